@@ -1,0 +1,174 @@
+"""Files put together: presets by name, ``extends``, sections of their own kind, ``--set``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from pydantic import BaseModel
+
+from pimsim.config.errors import InputError, near_miss
+from pimsim.config.resources import (
+    display_path,
+    find_source,
+    looks_like_path,
+    preset_names,
+)
+from pimsim.config.schema import is_open_mapping, keys_at
+from pimsim.config.tree import Entry, merge, parse_text, read_tree
+
+__all__ = ["Layout", "apply_override", "compose"]
+
+_MAX_CHAIN = 16
+_SET_ORIGIN = "--set"
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """How files of one kind are put together."""
+
+    kind: str
+    sections: Mapping[str, Layout]
+    """Keys whose value is a document of another kind: a name, a path, or a mapping."""
+    references: tuple[tuple[str, ...], ...] = ()
+    """Paths to values that name a preset or a file; relative files count from the YAML's."""
+
+
+def compose(name_or_path: str, layout: Layout) -> Entry:
+    """The whole document behind a preset's name or a path, every ``extends`` carried out."""
+    return _load(find_source(layout.kind, name_or_path), layout, ())
+
+
+def _load(path: Path, layout: Layout, chain: tuple[Path, ...]) -> Entry:
+    files = [file.resolve() for file in chain]
+    if path.resolve() in files:
+        circle = " -> ".join(map(display_path, (*chain[files.index(path.resolve()) :], path)))
+        raise InputError(f"{display_path(path)}: extends goes in a circle: {circle}")
+    if len(chain) >= _MAX_CHAIN:
+        raise InputError(f"{display_path(path)}: more than {_MAX_CHAIN} files extend each other")
+    entry = read_tree(path)
+    assert isinstance(entry.value, Mapping)
+    value = dict(entry.value)
+    value.setdefault("name", Entry(path.stem, f"{display_path(path)}:1"))
+    named = replace(entry, value=value)
+    return _resolve(named, layout, path.parent, (*chain, path))
+
+
+def _resolve(entry: Entry, layout: Layout, folder: Path | None, chain: tuple[Path, ...]) -> Entry:
+    """Carry out ``extends`` here and in the sections of ``entry``, a mapping."""
+    assert isinstance(entry.value, Mapping)
+    value = dict(entry.value)
+    parent = value.pop("extends", None)
+    for key, section in layout.sections.items():
+        if key in value:
+            value[key] = _section(value[key], section, folder, chain)
+    own = Entry(value, entry.origin)
+    for path in layout.references:
+        own = _anchor_file(own, path, folder)
+    if parent is None:
+        return own
+    base = _extended(parent, layout, folder, chain)
+    return merge(base, own)
+
+
+def _section(entry: Entry, layout: Layout, folder: Path | None, chain: tuple[Path, ...]) -> Entry:
+    if isinstance(entry.value, str):
+        return replace(_extended(entry, layout, folder, chain), replaces=True)
+    if not isinstance(entry.value, Mapping):
+        return entry
+    resolved = _resolve(entry, layout, folder, chain)
+    return replace(resolved, replaces="extends" in entry.value)
+
+
+def _extended(entry: Entry, layout: Layout, folder: Path | None, chain: tuple[Path, ...]) -> Entry:
+    if not isinstance(entry.value, str):
+        raise InputError(
+            f"{entry.origin}: extends takes the name of a {layout.kind} preset or a path, "
+            f"found {entry.value!r}"
+        )
+    try:
+        path = find_source(layout.kind, entry.value, folder)
+    except InputError as error:
+        raise InputError(f"{entry.origin}: {error}") from None
+    if looks_like_path(entry.value) and not path.exists():
+        raise InputError(f"{entry.origin}: {entry.value}: no such file")
+    return _load(path, layout, chain)
+
+
+def _anchor_file(entry: Entry, path: tuple[str, ...], folder: Path | None) -> Entry:
+    """Make a relative file name at ``path`` count from ``folder``; presets' names stay."""
+    key, *rest = path
+    if not isinstance(entry.value, Mapping) or key not in entry.value:
+        return entry
+    child = entry.value[key]
+    if rest:
+        changed = _anchor_file(child, tuple(rest), folder)
+    elif isinstance(child.value, str) and folder is not None and looks_like_path(child.value):
+        file = Path(child.value).expanduser()
+        changed = child if file.is_absolute() else replace(child, value=str(folder / file))
+    else:
+        return entry
+    return replace(entry, value={**entry.value, key: changed})
+
+
+def apply_override(entry: Entry, text: str, model: type[BaseModel], layout: Layout) -> Entry:
+    """One ``--set key.of.it=value``, the value in YAML. Unknown keys get their near miss."""
+    dotted, equals, raw = text.partition("=")
+    path = tuple(part.strip() for part in dotted.split("."))
+    if not equals or not all(path):
+        raise InputError(f"--set {text}: key.of.it=value expected, such as memory.tCK=1ns")
+    parsed = parse_text(raw, f"--set {text}")
+    return _set(entry, path, (), _relabel(parsed), model, layout, text)
+
+
+def _relabel(entry: Entry) -> Entry:
+    value = entry.value
+    if isinstance(value, Mapping):
+        return Entry({key: _relabel(child) for key, child in value.items()}, _SET_ORIGIN)
+    if isinstance(value, tuple):
+        return Entry(tuple(_relabel(child) for child in value), _SET_ORIGIN)
+    return Entry(value, _SET_ORIGIN)
+
+
+def _set(
+    entry: Entry,
+    path: tuple[str, ...],
+    done: tuple[str, ...],
+    value: Entry,
+    model: type[BaseModel],
+    layout: Layout,
+    text: str,
+) -> Entry:
+    key, rest = path[0], path[1:]
+    here = (*done, key)
+    children = entry.value
+    if children is None:
+        raise InputError(
+            f"--set {text}: {'.'.join(done)} is null here; give it a value first, "
+            f"such as --set {'.'.join(done)}={_example(done, layout)}"
+        )
+    if not isinstance(children, Mapping):
+        raise InputError(f"--set {text}: {'.'.join(done)} has no keys; set it whole")
+    # In an open mapping (timings), a new name would be read by nothing: set without effect.
+    known = list(children) if is_open_mapping(model, done) else keys_at(model, done)
+    if key not in known:
+        raise InputError(
+            f"--set {text}: unknown key {'.'.join(here)!r}{near_miss(key, known)}; "
+            f"allowed: {', '.join(sorted(known)) or 'none'}"
+        )
+    section = layout.sections.get(key, Layout("", {}))
+    if not rest:
+        new = _section(value, section, None, ()) if section.kind else value
+        old = children.get(key)
+        merged = new if old is None else merge(old, new)
+    else:
+        child = children.get(key, Entry({}, _SET_ORIGIN))
+        merged = _set(child, rest, here, value, model, section, text)
+    return replace(entry, value={**children, key: merged})
+
+
+def _example(path: tuple[str, ...], layout: Layout) -> str:
+    section = layout.sections.get(path[-1])
+    names = preset_names(section.kind) if section else []
+    return names[0] if names else "..."

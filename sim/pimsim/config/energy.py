@@ -1,0 +1,41 @@
+"""Energy constants, each with its source in the YAML."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from pimsim.config.base import ConfigModel
+
+__all__ = ["EnergyConfig"]
+
+
+class EnergyConfig(ConfigModel):
+    """Energy per event. ``pj`` is picojoule, ``w`` watt."""
+
+    name: str
+    sources: dict[str, str]
+    """Source of each constant, by its key."""
+    dram_model: Literal["currents", "pj_per_bit"] = "currents"
+    """``currents``: by command from IDD currents. ``pj_per_bit``: constants below."""
+    dram_activate_pj_per_bit: float = Field(ge=0)
+    dram_column_pj_per_bit: float = Field(ge=0)
+    """Cell array to bank-group multiplexer and GIO, per bit moved."""
+    dram_io_pj_per_bit: float = Field(ge=0)
+    """TSV, interposer and PHY, per bit that leaves the stack; added under both models."""
+    dram_refresh_pj: float = Field(ge=0)
+    """One all-bank REF of one rank, for ``pj_per_bit``."""
+    dram_background_w_per_channel: float = Field(ge=0)
+    """Static power of a channel, for ``pj_per_bit``."""
+    pim_mac_pj: float = Field(ge=0)
+    pim_buffer_pj_per_bit: float = Field(ge=0)
+    """Global (operand) buffer, per bit read or written."""
+    pim_read_factor: float = Field(ge=0)
+    """Array energy of one bank's COMP column as a multiple of a read's array energy."""
+    npu_mac_pj: float = Field(ge=0)
+    vector_op_pj: float = Field(ge=0)
+    """One lane's operation."""
+    sram_pj_per_bit: float = Field(ge=0)
+    link_pj_per_bit: float = Field(ge=0)
+    npu_static_w: float = Field(ge=0)

@@ -1,0 +1,34 @@
+"""What can go wrong and end the program with a clear line: wrong input, or a failed check."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+__all__ = ["CheckFailed", "InputError", "near_miss"]
+
+
+class InputError(Exception):
+    """The input is wrong; ``str()`` is one line, ready to print after ``error: ``.
+
+    The line names where (file, line, key), what was found and what is allowed. The command
+    line prints it and exits with 2.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(" ".join(message.split()))
+
+
+class CheckFailed(Exception):
+    """A result breaks a law (a bound, a conservation) or moved from its reference; exit code 1."""
+
+
+def near_miss(found: str, allowed: Iterable[str]) -> str:
+    """``"; did you mean 'x'?"`` for the closest of ``allowed``, else ``""``."""
+    names = list(allowed)
+    close = difflib.get_close_matches(found, names, n=1, cutoff=0.6)
+    if not close:
+        folded = {name.lower(): name for name in names}
+        match = difflib.get_close_matches(found.lower(), list(folded), n=1, cutoff=0.6)
+        close = [folded[name] for name in match]
+    return f"; did you mean {close[0]!r}?" if close else ""

@@ -1,0 +1,146 @@
+"""From a preset's name or a YAML path to a validated, frozen config that knows its origins."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from pimsim.config.compose import Layout, apply_override, compose
+from pimsim.config.emit import emit_yaml
+from pimsim.config.energy import EnergyConfig
+from pimsim.config.memory import MemoryConfig
+from pimsim.config.npu import NpuConfig
+from pimsim.config.pim import PimConfig
+from pimsim.config.run import RunConfig
+from pimsim.config.schema import explain, quantity_at
+from pimsim.config.tree import Entry, lookup, plain
+
+__all__ = [
+    "CONFIG_MODELS",
+    "DEFAULT_RUN",
+    "Resolved",
+    "ResolvedRun",
+    "load_document",
+    "load_energy",
+    "load_memory",
+    "load_npu_of",
+    "load_pim",
+    "load_run",
+]
+
+DEFAULT_RUN = "neupims"
+"""The run of ``pimsim run`` without a name."""
+
+_PLAIN = {kind: Layout(kind, {}) for kind in ("memory", "pim", "energy", "model")}
+_LAYOUTS = {
+    **_PLAIN,
+    "hardware": Layout(
+        "hardware",
+        {kind: _PLAIN[kind] for kind in ("memory", "pim", "energy")},
+        (("workload", "model"), ("workload", "requests")),
+    ),
+}
+
+
+CONFIG_MODELS: dict[str, type[BaseModel]] = {
+    "hardware": RunConfig,
+    "memory": MemoryConfig,
+    "pim": PimConfig,
+    "energy": EnergyConfig,
+}
+"""The config model of each kind of YAML; model cards belong to ``workload``."""
+
+M = TypeVar("M", bound=BaseModel)
+
+
+@dataclass(frozen=True, slots=True)
+class Resolved(Generic[M]):
+    """A validated config and where each of its values came from."""
+
+    config: M
+    origins: Mapping[str, str]
+    """``file:line``, ``--set`` or ``default`` of each leaf, by its dotted key."""
+
+    @property
+    def sha256(self) -> str:
+        """Hash of the config's canonical JSON: the same values, the same hash."""
+        text = json.dumps(self.config.model_dump(mode="json"), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def to_yaml(self, *, with_origins: bool = False) -> str:
+        """The whole config as YAML that loads to the same config; origins as comments."""
+        model = type(self.config)
+
+        def with_unit(path: tuple[str, ...], value: object) -> object:
+            quantity = quantity_at(model, path)
+            return quantity.format(value) if quantity and isinstance(value, int) else value
+
+        def origin(path: tuple[str, ...]) -> str:
+            return self.origins[".".join(path)]
+
+        values = self.config.model_dump(mode="json")
+        return emit_yaml(values, origin if with_origins else None, with_unit)
+
+
+ResolvedRun = Resolved[RunConfig]
+
+
+def load_document(
+    model: type[M], kind: str, name_or_path: str, overrides: Sequence[str] = ()
+) -> Resolved[M]:
+    """Load a preset or file of a kind (see ``resources.KINDS``) as ``model``.
+
+    ``overrides`` are ``key.of.it=value``, applied in order on top of the file. Raises
+    ``InputError`` with file, line, key, what was found and what is allowed.
+    """
+    layout = _LAYOUTS[kind]
+    root = compose(name_or_path, layout)
+    for text in overrides:
+        root = apply_override(root, text, model, layout)
+    try:
+        config = model.model_validate(plain(root))
+    except ValidationError as error:
+        raise explain(error, root, model) from None
+    return Resolved(config, dict(_origins(config.model_dump(mode="json"), root, ())))
+
+
+def _origins(
+    values: Mapping[str, Any], root: Entry, path: tuple[str, ...]
+) -> Iterator[tuple[str, str]]:
+    for key, value in values.items():
+        here = (*path, key)
+        if isinstance(value, Mapping) and value:
+            yield from _origins(value, root, here)
+        else:
+            entry, steps = lookup(root, here)
+            yield ".".join(here), entry.origin if steps == len(here) else "default"
+
+
+def load_run(name_or_path: str = DEFAULT_RUN, overrides: Sequence[str] = ()) -> ResolvedRun:
+    """Load a run: a hardware preset's name or a YAML path, with ``--set`` overrides."""
+    return load_document(RunConfig, "hardware", name_or_path, overrides)
+
+
+def load_memory(name_or_path: str, overrides: Sequence[str] = ()) -> Resolved[MemoryConfig]:
+    """Load a memory: a preset's name or a YAML path."""
+    return load_document(MemoryConfig, "memory", name_or_path, overrides)
+
+
+def load_pim(name_or_path: str, overrides: Sequence[str] = ()) -> Resolved[PimConfig]:
+    """Load a PIM design: a preset's name or a YAML path."""
+    return load_document(PimConfig, "pim", name_or_path, overrides)
+
+
+def load_energy(name_or_path: str, overrides: Sequence[str] = ()) -> Resolved[EnergyConfig]:
+    """Load energy constants: a preset's name or a YAML path."""
+    return load_document(EnergyConfig, "energy", name_or_path, overrides)
+
+
+def load_npu_of(name_or_path: str) -> NpuConfig:
+    """The NPU of a hardware preset or of a run's YAML."""
+    return load_run(name_or_path).config.npu

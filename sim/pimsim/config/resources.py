@@ -1,0 +1,100 @@
+"""Finds the data that ships with pimsim, in a checkout or installed in a wheel."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+
+from pimsim.config.errors import InputError, near_miss
+
+__all__ = [
+    "KINDS",
+    "all_presets",
+    "data_dir",
+    "display_path",
+    "find_source",
+    "looks_like_path",
+    "preset_names",
+    "preset_path",
+]
+
+_FOLDERS = ("configs", "models", "traces", "analysis")
+
+KINDS: dict[str, tuple[str, str]] = {
+    "hardware": ("configs/hardware", ".yaml"),
+    "memory": ("configs/memory", ".yaml"),
+    "pim": ("configs/pim", ".yaml"),
+    "energy": ("configs/energy", ".yaml"),
+    "model": ("models", ".yaml"),
+    "trace": ("traces", ".csv"),
+}
+"""Kinds of preset: the folder below the data root and the suffix of a preset's file."""
+
+_PATH_SUFFIXES = {".yaml", ".yml", ".csv", ".ini", ".json"}
+
+
+@cache
+def _root() -> Path:
+    """The folder that holds configs/, models/ and traces/."""
+    package = Path(__file__).resolve().parents[1]
+    for root in (package / "data", package.parents[1]):
+        if (root / "configs").is_dir():
+            return root
+    raise InputError(
+        f"pimsim's data (configs, models, traces) is neither in {package} nor beside it"
+    )
+
+
+def data_dir(kind: str) -> Path:
+    """The shipped folder ``configs``, ``models``, ``traces`` or ``analysis``."""
+    if kind not in _FOLDERS:
+        raise InputError(f"no data folder {kind!r}; allowed: {', '.join(_FOLDERS)}")
+    return _root() / kind
+
+
+def _check_kind(kind: str) -> tuple[str, str]:
+    if kind not in KINDS:
+        raise InputError(
+            f"unknown kind of preset {kind!r}{near_miss(kind, KINDS)}; allowed: {', '.join(KINDS)}"
+        )
+    return KINDS[kind]
+
+
+def preset_names(kind: str) -> list[str]:
+    """Names of the shipped presets of a kind, sorted."""
+    folder, suffix = _check_kind(kind)
+    return sorted(path.stem for path in (_root() / folder).glob(f"*{suffix}"))
+
+
+def all_presets() -> dict[str, list[str]]:
+    """Names of all shipped presets, by kind."""
+    return {kind: preset_names(kind) for kind in KINDS}
+
+
+def preset_path(kind: str, name: str) -> Path:
+    """The file of a shipped preset; ``InputError`` with the near miss when there is none."""
+    folder, suffix = _check_kind(kind)
+    names = preset_names(kind)
+    if name not in names:
+        known = ", ".join(names) or "none"
+        raise InputError(f"unknown {kind} {name!r}{near_miss(name, names)}; known: {known}")
+    return _root() / folder / f"{name}{suffix}"
+
+
+def looks_like_path(text: str) -> bool:
+    """Whether ``text`` names a file rather than a preset: a separator or a known suffix."""
+    return "/" in text or "\\" in text or Path(text).suffix.lower() in _PATH_SUFFIXES
+
+
+def find_source(kind: str, name_or_path: str, folder: Path | None = None) -> Path:
+    """The file meant by a preset's name or by a path (relative ones from ``folder``)."""
+    if not looks_like_path(name_or_path):
+        return preset_path(kind, name_or_path)
+    path = Path(name_or_path).expanduser()
+    return path if folder is None or path.is_absolute() else folder / path
+
+
+def display_path(path: Path) -> str:
+    """The path as messages show it: shipped files relative to the data root."""
+    root = _root()
+    return str(path.relative_to(root)) if path.is_relative_to(root) else str(path)

@@ -1,0 +1,91 @@
+"""One run: a device, a model on it, the requests it serves, and how they are scheduled."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from pimsim.config.base import ConfigModel
+from pimsim.config.energy import EnergyConfig
+from pimsim.config.memory import MemoryConfig
+from pimsim.config.npu import NpuConfig
+from pimsim.config.pim import PimConfig
+
+__all__ = ["LinkConfig", "ParallelConfig", "RunConfig", "ScheduleConfig", "WorkloadConfig"]
+
+
+class ScheduleConfig(ConfigModel):
+    """Who works when."""
+
+    policy: Literal["serial", "blocked", "interleaved"]
+    """``serial``: one unit after the other, attention on the NPU. ``blocked``: attention on PIM,
+    NPU and PIM never at once. ``interleaved``: two sub-batches, NPU and PIM at once
+    (NeuPIMs section 6.2), where ``sub_batches`` is on."""
+    sub_batches: bool = False
+    split: Literal["per-channel", "balanced"] = "per-channel"
+    """``per-channel``: half of each channel's request list to each sub-batch. ``balanced``: the
+    partition with equal estimated PIM time on each channel."""
+    channel_assignment: Literal["trace", "round-robin", "least-loaded"] = "trace"
+    """Which channel holds a request's KV cache. ``trace``: the request file's ch_idx where it
+    has one, else round-robin."""
+    artifact_no_kv_append: bool = False
+    """The artifact writes no new K and V."""
+
+
+class ParallelConfig(ConfigModel):
+    """Devices that share the model; one device is simulated, the others do the same."""
+
+    tp: int | None = Field(default=None, ge=1, le=1024)
+    """Tensor parallelism; None: the model card's."""
+    pp: int | None = Field(default=None, ge=1, le=1024)
+    """Pipeline stages; None: the model card's."""
+
+
+class LinkConfig(ConfigModel):
+    """Between devices: ring all-reduce after projection and FFN."""
+
+    bandwidth_gb_per_s: float = Field(gt=0)
+    latency_ns: float = Field(ge=0)
+    artifact_free: bool = False
+    """The artifact models no tensor-parallel communication."""
+
+
+class WorkloadConfig(ConfigModel):
+    """What is run."""
+
+    model: str
+    """A card's name (``models/``) or a YAML path."""
+    requests: str
+    """A request trace's name (``traces/``) or a CSV path."""
+    batch: int | None = Field(default=None, ge=1, le=1_000_000)
+    """Take this many requests, in the trace's order; None: all of it."""
+    layers: int | None = Field(default=None, ge=1, le=10_000)
+    """Decoder blocks simulated on the device; None: the model's, divided by ``pp``."""
+
+
+class RunConfig(ConfigModel):
+    """Everything that one simulation depends on."""
+
+    name: str
+    description: str = ""
+    npu: NpuConfig
+    memory: MemoryConfig
+    pim: PimConfig | None = None
+    schedule: ScheduleConfig
+    parallel: ParallelConfig = ParallelConfig()
+    link: LinkConfig
+    workload: WorkloadConfig
+    energy: EnergyConfig
+    fidelity: Literal["command", "fast"] = "command"
+    seed: int = Field(default=0, ge=0)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> RunConfig:
+        if self.schedule.policy != "serial" and self.pim is None:
+            raise ValueError(f"schedule.policy {self.schedule.policy!r} needs a pim section")
+        if self.schedule.sub_batches and self.schedule.policy != "interleaved":
+            raise ValueError("schedule.sub_batches needs schedule.policy 'interleaved'")
+        if self.fidelity == "fast":
+            raise ValueError("fidelity 'fast' is not available yet; use 'command'")
+        return self

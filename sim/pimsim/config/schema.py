@@ -1,0 +1,147 @@
+"""Questions about the config models: which keys are allowed where, and what an error means."""
+
+from __future__ import annotations
+
+import types
+import typing
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from pimsim.config.errors import InputError, near_miss
+from pimsim.config.tree import Entry, lookup
+from pimsim.config.units import Quantity
+
+__all__ = ["annotation_at", "explain", "is_open_mapping", "keys_at", "quantity_at"]
+
+
+def _without_none(annotation: Any) -> Any:
+    """``X`` for ``X | None``; annotations without None as they are."""
+    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
+        others = [arg for arg in typing.get_args(annotation) if arg is not type(None)]
+        if len(others) == 1:
+            return others[0]
+    return annotation
+
+
+def annotation_at(model: type[BaseModel], path: tuple[str | int, ...]) -> Any:
+    """The type of the value at ``path``; None where the model has no such place."""
+    annotation: Any = model
+    for key in path:
+        annotation = _without_none(annotation)
+        origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+            field = annotation.model_fields.get(str(key))
+            annotation = field.annotation if field else None
+        elif origin in (dict, Mapping) or (origin is list and isinstance(key, int)):
+            annotation = arguments[-1]
+        else:
+            return None
+    return _without_none(annotation)
+
+
+def keys_at(model: type[BaseModel], path: tuple[str | int, ...]) -> list[str]:
+    """Keys allowed in the mapping at ``path``; none where any key, or none, is allowed."""
+    annotation = annotation_at(model, path)
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return list(annotation.model_fields)
+    return []
+
+
+def is_open_mapping(model: type[BaseModel], path: tuple[str | int, ...]) -> bool:
+    """Whether the mapping at ``path`` takes any key (timings, sources)."""
+    return typing.get_origin(annotation_at(model, path)) in (dict, Mapping)
+
+
+def quantity_at(model: type[BaseModel], path: tuple[str | int, ...]) -> Quantity | None:
+    """The units of the value at ``path``; None for values without units."""
+    parent = annotation_at(model, path[:-1])
+    if not (isinstance(parent, type) and issubclass(parent, BaseModel)):
+        return None
+    field = parent.model_fields.get(str(path[-1]))
+    marks = field.metadata if field else []
+    return next((mark for mark in marks if isinstance(mark, Quantity)), None)
+
+
+_EXPECTED = {
+    "int_type": "a whole number is expected",
+    "int_from_float": "a whole number is expected",
+    "float_type": "a number is expected",
+    "finite_number": "a finite number is expected",
+    "bool_type": "true or false is expected",
+    "string_type": "text is expected",
+    "list_type": "a list is expected",
+    "dict_type": "a mapping of keys to values is expected",
+    "model_type": "a mapping of keys to values is expected",
+}
+_BOUNDS = {
+    "greater_than_equal": ("ge", "at least"),
+    "greater_than": ("gt", "more than"),
+    "less_than_equal": ("le", "at most"),
+    "less_than": ("lt", "less than"),
+}
+
+
+def explain(error: ValidationError, root: Entry, model: type[BaseModel]) -> InputError:
+    """The first error (unknown keys before others) as one line: where, what, what is allowed."""
+    details = sorted(
+        error.errors(include_url=False), key=lambda detail: detail["type"] != "extra_forbidden"
+    )
+    more = f" (and {len(details) - 1} more)" if len(details) > 1 else ""
+    return InputError(_one_line(details[0], root, model) + more)
+
+
+def _one_line(detail: Any, root: Entry, model: type[BaseModel]) -> str:
+    path: tuple[str | int, ...] = detail["loc"]
+    kind: str = detail["type"]
+    entry, _ = lookup(root, path)
+    key = ".".join(map(str, path))
+    if kind == "extra_forbidden":
+        allowed = keys_at(model, path[:-1])
+        return (
+            f"{entry.origin}: unknown key {key!r}{near_miss(str(path[-1]), allowed)}; "
+            f"allowed: {', '.join(sorted(allowed))}"
+        )
+    if kind == "missing":
+        return f"{entry.origin}: {key} is missing"
+    if kind == "value_error":
+        return _from_validator(detail, root)
+    found = _short(detail["input"])
+    if kind == "literal_error":
+        choices = [str(arg) for arg in typing.get_args(annotation_at(model, path))]
+        return (
+            f"{entry.origin}: {key}: found {found}{near_miss(str(detail['input']), choices)}; "
+            f"allowed: {', '.join(choices)}"
+        )
+    if kind in _BOUNDS:
+        limit, words = _BOUNDS[kind]
+        return f"{entry.origin}: {key}: found {found}; allowed: {words} {detail['ctx'][limit]}"
+    expected = _EXPECTED.get(kind, detail["msg"])
+    return f"{entry.origin}: {key}: found {found}; {expected}"
+
+
+def _from_validator(detail: Any, root: Entry) -> str:
+    """A validator's own message. One of a whole mapping begins with the key that it blames."""
+    path: tuple[str | int, ...] = detail["loc"]
+    message = str(detail["ctx"]["error"])
+    blamed = message.split(maxsplit=1)[0].strip(":,;")
+    entry, steps = lookup(root, (*path, *blamed.split(".")))
+    if steps > len(path):
+        prefix = "".join(f"{part}." for part in path)
+        return f"{entry.origin}: {prefix}{message}"
+    key = "".join((".".join(map(str, path)), ": ")) if path else ""
+    return f"{entry.origin}: {key}{message}"
+
+
+def _short(value: object) -> str:
+    if isinstance(value, Mapping):
+        return "a mapping"
+    if isinstance(value, list):
+        return "a list"
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."

@@ -1,0 +1,243 @@
+"""YAML read into a tree in which every value knows the file and line it came from."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import cast
+
+import yaml
+
+from pimsim.config.errors import InputError
+from pimsim.config.resources import display_path
+
+__all__ = ["Entry", "Scalar", "lookup", "merge", "parse_text", "plain", "read_tree"]
+
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+MAX_FILE_BYTES = 2**20
+MAX_DEPTH = 32
+MAX_ALIASES = 100
+MAX_NODES = 200_000
+"""Values of one file with its aliases expanded; a file of 1 MiB holds fewer without any."""
+
+Scalar = str | int | float | bool | None
+
+# YAML 1.2's core schema: "on", "no" and "12:30" stay text, "1e3" is a number.
+_NULL = re.compile(r"~|null|Null|NULL|")
+_BOOL = re.compile(r"true|True|TRUE|false|False|FALSE")
+_INT = re.compile(r"[-+]?[0-9]+")
+_HEX = re.compile(r"0x[0-9a-fA-F]+")
+_FLOAT = re.compile(r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?")
+_NOT_FINITE = re.compile(r"[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)")
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A value of a YAML file and its origin (``file:line``)."""
+
+    value: Scalar | Mapping[str, Entry] | tuple[Entry, ...]
+    origin: str
+    replaces: bool = False
+    """Merged over another mapping, it takes that one's place (it was itself built by extends)."""
+
+
+def plain(entry: Entry) -> object:
+    """The value without origins: dicts, lists and scalars."""
+    value = entry.value
+    if isinstance(value, Mapping):
+        return {key: plain(child) for key, child in value.items()}
+    if isinstance(value, tuple):
+        return [plain(child) for child in value]
+    return value
+
+
+def lookup(entry: Entry, path: tuple[str | int, ...]) -> tuple[Entry, int]:
+    """The entry at ``path``, or its nearest ancestor, and how many steps led there."""
+    for step, key in enumerate(path):
+        child = _child(entry.value, key)
+        if child is None:
+            return entry, step
+        entry = child
+    return entry, len(path)
+
+
+def _child(value: object, key: str | int) -> Entry | None:
+    if isinstance(value, Mapping):
+        found: Entry | None = value.get(key)
+        return found
+    if isinstance(value, tuple) and isinstance(key, int) and key < len(value):
+        return cast(Entry, value[key])
+    return None
+
+
+def merge(base: Entry, over: Entry) -> Entry:
+    """``over`` on top of ``base``: mappings key by key, anything else replaced."""
+    if over.replaces or not (isinstance(base.value, Mapping) and isinstance(over.value, Mapping)):
+        return over
+    merged = dict(base.value)
+    for key, child in over.value.items():
+        merged[key] = merge(merged[key], child) if key in merged else child
+    return Entry(merged, over.origin, base.replaces)
+
+
+def read_tree(path: Path) -> Entry:
+    """Read a YAML file whose top level is a mapping.
+
+    Raises ``InputError`` for a file that cannot be read, is no UTF-8, is empty or above 1 MiB,
+    and for all that ``parse_text`` refuses.
+    """
+    shown = display_path(path)
+    try:
+        with path.open("rb") as stream:
+            data = stream.read(MAX_FILE_BYTES + 1)
+    except FileNotFoundError:
+        raise InputError(f"{shown}: no such file") from None
+    except IsADirectoryError:
+        raise InputError(f"{shown}: is a directory; a YAML file is expected") from None
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"{shown}: cannot be read: {reason}") from None
+    if len(data) > MAX_FILE_BYTES:
+        raise InputError(f"{shown}: larger than {MAX_FILE_BYTES} bytes, the most allowed")
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{shown}: not UTF-8 text (byte {error.start})") from None
+    entry = parse_text(text, shown)
+    if entry.value is None:
+        raise InputError(f"{shown}: is empty; a mapping of keys to values is expected")
+    if not isinstance(entry.value, Mapping):
+        raise InputError(f"{entry.origin}: the top level must be a mapping of keys to values")
+    return entry
+
+
+def parse_text(text: str, label: str) -> Entry:
+    """Parse one YAML document. ``label`` names it in origins and messages.
+
+    Refused, with file and line: syntax errors, duplicate keys, keys that are no plain text,
+    tags, merge keys, not-finite numbers, more than one document, and documents too deep or,
+    with aliases expanded, too large (bombs).
+    """
+    try:
+        return _Builder(text, label).document()
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        where = f"{label}:{mark.line + 1}" if mark else label
+        raise InputError(f"{where}: not valid YAML: {error.problem or error.context}") from None
+    except yaml.YAMLError as error:
+        raise InputError(f"{label}: not valid YAML: {error}") from None
+
+
+class _Builder:
+    """Builds the tree from the parser's events, so that limits hold while it reads."""
+
+    def __init__(self, text: str, label: str) -> None:
+        self._events: Iterator[yaml.Event] = yaml.parse(text, Loader=_LOADER)
+        self._label = label
+        self._anchors: dict[str, tuple[Entry, int]] = {}
+        self._aliases = 0
+        self._nodes = 0
+
+    def document(self) -> Entry:
+        next(self._events)  # the stream's start
+        event = next(self._events)
+        if isinstance(event, yaml.StreamEndEvent):
+            return Entry(None, f"{self._label}:1")
+        entry = self._node(next(self._events), 0)
+        next(self._events)  # the document's end
+        event = next(self._events)
+        if not isinstance(event, yaml.StreamEndEvent):
+            raise self._refuse(event, "a second document starts; one is allowed")
+        return entry
+
+    def _refuse(self, event: yaml.Event, why: str) -> InputError:
+        return InputError(f"{self._origin(event)}: {why}")
+
+    def _origin(self, event: yaml.Event) -> str:
+        mark = event.start_mark
+        return f"{self._label}:{mark.line + 1}" if mark else self._label
+
+    def _count(self, event: yaml.Event, nodes: int) -> None:
+        self._nodes += nodes
+        if self._nodes > MAX_NODES:
+            raise self._refuse(event, f"more than {MAX_NODES} values with aliases expanded")
+
+    def _node(self, event: yaml.Event, depth: int) -> Entry:
+        if isinstance(event, yaml.AliasEvent):
+            return self._alias(event)
+        if depth > MAX_DEPTH:
+            raise self._refuse(event, f"nested more than {MAX_DEPTH} levels deep")
+        before = self._nodes
+        self._count(event, 1)
+        tag = getattr(event, "tag", None)
+        if tag is not None:
+            raise self._refuse(event, f"tag {tag!r} found; tags are not allowed")
+        if isinstance(event, yaml.ScalarEvent):
+            entry = Entry(self._scalar(event), self._origin(event))
+        elif isinstance(event, yaml.SequenceStartEvent):
+            entry = Entry(self._sequence(depth), self._origin(event))
+        else:
+            entry = Entry(self._mapping(depth), self._origin(event))
+        anchor = getattr(event, "anchor", None)
+        if anchor is not None:
+            self._anchors[anchor] = (entry, self._nodes - before)
+        return entry
+
+    def _alias(self, event: yaml.AliasEvent) -> Entry:
+        self._aliases += 1
+        if self._aliases > MAX_ALIASES:
+            raise self._refuse(event, f"more than {MAX_ALIASES} aliases")
+        if event.anchor not in self._anchors:
+            raise self._refuse(event, f"alias *{event.anchor} names no anchor before it")
+        entry, nodes = self._anchors[event.anchor]
+        self._count(event, nodes)
+        return entry
+
+    def _sequence(self, depth: int) -> tuple[Entry, ...]:
+        items = []
+        while not isinstance(event := next(self._events), yaml.SequenceEndEvent):
+            items.append(self._node(event, depth + 1))
+        return tuple(items)
+
+    def _mapping(self, depth: int) -> dict[str, Entry]:
+        entries: dict[str, Entry] = {}
+        while not isinstance(event := next(self._events), yaml.MappingEndEvent):
+            if not isinstance(event, yaml.ScalarEvent) or event.implicit == (False, False):
+                raise self._refuse(event, "a key must be plain text")
+            key = event.value
+            if key == "<<":
+                raise self._refuse(event, "merge key '<<' found; use 'extends' instead")
+            if key in entries:
+                first = entries[key].origin.rpartition(":")[2]
+                raise self._refuse(event, f"duplicate key {key!r}, first in line {first}")
+            child = self._node(next(self._events), depth + 1)
+            # A value is found by its key's line, also where it is a block or an alias.
+            entries[key] = replace(child, origin=self._origin(event))
+        return entries
+
+    def _scalar(self, event: yaml.ScalarEvent) -> Scalar:
+        text: str = event.value
+        if not event.implicit[0]:
+            return text
+        if _NULL.fullmatch(text):
+            return None
+        if _BOOL.fullmatch(text):
+            return text[0] in "tT"
+        if _NOT_FINITE.fullmatch(text):
+            raise self._refuse(event, f"found {text}; a finite number is expected")
+        if len(text) > 400 and (_FLOAT.fullmatch(text) or _HEX.fullmatch(text)):
+            raise self._refuse(event, f"a number of {len(text)} characters is too long")
+        if _INT.fullmatch(text):
+            return int(text)
+        if _HEX.fullmatch(text):
+            return int(text, 16)
+        if _FLOAT.fullmatch(text):
+            number = float(text)
+            if not math.isfinite(number):
+                raise self._refuse(event, f"found {text}; a finite number is expected")
+            return number
+        return text

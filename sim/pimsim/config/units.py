@@ -1,0 +1,89 @@
+"""Quantities with units: parsed at the edge, plain integers inside.
+
+A YAML value such as ``1GHz``, ``14ns`` or ``32MiB`` becomes an integer number of hertz,
+picoseconds or bytes; the unit stands in the type's name from there on.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from decimal import Decimal, InvalidOperation
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator
+
+__all__ = ["Bytes", "Hertz", "Picoseconds", "Quantity", "parse_quantity"]
+
+_FREQUENCY = {"Hz": 1, "kHz": 10**3, "MHz": 10**6, "GHz": 10**9}
+_TIME_PS = {"ps": 1, "ns": 10**3, "us": 10**6, "ms": 10**9, "s": 10**12}
+_BYTES = {
+    "B": 1,
+    "kB": 10**3,
+    "MB": 10**6,
+    "GB": 10**9,
+    "KiB": 2**10,
+    "MiB": 2**20,
+    "GiB": 2**30,
+    "TiB": 2**40,
+}
+_QUANTITY = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]{1,2})?)\s*([A-Za-z]*)\s*")
+
+
+def parse_quantity(value: Any, units: dict[str, int], what: str) -> int:
+    """Turn ``"14ns"`` (or a bare integer in the base unit) into an integer of the base unit.
+
+    Raises ``ValueError`` naming what was found and which units are allowed.
+    """
+    allowed = ", ".join(units)
+    if isinstance(value, bool):
+        raise ValueError(f"{what} expected, found {value!r}")
+    if isinstance(value, int):
+        if value < 0:
+            raise ValueError(f"{what} must not be negative, found {value}")
+        return value
+    match = _QUANTITY.fullmatch(str(value))
+    if match is None:
+        raise ValueError(f"{what} expected (a number and one of {allowed}), found {value!r}")
+    number, unit = match.groups()
+    if unit not in units:
+        raise ValueError(f"unit {unit!r} of {value!r} is none of {allowed}")
+    try:
+        scaled = Decimal(number) * units[unit]
+    except InvalidOperation as error:
+        raise ValueError(f"{what} expected, found {value!r}") from error
+    if scaled != int(scaled):
+        raise ValueError(f"{value!r} is no whole number of {next(iter(units))}")
+    return int(scaled)
+
+
+@dataclass(frozen=True, slots=True)
+class Quantity:
+    """Marks a config field as a quantity: which units YAML may use for it."""
+
+    what: str
+    units: tuple[tuple[str, int], ...]
+
+    def parse(self, value: Any) -> int:
+        """The integer of the base unit behind ``value``."""
+        return parse_quantity(value, dict(self.units), self.what)
+
+    def format(self, value: int) -> str:
+        """``value`` exactly, in the unit that needs the smallest number: ``"32MiB"``."""
+        fitting = [(value // scale, unit) for unit, scale in self.units if value % scale == 0]
+        number, unit = min(fitting, key=lambda pair: pair[0]) if value else fitting[0]
+        return f"{number}{unit}"
+
+
+_AS_FREQUENCY = Quantity("a frequency", tuple(_FREQUENCY.items()))
+_AS_TIME = Quantity("a time", tuple(_TIME_PS.items()))
+_AS_BYTES = Quantity("a size", tuple(_BYTES.items()))
+
+Hertz = Annotated[int, BeforeValidator(_AS_FREQUENCY.parse), _AS_FREQUENCY]
+"""A frequency in hertz; YAML writes ``1GHz``."""
+
+Picoseconds = Annotated[int, BeforeValidator(_AS_TIME.parse), _AS_TIME]
+"""A time in picoseconds; YAML writes ``14ns``."""
+
+Bytes = Annotated[int, BeforeValidator(_AS_BYTES.parse), _AS_BYTES]
+"""A size in bytes; YAML writes ``32MiB``."""

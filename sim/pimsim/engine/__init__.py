@@ -1,0 +1,1 @@
+"""Simulation: devices, schedules, iterations."""

@@ -1,0 +1,1 @@
+"""Schedules and policies of the engine."""

@@ -1,0 +1,1 @@
+"""DRAM: standards as tables, address maps, the command scheduler."""

@@ -1,0 +1,66 @@
+"""Where an address lives: fields of a burst index, from a map string.
+
+A map such as ``rorabgbachco`` names the fields from the most to the least significant bit
+above the burst offset (DRAMsim3's notation): ro row, ra rank, bg bank group, ba bank in its
+group, ch channel, co column (burst in the row).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pimsim.config.memory import OrganizationConfig
+
+__all__ = ["AddressMap", "Coordinates"]
+
+
+@dataclass(frozen=True)
+class Coordinates:
+    """Decoded bursts, one entry each: ``bank`` counts over the channel's ranks."""
+
+    channel: NDArray[np.int64]
+    bank: NDArray[np.int64]
+    row: NDArray[np.int64]
+    column: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class AddressMap:
+    """Bit position and width of each field of a burst index."""
+
+    position: dict[str, int]
+    width: dict[str, int]
+    burst_bytes: int
+    organization: OrganizationConfig
+
+    @classmethod
+    def parse(cls, text: str, organization: OrganizationConfig) -> AddressMap:
+        """The map that ``text`` describes; ``MemoryConfig`` has checked its fields."""
+        counts = {
+            "ro": organization.rows,
+            "ra": organization.ranks,
+            "bg": organization.bank_groups,
+            "ba": organization.banks_per_group,
+            "ch": organization.channels,
+            "co": organization.columns,
+        }
+        width = {name: count.bit_length() - 1 for name, count in counts.items()}
+        position: dict[str, int] = {}
+        low = 0
+        for name in reversed([text[i : i + 2] for i in range(0, len(text), 2)]):
+            position[name] = low
+            low += width[name]
+        return cls(position, width, organization.burst_bytes, organization)
+
+    def decode(self, bursts: NDArray[np.int64]) -> Coordinates:
+        """Coordinates of burst indices (byte address // burst size); higher bits wrap."""
+
+        def take(name: str) -> NDArray[np.int64]:
+            return (bursts >> self.position[name]) & ((1 << self.width[name]) - 1)
+
+        org = self.organization
+        bank = (take("ra") * org.bank_groups + take("bg")) * org.banks_per_group + take("ba")
+        return Coordinates(take("ch"), bank, take("ro"), take("co"))

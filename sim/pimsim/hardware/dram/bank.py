@@ -1,0 +1,230 @@
+"""Banks and their request queues: what can go next, and what a command changes.
+
+The policy is DRAMsim3's (command_queue.cc): in a bank's queue the first command that is ready
+goes; a conflict at the head may close the row when no request hits it, or after ``row_hit_cap``
+accesses. ``wake`` keeps, for each bank, a cycle before which none of its requests can go.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from numba import njit
+
+from pimsim.hardware.dram.layout import (
+    B_HEAD,
+    B_HIT_RD,
+    B_HIT_WR,
+    B_HITS,
+    B_LEN,
+    B_PIM_ROW,
+    B_ROW,
+    B_TAIL,
+    INFINITY,
+    Q_NEXT,
+    Q_ROW,
+    Q_SEQ,
+    Q_WRITE,
+    WINDOW_SLOT,
+)
+from pimsim.hardware.dram.rules import Command
+
+__all__ = [
+    "apply_rules",
+    "bank_candidate",
+    "close_row",
+    "complete",
+    "earliest",
+    "log_command",
+    "open_row",
+    "unlink",
+]
+
+ACT, PRE, RD, WR = (int(c) for c in (Command.ACT, Command.PRE, Command.RD, Command.WR))
+
+
+@njit(cache=True, inline="always")
+def earliest(ch: Any, p: Any, command: int, bank: int) -> int:
+    """First cycle at which ``command`` may go to ``bank``, under the rules of every level."""
+    commands = p.commands
+    rank = bank >> p.rank_shift
+    group = p.group_node + (bank >> p.group_shift)
+    return max(
+        max(ch.ready[command], ch.ready[(1 + rank) * commands + command]),
+        max(
+            ch.ready[group * commands + command],
+            ch.ready[(p.bank_node + bank) * commands + command],
+        ),
+    )
+
+
+@njit(cache=True)
+def apply_rules(ch: Any, p: Any, cycle: int, command: int, bank: int, n: int) -> None:
+    """Bar what ``command`` at ``cycle`` bars; ``n``: dot products of a composite command."""
+    commands = p.commands
+    rank = bank >> p.rank_shift
+    for i in range(p.first[command], p.first[command + 1]):
+        level, then = p.rules[i, 0], p.rules[i, 1]
+        at = cycle + p.rules[i, 2] + p.rules[i, 3] * n
+        if level == 2:
+            for other in range(p.ranks):
+                slot = (1 + other) * commands + then
+                if other != rank and ch.ready[slot] < at:
+                    ch.ready[slot] = at
+            continue
+        if level == 4:
+            node = p.bank_node + bank
+        elif level == 3:
+            node = p.group_node + (bank >> p.group_shift)
+        elif level == 1:
+            node = 1 + rank
+        else:
+            node = 0
+        slot = node * commands + then
+        if ch.ready[slot] < at:
+            ch.ready[slot] = at
+    for w in range(p.n_windows):
+        if p.windows[w, 0] == command:
+            # a ring of the last commands, its write position in front
+            base = (w * p.ranks + rank) * WINDOW_SLOT
+            at_slot = ch.window[base] + 1
+            ch.window[base + at_slot] = cycle
+            ch.window[base] = at_slot % p.windows[w, 1]
+            slot = (1 + rank) * commands + command
+            at = ch.window[base + 1 + ch.window[base]] + p.windows[w, 2]
+            if ch.ready[slot] < at:
+                ch.ready[slot] = at
+
+
+@njit(cache=True, inline="always")
+def complete(ticket: Any, number: int, done: int) -> None:
+    """One of the things that ticket ``number`` waits for came at ``done``."""
+    ticket[number, 0] -= 1
+    if ticket[number, 1] < done:
+        ticket[number, 1] = done
+
+
+@njit(cache=True, inline="always")
+def log_command(ch: Any, log: Any, cycle: int, command: int, bank: int, row: int) -> None:
+    """Write a command to the log, if one is kept and has room."""
+    if log.shape[0] > 1:
+        at = log[0, 0] + 1
+        if at < log.shape[0]:
+            log[at, 0] = cycle
+            log[at, 1] = ch.index
+            log[at, 2] = command
+            log[at, 3] = bank
+            log[at, 4] = row
+        log[0, 0] = at
+
+
+@njit(cache=True)
+def _count_open(ch: Any, p: Any, cycle: int, bank: int, change: int) -> None:
+    """Keep the number of open row buffers of the rank and the cycles with any open."""
+    rank = bank >> p.rank_shift
+    before = ch.rank[rank, 0]
+    ch.rank[rank, 0] = before + change
+    if before == 0:
+        ch.rank[rank, 1] = cycle
+    elif before + change == 0:
+        ch.rank[rank, 2] += cycle - ch.rank[rank, 1]
+
+
+@njit(cache=True)
+def open_row(
+    ch: Any, p: Any, request: Any, cycle: int, bank: int, row: int, buffer: int
+) -> None:  # fmt: skip
+    """``row`` is now in row buffer ``buffer`` (0 normal, 1 PIM) of ``bank``."""
+    _count_open(ch, p, cycle, bank, 1)
+    ch.bank[bank, B_ROW + buffer] = row
+    if buffer == 1:
+        return
+    ch.bank[bank, B_HITS] = 0
+    read, write = -1, -1
+    entry = ch.bank[bank, B_HEAD]
+    while entry >= 0 and (read < 0 or write < 0):
+        if request[entry, Q_ROW] == row:
+            if request[entry, Q_WRITE] == 1:
+                if write < 0:
+                    write = entry
+            elif read < 0:
+                read = entry
+        entry = request[entry, Q_NEXT]
+    ch.bank[bank, B_HIT_RD] = read
+    ch.bank[bank, B_HIT_WR] = write
+    if ch.bank[bank, B_LEN] > 0:
+        ch.wake[bank] = cycle + 1
+
+
+@njit(cache=True)
+def close_row(ch: Any, p: Any, cycle: int, bank: int, buffer: int) -> None:
+    """Row buffer ``buffer`` of ``bank`` is closed."""
+    _count_open(ch, p, cycle, bank, -1)
+    ch.bank[bank, B_ROW + buffer] = -1
+    if buffer == 0:
+        ch.bank[bank, B_HITS] = 0
+        ch.bank[bank, B_HIT_RD] = -1
+        ch.bank[bank, B_HIT_WR] = -1
+    if ch.bank[bank, B_LEN] > 0:
+        ch.wake[bank] = cycle + 1
+
+
+@njit(cache=True, inline="always")
+def unlink(ch: Any, request: Any, bank: int, entry: int, cycle: int) -> None:
+    """Take ``entry``, a row hit that goes now, out of its bank's queue; find the next hit."""
+    row, is_write = request[entry, Q_ROW], request[entry, Q_WRITE]
+    after = request[entry, Q_NEXT]
+    head = ch.bank[bank, B_HEAD]
+    if head == entry:
+        ch.bank[bank, B_HEAD] = after
+        if after < 0:
+            ch.bank[bank, B_TAIL] = -1
+    else:
+        while request[head, Q_NEXT] != entry:
+            head = request[head, Q_NEXT]
+        request[head, Q_NEXT] = after
+        if after < 0:
+            ch.bank[bank, B_TAIL] = head
+    while after >= 0 and (request[after, Q_ROW] != row or request[after, Q_WRITE] != is_write):
+        after = request[after, Q_NEXT]
+    ch.bank[bank, B_HIT_RD + is_write] = after
+    left = ch.bank[bank, B_LEN] - 1
+    ch.bank[bank, B_LEN] = left
+    ch.wake[bank] = cycle + 1 if left > 0 else INFINITY
+
+
+@njit(cache=True)
+def bank_candidate(
+    ch: Any, p: Any, request: Any, bank: int, cycle: int, may_open: bool, may_close: bool
+) -> tuple[int, int, int]:
+    """``(when, command, entry)`` of what ``bank`` does next: at ``cycle`` if it can, else later.
+
+    ``may_open`` and ``may_close`` are False while the time left before PIM's next refresh
+    does not allow an ACT or a PRE.
+    """
+    head = ch.bank[bank, B_HEAD]
+    row = ch.bank[bank, B_ROW]
+    if row < 0:
+        if not may_open:
+            return INFINITY, ACT, head
+        if p.row_buffers == 2 and ch.bank[bank, B_PIM_ROW] == request[head, Q_ROW]:
+            return INFINITY, ACT, head  # one row never sits in both buffers
+        return earliest(ch, p, ACT, bank), ACT, head
+    read, write = ch.bank[bank, B_HIT_RD], ch.bank[bank, B_HIT_WR]
+    when, command, entry = INFINITY, PRE, head
+    if request[head, Q_ROW] != row and may_close:
+        hits = read >= 0 or write >= 0
+        if not hits or ch.bank[bank, B_HITS] >= p.hit_cap:
+            when = earliest(ch, p, PRE, bank)
+            if when <= cycle:
+                return when, PRE, head
+    if read >= 0:
+        at = earliest(ch, p, RD, bank)
+        if at < when:
+            when, command, entry = at, RD, read
+    if write >= 0:
+        at = earliest(ch, p, WR, bank)
+        older = read < 0 or request[write, Q_SEQ] < request[read, Q_SEQ]
+        if (at <= cycle and (when > cycle or older)) or (when > cycle and at < when):
+            when, command, entry = at, WR, write
+    return when, command, entry

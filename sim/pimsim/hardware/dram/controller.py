@@ -1,0 +1,421 @@
+"""One channel, event by event: refresh, PIM queue, bank queues, write drain, streams.
+
+``run_channel`` jumps from cycle to cycle at which something can happen; within a cycle the order
+is DRAMsim3's: requests come in, refresh falls due, commands go out, a request moves to its bank.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from numba import njit
+
+from pimsim.hardware.dram.bank import (
+    apply_rules,
+    bank_candidate,
+    close_row,
+    complete,
+    earliest,
+    log_command,
+    open_row,
+    unlink,
+)
+from pimsim.hardware.dram.layout import (
+    B_HITS,
+    B_PIM_ROW,
+    B_ROW,
+    C_BUS_BUSY,
+    C_COMMANDS,
+    C_READ_LATENCY,
+    C_READS,
+    C_ROW_HITS,
+    F_BANK,
+    F_GROUP,
+    F_RANK,
+    F_ROW,
+    INFINITY,
+    P_READY,
+    Q_ARRIVAL,
+    Q_BLOCK,
+    Q_GROUP,
+    Q_MERGED,
+    Q_ROW,
+    S_BLOCK,
+    S_BLOCK_LEN,
+    S_COUNT,
+    S_FIRST,
+    S_GROUP,
+    S_LANE,
+    S_READY,
+    S_STRIDE,
+    S_WRITE,
+)
+from pimsim.hardware.dram.pim_queue import GWRITE_BANK, pim_issue, pim_poll
+from pimsim.hardware.dram.queues import admit, free_request, move_to_bank, start_drain
+from pimsim.hardware.dram.rules import Command
+
+__all__ = ["controller_cycle", "feed", "next_cycle", "run_channel"]
+
+ACT, PRE, RD, WR = (int(c) for c in (Command.ACT, Command.PRE, Command.RD, Command.WR))
+REF, PIM_PRE = int(Command.REF), int(Command.PIM_PRE)
+PIM_QUEUE = 128
+"""Depth of the single-row-buffer design's PIM command queue (the artifact's)."""
+
+
+@njit(cache=True)
+def _issue(
+    ch: Any, p: Any, request: Any, ticket: Any, log: Any, cycle: int, command: int, bank: int,
+    entry: int,
+) -> None:  # fmt: skip
+    """Issue a command of a bank queue."""
+    ch.counter[C_COMMANDS + command] += 1
+    ch.last_cmd = cycle
+    log_command(ch, log, cycle, command, bank, request[entry, Q_ROW])
+    apply_rules(ch, p, cycle, command, bank, 0)
+    if command == ACT:
+        open_row(ch, p, request, cycle, bank, request[entry, Q_ROW], 0)
+        return
+    if command == PRE:
+        close_row(ch, p, cycle, bank, 0)
+        return
+    hits = ch.bank[bank, B_HITS]
+    if hits > 0:
+        ch.counter[C_ROW_HITS] += 1
+    ch.bank[bank, B_HITS] = hits + 1
+    ch.counter[C_BUS_BUSY] += p.nbl
+    unlink(ch, request, bank, entry, cycle)
+    if command == RD:
+        done = cycle + p.read_delay
+        answered = 1 + request[entry, Q_MERGED]
+        ch.counter[C_READS] += answered
+        ch.counter[C_READ_LATENCY] += answered * done - request[entry, Q_ARRIVAL]
+        ch.last_done = max(ch.last_done, done)
+        group = request[entry, Q_GROUP]
+        if group >= 0:
+            complete(ticket, group, done)
+            if request[entry, Q_BLOCK] >= 0:
+                complete(ticket, request[entry, Q_BLOCK], done)
+    free_request(ch, p, request, entry)
+
+
+@njit(cache=True)
+def _try_refresh(ch: Any, p: Any, log: Any, cycle: int) -> bool:
+    """Bring the refresh that is due: close the rank's banks one by one, then REF."""
+    rank = ch.ref_first
+    ch.in_ref = 1
+    first = rank << p.rank_shift
+    last = (rank + 1) << p.rank_shift
+    closed = True
+    for bank in range(first, last):
+        if ch.bank[bank, B_ROW] >= 0:
+            command, buffer = PRE, 0
+        elif p.row_buffers == 2 and ch.bank[bank, B_PIM_ROW] >= 0:
+            command, buffer = PIM_PRE, 1
+        else:
+            continue
+        closed = False
+        if earliest(ch, p, command, bank) <= cycle:
+            ch.counter[C_COMMANDS + command] += 1
+            log_command(ch, log, cycle, command, bank, -1)
+            apply_rules(ch, p, cycle, command, bank, 0)
+            close_row(ch, p, cycle, bank, buffer)
+            return True
+    if not closed:
+        return False
+    for bank in range(first, last):
+        if earliest(ch, p, REF, bank) > cycle:
+            return False
+    ch.counter[C_COMMANDS + REF] += 1
+    log_command(ch, log, cycle, REF, first, -1)
+    apply_rules(ch, p, cycle, REF, first, 0)
+    ch.in_ref = 0
+    ch.ref_pending -= 1
+    ch.ref_first = (rank + 1) % p.ranks
+    ch.pim_refreshed = 1
+    ch.pim_skip = 0
+    ch.pim_slack = 0
+    ch.pim_row = -1
+    ch.pim_next = 0
+    return True
+
+
+@njit(cache=True)
+def _banks_blocked(ch: Any, p: Any) -> bool:
+    """PIM keeps normal commands off the command bus."""
+    waiting = ch.pim_avail - ch.pim_head
+    if ch.pim_skip == 1:
+        return False
+    if p.row_buffers == 2:
+        return bool(waiting > 0 and ch.in_ref == 0 and ch.pim_slack < p.slack)
+    return bool(ch.pim_mode == 1)
+
+
+@njit(cache=True)
+def _scan(
+    ch: Any, p: Any, request: Any, ticket: Any, log: Any, cycle: int, paired: int
+) -> int:  # fmt: skip
+    """Issue the first command that is ready, banks in turn; 1 if it was a column command, 0 if
+    a row command, -1 if none. ``paired``: the kind that already went this cycle, or -1; a second
+    command must be of the other kind."""
+    banks = p.banks
+    turn = ch.turn
+    frozen = -1
+    if ch.in_ref == 1:
+        frozen = ch.ref_first
+    may_open, may_close = True, True
+    if p.has_pim == 1 and ch.pim_slack > 0 and ch.pim_avail > ch.pim_head:
+        may_open = ch.pim_slack > p.trcdwr
+        may_close = ch.pim_slack > p.trp + p.trcdwr
+    for step in range(1, banks + 1):
+        bank = (turn + step) & (banks - 1)
+        if ch.wake[bank] > cycle:
+            continue
+        if bank >> p.rank_shift == frozen:
+            continue
+        if ch.pim_gwriting == 1 and bank == GWRITE_BANK:
+            continue
+        when, command, entry = bank_candidate(ch, p, request, bank, cycle, may_open, may_close)
+        if when > cycle:
+            if may_open and may_close:
+                ch.wake[bank] = when
+            continue
+        ch.turn = bank
+        column = 1 if command == RD or command == WR else 0
+        if column == paired:
+            return -1
+        if not (may_open and may_close and ch.pim_slack == 0) and (
+            p.has_pim == 1 and ch.pim_slack > 0 and ch.pim_avail > ch.pim_head
+        ):
+            if command == ACT:
+                ch.pim_slack -= p.trcdwr
+            elif command == PRE:
+                ch.pim_slack -= p.trp
+        _issue(ch, p, request, ticket, log, cycle, command, bank, entry)
+        return column
+    return -1
+
+
+@njit(cache=True)
+def _select(ch: Any, p: Any, book: Any, cycle: int) -> int:
+    """Issue this cycle's command: PIM first, then the bank queues. As ``_scan`` answers."""
+    request, ticket, log = book.request, book.ticket, book.log
+    if p.has_pim == 1 and ch.pim_skip == 0:
+        waiting = ch.pim_avail - ch.pim_head
+        refreshing = ch.in_ref == 1
+        if p.row_buffers == 2:
+            if waiting > 0 and not refreshing:
+                if ch.pim_next <= cycle:
+                    command, bank = pim_poll(ch, p, book.program, cycle)
+                    if command >= 0:
+                        pim_issue(ch, p, book, cycle, command, bank)
+                        return 0
+                if ch.pim_slack < p.slack:
+                    return -1
+        elif waiting > 0 or ch.pim_mode == 1:
+            # one row buffer: normal requests and PIM take turns, never together
+            if ch.waiting == 0 or ch.pim_mode == 1:
+                if waiting > 0 and not refreshing and ch.pim_next <= cycle:
+                    command, bank = pim_poll(ch, p, book.program, cycle)
+                    if command >= 0:
+                        pim_issue(ch, p, book, cycle, command, bank)
+                        return 0
+                return -1
+    if ch.waiting == 0:
+        return -1
+    return _scan(ch, p, request, ticket, log, cycle, -1)
+
+
+@njit(cache=True)
+def _transfer(ch: Any, p: Any, request: Any, program: Any, cycle: int) -> None:
+    """Move one request to its bank, or one PIM instruction to the PIM command queue."""
+    start_drain(ch, p)
+    draining = ch.drain > 0
+    if p.has_pim == 1:
+        available = ch.pim_avail
+        waiting = available - ch.pim_head
+        offered = available < ch.pim_end and program[available, P_READY] <= cycle
+        if p.row_buffers == 2:
+            if offered and (
+                not (draining and waiting >= 2)
+                and (waiting < 2 or ch.queued[0] == 0)
+                and waiting < PIM_QUEUE
+            ):
+                ch.pim_avail += 1
+                if waiting == 0:
+                    ch.pim_next = cycle + 1
+                return
+        elif offered and not draining and waiting < PIM_QUEUE:
+            ch.pim_avail += 1
+            if waiting == 0:
+                ch.pim_next = cycle + 1
+            return
+        elif waiting > 0:
+            return
+    if draining:
+        if ch.movable[1] > 0:
+            move_to_bank(ch, p, request, cycle, 1)
+    elif ch.movable[0] > 0:
+        move_to_bank(ch, p, request, cycle, 0)
+
+
+@njit(cache=True)
+def controller_cycle(ch: Any, p: Any, book: Any, cycle: int) -> None:
+    """What the controller does in one cycle."""
+    request, ticket, program, log = book.request, book.ticket, book.program, book.log
+    if cycle >= ch.ref_due:
+        if ch.ref_pending == 0:
+            ch.ref_first = ch.ref_rank
+        ch.ref_pending += 1
+        ch.ref_rank = (ch.ref_rank + 1) % p.ranks
+        ch.ref_due += p.ref_interval
+    if ch.pim_gwriting == 1 and cycle >= ch.pim_gwrite_done:
+        ch.pim_gwriting = 0
+    kind = -1
+    if ch.ref_pending > 0 and _try_refresh(ch, p, log, cycle):
+        kind = 0
+    if kind < 0:
+        kind = _select(ch, p, book, cycle)
+    if kind >= 0 and p.dual_command == 1 and ch.waiting > 0:
+        _scan(ch, p, request, ticket, log, cycle, kind)
+    _transfer(ch, p, request, program, cycle)
+
+
+@njit(cache=True)
+def _refresh_next(ch: Any, p: Any) -> int:
+    """Next cycle at which the refresh under way can go on."""
+    rank = ch.ref_first
+    first = rank << p.rank_shift
+    last = (rank + 1) << p.rank_shift
+    when, closed = INFINITY, True
+    for bank in range(first, last):
+        if ch.bank[bank, B_ROW] >= 0:
+            when = min(when, earliest(ch, p, PRE, bank))
+            closed = False
+        elif p.row_buffers == 2 and ch.bank[bank, B_PIM_ROW] >= 0:
+            when = min(when, earliest(ch, p, PIM_PRE, bank))
+            closed = False
+    if closed:
+        when = 0
+        for bank in range(first, last):
+            when = max(when, earliest(ch, p, REF, bank))
+    return int(when)
+
+
+@njit(cache=True)
+def next_cycle(ch: Any, p: Any, program: Any, cycle: int) -> int:
+    """First cycle after ``cycle`` at which this channel can do anything by itself."""
+    after = cycle + 1
+    draining = ch.drain > 0
+    has_pim = p.has_pim == 1
+    waiting = ch.pim_avail - ch.pim_head
+    dual = p.row_buffers == 2
+    if not has_pim or dual or waiting == 0:
+        if draining:
+            if ch.movable[1] > 0:
+                return after
+        elif ch.movable[0] > 0:
+            return after
+    when = ch.ref_due
+    blocked = False
+    frozen = -1
+    if ch.in_ref == 1 or ch.ref_pending > 0:
+        when = min(when, _refresh_next(ch, p))
+        frozen = ch.ref_first
+    if has_pim:
+        available = ch.pim_avail
+        if available < ch.pim_end:
+            room = waiting < 2 or (dual and ch.queued[0] == 0)
+            if (room or (not dual)) and waiting < PIM_QUEUE and not (draining and not dual):
+                when = min(when, program[available, P_READY])
+        blocked = _banks_blocked(ch, p)
+        if waiting > 0 and frozen < 0 and ch.pim_skip == 0:
+            if dual or ch.waiting == 0 or ch.pim_mode == 1:
+                when = min(when, ch.pim_next)
+        if ch.pim_gwriting == 1:
+            when = min(when, ch.pim_gwrite_done)
+    if not blocked and ch.waiting > 0:
+        gwriting = ch.pim_gwriting == 1
+        for bank in range(p.banks):
+            if ch.wake[bank] < when:
+                if bank >> p.rank_shift == frozen:
+                    continue
+                if gwriting and bank == GWRITE_BANK:
+                    continue
+                when = ch.wake[bank]
+    return int(max(when, after))
+
+
+@njit(cache=True)
+def _field(p: Any, at: int, burst: int) -> int:
+    """Field ``at`` of a channel's own burst index."""
+    return (burst >> p.field[at, 0]) & ((1 << p.field[at, 1]) - 1)
+
+
+@njit(cache=True)
+def _take(
+    ch: Any, p: Any, request: Any, cycle: int, write: int, burst: int, group: int, block: int
+) -> None:  # fmt: skip
+    """Admit the request for ``burst``, counted within the channel."""
+    bank = _field(p, F_RANK, burst) << p.rank_shift
+    bank += (_field(p, F_GROUP, burst) << p.group_shift) + _field(p, F_BANK, burst)
+    admit(ch, p, request, cycle, write, bank, _field(p, F_ROW, burst), group, block, burst)
+
+
+@njit(cache=True)
+def feed(ch: Any, p: Any, book: Any, cycle: int) -> None:
+    """Take this cycle's request from the streams, and one of PIM's writes."""
+    request, ticket, segment = book.request, book.ticket, book.segment
+    at = ch.seg
+    if at < ch.seg_end and segment[at, S_READY] <= cycle:
+        write = segment[at, S_WRITE]
+        depth = p.write_depth if write == 1 else p.read_depth
+        if ch.queued[write] < depth:
+            position = ch.seg_pos
+            burst = segment[at, S_FIRST] + position * segment[at, S_STRIDE]
+            block = segment[at, S_BLOCK]
+            if block >= 0:
+                whole = (position << p.channel_width) + segment[at, S_LANE]
+                block += whole // segment[at, S_BLOCK_LEN]
+            group = segment[at, S_GROUP]
+            _take(ch, p, request, cycle, write, burst, group, block)
+            if write == 1:
+                complete(ticket, group, cycle + 1)
+            position += 1
+            if position == segment[at, S_COUNT]:
+                ch.seg = at + 1
+                position = 0
+            ch.seg_pos = position
+    if ch.pw_len > 0 and ch.queued[1] < p.write_depth:
+        ch.pw_len -= 1
+        _take(ch, p, request, cycle, 1, ch.pw_burst, -1, -1)
+        ch.pw_burst += 1
+
+
+@njit(cache=True, inline="always")
+def _feed_next(ch: Any, p: Any, segment: Any, cycle: int) -> int:
+    """Next cycle at which ``feed`` has something to take and room for it."""
+    if ch.pw_len > 0 and ch.queued[1] < p.write_depth:
+        return cycle + 1
+    at = ch.seg
+    if at >= ch.seg_end:
+        return INFINITY
+    write = segment[at, S_WRITE]
+    depth = p.write_depth if write == 1 else p.read_depth
+    if ch.queued[write] >= depth:
+        return INFINITY
+    return max(cycle + 1, segment[at, S_READY])
+
+
+@njit(cache=True)
+def run_channel(ch: Any, p: Any, book: Any, until: int) -> None:
+    """Simulate channel ``ch`` up to, not including, cycle ``until``."""
+    segment, program = book.segment, book.program
+    cycle = ch.now
+    while cycle < until:
+        feed(ch, p, book, cycle)
+        controller_cycle(ch, p, book, cycle)
+        again = _feed_next(ch, p, segment, cycle)
+        if again > cycle + 1:
+            again = min(again, next_cycle(ch, p, program, cycle))
+        cycle = again
+    ch.now = cycle

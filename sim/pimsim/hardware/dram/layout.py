@@ -1,0 +1,350 @@
+"""The channel kernel's state: structured arrays, one record a channel.
+
+Records have room for the largest memory, so that the kernel is compiled once for all of them;
+what is not used is never touched. Queued requests, tickets, streams and PIM programs are plain
+two-dimensional arrays whose columns are named here.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pimsim.config.errors import InputError
+from pimsim.config.memory import MemoryConfig
+from pimsim.config.pim import PimConfig
+from pimsim.hardware.dram.rules import COMMANDS, RuleTables, evaluate_delay
+
+__all__ = ["INFINITY", "Book", "make_book", "make_channels", "make_parameters"]
+
+INFINITY = 1 << 60
+"""Later than any cycle of any run."""
+MAX_RANKS = 16
+MAX_BANKS = 256
+"""Banks of one channel, over its ranks."""
+MAX_QUEUE = 256
+MAX_RULES = 256
+MAX_WINDOWS = 4
+MAX_WINDOW = 32
+WINDOW_SLOT = MAX_WINDOW + 2
+FILTER = 4096
+"""Slots of the filter that finds requests for one burst."""
+MAX_NODES = 1 + MAX_RANKS + 2 * MAX_BANKS
+
+# a bank ------------------------------------------------------------------------------------
+B_ROW = 0  # open row of the normal row buffer, -1 if closed
+B_PIM_ROW = 1  # the same of the PIM row buffer, if it has its own
+B_HITS = 2  # column accesses since the row was opened
+B_LEN = 3
+B_HEAD = 4
+B_TAIL = 5
+B_HIT_RD = 6  # first queued read of the open row, -1 if none
+B_HIT_WR = 7
+B_RQ_WAIT = 8  # reads of this bank still in the read queue
+B_WQ_WAIT = 9
+N_BANK = 10
+
+# a request ---------------------------------------------------------------------------------
+Q_NEXT = 0
+Q_ROW = 1
+Q_WRITE = 2
+Q_SEQ = 3
+Q_GROUP = 4  # ticket that its completion counts towards, -1 if nobody's
+Q_BLOCK = 5  # ticket of its block of the stream, -1 if none
+Q_KEY = 6  # burst index, to find requests for the same burst; -1 in free entries
+Q_ARRIVAL = 7
+Q_BANK = 8
+Q_MERGED = 9  # reads of the same burst answered with it
+N_REQUEST = 10
+
+# a stream segment: consecutive bursts, or one burst in each of many rows -------------------
+S_WRITE = 0
+S_FIRST = 1  # first burst, counted within the channel
+S_COUNT = 2
+S_STRIDE = 3  # bursts from one request to the next
+S_GROUP = 4  # ticket
+S_BLOCK = 5  # ticket of the first block, -1 if blocks are not tracked
+S_BLOCK_LEN = 6  # bursts of the whole stream in one block
+S_LANE = 7  # position of this channel's first burst in the stream
+S_READY = 8  # cycle from which it may be taken
+N_SEGMENT = 9
+
+# a PIM instruction -------------------------------------------------------------------------
+P_OP = 0
+P_ROW = 1
+P_COMPS = 2  # dot products of this instruction; of the whole tile in a header
+P_READS = 3  # result reads that a header announces
+P_READY = 4  # cycle at which the front end offers it
+P_MARK = 5  # ticket of its (request, head), -1 if none
+P_LAST = 6  # last instruction of a tile
+P_GROUP = 7  # ticket of the whole operation
+N_INSTRUCTION = 8
+
+# counters ----------------------------------------------------------------------------------
+C_COMMANDS = 0  # one for each command
+C_ROW_HITS = len(COMMANDS)
+C_READ_LATENCY = C_ROW_HITS + 1
+C_READS = C_ROW_HITS + 2
+C_BUS_BUSY = C_ROW_HITS + 3
+C_COMP_COLUMNS = C_ROW_HITS + 4  # dot product steps
+C_ROW_MISSES = C_ROW_HITS + 5
+C_MERGED_READS = C_ROW_HITS + 6
+C_MERGED_WRITES = C_ROW_HITS + 7
+C_STACK = C_ROW_HITS + 8  # PIM cycles by cause
+N_CAUSES = 8
+N_COUNTERS = C_STACK + N_CAUSES
+
+# causes of PIM time, in the order of the cycle stack
+X_COMPUTE, X_ACTIVATE, X_TFAW, X_PRECHARGE, X_GWRITE, X_HEADER, X_REFRESH, X_WAIT = range(8)
+
+# fields of a channel's own burst index
+F_ROW, F_RANK, F_GROUP, F_BANK, F_COLUMN = range(5)
+
+Ints = NDArray[np.int64]
+Records = NDArray[Any]
+_I = np.int64
+
+CHANNEL = np.dtype(
+    [
+        ("index", _I),
+        ("now", _I),  # next cycle to process
+        ("turn", _I),  # bank queue that the round robin served last
+        ("drain", _I),  # writes left of the drain under way
+        ("queued", _I, (2,)),  # requests in the read and in the write queue
+        ("movable", _I, (2,)),  # those whose bank queue has room
+        ("waiting", _I),  # requests at the bank queues
+        ("ref_due", _I),  # next cycle at which a refresh falls due
+        ("ref_rank", _I),  # rank whose turn that is
+        ("ref_pending", _I),  # refreshes due and not issued
+        ("ref_first", _I),  # rank of the first of them
+        ("in_ref", _I),  # that rank's queues are frozen for REF
+        ("free", _I),  # first free request entry
+        ("pool_first", _I),  # this channel's request entries
+        ("pool_last", _I),
+        ("seq", _I),  # requests moved to the banks, for first come first served
+        ("seg", _I),  # stream segment under way
+        ("seg_end", _I),
+        ("seg_pos", _I),  # requests already taken from it
+        ("pim_head", _I),  # next PIM instruction to issue
+        ("pim_avail", _I),  # end of those in the PIM command queue
+        ("pim_end", _I),
+        ("pim_skip", _I),  # PIM waits for the next refresh
+        ("pim_gwriting", _I),
+        ("pim_gwrite_done", _I),
+        ("pim_slack", _I),  # cycles to spare before the next refresh
+        ("pim_row", _I),  # row reserved for PIM, -1 if none
+        ("pim_mode", _I),  # a GEMV is under way
+        ("pim_first_comp", _I),  # the next COMP is the first after a result was read
+        ("pim_last", _I),  # cycle of the last PIM command, for the cycle stack
+        ("pim_refreshed", _I),  # a refresh came between
+        ("pim_step", _I),  # dot products of the current COMP instruction already issued
+        ("pim_next", _I),  # no PIM command can go before this cycle
+        ("pw_len", _I),  # PIM's writes that wait for the write queue
+        ("pw_burst", _I),  # next burst that they write
+        ("last_cmd", _I),  # cycle of the last command
+        ("last_done", _I),  # cycle at which the last data arrived
+        ("counter", _I, (N_COUNTERS,)),
+        ("rank", _I, (MAX_RANKS, 3)),  # open row buffers, since when any, cycles with any
+        ("wake", _I, (MAX_BANKS,)),  # no request of the bank can go before this cycle
+        ("bank", _I, (MAX_BANKS, N_BANK)),
+        ("queue", _I, (2, MAX_QUEUE)),  # read and write queue: entries in order of arrival
+        ("window", _I, (MAX_WINDOWS * MAX_RANKS * WINDOW_SLOT,)),
+        ("ready", _I, (MAX_NODES * len(COMMANDS),)),  # first cycle a node allows a command
+        ("seen", np.int32, (2 * FILTER,)),  # reads and writes under way by hash of their burst
+    ],
+    align=True,
+)
+"""One channel."""
+
+PARAMETERS = np.dtype(
+    [
+        ("ranks", _I),
+        ("rank_shift", _I),  # log2 of the banks of a rank
+        ("group_shift", _I),  # log2 of the banks of a bank group
+        ("banks", _I),  # of the channel
+        ("group_node", _I),  # first node of the bank groups
+        ("bank_node", _I),
+        ("commands", _I),
+        ("read_delay", _I),
+        ("nbl", _I),
+        ("hit_cap", _I),
+        ("bank_depth", _I),
+        ("read_depth", _I),
+        ("write_depth", _I),
+        ("drain_low", _I),
+        ("dual_command", _I),
+        ("ref_interval", _I),
+        ("merge", _I),  # requests for one burst are merged (trace replay)
+        ("has_pim", _I),
+        ("row_buffers", _I),
+        ("trp", _I),
+        ("trcd", _I),
+        ("trcdwr", _I),
+        ("tfaw", _I),
+        ("trtp", _I),
+        ("tccd_s", _I),
+        ("tccd_l", _I),
+        ("gwrite", _I),
+        ("comp_pipeline", _I),
+        ("comp_gap", _I),  # first COMP to READRES
+        ("result_slope", _I),  # cycles that each dot product adds before GEMV's result is read
+        ("avoid_refresh", _I),
+        ("slack", _I),
+        ("channel_width", _I),
+        ("field", _I, (5, 2)),  # shift and width of each field of a channel's burst index
+        ("n_windows", _I),
+        ("windows", _I, (MAX_WINDOWS, 3)),
+        ("first", _I, (len(COMMANDS) + 1,)),
+        ("rules", _I, (MAX_RULES, 4)),
+    ],
+    align=True,
+)
+"""What a memory and a PIM design mean to the kernel."""
+
+
+class Book(NamedTuple):
+    """What the channels are asked to do, and what became of it."""
+
+    request: Ints
+    """(entries, N_REQUEST): requests under way; each channel has its own range."""
+    ticket: Ints
+    """(tickets, 2): how much is still to come, and the cycle of the last that came."""
+    segment: Ints
+    """(segments, N_SEGMENT): streams, each channel's one after the other."""
+    program: Ints
+    """(instructions, N_INSTRUCTION): PIM programs, each channel's one after the other."""
+    log: Ints
+    """(entries + 1, 5): cycle, channel, command, bank, row of each command; entry 0 counts
+    them. One entry: nothing is logged."""
+
+
+def _channel_fields(memory: MemoryConfig, text: str) -> dict[str, tuple[int, int]]:
+    """Shift and width of each field once the channel's bits are taken out of the index."""
+    org = memory.organization
+    counts = {
+        "ro": org.rows,
+        "ra": org.ranks,
+        "bg": org.bank_groups,
+        "ba": org.banks_per_group,
+        "co": org.columns,
+    }
+    fields: dict[str, tuple[int, int]] = {}
+    low = 0
+    for name in reversed([text[i : i + 2] for i in range(0, len(text), 2)]):
+        if name != "ch":
+            fields[name] = (low, counts[name].bit_length() - 1)
+            low += fields[name][1]
+    return fields
+
+
+def _bounded(found: int, most: int, what: str) -> int:
+    if found > most:
+        raise InputError(f"{what}: {found}; the kernel has room for {most}")
+    return found
+
+
+def make_parameters(
+    memory: MemoryConfig, pim: PimConfig | None, tables: RuleTables, merge: bool = False
+) -> Records:
+    """Kernel parameters, shape (1,). ``merge``: watch for requests to one burst, as trace
+    replay needs. Raises ``InputError`` where the memory is larger than the kernel's records."""
+    org, t, controller = memory.organization, memory.timings, memory.controller
+    p = np.zeros(1, dtype=PARAMETERS)
+    refresh = controller.refresh == "all-bank"
+    values = {
+        "ranks": _bounded(org.ranks, MAX_RANKS, "memory.organization.ranks"),
+        "rank_shift": org.banks.bit_length() - 1,
+        "group_shift": org.banks_per_group.bit_length() - 1,
+        "banks": _bounded(org.ranks * org.banks, MAX_BANKS, "banks of a channel"),
+        "group_node": 1 + org.ranks,
+        "bank_node": 1 + org.ranks + org.ranks * org.bank_groups,
+        "commands": len(COMMANDS),
+        "read_delay": t["CL"] + t["nBL"],
+        "nbl": t["nBL"],
+        "hit_cap": controller.row_hit_cap,
+        "bank_depth": controller.bank_queue_depth,
+        "read_depth": _bounded(controller.read_queue_depth, MAX_QUEUE, "read_queue_depth"),
+        "write_depth": _bounded(controller.write_queue_depth, MAX_QUEUE, "write_queue_depth"),
+        "drain_low": controller.write_drain_low,
+        "dual_command": int(controller.commands_per_cycle == 2),
+        "ref_interval": max(t["tREFI"] // org.ranks, 1) if refresh else INFINITY,
+        "merge": int(merge),
+        "row_buffers": 1,
+        "trp": t["tRP"],
+        "trcd": t["tRCDRD"],
+        "trcdwr": t["tRCDWR"],
+        "tfaw": t.get("tFAW", 0),
+        "trtp": t.get("tRTP", 0),
+        "tccd_s": max(t["nBL"], t.get("tCCD_S", 1)),
+        "tccd_l": max(t["nBL"], t.get("tCCD_L", 1)),
+        "channel_width": org.channels.bit_length() - 1,
+        "n_windows": _bounded(len(tables.windows), MAX_WINDOWS, "window rules"),
+    }
+    if pim is not None:
+        names = {**t, **pim.timings}
+        values |= {
+            "has_pim": 1,
+            "row_buffers": pim.row_buffers,
+            "gwrite": evaluate_delay(pim.gwrite_cycles, names, "pim.gwrite_cycles"),
+            "comp_pipeline": pim.comp_pipeline,
+            "comp_gap": t.get("tCCD_S", 1) * pim.comp_pipeline,
+            "result_slope": 0 if pim.artifact_free_comps else values["tccd_s"],
+            "avoid_refresh": int(pim.refresh_avoidance),
+            "slack": pim.read_write_slack,
+        }
+    for name, value in values.items():
+        p[0][name] = value
+    fields = _channel_fields(memory, memory.stream_map)
+    for at, name in enumerate(("ro", "ra", "bg", "ba", "co")):
+        p[0]["field"][at] = fields[name]
+    for row in tables.windows:
+        _bounded(int(row[1]), MAX_WINDOW, "a rule's window")
+    p[0]["windows"][: len(tables.windows)] = tables.windows
+    p[0]["first"][:] = tables.first
+    _bounded(len(tables.rules), MAX_RULES, "timing rules")
+    p[0]["rules"][: len(tables.rules)] = tables.rules
+    return p
+
+
+def make_channels(memory: MemoryConfig, p: Records) -> Records:
+    """All channels idle, all banks closed, cycle 0; shape (channels,)."""
+    channels = np.zeros(memory.organization.channels, dtype=CHANNEL)
+    entries = _entries(memory)
+    for index, channel in enumerate(channels):
+        channel["index"] = index
+        channel["pool_first"] = index * entries
+        channel["pool_last"] = (index + 1) * entries
+        channel["free"] = index * entries
+    channels["wake"] = INFINITY
+    channels["bank"][:, :, [B_ROW, B_PIM_ROW, B_HEAD, B_TAIL, B_HIT_RD, B_HIT_WR]] = -1
+    channels["ref_due"] = p[0]["ref_interval"]
+    channels["pim_row"] = -1
+    channels["pim_first_comp"] = 1
+    rings = channels["window"].reshape(len(channels), -1, WINDOW_SLOT)
+    rings[:, :, 1:] = -INFINITY
+    return channels
+
+
+def _entries(memory: MemoryConfig) -> int:
+    """Requests that one channel can have under way."""
+    org, controller = memory.organization, memory.controller
+    queues = controller.read_queue_depth + controller.write_queue_depth
+    return queues + org.ranks * org.banks * controller.bank_queue_depth
+
+
+def make_book(memory: MemoryConfig, tickets: int = 1, log_entries: int = 0) -> Book:
+    """Nothing asked for yet. Logs up to ``log_entries`` commands."""
+    entries = _entries(memory)
+    total = entries * memory.organization.channels
+    request = np.full((total, N_REQUEST), -1, dtype=np.int64)
+    request[:, Q_NEXT] = np.arange(1, total + 1)
+    request[entries - 1 :: entries, Q_NEXT] = -1
+    return Book(
+        request=request,
+        ticket=np.zeros((tickets, 2), dtype=np.int64),
+        segment=np.zeros((1, N_SEGMENT), dtype=np.int64),
+        program=np.zeros((1, N_INSTRUCTION), dtype=np.int64),
+        log=np.zeros((log_entries + 1, 5), dtype=np.int64),
+    )

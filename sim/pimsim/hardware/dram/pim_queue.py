@@ -1,0 +1,300 @@
+"""The PIM command queue of a channel: in order, and clear of refresh.
+
+NeuPIMs section 5: GWRITE fills the global buffer, HEADER announces a GEMV and closes every bank
+whose PIM row differs, G_ACT opens the row bank group by bank group, then dot products run in all
+banks and a burst reads their results. Before a HEADER or GWRITE the controller estimates how long
+it will take; if that reaches into the next refresh, PIM waits for the refresh.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from numba import njit
+
+from pimsim.hardware.dram.bank import (
+    apply_rules,
+    close_row,
+    complete,
+    earliest,
+    log_command,
+    open_row,
+)
+from pimsim.hardware.dram.layout import (
+    B_ROW,
+    C_BUS_BUSY,
+    C_COMMANDS,
+    C_COMP_COLUMNS,
+    C_STACK,
+    INFINITY,
+    P_COMPS,
+    P_GROUP,
+    P_LAST,
+    P_MARK,
+    P_OP,
+    P_READS,
+    P_ROW,
+    X_ACTIVATE,
+    X_COMPUTE,
+    X_GWRITE,
+    X_HEADER,
+    X_PRECHARGE,
+    X_REFRESH,
+    X_TFAW,
+)
+from pimsim.hardware.dram.rules import Command
+
+__all__ = ["pim_issue", "pim_poll"]
+
+ACT, PRE = int(Command.ACT), int(Command.PRE)
+G_ACT, PIM_PRE, GWRITE = int(Command.G_ACT), int(Command.PIM_PRE), int(Command.GWRITE)
+HEADER, COMP, READRES = int(Command.HEADER), int(Command.COMP), int(Command.READRES)
+GEMV = int(Command.GEMV)
+GWRITE_BANK = 0
+"""Bank that holds GWRITE's source row."""
+
+
+@njit(cache=True)
+def _estimate(ch: Any, p: Any, program: Any) -> int:
+    """Cycles that the GWRITE or the tile at the head will take (NeuPIMs section 5.3: rows to
+    close, groups to open two at a time under tFAW, dot products, result reads)."""
+    at = ch.pim_head
+    row = program[at, P_ROW]
+    precharge = p.trtp
+    if program[at, P_OP] == GWRITE:
+        held = ch.bank[GWRITE_BANK, B_ROW]
+        cycles = p.gwrite
+        if held != row:
+            cycles += p.trp + p.trcd
+            if held >= 0:
+                cycles += precharge
+        return int(cycles)
+    buffer = p.row_buffers - 1
+    group_banks = 1 << p.group_shift
+    to_open, to_close = 0, 0
+    for first in range(0, p.banks, group_banks):
+        ready, wrong = 0, 0
+        for bank in range(first, first + group_banks):
+            held = ch.bank[bank, B_ROW + buffer]
+            if held == row:
+                ready += 1
+            elif held >= 0:
+                wrong += 1
+        if ready < group_banks:
+            to_open += 1
+            to_close += wrong
+    comps = max(program[at, P_COMPS], p.comp_pipeline)
+    cycles = to_close * precharge + p.tfaw * (to_open // 2 - 1) + p.trcd
+    cycles += p.tccd_s * comps + p.tccd_l * (program[at, P_READS] - 1)
+    return int(cycles)
+
+
+@njit(cache=True)
+def _clear_of_refresh(ch: Any, p: Any, program: Any, cycle: int) -> int:
+    """Slack in cycles between the head's estimated end and the next refresh; 0 or less: wait."""
+    left = ch.ref_due - cycle
+    if p.avoid_refresh == 0:
+        return int(max(left, 1))
+    return int(left - _estimate(ch, p, program))
+
+
+@njit(cache=True)
+def _gwrite_next(ch: Any, p: Any, row: int) -> tuple[int, int]:
+    """``(when, command)`` that brings GWRITE's source row and then GWRITE itself."""
+    held = ch.bank[GWRITE_BANK, B_ROW]
+    if held == row:
+        return earliest(ch, p, GWRITE, GWRITE_BANK), GWRITE
+    if held >= 0:
+        return earliest(ch, p, PRE, GWRITE_BANK), PRE
+    return earliest(ch, p, ACT, GWRITE_BANK), ACT
+
+
+@njit(cache=True)
+def _all_banks(ch: Any, p: Any, command: int) -> int:
+    """First cycle at which every bank of the channel allows ``command``."""
+    commands = p.commands
+    when = 0
+    for node in range(p.bank_node + p.banks):
+        when = max(when, ch.ready[node * commands + command])
+    return when
+
+
+@njit(cache=True)
+def _header_next(ch: Any, p: Any, cycle: int, row: int) -> tuple[int, int, int]:
+    """``(when, command, bank)``: close a bank that holds another row, or the header itself."""
+    buffers = p.row_buffers
+    pim_buffer = buffers - 1
+    closer = PIM_PRE if buffers == 2 else PRE
+    when, command, target = INFINITY, HEADER, 0
+    for bank in range(p.banks):
+        held = ch.bank[bank, B_ROW + pim_buffer]
+        if held >= 0 and held != row:
+            at = earliest(ch, p, closer, bank)
+            need = closer
+        elif buffers == 2 and held < 0 and ch.bank[bank, B_ROW] == row:
+            at = earliest(ch, p, PRE, bank)
+            need = PRE
+        else:
+            continue
+        if at <= cycle:
+            return at, need, bank
+        if at < when:
+            when, command, target = at, need, bank
+    if when == INFINITY:
+        return cycle, HEADER, 0
+    return when, command, target
+
+
+@njit(cache=True)
+def _compute_next(ch: Any, p: Any, cycle: int, op: int) -> tuple[int, int, int]:
+    """``(when, command, bank)``: open a closed group, or the dot products themselves."""
+    pim_buffer = p.row_buffers - 1
+    group_banks = 1 << p.group_shift
+    when, target = INFINITY, -1
+    for first in range(0, p.banks, group_banks):
+        if ch.bank[first, B_ROW + pim_buffer] >= 0:
+            continue
+        at = 0
+        for bank in range(first, first + group_banks):
+            at = max(at, earliest(ch, p, G_ACT, bank))
+        if at <= cycle:
+            return at, G_ACT, first
+        if at < when:
+            when, target = at, first
+    if target >= 0:
+        return when, G_ACT, target
+    return _all_banks(ch, p, op), op, 0
+
+
+@njit(cache=True)
+def pim_poll(ch: Any, p: Any, program: Any, cycle: int) -> tuple[int, int]:
+    """``(command, bank)`` that the PIM queue issues at ``cycle``, or ``(-1, 0)``.
+
+    Sets ``R_PIM_NEXT`` to a cycle before which the answer stays the same.
+    """
+    at = ch.pim_head
+    op, row = program[at, P_OP], program[at, P_ROW]
+    if ch.pim_gwriting == 1:
+        if op != GWRITE or ch.pim_gwrite_done < INFINITY:
+            ch.pim_next = ch.pim_gwrite_done
+            return -1, 0
+    elif op == GWRITE or op == HEADER:
+        slack = _clear_of_refresh(ch, p, program, cycle)
+        ch.pim_slack = max(slack, 0)
+        if slack <= 0:
+            ch.pim_skip = 1
+            ch.pim_next = INFINITY
+            return -1, 0
+        if op == GWRITE:
+            ch.pim_gwriting = 1
+            ch.pim_gwrite_done = INFINITY
+        else:
+            ch.pim_row = row
+            ch.pim_mode = 1
+    if op == GWRITE:
+        when, command = _gwrite_next(ch, p, row)
+        bank = GWRITE_BANK
+    elif op == HEADER:
+        when, command, bank = _header_next(ch, p, cycle, row)
+        if p.avoid_refresh == 1 and when > cycle:
+            # the wait itself may use up the slack
+            when = min(when, cycle + ch.pim_slack)
+            if when <= cycle:
+                when = cycle + 1
+            ch.pim_next = when
+            return -1, 0
+    else:
+        when, command, bank = _compute_next(ch, p, cycle, op)
+    if when <= cycle:
+        ch.pim_next = cycle + 1
+        return command, bank
+    ch.pim_next = when
+    return -1, 0
+
+
+@njit(cache=True)
+def _account(ch: Any, cycle: int, cause: int) -> None:
+    """Charge the time since the last PIM command to what this one had to wait for."""
+    if ch.pim_refreshed == 1:
+        cause = X_REFRESH
+        ch.pim_refreshed = 0
+    ch.counter[C_STACK + cause] += cycle - ch.pim_last
+    ch.pim_last = cycle
+
+
+@njit(cache=True)
+def _finish(program: Any, ticket: Any, at: int, done: int) -> None:
+    """Instruction ``at`` is complete at ``done``."""
+    complete(ticket, program[at, P_GROUP], done)
+    if program[at, P_MARK] >= 0:
+        complete(ticket, program[at, P_MARK], done)
+
+
+@njit(cache=True)
+def pim_issue(
+    ch: Any, p: Any, book: Any, cycle: int, command: int, bank: int
+) -> None:  # fmt: skip
+    """Issue ``command`` for the PIM queue's head."""
+    request, ticket, program, log = book.request, book.ticket, book.program, book.log
+    buffers = p.row_buffers
+    at = ch.pim_head
+    row, comps = program[at, P_ROW], program[at, P_COMPS]
+    ch.counter[C_COMMANDS + command] += 1
+    ch.last_cmd = cycle
+    ch.pim_next = cycle + 1
+    log_command(ch, log, cycle, command, bank, row)
+    if command == HEADER:
+        _account(ch, cycle, X_HEADER)
+        ch.pim_head += 1
+        return
+    if command == GEMV:
+        apply_rules(ch, p, cycle, command, bank, max(comps, p.comp_pipeline))
+        _account(ch, cycle, X_COMPUTE)
+        done = cycle + p.read_delay
+        done += p.result_slope * max(comps, p.comp_pipeline)
+        ch.counter[C_COMP_COLUMNS] += comps
+        ch.counter[C_BUS_BUSY] += p.nbl
+        ch.pim_head += 1
+        _finish(program, ticket, at, done)
+        return
+    apply_rules(ch, p, cycle, command, bank, 0)
+    if command == ACT:
+        open_row(ch, p, request, cycle, bank, row, 0)
+        _account(ch, cycle, X_GWRITE)
+    elif command == PRE or command == PIM_PRE:
+        close_row(ch, p, cycle, bank, buffers - 1 if command == PIM_PRE else 0)
+        _account(ch, cycle, X_GWRITE if program[at, P_OP] == GWRITE else X_PRECHARGE)
+    elif command == G_ACT:
+        for other in range(bank, bank + (1 << p.group_shift)):
+            open_row(ch, p, request, cycle, other, row, buffers - 1)
+        first = ch.counter[C_COMMANDS + G_ACT] == 1
+        _account(ch, cycle, X_ACTIVATE if first else X_TFAW)
+    elif command == GWRITE:
+        _account(ch, cycle, X_GWRITE)
+        ch.pim_gwrite_done = cycle + p.gwrite
+        ch.pim_next = cycle + p.gwrite
+        ch.pim_head += 1
+        _finish(program, ticket, at, cycle + p.gwrite)
+    elif command == COMP:
+        _account(ch, cycle, X_COMPUTE)
+        ch.counter[C_COMP_COLUMNS] += 1
+        if ch.pim_first_comp == 1:
+            ch.pim_first_comp = 0
+            after = cycle + p.comp_gap
+            if ch.ready[READRES] < after:
+                ch.ready[READRES] = after
+        ch.pim_step += 1
+        if ch.pim_step == comps:
+            ch.pim_step = 0
+            ch.pim_head += 1
+            _finish(program, ticket, at, cycle)
+    elif command == READRES:
+        _account(ch, cycle, X_COMPUTE)
+        ch.counter[C_BUS_BUSY] += p.nbl
+        ch.pim_first_comp = 1
+        ch.pim_head += 1
+        _finish(program, ticket, at, cycle + p.read_delay)
+        if program[at, P_LAST] == 1:
+            ch.pim_mode = 0
+            ch.pim_row = -1
+            ch.pim_slack = 0

@@ -1,0 +1,190 @@
+"""A DRAM standard compiled to tables: commands, levels and delays, nothing else.
+
+The channel kernel knows no standard. It reads, for each command that it issues, a list of
+``(level, then, delay, slope)``: at the node of that level, ``then`` may follow after ``delay``
+cycles, plus ``slope`` for each dot product of a composite PIM command. ``window`` rules (tFAW)
+bind a command to the n-th before it.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import IntEnum
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pimsim.config.errors import InputError
+from pimsim.config.memory import MemoryConfig, Rule
+from pimsim.config.pim import PimConfig
+
+__all__ = ["COMMANDS", "Command", "RuleTables", "compile_rules", "evaluate_delay"]
+
+
+class Command(IntEnum):
+    """What goes over the command bus; the order is the kernel's."""
+
+    ACT = 0
+    PRE = 1
+    RD = 2
+    WR = 3
+    REF = 4
+    G_ACT = 5
+    """Opens one row in every bank of a bank group, in the PIM row buffer (NeuPIMs section 5)."""
+    PIM_PRE = 6
+    """Closes the PIM row buffer of one bank; a plain PRE where there is one row buffer."""
+    GWRITE = 7
+    """A row into the channel's global (operand) buffer."""
+    HEADER = 8
+    """Announces a GEMV: its row, dot products and result reads."""
+    COMP = 9
+    """One dot product step in all banks of the channel."""
+    READRES = 10
+    """Reads the banks' accumulators: one burst."""
+    GEMV = 11
+    """COMPS_READRES: n COMPs and a READRES under one command."""
+
+
+COMMANDS = tuple(command.name for command in Command)
+_LEVELS = {"channel": 0, "rank": 1, "other_ranks": 2, "bank_group": 3, "bank": 4}
+_PIM_BUFFER = {Command.G_ACT, Command.PIM_PRE, Command.COMP, Command.READRES, Command.GEMV}
+_RANK_WIDE = {Command.REF}
+_GROUP_WIDE = {Command.G_ACT}
+_CHANNEL_WIDE = {Command.COMP, Command.READRES, Command.GEMV, Command.HEADER}
+
+
+@dataclass(frozen=True)
+class RuleTables:
+    """Arrays that the kernel reads; ``rules[i] = (level, then, delay, slope)``."""
+
+    rules: NDArray[np.int64]
+    """(rules, 4), grouped by first command."""
+    first: NDArray[np.int64]
+    """(commands + 1,): rules of command ``c`` are ``rules[first[c]:first[c + 1]]``."""
+    windows: NDArray[np.int64]
+    """(windows, 3): command, how many before it, delay; scope is the rank."""
+
+
+class _Delay(ast.NodeVisitor):
+    """Evaluates ``CL + nBL - max(a, b)``: names, integers, + - * //, max and min."""
+
+    def __init__(self, names: Mapping[str, int], where: str) -> None:
+        self.names = names
+        self.where = where
+
+    def generic_visit(self, node: ast.AST) -> int:
+        raise InputError(f"{self.where}: {type(node).__name__} is not allowed in a delay")
+
+    def visit_Expression(self, node: ast.Expression) -> int:
+        return int(self.visit(node.body))
+
+    def visit_Constant(self, node: ast.Constant) -> int:
+        if not isinstance(node.value, int) or isinstance(node.value, bool):
+            raise InputError(f"{self.where}: {node.value!r} is no whole number")
+        return node.value
+
+    def visit_Name(self, node: ast.Name) -> int:
+        if node.id not in self.names:
+            raise InputError(
+                f"{self.where}: no timing {node.id!r}; known are {', '.join(sorted(self.names))}"
+            )
+        return self.names[node.id]
+
+    def visit_UnaryOp(self, node: ast.UnaryOp) -> int:
+        value = int(self.visit(node.operand))
+        return -value if isinstance(node.op, ast.USub) else value
+
+    def visit_BinOp(self, node: ast.BinOp) -> int:
+        left, right = int(self.visit(node.left)), int(self.visit(node.right))
+        if isinstance(node.op, ast.Add):
+            return left + right
+        if isinstance(node.op, ast.Sub):
+            return left - right
+        if isinstance(node.op, ast.Mult):
+            return left * right
+        if isinstance(node.op, ast.FloorDiv) and right != 0:
+            return left // right
+        raise InputError(f"{self.where}: only + - * // are allowed in a delay")
+
+    def visit_Call(self, node: ast.Call) -> int:
+        values = [int(self.visit(argument)) for argument in node.args]
+        if isinstance(node.func, ast.Name) and node.func.id in ("max", "min") and values:
+            return max(values) if node.func.id == "max" else min(values)
+        raise InputError(f"{self.where}: only max() and min() are allowed in a delay")
+
+
+def evaluate_delay(text: str, names: Mapping[str, int], where: str) -> int:
+    """Cycles that ``text`` stands for. Raises ``InputError`` on unknown names or syntax."""
+    if len(text) > 200:
+        raise InputError(f"{where}: a delay of {len(text)} characters; 200 are allowed")
+    try:
+        tree = ast.parse(text, mode="eval")
+    except SyntaxError as error:
+        raise InputError(f"{where}: {text!r} is no delay: {error.msg}") from error
+    return int(_Delay(names, where).visit(tree))
+
+
+def _command(name: str, where: str) -> Command:
+    try:
+        return Command[name]
+    except KeyError:
+        raise InputError(f"{where}: no command {name!r}; known are {', '.join(COMMANDS)}") from None
+
+
+def _check_scope(rule: Rule, first: Command, where: str) -> None:
+    """A command that touches many banks can only bind from its own level upwards."""
+    too_low = (
+        (first in _CHANNEL_WIDE and rule.level != "channel")
+        or (first in _RANK_WIDE and rule.level not in ("rank", "channel", "other_ranks"))
+        or (first in _GROUP_WIDE and rule.level in ("bank", "row_buffer"))
+    )
+    if too_low:
+        raise InputError(f"{where}: {first.name} acts on more than one {rule.level}")
+
+
+def compile_rules(memory: MemoryConfig, pim: PimConfig | None) -> RuleTables:
+    """Tables of ``memory``'s rules, with those of ``pim`` on top.
+
+    A rule at ``row_buffer`` binds only commands of the same buffer: with two row buffers the
+    PIM commands live in the second, with one they share the first. That is all a dual row
+    buffer is here.
+    """
+    names = dict(memory.timings)
+    listed = [(rule, f"memory.rules[{i}]") for i, rule in enumerate(memory.rules)]
+    if pim is not None:
+        names.update(pim.timings)
+        listed += [(rule, f"pim.rules[{i}]") for i, rule in enumerate(pim.rules)]
+    buffers = pim.row_buffers if pim is not None else 1
+    grouped: list[dict[tuple[int, int], tuple[int, int]]] = [{} for _ in Command]
+    windows: list[tuple[int, int, int]] = []
+    for rule, where in listed:
+        # n, the dot products of a composite command, enters linearly: two points give the line
+        base = evaluate_delay(rule.delay, {**names, "n": 0}, where)
+        slope = evaluate_delay(rule.delay, {**names, "n": 1}, where) - base
+        for first in (_command(name, where) for name in rule.first):
+            for then in (_command(name, where) for name in rule.then):
+                if rule.window > 1:
+                    windows.append((int(then), rule.window, base))
+                    continue
+                if rule.level == "row_buffer":
+                    if buffers == 2 and (first in _PIM_BUFFER) != (then in _PIM_BUFFER):
+                        continue
+                    level = _LEVELS["bank_group" if first in _GROUP_WIDE else "bank"]
+                else:
+                    _check_scope(rule, first, where)
+                    level = _LEVELS[rule.level]
+                known = grouped[first].get((level, int(then)), (-(10**9), 0))
+                grouped[first][level, int(then)] = max(known, (base, slope))
+    flat = [
+        [(level, then, base, slope) for (level, then), (base, slope) in sorted(group.items())]
+        for group in grouped
+    ]
+    first_index = np.cumsum([0] + [len(group) for group in flat]).astype(np.int64)
+    rows = [row for group in flat for row in group]
+    return RuleTables(
+        rules=np.array(rows, dtype=np.int64).reshape(-1, 4),
+        first=first_index,
+        windows=np.array(windows, dtype=np.int64).reshape(-1, 3),
+    )

@@ -1,0 +1,1 @@
+"""Energy of commands, multiplications and bytes."""

@@ -1,0 +1,149 @@
+"""Energy of DRAM commands, from IDD currents or from constants per bit."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pimsim.config.energy import EnergyConfig
+from pimsim.config.errors import InputError
+from pimsim.config.memory import MemoryConfig
+
+__all__ = ["CommandEnergy", "DramCounts", "DramEnergy", "command_energy", "dram_energy"]
+
+_J_PER_PJ = 1e-12
+_PS_PER_NS = 1000
+
+
+@dataclass(frozen=True)
+class DramCounts:
+    """What the command engine counted, summed over the channels and ranks it ran."""
+
+    act: int
+    rd: int
+    wr: int
+    ref: int
+    active_rank_cycles: int
+    """Cycles of tCK times ranks, with any bank of the rank open."""
+    idle_rank_cycles: int
+    """The same with all banks closed."""
+    comp_bank_columns: int = 0
+    """PIM dot products: COMP columns times the banks that took part."""
+    gact_banks: int = 0
+    """Banks opened by group activations (G_ACT of a bank group of four counts four)."""
+    gwrite: int = 0
+    """GWRITE commands: each reads one row into the global buffer."""
+    readres: int = 0
+    """READRES: result bursts that leave the channel."""
+
+
+@dataclass(frozen=True)
+class CommandEnergy:
+    """Picojoule of one command in all devices of a rank; inside the stack, I/O apart."""
+
+    activate_pj: float
+    read_pj: float
+    write_pj: float
+    refresh_pj: float
+    active_cycle_pj: float
+    """One rank, one cycle of tCK, any bank open."""
+    idle_cycle_pj: float
+    burst_io_pj: float
+    """One burst through TSV, interposer and PHY."""
+
+
+@dataclass(frozen=True)
+class DramEnergy:
+    """Joule by part."""
+
+    activate_j: float
+    read_j: float
+    write_j: float
+    refresh_j: float
+    background_j: float
+    io_j: float
+
+    @property
+    def core_j(self) -> float:
+        """Inside the stack: what IDD currents cover."""
+        return self.activate_j + self.read_j + self.write_j + self.refresh_j + self.background_j
+
+    @property
+    def total_j(self) -> float:
+        """All parts."""
+        return self.core_j + self.io_j
+
+
+def command_energy(memory: MemoryConfig, energy: EnergyConfig) -> CommandEnergy:
+    """Energy of each command under the configured model.
+
+    ``currents``: V x mA x ns = pJ with the differences of currents that JESD79 and DRAMsim3 use
+    (reference dram/NOTES.md section 1.3; unlike DRAMsim3, times tCK):
+
+    - ACT: VDD (IDD0 tRC - IDD3N tRAS - IDD2N tRP), tRC = tRAS + tRP
+    - RD, WR: VDD (IDD4R or IDD4W - IDD3N) nBL
+    - REF: VDD (IDD5AB - IDD3N) tRFC
+    - background: VDD IDD3N a cycle with a bank open, VDD IDD2N without
+
+    ``pj_per_bit``: activation per bit of the opened row, columns per bit moved, REF and
+    background as given. I/O energy per bit is added to both.
+
+    Raises ``InputError`` when currents would make an energy negative.
+    """
+    org = memory.organization
+    burst_bits = 8 * org.burst_bytes
+    burst_io_pj = burst_bits * energy.dram_io_pj_per_bit
+    if energy.dram_model == "pj_per_bit":
+        column_pj = burst_bits * energy.dram_column_pj_per_bit
+        # 1 W for 1 ns is 1000 pJ, so 1 W for 1 ps is 1 pJ; a channel's ranks share its power.
+        cycle_pj = energy.dram_background_w_per_channel * memory.tCK / org.ranks
+        return CommandEnergy(
+            activate_pj=8 * org.row_bytes * energy.dram_activate_pj_per_bit,
+            read_pj=column_pj,
+            write_pj=column_pj,
+            refresh_pj=energy.dram_refresh_pj,
+            active_cycle_pj=cycle_pj,
+            idle_cycle_pj=cycle_pj,
+            burst_io_pj=burst_io_pj,
+        )
+    idd, timings = memory.currents, memory.timings
+    ras, rp = timings["tRAS"], timings["tRP"]
+    pj_per_ma_cycle = idd.VDD * org.devices_per_rank * memory.tCK / _PS_PER_NS
+    activate = idd.IDD0 * (ras + rp) - (idd.IDD3N * ras + idd.IDD2N * rp)
+    for key, difference in (
+        ("IDD0", activate),
+        ("IDD4R", idd.IDD4R - idd.IDD3N),
+        ("IDD4W", idd.IDD4W - idd.IDD3N),
+        ("IDD5AB", idd.IDD5AB - idd.IDD3N),
+    ):
+        if difference < 0:
+            raise InputError(
+                f"memory {memory.name}: currents.{key} {getattr(idd, key)} mA is below the standby "
+                f"current it includes (IDD3N {idd.IDD3N}, IDD2N {idd.IDD2N}), energy would be "
+                "negative"
+            )
+    return CommandEnergy(
+        activate_pj=pj_per_ma_cycle * activate,
+        read_pj=pj_per_ma_cycle * (idd.IDD4R - idd.IDD3N) * timings["nBL"],
+        write_pj=pj_per_ma_cycle * (idd.IDD4W - idd.IDD3N) * timings["nBL"],
+        refresh_pj=pj_per_ma_cycle * (idd.IDD5AB - idd.IDD3N) * timings["tRFC"],
+        active_cycle_pj=pj_per_ma_cycle * idd.IDD3N,
+        idle_cycle_pj=pj_per_ma_cycle * idd.IDD2N,
+        burst_io_pj=burst_io_pj,
+    )
+
+
+def dram_energy(counts: DramCounts, memory: MemoryConfig, energy: EnergyConfig) -> DramEnergy:
+    """Energy of the normal commands, refresh and background; PIM commands: ``pim_energy``."""
+    one = command_energy(memory, energy)
+    return DramEnergy(
+        activate_j=counts.act * one.activate_pj * _J_PER_PJ,
+        read_j=counts.rd * one.read_pj * _J_PER_PJ,
+        write_j=counts.wr * one.write_pj * _J_PER_PJ,
+        refresh_j=counts.ref * one.refresh_pj * _J_PER_PJ,
+        background_j=(
+            counts.active_rank_cycles * one.active_cycle_pj
+            + counts.idle_rank_cycles * one.idle_cycle_pj
+        )
+        * _J_PER_PJ,
+        io_j=(counts.rd + counts.wr) * one.burst_io_pj * _J_PER_PJ,
+    )

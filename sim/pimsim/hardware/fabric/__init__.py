@@ -1,0 +1,1 @@
+"""Links between devices and collectives on them."""

@@ -1,0 +1,1 @@
+"""The NPU: systolic arrays, vector units, scratchpad."""

@@ -1,0 +1,78 @@
+"""What the NeuPIMs artifact's two branches do (reference neupims/MECHANISMS.md, 0.5 and 4.10).
+
+Both compute the product transposed: R x R blocks of the activations (batch x k) stay in the
+array, blocks of R output columns of the weights stream by, in the order batch blocks, k blocks,
+output blocks. Sizes count in started blocks: a partial block costs as much as a full one.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from pimsim.config.npu import SystolicConfig
+from pimsim.hardware.npu.plan import GemmPlan, ceil_div, check_folds, make_plan
+
+__all__ = ["plan_artifact_overlapped", "plan_artifact_serial"]
+
+MIN_STREAM_CYCLES = 4
+"""The artifact never issues two instructions closer than this."""
+
+
+def plan_artifact_overlapped(
+    m: int, n: int, k: int, systolic: SystolicConfig, dtype_bytes: int
+) -> GemmPlan:
+    """Branch main: a block after a preload starts R cycles after the one before it.
+
+    All others start max(R / arrays, 4) cycles apart: the ``arrays`` are modelled as one that
+    streams so many times faster. In steady state
+    ``ceil(m/R) ceil(k/R) (R + max(R/arrays, 4) (ceil(n/R) - 1))`` cycles.
+    """
+    return _plan(m, n, k, systolic, dtype_bytes, preload_distance=systolic.rows)
+
+
+def plan_artifact_serial(
+    m: int, n: int, k: int, systolic: SystolicConfig, dtype_bytes: int
+) -> GemmPlan:
+    """Branch npu-only: a preload waits until the instruction before it has left the array.
+
+    In steady state ``ceil(m/R) ceil(k/R) (latency + 1 + max(R/arrays, 4) (ceil(n/R) - 1))``
+    cycles with the latency of one block, R + C - 2 + max(R/arrays, 4).
+    """
+    return _plan(m, n, k, systolic, dtype_bytes, preload_distance=_latency_cycles(systolic) + 1)
+
+
+def _stream_cycles(systolic: SystolicConfig) -> int:
+    return max(systolic.rows // systolic.arrays, MIN_STREAM_CYCLES)
+
+
+def _latency_cycles(systolic: SystolicConfig) -> int:
+    return systolic.rows + systolic.cols - 2 + _stream_cycles(systolic)
+
+
+def _plan(
+    m: int,
+    n: int,
+    k: int,
+    systolic: SystolicConfig,
+    dtype_bytes: int,
+    preload_distance: int,
+) -> GemmPlan:
+    rows = systolic.rows
+    m_blocks, k_blocks, n_blocks = ceil_div(m, rows), ceil_div(k, rows), ceil_div(n, rows)
+    folds = check_folds(m, n, k, m_blocks * k_blocks * n_blocks)
+    per_preload = np.full(n_blocks, _stream_cycles(systolic), dtype=np.int64)
+    per_preload[-1] = preload_distance  # the block after the last one of a k block preloads
+
+    k_seen = np.minimum(np.arange(k_blocks + 1, dtype=np.int64) * rows, k)
+    n_seen = np.minimum(np.arange(1, n_blocks + 1, dtype=np.int64) * rows, n)
+    first_pass = k_seen[:-1, None] * n + np.diff(k_seen)[:, None] * n_seen[None, :]
+    weight_bytes = np.full(folds, n * k * dtype_bytes, dtype=np.int64)
+    weight_bytes[: k_blocks * n_blocks] = first_pass.ravel() * dtype_bytes
+    return make_plan(
+        folds=folds,
+        interval_cycles=np.tile(per_preload, m_blocks * k_blocks),
+        weight_bytes_needed=weight_bytes,
+        lead_cycles=2 * rows - 1,
+        drain_cycles=_latency_cycles(systolic),
+        macs=m * n * k,
+    )

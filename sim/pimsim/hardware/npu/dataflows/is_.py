@@ -1,0 +1,40 @@
+"""Input stationary: a block of A stays in the array while the n columns of B stream by."""
+
+from __future__ import annotations
+
+from pimsim.config.npu import SystolicConfig
+from pimsim.hardware.npu.dataflows.chunks import plan_streamed_weights
+from pimsim.hardware.npu.plan import GemmPlan, ceil_div, check_folds
+
+__all__ = ["plan_input_stationary"]
+
+
+def plan_input_stationary(
+    m: int, n: int, k: int, systolic: SystolicConfig, dtype_bytes: int
+) -> GemmPlan:
+    """``ceil(k/R) ceil(m/C)`` folds, k blocks outside, m blocks inside, so that the R rows of B
+    serve all of A before the next ones come.
+
+    The first preload of activations is exposed (R cycles, ``lead_cycles``); a step starts when
+    its columns of B start to stream.
+
+    - ``exposed``: 2R + C + n - 2 a fold (SCALE-Sim 3, exact: reference npu/NOTES.md section 1).
+    - ``hidden``: max(n, R) from fold to fold, as for weight stationary with n for m.
+    """
+    rows, cols = systolic.rows, systolic.cols
+    k_blocks, m_blocks = ceil_div(k, rows), ceil_div(m, cols)
+    exposed = systolic.preload == "exposed"
+    return plan_streamed_weights(
+        folds=check_folds(m, n, k, k_blocks * m_blocks),
+        folds_per_block=m_blocks,
+        block_width=rows,
+        width=k,
+        streamed=n,
+        chunk=rows,
+        arrays=systolic.arrays,
+        distance=2 * rows + cols + n - 2 if exposed else max(n, rows),
+        lead_cycles=rows,
+        tail_cycles=rows + cols - 2,
+        dtype_bytes=dtype_bytes,
+        macs=m * n * k,
+    )

@@ -1,0 +1,39 @@
+"""One matrix product on the systolic arrays, compute only."""
+
+from __future__ import annotations
+
+from pimsim.config.errors import InputError
+from pimsim.config.npu import SystolicConfig
+from pimsim.hardware.npu.dataflows import DATAFLOWS
+from pimsim.hardware.npu.plan import GemmPlan
+
+__all__ = ["GemmPlan", "plan_gemm", "utilisation"]
+
+MAX_DIMENSION = 2**31 - 1
+"""Above this, cumulative bytes could leave 64-bit integers."""
+
+
+def plan_gemm(m: int, n: int, k: int, systolic: SystolicConfig, dtype_bytes: int = 2) -> GemmPlan:
+    """Plan C[m, n] = A[m, k] B[k, n] (A activations of m tokens, B weights).
+
+    Raises ``InputError`` for a size below 1 or absurdly large, and for an artifact preload with
+    a dataflow other than the artifact's (input stationary).
+    """
+    for name, size in (("m", m), ("n", n), ("k", k), ("dtype_bytes", dtype_bytes)):
+        if not 1 <= size <= MAX_DIMENSION:
+            raise InputError(f"gemm {m} x {n} x {k}: {name} is {size}, allowed 1..{MAX_DIMENSION}")
+    if n * k * dtype_bytes >= 2**62 or m * n >= 2**62:
+        raise InputError(f"gemm {m} x {n} x {k}: more than 2**62 bytes")
+    name = systolic.preload if systolic.preload in DATAFLOWS else systolic.dataflow
+    if name != systolic.dataflow and systolic.dataflow != "is":
+        raise InputError(
+            f"npu.systolic.preload {systolic.preload!r} keeps the input stationary: "
+            f"npu.systolic.dataflow must be 'is', found {systolic.dataflow!r}"
+        )
+    return DATAFLOWS[name](m, n, k, systolic, dtype_bytes)
+
+
+def utilisation(plan: GemmPlan, systolic: SystolicConfig) -> float:
+    """Share of all multipliers' cycles that did a useful multiply-accumulate, 0 to 1."""
+    multipliers = systolic.arrays * systolic.rows * systolic.cols
+    return plan.macs / (multipliers * plan.cycles)

@@ -1,0 +1,105 @@
+"""How one matrix product runs on the systolic arrays: a plan that memory can hold back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from pimsim.config.errors import InputError
+from pimsim.config.npu import SystolicConfig
+
+__all__ = ["MAX_FOLDS", "MAX_STEPS", "Dataflow", "GemmPlan", "ceil_div", "check_folds", "make_plan"]
+
+Int64Array = npt.NDArray[np.int64]
+
+MAX_STEPS = 100_000
+"""Longest plan; a longer one merges runs of neighbouring steps, its cycles unchanged."""
+
+MAX_FOLDS = 10_000_000
+"""Largest product that is planned; a plan takes some 16 bytes a fold while it is built."""
+
+
+@dataclass(frozen=True)
+class GemmPlan:
+    """Steps of C[m, n] = A[m, k] B[k, n] on the arrays, A activations and B weights.
+
+    A step is one fold on each of the arrays that work in parallel, a piece of such folds where
+    weights are the streamed operand, or one block of the artifact's plans. A controller that
+    waits for weights starts step 0 ``lead_cycles`` after the start of the product and when
+    ``weight_bytes_needed[0]`` have arrived, then step i + 1 ``interval_cycles[i]`` after step i,
+    or when its weights have arrived, whichever is later.
+    """
+
+    folds: int
+    """Folds of the closed form, before they are dealt over the arrays."""
+    interval_cycles: Int64Array
+    """From the start of each step to the start of the next; the last entry is what a product
+    that follows without a gap would wait for."""
+    weight_bytes_needed: Int64Array
+    """Bytes of the weight stream, in the plan's order of use, on chip before a step starts;
+    never decreases, and ends at the size of B."""
+    lead_cycles: int
+    """Before the first step, whatever the memory does: the exposed first preload."""
+    drain_cycles: int
+    """From the start of the last step to the last result."""
+    macs: int
+    """Multiply-accumulates: m n k."""
+
+    @property
+    def steps(self) -> int:
+        """Number of steps."""
+        return len(self.interval_cycles)
+
+    @property
+    def cycles(self) -> int:
+        """Cycles from start to last result when memory never holds the arrays back."""
+        return self.lead_cycles + int(self.interval_cycles[:-1].sum()) + self.drain_cycles
+
+
+Dataflow = Callable[[int, int, int, SystolicConfig, int], GemmPlan]
+"""``(m, n, k, systolic, dtype_bytes)`` to a plan; sizes are at least 1."""
+
+
+def ceil_div(amount: int, part: int) -> int:
+    """Parts of size ``part`` that hold ``amount``."""
+    return -(-amount // part)
+
+
+def check_folds(m: int, n: int, k: int, folds: int) -> int:
+    """``folds``; raises ``InputError`` when a product is too large to plan fold by fold."""
+    if folds > MAX_FOLDS:
+        raise InputError(
+            f"gemm {m} x {n} x {k}: {folds} folds on these arrays, more than {MAX_FOLDS}; "
+            "use a larger array or a smaller product"
+        )
+    return folds
+
+
+def make_plan(
+    folds: int,
+    interval_cycles: Int64Array,
+    weight_bytes_needed: Int64Array,
+    lead_cycles: int,
+    drain_cycles: int,
+    macs: int,
+    max_steps: int = MAX_STEPS,
+) -> GemmPlan:
+    """A plan of at most ``max_steps`` steps; ``cycles`` does not depend on the merging.
+
+    A merged step waits for the weights of all steps in it, which is late by at most one merged
+    step.
+    """
+    steps = len(interval_cycles)
+    run = ceil_div(steps, max_steps)
+    if run > 1:
+        starts = np.arange(0, steps, run)
+        lasts = np.minimum(starts + run, steps) - 1
+        drain_cycles += int(interval_cycles[starts[-1] : steps - 1].sum())
+        interval_cycles = np.add.reduceat(interval_cycles, starts)
+        weight_bytes_needed = weight_bytes_needed[lasts]
+    interval_cycles.setflags(write=False)
+    weight_bytes_needed.setflags(write=False)
+    return GemmPlan(folds, interval_cycles, weight_bytes_needed, lead_cycles, drain_cycles, macs)

@@ -1,0 +1,197 @@
+"""Cutting a matrix product into tiles that fit the scratchpad, and what each tile moves."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import permutations, product
+from typing import Literal
+
+from pimsim.config.errors import InputError
+from pimsim.config.npu import ScratchpadConfig
+from pimsim.hardware.npu.plan import ceil_div
+
+__all__ = ["GemmTile", "TilingPolicy", "tile_gemm"]
+
+TilingPolicy = Literal["least-traffic", "halve-largest"]
+
+MAX_TILES = 200_000
+
+
+@dataclass(frozen=True)
+class GemmTile:
+    """One tile of C[m, n] = A[m, k] B[k, n], in the order in which tiles run.
+
+    Bytes are those that move between DRAM and the scratchpad for this tile; an operand that the
+    tile before has left on chip moves nothing.
+    """
+
+    m: int
+    n: int
+    k: int
+    m_start: int
+    n_start: int
+    k_start: int
+    weight_bytes: int
+    input_bytes: int
+    partial_bytes: int
+    """Partial sums that come back from DRAM, when other tiles ran between two parts of k."""
+    output_bytes: int
+    """Results, or partial sums, that leave when this tile is done."""
+
+    @property
+    def load_bytes(self) -> int:
+        """Bytes that must arrive for the tile."""
+        return self.weight_bytes + self.input_bytes + self.partial_bytes
+
+    @property
+    def traffic_bytes(self) -> int:
+        """Bytes in both directions."""
+        return self.load_bytes + self.output_bytes
+
+
+@lru_cache(maxsize=1024)
+def tile_gemm(
+    m: int,
+    n: int,
+    k: int,
+    dtype_bytes: int,
+    scratchpad: ScratchpadConfig,
+    policy: TilingPolicy = "least-traffic",
+) -> tuple[GemmTile, ...]:
+    """Tiles that each fit the scratchpad, or half of it where it is double buffered.
+
+    A tile holds its weights, inputs and outputs. ``least-traffic`` takes, among tile sizes of
+    about dimension / c with c = 1, 2, 3, 4, 6, 8, 12, ... and all loop orders, the one that moves
+    the fewest bytes, then the fewest weights, then cuts k the least, then the fewest tiles;
+    operands that two tiles in a row share are not loaded twice. ``halve-largest`` is the
+    artifact's rule (MECHANISMS 4.10): halve the largest dimension until a tile fits; each tile
+    loads its own operands.
+
+    Raises ``InputError`` when not even one element of each operand fits, or when the product
+    would take more than 200 000 tiles.
+    """
+    capacity = scratchpad.capacity // (2 if scratchpad.double_buffered else 1)
+    room = capacity // dtype_bytes
+    if min(m, n, k, dtype_bytes) < 1:
+        raise InputError(f"gemm {m} x {n} x {k} of {dtype_bytes} bytes: sizes must be at least 1")
+    if room < 3:
+        raise InputError(
+            f"npu.scratchpad.capacity {scratchpad.capacity} B leaves {capacity} B a tile: "
+            f"less than one element of {dtype_bytes} B of weights, inputs and outputs each"
+        )
+    if policy == "halve-largest":
+        sizes = _halve_largest(m, n, k, room)
+        order, keep = "mnk", False
+    else:
+        sizes, order = _least_traffic(m, n, k, room)
+        keep = True
+    counts = [ceil_div(dim, size) for dim, size in zip((m, n, k), sizes, strict=True)]
+    if counts[0] * counts[1] * counts[2] > MAX_TILES:
+        raise InputError(
+            f"npu.scratchpad.capacity {scratchpad.capacity} B: gemm {m} x {n} x {k} would take "
+            f"{counts[0] * counts[1] * counts[2]} tiles, more than {MAX_TILES}"
+        )
+    return _tiles((m, n, k), sizes, order, keep, dtype_bytes)
+
+
+def _elements(m: int, n: int, k: int) -> int:
+    return m * k + k * n + m * n
+
+
+def _halve_largest(m: int, n: int, k: int, room: int) -> tuple[int, int, int]:
+    sizes = [m, n, k]
+    while _elements(*sizes) > room:
+        largest = max(range(3), key=sizes.__getitem__)
+        sizes[largest] = ceil_div(sizes[largest], 2)
+    return sizes[0], sizes[1], sizes[2]
+
+
+def _candidate_sizes(dim: int) -> list[int]:
+    """Even parts of ``dim``; independent of the capacity, so more of it never costs traffic."""
+    sizes = {dim, 1}
+    parts = 2
+    while parts < 2 * dim:
+        sizes |= {ceil_div(dim, parts), ceil_div(dim, parts + parts // 2)}
+        parts *= 2
+    return sorted(sizes, reverse=True)
+
+
+def _least_traffic(m: int, n: int, k: int, room: int) -> tuple[tuple[int, int, int], str]:
+    whole = (m, n, k)
+    if _elements(m, n, k) <= room:
+        return whole, "nmk"
+    best: tuple[tuple[int, ...], tuple[int, int, int], str] | None = None
+    for tile_m, tile_n in product(_candidate_sizes(m), _candidate_sizes(n)):
+        for tile_k in _candidate_sizes(k):
+            if _elements(tile_m, tile_n, tile_k) > room:
+                continue
+            sizes = (tile_m, tile_n, tile_k)
+            counts = tuple(ceil_div(d, s) for d, s in zip(whole, sizes, strict=True))
+            tiles = counts[0] * counts[1] * counts[2]
+            for order in _ORDERS:
+                reload_a, reload_b, reload_c = _passes(counts, order)
+                weights = n * k * reload_b
+                # Outputs leave each time and come back each time but the first.
+                traffic = m * k * reload_a + weights + m * n * (2 * reload_c - 1)
+                key = (traffic, weights, counts[2], tiles)
+                if best is None or key < best[0]:
+                    best = (key, sizes, order)
+            break  # a smaller part of k fits too and never moves less
+    assert best is not None  # one element of each fits, so the smallest candidates do
+    return best[1], best[2]
+
+
+_ORDERS = tuple("".join(order) for order in permutations("nmk"))
+_LOOPS = {"m": 0, "n": 1, "k": 2}
+
+
+def _passes(counts: tuple[int, ...], order: str) -> tuple[int, int, int]:
+    """How often A, B and C move: the product of the loops that do not index the operand and run
+    outside one that does."""
+    passes = []
+    for free in "nmk":  # A[m, k] is free of n, B[k, n] of m, C[m, n] of k
+        inner = order[order.index(free) + 1 :]
+        moves = any(counts[_LOOPS[loop]] > 1 for loop in inner)
+        passes.append(counts[_LOOPS[free]] if moves else 1)
+    return passes[0], passes[1], passes[2]
+
+
+def _tiles(
+    dims: tuple[int, int, int],
+    sizes: tuple[int, int, int],
+    order: str,
+    keep: bool,
+    dtype_bytes: int,
+) -> tuple[GemmTile, ...]:
+    starts = [range(0, dims[_LOOPS[loop]], sizes[_LOOPS[loop]]) for loop in order]
+    places: list[dict[str, int]] = [
+        dict(zip(order, values, strict=True)) for values in product(*starts)
+    ]
+    tiles: list[GemmTile] = []
+    for index, place in enumerate(places):
+        before = places[index - 1] if index else None
+        after = places[index + 1] if index + 1 < len(places) else None
+        m, n, k = (min(sizes[i], dims[i] - place[loop]) for loop, i in _LOOPS.items())
+
+        def shared(other: dict[str, int] | None, loops: str, place: dict[str, int] = place) -> bool:
+            return other is not None and all(other[loop] == place[loop] for loop in loops)
+
+        inputs_kept = keep and shared(before, "mk")
+        weights_kept = keep and shared(before, "nk")
+        partial_returns = place["k"] > 0 and not shared(before, "mn")
+        tiles.append(
+            GemmTile(
+                m=m,
+                n=n,
+                k=k,
+                m_start=place["m"],
+                n_start=place["n"],
+                k_start=place["k"],
+                weight_bytes=0 if weights_kept else n * k * dtype_bytes,
+                input_bytes=0 if inputs_kept else m * k * dtype_bytes,
+                partial_bytes=m * n * dtype_bytes if partial_returns else 0,
+                output_bytes=0 if shared(after, "mn") else m * n * dtype_bytes,
+            )
+        )
+    return tuple(tiles)

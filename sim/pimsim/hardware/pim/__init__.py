@@ -1,0 +1,1 @@
+"""PIM designs: how a GEMV becomes commands."""

@@ -1,0 +1,1 @@
+"""Operators to tasks: offload, tiling, KV layout, channel balance."""

@@ -1,0 +1,1 @@
+"""What happened: tables, invariants, cycle stacks, save and load."""

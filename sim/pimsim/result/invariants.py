@@ -1,0 +1,121 @@
+"""Laws that no run may break; one that does is a bug of the simulator, not of the input."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, fields
+from math import isclose, isfinite
+
+from pimsim.config.errors import CheckFailed
+from pimsim.result.types import Energy, Result, Utilisation
+
+__all__ = ["InvariantError", "RunFacts", "check_invariants", "violations"]
+
+_ENERGY_TOLERANCE = 1e-9
+"""Relative; sums of a few floats."""
+_SHARE_TOLERANCE = 1e-9
+
+
+class InvariantError(CheckFailed):
+    """A run broke a bound or a conservation law. Exit code 1."""
+
+
+@dataclass(frozen=True)
+class RunFacts:
+    """What the engine counted, beside what it reports, in exact integers."""
+
+    bytes_needed: Mapping[str, int] = field(default_factory=dict)
+    """By class (weight, activation, kv, ...): what the operators need to move."""
+    bytes_moved: Mapping[str, int] = field(default_factory=dict)
+    """The same classes: what went over the data bus, or into the multipliers of a bank."""
+    macs_needed: Mapping[str, int] = field(default_factory=dict)
+    """By unit (npu, pim): multiply-accumulates of the operators mapped to it."""
+    macs_done: Mapping[str, int] = field(default_factory=dict)
+    busy_cycles: Mapping[str, int] = field(default_factory=dict)
+    """By unit: cycles in which it, or one of its copies, was busy."""
+
+
+def check_invariants(result: Result, facts: RunFacts) -> None:
+    """Raise ``InvariantError`` with every law that ``result`` breaks.
+
+    - no run, stage or operator is faster than its bound
+    - no fewer bytes move and no fewer MACs are done than the operators need
+    - no unit is busy longer than the run; stages and operators lie within it
+    - each unit's cycle stack adds up to the run's cycles, exactly
+    - energy parts are finite, not negative, and add up to the total
+    - utilisations are shares
+    """
+    broken = list(violations(result, facts))
+    if broken:
+        raise InvariantError(f"simulator bug, {len(broken)} law(s) broken: " + "; ".join(broken))
+
+
+def violations(result: Result, facts: RunFacts) -> Iterator[str]:
+    """Each broken law in words."""
+    yield from _time(result)
+    yield from _work(facts)
+    for unit, busy in facts.busy_cycles.items():
+        if not 0 <= busy <= result.cycles:
+            yield f"{unit} is busy {busy} cycles of a run of {result.cycles}"
+    for unit, stack in result.cycle_stack.items():
+        total = sum(stack.values())
+        if total != result.cycles:
+            yield f"cycle stack of {unit} adds up to {total}, the run took {result.cycles}"
+        for cause, cycles in stack.items():
+            if cycles < 0:
+                yield f"cycle stack of {unit} has {cycles} cycles of {cause}"
+    yield from _energy(result.energy_j)
+    for item in fields(Utilisation):
+        share = getattr(result.utilisation, item.name)
+        if not -_SHARE_TOLERANCE <= share <= 1 + _SHARE_TOLERANCE:
+            yield f"utilisation of {item.name} is {share}"
+
+
+def _time(result: Result) -> Iterator[str]:
+    if result.cycles < 1 or not isfinite(result.time_s) or result.time_s <= 0:
+        yield f"the run took {result.cycles} cycles, {result.time_s} s"
+    for name in ("tokens_per_s", "tokens_per_j"):
+        rate = getattr(result, name)
+        if not isfinite(rate) or rate < 0:
+            yield f"{name} is {rate}"
+    for unit, bound in result.bound_cycles.items():
+        if result.cycles < bound:
+            yield f"the run took {result.cycles} cycles, its bound on {unit} is {bound}"
+    for stage in result.stages:
+        where = f"stage {stage.name}"
+        if stage.cycles < stage.bound_cycles:
+            yield f"{where} took {stage.cycles} cycles, its bound is {stage.bound_cycles}"
+        for unit in ("npu", "pim"):
+            busy = getattr(stage, f"{unit}_busy_cycles")
+            if not 0 <= busy <= stage.cycles:
+                yield f"{where} has {unit} busy {busy} of {stage.cycles} cycles"
+    in_stages = sum(stage.cycles for stage in result.stages)
+    if in_stages > result.cycles:
+        yield f"stages take {in_stages} cycles, the run {result.cycles}"
+    for operator in result.operators:
+        where = f"operator {operator.name} (layer {operator.layer})"
+        if operator.cycles < operator.bound_cycles:
+            yield f"{where} took {operator.cycles} cycles, its bound is {operator.bound_cycles}"
+        end = operator.start_cycle + operator.cycles
+        if operator.start_cycle < 0 or operator.cycles < 0 or end > result.cycles:
+            yield f"{where} runs from {operator.start_cycle} to {end}, the run {result.cycles}"
+
+
+def _work(facts: RunFacts) -> Iterator[str]:
+    for what, needed, done in (
+        ("bytes of {} moved", facts.bytes_needed, facts.bytes_moved),
+        ("MACs on {} done", facts.macs_needed, facts.macs_done),
+    ):
+        for name, amount in needed.items():
+            if done.get(name, 0) < amount:
+                yield f"{done.get(name, 0)} {what.format(name)}, {amount} needed"
+
+
+def _energy(energy: Energy) -> Iterator[str]:
+    parts = {item.name: getattr(energy, item.name) for item in fields(Energy)}
+    for name, joule in parts.items():
+        if not isfinite(joule) or joule < 0:
+            yield f"energy of {name} is {joule} J"
+    total = parts.pop("total")
+    if not isclose(sum(parts.values()), total, rel_tol=_ENERGY_TOLERANCE):
+        yield f"energy parts add up to {sum(parts.values())} J, the total is {total} J"

@@ -1,0 +1,146 @@
+"""A result on disk: ``config.yaml``, ``result.json``, ``operators.parquet`` in one folder."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from dataclasses import asdict, fields
+from pathlib import Path
+
+from pimsim.config.errors import InputError
+from pimsim.result.types import OperatorResult, Result
+
+__all__ = [
+    "CONFIG_FILE",
+    "OPERATORS_FILE",
+    "RESULT_FILE",
+    "check_writable",
+    "load",
+    "load_config_text",
+    "save",
+]
+
+CONFIG_FILE = "config.yaml"
+RESULT_FILE = "result.json"
+OPERATORS_FILE = "operators.parquet"
+_FILES = {CONFIG_FILE, RESULT_FILE, OPERATORS_FILE}
+
+
+def check_writable(out_dir: str | os.PathLike[str]) -> None:
+    """Raise ``InputError`` when ``save`` could not write there, before a run spends its time."""
+    target = Path(out_dir)
+    _check_target(target)
+    parent = target.resolve().parent
+    while not parent.exists():
+        parent = parent.parent
+    try:
+        # Trying is the only sure way: root may write where the file system does not let it.
+        Path(tempfile.mkdtemp(prefix=".pimsim.", dir=parent)).rmdir()
+    except OSError as error:
+        raise InputError(
+            f"--out {target}: {parent} is not a folder that can be written ({error.strerror})"
+        ) from error
+
+
+def save(result: Result, resolved_yaml: str, out_dir: str | os.PathLike[str]) -> None:
+    """Write the three files to ``out_dir`` as a whole or not at all.
+
+    They are written to a new folder beside it, which is then renamed. An existing ``out_dir`` is
+    replaced when it is empty or holds a result and nothing else; otherwise, or when the place
+    cannot be written, ``InputError``.
+    """
+    target = Path(out_dir)
+    _check_target(target)
+    final = target.resolve()  # through a link to a folder: replace the folder, keep the link
+    try:
+        final.parent.mkdir(parents=True, exist_ok=True)
+        staging = Path(tempfile.mkdtemp(prefix=f".{final.name}.", dir=final.parent))
+    except OSError as error:
+        raise InputError(f"--out {target}: cannot be written ({error.strerror})") from error
+    try:
+        (staging / CONFIG_FILE).write_text(resolved_yaml, encoding="utf-8")
+        text = json.dumps(result.to_dict(), indent=1, allow_nan=False)
+        (staging / RESULT_FILE).write_text(text + "\n", encoding="utf-8")
+        _write_operators(result, staging / OPERATORS_FILE)
+        staging.chmod(0o777 & ~_umask())
+        _swap(staging, final)
+    except OSError as error:
+        raise InputError(f"--out {target}: cannot be written ({error.strerror})") from error
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def load(out_dir: str | os.PathLike[str]) -> Result:
+    """Read back what ``save`` wrote. ``InputError`` when it is not there or damaged."""
+    path = Path(out_dir) / RESULT_FILE
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"{path}: no result can be read ({error.strerror})") from error
+    except ValueError as error:
+        raise InputError(f"{path}: not a result's JSON ({error})") from error
+    if not isinstance(data, dict):
+        raise InputError(f"{path}: not a result's JSON (found {type(data).__name__})")
+    try:
+        return Result.from_dict(data)
+    except ValueError as error:
+        raise InputError(f"{path}: {error}") from error
+
+
+def load_config_text(out_dir: str | os.PathLike[str]) -> str:
+    """The resolved YAML that ``save`` wrote."""
+    path = Path(out_dir) / CONFIG_FILE
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: no config can be read ({error})") from error
+
+
+def _check_target(target: Path) -> None:
+    if target.exists() and not target.is_dir():
+        raise InputError(f"--out {target}: is a file, a folder is needed")
+    if not target.is_dir():
+        return
+    try:
+        found = {entry.name for entry in target.iterdir()}
+    except OSError as error:
+        raise InputError(f"--out {target}: cannot be read ({error.strerror})") from error
+    foreign = sorted(found - _FILES)
+    if foreign:
+        raise InputError(
+            f"--out {target}: holds {foreign[0]!r}, which is no result's; "
+            "give a new or empty folder, or one of an earlier run"
+        )
+
+
+def _swap(staging: Path, target: Path) -> None:
+    if not target.exists():
+        staging.rename(target)
+        return
+    with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as aside:
+        old = Path(aside) / "old"
+        target.rename(old)
+        try:
+            staging.rename(target)
+        except OSError:
+            old.rename(target)
+            raise
+
+
+def _umask() -> int:
+    """The process's umask, which can only be read by setting it."""
+    mask = os.umask(0o022)
+    os.umask(mask)
+    return mask
+
+
+def _write_operators(result: Result, path: Path) -> None:
+    import pyarrow
+    import pyarrow.parquet
+
+    types = {"str": pyarrow.string(), "int": pyarrow.int64()}
+    schema = pyarrow.schema([(item.name, types[str(item.type)]) for item in fields(OperatorResult)])
+    rows = [asdict(operator) for operator in result.operators]
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows, schema=schema), path)

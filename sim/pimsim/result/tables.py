@@ -1,0 +1,255 @@
+"""Results as tables for a terminal (rich), and what holds a run back, in one sentence."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from math import isnan
+from typing import TYPE_CHECKING
+
+from pimsim.result.compare import comparison_rows
+from pimsim.result.types import CYCLE_CAUSES, Energy, Result, Utilisation
+
+if TYPE_CHECKING:
+    from rich.console import Group
+    from rich.table import Table
+
+__all__ = [
+    "bottleneck",
+    "compare_table",
+    "cycle_stack_table",
+    "energy_table",
+    "headline_table",
+    "operator_table",
+    "result_view",
+    "stage_table",
+    "utilisation_table",
+]
+
+
+def bottleneck(result: Result) -> str:
+    """The cause of the time, from the cycle stack and the bounds.
+
+    Names the unit that is least idle, what most of its cycles went to, and the bound that is
+    nearest to the run's time.
+    """
+    sentences = []
+    stacks = {unit: stack for unit, stack in result.cycle_stack.items() if any(stack.values())}
+    if stacks:
+        unit = max(stacks, key=lambda name: result.cycles - stacks[name].get("idle", 0))
+        ranked = sorted(stacks[unit].items(), key=lambda item: -item[1])
+        shares = [f"{_percent(n / result.cycles)} {_cause(cause)}" for cause, n in ranked[:3] if n]
+        sentences.append(f"{unit} is busiest: {', '.join(shares)}")
+    if result.bound_cycles:
+        unit = max(result.bound_cycles, key=lambda name: result.bound_cycles[name])
+        share = _percent(result.bound_cycles[unit] / result.cycles)
+        sentences.append(
+            f"the nearest bound is {unit} ({share} of the time even if all else were free)"
+        )
+    return "; ".join(sentences) if sentences else "no cycle stack was recorded"
+
+
+def result_view(result: Result, operators: int = 12) -> Group:
+    """Everything an architect reads after a run; the ``operators`` longest kinds of operator."""
+    from rich.console import Group
+    from rich.text import Text
+
+    parts: list[Table | Text] = [
+        headline_table(result),
+        stage_table(result),
+        operator_table(result, operators),
+        utilisation_table(result),
+        cycle_stack_table(result),
+        Text(f"What holds it back: {bottleneck(result)}."),
+        energy_table(result),
+    ]
+    parts += [Text(f"note: {warning}") for warning in result.warnings]
+    return Group(*parts)
+
+
+def headline_table(result: Result) -> Table:
+    """Throughput, time, energy."""
+    table = _table(result.name or "run", "", "")
+    _rows(
+        table,
+        ("throughput", f"{result.tokens_per_s:,.1f} tokens/s"),
+        ("cycles", f"{result.cycles:,} of the NPU clock"),
+        ("time", _time(result.time_s)),
+        ("iterations", f"{result.iterations:,}"),
+        ("energy", f"{result.energy_j.total:.4g} J, {result.tokens_per_j:,.2f} tokens/J"),
+    )
+    if result.latency_s is not None:
+        for name in ("ttft", "tpot", "e2e"):
+            spread = getattr(result.latency_s, name)
+            _rows(
+                table,
+                (
+                    name,
+                    f"mean {_time(spread.mean)}, p50 {_time(spread.p50)}, "
+                    f"p90 {_time(spread.p90)}, p99 {_time(spread.p99)}",
+                ),
+            )
+    fidelity: str = result.fidelity.mode
+    if fidelity == "fast":
+        fidelity += (
+            f", error {result.fidelity.error_mean:.2%} +- {result.fidelity.error_ci95:.2%} "
+            f"over {result.fidelity.sampled_phases} phases"
+        )
+    simulated = f"{result.provenance.wall_s:.2f} s, {result.provenance.peak_rss_mb:.0f} MB"
+    _rows(table, ("fidelity", fidelity), ("simulated in", simulated))
+    return table
+
+
+def stage_table(result: Result) -> Table:
+    """Stages with the shares in which NPU and PIM worked."""
+    table = _table("stages", "stage", "cycles", "share", "NPU busy", "PIM busy", "bound/cycles")
+    for stage in result.stages:
+        _rows(
+            table,
+            (
+                stage.name,
+                f"{stage.cycles:,}",
+                _share(stage.cycles, result.cycles),
+                _share(stage.npu_busy_cycles, stage.cycles),
+                _share(stage.pim_busy_cycles, stage.cycles),
+                _share(stage.bound_cycles, stage.cycles) if stage.bound_cycles else "",
+            ),
+        )
+    return table
+
+
+def operator_table(result: Result, limit: int = 12) -> Table:
+    """Operators of one name and unit, over layers and sub-batches, the longest first."""
+    total: dict[tuple[str, str], list[int]] = {}
+    for operator in result.operators:
+        sums = total.setdefault((operator.name, operator.unit), [0, 0, 0, 0])
+        sums[0] += 1
+        sums[1] += operator.cycles
+        sums[2] += operator.bytes
+        sums[3] += operator.bound_cycles
+    ranked = sorted(total.items(), key=lambda item: (-item[1][1], item[0]))
+    table = _table("operators", "operator", "unit", "count", "cycles", "bytes", "bound/cycles")
+    for (name, unit), (count, cycles, moved, bound) in ranked[:limit]:
+        of_bound = _share(bound, cycles) if bound and cycles else ""
+        _rows(table, (name, unit, f"{count:,}", f"{cycles:,}", f"{moved:,}", of_bound))
+    if len(ranked) > limit:
+        rest = sum(sums[1] for _, sums in ranked[limit:])
+        _rows(table, (f"{len(ranked) - limit} more", "", "", f"{rest:,}", "", ""))
+    return table
+
+
+def utilisation_table(result: Result) -> Table:
+    """Shares of the run."""
+    table = _table("utilisation", "unit", "share")
+    for item in fields(Utilisation):
+        _rows(table, (item.name, _percent(getattr(result.utilisation, item.name))))
+    return table
+
+
+def cycle_stack_table(result: Result) -> Table:
+    """Where each unit's cycles went; every column adds up to the run."""
+    units = list(result.cycle_stack)
+    table = _table("cycle stack", "cause", *units)
+    for cause in _causes(result.cycle_stack):
+        counts = [result.cycle_stack[unit].get(cause, 0) for unit in units]
+        if any(counts):
+            shares = [_share(count, result.cycles) if count else "" for count in counts]
+            _rows(table, (_cause(cause), *shares))
+    return table
+
+
+def energy_table(result: Result) -> Table:
+    """Joule by part."""
+    table = _table("energy", "part", "J", "share")
+    for item in fields(Energy):
+        joule = getattr(result.energy_j, item.name)
+        total = result.energy_j.total
+        _rows(table, (item.name, f"{joule:.4g}", _percent(joule / total) if total else ""))
+    return table
+
+
+def compare_table(results: Sequence[Result], names: Sequence[str]) -> Table:
+    """Throughput, ratios to the first, utilisation, energy, and what holds each back."""
+    table = _table(
+        f"compared with {names[0]}" if names else "compare",
+        "",
+        "tokens/s",
+        "speed-up",
+        "cycles",
+        "NPU",
+        "PIM",
+        "DRAM bus",
+        "tokens/J",
+        "ratio",
+        "what holds it back",
+    )
+    for row, result in zip(comparison_rows(results, names), results, strict=True):
+        _rows(
+            table,
+            (
+                str(row["name"]),
+                f"{row['tokens_per_s']:,.1f}",
+                _times(float(row["speedup"])),
+                f"{row['cycles']:,}",
+                _percent(float(row["npu"])),
+                _percent(float(row["pim"])),
+                _percent(float(row["dram_bus"])),
+                f"{row['tokens_per_j']:,.2f}",
+                _times(float(row["energy_ratio"])),
+                bottleneck(result).partition(";")[0],
+            ),
+        )
+    return table
+
+
+def _table(title: str, first: str, *columns: str) -> Table:
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(title=Text(title), title_justify="left", box=box.SIMPLE_HEAD)
+    table.show_header = bool(first) or any(columns)
+    table.add_column(first)
+    for column in columns:
+        words = column in ("", "unit", "what holds it back")
+        table.add_column(column, justify="left" if words else "right")
+    return table
+
+
+def _rows(table: Table, *rows: tuple[str, ...]) -> None:
+    """Rows of plain text: names come from the user's files and must not be read as markup."""
+    from rich.text import Text
+
+    for row in rows:
+        table.add_row(*(Text(cell) for cell in row))
+
+
+def _causes(stacks: Mapping[str, Mapping[str, int]]) -> list[str]:
+    """Causes in the order of ``CYCLE_CAUSES``, unknown ones before ``idle``."""
+    found = {cause for stack in stacks.values() for cause in stack}
+    order = [cause for cause in CYCLE_CAUSES if cause != "idle"]
+    known = [cause for cause in order if cause in found]
+    return known + sorted(found - set(CYCLE_CAUSES)) + (["idle"] if "idle" in found else [])
+
+
+def _cause(cause: str) -> str:
+    return CYCLE_CAUSES.get(cause, cause.replace("_", " "))
+
+
+def _share(part: int, whole: int) -> str:
+    return _percent(part / whole) if whole else ""
+
+
+def _percent(share: float) -> str:
+    return f"{share:.1%}"
+
+
+def _times(ratio: float) -> str:
+    return "" if isnan(ratio) else f"{ratio:.2f}x"
+
+
+def _time(seconds: float) -> str:
+    for limit, factor, unit in ((1e-3, 1e6, "us"), (1.0, 1e3, "ms")):
+        if seconds < limit:
+            return f"{seconds * factor:,.3f} {unit}"
+    return f"{seconds:,.3f} s"

@@ -1,0 +1,217 @@
+"""What a run says: frozen, exact where the simulator is exact, and ready for JSON.
+
+The keys are those of ``pimsim run --json``. Cycles are integers of the NPU clock. ``from_dict``
+refuses unknown and missing keys.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, ClassVar, Literal
+
+__all__ = [
+    "CYCLE_CAUSES",
+    "Energy",
+    "Fidelity",
+    "Latency",
+    "OperatorResult",
+    "Percentiles",
+    "Provenance",
+    "Result",
+    "StageResult",
+    "Utilisation",
+]
+
+CYCLE_CAUSES: dict[str, str] = {
+    "computing": "computing",
+    "array_fill_drain": "filling or draining the array",
+    "weights": "waiting for weights",
+    "activations": "waiting for activations",
+    "activation_window": "waiting for the activation window (tFAW)",
+    "row_miss": "row misses",
+    "command_bus": "waiting for the C/A bus",
+    "data_bus": "waiting for the data bus",
+    "refresh": "refresh",
+    "readres": "reading PIM results (READRES)",
+    "gwrite": "filling the PIM global buffer (GWRITE)",
+    "channel_imbalance": "waiting for the fullest channel",
+    "other_sub_batch": "waiting for the other sub-batch",
+    "vector": "waiting for the vector unit",
+    "pim": "waiting for PIM",
+    "npu": "waiting for the NPU",
+    "collective": "waiting for the other devices",
+    "idle": "idle: no work",
+}
+"""Names of causes in a cycle stack, in words. A stack may use names that are not listed."""
+
+
+@dataclass(frozen=True)
+class StageResult:
+    """One stage of the schedule; stages follow one another."""
+
+    name: str
+    cycles: int
+    npu_busy_cycles: int
+    """Systolic arrays or vector units at work."""
+    pim_busy_cycles: int
+    bound_cycles: int = 0
+    """Least cycles that the stage's work can take on this hardware; 0 where none was computed."""
+
+
+@dataclass(frozen=True)
+class OperatorResult:
+    """One operator (of one sub-batch, of one layer)."""
+
+    name: str
+    kind: str
+    unit: str
+    layer: int
+    cycles: int
+    """From its start to its end, waits in between included."""
+    stage: str = ""
+    start_cycle: int = 0
+    flops: int = 0
+    bytes: int = 0
+    """Bytes that it needs from DRAM, or that PIM reads in the banks."""
+    bound_cycles: int = 0
+    """Least cycles on this hardware (roofline); 0 where none was computed."""
+
+
+@dataclass(frozen=True)
+class Utilisation:
+    """Share of the run, 0 to 1."""
+
+    npu: float
+    """Multiply-accumulates done, of those that the arrays could do."""
+    vector: float
+    """Vector units busy."""
+    pim: float
+    """Dot-product columns, of those that the banks could do."""
+    dram_bus: float
+    """Data bus busy, over the channels."""
+    command_bus: float
+    """C/A bus busy, over the channels."""
+
+
+@dataclass(frozen=True)
+class Percentiles:
+    """Seconds."""
+
+    mean: float
+    p50: float
+    p90: float
+    p99: float
+
+
+@dataclass(frozen=True)
+class Latency:
+    """Of requests, when a run serves them to the end."""
+
+    ttft: Percentiles
+    """Time to first token."""
+    tpot: Percentiles
+    """Time per output token."""
+    e2e: Percentiles
+
+
+@dataclass(frozen=True)
+class Energy:
+    """Joule; ``total`` is the sum of the others."""
+
+    dram: float
+    pim: float
+    npu: float
+    sram: float
+    link: float
+    static: float
+    total: float
+
+    @classmethod
+    def of(
+        cls, *, dram: float, pim: float, npu: float, sram: float, link: float, static: float
+    ) -> Energy:
+        """Parts and their sum."""
+        total = dram + pim + npu + sram + link + static
+        return cls(dram, pim, npu, sram, link, static, total)
+
+
+@dataclass(frozen=True)
+class Fidelity:
+    """How exact the run was; errors are relative, of phases simulated in both ways."""
+
+    mode: Literal["command", "fast"]
+    sampled_phases: int = 0
+    error_mean: float = 0.0
+    error_ci95: float = 0.0
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Where a result comes from."""
+
+    config_sha256: str
+    trace_sha256: str
+    version: str
+    seed: int
+    wall_s: float
+    peak_rss_mb: float
+
+
+@dataclass(frozen=True)
+class Result:
+    """What happened in one run."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid", "allow_inf_nan": False}
+
+    cycles: int
+    """Whole run, NPU clock."""
+    time_s: float
+    tokens_per_s: float
+    iterations: int
+    stages: tuple[StageResult, ...]
+    operators: tuple[OperatorResult, ...]
+    utilisation: Utilisation
+    energy_j: Energy
+    tokens_per_j: float
+    cycle_stack: Mapping[str, Mapping[str, int]]
+    """Cycles by unit and cause; each unit's add up to ``cycles``."""
+    bound_cycles: Mapping[str, int]
+    """Least cycles that each unit needs for all of the run's work."""
+    fidelity: Fidelity
+    provenance: Provenance
+    latency_s: Latency | None = None
+    name: str = ""
+    """Name of the run's config."""
+    warnings: tuple[str, ...] = field(default=())
+    """What a reader of the numbers must know."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain dicts, lists, numbers and strings, as JSON takes them."""
+        plain: dict[str, Any] = _plain(asdict(self))
+        return plain
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Result:
+        """The inverse of ``to_dict``.
+
+        Raises ``ValueError`` that names each key that is unknown, missing or of the wrong type.
+        """
+        from pydantic import TypeAdapter, ValidationError
+
+        try:
+            return TypeAdapter(cls).validate_python(dict(data))
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(str(part) for part in first["loc"])
+            more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+            raise ValueError(f"{where}: {first['msg']}{more}") from error
+
+
+def _plain(value: Any) -> Any:
+    """Tuples to lists, mappings to dicts, so that to_dict equals what JSON gives back."""
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, (tuple, list)):
+        return [_plain(item) for item in value]
+    return value

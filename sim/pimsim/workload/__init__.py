@@ -1,0 +1,1 @@
+"""Model cards, operator and request traces."""

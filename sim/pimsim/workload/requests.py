@@ -1,0 +1,286 @@
+"""Request traces: which requests are in the batch, and how long each of them is.
+
+Two CSV formats are read, told apart by their header:
+
+- pimsim's own, ``request_id,arrival_s,prompt_tokens,output_tokens,generated_tokens[,channel]``;
+- the NeuPIMs artifact's, ``seq_len,ch_idx``: a context length and the channel of its KV cache.
+
+``traces/README.md`` describes each column.
+"""
+
+from __future__ import annotations
+
+import csv
+import difflib
+import hashlib
+import io
+import math
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from pimsim.config.errors import InputError, near_miss
+from pimsim.config.resources import display_path, find_source
+
+__all__ = [
+    "MAX_TOKENS",
+    "MAX_TRACE_BYTES",
+    "Request",
+    "RequestTrace",
+    "TraceFormat",
+    "load_requests",
+]
+
+TraceFormat = Literal["pimsim", "neupims-artifact"]
+
+MAX_TOKENS = 1_000_000
+"""Longest prompt, output or context accepted, in tokens."""
+
+MAX_TRACE_BYTES = 64 * 2**20
+"""Largest trace file accepted, in bytes: well over a million requests."""
+
+_MAX_INDEX = 2**31 - 1
+_OURS = ("request_id", "arrival_s", "prompt_tokens", "output_tokens", "generated_tokens")
+_ARTIFACT = ("seq_len", "ch_idx")
+_COLUMNS: dict[TraceFormat, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "pimsim": (_OURS, (*_OURS, "channel")),
+    "neupims-artifact": (_ARTIFACT, _ARTIFACT),
+}
+"""The columns that a format needs, and those that it may have."""
+_INTEGER = re.compile(r"[+-]?[0-9]+")
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One request at the moment the iteration starts.
+
+    ``arrival_s`` is in seconds. ``generated_tokens`` counts the tokens made so far; the last of
+    them is the one this step feeds to the model. ``channel`` is the memory channel that the trace
+    gives its KV cache, or ``None`` where the trace leaves that to the mapping.
+    """
+
+    id: int
+    arrival_s: float
+    prompt_tokens: int
+    output_tokens: int
+    generated_tokens: int
+    channel: int | None = None
+
+    @property
+    def context(self) -> int:
+        """Tokens that attention reads in this step, the current one included."""
+        return self.prompt_tokens + self.generated_tokens
+
+
+@dataclass(frozen=True, slots=True)
+class RequestTrace:
+    """The requests of a trace in file order, and where they came from.
+
+    ``sha256`` is that of the whole file, whatever part of it ``batch`` took.
+    """
+
+    name: str
+    path: Path
+    requests: tuple[Request, ...]
+    sha256: str
+    source: TraceFormat
+
+    @property
+    def contexts(self) -> tuple[int, ...]:
+        """The context of each request, in tokens."""
+        return tuple(request.context for request in self.requests)
+
+
+def load_requests(name_or_path: str | Path, batch: int | None = None) -> RequestTrace:
+    """Read a request trace, ours or the artifact's; ``batch`` takes that many from the front.
+
+    ``name_or_path`` is the name of a shipped trace (``sharegpt-256``) or the path of a CSV file
+    (a ``Path``, or text with a separator or the suffix ``.csv``).
+    Raises ``InputError`` naming the file, the line and what was expected.
+    """
+    path = name_or_path if isinstance(name_or_path, Path) else find_source("trace", name_or_path)
+    content = _read(path)
+    source, requests = _parse(display_path(path), content, batch)
+    return RequestTrace(
+        name=path.stem,
+        path=path,
+        requests=requests,
+        sha256=hashlib.sha256(content).hexdigest(),
+        source=source,
+    )
+
+
+def _read(path: Path) -> bytes:
+    shown = display_path(path)
+    try:
+        with path.open("rb") as stream:
+            content = stream.read(MAX_TRACE_BYTES + 1)
+    except FileNotFoundError:
+        raise InputError(f"{shown}: no such file; a request trace is a CSV file") from None
+    except IsADirectoryError:
+        raise InputError(f"{shown}: is a directory; a request trace is a CSV file") from None
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"{shown}: cannot be read: {reason}") from None
+    if len(content) > MAX_TRACE_BYTES:
+        raise InputError(f"{shown}: larger than {MAX_TRACE_BYTES} bytes, the most allowed")
+    return content
+
+
+def _parse(path: str, content: bytes, batch: int | None) -> tuple[TraceFormat, tuple[Request, ...]]:
+    if batch is not None and batch < 1:
+        raise InputError(f"{path}: a batch of {batch} requests was asked for; at least 1 is needed")
+    rows = _rows(path, _decode(path, content))
+    header_line, raw_header = next(rows, (0, []))
+    if not raw_header:
+        raise InputError(f"{path}: the request trace is empty (no header, no requests)")
+    header = [column.strip() for column in raw_header]
+    source = _check_header(path, header_line, header)
+    requests: list[Request] = []
+    first_seen: dict[int, int] = {}
+    for line, cells in rows:
+        if len(cells) != len(header):
+            raise InputError(
+                f"{path}:{line}: {len(cells)} fields, where the header names {len(header)} "
+                f"({','.join(header)})"
+            )
+        row = _Row(path, line, dict(zip(header, cells, strict=True)))
+        request = _request(row) if source == "pimsim" else _artifact_request(row, len(requests))
+        if request.id in first_seen:
+            raise InputError(
+                f"{path}:{line}: request_id {request.id} was used before, "
+                f"in line {first_seen[request.id]}"
+            )
+        first_seen[request.id] = line
+        requests.append(request)
+    if not requests:
+        raise InputError(f"{path}: the request trace is empty (a header, but no requests)")
+    if batch is not None and batch > len(requests):
+        raise InputError(
+            f"{path}: a batch of {batch} requests was asked for, the trace has {len(requests)}"
+        )
+    return source, tuple(requests[:batch])
+
+
+def _decode(path: str, content: bytes) -> str:
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise InputError(
+            f"{path}:{line}: byte 0x{content[error.start]:02x} is not UTF-8; "
+            "a request trace is a UTF-8 CSV file"
+        ) from error
+
+
+def _rows(path: str, text: str) -> Iterator[tuple[int, list[str]]]:
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    while True:
+        try:
+            cells = next(reader, None)
+        except csv.Error as error:
+            raise InputError(f"{path}:{reader.line_num}: not a CSV row: {error}") from error
+        if cells is None:
+            return
+        if any(cell.strip() for cell in cells):
+            yield reader.line_num, cells
+
+
+def _check_header(path: str, line: int, header: Sequence[str]) -> TraceFormat:
+    for column in header:
+        if header.count(column) > 1:
+            raise InputError(f"{path}:{line}: column {_show(column)} is named twice")
+    source: TraceFormat = "neupims-artifact" if set(header) & set(_ARTIFACT) else "pimsim"
+    required, allowed = _COLUMNS[source]
+    unknown = [column for column in header if column not in allowed]
+    for column in required:
+        if column not in header:
+            near = difflib.get_close_matches(column, unknown, n=1)
+            hint = f"; is {near[0]!r} meant to be it?" if near else ""
+            found = ", ".join(_show(name) for name in header[:8])
+            raise InputError(f"{path}:{line}: column {column!r} is missing; found {found}{hint}")
+    if unknown:
+        raise InputError(
+            f"{path}:{line}: unknown column {_show(unknown[0])}{near_miss(unknown[0], allowed)}; "
+            f"allowed: {', '.join(allowed)}"
+        )
+    return source
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """The cells of a line, by column; every error names file, line and column."""
+
+    path: str
+    line: int
+    cells: dict[str, str]
+
+    def error(self, column: str, expected: str) -> InputError:
+        found = _show(self.cells[column])
+        return InputError(f"{self.path}:{self.line}: {column} is {found}; {expected}")
+
+    def integer(self, column: str, low: int, high: int) -> int:
+        expected = f"an integer from {low} to {high} is expected"
+        text = self.cells[column].strip()
+        # int() alone would take "1_000" and digits of other scripts, and refuse 5000 digits.
+        if _INTEGER.fullmatch(text) is None or len(text) > 40:
+            raise self.error(column, expected)
+        value = int(text)
+        if not low <= value <= high:
+            raise self.error(column, expected)
+        return value
+
+    def seconds(self, column: str) -> float:
+        try:
+            value = float(self.cells[column])
+        except ValueError:
+            value = math.nan
+        if not math.isfinite(value) or value < 0:
+            raise self.error(column, "a finite number of seconds, 0 or more, is expected")
+        return value
+
+
+def _request(row: _Row) -> Request:
+    request = Request(
+        id=row.integer("request_id", 0, _MAX_INDEX),
+        arrival_s=row.seconds("arrival_s"),
+        prompt_tokens=row.integer("prompt_tokens", 1, MAX_TOKENS),
+        output_tokens=row.integer("output_tokens", 1, MAX_TOKENS),
+        generated_tokens=row.integer("generated_tokens", 0, MAX_TOKENS),
+        channel=_channel(row),
+    )
+    if request.generated_tokens > request.output_tokens:
+        raise row.error(
+            "generated_tokens", f"at most output_tokens ({request.output_tokens}) is expected"
+        )
+    if request.context > MAX_TOKENS:
+        raise row.error(
+            "generated_tokens",
+            f"with prompt_tokens ({request.prompt_tokens}) the context may be at most {MAX_TOKENS}",
+        )
+    return request
+
+
+def _channel(row: _Row) -> int | None:
+    if not row.cells.get("channel", "").strip():
+        return None
+    return row.integer("channel", 0, _MAX_INDEX)
+
+
+def _artifact_request(row: _Row, index: int) -> Request:
+    """The artifact's requests arrive at 0 and make exactly one token (MECHANISMS 4.14)."""
+    return Request(
+        id=index,
+        arrival_s=0.0,
+        prompt_tokens=row.integer("seq_len", 1, MAX_TOKENS),
+        output_tokens=1,
+        generated_tokens=0,
+        channel=row.integer("ch_idx", 0, _MAX_INDEX),
+    )
+
+
+def _show(cell: str) -> str:
+    """A cell as an error message shows it: quoted, on one line, not too long."""
+    return repr(cell if len(cell) <= 40 else f"{cell[:37]}...")

@@ -1,0 +1,45 @@
+"""Inference techniques: each a function from an iteration to the one it becomes.
+
+One module holds one technique and is named after it. The module offers a function of its own
+name, which takes the technique's parameters as keywords and returns the transform; what is
+``pimsim.workload.transforms.kv_quantise`` is asked for as ``load_transform("kv_quantise")``.
+Adding a module adds a technique; there is no list to extend.
+"""
+
+from __future__ import annotations
+
+import pkgutil
+from importlib import import_module
+from typing import Any, Protocol, cast
+
+from pimsim.config.errors import InputError, near_miss
+from pimsim.workload.operators import Iteration
+
+__all__ = ["Transform", "TransformFactory", "load_transform", "transform_names"]
+
+
+class Transform(Protocol):
+    """What a technique does to an iteration; the argument is left as it is."""
+
+    def __call__(self, iteration: Iteration, /) -> Iteration: ...
+
+
+class TransformFactory(Protocol):
+    """Takes a technique's parameters, raising ``InputError`` where they make no sense."""
+
+    def __call__(self, **parameters: Any) -> Transform: ...
+
+
+def transform_names() -> list[str]:
+    """Names of the techniques that there are, sorted."""
+    return sorted(module.name for module in pkgutil.iter_modules(__path__))
+
+
+def load_transform(name: str) -> TransformFactory:
+    """The technique of that name; ``InputError`` with the near miss where there is none."""
+    names = transform_names()
+    if name not in names:
+        raise InputError(
+            f"unknown transform {name!r}{near_miss(name, names)}; known: {', '.join(names)}"
+        )
+    return cast(TransformFactory, getattr(import_module(f"{__name__}.{name}"), name))

@@ -1,0 +1,65 @@
+"""Fixtures for all tests: the reference tables, and the command line as a user runs it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+settings.register_profile("pimsim", deadline=None, derandomize=True, max_examples=50)
+settings.load_profile("pimsim")
+
+RunCli = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture(scope="session")
+def repo_dir() -> Path:
+    """The checkout that the tests belong to."""
+    return Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def reference_dir(repo_dir: Path) -> Path:
+    """Tables of other simulators that are read in place; the test is skipped without them."""
+    folder = Path(os.environ.get("PIMSIM_REFERENCE", repo_dir.parent / "shared" / "reference"))
+    if not folder.is_dir():
+        pytest.skip(f"no reference tables in {folder}; set PIMSIM_REFERENCE")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def run_cli() -> RunCli:
+    """``run_cli("show", "neupims", cwd=...)``: pimsim in a process of its own."""
+
+    def run(*arguments: str | Path, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "pimsim.cli.main", *map(str, arguments)],
+            cwd=cwd,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+
+    return run
+
+
+@pytest.fixture
+def refused(run_cli: RunCli, tmp_path: Path) -> Callable[..., str]:
+    """Run a command that must be refused: exit 2, one line on stderr, nothing on stdout."""
+
+    def run(*arguments: str | Path) -> str:
+        done = run_cli(*arguments, cwd=tmp_path)
+        assert done.returncode == 2, (done.returncode, done.stderr)
+        assert done.stdout == ""
+        lines = done.stderr.splitlines()
+        assert len(lines) == 1, done.stderr
+        assert lines[0].startswith("error: ")
+        return lines[0]
+
+    return run

@@ -1,0 +1,392 @@
+"""Results: JSON and back, the laws that catch a bug, tables, the folder on disk."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pandas
+import pytest
+from rich.console import Console, RenderableType
+
+from pimsim.config.errors import CheckFailed, InputError
+from pimsim.result import store
+from pimsim.result.compare import compare, comparison_rows
+from pimsim.result.invariants import InvariantError, RunFacts, check_invariants
+from pimsim.result.tables import (
+    bottleneck,
+    compare_table,
+    cycle_stack_table,
+    operator_table,
+    result_view,
+)
+from pimsim.result.types import (
+    Energy,
+    Fidelity,
+    Latency,
+    OperatorResult,
+    Percentiles,
+    Provenance,
+    Result,
+    StageResult,
+    Utilisation,
+)
+
+CYCLES = 1000
+
+
+def make_result(**changes: Any) -> Result:
+    result = Result(
+        name="neupims",
+        cycles=CYCLES,
+        time_s=1e-6,
+        tokens_per_s=64e6,
+        iterations=1,
+        stages=(
+            StageResult("A", 400, npu_busy_cycles=400, pim_busy_cycles=0, bound_cycles=350),
+            StageResult("B", 600, npu_busy_cycles=100, pim_busy_cycles=600, bound_cycles=0),
+        ),
+        operators=(
+            OperatorResult("qkv", "gemm", "systolic", 0, 400, "A", 0, 1000, 4096, 350),
+            OperatorResult("score", "attention_score", "pim", 0, 300, "B", 400, 10, 64, 100),
+            OperatorResult("score", "attention_score", "pim", 1, 250, "B", 700, 10, 64, 100),
+        ),
+        utilisation=Utilisation(npu=0.4, vector=0.1, pim=0.6, dram_bus=0.3, command_bus=0.2),
+        energy_j=Energy.of(dram=1.0, pim=0.5, npu=0.25, sram=0.125, link=0.0, static=0.125),
+        tokens_per_j=32.0,
+        cycle_stack={
+            "npu": {"computing": 300, "weights": 200, "idle": 500},
+            "pim": {"computing": 500, "refresh": 400, "odd_cause": 20, "idle": 80},
+        },
+        bound_cycles={"npu": 250, "dram": 900},
+        fidelity=Fidelity("command"),
+        provenance=Provenance("c" * 64, "t" * 64, "0.1.0", 7, wall_s=0.5, peak_rss_mb=100.0),
+    )
+    return replace(result, **changes)
+
+
+FACTS = RunFacts(
+    bytes_needed={"weight": 100},
+    bytes_moved={"weight": 100, "kv": 5},
+    macs_needed={"npu": 50},
+    macs_done={"npu": 50},
+    busy_cycles={"npu": 500, "pim": CYCLES},
+)
+
+
+# JSON
+
+
+def test_json_has_the_keys_that_others_read() -> None:
+    data = make_result().to_dict()
+    assert set(data) >= {
+        "cycles",
+        "time_s",
+        "tokens_per_s",
+        "iterations",
+        "stages",
+        "operators",
+        "utilisation",
+        "latency_s",
+        "energy_j",
+        "tokens_per_j",
+        "cycle_stack",
+        "bound_cycles",
+        "fidelity",
+        "provenance",
+    }
+    assert set(data["stages"][0]) >= {"name", "cycles", "npu_busy_cycles", "pim_busy_cycles"}
+    assert set(data["operators"][0]) >= {"name", "kind", "unit", "layer", "cycles"}
+    assert set(data["energy_j"]) == {"dram", "pim", "npu", "sram", "link", "static", "total"}
+
+
+@pytest.mark.parametrize("serving", [False, True])
+def test_a_result_survives_json(serving: bool) -> None:
+    spread = Percentiles(mean=0.1, p50=0.1, p90=0.2, p99=0.3)
+    latency = Latency(ttft=spread, tpot=spread, e2e=spread) if serving else None
+    result = make_result(latency_s=latency, warnings=("a [bold]note[/]",))
+    text = json.dumps(result.to_dict(), allow_nan=False)
+    assert Result.from_dict(json.loads(text)) == result
+    assert json.loads(text) == result.to_dict()
+
+
+def removed(data: dict[str, Any]) -> None:
+    del data["stages"][1]["cycles"]
+
+
+def misspelt(data: dict[str, Any]) -> None:
+    data["cylces"] = 3
+
+
+def mistyped(data: dict[str, Any]) -> None:
+    data["cycles"] = "many"
+
+
+def infinite(data: dict[str, Any]) -> None:
+    data["time_s"] = float("nan")
+
+
+@pytest.mark.parametrize(
+    ("damage", "where"),
+    [
+        (removed, r"stages\.1\.cycles"),
+        (misspelt, "cylces"),
+        (mistyped, "cycles"),
+        (infinite, "time_s"),
+    ],
+)
+def test_damaged_json_is_named(damage: Callable[[dict[str, Any]], None], where: str) -> None:
+    data = make_result().to_dict()
+    damage(data)
+    with pytest.raises(ValueError, match=rf"^{where}: "):
+        Result.from_dict(data)
+
+
+# Laws
+
+
+def test_a_sound_run_passes() -> None:
+    check_invariants(make_result(), FACTS)
+
+
+def stage(**changes: Any) -> tuple[StageResult, ...]:
+    first, second = make_result().stages
+    return replace(first, **changes), second
+
+
+def operator(**changes: Any) -> tuple[OperatorResult, ...]:
+    first, *others = make_result().operators
+    return replace(first, **changes), *others
+
+
+LAWS: list[tuple[dict[str, Any], str]] = [
+    ({"stages": stage(bound_cycles=401)}, "stage A took 400 cycles, its bound is 401"),
+    ({"stages": stage(npu_busy_cycles=401)}, "stage A has npu busy 401 of 400 cycles"),
+    ({"stages": stage(pim_busy_cycles=-1)}, "stage A has pim busy -1 of 400 cycles"),
+    ({"stages": stage(cycles=401)}, "stages take 1001 cycles, the run 1000"),
+    ({"operators": operator(bound_cycles=401)}, "operator qkv (layer 0) took 400 cycles"),
+    ({"operators": operator(start_cycle=601)}, "runs from 601 to 1001, the run 1000"),
+    ({"bound_cycles": {"dram": CYCLES + 1}}, "its bound on dram is 1001"),
+    ({"cycle_stack": {"npu": {"idle": 999}}}, "cycle stack of npu adds up to 999"),
+    ({"cycle_stack": {"npu": {"idle": 1001, "x": -1}}}, "cycle stack of npu has -1 cycles of x"),
+    ({"energy_j": replace(make_result().energy_j, dram=1.1)}, "energy parts add up to 2.1 J"),
+    (
+        {"energy_j": Energy.of(dram=-1, pim=2, npu=0, sram=0, link=0, static=0)},
+        "energy of dram is -1 J",
+    ),
+    ({"utilisation": replace(make_result().utilisation, pim=1.01)}, "utilisation of pim is 1.01"),
+    ({"utilisation": replace(make_result().utilisation, npu=float("nan"))}, "npu is nan"),
+    ({"tokens_per_s": float("inf")}, "tokens_per_s is inf"),
+    ({"time_s": 0.0}, "the run took 1000 cycles, 0.0 s"),
+]
+
+
+@pytest.mark.parametrize(("changes", "message"), LAWS)
+def test_a_broken_law_is_a_bug(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(InvariantError) as caught:
+        check_invariants(make_result(**changes), FACTS)
+    assert message in str(caught.value)
+    assert isinstance(caught.value, CheckFailed)  # exit code 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"bytes_moved": {"weight": 99}}, "99 bytes of weight moved, 100 needed"),
+        ({"bytes_moved": {}}, "0 bytes of weight moved, 100 needed"),
+        ({"macs_done": {"npu": 49}}, "49 MACs on npu done, 50 needed"),
+        ({"busy_cycles": {"vector": CYCLES + 1}}, "vector is busy 1001 cycles of a run of 1000"),
+    ],
+)
+def test_work_is_conserved(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(InvariantError) as caught:
+        check_invariants(make_result(), replace(FACTS, **changes))
+    assert message in str(caught.value)
+
+
+def test_all_broken_laws_are_told_at_once() -> None:
+    result = make_result(bound_cycles={"dram": 2000}, time_s=0.0)
+    with pytest.raises(InvariantError, match="2 law"):
+        check_invariants(result, FACTS)
+
+
+# Tables
+
+
+def rendered(what: RenderableType, width: int = 160) -> str:
+    console = Console(width=width, no_color=True, legacy_windows=False)
+    with console.capture() as capture:
+        console.print(what)
+    return capture.get()
+
+
+def test_view_shows_what_an_architect_asks() -> None:
+    text = rendered(result_view(make_result(name="my[red]run", warnings=("[red]odd[/red]",))))
+    for expected in ("64,000,000.0 tokens/s", "1.000 us", "qkv", "score", "60.0%", "2 J"):
+        assert expected in text
+    assert "my[red]run" in text
+    assert "note: [red]odd[/red]" in text  # text of ours and of users is no markup
+
+
+def test_bottleneck_names_unit_cause_and_bound() -> None:
+    assert bottleneck(make_result()) == (
+        "pim is busiest: 50.0% computing, 40.0% refresh, 8.0% idle: no work; "
+        "the nearest bound is dram (90.0% of the time even if all else were free)"
+    )
+    assert "no cycle stack" in bottleneck(make_result(cycle_stack={}, bound_cycles={}))
+
+
+def test_operators_of_a_name_are_summed_and_the_longest_come_first() -> None:
+    text = rendered(operator_table(make_result()))
+    assert text.index("score") < text.index("qkv")
+    assert "550" in text
+    short = rendered(operator_table(make_result(), limit=1))
+    assert "qkv" not in short
+    assert "1 more" in short
+
+
+def test_cycle_stack_lists_each_cause_once_idle_last() -> None:
+    lines = [
+        line.split("  ")[0].strip() or line.strip().split("  ")[0]
+        for line in rendered(cycle_stack_table(make_result())).splitlines()
+    ]
+    causes = [line for line in lines if line and "──" not in line and "cycle stack" not in line]
+    assert causes == [
+        "cause",
+        "computing",
+        "waiting for weights",
+        "refresh",
+        "odd cause",
+        "idle: no work",
+    ]
+
+
+def test_compare_gives_ratios_to_the_first() -> None:
+    slow = make_result(name="npu-only")
+    fast = make_result(tokens_per_s=2.4 * slow.tokens_per_s, tokens_per_j=3 * slow.tokens_per_j)
+    rows = comparison_rows([slow, fast])
+    assert [row["name"] for row in rows] == ["npu-only", "neupims"]
+    assert [row["speedup"] for row in rows] == pytest.approx([1, 2.4])
+    assert [row["energy_ratio"] for row in rows] == pytest.approx([1, 3])
+    text = rendered(compare_table([slow, fast], ["one", "two"]), width=200)
+    assert "compared with one" in text
+    assert "2.40x" in text
+    assert "3.00x" in text
+    frame = compare([slow, fast], ["one", "two"])
+    assert isinstance(frame, pandas.DataFrame)
+    assert frame.loc["two", "speedup"] == pytest.approx(2.4)
+
+
+def test_compare_refuses_what_it_cannot_line_up() -> None:
+    with pytest.raises(InputError, match="no results"):
+        comparison_rows([])
+    with pytest.raises(InputError, match="1 results, but 2 names"):
+        comparison_rows([make_result()], ["a", "b"])
+
+
+# Disk
+
+
+def test_saved_result_loads_equal(tmp_path: Path) -> None:
+    result, out = make_result(), tmp_path / "new" / "run"
+    store.save(result, "name: neupims\n", out)
+    assert store.load(out) == result
+    assert store.load_config_text(out) == "name: neupims\n"
+    frame = pandas.read_parquet(out / store.OPERATORS_FILE)
+    assert frame["name"].tolist() == [op.name for op in result.operators]
+    assert frame["cycles"].sum() == sum(op.cycles for op in result.operators)
+    assert frame["start_cycle"].dtype == "int64"
+    assert sorted(path.name for path in out.parent.iterdir()) == ["run"]
+
+
+def test_a_run_without_operators_has_a_typed_table(tmp_path: Path) -> None:
+    store.save(make_result(operators=()), "", tmp_path / "run")
+    frame = pandas.read_parquet(tmp_path / "run" / store.OPERATORS_FILE)
+    assert len(frame) == 0
+    assert frame["cycles"].dtype == "int64"
+
+
+def test_an_earlier_result_is_replaced_and_an_empty_folder_filled(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    out.mkdir()
+    store.save(make_result(), "a", out)
+    store.save(make_result(tokens_per_s=1.0), "b", out)
+    assert store.load(out).tokens_per_s == 1.0
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
+def test_a_foreign_folder_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("precious")
+    for attempt in (
+        lambda: store.save(make_result(), "", tmp_path),
+        lambda: store.check_writable(tmp_path),
+    ):
+        with pytest.raises(InputError, match=r"holds 'thesis\.tex'"):
+            attempt()
+    assert (tmp_path / "thesis.tex").read_text() == "precious"
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_places_that_cannot_be_written_are_refused(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.write_text("")
+    for out in (file, file / "below"):
+        with pytest.raises(InputError, match="--out"):
+            store.check_writable(out)
+        with pytest.raises(InputError, match="--out"):
+            store.save(make_result(), "", out)
+    store.check_writable(tmp_path / "new" / "deep")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs Linux's /proc")
+def test_a_file_system_that_takes_no_files_is_refused() -> None:
+    """Not even root can write there."""
+    out = Path("/proc/pimsim-run")
+    with pytest.raises(InputError, match="/proc is not a folder that can be written"):
+        store.check_writable(out)
+    with pytest.raises(InputError, match=r"^--out /proc/pimsim-run: cannot be written"):
+        store.save(make_result(), "", out)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root writes everywhere")
+def test_a_read_only_folder_is_refused(tmp_path: Path) -> None:
+    tmp_path.chmod(0o555)
+    with pytest.raises(InputError, match="not a folder that can be written"):
+        store.check_writable(tmp_path / "run")
+
+
+def test_a_failed_save_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store.save(make_result(), "old", tmp_path / "run")
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(store, "_write_operators", full)
+    with pytest.raises(InputError, match="No space left on device"):
+        store.save(make_result(tokens_per_s=1.0), "new", tmp_path / "run")
+    assert store.load_config_text(tmp_path / "run") == "old"
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "no result can be read"),
+        ("{", "not a result's JSON"),
+        ("[]", "found list"),
+        ('{"cycles": 1}', "Field required"),
+    ],
+)
+def test_a_damaged_folder_is_one_clear_line(
+    tmp_path: Path, content: str | None, message: str
+) -> None:
+    if content is not None:
+        (tmp_path / store.RESULT_FILE).write_text(content)
+    with pytest.raises(InputError, match=message) as caught:
+        store.load(tmp_path)
+    assert "\n" not in str(caught.value)

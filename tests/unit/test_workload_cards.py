@@ -1,0 +1,136 @@
+"""Model cards: the shipped ones are the published models, wrong ones are refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pimsim.config.errors import InputError
+from pimsim.config.resources import preset_names
+from pimsim.workload.cards import load_card, parallelism
+from pimsim.workload.decode import memory_need
+from pimsim.workload.requests import Request
+
+ONE = (Request(id=0, arrival_s=0.0, prompt_tokens=1, output_tokens=1, generated_tokens=0),)
+
+PARAMETERS = {
+    # GPT-3 (arXiv 2005.14165), table 2.1, names its models by the rounded count.
+    "gpt3-7b": (6.7e9, 0.01),
+    # ... "13.0B" has 5140 hidden features there and 5120 here.
+    "gpt3-13b": (13.0e9, 0.02),
+    "gpt3-30b": (30.0e9, 0.01),
+    "gpt3-175b": (175.0e9, 0.01),
+    # Counted from the published weights (reference/workloads.md, section 2, for the 70B).
+    "llama-3-8b": (8_030_261_248, 0.0),
+    "llama-3-70b": (70_553_706_496, 0.0),
+}
+
+
+def test_every_shipped_card_has_a_parameter_count_to_be_held_against() -> None:
+    assert set(PARAMETERS) == set(preset_names("model"))
+
+
+@pytest.mark.parametrize("name", PARAMETERS)
+def test_shipped_card_has_the_parameters_of_the_published_model(name: str) -> None:
+    card = load_card(name)
+    published, tolerance = PARAMETERS[name]
+    parameters = memory_need(card, ONE, tp=1, pp=1).weights_bytes / card.dtype_bytes
+    assert parameters == pytest.approx(published, rel=tolerance)
+
+
+@pytest.mark.parametrize("name", PARAMETERS)
+def test_shipped_card_is_named_after_its_file_and_says_where_it_is_from(name: str) -> None:
+    card = load_card(name)
+    assert card.name == name
+    assert "arXiv" in card.source
+    assert card.hidden == card.heads * card.head_dim
+
+
+@pytest.mark.parametrize(
+    ("name", "tp", "pp"),
+    [("gpt3-7b", 4, 1), ("gpt3-13b", 4, 1), ("gpt3-30b", 4, 2), ("gpt3-175b", 8, 4)],
+)
+def test_gpt3_cards_are_shared_as_in_neupims(name: str, tp: int, pp: int) -> None:
+    card = load_card(name)
+    assert (card.tp, card.pp) == (tp, pp)
+
+
+def _card_file(folder: Path, **changes: object) -> Path:
+    values: dict[str, object] = {
+        "name": "tiny",
+        "source": "test",
+        "layers": 2,
+        "hidden": 64,
+        "heads": 8,
+        "kv_heads": 4,
+        "head_dim": 8,
+        "ffn_hidden": 96,
+        "ffn_gated": "false",
+        "activation": "gelu",
+        "norm": "layernorm",
+        "bias": "true",
+        "rope": "false",
+        "vocab": 100,
+        "tied_embeddings": "true",
+        "max_context": 128,
+        "dtype_bytes": 2,
+        "kv_dtype_bytes": 2,
+    }
+    values.update(changes)
+    path = folder / "tiny.yaml"
+    path.write_text("".join(f"{key}: {value}\n" for key, value in values.items()))
+    return path
+
+
+def test_a_card_is_read_from_a_path(tmp_path: Path) -> None:
+    assert load_card(_card_file(tmp_path)) == load_card(str(_card_file(tmp_path)))
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"heads": 0}, "heads"),
+        ({"layers": -1}, "layers"),
+        ({"hidden": 1e12}, "hidden"),
+        ({"vocab": ".nan"}, "finite"),
+        ({"kv_heads": 3}, "heads (8) is no multiple of kv_heads (3)"),
+        ({"activation": "tanh"}, "activation"),
+        ({"dtype_bytes": 3}, "dtype_bytes"),
+        ({"dtype_bytes": "true"}, "dtype_bytes"),
+        ({"bias": 1}, "bias"),
+        ({"kv_head": 4}, "kv_heads"),
+        ({"rope": "true", "head_dim": 7}, "must be even"),
+        ({"tp": 8}, "kv_heads (4) cannot be shared by tp 8; tp may be 1, 2, 4"),
+        ({"pp": 3}, "layers (2) cannot be cut into pp 3 stages; pp may be 1, 2"),
+    ],
+)
+def test_wrong_card_is_refused_in_one_line_with_its_file(
+    tmp_path: Path, changes: dict[str, object], expected: str
+) -> None:
+    with pytest.raises(InputError) as caught:
+        load_card(_card_file(tmp_path, **changes))
+    message = str(caught.value)
+    assert "tiny.yaml" in message
+    assert expected in message
+    assert "\n" not in message
+
+
+def test_unknown_card_is_answered_with_a_near_miss() -> None:
+    with pytest.raises(InputError, match="did you mean 'gpt3-7b'"):
+        load_card("gpt3-7B")
+
+
+def test_parallelism_is_the_cards_unless_given(tmp_path: Path) -> None:
+    card = load_card(_card_file(tmp_path, tp=2, pp=2))
+    assert (parallelism(card).tp, parallelism(card).pp) == (2, 2)
+    assert (parallelism(card, tp=4, pp=1).tp, parallelism(card, tp=4, pp=1).pp) == (4, 1)
+
+
+@pytest.mark.parametrize(("tp", "pp"), [(3, 1), (0, 1), (-4, 1), (8, 1), (1, 3), (1, 0)])
+def test_parallelism_that_does_not_divide_the_model_is_refused(
+    tmp_path: Path, tp: int, pp: int
+) -> None:
+    card = load_card(_card_file(tmp_path))
+    with pytest.raises(InputError, match="may be 1, 2"):
+        parallelism(card, tp=tp, pp=pp)

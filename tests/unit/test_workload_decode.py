@@ -1,0 +1,332 @@
+"""A decode step's operators: expected values are formulas over the card's names."""
+
+from __future__ import annotations
+
+import pytest
+
+from pimsim.config.errors import InputError
+from pimsim.config.resources import preset_names
+from pimsim.workload.cards import ModelCard, load_card
+from pimsim.workload.decode import decode_iteration, fits_memory, memory_need
+from pimsim.workload.operators import Iteration, Operator, OperatorKind
+from pimsim.workload.requests import Request
+
+
+def batch(*contexts: int) -> tuple[Request, ...]:
+    return tuple(
+        Request(id=i, arrival_s=0.0, prompt_tokens=context, output_tokens=1, generated_tokens=0)
+        for i, context in enumerate(contexts)
+    )
+
+
+CONTEXTS = (17, 512, 3)
+TOTAL = sum(CONTEXTS)
+B = len(CONTEXTS)
+
+MODELS = pytest.mark.parametrize("card", [load_card(n) for n in preset_names("model")], ids=str)
+
+
+def names(iteration: Iteration) -> list[str]:
+    return [operator.name for operator in iteration.operators]
+
+
+def test_gpt_block_in_order() -> None:
+    iteration = decode_iteration(load_card("gpt3-7b"), batch(*CONTEXTS))
+    assert " ".join(names(iteration)) == (
+        "ln1 qkv kv_append score softmax value proj allreduce1 res1 ln2 fc1 act fc2 allreduce2 res2"
+    )
+
+
+def test_rope_comes_between_projection_and_cache() -> None:
+    iteration = decode_iteration(load_card("llama-3-8b"), batch(*CONTEXTS))
+    assert names(iteration)[1:5] == ["qkv", "rope", "kv_append", "score"]
+    assert iteration.operator("kv_append").depends_on == ("rope",)
+    assert iteration.operator("score").depends_on == ("rope", "kv_append")
+
+
+def test_one_device_has_nothing_to_reduce() -> None:
+    iteration = decode_iteration(load_card("gpt3-7b"), batch(*CONTEXTS), tp=1)
+    assert not any(o.kind is OperatorKind.COLLECTIVE for o in iteration.operators)
+    assert iteration.operator("res1").depends_on == ("proj",)
+    assert iteration.operator("res2").depends_on == ("fc2", "res1")
+
+
+def test_without_append_nothing_is_written_and_nothing_waits_for_it() -> None:
+    iteration = decode_iteration(load_card("gpt3-7b"), batch(*CONTEXTS), append_kv=False)
+    assert not iteration.has("kv_append")
+    assert iteration.kv_write_bytes == 0
+    assert iteration.operator("score").depends_on == ("qkv",)
+    assert iteration.operator("value").depends_on == ("softmax",)
+
+
+@MODELS
+def test_gemm_shapes(card: ModelCard) -> None:
+    iteration = decode_iteration(card, batch(*CONTEXTS))
+    gate = 2 if card.ffn_gated else 1
+    expected = {
+        "qkv": ((card.heads + 2 * card.kv_heads) * card.head_dim // card.tp, card.hidden),
+        "proj": (card.hidden, card.heads * card.head_dim // card.tp),
+        "fc1": (gate * card.ffn_hidden // card.tp, card.hidden),
+        "fc2": (card.hidden, card.ffn_hidden // card.tp),
+    }
+    gemms = {o.name: o for o in iteration.operators if o.kind is OperatorKind.GEMM}
+    assert set(gemms) == set(expected)
+    for name, (n, k) in expected.items():
+        gemm = gemms[name]
+        assert (gemm.m, gemm.n, gemm.k) == (B, n, k)
+        assert gemm.flops == 2 * B * n * k
+        assert gemm.weight_bytes == (k * n + (n if card.bias else 0)) * card.dtype_bytes
+        assert gemm.input_bytes == B * k * card.dtype_bytes
+        assert gemm.output_bytes == B * n * card.dtype_bytes
+
+
+@MODELS
+def test_attention_sizes(card: ModelCard) -> None:
+    iteration = decode_iteration(card, batch(*CONTEXTS))
+    heads, kv_heads = card.heads // card.tp, card.kv_heads // card.tp
+    features = B * heads * card.head_dim * card.dtype_bytes
+    scores = heads * TOTAL * card.dtype_bytes
+    for name, into, out in (("score", features, scores), ("value", scores, features)):
+        operator = iteration.operator(name)
+        assert (operator.heads, operator.kv_heads, operator.head_dim) == (
+            heads,
+            kv_heads,
+            card.head_dim,
+        )
+        assert operator.flops == 2 * heads * card.head_dim * TOTAL
+        assert operator.kv_read_bytes == kv_heads * card.head_dim * TOTAL * card.kv_dtype_bytes
+        assert (operator.input_bytes, operator.output_bytes) == (into, out)
+    softmax = iteration.operator("softmax")
+    assert (softmax.rows, softmax.width) == (heads * B, max(CONTEXTS))
+    assert softmax.input_bytes == softmax.output_bytes == scores
+
+
+@MODELS
+def test_append_writes_one_key_and_one_value_per_request(card: ModelCard) -> None:
+    iteration = decode_iteration(card, batch(*CONTEXTS))
+    per_token = 2 * card.kv_heads // card.tp * card.head_dim * card.kv_dtype_bytes
+    assert iteration.operator("kv_append").kv_write_bytes == B * per_token
+    assert iteration.kv_write_bytes == iteration.layers * B * per_token
+    assert iteration.kv_read_bytes == iteration.layers * TOTAL * per_token
+
+
+@MODELS
+def test_vector_work_covers_the_whole_hidden_state(card: ModelCard) -> None:
+    iteration = decode_iteration(card, batch(*CONTEXTS))
+    state = B * card.hidden * card.dtype_bytes
+    for name in ("ln1", "ln2", "res1", "res2"):
+        operator = iteration.operator(name)
+        assert (operator.rows, operator.width) == (B, card.hidden)
+        assert operator.output_bytes == state
+        assert operator.input_bytes == (2 if name.startswith("res") else 1) * state
+    gate = 2 if card.ffn_gated else 1
+    act = iteration.operator("act")
+    assert (act.rows, act.width) == (B, card.ffn_hidden // card.tp)
+    assert act.input_bytes == gate * act.output_bytes
+
+
+# The arithmetic of one element, step by step; a transcendental is one operation.
+LAYERNORM = ["sum", "- mean", "square", "sum", "* 1/sigma", "* gain", "+ shift"]
+RMSNORM = ["square", "sum", "* 1/rms", "* gain"]
+GELU = ["x*x", "*x", "*0.044715", "+x", "*c", "tanh", "+1", "*x", "/2"]
+SILU = ["-x", "exp", "+1", "x/"]
+SOFTMAX = ["max", "- max", "exp", "sum", "/ sum"]
+ROPE = ["* cos", "* sin", "+"]
+
+
+@pytest.mark.parametrize(
+    ("name", "norm", "activation"),
+    [("gpt3-7b", LAYERNORM, GELU), ("llama-3-8b", RMSNORM, [*SILU, "* gate"])],
+)
+def test_vector_arithmetic_per_element(name: str, norm: list[str], activation: list[str]) -> None:
+    card = load_card(name)
+    iteration = decode_iteration(card, batch(*CONTEXTS))
+    heads, kv_heads = card.heads // card.tp, card.kv_heads // card.tp
+    expected = {
+        "ln1": len(norm) * B * card.hidden,
+        "ln2": len(norm) * B * card.hidden,
+        "softmax": len(SOFTMAX) * heads * TOTAL,
+        "act": len(activation) * B * card.ffn_hidden // card.tp,
+        "res1": B * card.hidden,
+        "res2": B * card.hidden,
+    }
+    if card.rope:
+        expected["rope"] = len(ROPE) * B * (heads + kv_heads) * card.head_dim
+    for operator, flops in expected.items():
+        assert iteration.operator(operator).flops == flops
+
+
+def test_iteration_says_what_it_is() -> None:
+    card = load_card("gpt3-175b")
+    requests = batch(*CONTEXTS)
+    iteration = decode_iteration(card, requests)
+    assert (iteration.model, iteration.phase, iteration.tokens) == ("gpt3-175b", "decode", B)
+    assert (iteration.contexts, iteration.requests) == (CONTEXTS, requests)
+    assert iteration.layers == card.layers // card.pp
+    assert (iteration.tp, iteration.pp) == (card.tp, card.pp)
+    assert (iteration.dtype_bytes, iteration.kv_dtype_bytes) == (2, 2)
+
+
+def test_layers_may_be_overridden_and_scale_the_sums() -> None:
+    card = load_card("gpt3-7b")
+    one = decode_iteration(card, batch(*CONTEXTS), layers=1)
+    seven = decode_iteration(card, batch(*CONTEXTS), layers=7)
+    assert one.flops == sum(operator.flops for operator in one.operators)
+    for size in ("flops", "weight_bytes", "input_bytes", "output_bytes", "kv_read_bytes"):
+        assert getattr(seven, size) == 7 * getattr(one, size) > 0
+
+
+def test_generated_tokens_are_part_of_the_context() -> None:
+    request = Request(id=0, arrival_s=0.0, prompt_tokens=5, output_tokens=9, generated_tokens=4)
+    assert decode_iteration(load_card("gpt3-7b"), [request]).contexts == (5 + 4,)
+
+
+def test_empty_batch_is_refused() -> None:
+    with pytest.raises(InputError, match="the batch is empty"):
+        decode_iteration(load_card("gpt3-7b"), [])
+
+
+def test_context_beyond_the_model_is_refused() -> None:
+    card = load_card("gpt3-7b")
+    decode_iteration(card, batch(card.max_context))
+    with pytest.raises(InputError, match=rf"request 1 .* {card.max_context + 1} tokens"):
+        decode_iteration(card, batch(1, card.max_context + 1))
+
+
+@pytest.mark.parametrize("layers", [0, -1])
+def test_layers_must_be_positive(layers: int) -> None:
+    with pytest.raises(InputError, match="at least 1"):
+        decode_iteration(load_card("gpt3-7b"), batch(1), layers=layers)
+
+
+def test_tp_that_does_not_divide_is_refused_with_those_that_do() -> None:
+    with pytest.raises(InputError, match=r"kv_heads \(8\) cannot be shared by tp 16.*1, 2, 4, 8"):
+        decode_iteration(load_card("llama-3-8b"), batch(1), tp=16)
+
+
+def test_a_model_fits_exactly_its_need_and_not_a_byte_less() -> None:
+    card, requests = load_card("gpt3-7b"), batch(*CONTEXTS)
+    need = memory_need(card, requests)
+    assert fits_memory(card, requests, None, None, need.total_bytes) == need
+    with pytest.raises(InputError, match=r"gpt3-7b .*GiB on each device \(weights .*, KV .*\)"):
+        fits_memory(card, requests, None, None, need.total_bytes - 1)
+
+
+def test_refusal_names_the_sizes_in_gib() -> None:
+    card, gib = load_card("gpt3-175b"), 2**30
+    need = memory_need(card, batch(2048), 1, 1)
+    with pytest.raises(InputError) as caught:
+        fits_memory(card, batch(2048), 1, 1, 32 * gib)
+    message = str(caught.value)
+    for size in (need.total_bytes, need.weights_bytes, need.kv_bytes, 32 * gib):
+        assert f"{size / gib:.2f}" in message
+
+
+def test_kv_need_is_the_cache_of_the_devices_layers() -> None:
+    card = load_card("gpt3-30b")
+    per_token = 2 * card.kv_heads // card.tp * card.head_dim * card.kv_dtype_bytes
+    assert memory_need(card, batch(*CONTEXTS)).kv_bytes == TOTAL * per_token * (
+        card.layers // card.pp
+    )
+
+
+def test_vocabulary_is_cut_over_the_devices_and_rounded_up() -> None:
+    card = load_card("gpt3-7b")
+    one_more = card.model_copy(update={"vocab": card.vocab + card.tp})
+    row = card.hidden * card.dtype_bytes
+    assert card.vocab % card.tp == 1  # so that up and down differ
+    blocks = decode_iteration(card, batch(1)).weight_bytes
+    rows = card.vocab // card.tp + 1
+    outside = rows * row + card.max_context * row + card.norm_parameters * card.dtype_bytes
+    assert memory_need(card, batch(1)).weights_bytes == blocks + outside
+    assert memory_need(one_more, batch(1)).weights_bytes == blocks + outside + row
+
+
+def test_untied_output_layer_is_a_second_table_unless_another_stage_has_it() -> None:
+    untied = load_card("llama-3-8b")
+    tied = untied.model_copy(update={"tied_embeddings": True})
+    table = untied.vocab * untied.hidden * untied.dtype_bytes
+    extra = {
+        pp: memory_need(untied, batch(1), 1, pp).weights_bytes
+        - memory_need(tied, batch(1), 1, pp).weights_bytes
+        for pp in (1, 2)
+    }
+    assert extra == {1: table, 2: 0}
+
+
+def _iteration(*operators: Operator, contexts: tuple[int, ...] = (1,)) -> Iteration:
+    return Iteration(
+        model="m",
+        phase="decode",
+        tokens=1,
+        contexts=contexts,
+        requests=batch(1),
+        operators=operators,
+        layers=1,
+        tp=1,
+        pp=1,
+        dtype_bytes=2,
+        kv_dtype_bytes=2,
+    )
+
+
+def test_an_iteration_out_of_dependency_order_cannot_be_made() -> None:
+    first = Operator(name="a", kind=OperatorKind.NORM)
+    second = Operator(name="b", kind=OperatorKind.NORM, depends_on=("a",))
+    assert _iteration(first, second).has("b")
+    with pytest.raises(ValueError, match="'b' depends on 'a'"):
+        _iteration(second, first)
+
+
+def test_an_iteration_with_a_name_twice_cannot_be_made() -> None:
+    operator = Operator(name="a", kind=OperatorKind.NORM)
+    with pytest.raises(ValueError, match="'a' is there twice"):
+        _iteration(operator, operator)
+
+
+def test_an_iteration_needs_a_context_for_each_request() -> None:
+    with pytest.raises(ValueError, match="2 contexts for 1 requests"):
+        _iteration(contexts=(1, 2))
+
+
+def test_asking_for_an_operator_that_is_not_there() -> None:
+    with pytest.raises(KeyError, match="qkv"):
+        _iteration().operator("qkv")
+
+
+# (card field, changed value) -> every field of a card must move some number of the iteration or
+# of the memory need: a value without effect is a bug.
+KNOBS = {
+    "layers": 64,
+    "hidden": 8192,
+    "heads": 64,
+    "kv_heads": 16,
+    "head_dim": 64,
+    "ffn_hidden": 32768,
+    "ffn_gated": False,
+    "activation": "relu",
+    "norm": "layernorm",
+    "bias": True,
+    "rope": False,
+    "vocab": 1000,
+    "tied_embeddings": True,
+    "dtype_bytes": 1,
+    "kv_dtype_bytes": 1,
+    "tp": 2,
+    "pp": 2,
+}
+
+
+@pytest.mark.parametrize("field", KNOBS)
+def test_no_field_of_a_card_is_without_effect(field: str) -> None:
+    before = load_card("llama-3-8b")
+    after = ModelCard.model_validate({**before.model_dump(), field: KNOBS[field]})
+    requests = batch(*CONTEXTS)
+    assert (decode_iteration(before, requests), memory_need(before, requests)) != (
+        decode_iteration(after, requests),
+        memory_need(after, requests),
+    )
+
+
+def test_the_knobs_are_all_fields_but_the_labels_and_the_limit() -> None:
+    assert set(KNOBS) == set(ModelCard.model_fields) - {"name", "source", "max_context"}
