@@ -25,6 +25,7 @@ from pimsim.hardware.dram.layout import (
     Q_ROW,
     Q_SEQ,
     Q_WRITE,
+    STRIDE,
     WINDOW_SLOT,
 )
 from pimsim.hardware.dram.rules import Command
@@ -46,14 +47,13 @@ ACT, PRE, RD, WR = (int(c) for c in (Command.ACT, Command.PRE, Command.RD, Comma
 @njit(cache=True, inline="always")
 def earliest(ch: Any, p: Any, command: int, bank: int) -> int:
     """First cycle at which ``command`` may go to ``bank``, under the rules of every level."""
-    commands = p.commands
     rank = bank >> p.rank_shift
     group = p.group_node + (bank >> p.group_shift)
     return max(
-        max(ch.ready[command], ch.ready[(1 + rank) * commands + command]),
+        max(ch.ready[command], ch.ready[(1 + rank) * STRIDE + command]),
         max(
-            ch.ready[group * commands + command],
-            ch.ready[(p.bank_node + bank) * commands + command],
+            ch.ready[group * STRIDE + command],
+            ch.ready[(p.bank_node + bank) * STRIDE + command],
         ),
     )
 
@@ -61,14 +61,13 @@ def earliest(ch: Any, p: Any, command: int, bank: int) -> int:
 @njit(cache=True)
 def apply_rules(ch: Any, p: Any, cycle: int, command: int, bank: int, n: int) -> None:
     """Bar what ``command`` at ``cycle`` bars; ``n``: dot products of a composite command."""
-    commands = p.commands
     rank = bank >> p.rank_shift
     for i in range(p.first[command], p.first[command + 1]):
         level, then = p.rules[i, 0], p.rules[i, 1]
         at = cycle + p.rules[i, 2] + p.rules[i, 3] * n
         if level == 2:
             for other in range(p.ranks):
-                slot = (1 + other) * commands + then
+                slot = (1 + other) * STRIDE + then
                 if other != rank and ch.ready[slot] < at:
                     ch.ready[slot] = at
             continue
@@ -80,7 +79,7 @@ def apply_rules(ch: Any, p: Any, cycle: int, command: int, bank: int, n: int) ->
             node = 1 + rank
         else:
             node = 0
-        slot = node * commands + then
+        slot = node * STRIDE + then
         if ch.ready[slot] < at:
             ch.ready[slot] = at
     for w in range(p.n_windows):
@@ -90,32 +89,32 @@ def apply_rules(ch: Any, p: Any, cycle: int, command: int, bank: int, n: int) ->
             at_slot = ch.window[base] + 1
             ch.window[base + at_slot] = cycle
             ch.window[base] = at_slot % p.windows[w, 1]
-            slot = (1 + rank) * commands + command
+            slot = (1 + rank) * STRIDE + command
             at = ch.window[base + 1 + ch.window[base]] + p.windows[w, 2]
             if ch.ready[slot] < at:
                 ch.ready[slot] = at
 
 
 @njit(cache=True, inline="always")
-def complete(ticket: Any, number: int, done: int) -> None:
+def complete(board: Any, number: int, done: int) -> None:
     """One of the things that ticket ``number`` waits for came at ``done``."""
-    ticket[number, 0] -= 1
-    if ticket[number, 1] < done:
-        ticket[number, 1] = done
+    board.ticket[number, 0] -= 1
+    if board.ticket[number, 1] < done:
+        board.ticket[number, 1] = done
 
 
 @njit(cache=True, inline="always")
-def log_command(ch: Any, log: Any, cycle: int, command: int, bank: int, row: int) -> None:
+def log_command(ch: Any, board: Any, cycle: int, command: int, bank: int, row: int) -> None:
     """Write a command to the log, if one is kept and has room."""
-    if log.shape[0] > 1:
-        at = log[0, 0] + 1
-        if at < log.shape[0]:
-            log[at, 0] = cycle
-            log[at, 1] = ch.index
-            log[at, 2] = command
-            log[at, 3] = bank
-            log[at, 4] = row
-        log[0, 0] = at
+    if board.log_limit > 0:
+        at = board.logged
+        if at < board.log_limit:
+            board.log[at, 0] = cycle
+            board.log[at, 1] = ch.index
+            board.log[at, 2] = command
+            board.log[at, 3] = bank
+            board.log[at, 4] = row
+        board.logged = at + 1
 
 
 @njit(cache=True)
@@ -132,7 +131,7 @@ def _count_open(ch: Any, p: Any, cycle: int, bank: int, change: int) -> None:
 
 @njit(cache=True)
 def open_row(
-    ch: Any, p: Any, request: Any, cycle: int, bank: int, row: int, buffer: int
+    ch: Any, p: Any, cycle: int, bank: int, row: int, buffer: int
 ) -> None:  # fmt: skip
     """``row`` is now in row buffer ``buffer`` (0 normal, 1 PIM) of ``bank``."""
     _count_open(ch, p, cycle, bank, 1)
@@ -143,13 +142,13 @@ def open_row(
     read, write = -1, -1
     entry = ch.bank[bank, B_HEAD]
     while entry >= 0 and (read < 0 or write < 0):
-        if request[entry, Q_ROW] == row:
-            if request[entry, Q_WRITE] == 1:
+        if ch.request[entry, Q_ROW] == row:
+            if ch.request[entry, Q_WRITE] == 1:
                 if write < 0:
                     write = entry
             elif read < 0:
                 read = entry
-        entry = request[entry, Q_NEXT]
+        entry = ch.request[entry, Q_NEXT]
     ch.bank[bank, B_HIT_RD] = read
     ch.bank[bank, B_HIT_WR] = write
     if ch.bank[bank, B_LEN] > 0:
@@ -170,23 +169,25 @@ def close_row(ch: Any, p: Any, cycle: int, bank: int, buffer: int) -> None:
 
 
 @njit(cache=True, inline="always")
-def unlink(ch: Any, request: Any, bank: int, entry: int, cycle: int) -> None:
+def unlink(ch: Any, bank: int, entry: int, cycle: int) -> None:
     """Take ``entry``, a row hit that goes now, out of its bank's queue; find the next hit."""
-    row, is_write = request[entry, Q_ROW], request[entry, Q_WRITE]
-    after = request[entry, Q_NEXT]
+    row, is_write = ch.request[entry, Q_ROW], ch.request[entry, Q_WRITE]
+    after = ch.request[entry, Q_NEXT]
     head = ch.bank[bank, B_HEAD]
     if head == entry:
         ch.bank[bank, B_HEAD] = after
         if after < 0:
             ch.bank[bank, B_TAIL] = -1
     else:
-        while request[head, Q_NEXT] != entry:
-            head = request[head, Q_NEXT]
-        request[head, Q_NEXT] = after
+        while ch.request[head, Q_NEXT] != entry:
+            head = ch.request[head, Q_NEXT]
+        ch.request[head, Q_NEXT] = after
         if after < 0:
             ch.bank[bank, B_TAIL] = head
-    while after >= 0 and (request[after, Q_ROW] != row or request[after, Q_WRITE] != is_write):
-        after = request[after, Q_NEXT]
+    while after >= 0 and (
+        ch.request[after, Q_ROW] != row or ch.request[after, Q_WRITE] != is_write
+    ):
+        after = ch.request[after, Q_NEXT]
     ch.bank[bank, B_HIT_RD + is_write] = after
     left = ch.bank[bank, B_LEN] - 1
     ch.bank[bank, B_LEN] = left
@@ -195,7 +196,7 @@ def unlink(ch: Any, request: Any, bank: int, entry: int, cycle: int) -> None:
 
 @njit(cache=True)
 def bank_candidate(
-    ch: Any, p: Any, request: Any, bank: int, cycle: int, may_open: bool, may_close: bool
+    ch: Any, p: Any, bank: int, cycle: int, may_open: bool, may_close: bool
 ) -> tuple[int, int, int]:
     """``(when, command, entry)`` of what ``bank`` does next: at ``cycle`` if it can, else later.
 
@@ -207,12 +208,12 @@ def bank_candidate(
     if row < 0:
         if not may_open:
             return INFINITY, ACT, head
-        if p.row_buffers == 2 and ch.bank[bank, B_PIM_ROW] == request[head, Q_ROW]:
+        if p.row_buffers == 2 and ch.bank[bank, B_PIM_ROW] == ch.request[head, Q_ROW]:
             return INFINITY, ACT, head  # one row never sits in both buffers
         return earliest(ch, p, ACT, bank), ACT, head
     read, write = ch.bank[bank, B_HIT_RD], ch.bank[bank, B_HIT_WR]
     when, command, entry = INFINITY, PRE, head
-    if request[head, Q_ROW] != row and may_close:
+    if ch.request[head, Q_ROW] != row and may_close:
         hits = read >= 0 or write >= 0
         if not hits or ch.bank[bank, B_HITS] >= p.hit_cap:
             when = earliest(ch, p, PRE, bank)
@@ -224,7 +225,7 @@ def bank_candidate(
             when, command, entry = at, RD, read
     if write >= 0:
         at = earliest(ch, p, WR, bank)
-        older = read < 0 or request[write, Q_SEQ] < request[read, Q_SEQ]
+        older = read < 0 or ch.request[write, Q_SEQ] < ch.request[read, Q_SEQ]
         if (at <= cycle and (when > cycle or older)) or (when > cycle and at < when):
             when, command, entry = at, WR, write
     return when, command, entry

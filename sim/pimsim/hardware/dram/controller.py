@@ -64,16 +64,16 @@ PIM_QUEUE = 128
 
 @njit(cache=True)
 def _issue(
-    ch: Any, p: Any, request: Any, ticket: Any, log: Any, cycle: int, command: int, bank: int,
+    ch: Any, p: Any, board: Any, cycle: int, command: int, bank: int,
     entry: int,
 ) -> None:  # fmt: skip
     """Issue a command of a bank queue."""
     ch.counter[C_COMMANDS + command] += 1
     ch.last_cmd = cycle
-    log_command(ch, log, cycle, command, bank, request[entry, Q_ROW])
+    log_command(ch, board, cycle, command, bank, ch.request[entry, Q_ROW])
     apply_rules(ch, p, cycle, command, bank, 0)
     if command == ACT:
-        open_row(ch, p, request, cycle, bank, request[entry, Q_ROW], 0)
+        open_row(ch, p, cycle, bank, ch.request[entry, Q_ROW], 0)
         return
     if command == PRE:
         close_row(ch, p, cycle, bank, 0)
@@ -83,23 +83,23 @@ def _issue(
         ch.counter[C_ROW_HITS] += 1
     ch.bank[bank, B_HITS] = hits + 1
     ch.counter[C_BUS_BUSY] += p.nbl
-    unlink(ch, request, bank, entry, cycle)
+    unlink(ch, bank, entry, cycle)
     if command == RD:
         done = cycle + p.read_delay
-        answered = 1 + request[entry, Q_MERGED]
+        answered = 1 + ch.request[entry, Q_MERGED]
         ch.counter[C_READS] += answered
-        ch.counter[C_READ_LATENCY] += answered * done - request[entry, Q_ARRIVAL]
+        ch.counter[C_READ_LATENCY] += answered * done - ch.request[entry, Q_ARRIVAL]
         ch.last_done = max(ch.last_done, done)
-        group = request[entry, Q_GROUP]
+        group = ch.request[entry, Q_GROUP]
         if group >= 0:
-            complete(ticket, group, done)
-            if request[entry, Q_BLOCK] >= 0:
-                complete(ticket, request[entry, Q_BLOCK], done)
-    free_request(ch, p, request, entry)
+            complete(board, group, done)
+            if ch.request[entry, Q_BLOCK] >= 0:
+                complete(board, ch.request[entry, Q_BLOCK], done)
+    free_request(ch, p, entry)
 
 
 @njit(cache=True)
-def _try_refresh(ch: Any, p: Any, log: Any, cycle: int) -> bool:
+def _try_refresh(ch: Any, p: Any, board: Any, cycle: int) -> bool:
     """Bring the refresh that is due: close the rank's banks one by one, then REF."""
     rank = ch.ref_first
     ch.in_ref = 1
@@ -116,7 +116,7 @@ def _try_refresh(ch: Any, p: Any, log: Any, cycle: int) -> bool:
         closed = False
         if earliest(ch, p, command, bank) <= cycle:
             ch.counter[C_COMMANDS + command] += 1
-            log_command(ch, log, cycle, command, bank, -1)
+            log_command(ch, board, cycle, command, bank, -1)
             apply_rules(ch, p, cycle, command, bank, 0)
             close_row(ch, p, cycle, bank, buffer)
             return True
@@ -126,7 +126,7 @@ def _try_refresh(ch: Any, p: Any, log: Any, cycle: int) -> bool:
         if earliest(ch, p, REF, bank) > cycle:
             return False
     ch.counter[C_COMMANDS + REF] += 1
-    log_command(ch, log, cycle, REF, first, -1)
+    log_command(ch, board, cycle, REF, first, -1)
     apply_rules(ch, p, cycle, REF, first, 0)
     ch.in_ref = 0
     ch.ref_pending -= 1
@@ -151,89 +151,79 @@ def _banks_blocked(ch: Any, p: Any) -> bool:
 
 
 @njit(cache=True)
-def _scan(
-    ch: Any, p: Any, request: Any, ticket: Any, log: Any, cycle: int, paired: int
-) -> int:  # fmt: skip
-    """Issue the first command that is ready, banks in turn; 1 if it was a column command, 0 if
-    a row command, -1 if none. ``paired``: the kind that already went this cycle, or -1; a second
-    command must be of the other kind."""
-    banks = p.banks
+def _scan(ch: Any, p: Any, board: Any, cycle: int, paired: int, steps: int) -> tuple[int, int]:
+    """Issue the first command that is ready, banks in turn.
+
+    Returns its kind (1 a column command, 0 a row command, -1 none) and how many of the next
+    ``steps`` banks were not looked at. ``paired``: the kind that already went this cycle, or
+    -1; a second command must be of the other kind.
+    """
+    mask = p.banks - 1
     turn = ch.turn
-    frozen = -1
-    if ch.in_ref == 1:
-        frozen = ch.ref_first
-    may_open, may_close = True, True
-    if p.has_pim == 1 and ch.pim_slack > 0 and ch.pim_avail > ch.pim_head:
-        may_open = ch.pim_slack > p.trcdwr
-        may_close = ch.pim_slack > p.trp + p.trcdwr
-    for step in range(1, banks + 1):
-        bank = (turn + step) & (banks - 1)
+    frozen = ch.ref_first if ch.in_ref == 1 else -1
+    # beside waiting PIM commands a row may only be opened or closed if the refresh is far enough
+    limited = p.has_pim == 1 and ch.pim_slack > 0 and ch.pim_avail > ch.pim_head
+    may_open = not limited or ch.pim_slack > p.trcdwr
+    may_close = not limited or ch.pim_slack > p.trp + p.trcdwr
+    for step in range(1, steps + 1):
+        bank = (turn + step) & mask
         if ch.wake[bank] > cycle:
             continue
-        if bank >> p.rank_shift == frozen:
+        if bank >> p.rank_shift == frozen or (ch.pim_gwriting == 1 and bank == GWRITE_BANK):
             continue
-        if ch.pim_gwriting == 1 and bank == GWRITE_BANK:
-            continue
-        when, command, entry = bank_candidate(ch, p, request, bank, cycle, may_open, may_close)
+        when, command, entry = bank_candidate(ch, p, bank, cycle, may_open, may_close)
         if when > cycle:
             if may_open and may_close:
                 ch.wake[bank] = when
             continue
         ch.turn = bank
-        column = 1 if command == RD or command == WR else 0
-        if column == paired:
-            return -1
-        if not (may_open and may_close and ch.pim_slack == 0) and (
-            p.has_pim == 1 and ch.pim_slack > 0 and ch.pim_avail > ch.pim_head
-        ):
-            if command == ACT:
+        column = 1 if command in (RD, WR) else 0
+        if column != paired:
+            if limited and command == ACT:
                 ch.pim_slack -= p.trcdwr
-            elif command == PRE:
+            elif limited and command == PRE:
                 ch.pim_slack -= p.trp
-        _issue(ch, p, request, ticket, log, cycle, command, bank, entry)
-        return column
-    return -1
+            _issue(ch, p, board, cycle, command, bank, entry)
+            return column, steps - step
+        return -1, 0
+    return -1, 0
 
 
 @njit(cache=True)
-def _select(ch: Any, p: Any, book: Any, cycle: int) -> int:
-    """Issue this cycle's command: PIM first, then the bank queues. As ``_scan`` answers."""
-    request, ticket, log = book.request, book.ticket, book.log
+def _select(ch: Any, p: Any, board: Any, cycle: int) -> tuple[int, int]:
+    """Issue this cycle's command: PIM first, then the bank queues. Answers as ``_scan``."""
     if p.has_pim == 1 and ch.pim_skip == 0:
         waiting = ch.pim_avail - ch.pim_head
-        refreshing = ch.in_ref == 1
         if p.row_buffers == 2:
-            if waiting > 0 and not refreshing:
-                if ch.pim_next <= cycle:
-                    command, bank = pim_poll(ch, p, book.program, cycle)
-                    if command >= 0:
-                        pim_issue(ch, p, book, cycle, command, bank)
-                        return 0
-                if ch.pim_slack < p.slack:
-                    return -1
-        elif waiting > 0 or ch.pim_mode == 1:
+            turn = waiting > 0 and ch.in_ref == 0
+            alone = ch.pim_slack < p.slack
+        else:
             # one row buffer: normal requests and PIM take turns, never together
-            if ch.waiting == 0 or ch.pim_mode == 1:
-                if waiting > 0 and not refreshing and ch.pim_next <= cycle:
-                    command, bank = pim_poll(ch, p, book.program, cycle)
-                    if command >= 0:
-                        pim_issue(ch, p, book, cycle, command, bank)
-                        return 0
-                return -1
+            turn = ch.pim_mode == 1 or (waiting > 0 and ch.waiting == 0)
+            alone = True
+        if turn:
+            if waiting > 0 and ch.in_ref == 0 and ch.pim_next <= cycle:
+                command, bank = pim_poll(ch, p, board, cycle)
+                if command >= 0:
+                    pim_issue(ch, p, board, cycle, command, bank)
+                    return 0, p.banks
+                alone = p.row_buffers == 1 or ch.pim_slack < p.slack
+            if alone:
+                return -1, 0
     if ch.waiting == 0:
-        return -1
-    return _scan(ch, p, request, ticket, log, cycle, -1)
+        return -1, 0
+    return _scan(ch, p, board, cycle, -1, p.banks)
 
 
 @njit(cache=True)
-def _transfer(ch: Any, p: Any, request: Any, program: Any, cycle: int) -> None:
+def _transfer(ch: Any, p: Any, board: Any, cycle: int) -> None:
     """Move one request to its bank, or one PIM instruction to the PIM command queue."""
     start_drain(ch, p)
     draining = ch.drain > 0
     if p.has_pim == 1:
         available = ch.pim_avail
         waiting = available - ch.pim_head
-        offered = available < ch.pim_end and program[available, P_READY] <= cycle
+        offered = available < ch.pim_end and board.program[available, P_READY] <= cycle
         if p.row_buffers == 2:
             if offered and (
                 not (draining and waiting >= 2)
@@ -253,15 +243,14 @@ def _transfer(ch: Any, p: Any, request: Any, program: Any, cycle: int) -> None:
             return
     if draining:
         if ch.movable[1] > 0:
-            move_to_bank(ch, p, request, cycle, 1)
+            move_to_bank(ch, p, cycle, 1)
     elif ch.movable[0] > 0:
-        move_to_bank(ch, p, request, cycle, 0)
+        move_to_bank(ch, p, cycle, 0)
 
 
 @njit(cache=True)
-def controller_cycle(ch: Any, p: Any, book: Any, cycle: int) -> None:
+def controller_cycle(ch: Any, p: Any, board: Any, cycle: int) -> None:
     """What the controller does in one cycle."""
-    request, ticket, program, log = book.request, book.ticket, book.program, book.log
     if cycle >= ch.ref_due:
         if ch.ref_pending == 0:
             ch.ref_first = ch.ref_rank
@@ -270,14 +259,14 @@ def controller_cycle(ch: Any, p: Any, book: Any, cycle: int) -> None:
         ch.ref_due += p.ref_interval
     if ch.pim_gwriting == 1 and cycle >= ch.pim_gwrite_done:
         ch.pim_gwriting = 0
-    kind = -1
-    if ch.ref_pending > 0 and _try_refresh(ch, p, log, cycle):
-        kind = 0
-    if kind < 0:
-        kind = _select(ch, p, book, cycle)
+    if ch.ref_pending > 0 and _try_refresh(ch, p, board, cycle):
+        kind, unseen = 0, p.banks
+    else:
+        kind, unseen = _select(ch, p, board, cycle)
     if kind >= 0 and p.dual_command == 1 and ch.waiting > 0:
-        _scan(ch, p, request, ticket, log, cycle, kind)
-    _transfer(ch, p, request, program, cycle)
+        # what was not ready before the first command is not ready after it
+        _scan(ch, p, board, cycle, kind, unseen)
+    _transfer(ch, p, board, cycle)
 
 
 @njit(cache=True)
@@ -302,7 +291,7 @@ def _refresh_next(ch: Any, p: Any) -> int:
 
 
 @njit(cache=True)
-def next_cycle(ch: Any, p: Any, program: Any, cycle: int) -> int:
+def next_cycle(ch: Any, p: Any, board: Any, cycle: int) -> int:
     """First cycle after ``cycle`` at which this channel can do anything by itself."""
     after = cycle + 1
     draining = ch.drain > 0
@@ -326,7 +315,7 @@ def next_cycle(ch: Any, p: Any, program: Any, cycle: int) -> int:
         if available < ch.pim_end:
             room = waiting < 2 or (dual and ch.queued[0] == 0)
             if (room or (not dual)) and waiting < PIM_QUEUE and not (draining and not dual):
-                when = min(when, program[available, P_READY])
+                when = min(when, board.program[available, P_READY])
         blocked = _banks_blocked(ch, p)
         if waiting > 0 and frozen < 0 and ch.pim_skip == 0:
             if dual or ch.waiting == 0 or ch.pim_mode == 1:
@@ -334,14 +323,14 @@ def next_cycle(ch: Any, p: Any, program: Any, cycle: int) -> int:
         if ch.pim_gwriting == 1:
             when = min(when, ch.pim_gwrite_done)
     if not blocked and ch.waiting > 0:
-        gwriting = ch.pim_gwriting == 1
-        for bank in range(p.banks):
-            if ch.wake[bank] < when:
-                if bank >> p.rank_shift == frozen:
-                    continue
-                if gwriting and bank == GWRITE_BANK:
-                    continue
-                when = ch.wake[bank]
+        if frozen < 0 and ch.pim_gwriting == 0:
+            for bank in range(p.banks):
+                when = min(when, ch.wake[bank])
+        else:
+            for bank in range(p.banks):
+                held = ch.pim_gwriting == 1 and bank == GWRITE_BANK
+                if not held and bank >> p.rank_shift != frozen:
+                    when = min(when, ch.wake[bank])
     return int(max(when, after))
 
 
@@ -353,69 +342,67 @@ def _field(p: Any, at: int, burst: int) -> int:
 
 @njit(cache=True)
 def _take(
-    ch: Any, p: Any, request: Any, cycle: int, write: int, burst: int, group: int, block: int
+    ch: Any, p: Any, cycle: int, write: int, burst: int, group: int, block: int
 ) -> None:  # fmt: skip
     """Admit the request for ``burst``, counted within the channel."""
     bank = _field(p, F_RANK, burst) << p.rank_shift
     bank += (_field(p, F_GROUP, burst) << p.group_shift) + _field(p, F_BANK, burst)
-    admit(ch, p, request, cycle, write, bank, _field(p, F_ROW, burst), group, block, burst)
+    admit(ch, p, cycle, write, bank, _field(p, F_ROW, burst), group, block, burst)
 
 
 @njit(cache=True)
-def feed(ch: Any, p: Any, book: Any, cycle: int) -> None:
+def feed(ch: Any, p: Any, board: Any, cycle: int) -> None:
     """Take this cycle's request from the streams, and one of PIM's writes."""
-    request, ticket, segment = book.request, book.ticket, book.segment
     at = ch.seg
-    if at < ch.seg_end and segment[at, S_READY] <= cycle:
-        write = segment[at, S_WRITE]
+    if at < ch.seg_end and board.segment[at, S_READY] <= cycle:
+        write = board.segment[at, S_WRITE]
         depth = p.write_depth if write == 1 else p.read_depth
         if ch.queued[write] < depth:
             position = ch.seg_pos
-            burst = segment[at, S_FIRST] + position * segment[at, S_STRIDE]
-            block = segment[at, S_BLOCK]
+            burst = board.segment[at, S_FIRST] + position * board.segment[at, S_STRIDE]
+            block = board.segment[at, S_BLOCK]
             if block >= 0:
-                whole = (position << p.channel_width) + segment[at, S_LANE]
-                block += whole // segment[at, S_BLOCK_LEN]
-            group = segment[at, S_GROUP]
-            _take(ch, p, request, cycle, write, burst, group, block)
+                whole = (position << p.channel_width) + board.segment[at, S_LANE]
+                block += whole // board.segment[at, S_BLOCK_LEN]
+            group = board.segment[at, S_GROUP]
+            _take(ch, p, cycle, write, burst, group, block)
             if write == 1:
-                complete(ticket, group, cycle + 1)
+                complete(board, group, cycle + 1)
             position += 1
-            if position == segment[at, S_COUNT]:
+            if position == board.segment[at, S_COUNT]:
                 ch.seg = at + 1
                 position = 0
             ch.seg_pos = position
     if ch.pw_len > 0 and ch.queued[1] < p.write_depth:
         ch.pw_len -= 1
-        _take(ch, p, request, cycle, 1, ch.pw_burst, -1, -1)
+        _take(ch, p, cycle, 1, ch.pw_burst, -1, -1)
         ch.pw_burst += 1
 
 
 @njit(cache=True, inline="always")
-def _feed_next(ch: Any, p: Any, segment: Any, cycle: int) -> int:
+def _feed_next(ch: Any, p: Any, board: Any, cycle: int) -> int:
     """Next cycle at which ``feed`` has something to take and room for it."""
     if ch.pw_len > 0 and ch.queued[1] < p.write_depth:
         return cycle + 1
     at = ch.seg
     if at >= ch.seg_end:
         return INFINITY
-    write = segment[at, S_WRITE]
+    write = board.segment[at, S_WRITE]
     depth = p.write_depth if write == 1 else p.read_depth
     if ch.queued[write] >= depth:
         return INFINITY
-    return max(cycle + 1, segment[at, S_READY])
+    return max(cycle + 1, board.segment[at, S_READY])
 
 
 @njit(cache=True)
-def run_channel(ch: Any, p: Any, book: Any, until: int) -> None:
+def run_channel(ch: Any, p: Any, board: Any, until: int) -> None:
     """Simulate channel ``ch`` up to, not including, cycle ``until``."""
-    segment, program = book.segment, book.program
     cycle = ch.now
     while cycle < until:
-        feed(ch, p, book, cycle)
-        controller_cycle(ch, p, book, cycle)
-        again = _feed_next(ch, p, segment, cycle)
+        feed(ch, p, board, cycle)
+        controller_cycle(ch, p, board, cycle)
+        again = _feed_next(ch, p, board, cycle)
         if again > cycle + 1:
-            again = min(again, next_cycle(ch, p, program, cycle))
+            again = min(again, next_cycle(ch, p, board, cycle))
         cycle = again
     ch.now = cycle

@@ -7,7 +7,7 @@ two-dimensional arrays whose columns are named here.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +17,7 @@ from pimsim.config.memory import MemoryConfig
 from pimsim.config.pim import PimConfig
 from pimsim.hardware.dram.rules import COMMANDS, RuleTables, evaluate_delay
 
-__all__ = ["INFINITY", "Book", "make_book", "make_channels", "make_parameters"]
+__all__ = ["INFINITY", "make_board", "make_channels", "make_parameters"]
 
 INFINITY = 1 << 60
 """Later than any cycle of any run."""
@@ -31,6 +31,13 @@ MAX_WINDOW = 32
 WINDOW_SLOT = MAX_WINDOW + 2
 FILTER = 4096
 """Slots of the filter that finds requests for one burst."""
+MAX_REQUESTS = 8192
+MAX_TICKETS = 1 << 21
+MAX_SEGMENTS = 1 << 17
+MAX_INSTRUCTIONS = 1 << 22
+MAX_LOG = 1 << 22
+STRIDE = 16
+"""Places a node has for commands: a power of two above their number."""
 MAX_NODES = 1 + MAX_RANKS + 2 * MAX_BANKS
 
 # a bank ------------------------------------------------------------------------------------
@@ -120,9 +127,8 @@ CHANNEL = np.dtype(
         ("ref_pending", _I),  # refreshes due and not issued
         ("ref_first", _I),  # rank of the first of them
         ("in_ref", _I),  # that rank's queues are frozen for REF
-        ("free", _I),  # first free request entry
-        ("pool_first", _I),  # this channel's request entries
-        ("pool_last", _I),
+        ("free", _I),  # first free request entry, -1 if none
+        ("pool_used", _I),  # request entries ever used
         ("seq", _I),  # requests moved to the banks, for first come first served
         ("seg", _I),  # stream segment under way
         ("seg_end", _I),
@@ -151,7 +157,8 @@ CHANNEL = np.dtype(
         ("bank", _I, (MAX_BANKS, N_BANK)),
         ("queue", _I, (2, MAX_QUEUE)),  # read and write queue: entries in order of arrival
         ("window", _I, (MAX_WINDOWS * MAX_RANKS * WINDOW_SLOT,)),
-        ("ready", _I, (MAX_NODES * len(COMMANDS),)),  # first cycle a node allows a command
+        ("request", _I, (MAX_REQUESTS, N_REQUEST)),  # under way
+        ("ready", _I, (MAX_NODES * STRIDE,)),  # first cycle a node allows a command
         ("seen", np.int32, (2 * FILTER,)),  # reads and writes under way by hash of their burst
     ],
     align=True,
@@ -166,7 +173,6 @@ PARAMETERS = np.dtype(
         ("banks", _I),  # of the channel
         ("group_node", _I),  # first node of the bank groups
         ("bank_node", _I),
-        ("commands", _I),
         ("read_delay", _I),
         ("nbl", _I),
         ("hit_cap", _I),
@@ -204,20 +210,18 @@ PARAMETERS = np.dtype(
 """What a memory and a PIM design mean to the kernel."""
 
 
-class Book(NamedTuple):
-    """What the channels are asked to do, and what became of it."""
-
-    request: Ints
-    """(entries, N_REQUEST): requests under way; each channel has its own range."""
-    ticket: Ints
-    """(tickets, 2): how much is still to come, and the cycle of the last that came."""
-    segment: Ints
-    """(segments, N_SEGMENT): streams, each channel's one after the other."""
-    program: Ints
-    """(instructions, N_INSTRUCTION): PIM programs, each channel's one after the other."""
-    log: Ints
-    """(entries + 1, 5): cycle, channel, command, bank, row of each command; entry 0 counts
-    them. One entry: nothing is logged."""
+BOARD = np.dtype(
+    [
+        ("log_limit", _I),  # commands that the log may hold; 0: none is kept
+        ("logged", _I),
+        ("ticket", _I, (MAX_TICKETS, 2)),  # what is still to come, cycle of the last that came
+        ("segment", _I, (MAX_SEGMENTS, N_SEGMENT)),  # streams, each channel's in a row
+        ("program", _I, (MAX_INSTRUCTIONS, N_INSTRUCTION)),  # PIM, each channel's in a row
+        ("log", _I, (MAX_LOG, 5)),  # cycle, channel, command, bank, row
+    ],
+    align=True,
+)
+"""What the channels are asked to do, and what became of it."""
 
 
 def _channel_fields(memory: MemoryConfig, text: str) -> dict[str, tuple[int, int]]:
@@ -252,6 +256,8 @@ def make_parameters(
     replay needs. Raises ``InputError`` where the memory is larger than the kernel's records."""
     org, t, controller = memory.organization, memory.timings, memory.controller
     p = np.zeros(1, dtype=PARAMETERS)
+    queued = org.ranks * org.banks * controller.bank_queue_depth
+    _bounded(queued, MAX_REQUESTS - 2 * MAX_QUEUE, "places in the bank queues of a channel")
     refresh = controller.refresh == "all-bank"
     values = {
         "ranks": _bounded(org.ranks, MAX_RANKS, "memory.organization.ranks"),
@@ -260,7 +266,6 @@ def make_parameters(
         "banks": _bounded(org.ranks * org.banks, MAX_BANKS, "banks of a channel"),
         "group_node": 1 + org.ranks,
         "bank_node": 1 + org.ranks + org.ranks * org.bank_groups,
-        "commands": len(COMMANDS),
         "read_delay": t["CL"] + t["nBL"],
         "nbl": t["nBL"],
         "hit_cap": controller.row_hit_cap,
@@ -311,12 +316,8 @@ def make_parameters(
 def make_channels(memory: MemoryConfig, p: Records) -> Records:
     """All channels idle, all banks closed, cycle 0; shape (channels,)."""
     channels = np.zeros(memory.organization.channels, dtype=CHANNEL)
-    entries = _entries(memory)
-    for index, channel in enumerate(channels):
-        channel["index"] = index
-        channel["pool_first"] = index * entries
-        channel["pool_last"] = (index + 1) * entries
-        channel["free"] = index * entries
+    channels["index"] = np.arange(len(channels))
+    channels["free"] = -1
     channels["wake"] = INFINITY
     channels["bank"][:, :, [B_ROW, B_PIM_ROW, B_HEAD, B_TAIL, B_HIT_RD, B_HIT_WR]] = -1
     channels["ref_due"] = p[0]["ref_interval"]
@@ -327,24 +328,8 @@ def make_channels(memory: MemoryConfig, p: Records) -> Records:
     return channels
 
 
-def _entries(memory: MemoryConfig) -> int:
-    """Requests that one channel can have under way."""
-    org, controller = memory.organization, memory.controller
-    queues = controller.read_queue_depth + controller.write_queue_depth
-    return queues + org.ranks * org.banks * controller.bank_queue_depth
-
-
-def make_book(memory: MemoryConfig, tickets: int = 1, log_entries: int = 0) -> Book:
-    """Nothing asked for yet. Logs up to ``log_entries`` commands."""
-    entries = _entries(memory)
-    total = entries * memory.organization.channels
-    request = np.full((total, N_REQUEST), -1, dtype=np.int64)
-    request[:, Q_NEXT] = np.arange(1, total + 1)
-    request[entries - 1 :: entries, Q_NEXT] = -1
-    return Book(
-        request=request,
-        ticket=np.zeros((tickets, 2), dtype=np.int64),
-        segment=np.zeros((1, N_SEGMENT), dtype=np.int64),
-        program=np.zeros((1, N_INSTRUCTION), dtype=np.int64),
-        log=np.zeros((log_entries + 1, 5), dtype=np.int64),
-    )
+def make_board(log_entries: int = 0) -> Records:
+    """Nothing asked for yet; shape (1,). Logs up to ``log_entries`` commands."""
+    board = np.zeros(1, dtype=BOARD)
+    board["log_limit"] = _bounded(log_entries, MAX_LOG, "commands to log")
+    return board

@@ -34,6 +34,7 @@ from pimsim.hardware.dram.layout import (
     P_OP,
     P_READS,
     P_ROW,
+    STRIDE,
     X_ACTIVATE,
     X_COMPUTE,
     X_GWRITE,
@@ -55,13 +56,13 @@ GWRITE_BANK = 0
 
 
 @njit(cache=True)
-def _estimate(ch: Any, p: Any, program: Any) -> int:
+def _estimate(ch: Any, p: Any, board: Any) -> int:
     """Cycles that the GWRITE or the tile at the head will take (NeuPIMs section 5.3: rows to
     close, groups to open two at a time under tFAW, dot products, result reads)."""
     at = ch.pim_head
-    row = program[at, P_ROW]
+    row = board.program[at, P_ROW]
     precharge = p.trtp
-    if program[at, P_OP] == GWRITE:
+    if board.program[at, P_OP] == GWRITE:
         held = ch.bank[GWRITE_BANK, B_ROW]
         cycles = p.gwrite
         if held != row:
@@ -83,19 +84,19 @@ def _estimate(ch: Any, p: Any, program: Any) -> int:
         if ready < group_banks:
             to_open += 1
             to_close += wrong
-    comps = max(program[at, P_COMPS], p.comp_pipeline)
+    comps = max(board.program[at, P_COMPS], p.comp_pipeline)
     cycles = to_close * precharge + p.tfaw * (to_open // 2 - 1) + p.trcd
-    cycles += p.tccd_s * comps + p.tccd_l * (program[at, P_READS] - 1)
+    cycles += p.tccd_s * comps + p.tccd_l * (board.program[at, P_READS] - 1)
     return int(cycles)
 
 
 @njit(cache=True)
-def _clear_of_refresh(ch: Any, p: Any, program: Any, cycle: int) -> int:
+def _clear_of_refresh(ch: Any, p: Any, board: Any, cycle: int) -> int:
     """Slack in cycles between the head's estimated end and the next refresh; 0 or less: wait."""
-    left = ch.ref_due - cycle
+    left = ch.ref_due - cycle - 1
     if p.avoid_refresh == 0:
         return int(max(left, 1))
-    return int(left - _estimate(ch, p, program))
+    return int(left - _estimate(ch, p, board))
 
 
 @njit(cache=True)
@@ -112,10 +113,9 @@ def _gwrite_next(ch: Any, p: Any, row: int) -> tuple[int, int]:
 @njit(cache=True)
 def _all_banks(ch: Any, p: Any, command: int) -> int:
     """First cycle at which every bank of the channel allows ``command``."""
-    commands = p.commands
     when = 0
     for node in range(p.bank_node + p.banks):
-        when = max(when, ch.ready[node * commands + command])
+        when = max(when, ch.ready[node * STRIDE + command])
     return when
 
 
@@ -167,19 +167,19 @@ def _compute_next(ch: Any, p: Any, cycle: int, op: int) -> tuple[int, int, int]:
 
 
 @njit(cache=True)
-def pim_poll(ch: Any, p: Any, program: Any, cycle: int) -> tuple[int, int]:
+def pim_poll(ch: Any, p: Any, board: Any, cycle: int) -> tuple[int, int]:
     """``(command, bank)`` that the PIM queue issues at ``cycle``, or ``(-1, 0)``.
 
     Sets ``R_PIM_NEXT`` to a cycle before which the answer stays the same.
     """
     at = ch.pim_head
-    op, row = program[at, P_OP], program[at, P_ROW]
+    op, row = board.program[at, P_OP], board.program[at, P_ROW]
     if ch.pim_gwriting == 1:
         if op != GWRITE or ch.pim_gwrite_done < INFINITY:
             ch.pim_next = ch.pim_gwrite_done
             return -1, 0
     elif op == GWRITE or op == HEADER:
-        slack = _clear_of_refresh(ch, p, program, cycle)
+        slack = _clear_of_refresh(ch, p, board, cycle)
         ch.pim_slack = max(slack, 0)
         if slack <= 0:
             ch.pim_skip = 1
@@ -223,26 +223,25 @@ def _account(ch: Any, cycle: int, cause: int) -> None:
 
 
 @njit(cache=True)
-def _finish(program: Any, ticket: Any, at: int, done: int) -> None:
+def _finish(board: Any, at: int, done: int) -> None:
     """Instruction ``at`` is complete at ``done``."""
-    complete(ticket, program[at, P_GROUP], done)
-    if program[at, P_MARK] >= 0:
-        complete(ticket, program[at, P_MARK], done)
+    complete(board, board.program[at, P_GROUP], done)
+    if board.program[at, P_MARK] >= 0:
+        complete(board, board.program[at, P_MARK], done)
 
 
 @njit(cache=True)
 def pim_issue(
-    ch: Any, p: Any, book: Any, cycle: int, command: int, bank: int
+    ch: Any, p: Any, board: Any, cycle: int, command: int, bank: int
 ) -> None:  # fmt: skip
     """Issue ``command`` for the PIM queue's head."""
-    request, ticket, program, log = book.request, book.ticket, book.program, book.log
     buffers = p.row_buffers
     at = ch.pim_head
-    row, comps = program[at, P_ROW], program[at, P_COMPS]
+    row, comps = board.program[at, P_ROW], board.program[at, P_COMPS]
     ch.counter[C_COMMANDS + command] += 1
     ch.last_cmd = cycle
     ch.pim_next = cycle + 1
-    log_command(ch, log, cycle, command, bank, row)
+    log_command(ch, board, cycle, command, bank, row)
     if command == HEADER:
         _account(ch, cycle, X_HEADER)
         ch.pim_head += 1
@@ -255,18 +254,18 @@ def pim_issue(
         ch.counter[C_COMP_COLUMNS] += comps
         ch.counter[C_BUS_BUSY] += p.nbl
         ch.pim_head += 1
-        _finish(program, ticket, at, done)
+        _finish(board, at, done)
         return
     apply_rules(ch, p, cycle, command, bank, 0)
     if command == ACT:
-        open_row(ch, p, request, cycle, bank, row, 0)
+        open_row(ch, p, cycle, bank, row, 0)
         _account(ch, cycle, X_GWRITE)
     elif command == PRE or command == PIM_PRE:
         close_row(ch, p, cycle, bank, buffers - 1 if command == PIM_PRE else 0)
-        _account(ch, cycle, X_GWRITE if program[at, P_OP] == GWRITE else X_PRECHARGE)
+        _account(ch, cycle, X_GWRITE if board.program[at, P_OP] == GWRITE else X_PRECHARGE)
     elif command == G_ACT:
         for other in range(bank, bank + (1 << p.group_shift)):
-            open_row(ch, p, request, cycle, other, row, buffers - 1)
+            open_row(ch, p, cycle, other, row, buffers - 1)
         first = ch.counter[C_COMMANDS + G_ACT] == 1
         _account(ch, cycle, X_ACTIVATE if first else X_TFAW)
     elif command == GWRITE:
@@ -274,7 +273,7 @@ def pim_issue(
         ch.pim_gwrite_done = cycle + p.gwrite
         ch.pim_next = cycle + p.gwrite
         ch.pim_head += 1
-        _finish(program, ticket, at, cycle + p.gwrite)
+        _finish(board, at, cycle + p.gwrite)
     elif command == COMP:
         _account(ch, cycle, X_COMPUTE)
         ch.counter[C_COMP_COLUMNS] += 1
@@ -287,14 +286,14 @@ def pim_issue(
         if ch.pim_step == comps:
             ch.pim_step = 0
             ch.pim_head += 1
-            _finish(program, ticket, at, cycle)
+            _finish(board, at, cycle)
     elif command == READRES:
         _account(ch, cycle, X_COMPUTE)
         ch.counter[C_BUS_BUSY] += p.nbl
         ch.pim_first_comp = 1
         ch.pim_head += 1
-        _finish(program, ticket, at, cycle + p.read_delay)
-        if program[at, P_LAST] == 1:
+        _finish(board, at, cycle + p.read_delay)
+        if board.program[at, P_LAST] == 1:
             ch.pim_mode = 0
             ch.pim_row = -1
             ch.pim_slack = 0

@@ -45,18 +45,18 @@ def _slot(key: int, write: int) -> int:
 
 
 @njit(cache=True)
-def _find(ch: Any, request: Any, key: int, write: int) -> int:
+def _find(ch: Any, key: int, write: int) -> int:
     """Entry under way for burst ``key``, -1 if none."""
-    for entry in range(ch.pool_first, ch.pool_last):
-        if request[entry, Q_KEY] == key and request[entry, Q_WRITE] == write:
+    for entry in range(ch.pool_used):
+        if ch.request[entry, Q_KEY] == key and ch.request[entry, Q_WRITE] == write:
             return entry
     return -1
 
 
 @njit(cache=True)
-def _merge(ch: Any, p: Any, request: Any, cycle: int, write: int, key: int) -> bool:
+def _merge(ch: Any, p: Any, cycle: int, write: int, key: int) -> bool:
     """Answer a request from one under way: a write over a write, a read of either."""
-    if ch.seen[_slot(key, 1)] > 0 and _find(ch, request, key, 1) >= 0:
+    if ch.seen[_slot(key, 1)] > 0 and _find(ch, key, 1) >= 0:
         if write == 1:
             ch.counter[C_MERGED_WRITES] += 1
         else:
@@ -66,37 +66,41 @@ def _merge(ch: Any, p: Any, request: Any, cycle: int, write: int, key: int) -> b
         ch.last_done = max(ch.last_done, cycle + 1)
         return True
     if write == 0 and ch.seen[_slot(key, 0)] > 0:
-        entry = _find(ch, request, key, 0)
+        entry = _find(ch, key, 0)
         if entry >= 0:
             ch.counter[C_MERGED_READS] += 1
-            request[entry, Q_MERGED] += 1
+            ch.request[entry, Q_MERGED] += 1
             # its latency runs from its own arrival; RD closes the sum of both
-            request[entry, Q_ARRIVAL] += cycle
+            ch.request[entry, Q_ARRIVAL] += cycle
             return True
     return False
 
 
 @njit(cache=True)
 def admit(
-    ch: Any, p: Any, request: Any, cycle: int, write: int, bank: int, row: int,
+    ch: Any, p: Any, cycle: int, write: int, bank: int, row: int,
     group: int, block: int, key: int,
 ) -> None:  # fmt: skip
     """Put a request into its queue; the caller has seen that there is room."""
     if p.merge == 1:
-        if _merge(ch, p, request, cycle, write, key):
+        if _merge(ch, p, cycle, write, key):
             return
         ch.seen[_slot(key, write)] += 1
     entry = ch.free
-    ch.free = request[entry, Q_NEXT]
-    request[entry, Q_NEXT] = -1
-    request[entry, Q_ROW] = row
-    request[entry, Q_WRITE] = write
-    request[entry, Q_GROUP] = group
-    request[entry, Q_BLOCK] = block
-    request[entry, Q_KEY] = key
-    request[entry, Q_ARRIVAL] = cycle
-    request[entry, Q_BANK] = bank
-    request[entry, Q_MERGED] = 0
+    if entry >= 0:
+        ch.free = ch.request[entry, Q_NEXT]
+    else:
+        entry = ch.pool_used
+        ch.pool_used = entry + 1
+    ch.request[entry, Q_NEXT] = -1
+    ch.request[entry, Q_ROW] = row
+    ch.request[entry, Q_WRITE] = write
+    ch.request[entry, Q_GROUP] = group
+    ch.request[entry, Q_BLOCK] = block
+    ch.request[entry, Q_KEY] = key
+    ch.request[entry, Q_ARRIVAL] = cycle
+    ch.request[entry, Q_BANK] = bank
+    ch.request[entry, Q_MERGED] = 0
     ch.queue[write, ch.queued[write]] = entry
     ch.queued[write] += 1
     ch.bank[bank, B_RQ_WAIT + write] += 1
@@ -105,16 +109,16 @@ def admit(
 
 
 @njit(cache=True, inline="always")
-def free_request(ch: Any, p: Any, request: Any, entry: int) -> None:
+def free_request(ch: Any, p: Any, entry: int) -> None:
     """Return a finished request's entry to the pool; its bank's queue has room again."""
     if p.merge == 1:
-        key, write = request[entry, Q_KEY], request[entry, Q_WRITE]
+        key, write = ch.request[entry, Q_KEY], ch.request[entry, Q_WRITE]
         ch.seen[_slot(key, write)] -= 1
-    request[entry, Q_KEY] = -1
-    request[entry, Q_NEXT] = ch.free
+    ch.request[entry, Q_KEY] = -1
+    ch.request[entry, Q_NEXT] = ch.free
     ch.free = entry
     ch.waiting -= 1
-    bank = request[entry, Q_BANK]
+    bank = ch.request[entry, Q_BANK]
     if ch.bank[bank, B_LEN] == p.bank_depth - 1:
         ch.movable[0] += ch.bank[bank, B_RQ_WAIT]
         ch.movable[1] += ch.bank[bank, B_RQ_WAIT + 1]
@@ -130,13 +134,13 @@ def start_drain(ch: Any, p: Any) -> None:
 
 
 @njit(cache=True)
-def move_to_bank(ch: Any, p: Any, request: Any, cycle: int, write: int) -> None:
+def move_to_bank(ch: Any, p: Any, cycle: int, write: int) -> None:
     """Move the oldest request whose bank queue has room."""
     depth = p.bank_depth
     length = ch.queued[write]
     at = 0
     while at < length:
-        bank = request[ch.queue[write, at], Q_BANK]
+        bank = ch.request[ch.queue[write, at], Q_BANK]
         if ch.bank[bank, B_LEN] < depth:
             break
         at += 1
@@ -145,21 +149,21 @@ def move_to_bank(ch: Any, p: Any, request: Any, cycle: int, write: int) -> None:
     entry = ch.queue[write, at]
     if write == 1:
         if p.merge == 1:
-            key = request[entry, Q_KEY]
-            if ch.seen[_slot(key, 0)] > 0 and _find(ch, request, key, 0) >= 0:
+            key = ch.request[entry, Q_KEY]
+            if ch.seen[_slot(key, 0)] > 0 and _find(ch, key, 0) >= 0:
                 ch.drain = 0  # the older read goes first
                 return
         ch.drain -= 1
     for i in range(at, length - 1):
         ch.queue[write, i] = ch.queue[write, i + 1]
     ch.queued[write] = length - 1
-    request[entry, Q_SEQ] = ch.seq
+    ch.request[entry, Q_SEQ] = ch.seq
     ch.seq += 1
     tail = ch.bank[bank, B_TAIL]
     if tail < 0:
         ch.bank[bank, B_HEAD] = entry
     else:
-        request[tail, Q_NEXT] = entry
+        ch.request[tail, Q_NEXT] = entry
     ch.bank[bank, B_TAIL] = entry
     ch.bank[bank, B_LEN] += 1
     ch.bank[bank, B_RQ_WAIT + write] -= 1
@@ -169,7 +173,7 @@ def move_to_bank(ch: Any, p: Any, request: Any, cycle: int, write: int) -> None:
         ch.movable[0] -= ch.bank[bank, B_RQ_WAIT]
         ch.movable[1] -= ch.bank[bank, B_RQ_WAIT + 1]
     row = ch.bank[bank, B_ROW]
-    if row >= 0 and request[entry, Q_ROW] == row:
+    if row >= 0 and ch.request[entry, Q_ROW] == row:
         if ch.bank[bank, B_HIT_RD + write] < 0:
             ch.bank[bank, B_HIT_RD + write] = entry
             ch.wake[bank] = min(ch.wake[bank], cycle + 1)

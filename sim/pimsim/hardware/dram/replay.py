@@ -23,9 +23,8 @@ from pimsim.hardware.dram.layout import (
     C_READS,
     C_ROW_HITS,
     INFINITY,
-    Book,
     Records,
-    make_book,
+    make_board,
     make_channels,
     make_parameters,
 )
@@ -56,11 +55,12 @@ class ReplayResult:
 
 @njit(cache=True)
 def _replay(
-    channels: Any, parameters: Any, book: Any, channel: Any, bank: Any, row: Any, write: Any,
+    channels: Any, parameters: Any, boards: Any, channel: Any, bank: Any, row: Any, write: Any,
     key: Any, arrival: Any,
 ) -> int:  # fmt: skip
     """All channels in lockstep, since one full queue holds up the whole trace."""
     p = parameters[0]
+    board = boards[0]
     depth = (p.read_depth, p.write_depth)
     total = len(channel)
     at, cycle = 0, 0
@@ -70,7 +70,7 @@ def _replay(
             ch = channels[channel[at]]
             if ch.queued[write[at]] >= depth[write[at]]:
                 break
-            admit(ch, p, book.request, cycle, write[at], bank[at], row[at], -1, -1, key[at])
+            admit(ch, p, cycle, write[at], bank[at], row[at], -1, -1, key[at])
             ch.now = min(ch.now, cycle)
             at += 1
             offered += 1
@@ -79,8 +79,8 @@ def _replay(
         for c in range(len(channels)):
             ch = channels[c]
             if ch.now <= cycle:
-                controller_cycle(ch, p, book, cycle)
-                ch.now = next_cycle(ch, p, book.program, cycle)
+                controller_cycle(ch, p, board, cycle)
+                ch.now = next_cycle(ch, p, board, cycle)
             soonest = min(soonest, ch.now)
             busy = busy or ch.waiting > 0 or ch.queued[0] > 0 or ch.drain > 0
         if at < total:
@@ -106,21 +106,23 @@ def replay(
     """
     parameters = make_parameters(memory, None, compile_rules(memory, None), merge=True)
     channels = make_channels(memory, parameters)
-    book = make_book(memory, log_entries=log_entries)
+    board = make_board(log_entries)
     mapping = AddressMap.parse(memory.address_map, memory.organization)
     bursts = np.asarray(addresses, dtype=np.int64) // memory.organization.burst_bytes
     where = mapping.decode(bursts)
     if arrivals is None:
         arrivals = np.zeros(len(bursts), dtype=np.int64)
     _replay(
-        channels, parameters, book, where.channel, where.bank, where.row,
+        channels, parameters, board, where.channel, where.bank, where.row,
         np.asarray(writes, dtype=np.int64), bursts,
         np.maximum.accumulate(np.asarray(arrivals, dtype=np.int64)) + 1,
     )  # fmt: skip
-    return _summarise(memory, channels, book, len(bursts))
+    return _summarise(memory, channels, board, len(bursts))
 
 
-def _summarise(memory: MemoryConfig, channels: Records, book: Book, requests: int) -> ReplayResult:
+def _summarise(
+    memory: MemoryConfig, channels: Records, board: Records, requests: int
+) -> ReplayResult:
     counter = channels["counter"]
     cycles = int(max(channels["last_done"].max(), channels["last_cmd"].max())) + 1
     open_now, since, active = (channels["rank"][:, :, i] for i in range(3))
@@ -137,5 +139,5 @@ def _summarise(memory: MemoryConfig, channels: Records, book: Book, requests: in
         avg_read_latency_cycles=latency / reads if reads else 0.0,
         active_rank_cycles=int(active_cycles.sum()),
         bytes_moved=requests * memory.organization.burst_bytes,
-        log=book.log[1 : book.log[0, 0] + 1],
+        log=board["log"][0, : min(int(board["logged"][0]), int(board["log_limit"][0]))].copy(),
     )

@@ -1,0 +1,416 @@
+"""The memory of one device: streams and PIM programs in, completion times out.
+
+All channels share nothing but the work they are given, so each is simulated by itself, in windows
+that end before anything of one channel could concern another: no group of requests can be complete
+before the end of the window (its slowest channel still has too many requests left), and no softmax
+that follows a PIM result can have issued its writes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from pimsim.config.errors import InputError
+from pimsim.config.memory import MemoryConfig
+from pimsim.config.pim import PimConfig
+from pimsim.hardware.dram.address import AddressMap
+from pimsim.hardware.dram.controller import run_channel
+from pimsim.hardware.dram.layout import (
+    INFINITY,
+    MAX_INSTRUCTIONS,
+    MAX_SEGMENTS,
+    MAX_TICKETS,
+    N_SEGMENT,
+    P_GROUP,
+    P_MARK,
+    P_OP,
+    P_READY,
+    S_BLOCK,
+    S_BLOCK_LEN,
+    S_COUNT,
+    S_FIRST,
+    S_GROUP,
+    S_LANE,
+    S_READY,
+    S_STRIDE,
+    S_WRITE,
+    make_board,
+    make_channels,
+    make_parameters,
+)
+from pimsim.hardware.dram.rules import Command, compile_rules
+
+__all__ = ["After", "Group", "MemorySystem", "Scatter", "Stream"]
+
+Ints = NDArray[np.int64]
+BLOCK_BYTES = 32 * 1024
+"""Arrival of a stream is known block by block: one 128x128 tile of 2-byte elements."""
+
+
+@dataclass(frozen=True)
+class Stream:
+    """Consecutive bursts of the device's linear address space."""
+
+    first_burst: int
+    bursts: int
+    write: bool = False
+    track_blocks: bool = False
+    """Record the arrival of each block of ``BLOCK_BYTES``."""
+
+
+@dataclass(frozen=True)
+class Scatter:
+    """Bursts within one channel: ``count`` from ``first``, ``stride`` apart (channel's index)."""
+
+    channel: int
+    first: int
+    count: int
+    stride: int = 1
+    write: bool = True
+
+
+@dataclass(frozen=True)
+class After:
+    """What the vector units do with PIM results: one entry for each (request, head), in order.
+
+    An operation starts when its results are read, its turn has come (one a cycle) and a unit is
+    free; ``bursts`` of its output are then written, to its own channel or over all channels.
+    """
+
+    duration: Ints
+    bursts: Ints
+    channel: Ints
+    units: int
+    """Vector units; 0: they never queue."""
+    spread: bool
+
+
+@dataclass
+class Group:
+    """Requests that complete together. ``done_cycle`` is set once they have."""
+
+    ticket: int
+    cycles_each: int
+    """Least cycles between two completions on one channel."""
+    blocks: tuple[int, int] = (0, 0)
+    marks: tuple[int, int] = (0, 0)
+    after: After | None = None
+    is_pim: bool = False
+    done_cycle: int = -1
+    block_cycles: Ints = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+    """Arrival of each block of the tracked stream."""
+    vector_busy_cycles: int = 0
+
+
+# columns of the after-state: next mark, next write, last issue, latest finish, spread counter,
+# unit cycles used
+N_AFTER = 6
+
+
+@njit(cache=True)
+def _settle(
+    channels: Any, board: Any, now: int, first: int, info: Any, finish: Any, after: Any,
+    unit_free: Any, spread: bool,
+) -> None:  # fmt: skip
+    """Schedule the vector work whose PIM results are there, and hand over its writes."""
+    total = len(finish)
+    while after[0] < total and board.ticket[first + after[0], 0] == 0:
+        mark = after[0]
+        start = max(board.ticket[first + mark, 1], after[2] + 1)
+        if len(unit_free) > 0:
+            unit = 0
+            for i in range(1, len(unit_free)):
+                if unit_free[i] < unit_free[unit]:
+                    unit = i
+            start = max(start, unit_free[unit])
+            unit_free[unit] = start + info[mark, 0]
+        after[2] = start
+        after[5] += info[mark, 0]
+        finish[mark] = start + info[mark, 0]
+        after[3] = max(after[3], finish[mark])
+        after[0] = mark + 1
+    while after[1] < after[0] and finish[after[1]] <= now:
+        mark = after[1]
+        for _ in range(info[mark, 1]):
+            if spread:
+                target = after[4] % len(channels)
+                after[4] += 1
+            else:
+                target = info[mark, 2]
+            channels[target].pw_len += 1
+            channels[target].now = min(channels[target].now, now)
+        after[1] = mark + 1
+
+
+@njit(cache=True)
+def _bound(channels: Any, board: Any, now: int, ticket: int, each: int) -> int:
+    """A cycle before which the group cannot be complete; exact once nothing is left."""
+    bound = 0
+    for c in range(len(channels)):
+        left = board.ticket[ticket + c, 0]
+        if left > 0:
+            bound = max(bound, now + 1 + (left - 1) * each)
+        else:
+            bound = max(bound, board.ticket[ticket + c, 1])
+    return bound
+
+
+@njit(cache=True)
+def _advance(
+    channels: Any, parameters: Any, boards: Any, now: int, until: int, groups: Any,
+    pim_group: int, first_mark: int, info: Any, finish: Any, after: Any, unit_free: Any,
+    spread: bool, lookahead: int,
+) -> tuple[int, int]:  # fmt: skip
+    """Simulate until a group is complete or ``until``; ``(cycle, index of the group or -1)``.
+
+    ``groups``: (groups, 2) ticket and least cycles of each completion.
+    """
+    p, board = parameters[0], boards[0]
+    while True:
+        horizon = until
+        fired, fired_at = -1, INFINITY
+        for g in range(len(groups)):
+            bound = _bound(channels, board, now, groups[g, 0], groups[g, 1])
+            if g == pim_group:
+                total = len(finish)
+                if after[1] < total:
+                    bound = max(bound, now + 1)
+                    if after[0] > after[1]:
+                        bound = max(bound, finish[after[0] - 1])
+                    horizon = min(horizon, now + lookahead)
+                else:
+                    bound = max(bound, after[3])
+                    for c in range(len(channels)):
+                        if channels[c].pw_len > 0:
+                            bound = max(bound, now + channels[c].pw_len)
+            if bound <= now and fired < 0:
+                fired, fired_at = g, bound
+            horizon = min(horizon, max(bound, now + 1))
+        if fired >= 0 or now >= until:
+            return now, fired
+        for c in range(len(channels)):
+            if channels[c].now < horizon:
+                run_channel(channels[c], p, board, horizon)
+        now = horizon
+        if pim_group >= 0:
+            _settle(channels, board, now, first_mark, info, finish, after, unit_free, spread)
+
+
+class MemorySystem:
+    """All channels of a device at ``command`` fidelity."""
+
+    def __init__(
+        self, memory: MemoryConfig, pim: PimConfig | None = None, log_entries: int = 0
+    ) -> None:
+        self.memory = memory
+        self.pim = pim
+        self.parameters = make_parameters(memory, pim, compile_rules(memory, pim))
+        self.channels = make_channels(memory, self.parameters)
+        self.board = make_board(log_entries)
+        self.now = 0
+        """Cycle of tCK up to which everything is simulated."""
+        self._active: list[Group] = []
+        self._next_ticket = 0
+        self._next_segment = 0
+        self._next_instruction = 0
+        mapping = AddressMap.parse(memory.stream_map, memory.organization)
+        self._channel_bit = mapping.position["ch"]
+        self._channel_width = mapping.width["ch"]
+        self._pim_state: dict[str, Any] = self._no_after()
+
+    @property
+    def active(self) -> bool:
+        """Whether any submitted group is not complete."""
+        return bool(self._active)
+
+    def _tickets(self, count: int) -> int:
+        """A range of ``count`` tickets; they are used in turn, long after the last use."""
+        if count > MAX_TICKETS // 2:
+            raise InputError(f"{count} transfers at once; the kernel has room for {MAX_TICKETS // 2}")
+        if self._next_ticket + count > MAX_TICKETS:
+            self._next_ticket = 0
+        first = self._next_ticket
+        self._next_ticket += count
+        self.board["ticket"][0, first : first + count] = 0
+        return first
+
+    def _share(self, burst: int) -> Ints:
+        """How many bursts below ``burst`` each channel has, shape (channels,)."""
+        channel = np.arange(len(self.channels), dtype=np.int64)
+        low, width = self._channel_bit, self._channel_width
+        whole = (burst >> (low + width)) << low
+        rest = (burst & ((1 << (low + width)) - 1)) - (channel << low)
+        return whole + np.clip(rest, 0, 1 << low)
+
+    def submit(
+        self, start: int, streams: Sequence[Stream], scatters: Sequence[Scatter] = ()
+    ) -> Group:
+        """Queue ``streams``, then ``scatters``, behind what the NPU side has queued before."""
+        count = len(self.channels)
+        ticket = self._tickets(count)
+        left = np.zeros(count, dtype=np.int64)
+        rows: list[Ints] = []
+        blocks = (0, 0)
+        for stream in streams:
+            first = self._share(stream.first_burst)
+            share = self._share(stream.first_burst + stream.bursts) - first
+            row = np.zeros((count, N_SEGMENT), dtype=np.int64)
+            row[:, S_WRITE] = int(stream.write)
+            row[:, S_FIRST] = first
+            row[:, S_COUNT] = share
+            row[:, S_STRIDE] = 1
+            row[:, S_BLOCK] = -1
+            row[:, S_BLOCK_LEN] = 1
+            if stream.track_blocks:
+                length = max(BLOCK_BYTES // self.memory.organization.burst_bytes, 1)
+                number = -(-stream.bursts // length)
+                block = self._tickets(number)
+                blocks = (block, block + number)
+                sizes = np.full(number, length, dtype=np.int64)
+                sizes[-1] = stream.bursts - length * (number - 1)
+                self.board["ticket"][0, block : block + number, 0] = sizes
+                row[:, S_BLOCK] = block
+                row[:, S_BLOCK_LEN] = length
+                lane = (np.arange(count) - (stream.first_burst >> self._channel_bit)) % count
+                row[:, S_LANE] = lane
+            left += share
+            rows.append(row)
+        for scatter in scatters:
+            row = np.zeros((count, N_SEGMENT), dtype=np.int64)
+            row[scatter.channel, [S_WRITE, S_FIRST, S_COUNT, S_STRIDE, S_BLOCK, S_BLOCK_LEN]] = (
+                int(scatter.write), scatter.first, scatter.count, scatter.stride, -1, 1,
+            )  # fmt: skip
+            left[scatter.channel] += scatter.count
+            rows.append(row)
+        for row in rows:
+            row[:, S_GROUP] = ticket + np.arange(count)
+            row[:, S_READY] = start
+        self.board["ticket"][0, ticket : ticket + count, 0] = left
+        self.board["ticket"][0, ticket : ticket + count, 1] = start
+        self._append(np.stack(rows, axis=1) if rows else np.zeros((count, 0, N_SEGMENT), np.int64))
+        self._wake(start)
+        writes = any(s.write for s in streams) or any(s.write for s in scatters)
+        group = Group(ticket, 1 if writes else int(self.parameters[0]["nbl"]), blocks)
+        self._active.append(group)
+        return group
+
+    def _append(self, rows: Ints) -> None:
+        """Put segments (channels, segments, N_SEGMENT) behind those still queued."""
+        table = self.board["segment"][0]
+        channels = self.channels
+        waiting = channels["seg_end"] - channels["seg"]
+        pieces = []
+        for c in range(len(channels)):
+            new = rows[c][rows[c][:, S_COUNT] > 0]
+            if waiting[c]:
+                new = np.concatenate([table[channels["seg"][c] : channels["seg_end"][c]], new])
+            pieces.append(new)
+        sizes = np.array([len(piece) for piece in pieces])
+        total = int(sizes.sum())
+        if total > MAX_SEGMENTS // 2:
+            raise InputError(f"{total} stream segments; the kernel has room for {MAX_SEGMENTS // 2}")
+        if self._next_segment + total > MAX_SEGMENTS:
+            self._next_segment = 0
+        at = self._next_segment
+        table[at : at + total] = np.concatenate(pieces)
+        ends = at + np.cumsum(sizes)
+        channels["seg"] = ends - sizes
+        channels["seg_end"] = ends
+        self._next_segment = at + total
+
+    def _wake(self, start: int) -> None:
+        """Let every channel look again at ``start``."""
+        np.minimum(self.channels["now"], max(start, self.now), out=self.channels["now"])
+
+    def submit_pim(
+        self, start: int, programs: Sequence[Ints], marks: int, after: After | None = None
+    ) -> Group:
+        """Run a PIM program on each channel (arrays of N_INSTRUCTION columns; may be empty).
+
+        ``P_MARK`` of an instruction is the (request, head) in 0..marks-1 that its result belongs
+        to, or -1; ``P_READY`` counts from ``start``. One PIM operation runs at a time.
+        """
+        if any(group.is_pim for group in self._active):
+            raise RuntimeError("a PIM operation is under way")
+        count = len(self.channels)
+        ticket = self._tickets(count)
+        first_mark = self._tickets(max(marks, 1))
+        sizes = np.array([len(program) for program in programs])
+        total = int(sizes.sum())
+        if total > MAX_INSTRUCTIONS:
+            raise InputError(
+                f"{total} PIM instructions in one operation; the kernel has room for "
+                f"{MAX_INSTRUCTIONS}"
+            )
+        program = self.board["program"][0, :total]
+        program[:] = np.concatenate([p for p in programs if len(p)]) if total else 0
+        ends = np.cumsum(sizes)
+        channel = np.repeat(np.arange(count), sizes)
+        program[:, P_GROUP] = ticket + channel
+        program[:, P_READY] += start
+        marked = program[:, P_MARK] >= 0
+        counts = np.bincount(program[marked, P_MARK], minlength=max(marks, 1))
+        self.board["ticket"][0, first_mark : first_mark + len(counts), 0] = counts
+        program[marked, P_MARK] += first_mark
+        real = program[:, P_OP] != int(Command.HEADER)
+        left = np.bincount(channel[real], minlength=count)
+        self.board["ticket"][0, ticket : ticket + count, 0] = left
+        self.board["ticket"][0, ticket : ticket + count, 1] = start
+        channels = self.channels
+        channels["pim_head"] = channels["pim_avail"] = ends - sizes
+        channels["pim_end"] = ends
+        channels["pim_last"] = start
+        channels["pim_next"] = 0
+        channels["pim_refreshed"] = 0
+        self._wake(start)
+        group = Group(ticket, 1, marks=(first_mark, first_mark + marks), after=after, is_pim=True)
+        self._active.append(group)
+        self._pim_state = self._no_after() if after is None else self._start_after(start, after)
+        return group
+
+    def _no_after(self) -> dict[str, Any]:
+        return {
+            "info": np.zeros((0, 3), np.int64), "finish": np.zeros(0, np.int64),
+            "after": np.zeros(N_AFTER, np.int64), "unit_free": np.zeros(0, np.int64),
+            "spread": False, "lookahead": INFINITY,
+        }  # fmt: skip
+
+    def _start_after(self, start: int, after: After) -> dict[str, Any]:
+        shortest = int(after.duration.min()) if len(after.duration) else 0
+        state = np.zeros(N_AFTER, np.int64)
+        state[2] = start
+        return {
+            "info": np.stack([after.duration, after.bursts, after.channel], axis=1),
+            "finish": np.zeros(len(after.duration), np.int64),
+            "after": state,
+            "unit_free": np.full(after.units, start, np.int64),
+            "spread": after.spread,
+            "lookahead": int(self.parameters[0]["read_delay"]) + shortest,
+        }
+
+    def advance(self, until: int) -> Group | None:
+        """Simulate to the first completion of a group, or to ``until``; ``now`` tells which."""
+        groups = np.array([[g.ticket, g.cycles_each] for g in self._active], dtype=np.int64)
+        groups = groups.reshape(-1, 2)
+        pim = next((i for i, g in enumerate(self._active) if g.is_pim), -1)
+        first_mark = self._active[pim].marks[0] if pim >= 0 else 0
+        s = self._pim_state
+        self.now, fired = _advance(
+            self.channels, self.parameters, self.board, self.now, until, groups, pim, first_mark,
+            s["info"], s["finish"], s["after"], s["unit_free"], s["spread"], s["lookahead"],
+        )  # fmt: skip
+        if fired < 0:
+            return None
+        group = self._active.pop(fired)
+        group.done_cycle = self.now
+        first, last = group.blocks
+        group.block_cycles = self.board["ticket"][0, first:last, 1].copy()
+        if group.is_pim:
+            group.vector_busy_cycles = int(s["after"][5])
+        return group
