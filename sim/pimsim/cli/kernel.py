@@ -2,8 +2,354 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, Any
+
 import typer
+
+if TYPE_CHECKING:
+    from pimsim.config.memory import MemoryConfig
+    from pimsim.config.npu import SystolicConfig
+    from pimsim.hardware.dram.replay import ReplayResult
 
 __all__ = ["kernel_app"]
 
 kernel_app = typer.Typer(help="Run one timing model alone.", no_args_is_help=True)
+
+_JEDEC_COMMANDS = ("ACT", "PRE", "RD", "WR", "REF")
+"""Printed also when there were none; other commands only when they occurred."""
+
+_PJ_PER_J = 1e12
+_MAX_SIZE = 2**31 - 1
+
+JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
+
+
+@kernel_app.command("dram")
+def dram_command(
+    trace: Annotated[
+        str,
+        typer.Argument(
+            metavar="TRACE",
+            help="Lines '0xADDR READ|WRITE CYCLE', '0xADDR R|W' or 'LD|ST 0xADDR'; "
+            "'#' starts a comment; '-' is stdin.",
+        ),
+    ],
+    memory: Annotated[
+        str,
+        typer.Option(
+            "--memory", metavar="NAME|FILE", help="A preset, our YAML, or a DRAMsim3 .ini."
+        ),
+    ] = "hbm2",
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Change a value; may be repeated."),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Replay a DRAM trace, every command under every timing rule.
+
+    A request is offered at its cycle or as soon after as the controller takes it: in order, up
+    to one for each channel in a cycle.
+    """
+    config = _memory(memory, overrides or [])
+    from pimsim.hardware.dram.trace_file import read_trace
+
+    capacity = config.organization.capacity_bytes
+    if trace == "-":
+        with _stdin() as stream:
+            requests = read_trace(stream, capacity)
+    else:
+        from pathlib import Path
+
+        requests = read_trace(Path(trace), capacity)
+    from pimsim.hardware.dram.replay import replay
+
+    result = replay(config, requests.addresses, requests.writes, requests.arrivals)
+    report = _dram_report(config, result)
+    if as_json:
+        typer.echo(json.dumps(report, indent=2))
+        return
+    commands = ", ".join(f"{name} {count:,}" for name, count in report["commands"].items())
+    parts = ", ".join(f"{part} {pj:,.0f}" for part, pj in report["energy_parts_pj"].items())
+    _print_table(
+        f"{report['requests']:,} requests on {config.name}",
+        {
+            "cycles": f"{result.cycles:,} of {config.tCK / 1000:g} ns",
+            "bandwidth": f"{report['bandwidth_gbps']:.2f} GB/s",
+            "commands": commands,
+            "row hits": f"{result.row_hits:,}",
+            "read latency": f"{result.avg_read_latency_cycles:.1f} cycles on average",
+            "writes left in the queue": f"{result.undrained_writes:,}",
+            "energy": f"{report['energy_pj']:,.0f} pJ, I/O apart ({parts})",
+        },
+    )
+
+
+def _dram_report(memory: MemoryConfig, result: ReplayResult) -> dict[str, Any]:
+    """The replay as JSON. GB/s are bytes of all requests per nanosecond.
+
+    Energy is what DRAMsim3 counts, from IDD currents and without I/O, but times tCK.
+    """
+    from pimsim.config.loader import load_energy
+    from pimsim.hardware.energy.dram import DramCounts, dram_energy
+
+    org = memory.organization
+    commands = {
+        name: count for name, count in result.commands.items() if count or name in _JEDEC_COMMANDS
+    }
+    energy = dram_energy(
+        DramCounts(
+            act=commands["ACT"],
+            rd=commands["RD"],
+            wr=commands["WR"],
+            ref=commands["REF"],
+            active_rank_cycles=result.active_rank_cycles,
+            idle_rank_cycles=org.channels * org.ranks * result.cycles - result.active_rank_cycles,
+        ),
+        memory,
+        load_energy("default").config.model_copy(update={"dram_model": "currents"}),
+    )
+    return {
+        "cycles": result.cycles,
+        "commands": commands,
+        "row_hits": result.row_hits,
+        "bandwidth_gbps": result.bytes_moved / (result.cycles * memory.tCK / 1000),
+        "energy_pj": _picojoule(energy.core_j),
+        "energy_parts_pj": {
+            "activate": _picojoule(energy.activate_j),
+            "read": _picojoule(energy.read_j),
+            "write": _picojoule(energy.write_j),
+            "refresh": _picojoule(energy.refresh_j),
+            "background": _picojoule(energy.background_j),
+        },
+        "avg_read_latency_cycles": result.avg_read_latency_cycles,
+        "undrained_writes": result.undrained_writes,
+        "requests": result.requests,
+        "memory": memory.name,
+        "tck_ps": memory.tCK,
+    }
+
+
+def _picojoule(joule: float) -> float:
+    """Picojoule to a femtojoule, below which are rounding errors only."""
+    return round(joule * _PJ_PER_J, 3)
+
+
+@kernel_app.command("gemm")
+def gemm_command(
+    m: Annotated[int, typer.Argument(metavar="M", help="Rows of the activations (tokens).")],
+    n: Annotated[int, typer.Argument(metavar="N", help="Columns of the weights (outputs).")],
+    k: Annotated[int, typer.Argument(metavar="K", help="The dimension summed over.")],
+    npu: Annotated[
+        str, typer.Option(metavar="NAME", help="Hardware preset or YAML that has the arrays.")
+    ] = "neupims",
+    array: Annotated[
+        str | None, typer.Option(metavar="RxC", help="Rows and columns of an array.")
+    ] = None,
+    arrays: Annotated[
+        int | None, typer.Option(metavar="N", help="Arrays that share the product.")
+    ] = None,
+    dataflow: Annotated[
+        str | None, typer.Option(metavar="ws|os|is", help="Weights, outputs or inputs stay.")
+    ] = None,
+    preload: Annotated[
+        str | None,
+        typer.Option(
+            metavar="exposed|hidden",
+            help="exposed: SCALE-Sim's closed form. hidden: the next operand loads meanwhile.",
+        ),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Run one matrix product C[M,N] = A[M,K] B[K,N] on the systolic arrays, compute only."""
+    from pimsim.config.loader import load_npu_of
+    from pimsim.hardware.npu.gemm import plan_gemm, utilisation
+
+    rows, cols = _array(array) if array is not None else (None, None)
+    options = {
+        "rows": rows,
+        "cols": cols,
+        "arrays": arrays,
+        "dataflow": _one_of("--dataflow", dataflow, ("ws", "os", "is")),
+        "preload": _one_of("--preload", preload, ("exposed", "hidden")),
+    }
+    systolic = _systolic(load_npu_of(npu).systolic, options)
+    plan = plan_gemm(m, n, k, systolic)
+    report = {
+        "cycles": plan.cycles,
+        "utilisation": utilisation(plan, systolic),
+        "folds": plan.folds,
+        "macs": plan.macs,
+        "systolic": systolic.model_dump(mode="json"),
+    }
+    if as_json:
+        typer.echo(json.dumps(report, indent=2))
+        return
+    _print_table(
+        f"{m} x {n} x {k} on {systolic.arrays} of {systolic.rows}x{systolic.cols}, "
+        f"{systolic.dataflow}, preload {systolic.preload}",
+        {
+            "cycles": f"{plan.cycles:,}",
+            "utilisation": f"{report['utilisation']:.2%}",
+            "folds": f"{plan.folds:,}",
+            "multiply-accumulates": f"{plan.macs:,}",
+        },
+    )
+
+
+@kernel_app.command("attention")
+def attention_command(
+    pim: Annotated[str, typer.Option(metavar="NAME", help="PIM preset or YAML.")],
+    heads: Annotated[int, typer.Option(metavar="H", min=1, max=_MAX_SIZE, help="Heads.")],
+    head_dim: Annotated[
+        int, typer.Option(metavar="D", min=1, max=_MAX_SIZE, help="Dimension of a head.")
+    ],
+    context: Annotated[
+        list[int],
+        typer.Option(
+            metavar="L", min=1, max=_MAX_SIZE, help="Tokens of one request; once for each request."
+        ),
+    ],
+    memory: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME|FILE",
+            help="A preset, our YAML, or a DRAMsim3 .ini; without it hbm2-neupims, for an "
+            "-artifact PIM hbm2-neupims-artifact.",
+        ),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Decode attention of requests on one PIM channel, with no other traffic."""
+    from pimsim.config.loader import load_npu_of, load_pim
+
+    design = load_pim(pim).config
+    artifact = design.name.endswith("-artifact")
+    default_memory = "hbm2-neupims-artifact" if artifact else "hbm2-neupims"
+    config = _memory(memory or default_memory, [])
+    vector = load_npu_of("neupims-artifact-main" if artifact else "neupims").vector
+    from pimsim.mapping.attention import run_attention
+
+    result = run_attention(config, design, heads, head_dim, context, vector)
+    report = {
+        "score_cycles": result.score_cycles,
+        "value_cycles": result.value_cycles,
+        "softmax_cycles": result.softmax_cycles,
+        "commands": dict(result.commands),
+        "pim_stack": dict(result.pim_stack),
+        "pim": design.name,
+        "memory": config.name,
+    }
+    if as_json:
+        typer.echo(json.dumps(report, indent=2))
+        return
+    commands = {name: count for name, count in result.commands.items() if count}
+    plural = "" if len(context) == 1 else "s"
+    stack = {cause: cycles for cause, cycles in result.pim_stack.items() if cycles}
+    _print_table(
+        f"{len(context)} request{plural}, {heads} heads of {head_dim}, on {design.name}",
+        {
+            "score": f"{result.score_cycles:,} cycles",
+            "value": f"{result.value_cycles:,} cycles",
+            "softmax": f"{result.softmax_cycles:,} cycles",
+            "commands": ", ".join(f"{name} {count:,}" for name, count in commands.items()),
+            "PIM cycles": ", ".join(f"{cause} {cycles:,}" for cause, cycles in stack.items()),
+        },
+    )
+
+
+def _memory(name: str, overrides: Sequence[str]) -> MemoryConfig:
+    """A preset, a YAML of ours, or a DRAMsim3 ``.ini``; overrides apply to each."""
+    from pathlib import Path
+
+    from pimsim.config.loader import load_memory
+
+    path = Path(name).expanduser()
+    if path.suffix.lower() != ".ini":
+        return load_memory(name, overrides).config
+    from pydantic import ValidationError
+
+    from pimsim.config.compose import Layout, apply_override
+    from pimsim.config.memory import MemoryConfig
+    from pimsim.config.schema import explain
+    from pimsim.config.tree import parse_text, plain
+    from pimsim.hardware.dram.dramsim3_ini import read_dramsim3_ini
+
+    config = read_dramsim3_ini(path)
+    if not overrides:
+        return config
+    root = parse_text(json.dumps(config.model_dump(mode="json")), name)
+    for text in overrides:
+        root = apply_override(root, text, MemoryConfig, Layout("memory", {}))
+    try:
+        return MemoryConfig.model_validate(plain(root))
+    except ValidationError as error:
+        raise explain(error, root, MemoryConfig) from None
+
+
+def _stdin() -> Any:
+    """Standard input as text whose wrong bytes do not stop the parser before it says where."""
+    from pimsim.config.errors import InputError
+
+    try:
+        stream = open(0, encoding="utf-8-sig", errors="backslashreplace", closefd=False)  # noqa: SIM115
+    except OSError as error:
+        raise InputError(f"standard input cannot be read: {error.strerror}") from None
+    return stream
+
+
+def _array(text: str) -> tuple[int, int]:
+    """Rows and columns of ``RxC``."""
+    import re
+
+    from pimsim.config.errors import InputError
+
+    found = re.fullmatch(r"([0-9]{1,9})[xX]([0-9]{1,9})", text, re.ASCII)
+    if not found:
+        raise InputError(f"--array expects RxC, e.g. 128x128, found {text!r}")
+    return int(found[1]), int(found[2])
+
+
+def _one_of(option: str, found: str | None, allowed: Sequence[str]) -> str | None:
+    from pimsim.config.errors import InputError, near_miss
+
+    if found is not None and found not in allowed:
+        raise InputError(
+            f"{option} {found!r}{near_miss(found, allowed)}; allowed: {', '.join(allowed)}"
+        )
+    return found
+
+
+def _systolic(preset: SystolicConfig, options: Mapping[str, object]) -> SystolicConfig:
+    """The preset's arrays with the options that were given in place of its fields."""
+    from pydantic import ValidationError
+
+    from pimsim.config.errors import InputError
+    from pimsim.config.npu import SystolicConfig
+
+    given = {field: value for field, value in options.items() if value is not None}
+    try:
+        return SystolicConfig.model_validate({**preset.model_dump(), **given})
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = str(first["loc"][0])
+        option = {"rows": "--array: rows", "cols": "--array: columns"}.get(field, f"--{field}:")
+        raise InputError(f"{option} {first['input']}: {first['msg'].lower()}") from None
+
+
+def _print_table(title: str, rows: Mapping[str, str]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(show_header=False)
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, value in rows.items():
+        if value:
+            table.add_row(name, value)
+    # Names come from the user's files: brackets in them are no markup.
+    console = Console(markup=False, highlight=False)
+    console.print(title)
+    console.print(table)

@@ -46,3 +46,5 @@ class PimConfig(ConfigModel):
     together (MECHANISMS 0.4)."""
     artifact_kv_write: bool = False
     """The artifact writes attention outputs only for contexts above one row, appends no KV."""
+    artifact_one_operand_row: bool = False
+    """The artifact's GWRITE always reads the same row, which so stays open (MECHANISMS 4.1)."""

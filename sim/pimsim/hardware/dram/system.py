@@ -255,74 +255,82 @@ class MemorySystem:
         count = len(self.channels)
         ticket = self._tickets(count)
         left = np.zeros(count, dtype=np.int64)
-        rows: list[Ints] = []
+        queued: list[list[Ints]] = [[] for _ in range(count)]
         blocks = (0, 0)
         for stream in streams:
-            first = self._share(stream.first_burst)
-            share = self._share(stream.first_burst + stream.bursts) - first
-            row = np.zeros((count, N_SEGMENT), dtype=np.int64)
-            row[:, S_WRITE] = int(stream.write)
-            row[:, S_FIRST] = first
-            row[:, S_COUNT] = share
-            row[:, S_STRIDE] = 1
-            row[:, S_BLOCK] = -1
-            row[:, S_BLOCK_LEN] = 1
-            if stream.track_blocks:
-                length = max(BLOCK_BYTES // self.memory.organization.burst_bytes, 1)
-                number = -(-stream.bursts // length)
-                block = self._tickets(number)
-                blocks = (block, block + number)
-                sizes = np.full(number, length, dtype=np.int64)
-                sizes[-1] = stream.bursts - length * (number - 1)
-                self.board["ticket"][0, block : block + number, 0] = sizes
-                row[:, S_BLOCK] = block
-                row[:, S_BLOCK_LEN] = length
-                lane = (np.arange(count) - (stream.first_burst >> self._channel_bit)) % count
-                row[:, S_LANE] = lane
-            left += share
-            rows.append(row)
+            rows, tracked = self._stream_segments(stream)
+            blocks = tracked if stream.track_blocks else blocks
+            left += rows[:, S_COUNT]
+            for c in np.flatnonzero(rows[:, S_COUNT]):
+                queued[c].append(rows[c])
         for scatter in scatters:
-            row = np.zeros((count, N_SEGMENT), dtype=np.int64)
-            row[scatter.channel, [S_WRITE, S_FIRST, S_COUNT, S_STRIDE, S_BLOCK, S_BLOCK_LEN]] = (
+            row = np.zeros(N_SEGMENT, dtype=np.int64)
+            row[[S_WRITE, S_FIRST, S_COUNT, S_STRIDE, S_BLOCK, S_BLOCK_LEN]] = (
                 int(scatter.write), scatter.first, scatter.count, scatter.stride, -1, 1,
             )  # fmt: skip
             left[scatter.channel] += scatter.count
-            rows.append(row)
-        for row in rows:
-            row[:, S_GROUP] = ticket + np.arange(count)
-            row[:, S_READY] = start
+            queued[scatter.channel].append(row)
         self.board["ticket"][0, ticket : ticket + count, 0] = left
         self.board["ticket"][0, ticket : ticket + count, 1] = start
-        self._append(np.stack(rows, axis=1) if rows else np.zeros((count, 0, N_SEGMENT), np.int64))
+        self._append(queued, ticket, start)
         self._wake(start)
         writes = any(s.write for s in streams) or any(s.write for s in scatters)
         group = Group(ticket, 1 if writes else int(self.parameters[0]["nbl"]), blocks)
         self._active.append(group)
         return group
 
-    def _append(self, rows: Ints) -> None:
-        """Put segments (channels, segments, N_SEGMENT) behind those still queued."""
+    def _stream_segments(self, stream: Stream) -> tuple[Ints, tuple[int, int]]:
+        """A stream's segment on each channel, (channels, N_SEGMENT), and its blocks' tickets."""
+        count = len(self.channels)
+        first = self._share(stream.first_burst)
+        rows = np.zeros((count, N_SEGMENT), dtype=np.int64)
+        rows[:, S_WRITE] = int(stream.write)
+        rows[:, S_FIRST] = first
+        rows[:, S_COUNT] = self._share(stream.first_burst + stream.bursts) - first
+        rows[:, S_STRIDE] = 1
+        rows[:, S_BLOCK] = -1
+        rows[:, S_BLOCK_LEN] = 1
+        if not stream.track_blocks:
+            return rows, (0, 0)
+        length = max(BLOCK_BYTES // self.memory.organization.burst_bytes, 1)
+        number = -(-stream.bursts // length)
+        block = self._tickets(number)
+        sizes = np.full(number, length, dtype=np.int64)
+        sizes[-1] = stream.bursts - length * (number - 1)
+        self.board["ticket"][0, block : block + number, 0] = sizes
+        rows[:, S_BLOCK] = block
+        rows[:, S_BLOCK_LEN] = length
+        rows[:, S_LANE] = (np.arange(count) - (stream.first_burst >> self._channel_bit)) % count
+        return rows, (block, block + number)
+
+    def _append(self, queued: list[list[Ints]], ticket: int, start: int) -> None:
+        """Put segments behind those that the channels still have."""
         table = self.board["segment"][0]
         channels = self.channels
         waiting = channels["seg_end"] - channels["seg"]
-        pieces = []
-        for c in range(len(channels)):
-            new = rows[c][rows[c][:, S_COUNT] > 0]
-            if waiting[c]:
-                new = np.concatenate([table[channels["seg"][c] : channels["seg_end"][c]], new])
-            pieces.append(new)
-        sizes = np.array([len(piece) for piece in pieces])
+        sizes = waiting + np.array([len(rows) for rows in queued])
         total = int(sizes.sum())
         if total > MAX_SEGMENTS // 2:
-            raise InputError(f"{total} stream segments; the kernel has room for {MAX_SEGMENTS // 2}")
+            raise InputError(
+                f"{total} stream segments; the kernel has room for {MAX_SEGMENTS // 2}"
+            )
         if self._next_segment + total > MAX_SEGMENTS:
             self._next_segment = 0
         at = self._next_segment
-        table[at : at + total] = np.concatenate(pieces)
-        ends = at + np.cumsum(sizes)
-        channels["seg"] = ends - sizes
-        channels["seg_end"] = ends
-        self._next_segment = at + total
+        self._next_segment += total
+        for c, rows in enumerate(queued):
+            old = int(waiting[c])
+            if old:
+                first = int(channels["seg"][c])
+                table[at : at + old] = table[first : first + old].copy()
+            if rows:
+                fresh = np.array(rows)
+                fresh[:, S_GROUP] = ticket + c
+                fresh[:, S_READY] = start
+                table[at + old : at + old + len(rows)] = fresh
+            channels["seg"][c] = at
+            at += int(sizes[c])
+            channels["seg_end"][c] = at
 
     def _wake(self, start: int) -> None:
         """Let every channel look again at ``start``."""

@@ -96,6 +96,12 @@ def _emit(
     return instruction
 
 
+def _turn(row: int, wrap: tuple[int, int]) -> int:
+    """``row``, kept within the rows that GWRITE's sources take in turn."""
+    first, count = wrap
+    return first + (row - first) % count
+
+
 def _dot(composite: bool, row: int, comps: int, mark: int, last: int) -> list[list[int]]:
     """``comps`` dot products and the read of their result."""
     if composite:
@@ -108,12 +114,12 @@ def _dot(composite: bool, row: int, comps: int, mark: int, last: int) -> list[li
 
 def score_program(
     shape: AttentionShape, context: int, first_row: int, query_row: int, first_mark: int,
-    composite: bool,
+    composite: bool, wrap: tuple[int, int],
 ) -> Ints:  # fmt: skip
     """Scores of one request, (instructions, N_INSTRUCTION). Mark ``first_mark + h``: head h.
 
     Keys lie in rows from ``first_row``; the query's slices in rows from ``query_row`` of the
-    bank that GWRITE reads.
+    bank that GWRITE reads, within ``wrap`` (first of those rows, how many).
     """
     tiles = -(-context // shape.banks)
     comps = -(-shape.head_dim // shape.elements_per_comp)
@@ -125,7 +131,7 @@ def score_program(
         )
         for member in range(group):
             # every query head of a group has its own query: the buffer is filled once for each
-            pieces.append(np.array([_emit(Command.GWRITE, query_row + chunk * group + member)]))
+            pieces.append(np.array([_emit(Command.GWRITE, _turn(query_row + chunk * group + member, wrap))]))
             tile = [_emit(Command.HEADER, 0, comps * len(kv_heads), len(kv_heads))]
             for kv_head in kv_heads:
                 mark = first_mark + kv_head * group + member
@@ -141,7 +147,7 @@ def score_program(
 
 def value_program(
     shape: AttentionShape, context: int, first_row: int, weights_row: int, first_mark: int,
-    composite: bool,
+    composite: bool, wrap: tuple[int, int],
 ) -> Ints:  # fmt: skip
     """Weighted values of one request. Mark ``first_mark + h``: all results of head h."""
     tiles = -(-shape.head_dim // shape.banks)
@@ -155,7 +161,8 @@ def value_program(
             comps = -(-tokens // shape.elements_per_comp)
             # a header announces its dot products as a power of two (MECHANISMS 4.1)
             announced = 1 << (comps - 1).bit_length()
-            instructions.append(_emit(Command.GWRITE, weights_row + head * chunks + chunk))
+            source = _turn(weights_row + head * chunks + chunk, wrap)
+            instructions.append(_emit(Command.GWRITE, source))
             for tile in range(tiles):
                 row = first_row + (kv_head * tiles + tile) * chunks + chunk
                 instructions.append(_emit(Command.HEADER, row, announced, 1))

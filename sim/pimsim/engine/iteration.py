@@ -1,0 +1,78 @@
+"""One decode iteration on one device, in time."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from dataclasses import dataclass
+from typing import Any
+
+import simpy
+
+from pimsim.engine.clock import Clock
+from pimsim.engine.device import Device
+from pimsim.engine.memory import MemoryPort
+from pimsim.engine.policies import load_schedule
+from pimsim.engine.records import Recorder, StageRecord
+from pimsim.engine.units import NpuSide, PimSide
+from pimsim.hardware.dram.system import MemorySystem
+
+__all__ = ["Outcome", "run_iteration"]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What an iteration left behind, for ``result`` to read."""
+
+    device: Device
+    recorder: Recorder
+    system: MemorySystem
+    clock: Clock
+    pim: PimSide
+    time_ps: int
+
+
+def run_iteration(device: Device) -> Outcome:
+    """Run every stage of the device's schedule."""
+    config = device.config
+    clock = Clock.of(config.npu.frequency, config.memory.tCK)
+    env = simpy.Environment()
+    # two row buffers or one, the controller needs the design only if attention goes there
+    system = MemorySystem(config.memory, config.pim if device.shape is not None else None)
+    port = MemoryPort(env, system, clock)
+    recorder = Recorder()
+    npu = NpuSide(env, port, clock, config.npu, config.memory, recorder)
+    pim = PimSide(env, port, clock, recorder)
+
+    def iteration() -> Generator[simpy.Event, Any, None]:
+        for name, npu_tasks, pim_tasks in load_schedule(config.schedule.policy)(device):
+            recorder.stage = name
+            start, done = int(env.now), len(recorder.operators)
+            busy, pim_busy = recorder.npu_busy_cycles, pim.busy_ps
+            sides = []
+            if npu_tasks:
+                sides.append(env.process(npu.run(npu_tasks)))
+            if pim_tasks:
+                sides.append(env.process(pim.run(pim_tasks)))
+            npu_end = start
+            if npu_tasks:
+                yield sides[0]
+                npu_end = int(env.now)
+            if sides:
+                yield simpy.AllOf(env, sides)
+            end = int(env.now)
+            waited = clock.npu_cycle(end) - clock.npu_cycle(npu_end)
+            recorder.npu_causes["pim"] += waited
+            mine = recorder.operators[done:]
+            bound = max(
+                sum(o.bound_ps for o in mine if o.unit == "pim"),
+                sum(o.bound_ps for o in mine if o.unit != "pim"),
+            )
+            recorder.stages.append(
+                StageRecord(
+                    name, start, end, recorder.npu_busy_cycles - busy,
+                    (pim.busy_ps - pim_busy) // clock.npu_ps, bound,
+                )  # fmt: skip
+            )
+
+    env.run(until=env.process(iteration()))
+    return Outcome(device, recorder, system, clock, pim, int(env.now))

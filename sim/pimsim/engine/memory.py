@@ -1,0 +1,75 @@
+"""The memory system as a simpy process: bursts and programs in, events out.
+
+This is the one place where simpy and the command kernel meet. The process lets the kernel run to
+the next completion, or to the time of the next event of the simulation, whichever is first: until
+then nobody can submit anything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from typing import Any
+
+import numpy as np
+import simpy
+from numpy.typing import NDArray
+
+from pimsim.engine.clock import Clock
+from pimsim.hardware.dram.layout import INFINITY
+from pimsim.hardware.dram.system import After, Group, MemorySystem, Scatter, Stream
+
+__all__ = ["MemoryPort"]
+
+
+class MemoryPort:
+    """Submissions of the units to one device's memory."""
+
+    def __init__(self, env: simpy.Environment, system: MemorySystem, clock: Clock) -> None:
+        self.env = env
+        self.system = system
+        self.clock = clock
+        self._waiting: dict[int, simpy.Event] = {}
+        self._submitted = env.event()
+        env.process(self._run())
+
+    def _now(self) -> int:
+        return max(self.clock.memory_cycle(int(self.env.now)), self.system.now)
+
+    def _watch(self, group: Group) -> simpy.Event:
+        event = self.env.event()
+        self._waiting[id(group)] = event
+        if not self._submitted.triggered:
+            self._submitted.succeed()
+        return event
+
+    def transfer(
+        self, streams: Sequence[Stream], scatters: Sequence[Scatter] = ()
+    ) -> simpy.Event:
+        """Move bursts; the event's value is the completed ``Group``."""
+        return self._watch(self.system.submit(self._now(), streams, scatters))
+
+    def compute(
+        self, programs: Sequence[NDArray[np.int64]], marks: int, after: After | None
+    ) -> simpy.Event:
+        """Run a PIM operation; the event's value is the completed ``Group``."""
+        return self._watch(self.system.submit_pim(self._now(), programs, marks, after))
+
+    def _run(self) -> Generator[simpy.Event, Any, None]:
+        while True:
+            if not self.system.active:
+                self._submitted = self.env.event()
+                yield self._submitted
+            # let everybody who acts at this instant act first
+            yield self.env.timeout(0)
+            following = self.env.peek()
+            until = INFINITY
+            if following != float("inf"):
+                until = self.clock.memory_cycle(int(following))
+            if until <= self.system.now and following > self.env.now:
+                until = self.system.now + 1
+            group = self.system.advance(until)
+            delay = self.system.now * self.clock.memory_ps - int(self.env.now)
+            if delay > 0:
+                yield self.env.timeout(delay)
+            if group is not None:
+                self._waiting.pop(id(group)).succeed(group)

@@ -1,0 +1,249 @@
+"""The NPU side and the PIM side of a device as simpy processes that run tasks."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from typing import Any
+
+import numpy as np
+import simpy
+
+from pimsim.config.memory import MemoryConfig
+from pimsim.config.npu import NpuConfig
+from pimsim.engine.clock import Clock
+from pimsim.engine.memory import MemoryPort
+from pimsim.engine.records import OperatorRecord, Recorder
+from pimsim.hardware.dram.system import BLOCK_BYTES, Group
+from pimsim.mapping.tasks import GemmStep, NpuTask, PimTask
+
+__all__ = ["NpuSide", "PimSide"]
+
+Process = Generator[simpy.Event, Any, Any]
+
+
+class NpuSide:
+    """Systolic arrays, vector units, DMA and links: one task after the other."""
+
+    def __init__(
+        self, env: simpy.Environment, port: MemoryPort, clock: Clock, npu: NpuConfig,
+        memory: MemoryConfig, recorder: Recorder,
+    ) -> None:  # fmt: skip
+        self.env = env
+        self.port = port
+        self.clock = clock
+        self.npu = npu
+        self.recorder = recorder
+        org = memory.organization
+        burst_ps = memory.timings["nBL"] * memory.tCK
+        self._bytes_per_burst_slot = org.burst_bytes * org.channels
+        self._burst_ps = burst_ps
+        self._prefetched: dict[int, simpy.Event] = {}
+
+    def bandwidth_bound_ps(self, size: int) -> int:
+        """Least time that ``size`` bytes take on the data buses of all channels."""
+        return size * self._burst_ps // self._bytes_per_burst_slot
+
+    def run(self, tasks: Sequence[NpuTask]) -> Process:
+        """Run ``tasks`` in order."""
+        for number, task in enumerate(tasks):
+            start = int(self.env.now)
+            if task.steps:
+                yield from self._gemm(task, tasks[number + 1 :])
+            else:
+                yield from self._plain(task)
+            self._record(task, start)
+
+    def _charge(self, cause: str, start_ps: int) -> None:
+        """Charge the time since ``start_ps`` to ``cause``."""
+        cycles = self.clock.npu_cycle(int(self.env.now)) - self.clock.npu_cycle(start_ps)
+        self.recorder.npu_causes[cause] += cycles
+
+    def _plain(self, task: NpuTask) -> Process:
+        """Loads and stores on one side, computing on the other, the longer counts."""
+        start = int(self.env.now)
+        if task.link_ps:
+            yield self.env.timeout(task.link_ps)
+            self._charge("collective", start)
+            return
+        moved = self.port.transfer(task.streams, task.scatters) if _moves(task) else None
+        if moved is not None:
+            yield moved
+            tail = task.tail_cycles * self.clock.npu_ps
+            if tail:
+                yield self.env.timeout(tail)
+        left = task.compute_cycles * self.clock.npu_ps - (int(self.env.now) - start)
+        busy = min(task.compute_cycles, self.clock.npu_cycle(int(self.env.now) - start))
+        if left > 0:
+            yield self.env.timeout(left)
+            busy = task.compute_cycles
+        total = self.clock.npu_cycle(int(self.env.now)) - self.clock.npu_cycle(start)
+        busy = min(busy, total)
+        if task.unit == "systolic":
+            self.recorder.npu_busy_cycles += busy
+            self.recorder.npu_causes["computing"] += busy
+        else:
+            self.recorder.npu_causes["vector"] += busy
+        waited = "activations" if task.unit == "vector" else "weights"
+        self.recorder.npu_causes[waited] += total - busy
+
+    def _load(self, step: GemmStep) -> simpy.Event | None:
+        return self.port.transfer(step.loads) if step.loads else None
+
+    def _gemm(self, task: NpuTask, following: Sequence[NpuTask]) -> Process:
+        """Tile by tile: the next tile loads while one computes, if there are two buffers."""
+        steps = task.steps
+        ahead = 2 if self.npu.scratchpad.double_buffered else 1
+        loads: list[simpy.Event | None] = []
+        for number in range(min(ahead, len(steps))):
+            early = self._prefetched.pop(id(steps[number]), None)
+            loads.append(early if early is not None else self._load(steps[number]))
+        free = int(self.env.now)
+        stores: list[simpy.Event] = []
+        for number, step in enumerate(steps):
+            waiting = int(self.env.now)
+            arrived = loads[number]
+            group: Group | None = None
+            if arrived is not None:
+                group = (yield arrived) if not arrived.processed else arrived.value
+            end = self._finish(step, free, group, waiting)
+            if self.npu.prefetch_weights and number == len(steps) - 1:
+                self._prefetch(following)
+            now = int(self.env.now)
+            if end > now:
+                yield self.env.timeout(end - now)
+            free = max(end, now)
+            self._account(step, waiting)
+            if number + ahead < len(steps):
+                loads.append(self._load(steps[number + ahead]))
+            if step.stores:
+                stores.append(self.port.transfer(step.stores))
+        start = int(self.env.now)
+        for store in stores:
+            if not store.processed:
+                yield store
+        self._charge("activations", start)
+
+    def _prefetch(self, following: Sequence[NpuTask]) -> None:
+        """Start the next product's first tile while this one's last tile computes."""
+        for task in following:
+            if task.steps:
+                step = task.steps[0]
+                if step.loads and not step.inputs_first:
+                    self._prefetched[id(step)] = self.port.transfer(step.loads)
+                return
+
+    def _finish(self, step: GemmStep, free: int, group: Group | None, started: int) -> int:
+        """When the tile's last result is there: each step starts when the arrays are free for
+        it and the weights that it needs have arrived."""
+        plan = step.plan
+        gap = plan.interval_cycles.astype(np.int64) * self.clock.npu_ps
+        before = np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(gap[:-1])])
+        ready = np.full(plan.steps, free + plan.lead_cycles * self.clock.npu_ps, dtype=np.int64)
+        if group is not None and len(group.block_cycles):
+            arrived = np.maximum.accumulate(group.block_cycles) * self.clock.memory_ps
+            needed = (plan.weight_bytes_needed * step.scale).astype(np.int64)
+            block = np.minimum(-(-needed // BLOCK_BYTES) - 1, len(arrived) - 1)
+            ready = np.maximum(ready, np.where(needed > 0, arrived[np.maximum(block, 0)], 0))
+        elif group is not None:
+            ready = np.maximum(ready, group.done_cycle * self.clock.memory_ps)
+        last_start = int((before[-1] + np.maximum.accumulate(ready - before))[-1])
+        end = last_start + plan.drain_cycles * self.clock.npu_ps
+        if group is not None:
+            end = max(end, group.done_cycle * self.clock.memory_ps)
+        return end
+
+    def _account(self, step: GemmStep, start_ps: int) -> None:
+        """Split a tile's time into computing, filling or draining, and waiting."""
+        total = self.clock.npu_cycle(int(self.env.now)) - self.clock.npu_cycle(start_ps)
+        edges = min(step.plan.lead_cycles + step.plan.drain_cycles, total)
+        steady = min(step.plan.cycles - step.plan.lead_cycles - step.plan.drain_cycles, total - edges)
+        steady = max(steady, 0)
+        self.recorder.npu_causes["array_fill_drain"] += edges
+        self.recorder.npu_causes["computing"] += steady
+        self.recorder.npu_causes["weights"] += total - edges - steady
+        self.recorder.npu_busy_cycles += edges + steady
+
+    def _record(self, task: NpuTask, start_ps: int) -> None:
+        recorder = self.recorder
+        burst = self._bytes_per_burst_slot // self.port.system.memory.organization.channels
+        moved = sum(s.bursts for s in _streams(task)) + sum(s.count for s in task.scatters)
+        systolic = self.npu.systolic
+        elements = systolic.arrays * systolic.rows * systolic.cols
+        bound = max(
+            self.bandwidth_bound_ps(moved * burst),
+            task.macs // elements * self.clock.npu_ps,
+            task.link_ps,
+        )
+        recorder.operators.append(
+            OperatorRecord(
+                task.name, task.kind, task.unit, task.layer, recorder.stage, start_ps,
+                int(self.env.now), task.flops, moved * burst, bound,
+            )  # fmt: skip
+        )
+        recorder.macs["npu"] += task.macs
+        recorder.vector_unit_cycles += task.vector_unit_cycles
+        recorder.vector_lane_ops += task.vector_lane_ops
+        recorder.sram_bytes += task.sram_bytes
+        recorder.link_bytes += task.link_bytes
+        if task.unit == "systolic":
+            recorder.bytes_needed["weight"] += task.weight_bytes
+            recorder.bytes_needed["kv"] += task.kv_bytes
+            loaded = sum(s.bursts for s in _streams(task) if not s.write) * burst
+            recorder.bytes_moved["kv" if task.kv_bytes else "weight"] += loaded
+
+
+def _streams(task: NpuTask) -> list[Any]:
+    return [s for step in task.steps for s in (*step.loads, *step.stores)] + list(task.streams)
+
+
+def _moves(task: NpuTask) -> bool:
+    return bool(task.streams or task.scatters)
+
+
+class PimSide:
+    """The banks of all channels: one PIM operation after the other."""
+
+    def __init__(
+        self, env: simpy.Environment, port: MemoryPort, clock: Clock, recorder: Recorder
+    ) -> None:
+        self.env = env
+        self.port = port
+        self.clock = clock
+        self.recorder = recorder
+        self.busy_ps = 0
+        """Time of PIM operations, averaged over channels, so far."""
+        self.idle_at_end = np.zeros(len(port.system.channels), dtype=np.int64)
+        """Memory cycles by channel between its last command and the end of each operation."""
+
+    def run(self, tasks: Sequence[PimTask]) -> Process:
+        """Run ``tasks`` in order."""
+        system = self.port.system
+        for task in tasks:
+            start = int(self.env.now)
+            group: Group = yield self.port.compute(task.programs, task.marks, task.after)
+            last = system.channels["pim_last"]
+            empty = np.array([len(program) == 0 for program in task.programs])
+            begin = self.clock.memory_cycle(start)
+            used = np.where(empty, 0, last - begin)
+            self.idle_at_end += group.done_cycle - begin - used
+            self.busy_ps += int(used.mean() * self.clock.memory_ps)
+            self._record(task, group, start)
+
+    def _record(self, task: PimTask, group: Group, start_ps: int) -> None:
+        recorder, system = self.recorder, self.port.system
+        assert system.pim is not None
+        org = system.memory.organization
+        banks = org.channels * org.ranks * org.banks
+        step = int(system.parameters[0]["tccd_s"])
+        macs_per_cycle = banks * system.pim.elements_per_comp
+        bound = task.macs * step // macs_per_cycle * self.clock.memory_ps
+        recorder.operators.append(
+            OperatorRecord(
+                task.name, task.kind, task.unit, task.layer, recorder.stage, start_ps,
+                int(self.env.now), task.flops, task.kv_bytes, bound,
+            )  # fmt: skip
+        )
+        recorder.macs["pim"] += task.macs
+        recorder.vector_lane_ops += task.vector_lane_ops
+        recorder.vector_unit_cycles += group.vector_busy_cycles
+        recorder.bytes_needed["pim_kv"] += task.kv_bytes

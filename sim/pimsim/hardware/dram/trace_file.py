@@ -1,0 +1,208 @@
+"""DRAM traces as text, one request a line, in the form of DRAMsim3 or of Ramulator.
+
+Three forms are accepted; the first request decides which one the whole file has:
+
+- ``ADDRESS KIND CYCLE``: DRAMsim3's ``0x1f40 READ 120``. The cycle is the earliest at which the
+  request is offered; one that lies before its predecessor's waits for it.
+- ``ADDRESS KIND``: ``0x1f40 R``, every cycle 0.
+- ``KIND ADDRESS``: Ramulator's ``LD 0x1f40``, every cycle 0.
+
+KIND is READ, R, RD or LD, or WRITE, W, WR or ST, in either case. ADDRESS counts bytes, in hex
+after ``0x``, in decimal without (DRAMsim3 itself reads hex either way). Blank lines are skipped,
+``#`` starts a comment.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import TextIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pimsim.config.errors import InputError, near_miss
+
+__all__ = ["MAX_CYCLE", "DramTrace", "read_trace"]
+
+MAX_CYCLE = 10**11
+"""Latest cycle of a request: 100 s of a 1 GHz memory, whose every refresh is simulated."""
+
+MAX_LINE = 4096
+_CHUNK = 1 << 22
+"""Characters read at a time, so that a long trace takes the memory of its requests only."""
+
+_KINDS = {"READ": 0, "R": 0, "RD": 0, "LD": 0, "WRITE": 1, "W": 1, "WR": 1, "ST": 1}
+_KINDS |= {kind.lower(): write for kind, write in _KINDS.items()}
+
+# Possessive, so that no line takes more than time linear in its length.
+_FIELDS = {
+    "address": "(?:0[xX]0*[0-9a-fA-F]{1,16}|[0-9]{1,19})",
+    "kind": f"(?:{'|'.join(sorted(_KINDS, key=len, reverse=True))})",
+    "cycle": "[0-9]{1,19}",
+}
+_GAP = "[ \t]++"
+_NUMBER = re.compile("0[xX][0-9a-fA-F]+|[0-9]+")
+_COMMENT = re.compile("#.*")
+
+
+@dataclass(frozen=True)
+class DramTrace:
+    """Requests in the file's order."""
+
+    addresses: NDArray[np.int64]
+    """Bytes, below the capacity that was asked for."""
+    writes: NDArray[np.int64]
+    """1 for a write, 0 for a read."""
+    arrivals: NDArray[np.int64]
+    """Cycles of the memory's tCK, as given."""
+
+
+class _Form:
+    """One way to write a request; ``fields`` are its columns in order."""
+
+    def __init__(self, fields: tuple[str, ...], example: str) -> None:
+        self.fields = fields
+        self.named = f"'{' '.join(fields)}' such as '{example}'"
+        request = _GAP.join(_FIELDS[field] for field in fields)
+        line = rf"[ \t]*+(?:{request}[ \t]*+)?+(?:#.*+)?+\n"
+        self.line = re.compile(line)
+        """A whole line with its end: a request, a blank, a comment."""
+        self.lines = re.compile(f"(?:{line})*+")
+
+
+_FORMS = (
+    _Form(("address", "kind", "cycle"), "0x1f40 READ 0"),
+    _Form(("address", "kind"), "0x1f40 R"),
+    _Form(("kind", "address"), "LD 0x1f40"),
+)
+
+
+def read_trace(source: Path | TextIO, capacity_bytes: int) -> DramTrace:
+    """Read the trace in ``source``, a file or standard input as a text stream.
+
+    Raises ``InputError`` with file and line for a malformed line, an address at or above
+    ``capacity_bytes``, a cycle above ``MAX_CYCLE``; and for a file that cannot be read or holds
+    no request.
+    """
+    if not isinstance(source, Path):
+        return _read(source, "<stdin>", capacity_bytes)
+    try:
+        # Bytes that are no UTF-8 become escapes, which a malformed line then shows.
+        with source.open(encoding="utf-8-sig", errors="backslashreplace") as stream:
+            return _read(stream, str(source), capacity_bytes)
+    except FileNotFoundError:
+        raise InputError(f"{source}: no such file") from None
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"{source}: cannot be read: {reason}") from None
+
+
+def _read(stream: TextIO, label: str, capacity_bytes: int) -> DramTrace:
+    parts: list[DramTrace] = []
+    form: _Form | None = None
+    for first_line, text in _chunks(stream, label):
+        form = form or _form_of(text)
+        if form is None:
+            continue
+        if not form.lines.fullmatch(text):
+            raise _first_wrong(text, form, label, first_line)
+        part = _parse(text, form)
+        addresses, arrivals = part.addresses.view(np.uint64), part.arrivals.view(np.uint64)
+        wrong = (addresses >= np.uint64(capacity_bytes)) | (arrivals > np.uint64(MAX_CYCLE))
+        if wrong.any():
+            at = int(wrong.argmax())
+            where = f"{label}:{first_line + _line_of(text, at)}"
+            if arrivals[at] > MAX_CYCLE:
+                raise InputError(f"{where}: cycle {arrivals[at]} is above {MAX_CYCLE}, the limit")
+            raise InputError(
+                f"{where}: address {int(addresses[at]):#x} is beyond the memory's capacity, "
+                f"{capacity_bytes:#x} bytes"
+            )
+        parts.append(part)
+    if not any(len(part.addresses) for part in parts):
+        raise InputError(f"{label}: holds no request; lines {_FORMS[0].named} are expected")
+    return DramTrace(
+        np.concatenate([part.addresses for part in parts]),
+        np.concatenate([part.writes for part in parts]),
+        np.concatenate([part.arrivals for part in parts]),
+    )
+
+
+def _parse(text: str, form: _Form) -> DramTrace:
+    """The requests of lines that all have the form; values of 64 bits, not yet checked."""
+    words = (_COMMENT.sub("", text) if "#" in text else text).split()
+    columns = {field: words[i :: len(form.fields)] for i, field in enumerate(form.fields)}
+    addresses = [int(word, 16 if "x" in word or "X" in word else 10) for word in columns["address"]]
+    cycles = list(map(int, columns["cycle"])) if "cycle" in columns else [0] * len(addresses)
+    return DramTrace(
+        np.array(addresses, dtype=np.uint64).view(np.int64),
+        np.array([_KINDS[word] for word in columns["kind"]], dtype=np.int64),
+        np.array(cycles, dtype=np.uint64).view(np.int64),
+    )
+
+
+def _line_of(text: str, request: int) -> int:
+    """Index of the line that holds the given request of ``text``."""
+    lines = (i for i, line in enumerate(text.split("\n")) if _COMMENT.sub("", line).split())
+    return next(islice(lines, request, None))
+
+
+def _chunks(stream: TextIO, label: str) -> Iterator[tuple[int, str]]:
+    """Pieces of whole lines, each with its end, and the number of their first line."""
+    number = 1
+    while text := stream.read(_CHUNK):
+        rest = "" if text.endswith("\n") else stream.readline(MAX_LINE)
+        if len(rest) == MAX_LINE and not rest.endswith("\n"):
+            number += text.count("\n")
+            raise InputError(f"{label}:{number}: longer than {MAX_LINE} characters, the limit")
+        text += rest
+        if not text.endswith("\n"):
+            text += "\n"
+        yield number, text
+        number += text.count("\n")
+
+
+def _form_of(text: str) -> _Form | None:
+    """The form of the first request, by its words; None without any request.
+
+    A first line that fits no form gets the nearest one, whose check then says what is wrong.
+    """
+    for line in text.split("\n"):
+        words = line.partition("#")[0].split()
+        if words:
+            if words[0] in _KINDS:
+                return _FORMS[2]
+            return _FORMS[1] if len(words) == 2 and words[1] in _KINDS else _FORMS[0]
+    return None
+
+
+def _first_wrong(text: str, form: _Form, label: str, first_line: int) -> InputError:
+    """The error for the first line of ``text`` that does not have the form."""
+    for number, line in enumerate(text.split("\n")[:-1], first_line):
+        if not form.line.fullmatch(f"{line}\n"):
+            return InputError(f"{label}:{number}: {_complaint(line, form)}")
+    raise AssertionError("all lines fit, but together they did not")
+
+
+def _complaint(line: str, form: _Form) -> str:
+    shown = repr(line.strip()[:60] + ("..." if len(line.strip()) > 60 else ""))
+    words = line.partition("#")[0].split()
+    if len(words) != len(form.fields):
+        return f"found {shown}; {form.named} is expected, the form of the file's first request"
+    for field, word in zip(form.fields, words, strict=True):
+        if field == "kind":
+            if word not in _KINDS:
+                allowed = ", ".join(kind for kind in _KINDS if kind.isupper())
+                return f"kind {word[:20]!r}{near_miss(word[:20], _KINDS)}; allowed: {allowed}"
+        elif word.startswith("-") and _NUMBER.fullmatch(word[1:]):
+            return f"{field} {word[:40]} is negative"
+        elif not _NUMBER.fullmatch(word) or (field == "cycle" and not word.isdecimal()):
+            hint = "; hex starts with 0x" if re.fullmatch("[0-9a-fA-F]+", word) else ""
+            return f"{field} {word[:40]!r} is no whole number{hint}"
+        elif not re.fullmatch(_FIELDS[field], word):
+            return f"{field} {word[:40]} does not fit 64 bits"
+    return f"found {shown}; {form.named} is expected"

@@ -1,0 +1,136 @@
+"""Attention of a batch on PIM: one program a channel, one vector operation a (request, head)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pimsim.config.memory import MemoryConfig
+from pimsim.config.npu import VectorConfig
+from pimsim.config.pim import PimConfig
+from pimsim.hardware.dram.layout import N_INSTRUCTION
+from pimsim.hardware.dram.system import After
+from pimsim.hardware.npu.vector import add_tree_levels, vector_cycles
+from pimsim.hardware.pim.programs import (
+    AttentionShape,
+    front_end_ready,
+    score_program,
+    value_program,
+)
+from pimsim.mapping.addresses import AddressPlan
+
+__all__ = ["OPERAND_ROWS", "score_work", "softmax_cycles", "value_work"]
+
+Ints = NDArray[np.int64]
+OPERAND_ROWS = 64
+"""Rows that GWRITE's sources take in turn."""
+
+
+def softmax_cycles(context: int, vector: VectorConfig, element_bytes: int, artifact: bool) -> int:
+    """Cycles of one head's softmax. The artifact passes bytes for elements (MECHANISMS 4.11)."""
+    if artifact:
+        width = context * element_bytes
+        passes = -(-width // vector.lanes)
+        per_pass = vector.add_latency + vector.exp_latency + vector.mul_latency
+        tree = 2 * add_tree_levels(width, vector.lanes) * vector.add_tree_latency
+        return tree + passes * per_pass
+    return vector_cycles("softmax", context, vector)
+
+
+def _gather(
+    programs: list[Ints], channel: Sequence[int], channels: int, pim: PimConfig
+) -> tuple[Ints, ...]:
+    """Programs of requests as programs of channels, in batch order."""
+    if pim.artifact_shared_issue:
+        front_end_ready(programs)
+    empty = np.zeros((0, N_INSTRUCTION), dtype=np.int64)
+    mine: list[list[Ints]] = [[] for _ in range(channels)]
+    for program, c in zip(programs, channel, strict=True):
+        mine[c].append(program)
+    return tuple(np.concatenate(parts) if parts else empty for parts in mine)
+
+
+def _operand_row(addresses: AddressPlan, pim: PimConfig, number: int) -> int:
+    """Row of a GWRITE's source: one row for all in the artifact, else the next in turn."""
+    if pim.artifact_one_operand_row:
+        return addresses.operand_row
+    return addresses.operand_row + number % OPERAND_ROWS
+
+
+def score_work(
+    shape: AttentionShape, members: Sequence[int], contexts: Sequence[int],
+    channel: Sequence[int], addresses: AddressPlan, memory: MemoryConfig, pim: PimConfig,
+    vector: VectorConfig, element_bytes: int,
+) -> tuple[tuple[Ints, ...], int, After]:  # fmt: skip
+    """Scores and softmax: programs by channel, marks, vector work.
+
+    ``members``: indices into the batch; ``contexts`` and ``channel`` are theirs.
+    """
+    programs = []
+    for number, (i, context) in enumerate(zip(members, contexts, strict=True)):
+        row = _operand_row(addresses, pim, number * shape.key_chunks)
+        programs.append(
+            score_program(
+                shape, context, addresses.kv[i].keys, row, number * shape.heads,
+                pim.composite_gemv, wrap=(addresses.operand_row, _operand_rows(pim)),
+            )  # fmt: skip
+        )
+    duration = np.array(
+        [softmax_cycles(c, vector, element_bytes, vector.artifact_free) for c in contexts],
+        dtype=np.int64,
+    )
+    burst = memory.organization.burst_bytes
+    stored = np.array([-(-c * element_bytes // burst) for c in contexts], dtype=np.int64)
+    after = After(
+        duration=np.repeat(duration, shape.heads),
+        bursts=np.repeat(stored, shape.heads),
+        channel=np.repeat(np.array(channel, dtype=np.int64), shape.heads),
+        units=0 if vector.artifact_free else vector.units,
+        spread=pim.artifact_kv_write,
+    )
+    by_channel = _gather(programs, channel, memory.organization.channels, pim)
+    return by_channel, len(programs) * shape.heads, after
+
+
+def _operand_rows(pim: PimConfig) -> int:
+    return 1 if pim.artifact_one_operand_row else OPERAND_ROWS
+
+
+def value_work(
+    shape: AttentionShape, members: Sequence[int], contexts: Sequence[int],
+    channel: Sequence[int], addresses: AddressPlan, memory: MemoryConfig, pim: PimConfig,
+    vector: VectorConfig, element_bytes: int,
+) -> tuple[tuple[Ints, ...], int, After]:  # fmt: skip
+    """Weighted values: programs by channel, marks, vector work.
+
+    A context longer than a row gives several partial results that a vector unit adds; results
+    stay in the scratchpad (the artifact stores those of such contexts, MECHANISMS B7).
+    """
+    programs, duration, stored = [], [], []
+    burst = memory.organization.burst_bytes
+    tiles = -(-shape.head_dim // shape.banks)
+    for number, (i, context) in enumerate(zip(members, contexts, strict=True)):
+        chunks = -(-context // shape.row_elements)
+        row = _operand_row(addresses, pim, number * shape.heads * chunks)
+        programs.append(
+            value_program(
+                shape, context, addresses.kv[i].values, row, number * shape.heads,
+                pim.composite_gemv, wrap=(addresses.operand_row, _operand_rows(pim)),
+            )  # fmt: skip
+        )
+        partial = chunks > 1
+        add = 0 if vector.artifact_free else vector_cycles("add", shape.head_dim, vector)
+        duration.append((chunks - 1) * add if partial else 0)
+        head_bytes = shape.head_dim * element_bytes
+        stored.append(-(-head_bytes // burst) * tiles if partial and pim.artifact_kv_write else 0)
+    after = After(
+        duration=np.repeat(np.array(duration, dtype=np.int64), shape.heads),
+        bursts=np.repeat(np.array(stored, dtype=np.int64), shape.heads),
+        channel=np.repeat(np.array(channel, dtype=np.int64), shape.heads),
+        units=0 if vector.artifact_free else vector.units,
+        spread=pim.artifact_kv_write,
+    )
+    by_channel = _gather(programs, channel, memory.organization.channels, pim)
+    return by_channel, len(programs) * shape.heads, after

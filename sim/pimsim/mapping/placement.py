@@ -1,0 +1,111 @@
+"""Which channel holds a request's KV cache, and which sub-batch serves it.
+
+NeuPIMs section 6.3 to 6.5: a request lives in one channel; channels are filled greedily by
+estimated time (longest first, to the least loaded); a sub-batch gets half of each channel's
+requests.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pimsim.config.errors import InputError
+from pimsim.config.memory import MemoryConfig
+from pimsim.config.pim import PimConfig
+from pimsim.hardware.dram.rules import evaluate_delay
+from pimsim.hardware.pim.programs import AttentionShape
+from pimsim.workload.requests import Request
+
+__all__ = ["assign_channels", "estimate_attention_cycles", "split_sub_batches"]
+
+
+def estimate_attention_cycles(
+    context: int, shape: AttentionShape, memory: MemoryConfig, pim: PimConfig
+) -> int:
+    """Cycles that attention of ``context`` tokens takes on one channel by itself.
+
+    NeuPIMs Algorithm 1: a GWRITE for each chunk, and for each tile the precharges, the group
+    activations under tFAW and the dot products; times from the memory's own timings.
+    """
+    t = memory.timings
+    names = {**t, **pim.timings}
+    gwrite = evaluate_delay(pim.gwrite_cycles, names, "pim.gwrite_cycles") + t["tRCDRD"]
+    groups = shape.banks // memory.organization.banks_per_group // memory.organization.ranks
+    step = max(t["nBL"], t.get("tCCD_S", 1))
+    opened = shape.banks + t.get("tFAW", 0) * (groups - 1) + t["tRCDRD"]
+    group = shape.heads // shape.kv_heads
+    score_tiles = -(-context // shape.banks) * shape.key_chunks * group
+    comps = -(-shape.head_dim // shape.elements_per_comp)
+    heads = min(shape.heads_per_row, shape.kv_heads)
+    score = shape.key_chunks * group * gwrite
+    score += score_tiles * (opened + heads * step * (max(comps, pim.comp_pipeline) + 1))
+    chunks = -(-context // shape.row_elements)
+    tiles = -(-shape.head_dim // shape.banks)
+    tokens = min(context, shape.row_elements)
+    dots = step * (max(-(-tokens // shape.elements_per_comp), pim.comp_pipeline) + 1)
+    value = shape.heads * chunks * (gwrite + tiles * (opened + dots))
+    return score + value
+
+
+def assign_channels(
+    requests: Sequence[Request], channels: int, policy: str, cost: Sequence[int]
+) -> list[int]:
+    """The channel of each request.
+
+    ``trace``: as the request file says, round-robin where it says nothing. ``round-robin``: in
+    the order of the requests. ``least-loaded``: longest first, each to the channel of least
+    ``cost`` so far. Raises ``InputError`` on a channel that the memory does not have.
+    """
+    if policy == "least-loaded":
+        load = [0] * channels
+        where = [0] * len(requests)
+        for i in sorted(range(len(requests)), key=lambda i: (-cost[i], i)):
+            target = min(range(channels), key=lambda c: (load[c], c))
+            where[i] = target
+            load[target] += cost[i]
+        return where
+    placed = [i % channels for i in range(len(requests))]
+    if policy == "trace":
+        for i, request in enumerate(requests):
+            if request.channel is None:
+                continue
+            if request.channel >= channels:
+                raise InputError(
+                    f"request {request.id}: channel {request.channel}, but the memory has "
+                    f"channels 0 to {channels - 1}"
+                )
+            placed[i] = request.channel
+    return placed
+
+
+def split_sub_batches(
+    channel: Sequence[int], cost: Sequence[int], policy: str
+) -> tuple[list[int], list[int]]:
+    """Indices of the requests of the first and of the second sub-batch, each in batch order.
+
+    ``per-channel``: the first half of each channel's list to the first; of an odd list the one
+    left over goes to either in turn. ``balanced``: on each channel, longest first to the
+    sub-batch with less estimated time, ties in turn.
+    """
+    members: dict[int, list[int]] = {}
+    for i, c in enumerate(channel):
+        members.setdefault(c, []).append(i)
+    halves: tuple[list[int], list[int]] = ([], [])
+    turn = 0
+    for c in sorted(members):
+        mine = members[c]
+        if policy == "balanced":
+            load = [0, 0]
+            for i in sorted(mine, key=lambda i: (-cost[i], i)):
+                side = turn if load[0] == load[1] else int(load[1] < load[0])
+                halves[side].append(i)
+                load[side] += cost[i]
+            turn ^= 1
+            continue
+        half = len(mine) // 2
+        if len(mine) % 2:
+            half += 1 - turn
+            turn ^= 1
+        halves[0].extend(mine[:half])
+        halves[1].extend(mine[half:])
+    return sorted(halves[0]), sorted(halves[1])

@@ -1,0 +1,103 @@
+"""What the units are asked to do: the program of an iteration, one task an operator.
+
+A task is what is left of an operator once it has been placed: bytes at addresses, a plan for the
+arrays, cycles of a vector unit, commands for each channel. It knows no time.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pimsim.hardware.dram.system import After, Scatter, Stream
+from pimsim.hardware.npu.plan import GemmPlan
+
+__all__ = ["BlockProgram", "GemmStep", "NpuTask", "PimTask", "Task"]
+
+
+@dataclass(frozen=True)
+class Task:
+    """What every task says about the operator that it carries out."""
+
+    name: str
+    kind: str
+    unit: str
+    """``systolic``, ``vector``, ``dma``, ``pim`` or ``link``."""
+    layer: int
+    flops: int
+    weight_bytes: int
+    kv_bytes: int
+
+
+@dataclass(frozen=True)
+class GemmStep:
+    """One tile of a matrix product: what must be loaded, computed and stored."""
+
+    plan: GemmPlan
+    loads: tuple[Stream, ...]
+    stores: tuple[Stream, ...]
+    inputs_first: int
+    """Bytes of the loads that lie before the weights."""
+    scale: float = 1.0
+    """Bytes of the tracked stream for each byte of weights, where other operands ride along."""
+
+
+@dataclass(frozen=True)
+class NpuTask(Task):
+    """A task of the NPU side."""
+
+    steps: tuple[GemmStep, ...] = ()
+    """Tiles, for the systolic arrays."""
+    streams: tuple[Stream, ...] = ()
+    """Loads and stores of a task without tiles, in order."""
+    scatters: tuple[Scatter, ...] = ()
+    compute_cycles: int = 0
+    """NPU cycles of a task without tiles, beside its loads and stores."""
+    tail_cycles: int = 0
+    """NPU cycles that must follow the last load."""
+    vector_unit_cycles: int = 0
+    """Cycles of vector units, added over units."""
+    vector_lane_ops: int = 0
+    sram_bytes: int = 0
+    link_ps: int = 0
+    """Time on the links between devices."""
+    link_bytes: int = 0
+
+    @property
+    def array_cycles(self) -> int:
+        """NPU cycles in which the arrays compute, filling and draining included."""
+        return sum(step.plan.cycles for step in self.steps)
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates of the arrays."""
+        return self.flops // 2 if self.unit == "systolic" else 0
+
+
+@dataclass(frozen=True)
+class PimTask(Task):
+    """Commands for each channel, and the vector work that follows their results."""
+
+    programs: tuple[NDArray[np.int64], ...] = ()
+    marks: int = 0
+    after: After | None = None
+    vector_lane_ops: int = 0
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates beside the banks."""
+        return self.flops // 2
+
+
+@dataclass(frozen=True)
+class BlockProgram:
+    """One decoder block for one (sub-)batch."""
+
+    qkv: tuple[NpuTask, ...]
+    """Up to what attention needs: norm, QKV, rope, KV append."""
+    attention: tuple[PimTask | NpuTask, ...]
+    rest: tuple[NpuTask, ...]
+    """From the projection to the block's end."""
+    tokens: int = field(default=0)

@@ -1,0 +1,101 @@
+"""`pimsim kernel attention` as a user types it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+RunCli = Callable[..., subprocess.CompletedProcess[str]]
+Refused = Callable[..., str]
+
+PIMS = ("neupims", "newton", "neupims-artifact", "newton-artifact")
+
+
+@pytest.fixture(autouse=True)
+def _attention_is_there() -> None:
+    pytest.importorskip("pimsim.mapping.attention")
+
+
+def attention(run_cli: RunCli, *options: str | int, pim: str = "neupims") -> dict[str, Any]:
+    done = run_cli("kernel", "attention", "--pim", pim, *map(str, options), "--json")
+    assert done.returncode == 0, done.stderr
+    report: dict[str, Any] = json.loads(done.stdout)
+    return report
+
+
+@pytest.mark.parametrize("pim", PIMS)
+def test_every_design_runs_on_its_memory(run_cli: RunCli, pim: str) -> None:
+    report = attention(run_cli, "--heads", 2, "--head-dim", 128, "--context", 512, pim=pim)
+    assert report["score_cycles"] > 0
+    assert report["value_cycles"] > 0
+    assert report["commands"]["G_ACT"] > 0
+    artifact = "-artifact" if pim.endswith("-artifact") else ""
+    assert report["memory"] == f"hbm2-neupims{artifact}"
+    assert report["pim"] == pim
+
+
+def test_a_design_with_composite_commands_uses_them(run_cli: RunCli) -> None:
+    options = ("--heads", 2, "--head-dim", 128, "--context", 512)
+    dual = attention(run_cli, *options)["commands"]
+    single = attention(run_cli, *options, pim="newton")["commands"]
+    assert dual["GEMV"] > 0
+    assert dual.get("COMP", 0) == 0
+    assert single["COMP"] > 0
+    assert single.get("GEMV", 0) == 0
+
+
+def test_contexts_of_several_requests_are_all_computed(run_cli: RunCli) -> None:
+    options = ("--heads", 2, "--head-dim", 128)
+    one = attention(run_cli, *options, "--context", 512)
+    two = attention(run_cli, *options, "--context", 512, "--context", 512)
+    assert two["commands"]["G_ACT"] == 2 * one["commands"]["G_ACT"]
+    assert two["score_cycles"] > one["score_cycles"]
+
+
+def test_a_longer_context_is_not_faster(run_cli: RunCli) -> None:
+    options = ("--heads", 2, "--head-dim", 128)
+    short = attention(run_cli, *options, "--context", 256)
+    long = attention(run_cli, *options, "--context", 2048)
+    for key in ("score_cycles", "value_cycles", "softmax_cycles"):
+        assert long[key] > short[key], key
+
+
+def test_a_memory_of_ones_own_is_used(run_cli: RunCli) -> None:
+    options = ("--heads", 2, "--head-dim", 128, "--context", 512)
+    named = attention(run_cli, *options, "--memory", "hbm2-neupims")
+    assert named == attention(run_cli, *options)
+
+
+def test_without_json_a_table_is_printed(run_cli: RunCli) -> None:
+    options = ("--heads", "2", "--head-dim", "128", "--context", "512")
+    out = run_cli("kernel", "attention", "--pim", "neupims", *options).stdout
+    report = attention(run_cli, *options)
+    assert out.splitlines()[0].startswith("1 request, 2 heads of 128, on neupims")
+    assert f"{report['score_cycles']:,} cycles" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("--heads 2 --head-dim 128 --context 8", "Missing option '--pim'"),
+        ("--pim neupims --heads 2 --head-dim 128", "Missing option '--context'"),
+        ("--pim neupim --heads 2 --head-dim 128 --context 8", "did you mean 'neupims'?"),
+        ("--pim neupims --heads 0 --head-dim 128 --context 8", "'--heads'"),
+        ("--pim neupims --heads 2 --head-dim -1 --context 8", "'--head-dim'"),
+        ("--pim neupims --heads 2 --head-dim 128 --context 0", "'--context'"),
+        ("--pim neupims --heads 2 --head-dim 128 --context 8 --context nan", "'--context'"),
+        ("--pim neupims --heads 2 --head-dim 128 --context 99999999999", "'--context'"),
+        ("--pim neupims --heads 2 --head-dim 128 --context 8 --memory hmb2", "'hbm2'"),
+    ],
+)
+def test_wrong_input_is_refused(refused: Refused, arguments: str, message: str) -> None:
+    assert message in refused("kernel", "attention", *arguments.split())
+
+
+def test_a_context_beyond_the_channel_is_refused(refused: Refused) -> None:
+    options = "--pim neupims --heads 32 --head-dim 128 --context 2000000000"
+    assert "channel" in refused("kernel", "attention", *options.split())
