@@ -15,11 +15,6 @@ Refused = Callable[..., str]
 PIMS = ("neupims", "newton", "neupims-artifact", "newton-artifact")
 
 
-@pytest.fixture(autouse=True)
-def _attention_is_there() -> None:
-    pytest.importorskip("pimsim.mapping.attention")
-
-
 def attention(run_cli: RunCli, *options: str | int, pim: str = "neupims") -> dict[str, Any]:
     done = run_cli("kernel", "attention", "--pim", pim, *map(str, options), "--json")
     assert done.returncode == 0, done.stderr

@@ -230,7 +230,7 @@ def attention_command(
     default_memory = "hbm2-neupims-artifact" if artifact else "hbm2-neupims"
     config = _memory(memory or default_memory, [])
     vector = load_npu_of("neupims-artifact-main" if artifact else "neupims").vector
-    from pimsim.mapping.attention import run_attention
+    from pimsim.engine.attention import run_attention
 
     result = run_attention(config, design, heads, head_dim, context, vector)
     report = {

@@ -166,11 +166,13 @@ class NpuSide:
     def _record(self, task: NpuTask, start_ps: int) -> None:
         recorder = self.recorder
         burst = self._bytes_per_burst_slot // self.port.system.memory.organization.channels
-        moved = sum(s.bursts for s in _streams(task)) + sum(s.count for s in task.scatters)
+        streams = _streams(task)
+        moved = sum(s.bursts for s in streams) + sum(s.count for s in task.scatters)
+        read = sum(s.bursts for s in streams if not s.write)
         systolic = self.npu.systolic
         elements = systolic.arrays * systolic.rows * systolic.cols
         bound = max(
-            self.bandwidth_bound_ps(moved * burst),
+            self.bandwidth_bound_ps(read * burst),  # writes are posted
             task.macs // elements * self.clock.npu_ps,
             task.link_ps,
         )
@@ -188,7 +190,7 @@ class NpuSide:
         if task.unit == "systolic":
             recorder.bytes_needed["weight"] += task.weight_bytes
             recorder.bytes_needed["kv"] += task.kv_bytes
-            loaded = sum(s.bursts for s in _streams(task) if not s.write) * burst
+            loaded = read * burst
             recorder.bytes_moved["kv" if task.kv_bytes else "weight"] += loaded
 
 

@@ -2,7 +2,9 @@
 
 The policy is DRAMsim3's (command_queue.cc): in a bank's queue the first command that is ready
 goes; a conflict at the head may close the row when no request hits it, or after ``row_hit_cap``
-accesses. ``wake`` keeps, for each bank, a cycle before which none of its requests can go.
+accesses. ``wake`` keeps, for each bank, a cycle before which none of its requests can go, and
+``row_wake`` one before which it can neither open nor close a row: while the data bus is taken,
+only those need a look.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ from pimsim.hardware.dram.layout import (
     Q_ROW,
     Q_SEQ,
     Q_WRITE,
+    ROW_SLOTS,
     STRIDE,
     WINDOW_SLOT,
 )
@@ -33,11 +36,13 @@ from pimsim.hardware.dram.rules import Command
 __all__ = [
     "apply_rules",
     "bank_candidate",
+    "column_bound",
     "close_row",
     "complete",
     "earliest",
     "log_command",
     "open_row",
+    "reset_wake",
     "unlink",
 ]
 
@@ -117,6 +122,22 @@ def log_command(ch: Any, board: Any, cycle: int, command: int, bank: int, row: i
         board.logged = at + 1
 
 
+@njit(cache=True, inline="always")
+def reset_wake(ch: Any, p: Any, bank: int, cycle: int) -> None:
+    """After a change of the bank's row or queue: look again from the next cycle on."""
+    if ch.bank[bank, B_LEN] == 0:
+        ch.wake[bank] = INFINITY
+        ch.row_wake[bank] = INFINITY
+        return
+    ch.wake[bank] = cycle + 1
+    row = ch.bank[bank, B_ROW]
+    may_close = ch.request[ch.bank[bank, B_HEAD], Q_ROW] != row and (
+        (ch.bank[bank, B_HIT_RD] < 0 and ch.bank[bank, B_HIT_WR] < 0)
+        or ch.bank[bank, B_HITS] >= p.hit_cap
+    )
+    ch.row_wake[bank] = cycle + 1 if row < 0 or may_close else INFINITY
+
+
 @njit(cache=True)
 def _count_open(ch: Any, p: Any, cycle: int, bank: int, change: int) -> None:
     """Keep the number of open row buffers of the rank and the cycles with any open."""
@@ -129,6 +150,18 @@ def _count_open(ch: Any, p: Any, cycle: int, bank: int, change: int) -> None:
         ch.rank[rank, 2] += cycle - ch.rank[rank, 1]
 
 
+@njit(cache=True, inline="always")
+def _next_hit(ch: Any, bank: int, entry: int, row: int, write: int) -> int:
+    """First request for ``row`` of that kind from ``entry`` on in the bank's queue, or -1."""
+    if ch.rows_queued[bank, write, row & (ROW_SLOTS - 1)] == 0:
+        return -1
+    while entry >= 0 and (
+        ch.request[entry, Q_ROW] != row or ch.request[entry, Q_WRITE] != write
+    ):
+        entry = ch.request[entry, Q_NEXT]
+    return entry
+
+
 @njit(cache=True)
 def open_row(
     ch: Any, p: Any, cycle: int, bank: int, row: int, buffer: int
@@ -139,20 +172,10 @@ def open_row(
     if buffer == 1:
         return
     ch.bank[bank, B_HITS] = 0
-    read, write = -1, -1
-    entry = ch.bank[bank, B_HEAD]
-    while entry >= 0 and (read < 0 or write < 0):
-        if ch.request[entry, Q_ROW] == row:
-            if ch.request[entry, Q_WRITE] == 1:
-                if write < 0:
-                    write = entry
-            elif read < 0:
-                read = entry
-        entry = ch.request[entry, Q_NEXT]
-    ch.bank[bank, B_HIT_RD] = read
-    ch.bank[bank, B_HIT_WR] = write
-    if ch.bank[bank, B_LEN] > 0:
-        ch.wake[bank] = cycle + 1
+    head = ch.bank[bank, B_HEAD]
+    ch.bank[bank, B_HIT_RD] = _next_hit(ch, bank, head, row, 0)
+    ch.bank[bank, B_HIT_WR] = _next_hit(ch, bank, head, row, 1)
+    reset_wake(ch, p, bank, cycle)
 
 
 @njit(cache=True)
@@ -164,12 +187,11 @@ def close_row(ch: Any, p: Any, cycle: int, bank: int, buffer: int) -> None:
         ch.bank[bank, B_HITS] = 0
         ch.bank[bank, B_HIT_RD] = -1
         ch.bank[bank, B_HIT_WR] = -1
-    if ch.bank[bank, B_LEN] > 0:
-        ch.wake[bank] = cycle + 1
+    reset_wake(ch, p, bank, cycle)
 
 
 @njit(cache=True, inline="always")
-def unlink(ch: Any, bank: int, entry: int, cycle: int) -> None:
+def unlink(ch: Any, p: Any, bank: int, entry: int, cycle: int) -> None:
     """Take ``entry``, a row hit that goes now, out of its bank's queue; find the next hit."""
     row, is_write = ch.request[entry, Q_ROW], ch.request[entry, Q_WRITE]
     after = ch.request[entry, Q_NEXT]
@@ -184,21 +206,29 @@ def unlink(ch: Any, bank: int, entry: int, cycle: int) -> None:
         ch.request[head, Q_NEXT] = after
         if after < 0:
             ch.bank[bank, B_TAIL] = head
-    while after >= 0 and (
-        ch.request[after, Q_ROW] != row or ch.request[after, Q_WRITE] != is_write
-    ):
-        after = ch.request[after, Q_NEXT]
-    ch.bank[bank, B_HIT_RD + is_write] = after
+    ch.rows_queued[bank, is_write, row & (ROW_SLOTS - 1)] -= 1
+    ch.bank[bank, B_HIT_RD + is_write] = _next_hit(ch, bank, after, row, is_write)
     left = ch.bank[bank, B_LEN] - 1
     ch.bank[bank, B_LEN] = left
-    ch.wake[bank] = cycle + 1 if left > 0 else INFINITY
+    reset_wake(ch, p, bank, cycle)
+
+
+@njit(cache=True, inline="always")
+def column_bound(ch: Any, p: Any) -> int:
+    """First cycle at which the data bus lets any column command go, in whatever bank."""
+    when = INFINITY
+    for rank in range(p.ranks):
+        node = (1 + rank) * STRIDE
+        when = min(when, ch.ready[node + RD], ch.ready[node + WR])
+    return max(when, min(ch.ready[RD], ch.ready[WR]))
 
 
 @njit(cache=True)
 def bank_candidate(
     ch: Any, p: Any, bank: int, cycle: int, may_open: bool, may_close: bool
-) -> tuple[int, int, int]:
-    """``(when, command, entry)`` of what ``bank`` does next: at ``cycle`` if it can, else later.
+) -> tuple[int, int, int, int]:
+    """``(when, command, entry, row_when)`` of what ``bank`` does next: at ``cycle`` if it can,
+    else later; ``row_when``: when it can open or close its row.
 
     ``may_open`` and ``may_close`` are False while the time left before PIM's next refresh
     does not allow an ACT or a PRE.
@@ -206,11 +236,12 @@ def bank_candidate(
     head = ch.bank[bank, B_HEAD]
     row = ch.bank[bank, B_ROW]
     if row < 0:
-        if not may_open:
-            return INFINITY, ACT, head
-        if p.row_buffers == 2 and ch.bank[bank, B_PIM_ROW] == ch.request[head, Q_ROW]:
-            return INFINITY, ACT, head  # one row never sits in both buffers
-        return earliest(ch, p, ACT, bank), ACT, head
+        when = INFINITY
+        # one row never sits in both buffers
+        in_pim = p.row_buffers == 2 and ch.bank[bank, B_PIM_ROW] == ch.request[head, Q_ROW]
+        if may_open and not in_pim:
+            when = earliest(ch, p, ACT, bank)
+        return when, ACT, head, when
     read, write = ch.bank[bank, B_HIT_RD], ch.bank[bank, B_HIT_WR]
     when, command, entry = INFINITY, PRE, head
     if ch.request[head, Q_ROW] != row and may_close:
@@ -218,7 +249,8 @@ def bank_candidate(
         if not hits or ch.bank[bank, B_HITS] >= p.hit_cap:
             when = earliest(ch, p, PRE, bank)
             if when <= cycle:
-                return when, PRE, head
+                return when, PRE, head, when
+    row_when = when
     if read >= 0:
         at = earliest(ch, p, RD, bank)
         if at < when:
@@ -228,4 +260,4 @@ def bank_candidate(
         older = read < 0 or ch.request[write, Q_SEQ] < ch.request[read, Q_SEQ]
         if (at <= cycle and (when > cycle or older)) or (when > cycle and at < when):
             when, command, entry = at, WR, write
-    return when, command, entry
+    return when, command, entry, row_when

@@ -14,6 +14,7 @@ from pimsim.hardware.dram.bank import (
     apply_rules,
     bank_candidate,
     close_row,
+    column_bound,
     complete,
     earliest,
     log_command,
@@ -41,7 +42,7 @@ from pimsim.hardware.dram.layout import (
     Q_MERGED,
     Q_ROW,
     S_BLOCK,
-    S_BLOCK_LEN,
+    S_BLOCK_SHIFT,
     S_COUNT,
     S_FIRST,
     S_GROUP,
@@ -83,7 +84,7 @@ def _issue(
         ch.counter[C_ROW_HITS] += 1
     ch.bank[bank, B_HITS] = hits + 1
     ch.counter[C_BUS_BUSY] += p.nbl
-    unlink(ch, bank, entry, cycle)
+    unlink(ch, p, bank, entry, cycle)
     if command == RD:
         done = cycle + p.read_delay
         answered = 1 + ch.request[entry, Q_MERGED]
@@ -165,16 +166,25 @@ def _scan(ch: Any, p: Any, board: Any, cycle: int, paired: int, steps: int) -> t
     limited = p.has_pim == 1 and ch.pim_slack > 0 and ch.pim_avail > ch.pim_head
     may_open = not limited or ch.pim_slack > p.trcdwr
     may_close = not limited or ch.pim_slack > p.trp + p.trcdwr
+    wake = ch.wake
+    if column_bound(ch, p) > cycle:
+        wake = ch.row_wake
+        soonest = INFINITY
+        for bank in range(p.banks):
+            soonest = min(soonest, wake[bank])
+        if soonest > cycle:
+            return -1, 0
     for step in range(1, steps + 1):
         bank = (turn + step) & mask
-        if ch.wake[bank] > cycle:
+        if wake[bank] > cycle:
             continue
         if bank >> p.rank_shift == frozen or (ch.pim_gwriting == 1 and bank == GWRITE_BANK):
             continue
-        when, command, entry = bank_candidate(ch, p, bank, cycle, may_open, may_close)
+        when, command, entry, row_when = bank_candidate(ch, p, bank, cycle, may_open, may_close)
         if when > cycle:
             if may_open and may_close:
                 ch.wake[bank] = when
+                ch.row_wake[bank] = row_when
             continue
         ch.turn = bank
         column = 1 if command in (RD, WR) else 0
@@ -323,14 +333,20 @@ def next_cycle(ch: Any, p: Any, board: Any, cycle: int) -> int:
         if ch.pim_gwriting == 1:
             when = min(when, ch.pim_gwrite_done)
     if not blocked and ch.waiting > 0:
+        columns = column_bound(ch, p)
+        soonest, row_soonest = INFINITY, INFINITY
         if frozen < 0 and ch.pim_gwriting == 0:
             for bank in range(p.banks):
-                when = min(when, ch.wake[bank])
+                soonest = min(soonest, ch.wake[bank])
+            for bank in range(p.banks):
+                row_soonest = min(row_soonest, ch.row_wake[bank])
         else:
             for bank in range(p.banks):
                 held = ch.pim_gwriting == 1 and bank == GWRITE_BANK
                 if not held and bank >> p.rank_shift != frozen:
-                    when = min(when, ch.wake[bank])
+                    soonest = min(soonest, ch.wake[bank])
+                    row_soonest = min(row_soonest, ch.row_wake[bank])
+        when = min(when, min(row_soonest, max(soonest, columns)))
     return int(max(when, after))
 
 
@@ -363,7 +379,7 @@ def feed(ch: Any, p: Any, board: Any, cycle: int) -> None:
             block = board.segment[at, S_BLOCK]
             if block >= 0:
                 whole = (position << p.channel_width) + board.segment[at, S_LANE]
-                block += whole // board.segment[at, S_BLOCK_LEN]
+                block += whole >> board.segment[at, S_BLOCK_SHIFT]
             group = board.segment[at, S_GROUP]
             _take(ch, p, cycle, write, burst, group, block)
             if write == 1:

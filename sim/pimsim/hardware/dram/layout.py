@@ -29,6 +29,7 @@ MAX_RULES = 256
 MAX_WINDOWS = 4
 MAX_WINDOW = 32
 WINDOW_SLOT = MAX_WINDOW + 2
+ROW_SLOTS = 16
 FILTER = 4096
 """Slots of the filter that finds requests for one burst."""
 MAX_REQUESTS = 8192
@@ -73,7 +74,7 @@ S_COUNT = 2
 S_STRIDE = 3  # bursts from one request to the next
 S_GROUP = 4  # ticket
 S_BLOCK = 5  # ticket of the first block, -1 if blocks are not tracked
-S_BLOCK_LEN = 6  # bursts of the whole stream in one block
+S_BLOCK_SHIFT = 6  # log2 of the bursts, of the whole stream, in one block
 S_LANE = 7  # position of this channel's first burst in the stream
 S_READY = 8  # cycle from which it may be taken
 N_SEGMENT = 9
@@ -154,7 +155,10 @@ CHANNEL = np.dtype(
         ("counter", _I, (N_COUNTERS,)),
         ("rank", _I, (MAX_RANKS, 3)),  # open row buffers, since when any, cycles with any
         ("wake", _I, (MAX_BANKS,)),  # no request of the bank can go before this cycle
+        ("row_wake", _I, (MAX_BANKS,)),  # it can neither open nor close a row before
         ("bank", _I, (MAX_BANKS, N_BANK)),
+        # requests at a bank by kind and row modulo ROW_SLOTS: none there, no need to search
+        ("rows_queued", np.int32, (MAX_BANKS, 2, ROW_SLOTS)),
         ("queue", _I, (2, MAX_QUEUE)),  # read and write queue: entries in order of arrival
         ("window", _I, (MAX_WINDOWS * MAX_RANKS * WINDOW_SLOT,)),
         ("request", _I, (MAX_REQUESTS, N_REQUEST)),  # under way
@@ -319,6 +323,7 @@ def make_channels(memory: MemoryConfig, p: Records) -> Records:
     channels["index"] = np.arange(len(channels))
     channels["free"] = -1
     channels["wake"] = INFINITY
+    channels["row_wake"] = INFINITY
     channels["bank"][:, :, [B_ROW, B_PIM_ROW, B_HEAD, B_TAIL, B_HIT_RD, B_HIT_WR]] = -1
     channels["ref_due"] = p[0]["ref_interval"]
     channels["pim_row"] = -1

@@ -11,6 +11,7 @@ from typing import Any
 
 from numba import njit
 
+from pimsim.hardware.dram.bank import reset_wake
 from pimsim.hardware.dram.layout import (
     B_HEAD,
     B_HIT_RD,
@@ -33,6 +34,7 @@ from pimsim.hardware.dram.layout import (
     Q_ROW,
     Q_SEQ,
     Q_WRITE,
+    ROW_SLOTS,
 )
 
 __all__ = ["admit", "free_request", "move_to_bank", "start_drain"]
@@ -168,14 +170,14 @@ def move_to_bank(ch: Any, p: Any, cycle: int, write: int) -> None:
     ch.bank[bank, B_LEN] += 1
     ch.bank[bank, B_RQ_WAIT + write] -= 1
     ch.waiting += 1
+    ch.rows_queued[bank, write, ch.request[entry, Q_ROW] & (ROW_SLOTS - 1)] += 1
     ch.movable[write] -= 1
     if ch.bank[bank, B_LEN] == depth:
         ch.movable[0] -= ch.bank[bank, B_RQ_WAIT]
         ch.movable[1] -= ch.bank[bank, B_RQ_WAIT + 1]
     row = ch.bank[bank, B_ROW]
-    if row >= 0 and ch.request[entry, Q_ROW] == row:
-        if ch.bank[bank, B_HIT_RD + write] < 0:
-            ch.bank[bank, B_HIT_RD + write] = entry
-            ch.wake[bank] = min(ch.wake[bank], cycle + 1)
-    elif ch.bank[bank, B_LEN] == 1:
-        ch.wake[bank] = cycle + 1
+    if row >= 0 and ch.request[entry, Q_ROW] == row and ch.bank[bank, B_HIT_RD + write] < 0:
+        ch.bank[bank, B_HIT_RD + write] = entry
+        ch.wake[bank] = min(ch.wake[bank], cycle + 1)
+    if ch.bank[bank, B_LEN] == 1:
+        reset_wake(ch, p, bank, cycle)

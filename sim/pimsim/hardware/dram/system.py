@@ -32,7 +32,7 @@ from pimsim.hardware.dram.layout import (
     P_OP,
     P_READY,
     S_BLOCK,
-    S_BLOCK_LEN,
+    S_BLOCK_SHIFT,
     S_COUNT,
     S_FIRST,
     S_GROUP,
@@ -174,7 +174,7 @@ def _advance(
     p, board = parameters[0], boards[0]
     while True:
         horizon = until
-        fired, fired_at = -1, INFINITY
+        fired = -1
         for g in range(len(groups)):
             bound = _bound(channels, board, now, groups[g, 0], groups[g, 1])
             if g == pim_group:
@@ -190,7 +190,7 @@ def _advance(
                         if channels[c].pw_len > 0:
                             bound = max(bound, now + channels[c].pw_len)
             if bound <= now and fired < 0:
-                fired, fired_at = g, bound
+                fired = g
             horizon = min(horizon, max(bound, now + 1))
         if fired >= 0 or now >= until:
             return now, fired
@@ -265,8 +265,8 @@ class MemorySystem:
                 queued[c].append(rows[c])
         for scatter in scatters:
             row = np.zeros(N_SEGMENT, dtype=np.int64)
-            row[[S_WRITE, S_FIRST, S_COUNT, S_STRIDE, S_BLOCK, S_BLOCK_LEN]] = (
-                int(scatter.write), scatter.first, scatter.count, scatter.stride, -1, 1,
+            row[[S_WRITE, S_FIRST, S_COUNT, S_STRIDE, S_BLOCK]] = (
+                int(scatter.write), scatter.first, scatter.count, scatter.stride, -1,
             )  # fmt: skip
             left[scatter.channel] += scatter.count
             queued[scatter.channel].append(row)
@@ -289,7 +289,6 @@ class MemorySystem:
         rows[:, S_COUNT] = self._share(stream.first_burst + stream.bursts) - first
         rows[:, S_STRIDE] = 1
         rows[:, S_BLOCK] = -1
-        rows[:, S_BLOCK_LEN] = 1
         if not stream.track_blocks:
             return rows, (0, 0)
         length = max(BLOCK_BYTES // self.memory.organization.burst_bytes, 1)
@@ -299,7 +298,7 @@ class MemorySystem:
         sizes[-1] = stream.bursts - length * (number - 1)
         self.board["ticket"][0, block : block + number, 0] = sizes
         rows[:, S_BLOCK] = block
-        rows[:, S_BLOCK_LEN] = length
+        rows[:, S_BLOCK_SHIFT] = length.bit_length() - 1
         rows[:, S_LANE] = (np.arange(count) - (stream.first_burst >> self._channel_bit)) % count
         return rows, (block, block + number)
 

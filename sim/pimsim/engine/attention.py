@@ -1,0 +1,86 @@
+"""Decode attention alone: requests on one PIM channel, no other traffic."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from pimsim.config.memory import MemoryConfig
+from pimsim.config.npu import VectorConfig
+from pimsim.config.pim import PimConfig
+from pimsim.hardware.dram.layout import C_COMMANDS, C_STACK, INFINITY
+from pimsim.hardware.dram.rules import COMMANDS
+from pimsim.hardware.dram.system import Group, MemorySystem
+from pimsim.hardware.pim.programs import AttentionShape
+from pimsim.mapping.addresses import plan_addresses
+from pimsim.mapping.attention import OPERAND_ROWS, score_work, value_work
+
+__all__ = ["PIM_CAUSES", "AttentionResult", "run_attention"]
+
+PIM_CAUSES = (
+    "computing", "row_activation", "activation_window", "row_miss", "gwrite", "command_bus",
+    "refresh", "waiting",
+)  # fmt: skip
+"""Names of the kernel's causes of PIM time, in their order."""
+ELEMENT_BYTES = 2
+CHANNEL = 0
+
+
+@dataclass(frozen=True)
+class AttentionResult:
+    """Cycles of the memory's clock."""
+
+    score_cycles: int
+    """Scores of all requests, their softmax included."""
+    value_cycles: int
+    softmax_cycles: int
+    """Cycles of vector units, added over requests and heads."""
+    commands: dict[str, int]
+    pim_stack: dict[str, int]
+    """Cycles of the channel's PIM commands by what each waited for."""
+
+
+def run_attention(
+    memory: MemoryConfig, pim: PimConfig, heads: int, head_dim: int, contexts: Sequence[int],
+    vector: VectorConfig,
+) -> AttentionResult:  # fmt: skip
+    """Attend to requests with ``contexts`` tokens in their KV cache, 2-byte elements.
+
+    ``heads``: heads on this device, each with its own keys and values. The device has one
+    channel's worth of requests; its other channels are idle. Raises ``InputError`` where the
+    rows do not suffice.
+    """
+    shape = AttentionShape.of(heads, heads, head_dim, memory, pim, ELEMENT_BYTES)
+    channel = [CHANNEL] * len(contexts)
+    rows = 1 if pim.artifact_one_operand_row else OPERAND_ROWS
+    addresses = plan_addresses(memory, {}, 0, 1, shape, contexts, channel, rows)
+    system = MemorySystem(memory, pim)
+    ends: list[int] = []
+    softmax = 0
+    start = 0
+    for work in (score_work, value_work):
+        programs, marks, after = work(
+            shape, range(len(contexts)), contexts, channel, addresses, memory, pim, vector,
+            ELEMENT_BYTES,
+        )  # fmt: skip
+        if work is score_work:
+            softmax = int(after.duration.sum())
+        start = system.now
+        system.submit_pim(start, programs, marks, after)
+        done: Group | None = None
+        while done is None:
+            done = system.advance(INFINITY)
+        ends.append(system.now - start)
+    counts = system.channels["counter"][CHANNEL]
+    used = {
+        name: int(count)
+        for name, count in zip(COMMANDS, counts[C_COMMANDS:], strict=False)
+        if count or name in ("ACT", "PRE", "RD", "WR", "REF", "G_ACT")
+    }
+    stack = counts[C_STACK : C_STACK + len(PIM_CAUSES)]
+    return AttentionResult(
+        ends[0], ends[1], softmax, used,
+        {name: int(cycles) for name, cycles in zip(PIM_CAUSES, np.asarray(stack), strict=True)},
+    )  # fmt: skip
