@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,8 +31,8 @@ class Outcome:
     time_ps: int
 
 
-def run_iteration(device: Device) -> Outcome:
-    """Run every stage of the device's schedule."""
+def run_iteration(device: Device, on_stage: Callable[[str], None] | None = None) -> Outcome:
+    """Run every stage of the device's schedule; ``on_stage`` hears of each before it starts."""
     config = device.config
     clock = Clock.of(config.npu.frequency, config.memory.tCK)
     env = simpy.Environment()
@@ -46,6 +46,8 @@ def run_iteration(device: Device) -> Outcome:
     def iteration() -> Generator[simpy.Event, Any, None]:
         for name, npu_tasks, pim_tasks in load_schedule(config.schedule.policy)(device):
             recorder.stage = name
+            if on_stage is not None:
+                on_stage(name)
             start, done = int(env.now), len(recorder.operators)
             busy, pim_busy = recorder.npu_busy_cycles, pim.busy_ps
             sides = []

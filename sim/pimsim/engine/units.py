@@ -215,20 +215,27 @@ class PimSide:
         self.busy_ps = 0
         """Time of PIM operations, averaged over channels, so far."""
         self.idle_at_end = np.zeros(len(port.system.channels), dtype=np.int64)
-        """Memory cycles by channel between its last command and the end of each operation."""
+        """Memory cycles by channel between its last command and the last one of any channel."""
+        self.vector_tail_cycles = 0
+        """Memory cycles from the last command of an operation to the end of the softmax."""
+        self.result_tail_cycles = 0
+        """The same of operations that no vector work follows: results are on their way."""
 
     def run(self, tasks: Sequence[PimTask]) -> Process:
         """Run ``tasks`` in order."""
         system = self.port.system
         for task in tasks:
             start = int(self.env.now)
+            begin = max(self.clock.memory_cycle(start), system.now)
             group: Group = yield self.port.compute(task.programs, task.marks, task.after)
             last = system.channels["pim_last"]
-            empty = np.array([len(program) == 0 for program in task.programs])
-            begin = self.clock.memory_cycle(start)
-            used = np.where(empty, 0, last - begin)
-            self.idle_at_end += group.done_cycle - begin - used
-            self.busy_ps += int(used.mean() * self.clock.memory_ps)
+            self.idle_at_end += last.max() - last
+            tail = group.done_cycle - int(last.max())
+            if group.vector_busy_cycles:
+                self.vector_tail_cycles += tail
+            else:
+                self.result_tail_cycles += tail
+            self.busy_ps += int((last - begin).mean() * self.clock.memory_ps)
             self._record(task, group, start)
 
     def _record(self, task: PimTask, group: Group, start_ps: int) -> None:

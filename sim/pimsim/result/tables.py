@@ -20,6 +20,7 @@ __all__ = [
     "cycle_stack_table",
     "energy_table",
     "headline_table",
+    "main_cause",
     "operator_table",
     "result_view",
     "stage_table",
@@ -27,19 +28,30 @@ __all__ = [
 ]
 
 
+_UNIT = {"npu": "the NPU", "pim": "PIM"}
+_LEAST_SHARE = 0.02
+"""Causes below this share of the run are no reason for its time."""
+
+
 def bottleneck(result: Result) -> str:
     """The cause of the time, from the cycle stack and the bounds.
 
-    Names the unit that is least idle, what most of its cycles went to, and the bound that is
-    nearest to the run's time.
+    What the NPU's cycles went to; where it waited for PIM, what PIM did meanwhile; and the bound
+    that is nearest to the run's time.
     """
     sentences = []
-    stacks = {unit: stack for unit, stack in result.cycle_stack.items() if any(stack.values())}
-    if stacks:
-        unit = max(stacks, key=lambda name: result.cycles - stacks[name].get("idle", 0))
-        ranked = sorted(stacks[unit].items(), key=lambda item: -item[1])
-        shares = [f"{_percent(n / result.cycles)} {_cause(cause)}" for cause, n in ranked[:3] if n]
-        sentences.append(f"{unit} is busiest: {', '.join(shares)}")
+    explained = ["npu"]
+    if _shares(result, "npu").get("pim", 0) >= _LEAST_SHARE:
+        explained.append("pim")
+    for unit in explained:
+        shares = _shares(result, unit)
+        if unit == "pim":
+            shares.pop("npu", None)
+            shares.pop("idle", None)
+        ranked = sorted(shares.items(), key=lambda item: -item[1])[:3]
+        causes = [f"{_percent(share)} {_cause(c)}" for c, share in ranked if share >= _LEAST_SHARE]
+        if causes:
+            sentences.append(f"{_UNIT[unit]} spends {', '.join(causes)}")
     if result.bound_cycles:
         unit = max(result.bound_cycles, key=lambda name: result.bound_cycles[name])
         share = _percent(result.bound_cycles[unit] / result.cycles)
@@ -47,6 +59,26 @@ def bottleneck(result: Result) -> str:
             f"the nearest bound is {unit} ({share} of the time even if all else were free)"
         )
     return "; ".join(sentences) if sentences else "no cycle stack was recorded"
+
+
+def main_cause(result: Result) -> str:
+    """What most of the NPU's cycles went to, and if that is PIM, what most of PIM's did."""
+    shares = _shares(result, "npu")
+    if not shares:
+        return ""
+    cause = max(shares, key=lambda name: shares[name])
+    text = f"{_percent(shares[cause])} {_cause(cause)}"
+    of_pim = _shares(result, "pim")
+    of_pim.pop("npu", None)
+    if cause == "pim" and of_pim:
+        inner = max(of_pim, key=lambda name: of_pim[name])
+        text += f" ({_percent(of_pim[inner])} {_cause(inner)})"
+    return text
+
+
+def _shares(result: Result, unit: str) -> dict[str, float]:
+    stack = result.cycle_stack.get(unit, {})
+    return {cause: cycles / result.cycles for cause, cycles in stack.items() if cycles}
 
 
 def result_view(result: Result, operators: int = 12) -> Group:
@@ -73,11 +105,21 @@ def headline_table(result: Result) -> Table:
     _rows(
         table,
         ("throughput", f"{result.tokens_per_s:,.1f} tokens/s"),
-        ("cycles", f"{result.cycles:,} of the NPU clock"),
-        ("time", _time(result.time_s)),
-        ("iterations", f"{result.iterations:,}"),
-        ("energy", f"{result.energy_j.total:.4g} J, {result.tokens_per_j:,.2f} tokens/J"),
+        ("cycles", f"{result.cycles:,} of the NPU clock, {_time(result.time_s)}"),
     )
+    if result.layers_model:
+        _rows(
+            table,
+            ("batch", f"{result.tokens:,} requests, one token each, {result.model}"),
+            (
+                "blocks",
+                f"{result.layers_simulated} simulated of {result.layers_model}; "
+                f"one iteration takes {_time(result.iteration_s)}",
+            ),
+            ("devices", f"{result.devices}, one simulated"),
+        )
+    joule = f"{result.energy_j.total:.4g} J of one device, {result.tokens_per_j:,.2f} tokens/J"
+    _rows(table, ("energy", joule))
     if result.latency_s is not None:
         for name in ("ttft", "tpot", "e2e"):
             spread = getattr(result.latency_s, name)
@@ -101,18 +143,27 @@ def headline_table(result: Result) -> Table:
 
 
 def stage_table(result: Result) -> Table:
-    """Stages with the shares in which NPU and PIM worked."""
-    table = _table("stages", "stage", "cycles", "share", "NPU busy", "PIM busy", "bound/cycles")
+    """Stages of one name together, with the shares in which NPU and PIM worked."""
+    total: dict[str, list[int]] = {}
     for stage in result.stages:
+        sums = total.setdefault(stage.name, [0, 0, 0, 0, 0])
+        counted = (1, stage.cycles, stage.npu_busy_cycles, stage.pim_busy_cycles)
+        for at, amount in enumerate((*counted, stage.bound_cycles)):
+            sums[at] += amount
+    table = _table(
+        "stages", "stage", "count", "cycles", "share", "NPU busy", "PIM busy", "bound/cycles"
+    )
+    for name, (count, cycles, npu, pim, bound) in total.items():
         _rows(
             table,
             (
-                stage.name,
-                f"{stage.cycles:,}",
-                _share(stage.cycles, result.cycles),
-                _share(stage.npu_busy_cycles, stage.cycles),
-                _share(stage.pim_busy_cycles, stage.cycles),
-                _share(stage.bound_cycles, stage.cycles) if stage.bound_cycles else "",
+                name,
+                f"{count:,}",
+                f"{cycles:,}",
+                _share(cycles, result.cycles),
+                _share(npu, cycles),
+                _share(pim, cycles),
+                _share(bound, cycles) if bound else "",
             ),
         )
     return table
@@ -196,7 +247,7 @@ def compare_table(results: Sequence[Result], names: Sequence[str]) -> Table:
                 _percent(float(row["dram_bus"])),
                 f"{row['tokens_per_j']:,.2f}",
                 _times(float(row["energy_ratio"])),
-                bottleneck(result).partition(";")[0],
+                main_cause(result),
             ),
         )
     return table

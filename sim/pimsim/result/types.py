@@ -41,6 +41,7 @@ CYCLE_CAUSES: dict[str, str] = {
     "pim": "waiting for PIM",
     "npu": "waiting for the NPU",
     "collective": "waiting for the other devices",
+    "transfer": "moving data",
     "idle": "idle: no work",
 }
 """Names of causes in a cycle stack, in words. A stack may use names that are not listed."""
@@ -53,7 +54,7 @@ class StageResult:
     name: str
     cycles: int
     npu_busy_cycles: int
-    """Systolic arrays or vector units at work."""
+    """Systolic arrays at work, filling and draining included."""
     pim_busy_cycles: int
     bound_cycles: int = 0
     """Least cycles that the stage's work can take on this hardware; 0 where none was computed."""
@@ -87,7 +88,9 @@ class Utilisation:
     vector: float
     """Vector units busy."""
     pim: float
-    """Dot-product columns, of those that the banks could do."""
+    """PIM commands under way, over the channels: from the start of a PIM operation to the last
+    command of each channel, waits between commands included. What the banks could do at most is
+    in ``bound_cycles``."""
     dram_bus: float
     """Data bus busy, over the channels."""
     command_bus: float
@@ -167,13 +170,17 @@ class Result:
     cycles: int
     """Whole run, NPU clock."""
     time_s: float
+    """The same in seconds."""
     tokens_per_s: float
+    """Tokens of the batch over ``iteration_s``."""
     iterations: int
     stages: tuple[StageResult, ...]
     operators: tuple[OperatorResult, ...]
     utilisation: Utilisation
     energy_j: Energy
+    """One device, for the blocks that were simulated."""
     tokens_per_j: float
+    """Tokens of the batch over the energy of all devices for all blocks of the model."""
     cycle_stack: Mapping[str, Mapping[str, int]]
     """Cycles by unit and cause; each unit's add up to ``cycles``."""
     bound_cycles: Mapping[str, int]
@@ -183,6 +190,17 @@ class Result:
     latency_s: Latency | None = None
     name: str = ""
     """Name of the run's config."""
+    model: str = ""
+    tokens: int = 0
+    """Tokens that an iteration makes: one for each request of the batch."""
+    layers_simulated: int = 0
+    layers_model: int = 0
+    """Decoder blocks that the model has on each device."""
+    iteration_s: float = 0.0
+    """One iteration of ``layers_model`` blocks on a device: ``time_s`` and, for each block that was
+    not simulated, the time of a block in the steady state."""
+    devices: int = 1
+    """Devices that share the model, ``tp`` x ``pp``; the others do as the simulated one does."""
     warnings: tuple[str, ...] = field(default=())
     """What a reader of the numbers must know."""
 

@@ -28,6 +28,7 @@ from pimsim.hardware.dram.layout import (
     Q_SEQ,
     Q_WRITE,
     ROW_SLOTS,
+    SEQ_MASK,
     STRIDE,
     WINDOW_SLOT,
 )
@@ -257,7 +258,8 @@ def bank_candidate(
             when, command, entry = at, RD, read
     if write >= 0:
         at = earliest(ch, p, WR, bank)
-        older = read < 0 or ch.request[write, Q_SEQ] < ch.request[read, Q_SEQ]
+        behind = (ch.request[write, Q_SEQ] - ch.request[read, Q_SEQ]) & SEQ_MASK
+        older = read < 0 or behind > SEQ_MASK // 2
         if (at <= cycle and (when > cycle or older)) or (when > cycle and at < when):
             when, command, entry = at, WR, write
     return when, command, entry, row_when

@@ -30,16 +30,16 @@ from pimsim.hardware.dram.layout import (
     C_READ_LATENCY,
     C_READS,
     C_ROW_HITS,
+    D_ARRIVAL,
+    D_MERGED,
     F_BANK,
     F_GROUP,
     F_RANK,
     F_ROW,
     INFINITY,
     P_READY,
-    Q_ARRIVAL,
     Q_BLOCK,
     Q_GROUP,
-    Q_MERGED,
     Q_ROW,
     S_BLOCK,
     S_BLOCK_SHIFT,
@@ -51,7 +51,7 @@ from pimsim.hardware.dram.layout import (
     S_STRIDE,
     S_WRITE,
 )
-from pimsim.hardware.dram.pim_queue import GWRITE_BANK, pim_issue, pim_poll
+from pimsim.hardware.dram.pim_queue import GWRITE_BANK, pim_forget, pim_issue, pim_poll
 from pimsim.hardware.dram.queues import admit, free_request, move_to_bank, start_drain
 from pimsim.hardware.dram.rules import Command
 
@@ -73,6 +73,8 @@ def _issue(
     ch.last_cmd = cycle
     log_command(ch, board, cycle, command, bank, ch.request[entry, Q_ROW])
     apply_rules(ch, p, cycle, command, bank, 0)
+    if p.row_buffers == 1:
+        pim_forget(ch)
     if command == ACT:
         open_row(ch, p, cycle, bank, ch.request[entry, Q_ROW], 0)
         return
@@ -87,9 +89,10 @@ def _issue(
     unlink(ch, p, bank, entry, cycle)
     if command == RD:
         done = cycle + p.read_delay
-        answered = 1 + ch.request[entry, Q_MERGED]
-        ch.counter[C_READS] += answered
-        ch.counter[C_READ_LATENCY] += answered * done - ch.request[entry, Q_ARRIVAL]
+        if p.merge == 1:
+            answered = 1 + ch.detail[entry, D_MERGED]
+            ch.counter[C_READS] += answered
+            ch.counter[C_READ_LATENCY] += answered * done - ch.detail[entry, D_ARRIVAL]
         ch.last_done = max(ch.last_done, done)
         group = ch.request[entry, Q_GROUP]
         if group >= 0:
@@ -120,6 +123,7 @@ def _try_refresh(ch: Any, p: Any, board: Any, cycle: int) -> bool:
             log_command(ch, board, cycle, command, bank, -1)
             apply_rules(ch, p, cycle, command, bank, 0)
             close_row(ch, p, cycle, bank, buffer)
+            pim_forget(ch)
             return True
     if not closed:
         return False

@@ -30,6 +30,7 @@ MAX_WINDOWS = 4
 MAX_WINDOW = 32
 WINDOW_SLOT = MAX_WINDOW + 2
 ROW_SLOTS = 16
+SEQ_MASK = (1 << 31) - 1
 FILTER = 4096
 """Slots of the filter that finds requests for one burst."""
 MAX_REQUESTS = 8192
@@ -58,14 +59,17 @@ N_BANK = 10
 Q_NEXT = 0
 Q_ROW = 1
 Q_WRITE = 2
-Q_SEQ = 3
+Q_SEQ = 3  # order at the banks, modulo 2^31
 Q_GROUP = 4  # ticket that its completion counts towards, -1 if nobody's
 Q_BLOCK = 5  # ticket of its block of the stream, -1 if none
-Q_KEY = 6  # burst index, to find requests for the same burst; -1 in free entries
-Q_ARRIVAL = 7
-Q_BANK = 8
-Q_MERGED = 9  # reads of the same burst answered with it
-N_REQUEST = 10
+Q_BANK = 6
+N_REQUEST = 8  # half a cache line
+
+# what only trace replay needs of a request
+D_KEY = 0  # burst index, to find requests for the same burst; -1 in free entries
+D_ARRIVAL = 1
+D_MERGED = 2  # reads of the same burst answered with it
+N_DETAIL = 3
 
 # a stream segment: consecutive bursts, or one burst in each of many rows -------------------
 S_WRITE = 0
@@ -148,6 +152,8 @@ CHANNEL = np.dtype(
         ("pim_refreshed", _I),  # a refresh came between
         ("pim_step", _I),  # dot products of the current COMP instruction already issued
         ("pim_next", _I),  # no PIM command can go before this cycle
+        ("pim_estimate", _I),  # cycles that the head will take, -1 if not known
+        ("pim_scan", _I),  # banks below hold nothing that the head must close
         ("pw_len", _I),  # PIM's writes that wait for the write queue
         ("pw_burst", _I),  # next burst that they write
         ("last_cmd", _I),  # cycle of the last command
@@ -161,7 +167,8 @@ CHANNEL = np.dtype(
         ("rows_queued", np.int32, (MAX_BANKS, 2, ROW_SLOTS)),
         ("queue", _I, (2, MAX_QUEUE)),  # read and write queue: entries in order of arrival
         ("window", _I, (MAX_WINDOWS * MAX_RANKS * WINDOW_SLOT,)),
-        ("request", _I, (MAX_REQUESTS, N_REQUEST)),  # under way
+        ("request", np.int32, (MAX_REQUESTS, N_REQUEST)),  # under way
+        ("detail", _I, (MAX_REQUESTS, N_DETAIL)),
         ("ready", _I, (MAX_NODES * STRIDE,)),  # first cycle a node allows a command
         ("seen", np.int32, (2 * FILTER,)),  # reads and writes under way by hash of their burst
     ],
@@ -322,14 +329,18 @@ def make_channels(memory: MemoryConfig, p: Records) -> Records:
     channels = np.zeros(memory.organization.channels, dtype=CHANNEL)
     channels["index"] = np.arange(len(channels))
     channels["free"] = -1
-    channels["wake"] = INFINITY
-    channels["row_wake"] = INFINITY
-    channels["bank"][:, :, [B_ROW, B_PIM_ROW, B_HEAD, B_TAIL, B_HIT_RD, B_HIT_WR]] = -1
+    banks = int(p[0]["banks"])
+    channels["wake"][:, :banks] = INFINITY
+    channels["row_wake"][:, :banks] = INFINITY
+    for column in (B_ROW, B_PIM_ROW, B_HEAD, B_TAIL, B_HIT_RD, B_HIT_WR):
+        channels["bank"][:, :banks, column] = -1
     channels["ref_due"] = p[0]["ref_interval"]
     channels["pim_row"] = -1
     channels["pim_first_comp"] = 1
+    channels["pim_estimate"] = -1
+    used = int(p[0]["n_windows"]) * memory.organization.ranks
     rings = channels["window"].reshape(len(channels), -1, WINDOW_SLOT)
-    rings[:, :, 1:] = -INFINITY
+    rings[:, :used, 1:] = -INFINITY
     return channels
 
 

@@ -45,7 +45,7 @@ from pimsim.hardware.dram.layout import (
 )
 from pimsim.hardware.dram.rules import Command
 
-__all__ = ["pim_issue", "pim_poll"]
+__all__ = ["pim_forget", "pim_issue", "pim_poll"]
 
 ACT, PRE = int(Command.ACT), int(Command.PRE)
 G_ACT, PIM_PRE, GWRITE = int(Command.G_ACT), int(Command.PIM_PRE), int(Command.GWRITE)
@@ -90,13 +90,22 @@ def _estimate(ch: Any, p: Any, board: Any) -> int:
     return int(cycles)
 
 
+@njit(cache=True, inline="always")
+def pim_forget(ch: Any) -> None:
+    """Row buffers changed behind the queue's back, or its head moved on: look at all again."""
+    ch.pim_estimate = -1
+    ch.pim_scan = 0
+
+
 @njit(cache=True)
 def _clear_of_refresh(ch: Any, p: Any, board: Any, cycle: int) -> int:
     """Slack in cycles between the head's estimated end and the next refresh; 0 or less: wait."""
     left = ch.ref_due - cycle - 1
     if p.avoid_refresh == 0:
         return int(max(left, 1))
-    return int(left - _estimate(ch, p, board))
+    if ch.pim_estimate < 0:
+        ch.pim_estimate = _estimate(ch, p, board)
+    return int(left - ch.pim_estimate)
 
 
 @njit(cache=True)
@@ -126,7 +135,7 @@ def _header_next(ch: Any, p: Any, cycle: int, row: int) -> tuple[int, int, int]:
     pim_buffer = buffers - 1
     closer = PIM_PRE if buffers == 2 else PRE
     when, command, target = INFINITY, HEADER, 0
-    for bank in range(p.banks):
+    for bank in range(ch.pim_scan, p.banks):
         held = ch.bank[bank, B_ROW + pim_buffer]
         if held >= 0 and held != row:
             at = earliest(ch, p, closer, bank)
@@ -135,6 +144,8 @@ def _header_next(ch: Any, p: Any, cycle: int, row: int) -> tuple[int, int, int]:
             at = earliest(ch, p, PRE, bank)
             need = PRE
         else:
+            if bank == ch.pim_scan:
+                ch.pim_scan = bank + 1  # nothing to close there any more
             continue
         if at <= cycle:
             return at, need, bank
@@ -245,6 +256,7 @@ def pim_issue(
     if command == HEADER:
         _account(ch, cycle, X_HEADER)
         ch.pim_head += 1
+        pim_forget(ch)
         return
     if command == GEMV:
         apply_rules(ch, p, cycle, command, bank, max(comps, p.comp_pipeline))
@@ -262,6 +274,8 @@ def pim_issue(
         _account(ch, cycle, X_GWRITE)
     elif command == PRE or command == PIM_PRE:
         close_row(ch, p, cycle, bank, buffers - 1 if command == PIM_PRE else 0)
+        if command == PIM_PRE or buffers == 1:
+            ch.pim_estimate -= p.trtp
         _account(ch, cycle, X_GWRITE if board.program[at, P_OP] == GWRITE else X_PRECHARGE)
     elif command == G_ACT:
         for other in range(bank, bank + (1 << p.group_shift)):
@@ -270,6 +284,7 @@ def pim_issue(
         _account(ch, cycle, X_ACTIVATE if first else X_TFAW)
     elif command == GWRITE:
         _account(ch, cycle, X_GWRITE)
+        pim_forget(ch)
         ch.pim_gwrite_done = cycle + p.gwrite
         ch.pim_next = cycle + p.gwrite
         ch.pim_head += 1

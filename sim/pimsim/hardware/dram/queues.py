@@ -23,18 +23,19 @@ from pimsim.hardware.dram.layout import (
     C_MERGED_WRITES,
     C_READ_LATENCY,
     C_READS,
+    D_ARRIVAL,
+    D_KEY,
+    D_MERGED,
     FILTER,
-    Q_ARRIVAL,
     Q_BANK,
     Q_BLOCK,
     Q_GROUP,
-    Q_KEY,
-    Q_MERGED,
     Q_NEXT,
     Q_ROW,
     Q_SEQ,
     Q_WRITE,
     ROW_SLOTS,
+    SEQ_MASK,
 )
 
 __all__ = ["admit", "free_request", "move_to_bank", "start_drain"]
@@ -50,7 +51,7 @@ def _slot(key: int, write: int) -> int:
 def _find(ch: Any, key: int, write: int) -> int:
     """Entry under way for burst ``key``, -1 if none."""
     for entry in range(ch.pool_used):
-        if ch.request[entry, Q_KEY] == key and ch.request[entry, Q_WRITE] == write:
+        if ch.detail[entry, D_KEY] == key and ch.request[entry, Q_WRITE] == write:
             return entry
     return -1
 
@@ -71,9 +72,9 @@ def _merge(ch: Any, p: Any, cycle: int, write: int, key: int) -> bool:
         entry = _find(ch, key, 0)
         if entry >= 0:
             ch.counter[C_MERGED_READS] += 1
-            ch.request[entry, Q_MERGED] += 1
+            ch.detail[entry, D_MERGED] += 1
             # its latency runs from its own arrival; RD closes the sum of both
-            ch.request[entry, Q_ARRIVAL] += cycle
+            ch.detail[entry, D_ARRIVAL] += cycle
             return True
     return False
 
@@ -94,15 +95,16 @@ def admit(
     else:
         entry = ch.pool_used
         ch.pool_used = entry + 1
+    if p.merge == 1:
+        ch.detail[entry, D_KEY] = key
+        ch.detail[entry, D_ARRIVAL] = cycle
+        ch.detail[entry, D_MERGED] = 0
     ch.request[entry, Q_NEXT] = -1
     ch.request[entry, Q_ROW] = row
     ch.request[entry, Q_WRITE] = write
     ch.request[entry, Q_GROUP] = group
     ch.request[entry, Q_BLOCK] = block
-    ch.request[entry, Q_KEY] = key
-    ch.request[entry, Q_ARRIVAL] = cycle
     ch.request[entry, Q_BANK] = bank
-    ch.request[entry, Q_MERGED] = 0
     ch.queue[write, ch.queued[write]] = entry
     ch.queued[write] += 1
     ch.bank[bank, B_RQ_WAIT + write] += 1
@@ -114,9 +116,9 @@ def admit(
 def free_request(ch: Any, p: Any, entry: int) -> None:
     """Return a finished request's entry to the pool; its bank's queue has room again."""
     if p.merge == 1:
-        key, write = ch.request[entry, Q_KEY], ch.request[entry, Q_WRITE]
+        key, write = ch.detail[entry, D_KEY], ch.request[entry, Q_WRITE]
         ch.seen[_slot(key, write)] -= 1
-    ch.request[entry, Q_KEY] = -1
+        ch.detail[entry, D_KEY] = -1
     ch.request[entry, Q_NEXT] = ch.free
     ch.free = entry
     ch.waiting -= 1
@@ -151,7 +153,7 @@ def move_to_bank(ch: Any, p: Any, cycle: int, write: int) -> None:
     entry = ch.queue[write, at]
     if write == 1:
         if p.merge == 1:
-            key = ch.request[entry, Q_KEY]
+            key = ch.detail[entry, D_KEY]
             if ch.seen[_slot(key, 0)] > 0 and _find(ch, key, 0) >= 0:
                 ch.drain = 0  # the older read goes first
                 return
@@ -160,7 +162,7 @@ def move_to_bank(ch: Any, p: Any, cycle: int, write: int) -> None:
         ch.queue[write, i] = ch.queue[write, i + 1]
     ch.queued[write] = length - 1
     ch.request[entry, Q_SEQ] = ch.seq
-    ch.seq += 1
+    ch.seq = (ch.seq + 1) & SEQ_MASK
     tail = ch.bank[bank, B_TAIL]
     if tail < 0:
         ch.bank[bank, B_HEAD] = entry

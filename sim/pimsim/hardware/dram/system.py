@@ -375,6 +375,8 @@ class MemorySystem:
         channels["pim_last"] = start
         channels["pim_next"] = 0
         channels["pim_refreshed"] = 0
+        channels["pim_estimate"] = -1
+        channels["pim_scan"] = 0
         self._wake(start)
         group = Group(ticket, 1, marks=(first_mark, first_mark + marks), after=after, is_pim=True)
         self._active.append(group)

@@ -1,0 +1,402 @@
+"""From what the engine left behind to a ``Result``: conversions, shares and sums, no simulation.
+
+A run may simulate fewer blocks than the model has. The missing ones are added at the time of a
+block in the steady state, and at the energy of the simulated ones (what grows with time, with
+time). One device is simulated: the ``tp`` devices of a stage do the same at the same time, and the
+``pp`` stages work on different batches at once, so that a replica of the model makes a batch of
+tokens in the time of one stage (the latency of a token is ``pp`` times that). Embedding, output
+layer and sampling are not in an iteration.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from pimsim import __version__
+from pimsim.config.loader import ResolvedRun
+from pimsim.config.run import RunConfig
+from pimsim.engine.iteration import Outcome
+from pimsim.engine.records import StageRecord
+from pimsim.hardware.dram.layout import (
+    C_BUS_BUSY,
+    C_COMMANDS,
+    C_COMP_COLUMNS,
+    C_STACK,
+    N_CAUSES,
+    X_ACTIVATE,
+    X_COMPUTE,
+    X_GWRITE,
+    X_HEADER,
+    X_PRECHARGE,
+    X_REFRESH,
+    X_TFAW,
+    X_WAIT,
+)
+from pimsim.hardware.dram.rules import COMMANDS, Command
+from pimsim.hardware.energy.dram import DramCounts, dram_energy
+from pimsim.hardware.energy.npu import NpuCounts, npu_energy
+from pimsim.hardware.energy.pim import pim_energy
+from pimsim.result.invariants import RunFacts
+from pimsim.result.types import (
+    Energy,
+    Fidelity,
+    OperatorResult,
+    Provenance,
+    Result,
+    StageResult,
+    Utilisation,
+)
+from pimsim.workload.cards import ModelCard
+from pimsim.workload.operators import Operator, OperatorKind
+from pimsim.workload.requests import RequestTrace
+
+__all__ = ["apportion", "build_result", "dram_counts", "steady_block_ps"]
+
+_PS_PER_S = 10**12
+_CAUSE = {
+    X_COMPUTE: "computing",
+    X_ACTIVATE: "activation_window",
+    X_TFAW: "activation_window",
+    X_PRECHARGE: "row_miss",
+    X_GWRITE: "gwrite",
+    X_HEADER: "command_bus",
+    X_REFRESH: "refresh",
+    X_WAIT: "data_bus",
+}
+"""Names of the kernel's causes of PIM time."""
+_GEMM = (OperatorKind.GEMM, OperatorKind.EXPERT_GEMM, OperatorKind.ROUTER)
+_ATTENTION = (OperatorKind.ATTENTION_SCORE, OperatorKind.ATTENTION_VALUE)
+
+
+def build_result(
+    outcome: Outcome, resolved: ResolvedRun, card: ModelCard, trace: RequestTrace, wall_s: float
+) -> tuple[Result, RunFacts]:
+    """The result of a run, and what the laws are checked against. ``wall_s``: seconds it took."""
+    device, recorder, clock = outcome.device, outcome.recorder, outcome.clock
+    whole, time_ps = device.whole, outcome.time_ps
+    cycles = clock.npu_cycle(time_ps)
+    layers = max(card.layers // whole.pp, device.layers)
+    block_ps = steady_block_ps(recorder.stages, device.layers)
+    iteration_s = (time_ps + (layers - device.layers) * block_ps) / _PS_PER_S
+    counts = dram_counts(outcome)
+    energy = _energy(outcome, counts, time_ps / _PS_PER_S, layers=1, simulated=1)
+    of_model = _energy(outcome, counts, iteration_s, layers=layers, simulated=device.layers)
+    devices = whole.tp * whole.pp
+    result = Result(
+        cycles=cycles,
+        time_s=time_ps / _PS_PER_S,
+        tokens_per_s=whole.tokens / iteration_s,
+        iterations=1,
+        stages=_stages(outcome),
+        operators=_operators(outcome),
+        utilisation=_utilisation(outcome, cycles),
+        energy_j=energy,
+        tokens_per_j=whole.tokens / (of_model.total * devices) if of_model.total else 0.0,
+        cycle_stack=_cycle_stack(outcome, cycles),
+        bound_cycles=_bounds(outcome),
+        fidelity=Fidelity("command"),
+        provenance=Provenance(
+            config_sha256=resolved.sha256,
+            trace_sha256=trace.sha256,
+            version=__version__,
+            seed=resolved.config.seed,
+            wall_s=wall_s,
+            peak_rss_mb=_peak_rss_mb(),
+        ),
+        name=resolved.config.name,
+        model=card.name,
+        tokens=whole.tokens,
+        layers_simulated=device.layers,
+        layers_model=layers,
+        iteration_s=iteration_s,
+        devices=devices,
+        warnings=tuple(_warnings(resolved.config, card, device.layers)),
+    )
+    return result, _facts(outcome, counts, card)
+
+
+def steady_block_ps(stages: tuple[StageRecord, ...] | list[StageRecord], layers: int) -> int:
+    """Time of one block once the run has settled, in picoseconds.
+
+    With sub-batches a block is one C and one D, else one A, B and E. The first of several blocks
+    starts on an idle memory and does not count. One interleaved block alone has no C and D: then
+    its whole time, in which NPU and PIM hardly overlap, stands for a block.
+    """
+    repeated = ("C", "D") if any(stage.name == "C" for stage in stages) else ("A", "B", "E")
+    times: dict[str, list[int]] = {name: [] for name in repeated}
+    for stage in stages:
+        if stage.name in times:
+            times[stage.name].append(stage.end_ps - stage.start_ps)
+    if any(stage.name not in times for stage in stages) and "C" not in times:
+        return (stages[-1].end_ps - stages[0].start_ps) // layers
+    settled = [each[1:] or each for each in times.values()]
+    return sum(sum(each) // len(each) for each in settled if each)
+
+
+def apportion(weights: Mapping[str, int], total: int) -> dict[str, int]:
+    """Whole shares of ``total`` in proportion to ``weights`` that add up to it exactly.
+
+    The largest remainders are rounded up, the first of equal ones first. Needs a weight above 0.
+    """
+    whole = sum(weights.values())
+    shares = {name: weight * total // whole for name, weight in weights.items()}
+    remainder = {name: weight * total % whole for name, weight in weights.items()}
+    for name in sorted(remainder, key=lambda name: -remainder[name])[: total - sum(shares.values())]:
+        shares[name] += 1
+    return shares
+
+
+def dram_counts(outcome: Outcome) -> DramCounts:
+    """What the channels' commands cost energy for, over all channels."""
+    system, org = outcome.system, outcome.system.memory.organization
+    channels = system.channels
+    counter = channels["counter"].sum(axis=0)
+    command = {name: int(counter[C_COMMANDS + at]) for at, name in enumerate(COMMANDS)}
+    cycles = outcome.clock.memory_cycle(outcome.time_ps)
+    open_now, since, active = (channels["rank"][:, : org.ranks, at] for at in range(3))
+    with_open = active + np.where(open_now > 0, np.maximum(cycles - since, 0), 0)
+    active_cycles = int(np.minimum(with_open, cycles).sum())
+    return DramCounts(
+        act=command["ACT"],
+        rd=command["RD"],
+        wr=command["WR"],
+        ref=command["REF"],
+        active_rank_cycles=active_cycles,
+        idle_rank_cycles=org.channels * org.ranks * cycles - active_cycles,
+        comp_bank_columns=int(counter[C_COMP_COLUMNS]) * org.ranks * org.banks,
+        gact_banks=command["G_ACT"] * org.banks_per_group,
+        gwrite=command["GWRITE"],
+        readres=command["READRES"] + command["GEMV"],
+    )
+
+
+def _energy(
+    outcome: Outcome, counts: DramCounts, time_s: float, layers: int, simulated: int
+) -> Energy:
+    """Joule of one device: work times ``layers / simulated``, what grows with time, ``time_s``."""
+    config, recorder = outcome.device.config, outcome.recorder
+    dram = dram_energy(counts, config.memory, config.energy)
+    pim_j = 0.0
+    if outcome.system.pim is not None:
+        pim_j = pim_energy(
+            counts, config.memory, outcome.system.pim, config.energy,
+            outcome.device.whole.kv_dtype_bytes,
+        ).total_j  # fmt: skip
+    work = NpuCounts(
+        macs=recorder.macs["npu"],
+        vector_lane_ops=recorder.vector_lane_ops,
+        sram_bytes=recorder.sram_bytes,
+        link_bytes=recorder.link_bytes,
+    )
+    npu = npu_energy(work, time_s, config.energy)
+    blocks = layers / simulated
+    with_time = dram.background_j + dram.refresh_j
+    longer = time_s * _PS_PER_S / outcome.time_ps
+    return Energy.of(
+        dram=(dram.total_j - with_time) * blocks + with_time * longer,
+        pim=pim_j * blocks,
+        npu=npu.compute_j * blocks,
+        sram=npu.sram_j * blocks,
+        link=npu.link_j * blocks,
+        static=npu.static_j,
+    )
+
+
+def _stages(outcome: Outcome) -> tuple[StageResult, ...]:
+    clock = outcome.clock
+    return tuple(
+        StageResult(
+            name=stage.name,
+            cycles=clock.npu_cycle(stage.end_ps) - clock.npu_cycle(stage.start_ps),
+            npu_busy_cycles=stage.npu_busy_cycles,
+            pim_busy_cycles=stage.pim_busy_cycles,
+            bound_cycles=stage.bound_ps // clock.npu_ps,
+        )
+        for stage in outcome.recorder.stages
+    )
+
+
+def _operators(outcome: Outcome) -> tuple[OperatorResult, ...]:
+    clock = outcome.clock
+    return tuple(
+        OperatorResult(
+            name=record.name,
+            kind=record.kind,
+            unit=record.unit,
+            layer=record.layer,
+            cycles=clock.npu_cycle(record.end_ps) - clock.npu_cycle(record.start_ps),
+            stage=record.stage,
+            start_cycle=clock.npu_cycle(record.start_ps),
+            flops=record.flops,
+            bytes=record.bytes,
+            bound_cycles=record.bound_ps // clock.npu_ps,
+        )
+        for record in outcome.recorder.operators
+    )
+
+
+def _utilisation(outcome: Outcome, cycles: int) -> Utilisation:
+    config, recorder = outcome.device.config, outcome.recorder
+    system, memory = outcome.system, outcome.system.memory
+    counter = system.channels["counter"]
+    bus_cycles = memory.organization.channels * outcome.clock.memory_cycle(outcome.time_ps)
+    commands = int(counter[:, C_COMMANDS : C_COMMANDS + len(COMMANDS)].sum())
+    vector = config.npu.vector
+    # vector units that never queue are as many as it takes: no share of them can be told
+    used = 0 if vector.artifact_free else recorder.vector_unit_cycles
+    return Utilisation(
+        npu=recorder.macs["npu"] / (_array_elements(config) * cycles),
+        vector=used / (vector.units * cycles),
+        pim=outcome.pim.busy_ps / outcome.time_ps,
+        dram_bus=int(counter[:, C_BUS_BUSY].sum()) / bus_cycles,
+        command_bus=commands / (bus_cycles * memory.controller.commands_per_cycle),
+    )
+
+
+def _array_elements(config: RunConfig) -> int:
+    """Multiply-accumulates of the NPU in a cycle."""
+    systolic = config.npu.systolic
+    return systolic.arrays * systolic.rows * systolic.cols
+
+
+def _cycle_stack(outcome: Outcome, cycles: int) -> dict[str, dict[str, int]]:
+    """NPU: charged cycle by cycle. PIM and data bus: the mean over channels, in NPU cycles."""
+    npu = {cause: n for cause, n in outcome.recorder.npu_causes.items() if n}
+    stacks = {"npu": npu | {"idle": cycles - sum(npu.values())}}
+    channels = outcome.system.channels
+    counter = channels["counter"].sum(axis=0)
+    # channel-picoseconds by cause: whole numbers, however the clocks relate
+    ps = outcome.clock.memory_ps
+    total = len(channels) * outcome.time_ps
+    if outcome.system.pim is not None:
+        pim: dict[str, int] = {}
+        for at in range(N_CAUSES):
+            pim[_CAUSE[at]] = pim.get(_CAUSE[at], 0) + int(counter[C_STACK + at]) * ps
+        side = outcome.pim
+        pim["channel_imbalance"] = int(side.idle_at_end.sum()) * ps
+        pim["vector"] = side.vector_tail_cycles * len(channels) * ps
+        pim["readres"] = side.result_tail_cycles * len(channels) * ps
+        stacks["pim"] = _fill(pim, "npu", total, cycles)
+    results = counter[C_COMMANDS + int(Command.READRES)] + counter[C_COMMANDS + int(Command.GEMV)]
+    results = int(results) * int(outcome.system.parameters[0]["nbl"])
+    bus = {"transfer": (int(counter[C_BUS_BUSY]) - results) * ps, "readres": results * ps}
+    stacks["dram_bus"] = _fill(bus, "idle", total, cycles)
+    return stacks
+
+
+def _fill(parts: dict[str, int], rest: str, total: int, cycles: int) -> dict[str, int]:
+    """``parts`` of ``total`` and the rest of it, as whole cycles; a negative rest stays to see."""
+    return apportion(parts | {rest: total - sum(parts.values())}, cycles)
+
+
+def _bounds(outcome: Outcome) -> dict[str, int]:
+    """Least NPU cycles in which each unit alone does the work that it was given.
+
+    NPU: multiply-accumulates, all elements busy. DRAM: bytes of weights and KV cache over all
+    channels' data buses. PIM: dot products, one column a tCCD_S in every bank of every channel.
+    Link: the collectives.
+    """
+    config, recorder, clock = outcome.device.config, outcome.recorder, outcome.clock
+    system, org = outcome.system, outcome.system.memory.organization
+    needed = _needed(outcome)
+    bursts = (needed["weight"] + needed.get("kv", 0)) // org.burst_bytes
+    nbl, tccd = (int(system.parameters[0][name]) for name in ("nbl", "tccd_s"))
+    bounds = {
+        "npu": recorder.macs["npu"] // _array_elements(config),
+        "dram": bursts * nbl // org.channels * clock.memory_ps // clock.npu_ps,
+    }
+    if system.pim is not None:
+        columns = recorder.macs["pim"] // (org.ranks * org.banks * system.pim.elements_per_comp)
+        bounds["pim"] = columns // org.channels * tccd * clock.memory_ps // clock.npu_ps
+    link = sum(o.bound_ps for o in recorder.operators if o.unit == "link")
+    if link:
+        bounds["link"] = link // clock.npu_ps
+    return bounds
+
+
+def _work(outcome: Outcome) -> Iterator[Operator]:
+    """Every operator of every block and (sub-)batch, as the workload states it."""
+    for iteration in outcome.device.iterations:
+        for operator in iteration.operators:
+            for _ in range(outcome.device.layers):
+                yield operator
+
+
+def _needed(outcome: Outcome) -> dict[str, int]:
+    """Bytes by class that the operators must read: over the bus, or (``pim_kv``) in the banks."""
+    kv = "kv" if outcome.system.pim is None else "pim_kv"
+    needed = {"weight": 0, kv: 0}
+    for operator in _work(outcome):
+        if operator.kind in _GEMM:
+            needed["weight"] += operator.weight_bytes
+        needed[kv] += operator.kv_read_bytes
+    return needed
+
+
+def _facts(outcome: Outcome, counts: DramCounts, card: ModelCard) -> RunFacts:
+    """Needs from the workload's operators, deeds from the engine's and the channels' counters."""
+    recorder, system = outcome.recorder, outcome.system
+    needed = _needed(outcome)
+    needed["over_bus"] = needed["weight"] + needed.get("kv", 0)
+    moved = dict(recorder.bytes_moved)
+    moved["over_bus"] = counts.rd * system.memory.organization.burst_bytes
+    macs = {"npu": 0}
+    done = {"npu": recorder.macs["npu"]}
+    if system.pim is not None:
+        macs["pim"] = 0
+        done["pim"] = counts.comp_bank_columns * system.pim.elements_per_comp
+        moved["pim_kv"] = done["pim"] * card.kv_dtype_bytes
+    on = "npu" if system.pim is None else "pim"
+    for operator in _work(outcome):
+        if operator.kind in _GEMM:
+            macs["npu"] += operator.flops // 2
+        elif operator.kind in _ATTENTION:
+            macs[on] += operator.flops // 2
+    return RunFacts(
+        bytes_needed=needed,
+        bytes_moved=moved,
+        macs_needed=macs,
+        macs_done=done,
+        busy_cycles={
+            "npu": recorder.npu_busy_cycles,
+            "pim": outcome.pim.busy_ps // outcome.clock.npu_ps,
+        },
+    )
+
+
+def _warnings(config: RunConfig, card: ModelCard, layers: int) -> Iterator[str]:
+    model_layers = card.layers // (config.parallel.pp or card.pp)
+    if layers > model_layers:
+        yield f"{layers} blocks simulated, the model has {model_layers} on a device; rates are of all"
+    if config.schedule.sub_batches and layers == 1 and model_layers > 1:
+        yield (
+            "one block alone never overlaps one sub-batch's NPU work with the other's PIM work as "
+            "the steady state does; throughput is understated, use layers of 2 or more"
+        )
+    quirks = sorted(_quirks(config.model_dump(), ()))
+    if quirks:
+        yield f"quirks of a published artifact are on: {', '.join(quirks)}"
+    if config.npu.vector.artifact_free:
+        yield "vector units never queue here, their utilisation is given as 0"
+
+
+def _quirks(values: Mapping[str, Any], path: tuple[str, ...]) -> Iterator[str]:
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _quirks(value, (*path, key))
+        elif (key.startswith("artifact_") and value is True) or (
+            key == "preload" and str(value).startswith("artifact")
+        ):
+            yield ".".join((*path, key))
+
+
+def _peak_rss_mb() -> float:
+    """Most memory that this process ever held, in MB."""
+    import resource
+    import sys
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 10**6 if sys.platform == "darwin" else peak * 1024 / 10**6
