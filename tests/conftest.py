@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -30,6 +30,51 @@ def reference_dir(repo_dir: Path) -> Path:
     if not folder.is_dir():
         pytest.skip(f"no reference tables in {folder}; set PIMSIM_REFERENCE")
     return folder
+
+
+TINY_CARD = """\
+name: tiny
+source: made up, so that a run takes milliseconds
+layers: 4
+hidden: 512
+heads: 4
+kv_heads: 4
+head_dim: 128
+ffn_hidden: 1024
+ffn_gated: false
+activation: gelu
+norm: layernorm
+bias: true
+rope: false
+vocab: 1000
+tied_embeddings: true
+max_context: 2048
+dtype_bytes: 2
+kv_dtype_bytes: 2
+"""
+
+
+@pytest.fixture(scope="session")
+def tiny_card(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model card of four small blocks."""
+    path = tmp_path_factory.mktemp("card") / "tiny.yaml"
+    path.write_text(TINY_CARD)
+    return path
+
+
+@pytest.fixture(scope="session")
+def write_trace(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Sequence[int]], Path]:
+    """``write_trace([30, 500])``: a request trace of these contexts."""
+    folder = tmp_path_factory.mktemp("traces")
+    header = "request_id,arrival_s,prompt_tokens,output_tokens,generated_tokens"
+
+    def write(contexts: Sequence[int]) -> Path:
+        path = folder / "requests.csv"
+        rows = [f"{i},0,{context},1,0" for i, context in enumerate(contexts)]
+        path.write_text("\n".join([header, *rows]) + "\n")
+        return path
+
+    return write
 
 
 @pytest.fixture(scope="session")

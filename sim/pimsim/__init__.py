@@ -14,10 +14,11 @@ _LAZY = {
     "CheckFailed": "pimsim.config.errors:CheckFailed",
     "InputError": "pimsim.config.errors:InputError",
     "ResolvedRun": "pimsim.config.loader:ResolvedRun",
-    "compare": "pimsim.result.compare:compare",
+    "compare": "pimsim.simulate:compare",
     "load": "pimsim.result.store:load",
     "load_config": "pimsim.config.loader:load_run",
-    "run": "pimsim.engine.run:simulate",
+    "Result": "pimsim.result.types:Result",
+    "run": "pimsim.simulate:run",
 }
 
 __all__ = ["__version__", *sorted(_LAZY)]  # every name resolves in __getattr__

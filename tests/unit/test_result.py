@@ -21,8 +21,10 @@ from pimsim.result.tables import (
     bottleneck,
     compare_table,
     cycle_stack_table,
+    main_cause,
     operator_table,
     result_view,
+    stage_table,
 )
 from pimsim.result.types import (
     Energy,
@@ -94,6 +96,9 @@ def test_json_has_the_keys_that_others_read() -> None:
         "latency_s",
         "energy_j",
         "tokens_per_j",
+        "iteration_s",
+        "layers_simulated",
+        "layers_model",
         "cycle_stack",
         "bound_cycles",
         "fidelity",
@@ -232,12 +237,34 @@ def test_view_shows_what_an_architect_asks() -> None:
     assert "note: [red]odd[/red]" in text  # text of ours and of users is no markup
 
 
-def test_bottleneck_names_unit_cause_and_bound() -> None:
+def test_bottleneck_names_causes_and_bound() -> None:
     assert bottleneck(make_result()) == (
-        "pim is busiest: 50.0% computing, 40.0% refresh, 8.0% idle: no work; "
+        "the NPU spends 50.0% idle: no work, 30.0% computing, 20.0% waiting for weights; "
         "the nearest bound is dram (90.0% of the time even if all else were free)"
     )
+    assert main_cause(make_result()) == "50.0% idle: no work"
     assert "no cycle stack" in bottleneck(make_result(cycle_stack={}, bound_cycles={}))
+    assert main_cause(make_result(cycle_stack={})) == ""
+
+
+def test_waiting_for_pim_is_explained_by_what_pim_did() -> None:
+    stack = {
+        "npu": {"computing": 300, "pim": 700},
+        "pim": {"computing": 500, "refresh": 100, "row_miss": 10, "npu": 390},
+    }
+    waits = make_result(cycle_stack=stack, bound_cycles={})
+    assert bottleneck(waits) == (
+        "the NPU spends 70.0% waiting for PIM, 30.0% computing; "
+        "PIM spends 50.0% computing, 10.0% refresh"  # 1 % is no reason for the time
+    )
+    assert main_cause(waits) == "70.0% waiting for PIM (50.0% computing)"
+
+
+def test_stages_of_a_name_are_summed() -> None:
+    first, second = make_result().stages
+    text = rendered(stage_table(make_result(stages=(first, second, first), cycles=2 * CYCLES)))
+    row = next(line.split() for line in text.splitlines() if line.split()[:1] == ["A"])
+    assert row == ["A", "2", "800", "40.0%", "100.0%", "0.0%", "87.5%"]
 
 
 def test_operators_of_a_name_are_summed_and_the_longest_come_first() -> None:

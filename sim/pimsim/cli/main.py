@@ -13,6 +13,7 @@ from typing import Annotated
 import typer
 
 from pimsim import __version__
+from pimsim.cli.check import check_command
 from pimsim.cli.kernel import kernel_app
 from pimsim.cli.run import compare_command, run_command
 from pimsim.cli.show import list_command, show_command
@@ -60,6 +61,7 @@ def _options(
 app.command("run")(run_command)
 app.command("compare")(compare_command)
 app.add_typer(kernel_app, name="kernel")
+app.command("check")(check_command)
 app.command("list")(list_command)
 app.command("show")(show_command)
 

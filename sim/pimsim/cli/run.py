@@ -2,31 +2,197 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import json
+import math
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from pimsim.config.errors import InputError
 
+if TYPE_CHECKING:
+    from pimsim.config.loader import ResolvedRun
+    from pimsim.result.types import Result
+
 __all__ = ["compare_command", "run_command"]
+
+ModelOption = Annotated[
+    str | None, typer.Option("--model", metavar="NAME", help="A model card's name or YAML path.")
+]
+RequestsOption = Annotated[
+    str | None,
+    typer.Option(
+        "--requests",
+        metavar="FILE",
+        help="A request trace: a name, our CSV or the NeuPIMs artifact's.",
+    ),
+]
+LayersOption = Annotated[
+    int | None,
+    typer.Option(
+        "--layers",
+        metavar="N",
+        help="Decoder blocks to simulate; rates are of all the model's.",
+    ),
+]
+BatchOption = Annotated[
+    int | None,
+    typer.Option("--batch", metavar="N", help="Take N requests from the front of the trace."),
+]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Change a value; may be repeated."),
+]
+FidelityOption = Annotated[
+    str | None, typer.Option("--fidelity", metavar="command|fast", help="How exact.")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
 
 
 def run_command(
-    run: Annotated[str, typer.Argument(metavar="RUN", help="A preset's name or a YAML path.")] = (
-        "neupims"
-    ),
-    overrides: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Change a value; may be repeated."),
+    run: Annotated[
+        str, typer.Argument(metavar="[RUN]", help="A preset's name or a YAML path.")
+    ] = "neupims",
+    model: ModelOption = None,
+    requests: RequestsOption = None,
+    layers: LayersOption = None,
+    batch: BatchOption = None,
+    overrides: SetOption = None,
+    fidelity: FidelityOption = None,
+    out: Annotated[
+        str | None,
+        typer.Option(
+            "--out", metavar="DIR", help="Write config, result and operators (Parquet) there."
+        ),
     ] = None,
+    as_json: JsonOption = False,
 ) -> None:
-    """Simulate one decode iteration."""
-    from pimsim.config.loader import load_run
+    """Simulate one decode iteration of a batch: throughput, energy, and what holds it back."""
+    from pimsim.simulate import overrides_of, resolve
 
-    load_run(run, overrides or [])
-    raise InputError("not built yet")
+    options = overrides_of(model, requests, layers, batch, fidelity)
+    resolved = resolve(run, [*options, *(overrides or [])])
+    if out is not None:
+        from pimsim.result.store import check_writable
+
+        check_writable(out)
+    result = _simulate(resolved)
+    if out is not None:
+        from pimsim.result.store import save
+
+        save(result, resolved.to_yaml(), out)
+    if as_json:
+        typer.echo(json.dumps(result.to_dict(), indent=1, allow_nan=False))
+        return
+    from pimsim.result.tables import result_view
+
+    _print(result_view(result))
 
 
-def compare_command() -> None:
-    """Compare runs."""
-    raise InputError("not built yet")
+def compare_command(
+    runs: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="RUN|DIR...", help="Presets, YAML paths, or folders that --out wrote."
+        ),
+    ],
+    model: ModelOption = None,
+    requests: RequestsOption = None,
+    layers: LayersOption = None,
+    batch: BatchOption = None,
+    overrides: SetOption = None,
+    fidelity: FidelityOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Runs side by side, with ratios to the first and what holds each back."""
+    from pimsim.result.store import load
+    from pimsim.simulate import overrides_of, resolve
+
+    options = [*overrides_of(model, requests, layers, batch, fidelity), *(overrides or [])]
+    if len(runs) < 2:
+        raise InputError(f"compare needs two or more runs or folders, found {runs[0]!r} alone")
+    # every name, file and folder is looked at before the first simulation starts
+    ready = [load(run) if os.path.isdir(run) else resolve(run, options) for run in runs]
+    results = [_simulated(each) for each in ready]
+    notes = list(_differences(runs, results))
+    if as_json:
+        from pimsim.result.compare import comparison_rows
+        from pimsim.result.tables import main_cause
+
+        rows: list[dict[str, Any]] = [
+            {key: _finite(value) for key, value in row.items()}
+            | {"holds_back": main_cause(result), "cycle_stack": result.to_dict()["cycle_stack"]}
+            for row, result in zip(comparison_rows(results, runs), results, strict=True)
+        ]
+        typer.echo(json.dumps({"runs": rows, "notes": notes}, indent=1, allow_nan=False))
+        return
+    from rich.console import Group
+    from rich.text import Text
+
+    from pimsim.result.tables import compare_table
+
+    _print(Group(compare_table(results, runs), *(Text(f"note: {note}") for note in notes)))
+
+
+def _simulated(each: ResolvedRun | Result) -> Result:
+    from pimsim.result.types import Result
+
+    return each if isinstance(each, Result) else _simulate(each)
+
+
+def _simulate(resolved: ResolvedRun) -> Result:
+    from pimsim.simulate import simulate
+
+    with _progress(resolved.config.name) as on_stage:
+        return simulate(resolved, on_stage)
+
+
+@contextmanager
+def _progress(name: str) -> Iterator[Callable[[str], None] | None]:
+    """A line on stderr while a run takes its time; nothing where stderr is no terminal."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+    from rich.markup import escape
+
+    shown = escape(name)
+    with Console(stderr=True).status(f"{shown}: preparing") as status:
+        count = 0
+
+        def on_stage(stage: str) -> None:
+            nonlocal count
+            count += 1
+            status.update(f"{shown}: stage {count} ({stage})")
+
+        yield on_stage
+
+
+def _differences(names: Sequence[str], results: Sequence[Result]) -> Iterator[str]:
+    """What makes the runs hard to compare."""
+    first = results[0]
+    for name, result in zip(names[1:], results[1:], strict=True):
+        work = (result.model, result.tokens, result.provenance.trace_sha256)
+        if work != (first.model, first.tokens, first.provenance.trace_sha256):
+            yield f"{name} and {names[0]} do not run the same model on the same requests"
+        if result.layers_simulated != first.layers_simulated:
+            yield f"cycles and energy of {name} and {names[0]} are of different numbers of blocks"
+
+
+def _finite(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _print(what: Any) -> None:
+    """Tables as wide as they need to be where nothing but a file limits the width."""
+    from rich.console import Console
+
+    Console(width=None if sys.stdout.isatty() else _FILE_WIDTH, highlight=False).print(what)
+
+
+_FILE_WIDTH = 160
+"""Columns of a table that goes to a file or a pipe."""

@@ -73,8 +73,8 @@ def run_iteration(device: Device, on_stage: Callable[[str], None] | None = None)
                 StageRecord(
                     name, start, end, recorder.npu_busy_cycles - busy,
                     (pim.busy_ps - pim_busy) // clock.npu_ps, bound,
-                )  # fmt: skip
-            )
+                )
+            )  # fmt: skip
 
     env.run(until=env.process(iteration()))
     return Outcome(device, recorder, system, clock, pim, int(env.now))

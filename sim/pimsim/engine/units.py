@@ -155,9 +155,9 @@ class NpuSide:
     def _account(self, step: GemmStep, start_ps: int) -> None:
         """Split a tile's time into computing, filling or draining, and waiting."""
         total = self.clock.npu_cycle(int(self.env.now)) - self.clock.npu_cycle(start_ps)
-        edges = min(step.plan.lead_cycles + step.plan.drain_cycles, total)
-        steady = min(step.plan.cycles - step.plan.lead_cycles - step.plan.drain_cycles, total - edges)
-        steady = max(steady, 0)
+        planned = step.plan.lead_cycles + step.plan.drain_cycles
+        edges = min(planned, total)
+        steady = max(min(step.plan.cycles - planned, total - edges), 0)
         self.recorder.npu_causes["array_fill_drain"] += edges
         self.recorder.npu_causes["computing"] += steady
         self.recorder.npu_causes["weights"] += total - edges - steady
@@ -180,8 +180,8 @@ class NpuSide:
             OperatorRecord(
                 task.name, task.kind, task.unit, task.layer, recorder.stage, start_ps,
                 int(self.env.now), task.flops, moved * burst, bound,
-            )  # fmt: skip
-        )
+            )
+        )  # fmt: skip
         recorder.macs["npu"] += task.macs
         recorder.vector_unit_cycles += task.vector_unit_cycles
         recorder.vector_lane_ops += task.vector_lane_ops
@@ -250,8 +250,8 @@ class PimSide:
             OperatorRecord(
                 task.name, task.kind, task.unit, task.layer, recorder.stage, start_ps,
                 int(self.env.now), task.flops, task.kv_bytes, bound,
-            )  # fmt: skip
-        )
+            )
+        )  # fmt: skip
         recorder.macs["pim"] += task.macs
         recorder.vector_lane_ops += task.vector_lane_ops
         recorder.vector_unit_cycles += group.vector_busy_cycles

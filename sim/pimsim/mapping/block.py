@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
+from typing import Any
 
 from pimsim.config.energy import EnergyConfig
 from pimsim.config.memory import MemoryConfig
@@ -53,6 +54,10 @@ class BlockMapper:
     norm: str
     append_kv: bool
     element_bytes: int
+    attention_work: dict[tuple[str, tuple[int, ...]], Any] = field(
+        default_factory=dict, compare=False, repr=False
+    )
+    """Programs by operator and members: they are the same in every block."""
 
     def program(
         self, iteration: Iteration, layer: int, members: Sequence[int], channel: Sequence[int],
@@ -243,10 +248,13 @@ class BlockMapper:
             return []  # follows the scores head by head
         score = operator.kind is OperatorKind.ATTENTION_SCORE
         work = score_work if score else value_work
-        programs, marks, after = work(
-            shape, members, iteration.contexts, channel, self.addresses, self.memory, self.pim,
-            self.npu.vector, self.element_bytes,
-        )  # fmt: skip
+        key = (operator.name, tuple(members))
+        if key not in self.attention_work:
+            self.attention_work[key] = work(
+                shape, members, iteration.contexts, channel, self.addresses, self.memory,
+                self.pim, self.npu.vector, self.element_bytes,
+            )  # fmt: skip
+        programs, marks, after = self.attention_work[key]
         lane_ops = 0
         if score:
             lane_ops = sum(vector_lane_ops("softmax", c) for c in iteration.contexts)

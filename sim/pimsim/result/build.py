@@ -10,10 +10,8 @@ layer and sampling are not in an iteration.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
-
-import numpy as np
 
 from pimsim import __version__
 from pimsim.config.loader import ResolvedRun
@@ -23,7 +21,6 @@ from pimsim.engine.records import StageRecord
 from pimsim.hardware.dram.layout import (
     C_BUS_BUSY,
     C_COMMANDS,
-    C_COMP_COLUMNS,
     C_STACK,
     N_CAUSES,
     X_ACTIVATE,
@@ -36,12 +33,15 @@ from pimsim.hardware.dram.layout import (
     X_WAIT,
 )
 from pimsim.hardware.dram.rules import COMMANDS, Command
-from pimsim.hardware.energy.dram import DramCounts, dram_energy
-from pimsim.hardware.energy.npu import NpuCounts, npu_energy
-from pimsim.hardware.energy.pim import pim_energy
+from pimsim.result.accounts import (
+    array_elements,
+    dram_counts,
+    run_bounds,
+    run_energy,
+    run_facts,
+)
 from pimsim.result.invariants import RunFacts
 from pimsim.result.types import (
-    Energy,
     Fidelity,
     OperatorResult,
     Provenance,
@@ -50,10 +50,9 @@ from pimsim.result.types import (
     Utilisation,
 )
 from pimsim.workload.cards import ModelCard
-from pimsim.workload.operators import Operator, OperatorKind
 from pimsim.workload.requests import RequestTrace
 
-__all__ = ["apportion", "build_result", "dram_counts", "steady_block_ps"]
+__all__ = ["apportion", "build_result", "steady_block_ps"]
 
 _PS_PER_S = 10**12
 _CAUSE = {
@@ -67,8 +66,6 @@ _CAUSE = {
     X_WAIT: "data_bus",
 }
 """Names of the kernel's causes of PIM time."""
-_GEMM = (OperatorKind.GEMM, OperatorKind.EXPERT_GEMM, OperatorKind.ROUTER)
-_ATTENTION = (OperatorKind.ATTENTION_SCORE, OperatorKind.ATTENTION_VALUE)
 
 
 def build_result(
@@ -82,8 +79,8 @@ def build_result(
     block_ps = steady_block_ps(recorder.stages, device.layers)
     iteration_s = (time_ps + (layers - device.layers) * block_ps) / _PS_PER_S
     counts = dram_counts(outcome)
-    energy = _energy(outcome, counts, time_ps / _PS_PER_S, layers=1, simulated=1)
-    of_model = _energy(outcome, counts, iteration_s, layers=layers, simulated=device.layers)
+    energy = run_energy(outcome, counts, time_ps / _PS_PER_S, layers=1, simulated=1)
+    of_model = run_energy(outcome, counts, iteration_s, layers=layers, simulated=device.layers)
     devices = whole.tp * whole.pp
     result = Result(
         cycles=cycles,
@@ -96,7 +93,7 @@ def build_result(
         energy_j=energy,
         tokens_per_j=whole.tokens / (of_model.total * devices) if of_model.total else 0.0,
         cycle_stack=_cycle_stack(outcome, cycles),
-        bound_cycles=_bounds(outcome),
+        bound_cycles=run_bounds(outcome),
         fidelity=Fidelity("command"),
         provenance=Provenance(
             config_sha256=resolved.sha256,
@@ -115,25 +112,25 @@ def build_result(
         devices=devices,
         warnings=tuple(_warnings(resolved.config, card, device.layers)),
     )
-    return result, _facts(outcome, counts, card)
+    return result, run_facts(outcome, counts)
 
 
-def steady_block_ps(stages: tuple[StageRecord, ...] | list[StageRecord], layers: int) -> int:
+def steady_block_ps(stages: Sequence[StageRecord], layers: int) -> int:
     """Time of one block once the run has settled, in picoseconds.
 
     With sub-batches a block is one C and one D, else one A, B and E. The first of several blocks
     starts on an idle memory and does not count. One interleaved block alone has no C and D: then
     its whole time, in which NPU and PIM hardly overlap, stands for a block.
     """
-    repeated = ("C", "D") if any(stage.name == "C" for stage in stages) else ("A", "B", "E")
-    times: dict[str, list[int]] = {name: [] for name in repeated}
-    for stage in stages:
-        if stage.name in times:
-            times[stage.name].append(stage.end_ps - stage.start_ps)
-    if any(stage.name not in times for stage in stages) and "C" not in times:
+    names = {stage.name for stage in stages}
+    if "F" in names and "C" not in names:
         return (stages[-1].end_ps - stages[0].start_ps) // layers
-    settled = [each[1:] or each for each in times.values()]
-    return sum(sum(each) // len(each) for each in settled if each)
+    block = 0
+    for name in ("C", "D") if "C" in names else ("A", "B", "E"):
+        times = [stage.end_ps - stage.start_ps for stage in stages if stage.name == name]
+        settled = times[1:] or times
+        block += sum(settled) // len(settled)
+    return block
 
 
 def apportion(weights: Mapping[str, int], total: int) -> dict[str, int]:
@@ -144,65 +141,11 @@ def apportion(weights: Mapping[str, int], total: int) -> dict[str, int]:
     whole = sum(weights.values())
     shares = {name: weight * total // whole for name, weight in weights.items()}
     remainder = {name: weight * total % whole for name, weight in weights.items()}
-    for name in sorted(remainder, key=lambda name: -remainder[name])[: total - sum(shares.values())]:
+    for name in sorted(remainder, key=lambda name: -remainder[name])[
+        : total - sum(shares.values())
+    ]:
         shares[name] += 1
     return shares
-
-
-def dram_counts(outcome: Outcome) -> DramCounts:
-    """What the channels' commands cost energy for, over all channels."""
-    system, org = outcome.system, outcome.system.memory.organization
-    channels = system.channels
-    counter = channels["counter"].sum(axis=0)
-    command = {name: int(counter[C_COMMANDS + at]) for at, name in enumerate(COMMANDS)}
-    cycles = outcome.clock.memory_cycle(outcome.time_ps)
-    open_now, since, active = (channels["rank"][:, : org.ranks, at] for at in range(3))
-    with_open = active + np.where(open_now > 0, np.maximum(cycles - since, 0), 0)
-    active_cycles = int(np.minimum(with_open, cycles).sum())
-    return DramCounts(
-        act=command["ACT"],
-        rd=command["RD"],
-        wr=command["WR"],
-        ref=command["REF"],
-        active_rank_cycles=active_cycles,
-        idle_rank_cycles=org.channels * org.ranks * cycles - active_cycles,
-        comp_bank_columns=int(counter[C_COMP_COLUMNS]) * org.ranks * org.banks,
-        gact_banks=command["G_ACT"] * org.banks_per_group,
-        gwrite=command["GWRITE"],
-        readres=command["READRES"] + command["GEMV"],
-    )
-
-
-def _energy(
-    outcome: Outcome, counts: DramCounts, time_s: float, layers: int, simulated: int
-) -> Energy:
-    """Joule of one device: work times ``layers / simulated``, what grows with time, ``time_s``."""
-    config, recorder = outcome.device.config, outcome.recorder
-    dram = dram_energy(counts, config.memory, config.energy)
-    pim_j = 0.0
-    if outcome.system.pim is not None:
-        pim_j = pim_energy(
-            counts, config.memory, outcome.system.pim, config.energy,
-            outcome.device.whole.kv_dtype_bytes,
-        ).total_j  # fmt: skip
-    work = NpuCounts(
-        macs=recorder.macs["npu"],
-        vector_lane_ops=recorder.vector_lane_ops,
-        sram_bytes=recorder.sram_bytes,
-        link_bytes=recorder.link_bytes,
-    )
-    npu = npu_energy(work, time_s, config.energy)
-    blocks = layers / simulated
-    with_time = dram.background_j + dram.refresh_j
-    longer = time_s * _PS_PER_S / outcome.time_ps
-    return Energy.of(
-        dram=(dram.total_j - with_time) * blocks + with_time * longer,
-        pim=pim_j * blocks,
-        npu=npu.compute_j * blocks,
-        sram=npu.sram_j * blocks,
-        link=npu.link_j * blocks,
-        static=npu.static_j,
-    )
 
 
 def _stages(outcome: Outcome) -> tuple[StageResult, ...]:
@@ -248,18 +191,12 @@ def _utilisation(outcome: Outcome, cycles: int) -> Utilisation:
     # vector units that never queue are as many as it takes: no share of them can be told
     used = 0 if vector.artifact_free else recorder.vector_unit_cycles
     return Utilisation(
-        npu=recorder.macs["npu"] / (_array_elements(config) * cycles),
+        npu=recorder.macs["npu"] / (array_elements(config) * cycles),
         vector=used / (vector.units * cycles),
         pim=outcome.pim.busy_ps / outcome.time_ps,
         dram_bus=int(counter[:, C_BUS_BUSY].sum()) / bus_cycles,
         command_bus=commands / (bus_cycles * memory.controller.commands_per_cycle),
     )
-
-
-def _array_elements(config: RunConfig) -> int:
-    """Multiply-accumulates of the NPU in a cycle."""
-    systolic = config.npu.systolic
-    return systolic.arrays * systolic.rows * systolic.cols
 
 
 def _cycle_stack(outcome: Outcome, cycles: int) -> dict[str, dict[str, int]]:
@@ -292,89 +229,14 @@ def _fill(parts: dict[str, int], rest: str, total: int, cycles: int) -> dict[str
     return apportion(parts | {rest: total - sum(parts.values())}, cycles)
 
 
-def _bounds(outcome: Outcome) -> dict[str, int]:
-    """Least NPU cycles in which each unit alone does the work that it was given.
-
-    NPU: multiply-accumulates, all elements busy. DRAM: bytes of weights and KV cache over all
-    channels' data buses. PIM: dot products, one column a tCCD_S in every bank of every channel.
-    Link: the collectives.
-    """
-    config, recorder, clock = outcome.device.config, outcome.recorder, outcome.clock
-    system, org = outcome.system, outcome.system.memory.organization
-    needed = _needed(outcome)
-    bursts = (needed["weight"] + needed.get("kv", 0)) // org.burst_bytes
-    nbl, tccd = (int(system.parameters[0][name]) for name in ("nbl", "tccd_s"))
-    bounds = {
-        "npu": recorder.macs["npu"] // _array_elements(config),
-        "dram": bursts * nbl // org.channels * clock.memory_ps // clock.npu_ps,
-    }
-    if system.pim is not None:
-        columns = recorder.macs["pim"] // (org.ranks * org.banks * system.pim.elements_per_comp)
-        bounds["pim"] = columns // org.channels * tccd * clock.memory_ps // clock.npu_ps
-    link = sum(o.bound_ps for o in recorder.operators if o.unit == "link")
-    if link:
-        bounds["link"] = link // clock.npu_ps
-    return bounds
-
-
-def _work(outcome: Outcome) -> Iterator[Operator]:
-    """Every operator of every block and (sub-)batch, as the workload states it."""
-    for iteration in outcome.device.iterations:
-        for operator in iteration.operators:
-            for _ in range(outcome.device.layers):
-                yield operator
-
-
-def _needed(outcome: Outcome) -> dict[str, int]:
-    """Bytes by class that the operators must read: over the bus, or (``pim_kv``) in the banks."""
-    kv = "kv" if outcome.system.pim is None else "pim_kv"
-    needed = {"weight": 0, kv: 0}
-    for operator in _work(outcome):
-        if operator.kind in _GEMM:
-            needed["weight"] += operator.weight_bytes
-        needed[kv] += operator.kv_read_bytes
-    return needed
-
-
-def _facts(outcome: Outcome, counts: DramCounts, card: ModelCard) -> RunFacts:
-    """Needs from the workload's operators, deeds from the engine's and the channels' counters."""
-    recorder, system = outcome.recorder, outcome.system
-    needed = _needed(outcome)
-    needed["over_bus"] = needed["weight"] + needed.get("kv", 0)
-    moved = dict(recorder.bytes_moved)
-    moved["over_bus"] = counts.rd * system.memory.organization.burst_bytes
-    macs = {"npu": 0}
-    done = {"npu": recorder.macs["npu"]}
-    if system.pim is not None:
-        macs["pim"] = 0
-        done["pim"] = counts.comp_bank_columns * system.pim.elements_per_comp
-        moved["pim_kv"] = done["pim"] * card.kv_dtype_bytes
-    on = "npu" if system.pim is None else "pim"
-    for operator in _work(outcome):
-        if operator.kind in _GEMM:
-            macs["npu"] += operator.flops // 2
-        elif operator.kind in _ATTENTION:
-            macs[on] += operator.flops // 2
-    return RunFacts(
-        bytes_needed=needed,
-        bytes_moved=moved,
-        macs_needed=macs,
-        macs_done=done,
-        busy_cycles={
-            "npu": recorder.npu_busy_cycles,
-            "pim": outcome.pim.busy_ps // outcome.clock.npu_ps,
-        },
-    )
-
-
 def _warnings(config: RunConfig, card: ModelCard, layers: int) -> Iterator[str]:
     model_layers = card.layers // (config.parallel.pp or card.pp)
     if layers > model_layers:
-        yield f"{layers} blocks simulated, the model has {model_layers} on a device; rates are of all"
+        yield f"{layers} blocks simulated, a device has {model_layers}; rates are of {layers}"
     if config.schedule.sub_batches and layers == 1 and model_layers > 1:
         yield (
             "one block alone never overlaps one sub-batch's NPU work with the other's PIM work as "
-            "the steady state does; throughput is understated, use layers of 2 or more"
+            "the steady state does; for its throughput simulate 2 blocks or more"
         )
     quirks = sorted(_quirks(config.model_dump(), ()))
     if quirks:

@@ -230,6 +230,7 @@ def compare_table(results: Sequence[Result], names: Sequence[str]) -> Table:
         "NPU",
         "PIM",
         "DRAM bus",
+        "mJ/token",
         "tokens/J",
         "ratio",
         "what holds it back",
@@ -245,6 +246,7 @@ def compare_table(results: Sequence[Result], names: Sequence[str]) -> Table:
                 _percent(float(row["npu"])),
                 _percent(float(row["pim"])),
                 _percent(float(row["dram_bus"])),
+                _millijoule(float(row["tokens_per_j"])),
                 f"{row['tokens_per_j']:,.2f}",
                 _times(float(row["energy_ratio"])),
                 main_cause(result),
@@ -297,6 +299,10 @@ def _percent(share: float) -> str:
 
 def _times(ratio: float) -> str:
     return "" if isnan(ratio) else f"{ratio:.2f}x"
+
+
+def _millijoule(tokens_per_j: float) -> str:
+    return f"{1e3 / tokens_per_j:,.3f}" if tokens_per_j else ""
 
 
 def _time(seconds: float) -> str:

@@ -17,9 +17,13 @@ Stage = tuple[str, Sequence[Any], Sequence[Any]]
 class Machine(Protocol):
     """What a schedule needs of the device."""
 
-    parts: Sequence[int]
-    """The (sub-)batches."""
-    layers: int
+    @property
+    def parts(self) -> Sequence[int]:
+        """The (sub-)batches."""
+
+    @property
+    def layers(self) -> int:
+        """Blocks to run."""
 
     def block(self, part: int, layer: int) -> BlockProgram:
         """Program of a block for one (sub-)batch."""

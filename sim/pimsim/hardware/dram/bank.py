@@ -215,13 +215,12 @@ def unlink(ch: Any, p: Any, bank: int, entry: int, cycle: int) -> None:
 
 
 @njit(cache=True, inline="always")
-def column_bound(ch: Any, p: Any) -> int:
-    """First cycle at which the data bus lets any column command go, in whatever bank."""
-    when = INFINITY
-    for rank in range(p.ranks):
-        node = (1 + rank) * STRIDE
-        when = min(when, ch.ready[node + RD], ch.ready[node + WR])
-    return max(when, min(ch.ready[RD], ch.ready[WR]))
+def column_bound(ch: Any, p: Any, rank: int) -> int:
+    """First cycle at which the data bus lets any column command go to ``rank``."""
+    node = (1 + rank) * STRIDE
+    return max(
+        min(ch.ready[node + RD], ch.ready[node + WR]), min(ch.ready[RD], ch.ready[WR])
+    )
 
 
 @njit(cache=True)

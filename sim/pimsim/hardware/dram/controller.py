@@ -170,17 +170,21 @@ def _scan(ch: Any, p: Any, board: Any, cycle: int, paired: int, steps: int) -> t
     limited = p.has_pim == 1 and ch.pim_slack > 0 and ch.pim_avail > ch.pim_head
     may_open = not limited or ch.pim_slack > p.trcdwr
     may_close = not limited or ch.pim_slack > p.trp + p.trcdwr
-    wake = ch.wake
-    if column_bound(ch, p) > cycle:
-        wake = ch.row_wake
+    open_ranks = 0
+    for rank in range(p.ranks):
+        if column_bound(ch, p, rank) <= cycle:
+            open_ranks |= 1 << rank
+    if open_ranks == 0:
         soonest = INFINITY
         for bank in range(p.banks):
-            soonest = min(soonest, wake[bank])
+            soonest = min(soonest, ch.row_wake[bank])
         if soonest > cycle:
             return -1, 0
     for step in range(1, steps + 1):
         bank = (turn + step) & mask
-        if wake[bank] > cycle:
+        # a rank that the data bus shuts out can only open and close rows
+        shut = (open_ranks >> (bank >> p.rank_shift)) & 1 == 0
+        if (ch.row_wake[bank] if shut else ch.wake[bank]) > cycle:
             continue
         if bank >> p.rank_shift == frozen or (ch.pim_gwriting == 1 and bank == GWRITE_BANK):
             continue
@@ -229,6 +233,12 @@ def _select(ch: Any, p: Any, board: Any, cycle: int) -> tuple[int, int]:
     return _scan(ch, p, board, cycle, -1, p.banks)
 
 
+@njit(cache=True, inline="always")
+def _drain_holds(ch: Any, draining: bool) -> bool:
+    """Draining writes keep PIM instructions out, unless they wait for the tile under way."""
+    return draining and not (ch.pim_mode == 1 and ch.movable[1] == 0)
+
+
 @njit(cache=True)
 def _transfer(ch: Any, p: Any, board: Any, cycle: int) -> None:
     """Move one request to its bank, or one PIM instruction to the PIM command queue."""
@@ -248,7 +258,7 @@ def _transfer(ch: Any, p: Any, board: Any, cycle: int) -> None:
                 if waiting == 0:
                     ch.pim_next = cycle + 1
                 return
-        elif offered and not draining and waiting < PIM_QUEUE:
+        elif offered and waiting < PIM_QUEUE and not _drain_holds(ch, draining):
             ch.pim_avail += 1
             if waiting == 0:
                 ch.pim_next = cycle + 1
@@ -328,7 +338,8 @@ def next_cycle(ch: Any, p: Any, board: Any, cycle: int) -> int:
         available = ch.pim_avail
         if available < ch.pim_end:
             room = waiting < 2 or (dual and ch.queued[0] == 0)
-            if (room or (not dual)) and waiting < PIM_QUEUE and not (draining and not dual):
+            held = not dual and _drain_holds(ch, draining)
+            if (room or not dual) and waiting < PIM_QUEUE and not held:
                 when = min(when, board.program[available, P_READY])
         blocked = _banks_blocked(ch, p)
         if waiting > 0 and frozen < 0 and ch.pim_skip == 0:
@@ -337,7 +348,9 @@ def next_cycle(ch: Any, p: Any, board: Any, cycle: int) -> int:
         if ch.pim_gwriting == 1:
             when = min(when, ch.pim_gwrite_done)
     if not blocked and ch.waiting > 0:
-        columns = column_bound(ch, p)
+        columns = INFINITY
+        for rank in range(p.ranks):
+            columns = min(columns, column_bound(ch, p, rank))
         soonest, row_soonest = INFINITY, INFINITY
         if frozen < 0 and ch.pim_gwriting == 0:
             for bank in range(p.banks):

@@ -49,6 +49,8 @@ from pimsim.hardware.dram.rules import Command, compile_rules
 __all__ = ["After", "Group", "MemorySystem", "Scatter", "Stream"]
 
 Ints = NDArray[np.int64]
+NO_PROGRESS_CYCLES = 20_000_000
+"""A memory that answers nothing for so long is stuck."""
 BLOCK_BYTES = 32 * 1024
 """Arrival of a stream is known block by block: one 128x128 tile of 2-byte elements."""
 
@@ -403,6 +405,11 @@ class MemorySystem:
             "lookahead": int(self.parameters[0]["read_delay"]) + shortest,
         }
 
+    def _left(self) -> int:
+        """Transfers and PIM results still to come."""
+        table, count = self.board["ticket"][0], len(self.channels)
+        return sum(int(table[g.ticket : g.ticket + count, 0].sum()) for g in self._active)
+
     def advance(self, until: int) -> Group | None:
         """Simulate to the first completion of a group, or to ``until``; ``now`` tells which."""
         groups = np.array([[g.ticket, g.cycles_each] for g in self._active], dtype=np.int64)
@@ -410,11 +417,17 @@ class MemorySystem:
         pim = next((i for i, g in enumerate(self._active) if g.is_pim), -1)
         first_mark = self._active[pim].marks[0] if pim >= 0 else 0
         s = self._pim_state
+        begun, left = self.now, self._left()
+        limit = min(until, self.now + NO_PROGRESS_CYCLES)
         self.now, fired = _advance(
-            self.channels, self.parameters, self.board, self.now, until, groups, pim, first_mark,
+            self.channels, self.parameters, self.board, self.now, limit, groups, pim, first_mark,
             s["info"], s["finish"], s["after"], s["unit_free"], s["spread"], s["lookahead"],
         )  # fmt: skip
         if fired < 0:
+            if self.now - begun >= NO_PROGRESS_CYCLES and self._active and self._left() == left:
+                raise RuntimeError(
+                    f"simulator bug: nothing came in {self.now - begun} cycles, {left} to come"
+                )
             return None
         group = self._active.pop(fired)
         group.done_cycle = self.now

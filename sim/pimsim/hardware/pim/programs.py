@@ -153,21 +153,28 @@ def value_program(
     tiles = -(-shape.head_dim // shape.banks)
     chunks = -(-context // shape.row_elements)
     group = shape.heads // shape.kv_heads
-    instructions: list[list[int]] = []
-    for head in range(shape.heads):
-        kv_head = head // group
-        for chunk in range(chunks):
-            tokens = min(context - chunk * shape.row_elements, shape.row_elements)
-            comps = -(-tokens // shape.elements_per_comp)
-            # a header announces its dot products as a power of two (MECHANISMS 4.1)
-            announced = 1 << (comps - 1).bit_length()
-            source = _turn(weights_row + head * chunks + chunk, wrap)
-            instructions.append(_emit(Command.GWRITE, source))
-            for tile in range(tiles):
-                row = first_row + (kv_head * tiles + tile) * chunks + chunk
-                instructions.append(_emit(Command.HEADER, row, announced, 1))
-                instructions += _dot(composite, row, comps, first_mark + head, 1)
-    return np.array(instructions, dtype=np.int64)
+    # one head's instructions, then as many copies as there are heads, each with its own rows
+    one: list[list[int]] = []
+    for chunk in range(chunks):
+        tokens = min(context - chunk * shape.row_elements, shape.row_elements)
+        comps = -(-tokens // shape.elements_per_comp)
+        # a header announces its dot products as a power of two (MECHANISMS 4.1)
+        announced = 1 << (comps - 1).bit_length()
+        one.append(_emit(Command.GWRITE, chunk))
+        for tile in range(tiles):
+            row = first_row + tile * chunks + chunk
+            one.append(_emit(Command.HEADER, row, announced, 1))
+            one += _dot(composite, row, comps, 0, 1)
+    block = np.array(one, dtype=np.int64)
+    program = np.tile(block, (shape.heads, 1))
+    head = np.repeat(np.arange(shape.heads), len(block))
+    sources = program[:, P_OP] == int(Command.GWRITE)
+    first, count = wrap
+    program[:, P_ROW] += np.where(sources, 0, head // group * tiles * chunks)
+    turn = (weights_row + head * chunks + program[:, P_ROW] - first) % count + first
+    program[sources, P_ROW] = turn[sources]
+    program[:, P_MARK] = np.where(program[:, P_MARK] >= 0, first_mark + head, -1)
+    return program
 
 
 def front_end_ready(programs: list[Ints]) -> None:

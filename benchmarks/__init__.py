@@ -1,0 +1,1 @@
+"""Speed and memory against the limits that the project sets itself: ``python -m benchmarks``."""

@@ -1,0 +1,117 @@
+"""A run from its name to its result: what ``pimsim run`` and ``pimsim.run`` do."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from pimsim.config.loader import DEFAULT_RUN, ResolvedRun, load_run
+from pimsim.result.types import Result
+
+if TYPE_CHECKING:
+    import pandas
+
+__all__ = ["compare", "overrides_of", "resolve", "run", "simulate"]
+
+PathLike = str | os.PathLike[str]
+
+
+def overrides_of(
+    model: PathLike | None = None, requests: PathLike | None = None,
+    layers: int | None = None, batch: int | None = None, fidelity: str | None = None,
+) -> list[str]:  # fmt: skip
+    """The options that have a name of their own, as ``--set`` overrides."""
+    given = {
+        "workload.model": None if model is None else os.fspath(model),
+        "workload.requests": None if requests is None else os.fspath(requests),
+        "workload.layers": layers,
+        "workload.batch": batch,
+        "fidelity": fidelity,
+    }
+    return [f"{key}={json.dumps(value)}" for key, value in given.items() if value is not None]
+
+
+def resolve(
+    name_or_path: PathLike = DEFAULT_RUN, overrides: Sequence[str] = ()
+) -> ResolvedRun:  # fmt: skip
+    """The config of a run: a preset's name or a YAML path, with overrides (``key.of.it=value``)."""
+    return load_run(os.fspath(name_or_path), overrides)
+
+
+def simulate(resolved: ResolvedRun, on_stage: Callable[[str], None] | None = None) -> Result:
+    """Simulate a resolved config and check the laws that every run obeys.
+
+    ``on_stage`` hears the name of each stage before it is simulated. Raises ``InputError`` where
+    the config asks for what cannot be, ``InvariantError`` where the simulator has a bug.
+    """
+    from pimsim.engine.device import build_device
+    from pimsim.engine.iteration import run_iteration
+    from pimsim.result.build import build_result
+    from pimsim.result.invariants import check_invariants
+    from pimsim.workload.cards import load_card
+    from pimsim.workload.requests import load_requests
+
+    config = resolved.config
+    start = time.perf_counter()
+    trace = load_requests(config.workload.requests, config.workload.batch)
+    card = load_card(config.workload.model)
+    device = build_device(config, card, trace.requests)
+    outcome = run_iteration(device, on_stage)
+    wall_s = time.perf_counter() - start
+    result, facts = build_result(outcome, resolved, card, trace, wall_s)
+    check_invariants(result, facts)
+    return result
+
+
+def run(
+    name_or_path: PathLike = DEFAULT_RUN, *, model: PathLike | None = None,
+    requests: PathLike | None = None, layers: int | None = None, batch: int | None = None,
+    overrides: Sequence[str] = (), out: PathLike | None = None,
+) -> Result:  # fmt: skip
+    """Simulate one decode iteration of a batch.
+
+    ``name_or_path``: a preset or a run's YAML. ``model``: a card's name or path, ``requests``: a
+    trace's, ``layers``: decoder blocks to simulate, ``batch``: requests taken from the front of the
+    trace. ``overrides``: any other value, as ``"npu.frequency=2GHz"``; they come last. ``out``: a
+    folder for config, result and operators. Raises ``InputError``, one line, for wrong input.
+    """
+    from pimsim.result import store
+
+    resolved = resolve(name_or_path, [*overrides_of(model, requests, layers, batch), *overrides])
+    if out is not None:
+        store.check_writable(out)
+    result = simulate(resolved)
+    if out is not None:
+        store.save(result, resolved.to_yaml(), out)
+    return result
+
+
+def compare(
+    runs: Sequence[PathLike | Result], *, model: PathLike | None = None,
+    requests: PathLike | None = None, layers: int | None = None, batch: int | None = None,
+    overrides: Sequence[str] = (),
+) -> pandas.DataFrame:  # fmt: skip
+    """Runs side by side, one row each, ratios to the first.
+
+    Each is a preset, a run's YAML, a folder that ``out`` wrote, or a ``Result``. The other options
+    are those of ``run`` and hold for the ones that are simulated.
+    """
+    from pimsim.result import store
+    from pimsim.result.compare import compare as table
+
+    options = [*overrides_of(model, requests, layers, batch), *overrides]
+    results, names = [], []
+    for each in runs:
+        if isinstance(each, Result):
+            results.append(each)
+            names.append(each.name)
+        elif os.path.isdir(each):
+            results.append(store.load(each))
+            names.append(os.fspath(each))
+        else:
+            results.append(simulate(resolve(each, options)))
+            names.append(os.fspath(each))
+    return table(results, names)
