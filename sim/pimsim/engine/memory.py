@@ -42,9 +42,7 @@ class MemoryPort:
             self._submitted.succeed()
         return event
 
-    def transfer(
-        self, streams: Sequence[Stream], scatters: Sequence[Scatter] = ()
-    ) -> simpy.Event:
+    def transfer(self, streams: Sequence[Stream], scatters: Sequence[Scatter] = ()) -> simpy.Event:
         """Move bursts; the event's value is the completed ``Group``."""
         return self._watch(self.system.submit(self._now(), streams, scatters))
 

@@ -1,8 +1,8 @@
 """Where things lie in the device's memory: weights, activations, KV rows.
 
-Weights and activations are linear and spread over all channels, weights of each block after those
-of the block before. KV rows begin at the first row that no linear data touches; a request's rows lie
-in its own channel, in every bank alike.
+Weights and activations are linear and spread over all channels, weights of each block after
+those of the block before. KV rows begin at the first row that no linear data touches; a request's
+rows lie in its own channel, in every bank alike.
 """
 
 from __future__ import annotations

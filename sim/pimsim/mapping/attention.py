@@ -73,9 +73,14 @@ def score_work(
         row = _operand_row(addresses, pim, number * shape.key_chunks)
         programs.append(
             score_program(
-                shape, context, addresses.kv[i].keys, row, number * shape.heads,
-                pim.composite_gemv, wrap=(addresses.operand_row, _operand_rows(pim)),
-            )  # fmt: skip
+                shape,
+                context,
+                addresses.kv[i].keys,
+                row,
+                number * shape.heads,
+                pim.composite_gemv,
+                wrap=(addresses.operand_row, _operand_rows(pim)),
+            )
         )
     duration = np.array(
         [softmax_cycles(c, vector, element_bytes, vector.artifact_free) for c in contexts],
@@ -116,9 +121,14 @@ def value_work(
         row = _operand_row(addresses, pim, number * shape.heads * chunks)
         programs.append(
             value_program(
-                shape, context, addresses.kv[i].values, row, number * shape.heads,
-                pim.composite_gemv, wrap=(addresses.operand_row, _operand_rows(pim)),
-            )  # fmt: skip
+                shape,
+                context,
+                addresses.kv[i].values,
+                row,
+                number * shape.heads,
+                pim.composite_gemv,
+                wrap=(addresses.operand_row, _operand_rows(pim)),
+            )
         )
         partial = chunks > 1
         add = 0 if vector.artifact_free else vector_cycles("add", shape.head_dim, vector)

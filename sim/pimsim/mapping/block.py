@@ -261,10 +261,18 @@ class BlockMapper:
             lane_ops *= shape.heads
         return [
             PimTask(
-                operator.name, str(operator.kind), "pim", layer, operator.flops, 0,
-                operator.kv_read_bytes, programs=programs, marks=marks, after=after,
+                operator.name,
+                str(operator.kind),
+                "pim",
+                layer,
+                operator.flops,
+                0,
+                operator.kv_read_bytes,
+                programs=programs,
+                marks=marks,
+                after=after,
                 vector_lane_ops=lane_ops,
-            )  # fmt: skip
+            )
         ]
 
     def _npu_attention(self, operator: Operator, iteration: Iteration, layer: int) -> NpuTask:

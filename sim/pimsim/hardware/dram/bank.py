@@ -37,8 +37,8 @@ from pimsim.hardware.dram.rules import Command
 __all__ = [
     "apply_rules",
     "bank_candidate",
-    "column_bound",
     "close_row",
+    "column_bound",
     "complete",
     "earliest",
     "log_command",
@@ -55,13 +55,9 @@ def earliest(ch: Any, p: Any, command: int, bank: int) -> int:
     """First cycle at which ``command`` may go to ``bank``, under the rules of every level."""
     rank = bank >> p.rank_shift
     group = p.group_node + (bank >> p.group_shift)
-    return max(
-        max(ch.ready[command], ch.ready[(1 + rank) * STRIDE + command]),
-        max(
-            ch.ready[group * STRIDE + command],
-            ch.ready[(p.bank_node + bank) * STRIDE + command],
-        ),
-    )
+    shared = max(ch.ready[command], ch.ready[(1 + rank) * STRIDE + command])
+    own = ch.ready[(p.bank_node + bank) * STRIDE + command]
+    return int(max(shared, ch.ready[group * STRIDE + command], own))
 
 
 @njit(cache=True)
@@ -156,9 +152,7 @@ def _next_hit(ch: Any, bank: int, entry: int, row: int, write: int) -> int:
     """First request for ``row`` of that kind from ``entry`` on in the bank's queue, or -1."""
     if ch.rows_queued[bank, write, row & (ROW_SLOTS - 1)] == 0:
         return -1
-    while entry >= 0 and (
-        ch.request[entry, Q_ROW] != row or ch.request[entry, Q_WRITE] != write
-    ):
+    while entry >= 0 and (ch.request[entry, Q_ROW] != row or ch.request[entry, Q_WRITE] != write):
         entry = ch.request[entry, Q_NEXT]
     return entry
 
@@ -218,9 +212,8 @@ def unlink(ch: Any, p: Any, bank: int, entry: int, cycle: int) -> None:
 def column_bound(ch: Any, p: Any, rank: int) -> int:
     """First cycle at which the data bus lets any column command go to ``rank``."""
     node = (1 + rank) * STRIDE
-    return max(
-        min(ch.ready[node + RD], ch.ready[node + WR]), min(ch.ready[RD], ch.ready[WR])
-    )
+    of_rank = min(ch.ready[node + RD], ch.ready[node + WR])
+    return int(max(of_rank, min(ch.ready[RD], ch.ready[WR])))
 
 
 @njit(cache=True)

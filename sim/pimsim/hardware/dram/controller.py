@@ -342,9 +342,9 @@ def next_cycle(ch: Any, p: Any, board: Any, cycle: int) -> int:
             if (room or not dual) and waiting < PIM_QUEUE and not held:
                 when = min(when, board.program[available, P_READY])
         blocked = _banks_blocked(ch, p)
-        if waiting > 0 and frozen < 0 and ch.pim_skip == 0:
-            if dual or ch.waiting == 0 or ch.pim_mode == 1:
-                when = min(when, ch.pim_next)
+        turn = dual or ch.waiting == 0 or ch.pim_mode == 1
+        if turn and waiting > 0 and frozen < 0 and ch.pim_skip == 0:
+            when = min(when, ch.pim_next)
         if ch.pim_gwriting == 1:
             when = min(when, ch.pim_gwrite_done)
     if not blocked and ch.waiting > 0:
@@ -370,7 +370,7 @@ def next_cycle(ch: Any, p: Any, board: Any, cycle: int) -> int:
 @njit(cache=True)
 def _field(p: Any, at: int, burst: int) -> int:
     """Field ``at`` of a channel's own burst index."""
-    return (burst >> p.field[at, 0]) & ((1 << p.field[at, 1]) - 1)
+    return int((burst >> p.field[at, 0]) & ((1 << p.field[at, 1]) - 1))
 
 
 @njit(cache=True)
@@ -424,7 +424,7 @@ def _feed_next(ch: Any, p: Any, board: Any, cycle: int) -> int:
     depth = p.write_depth if write == 1 else p.read_depth
     if ch.queued[write] >= depth:
         return INFINITY
-    return max(cycle + 1, board.segment[at, S_READY])
+    return int(max(cycle + 1, board.segment[at, S_READY]))
 
 
 @njit(cache=True)

@@ -189,7 +189,7 @@ def pim_poll(ch: Any, p: Any, board: Any, cycle: int) -> tuple[int, int]:
         if op != GWRITE or ch.pim_gwrite_done < INFINITY:
             ch.pim_next = ch.pim_gwrite_done
             return -1, 0
-    elif op == GWRITE or op == HEADER:
+    elif op in (GWRITE, HEADER):
         slack = _clear_of_refresh(ch, p, board, cycle)
         ch.pim_slack = max(slack, 0)
         if slack <= 0:
@@ -272,7 +272,7 @@ def pim_issue(
     if command == ACT:
         open_row(ch, p, cycle, bank, row, 0)
         _account(ch, cycle, X_GWRITE)
-    elif command == PRE or command == PIM_PRE:
+    elif command in (PRE, PIM_PRE):
         close_row(ch, p, cycle, bank, buffers - 1 if command == PIM_PRE else 0)
         if command == PIM_PRE or buffers == 1:
             ch.pim_estimate -= p.trtp

@@ -234,7 +234,9 @@ class MemorySystem:
     def _tickets(self, count: int) -> int:
         """A range of ``count`` tickets; they are used in turn, long after the last use."""
         if count > MAX_TICKETS // 2:
-            raise InputError(f"{count} transfers at once; the kernel has room for {MAX_TICKETS // 2}")
+            raise InputError(
+                f"{count} transfers at once; the kernel has room for {MAX_TICKETS // 2}"
+            )
         if self._next_ticket + count > MAX_TICKETS:
             self._next_ticket = 0
         first = self._next_ticket
@@ -248,7 +250,8 @@ class MemorySystem:
         low, width = self._channel_bit, self._channel_width
         whole = (burst >> (low + width)) << low
         rest = (burst & ((1 << (low + width)) - 1)) - (channel << low)
-        return whole + np.clip(rest, 0, 1 << low)
+        share: Ints = whole + np.clip(rest, 0, 1 << low)
+        return share
 
     def submit(
         self, start: int, streams: Sequence[Stream], scatters: Sequence[Scatter] = ()

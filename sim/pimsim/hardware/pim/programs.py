@@ -131,7 +131,9 @@ def score_program(
         )
         for member in range(group):
             # every query head of a group has its own query: the buffer is filled once for each
-            pieces.append(np.array([_emit(Command.GWRITE, _turn(query_row + chunk * group + member, wrap))]))
+            pieces.append(
+                np.array([_emit(Command.GWRITE, _turn(query_row + chunk * group + member, wrap))])
+            )
             tile = [_emit(Command.HEADER, 0, comps * len(kv_heads), len(kv_heads))]
             for kv_head in kv_heads:
                 mark = first_mark + kv_head * group + member
@@ -180,8 +182,9 @@ def value_program(
 def front_end_ready(programs: list[Ints]) -> None:
     """Set ``P_READY`` for a front end that feeds one instruction a cycle to all channels.
 
-    ``programs``: one for each request, in the order in which the front end walks them. This is what the NeuPIMs artifact's npu+pim branch does (MECHANISMS
-    0.4); each COMP is one instruction.
+    ``programs``: one for each request, in the order in which the front end walks them. This is
+    what the NeuPIMs artifact's npu+pim branch does (MECHANISMS 0.4); each COMP is one
+    instruction.
     """
     at = 0
     for program in programs:

@@ -1,0 +1,206 @@
+"""Attention as PIM commands: how many, on which rows, whose results."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from pimsim.config.errors import InputError
+from pimsim.config.loader import load_memory, load_pim
+from pimsim.hardware.dram.layout import (
+    P_COMPS,
+    P_LAST,
+    P_MARK,
+    P_OP,
+    P_READS,
+    P_READY,
+    P_ROW,
+)
+from pimsim.hardware.dram.rules import Command
+from pimsim.hardware.pim.programs import (
+    AttentionShape,
+    front_end_ready,
+    score_program,
+    value_program,
+)
+
+MEMORY = load_memory("hbm2-neupims").config
+PIM = load_pim("neupims").config
+WRAP = (0, 64)
+Program = NDArray[np.int64]
+
+SHAPES = {
+    "mha": (8, 8, 128),
+    "mha-narrow": (6, 6, 64),
+    "gqa": (8, 2, 128),
+    "mqa": (5, 1, 128),
+    "wide": (2, 2, 512),
+    "odd": (3, 3, 80),
+}
+"""Query heads, KV heads, head dimension."""
+
+
+def shape_of(name: str) -> AttentionShape:
+    return AttentionShape.of(*SHAPES[name], MEMORY, PIM, 2)
+
+
+def up(amount: int, unit: int) -> int:
+    return -(-amount // unit)
+
+
+def count(program: Program, command: Command) -> int:
+    return int((program[:, P_OP] == int(command)).sum())
+
+
+def rows_of(program: Program, command: Command) -> list[int]:
+    return [int(row) for row in program[program[:, P_OP] == int(command), P_ROW]]
+
+
+shapes = st.sampled_from(sorted(SHAPES))
+contexts = st.integers(1, 2000)
+
+
+def test_a_row_holds_whole_heads() -> None:
+    row = MEMORY.organization.row_bytes // 2
+    assert shape_of("mha").heads_per_row == row // 128
+    assert shape_of("odd").heads_per_row == row // 80
+    assert shape_of("wide").heads_per_row == 1
+
+
+def test_a_head_wider_than_a_row_is_refused() -> None:
+    row = MEMORY.organization.row_bytes // 2
+    with pytest.raises(InputError, match=f"a head of {row + 1} elements does not fit a row"):
+        AttentionShape.of(1, 1, row + 1, MEMORY, PIM, 2)
+
+
+# scores -------------------------------------------------------------------------------------
+
+
+@given(shapes, contexts)
+def test_commands_of_scores(name: str, context: int) -> None:
+    shape = shape_of(name)
+    group, tiles = shape.heads // shape.kv_heads, up(context, shape.banks)
+    program = score_program(shape, context, 100, 0, 0, True, WRAP)
+    # the query's slice of each chunk, once for each member of a group
+    assert count(program, Command.GWRITE) == shape.key_chunks * group
+    assert count(program, Command.HEADER) == shape.key_chunks * group * tiles
+    assert count(program, Command.GEMV) == shape.heads * tiles
+    dots = program[program[:, P_OP] == int(Command.GEMV), P_COMPS]
+    assert set(dots) == {up(shape.head_dim, shape.elements_per_comp)}
+
+
+@given(shapes, contexts)
+def test_a_header_announces_what_follows_it(name: str, context: int) -> None:
+    for program in (
+        score_program(shape_of(name), context, 0, 0, 0, True, WRAP),
+        value_program(shape_of(name), context, 0, 0, 0, True, WRAP),
+    ):
+        headers = np.flatnonzero(program[:, P_OP] == int(Command.HEADER))
+        for at in headers:
+            reads = int(program[at, P_READS])
+            tile = program[at + 1 : at + 1 + reads]
+            assert set(tile[:, P_OP]) == {int(Command.GEMV)}
+            assert set(tile[:, P_ROW]) == {program[at, P_ROW]}
+            assert tile[:, P_LAST].tolist() == [0] * (reads - 1) + [1]
+            assert program[at, P_COMPS] >= tile[:, P_COMPS].sum()
+        assert program[headers, P_READS].sum() == count(program, Command.GEMV)
+
+
+@given(shapes, contexts)
+def test_each_key_row_is_visited_once_by_each_member_of_a_group(name: str, context: int) -> None:
+    shape = shape_of(name)
+    first = 1000
+    program = score_program(shape, context, first, 0, 0, True, WRAP)
+    visited = rows_of(program, Command.HEADER)
+    rows = range(first, first + shape.key_rows(context))
+    assert sorted(visited) == sorted([*rows] * (shape.heads // shape.kv_heads))
+
+
+# values -------------------------------------------------------------------------------------
+
+
+@given(shapes, contexts)
+def test_commands_of_values(name: str, context: int) -> None:
+    shape = shape_of(name)
+    chunks, tiles = up(context, shape.row_elements), up(shape.head_dim, shape.banks)
+    program = value_program(shape, context, 100, 0, 0, True, WRAP)
+    assert count(program, Command.GWRITE) == shape.heads * chunks
+    assert count(program, Command.HEADER) == shape.heads * chunks * tiles
+    assert count(program, Command.GEMV) == shape.heads * chunks * tiles
+    dots = program[program[:, P_OP] == int(Command.GEMV), P_COMPS]
+    whole, rest = divmod(context, shape.row_elements)
+    each = whole * up(shape.row_elements, shape.elements_per_comp)
+    each += up(rest, shape.elements_per_comp)
+    assert dots.sum() == shape.heads * tiles * each
+
+
+@given(shapes, contexts)
+def test_each_value_row_is_visited_once_by_each_member_of_a_group(name: str, context: int) -> None:
+    shape = shape_of(name)
+    first = 1000
+    program = value_program(shape, context, first, 0, 0, True, WRAP)
+    rows = range(first, first + shape.value_rows(context))
+    assert sorted(rows_of(program, Command.HEADER)) == sorted(
+        [*rows] * (shape.heads // shape.kv_heads)
+    )
+
+
+# results ------------------------------------------------------------------------------------
+
+
+@given(shapes, contexts, st.integers(0, 50))
+def test_every_head_gets_its_results_and_no_other(name: str, context: int, first: int) -> None:
+    shape = shape_of(name)
+    tiles = up(context, shape.banks)
+    score = score_program(shape, context, 0, 0, first, True, WRAP)
+    marks = score[score[:, P_MARK] >= 0, P_MARK]
+    assert np.bincount(marks - first).tolist() == [tiles] * shape.heads
+    parts = up(context, shape.row_elements) * up(shape.head_dim, shape.banks)
+    value = value_program(shape, context, 0, 0, first, True, WRAP)
+    marks = value[value[:, P_MARK] >= 0, P_MARK]
+    assert np.bincount(marks - first).tolist() == [parts] * shape.heads
+
+
+@given(shapes, contexts)
+def test_without_the_composite_command_the_same_work_takes_two(name: str, context: int) -> None:
+    for make in (score_program, value_program):
+        one = make(shape_of(name), context, 0, 0, 0, True, WRAP)
+        two = make(shape_of(name), context, 0, 0, 0, False, WRAP)
+        assert count(two, Command.GEMV) == 0
+        assert count(two, Command.COMP) == count(two, Command.READRES) == count(one, Command.GEMV)
+        gemv = one[:, P_OP] == int(Command.GEMV)
+        comp, read = two[:, P_OP] == int(Command.COMP), two[:, P_OP] == int(Command.READRES)
+        assert two[comp, P_COMPS].tolist() == one[gemv, P_COMPS].tolist()
+        assert two[read, P_MARK].tolist() == one[gemv, P_MARK].tolist()
+        assert (two[comp, P_MARK] == -1).all()
+
+
+def test_sources_of_gwrite_come_in_turn() -> None:
+    first, most = WRAP[0] + 7, 3
+    program = value_program(shape_of("mha"), 600, 100, first, 0, True, (first, most))
+    rows = rows_of(program, Command.GWRITE)
+    assert rows == [first + at % most for at in range(len(rows))]
+    assert len(rows) > most
+
+
+# a front end that feeds one instruction a cycle ---------------------------------------------
+
+
+def test_the_front_end_walks_one_request_after_the_other() -> None:
+    shape = shape_of("mha")
+    programs = [score_program(shape, context, 0, 0, 0, False, WRAP) for context in (64, 33)]
+    front_end_ready(programs)
+    at = 0
+    for program in programs:
+        for instruction in program:
+            assert instruction[P_READY] == at
+            at += instruction[P_COMPS] if instruction[P_OP] == int(Command.COMP) else 1
+
+
+def test_composite_commands_take_the_front_end_one_cycle_each() -> None:
+    program = score_program(shape_of("mha"), 64, 0, 0, 0, True, WRAP)
+    front_end_ready([program])
+    assert program[:, P_READY].tolist() == list(range(len(program)))
