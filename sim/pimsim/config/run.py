@@ -31,6 +31,8 @@ class ScheduleConfig(ConfigModel):
     has one, else round-robin."""
     artifact_no_kv_append: bool = False
     """The artifact writes no new K and V."""
+    artifact_channel_order: bool = False
+    """The artifact's scheduler walks requests channel by channel, not in the batch's order."""
 
 
 class ParallelConfig(ConfigModel):

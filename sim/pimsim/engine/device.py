@@ -88,6 +88,8 @@ def build_device(config: RunConfig, card: ModelCard, requests: Sequence[Request]
     if schedule.sub_batches:
         halves = split_sub_batches(channel, cost, schedule.split)
         members = [tuple(half) for half in halves if half]
+    if schedule.artifact_channel_order:
+        members = [tuple(sorted(half, key=lambda i: (channel[i], i))) for half in members]
     addresses = _addresses(config, whole, shape, requests, channel)
     mapper = BlockMapper(
         npu=config.npu, memory=memory, pim=config.pim, link=config.link, energy=config.energy,
