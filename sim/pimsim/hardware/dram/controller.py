@@ -37,6 +37,7 @@ from pimsim.hardware.dram.layout import (
     F_RANK,
     F_ROW,
     INFINITY,
+    MAX_PIM_WRITES,
     P_READY,
     Q_BLOCK,
     Q_GROUP,
@@ -406,8 +407,12 @@ def feed(ch: Any, p: Any, board: Any, cycle: int) -> None:
                 ch.seg = at + 1
                 position = 0
             ch.seg_pos = position
-    if ch.pw_len > 0 and ch.queued[1] < p.write_depth:
+    if ch.pw_len > 0 and ch.pw[ch.pw_head, 0] <= cycle and ch.queued[1] < p.write_depth:
         ch.pw_len -= 1
+        ch.pw[ch.pw_head, 1] -= 1
+        if ch.pw[ch.pw_head, 1] == 0:
+            ch.pw_head = (ch.pw_head + 1) & (MAX_PIM_WRITES - 1)
+            ch.pw_used -= 1
         _take(ch, p, cycle, 1, ch.pw_burst, -1, -1)
         ch.pw_burst += 1
 
@@ -415,16 +420,17 @@ def feed(ch: Any, p: Any, board: Any, cycle: int) -> None:
 @njit(cache=True, inline="always")
 def _feed_next(ch: Any, p: Any, board: Any, cycle: int) -> int:
     """Next cycle at which ``feed`` has something to take and room for it."""
+    soonest = INFINITY
     if ch.pw_len > 0 and ch.queued[1] < p.write_depth:
-        return cycle + 1
+        soonest = max(cycle + 1, ch.pw[ch.pw_head, 0])
     at = ch.seg
     if at >= ch.seg_end:
-        return INFINITY
+        return soonest
     write = board.segment[at, S_WRITE]
     depth = p.write_depth if write == 1 else p.read_depth
     if ch.queued[write] >= depth:
-        return INFINITY
-    return int(max(cycle + 1, board.segment[at, S_READY]))
+        return soonest
+    return int(min(soonest, max(cycle + 1, board.segment[at, S_READY])))
 
 
 @njit(cache=True)

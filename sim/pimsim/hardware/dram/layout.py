@@ -30,6 +30,8 @@ MAX_WINDOWS = 4
 MAX_WINDOW = 32
 WINDOW_SLOT = MAX_WINDOW + 2
 ROW_SLOTS = 16
+MAX_PIM_WRITES = 1024
+"""Ring of writes that follow PIM results; beyond that the latest entry takes them in."""
 SEQ_MASK = (1 << 31) - 1
 FILTER = 4096
 """Slots of the filter that finds requests for one burst."""
@@ -155,6 +157,9 @@ CHANNEL = np.dtype(
         ("pim_estimate", _I),  # cycles that the head will take, -1 if not known
         ("pim_scan", _I),  # banks below hold nothing that the head must close
         ("pw_len", _I),  # PIM's writes that wait for the write queue
+        ("pw_head", _I),  # first of their entries, and how many there are
+        ("pw_used", _I),
+        ("pw", _I, (MAX_PIM_WRITES, 2)),  # ring: cycle from which, how many bursts
         ("pw_burst", _I),  # next burst that they write
         ("last_cmd", _I),  # cycle of the last command
         ("last_done", _I),  # cycle at which the last data arrived

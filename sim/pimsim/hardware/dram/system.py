@@ -24,6 +24,7 @@ from pimsim.hardware.dram.controller import run_channel
 from pimsim.hardware.dram.layout import (
     INFINITY,
     MAX_INSTRUCTIONS,
+    MAX_PIM_WRITES,
     MAX_SEGMENTS,
     MAX_TICKETS,
     N_SEGMENT,
@@ -110,9 +111,25 @@ class Group:
     vector_busy_cycles: int = 0
 
 
-# columns of the after-state: next mark, next write, last issue, latest finish, spread counter,
-# unit cycles used
-N_AFTER = 6
+# columns of the after-state: next mark, last issue, latest finish so far (writes go in order),
+# bursts spread so far, unit cycles used
+N_AFTER = 5
+
+
+@njit(cache=True)
+def _write_later(ch: Any, now: int, ready: int, bursts: int) -> None:
+    """``bursts`` of PIM's output may go to the channel's write queue from ``ready`` on."""
+    last = (ch.pw_head + ch.pw_used - 1) & (MAX_PIM_WRITES - 1)
+    if ch.pw_used == MAX_PIM_WRITES or (ch.pw_used > 0 and ch.pw[last, 0] == ready):
+        ch.pw[last, 0] = ready
+        ch.pw[last, 1] += bursts
+    else:
+        last = (ch.pw_head + ch.pw_used) & (MAX_PIM_WRITES - 1)
+        ch.pw[last, 0] = ready
+        ch.pw[last, 1] = bursts
+        ch.pw_used += 1
+    ch.pw_len += bursts
+    ch.now = min(ch.now, max(ready, now))
 
 
 @njit(cache=True)
@@ -120,11 +137,15 @@ def _settle(
     channels: Any, board: Any, now: int, first: int, info: Any, finish: Any, after: Any,
     unit_free: Any, spread: bool,
 ) -> None:  # fmt: skip
-    """Schedule the vector work whose PIM results are there, and hand over its writes."""
+    """Schedule the vector work whose PIM results are known, in order, and its writes.
+
+    What is known of a result lies at least the lookahead ahead of ``now``, so no channel has
+    passed the cycle from which its writes may go.
+    """
     total = len(finish)
     while after[0] < total and board.ticket[first + after[0], 0] == 0:
         mark = after[0]
-        start = max(board.ticket[first + mark, 1], after[2] + 1)
+        start = max(board.ticket[first + mark, 1], after[1] + 1)
         if len(unit_free) > 0:
             unit = 0
             for i in range(1, len(unit_free)):
@@ -132,22 +153,17 @@ def _settle(
                     unit = i
             start = max(start, unit_free[unit])
             unit_free[unit] = start + info[mark, 0]
-        after[2] = start
-        after[5] += info[mark, 0]
+        after[1] = start
+        after[4] += info[mark, 0]
         finish[mark] = start + info[mark, 0]
-        after[3] = max(after[3], finish[mark])
+        after[2] = max(after[2], finish[mark])
         after[0] = mark + 1
-    while after[1] < after[0] and finish[after[1]] <= now:
-        mark = after[1]
-        for _ in range(info[mark, 1]):
-            if spread:
-                target = after[4] % len(channels)
-                after[4] += 1
-            else:
-                target = info[mark, 2]
-            channels[target].pw_len += 1
-            channels[target].now = min(channels[target].now, now)
-        after[1] = mark + 1
+        if spread:
+            for _ in range(info[mark, 1]):
+                _write_later(channels[after[3] % len(channels)], now, after[2], 1)
+                after[3] += 1
+        elif info[mark, 1] > 0:
+            _write_later(channels[info[mark, 2]], now, after[2], info[mark, 1])
 
 
 @njit(cache=True)
@@ -180,14 +196,11 @@ def _advance(
         for g in range(len(groups)):
             bound = _bound(channels, board, now, groups[g, 0], groups[g, 1])
             if g == pim_group:
-                total = len(finish)
-                if after[1] < total:
+                if after[0] < len(finish):
                     bound = max(bound, now + 1)
-                    if after[0] > after[1]:
-                        bound = max(bound, finish[after[0] - 1])
                     horizon = min(horizon, now + lookahead)
                 else:
-                    bound = max(bound, after[3])
+                    bound = max(bound, after[2])
                     for c in range(len(channels)):
                         if channels[c].pw_len > 0:
                             bound = max(bound, now + channels[c].pw_len)
@@ -398,6 +411,7 @@ class MemorySystem:
     def _start_after(self, start: int, after: After) -> dict[str, Any]:
         shortest = int(after.duration.min()) if len(after.duration) else 0
         state = np.zeros(N_AFTER, np.int64)
+        state[1] = start - 1
         state[2] = start
         return {
             "info": np.stack([after.duration, after.bursts, after.channel], axis=1),
@@ -437,5 +451,5 @@ class MemorySystem:
         first, last = group.blocks
         group.block_cycles = self.board["ticket"][0, first:last, 1].copy()
         if group.is_pim:
-            group.vector_busy_cycles = int(s["after"][5])
+            group.vector_busy_cycles = int(s["after"][4])
         return group

@@ -1,0 +1,419 @@
+"""The DRAM controller, cycle by cycle, in plain Python: slow, and written to be read.
+
+The policy is DRAMsim3's (controller.cc, command_queue.cc, channel_state.cc, refresh.cc, read, not
+copied). In each cycle of a channel: requests come in, a refresh may fall due, a command or two go
+out, one request moves from its queue to its bank. Nothing here jumps over a cycle or remembers
+when a bank may wake; it shares the commands' names, the delay arithmetic and the address map
+with the kernel, nothing else.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from pimsim.config.memory import MemoryConfig
+from pimsim.hardware.dram.address import AddressMap
+from pimsim.hardware.dram.rules import Command, evaluate_delay
+
+__all__ = ["OracleResult", "Stuck", "simulate"]
+
+PATIENCE = 5_000
+"""Cycles without any progress of a waiting request after which the policy is at fault."""
+
+
+class Stuck(Exception):
+    """Requests wait and none of them moves."""
+
+
+@dataclass
+class Request:
+    """A burst on its way; ``arrivals`` has one entry for each request merged into it."""
+
+    burst: int
+    bank: int
+    row: int
+    is_write: bool
+    arrivals: list[int]
+
+
+@dataclass
+class Bank:
+    """One bank and the requests that wait for it, oldest first."""
+
+    queue: list[Request] = field(default_factory=list)
+    row: int | None = None
+    accesses: int = 0
+    """Column commands since the row was opened."""
+
+
+@dataclass
+class Entry:
+    """A command on the bus."""
+
+    cycle: int
+    channel: int
+    command: Command
+    bank: int
+    row: int
+
+    @property
+    def fields(self) -> tuple[int, int, int, int, int | None]:
+        """For comparison: the row only where the command carries one."""
+        carries = self.command in (Command.ACT, Command.RD, Command.WR)
+        row = self.row if carries else None
+        return self.cycle, self.channel, int(self.command), self.bank, row
+
+
+@dataclass
+class OracleResult:
+    """What a run did."""
+
+    cycles: int
+    commands: Counter[str]
+    row_hits: int
+    undrained_writes: int
+    avg_read_latency_cycles: float
+    active_rank_cycles: int
+    merged_reads: int
+    merged_writes: int
+    log: list[Entry]
+
+
+class Timing:
+    """When each bank allows each command: every rule spread over the banks that it binds."""
+
+    def __init__(self, memory: MemoryConfig) -> None:
+        org = memory.organization
+        self.banks = org.ranks * org.banks
+        self.rank_of = [bank // org.banks for bank in range(self.banks)]
+        self.group_of = [bank // org.banks_per_group for bank in range(self.banks)]
+        self.allowed = {(command, bank): 0 for command in Command for bank in range(self.banks)}
+        self.rules = [
+            (rule.level, {Command[name] for name in rule.first}, Command[then],
+             evaluate_delay(rule.delay, memory.timings, "oracle"))
+            for rule in memory.rules if rule.window == 1 for then in rule.then
+        ]  # fmt: skip
+        levels = {rule.level for rule in memory.rules}
+        self.bound = {
+            (level, bank): self.bound_banks(level, bank)
+            for level in levels
+            for bank in range(self.banks)
+        }
+        self.windows = [
+            (Command[name], evaluate_delay(rule.delay, memory.timings, "oracle"),
+             [deque[int](maxlen=rule.window) for _ in range(org.ranks)])
+            for rule in memory.rules if rule.window > 1 for name in rule.then
+        ]  # fmt: skip
+
+    def bound_banks(self, level: str, bank: int) -> list[int]:
+        """Banks that a rule at ``level`` binds after a command to ``bank``."""
+        rank, group = self.rank_of[bank], self.group_of[bank]
+        return [
+            other
+            for other in range(self.banks)
+            if level == "channel"
+            or (level == "rank" and self.rank_of[other] == rank)
+            or (level == "other_ranks" and self.rank_of[other] != rank)
+            or (level == "bank_group" and self.group_of[other] == group)
+            or (level in ("bank", "row_buffer") and other == bank)
+        ]
+
+    def ready(self, command: Command, bank: int, cycle: int) -> bool:
+        """Whether ``command`` may go to ``bank`` at ``cycle``."""
+        if cycle < self.allowed[command, bank]:
+            return False
+        for limited, delay, issued in self.windows:
+            past = issued[self.rank_of[bank]]
+            if limited == command and len(past) == past.maxlen and cycle < past[0] + delay:
+                return False
+        return True
+
+    def note(self, command: Command, bank: int, cycle: int) -> None:
+        """``command`` went to ``bank`` (REF: to its rank) at ``cycle``."""
+        for level, first, then, delay in self.rules:
+            if command in first:
+                for other in self.bound[level, bank]:
+                    at = max(self.allowed[then, other], cycle + delay)
+                    self.allowed[then, other] = at
+        for limited, _, issued in self.windows:
+            if limited == command:
+                issued[self.rank_of[bank]].append(cycle)
+
+
+class Channel:
+    """One channel's controller."""
+
+    def __init__(self, memory: MemoryConfig, index: int) -> None:
+        org, self.control = memory.organization, memory.controller
+        self.index = index
+        self.timing = Timing(memory)
+        self.ranks, self.rank_banks = org.ranks, org.banks
+        self.banks = [Bank() for _ in range(org.ranks * org.banks)]
+        self.read_delay = memory.timings["CL"] + memory.timings["nBL"]
+        self.interval = max(memory.timings["tREFI"] // org.ranks, 1)
+        self.reads: list[Request] = []
+        self.writes: list[Request] = []
+        self.under_way: dict[tuple[int, bool], Request] = {}
+        self.draining = 0
+        self.turn = 0
+        self.refreshes: deque[int] = deque()
+        self.next_refreshed = 0
+        self.frozen: int | None = None
+        self.log: list[Entry] = []
+        self.commands: Counter[str] = Counter()
+        self.row_hits = 0
+        self.latencies: list[int] = []
+        self.merged = {False: 0, True: 0}
+        self.last_event = 0
+        self.last_progress = 0
+        self.open_since: dict[int, int] = {}
+        self.open_cycles = 0
+
+    # requests
+
+    def has_room(self, is_write: bool) -> bool:
+        """Whether the queue takes another request."""
+        if is_write:
+            return len(self.writes) < self.control.write_queue_depth
+        return len(self.reads) < self.control.read_queue_depth
+
+    def admit(self, cycle: int, burst: int, bank: int, row: int, is_write: bool) -> None:
+        """Take a request in, or merge it with one under way to the same burst."""
+        self.last_progress = cycle
+        merges = (burst, True) in self.under_way  # a write replaces that one, a read gets its data
+        if is_write or merges:  # acknowledged, or answered, in the next cycle
+            self.last_event = max(self.last_event, cycle + 1)
+        if merges:
+            self.merged[is_write] += 1
+            if not is_write:
+                self.latencies.append(1)
+            return
+        if not is_write and (burst, False) in self.under_way:
+            self.merged[False] += 1
+            self.under_way[burst, False].arrivals.append(cycle)
+            return
+        request = Request(burst, bank, row, is_write, [cycle])
+        self.under_way[burst, is_write] = request
+        (self.writes if is_write else self.reads).append(request)
+
+    @property
+    def queued(self) -> int:
+        """Requests that wait at the banks."""
+        return sum(len(bank.queue) for bank in self.banks)
+
+    @property
+    def busy(self) -> bool:
+        """Whether anything will still be issued for requests."""
+        return self.queued > 0 or bool(self.reads) or self.draining > 0
+
+    def transfer(self, cycle: int) -> None:
+        """Move the oldest request that its bank has room for, a write only while draining.
+
+        A write whose burst still has a read under way ends the drain. If that read is not at its
+        bank yet and the drain would start anew at once, nothing would ever move: DRAMsim3 hangs
+        there for good. Here a read moves instead; it is the one departure from that tool.
+        """
+        if self.draining == 0 and self.drain_starts:
+            self.draining = len(self.writes)
+        if self.draining > 0:
+            if not self.move_from(self.writes, cycle):
+                return
+            if self.queued > 0 or not self.drain_starts:
+                return
+        self.move_from(self.reads, cycle)
+
+    @property
+    def drain_starts(self) -> bool:
+        """The write queue is full, or worth draining while no request waits at the banks."""
+        waiting = len(self.writes)
+        return waiting >= self.control.write_queue_depth or (
+            waiting > self.control.write_drain_low and self.queued == 0
+        )
+
+    def move_from(self, source: list[Request], cycle: int) -> bool:
+        """Move the oldest of ``source`` that can; True if a write had to yield to a read."""
+        for request in source:
+            queue = self.banks[request.bank].queue
+            if len(queue) >= self.control.bank_queue_depth:
+                continue
+            if request.is_write:
+                if (request.burst, False) in self.under_way:
+                    self.draining = 0
+                    return True
+                self.draining -= 1
+            source.remove(request)
+            queue.append(request)
+            self.last_progress = cycle
+            return False
+        return False
+
+    # commands
+
+    def refresh_due(self, cycle: int) -> None:
+        """Every tREFI over the number of ranks, the next rank needs a refresh."""
+        if self.control.refresh == "none" or cycle == 0 or cycle % self.interval:
+            return
+        self.refreshes.append(self.next_refreshed)
+        self.next_refreshed = (self.next_refreshed + 1) % self.ranks
+
+    def refresh_command(self, cycle: int) -> tuple[Command, int] | None:
+        """What the oldest due refresh can do now: close a bank, or REF; its rank freezes."""
+        if not self.refreshes:
+            return None
+        rank = self.frozen = self.refreshes[0]
+        members = range(rank * self.rank_banks, (rank + 1) * self.rank_banks)
+        for index in members:
+            if self.banks[index].row is not None and self.timing.ready(Command.PRE, index, cycle):
+                return Command.PRE, index
+        for index in members:
+            if self.banks[index].row is not None:
+                return None
+            if not self.timing.ready(Command.REF, index, cycle):
+                return None
+        return Command.REF, members[0]
+
+    def candidate(self, index: int, cycle: int) -> tuple[Command, Request] | None:
+        """The first request in the bank's queue for which a command is ready."""
+        bank = self.banks[index]
+        for place, request in enumerate(bank.queue):
+            if bank.row is None:
+                needed = Command.ACT
+            elif bank.row != request.row:
+                needed = Command.PRE
+            else:
+                needed = Command.WR if request.is_write else Command.RD
+            if not self.timing.ready(needed, index, cycle):
+                continue
+            if needed == Command.PRE:
+                hits = any(other.row == bank.row for other in bank.queue)
+                if place > 0 or (hits and bank.accesses < self.control.row_hit_cap):
+                    continue
+            return needed, request
+        return None
+
+    def choose(self, cycle: int) -> tuple[Command, int, Request] | None:
+        """The next bank in turn, after the one served last, that has a command ready."""
+        if self.queued == 0:
+            return None
+        for step in range(1, len(self.banks) + 1):
+            index = (self.turn + step) % len(self.banks)
+            if self.frozen is not None and index // self.rank_banks == self.frozen:
+                continue
+            found = self.candidate(index, cycle)
+            if found is not None:
+                self.turn = index
+                return found[0], index, found[1]
+        return None
+
+    def issue(self, cycle: int, command: Command, index: int, request: Request | None) -> None:
+        """Put ``command`` on the bus and change the bank's (REF: the rank's) state."""
+        bank = self.banks[index]
+        row = -1 if request is None else request.row
+        self.log.append(Entry(cycle, self.index, command, index, row))
+        self.commands[command.name] += 1
+        self.timing.note(command, index, cycle)
+        rank = index // self.rank_banks
+        if command == Command.REF:
+            self.refreshes.popleft()
+            self.frozen = None
+            return
+        if command == Command.ACT:
+            bank.row, bank.accesses = row, 0
+            self.open_since.setdefault(rank, cycle)
+        elif command == Command.PRE:
+            bank.row, bank.accesses = None, 0
+            first = rank * self.rank_banks
+            if all(b.row is None for b in self.banks[first : first + self.rank_banks]):
+                self.open_cycles += cycle - self.open_since.pop(rank)
+        if request is None:
+            return
+        self.last_event = max(self.last_event, cycle)
+        self.last_progress = cycle
+        if command in (Command.RD, Command.WR):
+            self.row_hits += bank.accesses > 0
+            bank.accesses += 1
+            bank.queue.remove(request)
+            del self.under_way[request.burst, request.is_write]
+        if command == Command.RD:
+            done = cycle + self.read_delay
+            self.latencies += [done - arrival for arrival in request.arrivals]
+            self.last_event = max(self.last_event, done)
+
+    def tick(self, cycle: int) -> None:
+        """One cycle: refresh before requests, then perhaps a command of the other kind."""
+        self.refresh_due(cycle)
+        refresh = self.refresh_command(cycle)
+        if refresh is not None:
+            self.issue(cycle, *refresh, None)
+            first: Command | None = refresh[0]
+        else:
+            chosen = self.choose(cycle)
+            first = None if chosen is None else chosen[0]
+            if chosen is not None:
+                self.issue(cycle, *chosen)
+        if first is not None and self.control.commands_per_cycle == 2:
+            chosen = self.choose(cycle)
+            column = (Command.RD, Command.WR)
+            if chosen is not None and (chosen[0] in column) != (first in column):
+                self.issue(cycle, *chosen)
+        self.transfer(cycle)
+
+
+def simulate(
+    memory: MemoryConfig,
+    addresses: Sequence[int],
+    writes: Sequence[int],
+    arrivals: Sequence[int] | None = None,
+) -> OracleResult:
+    """Run requests in order; one offered in a cycle reaches its controller in the next."""
+    org = memory.organization
+    channels = [Channel(memory, index) for index in range(org.channels)]
+    bursts = np.asarray(addresses, dtype=np.int64) // org.burst_bytes
+    where = AddressMap.parse(memory.address_map, org).decode(bursts)
+    earliest = np.maximum.accumulate(
+        np.zeros(len(bursts), dtype=np.int64) if arrivals is None else np.asarray(arrivals)
+    )
+    at, cycle = 0, 0
+    while at < len(bursts) or any(channel.busy for channel in channels):
+        for _ in range(org.channels):
+            if at == len(bursts) or earliest[at] + 1 > cycle:
+                break
+            channel = channels[where.channel[at]]
+            if not channel.has_room(bool(writes[at])):
+                break
+            channel.admit(
+                cycle, int(bursts[at]), int(where.bank[at]), int(where.row[at]), bool(writes[at])
+            )
+            at += 1
+        for channel in channels:
+            channel.tick(cycle)
+        progress = max(channel.last_progress for channel in channels)
+        waiting = any(channel.busy for channel in channels)
+        waiting = waiting or (at < len(bursts) and earliest[at] + 1 <= cycle)
+        if waiting and cycle - progress > PATIENCE:
+            raise Stuck(f"no request moved since cycle {progress}")
+        cycle += 1
+    return _summary(channels)
+
+
+def _summary(channels: list[Channel]) -> OracleResult:
+    cycles = max(channel.last_event for channel in channels) + 1
+    latencies = [latency for channel in channels for latency in channel.latencies]
+    still_open = [since for channel in channels for since in channel.open_since.values()]
+    log = [entry for channel in channels for entry in channel.log]
+    return OracleResult(
+        cycles=cycles,
+        commands=sum((channel.commands for channel in channels), Counter()),
+        row_hits=sum(channel.row_hits for channel in channels),
+        undrained_writes=sum(len(channel.writes) for channel in channels),
+        avg_read_latency_cycles=sum(latencies) / len(latencies) if latencies else 0.0,
+        active_rank_cycles=sum(channel.open_cycles for channel in channels)
+        + sum(cycles - since for since in still_open),
+        merged_reads=sum(channel.merged[False] for channel in channels),
+        merged_writes=sum(channel.merged[True] for channel in channels),
+        log=sorted(log, key=lambda entry: (entry.cycle, entry.channel)),
+    )

@@ -1,0 +1,8 @@
+"""The oracles in ``tests/oracle`` are importable from the property tests as ``oracle.…``."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))

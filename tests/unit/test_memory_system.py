@@ -1,0 +1,270 @@
+"""The memory system: streams at the bus's rate, groups in order, windows that change nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pimsim.config.loader import load_memory, load_pim
+from pimsim.config.memory import MemoryConfig
+from pimsim.config.pim import PimConfig
+from pimsim.hardware.dram.layout import C_COMMANDS, INFINITY
+from pimsim.hardware.dram.rules import COMMANDS, Command
+from pimsim.hardware.dram.system import (
+    BLOCK_BYTES,
+    After,
+    Group,
+    MemorySystem,
+    Scatter,
+    Stream,
+)
+from pimsim.hardware.pim.programs import AttentionShape, score_program
+
+CHANNELS = 4
+OVERRIDES = [f"organization.channels={CHANNELS}"]
+MEMORY = load_memory("hbm2-neupims", OVERRIDES).config
+QUIET = load_memory("hbm2-neupims", [*OVERRIDES, "controller.refresh=none"]).config
+PIMS = {name: load_pim(name).config for name in ("neupims", "newton")}
+T = MEMORY.timings
+ORG = MEMORY.organization
+FRONT = 3
+"""Cycles from a submission to the first command that it can cause: the stream is read, the
+request moves to its bank, the bank is looked at."""
+
+
+def finish(system: MemorySystem, group: Group) -> int:
+    """Run until ``group`` is complete."""
+    while (done := system.advance(INFINITY)) is not group:
+        assert done is not None
+    return group.done_cycle
+
+
+def count(system: MemorySystem, command: Command) -> int:
+    return int(system.channels["counter"][:, C_COMMANDS + int(command)].sum())
+
+
+# streams ------------------------------------------------------------------------------------
+
+
+def test_the_first_burst_takes_activation_read_and_transfer() -> None:
+    system = MemorySystem(QUIET)
+    done = finish(system, system.submit(0, [Stream(0, 1)]))
+    latency = T["tRCDRD"] + T["CL"] + T["nBL"]
+    assert latency <= done <= latency + FRONT
+
+
+@pytest.mark.parametrize("each", [2, ORG.columns, ORG.columns * ORG.banks])
+def test_a_stream_within_a_rank_keeps_the_data_bus_busy(each: int) -> None:
+    # every further burst of a channel takes one slot of its bus: rows are opened ahead, but an
+    # ACT may take a read's turn on the command bus
+    one, many = MemorySystem(QUIET), MemorySystem(QUIET)
+    first = finish(one, one.submit(0, [Stream(0, CHANNELS)]))
+    last = finish(many, many.submit(0, [Stream(0, each * CHANNELS)]))
+    rows = -(-each // ORG.columns)
+    assert 0 <= last - first - (each - 1) * T["nBL"] < rows
+    assert count(many, Command.RD) == each * CHANNELS
+    assert count(many, Command.ACT) == rows * CHANNELS
+
+
+@given(st.integers(0, 5000), st.integers(1, 4000), st.booleans())
+def test_a_stream_is_never_faster_than_the_bus(first: int, bursts: int, write: bool) -> None:
+    system = MemorySystem(MEMORY)
+    done = finish(system, system.submit(0, [Stream(first, bursts, write=write)]))
+    # writes are posted: a channel takes one a cycle
+    slot = 1 if write else T["nBL"]
+    assert done >= -(-bursts // CHANNELS) * slot
+    if not write:
+        assert count(system, Command.RD) == bursts
+
+
+def test_blocks_arrive_in_order_and_the_last_with_the_group() -> None:
+    system = MemorySystem(MEMORY)
+    blocks = 5
+    bursts = (blocks - 1) * BLOCK_BYTES // ORG.burst_bytes + 1
+    group = system.submit(0, [Stream(0, bursts, track_blocks=True)])
+    done = finish(system, group)
+    assert len(group.block_cycles) == blocks
+    assert (np.diff(group.block_cycles) > 0).all()
+    assert group.block_cycles[-1] == done
+
+
+def test_groups_of_the_same_kind_complete_in_the_order_of_submission() -> None:
+    system = MemorySystem(MEMORY)
+    groups = [system.submit(0, [Stream(2000 * i, 1000 + 100 * i)]) for i in range(3)]
+    done = [system.advance(INFINITY) for _ in groups]
+    assert [id(group) for group in done] == [id(group) for group in groups]
+    cycles = [group.done_cycle for group in groups]
+    assert cycles == sorted(set(cycles))
+    assert not system.active
+
+
+def test_a_submission_waits_for_its_start() -> None:
+    early, late = MemorySystem(QUIET), MemorySystem(QUIET)
+    delay = 500
+    at_once = finish(early, early.submit(0, [Stream(0, 64)]))
+    assert finish(late, late.submit(delay, [Stream(0, 64)])) == at_once + delay
+
+
+def test_advance_stops_at_the_time_it_is_given() -> None:
+    system = MemorySystem(MEMORY)
+    group = system.submit(0, [Stream(0, 4000)])
+    assert system.advance(100) is None
+    assert system.now == 100
+    assert group.done_cycle == -1
+    assert system.active
+
+
+# windows ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Submission:
+    """Something that is asked of the memory at ``at``."""
+
+    at: int
+    streams: tuple[Stream, ...] = ()
+    scatters: tuple[Scatter, ...] = ()
+    contexts: tuple[int, ...] = ()
+    """Not empty: scores of a request of each context on PIM, softmax and its writes after it."""
+    softmax: int = 0
+    writes: int = 0
+    units: int = 0
+    spread: bool = False
+
+
+Step = Callable[[MemorySystem, int], Group | None]
+
+
+def replay(
+    memory: MemoryConfig, pim: PimConfig, plan: Sequence[Submission], step: Step
+) -> tuple[list[tuple[int, int, list[int]]], list[list[int]]]:
+    """What completes when, and every counter of every channel at the end."""
+    system = MemorySystem(memory, pim)
+    waiting = sorted(plan, key=lambda one: one.at)
+    submitted: list[Group] = []
+    events = []
+    while waiting or system.active:
+        if waiting and waiting[0].at <= system.now:
+            submitted.append(_submit(system, memory, pim, waiting.pop(0)))
+            continue
+        until = waiting[0].at if waiting else INFINITY
+        if not system.active:
+            system.advance(until)
+            continue
+        done = step(system, until)
+        if done is not None:
+            at = next(i for i, group in enumerate(submitted) if group is done)
+            events.append((at, done.done_cycle, done.block_cycles.tolist()))
+    return events, system.channels["counter"].tolist()
+
+
+def _submit(system: MemorySystem, memory: MemoryConfig, pim: PimConfig, one: Submission) -> Group:
+    if not one.contexts:
+        return system.submit(one.at, one.streams, one.scatters)
+    shape = AttentionShape.of(2, 2, 128, memory, pim, 2)
+    programs = [np.zeros((0, 8), dtype=np.int64) for _ in range(CHANNELS)]
+    row = 1000
+    for i, context in enumerate(one.contexts):
+        made = score_program(shape, context, row, 900, 2 * i, pim.composite_gemv, (900, 8))
+        programs[i % CHANNELS] = np.concatenate([programs[i % CHANNELS], made])
+        row += shape.key_rows(context)
+    marks = 2 * len(one.contexts)
+    after = After(
+        np.full(marks, one.softmax, dtype=np.int64),
+        np.full(marks, one.writes, dtype=np.int64),
+        np.array([i // 2 % CHANNELS for i in range(marks)], dtype=np.int64),
+        one.units,
+        one.spread,
+    )
+    return system.submit_pim(one.at, programs, marks, after)
+
+
+def in_one_go(system: MemorySystem, until: int) -> Group | None:
+    return system.advance(until)
+
+
+def in_steps(sizes: Sequence[int]) -> Step:
+    """Stop again and again, after each of ``sizes`` cycles in turn."""
+    taken = 0
+
+    def step(system: MemorySystem, until: int) -> Group | None:
+        nonlocal taken
+        taken += 1
+        return system.advance(min(until, system.now + sizes[taken % len(sizes)]))
+
+    return step
+
+
+streams = st.builds(
+    Stream,
+    first_burst=st.integers(0, 10_000),
+    bursts=st.integers(1, 1500),
+    write=st.booleans(),
+    track_blocks=st.booleans(),
+)
+scatters = st.builds(
+    Scatter,
+    channel=st.integers(0, CHANNELS - 1),
+    first=st.integers(0, 10_000),
+    count=st.integers(1, 40),
+    stride=st.sampled_from([1, ORG.columns]),
+)
+transfers = st.builds(
+    Submission,
+    at=st.integers(0, 3000),
+    streams=st.lists(streams, min_size=1, max_size=2).map(tuple),
+    scatters=st.lists(scatters, max_size=2).map(tuple),
+)
+attention = st.builds(
+    Submission,
+    at=st.integers(0, 2000),
+    contexts=st.lists(st.integers(1, 300), min_size=1, max_size=5).map(tuple),
+    softmax=st.integers(0, 60),
+    writes=st.integers(0, 6),
+    units=st.sampled_from([0, 1, 3]),
+    spread=st.booleans(),
+)
+step_sizes = st.lists(st.integers(1, 700), min_size=1, max_size=5)
+
+
+@settings(max_examples=40)
+@given(st.lists(transfers, min_size=1, max_size=4), step_sizes)
+def test_stopping_on_the_way_changes_no_transfer(plan: list[Submission], sizes: list[int]) -> None:
+    expected = replay(MEMORY, PIMS["neupims"], plan, in_one_go)
+    assert replay(MEMORY, PIMS["neupims"], plan, in_steps(sizes)) == expected
+
+
+@pytest.mark.parametrize("pim", sorted(PIMS))
+@settings(max_examples=40)
+@given(plan=st.lists(transfers, max_size=3), work=attention, sizes=step_sizes)
+def test_stopping_on_the_way_changes_nothing_beside_pim(
+    pim: str, plan: list[Submission], work: Submission, sizes: list[int]
+) -> None:
+    expected = replay(MEMORY, PIMS[pim], [*plan, work], in_one_go)
+    assert replay(MEMORY, PIMS[pim], [*plan, work], in_steps(sizes)) == expected
+
+
+@settings(max_examples=10)
+@given(plan=st.lists(transfers, max_size=3), work=attention)
+def test_the_same_input_gives_the_same_output(plan: list[Submission], work: Submission) -> None:
+    first = replay(MEMORY, PIMS["neupims"], [*plan, work], in_one_go)
+    assert replay(MEMORY, PIMS["neupims"], [*plan, work], in_one_go) == first
+
+
+@settings(max_examples=20)
+@given(plan=st.lists(transfers, max_size=3), work=attention)
+def test_all_that_was_asked_for_is_done(plan: list[Submission], work: Submission) -> None:
+    everything = [*plan, work]
+    events, counters = replay(MEMORY, PIMS["neupims"], everything, in_one_go)
+    assert sorted(number for number, _, _ in events) == list(range(len(everything)))
+    totals = np.array(counters).sum(axis=0)
+    reads = sum(s.bursts for one in plan for s in one.streams if not s.write)
+    assert totals[C_COMMANDS + COMMANDS.index("RD")] == reads
+    shape = AttentionShape.of(2, 2, 128, MEMORY, PIMS["neupims"], 2)
+    tiles = sum(-(-context // shape.banks) for context in work.contexts)
+    assert totals[C_COMMANDS + COMMANDS.index("GEMV")] == shape.heads * tiles
