@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from pimsim.config.loader import load_memory, load_pim
@@ -232,8 +232,13 @@ attention = st.builds(
 step_sizes = st.lists(st.integers(1, 700), min_size=1, max_size=5)
 
 
+# a group that reads and writes can complete two bursts of a channel in one cycle
+MIXED = Submission(0, (Stream(0, 1), Stream(0, 117, write=True)))
+
+
 @settings(max_examples=40)
 @given(st.lists(transfers, min_size=1, max_size=4), step_sizes)
+@example([MIXED, Submission(32, (Stream(0, 1),))], [17, 15])
 def test_stopping_on_the_way_changes_no_transfer(plan: list[Submission], sizes: list[int]) -> None:
     expected = replay(MEMORY, PIMS["neupims"], plan, in_one_go)
     assert replay(MEMORY, PIMS["neupims"], plan, in_steps(sizes)) == expected

@@ -296,7 +296,8 @@ class BlockMapper:
             operator.name, str(operator.kind), "systolic", layer, operator.flops, 0,
             operator.kv_read_bytes,
             streams=(Stream(at, self._bursts(operator.kv_read_bytes)),),
-            compute_cycles=sum(cycles), tail_cycles=cycles[-1] if cycles else 0,
+            compute_cycles=sum(cycles),
+            tail_cycles=cycles[-1] + self.npu.systolic.rows + self.npu.systolic.cols - 2,
             sram_bytes=operator.kv_read_bytes,
         )  # fmt: skip
 
@@ -315,4 +316,6 @@ class BlockMapper:
         group = operator.heads // operator.kv_heads
         n, k = (context, dim) if score else (dim, context)
         one = _plan(group, n, k, systolic.model_copy(update={"arrays": 1}), self.element_bytes)
-        return -(-one.cycles * operator.kv_heads // systolic.arrays)
+        # with hidden preloads the next head's keys load while this one drains
+        each = int(one.interval_cycles.sum()) if systolic.preload == "hidden" else one.cycles
+        return -(-each * operator.kv_heads // systolic.arrays)
