@@ -92,7 +92,7 @@ def build_device(config: RunConfig, card: ModelCard, requests: Sequence[Request]
         members = [tuple(sorted(half, key=lambda i: (channel[i], i))) for half in members]
     addresses = _addresses(config, whole, shape, requests, channel)
     mapper = BlockMapper(
-        npu=config.npu, memory=memory, pim=config.pim, link=config.link, energy=config.energy,
+        npu=config.npu, memory=memory, pim=config.pim, link=config.link,
         addresses=addresses, activation=card.activation, norm=card.norm, append_kv=append,
         element_bytes=card.dtype_bytes,
     )  # fmt: skip

@@ -94,6 +94,7 @@ def score_work(
         channel=np.repeat(np.array(channel, dtype=np.int64), shape.heads),
         units=0 if vector.artifact_free else vector.units,
         spread=pim.artifact_kv_write,
+        overlap=pim.softmax_overlap,
     )
     by_channel = _gather(programs, channel, memory.organization.channels, pim)
     return by_channel, len(programs) * shape.heads, after
@@ -141,6 +142,7 @@ def value_work(
         channel=np.repeat(np.array(channel, dtype=np.int64), shape.heads),
         units=0 if vector.artifact_free else vector.units,
         spread=pim.artifact_kv_write,
+        overlap=pim.softmax_overlap,
     )
     by_channel = _gather(programs, channel, memory.organization.channels, pim)
     return by_channel, len(programs) * shape.heads, after

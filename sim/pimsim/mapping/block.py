@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
-from pimsim.config.energy import EnergyConfig
 from pimsim.config.memory import MemoryConfig
 from pimsim.config.npu import NpuConfig, SystolicConfig
 from pimsim.config.pim import PimConfig
@@ -47,7 +46,6 @@ class BlockMapper:
     memory: MemoryConfig
     pim: PimConfig | None
     link: LinkConfig
-    energy: EnergyConfig
     addresses: AddressPlan
     activation: str
     """The model's activation function."""

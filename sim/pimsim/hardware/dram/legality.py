@@ -21,9 +21,7 @@ __all__ = ["TracedCommand", "Violation", "check_commands"]
 _PIM_BUFFER = {Command.G_ACT, Command.PIM_PRE, Command.COMP, Command.READRES, Command.GEMV}
 """Commands that work on the second row buffer, where there is one."""
 _CHANNEL_WIDE = {Command.COMP, Command.READRES, Command.GEMV, Command.HEADER}
-_ROW_BUS = {
-    Command.ACT, Command.PRE, Command.REF, Command.G_ACT, Command.PIM_PRE, Command.HEADER,
-}  # fmt: skip
+_ROW_BUS = {Command[name] for name in ("ACT", "PRE", "REF", "G_ACT", "PIM_PRE", "HEADER")}
 """Commands on the row pins of a bus with two sets; the others go over the column pins."""
 
 
@@ -180,8 +178,7 @@ class _Channel:
         return found
 
     def _bus(self, item: TracedCommand) -> Violation | None:
-        if self.this_cycle and self.this_cycle[-1].cycle < item.cycle:
-            self.this_cycle = []
+        self.this_cycle = [other for other in self.this_cycle if other.cycle == item.cycle]
         for other in self.this_cycle:
             same_pins = (other.command in _ROW_BUS) == (item.command in _ROW_BUS)
             if self.per_cycle == 1 or same_pins:

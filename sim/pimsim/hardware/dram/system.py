@@ -92,6 +92,8 @@ class After:
     units: int
     """Vector units; 0: they never queue."""
     spread: bool
+    overlap: bool = True
+    """Start with a result as soon as it is there; else when all PIM work is done."""
 
 
 @dataclass
@@ -135,7 +137,7 @@ def _write_later(ch: Any, now: int, ready: int, bursts: int) -> None:
 @njit(cache=True)
 def _settle(
     channels: Any, board: Any, now: int, first: int, info: Any, finish: Any, after: Any,
-    unit_free: Any, spread: bool,
+    unit_free: Any, spread: bool, not_before: int,
 ) -> None:  # fmt: skip
     """Schedule the vector work whose PIM results are known, in order, and its writes.
 
@@ -145,7 +147,7 @@ def _settle(
     total = len(finish)
     while after[0] < total and board.ticket[first + after[0], 0] == 0:
         mark = after[0]
-        start = max(board.ticket[first + mark, 1], after[1] + 1)
+        start = max(board.ticket[first + mark, 1], after[1] + 1, not_before)
         if len(unit_free) > 0:
             unit = 0
             for i in range(1, len(unit_free)):
@@ -180,10 +182,21 @@ def _bound(channels: Any, board: Any, now: int, ticket: int, each: int) -> int:
 
 
 @njit(cache=True)
+def _all_done(channels: Any, board: Any, ticket: int) -> int:
+    """Cycle at which the group's last result came, -1 while any is to come."""
+    done = 0
+    for c in range(len(channels)):
+        if board.ticket[ticket + c, 0] > 0:
+            return -1
+        done = max(done, board.ticket[ticket + c, 1])
+    return done
+
+
+@njit(cache=True)
 def _advance(
     channels: Any, parameters: Any, boards: Any, now: int, until: int, groups: Any,
     pim_group: int, first_mark: int, info: Any, finish: Any, after: Any, unit_free: Any,
-    spread: bool, lookahead: int,
+    spread: bool, lookahead: int, overlap: bool,
 ) -> tuple[int, int]:  # fmt: skip
     """Simulate until a group is complete or ``until``; ``(cycle, index of the group or -1)``.
 
@@ -214,7 +227,12 @@ def _advance(
                 run_channel(channels[c], p, board, horizon)
         now = horizon
         if pim_group >= 0:
-            _settle(channels, board, now, first_mark, info, finish, after, unit_free, spread)
+            ready = 0 if overlap else _all_done(channels, board, groups[pim_group, 0])
+            if ready >= 0:
+                _settle(
+                    channels, board, now, first_mark, info, finish, after, unit_free, spread,
+                    ready,
+                )  # fmt: skip
 
 
 class MemorySystem:
@@ -405,7 +423,7 @@ class MemorySystem:
         return {
             "info": np.zeros((0, 3), np.int64), "finish": np.zeros(0, np.int64),
             "after": np.zeros(N_AFTER, np.int64), "unit_free": np.zeros(0, np.int64),
-            "spread": False, "lookahead": INFINITY,
+            "spread": False, "lookahead": INFINITY, "overlap": True,
         }  # fmt: skip
 
     def _start_after(self, start: int, after: After) -> dict[str, Any]:
@@ -419,6 +437,7 @@ class MemorySystem:
             "after": state,
             "unit_free": np.full(after.units, start, np.int64),
             "spread": after.spread,
+            "overlap": after.overlap,
             "lookahead": int(self.parameters[0]["read_delay"]) + shortest,
         }
 
@@ -439,6 +458,7 @@ class MemorySystem:
         self.now, fired = _advance(
             self.channels, self.parameters, self.board, self.now, limit, groups, pim, first_mark,
             s["info"], s["finish"], s["after"], s["unit_free"], s["spread"], s["lookahead"],
+            s["overlap"],
         )  # fmt: skip
         if fired < 0:
             if self.now - begun >= NO_PROGRESS_CYCLES and self._active and self._left() == left:

@@ -1,0 +1,178 @@
+"""A config value without effect is a bug: change each one, and some result must move.
+
+Every number and switch of the hardware and of the schedule is changed in turn, on small machines
+that between them use every part. ``WITHOUT_EFFECT`` lists the ones that cannot move anything here,
+each with its reason; one that begins to move something must leave the list.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from functools import cache
+from typing import Any
+
+import pytest
+
+from pimsim.config.errors import InputError
+from pimsim.config.loader import load_run
+from pimsim.config.run import RunConfig
+from pimsim.simulate import resolve, simulate
+
+CARD = """\
+name: small
+source: made up for this test
+layers: 2
+hidden: 1024
+heads: 8
+kv_heads: 8
+head_dim: 128
+ffn_hidden: 2048
+ffn_gated: false
+activation: gelu
+norm: layernorm
+bias: true
+rope: false
+vocab: 1000
+tied_embeddings: true
+max_context: 4096
+dtype_bytes: 2
+kv_dtype_bytes: 2
+tp: 2
+pp: 1
+"""
+CONTEXTS = (700, 31, 300, 64, 511, 900, 95, 1279)
+"""Some that are about to fill a burst of new values (multiples of 32), some longer than a row."""
+SMALL = (
+    "memory.organization.channels=2",
+    "npu.systolic.rows=32",
+    "npu.systolic.cols=16",
+    "npu.systolic.arrays=2",
+    "npu.vector.lanes=64",
+    "npu.vector.units=2",
+    "workload.layers=2",
+)
+BASES: dict[str, tuple[str, tuple[str, ...]]] = {
+    "neupims": ("neupims", ()),
+    "spilling": (
+        "neupims",
+        ("npu.scratchpad.capacity=64KiB", "npu.scratchpad.double_buffered=false"),
+    ),
+    "activations-in-dram": ("neupims", ("npu.scratchpad.activations=dram",)),
+    "npu-pim": ("npu-pim", ()),
+    "npu-only": ("npu-only", ()),
+    "pj-per-bit": ("neupims", ("energy=pj-per-bit",)),
+    "artifact": ("neupims-artifact-npu-pim", ("schedule.artifact_no_kv_append=false",)),
+}
+"""Presets with overrides; a knob is alive if it moves the result of any of them."""
+
+SECTIONS = ("npu", "memory", "pim", "link", "energy", "schedule", "parallel")
+WITHOUT_EFFECT = {
+    "memory.organization.rows": "capacity alone: too few are refused, more hold nothing here",
+}
+KNOWN_BUGS = {
+    "pim.softmax_overlap": "nothing reads it",
+    "pim.row_buffers": "one row buffer with composite GEMV never ends: no GEMV ends pim_mode",
+}
+"""Strict: a bug that has been mended must leave this list."""
+
+
+def _leaves(values: Mapping[str, Any], path: tuple[str, ...]) -> Iterator[tuple[str, Any]]:
+    for key, value in values.items():
+        here = (*path, key)
+        if isinstance(value, Mapping):
+            yield from _leaves(value, here)
+        elif isinstance(value, int | float):
+            yield ".".join(here), value
+
+
+def _config(base: str, *more: str) -> RunConfig:
+    preset, overrides = BASES[base]
+    return load_run(preset, [*SMALL, *overrides, *more]).config
+
+
+@cache
+def _knobs(base: str) -> dict[str, Any]:
+    """Every number and switch of a base by its path."""
+    values = _config(base).model_dump(mode="json")
+    found: dict[str, Any] = {}
+    for section in SECTIONS:
+        if values[section] is not None:
+            found |= _leaves(values[section], (section,))
+    return found
+
+
+KNOBS = {path for base in BASES for path in _knobs(base)}
+
+
+def _changes(value: float) -> list[float]:
+    """Other values, from small steps to large ones; powers of two stay so."""
+    if isinstance(value, bool):
+        return [not value]
+    if isinstance(value, float):
+        return [value * 1.5 + 0.25, value * 0.9]
+    return [value * 2, value + 1, value // 2, value * 8, value * 64, 0]
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, ...]:
+    """Overrides that name the small model and its requests."""
+    folder = tmp_path_factory.mktemp("small")
+    (folder / "card.yaml").write_text(CARD)
+    lines = [f"{i},0.0,{c - 1},10,1" for i, c in enumerate(CONTEXTS)]
+    header = "request_id,arrival_s,prompt_tokens,output_tokens,generated_tokens"
+    (folder / "requests.csv").write_text("\n".join([header, *lines, ""]))
+    return (
+        f"workload.model={folder / 'card.yaml'}",
+        f"workload.requests={folder / 'requests.csv'}",
+    )
+
+
+@cache
+def _result(base: str, overrides: tuple[str, ...]) -> str:
+    """All that a run says, but for its provenance."""
+    preset, own = BASES[base]
+    found = simulate(resolve(preset, [*SMALL, *own, *overrides])).to_dict()
+    for key in ("provenance", "warnings"):
+        del found[key]
+    return json.dumps(found)
+
+
+def _moves(path: str, files: tuple[str, ...]) -> str | None:
+    """The first base and change that move a result."""
+    for base in BASES:
+        if path not in _knobs(base):
+            continue
+        expected = _result(base, files)
+        for other in _changes(_knobs(base)[path]):
+            override = f"{path}={json.dumps(other)}"
+            try:
+                changed = _result(base, (*files, override))
+            except InputError:
+                continue
+            if changed != expected:
+                return f"{base} {override}"
+    return None
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        pytest.param(path, marks=pytest.mark.xfail(reason=KNOWN_BUGS[path], strict=True))
+        if path in KNOWN_BUGS
+        else path
+        for path in sorted(KNOBS)
+    ],
+)
+def test_every_knob_moves_a_result(path: str, files: tuple[str, ...]) -> None:
+    moved = _moves(path, files)
+    if path in WITHOUT_EFFECT:
+        assert moved is None, f"{moved} moves a result: take {path} off the list"
+    else:
+        assert moved is not None, f"{path} changes nothing"
+
+
+def test_the_list_of_exceptions_names_knobs_that_exist() -> None:
+    assert set(WITHOUT_EFFECT) <= KNOBS
+    assert set(KNOWN_BUGS) <= KNOBS
+    assert all(WITHOUT_EFFECT.values())
