@@ -71,7 +71,6 @@ WITHOUT_EFFECT = {
     "memory.organization.rows": "capacity alone: too few are refused, more hold nothing here",
 }
 KNOWN_BUGS = {
-    "pim.softmax_overlap": "nothing reads it",
     "pim.row_buffers": "one row buffer with composite GEMV never ends: no GEMV ends pim_mode",
 }
 """Strict: a bug that has been mended must leave this list."""

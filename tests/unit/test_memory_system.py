@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -135,6 +135,7 @@ class Submission:
     writes: int = 0
     units: int = 0
     spread: bool = False
+    overlap: bool = True
 
 
 Step = Callable[[MemorySystem, int], Group | None]
@@ -180,6 +181,7 @@ def _submit(system: MemorySystem, memory: MemoryConfig, pim: PimConfig, one: Sub
         np.array([i // 2 % CHANNELS for i in range(marks)], dtype=np.int64),
         one.units,
         one.spread,
+        one.overlap,
     )
     return system.submit_pim(one.at, programs, marks, after)
 
@@ -228,6 +230,7 @@ attention = st.builds(
     writes=st.integers(0, 6),
     units=st.sampled_from([0, 1, 3]),
     spread=st.booleans(),
+    overlap=st.booleans(),
 )
 step_sizes = st.lists(st.integers(1, 700), min_size=1, max_size=5)
 
@@ -252,6 +255,23 @@ def test_stopping_on_the_way_changes_nothing_beside_pim(
 ) -> None:
     expected = replay(MEMORY, PIMS[pim], [*plan, work], in_one_go)
     assert replay(MEMORY, PIMS[pim], [*plan, work], in_steps(sizes)) == expected
+
+
+@pytest.mark.parametrize("units", [0, 1])
+def test_without_overlap_vector_work_waits_for_all_results(units: int) -> None:
+    work = Submission(0, contexts=(300, 300), softmax=200, units=units)
+    together, apart = (
+        replay(QUIET, PIMS["neupims"], [replace(work, overlap=overlap)], in_one_go)[0][0][1]
+        for overlap in (True, False)
+    )
+    heads = 2 * len(work.contexts)
+    free = replace(work, softmax=0, overlap=False)
+    # one operation is issued a cycle, the first when the last result is there
+    results = replay(QUIET, PIMS["neupims"], [free], in_one_go)[0][0][1] - (heads - 1)
+    # no units: as many as it takes
+    expected = heads * work.softmax if units else heads - 1 + work.softmax
+    assert apart == results + expected
+    assert results < together < apart
 
 
 @settings(max_examples=10)
