@@ -32,7 +32,7 @@ from pimsim.hardware.dram.layout import (
     STRIDE,
     WINDOW_SLOT,
 )
-from pimsim.hardware.dram.rules import Command
+from pimsim.hardware.dram.rules import LEVELS, Command
 
 __all__ = [
     "apply_rules",
@@ -64,26 +64,30 @@ def earliest(ch: Any, p: Any, command: int, bank: int) -> int:
 def apply_rules(ch: Any, p: Any, cycle: int, command: int, bank: int, n: int) -> None:
     """Bar what ``command`` at ``cycle`` bars; ``n``: dot products of a composite command."""
     rank = bank >> p.rank_shift
-    for i in range(p.first[command], p.first[command + 1]):
-        level, then = p.rules[i, 0], p.rules[i, 1]
-        at = cycle + p.rules[i, 2] + p.rules[i, 3] * n
-        if level == 2:
-            for other in range(p.ranks):
-                slot = (1 + other) * STRIDE + then
-                if other != rank and ch.ready[slot] < at:
-                    ch.ready[slot] = at
+    for level in range(LEVELS):
+        first, last = p.first[command, level], p.first[command, level + 1]
+        if first == last:
             continue
+        if level == 2:
+            for i in range(first, last):
+                at = cycle + p.rules[i, 2] + p.rules[i, 3] * n
+                for other in range(p.ranks):
+                    slot = (1 + other) * STRIDE + p.rules[i, 1]
+                    if other != rank and ch.ready[slot] < at:
+                        ch.ready[slot] = at
+            continue
+        node = 0
         if level == 4:
             node = p.bank_node + bank
         elif level == 3:
             node = p.group_node + (bank >> p.group_shift)
         elif level == 1:
             node = 1 + rank
-        else:
-            node = 0
-        slot = node * STRIDE + then
-        if ch.ready[slot] < at:
-            ch.ready[slot] = at
+        for i in range(first, last):
+            at = cycle + p.rules[i, 2] + p.rules[i, 3] * n
+            slot = node * STRIDE + p.rules[i, 1]
+            if ch.ready[slot] < at:
+                ch.ready[slot] = at
     for w in range(p.n_windows):
         if p.windows[w, 0] == command:
             # a ring of the last commands, its write position in front

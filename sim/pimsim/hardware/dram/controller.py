@@ -51,6 +51,7 @@ from pimsim.hardware.dram.layout import (
     S_READY,
     S_STRIDE,
     S_WRITE,
+    STRIDE,
 )
 from pimsim.hardware.dram.pim_queue import GWRITE_BANK, pim_forget, pim_issue, pim_poll
 from pimsim.hardware.dram.queues import admit, free_request, move_to_bank, start_drain
@@ -189,6 +190,12 @@ def _scan(ch: Any, p: Any, board: Any, cycle: int, paired: int, steps: int) -> t
             continue
         if bank >> p.rank_shift == frozen or (ch.pim_gwriting == 1 and bank == GWRITE_BANK):
             continue
+        if ch.bank[bank, B_ROW] < 0:
+            opens = max(ch.ready[ACT], ch.ready[(1 + (bank >> p.rank_shift)) * STRIDE + ACT])
+            if opens > cycle:  # the rank takes no ACT yet, whatever the bank says
+                ch.wake[bank] = opens
+                ch.row_wake[bank] = opens
+                continue
         when, command, entry, row_when = bank_candidate(ch, p, bank, cycle, may_open, may_close)
         if when > cycle:
             if may_open and may_close:
@@ -267,8 +274,8 @@ def _transfer(ch: Any, p: Any, board: Any, cycle: int) -> None:
         elif waiting > 0:
             return
     if draining:
-        if ch.movable[1] > 0:
-            move_to_bank(ch, p, cycle, 1)
+        if ch.movable[1] > 0 and move_to_bank(ch, p, cycle, 1) and ch.movable[0] > 0:
+            move_to_bank(ch, p, cycle, 0)
     elif ch.movable[0] > 0:
         move_to_bank(ch, p, cycle, 0)
 

@@ -11,6 +11,8 @@ import configparser
 import difflib
 from pathlib import Path
 
+from pydantic import ValidationError
+
 from pimsim.config.errors import InputError
 from pimsim.config.loader import load_memory
 from pimsim.config.memory import MemoryConfig
@@ -52,6 +54,12 @@ class _Ini:
                 f"{self.path}: [{section}] {key}: {found!r} is no whole number"
             ) from None
 
+    def count(self, section: str, key: str, default: int) -> int:
+        found = self.integer(section, key, default)
+        if found < 1:
+            raise InputError(f"{self.path}: [{section}] {key} is {found}; at least 1 is needed")
+        return found
+
     def number(self, section: str, key: str, default: float) -> float:
         found = self.text(section, key, str(default))
         try:
@@ -91,15 +99,15 @@ def read_dramsim3_ini(path: Path) -> MemoryConfig:
         if found not in built:
             raise InputError(f"{path}: [{section}] {key} {found!r}: built is {', '.join(built)}")
     structure, system = "dram_structure", "system"
-    groups = ini.integer(structure, "bankgroups", 2)
-    per_group = ini.integer(structure, "banks_per_group", 2)
+    groups = ini.count(structure, "bankgroups", 2)
+    per_group = ini.count(structure, "banks_per_group", 2)
     if not ini.flag(structure, "bankgroup_enable", True):
         groups, per_group = 1, groups * per_group
-    rows = ini.integer(structure, "rows", 1 << 16)
-    columns = ini.integer(structure, "columns", 1 << 10) * 2  # HBM: columns of a 2n prefetch
-    width = ini.integer(structure, "device_width", 8)
+    rows = ini.count(structure, "rows", 1 << 16)
+    columns = ini.count(structure, "columns", 1 << 10) * 2  # HBM: columns of a 2n prefetch
+    width = ini.count(structure, "device_width", 8)
     burst = ini.integer(structure, "BL", 8) or 4
-    bus = ini.integer(system, "bus_width", 64)
+    bus = ini.count(system, "bus_width", 64)
     devices = max(bus // width, 1)
     rank_mib = columns * width // 8 * (rows // 1024) // 1024 * groups * per_group * devices
     channel_mib = ini.integer(system, "channel_size", 1024)
@@ -119,7 +127,7 @@ def read_dramsim3_ini(path: Path) -> MemoryConfig:
         timings=timings,
         address_map=ini.text(system, "address_mapping", "chrobabgraco"),
         organization={
-            "channels": ini.integer(system, "channels", 1),
+            "channels": ini.count(system, "channels", 1),
             "ranks": ranks,
             "bank_groups": groups,
             "banks_per_group": per_group,
@@ -145,5 +153,7 @@ def read_dramsim3_ini(path: Path) -> MemoryConfig:
     )  # fmt: skip
     try:
         return MemoryConfig.model_validate(base)
-    except ValueError as error:
-        raise InputError(f"{path}: {str(error).splitlines()[-2].strip()}") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise InputError(f"{path}: {where + ': ' if where else ''}{first['msg']}") from error

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from pimsim.config.errors import InputError
 from pimsim.config.memory import MemoryConfig
 from pimsim.config.pim import PimConfig
-from pimsim.hardware.dram.rules import COMMANDS, RuleTables, evaluate_delay
+from pimsim.hardware.dram.rules import COMMANDS, LEVELS, RuleTables, evaluate_delay
 
 __all__ = ["INFINITY", "make_board", "make_channels", "make_parameters"]
 
@@ -170,7 +170,8 @@ CHANNEL = np.dtype(
         ("bank", _I, (MAX_BANKS, N_BANK)),
         # requests at a bank by kind and row modulo ROW_SLOTS: none there, no need to search
         ("rows_queued", np.int32, (MAX_BANKS, 2, ROW_SLOTS)),
-        ("queue", _I, (2, MAX_QUEUE)),  # read and write queue: entries in order of arrival
+        # read and write queue in order of arrival: entry * MAX_BANKS + bank
+        ("queue", _I, (2, MAX_QUEUE)),
         ("window", _I, (MAX_WINDOWS * MAX_RANKS * WINDOW_SLOT,)),
         ("request", np.int32, (MAX_REQUESTS, N_REQUEST)),  # under way
         ("detail", _I, (MAX_REQUESTS, N_DETAIL)),
@@ -218,7 +219,7 @@ PARAMETERS = np.dtype(
         ("field", _I, (5, 2)),  # shift and width of each field of a channel's burst index
         ("n_windows", _I),
         ("windows", _I, (MAX_WINDOWS, 3)),
-        ("first", _I, (len(COMMANDS) + 1,)),
+        ("first", _I, (len(COMMANDS), LEVELS + 1)),
         ("rules", _I, (MAX_RULES, 4)),
     ],
     align=True,

@@ -233,6 +233,14 @@ def _account(ch: Any, cycle: int, cause: int) -> None:
     ch.pim_last = cycle
 
 
+@njit(cache=True, inline="always")
+def _leave_mode(ch: Any) -> None:
+    """The tile is done: with one row buffer, normal requests may go again."""
+    ch.pim_mode = 0
+    ch.pim_row = -1
+    ch.pim_slack = 0
+
+
 @njit(cache=True)
 def _finish(board: Any, at: int, done: int) -> None:
     """Instruction ``at`` is complete at ``done``."""
@@ -267,6 +275,8 @@ def pim_issue(
         ch.counter[C_BUS_BUSY] += p.nbl
         ch.pim_head += 1
         _finish(board, at, done)
+        if buffers == 1 and board.program[at, P_LAST] == 1:
+            _leave_mode(ch)
         return
     apply_rules(ch, p, cycle, command, bank, 0)
     if command == ACT:
@@ -309,6 +319,4 @@ def pim_issue(
         ch.pim_head += 1
         _finish(board, at, cycle + p.read_delay)
         if board.program[at, P_LAST] == 1:
-            ch.pim_mode = 0
-            ch.pim_row = -1
-            ch.pim_slack = 0
+            _leave_mode(ch)

@@ -27,6 +27,7 @@ from pimsim.hardware.dram.layout import (
     D_KEY,
     D_MERGED,
     FILTER,
+    MAX_BANKS,
     Q_BANK,
     Q_BLOCK,
     Q_GROUP,
@@ -85,6 +86,8 @@ def admit(
     group: int, block: int, key: int,
 ) -> None:  # fmt: skip
     """Put a request into its queue; the caller has seen that there is room."""
+    if write == 1:
+        ch.last_done = max(ch.last_done, cycle + 1)  # a write is acknowledged when taken in
     if p.merge == 1:
         if _merge(ch, p, cycle, write, key):
             return
@@ -105,7 +108,7 @@ def admit(
     ch.request[entry, Q_GROUP] = group
     ch.request[entry, Q_BLOCK] = block
     ch.request[entry, Q_BANK] = bank
-    ch.queue[write, ch.queued[write]] = entry
+    ch.queue[write, ch.queued[write]] = entry * MAX_BANKS + bank
     ch.queued[write] += 1
     ch.bank[bank, B_RQ_WAIT + write] += 1
     if ch.bank[bank, B_LEN] < p.bank_depth:
@@ -129,34 +132,40 @@ def free_request(ch: Any, p: Any, entry: int) -> None:
 
 
 @njit(cache=True, inline="always")
+def drain_starts(ch: Any, p: Any) -> bool:
+    """The write queue is full, or worth draining while no request waits at the banks."""
+    writes = ch.queued[1]
+    return bool(writes >= p.write_depth or (writes > p.drain_low and ch.waiting == 0))
+
+
+@njit(cache=True, inline="always")
 def start_drain(ch: Any, p: Any) -> None:
     """Decide whether the write queue starts to drain."""
-    if ch.drain == 0:
-        waiting = ch.queued[1]
-        if waiting >= p.write_depth or (waiting > p.drain_low and ch.waiting == 0):
-            ch.drain = waiting
+    if ch.drain == 0 and drain_starts(ch, p):
+        ch.drain = ch.queued[1]
 
 
 @njit(cache=True)
-def move_to_bank(ch: Any, p: Any, cycle: int, write: int) -> None:
-    """Move the oldest request whose bank queue has room."""
+def move_to_bank(ch: Any, p: Any, cycle: int, write: int) -> bool:
+    """Move the oldest request whose bank queue has room; True if reads must move instead."""
     depth = p.bank_depth
     length = ch.queued[write]
     at = 0
     while at < length:
-        bank = ch.request[ch.queue[write, at], Q_BANK]
+        bank = ch.queue[write, at] & (MAX_BANKS - 1)
         if ch.bank[bank, B_LEN] < depth:
             break
         at += 1
     if at == length:
-        return
-    entry = ch.queue[write, at]
+        return False
+    entry = ch.queue[write, at] // MAX_BANKS
     if write == 1:
         if p.merge == 1:
             key = ch.detail[entry, D_KEY]
             if ch.seen[_slot(key, 0)] > 0 and _find(ch, key, 0) >= 0:
                 ch.drain = 0  # the older read goes first
-                return
+                # at once, if the drain would start anew before that read could move, for ever
+                return bool(ch.waiting == 0 and drain_starts(ch, p))
         ch.drain -= 1
     for i in range(at, length - 1):
         ch.queue[write, i] = ch.queue[write, i + 1]
@@ -183,3 +192,4 @@ def move_to_bank(ch: Any, p: Any, cycle: int, write: int) -> None:
         ch.wake[bank] = min(ch.wake[bank], cycle + 1)
     if ch.bank[bank, B_LEN] == 1:
         reset_wake(ch, p, bank, cycle)
+    return False

@@ -20,7 +20,7 @@ from pimsim.config.errors import InputError
 from pimsim.config.memory import MemoryConfig, Rule
 from pimsim.config.pim import PimConfig
 
-__all__ = ["COMMANDS", "Command", "RuleTables", "compile_rules", "evaluate_delay"]
+__all__ = ["COMMANDS", "LEVELS", "Command", "RuleTables", "compile_rules", "evaluate_delay"]
 
 
 class Command(IntEnum):
@@ -48,6 +48,7 @@ class Command(IntEnum):
 
 
 COMMANDS = tuple(command.name for command in Command)
+LEVELS = 5
 _LEVELS = {"channel": 0, "rank": 1, "other_ranks": 2, "bank_group": 3, "bank": 4}
 _PIM_BUFFER = {Command.G_ACT, Command.PIM_PRE, Command.COMP, Command.READRES, Command.GEMV}
 _RANK_WIDE = {Command.REF}
@@ -60,9 +61,10 @@ class RuleTables:
     """Arrays that the kernel reads; ``rules[i] = (level, then, delay, slope)``."""
 
     rules: NDArray[np.int64]
-    """(rules, 4), grouped by first command."""
+    """(rules, 4), grouped by first command and level."""
     first: NDArray[np.int64]
-    """(commands + 1,): rules of command ``c`` are ``rules[first[c]:first[c + 1]]``."""
+    """(commands, levels + 1): those of command ``c`` at level ``l`` are
+    ``rules[first[c, l]:first[c, l + 1]]``."""
     windows: NDArray[np.int64]
     """(windows, 3): command, how many before it, delay; scope is the rank."""
 
@@ -181,8 +183,13 @@ def compile_rules(memory: MemoryConfig, pim: PimConfig | None) -> RuleTables:
         [(level, then, base, slope) for (level, then), (base, slope) in sorted(group.items())]
         for group in grouped
     ]
-    first_index = np.cumsum([0] + [len(group) for group in flat]).astype(np.int64)
-    rows = [row for group in flat for row in group]
+    first_index = np.zeros((len(Command), len(_LEVELS) + 1), dtype=np.int64)
+    rows: list[tuple[int, int, int, int]] = []
+    for command, group in enumerate(flat):
+        for level in range(len(_LEVELS)):
+            first_index[command, level] = len(rows)
+            rows += [row for row in group if row[0] == level]
+        first_index[command, len(_LEVELS)] = len(rows)
     return RuleTables(
         rules=np.array(rows, dtype=np.int64).reshape(-1, 4),
         first=first_index,

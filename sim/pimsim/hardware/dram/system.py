@@ -101,8 +101,8 @@ class Group:
     """Requests that complete together. ``done_cycle`` is set once they have."""
 
     ticket: int
-    cycles_each: int
-    """Least cycles between two completions on one channel."""
+    half_cycles_each: int
+    """Least cycles between two completions on one channel, doubled."""
     blocks: tuple[int, int] = (0, 0)
     marks: tuple[int, int] = (0, 0)
     after: After | None = None
@@ -175,7 +175,7 @@ def _bound(channels: Any, board: Any, now: int, ticket: int, each: int) -> int:
     for c in range(len(channels)):
         left = board.ticket[ticket + c, 0]
         if left > 0:
-            bound = max(bound, now + 1 + (left - 1) * each)
+            bound = max(bound, now + 1 + (left - 1) * each // 2)
         else:
             bound = max(bound, board.ticket[ticket + c, 1])
     return bound
@@ -200,7 +200,7 @@ def _advance(
 ) -> tuple[int, int]:  # fmt: skip
     """Simulate until a group is complete or ``until``; ``(cycle, index of the group or -1)``.
 
-    ``groups``: (groups, 2) ticket and least cycles of each completion.
+    ``groups``: (groups, 2) ticket and twice the least cycles of each completion.
     """
     p, board = parameters[0], boards[0]
     while True:
@@ -310,8 +310,10 @@ class MemorySystem:
         self.board["ticket"][0, ticket : ticket + count, 1] = start
         self._append(queued, ticket, start)
         self._wake(start)
-        writes = any(s.write for s in streams) or any(s.write for s in scatters)
-        group = Group(ticket, 1 if writes else int(self.parameters[0]["nbl"]), blocks)
+        kinds = {s.write for s in (*streams, *scatters)}
+        # a channel takes a write each cycle and reads every nBL; of both kinds, one of each at once
+        half = 1 if len(kinds) == 2 else 2 if True in kinds else 2 * int(self.parameters[0]["nbl"])
+        group = Group(ticket, half, blocks)
         self._active.append(group)
         return group
 
@@ -414,7 +416,7 @@ class MemorySystem:
         channels["pim_estimate"] = -1
         channels["pim_scan"] = 0
         self._wake(start)
-        group = Group(ticket, 1, marks=(first_mark, first_mark + marks), after=after, is_pim=True)
+        group = Group(ticket, 2, marks=(first_mark, first_mark + marks), after=after, is_pim=True)
         self._active.append(group)
         self._pim_state = self._no_after() if after is None else self._start_after(start, after)
         return group
@@ -448,7 +450,7 @@ class MemorySystem:
 
     def advance(self, until: int) -> Group | None:
         """Simulate to the first completion of a group, or to ``until``; ``now`` tells which."""
-        groups = np.array([[g.ticket, g.cycles_each] for g in self._active], dtype=np.int64)
+        groups = np.array([[g.ticket, g.half_cycles_each] for g in self._active], dtype=np.int64)
         groups = groups.reshape(-1, 2)
         pim = next((i for i, g in enumerate(self._active) if g.is_pim), -1)
         first_mark = self._active[pim].marks[0] if pim >= 0 else 0
