@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from pimsim.config.base import ConfigModel
 from pimsim.config.memory import Rule
@@ -48,3 +48,15 @@ class PimConfig(ConfigModel):
     """The artifact writes attention outputs only for contexts above one row, appends no KV."""
     artifact_one_operand_row: bool = False
     """The artifact's GWRITE always reads the same row, which so stays open (MECHANISMS 4.1)."""
+    artifact_short_pipeline: bool = False
+    """The artifact's single-row-buffer branch fills the adder pipeline at one COMP a cycle,
+    although a COMP takes a burst's time."""
+
+    @model_validator(mode="after")
+    def _timed(self) -> PimConfig:
+        dot = "GEMV" if self.composite_gemv else "COMP"
+        if not any(dot in rule.first for rule in self.rules):
+            raise ValueError(
+                f"composite_gemv is {self.composite_gemv}, but no rule says what may follow {dot}"
+            )
+        return self

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from pimsim.config.npu import NpuConfig
 from pimsim.engine.clock import Clock
 from pimsim.engine.memory import MemoryPort
 from pimsim.engine.records import OperatorRecord, Recorder
-from pimsim.hardware.dram.system import BLOCK_BYTES, Group
+from pimsim.hardware.dram.system import BLOCK_BYTES, After, Group
 from pimsim.mapping.tasks import GemmStep, NpuTask, PimTask
 
 __all__ = ["NpuSide", "PimSide"]
@@ -227,7 +228,8 @@ class PimSide:
         for task in tasks:
             start = int(self.env.now)
             begin = max(self.clock.memory_cycle(start), system.now)
-            group: Group = yield self.port.compute(task.programs, task.marks, task.after)
+            after = None if task.after is None else self._in_memory_cycles(task.after)
+            group: Group = yield self.port.compute(task.programs, task.marks, after)
             last = system.channels["pim_last"]
             self.idle_at_end += last.max() - last
             tail = group.done_cycle - int(last.max())
@@ -237,6 +239,13 @@ class PimSide:
                 self.result_tail_cycles += tail
             self.busy_ps += int((last - begin).mean() * self.clock.memory_ps)
             self._record(task, group, start)
+
+    def _in_memory_cycles(self, after: After) -> After:
+        """Vector work counts NPU cycles; the memory system counts its own."""
+        if self.clock.npu_ps == self.clock.memory_ps:
+            return after
+        duration = -(-after.duration * self.clock.npu_ps // self.clock.memory_ps)
+        return replace(after, duration=duration)
 
     def _record(self, task: PimTask, group: Group, start_ps: int) -> None:
         recorder, system = self.recorder, self.port.system
@@ -254,5 +263,6 @@ class PimSide:
         )  # fmt: skip
         recorder.macs["pim"] += task.macs
         recorder.vector_lane_ops += task.vector_lane_ops
-        recorder.vector_unit_cycles += group.vector_busy_cycles
+        busy_ps = group.vector_busy_cycles * self.clock.memory_ps
+        recorder.vector_unit_cycles += busy_ps // self.clock.npu_ps
         recorder.bytes_needed["pim_kv"] += task.kv_bytes

@@ -151,6 +151,9 @@ CHANNEL = np.dtype(
         ("pim_mode", _I),  # a GEMV is under way
         ("pim_first_comp", _I),  # the next COMP is the first after a result was read
         ("pim_last", _I),  # cycle of the last PIM command, for the cycle stack
+        ("pim_until", _I),  # end of what that command does, and its cause
+        ("pim_doing", _I),
+        ("pim_opened", _I),  # a bank group of the tile is open
         ("pim_refreshed", _I),  # a refresh came between
         ("pim_step", _I),  # dot products of the current COMP instruction already issued
         ("pim_next", _I),  # no PIM command can go before this cycle
@@ -311,7 +314,8 @@ def make_parameters(
             "row_buffers": pim.row_buffers,
             "gwrite": evaluate_delay(pim.gwrite_cycles, names, "pim.gwrite_cycles"),
             "comp_pipeline": pim.comp_pipeline,
-            "comp_gap": t.get("tCCD_S", 1) * pim.comp_pipeline,
+            "comp_gap": pim.comp_pipeline
+            * (t.get("tCCD_S", 1) if pim.artifact_short_pipeline else values["tccd_s"]),
             "result_slope": 0 if pim.artifact_free_comps else values["tccd_s"],
             "avoid_refresh": int(pim.refresh_avoidance),
             "slack": pim.read_write_slack,

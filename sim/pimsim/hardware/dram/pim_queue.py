@@ -223,9 +223,21 @@ def pim_poll(ch: Any, p: Any, board: Any, cycle: int) -> tuple[int, int]:
     return -1, 0
 
 
+@njit(cache=True, inline="always")
+def _busy(ch: Any, until: int, doing: int) -> None:
+    """The command just issued works until then."""
+    ch.pim_until = until
+    ch.pim_doing = doing
+
+
 @njit(cache=True)
 def _account(ch: Any, cycle: int, cause: int) -> None:
-    """Charge the time since the last PIM command to what this one had to wait for."""
+    """Charge the time since the last PIM command to what that one was doing, as long as it
+    took, and the rest to what this one had to wait for."""
+    doing = min(cycle, ch.pim_until) - ch.pim_last
+    if doing > 0:
+        ch.counter[C_STACK + ch.pim_doing] += doing
+        ch.pim_last += doing
     if ch.pim_refreshed == 1:
         cause = X_REFRESH
         ch.pim_refreshed = 0
@@ -263,6 +275,7 @@ def pim_issue(
     log_command(ch, board, cycle, command, bank, row)
     if command == HEADER:
         _account(ch, cycle, X_HEADER)
+        ch.pim_opened = 0
         ch.pim_head += 1
         pim_forget(ch)
         return
@@ -271,6 +284,7 @@ def pim_issue(
         _account(ch, cycle, X_COMPUTE)
         done = cycle + p.read_delay
         done += p.result_slope * max(comps, p.comp_pipeline)
+        _busy(ch, cycle + p.tccd_s * comps, X_COMPUTE)
         ch.counter[C_COMP_COLUMNS] += comps
         ch.counter[C_BUS_BUSY] += p.nbl
         ch.pim_head += 1
@@ -290,17 +304,19 @@ def pim_issue(
     elif command == G_ACT:
         for other in range(bank, bank + (1 << p.group_shift)):
             open_row(ch, p, cycle, other, row, buffers - 1)
-        first = ch.counter[C_COMMANDS + G_ACT] == 1
-        _account(ch, cycle, X_ACTIVATE if first else X_TFAW)
+        _account(ch, cycle, X_TFAW if ch.pim_opened == 1 else X_ACTIVATE)
+        ch.pim_opened = 1
     elif command == GWRITE:
         _account(ch, cycle, X_GWRITE)
         pim_forget(ch)
+        _busy(ch, cycle + p.gwrite, X_GWRITE)
         ch.pim_gwrite_done = cycle + p.gwrite
         ch.pim_next = cycle + p.gwrite
         ch.pim_head += 1
         _finish(board, at, cycle + p.gwrite)
     elif command == COMP:
         _account(ch, cycle, X_COMPUTE)
+        _busy(ch, cycle + p.tccd_s, X_COMPUTE)
         ch.counter[C_COMP_COLUMNS] += 1
         if ch.pim_first_comp == 1:
             ch.pim_first_comp = 0

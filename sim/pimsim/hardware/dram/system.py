@@ -310,7 +310,7 @@ class MemorySystem:
         self.board["ticket"][0, ticket : ticket + count, 1] = start
         self._append(queued, ticket, start)
         self._wake(start)
-        kinds = {s.write for s in (*streams, *scatters)}
+        kinds = {s.write for s in streams} | {s.write for s in scatters}
         # a channel takes a write each cycle and reads every nBL; of both kinds, one of each at once
         half = 1 if len(kinds) == 2 else 2 if True in kinds else 2 * int(self.parameters[0]["nbl"])
         group = Group(ticket, half, blocks)
@@ -412,6 +412,7 @@ class MemorySystem:
         channels["pim_end"] = ends
         channels["pim_last"] = start
         channels["pim_next"] = 0
+        channels["pim_until"] = 0
         channels["pim_refreshed"] = 0
         channels["pim_estimate"] = -1
         channels["pim_scan"] = 0
