@@ -8,7 +8,7 @@ import pytest
 
 from pimsim.config.energy import EnergyConfig
 from pimsim.config.errors import InputError
-from pimsim.config.loader import load_energy, load_memory
+from pimsim.config.loader import load_energy, load_memory, load_pim
 from pimsim.config.memory import MemoryConfig
 from pimsim.config.pim import PimConfig
 from pimsim.hardware.energy.dram import DramCounts, command_energy, dram_energy
@@ -39,8 +39,14 @@ def memory() -> MemoryConfig:
 
 @pytest.fixture(scope="module")
 def pim() -> PimConfig:
+    rules = load_pim("neupims").config.rules
     return PimConfig(
-        name="p", source="test", row_buffers=2, composite_gemv=True, elements_per_comp=16, rules=[]
+        name="p",
+        source="test",
+        row_buffers=2,
+        composite_gemv=True,
+        elements_per_comp=16,
+        rules=rules,
     )
 
 
