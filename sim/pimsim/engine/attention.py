@@ -15,7 +15,7 @@ from pimsim.hardware.dram.rules import COMMANDS
 from pimsim.hardware.dram.system import Group, MemorySystem
 from pimsim.hardware.pim.programs import AttentionShape
 from pimsim.mapping.addresses import plan_addresses
-from pimsim.mapping.attention import OPERAND_ROWS, score_work, value_work
+from pimsim.mapping.attention import operand_rows, score_work, value_work
 
 __all__ = ["PIM_CAUSES", "AttentionResult", "run_attention"]
 
@@ -54,7 +54,7 @@ def run_attention(
     """
     shape = AttentionShape.of(heads, heads, head_dim, memory, pim, ELEMENT_BYTES)
     channel = [CHANNEL] * len(contexts)
-    rows = 1 if pim.artifact_one_operand_row else OPERAND_ROWS
+    rows = operand_rows(pim)
     addresses = plan_addresses(memory, {}, 0, 1, shape, contexts, channel, rows)
     system = MemorySystem(memory, pim)
     ends: list[int] = []

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pimsim.config.run import RunConfig
 from pimsim.hardware.pim.programs import AttentionShape
 from pimsim.mapping.addresses import AddressPlan, plan_addresses
-from pimsim.mapping.attention import OPERAND_ROWS
+from pimsim.mapping.attention import operand_rows
 from pimsim.mapping.block import BlockMapper
 from pimsim.mapping.placement import (
     assign_channels,
@@ -109,7 +109,7 @@ def _addresses(
     weights = {o.name: o.weight_bytes for o in whole.operators if o.weight_bytes}
     kv = 0 if shape is not None else sum(o.kv_read_bytes for o in whole.operators)
     activations = max(o.input_bytes + o.output_bytes for o in whole.operators)
-    rows = 1 if config.pim is not None and config.pim.artifact_one_operand_row else OPERAND_ROWS
+    rows = operand_rows(config.pim) if config.pim is not None else 0
     return plan_addresses(
         config.memory, weights, max(kv, 2 * activations), whole.layers, shape,
         [request.context for request in requests], channel, rows,

@@ -16,9 +16,6 @@ from pimsim.hardware.pim.programs import AttentionShape
 
 __all__ = ["AddressPlan", "KvRows", "plan_addresses"]
 
-GWRITE_ROWS = 1
-"""Row, below the KV rows, from which GWRITE reads where the artifact always reads the same."""
-
 
 @dataclass(frozen=True)
 class KvRows:

@@ -21,7 +21,7 @@ from pimsim.hardware.pim.programs import (
 )
 from pimsim.mapping.addresses import AddressPlan
 
-__all__ = ["OPERAND_ROWS", "score_work", "softmax_cycles", "value_work"]
+__all__ = ["OPERAND_ROWS", "operand_rows", "score_work", "softmax_cycles", "value_work"]
 
 Ints = NDArray[np.int64]
 OPERAND_ROWS = 64
@@ -52,11 +52,27 @@ def _gather(
     return tuple(np.concatenate(parts) if parts else empty for parts in mine)
 
 
-def _operand_row(addresses: AddressPlan, pim: PimConfig, number: int) -> int:
-    """Row of a GWRITE's source: one row for all in the artifact, else the next in turn."""
-    if pim.artifact_one_operand_row:
-        return addresses.operand_row
-    return addresses.operand_row + number % OPERAND_ROWS
+def operand_rows(pim: PimConfig) -> int:
+    """Rows that GWRITE's sources take in turn; in the artifact it is always the same one."""
+    return 1 if pim.artifact_one_operand_row else OPERAND_ROWS
+
+
+def _placed(
+    shape: AttentionShape, programs: list[Ints], duration: list[int], stored: list[int],
+    channel: Sequence[int], memory: MemoryConfig, pim: PimConfig, vector: VectorConfig,
+) -> tuple[tuple[Ints, ...], int, After]:  # fmt: skip
+    """Programs by channel, marks, and the vector work of every head: ``duration`` cycles and
+    ``stored`` bursts, both by request."""
+    after = After(
+        duration=np.repeat(np.array(duration, dtype=np.int64), shape.heads),
+        bursts=np.repeat(np.array(stored, dtype=np.int64), shape.heads),
+        channel=np.repeat(np.array(channel, dtype=np.int64), shape.heads),
+        units=0 if vector.artifact_free else vector.units,
+        spread=pim.artifact_kv_write,
+        overlap=pim.softmax_overlap,
+    )
+    by_channel = _gather(programs, channel, memory.organization.channels, pim)
+    return by_channel, len(programs) * shape.heads, after
 
 
 def score_work(
@@ -70,7 +86,7 @@ def score_work(
     """
     programs = []
     for number, (i, context) in enumerate(zip(members, contexts, strict=True)):
-        row = _operand_row(addresses, pim, number * shape.key_chunks)
+        row = addresses.operand_row + number * shape.key_chunks
         programs.append(
             score_program(
                 shape,
@@ -79,29 +95,14 @@ def score_work(
                 row,
                 number * shape.heads,
                 pim.composite_gemv,
-                wrap=(addresses.operand_row, _operand_rows(pim)),
+                wrap=(addresses.operand_row, operand_rows(pim)),
             )
         )
-    duration = np.array(
-        [softmax_cycles(c, vector, element_bytes, vector.artifact_free) for c in contexts],
-        dtype=np.int64,
-    )
+    artifact = vector.artifact_free
+    duration = [softmax_cycles(c, vector, element_bytes, artifact) for c in contexts]
     burst = memory.organization.burst_bytes
-    stored = np.array([-(-c * element_bytes // burst) for c in contexts], dtype=np.int64)
-    after = After(
-        duration=np.repeat(duration, shape.heads),
-        bursts=np.repeat(stored, shape.heads),
-        channel=np.repeat(np.array(channel, dtype=np.int64), shape.heads),
-        units=0 if vector.artifact_free else vector.units,
-        spread=pim.artifact_kv_write,
-        overlap=pim.softmax_overlap,
-    )
-    by_channel = _gather(programs, channel, memory.organization.channels, pim)
-    return by_channel, len(programs) * shape.heads, after
-
-
-def _operand_rows(pim: PimConfig) -> int:
-    return 1 if pim.artifact_one_operand_row else OPERAND_ROWS
+    stored = [-(-c * element_bytes // burst) for c in contexts]
+    return _placed(shape, programs, duration, stored, channel, memory, pim, vector)
 
 
 def value_work(
@@ -119,7 +120,7 @@ def value_work(
     tiles = -(-shape.head_dim // shape.banks)
     for number, (i, context) in enumerate(zip(members, contexts, strict=True)):
         chunks = -(-context // shape.row_elements)
-        row = _operand_row(addresses, pim, number * shape.heads * chunks)
+        row = addresses.operand_row + number * shape.heads * chunks
         programs.append(
             value_program(
                 shape,
@@ -128,7 +129,7 @@ def value_work(
                 row,
                 number * shape.heads,
                 pim.composite_gemv,
-                wrap=(addresses.operand_row, _operand_rows(pim)),
+                wrap=(addresses.operand_row, operand_rows(pim)),
             )
         )
         partial = chunks > 1
@@ -136,13 +137,4 @@ def value_work(
         duration.append((chunks - 1) * add if partial else 0)
         head_bytes = shape.head_dim * element_bytes
         stored.append(-(-head_bytes // burst) * tiles if partial and pim.artifact_kv_write else 0)
-    after = After(
-        duration=np.repeat(np.array(duration, dtype=np.int64), shape.heads),
-        bursts=np.repeat(np.array(stored, dtype=np.int64), shape.heads),
-        channel=np.repeat(np.array(channel, dtype=np.int64), shape.heads),
-        units=0 if vector.artifact_free else vector.units,
-        spread=pim.artifact_kv_write,
-        overlap=pim.softmax_overlap,
-    )
-    by_channel = _gather(programs, channel, memory.organization.channels, pim)
-    return by_channel, len(programs) * shape.heads, after
+    return _placed(shape, programs, duration, stored, channel, memory, pim, vector)
