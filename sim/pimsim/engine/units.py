@@ -106,7 +106,7 @@ class NpuSide:
             group: Group | None = None
             if arrived is not None:
                 group = (yield arrived) if not arrived.processed else arrived.value
-            end = self._finish(step, free, group, waiting)
+            end = self._finish(step, free, group)
             if self.npu.prefetch_weights and number == len(steps) - 1:
                 self._prefetch(following)
             now = int(self.env.now)
@@ -133,7 +133,7 @@ class NpuSide:
                     self._prefetched[id(step)] = self.port.transfer(step.loads)
                 return
 
-    def _finish(self, step: GemmStep, free: int, group: Group | None, started: int) -> int:
+    def _finish(self, step: GemmStep, free: int, group: Group | None) -> int:
         """When the tile's last result is there: each step starts when the arrays are free for
         it and the weights that it needs have arrived."""
         plan = step.plan

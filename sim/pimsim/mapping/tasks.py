@@ -66,11 +66,6 @@ class NpuTask(Task):
     link_bytes: int = 0
 
     @property
-    def array_cycles(self) -> int:
-        """NPU cycles in which the arrays compute, filling and draining included."""
-        return sum(step.plan.cycles for step in self.steps)
-
-    @property
     def macs(self) -> int:
         """Multiply-accumulates of the arrays."""
         return self.flops // 2 if self.unit == "systolic" else 0

@@ -141,7 +141,6 @@ def _try_refresh(ch: Any, p: Any, board: Any, cycle: int) -> bool:
     ch.pim_refreshed = 1
     ch.pim_skip = 0
     ch.pim_slack = 0
-    ch.pim_row = -1
     ch.pim_next = 0
     return True
 

@@ -103,10 +103,9 @@ C_READ_LATENCY = C_ROW_HITS + 1
 C_READS = C_ROW_HITS + 2
 C_BUS_BUSY = C_ROW_HITS + 3
 C_COMP_COLUMNS = C_ROW_HITS + 4  # dot product steps
-C_ROW_MISSES = C_ROW_HITS + 5
-C_MERGED_READS = C_ROW_HITS + 6
-C_MERGED_WRITES = C_ROW_HITS + 7
-C_STACK = C_ROW_HITS + 8  # PIM cycles by cause
+C_MERGED_READS = C_ROW_HITS + 5
+C_MERGED_WRITES = C_ROW_HITS + 6
+C_STACK = C_ROW_HITS + 7  # PIM cycles by cause
 N_CAUSES = 8
 N_COUNTERS = C_STACK + N_CAUSES
 
@@ -147,7 +146,6 @@ CHANNEL = np.dtype(
         ("pim_gwriting", _I),
         ("pim_gwrite_done", _I),
         ("pim_slack", _I),  # cycles to spare before the next refresh
-        ("pim_row", _I),  # row reserved for PIM, -1 if none
         ("pim_mode", _I),  # a GEMV is under way
         ("pim_first_comp", _I),  # the next COMP is the first after a result was read
         ("pim_last", _I),  # cycle of the last PIM command, for the cycle stack
@@ -345,7 +343,6 @@ def make_channels(memory: MemoryConfig, p: Records) -> Records:
     for column in (B_ROW, B_PIM_ROW, B_HEAD, B_TAIL, B_HIT_RD, B_HIT_WR):
         channels["bank"][:, :banks, column] = -1
     channels["ref_due"] = p[0]["ref_interval"]
-    channels["pim_row"] = -1
     channels["pim_first_comp"] = 1
     channels["pim_estimate"] = -1
     used = int(p[0]["n_windows"]) * memory.organization.ranks

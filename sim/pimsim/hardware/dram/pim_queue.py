@@ -181,7 +181,7 @@ def _compute_next(ch: Any, p: Any, cycle: int, op: int) -> tuple[int, int, int]:
 def pim_poll(ch: Any, p: Any, board: Any, cycle: int) -> tuple[int, int]:
     """``(command, bank)`` that the PIM queue issues at ``cycle``, or ``(-1, 0)``.
 
-    Sets ``R_PIM_NEXT`` to a cycle before which the answer stays the same.
+    Sets ``pim_next`` to a cycle before which the answer stays the same.
     """
     at = ch.pim_head
     op, row = board.program[at, P_OP], board.program[at, P_ROW]
@@ -200,7 +200,6 @@ def pim_poll(ch: Any, p: Any, board: Any, cycle: int) -> tuple[int, int]:
             ch.pim_gwriting = 1
             ch.pim_gwrite_done = INFINITY
         else:
-            ch.pim_row = row
             ch.pim_mode = 1
     if op == GWRITE:
         when, command = _gwrite_next(ch, p, row)
@@ -249,7 +248,6 @@ def _account(ch: Any, cycle: int, cause: int) -> None:
 def _leave_mode(ch: Any) -> None:
     """The tile is done: with one row buffer, normal requests may go again."""
     ch.pim_mode = 0
-    ch.pim_row = -1
     ch.pim_slack = 0
 
 

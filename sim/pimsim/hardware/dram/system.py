@@ -251,7 +251,6 @@ class MemorySystem:
         self._active: list[Group] = []
         self._next_ticket = 0
         self._next_segment = 0
-        self._next_instruction = 0
         mapping = AddressMap.parse(memory.stream_map, memory.organization)
         self._channel_bit = mapping.position["ch"]
         self._channel_width = mapping.width["ch"]
