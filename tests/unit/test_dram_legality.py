@@ -166,14 +166,20 @@ def alone(
     return memory.model_copy(update={"rules": []}), lone, "pim.rules[0]"
 
 
+def case_of(
+    memory: MemoryConfig, pim: PimConfig | None, rule: Rule
+) -> tuple[MemoryConfig, int, int]:
+    """The memory with two ranks, the rule's delay in cycles, and the row buffers of a bank."""
+    memory = two_ranks(memory)
+    timings = memory.timings | (pim.timings if pim is not None else {})
+    return memory, evaluated(rule.delay, timings, LONG), 1 if pim is None else pim.row_buffers
+
+
 @pytest.mark.parametrize(("memory", "pim", "rule", "first", "then"), list(law_cases()))
 def test_rule_blocks_until_its_delay(
     memory: MemoryConfig, pim: PimConfig | None, rule: Rule, first: str, then: str
 ) -> None:
-    memory = two_ranks(memory)
-    timings = memory.timings | (pim.timings if pim is not None else {})
-    delay = evaluated(rule.delay, timings, LONG)
-    buffers = 1 if pim is None else pim.row_buffers
+    memory, delay, buffers = case_of(memory, pim, rule)
     lone_memory, lone_pim, name = alone(memory, pim, rule)
 
     def checked(gap: int) -> Violation | None:
@@ -195,10 +201,7 @@ def test_rule_blocks_until_its_delay(
 def test_rule_binds_beside_all_others(
     memory: MemoryConfig, pim: PimConfig | None, rule: Rule, first: str, then: str
 ) -> None:
-    memory = two_ranks(memory)
-    timings = memory.timings | (pim.timings if pim is not None else {})
-    delay = evaluated(rule.delay, timings, LONG)
-    buffers = 1 if pim is None else pim.row_buffers
+    memory, delay, buffers = case_of(memory, pim, rule)
     if delay > 1:
         trace = pair_trace(memory, buffers, rule, Command[first], Command[then], delay - 1)
         found = check_commands(trace, memory, pim)

@@ -17,7 +17,7 @@ from pimsim.config.memory import MemoryConfig
 from pimsim.config.pim import PimConfig
 from pimsim.hardware.dram.rules import COMMANDS, LEVELS, RuleTables, evaluate_delay
 
-__all__ = ["INFINITY", "make_board", "make_channels", "make_parameters"]
+__all__ = ["INFINITY", "bounded", "make_board", "make_channels", "make_parameters"]
 
 INFINITY = 1 << 60
 """Later than any cycle of any run."""
@@ -261,7 +261,8 @@ def _channel_fields(memory: MemoryConfig, text: str) -> dict[str, tuple[int, int
     return fields
 
 
-def _bounded(found: int, most: int, what: str) -> int:
+def bounded(found: int, most: int, what: str) -> int:
+    """``found`` again, or an ``InputError`` where the kernel's tables have no room for it."""
     if found > most:
         raise InputError(f"{what}: {found}; the kernel has room for {most}")
     return found
@@ -275,21 +276,21 @@ def make_parameters(
     org, t, controller = memory.organization, memory.timings, memory.controller
     p = np.zeros(1, dtype=PARAMETERS)
     queued = org.ranks * org.banks * controller.bank_queue_depth
-    _bounded(queued, MAX_REQUESTS - 2 * MAX_QUEUE, "places in the bank queues of a channel")
+    bounded(queued, MAX_REQUESTS - 2 * MAX_QUEUE, "places in the bank queues of a channel")
     refresh = controller.refresh == "all-bank"
     values = {
-        "ranks": _bounded(org.ranks, MAX_RANKS, "memory.organization.ranks"),
+        "ranks": bounded(org.ranks, MAX_RANKS, "memory.organization.ranks"),
         "rank_shift": org.banks.bit_length() - 1,
         "group_shift": org.banks_per_group.bit_length() - 1,
-        "banks": _bounded(org.ranks * org.banks, MAX_BANKS, "banks of a channel"),
+        "banks": bounded(org.ranks * org.banks, MAX_BANKS, "banks of a channel"),
         "group_node": 1 + org.ranks,
         "bank_node": 1 + org.ranks + org.ranks * org.bank_groups,
         "read_delay": t["CL"] + t["nBL"],
         "nbl": t["nBL"],
         "hit_cap": controller.row_hit_cap,
         "bank_depth": controller.bank_queue_depth,
-        "read_depth": _bounded(controller.read_queue_depth, MAX_QUEUE, "read_queue_depth"),
-        "write_depth": _bounded(controller.write_queue_depth, MAX_QUEUE, "write_queue_depth"),
+        "read_depth": bounded(controller.read_queue_depth, MAX_QUEUE, "read_queue_depth"),
+        "write_depth": bounded(controller.write_queue_depth, MAX_QUEUE, "write_queue_depth"),
         "drain_low": controller.write_drain_low,
         "dual_command": int(controller.commands_per_cycle == 2),
         "ref_interval": max(t["tREFI"] // org.ranks, 1) if refresh else INFINITY,
@@ -303,7 +304,7 @@ def make_parameters(
         "tccd_s": max(t["nBL"], t.get("tCCD_S", 1)),
         "tccd_l": max(t["nBL"], t.get("tCCD_L", 1)),
         "channel_width": org.channels.bit_length() - 1,
-        "n_windows": _bounded(len(tables.windows), MAX_WINDOWS, "window rules"),
+        "n_windows": bounded(len(tables.windows), MAX_WINDOWS, "window rules"),
     }
     if pim is not None:
         names = {**t, **pim.timings}
@@ -324,10 +325,10 @@ def make_parameters(
     for at, name in enumerate(("ro", "ra", "bg", "ba", "co")):
         p[0]["field"][at] = fields[name]
     for row in tables.windows:
-        _bounded(int(row[1]), MAX_WINDOW, "a rule's window")
+        bounded(int(row[1]), MAX_WINDOW, "a rule's window")
     p[0]["windows"][: len(tables.windows)] = tables.windows
     p[0]["first"][:] = tables.first
-    _bounded(len(tables.rules), MAX_RULES, "timing rules")
+    bounded(len(tables.rules), MAX_RULES, "timing rules")
     p[0]["rules"][: len(tables.rules)] = tables.rules
     return p
 
@@ -354,5 +355,5 @@ def make_channels(memory: MemoryConfig, p: Records) -> Records:
 def make_board(log_entries: int = 0) -> Records:
     """Nothing asked for yet; shape (1,). Logs up to ``log_entries`` commands."""
     board = np.zeros(1, dtype=BOARD)
-    board["log_limit"] = _bounded(log_entries, MAX_LOG, "commands to log")
+    board["log_limit"] = bounded(log_entries, MAX_LOG, "commands to log")
     return board

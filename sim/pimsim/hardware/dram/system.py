@@ -16,7 +16,6 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from pimsim.config.errors import InputError
 from pimsim.config.memory import MemoryConfig
 from pimsim.config.pim import PimConfig
 from pimsim.hardware.dram.address import AddressMap
@@ -41,6 +40,7 @@ from pimsim.hardware.dram.layout import (
     S_READY,
     S_STRIDE,
     S_WRITE,
+    bounded,
     make_board,
     make_channels,
     make_parameters,
@@ -235,6 +235,12 @@ def _advance(
                 )  # fmt: skip
 
 
+def _ring_range(after: int, count: int, size: int, what: str) -> int:
+    """Where ``count`` entries of a ring fit in one piece: at ``after``, or else at its begin."""
+    bounded(count, size // 2, what)
+    return after if after + count <= size else 0
+
+
 class MemorySystem:
     """All channels of a device at ``command`` fidelity."""
 
@@ -263,14 +269,8 @@ class MemorySystem:
 
     def _tickets(self, count: int) -> int:
         """A range of ``count`` tickets; they are used in turn, long after the last use."""
-        if count > MAX_TICKETS // 2:
-            raise InputError(
-                f"{count} transfers at once; the kernel has room for {MAX_TICKETS // 2}"
-            )
-        if self._next_ticket + count > MAX_TICKETS:
-            self._next_ticket = 0
-        first = self._next_ticket
-        self._next_ticket += count
+        first = _ring_range(self._next_ticket, count, MAX_TICKETS, "transfers at once")
+        self._next_ticket = first + count
         self.board["ticket"][0, first : first + count] = 0
         return first
 
@@ -346,14 +346,8 @@ class MemorySystem:
         waiting = channels["seg_end"] - channels["seg"]
         sizes = waiting + np.array([len(rows) for rows in queued])
         total = int(sizes.sum())
-        if total > MAX_SEGMENTS // 2:
-            raise InputError(
-                f"{total} stream segments; the kernel has room for {MAX_SEGMENTS // 2}"
-            )
-        if self._next_segment + total > MAX_SEGMENTS:
-            self._next_segment = 0
-        at = self._next_segment
-        self._next_segment += total
+        at = _ring_range(self._next_segment, total, MAX_SEGMENTS, "stream segments")
+        self._next_segment = at + total
         for c, rows in enumerate(queued):
             old = int(waiting[c])
             if old:
@@ -386,12 +380,7 @@ class MemorySystem:
         ticket = self._tickets(count)
         first_mark = self._tickets(max(marks, 1))
         sizes = np.array([len(program) for program in programs])
-        total = int(sizes.sum())
-        if total > MAX_INSTRUCTIONS:
-            raise InputError(
-                f"{total} PIM instructions in one operation; the kernel has room for "
-                f"{MAX_INSTRUCTIONS}"
-            )
+        total = bounded(int(sizes.sum()), MAX_INSTRUCTIONS, "PIM instructions in one operation")
         program = self.board["program"][0, :total]
         program[:] = np.concatenate([p for p in programs if len(p)]) if total else 0
         ends = np.cumsum(sizes)
