@@ -1,0 +1,1 @@
+"""Held against references: every timing model beside independent simulators and papers."""

@@ -1,0 +1,1 @@
+"""One module a suite: ``SUITE``, and the rows that it compares."""
