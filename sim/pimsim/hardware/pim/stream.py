@@ -8,6 +8,7 @@ one of them, and of how many real channels it is the pattern.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -102,6 +103,10 @@ class StreamBuilder:
         block[:, :, 9] = len(self._blocking)
         self._blocks.append(block.reshape(size, len(_FIELDS)))
         self._blocking.append(blocking)
+
+    def pause(self) -> None:
+        """A host instruction without commands: it takes the host's time only."""
+        self._blocking.append(False)
 
     def build(self) -> Stream:
         """The stream so far. Raises ``InputError`` where a row or bank does not exist."""
@@ -198,4 +203,4 @@ def _by_channel(stream: Stream) -> tuple[Any, list[tuple[int, int]]]:
     entries.row, entries.lane, entries.wait = columns[:, 6], columns[:, 7], columns[:, 8]
     entries.instruction = columns[:, 9]
     entries.following = following
-    return entries, [(int(a), int(b)) for a, b in zip(starts[:-1], starts[1:], strict=True)]
+    return entries, [(int(a), int(b)) for a, b in itertools.pairwise(starts)]

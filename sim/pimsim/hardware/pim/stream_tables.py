@@ -195,9 +195,9 @@ def _fill_pairs(p: Any, design: StreamPimConfig, number: dict[str, int]) -> None
     for command in range(len(number)):
         for level in range(len(LEVELS)):
             p.first[command, level] = row
-            for then, delay in grouped.get((command, level), {}).items():
-                p.rules[row] = (then, delay)
-                p.bound[then, level] = 1
+            for after, delay in grouped.get((command, level), {}).items():
+                p.rules[row] = (after, delay)
+                p.bound[after, level] = 1
                 row += 1
         p.first[command, len(LEVELS)] = row
 
@@ -208,17 +208,17 @@ def _fill_windows(p: Any, design: StreamPimConfig, number: dict[str, int]) -> No
     if len(found) > MAX_WINDOWS:
         raise InputError(f"{design.name}: rules: more than {MAX_WINDOWS} with a window")
     p.n_windows = len(found)
-    for at, (index, rule) in enumerate(found):
+    for slot, (index, rule) in enumerate(found):
         if rule.window > MAX_WINDOW:
             raise InputError(
                 f"{design.name}: rules.{index}.window: found {rule.window}; "
                 f"allowed: at most {MAX_WINDOW}"
             )
-        p.windows[at] = (LEVELS.index(rule.level), rule.window, _delay(design, index, rule))
+        p.windows[slot] = (LEVELS.index(rule.level), rule.window, _delay(design, index, rule))
         for name in rule.first:
-            p.window_first[at, number[name]] = 1
+            p.window_first[slot, number[name]] = 1
         for name in rule.then:
-            p.window_then[at, number[name]] = 1
+            p.window_then[slot, number[name]] = 1
 
 
 def make_channels(p: Any, bounds: Sequence[tuple[int, int]]) -> Any:
