@@ -212,13 +212,14 @@ def _serve(p: Any, ch: Any, entries: Any, log: Any, now: int) -> None:
     if ch.due <= now and ch.refreshing < 0:
         ch.refreshing = 0
         ch.due += p.refresh_interval
-    slots, taken = p.commands_per_cycle, -1
+    slots, taken, moved = p.commands_per_cycle, -1, False
     while slots > 0:
         if ch.refreshing >= 0:
             taken = _refresh(p, ch, log, taken, now)
             if taken < 0:
                 return
             slots -= 1
+            moved = True
             continue
         again = min(_pass_fences(ch, entries, now), ch.due)
         limit = ch.start + ch.sent
@@ -240,6 +241,10 @@ def _serve(p: Any, ch: Any, entries: Any, log: Any, now: int) -> None:
             ):
                 continue
             ready = _earliest(p, ch, step, entry.place)
+            mode = p.mode[entry.command]
+            if p.mode_switch >= 0 and mode != _ANY_MODE and mode != ch.mode:
+                step = p.mode_switch
+                ready = max(ready, _earliest(p, ch, step, entry.place))
             if p.bus[step] == taken:
                 ready = max(ready, now + 1)
             if ready <= now:
@@ -247,14 +252,13 @@ def _serve(p: Any, ch: Any, entries: Any, log: Any, now: int) -> None:
             else:
                 again = min(again, ready)
         if best == NEVER:
-            ch.wake = again if taken < 0 else now + 1
+            ch.wake = now + 1 if moved else again
             return
         entry = entries[best]
-        mode = p.mode[entry.command]
-        if p.mode_switch >= 0 and mode != _ANY_MODE and mode != ch.mode:
-            ch.mode = mode
-            best_step = p.mode_switch
+        if best_step == p.mode_switch and best_step != entry.command:
+            ch.mode = p.mode[entry.command]
         _put(p, ch, log, best_step, entry.place, entry.row, now)
+        moved = True
         if best_step == entry.command:
             ch.head[best_lane] = entry.following
             ch.issued += 1
