@@ -24,6 +24,8 @@ _ANY_ROW, _OPEN, _CLOSED = (ROWS.index(name) for name in ("any", "open", "closed
 _OPENS, _CLOSES = (EFFECTS.index(name) for name in ("open", "close"))
 _ANY_MODE = MODES.index("any")
 _COMPLETED = WAITS.index("completed")
+_PATIENCE = 10_000
+"""Refreshes in a row after which a stream that waits will never go on."""
 
 
 @njit(cache=True)
@@ -201,6 +203,7 @@ def _refresh(p: Any, ch: Any, log: Any, taken: int, now: int) -> int:
     _put(p, ch, log, step, ch.place, -1, now)
     if step == p.refresh:
         ch.refreshing += 1
+        ch.refreshes += 1
         if ch.refreshing == total:
             ch.refreshing = -1
     return int(p.bus[step])
@@ -262,6 +265,7 @@ def _serve(p: Any, ch: Any, entries: Any, log: Any, now: int) -> None:
         if best_step == entry.command:
             ch.head[best_lane] = entry.following
             ch.issued += 1
+            ch.refreshes = 0
         if p.bus[best_step] != _NO_BUS:
             taken = p.bus[best_step]
             slots -= 1
@@ -337,7 +341,10 @@ def schedule(p: Any, channels: Any, entries: Any, blocking: Any, log: Any) -> in
             if ch.wake <= now:
                 _serve(p, ch, entries, log[c], now)
             after = min(after, ch.wake)
-            left = left or ch.issued < ch.end - ch.start
+            waiting = ch.issued < ch.end - ch.start
+            if waiting and ch.refreshes > _PATIENCE:
+                return -1
+            left = left or waiting
         if not left:
             return _completed(channels)
         if host_wake > now:

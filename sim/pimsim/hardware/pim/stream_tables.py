@@ -90,6 +90,7 @@ CHANNEL = np.dtype(
         ("done", _INT),  # when everything issued so far is completed
         ("mode", _INT),
         ("due", _INT),  # next refresh
+        ("refreshes", _INT),  # since an entry was last issued
         ("refreshing", _INT),  # next node to refresh, -1 when none is due
         ("wake", _INT),  # nothing can happen before
         ("version", _INT),  # counts changes of open rows
