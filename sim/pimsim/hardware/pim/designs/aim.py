@@ -44,6 +44,8 @@ def gemv(
     pieces = -(-inputs // per_piece)
     _check_rows(design, len(turns) * pieces, f"a {outputs} x {inputs} matrix")
     builder = StreamBuilder(design, copies)
+    if table is not None:
+        builder.pause()  # the host selects the function (W CFR)
     for _ in range(batch):
         row = 0
         for piece in range(pieces):
@@ -77,6 +79,7 @@ def elementwise(design: StreamPimConfig, function: str, elements: int) -> Stream
     table = _table(design, function)
     copies, turns = _share(-(-elements // org.banks), org.channels)
     builder = StreamBuilder(design, copies)
+    builder.pause()  # the host selects the function (W CFR)
     for channels in turns:
         builder.add("WRMAC16", channels=channels)
         builder.add("AF16", row=table, channels=channels)
