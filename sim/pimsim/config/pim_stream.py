@@ -19,6 +19,7 @@ from pimsim.config.units import Picoseconds
 __all__ = [
     "LEVELS",
     "CommandConfig",
+    "ModeRowConfig",
     "RefreshConfig",
     "StreamControllerConfig",
     "StreamOrganizationConfig",
@@ -29,6 +30,10 @@ __all__ = [
 StreamLevel = Literal["channel", "pseudo_channel", "rank", "bank_group", "bank"]
 LEVELS: tuple[StreamLevel, ...] = ("channel", "pseudo_channel", "rank", "bank_group", "bank")
 """From the outermost level to the innermost."""
+
+
+Mode = Literal["any", "bank", "register", "all_bank"]
+"""What a channel can be set to; ``any``: the command is the same in all."""
 
 
 class StreamOrganizationConfig(ConfigModel):
@@ -85,9 +90,13 @@ class CommandConfig(ConfigModel):
     """On its banks, after it was issued (``close``: precharge, or auto-precharge)."""
     latency: str = "1"
     """Cycles from issue until it counts as completed, over timing names."""
-    mode: Literal["any", "bank", "register"] = "bank"
+    mode: Mode = "bank"
     """Where ``controller.mode_switch`` is given, a channel is switched to the mode of what it
-    does next (AiM: TMOD between commands on banks and on registers)."""
+    does next (AiM: TMOD between commands on banks and on registers). Where
+    ``controller.mode_rows`` are given, the command waits until its channel is in the mode."""
+    drives: int = Field(default=1, ge=1)
+    """Banks that follow one addressed bank (HBM-PIM's all-bank mode: those of its parity); they
+    are always in the same state, so that only the addressed one is kept."""
     energy: str | None = None
     """Key in ``energy_pj``."""
 
@@ -113,14 +122,32 @@ class RefreshConfig(ConfigModel):
     command: str
     interval: str
     """Cycles between two rounds over all its nodes, over timing names."""
+    staggered: bool = False
+    """Nodes one after the other, evenly over the interval, instead of all when it is over
+    (scheduler ``window``, where a due refresh goes first but holds nothing back)."""
+    artifact_drops: bool = False
+    """A refresh that has not gone out when the next one falls due is lost: PIMSimulator keeps
+    one (scheduler ``window``). Under a stream of reads nearly all of a rank's are."""
+
+
+class ModeRowConfig(ConfigModel):
+    """A row that acts as a mode register: row commands on it in all of ``banks`` set the mode."""
+
+    to: Literal["bank", "all_bank"]
+    command: str
+    row: int = Field(ge=0)
+    banks: list[int] = Field(min_length=1)
+    """Numbers within the channel: bank group times banks per group plus bank."""
 
 
 class StreamControllerConfig(ConfigModel):
-    """The channel's controller and how the host feeds it.
+    """The channel's controller and how the host feeds it."""
 
-    A stream's commands belong to lanes. A lane issues in order; of the lanes' heads the oldest
-    that may go is issued. A barrier holds back all that is behind it.
-    """
+    scheduler: Literal["lanes", "window"] = "lanes"
+    """``lanes``: a stream's commands belong to lanes; a lane issues in order, and of the lanes'
+    heads the oldest that may go is issued. A barrier holds back all that is behind it.
+    ``window``: an ordinary controller's queue; of its requests up to the next fence, column
+    accesses to open rows go first, then activates, then rows that no request wants are closed."""
 
     queue_depth: int = Field(ge=1, le=2**20)
     """Commands that the channel holds; the host waits for room."""
@@ -132,7 +159,31 @@ class StreamControllerConfig(ConfigModel):
     """Activates and precharges of commands that wait behind a barrier may go ahead."""
     mode_switch: str | None = None
     """Command that takes the place of one that is due but belongs to another mode."""
+    mode_rows: list[ModeRowConfig] = Field(default_factory=list)
+    """How a ``window`` controller's channel changes its mode."""
+    address_map: str | None = None
+    """Fields of a host's address, as ``memory.address_map``; for traffic without PIM."""
     refresh: RefreshConfig | None = None
+
+    @model_validator(mode="after")
+    def _fits_scheduler(self) -> StreamControllerConfig:
+        lanes = self.scheduler == "lanes"
+        wrong = {
+            "commands_per_cycle": not lanes and self.commands_per_cycle != 1,
+            "instructions_per_cycle": not lanes and self.instructions_per_cycle != 1,
+            "row_lookahead": not lanes and self.row_lookahead,
+            "mode_switch": not lanes and self.mode_switch is not None,
+            "mode_rows": lanes and bool(self.mode_rows),
+            "refresh.staggered": lanes and self.refresh is not None and self.refresh.staggered,
+            "refresh.artifact_drops": (
+                lanes and self.refresh is not None and self.refresh.artifact_drops
+            ),
+            "address_map": lanes and self.address_map is not None,
+        }
+        for key, is_wrong in wrong.items():
+            if is_wrong:
+                raise ValueError(f"{key} cannot be set with the scheduler {self.scheduler!r}")
+        return self
 
 
 class StreamPimConfig(ConfigModel):
@@ -188,7 +239,20 @@ class StreamPimConfig(ConfigModel):
                     f"commands.{name}.energy: no {command.energy!r} in energy_pj"
                     f"{near_miss(command.energy, self.energy_pj)}"
                 )
+        self._check_mode_rows()
         return self
+
+    def _check_mode_rows(self) -> None:
+        org = self.organization
+        for index, mode_row in enumerate(self.controller.mode_rows):
+            where = f"controller.mode_rows.{index}"
+            if mode_row.row >= org.rows:
+                raise ValueError(f"{where}.row: {mode_row.row}; there are {org.rows} rows")
+            for bank in mode_row.banks:
+                if not 0 <= bank < min(org.banks, 62):
+                    raise ValueError(f"{where}.banks: no bank {bank}")
+            if self.commands[mode_row.command].effect == "none":
+                raise ValueError(f"{where}.command: {mode_row.command} is no row command")
 
     def _check_command(self, name: str, command: CommandConfig) -> None:
         """What opens or closes the rows for a command must do so in all its banks."""
@@ -217,6 +281,8 @@ class StreamPimConfig(ConfigModel):
         for index, rule in enumerate(self.rules):
             for key, names in (("first", rule.first), ("then", rule.then)):
                 yield from ((f"rules.{index}.{key}", name) for name in names)
+        for index, mode_row in enumerate(self.controller.mode_rows):
+            yield f"controller.mode_rows.{index}.command", mode_row.command
         if self.controller.mode_switch is not None:
             yield "controller.mode_switch", self.controller.mode_switch
         if self.controller.refresh is not None:

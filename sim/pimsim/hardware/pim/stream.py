@@ -19,8 +19,9 @@ from pimsim.config.errors import InputError
 from pimsim.config.pim_stream import StreamPimConfig
 from pimsim.hardware.pim.stream_kernel import StreamArrays, new_state, schedule
 from pimsim.hardware.pim.stream_tables import compile_stream_tables
+from pimsim.hardware.pim.window import schedule_window
 
-__all__ = ["MAX_COMMANDS", "Stream", "StreamBuilder", "StreamResult", "run_stream"]
+__all__ = ["ENTRY_FIELDS", "MAX_COMMANDS", "Stream", "StreamBuilder", "StreamResult", "run_stream"]
 
 MAX_COMMANDS = 2**26
 """Commands of one stream; each takes about 100 bytes."""
@@ -28,7 +29,7 @@ MAX_COMMANDS = 2**26
 Wait = Literal["none", "issued", "completed"]
 _WAITS: tuple[Wait, ...] = ("none", "issued", "completed")
 
-_FIELDS = ("command", "channel", "pseudo_channel", "rank", "bank_group", "bank", "row", "lane",
+ENTRY_FIELDS = ("command", "channel", "pseudo_channel", "rank", "bank_group", "bank", "row", "lane",
            "wait", "instruction")  # fmt: skip
 """Columns of ``Stream.entries``."""
 
@@ -92,7 +93,7 @@ class StreamBuilder:
             raise InputError(
                 f"{self._design.name}: more than {MAX_COMMANDS:,} commands; run a smaller piece"
             )
-        block = np.empty((count, len(channels), len(_FIELDS)), dtype=np.int64)
+        block = np.empty((count, len(channels), len(ENTRY_FIELDS)), dtype=np.int64)
         block[:, :, 0] = self._number[command]
         block[:, :, 1] = np.asarray(channels)
         block[:, :, 2:6] = place
@@ -101,7 +102,7 @@ class StreamBuilder:
         block[:, :, 8] = 0
         block[0, :, 8] = _WAITS.index(wait)
         block[:, :, 9] = len(self._blocking)
-        self._blocks.append(block.reshape(size, len(_FIELDS)))
+        self._blocks.append(block.reshape(size, len(ENTRY_FIELDS)))
         self._blocking.append(blocking)
 
     def build(self) -> Stream:
@@ -109,7 +110,7 @@ class StreamBuilder:
         entries = (
             np.concatenate(self._blocks)
             if self._blocks
-            else np.empty((0, len(_FIELDS)), dtype=np.int64)
+            else np.empty((0, len(ENTRY_FIELDS)), dtype=np.int64)
         )
         _check(self._design, entries, len(self._copies), self._lanes)
         return Stream(entries, np.array(self._blocking, dtype=np.bool_), self._copies, self._lanes)
@@ -120,11 +121,11 @@ def _check(design: StreamPimConfig, entries: NDArray[np.int64], channels: int, l
     limits = (len(design.commands), channels, *org.counts, org.rows, lanes)
     for column, limit in enumerate(limits):
         values = entries[:, column]
-        least = -1 if _FIELDS[column] == "row" else 0
+        least = -1 if ENTRY_FIELDS[column] == "row" else 0
         wrong = (values < least) | (values >= limit)
         if wrong.any():
             raise InputError(
-                f"{design.name}: no {_FIELDS[column].replace('_', ' ')} "
+                f"{design.name}: no {ENTRY_FIELDS[column].replace('_', ' ')} "
                 f"{int(values[wrong.argmax()])}; there are {limit}"
             )
 
@@ -165,7 +166,10 @@ def run_stream(design: StreamPimConfig, stream: Stream, *, log: bool = False) ->
     room = 0
     while True:
         state = new_state(tables, channels, stream.lanes, banks, room)
-        cycles = int(schedule(tables, arrays, state))
+        if design.controller.scheduler == "window":
+            cycles = schedule_window(design, tables, arrays, state)
+        else:
+            cycles = int(schedule(tables, arrays, state))
         if cycles < 0:
             raise InputError(f"{design.name}: the stream stops before its end")
         if not log or room:

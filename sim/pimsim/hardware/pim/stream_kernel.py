@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from pimsim.hardware.pim.stream_tables import StreamTables
 
-__all__ = ["StreamArrays", "StreamState", "new_state", "schedule"]
+__all__ = ["StreamArrays", "StreamState", "earliest", "new_state", "put", "schedule"]
 
 _NEVER = 2**62
 _LEVELS = 5
@@ -159,7 +159,7 @@ def _reach(tables, nodes, level, command, place):  # type: ignore[no-untyped-def
 
 
 @njit(cache=True)
-def _earliest(tables, state, channel, command, place):  # type: ignore[no-untyped-def]
+def earliest(tables, state, channel, command, place):  # type: ignore[no-untyped-def]
     """First cycle at which all rules allow ``command``."""
     nodes = state.nodes
     at = 0
@@ -176,7 +176,7 @@ def _earliest(tables, state, channel, command, place):  # type: ignore[no-untype
 
 
 @njit(cache=True)
-def _put(tables, state, channel, command, place, row, now):  # type: ignore[no-untyped-def]
+def put(tables, state, channel, command, place, row, now):  # type: ignore[no-untyped-def]
     """Issue ``command``: rules, rows, count, log."""
     nodes = state.nodes
     for level in range(_LEVELS):
@@ -291,12 +291,12 @@ def _refresh(tables, state, channel, now, place, taken):  # type: ignore[no-unty
         rest //= size
         total *= size
     step = _needed(tables, state, channel, command, place, -1)
-    at = _earliest(tables, state, channel, step, place)
+    at = earliest(tables, state, channel, step, place)
     if tables.bus[step] == taken:
         at = max(at, now + 1)
     if at > now:
         return False, taken, at
-    _put(tables, state, channel, step, place, -1, now)
+    put(tables, state, channel, step, place, -1, now)
     if step == command:
         state.refreshing[channel] += 1
         if state.refreshing[channel] == total:
@@ -353,7 +353,7 @@ def _serve(tables, stream, state, channel, now, place):  # type: ignore[no-untyp
                 and _wanted_open(tables, stream, state, channel, step, entry, limit)
             ):
                 continue
-            at = _earliest(tables, state, channel, step, where)
+            at = earliest(tables, state, channel, step, where)
             if tables.bus[step] == taken:
                 at = max(at, now + 1)
             if at <= now:
@@ -368,7 +368,7 @@ def _serve(tables, stream, state, channel, now, place):  # type: ignore[no-untyp
         if switch >= 0 and mode != _MODE_ANY and mode != state.mode[channel]:
             state.mode[channel] = mode
             best_step = switch
-        _put(tables, state, channel, best_step, stream.place[best], stream.row[best], now)
+        put(tables, state, channel, best_step, stream.place[best], stream.row[best], now)
         if best_step == stream.command[best]:
             state.head[channel, best_lane] = stream.lane_next[best]
             state.issued[channel] += 1

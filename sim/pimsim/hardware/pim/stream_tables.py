@@ -11,12 +11,12 @@ from pimsim.config.errors import InputError
 from pimsim.config.pim_stream import LEVELS, StreamPimConfig, StreamRule
 from pimsim.hardware.dram.rules import evaluate_delay
 
-__all__ = ["StreamTables", "compile_stream_tables"]
+__all__ = ["MODES", "StreamTables", "compile_stream_tables"]
 
 _BUSES = ("row", "column", "none")
 _ROWS = ("any", "open", "closed")
 _EFFECTS = ("none", "open", "close")
-_MODES = ("any", "bank", "register")
+MODES = ("any", "bank", "register", "all_bank")
 
 Ints = NDArray[np.int64]
 
@@ -53,6 +53,11 @@ class StreamTables(NamedTuple):
     """(6,): queue depth, commands a cycle, instructions a cycle, row lookahead, mode switch
     command (-1 none), refresh command (-1 none)."""
     refresh_interval: int
+    refresh_nodes: int
+    """Nodes of a channel that are refreshed, each by its own command."""
+    refresh_step: int
+    """Cycles from one node's refresh to the next one's; the interval where all come at once."""
+    refresh_drops: int
 
 
 def compile_stream_tables(design: StreamPimConfig) -> StreamTables:
@@ -64,6 +69,8 @@ def compile_stream_tables(design: StreamPimConfig) -> StreamTables:
     nodes = np.concatenate(([1], np.cumprod(counts)))
     controller = design.controller
     refresh = controller.refresh
+    staggered = refresh is not None and refresh.staggered
+    nodes_to_refresh = _refresh_nodes(design)
 
     def cycles(text: str, where: str) -> int:
         return evaluate_delay(text, design.timings, f"{design.name}: {where}")
@@ -94,7 +101,7 @@ def compile_stream_tables(design: StreamPimConfig) -> StreamTables:
         precharge=column([optional(c.precharge) for c in commands]),
         effect=column([_EFFECTS.index(c.effect) for c in commands]),
         latency=column(latency),
-        mode=column([_MODES.index(c.mode) for c in commands]),
+        mode=column([MODES.index(c.mode) for c in commands]),
         rules=rules,
         first=first,
         bound=bound,
@@ -112,7 +119,20 @@ def compile_stream_tables(design: StreamPimConfig) -> StreamTables:
             ]
         ),
         refresh_interval=interval,
+        refresh_nodes=nodes_to_refresh,
+        refresh_step=interval // nodes_to_refresh if staggered else interval,
+        refresh_drops=int(refresh is not None and refresh.artifact_drops),
     )
+
+
+def _refresh_nodes(design: StreamPimConfig) -> int:
+    """Nodes of a channel that its refresh command concerns one after the other."""
+    refresh = design.controller.refresh
+    wide = [] if refresh is None else design.commands[refresh.command].broadcast
+    nodes = 1
+    for level, count in zip(LEVELS[1:], design.organization.counts, strict=True):
+        nodes *= 1 if level in wide else count
+    return nodes
 
 
 def _delay(design: StreamPimConfig, index: int, rule: StreamRule) -> int:
