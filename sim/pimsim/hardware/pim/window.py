@@ -6,49 +6,48 @@ channel runs up to such a point by itself, and the next phase starts when the la
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
 from pimsim.config.errors import InputError
 from pimsim.config.pim_stream import StreamPimConfig
-from pimsim.hardware.pim.stream_kernel import StreamArrays, StreamState
-from pimsim.hardware.pim.stream_tables import MODES, StreamTables
-from pimsim.hardware.pim.window_kernel import new_window_state, run_window
+from pimsim.hardware.pim.stream_tables import MODES, WAITS
+from pimsim.hardware.pim.window_kernel import MAX_MODE_ROWS, MAX_QUEUE, WINDOW, run_window
 
 __all__ = ["schedule_window"]
 
-_WAIT_ISSUED = 1
-_NEVER = 2**62
-
 
 def schedule_window(
-    design: StreamPimConfig, tables: StreamTables, stream: StreamArrays, state: StreamState
+    design: StreamPimConfig,
+    p: Any,
+    channels: Any,
+    entries: Any,
+    blocking: NDArray[np.bool_],
+    log: NDArray[np.int64],
 ) -> int:
-    """Cycle at which all of ``stream`` is completed, -1 where it cannot go on.
+    """Cycle at which all ``entries`` are completed, -1 where they cannot go on.
 
-    Raises ``InputError`` for what a queue of requests cannot do: a wait for completion, or a
-    command that is no access to a row.
+    Arguments as of ``stream_kernel.schedule``. Raises ``InputError`` for what a queue of requests
+    cannot do: a wait for completion, or a command that is no access to a row.
     """
-    _check(design, tables, stream)
-    channels, banks = state.open_row.shape
+    _check(design, entries)
     mode_rows = _mode_rows(design)
-    window = new_window_state(tables, channels, banks, len(mode_rows))
-    state.due[:] = tables.refresh_step or _NEVER
-    phase = np.concatenate(([0], np.cumsum(stream.blocking)))[stream.instruction]
-    at, start = stream.start[:-1].copy(), 0
+    windows = np.zeros(len(channels), dtype=WINDOW).view(np.recarray)
+    if p.refresh_step > 0:
+        channels.due[:] = p.refresh_step
+    phase = np.concatenate(([0], np.cumsum(blocking)))[entries.instruction]
+    start = 0
     for number in range(int(phase.max(initial=0)) + 1):
-        for channel in range(channels):
-            first, end = int(at[channel]), int(stream.start[channel + 1])
-            last = first + int(np.searchsorted(phase[first:end], number, side="right"))
-            done = run_window(
-                tables, stream, state, window, mode_rows, channel, first, last, start, 0
-            )
-            if not done:
+        for ch, window, lines in zip(channels, windows, log, strict=True):
+            mine = phase[ch.start : ch.end]
+            last = int(ch.start + np.searchsorted(mine, number, side="right"))
+            if not run_window(p, ch, window, entries, lines, mode_rows, last, start, 0):
                 return -1
-            at[channel] = last
-        start = max(start, int(state.done.max(initial=0)))
-    for channel in range(channels):
-        run_window(tables, stream, state, window, mode_rows, channel, 0, 0, start, start)
+        start = max(start, int(channels.done.max(initial=0)))
+    for ch, window, lines in zip(channels, windows, log, strict=True):
+        run_window(p, ch, window, entries, lines, mode_rows, int(ch.end), start, start)
     return start
 
 
@@ -62,12 +61,21 @@ def _mode_rows(design: StreamPimConfig) -> NDArray[np.int64]:
     return np.array(rows, dtype=np.int64).reshape(-1, 4)
 
 
-def _check(design: StreamPimConfig, tables: StreamTables, stream: StreamArrays) -> None:
+def _check(design: StreamPimConfig, entries: Any) -> None:
+    controller = design.controller
+    for what, found, most in (
+        ("queue_depth", controller.queue_depth, MAX_QUEUE),
+        ("mode_rows", len(controller.mode_rows), MAX_MODE_ROWS),
+    ):
+        if found > most:
+            raise InputError(
+                f"{design.name}: controller.{what}: found {found}; allowed: at most {most}"
+            )
     for number, (name, command) in enumerate(design.commands.items()):
-        if command.row != "open" and bool((stream.command == number).any()):
+        if command.row != "open" and bool((entries.command == number).any()):
             raise InputError(
                 f"{design.name}: {name} is no access to an open row, which is all that a queue "
                 "of requests (scheduler 'window') takes"
             )
-    if bool((stream.wait > _WAIT_ISSUED).any()):
+    if bool((entries.wait == WAITS.index("completed")).any()):
         raise InputError(f"{design.name}: scheduler 'window' has fences, no waits for completion")

@@ -11,280 +11,240 @@ Samsung's PIMSimulator (CommandQueue.cpp): every cycle the first of these that m
 
 Then one request of the host enters the queue. An entry with a wait is a fence: it goes after
 all before it and before all behind it, but a fence at the head lets activates pass.
-Only cycles at which something can happen are visited. Rules, rows and counts are those of
-``stream_kernel``.
+Only cycles at which something can happen are visited. ``p``, ``ch``, ``entries`` and ``log``
+are those of ``stream_kernel``, whose rules apply; ``w`` is a channel's ``WINDOW`` record.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any
 
 import numpy as np
 from numba import njit
-from numpy.typing import NDArray
 
 from pimsim.hardware.pim.stream_kernel import earliest, put
+from pimsim.hardware.pim.stream_tables import MAX_BANKS, MODES, NEVER
 
-__all__ = ["WindowState", "new_window_state", "run_window"]
+__all__ = ["MAX_QUEUE", "WINDOW", "run_window"]
 
-_NEVER = 2**62
-_LEVELS = 5
-_MODE_ANY, _MODE_BANK = 0, 1
-_DEPTH, _REFRESH = 0, 5
+MAX_QUEUE = 1024
+MAX_MODE_ROWS = 8
+_ANY_MODE = MODES.index("any")
 
-Ints = NDArray[np.int64]
-
-
-class WindowState(NamedTuple):
-    """What a channel keeps beside ``StreamState``."""
-
-    clock: Ints
-    """(channels,): the cycle to go on with."""
-    opener: Ints
-    """(channels, banks): the command whose activate opened the bank; it names the precharge."""
-    turn: Ints
-    """(channels,): the bank at which the search for rows to close begins."""
-    marked: Ints
-    """(channels, mode rows): banks that have had their part of a mode change, as bits."""
-    owed: Ints
-    """(channels,): nodes whose refresh is due and has not gone out."""
-    turn_refresh: Ints
-    """(channels,): the next node to refresh."""
-    queue: Ints
-    """Scratch: entries of the queue, oldest first."""
-    places: Ints
-    """(banks, 4): pseudo channel, rank, bank group, bank."""
+WINDOW = np.dtype(
+    [
+        ("clock", np.int64),  # the cycle to go on with
+        ("queued", np.int64),
+        ("turn", np.int64),  # bank at which the search for rows to close begins
+        ("owed", np.int64),  # refreshes that are due and have not gone out
+        ("turn_refresh", np.int64),  # the node that the next one of them refreshes
+        ("marked", np.int64, MAX_MODE_ROWS),  # banks that had their part of a mode change, as bits
+        ("queue", np.int64, MAX_QUEUE),  # entries, oldest first
+        ("opener", np.int64, MAX_BANKS),  # command for which the bank's row was opened
+        ("place", np.int64, 4),  # scratch
+    ]
+)
+"""What a channel keeps beside its ``CHANNEL`` record."""
 
 
-def new_window_state(tables, channels: int, banks: int, mode_rows: int) -> WindowState:  # type: ignore[no-untyped-def]
-    """Nothing queued, nothing open."""
-    places = np.array(list(np.ndindex(*tables.counts)), dtype=np.int64).reshape(banks, 4)
-    return WindowState(
-        clock=np.zeros(channels, dtype=np.int64),
-        opener=np.zeros((channels, banks), dtype=np.int64),
-        turn=np.zeros(channels, dtype=np.int64),
-        marked=np.zeros((channels, max(mode_rows, 1)), dtype=np.int64),
-        owed=np.zeros(channels, dtype=np.int64),
-        turn_refresh=np.zeros(channels, dtype=np.int64),
-        queue=np.zeros(int(tables.controller[_DEPTH]), dtype=np.int64),
-        places=places,
-    )
-
-
-@njit(cache=True)  # type: ignore[untyped-decorator]
-def _bank_of(tables, stream, entry):  # type: ignore[no-untyped-def]
-    """Number of the entry's bank within its channel."""
-    bank = stream.place[entry, 0]
+@njit(cache=True)
+def _bank(p: Any, place: Any) -> int:
+    """Number of the bank at ``place`` within its channel."""
+    at = place[0]
     for level in range(1, 4):
-        bank = bank * tables.counts[level] + stream.place[entry, level]
-    return bank
+        at = at * p.counts[level] + place[level]
+    return int(at)
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
-def _switch_mode(mode_rows, state, window, channel, command, bank, row):  # type: ignore[no-untyped-def]
+@njit(cache=True)
+def _set_place(p: Any, w: Any, bank: int) -> None:
+    """``w.place`` of the bank of that number."""
+    for level in range(3, -1, -1):
+        w.place[level] = bank % p.counts[level]
+        bank //= p.counts[level]
+
+
+@njit(cache=True)
+def _switch_mode(mode_rows: Any, ch: Any, w: Any, command: int, bank: int, row: int) -> None:
     """A row command on a mode row: the mode changes when all its banks have had it."""
-    for at in range(mode_rows.shape[0]):
-        if mode_rows[at, 0] == command and mode_rows[at, 1] == row:
-            if state.mode[channel] == mode_rows[at, 3]:
-                continue
-            window.marked[channel, at] |= mode_rows[at, 2] & (1 << bank)
-            if window.marked[channel, at] == mode_rows[at, 2]:
-                window.marked[channel, at] = 0
-                state.mode[channel] = mode_rows[at, 3]
+    for at in range(len(mode_rows)):
+        if mode_rows[at, 0] == command and mode_rows[at, 1] == row and ch.mode != mode_rows[at, 3]:
+            w.marked[at] |= mode_rows[at, 2] & (1 << bank)
+            if w.marked[at] == mode_rows[at, 2]:
+                w.marked[at] = 0
+                ch.mode = mode_rows[at, 3]
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
-def _fall_due(tables, state, window, channel):  # type: ignore[no-untyped-def]
-    """A refresh falls due: of one node, or of all; it may drop one that is still to come."""
-    fresh = tables.refresh_nodes * tables.refresh_step // tables.refresh_interval
-    state.due[channel] += tables.refresh_step
-    if tables.refresh_drops != 0 and window.owed[channel] > 0:
-        late = window.turn_refresh[channel] + window.owed[channel]
-        window.turn_refresh[channel] = late % tables.refresh_nodes
-        window.owed[channel] = fresh
+@njit(cache=True)
+def _close(p: Any, ch: Any, w: Any, log: Any, mode_rows: Any, bank: int, now: int) -> int:
+    """Precharge ``bank``: 0 when it went out, else the cycle at which it may."""
+    command = p.precharge[w.opener[bank]]
+    _set_place(p, w, bank)
+    at = earliest(p, ch, command, w.place)
+    if at > now:
+        return at
+    row = ch.open_row[bank]
+    put(p, ch, log, command, w.place, -1, now)
+    _switch_mode(mode_rows, ch, w, command, bank, row)
+    return 0
+
+
+@njit(cache=True)
+def _fall_due(p: Any, ch: Any, w: Any) -> None:
+    """A refresh falls due: of one node, or of all; it may take the place of one still to come."""
+    fresh = 1 if p.refresh_step > 0 else p.refresh_nodes
+    ch.due += p.refresh_step if p.refresh_step > 0 else p.refresh_interval
+    if p.refresh_drops and w.owed > 0:
+        w.turn_refresh = (w.turn_refresh + w.owed) % p.refresh_nodes
+        w.owed = fresh
     else:
-        window.owed[channel] += fresh
+        w.owed += fresh
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
-def _refresh_step(tables, state, window, channel, now):  # type: ignore[no-untyped-def]
-    """What a due refresh can issue now: (command, bank, else when to look again)."""
-    command = tables.controller[_REFRESH]
+@njit(cache=True)
+def _refresh(p: Any, ch: Any, w: Any, log: Any, mode_rows: Any, now: int) -> int:
+    """A step of a due refresh: 0 when it went out, else the cycle at which one may."""
     width = 1
     for level in range(4):
-        if tables.broadcast[command, level]:
-            width *= tables.counts[level]
-    first = window.turn_refresh[channel] * width
-    bound, closed = _NEVER, True
+        if p.broadcast[p.refresh, level]:
+            width *= p.counts[level]
+    first = w.turn_refresh * width
+    again, closed = NEVER, True
     for bank in range(first, first + width):
-        if state.open_row[channel, bank] < 0:
-            continue
-        closed = False
-        close = tables.precharge[window.opener[channel, bank]]
-        at = earliest(tables, state, channel, close, window.places[bank])
-        if at <= now:
-            return close, bank, now
-        bound = min(bound, at)
+        if ch.open_row[bank] >= 0:
+            closed = False
+            at = _close(p, ch, w, log, mode_rows, bank, now)
+            if at == 0:
+                return 0
+            again = min(again, at)
     if not closed:
-        return -1, -1, bound
-    at = earliest(tables, state, channel, command, window.places[first])
-    if at <= now:
-        return command, first, now
-    return -1, -1, at
+        return again
+    _set_place(p, w, first)
+    at = earliest(p, ch, p.refresh, w.place)
+    if at > now:
+        return at
+    put(p, ch, log, p.refresh, w.place, -1, now)
+    w.owed -= 1
+    w.turn_refresh = (w.turn_refresh + 1) % p.refresh_nodes
+    return 0
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
-def _column_access(tables, stream, state, window, channel, queued, now):  # type: ignore[no-untyped-def]
-    """Position in the queue of the oldest access to an open row that may go, or when one may."""
-    bound = _NEVER
-    for slot in range(queued):
-        entry = window.queue[slot]
-        fence = stream.wait[entry] != 0
-        if fence and slot > 0:
+@njit(cache=True)
+def _access(p: Any, ch: Any, w: Any, entries: Any, log: Any, now: int) -> int:
+    """The oldest access to an open row: 0 when it went out, else the cycle at which one may."""
+    again = NEVER
+    for slot in range(w.queued):
+        entry = entries[w.queue[slot]]
+        if slot > 0 and entry.wait:
             break
-        bank = _bank_of(tables, stream, entry)
-        if state.open_row[channel, bank] == stream.row[entry]:
-            at = earliest(tables, state, channel, stream.command[entry], stream.place[entry])
+        if ch.open_row[_bank(p, entry.place)] == entry.row:
+            at = earliest(p, ch, entry.command, entry.place)
             if at <= now:
-                return slot, now
-            bound = min(bound, at)
-        if fence:
+                put(p, ch, log, entry.command, entry.place, entry.row, now)
+                ch.issued += 1
+                w.queued -= 1
+                for i in range(slot, w.queued):
+                    w.queue[i] = w.queue[i + 1]
+                return 0
+            again = min(again, at)
+        if entry.wait:
             break
-    return -1, bound
+    return again
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
-def _activate(tables, stream, state, window, channel, queued, now):  # type: ignore[no-untyped-def]
-    """Position of the oldest request whose closed bank may be activated, or when one may."""
-    bound = _NEVER
-    for slot in range(queued):
-        entry = window.queue[slot]
-        if slot > 0 and stream.wait[entry] != 0:
+@njit(cache=True)
+def _activate(p: Any, ch: Any, w: Any, entries: Any, log: Any, mode_rows: Any, now: int) -> int:
+    """A row for the oldest request: 0 when it went out, else the cycle at which one may."""
+    again = NEVER
+    for slot in range(w.queued):
+        entry = entries[w.queue[slot]]
+        if slot > 0 and entry.wait:
             break
-        bank = _bank_of(tables, stream, entry)
-        if state.open_row[channel, bank] >= 0:
+        bank = _bank(p, entry.place)
+        command = p.activate[entry.command]
+        if ch.open_row[bank] >= 0 or (p.mode[command] != _ANY_MODE and p.mode[command] != ch.mode):
             continue
-        command = tables.activate[stream.command[entry]]
-        mode = tables.mode[command]
-        if mode != _MODE_ANY and mode != state.mode[channel]:
-            continue
-        at = earliest(tables, state, channel, command, stream.place[entry])
+        at = earliest(p, ch, command, entry.place)
         if at <= now:
-            return slot, now
-        bound = min(bound, at)
-    return -1, bound
+            put(p, ch, log, command, entry.place, entry.row, now)
+            w.opener[bank] = entry.command
+            _switch_mode(mode_rows, ch, w, command, bank, entry.row)
+            return 0
+        again = min(again, at)
+    return again
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
-def _unwanted_row(tables, stream, state, window, channel, queued, now):  # type: ignore[no-untyped-def]
-    """A bank whose open row nobody up to the first fence wants, or when one may be closed."""
-    bound, banks = _NEVER, state.open_row.shape[1]
-    for turn in range(banks):
-        bank = (window.turn[channel] + turn) % banks
-        row = state.open_row[channel, bank]
-        if row < 0:
-            continue
-        wanted = False
-        for slot in range(queued):
-            entry = window.queue[slot]
-            if stream.row[entry] == row and _bank_of(tables, stream, entry) == bank:
-                wanted = True
-                break
-            if stream.wait[entry] != 0:
-                break
-        if wanted:
-            continue
-        close = tables.precharge[window.opener[channel, bank]]
-        at = earliest(tables, state, channel, close, window.places[bank])
-        if at <= now:
-            window.turn[channel] = bank
-            return bank, now
-        bound = min(bound, at)
-    return -1, bound
-
-
-@njit(cache=True)  # type: ignore[untyped-decorator]
-def _issue_one(tables, stream, state, window, mode_rows, channel, queued, now):  # type: ignore[no-untyped-def]
-    """Issue one command at ``now``: (queue position served or -1, issued?, when to look again)."""
-    bound = _NEVER
-    if window.owed[channel] > 0:
-        command, bank, at = _refresh_step(tables, state, window, channel, now)
-        if command >= 0:
-            row = state.open_row[channel, bank]
-            put(tables, state, channel, command, window.places[bank], -1, now)
-            if command == tables.controller[_REFRESH]:
-                window.owed[channel] -= 1
-                turn = window.turn_refresh[channel] + 1
-                window.turn_refresh[channel] = turn % tables.refresh_nodes
-            else:
-                _switch_mode(mode_rows, state, window, channel, command, bank, row)
-            return -1, True, now
-        bound = at
-    slot, at = _column_access(tables, stream, state, window, channel, queued, now)
-    if slot >= 0:
-        entry = window.queue[slot]
-        put(tables, state, channel, stream.command[entry], stream.place[entry],
-            stream.row[entry], now)  # fmt: skip
-        return slot, True, now
-    bound = min(bound, at)
-    slot, at = _activate(tables, stream, state, window, channel, queued, now)
-    if slot >= 0:
-        entry = window.queue[slot]
-        command, bank = tables.activate[stream.command[entry]], _bank_of(tables, stream, entry)
-        put(tables, state, channel, command, stream.place[entry], stream.row[entry], now)
-        window.opener[channel, bank] = stream.command[entry]
-        _switch_mode(mode_rows, state, window, channel, command, bank, stream.row[entry])
-        return -1, True, now
-    bound = min(bound, at)
-    bank, at = _unwanted_row(tables, stream, state, window, channel, queued, now)
-    if bank >= 0:
-        row = state.open_row[channel, bank]
-        command = tables.precharge[window.opener[channel, bank]]
-        put(tables, state, channel, command, window.places[bank], -1, now)
-        _switch_mode(mode_rows, state, window, channel, command, bank, row)
-        return -1, True, now
-    return -1, False, min(bound, at)
-
-
-@njit(cache=True)  # type: ignore[untyped-decorator]
-def run_window(tables, stream, state, window, mode_rows, channel, first, last, start, stop):  # type: ignore[no-untyped-def]
-    """Run one channel until entries ``first`` to ``last - 1`` are issued and ``stop`` is reached.
-
-    The host hands them over from cycle ``start``, one a cycle while the queue has room. Returns
-    whether it came to the end.
-    """
-    now, fresh, queued = window.clock[channel], first, 0
-    left = last - first
-    depth = tables.controller[_DEPTH]
-    while left > 0 or now < stop:
-        if state.due[channel] <= now:
-            _fall_due(tables, state, window, channel)
-        slot, issued, after = _issue_one(
-            tables, stream, state, window, mode_rows, channel, queued, now
-        )
-        if slot >= 0:
-            for at in range(slot, queued - 1):
-                window.queue[at] = window.queue[at + 1]
-            queued -= 1
-            left -= 1
-            state.issued[channel] += 1
-        entered = False
-        if fresh < last and queued < depth:
-            if now >= start:
-                window.queue[queued] = fresh
-                queued += 1
-                fresh += 1
-                entered = True
-            else:
-                after = min(after, start)
-        if issued or entered:
-            now += 1
-            continue
-        after = min(after, state.due[channel])
-        if left == 0:
-            after = min(after, stop)
-        if after >= _NEVER:
+@njit(cache=True)
+def _wanted(p: Any, w: Any, entries: Any, bank: int, row: int) -> bool:
+    """Whether a request up to the first fence goes to ``row`` of ``bank``."""
+    for slot in range(w.queued):
+        entry = entries[w.queue[slot]]
+        if entry.row == row and _bank(p, entry.place) == bank:
+            return True
+        if entry.wait:
             return False
-        now = max(now + 1, after)
-    window.clock[channel] = now
+    return False
+
+
+@njit(cache=True)
+def _unwanted(p: Any, ch: Any, w: Any, entries: Any, log: Any, mode_rows: Any, now: int) -> int:
+    """Close a row that nobody wants: 0 when it went out, else the cycle at which one may."""
+    again, banks = NEVER, p.offsets[5] - p.offsets[4]
+    for i in range(banks):
+        bank = (w.turn + i) % banks
+        if ch.open_row[bank] < 0 or _wanted(p, w, entries, bank, ch.open_row[bank]):
+            continue
+        at = _close(p, ch, w, log, mode_rows, bank, now)
+        if at == 0:
+            w.turn = bank
+            return 0
+        again = min(again, at)
+    return again
+
+
+@njit(cache=True)
+def _issue(p: Any, ch: Any, w: Any, entries: Any, log: Any, mode_rows: Any, now: int) -> int:
+    """Issue the first command that may go: 0 when one did, else when to look again."""
+    again = NEVER
+    if w.owed > 0:
+        again = _refresh(p, ch, w, log, mode_rows, now)
+    if again > 0:
+        again = min(again, _access(p, ch, w, entries, log, now))
+    if again > 0:
+        again = min(again, _activate(p, ch, w, entries, log, mode_rows, now))
+    if again > 0:
+        again = min(again, _unwanted(p, ch, w, entries, log, mode_rows, now))
+    return again
+
+
+@njit(cache=True)
+def run_window(
+    p: Any, ch: Any, w: Any, entries: Any, log: Any, mode_rows: Any, last: int, start: int, stop: int,
+) -> bool:  # fmt: skip
+    """Run a channel until all its entries before ``last`` are issued and ``stop`` is reached.
+
+    The host hands over from cycle ``start``, one a cycle while the queue has room. Returns
+    whether it came to the end. ``mode_rows`` (rows, 4): command, row, banks as bits, mode.
+    """
+    now = w.clock
+    while ch.start + ch.issued < last or now < stop:
+        while ch.due <= now:
+            _fall_due(p, ch, w)
+        again = _issue(p, ch, w, entries, log, mode_rows, now)
+        fresh = ch.start + ch.sent
+        if fresh < last and w.queued < p.queue_depth:
+            if now >= start:
+                w.queue[w.queued] = fresh
+                w.queued += 1
+                ch.sent += 1
+                again = 0
+            else:
+                again = min(again, start)
+        again = min(again, ch.due)
+        if ch.start + ch.issued == last:
+            again = min(again, stop)
+        if again >= NEVER:
+            return False
+        now = max(now + 1, again)
+    w.clock = now
     return True
