@@ -117,14 +117,17 @@ class StreamRule(ConfigModel):
 
 
 class RefreshConfig(ConfigModel):
-    """Periodic refresh: while one is due, its channel issues nothing else."""
+    """Periodic refresh: while one is due, its channel issues nothing else (but ``postponed``)."""
 
     command: str
     interval: str
     """Cycles between two rounds over all its nodes, over timing names."""
     staggered: bool = False
     """Nodes one after the other, evenly over the interval, instead of all when it is over
-    (scheduler ``window``, where a due refresh goes first but holds nothing back)."""
+    (scheduler ``window``)."""
+    postponed: int = Field(default=0, ge=0, le=64)
+    """Refreshes of a node that may be owed while requests go on; beyond, nothing else is issued
+    until one has gone out (scheduler ``window``)."""
     artifact_drops: bool = False
     """A refresh that has not gone out when the next one falls due is lost: PIMSimulator keeps
     one (scheduler ``window``). Under a stream of reads nearly all of a rank's are."""
@@ -174,12 +177,11 @@ class StreamControllerConfig(ConfigModel):
             "row_lookahead": not lanes and self.row_lookahead,
             "mode_switch": not lanes and self.mode_switch is not None,
             "mode_rows": lanes and bool(self.mode_rows),
-            "refresh.staggered": lanes and self.refresh is not None and self.refresh.staggered,
-            "refresh.artifact_drops": (
-                lanes and self.refresh is not None and self.refresh.artifact_drops
-            ),
             "address_map": lanes and self.address_map is not None,
         }
+        if lanes and self.refresh is not None:
+            for key in ("staggered", "postponed", "artifact_drops"):
+                wrong[f"refresh.{key}"] = bool(getattr(self.refresh, key))
         for key, is_wrong in wrong.items():
             if is_wrong:
                 raise ValueError(f"{key} cannot be set with the scheduler {self.scheduler!r}")

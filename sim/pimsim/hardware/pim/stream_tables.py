@@ -63,7 +63,8 @@ PARAMETERS = np.dtype(
         ("refresh_interval", _INT),
         ("refresh_nodes", _INT),  # nodes of a channel, each refreshed by a command of its own
         ("refresh_step", _INT),  # between the refreshes of two nodes; 0: all at once
-        ("refresh_drops", _INT),
+        ("refresh_postponed", _INT),  # owed by a channel while requests go on
+        ("refresh_drops", _INT),  # whether one that is late is lost when the next falls due
         ("broadcast", _INT, (MAX_COMMANDS, 4)),  # to all children at each level below the channel
         ("bus", _INT, MAX_COMMANDS),
         ("row", _INT, MAX_COMMANDS),
@@ -166,6 +167,7 @@ def make_parameters(design: StreamPimConfig, lanes: int) -> Any:
         p.refresh_interval = cycles(refresh.interval, "controller.refresh.interval", 1)
         p.refresh_nodes = _refresh_nodes(design, refresh)
         p.refresh_step = p.refresh_interval // p.refresh_nodes if refresh.staggered else 0
+        p.refresh_postponed = refresh.postponed * p.refresh_nodes
         p.refresh_drops = refresh.artifact_drops
     for at, (name, command) in enumerate(design.commands.items()):
         p.broadcast[at] = [level in command.broadcast for level in LEVELS[1:]]

@@ -4,7 +4,7 @@ HBM-PIM has no commands of its own: a host drives it with reads, writes and row 
 orders them with fences. The policy is DRAMSim2's with one queue a rank and open pages, as in
 Samsung's PIMSimulator (CommandQueue.cpp): every cycle the first of these that may go goes out:
 
-1. what a due refresh needs (precharges, then REF); it holds nothing else back;
+1. what a due refresh needs (precharges, then REF), and nothing else when too many are owed;
 2. the oldest queued column access whose row is open;
 3. the oldest activate for a request whose bank is closed;
 4. a precharge of a bank whose open row no queued request wants; banks in turn.
@@ -208,6 +208,8 @@ def _issue(p: Any, ch: Any, w: Any, entries: Any, log: Any, mode_rows: Any, now:
     again = NEVER
     if w.owed > 0:
         again = _refresh(p, ch, w, log, mode_rows, now)
+        if w.owed > p.refresh_postponed:
+            return again
     if again > 0:
         again = min(again, _access(p, ch, w, entries, log, now))
     if again > 0:
