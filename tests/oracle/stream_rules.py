@@ -54,12 +54,11 @@ def broken_rules(design: StreamPimConfig, log: NDArray[np.int64]) -> Iterator[st
         history: dict[tuple[int, ...], list[int]] = {}
         for cycle, name, place, _ in lines:
             nodes = reached(design, name, place, depth)
-            for node in nodes:
-                past = history.get(node, [])
-                if name in rule.then and len(past) >= rule.window:
-                    # rules of pairs: the latest first command binds most, as delays are the same
-                    if cycle - past[-rule.window] < delay:
-                        yield f"{cycle}: {name} at {node}: {rule.first} then {rule.then} {rule.delay}"
+            for node in nodes if name in rule.then else ():
+                # delays are the same for all first commands: the latest binds most
+                past = history.get(node, [])[-rule.window :]
+                if len(past) == rule.window and cycle - past[0] < delay:
+                    yield f"{cycle}: {name} at {node}: {rule.first} {rule.delay} broken"
             if name in rule.first:
                 for node in nodes:
                     history.setdefault(node, []).append(cycle)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from oracle.stream_rules import broken_rules
 
 from pimsim.config.loader import load_stream_pim
 from pimsim.config.pim_stream import StreamPimConfig
 from pimsim.hardware.pim.designs.hbm_pim import elementwise, gemv
 from pimsim.hardware.pim.stream import StreamBuilder, run_stream
-from oracle.stream_rules import broken_rules
 
 DESIGN = load_stream_pim("hbm-pim").config
 

@@ -176,7 +176,7 @@ def test_rows_switch_the_mode_when_all_their_banks_had_it() -> None:
     builder.add("RD_AB", row=5, wait="issued")
     found = log(config, builder.build())
     switched = [cycle for cycle, name, _ in found if name == "ACT"][1]
-    assert [cycle for cycle, name, _ in found if name == "ACT_AB"][0] > switched
+    assert next(cycle for cycle, name, _ in found if name == "ACT_AB") > switched
 
 
 def test_a_command_of_a_mode_that_never_comes_is_an_error() -> None:

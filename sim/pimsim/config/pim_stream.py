@@ -20,6 +20,7 @@ __all__ = [
     "LEVELS",
     "CommandConfig",
     "ModeRowConfig",
+    "PeakConfig",
     "RefreshConfig",
     "StreamControllerConfig",
     "StreamOrganizationConfig",
@@ -188,6 +189,15 @@ class StreamControllerConfig(ConfigModel):
         return self
 
 
+class PeakConfig(ConfigModel):
+    """The most that one channel can compute: one ``command`` every ``interval`` cycles."""
+
+    command: str
+    interval: str
+    macs: int = Field(ge=1)
+    """Multiply-accumulates of one such command in a channel."""
+
+
 class StreamPimConfig(ConfigModel):
     """A PIM design as data: what its memory is, what its commands do, what it can hold."""
 
@@ -213,6 +223,7 @@ class StreamPimConfig(ConfigModel):
     controller: StreamControllerConfig
     capacities: dict[str, int] = Field(default_factory=dict)
     """Buffers and registers of the design (``global_buffer_bytes``), read by its module."""
+    peak: PeakConfig | None = None
     energy_pj: dict[str, float] = Field(default_factory=dict)
     """pJ of one command in one of the banks that it reaches, by energy class."""
 
@@ -285,6 +296,8 @@ class StreamPimConfig(ConfigModel):
                 yield from ((f"rules.{index}.{key}", name) for name in names)
         for index, mode_row in enumerate(self.controller.mode_rows):
             yield f"controller.mode_rows.{index}.command", mode_row.command
+        if self.peak is not None:
+            yield "peak.command", self.peak.command
         if self.controller.mode_switch is not None:
             yield "controller.mode_switch", self.controller.mode_switch
         if self.controller.refresh is not None:
@@ -296,6 +309,8 @@ class StreamPimConfig(ConfigModel):
             yield f"rules.{index}.delay", rule.delay
         for name, command in self.commands.items():
             yield f"commands.{name}.latency", command.latency
+        if self.peak is not None:
+            yield "peak.interval", self.peak.interval
         if self.controller.refresh is not None:
             yield "controller.refresh.interval", self.controller.refresh.interval
 

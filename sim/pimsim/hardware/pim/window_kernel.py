@@ -221,7 +221,8 @@ def _issue(p: Any, ch: Any, w: Any, entries: Any, log: Any, mode_rows: Any, now:
 
 @njit(cache=True)
 def run_window(
-    p: Any, ch: Any, w: Any, entries: Any, log: Any, mode_rows: Any, last: int, start: int, stop: int,
+    p: Any, ch: Any, w: Any, entries: Any, log: Any, mode_rows: Any,
+    last: int, start: int, stop: int,
 ) -> bool:  # fmt: skip
     """Run a channel until all its entries before ``last`` are issued and ``stop`` is reached.
 
