@@ -15,12 +15,14 @@ def reached(
     design: StreamPimConfig, name: str, place: tuple[int, ...], depth: int
 ) -> set[tuple[int, ...]]:
     """Nodes ``depth`` levels below the channel that a command at ``place`` concerns."""
-    wide = design.commands[name].broadcast
+    command = design.commands[name]
     nodes: set[tuple[int, ...]] = {()}
     for level, count, at in zip(
         LEVELS[1 : depth + 1], design.organization.counts, place, strict=False
     ):
-        width = wide.get(level, 1) if isinstance(wide, dict) else (count if level in wide else 1)
+        width = count if level in command.broadcast else 1
+        if level == "bank" and command.bank_block is not None:
+            width = command.bank_block
         first = at // width * width
         nodes = {(*node, child) for node in nodes for child in range(first, first + width)}
     return nodes

@@ -80,6 +80,9 @@ class CommandConfig(ConfigModel):
     )
     """Levels at which it goes to every node instead of the addressed one: an all-bank command
     has ``[bank_group, bank]``, one bank in each bank group ``[bank_group]``."""
+    bank_block: int | None = Field(default=None, ge=2)
+    """Of the banks of a bank group only an aligned block of so many, with the addressed one
+    (Duplex: two banks of each bank group are a bundle); needs ``bank`` in ``broadcast``."""
     bus: Literal["row", "column", "none"]
     """C/A pins that it takes for a cycle; ``none``: it costs no slot (bookkeeping)."""
     row: Literal["any", "open", "closed"] = "any"
@@ -125,13 +128,13 @@ class RefreshConfig(ConfigModel):
     """Cycles between two rounds over all its nodes, over timing names."""
     staggered: bool = False
     """Nodes one after the other, evenly over the interval, instead of all when it is over
-    (scheduler ``window``)."""
+    (order ``requests``)."""
     postponed: int = Field(default=0, ge=0, le=64)
     """Refreshes of a node that may be owed while requests go on; beyond, nothing else is issued
-    until one has gone out (scheduler ``window``)."""
+    until one has gone out (order ``requests``)."""
     artifact_drops: bool = False
     """A refresh that has not gone out when the next one falls due is lost: PIMSimulator keeps
-    one (scheduler ``window``). Under a stream of reads nearly all of a rank's are."""
+    one (order ``requests``). Under a stream of reads nearly all of a rank's are."""
 
 
 class ModeRowConfig(ConfigModel):
@@ -147,10 +150,10 @@ class ModeRowConfig(ConfigModel):
 class StreamControllerConfig(ConfigModel):
     """The channel's controller and how the host feeds it."""
 
-    scheduler: Literal["lanes", "window"] = "lanes"
+    order: Literal["lanes", "requests"] = "lanes"
     """``lanes``: a stream's commands belong to lanes; a lane issues in order, and of the lanes'
     heads the oldest that may go is issued. A barrier holds back all that is behind it.
-    ``window``: an ordinary controller's queue; of its requests up to the next fence, column
+    ``requests``: an ordinary controller's queue; of its requests up to the next fence, column
     accesses to open rows go first, then activates, then rows that no request wants are closed."""
 
     queue_depth: int = Field(ge=1, le=2**20)
@@ -164,14 +167,14 @@ class StreamControllerConfig(ConfigModel):
     mode_switch: str | None = None
     """Command that takes the place of one that is due but belongs to another mode."""
     mode_rows: list[ModeRowConfig] = Field(default_factory=list)
-    """How a ``window`` controller's channel changes its mode."""
+    """How a ``requests`` controller's channel changes its mode."""
     address_map: str | None = None
     """Fields of a host's address, as ``memory.address_map``; for traffic without PIM."""
     refresh: RefreshConfig | None = None
 
     @model_validator(mode="after")
     def _fits_scheduler(self) -> StreamControllerConfig:
-        lanes = self.scheduler == "lanes"
+        lanes = self.order == "lanes"
         wrong = {
             "commands_per_cycle": not lanes and self.commands_per_cycle != 1,
             "instructions_per_cycle": not lanes and self.instructions_per_cycle != 1,
@@ -185,7 +188,7 @@ class StreamControllerConfig(ConfigModel):
                 wrong[f"refresh.{key}"] = bool(getattr(self.refresh, key))
         for key, is_wrong in wrong.items():
             if is_wrong:
-                raise ValueError(f"{key} cannot be set with the scheduler {self.scheduler!r}")
+                raise ValueError(f"{key} cannot be set with the order {self.order!r}")
         return self
 
 
@@ -269,6 +272,14 @@ class StreamPimConfig(ConfigModel):
 
     def _check_command(self, name: str, command: CommandConfig) -> None:
         """What opens or closes the rows for a command must do so in all its banks."""
+        if command.bank_block is not None and (
+            "bank" not in command.broadcast
+            or self.organization.banks_per_group % command.bank_block
+        ):
+            raise ValueError(
+                f"commands.{name}.bank_block: {command.bank_block} banks of a bank group of "
+                f"{self.organization.banks_per_group}, broadcast to {command.broadcast}"
+            )
         needed = {
             "any": [],
             "open": [("activate", command.activate, "open"),
@@ -282,7 +293,9 @@ class StreamPimConfig(ConfigModel):
             helper = self.commands[other]
             if helper.effect != effect or helper.row != "any":
                 raise ValueError(f"{where}: {other} needs effect {effect!r} and row 'any'")
-            if not set(command.broadcast) <= set(helper.broadcast):
+            if not set(command.broadcast) <= set(helper.broadcast) or (
+                helper.bank_block not in (None, command.bank_block)
+            ):
                 raise ValueError(f"{where}: {other} does not reach all banks of {name}")
 
     def _named_commands(self) -> Iterator[tuple[str, str]]:

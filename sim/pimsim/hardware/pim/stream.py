@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 from pimsim.config.errors import InputError
 from pimsim.config.pim_stream import StreamPimConfig
 from pimsim.hardware.dram.rules import evaluate_delay
+from pimsim.hardware.pim.requests import schedule_requests
 from pimsim.hardware.pim.stream_kernel import schedule
 from pimsim.hardware.pim.stream_tables import ENTRY, WAITS, make_channels, make_parameters
-from pimsim.hardware.pim.window import schedule_window
 
 __all__ = [
     "ENTRY_FIELDS",
@@ -56,6 +56,8 @@ class Stream:
     copies: tuple[int, ...]
     """How many real channels behave as each simulated one."""
     lanes: int
+    timings: Mapping[str, int] = field(default_factory=dict)
+    """Timings of the design that depend on the operation, in place of those of its YAML."""
 
 
 class StreamBuilder:
@@ -119,15 +121,19 @@ class StreamBuilder:
         """A host instruction without commands: it takes the host's time only."""
         self._blocking.append(False)
 
-    def build(self) -> Stream:
-        """The stream so far. Raises ``InputError`` where a row or bank does not exist."""
+    def build(self, timings: Mapping[str, int] | None = None) -> Stream:
+        """The stream so far, with the operation's own ``timings``.
+
+        Raises ``InputError`` where a row or bank does not exist.
+        """
         entries = (
             np.concatenate(self._blocks)
             if self._blocks
             else np.empty((0, len(ENTRY_FIELDS)), dtype=np.int64)
         )
         _check(self._design, entries, len(self._copies), self._lanes)
-        return Stream(entries, np.array(self._blocking, dtype=np.bool_), self._copies, self._lanes)
+        blocking = np.array(self._blocking, dtype=np.bool_)
+        return Stream(entries, blocking, self._copies, self._lanes, timings or {})
 
 
 def _check(design: StreamPimConfig, entries: NDArray[np.int64], channels: int, lanes: int) -> None:
@@ -174,6 +180,8 @@ def run_stream(design: StreamPimConfig, stream: Stream, *, log: bool = False) ->
     With ``log`` it runs twice: first to see how long the log is. Raises ``InputError`` when the
     stream cannot go on.
     """
+    if stream.timings:
+        design = design.model_copy(update={"timings": {**design.timings, **stream.timings}})
     parameters = make_parameters(design, stream.lanes)
     entries, bounds = _by_channel(stream)
     names = list(design.commands)
@@ -181,8 +189,10 @@ def run_stream(design: StreamPimConfig, stream: Stream, *, log: bool = False) ->
     while True:
         channels = make_channels(parameters, bounds)
         lines = np.zeros((len(bounds), room, 7), dtype=np.int64)
-        if design.controller.scheduler == "window":
-            cycles = schedule_window(design, parameters, channels, entries, stream.blocking, lines)
+        if design.controller.order == "requests":
+            cycles = schedule_requests(
+                design, parameters, channels, entries, stream.blocking, lines
+            )
         else:
             cycles = int(schedule(parameters, channels, entries, stream.blocking, lines))
         if cycles < 0:

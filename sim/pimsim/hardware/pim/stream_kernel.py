@@ -37,6 +37,9 @@ def _reach(p: Any, nodes: Any, level: int, command: int, place: Any) -> int:
     r0, r1 = (0, p.counts[1]) if p.broadcast[command, 1] else (place[1], place[1] + 1)
     g0, g1 = (0, p.counts[2]) if p.broadcast[command, 2] else (place[2], place[2] + 1)
     b0, b1 = (0, p.counts[3]) if p.broadcast[command, 3] else (place[3], place[3] + 1)
+    if p.broadcast[command, 3] > 1:
+        b0 = place[3] - place[3] % p.broadcast[command, 3]
+        b1 = b0 + p.broadcast[command, 3]
     found = 0
     for pseudo in range(p0, p1):
         if level == 1:

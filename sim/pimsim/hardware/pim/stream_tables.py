@@ -65,7 +65,8 @@ PARAMETERS = np.dtype(
         ("refresh_step", _INT),  # between the refreshes of two nodes; 0: all at once
         ("refresh_postponed", _INT),  # owed by a channel while requests go on
         ("refresh_drops", _INT),  # whether one that is late is lost when the next falls due
-        ("broadcast", _INT, (MAX_COMMANDS, 4)),  # to all children at each level below the channel
+        ("broadcast", _INT, (MAX_COMMANDS, 4)),  # at each level below the channel:
+        # 0 to the addressed node, 1 to all, more: to an aligned block of so many with it
         ("bus", _INT, MAX_COMMANDS),
         ("row", _INT, MAX_COMMANDS),
         ("activate", _INT, MAX_COMMANDS),
@@ -171,6 +172,8 @@ def make_parameters(design: StreamPimConfig, lanes: int) -> Any:
         p.refresh_drops = refresh.artifact_drops
     for at, (name, command) in enumerate(design.commands.items()):
         p.broadcast[at] = [level in command.broadcast for level in LEVELS[1:]]
+        if command.bank_block is not None:
+            p.broadcast[at, -1] = command.bank_block
         p.bus[at] = BUSES.index(command.bus)
         p.row[at] = ROWS.index(command.row)
         p.activate[at] = optional(command.activate)

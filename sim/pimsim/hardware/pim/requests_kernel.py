@@ -12,7 +12,7 @@ Samsung's PIMSimulator (CommandQueue.cpp): every cycle the first of these that m
 Then one request of the host enters the queue. An entry with a wait is a fence: it goes after
 all before it and before all behind it, but a fence at the head lets activates pass.
 Only cycles at which something can happen are visited. ``p``, ``ch``, ``entries`` and ``log``
-are those of ``stream_kernel``, whose rules apply; ``w`` is a channel's ``WINDOW`` record.
+are those of ``stream_kernel``, whose rules apply; ``q`` is a channel's ``QUEUE`` record.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from numba import njit
 from pimsim.hardware.pim.stream_kernel import earliest, put
 from pimsim.hardware.pim.stream_tables import MAX_BANKS, MODES, NEVER
 
-__all__ = ["MAX_QUEUE", "WINDOW", "run_window"]
+__all__ = ["MAX_DEPTH", "QUEUE", "run_requests"]
 
-MAX_QUEUE = 1024
+MAX_DEPTH = 1024
 MAX_MODE_ROWS = 8
 _ANY_MODE = MODES.index("any")
 
-WINDOW = np.dtype(
+QUEUE = np.dtype(
     [
         ("clock", np.int64),  # the cycle to go on with
         ("queued", np.int64),
@@ -39,7 +39,7 @@ WINDOW = np.dtype(
         ("owed", np.int64),  # refreshes that are due and have not gone out
         ("turn_refresh", np.int64),  # the node that the next one of them refreshes
         ("marked", np.int64, MAX_MODE_ROWS),  # banks that had their part of a mode change, as bits
-        ("queue", np.int64, MAX_QUEUE),  # entries, oldest first
+        ("queue", np.int64, MAX_DEPTH),  # entries, oldest first
         ("opener", np.int64, MAX_BANKS),  # command for which the bank's row was opened
         ("place", np.int64, 4),  # scratch
     ]
@@ -57,84 +57,84 @@ def _bank(p: Any, place: Any) -> int:
 
 
 @njit(cache=True)
-def _set_place(p: Any, w: Any, bank: int) -> None:
-    """``w.place`` of the bank of that number."""
+def _set_place(p: Any, q: Any, bank: int) -> None:
+    """``q.place`` of the bank of that number."""
     for level in range(3, -1, -1):
-        w.place[level] = bank % p.counts[level]
+        q.place[level] = bank % p.counts[level]
         bank //= p.counts[level]
 
 
 @njit(cache=True)
-def _switch_mode(mode_rows: Any, ch: Any, w: Any, command: int, bank: int, row: int) -> None:
+def _switch_mode(mode_rows: Any, ch: Any, q: Any, command: int, bank: int, row: int) -> None:
     """A row command on a mode row: the mode changes when all its banks have had it."""
     for at in range(len(mode_rows)):
         if mode_rows[at, 0] == command and mode_rows[at, 1] == row and ch.mode != mode_rows[at, 3]:
-            w.marked[at] |= mode_rows[at, 2] & (1 << bank)
-            if w.marked[at] == mode_rows[at, 2]:
-                w.marked[at] = 0
+            q.marked[at] |= mode_rows[at, 2] & (1 << bank)
+            if q.marked[at] == mode_rows[at, 2]:
+                q.marked[at] = 0
                 ch.mode = mode_rows[at, 3]
 
 
 @njit(cache=True)
-def _close(p: Any, ch: Any, w: Any, log: Any, mode_rows: Any, bank: int, now: int) -> int:
+def _close(p: Any, ch: Any, q: Any, log: Any, mode_rows: Any, bank: int, now: int) -> int:
     """Precharge ``bank``: 0 when it went out, else the cycle at which it may."""
-    command = p.precharge[w.opener[bank]]
-    _set_place(p, w, bank)
-    at = earliest(p, ch, command, w.place)
+    command = p.precharge[q.opener[bank]]
+    _set_place(p, q, bank)
+    at = earliest(p, ch, command, q.place)
     if at > now:
         return at
     row = ch.open_row[bank]
-    put(p, ch, log, command, w.place, -1, now)
-    _switch_mode(mode_rows, ch, w, command, bank, row)
+    put(p, ch, log, command, q.place, -1, now)
+    _switch_mode(mode_rows, ch, q, command, bank, row)
     return 0
 
 
 @njit(cache=True)
-def _fall_due(p: Any, ch: Any, w: Any) -> None:
+def _fall_due(p: Any, ch: Any, q: Any) -> None:
     """A refresh falls due: of one node, or of all; it may take the place of one still to come."""
     fresh = 1 if p.refresh_step > 0 else p.refresh_nodes
     ch.due += p.refresh_step if p.refresh_step > 0 else p.refresh_interval
-    if p.refresh_drops and w.owed > 0:
-        w.turn_refresh = (w.turn_refresh + w.owed) % p.refresh_nodes
-        w.owed = fresh
+    if p.refresh_drops and q.owed > 0:
+        q.turn_refresh = (q.turn_refresh + q.owed) % p.refresh_nodes
+        q.owed = fresh
     else:
-        w.owed += fresh
+        q.owed += fresh
 
 
 @njit(cache=True)
-def _refresh(p: Any, ch: Any, w: Any, log: Any, mode_rows: Any, now: int) -> int:
+def _refresh(p: Any, ch: Any, q: Any, log: Any, mode_rows: Any, now: int) -> int:
     """A step of a due refresh: 0 when it went out, else the cycle at which one may."""
     width = 1
     for level in range(4):
         if p.broadcast[p.refresh, level]:
             width *= p.counts[level]
-    first = w.turn_refresh * width
+    first = q.turn_refresh * width
     again, closed = NEVER, True
     for bank in range(first, first + width):
         if ch.open_row[bank] >= 0:
             closed = False
-            at = _close(p, ch, w, log, mode_rows, bank, now)
+            at = _close(p, ch, q, log, mode_rows, bank, now)
             if at == 0:
                 return 0
             again = min(again, at)
     if not closed:
         return again
-    _set_place(p, w, first)
-    at = earliest(p, ch, p.refresh, w.place)
+    _set_place(p, q, first)
+    at = earliest(p, ch, p.refresh, q.place)
     if at > now:
         return at
-    put(p, ch, log, p.refresh, w.place, -1, now)
-    w.owed -= 1
-    w.turn_refresh = (w.turn_refresh + 1) % p.refresh_nodes
+    put(p, ch, log, p.refresh, q.place, -1, now)
+    q.owed -= 1
+    q.turn_refresh = (q.turn_refresh + 1) % p.refresh_nodes
     return 0
 
 
 @njit(cache=True)
-def _access(p: Any, ch: Any, w: Any, entries: Any, log: Any, now: int) -> int:
+def _access(p: Any, ch: Any, q: Any, entries: Any, log: Any, now: int) -> int:
     """The oldest access to an open row: 0 when it went out, else the cycle at which one may."""
     again = NEVER
-    for slot in range(w.queued):
-        entry = entries[w.queue[slot]]
+    for slot in range(q.queued):
+        entry = entries[q.queue[slot]]
         if slot > 0 and entry.wait:
             break
         if ch.open_row[_bank(p, entry.place)] == entry.row:
@@ -142,9 +142,9 @@ def _access(p: Any, ch: Any, w: Any, entries: Any, log: Any, now: int) -> int:
             if at <= now:
                 put(p, ch, log, entry.command, entry.place, entry.row, now)
                 ch.issued += 1
-                w.queued -= 1
-                for i in range(slot, w.queued):
-                    w.queue[i] = w.queue[i + 1]
+                q.queued -= 1
+                for i in range(slot, q.queued):
+                    q.queue[i] = q.queue[i + 1]
                 return 0
             again = min(again, at)
         if entry.wait:
@@ -153,11 +153,11 @@ def _access(p: Any, ch: Any, w: Any, entries: Any, log: Any, now: int) -> int:
 
 
 @njit(cache=True)
-def _activate(p: Any, ch: Any, w: Any, entries: Any, log: Any, mode_rows: Any, now: int) -> int:
+def _activate(p: Any, ch: Any, q: Any, entries: Any, log: Any, mode_rows: Any, now: int) -> int:
     """A row for the oldest request: 0 when it went out, else the cycle at which one may."""
     again = NEVER
-    for slot in range(w.queued):
-        entry = entries[w.queue[slot]]
+    for slot in range(q.queued):
+        entry = entries[q.queue[slot]]
         if slot > 0 and entry.wait:
             break
         bank = _bank(p, entry.place)
@@ -167,18 +167,18 @@ def _activate(p: Any, ch: Any, w: Any, entries: Any, log: Any, mode_rows: Any, n
         at = earliest(p, ch, command, entry.place)
         if at <= now:
             put(p, ch, log, command, entry.place, entry.row, now)
-            w.opener[bank] = entry.command
-            _switch_mode(mode_rows, ch, w, command, bank, entry.row)
+            q.opener[bank] = entry.command
+            _switch_mode(mode_rows, ch, q, command, bank, entry.row)
             return 0
         again = min(again, at)
     return again
 
 
 @njit(cache=True)
-def _wanted(p: Any, w: Any, entries: Any, bank: int, row: int) -> bool:
+def _wanted(p: Any, q: Any, entries: Any, bank: int, row: int) -> bool:
     """Whether a request up to the first fence goes to ``row`` of ``bank``."""
-    for slot in range(w.queued):
-        entry = entries[w.queue[slot]]
+    for slot in range(q.queued):
+        entry = entries[q.queue[slot]]
         if entry.row == row and _bank(p, entry.place) == bank:
             return True
         if entry.wait:
@@ -187,41 +187,41 @@ def _wanted(p: Any, w: Any, entries: Any, bank: int, row: int) -> bool:
 
 
 @njit(cache=True)
-def _unwanted(p: Any, ch: Any, w: Any, entries: Any, log: Any, mode_rows: Any, now: int) -> int:
+def _unwanted(p: Any, ch: Any, q: Any, entries: Any, log: Any, mode_rows: Any, now: int) -> int:
     """Close a row that nobody wants: 0 when it went out, else the cycle at which one may."""
     again, banks = NEVER, p.offsets[5] - p.offsets[4]
     for i in range(banks):
-        bank = (w.turn + i) % banks
-        if ch.open_row[bank] < 0 or _wanted(p, w, entries, bank, ch.open_row[bank]):
+        bank = (q.turn + i) % banks
+        if ch.open_row[bank] < 0 or _wanted(p, q, entries, bank, ch.open_row[bank]):
             continue
-        at = _close(p, ch, w, log, mode_rows, bank, now)
+        at = _close(p, ch, q, log, mode_rows, bank, now)
         if at == 0:
-            w.turn = bank
+            q.turn = bank
             return 0
         again = min(again, at)
     return again
 
 
 @njit(cache=True)
-def _issue(p: Any, ch: Any, w: Any, entries: Any, log: Any, mode_rows: Any, now: int) -> int:
+def _issue(p: Any, ch: Any, q: Any, entries: Any, log: Any, mode_rows: Any, now: int) -> int:
     """Issue the first command that may go: 0 when one did, else when to look again."""
     again = NEVER
-    if w.owed > 0:
-        again = _refresh(p, ch, w, log, mode_rows, now)
-        if w.owed > p.refresh_postponed:
+    if q.owed > 0:
+        again = _refresh(p, ch, q, log, mode_rows, now)
+        if q.owed > p.refresh_postponed:
             return again
     if again > 0:
-        again = min(again, _access(p, ch, w, entries, log, now))
+        again = min(again, _access(p, ch, q, entries, log, now))
     if again > 0:
-        again = min(again, _activate(p, ch, w, entries, log, mode_rows, now))
+        again = min(again, _activate(p, ch, q, entries, log, mode_rows, now))
     if again > 0:
-        again = min(again, _unwanted(p, ch, w, entries, log, mode_rows, now))
+        again = min(again, _unwanted(p, ch, q, entries, log, mode_rows, now))
     return again
 
 
 @njit(cache=True)
-def run_window(
-    p: Any, ch: Any, w: Any, entries: Any, log: Any, mode_rows: Any,
+def run_requests(
+    p: Any, ch: Any, q: Any, entries: Any, log: Any, mode_rows: Any,
     last: int, start: int, stop: int,
 ) -> bool:  # fmt: skip
     """Run a channel until all its entries before ``last`` are issued and ``stop`` is reached.
@@ -229,16 +229,16 @@ def run_window(
     The host hands over from cycle ``start``, one a cycle while the queue has room. Returns
     whether it came to the end. ``mode_rows`` (rows, 4): command, row, banks as bits, mode.
     """
-    now = w.clock
+    now = q.clock
     while ch.start + ch.issued < last or now < stop:
         while ch.due <= now:
-            _fall_due(p, ch, w)
-        again = _issue(p, ch, w, entries, log, mode_rows, now)
+            _fall_due(p, ch, q)
+        again = _issue(p, ch, q, entries, log, mode_rows, now)
         fresh = ch.start + ch.sent
-        if fresh < last and w.queued < p.queue_depth:
+        if fresh < last and q.queued < p.queue_depth:
             if now >= start:
-                w.queue[w.queued] = fresh
-                w.queued += 1
+                q.queue[q.queued] = fresh
+                q.queued += 1
                 ch.sent += 1
                 again = 0
             else:
@@ -249,5 +249,5 @@ def run_window(
         if again >= NEVER:
             return False
         now = max(now + 1, again)
-    w.clock = now
+    q.clock = now
     return True

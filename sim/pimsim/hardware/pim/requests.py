@@ -13,13 +13,13 @@ from numpy.typing import NDArray
 
 from pimsim.config.errors import InputError
 from pimsim.config.pim_stream import StreamPimConfig
+from pimsim.hardware.pim.requests_kernel import MAX_DEPTH, MAX_MODE_ROWS, QUEUE, run_requests
 from pimsim.hardware.pim.stream_tables import MODES, WAITS
-from pimsim.hardware.pim.window_kernel import MAX_MODE_ROWS, MAX_QUEUE, WINDOW, run_window
 
-__all__ = ["schedule_window"]
+__all__ = ["schedule_requests"]
 
 
-def schedule_window(
+def schedule_requests(
     design: StreamPimConfig,
     p: Any,
     channels: Any,
@@ -34,20 +34,20 @@ def schedule_window(
     """
     _check(design, entries)
     mode_rows = _mode_rows(design)
-    windows = np.zeros(len(channels), dtype=WINDOW).view(np.recarray)
+    extras = np.zeros(len(channels), dtype=QUEUE).view(np.recarray)
     if p.refresh_step > 0:
         channels.due[:] = p.refresh_step
     phase = np.concatenate(([0], np.cumsum(blocking)))[entries.instruction]
     start = 0
     for number in range(int(phase.max(initial=0)) + 1):
-        for ch, window, lines in zip(channels, windows, log, strict=True):
+        for ch, extra, lines in zip(channels, extras, log, strict=True):
             mine = phase[ch.start : ch.end]
             last = int(ch.start + np.searchsorted(mine, number, side="right"))
-            if not run_window(p, ch, window, entries, lines, mode_rows, last, start, 0):
+            if not run_requests(p, ch, extra, entries, lines, mode_rows, last, start, 0):
                 return -1
         start = max(start, int(channels.done.max(initial=0)))
-    for ch, window, lines in zip(channels, windows, log, strict=True):
-        run_window(p, ch, window, entries, lines, mode_rows, int(ch.end), start, start)
+    for ch, extra, lines in zip(channels, extras, log, strict=True):
+        run_requests(p, ch, extra, entries, lines, mode_rows, int(ch.end), start, start)
     return start
 
 
@@ -64,7 +64,7 @@ def _mode_rows(design: StreamPimConfig) -> NDArray[np.int64]:
 def _check(design: StreamPimConfig, entries: Any) -> None:
     controller = design.controller
     for what, found, most in (
-        ("queue_depth", controller.queue_depth, MAX_QUEUE),
+        ("queue_depth", controller.queue_depth, MAX_DEPTH),
         ("mode_rows", len(controller.mode_rows), MAX_MODE_ROWS),
     ):
         if found > most:
@@ -75,7 +75,7 @@ def _check(design: StreamPimConfig, entries: Any) -> None:
         if command.row != "open" and bool((entries.command == number).any()):
             raise InputError(
                 f"{design.name}: {name} is no access to an open row, which is all that a queue "
-                "of requests (scheduler 'window') takes"
+                "of requests (order 'requests') takes"
             )
     if bool((entries.wait == WAITS.index("completed")).any()):
-        raise InputError(f"{design.name}: scheduler 'window' has fences, no waits for completion")
+        raise InputError(f"{design.name}: order 'requests' has fences, no waits for completion")

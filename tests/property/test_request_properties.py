@@ -1,4 +1,4 @@
-"""Random requests on a window controller: all are served, in legal order, between their fences."""
+"""Random requests on a request queue: all are served, in legal order, between their fences."""
 
 from __future__ import annotations
 

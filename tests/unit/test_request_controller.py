@@ -1,4 +1,4 @@
-"""The window controller on a made-up memory: expected cycles are formulas over timing names."""
+"""The request queue on a made-up memory: expected cycles are formulas over timing names."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def design(**controller: Any) -> StreamPimConfig:
                 "REF": {"bus": "row", "broadcast": ["bank_group", "bank"]},
             },
             "rules": [{"level": lv, "first": a, "then": b, "delay": d} for lv, a, b, d in RULES],
-            "controller": {"scheduler": "window", "queue_depth": 8, **controller},
+            "controller": {"order": "requests", "queue_depth": 8, **controller},
         }
     )  # fmt: skip
 
@@ -217,7 +217,7 @@ def test_what_a_queue_of_requests_cannot_do_is_refused() -> None:
     [
         ({"row_lookahead": True}, "row_lookahead cannot be set"),
         ({"commands_per_cycle": 2}, "commands_per_cycle cannot be set"),
-        ({"scheduler": "lanes", "mode_rows": MODE_ROWS}, "mode_rows cannot be set"),
+        ({"order": "lanes", "mode_rows": MODE_ROWS}, "mode_rows cannot be set"),
         ({"mode_rows": [{**MODE_ROWS[0], "command": "ATC"}]}, "unknown command 'ATC'"),
         ({"mode_rows": [{**MODE_ROWS[0], "row": 64}]}, "there are 64 rows"),
         ({"mode_rows": [{**MODE_ROWS[0], "banks": [8]}]}, "no bank 8"),
