@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-from pimsim.hardware.pim.stream_kernel import earliest, put
+from pimsim.hardware.pim.stream_kernel import _earliest, _put
 from pimsim.hardware.pim.stream_tables import MAX_BANKS, MODES, NEVER
 
 __all__ = ["MAX_DEPTH", "QUEUE", "run_requests"]
@@ -80,11 +80,11 @@ def _close(p: Any, ch: Any, q: Any, log: Any, mode_rows: Any, bank: int, now: in
     """Precharge ``bank``: 0 when it went out, else the cycle at which it may."""
     command = p.precharge[q.opener[bank]]
     _set_place(p, q, bank)
-    at = earliest(p, ch, command, q.place)
+    at = _earliest(p, ch, command, q.place)
     if at > now:
         return at
     row = ch.open_row[bank]
-    put(p, ch, log, command, q.place, -1, now)
+    _put(p, ch, log, command, q.place, -1, now)
     _switch_mode(mode_rows, ch, q, command, bank, row)
     return 0
 
@@ -120,10 +120,10 @@ def _refresh(p: Any, ch: Any, q: Any, log: Any, mode_rows: Any, now: int) -> int
     if not closed:
         return again
     _set_place(p, q, first)
-    at = earliest(p, ch, p.refresh, q.place)
+    at = _earliest(p, ch, p.refresh, q.place)
     if at > now:
         return at
-    put(p, ch, log, p.refresh, q.place, -1, now)
+    _put(p, ch, log, p.refresh, q.place, -1, now)
     q.owed -= 1
     q.turn_refresh = (q.turn_refresh + 1) % p.refresh_nodes
     return 0
@@ -138,9 +138,9 @@ def _access(p: Any, ch: Any, q: Any, entries: Any, log: Any, now: int) -> int:
         if slot > 0 and entry.wait:
             break
         if ch.open_row[_bank(p, entry.place)] == entry.row:
-            at = earliest(p, ch, entry.command, entry.place)
+            at = _earliest(p, ch, entry.command, entry.place)
             if at <= now:
-                put(p, ch, log, entry.command, entry.place, entry.row, now)
+                _put(p, ch, log, entry.command, entry.place, entry.row, now)
                 ch.issued += 1
                 q.queued -= 1
                 for i in range(slot, q.queued):
@@ -164,9 +164,9 @@ def _activate(p: Any, ch: Any, q: Any, entries: Any, log: Any, mode_rows: Any, n
         command = p.activate[entry.command]
         if ch.open_row[bank] >= 0 or (p.mode[command] != _ANY_MODE and p.mode[command] != ch.mode):
             continue
-        at = earliest(p, ch, command, entry.place)
+        at = _earliest(p, ch, command, entry.place)
         if at <= now:
-            put(p, ch, log, command, entry.place, entry.row, now)
+            _put(p, ch, log, command, entry.place, entry.row, now)
             q.opener[bank] = entry.command
             _switch_mode(mode_rows, ch, q, command, bank, entry.row)
             return 0

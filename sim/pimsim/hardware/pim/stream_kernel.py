@@ -16,7 +16,7 @@ from numba import njit
 
 from pimsim.hardware.pim.stream_tables import BUSES, EFFECTS, MODES, NEVER, ROWS, WAITS
 
-__all__ = ["earliest", "put", "schedule"]
+__all__ = ["schedule"]
 
 _BANK_LEVEL = 4
 _NO_BUS = BUSES.index("none")
@@ -63,7 +63,7 @@ def _reach(p: Any, nodes: Any, level: int, command: int, place: Any) -> int:
 
 
 @njit(cache=True)
-def earliest(p: Any, ch: Any, command: int, place: Any) -> int:
+def _earliest(p: Any, ch: Any, command: int, place: Any) -> int:
     """First cycle at which all rules allow ``command``."""
     at = 0
     if p.bound[command, 0]:
@@ -81,7 +81,7 @@ def earliest(p: Any, ch: Any, command: int, place: Any) -> int:
 
 
 @njit(cache=True)
-def put(p: Any, ch: Any, log: Any, command: int, place: Any, row: int, now: int) -> None:
+def _put(p: Any, ch: Any, log: Any, command: int, place: Any, row: int, now: int) -> None:
     """Issue ``command``: what it bars, rows, count, log."""
     for level in range(_BANK_LEVEL + 1):
         begin, end = p.first[command, level], p.first[command, level + 1]
@@ -195,13 +195,13 @@ def _refresh(p: Any, ch: Any, log: Any, taken: int, now: int) -> int:
         rest //= size
         total *= size
     step = _step(p, ch, p.refresh, ch.place, -1)
-    at = earliest(p, ch, step, ch.place)
+    at = _earliest(p, ch, step, ch.place)
     if p.bus[step] == taken:
         at = max(at, now + 1)
     if at > now:
         ch.wake = at
         return -1
-    put(p, ch, log, step, ch.place, -1, now)
+    _put(p, ch, log, step, ch.place, -1, now)
     if step == p.refresh:
         ch.refreshing += 1
         if ch.refreshing == total:
@@ -215,13 +215,14 @@ def _serve(p: Any, ch: Any, entries: Any, log: Any, now: int) -> None:
     if ch.due <= now and ch.refreshing < 0:
         ch.refreshing = 0
         ch.due += p.refresh_interval
-    slots, taken = p.commands_per_cycle, -1
+    slots, taken, moved = p.commands_per_cycle, -1, False
     while slots > 0:
         if ch.refreshing >= 0:
             taken = _refresh(p, ch, log, taken, now)
             if taken < 0:
                 return
             slots -= 1
+            moved = True
             continue
         again = min(_pass_fences(ch, entries, now), ch.due)
         limit = ch.start + ch.sent
@@ -242,7 +243,11 @@ def _serve(p: Any, ch: Any, entries: Any, log: Any, now: int) -> None:
                 p.lanes > 1 and p.effect[step] == _CLOSES and _wanted_open(p, ch, entries, step, at)
             ):
                 continue
-            ready = earliest(p, ch, step, entry.place)
+            ready = _earliest(p, ch, step, entry.place)
+            mode = p.mode[entry.command]
+            if p.mode_switch >= 0 and mode != _ANY_MODE and mode != ch.mode:
+                step = p.mode_switch
+                ready = max(ready, _earliest(p, ch, step, entry.place))
             if p.bus[step] == taken:
                 ready = max(ready, now + 1)
             if ready <= now:
@@ -250,14 +255,13 @@ def _serve(p: Any, ch: Any, entries: Any, log: Any, now: int) -> None:
             else:
                 again = min(again, ready)
         if best == NEVER:
-            ch.wake = again if taken < 0 else now + 1
+            ch.wake = now + 1 if moved else again
             return
         entry = entries[best]
-        mode = p.mode[entry.command]
-        if p.mode_switch >= 0 and mode != _ANY_MODE and mode != ch.mode:
-            ch.mode = mode
-            best_step = p.mode_switch
-        put(p, ch, log, best_step, entry.place, entry.row, now)
+        if best_step == p.mode_switch and best_step != entry.command:
+            ch.mode = p.mode[entry.command]
+        _put(p, ch, log, best_step, entry.place, entry.row, now)
+        moved = True
         if best_step == entry.command:
             ch.head[best_lane] = entry.following
             ch.issued += 1

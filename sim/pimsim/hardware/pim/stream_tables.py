@@ -37,7 +37,7 @@ MAX_NODES = 2 * MAX_BANKS
 MAX_LANES = 256
 MAX_RULES = 4096
 """Pairs of commands at a level."""
-MAX_WINDOWS = 4
+MAX_WINDOWS = 8
 MAX_WINDOW = 16
 
 # the numbers of words in YAML ------------------------------------------------------------------
@@ -249,7 +249,7 @@ def make_channels(p: Any, bounds: Sequence[tuple[int, int]]) -> Any:
         channel.mode = MODES.index("bank")
         channel.due = p.refresh_interval if p.refresh >= 0 else NEVER
         channel.refreshing = -1
-        channel.wake = NEVER
+        channel.wake = channel.due
         channel.open_row[:] = -1
         channel.head[:] = -1
         channel.checked[:] = -1
