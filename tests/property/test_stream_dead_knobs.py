@@ -28,10 +28,9 @@ LIMITS = {
 
 def _streams(design: StreamPimConfig) -> list[Stream]:
     gemv = mapping_of(design, "gemv")
-    streams = [
-        gemv(design, 8192, 1024, 1),
-        gemv(design, 512, 8192, 5 if design.design == "hbm_pim" else 150),
-    ]
+    # two passes, done before the first refresh, where there is an input buffer
+    few, many = (512, 5) if design.design == "hbm_pim" else (32, 66)
+    streams = [gemv(design, 16384, 1024, 1), gemv(design, few, 8192, many)]
     if design.design == "hbm_pim":
         streams.append(mapping_of(design, "elementwise")(design, "add", 600_000))
         size = 1 << 21
