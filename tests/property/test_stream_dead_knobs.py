@@ -57,7 +57,7 @@ def knobs(preset: str) -> list[tuple[str, str, float]]:
     found: list[tuple[str, str, float]] = []
     for name, cycles in design.timings.items():
         if name not in SET_BY_THE_OPERATION:
-            found.append((preset, f"timings.{name}", 3 * cycles + 40))
+            found.append((preset, f"timings.{name}", 3 * cycles + 300))
     for name, value in design.capacities.items():
         if name not in ADDRESSES:
             changed = LIMITS.get(name, 2 * value if name != "crf_per_burst" else 1)

@@ -229,3 +229,30 @@ def test_settings_of_the_other_scheduler_and_wrong_mode_rows_are_refused(
 ) -> None:
     with pytest.raises(ValidationError, match=message):
         design(**controller)
+
+
+def test_a_request_that_waits_for_a_mode_for_ever_ends_the_run_though_refreshes_go_on() -> None:
+    config = design(mode_rows=MODE_ROWS, refresh=REFRESH)
+    with pytest.raises(InputError, match="stops before its end"):
+        run_stream(config, reads(config, (0, 1, False), command="RD_AB"))
+
+
+@pytest.mark.parametrize("start", range(0, 40))
+def test_a_refresh_amid_a_mode_change_does_not_stop_it(start: int) -> None:
+    """The row that changed the mode is closed by the refresh before its read, then reopened."""
+    interval = {**T, "tREFI": 20 + start, "tRFC": 3}
+    config = design(mode_rows=MODE_ROWS, refresh={**REFRESH, "postponed": 8})
+    config = config.model_copy(update={"timings": interval})
+    builder = StreamBuilder(config, [1])
+    for bank in (0, 2):
+        builder.add("RD", row=60, place=(0, 0, 0, bank), wait="issued" if bank else "none")
+    builder.add("RD_AB", row=5, wait="issued")
+    commands = run_stream(config, builder.build()).commands
+    assert (commands["RD"], commands["RD_AB"]) == (2, 1)
+
+
+def test_refreshes_that_leave_no_time_end_the_run() -> None:
+    config = design(refresh=REFRESH)
+    config = config.model_copy(update={"timings": {**T, "tREFI": 40, "tRFC": 50}})
+    with pytest.raises(InputError, match="stops before its end"):
+        run_stream(config, reads(config, *[(bank % 4, bank % 3, False) for bank in range(60)]))

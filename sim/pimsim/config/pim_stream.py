@@ -131,7 +131,7 @@ class RefreshConfig(ConfigModel):
     (order ``requests``)."""
     postponed: int = Field(default=0, ge=0, le=64)
     """Refreshes of a node that may be owed while requests go on; beyond, nothing else is issued
-    until one has gone out (order ``requests``)."""
+    until all have gone out (order ``requests``)."""
     artifact_drops: bool = False
     """A refresh that has not gone out when the next one falls due is lost: PIMSimulator keeps
     one (order ``requests``). Under a stream of reads nearly all of a rank's are."""

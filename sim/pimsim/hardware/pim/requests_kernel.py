@@ -4,7 +4,8 @@ HBM-PIM has no commands of its own: a host drives it with reads, writes and row 
 orders them with fences. The policy is DRAMSim2's with one queue a rank and open pages, as in
 Samsung's PIMSimulator (CommandQueue.cpp): every cycle the first of these that may go goes out:
 
-1. what a due refresh needs (precharges, then REF), and nothing else when too many are owed;
+1. what a due refresh needs (precharges, then REF); when too many are owed, nothing else
+   until all have gone out;
 2. the oldest queued column access whose row is open;
 3. the oldest activate for a request whose bank is closed;
 4. a precharge of a bank whose open row no queued request wants; banks in turn.
@@ -29,6 +30,8 @@ __all__ = ["MAX_DEPTH", "QUEUE", "run_requests"]
 
 MAX_DEPTH = 1024
 MAX_MODE_ROWS = 8
+MAX_LATE = 64
+"""Refreshes of a node, beyond those that may be postponed, that leave no time for anything."""
 _ANY_MODE = MODES.index("any")
 
 QUEUE = np.dtype(
@@ -37,6 +40,7 @@ QUEUE = np.dtype(
         ("queued", np.int64),
         ("turn", np.int64),  # bank at which the search for rows to close begins
         ("owed", np.int64),  # refreshes that are due and have not gone out
+        ("catching_up", np.int64),  # whether nothing else goes until none is owed
         ("turn_refresh", np.int64),  # the node that the next one of them refreshes
         ("marked", np.int64, MAX_MODE_ROWS),  # banks that had their part of a mode change, as bits
         ("queue", np.int64, MAX_DEPTH),  # entries, oldest first
@@ -73,6 +77,20 @@ def _switch_mode(mode_rows: Any, ch: Any, q: Any, command: int, bank: int, row: 
             if q.marked[at] == mode_rows[at, 2]:
                 q.marked[at] = 0
                 ch.mode = mode_rows[at, 3]
+
+
+@njit(cache=True)
+def _in_mode(p: Any, ch: Any, mode_rows: Any, command: int, row: int) -> bool:
+    """Whether the channel's mode lets ``command`` open ``row``.
+
+    A row that has set the mode may be opened again: a refresh may close it before its access.
+    """
+    if p.mode[command] == _ANY_MODE or p.mode[command] == ch.mode:
+        return True
+    for at in range(len(mode_rows)):
+        if mode_rows[at, 1] == row and mode_rows[at, 3] == ch.mode:
+            return True
+    return False
 
 
 @njit(cache=True)
@@ -125,6 +143,8 @@ def _refresh(p: Any, ch: Any, q: Any, log: Any, mode_rows: Any, now: int) -> int
         return at
     _put(p, ch, log, p.refresh, q.place, -1, now)
     q.owed -= 1
+    if q.owed == 0:
+        q.catching_up = 0
     q.turn_refresh = (q.turn_refresh + 1) % p.refresh_nodes
     return 0
 
@@ -162,7 +182,7 @@ def _activate(p: Any, ch: Any, q: Any, entries: Any, log: Any, mode_rows: Any, n
             break
         bank = _bank(p, entry.place)
         command = p.activate[entry.command]
-        if ch.open_row[bank] >= 0 or (p.mode[command] != _ANY_MODE and p.mode[command] != ch.mode):
+        if ch.open_row[bank] >= 0 or not _in_mode(p, ch, mode_rows, command, entry.row):
             continue
         at = _earliest(p, ch, command, entry.place)
         if at <= now:
@@ -207,8 +227,10 @@ def _issue(p: Any, ch: Any, q: Any, entries: Any, log: Any, mode_rows: Any, now:
     """Issue the first command that may go: 0 when one did, else when to look again."""
     again = NEVER
     if q.owed > 0:
-        again = _refresh(p, ch, q, log, mode_rows, now)
         if q.owed > p.refresh_postponed:
+            q.catching_up = 1
+        again = _refresh(p, ch, q, log, mode_rows, now)
+        if q.catching_up:
             return again
     if again > 0:
         again = min(again, _access(p, ch, q, entries, log, now))
@@ -227,7 +249,8 @@ def run_requests(
     """Run a channel until all its entries before ``last`` are issued and ``stop`` is reached.
 
     The host hands over from cycle ``start``, one a cycle while the queue has room. Returns
-    whether it came to the end. ``mode_rows`` (rows, 4): command, row, banks as bits, mode.
+    whether it came to the end; not when a request waits for a mode or an activate for ever, or
+    refreshes leave no time. ``mode_rows`` (rows, 4): command, row, banks as bits, mode.
     """
     now = q.clock
     while ch.start + ch.issued < last or now < stop:
@@ -243,10 +266,11 @@ def run_requests(
                 again = 0
             else:
                 again = min(again, start)
-        again = min(again, ch.due)
         if ch.start + ch.issued == last:
             again = min(again, stop)
-        if again >= NEVER:
+        stuck = again >= NEVER  # a refresh opens no way for a request
+        again = min(again, ch.due)
+        if stuck or q.owed > p.refresh_postponed + MAX_LATE * p.refresh_nodes:
             return False
         now = max(now + 1, again)
     q.clock = now
