@@ -94,6 +94,9 @@ class CommandConfig(ConfigModel):
     """On its banks, after it was issued (``close``: precharge, or auto-precharge)."""
     latency: str = "1"
     """Cycles from issue until it counts as completed, over timing names."""
+    queue: Literal["pim", "plain"] = "pim"
+    """A channel holds commands of one kind at a time: the host waits with plain reads and writes
+    until PIM commands have gone out, and the other way round."""
     mode: Mode = "bank"
     """Where ``controller.mode_switch`` is given, a channel is switched to the mode of what it
     does next (AiM: TMOD between commands on banks and on registers). Where

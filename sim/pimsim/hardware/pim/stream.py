@@ -196,7 +196,10 @@ def run_stream(design: StreamPimConfig, stream: Stream, *, log: bool = False) ->
         else:
             cycles = int(schedule(parameters, channels, entries, stream.blocking, lines))
         if cycles < 0:
-            raise InputError(f"{design.name}: the stream stops before its end")
+            raise InputError(
+                f"{design.name}: the stream cannot go on: a wait that nothing ends, or refreshes "
+                "that leave no time"
+            )
         if not log or room:
             break
         room = max(int(channels.logged.max(initial=0)), 1)

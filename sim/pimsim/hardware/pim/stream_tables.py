@@ -45,6 +45,7 @@ BUSES = ("row", "column", "none")
 ROWS = ("any", "open", "closed")
 EFFECTS = ("none", "open", "close")
 MODES = ("any", "bank", "register", "all_bank")
+QUEUES = ("pim", "plain")
 WAITS = ("none", "issued", "completed")
 
 _INT = np.int64
@@ -74,6 +75,7 @@ PARAMETERS = np.dtype(
         ("effect", _INT, MAX_COMMANDS),
         ("latency", _INT, MAX_COMMANDS),
         ("mode", _INT, MAX_COMMANDS),
+        ("queue", _INT, MAX_COMMANDS),
         ("first", _INT, (MAX_COMMANDS, len(LEVELS) + 1)),
         # rules of first command c at level l: first[c, l] to first[c, l + 1] - 1
         ("rules", _INT, (MAX_RULES, 2)),  # then, delay
@@ -92,10 +94,14 @@ CHANNEL = np.dtype(
         ("end", _INT),
         ("sent", _INT),  # entries that the host has sent
         ("issued", _INT),
+        ("asked", _INT),  # the last instruction sent; how many of its entries have not gone ...
+        ("asked_left", _INT),
+        ("asked_done", _INT),  # ... and when those that have gone are completed
         ("fence", _INT),  # the next entry with a wait that is not over
         ("done", _INT),  # when everything issued so far is completed
         ("mode", _INT),
         ("due", _INT),  # next refresh
+        ("refreshes", _INT),  # since an entry was last issued
         ("refreshing", _INT),  # next node to refresh, -1 when none is due
         ("wake", _INT),  # nothing can happen before
         ("version", _INT),  # counts changes of open rows
@@ -181,6 +187,7 @@ def make_parameters(design: StreamPimConfig, lanes: int) -> Any:
         p.effect[at] = EFFECTS.index(command.effect)
         p.latency[at] = cycles(command.latency, f"commands.{name}.latency", 1)
         p.mode[at] = MODES.index(command.mode)
+        p.queue[at] = QUEUES.index(command.queue)
     _fill_pairs(p, design, number)
     _fill_windows(p, design, number)
     return p
@@ -246,6 +253,7 @@ def make_channels(p: Any, bounds: Sequence[tuple[int, int]]) -> Any:
     for channel, (start, end) in zip(channels, bounds, strict=True):
         channel.start, channel.end = start, end
         channel.fence = start
+        channel.asked = -1
         channel.mode = MODES.index("bank")
         channel.due = p.refresh_interval if p.refresh >= 0 else NEVER
         channel.refreshing = -1
