@@ -13,9 +13,9 @@ from pathlib import Path
 
 from pimsim.config.errors import InputError, near_miss
 from pimsim.config.pim_stream import StreamPimConfig
-from pimsim.hardware.pim.stream import Stream, StreamBuilder
+from pimsim.hardware.pim.stream import Stream, StreamBuilder, Wait
 
-__all__ = ["Isr", "isr_stream", "read_isr_trace"]
+__all__ = ["Isr", "isr_stream", "parse_isr_trace", "read_isr_trace", "table_row"]
 
 MAX_TRACE_BYTES = 2**28
 
@@ -75,6 +75,7 @@ _FORMS = {
     "W_CFR": _Form(("register", "data"), None),
 }
 _AIM_OPCODES = [name for name in _FORMS if name[1] != "_"]
+_PLAIN = ("RD", "WR")
 _REGIONS = ("MEM", "GPR", "CFR")
 _ACTIVATION_FUNCTION = 2
 
@@ -154,7 +155,7 @@ def _isr(
     limits = {
         "channel": org.channels,
         "bank": org.banks,
-        "row": _table_row(design, 0),
+        "row": table_row(design, 0),
         "opsize": org.columns + 1,
         "register": 3,
     }
@@ -185,34 +186,31 @@ def _isr(
     )
 
 
-def _table_row(design: StreamPimConfig, function: int) -> int:
+def table_row(design: StreamPimConfig, function: int) -> int:
     """The row of every bank that holds the table of an activation function."""
     tables = design.capacities["activation_tables"]
     return design.organization.rows - tables + function % tables
 
 
-def isr_stream(isrs: Sequence[Isr], design: StreamPimConfig) -> tuple[Stream, list[int]]:
-    """The commands of ``isrs``, and the simulated channel that each real one behaves as.
+def isr_stream(isrs: Sequence[Isr], design: StreamPimConfig) -> Stream:
+    """The commands of ``isrs``; the stream's first channel is channel 0.
 
     Channels to which the same instructions go are simulated once. RD_MAC, RD_AF, SYNC and EOC
     block the host, SYNC and EOC also wait until the channels have completed all before them.
+    PIM commands go in order; plain reads and writes of different banks overtake each other, and
+    neither kind begins before the other has gone out.
     """
-    kind_of: dict[tuple[int, ...], int] = {}
     every = range(design.organization.channels)
-    signatures: list[list[int]] = [[] for _ in every]
-    for number, isr in enumerate(isrs):
-        if _FORMS[isr.opcode].everywhere:
-            continue
-        for channel in every:
-            if isr.channels >> channel & 1:
-                signatures[channel].append(number)
-    kinds = [kind_of.setdefault(tuple(signature), len(kind_of)) for signature in signatures]
-    copies = [kinds.count(kind) for kind in range(len(kind_of))]
-    builder = StreamBuilder(design, copies)
-    function = 0
-    groups = {mask: sorted({kinds[c] for c in every if mask >> c & 1})
-              for mask in {isr.channels for isr in isrs}}  # fmt: skip
+    kinds, copies = _channel_kinds(isrs, every)
+    groups = {
+        mask: sorted({kinds[channel] for channel in every if mask >> channel & 1})
+        for mask in {isr.channels for isr in isrs}
+    }
     per_group = design.organization.banks_per_group
+    plain = any(_FORMS[isr.opcode].command in _PLAIN for isr in isrs)
+    builder = StreamBuilder(design, copies, 1 + design.organization.banks if plain else 1)
+    was_plain = [False] * len(copies)
+    function = 0
     for isr in isrs:
         form = _FORMS[isr.opcode]
         if isr.opcode == "W_CFR" and isr.register == _ACTIVATION_FUNCTION:
@@ -220,13 +218,34 @@ def isr_stream(isrs: Sequence[Isr], design: StreamPimConfig) -> tuple[Stream, li
         if form.command is None or isr.opsize == 0:
             builder.pause()
             continue
+        channels = groups[isr.channels]
+        is_plain = form.command in _PLAIN
+        turns = any(was_plain[channel] != is_plain for channel in channels)
+        for channel in channels:
+            was_plain[channel] = is_plain
+        wait: Wait = "issued" if turns else "none"
         builder.add(
             form.command,
-            row=_table_row(design, function) if isr.opcode == "AF" else isr.row,
+            row=table_row(design, function) if isr.opcode == "AF" else isr.row,
             place=(0, 0, isr.bank // per_group, isr.bank % per_group),
             count=isr.opsize if "opsize" in form.fields else 1,
-            channels=groups[isr.channels],
-            wait="completed" if form.everywhere else "none",
+            channels=channels,
+            lane=1 + isr.bank if is_plain else 0,
+            wait="completed" if form.everywhere else wait,
             blocking=form.blocking,
         )
-    return builder.build(), kinds
+    return builder.build()
+
+
+def _channel_kinds(isrs: Sequence[Isr], channels: Sequence[int]) -> tuple[list[int], list[int]]:
+    """For each channel the number of its kind (that of channel 0 is 0), and how many there are
+    of each kind: channels of a kind get the same instructions."""
+    got: list[list[int]] = [[] for _ in channels]
+    for number, isr in enumerate(isrs):
+        if not _FORMS[isr.opcode].everywhere:
+            for channel in channels:
+                if isr.channels >> channel & 1:
+                    got[channel].append(number)
+    known: dict[tuple[int, ...], int] = {}
+    kinds = [known.setdefault(tuple(numbers), len(known)) for numbers in got]
+    return kinds, [kinds.count(kind) for kind in range(len(known))]

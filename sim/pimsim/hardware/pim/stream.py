@@ -18,11 +18,20 @@ from numpy.typing import NDArray
 
 from pimsim.config.errors import InputError
 from pimsim.config.pim_stream import StreamPimConfig
+from pimsim.hardware.dram.rules import evaluate_delay
 from pimsim.hardware.pim.stream_kernel import schedule
 from pimsim.hardware.pim.stream_tables import ENTRY, WAITS, make_channels, make_parameters
 from pimsim.hardware.pim.stream_window import schedule_window
 
-__all__ = ["MAX_COMMANDS", "Stream", "StreamBuilder", "StreamResult", "run_stream"]
+__all__ = [
+    "MAX_COMMANDS",
+    "Stream",
+    "StreamBuilder",
+    "StreamResult",
+    "Wait",
+    "peak_interval_cycles",
+    "run_stream",
+]
 
 MAX_COMMANDS = 2**26
 """Commands of one stream; each takes about 100 bytes."""
@@ -141,7 +150,7 @@ class StreamResult:
     cycles: int
     """Until everything was completed."""
     channel_commands: tuple[Mapping[str, int], ...]
-    """Commands issued in each simulated channel, those that the controller added included."""
+    """Commands on the bus of each simulated channel, those that the controller added included."""
     copies: tuple[int, ...]
     log: tuple[NDArray[np.int64], ...] = ()
     """By simulated channel, (commands, 7): cycle, command number, pseudo channel, rank, bank
@@ -183,12 +192,24 @@ def run_stream(design: StreamPimConfig, stream: Stream, *, log: bool = False) ->
     return StreamResult(
         cycles=cycles,
         channel_commands=tuple(
-            {name: int(count) for name, count in zip(names, channel.counts, strict=False)}
+            {
+                name: int(count)
+                for name, count in zip(names, channel.counts, strict=False)
+                if design.commands[name].bus != "none"
+            }
             for channel in channels
         ),
         copies=stream.copies,
         log=tuple(line[: channel.logged] for line, channel in zip(lines, channels, strict=True)),
     )
+
+
+def peak_interval_cycles(design: StreamPimConfig) -> int:
+    """Least cycles between two of a channel's ``peak`` commands."""
+    if design.peak is None:
+        raise InputError(f"{design.name}: peak is missing")
+    text = design.peak.interval
+    return max(1, evaluate_delay(text, design.timings, f"{design.name}: peak.interval"))
 
 
 def _by_channel(stream: Stream) -> tuple[Any, list[tuple[int, int]]]:

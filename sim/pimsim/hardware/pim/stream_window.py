@@ -16,13 +16,21 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-from pimsim.hardware.pim.stream_kernel import _earliest, _put, _refresh, _step
+from pimsim.hardware.pim.stream_kernel import (
+    _earliest,
+    _put,
+    _reach,
+    _refresh,
+    _step,
+    _taken,
+)
 from pimsim.hardware.pim.stream_tables import BUSES, NEVER, ROWS, WAITS
 
 __all__ = ["schedule_window"]
 
 _ROW_BUS, _NO_BUS = BUSES.index("row"), BUSES.index("none")
 _OPEN = ROWS.index("open")
+_BANK_LEVEL = 4
 _COMPLETED = WAITS.index("completed")
 _ENTRY, _STEP, _VERSION = range(3)
 
@@ -105,12 +113,28 @@ def _fill(p: Any, ch: Any, queue: Any, waiting: int) -> int:
 
 
 @njit(cache=True)
+def _bar_elsewhere(p: Any, ch: Any, command: int, place: Any, now: int) -> None:
+    """Rules with ``artifact_place``: the barred bank's coordinates are taken from other levels."""
+    for rule in range(p.n_elsewhere):
+        if p.elsewhere[rule, 0] != command:
+            continue
+        for level in range(_BANK_LEVEL):
+            ch.place[level] = place[p.elsewhere[rule, 3 + level]]
+        then, bar = p.elsewhere[rule, 1], now + p.elsewhere[rule, 2]
+        for i in range(_reach(p, ch.nodes, _BANK_LEVEL, command, ch.place)):
+            if ch.ready[ch.nodes[i], then] < bar:
+                ch.ready[ch.nodes[i], then] = bar
+
+
+@njit(cache=True)
 def _issue(
     p: Any, ch: Any, entries: Any, log: Any, queue: Any, waiting: int, at: int, now: int
 ) -> int:
     """Issue what the command at ``at`` needs next; how many wait then."""
     entry, step = entries[queue[at, _ENTRY]], _next_step(p, ch, entries, queue, at)
     _put(p, ch, log, step, entry.place, entry.row, now)
+    if p.n_elsewhere > 0:
+        _bar_elsewhere(p, ch, step, entry.place, now)
     if step != entry.command:
         return waiting
     ch.issued += 1
@@ -145,7 +169,7 @@ def _serve(p: Any, ch: Any, entries: Any, log: Any, queue: Any, waiting: int, no
         if at < 0:
             break
         bus = p.bus[_next_step(p, ch, entries, queue, at)]
-        if bus == taken:
+        if _taken(bus, taken):
             # the oldest has to wait for the bus; no younger one overtakes it
             ch.wake = now + 1
             break
