@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from pimsim.config.errors import InputError
 from pimsim.config.pim_attention import AttentionMapConfig, InnerLevel
 from pimsim.config.pim_stream import LEVELS, StreamPimConfig
-from pimsim.hardware.pim.designs.attacc_plan import (
+from pimsim.hardware.pim.attacc_plan import (
     AttentionShape,
     Part,
     Piece,
