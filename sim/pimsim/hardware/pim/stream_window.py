@@ -173,11 +173,9 @@ def _issue(
 def _front_is_free(p: Any, ch: Any, queue: Any, bounds: Any, now: int) -> bool:
     """Whether the oldest command takes no slot and waits for nothing."""
     front = bounds[_FIRST]
-    return (
-        front < bounds[_LAST]
-        and p.bus[queue[front, _COMMAND]] == _NO_BUS
-        and (queue[front, _WAIT] != _COMPLETED or ch.done <= now)
-    )
+    if front == bounds[_LAST] or p.bus[queue[front, _COMMAND]] != _NO_BUS:
+        return False
+    return bool(queue[front, _WAIT] != _COMPLETED or ch.done <= now)
 
 
 @njit(cache=True)
