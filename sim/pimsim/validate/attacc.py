@@ -21,9 +21,9 @@ from pimsim.validate.types import References, Row
 __all__ = ["LOG", "SIMULATED_COMMANDS", "direct_rows", "log_rows", "rows"]
 
 LOG = "attacc/attention_cycles.csv"
-SIMULATED_COMMANDS = 300_000
-"""Rows of the log with more commands, in its channels that differ, are counted but not scheduled:
-all bank and bank group rows are below, most of the buffer die's hold millions."""
+SIMULATED_COMMANDS = 1_000_000
+"""Rows of the log with more commands (of all channels) are counted but not scheduled: most of
+the buffer die's hold millions."""
 _LEVELS = {"BA": "bank", "BG": "bg", "BUFFER": "buffer"}
 _COUNTS = ("mac", "softmax", "mvgb", "mvsb", "wrgb")
 
@@ -91,9 +91,7 @@ def _counts(design: StreamPimConfig, commands: Mapping[str, int]) -> dict[str, i
         names.move_score,
         names.write_query,
     )
-    return {
-        column: commands.get(name, 0) for column, name in zip(_COUNTS, by_column, strict=True)
-    }
+    return {column: commands.get(name, 0) for column, name in zip(_COUNTS, by_column, strict=True)}
 
 
 def _count_rows(case: str, line: Mapping[str, str], counts: Mapping[str, int]) -> Iterator[Row]:

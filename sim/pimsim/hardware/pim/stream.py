@@ -173,6 +173,10 @@ def run_stream(design: StreamPimConfig, stream: Stream, *, log: bool = False) ->
     With ``log`` it runs twice: first to see how long the log is. Raises ``InputError`` when the
     stream cannot go on.
     """
+    if design.controller.order == "window" and (stream.lanes > 1 or stream.blocking.any()):
+        raise InputError(
+            f"{design.name}: controller.order window has one lane and a host that never waits"
+        )
     parameters = make_parameters(design, stream.lanes)
     entries, bounds = _by_channel(stream)
     names = list(design.commands)
@@ -185,7 +189,10 @@ def run_stream(design: StreamPimConfig, stream: Stream, *, log: bool = False) ->
         else:
             cycles = int(schedule(parameters, channels, entries, stream.blocking, lines))
         if cycles < 0:
-            raise InputError(f"{design.name}: the stream stops before its end")
+            raise InputError(
+                f"{design.name}: the stream cannot go on: a wait that nothing ends, or refreshes "
+                "that leave no time"
+            )
         if not log or room:
             break
         room = max(int(channels.logged.max(initial=0)), 1)

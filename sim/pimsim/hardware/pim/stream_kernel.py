@@ -24,6 +24,8 @@ _ANY_ROW, _OPEN, _CLOSED = (ROWS.index(name) for name in ("any", "open", "closed
 _OPENS, _CLOSES = (EFFECTS.index(name) for name in ("open", "close"))
 _ANY_MODE = MODES.index("any")
 _COMPLETED = WAITS.index("completed")
+_PATIENCE = 10_000
+"""Refreshes in a row after which a stream that waits will never go on."""
 
 
 @njit(cache=True)
@@ -207,6 +209,7 @@ def _refresh(p: Any, ch: Any, log: Any, taken: int, now: int) -> int:
     _put(p, ch, log, step, ch.place, -1, now)
     if step == p.refresh:
         ch.refreshing += 1
+        ch.refreshes += 1
         if ch.refreshing == total:
             ch.refreshing = -1
     return int(p.bus[step])
@@ -218,13 +221,14 @@ def _serve(p: Any, ch: Any, entries: Any, log: Any, now: int) -> None:
     if ch.due <= now and ch.refreshing < 0:
         ch.refreshing = 0
         ch.due += p.refresh_interval
-    slots, taken = p.commands_per_cycle, -1
+    slots, taken, moved = p.commands_per_cycle, -1, False
     while slots > 0:
         if ch.refreshing >= 0:
             taken = _refresh(p, ch, log, taken, now)
             if taken < 0:
                 return
             slots -= 1
+            moved = True
             continue
         again = min(_pass_fences(ch, entries, now), ch.due)
         limit = ch.start + ch.sent
@@ -246,6 +250,10 @@ def _serve(p: Any, ch: Any, entries: Any, log: Any, now: int) -> None:
             ):
                 continue
             ready = _earliest(p, ch, step, entry.place)
+            mode = p.mode[entry.command]
+            if p.mode_switch >= 0 and mode != _ANY_MODE and mode != ch.mode:
+                step = p.mode_switch
+                ready = max(ready, _earliest(p, ch, step, entry.place))
             if _taken(p.bus[step], taken):
                 ready = max(ready, now + 1)
             if ready <= now:
@@ -253,17 +261,17 @@ def _serve(p: Any, ch: Any, entries: Any, log: Any, now: int) -> None:
             else:
                 again = min(again, ready)
         if best == NEVER:
-            ch.wake = again if taken < 0 else now + 1
+            ch.wake = now + 1 if moved else again
             return
         entry = entries[best]
-        mode = p.mode[entry.command]
-        if p.mode_switch >= 0 and mode != _ANY_MODE and mode != ch.mode:
-            ch.mode = mode
-            best_step = p.mode_switch
+        if best_step == p.mode_switch and best_step != entry.command:
+            ch.mode = p.mode[entry.command]
         _put(p, ch, log, best_step, entry.place, entry.row, now)
+        moved = True
         if best_step == entry.command:
             ch.head[best_lane] = entry.following
             ch.issued += 1
+            ch.refreshes = 0
         if p.bus[best_step] != _NO_BUS:
             taken = p.bus[best_step]
             slots -= 1
@@ -339,7 +347,10 @@ def schedule(p: Any, channels: Any, entries: Any, blocking: Any, log: Any) -> in
             if ch.wake <= now:
                 _serve(p, ch, entries, log[c], now)
             after = min(after, ch.wake)
-            left = left or ch.issued < ch.end - ch.start
+            waiting = ch.issued < ch.end - ch.start
+            if waiting and ch.refreshes > _PATIENCE:
+                return -1
+            left = left or waiting
         if not left:
             return _completed(channels)
         if host_wake > now:

@@ -38,7 +38,7 @@ MAX_RULES = 4096
 """Pairs of commands at a level."""
 MAX_ELSEWHERE = 16
 """Pairs of commands whose rule has ``artifact_place``."""
-MAX_WINDOWS = 4
+MAX_WINDOWS = 8
 MAX_WINDOW = 16
 
 # the numbers of words in YAML ------------------------------------------------------------------
@@ -95,6 +95,7 @@ CHANNEL = np.dtype(
         ("done", _INT),  # when everything issued so far is completed
         ("mode", _INT),
         ("due", _INT),  # next refresh
+        ("refreshes", _INT),  # since an entry was last issued
         ("refreshing", _INT),  # next node to refresh, -1 when none is due
         ("wake", _INT),  # nothing can happen before
         ("version", _INT),  # counts changes of open rows
@@ -265,7 +266,7 @@ def make_channels(p: Any, bounds: Sequence[tuple[int, int]]) -> Any:
         channel.mode = MODES.index("bank")
         channel.due = p.refresh_interval if p.refresh >= 0 else NEVER
         channel.refreshing = -1
-        channel.wake = NEVER
+        channel.wake = channel.due
         channel.open_row[:] = -1
         channel.head[:] = -1
         channel.checked[:] = -1

@@ -17,6 +17,7 @@ import numpy as np
 from numba import njit
 
 from pimsim.hardware.pim.stream_kernel import (
+    _PATIENCE,
     _earliest,
     _put,
     _reach,
@@ -84,25 +85,24 @@ def _select(p: Any, ch: Any, entries: Any, queue: Any, bounds: Any, now: int) ->
     begin, again = first, NEVER
     if bounds[_AGAIN] > now:
         begin, again = bounds[_SEEN], bounds[_AGAIN]
-    behind = False
+    # a wait is over for the oldest command, but for one that waits for completion
+    behind = first < last and queue[first, _WAIT] == _COMPLETED and ch.done > now
+    if behind:
+        again = min(again, ch.done)
     for i in range(first + 1, begin):
         behind = behind or queue[i, _WAIT] != 0
     for i in range(begin, last):
         command = queue[i, _COMMAND]
-        if i > first:
-            if queue[i, _WAIT] != 0:
-                behind = True
-            if behind and not p.row_lookahead:
-                break
-            if p.bus[command] == _NO_BUS:
-                continue
+        behind = behind or (i > first and queue[i, _WAIT] != 0)
+        if behind and not p.row_lookahead:
+            break
+        if p.bus[command] == _NO_BUS:
+            continue
         step = _next_step(p, ch, entries, queue, i)
         if behind and step == command:
             continue
         # the channel's rules alone often say no
         ready = ch.ready[0, step] if p.bound[step, 0] else 0
-        if i == first and queue[i, _WAIT] == _COMPLETED:
-            ready = max(ready, ch.done)
         if ready <= now:
             ready = _earliest(p, ch, step, entries[queue[i, _ENTRY]].place)
         if ready > now:
@@ -164,6 +164,7 @@ def _issue(
     bounds[_AGAIN] = 0
     if step == queue[at, _COMMAND]:
         ch.issued += 1
+        ch.refreshes = 0
         for i in range(at, bounds[_FIRST], -1):
             queue[i] = queue[i - 1]
         bounds[_FIRST] += 1
@@ -227,7 +228,7 @@ def schedule_window(p: Any, channels: Any, entries: Any, log: Any) -> int:
         while ch.issued < ch.end - ch.start or ch.refreshing >= 0:
             _fill(p, ch, entries, queue, bounds)
             _serve(p, ch, entries, log[c], queue, bounds, now)
-            if ch.wake >= NEVER:
+            if ch.wake >= NEVER or ch.refreshes > _PATIENCE:
                 return -1
             now = ch.wake
         end = max(end, ch.done)
