@@ -14,6 +14,7 @@ from pydantic import Field, model_validator
 
 from pimsim.config.base import ConfigModel
 from pimsim.config.errors import near_miss
+from pimsim.config.pim_attention import AttentionMapConfig
 from pimsim.config.units import Picoseconds
 
 __all__ = [
@@ -83,7 +84,7 @@ class CommandConfig(ConfigModel):
     bank_block: int | None = Field(default=None, ge=2)
     """Of the banks of a bank group only an aligned block of so many, with the addressed one
     (Duplex: two banks of each bank group are a bundle); needs ``bank`` in ``broadcast``."""
-    bus: Literal["row", "column", "none"]
+    bus: Literal["row", "column", "none", "both"]
     """C/A pins that it takes for a cycle; ``none``: it costs no slot (bookkeeping)."""
     row: Literal["any", "open", "closed"] = "any"
     """``open``: its row must be open in all its banks; ``closed``: all its banks must be closed.
@@ -121,6 +122,11 @@ class StreamRule(ConfigModel):
     then: list[str]
     delay: str
     window: int = Field(default=1, ge=1, le=64)
+    artifact_place: list[StreamLevel] | None = None
+    """Binds another bank than the first command's: its pseudo channel, rank, bank group and bank
+    are the first command's coordinates at these four levels. The published AttAcc simulator
+    looks up the banks of a per-bank MAC one level too high. At level ``bank``, with controller
+    order ``window``."""
 
 
 class RefreshConfig(ConfigModel):
@@ -153,9 +159,11 @@ class ModeRowConfig(ConfigModel):
 class StreamControllerConfig(ConfigModel):
     """The channel's controller and how the host feeds it."""
 
-    order: Literal["lanes", "requests"] = "lanes"
-    """``lanes``: a stream's commands belong to lanes; a lane issues in order, and of the lanes'
-    heads the oldest that may go is issued. A barrier holds back all that is behind it.
+    order: Literal["lanes", "window", "requests"] = "lanes"
+    """``lanes``: a stream's commands belong to lanes that issue in order; of the lanes' heads
+    the oldest that may go is issued. ``window``: the oldest command of the whole queue that may
+    go, row hits before the precharge of their row (FR-FCFS); the host feeds every channel as
+    fast as its queue takes commands. In both a barrier holds back all that is behind it.
     ``requests``: an ordinary controller's queue; of its requests up to the next fence, column
     accesses to open rows go first, then activates, then rows that no request wants are closed."""
 
@@ -167,6 +175,10 @@ class StreamControllerConfig(ConfigModel):
     """Host instructions (each of one or more commands) handed out per cycle; 0: no limit."""
     row_lookahead: bool = False
     """Activates and precharges of commands that wait behind a barrier may go ahead."""
+    artifact_hits_hold_moves: bool = False
+    """With ``window``: the published AttAcc scheduler holds a command that needs no row (a move
+    between buffers) too while a row hit waits at the bank that its address names, until it is
+    the oldest."""
     mode_switch: str | None = None
     """Command that takes the place of one that is due but belongs to another mode."""
     mode_rows: list[ModeRowConfig] = Field(default_factory=list)
@@ -177,16 +189,16 @@ class StreamControllerConfig(ConfigModel):
 
     @model_validator(mode="after")
     def _fits_scheduler(self) -> StreamControllerConfig:
-        lanes = self.order == "lanes"
+        requests = self.order == "requests"
         wrong = {
-            "commands_per_cycle": not lanes and self.commands_per_cycle != 1,
-            "instructions_per_cycle": not lanes and self.instructions_per_cycle != 1,
-            "row_lookahead": not lanes and self.row_lookahead,
-            "mode_switch": not lanes and self.mode_switch is not None,
-            "mode_rows": lanes and bool(self.mode_rows),
-            "address_map": lanes and self.address_map is not None,
+            "commands_per_cycle": requests and self.commands_per_cycle != 1,
+            "instructions_per_cycle": requests and self.instructions_per_cycle != 1,
+            "row_lookahead": requests and self.row_lookahead,
+            "mode_switch": requests and self.mode_switch is not None,
+            "mode_rows": not requests and bool(self.mode_rows),
+            "address_map": not requests and self.address_map is not None,
         }
-        if lanes and self.refresh is not None:
+        if not requests and self.refresh is not None:
             for key in ("staggered", "postponed", "artifact_drops"):
                 wrong[f"refresh.{key}"] = bool(getattr(self.refresh, key))
         for key, is_wrong in wrong.items():
@@ -229,9 +241,29 @@ class StreamPimConfig(ConfigModel):
     controller: StreamControllerConfig
     capacities: dict[str, int] = Field(default_factory=dict)
     """Buffers and registers of the design (``global_buffer_bytes``), read by its module."""
+    attention: AttentionMapConfig | None = None
+    """How attention lies over the banks, for a design whose module reads it."""
     peak: PeakConfig | None = None
     energy_pj: dict[str, float] = Field(default_factory=dict)
     """pJ of one command in one of the banks that it reaches, by energy class."""
+
+    @model_validator(mode="after")
+    def _scheduler_has_it(self) -> StreamPimConfig:
+        """What only one of the two schedulers does is not asked of the other."""
+        controller = self.controller
+        if controller.order == "window":
+            if controller.mode_switch is not None or controller.instructions_per_cycle != 0:
+                raise ValueError(
+                    "controller.order window knows no mode_switch and feeds its queue without "
+                    "limit (instructions_per_cycle 0)"
+                )
+            return self
+        if controller.artifact_hits_hold_moves:
+            raise ValueError("controller.artifact_hits_hold_moves needs controller.order window")
+        for index, rule in enumerate(self.rules):
+            if rule.artifact_place is not None:
+                raise ValueError(f"rules.{index}.artifact_place needs controller.order window")
+        return self
 
     @model_validator(mode="after")
     def _consistent(self) -> StreamPimConfig:
@@ -312,6 +344,9 @@ class StreamPimConfig(ConfigModel):
                 yield from ((f"rules.{index}.{key}", name) for name in names)
         for index, mode_row in enumerate(self.controller.mode_rows):
             yield f"controller.mode_rows.{index}.command", mode_row.command
+        if self.attention is not None:
+            for key, name in self.attention.commands.model_dump().items():
+                yield f"attention.commands.{key}", name
         if self.peak is not None:
             yield "peak.command", self.peak.command
         if self.controller.mode_switch is not None:

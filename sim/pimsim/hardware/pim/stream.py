@@ -22,6 +22,7 @@ from pimsim.hardware.dram.rules import evaluate_delay
 from pimsim.hardware.pim.requests import schedule_requests
 from pimsim.hardware.pim.stream_kernel import schedule
 from pimsim.hardware.pim.stream_tables import ENTRY, WAITS, make_channels, make_parameters
+from pimsim.hardware.pim.stream_window import schedule_window
 
 __all__ = [
     "ENTRY_FIELDS",
@@ -182,6 +183,10 @@ def run_stream(design: StreamPimConfig, stream: Stream, *, log: bool = False) ->
     """
     if stream.timings:
         design = design.model_copy(update={"timings": {**design.timings, **stream.timings}})
+    if design.controller.order == "window" and (stream.lanes > 1 or stream.blocking.any()):
+        raise InputError(
+            f"{design.name}: controller.order window has one lane and a host that never waits"
+        )
     parameters = make_parameters(design, stream.lanes)
     entries, bounds = _by_channel(stream)
     names = list(design.commands)
@@ -193,6 +198,8 @@ def run_stream(design: StreamPimConfig, stream: Stream, *, log: bool = False) ->
             cycles = schedule_requests(
                 design, parameters, channels, entries, stream.blocking, lines
             )
+        elif design.controller.order == "window":
+            cycles = int(schedule_window(parameters, channels, entries, lines))
         else:
             cycles = int(schedule(parameters, channels, entries, stream.blocking, lines))
         if cycles < 0:

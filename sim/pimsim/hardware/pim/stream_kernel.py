@@ -19,7 +19,7 @@ from pimsim.hardware.pim.stream_tables import BUSES, EFFECTS, MODES, NEVER, ROWS
 __all__ = ["schedule"]
 
 _BANK_LEVEL = 4
-_NO_BUS = BUSES.index("none")
+_NO_BUS, _BOTH = BUSES.index("none"), BUSES.index("both")
 _ANY_ROW, _OPEN, _CLOSED = (ROWS.index(name) for name in ("any", "open", "closed"))
 _OPENS, _CLOSES = (EFFECTS.index(name) for name in ("open", "close"))
 _ANY_MODE = MODES.index("any")
@@ -188,6 +188,12 @@ def _pass_fences(ch: Any, entries: Any, now: int) -> int:
 
 
 @njit(cache=True)
+def _taken(bus: int, taken: int) -> bool:
+    """Whether ``bus`` is in use in a cycle in which a command took ``taken`` (-1: none did)."""
+    return taken >= 0 and (bus == taken or _BOTH in (bus, taken))
+
+
+@njit(cache=True)
 def _refresh(p: Any, ch: Any, log: Any, taken: int, now: int) -> int:
     """One step of a refresh that is due: the bus that it took, or -1 if it has to wait."""
     rest, total = ch.refreshing, 1
@@ -198,7 +204,7 @@ def _refresh(p: Any, ch: Any, log: Any, taken: int, now: int) -> int:
         total *= size
     step = _step(p, ch, p.refresh, ch.place, -1)
     at = _earliest(p, ch, step, ch.place)
-    if p.bus[step] == taken:
+    if _taken(p.bus[step], taken):
         at = max(at, now + 1)
     if at > now:
         ch.wake = at
@@ -251,7 +257,7 @@ def _serve(p: Any, ch: Any, entries: Any, log: Any, now: int) -> None:
             if p.mode_switch >= 0 and mode != _ANY_MODE and mode != ch.mode:
                 step = p.mode_switch
                 ready = max(ready, _earliest(p, ch, step, entry.place))
-            if p.bus[step] == taken:
+            if _taken(p.bus[step], taken):
                 ready = max(ready, now + 1)
             if ready <= now:
                 best, best_step, best_lane = at, step, lane

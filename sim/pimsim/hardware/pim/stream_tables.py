@@ -37,11 +37,13 @@ MAX_NODES = 2 * MAX_BANKS
 MAX_LANES = 256
 MAX_RULES = 4096
 """Pairs of commands at a level."""
+MAX_ELSEWHERE = 16
+"""Pairs of commands whose rule has ``artifact_place``."""
 MAX_WINDOWS = 8
 MAX_WINDOW = 16
 
 # the numbers of words in YAML ------------------------------------------------------------------
-BUSES = ("row", "column", "none")
+BUSES = ("row", "column", "none", "both")
 ROWS = ("any", "open", "closed")
 EFFECTS = ("none", "open", "close")
 MODES = ("any", "bank", "register", "all_bank")
@@ -59,6 +61,7 @@ PARAMETERS = np.dtype(
         ("commands_per_cycle", _INT),
         ("instructions_per_cycle", _INT),
         ("row_lookahead", _INT),
+        ("hits_hold_moves", _INT),
         ("mode_switch", _INT),  # command, -1 none
         ("refresh", _INT),  # command, -1 none
         ("refresh_interval", _INT),
@@ -80,6 +83,8 @@ PARAMETERS = np.dtype(
         # rules of first command c at level l: first[c, l] to first[c, l + 1] - 1
         ("rules", _INT, (MAX_RULES, 2)),  # then, delay
         ("bound", _INT, (MAX_COMMANDS, len(LEVELS))),  # whether a rule there holds it back
+        ("n_elsewhere", _INT),
+        ("elsewhere", _INT, (MAX_ELSEWHERE, 7)),  # first, then, delay, level of each coordinate
         ("n_windows", _INT),
         ("windows", _INT, (MAX_WINDOWS, 3)),  # level, commands before, delay
         ("window_first", _INT, (MAX_WINDOWS, MAX_COMMANDS)),
@@ -168,6 +173,7 @@ def make_parameters(design: StreamPimConfig, lanes: int) -> Any:
     p.commands_per_cycle = controller.commands_per_cycle
     p.instructions_per_cycle = controller.instructions_per_cycle
     p.row_lookahead = controller.row_lookahead
+    p.hits_hold_moves = controller.artifact_hits_hold_moves
     p.mode_switch = optional(controller.mode_switch)
     p.refresh = optional(refresh.command if refresh else None)
     if refresh is not None:
@@ -189,6 +195,7 @@ def make_parameters(design: StreamPimConfig, lanes: int) -> Any:
         p.mode[at] = MODES.index(command.mode)
         p.queue[at] = QUEUES.index(command.queue)
     _fill_pairs(p, design, number)
+    _fill_elsewhere(p, design, number)
     _fill_windows(p, design, number)
     return p
 
@@ -208,7 +215,7 @@ def _fill_pairs(p: Any, design: StreamPimConfig, number: dict[str, int]) -> None
     """Rules of two commands; of several for the same pair and level the longest binds."""
     grouped: dict[tuple[int, int], dict[int, int]] = {}
     for index, rule in enumerate(design.rules):
-        if rule.window > 1:
+        if rule.window > 1 or rule.artifact_place is not None:
             continue
         delay, level = _delay(design, index, rule), LEVELS.index(rule.level)
         for first in rule.first:
@@ -226,6 +233,34 @@ def _fill_pairs(p: Any, design: StreamPimConfig, number: dict[str, int]) -> None
                 p.bound[after, level] = 1
                 row += 1
         p.first[command, len(LEVELS)] = row
+
+
+def _fill_elsewhere(p: Any, design: StreamPimConfig, number: dict[str, int]) -> None:
+    """Rules that bind another bank than the first command's."""
+    inner, counts = LEVELS[1:], design.organization.counts
+    for index, rule in enumerate(design.rules):
+        if rule.artifact_place is None:
+            continue
+        where = f"{design.name}: rules.{index}.artifact_place"
+        if rule.level != "bank" or rule.window > 1:
+            raise InputError(f"{where}: found level {rule.level}; allowed: bank, without window")
+        if len(rule.artifact_place) != len(inner) or "channel" in rule.artifact_place:
+            raise InputError(f"{where}: found {rule.artifact_place}; allowed: four of {inner}")
+        sources = [inner.index(level) for level in rule.artifact_place]
+        for target, source in enumerate(sources):
+            if counts[source] > counts[target]:
+                raise InputError(
+                    f"{where}: a {inner[source]} (of {counts[source]}) as {inner[target]} "
+                    f"(of {counts[target]})"
+                )
+        delay = _delay(design, index, rule)
+        for first in rule.first:
+            for then in rule.then:
+                if p.n_elsewhere == MAX_ELSEWHERE:
+                    raise InputError(f"{where}: more than {MAX_ELSEWHERE} pairs of commands")
+                p.elsewhere[p.n_elsewhere] = (number[first], number[then], delay, *sources)
+                p.bound[number[then], LEVELS.index("bank")] = 1
+                p.n_elsewhere += 1
 
 
 def _fill_windows(p: Any, design: StreamPimConfig, number: dict[str, int]) -> None:
