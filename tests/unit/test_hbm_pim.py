@@ -53,7 +53,7 @@ def test_a_gemv_steps_its_program_once_for_each_tile_and_vector(
     assert stepping(design, gemv(design, outputs, inputs, batch)) == tiles * batch * each
 
 
-@pytest.mark.parametrize("function", ["add", "mul", "relu"])
+@pytest.mark.parametrize("function", ["add", "multiply", "relu"])
 @pytest.mark.parametrize("tiles", [1, 2, 5])
 def test_elementwise_steps_its_program_to_the_end(
     design: StreamPimConfig, function: str, tiles: int
@@ -86,7 +86,7 @@ def test_rows_beyond_those_for_operands_are_refused(design: StreamPimConfig) -> 
 
 
 def test_what_it_has_no_instruction_for_is_refused(design: StreamPimConfig) -> None:
-    with pytest.raises(InputError, match=r"no 'softmax'; .*add, mul, relu"):
+    with pytest.raises(InputError, match=r"no 'softmax'; .*add, multiply, relu"):
         elementwise(design, "softmax", 1024)
     with pytest.raises(InputError, match="hbm-pim has no 'attention'"):
         mapping_of(design, "attention")

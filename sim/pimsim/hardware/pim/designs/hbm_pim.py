@@ -18,6 +18,8 @@ from pimsim.hardware.pim.stream import Stream, StreamBuilder
 __all__ = ["Instruction", "elementwise", "elementwise_program", "gemv", "gemv_program", "steps"]
 
 EVEN, ODD = 0, 1
+_OPCODES = {"add": "ADD", "multiply": "MUL", "mul": "MUL"}
+"""CRF opcodes of functions of two operands; PIMSimulator says ``mul``."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,7 @@ def elementwise_program(
     for parity in (EVEN, ODD):
         program.append(Instruction("FILL", parity, registers))
         if function != "relu":
-            program.append(Instruction(function.upper(), parity, registers))
+            program.append(Instruction(_OPCODES[function], parity, registers))
         program.append(Instruction("NOP", repeat=registers))
     if tiles > 1:
         program.append(Instruction("JUMP", repeat=tiles - 1, offset=len(program)))
@@ -186,13 +188,13 @@ def gemv(design: StreamPimConfig, outputs: int, inputs: int, batch: int = 1) -> 
 
 
 def elementwise(design: StreamPimConfig, function: str, elements: int) -> Stream:
-    """``function`` (add, mul, relu) of vectors of ``elements``, padded to whole tiles.
+    """``function`` (add, multiply, relu) of vectors of ``elements``, padded to whole tiles.
 
     A tile is eight columns of every bank: read into registers, combined with the second
     operand's on the way, written back.
     """
-    known = ("add", "mul", *design.activations)
-    if function not in known:
+    known = ("add", "multiply", *design.activations)
+    if function not in (*known, *_OPCODES):
         raise InputError(
             f"{design.name} has no {function!r}{near_miss(function, known)}; "
             f"it does: {', '.join(known)}"
