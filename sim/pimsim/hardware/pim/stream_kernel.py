@@ -19,7 +19,7 @@ from pimsim.hardware.pim.stream_tables import BUSES, EFFECTS, MODES, NEVER, ROWS
 __all__ = ["schedule"]
 
 _BANK_LEVEL = 4
-_NO_BUS = BUSES.index("none")
+_NO_BUS, _BOTH = BUSES.index("none"), BUSES.index("both")
 _ANY_ROW, _OPEN, _CLOSED = (ROWS.index(name) for name in ("any", "open", "closed"))
 _OPENS, _CLOSES = (EFFECTS.index(name) for name in ("open", "close"))
 _ANY_MODE = MODES.index("any")
@@ -39,6 +39,9 @@ def _reach(p: Any, nodes: Any, level: int, command: int, place: Any) -> int:
     r0, r1 = (0, p.counts[1]) if p.broadcast[command, 1] else (place[1], place[1] + 1)
     g0, g1 = (0, p.counts[2]) if p.broadcast[command, 2] else (place[2], place[2] + 1)
     b0, b1 = (0, p.counts[3]) if p.broadcast[command, 3] else (place[3], place[3] + 1)
+    if p.broadcast[command, 3] > 1:
+        b0 = place[3] - place[3] % p.broadcast[command, 3]
+        b1 = b0 + p.broadcast[command, 3]
     found = 0
     for pseudo in range(p0, p1):
         if level == 1:
@@ -185,6 +188,12 @@ def _pass_fences(ch: Any, entries: Any, now: int) -> int:
 
 
 @njit(cache=True)
+def _taken(bus: int, taken: int) -> bool:
+    """Whether ``bus`` is in use in a cycle in which a command took ``taken`` (-1: none did)."""
+    return taken >= 0 and (bus == taken or _BOTH in (bus, taken))
+
+
+@njit(cache=True)
 def _refresh(p: Any, ch: Any, log: Any, taken: int, now: int) -> int:
     """One step of a refresh that is due: the bus that it took, or -1 if it has to wait."""
     rest, total = ch.refreshing, 1
@@ -195,7 +204,7 @@ def _refresh(p: Any, ch: Any, log: Any, taken: int, now: int) -> int:
         total *= size
     step = _step(p, ch, p.refresh, ch.place, -1)
     at = _earliest(p, ch, step, ch.place)
-    if p.bus[step] == taken:
+    if _taken(p.bus[step], taken):
         at = max(at, now + 1)
     if at > now:
         ch.wake = at
@@ -248,7 +257,7 @@ def _serve(p: Any, ch: Any, entries: Any, log: Any, now: int) -> None:
             if p.mode_switch >= 0 and mode != _ANY_MODE and mode != ch.mode:
                 step = p.mode_switch
                 ready = max(ready, _earliest(p, ch, step, entry.place))
-            if p.bus[step] == taken:
+            if _taken(p.bus[step], taken):
                 ready = max(ready, now + 1)
             if ready <= now:
                 best, best_step, best_lane = at, step, lane

@@ -6,13 +6,14 @@ so that it is compiled once for all of them; what is not used is never touched.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from pimsim.config.errors import InputError
-from pimsim.config.pim_stream import LEVELS, StreamPimConfig, StreamRule
+from pimsim.config.pim_stream import LEVELS, RefreshConfig, StreamPimConfig, StreamRule
 from pimsim.hardware.dram.rules import evaluate_delay
 
 __all__ = [
@@ -36,14 +37,16 @@ MAX_NODES = 2 * MAX_BANKS
 MAX_LANES = 256
 MAX_RULES = 4096
 """Pairs of commands at a level."""
+MAX_ELSEWHERE = 16
+"""Pairs of commands whose rule has ``artifact_place``."""
 MAX_WINDOWS = 8
 MAX_WINDOW = 16
 
 # the numbers of words in YAML ------------------------------------------------------------------
-BUSES = ("row", "column", "none")
+BUSES = ("row", "column", "none", "both")
 ROWS = ("any", "open", "closed")
 EFFECTS = ("none", "open", "close")
-MODES = ("any", "bank", "register")
+MODES = ("any", "bank", "register", "all_bank")
 QUEUES = ("pim", "plain")
 WAITS = ("none", "issued", "completed")
 
@@ -58,10 +61,16 @@ PARAMETERS = np.dtype(
         ("commands_per_cycle", _INT),
         ("instructions_per_cycle", _INT),
         ("row_lookahead", _INT),
+        ("hits_hold_moves", _INT),
         ("mode_switch", _INT),  # command, -1 none
         ("refresh", _INT),  # command, -1 none
         ("refresh_interval", _INT),
-        ("broadcast", _INT, (MAX_COMMANDS, 4)),  # to all children at each level below the channel
+        ("refresh_nodes", _INT),  # nodes of a channel, each refreshed by a command of its own
+        ("refresh_step", _INT),  # between the refreshes of two nodes; 0: all at once
+        ("refresh_postponed", _INT),  # owed by a channel while requests go on
+        ("refresh_drops", _INT),  # whether one that is late is lost when the next falls due
+        ("broadcast", _INT, (MAX_COMMANDS, 4)),  # at each level below the channel:
+        # 0 to the addressed node, 1 to all, more: to an aligned block of so many with it
         ("bus", _INT, MAX_COMMANDS),
         ("row", _INT, MAX_COMMANDS),
         ("activate", _INT, MAX_COMMANDS),
@@ -74,6 +83,8 @@ PARAMETERS = np.dtype(
         # rules of first command c at level l: first[c, l] to first[c, l + 1] - 1
         ("rules", _INT, (MAX_RULES, 2)),  # then, delay
         ("bound", _INT, (MAX_COMMANDS, len(LEVELS))),  # whether a rule there holds it back
+        ("n_elsewhere", _INT),
+        ("elsewhere", _INT, (MAX_ELSEWHERE, 7)),  # first, then, delay, level of each coordinate
         ("n_windows", _INT),
         ("windows", _INT, (MAX_WINDOWS, 3)),  # level, commands before, delay
         ("window_first", _INT, (MAX_WINDOWS, MAX_COMMANDS)),
@@ -162,12 +173,19 @@ def make_parameters(design: StreamPimConfig, lanes: int) -> Any:
     p.commands_per_cycle = controller.commands_per_cycle
     p.instructions_per_cycle = controller.instructions_per_cycle
     p.row_lookahead = controller.row_lookahead
+    p.hits_hold_moves = controller.artifact_hits_hold_moves
     p.mode_switch = optional(controller.mode_switch)
     p.refresh = optional(refresh.command if refresh else None)
     if refresh is not None:
         p.refresh_interval = cycles(refresh.interval, "controller.refresh.interval", 1)
+        p.refresh_nodes = _refresh_nodes(design, refresh)
+        p.refresh_step = p.refresh_interval // p.refresh_nodes if refresh.staggered else 0
+        p.refresh_postponed = refresh.postponed * p.refresh_nodes
+        p.refresh_drops = refresh.artifact_drops
     for at, (name, command) in enumerate(design.commands.items()):
         p.broadcast[at] = [level in command.broadcast for level in LEVELS[1:]]
+        if command.bank_block is not None:
+            p.broadcast[at, -1] = command.bank_block
         p.bus[at] = BUSES.index(command.bus)
         p.row[at] = ROWS.index(command.row)
         p.activate[at] = optional(command.activate)
@@ -177,8 +195,16 @@ def make_parameters(design: StreamPimConfig, lanes: int) -> Any:
         p.mode[at] = MODES.index(command.mode)
         p.queue[at] = QUEUES.index(command.queue)
     _fill_pairs(p, design, number)
+    _fill_elsewhere(p, design, number)
     _fill_windows(p, design, number)
     return p
+
+
+def _refresh_nodes(design: StreamPimConfig, refresh: RefreshConfig) -> int:
+    """Nodes of a channel that take a refresh command each."""
+    wide = design.commands[refresh.command].broadcast
+    levels = zip(LEVELS[1:], design.organization.counts, strict=True)
+    return math.prod(count for level, count in levels if level not in wide)
 
 
 def _delay(design: StreamPimConfig, index: int, rule: StreamRule) -> int:
@@ -189,7 +215,7 @@ def _fill_pairs(p: Any, design: StreamPimConfig, number: dict[str, int]) -> None
     """Rules of two commands; of several for the same pair and level the longest binds."""
     grouped: dict[tuple[int, int], dict[int, int]] = {}
     for index, rule in enumerate(design.rules):
-        if rule.window > 1:
+        if rule.window > 1 or rule.artifact_place is not None:
             continue
         delay, level = _delay(design, index, rule), LEVELS.index(rule.level)
         for first in rule.first:
@@ -207,6 +233,34 @@ def _fill_pairs(p: Any, design: StreamPimConfig, number: dict[str, int]) -> None
                 p.bound[after, level] = 1
                 row += 1
         p.first[command, len(LEVELS)] = row
+
+
+def _fill_elsewhere(p: Any, design: StreamPimConfig, number: dict[str, int]) -> None:
+    """Rules that bind another bank than the first command's."""
+    inner, counts = LEVELS[1:], design.organization.counts
+    for index, rule in enumerate(design.rules):
+        if rule.artifact_place is None:
+            continue
+        where = f"{design.name}: rules.{index}.artifact_place"
+        if rule.level != "bank" or rule.window > 1:
+            raise InputError(f"{where}: found level {rule.level}; allowed: bank, without window")
+        if len(rule.artifact_place) != len(inner) or "channel" in rule.artifact_place:
+            raise InputError(f"{where}: found {rule.artifact_place}; allowed: four of {inner}")
+        sources = [inner.index(level) for level in rule.artifact_place]
+        for target, source in enumerate(sources):
+            if counts[source] > counts[target]:
+                raise InputError(
+                    f"{where}: a {inner[source]} (of {counts[source]}) as {inner[target]} "
+                    f"(of {counts[target]})"
+                )
+        delay = _delay(design, index, rule)
+        for first in rule.first:
+            for then in rule.then:
+                if p.n_elsewhere == MAX_ELSEWHERE:
+                    raise InputError(f"{where}: more than {MAX_ELSEWHERE} pairs of commands")
+                p.elsewhere[p.n_elsewhere] = (number[first], number[then], delay, *sources)
+                p.bound[number[then], LEVELS.index("bank")] = 1
+                p.n_elsewhere += 1
 
 
 def _fill_windows(p: Any, design: StreamPimConfig, number: dict[str, int]) -> None:
