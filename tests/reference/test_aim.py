@@ -17,7 +17,7 @@ def found(repo_dir: Path) -> list[Row]:
 
 def test_all_traces_are_there(found: list[Row]) -> None:
     cycles = [row.case for row in found if row.metric == "cycles"]
-    assert len(cycles) == len(set(cycles)) == 9 + 20
+    assert len(cycles) == len(set(cycles)) == 9 + 20 + 7
     assert sum(row.group == "aim.plain_cycles" for row in found) >= 4
 
 

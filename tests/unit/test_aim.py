@@ -158,3 +158,15 @@ def test_refresh_costs_its_share() -> None:
     assert rounds == with_it.cycles // T["nREFI"]
     cost = (with_it.cycles - plain.cycles) / rounds
     assert T["nRFC"] < cost < T["nRFC"] + ROW_TURN + T["nRCDRDMAC"]
+
+
+def test_a_chip_of_two_channels_is_the_published_one() -> None:
+    """1 TFLOPS and 1 TB/s inside a chip, 32 GFLOPS a bank (ISSCC 2022; IANUS table 1)."""
+    assert AIM.peak is not None
+    seconds = T["nCCDL"] * AIM.tCK * 1e-12
+    assert 2 * 2 * AIM.peak.macs / seconds == pytest.approx(1.024e12)
+    assert 2 * AIM.peak.macs / 16 / seconds == pytest.approx(32e9)
+    banks, column = AIM.organization.banks, AIM.organization.column_bytes
+    assert 2 * banks * column / seconds == pytest.approx(1.024e12)
+    assert AIM.peak.macs == banks * column // AIM.element_bytes
+    assert AIM.organization.capacity_bytes // 32 == 512 * 2**20

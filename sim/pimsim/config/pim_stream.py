@@ -13,7 +13,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from pimsim.config.base import ConfigModel
-from pimsim.config.errors import near_miss
+from pimsim.config.errors import InputError, near_miss
 from pimsim.config.pim_attention import AttentionMapConfig
 from pimsim.config.units import Picoseconds
 
@@ -36,6 +36,8 @@ LEVELS: tuple[StreamLevel, ...] = ("channel", "pseudo_channel", "rank", "bank_gr
 
 Mode = Literal["any", "bank", "register", "all_bank"]
 """What a channel can be set to; ``any``: the command is the same in all."""
+
+_MOST_CYCLES = 2**31 - 1
 
 
 class StreamOrganizationConfig(ConfigModel):
@@ -270,6 +272,13 @@ class StreamPimConfig(ConfigModel):
         for key, cycles in self.timings.items():
             if cycles < 0:
                 raise ValueError(f"timings.{key} is negative: {cycles}")
+            if cycles > _MOST_CYCLES:
+                raise ValueError(f"timings.{key}: found {cycles}; allowed: at most {_MOST_CYCLES}")
+        amounts = {f"capacities.{key}": value for key, value in self.capacities.items()}
+        energies = {f"energy_pj.{key}": value for key, value in self.energy_pj.items()}
+        for key, amount in {**amounts, **energies}.items():
+            if amount < 0:
+                raise ValueError(f"{key} is negative: {amount}")
         for where, name in self._named_commands():
             if name not in self.commands:
                 raise ValueError(
@@ -283,6 +292,14 @@ class StreamPimConfig(ConfigModel):
                         f"{where}: unknown timing {name!r}{near_miss(name, self.timings)}; "
                         f"known: {', '.join(self.timings)}"
                     )
+        controller = self.controller
+        refresh = controller.refresh.command if controller.refresh else None
+        for where, other, rows in (
+            ("controller.refresh.command", refresh, ("any", "closed")),
+            ("controller.mode_switch", controller.mode_switch, ("any",)),
+        ):
+            if other is not None and self.commands[other].row not in rows:
+                raise ValueError(f"{where}: {other} needs row {' or '.join(map(repr, rows))}")
         for name, command in self.commands.items():
             self._check_command(name, command)
             if command.energy is not None and command.energy not in self.energy_pj:
@@ -304,6 +321,16 @@ class StreamPimConfig(ConfigModel):
                     raise ValueError(f"{where}.banks: no bank {bank}")
             if self.commands[mode_row.command].effect == "none":
                 raise ValueError(f"{where}.command: {mode_row.command} is no row command")
+
+    def capacity(self, key: str) -> int:
+        """A capacity that the design's module needs, at least 1; ``InputError`` without it."""
+        found = self.capacities.get(key, 0)
+        if found < 1:
+            raise InputError(
+                f"{self.name}: capacities.{key}: found {self.capacities.get(key, 'nothing')}; "
+                f"design {self.design!r} needs at least 1"
+            )
+        return found
 
     def _check_command(self, name: str, command: CommandConfig) -> None:
         """What opens or closes the rows for a command must do so in all its banks."""

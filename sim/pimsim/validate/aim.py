@@ -2,7 +2,8 @@
 
 The trace files are that project's and do not ship; what they hold is said here in a few words:
 a block of instructions, repeated for 1024 rows. ``aim_random.csv`` holds random traces of our own
-with what that simulator (built from 0f28a07) makes of them.
+with what that simulator (built from 0f28a07) makes of them, ``aim_gemv.csv`` what it makes of our
+GEMVs written as ISRs.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ from collections.abc import Callable, Iterator
 from pimsim.config.errors import InputError
 from pimsim.config.loader import load_stream_pim
 from pimsim.hardware.pim.aim_isr import isr_stream, parse_isr_trace
-from pimsim.hardware.pim.stream import run_stream
+from pimsim.hardware.pim.designs.aim import gemv
+from pimsim.hardware.pim.stream import StreamResult, run_stream
 from pimsim.validate.types import References, Row
 
 __all__ = ["rows", "trace_lines"]
@@ -85,12 +87,26 @@ def rows(references: References) -> Iterator[Row]:
         plain = sum(isr.opcode in ("R_MEM", "W_MEM") for isr in isrs) > len(isrs) / 2
         group = "aim.plain_cycles" if plain else "aim.cycles"
         reference = float(line.get("cycles") or line["memory_system_cycles"])
-        yield Row(group, trace, "cycles", reference, result.cycles)
-        expected = dict(pair.split("=") for pair in line["ch0_commands"].split())
-        ours = result.channel_commands[0]
-        for command in sorted({*expected, *(name for name, count in ours.items() if count)}):
-            counts = (float(expected.get(command, 0)), float(ours.get(command, 0)))
-            yield Row("aim.counts", trace, command, *counts)
+        yield from _compared(group, trace, reference, line["ch0_commands"], result)
+    for line in csv.DictReader((references.tables / "aim_gemv.csv").read_text().splitlines()):
+        outputs, inputs, batch = (int(line[key]) for key in ("outputs", "inputs", "batch"))
+        case = f"gemv {outputs}x{inputs} batch {batch} {line['activation']}".strip()
+        stream = gemv(design, outputs, inputs, batch, line["activation"] or None)
+        result = run_stream(design, stream)
+        cycles = float(line["cycles"])
+        yield from _compared("aim.cycles", case, cycles, line["ch0_commands"], result)
+
+
+def _compared(
+    group: str, case: str, cycles: float, commands: str, result: StreamResult
+) -> Iterator[Row]:
+    """Cycles, and counts of channel 0 (``"ACT16=3 MAC16=7"``)."""
+    yield Row(group, case, "cycles", cycles, result.cycles)
+    expected = dict(pair.split("=") for pair in commands.split())
+    ours = result.channel_commands[0]
+    for command in sorted({*expected, *(name for name, count in ours.items() if count)}):
+        counts = (float(expected.get(command, 0)), float(ours.get(command, 0)))
+        yield Row("aim.counts", case, command, *counts)
 
 
 def _cases(references: References) -> Iterator[tuple[str, list[str], dict[str, str]]]:

@@ -188,7 +188,7 @@ def _isr(
 
 def table_row(design: StreamPimConfig, function: int) -> int:
     """The row of every bank that holds the table of an activation function."""
-    tables = design.capacities["activation_tables"]
+    tables = design.capacity("activation_tables")
     return design.organization.rows - tables + function % tables
 
 

@@ -98,6 +98,11 @@ class StreamBuilder:
         broadcast do not matter. ``wait``: the first of the commands, and all later ones, wait
         until all before it are issued or completed. ``blocking``: the host waits.
         """
+        if command not in self._number:
+            raise InputError(
+                f"{self._design.name} has no command {command}, which design "
+                f"{self._design.design!r} uses; it has: {', '.join(self._number)}"
+            )
         size = count * len(channels)
         if size == 0:
             return
@@ -149,6 +154,10 @@ def _check(design: StreamPimConfig, entries: NDArray[np.int64], channels: int, l
                 f"{design.name}: no {ENTRY_FIELDS[column].replace('_', ' ')} "
                 f"{int(values[wrong.argmax()])}; there are {limit}"
             )
+
+    opening = [command.row == "open" for command in design.commands.values()]
+    if (np.array(opening)[entries[:, 0]] & (entries[:, 6] < 0)).any():
+        raise InputError(f"{design.name}: a command of the stream needs a row and names none")
 
 
 @dataclass(frozen=True)
