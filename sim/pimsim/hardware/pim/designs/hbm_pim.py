@@ -145,6 +145,14 @@ class _Host:
         return self._builder.build()
 
 
+def _check_format(design: StreamPimConfig) -> None:
+    if (design.dtype, design.element_bytes) != ("fp16", 2):
+        raise InputError(
+            f"{design.name}: found dtype {design.dtype!r} of {design.element_bytes} bytes; its "
+            "lanes compute fp16 of 2 bytes"
+        )
+
+
 def _check_rows(design: StreamPimConfig, what: str, rows: int) -> None:
     limit = design.capacity("weight_rows")
     if rows > limit:
@@ -160,6 +168,7 @@ def gemv(design: StreamPimConfig, outputs: int, inputs: int, batch: int = 1) -> 
     inputs lie in even and odd banks in turn: eight writes bring them to GRF_A, 64 reads
     multiply. Every vector of a batch reads the matrix again.
     """
+    _check_format(design)
     org, registers = design.organization, design.capacity("grf_registers")
     per_column = org.column_bytes // design.element_bytes
     output_tiles = -(-outputs // (org.channels * design.capacity("pim_blocks") * registers))
@@ -198,6 +207,7 @@ def elementwise(design: StreamPimConfig, function: str, elements: int) -> Stream
             f"{design.name} has no {function!r}{near_miss(function, known)}; "
             f"it does: {', '.join(known)}"
         )
+    _check_format(design)
     org, registers = design.organization, design.capacity("grf_registers")
     per_column = org.column_bytes // design.element_bytes
     banks = org.bank_groups * org.banks_per_group

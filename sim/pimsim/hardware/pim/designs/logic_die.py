@@ -80,6 +80,11 @@ def gemv(design: StreamPimConfig, outputs: int, inputs: int, batch: int = 1) -> 
     share a pass over the matrix. Vectors are read from the banks and results written to them;
     results leave the buffer when it is full.
     """
+    if (design.dtype, design.element_bytes) != ("fp16", 2):
+        raise InputError(
+            f"{design.name}: found dtype {design.dtype!r} of {design.element_bytes} bytes; its "
+            "multipliers take fp16 of 2 bytes"
+        )
     org, element = design.organization, design.element_bytes
     input_buffer, spread = design.capacity("input_buffer_bytes"), design.capacity("bundles")
     modules = org.channels * org.pseudo_channels
