@@ -34,10 +34,10 @@ LEVELS: tuple[StreamLevel, ...] = ("channel", "pseudo_channel", "rank", "bank_gr
 """From the outermost level to the innermost."""
 
 
+_MOST_CYCLES = 2**31 - 1
+
 Mode = Literal["any", "bank", "register", "all_bank"]
 """What a channel can be set to; ``any``: the command is the same in all."""
-
-_MOST_CYCLES = 2**31 - 1
 
 
 class StreamOrganizationConfig(ConfigModel):
@@ -317,6 +317,16 @@ class StreamPimConfig(ConfigModel):
         self._check_mode_rows()
         return self
 
+    def capacity(self, key: str) -> int:
+        """A capacity that the design's module needs, at least 1; ``InputError`` without it."""
+        found = self.capacities.get(key, 0)
+        if found < 1:
+            raise InputError(
+                f"{self.name}: capacities.{key}: found {self.capacities.get(key, 'nothing')}; "
+                f"design {self.design!r} needs at least 1"
+            )
+        return found
+
     def _check_mode_rows(self) -> None:
         org = self.organization
         for index, mode_row in enumerate(self.controller.mode_rows):
@@ -328,16 +338,6 @@ class StreamPimConfig(ConfigModel):
                     raise ValueError(f"{where}.banks: no bank {bank}")
             if self.commands[mode_row.command].effect == "none":
                 raise ValueError(f"{where}.command: {mode_row.command} is no row command")
-
-    def capacity(self, key: str) -> int:
-        """A capacity that the design's module needs, at least 1; ``InputError`` without it."""
-        found = self.capacities.get(key, 0)
-        if found < 1:
-            raise InputError(
-                f"{self.name}: capacities.{key}: found {self.capacities.get(key, 'nothing')}; "
-                f"design {self.design!r} needs at least 1"
-            )
-        return found
 
     def _check_command(self, name: str, command: CommandConfig) -> None:
         """What opens or closes the rows for a command must do so in all its banks."""
