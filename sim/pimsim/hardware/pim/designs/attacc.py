@@ -104,7 +104,7 @@ def attention_commands(
         for stage in stages:
             for part, count in plan.commands(stage).items():
                 total[names[part]] += count * copies
-    return total
+    return {name: count for name, count in total.items() if design.commands[name].bus != "none"}
 
 
 def _mapping(
