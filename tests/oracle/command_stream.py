@@ -141,6 +141,8 @@ class Channel:
     sent: int = 0
     gone: set[int] = field(default_factory=set)
     done: int = 0
+    done_of: dict[int, int] = field(default_factory=dict)
+    """By entry."""
     passed: int = 0
     """Waits of entries before this one are over."""
     mode: str = "bank"
@@ -167,6 +169,13 @@ class Channel:
             self.passed += 1
         return at >= self.passed
 
+    def answer(self, instruction: int) -> int | None:
+        """When all entries of the instruction are completed; None while some have not gone."""
+        own = [i for i, entry in enumerate(self.entries) if entry.instruction == instruction]
+        if any(i not in self.gone for i in own):
+            return None
+        return max((self.done_of[i] for i in own), default=0)
+
     def heads(self) -> list[int]:
         """The oldest entry of each lane that is in the queue and has not gone, oldest first."""
         found: dict[int, int] = {}
@@ -192,9 +201,10 @@ def simulate(
         handed = 0
         while instruction < len(stream.blocking) and host_wake <= now:
             if blocked:
-                if any(len(c.gone) < c.sent for c in channels):
+                answers = [c.answer(instruction) for c in channels]
+                if None in answers:
                     break
-                blocked, host_wake = False, max(c.done for c in channels) + 1
+                blocked, host_wake = False, max(a for a in answers if a is not None) + 1
                 instruction += 1
                 continue
             if not _send(channels, instruction, design.controller.queue_depth):
@@ -222,7 +232,12 @@ def _send(channels: list[Channel], instruction: int, depth: int) -> bool:
             channel.sent < len(channel.entries)
             and channel.entries[channel.sent].instruction == instruction
         ):
-            if channel.sent - len(channel.gone) >= depth:
+            waiting = [i for i in range(channel.sent) if i not in channel.gone]
+            queues = channel.device.design.commands
+            kind = queues[channel.entries[channel.sent].name].queue
+            if len(waiting) >= depth:
+                break
+            if any(queues[channel.entries[i].name].queue != kind for i in waiting):
                 break
             channel.sent += 1
     return not any(
@@ -267,6 +282,8 @@ def _serve(channel: Channel, now: int) -> None:
         channel.put(name, entry.place, entry.row, now)
         if name == entry.name:
             channel.gone.add(at)
+            latency = evaluate_delay(design.commands[name].latency, design.timings, "oracle")
+            channel.done_of[at] = now + latency
         if design.commands[name].bus != "none":
             taken.append(design.commands[name].bus)
 

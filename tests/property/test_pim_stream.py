@@ -29,7 +29,14 @@ COMMANDS: dict[str, dict[str, Any]] = {
         "effect": "close",
         "broadcast": ["pseudo_channel", "rank", "bank_group", "bank"],
     },
-    "RD": {"bus": "column", "row": "open", "activate": "ACT", "precharge": "PRE", "latency": "tB"},
+    "RD": {
+        "bus": "column",
+        "queue": "plain",
+        "row": "open",
+        "activate": "ACT",
+        "precharge": "PRE",
+        "latency": "tB",
+    },
     "MACG": {
         "bus": "column",
         "row": "open",

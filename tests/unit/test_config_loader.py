@@ -11,11 +11,11 @@ from pimsim.config.errors import InputError
 from pimsim.config.loader import (
     CONFIG_MODELS,
     Resolved,
-    load_document,
     load_energy,
     load_memory,
     load_npu_of,
     load_pim,
+    load_preset,
     load_run,
 )
 from pimsim.config.resources import preset_names
@@ -41,7 +41,7 @@ def _refusal(name: str, *overrides: str) -> str:
 
 @pytest.mark.parametrize(("kind", "name"), SHIPPED)
 def test_a_preset_loads_and_is_named_as_its_file(kind: str, name: str) -> None:
-    resolved = load_document(CONFIG_MODELS[kind], kind, name)
+    resolved = load_preset(kind, name)
     assert resolved.config.model_dump()["name"] == name
 
 
@@ -50,16 +50,16 @@ def test_a_preset_loads_and_is_named_as_its_file(kind: str, name: str) -> None:
 def test_a_resolved_preset_written_as_yaml_loads_to_the_same_config(
     kind: str, name: str, with_origins: bool, tmp_path: Path
 ) -> None:
-    before = load_document(CONFIG_MODELS[kind], kind, name)
+    before = load_preset(kind, name)
     path = _write(tmp_path, "copy.yaml", before.to_yaml(with_origins=with_origins))
-    after = load_document(CONFIG_MODELS[kind], kind, path)
+    after = load_preset(kind, path)
     assert after.config == before.config
     assert after.sha256 == before.sha256
 
 
 @pytest.mark.parametrize(("kind", "name"), SHIPPED)
 def test_every_leaf_of_a_preset_has_an_origin(kind: str, name: str) -> None:
-    resolved = load_document(CONFIG_MODELS[kind], kind, name)
+    resolved = load_preset(kind, name)
     for key, origin in resolved.origins.items():
         assert origin == "default" or re.fullmatch(r"configs/\w+/[\w-]+\.yaml:[0-9]+", origin), key
 

@@ -59,6 +59,7 @@ def design(**changes: Any) -> StreamPimConfig:
         },
         "rules": RULES,
         "controller": controller,
+        "capacities": {},
     }
     for key, value in changes.items():
         if key in sections:
@@ -244,6 +245,7 @@ def test_the_kernel_is_its_plain_python_run() -> None:
     [
         ({"row": 16}, "no row 16"),
         ({"place": (0, 0, 2, 0)}, "no bank group 2"),
+        ({"row": -1}, "needs a row and names none"),
         ({"lane": 1}, "no lane 1"),
         ({"channels": [1]}, "no channel 1"),
     ],
@@ -268,6 +270,9 @@ def test_more_channels_than_there_are_is_refused() -> None:
         ({"rules": [{**RULES[0], "delay": "RCD +"}]}, "is no arithmetic"),
         ({"mode_switch": "TMOD"}, "controller.mode_switch: unknown command 'TMOD'"),
         ({"timings": {"RCD": -1}}, "RCD is negative"),
+        ({"timings": {"RCD": 2**31}}, "RCD: found 2147483648; allowed: at most"),
+        ({"mode_switch": "RD"}, "controller.mode_switch: RD needs row 'any'"),
+        ({"refresh": {"command": "RD", "interval": "RAS"}}, "RD needs row 'any' or 'closed'"),
         ({"rules": [{**RULES[0], "level": "bnak"}]}, "level"),
     ],
 )
@@ -316,6 +321,17 @@ def test_designs_are_found_and_what_they_lack_is_refused() -> None:
         mapping_of(aim.model_copy(update={"design": "aimm"}), "gemv")
     with pytest.raises(InputError, match="lists the operation 'attention'"):
         mapping_of(aim.model_copy(update={"operations": ["attention"]}), "attention")
+
+
+def test_what_a_design_module_needs_is_asked_for() -> None:
+    aim = load_stream_pim("aim").config
+    gemv = mapping_of(aim, "gemv")
+    for key in ("global_buffer_bytes", "activation_tables"):
+        without = {name: size for name, size in aim.capacities.items() if name != key}
+        with pytest.raises(InputError, match=f"capacities.{key}: found nothing"):
+            gemv(aim.model_copy(update={"capacities": without}), 16, 16)
+    with pytest.raises(InputError, match="small has no command WRGB, which design 'aim' uses"):
+        gemv(design(capacities=aim.capacities), 16, 16)
 
 
 def test_energy_counts_every_bank_that_a_command_reaches() -> None:

@@ -13,13 +13,14 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from pimsim.config.base import ConfigModel
-from pimsim.config.errors import near_miss
+from pimsim.config.errors import InputError, near_miss
 from pimsim.config.pim_attention import AttentionMapConfig
 from pimsim.config.units import Picoseconds
 
 __all__ = [
     "LEVELS",
     "CommandConfig",
+    "ModeRowConfig",
     "PeakConfig",
     "RefreshConfig",
     "StreamControllerConfig",
@@ -31,6 +32,12 @@ __all__ = [
 StreamLevel = Literal["channel", "pseudo_channel", "rank", "bank_group", "bank"]
 LEVELS: tuple[StreamLevel, ...] = ("channel", "pseudo_channel", "rank", "bank_group", "bank")
 """From the outermost level to the innermost."""
+
+
+_MOST_CYCLES = 2**31 - 1
+
+Mode = Literal["any", "bank", "register", "all_bank"]
+"""What a channel can be set to; ``any``: the command is the same in all."""
 
 
 class StreamOrganizationConfig(ConfigModel):
@@ -76,6 +83,9 @@ class CommandConfig(ConfigModel):
     )
     """Levels at which it goes to every node instead of the addressed one: an all-bank command
     has ``[bank_group, bank]``, one bank in each bank group ``[bank_group]``."""
+    bank_block: int | None = Field(default=None, ge=2)
+    """Of the banks of a bank group only an aligned block of so many, with the addressed one
+    (Duplex: two banks of each bank group are a bundle); needs ``bank`` in ``broadcast``."""
     bus: Literal["row", "column", "none", "both"]
     """C/A pins that it takes for a cycle; ``none``: it costs no slot (bookkeeping)."""
     row: Literal["any", "open", "closed"] = "any"
@@ -87,9 +97,16 @@ class CommandConfig(ConfigModel):
     """On its banks, after it was issued (``close``: precharge, or auto-precharge)."""
     latency: str = "1"
     """Cycles from issue until it counts as completed, over timing names."""
-    mode: Literal["any", "bank", "register"] = "bank"
+    queue: Literal["pim", "plain"] = "pim"
+    """A channel holds commands of one kind at a time: the host waits with plain reads and writes
+    until PIM commands have gone out, and the other way round."""
+    mode: Mode = "bank"
     """Where ``controller.mode_switch`` is given, a channel is switched to the mode of what it
-    does next (AiM: TMOD between commands on banks and on registers)."""
+    does next (AiM: TMOD between commands on banks and on registers). Where
+    ``controller.mode_rows`` are given, the command waits until its channel is in the mode."""
+    drives: int = Field(default=1, ge=1)
+    """Banks that follow one addressed bank (HBM-PIM's all-bank mode: those of its parity); they
+    are always in the same state, so that only the addressed one is kept."""
     energy: str | None = None
     """Key in ``energy_pj``."""
 
@@ -115,24 +132,42 @@ class StreamRule(ConfigModel):
 
 
 class RefreshConfig(ConfigModel):
-    """Periodic refresh: while one is due, its channel issues nothing else."""
+    """Periodic refresh: while one is due, its channel issues nothing else (but ``postponed``)."""
 
     command: str
     interval: str
     """Cycles between two rounds over all its nodes, over timing names."""
+    staggered: bool = False
+    """Nodes one after the other, evenly over the interval, instead of all when it is over
+    (order ``requests``)."""
+    postponed: int = Field(default=0, ge=0, le=64)
+    """Refreshes of a node that may be owed while requests go on; beyond, nothing else is issued
+    until all have gone out (order ``requests``)."""
+    artifact_drops: bool = False
+    """A refresh that has not gone out when the next one falls due is lost: PIMSimulator keeps
+    one (order ``requests``). Under a stream of reads nearly all of a rank's are."""
+
+
+class ModeRowConfig(ConfigModel):
+    """A row that acts as a mode register: row commands on it in all of ``banks`` set the mode."""
+
+    to: Literal["bank", "all_bank"]
+    command: str
+    row: int = Field(ge=0)
+    banks: list[int] = Field(min_length=1)
+    """Numbers within the channel: bank group times banks per group plus bank."""
 
 
 class StreamControllerConfig(ConfigModel):
-    """The channel's controller and how the host feeds it.
+    """The channel's controller and how the host feeds it."""
 
-    A barrier holds back all that is behind it.
-    """
-
-    order: Literal["lanes", "window"] = "lanes"
+    order: Literal["lanes", "window", "requests"] = "lanes"
     """``lanes``: a stream's commands belong to lanes that issue in order; of the lanes' heads
     the oldest that may go is issued. ``window``: the oldest command of the whole queue that may
     go, row hits before the precharge of their row (FR-FCFS); the host feeds every channel as
-    fast as its queue takes commands."""
+    fast as its queue takes commands. In both a barrier holds back all that is behind it.
+    ``requests``: an ordinary controller's queue; of its requests up to the next fence, column
+    accesses to open rows go first, then activates, then rows that no request wants are closed."""
 
     queue_depth: int = Field(ge=1, le=2**20)
     """Commands that the channel holds; the host waits for room."""
@@ -148,7 +183,30 @@ class StreamControllerConfig(ConfigModel):
     the oldest."""
     mode_switch: str | None = None
     """Command that takes the place of one that is due but belongs to another mode."""
+    mode_rows: list[ModeRowConfig] = Field(default_factory=list)
+    """How a ``requests`` controller's channel changes its mode."""
+    address_map: str | None = None
+    """Fields of a host's address, as ``memory.address_map``; for traffic without PIM."""
     refresh: RefreshConfig | None = None
+
+    @model_validator(mode="after")
+    def _fits_scheduler(self) -> StreamControllerConfig:
+        requests = self.order == "requests"
+        wrong = {
+            "commands_per_cycle": requests and self.commands_per_cycle != 1,
+            "instructions_per_cycle": requests and self.instructions_per_cycle != 1,
+            "row_lookahead": requests and self.row_lookahead,
+            "mode_switch": requests and self.mode_switch is not None,
+            "mode_rows": not requests and bool(self.mode_rows),
+            "address_map": not requests and self.address_map is not None,
+        }
+        if not requests and self.refresh is not None:
+            for key in ("staggered", "postponed", "artifact_drops"):
+                wrong[f"refresh.{key}"] = bool(getattr(self.refresh, key))
+        for key, is_wrong in wrong.items():
+            if is_wrong:
+                raise ValueError(f"{key} cannot be set with the order {self.order!r}")
+        return self
 
 
 class PeakConfig(ConfigModel):
@@ -214,6 +272,13 @@ class StreamPimConfig(ConfigModel):
         for key, cycles in self.timings.items():
             if cycles < 0:
                 raise ValueError(f"timings.{key} is negative: {cycles}")
+            if cycles > _MOST_CYCLES:
+                raise ValueError(f"timings.{key}: found {cycles}; allowed: at most {_MOST_CYCLES}")
+        amounts = {f"capacities.{key}": value for key, value in self.capacities.items()}
+        energies = {f"energy_pj.{key}": value for key, value in self.energy_pj.items()}
+        for key, amount in {**amounts, **energies}.items():
+            if amount < 0:
+                raise ValueError(f"{key} is negative: {amount}")
         for where, name in self._named_commands():
             if name not in self.commands:
                 raise ValueError(
@@ -227,6 +292,14 @@ class StreamPimConfig(ConfigModel):
                         f"{where}: unknown timing {name!r}{near_miss(name, self.timings)}; "
                         f"known: {', '.join(self.timings)}"
                     )
+        controller = self.controller
+        refresh = controller.refresh.command if controller.refresh else None
+        for where, other, rows in (
+            ("controller.refresh.command", refresh, ("any", "closed")),
+            ("controller.mode_switch", controller.mode_switch, ("any",)),
+        ):
+            if other is not None and self.commands[other].row not in rows:
+                raise ValueError(f"{where}: {other} needs row {' or '.join(map(repr, rows))}")
         for name, command in self.commands.items():
             self._check_command(name, command)
             if command.energy is not None and command.energy not in self.energy_pj:
@@ -234,10 +307,41 @@ class StreamPimConfig(ConfigModel):
                     f"commands.{name}.energy: no {command.energy!r} in energy_pj"
                     f"{near_miss(command.energy, self.energy_pj)}"
                 )
+        self._check_mode_rows()
         return self
+
+    def capacity(self, key: str) -> int:
+        """A capacity that the design's module needs, at least 1; ``InputError`` without it."""
+        found = self.capacities.get(key, 0)
+        if found < 1:
+            raise InputError(
+                f"{self.name}: capacities.{key}: found {self.capacities.get(key, 'nothing')}; "
+                f"design {self.design!r} needs at least 1"
+            )
+        return found
+
+    def _check_mode_rows(self) -> None:
+        org = self.organization
+        for index, mode_row in enumerate(self.controller.mode_rows):
+            where = f"controller.mode_rows.{index}"
+            if mode_row.row >= org.rows:
+                raise ValueError(f"{where}.row: {mode_row.row}; there are {org.rows} rows")
+            for bank in mode_row.banks:
+                if not 0 <= bank < min(org.banks, 62):
+                    raise ValueError(f"{where}.banks: no bank {bank}")
+            if self.commands[mode_row.command].effect == "none":
+                raise ValueError(f"{where}.command: {mode_row.command} is no row command")
 
     def _check_command(self, name: str, command: CommandConfig) -> None:
         """What opens or closes the rows for a command must do so in all its banks."""
+        if command.bank_block is not None and (
+            "bank" not in command.broadcast
+            or self.organization.banks_per_group % command.bank_block
+        ):
+            raise ValueError(
+                f"commands.{name}.bank_block: {command.bank_block} banks of a bank group of "
+                f"{self.organization.banks_per_group}, broadcast to {command.broadcast}"
+            )
         needed = {
             "any": [],
             "open": [("activate", command.activate, "open"),
@@ -251,7 +355,9 @@ class StreamPimConfig(ConfigModel):
             helper = self.commands[other]
             if helper.effect != effect or helper.row != "any":
                 raise ValueError(f"{where}: {other} needs effect {effect!r} and row 'any'")
-            if not set(command.broadcast) <= set(helper.broadcast):
+            if not set(command.broadcast) <= set(helper.broadcast) or (
+                helper.bank_block not in (None, command.bank_block)
+            ):
                 raise ValueError(f"{where}: {other} does not reach all banks of {name}")
 
     def _named_commands(self) -> Iterator[tuple[str, str]]:
@@ -263,6 +369,8 @@ class StreamPimConfig(ConfigModel):
         for index, rule in enumerate(self.rules):
             for key, names in (("first", rule.first), ("then", rule.then)):
                 yield from ((f"rules.{index}.{key}", name) for name in names)
+        for index, mode_row in enumerate(self.controller.mode_rows):
+            yield f"controller.mode_rows.{index}.command", mode_row.command
         if self.attention is not None:
             for key, name in self.attention.commands.model_dump().items():
                 yield f"attention.commands.{key}", name

@@ -1,7 +1,9 @@
 """GDDR6-AiM against the public AiM simulator (arkhadem/aim_simulator): its test traces.
 
 The trace files are that project's and do not ship; what they hold is said here in a few words:
-a block of instructions, repeated for 1024 rows.
+a block of instructions, repeated for 1024 rows. ``aim_random.csv`` holds random traces of our own
+with what that simulator (built from 0f28a07) makes of them, ``aim_gemv.csv`` what it makes of our
+GEMVs written as ISRs.
 """
 
 from __future__ import annotations
@@ -12,12 +14,13 @@ from collections.abc import Callable, Iterator
 from pimsim.config.errors import InputError
 from pimsim.config.loader import load_stream_pim
 from pimsim.hardware.pim.aim_isr import isr_stream, parse_isr_trace
-from pimsim.hardware.pim.stream import run_stream
+from pimsim.hardware.pim.designs.aim import gemv
+from pimsim.hardware.pim.stream import StreamResult, run_stream
 from pimsim.validate.types import References, Row
 
 __all__ = ["rows", "trace_lines"]
 
-_TABLES = ("aim.csv", "aim_micro.csv")
+_TABLES = ("aim.csv", "aim_micro.csv", "aim_random.csv")
 _ROWS = 1024
 _ALL = "0xffffffff"
 
@@ -70,26 +73,55 @@ def trace_lines(trace: str) -> list[str]:
 
 
 def rows(references: References) -> Iterator[Row]:
-    """Cycles (``aim.cycles``) and commands of channel 0 (``aim.counts``) of every trace."""
+    """Cycles and commands of channel 0 (``aim.counts``) of every trace.
+
+    ``aim.cycles``: traces of PIM instructions. ``aim.plain_cycles``: traces with many plain reads
+    and writes. There ours keep their order in a bank; that simulator takes the first that is
+    ready, which may be a precharge that closes a row older ones still hit, and it answers a
+    blocking instruction only after the data of plain reads before it.
+    """
     design = load_stream_pim("aim").config
+    for trace, lines, line in _cases(references):
+        isrs = parse_isr_trace(lines, trace, design)
+        result = run_stream(design, isr_stream(isrs, design))
+        plain = sum(isr.opcode in ("R_MEM", "W_MEM") for isr in isrs) > len(isrs) / 2
+        group = "aim.plain_cycles" if plain else "aim.cycles"
+        reference = float(line.get("cycles") or line["memory_system_cycles"])
+        yield from _compared(group, trace, reference, line["ch0_commands"], result)
+    for line in csv.DictReader((references.tables / "aim_gemv.csv").read_text().splitlines()):
+        outputs, inputs, batch = (int(line[key]) for key in ("outputs", "inputs", "batch"))
+        case = f"gemv {outputs}x{inputs} batch {batch} {line['activation']}".strip()
+        stream = gemv(design, outputs, inputs, batch, line["activation"] or None)
+        result = run_stream(design, stream)
+        cycles = float(line["cycles"])
+        yield from _compared("aim.cycles", case, cycles, line["ch0_commands"], result)
+
+
+def _compared(
+    group: str, case: str, cycles: float, commands: str, result: StreamResult
+) -> Iterator[Row]:
+    """Cycles, and counts of channel 0 (``"ACT16=3 MAC16=7"``)."""
+    yield Row(group, case, "cycles", cycles, result.cycles)
+    expected = dict(pair.split("=") for pair in commands.split())
+    ours = result.channel_commands[0]
+    for command in sorted({*expected, *(name for name, count in ours.items() if count)}):
+        counts = (float(expected.get(command, 0)), float(ours.get(command, 0)))
+        yield Row("aim.counts", case, command, *counts)
+
+
+def _cases(references: References) -> Iterator[tuple[str, list[str], dict[str, str]]]:
+    """Name, instructions and line of the table of each trace."""
     for table in _TABLES:
         for line in csv.DictReader((references.tables / table).read_text().splitlines()):
-            trace = line["trace"]
-            isrs = parse_isr_trace(trace_lines(trace), trace, design)
-            result = run_stream(design, isr_stream(isrs, design))
-            yield Row("aim.cycles", trace, "cycles", _cycles(line), result.cycles)
-            expected = dict(pair.split("=") for pair in line["ch0_commands"].split())
-            ours = result.channel_commands[0]
-            found = {name for name, count in ours.items() if count}
-            for command in sorted(found | set(expected)):
-                yield Row(
-                    "aim.counts",
-                    trace,
-                    command,
-                    float(expected.get(command, 0)),
-                    float(ours.get(command, 0)),
-                )
+            name = line["trace"]
+            yield name, _repeated(line["isrs"]) if "isrs" in line else trace_lines(name), line
 
 
-def _cycles(line: dict[str, str]) -> float:
-    return float(line.get("cycles") or line["memory_system_cycles"])
+def _repeated(isrs: str) -> list[str]:
+    """``"W MEM 0 1 2; 3x AiM SYNC"`` as lines, with the end of the trace."""
+    found: list[str] = []
+    for item in isrs.split("; "):
+        times, is_repeated, rest = item.partition("x ")
+        repeated = is_repeated and times.isdecimal()
+        found += [rest] * int(times) if repeated else [item]
+    return [*found, "AiM EOC"]

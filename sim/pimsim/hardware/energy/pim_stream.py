@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from math import prod
 
 from pimsim.config.pim_stream import LEVELS, CommandConfig, StreamPimConfig
 
@@ -12,9 +11,12 @@ __all__ = ["banks_reached", "stream_energy_pj"]
 
 def banks_reached(design: StreamPimConfig, command: CommandConfig) -> int:
     """Banks of a channel to which one command goes."""
-    counts = design.organization.counts
-    return prod(n for level, n in zip(LEVELS[1:], counts, strict=True)
-                if level in command.broadcast)  # fmt: skip
+    reached = 1
+    for level, count in zip(LEVELS[1:], design.organization.counts, strict=True):
+        if level in command.broadcast:
+            block = command.bank_block if level == "bank" else None
+            reached *= count if block is None else block
+    return reached * command.drives
 
 
 def stream_energy_pj(design: StreamPimConfig, commands: Mapping[str, int]) -> dict[str, float]:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from pimsim.config.errors import InputError, near_miss
 from pimsim.config.pim_stream import StreamPimConfig
-from pimsim.hardware.pim.stream import Stream, StreamBuilder, Wait
+from pimsim.hardware.pim.stream import Stream, StreamBuilder
 
 __all__ = ["Isr", "isr_stream", "parse_isr_trace", "read_isr_trace", "table_row"]
 
@@ -188,7 +188,7 @@ def _isr(
 
 def table_row(design: StreamPimConfig, function: int) -> int:
     """The row of every bank that holds the table of an activation function."""
-    tables = design.capacities["activation_tables"]
+    tables = design.capacity("activation_tables")
     return design.organization.rows - tables + function % tables
 
 
@@ -197,8 +197,7 @@ def isr_stream(isrs: Sequence[Isr], design: StreamPimConfig) -> Stream:
 
     Channels to which the same instructions go are simulated once. RD_MAC, RD_AF, SYNC and EOC
     block the host, SYNC and EOC also wait until the channels have completed all before them.
-    PIM commands go in order; plain reads and writes of different banks overtake each other, and
-    neither kind begins before the other has gone out.
+    PIM commands go in order; plain reads and writes of different banks overtake each other.
     """
     every = range(design.organization.channels)
     kinds, copies = _channel_kinds(isrs, every)
@@ -209,7 +208,6 @@ def isr_stream(isrs: Sequence[Isr], design: StreamPimConfig) -> Stream:
     per_group = design.organization.banks_per_group
     plain = any(_FORMS[isr.opcode].command in _PLAIN for isr in isrs)
     builder = StreamBuilder(design, copies, 1 + design.organization.banks if plain else 1)
-    was_plain = [False] * len(copies)
     function = 0
     for isr in isrs:
         form = _FORMS[isr.opcode]
@@ -218,20 +216,14 @@ def isr_stream(isrs: Sequence[Isr], design: StreamPimConfig) -> Stream:
         if form.command is None or isr.opsize == 0:
             builder.pause()
             continue
-        channels = groups[isr.channels]
-        is_plain = form.command in _PLAIN
-        turns = any(was_plain[channel] != is_plain for channel in channels)
-        for channel in channels:
-            was_plain[channel] = is_plain
-        wait: Wait = "issued" if turns else "none"
         builder.add(
             form.command,
             row=table_row(design, function) if isr.opcode == "AF" else isr.row,
             place=(0, 0, isr.bank // per_group, isr.bank % per_group),
             count=isr.opsize if "opsize" in form.fields else 1,
-            channels=channels,
-            lane=1 + isr.bank if is_plain else 0,
-            wait="completed" if form.everywhere else wait,
+            channels=groups[isr.channels],
+            lane=1 + isr.bank if form.command in _PLAIN else 0,
+            wait="completed" if form.everywhere else "none",
             blocking=form.blocking,
         )
     return builder.build()

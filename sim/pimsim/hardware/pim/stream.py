@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
@@ -19,11 +19,13 @@ from numpy.typing import NDArray
 from pimsim.config.errors import InputError
 from pimsim.config.pim_stream import StreamPimConfig
 from pimsim.hardware.dram.rules import evaluate_delay
+from pimsim.hardware.pim.requests import schedule_requests
 from pimsim.hardware.pim.stream_kernel import schedule
 from pimsim.hardware.pim.stream_tables import ENTRY, WAITS, make_channels, make_parameters
 from pimsim.hardware.pim.stream_window import schedule_window
 
 __all__ = [
+    "ENTRY_FIELDS",
     "MAX_COMMANDS",
     "Stream",
     "StreamBuilder",
@@ -38,7 +40,7 @@ MAX_COMMANDS = 2**26
 
 Wait = Literal["none", "issued", "completed"]
 
-_FIELDS = ("command", "channel", "pseudo_channel", "rank", "bank_group", "bank", "row", "lane",
+ENTRY_FIELDS = ("command", "channel", "pseudo_channel", "rank", "bank_group", "bank", "row", "lane",
            "wait", "instruction")  # fmt: skip
 """Columns of ``Stream.entries``."""
 
@@ -55,6 +57,8 @@ class Stream:
     copies: tuple[int, ...]
     """How many real channels behave as each simulated one."""
     lanes: int
+    timings: Mapping[str, int] = field(default_factory=dict)
+    """Timings of the design that depend on the operation, in place of those of its YAML."""
 
 
 class StreamBuilder:
@@ -94,6 +98,11 @@ class StreamBuilder:
         broadcast do not matter. ``wait``: the first of the commands, and all later ones, wait
         until all before it are issued or completed. ``blocking``: the host waits.
         """
+        if command not in self._number:
+            raise InputError(
+                f"{self._design.name} has no command {command}, which design "
+                f"{self._design.design!r} uses; it has: {', '.join(self._number)}"
+            )
         size = count * len(channels)
         if size == 0:
             return
@@ -102,7 +111,7 @@ class StreamBuilder:
             raise InputError(
                 f"{self._design.name}: more than {MAX_COMMANDS:,} commands; run a smaller piece"
             )
-        block = np.empty((count, len(channels), len(_FIELDS)), dtype=np.int64)
+        block = np.empty((count, len(channels), len(ENTRY_FIELDS)), dtype=np.int64)
         block[:, :, 0] = self._number[command]
         block[:, :, 1] = np.asarray(channels)
         block[:, :, 2:6] = place
@@ -111,22 +120,26 @@ class StreamBuilder:
         block[:, :, 8] = 0
         block[0, :, 8] = WAITS.index(wait)
         block[:, :, 9] = len(self._blocking)
-        self._blocks.append(block.reshape(size, len(_FIELDS)))
+        self._blocks.append(block.reshape(size, len(ENTRY_FIELDS)))
         self._blocking.append(blocking)
 
     def pause(self) -> None:
         """A host instruction without commands: it takes the host's time only."""
         self._blocking.append(False)
 
-    def build(self) -> Stream:
-        """The stream so far. Raises ``InputError`` where a row or bank does not exist."""
+    def build(self, timings: Mapping[str, int] | None = None) -> Stream:
+        """The stream so far, with the operation's own ``timings``.
+
+        Raises ``InputError`` where a row or bank does not exist.
+        """
         entries = (
             np.concatenate(self._blocks)
             if self._blocks
-            else np.empty((0, len(_FIELDS)), dtype=np.int64)
+            else np.empty((0, len(ENTRY_FIELDS)), dtype=np.int64)
         )
         _check(self._design, entries, len(self._copies), self._lanes)
-        return Stream(entries, np.array(self._blocking, dtype=np.bool_), self._copies, self._lanes)
+        blocking = np.array(self._blocking, dtype=np.bool_)
+        return Stream(entries, blocking, self._copies, self._lanes, timings or {})
 
 
 def _check(design: StreamPimConfig, entries: NDArray[np.int64], channels: int, lanes: int) -> None:
@@ -134,13 +147,17 @@ def _check(design: StreamPimConfig, entries: NDArray[np.int64], channels: int, l
     limits = (len(design.commands), channels, *org.counts, org.rows, lanes)
     for column, limit in enumerate(limits):
         values = entries[:, column]
-        least = -1 if _FIELDS[column] == "row" else 0
+        least = -1 if ENTRY_FIELDS[column] == "row" else 0
         wrong = (values < least) | (values >= limit)
         if wrong.any():
             raise InputError(
-                f"{design.name}: no {_FIELDS[column].replace('_', ' ')} "
+                f"{design.name}: no {ENTRY_FIELDS[column].replace('_', ' ')} "
                 f"{int(values[wrong.argmax()])}; there are {limit}"
             )
+
+    opening = [command.row == "open" for command in design.commands.values()]
+    if (np.array(opening)[entries[:, 0]] & (entries[:, 6] < 0)).any():
+        raise InputError(f"{design.name}: a command of the stream needs a row and names none")
 
 
 @dataclass(frozen=True)
@@ -173,6 +190,8 @@ def run_stream(design: StreamPimConfig, stream: Stream, *, log: bool = False) ->
     With ``log`` it runs twice: first to see how long the log is. Raises ``InputError`` when the
     stream cannot go on.
     """
+    if stream.timings:
+        design = design.model_copy(update={"timings": {**design.timings, **stream.timings}})
     if design.controller.order == "window" and (stream.lanes > 1 or stream.blocking.any()):
         raise InputError(
             f"{design.name}: controller.order window has one lane and a host that never waits"
@@ -184,7 +203,11 @@ def run_stream(design: StreamPimConfig, stream: Stream, *, log: bool = False) ->
     while True:
         channels = make_channels(parameters, bounds)
         lines = np.zeros((len(bounds), room, 7), dtype=np.int64)
-        if design.controller.order == "window":
+        if design.controller.order == "requests":
+            cycles = schedule_requests(
+                design, parameters, channels, entries, stream.blocking, lines
+            )
+        elif design.controller.order == "window":
             cycles = int(schedule_window(parameters, channels, entries, lines))
         else:
             cycles = int(schedule(parameters, channels, entries, stream.blocking, lines))

@@ -39,6 +39,9 @@ def _reach(p: Any, nodes: Any, level: int, command: int, place: Any) -> int:
     r0, r1 = (0, p.counts[1]) if p.broadcast[command, 1] else (place[1], place[1] + 1)
     g0, g1 = (0, p.counts[2]) if p.broadcast[command, 2] else (place[2], place[2] + 1)
     b0, b1 = (0, p.counts[3]) if p.broadcast[command, 3] else (place[3], place[3] + 1)
+    if p.broadcast[command, 3] > 1:
+        b0 = place[3] - place[3] % p.broadcast[command, 3]
+        b1 = b0 + p.broadcast[command, 3]
     found = 0
     for pseudo in range(p0, p1):
         if level == 1:
@@ -272,6 +275,9 @@ def _serve(p: Any, ch: Any, entries: Any, log: Any, now: int) -> None:
             ch.head[best_lane] = entry.following
             ch.issued += 1
             ch.refreshes = 0
+            if entry.instruction == ch.asked:
+                ch.asked_left -= 1
+                ch.asked_done = max(ch.asked_done, now + p.latency[best_step])
         if p.bus[best_step] != _NO_BUS:
             taken = p.bus[best_step]
             slots -= 1
@@ -284,26 +290,35 @@ def _send(p: Any, channels: Any, entries: Any, instruction: int, now: int) -> bo
     all_sent = True
     for c in range(len(channels)):
         ch = channels[c]
-        while (
-            ch.start + ch.sent < ch.end and entries[ch.start + ch.sent].instruction == instruction
-        ):
-            if ch.sent - ch.issued >= p.queue_depth:
+        while ch.start + ch.sent < ch.end:
+            entry = entries[ch.start + ch.sent]
+            if entry.instruction != instruction:
+                break
+            waiting = ch.sent - ch.issued
+            if waiting >= p.queue_depth or (
+                waiting > 0
+                and p.queue[entry.command] != p.queue[entries[ch.start + ch.sent - 1].command]
+            ):
                 all_sent = False
                 break
+            if ch.asked != instruction:
+                ch.asked, ch.asked_left, ch.asked_done = instruction, 0, 0
+            ch.asked_left += 1
             ch.sent += 1
             ch.wake = min(ch.wake, now)
     return all_sent
 
 
 @njit(cache=True)
-def _completed(channels: Any) -> int:
-    """When all that was sent is completed; -1 while some of it is not issued."""
+def _answered(channels: Any, instruction: int) -> int:
+    """When ``instruction``, which was sent, is completed; -1 while some of it has not gone."""
     last = 0
     for c in range(len(channels)):
         ch = channels[c]
-        if ch.issued < ch.sent:
-            return -1
-        last = max(last, ch.done)
+        if ch.asked == instruction:
+            if ch.asked_left > 0:
+                return -1
+            last = max(last, ch.asked_done)
     return last
 
 
@@ -324,11 +339,11 @@ def schedule(p: Any, channels: Any, entries: Any, blocking: Any, log: Any) -> in
         handed = 0
         while instruction < len(blocking) and host_wake <= now:
             if blocked:
-                completed = _completed(channels)
-                if completed < 0:
+                answered = _answered(channels, instruction)
+                if answered < 0:
                     break
                 # the host sees it in the cycle after
-                blocked, host_wake = False, completed + 1
+                blocked, host_wake = False, answered + 1
                 instruction += 1
                 continue
             if not _send(p, channels, entries, instruction, now):
@@ -352,10 +367,10 @@ def schedule(p: Any, channels: Any, entries: Any, blocking: Any, log: Any) -> in
                 return -1
             left = left or waiting
         if not left:
-            return _completed(channels)
+            return int(channels.done.max()) if len(channels) else 0
         if host_wake > now:
             after = min(after, host_wake)
-        elif blocked and _completed(channels) >= 0:
+        elif blocked and _answered(channels, instruction) >= 0:
             after = min(after, now + 1)
         if after >= NEVER:
             return -1

@@ -6,13 +6,14 @@ so that it is compiled once for all of them; what is not used is never touched.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from pimsim.config.errors import InputError
-from pimsim.config.pim_stream import LEVELS, StreamPimConfig, StreamRule
+from pimsim.config.pim_stream import LEVELS, RefreshConfig, StreamPimConfig, StreamRule
 from pimsim.hardware.dram.rules import evaluate_delay
 
 __all__ = [
@@ -45,7 +46,8 @@ MAX_WINDOW = 16
 BUSES = ("row", "column", "none", "both")
 ROWS = ("any", "open", "closed")
 EFFECTS = ("none", "open", "close")
-MODES = ("any", "bank", "register")
+MODES = ("any", "bank", "register", "all_bank")
+QUEUES = ("pim", "plain")
 WAITS = ("none", "issued", "completed")
 
 _INT = np.int64
@@ -63,7 +65,12 @@ PARAMETERS = np.dtype(
         ("mode_switch", _INT),  # command, -1 none
         ("refresh", _INT),  # command, -1 none
         ("refresh_interval", _INT),
-        ("broadcast", _INT, (MAX_COMMANDS, 4)),  # to all children at each level below the channel
+        ("refresh_nodes", _INT),  # nodes of a channel, each refreshed by a command of its own
+        ("refresh_step", _INT),  # between the refreshes of two nodes; 0: all at once
+        ("refresh_postponed", _INT),  # owed by a channel while requests go on
+        ("refresh_drops", _INT),  # whether one that is late is lost when the next falls due
+        ("broadcast", _INT, (MAX_COMMANDS, 4)),  # at each level below the channel:
+        # 0 to the addressed node, 1 to all, more: to an aligned block of so many with it
         ("bus", _INT, MAX_COMMANDS),
         ("row", _INT, MAX_COMMANDS),
         ("activate", _INT, MAX_COMMANDS),
@@ -71,6 +78,7 @@ PARAMETERS = np.dtype(
         ("effect", _INT, MAX_COMMANDS),
         ("latency", _INT, MAX_COMMANDS),
         ("mode", _INT, MAX_COMMANDS),
+        ("queue", _INT, MAX_COMMANDS),
         ("first", _INT, (MAX_COMMANDS, len(LEVELS) + 1)),
         # rules of first command c at level l: first[c, l] to first[c, l + 1] - 1
         ("rules", _INT, (MAX_RULES, 2)),  # then, delay
@@ -91,6 +99,9 @@ CHANNEL = np.dtype(
         ("end", _INT),
         ("sent", _INT),  # entries that the host has sent
         ("issued", _INT),
+        ("asked", _INT),  # the last instruction sent; how many of its entries have not gone ...
+        ("asked_left", _INT),
+        ("asked_done", _INT),  # ... and when those that have gone are completed
         ("fence", _INT),  # the next entry with a wait that is not over
         ("done", _INT),  # when everything issued so far is completed
         ("mode", _INT),
@@ -167,8 +178,14 @@ def make_parameters(design: StreamPimConfig, lanes: int) -> Any:
     p.refresh = optional(refresh.command if refresh else None)
     if refresh is not None:
         p.refresh_interval = cycles(refresh.interval, "controller.refresh.interval", 1)
+        p.refresh_nodes = _refresh_nodes(design, refresh)
+        p.refresh_step = p.refresh_interval // p.refresh_nodes if refresh.staggered else 0
+        p.refresh_postponed = refresh.postponed * p.refresh_nodes
+        p.refresh_drops = refresh.artifact_drops
     for at, (name, command) in enumerate(design.commands.items()):
         p.broadcast[at] = [level in command.broadcast for level in LEVELS[1:]]
+        if command.bank_block is not None:
+            p.broadcast[at, -1] = command.bank_block
         p.bus[at] = BUSES.index(command.bus)
         p.row[at] = ROWS.index(command.row)
         p.activate[at] = optional(command.activate)
@@ -176,10 +193,18 @@ def make_parameters(design: StreamPimConfig, lanes: int) -> Any:
         p.effect[at] = EFFECTS.index(command.effect)
         p.latency[at] = cycles(command.latency, f"commands.{name}.latency", 1)
         p.mode[at] = MODES.index(command.mode)
+        p.queue[at] = QUEUES.index(command.queue)
     _fill_pairs(p, design, number)
     _fill_elsewhere(p, design, number)
     _fill_windows(p, design, number)
     return p
+
+
+def _refresh_nodes(design: StreamPimConfig, refresh: RefreshConfig) -> int:
+    """Nodes of a channel that take a refresh command each."""
+    wide = design.commands[refresh.command].broadcast
+    levels = zip(LEVELS[1:], design.organization.counts, strict=True)
+    return math.prod(count for level, count in levels if level not in wide)
 
 
 def _delay(design: StreamPimConfig, index: int, rule: StreamRule) -> int:
@@ -263,6 +288,7 @@ def make_channels(p: Any, bounds: Sequence[tuple[int, int]]) -> Any:
     for channel, (start, end) in zip(channels, bounds, strict=True):
         channel.start, channel.end = start, end
         channel.fence = start
+        channel.asked = -1
         channel.mode = MODES.index("bank")
         channel.due = p.refresh_interval if p.refresh >= 0 else NEVER
         channel.refreshing = -1

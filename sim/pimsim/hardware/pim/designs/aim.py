@@ -34,13 +34,18 @@ def gemv(
     vector of the batch to the next.
     """
     org = design.organization
-    per_column = org.column_bytes // design.element_bytes
-    per_piece = min(org.row_bytes, design.capacities["global_buffer_bytes"]) // design.element_bytes
+    per_column = _elements(design)
+    buffered = design.capacity("global_buffer_bytes") // org.column_bytes
+    if buffered == 0:
+        raise InputError(f"{design.name}: capacities.global_buffer_bytes: less than a column")
+    per_piece = min(org.columns, buffered) * per_column
     table = None if activation is None else _table(design, activation)
     copies, turns = _share(-(-outputs // org.banks), org.channels)
     pieces = -(-inputs // per_piece)
     _check_rows(design, len(turns) * pieces, f"a {outputs} x {inputs} matrix")
     builder = StreamBuilder(design, copies)
+    if table is not None:
+        builder.pause()  # the host selects the function (W CFR)
     for _ in range(batch):
         row = 0
         for piece in range(pieces):
@@ -63,7 +68,7 @@ def elementwise(design: StreamPimConfig, function: str, elements: int) -> Stream
     function of values that the host writes to the accumulators and reads back."""
     org = design.organization
     if function == "multiply":
-        per_column = org.bank_groups * (org.column_bytes // design.element_bytes)
+        per_column = org.bank_groups * _elements(design)
         copies, turns = _share(-(-elements // per_column), org.channels)
         _check_rows(design, -(-len(turns) // org.columns), f"a vector of {elements}")
         builder = StreamBuilder(design, copies)
@@ -74,6 +79,7 @@ def elementwise(design: StreamPimConfig, function: str, elements: int) -> Stream
     table = _table(design, function)
     copies, turns = _share(-(-elements // org.banks), org.channels)
     builder = StreamBuilder(design, copies)
+    builder.pause()  # the host selects the function (W CFR)
     for channels in turns:
         builder.add("WRMAC16", channels=channels)
         builder.add("AF16", row=table, channels=channels)
@@ -84,6 +90,14 @@ def elementwise(design: StreamPimConfig, function: str, elements: int) -> Stream
 def trace(design: StreamPimConfig, path: Path) -> Stream:
     """The host instructions of a trace file of the public AiM simulator."""
     return isr_stream(read_isr_trace(path, design), design)
+
+
+def _elements(design: StreamPimConfig) -> int:
+    """Elements in a column of one bank."""
+    found = design.organization.column_bytes // design.element_bytes
+    if found == 0:
+        raise InputError(f"{design.name}: organization.column_bytes: less than an element")
+    return found
 
 
 def _share(units: int, channels: int) -> tuple[list[int], list[range]]:
@@ -105,7 +119,7 @@ def _runs(turns: list[range]) -> Iterator[tuple[range, int]]:
 
 
 def _check_rows(design: StreamPimConfig, rows: int, what: str) -> None:
-    free = table_row(design, 0)
+    free = max(0, table_row(design, 0))
     if rows > free:
         raise InputError(
             f"{design.name}: {what} takes {rows} rows of each bank; there are {free} beside the "

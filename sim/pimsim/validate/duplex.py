@@ -1,0 +1,49 @@
+"""Duplex's PIM designs against the figures that its paper states (``duplex.csv``).
+
+Ours follow from the presets: banks that a command reads, tCCD, multipliers and their clock.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator
+
+from pimsim.config.loader import load_stream_pim
+from pimsim.config.pim_stream import StreamPimConfig
+from pimsim.hardware.pim.designs.logic_die import column_bytes
+from pimsim.validate.types import References, Row
+
+__all__ = ["TABLE", "bandwidth_gbps", "peak", "rows"]
+
+TABLE = "duplex.csv"
+_FLOP_PER_MAC = 2
+
+
+def _modules(design: StreamPimConfig) -> int:
+    return design.organization.channels * design.organization.pseudo_channels
+
+
+def bandwidth_gbps(design: StreamPimConfig) -> float:
+    """GB/s into the GEMM modules: a bundle's columns every tCCD_L."""
+    interval_ns = design.timings["nCCDL"] * design.tCK / 1000
+    return _modules(design) * column_bytes(design) / interval_ns
+
+
+def peak(design: StreamPimConfig) -> dict[str, float]:
+    """The figures by metric."""
+    limits = design.capacities
+    macs_per_ns = _modules(design) * limits["macs_per_pseudo_channel"] * 1000
+    gflops = _FLOP_PER_MAC * macs_per_ns / limits["mac_clock_ps"]
+    return {
+        "bandwidth_gbps": bandwidth_gbps(design),
+        "tflops": gflops / 1000,
+        "op_per_byte": gflops / bandwidth_gbps(design),
+    }
+
+
+def rows(references: References) -> Iterator[Row]:
+    """Group ``duplex.peak``."""
+    with (references.tables / TABLE).open(newline="") as file:
+        for line in csv.DictReader(file):
+            found = peak(load_stream_pim(line["pim"]).config)[line["metric"]]
+            yield Row("duplex.peak", line["pim"], line["metric"], float(line["reference"]), found)

@@ -1,0 +1,71 @@
+"""Random requests on a request queue: all are served, in legal order, between their fences."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from oracle.stream_rules import broken_rules
+
+from pimsim.config.loader import load_stream_pim
+from pimsim.config.pim_stream import StreamPimConfig
+from pimsim.hardware.pim.designs.hbm_pim import elementwise, gemv
+from pimsim.hardware.pim.stream import StreamBuilder, run_stream
+
+DESIGN = load_stream_pim("hbm-pim").config
+
+REQUESTS = st.lists(
+    st.tuples(st.booleans(), st.integers(0, 15), st.integers(0, 2), st.integers(0, 9)),
+    min_size=1,
+    max_size=150,
+)
+
+
+def without_refresh(design: StreamPimConfig) -> StreamPimConfig:
+    controller = design.controller.model_copy(update={"refresh": None})
+    return design.model_copy(update={"controller": controller})
+
+
+@settings(max_examples=30)
+@given(REQUESTS)
+def test_all_requests_are_served_legally_between_their_fences(
+    requests: list[tuple[bool, int, int, int]],
+) -> None:
+    builder = StreamBuilder(DESIGN, [1])
+    groups: list[list[tuple[str, int, int]]] = [[]]
+    for write, bank, row, fence in requests:
+        command = "WR" if write else "RD"
+        builder.add(
+            command, row=row, place=(0, 0, bank // 4, bank % 4),
+            wait="issued" if fence == 0 else "none",
+        )  # fmt: skip
+        groups[-1].append((command, bank, row))
+        if fence == 0:
+            groups.append([])
+    result = run_stream(DESIGN, builder.build(), log=True)
+    assert list(broken_rules(DESIGN, result.log[0])) == []
+    names = list(DESIGN.commands)
+    served = [
+        (names[line[1]], int(line[4] * 4 + line[5]), int(line[6]))
+        for line in result.log[0]
+        if names[line[1]] in ("RD", "WR")
+    ]
+    at = 0
+    for group in groups:
+        mine = served[at : at + len(group)]
+        assert sorted(mine) == sorted(group)
+        at += len(group)
+    assert at == len(served)
+
+
+@pytest.mark.parametrize("kernel", ["gemv", "add", "relu"])
+def test_kernels_are_legal(kernel: str) -> None:
+    stream = gemv(DESIGN, 4096, 384, 2) if kernel == "gemv" else elementwise(DESIGN, kernel, 400000)
+    result = run_stream(DESIGN, stream, log=True)
+    assert list(broken_rules(DESIGN, result.log[0])) == []
+
+
+def test_refresh_only_adds_cycles() -> None:
+    stream = gemv(DESIGN, 8192, 2048)
+    free = without_refresh(DESIGN)
+    assert run_stream(free, stream).cycles < run_stream(DESIGN, stream).cycles
