@@ -79,7 +79,10 @@ class Device:
         command = self.design.commands[name]
         for index, rule in enumerate(self.design.rules):
             if name in rule.first:
-                for node in self.nodes(rule.level, command, place):
+                at = place
+                if rule.artifact_place is not None:
+                    at = tuple(place[LEVELS.index(level) - 1] for level in rule.artifact_place)
+                for node in self.nodes(rule.level, command, at):
                     past = self.past.setdefault((index, node), deque(maxlen=rule.window))
                     past.append(now)
         if command.effect == "open":
@@ -109,7 +112,9 @@ def check_log(design: StreamPimConfig, log: Sequence[Sequence[int]]) -> str | No
         if command.bus != "none":
             taken = buses.setdefault(now, [])
             taken.append(command.bus)
-            if len(taken) > design.controller.commands_per_cycle or len(set(taken)) < len(taken):
+            alone = len(taken) > 1 and "both" in taken
+            more = len(taken) > design.controller.commands_per_cycle
+            if more or alone or len(set(taken)) < len(taken):
                 return f"{said}: the bus is taken by {taken}"
         device.issue(name, place, int(row), now)
     return None

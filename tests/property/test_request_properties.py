@@ -5,12 +5,13 @@ from __future__ import annotations
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from oracle import request_queue
 from oracle.stream_rules import broken_rules
 
 from pimsim.config.loader import load_stream_pim
 from pimsim.config.pim_stream import StreamPimConfig
 from pimsim.hardware.pim.designs.hbm_pim import elementwise, gemv
-from pimsim.hardware.pim.stream import StreamBuilder, run_stream
+from pimsim.hardware.pim.stream import Stream, StreamBuilder, run_stream
 
 DESIGN = load_stream_pim("hbm-pim").config
 
@@ -69,3 +70,56 @@ def test_refresh_only_adds_cycles() -> None:
     stream = gemv(DESIGN, 8192, 2048)
     free = without_refresh(DESIGN)
     assert run_stream(free, stream).cycles < run_stream(DESIGN, stream).cycles
+
+
+def against_oracle(design: StreamPimConfig, stream: Stream) -> None:
+    """The kernel's commands are those of the oracle, to the cycle."""
+    names = list(design.commands)
+    requests = [
+        (names[row[0]], (row[2], row[3], row[4], row[5]), row[6], row[8] != 0)
+        for row in stream.entries.tolist()
+    ]
+    expected = request_queue.run(design, requests)
+    found = [
+        (line[0], names[line[1]], tuple(line[2:6]), line[6])
+        for line in run_stream(design, stream, log=True).log[0].tolist()
+    ]
+    # the oracle stops with the last request, the kernel with its completion
+    assert found[: len(expected)] == expected
+
+
+@settings(max_examples=25)
+@given(
+    REQUESTS,
+    st.sampled_from([1, 3, 16, 64]),
+    st.integers(60, 400),
+    st.integers(0, 2),
+    st.booleans(),
+)
+def test_every_command_goes_when_the_oracle_says(
+    requests: list[tuple[bool, int, int, int]],
+    queue_depth: int,
+    refresh_interval: int,
+    postponed: int,
+    drops: bool,
+) -> None:
+    refresh = {"postponed": postponed, "artifact_drops": drops}
+    controller = DESIGN.controller.model_copy(
+        update={
+            "queue_depth": queue_depth,
+            "refresh": DESIGN.controller.refresh.model_copy(update=refresh),
+        }
+    )
+    timings = {**DESIGN.timings, "tREFI": 2 * refresh_interval, "tRFC": 20}
+    design = DESIGN.model_copy(update={"controller": controller, "timings": timings})
+    builder = StreamBuilder(design, [1])
+    for write, bank, row, fence in requests:
+        builder.add(
+            "WR" if write else "RD", row=row, place=(0, 0, bank // 4, bank % 4),
+            wait="issued" if fence == 0 else "none",
+        )  # fmt: skip
+    against_oracle(design, builder.build())
+
+
+def test_a_kernel_goes_as_the_oracle_says() -> None:
+    against_oracle(DESIGN, elementwise(DESIGN, "add", 131072))

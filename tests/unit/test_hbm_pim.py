@@ -112,3 +112,25 @@ def test_host_traffic_does_not_reach_the_peak_nor_beat_it(design: StreamPimConfi
     org, times = design.organization, design.timings
     least = size // org.column_bytes // org.channels * times["nBL"]
     assert least < cycles < 1.2 * least
+
+
+@pytest.mark.parametrize("name", ["hbm-pim", "duplex"])
+@pytest.mark.parametrize("override", ["dtype=bf16", "element_bytes=1"])
+def test_other_number_formats_are_refused(name: str, override: str) -> None:
+    other = load_stream_pim(name, [override]).config
+    with pytest.raises(InputError, match="fp16 of 2 bytes"):
+        mapping_of(other, "gemv")(other, 64, 64, 1)
+
+
+def test_host_traffic_needs_an_address_map_that_fits(design: StreamPimConfig) -> None:
+    with pytest.raises(InputError, match="must hold each of ro, ra, bg, ba, ch, co"):
+        load_stream_pim("hbm-pim", ["controller.address_map=rarocobgba"])
+    odd = load_stream_pim("hbm-pim", ["organization.channels=48"]).config
+    with pytest.raises(InputError, match=r"organization\.channels is 48"):
+        host_traffic(odd, [("RD", 0, 64)], [0])
+    with pytest.raises(InputError, match=r"duplex has no controller\.address_map"):
+        host_traffic(load_stream_pim("duplex").config, [("RD", 0, 64)], [0])
+    assert (
+        run_stream(odd, gemv(odd, 3072, 256)).cycles
+        == run_stream(design, gemv(design, 4096, 256)).cycles
+    )

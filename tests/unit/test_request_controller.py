@@ -207,6 +207,17 @@ def test_what_a_queue_of_requests_cannot_do_is_refused() -> None:
     builder.add("RD", row=0, wait="completed")
     with pytest.raises(InputError, match="no waits for completion"):
         run_stream(config, builder.build())
+    free = design()
+    free = free.model_copy(
+        update={
+            "commands": {
+                **free.commands,
+                "PRE": free.commands["PRE"].model_copy(update={"bus": "none"}),
+            }
+        }
+    )
+    with pytest.raises(InputError, match=r"commands\.PRE\.bus: found 'none'"):
+        run_stream(free, reads(free, (0, 1, False)))
     deep = design(queue_depth=4096)
     with pytest.raises(InputError, match="queue_depth: found 4096"):
         run_stream(deep, reads(deep, (0, 1, False)))

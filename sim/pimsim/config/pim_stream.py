@@ -206,6 +206,13 @@ class StreamControllerConfig(ConfigModel):
         for key, is_wrong in wrong.items():
             if is_wrong:
                 raise ValueError(f"{key} cannot be set with the order {self.order!r}")
+        if self.address_map is not None:
+            text = self.address_map
+            fields = sorted(text[at : at + 2] for at in range(0, len(text), 2))
+            if fields != ["ba", "bg", "ch", "co", "ra", "ro"]:
+                raise ValueError(
+                    f"address_map {text!r} must hold each of ro, ra, bg, ba, ch, co exactly once"
+                )
         return self
 
 

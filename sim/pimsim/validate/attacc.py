@@ -47,8 +47,8 @@ def direct_rows(table: Path) -> Iterator[Row]:
         yield from _count_rows(case, line, _counts(design, result.commands))
 
 
-def log_rows(table: Path) -> Iterator[Row]:
-    """Command counts of every row of the log; cycles of those within ``SIMULATED_COMMANDS``."""
+def log_rows(table: Path, simulated_commands: int = SIMULATED_COMMANDS) -> Iterator[Row]:
+    """Command counts of every row of the log; cycles of those within ``simulated_commands``."""
     for line in _lines(table):
         design = _of_the_log(
             _design(_LEVELS[line["pim_type"]], capped=line["power_constraint"] == "True"),
@@ -58,7 +58,7 @@ def log_rows(table: Path) -> Iterator[Row]:
         case = f"log/{design.name}/{heads}x{head_dim}/{context}/{design.element_bytes}B"
         commands = attention_commands(design, heads, head_dim, context)
         yield from _count_rows(case, line, _counts(design, commands))
-        if sum(commands.values()) > SIMULATED_COMMANDS:
+        if sum(commands.values()) > simulated_commands:
             continue
         result = run_stream(design, attention(design, heads, heads, head_dim, context))
         yield Row("attacc.log_cycles", case, "cycles", int(line["cycle"]), result.cycles)

@@ -22,7 +22,8 @@ def host_traffic(
     """Accesses to address ranges ``(command, first byte, bytes)``, in order.
 
     ``phases[i]`` is the phase of ``ranges[i]``; phases never fall, and one starts when all
-    before it is completed. Channels that get the same requests are simulated once.
+    before it is completed. Channels that get the same requests are simulated once. Raises
+    ``InputError`` where the design has no address map that fits.
     """
     text = design.controller.address_map
     if text is None:
@@ -33,6 +34,13 @@ def host_traffic(
         banks_per_group=org.banks_per_group, rows=org.rows, columns=org.columns,
         bus_width_bits=org.column_bytes * 8, burst_length=1,
     )  # fmt: skip
+    for what in ("channels", "ranks", "bank_groups", "banks_per_group", "rows", "columns"):
+        count = getattr(layout, what)
+        if count & (count - 1):
+            raise InputError(
+                f"{design.name}: organization.{what} is {count}, but an address map needs a "
+                "power of two"
+            )
     address_map = AddressMap.parse(text, layout)
     number = {name: index for index, name in enumerate(design.commands)}
     channels, columns = [], []

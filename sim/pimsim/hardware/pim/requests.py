@@ -72,6 +72,11 @@ def _check(design: StreamPimConfig, entries: Any) -> None:
                 f"{design.name}: controller.{what}: found {found}; allowed: at most {most}"
             )
     for number, (name, command) in enumerate(design.commands.items()):
+        if command.bus not in ("row", "column"):
+            raise InputError(
+                f"{design.name}: commands.{name}.bus: found {command.bus!r}; with the order "
+                "'requests' every command takes the bus for a cycle: row or column"
+            )
         if command.row != "open" and bool((entries.command == number).any()):
             raise InputError(
                 f"{design.name}: {name} is no access to an open row, which is all that a queue "

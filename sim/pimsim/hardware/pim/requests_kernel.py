@@ -196,11 +196,18 @@ def _activate(p: Any, ch: Any, q: Any, entries: Any, log: Any, mode_rows: Any, n
 
 @njit(cache=True)
 def _wanted(p: Any, q: Any, entries: Any, bank: int, row: int) -> bool:
-    """Whether a request up to the first fence goes to ``row`` of ``bank``."""
+    """Whether a request up to the first fence goes to ``row`` of ``bank``.
+
+    A fence waits for those before it: they come first where they want another row there.
+    (PIMSimulator keeps the fence's row open, and then goes on at the next refresh only.)
+    """
+    other = False
     for slot in range(q.queued):
         entry = entries[q.queue[slot]]
-        if entry.row == row and _bank(p, entry.place) == bank:
-            return True
+        if _bank(p, entry.place) == bank:
+            if entry.row == row:
+                return not (entry.wait and other)
+            other = True
         if entry.wait:
             return False
     return False
@@ -268,7 +275,7 @@ def run_requests(
                 again = min(again, start)
         if ch.start + ch.issued == last:
             again = min(again, stop)
-        stuck = again >= NEVER  # a refresh opens no way for a request
+        stuck = again >= NEVER  # a request waits for a mode, which no refresh changes
         again = min(again, ch.due)
         if stuck or q.owed > p.refresh_postponed + MAX_LATE * p.refresh_nodes:
             return False

@@ -1,7 +1,7 @@
 """The command stream scheduler for controllers that look into their queue: first ready, oldest.
 
 Any command of a channel's queue may go before older ones that are not ready yet, except past a
-wait; a row that waiting commands still hit is not closed for a younger one. Each channel is fed
+wait, and a row that waiting commands still hit is not closed for another. Each channel is fed
 as fast as its queue takes commands, and meets nothing of the others. Records and rules are those
 of ``stream_kernel``; again only cycles at which something can happen are visited.
 
@@ -25,12 +25,13 @@ from pimsim.hardware.pim.stream_kernel import (
     _step,
     _taken,
 )
-from pimsim.hardware.pim.stream_tables import BUSES, NEVER, ROWS, WAITS
+from pimsim.hardware.pim.stream_tables import BUSES, EFFECTS, NEVER, ROWS, WAITS
 
 __all__ = ["schedule_window"]
 
 _ROW_BUS, _NO_BUS = BUSES.index("row"), BUSES.index("none")
 _ANY_ROW, _OPEN = ROWS.index("any"), ROWS.index("open")
+_CLOSES = EFFECTS.index("close")
 _BANK_LEVEL = 4
 _COMPLETED = WAITS.index("completed")
 _ENTRY, _COMMAND, _WAIT, _STEP, _VERSION = range(5)
@@ -55,23 +56,60 @@ def _next_step(p: Any, ch: Any, entries: Any, queue: Any, at: int) -> int:
 
 
 @njit(cache=True)
-def _hit_waits(p: Any, ch: Any, entries: Any, queue: Any, bounds: Any, at: int) -> bool:
-    """Whether a command of the queue with the address of that at ``at`` finds its row open."""
+def _hits(p: Any, ch: Any, entries: Any, queue: Any, at: int) -> bool:
+    """Whether the command at ``at`` finds its row open."""
+    command = queue[at, _COMMAND]
+    return bool(p.row[command] == _OPEN and _next_step(p, ch, entries, queue, at) == command)
+
+
+@njit(cache=True)
+def _hit_at_address(p: Any, ch: Any, entries: Any, queue: Any, bounds: Any, at: int) -> bool:
+    """Whether a row hit waits that has the address of the command at ``at``."""
     place = entries[queue[at, _ENTRY]].place
     for i in range(bounds[_FIRST], bounds[_LAST]):
-        command = queue[i, _COMMAND]
-        if p.row[command] != _OPEN:
-            continue
         other = entries[queue[i, _ENTRY]].place
         if (
             place[3] == other[3]
             and place[2] == other[2]
             and place[1] == other[1]
             and place[0] == other[0]
-            and _next_step(p, ch, entries, queue, i) == command
+            and _hits(p, ch, entries, queue, i)
         ):
             return True
     return False
+
+
+@njit(cache=True)
+def _row_is_wanted(p: Any, ch: Any, entries: Any, queue: Any, bounds: Any, at: int) -> bool:
+    """Whether the precharge or activate for the command at ``at`` meets banks of older commands,
+    or the precharge those of row hits."""
+    base = p.offsets[_BANK_LEVEL]
+    step = _next_step(p, ch, entries, queue, at)
+    ch.marks[:] = 0
+    for k in range(_reach(p, ch.nodes, _BANK_LEVEL, step, entries[queue[at, _ENTRY]].place)):
+        ch.marks[ch.nodes[k] - base] = 1
+    for i in range(bounds[_FIRST], bounds[_LAST]):
+        older = i < at and p.row[queue[i, _COMMAND]] == _OPEN
+        if not older and (p.effect[step] != _CLOSES or not _hits(p, ch, entries, queue, i)):
+            continue
+        other = entries[queue[i, _ENTRY]]
+        for k in range(_reach(p, ch.nodes, _BANK_LEVEL, other.command, other.place)):
+            if ch.marks[ch.nodes[k] - base]:
+                return True
+    return False
+
+
+@njit(cache=True)
+def _held(p: Any, ch: Any, entries: Any, queue: Any, bounds: Any, at: int) -> bool:
+    """Whether the command at ``at``, not the oldest, has to let others go first."""
+    step = _next_step(p, ch, entries, queue, at)
+    if step != queue[at, _COMMAND]:
+        return _row_is_wanted(p, ch, entries, queue, bounds, at)
+    return bool(
+        p.hits_hold_moves
+        and p.row[step] == _ANY_ROW
+        and _hit_at_address(p, ch, entries, queue, bounds, at)
+    )
 
 
 @njit(cache=True)
@@ -107,11 +145,7 @@ def _select(p: Any, ch: Any, entries: Any, queue: Any, bounds: Any, now: int) ->
             ready = _earliest(p, ch, step, entries[queue[i, _ENTRY]].place)
         if ready > now:
             again = min(again, ready)
-        elif (
-            i == first
-            or (step == command and (p.row[step] == _OPEN or not p.hits_hold_moves))
-            or not _hit_waits(p, ch, entries, queue, bounds, i)
-        ):
+        elif i == first or not _held(p, ch, entries, queue, bounds, i):
             bounds[_AGAIN] = 0
             return i
     bounds[_SEEN], bounds[_AGAIN] = last, again
@@ -158,6 +192,7 @@ def _issue(
 ) -> None:
     """Issue what the command at ``at`` needs next, and drop it if that is itself."""
     entry, step = entries[queue[at, _ENTRY]], _next_step(p, ch, entries, queue, at)
+    done = ch.done
     _put(p, ch, log, step, entry.place, entry.row, now)
     if p.n_elsewhere > 0:
         _bar_elsewhere(p, ch, step, entry.place, now)
@@ -168,6 +203,9 @@ def _issue(
         for i in range(at, bounds[_FIRST], -1):
             queue[i] = queue[i - 1]
         bounds[_FIRST] += 1
+    else:
+        # a wait is for commands, not for rows that are opened ahead
+        ch.done = done
 
 
 @njit(cache=True)

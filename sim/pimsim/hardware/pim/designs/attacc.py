@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import product
-from math import ceil
+from math import ceil, prod
 
 import numpy as np
 from numpy.typing import NDArray
@@ -74,7 +74,6 @@ def attention(
             f"{design.name}: {commands:,} commands; at most {MAX_COMMANDS:,} are simulated"
         )
     layout = _Layout(design, mapping, shape, head_dim)
-    layout.check_room(heads)
     entries = np.empty((commands, _COLUMNS), dtype=np.int64)
     filled = 0
     for channel, stages in enumerate(channels):
@@ -104,7 +103,7 @@ def attention_commands(
         for stage in stages:
             for part, count in plan.commands(stage).items():
                 total[names[part]] += count * copies
-    return total
+    return {name: count for name, count in total.items() if design.commands[name].bus != "none"}
 
 
 def _mapping(
@@ -130,7 +129,25 @@ def _mapping(
             f"{design.name}: elements of {design.element_bytes} bytes do not fill a column of "
             f"{org.column_bytes}"
         )
-    return mapping, shape_of(mapping, org, head_dim, context, design.element_bytes)
+    shape = shape_of(mapping, org, head_dim, context, design.element_bytes)
+    used = shape.macs // prod(
+        level_size(org, level) for level in mapping.column_order if level not in ("column", "row")
+    )
+    turns = -(-heads // org.channels)
+    rows = ((turns - 1) * _head_columns(design, mapping, head_dim) + used) // org.columns
+    if rows > org.rows // 2:
+        raise InputError(
+            f"{design.name}: K of {heads} heads of {head_dim} over {context} tokens takes {rows:,} "
+            f"rows of each bank; there are {org.rows // 2:,} for K, and as many for V"
+        )
+    return mapping, shape
+
+
+def _head_columns(design: StreamPimConfig, mapping: AttentionMapConfig, head_dim: int) -> int:
+    """Columns in each bank from the K of one head to that of the next."""
+    room = mapping.reserved_context * head_dim * mapping.reserved_element_bytes
+    org = design.organization
+    return ceil(ceil(room / org.banks) / org.column_bytes)
 
 
 def _command_names(mapping: AttentionMapConfig) -> dict[Part, str]:
@@ -159,10 +176,7 @@ class _Layout:
         head_dim: int,
     ) -> None:
         self.design, self.mapping, self.shape = design, mapping, shape
-        org = design.organization
-        room = mapping.reserved_context * head_dim * mapping.reserved_element_bytes
-        self.head_columns = ceil(ceil(room / org.banks) / org.column_bytes)
-        """Columns in each bank from one head to the next."""
+        self.head_columns = _head_columns(design, mapping, head_dim)
         number = {name: index for index, name in enumerate(design.commands)}
         self.command = {part: number[name] for part, name in _command_names(mapping).items()}
         self.macs = self._mac_columns()
@@ -188,17 +202,6 @@ class _Layout:
         block = self._blocks[stage.number, offset].copy()
         block[:, 6] += np.where(block[:, 6] >= 0, rows, 0)
         return block
-
-    def check_room(self, heads: int) -> None:
-        """Raise ``InputError`` where K, from row 0, reaches V, from the middle of each bank."""
-        org = self.design.organization
-        turns = -(-heads // org.channels)
-        last = (turns - 1) * self.head_columns + int(self.macs[:, 4].max())
-        if last // org.columns >= org.rows // 2:
-            raise InputError(
-                f"{self.design.name}: K of {heads} heads takes {last // org.columns + 1} rows of "
-                f"each bank; there are {org.rows // 2} for K, and as many for V"
-            )
 
     def _piece(self, piece: Piece, offset: int) -> Iterator[Ints]:
         part = piece.part

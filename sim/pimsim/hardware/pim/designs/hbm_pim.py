@@ -54,7 +54,7 @@ def steps(program: tuple[Instruction, ...]) -> int:
 
 def gemv_program(design: StreamPimConfig, input_tiles: int) -> tuple[Instruction, ...]:
     """MACs on the even banks' tiles, then the odd ones', then the outputs' way to the bank."""
-    registers = design.capacities["grf_registers"]
+    registers = design.capacity("grf_registers")
     program: list[Instruction] = []
     for parity, tiles in ((EVEN, -(-input_tiles // 2)), (ODD, input_tiles // 2)):
         if tiles:
@@ -69,7 +69,7 @@ def elementwise_program(
     design: StreamPimConfig, function: str, tiles: int
 ) -> tuple[Instruction, ...]:
     """For each parity: an operand into registers, the operation on the way, the way back."""
-    registers = design.capacities["grf_registers"]
+    registers = design.capacity("grf_registers")
     program: list[Instruction] = []
     for parity in (EVEN, ODD):
         program.append(Instruction("FILL", parity, registers))
@@ -110,7 +110,7 @@ class _Host:
         """Open a row that no kernel uses in every bank."""
         org = self._design.organization
         banks = [(g, b) for b in range(org.banks_per_group) for g in range(org.bank_groups)]
-        self._requests("RD", self._design.capacities["park_row"], banks)
+        self._requests("RD", self._design.capacity("park_row"), banks)
 
     def access(self, command: str, parity: int, row: int, count: int) -> None:
         """``count`` accesses to one row of all banks of a parity."""
@@ -120,24 +120,23 @@ class _Host:
 
     def program(self, program: tuple[Instruction, ...]) -> None:
         """Write the CRF, a burst at a time."""
-        limits = self._design.capacities
-        if len(program) > limits["crf_instructions"]:
+        design = self._design
+        most, most_turns = design.capacity("crf_instructions"), design.capacity("crf_loop_count")
+        if len(program) > most:
             raise InputError(
-                f"{self._design.name}: a program of {len(program)} instructions; the CRF holds "
-                f"{limits['crf_instructions']}"
+                f"{design.name}: a program of {len(program)} instructions; the CRF holds {most}"
             )
         for step in program:
-            if step.opcode == "JUMP" and step.repeat > limits["crf_loop_count"]:
+            if step.opcode == "JUMP" and step.repeat > most_turns:
                 raise InputError(
-                    f"{self._design.name}: a loop of {step.repeat} turns; JUMP counts to "
-                    f"{limits['crf_loop_count']}"
+                    f"{design.name}: a loop of {step.repeat} turns; JUMP counts to {most_turns}"
                 )
-        bursts = -(-len(program) // limits["crf_per_burst"])
-        self.access("WR_AB", ODD, limits["register_row"], bursts)
+        bursts = -(-len(program) // design.capacity("crf_per_burst"))
+        self.access("WR_AB", ODD, design.capacity("register_row"), bursts)
 
     def switch_pim(self) -> None:
         """To all-bank PIM mode, where accesses step the program, or back: a control write."""
-        self.access("WR_AB", EVEN, self._design.capacities["register_row"], 1)
+        self.access("WR_AB", EVEN, self._design.capacity("register_row"), 1)
 
     def finish(self) -> Stream:
         """Back to single-bank mode."""
@@ -146,8 +145,16 @@ class _Host:
         return self._builder.build()
 
 
+def _check_format(design: StreamPimConfig) -> None:
+    if (design.dtype, design.element_bytes) != ("fp16", 2):
+        raise InputError(
+            f"{design.name}: found dtype {design.dtype!r} of {design.element_bytes} bytes; its "
+            "lanes compute fp16 of 2 bytes"
+        )
+
+
 def _check_rows(design: StreamPimConfig, what: str, rows: int) -> None:
-    limit = design.capacities["weight_rows"]
+    limit = design.capacity("weight_rows")
     if rows > limit:
         raise InputError(
             f"{design.name}: {what} takes {rows} rows of each bank; {limit} can be operands"
@@ -161,9 +168,10 @@ def gemv(design: StreamPimConfig, outputs: int, inputs: int, batch: int = 1) -> 
     inputs lie in even and odd banks in turn: eight writes bring them to GRF_A, 64 reads
     multiply. Every vector of a batch reads the matrix again.
     """
-    org, limits = design.organization, design.capacities
-    registers, per_column = limits["grf_registers"], org.column_bytes // design.element_bytes
-    output_tiles = -(-outputs // (org.channels * limits["pim_blocks"] * registers))
+    _check_format(design)
+    org, registers = design.organization, design.capacity("grf_registers")
+    per_column = org.column_bytes // design.element_bytes
+    output_tiles = -(-outputs // (org.channels * design.capacity("pim_blocks") * registers))
     input_tiles = -(-inputs // (registers * per_column))
     even_tiles = -(-input_tiles // 2)
     tile_columns = registers * registers
@@ -177,7 +185,7 @@ def gemv(design: StreamPimConfig, outputs: int, inputs: int, batch: int = 1) -> 
             host.switch_pim()
             for parity in (EVEN, ODD):
                 for part in range(parity, input_tiles, 2):
-                    host.access("WR_AB", ODD, limits["register_row"], registers)
+                    host.access("WR_AB", ODD, design.capacity("register_row"), registers)
                     first = tile_columns * (tile * even_tiles + part // 2)
                     for column in range(first, first + tile_columns, registers):
                         host.access("RD_AB", parity, column // org.columns, registers)
@@ -199,7 +207,8 @@ def elementwise(design: StreamPimConfig, function: str, elements: int) -> Stream
             f"{design.name} has no {function!r}{near_miss(function, known)}; "
             f"it does: {', '.join(known)}"
         )
-    org, registers = design.organization, design.capacities["grf_registers"]
+    _check_format(design)
+    org, registers = design.organization, design.capacity("grf_registers")
     per_column = org.column_bytes // design.element_bytes
     banks = org.bank_groups * org.banks_per_group
     tiles = -(-elements // (org.channels * banks * registers * per_column))

@@ -26,9 +26,8 @@ def column_bytes(design: StreamPimConfig) -> int:
 
 def column_time_ps(design: StreamPimConfig, vectors: int) -> int:
     """Picoseconds that a GEMM module takes to multiply one column with ``vectors``."""
-    limits = design.capacities
     macs = vectors * column_bytes(design) // design.element_bytes
-    return -(-macs * limits["mac_clock_ps"] // limits["macs_per_pseudo_channel"])
+    return -(-macs * design.capacity("mac_clock_ps") // design.capacity("macs_per_pseudo_channel"))
 
 
 def bundle_places(design: StreamPimConfig) -> list[tuple[int, int, int]]:
@@ -81,23 +80,28 @@ def gemv(design: StreamPimConfig, outputs: int, inputs: int, batch: int = 1) -> 
     share a pass over the matrix. Vectors are read from the banks and results written to them;
     results leave the buffer when it is full.
     """
-    org, limits, element = design.organization, design.capacities, design.element_bytes
+    if (design.dtype, design.element_bytes) != ("fp16", 2):
+        raise InputError(
+            f"{design.name}: found dtype {design.dtype!r} of {design.element_bytes} bytes; its "
+            "multipliers take fp16 of 2 bytes"
+        )
+    org, element = design.organization, design.element_bytes
+    input_buffer, spread = design.capacity("input_buffer_bytes"), design.capacity("bundles")
     modules = org.channels * org.pseudo_channels
-    resident = limits["input_buffer_bytes"] // (inputs * element)
+    resident = input_buffer // (inputs * element)
     if resident < 1:
         raise InputError(
             f"{design.name}: a vector of {inputs} elements; the input buffer holds "
-            f"{limits['input_buffer_bytes'] // element}"
+            f"{input_buffer // element}"
         )
     places = bundle_places(design)
-    if not 1 <= limits["bundles"] <= len(places):
+    if not 1 <= spread <= len(places):
         raise InputError(
-            f"{design.name}: capacities.bundles: found {limits['bundles']}; "
-            f"allowed: 1 to {len(places)}"
+            f"{design.name}: capacities.bundles: found {spread}; allowed: 1 to {len(places)}"
         )
     passes = -(-batch // resident)
     vectors = -(-batch // passes)
-    bundles = places[: limits["bundles"]]
+    bundles = places[:spread]
     builder = StreamBuilder(design, [org.channels], lanes=org.pseudo_channels * len(bundles))
     weights = _Region(builder, design, bundles, 0)
     each = -(-outputs // modules)
@@ -112,7 +116,7 @@ def gemv(design: StreamPimConfig, outputs: int, inputs: int, batch: int = 1) -> 
             f"of each bank in {len(bundles)} of {len(places)} bundles; there are {org.rows}"
         )
     slice_outputs = max(
-        1, min(each, limits["result_buffer_bytes"] // (modules * vectors * element))
+        1, min(each, design.capacity("result_buffer_bytes") // (modules * vectors * element))
     )
     for turn in range(passes):
         here = min(vectors, batch - turn * vectors)
