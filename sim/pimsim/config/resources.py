@@ -18,7 +18,7 @@ __all__ = [
     "preset_path",
 ]
 
-_FOLDERS = ("configs", "models", "traces", "analysis")
+_FOLDERS = ("configs", "models", "traces", "analysis", "tests/data")
 
 KINDS: dict[str, tuple[str, str]] = {
     "hardware": ("configs/hardware", ".yaml"),
@@ -46,7 +46,7 @@ def _root() -> Path:
 
 
 def data_dir(kind: str) -> Path:
-    """The shipped folder ``configs``, ``models``, ``traces`` or ``analysis``."""
+    """The shipped folder ``configs``, ``models``, ``traces``, ``analysis`` or ``tests/data``."""
     if kind not in _FOLDERS:
         raise InputError(f"no data folder {kind!r}; allowed: {', '.join(_FOLDERS)}")
     return _root() / kind

@@ -1,0 +1,198 @@
+"""``pimsim validate``: held against references, row by row."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from pimsim.config.errors import CheckFailed, InputError
+
+if TYPE_CHECKING:
+    from pimsim.validate.judge import GroupSummary
+    from pimsim.validate.types import References, Row, Suite
+
+__all__ = ["validate_command"]
+
+_MOST_ROWS = 40
+"""Rows of one group that a terminal is shown without ``--all``; the worst of them."""
+
+
+def validate_command(
+    suite: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[SUITE]", help="dram, npu, pim, neupims, attacc or papers; without it, all."
+        ),
+    ] = None,
+    reference: Annotated[
+        str | None,
+        typer.Option(
+            "--reference",
+            metavar="DIR",
+            help="Folder with other projects' own files, which do not ship: dram/configs, "
+            "neupims/requests, attacc/attention_cycles.csv. Rows that need them are skipped "
+            "without it.",
+        ),
+    ] = None,
+    out: Annotated[
+        str | None,
+        typer.Option("--out", metavar="DIR", help="Write rows (CSV) and a figure a suite there."),
+    ] = None,
+    grid: Annotated[
+        bool,
+        typer.Option(
+            "--grid",
+            help="With neupims: simulate the paper's whole grid and write neupims.md with its "
+            "figures to --out; some 20 minutes, resumed where it was interrupted.",
+        ),
+    ] = False,
+    workers: Annotated[
+        int, typer.Option("--workers", metavar="N", min=1, max=256, help="Processes of --grid.")
+    ] = 2,
+    show_all: Annotated[
+        bool, typer.Option("--all", help="Print every row, not the worst of each group.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
+) -> None:
+    """Hold the timing models against independent simulators and papers; exit 1 outside limits."""
+    from pimsim.config.resources import data_dir
+    from pimsim.validate.suites import load_suites
+    from pimsim.validate.types import References
+
+    suites = load_suites(suite)
+    if grid and (suite != "neupims" or out is None):
+        raise InputError("--grid goes with the suite neupims and --out DIR")
+    references = References(data_dir("tests/data"), _folder(reference))
+    if out is not None:
+        from pimsim.validate.write import make_folder
+
+        make_folder(Path(out))
+    found = [(each, _collect(each, references)) for each in suites]
+    if grid and out is not None:
+        found = [(each, [*rows, *_grid_rows(Path(out), workers)]) for each, rows in found]
+    from pimsim.validate.judge import judge
+
+    summaries = [(each, rows, judge(rows)) for each, rows in found]
+    if out is not None:
+        _write(Path(out), found)
+    failures = [line for _, _, groups in summaries for group in groups for line in group.failures]
+    if as_json:
+        typer.echo(json.dumps(_report(summaries, references), indent=1, allow_nan=False))
+    else:
+        _print(summaries, show_all, references)
+    if failures:
+        raise CheckFailed(f"{len(failures)} outside the limits; the first: {failures[0]}")
+
+
+def _folder(reference: str | None) -> Path | None:
+    if reference is None:
+        return None
+    path = Path(reference)
+    if not path.is_dir():
+        raise InputError(f"--reference {reference}: not a folder")
+    return path
+
+
+def _collect(suite: Suite, references: References) -> list[Row]:
+    with _progress(suite.name) as tell:
+        rows: list[Row] = []
+        for row in suite.rows(references):
+            rows.append(row)
+            tell(row.case, len(rows))
+    return rows
+
+
+def _grid_rows(out: Path, workers: int) -> list[Row]:
+    """Simulate the grid, write the page, and give the published averages as rows."""
+    from pimsim.validate.neupims.explain import explain
+
+    with _progress("neupims grid") as tell:
+        return explain(out, workers, lambda done, of: tell(f"of {of}", done))
+
+
+@contextmanager
+def _progress(suite: str) -> Iterator[Any]:
+    """A line on stderr while rows are simulated; nothing where stderr is no terminal."""
+    if not sys.stderr.isatty():
+        yield lambda case, count: None
+        return
+    from rich.console import Console
+    from rich.markup import escape
+
+    with Console(stderr=True).status(f"{suite}: starting") as status:
+        yield lambda case, count: status.update(f"{suite}: {count}, {escape(case)}")
+
+
+def _write(out: Path, found: Sequence[tuple[Suite, Sequence[Row]]]) -> None:
+    from pimsim.validate.write import write_figure, write_rows
+
+    try:
+        write_rows(out / "rows.csv", [(suite.name, row) for suite, rows in found for row in rows])
+        for suite, rows in found:
+            for suffix in ("png", "svg"):
+                write_figure(out / f"{suite.name}.{suffix}", suite.title, rows)
+    except OSError as error:
+        raise InputError(f"--out {out}: cannot be written ({error.strerror})") from error
+
+
+def _report(
+    summaries: Sequence[tuple[Suite, Sequence[Row], Sequence[GroupSummary]]],
+    references: References,
+) -> dict[str, Any]:
+    from dataclasses import asdict
+
+    from pimsim.validate.judge import status_of
+
+    return {
+        "reference": str(references.folder) if references.folder else None,
+        "passed": not any(group.failures for _, _, groups in summaries for group in groups),
+        "suites": {
+            suite.name: {
+                "groups": [asdict(group) for group in groups],
+                "rows": [
+                    asdict(row)
+                    | {
+                        "error": row.error if math.isfinite(row.error) else None,
+                        "status": status_of(row),
+                    }
+                    for row in rows
+                ],
+            }
+            for suite, rows, groups in summaries
+        },
+    }
+
+
+def _print(
+    summaries: Sequence[tuple[Suite, Sequence[Row], Sequence[GroupSummary]]],
+    show_all: bool,
+    references: References,
+) -> None:
+    from rich.console import Console
+
+    from pimsim.validate.tables import row_table, summary_table
+
+    console = Console(
+        width=None if sys.stdout.isatty() else 160, highlight=False, markup=False, soft_wrap=False
+    )
+    for suite, rows, groups in summaries:
+        console.print(f"{suite.name}: {suite.title}")
+        for group in groups:
+            members = [row for row in rows if row.group == group.group]
+            console.print(row_table(group.group, members, None if show_all else _MOST_ROWS))
+        console.print(summary_table(groups))
+        for group in groups:
+            for line in group.failures:
+                console.print(f"outside: {group.group}: {line}")
+    if references.folder is None:
+        console.print(
+            "Rows that need files of other projects were left out: give their folder with "
+            "--reference DIR."
+        )

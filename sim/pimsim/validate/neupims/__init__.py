@@ -1,0 +1,1 @@
+"""The NeuPIMs result explained: the paper's grid, with the artifact's quirks and without."""

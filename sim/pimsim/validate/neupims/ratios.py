@@ -1,0 +1,112 @@
+"""From simulations to what the paper reports: speed-ups, the ablation, the waterfall."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from pimsim.validate.neupims.runs import Case, Figures, Store, grid_case, step_config
+from pimsim.validate.neupims.study import MODES, Point, Published, Study
+
+__all__ = [
+    "LADDER",
+    "Step",
+    "figures_at",
+    "grid_cases",
+    "mean_ratio",
+    "ratio_at",
+    "waterfall",
+    "waterfall_cases",
+    "waterfall_points",
+]
+
+LADDER = ("npu-pim", "drb", "gmlbp", "sbi")
+"""The order in which figure 13 adds the mechanisms."""
+
+
+def grid_cases(study: Study, points: Sequence[Point]) -> Iterator[Case]:
+    """Every machine in both modes at each point."""
+    for point in points:
+        for mode in MODES:
+            for machine in study.machines:
+                yield grid_case(study, machine.key, mode, point)
+
+
+def figures_at(study: Study, store: Store, machine: str, mode: str, point: Point) -> Figures:
+    """What the store holds for a machine, or for ``neupims``: whichever that is at the batch."""
+    key = study.neupims(point.batch) if machine == "neupims" else machine
+    return store[grid_case(study, key, mode, point)]
+
+
+def ratio_at(
+    study: Study, store: Store, of: str, over: str, mode: str, point: Point
+) -> float | None:
+    """Throughput of one machine over that of another; None where one cannot hold the model."""
+    above = figures_at(study, store, of, mode, point).tokens_per_s
+    below = figures_at(study, store, over, mode, point).tokens_per_s
+    return above / below if above and below else None
+
+
+def mean_ratio(
+    study: Study, store: Store, published: Published, mode: str, points: Iterable[Point]
+) -> float:
+    """Arithmetic mean over ``points``, as an average of speed-ups is given in the paper."""
+    found = [
+        ratio
+        for point in points
+        if (ratio := ratio_at(study, store, published.of, published.over, mode, point))
+    ]
+    return math.fsum(found) / len(found) if found else math.nan
+
+
+@dataclass(frozen=True)
+class Step:
+    """The ratio after one more of the artifact's departures."""
+
+    name: str
+    why: str
+    ratio: float
+    factor: float
+    """What the step multiplied it by."""
+
+
+def waterfall_points(study: Study) -> list[Point]:
+    """Where the waterfall is drawn."""
+    return [
+        Point(str(model), str(requests), int(batch))
+        for model, requests, batch in study.waterfall.points
+    ]
+
+
+def waterfall_cases(study: Study, points: Sequence[Point]) -> Iterator[Case]:
+    """Each machine that the published ratios name, after 0, 1, ... all steps."""
+    for point in points:
+        for machine in ("npu-only", "npu-pim", study.neupims(point.batch)):
+            for steps in range(len(study.waterfall.steps) + 1):
+                yield step_config(study, machine, point, steps)
+
+
+def waterfall(
+    study: Study, store: Store, published: Published, point: Point
+) -> tuple[float, list[Step]]:
+    """The ratio of our machines, and after each of the artifact's departures."""
+
+    def ratio(steps: int) -> float:
+        of, over = (
+            store[step_config(study, _machine(study, key, point), point, steps)].tokens_per_s
+            for key in (published.of, published.over)
+        )
+        return of / over
+
+    first = before = ratio(0)
+    found = []
+    for count, step in enumerate(study.waterfall.steps, 1):
+        after = ratio(count)
+        found.append(Step(step.name, step.why, after, after / before))
+        before = after
+    return first, found
+
+
+def _machine(study: Study, key: str, point: Point) -> str:
+    return study.neupims(point.batch) if key == "neupims" else key

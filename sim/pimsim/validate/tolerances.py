@@ -1,0 +1,58 @@
+"""How far a group of rows may be off, and why: ``configs/validate/tolerances.yaml``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cache
+
+import yaml
+from pydantic import Field, TypeAdapter, ValidationError
+
+from pimsim.config.base import ConfigModel
+from pimsim.config.errors import InputError, near_miss
+from pimsim.config.resources import data_dir, display_path
+
+__all__ = ["Tolerance", "load_tolerances", "tolerance_of"]
+
+
+class Tolerance(ConfigModel):
+    """Limits of one group, relative; what is not given is reported and not judged."""
+
+    each: float | None = Field(default=None, ge=0)
+    """Of every row's error. 0: exact."""
+    median: float | None = Field(default=None, ge=0)
+    """Of the median of the absolute errors."""
+    mean: float | None = Field(default=None, ge=0)
+    """Of the mean of the absolute errors."""
+    bias: float | None = Field(default=None, ge=0)
+    """Of the sum of ours over the sum of the references, less one."""
+    reason: str
+    """Where the limit comes from."""
+    misses: Mapping[str, str] = Field(default_factory=dict)
+    """Rows known to be outside ``each``, ``case metric`` to cause: shown, and failing if they come
+    inside."""
+
+
+@cache
+def load_tolerances() -> Mapping[str, Tolerance]:
+    """The shipped limits by group. Raises ``InputError`` where the file is wrong."""
+    path = data_dir("configs") / "validate" / "tolerances.yaml"
+    with path.open(encoding="utf-8") as stream:
+        found = yaml.safe_load(stream)
+    try:
+        return TypeAdapter(dict[str, Tolerance]).validate_python(found)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise InputError(f"{display_path(path)}: {where}: {first['msg']}") from None
+
+
+def tolerance_of(group: str) -> Tolerance:
+    """The limits of ``group``."""
+    known = load_tolerances()
+    if group not in known:
+        raise InputError(
+            f"no tolerance for group {group!r}{near_miss(group, known)} in "
+            f"configs/validate/tolerances.yaml"
+        )
+    return known[group]

@@ -1,0 +1,153 @@
+"""The study of the NeuPIMs result: complete, resumable, and written from its store."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pimsim.config.errors import InputError
+from pimsim.validate.neupims import explain, runs
+from pimsim.validate.neupims.measured import BRANCHES, read_measured
+from pimsim.validate.neupims.ratios import waterfall, waterfall_cases
+from pimsim.validate.neupims.runs import Case, Figures, Store, grid_case, run_cases, step_config
+from pimsim.validate.neupims.study import MODES, Point, load_study, points_of
+
+STUDY = load_study()
+POINT = Point("gpt3-7b", "ShareGPT", 512)
+LABELS = {"name", "description", "memory.name", "memory.source", "pim.name", "pim.source"}
+"""Where presets differ without a difference in what is simulated."""
+
+
+def _leaves(values: Mapping[str, Any], path: tuple[str, ...] = ()) -> Iterator[tuple[str, Any]]:
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _leaves(value, (*path, key))
+        else:
+            yield ".".join((*path, key)), value
+
+
+def _differences(one: Case, other: Case) -> set[str]:
+    first, second = (dict(_leaves(case.config.model_dump())) for case in (one, other))
+    return {key for key in first.keys() | second.keys() if first.get(key) != second.get(key)}
+
+
+def test_the_grid_is_the_papers() -> None:
+    assert len(list(points_of(STUDY))) == 4 * 2 * 5
+
+
+@pytest.mark.parametrize("machine", [machine.key for machine in STUDY.machines])
+def test_all_steps_of_the_waterfall_make_the_artifacts_machine(machine: str) -> None:
+    last = step_config(STUDY, machine, POINT, len(STUDY.waterfall.steps))
+    quirks = grid_case(STUDY, machine, "quirks", POINT)
+    # blocks of one batch are alike, so how many are simulated does not matter
+    assert _differences(last, quirks) <= LABELS | {"workload.layers"}
+    assert not _differences(
+        step_config(STUDY, machine, POINT, 0), grid_case(STUDY, machine, "clean", POINT)
+    )
+
+
+@pytest.mark.parametrize("step", STUDY.waterfall.steps, ids=lambda step: step.name)
+def test_every_step_changes_some_machine(step: Any) -> None:
+    at = STUDY.waterfall.steps.index(step)
+    moved = [
+        _differences(
+            step_config(STUDY, machine.key, POINT, at),
+            step_config(STUDY, machine.key, POINT, at + 1),
+        )
+        for machine in STUDY.machines
+    ]
+    assert set().union(*moved) >= set(step.keys)
+
+
+def _made_up(case: Case) -> Figures:
+    """Figures that differ from case to case, without a simulation."""
+    digest = int(case.key[-8:], 16) % 1000
+    return Figures(1000.0 + digest, 0.01, 0.3, 0.2)
+
+
+@pytest.fixture
+def counted(monkeypatch: pytest.MonkeyPatch) -> list[Case]:
+    seen: list[Case] = []
+
+    def simulate(case: Case) -> Figures:
+        seen.append(case)
+        return _made_up(case)
+
+    monkeypatch.setattr(runs, "simulate_case", simulate)
+    return seen
+
+
+def test_nothing_is_simulated_twice_and_an_interrupted_grid_resumes(
+    tmp_path: Path, counted: list[Case]
+) -> None:
+    cases = list(waterfall_cases(STUDY, [POINT]))
+    distinct = len({case.key for case in cases})
+    assert distinct < len(cases)
+    store = Store(tmp_path / "store.json")
+    run_cases(cases[:5], store, 1, lambda done, of: None)
+    run_cases(cases, Store(tmp_path / "store.json"), 1, lambda done, of: None)
+    assert len(counted) == distinct
+
+
+def test_a_waterfall_multiplies_up_to_its_last_ratio(counted: list[Case]) -> None:
+    store = Store(None)
+    run_cases(waterfall_cases(STUDY, [POINT]), store, 1, lambda done, of: None)
+    for published in STUDY.published:
+        ratio, steps = waterfall(STUDY, store, published, POINT)
+        for step in steps:
+            ratio *= step.factor
+        assert ratio == pytest.approx(steps[-1].ratio)
+
+
+def test_the_page_and_its_figures(
+    tmp_path: Path, counted: list[Case], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = explain.explain(tmp_path, 1, lambda done, of: None)
+    assert len(rows) == len(MODES) * len(STUDY.published)
+    page = (tmp_path / "neupims.md").read_text()
+    for step in STUDY.waterfall.steps:
+        assert step.name in page
+    linked = {part.split(")")[0] for part in page.split("](")[1:]}
+    assert len(linked) == 3
+    for link in linked:
+        assert (tmp_path / link).stat().st_size > 10_000
+    # the same store gives the same page, with nothing simulated
+    before = len(counted)
+    explain.explain(tmp_path, 1, lambda done, of: None)
+    assert len(counted) == before
+    assert (tmp_path / "neupims.md").read_text() == page
+
+
+def test_a_broken_store_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "store.json"
+    path.write_text('{"a": {"unknown": 1}}')
+    with pytest.raises(InputError, match=r"store\.json"):
+        Store(path)
+
+
+def test_what_does_not_fit_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise InputError("too large")
+
+    monkeypatch.setattr("pimsim.simulate.simulate", refuse)
+    found = runs.simulate_case(grid_case(STUDY, "npu-only", "clean", POINT))
+    assert found.note == "too large"
+
+
+def test_a_simulated_point_agrees_with_a_run() -> None:
+    import pimsim
+
+    point = Point("gpt3-7b", "Alpaca", 8)
+    found = runs.simulate_case(grid_case(STUDY, "npu-pim", "clean", point))
+    run = pimsim.run("npu-pim", model="gpt3-7b", requests="alpaca-512", batch=8)
+    assert found.tokens_per_s == run.tokens_per_s
+
+
+def test_what_was_measured() -> None:
+    table = Path(__file__).parents[1] / "data" / "neupims_cycles.csv"
+    measured = read_measured(table)
+    assert set(measured["sg-clb-512"]) == set(BRANCHES)
+    assert measured["u512-64"]["main on"] == 123471 + 121984
