@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pimsim.validate.attacc import LOG, direct_rows, log_rows
+from pimsim.validate.attacc import DIRECT, LOG, direct_rows, log_rows
 from pimsim.validate.types import Row
 
 
@@ -20,34 +20,40 @@ def by_group(rows: Iterable[Row]) -> dict[str, list[Row]]:
 
 @pytest.fixture(scope="module")
 def direct(repo_dir: Path) -> dict[str, list[Row]]:
-    return by_group(direct_rows(repo_dir / "tests" / "data" / "attacc_direct.csv"))
+    tables = [repo_dir / "tests" / "data" / name for name in DIRECT]
+    return by_group(row for table in tables for row in direct_rows(table))
 
 
 def test_cycles_of_fresh_runs(direct: dict[str, list[Row]]) -> None:
     rows = direct["attacc.direct_cycles"]
-    assert len(rows) == 21
+    assert len(rows) == 21 + 30
     # what is left: REFab of the second pseudo channel ends a cycle later than the first's
     assert [row for row in rows if abs(row.error) > 0.0005] == []
 
 
 def test_commands_of_fresh_runs(direct: dict[str, list[Row]]) -> None:
     rows = direct["attacc.counts"]
-    assert len(rows) == 21 * 5
+    assert len(rows) == 51 * 5
     assert [row for row in rows if row.error] == []
 
 
 @pytest.fixture(scope="module")
 def log(reference_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Row]]:
-    """Every 24th row; ``pimsim validate`` takes all."""
-    lines = (reference_dir / LOG).read_text().splitlines(keepends=True)
+    """Some rows of each placement; ``pimsim validate`` takes all."""
+    head, *lines = (reference_dir / LOG).read_text().splitlines(keepends=True)
+    some = [
+        line
+        for placement, stride in (("BA", 12), ("BG", 10), ("BUFFER", 40))
+        for line in [line for line in lines if f",{placement}," in line][::stride]
+    ]
     table = tmp_path_factory.mktemp("log") / "some.csv"
-    table.write_text("".join([lines[0], *lines[1::24]]))
+    table.write_text("".join([head, *some]))
     return by_group(log_rows(table, simulated_commands=600_000))
 
 
 def test_commands_of_the_log(log: dict[str, list[Row]]) -> None:
     rows = log["attacc.counts"]
-    assert len(rows) == 25 * 5
+    assert len(rows) == (13 + 5 + 11) * 5
     assert [row for row in rows if row.error] == []
 
 

@@ -1,6 +1,7 @@
 """AttAcc: attention in one stack against its public simulator, fresh runs and the shipped log.
 
-Fresh runs (``attacc_direct.csv``): commit c600051 of scale-snu/attacc_simulator. The log shipped
+Fresh runs: commit c600051 of scale-snu/attacc_simulator (``attacc_direct.csv``; of random and
+small sizes, 1 and 2 B elements ``attacc_random.csv``). The log shipped
 with it (``attacc/attention_cycles.csv``) was written by its trace generator as of before that
 commit, which repeats softmax and probabilities of an unpaired head in every step; it is held
 against that generator (``attention.artifact_repeats_softmax``).
@@ -18,8 +19,9 @@ from pimsim.hardware.pim.designs.attacc import attention, attention_commands
 from pimsim.hardware.pim.stream import run_stream
 from pimsim.validate.types import References, Row
 
-__all__ = ["LOG", "SIMULATED_COMMANDS", "direct_rows", "log_rows", "rows"]
+__all__ = ["DIRECT", "LOG", "SIMULATED_COMMANDS", "direct_rows", "log_rows", "rows"]
 
+DIRECT = ("attacc_direct.csv", "attacc_random.csv")
 LOG = "attacc/attention_cycles.csv"
 SIMULATED_COMMANDS = 1_000_000
 """Rows of the log with more commands (of all channels) are counted but not scheduled: most of
@@ -30,7 +32,8 @@ _COUNTS = ("mac", "softmax", "mvgb", "mvsb", "wrgb")
 
 def rows(references: References) -> Iterator[Row]:
     """Fresh runs, then the log where ``--reference`` has it."""
-    yield from direct_rows(references.tables / "attacc_direct.csv")
+    for table in DIRECT:
+        yield from direct_rows(references.tables / table)
     log = references.file(LOG)
     if log is not None:
         yield from log_rows(log)
@@ -41,7 +44,9 @@ def direct_rows(table: Path) -> Iterator[Row]:
     for line in _lines(table):
         design = _design(line["level"], capped=not line["preset"].endswith("_NPC"))
         heads, head_dim, context = (int(line[key]) for key in ("nhead_per_hbm", "dhead", "L"))
-        case = f"{design.name}/{heads}x{head_dim}/{context}"
+        element_bytes = int(line.get("dbyte", design.element_bytes))
+        design = design.model_copy(update={"element_bytes": element_bytes})
+        case = f"{design.name}/{heads}x{head_dim}/{context}/{element_bytes}B"
         result = run_stream(design, attention(design, heads, heads, head_dim, context))
         yield Row("attacc.direct_cycles", case, "cycles", int(line["cycles"]), result.cycles)
         yield from _count_rows(case, line, _counts(design, result.commands))
