@@ -18,7 +18,9 @@ from pimsim.config.npu import NpuConfig
 from pimsim.config.pim import PimConfig
 from pimsim.config.run import RunConfig
 from pimsim.config.schema import explain, quantity_at
+from pimsim.config.system import SystemConfig
 from pimsim.config.tree import Entry, lookup, plain
+from pimsim.config.xpu import XpuConfig
 
 __all__ = [
     "CONFIG_MODELS",
@@ -31,12 +33,13 @@ __all__ = [
     "load_npu_of",
     "load_pim",
     "load_run",
+    "load_system",
 ]
 
 DEFAULT_RUN = "neupims"
 """The run of ``pimsim run`` without a name."""
 
-_PLAIN = {kind: Layout(kind, {}) for kind in ("memory", "pim", "energy", "model")}
+_PLAIN = {kind: Layout(kind, {}) for kind in ("memory", "pim", "energy", "xpu", "model")}
 _LAYOUTS = {
     **_PLAIN,
     "hardware": Layout(
@@ -44,6 +47,7 @@ _LAYOUTS = {
         {kind: _PLAIN[kind] for kind in ("memory", "pim", "energy")},
         (("workload", "model"), ("workload", "requests")),
     ),
+    "system": Layout("system", {kind: _PLAIN[kind] for kind in ("xpu", "pim")}),
 }
 
 
@@ -52,6 +56,8 @@ CONFIG_MODELS: dict[str, type[BaseModel]] = {
     "memory": MemoryConfig,
     "pim": PimConfig,
     "energy": EnergyConfig,
+    "xpu": XpuConfig,
+    "system": SystemConfig,
 }
 """The config model of each kind of YAML; model cards belong to ``workload``."""
 
@@ -139,6 +145,11 @@ def load_pim(name_or_path: str, overrides: Sequence[str] = ()) -> Resolved[PimCo
 def load_energy(name_or_path: str, overrides: Sequence[str] = ()) -> Resolved[EnergyConfig]:
     """Load energy constants: a preset's name or a YAML path."""
     return load_document(EnergyConfig, "energy", name_or_path, overrides)
+
+
+def load_system(name_or_path: str, overrides: Sequence[str] = ()) -> Resolved[SystemConfig]:
+    """Load a system of devices and attention PIM: a preset's name or a YAML path."""
+    return load_document(SystemConfig, "system", name_or_path, overrides)
 
 
 def load_npu_of(name_or_path: str) -> NpuConfig:

@@ -1,0 +1,80 @@
+"""A server for decoding: devices that share every layer, and who does their attention."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from pimsim.config.base import ConfigModel
+from pimsim.config.pim import PimConfig
+from pimsim.config.run import LinkConfig
+from pimsim.config.units import Bytes
+from pimsim.config.xpu import HostConfig, XpuConfig
+
+__all__ = ["StacksConfig", "SystemConfig"]
+
+
+class StacksConfig(ConfigModel):
+    """The PIM stacks beside one device, which hold the KV cache of its heads."""
+
+    sources: dict[str, str]
+    """Source of each number, by its key."""
+    count: int = Field(ge=1, le=1024)
+    """Heads of all requests are dealt to them; the fullest stack sets the time."""
+    capacity: Bytes = Field(ge=1)
+    """One stack's."""
+    bandwidth_gb_per_s: float = Field(gt=0)
+    """One stack's, at its pins."""
+    internal_scale: float = Field(gt=0)
+    """Bandwidth at the PIM units as a multiple of that at the pins."""
+    transfer_gb_per_s: float = Field(gt=0)
+    """The link between a device and its stacks, one direction."""
+
+
+class SystemConfig(ConfigModel):
+    """Devices under tensor parallelism, and the unit that holds the KV cache."""
+
+    name: str
+    description: str = ""
+    sources: dict[str, str] = Field(default_factory=dict)
+    """Source of each number of this file, by its key."""
+    xpu: XpuConfig
+    devices: int = Field(ge=1, le=1024)
+    link: LinkConfig
+    """All-reduce between the devices: the rate and latency of a ring step."""
+    link_pj_per_bit: float = Field(ge=0)
+    attention: Literal["xpu", "host", "pim"]
+    """Who holds the KV cache and does attention."""
+    host: HostConfig | None = None
+    pim: PimConfig | None = None
+    stacks: StacksConfig | None = None
+    fused_gate: bool = True
+    """Gate and up projections of a gated FFN are one product, else two."""
+    overlap: Literal["none", "transfers", "projections"] = "none"
+    """What goes on during PIM attention, head by head: nothing, transfers of queries and results,
+    or these and the QKV and output projections (AttAcc section 6)."""
+    ffn_split: bool = False
+    """The FFN's weights lie on devices and PIM in proportion to how fast each passes them."""
+    artifact_softmax: bool = False
+    """AttAcc's simulator lets the softmax, a stream at the stacks' pins, hide projections and
+    transfers, and then counts its time as zero. (Its attention commands already contain it.)"""
+    artifact_energy: bool = False
+    """AttAcc's simulator charges the FFN on PIM as if the devices did it, leaves out the products
+    with V, and multiplies pJ/bit of moved operands by bytes."""
+    artifact_host_per_device: bool = False
+    """AttAcc's simulator gives each device's attention a socket, and its link, of its own."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> SystemConfig:
+        if self.attention == "host" and self.host is None:
+            raise ValueError("attention on host needs a host section")
+        if self.attention == "pim" and (self.pim is None or self.stacks is None):
+            missing = "pim" if self.pim is None else "stacks"
+            raise ValueError(f"attention on pim needs a {missing} section")
+        if self.attention != "pim":
+            if self.overlap != "none":
+                raise ValueError(f"overlap is {self.overlap!r}, but attention is not on pim")
+            if self.ffn_split:
+                raise ValueError("ffn_split is true, but attention is not on pim")
+        return self

@@ -1,0 +1,88 @@
+"""Decode attention by the unit that holds the KV cache: the device, the host, or PIM stacks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pimsim.config.system import SystemConfig
+from pimsim.hardware.xpu import roofline
+from pimsim.mapping.kernels import AttentionKernels
+
+__all__ = ["AttentionCost", "attention_cost"]
+
+_BITS = 8
+
+
+@dataclass(frozen=True, slots=True)
+class AttentionCost:
+    """One block's attention; energies are of one device."""
+
+    attention_s: float
+    """Products with K and V, and what the unit does in between."""
+    softmax_s: float
+    """Softmax, where it is a kernel of its own."""
+    hidden_softmax_s: float
+    """What the artifact lets hide other work, but not take time."""
+    transfer_s: float
+    """Queries, keys and values to the unit, and results back."""
+    bound: str
+    memory_pj: float
+    core_pj: float
+    link_bytes: int
+
+
+def attention_cost(kernels: AttentionKernels, config: SystemConfig) -> AttentionCost:
+    """Attention of one block on the unit that ``config`` names."""
+    if config.attention == "host":
+        return _on_host(kernels, config)
+    if config.attention == "pim":
+        return _on_pim(kernels, config)
+    return _on_xpu(kernels, config)
+
+
+def _on_xpu(kernels: AttentionKernels, config: SystemConfig) -> AttentionCost:
+    xpu = config.xpu
+    score, value = (roofline.product(each, xpu) for each in (kernels.score, kernels.value))
+    softmax = roofline.waves(
+        kernels.softmax.moved_bytes, kernels.softmax.flops, kernels.heads, xpu
+    )
+    parts = (score, softmax, value)
+    return AttentionCost(
+        attention_s=score.time_s + value.time_s,
+        softmax_s=softmax.time_s,
+        hidden_softmax_s=0.0,
+        transfer_s=0.0,
+        bound=score.bound,
+        memory_pj=sum(each.memory_pj for each in parts),
+        core_pj=sum(each.core_pj for each in parts),
+        link_bytes=0,
+    )
+
+
+def _on_host(kernels: AttentionKernels, config: SystemConfig) -> AttentionCost:
+    """A socket does the attention of several devices, one after the other."""
+    host = config.host
+    assert host is not None
+    shares = 1.0 if config.artifact_host_per_device else max(1.0, config.devices / host.sockets)
+    score, value = (
+        roofline.host_stream(each.least_bytes, 2 * each.macs, each.element_bytes, host)
+        for each in (kernels.score, kernels.value)
+    )
+    softmax = roofline.host_stream(
+        kernels.softmax.moved_bytes, kernels.softmax.flops, kernels.score.element_bytes, host
+    )
+    moved = kernels.sent_bytes + kernels.returned_bytes
+    return AttentionCost(
+        attention_s=shares * (score.time_s + value.time_s),
+        softmax_s=shares * softmax.time_s,
+        hidden_softmax_s=0.0,
+        transfer_s=shares * moved / (host.transfer_gb_per_s * 1e9),
+        bound=score.bound,
+        memory_pj=0.0,
+        core_pj=0.0,
+        link_bytes=moved,
+    )
+
+
+def _on_pim(kernels: AttentionKernels, config: SystemConfig) -> AttentionCost:
+    raise NotImplementedError

@@ -1,0 +1,352 @@
+"""Decoding on devices that share every layer: time, energy and bounds of the mean step.
+
+A step is one token of every request. Kernels of a device run one after the other; what PIM does at
+the same time is said by ``overlap`` and ``ffn_split``. Embedding, output layer and sampling are not
+counted, and neither is prefill.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+
+from pimsim.config.errors import InputError
+from pimsim.config.system import StacksConfig, SystemConfig
+from pimsim.engine.xpu_attention import AttentionCost, attention_cost
+from pimsim.hardware.fabric.collectives import ring_all_reduce
+from pimsim.hardware.xpu import roofline
+from pimsim.hardware.xpu.sharing import device_share, exposed
+from pimsim.hardware.xpu.tiling import Product
+from pimsim.mapping.kernels import BlockKernels, block_kernels, decode_step
+from pimsim.workload.cards import ModelCard
+
+__all__ = ["Decoding", "KernelTime", "decode"]
+
+_BITS = 8
+_PJ_PER_J = 1e12
+
+
+@dataclass(frozen=True, slots=True)
+class KernelTime:
+    """A kernel of the last step's block, as it runs when nothing overlaps."""
+
+    name: str
+    unit: str
+    time_s: float
+    bound: str
+
+
+@dataclass(frozen=True, slots=True)
+class Decoding:
+    """The mean step of ``batch`` requests from their second token to their last.
+
+    The first token is prefill's. Times in seconds, energies in joule of all devices; a step has all
+    decoder blocks.
+    """
+
+    step_s: float
+    tokens_per_s: float
+    steps: int
+    parts_s: Mapping[str, float]
+    """What adds up to the step: ``attention``, ``softmax``, ``gemm``, ``communication``,
+    ``elementwise``. Where work overlaps, attention counts in full."""
+    gemm_s: Mapping[str, float]
+    """``gemm`` by its products."""
+    energy_j: Mapping[str, float]
+    """Of a step: ``memory`` (of the devices), ``core`` (their caches and arithmetic), ``pim``,
+    ``link``."""
+    bound_s: Mapping[str, float]
+    """The least time of each unit for the step's work, everything perfect."""
+    kernels: tuple[KernelTime, ...]
+    need_bytes: int
+    """Weights of the blocks, and the KV cache of the last step, on all devices."""
+    capacity_bytes: int
+    warnings: tuple[str, ...]
+
+    @property
+    def bound(self) -> str:
+        """The unit whose least time is the largest."""
+        return max(self.bound_s, key=self.bound_s.__getitem__)
+
+    @property
+    def total_j(self) -> float:
+        """Energy of a step."""
+        return sum(self.energy_j.values())
+
+
+@dataclass(frozen=True, slots=True)
+class _Gemm:
+    """A product on the device, and on PIM where both have a part of its weights."""
+
+    name: str
+    time_s: float
+    cost: roofline.Cost
+    share: float
+    """Of the weights, on the device."""
+    product: Product
+
+    @property
+    def pim_bytes(self) -> float:
+        """What PIM reads: its weights once for each row of the activations."""
+        return (1 - self.share) * self.product.m * self.weight_bytes
+
+    @property
+    def weight_bytes(self) -> int:
+        """Of the whole product."""
+        return self.product.n * self.product.k * self.product.b_bytes * self.product.count
+
+
+def decode(
+    config: SystemConfig, card: ModelCard, batch: int, input_tokens: int, output_tokens: int
+) -> Decoding:
+    """Decode ``batch`` requests of the same lengths; see ``Decoding``.
+
+    Raises ``InputError`` for sizes that leave no step, or devices that do not divide the model.
+    """
+    if output_tokens < 2:
+        raise InputError(
+            f"output of {output_tokens} tokens: at least 2 are needed, as the first is prefill's"
+        )
+    if input_tokens < 1:
+        raise InputError(f"input of {input_tokens} tokens; at least 1 is needed")
+    contexts = range(input_tokens + 1, input_tokens + output_tokens)
+    last = decode_step(card, batch, contexts[-1], config.devices)
+    block = block_kernels(last, fused_gate=config.fused_gate)
+    fixed = _Fixed.of(block, config)
+    steps = []
+    for context in contexts:
+        step = decode_step(card, batch, context, config.devices)
+        kernels = block_kernels(step, fused_gate=config.fused_gate)
+        steps.append(_step(kernels, fixed, config, card.heads // config.devices))
+    mean = _mean(steps)
+    layers = card.layers
+    parts = {name: layers * time_s for name, time_s in mean.parts_s.items()}
+    step_s = sum(parts.values())
+    need = config.devices * layers * (block.weight_bytes + block.attention.kv_bytes)
+    capacity = _capacity(config)
+    return Decoding(
+        step_s=step_s,
+        tokens_per_s=batch / step_s,
+        steps=len(contexts),
+        parts_s=parts,
+        gemm_s={name: layers * time_s for name, time_s in mean.gemm_s.items()},
+        energy_j={
+            name: layers * config.devices * pj / _PJ_PER_J for name, pj in mean.energy_pj.items()
+        },
+        bound_s={name: layers * time_s for name, time_s in mean.bound_s.items()},
+        kernels=steps[-1].kernels,
+        need_bytes=need,
+        capacity_bytes=capacity,
+        warnings=tuple(_warnings(card, contexts[-1], need, capacity)),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Fixed:
+    """The part of a block that does not depend on the context."""
+
+    projections: tuple[_Gemm, ...]
+    ffn: tuple[_Gemm, ...]
+    elementwise: tuple[tuple[str, roofline.Cost], ...]
+    all_reduce_s: float
+    link_bytes: int
+
+    @classmethod
+    def of(cls, block: BlockKernels, config: SystemConfig) -> _Fixed:
+        xpu = config.xpu
+        reduced = [
+            ring_all_reduce(payload, config.devices, config.link) for payload in block.reduced_bytes
+        ]
+        elementwise = [
+            (each.name, roofline.stream(each.moved_bytes, each.flops, xpu.add_norm, xpu))
+            for each in block.add_norms
+        ]
+        act = block.activation
+        act_cost = roofline.stream(act.moved_bytes, act.flops, xpu.activation, xpu)
+        return cls(
+            projections=tuple(_gemm(name, each, config, None) for name, each in block.projections),
+            ffn=tuple(
+                _gemm(name, each, config, config.stacks if config.ffn_split else None)
+                for name, each in block.ffn
+            ),
+            elementwise=(*elementwise, (act.name, act_cost)),
+            all_reduce_s=sum(each.time_ps for each in reduced) * 1e-12,
+            link_bytes=sum(each.link_bytes for each in reduced),
+        )
+
+
+def _gemm(
+    name: str, product: Product, config: SystemConfig, stacks: StacksConfig | None
+) -> _Gemm:
+    """A product; with ``stacks``, cut by columns between the device and PIM.
+
+    Shares follow the peaks: PIM reads its weights once for each row of the activations, the device
+    once, or is bound by its arithmetic. What is achieved below the peaks makes one end later.
+    """
+    cost = roofline.product(product, config.xpu)
+    if stacks is None:
+        return _Gemm(name, cost.time_s, cost, 1.0, product)
+    weights = product.n * product.k * product.b_bytes
+    pim_s = product.m * weights / _pim_bandwidth(stacks)
+    if cost.bound == "compute":
+        device_s = 2 * product.macs / roofline.peak_flops(config.xpu, product.element_bytes)
+    else:
+        device_s = weights / roofline.bandwidth(config.xpu)
+    share = device_share(device_s, pim_s)
+    return _Gemm(name, max(cost.time_s * share, pim_s * (1 - share)), cost, share, product)
+
+
+def _pim_bandwidth(stacks: StacksConfig) -> float:
+    """Bytes a second that the PIM units beside one device read."""
+    return stacks.count * stacks.bandwidth_gb_per_s * 1e9 * stacks.internal_scale
+
+
+@dataclass(frozen=True, slots=True)
+class _Step:
+    """One block of one step; energies of one device."""
+
+    parts_s: dict[str, float]
+    gemm_s: dict[str, float]
+    energy_pj: dict[str, float]
+    bound_s: dict[str, float]
+    kernels: tuple[KernelTime, ...]
+
+
+def _step(kernels: BlockKernels, fixed: _Fixed, config: SystemConfig, heads: int) -> _Step:
+    attention = attention_cost(kernels.attention, config)
+    projections_s = sum(each.time_s for each in fixed.projections)
+    transfer_s = attention.transfer_s
+    if config.overlap != "none":
+        others = [transfer_s, projections_s if config.overlap == "projections" else 0.0]
+        busy = attention.attention_s + attention.hidden_softmax_s
+        added = exposed(busy, others, heads)
+        transfer_s = added[0]
+        if config.overlap == "projections":
+            projections_s = added[1]
+    whole = sum(each.time_s for each in fixed.projections)
+    gemm_s = {each.name: each.time_s * projections_s / whole for each in fixed.projections}
+    gemm_s |= {each.name: each.time_s for each in fixed.ffn}
+    return _Step(
+        parts_s={
+            "attention": attention.attention_s,
+            "softmax": attention.softmax_s,
+            "gemm": sum(gemm_s.values()),
+            "communication": fixed.all_reduce_s + transfer_s,
+            "elementwise": sum(cost.time_s for _, cost in fixed.elementwise),
+        },
+        gemm_s=gemm_s,
+        energy_pj=_energy(attention, fixed, config),
+        bound_s=_bounds(kernels, fixed, config),
+        kernels=_kernel_times(attention, fixed, config),
+    )
+
+
+def _energy(
+    attention: AttentionCost, fixed: _Fixed, config: SystemConfig
+) -> dict[str, float]:
+    """Picojoule of one block on one device."""
+    on_pim = config.attention == "pim"
+    memory = core = pim = 0.0
+    for gemm in (*fixed.projections, *fixed.ffn):
+        share = 1.0 if config.artifact_energy else gemm.share
+        memory += share * gemm.cost.memory_pj
+        core += share * gemm.cost.core_pj
+    for _, cost in fixed.elementwise:
+        memory += cost.memory_pj
+        core += cost.core_pj
+    own = attention.memory_pj + attention.core_pj
+    if on_pim:
+        pim += own
+    else:
+        memory += attention.memory_pj
+        core += attention.core_pj
+    link = (fixed.link_bytes + attention.link_bytes) * _BITS * config.link_pj_per_bit
+    return {"memory": memory, "core": core, "pim": pim, "link": link}
+
+
+def _bounds(kernels: BlockKernels, fixed: _Fixed, config: SystemConfig) -> dict[str, float]:
+    """Least time of each unit for its part of a block: peaks, and each byte once."""
+    gemms = (*fixed.projections, *fixed.ffn)
+    attention = kernels.attention
+    flops = sum(2 * gemm.share * gemm.product.macs for gemm in gemms)
+    moved = sum(gemm.share * gemm.weight_bytes for gemm in gemms)
+    bounds = {}
+    if config.attention == "xpu":
+        flops += 2 * (attention.score.macs + attention.value.macs)
+        moved += attention.kv_bytes
+    elif config.attention == "pim":
+        assert config.stacks is not None
+        read = attention.kv_bytes + sum(gemm.pim_bytes for gemm in gemms)
+        bounds["pim"] = read / _pim_bandwidth(config.stacks)
+    else:
+        host = config.host
+        assert host is not None
+        shares = 1.0 if config.artifact_host_per_device else config.devices / host.sockets
+        bounds["host"] = shares * attention.kv_bytes / roofline.bandwidth(host)
+    element_bytes = gemms[0].product.element_bytes
+    return {
+        "xpu_compute": flops / roofline.peak_flops(config.xpu, element_bytes),
+        "xpu_memory": moved / roofline.bandwidth(config.xpu),
+        **bounds,
+        "link": fixed.all_reduce_s,
+    }
+
+
+def _kernel_times(
+    attention: AttentionCost, fixed: _Fixed, config: SystemConfig
+) -> tuple[KernelTime, ...]:
+    rows = [KernelTime(each.name, "xpu", each.time_s, each.cost.bound) for each in fixed.projections]
+    rows.append(
+        KernelTime("attention", config.attention, attention.attention_s, attention.bound)
+    )
+    if attention.softmax_s:
+        rows.append(KernelTime("softmax", config.attention, attention.softmax_s, "memory"))
+    if attention.transfer_s:
+        rows.append(KernelTime("transfers", "link", attention.transfer_s, "link"))
+    rows += [
+        KernelTime(each.name, "xpu+pim" if each.share < 1 else "xpu", each.time_s, each.cost.bound)
+        for each in fixed.ffn
+    ]
+    rows += [KernelTime(name, "xpu", cost.time_s, cost.bound) for name, cost in fixed.elementwise]
+    if fixed.all_reduce_s:
+        rows.append(KernelTime("all-reduces", "link", fixed.all_reduce_s, "link"))
+    return tuple(rows)
+
+
+def _mean(steps: Sequence[_Step]) -> _Step:
+    def mean(of: Callable[[_Step], dict[str, float]]) -> dict[str, float]:
+        return {name: fmean(of(step)[name] for step in steps) for name in of(steps[0])}
+
+    return _Step(
+        parts_s=mean(lambda step: step.parts_s),
+        gemm_s=mean(lambda step: step.gemm_s),
+        energy_pj=mean(lambda step: step.energy_pj),
+        bound_s=mean(lambda step: step.bound_s),
+        kernels=steps[-1].kernels,
+    )
+
+
+def _capacity(config: SystemConfig) -> int:
+    """Bytes of all memories that may hold weights or KV cache."""
+    capacity = config.devices * config.xpu.memory_capacity
+    if config.attention == "host" and config.host is not None:
+        capacity += config.host.sockets * config.host.memory_capacity
+    elif config.attention == "pim" and config.stacks is not None:
+        capacity += config.devices * config.stacks.count * config.stacks.capacity
+    return capacity
+
+
+def _warnings(card: ModelCard, context: int, need: int, capacity: int) -> list[str]:
+    found = []
+    if context > card.max_context:
+        found.append(
+            f"contexts reach {context} tokens; model {card.name} takes {card.max_context} "
+            "(max_context)"
+        )
+    if need > capacity:
+        found.append(
+            f"weights and KV cache need {need / 2**30:.0f} GiB, the system has "
+            f"{capacity / 2**30:.0f} GiB"
+        )
+    return found
