@@ -43,9 +43,7 @@ def attention_cost(kernels: AttentionKernels, config: SystemConfig) -> Attention
 def _on_xpu(kernels: AttentionKernels, config: SystemConfig) -> AttentionCost:
     xpu = config.xpu
     score, value = (roofline.product(each, xpu) for each in (kernels.score, kernels.value))
-    softmax = roofline.waves(
-        kernels.softmax.moved_bytes, kernels.softmax.flops, kernels.heads, xpu
-    )
+    softmax = roofline.waves(kernels.softmax.moved_bytes, kernels.softmax.flops, kernels.heads, xpu)
     parts = (score, softmax, value)
     return AttentionCost(
         attention_s=score.time_s + value.time_s,
@@ -85,4 +83,26 @@ def _on_host(kernels: AttentionKernels, config: SystemConfig) -> AttentionCost:
 
 
 def _on_pim(kernels: AttentionKernels, config: SystemConfig) -> AttentionCost:
-    raise NotImplementedError
+    """The fullest stack sets the time; energies are those of all stacks of a device.
+
+    Vector work of the softmax is part of the stacks' program.
+    """
+    stacks, pim = config.stacks, config.pim
+    assert stacks is not None and pim is not None
+    fullest = -(-kernels.heads // stacks.count)
+    program = attention_cycles(
+        pim, fullest, kernels.head_dim, kernels.context, kernels.element_bytes
+    )
+    softmax = kernels.softmax
+    rate = stacks.count * stacks.bandwidth_gb_per_s * 1e9
+    hidden_s = max(softmax.moved_bytes, softmax.flops) / rate
+    return AttentionCost(
+        attention_s=program.time_s,
+        softmax_s=0.0,
+        hidden_softmax_s=hidden_s if config.artifact_softmax else 0.0,
+        transfer_s=(kernels.sent_bytes + kernels.returned_bytes) / (stacks.transfer_gb_per_s * 1e9),
+        bound="pim",
+        memory_pj=stacks.count * program.memory_pj,
+        core_pj=0.0,
+        link_bytes=kernels.sent_bytes + kernels.returned_bytes,
+    )

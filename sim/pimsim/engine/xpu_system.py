@@ -176,9 +176,7 @@ class _Fixed:
         )
 
 
-def _gemm(
-    name: str, product: Product, config: SystemConfig, stacks: StacksConfig | None
-) -> _Gemm:
+def _gemm(name: str, product: Product, config: SystemConfig, stacks: StacksConfig | None) -> _Gemm:
     """A product; with ``stacks``, cut by columns between the device and PIM.
 
     Shares follow the peaks: PIM reads its weights once for each row of the activations, the device
@@ -242,9 +240,7 @@ def _step(kernels: BlockKernels, fixed: _Fixed, config: SystemConfig, heads: int
     )
 
 
-def _energy(
-    attention: AttentionCost, fixed: _Fixed, config: SystemConfig
-) -> dict[str, float]:
+def _energy(attention: AttentionCost, fixed: _Fixed, config: SystemConfig) -> dict[str, float]:
     """Picojoule of one block on one device."""
     on_pim = config.attention == "pim"
     memory = core = pim = 0.0
@@ -296,10 +292,10 @@ def _bounds(kernels: BlockKernels, fixed: _Fixed, config: SystemConfig) -> dict[
 def _kernel_times(
     attention: AttentionCost, fixed: _Fixed, config: SystemConfig
 ) -> tuple[KernelTime, ...]:
-    rows = [KernelTime(each.name, "xpu", each.time_s, each.cost.bound) for each in fixed.projections]
-    rows.append(
-        KernelTime("attention", config.attention, attention.attention_s, attention.bound)
-    )
+    rows = [
+        KernelTime(each.name, "xpu", each.time_s, each.cost.bound) for each in fixed.projections
+    ]
+    rows.append(KernelTime("attention", config.attention, attention.attention_s, attention.bound))
     if attention.softmax_s:
         rows.append(KernelTime("softmax", config.attention, attention.softmax_s, "memory"))
     if attention.transfer_s:
