@@ -133,4 +133,4 @@ def _load(kind: str, name: str, overrides: list[str]) -> Resolved[Any]:
             f"unknown kind of preset {kind!r}{near_miss(kind, allowed)}; "
             f"allowed: {', '.join(allowed)}"
         )
-    return loader.load_document(models[kind], kind, name, overrides)
+    return loader.load_preset(kind, name, overrides)

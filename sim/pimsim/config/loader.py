@@ -13,9 +13,11 @@ from pydantic import BaseModel, ValidationError
 from pimsim.config.compose import Layout, apply_override, compose
 from pimsim.config.emit import emit_yaml
 from pimsim.config.energy import EnergyConfig
+from pimsim.config.errors import InputError
 from pimsim.config.memory import MemoryConfig
 from pimsim.config.npu import NpuConfig
 from pimsim.config.pim import PimConfig
+from pimsim.config.pim_stream import StreamPimConfig
 from pimsim.config.run import RunConfig
 from pimsim.config.schema import explain, quantity_at
 from pimsim.config.system import SystemConfig
@@ -32,8 +34,11 @@ __all__ = [
     "load_memory",
     "load_npu_of",
     "load_pim",
+    "load_preset",
     "load_run",
+    "load_stream_pim",
     "load_system",
+    "pim_model",
 ]
 
 DEFAULT_RUN = "neupims"
@@ -59,7 +64,8 @@ CONFIG_MODELS: dict[str, type[BaseModel]] = {
     "xpu": XpuConfig,
     "system": SystemConfig,
 }
-"""The config model of each kind of YAML; model cards belong to ``workload``."""
+"""The config model of each kind of YAML (``pim_model`` for PIM designs of other families);
+model cards belong to ``workload``."""
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -140,6 +146,28 @@ def load_memory(name_or_path: str, overrides: Sequence[str] = ()) -> Resolved[Me
 def load_pim(name_or_path: str, overrides: Sequence[str] = ()) -> Resolved[PimConfig]:
     """Load a PIM design: a preset's name or a YAML path."""
     return load_document(PimConfig, "pim", name_or_path, overrides)
+
+
+def pim_model(name_or_path: str) -> type[PimConfig] | type[StreamPimConfig]:
+    """The model of a PIM design's YAML: those of the Newton family have no ``family``."""
+    value = compose(name_or_path, _LAYOUTS["pim"]).value
+    return StreamPimConfig if isinstance(value, Mapping) and "family" in value else PimConfig
+
+
+def load_stream_pim(name_or_path: str, overrides: Sequence[str] = ()) -> Resolved[StreamPimConfig]:
+    """Load a PIM design with commands of its own: a preset's name or a YAML path."""
+    if pim_model(name_or_path) is PimConfig:
+        raise InputError(
+            f"pim {name_or_path!r} is of the Newton family, on a memory preset: it has a run and "
+            "pimsim kernel attention; a design with commands of its own is expected (such as aim)"
+        )
+    return load_document(StreamPimConfig, "pim", name_or_path, overrides)
+
+
+def load_preset(kind: str, name_or_path: str, overrides: Sequence[str] = ()) -> Resolved[Any]:
+    """Load a preset or file of any kind of ``CONFIG_MODELS``."""
+    model = pim_model(name_or_path) if kind == "pim" else CONFIG_MODELS[kind]
+    return load_document(model, kind, name_or_path, overrides)
 
 
 def load_energy(name_or_path: str, overrides: Sequence[str] = ()) -> Resolved[EnergyConfig]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -51,6 +51,17 @@ class PimConfig(ConfigModel):
     artifact_short_pipeline: bool = False
     """The artifact's single-row-buffer branch fills the adder pipeline at one COMP a cycle,
     although a COMP takes a burst's time."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _newton_family(cls, values: Any) -> Any:
+        if isinstance(values, dict) and "family" in values:
+            raise ValueError(
+                f"family {values['family']!r}: {values.get('name')} brings a memory and commands "
+                "of its own, and a run takes a PIM of the Newton family (see pimsim list pim); "
+                "pimsim kernel gemv, attention and pim-trace take this one (--pim)"
+            )
+        return values
 
     @model_validator(mode="after")
     def _timed(self) -> PimConfig:

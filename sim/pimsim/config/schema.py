@@ -126,7 +126,8 @@ def _from_validator(detail: Any, root: Entry) -> str:
     path: tuple[str | int, ...] = detail["loc"]
     message = str(detail["ctx"]["error"])
     blamed = message.split(maxsplit=1)[0].strip(":,;")
-    entry, steps = lookup(root, (*path, *blamed.split(".")))
+    parts = [int(part) if part.isdecimal() else part for part in blamed.split(".")]
+    entry, steps = lookup(root, (*path, *parts))
     if steps > len(path):
         prefix = "".join(f"{part}." for part in path)
         return f"{entry.origin}: {prefix}{message}"

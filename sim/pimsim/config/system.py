@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from pimsim.config.base import ConfigModel
-from pimsim.config.pim import PimConfig
+from pimsim.config.pim_stream import StreamPimConfig
 from pimsim.config.run import LinkConfig
 from pimsim.config.units import Bytes
 from pimsim.config.xpu import HostConfig, XpuConfig
@@ -47,7 +47,7 @@ class SystemConfig(ConfigModel):
     attention: Literal["xpu", "host", "pim"]
     """Who holds the KV cache and does attention."""
     host: HostConfig | None = None
-    pim: PimConfig | None = None
+    pim: StreamPimConfig | None = None
     stacks: StacksConfig | None = None
     fused_gate: bool = True
     """Gate and up projections of a gated FFN are one product, else two."""

@@ -1,0 +1,244 @@
+"""PIM designs that are driven by a stream of commands: organisation, commands and rules as data.
+
+Newton and NeuPIMs sit on a memory preset and share its controller (``config/pim.py``). The
+designs here (GDDR6-AiM, HBM-PIM, AttAcc ...) bring a memory and commands of their own.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from pimsim.config.base import ConfigModel
+from pimsim.config.errors import near_miss
+from pimsim.config.units import Picoseconds
+
+__all__ = [
+    "LEVELS",
+    "CommandConfig",
+    "RefreshConfig",
+    "StreamControllerConfig",
+    "StreamOrganizationConfig",
+    "StreamPimConfig",
+    "StreamRule",
+]
+
+StreamLevel = Literal["channel", "pseudo_channel", "rank", "bank_group", "bank"]
+LEVELS: tuple[StreamLevel, ...] = ("channel", "pseudo_channel", "rank", "bank_group", "bank")
+"""From the outermost level to the innermost."""
+
+
+class StreamOrganizationConfig(ConfigModel):
+    """What the memory is made of; each count is per node of the level above."""
+
+    channels: int = Field(ge=1, le=4096)
+    pseudo_channels: int = Field(default=1, ge=1, le=64)
+    ranks: int = Field(default=1, ge=1, le=64)
+    bank_groups: int = Field(ge=1, le=64)
+    banks_per_group: int = Field(ge=1, le=64)
+    rows: int = Field(ge=1, le=2**24)
+    columns: int = Field(ge=1, le=2**16)
+    """Column accesses in a row of one bank."""
+    column_bytes: int = Field(ge=1, le=4096)
+    """Bytes that one column command takes from one bank."""
+
+    @property
+    def counts(self) -> tuple[int, int, int, int]:
+        """Pseudo channels, ranks, bank groups, banks: children of one node, outermost first."""
+        return (self.pseudo_channels, self.ranks, self.bank_groups, self.banks_per_group)
+
+    @property
+    def banks(self) -> int:
+        """Banks of one channel."""
+        return self.pseudo_channels * self.ranks * self.bank_groups * self.banks_per_group
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of one row of one bank."""
+        return self.columns * self.column_bytes
+
+    @property
+    def capacity_bytes(self) -> int:
+        """Bytes of all channels."""
+        return self.channels * self.banks * self.rows * self.row_bytes
+
+
+class CommandConfig(ConfigModel):
+    """One command of the design."""
+
+    broadcast: list[Literal["pseudo_channel", "rank", "bank_group", "bank"]] = Field(
+        default_factory=list
+    )
+    """Levels at which it goes to every node instead of the addressed one: an all-bank command
+    has ``[bank_group, bank]``, one bank in each bank group ``[bank_group]``."""
+    bus: Literal["row", "column", "none"]
+    """C/A pins that it takes for a cycle; ``none``: it costs no slot (bookkeeping)."""
+    row: Literal["any", "open", "closed"] = "any"
+    """``open``: its row must be open in all its banks; ``closed``: all its banks must be closed.
+    Where they are not, the controller issues ``precharge`` or ``activate`` first."""
+    activate: str | None = None
+    precharge: str | None = None
+    effect: Literal["none", "open", "close"] = "none"
+    """On its banks, after it was issued (``close``: precharge, or auto-precharge)."""
+    latency: str = "1"
+    """Cycles from issue until it counts as completed, over timing names."""
+    mode: Literal["any", "bank", "register"] = "bank"
+    """Where ``controller.mode_switch`` is given, a channel is switched to the mode of what it
+    does next (AiM: TMOD between commands on banks and on registers)."""
+    energy: str | None = None
+    """Key in ``energy_pj``."""
+
+
+class StreamRule(ConfigModel):
+    """At each node of ``level``, any of ``first`` then any of ``then``: at least ``delay`` cycles.
+
+    As ``memory.Rule``: ``delay`` is arithmetic over timing names. A broadcast command concerns
+    all nodes that it reaches. ``window``: the delay separates a command from the ``window``-th
+    one before it (tFAW: 4).
+    """
+
+    level: StreamLevel
+    first: list[str]
+    then: list[str]
+    delay: str
+    window: int = Field(default=1, ge=1, le=64)
+
+
+class RefreshConfig(ConfigModel):
+    """Periodic refresh: while one is due, its channel issues nothing else."""
+
+    command: str
+    interval: str
+    """Cycles between two rounds over all its nodes, over timing names."""
+
+
+class StreamControllerConfig(ConfigModel):
+    """The channel's controller and how the host feeds it.
+
+    A stream's commands belong to lanes. A lane issues in order; of the lanes' heads the oldest
+    that may go is issued. A barrier holds back all that is behind it.
+    """
+
+    queue_depth: int = Field(ge=1, le=2**20)
+    """Commands that the channel holds; the host waits for room."""
+    commands_per_cycle: Literal[1, 2] = 1
+    """2: one row and one column command in a cycle."""
+    instructions_per_cycle: int = Field(default=1, ge=0)
+    """Host instructions (each of one or more commands) handed out per cycle; 0: no limit."""
+    row_lookahead: bool = False
+    """Activates and precharges of commands that wait behind a barrier may go ahead."""
+    mode_switch: str | None = None
+    """Command that takes the place of one that is due but belongs to another mode."""
+    refresh: RefreshConfig | None = None
+
+
+class StreamPimConfig(ConfigModel):
+    """A PIM design as data: what its memory is, what its commands do, what it can hold."""
+
+    family: Literal["stream"]
+    """Tells these designs from the Newton family."""
+    name: str
+    source: str
+    design: str
+    """Module of ``pimsim.hardware.pim.designs`` that maps operations to commands."""
+    dtype: str
+    """Number format of operands (``bf16``, ``fp16``)."""
+    element_bytes: int = Field(ge=1, le=8)
+    operations: list[str]
+    """What it can do: ``gemv``, ``attention``, ``multiply`` ...; all else is refused."""
+    activations: list[str] = Field(default_factory=list)
+    """Activation functions that it has."""
+    organization: StreamOrganizationConfig
+    tCK: Picoseconds
+    """One cycle of the timings."""
+    timings: dict[str, int]
+    commands: dict[str, CommandConfig]
+    rules: list[StreamRule]
+    controller: StreamControllerConfig
+    capacities: dict[str, int] = Field(default_factory=dict)
+    """Buffers and registers of the design (``global_buffer_bytes``), read by its module."""
+    energy_pj: dict[str, float] = Field(default_factory=dict)
+    """pJ of one command in one of the banks that it reaches, by energy class."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> StreamPimConfig:
+        for key, cycles in self.timings.items():
+            if cycles < 0:
+                raise ValueError(f"timings.{key} is negative: {cycles}")
+        for where, name in self._named_commands():
+            if name not in self.commands:
+                raise ValueError(
+                    f"{where}: unknown command {name!r}{near_miss(name, self.commands)}; "
+                    f"known: {', '.join(self.commands)}"
+                )
+        for where, text in self._delays():
+            for name in _names(where, text):
+                if name not in self.timings:
+                    raise ValueError(
+                        f"{where}: unknown timing {name!r}{near_miss(name, self.timings)}; "
+                        f"known: {', '.join(self.timings)}"
+                    )
+        for name, command in self.commands.items():
+            self._check_command(name, command)
+            if command.energy is not None and command.energy not in self.energy_pj:
+                raise ValueError(
+                    f"commands.{name}.energy: no {command.energy!r} in energy_pj"
+                    f"{near_miss(command.energy, self.energy_pj)}"
+                )
+        return self
+
+    def _check_command(self, name: str, command: CommandConfig) -> None:
+        """What opens or closes the rows for a command must do so in all its banks."""
+        needed = {
+            "any": [],
+            "open": [("activate", command.activate, "open"),
+                     ("precharge", command.precharge, "close")],
+            "closed": [("precharge", command.precharge, "close")],
+        }  # fmt: skip
+        for key, other, effect in needed[command.row]:
+            where = f"commands.{name}.{key}"
+            if other is None:
+                raise ValueError(f"{where} is missing; row {command.row!r} needs it")
+            helper = self.commands[other]
+            if helper.effect != effect or helper.row != "any":
+                raise ValueError(f"{where}: {other} needs effect {effect!r} and row 'any'")
+            if not set(command.broadcast) <= set(helper.broadcast):
+                raise ValueError(f"{where}: {other} does not reach all banks of {name}")
+
+    def _named_commands(self) -> Iterator[tuple[str, str]]:
+        """Where a command is named, and its name."""
+        for name, command in self.commands.items():
+            for key, other in (("activate", command.activate), ("precharge", command.precharge)):
+                if other is not None:
+                    yield f"commands.{name}.{key}", other
+        for index, rule in enumerate(self.rules):
+            for key, names in (("first", rule.first), ("then", rule.then)):
+                yield from ((f"rules.{index}.{key}", name) for name in names)
+        if self.controller.mode_switch is not None:
+            yield "controller.mode_switch", self.controller.mode_switch
+        if self.controller.refresh is not None:
+            yield "controller.refresh.command", self.controller.refresh.command
+
+    def _delays(self) -> Iterator[tuple[str, str]]:
+        """Where arithmetic over timings stands, and the text."""
+        for index, rule in enumerate(self.rules):
+            yield f"rules.{index}.delay", rule.delay
+        for name, command in self.commands.items():
+            yield f"commands.{name}.latency", command.latency
+        if self.controller.refresh is not None:
+            yield "controller.refresh.interval", self.controller.refresh.interval
+
+
+def _names(where: str, text: str) -> list[str]:
+    """Timing names in ``text``; ``hardware.dram.rules.evaluate_delay`` evaluates it."""
+    try:
+        tree = ast.parse(text, mode="eval")
+    except (SyntaxError, ValueError):
+        raise ValueError(f"{where}: {text!r} is no arithmetic over timings") from None
+    called = {id(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)}
+    return [
+        node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and id(node) not in called
+    ]

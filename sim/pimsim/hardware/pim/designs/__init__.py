@@ -1,0 +1,50 @@
+"""PIM designs: one module each, found by the ``design`` key of its YAML.
+
+A module offers a function for each operation that its presets list in ``operations``, from the
+operation's sizes to the ``Stream`` that does it:
+
+- ``gemv(design, outputs, inputs, batch)``: ``batch`` products of one matrix with a vector each
+- ``attention(design, heads, kv_heads, head_dim, context)``: decode attention of one request
+- ``elementwise(design, function, elements)``: ``function`` of vectors of ``elements``
+
+What the design cannot hold or do it refuses with ``InputError``.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Callable
+
+from pimsim.config.errors import InputError, near_miss
+from pimsim.config.pim_stream import StreamPimConfig
+from pimsim.hardware.pim.stream import Stream
+
+__all__ = ["design_names", "mapping_of"]
+
+
+def design_names() -> list[str]:
+    """Names of the modules here."""
+    return sorted(module.name for module in pkgutil.iter_modules(__path__))
+
+
+def mapping_of(design: StreamPimConfig, operation: str) -> Callable[..., Stream]:
+    """The function that maps ``operation`` to commands of ``design``."""
+    names = design_names()
+    if design.design not in names:
+        raise InputError(
+            f"{design.name}: no design {design.design!r}{near_miss(design.design, names)}; "
+            f"known: {', '.join(names)}"
+        )
+    if operation not in design.operations:
+        raise InputError(
+            f"{design.name} has no {operation!r}{near_miss(operation, design.operations)}; "
+            f"it does: {', '.join(design.operations)}"
+        )
+    module = importlib.import_module(f"{__name__}.{design.design}")
+    found: Callable[..., Stream] | None = getattr(module, operation, None)
+    if found is None:
+        raise InputError(
+            f"{design.name} lists the operation {operation!r}, which {module.__name__} lacks"
+        )
+    return found
