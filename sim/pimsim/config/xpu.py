@@ -31,6 +31,7 @@ class RooflineConfig(ConfigModel):
     """What bounds any processor: arithmetic and memory."""
 
     name: str
+    description: str = ""
     sources: dict[str, str]
     """Source of each number, by its key."""
     peak_tflops: float = Field(gt=0)

@@ -69,7 +69,7 @@ def _moved(product: Product, tile_m: int, tile_n: int) -> int:
 
 
 def wave_utilisation(blocks: int, cores: int) -> float:
-    """Part of the cores' time with a block: the last of ``ceil(blocks / cores)`` waves is not full."""
+    """Part of the cores' time with a block, in ``ceil(blocks / cores)`` waves."""
     return blocks / (-(-blocks // cores) * cores)
 
 

@@ -16,7 +16,15 @@ from math import prod
 from pimsim.config.pim_attention import AttentionMapConfig, InnerLevel
 from pimsim.config.pim_stream import StreamOrganizationConfig
 
-__all__ = ["AttentionShape", "Part", "Piece", "channel_plan", "heads_by_turn", "level_size", "shape_of"]
+__all__ = [
+    "AttentionShape",
+    "Part",
+    "Piece",
+    "channel_plan",
+    "heads_by_turn",
+    "level_size",
+    "shape_of",
+]
 
 
 class Part(IntEnum):
