@@ -26,6 +26,8 @@ class AttentionCommands(ConfigModel):
     move_probability: str
     """A column's worth of probabilities from the softmax buffer to a GEMV buffer."""
     softmax: str
+    barrier: str
+    """Holds back all behind it until all before it is issued."""
 
 
 class AttentionMapConfig(ConfigModel):

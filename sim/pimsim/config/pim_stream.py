@@ -14,6 +14,7 @@ from pydantic import Field, model_validator
 
 from pimsim.config.base import ConfigModel
 from pimsim.config.errors import near_miss
+from pimsim.config.pim_attention import AttentionMapConfig
 from pimsim.config.units import Picoseconds
 
 __all__ = [
@@ -118,9 +119,14 @@ class RefreshConfig(ConfigModel):
 class StreamControllerConfig(ConfigModel):
     """The channel's controller and how the host feeds it.
 
-    A stream's commands belong to lanes. A lane issues in order; of the lanes' heads the oldest
-    that may go is issued. A barrier holds back all that is behind it.
+    A barrier holds back all that is behind it.
     """
+
+    order: Literal["lanes", "window"] = "lanes"
+    """``lanes``: a stream's commands belong to lanes that issue in order; of the lanes' heads
+    the oldest that may go is issued. ``window``: the oldest command of the whole queue that may
+    go, row hits before the precharge of their row (FR-FCFS); the host feeds every channel as
+    fast as its queue takes commands."""
 
     queue_depth: int = Field(ge=1, le=2**20)
     """Commands that the channel holds; the host waits for room."""
@@ -130,6 +136,10 @@ class StreamControllerConfig(ConfigModel):
     """Host instructions (each of one or more commands) handed out per cycle; 0: no limit."""
     row_lookahead: bool = False
     """Activates and precharges of commands that wait behind a barrier may go ahead."""
+    artifact_hits_hold_moves: bool = False
+    """With ``window``: the published AttAcc scheduler holds a command that needs no row (a move
+    between buffers) too while a row hit waits at the bank that its address names, until it is
+    the oldest."""
     mode_switch: str | None = None
     """Command that takes the place of one that is due but belongs to another mode."""
     refresh: RefreshConfig | None = None
@@ -160,6 +170,8 @@ class StreamPimConfig(ConfigModel):
     controller: StreamControllerConfig
     capacities: dict[str, int] = Field(default_factory=dict)
     """Buffers and registers of the design (``global_buffer_bytes``), read by its module."""
+    attention: AttentionMapConfig | None = None
+    """How attention lies over the banks, for a design whose module reads it."""
     energy_pj: dict[str, float] = Field(default_factory=dict)
     """pJ of one command in one of the banks that it reaches, by energy class."""
 
@@ -217,6 +229,9 @@ class StreamPimConfig(ConfigModel):
         for index, rule in enumerate(self.rules):
             for key, names in (("first", rule.first), ("then", rule.then)):
                 yield from ((f"rules.{index}.{key}", name) for name in names)
+        if self.attention is not None:
+            for key, name in self.attention.commands.model_dump().items():
+                yield f"attention.commands.{key}", name
         if self.controller.mode_switch is not None:
             yield "controller.mode_switch", self.controller.mode_switch
         if self.controller.refresh is not None:

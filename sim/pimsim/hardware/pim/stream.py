@@ -19,6 +19,7 @@ from pimsim.config.errors import InputError
 from pimsim.config.pim_stream import StreamPimConfig
 from pimsim.hardware.pim.stream_kernel import StreamArrays, new_state, schedule
 from pimsim.hardware.pim.stream_tables import compile_stream_tables
+from pimsim.hardware.pim.stream_window import schedule_window
 
 __all__ = ["MAX_COMMANDS", "Stream", "StreamBuilder", "StreamResult", "run_stream"]
 
@@ -165,7 +166,8 @@ def run_stream(design: StreamPimConfig, stream: Stream, *, log: bool = False) ->
     room = 0
     while True:
         state = new_state(tables, channels, stream.lanes, banks, room)
-        cycles = int(schedule(tables, arrays, state))
+        run = schedule_window if design.controller.order == "window" else schedule
+        cycles = int(run(tables, arrays, state))
         if cycles < 0:
             raise InputError(f"{design.name}: the stream stops before its end")
         if not log or room:

@@ -53,6 +53,8 @@ class StreamTables(NamedTuple):
     """(6,): queue depth, commands a cycle, instructions a cycle, row lookahead, mode switch
     command (-1 none), refresh command (-1 none)."""
     refresh_interval: int
+    hits_hold_moves: int
+    """Whether commands that need no row wait for row hits at their address."""
 
 
 def compile_stream_tables(design: StreamPimConfig) -> StreamTables:
@@ -112,6 +114,7 @@ def compile_stream_tables(design: StreamPimConfig) -> StreamTables:
             ]
         ),
         refresh_interval=interval,
+        hits_hold_moves=int(controller.artifact_hits_hold_moves),
     )
 
 

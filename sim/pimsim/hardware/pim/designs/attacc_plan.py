@@ -38,6 +38,8 @@ class Part(IntEnum):
     VALUE_MAC = 5
     VALUE_MOVE = 6
     BARRIER = 7
+    FIRST_ROW = 8
+    """The first MAC of the scores, ahead of its step, for the sake of its activate."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +166,7 @@ class _Channel:
         steps, groups = self.shape.score_steps, self.shape.dim_steps
         yield from self._whole(Part.QUERY, first, self.shape.query_writes)
         if first == 0 and self.mapping.opens_first_row and self.channel < self.busy[0]:
-            yield Piece(Part.SCORE_MAC, first, 0, 0)
+            yield Piece(Part.FIRST_ROW, first, 0, 1)
         yield _BARRIER
         for step in range(steps + 1):
             yield from self._mac_and_move(Part.SCORE_MAC, Part.SCORE_MOVE, first, step, steps)
