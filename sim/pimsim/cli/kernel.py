@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from pimsim.cli.kernel_pim import elementwise_command, gemv_command, stream_attention, trace_command
+from pimsim.cli.tables import print_table as _print_table
+
 if TYPE_CHECKING:
     from pimsim.config.memory import MemoryConfig
     from pimsim.config.npu import SystolicConfig
@@ -217,15 +220,40 @@ def attention_command(
         typer.Option(
             metavar="NAME|FILE",
             help="A preset, our YAML, or a DRAMsim3 .ini; without it hbm2-neupims, for an "
-            "-artifact PIM hbm2-neupims-artifact.",
+            "-artifact PIM hbm2-neupims-artifact. Not for a PIM that brings its own.",
         ),
+    ] = None,
+    kv_heads: Annotated[
+        int | None,
+        typer.Option(
+            metavar="H", min=1, max=_MAX_SIZE, help="Heads of K and V; without it as many as heads."
+        ),
+    ] = None,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Change a value of the PIM; repeatable."),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Decode attention of requests on one PIM channel, with no other traffic."""
-    from pimsim.config.loader import load_npu_of, load_pim
+    """Decode attention of requests on PIM, with no other traffic.
 
-    design = load_pim(pim).config
+    A PIM of the Newton family: on one channel of a memory. One that brings its own: on all its
+    channels, one request.
+    """
+    from pimsim.config.errors import InputError
+    from pimsim.config.loader import load_npu_of, load_pim, pim_model
+    from pimsim.config.pim_stream import StreamPimConfig
+
+    if pim_model(pim) is StreamPimConfig:
+        if memory is not None:
+            raise InputError(f"--memory {memory}: {pim} brings its own memory")
+        if len(context) != 1:
+            raise InputError(f"--context: {pim} takes one request, found {len(context)}")
+        stream_attention(pim, overrides, heads, kv_heads or heads, head_dim, context[0], as_json)
+        return
+    if kv_heads not in (None, heads):
+        raise InputError(f"--kv-heads {kv_heads}: {pim} has every head's K and V to itself")
+    design = load_pim(pim, overrides or []).config
     artifact = design.name.endswith("-artifact")
     default_memory = "hbm2-neupims-artifact" if artifact else "hbm2-neupims"
     config = _memory(memory or default_memory, [])
@@ -339,17 +367,6 @@ def _systolic(preset: SystolicConfig, options: Mapping[str, object]) -> Systolic
         raise InputError(f"{option} {first['input']}: {first['msg'].lower()}") from None
 
 
-def _print_table(title: str, rows: Mapping[str, str]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(show_header=False)
-    table.add_column(no_wrap=True)
-    table.add_column(overflow="fold")
-    for name, value in rows.items():
-        if value:
-            table.add_row(name, value)
-    # Names come from the user's files: brackets in them are no markup.
-    console = Console(markup=False, highlight=False)
-    console.print(title)
-    console.print(table)
+kernel_app.command("gemv")(gemv_command)
+kernel_app.command("elementwise")(elementwise_command)
+kernel_app.command("pim-trace")(trace_command)

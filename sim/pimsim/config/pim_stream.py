@@ -20,6 +20,7 @@ from pimsim.config.units import Picoseconds
 __all__ = [
     "LEVELS",
     "CommandConfig",
+    "PeakConfig",
     "RefreshConfig",
     "StreamControllerConfig",
     "StreamOrganizationConfig",
@@ -75,7 +76,7 @@ class CommandConfig(ConfigModel):
     )
     """Levels at which it goes to every node instead of the addressed one: an all-bank command
     has ``[bank_group, bank]``, one bank in each bank group ``[bank_group]``."""
-    bus: Literal["row", "column", "none"]
+    bus: Literal["row", "column", "none", "both"]
     """C/A pins that it takes for a cycle; ``none``: it costs no slot (bookkeeping)."""
     row: Literal["any", "open", "closed"] = "any"
     """``open``: its row must be open in all its banks; ``closed``: all its banks must be closed.
@@ -106,6 +107,11 @@ class StreamRule(ConfigModel):
     then: list[str]
     delay: str
     window: int = Field(default=1, ge=1, le=64)
+    artifact_place: list[StreamLevel] | None = None
+    """Binds another bank than the first command's: its pseudo channel, rank, bank group and bank
+    are the first command's coordinates at these four levels. The published AttAcc simulator
+    looks up the banks of a per-bank MAC one level too high. At level ``bank``, with controller
+    order ``window``."""
 
 
 class RefreshConfig(ConfigModel):
@@ -145,6 +151,15 @@ class StreamControllerConfig(ConfigModel):
     refresh: RefreshConfig | None = None
 
 
+class PeakConfig(ConfigModel):
+    """The most that one channel can compute: one ``command`` every ``interval`` cycles."""
+
+    command: str
+    interval: str
+    macs: int = Field(ge=1)
+    """Multiply-accumulates of one such command in a channel."""
+
+
 class StreamPimConfig(ConfigModel):
     """A PIM design as data: what its memory is, what its commands do, what it can hold."""
 
@@ -172,8 +187,27 @@ class StreamPimConfig(ConfigModel):
     """Buffers and registers of the design (``global_buffer_bytes``), read by its module."""
     attention: AttentionMapConfig | None = None
     """How attention lies over the banks, for a design whose module reads it."""
+    peak: PeakConfig | None = None
     energy_pj: dict[str, float] = Field(default_factory=dict)
     """pJ of one command in one of the banks that it reaches, by energy class."""
+
+    @model_validator(mode="after")
+    def _scheduler_has_it(self) -> StreamPimConfig:
+        """What only one of the two schedulers does is not asked of the other."""
+        controller = self.controller
+        if controller.order == "window":
+            if controller.mode_switch is not None or controller.instructions_per_cycle != 0:
+                raise ValueError(
+                    "controller.order window knows no mode_switch and feeds its queue without "
+                    "limit (instructions_per_cycle 0)"
+                )
+            return self
+        if controller.artifact_hits_hold_moves:
+            raise ValueError("controller.artifact_hits_hold_moves needs controller.order window")
+        for index, rule in enumerate(self.rules):
+            if rule.artifact_place is not None:
+                raise ValueError(f"rules.{index}.artifact_place needs controller.order window")
+        return self
 
     @model_validator(mode="after")
     def _consistent(self) -> StreamPimConfig:
@@ -232,6 +266,8 @@ class StreamPimConfig(ConfigModel):
         if self.attention is not None:
             for key, name in self.attention.commands.model_dump().items():
                 yield f"attention.commands.{key}", name
+        if self.peak is not None:
+            yield "peak.command", self.peak.command
         if self.controller.mode_switch is not None:
             yield "controller.mode_switch", self.controller.mode_switch
         if self.controller.refresh is not None:
@@ -243,6 +279,8 @@ class StreamPimConfig(ConfigModel):
             yield f"rules.{index}.delay", rule.delay
         for name, command in self.commands.items():
             yield f"commands.{name}.latency", command.latency
+        if self.peak is not None:
+            yield "peak.interval", self.peak.interval
         if self.controller.refresh is not None:
             yield "controller.refresh.interval", self.controller.refresh.interval
 

@@ -8,26 +8,35 @@ one of them, and of how many real channels it is the pattern.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pimsim.config.errors import InputError
 from pimsim.config.pim_stream import StreamPimConfig
-from pimsim.hardware.pim.stream_kernel import StreamArrays, new_state, schedule
-from pimsim.hardware.pim.stream_tables import compile_stream_tables
+from pimsim.hardware.dram.rules import evaluate_delay
+from pimsim.hardware.pim.stream_kernel import schedule
+from pimsim.hardware.pim.stream_tables import ENTRY, WAITS, make_channels, make_parameters
 from pimsim.hardware.pim.stream_window import schedule_window
 
-__all__ = ["MAX_COMMANDS", "Stream", "StreamBuilder", "StreamResult", "run_stream"]
+__all__ = [
+    "MAX_COMMANDS",
+    "Stream",
+    "StreamBuilder",
+    "StreamResult",
+    "Wait",
+    "peak_interval_cycles",
+    "run_stream",
+]
 
 MAX_COMMANDS = 2**26
 """Commands of one stream; each takes about 100 bytes."""
 
 Wait = Literal["none", "issued", "completed"]
-_WAITS: tuple[Wait, ...] = ("none", "issued", "completed")
 
 _FIELDS = ("command", "channel", "pseudo_channel", "rank", "bank_group", "bank", "row", "lane",
            "wait", "instruction")  # fmt: skip
@@ -100,10 +109,14 @@ class StreamBuilder:
         block[:, :, 6] = row
         block[:, :, 7] = lane
         block[:, :, 8] = 0
-        block[0, :, 8] = _WAITS.index(wait)
+        block[0, :, 8] = WAITS.index(wait)
         block[:, :, 9] = len(self._blocking)
         self._blocks.append(block.reshape(size, len(_FIELDS)))
         self._blocking.append(blocking)
+
+    def pause(self) -> None:
+        """A host instruction without commands: it takes the host's time only."""
+        self._blocking.append(False)
 
     def build(self) -> Stream:
         """The stream so far. Raises ``InputError`` where a row or bank does not exist."""
@@ -137,11 +150,11 @@ class StreamResult:
     cycles: int
     """Until everything was completed."""
     channel_commands: tuple[Mapping[str, int], ...]
-    """Commands issued in each simulated channel, those that the controller added included."""
+    """Commands on the bus of each simulated channel, those that the controller added included."""
     copies: tuple[int, ...]
-    log: NDArray[np.int64] = field(default_factory=lambda: np.empty((0, 8), dtype=np.int64))
-    """(commands, 8): cycle, channel, command number, pseudo channel, rank, bank group, bank,
-    row; empty unless asked for."""
+    log: tuple[NDArray[np.int64], ...] = ()
+    """By simulated channel, (commands, 7): cycle, command number, pseudo channel, rank, bank
+    group, bank, row; empty unless asked for."""
 
     @property
     def commands(self) -> dict[str, int]:
@@ -157,52 +170,62 @@ class StreamResult:
 def run_stream(design: StreamPimConfig, stream: Stream, *, log: bool = False) -> StreamResult:
     """Schedule every command of ``stream`` under every rule of ``design``.
 
-    Raises ``InputError`` when the stream cannot go on (a wait that nothing ends).
+    With ``log`` it runs twice: first to see how long the log is. Raises ``InputError`` when the
+    stream cannot go on.
     """
-    tables = compile_stream_tables(design)
-    arrays = _by_channel(stream)
+    parameters = make_parameters(design, stream.lanes)
+    entries, bounds = _by_channel(stream)
     names = list(design.commands)
-    channels, banks = len(stream.copies), design.organization.banks
     room = 0
     while True:
-        state = new_state(tables, channels, stream.lanes, banks, room)
-        run = schedule_window if design.controller.order == "window" else schedule
-        cycles = int(run(tables, arrays, state))
+        channels = make_channels(parameters, bounds)
+        lines = np.zeros((len(bounds), room, 7), dtype=np.int64)
+        if design.controller.order == "window":
+            cycles = int(schedule_window(parameters, channels, entries, lines))
+        else:
+            cycles = int(schedule(parameters, channels, entries, stream.blocking, lines))
         if cycles < 0:
             raise InputError(f"{design.name}: the stream stops before its end")
         if not log or room:
             break
-        room = max(int(state.logged[0]), 1)
+        room = max(int(channels.logged.max(initial=0)), 1)
     return StreamResult(
         cycles=cycles,
         channel_commands=tuple(
-            {name: int(count) for name, count in zip(names, row, strict=True)}
-            for row in state.counts
+            {
+                name: int(count)
+                for name, count in zip(names, channel.counts, strict=False)
+                if design.commands[name].bus != "none"
+            }
+            for channel in channels
         ),
         copies=stream.copies,
-        log=state.log[: int(state.logged[0])] if log else state.log[:0],
+        log=tuple(line[: channel.logged] for line, channel in zip(lines, channels, strict=True)),
     )
 
 
-def _by_channel(stream: Stream) -> StreamArrays:
-    """The stream's entries sorted by channel, with each lane's order."""
-    entries = stream.entries
-    entries = entries[np.argsort(entries[:, 1], kind="stable")]
-    start = np.searchsorted(entries[:, 1], np.arange(len(stream.copies) + 1)).astype(np.int64)
-    lane = np.ascontiguousarray(entries[:, 7])
-    key = entries[:, 1] * stream.lanes + lane
+def peak_interval_cycles(design: StreamPimConfig) -> int:
+    """Least cycles between two of a channel's ``peak`` commands."""
+    if design.peak is None:
+        raise InputError(f"{design.name}: peak is missing")
+    text = design.peak.interval
+    return max(1, evaluate_delay(text, design.timings, f"{design.name}: peak.interval"))
+
+
+def _by_channel(stream: Stream) -> tuple[Any, list[tuple[int, int]]]:
+    """Entries (``ENTRY`` records) channel by channel, and where each channel's begin and end."""
+    columns = stream.entries
+    columns = columns[np.argsort(columns[:, 1], kind="stable")]
+    starts = np.searchsorted(columns[:, 1], np.arange(len(stream.copies) + 1))
+    key = columns[:, 1] * stream.lanes + columns[:, 7]
     order = np.argsort(key, kind="stable")
-    following = np.full(len(entries), -1, dtype=np.int64)
+    following = np.full(len(columns), -1, dtype=np.int64)
     same = key[order[:-1]] == key[order[1:]]
     following[order[:-1][same]] = order[1:][same]
-    return StreamArrays(
-        start=start,
-        command=np.ascontiguousarray(entries[:, 0]),
-        place=np.ascontiguousarray(entries[:, 2:6]),
-        row=np.ascontiguousarray(entries[:, 6]),
-        lane=lane,
-        lane_next=following,
-        wait=np.ascontiguousarray(entries[:, 8]),
-        instruction=np.ascontiguousarray(entries[:, 9]),
-        blocking=stream.blocking,
-    )
+    entries = np.empty(len(columns), dtype=ENTRY).view(np.recarray)
+    entries.command = columns[:, 0]
+    entries.place = columns[:, 2:6]
+    entries.row, entries.lane, entries.wait = columns[:, 6], columns[:, 7], columns[:, 8]
+    entries.instruction = columns[:, 9]
+    entries.following = following
+    return entries, [(int(a), int(b)) for a, b in itertools.pairwise(starts)]

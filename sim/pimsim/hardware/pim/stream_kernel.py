@@ -1,460 +1,351 @@
-"""The command stream scheduler's kernel: plain arrays in, cycles and counts out.
+"""The command stream scheduler's kernel: records in, cycles and counts out.
 
 Every channel has lanes (queues that issue in order) and issues the oldest lane head that may
 go. What is needed before a command (precharge, activate, mode switch) the controller puts in.
-Only cycles at which something can happen are visited.
+Only cycles at which something can happen are visited: a channel's ``wake`` is one before which
+nothing can.
+
+``p`` is a design (``PARAMETERS``), ``ch`` a channel (``CHANNEL``), ``entries`` the stream.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any
 
-import numpy as np
 from numba import njit
-from numpy.typing import NDArray
 
-from pimsim.hardware.pim.stream_tables import StreamTables
+from pimsim.hardware.pim.stream_tables import BUSES, EFFECTS, MODES, NEVER, ROWS, WAITS
 
-__all__ = ["StreamArrays", "StreamState", "new_state", "schedule"]
+__all__ = ["schedule"]
 
-_NEVER = 2**62
-_LEVELS = 5
-_BUS_NONE = 2
-_ROW_OPEN, _ROW_CLOSED = 1, 2
-_EFFECT_OPEN, _EFFECT_CLOSE = 1, 2
-_MODE_ANY, _MODE_BANK = 0, 1
-_WAIT_DONE = 2
-_DEPTH, _PER_CYCLE, _INSTRUCTIONS, _LOOKAHEAD, _SWITCH, _REFRESH = range(6)
-
-Ints = NDArray[np.int64]
-
-
-class StreamArrays(NamedTuple):
-    """A stream by channel: entries of channel ``c`` are ``start[c]`` to ``start[c + 1] - 1``."""
-
-    start: Ints
-    command: Ints
-    place: Ints
-    """(entries, 4): pseudo channel, rank, bank group, bank."""
-    row: Ints
-    lane: Ints
-    lane_next: Ints
-    """The next entry of the same lane and channel, -1 for the last."""
-    wait: Ints
-    """0 none; 1: until all before it are issued; 2: until all before it are completed."""
-    instruction: Ints
-    """Host instruction that it belongs to; never falls within a channel."""
-    blocking: NDArray[np.bool_]
-    """(instructions,): the host goes on only when all its commands are completed."""
-
-
-class StreamState(NamedTuple):
-    """What a run changes, by channel."""
-
-    ready: Ints
-    """(channels, nodes, commands): first cycle at which the node allows the command."""
-    ring: Ints
-    """(channels, windows, nodes, longest window): last issue cycles."""
-    ring_at: Ints
-    open_row: Ints
-    """(channels, banks), -1 closed."""
-    version: Ints
-    """Counts changes of open rows: a checked row stays open while it is the same."""
-    head: Ints
-    """(channels, lanes): the oldest entry not issued, -1 none."""
-    checked: Ints
-    """(channels, lanes, 2): the entry whose row was last found open, at which version."""
-    sent: Ints
-    issued: Ints
-    fence: Ints
-    """The next entry with a wait that is not over."""
-    done: Ints
-    """When everything issued so far is completed."""
-    mode: Ints
-    due: Ints
-    refreshing: Ints
-    """Next node to refresh, -1 when no refresh is due."""
-    wake: Ints
-    counts: Ints
-    """(channels, commands)."""
-    log: Ints
-    """(entries, 8): cycle, channel, command, pseudo channel, rank, bank group, bank, row."""
-    logged: Ints
-    nodes: Ints
-    """Scratch: node numbers."""
-    marks: NDArray[np.bool_]
-    """Scratch: banks."""
-
-
-def new_state(
-    tables: StreamTables, channels: int, lanes: int, banks: int, log_entries: int
-) -> StreamState:
-    """All banks closed, nothing issued."""
-    nodes = int(tables.offsets[-1])
-    commands = len(tables.bus)
-    windows = len(tables.windows)
-    longest = int(tables.windows[:, 1].max()) if windows else 1
-    shape = (channels, windows, nodes)
-
-    def filled(value: int, *size: int) -> Ints:
-        return np.full(size, value, dtype=np.int64)
-
-    return StreamState(
-        ready=filled(0, channels, nodes, commands),
-        ring=filled(-(2**40), *shape, longest),
-        ring_at=filled(0, *shape),
-        open_row=filled(-1, channels, banks),
-        version=filled(0, channels),
-        head=filled(-1, channels, lanes),
-        checked=filled(-1, channels, lanes, 2),
-        sent=filled(0, channels),
-        issued=filled(0, channels),
-        fence=filled(0, channels),
-        done=filled(0, channels),
-        mode=filled(_MODE_BANK, channels),
-        due=filled(tables.refresh_interval or _NEVER, channels),
-        refreshing=filled(-1, channels),
-        wake=filled(_NEVER, channels),
-        counts=filled(0, channels, commands),
-        log=filled(0, log_entries, 8),
-        logged=filled(0, 1),
-        nodes=filled(0, max(banks, 1)),
-        marks=np.zeros(banks, dtype=np.bool_),
-    )
+_BANK_LEVEL = 4
+_NO_BUS, _BOTH = BUSES.index("none"), BUSES.index("both")
+_ANY_ROW, _OPEN, _CLOSED = (ROWS.index(name) for name in ("any", "open", "closed"))
+_OPENS, _CLOSES = (EFFECTS.index(name) for name in ("open", "close"))
+_ANY_MODE = MODES.index("any")
+_COMPLETED = WAITS.index("completed")
 
 
 @njit(cache=True)
-def _reach(tables, nodes, level, command, place):  # type: ignore[no-untyped-def]
+def _reach(p: Any, nodes: Any, level: int, command: int, place: Any) -> int:
     """Write the nodes of ``level`` that ``command`` at ``place`` concerns; their number."""
-    first = tables.offsets[level]
+    first = p.offsets[level]
     if level == 0:
         nodes[0] = first
         return 1
-    wide = tables.broadcast[command]
-    counts = tables.counts
+    p0, p1 = (0, p.counts[0]) if p.broadcast[command, 0] else (place[0], place[0] + 1)
+    r0, r1 = (0, p.counts[1]) if p.broadcast[command, 1] else (place[1], place[1] + 1)
+    g0, g1 = (0, p.counts[2]) if p.broadcast[command, 2] else (place[2], place[2] + 1)
+    b0, b1 = (0, p.counts[3]) if p.broadcast[command, 3] else (place[3], place[3] + 1)
     found = 0
-    p0, p1 = (0, counts[0]) if wide[0] else (place[0], place[0] + 1)
-    r0, r1 = (0, counts[1]) if wide[1] else (place[1], place[1] + 1)
-    g0, g1 = (0, counts[2]) if wide[2] else (place[2], place[2] + 1)
-    b0, b1 = (0, counts[3]) if wide[3] else (place[3], place[3] + 1)
-    for p in range(p0, p1):
+    for pseudo in range(p0, p1):
         if level == 1:
-            nodes[found] = first + p
+            nodes[found] = first + pseudo
             found += 1
             continue
-        for r in range(p * counts[1] + r0, p * counts[1] + r1):
+        for rank in range(pseudo * p.counts[1] + r0, pseudo * p.counts[1] + r1):
             if level == 2:
-                nodes[found] = first + r
+                nodes[found] = first + rank
                 found += 1
                 continue
-            for g in range(r * counts[2] + g0, r * counts[2] + g1):
+            for group in range(rank * p.counts[2] + g0, rank * p.counts[2] + g1):
                 if level == 3:
-                    nodes[found] = first + g
+                    nodes[found] = first + group
                     found += 1
                     continue
-                for b in range(g * counts[3] + b0, g * counts[3] + b1):
-                    nodes[found] = first + b
+                for bank in range(group * p.counts[3] + b0, group * p.counts[3] + b1):
+                    nodes[found] = first + bank
                     found += 1
     return found
 
 
 @njit(cache=True)
-def _earliest(tables, state, channel, command, place):  # type: ignore[no-untyped-def]
+def _earliest(p: Any, ch: Any, command: int, place: Any) -> int:
     """First cycle at which all rules allow ``command``."""
-    nodes = state.nodes
     at = 0
-    for level in range(_LEVELS):
-        if tables.bound[command, level]:
-            for i in range(_reach(tables, nodes, level, command, place)):
-                at = max(at, state.ready[channel, nodes[i], command])
-    for w in range(tables.windows.shape[0]):
-        if tables.window_then[w, command]:
-            for i in range(_reach(tables, nodes, tables.windows[w, 0], command, place)):
-                oldest = state.ring[channel, w, nodes[i], state.ring_at[channel, w, nodes[i]]]
-                at = max(at, oldest + tables.windows[w, 2])
+    if p.bound[command, 0]:
+        at = ch.ready[0, command]
+    for level in range(1, _BANK_LEVEL + 1):
+        if p.bound[command, level]:
+            for i in range(_reach(p, ch.nodes, level, command, place)):
+                at = max(at, ch.ready[ch.nodes[i], command])
+    for w in range(p.n_windows):
+        if p.window_then[w, command]:
+            for i in range(_reach(p, ch.nodes, p.windows[w, 0], command, place)):
+                node = ch.nodes[i]
+                at = max(at, ch.ring[w, node, ch.ring_at[w, node]])
     return at
 
 
 @njit(cache=True)
-def _put(tables, state, channel, command, place, row, now):  # type: ignore[no-untyped-def]
-    """Issue ``command``: rules, rows, count, log."""
-    nodes = state.nodes
-    for level in range(_LEVELS):
-        begin, end = tables.first[command, level], tables.first[command, level + 1]
+def _put(p: Any, ch: Any, log: Any, command: int, place: Any, row: int, now: int) -> None:
+    """Issue ``command``: what it bars, rows, count, log."""
+    for level in range(_BANK_LEVEL + 1):
+        begin, end = p.first[command, level], p.first[command, level + 1]
         if begin == end:
             continue
-        found = _reach(tables, nodes, level, command, place)
+        found = _reach(p, ch.nodes, level, command, place)
         for rule in range(begin, end):
-            then, bar = tables.rules[rule, 0], now + tables.rules[rule, 1]
+            then, bar = p.rules[rule, 0], now + p.rules[rule, 1]
             for i in range(found):
-                if state.ready[channel, nodes[i], then] < bar:
-                    state.ready[channel, nodes[i], then] = bar
-    for w in range(tables.windows.shape[0]):
-        if tables.window_first[w, command]:
-            length = tables.windows[w, 1]
-            for i in range(_reach(tables, nodes, tables.windows[w, 0], command, place)):
-                slot = state.ring_at[channel, w, nodes[i]]
-                state.ring[channel, w, nodes[i], slot] = now
-                state.ring_at[channel, w, nodes[i]] = (slot + 1) % length
-    effect = tables.effect[command]
-    if effect != 0:
-        state.version[channel] += 1
-        for i in range(_reach(tables, nodes, _LEVELS - 1, command, place)):
-            bank = nodes[i] - tables.offsets[_LEVELS - 1]
-            state.open_row[channel, bank] = row if effect == _EFFECT_OPEN else -1
-    state.counts[channel, command] += 1
-    state.done[channel] = max(state.done[channel], now + tables.latency[command])
-    at = state.logged[0]
-    if at < state.log.shape[0]:
-        state.log[at, 0], state.log[at, 1], state.log[at, 2] = now, channel, command
-        state.log[at, 3:7] = place
-        state.log[at, 7] = row
-    state.logged[0] += 1
+                if ch.ready[ch.nodes[i], then] < bar:
+                    ch.ready[ch.nodes[i], then] = bar
+    for w in range(p.n_windows):
+        if p.window_first[w, command]:
+            for i in range(_reach(p, ch.nodes, p.windows[w, 0], command, place)):
+                node = ch.nodes[i]
+                slot = ch.ring_at[w, node]
+                ch.ring[w, node, slot] = now + p.windows[w, 2]
+                ch.ring_at[w, node] = (slot + 1) % p.windows[w, 1]
+    if p.effect[command]:
+        ch.version += 1
+        held = row if p.effect[command] == _OPENS else -1
+        for i in range(_reach(p, ch.nodes, _BANK_LEVEL, command, place)):
+            ch.open_row[ch.nodes[i] - p.offsets[_BANK_LEVEL]] = held
+    ch.counts[command] += 1
+    ch.done = max(ch.done, now + p.latency[command])
+    if ch.logged < log.shape[0]:
+        log[ch.logged, 0], log[ch.logged, 1] = now, command
+        for i in range(4):
+            log[ch.logged, 2 + i] = place[i]
+        log[ch.logged, 6] = row
+    ch.logged += 1
 
 
 @njit(cache=True)
-def _needed(tables, state, channel, command, place, row):  # type: ignore[no-untyped-def]
+def _step(p: Any, ch: Any, command: int, place: Any, row: int) -> int:
     """``command``, or the precharge or activate that has to come before it."""
-    need = tables.row[command]
-    if need == 0:
+    if p.row[command] == _ANY_ROW:
         return command
-    nodes = state.nodes
     closed = False
-    for i in range(_reach(tables, nodes, _LEVELS - 1, command, place)):
-        held = state.open_row[channel, nodes[i] - tables.offsets[_LEVELS - 1]]
+    for i in range(_reach(p, ch.nodes, _BANK_LEVEL, command, place)):
+        held = ch.open_row[ch.nodes[i] - p.offsets[_BANK_LEVEL]]
         if held < 0:
             closed = True
-        elif need == _ROW_CLOSED or held != row:
-            return tables.precharge[command]
-    return tables.activate[command] if closed and need == _ROW_OPEN else command
+        elif p.row[command] == _CLOSED or held != row:
+            return int(p.precharge[command])
+    return int(p.activate[command]) if closed and p.row[command] == _OPEN else command
 
 
 @njit(cache=True)
-def _same(stream, entry, other):  # type: ignore[no-untyped-def]
-    """Whether two entries want the same row of the same banks."""
-    return (
-        stream.command[entry] == stream.command[other]
-        and stream.row[entry] == stream.row[other]
-        and stream.place[entry, 0] == stream.place[other, 0]
-        and stream.place[entry, 1] == stream.place[other, 1]
-        and stream.place[entry, 2] == stream.place[other, 2]
-        and stream.place[entry, 3] == stream.place[other, 3]
-    )
+def _step_of_head(p: Any, ch: Any, entries: Any, lane: int) -> int:
+    """``_step`` of a lane's head; the row of many a command was checked for the one before."""
+    entry, seen = entries[ch.head[lane]], ch.checked[lane]
+    if seen >= 0 and ch.checked_at[lane] == ch.version:
+        other = entries[seen]
+        if (
+            entry.command == other.command
+            and entry.row == other.row
+            and entry.place[0] == other.place[0]
+            and entry.place[1] == other.place[1]
+            and entry.place[2] == other.place[2]
+            and entry.place[3] == other.place[3]
+        ):
+            return int(entry.command)
+    step = _step(p, ch, entry.command, entry.place, entry.row)
+    if step == entry.command:
+        ch.checked[lane], ch.checked_at[lane] = ch.head[lane], ch.version
+    return step
 
 
 @njit(cache=True)
-def _wanted_open(tables, stream, state, channel, command, entry, limit):  # type: ignore[no-untyped-def]
-    """Whether an older head still needs a row that precharge ``command`` of ``entry`` closes."""
-    nodes, base = state.nodes, tables.offsets[_LEVELS - 1]
-    state.marks[:] = False
-    for i in range(_reach(tables, nodes, _LEVELS - 1, command, stream.place[entry])):
-        state.marks[nodes[i] - base] = True
-    for lane in range(state.head.shape[1]):
-        other = state.head[channel, lane]
-        if other < 0 or other >= min(entry, limit):
+def _wanted_open(p: Any, ch: Any, entries: Any, step: int, at: int) -> bool:
+    """Whether an older head still needs a row that precharge ``step`` for entry ``at`` closes."""
+    base = p.offsets[_BANK_LEVEL]
+    ch.marks[:] = 0
+    for i in range(_reach(p, ch.nodes, _BANK_LEVEL, step, entries[at].place)):
+        ch.marks[ch.nodes[i] - base] = 1
+    for lane in range(p.lanes):
+        if ch.head[lane] < 0 or ch.head[lane] >= at:
             continue
-        wants = stream.command[other]
-        if tables.row[wants] != _ROW_OPEN:
+        other = entries[ch.head[lane]]
+        if p.row[other.command] != _OPEN:
             continue
-        for i in range(_reach(tables, nodes, _LEVELS - 1, wants, stream.place[other])):
-            bank = nodes[i] - base
-            if state.marks[bank] and state.open_row[channel, bank] == stream.row[other]:
+        for i in range(_reach(p, ch.nodes, _BANK_LEVEL, other.command, other.place)):
+            bank = ch.nodes[i] - base
+            if ch.marks[bank] and ch.open_row[bank] == other.row:
                 return True
     return False
 
 
 @njit(cache=True)
-def _pass_fences(stream, state, channel, now):  # type: ignore[no-untyped-def]
+def _pass_fences(ch: Any, entries: Any, now: int) -> int:
     """Move on past waits that are over; when the next one will be, if that is known."""
-    end = stream.start[channel + 1]
-    while state.fence[channel] < end:
-        fence = state.fence[channel]
-        if stream.wait[fence] != 0:
-            if stream.start[channel] + state.issued[channel] < fence:
-                return _NEVER
-            if stream.wait[fence] == _WAIT_DONE and state.done[channel] > now:
-                return state.done[channel]
-        state.fence[channel] += 1
-    return _NEVER
+    while ch.fence < ch.end:
+        wait = entries[ch.fence].wait
+        if wait != 0:
+            if ch.start + ch.issued < ch.fence:
+                return NEVER
+            if wait == _COMPLETED and ch.done > now:
+                return int(ch.done)
+        ch.fence += 1
+    return NEVER
 
 
 @njit(cache=True)
-def _refresh(tables, state, channel, now, place, taken):  # type: ignore[no-untyped-def]
-    """One step of a due refresh: (issued?, bus taken, when to try again)."""
-    command = tables.controller[_REFRESH]
-    wide, counts = tables.broadcast[command], tables.counts
-    rest = state.refreshing[channel]
-    total = 1
+def _taken(bus: int, taken: int) -> bool:
+    """Whether ``bus`` is in use in a cycle in which a command took ``taken`` (-1: none did)."""
+    return taken >= 0 and (bus == taken or bus == _BOTH or taken == _BOTH)
+
+
+@njit(cache=True)
+def _refresh(p: Any, ch: Any, log: Any, taken: int, now: int) -> int:
+    """One step of a refresh that is due: the bus that it took, or -1 if it has to wait."""
+    rest, total = ch.refreshing, 1
     for level in range(3, -1, -1):
-        size = 1 if wide[level] else counts[level]
-        place[level] = rest % size
+        size = 1 if p.broadcast[p.refresh, level] else p.counts[level]
+        ch.place[level] = rest % size
         rest //= size
         total *= size
-    step = _needed(tables, state, channel, command, place, -1)
-    at = _earliest(tables, state, channel, step, place)
-    if tables.bus[step] == taken:
+    step = _step(p, ch, p.refresh, ch.place, -1)
+    at = _earliest(p, ch, step, ch.place)
+    if _taken(p.bus[step], taken):
         at = max(at, now + 1)
     if at > now:
-        return False, taken, at
-    _put(tables, state, channel, step, place, -1, now)
-    if step == command:
-        state.refreshing[channel] += 1
-        if state.refreshing[channel] == total:
-            state.refreshing[channel] = -1
-    return True, tables.bus[step], now + 1
+        ch.wake = at
+        return -1
+    _put(p, ch, log, step, ch.place, -1, now)
+    if step == p.refresh:
+        ch.refreshing += 1
+        if ch.refreshing == total:
+            ch.refreshing = -1
+    return int(p.bus[step])
 
 
 @njit(cache=True)
-def _serve(tables, stream, state, channel, now, place):  # type: ignore[no-untyped-def]
+def _serve(p: Any, ch: Any, entries: Any, log: Any, now: int) -> None:
     """Issue what may go at ``now``; sets the cycle at which to look again."""
-    if state.due[channel] <= now and state.refreshing[channel] < 0:
-        state.refreshing[channel] = 0
-        state.due[channel] += tables.refresh_interval
-    slots = tables.controller[_PER_CYCLE]
-    lookahead = tables.controller[_LOOKAHEAD] != 0
-    taken = -1
+    if ch.due <= now and ch.refreshing < 0:
+        ch.refreshing = 0
+        ch.due += p.refresh_interval
+    slots, taken = p.commands_per_cycle, -1
     while slots > 0:
-        if state.refreshing[channel] >= 0:
-            gone, taken, again = _refresh(tables, state, channel, now, place, taken)
-            state.wake[channel] = again
-            if not gone:
+        if ch.refreshing >= 0:
+            taken = _refresh(p, ch, log, taken, now)
+            if taken < 0:
                 return
             slots -= 1
             continue
-        again = min(_pass_fences(stream, state, channel, now), state.due[channel])
-        limit = stream.start[channel] + state.sent[channel]
-        best, best_step, best_lane = _NEVER, -1, -1
-        for lane in range(state.head.shape[1]):
-            entry = state.head[channel, lane]
-            if entry < 0 or entry >= limit or entry >= best:
+        again = min(_pass_fences(ch, entries, now), ch.due)
+        limit = ch.start + ch.sent
+        best, best_step, best_lane = NEVER, -1, -1
+        for lane in range(p.lanes):
+            at = ch.head[lane]
+            if at < 0 or at >= limit or at >= best:
                 continue
-            behind = entry >= state.fence[channel]
-            if behind and not lookahead:
+            behind = at >= ch.fence
+            if behind and not p.row_lookahead:
                 continue
-            command, where = stream.command[entry], stream.place[entry]
-            seen = state.checked[channel, lane, 0]
-            if (
-                seen >= 0
-                and state.checked[channel, lane, 1] == state.version[channel]
-                and _same(stream, entry, seen)
-            ):
-                step = command
-            else:
-                step = _needed(tables, state, channel, command, where, stream.row[entry])
-                if step == command:
-                    state.checked[channel, lane, 0] = entry
-                    state.checked[channel, lane, 1] = state.version[channel]
-            if step == command:
+            entry = entries[at]
+            step = _step_of_head(p, ch, entries, lane)
+            if step == entry.command:
                 if behind:
                     continue
             elif (
-                state.head.shape[1] > 1
-                and tables.effect[step] == _EFFECT_CLOSE
-                and _wanted_open(tables, stream, state, channel, step, entry, limit)
+                p.lanes > 1 and p.effect[step] == _CLOSES and _wanted_open(p, ch, entries, step, at)
             ):
                 continue
-            at = _earliest(tables, state, channel, step, where)
-            if tables.bus[step] == taken:
-                at = max(at, now + 1)
-            if at <= now:
-                best, best_step, best_lane = entry, step, lane
+            ready = _earliest(p, ch, step, entry.place)
+            if _taken(p.bus[step], taken):
+                ready = max(ready, now + 1)
+            if ready <= now:
+                best, best_step, best_lane = at, step, lane
             else:
-                again = min(again, at)
-        if best == _NEVER:
-            state.wake[channel] = again if slots == tables.controller[_PER_CYCLE] else now + 1
+                again = min(again, ready)
+        if best == NEVER:
+            ch.wake = again if taken < 0 else now + 1
             return
-        mode = tables.mode[stream.command[best]]
-        switch = tables.controller[_SWITCH]
-        if switch >= 0 and mode != _MODE_ANY and mode != state.mode[channel]:
-            state.mode[channel] = mode
-            best_step = switch
-        _put(tables, state, channel, best_step, stream.place[best], stream.row[best], now)
-        if best_step == stream.command[best]:
-            state.head[channel, best_lane] = stream.lane_next[best]
-            state.issued[channel] += 1
-        if tables.bus[best_step] != _BUS_NONE:
-            taken = tables.bus[best_step]
+        entry = entries[best]
+        mode = p.mode[entry.command]
+        if p.mode_switch >= 0 and mode != _ANY_MODE and mode != ch.mode:
+            ch.mode = mode
+            best_step = p.mode_switch
+        _put(p, ch, log, best_step, entry.place, entry.row, now)
+        if best_step == entry.command:
+            ch.head[best_lane] = entry.following
+            ch.issued += 1
+        if p.bus[best_step] != _NO_BUS:
+            taken = p.bus[best_step]
             slots -= 1
-    state.wake[channel] = now + 1
+    ch.wake = now + 1
 
 
 @njit(cache=True)
-def _hand_out(tables, stream, state, host, now):  # type: ignore[no-untyped-def]
-    """The host hands out instructions at ``now``; ``host``: instruction, cycle, blocked."""
-    channels = state.sent.shape[0]
-    instructions = stream.blocking.shape[0]
-    per_cycle, depth = tables.controller[_INSTRUCTIONS], tables.controller[_DEPTH]
-    handed = 0
-    while host[0] < instructions:
-        if host[2] != 0:
-            last = 0
-            for c in range(channels):
-                if state.issued[c] < state.sent[c]:
-                    return
-                last = max(last, state.done[c])
-            host[1], host[2] = max(host[1], last + 1), 0
-            host[0] += 1
-            continue
-        if now < host[1]:
-            return
-        full = False
-        for c in range(channels):
-            while stream.start[c] + state.sent[c] < stream.start[c + 1]:
-                if stream.instruction[stream.start[c] + state.sent[c]] != host[0]:
-                    break
-                if state.sent[c] - state.issued[c] >= depth:
-                    full = True
-                    break
-                state.sent[c] += 1
-                state.wake[c] = min(state.wake[c], now)
-        if full:
-            return
-        if stream.blocking[host[0]]:
-            host[2] = 1
-            return
-        host[0] += 1
-        handed += 1
-        if handed == per_cycle:
-            host[1] = now + 1
+def _send(p: Any, channels: Any, entries: Any, instruction: int, now: int) -> bool:
+    """Send what there is room for of ``instruction``; whether that was all."""
+    all_sent = True
+    for c in range(len(channels)):
+        ch = channels[c]
+        while (
+            ch.start + ch.sent < ch.end and entries[ch.start + ch.sent].instruction == instruction
+        ):
+            if ch.sent - ch.issued >= p.queue_depth:
+                all_sent = False
+                break
+            ch.sent += 1
+            ch.wake = min(ch.wake, now)
+    return all_sent
 
 
 @njit(cache=True)
-def schedule(tables, stream, state):  # type: ignore[no-untyped-def]
-    """Run ``stream`` (``StreamArrays``) to its end; the cycle at which all is completed."""
-    channels = state.sent.shape[0]
-    instructions = stream.blocking.shape[0]
-    host = np.zeros(3, dtype=np.int64)
-    place = np.zeros(4, dtype=np.int64)
-    for c in range(channels):
-        state.fence[c] = stream.start[c]
-        for entry in range(stream.start[c + 1] - 1, stream.start[c] - 1, -1):
-            state.head[c, stream.lane[entry]] = entry
-    now = 0
+def _completed(channels: Any) -> int:
+    """When all that was sent is completed; -1 while some of it is not issued."""
+    last = 0
+    for c in range(len(channels)):
+        ch = channels[c]
+        if ch.issued < ch.sent:
+            return -1
+        last = max(last, ch.done)
+    return last
+
+
+@njit(cache=True)
+def schedule(p: Any, channels: Any, entries: Any, blocking: Any, log: Any) -> int:
+    """Run a stream to its end; the cycle at which all is completed, -1 if it cannot go on.
+
+    ``entries`` lie channel by channel. The host hands out instructions in order, each to all its
+    channels; after one that is ``blocking`` (instructions,) it waits until that is completed.
+    ``log`` (channels, room, 7): cycle, command, pseudo channel, rank, bank group, bank, row.
+    """
+    for c in range(len(channels)):
+        ch = channels[c]
+        for at in range(ch.end - 1, ch.start - 1, -1):
+            ch.head[entries[at].lane] = at
+    now, instruction, host_wake, blocked = 0, 0, 0, False
     while True:
-        _hand_out(tables, stream, state, host, now)
-        left = host[0] < instructions
-        for c in range(channels):
-            if state.wake[c] <= now:
-                _serve(tables, stream, state, c, now, place)
-            left = left or state.issued[c] < stream.start[c + 1] - stream.start[c]
+        handed = 0
+        while instruction < len(blocking) and host_wake <= now:
+            if blocked:
+                completed = _completed(channels)
+                if completed < 0:
+                    break
+                # the host sees it in the cycle after
+                blocked, host_wake = False, completed + 1
+                instruction += 1
+                continue
+            if not _send(p, channels, entries, instruction, now):
+                break
+            blocked = blocking[instruction]
+            if blocked:
+                break
+            instruction += 1
+            handed += 1
+            if handed == p.instructions_per_cycle:
+                host_wake = now + 1
+        left = instruction < len(blocking)
+        after = NEVER
+        for c in range(len(channels)):
+            ch = channels[c]
+            if ch.wake <= now:
+                _serve(p, ch, entries, log[c], now)
+            after = min(after, ch.wake)
+            left = left or ch.issued < ch.end - ch.start
         if not left:
-            break
-        after = _NEVER
-        for c in range(channels):
-            after = min(after, state.wake[c])
-        if host[0] < instructions and host[2] == 0 and host[1] > now:
-            after = min(after, host[1])
-        elif host[2] != 0:
-            # completion is known when all is issued; it may be the next thing to happen
-            idle = True
-            for c in range(channels):
-                idle = idle and state.issued[c] == state.sent[c]
-            if idle:
-                after = min(after, now + 1)
-        if after >= _NEVER:
+            return _completed(channels)
+        if host_wake > now:
+            after = min(after, host_wake)
+        elif blocked and _completed(channels) >= 0:
+            after = min(after, now + 1)
+        if after >= NEVER:
             return -1
         now = max(after, now + 1)
-    end = 0
-    for c in range(channels):
-        end = max(end, state.done[c])
-    return end

@@ -1,162 +1,272 @@
-"""A stream design compiled to the arrays that the kernel reads: it knows no command by name."""
+"""A stream design compiled to what the kernel reads and writes: records of plain numbers.
+
+The kernel knows no command and no standard by name. Records have room for the largest design,
+so that it is compiled once for all of them; what is not used is never touched.
+"""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from pimsim.config.errors import InputError
 from pimsim.config.pim_stream import LEVELS, StreamPimConfig, StreamRule
 from pimsim.hardware.dram.rules import evaluate_delay
 
-__all__ = ["StreamTables", "compile_stream_tables"]
+__all__ = [
+    "BUSES",
+    "EFFECTS",
+    "ENTRY",
+    "MODES",
+    "NEVER",
+    "ROWS",
+    "WAITS",
+    "make_channels",
+    "make_parameters",
+]
 
-_BUSES = ("row", "column", "none")
-_ROWS = ("any", "open", "closed")
-_EFFECTS = ("none", "open", "close")
-_MODES = ("any", "bank", "register")
+NEVER = 1 << 60
+"""Later than any cycle of any run."""
+MAX_COMMANDS = 64
+MAX_BANKS = 1024
+"""Banks of one channel."""
+MAX_NODES = 2 * MAX_BANKS
+MAX_LANES = 256
+MAX_RULES = 4096
+"""Pairs of commands at a level."""
+MAX_ELSEWHERE = 16
+"""Pairs of commands whose rule has ``artifact_place``."""
+MAX_WINDOWS = 4
+MAX_WINDOW = 16
 
-Ints = NDArray[np.int64]
+# the numbers of words in YAML ------------------------------------------------------------------
+BUSES = ("row", "column", "none", "both")
+ROWS = ("any", "open", "closed")
+EFFECTS = ("none", "open", "close")
+MODES = ("any", "bank", "register")
+WAITS = ("none", "issued", "completed")
+
+_INT = np.int64
+
+PARAMETERS = np.dtype(
+    [
+        ("counts", _INT, 4),  # pseudo channels, ranks, bank groups, banks: children of a node
+        ("offsets", _INT, 6),  # first node of each level among a channel's nodes; their total
+        ("lanes", _INT),
+        ("queue_depth", _INT),
+        ("commands_per_cycle", _INT),
+        ("instructions_per_cycle", _INT),
+        ("row_lookahead", _INT),
+        ("hits_hold_moves", _INT),
+        ("mode_switch", _INT),  # command, -1 none
+        ("refresh", _INT),  # command, -1 none
+        ("refresh_interval", _INT),
+        ("broadcast", _INT, (MAX_COMMANDS, 4)),  # to all children at each level below the channel
+        ("bus", _INT, MAX_COMMANDS),
+        ("row", _INT, MAX_COMMANDS),
+        ("activate", _INT, MAX_COMMANDS),
+        ("precharge", _INT, MAX_COMMANDS),
+        ("effect", _INT, MAX_COMMANDS),
+        ("latency", _INT, MAX_COMMANDS),
+        ("mode", _INT, MAX_COMMANDS),
+        ("first", _INT, (MAX_COMMANDS, len(LEVELS) + 1)),
+        # rules of first command c at level l: first[c, l] to first[c, l + 1] - 1
+        ("rules", _INT, (MAX_RULES, 2)),  # then, delay
+        ("bound", _INT, (MAX_COMMANDS, len(LEVELS))),  # whether a rule there holds it back
+        ("n_elsewhere", _INT),
+        ("elsewhere", _INT, (MAX_ELSEWHERE, 7)),  # first, then, delay, level of each coordinate
+        ("n_windows", _INT),
+        ("windows", _INT, (MAX_WINDOWS, 3)),  # level, commands before, delay
+        ("window_first", _INT, (MAX_WINDOWS, MAX_COMMANDS)),
+        ("window_then", _INT, (MAX_WINDOWS, MAX_COMMANDS)),
+    ]
+)
+"""A design, by command number (the order of ``commands`` in the YAML)."""
+
+CHANNEL = np.dtype(
+    [
+        ("start", _INT),  # entries of this channel: start to end - 1
+        ("end", _INT),
+        ("sent", _INT),  # entries that the host has sent
+        ("issued", _INT),
+        ("fence", _INT),  # the next entry with a wait that is not over
+        ("done", _INT),  # when everything issued so far is completed
+        ("mode", _INT),
+        ("due", _INT),  # next refresh
+        ("refreshing", _INT),  # next node to refresh, -1 when none is due
+        ("wake", _INT),  # nothing can happen before
+        ("version", _INT),  # counts changes of open rows
+        ("logged", _INT),
+        ("ready", _INT, (MAX_NODES, MAX_COMMANDS)),  # first cycle that the node allows
+        ("ring", _INT, (MAX_WINDOWS, MAX_NODES, MAX_WINDOW)),  # what past commands allow
+        ("ring_at", _INT, (MAX_WINDOWS, MAX_NODES)),
+        ("open_row", _INT, MAX_BANKS),  # -1 closed
+        ("head", _INT, MAX_LANES),  # the oldest entry not issued, -1 none
+        ("checked", _INT, MAX_LANES),  # entry whose row was last found open, -1 none
+        ("checked_at", _INT, MAX_LANES),  # ... at which version
+        ("counts", _INT, MAX_COMMANDS),
+        ("place", _INT, 4),  # of the refresh
+        ("nodes", _INT, MAX_BANKS),  # scratch
+        ("marks", _INT, MAX_BANKS),  # scratch
+    ]
+)
+"""What a run changes in a channel."""
+
+ENTRY = np.dtype(
+    [
+        ("command", np.int32),
+        ("place", np.int32, 4),  # pseudo channel, rank, bank group, bank
+        ("row", np.int32),
+        ("lane", np.int32),
+        ("wait", np.int32),
+        ("instruction", np.int32),
+        ("following", np.int32),  # the next entry of the same lane and channel, -1 for the last
+    ]
+)
+"""A command of a stream, as the kernel reads it."""
 
 
-class StreamTables(NamedTuple):
-    """Arrays by command number (the order of ``commands`` in the YAML) and level."""
-
-    counts: Ints
-    """(4,): pseudo channels, ranks, bank groups, banks a group."""
-    offsets: Ints
-    """(6,): number of the first node of each level among all nodes of a channel, and the total."""
-    broadcast: NDArray[np.bool_]
-    """(commands, 4): whether it goes to all pseudo channels, ranks, bank groups, banks."""
-    bus: Ints
-    row: Ints
-    activate: Ints
-    precharge: Ints
-    effect: Ints
-    latency: Ints
-    mode: Ints
-    rules: Ints
-    """(rules, 2): then, delay; those of first command ``c`` at level ``l`` are
-    ``rules[first[c, l]:first[c, l + 1]]``."""
-    first: Ints
-    """(commands, levels + 1)."""
-    bound: NDArray[np.bool_]
-    """(commands, levels): whether some rule at the level holds the command back."""
-    windows: Ints
-    """(windows, 3): level, how many commands before, delay."""
-    window_first: NDArray[np.bool_]
-    """(windows, commands)."""
-    window_then: NDArray[np.bool_]
-    controller: Ints
-    """(6,): queue depth, commands a cycle, instructions a cycle, row lookahead, mode switch
-    command (-1 none), refresh command (-1 none)."""
-    refresh_interval: int
-    hits_hold_moves: int
-    """Whether commands that need no row wait for row hits at their address."""
-
-
-def compile_stream_tables(design: StreamPimConfig) -> StreamTables:
-    """Tables of ``design``. Raises ``InputError`` for a delay that is no arithmetic."""
+def make_parameters(design: StreamPimConfig, lanes: int) -> Any:
+    """The design's record. Raises ``InputError`` for what no record has room for."""
     names = list(design.commands)
     number = {name: index for index, name in enumerate(names)}
-    commands = list(design.commands.values())
-    counts = np.array(design.organization.counts, dtype=np.int64)
-    nodes = np.concatenate(([1], np.cumprod(counts)))
-    controller = design.controller
-    refresh = controller.refresh
+    controller, refresh = design.controller, design.controller.refresh
+    for what, found, most in (
+        ("commands", len(names), MAX_COMMANDS),
+        ("organization: banks of a channel", design.organization.banks, MAX_BANKS),
+        ("lanes", lanes, MAX_LANES),
+    ):
+        if found > most:
+            raise InputError(f"{design.name}: {what}: found {found}; allowed: at most {most}")
 
-    def cycles(text: str, where: str) -> int:
-        return evaluate_delay(text, design.timings, f"{design.name}: {where}")
+    def cycles(text: str, where: str, least: int) -> int:
+        value = evaluate_delay(text, design.timings, f"{design.name}: {where}")
+        if value < least:
+            raise InputError(
+                f"{design.name}: {where}: {text} is {value} cycles; allowed: at least {least}"
+            )
+        return value
 
     def optional(name: str | None) -> int:
         return -1 if name is None else number[name]
 
-    def column(values: list[int]) -> Ints:
-        return np.array(values, dtype=np.int64)
-
-    latency = [cycles(c.latency, f"commands.{n}.latency") for n, c in design.commands.items()]
-    if min(latency, default=1) < 1:
-        raise InputError(f"{design.name}: commands: a latency below one cycle")
-    interval = 0
+    p = np.zeros(1, dtype=PARAMETERS).view(np.recarray)[0]
+    counts = design.organization.counts
+    p.counts = counts
+    p.offsets = np.concatenate(([0], np.cumsum(np.concatenate(([1], np.cumprod(counts))))))
+    p.lanes = lanes
+    p.queue_depth = controller.queue_depth
+    p.commands_per_cycle = controller.commands_per_cycle
+    p.instructions_per_cycle = controller.instructions_per_cycle
+    p.row_lookahead = controller.row_lookahead
+    p.hits_hold_moves = controller.artifact_hits_hold_moves
+    p.mode_switch = optional(controller.mode_switch)
+    p.refresh = optional(refresh.command if refresh else None)
     if refresh is not None:
-        interval = cycles(refresh.interval, "controller.refresh.interval")
-        if interval < 1:
-            raise InputError(f"{design.name}: controller.refresh.interval is {interval} cycles")
-    rules, first, bound = _pairs(design, number)
-    windows, window_first, window_then = _windows(design, number)
-    return StreamTables(
-        counts=counts,
-        offsets=np.concatenate(([0], np.cumsum(nodes))).astype(np.int64),
-        broadcast=np.array([[lv in c.broadcast for lv in LEVELS[1:]] for c in commands]),
-        bus=column([_BUSES.index(c.bus) for c in commands]),
-        row=column([_ROWS.index(c.row) for c in commands]),
-        activate=column([optional(c.activate) for c in commands]),
-        precharge=column([optional(c.precharge) for c in commands]),
-        effect=column([_EFFECTS.index(c.effect) for c in commands]),
-        latency=column(latency),
-        mode=column([_MODES.index(c.mode) for c in commands]),
-        rules=rules,
-        first=first,
-        bound=bound,
-        windows=windows,
-        window_first=window_first,
-        window_then=window_then,
-        controller=column(
-            [
-                controller.queue_depth,
-                controller.commands_per_cycle,
-                controller.instructions_per_cycle,
-                int(controller.row_lookahead),
-                optional(controller.mode_switch),
-                optional(refresh.command if refresh else None),
-            ]
-        ),
-        refresh_interval=interval,
-        hits_hold_moves=int(controller.artifact_hits_hold_moves),
-    )
+        p.refresh_interval = cycles(refresh.interval, "controller.refresh.interval", 1)
+    for at, (name, command) in enumerate(design.commands.items()):
+        p.broadcast[at] = [level in command.broadcast for level in LEVELS[1:]]
+        p.bus[at] = BUSES.index(command.bus)
+        p.row[at] = ROWS.index(command.row)
+        p.activate[at] = optional(command.activate)
+        p.precharge[at] = optional(command.precharge)
+        p.effect[at] = EFFECTS.index(command.effect)
+        p.latency[at] = cycles(command.latency, f"commands.{name}.latency", 1)
+        p.mode[at] = MODES.index(command.mode)
+    _fill_pairs(p, design, number)
+    _fill_elsewhere(p, design, number)
+    _fill_windows(p, design, number)
+    return p
 
 
 def _delay(design: StreamPimConfig, index: int, rule: StreamRule) -> int:
     return evaluate_delay(rule.delay, design.timings, f"{design.name}: rules.{index}.delay")
 
 
-def _pairs(design: StreamPimConfig, number: dict[str, int]) -> tuple[Ints, Ints, NDArray[np.bool_]]:
+def _fill_pairs(p: Any, design: StreamPimConfig, number: dict[str, int]) -> None:
     """Rules of two commands; of several for the same pair and level the longest binds."""
-    grouped: dict[tuple[int, int, int], int] = {}
+    grouped: dict[tuple[int, int], dict[int, int]] = {}
     for index, rule in enumerate(design.rules):
-        if rule.window > 1:
+        if rule.window > 1 or rule.artifact_place is not None:
             continue
+        delay, level = _delay(design, index, rule), LEVELS.index(rule.level)
+        for first in rule.first:
+            delays = grouped.setdefault((number[first], level), {})
+            for then in rule.then:
+                delays[number[then]] = max(delay, delays.get(number[then], delay))
+    if sum(map(len, grouped.values())) > MAX_RULES:
+        raise InputError(f"{design.name}: rules: more than {MAX_RULES} pairs of commands")
+    row = 0
+    for command in range(len(number)):
+        for level in range(len(LEVELS)):
+            p.first[command, level] = row
+            for after, delay in grouped.get((command, level), {}).items():
+                p.rules[row] = (after, delay)
+                p.bound[after, level] = 1
+                row += 1
+        p.first[command, len(LEVELS)] = row
+
+
+def _fill_elsewhere(p: Any, design: StreamPimConfig, number: dict[str, int]) -> None:
+    """Rules that bind another bank than the first command's."""
+    inner, counts = LEVELS[1:], design.organization.counts
+    for index, rule in enumerate(design.rules):
+        if rule.artifact_place is None:
+            continue
+        where = f"{design.name}: rules.{index}.artifact_place"
+        if rule.level != "bank" or rule.window > 1:
+            raise InputError(f"{where}: found level {rule.level}; allowed: bank, without window")
+        if len(rule.artifact_place) != len(inner) or "channel" in rule.artifact_place:
+            raise InputError(f"{where}: found {rule.artifact_place}; allowed: four of {inner}")
+        sources = [inner.index(level) for level in rule.artifact_place]
+        for target, source in enumerate(sources):
+            if counts[source] > counts[target]:
+                raise InputError(
+                    f"{where}: a {inner[source]} (of {counts[source]}) as {inner[target]} "
+                    f"(of {counts[target]})"
+                )
         delay = _delay(design, index, rule)
         for first in rule.first:
             for then in rule.then:
-                key = (number[first], LEVELS.index(rule.level), number[then])
-                grouped[key] = max(delay, grouped.get(key, delay))
-    rows: list[tuple[int, int]] = []
-    starts = np.zeros((len(number), len(LEVELS) + 1), dtype=np.int64)
-    bound = np.zeros((len(number), len(LEVELS)), dtype=np.bool_)
-    for command in range(len(number)):
-        for level in range(len(LEVELS)):
-            starts[command, level] = len(rows)
-            for (before, at, after), delay in grouped.items():
-                if before == command and at == level:
-                    rows.append((after, delay))
-                    bound[after, level] = True
-        starts[command, len(LEVELS)] = len(rows)
-    return np.array(rows, dtype=np.int64).reshape(-1, 2), starts, bound
+                if p.n_elsewhere == MAX_ELSEWHERE:
+                    raise InputError(f"{where}: more than {MAX_ELSEWHERE} pairs of commands")
+                p.elsewhere[p.n_elsewhere] = (number[first], number[then], delay, *sources)
+                p.bound[number[then], LEVELS.index("bank")] = 1
+                p.n_elsewhere += 1
 
 
-def _windows(
-    design: StreamPimConfig, number: dict[str, int]
-) -> tuple[Ints, NDArray[np.bool_], NDArray[np.bool_]]:
+def _fill_windows(p: Any, design: StreamPimConfig, number: dict[str, int]) -> None:
     """Rules that bind a command to the n-th before it."""
-    found = [(i, rule) for i, rule in enumerate(design.rules) if rule.window > 1]
-    table = np.zeros((len(found), 3), dtype=np.int64)
-    first = np.zeros((len(found), len(number)), dtype=np.bool_)
-    then = np.zeros((len(found), len(number)), dtype=np.bool_)
-    for at, (index, rule) in enumerate(found):
-        table[at] = (LEVELS.index(rule.level), rule.window, _delay(design, index, rule))
-        first[at, [number[name] for name in rule.first]] = True
-        then[at, [number[name] for name in rule.then]] = True
-    return table, first, then
+    found = [(index, rule) for index, rule in enumerate(design.rules) if rule.window > 1]
+    if len(found) > MAX_WINDOWS:
+        raise InputError(f"{design.name}: rules: more than {MAX_WINDOWS} with a window")
+    p.n_windows = len(found)
+    for slot, (index, rule) in enumerate(found):
+        if rule.window > MAX_WINDOW:
+            raise InputError(
+                f"{design.name}: rules.{index}.window: found {rule.window}; "
+                f"allowed: at most {MAX_WINDOW}"
+            )
+        p.windows[slot] = (LEVELS.index(rule.level), rule.window, _delay(design, index, rule))
+        for name in rule.first:
+            p.window_first[slot, number[name]] = 1
+        for name in rule.then:
+            p.window_then[slot, number[name]] = 1
+
+
+def make_channels(p: Any, bounds: Sequence[tuple[int, int]]) -> Any:
+    """Channels (``CHANNEL`` records) whose entries are ``bounds``: all closed, nothing sent."""
+    channels = np.zeros(len(bounds), dtype=CHANNEL).view(np.recarray)
+    for channel, (start, end) in zip(channels, bounds, strict=True):
+        channel.start, channel.end = start, end
+        channel.fence = start
+        channel.mode = MODES.index("bank")
+        channel.due = p.refresh_interval if p.refresh >= 0 else NEVER
+        channel.refreshing = -1
+        channel.wake = NEVER
+        channel.open_row[:] = -1
+        channel.head[:] = -1
+        channel.checked[:] = -1
+    return channels

@@ -6,6 +6,7 @@ operation's sizes to the ``Stream`` that does it:
 - ``gemv(design, outputs, inputs, batch)``: ``batch`` products of one matrix with a vector each
 - ``attention(design, heads, kv_heads, head_dim, context)``: decode attention of one request
 - ``elementwise(design, function, elements)``: ``function`` of vectors of ``elements``
+- ``trace(design, path)``: host instructions from a file in the design's own format
 
 What the design cannot hold or do it refuses with ``InputError``.
 """

@@ -1,51 +1,128 @@
-"""GDDR6-AiM: how its host instructions and a GEMV become commands.
+"""GDDR6-AiM: how matrix-vector products and elementwise work become commands.
 
 Each of a channel's 16 banks multiplies a 32 B column (16 BF16 weights) by the same column of the
-channel's global buffer and adds to its accumulator (ISSCC 2022; ISRs as in arkhadem/aim_simulator).
+channel's global buffer and adds to its accumulator; element by element it multiplies two banks
+of a bank group into a third (ISSCC 2022; ISRs as in arkhadem/aim_simulator's README). Softmax,
+norms and additions are not AiM's: CENT and IANUS do them elsewhere.
 """
 
 from __future__ import annotations
 
-from pimsim.config.errors import InputError
+from collections.abc import Iterator
+from pathlib import Path
+
+from pimsim.config.errors import InputError, near_miss
 from pimsim.config.pim_stream import StreamPimConfig
+from pimsim.hardware.pim.aim_isr import isr_stream, read_isr_trace, table_row
 from pimsim.hardware.pim.stream import Stream, StreamBuilder
 
-__all__ = ["gemv"]
+__all__ = ["elementwise", "gemv", "trace"]
 
 
-def gemv(design: StreamPimConfig, outputs: int, inputs: int, batch: int = 1) -> Stream:
-    """``batch`` times ``outputs`` dot products of ``inputs`` elements.
+def gemv(
+    design: StreamPimConfig,
+    outputs: int,
+    inputs: int,
+    batch: int = 1,
+    activation: str | None = None,
+) -> Stream:
+    """``batch`` times ``outputs`` dot products of ``inputs`` elements, then an ``activation``.
 
     A bank holds whole outputs, cut into pieces as long as the global buffer. A piece of the
     vector is written to the buffer once and used for all outputs (Newton's order); sums of
-    earlier pieces come back as the accumulators' bias.
+    earlier pieces come back as the accumulators' bias. Nothing of the matrix is reused from one
+    vector of the batch to the next.
     """
     org = design.organization
     per_column = org.column_bytes // design.element_bytes
-    per_row = min(org.row_bytes, design.capacities["global_buffer_bytes"]) // design.element_bytes
-    units = -(-outputs // org.banks)
-    rounds, extra = divmod(units, org.channels)
-    pieces = -(-inputs // per_row)
-    rows = (rounds + (extra > 0)) * pieces
-    if rows > org.rows - design.capacities["activation_tables"]:
-        raise InputError(
-            f"{design.name}: a {outputs} x {inputs} matrix takes {rows} rows of each bank; "
-            f"there are {org.rows - design.capacities['activation_tables']}"
-        )
-    copies = [count for count in (extra, org.channels - extra if rounds else 0) if count]
+    per_piece = min(org.row_bytes, design.capacities["global_buffer_bytes"]) // design.element_bytes
+    table = None if activation is None else _table(design, activation)
+    copies, turns = _share(-(-outputs // org.banks), org.channels)
+    pieces = -(-inputs // per_piece)
+    _check_rows(design, len(turns) * pieces, f"a {outputs} x {inputs} matrix")
     builder = StreamBuilder(design, copies)
-    used = range(len(copies))
     for _ in range(batch):
         row = 0
         for piece in range(pieces):
-            length = min(per_row, inputs - piece * per_row)
-            columns = -(-length // per_column)
-            builder.add("WRGB", count=columns, channels=used)
-            for turn in range(rounds + (extra > 0)):
-                channels = used if turn < rounds else range(1)
+            columns = -(-min(per_piece, inputs - piece * per_piece) // per_column)
+            builder.add("WRGB", count=columns, channels=turns[0])
+            for channels in turns:
                 builder.add("WRMAC16", channels=channels)
                 builder.add("MAC16", row=row, count=columns, channels=channels)
-                builder.add("RDMAC16", channels=channels, blocking=True)
+                if table is not None and piece == pieces - 1:
+                    builder.add("AF16", row=table, channels=channels)
+                    builder.add("RDAF16", channels=channels, blocking=True)
+                else:
+                    builder.add("RDMAC16", channels=channels, blocking=True)
                 row += 1
-    builder.add("EOC", channels=used, wait="completed", blocking=True)
+    return _ended(builder, copies)
+
+
+def elementwise(design: StreamPimConfig, function: str, elements: int) -> Stream:
+    """``multiply``: two vectors that lie in banks 0 and 1 of the bank groups; or an activation
+    function of values that the host writes to the accumulators and reads back."""
+    org = design.organization
+    if function == "multiply":
+        per_column = org.bank_groups * (org.column_bytes // design.element_bytes)
+        copies, turns = _share(-(-elements // per_column), org.channels)
+        _check_rows(design, -(-len(turns) // org.columns), f"a vector of {elements}")
+        builder = StreamBuilder(design, copies)
+        for row, first in enumerate(range(0, len(turns), org.columns)):
+            for channels, count in _runs(turns[first : first + org.columns]):
+                builder.add("EWMUL16", row=row, count=count, channels=channels)
+        return _ended(builder, copies)
+    table = _table(design, function)
+    copies, turns = _share(-(-elements // org.banks), org.channels)
+    builder = StreamBuilder(design, copies)
+    for channels in turns:
+        builder.add("WRMAC16", channels=channels)
+        builder.add("AF16", row=table, channels=channels)
+        builder.add("RDAF16", channels=channels, blocking=True)
+    return _ended(builder, copies)
+
+
+def trace(design: StreamPimConfig, path: Path) -> Stream:
+    """The host instructions of a trace file of the public AiM simulator."""
+    return isr_stream(read_isr_trace(path, design), design)
+
+
+def _share(units: int, channels: int) -> tuple[list[int], list[range]]:
+    """Spread ``units`` over ``channels``: channels of each kind (those with one unit more come
+    first), and the kinds that work in each turn."""
+    each, extra = divmod(units, channels)
+    copies = [count for count in (extra, channels - extra if each else 0) if count]
+    every = range(len(copies))
+    return copies, [every] * each + [range(1)] * (extra > 0)
+
+
+def _runs(turns: list[range]) -> Iterator[tuple[range, int]]:
+    """Equal turns in a row, and how many."""
+    start = 0
+    for at in range(1, len(turns) + 1):
+        if at == len(turns) or turns[at] != turns[start]:
+            yield turns[start], at - start
+            start = at
+
+
+def _check_rows(design: StreamPimConfig, rows: int, what: str) -> None:
+    free = table_row(design, 0)
+    if rows > free:
+        raise InputError(
+            f"{design.name}: {what} takes {rows} rows of each bank; there are {free} beside the "
+            "activation tables"
+        )
+
+
+def _table(design: StreamPimConfig, activation: str) -> int:
+    known = design.activations
+    if activation not in known:
+        raise InputError(
+            f"{design.name} has no activation function {activation!r}"
+            f"{near_miss(activation, known)}; it has: {', '.join(known)}"
+        )
+    return table_row(design, known.index(activation))
+
+
+def _ended(builder: StreamBuilder, copies: list[int]) -> Stream:
+    builder.add("EOC", channels=range(len(copies)), wait="completed", blocking=True)
     return builder.build()

@@ -1,0 +1,24 @@
+"""Tables as the command line prints them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+__all__ = ["print_table"]
+
+
+def print_table(title: str, rows: Mapping[str, str]) -> None:
+    """A title and a table of two columns; rows without a value are left out."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(show_header=False)
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, value in rows.items():
+        if value:
+            table.add_row(name, value)
+    # Names come from the user's files: brackets in them are no markup.
+    console = Console(markup=False, highlight=False)
+    console.print(title)
+    console.print(table)
