@@ -43,6 +43,16 @@ def system_command(
             "--output", metavar="L", min=2, max=_MAX_TOKENS, help="Tokens that each makes."
         ),
     ] = 128,
+    contexts: Annotated[
+        int,
+        typer.Option(
+            "--contexts",
+            metavar="N",
+            min=1,
+            max=_MAX_TOKENS,
+            help="Steps whose attention on PIM is simulated; others are interpolated.",
+        ),
+    ] = 3,
     overrides: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Change a value; may be repeated."),
@@ -59,7 +69,7 @@ def system_command(
 
     resolved = load_system(name, overrides or [])
     card = load_card(model)
-    result = decode(resolved.config, card, batch, input_tokens, output_tokens)
+    result = decode(resolved.config, card, batch, input_tokens, output_tokens, contexts)
     case = {
         "system": resolved.config.name,
         "model": card.name,
@@ -96,6 +106,7 @@ def _report(
         "tokens_per_s": result.tokens_per_s,
         "step_s": result.step_s,
         "steps": result.steps,
+        "simulated_contexts": result.simulated_contexts,
         "parts_s": dict(result.parts_s),
         "gemm_s": dict(result.gemm_s),
         "energy_j": {**result.energy_j, "total": result.total_j},
@@ -133,7 +144,8 @@ def _summary(result: Decoding) -> Table:
     table.add_column(overflow="fold")
     for what, text in {
         "tokens/s": f"{result.tokens_per_s:,.2f}",
-        "step": f"{1e3 * result.step_s:.3f} ms, the mean of {result.steps}",
+        "step": f"{1e3 * result.step_s:.3f} ms, the mean of {result.steps} "
+        f"(attention simulated at {result.simulated_contexts} contexts)",
         "parts, ms": ms(dict(result.parts_s)),
         "gemm, ms": ms(dict(result.gemm_s)),
         "energy of a step": f"{result.total_j:.3f} J: {joules}",

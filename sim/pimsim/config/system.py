@@ -59,9 +59,8 @@ class SystemConfig(ConfigModel):
     artifact_softmax: bool = False
     """AttAcc's simulator lets the softmax, a stream at the stacks' pins, hide projections and
     transfers, and then counts its time as zero. (Its attention commands already contain it.)"""
-    artifact_energy: bool = False
-    """AttAcc's simulator charges the FFN on PIM as if the devices did it, leaves out the products
-    with V, and multiplies pJ/bit of moved operands by bytes."""
+    artifact_ffn_energy: bool = False
+    """AttAcc's simulator charges the FFN's part on PIM as if the device had done it."""
     artifact_host_per_device: bool = False
     """AttAcc's simulator gives each device's attention a socket, and its link, of its own."""
 

@@ -9,19 +9,24 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from statistics import fmean
 
 from pimsim.config.errors import InputError
+from pimsim.config.pim_stream import StreamPimConfig
 from pimsim.config.system import StacksConfig, SystemConfig
+from pimsim.engine.contexts import sampled
 from pimsim.engine.xpu_attention import AttentionCost, attention_cost
 from pimsim.hardware.fabric.collectives import ring_all_reduce
+from pimsim.hardware.pim.bandwidth import unit_bandwidth
 from pimsim.hardware.xpu import roofline
 from pimsim.hardware.xpu.sharing import device_share, exposed
 from pimsim.hardware.xpu.tiling import Product
 from pimsim.mapping.kernels import BlockKernels, block_kernels, decode_step
 from pimsim.workload.cards import ModelCard
 
-__all__ = ["Decoding", "KernelTime", "decode"]
+__all__ = ["PIM_CONTEXTS", "Decoding", "KernelTime", "decode"]
+
+PIM_CONTEXTS = 3
+"""Steps whose attention on PIM is simulated, unless the caller wants more."""
 
 _BITS = 8
 _PJ_PER_J = 1e12
@@ -48,6 +53,8 @@ class Decoding:
     step_s: float
     tokens_per_s: float
     steps: int
+    simulated_contexts: int
+    """Steps whose attention was simulated; the others are interpolated."""
     parts_s: Mapping[str, float]
     """What adds up to the step: ``attention``, ``softmax``, ``gemm``, ``communication``,
     ``elementwise``. Where work overlaps, attention counts in full."""
@@ -98,44 +105,56 @@ class _Gemm:
 
 
 def decode(
-    config: SystemConfig, card: ModelCard, batch: int, input_tokens: int, output_tokens: int
+    config: SystemConfig,
+    card: ModelCard,
+    batch: int,
+    input_tokens: int,
+    output_tokens: int,
+    pim_contexts: int = PIM_CONTEXTS,
 ) -> Decoding:
     """Decode ``batch`` requests of the same lengths; see ``Decoding``.
 
-    Raises ``InputError`` for sizes that leave no step, or devices that do not divide the model.
+    Attention on PIM is simulated at ``pim_contexts`` of the steps and interpolated between.
+    Raises ``InputError`` for sizes that leave no step, devices that do not divide the model, or
+    a KV cache that the PIM cannot lay out.
     """
     if output_tokens < 2:
         raise InputError(
             f"output of {output_tokens} tokens: at least 2 are needed, as the first is prefill's"
         )
-    if input_tokens < 1:
-        raise InputError(f"input of {input_tokens} tokens; at least 1 is needed")
+    if input_tokens < 1 or pim_contexts < 1:
+        what, size = ("input", input_tokens) if input_tokens < 1 else ("contexts", pim_contexts)
+        raise InputError(f"{what}: {size}; at least 1 is needed")
     contexts = range(input_tokens + 1, input_tokens + output_tokens)
-    last = decode_step(card, batch, contexts[-1], config.devices)
-    block = block_kernels(last, fused_gate=config.fused_gate)
-    fixed = _Fixed.of(block, config)
-    steps = []
-    for context in contexts:
+    limit = pim_contexts if config.attention == "pim" else len(contexts)
+    weights = sampled(contexts, limit)
+
+    def kernels_at(context: int) -> BlockKernels:
         step = decode_step(card, batch, context, config.devices)
-        kernels = block_kernels(step, fused_gate=config.fused_gate)
-        steps.append(_step(kernels, fixed, config, card.heads // config.devices))
-    mean = _mean(steps)
+        return block_kernels(step, fused_gate=config.fused_gate)
+
+    last = kernels_at(contexts[-1])
+    fixed = _Fixed.of(last, config)
+    heads = card.heads // config.devices
+    steps = [_step(kernels_at(context), fixed, config, heads) for context in weights]
+    mean = _mean(steps, tuple(weights.values()))
     layers = card.layers
     parts = {name: layers * time_s for name, time_s in mean.parts_s.items()}
     step_s = sum(parts.values())
-    need = config.devices * layers * (block.weight_bytes + block.attention.kv_bytes)
+    need = config.devices * layers * (last.weight_bytes + last.attention.kv_bytes)
     capacity = _capacity(config)
     return Decoding(
         step_s=step_s,
         tokens_per_s=batch / step_s,
         steps=len(contexts),
+        simulated_contexts=len(weights),
         parts_s=parts,
         gemm_s={name: layers * time_s for name, time_s in mean.gemm_s.items()},
         energy_j={
             name: layers * config.devices * pj / _PJ_PER_J for name, pj in mean.energy_pj.items()
         },
         bound_s={name: layers * time_s for name, time_s in mean.bound_s.items()},
-        kernels=steps[-1].kernels,
+        kernels=mean.kernels,
         need_bytes=need,
         capacity_bytes=capacity,
         warnings=tuple(_warnings(card, contexts[-1], need, capacity)),
@@ -242,23 +261,38 @@ def _step(kernels: BlockKernels, fixed: _Fixed, config: SystemConfig, heads: int
 
 def _energy(attention: AttentionCost, fixed: _Fixed, config: SystemConfig) -> dict[str, float]:
     """Picojoule of one block on one device."""
-    on_pim = config.attention == "pim"
     memory = core = pim = 0.0
     for gemm in (*fixed.projections, *fixed.ffn):
-        share = 1.0 if config.artifact_energy else gemm.share
+        share = 1.0 if config.artifact_ffn_energy else gemm.share
         memory += share * gemm.cost.memory_pj
         core += share * gemm.cost.core_pj
+        if share < 1:
+            pim += gemm.pim_bytes * _pim_pj_per_byte(config)
     for _, cost in fixed.elementwise:
         memory += cost.memory_pj
         core += cost.core_pj
-    own = attention.memory_pj + attention.core_pj
-    if on_pim:
-        pim += own
+    if config.attention == "pim":
+        pim += attention.memory_pj
     else:
         memory += attention.memory_pj
         core += attention.core_pj
     link = (fixed.link_bytes + attention.link_bytes) * _BITS * config.link_pj_per_bit
     return {"memory": memory, "core": core, "pim": pim, "link": link}
+
+
+def _pim_pj_per_byte(config: SystemConfig) -> float:
+    """A weight read and multiplied in PIM: a MAC command's energy over a bank's column."""
+    design = config.pim
+    assert design is not None
+    energy = design.commands[_mac(design)].energy
+    return design.energy_pj[energy] / design.organization.column_bytes if energy else 0.0
+
+
+def _mac(design: StreamPimConfig) -> str:
+    """The command that multiplies; ``InputError`` for a design without attention."""
+    if design.attention is None:
+        raise InputError(f"pim {design.name}: key attention is missing; a system needs it")
+    return design.attention.commands.mac
 
 
 def _bounds(kernels: BlockKernels, fixed: _Fixed, config: SystemConfig) -> dict[str, float]:
@@ -272,9 +306,11 @@ def _bounds(kernels: BlockKernels, fixed: _Fixed, config: SystemConfig) -> dict[
         flops += 2 * (attention.score.macs + attention.value.macs)
         moved += attention.kv_bytes
     elif config.attention == "pim":
-        assert config.stacks is not None
-        read = attention.kv_bytes + sum(gemm.pim_bytes for gemm in gemms)
-        bounds["pim"] = read / _pim_bandwidth(config.stacks)
+        stacks, design = config.stacks, config.pim
+        assert stacks is not None and design is not None
+        units = stacks.count * unit_bandwidth(design, _mac(design))
+        ffn_s = sum(gemm.pim_bytes for gemm in gemms) / _pim_bandwidth(stacks)
+        bounds["pim"] = attention.kv_bytes / units + ffn_s
     else:
         host = config.host
         assert host is not None
@@ -310,9 +346,12 @@ def _kernel_times(
     return tuple(rows)
 
 
-def _mean(steps: Sequence[_Step]) -> _Step:
+def _mean(steps: Sequence[_Step], weights: Sequence[float]) -> _Step:
     def mean(of: Callable[[_Step], dict[str, float]]) -> dict[str, float]:
-        return {name: fmean(of(step)[name] for step in steps) for name in of(steps[0])}
+        return {
+            name: sum(w * of(step)[name] for step, w in zip(steps, weights, strict=True))
+            for name in of(steps[0])
+        }
 
     return _Step(
         parts_s=mean(lambda step: step.parts_s),
