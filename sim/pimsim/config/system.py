@@ -9,7 +9,6 @@ from pydantic import Field, model_validator
 from pimsim.config.base import ConfigModel
 from pimsim.config.pim_stream import StreamPimConfig
 from pimsim.config.run import LinkConfig
-from pimsim.config.units import Bytes
 from pimsim.config.xpu import HostConfig, XpuConfig
 
 __all__ = ["StacksConfig", "SystemConfig"]
@@ -22,14 +21,16 @@ class StacksConfig(ConfigModel):
     """Source of each number, by its key."""
     count: int = Field(ge=1, le=1024)
     """Heads of all requests are dealt to them; the fullest stack sets the time."""
-    capacity: Bytes = Field(ge=1)
-    """One stack's."""
-    bandwidth_gb_per_s: float = Field(gt=0)
-    """One stack's, at its pins."""
-    internal_scale: float = Field(gt=0)
-    """Bandwidth at the PIM units as a multiple of that at the pins."""
     transfer_gb_per_s: float = Field(gt=0)
     """The link between a device and its stacks, one direction."""
+    bandwidth_gb_per_s: float = Field(gt=0)
+    """One stack's, at its pins; only AttAcc's simulator goes by it (the two keys below)."""
+    artifact_internal_scale: float | None = Field(default=None, gt=0)
+    """AttAcc's simulator lets the FFN on PIM read at this multiple of the pins' bandwidth, whatever
+    the PIM's commands allow; null: at the rate of its MAC commands."""
+    artifact_softmax: bool = False
+    """AttAcc's simulator lets the softmax, a stream at the stacks' pins, hide projections and
+    transfers, and then counts its time as zero. (Its attention commands already contain it.)"""
 
 
 class SystemConfig(ConfigModel):
@@ -56,9 +57,6 @@ class SystemConfig(ConfigModel):
     or these and the QKV and output projections (AttAcc section 6)."""
     ffn_split: bool = False
     """The FFN's weights lie on devices and PIM in proportion to how fast each passes them."""
-    artifact_softmax: bool = False
-    """AttAcc's simulator lets the softmax, a stream at the stacks' pins, hide projections and
-    transfers, and then counts its time as zero. (Its attention commands already contain it.)"""
     artifact_ffn_energy: bool = False
     """AttAcc's simulator charges the FFN's part on PIM as if the device had done it."""
     artifact_host_per_device: bool = False

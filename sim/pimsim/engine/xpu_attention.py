@@ -12,7 +12,7 @@ from pimsim.hardware.pim.designs.attacc import attention_cycles
 from pimsim.hardware.xpu import roofline
 from pimsim.mapping.kernels import AttentionKernels
 
-__all__ = ["AttentionCost", "attention_cost"]
+__all__ = ["AttentionCost", "attention_cost", "host_shares"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +42,14 @@ def attention_cost(kernels: AttentionKernels, config: SystemConfig) -> Attention
     return _on_xpu(kernels, config)
 
 
+def host_shares(config: SystemConfig) -> float:
+    """Devices whose attention one socket does."""
+    assert config.host is not None
+    if config.artifact_host_per_device:
+        return 1.0
+    return max(1.0, config.devices / config.host.sockets)
+
+
 def _on_xpu(kernels: AttentionKernels, config: SystemConfig) -> AttentionCost:
     xpu = config.xpu
     score, value = (roofline.product(each, xpu) for each in (kernels.score, kernels.value))
@@ -61,9 +69,8 @@ def _on_xpu(kernels: AttentionKernels, config: SystemConfig) -> AttentionCost:
 
 def _on_host(kernels: AttentionKernels, config: SystemConfig) -> AttentionCost:
     """A socket does the attention of several devices, one after the other."""
-    host = config.host
+    host, shares = config.host, host_shares(config)
     assert host is not None
-    shares = 1.0 if config.artifact_host_per_device else max(1.0, config.devices / host.sockets)
     score, value = (
         roofline.host_stream(each.least_bytes, 2 * each.macs, each.element_bytes, host)
         for each in (kernels.score, kernels.value)
@@ -105,7 +112,7 @@ def _on_pim(kernels: AttentionKernels, config: SystemConfig) -> AttentionCost:
     return AttentionCost(
         attention_s=time_ps * 1e-12,
         softmax_s=0.0,
-        hidden_softmax_s=hidden_s if config.artifact_softmax else 0.0,
+        hidden_softmax_s=hidden_s if stacks.artifact_softmax else 0.0,
         transfer_s=moved / (stacks.transfer_gb_per_s * 1e9),
         bound="pim",
         memory_pj=stacks.count * energy_pj,

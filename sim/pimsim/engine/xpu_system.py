@@ -12,9 +12,9 @@ from dataclasses import dataclass
 
 from pimsim.config.errors import InputError
 from pimsim.config.pim_stream import StreamPimConfig
-from pimsim.config.system import StacksConfig, SystemConfig
+from pimsim.config.system import SystemConfig
 from pimsim.engine.contexts import sampled
-from pimsim.engine.xpu_attention import AttentionCost, attention_cost
+from pimsim.engine.xpu_attention import AttentionCost, attention_cost, host_shares
 from pimsim.hardware.fabric.collectives import ring_all_reduce
 from pimsim.hardware.pim.bandwidth import unit_bandwidth
 from pimsim.hardware.xpu import roofline
@@ -184,10 +184,11 @@ class _Fixed:
         act = block.activation
         act_cost = roofline.stream(act.moved_bytes, act.flops, xpu.activation, xpu)
         return cls(
-            projections=tuple(_gemm(name, each, config, None) for name, each in block.projections),
+            projections=tuple(
+                _gemm(name, each, config, split=False) for name, each in block.projections
+            ),
             ffn=tuple(
-                _gemm(name, each, config, config.stacks if config.ffn_split else None)
-                for name, each in block.ffn
+                _gemm(name, each, config, split=config.ffn_split) for name, each in block.ffn
             ),
             elementwise=(*elementwise, (act.name, act_cost)),
             all_reduce_s=sum(each.time_ps for each in reduced) * 1e-12,
@@ -195,17 +196,17 @@ class _Fixed:
         )
 
 
-def _gemm(name: str, product: Product, config: SystemConfig, stacks: StacksConfig | None) -> _Gemm:
-    """A product; with ``stacks``, cut by columns between the device and PIM.
+def _gemm(name: str, product: Product, config: SystemConfig, *, split: bool) -> _Gemm:
+    """A product; with ``split``, cut by columns between the device and PIM.
 
     Shares follow the peaks: PIM reads its weights once for each row of the activations, the device
     once, or is bound by its arithmetic. What is achieved below the peaks makes one end later.
     """
     cost = roofline.product(product, config.xpu)
-    if stacks is None:
+    if not split:
         return _Gemm(name, cost.time_s, cost, 1.0, product)
     weights = product.n * product.k * product.b_bytes
-    pim_s = product.m * weights / _pim_bandwidth(stacks)
+    pim_s = product.m * weights / _pim_bandwidth(config, at_commands=False)
     if cost.bound == "compute":
         device_s = 2 * product.macs / roofline.peak_flops(config.xpu, product.element_bytes)
     else:
@@ -214,9 +215,13 @@ def _gemm(name: str, product: Product, config: SystemConfig, stacks: StacksConfi
     return _Gemm(name, max(cost.time_s * share, pim_s * (1 - share)), cost, share, product)
 
 
-def _pim_bandwidth(stacks: StacksConfig) -> float:
-    """Bytes a second that the PIM units beside one device read."""
-    return stacks.count * stacks.bandwidth_gb_per_s * 1e9 * stacks.internal_scale
+def _pim_bandwidth(config: SystemConfig, *, at_commands: bool) -> float:
+    """Bytes a second that the PIM units beside one device read at most."""
+    stacks, design = config.stacks, config.pim
+    assert stacks is not None and design is not None
+    if at_commands or stacks.artifact_internal_scale is None:
+        return stacks.count * unit_bandwidth(design, _mac(design))
+    return stacks.count * stacks.bandwidth_gb_per_s * 1e9 * stacks.artifact_internal_scale
 
 
 @dataclass(frozen=True, slots=True)
@@ -306,16 +311,12 @@ def _bounds(kernels: BlockKernels, fixed: _Fixed, config: SystemConfig) -> dict[
         flops += 2 * (attention.score.macs + attention.value.macs)
         moved += attention.kv_bytes
     elif config.attention == "pim":
-        stacks, design = config.stacks, config.pim
-        assert stacks is not None and design is not None
-        units = stacks.count * unit_bandwidth(design, _mac(design))
-        ffn_s = sum(gemm.pim_bytes for gemm in gemms) / _pim_bandwidth(stacks)
-        bounds["pim"] = attention.kv_bytes / units + ffn_s
+        read = attention.kv_bytes + sum(gemm.pim_bytes for gemm in gemms)
+        bounds["pim"] = read / _pim_bandwidth(config, at_commands=True)
     else:
-        host = config.host
-        assert host is not None
-        shares = 1.0 if config.artifact_host_per_device else config.devices / host.sockets
-        bounds["host"] = shares * attention.kv_bytes / roofline.bandwidth(host)
+        assert config.host is not None
+        read = host_shares(config) * attention.kv_bytes
+        bounds["host"] = read / roofline.bandwidth(config.host)
     element_bytes = gemms[0].product.element_bytes
     return {
         "xpu_compute": flops / roofline.peak_flops(config.xpu, element_bytes),
@@ -367,8 +368,9 @@ def _capacity(config: SystemConfig) -> int:
     capacity = config.devices * config.xpu.memory_capacity
     if config.attention == "host" and config.host is not None:
         capacity += config.host.sockets * config.host.memory_capacity
-    elif config.attention == "pim" and config.stacks is not None:
-        capacity += config.devices * config.stacks.count * config.stacks.capacity
+    elif config.attention == "pim" and config.stacks is not None and config.pim is not None:
+        stack = config.pim.organization.capacity_bytes
+        capacity += config.devices * config.stacks.count * stack
     return capacity
 
 

@@ -30,6 +30,9 @@ _LOG = (
 """The table was made with the log of attention that AttAcc ships, from an older trace generator
 than its present one; and pJ/bit of moved operands are multiplied by bytes there, an eighth."""
 
+_SCALES = {"bank": (16, 9), "bg": (8, 3), "buffer": (1, 1)}
+"""Its bandwidth of FFN weights on PIM over that of the pins, without and with the power limit."""
+
 _PARTS = {
     "g_matmul_ms": "attention",
     "g_fc_ms": "gemm",
@@ -106,11 +109,13 @@ def overrides_of(record: Mapping[str, str]) -> list[str]:
     """The row's options, and the artifact's defects."""
     given = [f"devices={record['ngpu']}"]
     if record["system"] == "dgx-attacc":
+        capped = "--powerlimit" in record["opts"]
         projections = "--pipeopt" in record["opts"]
         given += [
             f"overlap={'projections' if projections else 'transfers'}",
             f"ffn_split={'true' if '--ffopt' in record['opts'] else 'false'}",
-            "artifact_softmax=true",
+            "stacks.artifact_softmax=true",
+            f"stacks.artifact_internal_scale={_SCALES[record['pim']][capped]}",
             "artifact_ffn_energy=true",
             *_LOG,
         ]
