@@ -1,8 +1,7 @@
 """Decoding on devices that share every layer: time, energy and bounds of the mean step.
 
-A step is one token of every request. Kernels of a device run one after the other; what PIM does at
-the same time is said by ``overlap`` and ``ffn_split``. Embedding, output layer and sampling are not
-counted, and neither is prefill.
+A step is one token of every request. Embedding, output layer and sampling are not counted, and
+neither is prefill.
 """
 
 from __future__ import annotations
@@ -11,35 +10,18 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from pimsim.config.errors import InputError
-from pimsim.config.pim_stream import StreamPimConfig
 from pimsim.config.system import SystemConfig
 from pimsim.engine.contexts import sampled
-from pimsim.engine.xpu_attention import AttentionCost, attention_cost, host_shares
-from pimsim.hardware.fabric.collectives import ring_all_reduce
-from pimsim.hardware.pim.bandwidth import unit_bandwidth
-from pimsim.hardware.xpu import roofline
-from pimsim.hardware.xpu.sharing import device_share, exposed
-from pimsim.hardware.xpu.tiling import Product
+from pimsim.engine.xpu_block import BlockCost, FixedCosts, KernelTime, block_cost
 from pimsim.mapping.kernels import BlockKernels, block_kernels, decode_step
 from pimsim.workload.cards import ModelCard
 
-__all__ = ["PIM_CONTEXTS", "Decoding", "KernelTime", "decode"]
+__all__ = ["PIM_CONTEXTS", "Decoding", "decode"]
 
 PIM_CONTEXTS = 3
 """Steps whose attention on PIM is simulated, unless the caller wants more."""
 
-_BITS = 8
 _PJ_PER_J = 1e12
-
-
-@dataclass(frozen=True, slots=True)
-class KernelTime:
-    """A kernel of the last step's block, as it runs when nothing overlaps."""
-
-    name: str
-    unit: str
-    time_s: float
-    bound: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +48,7 @@ class Decoding:
     bound_s: Mapping[str, float]
     """The least time of each unit for the step's work, everything perfect."""
     kernels: tuple[KernelTime, ...]
+    """Of the last step's block."""
     need_bytes: int
     """Weights of the blocks, and the KV cache of the last step, on all devices."""
     capacity_bytes: int
@@ -80,28 +63,6 @@ class Decoding:
     def total_j(self) -> float:
         """Energy of a step."""
         return sum(self.energy_j.values())
-
-
-@dataclass(frozen=True, slots=True)
-class _Gemm:
-    """A product on the device, and on PIM where both have a part of its weights."""
-
-    name: str
-    time_s: float
-    cost: roofline.Cost
-    share: float
-    """Of the weights, on the device."""
-    product: Product
-
-    @property
-    def pim_bytes(self) -> float:
-        """What PIM reads: its weights once for each row of the activations."""
-        return (1 - self.share) * self.product.m * self.weight_bytes
-
-    @property
-    def weight_bytes(self) -> int:
-        """Of the whole product."""
-        return self.product.n * self.product.k * self.product.b_bytes * self.product.count
 
 
 def decode(
@@ -134,9 +95,9 @@ def decode(
         return block_kernels(step, fused_gate=config.fused_gate)
 
     last = kernels_at(contexts[-1])
-    fixed = _Fixed.of(last, config)
+    fixed = FixedCosts.of(last, config)
     heads = card.heads // config.devices
-    steps = [_step(kernels_at(context), fixed, config, heads) for context in weights]
+    steps = [block_cost(kernels_at(context), fixed, config, heads) for context in weights]
     mean = _mean(steps, tuple(weights.values()))
     layers = card.layers
     parts = {name: layers * time_s for name, time_s in mean.parts_s.items()}
@@ -161,200 +122,14 @@ def decode(
     )
 
 
-@dataclass(frozen=True, slots=True)
-class _Fixed:
-    """The part of a block that does not depend on the context."""
-
-    projections: tuple[_Gemm, ...]
-    ffn: tuple[_Gemm, ...]
-    elementwise: tuple[tuple[str, roofline.Cost], ...]
-    all_reduce_s: float
-    link_bytes: int
-
-    @classmethod
-    def of(cls, block: BlockKernels, config: SystemConfig) -> _Fixed:
-        xpu = config.xpu
-        reduced = [
-            ring_all_reduce(payload, config.devices, config.link) for payload in block.reduced_bytes
-        ]
-        elementwise = [
-            (each.name, roofline.stream(each.moved_bytes, each.flops, xpu.add_norm, xpu))
-            for each in block.add_norms
-        ]
-        act = block.activation
-        act_cost = roofline.stream(act.moved_bytes, act.flops, xpu.activation, xpu)
-        return cls(
-            projections=tuple(
-                _gemm(name, each, config, split=False) for name, each in block.projections
-            ),
-            ffn=tuple(
-                _gemm(name, each, config, split=config.ffn_split) for name, each in block.ffn
-            ),
-            elementwise=(*elementwise, (act.name, act_cost)),
-            all_reduce_s=sum(each.time_ps for each in reduced) * 1e-12,
-            link_bytes=sum(each.link_bytes for each in reduced),
-        )
-
-
-def _gemm(name: str, product: Product, config: SystemConfig, *, split: bool) -> _Gemm:
-    """A product; with ``split``, cut by columns between the device and PIM.
-
-    Shares follow the peaks: PIM reads its weights once for each row of the activations, the device
-    once, or is bound by its arithmetic. What is achieved below the peaks makes one end later.
-    """
-    cost = roofline.product(product, config.xpu)
-    if not split:
-        return _Gemm(name, cost.time_s, cost, 1.0, product)
-    weights = product.n * product.k * product.b_bytes
-    pim_s = product.m * weights / _pim_bandwidth(config, at_commands=False)
-    if cost.bound == "compute":
-        device_s = 2 * product.macs / roofline.peak_flops(config.xpu, product.element_bytes)
-    else:
-        device_s = weights / roofline.bandwidth(config.xpu)
-    share = device_share(device_s, pim_s)
-    return _Gemm(name, max(cost.time_s * share, pim_s * (1 - share)), cost, share, product)
-
-
-def _pim_bandwidth(config: SystemConfig, *, at_commands: bool) -> float:
-    """Bytes a second that the PIM units beside one device read at most."""
-    stacks, design = config.stacks, config.pim
-    assert stacks is not None and design is not None
-    if at_commands or stacks.artifact_internal_scale is None:
-        return stacks.count * unit_bandwidth(design, _mac(design))
-    return stacks.count * stacks.bandwidth_gb_per_s * 1e9 * stacks.artifact_internal_scale
-
-
-@dataclass(frozen=True, slots=True)
-class _Step:
-    """One block of one step; energies of one device."""
-
-    parts_s: dict[str, float]
-    gemm_s: dict[str, float]
-    energy_pj: dict[str, float]
-    bound_s: dict[str, float]
-    kernels: tuple[KernelTime, ...]
-
-
-def _step(kernels: BlockKernels, fixed: _Fixed, config: SystemConfig, heads: int) -> _Step:
-    attention = attention_cost(kernels.attention, config)
-    projections_s = sum(each.time_s for each in fixed.projections)
-    transfer_s = attention.transfer_s
-    if config.overlap != "none":
-        others = [transfer_s, projections_s if config.overlap == "projections" else 0.0]
-        busy = attention.attention_s + attention.hidden_softmax_s
-        added = exposed(busy, others, heads)
-        transfer_s = added[0]
-        if config.overlap == "projections":
-            projections_s = added[1]
-    whole = sum(each.time_s for each in fixed.projections)
-    gemm_s = {each.name: each.time_s * projections_s / whole for each in fixed.projections}
-    gemm_s |= {each.name: each.time_s for each in fixed.ffn}
-    return _Step(
-        parts_s={
-            "attention": attention.attention_s,
-            "softmax": attention.softmax_s,
-            "gemm": sum(gemm_s.values()),
-            "communication": fixed.all_reduce_s + transfer_s,
-            "elementwise": sum(cost.time_s for _, cost in fixed.elementwise),
-        },
-        gemm_s=gemm_s,
-        energy_pj=_energy(attention, fixed, config),
-        bound_s=_bounds(kernels, fixed, config),
-        kernels=_kernel_times(attention, fixed, config),
-    )
-
-
-def _energy(attention: AttentionCost, fixed: _Fixed, config: SystemConfig) -> dict[str, float]:
-    """Picojoule of one block on one device."""
-    memory = core = pim = 0.0
-    for gemm in (*fixed.projections, *fixed.ffn):
-        share = 1.0 if config.artifact_ffn_energy else gemm.share
-        memory += share * gemm.cost.memory_pj
-        core += share * gemm.cost.core_pj
-        if share < 1:
-            pim += gemm.pim_bytes * _pim_pj_per_byte(config)
-    for _, cost in fixed.elementwise:
-        memory += cost.memory_pj
-        core += cost.core_pj
-    if config.attention == "pim":
-        pim += attention.memory_pj
-    else:
-        memory += attention.memory_pj
-        core += attention.core_pj
-    link = (fixed.link_bytes + attention.link_bytes) * _BITS * config.link_pj_per_bit
-    return {"memory": memory, "core": core, "pim": pim, "link": link}
-
-
-def _pim_pj_per_byte(config: SystemConfig) -> float:
-    """A weight read and multiplied in PIM: a MAC command's energy over a bank's column."""
-    design = config.pim
-    assert design is not None
-    energy = design.commands[_mac(design)].energy
-    return design.energy_pj[energy] / design.organization.column_bytes if energy else 0.0
-
-
-def _mac(design: StreamPimConfig) -> str:
-    """The command that multiplies; ``InputError`` for a design without attention."""
-    if design.attention is None:
-        raise InputError(f"pim {design.name}: key attention is missing; a system needs it")
-    return design.attention.commands.mac
-
-
-def _bounds(kernels: BlockKernels, fixed: _Fixed, config: SystemConfig) -> dict[str, float]:
-    """Least time of each unit for its part of a block: peaks, and each byte once."""
-    gemms = (*fixed.projections, *fixed.ffn)
-    attention = kernels.attention
-    flops = sum(2 * gemm.share * gemm.product.macs for gemm in gemms)
-    moved = sum(gemm.share * gemm.weight_bytes for gemm in gemms)
-    bounds = {}
-    if config.attention == "xpu":
-        flops += 2 * (attention.score.macs + attention.value.macs)
-        moved += attention.kv_bytes
-    elif config.attention == "pim":
-        read = attention.kv_bytes + sum(gemm.pim_bytes for gemm in gemms)
-        bounds["pim"] = read / _pim_bandwidth(config, at_commands=True)
-    else:
-        assert config.host is not None
-        read = host_shares(config) * attention.kv_bytes
-        bounds["host"] = read / roofline.bandwidth(config.host)
-    element_bytes = gemms[0].product.element_bytes
-    return {
-        "xpu_compute": flops / roofline.peak_flops(config.xpu, element_bytes),
-        "xpu_memory": moved / roofline.bandwidth(config.xpu),
-        **bounds,
-        "link": fixed.all_reduce_s,
-    }
-
-
-def _kernel_times(
-    attention: AttentionCost, fixed: _Fixed, config: SystemConfig
-) -> tuple[KernelTime, ...]:
-    rows = [
-        KernelTime(each.name, "xpu", each.time_s, each.cost.bound) for each in fixed.projections
-    ]
-    rows.append(KernelTime("attention", config.attention, attention.attention_s, attention.bound))
-    if attention.softmax_s:
-        rows.append(KernelTime("softmax", config.attention, attention.softmax_s, "memory"))
-    if attention.transfer_s:
-        rows.append(KernelTime("transfers", "link", attention.transfer_s, "link"))
-    rows += [
-        KernelTime(each.name, "xpu+pim" if each.share < 1 else "xpu", each.time_s, each.cost.bound)
-        for each in fixed.ffn
-    ]
-    rows += [KernelTime(name, "xpu", cost.time_s, cost.bound) for name, cost in fixed.elementwise]
-    if fixed.all_reduce_s:
-        rows.append(KernelTime("all-reduces", "link", fixed.all_reduce_s, "link"))
-    return tuple(rows)
-
-
-def _mean(steps: Sequence[_Step], weights: Sequence[float]) -> _Step:
-    def mean(of: Callable[[_Step], dict[str, float]]) -> dict[str, float]:
+def _mean(steps: Sequence[BlockCost], weights: Sequence[float]) -> BlockCost:
+    def mean(of: Callable[[BlockCost], dict[str, float]]) -> dict[str, float]:
         return {
             name: sum(w * of(step)[name] for step, w in zip(steps, weights, strict=True))
             for name in of(steps[0])
         }
 
-    return _Step(
+    return BlockCost(
         parts_s=mean(lambda step: step.parts_s),
         gemm_s=mean(lambda step: step.gemm_s),
         energy_pj=mean(lambda step: step.energy_pj),
