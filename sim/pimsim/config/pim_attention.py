@@ -76,6 +76,11 @@ class AttentionMapConfig(ConfigModel):
         both = set(self.token_levels) & set(self.dim_levels)
         if both:
             raise ValueError(f"{sorted(both)[0]} is in token_levels and in dim_levels")
+        spread = (set(self.token_levels) | set(self.dim_levels)) & set(self.column_order)
+        if spread:
+            raise ValueError(
+                f"{sorted(spread)[0]} is in column_order, but a head is spread over it"
+            )
         if sorted(set(self.column_order)) != sorted(self.column_order):
             raise ValueError(f"column_order names a field twice: {', '.join(self.column_order)}")
         if "column" not in self.column_order or self.column_order[-1:] != ["row"]:

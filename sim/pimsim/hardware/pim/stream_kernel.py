@@ -185,7 +185,7 @@ def _pass_fences(ch: Any, entries: Any, now: int) -> int:
 @njit(cache=True)
 def _taken(bus: int, taken: int) -> bool:
     """Whether ``bus`` is in use in a cycle in which a command took ``taken`` (-1: none did)."""
-    return taken >= 0 and (bus == taken or bus == _BOTH or taken == _BOTH)
+    return taken >= 0 and (bus == taken or _BOTH in (bus, taken))
 
 
 @njit(cache=True)

@@ -5,8 +5,8 @@ wait; a row that waiting commands still hit is not closed for a younger one. Eac
 as fast as its queue takes commands, and meets nothing of the others. Records and rules are those
 of ``stream_kernel``; again only cycles at which something can happen are visited.
 
-A queue is (depth, 3): entry, what to issue for it next, the version of the open rows for which
-that was found.
+A queue is (room, 5), see ``_ENTRY`` to ``_VERSION``; its commands stand at ``first`` to
+``last - 1``, in the order in which they came.
 """
 
 from __future__ import annotations
@@ -29,87 +29,113 @@ from pimsim.hardware.pim.stream_tables import BUSES, NEVER, ROWS, WAITS
 __all__ = ["schedule_window"]
 
 _ROW_BUS, _NO_BUS = BUSES.index("row"), BUSES.index("none")
-_OPEN = ROWS.index("open")
+_ANY_ROW, _OPEN = ROWS.index("any"), ROWS.index("open")
 _BANK_LEVEL = 4
 _COMPLETED = WAITS.index("completed")
-_ENTRY, _STEP, _VERSION = range(3)
+_ENTRY, _COMMAND, _WAIT, _STEP, _VERSION = range(5)
+"""Columns of a queue: the entry, its command and wait, what to issue for it next, and the version
+of the open rows for which that was found."""
+_FIRST, _LAST, _SEEN, _AGAIN = range(4)
+"""Of a queue: bounds, how far no command may go before cycle ``again`` unless one is issued."""
 
 
 @njit(cache=True)
 def _next_step(p: Any, ch: Any, entries: Any, queue: Any, at: int) -> int:
     """What has to be issued next for the command at ``at``; found anew when rows changed."""
     if queue[at, _VERSION] != ch.version:
-        entry = entries[queue[at, _ENTRY]]
-        queue[at, _STEP] = _step(p, ch, entry.command, entry.place, entry.row)
+        command = queue[at, _COMMAND]
+        step = command
+        if p.row[command] != _ANY_ROW:
+            entry = entries[queue[at, _ENTRY]]
+            step = _step(p, ch, command, entry.place, entry.row)
+        queue[at, _STEP] = step
         queue[at, _VERSION] = ch.version
     return int(queue[at, _STEP])
 
 
 @njit(cache=True)
-def _hit_waits(p: Any, ch: Any, entries: Any, queue: Any, waiting: int, at: int) -> bool:
+def _hit_waits(p: Any, ch: Any, entries: Any, queue: Any, bounds: Any, at: int) -> bool:
     """Whether a command of the queue with the address of that at ``at`` finds its row open."""
     place = entries[queue[at, _ENTRY]].place
-    for i in range(waiting):
-        other = entries[queue[i, _ENTRY]]
+    for i in range(bounds[_FIRST], bounds[_LAST]):
+        command = queue[i, _COMMAND]
+        if p.row[command] != _OPEN:
+            continue
+        other = entries[queue[i, _ENTRY]].place
         if (
-            p.row[other.command] == _OPEN
-            and place[3] == other.place[3]
-            and place[2] == other.place[2]
-            and place[1] == other.place[1]
-            and place[0] == other.place[0]
-            and _next_step(p, ch, entries, queue, i) == other.command
+            place[3] == other[3]
+            and place[2] == other[2]
+            and place[1] == other[1]
+            and place[0] == other[0]
+            and _next_step(p, ch, entries, queue, i) == command
         ):
             return True
     return False
 
 
 @njit(cache=True)
-def _select(p: Any, ch: Any, entries: Any, queue: Any, waiting: int, now: int) -> int:
-    """Where in the queue the oldest command stands that may go, -1 if none may.
+def _select(p: Any, ch: Any, entries: Any, queue: Any, bounds: Any, now: int) -> int:
+    """Where in the queue the oldest command stands that may go at ``now``, -1 if none may.
 
-    Behind a wait only precharges and activates may go, and only with row lookahead. Sets
-    ``ch.wake`` to the cycle at which to look again.
+    Behind a wait only precharges and activates may go, and only with row lookahead. What was
+    found to wait until a later cycle is not looked at again before, unless something is issued.
     """
+    first, last = bounds[_FIRST], bounds[_LAST]
+    begin, again = first, NEVER
+    if bounds[_AGAIN] > now:
+        begin, again = bounds[_SEEN], bounds[_AGAIN]
     behind = False
-    again = NEVER
-    for i in range(waiting):
-        entry = entries[queue[i, _ENTRY]]
-        if i > 0 and entry.wait != 0:
-            behind = True
-            if not p.row_lookahead:
+    for i in range(first + 1, begin):
+        behind = behind or queue[i, _WAIT] != 0
+    for i in range(begin, last):
+        command = queue[i, _COMMAND]
+        if i > first:
+            if queue[i, _WAIT] != 0:
+                behind = True
+            if behind and not p.row_lookahead:
                 break
-        if i > 0 and p.bus[entry.command] == _NO_BUS:
-            continue
+            if p.bus[command] == _NO_BUS:
+                continue
         step = _next_step(p, ch, entries, queue, i)
-        if behind and step == entry.command:
+        if behind and step == command:
             continue
         # the channel's rules alone often say no
         ready = ch.ready[0, step] if p.bound[step, 0] else 0
-        if i == 0 and entry.wait == _COMPLETED:
+        if i == first and queue[i, _WAIT] == _COMPLETED:
             ready = max(ready, ch.done)
         if ready <= now:
-            ready = max(ready, _earliest(p, ch, step, entry.place))
+            ready = _earliest(p, ch, step, entries[queue[i, _ENTRY]].place)
         if ready > now:
             again = min(again, ready)
         elif (
-            i == 0
-            or (step == entry.command and (p.row[step] == _OPEN or not p.hits_hold_moves))
-            or not _hit_waits(p, ch, entries, queue, waiting, i)
+            i == first
+            or (step == command and (p.row[step] == _OPEN or not p.hits_hold_moves))
+            or not _hit_waits(p, ch, entries, queue, bounds, i)
         ):
+            bounds[_AGAIN] = 0
             return i
-    ch.wake = min(ch.wake, again)
+    bounds[_SEEN], bounds[_AGAIN] = last, again
     return -1
 
 
 @njit(cache=True)
-def _fill(p: Any, ch: Any, queue: Any, waiting: int) -> int:
-    """Commands from the host until the queue is full; how many wait then."""
-    while waiting < p.queue_depth and ch.start + ch.sent < ch.end:
-        queue[waiting, _ENTRY] = ch.start + ch.sent
-        queue[waiting, _VERSION] = -1
+def _fill(p: Any, ch: Any, entries: Any, queue: Any, bounds: Any) -> None:
+    """Commands from the host until the queue is full."""
+    while bounds[_LAST] - bounds[_FIRST] < p.queue_depth and ch.start + ch.sent < ch.end:
+        if bounds[_LAST] == len(queue):
+            kept = bounds[_LAST] - bounds[_FIRST]
+            for i in range(kept):
+                queue[i] = queue[bounds[_FIRST] + i]
+            bounds[_SEEN] -= bounds[_FIRST]
+            bounds[_FIRST], bounds[_LAST] = 0, kept
+        at = bounds[_LAST]
+        entry = entries[ch.start + ch.sent]
+        queue[at, _ENTRY] = ch.start + ch.sent
+        queue[at, _COMMAND] = entry.command
+        queue[at, _WAIT] = entry.wait
+        queue[at, _VERSION] = -1
         ch.sent += 1
-        waiting += 1
-    return waiting
+        bounds[_LAST] += 1
 
 
 @njit(cache=True)
@@ -128,25 +154,33 @@ def _bar_elsewhere(p: Any, ch: Any, command: int, place: Any, now: int) -> None:
 
 @njit(cache=True)
 def _issue(
-    p: Any, ch: Any, entries: Any, log: Any, queue: Any, waiting: int, at: int, now: int
-) -> int:
-    """Issue what the command at ``at`` needs next; how many wait then."""
+    p: Any, ch: Any, entries: Any, log: Any, queue: Any, bounds: Any, at: int, now: int
+) -> None:
+    """Issue what the command at ``at`` needs next, and drop it if that is itself."""
     entry, step = entries[queue[at, _ENTRY]], _next_step(p, ch, entries, queue, at)
     _put(p, ch, log, step, entry.place, entry.row, now)
     if p.n_elsewhere > 0:
         _bar_elsewhere(p, ch, step, entry.place, now)
-    if step != entry.command:
-        return waiting
-    ch.issued += 1
-    for i in range(at, waiting - 1):
-        for k in range(3):
-            queue[i, k] = queue[i + 1, k]
-    return waiting - 1
+    bounds[_AGAIN] = 0
+    if step == queue[at, _COMMAND]:
+        ch.issued += 1
+        for i in range(at, bounds[_FIRST], -1):
+            queue[i] = queue[i - 1]
+        bounds[_FIRST] += 1
 
 
 @njit(cache=True)
-def _serve(p: Any, ch: Any, entries: Any, log: Any, queue: Any, waiting: int, now: int) -> int:
-    """Issue what may go at ``now``, how many commands wait then; sets ``ch.wake``."""
+def _front_is_free(p: Any, ch: Any, queue: Any, bounds: Any, now: int) -> bool:
+    """Whether the oldest command takes no slot and waits for nothing."""
+    front = bounds[_FIRST]
+    if front == bounds[_LAST] or p.bus[queue[front, _COMMAND]] != _NO_BUS:
+        return False
+    return bool(queue[front, _WAIT] != _COMPLETED or ch.done <= now)
+
+
+@njit(cache=True)
+def _serve(p: Any, ch: Any, entries: Any, log: Any, queue: Any, bounds: Any, now: int) -> None:
+    """Issue what may go at ``now``; sets ``ch.wake``, when to look again."""
     if ch.due <= now and ch.refreshing < 0:
         ch.refreshing = 0
         ch.due += p.refresh_interval
@@ -156,28 +190,25 @@ def _serve(p: Any, ch: Any, entries: Any, log: Any, queue: Any, waiting: int, no
     for slot in range(p.commands_per_cycle):
         if slot == 0 and ch.refreshing >= 0:
             # refresh has the row bus; until its precharge can go, open rows are still read
-            _refresh(p, ch, log, taken, now)
+            if _refresh(p, ch, log, taken, now) >= 0:
+                bounds[_AGAIN] = 0
             taken = _ROW_BUS
             continue
-        while (
-            waiting > 0
-            and p.bus[entries[queue[0, _ENTRY]].command] == _NO_BUS
-            and (entries[queue[0, _ENTRY]].wait != _COMPLETED or ch.done <= now)
-        ):
-            waiting = _issue(p, ch, entries, log, queue, waiting, 0, now)
-        at = _select(p, ch, entries, queue, waiting, now)
+        while _front_is_free(p, ch, queue, bounds, now):
+            _issue(p, ch, entries, log, queue, bounds, bounds[_FIRST], now)
+        at = _select(p, ch, entries, queue, bounds, now)
         if at < 0:
+            ch.wake = min(ch.wake, bounds[_AGAIN])
             break
         bus = p.bus[_next_step(p, ch, entries, queue, at)]
         if _taken(bus, taken):
             # the oldest has to wait for the bus; no younger one overtakes it
             ch.wake = now + 1
             break
-        waiting = _issue(p, ch, entries, log, queue, waiting, at, now)
+        _issue(p, ch, entries, log, queue, bounds, at, now)
         taken = bus
     if ch.logged > before:
         ch.wake = now + 1
-    return waiting
 
 
 @njit(cache=True)
@@ -186,14 +217,16 @@ def schedule_window(p: Any, channels: Any, entries: Any, log: Any) -> int:
 
     ``entries`` lie channel by channel; ``log`` as in ``schedule``.
     """
-    queue = np.empty((p.queue_depth, 3), dtype=np.int64)
+    queue = np.zeros((16 * p.queue_depth, 5), dtype=np.int64)
+    bounds = np.zeros(4, dtype=np.int64)
     end = 0
     for c in range(len(channels)):
         ch = channels[c]
-        waiting, now = 0, 0
+        bounds[:] = 0
+        now = 0
         while ch.issued < ch.end - ch.start or ch.refreshing >= 0:
-            waiting = _fill(p, ch, queue, waiting)
-            waiting = _serve(p, ch, entries, log[c], queue, waiting, now)
+            _fill(p, ch, entries, queue, bounds)
+            _serve(p, ch, entries, log[c], queue, bounds, now)
             if ch.wake >= NEVER:
                 return -1
             now = ch.wake

@@ -6,9 +6,10 @@ Heads go to channels in turn, one at a time; all that a head needs lies in its c
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import product
+from math import ceil
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,12 +17,12 @@ from numpy.typing import NDArray
 from pimsim.config.errors import InputError
 from pimsim.config.pim_attention import AttentionMapConfig, InnerLevel
 from pimsim.config.pim_stream import LEVELS, StreamPimConfig
-from pimsim.hardware.pim.designs.attacc_plan import (
+from pimsim.hardware.pim.attacc_plan import (
     AttentionShape,
     Part,
     Piece,
-    channel_plan,
-    heads_by_turn,
+    Plan,
+    Stage,
     level_size,
     shape_of,
 )
@@ -65,24 +66,28 @@ def attention(
 ) -> Stream:
     """The stream of decode attention; a K and V that query heads share is read for each."""
     mapping, shape = _mapping(design, heads, kv_heads, head_dim, context)
-    plans = _plans(design, mapping, shape, heads)
-    commands = sum(_count(shape, piece) for plan in plans for piece in plan)
+    plan = Plan(mapping, shape, heads, design.organization.channels)
+    channels = plan.by_channel()
+    commands = sum(plan.commands(stage).total() for stages in channels for stage in stages)
     if commands > MAX_COMMANDS:
         raise InputError(
             f"{design.name}: {commands:,} commands; at most {MAX_COMMANDS:,} are simulated"
         )
     layout = _Layout(design, mapping, shape, head_dim)
-    blocks = []
-    for channel, plan in enumerate(plans):
-        block = layout.entries(plan)
-        block[:, 1] = channel
-        blocks.append(block)
-    entries = np.concatenate(blocks)
+    layout.check_room(heads)
+    entries = np.empty((commands, _COLUMNS), dtype=np.int64)
+    filled = 0
+    for channel, stages in enumerate(channels):
+        for stage in stages:
+            block = layout.entries(stage)
+            entries[filled : filled + len(block)] = block
+            entries[filled : filled + len(block), 1] = channel
+            filled += len(block)
     entries[:, 9] = np.arange(len(entries))
     return Stream(
         entries=entries,
         blocking=np.zeros(len(entries), dtype=np.bool_),
-        copies=tuple(plans.values()),
+        copies=tuple(channels.values()),
         lanes=1,
     )
 
@@ -92,11 +97,13 @@ def attention_commands(
 ) -> dict[str, int]:
     """Commands of the stream by name, of all channels, without scheduling them."""
     mapping, shape = _mapping(design, heads, heads, head_dim, context)
+    plan = Plan(mapping, shape, heads, design.organization.channels)
     names = _command_names(mapping)
     total = dict.fromkeys(names.values(), 0)
-    for plan, copies in _plans(design, mapping, shape, heads).items():
-        for piece in plan:
-            total[names[piece.part]] += _count(shape, piece) * copies
+    for stages, copies in plan.by_channel().items():
+        for stage in stages:
+            for part, count in plan.commands(stage).items():
+                total[names[part]] += count * copies
     return total
 
 
@@ -106,6 +113,13 @@ def _mapping(
     mapping, org = design.attention, design.organization
     if mapping is None:
         raise InputError(f"{design.name}: key attention is missing; design attacc needs it")
+    spread = {*mapping.token_levels, *mapping.dim_levels}
+    reached = design.commands[mapping.commands.mac].broadcast
+    if spread != set(reached):
+        raise InputError(
+            f"{design.name}: attention spreads a head over {', '.join(sorted(spread))}, but "
+            f"{mapping.commands.mac} reaches all of {', '.join(sorted(reached))}"
+        )
     for what, size in (("heads", heads), ("head_dim", head_dim), ("context", context)):
         if size < 1:
             raise InputError(f"{design.name}: {what} is {size}; at least 1 is needed")
@@ -117,22 +131,6 @@ def _mapping(
             f"{org.column_bytes}"
         )
     return mapping, shape_of(mapping, org, head_dim, context, design.element_bytes)
-
-
-def _plans(
-    design: StreamPimConfig, mapping: AttentionMapConfig, shape: AttentionShape, heads: int
-) -> dict[tuple[Piece, ...], int]:
-    """Distinct plans of channels, and how many channels follow each."""
-    busy = heads_by_turn(heads, design.organization.channels)
-    plans: dict[tuple[Piece, ...], int] = {}
-    for channel in range(min(heads, design.organization.channels)):
-        plan = channel_plan(mapping, shape, busy, channel)
-        plans[plan] = plans.get(plan, 0) + 1
-    return plans
-
-
-def _count(shape: AttentionShape, piece: Piece) -> int:
-    return shape.items(piece.part, piece.start, piece.stop)
 
 
 def _command_names(mapping: AttentionMapConfig) -> dict[Part, str]:
@@ -163,10 +161,12 @@ class _Layout:
         self.design, self.mapping, self.shape = design, mapping, shape
         org = design.organization
         room = mapping.reserved_context * head_dim * mapping.reserved_element_bytes
-        self.head_columns = -(-(-(-room // org.banks)) // org.column_bytes)
+        self.head_columns = ceil(ceil(room / org.banks) / org.column_bytes)
+        """Columns in each bank from one head to the next."""
         number = {name: index for index, name in enumerate(design.commands)}
         self.command = {part: number[name] for part, name in _command_names(mapping).items()}
         self.macs = self._mac_columns()
+        self._blocks: dict[tuple[int, int], Ints] = {}
         self.moves = {
             Part.QUERY: self._places(mapping.query_writes, shape.query_writes),
             Part.PROBABILITY: self._places(mapping.probability_moves, shape.probability_moves),
@@ -174,14 +174,36 @@ class _Layout:
             Part.VALUE_MOVE: self._places(mapping.value_moves, shape.value_moves),
         }
 
-    def entries(self, plan: Iterable[Piece]) -> Ints:
-        """The commands of ``plan`` in order, channel and instruction not yet filled in."""
-        return np.concatenate([block for piece in plan for block in self._piece(piece)])
+    def entries(self, stage: Stage) -> Ints:
+        """The commands of ``stage`` in order, channel and instruction not yet filled in.
 
-    def _piece(self, piece: Piece) -> Iterator[Ints]:
+        Stages of the same pieces differ in their rows only, as long as they begin at the same
+        column of a row.
+        """
+        org = self.design.organization
+        rows, offset = divmod(stage.turn * self.head_columns, org.columns)
+        if (stage.number, offset) not in self._blocks:
+            pieces = [block for piece in stage.pieces for block in self._piece(piece, offset)]
+            self._blocks[stage.number, offset] = np.concatenate(pieces)
+        block = self._blocks[stage.number, offset].copy()
+        block[:, 6] += np.where(block[:, 6] >= 0, rows, 0)
+        return block
+
+    def check_room(self, heads: int) -> None:
+        """Raise ``InputError`` where K, from row 0, reaches V, from the middle of each bank."""
+        org = self.design.organization
+        turns = -(-heads // org.channels)
+        last = (turns - 1) * self.head_columns + int(self.macs[:, 4].max())
+        if last // org.columns >= org.rows // 2:
+            raise InputError(
+                f"{self.design.name}: K of {heads} heads takes {last // org.columns + 1} rows of "
+                f"each bank; there are {org.rows // 2} for K, and as many for V"
+            )
+
+    def _piece(self, piece: Piece, offset: int) -> Iterator[Ints]:
         part = piece.part
         if part in (Part.FIRST_ROW, Part.SCORE_MAC, Part.VALUE_MAC):
-            yield self._macs(piece)
+            yield self._macs(piece, offset)
         elif part in (Part.SCORE_MOVE, Part.VALUE_MOVE):
             for _ in range(piece.stop - piece.start):
                 yield self._block(part, self.moves[part])
@@ -199,8 +221,11 @@ class _Layout:
         block[:, 6] = -1
         return block
 
-    def _macs(self, piece: Piece) -> Ints:
-        """Columns of the piece; K from row 0, V from the middle of each bank."""
+    def _macs(self, piece: Piece, offset: int) -> Ints:
+        """Columns of the piece, of a stage that begins at column ``offset`` of row 0.
+
+        K lies from row 0 of each bank, V from its middle.
+        """
         org, shape = self.design.organization, self.shape
         each = shape.token_steps if piece.part is Part.VALUE_MAC else shape.batch * shape.dim_steps
         first, last = piece.start * each, min(piece.stop * each, shape.macs)
@@ -208,14 +233,9 @@ class _Layout:
             first, last = 0, 1
         columns = self.macs[first:last]
         block = self._block(piece.part, columns[:, :4])
-        row = (columns[:, 4] + piece.turn * self.head_columns) // org.columns
-        half = org.rows // 2
-        if len(row) and int(row.max()) >= half:
-            raise InputError(
-                f"{self.design.name}: head {piece.turn + 1} of a channel reaches row "
-                f"{int(row.max())} of its K; there are {half}"
-            )
-        block[:, 6] = row + (half if piece.part is Part.VALUE_MAC else 0)
+        begin = offset + piece.head * self.head_columns
+        base = org.rows // 2 if piece.part is Part.VALUE_MAC else 0
+        block[:, 6] = base + (columns[:, 4] + begin) // org.columns
         return block
 
     def _mac_columns(self) -> Ints:

@@ -8,8 +8,9 @@ softmax of the second; values of the second (AttAcc section 5; the published tra
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import IntEnum
 from math import prod
 
@@ -20,8 +21,8 @@ __all__ = [
     "AttentionShape",
     "Part",
     "Piece",
-    "channel_plan",
-    "heads_by_turn",
+    "Plan",
+    "Stage",
     "level_size",
     "shape_of",
 ]
@@ -44,12 +45,24 @@ class Part(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """Items ``start`` to ``stop`` of a part of one head's work, the head of turn ``turn``."""
+    """Items ``start`` to ``stop`` of a part of one head's work."""
 
     part: Part
-    turn: int = 0
+    head: int = 0
+    """0 or 1: the first or second head of its stage."""
     start: int = 0
-    stop: int = 0
+    stop: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """What a channel does for two heads, or for the last one that has no partner."""
+
+    turn: int
+    """Of its first head."""
+    number: int
+    """Equal for equal pieces, among the stages of one plan."""
+    pieces: tuple[Piece, ...] = field(compare=False)
 
 
 _BARRIER = Piece(Part.BARRIER)
@@ -84,7 +97,7 @@ class AttentionShape:
 
     def items(self, part: Part, start: int, stop: int) -> int:
         """Commands of items ``start`` to ``stop`` of ``part``."""
-        if part is Part.SCORE_MAC:
+        if part is Part.SCORE_MAC:  # the last step may be short
             tokens = min(stop * self.batch, self.token_steps) - start * self.batch
             return tokens * self.dim_steps
         each = {
@@ -95,7 +108,7 @@ class AttentionShape:
         return (stop - start) * each
 
 
-def level_size(organization: StreamOrganizationConfig, level: InnerLevel) -> int:
+def level_size(organization: StreamOrganizationConfig, level: str) -> int:
     """Nodes of ``level`` below one node of the level above."""
     return {
         "pseudo_channel": organization.pseudo_channels,
@@ -131,42 +144,70 @@ def shape_of(
     )
 
 
-def heads_by_turn(heads: int, channels: int) -> list[int]:
-    """Channels that work in each turn: one head a channel, what is left in the last turn."""
-    return [min(channels, heads - done) for done in range(0, heads, channels)]
+class Plan:
+    """What each channel does. Channels take heads in turn, one each; the last turn may be short."""
 
+    def __init__(
+        self, mapping: AttentionMapConfig, shape: AttentionShape, heads: int, channels: int
+    ) -> None:
+        self.shape = shape
+        self._mapping = mapping
+        self._busy = [min(channels, heads - done) for done in range(0, heads, channels)]
+        self._made: dict[tuple[bool, int, int | None, int], tuple[int, tuple[Piece, ...]]] = {}
+        self._numbers: dict[tuple[Piece, ...], int] = {}
+        self._items: dict[int, Counter[Part]] = {}
 
-def channel_plan(
-    mapping: AttentionMapConfig, shape: AttentionShape, busy: list[int], channel: int
-) -> tuple[Piece, ...]:
-    """The pieces of ``channel`` in order; ``busy[turn]`` channels have a head in that turn."""
-    return tuple(_pieces(mapping, shape, busy, channel))
+    def stages(self, channel: int) -> tuple[Stage, ...]:
+        """The stages of ``channel`` in order."""
+        busy = self._busy
+        return tuple(
+            Stage(turn, *self._stage(turn == 0, busy[turn], second, channel))
+            for turn, second in zip(
+                range(0, len(busy), 2), [*busy[1::2], None][: (len(busy) + 1) // 2], strict=True
+            )
+        )
 
+    def by_channel(self) -> dict[tuple[Stage, ...], int]:
+        """Distinct lists of stages, and how many channels follow each."""
+        return dict(Counter(self.stages(channel) for channel in range(self._busy[0])))
 
-def _pieces(
-    mapping: AttentionMapConfig, shape: AttentionShape, busy: list[int], channel: int
-) -> Iterator[Piece]:
-    plan = _Channel(mapping, shape, busy, channel)
-    for turn in range(0, len(busy) - 1, 2):
-        yield from plan.pair(turn)
-    if len(busy) % 2:
-        yield from plan.single(len(busy) - 1)
+    def commands(self, stage: Stage) -> Counter[Part]:
+        """Commands of ``stage`` by part."""
+        if stage.number not in self._items:
+            total: Counter[Part] = Counter()
+            for piece in stage.pieces:
+                total[piece.part] += self.shape.items(piece.part, piece.start, piece.stop)
+            self._items[stage.number] = total
+        return self._items[stage.number]
+
+    def _stage(
+        self, opens: bool, first: int, second: int | None, channel: int
+    ) -> tuple[int, tuple[Piece, ...]]:
+        key = (opens, first, second, channel)
+        if key not in self._made:
+            busy = (first,) if second is None else (first, second)
+            maker = _StageMaker(self._mapping, self.shape, busy, channel)
+            pieces = tuple(maker.single() if second is None else maker.pair(opens))
+            number = self._numbers.setdefault(pieces, len(self._numbers))
+            self._made[key] = (number, pieces)
+        return self._made[key]
 
 
 @dataclass(frozen=True)
-class _Channel:
+class _StageMaker:
     mapping: AttentionMapConfig
     shape: AttentionShape
-    busy: list[int]
+    busy: tuple[int, ...]
+    """Channels that work on the stage's first head, and on its second."""
     channel: int
 
-    def pair(self, first: int) -> Iterator[Piece]:
+    def pair(self, opens: bool) -> Iterator[Piece]:
         """Two heads, the second half a phase behind the first."""
-        second = first + 1
+        first, second = 0, 1
         steps, groups = self.shape.score_steps, self.shape.dim_steps
         yield from self._whole(Part.QUERY, first, self.shape.query_writes)
-        if first == 0 and self.mapping.opens_first_row and self.channel < self.busy[0]:
-            yield Piece(Part.FIRST_ROW, first, 0, 1)
+        if opens and self.mapping.opens_first_row:
+            yield from self._whole(Part.FIRST_ROW, first, 1)
         yield _BARRIER
         for step in range(steps + 1):
             yield from self._mac_and_move(Part.SCORE_MAC, Part.SCORE_MOVE, first, step, steps)
@@ -182,64 +223,65 @@ class _Channel:
         last = first if self.mapping.artifact_replays_first_head else second
         yield from self._values(last)
 
-    def single(self, turn: int) -> Iterator[Piece]:
+    def single(self) -> Iterator[Piece]:
         """A head without a partner: nothing runs beside its softmax."""
+        head = 0
         steps = self.shape.score_steps
         repeats = self.mapping.artifact_repeats_softmax
         softmax = [
-            *self._whole(Part.SOFTMAX, turn, 1),
-            *self._whole(Part.PROBABILITY, turn, self.shape.probability_moves),
+            *self._whole(Part.SOFTMAX, head, 1),
+            *self._whole(Part.PROBABILITY, head, self.shape.probability_moves),
             _BARRIER,
         ]
-        yield from self._whole(Part.QUERY, turn, self.shape.query_writes)
+        yield from self._whole(Part.QUERY, head, self.shape.query_writes)
         yield _BARRIER
         for step in range(steps + 1):
-            yield from self._mac_and_move(Part.SCORE_MAC, Part.SCORE_MOVE, turn, step, steps)
+            yield from self._mac_and_move(Part.SCORE_MAC, Part.SCORE_MOVE, head, step, steps)
             if step < steps:
                 yield _BARRIER
             if repeats:
                 yield from softmax
         if not repeats:
             yield from softmax
-        yield from self._values(turn)
+        yield from self._values(head)
 
-    def _values(self, turn: int) -> Iterator[Piece]:
+    def _values(self, head: int) -> Iterator[Piece]:
         groups = self.shape.dim_steps
         for step in range(groups + 1):
-            yield from self._mac_and_move(Part.VALUE_MAC, Part.VALUE_MOVE, turn, step, groups)
+            yield from self._mac_and_move(Part.VALUE_MAC, Part.VALUE_MOVE, head, step, groups)
             if step < groups:
                 yield _BARRIER
 
-    def _softmax(self, turn: int, step: int, steps: int) -> Iterator[Piece]:
+    def _softmax(self, head: int, step: int, steps: int) -> Iterator[Piece]:
         """Beside another head's MACs: softmax first, its results in the second half."""
         if step == 0:
-            yield from self._whole(Part.SOFTMAX, turn, 1)
+            yield from self._whole(Part.SOFTMAX, head, 1)
         if step < steps:
             begin = steps // 2
             if step >= begin:
-                yield from self._share(Part.PROBABILITY, turn, step - begin, steps - begin)
+                yield from self._share(Part.PROBABILITY, head, step - begin, steps - begin)
             yield _BARRIER
 
     def _mac_and_move(
-        self, mac: Part, move: Part, turn: int, step: int, steps: int
+        self, mac: Part, move: Part, head: int, step: int, steps: int
     ) -> Iterator[Piece]:
         """MACs of ``step``, and the results of the step before."""
         if step < steps:
-            yield from self._whole(mac, turn, step + 1, step)
+            yield from self._whole(mac, head, step + 1, step)
         if step > 0:
-            yield from self._whole(move, turn, step, step - 1)
+            yield from self._whole(move, head, step, step - 1)
 
-    def _whole(self, part: Part, turn: int, stop: int, start: int = 0) -> Iterator[Piece]:
-        if self.channel < self.busy[turn]:
-            yield Piece(part, turn, start, stop)
+    def _whole(self, part: Part, head: int, stop: int, start: int = 0) -> Iterator[Piece]:
+        if self.channel < self.busy[head]:
+            yield Piece(part, head, start, stop)
 
-    def _share(self, part: Part, turn: int, step: int, steps: int) -> Iterator[Piece]:
+    def _share(self, part: Part, head: int, step: int, steps: int) -> Iterator[Piece]:
         """This channel's items of one step's share, where items go to the channels in turn."""
         items = self.shape.query_writes if part is Part.QUERY else self.shape.probability_moves
-        busy = self.busy[turn]
+        busy = self.busy[head]
         total = items * busy
         share = total // steps if self.mapping.artifact_drops_remainder else -(-total // steps)
         bounds = (min(step * share, total), min((step + 1) * share, total))
         start, stop = (-(-(bound - self.channel) // busy) for bound in bounds)
         if self.channel < busy and start < stop:
-            yield Piece(part, turn, start, stop)
+            yield Piece(part, head, start, stop)
