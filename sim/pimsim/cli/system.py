@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = ["system_command"]
 
-_MAX_BATCH = 1_000_000
+_MAX_BATCH = 65_536
 _MAX_TOKENS = 10_000_000
 _FILE_WIDTH = 120
 
@@ -50,7 +50,7 @@ def system_command(
             metavar="N",
             min=1,
             max=_MAX_TOKENS,
-            help="Steps whose attention on PIM is simulated; others are interpolated.",
+            help="Steps whose attention on PIM is simulated; those between are interpolated.",
         ),
     ] = 3,
     overrides: Annotated[

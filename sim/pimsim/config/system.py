@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from pimsim.config.base import ConfigModel
 from pimsim.config.pim_stream import StreamPimConfig
@@ -61,6 +61,16 @@ class SystemConfig(ConfigModel):
     """AttAcc's simulator charges the FFN's part on PIM as if the device had done it."""
     artifact_host_per_device: bool = False
     """AttAcc's simulator gives each device's attention a socket, and its link, of its own."""
+
+    @field_validator("pim", mode="before")
+    @classmethod
+    def _own_commands(cls, value: Any) -> Any:
+        if isinstance(value, dict) and "family" not in value:
+            raise ValueError(
+                f"{value.get('name')} is of the Newton family, which sits on a run's memory; a "
+                "design with commands of its own is expected (such as attacc-bank)"
+            )
+        return value
 
     @model_validator(mode="after")
     def _consistent(self) -> SystemConfig:

@@ -21,6 +21,9 @@ __all__ = ["PIM_CONTEXTS", "Decoding", "decode"]
 PIM_CONTEXTS = 3
 """Steps whose attention on PIM is simulated, unless the caller wants more."""
 
+_ROOFLINE_CONTEXTS = 4096
+"""The same for attention elsewhere, where a step is some formulas."""
+
 _PJ_PER_J = 1e12
 
 
@@ -87,7 +90,7 @@ def decode(
         what, size = ("input", input_tokens) if input_tokens < 1 else ("contexts", pim_contexts)
         raise InputError(f"{what}: {size}; at least 1 is needed")
     contexts = range(input_tokens + 1, input_tokens + output_tokens)
-    limit = pim_contexts if config.attention == "pim" else len(contexts)
+    limit = pim_contexts if config.attention == "pim" else _ROOFLINE_CONTEXTS
     weights = sampled(contexts, limit)
 
     def kernels_at(context: int) -> BlockKernels:
