@@ -15,6 +15,7 @@ _LAZY = {
     "InputError": "pimsim.config.errors:InputError",
     "ResolvedRun": "pimsim.config.loader:ResolvedRun",
     "compare": "pimsim.simulate:compare",
+    "decode_system": "pimsim.simulate:decode_system",
     "load": "pimsim.result.store:load",
     "load_config": "pimsim.config.loader:load_run",
     "Result": "pimsim.result.types:Result",

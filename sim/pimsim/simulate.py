@@ -14,7 +14,9 @@ from pimsim.result.types import Result
 if TYPE_CHECKING:
     import pandas
 
-__all__ = ["compare", "overrides_of", "resolve", "run", "simulate"]
+    from pimsim.engine.xpu_system import Decoding
+
+__all__ = ["compare", "decode_system", "overrides_of", "resolve", "run", "simulate"]
 
 PathLike = str | os.PathLike[str]
 
@@ -87,6 +89,23 @@ def run(
     if out is not None:
         store.save(result, resolved.to_yaml(), out)
     return result
+
+
+def decode_system(
+    name_or_path: PathLike, *, model: PathLike = "gpt3-175b", batch: int = 1,
+    input_tokens: int = 2048, output_tokens: int = 128, overrides: Sequence[str] = (),
+) -> Decoding:  # fmt: skip
+    """Decode ``batch`` requests of ``input_tokens`` + ``output_tokens`` on a server of GPUs.
+
+    ``name_or_path``: a system preset (``dgx-a100a``, ``dgx-attacc-bank``) or its YAML. Raises
+    ``InputError``, one line, for wrong input.
+    """
+    from pimsim.config.loader import load_system
+    from pimsim.engine.xpu_system import decode
+    from pimsim.workload.cards import load_card
+
+    config = load_system(os.fspath(name_or_path), overrides).config
+    return decode(config, load_card(os.fspath(model)), batch, input_tokens, output_tokens)
 
 
 def compare(

@@ -21,6 +21,8 @@ PARAMETERS = {
     "gpt3-13b": (13.0e9, 0.02),
     "gpt3-30b": (30.0e9, 0.01),
     "gpt3-175b": (175.0e9, 0.01),
+    # LLaMA (arXiv 2302.13971), table 2: 65.2 B.
+    "llama-65b": (65.2e9, 0.01),
     # Counted from the published weights (reference/workloads.md, section 2, for the 70B).
     "llama-3-8b": (8_030_261_248, 0.0),
     "llama-3-70b": (70_553_706_496, 0.0),

@@ -17,6 +17,7 @@ from pimsim.cli.check import check_command
 from pimsim.cli.kernel import kernel_app
 from pimsim.cli.run import compare_command, run_command
 from pimsim.cli.show import list_command, show_command
+from pimsim.cli.system import system_command
 from pimsim.cli.validate import validate_command
 from pimsim.config.errors import CheckFailed, InputError
 
@@ -62,6 +63,7 @@ def _options(
 app.command("run")(run_command)
 app.command("compare")(compare_command)
 app.add_typer(kernel_app, name="kernel")
+app.command("system")(system_command)
 app.command("check")(check_command)
 app.command("validate")(validate_command)
 app.command("list")(list_command)

@@ -16,7 +16,8 @@ def list_command(
     kind: Annotated[
         str | None,
         typer.Argument(
-            metavar="KIND", help="hardware, memory, pim, energy, model or trace; all without it."
+            metavar="KIND",
+            help="hardware, memory, pim, energy, xpu, system, model or trace; all without it.",
         ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Names by kind, as JSON.")] = False,
@@ -63,7 +64,7 @@ def show_command(
     kind: Annotated[
         str | None,
         typer.Option(
-            help="hardware, memory, pim, energy or model, where two share a name. "
+            help="hardware, memory, pim, energy, xpu, system or model, where two share a name. "
             "Without it: the first of these that has the name; hardware for a path."
         ),
     ] = None,

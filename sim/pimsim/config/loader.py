@@ -20,7 +20,9 @@ from pimsim.config.pim import PimConfig
 from pimsim.config.pim_stream import StreamPimConfig
 from pimsim.config.run import RunConfig
 from pimsim.config.schema import explain, quantity_at
+from pimsim.config.system import SystemConfig
 from pimsim.config.tree import Entry, lookup, plain
+from pimsim.config.xpu import XpuConfig
 
 __all__ = [
     "CONFIG_MODELS",
@@ -35,13 +37,14 @@ __all__ = [
     "load_preset",
     "load_run",
     "load_stream_pim",
+    "load_system",
     "pim_model",
 ]
 
 DEFAULT_RUN = "neupims"
 """The run of ``pimsim run`` without a name."""
 
-_PLAIN = {kind: Layout(kind, {}) for kind in ("memory", "pim", "energy", "model")}
+_PLAIN = {kind: Layout(kind, {}) for kind in ("memory", "pim", "energy", "xpu", "model")}
 _LAYOUTS = {
     **_PLAIN,
     "hardware": Layout(
@@ -49,6 +52,7 @@ _LAYOUTS = {
         {kind: _PLAIN[kind] for kind in ("memory", "pim", "energy")},
         (("workload", "model"), ("workload", "requests")),
     ),
+    "system": Layout("system", {kind: _PLAIN[kind] for kind in ("xpu", "pim")}),
 }
 
 
@@ -57,6 +61,8 @@ CONFIG_MODELS: dict[str, type[BaseModel]] = {
     "memory": MemoryConfig,
     "pim": PimConfig,
     "energy": EnergyConfig,
+    "xpu": XpuConfig,
+    "system": SystemConfig,
 }
 """The config model of each kind of YAML (``pim_model`` for PIM designs of other families);
 model cards belong to ``workload``."""
@@ -167,6 +173,11 @@ def load_preset(kind: str, name_or_path: str, overrides: Sequence[str] = ()) -> 
 def load_energy(name_or_path: str, overrides: Sequence[str] = ()) -> Resolved[EnergyConfig]:
     """Load energy constants: a preset's name or a YAML path."""
     return load_document(EnergyConfig, "energy", name_or_path, overrides)
+
+
+def load_system(name_or_path: str, overrides: Sequence[str] = ()) -> Resolved[SystemConfig]:
+    """Load a system of devices and attention PIM: a preset's name or a YAML path."""
+    return load_document(SystemConfig, "system", name_or_path, overrides)
 
 
 def load_npu_of(name_or_path: str) -> NpuConfig:

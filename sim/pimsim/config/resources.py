@@ -25,6 +25,8 @@ KINDS: dict[str, tuple[str, str]] = {
     "memory": ("configs/memory", ".yaml"),
     "pim": ("configs/pim", ".yaml"),
     "energy": ("configs/energy", ".yaml"),
+    "xpu": ("configs/xpu", ".yaml"),
+    "system": ("configs/system", ".yaml"),
     "model": ("models", ".yaml"),
     "trace": ("traces", ".csv"),
 }

@@ -1,0 +1,87 @@
+"""A server for decoding: devices that share every layer, and who does their attention."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from pimsim.config.base import ConfigModel
+from pimsim.config.pim_stream import StreamPimConfig
+from pimsim.config.run import LinkConfig
+from pimsim.config.xpu import HostConfig, XpuConfig
+
+__all__ = ["StacksConfig", "SystemConfig"]
+
+
+class StacksConfig(ConfigModel):
+    """The PIM stacks beside one device, which hold the KV cache of its heads."""
+
+    sources: dict[str, str]
+    """Source of each number, by its key."""
+    count: int = Field(ge=1, le=1024)
+    """Heads of all requests are dealt to them; the fullest stack sets the time."""
+    transfer_gb_per_s: float = Field(gt=0)
+    """The link between a device and its stacks, one direction."""
+    bandwidth_gb_per_s: float = Field(gt=0)
+    """One stack's, at its pins; only AttAcc's simulator goes by it (the two keys below)."""
+    artifact_internal_scale: float | None = Field(default=None, gt=0)
+    """AttAcc's simulator lets the FFN on PIM read at this multiple of the pins' bandwidth, whatever
+    the PIM's commands allow; null: at the rate of its MAC commands."""
+    artifact_softmax: bool = False
+    """AttAcc's simulator lets the softmax, a stream at the stacks' pins, hide projections and
+    transfers, and then counts its time as zero. (Its attention commands already contain it.)"""
+
+
+class SystemConfig(ConfigModel):
+    """Devices under tensor parallelism, and the unit that holds the KV cache."""
+
+    name: str
+    description: str = ""
+    sources: dict[str, str] = Field(default_factory=dict)
+    """Source of each number of this file, by its key."""
+    xpu: XpuConfig
+    devices: int = Field(ge=1, le=1024)
+    link: LinkConfig
+    """All-reduce between the devices: the rate and latency of a ring step."""
+    link_pj_per_bit: float = Field(ge=0)
+    attention: Literal["xpu", "host", "pim"]
+    """Who holds the KV cache and does attention."""
+    host: HostConfig | None = None
+    pim: StreamPimConfig | None = None
+    stacks: StacksConfig | None = None
+    fused_gate: bool = True
+    """Gate and up projections of a gated FFN are one product, else two."""
+    overlap: Literal["none", "transfers", "projections"] = "none"
+    """What goes on during PIM attention, head by head: nothing, transfers of queries and results,
+    or these and the QKV and output projections (AttAcc section 6)."""
+    ffn_split: bool = False
+    """The FFN's weights lie on devices and PIM in proportion to how fast each passes them."""
+    artifact_ffn_energy: bool = False
+    """AttAcc's simulator charges the FFN's part on PIM as if the device had done it."""
+    artifact_host_per_device: bool = False
+    """AttAcc's simulator gives each device's attention a socket, and its link, of its own."""
+
+    @field_validator("pim", mode="before")
+    @classmethod
+    def _own_commands(cls, value: Any) -> Any:
+        if isinstance(value, dict) and "family" not in value:
+            raise ValueError(
+                f"{value.get('name')} is of the Newton family, which sits on a run's memory; a "
+                "design with commands of its own is expected (such as attacc-bank)"
+            )
+        return value
+
+    @model_validator(mode="after")
+    def _consistent(self) -> SystemConfig:
+        if self.attention == "host" and self.host is None:
+            raise ValueError("attention on host needs a host section")
+        if self.attention == "pim" and (self.pim is None or self.stacks is None):
+            missing = "pim" if self.pim is None else "stacks"
+            raise ValueError(f"attention on pim needs a {missing} section")
+        if self.attention != "pim":
+            if self.overlap != "none":
+                raise ValueError(f"overlap is {self.overlap!r}, but attention is not on pim")
+            if self.ffn_split:
+                raise ValueError("ffn_split is true, but attention is not on pim")
+        return self

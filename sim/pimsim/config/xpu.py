@@ -1,0 +1,100 @@
+"""Throughput processors by their roofline: a GPU (``xpu``), and a host that takes attention."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field, model_validator
+
+from pimsim.config.base import ConfigModel
+from pimsim.config.units import Bytes
+
+__all__ = ["HostConfig", "KernelConfig", "RooflineConfig", "TilingConfig", "XpuConfig", "XpuEnergy"]
+
+Share = Annotated[float, Field(gt=0, le=1)]
+"""A part of a peak that is reached."""
+
+
+class XpuEnergy(ConfigModel):
+    """Energy per event, in picojoule."""
+
+    memory_pj_per_bit: float = Field(ge=0)
+    """From the memory's cells to the device."""
+    l2_pj_per_bit: float = Field(ge=0)
+    l1_pj_per_bit: float = Field(ge=0)
+    register_pj: float = Field(ge=0)
+    """One operand of a multiply-accumulate; each has three."""
+    mac_pj: float = Field(ge=0)
+
+
+class RooflineConfig(ConfigModel):
+    """What bounds any processor: arithmetic and memory."""
+
+    name: str
+    description: str = ""
+    sources: dict[str, str]
+    """Source of each number, by its key."""
+    peak_tflops: float = Field(gt=0)
+    """With elements of two bytes; a multiply-add is two. Elements of one byte go twice as fast."""
+    compute_utilisation: Share
+    """Part of the peak that a product reaches when all cores have a block."""
+    memory_bandwidth_gb_per_s: float = Field(gt=0)
+    memory_utilisation: Share
+    """Part of the bandwidth that a stream reaches when all cores have a block."""
+    memory_capacity: Bytes = Field(ge=1)
+
+
+class HostConfig(RooflineConfig):
+    """A processor that only streams the KV cache: one read of it, no launch, no waves."""
+
+    sockets: int = Field(ge=1, le=64)
+    """They share the devices' attention evenly."""
+    transfer_gb_per_s: float = Field(gt=0)
+    """One socket's link to its devices, one direction."""
+
+
+class KernelConfig(ConfigModel):
+    """A kernel that streams its tensors once: a launch and a rate."""
+
+    launch_ns: float = Field(ge=0)
+    bandwidth_share: float = Field(gt=0)
+    """Rate of inputs and output together, as a part of the memory's bandwidth; above 1 where the
+    tensors are still in L2."""
+
+
+class TilingConfig(ConfigModel):
+    """Which tiles a product may be cut into."""
+
+    edges: list[Annotated[int, Field(ge=1, le=65536)]] = Field(min_length=1)
+    """Rows or columns of a thread block's tile."""
+    block_k: int = Field(ge=1)
+    """Steps of the summed dimension that a core holds in L1."""
+    l2_k_parts: int = Field(ge=1)
+    """The summed dimension passes through L2 in this many parts."""
+    register_edge: int = Field(ge=1)
+    """Rows and columns of the tile that a tensor core holds in registers."""
+
+
+class XpuConfig(RooflineConfig):
+    """A GPU: cores that take thread blocks in waves, an L1 each and one L2."""
+
+    cores: int = Field(ge=1, le=65536)
+    l1_per_core: Bytes = Field(ge=1)
+    l2: Bytes = Field(ge=1)
+    tiling: TilingConfig
+    activation: KernelConfig
+    add_norm: KernelConfig
+    """Residual sum and norm in one kernel."""
+    energy: XpuEnergy
+
+    @model_validator(mode="after")
+    def _fits(self) -> XpuConfig:
+        edge = min(self.tiling.edges)
+        # Four bytes is the widest element that a card may have.
+        need = 4 * edge * (2 * self.tiling.block_k + edge)
+        if need > self.l1_per_core:
+            raise ValueError(
+                f"l1_per_core is {self.l1_per_core} bytes, but the smallest tile "
+                f"({edge} x {edge}) needs {need}"
+            )
+        return self

@@ -1,0 +1,131 @@
+"""Decode attention by the unit that holds the KV cache: the device, the host, or PIM stacks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+from pimsim.config.pim_stream import StreamPimConfig
+from pimsim.config.system import SystemConfig
+from pimsim.hardware.energy.pim_stream import stream_energy_pj
+from pimsim.hardware.pim.designs.attacc import attention_cycles
+from pimsim.hardware.xpu import roofline
+from pimsim.mapping.kernels import AttentionKernels
+
+__all__ = ["AttentionCost", "attention_cost", "host_shares"]
+
+
+@dataclass(frozen=True, slots=True)
+class AttentionCost:
+    """One block's attention; energies are of one device."""
+
+    attention_s: float
+    """Products with K and V, and what the unit does in between."""
+    softmax_s: float
+    """Softmax, where it is a kernel of its own."""
+    hidden_softmax_s: float
+    """What the artifact lets hide other work, but not take time."""
+    transfer_s: float
+    """Queries, keys and values to the unit, and results back."""
+    bound: str
+    memory_pj: float
+    core_pj: float
+    link_bytes: int
+
+
+def attention_cost(kernels: AttentionKernels, config: SystemConfig) -> AttentionCost:
+    """Attention of one block on the unit that ``config`` names."""
+    if config.attention == "host":
+        return _on_host(kernels, config)
+    if config.attention == "pim":
+        return _on_pim(kernels, config)
+    return _on_xpu(kernels, config)
+
+
+def host_shares(config: SystemConfig) -> float:
+    """Devices whose attention one socket does."""
+    assert config.host is not None
+    if config.artifact_host_per_device:
+        return 1.0
+    return max(1.0, config.devices / config.host.sockets)
+
+
+def _on_xpu(kernels: AttentionKernels, config: SystemConfig) -> AttentionCost:
+    xpu = config.xpu
+    score, value = (roofline.product(each, xpu) for each in (kernels.score, kernels.value))
+    softmax = roofline.waves(kernels.softmax.moved_bytes, kernels.softmax.flops, kernels.heads, xpu)
+    parts = (score, softmax, value)
+    return AttentionCost(
+        attention_s=score.time_s + value.time_s,
+        softmax_s=softmax.time_s,
+        hidden_softmax_s=0.0,
+        transfer_s=0.0,
+        bound=score.bound,
+        memory_pj=sum(each.memory_pj for each in parts),
+        core_pj=sum(each.core_pj for each in parts),
+        link_bytes=0,
+    )
+
+
+def _on_host(kernels: AttentionKernels, config: SystemConfig) -> AttentionCost:
+    """A socket does the attention of several devices, one after the other."""
+    host, shares = config.host, host_shares(config)
+    assert host is not None
+    score, value = (
+        roofline.host_stream(each.least_bytes, 2 * each.macs, each.element_bytes, host)
+        for each in (kernels.score, kernels.value)
+    )
+    softmax = roofline.host_stream(
+        kernels.softmax.moved_bytes, kernels.softmax.flops, kernels.score.element_bytes, host
+    )
+    moved = kernels.sent_bytes + kernels.returned_bytes
+    return AttentionCost(
+        attention_s=shares * (score.time_s + value.time_s),
+        softmax_s=shares * softmax.time_s,
+        hidden_softmax_s=0.0,
+        transfer_s=shares * moved / (host.transfer_gb_per_s * 1e9),
+        bound=score.bound,
+        memory_pj=0.0,
+        core_pj=0.0,
+        link_bytes=moved,
+    )
+
+
+def _on_pim(kernels: AttentionKernels, config: SystemConfig) -> AttentionCost:
+    """The fullest stack sets the time; energies are those of all stacks of a device.
+
+    Vector work of the softmax is part of the stacks' program.
+    """
+    stacks, design = config.stacks, config.pim
+    assert stacks is not None and design is not None
+    time_ps, energy_pj = _program(
+        design.model_dump_json(),
+        -(-kernels.heads // stacks.count),
+        kernels.head_dim,
+        kernels.context,
+        kernels.element_bytes,
+    )
+    softmax = kernels.softmax
+    rate = stacks.count * stacks.bandwidth_gb_per_s * 1e9
+    hidden_s = max(softmax.moved_bytes, softmax.flops) / rate
+    moved = kernels.sent_bytes + kernels.returned_bytes
+    return AttentionCost(
+        attention_s=time_ps * 1e-12,
+        softmax_s=0.0,
+        hidden_softmax_s=hidden_s if stacks.artifact_softmax else 0.0,
+        transfer_s=moved / (stacks.transfer_gb_per_s * 1e9),
+        bound="pim",
+        memory_pj=stacks.count * energy_pj,
+        core_pj=0.0,
+        link_bytes=moved,
+    )
+
+
+@lru_cache(maxsize=1024)
+def _program(
+    design_json: str, heads: int, head_dim: int, context: int, element_bytes: int
+) -> tuple[int, float]:
+    """Picoseconds and picojoule of one stack. Systems that differ elsewhere share them."""
+    design = StreamPimConfig.model_validate_json(design_json)
+    result = attention_cycles(design, heads, head_dim, context, element_bytes)
+    return result.time_ps, sum(stream_energy_pj(design, result.commands).values())

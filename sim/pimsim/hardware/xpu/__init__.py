@@ -1,0 +1,1 @@
+"""Throughput processors (GPUs) by their roofline: tiles, waves of blocks, caches, energy."""

@@ -1,0 +1,96 @@
+"""Time and energy of a kernel on a GPU or a host: the slower of arithmetic and memory.
+
+The roofline of Williams et al. (CACM 2009) with utilisations below the peaks, scaled by how full
+the waves of thread blocks are, as in AttAcc's simulator (ASPLOS 2024). Times are in seconds,
+energies in picojoule, both of one device.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from pimsim.config.xpu import HostConfig, KernelConfig, RooflineConfig, XpuConfig
+from pimsim.hardware.xpu.tiling import Product, tiles, traffic, wave_utilisation
+
+__all__ = ["Cost", "bandwidth", "host_stream", "peak_flops", "product", "stream", "waves"]
+
+Bound = Literal["compute", "memory", "launch"]
+
+_BITS = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What one kernel takes."""
+
+    time_s: float
+    bound: Bound
+    memory_pj: float = 0.0
+    """Off-chip memory."""
+    core_pj: float = 0.0
+    """Caches, registers and arithmetic."""
+
+    @property
+    def energy_pj(self) -> float:
+        """All of it."""
+        return self.memory_pj + self.core_pj
+
+
+def peak_flops(processor: RooflineConfig, element_bytes: int) -> float:
+    """Operations a second at the peak; elements of one byte go at twice the rate of two."""
+    return processor.peak_tflops * 1e12 * 2 / element_bytes
+
+
+def bandwidth(processor: RooflineConfig) -> float:
+    """Peak bytes a second of the memory."""
+    return processor.memory_bandwidth_gb_per_s * 1e9
+
+
+def product(work: Product, xpu: XpuConfig) -> Cost:
+    """Matrix products in one launch."""
+    full = wave_utilisation(tiles(work, xpu).blocks, xpu.cores)
+    moved = traffic(work, xpu)
+    rate = peak_flops(xpu, work.element_bytes) * xpu.compute_utilisation * full
+    compute_s = 2 * work.macs / rate
+    memory_s = moved.memory_bytes / (bandwidth(xpu) * xpu.memory_utilisation * full)
+    energy = xpu.energy
+    caches = moved.l2_bytes * energy.l2_pj_per_bit + moved.l1_bytes * energy.l1_pj_per_bit
+    return Cost(
+        time_s=max(compute_s, memory_s),
+        bound="compute" if compute_s > memory_s else "memory",
+        memory_pj=moved.memory_bytes * _BITS * energy.memory_pj_per_bit,
+        core_pj=caches * _BITS + work.macs * (3 * energy.register_pj + energy.mac_pj),
+    )
+
+
+def _stream_energy(moved_bytes: int, flops: int, xpu: XpuConfig) -> tuple[float, float]:
+    """Memory, and the rest, when every byte passes all levels once, as elements of two bytes."""
+    energy = xpu.energy
+    bits = moved_bytes * _BITS
+    core = bits * (energy.l2_pj_per_bit + energy.l1_pj_per_bit)
+    core += moved_bytes / 2 * energy.register_pj + flops / 2 * energy.mac_pj
+    return bits * energy.memory_pj_per_bit, core
+
+
+def stream(moved_bytes: int, flops: int, kernel: KernelConfig, xpu: XpuConfig) -> Cost:
+    """A kernel that a launch and a rate describe (activation, residual sum and norm)."""
+    moving_s = moved_bytes / (bandwidth(xpu) * kernel.bandwidth_share)
+    launch_s = kernel.launch_ns * 1e-9
+    memory_pj, core_pj = _stream_energy(moved_bytes, flops, xpu)
+    bound: Bound = "launch" if launch_s > moving_s else "memory"
+    return Cost(launch_s + moving_s, bound, memory_pj, core_pj)
+
+
+def waves(moved_bytes: int, flops: int, blocks: int, xpu: XpuConfig) -> Cost:
+    """A kernel that streams through thread blocks (softmax, a block for each head)."""
+    rate = bandwidth(xpu) * xpu.memory_utilisation * wave_utilisation(blocks, xpu.cores)
+    memory_pj, core_pj = _stream_energy(moved_bytes, flops, xpu)
+    return Cost(moved_bytes / rate, "memory", memory_pj, core_pj)
+
+
+def host_stream(moved_bytes: int, flops: int, element_bytes: int, host: HostConfig) -> Cost:
+    """One socket reads all once. Its energy is not modelled, as in AttAcc's simulator."""
+    compute_s = flops / (peak_flops(host, element_bytes) * host.compute_utilisation)
+    memory_s = moved_bytes / (bandwidth(host) * host.memory_utilisation)
+    return Cost(max(compute_s, memory_s), "compute" if compute_s > memory_s else "memory")

@@ -1,0 +1,124 @@
+"""Servers of GPUs with attention on AttAcc, beside AttAcc's own Python model (ASPLOS 2024).
+
+Its options are ours under other names: ``--powerlimit`` chooses the capped PIM, ``--pipeopt`` is
+``overlap: projections`` (without it transfers overlap all the same), ``--ffopt`` is ``ffn_split``.
+What it does wrong is switched on (``artifact_*``), so that the rest can be compared.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator, Mapping
+
+from pimsim.config.errors import InputError
+from pimsim.config.loader import load_system
+from pimsim.engine.xpu_system import Decoding, decode
+from pimsim.validate.types import References, Row
+from pimsim.workload.cards import load_card
+
+__all__ = ["TABLES", "overrides_of", "preset_of", "rows", "table_rows"]
+
+TABLES = ("attacc_system.csv", "attacc_system_more.csv")
+
+_MODELS = {"GPT-175B": "gpt3-175b", "LLAMA-65B": "llama-65b"}
+
+_LOG = (
+    "pim.attention.artifact_repeats_softmax=true",
+    "pim.energy_pj.move=87.68",
+    "pim.energy_pj.host_move=97.28",
+)
+"""The table was made with the log of attention that AttAcc ships, from an older trace generator
+than its present one; and pJ/bit of moved operands are multiplied by bytes there, an eighth."""
+
+_SCALES = {"bank": (16, 9), "bg": (8, 3), "buffer": (1, 1)}
+"""Its bandwidth of FFN weights on PIM over that of the pins, without and with the power limit."""
+
+_PARTS = {
+    "g_matmul_ms": "attention",
+    "g_fc_ms": "gemm",
+    "g_comm_ms": "communication",
+    "g_etc_ms": "elementwise",
+}
+"""Columns of the table and parts of our step; softmax has no column."""
+
+
+def rows(references: References) -> Iterator[Row]:
+    """Throughput, the parts of the step and its energy, for each row of the tables."""
+    for name in TABLES:
+        with (references.tables / name).open(newline="", encoding="utf-8") as stream:
+            for record in csv.DictReader(stream):
+                yield from table_rows(record)
+
+
+def table_rows(record: Mapping[str, str]) -> Iterator[Row]:
+    """The comparisons of one row of a table."""
+    config = load_system(preset_of(record), overrides_of(record)).config
+    card = load_card(_MODELS[record["model"]])
+    result = decode(config, card, int(record["batch"]), int(record["lin"]), int(record["lout"]))
+    case = _case(record)
+    yield Row(
+        "attacc.system_throughput",
+        case,
+        "tokens_per_s",
+        float(record["throughput_tok_s"]),
+        result.tokens_per_s,
+    )
+    yield from _part_rows(case, record, result)
+    yield Row(
+        "attacc.system_energy",
+        case,
+        "energy_j",
+        float(record["g_energy_nJ"]) * 1e-9,
+        result.total_j,
+    )
+
+
+def _part_rows(case: str, record: Mapping[str, str], result: Decoding) -> Iterator[Row]:
+    for column, part in _PARTS.items():
+        yield Row(
+            "attacc.system_parts",
+            case,
+            f"{part}_ms",
+            float(record[column]),
+            1e3 * result.parts_s[part],
+        )
+
+
+def _case(record: Mapping[str, str]) -> str:
+    unit = f"{record['system']}-{record['pim']}" if record["pim"] else record["system"]
+    options = "".join(record["opts"].split()).replace("--", "+")
+    lengths = f"{record['lin']}+{record['lout']}"
+    return (
+        f"{unit}{options}/{record['ngpu']}x{record['gpu']}/{record['model']}/{lengths}"
+        f"/{record['batch']}"
+    )
+
+
+def preset_of(record: Mapping[str, str]) -> str:
+    """Our system preset for a row of the table."""
+    gpu = record["gpu"].lower()
+    if record["system"] == "dgx-attacc":
+        if gpu != "a100a":
+            raise InputError(f"no preset for {record['system']} with {record['gpu']}")
+        capped = record["pim"] != "bank" or "--powerlimit" in record["opts"]
+        return f"dgx-attacc-{record['pim']}" + ("" if capped else "-npc")
+    return f"dgx-{gpu}" + ("-cpu" if record["system"] == "dgx-cpu" else "")
+
+
+def overrides_of(record: Mapping[str, str]) -> list[str]:
+    """The row's options, and the artifact's defects."""
+    given = [f"devices={record['ngpu']}"]
+    if record["system"] == "dgx-attacc":
+        capped = "--powerlimit" in record["opts"]
+        projections = "--pipeopt" in record["opts"]
+        given += [
+            f"overlap={'projections' if projections else 'transfers'}",
+            f"ffn_split={'true' if '--ffopt' in record['opts'] else 'false'}",
+            "stacks.artifact_softmax=true",
+            f"stacks.artifact_internal_scale={_SCALES[record['pim']][capped]}",
+            "artifact_ffn_energy=true",
+            *_LOG,
+        ]
+    if record["system"] == "dgx-cpu":
+        given.append("artifact_host_per_device=true")
+    return given

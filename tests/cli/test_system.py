@@ -1,0 +1,132 @@
+"""``pimsim system``: what it prints, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from pimsim.cli import main
+
+RunCli = Callable[..., subprocess.CompletedProcess[str]]
+Call = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
+    """``call("system", "dgx-a100a")``: exit code, stdout and stderr, in this process."""
+
+    def run(*arguments: str | Path) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["pimsim", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            main.main()
+        out, err = capsys.readouterr()
+        assert isinstance(ended.value.code, int)
+        return ended.value.code, out, err
+
+    return run
+
+
+SMALL = ("--model", "gpt3-7b", "--batch", "3", "--input", "100", "--output", "4")
+
+
+def test_json_is_one_object_whose_parts_add_up(run_cli: RunCli) -> None:
+    done = run_cli("system", "dgx-a100a", *SMALL, "--json")
+    assert (done.returncode, done.stderr) == (0, "")
+    report = json.loads(done.stdout)
+    assert sum(report["parts_s"].values()) == pytest.approx(report["step_s"])
+    assert sum(report["gemm_s"].values()) == pytest.approx(report["parts_s"]["gemm"])
+    assert report["tokens_per_s"] == pytest.approx(3 / report["step_s"])
+    energy = report["energy_j"]
+    assert energy.pop("total") == pytest.approx(sum(energy.values()))
+    assert report["bound_s"][report["bound"]] == max(report["bound_s"].values())
+    assert (report["steps"], report["devices"], report["memory"]["fits"]) == (3, 8, True)
+    assert report["warnings"] == []
+
+
+def test_the_table_says_the_same(call: Call) -> None:
+    _, out, _ = call("system", "dgx-attacc-bank", *SMALL, "--json")
+    report = json.loads(out)
+    code, out, err = call("system", "dgx-attacc-bank", *SMALL)
+    assert (code, err) == (0, "")
+    assert f"{report['tokens_per_s']:,.2f}" in out
+    assert f"attention {1e3 * report['parts_s']['attention']:.3f}" in out
+    assert "xpu+pim" in out
+
+
+def test_what_a_real_system_could_not_do_is_a_warning(call: Call) -> None:
+    arguments = ("system", "dgx-a100a", "--batch", "54", "--output", "3")
+    code, _, err = call(*arguments)
+    assert code == 0
+    context, memory = err.splitlines()
+    assert context.startswith("warning: contexts reach 2050 tokens; model gpt3-175b takes 2048")
+    assert memory.startswith("warning: weights and KV cache need ")
+    report = json.loads(call(*arguments, "--json")[1])
+    assert [f"warning: {each}" for each in report["warnings"]] == [context, memory]
+    assert report["memory"]["fits"] is False
+
+
+def test_set_changes_the_system(call: Call) -> None:
+    def step(*more: str) -> float:
+        report = json.loads(call("system", "dgx-attacc-bank", *SMALL, "--json", *more)[1])
+        return float(report["step_s"])
+
+    assert step("--set", "overlap=none") > step("--set", "overlap=transfers") > step()
+    assert step("--set", "ffn_split=false") > step()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("dgx-a100",), "unknown system 'dgx-a100'; did you mean 'dgx-a100a'?"),
+        (("dgx-a100a", "--model", "gpt3-175"), "unknown model 'gpt3-175'; did you mean"),
+        (("dgx-a100a", "--batch", "0"), "Invalid value for '--batch'"),
+        (("dgx-a100a", "--output", "1"), "Invalid value for '--output'"),
+        (("dgx-a100a", "--set", "devics=4"), "unknown key 'devics'; did you mean 'devices'?"),
+        (("dgx-a100a", "--set", "devices=5"), "cannot be shared by tp 5; tp may be 1, 2, 3"),
+        (("dgx-a100a", "--set", "xpu.cores=0"), "xpu.cores: found 0; allowed: at least 1"),
+        (("dgx-a100a", "--set", "attention=pim"), "attention on pim needs a pim section"),
+        (("dgx-a100a", "--set", "attention=gpu"), "attention: found 'gpu'; did you mean 'xpu'?"),
+        (("dgx-a100a", "--set", "ffn_split=true"), "ffn_split is true, but attention is not on"),
+        (("dgx-a100a", "--set", "xpu.memory_utilisation=1.1"), "allowed: at most 1"),
+        (("dgx-a100a", "--set", "xpu.l1_per_core=1KiB"), "but the smallest tile (8 x 8) needs"),
+        (("dgx-attacc-bank", "--set", "pim=neupims"), "pim: neupims is of the Newton family"),
+        (("dgx-attacc-bank", "--set", "pim=aim"), "pim aim: key attention is missing"),
+        (("dgx-attacc-bank", "--contexts", "0"), "Invalid value for '--contexts'"),
+        (("dgx-a100a", "--set", "xpu=b200"), "unknown xpu 'b200'"),
+    ],
+)
+def test_wrong_input_is_refused_in_one_line(
+    call: Call, arguments: tuple[str, ...], message: str
+) -> None:
+    code, out, err = call("system", *arguments)
+    assert (code, out) == (2, "")
+    [line] = err.splitlines()
+    assert line.startswith("error: ")
+    assert message in line
+
+
+def test_a_file_extends_a_preset(call: Call, tmp_path: Path) -> None:
+    mine = tmp_path / "mine.yaml"
+    mine.write_text("extends: dgx-a100a\nxpu:\n  memory_bandwidth_gb_per_s: 6704\n")
+    one, two = (
+        json.loads(call("system", name, *SMALL, "--json")[1]) for name in (mine, "dgx-a100a")
+    )
+    assert one["system"] == "mine"
+    assert one["gemm_s"]["qkv"] == pytest.approx(two["gemm_s"]["qkv"] / 2)
+
+
+def test_show_resolves_a_system(call: Call, tmp_path: Path) -> None:
+    code, out, _ = call("show", "dgx-h100")
+    assert code == 0
+    assert "configs/xpu/a100a.yaml" in out
+    copy = tmp_path / "copy.yaml"
+    copy.write_text(out)
+    one, two = (
+        json.loads(call("system", name, *SMALL, "--json")[1]) for name in (copy, "dgx-h100")
+    )
+    assert one["provenance"] == two["provenance"]
