@@ -105,6 +105,7 @@ def _dram_report(memory: MemoryConfig, result: ReplayResult) -> dict[str, Any]:
             rd=commands["RD"],
             wr=commands["WR"],
             ref=commands["REF"],
+            refpb=commands.get("REFpb", 0),
             active_rank_cycles=result.active_rank_cycles,
             idle_rank_cycles=org.channels * org.ranks * result.cycles - result.active_rank_cycles,
         ),
