@@ -82,6 +82,8 @@ class _Ini:
         except (OSError, UnicodeDecodeError, configparser.Error) as error:
             reason = str(error).splitlines()[0]
             raise InputError(f"{path}: no DRAMsim3 config: {reason}") from error
+        if not self.parser.has_section("dram_structure"):
+            raise InputError(f"{path}: no DRAMsim3 config: no section [dram_structure]")
 
     def text(self, section: str, key: str, default: str) -> str:
         return self.parser.get(section, key, fallback=default).strip()
