@@ -113,11 +113,6 @@ def compile_rules(memory: MemoryConfig, pim: PimConfig | None) -> RuleTables:
         for first in (_command(name, where) for name in rule.first):
             for then in (_command(name, where) for name in rule.then):
                 if rule.window > 1:
-                    if first != then or rule.level != "rank":
-                        raise InputError(
-                            f"{where}: a window binds a command to earlier ones of its own kind "
-                            f"in its rank, not {then.name} to {first.name} at {rule.level}"
-                        )
                     windows.append((int(then), rule.window, base))
                     continue
                 if rule.level == "row_buffer":
