@@ -140,6 +140,7 @@ CHANNEL = np.dtype(
         ("ref_unit", _I),  # rank, or bank in its order, whose turn that is
         ("ref_pending", _I),  # refreshes due and not issued
         ("ref_first", _I),  # unit of the first of them
+        ("ref_alone", _I),  # refreshes since the last RD or WR while requests waited
         ("in_ref", _I),  # that unit's queues are frozen for the refresh
         ("free", _I),  # first free request entry, -1 if none
         ("pool_used", _I),  # request entries ever used
