@@ -60,10 +60,11 @@ def traffic(memory: MemoryConfig, seed: int, count: int) -> tuple[list[int], lis
     return [burst for burst, _ in chosen], [write for _, write in chosen]
 
 
-@settings(max_examples=40)
+@pytest.mark.parametrize("name", NAMES)
+@settings(max_examples=12)
 @given(
-    st.sampled_from(NAMES), st.sampled_from(SCHEDULERS), st.sampled_from(PAGES),
-    st.sampled_from(REFRESHES), st.integers(1, 8), st.integers(0, 2**32),
+    scheduler=st.sampled_from(SCHEDULERS), page=st.sampled_from(PAGES),
+    refresh=st.sampled_from(REFRESHES), cap=st.integers(1, 8), seed=st.integers(0, 2**32),
 )  # fmt: skip
 def test_legal_and_conserving_on_random_traffic(
     name: str, scheduler: str, page: str, refresh: str, cap: int, seed: int
