@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pimsim.config.errors import InputError
 from pimsim.config.memory import MemoryConfig, Rule
@@ -21,7 +21,7 @@ __all__ = ["TracedCommand", "Violation", "check_commands"]
 _PIM_BUFFER = {Command.G_ACT, Command.PIM_PRE, Command.COMP, Command.READRES, Command.GEMV}
 """Commands that work on the second row buffer, where there is one."""
 _CHANNEL_WIDE = {Command.COMP, Command.READRES, Command.GEMV, Command.HEADER}
-_ROW_BUS = {Command[name] for name in ("ACT", "PRE", "REF", "G_ACT", "PIM_PRE", "HEADER")}
+_ROW_BUS = {Command[name] for name in ("ACT", "PRE", "REF", "REFpb", "G_ACT", "PIM_PRE", "HEADER")}
 """Commands on the row pins of a bus with two sets; the others go over the column pins."""
 
 
@@ -61,6 +61,8 @@ class Violation:
     """The delay as the rule writes it."""
     required: int | None = None
     """First cycle at which the rule allows the command."""
+    index: int = -1
+    """Place of the command in the trace, from 0."""
 
     def __str__(self) -> str:
         return self.message
@@ -133,8 +135,8 @@ class _Banks:
                 return f"the bank has {_row(held)}"
         elif command == Command.ACT and normal[item.bank] is not None:
             return f"the bank has {_row(normal[item.bank])}"
-        elif command in (Command.G_ACT, Command.REF):
-            checked = self.open_row if command == Command.REF else [pim]
+        elif command in (Command.G_ACT, Command.REF, Command.REFpb):
+            checked = [pim] if command == Command.G_ACT else self.open_row
             for bank in banks:
                 for rows in checked:
                     if rows[bank] is not None:
@@ -290,11 +292,11 @@ def check_commands(
     laws = _laws(memory, pim)
     buffers = 1 if pim is None else pim.row_buffers
     channels: dict[int, _Channel] = {}
-    for entry in commands:
+    for index, entry in enumerate(commands):
         item = _read(entry, memory, pim)
         if item.channel not in channels:
             channels[item.channel] = _Channel(memory, laws, buffers)
         found = channels[item.channel].check(item)
         if found is not None:
-            return found
+            return replace(found, index=index)
     return None

@@ -14,8 +14,10 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from pimsim.config.errors import InputError
 from pimsim.config.memory import MemoryConfig
 from pimsim.hardware.dram.address import AddressMap
+from pimsim.hardware.dram.command_trace import TraceLine
 from pimsim.hardware.dram.controller import controller_cycle, next_cycle
 from pimsim.hardware.dram.layout import (
     C_COMMANDS,
@@ -24,14 +26,20 @@ from pimsim.hardware.dram.layout import (
     C_ROW_HITS,
     INFINITY,
     Records,
+    bounded,
     make_board,
     make_channels,
     make_parameters,
 )
 from pimsim.hardware.dram.queues import admit
-from pimsim.hardware.dram.rules import COMMANDS, compile_rules
+from pimsim.hardware.dram.rules import COMMANDS, Command, compile_rules
 
 __all__ = ["ReplayResult", "replay"]
+
+
+POSTPONED = 8
+"""Refreshes of a bank that may wait (JEDEC), or come in a row while requests wait. As they go
+first, more mean that tREFI leaves no time for anything else."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +59,18 @@ class ReplayResult:
     bytes_moved: int
     log: NDArray[np.int64]
     """(commands, 5): cycle, channel, command, bank, row; empty unless asked for."""
+    log_columns: NDArray[np.int64]
+    """(commands,): column of the request that each command served, -1 where there is none."""
+
+    def trace_lines(self) -> list[TraceLine]:
+        """The log as a command trace; raises ``InputError`` where the log was too short."""
+        bounded(sum(self.commands.values()), len(self.log), "commands to trace")
+        return [
+            TraceLine(at, cycle, channel, Command(command), bank, row, column)
+            for at, ((cycle, channel, command, bank, row), column) in enumerate(
+                zip(self.log.tolist(), self.log_columns.tolist(), strict=True), 1
+            )
+        ]
 
 
 @njit(cache=True)
@@ -58,7 +78,8 @@ def _replay(
     channels: Any, parameters: Any, boards: Any, channel: Any, bank: Any, row: Any, write: Any,
     key: Any, arrival: Any,
 ) -> int:  # fmt: skip
-    """All channels in lockstep, since one full queue holds up the whole trace."""
+    """All channels in lockstep, since one full queue holds up the whole trace; the last cycle,
+    -1 if refreshes fall due faster than they can be done."""
     p = parameters[0]
     board = boards[0]
     depth = (p.read_depth, p.write_depth)
@@ -80,9 +101,14 @@ def _replay(
             ch = channels[c]
             if ch.now <= cycle:
                 controller_cycle(ch, p, board, cycle)
+                if max(ch.ref_pending, ch.ref_alone) > POSTPONED * p.ref_units:
+                    return -1
                 ch.now = next_cycle(ch, p, board, cycle)
             soonest = min(soonest, ch.now)
             busy = busy or ch.waiting > 0 or ch.queued[0] > 0 or ch.drain > 0
+            if p.closed_page == 1:
+                for rank in range(p.ranks):
+                    busy = busy or ch.rank[rank, 0] > 0
         if at < total:
             if channels[channel[at]].queued[write[at]] < depth[write[at]]:
                 soonest = min(soonest, max(cycle + 1, arrival[at]))
@@ -112,11 +138,16 @@ def replay(
     where = mapping.decode(bursts)
     if arrivals is None:
         arrivals = np.zeros(len(bursts), dtype=np.int64)
-    _replay(
+    ended = _replay(
         channels, parameters, board, where.channel, where.bank, where.row,
         np.asarray(writes, dtype=np.int64), bursts,
         np.maximum.accumulate(np.asarray(arrivals, dtype=np.int64)) + 1,
     )  # fmt: skip
+    if ended < 0:
+        raise InputError(
+            f"memory {memory.name}: refreshes ({memory.controller.refresh}) fall due faster than "
+            "they can be done beside requests; tREFI or tREFIpb is too short for tRFC or tRFCpb"
+        )
     return _summarise(memory, channels, board, len(bursts))
 
 
@@ -124,6 +155,9 @@ def _summarise(
     memory: MemoryConfig, channels: Records, board: Records, requests: int
 ) -> ReplayResult:
     counter = channels["counter"]
+    logged = min(int(board["logged"][0]), int(board["log_limit"][0]))
+    log, bursts = board["log"][0, :logged].copy(), board["log_burst"][0, :logged]
+    mapping = AddressMap.parse(memory.address_map, memory.organization)
     cycles = int(max(channels["last_done"].max(), channels["last_cmd"].max())) + 1
     open_now, since, active = (channels["rank"][:, :, i] for i in range(3))
     active_cycles = active + np.where(open_now > 0, cycles - since, 0)
@@ -139,5 +173,6 @@ def _summarise(
         avg_read_latency_cycles=latency / reads if reads else 0.0,
         active_rank_cycles=int(active_cycles.sum()),
         bytes_moved=requests * memory.organization.burst_bytes,
-        log=board["log"][0, : min(int(board["logged"][0]), int(board["log_limit"][0]))].copy(),
+        log=log,
+        log_columns=np.where(bursts >= 0, mapping.decode(bursts).column, -1),
     )
