@@ -10,6 +10,7 @@ from pimsim.config.base import ConfigModel
 from pimsim.config.units import Picoseconds
 
 __all__ = [
+    "CommandBusConfig",
     "ControllerConfig",
     "CurrentsConfig",
     "MemoryConfig",
@@ -17,21 +18,27 @@ __all__ = [
     "Rule",
 ]
 
-Level = Literal["channel", "rank", "other_ranks", "bank_group", "bank", "row_buffer"]
+Level = Literal[
+    "channel", "pseudo_channel", "rank", "other_ranks", "bank_group", "bank", "row_buffer"
+]
 
 
 class OrganizationConfig(ConfigModel):
     """What one device's memory is made of."""
 
     channels: int = Field(ge=1, le=1024)
+    pseudo_channels: int = Field(default=1, ge=1, le=4)
+    """Halves of a channel with banks and data pins of their own (HBM); they share its command
+    pins."""
     ranks: int = Field(default=1, ge=1, le=64)
+    """In each pseudo channel: ranks, or what a stack calls them (HBM3's SIDs)."""
     bank_groups: int = Field(ge=1, le=64)
     banks_per_group: int = Field(ge=1, le=64)
     rows: int = Field(ge=1, le=2**24)
     columns: int = Field(ge=1, le=2**16)
     """Bursts in one row of one bank (JEDEC columns divided by the burst length)."""
     bus_width_bits: int = Field(ge=1, le=4096)
-    """Data bus of one channel."""
+    """Data bus of one channel, or of one pseudo channel."""
     burst_length: int = Field(ge=1, le=64)
     """Beats of one RD or WR; a burst moves ``bus_width_bits / 8 * burst_length`` bytes."""
     devices_per_rank: int = Field(default=1, ge=1, le=256)
@@ -55,7 +62,8 @@ class OrganizationConfig(ConfigModel):
     @property
     def capacity_bytes(self) -> int:
         """Bytes of all channels."""
-        return self.channels * self.ranks * self.banks * self.rows * self.row_bytes
+        halves = self.channels * self.pseudo_channels
+        return halves * self.ranks * self.banks * self.rows * self.row_bytes
 
 
 class Rule(ConfigModel):
@@ -73,9 +81,27 @@ class Rule(ConfigModel):
     window: int = Field(default=1, ge=1, le=64)
 
 
+class CommandBusConfig(ConfigModel):
+    """How commands go over the command pins, where that is not one command a clock."""
+
+    ticks_per_clock: Literal[1, 2] = 1
+    """2: commands go at both clock edges (HBM3), and a controller that models this counts its
+    cycles in half clocks. Delays stay in clocks."""
+    duration: dict[str, int] = {}
+    """Ticks that a command occupies its pins; one clock where none is given. A rule's delay
+    counts from the last tick of its first command to the last tick of the next."""
+    either_edge: list[str] = []
+    """Commands that may start at a falling edge too; the others start at a rising one."""
+
+
 class ControllerConfig(ConfigModel):
     """The channel's controller."""
 
+    model: Literal["bank-queues", "channel-queues"] = "bank-queues"
+    """``bank-queues``: requests move from a channel's queues to queues of their banks, served in
+    turn (DRAMsim3). ``channel-queues``: one read and one write queue for the channel, a buffer
+    of requests whose row was opened for them, maintenance first (Ramulator 2.1's HBM
+    controllers); trace replay only."""
     scheduler: Literal["fr-fcfs"] = "fr-fcfs"
     """First ready, first come: banks in round robin, in a bank the first request that can go."""
     page_policy: Literal["open"] = "open"
@@ -86,11 +112,17 @@ class ControllerConfig(ConfigModel):
     write_queue_depth: int = Field(default=32, ge=1, le=1024)
     write_drain_low: int = Field(default=8, ge=0)
     """Writes start to drain when the queue is full, or holds more than this and no request
-    waits at the banks."""
+    waits at the banks. ``channel-queues``: reads go again when it holds less than this."""
+    write_drain_high: int | None = Field(default=None, ge=0)
+    """``channel-queues``: writes go when the queue holds more than this; needed there."""
     commands_per_cycle: Literal[1, 2] = 1
     """2: one row and one column command in a cycle (HBM's separate C/A buses)."""
-    refresh: Literal["all-bank", "none"] = "all-bank"
-    """``all-bank``: REF of one rank after the other, each every tREFI."""
+    refresh: Literal["all-bank", "per-bank", "none"] = "all-bank"
+    """``all-bank``: REF of one rank after the other, each every tREFI; with ``channel-queues``
+    REF of every pseudo channel at once. ``per-bank``: REFPB of one bank every tREFIpb."""
+    refresh_pseudo_channels: Literal["in-turn", "together"] = "in-turn"
+    """Per-bank refresh goes round the banks of one pseudo channel after the other's, or, as
+    HBM3 asks for, refreshes the same bank in all of them before it goes on."""
 
 
 class CurrentsConfig(ConfigModel):
@@ -120,10 +152,11 @@ class MemoryConfig(ConfigModel):
     rules: list[Rule]
     address_map: str = "rorabgbachco"
     """Fields from the most to the least significant bit, above the burst offset:
-    ro row, ra rank, bg bank group, ba bank, ch channel, co column."""
+    ro row, ra rank, bg bank group, ba bank, ch channel, co column, pc pseudo channel."""
     stream_map: str = "rorabgbacoch"
     """The same for the NPU's streams (weights, activations): channel lowest, so that a
     stream uses all channels at once."""
+    command_bus: CommandBusConfig = CommandBusConfig()
     controller: ControllerConfig = ControllerConfig()
     currents: CurrentsConfig
 
@@ -136,7 +169,10 @@ class MemoryConfig(ConfigModel):
             if cycles < 0:
                 raise ValueError(f"timings.{key} is negative: {cycles}")
         org = self.organization
-        for field in ("channels", "ranks", "bank_groups", "banks_per_group", "rows", "columns"):
+        for field in (
+            "channels", "pseudo_channels", "ranks", "bank_groups", "banks_per_group", "rows",
+            "columns",
+        ):  # fmt: skip
             count = getattr(org, field)
             if count & (count - 1):
                 raise ValueError(
@@ -145,8 +181,9 @@ class MemoryConfig(ConfigModel):
         for key in ("address_map", "stream_map"):
             text = getattr(self, key)
             fields = [text[i : i + 2] for i in range(0, len(text), 2)]
-            if sorted(fields) != ["ba", "bg", "ch", "co", "ra", "ro"]:
+            needed = ["ro", "ra", "bg", "ba", "ch", "co"] + ["pc"] * (org.pseudo_channels > 1)
+            if sorted(fields) != sorted(needed):
                 raise ValueError(
-                    f"{key} {text!r} must hold each of ro, ra, bg, ba, ch, co exactly once"
+                    f"{key} {text!r} must hold each of {', '.join(needed)} exactly once"
                 )
         return self

@@ -2,7 +2,7 @@
 
 A map such as ``rorabgbachco`` names the fields from the most to the least significant bit
 above the burst offset (DRAMsim3's notation): ro row, ra rank, bg bank group, ba bank in its
-group, ch channel, co column (burst in the row).
+group, ch channel, co column (burst in the row), pc pseudo channel where there are any.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ __all__ = ["AddressMap", "Coordinates"]
 
 @dataclass(frozen=True)
 class Coordinates:
-    """Decoded bursts, one entry each: ``bank`` counts over the channel's ranks."""
+    """Decoded bursts, one entry each: ``bank`` counts over the channel's pseudo channels and
+    their ranks."""
 
     channel: NDArray[np.int64]
     bank: NDArray[np.int64]
@@ -41,6 +42,7 @@ class AddressMap:
         """The map that ``text`` describes; ``MemoryConfig`` has checked its fields."""
         counts = {
             "ro": organization.rows,
+            "pc": organization.pseudo_channels,
             "ra": organization.ranks,
             "bg": organization.bank_groups,
             "ba": organization.banks_per_group,
@@ -50,6 +52,7 @@ class AddressMap:
         width = {name: count.bit_length() - 1 for name, count in counts.items()}
         position: dict[str, int] = {}
         low = 0
+        position["pc"] = 0  # of no width where the map has none
         for name in reversed([text[i : i + 2] for i in range(0, len(text), 2)]):
             position[name] = low
             low += width[name]
@@ -62,5 +65,6 @@ class AddressMap:
             return (bursts >> self.position[name]) & ((1 << self.width[name]) - 1)
 
         org = self.organization
-        bank = (take("ra") * org.bank_groups + take("bg")) * org.banks_per_group + take("ba")
+        rank = take("pc") * org.ranks + take("ra")
+        bank = (rank * org.bank_groups + take("bg")) * org.banks_per_group + take("ba")
         return Coordinates(take("ch"), bank, take("ro"), take("co"))

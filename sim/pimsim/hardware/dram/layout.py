@@ -219,7 +219,7 @@ PARAMETERS = np.dtype(
         ("channel_width", _I),
         ("field", _I, (5, 2)),  # shift and width of each field of a channel's burst index
         ("n_windows", _I),
-        ("windows", _I, (MAX_WINDOWS, 3)),
+        ("windows", _I, (MAX_WINDOWS, 4)),
         ("first", _I, (len(COMMANDS), LEVELS + 1)),
         ("rules", _I, (MAX_RULES, 4)),
     ],
