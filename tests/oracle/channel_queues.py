@@ -33,6 +33,7 @@ class Request:
     banks: list[int]
     row: int = -1
     arrival: int = -1
+    burst: int = -1
     counted: bool = False
 
 
@@ -142,8 +143,14 @@ class Channel:
             return len(self.writes) < self.control.write_queue_depth
         return len(self.reads) < self.control.read_queue_depth
 
-    def admit(self, tick: int, bank: int, row: int, is_write: bool) -> None:
-        request = Request(Command.WR if is_write else Command.RD, [bank], row, tick - 1)
+    def admit(self, tick: int, burst: int, bank: int, row: int, is_write: bool) -> None:
+        """A read of a buffered write is answered from it, a write to its burst takes its place."""
+        if any(write.burst == burst for write in self.writes):
+            self.result.cycles = max(self.result.cycles, tick - is_write)
+            if not is_write:
+                self.result.latencies.append(1)
+            return
+        request = Request(Command.WR if is_write else Command.RD, [bank], row, tick - 1, burst)
         (self.writes if is_write else self.reads).append(request)
 
     # refresh
@@ -294,7 +301,11 @@ def simulate(
         np.zeros(len(bursts), dtype=np.int64) if arrivals is None else np.asarray(arrivals)
     )
     at, tick, moved = 0, 0, 0
-    while at < len(bursts) or any(channel.busy for channel in channels):
+    while (
+        at < len(bursts)
+        or any(channel.busy for channel in channels)
+        or tick < max(channel.result.cycles for channel in channels)
+    ):
         tick += 1
         before = sum(sum(channel.result.commands.values()) for channel in channels)
         for _ in range(org.channels):
@@ -303,7 +314,9 @@ def simulate(
             channel = channels[where.channel[at]]
             if not channel.has_room(bool(writes[at])):
                 break
-            channel.admit(tick, int(where.bank[at]), int(where.row[at]), bool(writes[at]))
+            channel.admit(
+                tick, int(bursts[at]), int(where.bank[at]), int(where.row[at]), bool(writes[at])
+            )
             at += 1
         for channel in channels:
             channel.tick(tick)

@@ -51,6 +51,12 @@ class ReplayResult:
     bytes_moved: int
     log: NDArray[np.int64]
     """(commands, 5): cycle, channel, command, bank, row; empty unless asked for."""
+    ticks_per_clock: int = 1
+    """``cycles``, latency and log count clock edges where this is 2."""
+    row_misses: int | None = None
+    """Requests whose first command was an ACT; None where the controller does not count them."""
+    row_conflicts: int | None = None
+    """Requests whose first command was a PRE."""
 
 
 @njit(cache=True)
@@ -104,14 +110,19 @@ def replay(
     cycles of tCK, default all 0. Addresses above the capacity wrap, as DRAMsim3's do. Up to
     ``log_entries`` commands are kept in the result's log.
     """
+    if arrivals is None:
+        arrivals = np.zeros(len(addresses), dtype=np.int64)
+    if memory.controller.model == "channel-queues":
+        # each controller's kernel is loaded when a memory asks for it
+        from pimsim.hardware.dram.channel_queues.replay import replay_ticks
+
+        return replay_ticks(memory, addresses, writes, arrivals, log_entries)
     parameters = make_parameters(memory, None, compile_rules(memory, None), merge=True)
     channels = make_channels(memory, parameters)
     board = make_board(log_entries)
     mapping = AddressMap.parse(memory.address_map, memory.organization)
     bursts = np.asarray(addresses, dtype=np.int64) // memory.organization.burst_bytes
     where = mapping.decode(bursts)
-    if arrivals is None:
-        arrivals = np.zeros(len(bursts), dtype=np.int64)
     _replay(
         channels, parameters, board, where.channel, where.bank, where.row,
         np.asarray(writes, dtype=np.int64), bursts,
