@@ -39,6 +39,7 @@ def dram_counts(outcome: Outcome) -> DramCounts:
         rd=command["RD"],
         wr=command["WR"],
         ref=command["REF"],
+        refpb=command["REFpb"],
         active_rank_cycles=active_cycles,
         idle_rank_cycles=org.channels * org.ranks * cycles - active_cycles,
         comp_bank_columns=int(counter[C_COMP_COLUMNS]) * org.ranks * org.banks,

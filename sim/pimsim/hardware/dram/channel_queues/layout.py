@@ -71,7 +71,7 @@ CHANNEL = np.dtype(
         ("overrun", _I),  # more refreshes due than the ring holds
         ("last_done", _I),  # tick at which the last request was answered
         ("set_free", _I, (MAX_RANKS,)),  # tick from which a rank's next round may start
-        ("upkeep", _I, (MAX_MAINTENANCE, 2)),  # ring: REF or REFPB, first bank
+        ("upkeep", _I, (MAX_MAINTENANCE, 2)),  # ring: REF or REFpb, first bank
         ("counter", _I, (N_COUNTERS,)),
         ("open_row", _I, (MAX_BANKS,)),  # -1: closed
         ("awaited", _I, (MAX_BANKS,)),  # requests for which the bank's row was opened
@@ -101,10 +101,10 @@ PARAMETERS = np.dtype(
         ("read_depth", _I),
         ("write_depth", _I),
         ("drain_low", _I),
-        ("drain_high", _I),
+        ("drain_at", _I),
         ("refresh", _I),
         ("ref_interval", _I),
-        ("set_gap", _I),  # tRFCpb: from the end of a rank's round of REFPB to its next
+        ("set_gap", _I),  # tRFCpb: from the end of a rank's round of REFpb to its next
         ("rising_only", _I, (STRIDE,)),  # commands that start at rising edges, odd ticks
         ("n_windows", _I),
         ("windows", _I, (MAX_WINDOWS, 4)),
@@ -136,14 +136,6 @@ def make_parameters(memory: MemoryConfig, tables: RuleTables) -> Records:
     """Kernel parameters, shape (1,). Raises ``InputError`` where the memory is too large for the
     kernel's records, or lacks what this controller needs."""
     org, t, controller = memory.organization, memory.timings, memory.controller
-    high = controller.write_drain_high
-    if high is None:
-        raise InputError(f"{memory.name}: controller.model channel-queues needs write_drain_high")
-    if high >= controller.write_queue_depth:
-        raise InputError(
-            f"{memory.name}: controller.write_drain_high is {high}; it must be less than "
-            f"write_queue_depth, {controller.write_queue_depth}, for writes to drain"
-        )
     scale = memory.command_bus.ticks_per_clock
     ranks = bounded(org.pseudo_channels * org.ranks, MAX_RANKS, "ranks of a channel")
     banks = bounded(ranks * org.banks, MAX_BANKS, "banks of a channel")
@@ -167,7 +159,7 @@ def make_parameters(memory: MemoryConfig, tables: RuleTables) -> Records:
         "read_depth": bounded(controller.read_queue_depth, MAX_QUEUE, "read_queue_depth"),
         "write_depth": bounded(controller.write_queue_depth, MAX_QUEUE, "write_queue_depth"),
         "drain_low": controller.write_drain_low,
-        "drain_high": high,
+        "drain_at": controller.drain_at,
         "refresh": policy,
         "ref_interval": interval * scale if policy != NO_REFRESH else interval,
         "set_gap": t.get("tRFCpb", 0) * scale,
