@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from pimsim.config.memory import MemoryConfig
 from pimsim.hardware.dram.address import AddressMap
 from pimsim.hardware.dram.controller import controller_cycle, next_cycle
+from pimsim.hardware.dram.device_memory import device_memory
 from pimsim.hardware.dram.layout import (
     C_COMMANDS,
     C_READ_LATENCY,
@@ -117,6 +118,7 @@ def replay(
         from pimsim.hardware.dram.channel_queues.replay import replay_ticks
 
         return replay_ticks(memory, addresses, writes, arrivals, log_entries)
+    memory = device_memory(memory)
     parameters = make_parameters(memory, None, compile_rules(memory, None), merge=True)
     channels = make_channels(memory, parameters)
     board = make_board(log_entries)
