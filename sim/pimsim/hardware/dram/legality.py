@@ -21,7 +21,7 @@ __all__ = ["TracedCommand", "Violation", "check_commands"]
 _PIM_BUFFER = {Command.G_ACT, Command.PIM_PRE, Command.COMP, Command.READRES, Command.GEMV}
 """Commands that work on the second row buffer, where there is one."""
 _CHANNEL_WIDE = {Command.COMP, Command.READRES, Command.GEMV, Command.HEADER}
-_ROW_BUS = {Command[name] for name in ("ACT", "PRE", "REF", "G_ACT", "PIM_PRE", "HEADER")}
+_ROW_BUS = {Command[name] for name in ("ACT", "PRE", "REF", "REFpb", "G_ACT", "PIM_PRE", "HEADER")}
 """Commands on the row pins of a bus with two sets; the others go over the column pins."""
 
 
@@ -133,8 +133,8 @@ class _Banks:
                 return f"the bank has {_row(held)}"
         elif command == Command.ACT and normal[item.bank] is not None:
             return f"the bank has {_row(normal[item.bank])}"
-        elif command in (Command.G_ACT, Command.REF):
-            checked = self.open_row if command == Command.REF else [pim]
+        elif command in (Command.G_ACT, Command.REF, Command.REFpb):
+            checked = [pim] if command == Command.G_ACT else self.open_row
             for bank in banks:
                 for rows in checked:
                     if rows[bank] is not None:
