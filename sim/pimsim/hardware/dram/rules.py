@@ -129,13 +129,17 @@ class CommandBus:
         ticks = clocks * self.memory.command_bus.ticks_per_clock
         return self._scaled(ticks + self.duration(first) - self.duration(then))
 
+    def occupied(self, command: Command) -> int:
+        """Ticks of the kernel for which ``command`` keeps others off its pins."""
+        return self._scaled(self.duration(command))
+
     def occupancy(self) -> list[tuple[Command, Command, int]]:
         """``(first, then, ticks)``: while a command is sent, its pins take no other."""
         split = self.memory.controller.commands_per_cycle == 2
         return [
-            (first, then, self._scaled(self.duration(first)))
+            (first, then, self.occupied(first))
             for first in Command
-            if self._scaled(self.duration(first)) > 1
+            if self.occupied(first) > 1
             for then in Command
             if not split or (first in ROW_COMMANDS) == (then in ROW_COMMANDS)
         ]
