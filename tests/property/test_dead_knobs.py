@@ -61,6 +61,10 @@ BASES: dict[str, tuple[str, tuple[str, ...]]] = {
     "activations-in-dram": ("neupims", ("npu.scratchpad.activations=dram",)),
     "npu-pim": ("npu-pim", ()),
     "npu-only": ("npu-only", ()),
+    "refresh-per-bank": (
+        "npu-only",
+        ("memory.controller.refresh=per-bank", "memory.currents.IDD5PB=80.0"),
+    ),
     "pj-per-bit": ("neupims", ("energy=pj-per-bit",)),
     "artifact": ("neupims-artifact-npu-pim", ("schedule.artifact_no_kv_append=false",)),
 }
@@ -167,6 +171,24 @@ def test_every_knob_moves_a_result(path: str, files: tuple[str, ...]) -> None:
         assert moved is None, f"{moved} moves a result: take {path} off the list"
     else:
         assert moved is not None, f"{path} changes nothing"
+
+
+CHOICES = {
+    "memory.controller.scheduler": ["fcfs"],
+    "memory.controller.page_policy": ["closed"],
+    "memory.controller.refresh": ["per-bank", "none"],
+    "memory.controller.write_drain_high": ["16", "4"],
+}
+"""Values of knobs that are no numbers in the presets."""
+
+
+@pytest.mark.parametrize(
+    ("path", "value"), [(path, value) for path, values in CHOICES.items() for value in values]
+)
+def test_every_choice_of_the_controller_moves_a_result(
+    path: str, value: str, files: tuple[str, ...]
+) -> None:
+    assert _result("npu-only", (*files, f"{path}={value}")) != _result("npu-only", files)
 
 
 def test_the_list_of_exceptions_names_knobs_that_exist() -> None:

@@ -1,52 +1,103 @@
-"""Every HBM2 run of DRAMsim3: cycles, commands, row hits, latency and command traces, exact."""
+"""Every run of DRAMsim3: cycles, commands, row hits, energy, latency and command traces, exact."""
 
 from __future__ import annotations
 
-import csv
-import gzip
 import importlib.util
-from functools import cache
+from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
 import numpy as np
 import pytest
 
-from pimsim.config.memory import MemoryConfig
-from pimsim.hardware.dram.dramsim3_ini import read_dramsim3_ini
-from pimsim.hardware.dram.replay import replay
-from pimsim.hardware.dram.rules import Command
+from pimsim.config.loader import load_memory
+from pimsim.validate.dram_patterns import PATTERNS, requests
+from pimsim.validate.dramsim3 import command_rows, legality_rows, memory_of, run_rows
+from pimsim.validate.types import References, Row
 
-TABLE = Path(__file__).parents[1] / "data" / "dramsim3.csv"
-ROWS = [row for row in csv.DictReader(TABLE.read_text().splitlines()) if "HBM2" in row["config"]]
-NEVER = 2 * 10**9
-"""tREFI of the runs without refresh."""
+TABLES = Path(__file__).parents[1] / "data"
+RUNS = 158
+"""Rows of the two tables."""
 LATENCY_STEP = 1e-3
 """The table's latencies are rounded to this many cycles."""
-
-GOLDEN_CONFIGS = [
-    "HBM2_8Gb_x128_1ch",
-    "HBM2_8Gb_x128_1ch__noref",
-    "HBM2_8Gb_x128_1ch_bgint__noref",
-    "HBM2_8Gb_x128_1ch_nodual__noref",
-]
-"""The per-bank refresh traces are left out: DRAMsim3's is broken (its issue 24)."""
-GOLDEN_PATTERNS = [
-    "bg_stride_read", "conflict_read", "mix_2r1w", "rand_read", "seq_read", "seq_write",
-]  # fmt: skip
-GOLDEN_REQUESTS = 2000
-NAMES = {
-    "activate": Command.ACT,
-    "precharge": Command.PRE,
-    "read": Command.RD,
-    "write": Command.WR,
-    "refresh": Command.REF,
-}
+EXACT_ENERGY = 1e-9
 
 
-@cache
-def patterns(path: Path) -> ModuleType:
+def failed(rows: list[Row], wrong: Callable[[Row], bool]) -> list[str]:
+    return [f"{r.case} {r.metric}: {r.reference} {r.ours}" for r in rows if wrong(r)]
+
+
+@pytest.fixture(scope="module")
+def runs() -> dict[str, list[Row]]:
+    """Rows of all runs by group, on our presets."""
+    found: dict[str, list[Row]] = {}
+    for row in run_rows(References(TABLES, None)):
+        found.setdefault(row.group, []).append(row)
+    return found
+
+
+def test_cycles_are_exact(runs: dict[str, list[Row]]) -> None:
+    assert len(runs["dramsim3.cycles"]) == RUNS
+    assert failed(runs["dramsim3.cycles"], lambda row: row.error != 0) == []
+
+
+def test_counts_are_exact(runs: dict[str, list[Row]]) -> None:
+    metrics = Counter(row.metric for row in runs["dramsim3.counts"])
+    assert metrics["ACT"] == metrics["REF"] == metrics["row_hits"] == RUNS
+    assert metrics["PRE"] == metrics["RD"] == metrics["WR"] == metrics["undrained_writes"]
+    assert failed(runs["dramsim3.counts"], lambda row: row.error != 0) == []
+
+
+def test_energy_is_exact_times_tck(runs: dict[str, list[Row]]) -> None:
+    assert len(runs["dramsim3.energy"]) == RUNS
+    assert failed(runs["dramsim3.energy"], lambda row: abs(row.error) > EXACT_ENERGY) == []
+
+
+def test_latency_is_exact(runs: dict[str, list[Row]]) -> None:
+    step = LATENCY_STEP / 2 * (1 + 1e-6)
+    rows = runs["dramsim3.latency"]
+    assert len(rows) > 100
+    assert failed(rows, lambda row: abs(row.ours - row.reference) > step) == []
+
+
+def test_files_of_the_reference_give_the_same(
+    reference_dir: Path, runs: dict[str, list[Row]]
+) -> None:
+    ours = {(row.case, row.metric): row.ours for rows in runs.values() for row in rows}
+    read = list(run_rows(References(TABLES, reference_dir), longest=10_000))
+    assert len(read) > 500
+    assert failed(read, lambda row: row.ours != ours[row.case, row.metric]) == []
+
+
+def test_command_traces_are_the_same(reference_dir: Path) -> None:
+    """Cycle, command, bank, row and column of every command, refresh on and off."""
+    rows = list(command_rows(References(TABLES, reference_dir)))
+    assert len(rows) == 41
+    assert failed(rows, lambda row: row.ours != 0) == []
+
+
+@pytest.mark.parametrize("part", ["3200.mix", "3200.rand", "GDDR6_8Gb_x16__noref.rand", "1ch.mix"])
+def test_golden_traces_are_legal(part: str, reference_dir: Path) -> None:
+    rows = list(legality_rows(References(TABLES, reference_dir), part))
+    assert len(rows) == 1
+    assert failed(rows, lambda row: row.ours != 0) == []
+
+
+def test_dramsim3s_refresh_per_bank_is_not(reference_dir: Path) -> None:
+    """It lets the refreshed bank open at once and bars the others (its issue 24)."""
+    rows = list(legality_rows(References(TABLES, reference_dir), "_refpb."))
+    assert len(rows) == 6
+    for row in rows:
+        assert row.ours == 1
+        assert "issue 24" in row.known_wrong
+        assert "after REFpb" in row.known_wrong and "tRFCpb" in row.known_wrong
+
+
+@pytest.fixture(scope="module")
+def generator(reference_dir: Path) -> ModuleType:
     """The generator of the reference's traces."""
+    path = reference_dir / "dram" / "patterns.py"
     spec = importlib.util.spec_from_file_location("dramsim3_patterns", path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -54,70 +105,22 @@ def patterns(path: Path) -> ModuleType:
     return module
 
 
-def trace(folder: Path, config: str, pattern: str, requests: int) -> tuple[np.ndarray, np.ndarray]:
-    """Addresses and write flags of one of the reference's patterns."""
-    source = patterns(folder / "patterns.py")
-    layout = source.layout(str(folder / "configs" / f"{config}.ini"))
-    generated = source.gen(layout, pattern, requests)
-    return np.array([a for a, _ in generated]), np.array([int(w) for _, w in generated])
+@pytest.mark.parametrize("pattern", PATTERNS)
+@pytest.mark.parametrize("config", ["HBM2_8Gb_x128", "DDR4_8Gb_x8_3200", "GDDR6_8Gb_x16"])
+def test_patterns_are_those_of_the_reference(
+    config: str, pattern: str, generator: ModuleType, reference_dir: Path
+) -> None:
+    layout = generator.layout(str(reference_dir / "dram" / "configs" / f"{config}.ini"))
+    for seed in (1, 7):
+        theirs = generator.gen(layout, pattern, 3000, seed)
+        memory = memory_of(References(TABLES, None), config)
+        addresses, writes = requests(memory, pattern, 3000, seed)
+        assert addresses.tolist() == [address for address, _ in theirs]
+        assert writes.tolist() == [int(write) for _, write in theirs]
 
 
-def memory_of(folder: Path, config: str, refresh: bool) -> MemoryConfig:
-    memory = read_dramsim3_ini(folder / "configs" / f"{config}.ini")
-    if refresh:
-        return memory
-    return memory.model_copy(update={"timings": memory.timings | {"tREFI": NEVER}})
-
-
-@pytest.mark.parametrize(
-    "row",
-    [
-        pytest.param(row, id=f"{row['config']}-{row['pattern']}-{row['n']}-refresh{row['refresh']}")
-        for row in ROWS
-    ],
-)
-def test_run_is_exact(row: dict[str, str], reference_dir: Path) -> None:
-    folder = reference_dir / "dram"
-    memory = memory_of(folder, row["config"], row["refresh"] == "1")
-    addresses, writes = trace(folder, row["config"], row["pattern"], int(row["n"]))
-    result = replay(memory, addresses, writes)
-    found = {
-        "cycles": result.cycles,
-        "row_hits": result.row_hits,
-        "undrained_writes": result.undrained_writes,
-        "acts": result.commands["ACT"],
-        "pres": result.commands["PRE"],
-        "refs": result.commands["REF"],
-        "reads": result.commands["RD"],
-        "writes_issued": result.commands["WR"],
-    }
-    assert found == {key: int(row[key]) for key in found}
-    latency = float(row["avg_read_latency"])
-    assert abs(result.avg_read_latency_cycles - latency) <= LATENCY_STEP / 2 * (1 + 1e-6)
-
-
-@pytest.mark.parametrize("pattern", GOLDEN_PATTERNS)
-@pytest.mark.parametrize("config", GOLDEN_CONFIGS)
-def test_command_trace_is_the_same(config: str, pattern: str, reference_dir: Path) -> None:
-    folder = reference_dir / "dram"
-    golden = folder / "commands" / f"{config}.{pattern}.n{GOLDEN_REQUESTS}.cmd.gz"
-    ini, _, without = config.partition("__")
-    memory = memory_of(folder, ini, refresh=not without)
-    org = memory.organization
-    expected = []
-    for line in gzip.decompress(golden.read_bytes()).decode().splitlines():
-        cycle, name, _, rank, group, bank, row, _ = line.split()
-        command = NAMES[name]
-        place = int(rank) * org.banks
-        if command != Command.REF:
-            place += int(group) * org.banks_per_group + int(bank)
-        opened = int(row, 16) if command in (Command.ACT, Command.RD, Command.WR) else -1
-        expected.append((int(cycle), command.name, place, opened))
-    addresses, writes = trace(folder, ini, pattern, GOLDEN_REQUESTS)
-    log = replay(memory, addresses, writes, log_entries=2 * len(expected)).log
-    found = [
-        (int(cycle), Command(command).name, int(bank),
-         int(row) if Command(command) in (Command.ACT, Command.RD, Command.WR) else -1)
-        for cycle, _, command, bank, row in log
-    ]  # fmt: skip
-    assert found == expected
+def test_lpddr4_has_two_ranks_and_tppd() -> None:
+    memory = load_memory("lpddr4-2400").config
+    assert memory_of(References(TABLES, None), "LPDDR4_8Gb_x16_2400") == memory
+    assert memory.organization.ranks == 2
+    assert np.isclose(memory.organization.capacity_bytes, 2**33)

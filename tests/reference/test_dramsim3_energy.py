@@ -3,25 +3,20 @@
 from __future__ import annotations
 
 import csv
-from configparser import ConfigParser
 from pathlib import Path
 
 import pytest
 
 from pimsim.config.energy import EnergyConfig
-from pimsim.config.loader import load_energy, load_memory
-from pimsim.config.memory import CurrentsConfig, MemoryConfig
+from pimsim.config.loader import load_energy
+from pimsim.config.memory import MemoryConfig
 from pimsim.hardware.energy.dram import DramCounts, command_energy, dram_energy
+from pimsim.validate.dramsim3 import memory_of
+from pimsim.validate.types import References
 
-ROWS = list(
-    csv.DictReader((Path(__file__).parents[1] / "data" / "dramsim3.csv").read_text().splitlines())
-)
+TABLES = Path(__file__).parents[1] / "data"
+ROWS = list(csv.DictReader((TABLES / "dramsim3.csv").read_text().splitlines()))
 CONFIGS = sorted({row["config"] for row in ROWS})
-BEATS_PER_CYCLE = {"GDDR6": 16}
-"""DRAMsim3 counts a GDDR6 burst of 16 as one cycle; double data rate elsewhere."""
-
-RANKS = {"DDR4_8Gb_x8_3200": 2}
-"""A channel of 16 GiB made of ranks of 8; one rank elsewhere."""
 
 
 @pytest.fixture(scope="module")
@@ -35,26 +30,9 @@ def config(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def memory(config: str, reference_dir: Path) -> MemoryConfig:
-    """DRAMsim3's .ini over the HBM2 preset: what energy depends on, nothing else."""
-    ini = ConfigParser(inline_comment_prefixes=(";",))
-    ini.optionxform = str  # type: ignore[assignment,method-assign]
-    ini.read_string((reference_dir / "dram" / "configs" / f"{config}.ini").read_text())
-    structure, timing, power = ini["dram_structure"], ini["timing"], ini["power"]
-    base = load_memory("hbm2").config
-    devices = int(ini["system"]["bus_width"]) // int(structure["device_width"])
-    organization = base.organization.model_copy(update={"devices_per_rank": devices})
-    burst = int(structure["BL"]) // BEATS_PER_CYCLE.get(structure["protocol"], 2)
-    timings = {key: int(timing[key]) for key in ("tRAS", "tRP", "tRFC")} | {"nBL": burst}
-    names = CurrentsConfig.model_fields
-    return base.model_copy(
-        update={
-            "organization": organization,
-            "timings": base.timings | timings,
-            "tCK": round(1000 * float(timing["tCK"])),
-            "currents": CurrentsConfig(**{name: float(power[name]) for name in names}),
-        }
-    )
+def memory(config: str) -> MemoryConfig:
+    """Our preset for DRAMsim3's .ini; ``test_dramsim3_ini`` holds the two together."""
+    return memory_of(References(TABLES, None), config)
 
 
 def test_energy_of_commands_is_exact(
@@ -91,7 +69,7 @@ def test_background_lies_between_all_idle_and_all_active(
     per_tck = memory.tCK / 1000
     active_pj, idle_pj = one.active_cycle_pj / per_tck, one.idle_cycle_pj / per_tck
     for row in (row for row in ROWS if row["config"] == config):
-        cycles = int(row["cycles"]) * int(row["channels"]) * RANKS.get(config, 1)
+        cycles = int(row["cycles"]) * int(row["channels"]) * memory.organization.ranks
         active = (float(row["background_energy"]) - idle_pj * cycles) / (active_pj - idle_pj)
         assert active == pytest.approx(round(active), abs=1e-3)
         assert 0 < round(active) <= cycles

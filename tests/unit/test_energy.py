@@ -21,6 +21,7 @@ COUNTS = DramCounts(
     rd=40,
     wr=20,
     ref=2,
+    refpb=5,
     active_rank_cycles=900,
     idle_rank_cycles=100,
     comp_bank_columns=640,
@@ -85,7 +86,8 @@ def test_pj_per_bit(memory: MemoryConfig) -> None:
     assert parts.activate_j == pytest.approx(3 * row_bits * config.dram_activate_pj_per_bit * PJ)
     assert parts.read_j == pytest.approx(40 * burst_bits * config.dram_column_pj_per_bit * PJ)
     assert parts.write_j == pytest.approx(20 * burst_bits * config.dram_column_pj_per_bit * PJ)
-    assert parts.refresh_j == pytest.approx(2 * config.dram_refresh_pj * PJ)
+    refreshes = 2 + 5 / org.banks
+    assert parts.refresh_j == pytest.approx(refreshes * config.dram_refresh_pj * PJ)
     assert parts.background_j == pytest.approx(seconds * config.dram_background_w_per_channel)
 
 
@@ -152,6 +154,18 @@ def test_scratchpad_bytes_of_a_product() -> None:
     streamed = 2 * m * n * k // side
     assert gemm_sram_bytes(m, n, k, side) == 2 * (streamed + m * k + k * n + m * n)
     assert gemm_sram_bytes(1, 1, 1, side) == 2 * (2 + 3)
+
+
+def test_refresh_of_a_bank_takes_its_share_or_its_own_current(memory: MemoryConfig) -> None:
+    config, idd, t = energy("default"), memory.currents, memory.timings
+    one = command_energy(memory, config)
+    assert one.bank_refresh_pj == pytest.approx(one.refresh_pj / memory.organization.banks)
+    given = idd.model_copy(update={"IDD5PB": idd.IDD3N + 10})
+    own = command_energy(memory.model_copy(update={"currents": given}), config)
+    assert own.bank_refresh_pj == pytest.approx(idd.VDD * 10 * t["tRFCpb"])
+    low = memory.model_copy(update={"currents": idd.model_copy(update={"IDD5PB": 1.0})})
+    with pytest.raises(InputError, match=r"currents\.IDD5PB"):
+        command_energy(low, config)
 
 
 @pytest.mark.parametrize("name", PRESETS)

@@ -29,13 +29,13 @@ JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object on std
 @kernel_app.command("dram")
 def dram_command(
     trace: Annotated[
-        str,
+        str | None,
         typer.Argument(
             metavar="TRACE",
             help="Lines '0xADDR READ|WRITE CYCLE', '0xADDR R|W', 'LD|ST 0xADDR' or 'R|W VECTOR'; "
             "'#' starts a comment; '-' is stdin.",
         ),
-    ],
+    ] = None,
     memory: Annotated[
         str,
         typer.Option(
@@ -46,14 +46,41 @@ def dram_command(
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Change a value; may be repeated."),
     ] = None,
+    commands_file: Annotated[
+        str | None,
+        typer.Option(
+            "--commands", metavar="FILE", help="Write every command, as DRAMsim3 does; .gz packs."
+        ),
+    ] = None,
+    checked_file: Annotated[
+        str | None,
+        typer.Option(
+            "--check-commands",
+            metavar="FILE",
+            help="In place of TRACE: whether the commands in FILE keep the memory's rules.",
+        ),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Replay a DRAM trace, every command under every timing rule.
+    """Replay a DRAM trace, every command under every timing rule; or check a command trace.
 
     A request is offered at its cycle or as soon after as the controller takes it: in order, up
     to one for each channel in a cycle.
     """
+    from pathlib import Path
+
+    from pimsim.config.errors import InputError
+
     config = _memory(memory, overrides or [])
+    if checked_file is not None:
+        if trace is not None or commands_file is not None:
+            raise InputError("--check-commands takes no TRACE and no --commands")
+        from pimsim.cli.command_trace import check_command_trace
+
+        check_command_trace(Path(checked_file), config, as_json)
+        return
+    if trace is None:
+        raise InputError("kernel dram needs a TRACE, or --check-commands FILE")
     from pimsim.hardware.dram.address import AddressMap
     from pimsim.hardware.dram.trace_file import read_trace
 
@@ -63,12 +90,16 @@ def dram_command(
         with _stdin() as stream:
             requests = read_trace(stream, capacity, mapping)
     else:
-        from pathlib import Path
-
         requests = read_trace(Path(trace), capacity, mapping)
+    from pimsim.hardware.dram.layout import MAX_LOG
     from pimsim.hardware.dram.replay import replay
 
-    result = replay(config, requests.addresses, requests.writes, requests.arrivals)
+    entries = 0 if commands_file is None else MAX_LOG
+    result = replay(config, requests.addresses, requests.writes, requests.arrivals, entries)
+    if commands_file is not None:
+        from pimsim.hardware.dram.command_trace import write_command_trace
+
+        write_command_trace(Path(commands_file), result.trace_lines(), config)
     report = _dram_report(config, result)
     if as_json:
         typer.echo(json.dumps(report, indent=2))

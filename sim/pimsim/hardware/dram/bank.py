@@ -121,6 +121,7 @@ def log_command(ch: Any, board: Any, cycle: int, command: int, bank: int, row: i
             board.log[at, 2] = command
             board.log[at, 3] = bank
             board.log[at, 4] = row
+            board.log_burst[at] = -1
         board.logged = at + 1
 
 

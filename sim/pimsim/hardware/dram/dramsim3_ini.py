@@ -58,7 +58,7 @@ _PROTOCOLS = {
 _OPTIONAL_TIMINGS = {"tPPD": 0, "t32AW": 330}
 """Read, with their defaults, where the rules of the preset name them."""
 
-_CHOICES = (
+_CHOICES: tuple[tuple[str, str, dict[str, str], str], ...] = (
     ("row_buf_policy", "OPEN_PAGE", {"OPEN_PAGE": "open"},
      "closes by auto-precharge in that tool; ours is --set controller.page_policy=closed"),
     ("queue_structure", "PER_BANK", {"PER_BANK": ""}, "a queue for each bank is built"),
@@ -82,6 +82,8 @@ class _Ini:
         except (OSError, UnicodeDecodeError, configparser.Error) as error:
             reason = str(error).splitlines()[0]
             raise InputError(f"{path}: no DRAMsim3 config: {reason}") from error
+        if not self.parser.has_section("dram_structure"):
+            raise InputError(f"{path}: no DRAMsim3 config: no section [dram_structure]")
 
     def text(self, section: str, key: str, default: str) -> str:
         return self.parser.get(section, key, fallback=default).strip()
@@ -104,7 +106,7 @@ class _Ini:
     def number(self, section: str, key: str, default: float) -> float:
         found = self.text(section, key, str(default))
         try:
-            return float(found)
+            return float(found.partition("(")[0])  # some files remark on it in brackets
         except ValueError:
             raise InputError(f"{self.path}: [{section}] {key}: {found!r} is no number") from None
 
@@ -133,7 +135,9 @@ def read_dramsim3_ini(path: Path) -> MemoryConfig:
     for key in ("unified_queue", "enable_self_refresh"):
         if ini.flag("system", key, False):
             raise InputError(f"{path}: [system] {key} is true; only false is built")
-    policies = {key: _policy(ini, key, *rest) for key, *rest in _CHOICES}
+    policies = {
+        key: _policy(ini, key, default, built, why_not) for key, default, built, why_not in _CHOICES
+    }
     preset = load_memory(protocol.preset).config
     organization = _organization(ini, protocol)
     per_bank = policies["refresh_policy"] == "per-bank"

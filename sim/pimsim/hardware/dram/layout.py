@@ -19,6 +19,7 @@ from pimsim.hardware.dram.rules import COMMANDS, LEVELS, Command, RuleTables, ev
 
 __all__ = [
     "INFINITY",
+    "MAX_LOG",
     "bounded",
     "make_board",
     "make_channels",
@@ -249,6 +250,7 @@ BOARD = np.dtype(
         ("segment", _I, (MAX_SEGMENTS, N_SEGMENT)),  # streams, each channel's in a row
         ("program", _I, (MAX_INSTRUCTIONS, N_INSTRUCTION)),  # PIM, each channel's in a row
         ("log", _I, (MAX_LOG, 5)),  # cycle, channel, command, bank, row
+        ("log_burst", _I, (MAX_LOG,)),  # burst of the request behind it, -1: not known
     ],
     align=True,
 )

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pimsim.config.errors import InputError
 from pimsim.config.memory import MemoryConfig, Rule
@@ -60,6 +60,8 @@ class Violation:
     """The delay as the rule writes it."""
     required: int | None = None
     """First cycle at which the rule allows the command."""
+    index: int = -1
+    """Place of the command in the trace, from 0."""
 
     def __str__(self) -> str:
         return self.message
@@ -332,11 +334,11 @@ def check_commands(
     laws = _laws(memory, pim)
     buffers = 1 if pim is None else pim.row_buffers
     channels: dict[int, _Channel] = {}
-    for entry in commands:
+    for index, entry in enumerate(commands):
         item = _read(entry, memory, pim)
         if item.channel not in channels:
             channels[item.channel] = _Channel(memory, laws, buffers)
         found = channels[item.channel].check(item)
         if found is not None:
-            return found
+            return replace(found, index=index)
     return None

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from pimsim.config.errors import InputError
 from pimsim.config.memory import MemoryConfig
 from pimsim.hardware.dram.address import AddressMap
+from pimsim.hardware.dram.command_trace import TraceLine
 from pimsim.hardware.dram.controller import controller_cycle, next_cycle
 from pimsim.hardware.dram.device_memory import device_memory
 from pimsim.hardware.dram.layout import (
@@ -26,12 +27,13 @@ from pimsim.hardware.dram.layout import (
     C_ROW_HITS,
     INFINITY,
     Records,
+    bounded,
     make_board,
     make_channels,
     make_parameters,
 )
 from pimsim.hardware.dram.queues import admit
-from pimsim.hardware.dram.rules import COMMANDS, compile_rules
+from pimsim.hardware.dram.rules import COMMANDS, Command, compile_rules
 
 __all__ = ["ReplayResult", "replay"]
 
@@ -57,12 +59,25 @@ class ReplayResult:
     bytes_moved: int
     log: NDArray[np.int64]
     """(commands, 5): cycle, channel, command, bank, row; empty unless asked for."""
+    log_columns: NDArray[np.int64]
+    """(commands,): column of the request that each command served, -1 where there is none."""
+
     ticks_per_clock: int = 1
     """``cycles``, latency and log count clock edges where this is 2."""
     row_misses: int | None = None
     """Requests whose first command was an ACT; None where the controller does not count them."""
     row_conflicts: int | None = None
     """Requests whose first command was a PRE."""
+
+    def trace_lines(self) -> list[TraceLine]:
+        """The log as a command trace; raises ``InputError`` where the log was too short."""
+        bounded(sum(self.commands.values()), len(self.log), "commands to trace")
+        return [
+            TraceLine(at, cycle, channel, Command(command), bank, row, column)
+            for at, ((cycle, channel, command, bank, row), column) in enumerate(
+                zip(self.log.tolist(), self.log_columns.tolist(), strict=True), 1
+            )
+        ]
 
 
 @njit(cache=True)
@@ -154,6 +169,9 @@ def _summarise(
     memory: MemoryConfig, channels: Records, board: Records, requests: int
 ) -> ReplayResult:
     counter = channels["counter"]
+    logged = min(int(board["logged"][0]), int(board["log_limit"][0]))
+    log, bursts = board["log"][0, :logged].copy(), board["log_burst"][0, :logged]
+    mapping = AddressMap.parse(memory.address_map, memory.organization)
     cycles = int(max(channels["last_done"].max(), channels["last_cmd"].max())) + 1
     open_now, since, active = (channels["rank"][:, :, i] for i in range(3))
     active_cycles = active + np.where(open_now > 0, cycles - since, 0)
@@ -169,5 +187,6 @@ def _summarise(
         avg_read_latency_cycles=latency / reads if reads else 0.0,
         active_rank_cycles=int(active_cycles.sum()),
         bytes_moved=requests * memory.organization.burst_bytes,
-        log=board["log"][0, : min(int(board["logged"][0]), int(board["log_limit"][0]))].copy(),
+        log=log,
+        log_columns=np.where(bursts >= 0, mapping.decode(bursts).column, -1),
     )

@@ -30,6 +30,7 @@ from pimsim.hardware.dram.layout import (
     C_READS,
     C_ROW_HITS,
     D_ARRIVAL,
+    D_KEY,
     D_MERGED,
     INFINITY,
     Q_BLOCK,
@@ -66,6 +67,8 @@ def _issue(
     ch.last_cmd = cycle
     row = ch.request[entry, Q_ROW] if entry >= 0 else -1
     log_command(ch, board, cycle, command, bank, row)
+    if p.merge == 1 and entry >= 0 and board.logged <= board.log_limit:
+        board.log_burst[board.logged - 1] = ch.detail[entry, D_KEY]
     apply_rules(ch, p, cycle, command, bank, 0)
     if p.row_buffers == 1:
         pim_forget(ch)

@@ -144,7 +144,8 @@ def _count_open(ch: Any, p: Any, tick: int, bank: int, change: int) -> None:
 
 @njit(cache=True)
 def _issue(
-    ch: Any, p: Any, log: Any, head: Any, tick: int, command: int, bank: int, row: int
+    ch: Any, p: Any, log: Any, head: Any, tick: int, command: int, bank: int, row: int,
+    key: int,
 ) -> None:  # fmt: skip
     """``command`` goes out: what it bars, and the rows that it opens or closes."""
     apply_rules(ch, p, tick, command, bank)
@@ -157,6 +158,7 @@ def _issue(
             log[at, 2] = command
             log[at, 3] = bank
             log[at, 4] = row
+            log[at, 5] = key
         head.logged = at + 1
     if command == ACT:
         ch.open_row[bank] = row
@@ -212,7 +214,8 @@ def _column_of_active(ch: Any, p: Any, log: Any, head: Any, tick: int) -> int:
             found, oldest = i, ch.active[i, R_ARRIVAL]
     if found >= 0:
         write, bank = ch.active[found, R_WRITE], ch.active[found, R_BANK]
-        _issue(ch, p, log, head, tick, RD + write, bank, ch.active[found, R_ROW])
+        row, key = ch.active[found, R_ROW], ch.active[found, R_KEY]
+        _issue(ch, p, log, head, tick, RD + write, bank, row, key)
         _answer(ch, p, tick, write, oldest)
         ch.awaited[bank] -= 1
         _remove(ch.active, found, ch.active_len)
@@ -238,7 +241,8 @@ def _column_of_queue(ch: Any, p: Any, log: Any, head: Any, tick: int) -> int:
             when = min(when, at)
             continue
         _count(ch, ch.queue[kind], i, C_HITS)
-        _issue(ch, p, log, head, tick, command, bank, ch.open_row[bank])
+        key = ch.queue[kind, i, R_KEY]
+        _issue(ch, p, log, head, tick, command, bank, ch.open_row[bank], key)
         _answer(ch, p, tick, kind, ch.queue[kind, i, R_ARRIVAL])
         _remove(ch.queue[kind], i, ch.queued[kind])
         ch.queued[kind] -= 1
@@ -266,7 +270,8 @@ def _row_of_queue(ch: Any, p: Any, log: Any, head: Any, tick: int) -> int:
             when = min(when, at)
             continue
         _count(ch, ch.queue[kind], i, C_MISSES if held < 0 else C_CONFLICTS)
-        _issue(ch, p, log, head, tick, command, bank, row if held < 0 else -1)
+        key = ch.queue[kind, i, R_KEY]
+        _issue(ch, p, log, head, tick, command, bank, row if held < 0 else -1, key)
         if held < 0:
             for f in range(N_REQUEST):
                 ch.active[ch.active_len, f] = ch.queue[kind, i, f]
@@ -297,7 +302,7 @@ def _upkeep(ch: Any, p: Any, log: Any, head: Any, tick: int) -> int:
         when = earliest(ch, p, command, bank)
     when = on_edge(p, command, max(tick, when))
     if when == tick:
-        _issue(ch, p, log, head, tick, command, bank, -1)
+        _issue(ch, p, log, head, tick, command, bank, -1, -1)
         if command in (REF, REFpb):
             ch.upkeep_head = (ch.upkeep_head + 1) & (MAX_MAINTENANCE - 1)
             ch.upkeep_len -= 1

@@ -31,6 +31,7 @@ from pimsim.hardware.dram.channel_queues.layout import (
     make_channels,
     make_parameters,
 )
+from pimsim.hardware.dram.layout import MAX_LOG, bounded
 from pimsim.hardware.dram.replay import ReplayResult
 from pimsim.hardware.dram.rules import COMMANDS, compile_rules
 
@@ -92,8 +93,9 @@ def replay_ticks(
     parameters = make_parameters(memory, tables)
     channels = make_channels(memory, parameters)
     bursts = np.asarray(addresses, dtype=np.int64) // memory.organization.burst_bytes
-    where = AddressMap.parse(memory.address_map, memory.organization).decode(bursts)
-    log = np.zeros((max(log_entries, 1), 5), dtype=np.int64)
+    mapping = AddressMap.parse(memory.address_map, memory.organization)
+    where = mapping.decode(bursts)
+    log = np.zeros((bounded(max(log_entries, 1), MAX_LOG, "commands to log"), 6), dtype=np.int64)
     heads = np.zeros(1, dtype=LOG)
     heads["limit"] = log_entries
     ticks = _replay(
@@ -107,12 +109,14 @@ def replay_ticks(
             f"{MAX_MAINTENANCE} wait"
         )
     kept = log[: min(int(heads["logged"][0]), log_entries)].copy()
-    return _summarise(memory, channels, int(ticks), len(bursts), kept)
+    columns = np.where(kept[:, 5] < 0, -1, mapping.decode(kept[:, 5]).column)
+    return _summarise(memory, channels, int(ticks), len(bursts), kept[:, :5], columns)
 
 
 def _summarise(
-    memory: MemoryConfig, channels: Records, ticks: int, requests: int, log: NDArray[np.int64]
-) -> ReplayResult:
+    memory: MemoryConfig, channels: Records, ticks: int, requests: int, log: NDArray[np.int64],
+    columns: NDArray[np.int64],
+) -> ReplayResult:  # fmt: skip
     counter = channels["counter"].sum(axis=0)
     scale = memory.command_bus.ticks_per_clock
     open_now, since, active = (channels["rank"][:, :, i] for i in range(3))
@@ -129,6 +133,7 @@ def _summarise(
         active_rank_cycles=-(-active_ticks // scale),
         bytes_moved=requests * memory.organization.burst_bytes,
         log=log,
+        log_columns=columns,
         ticks_per_clock=scale,
         row_misses=int(counter[C_MISSES]),
         row_conflicts=int(counter[C_CONFLICTS]),

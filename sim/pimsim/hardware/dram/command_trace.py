@@ -1,0 +1,176 @@
+"""Command traces as text, one command a line, in the form that DRAMsim3 writes.
+
+``CYCLE COMMAND CHANNEL RANK BANK_GROUP BANK ROW COLUMN``: cycles of tCK in decimal, row and column
+in hex, -1 where a command has none. DRAMsim3 writes a file for each channel and gives refreshes,
+and precharges before them, the channel -1: that is the channel of the file's other commands.
+Ranks count over the pseudo channels of a memory that has them, and cycles are the ticks of its
+controller; ``precharge_all`` closes what one refresh covers.
+"""
+
+from __future__ import annotations
+
+import gzip
+import io
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TextIO
+
+from pimsim.config.errors import InputError, near_miss
+from pimsim.config.memory import MemoryConfig
+from pimsim.hardware.dram.rules import Command
+
+__all__ = ["TraceLine", "read_command_trace", "write_command_trace"]
+
+_NAMES = {
+    "activate": Command.ACT,
+    "precharge": Command.PRE,
+    "read": Command.RD,
+    "write": Command.WR,
+    "refresh": Command.REF,
+    "refresh_bank": Command.REFpb,
+    "precharge_all": Command.PREA,
+}
+_SPELT = {command: name for name, command in _NAMES.items()}
+_FIELDS = ("cycle", "command", "channel", "rank", "bank group", "bank", "row", "column")
+_EXAMPLE = "16 read 0 0 3 1 0x1132 0x11"
+_DECIMAL, _HEX = re.compile("-?[0-9]{1,18}"), re.compile("-?0[xX][0-9a-fA-F]{1,15}|-?[0-9]{1,18}")
+
+
+@dataclass(frozen=True)
+class TraceLine:
+    """One command; ``bank`` counts over the ranks of its channel, -1 is no row or column."""
+
+    line: int
+    cycle: int
+    channel: int
+    command: Command
+    bank: int
+    row: int
+    column: int
+
+    @property
+    def entry(self) -> tuple[int, int, int, int, int]:
+        """As ``check_commands`` takes it."""
+        return self.cycle, self.channel, int(self.command), self.bank, self.row
+
+
+def read_command_trace(path: Path, memory: MemoryConfig) -> list[TraceLine]:
+    """The commands in ``path``, plain or gzip, checked against ``memory``'s organisation.
+
+    Raises ``InputError`` with file and line for anything that is no command of this memory and
+    for time that runs back; and for a file that cannot be read or holds no command.
+    """
+    try:
+        with path.open("rb") as binary:
+            packed = binary.read(2) == b"\x1f\x8b"
+        with gzip.open(path) if packed else path.open("rb") as stream:
+            text = io.TextIOWrapper(stream, encoding="utf-8", errors="backslashreplace")
+            lines = list(_lines(text, str(path), memory))
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file") from None
+    except (OSError, EOFError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"{path}: cannot be read: {reason}") from None
+    if not lines:
+        raise InputError(f"{path}: holds no command; lines such as '{_EXAMPLE}' are expected")
+    return _placed(lines, str(path))
+
+
+def _placed(lines: list[TraceLine], label: str) -> list[TraceLine]:
+    """Commands of channel -1 put into the one channel that the others have; in time's order."""
+    channels = {item.channel for item in lines if item.channel >= 0}
+    only = min(channels, default=0)
+    placed = []
+    latest: dict[int, TraceLine] = {}
+    for item in lines:
+        here = item
+        if item.channel < 0:
+            if len(channels) > 1:
+                raise InputError(
+                    f"{label}:{item.line}: channel -1 in a trace of {len(channels)} channels"
+                )
+            here = replace(item, channel=only)
+        before = latest.get(here.channel)
+        if before is not None and here.cycle < before.cycle:
+            raise InputError(
+                f"{label}:{here.line}: cycle {here.cycle} comes after {before.cycle} of line "
+                f"{before.line}; commands of a channel must be in time's order"
+            )
+        latest[here.channel] = here
+        placed.append(here)
+    return placed
+
+
+def _lines(stream: TextIO, label: str, memory: MemoryConfig) -> Iterator[TraceLine]:
+    for number, text in enumerate(stream, 1):
+        words = text.partition("#")[0].split()
+        if words:
+            yield _line(words, number, f"{label}:{number}", memory)
+
+
+def _line(words: Sequence[str], number: int, where: str, memory: MemoryConfig) -> TraceLine:
+    if len(words) != len(_FIELDS):
+        raise InputError(
+            f"{where}: {len(words)} fields; {len(_FIELDS)} are expected "
+            f"({', '.join(_FIELDS)}), such as '{_EXAMPLE}'"
+        )
+    if words[1] not in _NAMES:
+        raise InputError(
+            f"{where}: command {words[1][:20]!r}{near_miss(words[1][:20], _NAMES)}; "
+            f"allowed: {', '.join(_NAMES)}"
+        )
+    command = _NAMES[words[1]]
+    org = memory.organization
+    whole = command in (Command.REF, Command.PREA)
+    has_row = command in (Command.ACT, Command.RD, Command.WR)
+    bounds = {
+        "cycle": (0, 10**15),
+        "channel": (-1, org.channels - 1),
+        "rank": (0, org.pseudo_channels * org.ranks - 1),
+        "bank group": (-1 if whole else 0, org.bank_groups - 1),
+        "bank": (-1 if whole else 0, org.banks_per_group - 1),
+        "row": (0 if has_row else -1, org.rows - 1),
+        "column": (0 if command in (Command.RD, Command.WR) else -1, org.columns - 1),
+    }
+    found = {}
+    for field, word in zip(_FIELDS, words, strict=True):
+        if field == "command":
+            continue
+        form, base = (_HEX, 0) if field in ("row", "column") else (_DECIMAL, 10)
+        if not form.fullmatch(word):
+            raise InputError(f"{where}: {field} {word[:20]!r} is no whole number")
+        value = int(word, base if "x" in word.lower() else 10)
+        low, high = bounds[field]
+        if not low <= value <= high:
+            raise InputError(
+                f"{where}: {field} {word[:20]} of a {words[1]}; {memory.name} has {low} to {high}"
+            )
+        found[field] = value
+    bank = found["rank"] * org.banks
+    if not whole:
+        bank += found["bank group"] * org.banks_per_group + found["bank"]
+    return TraceLine(
+        number, found["cycle"], found["channel"], command, bank, found["row"], found["column"]
+    )
+
+
+def write_command_trace(path: Path, lines: Sequence[TraceLine], memory: MemoryConfig) -> None:
+    """Write ``lines`` to ``path``, gzip if it ends in ``.gz``; every command names its channel."""
+    org = memory.organization
+    rows = []
+    for item in lines:
+        rank, bank = divmod(item.bank, org.banks)
+        group, place = divmod(bank, org.banks_per_group)
+        if item.command in (Command.REF, Command.PREA):
+            group = place = -1
+        rows.append(
+            f"{item.cycle:<18} {_SPELT[item.command]:<20} {item.channel:>3} {rank:>3} {group:>3} "
+            f"{place:>3} {item.row:>#8x} {item.column:>#8x}\n"
+        )
+    data = "".join(rows).encode()
+    try:
+        path.write_bytes(gzip.compress(data, mtime=0) if path.suffix == ".gz" else data)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written: {error.strerror}") from None
