@@ -172,7 +172,7 @@ def dramsim3_ini(memory: MemoryConfig) -> str:
         },
         "timing": {key: value for key, value in memory.timings.items() if key != "nBL"}
         | {"tCK": memory.tCK / 1000},
-        "power": memory.currents.model_dump(),
+        "power": memory.currents.model_dump(exclude_none=True),
         "system": {
             "channel_size": org.capacity_bytes // org.channels // 2**20,
             "channels": org.channels,

@@ -13,14 +13,27 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from oracle.dram_controller import OracleResult, simulate
 
+from pimsim.config.errors import InputError
 from pimsim.config.loader import load_memory
 from pimsim.config.memory import MemoryConfig
 from pimsim.config.resources import preset_names
+from pimsim.hardware.dram.layout import make_parameters
 from pimsim.hardware.dram.legality import check_commands
 from pimsim.hardware.dram.replay import ReplayResult, replay
-from pimsim.hardware.dram.rules import Command
+from pimsim.hardware.dram.rules import Command, compile_rules
 
-MEMORIES = {name: load_memory(name).config for name in preset_names("memory")}
+
+def runs(memory: MemoryConfig) -> bool:
+    """Whether the kernel has this memory's controller."""
+    try:
+        make_parameters(memory, None, compile_rules(memory, None))
+    except InputError:
+        return False
+    return True
+
+
+PRESETS = {name: load_memory(name).config for name in preset_names("memory")}
+MEMORIES = {name: memory for name, memory in PRESETS.items() if runs(memory)}
 CARRIES_ROW = (Command.ACT, Command.RD, Command.WR)
 INTERLEAVED = "rorabgbacoch"
 """Channel lowest: consecutive bursts go to consecutive channels."""

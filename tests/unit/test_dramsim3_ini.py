@@ -80,6 +80,7 @@ def test_the_shipped_file_is_the_hbm2_preset(read: Read) -> None:
 )
 def test_timings_that_a_file_leaves_out_are_dramsim3s(read: Read, key: str, default: int) -> None:
     assert read({"timing": {key: None}}).timings[key] == default
+    assert read({"timing": {key: ""}}).timings[key] == default
     assert read({"timing": {key: str(default + 7)}}).timings[key] == default + 7
 
 
@@ -130,6 +131,7 @@ def test_queue_depths_and_comments(read: Read) -> None:
 
 def test_clock_in_picoseconds(read: Read) -> None:
     assert read({"timing": {"tCK": "0.66"}}).tCK == 660
+    assert read({"timing": {"tCK": "0.666 (1/1.5)"}}).tCK == 666  # as GDDR5X_8Gb_x32.ini has it
 
 
 BAD: dict[str, tuple[Change, list[str]]] = {

@@ -14,6 +14,7 @@ from pimsim.config.loader import load_memory, load_pim
 from pimsim.config.memory import MemoryConfig
 from pimsim.config.pim import PimConfig
 from pimsim.hardware.dram.layout import C_COMMANDS, INFINITY
+from pimsim.hardware.dram.legality import check_commands
 from pimsim.hardware.dram.rules import COMMANDS, Command
 from pimsim.hardware.dram.system import (
     BLOCK_BYTES,
@@ -142,10 +143,10 @@ Step = Callable[[MemorySystem, int], Group | None]
 
 
 def replay(
-    memory: MemoryConfig, pim: PimConfig, plan: Sequence[Submission], step: Step
+    memory: MemoryConfig, pim: PimConfig, plan: Sequence[Submission], step: Step, log: int = 0
 ) -> tuple[list[tuple[int, int, list[int]]], list[list[int]]]:
     """What completes when, and every counter of every channel at the end."""
-    system = MemorySystem(memory, pim)
+    system = MemorySystem(memory, pim, log_entries=log)
     waiting = sorted(plan, key=lambda one: one.at)
     submitted: list[Group] = []
     events = []
@@ -255,6 +256,31 @@ def test_stopping_on_the_way_changes_nothing_beside_pim(
 ) -> None:
     expected = replay(MEMORY, PIMS[pim], [*plan, work], in_one_go)
     assert replay(MEMORY, PIMS[pim], [*plan, work], in_steps(sizes)) == expected
+
+
+POLICIES = ["controller.page_policy=closed", "controller.scheduler=fcfs"]
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize("pim", sorted(PIMS))
+@settings(max_examples=8)
+@given(plan=st.lists(transfers, max_size=3), work=attention, sizes=step_sizes)
+def test_other_policies_beside_pim_are_legal_and_windows_change_nothing(
+    pim: str, policy: str, plan: list[Submission], work: Submission, sizes: list[int]
+) -> None:
+    memory = load_memory("hbm2-neupims", [*OVERRIDES, policy]).config
+    systems: list[MemorySystem] = []
+
+    def logged(system: MemorySystem, until: int) -> Group | None:
+        systems.append(system)
+        return system.advance(until)
+
+    expected = replay(memory, PIMS[pim], [*plan, work], logged, log=100_000)
+    board = systems[0].board
+    log = board["log"][0, : int(board["logged"][0])]
+    log = log[np.argsort(log[:, 1], kind="stable")]  # by channel: windows leave them in pieces
+    assert check_commands(log[:4000], memory, PIMS[pim]) is None
+    assert replay(memory, PIMS[pim], [*plan, work], in_steps(sizes)) == expected
 
 
 @pytest.mark.parametrize("units", [0, 1])

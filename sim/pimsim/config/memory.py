@@ -102,7 +102,20 @@ class Rule(ConfigModel):
     first: list[CommandName]
     then: list[CommandName]
     delay: str
-    window: int = Field(default=1, ge=1, le=64)
+    window: int = Field(default=1, ge=1, le=32)
+
+    @model_validator(mode="after")
+    def _windowed(self) -> Rule:
+        if self.window > 1 and (
+            self.level not in ("rank", "pseudo_channel", "channel") or self.first != self.then
+        ):
+            raise ValueError(
+                f"window {self.window}: it binds commands to earlier ones of their own kind in a "
+                f"rank, found {', '.join(self.first)} then {', '.join(self.then)} at {self.level}"
+            )
+        if self.window > 1 and len(self.first) > 1:
+            raise ValueError(f"window {self.window}: one command, found {', '.join(self.first)}")
+        return self
 
 
 class CommandBusConfig(ConfigModel):

@@ -145,7 +145,7 @@ def _line(words: Sequence[str], number: int, where: str, memory: MemoryConfig) -
         low, high = bounds[field]
         if not low <= value <= high:
             raise InputError(
-                f"{where}: {field} {word[:20]} of a {words[1]}; {memory.name} has {low} to {high}"
+                f"{where}: {field} {word[:20]} of {words[1]}; {memory.name} has {low} to {high}"
             )
         found[field] = value
     bank = found["rank"] * org.banks

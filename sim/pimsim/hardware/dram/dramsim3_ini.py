@@ -86,7 +86,7 @@ class _Ini:
             raise InputError(f"{path}: no DRAMsim3 config: no section [dram_structure]")
 
     def text(self, section: str, key: str, default: str) -> str:
-        return self.parser.get(section, key, fallback=default).strip()
+        return self.parser.get(section, key, fallback=default).strip() or default
 
     def integer(self, section: str, key: str, default: int) -> int:
         found = self.text(section, key, str(default))

@@ -140,6 +140,7 @@ CHANNEL = np.dtype(
         ("ref_unit", _I),  # rank, or bank in its order, whose turn that is
         ("ref_pending", _I),  # refreshes due and not issued
         ("ref_first", _I),  # unit of the first of them
+        ("ref_alone", _I),  # refreshes since the last RD or WR while requests waited
         ("in_ref", _I),  # that unit's queues are frozen for the refresh
         ("free", _I),  # first free request entry, -1 if none
         ("pool_used", _I),  # request entries ever used
@@ -300,6 +301,11 @@ def make_parameters(
     """Kernel parameters, shape (1,). ``merge``: watch for requests to one burst, as trace
     replay needs. Raises ``InputError`` where the memory is larger than the kernel's records."""
     org, t, controller = memory.organization, memory.timings, memory.controller
+    if controller.model != "bank-queues" or org.pseudo_channels > 1:
+        raise InputError(
+            f"{memory.name}: this kernel runs bank-queues and channels without halves; "
+            f"found {controller.model} and {org.pseudo_channels} pseudo channels"
+        )
     p = np.zeros(1, dtype=PARAMETERS)
     queued = org.ranks * org.banks * controller.bank_queue_depth
     bounded(queued, MAX_REQUESTS - 2 * MAX_QUEUE, "places in the bank queues of a channel")

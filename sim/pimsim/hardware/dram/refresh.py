@@ -75,6 +75,8 @@ def try_refresh(ch: Any, p: Any, board: Any, cycle: int) -> bool:
     apply_rules(ch, p, cycle, p.ref_command, first, 0)
     ch.in_ref = 0
     ch.ref_pending -= 1
+    if ch.waiting > 0:
+        ch.ref_alone += 1
     ch.ref_first = (ch.ref_first + 1) % p.ref_units
     ch.pim_refreshed = 1
     ch.pim_skip = 0

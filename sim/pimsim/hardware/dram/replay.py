@@ -39,7 +39,8 @@ __all__ = ["ReplayResult", "replay"]
 
 
 POSTPONED = 8
-"""Refreshes of a bank that may wait (JEDEC); as they go before requests, more never clear."""
+"""Refreshes of a bank that may wait (JEDEC), or come in a row while requests wait. As they go
+first, more mean that tREFI leaves no time for anything else."""
 
 
 @dataclass(frozen=True)
@@ -108,7 +109,7 @@ def _replay(
             ch = channels[c]
             if ch.now <= cycle:
                 controller_cycle(ch, p, board, cycle)
-                if ch.ref_pending > POSTPONED * p.ref_units:
+                if max(ch.ref_pending, ch.ref_alone) > POSTPONED * p.ref_units:
                     return -1
                 ch.now = next_cycle(ch, p, board, cycle)
             soonest = min(soonest, ch.now)
@@ -159,8 +160,7 @@ def replay(
     if ended < 0:
         raise InputError(
             f"memory {memory.name}: refreshes ({memory.controller.refresh}) fall due faster than "
-            "they can be done: more than "
-            f"{POSTPONED} of a bank wait; tREFI or tREFIpb is too short for tRFC or tRFCpb"
+            "they can be done beside requests; tREFI or tREFIpb is too short for tRFC or tRFCpb"
         )
     return _summarise(memory, channels, board, len(bursts))
 

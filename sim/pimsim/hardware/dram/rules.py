@@ -67,7 +67,6 @@ _LEVELS = {
 }  # fmt: skip
 LEVELS = len(_LEVELS)
 RANK = _LEVELS["rank"]
-_WINDOW_LEVELS = ("rank", "pseudo_channel", "channel")
 ROW_COMMANDS = frozenset(
     Command[name] for name in ("ACT", "PRE", "PREA", "REF", "REFpb", "G_ACT", "PIM_PRE", "HEADER")
 )
@@ -176,12 +175,6 @@ def compile_rules(
             for then in (_command(name, where) for name in rule.then):
                 delay = bus.delay(first, then, base)
                 if rule.window > 1:
-                    if first != then or rule.level not in _WINDOW_LEVELS:
-                        raise InputError(
-                            f"{where}: a window binds a command to earlier ones of its own kind at "
-                            f"{', '.join(_WINDOW_LEVELS)}, not {then.name} to {first.name} at "
-                            f"{rule.level}"
-                        )
                     windows.append((int(then), rule.window, delay, _LEVELS[rule.level]))
                     continue
                 if rule.level == "row_buffer":

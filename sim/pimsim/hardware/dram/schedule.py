@@ -83,6 +83,7 @@ def _issue(
         ch.counter[C_ROW_HITS] += 1
     ch.bank[bank, B_HITS] = hits + 1
     ch.counter[C_BUS_BUSY] += p.nbl
+    ch.ref_alone = 0
     unlink(ch, p, bank, entry, cycle)
     if command == RD:
         done = cycle + p.read_delay

@@ -1,0 +1,106 @@
+"""Memories that contradict themselves, and command traces that are none: one clear line."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from pimsim.config.errors import InputError
+from pimsim.config.loader import load_memory
+from pimsim.hardware.dram.command_trace import read_command_trace
+from pimsim.hardware.dram.rules import compile_rules
+
+Refused = Callable[..., str]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("rules:\n  - {level: rank, first: [ACT], then: [ACT], delay: tRRD_X}\n",
+         "m.yaml:3: rules.0.delay: no timing 'tRRD_X'; did you mean 'tRRD_"),
+        ("rules:\n  - {level: rank, first: [ACTT], then: [ACT], delay: tFAW}\n",
+         "m.yaml:3: rules.0.first.0: found 'ACTT'; did you mean 'ACT'?"),
+        ("rules:\n  - {level: rank, first: [ACT], then: [ACT], delay: 'tFAW +'}\n",
+         "m.yaml:3: rules.0.delay: 'tFAW +' is no delay"),
+        ("rules:\n  - {level: bank, first: [REF], then: [ACT], delay: tRFC}\n",
+         "memory.rules[0]: REF acts on more than one bank"),
+        ("rules:\n  - {level: rank, first: [RD], then: [ACT], delay: tFAW, window: 4}\n",
+         "m.yaml:3: rules.0.window 4: it binds commands to earlier ones of their own kind"),
+        ("timings: {tRC: 40}\n", "m.yaml:2: timings.tRC is 40, less than tRAS + tRP = 48"),
+        ("timings: {tFAW: 3}\n", "m.yaml:2: timings.tFAW is 3, less than tRRD_S = 4"),
+        ("timings: {tRRD_L: 3}\n", "m.yaml:2: timings.tRRD_L is 3, less than tRRD_S = 4"),
+        ("timings: {tRAS: 10}\n", "m.yaml:2: timings.tRAS is 10, less than tRCDRD = 14"),
+        ("timings: {tREFI: 200}\n", "m.yaml:2: timings.tREFI is 200, less than tRFC = 260"),
+        ("timings: {tRFCpb: 300}\n", "timings.tRFC is 260, less than tRFCpb = 300"),
+        ("controller: {write_drain_high: 40}\n",
+         "m.yaml:2: controller.write_drain_high is 40, but write_queue_depth is 32"),
+        ("controller: {scheduler: frfcfs}\n", "'frfcfs'; did you mean 'fr-fcfs'?"),
+        ("controller: {page_policy: close}\n", "'close'; did you mean 'closed'?"),
+    ],
+)  # fmt: skip
+def test_a_memory_that_contradicts_itself(text: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "m.yaml").write_text(f"extends: hbm2\n{text}")
+    with pytest.raises(InputError) as refusal:
+        compile_rules(load_memory(str(tmp_path / "m.yaml")).config, None)
+    assert message in str(refusal.value)
+
+
+def test_memories_that_extend_each_other(refused: Refused, tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text("extends: b.yaml\n")
+    (tmp_path / "b.yaml").write_text("extends: a.yaml\n")
+    (tmp_path / "t.trc").write_text("0x0 READ 0\n")
+    message = refused("kernel", "dram", "t.trc", "--memory", "a.yaml")
+    assert "extends goes in a circle: a.yaml -> b.yaml -> a.yaml" in message
+
+
+def test_refresh_per_bank_needs_a_standard_that_has_it(refused: Refused, tmp_path: Path) -> None:
+    (tmp_path / "t.trc").write_text("0x0 READ 0\n")
+    choice = ("--set", "controller.refresh=per-bank")
+    message = refused("kernel", "dram", "t.trc", "--memory", "ddr4-3200", *choice)
+    assert "controller.refresh is per-bank, but timings lack tRFCpb" in message
+
+
+def test_refresh_per_bank_is_refused_beside_pim(refused: Refused) -> None:
+    message = refused("run", "npu-pim", "--set", "memory.controller.refresh=per-bank")
+    assert "memory.controller.refresh: per-bank, but PIM design" in message
+    assert "allowed with PIM: all-bank, none" in message
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("2 activate 0 0 3 1", "c.cmd:2: 6 fields; 8 are expected"),
+        ("2 activat 0 0 3 1 0x1 0x0", "c.cmd:2: command 'activat'; did you mean 'activate'?"),
+        ("x activate 0 0 3 1 0x1 0x0", "c.cmd:2: cycle 'x' is no whole number"),
+        ("2 activate 0 0 4 1 0x1 0x0", "c.cmd:2: bank group 4 of activate; hbm2 has 0 to 3"),
+        ("2 activate 8 0 3 1 0x1 0x0", "c.cmd:2: channel 8 of activate; hbm2 has -1 to 7"),
+        ("2 activate 0 0 3 1 0x8000 0x0", "c.cmd:2: row 0x8000 of activate"),
+        ("0 activate 0 0 3 1 0x1 0x0", "c.cmd:2: cycle 0 comes after 1 of line 1"),
+    ],
+)
+def test_a_line_that_is_no_command(line: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "c.cmd").write_text(f"1 activate 0 0 0 0 0x0 0x0\n{line}\n")
+    with pytest.raises(InputError) as refusal:
+        read_command_trace(tmp_path / "c.cmd", load_memory("hbm2").config)
+    assert message in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((), "needs a TRACE, or --check-commands FILE"),
+        (("t.trc", "--check-commands", "c.cmd"), "takes no TRACE"),
+        (("--check-commands", "empty.cmd"), "empty.cmd: holds no command"),
+        (("--check-commands", "broken.gz"), "broken.gz: cannot be read"),
+        (("t.trc", "--commands", "no/such/folder"), "no/such/folder: cannot be written"),
+    ],
+)
+def test_wrong_use(
+    arguments: tuple[str, ...], message: str, refused: Refused, tmp_path: Path
+) -> None:
+    (tmp_path / "t.trc").write_text("0x0 READ 0\n")
+    (tmp_path / "empty.cmd").write_text("\n# nothing\n")
+    (tmp_path / "broken.gz").write_bytes(b"\x1f\x8b\x08")
+    assert message in refused("kernel", "dram", *arguments)
