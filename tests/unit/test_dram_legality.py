@@ -12,16 +12,25 @@ import pytest
 
 from pimsim.config.errors import InputError
 from pimsim.config.loader import load_memory, load_pim
-from pimsim.config.memory import MemoryConfig, Rule
+from pimsim.config.memory import CommandBusConfig, MemoryConfig, Rule
 from pimsim.config.pim import PimConfig
 from pimsim.config.resources import preset_names
+from pimsim.hardware.dram.device_memory import device_memory
 from pimsim.hardware.dram.legality import Violation, check_commands
 from pimsim.hardware.dram.rules import Command
 
 Entry = tuple[int, ...]
 Timings = dict[str, int]
 
-MEMORIES = {name: load_memory(name).config for name in preset_names("memory")}
+
+def one_clock_a_command(memory: MemoryConfig) -> MemoryConfig:
+    """The memory as a device runs it, its rules' delays from start to start."""
+    return device_memory(memory).model_copy(update={"command_bus": CommandBusConfig()})
+
+
+MEMORIES = {
+    name: one_clock_a_command(load_memory(name).config) for name in preset_names("memory")
+}  # fmt: skip
 PIMS = {name: load_pim(name).config for name in preset_names("pim")}
 PIM_MEMORY = MEMORIES["hbm2-neupims"]
 ROW, OTHER_ROW = 3, 4
@@ -29,6 +38,7 @@ START, STEP = 10**6, 10**4
 """Preparations are ``STEP`` apart and long over at ``START``: only the pair itself is close."""
 
 ACT, PRE, RD, WR, REF = Command.ACT, Command.PRE, Command.RD, Command.WR, Command.REF
+PREA = Command.PREA
 REFPB = Command.REFpb
 G_ACT, PIM_PRE, GWRITE = Command.G_ACT, Command.PIM_PRE, Command.GWRITE
 COMP, READRES, GEMV = Command.COMP, Command.READRES, Command.GEMV
@@ -84,7 +94,7 @@ class Trace:
         for touched in self.touched(command, bank):
             if command in (ACT, G_ACT):
                 self.open[buffer, touched] = row
-            elif command in (PRE, PIM_PRE):
+            elif command in (PRE, PREA, PIM_PRE):
                 self.open.pop((buffer, touched), None)
 
     def buffer_of(self, command: Command) -> int:
@@ -92,7 +102,7 @@ class Trace:
 
     def touched(self, command: Command, bank: int) -> range:
         org = self.org
-        size = {G_ACT: org.banks_per_group, REF: org.banks}.get(command, 1)
+        size = {G_ACT: org.banks_per_group, REF: org.banks, PREA: org.banks}.get(command, 1)
         if command in (COMP, READRES, GEMV):
             return range(org.ranks * org.banks)
         return range(bank - bank % size, bank - bank % size + size)
@@ -133,7 +143,7 @@ def pair_trace(
         other = spread(rule.window, memory)
     trace = Trace(memory, buffers)
     trace.prepare(first, one, STEP, range(0))
-    changed = trace.touched(first, one) if first in (ACT, PRE, G_ACT, PIM_PRE) else range(0)
+    changed = trace.touched(first, one) if first in (ACT, PRE, PREA, G_ACT, PIM_PRE) else range(0)
     trace.prepare(then, other, STEP, changed)
     trace.put(START, first, one, ROW, LONG)
     for again in range(1, rule.window):
