@@ -236,3 +236,41 @@ def test_more_refreshes_than_time_for_them_are_refused() -> None:
     )
     with pytest.raises(InputError, match="refreshes fall due faster"):
         replayed(memory, preset_stream(memory, 40_000, seed=1))
+
+
+KNOBS = {
+    "timings": sorted({key for memory in MEMORIES.values() for key in memory.timings}),
+    "controller": [
+        "read_queue_depth", "write_queue_depth", "write_drain_low", "write_drain_high",
+        "refresh_pseudo_channels",
+    ],
+    "command_bus": ["ticks_per_clock", "duration", "either_edge"],
+}  # fmt: skip
+OTHER = {"refresh_pseudo_channels": "in-turn", "duration": {"ACT": 5}, "either_edge": []}
+"""Another value of what is no number."""
+
+
+@pytest.mark.parametrize(("section", "knob"), [(s, k) for s, keys in KNOBS.items() for k in keys])
+def test_every_knob_moves_a_replay(section: str, knob: str) -> None:
+    for name, refresh in (("hbm3-6400", "all-bank"), ("hbm3-6400", "per-bank"),
+                          ("hbm2-2000", "all-bank")):  # fmt: skip
+        base = changed(
+            MEMORIES[name],
+            organization={"channels": 1, "rows": 64},
+            controller={"refresh": refresh},
+            timings={"tREFI": 3 * MEMORIES[name].timings["tRFC"]},
+        )
+        mixed = preset_stream(base, 3000, seed=4)
+        stream = Stream(mixed.bursts, mixed.writes[:2000] + [1] * 1000, mixed.arrivals)
+        value = base.model_dump()[section].get(knob)
+        if value is None:
+            continue
+        others = [OTHER[knob]] if knob in OTHER else [value + 1, value - 1, value * 2, value * 4, 1]
+        for other in others:
+            try:
+                moved = replayed(changed(base, **{section: {knob: other}}), stream)
+            except ValueError:  # contradicts another value
+                continue
+            if moved.log.tolist() != replayed(base, stream).log.tolist():
+                return
+    pytest.fail(f"{section}.{knob} changes nothing")
