@@ -116,3 +116,14 @@ def test_a_map_with_pc_apart_from_ch_is_refused_on_a_device() -> None:
     memory = load_memory("hbm2-2000", ["address_map=ropcrabacobgch"]).config
     with pytest.raises(InputError, match="pc must stand beside ch"):
         device_memory(memory)
+
+
+@pytest.mark.parametrize("run", ["npu-only", "npu-pim", "neupims"])
+def test_hbm3_is_the_memory_of_a_device(run: str) -> None:
+    """Laws of a run are checked by ``simulate``; the memory's bandwidth bounds the weights."""
+    from pimsim.simulate import resolve, simulate
+
+    overrides = ["memory=hbm3-6400", "workload.layers=1", "workload.batch=4"]
+    result = simulate(resolve(run, overrides))
+    assert result.cycles > 0
+    assert 0 < result.utilisation.dram_bus <= 1
