@@ -246,7 +246,7 @@ class Channel:
     def turn_around(self) -> None:
         if not self.writing:
             self.writing = len(self.writes) >= self.control.drain_at or not self.reads
-        elif len(self.writes) < self.control.write_drain_low and self.reads:
+        elif len(self.writes) < max(self.control.write_drain_low, 1) and self.reads:
             self.writing = False
 
     def issue(self, pins: set[Command], tick: int) -> None:

@@ -274,3 +274,13 @@ def test_every_knob_moves_a_replay(section: str, knob: str) -> None:
             if moved.log.tolist() != replayed(base, stream).log.tolist():
                 return
     pytest.fail(f"{section}.{knob} changes nothing")
+
+
+def test_an_empty_write_queue_ends_a_drain() -> None:
+    """A low mark of 0 can never be undercut; reads must go all the same."""
+    memory = changed(
+        MEMORIES["hbm2-2000"],
+        organization={"channels": 1},
+        controller={"write_drain_low": 0, "write_drain_high": 1},
+    )
+    assert_equal(memory, Stream(list(range(40)), [i % 2 for i in range(40)], [0] * 40))

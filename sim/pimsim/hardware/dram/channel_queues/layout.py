@@ -158,7 +158,7 @@ def make_parameters(memory: MemoryConfig, tables: RuleTables) -> Records:
         "read_delay": (t["CL"] + t["nBL"]) * scale,
         "read_depth": bounded(controller.read_queue_depth, MAX_QUEUE, "read_queue_depth"),
         "write_depth": bounded(controller.write_queue_depth, MAX_QUEUE, "write_queue_depth"),
-        "drain_low": controller.write_drain_low,
+        "drain_low": max(controller.write_drain_low, 1),  # an empty queue ends every drain
         "drain_at": controller.drain_at,
         "refresh": policy,
         "ref_interval": interval * scale if policy != NO_REFRESH else interval,
