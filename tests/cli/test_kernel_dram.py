@@ -137,6 +137,48 @@ def test_all_forms_of_a_trace_say_the_same(replay: Replay) -> None:
     assert replay(decimal) == expected
 
 
+def test_an_address_vector_is_an_address(replay: Replay) -> None:
+    """Ramulator's ``R channel,pseudo channel,SID,bank group,bank,row,burst`` and our own bytes."""
+    memory = load_memory("hbm3-6400").config
+    places = [
+        {"ch": 3, "pc": 1, "ra": 1, "bg": 2, "ba": 3, "ro": 100, "co": 31},
+        {"ch": 0, "pc": 0, "ra": 1, "bg": 0, "ba": 1, "ro": 7, "co": 4},
+    ]
+    vectors = [
+        f"{kind} {','.join(map(str, at.values()))}" for kind, at in zip("RW", places, strict=True)
+    ]
+    bytes_ = [
+        f"{kind} {address(memory, **at):#x}" for kind, at in zip(("LD", "ST"), places, strict=True)
+    ]
+    option = ("--memory", "hbm3-6400")
+    assert replay(vectors, *option) == replay(bytes_, *option)
+
+
+def test_cycles_of_a_two_edged_bus_are_half_clocks(replay: Replay) -> None:
+    report = replay(["LD 0"], "--memory", "hbm3-6400")
+    t = load_memory("hbm3-6400").config.timings
+    act_to_read = 2 * t["tRCDRD"] + 3 - 2  # an ACT of three ticks, a RD of two
+    assert report["cycles"] == 1 + act_to_read + 1 + 2 * (t["CL"] + t["nBL"])  # rising edges: odd
+    assert (report["tck_ps"], report["tick_ps"]) == (625, 312.5)
+    assert (report["row_misses"], report["row_conflicts"]) == (1, 0)
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("R 0,0,0,1,2,3", "6 numbers; 7 are expected"),
+        ("R 0,0,2,1,2,3,4", "rank 2; there are 2"),
+        ("R 0,0,1,1,2,3,x", "no address vector"),
+    ],
+)
+def test_a_wrong_address_vector_is_refused(
+    line: str, said: str, refused: Refused, tmp_path: Path
+) -> None:
+    (tmp_path / "v.trc").write_text(f"R 0,0,0,0,0,0,0\n{line}\n")
+    found = refused("kernel", "dram", str(tmp_path / "v.trc"), "--memory", "hbm3-6400")
+    assert "v.trc:2" in found and said in found
+
+
 def test_a_trace_comes_from_standard_input() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "pimsim.cli.main", "kernel", "dram", "-", "--json"],

@@ -94,12 +94,22 @@ class Timing:
         self.rank_of = [bank // org.banks for bank in range(self.banks)]
         self.group_of = [bank // org.banks_per_group for bank in range(self.banks)]
         self.allowed = {(command, bank): 0 for command in Command for bank in range(self.banks)}
+        takes = {command: memory.command_bus.ticks(command.name) for command in Command}
         self.rules = [
-            (rule.level, {Command[name] for name in rule.first}, Command[then],
-             evaluate_delay(rule.delay, memory.timings, "oracle"))
-            for rule in memory.rules if rule.window == 1 for then in rule.then
+            (rule.level, {Command[first]}, Command[then],
+             evaluate_delay(rule.delay, memory.timings, "oracle")
+             + takes[Command[first]] - takes[Command[then]])
+            for rule in memory.rules if rule.window == 1
+            for first in rule.first for then in rule.then
         ]  # fmt: skip
-        levels = {rule.level for rule in memory.rules}
+        columns = (Command.RD, Command.WR)
+        one_bus = memory.controller.commands_per_cycle == 1
+        self.rules += [
+            ("channel", {first}, then, ticks)
+            for first, ticks in takes.items() if ticks > 1
+            for then in Command if one_bus or (first in columns) == (then in columns)
+        ]  # fmt: skip
+        levels = {rule[0] for rule in self.rules}
         self.bound = {
             (level, bank): self.bound_banks(level, bank)
             for level in levels

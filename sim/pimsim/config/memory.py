@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
@@ -12,6 +12,7 @@ from pimsim.config.errors import InputError
 from pimsim.config.units import Picoseconds
 
 __all__ = [
+    "CommandBusConfig",
     "CommandName",
     "ControllerConfig",
     "CurrentsConfig",
@@ -20,9 +21,11 @@ __all__ = [
     "Rule",
 ]
 
-Level = Literal["channel", "rank", "other_ranks", "bank_group", "bank", "row_buffer"]
+Level = Literal[
+    "channel", "pseudo_channel", "rank", "other_ranks", "bank_group", "bank", "row_buffer"
+]
 CommandName = Literal[
-    "ACT", "PRE", "RD", "WR", "REF", "REFpb",
+    "ACT", "PRE", "RD", "WR", "REF", "REFpb", "PREA",
     "G_ACT", "PIM_PRE", "GWRITE", "HEADER", "COMP", "READRES", "GEMV",
 ]  # fmt: skip
 """Commands that a rule may name; ``hardware.dram.rules.Command`` says what each does."""
@@ -48,14 +51,18 @@ class OrganizationConfig(ConfigModel):
     """What one device's memory is made of."""
 
     channels: int = Field(ge=1, le=1024)
+    pseudo_channels: int = Field(default=1, ge=1, le=4)
+    """Halves of a channel with banks and data pins of their own (HBM); they share its command
+    pins."""
     ranks: int = Field(default=1, ge=1, le=64)
+    """In each pseudo channel: ranks, or what a stack calls them (HBM3's SIDs)."""
     bank_groups: int = Field(ge=1, le=64)
     banks_per_group: int = Field(ge=1, le=64)
     rows: int = Field(ge=1, le=2**24)
     columns: int = Field(ge=1, le=2**16)
     """Bursts in one row of one bank (JEDEC columns divided by the burst length)."""
     bus_width_bits: int = Field(ge=1, le=4096)
-    """Data bus of one channel."""
+    """Data bus of one channel, or of one pseudo channel."""
     burst_length: int = Field(ge=1, le=64)
     """Beats of one RD or WR; a burst moves ``bus_width_bits / 8 * burst_length`` bytes."""
     devices_per_rank: int = Field(default=1, ge=1, le=256)
@@ -79,7 +86,8 @@ class OrganizationConfig(ConfigModel):
     @property
     def capacity_bytes(self) -> int:
         """Bytes of all channels."""
-        return self.channels * self.ranks * self.banks * self.rows * self.row_bytes
+        halves = self.channels * self.pseudo_channels
+        return halves * self.ranks * self.banks * self.rows * self.row_bytes
 
 
 class Rule(ConfigModel):
@@ -98,7 +106,9 @@ class Rule(ConfigModel):
 
     @model_validator(mode="after")
     def _windowed(self) -> Rule:
-        if self.window > 1 and (self.level != "rank" or self.first != self.then):
+        if self.window > 1 and (
+            self.level not in ("rank", "pseudo_channel", "channel") or self.first != self.then
+        ):
             raise ValueError(
                 f"window {self.window}: it binds commands to earlier ones of their own kind in a "
                 f"rank, found {', '.join(self.first)} then {', '.join(self.then)} at {self.level}"
@@ -108,9 +118,32 @@ class Rule(ConfigModel):
         return self
 
 
+class CommandBusConfig(ConfigModel):
+    """How commands go over the command pins, where that is not one command a clock."""
+
+    ticks_per_clock: Literal[1, 2] = 1
+    """2: commands go at both clock edges (HBM3), and a controller that models this counts its
+    cycles in half clocks. Delays stay in clocks."""
+    duration: dict[CommandName, Annotated[int, Field(ge=1, le=64)]] = Field(default={})
+    """Ticks that a command occupies its pins; one clock where none is given. A rule's delay
+    counts from the last tick of its first command to the last tick of the next."""
+    either_edge: list[CommandName] = Field(default=[])
+    """Commands that may start at a falling edge too; the others start at a rising one."""
+
+    def ticks(self, command: str) -> int:
+        """Ticks that ``command`` occupies its pins."""
+        given = (ticks for name, ticks in self.duration.items() if name == command)
+        return next(given, self.ticks_per_clock)
+
+
 class ControllerConfig(ConfigModel):
     """The channel's controller."""
 
+    model: Literal["bank-queues", "channel-queues"] = "bank-queues"
+    """``bank-queues``: requests move from a channel's queues to queues of their banks, served in
+    turn (DRAMsim3). ``channel-queues``: one read and one write queue for the channel, a buffer
+    of requests whose row was opened for them, maintenance first (Ramulator 2.1's HBM
+    controllers); trace replay only."""
     scheduler: Literal["fr-fcfs", "fcfs"] = "fr-fcfs"
     """``fr-fcfs``: first ready, first come; banks in round robin, in a bank the first request
     that can go. ``fcfs``: of the requests at the banks the oldest alone, whatever it waits for."""
@@ -126,13 +159,18 @@ class ControllerConfig(ConfigModel):
     write_drain_high: int | None = Field(default=None, ge=1)
     """Writes start to drain when the queue holds so many; without it, when it is full."""
     write_drain_low: int = Field(default=8, ge=0)
-    """They also start when the queue holds more than this and no request waits at the banks."""
+    """They also start when the queue holds more than this and no request waits at the banks.
+    ``channel-queues``: the drain ends when it holds less than this."""
     commands_per_cycle: Literal[1, 2] = 1
     """2: one row and one column command in a cycle (HBM's separate C/A buses)."""
     refresh: Literal["all-bank", "per-bank", "none"] = "all-bank"
-    """``all-bank``: REF of one rank after the other, each every tREFI. ``per-bank``: REFpb of
-    one bank after the other, each every tREFI, while the rank's other banks go on; a rank gets
-    one every tREFIpb (default: tREFI over its banks)."""
+    """``all-bank``: REF of one rank after the other, each every tREFI (``channel-queues``: of all
+    pseudo channels at once). ``per-bank``: REFpb of one bank after the other, each every tREFI,
+    while the rank's other banks go on; a rank gets one every tREFIpb (default: tREFI over its
+    banks)."""
+    refresh_pseudo_channels: Literal["in-turn", "together"] = "in-turn"
+    """``channel-queues``, per-bank refresh: round the banks of one pseudo channel after the
+    other's, or, as HBM3 asks for, the same bank in all of them before the next."""
 
     @property
     def drain_at(self) -> int:
@@ -179,10 +217,11 @@ class MemoryConfig(ConfigModel):
     rules: list[Rule]
     address_map: str = "rorabgbachco"
     """Fields from the most to the least significant bit, above the burst offset:
-    ro row, ra rank, bg bank group, ba bank, ch channel, co column."""
+    ro row, ra rank, bg bank group, ba bank, ch channel, co column, pc pseudo channel."""
     stream_map: str = "rorabgbacoch"
     """The same for the NPU's streams (weights, activations): channel lowest, so that a
     stream uses all channels at once."""
+    command_bus: CommandBusConfig = CommandBusConfig()
     controller: ControllerConfig = ControllerConfig()
     currents: CurrentsConfig
 
@@ -218,7 +257,10 @@ class MemoryConfig(ConfigModel):
                     "controller.refresh is per-bank, but no rule says what may follow REFpb"
                 )
         org = self.organization
-        for field in ("channels", "ranks", "bank_groups", "banks_per_group", "rows", "columns"):
+        for field in (
+            "channels", "pseudo_channels", "ranks", "bank_groups", "banks_per_group", "rows",
+            "columns",
+        ):  # fmt: skip
             count = getattr(org, field)
             if count & (count - 1):
                 raise ValueError(
@@ -227,8 +269,9 @@ class MemoryConfig(ConfigModel):
         for key in ("address_map", "stream_map"):
             text = getattr(self, key)
             fields = [text[i : i + 2] for i in range(0, len(text), 2)]
-            if sorted(fields) != ["ba", "bg", "ch", "co", "ra", "ro"]:
+            needed = ["ro", "ra", "bg", "ba", "ch", "co"] + ["pc"] * (org.pseudo_channels > 1)
+            if sorted(fields) != sorted(needed):
                 raise ValueError(
-                    f"{key} {text!r} must hold each of ro, ra, bg, ba, ch, co exactly once"
+                    f"{key} {text!r} must hold each of {', '.join(needed)} exactly once"
                 )
         return self

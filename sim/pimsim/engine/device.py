@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pimsim.config.run import RunConfig
+from pimsim.hardware.dram.device_memory import device_memory
 from pimsim.hardware.pim.programs import AttentionShape
 from pimsim.mapping.addresses import AddressPlan, plan_addresses
 from pimsim.mapping.attention import operand_rows
@@ -59,7 +60,9 @@ def build_device(config: RunConfig, card: ModelCard, requests: Sequence[Request]
     Raises ``InputError`` where the model or its KV cache does not fit, a request names a channel
     that is not there, or a design cannot do the work.
     """
-    parallel, memory, schedule = config.parallel, config.memory, config.schedule
+    memory = device_memory(config.memory)
+    config = config.model_copy(update={"memory": memory})
+    parallel, schedule = config.parallel, config.schedule
     split = parallelism(card, parallel.tp, parallel.pp)
     append = not schedule.artifact_no_kv_append
     fits_memory(card, requests, split.tp, split.pp, memory.organization.capacity_bytes)

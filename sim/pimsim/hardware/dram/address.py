@@ -2,11 +2,12 @@
 
 A map such as ``rorabgbachco`` names the fields from the most to the least significant bit
 above the burst offset (DRAMsim3's notation): ro row, ra rank, bg bank group, ba bank in its
-group, ch channel, co column (burst in the row).
+group, ch channel, co column (burst in the row), pc pseudo channel where there are any.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,7 +20,8 @@ __all__ = ["AddressMap", "Coordinates"]
 
 @dataclass(frozen=True)
 class Coordinates:
-    """Decoded bursts, one entry each: ``bank`` counts over the channel's ranks."""
+    """Decoded bursts, one entry each: ``bank`` counts over the channel's pseudo channels and
+    their ranks."""
 
     channel: NDArray[np.int64]
     bank: NDArray[np.int64]
@@ -41,6 +43,7 @@ class AddressMap:
         """The map that ``text`` describes; ``MemoryConfig`` has checked its fields."""
         counts = {
             "ro": organization.rows,
+            "pc": organization.pseudo_channels,
             "ra": organization.ranks,
             "bg": organization.bank_groups,
             "ba": organization.banks_per_group,
@@ -50,10 +53,28 @@ class AddressMap:
         width = {name: count.bit_length() - 1 for name, count in counts.items()}
         position: dict[str, int] = {}
         low = 0
+        position["pc"] = 0  # of no width where the map has none
         for name in reversed([text[i : i + 2] for i in range(0, len(text), 2)]):
             position[name] = low
             low += width[name]
         return cls(position, width, organization.burst_bytes, organization)
+
+    @property
+    def vector(self) -> tuple[str, ...]:
+        """Fields of an address vector as Ramulator writes it, levels from the top: a pseudo
+        channel and a rank only where there is such a level."""
+        org = self.organization
+        halves = ("pc",) if org.pseudo_channels > 1 else ()
+        ranks = ("ra",) if org.ranks > 1 or not halves else ()
+        return ("ch", *halves, *ranks, "bg", "ba", "ro", "co")
+
+    def encode(self, fields: Mapping[str, NDArray[np.int64] | int]) -> NDArray[np.int64]:
+        """Byte addresses of bursts by field; fields not given are 0, high bits are cut off."""
+        burst = np.zeros((), dtype=np.int64)
+        for name, value in fields.items():
+            kept = np.asarray(value, dtype=np.int64) & ((1 << self.width[name]) - 1)
+            burst = burst | (kept << self.position[name])
+        return burst * self.burst_bytes
 
     def decode(self, bursts: NDArray[np.int64]) -> Coordinates:
         """Coordinates of burst indices (byte address // burst size); higher bits wrap."""
@@ -62,5 +83,6 @@ class AddressMap:
             return (bursts >> self.position[name]) & ((1 << self.width[name]) - 1)
 
         org = self.organization
-        bank = (take("ra") * org.bank_groups + take("bg")) * org.banks_per_group + take("ba")
+        rank = take("pc") * org.ranks + take("ra")
+        bank = (rank * org.bank_groups + take("bg")) * org.banks_per_group + take("ba")
         return Coordinates(take("ch"), bank, take("ro"), take("co"))

@@ -32,7 +32,7 @@ from pimsim.hardware.dram.layout import (
     STRIDE,
     WINDOW_SLOT,
 )
-from pimsim.hardware.dram.rules import LEVELS, Command
+from pimsim.hardware.dram.rules import LEVELS, RANK, Command
 
 __all__ = [
     "apply_rules",
@@ -91,11 +91,12 @@ def apply_rules(ch: Any, p: Any, cycle: int, command: int, bank: int, n: int) ->
     for w in range(p.n_windows):
         if p.windows[w, 0] == command:
             # a ring of the last commands, its write position in front
-            base = (w * p.ranks + rank) * WINDOW_SLOT
+            node = 1 + rank if p.windows[w, 3] == RANK else 0
+            base = (w * p.ranks + max(node - 1, 0)) * WINDOW_SLOT
             at_slot = ch.window[base] + 1
             ch.window[base + at_slot] = cycle
             ch.window[base] = at_slot % p.windows[w, 1]
-            slot = (1 + rank) * STRIDE + command
+            slot = node * STRIDE + command
             at = ch.window[base + 1 + ch.window[base]] + p.windows[w, 2]
             if ch.ready[slot] < at:
                 ch.ready[slot] = at

@@ -3,6 +3,8 @@
 ``CYCLE COMMAND CHANNEL RANK BANK_GROUP BANK ROW COLUMN``: cycles of tCK in decimal, row and column
 in hex, -1 where a command has none. DRAMsim3 writes a file for each channel and gives refreshes,
 and precharges before them, the channel -1: that is the channel of the file's other commands.
+Ranks count over the pseudo channels of a memory that has them, and cycles are the ticks of its
+controller; ``precharge_all`` closes what one refresh covers.
 """
 
 from __future__ import annotations
@@ -28,6 +30,7 @@ _NAMES = {
     "write": Command.WR,
     "refresh": Command.REF,
     "refresh_bank": Command.REFpb,
+    "precharge_all": Command.PREA,
 }
 _SPELT = {command: name for name, command in _NAMES.items()}
 _FIELDS = ("cycle", "command", "channel", "rank", "bank group", "bank", "row", "column")
@@ -120,12 +123,12 @@ def _line(words: Sequence[str], number: int, where: str, memory: MemoryConfig) -
         )
     command = _NAMES[words[1]]
     org = memory.organization
-    whole = command == Command.REF
+    whole = command in (Command.REF, Command.PREA)
     has_row = command in (Command.ACT, Command.RD, Command.WR)
     bounds = {
         "cycle": (0, 10**15),
         "channel": (-1, org.channels - 1),
-        "rank": (0, org.ranks - 1),
+        "rank": (0, org.pseudo_channels * org.ranks - 1),
         "bank group": (-1 if whole else 0, org.bank_groups - 1),
         "bank": (-1 if whole else 0, org.banks_per_group - 1),
         "row": (0 if has_row else -1, org.rows - 1),
@@ -160,7 +163,7 @@ def write_command_trace(path: Path, lines: Sequence[TraceLine], memory: MemoryCo
     for item in lines:
         rank, bank = divmod(item.bank, org.banks)
         group, place = divmod(bank, org.banks_per_group)
-        if item.command == Command.REF:
+        if item.command in (Command.REF, Command.PREA):
             group = place = -1
         rows.append(
             f"{item.cycle:<18} {_SPELT[item.command]:<20} {item.channel:>3} {rank:>3} {group:>3} "

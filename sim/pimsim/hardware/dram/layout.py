@@ -234,7 +234,7 @@ PARAMETERS = np.dtype(
         ("channel_width", _I),
         ("field", _I, (5, 2)),  # shift and width of each field of a channel's burst index
         ("n_windows", _I),
-        ("windows", _I, (MAX_WINDOWS, 3)),
+        ("windows", _I, (MAX_WINDOWS, 4)),
         ("first", _I, (len(COMMANDS), LEVELS + 1)),
         ("rules", _I, (MAX_RULES, 4)),
     ],
@@ -301,6 +301,11 @@ def make_parameters(
     """Kernel parameters, shape (1,). ``merge``: watch for requests to one burst, as trace
     replay needs. Raises ``InputError`` where the memory is larger than the kernel's records."""
     org, t, controller = memory.organization, memory.timings, memory.controller
+    if controller.model != "bank-queues" or org.pseudo_channels > 1:
+        raise InputError(
+            f"{memory.name}: this kernel runs bank-queues and channels without halves; "
+            f"found {controller.model} and {org.pseudo_channels} pseudo channels"
+        )
     p = np.zeros(1, dtype=PARAMETERS)
     queued = org.ranks * org.banks * controller.bank_queue_depth
     bounded(queued, MAX_REQUESTS - 2 * MAX_QUEUE, "places in the bank queues of a channel")

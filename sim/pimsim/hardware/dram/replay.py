@@ -19,6 +19,7 @@ from pimsim.config.memory import MemoryConfig
 from pimsim.hardware.dram.address import AddressMap
 from pimsim.hardware.dram.command_trace import TraceLine
 from pimsim.hardware.dram.controller import controller_cycle, next_cycle
+from pimsim.hardware.dram.device_memory import device_memory
 from pimsim.hardware.dram.layout import (
     C_COMMANDS,
     C_READ_LATENCY,
@@ -61,6 +62,13 @@ class ReplayResult:
     """(commands, 5): cycle, channel, command, bank, row; empty unless asked for."""
     log_columns: NDArray[np.int64]
     """(commands,): column of the request that each command served, -1 where there is none."""
+
+    ticks_per_clock: int = 1
+    """``cycles``, latency and log count clock edges where this is 2."""
+    row_misses: int | None = None
+    """Requests whose first command was an ACT; None where the controller does not count them."""
+    row_conflicts: int | None = None
+    """Requests whose first command was a PRE."""
 
     def trace_lines(self) -> list[TraceLine]:
         """The log as a command trace; raises ``InputError`` where the log was too short."""
@@ -130,14 +138,20 @@ def replay(
     cycles of tCK, default all 0. Addresses above the capacity wrap, as DRAMsim3's do. Up to
     ``log_entries`` commands are kept in the result's log.
     """
+    if arrivals is None:
+        arrivals = np.zeros(len(addresses), dtype=np.int64)
+    if memory.controller.model == "channel-queues":
+        # each controller's kernel is loaded when a memory asks for it
+        from pimsim.hardware.dram.channel_queues.replay import replay_ticks
+
+        return replay_ticks(memory, addresses, writes, arrivals, log_entries)
+    memory = device_memory(memory)
     parameters = make_parameters(memory, None, compile_rules(memory, None), merge=True)
     channels = make_channels(memory, parameters)
     board = make_board(log_entries)
     mapping = AddressMap.parse(memory.address_map, memory.organization)
     bursts = np.asarray(addresses, dtype=np.int64) // memory.organization.burst_bytes
     where = mapping.decode(bursts)
-    if arrivals is None:
-        arrivals = np.zeros(len(bursts), dtype=np.int64)
     ended = _replay(
         channels, parameters, board, where.channel, where.bank, where.row,
         np.asarray(writes, dtype=np.int64), bursts,

@@ -19,7 +19,17 @@ from pimsim.config.errors import InputError, near_miss
 from pimsim.config.memory import MemoryConfig, Rule
 from pimsim.config.pim import PimConfig
 
-__all__ = ["COMMANDS", "LEVELS", "Command", "RuleTables", "compile_rules", "evaluate_delay"]
+__all__ = [
+    "COMMANDS",
+    "LEVELS",
+    "RANK",
+    "ROW_COMMANDS",
+    "Command",
+    "CommandBus",
+    "RuleTables",
+    "compile_rules",
+    "evaluate_delay",
+]
 
 
 class Command(IntEnum):
@@ -46,13 +56,23 @@ class Command(IntEnum):
     """COMPS_READRES: n COMPs and a READRES under one command."""
     REFpb = 12
     """Refreshes one bank (HBM's REFSB)."""
+    PREA = 13
+    """Closes every bank of a rank or, where a controller refreshes whole pseudo channels, of a
+    pseudo channel."""
 
 
 COMMANDS = tuple(command.name for command in Command)
-LEVELS = 5
-_LEVELS = {"channel": 0, "rank": 1, "other_ranks": 2, "bank_group": 3, "bank": 4}
+_LEVELS = {
+    "channel": 0, "rank": 1, "other_ranks": 2, "bank_group": 3, "bank": 4, "pseudo_channel": 5
+}  # fmt: skip
+LEVELS = len(_LEVELS)
+RANK = _LEVELS["rank"]
+ROW_COMMANDS = frozenset(
+    Command[name] for name in ("ACT", "PRE", "PREA", "REF", "REFpb", "G_ACT", "PIM_PRE", "HEADER")
+)
+"""Commands on the row pins of a bus with two sets; the others go over the column pins."""
 _PIM_BUFFER = {Command.G_ACT, Command.PIM_PRE, Command.COMP, Command.READRES, Command.GEMV}
-_RANK_WIDE = {Command.REF}
+_RANK_WIDE = {Command.REF, Command.PREA}
 _GROUP_WIDE = {Command.G_ACT}
 _CHANNEL_WIDE = {Command.COMP, Command.READRES, Command.GEMV, Command.HEADER}
 
@@ -67,7 +87,7 @@ class RuleTables:
     """(commands, levels + 1): those of command ``c`` at level ``l`` are
     ``rules[first[c, l]:first[c, l + 1]]``."""
     windows: NDArray[np.int64]
-    """(windows, 3): command, how many before it, delay; scope is the rank."""
+    """(windows, 4): command, how many before it, delay, level that it counts at."""
 
 
 def _command(name: str, where: str) -> Command:
@@ -84,15 +104,53 @@ def _check_scope(rule: Rule, first: Command, where: str) -> None:
     """A command that touches many banks can only bind from its own level upwards."""
     too_low = (
         (first in _CHANNEL_WIDE and rule.level != "channel")
-        or (first in _RANK_WIDE and rule.level not in ("rank", "channel", "other_ranks"))
+        or (first in _RANK_WIDE and rule.level in ("bank_group", "bank", "row_buffer"))
         or (first in _GROUP_WIDE and rule.level in ("bank", "row_buffer"))
     )
     if too_low:
         raise InputError(f"{where}: {first.name} acts on more than one {rule.level}")
 
 
-def compile_rules(memory: MemoryConfig, pim: PimConfig | None) -> RuleTables:
-    """Tables of ``memory``'s rules, with those of ``pim`` on top.
+@dataclass(frozen=True)
+class CommandBus:
+    """What a memory's command bus makes of delays, in ticks of a kernel."""
+
+    memory: MemoryConfig
+    ticks_per_clock: int
+    """Of the kernel: 1, or those of the memory's bus; coarser ticks round delays up."""
+
+    def duration(self, command: Command) -> int:
+        """Ticks of the memory's bus that ``command`` takes."""
+        return self.memory.command_bus.ticks(command.name)
+
+    def delay(self, first: Command, then: Command, clocks: int) -> int:
+        """A rule's delay from start to start: rules count from the ends of both commands."""
+        ticks = clocks * self.memory.command_bus.ticks_per_clock
+        return self._scaled(ticks + self.duration(first) - self.duration(then))
+
+    def occupied(self, command: Command) -> int:
+        """Ticks of the kernel for which ``command`` keeps others off its pins."""
+        return self._scaled(self.duration(command))
+
+    def occupancy(self) -> list[tuple[Command, Command, int]]:
+        """``(first, then, ticks)``: while a command is sent, its pins take no other."""
+        split = self.memory.controller.commands_per_cycle == 2
+        return [
+            (first, then, self.occupied(first))
+            for first in Command
+            if self.occupied(first) > 1
+            for then in Command
+            if not split or (first in ROW_COMMANDS) == (then in ROW_COMMANDS)
+        ]
+
+    def _scaled(self, ticks: int) -> int:
+        return -(-ticks * self.ticks_per_clock // self.memory.command_bus.ticks_per_clock)
+
+
+def compile_rules(
+    memory: MemoryConfig, pim: PimConfig | None, ticks_per_clock: int = 1
+) -> RuleTables:
+    """Tables of ``memory``'s rules, with those of ``pim`` on top, in ticks of the kernel.
 
     A rule at ``row_buffer`` binds only commands of the same buffer: with two row buffers the
     PIM commands live in the second, with one they share the first. That is all a dual row
@@ -104,16 +162,20 @@ def compile_rules(memory: MemoryConfig, pim: PimConfig | None) -> RuleTables:
         names.update(pim.timings)
         listed += [(rule, f"pim.rules[{i}]") for i, rule in enumerate(pim.rules)]
     buffers = pim.row_buffers if pim is not None else 1
+    bus = CommandBus(memory, ticks_per_clock)
     grouped: list[dict[tuple[int, int], tuple[int, int]]] = [{} for _ in Command]
-    windows: list[tuple[int, int, int]] = []
+    for first, then, ticks in bus.occupancy():
+        grouped[first][_LEVELS["channel"], int(then)] = (ticks, 0)
+    windows: list[tuple[int, int, int, int]] = []
     for rule, where in listed:
         # n, the dot products of a composite command, enters linearly: two points give the line
         base = evaluate_delay(rule.delay, {**names, "n": 0}, where)
         slope = evaluate_delay(rule.delay, {**names, "n": 1}, where) - base
         for first in (_command(name, where) for name in rule.first):
             for then in (_command(name, where) for name in rule.then):
+                delay = bus.delay(first, then, base)
                 if rule.window > 1:
-                    windows.append((int(then), rule.window, base))
+                    windows.append((int(then), rule.window, delay, _LEVELS[rule.level]))
                     continue
                 if rule.level == "row_buffer":
                     if buffers == 2 and (first in _PIM_BUFFER) != (then in _PIM_BUFFER):
@@ -123,7 +185,7 @@ def compile_rules(memory: MemoryConfig, pim: PimConfig | None) -> RuleTables:
                     _check_scope(rule, first, where)
                     level = _LEVELS[rule.level]
                 known = grouped[first].get((level, int(then)), (-(10**9), 0))
-                grouped[first][level, int(then)] = max(known, (base, slope))
+                grouped[first][level, int(then)] = max(known, (delay, slope * ticks_per_clock))
     flat = [
         [(level, then, base, slope) for (level, then), (base, slope) in sorted(group.items())]
         for group in grouped
@@ -138,5 +200,5 @@ def compile_rules(memory: MemoryConfig, pim: PimConfig | None) -> RuleTables:
     return RuleTables(
         rules=np.array(rows, dtype=np.int64).reshape(-1, 4),
         first=first_index,
-        windows=np.array(windows, dtype=np.int64).reshape(-1, 3),
+        windows=np.array(windows, dtype=np.int64).reshape(-1, 4),
     )

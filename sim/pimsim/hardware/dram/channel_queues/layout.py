@@ -1,0 +1,192 @@
+"""State and parameters of the ``channel-queues`` kernel: structured arrays, one record a channel.
+
+Records have room for the largest memory, so that the kernel is compiled once for all of them.
+Nodes are numbered from the channel (0) over pseudo channels, ranks and bank groups to banks, all
+counted over the channel; each has ``STRIDE`` places, the first tick at which it allows a command.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pimsim.config.errors import InputError
+from pimsim.config.memory import MemoryConfig
+from pimsim.hardware.dram.layout import INFINITY, bounded
+from pimsim.hardware.dram.rules import COMMANDS, LEVELS, Command, RuleTables
+
+__all__ = ["CHANNEL", "INFINITY", "PARAMETERS", "make_channels", "make_parameters"]
+
+MAX_BANKS = 512
+"""Banks of one channel, over pseudo channels and ranks."""
+MAX_RANKS = 64
+MAX_QUEUE = 256
+MAX_MAINTENANCE = 2048
+"""Refreshes due and not issued; above Ramulator's 1568, where that tool stops."""
+MAX_RULES = 256
+MAX_WINDOWS = 4
+MAX_WINDOW = 32
+WINDOW_SLOT = MAX_WINDOW + 1
+STRIDE = 16
+MAX_NODES = 1 + 2 * MAX_RANKS + 2 * MAX_BANKS
+
+# a request
+R_BANK = 0
+R_ROW = 1
+R_ARRIVAL = 2  # tick before the one in which the controller sees it
+R_WRITE = 3
+R_COUNTED = 4  # its first command went out: it is a hit, a miss or a conflict
+R_KEY = 5  # burst index, to find reads of buffered writes
+N_REQUEST = 6
+
+# counters
+C_COMMANDS = 0
+C_HITS = len(COMMANDS)
+C_MISSES = C_HITS + 1
+C_CONFLICTS = C_HITS + 2
+C_READS = C_HITS + 3
+C_READ_LATENCY = C_HITS + 4
+N_COUNTERS = C_HITS + 5
+
+# refresh policies
+NO_REFRESH, ALL_BANK, PER_BANK, PER_BANK_TOGETHER = range(4)
+
+Records = NDArray[Any]
+_I = np.int64
+
+CHANNEL = np.dtype(
+    [
+        ("index", _I),
+        ("now", _I),  # next tick to process
+        ("writing", _I),  # the write queue is served
+        ("queued", _I, (2,)),
+        ("active_len", _I),
+        ("due", _I),  # next tick at which a refresh falls due
+        ("turn", _I),  # bank whose turn that is, per-bank refresh
+        ("handed", _I),  # pseudo channels that got the refresh of that bank; -1: none is under way
+        ("upkeep_head", _I),
+        ("upkeep_len", _I),
+        ("overrun", _I),  # more refreshes due than the ring holds
+        ("last_done", _I),  # tick at which the last request was answered
+        ("set_free", _I, (MAX_RANKS,)),  # tick from which a rank's next round may start
+        ("upkeep", _I, (MAX_MAINTENANCE, 2)),  # ring: REF or REFpb, first bank
+        ("counter", _I, (N_COUNTERS,)),
+        ("open_row", _I, (MAX_BANKS,)),  # -1: closed
+        ("awaited", _I, (MAX_BANKS,)),  # requests for which the bank's row was opened
+        ("rank", _I, (MAX_RANKS, 3)),  # open banks, since when any, ticks with any
+        ("window", _I, (MAX_WINDOWS * MAX_RANKS * WINDOW_SLOT,)),
+        ("queue", _I, (2, MAX_QUEUE, N_REQUEST)),  # reads and writes, oldest first
+        ("active", _I, (MAX_BANKS, N_REQUEST)),  # their rows were opened, in that order
+        ("ready", _I, (MAX_NODES * STRIDE,)),
+    ],
+    align=True,
+)
+"""One channel."""
+
+PARAMETERS = np.dtype(
+    [
+        ("banks", _I),  # of the channel
+        ("halves", _I),  # pseudo channels
+        ("ranks", _I),  # of the channel
+        ("half_shift", _I),  # log2 of the banks of a pseudo channel
+        ("rank_shift", _I),
+        ("group_shift", _I),
+        ("rank_node", _I),  # first node of the ranks; pseudo channels start at 1
+        ("group_node", _I),
+        ("bank_node", _I),
+        ("nodes", _I),
+        ("read_delay", _I),
+        ("read_depth", _I),
+        ("write_depth", _I),
+        ("drain_low", _I),
+        ("drain_at", _I),
+        ("refresh", _I),
+        ("ref_interval", _I),
+        ("set_gap", _I),  # tRFCpb: from the end of a rank's round of REFpb to its next
+        ("rising_only", _I, (STRIDE,)),  # commands that start at rising edges, odd ticks
+        ("n_windows", _I),
+        ("windows", _I, (MAX_WINDOWS, 4)),
+        ("first", _I, (len(COMMANDS), LEVELS + 1)),
+        ("rules", _I, (MAX_RULES, 4)),
+    ],
+    align=True,
+)
+"""What a memory means to the kernel; times in ticks."""
+
+LOG = np.dtype([("limit", _I), ("logged", _I)])
+
+
+def _refresh(memory: MemoryConfig) -> tuple[int, int]:
+    """Policy and ticks from one refresh to the next."""
+    controller, t = memory.controller, memory.timings
+    if controller.refresh == "none":
+        return NO_REFRESH, INFINITY
+    if controller.refresh == "all-bank":
+        return ALL_BANK, t["tREFI"]
+    for name in ("tREFIpb", "tRFCpb"):
+        if name not in t:
+            raise InputError(f"{memory.name}: per-bank refresh needs timings.{name}")
+    together = controller.refresh_pseudo_channels == "together"
+    return PER_BANK_TOGETHER if together else PER_BANK, t["tREFIpb"]
+
+
+def make_parameters(memory: MemoryConfig, tables: RuleTables) -> Records:
+    """Kernel parameters, shape (1,). Raises ``InputError`` where the memory is too large for the
+    kernel's records, or lacks what this controller needs."""
+    org, t, controller = memory.organization, memory.timings, memory.controller
+    scale = memory.command_bus.ticks_per_clock
+    ranks = bounded(org.pseudo_channels * org.ranks, MAX_RANKS, "ranks of a channel")
+    banks = bounded(ranks * org.banks, MAX_BANKS, "banks of a channel")
+    policy, interval = _refresh(memory)
+    rank_node = 1 + org.pseudo_channels
+    group_node = rank_node + ranks
+    bank_node = group_node + ranks * org.bank_groups
+    p = np.zeros(1, dtype=PARAMETERS)
+    values = {
+        "banks": banks,
+        "halves": org.pseudo_channels,
+        "ranks": ranks,
+        "half_shift": (org.ranks * org.banks).bit_length() - 1,
+        "rank_shift": org.banks.bit_length() - 1,
+        "group_shift": org.banks_per_group.bit_length() - 1,
+        "rank_node": rank_node,
+        "group_node": group_node,
+        "bank_node": bank_node,
+        "nodes": bank_node + banks,
+        "read_delay": (t["CL"] + t["nBL"]) * scale,
+        "read_depth": bounded(controller.read_queue_depth, MAX_QUEUE, "read_queue_depth"),
+        "write_depth": bounded(controller.write_queue_depth, MAX_QUEUE, "write_queue_depth"),
+        "drain_low": max(controller.write_drain_low, 1),  # an empty queue ends every drain
+        "drain_at": controller.drain_at,
+        "refresh": policy,
+        "ref_interval": interval * scale if policy != NO_REFRESH else interval,
+        "set_gap": t.get("tRFCpb", 0) * scale,
+        "n_windows": bounded(len(tables.windows), MAX_WINDOWS, "window rules"),
+    }
+    for name, value in values.items():
+        p[0][name] = value
+    if scale == 2:
+        either = set(memory.command_bus.either_edge)
+        for command in Command:
+            p[0]["rising_only"][command] = int(command.name not in either)
+    for row in tables.windows:
+        bounded(int(row[1]), MAX_WINDOW, "a rule's window")
+    p[0]["windows"][: len(tables.windows)] = tables.windows
+    p[0]["first"][:] = tables.first
+    bounded(len(tables.rules), MAX_RULES, "timing rules")
+    p[0]["rules"][: len(tables.rules)] = tables.rules
+    return p
+
+
+def make_channels(memory: MemoryConfig, p: Records) -> Records:
+    """All channels idle, all banks closed, tick 0; shape (channels,)."""
+    channels = np.zeros(memory.organization.channels, dtype=CHANNEL)
+    channels["index"] = np.arange(len(channels))
+    channels["open_row"] = -1
+    channels["handed"] = -1
+    channels["due"] = p[0]["ref_interval"]
+    rings = channels["window"].reshape(len(channels), -1, WINDOW_SLOT)
+    rings[:, :, 1:] = -INFINITY
+    return channels

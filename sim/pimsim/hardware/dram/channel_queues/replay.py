@@ -1,0 +1,140 @@
+"""Replay of a DRAM trace on the ``channel-queues`` controller.
+
+In each tick the front end offers, in the trace's order, up to as many requests as there are
+channels; the first one whose queue is full ends the tick's offers. The run ends when the last
+request was answered: a read when its data came, a write when it was issued.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from pimsim.config.errors import InputError
+from pimsim.config.memory import MemoryConfig
+from pimsim.hardware.dram.address import AddressMap
+from pimsim.hardware.dram.channel_queues.kernel import admit, step
+from pimsim.hardware.dram.channel_queues.layout import (
+    C_COMMANDS,
+    C_CONFLICTS,
+    C_HITS,
+    C_MISSES,
+    C_READ_LATENCY,
+    C_READS,
+    INFINITY,
+    LOG,
+    MAX_MAINTENANCE,
+    Records,
+    make_channels,
+    make_parameters,
+)
+from pimsim.hardware.dram.layout import MAX_LOG, bounded
+from pimsim.hardware.dram.replay import ReplayResult
+from pimsim.hardware.dram.rules import COMMANDS, compile_rules
+
+__all__ = ["replay_ticks"]
+
+
+@njit(cache=True)
+def _replay(
+    channels: Any, parameters: Any, log: Any, heads: Any, channel: Any, bank: Any, row: Any,
+    write: Any, key: Any, arrival: Any,
+) -> int:  # fmt: skip
+    """All channels in lockstep, since one full queue holds up the whole trace; -1 when more
+    refreshes fall due than are issued."""
+    p, head = parameters[0], heads[0]
+    depth = (p.read_depth, p.write_depth)
+    total = len(channel)
+    at, tick = 0, 1
+    while True:
+        offered = 0
+        while at < total and offered < len(channels) and arrival[at] < tick:
+            ch = channels[channel[at]]
+            if ch.queued[write[at]] >= depth[write[at]]:
+                break
+            admit(ch, tick, write[at], bank[at], row[at], key[at])
+            ch.now = min(ch.now, tick)
+            at += 1
+            offered += 1
+        soonest, done = INFINITY, 0
+        busy = at < total
+        for c in range(len(channels)):
+            ch = channels[c]
+            if ch.now <= tick:
+                ch.now = step(ch, p, log, head, tick)
+                if ch.overrun == 1:
+                    return -1
+            soonest = min(soonest, ch.now)
+            done = max(done, ch.last_done)
+            busy = busy or ch.queued[0] + ch.queued[1] + ch.active_len > 0
+        if at < total:
+            if channels[channel[at]].queued[write[at]] < depth[write[at]]:
+                soonest = min(soonest, max(tick, arrival[at]) + 1)
+        elif not busy and soonest > done:
+            return done
+        tick = soonest
+
+
+def replay_ticks(
+    memory: MemoryConfig,
+    addresses: NDArray[np.int64],
+    writes: NDArray[np.int64],
+    arrivals: NDArray[np.int64],
+    log_entries: int,
+) -> ReplayResult:
+    """``replay`` for this controller; all times, ``arrivals`` too, in ticks of the command bus.
+
+    Raises ``InputError`` when refreshes fall due faster than they can be issued.
+    """
+    tables = compile_rules(memory, None, memory.command_bus.ticks_per_clock)
+    parameters = make_parameters(memory, tables)
+    channels = make_channels(memory, parameters)
+    bursts = np.asarray(addresses, dtype=np.int64) // memory.organization.burst_bytes
+    mapping = AddressMap.parse(memory.address_map, memory.organization)
+    where = mapping.decode(bursts)
+    log = np.zeros((bounded(max(log_entries, 1), MAX_LOG, "commands to log"), 6), dtype=np.int64)
+    heads = np.zeros(1, dtype=LOG)
+    heads["limit"] = log_entries
+    ticks = _replay(
+        channels, parameters, log, heads, where.channel, where.bank, where.row,
+        np.asarray(writes, dtype=np.int64), bursts,
+        np.maximum.accumulate(np.asarray(arrivals, dtype=np.int64)),
+    )  # fmt: skip
+    if ticks < 0:
+        raise InputError(
+            f"{memory.name}: refreshes fall due faster than they can be issued: more than "
+            f"{MAX_MAINTENANCE} wait"
+        )
+    kept = log[: min(int(heads["logged"][0]), log_entries)].copy()
+    columns = np.where(kept[:, 5] < 0, -1, mapping.decode(kept[:, 5]).column)
+    return _summarise(memory, channels, int(ticks), len(bursts), kept[:, :5], columns)
+
+
+def _summarise(
+    memory: MemoryConfig, channels: Records, ticks: int, requests: int, log: NDArray[np.int64],
+    columns: NDArray[np.int64],
+) -> ReplayResult:  # fmt: skip
+    counter = channels["counter"].sum(axis=0)
+    scale = memory.command_bus.ticks_per_clock
+    open_now, since, active = (channels["rank"][:, :, i] for i in range(3))
+    active_ticks = int((active + np.where(open_now > 0, ticks - since, 0)).sum())
+    reads = int(counter[C_READS])
+    counts = counter[C_COMMANDS : C_COMMANDS + len(COMMANDS)]
+    return ReplayResult(
+        cycles=ticks,
+        commands=dict(zip(COMMANDS, (int(n) for n in counts), strict=True)),
+        row_hits=int(counter[C_HITS]),
+        requests=requests,
+        undrained_writes=0,
+        avg_read_latency_cycles=int(counter[C_READ_LATENCY]) / reads if reads else 0.0,
+        active_rank_cycles=-(-active_ticks // scale),
+        bytes_moved=requests * memory.organization.burst_bytes,
+        log=log,
+        log_columns=columns,
+        ticks_per_clock=scale,
+        row_misses=int(counter[C_MISSES]),
+        row_conflicts=int(counter[C_CONFLICTS]),
+    )

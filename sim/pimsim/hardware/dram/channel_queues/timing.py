@@ -1,0 +1,92 @@
+"""When a command may go, and what it bars: the rule tables at work."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from numba import njit
+
+from pimsim.hardware.dram.channel_queues.layout import STRIDE, WINDOW_SLOT
+from pimsim.hardware.dram.rules import Command
+
+__all__ = ["apply_rules", "earliest", "earliest_wide", "on_edge"]
+
+PREA, REF = int(Command.PREA), int(Command.REF)
+CHANNEL, RANK, OTHER_RANKS, BANK_GROUP, BANK, PSEUDO_CHANNEL = range(6)
+"""Levels, in the order of the rule tables."""
+
+
+@njit(cache=True, inline="always")
+def on_edge(p: Any, command: int, tick: int) -> int:
+    """First tick from ``tick`` on at an edge at which ``command`` may start; odd ones rise."""
+    return int(tick + (p.rising_only[command] & (1 - (tick & 1))))
+
+
+@njit(cache=True, inline="always")
+def earliest(ch: Any, p: Any, command: int, bank: int) -> int:
+    """First tick at which ``command`` may go to ``bank``, under the rules of every level."""
+    half = (1 + (bank >> p.half_shift)) * STRIDE
+    rank = (p.rank_node + (bank >> p.rank_shift)) * STRIDE
+    group = (p.group_node + (bank >> p.group_shift)) * STRIDE
+    shared = max(ch.ready[command], ch.ready[half + command])
+    own = max(ch.ready[group + command], ch.ready[(p.bank_node + bank) * STRIDE + command])
+    return int(max(max(shared, ch.ready[rank + command]), own))
+
+
+@njit(cache=True)
+def earliest_wide(ch: Any, p: Any, command: int, bank: int) -> int:
+    """The same for a command to the whole pseudo channel of ``bank``."""
+    first = bank >> p.half_shift << p.half_shift
+    when = 0
+    for other in range(first, first + (1 << p.half_shift)):
+        when = max(when, earliest(ch, p, command, other))
+    return when
+
+
+@njit(cache=True, inline="always")
+def _bar(ch: Any, node: int, command: int, tick: int) -> None:
+    slot = node * STRIDE + command
+    if ch.ready[slot] < tick:
+        ch.ready[slot] = tick
+
+
+@njit(cache=True)
+def apply_rules(ch: Any, p: Any, tick: int, command: int, bank: int) -> None:
+    """Bar what ``command`` at ``tick`` bars. REF and PREA act on the pseudo channel of ``bank``;
+    a rule of theirs at ``rank`` binds each of its ranks."""
+    half = bank >> p.half_shift
+    per_half = 1 << (p.half_shift - p.rank_shift)
+    rank = bank >> p.rank_shift
+    wide = command in (REF, PREA)
+    for level in range(6):
+        for i in range(p.first[command, level], p.first[command, level + 1]):
+            then, at = p.rules[i, 1], tick + p.rules[i, 2]
+            if level == RANK and not wide:
+                _bar(ch, p.rank_node + rank, then, at)
+            elif level in (RANK, OTHER_RANKS):
+                for other in range(half * per_half, (half + 1) * per_half):
+                    if level == RANK or other != rank:
+                        _bar(ch, p.rank_node + other, then, at)
+            elif level == BANK_GROUP:
+                _bar(ch, p.group_node + (bank >> p.group_shift), then, at)
+            elif level == BANK:
+                _bar(ch, p.bank_node + bank, then, at)
+            elif level == PSEUDO_CHANNEL:
+                _bar(ch, 1 + half, then, at)
+            else:
+                _bar(ch, 0, then, at)
+    for w in range(p.n_windows):
+        if p.windows[w, 0] != command:
+            continue
+        # a ring of the last commands of the node, its write position in front
+        unit, node = 0, 0
+        if p.windows[w, 3] == PSEUDO_CHANNEL:
+            unit, node = half, 1 + half
+        elif p.windows[w, 3] == RANK:
+            unit, node = rank, p.rank_node + rank
+        base = (w * p.ranks + unit) * WINDOW_SLOT
+        place = ch.window[base]
+        ch.window[base + 1 + place] = tick
+        place = (place + 1) % p.windows[w, 1]
+        ch.window[base] = place
+        _bar(ch, node, command, ch.window[base + 1 + place] + p.windows[w, 2])
