@@ -83,7 +83,7 @@ def run_energy(
 def array_elements(config: RunConfig) -> int:
     """Multiply-accumulates of the NPU in a cycle."""
     systolic = config.npu.systolic
-    return systolic.arrays * systolic.rows * systolic.cols
+    return config.npu.cores * systolic.arrays * systolic.rows * systolic.cols
 
 
 def run_bounds(outcome: Outcome) -> dict[str, int]:

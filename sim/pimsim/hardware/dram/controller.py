@@ -42,20 +42,20 @@ from pimsim.hardware.dram.layout import (
     Q_BLOCK,
     Q_GROUP,
     Q_ROW,
-    S_BLOCK,
-    S_BLOCK_SHIFT,
-    S_COUNT,
-    S_FIRST,
     S_GROUP,
-    S_LANE,
-    S_READY,
-    S_STRIDE,
     S_WRITE,
     STRIDE,
 )
 from pimsim.hardware.dram.pim_queue import GWRITE_BANK, pim_forget, pim_issue, pim_poll
 from pimsim.hardware.dram.queues import admit, free_request, move_to_bank, start_drain
 from pimsim.hardware.dram.rules import Command
+from pimsim.hardware.dram.sources import (
+    front_segment,
+    next_queue,
+    port_opens,
+    queues_ready,
+    take_burst,
+)
 
 __all__ = ["controller_cycle", "feed", "next_cycle", "run_channel"]
 
@@ -393,26 +393,17 @@ def _take(
 @njit(cache=True)
 def feed(ch: Any, p: Any, board: Any, cycle: int) -> None:
     """Take this cycle's request from the streams, and one of PIM's writes."""
-    at = ch.seg
-    if at < ch.seg_end and board.segment[at, S_READY] <= cycle:
+    queue = next_queue(ch, p, board, cycle)
+    if queue >= 0 and (p.port_ps == 0 or port_opens(ch, p) <= cycle):
+        at = front_segment(ch, p, queue)
         write = board.segment[at, S_WRITE]
         depth = p.write_depth if write == 1 else p.read_depth
         if ch.queued[write] < depth:
-            position = ch.seg_pos
-            burst = board.segment[at, S_FIRST] + position * board.segment[at, S_STRIDE]
-            block = board.segment[at, S_BLOCK]
-            if block >= 0:
-                whole = (position << p.channel_width) + board.segment[at, S_LANE]
-                block += whole >> board.segment[at, S_BLOCK_SHIFT]
             group = board.segment[at, S_GROUP]
+            burst, block = take_burst(ch, p, board, cycle, queue)
             _take(ch, p, cycle, write, burst, group, block)
             if write == 1:
                 complete(board, group, cycle + 1)
-            position += 1
-            if position == board.segment[at, S_COUNT]:
-                ch.seg = at + 1
-                position = 0
-            ch.seg_pos = position
     if ch.pw_len > 0 and ch.pw[ch.pw_head, 0] <= cycle and ch.queued[1] < p.write_depth:
         ch.pw_len -= 1
         ch.pw[ch.pw_head, 1] -= 1
@@ -429,14 +420,16 @@ def _feed_next(ch: Any, p: Any, board: Any, cycle: int) -> int:
     soonest = INFINITY
     if ch.pw_len > 0 and ch.queued[1] < p.write_depth:
         soonest = max(cycle + 1, ch.pw[ch.pw_head, 0])
-    at = ch.seg
-    if at >= ch.seg_end:
+    ready = queues_ready(ch, p, board)
+    if ready == INFINITY:
         return soonest
-    write = board.segment[at, S_WRITE]
-    depth = p.write_depth if write == 1 else p.read_depth
-    if ch.queued[write] >= depth:
-        return soonest
-    return int(min(soonest, max(cycle + 1, board.segment[at, S_READY])))
+    if p.port_ps > 0:
+        ready = max(ready, port_opens(ch, p))
+    if ready <= cycle:
+        write = board.segment[front_segment(ch, p, next_queue(ch, p, board, cycle)), S_WRITE]
+        if ch.queued[write] >= (p.write_depth if write == 1 else p.read_depth):
+            return soonest
+    return int(min(soonest, max(cycle + 1, ready)))
 
 
 @njit(cache=True)

@@ -17,7 +17,7 @@ from pimsim.config.memory import MemoryConfig
 from pimsim.config.pim import PimConfig
 from pimsim.hardware.dram.rules import COMMANDS, LEVELS, RuleTables, evaluate_delay
 
-__all__ = ["INFINITY", "bounded", "make_board", "make_channels", "make_parameters"]
+__all__ = ["INFINITY", "bounded", "channel_fields", "make_board", "make_channels", "make_parameters"]
 
 INFINITY = 1 << 60
 """Later than any cycle of any run."""
@@ -37,7 +37,13 @@ FILTER = 4096
 """Slots of the filter that finds requests for one burst."""
 MAX_REQUESTS = 8192
 MAX_TICKETS = 1 << 21
-MAX_SEGMENTS = 1 << 17
+MAX_SEGMENTS = 1 << 19
+MAX_SOURCES = 64
+"""Cores whose requests a channel takes in turn."""
+MAX_QUEUES = 1024
+"""Injection ports of all cores."""
+HASH_ROWS = 512
+HASH_CHANNELS = 16
 MAX_INSTRUCTIONS = 1 << 22
 MAX_LOG = 1 << 22
 STRIDE = 16
@@ -119,6 +125,26 @@ Ints = NDArray[np.int64]
 Records = NDArray[Any]
 _I = np.int64
 
+SOURCE_FIELDS: list[Any] = [
+    ("seg", _I, (MAX_QUEUES,)),  # of each queue: stream segment under way, counted from the start
+    ("seg_pos", _I, (MAX_QUEUES,)),  # requests already taken from it
+    ("seg_end", _I, (MAX_SOURCES,)),  # of each core
+    ("turn_queue", _I),  # whose turn it is
+    ("port_free", _I),  # picoseconds: the channel's port of the network takes none before
+]
+"""What a channel knows of the streams that wait for it."""
+PORT_FIELDS: list[Any] = [
+    ("sources", _I),  # cores
+    ("ports", _I),  # of each core
+    ("ring", _I),  # segments of one core and channel that the table has room for
+    ("inject_ps", _I),  # from one request of a core to the channel to the next; 0: all at once
+    ("port_ps", _I),  # from one request taken to the next; 0: no limit
+    ("lane_hash", _I, (HASH_ROWS,)),  # what the upper bits of a burst add to its channel
+    ("lane_of", _I, (HASH_CHANNELS,)),  # place among its neighbours of the burst on a channel
+    ("tck_ps", _I),
+]
+"""How it takes them in."""
+
 CHANNEL = np.dtype(
     [
         ("index", _I),
@@ -136,9 +162,7 @@ CHANNEL = np.dtype(
         ("free", _I),  # first free request entry, -1 if none
         ("pool_used", _I),  # request entries ever used
         ("seq", _I),  # requests moved to the banks, for first come first served
-        ("seg", _I),  # stream segment under way
-        ("seg_end", _I),
-        ("seg_pos", _I),  # requests already taken from it
+        *SOURCE_FIELDS,
         ("pim_head", _I),  # next PIM instruction to issue
         ("pim_avail", _I),  # end of those in the PIM command queue
         ("pim_end", _I),
@@ -216,6 +240,7 @@ PARAMETERS = np.dtype(
         ("result_slope", _I),  # cycles that each dot product adds before GEMV's result is read
         ("avoid_refresh", _I),
         ("slack", _I),
+        *PORT_FIELDS,
         ("channel_width", _I),
         ("field", _I, (5, 2)),  # shift and width of each field of a channel's burst index
         ("n_windows", _I),
@@ -242,7 +267,7 @@ BOARD = np.dtype(
 """What the channels are asked to do, and what became of it."""
 
 
-def _channel_fields(memory: MemoryConfig, text: str) -> dict[str, tuple[int, int]]:
+def channel_fields(memory: MemoryConfig, text: str) -> dict[str, tuple[int, int]]:
     """Shift and width of each field once the channel's bits are taken out of the index."""
     org = memory.organization
     counts = {
@@ -251,6 +276,7 @@ def _channel_fields(memory: MemoryConfig, text: str) -> dict[str, tuple[int, int
         "bg": org.bank_groups,
         "ba": org.banks_per_group,
         "co": org.columns,
+        "pc": org.pseudo_channels,
     }
     fields: dict[str, tuple[int, int]] = {}
     low = 0
@@ -303,6 +329,10 @@ def make_parameters(
         "trtp": t.get("tRTP", 0),
         "tccd_s": max(t["nBL"], t.get("tCCD_S", 1)),
         "tccd_l": max(t["nBL"], t.get("tCCD_L", 1)),
+        "sources": 1,
+        "ports": 1,
+        "ring": MAX_SEGMENTS // org.channels,
+        "tck_ps": memory.tCK,
         "channel_width": org.channels.bit_length() - 1,
         "n_windows": bounded(len(tables.windows), MAX_WINDOWS, "window rules"),
     }
@@ -321,7 +351,7 @@ def make_parameters(
         }
     for name, value in values.items():
         p[0][name] = value
-    fields = _channel_fields(memory, memory.stream_map)
+    fields = channel_fields(memory, memory.stream_map)
     for at, name in enumerate(("ro", "ra", "bg", "ba", "co")):
         p[0]["field"][at] = fields[name]
     for row in tables.windows:

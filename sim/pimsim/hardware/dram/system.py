@@ -24,7 +24,9 @@ from pimsim.hardware.dram.layout import (
     INFINITY,
     MAX_INSTRUCTIONS,
     MAX_PIM_WRITES,
+    MAX_QUEUES,
     MAX_SEGMENTS,
+    MAX_SOURCES,
     MAX_TICKETS,
     N_SEGMENT,
     P_GROUP,
@@ -40,20 +42,46 @@ from pimsim.hardware.dram.layout import (
     S_READY,
     S_STRIDE,
     S_WRITE,
+    Records,
     bounded,
     make_board,
     make_channels,
     make_parameters,
 )
+from pimsim.hardware.dram.hashing import ipoly_tables
 from pimsim.hardware.dram.rules import Command, compile_rules
 
-__all__ = ["After", "Group", "MemorySystem", "Scatter", "Stream"]
+__all__ = [
+    "After",
+    "Group",
+    "MemorySystem",
+    "Network",
+    "Rows",
+    "Scatter",
+    "Stream",
+    "group_bound",
+]
 
 Ints = NDArray[np.int64]
 NO_PROGRESS_CYCLES = 20_000_000
 """A memory that answers nothing for so long is stuck."""
 BLOCK_BYTES = 32 * 1024
 """Arrival of a stream is known block by block: one 128x128 tile of 2-byte elements."""
+
+
+@dataclass(frozen=True)
+class Network:
+    """What lies between the cores and the memory's channels."""
+
+    sources: int = 1
+    """Cores."""
+    period_ps: int = 0
+    """One cycle of the network: a port, of a core or of a channel, passes one request in it.
+    0: no limit."""
+    ports: int = 1
+    """Injection ports of each core."""
+    hashed: bool = False
+    """Neighbouring bursts lie on the channels in an order that changes from row to row."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +93,27 @@ class Stream:
     write: bool = False
     track_blocks: bool = False
     """Record the arrival of each block of ``BLOCK_BYTES``."""
+
+    @property
+    def total(self) -> int:
+        """Bursts."""
+        return self.bursts
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Runs of bursts, such as a tile's part of each row of a matrix, in order."""
+
+    first_burst: Ints
+    """First burst of each run."""
+    bursts: Ints
+    """Length of each run; the same shape."""
+    write: bool = False
+
+    @property
+    def total(self) -> int:
+        """Bursts of all runs."""
+        return int(self.bursts.sum())
 
 
 @dataclass(frozen=True)
@@ -169,7 +218,7 @@ def _settle(
 
 
 @njit(cache=True)
-def _bound(channels: Any, board: Any, now: int, ticket: int, each: int) -> int:
+def group_bound(channels: Any, board: Any, now: int, ticket: int, each: int) -> int:
     """A cycle before which the group cannot be complete; exact once nothing is left."""
     bound = 0
     for c in range(len(channels)):
@@ -207,7 +256,7 @@ def _advance(
         horizon = until
         fired = -1
         for g in range(len(groups)):
-            bound = _bound(channels, board, now, groups[g, 0], groups[g, 1])
+            bound = group_bound(channels, board, now, groups[g, 0], groups[g, 1])
             if g == pim_group:
                 if after[0] < len(finish):
                     bound = max(bound, now + 1)
@@ -245,22 +294,50 @@ class MemorySystem:
     """All channels of a device at ``command`` fidelity."""
 
     def __init__(
-        self, memory: MemoryConfig, pim: PimConfig | None = None, log_entries: int = 0
+        self,
+        memory: MemoryConfig,
+        pim: PimConfig | None = None,
+        log_entries: int = 0,
+        network: Network | None = None,
     ) -> None:
         self.memory = memory
         self.pim = pim
-        self.parameters = make_parameters(memory, pim, compile_rules(memory, pim))
-        self.channels = make_channels(memory, self.parameters)
+        self.cycle_ps = memory.tCK
+        """Picoseconds of the cycles that this system counts."""
+        self.parameters, self.channels = self._make_records()
         self.board = make_board(log_entries)
         self.now = 0
         """Cycle of tCK up to which everything is simulated."""
         self._active: list[Group] = []
         self._next_ticket = 0
-        self._next_segment = 0
+        self.network = network or Network()
+        self._injected_ps = [0] * self.network.sources
+        """When each core's injection ports will be free."""
         mapping = AddressMap.parse(memory.stream_map, memory.organization)
         self._channel_bit = mapping.position["ch"]
         self._channel_width = mapping.width["ch"]
         self._pim_state: dict[str, Any] = self._no_after()
+        self._enter_network(self.network)
+
+    def _make_records(self) -> tuple[Records, Records]:
+        """Parameters and channels of the kernel."""
+        parameters = make_parameters(self.memory, self.pim, compile_rules(self.memory, self.pim))
+        return parameters, make_channels(self.memory, parameters)
+
+    def _enter_network(self, network: Network) -> None:
+        """Tell the channels how many cores they serve, and how."""
+        channels = len(self.channels)
+        bounded(network.sources, MAX_SOURCES, "cores that share a memory")
+        p = self.parameters[0]
+        p["sources"] = network.sources
+        p["ring"] = MAX_SEGMENTS // (channels * network.sources)
+        p["port_ps"] = network.period_ps
+        p["inject_ps"] = network.period_ps * channels // network.ports
+        if network.hashed:
+            # only then do the requests of several ports meet at a channel
+            p["ports"] = network.ports
+            bounded(network.sources * network.ports, MAX_QUEUES, "injection ports of all cores")
+            p["lane_hash"], p["lane_of"] = ipoly_tables(channels)
 
     @property
     def active(self) -> bool:
@@ -274,8 +351,9 @@ class MemorySystem:
         self.board["ticket"][0, first : first + count] = 0
         return first
 
-    def _share(self, burst: int) -> Ints:
-        """How many bursts below ``burst`` each channel has, shape (channels,)."""
+    def _share(self, burst: int | Ints) -> Ints:
+        """How many bursts below ``burst`` each channel has, shape (channels,); for an array of
+        shape (runs, 1), (runs, channels)."""
         channel = np.arange(len(self.channels), dtype=np.int64)
         low, width = self._channel_bit, self._channel_width
         whole = (burst >> (low + width)) << low
@@ -284,17 +362,32 @@ class MemorySystem:
         return share
 
     def submit(
-        self, start: int, streams: Sequence[Stream], scatters: Sequence[Scatter] = ()
+        self,
+        start: int,
+        streams: Sequence[Stream | Rows],
+        scatters: Sequence[Scatter] = (),
+        source: int = 0,
     ) -> Group:
-        """Queue ``streams``, then ``scatters``, behind what the NPU side has queued before."""
+        """Queue ``streams``, then ``scatters``, behind what core ``source`` has queued before."""
         count = len(self.channels)
         ticket = self._tickets(count)
         left = np.zeros(count, dtype=np.int64)
         queued: list[list[Ints]] = [[] for _ in range(count)]
         blocks = (0, 0)
+        ahead = 0
         for stream in streams:
+            if isinstance(stream, Rows):
+                owner, runs = self._row_segments(stream)
+                runs[:, S_READY] += ahead
+                ahead += stream.total
+                left += np.bincount(owner, weights=runs[:, S_COUNT], minlength=count).astype(int)
+                for c in range(count):
+                    queued[c].extend(runs[owner == c])
+                continue
             rows, tracked = self._stream_segments(stream)
             blocks = tracked if stream.track_blocks else blocks
+            rows[:, S_READY] = ahead
+            ahead += stream.bursts
             left += rows[:, S_COUNT]
             for c in np.flatnonzero(rows[:, S_COUNT]):
                 queued[c].append(rows[c])
@@ -303,18 +396,38 @@ class MemorySystem:
             row[[S_WRITE, S_FIRST, S_COUNT, S_STRIDE, S_BLOCK]] = (
                 int(scatter.write), scatter.first, scatter.count, scatter.stride, -1,
             )  # fmt: skip
+            row[S_READY] = ahead
+            ahead += scatter.count
             left[scatter.channel] += scatter.count
             queued[scatter.channel].append(row)
         self.board["ticket"][0, ticket : ticket + count, 0] = left
         self.board["ticket"][0, ticket : ticket + count, 1] = start
-        self._append(queued, ticket, start)
+        self._append(queued, ticket, start, source)
         self._wake(start)
         kinds = {s.write for s in streams} | {s.write for s in scatters}
-        # a channel takes a write each cycle and reads every nBL; of both kinds, one of each at once
-        half = 1 if len(kinds) == 2 else 2 if True in kinds else 2 * int(self.parameters[0]["nbl"])
-        group = Group(ticket, half, blocks)
+        group = Group(ticket, self._least_half_cycles(False in kinds, True in kinds), blocks)
         self._active.append(group)
         return group
+
+    def _least_half_cycles(self, reads: bool, writes: bool) -> int:
+        """Twice the least cycles between two completions on a channel: it takes a write each
+        cycle and reads every nBL; of both kinds, one of each at once."""
+        return 1 if reads and writes else 2 if writes else 2 * int(self.parameters[0]["nbl"])
+
+    def _row_segments(self, rows: Rows) -> tuple[Ints, Ints]:
+        """Channels and segments of all runs, in order."""
+        count = len(self.channels)
+        first = self._share(rows.first_burst[:, None])
+        share = self._share((rows.first_burst + rows.bursts)[:, None]) - first
+        run, channel = np.nonzero(share)
+        found = np.zeros((len(run), N_SEGMENT), dtype=np.int64)
+        found[:, S_WRITE] = int(rows.write)
+        found[:, S_FIRST] = first[run, channel]
+        found[:, S_COUNT] = share[run, channel]
+        found[:, S_STRIDE] = 1
+        found[:, S_BLOCK] = -1
+        found[:, S_READY] = (np.cumsum(rows.bursts) - rows.bursts)[run]
+        return channel, found
 
     def _stream_segments(self, stream: Stream) -> tuple[Ints, tuple[int, int]]:
         """A stream's segment on each channel, (channels, N_SEGMENT), and its blocks' tickets."""
@@ -339,28 +452,31 @@ class MemorySystem:
         rows[:, S_LANE] = (np.arange(count) - (stream.first_burst >> self._channel_bit)) % count
         return rows, (block, block + number)
 
-    def _append(self, queued: list[list[Ints]], ticket: int, start: int) -> None:
-        """Put segments behind those that the channels still have."""
-        table = self.board["segment"][0]
-        channels = self.channels
-        waiting = channels["seg_end"] - channels["seg"]
-        sizes = waiting + np.array([len(rows) for rows in queued])
-        total = int(sizes.sum())
-        at = _ring_range(self._next_segment, total, MAX_SEGMENTS, "stream segments")
-        self._next_segment = at + total
+    def _append(self, queued: list[list[Ints]], ticket: int, start: int, source: int) -> None:
+        """Put segments behind those of core ``source``. Their ``S_READY``, so far the requests
+        of this transfer before each, becomes the cycle at which the core has injected it."""
+        table, p = self.board["segment"][0], self.parameters[0]
+        ring, ports = int(p["ring"]), int(p["ports"])
+        cursors = self.channels["seg"][:, source * ports : (source + 1) * ports]
+        ends = self.channels["seg_end"][:, source]
+        period, begin = self.network.period_ps, max(start * self.cycle_ps, 0)
+        if period:
+            begin = max(begin, self._injected_ps[source])
+        total = 0
         for c, rows in enumerate(queued):
-            old = int(waiting[c])
-            if old:
-                first = int(channels["seg"][c])
-                table[at : at + old] = table[first : first + old].copy()
-            if rows:
-                fresh = np.array(rows)
-                fresh[:, S_GROUP] = ticket + c
-                fresh[:, S_READY] = start
-                table[at + old : at + old + len(rows)] = fresh
-            channels["seg"][c] = at
-            at += int(sizes[c])
-            channels["seg_end"][c] = at
+            if not rows:
+                continue
+            end = int(ends[c])
+            bounded(end - int(cursors[c].min()) + len(rows), ring, "stream segments of a core")
+            fresh = np.array(rows)
+            total += int(fresh[:, S_COUNT].sum())
+            fresh[:, S_GROUP] = ticket + c
+            ready_ps = begin + fresh[:, S_READY] * period // self.network.ports
+            fresh[:, S_READY] = np.maximum(-(-ready_ps // self.cycle_ps), start)
+            place = (c * self.network.sources + source) * ring
+            table[place + (end + np.arange(len(rows))) % ring] = fresh
+            ends[c] = end + len(rows)
+        self._injected_ps[source] = begin + total * period // self.network.ports
 
     def _wake(self, start: int) -> None:
         """Let every channel look again at ``start``."""
@@ -439,18 +555,8 @@ class MemorySystem:
 
     def advance(self, until: int) -> Group | None:
         """Simulate to the first completion of a group, or to ``until``; ``now`` tells which."""
-        groups = np.array([[g.ticket, g.half_cycles_each] for g in self._active], dtype=np.int64)
-        groups = groups.reshape(-1, 2)
-        pim = next((i for i, g in enumerate(self._active) if g.is_pim), -1)
-        first_mark = self._active[pim].marks[0] if pim >= 0 else 0
-        s = self._pim_state
         begun, left = self.now, self._left()
-        limit = min(until, self.now + NO_PROGRESS_CYCLES)
-        self.now, fired = _advance(
-            self.channels, self.parameters, self.board, self.now, limit, groups, pim, first_mark,
-            s["info"], s["finish"], s["after"], s["unit_free"], s["spread"], s["lookahead"],
-            s["overlap"],
-        )  # fmt: skip
+        self.now, fired = self._step(min(until, self.now + NO_PROGRESS_CYCLES))
         if fired < 0:
             if self.now - begun >= NO_PROGRESS_CYCLES and self._active and self._left() == left:
                 raise RuntimeError(
@@ -462,5 +568,18 @@ class MemorySystem:
         first, last = group.blocks
         group.block_cycles = self.board["ticket"][0, first:last, 1].copy()
         if group.is_pim:
-            group.vector_busy_cycles = int(s["after"][4])
+            group.vector_busy_cycles = int(self._pim_state["after"][4])
         return group
+
+    def _step(self, limit: int) -> tuple[int, int]:
+        """Let the kernel run; the cycle, and the index of the group that is complete or -1."""
+        groups = np.array([[g.ticket, g.half_cycles_each] for g in self._active], dtype=np.int64)
+        groups = groups.reshape(-1, 2)
+        pim = next((i for i, g in enumerate(self._active) if g.is_pim), -1)
+        first_mark = self._active[pim].marks[0] if pim >= 0 else 0
+        s = self._pim_state
+        return _advance(
+            self.channels, self.parameters, self.board, self.now, limit, groups, pim, first_mark,
+            s["info"], s["finish"], s["after"], s["unit_free"], s["spread"], s["lookahead"],
+            s["overlap"],
+        )  # fmt: skip

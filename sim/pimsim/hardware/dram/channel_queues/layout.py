@@ -14,7 +14,14 @@ from numpy.typing import NDArray
 
 from pimsim.config.errors import InputError
 from pimsim.config.memory import MemoryConfig
-from pimsim.hardware.dram.layout import INFINITY, bounded
+from pimsim.hardware.dram.layout import (
+    INFINITY,
+    MAX_SEGMENTS,
+    PORT_FIELDS,
+    SOURCE_FIELDS,
+    bounded,
+    channel_fields,
+)
 from pimsim.hardware.dram.rules import COMMANDS, LEVELS, Command, RuleTables
 
 __all__ = ["CHANNEL", "INFINITY", "PARAMETERS", "make_channels", "make_parameters"]
@@ -39,7 +46,9 @@ R_ARRIVAL = 2  # tick before the one in which the controller sees it
 R_WRITE = 3
 R_COUNTED = 4  # its first command went out: it is a hit, a miss or a conflict
 R_KEY = 5  # burst index, to find reads of buffered writes
-N_REQUEST = 6
+R_GROUP = 6  # ticket that its answer counts towards, -1 if nobody's
+R_BLOCK = 7  # ticket of its block of the stream, -1 if none
+N_REQUEST = 8
 
 # counters
 C_COMMANDS = 0
@@ -70,6 +79,8 @@ CHANNEL = np.dtype(
         ("upkeep_len", _I),
         ("overrun", _I),  # more refreshes due than the ring holds
         ("last_done", _I),  # tick at which the last request was answered
+        ("answered", _I, (3,)),  # the one answered in this step: ticket, block's ticket, tick
+        *SOURCE_FIELDS,
         ("set_free", _I, (MAX_RANKS,)),  # tick from which a rank's next round may start
         ("upkeep", _I, (MAX_MAINTENANCE, 2)),  # ring: REF or REFPB, first bank
         ("counter", _I, (N_COUNTERS,)),
@@ -106,6 +117,10 @@ PARAMETERS = np.dtype(
         ("ref_interval", _I),
         ("set_gap", _I),  # tRFCpb: from the end of a rank's round of REFPB to its next
         ("rising_only", _I, (STRIDE,)),  # commands that start at rising edges, odd ticks
+        ("single_slot", _I),  # one command a tick, whatever its pins
+        *PORT_FIELDS,
+        ("channel_width", _I),
+        ("field", _I, (6, 2)),  # shift and width of each field of a channel's burst index
         ("n_windows", _I),
         ("windows", _I, (MAX_WINDOWS, 4)),
         ("first", _I, (len(COMMANDS), LEVELS + 1)),
@@ -171,10 +186,19 @@ def make_parameters(memory: MemoryConfig, tables: RuleTables) -> Records:
         "refresh": policy,
         "ref_interval": interval * scale if policy != NO_REFRESH else interval,
         "set_gap": t.get("tRFCpb", 0) * scale,
+        "single_slot": int(controller.commands_per_cycle == 1),
+        "sources": 1,
+        "ports": 1,
+        "ring": MAX_SEGMENTS // org.channels,
+        "tck_ps": memory.tCK // scale,
+        "channel_width": org.channels.bit_length() - 1,
         "n_windows": bounded(len(tables.windows), MAX_WINDOWS, "window rules"),
     }
     for name, value in values.items():
         p[0][name] = value
+    fields = channel_fields(memory, memory.stream_map)
+    for at, name in enumerate(("ro", "ra", "bg", "ba", "co", "pc")):
+        p[0]["field"][at] = fields.get(name, (0, 0))
     if scale == 2:
         either = set(memory.command_bus.either_edge)
         for command in Command:
