@@ -53,7 +53,7 @@ def core_network(npu: NpuConfig) -> Network:
         return Network(sources=npu.cores)
     network = npu.network
     return Network(
-        npu.cores, 10**12 // network.frequency, network.ports_per_core,
+        npu.cores, 10**12 // network.frequency, network.ports_per_core, network.buffer_requests,
         network.channel_hash == "ipoly",
     )  # fmt: skip
 

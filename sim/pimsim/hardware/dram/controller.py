@@ -38,24 +38,20 @@ from pimsim.hardware.dram.layout import (
     F_ROW,
     INFINITY,
     MAX_PIM_WRITES,
+    O_BLOCK,
+    O_BURST,
+    O_GROUP,
+    O_WRITE,
     P_READY,
     Q_BLOCK,
     Q_GROUP,
     Q_ROW,
-    S_GROUP,
-    S_WRITE,
     STRIDE,
 )
 from pimsim.hardware.dram.pim_queue import GWRITE_BANK, pim_forget, pim_issue, pim_poll
 from pimsim.hardware.dram.queues import admit, free_request, move_to_bank, start_drain
 from pimsim.hardware.dram.rules import Command
-from pimsim.hardware.dram.sources import (
-    front_segment,
-    next_queue,
-    port_opens,
-    queues_ready,
-    take_burst,
-)
+from pimsim.hardware.dram.sources import next_offer, offer
 
 __all__ = ["controller_cycle", "feed", "next_cycle", "run_channel"]
 
@@ -393,15 +389,12 @@ def _take(
 @njit(cache=True)
 def feed(ch: Any, p: Any, board: Any, cycle: int) -> None:
     """Take this cycle's request from the streams, and one of PIM's writes."""
-    queue = next_queue(ch, p, board, cycle)
-    if queue >= 0 and (p.port_ps == 0 or port_opens(ch, p) <= cycle):
-        at = front_segment(ch, p, queue)
-        write = board.segment[at, S_WRITE]
-        depth = p.write_depth if write == 1 else p.read_depth
-        if ch.queued[write] < depth:
-            group = board.segment[at, S_GROUP]
-            burst, block = take_burst(ch, p, board, cycle, queue)
-            _take(ch, p, cycle, write, burst, group, block)
+    if offer(ch, p, board, cycle):
+        write = ch.offered[O_WRITE]
+        if ch.queued[write] < (p.write_depth if write == 1 else p.read_depth):
+            ch.has_offer = 0
+            group = ch.offered[O_GROUP]
+            _take(ch, p, cycle, write, ch.offered[O_BURST], group, ch.offered[O_BLOCK])
             if write == 1:
                 complete(board, group, cycle + 1)
     if ch.pw_len > 0 and ch.pw[ch.pw_head, 0] <= cycle and ch.queued[1] < p.write_depth:
@@ -420,16 +413,11 @@ def _feed_next(ch: Any, p: Any, board: Any, cycle: int) -> int:
     soonest = INFINITY
     if ch.pw_len > 0 and ch.queued[1] < p.write_depth:
         soonest = max(cycle + 1, ch.pw[ch.pw_head, 0])
-    ready = queues_ready(ch, p, board)
-    if ready == INFINITY:
-        return soonest
-    if p.port_ps > 0:
-        ready = max(ready, port_opens(ch, p))
-    if ready <= cycle:
-        write = board.segment[front_segment(ch, p, next_queue(ch, p, board, cycle)), S_WRITE]
+    if ch.has_offer == 1:
+        write = ch.offered[O_WRITE]
         if ch.queued[write] >= (p.write_depth if write == 1 else p.read_depth):
             return soonest
-    return int(min(soonest, max(cycle + 1, ready)))
+    return int(min(soonest, next_offer(ch, p, board, cycle)))
 
 
 @njit(cache=True)

@@ -42,6 +42,8 @@ MAX_SOURCES = 64
 """Cores whose requests a channel takes in turn."""
 MAX_QUEUES = 1024
 """Injection ports of all cores."""
+MAX_PASSED = 1 << 15
+"""Requests in the network's buffer before a channel."""
 HASH_ROWS = 512
 HASH_CHANNELS = 16
 MAX_INSTRUCTIONS = 1 << 22
@@ -91,6 +93,10 @@ S_LANE = 7  # position of this channel's first burst in the stream
 S_READY = 8  # cycle from which it may be taken
 N_SEGMENT = 9
 
+# a request on its way from a segment to a queue
+O_BURST, O_WRITE, O_GROUP, O_BLOCK = range(4)
+N_OFFER = 4
+
 # a PIM instruction -------------------------------------------------------------------------
 P_OP = 0
 P_ROW = 1
@@ -130,6 +136,11 @@ SOURCE_FIELDS: list[Any] = [
     ("seg_pos", _I, (MAX_QUEUES,)),  # requests already taken from it
     ("seg_end", _I, (MAX_SOURCES,)),  # of each core
     ("turn_queue", _I),  # whose turn it is
+    ("has_offer", _I),
+    ("offered", _I, (N_OFFER,)),  # the request that the controller takes next
+    ("passed_head", _I),
+    ("passed_len", _I),
+    ("passed", _I, (MAX_PASSED, N_OFFER)),  # ring: those that the network has passed on
     ("port_free", _I),  # picoseconds: the channel's port of the network takes none before
 ]
 """What a channel knows of the streams that wait for it."""
@@ -138,7 +149,8 @@ PORT_FIELDS: list[Any] = [
     ("ports", _I),  # of each core
     ("ring", _I),  # segments of one core and channel that the table has room for
     ("inject_ps", _I),  # from one request of a core to the channel to the next; 0: all at once
-    ("port_ps", _I),  # from one request taken to the next; 0: no limit
+    ("port_ps", _I),  # from one request passed on to the next; 0: there is no network
+    ("buffer", _I),  # requests passed on that the controller has not taken
     ("lane_hash", _I, (HASH_ROWS,)),  # what the upper bits of a burst add to its channel
     ("lane_of", _I, (HASH_CHANNELS,)),  # place among its neighbours of the burst on a channel
     ("tck_ps", _I),

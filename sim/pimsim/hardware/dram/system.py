@@ -24,6 +24,7 @@ from pimsim.hardware.dram.layout import (
     INFINITY,
     MAX_INSTRUCTIONS,
     MAX_PIM_WRITES,
+    MAX_PASSED,
     MAX_QUEUES,
     MAX_SEGMENTS,
     MAX_SOURCES,
@@ -80,6 +81,8 @@ class Network:
     0: no limit."""
     ports: int = 1
     """Injection ports of each core."""
+    buffer_requests: int = 1
+    """Requests that the network has passed on and a channel's controller has not taken."""
     hashed: bool = False
     """Neighbouring bursts lie on the channels in an order that changes from row to row."""
 
@@ -332,6 +335,7 @@ class MemorySystem:
         p["sources"] = network.sources
         p["ring"] = MAX_SEGMENTS // (channels * network.sources)
         p["port_ps"] = network.period_ps
+        p["buffer"] = bounded(network.buffer_requests, MAX_PASSED, "npu.network.buffer_requests")
         p["inject_ps"] = network.period_ps * channels // network.ports
         if network.hashed:
             # only then do the requests of several ports meet at a channel

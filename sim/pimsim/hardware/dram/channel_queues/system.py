@@ -16,7 +16,6 @@ from pimsim.hardware.dram.bank import complete
 from pimsim.hardware.dram.channel_queues.kernel import step
 from pimsim.hardware.dram.channel_queues.layout import (
     C_COMMANDS,
-    INFINITY,
     LOG,
     R_ARRIVAL,
     R_BANK,
@@ -31,15 +30,9 @@ from pimsim.hardware.dram.channel_queues.layout import (
     make_parameters,
 )
 from pimsim.hardware.dram.channel_queues.single_slot import step_single_slot
-from pimsim.hardware.dram.layout import S_GROUP, S_WRITE
+from pimsim.hardware.dram.layout import O_BLOCK, O_BURST, O_GROUP, O_WRITE
 from pimsim.hardware.dram.rules import COMMANDS, compile_rules
-from pimsim.hardware.dram.sources import (
-    front_segment,
-    next_queue,
-    port_opens,
-    queues_ready,
-    take_burst,
-)
+from pimsim.hardware.dram.sources import next_offer, offer
 from pimsim.hardware.dram.system import MemorySystem, Network, group_bound
 
 __all__ = ["QueueMemorySystem"]
@@ -82,14 +75,14 @@ def _run_channel(ch: Any, p: Any, board: Any, log: Any, head: Any, until: int) -
     """Simulate channel ``ch`` up to, not including, tick ``until``."""
     tick = ch.now
     while tick < until:
-        queue = next_queue(ch, p, board, tick)
-        if queue >= 0 and (p.port_ps == 0 or port_opens(ch, p) <= tick):
-            at = front_segment(ch, p, queue)
-            write = board.segment[at, S_WRITE]
+        if offer(ch, p, board, tick):
+            write = ch.offered[O_WRITE]
             if ch.queued[write] < (p.write_depth if write == 1 else p.read_depth):
-                group = board.segment[at, S_GROUP]
-                burst, block = take_burst(ch, p, board, tick, queue)
-                _admit(ch, p, board, tick, write, burst, group, block)
+                ch.has_offer = 0
+                _admit(
+                    ch, p, board, tick, write, ch.offered[O_BURST], ch.offered[O_GROUP],
+                    ch.offered[O_BLOCK],
+                )  # fmt: skip
         ch.answered[2] = -1
         if p.single_slot == 1:
             after = step_single_slot(ch, p, log, head, tick)
@@ -99,16 +92,10 @@ def _run_channel(ch: Any, p: Any, board: Any, log: Any, head: Any, until: int) -
             complete(board, ch.answered[0], ch.answered[2])
             if ch.answered[1] >= 0:
                 complete(board, ch.answered[1], ch.answered[2])
-        ready = queues_ready(ch, p, board)
-        if ready < INFINITY:
-            if p.port_ps > 0:
-                ready = max(ready, port_opens(ch, p))
-            if ready <= tick:
-                write = board.segment[front_segment(ch, p, next_queue(ch, p, board, tick)), S_WRITE]
-                if ch.queued[write] < (p.write_depth if write == 1 else p.read_depth):
-                    after = tick + 1
-            else:
-                after = min(after, ready)
+        write = ch.offered[O_WRITE]
+        full = ch.queued[write] >= (p.write_depth if write == 1 else p.read_depth)
+        if ch.has_offer == 0 or not full:
+            after = min(after, next_offer(ch, p, board, tick))
         tick = after
     ch.now = tick
 
