@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from pimsim.cli.kernel_gemm import gemm_command
+
 if TYPE_CHECKING:
     from pimsim.config.memory import MemoryConfig
-    from pimsim.config.npu import SystolicConfig
     from pimsim.hardware.dram.replay import ReplayResult
 
 __all__ = ["kernel_app"]
@@ -137,66 +138,7 @@ def _picojoule(joule: float) -> float:
     return round(joule * _PJ_PER_J, 3)
 
 
-@kernel_app.command("gemm")
-def gemm_command(
-    m: Annotated[int, typer.Argument(metavar="M", help="Rows of the activations (tokens).")],
-    n: Annotated[int, typer.Argument(metavar="N", help="Columns of the weights (outputs).")],
-    k: Annotated[int, typer.Argument(metavar="K", help="The dimension summed over.")],
-    npu: Annotated[
-        str, typer.Option(metavar="NAME", help="Hardware preset or YAML that has the arrays.")
-    ] = "neupims",
-    array: Annotated[
-        str | None, typer.Option(metavar="RxC", help="Rows and columns of an array.")
-    ] = None,
-    arrays: Annotated[
-        int | None, typer.Option(metavar="N", help="Arrays that share the product.")
-    ] = None,
-    dataflow: Annotated[
-        str | None, typer.Option(metavar="ws|os|is", help="Weights, outputs or inputs stay.")
-    ] = None,
-    preload: Annotated[
-        str | None,
-        typer.Option(
-            metavar="exposed|hidden",
-            help="exposed: SCALE-Sim's closed form. hidden: the next operand loads meanwhile.",
-        ),
-    ] = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Run one matrix product C[M,N] = A[M,K] B[K,N] on the systolic arrays, compute only."""
-    from pimsim.config.loader import load_npu_of
-    from pimsim.hardware.npu.gemm import plan_gemm, utilisation
-
-    rows, cols = _array(array) if array is not None else (None, None)
-    options = {
-        "rows": rows,
-        "cols": cols,
-        "arrays": arrays,
-        "dataflow": _one_of("--dataflow", dataflow, ("ws", "os", "is")),
-        "preload": _one_of("--preload", preload, ("exposed", "hidden")),
-    }
-    systolic = _systolic(load_npu_of(npu).systolic, options)
-    plan = plan_gemm(m, n, k, systolic)
-    report = {
-        "cycles": plan.cycles,
-        "utilisation": utilisation(plan, systolic),
-        "folds": plan.folds,
-        "macs": plan.macs,
-        "systolic": systolic.model_dump(mode="json"),
-    }
-    if as_json:
-        typer.echo(json.dumps(report, indent=2))
-        return
-    _print_table(
-        f"{m} x {n} x {k} on {systolic.arrays} of {systolic.rows}x{systolic.cols}, "
-        f"{systolic.dataflow}, preload {systolic.preload}",
-        {
-            "cycles": f"{plan.cycles:,}",
-            "utilisation": f"{report['utilisation']:.2%}",
-            "folds": f"{plan.folds:,}",
-            "multiply-accumulates": f"{plan.macs:,}",
-        },
-    )
+kernel_app.command("gemm")(gemm_command)
 
 
 @kernel_app.command("attention")
@@ -298,45 +240,6 @@ def _stdin() -> Any:
     except OSError as error:
         raise InputError(f"standard input cannot be read: {error.strerror}") from None
     return stream
-
-
-def _array(text: str) -> tuple[int, int]:
-    """Rows and columns of ``RxC``."""
-    import re
-
-    from pimsim.config.errors import InputError
-
-    found = re.fullmatch(r"([0-9]{1,9})[xX]([0-9]{1,9})", text, re.ASCII)
-    if not found:
-        raise InputError(f"--array expects RxC, e.g. 128x128, found {text!r}")
-    return int(found[1]), int(found[2])
-
-
-def _one_of(option: str, found: str | None, allowed: Sequence[str]) -> str | None:
-    from pimsim.config.errors import InputError, near_miss
-
-    if found is not None and found not in allowed:
-        raise InputError(
-            f"{option} {found!r}{near_miss(found, allowed)}; allowed: {', '.join(allowed)}"
-        )
-    return found
-
-
-def _systolic(preset: SystolicConfig, options: Mapping[str, object]) -> SystolicConfig:
-    """The preset's arrays with the options that were given in place of its fields."""
-    from pydantic import ValidationError
-
-    from pimsim.config.errors import InputError
-    from pimsim.config.npu import SystolicConfig
-
-    given = {field: value for field, value in options.items() if value is not None}
-    try:
-        return SystolicConfig.model_validate({**preset.model_dump(), **given})
-    except ValidationError as error:
-        first = error.errors()[0]
-        field = str(first["loc"][0])
-        option = {"rows": "--array: rows", "cols": "--array: columns"}.get(field, f"--{field}:")
-        raise InputError(f"{option} {first['input']}: {first['msg'].lower()}") from None
 
 
 def _print_table(title: str, rows: Mapping[str, str]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from pimsim.config.base import ConfigModel
 from pimsim.config.units import Bytes, Hertz
@@ -75,7 +75,7 @@ class NetworkConfig(ConfigModel):
     simple network has no limit (Interconnect.cc); the default is never full there."""
     channel_hash: Literal["none", "ipoly"] = "none"
     """How neighbouring bursts lie on the channels. ``ipoly``: in an order that changes from row
-    to row (ONNXim, 16 channels), so that a core's requests to a channel come from all its
+    to row (ONNXim, up to 16 channels), so that a core's requests to a channel come from all its
     ports."""
 
 
@@ -106,9 +106,25 @@ class NpuConfig(ConfigModel):
     prefetch_weights: bool = False
     """Stream the next operator's weights while this one computes, as far as the scratchpad
     has room."""
+    artifact_short_runs: bool = False
+    """ONNXim asks for a run of a row in as many requests as its bytes fill, from the aligned
+    address of its first element on, and so misses the last one of most runs that begin inside
+    a request (GemmWS.cc); row-major operands only."""
     artifact_store_bug: bool = False
     """The artifact writes back only B * min(N, 128 * ceil(B / 128)) outputs of a GEMM
     (transposed index, MECHANISMS B2)."""
     artifact_attention: bool = False
     """npu-only branch: attention of one request at a time, head by head, 271 cycles per started
     block of 128 tokens (MECHANISMS 4.12)."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> NpuConfig:
+        if self.tiling == "gemmini" and self.scratchpad.accumulator is None:
+            raise ValueError("tiling 'gemmini' needs scratchpad.accumulator")
+        if not self.systolic.preload.startswith("artifact"):
+            return self
+        # the artifact's presets are what its two branches do, and those have one core
+        for key, found in (("cores", self.cores), ("network", self.network)):
+            if found not in (1, None):
+                raise ValueError(f"{key} is for preload exposed or hidden, not for the artifact's")
+        return self

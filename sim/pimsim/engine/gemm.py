@@ -49,10 +49,17 @@ class GemmRun:
     """NPU cycles by cause, mean over the cores; they add up to ``cycles``."""
     tiling: CoreTiling
     macs: int
+    element_bytes: int
 
 
 def run_gemm(
-    m: int, n: int, k: int, npu: NpuConfig, memory: MemoryConfig, element_bytes: int = 2
+    m: int,
+    n: int,
+    k: int,
+    npu: NpuConfig,
+    memory: MemoryConfig,
+    element_bytes: int = 2,
+    explain: bool = False,
 ) -> GemmRun:
     """Run C[m, n] = A[m, k] B[k, n] with everything in ``memory`` at first and at the end.
 
@@ -71,7 +78,7 @@ def run_gemm(
             f"gemm {m} x {n} x {k} of {element_bytes} B takes {end} B, memory {memory.name} has "
             f"{org.capacity_bytes} B"
         )
-    tiling = tile_product(m, n, k, element_bytes, npu, memory)
+    tiling = tile_product(m, n, k, element_bytes, npu, memory, explain)
     at = GemmPlaces(*places)
     steps = gemm_steps((m, n, k), tiling, at, element_bytes, npu, memory)
     task = NpuTask(
@@ -85,8 +92,7 @@ def run_gemm(
     env.run(until=env.process(side.run([task])))
     moved = task_streams(task)
     read, written = (
-        sum(s.total for s in moved if s.write is write) * org.burst_bytes
-        for write in (False, True)
+        sum(s.total for s in moved if s.write is write) * org.burst_bytes for write in (False, True)
     )
     folds: Counter[int] = Counter()
     taken: Counter[int] = Counter()
@@ -104,4 +110,5 @@ def run_gemm(
         causes={cause: cycles for cause, cycles in recorder.npu_causes.items() if cycles},
         tiling=tiling,
         macs=m * n * k,
+        element_bytes=element_bytes,
     )

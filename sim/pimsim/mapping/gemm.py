@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -59,10 +57,16 @@ def core_network(npu: NpuConfig) -> Network:
 
 
 def tile_product(
-    m: int, n: int, k: int, element_bytes: int, npu: NpuConfig, memory: MemoryConfig
+    m: int,
+    n: int,
+    k: int,
+    element_bytes: int,
+    npu: NpuConfig,
+    memory: MemoryConfig,
+    explain: bool = False,
 ) -> CoreTiling:
     """The cut of C[m, n] = A[m, k] B[k, n] that ``npu.tiling`` picks, and why."""
-    return tile_for_cores(m, n, k, element_bytes, npu, bytes_per_kcycle(npu, memory))
+    return tile_for_cores(m, n, k, element_bytes, npu, bytes_per_kcycle(npu, memory), explain)
 
 
 def gemm_steps(
@@ -76,18 +80,16 @@ def gemm_steps(
 ) -> tuple[GemmStep, ...]:
     """Steps of all cores, a core's in order. ``bias_bytes`` are loaded with the first tile."""
     maker = _Tiled if npu.operand_layout == "tiled" else _RowMajor
-    layout = maker(dims, places, element_bytes, npu.systolic, memory.organization.burst_bytes)
+    layout = maker(
+        dims, places, element_bytes, npu.systolic, memory.organization.burst_bytes,
+        npu.artifact_short_runs,
+    )  # fmt: skip
     steps = []
     for core, tiles in enumerate(tiling.cores):
         for number, tile in enumerate(tiles):
             extra = bias_bytes if core == number == 0 else 0
             steps.append(layout.step(core, tile, extra))
     return tuple(steps)
-
-
-@lru_cache(maxsize=4096)
-def _plan(m: int, n: int, k: int, systolic: SystolicConfig, element_bytes: int) -> GemmPlan:
-    return plan_gemm(m, n, k, systolic, element_bytes)
 
 
 @dataclass
@@ -99,13 +101,14 @@ class _Layout:
     element_bytes: int
     systolic: SystolicConfig
     burst_bytes: int
+    short_runs: bool
 
     def _bursts(self, size: int) -> int:
         return -(-size // self.burst_bytes)
 
     def plan(self, tile: GemmTile) -> GemmPlan:
         """The tile on the arrays."""
-        return _plan(tile.m, tile.n, tile.k, self.systolic, self.element_bytes)
+        return plan_gemm(tile.m, tile.n, tile.k, self.systolic, self.element_bytes)
 
 
 class _Tiled(_Layout):
@@ -147,7 +150,7 @@ class _RowMajor(_Layout):
                 height = min(rows, tile.m - m)
                 blocks.append(
                     GemmBlock(
-                        _plan(height, width, tile.k, self.systolic, self.element_bytes),
+                        plan_gemm(height, width, tile.k, self.systolic, self.element_bytes),
                         self._loads(tile, m, height, n, width, extra if m == n == 0 else 0),
                         self._stores(tile, m, height, n, width),
                     )
@@ -170,9 +173,7 @@ class _RowMajor(_Layout):
             loads.append(self._results(tile, at.outputs, m, height, n, width, write=False))
         return tuple(loads)
 
-    def _stores(
-        self, tile: GemmTile, m: int, height: int, n: int, width: int
-    ) -> tuple[Rows, ...]:
+    def _stores(self, tile: GemmTile, m: int, height: int, n: int, width: int) -> tuple[Rows, ...]:
         if not tile.output_bytes or self.places.outputs is None:
             return ()
         return (self._results(tile, self.places.outputs, m, height, n, width, write=True),)
@@ -191,6 +192,12 @@ class _RowMajor(_Layout):
         start = ((row + np.arange(rows, dtype=np.int64)) * pitch + column) * self.element_bytes
         first = start // self.burst_bytes
         bursts = (start + columns * self.element_bytes - 1) // self.burst_bytes - first + 1
-        joined = first[1:] == first[:-1] + bursts[:-1]
+        if self.short_runs:
+            bursts[:] = self._bursts(columns * self.element_bytes)
+        # a burst that two runs share moves once
+        ends = np.maximum.accumulate(first + bursts)
+        first[1:] = np.maximum(first[1:], ends[:-1])
+        bursts = ends - first
+        joined = first[1:] == ends[:-1]
         begins = np.flatnonzero(np.concatenate([[True], ~joined]))
         return Rows(base + first[begins], np.add.reduceat(bursts, begins), write=write)

@@ -17,7 +17,14 @@ from pimsim.config.memory import MemoryConfig
 from pimsim.config.pim import PimConfig
 from pimsim.hardware.dram.rules import COMMANDS, LEVELS, RuleTables, evaluate_delay
 
-__all__ = ["INFINITY", "bounded", "channel_fields", "make_board", "make_channels", "make_parameters"]
+__all__ = [
+    "INFINITY",
+    "bounded",
+    "channel_fields",
+    "make_board",
+    "make_channels",
+    "make_parameters",
+]
 
 INFINITY = 1 << 60
 """Later than any cycle of any run."""
@@ -44,7 +51,7 @@ MAX_QUEUES = 1024
 """Injection ports of all cores."""
 MAX_PASSED = 1 << 15
 """Requests in the network's buffer before a channel."""
-HASH_ROWS = 512
+HASH_ROWS = 4096
 HASH_CHANNELS = 16
 MAX_INSTRUCTIONS = 1 << 22
 MAX_LOG = 1 << 22

@@ -69,8 +69,7 @@ _LEVELS = {
 LEVELS = len(_LEVELS)
 RANK = _LEVELS["rank"]
 ROW_COMMANDS = frozenset(
-    Command[name]
-    for name in ("ACT", "PRE", "PREA", "REF", "REFPB", "G_ACT", "PIM_PRE", "HEADER")
+    Command[name] for name in ("ACT", "PRE", "PREA", "REF", "REFPB", "G_ACT", "PIM_PRE", "HEADER")
 )
 """Commands on the row pins of a bus with two sets; the others go over the column pins."""
 _PIM_BUFFER = {Command.G_ACT, Command.PIM_PRE, Command.COMP, Command.READRES, Command.GEMV}

@@ -20,11 +20,13 @@ from pimsim.config.memory import MemoryConfig
 from pimsim.config.pim import PimConfig
 from pimsim.hardware.dram.address import AddressMap
 from pimsim.hardware.dram.controller import run_channel
+from pimsim.hardware.dram.hashing import ipoly_tables
 from pimsim.hardware.dram.layout import (
+    HASH_ROWS,
     INFINITY,
     MAX_INSTRUCTIONS,
-    MAX_PIM_WRITES,
     MAX_PASSED,
+    MAX_PIM_WRITES,
     MAX_QUEUES,
     MAX_SEGMENTS,
     MAX_SOURCES,
@@ -49,7 +51,6 @@ from pimsim.hardware.dram.layout import (
     make_channels,
     make_parameters,
 )
-from pimsim.hardware.dram.hashing import ipoly_tables
 from pimsim.hardware.dram.rules import Command, compile_rules
 
 __all__ = [
@@ -420,18 +421,53 @@ class MemorySystem:
 
     def _row_segments(self, rows: Rows) -> tuple[Ints, Ints]:
         """Channels and segments of all runs, in order."""
-        count = len(self.channels)
-        first = self._share(rows.first_burst[:, None])
-        share = self._share((rows.first_burst + rows.bursts)[:, None]) - first
-        run, channel = np.nonzero(share)
+        if self.network.hashed:
+            run, channel, first, counts, before = self._hashed_runs(rows)
+        else:
+            start = self._share(rows.first_burst[:, None])
+            share = self._share((rows.first_burst + rows.bursts)[:, None]) - start
+            run, channel = np.nonzero(share)
+            first, counts = start[run, channel], share[run, channel]
+            before = np.zeros(len(run), dtype=np.int64)
         found = np.zeros((len(run), N_SEGMENT), dtype=np.int64)
         found[:, S_WRITE] = int(rows.write)
-        found[:, S_FIRST] = first[run, channel]
-        found[:, S_COUNT] = share[run, channel]
+        found[:, S_FIRST] = first
+        found[:, S_COUNT] = counts
         found[:, S_STRIDE] = 1
         found[:, S_BLOCK] = -1
-        found[:, S_READY] = (np.cumsum(rows.bursts) - rows.bursts)[run]
+        found[:, S_READY] = (np.cumsum(rows.bursts) - rows.bursts)[run] + before
         return channel, found
+
+    def _hashed_runs(self, rows: Rows) -> tuple[Ints, Ints, Ints, Ints, Ints]:
+        """Run, channel, first burst, length and place in the run of each piece: the whole rows of
+        neighbours of a run are one on every channel, what lies before and after them is one a
+        burst, on the channel that the hash says."""
+        channels, width = len(self.channels), self._channel_width
+        begin, end = rows.first_burst, rows.first_burst + rows.bursts
+        whole, after = -(-begin // channels), end // channels
+        inside = whole < after
+        runs = np.arange(len(begin))
+        run = np.repeat(runs[inside], channels)
+        pieces = [
+            (run, np.tile(np.arange(channels), int(inside.sum())), whole[run],
+             (after - whole)[run], (whole * channels - begin)[run])
+        ]  # fmt: skip
+        head = np.where(inside, whole * channels, end) - begin
+        tail = np.where(inside, end - after * channels, 0)
+        table = self.parameters[0]["lane_hash"]
+        order = np.argsort(self.parameters[0]["lane_of"][:channels])
+        for first, length in ((begin, head), (end - tail, tail)):
+            run = np.repeat(runs, length)
+            place = np.arange(len(run)) - np.repeat(np.cumsum(length) - length, length)
+            burst = first[run] + place
+            row = burst >> width
+            channel = table[row % HASH_ROWS] ^ order[burst & (channels - 1)]
+            pieces.append((run, channel, row, np.ones(len(run), np.int64), burst - begin[run]))
+        run, channel, first, counts, before = (
+            np.concatenate(column) for column in zip(*pieces, strict=True)
+        )
+        sort = np.lexsort((before, run))
+        return run[sort], channel[sort], first[sort], counts[sort], before[sort]
 
     def _stream_segments(self, stream: Stream) -> tuple[Ints, tuple[int, int]]:
         """A stream's segment on each channel, (channels, N_SEGMENT), and its blocks' tickets."""

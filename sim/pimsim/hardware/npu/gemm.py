@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from pimsim.config.errors import InputError
 from pimsim.config.npu import SystolicConfig
 from pimsim.hardware.npu.dataflows import DATAFLOWS
@@ -13,6 +15,7 @@ MAX_DIMENSION = 2**31 - 1
 """Above this, cumulative bytes could leave 64-bit integers."""
 
 
+@lru_cache(maxsize=4096)
 def plan_gemm(m: int, n: int, k: int, systolic: SystolicConfig, dtype_bytes: int = 2) -> GemmPlan:
     """Plan C[m, n] = A[m, k] B[k, n] (A activations of m tokens, B weights).
 

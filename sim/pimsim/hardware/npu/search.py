@@ -1,9 +1,11 @@
 """Which tiles a product is cut into, which core works on each, and why these.
 
 Every cut is judged by the same estimate: computing on the busiest core, moving what the cut makes
-move at the memory's full rate, whichever takes longer (their sum without a second buffer), and
-what nothing hides: the first tiles' loads, the way through the array, the last tiles' stores.
-Only the choice depends on it; what the cut really takes is simulated.
+move at the memory's full rate, or turning the buffers over, whichever takes longer, and what
+nothing hides: the first tiles' loads, the way through the array, the last tiles' stores. A buffer
+is turned over when its tile has come, has been computed and has left the array; with two of them
+that happens twice in the time, without a second one nothing overlaps. Only the choice depends on
+the estimate; what the cut really takes is simulated.
 """
 
 from __future__ import annotations
@@ -16,14 +18,14 @@ from math import isqrt
 
 from pimsim.config.errors import InputError
 from pimsim.config.npu import NpuConfig
-from pimsim.hardware.npu.gemm import plan_gemm, steady_cycles
+from pimsim.hardware.npu.gemm import steady_cycles
 from pimsim.hardware.npu.plan import ceil_div
 from pimsim.hardware.npu.tiling import (
     MAX_TILES,
     GemmTile,
     cut_tiles,
+    least_traffic,
     operand_passes,
-    tile_gemm,
     tile_places,
     tile_sizes,
 )
@@ -48,6 +50,8 @@ class Cut:
     """Of the busiest core."""
     memory_cycles: int
     """To move ``traffic_bytes`` at the memory's full rate."""
+    turnover_cycles: int
+    """To fill and work off the buffers of the busiest core, one tile after the other."""
     exposed_cycles: int
     """First loads, fill and drain of the array, last stores."""
     traffic_bytes: int
@@ -55,8 +59,11 @@ class Cut:
 
     @property
     def bound(self) -> str:
-        """``compute`` or ``memory``, whichever takes longer."""
-        return "compute" if self.compute_cycles >= self.memory_cycles else "memory"
+        """``compute``, ``memory`` or ``turnover``, whichever takes longest."""
+        longest = max(self.compute_cycles, self.memory_cycles, self.turnover_cycles)
+        if longest == self.compute_cycles:
+            return "compute"
+        return "memory" if longest == self.memory_cycles else "turnover"
 
 
 @dataclass(frozen=True)
@@ -74,29 +81,34 @@ class CoreTiling:
 
 @lru_cache(maxsize=1024)
 def tile_for_cores(
-    m: int, n: int, k: int, dtype_bytes: int, npu: NpuConfig, bytes_per_kcycle: int
+    m: int,
+    n: int,
+    k: int,
+    dtype_bytes: int,
+    npu: NpuConfig,
+    bytes_per_kcycle: int,
+    explain: bool = False,
 ) -> CoreTiling:
     """Cut C[m, n] = A[m, k] B[k, n] for the cores of ``npu`` by its ``tiling``.
 
-    ``bytes_per_kcycle``: what the memory moves in 1000 NPU cycles at its full rate. Raises
-    ``InputError`` where no tile fits, or the product takes too many.
+    ``bytes_per_kcycle``: what the memory moves in 1000 NPU cycles at its full rate. ``explain``:
+    judge the other cuts too where the policy does not ask for them. Raises ``InputError`` where
+    no tile fits, or the product takes too many.
     """
     whole = (m, n, k)
     if min(m, n, k, dtype_bytes) < 1:
         raise InputError(f"gemm {m} x {n} x {k} of {dtype_bytes} bytes: sizes must be at least 1")
     judge = _Judge(whole, dtype_bytes, npu, max(bytes_per_kcycle, 1))
-    found = judge.all_cuts()
+    judge.check_room()
+    plain = npu.cores == 1 and npu.scratchpad.accumulator is None
+    by_rule = npu.tiling == "gemmini" or (npu.tiling == "least-traffic" and plain)
+    found = judge.all_cuts() if explain or not by_rule else []
     if npu.tiling == "gemmini":
         cut = judge.judge(_gemmini_sizes(whole, dtype_bytes, npu), "mnk", keep=False)
     elif npu.tiling == "least-time":
         cut = min(found, key=lambda c: (c.cycles, c.traffic_bytes, c.tiles, c.sizes))
-    elif npu.cores == 1 and npu.scratchpad.accumulator is None:
-        first = tile_gemm(m, n, k, dtype_bytes, npu.scratchpad)
-        sizes = (first[0].m, first[0].n, first[0].k)
-        orders = _orders(npu.cores)
-        cut = min(
-            (judge.judge(sizes, order) for order in orders), key=lambda c: c.traffic_bytes
-        )
+    elif plain:
+        cut = judge.judge(*least_traffic(m, n, k, judge.room))
     else:
         cut = min(found, key=lambda c: (c.traffic_bytes, c.cycles, c.tiles, c.sizes))
     if cut.tiles > MAX_TILES:
@@ -142,10 +154,8 @@ class _Judge:
             return operands + m * n <= self.room
         return operands <= self.room and m * n <= self.partials
 
-    def all_cuts(self) -> list[Cut]:
-        """Every cut that fits, of the sizes that are tried: even parts of each dimension, and
-        those rounded up to whole folds; of those for k the largest that fits."""
-        systolic = self.npu.systolic
+    def check_room(self) -> None:
+        """Raises ``InputError`` where not even one element of each operand fits."""
         if not self.fits((1, 1, 1)):
             pad = self.npu.scratchpad
             apart = "" if pad.accumulator is None else f" and accumulator {pad.accumulator} B"
@@ -154,6 +164,11 @@ class _Judge:
                 f"{self.dtype_bytes} B of weights, inputs and outputs each"
                 + (", twice (double_buffered)" if pad.double_buffered else "")
             )
+
+    def all_cuts(self) -> list[Cut]:
+        """Every cut that fits, of the sizes that are tried: even parts of each dimension, and
+        those rounded up to whole folds; of those for k the largest that fits."""
+        systolic = self.npu.systolic
         m, n, k = self.whole
         cuts = []
         for tile_m, tile_n in product(_sizes(m, systolic.rows), _sizes(n, systolic.cols)):
@@ -180,22 +195,26 @@ class _Judge:
         traffic *= self.dtype_bytes
         memory = self._move(traffic)
         rounds = ceil_div(counts[0] * counts[1], busy)
-        systolic = self.npu.systolic
-        last_k = k - (counts[2] - 1) * tile_k
-        each = (counts[2] - 1) * steady_cycles(tile_m, tile_n, tile_k, systolic)
-        each += steady_cycles(tile_m, tile_n, last_k, systolic)
-        # the busiest core has ``rounds`` output tiles; edge tiles make it at most the whole
-        compute = min(rounds * each, steady_cycles(m, n, k, systolic)) if busy == 1 else rounds * each
+        systolic, last_k = self.npu.systolic, k - (counts[2] - 1) * tile_k
+        full = steady_cycles(tile_m, tile_n, tile_k, systolic)
+        # the busiest core has ``rounds`` output tiles, none larger than a full one
+        compute = rounds * (
+            (counts[2] - 1) * full + steady_cycles(tile_m, tile_n, last_k, systolic)
+        )
+        tiles = rounds * counts[2]
+        load = ceil_div(memory, max(tiles, 1))
+        drain = 2 * systolic.rows + systolic.cols - 2
+        drain += tile_m if systolic.dataflow == "ws" else systolic.rows
+        if self.npu.scratchpad.double_buffered:
+            turnover = tiles * (max(load, full) + drain) // 2
+        else:
+            turnover = tiles * (load + full + drain)
         first = busy * (tile_m + tile_n) * tile_k * self.dtype_bytes
         last = busy * tile_m * tile_n * self.dtype_bytes
-        exposed = self._move(min(first, traffic)) + self._move(min(last, traffic))
-        exposed += 2 * systolic.rows + systolic.cols - 2
-        longer, both = max(compute, memory), compute + memory
-        buffered = self.npu.scratchpad.double_buffered
-        cycles = (longer if buffered else both) + exposed
+        exposed = self._move(min(first, traffic)) + self._move(min(last, traffic)) + drain
         return Cut(
-            sizes, order, counts[0] * counts[1] * counts[2], compute, memory, exposed, traffic,
-            cycles,
+            sizes, order, counts[0] * counts[1] * counts[2], compute, memory, turnover, exposed,
+            traffic, max(compute, memory, turnover) + exposed,
         )  # fmt: skip
 
     def _move(self, size: int) -> int:
@@ -216,8 +235,7 @@ def _gemmini_sizes(whole: Sizes, dtype_bytes: int, npu: NpuConfig) -> Sizes:
     tiles as there are cores too many, and the tiles that a full round lacks.
     """
     pad, block = npu.scratchpad, npu.systolic.rows
-    if pad.accumulator is None:
-        raise InputError("npu.tiling 'gemmini' needs npu.scratchpad.accumulator")
+    assert pad.accumulator is not None  # NpuConfig has checked it
     side = isqrt(pad.accumulator // (block * PARTIAL_BYTES * 2) // block)
     deep = pad.capacity // (block * dtype_bytes * 2) // 2 // block // max(side, 1)
     if side == 0 or deep == 0:

@@ -16,6 +16,7 @@ __all__ = [
     "GemmTile",
     "TilingPolicy",
     "cut_tiles",
+    "least_traffic",
     "operand_passes",
     "tile_gemm",
     "tile_places",
@@ -93,7 +94,7 @@ def tile_gemm(
         sizes = _halve_largest(m, n, k, room)
         order, keep = "mnk", False
     else:
-        sizes, order = _least_traffic(m, n, k, room)
+        sizes, order = least_traffic(m, n, k, room)
         keep = True
     counts = [ceil_div(dim, size) for dim, size in zip((m, n, k), sizes, strict=True)]
     if counts[0] * counts[1] * counts[2] > MAX_TILES:
@@ -127,7 +128,8 @@ def tile_sizes(dim: int) -> list[int]:
     return sorted(sizes, reverse=True)
 
 
-def _least_traffic(m: int, n: int, k: int, room: int) -> tuple[tuple[int, int, int], str]:
+def least_traffic(m: int, n: int, k: int, room: int) -> tuple[tuple[int, int, int], str]:
+    """Sizes and loop order that move the fewest elements, of tiles of up to ``room`` elements."""
     whole = (m, n, k)
     if _elements(m, n, k) <= room:
         return whole, "nmk"
