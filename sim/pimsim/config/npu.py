@@ -67,6 +67,8 @@ class NetworkConfig(ConfigModel):
 
     frequency: Hertz
     """A channel's port takes one request in a cycle of the network."""
+    latency_cycles: int = Field(default=0, ge=0, le=10_000)
+    """Cycles of the network from a core's request to the channel's port."""
     ports_per_core: int = Field(default=1, ge=1, le=64)
     """Injection ports of a core, each with a queue for each channel; a port passes one request
     in a cycle of the network (ONNXim's ``icnt_injection_ports_per_core``)."""

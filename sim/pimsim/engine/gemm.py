@@ -29,7 +29,7 @@ from pimsim.mapping.tasks import NpuTask
 __all__ = ["GemmRun", "run_gemm"]
 
 ALIGNMENT_BYTES = 256
-"""Operands start at multiples of it."""
+"""Operands start at multiples of it, a piece of it apart (as ONNXim allocates them)."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ def run_gemm(
     places, end = [], 0
     for size in (n * k, m * k, m * n):
         places.append(end // org.burst_bytes)
-        end += -(-size * element_bytes // ALIGNMENT_BYTES) * ALIGNMENT_BYTES
+        end += (size * element_bytes // ALIGNMENT_BYTES + 1) * ALIGNMENT_BYTES
     if end > org.capacity_bytes:
         raise InputError(
             f"gemm {m} x {n} x {k} of {element_bytes} B takes {end} B, memory {memory.name} has "

@@ -50,8 +50,9 @@ def core_network(npu: NpuConfig) -> Network:
     if npu.network is None:
         return Network(sources=npu.cores)
     network = npu.network
+    period_ps = 10**12 // network.frequency
     return Network(
-        npu.cores, 10**12 // network.frequency, network.ports_per_core, network.buffer_requests,
+        npu.cores, period_ps, network.latency_cycles * period_ps, network.ports_per_core, network.buffer_requests,
         network.channel_hash == "ipoly",
     )  # fmt: skip
 

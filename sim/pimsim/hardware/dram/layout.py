@@ -98,7 +98,8 @@ S_BLOCK = 5  # ticket of the first block, -1 if blocks are not tracked
 S_BLOCK_SHIFT = 6  # log2 of the bursts, of the whole stream, in one block
 S_LANE = 7  # position of this channel's first burst in the stream
 S_READY = 8  # cycle from which it may be taken
-N_SEGMENT = 9
+S_PORT = 9  # injection port of the burst in place 0 of a row of neighbours
+N_SEGMENT = 10
 
 # a request on its way from a segment to a queue
 O_BURST, O_WRITE, O_GROUP, O_BLOCK = range(4)

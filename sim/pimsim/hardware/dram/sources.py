@@ -2,8 +2,8 @@
 
 Each core has injection ports; its requests go to them in turn, and each port keeps a queue for
 each channel. The network goes round the queues of a channel, one request of each that has any and
-one every ``port_ps``, and puts them in a buffer before the channel's controller. Where channels are hashed, a core's requests to a
-channel come from all of its ports, and a round takes one of each: neighbouring bursts of a row of
+one every ``port_ps``, and puts them in a buffer before the channel's controller. Where
+channels are hashed, a core's requests to a channel come from all of its ports, and a round takes one of each: neighbouring bursts of a row of
 DRAM change places, and may come a round apart. With one core, one port and no limit this is a
 plain queue. Nothing is copied: a queue is a cursor that skips what belongs to other ports.
 
@@ -31,6 +31,7 @@ from pimsim.hardware.dram.layout import (
     S_FIRST,
     S_GROUP,
     S_LANE,
+    S_PORT,
     S_READY,
     S_STRIDE,
     S_WRITE,
@@ -61,7 +62,7 @@ def _skip(ch: Any, p: Any, board: Any, queue: int) -> None:
         count = board.segment[at, S_COUNT]
         while ch.seg_pos[queue] < count:
             lane = ch.index ^ p.lane_hash[_burst(ch, p, board, queue, at) & (HASH_ROWS - 1)]
-            if p.lane_of[lane] % p.ports == port:
+            if (p.lane_of[lane] + board.segment[at, S_PORT]) % p.ports == port:
                 return
             ch.seg_pos[queue] += 1
         ch.seg[queue] += 1
@@ -70,7 +71,8 @@ def _skip(ch: Any, p: Any, board: Any, queue: int) -> None:
 
 @njit(cache=True, inline="always")
 def _arrival(ch: Any, p: Any, board: Any, queue: int) -> int:
-    """Cycle from which the head of ``queue`` can be taken; INFINITY when it is empty."""
+    """When the head of ``queue`` can be taken: a cycle, with a network a picosecond; INFINITY
+    when it is empty."""
     source = queue // p.ports
     if p.ports > 1:
         _skip(ch, p, board, queue)
@@ -78,18 +80,16 @@ def _arrival(ch: Any, p: Any, board: Any, queue: int) -> int:
         return INFINITY
     at = _front(ch, p, queue)
     when = board.segment[at, S_READY]
-    if p.inject_ps > 0:
-        when += ch.seg_pos[queue] * p.inject_ps // p.tck_ps
-    return int(when)
+    return int(when + ch.seg_pos[queue] * p.inject_ps)
 
 
 @njit(cache=True, inline="always")
-def _next_queue(ch: Any, p: Any, board: Any, cycle: int) -> int:
-    """The queue whose request is next at ``cycle``, -1 where none has one."""
+def _next_queue(ch: Any, p: Any, board: Any, now: int) -> int:
+    """The queue whose request is next ``now``, -1 where none has one."""
     queue = ch.turn_queue
     total = p.sources * p.ports
     for _ in range(total):
-        if _arrival(ch, p, board, queue) <= cycle:
+        if _arrival(ch, p, board, queue) <= now:
             return int(queue)
         queue += 1
         if queue == total:
@@ -99,7 +99,7 @@ def _next_queue(ch: Any, p: Any, board: Any, cycle: int) -> int:
 
 @njit(cache=True, inline="always")
 def _first_arrival(ch: Any, p: Any, board: Any) -> int:
-    """First cycle at which any queue has a request."""
+    """When the first queue has a request, in the unit of ``_arrival``."""
     soonest = INFINITY
     for queue in range(p.sources * p.ports):
         soonest = min(soonest, _arrival(ch, p, board, queue))
@@ -132,13 +132,14 @@ def _pass_through(ch: Any, p: Any, board: Any, cycle: int) -> None:
     """Let the network pass on what it does up to ``cycle``, one request a period."""
     now_ps = cycle * p.tck_ps
     while ch.passed_len < p.buffer and ch.port_free <= now_ps:
-        queue = _next_queue(ch, p, board, ch.port_free // p.tck_ps)
+        queue = _next_queue(ch, p, board, ch.port_free)
         if queue < 0:
             soonest = _first_arrival(ch, p, board)
-            if soonest > cycle:
+            if soonest > now_ps:
                 return
-            ch.port_free = max(ch.port_free, soonest * p.tck_ps)
-            queue = _next_queue(ch, p, board, soonest)
+            # the port works at edges of the network's clock
+            ch.port_free = -(-soonest // p.port_ps) * p.port_ps
+            continue
         at = (ch.passed_head + ch.passed_len) & (MAX_PASSED - 1)
         _take(ch, p, board, queue, ch.passed[at])
         ch.passed_len += 1
@@ -177,5 +178,5 @@ def next_offer(ch: Any, p: Any, board: Any, cycle: int) -> int:
         return cycle + 1
     soonest = _first_arrival(ch, p, board)
     if p.port_ps > 0 and soonest < INFINITY:
-        soonest = max(soonest, -(-ch.port_free // p.tck_ps))
+        soonest = -(-max(soonest, ch.port_free) // p.tck_ps)
     return int(max(soonest, cycle + 1))

@@ -42,6 +42,7 @@ from pimsim.hardware.dram.layout import (
     S_FIRST,
     S_GROUP,
     S_LANE,
+    S_PORT,
     S_READY,
     S_STRIDE,
     S_WRITE,
@@ -80,6 +81,8 @@ class Network:
     period_ps: int = 0
     """One cycle of the network: a port, of a core or of a channel, passes one request in it.
     0: no limit."""
+    latency_ps: int = 0
+    """From a core's request to the channel's port."""
     ports: int = 1
     """Injection ports of each core."""
     buffer_requests: int = 1
@@ -317,6 +320,8 @@ class MemorySystem:
         self.network = network or Network()
         self._injected_ps = [0] * self.network.sources
         """When each core's injection ports will be free."""
+        self._injected = [0] * self.network.sources
+        """Requests that each core has injected since they last were, modulo its ports."""
         mapping = AddressMap.parse(memory.stream_map, memory.organization)
         self._channel_bit = mapping.position["ch"]
         self._channel_width = mapping.width["ch"]
@@ -422,24 +427,26 @@ class MemorySystem:
     def _row_segments(self, rows: Rows) -> tuple[Ints, Ints]:
         """Channels and segments of all runs, in order."""
         if self.network.hashed:
-            run, channel, first, counts, before = self._hashed_runs(rows)
+            run, channel, first, counts, before, lane = self._hashed_runs(rows)
         else:
             start = self._share(rows.first_burst[:, None])
             share = self._share((rows.first_burst + rows.bursts)[:, None]) - start
             run, channel = np.nonzero(share)
             first, counts = start[run, channel], share[run, channel]
-            before = np.zeros(len(run), dtype=np.int64)
+            before = lane = np.zeros(len(run), dtype=np.int64)
         found = np.zeros((len(run), N_SEGMENT), dtype=np.int64)
         found[:, S_WRITE] = int(rows.write)
         found[:, S_FIRST] = first
         found[:, S_COUNT] = counts
         found[:, S_STRIDE] = 1
         found[:, S_BLOCK] = -1
+        found[:, S_PORT] = -lane
         found[:, S_READY] = (np.cumsum(rows.bursts) - rows.bursts)[run] + before
         return channel, found
 
-    def _hashed_runs(self, rows: Rows) -> tuple[Ints, Ints, Ints, Ints, Ints]:
-        """Run, channel, first burst, length and place in the run of each piece: the whole rows of
+    def _hashed_runs(self, rows: Rows) -> tuple[Ints, ...]:
+        """Run, channel, first burst, length, place in the run, and place among its neighbours of
+        each piece: the whole rows of
         neighbours of a run are one on every channel, what lies before and after them is one a
         burst, on the channel that the hash says."""
         channels, width = len(self.channels), self._channel_width
@@ -450,7 +457,7 @@ class MemorySystem:
         run = np.repeat(runs[inside], channels)
         pieces = [
             (run, np.tile(np.arange(channels), int(inside.sum())), whole[run],
-             (after - whole)[run], (whole * channels - begin)[run])
+             (after - whole)[run], (whole * channels - begin)[run], 0 * run)
         ]  # fmt: skip
         head = np.where(inside, whole * channels, end) - begin
         tail = np.where(inside, end - after * channels, 0)
@@ -462,12 +469,11 @@ class MemorySystem:
             burst = first[run] + place
             row = burst >> width
             channel = table[row % HASH_ROWS] ^ order[burst & (channels - 1)]
-            pieces.append((run, channel, row, np.ones(len(run), np.int64), burst - begin[run]))
-        run, channel, first, counts, before = (
-            np.concatenate(column) for column in zip(*pieces, strict=True)
-        )
-        sort = np.lexsort((before, run))
-        return run[sort], channel[sort], first[sort], counts[sort], before[sort]
+            lane, one = burst & (channels - 1), np.ones(len(run), np.int64)
+            pieces.append((run, channel, row, one, burst - begin[run], lane))
+        columns = [np.concatenate(column) for column in zip(*pieces, strict=True)]
+        sort = np.lexsort((columns[4], columns[0]))
+        return tuple(column[sort] for column in columns)
 
     def _stream_segments(self, stream: Stream) -> tuple[Ints, tuple[int, int]]:
         """A stream's segment on each channel, (channels, N_SEGMENT), and its blocks' tickets."""
@@ -494,7 +500,8 @@ class MemorySystem:
 
     def _append(self, queued: list[list[Ints]], ticket: int, start: int, source: int) -> None:
         """Put segments behind those of core ``source``. Their ``S_READY``, so far the requests
-        of this transfer before each, becomes the cycle at which the core has injected it."""
+        of this transfer before each, becomes the cycle, with a
+        network the picosecond, at which it has come to the channel's port."""
         table, p = self.board["segment"][0], self.parameters[0]
         ring, ports = int(p["ring"]), int(p["ports"])
         cursors = self.channels["seg"][:, source * ports : (source + 1) * ports]
@@ -502,7 +509,9 @@ class MemorySystem:
         period, begin = self.network.period_ps, max(start * self.cycle_ps, 0)
         if period:
             begin = max(begin, self._injected_ps[source])
-        total = 0
+            if begin > self._injected_ps[source]:
+                self._injected[source] = 0  # its ports stood still: it begins with the first
+        total, passed = 0, self._injected[source]
         for c, rows in enumerate(queued):
             if not rows:
                 continue
@@ -511,11 +520,15 @@ class MemorySystem:
             fresh = np.array(rows)
             total += int(fresh[:, S_COUNT].sum())
             fresh[:, S_GROUP] = ticket + c
-            ready_ps = begin + fresh[:, S_READY] * period // self.network.ports
-            fresh[:, S_READY] = np.maximum(-(-ready_ps // self.cycle_ps), start)
+            fresh[:, S_PORT] = (fresh[:, S_PORT] + fresh[:, S_READY] + passed) % ports
+            ready_ps = begin + self.network.latency_ps + fresh[:, S_READY] * period // self.network.ports
+            fresh[:, S_READY] = ready_ps
+            if not period:
+                fresh[:, S_READY] = np.maximum(-(-ready_ps // self.cycle_ps), start)
             place = (c * self.network.sources + source) * ring
             table[place + (end + np.arange(len(rows))) % ring] = fresh
             ends[c] = end + len(rows)
+        self._injected[source] = (passed + total) % ports
         self._injected_ps[source] = begin + total * period // self.network.ports
 
     def _wake(self, start: int) -> None:

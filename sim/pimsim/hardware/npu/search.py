@@ -272,7 +272,7 @@ def _deal(
     for place in places:
         output = (place["m"], place["n"])
         if output not in owner:
-            core = len(owner) % npu.cores
+            core = (len(owner) + 1) % npu.cores  # ONNXim begins with core 1
             if npu.core_assignment == "least-loaded":
                 core = min(range(npu.cores), key=load.__getitem__)
             owner[output] = core

@@ -29,7 +29,7 @@ __all__ = ["CHANNEL", "INFINITY", "PARAMETERS", "make_channels", "make_parameter
 MAX_BANKS = 512
 """Banks of one channel, over pseudo channels and ranks."""
 MAX_RANKS = 64
-MAX_QUEUE = 256
+MAX_QUEUE = 512
 MAX_MAINTENANCE = 2048
 """Refreshes due and not issued; above Ramulator's 1568, where that tool stops."""
 MAX_RULES = 256
