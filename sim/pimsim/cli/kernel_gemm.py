@@ -231,7 +231,8 @@ def _print_run(
         },
     )
     table = Table(title="Tiles m x n x k: estimates", title_justify="left")
-    for name in ("tile", "loops", "tiles", "computing", "moving", "turnover", "exposed", "cycles", "bytes"):
+    names = ("tile", "loops", "tiles", "computing", "moving", "turnover", "exposed")
+    for name in (*names, "cycles", "bytes"):
         table.add_column(name, justify="right")
     for cut in (run.tiling.cut, *run.tiling.others):
         table.add_row(

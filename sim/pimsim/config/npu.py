@@ -30,6 +30,9 @@ class SystolicConfig(ConfigModel):
     stationary operand loads while the current one computes (ONNXim: max(streamed, rows) a fold).
     ``artifact-overlapped`` and ``artifact-serial`` are what the NeuPIMs artifact does on its
     branches main and npu-only (MECHANISMS 4.10), for presets that reproduce it."""
+    fetch_cycles: int = Field(default=0, ge=0, le=10_000)
+    """From the scratchpad to the array's edge; only an array that works hides it, so that one
+    which has drained starts so much later (ONNXim's SystolicWS: rows - 1)."""
 
 
 class VectorConfig(ConfigModel):

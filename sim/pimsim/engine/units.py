@@ -41,6 +41,7 @@ class NpuSide:
         self._burst_ps = burst_ps
         # an array that holds the next weights beside the current ones takes the next tile's too
         self._npu_ps = clock.npu_ps
+        self._fetch_ps = npu.systolic.fetch_cycles * clock.npu_ps
         self._overlaps = npu.systolic.preload == "hidden" and npu.scratchpad.double_buffered
         self._prefetched: dict[int, simpy.Event] = {}
 
@@ -136,7 +137,7 @@ class NpuSide:
         for number in range(min(ahead, len(steps))):
             early = self._prefetched.pop(id(steps[number]), None)
             loads.append(early if early is not None else self._load(steps[number]))
-        free = int(self.env.now)
+        free = end = int(self.env.now)
         stores: list[simpy.Event] = []
         for number, step in enumerate(steps):
             waiting = int(self.env.now)
@@ -144,7 +145,7 @@ class NpuSide:
             group: Group | None = None
             if arrived is not None:
                 group = (yield arrived) if not arrived.processed else arrived.value
-            end, follows = self._finish(step, free, group)
+            end, follows = self._finish(step, free, end, group)
             if self.npu.prefetch_weights and number == len(steps) - 1:
                 self._prefetch(following)
             now = int(self.env.now)
@@ -177,7 +178,7 @@ class NpuSide:
         its operands have come, and is stored when its last result is there."""
         ahead = 2 if self.npu.scratchpad.double_buffered else 1
         loads: list[list[list[simpy.Event]]] = []
-        stores: list[Process] = []
+        stores: list[simpy.Event] = []
         free = end = int(self.env.now)
         for number, step in enumerate(steps):
             while len(loads) < min(number + ahead, len(steps)):
@@ -188,6 +189,8 @@ class NpuSide:
                     if not arrival.processed:
                         yield arrival
                 start = max(int(self.env.now), free)
+                if start >= end:  # nothing is left in the array
+                    start += self._fetch_ps
                 plan = block.plan
                 free = start + (plan.lead_cycles + int(plan.interval_cycles.sum())) * self._npu_ps
                 end = start + plan.cycles * self._npu_ps
@@ -215,7 +218,9 @@ class NpuSide:
         yield self.env.timeout(max(when - int(self.env.now), 0))
         yield self.port.transfer(stores, source=core)
 
-    def _finish(self, step: GemmStep, free: int, group: Group | None) -> tuple[int, int]:
+    def _finish(
+        self, step: GemmStep, free: int, drained: int, group: Group | None
+    ) -> tuple[int, int]:
         """When the tile's last result is there, and when the arrays could take a tile that
         follows: each step starts when the arrays are free for it and the weights that it needs
         have arrived."""
@@ -230,6 +235,8 @@ class NpuSide:
             ready = np.maximum(ready, np.where(needed > 0, arrived[np.maximum(block, 0)], 0))
         elif group is not None:
             ready = np.maximum(ready, group.done_cycle * self.clock.memory_ps)
+        if ready[0] - step.plan.lead_cycles * self.clock.npu_ps >= drained:
+            ready[0] += self._fetch_ps
         last_start = int((before[-1] + np.maximum.accumulate(ready - before))[-1])
         end = last_start + plan.drain_cycles * self.clock.npu_ps
         if group is not None:

@@ -52,8 +52,8 @@ def core_network(npu: NpuConfig) -> Network:
     network = npu.network
     period_ps = 10**12 // network.frequency
     return Network(
-        npu.cores, period_ps, network.latency_cycles * period_ps, network.ports_per_core, network.buffer_requests,
-        network.channel_hash == "ipoly",
+        npu.cores, period_ps, network.latency_cycles * period_ps, network.ports_per_core,
+        network.buffer_requests, network.channel_hash == "ipoly",
     )  # fmt: skip
 
 

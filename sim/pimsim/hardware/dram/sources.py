@@ -1,11 +1,12 @@
 """Requests of several cores that meet at a channel: which one it takes next.
 
 Each core has injection ports; its requests go to them in turn, and each port keeps a queue for
-each channel. The network goes round the queues of a channel, one request of each that has any and
-one every ``port_ps``, and puts them in a buffer before the channel's controller. Where
-channels are hashed, a core's requests to a channel come from all of its ports, and a round takes one of each: neighbouring bursts of a row of
-DRAM change places, and may come a round apart. With one core, one port and no limit this is a
-plain queue. Nothing is copied: a queue is a cursor that skips what belongs to other ports.
+each channel. The network goes round the queues of a channel, one request of each that has any
+and one every ``port_ps``, and puts them in a buffer before the channel's controller. Where
+channels are hashed, a core's requests to a channel come from all of its ports, and a round takes
+one of each: neighbouring bursts of a row of DRAM change places, and may come a round apart. With
+one core and no network this is a plain queue. Nothing is copied: a queue is a cursor that skips
+what belongs to other ports.
 
 Works on the channel records of both controllers.
 """

@@ -390,14 +390,14 @@ class MemorySystem:
                 owner, runs = self._row_segments(stream)
                 runs[:, S_READY] += ahead
                 ahead += stream.total
-                left += np.bincount(owner, weights=runs[:, S_COUNT], minlength=count).astype(int)
+                np.add.at(left, owner, runs[:, S_COUNT])
                 for c in range(count):
                     queued[c].extend(runs[owner == c])
                 continue
             rows, tracked = self._stream_segments(stream)
             blocks = tracked if stream.track_blocks else blocks
             rows[:, S_READY] = ahead
-            ahead += stream.bursts
+            ahead += stream.total
             left += rows[:, S_COUNT]
             for c in np.flatnonzero(rows[:, S_COUNT]):
                 queued[c].append(rows[c])
@@ -521,7 +521,8 @@ class MemorySystem:
             total += int(fresh[:, S_COUNT].sum())
             fresh[:, S_GROUP] = ticket + c
             fresh[:, S_PORT] = (fresh[:, S_PORT] + fresh[:, S_READY] + passed) % ports
-            ready_ps = begin + self.network.latency_ps + fresh[:, S_READY] * period // self.network.ports
+            waited_ps = fresh[:, S_READY] * period // self.network.ports
+            ready_ps = begin + self.network.latency_ps + waited_ps
             fresh[:, S_READY] = ready_ps
             if not period:
                 fresh[:, S_READY] = np.maximum(-(-ready_ps // self.cycle_ps), start)
