@@ -1,9 +1,10 @@
 """The ``channel-queues`` controller, tick by tick, in plain Python: slow, and written to be read.
 
-The policy is that of Ramulator 2.1's HBM controllers (hbm_controller_base.cpp, hbm34_controller.cpp,
-frfcfs.cpp, all_bank.cpp, per_bank.cpp, hbm34_per_bank_refresh.cpp: read, not copied). Nothing here
-jumps over a tick or remembers when a command may go: each command that was issued bars others bank
-by bank. It shares the commands' names, the delay arithmetic and the address map with the kernel.
+The policy is that of Ramulator 2.1's HBM controllers (hbm_controller_base.cpp, frfcfs.cpp,
+hbm34_controller.cpp, all_bank.cpp, per_bank.cpp, hbm34_per_bank_refresh.cpp: read, not copied).
+Nothing here jumps over a tick or remembers when a command may go: each command that was issued
+bars others bank by bank. It shares the commands' names, the delay arithmetic and the address map
+with the kernel, nothing else.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from pimsim.hardware.dram.rules import Command, evaluate_delay
 
 __all__ = ["OracleResult", "simulate"]
 
-ROW = {Command.ACT, Command.PRE, Command.PREA, Command.REF, Command.REFPB}
+ROW = {Command.ACT, Command.PRE, Command.PREA, Command.REF, Command.REFpb}
 COLUMN = {Command.RD, Command.WR}
 PATIENCE = 20_000
 
@@ -168,7 +169,7 @@ class Channel:
                 self.refresh_together(tick)
             elif tick == self.due:
                 self.due += self.times["tREFIpb"]
-                self.maintenance.append(Request(Command.REFPB, [self.turn]))
+                self.maintenance.append(Request(Command.REFpb, [self.turn]))
                 self.turn = (self.turn + 1) % self.bars.count
 
     def refresh_together(self, tick: int) -> None:
@@ -188,7 +189,7 @@ class Channel:
             self.turn = (self.turn + 1) % self.bars.half
             self.due += self.times["tREFIpb"]
         bank = self.seeded.popleft()
-        self.maintenance.append(Request(Command.REFPB, [bank]))
+        self.maintenance.append(Request(Command.REFpb, [bank]))
         self.refreshed.add(bank)
         mine = set(range(bank // banks * banks, (bank // banks + 1) * banks))
         if mine <= self.refreshed:
@@ -199,7 +200,7 @@ class Channel:
 
     def needed(self, request: Request) -> Command:
         """The command that brings ``request`` on."""
-        if request.wanted in (Command.REF, Command.REFPB):
+        if request.wanted in (Command.REF, Command.REFpb):
             if any(self.rows[bank] is not None for bank in request.banks):
                 return Command.PREA if request.wanted == Command.REF else Command.PRE
             return request.wanted
@@ -243,9 +244,8 @@ class Channel:
         return None if found is None else (found, queue)
 
     def turn_around(self) -> None:
-        assert self.control.write_drain_high is not None
         if not self.writing:
-            self.writing = len(self.writes) > self.control.write_drain_high or not self.reads
+            self.writing = len(self.writes) >= self.control.drain_at or not self.reads
         elif len(self.writes) < self.control.write_drain_low and self.reads:
             self.writing = False
 

@@ -10,7 +10,7 @@ with the kernel, nothing else.
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -38,6 +38,8 @@ class Request:
     row: int
     is_write: bool
     arrivals: list[int]
+    order: int = -1
+    """When it came to its bank, among all of the channel."""
 
 
 @dataclass
@@ -154,15 +156,20 @@ class Channel:
         self.ranks, self.rank_banks = org.ranks, org.banks
         self.banks = [Bank() for _ in range(org.ranks * org.banks)]
         self.read_delay = memory.timings["CL"] + memory.timings["nBL"]
-        self.interval = max(memory.timings["tREFI"] // org.ranks, 1)
+        self.groups, self.group_banks = org.bank_groups, org.banks_per_group
+        of_rank = memory.timings["tREFI"]
+        if self.control.refresh == "per-bank":
+            of_rank = memory.timings.get("tREFIpb", of_rank // org.banks)
+        self.interval = max(of_rank // org.ranks, 1)
+        self.order = 0
         self.reads: list[Request] = []
         self.writes: list[Request] = []
         self.under_way: dict[tuple[int, bool], Request] = {}
         self.draining = 0
         self.turn = 0
-        self.refreshes: deque[int] = deque()
-        self.next_refreshed = 0
-        self.frozen: int | None = None
+        self.refreshes: deque[list[int]] = deque()
+        self.refresh_turns = self.turns_of_refresh()
+        self.frozen: list[int] = []
         self.log: list[Entry] = []
         self.commands: Counter[str] = Counter()
         self.row_hits = 0
@@ -208,7 +215,8 @@ class Channel:
     @property
     def busy(self) -> bool:
         """Whether anything will still be issued for requests."""
-        return self.queued > 0 or bool(self.reads) or self.draining > 0
+        closing = self.control.page_policy == "closed" and bool(self.open_since)
+        return self.queued > 0 or bool(self.reads) or self.draining > 0 or closing
 
     def transfer(self, cycle: int) -> None:
         """Move the oldest request that its bank has room for, a write only while draining.
@@ -228,9 +236,9 @@ class Channel:
 
     @property
     def drain_starts(self) -> bool:
-        """The write queue is full, or worth draining while no request waits at the banks."""
+        """The write queue is full enough, or worth draining while no request waits at the banks."""
         waiting = len(self.writes)
-        return waiting >= self.control.write_queue_depth or (
+        return waiting >= self.control.drain_at or (
             waiting > self.control.write_drain_low and self.queued == 0
         )
 
@@ -246,6 +254,8 @@ class Channel:
                     return True
                 self.draining -= 1
             source.remove(request)
+            request.order = self.order
+            self.order += 1
             queue.append(request)
             self.last_progress = cycle
             return False
@@ -253,33 +263,50 @@ class Channel:
 
     # commands
 
+    def turns_of_refresh(self) -> Iterator[list[int]]:
+        """Banks that each refresh takes, in order and for ever: ranks alternate, REFpb takes one
+        bank of them, of each bank group in turn."""
+        places = [0] if self.control.refresh != "per-bank" else range(self.rank_banks)
+        while True:
+            for place in places:
+                for rank in range(self.ranks):
+                    first = rank * self.rank_banks
+                    if self.control.refresh == "per-bank":
+                        bank, group = divmod(place, self.groups)
+                        yield [first + group * self.group_banks + bank]
+                    else:
+                        yield list(range(first, first + self.rank_banks))
+
     def refresh_due(self, cycle: int) -> None:
-        """Every tREFI over the number of ranks, the next rank needs a refresh."""
+        """In every interval the next rank, or the next bank, needs a refresh."""
         if self.control.refresh == "none" or cycle == 0 or cycle % self.interval:
             return
-        self.refreshes.append(self.next_refreshed)
-        self.next_refreshed = (self.next_refreshed + 1) % self.ranks
+        self.refreshes.append(next(self.refresh_turns))
 
     def refresh_command(self, cycle: int) -> tuple[Command, int] | None:
-        """What the oldest due refresh can do now: close a bank, or REF; its rank freezes."""
+        """What the oldest due refresh can do now: close a bank, or REF; its banks freeze."""
         if not self.refreshes:
             return None
-        rank = self.frozen = self.refreshes[0]
-        members = range(rank * self.rank_banks, (rank + 1) * self.rank_banks)
+        members = self.frozen = self.refreshes[0]
+        command = Command.REFpb if self.control.refresh == "per-bank" else Command.REF
         for index in members:
             if self.banks[index].row is not None and self.timing.ready(Command.PRE, index, cycle):
                 return Command.PRE, index
         for index in members:
             if self.banks[index].row is not None:
                 return None
-            if not self.timing.ready(Command.REF, index, cycle):
+            if not self.timing.ready(command, index, cycle):
                 return None
-        return Command.REF, members[0]
+        return command, members[0]
 
     def candidate(self, index: int, cycle: int) -> tuple[Command, Request] | None:
         """The first request in the bank's queue for which a command is ready."""
         bank = self.banks[index]
-        for place, request in enumerate(bank.queue):
+        queue = bank.queue
+        if self.control.scheduler == "fcfs":
+            oldest = min((b.queue[0] for b in self.banks if b.queue), key=lambda r: r.order)
+            queue = [oldest] if queue and queue[0] is oldest else []
+        for place, request in enumerate(queue):
             if bank.row is None:
                 needed = Command.ACT
             elif bank.row != request.row:
@@ -290,23 +317,43 @@ class Channel:
                 continue
             if needed == Command.PRE:
                 hits = any(other.row == bank.row for other in bank.queue)
+                if self.control.scheduler == "fcfs":
+                    hits = False
                 if place > 0 or (hits and bank.accesses < self.control.row_hit_cap):
                     continue
             return needed, request
         return None
 
-    def choose(self, cycle: int) -> tuple[Command, int, Request] | None:
-        """The next bank in turn, after the one served last, that has a command ready."""
-        if self.queued == 0:
-            return None
-        for step in range(1, len(self.banks) + 1):
-            index = (self.turn + step) % len(self.banks)
-            if self.frozen is not None and index // self.rank_banks == self.frozen:
-                continue
-            found = self.candidate(index, cycle)
+    def closable(self, index: int, cycle: int) -> bool:
+        """Whether the closed page policy precharges the bank now."""
+        bank = self.banks[index]
+        return (
+            self.control.page_policy == "closed"
+            and bank.row is not None
+            and all(request.row != bank.row for request in bank.queue)
+            and self.timing.ready(Command.PRE, index, cycle)
+        )
+
+    def choose(self, cycle: int) -> tuple[Command, int, Request | None] | None:
+        """The next bank in turn, after the one served last, that has a command ready.
+
+        FCFS looks for the oldest request first, then for a row that may be closed.
+        """
+        places = [(self.turn + step) % len(self.banks) for step in range(1, len(self.banks) + 1)]
+        fcfs = self.control.scheduler == "fcfs"
+        places = [index for index in (sorted(places) if fcfs else places)
+                  if index not in self.frozen]  # fmt: skip
+        for index in places:
+            found = self.candidate(index, cycle) if self.banks[index].queue else None
+            if found is None and not fcfs and self.closable(index, cycle):
+                found = Command.PRE, None
             if found is not None:
                 self.turn = index
                 return found[0], index, found[1]
+        if fcfs:
+            for index in places:
+                if self.closable(index, cycle):
+                    return Command.PRE, index, None
         return None
 
     def issue(self, cycle: int, command: Command, index: int, request: Request | None) -> None:
@@ -317,9 +364,9 @@ class Channel:
         self.commands[command.name] += 1
         self.timing.note(command, index, cycle)
         rank = index // self.rank_banks
-        if command == Command.REF:
+        if command in (Command.REF, Command.REFpb):
             self.refreshes.popleft()
-            self.frozen = None
+            self.frozen = []
             return
         if command == Command.ACT:
             bank.row, bank.accesses = row, 0
@@ -330,6 +377,8 @@ class Channel:
             if all(b.row is None for b in self.banks[first : first + self.rank_banks]):
                 self.open_cycles += cycle - self.open_since.pop(rank)
         if request is None:
+            if not self.frozen or index not in self.frozen:
+                self.last_event = max(self.last_event, cycle)
             return
         self.last_event = max(self.last_event, cycle)
         self.last_progress = cycle

@@ -54,9 +54,16 @@ def varied(draw: st.DrawFn, timings: dict[str, int], ranks: int) -> dict[str, in
     for key in ("tRRD", "tCCD", "tWTR"):
         new[f"{key}_L"] = new[f"{key}_S"] + number(0, 4)
     new["tFAW"] = 4 * new["tRRD_S"] + number(0, 30)
+    new |= {"t32AW": new["tFAW"] + number(0, 300), "tPPD": number(0, 4)}
+    new |= {"tRFCpb": number(5, new["tRFC"]), "tRREFD": number(1, 20)}
     busy = new["tRFC"] + new["tRAS"] + new["tRP"] + new["tWR"] + new["CWL"] + new["nBL"]
     new["tREFI"] = ranks * (busy + number(50, 300))
-    return timings | {key: value for key, value in new.items() if key in timings}
+    # one bank at a time keeps up as well: REFpb is done before the next is due
+    of_bank = busy - new["tRFC"] + max(new["tRFCpb"], new["tRREFD"])
+    new["tREFIpb"] = ranks * (of_bank + number(5, 100))
+    new["tREFI"] = max(new["tREFI"], new["tREFIpb"])
+    known = set(timings) | ({"tREFIpb"} if "tRFCpb" in timings else set())
+    return timings | {key: value for key, value in new.items() if key in known}
 
 
 @st.composite
@@ -72,15 +79,20 @@ def memories(draw: st.DrawFn) -> MemoryConfig:
         "rows": 16,
         "columns": draw(st.sampled_from([2, 8, 32])),
     }
+    refreshes = ["all-bank", "none"] + ["per-bank"] * ("tRFCpb" in memory.timings)
     controller = {
+        "scheduler": draw(st.sampled_from(["fr-fcfs", "fr-fcfs", "fcfs"])),
+        "page_policy": draw(st.sampled_from(["open", "open", "closed"])),
         "row_hit_cap": draw(st.integers(1, 6)),
         "bank_queue_depth": draw(st.integers(1, 10)),
         "read_queue_depth": draw(st.integers(1, 32)),
         "write_queue_depth": draw(st.integers(1, 32)),
         "write_drain_low": draw(st.integers(0, 16)),
         "commands_per_cycle": draw(st.sampled_from([1, 2])),
-        "refresh": draw(st.sampled_from(["all-bank", "none"])),
+        "refresh": draw(st.sampled_from(refreshes)),
     }
+    high = st.integers(1, controller["write_queue_depth"])
+    controller["write_drain_high"] = draw(st.none() | high)
     fields = ["ro", "ra", "bg", "ba", "ch", "co"]
     return memory.model_copy(
         update={

@@ -33,7 +33,7 @@ def dram_command(
         str,
         typer.Argument(
             metavar="TRACE",
-            help="Lines '0xADDR READ|WRITE CYCLE', '0xADDR R|W' or 'LD|ST 0xADDR'; "
+            help="Lines '0xADDR READ|WRITE CYCLE', '0xADDR R|W', 'LD|ST 0xADDR' or 'R|W VECTOR'; "
             "'#' starts a comment; '-' is stdin.",
         ),
     ],
@@ -55,16 +55,18 @@ def dram_command(
     to one for each channel in a cycle.
     """
     config = _memory(memory, overrides or [])
+    from pimsim.hardware.dram.address import AddressMap
     from pimsim.hardware.dram.trace_file import read_trace
 
     capacity = config.organization.capacity_bytes
+    mapping = AddressMap.parse(config.address_map, config.organization)
     if trace == "-":
         with _stdin() as stream:
-            requests = read_trace(stream, capacity)
+            requests = read_trace(stream, capacity, mapping)
     else:
         from pathlib import Path
 
-        requests = read_trace(Path(trace), capacity)
+        requests = read_trace(Path(trace), capacity, mapping)
     from pimsim.hardware.dram.replay import replay
 
     result = replay(config, requests.addresses, requests.writes, requests.arrivals)
@@ -77,7 +79,7 @@ def dram_command(
     _print_table(
         f"{report['requests']:,} requests on {config.name}",
         {
-            "cycles": f"{result.cycles:,} of {config.tCK / 1000:g} ns",
+            "cycles": f"{result.cycles:,} of {report['tick_ps'] / 1000:g} ns",
             "bandwidth": f"{report['bandwidth_gbps']:.2f} GB/s",
             "commands": commands,
             "row hits": f"{result.row_hits:,}",
@@ -91,6 +93,10 @@ def dram_command(
 def _dram_report(memory: MemoryConfig, result: ReplayResult) -> dict[str, Any]:
     """The replay as JSON. GB/s are bytes of all requests per nanosecond.
 
+    Cycles are of ``tick_ps``: half a clock where the command bus uses both edges. PRE and REF
+    count all precharges and refreshes; PREA and REFpb say how many of them were of all banks,
+    or of one.
+
     Energy is what DRAMsim3 counts, from IDD currents and without I/O, but times tCK.
     """
     from pimsim.config.loader import load_energy
@@ -100,23 +106,30 @@ def _dram_report(memory: MemoryConfig, result: ReplayResult) -> dict[str, Any]:
     commands = {
         name: count for name, count in result.commands.items() if count or name in _JEDEC_COMMANDS
     }
+    commands["PRE"] += result.commands["PREA"]
+    commands["REF"] += result.commands["REFpb"]
+    ranks = org.pseudo_channels * org.ranks
+    whole = org.ranks if memory.controller.model == "channel-queues" else 1
+    tick_ps = memory.tCK / result.ticks_per_clock
+    clocks = -(-result.cycles // result.ticks_per_clock)
     energy = dram_energy(
         DramCounts(
             act=commands["ACT"],
             rd=commands["RD"],
             wr=commands["WR"],
-            ref=commands["REF"],
+            ref=result.commands["REF"] * whole,
+            refpb=result.commands["REFpb"],
             active_rank_cycles=result.active_rank_cycles,
-            idle_rank_cycles=org.channels * org.ranks * result.cycles - result.active_rank_cycles,
+            idle_rank_cycles=org.channels * ranks * clocks - result.active_rank_cycles,
         ),
         memory,
         load_energy("default").config.model_copy(update={"dram_model": "currents"}),
     )
-    return {
+    report: dict[str, Any] = {
         "cycles": result.cycles,
         "commands": commands,
         "row_hits": result.row_hits,
-        "bandwidth_gbps": result.bytes_moved / (result.cycles * memory.tCK / 1000),
+        "bandwidth_gbps": result.bytes_moved / (result.cycles * tick_ps / 1000),
         "energy_pj": _picojoule(energy.core_j),
         "energy_parts_pj": {
             "activate": _picojoule(energy.activate_j),
@@ -130,7 +143,11 @@ def _dram_report(memory: MemoryConfig, result: ReplayResult) -> dict[str, Any]:
         "requests": result.requests,
         "memory": memory.name,
         "tck_ps": memory.tCK,
+        "tick_ps": tick_ps,
     }
+    if result.row_misses is not None:
+        report |= {"row_misses": result.row_misses, "row_conflicts": result.row_conflicts}
+    return report
 
 
 def _picojoule(joule: float) -> float:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
 from pimsim.config.base import ConfigModel
+from pimsim.config.delay import evaluate_delay
+from pimsim.config.errors import InputError
 from pimsim.config.units import Picoseconds
 
 __all__ = [
     "CommandBusConfig",
+    "CommandName",
     "ControllerConfig",
     "CurrentsConfig",
     "MemoryConfig",
@@ -21,6 +24,27 @@ __all__ = [
 Level = Literal[
     "channel", "pseudo_channel", "rank", "other_ranks", "bank_group", "bank", "row_buffer"
 ]
+CommandName = Literal[
+    "ACT", "PRE", "RD", "WR", "REF", "REFpb", "PREA",
+    "G_ACT", "PIM_PRE", "GWRITE", "HEADER", "COMP", "READRES", "GEMV",
+]  # fmt: skip
+"""Commands that a rule may name; ``hardware.dram.rules.Command`` says what each does."""
+
+_AT_LEAST = (
+    ("tRC", ("tRAS", "tRP")),
+    ("tRAS", ("tRCDRD",)),
+    ("tRRD_L", ("tRRD_S",)),
+    ("tCCD_L", ("tCCD_S",)),
+    ("tWTR_L", ("tWTR_S",)),
+    ("tFAW", ("tRRD_S",)),
+    ("t32AW", ("tFAW",)),
+    ("tREFI", ("tRFC",)),
+    ("tREFI", ("tRFCpb",)),
+    ("tREFI", ("tREFIpb",)),
+    ("tRFC", ("tRFCpb",)),
+    ("tREFIpb", ("tRREFD",)),
+)
+"""JEDEC timings that contain others: the first is at least the sum of the rest."""
 
 
 class OrganizationConfig(ConfigModel):
@@ -75,8 +99,8 @@ class Rule(ConfigModel):
     """
 
     level: Level
-    first: list[str]
-    then: list[str]
+    first: list[CommandName]
+    then: list[CommandName]
     delay: str
     window: int = Field(default=1, ge=1, le=64)
 
@@ -87,11 +111,16 @@ class CommandBusConfig(ConfigModel):
     ticks_per_clock: Literal[1, 2] = 1
     """2: commands go at both clock edges (HBM3), and a controller that models this counts its
     cycles in half clocks. Delays stay in clocks."""
-    duration: dict[str, int] = {}
+    duration: dict[CommandName, Annotated[int, Field(ge=1, le=64)]] = Field(default={})
     """Ticks that a command occupies its pins; one clock where none is given. A rule's delay
     counts from the last tick of its first command to the last tick of the next."""
-    either_edge: list[str] = []
+    either_edge: list[CommandName] = Field(default=[])
     """Commands that may start at a falling edge too; the others start at a rising one."""
+
+    def ticks(self, command: str) -> int:
+        """Ticks that ``command`` occupies its pins."""
+        given = (ticks for name, ticks in self.duration.items() if name == command)
+        return next(given, self.ticks_per_clock)
 
 
 class ControllerConfig(ConfigModel):
@@ -102,27 +131,48 @@ class ControllerConfig(ConfigModel):
     turn (DRAMsim3). ``channel-queues``: one read and one write queue for the channel, a buffer
     of requests whose row was opened for them, maintenance first (Ramulator 2.1's HBM
     controllers); trace replay only."""
-    scheduler: Literal["fr-fcfs"] = "fr-fcfs"
-    """First ready, first come: banks in round robin, in a bank the first request that can go."""
-    page_policy: Literal["open"] = "open"
+    scheduler: Literal["fr-fcfs", "fcfs"] = "fr-fcfs"
+    """``fr-fcfs``: first ready, first come; banks in round robin, in a bank the first request
+    that can go. ``fcfs``: of the requests at the banks the oldest alone, whatever it waits for."""
+    page_policy: Literal["open", "closed"] = "open"
+    """``open``: a row stays open until a request for another row, or a refresh, needs the bank.
+    ``closed``: it is precharged as soon as no request queued at its bank hits it. A PRE of its
+    own does that; auto-precharge (RDA, WRA) is not modelled."""
     row_hit_cap: int = Field(default=4, ge=1)
     """After so many column accesses of an open row, a waiting conflict may close it."""
     bank_queue_depth: int = Field(default=8, ge=1, le=1024)
     read_queue_depth: int = Field(default=32, ge=1, le=1024)
     write_queue_depth: int = Field(default=32, ge=1, le=1024)
+    write_drain_high: int | None = Field(default=None, ge=1)
+    """Writes start to drain when the queue holds so many; without it, when it is full."""
     write_drain_low: int = Field(default=8, ge=0)
-    """Writes start to drain when the queue is full, or holds more than this and no request
-    waits at the banks. ``channel-queues``: reads go again when it holds less than this."""
-    write_drain_high: int | None = Field(default=None, ge=0)
-    """``channel-queues``: writes go when the queue holds more than this; needed there."""
+    """They also start when the queue holds more than this and no request waits at the banks.
+    ``channel-queues``: the drain ends when it holds less than this."""
     commands_per_cycle: Literal[1, 2] = 1
     """2: one row and one column command in a cycle (HBM's separate C/A buses)."""
     refresh: Literal["all-bank", "per-bank", "none"] = "all-bank"
-    """``all-bank``: REF of one rank after the other, each every tREFI; with ``channel-queues``
-    REF of every pseudo channel at once. ``per-bank``: REFPB of one bank every tREFIpb."""
+    """``all-bank``: REF of one rank after the other, each every tREFI (``channel-queues``: of all
+    pseudo channels at once). ``per-bank``: REFpb of one bank after the other, each every tREFI,
+    while the rank's other banks go on; a rank gets one every tREFIpb (default: tREFI over its
+    banks)."""
     refresh_pseudo_channels: Literal["in-turn", "together"] = "in-turn"
-    """Per-bank refresh goes round the banks of one pseudo channel after the other's, or, as
-    HBM3 asks for, refreshes the same bank in all of them before it goes on."""
+    """``channel-queues``, per-bank refresh: round the banks of one pseudo channel after the
+    other's, or, as HBM3 asks for, the same bank in all of them before the next."""
+
+    @property
+    def drain_at(self) -> int:
+        """Writes in the queue at which they start to drain."""
+        high = self.write_drain_high
+        return self.write_queue_depth if high is None else high
+
+    @model_validator(mode="after")
+    def _drains(self) -> ControllerConfig:
+        if self.drain_at > self.write_queue_depth:
+            raise ValueError(
+                f"write_drain_high is {self.write_drain_high}, but write_queue_depth is "
+                f"{self.write_queue_depth}: writes would never drain"
+            )
+        return self
 
 
 class CurrentsConfig(ConfigModel):
@@ -135,6 +185,8 @@ class CurrentsConfig(ConfigModel):
     IDD4R: float = Field(ge=0)
     IDD4W: float = Field(ge=0)
     IDD5AB: float = Field(ge=0)
+    IDD5PB: float | None = Field(default=None, ge=0)
+    """Current of REFpb; without it, REFpb takes a bank's share of REF's energy."""
 
 
 class MemoryConfig(ConfigModel):
@@ -168,6 +220,29 @@ class MemoryConfig(ConfigModel):
         for key, cycles in self.timings.items():
             if cycles < 0:
                 raise ValueError(f"timings.{key} is negative: {cycles}")
+        for key, terms in _AT_LEAST:
+            if key in self.timings and all(term in self.timings for term in terms):
+                least = sum(self.timings[term] for term in terms)
+                if self.timings[key] < least:
+                    raise ValueError(
+                        f"timings.{key} is {self.timings[key]}, less than "
+                        f"{' + '.join(terms)} = {least}, which it contains"
+                    )
+        for index, rule in enumerate(self.rules):
+            try:
+                evaluate_delay(rule.delay, self.timings, f"rules.{index}.delay")
+            except InputError as error:
+                raise ValueError(str(error)) from None
+        if self.controller.refresh == "per-bank":
+            if "tRFCpb" not in self.timings:
+                raise ValueError(
+                    "controller.refresh is per-bank, but timings lack tRFCpb: "
+                    f"{self.standard} as described here has no REFpb"
+                )
+            if not any("REFpb" in rule.first for rule in self.rules):
+                raise ValueError(
+                    "controller.refresh is per-bank, but no rule says what may follow REFpb"
+                )
         org = self.organization
         for field in (
             "channels", "pseudo_channels", "ranks", "bank_groups", "banks_per_group", "rows",

@@ -69,8 +69,8 @@ def _child(value: object, key: str | int) -> Entry | None:
     if isinstance(value, Mapping):
         found: Entry | None = value.get(key)
         return found
-    if isinstance(value, tuple) and isinstance(key, int) and key < len(value):
-        return cast(Entry, value[key])
+    if isinstance(value, tuple) and str(key).isdecimal() and int(key) < len(value):
+        return cast(Entry, value[int(key)])
     return None
 
 

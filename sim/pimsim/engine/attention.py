@@ -10,6 +10,7 @@ import numpy as np
 from pimsim.config.memory import MemoryConfig
 from pimsim.config.npu import VectorConfig
 from pimsim.config.pim import PimConfig
+from pimsim.hardware.dram.device_memory import device_memory
 from pimsim.hardware.dram.layout import C_COMMANDS, C_STACK, INFINITY
 from pimsim.hardware.dram.rules import COMMANDS
 from pimsim.hardware.dram.system import Group, MemorySystem
@@ -52,6 +53,7 @@ def run_attention(
     channel's worth of requests; its other channels are idle. Raises ``InputError`` where the
     rows do not suffice.
     """
+    memory = device_memory(memory)
     shape = AttentionShape.of(heads, heads, head_dim, memory, pim, ELEMENT_BYTES)
     channel = [CHANNEL] * len(contexts)
     rows = operand_rows(pim)

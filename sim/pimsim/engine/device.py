@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pimsim.config.run import RunConfig
+from pimsim.hardware.dram.device_memory import device_memory
 from pimsim.hardware.pim.programs import AttentionShape
 from pimsim.mapping.addresses import AddressPlan, plan_addresses
 from pimsim.mapping.attention import operand_rows
@@ -59,7 +60,11 @@ def build_device(config: RunConfig, card: ModelCard, requests: Sequence[Request]
     Raises ``InputError`` where the model or its KV cache does not fit, a request names a channel
     that is not there, or a design cannot do the work.
     """
-    parallel, memory, schedule = config.parallel, config.memory, config.schedule
+    parallel, schedule = config.parallel, config.schedule
+    on_pim = schedule.policy != "serial" and config.pim is not None
+    if on_pim:  # PIM commands are known to one controller only
+        config = config.model_copy(update={"memory": device_memory(config.memory)})
+    memory = config.memory
     split = parallelism(card, parallel.tp, parallel.pp)
     append = not schedule.artifact_no_kv_append
     fits_memory(card, requests, split.tp, split.pp, memory.organization.capacity_bytes)
@@ -70,7 +75,6 @@ def build_device(config: RunConfig, card: ModelCard, requests: Sequence[Request]
         )
 
     whole = iteration(requests)
-    on_pim = schedule.policy != "serial" and config.pim is not None
     shape = None
     cost = [request.context for request in requests]
     score = whole.operator("score")

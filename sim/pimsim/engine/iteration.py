@@ -14,6 +14,7 @@ from pimsim.engine.memory import MemoryPort
 from pimsim.engine.policies import load_schedule
 from pimsim.engine.records import Recorder, StageRecord
 from pimsim.engine.units import NpuSide, PimSide
+from pimsim.hardware.dram.device import make_memory_system
 from pimsim.hardware.dram.system import MemorySystem
 from pimsim.mapping.gemm import core_network
 
@@ -38,7 +39,7 @@ def run_iteration(device: Device, on_stage: Callable[[str], None] | None = None)
     env = simpy.Environment()
     # two row buffers or one, the controller needs the design only if attention goes there
     pim = config.pim if device.shape is not None else None
-    system = MemorySystem(config.memory, pim, network=core_network(config.npu))
+    system = make_memory_system(config.memory, pim, core_network(config.npu))
     clock = Clock.of(config.npu.frequency, system.cycle_ps)
     port = MemoryPort(env, system, clock)
     recorder = Recorder()

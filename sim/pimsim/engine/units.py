@@ -37,7 +37,8 @@ class NpuSide:
         self.recorder = recorder
         org = memory.organization
         burst_ps = memory.timings["nBL"] * memory.tCK
-        self._bytes_per_burst_slot = org.burst_bytes * org.channels
+        self._buses = org.channels * org.pseudo_channels
+        self._bytes_per_burst_slot = org.burst_bytes * self._buses
         self._burst_ps = burst_ps
         # an array that holds the next weights beside the current ones takes the next tile's too
         self._npu_ps = clock.npu_ps
@@ -255,7 +256,7 @@ class NpuSide:
 
     def _record(self, task: NpuTask, start_ps: int) -> None:
         recorder = self.recorder
-        burst = self._bytes_per_burst_slot // self.port.system.memory.organization.channels
+        burst = self._bytes_per_burst_slot // self._buses
         streams = task_streams(task)
         moved = sum(s.total for s in streams) + sum(s.count for s in task.scatters)
         read = sum(s.total for s in streams if not s.write)

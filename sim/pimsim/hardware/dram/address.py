@@ -7,6 +7,7 @@ group, ch channel, co column (burst in the row), pc pseudo channel where there a
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -57,6 +58,23 @@ class AddressMap:
             position[name] = low
             low += width[name]
         return cls(position, width, organization.burst_bytes, organization)
+
+    @property
+    def vector(self) -> tuple[str, ...]:
+        """Fields of an address vector as Ramulator writes it, levels from the top: a pseudo
+        channel and a rank only where there is such a level."""
+        org = self.organization
+        halves = ("pc",) if org.pseudo_channels > 1 else ()
+        ranks = ("ra",) if org.ranks > 1 or not halves else ()
+        return ("ch", *halves, *ranks, "bg", "ba", "ro", "co")
+
+    def encode(self, fields: Mapping[str, NDArray[np.int64] | int]) -> NDArray[np.int64]:
+        """Byte addresses of bursts by field; fields not given are 0, high bits are cut off."""
+        burst = np.zeros((), dtype=np.int64)
+        for name, value in fields.items():
+            kept = np.asarray(value, dtype=np.int64) & ((1 << self.width[name]) - 1)
+            burst = burst | (kept << self.position[name])
+        return burst * self.burst_bytes
 
     def decode(self, bursts: NDArray[np.int64]) -> Coordinates:
         """Coordinates of burst indices (byte address // burst size); higher bits wrap."""

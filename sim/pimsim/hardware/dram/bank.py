@@ -127,12 +127,13 @@ def log_command(ch: Any, board: Any, cycle: int, command: int, bank: int, row: i
 @njit(cache=True, inline="always")
 def reset_wake(ch: Any, p: Any, bank: int, cycle: int) -> None:
     """After a change of the bank's row or queue: look again from the next cycle on."""
+    row = ch.bank[bank, B_ROW]
     if ch.bank[bank, B_LEN] == 0:
-        ch.wake[bank] = INFINITY
-        ch.row_wake[bank] = INFINITY
+        idle = p.closed_page == 1 and row >= 0  # a row to close
+        ch.wake[bank] = cycle + 1 if idle else INFINITY
+        ch.row_wake[bank] = ch.wake[bank]
         return
     ch.wake[bank] = cycle + 1
-    row = ch.bank[bank, B_ROW]
     may_close = ch.request[ch.bank[bank, B_HEAD], Q_ROW] != row and (
         (ch.bank[bank, B_HIT_RD] < 0 and ch.bank[bank, B_HIT_WR] < 0)
         or ch.bank[bank, B_HITS] >= p.hit_cap
@@ -226,7 +227,8 @@ def bank_candidate(
     ch: Any, p: Any, bank: int, cycle: int, may_open: bool, may_close: bool
 ) -> tuple[int, int, int, int]:
     """``(when, command, entry, row_when)`` of what ``bank`` does next: at ``cycle`` if it can,
-    else later; ``row_when``: when it can open or close its row.
+    else later; ``row_when``: when it can open or close its row. Of an idle bank only the closed
+    page policy asks; ``entry`` is then -1.
 
     ``may_open`` and ``may_close`` are False while the time left before PIM's next refresh
     does not allow an ACT or a PRE.
@@ -242,7 +244,7 @@ def bank_candidate(
         return when, ACT, head, when
     read, write = ch.bank[bank, B_HIT_RD], ch.bank[bank, B_HIT_WR]
     when, command, entry = INFINITY, PRE, head
-    if ch.request[head, Q_ROW] != row and may_close:
+    if may_close and (head < 0 or ch.request[head, Q_ROW] != row):
         hits = read >= 0 or write >= 0
         if not hits or ch.bank[bank, B_HITS] >= p.hit_cap:
             when = earliest(ch, p, PRE, bank)

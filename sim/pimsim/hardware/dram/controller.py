@@ -10,28 +10,8 @@ from typing import Any
 
 from numba import njit
 
-from pimsim.hardware.dram.bank import (
-    apply_rules,
-    bank_candidate,
-    close_row,
-    column_bound,
-    complete,
-    earliest,
-    log_command,
-    open_row,
-    unlink,
-)
+from pimsim.hardware.dram.bank import column_bound, complete
 from pimsim.hardware.dram.layout import (
-    B_HITS,
-    B_PIM_ROW,
-    B_ROW,
-    C_BUS_BUSY,
-    C_COMMANDS,
-    C_READ_LATENCY,
-    C_READS,
-    C_ROW_HITS,
-    D_ARRIVAL,
-    D_MERGED,
     F_BANK,
     F_GROUP,
     F_RANK,
@@ -43,102 +23,17 @@ from pimsim.hardware.dram.layout import (
     O_GROUP,
     O_WRITE,
     P_READY,
-    Q_BLOCK,
-    Q_GROUP,
-    Q_ROW,
-    STRIDE,
 )
-from pimsim.hardware.dram.pim_queue import GWRITE_BANK, pim_forget, pim_issue, pim_poll
-from pimsim.hardware.dram.queues import admit, free_request, move_to_bank, start_drain
-from pimsim.hardware.dram.rules import Command
+from pimsim.hardware.dram.pim_queue import GWRITE_BANK, pim_issue, pim_poll
+from pimsim.hardware.dram.queues import admit, move_to_bank, start_drain
+from pimsim.hardware.dram.refresh import fall_due, refresh_next, try_refresh, unit_banks
+from pimsim.hardware.dram.schedule import bank_work, fcfs_next, issue_next
 from pimsim.hardware.dram.sources import next_offer, offer
 
 __all__ = ["controller_cycle", "feed", "next_cycle", "run_channel"]
 
-ACT, PRE, RD, WR = (int(c) for c in (Command.ACT, Command.PRE, Command.RD, Command.WR))
-REF, PIM_PRE = int(Command.REF), int(Command.PIM_PRE)
 PIM_QUEUE = 128
 """Depth of the single-row-buffer design's PIM command queue (the artifact's)."""
-
-
-@njit(cache=True)
-def _issue(
-    ch: Any, p: Any, board: Any, cycle: int, command: int, bank: int,
-    entry: int,
-) -> None:  # fmt: skip
-    """Issue a command of a bank queue."""
-    ch.counter[C_COMMANDS + command] += 1
-    ch.last_cmd = cycle
-    log_command(ch, board, cycle, command, bank, ch.request[entry, Q_ROW])
-    apply_rules(ch, p, cycle, command, bank, 0)
-    if p.row_buffers == 1:
-        pim_forget(ch)
-    if command == ACT:
-        open_row(ch, p, cycle, bank, ch.request[entry, Q_ROW], 0)
-        return
-    if command == PRE:
-        close_row(ch, p, cycle, bank, 0)
-        return
-    hits = ch.bank[bank, B_HITS]
-    if hits > 0:
-        ch.counter[C_ROW_HITS] += 1
-    ch.bank[bank, B_HITS] = hits + 1
-    ch.counter[C_BUS_BUSY] += p.nbl
-    unlink(ch, p, bank, entry, cycle)
-    if command == RD:
-        done = cycle + p.read_delay
-        if p.merge == 1:
-            answered = 1 + ch.detail[entry, D_MERGED]
-            ch.counter[C_READS] += answered
-            ch.counter[C_READ_LATENCY] += answered * done - ch.detail[entry, D_ARRIVAL]
-        ch.last_done = max(ch.last_done, done)
-        group = ch.request[entry, Q_GROUP]
-        if group >= 0:
-            complete(board, group, done)
-            if ch.request[entry, Q_BLOCK] >= 0:
-                complete(board, ch.request[entry, Q_BLOCK], done)
-    free_request(ch, p, entry)
-
-
-@njit(cache=True)
-def _try_refresh(ch: Any, p: Any, board: Any, cycle: int) -> bool:
-    """Bring the refresh that is due: close the rank's banks one by one, then REF."""
-    rank = ch.ref_first
-    ch.in_ref = 1
-    first = rank << p.rank_shift
-    last = (rank + 1) << p.rank_shift
-    closed = True
-    for bank in range(first, last):
-        if ch.bank[bank, B_ROW] >= 0:
-            command, buffer = PRE, 0
-        elif p.row_buffers == 2 and ch.bank[bank, B_PIM_ROW] >= 0:
-            command, buffer = PIM_PRE, 1
-        else:
-            continue
-        closed = False
-        if earliest(ch, p, command, bank) <= cycle:
-            ch.counter[C_COMMANDS + command] += 1
-            log_command(ch, board, cycle, command, bank, -1)
-            apply_rules(ch, p, cycle, command, bank, 0)
-            close_row(ch, p, cycle, bank, buffer)
-            pim_forget(ch)
-            return True
-    if not closed:
-        return False
-    for bank in range(first, last):
-        if earliest(ch, p, REF, bank) > cycle:
-            return False
-    ch.counter[C_COMMANDS + REF] += 1
-    log_command(ch, board, cycle, REF, first, -1)
-    apply_rules(ch, p, cycle, REF, first, 0)
-    ch.in_ref = 0
-    ch.ref_pending -= 1
-    ch.ref_first = (rank + 1) % p.ranks
-    ch.pim_refreshed = 1
-    ch.pim_skip = 0
-    ch.pim_slack = 0
-    ch.pim_next = 0
-    return True
 
 
 @njit(cache=True)
@@ -149,70 +44,12 @@ def _banks_blocked(ch: Any, p: Any) -> bool:
         return False
     if p.row_buffers == 2:
         return bool(waiting > 0 and ch.in_ref == 0 and ch.pim_slack < p.slack)
-    return bool(ch.pim_mode == 1)
-
-
-@njit(cache=True)
-def _scan(ch: Any, p: Any, board: Any, cycle: int, paired: int, steps: int) -> tuple[int, int]:
-    """Issue the first command that is ready, banks in turn.
-
-    Returns its kind (1 a column command, 0 a row command, -1 none) and how many of the next
-    ``steps`` banks were not looked at. ``paired``: the kind that already went this cycle, or
-    -1; a second command must be of the other kind.
-    """
-    mask = p.banks - 1
-    turn = ch.turn
-    frozen = ch.ref_first if ch.in_ref == 1 else -1
-    # beside waiting PIM commands a row may only be opened or closed if the refresh is far enough
-    limited = p.has_pim == 1 and ch.pim_slack > 0 and ch.pim_avail > ch.pim_head
-    may_open = not limited or ch.pim_slack > p.trcdwr
-    may_close = not limited or ch.pim_slack > p.trp + p.trcdwr
-    open_ranks = 0
-    for rank in range(p.ranks):
-        if column_bound(ch, p, rank) <= cycle:
-            open_ranks |= 1 << rank
-    if open_ranks == 0:
-        soonest = INFINITY
-        for bank in range(p.banks):
-            soonest = min(soonest, ch.row_wake[bank])
-        if soonest > cycle:
-            return -1, 0
-    for step in range(1, steps + 1):
-        bank = (turn + step) & mask
-        # a rank that the data bus shuts out can only open and close rows
-        shut = (open_ranks >> (bank >> p.rank_shift)) & 1 == 0
-        if (ch.row_wake[bank] if shut else ch.wake[bank]) > cycle:
-            continue
-        if bank >> p.rank_shift == frozen or (ch.pim_gwriting == 1 and bank == GWRITE_BANK):
-            continue
-        if ch.bank[bank, B_ROW] < 0:
-            opens = max(ch.ready[ACT], ch.ready[(1 + (bank >> p.rank_shift)) * STRIDE + ACT])
-            if opens > cycle:  # the rank takes no ACT yet, whatever the bank says
-                ch.wake[bank] = opens
-                ch.row_wake[bank] = opens
-                continue
-        when, command, entry, row_when = bank_candidate(ch, p, bank, cycle, may_open, may_close)
-        if when > cycle:
-            if may_open and may_close:
-                ch.wake[bank] = when
-                ch.row_wake[bank] = row_when
-            continue
-        ch.turn = bank
-        column = 1 if command in (RD, WR) else 0
-        if column != paired:
-            if limited and command == ACT:
-                ch.pim_slack -= p.trcdwr
-            elif limited and command == PRE:
-                ch.pim_slack -= p.trp
-            _issue(ch, p, board, cycle, command, bank, entry)
-            return column, steps - step
-        return -1, 0
-    return -1, 0
+    return bool(ch.pim_mode == 1 or (waiting > 0 and ch.waiting == 0))
 
 
 @njit(cache=True)
 def _select(ch: Any, p: Any, board: Any, cycle: int) -> tuple[int, int]:
-    """Issue this cycle's command: PIM first, then the bank queues. Answers as ``_scan``."""
+    """Issue this cycle's command: PIM first, then the bank queues. Answers as ``issue_next``."""
     if p.has_pim == 1 and ch.pim_skip == 0:
         waiting = ch.pim_avail - ch.pim_head
         if p.row_buffers == 2:
@@ -231,9 +68,9 @@ def _select(ch: Any, p: Any, board: Any, cycle: int) -> tuple[int, int]:
                 alone = p.row_buffers == 1 or ch.pim_slack < p.slack
             if alone:
                 return -1, 0
-    if ch.waiting == 0:
+    if not bank_work(ch, p):
         return -1, 0
-    return _scan(ch, p, board, cycle, -1, p.banks)
+    return issue_next(ch, p, board, cycle, -1, p.banks)
 
 
 @njit(cache=True, inline="always")
@@ -278,43 +115,17 @@ def _transfer(ch: Any, p: Any, board: Any, cycle: int) -> None:
 @njit(cache=True)
 def controller_cycle(ch: Any, p: Any, board: Any, cycle: int) -> None:
     """What the controller does in one cycle."""
-    if cycle >= ch.ref_due:
-        if ch.ref_pending == 0:
-            ch.ref_first = ch.ref_rank
-        ch.ref_pending += 1
-        ch.ref_rank = (ch.ref_rank + 1) % p.ranks
-        ch.ref_due += p.ref_interval
+    fall_due(ch, p, cycle)
     if ch.pim_gwriting == 1 and cycle >= ch.pim_gwrite_done:
         ch.pim_gwriting = 0
-    if ch.ref_pending > 0 and _try_refresh(ch, p, board, cycle):
+    if ch.ref_pending > 0 and try_refresh(ch, p, board, cycle):
         kind, unseen = 0, p.banks
     else:
         kind, unseen = _select(ch, p, board, cycle)
-    if kind >= 0 and p.dual_command == 1 and ch.waiting > 0:
+    if kind >= 0 and p.dual_command == 1 and bank_work(ch, p):
         # what was not ready before the first command is not ready after it
-        _scan(ch, p, board, cycle, kind, unseen)
+        issue_next(ch, p, board, cycle, kind, unseen)
     _transfer(ch, p, board, cycle)
-
-
-@njit(cache=True)
-def _refresh_next(ch: Any, p: Any) -> int:
-    """Next cycle at which the refresh under way can go on."""
-    rank = ch.ref_first
-    first = rank << p.rank_shift
-    last = (rank + 1) << p.rank_shift
-    when, closed = INFINITY, True
-    for bank in range(first, last):
-        if ch.bank[bank, B_ROW] >= 0:
-            when = min(when, earliest(ch, p, PRE, bank))
-            closed = False
-        elif p.row_buffers == 2 and ch.bank[bank, B_PIM_ROW] >= 0:
-            when = min(when, earliest(ch, p, PIM_PRE, bank))
-            closed = False
-    if closed:
-        when = 0
-        for bank in range(first, last):
-            when = max(when, earliest(ch, p, REF, bank))
-    return int(when)
 
 
 @njit(cache=True)
@@ -333,10 +144,10 @@ def next_cycle(ch: Any, p: Any, board: Any, cycle: int) -> int:
             return after
     when = ch.ref_due
     blocked = False
-    frozen = -1
+    frozen, thawed = -1, -1
     if ch.in_ref == 1 or ch.ref_pending > 0:
-        when = min(when, _refresh_next(ch, p))
-        frozen = ch.ref_first
+        when = min(when, refresh_next(ch, p))
+        frozen, thawed = unit_banks(p, ch.ref_first)
     if has_pim:
         available = ch.pim_avail
         if available < ch.pim_end:
@@ -350,7 +161,11 @@ def next_cycle(ch: Any, p: Any, board: Any, cycle: int) -> int:
             when = min(when, ch.pim_next)
         if ch.pim_gwriting == 1:
             when = min(when, ch.pim_gwrite_done)
-    if not blocked and ch.waiting > 0:
+    if blocked or not bank_work(ch, p):
+        return int(max(when, after))
+    if p.fcfs == 1:
+        when = min(when, fcfs_next(ch, p, cycle))
+    else:
         columns = INFINITY
         for rank in range(p.ranks):
             columns = min(columns, column_bound(ch, p, rank))
@@ -363,7 +178,7 @@ def next_cycle(ch: Any, p: Any, board: Any, cycle: int) -> int:
         else:
             for bank in range(p.banks):
                 held = ch.pim_gwriting == 1 and bank == GWRITE_BANK
-                if not held and bank >> p.rank_shift != frozen:
+                if not held and not frozen <= bank < thawed:
                     soonest = min(soonest, ch.wake[bank])
                     row_soonest = min(row_soonest, ch.row_wake[bank])
         when = min(when, min(row_soonest, max(soonest, columns)))

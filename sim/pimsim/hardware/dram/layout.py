@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from pimsim.config.errors import InputError
 from pimsim.config.memory import MemoryConfig
 from pimsim.config.pim import PimConfig
-from pimsim.hardware.dram.rules import COMMANDS, LEVELS, RuleTables, evaluate_delay
+from pimsim.hardware.dram.rules import COMMANDS, LEVELS, Command, RuleTables, evaluate_delay
 
 __all__ = [
     "INFINITY",
@@ -24,6 +24,7 @@ __all__ = [
     "make_board",
     "make_channels",
     "make_parameters",
+    "refresh_interval",
 ]
 
 INFINITY = 1 << 60
@@ -175,10 +176,10 @@ CHANNEL = np.dtype(
         ("movable", _I, (2,)),  # those whose bank queue has room
         ("waiting", _I),  # requests at the bank queues
         ("ref_due", _I),  # next cycle at which a refresh falls due
-        ("ref_rank", _I),  # rank whose turn that is
+        ("ref_unit", _I),  # rank, or bank in its order, whose turn that is
         ("ref_pending", _I),  # refreshes due and not issued
-        ("ref_first", _I),  # rank of the first of them
-        ("in_ref", _I),  # that rank's queues are frozen for REF
+        ("ref_first", _I),  # unit of the first of them
+        ("in_ref", _I),  # that unit's queues are frozen for the refresh
         ("free", _I),  # first free request entry, -1 if none
         ("pool_used", _I),  # request entries ever used
         ("seq", _I),  # requests moved to the banks, for first come first served
@@ -242,8 +243,14 @@ PARAMETERS = np.dtype(
         ("read_depth", _I),
         ("write_depth", _I),
         ("drain_low", _I),
+        ("drain_high", _I),
+        ("fcfs", _I),
+        ("closed_page", _I),
         ("dual_command", _I),
-        ("ref_interval", _I),
+        ("ref_interval", _I),  # cycles from one refresh of the channel to the next
+        ("ref_units", _I),  # ranks, or banks, that take turns
+        ("ref_per_bank", _I),
+        ("ref_command", _I),
         ("merge", _I),  # requests for one burst are merged (trace replay)
         ("has_pim", _I),
         ("row_buffers", _I),
@@ -314,6 +321,17 @@ def bounded(found: int, most: int, what: str) -> int:
     return found
 
 
+def refresh_interval(memory: MemoryConfig) -> int:
+    """Cycles from one refresh of a channel to the next: ranks, or all banks, take turns."""
+    org, timings = memory.organization, memory.timings
+    if memory.controller.refresh == "none":
+        return INFINITY
+    of_rank = timings["tREFI"]
+    if memory.controller.refresh == "per-bank":
+        of_rank = timings.get("tREFIpb", of_rank // org.banks)
+    return max(of_rank // org.ranks, 1)
+
+
 def make_parameters(
     memory: MemoryConfig, pim: PimConfig | None, tables: RuleTables, merge: bool = False
 ) -> Records:
@@ -323,7 +341,12 @@ def make_parameters(
     p = np.zeros(1, dtype=PARAMETERS)
     queued = org.ranks * org.banks * controller.bank_queue_depth
     bounded(queued, MAX_REQUESTS - 2 * MAX_QUEUE, "places in the bank queues of a channel")
-    refresh = controller.refresh == "all-bank"
+    per_bank = controller.refresh == "per-bank"
+    if per_bank and pim is not None:
+        raise InputError(
+            f"memory.controller.refresh: per-bank, but PIM design {pim.name} computes in all banks "
+            "of a channel at once; allowed with PIM: all-bank, none"
+        )
     values = {
         "ranks": bounded(org.ranks, MAX_RANKS, "memory.organization.ranks"),
         "rank_shift": org.banks.bit_length() - 1,
@@ -338,8 +361,14 @@ def make_parameters(
         "read_depth": bounded(controller.read_queue_depth, MAX_QUEUE, "read_queue_depth"),
         "write_depth": bounded(controller.write_queue_depth, MAX_QUEUE, "write_queue_depth"),
         "drain_low": controller.write_drain_low,
+        "drain_high": controller.drain_at,
+        "fcfs": int(controller.scheduler == "fcfs"),
+        "closed_page": int(controller.page_policy == "closed"),
         "dual_command": int(controller.commands_per_cycle == 2),
-        "ref_interval": max(t["tREFI"] // org.ranks, 1) if refresh else INFINITY,
+        "ref_interval": refresh_interval(memory),
+        "ref_units": org.ranks * org.banks if per_bank else org.ranks,
+        "ref_per_bank": int(per_bank),
+        "ref_command": int(Command.REFpb if per_bank else Command.REF),
         "merge": int(merge),
         "row_buffers": 1,
         "trp": t["tRP"],

@@ -14,15 +14,13 @@ from dataclasses import dataclass
 from pimsim.config.errors import InputError
 from pimsim.config.memory import MemoryConfig, Rule
 from pimsim.config.pim import PimConfig
-from pimsim.hardware.dram.rules import Command, evaluate_delay
+from pimsim.hardware.dram.rules import ROW_COMMANDS, Command, CommandBus, evaluate_delay
 
 __all__ = ["TracedCommand", "Violation", "check_commands"]
 
 _PIM_BUFFER = {Command.G_ACT, Command.PIM_PRE, Command.COMP, Command.READRES, Command.GEMV}
 """Commands that work on the second row buffer, where there is one."""
 _CHANNEL_WIDE = {Command.COMP, Command.READRES, Command.GEMV, Command.HEADER}
-_ROW_BUS = {Command[name] for name in ("ACT", "PRE", "REF", "G_ACT", "PIM_PRE", "HEADER")}
-"""Commands on the row pins of a bus with two sets; the others go over the column pins."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +45,8 @@ class Violation:
     """The first command of a trace that may not be where it is, and why.
 
     ``kind``: ``rule`` (issued before ``required`` under rule ``rule``, which ``earlier`` set off),
-    ``state`` (a row that is not open, a bank that is not closed) or ``bus`` (two commands at once).
+    ``state`` (a row that is not open, a bank that is not closed) or ``bus`` (two commands at once,
+    or a command at an edge that it may not start at).
     """
 
     kind: str
@@ -68,7 +67,7 @@ class Violation:
 
 @dataclass(frozen=True)
 class _Law:
-    """A rule with its delay evaluated: ``base`` cycles, ``slope`` more per dot product."""
+    """A rule with its delay evaluated: ``base`` clocks, ``slope`` more per dot product."""
 
     name: str
     rule: Rule
@@ -106,22 +105,39 @@ class _Banks:
         org = memory.organization
         self.rows = org.rows
         self.rank_size, self.group_size = org.banks, org.banks_per_group
-        self.count, self.ranks, self.buffers = org.ranks * org.banks, org.ranks, buffers
+        self.half_size, self.ranks, self.buffers = org.ranks * org.banks, org.ranks, buffers
+        self.count = org.pseudo_channels * self.half_size
+        whole = memory.controller.model == "channel-queues"
+        self.refreshed = self.half_size if whole else self.rank_size
         self.open_row: list[list[int | None]] = [[None] * self.count for _ in range(buffers)]
 
     def touched(self, item: TracedCommand) -> range:
-        """A bank, its bank group (G_ACT), its rank (REF) or the channel (dot products)."""
+        """A bank, its bank group (G_ACT), what is refreshed as a whole (REF, PREA), or the channel
+        (dot products)."""
         if item.command in _CHANNEL_WIDE:
             return range(self.count)
-        size = {Command.REF: self.rank_size, Command.G_ACT: self.group_size}.get(item.command, 1)
+        whole = {Command.REF: self.refreshed, Command.PREA: self.refreshed}
+        size = {**whole, Command.G_ACT: self.group_size}.get(item.command, 1)
         first = item.bank - item.bank % size
         return range(first, first + size)
 
     def units(self, banks: range, level: str) -> set[int]:
         """Numbers of the nodes of ``level`` that hold ``banks``."""
-        size = {"channel": self.count, "rank": self.rank_size, "other_ranks": self.rank_size,
-                "bank_group": self.group_size}.get(level, 1)  # fmt: skip
-        return {bank // size for bank in banks}
+        sizes = {
+            "channel": self.count,
+            "pseudo_channel": self.half_size,
+            "rank": self.rank_size,
+            "other_ranks": self.rank_size,
+            "bank_group": self.group_size,
+        }
+        return {bank // sizes.get(level, 1) for bank in banks}
+
+    def other_ranks(self, ranks: set[int]) -> set[int]:
+        """The other ranks of the same pseudo channels."""
+        halves = {rank // self.ranks for rank in ranks}
+        return {
+            other for half in halves for other in range(half * self.ranks, (half + 1) * self.ranks)
+        } - ranks
 
     def refuse(self, item: TracedCommand) -> str | None:
         """What in the banks' state forbids ``item``, or None."""
@@ -133,8 +149,8 @@ class _Banks:
                 return f"the bank has {_row(held)}"
         elif command == Command.ACT and normal[item.bank] is not None:
             return f"the bank has {_row(normal[item.bank])}"
-        elif command in (Command.G_ACT, Command.REF):
-            checked = self.open_row if command == Command.REF else [pim]
+        elif command in (Command.G_ACT, Command.REF, Command.REFpb):
+            checked = [pim] if command == Command.G_ACT else self.open_row
             for bank in banks:
                 for rows in checked:
                     if rows[bank] is not None:
@@ -148,7 +164,7 @@ class _Banks:
     def change(self, item: TracedCommand) -> None:
         """Open and close what ``item`` opens and closes."""
         opens = item.command in (Command.ACT, Command.G_ACT)
-        if not opens and item.command not in (Command.PRE, Command.PIM_PRE):
+        if not opens and item.command not in (Command.PRE, Command.PREA, Command.PIM_PRE):
             return
         rows = self.open_row[-1 if item.command in _PIM_BUFFER else 0]
         for bank in self.touched(item):
@@ -161,30 +177,42 @@ class _Channel:
     def __init__(self, memory: MemoryConfig, laws: Sequence[_Law], buffers: int) -> None:
         self.banks = _Banks(memory, buffers)
         self.laws = laws
-        self.per_cycle = memory.controller.commands_per_cycle
-        self.this_cycle: list[TracedCommand] = []
+        self.bus = CommandBus(memory, _ticks_per_clock(memory))
+        self.two_sets = memory.controller.commands_per_cycle == 2
+        self.either_edge = {Command[name] for name in memory.command_bus.either_edge}
+        self.last: TracedCommand | None = None
+        self.on_pins: dict[bool, TracedCommand] = {}
+        """The last command of each set of pins."""
         self.bars: dict[tuple[int, int, Command], tuple[int, TracedCommand]] = {}
-        """By law, node and first command: the cycle before which nothing may follow, and why."""
+        """By law, node and first command: the cycle from which its delay counts, and why."""
         self.past: dict[tuple[int, int], deque[TracedCommand]] = {}
         """By window law and node: the last commands that count."""
 
     def check(self, item: TracedCommand) -> Violation | None:
         """Take ``item`` up, or say why it may not come now."""
-        if self.this_cycle and item.cycle < self.this_cycle[-1].cycle:
-            raise InputError(f"command trace: {item} comes after {self.this_cycle[-1]}")
+        if self.last is not None and item.cycle < self.last.cycle:
+            raise InputError(f"command trace: {item} comes after {self.last}")
         found = self._bus(item) or self._rules(item) or self._state(item)
         if found is None:
             self._note(item)
         return found
 
     def _bus(self, item: TracedCommand) -> Violation | None:
-        self.this_cycle = [other for other in self.this_cycle if other.cycle == item.cycle]
-        for other in self.this_cycle:
-            same_pins = (other.command in _ROW_BUS) == (item.command in _ROW_BUS)
-            if self.per_cycle == 1 or same_pins:
+        falling = self.bus.ticks_per_clock == 2 and item.cycle % 2 == 0
+        if falling and item.command not in self.either_edge:
+            message = f"{item}: {item.command.name} does not start at a falling edge"
+            return Violation("bus", message, item, required=item.cycle + 1)
+        other = self.on_pins.get(self._pins(item))
+        if other is not None:
+            free = other.cycle + self.bus.occupied(other.command)
+            if item.cycle < free:
                 message = f"{item}: the bus is taken by {other}"
-                return Violation("bus", message, item, earlier=other, required=item.cycle + 1)
+                return Violation("bus", message, item, earlier=other, required=free)
         return None
+
+    def _pins(self, item: TracedCommand) -> bool:
+        """Which of two sets of pins ``item`` goes over; always the first where there is one."""
+        return self.two_sets and item.command in ROW_COMMANDS
 
     def _state(self, item: TracedCommand) -> Violation | None:
         reason = self.banks.refuse(item)
@@ -210,16 +238,18 @@ class _Channel:
         if law.rule.window > 1:
             past = self.past.get((index, unit))
             if past is not None and len(past) == law.rule.window:
-                yield past[0].cycle + law.base, past[0]
+                command = item.command
+                yield past[0].cycle + self.bus.delay(command, command, law.base), past[0]
             return
         for first in law.first:
             if law.binds(first, item.command, self.banks.buffers):
                 bar = self.bars.get((index, unit, first))
                 if bar is not None:
-                    yield bar
+                    start, earlier = bar
+                    yield start + self.bus.delay(first, item.command, law.base), earlier
 
     def _note(self, item: TracedCommand) -> None:
-        self.this_cycle.append(item)
+        self.last = self.on_pins[self._pins(item)] = item
         self.banks.change(item)
         touched = self.banks.touched(item)
         for index, law in enumerate(self.laws):
@@ -227,16 +257,22 @@ class _Channel:
                 continue
             units = self.banks.units(touched, law.rule.level)
             if law.rule.level == "other_ranks":
-                units = set(range(self.banks.ranks)) - units
+                units = self.banks.other_ranks(units)
             for unit in units:
                 if law.rule.window > 1:
                     past = self.past.setdefault((index, unit), deque(maxlen=law.rule.window))
                     past.append(item)
                     continue
                 key = (index, unit, item.command)
-                bar = item.cycle + law.base + law.slope * item.n
+                bar = item.cycle + law.slope * item.n * self.bus.ticks_per_clock
                 if key not in self.bars or self.bars[key][0] <= bar:
                     self.bars[key] = (bar, item)
+
+
+def _ticks_per_clock(memory: MemoryConfig) -> int:
+    """Of the trace: the clock edges of a controller that uses both, else clocks."""
+    edges = memory.controller.model == "channel-queues"
+    return memory.command_bus.ticks_per_clock if edges else 1
 
 
 def _row(row: int | None) -> str:
@@ -253,13 +289,18 @@ def _broken(law: _Law, item: TracedCommand, earlier: TracedCommand, required: in
     return Violation("rule", message, item, earlier, law.name, rule.level, rule.delay, required)
 
 
+def _banks(memory: MemoryConfig) -> int:
+    org = memory.organization
+    return org.pseudo_channels * org.ranks * org.banks
+
+
 def _read(entry: Sequence[int], memory: MemoryConfig, pim: PimConfig | None) -> TracedCommand:
     org = memory.organization
     fields = [int(field) for field in entry]
     if len(fields) not in (5, 6):
         raise InputError(f"command trace: {len(fields)} fields; 5, or 6 for a GEMV, are needed")
     cycle, channel, command, bank, row = fields[:5]
-    if not 0 <= channel < org.channels or not 0 <= bank < org.ranks * org.banks:
+    if not 0 <= channel < org.channels or not 0 <= bank < _banks(memory):
         raise InputError(f"command trace: no channel {channel} with a bank {bank} in {memory.name}")
     if row >= org.rows:
         raise InputError(f"command trace: no row {row}; {memory.name} has {org.rows}")
@@ -278,7 +319,8 @@ def check_commands(
     """The first command that breaks a rule of ``memory`` or ``pim``, or None.
 
     ``commands``: ``(cycle, channel, command, bank, row)`` and, for a GEMV, its dot products;
-    cycles of tCK, in the order of each channel, ``command`` a ``Command``, ``bank`` counted over
+    cycles of tCK (clock edges where a ``channel-queues`` memory has two ticks a clock), in the
+    order of each channel, ``command`` a ``Command``, ``bank`` counted over
     the channel's ranks, ``row`` -1 for "not checked". A replay's log is such a trace.
 
     Besides the rules: RD, WR and GWRITE need their row open, ACT and G_ACT closed buffers, REF a

@@ -1,8 +1,8 @@
 """The controller's queues: admission, merging, and the way to the banks.
 
 One request a cycle moves from the read or the write queue to its bank (DRAMsim3's
-ScheduleTransaction). Writes collect until their queue is full, or holds more than
-``write_drain_low`` while no request waits at the banks; then that many are drained.
+ScheduleTransaction). Writes collect until their queue holds ``write_drain_high`` (there: is full),
+or more than ``write_drain_low`` while no request waits at the banks; then all it holds are drained.
 """
 
 from __future__ import annotations
@@ -133,9 +133,9 @@ def free_request(ch: Any, p: Any, entry: int) -> None:
 
 @njit(cache=True, inline="always")
 def drain_starts(ch: Any, p: Any) -> bool:
-    """The write queue is full, or worth draining while no request waits at the banks."""
+    """The write queue is full enough, or worth draining while no request waits at the banks."""
     writes = ch.queued[1]
-    return bool(writes >= p.write_depth or (writes > p.drain_low and ch.waiting == 0))
+    return bool(writes >= p.drain_high or (writes > p.drain_low and ch.waiting == 0))
 
 
 @njit(cache=True, inline="always")

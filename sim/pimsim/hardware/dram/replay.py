@@ -14,9 +14,11 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from pimsim.config.errors import InputError
 from pimsim.config.memory import MemoryConfig
 from pimsim.hardware.dram.address import AddressMap
 from pimsim.hardware.dram.controller import controller_cycle, next_cycle
+from pimsim.hardware.dram.device_memory import device_memory
 from pimsim.hardware.dram.layout import (
     C_COMMANDS,
     C_READ_LATENCY,
@@ -32,6 +34,10 @@ from pimsim.hardware.dram.queues import admit
 from pimsim.hardware.dram.rules import COMMANDS, compile_rules
 
 __all__ = ["ReplayResult", "replay"]
+
+
+POSTPONED = 8
+"""Refreshes of a bank that may wait (JEDEC); as they go before requests, more never clear."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +70,8 @@ def _replay(
     channels: Any, parameters: Any, boards: Any, channel: Any, bank: Any, row: Any, write: Any,
     key: Any, arrival: Any,
 ) -> int:  # fmt: skip
-    """All channels in lockstep, since one full queue holds up the whole trace."""
+    """All channels in lockstep, since one full queue holds up the whole trace; the last cycle,
+    -1 if refreshes fall due faster than they can be done."""
     p = parameters[0]
     board = boards[0]
     depth = (p.read_depth, p.write_depth)
@@ -86,9 +93,14 @@ def _replay(
             ch = channels[c]
             if ch.now <= cycle:
                 controller_cycle(ch, p, board, cycle)
+                if ch.ref_pending > POSTPONED * p.ref_units:
+                    return -1
                 ch.now = next_cycle(ch, p, board, cycle)
             soonest = min(soonest, ch.now)
             busy = busy or ch.waiting > 0 or ch.queued[0] > 0 or ch.drain > 0
+            if p.closed_page == 1:
+                for rank in range(p.ranks):
+                    busy = busy or ch.rank[rank, 0] > 0
         if at < total:
             if channels[channel[at]].queued[write[at]] < depth[write[at]]:
                 soonest = min(soonest, max(cycle + 1, arrival[at]))
@@ -117,17 +129,24 @@ def replay(
         from pimsim.hardware.dram.channel_queues.replay import replay_ticks
 
         return replay_ticks(memory, addresses, writes, arrivals, log_entries)
+    memory = device_memory(memory)
     parameters = make_parameters(memory, None, compile_rules(memory, None), merge=True)
     channels = make_channels(memory, parameters)
     board = make_board(log_entries)
     mapping = AddressMap.parse(memory.address_map, memory.organization)
     bursts = np.asarray(addresses, dtype=np.int64) // memory.organization.burst_bytes
     where = mapping.decode(bursts)
-    _replay(
+    ended = _replay(
         channels, parameters, board, where.channel, where.bank, where.row,
         np.asarray(writes, dtype=np.int64), bursts,
         np.maximum.accumulate(np.asarray(arrivals, dtype=np.int64)) + 1,
     )  # fmt: skip
+    if ended < 0:
+        raise InputError(
+            f"memory {memory.name}: refreshes ({memory.controller.refresh}) fall due faster than "
+            "they can be done: more than "
+            f"{POSTPONED} of a bank wait; tREFI or tREFIpb is too short for tRFC or tRFCpb"
+        )
     return _summarise(memory, channels, board, len(bursts))
 
 

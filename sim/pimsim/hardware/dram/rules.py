@@ -8,15 +8,14 @@ bind a command to the n-th before it.
 
 from __future__ import annotations
 
-import ast
-from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import IntEnum
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pimsim.config.errors import InputError
+from pimsim.config.delay import evaluate_delay
+from pimsim.config.errors import InputError, near_miss
 from pimsim.config.memory import MemoryConfig, Rule
 from pimsim.config.pim import PimConfig
 
@@ -55,11 +54,11 @@ class Command(IntEnum):
     """Reads the banks' accumulators: one burst."""
     GEMV = 11
     """COMPS_READRES: n COMPs and a READRES under one command."""
-    PREA = 12
-    """Closes every bank of a rank or, under a controller that refreshes whole pseudo channels,
-    of a pseudo channel."""
-    REFPB = 13
-    """Refreshes one bank."""
+    REFpb = 12
+    """Refreshes one bank (HBM's REFSB)."""
+    PREA = 13
+    """Closes every bank of a rank or, where a controller refreshes whole pseudo channels, of a
+    pseudo channel."""
 
 
 COMMANDS = tuple(command.name for command in Command)
@@ -68,8 +67,9 @@ _LEVELS = {
 }  # fmt: skip
 LEVELS = len(_LEVELS)
 RANK = _LEVELS["rank"]
+_WINDOW_LEVELS = ("rank", "pseudo_channel", "channel")
 ROW_COMMANDS = frozenset(
-    Command[name] for name in ("ACT", "PRE", "PREA", "REF", "REFPB", "G_ACT", "PIM_PRE", "HEADER")
+    Command[name] for name in ("ACT", "PRE", "PREA", "REF", "REFpb", "G_ACT", "PIM_PRE", "HEADER")
 )
 """Commands on the row pins of a bus with two sets; the others go over the column pins."""
 _PIM_BUFFER = {Command.G_ACT, Command.PIM_PRE, Command.COMP, Command.READRES, Command.GEMV}
@@ -91,70 +91,14 @@ class RuleTables:
     """(windows, 4): command, how many before it, delay, level that it counts at."""
 
 
-class _Delay(ast.NodeVisitor):
-    """Evaluates ``CL + nBL - max(a, b)``: names, integers, + - * //, max and min."""
-
-    def __init__(self, names: Mapping[str, int], where: str) -> None:
-        self.names = names
-        self.where = where
-
-    def generic_visit(self, node: ast.AST) -> int:
-        raise InputError(f"{self.where}: {type(node).__name__} is not allowed in a delay")
-
-    def visit_Expression(self, node: ast.Expression) -> int:
-        return int(self.visit(node.body))
-
-    def visit_Constant(self, node: ast.Constant) -> int:
-        if not isinstance(node.value, int) or isinstance(node.value, bool):
-            raise InputError(f"{self.where}: {node.value!r} is no whole number")
-        return node.value
-
-    def visit_Name(self, node: ast.Name) -> int:
-        if node.id not in self.names:
-            raise InputError(
-                f"{self.where}: no timing {node.id!r}; known are {', '.join(sorted(self.names))}"
-            )
-        return self.names[node.id]
-
-    def visit_UnaryOp(self, node: ast.UnaryOp) -> int:
-        value = int(self.visit(node.operand))
-        return -value if isinstance(node.op, ast.USub) else value
-
-    def visit_BinOp(self, node: ast.BinOp) -> int:
-        left, right = int(self.visit(node.left)), int(self.visit(node.right))
-        if isinstance(node.op, ast.Add):
-            return left + right
-        if isinstance(node.op, ast.Sub):
-            return left - right
-        if isinstance(node.op, ast.Mult):
-            return left * right
-        if isinstance(node.op, ast.FloorDiv) and right != 0:
-            return left // right
-        raise InputError(f"{self.where}: only + - * // are allowed in a delay")
-
-    def visit_Call(self, node: ast.Call) -> int:
-        values = [int(self.visit(argument)) for argument in node.args]
-        if isinstance(node.func, ast.Name) and node.func.id in ("max", "min") and values:
-            return max(values) if node.func.id == "max" else min(values)
-        raise InputError(f"{self.where}: only max() and min() are allowed in a delay")
-
-
-def evaluate_delay(text: str, names: Mapping[str, int], where: str) -> int:
-    """Cycles that ``text`` stands for. Raises ``InputError`` on unknown names or syntax."""
-    if len(text) > 200:
-        raise InputError(f"{where}: a delay of {len(text)} characters; 200 are allowed")
-    try:
-        tree = ast.parse(text, mode="eval")
-    except SyntaxError as error:
-        raise InputError(f"{where}: {text!r} is no delay: {error.msg}") from error
-    return int(_Delay(names, where).visit(tree))
-
-
 def _command(name: str, where: str) -> Command:
     try:
         return Command[name]
     except KeyError:
-        raise InputError(f"{where}: no command {name!r}; known are {', '.join(COMMANDS)}") from None
+        raise InputError(
+            f"{where}: no command {name!r}{near_miss(name, COMMANDS)}; "
+            f"known are {', '.join(COMMANDS)}"
+        ) from None
 
 
 def _check_scope(rule: Rule, first: Command, where: str) -> None:
@@ -178,36 +122,30 @@ class CommandBus:
 
     def duration(self, command: Command) -> int:
         """Ticks of the memory's bus that ``command`` takes."""
-        bus = self.memory.command_bus
-        return bus.duration.get(command.name, bus.ticks_per_clock)
+        return self.memory.command_bus.ticks(command.name)
 
     def delay(self, first: Command, then: Command, clocks: int) -> int:
         """A rule's delay from start to start: rules count from the ends of both commands."""
         ticks = clocks * self.memory.command_bus.ticks_per_clock
         return self._scaled(ticks + self.duration(first) - self.duration(then))
 
+    def occupied(self, command: Command) -> int:
+        """Ticks of the kernel for which ``command`` keeps others off its pins."""
+        return self._scaled(self.duration(command))
+
     def occupancy(self) -> list[tuple[Command, Command, int]]:
         """``(first, then, ticks)``: while a command is sent, its pins take no other."""
         split = self.memory.controller.commands_per_cycle == 2
         return [
-            (first, then, self._scaled(self.duration(first)))
+            (first, then, self.occupied(first))
             for first in Command
-            if self._scaled(self.duration(first)) > 1
+            if self.occupied(first) > 1
             for then in Command
             if not split or (first in ROW_COMMANDS) == (then in ROW_COMMANDS)
         ]
 
     def _scaled(self, ticks: int) -> int:
         return -(-ticks * self.ticks_per_clock // self.memory.command_bus.ticks_per_clock)
-
-
-def _check_bus(memory: MemoryConfig) -> None:
-    bus = memory.command_bus
-    for name in (*bus.duration, *bus.either_edge):
-        _command(name, "memory.command_bus")
-    for name, ticks in bus.duration.items():
-        if not 1 <= ticks <= 64:
-            raise InputError(f"memory.command_bus.duration.{name} is {ticks}; 1 to 64 are allowed")
 
 
 def compile_rules(
@@ -225,7 +163,6 @@ def compile_rules(
         names.update(pim.timings)
         listed += [(rule, f"pim.rules[{i}]") for i, rule in enumerate(pim.rules)]
     buffers = pim.row_buffers if pim is not None else 1
-    _check_bus(memory)
     bus = CommandBus(memory, ticks_per_clock)
     grouped: list[dict[tuple[int, int], tuple[int, int]]] = [{} for _ in Command]
     for first, then, ticks in bus.occupancy():
@@ -239,6 +176,12 @@ def compile_rules(
             for then in (_command(name, where) for name in rule.then):
                 delay = bus.delay(first, then, base)
                 if rule.window > 1:
+                    if first != then or rule.level not in _WINDOW_LEVELS:
+                        raise InputError(
+                            f"{where}: a window binds a command to earlier ones of its own kind at "
+                            f"{', '.join(_WINDOW_LEVELS)}, not {then.name} to {first.name} at "
+                            f"{rule.level}"
+                        )
                     windows.append((int(then), rule.window, delay, _LEVELS[rule.level]))
                     continue
                 if rule.level == "row_buffer":

@@ -1,11 +1,14 @@
 """DRAM traces as text, one request a line, in the form of DRAMsim3 or of Ramulator.
 
-Three forms are accepted; the first request decides which one the whole file has:
+Four forms are accepted; the first request decides which one the whole file has:
 
 - ``ADDRESS KIND CYCLE``: DRAMsim3's ``0x1f40 READ 120``. The cycle is the earliest at which the
   request is offered; one that lies before its predecessor's waits for it.
 - ``ADDRESS KIND``: ``0x1f40 R``, every cycle 0.
 - ``KIND ADDRESS``: Ramulator's ``LD 0x1f40``, every cycle 0.
+- ``KIND VECTOR``: its ``R 0,1,2,3,100,31``, every cycle 0: the number of the channel, pseudo
+  channel, rank (HBM3: SID), bank group, bank, row and burst in the row; levels that the memory
+  does not have are left out, but for the rank where there is no pseudo channel.
 
 KIND is READ, R, RD or LD, or WRITE, W, WR or ST, in either case. ADDRESS counts bytes, in hex
 after ``0x``, in decimal without (DRAMsim3 itself reads hex either way). Blank lines are skipped,
@@ -25,6 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pimsim.config.errors import InputError, near_miss
+from pimsim.hardware.dram.address import AddressMap
 
 __all__ = ["MAX_CYCLE", "DramTrace", "read_trace"]
 
@@ -43,10 +47,15 @@ _FIELDS = {
     "address": "(?:0[xX]0*[0-9a-fA-F]{1,16}|[0-9]{1,19})",
     "kind": f"(?:{'|'.join(sorted(_KINDS, key=len, reverse=True))})",
     "cycle": "[0-9]{1,19}",
+    "vector": "[0-9]{1,9}(?:,[0-9]{1,9})++",
 }
 _GAP = "[ \t]++"
 _NUMBER = re.compile("0[xX][0-9a-fA-F]+|[0-9]+")
 _COMMENT = re.compile("#.*")
+_LEVELS = {
+    "ch": "channel", "pc": "pseudo channel", "ra": "rank", "bg": "bank group", "ba": "bank",
+    "ro": "row", "co": "burst",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -78,22 +87,26 @@ _FORMS = (
     _Form(("address", "kind", "cycle"), "0x1f40 READ 0"),
     _Form(("address", "kind"), "0x1f40 R"),
     _Form(("kind", "address"), "LD 0x1f40"),
+    _Form(("kind", "vector"), "R 0,0,2,3,100,31"),
 )
 
 
-def read_trace(source: Path | TextIO, capacity_bytes: int) -> DramTrace:
+def read_trace(
+    source: Path | TextIO, capacity_bytes: int, mapping: AddressMap | None = None
+) -> DramTrace:
     """Read the trace in ``source``, a file or standard input as a text stream.
 
-    Raises ``InputError`` with file and line for a malformed line, an address at or above
+    Address vectors become addresses under ``mapping``; without one they are refused. Raises
+    ``InputError`` with file and line for a malformed line, an address at or above
     ``capacity_bytes``, a cycle above ``MAX_CYCLE``; and for a file that cannot be read or holds
     no request.
     """
     if not isinstance(source, Path):
-        return _read(source, "<stdin>", capacity_bytes)
+        return _read(source, "<stdin>", capacity_bytes, mapping)
     try:
         # Bytes that are no UTF-8 become escapes, which a malformed line then shows.
         with source.open(encoding="utf-8-sig", errors="backslashreplace") as stream:
-            return _read(stream, str(source), capacity_bytes)
+            return _read(stream, str(source), capacity_bytes, mapping)
     except FileNotFoundError:
         raise InputError(f"{source}: no such file") from None
     except (OSError, ValueError) as error:
@@ -101,7 +114,7 @@ def read_trace(source: Path | TextIO, capacity_bytes: int) -> DramTrace:
         raise InputError(f"{source}: cannot be read: {reason}") from None
 
 
-def _read(stream: TextIO, label: str, capacity_bytes: int) -> DramTrace:
+def _read(stream: TextIO, label: str, capacity_bytes: int, mapping: AddressMap | None) -> DramTrace:
     parts: list[DramTrace] = []
     form: _Form | None = None
     for first_line, text in _chunks(stream, label):
@@ -110,6 +123,9 @@ def _read(stream: TextIO, label: str, capacity_bytes: int) -> DramTrace:
             continue
         if not form.lines.fullmatch(text):
             raise _first_wrong(text, form, label, first_line)
+        if "vector" in form.fields:
+            parts.append(_parse_vectors(text, mapping, label, first_line))
+            continue
         part = _parse(text, form)
         addresses, arrivals = part.addresses.view(np.uint64), part.arrivals.view(np.uint64)
         wrong = (addresses >= np.uint64(capacity_bytes)) | (arrivals > np.uint64(MAX_CYCLE))
@@ -145,6 +161,34 @@ def _parse(text: str, form: _Form) -> DramTrace:
     )
 
 
+def _parse_vectors(text: str, mapping: AddressMap | None, label: str, first_line: int) -> DramTrace:
+    """The same for address vectors, each number checked against its level's size."""
+    words = (_COMMENT.sub("", text) if "#" in text else text).split()
+    if mapping is None:
+        raise InputError(f"{label}:{first_line}: an address vector; addresses are expected")
+    names = mapping.vector
+    vectors = [word.split(",") for word in words[1::2]]
+    for at, vector in enumerate(vectors):
+        where = f"{label}:{first_line + _line_of(text, at)}"
+        if len(vector) != len(names):
+            expected = ", ".join(_LEVELS[name] for name in names)
+            raise InputError(
+                f"{where}: address vector of {len(vector)} numbers; {len(names)} are expected: "
+                f"{expected}"
+            )
+        for name, number in zip(names, vector, strict=True):
+            if int(number) >> mapping.width[name]:
+                raise InputError(
+                    f"{where}: {_LEVELS[name]} {number}; there are {1 << mapping.width[name]}"
+                )
+    numbers = np.array(vectors, dtype=np.int64).reshape(-1, len(names))
+    return DramTrace(
+        mapping.encode(dict(zip(names, numbers.T, strict=True))),
+        np.array([_KINDS[word] for word in words[::2]], dtype=np.int64),
+        np.zeros(len(vectors), dtype=np.int64),
+    )
+
+
 def _line_of(text: str, request: int) -> int:
     """Index of the line that holds the given request of ``text``."""
     lines = (i for i, line in enumerate(text.split("\n")) if _COMMENT.sub("", line).split())
@@ -175,7 +219,7 @@ def _form_of(text: str) -> _Form | None:
         words = line.partition("#")[0].split()
         if words:
             if words[0] in _KINDS:
-                return _FORMS[2]
+                return _FORMS[3] if len(words) == 2 and "," in words[1] else _FORMS[2]
             return _FORMS[1] if len(words) == 2 and words[1] in _KINDS else _FORMS[0]
     return None
 
@@ -198,6 +242,9 @@ def _complaint(line: str, form: _Form) -> str:
             if word not in _KINDS:
                 allowed = ", ".join(kind for kind in _KINDS if kind.isupper())
                 return f"kind {word[:20]!r}{near_miss(word[:20], _KINDS)}; allowed: {allowed}"
+        elif field == "vector":
+            if not re.fullmatch(_FIELDS[field], word):
+                return f"{word[:40]!r} is no address vector such as 0,0,2,3,100,31"
         elif word.startswith("-") and _NUMBER.fullmatch(word[1:]):
             return f"{field} {word[:40]} is negative"
         elif not _NUMBER.fullmatch(word) or (field == "cycle" and not word.isdecimal()):

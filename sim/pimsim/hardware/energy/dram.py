@@ -32,6 +32,8 @@ class DramCounts:
     """Banks opened by group activations (G_ACT of a bank group of four counts four)."""
     gwrite: int = 0
     """GWRITE commands: each reads one row into the global buffer."""
+    refpb: int = 0
+    """REFpb: refreshes of one bank."""
     readres: int = 0
     """READRES: result bursts that leave the channel."""
 
@@ -44,6 +46,7 @@ class CommandEnergy:
     read_pj: float
     write_pj: float
     refresh_pj: float
+    bank_refresh_pj: float
     active_cycle_pj: float
     """One rank, one cycle of tCK, any bank open."""
     idle_cycle_pj: float
@@ -82,6 +85,7 @@ def command_energy(memory: MemoryConfig, energy: EnergyConfig) -> CommandEnergy:
     - ACT: VDD (IDD0 tRC - IDD3N tRAS - IDD2N tRP), tRC = tRAS + tRP
     - RD, WR: VDD (IDD4R or IDD4W - IDD3N) nBL
     - REF: VDD (IDD5AB - IDD3N) tRFC
+    - REFpb: VDD (IDD5PB - IDD3N) tRFCpb; without IDD5PB a bank's share of REF
     - background: VDD IDD3N a cycle with a bank open, VDD IDD2N without
 
     ``pj_per_bit``: activation per bit of the opened row, columns per bit moved, REF and
@@ -101,6 +105,7 @@ def command_energy(memory: MemoryConfig, energy: EnergyConfig) -> CommandEnergy:
             read_pj=column_pj,
             write_pj=column_pj,
             refresh_pj=energy.dram_refresh_pj,
+            bank_refresh_pj=energy.dram_refresh_pj / org.banks,
             active_cycle_pj=cycle_pj,
             idle_cycle_pj=cycle_pj,
             burst_io_pj=burst_io_pj,
@@ -109,12 +114,18 @@ def command_energy(memory: MemoryConfig, energy: EnergyConfig) -> CommandEnergy:
     ras, rp = timings["tRAS"], timings["tRP"]
     pj_per_ma_cycle = idd.VDD * org.devices_per_rank * memory.tCK / _PS_PER_NS
     activate = idd.IDD0 * (ras + rp) - (idd.IDD3N * ras + idd.IDD2N * rp)
-    for key, difference in (
+    differences = [
         ("IDD0", activate),
         ("IDD4R", idd.IDD4R - idd.IDD3N),
         ("IDD4W", idd.IDD4W - idd.IDD3N),
         ("IDD5AB", idd.IDD5AB - idd.IDD3N),
-    ):
+    ]
+    refresh = pj_per_ma_cycle * (idd.IDD5AB - idd.IDD3N) * timings["tRFC"]
+    bank_refresh = refresh / org.banks
+    if idd.IDD5PB is not None and "tRFCpb" in timings:
+        differences.append(("IDD5PB", idd.IDD5PB - idd.IDD3N))
+        bank_refresh = pj_per_ma_cycle * (idd.IDD5PB - idd.IDD3N) * timings["tRFCpb"]
+    for key, difference in differences:
         if difference < 0:
             raise InputError(
                 f"memory {memory.name}: currents.{key} {getattr(idd, key)} mA is below the standby "
@@ -125,7 +136,8 @@ def command_energy(memory: MemoryConfig, energy: EnergyConfig) -> CommandEnergy:
         activate_pj=pj_per_ma_cycle * activate,
         read_pj=pj_per_ma_cycle * (idd.IDD4R - idd.IDD3N) * timings["nBL"],
         write_pj=pj_per_ma_cycle * (idd.IDD4W - idd.IDD3N) * timings["nBL"],
-        refresh_pj=pj_per_ma_cycle * (idd.IDD5AB - idd.IDD3N) * timings["tRFC"],
+        refresh_pj=refresh,
+        bank_refresh_pj=bank_refresh,
         active_cycle_pj=pj_per_ma_cycle * idd.IDD3N,
         idle_cycle_pj=pj_per_ma_cycle * idd.IDD2N,
         burst_io_pj=burst_io_pj,
@@ -139,7 +151,7 @@ def dram_energy(counts: DramCounts, memory: MemoryConfig, energy: EnergyConfig) 
         activate_j=counts.act * one.activate_pj * _J_PER_PJ,
         read_j=counts.rd * one.read_pj * _J_PER_PJ,
         write_j=counts.wr * one.write_pj * _J_PER_PJ,
-        refresh_j=counts.ref * one.refresh_pj * _J_PER_PJ,
+        refresh_j=(counts.ref * one.refresh_pj + counts.refpb * one.bank_refresh_pj) * _J_PER_PJ,
         background_j=(
             counts.active_rank_cycles * one.active_cycle_pj
             + counts.idle_rank_cycles * one.idle_cycle_pj

@@ -15,6 +15,7 @@ from numba import njit
 
 from pimsim.hardware.dram.channel_queues.layout import (
     ALL_BANK,
+    C_BUS_BUSY,
     C_COMMANDS,
     C_CONFLICTS,
     C_HITS,
@@ -45,7 +46,7 @@ from pimsim.hardware.dram.rules import Command
 __all__ = ["admit", "step"]
 
 ACT, PRE, RD, WR = (int(c) for c in (Command.ACT, Command.PRE, Command.RD, Command.WR))
-PREA, REF, REFPB = int(Command.PREA), int(Command.REF), int(Command.REFPB)
+PREA, REF, REFpb = int(Command.PREA), int(Command.REF), int(Command.REFpb)
 
 
 @njit(cache=True)
@@ -92,7 +93,7 @@ def _schedule_upkeep(ch: Any, command: int, bank: int) -> None:
 
 @njit(cache=True)
 def _refresh_together(ch: Any, p: Any, tick: int) -> bool:
-    """REFPB of the same bank in all pseudo channels, one handed over a tick; a rank's next round
+    """REFpb of the same bank in all pseudo channels, one handed over a tick; a rank's next round
     waits tRFCpb from the end of its last."""
     per_half = 1 << p.half_shift
     if ch.handed < 0:
@@ -106,7 +107,7 @@ def _refresh_together(ch: Any, p: Any, tick: int) -> bool:
         ch.handed = 0
         ch.due += p.ref_interval
     bank = ch.handed * per_half + ch.turn
-    _schedule_upkeep(ch, REFPB, bank)
+    _schedule_upkeep(ch, REFpb, bank)
     if ((bank + 1) & ((1 << p.rank_shift) - 1)) == 0:
         ch.set_free[bank >> p.rank_shift] = tick + p.set_gap
     ch.handed += 1
@@ -128,7 +129,7 @@ def _fall_due(ch: Any, p: Any, tick: int) -> bool:
         return True
     if p.refresh == PER_BANK:
         ch.due += p.ref_interval
-        _schedule_upkeep(ch, REFPB, ch.turn)
+        _schedule_upkeep(ch, REFpb, ch.turn)
         ch.turn = (ch.turn + 1) % p.banks
         return True
     return _refresh_together(ch, p, tick)
@@ -187,6 +188,7 @@ def _count(ch: Any, entries: Any, at: int, counter: int) -> None:
 def _answer(ch: Any, p: Any, tick: int, write: int, entry: Any) -> None:
     """A column command went out: a write is done, a read when its data came."""
     done = tick
+    ch.counter[C_BUS_BUSY] += p.nbl
     if write == 0:
         done += p.read_delay
         ch.counter[C_READS] += 1
@@ -199,9 +201,9 @@ def _answer(ch: Any, p: Any, tick: int, write: int, entry: Any) -> None:
 
 @njit(cache=True)
 def _turn_around(ch: Any, p: Any) -> None:
-    """Serve writes above the high mark or when no read waits, until below the low mark."""
+    """Serve writes from the high mark on or when no read waits, until below the low mark."""
     if ch.writing == 0:
-        if ch.queued[1] > p.drain_high or ch.queued[0] == 0:
+        if ch.queued[1] >= p.drain_at or ch.queued[0] == 0:
             ch.writing = 1
     elif ch.queued[1] < p.drain_low and ch.queued[0] > 0:
         ch.writing = 0
@@ -305,7 +307,7 @@ def _upkeep(ch: Any, p: Any, log: Any, head: Any, tick: int) -> int:
     when = on_edge(p, command, max(tick, when))
     if when == tick:
         _issue(ch, p, log, head, tick, command, bank, -1)
-        if command == REF or command == REFPB:
+        if command in (REF, REFpb):
             ch.upkeep_head = (ch.upkeep_head + 1) & (MAX_MAINTENANCE - 1)
             ch.upkeep_len -= 1
     return int(when)

@@ -15,6 +15,10 @@ from numpy.typing import NDArray
 from pimsim.config.errors import InputError
 from pimsim.config.memory import MemoryConfig
 from pimsim.hardware.dram.layout import (
+    C_BUS_BUSY,
+    C_COMMANDS,
+    C_READ_LATENCY,
+    C_READS,
     INFINITY,
     MAX_SEGMENTS,
     PORT_FIELDS,
@@ -22,9 +26,22 @@ from pimsim.hardware.dram.layout import (
     bounded,
     channel_fields,
 )
+from pimsim.hardware.dram.layout import C_ROW_HITS as C_HITS
+from pimsim.hardware.dram.layout import N_COUNTERS as N_DEVICE_COUNTERS
 from pimsim.hardware.dram.rules import COMMANDS, LEVELS, Command, RuleTables
 
-__all__ = ["CHANNEL", "INFINITY", "PARAMETERS", "make_channels", "make_parameters"]
+__all__ = [
+    "CHANNEL",
+    "C_BUS_BUSY",
+    "C_COMMANDS",
+    "C_HITS",
+    "C_READS",
+    "C_READ_LATENCY",
+    "INFINITY",
+    "PARAMETERS",
+    "make_channels",
+    "make_parameters",
+]
 
 MAX_BANKS = 512
 """Banks of one channel, over pseudo channels and ranks."""
@@ -50,14 +67,10 @@ R_GROUP = 6  # ticket that its answer counts towards, -1 if nobody's
 R_BLOCK = 7  # ticket of its block of the stream, -1 if none
 N_REQUEST = 8
 
-# counters
-C_COMMANDS = 0
-C_HITS = len(COMMANDS)
-C_MISSES = C_HITS + 1
-C_CONFLICTS = C_HITS + 2
-C_READS = C_HITS + 3
-C_READ_LATENCY = C_HITS + 4
-N_COUNTERS = C_HITS + 5
+# counters: those of the bank-queues kernel in their places, then this kernel's own
+C_MISSES = N_DEVICE_COUNTERS
+C_CONFLICTS = C_MISSES + 1
+N_COUNTERS = C_MISSES + 2
 
 # refresh policies
 NO_REFRESH, ALL_BANK, PER_BANK, PER_BANK_TOGETHER = range(4)
@@ -78,11 +91,12 @@ CHANNEL = np.dtype(
         ("upkeep_head", _I),
         ("upkeep_len", _I),
         ("overrun", _I),  # more refreshes due than the ring holds
+        ("last_cmd", _I),  # tick of the last command
         ("last_done", _I),  # tick at which the last request was answered
         ("answered", _I, (3,)),  # the one answered in this step: ticket, block's ticket, tick
         *SOURCE_FIELDS,
         ("set_free", _I, (MAX_RANKS,)),  # tick from which a rank's next round may start
-        ("upkeep", _I, (MAX_MAINTENANCE, 2)),  # ring: REF or REFPB, first bank
+        ("upkeep", _I, (MAX_MAINTENANCE, 2)),  # ring: REF or REFpb, first bank
         ("counter", _I, (N_COUNTERS,)),
         ("open_row", _I, (MAX_BANKS,)),  # -1: closed
         ("awaited", _I, (MAX_BANKS,)),  # requests for which the bank's row was opened
@@ -109,13 +123,15 @@ PARAMETERS = np.dtype(
         ("bank_node", _I),
         ("nodes", _I),
         ("read_delay", _I),
+        ("nbl", _I),
+        ("tccd_s", _I),
         ("read_depth", _I),
         ("write_depth", _I),
         ("drain_low", _I),
-        ("drain_high", _I),
+        ("drain_at", _I),
         ("refresh", _I),
         ("ref_interval", _I),
-        ("set_gap", _I),  # tRFCpb: from the end of a rank's round of REFPB to its next
+        ("set_gap", _I),  # tRFCpb: from the end of a rank's round of REFpb to its next
         ("rising_only", _I, (STRIDE,)),  # commands that start at rising edges, odd ticks
         ("single_slot", _I),  # one command a tick, whatever its pins
         *PORT_FIELDS,
@@ -151,14 +167,6 @@ def make_parameters(memory: MemoryConfig, tables: RuleTables) -> Records:
     """Kernel parameters, shape (1,). Raises ``InputError`` where the memory is too large for the
     kernel's records, or lacks what this controller needs."""
     org, t, controller = memory.organization, memory.timings, memory.controller
-    high = controller.write_drain_high
-    if high is None:
-        raise InputError(f"{memory.name}: controller.model channel-queues needs write_drain_high")
-    if high >= controller.write_queue_depth:
-        raise InputError(
-            f"{memory.name}: controller.write_drain_high is {high}; it must be less than "
-            f"write_queue_depth, {controller.write_queue_depth}, for writes to drain"
-        )
     scale = memory.command_bus.ticks_per_clock
     ranks = bounded(org.pseudo_channels * org.ranks, MAX_RANKS, "ranks of a channel")
     banks = bounded(ranks * org.banks, MAX_BANKS, "banks of a channel")
@@ -179,10 +187,12 @@ def make_parameters(memory: MemoryConfig, tables: RuleTables) -> Records:
         "bank_node": bank_node,
         "nodes": bank_node + banks,
         "read_delay": (t["CL"] + t["nBL"]) * scale,
+        "nbl": t["nBL"] * scale,
+        "tccd_s": max(t["nBL"], t.get("tCCD_S", 1)) * scale,
         "read_depth": bounded(controller.read_queue_depth, MAX_QUEUE, "read_queue_depth"),
         "write_depth": bounded(controller.write_queue_depth, MAX_QUEUE, "write_queue_depth"),
         "drain_low": controller.write_drain_low,
-        "drain_high": high,
+        "drain_at": controller.drain_at,
         "refresh": policy,
         "ref_interval": interval * scale if policy != NO_REFRESH else interval,
         "set_gap": t.get("tRFCpb", 0) * scale,

@@ -19,7 +19,7 @@ CHANNEL, RANK, OTHER_RANKS, BANK_GROUP, BANK, PSEUDO_CHANNEL = range(6)
 @njit(cache=True, inline="always")
 def on_edge(p: Any, command: int, tick: int) -> int:
     """First tick from ``tick`` on at an edge at which ``command`` may start; odd ones rise."""
-    return tick + (p.rising_only[command] & (1 - (tick & 1)))
+    return int(tick + (p.rising_only[command] & (1 - (tick & 1))))
 
 
 @njit(cache=True, inline="always")
@@ -57,13 +57,13 @@ def apply_rules(ch: Any, p: Any, tick: int, command: int, bank: int) -> None:
     half = bank >> p.half_shift
     per_half = 1 << (p.half_shift - p.rank_shift)
     rank = bank >> p.rank_shift
-    wide = command == REF or command == PREA
+    wide = command in (REF, PREA)
     for level in range(6):
         for i in range(p.first[command, level], p.first[command, level + 1]):
             then, at = p.rules[i, 1], tick + p.rules[i, 2]
             if level == RANK and not wide:
                 _bar(ch, p.rank_node + rank, then, at)
-            elif level == RANK or level == OTHER_RANKS:
+            elif level in (RANK, OTHER_RANKS):
                 for other in range(half * per_half, (half + 1) * per_half):
                     if level == RANK or other != rank:
                         _bar(ch, p.rank_node + other, then, at)

@@ -1,0 +1,72 @@
+"""Delays as text: arithmetic over timing names, such as ``CL + nBL - max(CWL, 2)``."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Mapping
+
+from pimsim.config.errors import InputError, near_miss
+
+__all__ = ["evaluate_delay"]
+
+_MAX_LENGTH = 200
+
+
+class _Delay(ast.NodeVisitor):
+    """Names, whole numbers, + - * //, max and min."""
+
+    def __init__(self, names: Mapping[str, int], where: str) -> None:
+        self.names = names
+        self.where = where
+
+    def generic_visit(self, node: ast.AST) -> int:
+        raise InputError(f"{self.where}: {type(node).__name__} is not allowed in a delay")
+
+    def visit_Expression(self, node: ast.Expression) -> int:
+        return int(self.visit(node.body))
+
+    def visit_Constant(self, node: ast.Constant) -> int:
+        if not isinstance(node.value, int) or isinstance(node.value, bool):
+            raise InputError(f"{self.where}: {node.value!r} is no whole number")
+        return node.value
+
+    def visit_Name(self, node: ast.Name) -> int:
+        if node.id not in self.names:
+            raise InputError(
+                f"{self.where}: no timing {node.id!r}{near_miss(node.id, self.names)}; "
+                f"known are {', '.join(sorted(self.names))}"
+            )
+        return self.names[node.id]
+
+    def visit_UnaryOp(self, node: ast.UnaryOp) -> int:
+        value = int(self.visit(node.operand))
+        return -value if isinstance(node.op, ast.USub) else value
+
+    def visit_BinOp(self, node: ast.BinOp) -> int:
+        left, right = int(self.visit(node.left)), int(self.visit(node.right))
+        if isinstance(node.op, ast.Add):
+            return left + right
+        if isinstance(node.op, ast.Sub):
+            return left - right
+        if isinstance(node.op, ast.Mult):
+            return left * right
+        if isinstance(node.op, ast.FloorDiv) and right != 0:
+            return left // right
+        raise InputError(f"{self.where}: only + - * // are allowed in a delay")
+
+    def visit_Call(self, node: ast.Call) -> int:
+        values = [int(self.visit(argument)) for argument in node.args]
+        if isinstance(node.func, ast.Name) and node.func.id in ("max", "min") and values:
+            return max(values) if node.func.id == "max" else min(values)
+        raise InputError(f"{self.where}: only max() and min() are allowed in a delay")
+
+
+def evaluate_delay(text: str, names: Mapping[str, int], where: str) -> int:
+    """Cycles that ``text`` stands for. Raises ``InputError`` on unknown names or syntax."""
+    if len(text) > _MAX_LENGTH:
+        raise InputError(f"{where}: a delay of {len(text)} characters; {_MAX_LENGTH} are allowed")
+    try:
+        tree = ast.parse(text, mode="eval")
+    except SyntaxError as error:
+        raise InputError(f"{where}: {text!r} is no delay: {error.msg}") from error
+    return int(_Delay(names, where).visit(tree))
