@@ -176,7 +176,8 @@ class NpuSide:
 
     def _block_core(self, steps: Sequence[GemmStep], stack: Counter[str]) -> Process:
         """Tile by tile, and in a tile block by block: each starts when the arrays are free and
-        its operands have come, and is stored when its last result is there."""
+        its operands have come, and is stored when its last result is there and the tile asks for
+        nothing more: a core issues loads, folds and stores of a tile in this order."""
         ahead = 2 if self.npu.scratchpad.double_buffered else 1
         loads: list[list[list[simpy.Event]]] = []
         stores: list[simpy.Event] = []
@@ -185,6 +186,7 @@ class NpuSide:
             while len(loads) < min(number + ahead, len(steps)):
                 loads.append(self._block_loads(steps[len(loads)]))
             waiting = int(self.env.now)
+            results: list[tuple[int, tuple[Rows, ...]]] = []
             for block, arrivals in zip(step.blocks, loads[number], strict=True):
                 for arrival in arrivals:
                     if not arrival.processed:
@@ -198,8 +200,10 @@ class NpuSide:
                 if not self._overlaps:
                     free = end
                 if block.stores:
-                    stores.append(self.env.process(self._store(block.stores, end, step.core)))
+                    results.append((end, block.stores))
             loads[number] = []
+            for when, rows in results:
+                stores.append(self.env.process(self._store(rows, when, step.core)))
             if end > int(self.env.now):
                 yield self.env.timeout(end - int(self.env.now))
             self._account(step, waiting, stack)
