@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.oracle.single_slot import run_reads
 
 from pimsim.config.errors import InputError
 from pimsim.config.loader import load_memory
@@ -17,7 +18,6 @@ from pimsim.hardware.dram.hashing import ipoly_channel, ipoly_tables
 from pimsim.hardware.dram.layout import C_COMMANDS
 from pimsim.hardware.dram.rules import Command
 from pimsim.hardware.dram.system import Group, MemorySystem, Network, Rows, Stream
-from tests.oracle.single_slot import run_reads
 
 FOREVER = 1 << 40
 
@@ -59,7 +59,7 @@ def rows_of(found: list[tuple[int, int]]) -> Rows:
 def test_every_burst_of_every_core_is_read_once(
     cores: list[list[tuple[int, int]]], name: str, period: int, hashed: bool
 ) -> None:
-    network = Network(len(cores), period, 0, 4, 64, hashed and period > 0)
+    network = Network(len(cores), period, 0, 4, hashed and period > 0)
     system = make_memory_system(memory(name, 8), network=network)
     for core, found in enumerate(cores):
         system.submit(0, [rows_of(found)], source=core)
@@ -75,7 +75,7 @@ def test_cutting_a_run_into_windows_changes_no_cycle(
     done = []
     for window in (FOREVER, step):
         system = make_memory_system(
-            memory("hbm2-onnxim", 8), network=Network(len(cores), 1000, 3000, 8, 64, True)
+            memory("hbm2-onnxim", 8), network=Network(len(cores), 1000, 3000, 8, True)
         )
         for core, found in enumerate(cores):
             system.submit(0, [rows_of(found)], source=core)

@@ -75,9 +75,6 @@ class NetworkConfig(ConfigModel):
     ports_per_core: int = Field(default=1, ge=1, le=64)
     """Injection ports of a core, each with a queue for each channel; a port passes one request
     in a cycle of the network (ONNXim's ``icnt_injection_ports_per_core``)."""
-    buffer_requests: int = Field(default=32768, ge=1, le=32768)
-    """Requests that have crossed the network and wait for a channel's controller. ONNXim's
-    simple network has no limit (Interconnect.cc); the default is never full there."""
     channel_hash: Literal["none", "ipoly"] = "none"
     """How neighbouring bursts lie on the channels. ``ipoly``: in an order that changes from row
     to row (ONNXim, up to 16 channels), so that a core's requests to a channel come from all its

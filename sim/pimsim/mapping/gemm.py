@@ -53,7 +53,7 @@ def core_network(npu: NpuConfig) -> Network:
     period_ps = 10**12 // network.frequency
     return Network(
         npu.cores, period_ps, network.latency_cycles * period_ps, network.ports_per_core,
-        network.buffer_requests, network.channel_hash == "ipoly",
+        network.channel_hash == "ipoly",
     )  # fmt: skip
 
 

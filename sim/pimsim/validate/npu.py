@@ -66,9 +66,7 @@ def _onnxim(run: Mapping[str, str], case: str) -> Iterator[Row]:
     if active is None:
         return
     elements = preset.npu.systolic.rows * preset.npu.systolic.cols
-    for core, (theirs, tiles) in enumerate(
-        zip(active.split("/"), found.tiling.cores, strict=True)
-    ):
+    for core, (theirs, tiles) in enumerate(zip(active.split("/"), found.tiling.cores, strict=True)):
         work = sum(tile.m * tile.n * tile.k for tile in tiles) // elements
         yield Row("onnxim.work", case, f"matmul_cycles_core_{core}", float(theirs), work)
 

@@ -51,7 +51,8 @@ MAX_SOURCES = 64
 MAX_QUEUES = 1024
 """Injection ports of all cores."""
 MAX_PASSED = 1 << 15
-"""Requests in the network's buffer before a channel."""
+"""Requests that the network has passed on and a channel has not taken; ONNXim knows no limit, and
+here the network waits when there are so many."""
 HASH_ROWS = 4096
 HASH_CHANNELS = 16
 MAX_INSTRUCTIONS = 1 << 22
@@ -159,7 +160,6 @@ PORT_FIELDS: list[Any] = [
     ("ring", _I),  # segments of one core and channel that the table has room for
     ("inject_ps", _I),  # from one request of a core to the channel to the next; 0: all at once
     ("port_ps", _I),  # from one request passed on to the next; 0: there is no network
-    ("buffer", _I),  # requests passed on that the controller has not taken
     ("lane_hash", _I, (HASH_ROWS,)),  # what the upper bits of a burst add to its channel
     ("lane_of", _I, (HASH_CHANNELS,)),  # place among its neighbours of the burst on a channel
     ("tck_ps", _I),

@@ -132,7 +132,7 @@ def _take(ch: Any, p: Any, board: Any, queue: int, into: Any) -> None:
 def _pass_through(ch: Any, p: Any, board: Any, cycle: int) -> None:
     """Let the network pass on what it does up to ``cycle``, one request a period."""
     now_ps = cycle * p.tck_ps
-    while ch.passed_len < p.buffer and ch.port_free <= now_ps:
+    while ch.passed_len < MAX_PASSED and ch.port_free <= now_ps:
         queue = _next_queue(ch, p, board, ch.port_free)
         if queue < 0:
             soonest = _first_arrival(ch, p, board)
