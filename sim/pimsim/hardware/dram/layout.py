@@ -45,7 +45,8 @@ FILTER = 4096
 """Slots of the filter that finds requests for one burst."""
 MAX_REQUESTS = 8192
 MAX_TICKETS = 1 << 21
-MAX_SEGMENTS = 1 << 19
+MAX_SEGMENTS = 1 << 21
+"""Of all cores and channels, which share them evenly."""
 MAX_SOURCES = 64
 """Cores whose requests a channel takes in turn."""
 MAX_QUEUES = 1024

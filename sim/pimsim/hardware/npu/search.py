@@ -257,7 +257,7 @@ def _gemmini_sizes(whole: Sizes, dtype_bytes: int, npu: NpuConfig) -> Sizes:
 
     def size(dim: int, tiles: int) -> int:
         padded = ceil_div(dim, block) * block
-        return min(max(ceil_div(padded, tiles) // block * block, block), padded)
+        return min(max(ceil_div(padded, tiles) // block * block, block), dim)
 
     return size(m, tiles_m), size(n, tiles_n), size(k, tiles_k)
 
