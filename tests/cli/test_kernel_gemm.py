@@ -116,3 +116,69 @@ def test_without_json_a_table_is_printed(run_cli: RunCli) -> None:
 )
 def test_wrong_input_is_refused(refused: Refused, arguments: str, message: str) -> None:
     assert message in refused("kernel", "gemm", *arguments.split())
+
+
+# with its traffic --------------------------------------------------------------------------------
+SMALL = ("--array", "16x16", "--arrays", 1, "--set", "npu.scratchpad.capacity=64KiB")
+
+
+def traffic(run_cli: RunCli, *arguments: str | int) -> dict[str, Any]:
+    return gemm(run_cli, 64, 256, 256, *SMALL, "--memory", "hbm2", *arguments)
+
+
+def test_with_memory_the_answer_has_traffic_tiles_and_a_reason(run_cli: RunCli) -> None:
+    report = traffic(run_cli)
+    assert report["cycles"] >= max(report["compute_cycles"], report["memory_cycles"])
+    assert report["traffic_bytes"]["least"] == (64 * 256 + 256 * 256 + 64 * 256) * 2
+    assert sum(report["causes"].values()) == report["cycles"]
+    tiling = report["tiling"]
+    assert tiling["policy"] == "least-time"
+    assert "least estimated time" in tiling["why"]
+    chosen = tiling["chosen"]["estimated_cycles"]
+    assert all(other["estimated_cycles"] >= chosen for other in tiling["others"])
+    moved = report["traffic_bytes"]["read"] + report["traffic_bytes"]["written"]
+    assert moved == tiling["chosen"]["traffic_bytes"]
+
+
+def test_more_cores_and_a_smaller_scratchpad_tell(run_cli: RunCli) -> None:
+    one, two = traffic(run_cli, "--cores", 1), traffic(run_cli, "--cores", 2)
+    assert two["cycles"] < one["cycles"]
+    assert len(two["core_folds"]) == 2
+    less = traffic(run_cli, "--set", "npu.scratchpad.capacity=8KiB")
+    assert less["traffic_bytes"]["read"] > one["traffic_bytes"]["read"]
+
+
+def test_edge_folds_cost_as_much_as_full_ones(run_cli: RunCli) -> None:
+    options = ("--memory", "hbm2", "--array", "16x16", "--arrays", 1)
+    full, edge = (gemm(run_cli, 64, n, 256, *options) for n in (64, 63))
+    assert edge["compute_cycles"] == full["compute_cycles"]
+    assert edge["utilisation"] < full["utilisation"]
+
+
+def test_an_onnxim_machine_and_a_table(run_cli: RunCli) -> None:
+    out = run_cli(
+        "kernel", "gemm", "2", "300", "100", "--npu", "onnxim-transformer",
+        "--memory", "ddr4-onnxim",
+    ).stdout  # fmt: skip
+    assert out.splitlines()[0] == "2 x 300 x 100 on 4 cores of 1 8x8, ws, over ddr4-onnxim"
+    assert "Gemmini's rule" in out
+    assert "why these tiles" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("1 1 1 --cores 2", "--cores needs --memory: without it the product is compute only"),
+        ("1 1 1 --tiling least-time", "--tiling needs --memory"),
+        ("1 1 1 --memory hbm9", "unknown memory 'hbm9'"),
+        ("1 1 1 --memory hbm2 --cores 0", "--cores 0: input should be greater"),
+        ("1 1 1 --memory hbm2 --tiling best", "--tiling 'best'; allowed: least-traffic"),
+        ("1 1 1 --memory hbm2 --tiling gemmini", "needs scratchpad.accumulator"),
+        ("0 1 1 --memory hbm2", "m is 0; allowed: at least 1"),
+        ("1 1 1 --memory hbm2 --set npu.scratchpad.capacity=4B", "no room for one element"),
+        ("99999 999999 99999 --memory hbm2", "memory hbm2 has"),
+        ("1 1 1 --memory hbm2 --element-bytes 9", "less than or equal to 8"),
+    ],
+)
+def test_wrong_input_with_memory_is_refused(refused: Refused, arguments: str, message: str) -> None:
+    assert message in refused("kernel", "gemm", *arguments.split())

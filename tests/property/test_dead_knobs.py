@@ -53,6 +53,19 @@ SMALL = (
     "workload.layers=2",
 )
 BASES: dict[str, tuple[str, tuple[str, ...]]] = {
+    "cores": (
+        "npu-only",
+        (
+            "npu.cores=2",
+            "npu.operand_layout=row-major",
+            "npu.scratchpad.capacity=32KiB",
+            "npu.scratchpad.accumulator=16KiB",
+            "npu.scratchpad.activations=dram",
+            "npu.network.frequency=1GHz",
+            "npu.network.channel_hash=ipoly",
+            "npu.network.ports_per_core=2",
+        ),
+    ),
     "neupims": ("neupims", ()),
     "spilling": (
         "neupims",

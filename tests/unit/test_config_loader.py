@@ -77,7 +77,8 @@ def test_quirks_are_on_only_in_the_artifacts_presets(name: str) -> None:
             found.append(f"{path}preload")
         return found
 
-    assert bool(quirks(load_run(name).config.model_dump())) == ("artifact" in name)
+    reproduces = "artifact" in name or name.startswith("onnxim-")
+    assert bool(quirks(load_run(name).config.model_dump())) == reproduces
 
 
 # presets by section

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from pimsim.cli.kernel_gemm import gemm_command
 from pimsim.cli.kernel_pim import elementwise_command, gemv_command, stream_attention, trace_command
-from pimsim.cli.tables import print_table as _print_table
+from pimsim.cli.memories import read_memory
+from pimsim.cli.tables import print_table
 
 if TYPE_CHECKING:
     from pimsim.config.memory import MemoryConfig
-    from pimsim.config.npu import SystolicConfig
     from pimsim.hardware.dram.replay import ReplayResult
 
 __all__ = ["kernel_app"]
@@ -74,7 +74,7 @@ def dram_command(
 
     from pimsim.config.errors import InputError
 
-    config = _memory(memory, overrides or [])
+    config = read_memory(memory, overrides or [])
     if checked_file is not None:
         if trace is not None or commands_file is not None:
             raise InputError("--check-commands takes no TRACE and no --commands")
@@ -109,7 +109,7 @@ def dram_command(
         return
     commands = ", ".join(f"{name} {count:,}" for name, count in report["commands"].items())
     parts = ", ".join(f"{part} {pj:,.0f}" for part, pj in report["energy_parts_pj"].items())
-    _print_table(
+    print_table(
         f"{report['requests']:,} requests on {config.name}",
         {
             "cycles": f"{result.cycles:,} of {report['tick_ps'] / 1000:g} ns",
@@ -188,66 +188,7 @@ def _picojoule(joule: float) -> float:
     return round(joule * _PJ_PER_J, 3)
 
 
-@kernel_app.command("gemm")
-def gemm_command(
-    m: Annotated[int, typer.Argument(metavar="M", help="Rows of the activations (tokens).")],
-    n: Annotated[int, typer.Argument(metavar="N", help="Columns of the weights (outputs).")],
-    k: Annotated[int, typer.Argument(metavar="K", help="The dimension summed over.")],
-    npu: Annotated[
-        str, typer.Option(metavar="NAME", help="Hardware preset or YAML that has the arrays.")
-    ] = "neupims",
-    array: Annotated[
-        str | None, typer.Option(metavar="RxC", help="Rows and columns of an array.")
-    ] = None,
-    arrays: Annotated[
-        int | None, typer.Option(metavar="N", help="Arrays that share the product.")
-    ] = None,
-    dataflow: Annotated[
-        str | None, typer.Option(metavar="ws|os|is", help="Weights, outputs or inputs stay.")
-    ] = None,
-    preload: Annotated[
-        str | None,
-        typer.Option(
-            metavar="exposed|hidden",
-            help="exposed: SCALE-Sim's closed form. hidden: the next operand loads meanwhile.",
-        ),
-    ] = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Run one matrix product C[M,N] = A[M,K] B[K,N] on the systolic arrays, compute only."""
-    from pimsim.config.loader import load_npu_of
-    from pimsim.hardware.npu.gemm import plan_gemm, utilisation
-
-    rows, cols = _array(array) if array is not None else (None, None)
-    options = {
-        "rows": rows,
-        "cols": cols,
-        "arrays": arrays,
-        "dataflow": _one_of("--dataflow", dataflow, ("ws", "os", "is")),
-        "preload": _one_of("--preload", preload, ("exposed", "hidden")),
-    }
-    systolic = _systolic(load_npu_of(npu).systolic, options)
-    plan = plan_gemm(m, n, k, systolic)
-    report = {
-        "cycles": plan.cycles,
-        "utilisation": utilisation(plan, systolic),
-        "folds": plan.folds,
-        "macs": plan.macs,
-        "systolic": systolic.model_dump(mode="json"),
-    }
-    if as_json:
-        typer.echo(json.dumps(report, indent=2))
-        return
-    _print_table(
-        f"{m} x {n} x {k} on {systolic.arrays} of {systolic.rows}x{systolic.cols}, "
-        f"{systolic.dataflow}, preload {systolic.preload}",
-        {
-            "cycles": f"{plan.cycles:,}",
-            "utilisation": f"{report['utilisation']:.2%}",
-            "folds": f"{plan.folds:,}",
-            "multiply-accumulates": f"{plan.macs:,}",
-        },
-    )
+kernel_app.command("gemm")(gemm_command)
 
 
 @kernel_app.command("attention")
@@ -304,7 +245,7 @@ def attention_command(
     design = load_pim(pim, overrides or []).config
     artifact = design.name.endswith("-artifact")
     default_memory = "hbm2-neupims-artifact" if artifact else "hbm2-neupims"
-    config = _memory(memory or default_memory, [])
+    config = read_memory(memory or default_memory, [])
     vector = load_npu_of("neupims-artifact-main" if artifact else "neupims").vector
     from pimsim.engine.attention import run_attention
 
@@ -324,7 +265,7 @@ def attention_command(
     commands = {name: count for name, count in result.commands.items() if count}
     plural = "" if len(context) == 1 else "s"
     stack = {cause: cycles for cause, cycles in result.pim_stack.items() if cycles}
-    _print_table(
+    print_table(
         f"{len(context)} request{plural}, {heads} heads of {head_dim}, on {design.name}",
         {
             "score": f"{result.score_cycles:,} cycles",
@@ -336,35 +277,6 @@ def attention_command(
     )
 
 
-def _memory(name: str, overrides: Sequence[str]) -> MemoryConfig:
-    """A preset, a YAML of ours, or a DRAMsim3 ``.ini``; overrides apply to each."""
-    from pathlib import Path
-
-    from pimsim.config.loader import load_memory
-
-    path = Path(name).expanduser()
-    if path.suffix.lower() != ".ini":
-        return load_memory(name, overrides).config
-    from pydantic import ValidationError
-
-    from pimsim.config.compose import Layout, apply_override
-    from pimsim.config.memory import MemoryConfig
-    from pimsim.config.schema import explain
-    from pimsim.config.tree import parse_text, plain
-    from pimsim.hardware.dram.dramsim3_ini import read_dramsim3_ini
-
-    config = read_dramsim3_ini(path)
-    if not overrides:
-        return config
-    root = parse_text(json.dumps(config.model_dump(mode="json")), name)
-    for text in overrides:
-        root = apply_override(root, text, MemoryConfig, Layout("memory", {}))
-    try:
-        return MemoryConfig.model_validate(plain(root))
-    except ValidationError as error:
-        raise explain(error, root, MemoryConfig) from None
-
-
 def _stdin() -> Any:
     """Standard input as text whose wrong bytes do not stop the parser before it says where."""
     from pimsim.config.errors import InputError
@@ -374,45 +286,6 @@ def _stdin() -> Any:
     except OSError as error:
         raise InputError(f"standard input cannot be read: {error.strerror}") from None
     return stream
-
-
-def _array(text: str) -> tuple[int, int]:
-    """Rows and columns of ``RxC``."""
-    import re
-
-    from pimsim.config.errors import InputError
-
-    found = re.fullmatch(r"([0-9]{1,9})[xX]([0-9]{1,9})", text, re.ASCII)
-    if not found:
-        raise InputError(f"--array expects RxC, e.g. 128x128, found {text!r}")
-    return int(found[1]), int(found[2])
-
-
-def _one_of(option: str, found: str | None, allowed: Sequence[str]) -> str | None:
-    from pimsim.config.errors import InputError, near_miss
-
-    if found is not None and found not in allowed:
-        raise InputError(
-            f"{option} {found!r}{near_miss(found, allowed)}; allowed: {', '.join(allowed)}"
-        )
-    return found
-
-
-def _systolic(preset: SystolicConfig, options: Mapping[str, object]) -> SystolicConfig:
-    """The preset's arrays with the options that were given in place of its fields."""
-    from pydantic import ValidationError
-
-    from pimsim.config.errors import InputError
-    from pimsim.config.npu import SystolicConfig
-
-    given = {field: value for field, value in options.items() if value is not None}
-    try:
-        return SystolicConfig.model_validate({**preset.model_dump(), **given})
-    except ValidationError as error:
-        first = error.errors()[0]
-        field = str(first["loc"][0])
-        option = {"rows": "--array: rows", "cols": "--array: columns"}.get(field, f"--{field}:")
-        raise InputError(f"{option} {first['input']}: {first['msg'].lower()}") from None
 
 
 kernel_app.command("gemv")(gemv_command)

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from pimsim.config.base import ConfigModel
 from pimsim.config.units import Bytes, Hertz
 
-__all__ = ["NpuConfig", "ScratchpadConfig", "SystolicConfig", "VectorConfig"]
+__all__ = ["NetworkConfig", "NpuConfig", "ScratchpadConfig", "SystolicConfig", "VectorConfig"]
 
 Dataflow = Literal["ws", "os", "is"]
+Tiling = Literal["least-traffic", "least-time", "gemmini"]
 Preload = Literal["exposed", "hidden", "artifact-overlapped", "artifact-serial"]
 
 
@@ -19,7 +20,7 @@ class SystolicConfig(ConfigModel):
     """``arrays`` systolic arrays of ``rows`` x ``cols`` processing elements."""
 
     arrays: int = Field(ge=1, le=4096)
-    """Number of arrays that share the work of one GEMM."""
+    """Arrays of one core; they share the work of each of its tiles."""
     rows: int = Field(ge=1, le=4096)
     cols: int = Field(ge=1, le=4096)
     dataflow: Dataflow = "ws"
@@ -29,6 +30,9 @@ class SystolicConfig(ConfigModel):
     stationary operand loads while the current one computes (ONNXim: max(streamed, rows) a fold).
     ``artifact-overlapped`` and ``artifact-serial`` are what the NeuPIMs artifact does on its
     branches main and npu-only (MECHANISMS 4.10), for presets that reproduce it."""
+    fetch_cycles: int = Field(default=0, ge=0, le=10_000)
+    """From the scratchpad to the array's edge; only an array that works hides it, so that one
+    which has drained starts so much later (ONNXim's SystolicWS: rows - 1)."""
 
 
 class VectorConfig(ConfigModel):
@@ -56,6 +60,25 @@ class ScratchpadConfig(ConfigModel):
     activations: Literal["dram", "scratchpad"] = "scratchpad"
     """Where activations live between operators. ``dram``: every operator loads and stores them
     (ONNXim, the NeuPIMs artifact). ``scratchpad``: they stay on chip while they fit."""
+    accumulator: Bytes | None = None
+    """SRAM of its own for results and partial sums of 4 bytes (Gemmini, ONNXim), two tiles at a
+    time like the rest; None: they take space of the scratchpad, in the model's data type."""
+
+
+class NetworkConfig(ConfigModel):
+    """The on-chip network from the cores to the memory's channels: a port at each channel."""
+
+    frequency: Hertz
+    """A channel's port takes one request in a cycle of the network."""
+    latency_cycles: int = Field(default=0, ge=0, le=10_000)
+    """Cycles of the network from a core's request to the channel's port."""
+    ports_per_core: int = Field(default=1, ge=1, le=64)
+    """Injection ports of a core, each with a queue for each channel; a port passes one request
+    in a cycle of the network (ONNXim's ``icnt_injection_ports_per_core``)."""
+    channel_hash: Literal["none", "ipoly"] = "none"
+    """How neighbouring bursts lie on the channels. ``ipoly``: in an order that changes from row
+    to row (ONNXim, up to 16 channels), so that a core's requests to a channel come from all its
+    ports."""
 
 
 class NpuConfig(ConfigModel):
@@ -65,12 +88,45 @@ class NpuConfig(ConfigModel):
     systolic: SystolicConfig
     vector: VectorConfig
     scratchpad: ScratchpadConfig
+    cores: int = Field(default=1, ge=1, le=64)
+    """Cores, each with the arrays and the scratchpad above; a GEMM's tiles are dealt to them,
+    and they share the memory."""
+    network: NetworkConfig | None = None
+    """None: a channel takes a request each cycle, of one core after the other's."""
+    tiling: Tiling = "least-traffic"
+    """How a GEMM is cut into tiles. ``least-traffic``: the fewest bytes. ``least-time``: the
+    least of the greater of computing and moving, with the first load and the last store, over
+    all cores. ``gemmini``: square output tiles that fill the accumulator (Gemmini's tiled_matmul,
+    ONNXim's Mapping.cc), more of them where there are fewer than cores."""
+    core_assignment: Literal["round-robin", "least-loaded"] = "round-robin"
+    """Which core works on an output tile: in turn (ONNXim), or the one with the least work."""
+    operand_layout: Literal["tiled", "row-major"] = "tiled"
+    """How operands lie in DRAM. ``tiled``: each tile in one piece, in the order of use.
+    ``row-major``: activations as rows of k, weights as rows of k for each output (ONNXim); a
+    fold starts when all k of its columns have come, results leave a block of columns at a time,
+    and bursts that a tile uses in part count in full."""
     prefetch_weights: bool = False
     """Stream the next operator's weights while this one computes, as far as the scratchpad
     has room."""
+    artifact_short_runs: bool = False
+    """ONNXim asks for a run of a row in as many requests as its bytes fill, from the aligned
+    address of its first element on, and so misses the last one of most runs that begin inside
+    a request (GemmWS.cc); row-major operands only."""
     artifact_store_bug: bool = False
     """The artifact writes back only B * min(N, 128 * ceil(B / 128)) outputs of a GEMM
     (transposed index, MECHANISMS B2)."""
     artifact_attention: bool = False
     """npu-only branch: attention of one request at a time, head by head, 271 cycles per started
     block of 128 tokens (MECHANISMS 4.12)."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> NpuConfig:
+        if self.tiling == "gemmini" and self.scratchpad.accumulator is None:
+            raise ValueError("tiling 'gemmini' needs scratchpad.accumulator")
+        if not self.systolic.preload.startswith("artifact"):
+            return self
+        # the artifact's presets are what its two branches do, and those have one core
+        for key, found in (("cores", self.cores), ("network", self.network)):
+            if found not in (1, None):
+                raise ValueError(f"{key} is for preload exposed or hidden, not for the artifact's")
+        return self

@@ -60,9 +60,11 @@ def build_device(config: RunConfig, card: ModelCard, requests: Sequence[Request]
     Raises ``InputError`` where the model or its KV cache does not fit, a request names a channel
     that is not there, or a design cannot do the work.
     """
-    memory = device_memory(config.memory)
-    config = config.model_copy(update={"memory": memory})
     parallel, schedule = config.parallel, config.schedule
+    on_pim = schedule.policy != "serial" and config.pim is not None
+    if on_pim:  # PIM commands are known to one controller only
+        config = config.model_copy(update={"memory": device_memory(config.memory)})
+    memory = config.memory
     split = parallelism(card, parallel.tp, parallel.pp)
     append = not schedule.artifact_no_kv_append
     fits_memory(card, requests, split.tp, split.pp, memory.organization.capacity_bytes)
@@ -73,7 +75,6 @@ def build_device(config: RunConfig, card: ModelCard, requests: Sequence[Request]
         )
 
     whole = iteration(requests)
-    on_pim = schedule.policy != "serial" and config.pim is not None
     shape = None
     cost = [request.context for request in requests]
     score = whole.operator("score")

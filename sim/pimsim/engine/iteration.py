@@ -14,7 +14,9 @@ from pimsim.engine.memory import MemoryPort
 from pimsim.engine.policies import load_schedule
 from pimsim.engine.records import Recorder, StageRecord
 from pimsim.engine.units import NpuSide, PimSide
+from pimsim.hardware.dram.device import make_memory_system
 from pimsim.hardware.dram.system import MemorySystem
+from pimsim.mapping.gemm import core_network
 
 __all__ = ["Outcome", "run_iteration"]
 
@@ -34,14 +36,15 @@ class Outcome:
 def run_iteration(device: Device, on_stage: Callable[[str], None] | None = None) -> Outcome:
     """Run every stage of the device's schedule; ``on_stage`` hears of each before it starts."""
     config = device.config
-    clock = Clock.of(config.npu.frequency, config.memory.tCK)
     env = simpy.Environment()
     # two row buffers or one, the controller needs the design only if attention goes there
-    system = MemorySystem(config.memory, config.pim if device.shape is not None else None)
+    pim = config.pim if device.shape is not None else None
+    system = make_memory_system(config.memory, pim, core_network(config.npu))
+    clock = Clock.of(config.npu.frequency, system.cycle_ps)
     port = MemoryPort(env, system, clock)
     recorder = Recorder()
     npu = NpuSide(env, port, clock, config.npu, config.memory, recorder)
-    pim = PimSide(env, port, clock, recorder)
+    pim_side = PimSide(env, port, clock, recorder)
 
     def iteration() -> Generator[simpy.Event, Any, None]:
         for name, npu_tasks, pim_tasks in load_schedule(config.schedule.policy)(device):
@@ -49,12 +52,12 @@ def run_iteration(device: Device, on_stage: Callable[[str], None] | None = None)
             if on_stage is not None:
                 on_stage(name)
             start, done = int(env.now), len(recorder.operators)
-            busy, pim_busy = recorder.npu_busy_cycles, pim.busy_ps
+            busy, pim_busy = recorder.npu_busy_cycles, pim_side.busy_ps
             sides = []
             if npu_tasks:
                 sides.append(env.process(npu.run(npu_tasks)))
             if pim_tasks:
-                sides.append(env.process(pim.run(pim_tasks)))
+                sides.append(env.process(pim_side.run(pim_tasks)))
             npu_end = start
             if npu_tasks:
                 yield sides[0]
@@ -72,9 +75,9 @@ def run_iteration(device: Device, on_stage: Callable[[str], None] | None = None)
             recorder.stages.append(
                 StageRecord(
                     name, start, end, recorder.npu_busy_cycles - busy,
-                    (pim.busy_ps - pim_busy) // clock.npu_ps, bound,
+                    (pim_side.busy_ps - pim_busy) // clock.npu_ps, bound,
                 )
             )  # fmt: skip
 
     env.run(until=env.process(iteration()))
-    return Outcome(device, recorder, system, clock, pim, int(env.now))
+    return Outcome(device, recorder, system, clock, pim_side, int(env.now))

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from pimsim.engine.clock import Clock
 from pimsim.hardware.dram.layout import INFINITY
-from pimsim.hardware.dram.system import After, Group, MemorySystem, Scatter, Stream
+from pimsim.hardware.dram.system import After, Group, MemorySystem, Rows, Scatter, Stream
 
 __all__ = ["MemoryPort"]
 
@@ -42,9 +42,14 @@ class MemoryPort:
             self._submitted.succeed()
         return event
 
-    def transfer(self, streams: Sequence[Stream], scatters: Sequence[Scatter] = ()) -> simpy.Event:
-        """Move bursts; the event's value is the completed ``Group``."""
-        return self._watch(self.system.submit(self._now(), streams, scatters))
+    def transfer(
+        self,
+        streams: Sequence[Stream | Rows],
+        scatters: Sequence[Scatter] = (),
+        source: int = 0,
+    ) -> simpy.Event:
+        """Move bursts for core ``source``; the event's value is the completed ``Group``."""
+        return self._watch(self.system.submit(self._now(), streams, scatters, source))
 
     def compute(
         self, programs: Sequence[NDArray[np.int64]], marks: int, after: After | None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Generator, Sequence
 from dataclasses import replace
 from typing import Any
@@ -14,10 +15,10 @@ from pimsim.config.npu import NpuConfig
 from pimsim.engine.clock import Clock
 from pimsim.engine.memory import MemoryPort
 from pimsim.engine.records import OperatorRecord, Recorder
-from pimsim.hardware.dram.system import BLOCK_BYTES, After, Group
+from pimsim.hardware.dram.system import BLOCK_BYTES, After, Group, Rows
 from pimsim.mapping.tasks import GemmStep, NpuTask, PimTask
 
-__all__ = ["NpuSide", "PimSide"]
+__all__ = ["NpuSide", "PimSide", "task_streams"]
 
 Process = Generator[simpy.Event, Any, Any]
 
@@ -36,8 +37,13 @@ class NpuSide:
         self.recorder = recorder
         org = memory.organization
         burst_ps = memory.timings["nBL"] * memory.tCK
-        self._bytes_per_burst_slot = org.burst_bytes * org.channels
+        self._buses = org.channels * org.pseudo_channels
+        self._bytes_per_burst_slot = org.burst_bytes * self._buses
         self._burst_ps = burst_ps
+        # an array that holds the next weights beside the current ones takes the next tile's too
+        self._npu_ps = clock.npu_ps
+        self._fetch_ps = npu.systolic.fetch_cycles * clock.npu_ps
+        self._overlaps = npu.systolic.preload == "hidden" and npu.scratchpad.double_buffered
         self._prefetched: dict[int, simpy.Event] = {}
 
     def bandwidth_bound_ps(self, size: int) -> int:
@@ -88,17 +94,51 @@ class NpuSide:
         self.recorder.npu_causes[waited] += total - busy
 
     def _load(self, step: GemmStep) -> simpy.Event | None:
-        return self.port.transfer(step.loads) if step.loads else None
+        return self.port.transfer(step.loads, source=step.core) if step.loads else None
 
     def _gemm(self, task: NpuTask, following: Sequence[NpuTask]) -> Process:
+        """Each core works on its own tiles; the product is done when the last core is."""
+        own: dict[int, list[GemmStep]] = {}
+        for step in task.steps:
+            own.setdefault(step.core, []).append(step)
+        start = int(self.env.now)
+        stacks = {core: Counter[str]() for core in own}
+        if len(own) == 1:
+            (core,) = own
+            yield from self._core(own[core], following, stacks[core])
+        else:
+            sides = [
+                self.env.process(self._core(own[core], (), stacks[core])) for core in sorted(own)
+            ]
+            yield simpy.AllOf(self.env, sides)
+        total = self.clock.npu_cycle(int(self.env.now)) - self.clock.npu_cycle(start)
+        self._merge(list(stacks.values()), total)
+
+    def _merge(self, stacks: Sequence[Counter[str]], total: int) -> None:
+        """The mean over all cores of what each spent ``total`` cycles on."""
+        cores = self.npu.cores
+        merged: Counter[str] = Counter()
+        for stack in stacks:
+            merged += stack
+        spent = Counter({cause: cycles // cores for cause, cycles in merged.items()})
+        if total > sum(spent.values()):
+            spent["core_imbalance"] = total - sum(spent.values())
+        self.recorder.npu_causes += spent
+        self.recorder.npu_busy_cycles += spent["array_fill_drain"] + spent["computing"]
+
+    def _core(
+        self, steps: Sequence[GemmStep], following: Sequence[NpuTask], stack: Counter[str]
+    ) -> Process:
         """Tile by tile: the next tile loads while one computes, if there are two buffers."""
-        steps = task.steps
+        if steps[0].blocks:
+            yield from self._block_core(steps, stack)
+            return
         ahead = 2 if self.npu.scratchpad.double_buffered else 1
         loads: list[simpy.Event | None] = []
         for number in range(min(ahead, len(steps))):
             early = self._prefetched.pop(id(steps[number]), None)
             loads.append(early if early is not None else self._load(steps[number]))
-        free = int(self.env.now)
+        free = end = int(self.env.now)
         stores: list[simpy.Event] = []
         for number, step in enumerate(steps):
             waiting = int(self.env.now)
@@ -106,23 +146,24 @@ class NpuSide:
             group: Group | None = None
             if arrived is not None:
                 group = (yield arrived) if not arrived.processed else arrived.value
-            end = self._finish(step, free, group)
+            end, follows = self._finish(step, free, end, group)
             if self.npu.prefetch_weights and number == len(steps) - 1:
                 self._prefetch(following)
             now = int(self.env.now)
             if end > now:
                 yield self.env.timeout(end - now)
-            free = max(end, now)
-            self._account(step, waiting)
+            free = follows if self._overlaps else max(end, now)
+            self._account(step, waiting, stack)
             if number + ahead < len(steps):
                 loads.append(self._load(steps[number + ahead]))
             if step.stores:
-                stores.append(self.port.transfer(step.stores))
+                stores.append(self.port.transfer(step.stores, source=step.core))
         start = int(self.env.now)
         for store in stores:
             if not store.processed:
                 yield store
-        self._charge("activations", start)
+        waited = self.clock.npu_cycle(int(self.env.now)) - self.clock.npu_cycle(start)
+        stack["activations"] += waited
 
     def _prefetch(self, following: Sequence[NpuTask]) -> None:
         """Start the next product's first tile while this one's last tile computes."""
@@ -133,9 +174,61 @@ class NpuSide:
                     self._prefetched[id(step)] = self.port.transfer(step.loads)
                 return
 
-    def _finish(self, step: GemmStep, free: int, group: Group | None) -> int:
-        """When the tile's last result is there: each step starts when the arrays are free for
-        it and the weights that it needs have arrived."""
+    def _block_core(self, steps: Sequence[GemmStep], stack: Counter[str]) -> Process:
+        """Tile by tile, and in a tile block by block: each starts when the arrays are free and
+        its operands have come, and is stored when its last result is there and the tile asks for
+        nothing more: a core issues loads, folds and stores of a tile in this order."""
+        ahead = 2 if self.npu.scratchpad.double_buffered else 1
+        loads: list[list[list[simpy.Event]]] = []
+        stores: list[simpy.Event] = []
+        free = end = int(self.env.now)
+        for number, step in enumerate(steps):
+            while len(loads) < min(number + ahead, len(steps)):
+                loads.append(self._block_loads(steps[len(loads)]))
+            waiting = int(self.env.now)
+            results: list[tuple[int, tuple[Rows, ...]]] = []
+            for block, arrivals in zip(step.blocks, loads[number], strict=True):
+                for arrival in arrivals:
+                    if not arrival.processed:
+                        yield arrival
+                start = max(int(self.env.now), free)
+                if start >= end:  # nothing is left in the array
+                    start += self._fetch_ps
+                plan = block.plan
+                free = start + (plan.lead_cycles + int(plan.interval_cycles.sum())) * self._npu_ps
+                end = start + plan.cycles * self._npu_ps
+                if not self._overlaps:
+                    free = end
+                if block.stores:
+                    results.append((end, block.stores))
+            loads[number] = []
+            for when, rows in results:
+                stores.append(self.env.process(self._store(rows, when, step.core)))
+            if end > int(self.env.now):
+                yield self.env.timeout(end - int(self.env.now))
+            self._account(step, waiting, stack)
+        start = int(self.env.now)
+        yield simpy.AllOf(self.env, stores)
+        waited = self.clock.npu_cycle(int(self.env.now)) - self.clock.npu_cycle(start)
+        stack["activations"] += waited
+
+    def _block_loads(self, step: GemmStep) -> list[list[simpy.Event]]:
+        """Ask for everything that the tile needs, in the order of use."""
+        return [
+            [self.port.transfer([rows], source=step.core) for rows in block.loads]
+            for block in step.blocks
+        ]
+
+    def _store(self, stores: Sequence[Rows], when: int, core: int) -> Process:
+        yield self.env.timeout(max(when - int(self.env.now), 0))
+        yield self.port.transfer(stores, source=core)
+
+    def _finish(
+        self, step: GemmStep, free: int, drained: int, group: Group | None
+    ) -> tuple[int, int]:
+        """When the tile's last result is there, and when the arrays could take a tile that
+        follows: each step starts when the arrays are free for it and the weights that it needs
+        have arrived."""
         plan = step.plan
         gap = plan.interval_cycles.astype(np.int64) * self.clock.npu_ps
         before = np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(gap[:-1])])
@@ -147,31 +240,32 @@ class NpuSide:
             ready = np.maximum(ready, np.where(needed > 0, arrived[np.maximum(block, 0)], 0))
         elif group is not None:
             ready = np.maximum(ready, group.done_cycle * self.clock.memory_ps)
+        if ready[0] - step.plan.lead_cycles * self.clock.npu_ps >= drained:
+            ready[0] += self._fetch_ps
         last_start = int((before[-1] + np.maximum.accumulate(ready - before))[-1])
         end = last_start + plan.drain_cycles * self.clock.npu_ps
         if group is not None:
             end = max(end, group.done_cycle * self.clock.memory_ps)
-        return end
+        return end, last_start + int(gap[-1])
 
-    def _account(self, step: GemmStep, start_ps: int) -> None:
+    def _account(self, step: GemmStep, start_ps: int, stack: Counter[str]) -> None:
         """Split a tile's time into computing, filling or draining, and waiting."""
         total = self.clock.npu_cycle(int(self.env.now)) - self.clock.npu_cycle(start_ps)
         planned = step.plan.lead_cycles + step.plan.drain_cycles
         edges = min(planned, total)
         steady = max(min(step.plan.cycles - planned, total - edges), 0)
-        self.recorder.npu_causes["array_fill_drain"] += edges
-        self.recorder.npu_causes["computing"] += steady
-        self.recorder.npu_causes["weights"] += total - edges - steady
-        self.recorder.npu_busy_cycles += edges + steady
+        stack["array_fill_drain"] += edges
+        stack["computing"] += steady
+        stack["weights"] += total - edges - steady
 
     def _record(self, task: NpuTask, start_ps: int) -> None:
         recorder = self.recorder
-        burst = self._bytes_per_burst_slot // self.port.system.memory.organization.channels
-        streams = _streams(task)
-        moved = sum(s.bursts for s in streams) + sum(s.count for s in task.scatters)
-        read = sum(s.bursts for s in streams if not s.write)
+        burst = self._bytes_per_burst_slot // self._buses
+        streams = task_streams(task)
+        moved = sum(s.total for s in streams) + sum(s.count for s in task.scatters)
+        read = sum(s.total for s in streams if not s.write)
         systolic = self.npu.systolic
-        elements = systolic.arrays * systolic.rows * systolic.cols
+        elements = self.npu.cores * systolic.arrays * systolic.rows * systolic.cols
         bound = max(
             self.bandwidth_bound_ps(read * burst),  # writes are posted
             task.macs // elements * self.clock.npu_ps,
@@ -195,8 +289,10 @@ class NpuSide:
             recorder.bytes_moved["kv" if task.kv_bytes else "weight"] += loaded
 
 
-def _streams(task: NpuTask) -> list[Any]:
-    return [s for step in task.steps for s in (*step.loads, *step.stores)] + list(task.streams)
+def task_streams(task: NpuTask) -> list[Any]:
+    """Everything that the task loads and stores."""
+    parts = [part for step in task.steps for part in (step.blocks or (step,))]
+    return [s for part in parts for s in (*part.loads, *part.stores)] + list(task.streams)
 
 
 def _moves(task: NpuTask) -> bool:

@@ -4,23 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
+from itertools import chain
 from typing import Any
 
 from pimsim.config.memory import MemoryConfig
-from pimsim.config.npu import NpuConfig, SystolicConfig
+from pimsim.config.npu import NpuConfig
 from pimsim.config.pim import PimConfig
 from pimsim.config.run import LinkConfig
 from pimsim.hardware.dram.address import AddressMap
 from pimsim.hardware.dram.system import Scatter, Stream
 from pimsim.hardware.fabric.collectives import ring_all_reduce
 from pimsim.hardware.npu.gemm import plan_gemm
-from pimsim.hardware.npu.plan import GemmPlan
-from pimsim.hardware.npu.tiling import tile_gemm
+from pimsim.hardware.npu.tiling import GemmTile, tile_gemm
 from pimsim.hardware.npu.vector import vector_cycles, vector_lane_ops
 from pimsim.hardware.pim.programs import AttentionShape
 from pimsim.mapping.addresses import AddressPlan
 from pimsim.mapping.attention import score_work, softmax_cycles, value_work
+from pimsim.mapping.gemm import GemmPlaces, gemm_steps, tile_product
 from pimsim.mapping.tasks import BlockProgram, GemmStep, NpuTask, PimTask
 from pimsim.workload.operators import Iteration, Operator, OperatorKind
 
@@ -31,11 +31,6 @@ _VECTOR = {
     OperatorKind.ELEMENTWISE: ("add",),
     OperatorKind.ROPE: ("rope",),
 }
-
-
-@lru_cache(maxsize=4096)
-def _plan(m: int, n: int, k: int, systolic: SystolicConfig, element_bytes: int) -> GemmPlan:
-    return plan_gemm(m, n, k, systolic, element_bytes)
 
 
 @dataclass(frozen=True)
@@ -103,26 +98,46 @@ class BlockMapper:
         return operator.input_bytes + operator.output_bytes > pad.capacity // 4
 
     def _gemm(self, operator: Operator, layer: int) -> NpuTask:
+        if self.npu.systolic.preload.startswith("artifact"):
+            return self._artifact_gemm(operator, layer)
+        size, spill = self.element_bytes, self._in_dram(operator)
+        dims = (operator.m, operator.n, operator.k)
+        activation = self.addresses.activation_burst
+        places = GemmPlaces(
+            self.addresses.weights(operator.name, layer),
+            activation if spill else None,
+            activation + self._bursts(operator.input_bytes) if spill else None,
+        )
+        tiling = tile_product(*dims, size, self.npu, self.memory)
+        bias = max(operator.weight_bytes - operator.n * operator.k * size, 0)
+        steps = gemm_steps(dims, tiling, places, size, self.npu, self.memory, bias)
+        return self._systolic_task(operator, layer, steps, list(chain(*tiling.cores)))
+
+    def _systolic_task(
+        self, operator: Operator, layer: int, steps: Sequence[GemmStep], tiles: Sequence[GemmTile]
+    ) -> NpuTask:
+        return NpuTask(
+            operator.name, str(operator.kind), "systolic", layer, operator.flops,
+            operator.weight_bytes, 0, steps=tuple(steps),
+            sram_bytes=sum(t.weight_bytes + t.input_bytes + t.output_bytes for t in tiles),
+        )  # fmt: skip
+
+    def _artifact_gemm(self, operator: Operator, layer: int) -> NpuTask:
+        """Tiles of the artifact's rule; activations are loaded block by block between the
+        weights that they meet."""
         at = self.addresses.weights(operator.name, layer)
         spill = self._in_dram(operator)
-        artifact = self.npu.systolic.preload.startswith("artifact")
         tiles = tile_gemm(
             operator.m, operator.n, operator.k, self.element_bytes, self.npu.scratchpad,
-            "halve-largest" if artifact else "least-traffic",
+            "halve-largest",
         )  # fmt: skip
         bias = max(operator.weight_bytes - operator.n * operator.k * self.element_bytes, 0)
         steps = []
         activation = self.addresses.activation_burst
         for number, tile in enumerate(tiles):
             weights = tile.weight_bytes + (bias if number == 0 else 0)
-            inputs = tile.input_bytes + tile.partial_bytes if spill else 0
-            ride, first = 0, inputs
-            if artifact and inputs:
-                # activations are loaded block by block between the weights that they meet
-                ride, first = inputs, 0
+            ride = tile.input_bytes + tile.partial_bytes if spill else 0
             loads = []
-            if first:
-                loads.append(Stream(activation, self._bursts(first), track_blocks=False))
             if weights + ride:
                 loads.append(Stream(at, self._bursts(weights + ride), track_blocks=True))
                 at += self._bursts(tile.weight_bytes)
@@ -130,13 +145,9 @@ class BlockMapper:
             stores = (Stream(activation, self._bursts(stored), write=True),) if stored else ()
             block = min(operator.m, self.npu.systolic.rows) * operator.k * self.element_bytes
             scale = 1.0 + min(ride, block) / weights if ride and weights else 1.0
-            plan = _plan(tile.m, tile.n, tile.k, self.npu.systolic, self.element_bytes)
-            steps.append(GemmStep(plan, tuple(loads), stores, first, scale))
-        return NpuTask(
-            operator.name, str(operator.kind), "systolic", layer, operator.flops,
-            operator.weight_bytes, 0, steps=tuple(steps),
-            sram_bytes=sum(t.weight_bytes + t.input_bytes + t.output_bytes for t in tiles),
-        )  # fmt: skip
+            plan = plan_gemm(tile.m, tile.n, tile.k, self.npu.systolic, self.element_bytes)
+            steps.append(GemmStep(plan, tuple(loads), stores, 0, scale))
+        return self._systolic_task(operator, layer, steps, tiles)
 
     def _stored(self, operator: Operator, output_bytes: int) -> int:
         """Bytes of results that go back to DRAM."""
@@ -313,7 +324,7 @@ class BlockMapper:
             return operator.heads * head // 2
         group = operator.heads // operator.kv_heads
         n, k = (context, dim) if score else (dim, context)
-        one = _plan(group, n, k, systolic.model_copy(update={"arrays": 1}), self.element_bytes)
+        one = plan_gemm(group, n, k, systolic.model_copy(update={"arrays": 1}), self.element_bytes)
         # with hidden preloads the next head's keys load while this one drains
         each = int(one.interval_cycles.sum()) if systolic.preload == "hidden" else one.cycles
         return -(-each * operator.kv_heads // systolic.arrays)

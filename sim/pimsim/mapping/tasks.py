@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from pimsim.hardware.dram.system import After, Scatter, Stream
+from pimsim.hardware.dram.system import After, Rows, Scatter, Stream
 from pimsim.hardware.npu.plan import GemmPlan
 
-__all__ = ["BlockProgram", "GemmStep", "NpuTask", "PimTask", "Task"]
+__all__ = ["BlockProgram", "GemmBlock", "GemmStep", "NpuTask", "PimTask", "Task"]
 
 
 @dataclass(frozen=True)
@@ -32,16 +32,30 @@ class Task:
 
 
 @dataclass(frozen=True)
+class GemmBlock:
+    """A block of a tile's results, all of the tile's k: as large as one array."""
+
+    plan: GemmPlan
+    loads: tuple[Rows, ...]
+    """Operands that no earlier block of the tile has brought; each is waited for as a whole."""
+    stores: tuple[Rows, ...]
+
+
+@dataclass(frozen=True)
 class GemmStep:
     """One tile of a matrix product: what must be loaded, computed and stored."""
 
     plan: GemmPlan
-    loads: tuple[Stream, ...]
-    stores: tuple[Stream, ...]
+    loads: tuple[Stream | Rows, ...]
+    stores: tuple[Stream | Rows, ...]
     inputs_first: int
     """Bytes of the loads that lie before the weights."""
     scale: float = 1.0
     """Bytes of the tracked stream for each byte of weights, where other operands ride along."""
+    core: int = 0
+    """Core that works on it."""
+    blocks: tuple[GemmBlock, ...] = ()
+    """Where operands come and results leave block by block; loads and stores are then theirs."""
 
 
 @dataclass(frozen=True)

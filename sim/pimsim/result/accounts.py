@@ -28,10 +28,11 @@ def dram_counts(outcome: Outcome) -> DramCounts:
     """What the channels' commands cost energy for, over all channels."""
     system, org = outcome.system, outcome.system.memory.organization
     channels = system.channels
+    ranks = org.pseudo_channels * org.ranks
     counter = channels["counter"].sum(axis=0)
     command = {name: int(counter[C_COMMANDS + at]) for at, name in enumerate(COMMANDS)}
     cycles = outcome.clock.memory_cycle(outcome.time_ps)
-    open_now, since, active = (channels["rank"][:, : org.ranks, at] for at in range(3))
+    open_now, since, active = (channels["rank"][:, :ranks, at] for at in range(3))
     with_open = active + np.where(open_now > 0, np.maximum(cycles - since, 0), 0)
     active_cycles = int(np.minimum(with_open, cycles).sum())
     return DramCounts(
@@ -41,7 +42,7 @@ def dram_counts(outcome: Outcome) -> DramCounts:
         ref=command["REF"],
         refpb=command["REFpb"],
         active_rank_cycles=active_cycles,
-        idle_rank_cycles=org.channels * org.ranks * cycles - active_cycles,
+        idle_rank_cycles=org.channels * ranks * cycles - active_cycles,
         comp_bank_columns=int(counter[C_COMP_COLUMNS]) * org.ranks * org.banks,
         gact_banks=command["G_ACT"] * org.banks_per_group,
         gwrite=command["GWRITE"],
@@ -84,7 +85,7 @@ def run_energy(
 def array_elements(config: RunConfig) -> int:
     """Multiply-accumulates of the NPU in a cycle."""
     systolic = config.npu.systolic
-    return systolic.arrays * systolic.rows * systolic.cols
+    return config.npu.cores * systolic.arrays * systolic.rows * systolic.cols
 
 
 def run_bounds(outcome: Outcome) -> dict[str, int]:
@@ -99,9 +100,10 @@ def run_bounds(outcome: Outcome) -> dict[str, int]:
     needed = _needed(outcome)
     bursts = (needed["weight"] + needed.get("kv", 0)) // org.burst_bytes
     nbl, tccd = (int(system.parameters[0][name]) for name in ("nbl", "tccd_s"))
+    buses = org.channels * org.pseudo_channels
     bounds = {
         "npu": recorder.macs["npu"] // array_elements(config),
-        "dram": bursts * nbl // org.channels * clock.memory_ps // clock.npu_ps,
+        "dram": bursts * nbl // buses * clock.memory_ps // clock.npu_ps,
     }
     if system.pim is not None:
         columns = recorder.macs["pim"] // (org.ranks * org.banks * system.pim.elements_per_comp)

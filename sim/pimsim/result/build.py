@@ -185,7 +185,8 @@ def _utilisation(outcome: Outcome, cycles: int) -> Utilisation:
     config, recorder = outcome.device.config, outcome.recorder
     system, memory = outcome.system, outcome.system.memory
     counter = system.channels["counter"]
-    bus_cycles = memory.organization.channels * outcome.clock.memory_cycle(outcome.time_ps)
+    org, memory_cycles = memory.organization, outcome.clock.memory_cycle(outcome.time_ps)
+    bus_cycles = org.channels * memory_cycles
     commands = int(counter[:, C_COMMANDS : C_COMMANDS + len(COMMANDS)].sum())
     vector = config.npu.vector
     # vector units that never queue are as many as it takes: no share of them can be told
@@ -194,7 +195,7 @@ def _utilisation(outcome: Outcome, cycles: int) -> Utilisation:
         npu=recorder.macs["npu"] / (array_elements(config) * cycles),
         vector=used / (vector.units * cycles),
         pim=outcome.pim.busy_ps / outcome.time_ps,
-        dram_bus=int(counter[:, C_BUS_BUSY].sum()) / bus_cycles,
+        dram_bus=int(counter[:, C_BUS_BUSY].sum()) / (bus_cycles * org.pseudo_channels),
         command_bus=commands / (bus_cycles * memory.controller.commands_per_cycle),
     )
 
@@ -207,6 +208,7 @@ def _cycle_stack(outcome: Outcome, cycles: int) -> dict[str, dict[str, int]]:
     counter = channels["counter"].sum(axis=0)
     # channel-picoseconds by cause: whole numbers, however the clocks relate
     ps = outcome.clock.memory_ps
+    buses = len(channels) * outcome.system.memory.organization.pseudo_channels
     total = len(channels) * outcome.time_ps
     if outcome.system.pim is not None:
         pim: dict[str, int] = {}
@@ -220,7 +222,7 @@ def _cycle_stack(outcome: Outcome, cycles: int) -> dict[str, dict[str, int]]:
     results = counter[C_COMMANDS + int(Command.READRES)] + counter[C_COMMANDS + int(Command.GEMV)]
     results = int(results) * int(outcome.system.parameters[0]["nbl"])
     bus = {"transfer": (int(counter[C_BUS_BUSY]) - results) * ps, "readres": results * ps}
-    stacks["dram_bus"] = _fill(bus, "idle", total, cycles)
+    stacks["dram_bus"] = _fill(bus, "idle", buses * outcome.time_ps, cycles)
     return stacks
 
 

@@ -18,21 +18,17 @@ from pimsim.hardware.dram.layout import (
     F_ROW,
     INFINITY,
     MAX_PIM_WRITES,
+    O_BLOCK,
+    O_BURST,
+    O_GROUP,
+    O_WRITE,
     P_READY,
-    S_BLOCK,
-    S_BLOCK_SHIFT,
-    S_COUNT,
-    S_FIRST,
-    S_GROUP,
-    S_LANE,
-    S_READY,
-    S_STRIDE,
-    S_WRITE,
 )
 from pimsim.hardware.dram.pim_queue import GWRITE_BANK, pim_issue, pim_poll
 from pimsim.hardware.dram.queues import admit, move_to_bank, start_drain
 from pimsim.hardware.dram.refresh import fall_due, refresh_next, try_refresh, unit_banks
 from pimsim.hardware.dram.schedule import bank_work, fcfs_next, issue_next
+from pimsim.hardware.dram.sources import next_offer, offer
 
 __all__ = ["controller_cycle", "feed", "next_cycle", "run_channel"]
 
@@ -208,26 +204,14 @@ def _take(
 @njit(cache=True)
 def feed(ch: Any, p: Any, board: Any, cycle: int) -> None:
     """Take this cycle's request from the streams, and one of PIM's writes."""
-    at = ch.seg
-    if at < ch.seg_end and board.segment[at, S_READY] <= cycle:
-        write = board.segment[at, S_WRITE]
-        depth = p.write_depth if write == 1 else p.read_depth
-        if ch.queued[write] < depth:
-            position = ch.seg_pos
-            burst = board.segment[at, S_FIRST] + position * board.segment[at, S_STRIDE]
-            block = board.segment[at, S_BLOCK]
-            if block >= 0:
-                whole = (position << p.channel_width) + board.segment[at, S_LANE]
-                block += whole >> board.segment[at, S_BLOCK_SHIFT]
-            group = board.segment[at, S_GROUP]
-            _take(ch, p, cycle, write, burst, group, block)
+    if offer(ch, p, board, cycle):
+        write = ch.offered[O_WRITE]
+        if ch.queued[write] < (p.write_depth if write == 1 else p.read_depth):
+            ch.has_offer = 0
+            group = ch.offered[O_GROUP]
+            _take(ch, p, cycle, write, ch.offered[O_BURST], group, ch.offered[O_BLOCK])
             if write == 1:
                 complete(board, group, cycle + 1)
-            position += 1
-            if position == board.segment[at, S_COUNT]:
-                ch.seg = at + 1
-                position = 0
-            ch.seg_pos = position
     if ch.pw_len > 0 and ch.pw[ch.pw_head, 0] <= cycle and ch.queued[1] < p.write_depth:
         ch.pw_len -= 1
         ch.pw[ch.pw_head, 1] -= 1
@@ -244,14 +228,11 @@ def _feed_next(ch: Any, p: Any, board: Any, cycle: int) -> int:
     soonest = INFINITY
     if ch.pw_len > 0 and ch.queued[1] < p.write_depth:
         soonest = max(cycle + 1, ch.pw[ch.pw_head, 0])
-    at = ch.seg
-    if at >= ch.seg_end:
-        return soonest
-    write = board.segment[at, S_WRITE]
-    depth = p.write_depth if write == 1 else p.read_depth
-    if ch.queued[write] >= depth:
-        return soonest
-    return int(min(soonest, max(cycle + 1, board.segment[at, S_READY])))
+    if ch.has_offer == 1:
+        write = ch.offered[O_WRITE]
+        if ch.queued[write] >= (p.write_depth if write == 1 else p.read_depth):
+            return soonest
+    return int(min(soonest, next_offer(ch, p, board, cycle)))
 
 
 @njit(cache=True)

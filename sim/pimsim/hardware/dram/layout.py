@@ -21,6 +21,7 @@ __all__ = [
     "INFINITY",
     "MAX_LOG",
     "bounded",
+    "channel_fields",
     "make_board",
     "make_channels",
     "make_parameters",
@@ -45,7 +46,17 @@ FILTER = 4096
 """Slots of the filter that finds requests for one burst."""
 MAX_REQUESTS = 8192
 MAX_TICKETS = 1 << 21
-MAX_SEGMENTS = 1 << 17
+MAX_SEGMENTS = 1 << 21
+"""Of all cores and channels, which share them evenly."""
+MAX_SOURCES = 64
+"""Cores whose requests a channel takes in turn."""
+MAX_QUEUES = 1024
+"""Injection ports of all cores."""
+MAX_PASSED = 1 << 15
+"""Requests that the network has passed on and a channel has not taken; ONNXim knows no limit, and
+here the network waits when there are so many."""
+HASH_ROWS = 4096
+HASH_CHANNELS = 16
 MAX_INSTRUCTIONS = 1 << 22
 MAX_LOG = 1 << 22
 STRIDE = 16
@@ -91,7 +102,12 @@ S_BLOCK = 5  # ticket of the first block, -1 if blocks are not tracked
 S_BLOCK_SHIFT = 6  # log2 of the bursts, of the whole stream, in one block
 S_LANE = 7  # position of this channel's first burst in the stream
 S_READY = 8  # cycle from which it may be taken
-N_SEGMENT = 9
+S_PORT = 9  # injection port of the burst in place 0 of a row of neighbours
+N_SEGMENT = 10
+
+# a request on its way from a segment to a queue
+O_BURST, O_WRITE, O_GROUP, O_BLOCK = range(4)
+N_OFFER = 4
 
 # a PIM instruction -------------------------------------------------------------------------
 P_OP = 0
@@ -127,6 +143,31 @@ Ints = NDArray[np.int64]
 Records = NDArray[Any]
 _I = np.int64
 
+SOURCE_FIELDS: list[Any] = [
+    ("seg", _I, (MAX_QUEUES,)),  # of each queue: stream segment under way, counted from the start
+    ("seg_pos", _I, (MAX_QUEUES,)),  # requests already taken from it
+    ("seg_end", _I, (MAX_SOURCES,)),  # of each core
+    ("turn_queue", _I),  # whose turn it is
+    ("has_offer", _I),
+    ("offered", _I, (N_OFFER,)),  # the request that the controller takes next
+    ("passed_head", _I),
+    ("passed_len", _I),
+    ("passed", _I, (MAX_PASSED, N_OFFER)),  # ring: those that the network has passed on
+    ("port_free", _I),  # picoseconds: the channel's port of the network takes none before
+]
+"""What a channel knows of the streams that wait for it."""
+PORT_FIELDS: list[Any] = [
+    ("sources", _I),  # cores
+    ("ports", _I),  # of each core
+    ("ring", _I),  # segments of one core and channel that the table has room for
+    ("inject_ps", _I),  # from one request of a core to the channel to the next; 0: all at once
+    ("port_ps", _I),  # from one request passed on to the next; 0: there is no network
+    ("lane_hash", _I, (HASH_ROWS,)),  # what the upper bits of a burst add to its channel
+    ("lane_of", _I, (HASH_CHANNELS,)),  # place among its neighbours of the burst on a channel
+    ("tck_ps", _I),
+]
+"""How it takes them in."""
+
 CHANNEL = np.dtype(
     [
         ("index", _I),
@@ -145,9 +186,7 @@ CHANNEL = np.dtype(
         ("free", _I),  # first free request entry, -1 if none
         ("pool_used", _I),  # request entries ever used
         ("seq", _I),  # requests moved to the banks, for first come first served
-        ("seg", _I),  # stream segment under way
-        ("seg_end", _I),
-        ("seg_pos", _I),  # requests already taken from it
+        *SOURCE_FIELDS,
         ("pim_head", _I),  # next PIM instruction to issue
         ("pim_avail", _I),  # end of those in the PIM command queue
         ("pim_end", _I),
@@ -231,6 +270,7 @@ PARAMETERS = np.dtype(
         ("result_slope", _I),  # cycles that each dot product adds before GEMV's result is read
         ("avoid_refresh", _I),
         ("slack", _I),
+        *PORT_FIELDS,
         ("channel_width", _I),
         ("field", _I, (5, 2)),  # shift and width of each field of a channel's burst index
         ("n_windows", _I),
@@ -258,7 +298,7 @@ BOARD = np.dtype(
 """What the channels are asked to do, and what became of it."""
 
 
-def _channel_fields(memory: MemoryConfig, text: str) -> dict[str, tuple[int, int]]:
+def channel_fields(memory: MemoryConfig, text: str) -> dict[str, tuple[int, int]]:
     """Shift and width of each field once the channel's bits are taken out of the index."""
     org = memory.organization
     counts = {
@@ -267,6 +307,7 @@ def _channel_fields(memory: MemoryConfig, text: str) -> dict[str, tuple[int, int
         "bg": org.bank_groups,
         "ba": org.banks_per_group,
         "co": org.columns,
+        "pc": org.pseudo_channels,
     }
     fields: dict[str, tuple[int, int]] = {}
     low = 0
@@ -346,6 +387,10 @@ def make_parameters(
         "trtp": t.get("tRTP", 0),
         "tccd_s": max(t["nBL"], t.get("tCCD_S", 1)),
         "tccd_l": max(t["nBL"], t.get("tCCD_L", 1)),
+        "sources": 1,
+        "ports": 1,
+        "ring": MAX_SEGMENTS // org.channels,
+        "tck_ps": memory.tCK,
         "channel_width": org.channels.bit_length() - 1,
         "n_windows": bounded(len(tables.windows), MAX_WINDOWS, "window rules"),
     }
@@ -364,7 +409,7 @@ def make_parameters(
         }
     for name, value in values.items():
         p[0][name] = value
-    fields = _channel_fields(memory, memory.stream_map)
+    fields = channel_fields(memory, memory.stream_map)
     for at, name in enumerate(("ro", "ra", "bg", "ba", "co")):
         p[0]["field"][at] = fields[name]
     for row in tables.windows:

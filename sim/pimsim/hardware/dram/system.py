@@ -9,7 +9,6 @@ that follows a PIM result can have issued its writes.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -20,11 +19,15 @@ from pimsim.config.memory import MemoryConfig
 from pimsim.config.pim import PimConfig
 from pimsim.hardware.dram.address import AddressMap
 from pimsim.hardware.dram.controller import run_channel
+from pimsim.hardware.dram.hashing import ipoly_tables
 from pimsim.hardware.dram.layout import (
+    HASH_ROWS,
     INFINITY,
     MAX_INSTRUCTIONS,
     MAX_PIM_WRITES,
+    MAX_QUEUES,
     MAX_SEGMENTS,
+    MAX_SOURCES,
     MAX_TICKETS,
     N_SEGMENT,
     P_GROUP,
@@ -37,80 +40,42 @@ from pimsim.hardware.dram.layout import (
     S_FIRST,
     S_GROUP,
     S_LANE,
+    S_PORT,
     S_READY,
     S_STRIDE,
     S_WRITE,
+    Records,
     bounded,
     make_board,
     make_channels,
     make_parameters,
 )
 from pimsim.hardware.dram.rules import Command, compile_rules
+from pimsim.hardware.dram.transfers import (
+    BLOCK_BYTES,
+    After,
+    Group,
+    Network,
+    Rows,
+    Scatter,
+    Stream,
+)
 
-__all__ = ["After", "Group", "MemorySystem", "Scatter", "Stream"]
+__all__ = [
+    "BLOCK_BYTES",
+    "After",
+    "Group",
+    "MemorySystem",
+    "Network",
+    "Rows",
+    "Scatter",
+    "Stream",
+    "group_bound",
+]
 
 Ints = NDArray[np.int64]
 NO_PROGRESS_CYCLES = 20_000_000
 """A memory that answers nothing for so long is stuck."""
-BLOCK_BYTES = 32 * 1024
-"""Arrival of a stream is known block by block: one 128x128 tile of 2-byte elements."""
-
-
-@dataclass(frozen=True)
-class Stream:
-    """Consecutive bursts of the device's linear address space."""
-
-    first_burst: int
-    bursts: int
-    write: bool = False
-    track_blocks: bool = False
-    """Record the arrival of each block of ``BLOCK_BYTES``."""
-
-
-@dataclass(frozen=True)
-class Scatter:
-    """Bursts within one channel: ``count`` from ``first``, ``stride`` apart (channel's index)."""
-
-    channel: int
-    first: int
-    count: int
-    stride: int = 1
-    write: bool = True
-
-
-@dataclass(frozen=True)
-class After:
-    """What the vector units do with PIM results: one entry for each (request, head), in order.
-
-    An operation starts when its results are read, its turn has come (one a cycle) and a unit is
-    free; ``bursts`` of its output are then written, to its own channel or over all channels.
-    """
-
-    duration: Ints
-    bursts: Ints
-    channel: Ints
-    units: int
-    """Vector units; 0: they never queue."""
-    spread: bool
-    overlap: bool = True
-    """Start with a result as soon as it is there; else when all PIM work is done."""
-
-
-@dataclass
-class Group:
-    """Requests that complete together. ``done_cycle`` is set once they have."""
-
-    ticket: int
-    half_cycles_each: int
-    """Least cycles between two completions on one channel, doubled."""
-    blocks: tuple[int, int] = (0, 0)
-    marks: tuple[int, int] = (0, 0)
-    after: After | None = None
-    is_pim: bool = False
-    done_cycle: int = -1
-    block_cycles: Ints = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
-    """Arrival of each block of the tracked stream."""
-    vector_busy_cycles: int = 0
 
 
 # columns of the after-state: next mark, last issue, latest finish so far (writes go in order),
@@ -169,7 +134,7 @@ def _settle(
 
 
 @njit(cache=True)
-def _bound(channels: Any, board: Any, now: int, ticket: int, each: int) -> int:
+def group_bound(channels: Any, board: Any, now: int, ticket: int, each: int) -> int:
     """A cycle before which the group cannot be complete; exact once nothing is left."""
     bound = 0
     for c in range(len(channels)):
@@ -207,7 +172,7 @@ def _advance(
         horizon = until
         fired = -1
         for g in range(len(groups)):
-            bound = _bound(channels, board, now, groups[g, 0], groups[g, 1])
+            bound = group_bound(channels, board, now, groups[g, 0], groups[g, 1])
             if g == pim_group:
                 if after[0] < len(finish):
                     bound = max(bound, now + 1)
@@ -245,22 +210,52 @@ class MemorySystem:
     """All channels of a device at ``command`` fidelity."""
 
     def __init__(
-        self, memory: MemoryConfig, pim: PimConfig | None = None, log_entries: int = 0
+        self,
+        memory: MemoryConfig,
+        pim: PimConfig | None = None,
+        log_entries: int = 0,
+        network: Network | None = None,
     ) -> None:
         self.memory = memory
         self.pim = pim
-        self.parameters = make_parameters(memory, pim, compile_rules(memory, pim))
-        self.channels = make_channels(memory, self.parameters)
+        self.cycle_ps = memory.tCK
+        """Picoseconds of the cycles that this system counts."""
+        self.parameters, self.channels = self._make_records()
         self.board = make_board(log_entries)
         self.now = 0
         """Cycle of tCK up to which everything is simulated."""
         self._active: list[Group] = []
         self._next_ticket = 0
-        self._next_segment = 0
+        self.network = network or Network()
+        self._injected_ps = [0] * self.network.sources
+        """When each core's injection ports will be free."""
+        self._injected = [0] * self.network.sources
+        """Requests that each core has injected since they last were, modulo its ports."""
         mapping = AddressMap.parse(memory.stream_map, memory.organization)
         self._channel_bit = mapping.position["ch"]
         self._channel_width = mapping.width["ch"]
         self._pim_state: dict[str, Any] = self._no_after()
+        self._enter_network(self.network)
+
+    def _make_records(self) -> tuple[Records, Records]:
+        """Parameters and channels of the kernel."""
+        parameters = make_parameters(self.memory, self.pim, compile_rules(self.memory, self.pim))
+        return parameters, make_channels(self.memory, parameters)
+
+    def _enter_network(self, network: Network) -> None:
+        """Tell the channels how many cores they serve, and how."""
+        channels = len(self.channels)
+        bounded(network.sources, MAX_SOURCES, "cores that share a memory")
+        p = self.parameters[0]
+        p["sources"] = network.sources
+        p["ring"] = MAX_SEGMENTS // (channels * network.sources)
+        p["port_ps"] = network.period_ps
+        p["inject_ps"] = network.period_ps * channels // network.ports
+        if network.hashed:
+            # only then do the requests of several ports meet at a channel
+            p["ports"] = network.ports
+            bounded(network.sources * network.ports, MAX_QUEUES, "injection ports of all cores")
+            p["lane_hash"], p["lane_of"] = ipoly_tables(channels)
 
     @property
     def active(self) -> bool:
@@ -274,8 +269,9 @@ class MemorySystem:
         self.board["ticket"][0, first : first + count] = 0
         return first
 
-    def _share(self, burst: int) -> Ints:
-        """How many bursts below ``burst`` each channel has, shape (channels,)."""
+    def _share(self, burst: int | Ints) -> Ints:
+        """How many bursts below ``burst`` each channel has, shape (channels,); for an array of
+        shape (runs, 1), (runs, channels)."""
         channel = np.arange(len(self.channels), dtype=np.int64)
         low, width = self._channel_bit, self._channel_width
         whole = (burst >> (low + width)) << low
@@ -284,37 +280,108 @@ class MemorySystem:
         return share
 
     def submit(
-        self, start: int, streams: Sequence[Stream], scatters: Sequence[Scatter] = ()
+        self,
+        start: int,
+        streams: Sequence[Stream | Rows],
+        scatters: Sequence[Scatter] = (),
+        source: int = 0,
     ) -> Group:
-        """Queue ``streams``, then ``scatters``, behind what the NPU side has queued before."""
+        """Queue ``streams``, then ``scatters``, behind what core ``source`` has queued before."""
         count = len(self.channels)
         ticket = self._tickets(count)
         left = np.zeros(count, dtype=np.int64)
         queued: list[list[Ints]] = [[] for _ in range(count)]
         blocks = (0, 0)
+        ahead = 0
         for stream in streams:
+            if isinstance(stream, Rows):
+                owner, runs = self._row_segments(stream)
+                runs[:, S_READY] += ahead
+                ahead += stream.total
+                np.add.at(left, owner, runs[:, S_COUNT])
+                for c in range(count):
+                    queued[c].extend(runs[owner == c])
+                continue
             rows, tracked = self._stream_segments(stream)
             blocks = tracked if stream.track_blocks else blocks
+            rows[:, S_READY] = ahead
+            ahead += stream.total
             left += rows[:, S_COUNT]
-            for c in np.flatnonzero(rows[:, S_COUNT]):
+            for c in np.flatnonzero(rows[:, S_COUNT]).tolist():
                 queued[c].append(rows[c])
         for scatter in scatters:
             row = np.zeros(N_SEGMENT, dtype=np.int64)
             row[[S_WRITE, S_FIRST, S_COUNT, S_STRIDE, S_BLOCK]] = (
                 int(scatter.write), scatter.first, scatter.count, scatter.stride, -1,
             )  # fmt: skip
+            row[S_READY] = ahead
+            ahead += scatter.count
             left[scatter.channel] += scatter.count
             queued[scatter.channel].append(row)
         self.board["ticket"][0, ticket : ticket + count, 0] = left
         self.board["ticket"][0, ticket : ticket + count, 1] = start
-        self._append(queued, ticket, start)
+        self._append(queued, ticket, start, source)
         self._wake(start)
         kinds = {s.write for s in streams} | {s.write for s in scatters}
-        # a channel takes a write each cycle and reads every nBL; of both kinds, one of each at once
-        half = 1 if len(kinds) == 2 else 2 if True in kinds else 2 * int(self.parameters[0]["nbl"])
-        group = Group(ticket, half, blocks)
+        group = Group(ticket, self._least_half_cycles(False in kinds, True in kinds), blocks)
         self._active.append(group)
         return group
+
+    def _least_half_cycles(self, reads: bool, writes: bool) -> int:
+        """Twice the least cycles between two completions on a channel: it takes a write each
+        cycle and reads every nBL; of both kinds, one of each at once."""
+        return 1 if reads and writes else 2 if writes else 2 * int(self.parameters[0]["nbl"])
+
+    def _row_segments(self, rows: Rows) -> tuple[Ints, Ints]:
+        """Channels and segments of all runs, in order."""
+        if self.network.hashed:
+            run, channel, first, counts, before, lane = self._hashed_runs(rows)
+        else:
+            start = self._share(rows.first_burst[:, None])
+            share = self._share((rows.first_burst + rows.bursts)[:, None]) - start
+            run, channel = np.nonzero(share)
+            first, counts = start[run, channel], share[run, channel]
+            before = lane = np.zeros(len(run), dtype=np.int64)
+        found = np.zeros((len(run), N_SEGMENT), dtype=np.int64)
+        found[:, S_WRITE] = int(rows.write)
+        found[:, S_FIRST] = first
+        found[:, S_COUNT] = counts
+        found[:, S_STRIDE] = 1
+        found[:, S_BLOCK] = -1
+        found[:, S_PORT] = -lane
+        found[:, S_READY] = (np.cumsum(rows.bursts) - rows.bursts)[run] + before
+        return channel, found
+
+    def _hashed_runs(self, rows: Rows) -> tuple[Ints, ...]:
+        """Run, channel, first burst, length, place in the run, and place among its neighbours of
+        each piece: the whole rows of
+        neighbours of a run are one on every channel, what lies before and after them is one a
+        burst, on the channel that the hash says."""
+        channels, width = len(self.channels), self._channel_width
+        begin, end = rows.first_burst, rows.first_burst + rows.bursts
+        whole, after = -(-begin // channels), end // channels
+        inside = whole < after
+        runs = np.arange(len(begin))
+        run = np.repeat(runs[inside], channels)
+        pieces = [
+            (run, np.tile(np.arange(channels), int(inside.sum())), whole[run],
+             (after - whole)[run], (whole * channels - begin)[run], 0 * run)
+        ]  # fmt: skip
+        head = np.where(inside, whole * channels, end) - begin
+        tail = np.where(inside, end - after * channels, 0)
+        table = self.parameters[0]["lane_hash"]
+        order = np.argsort(self.parameters[0]["lane_of"][:channels])
+        for first, length in ((begin, head), (end - tail, tail)):
+            run = np.repeat(runs, length)
+            place = np.arange(len(run)) - np.repeat(np.cumsum(length) - length, length)
+            burst = first[run] + place
+            row = burst >> width
+            channel = table[row % HASH_ROWS] ^ order[burst & (channels - 1)]
+            lane, one = burst & (channels - 1), np.ones(len(run), np.int64)
+            pieces.append((run, channel, row, one, burst - begin[run], lane))
+        columns = [np.concatenate(column) for column in zip(*pieces, strict=True)]
+        sort = np.lexsort((columns[4], columns[0]))
+        return tuple(column[sort] for column in columns)
 
     def _stream_segments(self, stream: Stream) -> tuple[Ints, tuple[int, int]]:
         """A stream's segment on each channel, (channels, N_SEGMENT), and its blocks' tickets."""
@@ -339,28 +406,39 @@ class MemorySystem:
         rows[:, S_LANE] = (np.arange(count) - (stream.first_burst >> self._channel_bit)) % count
         return rows, (block, block + number)
 
-    def _append(self, queued: list[list[Ints]], ticket: int, start: int) -> None:
-        """Put segments behind those that the channels still have."""
-        table = self.board["segment"][0]
-        channels = self.channels
-        waiting = channels["seg_end"] - channels["seg"]
-        sizes = waiting + np.array([len(rows) for rows in queued])
-        total = int(sizes.sum())
-        at = _ring_range(self._next_segment, total, MAX_SEGMENTS, "stream segments")
-        self._next_segment = at + total
+    def _append(self, queued: list[list[Ints]], ticket: int, start: int, source: int) -> None:
+        """Put segments behind those of core ``source``. Their ``S_READY``, so far the requests
+        of this transfer before each, becomes the cycle, with a
+        network the picosecond, at which it has come to the channel's port."""
+        table, p = self.board["segment"][0], self.parameters[0]
+        ring, ports = int(p["ring"]), int(p["ports"])
+        cursors = self.channels["seg"][:, source * ports : (source + 1) * ports]
+        ends = self.channels["seg_end"][:, source]
+        period, begin = self.network.period_ps, max(start * self.cycle_ps, 0)
+        if period:
+            begin = max(begin, self._injected_ps[source])
+            if begin > self._injected_ps[source]:
+                self._injected[source] = 0  # its ports stood still: it begins with the first
+        total, passed = 0, self._injected[source]
         for c, rows in enumerate(queued):
-            old = int(waiting[c])
-            if old:
-                first = int(channels["seg"][c])
-                table[at : at + old] = table[first : first + old].copy()
-            if rows:
-                fresh = np.array(rows)
-                fresh[:, S_GROUP] = ticket + c
-                fresh[:, S_READY] = start
-                table[at + old : at + old + len(rows)] = fresh
-            channels["seg"][c] = at
-            at += int(sizes[c])
-            channels["seg_end"][c] = at
+            if not rows:
+                continue
+            end = int(ends[c])
+            bounded(end - int(cursors[c].min()) + len(rows), ring, "stream segments of a core")
+            fresh = np.array(rows)
+            total += int(fresh[:, S_COUNT].sum())
+            fresh[:, S_GROUP] = ticket + c
+            fresh[:, S_PORT] = (fresh[:, S_PORT] + fresh[:, S_READY] + passed) % ports
+            waited_ps = fresh[:, S_READY] * period // self.network.ports
+            ready_ps = begin + self.network.latency_ps + waited_ps
+            fresh[:, S_READY] = ready_ps
+            if not period:
+                fresh[:, S_READY] = np.maximum(-(-ready_ps // self.cycle_ps), start)
+            place = (c * self.network.sources + source) * ring
+            table[place + (end + np.arange(len(rows))) % ring] = fresh
+            ends[c] = end + len(rows)
+        self._injected[source] = (passed + total) % ports
+        self._injected_ps[source] = begin + total * period // self.network.ports
 
     def _wake(self, start: int) -> None:
         """Let every channel look again at ``start``."""
@@ -439,18 +517,8 @@ class MemorySystem:
 
     def advance(self, until: int) -> Group | None:
         """Simulate to the first completion of a group, or to ``until``; ``now`` tells which."""
-        groups = np.array([[g.ticket, g.half_cycles_each] for g in self._active], dtype=np.int64)
-        groups = groups.reshape(-1, 2)
-        pim = next((i for i, g in enumerate(self._active) if g.is_pim), -1)
-        first_mark = self._active[pim].marks[0] if pim >= 0 else 0
-        s = self._pim_state
         begun, left = self.now, self._left()
-        limit = min(until, self.now + NO_PROGRESS_CYCLES)
-        self.now, fired = _advance(
-            self.channels, self.parameters, self.board, self.now, limit, groups, pim, first_mark,
-            s["info"], s["finish"], s["after"], s["unit_free"], s["spread"], s["lookahead"],
-            s["overlap"],
-        )  # fmt: skip
+        self.now, fired = self._step(min(until, self.now + NO_PROGRESS_CYCLES))
         if fired < 0:
             if self.now - begun >= NO_PROGRESS_CYCLES and self._active and self._left() == left:
                 raise RuntimeError(
@@ -462,5 +530,18 @@ class MemorySystem:
         first, last = group.blocks
         group.block_cycles = self.board["ticket"][0, first:last, 1].copy()
         if group.is_pim:
-            group.vector_busy_cycles = int(s["after"][4])
+            group.vector_busy_cycles = int(self._pim_state["after"][4])
         return group
+
+    def _step(self, limit: int) -> tuple[int, int]:
+        """Let the kernel run; the cycle, and the index of the group that is complete or -1."""
+        groups = np.array([[g.ticket, g.half_cycles_each] for g in self._active], dtype=np.int64)
+        groups = groups.reshape(-1, 2)
+        pim = next((i for i, g in enumerate(self._active) if g.is_pim), -1)
+        first_mark = self._active[pim].marks[0] if pim >= 0 else 0
+        s = self._pim_state
+        return _advance(
+            self.channels, self.parameters, self.board, self.now, limit, groups, pim, first_mark,
+            s["info"], s["finish"], s["after"], s["unit_free"], s["spread"], s["lookahead"],
+            s["overlap"],
+        )  # fmt: skip

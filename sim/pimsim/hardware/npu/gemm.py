@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from pimsim.config.errors import InputError
 from pimsim.config.npu import SystolicConfig
 from pimsim.hardware.npu.dataflows import DATAFLOWS
-from pimsim.hardware.npu.plan import GemmPlan
+from pimsim.hardware.npu.plan import GemmPlan, ceil_div
 
-__all__ = ["GemmPlan", "plan_gemm", "utilisation"]
+__all__ = ["GemmPlan", "plan_gemm", "steady_cycles", "utilisation"]
 
 MAX_DIMENSION = 2**31 - 1
 """Above this, cumulative bytes could leave 64-bit integers."""
 
 
+@lru_cache(maxsize=4096)
 def plan_gemm(m: int, n: int, k: int, systolic: SystolicConfig, dtype_bytes: int = 2) -> GemmPlan:
     """Plan C[m, n] = A[m, k] B[k, n] (A activations of m tokens, B weights).
 
@@ -31,6 +34,21 @@ def plan_gemm(m: int, n: int, k: int, systolic: SystolicConfig, dtype_bytes: int
             f"npu.systolic.dataflow must be 'is', found {systolic.dataflow!r}"
         )
     return DATAFLOWS[name](m, n, k, systolic, dtype_bytes)
+
+
+def steady_cycles(m: int, n: int, k: int, systolic: SystolicConfig) -> int:
+    """Cycles that the arrays are taken up by a product which another follows without a gap: the
+    sum of the plan's intervals, in closed form where there is one."""
+    rows, cols = systolic.rows, systolic.cols
+    if systolic.preload not in ("exposed", "hidden"):
+        return int(plan_gemm(m, n, k, systolic).interval_cycles.sum())
+    streamed = {"ws": m, "os": k, "is": n}[systolic.dataflow]
+    stationary = {"ws": (k, n), "os": (m, n), "is": (k, m)}[systolic.dataflow]
+    waves = ceil_div(ceil_div(stationary[0], rows) * ceil_div(stationary[1], cols), systolic.arrays)
+    if systolic.preload == "hidden":
+        return waves * max(streamed, rows)
+    preload = 0 if systolic.dataflow == "os" else rows
+    return waves * (preload + rows + cols + streamed - 2)
 
 
 def utilisation(plan: GemmPlan, systolic: SystolicConfig) -> float:

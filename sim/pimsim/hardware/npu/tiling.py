@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import permutations, product
@@ -11,7 +12,16 @@ from pimsim.config.errors import InputError
 from pimsim.config.npu import ScratchpadConfig
 from pimsim.hardware.npu.plan import ceil_div
 
-__all__ = ["GemmTile", "TilingPolicy", "tile_gemm"]
+__all__ = [
+    "GemmTile",
+    "TilingPolicy",
+    "cut_tiles",
+    "least_traffic",
+    "operand_passes",
+    "tile_gemm",
+    "tile_places",
+    "tile_sizes",
+]
 
 TilingPolicy = Literal["least-traffic", "halve-largest"]
 
@@ -84,7 +94,7 @@ def tile_gemm(
         sizes = _halve_largest(m, n, k, room)
         order, keep = "mnk", False
     else:
-        sizes, order = _least_traffic(m, n, k, room)
+        sizes, order = least_traffic(m, n, k, room)
         keep = True
     counts = [ceil_div(dim, size) for dim, size in zip((m, n, k), sizes, strict=True)]
     if counts[0] * counts[1] * counts[2] > MAX_TILES:
@@ -92,7 +102,8 @@ def tile_gemm(
             f"npu.scratchpad.capacity {scratchpad.capacity} B: gemm {m} x {n} x {k} would take "
             f"{counts[0] * counts[1] * counts[2]} tiles, more than {MAX_TILES}"
         )
-    return _tiles((m, n, k), sizes, order, keep, dtype_bytes)
+    places = tile_places((m, n, k), sizes, order)
+    return cut_tiles(places, (m, n, k), sizes, keep, dtype_bytes)
 
 
 def _elements(m: int, n: int, k: int) -> int:
@@ -107,7 +118,7 @@ def _halve_largest(m: int, n: int, k: int, room: int) -> tuple[int, int, int]:
     return sizes[0], sizes[1], sizes[2]
 
 
-def _candidate_sizes(dim: int) -> list[int]:
+def tile_sizes(dim: int) -> list[int]:
     """Even parts of ``dim``; independent of the capacity, so more of it never costs traffic."""
     sizes = {dim, 1}
     parts = 2
@@ -117,20 +128,21 @@ def _candidate_sizes(dim: int) -> list[int]:
     return sorted(sizes, reverse=True)
 
 
-def _least_traffic(m: int, n: int, k: int, room: int) -> tuple[tuple[int, int, int], str]:
+def least_traffic(m: int, n: int, k: int, room: int) -> tuple[tuple[int, int, int], str]:
+    """Sizes and loop order that move the fewest elements, of tiles of up to ``room`` elements."""
     whole = (m, n, k)
     if _elements(m, n, k) <= room:
         return whole, "nmk"
     best: tuple[tuple[int, ...], tuple[int, int, int], str] | None = None
-    for tile_m, tile_n in product(_candidate_sizes(m), _candidate_sizes(n)):
-        for tile_k in _candidate_sizes(k):
+    for tile_m, tile_n in product(tile_sizes(m), tile_sizes(n)):
+        for tile_k in tile_sizes(k):
             if _elements(tile_m, tile_n, tile_k) > room:
                 continue
             sizes = (tile_m, tile_n, tile_k)
             counts = tuple(ceil_div(d, s) for d, s in zip(whole, sizes, strict=True))
             tiles = counts[0] * counts[1] * counts[2]
             for order in _ORDERS:
-                reload_a, reload_b, reload_c = _passes(counts, order)
+                reload_a, reload_b, reload_c = operand_passes(counts, order)
                 weights = n * k * reload_b
                 # Outputs leave each time and come back each time but the first.
                 traffic = m * k * reload_a + weights + m * n * (2 * reload_c - 1)
@@ -146,7 +158,7 @@ _ORDERS = tuple("".join(order) for order in permutations("nmk"))
 _LOOPS = {"m": 0, "n": 1, "k": 2}
 
 
-def _passes(counts: tuple[int, ...], order: str) -> tuple[int, int, int]:
+def operand_passes(counts: tuple[int, ...], order: str) -> tuple[int, int, int]:
     """How often A, B and C move: the product of the loops that do not index the operand and run
     outside one that does."""
     passes = []
@@ -157,17 +169,23 @@ def _passes(counts: tuple[int, ...], order: str) -> tuple[int, int, int]:
     return passes[0], passes[1], passes[2]
 
 
-def _tiles(
+def tile_places(
+    dims: tuple[int, int, int], sizes: tuple[int, int, int], order: str
+) -> list[dict[str, int]]:
+    """First m, n and k of each tile of (m, n, k) ``dims``; ``order`` from the outermost loop."""
+    starts = [range(0, dims[_LOOPS[loop]], sizes[_LOOPS[loop]]) for loop in order]
+    return [dict(zip(order, values, strict=True)) for values in product(*starts)]
+
+
+def cut_tiles(
+    places: Sequence[dict[str, int]],
     dims: tuple[int, int, int],
     sizes: tuple[int, int, int],
-    order: str,
     keep: bool,
     dtype_bytes: int,
 ) -> tuple[GemmTile, ...]:
-    starts = [range(0, dims[_LOOPS[loop]], sizes[_LOOPS[loop]]) for loop in order]
-    places: list[dict[str, int]] = [
-        dict(zip(order, values, strict=True)) for values in product(*starts)
-    ]
+    """Tiles that one core works on in the order of ``places``. ``keep``: an operand that the
+    tile before has left on chip is not loaded again."""
     tiles: list[GemmTile] = []
     for index, place in enumerate(places):
         before = places[index - 1] if index else None

@@ -90,9 +90,7 @@ def grid_case(study: Study, machine: str, mode: str, point: Point) -> Case:
 def _case(changes: tuple[str, ...], model: str, requests: str, batch: int) -> Case:
     config = _config(changes)
     workload = {"model": model, "requests": requests, "batch": batch}
-    return Case(
-        config.model_copy(update={"workload": config.workload.model_copy(update=workload)})
-    )
+    return Case(config.model_copy(update={"workload": config.workload.model_copy(update=workload)}))
 
 
 @cache

@@ -15,6 +15,7 @@ from numba import njit
 
 from pimsim.hardware.dram.channel_queues.layout import (
     ALL_BANK,
+    C_BUS_BUSY,
     C_COMMANDS,
     C_CONFLICTS,
     C_HITS,
@@ -27,7 +28,9 @@ from pimsim.hardware.dram.channel_queues.layout import (
     PER_BANK,
     R_ARRIVAL,
     R_BANK,
+    R_BLOCK,
     R_COUNTED,
+    R_GROUP,
     R_KEY,
     R_ROW,
     R_WRITE,
@@ -64,6 +67,8 @@ def admit(ch: Any, tick: int, write: int, bank: int, row: int, key: int) -> None
     ch.queue[write, at, R_WRITE] = write
     ch.queue[write, at, R_COUNTED] = 0
     ch.queue[write, at, R_KEY] = key
+    ch.queue[write, at, R_GROUP] = -1
+    ch.queue[write, at, R_BLOCK] = -1
     ch.queued[write] = at + 1
 
 
@@ -182,14 +187,18 @@ def _count(ch: Any, entries: Any, at: int, counter: int) -> None:
 
 
 @njit(cache=True)
-def _answer(ch: Any, p: Any, tick: int, write: int, arrival: int) -> None:
+def _answer(ch: Any, p: Any, tick: int, write: int, entry: Any) -> None:
     """A column command went out: a write is done, a read when its data came."""
     done = tick
+    ch.counter[C_BUS_BUSY] += p.nbl
     if write == 0:
         done += p.read_delay
         ch.counter[C_READS] += 1
-        ch.counter[C_READ_LATENCY] += done - arrival
+        ch.counter[C_READ_LATENCY] += done - entry[R_ARRIVAL]
     ch.last_done = max(ch.last_done, done)
+    ch.answered[0] = entry[R_GROUP]
+    ch.answered[1] = entry[R_BLOCK]
+    ch.answered[2] = done
 
 
 @njit(cache=True)
@@ -216,7 +225,7 @@ def _column_of_active(ch: Any, p: Any, log: Any, head: Any, tick: int) -> int:
         write, bank = ch.active[found, R_WRITE], ch.active[found, R_BANK]
         row, key = ch.active[found, R_ROW], ch.active[found, R_KEY]
         _issue(ch, p, log, head, tick, RD + write, bank, row, key)
-        _answer(ch, p, tick, write, oldest)
+        _answer(ch, p, tick, write, ch.active[found])
         ch.awaited[bank] -= 1
         _remove(ch.active, found, ch.active_len)
         ch.active_len -= 1
@@ -243,7 +252,7 @@ def _column_of_queue(ch: Any, p: Any, log: Any, head: Any, tick: int) -> int:
         _count(ch, ch.queue[kind], i, C_HITS)
         key = ch.queue[kind, i, R_KEY]
         _issue(ch, p, log, head, tick, command, bank, ch.open_row[bank], key)
-        _answer(ch, p, tick, kind, ch.queue[kind, i, R_ARRIVAL])
+        _answer(ch, p, tick, kind, ch.queue[kind, i])
         _remove(ch.queue[kind], i, ch.queued[kind])
         ch.queued[kind] -= 1
         return tick

@@ -14,15 +14,39 @@ from numpy.typing import NDArray
 
 from pimsim.config.errors import InputError
 from pimsim.config.memory import MemoryConfig
-from pimsim.hardware.dram.layout import INFINITY, bounded
+from pimsim.hardware.dram.layout import (
+    C_BUS_BUSY,
+    C_COMMANDS,
+    C_READ_LATENCY,
+    C_READS,
+    INFINITY,
+    MAX_SEGMENTS,
+    PORT_FIELDS,
+    SOURCE_FIELDS,
+    bounded,
+    channel_fields,
+)
+from pimsim.hardware.dram.layout import C_ROW_HITS as C_HITS
+from pimsim.hardware.dram.layout import N_COUNTERS as N_DEVICE_COUNTERS
 from pimsim.hardware.dram.rules import COMMANDS, LEVELS, Command, RuleTables
 
-__all__ = ["CHANNEL", "INFINITY", "PARAMETERS", "make_channels", "make_parameters"]
+__all__ = [
+    "CHANNEL",
+    "C_BUS_BUSY",
+    "C_COMMANDS",
+    "C_HITS",
+    "C_READS",
+    "C_READ_LATENCY",
+    "INFINITY",
+    "PARAMETERS",
+    "make_channels",
+    "make_parameters",
+]
 
 MAX_BANKS = 512
 """Banks of one channel, over pseudo channels and ranks."""
 MAX_RANKS = 64
-MAX_QUEUE = 256
+MAX_QUEUE = 512
 MAX_MAINTENANCE = 2048
 """Refreshes due and not issued; above Ramulator's 1568, where that tool stops."""
 MAX_RULES = 256
@@ -39,16 +63,14 @@ R_ARRIVAL = 2  # tick before the one in which the controller sees it
 R_WRITE = 3
 R_COUNTED = 4  # its first command went out: it is a hit, a miss or a conflict
 R_KEY = 5  # burst index, to find reads of buffered writes
-N_REQUEST = 6
+R_GROUP = 6  # ticket that its answer counts towards, -1 if nobody's
+R_BLOCK = 7  # ticket of its block of the stream, -1 if none
+N_REQUEST = 8
 
-# counters
-C_COMMANDS = 0
-C_HITS = len(COMMANDS)
-C_MISSES = C_HITS + 1
-C_CONFLICTS = C_HITS + 2
-C_READS = C_HITS + 3
-C_READ_LATENCY = C_HITS + 4
-N_COUNTERS = C_HITS + 5
+# counters: those of the bank-queues kernel in their places, then this kernel's own
+C_MISSES = N_DEVICE_COUNTERS
+C_CONFLICTS = C_MISSES + 1
+N_COUNTERS = C_MISSES + 2
 
 # refresh policies
 NO_REFRESH, ALL_BANK, PER_BANK, PER_BANK_TOGETHER = range(4)
@@ -69,7 +91,10 @@ CHANNEL = np.dtype(
         ("upkeep_head", _I),
         ("upkeep_len", _I),
         ("overrun", _I),  # more refreshes due than the ring holds
+        ("last_cmd", _I),  # tick of the last command
         ("last_done", _I),  # tick at which the last request was answered
+        ("answered", _I, (3,)),  # the one answered in this step: ticket, block's ticket, tick
+        *SOURCE_FIELDS,
         ("set_free", _I, (MAX_RANKS,)),  # tick from which a rank's next round may start
         ("upkeep", _I, (MAX_MAINTENANCE, 2)),  # ring: REF or REFpb, first bank
         ("counter", _I, (N_COUNTERS,)),
@@ -98,6 +123,8 @@ PARAMETERS = np.dtype(
         ("bank_node", _I),
         ("nodes", _I),
         ("read_delay", _I),
+        ("nbl", _I),
+        ("tccd_s", _I),
         ("read_depth", _I),
         ("write_depth", _I),
         ("drain_low", _I),
@@ -106,6 +133,10 @@ PARAMETERS = np.dtype(
         ("ref_interval", _I),
         ("set_gap", _I),  # tRFCpb: from the end of a rank's round of REFpb to its next
         ("rising_only", _I, (STRIDE,)),  # commands that start at rising edges, odd ticks
+        ("single_slot", _I),  # one command a tick, whatever its pins
+        *PORT_FIELDS,
+        ("channel_width", _I),
+        ("field", _I, (6, 2)),  # shift and width of each field of a channel's burst index
         ("n_windows", _I),
         ("windows", _I, (MAX_WINDOWS, 4)),
         ("first", _I, (len(COMMANDS), LEVELS + 1)),
@@ -156,6 +187,8 @@ def make_parameters(memory: MemoryConfig, tables: RuleTables) -> Records:
         "bank_node": bank_node,
         "nodes": bank_node + banks,
         "read_delay": (t["CL"] + t["nBL"]) * scale,
+        "nbl": t["nBL"] * scale,
+        "tccd_s": max(t["nBL"], t.get("tCCD_S", 1)) * scale,
         "read_depth": bounded(controller.read_queue_depth, MAX_QUEUE, "read_queue_depth"),
         "write_depth": bounded(controller.write_queue_depth, MAX_QUEUE, "write_queue_depth"),
         "drain_low": max(controller.write_drain_low, 1),  # an empty queue ends every drain
@@ -163,10 +196,19 @@ def make_parameters(memory: MemoryConfig, tables: RuleTables) -> Records:
         "refresh": policy,
         "ref_interval": interval * scale if policy != NO_REFRESH else interval,
         "set_gap": t.get("tRFCpb", 0) * scale,
+        "single_slot": int(controller.commands_per_cycle == 1),
+        "sources": 1,
+        "ports": 1,
+        "ring": MAX_SEGMENTS // org.channels,
+        "tck_ps": memory.tCK // scale,
+        "channel_width": org.channels.bit_length() - 1,
         "n_windows": bounded(len(tables.windows), MAX_WINDOWS, "window rules"),
     }
     for name, value in values.items():
         p[0][name] = value
+    fields = channel_fields(memory, memory.stream_map)
+    for at, name in enumerate(("ro", "ra", "bg", "ba", "co", "pc")):
+        p[0]["field"][at] = fields.get(name, (0, 0))
     if scale == 2:
         either = set(memory.command_bus.either_edge)
         for command in Command:

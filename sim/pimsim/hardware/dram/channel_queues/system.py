@@ -1,0 +1,154 @@
+"""A device's memory with ``channel-queues`` controllers: streams in, completion times out.
+
+The same service as ``MemorySystem``, whose streams, tickets and windows it shares; cycles are
+ticks of the command bus. No PIM.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numba import njit
+
+from pimsim.config.memory import MemoryConfig
+from pimsim.hardware.dram.bank import complete
+from pimsim.hardware.dram.channel_queues.kernel import step
+from pimsim.hardware.dram.channel_queues.layout import (
+    C_COMMANDS,
+    LOG,
+    R_ARRIVAL,
+    R_BANK,
+    R_BLOCK,
+    R_COUNTED,
+    R_GROUP,
+    R_KEY,
+    R_ROW,
+    R_WRITE,
+    Records,
+    make_channels,
+    make_parameters,
+)
+from pimsim.hardware.dram.channel_queues.single_slot import step_single_slot
+from pimsim.hardware.dram.layout import O_BLOCK, O_BURST, O_GROUP, O_WRITE
+from pimsim.hardware.dram.rules import COMMANDS, compile_rules
+from pimsim.hardware.dram.sources import next_offer, offer
+from pimsim.hardware.dram.system import MemorySystem, Network, group_bound
+
+__all__ = ["QueueMemorySystem"]
+
+
+@njit(cache=True, inline="always")
+def _field(p: Any, at: int, burst: int) -> int:
+    """Field ``at`` of a channel's own burst index."""
+    return int((burst >> p.field[at, 0]) & ((1 << p.field[at, 1]) - 1))
+
+
+@njit(cache=True)
+def _admit(
+    ch: Any, p: Any, board: Any, tick: int, write: int, burst: int, group: int, block: int
+) -> None:  # fmt: skip
+    """Queue a request for ``burst``. A read of a buffered write is answered in the next tick."""
+    if write == 0:
+        for at in range(ch.queued[1]):
+            if ch.queue[1, at, R_KEY] == burst:
+                complete(board, group, tick + 1)
+                if block >= 0:
+                    complete(board, block, tick + 1)
+                return
+    at = ch.queued[write]
+    bank = (_field(p, 5, burst) << p.half_shift) + (_field(p, 1, burst) << p.rank_shift)
+    bank += (_field(p, 2, burst) << p.group_shift) + _field(p, 3, burst)
+    ch.queue[write, at, R_BANK] = bank
+    ch.queue[write, at, R_ROW] = _field(p, 0, burst)
+    ch.queue[write, at, R_ARRIVAL] = tick
+    ch.queue[write, at, R_WRITE] = write
+    ch.queue[write, at, R_COUNTED] = 0
+    ch.queue[write, at, R_KEY] = burst
+    ch.queue[write, at, R_GROUP] = group
+    ch.queue[write, at, R_BLOCK] = block
+    ch.queued[write] = at + 1
+
+
+@njit(cache=True)
+def _run_channel(ch: Any, p: Any, board: Any, log: Any, head: Any, until: int) -> None:
+    """Simulate channel ``ch`` up to, not including, tick ``until``."""
+    tick = ch.now
+    while tick < until:
+        if offer(ch, p, board, tick):
+            write = ch.offered[O_WRITE]
+            if ch.queued[write] < (p.write_depth if write == 1 else p.read_depth):
+                ch.has_offer = 0
+                _admit(
+                    ch, p, board, tick, write, ch.offered[O_BURST], ch.offered[O_GROUP],
+                    ch.offered[O_BLOCK],
+                )  # fmt: skip
+        ch.answered[2] = -1
+        if p.single_slot == 1:
+            after = step_single_slot(ch, p, log, head, tick)
+        else:
+            after = step(ch, p, log, head, tick)
+        if ch.answered[2] >= 0 and ch.answered[0] >= 0:
+            complete(board, ch.answered[0], ch.answered[2])
+            if ch.answered[1] >= 0:
+                complete(board, ch.answered[1], ch.answered[2])
+        write = ch.offered[O_WRITE]
+        full = ch.queued[write] >= (p.write_depth if write == 1 else p.read_depth)
+        if ch.has_offer == 0 or not full:
+            after = min(after, next_offer(ch, p, board, tick))
+        tick = after
+    ch.now = tick
+
+
+@njit(cache=True)
+def _advance(
+    channels: Any, parameters: Any, boards: Any, log: Any, heads: Any, now: int, until: int,
+    groups: Any,
+) -> tuple[int, int]:  # fmt: skip
+    """Simulate until a group is complete or ``until``; ``(tick, index of the group or -1)``."""
+    p, board, head = parameters[0], boards[0], heads[0]
+    while True:
+        horizon = until
+        fired = -1
+        for g in range(len(groups)):
+            bound = group_bound(channels, board, now, groups[g, 0], groups[g, 1])
+            if bound <= now and fired < 0:
+                fired = g
+            horizon = min(horizon, max(bound, now + 1))
+        if fired >= 0 or now >= until:
+            return now, fired
+        for c in range(len(channels)):
+            if channels[c].now < horizon:
+                _run_channel(channels[c], p, board, log, head, horizon)
+        now = horizon
+
+
+class QueueMemorySystem(MemorySystem):
+    """All channels of a device, ``channel-queues`` controllers."""
+
+    def __init__(self, memory: MemoryConfig, network: Network | None = None) -> None:
+        super().__init__(memory, network=network)
+        self.cycle_ps = memory.tCK // memory.command_bus.ticks_per_clock
+        self._log = np.zeros((1, 5), dtype=np.int64)
+        self._heads = np.zeros(1, dtype=LOG)
+
+    def _make_records(self) -> tuple[Records, Records]:
+        scale = self.memory.command_bus.ticks_per_clock
+        parameters = make_parameters(self.memory, compile_rules(self.memory, None, scale))
+        return parameters, make_channels(self.memory, parameters)
+
+    def _least_half_cycles(self, reads: bool, writes: bool) -> int:
+        """At most one request is answered in a tick."""
+        return 2
+
+    def _step(self, limit: int) -> tuple[int, int]:
+        groups = np.array([[g.ticket, g.half_cycles_each] for g in self._active], dtype=np.int64)
+        return _advance(
+            self.channels, self.parameters, self.board, self._log, self._heads, self.now, limit,
+            groups.reshape(-1, 2),
+        )  # fmt: skip
+
+    def command_counts(self) -> dict[str, int]:
+        """Commands issued on all channels, by name."""
+        counts = self.channels["counter"][:, C_COMMANDS : C_COMMANDS + len(COMMANDS)]
+        return dict(zip(COMMANDS, (int(n) for n in counts.sum(axis=0)), strict=True))

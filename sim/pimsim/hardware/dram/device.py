@@ -1,0 +1,26 @@
+"""The memory system that a memory's controller model asks for."""
+
+from __future__ import annotations
+
+from pimsim.config.errors import InputError
+from pimsim.config.memory import MemoryConfig
+from pimsim.config.pim import PimConfig
+from pimsim.hardware.dram.system import MemorySystem, Network
+
+__all__ = ["make_memory_system"]
+
+
+def make_memory_system(
+    memory: MemoryConfig, pim: PimConfig | None = None, network: Network | None = None
+) -> MemorySystem:
+    """All channels idle. Raises ``InputError`` where the controller cannot serve the design."""
+    if memory.controller.model == "bank-queues":
+        return MemorySystem(memory, pim, network=network)
+    if pim is not None:
+        raise InputError(
+            f"memory {memory.name}: controller.model channel-queues knows no PIM commands; "
+            "a PIM design needs bank-queues"
+        )
+    from pimsim.hardware.dram.channel_queues.system import QueueMemorySystem
+
+    return QueueMemorySystem(memory, network)

@@ -1,0 +1,109 @@
+"""What a device's memory is asked to move, and what comes back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["BLOCK_BYTES", "After", "Group", "Network", "Rows", "Scatter", "Stream"]
+
+Ints = NDArray[np.int64]
+BLOCK_BYTES = 32 * 1024
+"""Arrival of a stream is known block by block: one 128x128 tile of 2-byte elements."""
+
+
+@dataclass(frozen=True)
+class Network:
+    """What lies between the cores and the memory's channels."""
+
+    sources: int = 1
+    """Cores."""
+    period_ps: int = 0
+    """One cycle of the network: a port, of a core or of a channel, passes one request in it.
+    0: no limit."""
+    latency_ps: int = 0
+    """From a core's request to the channel's port."""
+    ports: int = 1
+    """Injection ports of each core."""
+    hashed: bool = False
+    """Neighbouring bursts lie on the channels in an order that changes from row to row."""
+
+
+@dataclass(frozen=True)
+class Stream:
+    """Consecutive bursts of the device's linear address space."""
+
+    first_burst: int
+    bursts: int
+    write: bool = False
+    track_blocks: bool = False
+    """Record the arrival of each block of ``BLOCK_BYTES``."""
+
+    @property
+    def total(self) -> int:
+        """Bursts."""
+        return self.bursts
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Runs of bursts, such as a tile's part of each row of a matrix, in order."""
+
+    first_burst: Ints
+    """First burst of each run."""
+    bursts: Ints
+    """Length of each run; the same shape."""
+    write: bool = False
+
+    @property
+    def total(self) -> int:
+        """Bursts of all runs."""
+        return int(self.bursts.sum())
+
+
+@dataclass(frozen=True)
+class Scatter:
+    """Bursts within one channel: ``count`` from ``first``, ``stride`` apart (channel's index)."""
+
+    channel: int
+    first: int
+    count: int
+    stride: int = 1
+    write: bool = True
+
+
+@dataclass(frozen=True)
+class After:
+    """What the vector units do with PIM results: one entry for each (request, head), in order.
+
+    An operation starts when its results are read, its turn has come (one a cycle) and a unit is
+    free; ``bursts`` of its output are then written, to its own channel or over all channels.
+    """
+
+    duration: Ints
+    bursts: Ints
+    channel: Ints
+    units: int
+    """Vector units; 0: they never queue."""
+    spread: bool
+    overlap: bool = True
+    """Start with a result as soon as it is there; else when all PIM work is done."""
+
+
+@dataclass
+class Group:
+    """Requests that complete together. ``done_cycle`` is set once they have."""
+
+    ticket: int
+    half_cycles_each: int
+    """Least cycles between two completions on one channel, doubled."""
+    blocks: tuple[int, int] = (0, 0)
+    marks: tuple[int, int] = (0, 0)
+    after: After | None = None
+    is_pim: bool = False
+    done_cycle: int = -1
+    block_cycles: Ints = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+    """Arrival of each block of the tracked stream."""
+    vector_busy_cycles: int = 0

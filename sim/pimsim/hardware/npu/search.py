@@ -1,0 +1,281 @@
+"""Which tiles a product is cut into, which core works on each, and why these.
+
+Every cut is judged by the same estimate: computing on the busiest core, moving what the cut makes
+move at the memory's full rate, or turning the buffers over, whichever takes longer, and what
+nothing hides: the first tiles' loads, the way through the array, the last tiles' stores. A buffer
+is turned over when its tile has come, has been computed and has left the array; with two of them
+that happens twice in the time, without a second one nothing overlaps. Only the choice depends on
+the estimate; what the cut really takes is simulated.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import product
+from math import isqrt
+
+from pimsim.config.errors import InputError
+from pimsim.config.npu import NpuConfig
+from pimsim.hardware.npu.gemm import steady_cycles
+from pimsim.hardware.npu.plan import ceil_div
+from pimsim.hardware.npu.tiling import (
+    MAX_TILES,
+    GemmTile,
+    cut_tiles,
+    least_traffic,
+    operand_passes,
+    tile_places,
+    tile_sizes,
+)
+
+__all__ = ["CoreTiling", "Cut", "tile_for_cores"]
+
+PARTIAL_BYTES = 4
+"""A partial sum in an accumulator (Gemmini, ONNXim's Mapping.cc)."""
+Sizes = tuple[int, int, int]
+
+
+@dataclass(frozen=True)
+class Cut:
+    """One way to cut a product, and what it is estimated to take, in NPU cycles."""
+
+    sizes: Sizes
+    """m, n, k of a full tile."""
+    order: str
+    """Loops from the outermost in; ``k`` is innermost where cores share the product."""
+    tiles: int
+    compute_cycles: int
+    """Of the busiest core."""
+    memory_cycles: int
+    """To move ``traffic_bytes`` at the memory's full rate."""
+    turnover_cycles: int
+    """To fill and work off the buffers of the busiest core, one tile after the other."""
+    exposed_cycles: int
+    """First loads, fill and drain of the array, last stores."""
+    traffic_bytes: int
+    cycles: int
+
+    @property
+    def bound(self) -> str:
+        """``compute``, ``memory`` or ``turnover``, whichever takes longest."""
+        longest = max(self.compute_cycles, self.memory_cycles, self.turnover_cycles)
+        if longest == self.compute_cycles:
+            return "compute"
+        return "memory" if longest == self.memory_cycles else "turnover"
+
+
+@dataclass(frozen=True)
+class CoreTiling:
+    """The chosen cut, each core's tiles in order, and what else there was to choose from."""
+
+    cut: Cut
+    cores: tuple[tuple[GemmTile, ...], ...]
+    candidates: int
+    """Cuts that fit and were judged."""
+    others: tuple[Cut, ...]
+    """The best of them by estimate, the chosen one apart: one for each size of tile."""
+    policy: str
+
+
+@lru_cache(maxsize=1024)
+def tile_for_cores(
+    m: int,
+    n: int,
+    k: int,
+    dtype_bytes: int,
+    npu: NpuConfig,
+    bytes_per_kcycle: int,
+    explain: bool = False,
+) -> CoreTiling:
+    """Cut C[m, n] = A[m, k] B[k, n] for the cores of ``npu`` by its ``tiling``.
+
+    ``bytes_per_kcycle``: what the memory moves in 1000 NPU cycles at its full rate. ``explain``:
+    judge the other cuts too where the policy does not ask for them. Raises ``InputError`` where
+    no tile fits, or the product takes too many.
+    """
+    whole = (m, n, k)
+    if min(m, n, k, dtype_bytes) < 1:
+        raise InputError(f"gemm {m} x {n} x {k} of {dtype_bytes} bytes: sizes must be at least 1")
+    judge = _Judge(whole, dtype_bytes, npu, max(bytes_per_kcycle, 1))
+    judge.check_room()
+    plain = npu.cores == 1 and npu.scratchpad.accumulator is None
+    by_rule = npu.tiling == "gemmini" or (npu.tiling == "least-traffic" and plain)
+    found = judge.all_cuts() if explain or not by_rule else []
+    if npu.tiling == "gemmini":
+        cut = judge.judge(_gemmini_sizes(whole, dtype_bytes, npu), "mnk", keep=False)
+    elif npu.tiling == "least-time":
+        cut = min(found, key=lambda c: (c.cycles, c.traffic_bytes, c.tiles, c.sizes))
+    elif plain:
+        cut = judge.judge(*least_traffic(m, n, k, judge.room))
+    else:
+        cut = min(found, key=lambda c: (c.traffic_bytes, c.cycles, c.tiles, c.sizes))
+    if cut.tiles > MAX_TILES:
+        raise InputError(
+            f"npu.scratchpad.capacity {npu.scratchpad.capacity} B: gemm {m} x {n} x {k} would "
+            f"take {cut.tiles} tiles, more than {MAX_TILES}"
+        )
+    keep = npu.tiling != "gemmini"
+    places = _deal(tile_places(whole, cut.sizes, cut.order), whole, cut.sizes, npu)
+    tiles = tuple(cut_tiles(own, whole, cut.sizes, keep, dtype_bytes) for own in places)
+    others: dict[Sizes, Cut] = {}
+    for other in sorted(found, key=lambda c: (c.cycles, c.traffic_bytes, c.tiles, c.sizes)):
+        if other.sizes != cut.sizes:
+            others.setdefault(other.sizes, other)
+    return CoreTiling(cut, tiles, len(found), tuple(others.values())[:8], npu.tiling)
+
+
+def _orders(cores: int) -> tuple[str, ...]:
+    """An output tile stays on its core, so that with several cores k is innermost."""
+    return ("nmk", "mnk") if cores > 1 else ("nmk", "nkm", "mnk", "mkn", "knm", "kmn")
+
+
+class _Judge:
+    """Estimates cuts of one product."""
+
+    def __init__(self, whole: Sizes, dtype_bytes: int, npu: NpuConfig, rate: int) -> None:
+        self.whole = whole
+        self.dtype_bytes = dtype_bytes
+        self.npu = npu
+        self.rate = rate
+        pad = npu.scratchpad
+        share = 2 if pad.double_buffered else 1
+        self.room = pad.capacity // share // dtype_bytes
+        self.partials: int | None = None
+        if pad.accumulator is not None:
+            self.partials = pad.accumulator // share // PARTIAL_BYTES
+
+    def fits(self, sizes: Sizes) -> bool:
+        """Whether a tile and, double buffered, the next one have room."""
+        m, n, k = sizes
+        operands = m * k + k * n
+        if self.partials is None:
+            return operands + m * n <= self.room
+        return operands <= self.room and m * n <= self.partials
+
+    def check_room(self) -> None:
+        """Raises ``InputError`` where not even one element of each operand fits."""
+        if not self.fits((1, 1, 1)):
+            pad = self.npu.scratchpad
+            apart = "" if pad.accumulator is None else f" and accumulator {pad.accumulator} B"
+            raise InputError(
+                f"npu.scratchpad.capacity {pad.capacity} B{apart}: no room for one element of "
+                f"{self.dtype_bytes} B of weights, inputs and outputs each"
+                + (", twice (double_buffered)" if pad.double_buffered else "")
+            )
+
+    def all_cuts(self) -> list[Cut]:
+        """Every cut that fits, of the sizes that are tried: even parts of each dimension, and
+        those rounded up to whole folds; of those for k the largest that fits."""
+        systolic = self.npu.systolic
+        m, n, k = self.whole
+        cuts = []
+        for tile_m, tile_n in product(_sizes(m, systolic.rows), _sizes(n, systolic.cols)):
+            fitting = [s for s in _sizes(k, systolic.rows) if self.fits((tile_m, tile_n, s))]
+            for tile_k in fitting[:1]:  # a smaller part of k never moves less
+                for order in _orders(self.npu.cores):
+                    cuts.append(self.judge((tile_m, tile_n, tile_k), order))
+        return cuts
+
+    def judge(self, sizes: Sizes, order: str, keep: bool = True) -> Cut:
+        """What the cut into tiles of ``sizes`` is estimated to take."""
+        (m, n, k), (tile_m, tile_n, tile_k) = self.whole, sizes
+        counts = tuple(ceil_div(d, s) for d, s in zip(self.whole, sizes, strict=True))
+        busy = min(self.npu.cores, counts[0] * counts[1])
+        reload_a, reload_b, reload_c = operand_passes(counts, order)
+        if not keep or (busy > 1 and counts[2] > 1):
+            reload_a, reload_b = counts[1], counts[0]
+        elif busy > 1:
+            # consecutive tiles go to different cores: each core that needs an operand loads it
+            outer_m = order.index("m") < order.index("n")
+            reload_a = counts[1] if not outer_m and counts[0] > 1 else min(busy, counts[1])
+            reload_b = counts[0] if outer_m and counts[1] > 1 else min(busy, counts[0])
+        traffic = m * k * reload_a + n * k * reload_b + m * n * (2 * reload_c - 1)
+        traffic *= self.dtype_bytes
+        memory = self._move(traffic)
+        rounds = ceil_div(counts[0] * counts[1], busy)
+        systolic, last_k = self.npu.systolic, k - (counts[2] - 1) * tile_k
+        full = steady_cycles(tile_m, tile_n, tile_k, systolic)
+        # the busiest core has ``rounds`` output tiles, none larger than a full one
+        compute = rounds * (
+            (counts[2] - 1) * full + steady_cycles(tile_m, tile_n, last_k, systolic)
+        )
+        tiles = rounds * counts[2]
+        load = ceil_div(memory, max(tiles, 1))
+        drain = 2 * systolic.rows + systolic.cols - 2
+        drain += tile_m if systolic.dataflow == "ws" else systolic.rows
+        if self.npu.scratchpad.double_buffered:
+            turnover = tiles * (max(load, full) + drain) // 2
+        else:
+            turnover = tiles * (load + full + drain)
+        first = busy * (tile_m + tile_n) * tile_k * self.dtype_bytes
+        last = busy * tile_m * tile_n * self.dtype_bytes
+        exposed = self._move(min(first, traffic)) + self._move(min(last, traffic)) + drain
+        return Cut(
+            sizes, order, counts[0] * counts[1] * counts[2], compute, memory, turnover, exposed,
+            traffic, max(compute, memory, turnover) + exposed,
+        )  # fmt: skip
+
+    def _move(self, size: int) -> int:
+        return ceil_div(size * 1000, self.rate)
+
+
+def _sizes(dim: int, fold: int) -> list[int]:
+    """Sizes to try, the largest first: even parts, and the same in whole folds."""
+    parts = tile_sizes(dim)
+    return sorted({*parts, *(min(ceil_div(s, fold) * fold, dim) for s in parts)}, reverse=True)
+
+
+def _gemmini_sizes(whole: Sizes, dtype_bytes: int, npu: NpuConfig) -> Sizes:
+    """Gemmini's tiles as ONNXim cuts them for several cores (Mapping.cc, gemm_mapping).
+
+    Output tiles are squares of array blocks that fill half the accumulator, k is as deep as a
+    quarter of the scratchpad allows; then m or n, whichever is longer, is cut into so many more
+    tiles as there are cores too many, and the tiles that a full round lacks.
+    """
+    pad, block = npu.scratchpad, npu.systolic.rows
+    assert pad.accumulator is not None  # NpuConfig has checked it
+    side = isqrt(pad.accumulator // (block * PARTIAL_BYTES * 2) // block)
+    deep = pad.capacity // (block * dtype_bytes * 2) // 2 // block // max(side, 1)
+    if side == 0 or deep == 0:
+        raise InputError(
+            f"npu.tiling 'gemmini': a block of {block} x {block} fits neither half of the "
+            f"accumulator ({pad.accumulator} B) nor a quarter of the scratchpad ({pad.capacity} B)"
+        )
+    m, n, k = whole
+    tiles_m, tiles_n = ceil_div(m, side * block), ceil_div(n, side * block)
+    tiles_k = ceil_div(k, deep * block)
+    cores = npu.cores
+    if tiles_m * tiles_n < cores:
+        more = ceil_div(cores, tiles_m * tiles_n)
+        tiles_n *= more if n > m and n > cores else 1
+        tiles_m *= more if m > n and m > cores else 1
+    lacking = tiles_m * tiles_n % cores
+    tiles_n += lacking if n > m and n > cores else 0
+    tiles_m += lacking if m > n and m > cores else 0
+
+    def size(dim: int, tiles: int) -> int:
+        padded = ceil_div(dim, block) * block
+        return min(max(ceil_div(padded, tiles) // block * block, block), dim)
+
+    return size(m, tiles_m), size(n, tiles_n), size(k, tiles_k)
+
+
+def _deal(
+    places: Sequence[dict[str, int]], whole: Sizes, sizes: Sizes, npu: NpuConfig
+) -> list[list[dict[str, int]]]:
+    """Tiles by core; those of one output tile stay together."""
+    dealt: list[list[dict[str, int]]] = [[] for _ in range(npu.cores)]
+    owner: dict[tuple[int, int], int] = {}
+    load = [0] * npu.cores
+    for place in places:
+        output = (place["m"], place["n"])
+        if output not in owner:
+            core = (len(owner) + 1) % npu.cores  # ONNXim begins with core 1
+            if npu.core_assignment == "least-loaded":
+                core = min(range(npu.cores), key=load.__getitem__)
+            owner[output] = core
+            load[core] += min(sizes[0], whole[0] - output[0]) * min(sizes[1], whole[1] - output[1])
+        dealt[owner[output]].append(place)
+    return dealt
