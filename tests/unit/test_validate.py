@@ -101,9 +101,7 @@ def test_a_missing_reference_file_is_named(tmp_path: Path) -> None:
         References(tmp_path, tmp_path).file("x.csv")
 
 
-def test_rows_and_figure_are_written_whole(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_rows_and_figure_are_written_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pimsim.validate.write.status_of", lambda row: "ok")
     rows = [_row("free", 100, 103), _row("free", 7, 7, case="b, with a comma", wrong="bug")]
     write_rows(tmp_path / "rows.csv", [("dram", row) for row in rows])

@@ -64,9 +64,11 @@ def validate_command(
     """Hold the timing models against independent simulators and papers; exit 1 outside limits."""
     from pimsim.config.resources import data_dir
     from pimsim.validate.suites import load_suites
+    from pimsim.validate.tolerances import load_tolerances
     from pimsim.validate.types import References
 
     suites = load_suites(suite)
+    load_tolerances()  # what is wrong in it is said before the first simulation
     if grid and (suite != "neupims" or out is None):
         raise InputError("--grid goes with the suite neupims and --out DIR")
     references = References(data_dir("tests/data"), _folder(reference))

@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
-from pimsim.validate import papers
-from pimsim.validate.types import Suite
+from collections.abc import Iterator
+
+from pimsim.validate import duplex, papers
+from pimsim.validate.types import References, Row, Suite
 
 __all__ = ["SUITE"]
 
-SUITE = Suite("papers", "what papers state of their designs, from our presets", papers.rows)
+
+def _rows(references: References) -> Iterator[Row]:
+    yield from papers.rows(references)
+    yield from duplex.rows(references)
+
+
+SUITE = Suite("papers", "what papers state of their designs", _rows)
