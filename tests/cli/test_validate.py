@@ -55,7 +55,7 @@ def test_outside_its_limits_it_fails(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["drm"], "'drm', did you mean 'dram'?"),
+        (["drm"], "'drm'; did you mean 'dram'?"),
         (["pim", "--reference", "nowhere"], "--reference nowhere: not a folder"),
         (["pim", "--grid"], "--grid goes with the suite neupims and --out DIR"),
         (["neupims", "--grid"], "--grid goes with the suite neupims and --out DIR"),
