@@ -87,6 +87,8 @@ class ControllerConfig(ConfigModel):
     write_drain_low: int = Field(default=8, ge=0)
     """Writes start to drain when the queue is full, or holds more than this and no request
     waits at the banks."""
+    requests_per_cycle: int = Field(default=1, ge=1, le=16)
+    """Requests that the fabric hands to a channel in one cycle."""
     commands_per_cycle: Literal[1, 2] = 1
     """2: one row and one column command in a cycle (HBM's separate C/A buses)."""
     refresh: Literal["all-bank", "none"] = "all-bank"

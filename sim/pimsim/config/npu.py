@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from pimsim.config.base import ConfigModel
 from pimsim.config.units import Bytes, Hertz
@@ -68,9 +68,26 @@ class NpuConfig(ConfigModel):
     prefetch_weights: bool = False
     """Stream the next operator's weights while this one computes, as far as the scratchpad
     has room."""
+    artifact_request_order: Literal["none", "device", "model"] = "none"
+    """The artifact's loads and stores take their addresses from one counter and go out in the
+    order of a hash set, operand by operand (MECHANISMS 0.2, Common.cc ``from_instruction``). The
+    counter starts anew after 5 E^2 elements (E: hidden size), of the ``device``'s share under
+    tensor parallelism or of the whole ``model``. ``none``: in order of address."""
     artifact_store_bug: bool = False
     """The artifact writes back only B * min(N, 128 * ceil(B / 128)) outputs of a GEMM
     (transposed index, MECHANISMS B2)."""
     artifact_attention: bool = False
     """npu-only branch: attention of one request at a time, head by head, 271 cycles per started
     block of 128 tokens (MECHANISMS 4.12)."""
+
+    @model_validator(mode="after")
+    def _orderly(self) -> NpuConfig:
+        if self.artifact_request_order != "none":
+            if not self.systolic.preload.startswith("artifact"):
+                raise ValueError(
+                    "artifact_request_order is the artifact's: systolic.preload must be "
+                    f"'artifact-overlapped' or 'artifact-serial', found {self.systolic.preload!r}"
+                )
+            if self.scratchpad.activations != "dram":
+                raise ValueError("artifact_request_order needs scratchpad.activations 'dram'")
+        return self

@@ -37,7 +37,10 @@ def run_iteration(device: Device, on_stage: Callable[[str], None] | None = None)
     clock = Clock.of(config.npu.frequency, config.memory.tCK)
     env = simpy.Environment()
     # two row buffers or one, the controller needs the design only if attention goes there
-    system = MemorySystem(config.memory, config.pim if device.shape is not None else None)
+    system = MemorySystem(
+        config.memory, config.pim if device.shape is not None else None,
+        counter_wrap_bytes=device.counter_wrap_bytes,
+    )  # fmt: skip
     port = MemoryPort(env, system, clock)
     recorder = Recorder()
     npu = NpuSide(env, port, clock, config.npu, config.memory, recorder)

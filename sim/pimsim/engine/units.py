@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import simpy
+from numpy.typing import NDArray
 
 from pimsim.config.memory import MemoryConfig
 from pimsim.config.npu import NpuConfig
@@ -15,6 +16,7 @@ from pimsim.engine.clock import Clock
 from pimsim.engine.memory import MemoryPort
 from pimsim.engine.records import OperatorRecord, Recorder
 from pimsim.hardware.dram.system import BLOCK_BYTES, After, Group
+from pimsim.hardware.npu.dataflows.artifact import finish_steps, stream_cycles
 from pimsim.mapping.tasks import GemmStep, NpuTask, PimTask
 
 __all__ = ["NpuSide", "PimSide"]
@@ -137,6 +139,8 @@ class NpuSide:
         """When the tile's last result is there: each step starts when the arrays are free for
         it and the weights that it needs have arrived."""
         plan = step.plan
+        if step.needed is not None and group is not None:
+            return self._finish_by_operand(step.needed, free, group)
         gap = plan.interval_cycles.astype(np.int64) * self.clock.npu_ps
         before = np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(gap[:-1])])
         ready = np.full(plan.steps, free + plan.lead_cycles * self.clock.npu_ps, dtype=np.int64)
@@ -152,6 +156,17 @@ class NpuSide:
         if group is not None:
             end = max(end, group.done_cycle * self.clock.memory_ps)
         return end
+
+    def _finish_by_operand(self, needed: NDArray[np.int64], free: int, group: Group) -> int:
+        """The same where each step waits for two operands, as the artifact's arrays do."""
+        systolic = self.npu.systolic
+        arrived = -(-group.block_cycles * self.clock.memory_ps // self.clock.npu_ps)
+        ready = np.maximum(arrived[needed].max(axis=-1), self.clock.npu_cycle(free))
+        finish = finish_steps(
+            ready.ravel(), ready.shape[1], systolic.rows, stream_cycles(systolic),
+            systolic.preload == "artifact-serial",
+        )  # fmt: skip
+        return max(int(finish[-1]) * self.clock.npu_ps, group.done_cycle * self.clock.memory_ps)
 
     def _account(self, step: GemmStep, start_ps: int) -> None:
         """Split a tile's time into computing, filling or draining, and waiting."""

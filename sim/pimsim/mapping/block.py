@@ -16,10 +16,11 @@ from pimsim.hardware.dram.system import Scatter, Stream
 from pimsim.hardware.fabric.collectives import ring_all_reduce
 from pimsim.hardware.npu.gemm import plan_gemm
 from pimsim.hardware.npu.plan import GemmPlan
-from pimsim.hardware.npu.tiling import tile_gemm
+from pimsim.hardware.npu.tiling import GemmTile, tile_gemm
 from pimsim.hardware.npu.vector import vector_cycles, vector_lane_ops
 from pimsim.hardware.pim.programs import AttentionShape
 from pimsim.mapping.addresses import AddressPlan
+from pimsim.mapping.artifact_operands import attention_operands, gemm_operands, vector_operands
 from pimsim.mapping.attention import score_work, softmax_cycles, value_work
 from pimsim.mapping.tasks import BlockProgram, GemmStep, NpuTask, PimTask
 from pimsim.workload.operators import Iteration, Operator, OperatorKind
@@ -114,6 +115,9 @@ class BlockMapper:
         steps = []
         activation = self.addresses.activation_burst
         for number, tile in enumerate(tiles):
+            if self._by_operand:
+                steps.append(self._artifact_step(operator, tile, bias > 0))
+                continue
             weights = tile.weight_bytes + (bias if number == 0 else 0)
             inputs = tile.input_bytes + tile.partial_bytes if spill else 0
             ride, first = 0, inputs
@@ -138,6 +142,27 @@ class BlockMapper:
             sram_bytes=sum(t.weight_bytes + t.input_bytes + t.output_bytes for t in tiles),
         )  # fmt: skip
 
+    @property
+    def _by_operand(self) -> bool:
+        """Whether loads and stores follow the artifact's order, operand by operand."""
+        return self.npu.artifact_request_order != "none"
+
+    def _artifact_step(self, operator: Operator, tile: GemmTile, has_bias: bool) -> GemmStep:
+        rows = self.npu.systolic.rows
+        operands = gemm_operands(
+            tile, operator.m, operator.n, rows, self.element_bytes, has_bias,
+            self.npu.artifact_store_bug,
+        )  # fmt: skip
+        plan = _plan(tile.m, tile.n, tile.k, self.npu.systolic, self.element_bytes)
+        loads = (self._operand_stream(operands.loads, track=True),)
+        stores = (self._operand_stream(operands.stores, write=True),) if operands.stores else ()
+        return GemmStep(plan, loads, stores, 0, needed=operands.needed)
+
+    def _operand_stream(
+        self, operands: tuple[int, ...], write: bool = False, track: bool = False
+    ) -> Stream:
+        return Stream(0, self._bursts(sum(operands)), write, track, operands)
+
     def _stored(self, operator: Operator, output_bytes: int) -> int:
         """Bytes of results that go back to DRAM."""
         if not self.npu.artifact_store_bug:
@@ -158,7 +183,10 @@ class BlockMapper:
         each = vector_cycles(kind, operator.width, unit)  # type: ignore[arg-type]
         total = each * operator.rows
         streams: tuple[Stream, ...] = ()
-        if self._in_dram(operator):
+        if self._by_operand:
+            loads, stores = vector_operands(operator)
+            streams = (self._operand_stream(loads), self._operand_stream(stores, write=True))
+        elif self._in_dram(operator):
             at = self.addresses.activation_burst
             loaded = operator.input_bytes + operator.weight_bytes
             streams = (
@@ -289,11 +317,13 @@ class BlockMapper:
             )  # fmt: skip
         score = operator.kind is OperatorKind.ATTENTION_SCORE
         cycles = [self._attention_cycles(operator, c, score) for c in iteration.contexts]
-        at = self.addresses.activation_burst
+        stream = Stream(self.addresses.activation_burst, self._bursts(operator.kv_read_bytes))
+        if self._by_operand:
+            stream = self._operand_stream(attention_operands(operator, iteration.contexts))
         return NpuTask(
             operator.name, str(operator.kind), "systolic", layer, operator.flops, 0,
             operator.kv_read_bytes,
-            streams=(Stream(at, self._bursts(operator.kv_read_bytes)),),
+            streams=(stream,),
             compute_cycles=sum(cycles),
             tail_cycles=cycles[-1] + self.npu.systolic.rows + self.npu.systolic.cols - 2,
             sram_bytes=operator.kv_read_bytes,

@@ -42,6 +42,9 @@ class GemmStep:
     """Bytes of the loads that lie before the weights."""
     scale: float = 1.0
     """Bytes of the tracked stream for each byte of weights, where other operands ride along."""
+    needed: NDArray[np.int64] | None = None
+    """Operands of the tracked stream that each step of ``plan`` waits for, shape (preloads,
+    steps of each, 2), where their arrival is known one by one; else ``weight_bytes_needed``."""
 
 
 @dataclass(frozen=True)

@@ -48,6 +48,7 @@ from pimsim.hardware.dram.layout import (
     S_FIRST,
     S_GROUP,
     S_LANE,
+    S_LISTED,
     S_READY,
     S_STRIDE,
     S_WRITE,
@@ -401,7 +402,12 @@ def feed(ch: Any, p: Any, board: Any, cycle: int) -> None:
             position = ch.seg_pos
             burst = board.segment[at, S_FIRST] + position * board.segment[at, S_STRIDE]
             block = board.segment[at, S_BLOCK]
-            if block >= 0:
+            listed = board.segment[at, S_LISTED]
+            if listed > 0:
+                burst = board.listed[listed - 1 + position, 0]
+                if block >= 0:
+                    block += board.listed[listed - 1 + position, 1]
+            elif block >= 0:
                 whole = (position << p.channel_width) + board.segment[at, S_LANE]
                 block += whole >> board.segment[at, S_BLOCK_SHIFT]
             group = board.segment[at, S_GROUP]
@@ -444,7 +450,8 @@ def run_channel(ch: Any, p: Any, board: Any, until: int) -> None:
     """Simulate channel ``ch`` up to, not including, cycle ``until``."""
     cycle = ch.now
     while cycle < until:
-        feed(ch, p, board, cycle)
+        for _ in range(p.feed):
+            feed(ch, p, board, cycle)
         controller_cycle(ch, p, board, cycle)
         again = _feed_next(ch, p, board, cycle)
         if again > cycle + 1:

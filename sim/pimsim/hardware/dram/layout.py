@@ -39,6 +39,8 @@ MAX_REQUESTS = 8192
 MAX_TICKETS = 1 << 21
 MAX_SEGMENTS = 1 << 17
 MAX_INSTRUCTIONS = 1 << 22
+MAX_LISTED = 1 << 23
+"""Requests of streams that do not go out in order of address."""
 MAX_LOG = 1 << 22
 STRIDE = 16
 """Places a node has for commands: a power of two above their number."""
@@ -83,7 +85,8 @@ S_BLOCK = 5  # ticket of the first block, -1 if blocks are not tracked
 S_BLOCK_SHIFT = 6  # log2 of the bursts, of the whole stream, in one block
 S_LANE = 7  # position of this channel's first burst in the stream
 S_READY = 8  # cycle from which it may be taken
-N_SEGMENT = 9
+S_LISTED = 9  # one above the first entry of its list of requests, 0 if they are consecutive
+N_SEGMENT = 10
 
 # a PIM instruction -------------------------------------------------------------------------
 P_OP = 0
@@ -198,6 +201,7 @@ PARAMETERS = np.dtype(
         ("read_depth", _I),
         ("write_depth", _I),
         ("drain_low", _I),
+        ("feed", _I),  # requests that a cycle brings at most
         ("dual_command", _I),
         ("ref_interval", _I),
         ("merge", _I),  # requests for one burst are merged (trace replay)
@@ -234,6 +238,7 @@ BOARD = np.dtype(
         ("logged", _I),
         ("ticket", _I, (MAX_TICKETS, 2)),  # what is still to come, cycle of the last that came
         ("segment", _I, (MAX_SEGMENTS, N_SEGMENT)),  # streams, each channel's in a row
+        ("listed", np.int32, (MAX_LISTED, 2)),  # burst within the channel, block of the stream
         ("program", _I, (MAX_INSTRUCTIONS, N_INSTRUCTION)),  # PIM, each channel's in a row
         ("log", _I, (MAX_LOG, 5)),  # cycle, channel, command, bank, row
     ],
@@ -292,6 +297,7 @@ def make_parameters(
         "read_depth": bounded(controller.read_queue_depth, MAX_QUEUE, "read_queue_depth"),
         "write_depth": bounded(controller.write_queue_depth, MAX_QUEUE, "write_queue_depth"),
         "drain_low": controller.write_drain_low,
+        "feed": controller.requests_per_cycle,
         "dual_command": int(controller.commands_per_cycle == 2),
         "ref_interval": max(t["tREFI"] // org.ranks, 1) if refresh else INFINITY,
         "merge": int(merge),

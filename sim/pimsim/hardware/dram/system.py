@@ -19,10 +19,12 @@ from numpy.typing import NDArray
 from pimsim.config.memory import MemoryConfig
 from pimsim.config.pim import PimConfig
 from pimsim.hardware.dram.address import AddressMap
+from pimsim.hardware.dram.artifact_order import OperandCounter
 from pimsim.hardware.dram.controller import run_channel
 from pimsim.hardware.dram.layout import (
     INFINITY,
     MAX_INSTRUCTIONS,
+    MAX_LISTED,
     MAX_PIM_WRITES,
     MAX_SEGMENTS,
     MAX_TICKETS,
@@ -37,6 +39,7 @@ from pimsim.hardware.dram.layout import (
     S_FIRST,
     S_GROUP,
     S_LANE,
+    S_LISTED,
     S_READY,
     S_STRIDE,
     S_WRITE,
@@ -64,7 +67,10 @@ class Stream:
     bursts: int
     write: bool = False
     track_blocks: bool = False
-    """Record the arrival of each block of ``BLOCK_BYTES``."""
+    """Record the arrival of each block of ``BLOCK_BYTES``, or of each operand."""
+    operands: tuple[int, ...] = ()
+    """Bytes of each operand where the NeuPIMs artifact's order of requests is followed: then they
+    lie where its counter stands, and ``first_burst`` is not read."""
 
 
 @dataclass(frozen=True)
@@ -94,6 +100,8 @@ class After:
     spread: bool
     overlap: bool = True
     """Start with a result as soon as it is there; else when all PIM work is done."""
+    counter_bytes: int = 0
+    """How far all outputs move the counter of streams with operands."""
 
 
 @dataclass
@@ -245,8 +253,10 @@ class MemorySystem:
     """All channels of a device at ``command`` fidelity."""
 
     def __init__(
-        self, memory: MemoryConfig, pim: PimConfig | None = None, log_entries: int = 0
-    ) -> None:
+        self, memory: MemoryConfig, pim: PimConfig | None = None, log_entries: int = 0,
+        counter_wrap_bytes: int = 0,
+    ) -> None:  # fmt: skip
+        """``counter_wrap_bytes``: where the counter of streams with operands starts anew."""
         self.memory = memory
         self.pim = pim
         self.parameters = make_parameters(memory, pim, compile_rules(memory, pim))
@@ -257,6 +267,8 @@ class MemorySystem:
         self._active: list[Group] = []
         self._next_ticket = 0
         self._next_segment = 0
+        self._next_listed = 0
+        self.counter = OperandCounter(memory, counter_wrap_bytes)
         mapping = AddressMap.parse(memory.stream_map, memory.organization)
         self._channel_bit = mapping.position["ch"]
         self._channel_width = mapping.width["ch"]
@@ -293,7 +305,8 @@ class MemorySystem:
         queued: list[list[Ints]] = [[] for _ in range(count)]
         blocks = (0, 0)
         for stream in streams:
-            rows, tracked = self._stream_segments(stream)
+            segments = self._listed_segments if stream.operands else self._stream_segments
+            rows, tracked = segments(stream)
             blocks = tracked if stream.track_blocks else blocks
             left += rows[:, S_COUNT]
             for c in np.flatnonzero(rows[:, S_COUNT]):
@@ -310,8 +323,9 @@ class MemorySystem:
         self._append(queued, ticket, start)
         self._wake(start)
         kinds = {s.write for s in streams} | {s.write for s in scatters}
-        # a channel takes a write each cycle and reads every nBL; of both kinds, one of each at once
+        # a channel takes ``feed`` writes a cycle and reads every nBL; of both kinds, both at once
         half = 1 if len(kinds) == 2 else 2 if True in kinds else 2 * int(self.parameters[0]["nbl"])
+        half //= int(self.parameters[0]["feed"]) if True in kinds else 1
         group = Group(ticket, half, blocks)
         self._active.append(group)
         return group
@@ -338,6 +352,31 @@ class MemorySystem:
         rows[:, S_BLOCK_SHIFT] = length.bit_length() - 1
         rows[:, S_LANE] = (np.arange(count) - (stream.first_burst >> self._channel_bit)) % count
         return rows, (block, block + number)
+
+    def _listed_segments(self, stream: Stream) -> tuple[Ints, tuple[int, int]]:
+        """The same of a stream with operands; its blocks are the operands."""
+        count, low = len(self.channels), self._channel_bit
+        bursts, operand = self.counter.requests(stream.operands)
+        channel = (bursts >> low) & (count - 1)
+        order = np.argsort(channel, kind="stable")
+        own = bursts >> (low + self._channel_width) << low | bursts & ((1 << low) - 1)
+        sizes = np.bincount(channel, minlength=count)
+        at = _ring_range(self._next_listed, len(bursts), MAX_LISTED, "requests of a stream")
+        self._next_listed = at + len(bursts)
+        self.board["listed"][0, at : at + len(bursts), 0] = own[order]
+        self.board["listed"][0, at : at + len(bursts), 1] = operand[order]
+        rows = np.zeros((count, N_SEGMENT), dtype=np.int64)
+        rows[:, S_WRITE] = int(stream.write)
+        rows[:, S_COUNT] = sizes
+        rows[:, S_LISTED] = at + np.cumsum(sizes) - sizes + 1
+        rows[:, S_BLOCK] = -1
+        if not stream.track_blocks:
+            return rows, (0, 0)
+        block = self._tickets(len(stream.operands))
+        waits = np.bincount(operand, minlength=len(stream.operands))
+        self.board["ticket"][0, block : block + len(waits), 0] = waits
+        rows[:, S_BLOCK] = block
+        return rows, (block, block + len(waits))
 
     def _append(self, queued: list[list[Ints]], ticket: int, start: int) -> None:
         """Put segments behind those that the channels still have."""
@@ -405,6 +444,8 @@ class MemorySystem:
         channels["pim_estimate"] = -1
         channels["pim_scan"] = 0
         self._wake(start)
+        if after is not None:
+            self.counter.skip(after.counter_bytes)
         group = Group(ticket, 2, marks=(first_mark, first_mark + marks), after=after, is_pim=True)
         self._active.append(group)
         self._pim_state = self._no_after() if after is None else self._start_after(start, after)
