@@ -89,6 +89,9 @@ class ControllerConfig(ConfigModel):
     waits at the banks."""
     requests_per_cycle: int = Field(default=1, ge=1, le=16)
     """Requests that the fabric hands to a channel in one cycle."""
+    requests_in_flight: int | None = Field(default=None, ge=1)
+    """A channel takes no read while so many requests wait for their command; None: its queues
+    are the only limit."""
     commands_per_cycle: Literal[1, 2] = 1
     """2: one row and one column command in a cycle (HBM's separate C/A buses)."""
     refresh: Literal["all-bank", "none"] = "all-bank"

@@ -15,7 +15,7 @@ from pimsim.config.npu import NpuConfig
 from pimsim.engine.clock import Clock
 from pimsim.engine.memory import MemoryPort
 from pimsim.engine.records import OperatorRecord, Recorder
-from pimsim.hardware.dram.system import BLOCK_BYTES, After, Group
+from pimsim.hardware.dram.system import BLOCK_BYTES, After, Group, Stream
 from pimsim.hardware.npu.dataflows.artifact import finish_steps, stream_cycles
 from pimsim.mapping.tasks import GemmStep, NpuTask, PimTask
 
@@ -109,6 +109,10 @@ class NpuSide:
             if arrived is not None:
                 group = (yield arrived) if not arrived.processed else arrived.value
             end = self._finish(step, free, group)
+            if step.needed is not None and group is not None:
+                end, streams = self._finish_by_operand(step, step.needed, free, group)
+                if streams:
+                    stores.append(self.port.transfer(streams))
             if self.npu.prefetch_weights and number == len(steps) - 1:
                 self._prefetch(following)
             now = int(self.env.now)
@@ -118,7 +122,7 @@ class NpuSide:
             self._account(step, waiting)
             if number + ahead < len(steps):
                 loads.append(self._load(steps[number + ahead]))
-            if step.stores:
+            if step.stores and not step.stored_after:
                 stores.append(self.port.transfer(step.stores))
         start = int(self.env.now)
         for store in stores:
@@ -139,8 +143,6 @@ class NpuSide:
         """When the tile's last result is there: each step starts when the arrays are free for
         it and the weights that it needs have arrived."""
         plan = step.plan
-        if step.needed is not None and group is not None:
-            return self._finish_by_operand(step.needed, free, group)
         gap = plan.interval_cycles.astype(np.int64) * self.clock.npu_ps
         before = np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(gap[:-1])])
         ready = np.full(plan.steps, free + plan.lead_cycles * self.clock.npu_ps, dtype=np.int64)
@@ -157,8 +159,11 @@ class NpuSide:
             end = max(end, group.done_cycle * self.clock.memory_ps)
         return end
 
-    def _finish_by_operand(self, needed: NDArray[np.int64], free: int, group: Group) -> int:
-        """The same where each step waits for two operands, as the artifact's arrays do."""
+    def _finish_by_operand(
+        self, step: GemmStep, needed: NDArray[np.int64], free: int, group: Group
+    ) -> tuple[int, list[Stream]]:
+        """The same where each step waits for two operands, as the artifact's arrays do; and the
+        results, each to be stored once it is there."""
         systolic = self.npu.systolic
         arrived = -(-group.block_cycles * self.clock.memory_ps // self.clock.npu_ps)
         ready = np.maximum(arrived[needed].max(axis=-1), self.clock.npu_cycle(free))
@@ -166,7 +171,13 @@ class NpuSide:
             ready.ravel(), ready.shape[1], systolic.rows, stream_cycles(systolic),
             systolic.preload == "artifact-serial",
         )  # fmt: skip
-        return max(int(finish[-1]) * self.clock.npu_ps, group.done_cycle * self.clock.memory_ps)
+        now = self.clock.memory_cycle(int(self.env.now))
+        stores = [
+            replace(s, delay=max(self.clock.memory_cycle(finish[i] * self.clock.npu_ps) - now, 0))
+            for s, i in zip(step.stores, step.stored_after, strict=True)
+        ]
+        end = max(int(finish[-1]) * self.clock.npu_ps, group.done_cycle * self.clock.memory_ps)
+        return end, stores
 
     def _account(self, step: GemmStep, start_ps: int) -> None:
         """Split a tile's time into computing, filling or draining, and waiting."""

@@ -30,6 +30,8 @@ class TileOperands:
     steps of each, 2)."""
     stores: tuple[int, ...]
     """Blocks of results that are written back."""
+    stored_after: tuple[int, ...]
+    """Compute step that completes each of them."""
 
 
 def _blocks(size: int, block: int) -> list[int]:
@@ -63,7 +65,7 @@ def gemm_operands(
                 weights[d, 1:] = len(loads) + np.arange(len(columns) - 1)
                 loads += [column * depth * element_bytes for column in columns[1:]]
     needed[..., 0] = weights
-    stores = []
+    stores, stored_after = [], []
     if tile.output_bytes:
         for b, row in enumerate(rows):
             across = min(block, n - tile.m_start - b * block) if store_bug else row
@@ -71,7 +73,9 @@ def gemm_operands(
                 down = min(block, m - tile.n_start - c * block) if store_bug else column
                 if down > 0 and across > 0:
                     stores.append(down * across * element_bytes)
-    return TileOperands(tuple(loads), needed.reshape(-1, len(columns), 2), tuple(stores))
+                    stored_after.append(((b + 1) * len(depths) - 1) * len(columns) + c)
+    by_preload = needed.reshape(-1, len(columns), 2)
+    return TileOperands(tuple(loads), by_preload, tuple(stores), tuple(stored_after))
 
 
 def vector_operands(operator: Operator) -> tuple[tuple[int, ...], tuple[int, ...]]:

@@ -155,8 +155,10 @@ class BlockMapper:
         )  # fmt: skip
         plan = _plan(tile.m, tile.n, tile.k, self.npu.systolic, self.element_bytes)
         loads = (self._operand_stream(operands.loads, track=True),)
-        stores = (self._operand_stream(operands.stores, write=True),) if operands.stores else ()
-        return GemmStep(plan, loads, stores, 0, needed=operands.needed)
+        stores = tuple(self._operand_stream((size,), write=True) for size in operands.stores)
+        return GemmStep(
+            plan, loads, stores, 0, needed=operands.needed, stored_after=operands.stored_after
+        )
 
     def _operand_stream(
         self, operands: tuple[int, ...], write: bool = False, track: bool = False

@@ -45,6 +45,8 @@ class GemmStep:
     needed: NDArray[np.int64] | None = None
     """Operands of the tracked stream that each step of ``plan`` waits for, shape (preloads,
     steps of each, 2), where their arrival is known one by one; else ``weight_bytes_needed``."""
+    stored_after: tuple[int, ...] = ()
+    """Step of ``plan`` that completes each of ``stores``; empty: the last one completes all."""
 
 
 @dataclass(frozen=True)

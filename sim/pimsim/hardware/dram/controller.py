@@ -391,14 +391,21 @@ def _take(
     admit(ch, p, cycle, write, bank, _field(p, F_ROW, burst), group, block, burst)
 
 
+@njit(cache=True, inline="always")
+def _has_room(ch: Any, p: Any, write: int) -> bool:
+    """Whether the channel takes another request of that kind."""
+    if write == 1:
+        return bool(ch.queued[1] < p.write_depth)
+    return bool(ch.queued[0] < p.read_depth and ch.queued[0] + ch.waiting < p.in_flight)
+
+
 @njit(cache=True)
 def feed(ch: Any, p: Any, board: Any, cycle: int) -> None:
     """Take this cycle's request from the streams, and one of PIM's writes."""
     at = ch.seg
     if at < ch.seg_end and board.segment[at, S_READY] <= cycle:
         write = board.segment[at, S_WRITE]
-        depth = p.write_depth if write == 1 else p.read_depth
-        if ch.queued[write] < depth:
+        if _has_room(ch, p, write):
             position = ch.seg_pos
             burst = board.segment[at, S_FIRST] + position * board.segment[at, S_STRIDE]
             block = board.segment[at, S_BLOCK]
@@ -438,9 +445,7 @@ def _feed_next(ch: Any, p: Any, board: Any, cycle: int) -> int:
     at = ch.seg
     if at >= ch.seg_end:
         return soonest
-    write = board.segment[at, S_WRITE]
-    depth = p.write_depth if write == 1 else p.read_depth
-    if ch.queued[write] >= depth:
+    if not _has_room(ch, p, board.segment[at, S_WRITE]):
         return soonest
     return int(min(soonest, max(cycle + 1, board.segment[at, S_READY])))
 

@@ -202,6 +202,7 @@ PARAMETERS = np.dtype(
         ("write_depth", _I),
         ("drain_low", _I),
         ("feed", _I),  # requests that a cycle brings at most
+        ("in_flight", _I),  # requests that wait for their command at most
         ("dual_command", _I),
         ("ref_interval", _I),
         ("merge", _I),  # requests for one burst are merged (trace replay)
@@ -298,6 +299,7 @@ def make_parameters(
         "write_depth": bounded(controller.write_queue_depth, MAX_QUEUE, "write_queue_depth"),
         "drain_low": controller.write_drain_low,
         "feed": controller.requests_per_cycle,
+        "in_flight": controller.requests_in_flight or INFINITY,
         "dual_command": int(controller.commands_per_cycle == 2),
         "ref_interval": max(t["tREFI"] // org.ranks, 1) if refresh else INFINITY,
         "merge": int(merge),

@@ -71,6 +71,8 @@ class Stream:
     operands: tuple[int, ...] = ()
     """Bytes of each operand where the NeuPIMs artifact's order of requests is followed: then they
     lie where its counter stands, and ``first_burst`` is not read."""
+    delay: int = 0
+    """Cycles after its submission from which it may go."""
 
 
 @dataclass(frozen=True)
@@ -307,6 +309,7 @@ class MemorySystem:
         for stream in streams:
             segments = self._listed_segments if stream.operands else self._stream_segments
             rows, tracked = segments(stream)
+            rows[:, S_READY] = stream.delay
             blocks = tracked if stream.track_blocks else blocks
             left += rows[:, S_COUNT]
             for c in np.flatnonzero(rows[:, S_COUNT]):
@@ -395,7 +398,7 @@ class MemorySystem:
             if rows:
                 fresh = np.array(rows)
                 fresh[:, S_GROUP] = ticket + c
-                fresh[:, S_READY] = start
+                fresh[:, S_READY] += start
                 table[at + old : at + old + len(rows)] = fresh
             channels["seg"][c] = at
             at += int(sizes[c])
