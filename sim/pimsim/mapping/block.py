@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any
 
@@ -12,7 +12,7 @@ from pimsim.config.npu import NpuConfig, SystolicConfig
 from pimsim.config.pim import PimConfig
 from pimsim.config.run import LinkConfig
 from pimsim.hardware.dram.address import AddressMap
-from pimsim.hardware.dram.system import Scatter, Stream
+from pimsim.hardware.dram.system import Follows, Scatter, Stream
 from pimsim.hardware.fabric.collectives import ring_all_reduce
 from pimsim.hardware.npu.gemm import plan_gemm
 from pimsim.hardware.npu.plan import GemmPlan
@@ -187,7 +187,12 @@ class BlockMapper:
         streams: tuple[Stream, ...] = ()
         if self._by_operand:
             loads, stores = vector_operands(operator)
-            streams = (self._operand_stream(loads), self._operand_stream(stores, write=True))
+            common = len(loads) % len(stores)
+            follows = Follows(common, len(loads) // len(stores), each)
+            streams = (
+                self._operand_stream(loads, track=True),
+                replace(self._operand_stream(stores, write=True), follows=follows),
+            )
         elif self._in_dram(operator):
             at = self.addresses.activation_burst
             loaded = operator.input_bytes + operator.weight_bytes

@@ -44,13 +44,18 @@ from pimsim.hardware.dram.layout import (
     Q_ROW,
     S_BLOCK,
     S_BLOCK_SHIFT,
+    S_COMMON,
+    S_COMMONS,
     S_COUNT,
     S_FIRST,
     S_GROUP,
+    S_LAG,
     S_LANE,
     S_LISTED,
     S_READY,
     S_STRIDE,
+    S_WAIT,
+    S_WAITS,
     S_WRITE,
     STRIDE,
 )
@@ -400,10 +405,26 @@ def _has_room(ch: Any, p: Any, write: int) -> bool:
 
 
 @njit(cache=True)
+def segment_ready(board: Any, at: int) -> int:
+    """Cycle from which the segment may be taken; never, as long as a ticket that it waits for
+    is open."""
+    when = board.segment[at, S_READY]
+    if board.segment[at, S_WAIT] > 0:
+        lag = board.segment[at, S_LAG]
+        for first, count in ((S_WAIT, S_WAITS), (S_COMMON, S_COMMONS)):
+            ticket = board.segment[at, first] - 1
+            for number in range(ticket, ticket + board.segment[at, count]):
+                if board.ticket[number, 0] > 0:
+                    return INFINITY
+                when = max(when, board.ticket[number, 1] + lag)
+    return int(when)
+
+
+@njit(cache=True)
 def feed(ch: Any, p: Any, board: Any, cycle: int) -> None:
     """Take this cycle's request from the streams, and one of PIM's writes."""
     at = ch.seg
-    if at < ch.seg_end and board.segment[at, S_READY] <= cycle:
+    if at < ch.seg_end and segment_ready(board, at) <= cycle:
         write = board.segment[at, S_WRITE]
         if _has_room(ch, p, write):
             position = ch.seg_pos
@@ -447,7 +468,7 @@ def _feed_next(ch: Any, p: Any, board: Any, cycle: int) -> int:
         return soonest
     if not _has_room(ch, p, board.segment[at, S_WRITE]):
         return soonest
-    return int(min(soonest, max(cycle + 1, board.segment[at, S_READY])))
+    return int(min(soonest, max(cycle + 1, segment_ready(board, at))))
 
 
 @njit(cache=True)

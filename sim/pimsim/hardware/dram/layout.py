@@ -86,7 +86,12 @@ S_BLOCK_SHIFT = 6  # log2 of the bursts, of the whole stream, in one block
 S_LANE = 7  # position of this channel's first burst in the stream
 S_READY = 8  # cycle from which it may be taken
 S_LISTED = 9  # one above the first entry of its list of requests, 0 if they are consecutive
-N_SEGMENT = 10
+S_WAIT = 10  # one above the first ticket that it waits for, 0 if none
+S_WAITS = 11  # how many in a row
+S_COMMON = 12  # first ticket that all segments of the stream wait for, and how many
+S_COMMONS = 13
+S_LAG = 14  # cycles from the last of these tickets to its start
+N_SEGMENT = 16
 
 # a PIM instruction -------------------------------------------------------------------------
 P_OP = 0

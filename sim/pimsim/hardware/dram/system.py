@@ -20,7 +20,7 @@ from pimsim.config.memory import MemoryConfig
 from pimsim.config.pim import PimConfig
 from pimsim.hardware.dram.address import AddressMap
 from pimsim.hardware.dram.artifact_order import OperandCounter
-from pimsim.hardware.dram.controller import run_channel
+from pimsim.hardware.dram.controller import run_channel, segment_ready
 from pimsim.hardware.dram.layout import (
     INFINITY,
     MAX_INSTRUCTIONS,
@@ -35,13 +35,18 @@ from pimsim.hardware.dram.layout import (
     P_READY,
     S_BLOCK,
     S_BLOCK_SHIFT,
+    S_COMMON,
+    S_COMMONS,
     S_COUNT,
     S_FIRST,
     S_GROUP,
+    S_LAG,
     S_LANE,
     S_LISTED,
     S_READY,
     S_STRIDE,
+    S_WAIT,
+    S_WAITS,
     S_WRITE,
     bounded,
     make_board,
@@ -50,13 +55,23 @@ from pimsim.hardware.dram.layout import (
 )
 from pimsim.hardware.dram.rules import Command, compile_rules
 
-__all__ = ["After", "Group", "MemorySystem", "Scatter", "Stream"]
+__all__ = ["After", "Follows", "Group", "MemorySystem", "Scatter", "Stream"]
 
 Ints = NDArray[np.int64]
 NO_PROGRESS_CYCLES = 20_000_000
 """A memory that answers nothing for so long is stuck."""
 BLOCK_BYTES = 32 * 1024
 """Arrival of a stream is known block by block: one 128x128 tile of 2-byte elements."""
+
+
+@dataclass(frozen=True)
+class Follows:
+    """How the operands of a stream follow those of the tracked stream before it: number i goes
+    ``lag`` cycles after the ``common`` first ones and the i-th ``each`` of the others arrived."""
+
+    common: int
+    each: int
+    lag: int
 
 
 @dataclass(frozen=True)
@@ -73,6 +88,8 @@ class Stream:
     lie where its counter stands, and ``first_burst`` is not read."""
     delay: int = 0
     """Cycles after its submission from which it may go."""
+    follows: Follows | None = None
+    """What its operands wait for."""
 
 
 @dataclass(frozen=True)
@@ -111,8 +128,8 @@ class Group:
     """Requests that complete together. ``done_cycle`` is set once they have."""
 
     ticket: int
-    half_cycles_each: int
-    """Least cycles between two completions on one channel, doubled."""
+    eighths_each: int
+    """Least cycles between two completions on one channel, times eight."""
     blocks: tuple[int, int] = (0, 0)
     marks: tuple[int, int] = (0, 0)
     after: After | None = None
@@ -121,6 +138,8 @@ class Group:
     block_cycles: Ints = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
     """Arrival of each block of the tracked stream."""
     vector_busy_cycles: int = 0
+    lookahead: int = INFINITY
+    """Cycles from any command to the first request that its data could release."""
 
 
 # columns of the after-state: next mark, last issue, latest finish so far (writes go in order),
@@ -185,7 +204,7 @@ def _bound(channels: Any, board: Any, now: int, ticket: int, each: int) -> int:
     for c in range(len(channels)):
         left = board.ticket[ticket + c, 0]
         if left > 0:
-            bound = max(bound, now + 1 + (left - 1) * each // 2)
+            bound = max(bound, now + 1 + (left - 1) * each // 8)
         else:
             bound = max(bound, board.ticket[ticket + c, 1])
     return bound
@@ -206,15 +225,16 @@ def _all_done(channels: Any, board: Any, ticket: int) -> int:
 def _advance(
     channels: Any, parameters: Any, boards: Any, now: int, until: int, groups: Any,
     pim_group: int, first_mark: int, info: Any, finish: Any, after: Any, unit_free: Any,
-    spread: bool, lookahead: int, overlap: bool,
+    spread: bool, lookahead: int, overlap: bool, released: int,
 ) -> tuple[int, int]:  # fmt: skip
     """Simulate until a group is complete or ``until``; ``(cycle, index of the group or -1)``.
 
-    ``groups``: (groups, 2) ticket and twice the least cycles of each completion.
+    ``groups``: (groups, 2) ticket and eight times the least cycles of each completion.
+    ``released``: a window's most cycles while requests wait for the data of others.
     """
     p, board = parameters[0], boards[0]
     while True:
-        horizon = until
+        horizon = min(until, now + released)
         fired = -1
         for g in range(len(groups)):
             bound = _bound(channels, board, now, groups[g, 0], groups[g, 1])
@@ -233,6 +253,9 @@ def _advance(
         if fired >= 0 or now >= until:
             return now, fired
         for c in range(len(channels)):
+            if released < INFINITY and channels[c].seg < channels[c].seg_end:
+                ready = segment_ready(board, channels[c].seg)
+                channels[c].now = min(channels[c].now, max(ready, now))
             if channels[c].now < horizon:
                 run_channel(channels[c], p, board, horizon)
         now = horizon
@@ -307,13 +330,16 @@ class MemorySystem:
         queued: list[list[Ints]] = [[] for _ in range(count)]
         blocks = (0, 0)
         for stream in streams:
-            segments = self._listed_segments if stream.operands else self._stream_segments
-            rows, tracked = segments(stream)
-            rows[:, S_READY] = stream.delay
+            if stream.operands:
+                rows, tracked = self._listed_segments(stream, blocks[0])
+            else:
+                rows, tracked = self._stream_segments(stream)
+            rows[..., S_READY] = stream.delay
             blocks = tracked if stream.track_blocks else blocks
-            left += rows[:, S_COUNT]
-            for c in np.flatnonzero(rows[:, S_COUNT]):
-                queued[c].append(rows[c])
+            left += rows[..., S_COUNT].reshape(count, -1).sum(axis=1)
+            for c in range(count):
+                own = rows[c].reshape(-1, N_SEGMENT)
+                queued[c].extend(own[own[:, S_COUNT] > 0])
         for scatter in scatters:
             row = np.zeros(N_SEGMENT, dtype=np.int64)
             row[[S_WRITE, S_FIRST, S_COUNT, S_STRIDE, S_BLOCK]] = (
@@ -327,9 +353,11 @@ class MemorySystem:
         self._wake(start)
         kinds = {s.write for s in streams} | {s.write for s in scatters}
         # a channel takes ``feed`` writes a cycle and reads every nBL; of both kinds, both at once
-        half = 1 if len(kinds) == 2 else 2 if True in kinds else 2 * int(self.parameters[0]["nbl"])
-        half //= int(self.parameters[0]["feed"]) if True in kinds else 1
-        group = Group(ticket, half, blocks)
+        nbl, feed = int(self.parameters[0]["nbl"]), int(self.parameters[0]["feed"])
+        each = 8 * nbl // (1 + nbl * feed) if len(kinds) == 2 else 8 // feed
+        lags = [s.follows.lag for s in streams if s.follows is not None]
+        ahead = int(self.parameters[0]["read_delay"]) + min(lags) if lags else INFINITY
+        group = Group(ticket, each if True in kinds else 8 * nbl, blocks, lookahead=ahead)
         self._active.append(group)
         return group
 
@@ -356,30 +384,41 @@ class MemorySystem:
         rows[:, S_LANE] = (np.arange(count) - (stream.first_burst >> self._channel_bit)) % count
         return rows, (block, block + number)
 
-    def _listed_segments(self, stream: Stream) -> tuple[Ints, tuple[int, int]]:
-        """The same of a stream with operands; its blocks are the operands."""
-        count, low = len(self.channels), self._channel_bit
+    def _listed_segments(self, stream: Stream, before: int) -> tuple[Ints, tuple[int, int]]:
+        """The same of a stream with operands; its blocks are the operands.
+
+        ``before``: first ticket of the stream that it follows; then each operand has segments of
+        its own, (channels, operands, N_SEGMENT).
+        """
+        count, low, follows = len(self.channels), self._channel_bit, stream.follows
         bursts, operand = self.counter.requests(stream.operands)
-        channel = (bursts >> low) & (count - 1)
-        order = np.argsort(channel, kind="stable")
+        number = len(stream.operands)
+        parts = number if follows is not None else 1
+        part = (bursts >> low & (count - 1)) * parts + (operand if follows is not None else 0)
+        order = np.argsort(part, kind="stable")
         own = bursts >> (low + self._channel_width) << low | bursts & ((1 << low) - 1)
-        sizes = np.bincount(channel, minlength=count)
+        sizes = np.bincount(part, minlength=count * parts)
         at = _ring_range(self._next_listed, len(bursts), MAX_LISTED, "requests of a stream")
         self._next_listed = at + len(bursts)
         self.board["listed"][0, at : at + len(bursts), 0] = own[order]
         self.board["listed"][0, at : at + len(bursts), 1] = operand[order]
-        rows = np.zeros((count, N_SEGMENT), dtype=np.int64)
-        rows[:, S_WRITE] = int(stream.write)
-        rows[:, S_COUNT] = sizes
-        rows[:, S_LISTED] = at + np.cumsum(sizes) - sizes + 1
-        rows[:, S_BLOCK] = -1
+        rows = np.zeros((count, parts, N_SEGMENT), dtype=np.int64)
+        rows[..., S_WRITE] = int(stream.write)
+        rows[..., S_COUNT] = sizes.reshape(count, parts)
+        rows[..., S_LISTED] = (at + np.cumsum(sizes) - sizes + 1).reshape(count, parts)
+        rows[..., S_BLOCK] = -1
+        if follows is not None:
+            first = before + 1 + follows.common
+            rows[..., S_WAIT] = first + np.arange(parts) * follows.each
+            rows[..., [S_WAITS, S_COMMON, S_COMMONS, S_LAG]] = (
+                follows.each, before + 1, follows.common, follows.lag,
+            )  # fmt: skip
         if not stream.track_blocks:
             return rows, (0, 0)
-        block = self._tickets(len(stream.operands))
-        waits = np.bincount(operand, minlength=len(stream.operands))
-        self.board["ticket"][0, block : block + len(waits), 0] = waits
-        rows[:, S_BLOCK] = block
-        return rows, (block, block + len(waits))
+        block = self._tickets(number)
+        self.board["ticket"][0, block : block + number, 0] = np.bincount(operand, minlength=number)
+        rows[..., S_BLOCK] = block
+        return rows, (block, block + number)
 
     def _append(self, queued: list[list[Ints]], ticket: int, start: int) -> None:
         """Put segments behind those that the channels still have."""
@@ -449,7 +488,7 @@ class MemorySystem:
         self._wake(start)
         if after is not None:
             self.counter.skip(after.counter_bytes)
-        group = Group(ticket, 2, marks=(first_mark, first_mark + marks), after=after, is_pim=True)
+        group = Group(ticket, 8, marks=(first_mark, first_mark + marks), after=after, is_pim=True)
         self._active.append(group)
         self._pim_state = self._no_after() if after is None else self._start_after(start, after)
         return group
@@ -483,7 +522,7 @@ class MemorySystem:
 
     def advance(self, until: int) -> Group | None:
         """Simulate to the first completion of a group, or to ``until``; ``now`` tells which."""
-        groups = np.array([[g.ticket, g.half_cycles_each] for g in self._active], dtype=np.int64)
+        groups = np.array([[g.ticket, g.eighths_each] for g in self._active], dtype=np.int64)
         groups = groups.reshape(-1, 2)
         pim = next((i for i, g in enumerate(self._active) if g.is_pim), -1)
         first_mark = self._active[pim].marks[0] if pim >= 0 else 0
@@ -493,7 +532,7 @@ class MemorySystem:
         self.now, fired = _advance(
             self.channels, self.parameters, self.board, self.now, limit, groups, pim, first_mark,
             s["info"], s["finish"], s["after"], s["unit_free"], s["spread"], s["lookahead"],
-            s["overlap"],
+            s["overlap"], min((g.lookahead for g in self._active), default=INFINITY),
         )  # fmt: skip
         if fired < 0:
             if self.now - begun >= NO_PROGRESS_CYCLES and self._active and self._left() == left:
