@@ -77,22 +77,33 @@ class OperandCounter:
         self._wrap_bytes = max(wrap_bytes, self._burst_bytes)
         self._stream = AddressMap.parse(memory.stream_map, memory.organization)
         self._address = AddressMap.parse(memory.address_map, memory.organization)
+        self.active = wrap_bytes > 0
         self._bytes = 0
+        self._asked, self._read = -1, False
+        """Last burst that was asked for, and whether it was read."""
 
-    def requests(self, operands: Sequence[int]) -> tuple[Ints, Ints]:
+    @property
+    def burst(self) -> int:
+        """Burst at which the counter stands."""
+        return self._bytes // self._burst_bytes
+
+    def requests(self, operands: Sequence[int], write: bool) -> tuple[Ints, Ints]:
         """Bursts of the linear address space in order of request, and the operand of each.
 
         ``operands``: bytes of each, in order. A burst that two neighbours share is asked for with
-        the first of them: the controller merges the second request into the one under way.
+        the first of them: the controller answers the second request with the one under way. But
+        what was read must be written.
         """
         sizes = np.array(operands, dtype=np.int64)
         ends = self._bytes + np.cumsum(sizes)
         # the counter moves before it is used
         first = (ends - sizes + ELEMENT_BYTES) // self._burst_bytes
         last = ends // self._burst_bytes
-        first[1:] = np.maximum(first[1:], last[:-1] + 1)
+        asked = self._asked if not (write and self._read) else -1
+        first = np.maximum(first, np.concatenate([[asked], last[:-1]]) + 1)
         counts = np.maximum(last - first + 1, 0)
         self._bytes = int(ends[-1]) % self._wrap_bytes
+        self._asked, self._read = self.burst, not write
         member = np.repeat(np.arange(len(sizes)), counts)
         begin = np.repeat(np.cumsum(counts) - counts, counts)
         burst = np.repeat(first, counts) + np.arange(len(member)) - begin

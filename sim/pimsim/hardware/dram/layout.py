@@ -210,7 +210,7 @@ PARAMETERS = np.dtype(
         ("in_flight", _I),  # requests that wait for their command at most
         ("dual_command", _I),
         ("ref_interval", _I),
-        ("merge", _I),  # requests for one burst are merged (trace replay)
+        ("merge", _I),  # 1: requests for one burst are merged, 2: only kept in order
         ("has_pim", _I),
         ("row_buffers", _I),
         ("trp", _I),
@@ -280,10 +280,10 @@ def bounded(found: int, most: int, what: str) -> int:
 
 
 def make_parameters(
-    memory: MemoryConfig, pim: PimConfig | None, tables: RuleTables, merge: bool = False
+    memory: MemoryConfig, pim: PimConfig | None, tables: RuleTables, merge: int = 0
 ) -> Records:
-    """Kernel parameters, shape (1,). ``merge``: watch for requests to one burst, as trace
-    replay needs. Raises ``InputError`` where the memory is larger than the kernel's records."""
+    """Kernel parameters, shape (1,). ``merge``: watch for requests to one burst, 1
+    answers them together, as trace replay does, 2 lets no write overtake a read. Raises ``InputError`` where the memory is larger than the kernel's records."""
     org, t, controller = memory.organization, memory.timings, memory.controller
     p = np.zeros(1, dtype=PARAMETERS)
     queued = org.ranks * org.banks * controller.bank_queue_depth

@@ -88,9 +88,9 @@ def admit(
     """Put a request into its queue; the caller has seen that there is room."""
     if write == 1:
         ch.last_done = max(ch.last_done, cycle + 1)  # a write is acknowledged when taken in
-    if p.merge == 1:
-        if _merge(ch, p, cycle, write, key):
-            return
+    if p.merge == 1 and _merge(ch, p, cycle, write, key):
+        return
+    if p.merge > 0:
         ch.seen[_slot(key, write)] += 1
     entry = ch.free
     if entry >= 0:
@@ -98,7 +98,7 @@ def admit(
     else:
         entry = ch.pool_used
         ch.pool_used = entry + 1
-    if p.merge == 1:
+    if p.merge > 0:
         ch.detail[entry, D_KEY] = key
         ch.detail[entry, D_ARRIVAL] = cycle
         ch.detail[entry, D_MERGED] = 0
@@ -118,7 +118,7 @@ def admit(
 @njit(cache=True, inline="always")
 def free_request(ch: Any, p: Any, entry: int) -> None:
     """Return a finished request's entry to the pool; its bank's queue has room again."""
-    if p.merge == 1:
+    if p.merge > 0:
         key, write = ch.detail[entry, D_KEY], ch.request[entry, Q_WRITE]
         ch.seen[_slot(key, write)] -= 1
         ch.detail[entry, D_KEY] = -1
@@ -160,7 +160,7 @@ def move_to_bank(ch: Any, p: Any, cycle: int, write: int) -> bool:
         return False
     entry = ch.queue[write, at] // MAX_BANKS
     if write == 1:
-        if p.merge == 1:
+        if p.merge > 0:
             key = ch.detail[entry, D_KEY]
             if ch.seen[_slot(key, 0)] > 0 and _find(ch, key, 0) >= 0:
                 ch.drain = 0  # the older read goes first

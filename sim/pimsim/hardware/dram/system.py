@@ -284,7 +284,9 @@ class MemorySystem:
         """``counter_wrap_bytes``: where the counter of streams with operands starts anew."""
         self.memory = memory
         self.pim = pim
-        self.parameters = make_parameters(memory, pim, compile_rules(memory, pim))
+        self.parameters = make_parameters(
+            memory, pim, compile_rules(memory, pim), merge=2 if counter_wrap_bytes else 0
+        )
         self.channels = make_channels(memory, self.parameters)
         self.board = make_board(log_entries)
         self.now = 0
@@ -391,7 +393,7 @@ class MemorySystem:
         its own, (channels, operands, N_SEGMENT).
         """
         count, low, follows = len(self.channels), self._channel_bit, stream.follows
-        bursts, operand = self.counter.requests(stream.operands)
+        bursts, operand = self.counter.requests(stream.operands, stream.write)
         number = len(stream.operands)
         parts = number if follows is not None else 1
         part = (bursts >> low & (count - 1)) * parts + (operand if follows is not None else 0)
@@ -486,11 +488,15 @@ class MemorySystem:
         channels["pim_estimate"] = -1
         channels["pim_scan"] = 0
         self._wake(start)
-        if after is not None:
-            self.counter.skip(after.counter_bytes)
         group = Group(ticket, 8, marks=(first_mark, first_mark + marks), after=after, is_pim=True)
         self._active.append(group)
         self._pim_state = self._no_after() if after is None else self._start_after(start, after)
+        if after is not None and after.spread and self.counter.active:
+            # PIM's outputs lie where the counter stands, over all channels
+            first = self.counter.burst
+            self.channels["pw_burst"] = self._share(first)
+            self._pim_state["after"][3] = first
+            self.counter.skip(after.counter_bytes)
         return group
 
     def _no_after(self) -> dict[str, Any]:
