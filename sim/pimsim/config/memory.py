@@ -89,6 +89,8 @@ class ControllerConfig(ConfigModel):
     waits at the banks."""
     requests_per_cycle: int = Field(default=1, ge=1, le=16)
     """Requests that the fabric hands to a channel in one cycle."""
+    fabric_latency: int = Field(default=0, ge=0, le=100_000)
+    """Cycles of tCK between a unit and a channel's controller, each way."""
     requests_in_flight: int | None = Field(default=None, ge=1)
     """A channel takes no read while so many requests wait for their command; None: its queues
     are the only limit."""

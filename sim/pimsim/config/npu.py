@@ -68,6 +68,8 @@ class NpuConfig(ConfigModel):
     prefetch_weights: bool = False
     """Stream the next operator's weights while this one computes, as far as the scratchpad
     has room."""
+    launch_cycles: int = Field(default=0, ge=0, le=1_000_000)
+    """NPU cycles from the end of one operator to the start of the next."""
     artifact_request_order: Literal["none", "device", "model"] = "none"
     """The artifact's loads and stores take their addresses from one counter and go out in the
     order of a hash set, operand by operand (MECHANISMS 0.2, Common.cc ``from_instruction``). The

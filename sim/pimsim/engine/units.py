@@ -50,6 +50,9 @@ class NpuSide:
         """Run ``tasks`` in order."""
         for number, task in enumerate(tasks):
             start = int(self.env.now)
+            if self.npu.launch_cycles:
+                yield self.env.timeout(self.npu.launch_cycles * self.clock.npu_ps)
+                self._charge("launch", start)
             if task.steps:
                 yield from self._gemm(task, tasks[number + 1 :])
             else:

@@ -188,7 +188,9 @@ class BlockMapper:
         if self._by_operand:
             loads, stores = vector_operands(operator)
             common = len(loads) % len(stores)
-            follows = Follows(common, len(loads) // len(stores), each)
+            # the row's way to the vector unit and the result's way back
+            lag = each + 2 * self.memory.controller.fabric_latency
+            follows = Follows(common, len(loads) // len(stores), lag)
             streams = (
                 self._operand_stream(loads, track=True),
                 replace(self._operand_stream(stores, write=True), follows=follows),
