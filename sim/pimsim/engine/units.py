@@ -50,7 +50,7 @@ class NpuSide:
         """Run ``tasks`` in order."""
         for number, task in enumerate(tasks):
             start = int(self.env.now)
-            if self.npu.launch_cycles:
+            if self.npu.launch_cycles and task.unit != "link":
                 yield self.env.timeout(self.npu.launch_cycles * self.clock.npu_ps)
                 self._charge("launch", start)
             if task.steps:
@@ -273,7 +273,8 @@ class PimSide:
         """Vector work counts NPU cycles; the memory system counts its own."""
         if self.clock.npu_ps == self.clock.memory_ps:
             return after
-        duration = -(-after.duration * self.clock.npu_ps // self.clock.memory_ps)
+        scaled = -(-after.duration * self.clock.npu_ps // self.clock.memory_ps)
+        duration = np.where(after.duration < 0, after.duration, scaled)
         return replace(after, duration=duration)
 
     def _record(self, task: PimTask, group: Group, start_ps: int) -> None:

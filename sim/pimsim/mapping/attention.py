@@ -24,6 +24,8 @@ from pimsim.mapping.addresses import AddressPlan
 __all__ = ["OPERAND_ROWS", "operand_rows", "score_work", "softmax_cycles", "value_work"]
 
 Ints = NDArray[np.int64]
+NOTHING = -1
+"""Duration where no vector work follows a result."""
 OPERAND_ROWS = 64
 """Rows that GWRITE's sources take in turn."""
 
@@ -135,7 +137,7 @@ def value_work(
         )
         partial = chunks > 1
         add = 0 if vector.artifact_free else vector_cycles("add", shape.head_dim, vector)
-        duration.append((chunks - 1) * add if partial else 0)
+        duration.append((chunks - 1) * add if partial else NOTHING)
         head_bytes = shape.head_dim * element_bytes
         outputs.append(head_bytes * tiles if partial and pim.artifact_kv_write else 0)
     return _placed(shape, programs, duration, outputs, channel, memory, pim, vector)

@@ -112,6 +112,7 @@ class After:
     """
 
     duration: Ints
+    """Cycles; below 0: nothing follows this result."""
     bursts: Ints
     channel: Ints
     units: int
@@ -176,6 +177,11 @@ def _settle(
     total = len(finish)
     while after[0] < total and board.ticket[first + after[0], 0] == 0:
         mark = after[0]
+        if info[mark, 0] < 0:
+            finish[mark] = board.ticket[first + mark, 1]
+            after[2] = max(after[2], finish[mark])
+            after[0] = mark + 1
+            continue
         start = max(board.ticket[first + mark, 1], after[1] + 1, not_before)
         if len(unit_free) > 0:
             unit = 0
@@ -507,7 +513,7 @@ class MemorySystem:
         }  # fmt: skip
 
     def _start_after(self, start: int, after: After) -> dict[str, Any]:
-        shortest = int(after.duration.min()) if len(after.duration) else 0
+        shortest = max(int(after.duration.min()), 0) if len(after.duration) else 0
         state = np.zeros(N_AFTER, np.int64)
         state[1] = start - 1
         state[2] = start
