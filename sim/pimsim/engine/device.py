@@ -21,7 +21,7 @@ from pimsim.workload.decode import decode_iteration, fits_memory
 from pimsim.workload.operators import Iteration
 from pimsim.workload.requests import Request
 
-__all__ = ["Device", "build_device"]
+__all__ = ["Device", "build_device", "counter_wrap_bytes"]
 
 
 @dataclass(frozen=True)
@@ -101,11 +101,11 @@ def build_device(config: RunConfig, card: ModelCard, requests: Sequence[Request]
     iterations = tuple(iteration([requests[i] for i in half]) for half in members)
     return Device(
         config, whole, iterations, tuple(members), tuple(channel), shape, mapper, whole.layers,
-        _counter_wrap_bytes(config, card, split.tp),
+        counter_wrap_bytes(config, card, split.tp),
     )  # fmt: skip
 
 
-def _counter_wrap_bytes(config: RunConfig, card: ModelCard, tp: int) -> int:
+def counter_wrap_bytes(config: RunConfig, card: ModelCard, tp: int) -> int:
     """5 E^2 elements of the artifact's 2 bytes, shared by ``tp`` devices or not."""
     order = config.npu.artifact_request_order
     if order == "none":

@@ -16,7 +16,7 @@ from pimsim.hardware.npu.plan import ceil_div
 from pimsim.hardware.npu.tiling import GemmTile
 from pimsim.workload.operators import Operator
 
-__all__ = ["TileOperands", "attention_operands", "gemm_operands", "vector_operands"]
+__all__ = ["TileOperands", "gemm_operands", "vector_operands"]
 
 
 @dataclass(frozen=True)
@@ -84,9 +84,3 @@ def vector_operands(operator: Operator) -> tuple[tuple[int, ...], tuple[int, ...
     parameters = (operator.weight_bytes // 2,) * 2 if operator.weight_bytes else ()
     loads = (*parameters, *(row,) * (operator.input_bytes // row))
     return loads, (row,) * operator.rows
-
-
-def attention_operands(operator: Operator, contexts: tuple[int, ...]) -> tuple[int, ...]:
-    """Keys or values of each request and head, where the NPU attends."""
-    each = operator.kv_read_bytes // (sum(contexts) * operator.kv_heads)
-    return tuple(context * each for context in contexts for _ in range(operator.kv_heads))

@@ -20,7 +20,7 @@ from pimsim.hardware.npu.tiling import GemmTile, tile_gemm
 from pimsim.hardware.npu.vector import vector_cycles, vector_lane_ops
 from pimsim.hardware.pim.programs import AttentionShape
 from pimsim.mapping.addresses import AddressPlan
-from pimsim.mapping.artifact_operands import attention_operands, gemm_operands, vector_operands
+from pimsim.mapping.artifact_operands import gemm_operands, vector_operands
 from pimsim.mapping.attention import score_work, softmax_cycles, value_work
 from pimsim.mapping.tasks import BlockProgram, GemmStep, NpuTask, PimTask
 from pimsim.workload.operators import Iteration, Operator, OperatorKind
@@ -84,7 +84,7 @@ class BlockMapper:
     # the NPU side -----------------------------------------------------------------------------
     def _npu(self, operator: Operator, iteration: Iteration, layer: int) -> NpuTask:
         if operator.kind in (OperatorKind.GEMM, OperatorKind.EXPERT_GEMM, OperatorKind.ROUTER):
-            return self._gemm(operator, layer)
+            return self.gemm_task(operator, layer)
         if operator.kind is OperatorKind.COLLECTIVE:
             moved = ring_all_reduce(operator.input_bytes, iteration.tp, self.link)
             return NpuTask(
@@ -103,7 +103,8 @@ class BlockMapper:
             return True
         return operator.input_bytes + operator.output_bytes > pad.capacity // 4
 
-    def _gemm(self, operator: Operator, layer: int) -> NpuTask:
+    def gemm_task(self, operator: Operator, layer: int) -> NpuTask:
+        """A matrix product in tiles, its weights where the address plan has them."""
         at = self.addresses.weights(operator.name, layer)
         spill = self._in_dram(operator)
         artifact = self.npu.systolic.preload.startswith("artifact")
@@ -326,9 +327,9 @@ class BlockMapper:
             )  # fmt: skip
         score = operator.kind is OperatorKind.ATTENTION_SCORE
         cycles = [self._attention_cycles(operator, c, score) for c in iteration.contexts]
+        # in order of address in the artifact's presets too: there the latency of one head after
+        # the other bounds attention, not its loads
         stream = Stream(self.addresses.activation_burst, self._bursts(operator.kv_read_bytes))
-        if self._by_operand:
-            stream = self._operand_stream(attention_operands(operator, iteration.contexts))
         return NpuTask(
             operator.name, str(operator.kind), "systolic", layer, operator.flops, 0,
             operator.kv_read_bytes,
