@@ -12,7 +12,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from pimsim.hardware.npu.plan import ceil_div
 from pimsim.hardware.npu.tiling import GemmTile
 from pimsim.workload.operators import Operator
 

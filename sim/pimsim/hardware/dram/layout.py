@@ -283,7 +283,8 @@ def make_parameters(
     memory: MemoryConfig, pim: PimConfig | None, tables: RuleTables, merge: int = 0
 ) -> Records:
     """Kernel parameters, shape (1,). ``merge``: watch for requests to one burst, 1
-    answers them together, as trace replay does, 2 lets no write overtake a read. Raises ``InputError`` where the memory is larger than the kernel's records."""
+    answers them together, as trace replay does, 2 lets no write overtake a read. Raises
+    ``InputError`` where the memory is larger than the kernel's records."""
     org, t, controller = memory.organization, memory.timings, memory.controller
     p = np.zeros(1, dtype=PARAMETERS)
     queued = org.ranks * org.banks * controller.bank_queue_depth

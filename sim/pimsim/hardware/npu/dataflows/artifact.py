@@ -7,16 +7,16 @@ output blocks. Sizes count in started blocks: a partial block costs as much as a
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numba import njit
+from numpy.typing import NDArray
 
 from pimsim.config.npu import SystolicConfig
 from pimsim.hardware.npu.plan import GemmPlan, ceil_div, check_folds, make_plan
 
 __all__ = ["finish_steps", "plan_artifact_overlapped", "plan_artifact_serial", "stream_cycles"]
 
+Ints = NDArray[np.int64]
 MIN_STREAM_CYCLES = 4
 """The artifact never issues two instructions closer than this."""
 
@@ -82,9 +82,7 @@ def _plan(
 
 
 @njit(cache=True)
-def finish_steps(
-    ready: Any, per_preload: int, rows: int, stream: int, serial: bool
-) -> Any:
+def finish_steps(ready: Ints, per_preload: int, rows: int, stream: int, serial: bool) -> Ints:
     """Cycle at which the result of each step is there; shape (steps,).
 
     ``ready``: cycle from which a step has its operands; steps issue in order, one a cycle. Every
