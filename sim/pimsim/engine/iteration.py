@@ -44,11 +44,16 @@ def run_iteration(device: Device, on_stage: Callable[[str], None] | None = None)
     port = MemoryPort(env, system, clock)
     recorder = Recorder()
     npu = NpuSide(env, port, clock, config.npu, config.memory, recorder)
-    pim = PimSide(env, port, clock, recorder)
+    launch_ps = config.npu.launch_cycles * clock.npu_ps
+    pim = PimSide(env, port, clock, recorder, launch_ps)
 
     def iteration() -> Generator[simpy.Event, Any, None]:
         for name, npu_tasks, pim_tasks in load_schedule(config.schedule.policy)(device):
             recorder.stage = name
+            if launch_ps and recorder.stages:
+                # that a stage has ended is seen as late as that an operator has
+                yield env.timeout(launch_ps)
+                recorder.npu_causes["launch"] += config.npu.launch_cycles
             if on_stage is not None:
                 on_stage(name)
             start, done = int(env.now), len(recorder.operators)

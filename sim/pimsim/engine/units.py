@@ -236,12 +236,14 @@ class PimSide:
     """The banks of all channels: one PIM operation after the other."""
 
     def __init__(
-        self, env: simpy.Environment, port: MemoryPort, clock: Clock, recorder: Recorder
-    ) -> None:
+        self, env: simpy.Environment, port: MemoryPort, clock: Clock, recorder: Recorder,
+        launch_ps: int = 0,
+    ) -> None:  # fmt: skip
         self.env = env
         self.port = port
         self.clock = clock
         self.recorder = recorder
+        self.launch_ps = launch_ps
         self.busy_ps = 0
         """Time of PIM operations, averaged over channels, so far."""
         self.idle_at_end = np.zeros(len(port.system.channels), dtype=np.int64)
@@ -256,7 +258,9 @@ class PimSide:
         system = self.port.system
         for task in tasks:
             start = int(self.env.now)
-            begin = max(self.clock.memory_cycle(start), system.now)
+            if self.launch_ps:
+                yield self.env.timeout(self.launch_ps)
+            begin = max(self.clock.memory_cycle(int(self.env.now)), system.now)
             after = None if task.after is None else self._in_memory_cycles(task.after)
             group: Group = yield self.port.compute(task.programs, task.marks, after)
             last = system.channels["pim_last"]
