@@ -5,7 +5,7 @@ Common.cc:73-115) takes them from one counter that all operands share, in steps 
 collects the bursts that they touch in a ``robin_hood::unordered_set`` (3.11.5). Requests go out in
 the order in which that set is walked. The set is an open-addressed table that keeps its entries
 ordered by home slot, then by the hash bits beside it, largest first; both come from the hash of
-the address, so the order is a sort. It is the artifact's own and no property of hardware: streams
+the address, so the walk is a sort. It is the artifact's own and no property of hardware: streams
 that name no operands go out in order of address.
 """
 
@@ -14,59 +14,118 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from numba import njit
 from numpy.typing import NDArray
 
 from pimsim.config.memory import MemoryConfig
 from pimsim.hardware.dram.address import AddressMap
 
-__all__ = ["OperandCounter", "hash_set_order"]
+__all__ = ["OperandCounter", "deal", "hash_set_order"]
 
 Ints = NDArray[np.int64]
 ELEMENT_BYTES = 2
 """The artifact's precision: the counter moves so far for each element."""
-INFO_BITS = 5
+INFO_BITS = np.uint64(5)
 """Hash bits that the set keeps beside an entry; the home slot comes from those above."""
+INFO_MASK = np.uint64(31)
 MIX_FIRST = np.uint64(0xFF51AFD7ED558CCD)
 MIX_SECOND = np.uint64(0xC4CEB9FE1A85EC53)
 SHIFT = np.uint64(33)
 LOAD_PERCENT = 80
+"""A table is doubled when so much of it is in use."""
 SMALLEST_TABLE = 8
 
 
-def _hash(keys: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """Murmur3's finaliser in the two halves of ``hash_int`` and ``keyToIdx``."""
-    h = keys ^ (keys >> SHIFT)
-    h = h * MIX_FIRST
-    h = h ^ (h >> SHIFT)
-    h = h * MIX_SECOND
-    mixed: NDArray[np.uint64] = h ^ (h >> SHIFT)
-    return mixed
+@njit(cache=True)
+def hash_set_order(keys: Ints) -> Ints:
+    """Order in which a set of ``keys`` is walked: indices into it.
 
-
-def _table_slots(entries: Ints) -> Ints:
-    """Slots of the tables that hold so many entries: doubled whenever 80 % are in use."""
-    slots = np.full(len(entries), SMALLEST_TABLE, dtype=np.int64)
-    while True:
-        full = slots * LOAD_PERCENT // 100 < entries
-        if not full.any():
-            return slots
-        slots[full] *= 2
-
-
-def hash_set_order(keys: Ints, member: Ints) -> Ints:
-    """Order in which sets are walked, one after the other: indices into ``keys``.
-
-    ``keys``: byte addresses, in order of insertion, no two alike in a set; ``member``: the set of
-    each, 0 and up, never decreasing.
+    ``keys``: byte addresses in order of insertion, no two alike. Keys with one home and one hash
+    keep that order, where the set's own history may have turned them round.
     """
-    if len(keys) == 0:
-        return np.zeros(0, dtype=np.int64)
-    hashed = _hash(keys.astype(np.uint64))
-    info = (hashed & np.uint64((1 << INFO_BITS) - 1)).astype(np.int64)
-    slots = _table_slots(np.bincount(member))[member].astype(np.uint64)
-    home = ((hashed >> np.uint64(INFO_BITS)) & (slots - np.uint64(1))).astype(np.int64)
-    order: Ints = np.lexsort((-info, home, member))
+    slots = SMALLEST_TABLE
+    while slots * LOAD_PERCENT // 100 < len(keys):
+        slots *= 2
+    first = np.full(slots, -1, dtype=np.int64)
+    following = np.empty(len(keys), dtype=np.int64)
+    info = np.empty(len(keys), dtype=np.int64)
+    for i in range(len(keys)):
+        # murmur3's finaliser in the two halves of hash_int and keyToIdx
+        h = np.uint64(keys[i])
+        h = (h ^ (h >> SHIFT)) * MIX_FIRST
+        h = (h ^ (h >> SHIFT)) * MIX_SECOND
+        h = h ^ (h >> SHIFT)
+        info[i] = np.int64(h & INFO_MASK)
+        home = np.int64(h >> INFO_BITS) & (slots - 1)
+        before, after = -1, first[home]
+        while after >= 0 and info[after] >= info[i]:
+            before, after = after, following[after]
+        following[i] = after
+        if before < 0:
+            first[home] = i
+        else:
+            following[before] = i
+    order = np.empty(len(keys), dtype=np.int64)
+    at = 0
+    for slot in range(slots):
+        entry = first[slot]
+        while entry >= 0:
+            order[at] = entry
+            at += 1
+            entry = following[entry]
     return order
+
+
+@njit(cache=True)
+def _requests(
+    first: Ints, counts: Ints, wrap: int, fields: Ints, burst_bytes: int
+) -> tuple[Ints, Ints]:
+    """Bursts in order of request and the operand of each; ``fields``: (fields, 3), where each
+    lies in the linear address, where in the memory's, and its mask."""
+    total = counts.sum()
+    bursts = np.empty(total, dtype=np.int64)
+    operand = np.empty(total, dtype=np.int64)
+    at = 0
+    for o in range(len(first)):
+        own = np.empty(counts[o], dtype=np.int64)
+        keys = np.empty(counts[o], dtype=np.int64)
+        for i in range(counts[o]):
+            own[i] = (first[o] + i) % wrap
+            key = 0
+            for f in range(len(fields)):
+                key |= ((own[i] >> fields[f, 0]) & fields[f, 2]) << fields[f, 1]
+            keys[i] = key * burst_bytes
+        order = hash_set_order(keys)
+        for i in range(counts[o]):
+            bursts[at + i] = own[order[i]]
+            operand[at + i] = o
+        at += counts[o]
+    return bursts, operand
+
+
+@njit(cache=True)
+def deal(
+    bursts: Ints, operand: Ints, channels: int, parts: int, low: int, width: int, listed: Ints
+) -> Ints:
+    """Deal requests to channels, in order; their numbers by channel and part.
+
+    ``parts``: 1, or the number of operands where each has a list of its own. ``low`` and
+    ``width``: the channel's bits of a burst. ``listed``: (requests, 2), out: the burst within the
+    channel and its operand, channel by channel.
+    """
+    sizes = np.zeros(channels * parts, dtype=np.int64)
+    for i in range(len(bursts)):
+        part = operand[i] if parts > 1 else 0
+        sizes[((bursts[i] >> low) & (channels - 1)) * parts + part] += 1
+    at = np.cumsum(sizes) - sizes
+    for i in range(len(bursts)):
+        part = operand[i] if parts > 1 else 0
+        place = ((bursts[i] >> low) & (channels - 1)) * parts + part
+        own = bursts[i] >> (low + width) << low | bursts[i] & ((1 << low) - 1)
+        listed[at[place], 0] = own
+        listed[at[place], 1] = operand[i]
+        at[place] += 1
+    return sizes
 
 
 class OperandCounter:
@@ -75,8 +134,15 @@ class OperandCounter:
     def __init__(self, memory: MemoryConfig, wrap_bytes: int) -> None:
         self._burst_bytes = memory.organization.burst_bytes
         self._wrap_bytes = max(wrap_bytes, self._burst_bytes)
-        self._stream = AddressMap.parse(memory.stream_map, memory.organization)
-        self._address = AddressMap.parse(memory.address_map, memory.organization)
+        stream = AddressMap.parse(memory.stream_map, memory.organization)
+        address = AddressMap.parse(memory.address_map, memory.organization)
+        self._fields = np.array(
+            [
+                (low, address.position[name], (1 << stream.width[name]) - 1)
+                for name, low in stream.position.items()
+            ],
+            dtype=np.int64,
+        )
         self.active = wrap_bytes > 0
         self._bytes = 0
         self._asked, self._read = -1, False
@@ -104,21 +170,9 @@ class OperandCounter:
         counts = np.maximum(last - first + 1, 0)
         self._bytes = int(ends[-1]) % self._wrap_bytes
         self._asked, self._read = self.burst, not write
-        member = np.repeat(np.arange(len(sizes)), counts)
-        begin = np.repeat(np.cumsum(counts) - counts, counts)
-        burst = np.repeat(first, counts) + np.arange(len(member)) - begin
-        burst %= self._wrap_bytes // self._burst_bytes
-        order = hash_set_order(self._linear_to_address(burst) * self._burst_bytes, member)
-        return burst[order], member[order]
+        wrap = self._wrap_bytes // self._burst_bytes
+        return _requests(first, counts, wrap, self._fields, self._burst_bytes)
 
     def skip(self, size: int) -> None:
         """Move on by ``size`` bytes that somebody else takes."""
         self._bytes = (self._bytes + size) % self._wrap_bytes
-
-    def _linear_to_address(self, burst: Ints) -> Ints:
-        """The burst index of the memory's address map for one of the stream map."""
-        address = np.zeros_like(burst)
-        for name, low in self._stream.position.items():
-            field = (burst >> low) & ((1 << self._stream.width[name]) - 1)
-            address |= field << self._address.position[name]
-        return address

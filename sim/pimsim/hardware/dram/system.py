@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from pimsim.config.memory import MemoryConfig
 from pimsim.config.pim import PimConfig
 from pimsim.hardware.dram.address import AddressMap
-from pimsim.hardware.dram.artifact_order import OperandCounter
+from pimsim.hardware.dram.artifact_order import OperandCounter, deal
 from pimsim.hardware.dram.controller import run_channel, segment_ready
 from pimsim.hardware.dram.layout import (
     INFINITY,
@@ -402,14 +402,12 @@ class MemorySystem:
         bursts, operand = self.counter.requests(stream.operands, stream.write)
         number = len(stream.operands)
         parts = number if follows is not None else 1
-        part = (bursts >> low & (count - 1)) * parts + (operand if follows is not None else 0)
-        order = np.argsort(part, kind="stable")
-        own = bursts >> (low + self._channel_width) << low | bursts & ((1 << low) - 1)
-        sizes = np.bincount(part, minlength=count * parts)
         at = _ring_range(self._next_listed, len(bursts), MAX_LISTED, "requests of a stream")
         self._next_listed = at + len(bursts)
-        self.board["listed"][0, at : at + len(bursts), 0] = own[order]
-        self.board["listed"][0, at : at + len(bursts), 1] = operand[order]
+        sizes = deal(
+            bursts, operand, count, parts, low, self._channel_width,
+            self.board["listed"][0, at : at + len(bursts)],
+        )  # fmt: skip
         rows = np.zeros((count, parts, N_SEGMENT), dtype=np.int64)
         rows[..., S_WRITE] = int(stream.write)
         rows[..., S_COUNT] = sizes.reshape(count, parts)
