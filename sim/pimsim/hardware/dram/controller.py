@@ -424,9 +424,9 @@ def segment_ready(board: Any, at: int) -> int:
 def feed(ch: Any, p: Any, board: Any, cycle: int) -> None:
     """Take this cycle's request from the streams, and one of PIM's writes."""
     at = ch.seg
-    if at < ch.seg_end and segment_ready(board, at) <= cycle:
+    if at < ch.seg_end:
         write = board.segment[at, S_WRITE]
-        if _has_room(ch, p, write):
+        if _has_room(ch, p, write) and segment_ready(board, at) <= cycle:
             position = ch.seg_pos
             burst = board.segment[at, S_FIRST] + position * board.segment[at, S_STRIDE]
             block = board.segment[at, S_BLOCK]

@@ -67,6 +67,7 @@ Q_SEQ = 3  # order at the banks, modulo 2^31
 Q_GROUP = 4  # ticket that its completion counts towards, -1 if nobody's
 Q_BLOCK = 5  # ticket of its block of the stream, -1 if none
 Q_BANK = 6
+Q_KEY = 7  # burst within the channel
 N_REQUEST = 8  # half a cache line
 
 # what only trace replay needs of a request
