@@ -80,8 +80,8 @@ def hash_set_order(keys: Ints) -> Ints:
 def _requests(
     first: Ints, counts: Ints, wrap: int, fields: Ints, burst_bytes: int
 ) -> tuple[Ints, Ints]:
-    """Bursts in order of request and the operand of each; ``fields``: (fields, 3), where each
-    lies in the linear address, where in the memory's, and its mask."""
+    """Bursts in order of request and the operand of each; ``fields``: (fields, 2), bits of a
+    linear burst and how far left they move in the memory's."""
     total = counts.sum()
     bursts = np.empty(total, dtype=np.int64)
     operand = np.empty(total, dtype=np.int64)
@@ -89,12 +89,15 @@ def _requests(
     for o in range(len(first)):
         own = np.empty(counts[o], dtype=np.int64)
         keys = np.empty(counts[o], dtype=np.int64)
+        burst = first[o] % wrap
         for i in range(counts[o]):
-            own[i] = (first[o] + i) % wrap
+            own[i] = burst
             key = 0
             for f in range(len(fields)):
-                key |= ((own[i] >> fields[f, 0]) & fields[f, 2]) << fields[f, 1]
+                bits, move = burst & fields[f, 0], fields[f, 1]
+                key |= bits << move if move >= 0 else bits >> -move
             keys[i] = key * burst_bytes
+            burst = burst + 1 if burst + 1 < wrap else 0
         order = hash_set_order(keys)
         for i in range(counts[o]):
             bursts[at + i] = own[order[i]]
@@ -136,13 +139,11 @@ class OperandCounter:
         self._wrap_bytes = max(wrap_bytes, self._burst_bytes)
         stream = AddressMap.parse(memory.stream_map, memory.organization)
         address = AddressMap.parse(memory.address_map, memory.organization)
-        self._fields = np.array(
-            [
-                (low, address.position[name], (1 << stream.width[name]) - 1)
-                for name, low in stream.position.items()
-            ],
-            dtype=np.int64,
-        )
+        moves: dict[int, int] = {}
+        for name, low in stream.position.items():
+            move = address.position[name] - low
+            moves[move] = moves.get(move, 0) | (1 << stream.width[name]) - 1 << low
+        self._fields = np.array([(bits, move) for move, bits in moves.items()], dtype=np.int64)
         self.active = wrap_bytes > 0
         self._bytes = 0
         self._asked, self._read = -1, False

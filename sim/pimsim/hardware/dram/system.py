@@ -347,14 +347,14 @@ class MemorySystem:
             left += rows[..., S_COUNT].reshape(count, -1).sum(axis=1)
             for c in range(count):
                 own = rows[c].reshape(-1, N_SEGMENT)
-                queued[c].extend(own[own[:, S_COUNT] > 0])
+                queued[c].append(own[own[:, S_COUNT] > 0])
         for scatter in scatters:
             row = np.zeros(N_SEGMENT, dtype=np.int64)
             row[[S_WRITE, S_FIRST, S_COUNT, S_STRIDE, S_BLOCK]] = (
                 int(scatter.write), scatter.first, scatter.count, scatter.stride, -1,
             )  # fmt: skip
             left[scatter.channel] += scatter.count
-            queued[scatter.channel].append(row)
+            queued[scatter.channel].append(row[None])
         self.board["ticket"][0, ticket : ticket + count, 0] = left
         self.board["ticket"][0, ticket : ticket + count, 1] = start
         self._append(queued, ticket, start)
@@ -427,11 +427,11 @@ class MemorySystem:
         return rows, (block, block + number)
 
     def _append(self, queued: list[list[Ints]], ticket: int, start: int) -> None:
-        """Put segments behind those that the channels still have."""
+        """Put segments, a list of tables for each channel, behind those it still has."""
         table = self.board["segment"][0]
         channels = self.channels
         waiting = channels["seg_end"] - channels["seg"]
-        sizes = waiting + np.array([len(rows) for rows in queued])
+        sizes = waiting + np.array([sum(map(len, rows)) for rows in queued])
         total = int(sizes.sum())
         at = _ring_range(self._next_segment, total, MAX_SEGMENTS, "stream segments")
         self._next_segment = at + total
@@ -441,10 +441,10 @@ class MemorySystem:
                 first = int(channels["seg"][c])
                 table[at : at + old] = table[first : first + old].copy()
             if rows:
-                fresh = np.array(rows)
+                fresh = np.concatenate(rows)
                 fresh[:, S_GROUP] = ticket + c
                 fresh[:, S_READY] += start
-                table[at + old : at + old + len(rows)] = fresh
+                table[at + old : at + old + len(fresh)] = fresh
             channels["seg"][c] = at
             at += int(sizes[c])
             channels["seg_end"][c] = at
