@@ -1,0 +1,93 @@
+"""What is asked of the memory system: streams, scattered bursts, what follows PIM results."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pimsim.hardware.dram.layout import INFINITY
+
+__all__ = ["After", "Follows", "Group", "Scatter", "Stream"]
+
+Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Follows:
+    """How the operands of a stream follow those of the tracked stream before it: number i goes
+    ``lag`` cycles after the ``common`` first ones and the i-th ``each`` of the others arrived."""
+
+    common: int
+    each: int
+    lag: int
+
+
+@dataclass(frozen=True)
+class Stream:
+    """Consecutive bursts of the device's linear address space."""
+
+    first_burst: int
+    bursts: int
+    write: bool = False
+    track_blocks: bool = False
+    """Record the arrival of each block of ``BLOCK_BYTES``, or of each operand."""
+    operands: tuple[int, ...] = ()
+    """Bytes of each operand where the NeuPIMs artifact's order of requests is followed: then they
+    lie where its counter stands, and ``first_burst`` is not read."""
+    delay: int = 0
+    """Cycles after its submission from which it may go."""
+    follows: Follows | None = None
+    """What its operands wait for."""
+
+
+@dataclass(frozen=True)
+class Scatter:
+    """Bursts within one channel: ``count`` from ``first``, ``stride`` apart (channel's index)."""
+
+    channel: int
+    first: int
+    count: int
+    stride: int = 1
+    write: bool = True
+
+
+@dataclass(frozen=True)
+class After:
+    """What the vector units do with PIM results: one entry for each (request, head), in order.
+
+    An operation starts when its results are read, its turn has come (one a cycle) and a unit is
+    free; ``bursts`` of its output are then written, to its own channel or over all channels.
+    """
+
+    duration: Ints
+    """Cycles; below 0: nothing follows this result."""
+    bursts: Ints
+    channel: Ints
+    units: int
+    """Vector units; 0: they never queue."""
+    spread: bool
+    overlap: bool = True
+    """Start with a result as soon as it is there; else when all PIM work is done."""
+    counter_bytes: int = 0
+    """How far all outputs move the counter of streams with operands."""
+
+
+@dataclass
+class Group:
+    """Requests that complete together. ``done_cycle`` is set once they have."""
+
+    ticket: int
+    eighths_each: int
+    """Least cycles between two completions on one channel, times eight."""
+    blocks: tuple[int, int] = (0, 0)
+    marks: tuple[int, int] = (0, 0)
+    after: After | None = None
+    is_pim: bool = False
+    done_cycle: int = -1
+    block_cycles: Ints = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+    """Arrival of each block of the tracked stream."""
+    vector_busy_cycles: int = 0
+    lookahead: int = INFINITY
+    """Cycles from any command to the first request that its data could release."""
