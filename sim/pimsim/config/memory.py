@@ -161,6 +161,13 @@ class ControllerConfig(ConfigModel):
     write_drain_low: int = Field(default=8, ge=0)
     """They also start when the queue holds more than this and no request waits at the banks.
     ``channel-queues``: the drain ends when it holds less than this."""
+    requests_per_cycle: int = Field(default=1, ge=1, le=16)
+    """Requests that the fabric hands to a channel in one cycle."""
+    fabric_latency: int = Field(default=0, ge=0, le=100_000)
+    """Cycles of tCK between a unit and a channel's controller, each way."""
+    requests_in_flight: int | None = Field(default=None, ge=1)
+    """A channel takes no read while so many requests wait for their command; None: its queues
+    are the only limit."""
     commands_per_cycle: Literal[1, 2] = 1
     """2: one row and one column command in a cycle (HBM's separate C/A buses)."""
     refresh: Literal["all-bank", "per-bank", "none"] = "all-bank"

@@ -112,6 +112,13 @@ class NpuConfig(ConfigModel):
     """ONNXim asks for a run of a row in as many requests as its bytes fill, from the aligned
     address of its first element on, and so misses the last one of most runs that begin inside
     a request (GemmWS.cc); row-major operands only."""
+    launch_cycles: int = Field(default=0, ge=0, le=1_000_000)
+    """NPU cycles from the end of one operator to the start of the next."""
+    artifact_request_order: Literal["none", "device", "model"] = "none"
+    """The artifact's loads and stores take their addresses from one counter and go out in the
+    order of a hash set, operand by operand (MECHANISMS 0.2, Common.cc ``from_instruction``). The
+    counter starts anew after 5 E^2 elements (E: hidden size), of the ``device``'s share under
+    tensor parallelism or of the whole ``model``. ``none``: in order of address."""
     artifact_store_bug: bool = False
     """The artifact writes back only B * min(N, 128 * ceil(B / 128)) outputs of a GEMM
     (transposed index, MECHANISMS B2)."""
@@ -123,7 +130,16 @@ class NpuConfig(ConfigModel):
     def _consistent(self) -> NpuConfig:
         if self.tiling == "gemmini" and self.scratchpad.accumulator is None:
             raise ValueError("tiling 'gemmini' needs scratchpad.accumulator")
-        if not self.systolic.preload.startswith("artifact"):
+        artifact = self.systolic.preload.startswith("artifact")
+        if self.artifact_request_order != "none":
+            if not artifact:
+                raise ValueError(
+                    "artifact_request_order is the artifact's: systolic.preload must be "
+                    f"'artifact-overlapped' or 'artifact-serial', found {self.systolic.preload!r}"
+                )
+            if self.scratchpad.activations != "dram":
+                raise ValueError("artifact_request_order needs scratchpad.activations 'dram'")
+        if not artifact:
             return self
         # the artifact's presets are what its two branches do, and those have one core
         for key, found in (("cores", self.cores), ("network", self.network)):

@@ -74,7 +74,7 @@ def run_attention(
         done: Group | None = None
         while done is None:
             done = system.advance(INFINITY)
-        ends.append(system.now - start)
+        ends.append(system.now - start + 2 * memory.controller.fabric_latency)
     counts = system.channels["counter"][CHANNEL]
     used = {
         name: int(count)

@@ -22,7 +22,7 @@ from pimsim.workload.decode import decode_iteration, fits_memory
 from pimsim.workload.operators import Iteration
 from pimsim.workload.requests import Request
 
-__all__ = ["Device", "build_device"]
+__all__ = ["Device", "build_device", "counter_wrap_bytes"]
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,8 @@ class Device:
     shape: AttentionShape | None
     mapper: BlockMapper
     layers: int
+    counter_wrap_bytes: int
+    """Where the artifact's address counter starts anew; 0 where its order is not followed."""
 
     @property
     def parts(self) -> Sequence[int]:
@@ -102,8 +104,18 @@ def build_device(config: RunConfig, card: ModelCard, requests: Sequence[Request]
     )  # fmt: skip
     iterations = tuple(iteration([requests[i] for i in half]) for half in members)
     return Device(
-        config, whole, iterations, tuple(members), tuple(channel), shape, mapper, whole.layers
-    )
+        config, whole, iterations, tuple(members), tuple(channel), shape, mapper, whole.layers,
+        counter_wrap_bytes(config, card, split.tp),
+    )  # fmt: skip
+
+
+def counter_wrap_bytes(config: RunConfig, card: ModelCard, tp: int) -> int:
+    """5 E^2 elements of the artifact's 2 bytes, shared by ``tp`` devices or not."""
+    order = config.npu.artifact_request_order
+    if order == "none":
+        return 0
+    whole = 10 * card.hidden**2
+    return whole // tp if order == "device" else whole
 
 
 def _addresses(

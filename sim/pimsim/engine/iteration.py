@@ -39,16 +39,23 @@ def run_iteration(device: Device, on_stage: Callable[[str], None] | None = None)
     env = simpy.Environment()
     # two row buffers or one, the controller needs the design only if attention goes there
     pim = config.pim if device.shape is not None else None
-    system = make_memory_system(config.memory, pim, core_network(config.npu))
+    system = make_memory_system(
+        config.memory, pim, core_network(config.npu), device.counter_wrap_bytes
+    )
     clock = Clock.of(config.npu.frequency, system.cycle_ps)
     port = MemoryPort(env, system, clock)
     recorder = Recorder()
     npu = NpuSide(env, port, clock, config.npu, config.memory, recorder)
-    pim_side = PimSide(env, port, clock, recorder)
+    launch_ps = config.npu.launch_cycles * clock.npu_ps
+    pim_side = PimSide(env, port, clock, recorder, launch_ps)
 
     def iteration() -> Generator[simpy.Event, Any, None]:
         for name, npu_tasks, pim_tasks in load_schedule(config.schedule.policy)(device):
             recorder.stage = name
+            if launch_ps and recorder.stages:
+                # that a stage has ended is seen as late as that an operator has
+                yield env.timeout(launch_ps)
+                recorder.npu_causes["launch"] += config.npu.launch_cycles
             if on_stage is not None:
                 on_stage(name)
             start, done = int(env.now), len(recorder.operators)

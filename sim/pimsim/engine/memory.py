@@ -28,12 +28,14 @@ class MemoryPort:
         self.env = env
         self.system = system
         self.clock = clock
+        self._latency = system.memory.controller.fabric_latency
         self._waiting: dict[int, simpy.Event] = {}
         self._submitted = env.event()
         env.process(self._run())
 
     def _now(self) -> int:
-        return max(self.clock.memory_cycle(int(self.env.now)), self.system.now)
+        """When what is submitted now reaches the memory."""
+        return max(self.clock.memory_cycle(int(self.env.now)) + self._latency, self.system.now)
 
     def _watch(self, group: Group) -> simpy.Event:
         event = self.env.event()
@@ -74,5 +76,17 @@ class MemoryPort:
             delay = self.system.now * self.clock.memory_ps - int(self.env.now)
             if delay > 0:
                 yield self.env.timeout(delay)
-            if group is not None:
-                self._waiting.pop(id(group)).succeed(group)
+            if group is None:
+                continue
+            event = self._waiting.pop(id(group))
+            if self._latency:
+                group.done_cycle += self._latency
+                group.block_cycles += self._latency
+                self.env.process(self._deliver(event, group))
+            else:
+                event.succeed(group)
+
+    def _deliver(self, event: simpy.Event, group: Group) -> Generator[simpy.Event, Any, None]:
+        """Answer a group that is on its way through the fabric."""
+        yield self.env.timeout(self._latency * self.clock.memory_ps)
+        event.succeed(group)

@@ -9,13 +9,15 @@ from typing import Any
 
 import numpy as np
 import simpy
+from numpy.typing import NDArray
 
 from pimsim.config.memory import MemoryConfig
 from pimsim.config.npu import NpuConfig
 from pimsim.engine.clock import Clock
 from pimsim.engine.memory import MemoryPort
 from pimsim.engine.records import OperatorRecord, Recorder
-from pimsim.hardware.dram.system import BLOCK_BYTES, After, Group, Rows
+from pimsim.hardware.dram.system import BLOCK_BYTES, After, Group, Rows, Stream
+from pimsim.hardware.npu.dataflows.artifact import finish_steps, stream_cycles
 from pimsim.mapping.tasks import GemmStep, NpuTask, PimTask
 
 __all__ = ["NpuSide", "PimSide", "task_streams"]
@@ -54,6 +56,9 @@ class NpuSide:
         """Run ``tasks`` in order."""
         for number, task in enumerate(tasks):
             start = int(self.env.now)
+            if self.npu.launch_cycles and task.unit != "link":
+                yield self.env.timeout(self.npu.launch_cycles * self.clock.npu_ps)
+                self._charge("launch", start)
             if task.steps:
                 yield from self._gemm(task, tasks[number + 1 :])
             else:
@@ -147,6 +152,10 @@ class NpuSide:
             if arrived is not None:
                 group = (yield arrived) if not arrived.processed else arrived.value
             end, follows = self._finish(step, free, end, group)
+            if step.needed is not None and group is not None:
+                end, streams = self._finish_by_operand(step, step.needed, free, group)
+                if streams:
+                    stores.append(self.port.transfer(streams))
             if self.npu.prefetch_weights and number == len(steps) - 1:
                 self._prefetch(following)
             now = int(self.env.now)
@@ -156,7 +165,7 @@ class NpuSide:
             self._account(step, waiting, stack)
             if number + ahead < len(steps):
                 loads.append(self._load(steps[number + ahead]))
-            if step.stores:
+            if step.stores and not step.stored_after:
                 stores.append(self.port.transfer(step.stores, source=step.core))
         start = int(self.env.now)
         for store in stores:
@@ -248,6 +257,27 @@ class NpuSide:
             end = max(end, group.done_cycle * self.clock.memory_ps)
         return end, last_start + int(gap[-1])
 
+    def _finish_by_operand(
+        self, step: GemmStep, needed: NDArray[np.int64], free: int, group: Group
+    ) -> tuple[int, list[Stream]]:
+        """The same where each step waits for two operands, as the artifact's arrays do; and the
+        results, each to be stored once it is there."""
+        systolic = self.npu.systolic
+        arrived = -(-group.block_cycles * self.clock.memory_ps // self.clock.npu_ps)
+        ready = np.maximum(arrived[needed].max(axis=-1), self.clock.npu_cycle(free))
+        finish = finish_steps(
+            ready.ravel(), ready.shape[1], systolic.rows, stream_cycles(systolic),
+            systolic.preload == "artifact-serial",
+        )  # fmt: skip
+        now = self.clock.memory_cycle(int(self.env.now))
+        stores = [
+            replace(s, delay=max(self.clock.memory_cycle(finish[i] * self.clock.npu_ps) - now, 0))
+            for s, i in zip(step.stores, step.stored_after, strict=True)
+            if isinstance(s, Stream)  # results have an operand each, never rows of a matrix
+        ]
+        end = max(int(finish[-1]) * self.clock.npu_ps, group.done_cycle * self.clock.memory_ps)
+        return end, stores
+
     def _account(self, step: GemmStep, start_ps: int, stack: Counter[str]) -> None:
         """Split a tile's time into computing, filling or draining, and waiting."""
         total = self.clock.npu_cycle(int(self.env.now)) - self.clock.npu_cycle(start_ps)
@@ -303,12 +333,14 @@ class PimSide:
     """The banks of all channels: one PIM operation after the other."""
 
     def __init__(
-        self, env: simpy.Environment, port: MemoryPort, clock: Clock, recorder: Recorder
-    ) -> None:
+        self, env: simpy.Environment, port: MemoryPort, clock: Clock, recorder: Recorder,
+        launch_ps: int = 0,
+    ) -> None:  # fmt: skip
         self.env = env
         self.port = port
         self.clock = clock
         self.recorder = recorder
+        self.launch_ps = launch_ps
         self.busy_ps = 0
         """Time of PIM operations, averaged over channels, so far."""
         self.idle_at_end = np.zeros(len(port.system.channels), dtype=np.int64)
@@ -323,7 +355,9 @@ class PimSide:
         system = self.port.system
         for task in tasks:
             start = int(self.env.now)
-            begin = max(self.clock.memory_cycle(start), system.now)
+            if self.launch_ps:
+                yield self.env.timeout(self.launch_ps)
+            begin = max(self.clock.memory_cycle(int(self.env.now)), system.now)
             after = None if task.after is None else self._in_memory_cycles(task.after)
             group: Group = yield self.port.compute(task.programs, task.marks, after)
             last = system.channels["pim_last"]
@@ -340,7 +374,8 @@ class PimSide:
         """Vector work counts NPU cycles; the memory system counts its own."""
         if self.clock.npu_ps == self.clock.memory_ps:
             return after
-        duration = -(-after.duration * self.clock.npu_ps // self.clock.memory_ps)
+        scaled = -(-after.duration * self.clock.npu_ps // self.clock.memory_ps)
+        duration = np.where(after.duration < 0, after.duration, scaled)
         return replace(after, duration=duration)
 
     def _record(self, task: PimTask, group: Group, start_ps: int) -> None:

@@ -24,6 +24,8 @@ from pimsim.mapping.addresses import AddressPlan
 __all__ = ["OPERAND_ROWS", "operand_rows", "score_work", "softmax_cycles", "value_work"]
 
 Ints = NDArray[np.int64]
+NOTHING = -1
+"""Duration where no vector work follows a result."""
 OPERAND_ROWS = 64
 """Rows that GWRITE's sources take in turn."""
 
@@ -58,11 +60,13 @@ def operand_rows(pim: PimConfig) -> int:
 
 
 def _placed(
-    shape: AttentionShape, programs: list[Ints], duration: list[int], stored: list[int],
+    shape: AttentionShape, programs: list[Ints], duration: list[int], outputs: list[int],
     channel: Sequence[int], memory: MemoryConfig, pim: PimConfig, vector: VectorConfig,
 ) -> tuple[tuple[Ints, ...], int, After]:  # fmt: skip
     """Programs by channel, marks, and the vector work of every head: ``duration`` cycles and
-    ``stored`` bursts, both by request."""
+    ``outputs`` bytes to store, both by request."""
+    burst = memory.organization.burst_bytes
+    stored = [-(-size // burst) for size in outputs]
     after = After(
         duration=np.repeat(np.array(duration, dtype=np.int64), shape.heads),
         bursts=np.repeat(np.array(stored, dtype=np.int64), shape.heads),
@@ -70,6 +74,7 @@ def _placed(
         units=0 if vector.artifact_free else vector.units,
         spread=pim.artifact_kv_write,
         overlap=pim.softmax_overlap,
+        counter_bytes=sum(outputs) * shape.heads,
     )
     by_channel = _gather(programs, channel, memory.organization.channels, pim)
     return by_channel, len(programs) * shape.heads, after
@@ -100,9 +105,8 @@ def score_work(
         )
     artifact = vector.artifact_free
     duration = [softmax_cycles(c, vector, element_bytes, artifact) for c in contexts]
-    burst = memory.organization.burst_bytes
-    stored = [-(-c * element_bytes // burst) for c in contexts]
-    return _placed(shape, programs, duration, stored, channel, memory, pim, vector)
+    outputs = [c * element_bytes for c in contexts]
+    return _placed(shape, programs, duration, outputs, channel, memory, pim, vector)
 
 
 def value_work(
@@ -115,8 +119,7 @@ def value_work(
     A context longer than a row gives several partial results that a vector unit adds; results
     stay in the scratchpad (the artifact stores those of such contexts, MECHANISMS B7).
     """
-    programs, duration, stored = [], [], []
-    burst = memory.organization.burst_bytes
+    programs, duration, outputs = [], [], []
     tiles = -(-shape.head_dim // shape.banks)
     for number, (i, context) in enumerate(zip(members, contexts, strict=True)):
         chunks = -(-context // shape.row_elements)
@@ -134,7 +137,7 @@ def value_work(
         )
         partial = chunks > 1
         add = 0 if vector.artifact_free else vector_cycles("add", shape.head_dim, vector)
-        duration.append((chunks - 1) * add if partial else 0)
+        duration.append((chunks - 1) * add if partial else NOTHING)
         head_bytes = shape.head_dim * element_bytes
-        stored.append(-(-head_bytes // burst) * tiles if partial and pim.artifact_kv_write else 0)
-    return _placed(shape, programs, duration, stored, channel, memory, pim, vector)
+        outputs.append(head_bytes * tiles if partial and pim.artifact_kv_write else 0)
+    return _placed(shape, programs, duration, outputs, channel, memory, pim, vector)

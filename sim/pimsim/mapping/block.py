@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import Any
 
@@ -12,13 +12,14 @@ from pimsim.config.npu import NpuConfig
 from pimsim.config.pim import PimConfig
 from pimsim.config.run import LinkConfig
 from pimsim.hardware.dram.address import AddressMap
-from pimsim.hardware.dram.system import Scatter, Stream
+from pimsim.hardware.dram.system import Follows, Scatter, Stream
 from pimsim.hardware.fabric.collectives import ring_all_reduce
 from pimsim.hardware.npu.gemm import plan_gemm
 from pimsim.hardware.npu.tiling import GemmTile, tile_gemm
 from pimsim.hardware.npu.vector import vector_cycles, vector_lane_ops
 from pimsim.hardware.pim.programs import AttentionShape
 from pimsim.mapping.addresses import AddressPlan
+from pimsim.mapping.artifact_operands import gemm_operands, vector_operands
 from pimsim.mapping.attention import score_work, softmax_cycles, value_work
 from pimsim.mapping.gemm import GemmPlaces, gemm_steps, tile_product
 from pimsim.mapping.tasks import BlockProgram, GemmStep, NpuTask, PimTask
@@ -78,7 +79,7 @@ class BlockMapper:
     # the NPU side -----------------------------------------------------------------------------
     def _npu(self, operator: Operator, iteration: Iteration, layer: int) -> NpuTask:
         if operator.kind in (OperatorKind.GEMM, OperatorKind.EXPERT_GEMM, OperatorKind.ROUTER):
-            return self._gemm(operator, layer)
+            return self.gemm_task(operator, layer)
         if operator.kind is OperatorKind.COLLECTIVE:
             moved = ring_all_reduce(operator.input_bytes, iteration.tp, self.link)
             return NpuTask(
@@ -97,7 +98,8 @@ class BlockMapper:
             return True
         return operator.input_bytes + operator.output_bytes > pad.capacity // 4
 
-    def _gemm(self, operator: Operator, layer: int) -> NpuTask:
+    def gemm_task(self, operator: Operator, layer: int) -> NpuTask:
+        """A matrix product in tiles, its weights where the address plan has them."""
         if self.npu.systolic.preload.startswith("artifact"):
             return self._artifact_gemm(operator, layer)
         size, spill = self.element_bytes, self._in_dram(operator)
@@ -135,6 +137,9 @@ class BlockMapper:
         steps = []
         activation = self.addresses.activation_burst
         for number, tile in enumerate(tiles):
+            if self._by_operand:
+                steps.append(self._artifact_step(operator, tile, bias > 0))
+                continue
             weights = tile.weight_bytes + (bias if number == 0 else 0)
             ride = tile.input_bytes + tile.partial_bytes if spill else 0
             loads = []
@@ -148,6 +153,29 @@ class BlockMapper:
             plan = plan_gemm(tile.m, tile.n, tile.k, self.npu.systolic, self.element_bytes)
             steps.append(GemmStep(plan, tuple(loads), stores, 0, scale))
         return self._systolic_task(operator, layer, steps, tiles)
+
+    @property
+    def _by_operand(self) -> bool:
+        """Whether loads and stores follow the artifact's order, operand by operand."""
+        return self.npu.artifact_request_order != "none"
+
+    def _artifact_step(self, operator: Operator, tile: GemmTile, has_bias: bool) -> GemmStep:
+        rows = self.npu.systolic.rows
+        operands = gemm_operands(
+            tile, operator.m, operator.n, rows, self.element_bytes, has_bias,
+            self.npu.artifact_store_bug,
+        )  # fmt: skip
+        plan = plan_gemm(tile.m, tile.n, tile.k, self.npu.systolic, self.element_bytes)
+        loads = (self._operand_stream(operands.loads, track=True),)
+        stores = tuple(self._operand_stream((size,), write=True) for size in operands.stores)
+        return GemmStep(
+            plan, loads, stores, 0, needed=operands.needed, stored_after=operands.stored_after
+        )
+
+    def _operand_stream(
+        self, operands: tuple[int, ...], write: bool = False, track: bool = False
+    ) -> Stream:
+        return Stream(0, self._bursts(sum(operands)), write, track, operands)
 
     def _stored(self, operator: Operator, output_bytes: int) -> int:
         """Bytes of results that go back to DRAM."""
@@ -169,7 +197,17 @@ class BlockMapper:
         each = vector_cycles(kind, operator.width, unit)  # type: ignore[arg-type]
         total = each * operator.rows
         streams: tuple[Stream, ...] = ()
-        if self._in_dram(operator):
+        if self._by_operand:
+            loads, stores = vector_operands(operator)
+            common = len(loads) % len(stores)
+            # the row's way to the vector unit and the result's way back
+            lag = each + 2 * self.memory.controller.fabric_latency
+            follows = Follows(common, len(loads) // len(stores), lag)
+            streams = (
+                self._operand_stream(loads, track=True),
+                replace(self._operand_stream(stores, write=True), follows=follows),
+            )
+        elif self._in_dram(operator):
             at = self.addresses.activation_burst
             loaded = operator.input_bytes + operator.weight_bytes
             streams = (
@@ -300,11 +338,13 @@ class BlockMapper:
             )  # fmt: skip
         score = operator.kind is OperatorKind.ATTENTION_SCORE
         cycles = [self._attention_cycles(operator, c, score) for c in iteration.contexts]
-        at = self.addresses.activation_burst
+        # in order of address in the artifact's presets too: there the latency of one head after
+        # the other bounds attention, not its loads
+        stream = Stream(self.addresses.activation_burst, self._bursts(operator.kv_read_bytes))
         return NpuTask(
             operator.name, str(operator.kind), "systolic", layer, operator.flops, 0,
             operator.kv_read_bytes,
-            streams=(Stream(at, self._bursts(operator.kv_read_bytes)),),
+            streams=(stream,),
             compute_cycles=sum(cycles),
             tail_cycles=cycles[-1] + self.npu.systolic.rows + self.npu.systolic.cols - 2,
             sram_bytes=operator.kv_read_bytes,

@@ -56,6 +56,11 @@ class GemmStep:
     """Core that works on it."""
     blocks: tuple[GemmBlock, ...] = ()
     """Where operands come and results leave block by block; loads and stores are then theirs."""
+    needed: NDArray[np.int64] | None = None
+    """Operands of the tracked stream that each step of ``plan`` waits for, shape (preloads,
+    steps of each, 2), where their arrival is known one by one; else ``weight_bytes_needed``."""
+    stored_after: tuple[int, ...] = ()
+    """Step of ``plan`` that completes each of ``stores``; empty: the last one completes all."""
 
 
 @dataclass(frozen=True)

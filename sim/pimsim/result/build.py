@@ -251,7 +251,7 @@ def _quirks(values: Mapping[str, Any], path: tuple[str, ...]) -> Iterator[str]:
     for key, value in values.items():
         if isinstance(value, Mapping):
             yield from _quirks(value, (*path, key))
-        elif (key.startswith("artifact_") and value is True) or (
+        elif (key.startswith("artifact_") and value not in (False, "none")) or (
             key == "preload" and str(value).startswith("artifact")
         ):
             yield ".".join((*path, key))

@@ -42,6 +42,7 @@ CYCLE_CAUSES: dict[str, str] = {
     "npu": "waiting for the NPU",
     "collective": "waiting for the other devices",
     "transfer": "moving data",
+    "launch": "waiting for the next operator's start",
     "idle": "idle: no work",
 }
 """Names of causes in a cycle stack, in words. A stack may use names that are not listed."""

@@ -201,12 +201,20 @@ def _take(
     admit(ch, p, cycle, write, bank, _field(p, F_ROW, burst), group, block, burst)
 
 
+@njit(cache=True, inline="always")
+def _has_room(ch: Any, p: Any, write: int) -> bool:
+    """Whether the channel takes another request of that kind."""
+    if write == 1:
+        return bool(ch.queued[1] < p.write_depth)
+    return bool(ch.queued[0] < p.read_depth and ch.queued[0] + ch.waiting < p.in_flight)
+
+
 @njit(cache=True)
 def feed(ch: Any, p: Any, board: Any, cycle: int) -> None:
     """Take this cycle's request from the streams, and one of PIM's writes."""
     if offer(ch, p, board, cycle):
         write = ch.offered[O_WRITE]
-        if ch.queued[write] < (p.write_depth if write == 1 else p.read_depth):
+        if _has_room(ch, p, write):
             ch.has_offer = 0
             group = ch.offered[O_GROUP]
             _take(ch, p, cycle, write, ch.offered[O_BURST], group, ch.offered[O_BLOCK])
@@ -228,10 +236,8 @@ def _feed_next(ch: Any, p: Any, board: Any, cycle: int) -> int:
     soonest = INFINITY
     if ch.pw_len > 0 and ch.queued[1] < p.write_depth:
         soonest = max(cycle + 1, ch.pw[ch.pw_head, 0])
-    if ch.has_offer == 1:
-        write = ch.offered[O_WRITE]
-        if ch.queued[write] >= (p.write_depth if write == 1 else p.read_depth):
-            return soonest
+    if ch.has_offer == 1 and not _has_room(ch, p, ch.offered[O_WRITE]):
+        return soonest
     return int(min(soonest, next_offer(ch, p, board, cycle)))
 
 
@@ -240,7 +246,8 @@ def run_channel(ch: Any, p: Any, board: Any, until: int) -> None:
     """Simulate channel ``ch`` up to, not including, cycle ``until``."""
     cycle = ch.now
     while cycle < until:
-        feed(ch, p, board, cycle)
+        for _ in range(p.feed):
+            feed(ch, p, board, cycle)
         controller_cycle(ch, p, board, cycle)
         again = _feed_next(ch, p, board, cycle)
         if again > cycle + 1:

@@ -11,11 +11,21 @@ __all__ = ["make_memory_system"]
 
 
 def make_memory_system(
-    memory: MemoryConfig, pim: PimConfig | None = None, network: Network | None = None
+    memory: MemoryConfig,
+    pim: PimConfig | None = None,
+    network: Network | None = None,
+    counter_wrap_bytes: int = 0,
 ) -> MemorySystem:
-    """All channels idle. Raises ``InputError`` where the controller cannot serve the design."""
+    """All channels idle; ``counter_wrap_bytes``: see ``MemorySystem``.
+
+    Raises ``InputError`` where the controller cannot serve the design.
+    """
     if memory.controller.model == "bank-queues":
-        return MemorySystem(memory, pim, network=network)
+        return MemorySystem(memory, pim, network=network, counter_wrap_bytes=counter_wrap_bytes)
+    if counter_wrap_bytes:
+        raise InputError(
+            f"memory {memory.name}: npu.artifact_request_order needs controller.model bank-queues"
+        )
     if pim is not None:
         raise InputError(
             f"memory {memory.name}: controller.model channel-queues knows no PIM commands; "

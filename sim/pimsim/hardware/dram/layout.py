@@ -58,6 +58,8 @@ here the network waits when there are so many."""
 HASH_ROWS = 4096
 HASH_CHANNELS = 16
 MAX_INSTRUCTIONS = 1 << 22
+MAX_LISTED = 1 << 23
+"""Requests of streams that do not go out in order of address."""
 MAX_LOG = 1 << 22
 STRIDE = 16
 """Places a node has for commands: a power of two above their number."""
@@ -84,6 +86,7 @@ Q_SEQ = 3  # order at the banks, modulo 2^31
 Q_GROUP = 4  # ticket that its completion counts towards, -1 if nobody's
 Q_BLOCK = 5  # ticket of its block of the stream, -1 if none
 Q_BANK = 6
+Q_KEY = 7  # burst within the channel
 N_REQUEST = 8  # half a cache line
 
 # what only trace replay needs of a request
@@ -103,7 +106,14 @@ S_BLOCK_SHIFT = 6  # log2 of the bursts, of the whole stream, in one block
 S_LANE = 7  # position of this channel's first burst in the stream
 S_READY = 8  # cycle from which it may be taken
 S_PORT = 9  # injection port of the burst in place 0 of a row of neighbours
-N_SEGMENT = 10
+S_LISTED = 10  # one above the first entry of its list of requests, 0 if they are consecutive
+S_WAIT = 11  # one above the first ticket that it waits for, 0 if none
+S_WAITS = 12  # how many in a row
+S_COMMON = 13  # first ticket that all segments of the stream wait for, and how many
+S_COMMONS = 14
+S_LAG = 15  # cycles from the last of these tickets to its start
+S_DELAY = 16  # cycles that are part of S_READY whatever the network does
+N_SEGMENT = 17
 
 # a request on its way from a segment to a queue
 O_BURST, O_WRITE, O_GROUP, O_BLOCK = range(4)
@@ -249,12 +259,14 @@ PARAMETERS = np.dtype(
         ("drain_high", _I),
         ("fcfs", _I),
         ("closed_page", _I),
+        ("feed", _I),  # requests that a cycle brings at most
+        ("in_flight", _I),  # requests that wait for their command at most
         ("dual_command", _I),
         ("ref_interval", _I),  # cycles from one refresh of the channel to the next
         ("ref_units", _I),  # ranks, or banks, that take turns
         ("ref_per_bank", _I),
         ("ref_command", _I),
-        ("merge", _I),  # requests for one burst are merged (trace replay)
+        ("merge", _I),  # 1: requests for one burst are merged, 2: only kept in order
         ("has_pim", _I),
         ("row_buffers", _I),
         ("trp", _I),
@@ -289,6 +301,7 @@ BOARD = np.dtype(
         ("logged", _I),
         ("ticket", _I, (MAX_TICKETS, 2)),  # what is still to come, cycle of the last that came
         ("segment", _I, (MAX_SEGMENTS, N_SEGMENT)),  # streams, each channel's in a row
+        ("listed", np.int32, (MAX_LISTED, 2)),  # burst within the channel, block of the stream
         ("program", _I, (MAX_INSTRUCTIONS, N_INSTRUCTION)),  # PIM, each channel's in a row
         ("log", _I, (MAX_LOG, 5)),  # cycle, channel, command, bank, row
         ("log_burst", _I, (MAX_LOG,)),  # burst of the request behind it, -1: not known
@@ -337,10 +350,11 @@ def refresh_interval(memory: MemoryConfig) -> int:
 
 
 def make_parameters(
-    memory: MemoryConfig, pim: PimConfig | None, tables: RuleTables, merge: bool = False
+    memory: MemoryConfig, pim: PimConfig | None, tables: RuleTables, merge: int = 0
 ) -> Records:
-    """Kernel parameters, shape (1,). ``merge``: watch for requests to one burst, as trace
-    replay needs. Raises ``InputError`` where the memory is larger than the kernel's records."""
+    """Kernel parameters, shape (1,). ``merge``: watch for requests to one burst, 1
+    answers them together, as trace replay does, 2 lets no write overtake a read. Raises
+    ``InputError`` where the memory is larger than the kernel's records."""
     org, t, controller = memory.organization, memory.timings, memory.controller
     if controller.model != "bank-queues" or org.pseudo_channels > 1:
         raise InputError(
@@ -373,6 +387,8 @@ def make_parameters(
         "drain_high": controller.drain_at,
         "fcfs": int(controller.scheduler == "fcfs"),
         "closed_page": int(controller.page_policy == "closed"),
+        "feed": controller.requests_per_cycle,
+        "in_flight": controller.requests_in_flight or INFINITY,
         "dual_command": int(controller.commands_per_cycle == 2),
         "ref_interval": refresh_interval(memory),
         "ref_units": org.ranks * org.banks if per_bank else org.ranks,

@@ -31,6 +31,7 @@ from pimsim.hardware.dram.layout import (
     Q_BANK,
     Q_BLOCK,
     Q_GROUP,
+    Q_KEY,
     Q_NEXT,
     Q_ROW,
     Q_SEQ,
@@ -108,6 +109,7 @@ def admit(
     ch.request[entry, Q_GROUP] = group
     ch.request[entry, Q_BLOCK] = block
     ch.request[entry, Q_BANK] = bank
+    ch.request[entry, Q_KEY] = key
     ch.queue[write, ch.queued[write]] = entry * MAX_BANKS + bank
     ch.queued[write] += 1
     ch.bank[bank, B_RQ_WAIT + write] += 1
@@ -146,6 +148,25 @@ def start_drain(ch: Any, p: Any) -> None:
 
 
 @njit(cache=True)
+def _read_waits(ch: Any, p: Any, entry: int, bank: int) -> bool:
+    """Whether a read of the burst that ``entry`` writes still waits for its command."""
+    if p.merge == 1:
+        key = ch.detail[entry, D_KEY]
+        return bool(ch.seen[_slot(key, 0)] > 0 and _find(ch, key, 0) >= 0)
+    if p.merge == 2:
+        key = ch.request[entry, Q_KEY]
+        for at in range(ch.queued[0]):
+            if ch.request[ch.queue[0, at] // MAX_BANKS, Q_KEY] == key:
+                return True
+        other = ch.bank[bank, B_HEAD]
+        while other >= 0:
+            if ch.request[other, Q_KEY] == key and ch.request[other, Q_WRITE] == 0:
+                return True
+            other = ch.request[other, Q_NEXT]
+    return False
+
+
+@njit(cache=True)
 def move_to_bank(ch: Any, p: Any, cycle: int, write: int) -> bool:
     """Move the oldest request whose bank queue has room; True if reads must move instead."""
     depth = p.bank_depth
@@ -160,12 +181,10 @@ def move_to_bank(ch: Any, p: Any, cycle: int, write: int) -> bool:
         return False
     entry = ch.queue[write, at] // MAX_BANKS
     if write == 1:
-        if p.merge == 1:
-            key = ch.detail[entry, D_KEY]
-            if ch.seen[_slot(key, 0)] > 0 and _find(ch, key, 0) >= 0:
-                ch.drain = 0  # the older read goes first
-                # at once, if the drain would start anew before that read could move, for ever
-                return bool(ch.waiting == 0 and drain_starts(ch, p))
+        if _read_waits(ch, p, entry, bank):
+            ch.drain = 0  # the older read goes first
+            # at once, if the drain would start anew before that read could move, for ever
+            return bool(ch.waiting == 0 and drain_starts(ch, p))
         ch.drain -= 1
     for i in range(at, length - 1):
         ch.queue[write, i] = ch.queue[write, i + 1]

@@ -28,13 +28,19 @@ from pimsim.hardware.dram.layout import (
     O_WRITE,
     S_BLOCK,
     S_BLOCK_SHIFT,
+    S_COMMON,
+    S_COMMONS,
     S_COUNT,
     S_FIRST,
     S_GROUP,
+    S_LAG,
     S_LANE,
+    S_LISTED,
     S_PORT,
     S_READY,
     S_STRIDE,
+    S_WAIT,
+    S_WAITS,
     S_WRITE,
 )
 
@@ -71,6 +77,22 @@ def _skip(ch: Any, p: Any, board: Any, queue: int) -> None:
 
 
 @njit(cache=True, inline="always")
+def segment_ready(board: Any, at: int) -> int:
+    """Cycle from which the segment may be taken; never, as long as a ticket that it waits for
+    is open."""
+    when = board.segment[at, S_READY]
+    if board.segment[at, S_WAIT] > 0:
+        lag = board.segment[at, S_LAG]
+        for first, count in ((S_WAIT, S_WAITS), (S_COMMON, S_COMMONS)):
+            ticket = board.segment[at, first] - 1
+            for number in range(ticket, ticket + board.segment[at, count]):
+                if board.ticket[number, 0] > 0:
+                    return INFINITY
+                when = max(when, board.ticket[number, 1] + lag)
+    return int(when)
+
+
+@njit(cache=True, inline="always")
 def _arrival(ch: Any, p: Any, board: Any, queue: int) -> int:
     """When the head of ``queue`` can be taken: a cycle, with a network a picosecond; INFINITY
     when it is empty."""
@@ -79,8 +101,7 @@ def _arrival(ch: Any, p: Any, board: Any, queue: int) -> int:
         _skip(ch, p, board, queue)
     if ch.seg[queue] >= ch.seg_end[source]:
         return INFINITY
-    at = _front(ch, p, queue)
-    when = board.segment[at, S_READY]
+    when = segment_ready(board, _front(ch, p, queue))
     return int(when + ch.seg_pos[queue] * p.inject_ps)
 
 
@@ -113,10 +134,16 @@ def _take(ch: Any, p: Any, board: Any, queue: int, into: Any) -> None:
     at = _front(ch, p, queue)
     position = ch.seg_pos[queue]
     block = board.segment[at, S_BLOCK]
-    if block >= 0:
+    listed = board.segment[at, S_LISTED]
+    if listed > 0:
+        into[O_BURST] = board.listed[listed - 1 + position, 0]
+        if block >= 0:
+            block += board.listed[listed - 1 + position, 1]
+    else:
+        into[O_BURST] = _burst(ch, p, board, queue, at)
+    if block >= 0 and listed == 0:
         whole = (position << p.channel_width) + board.segment[at, S_LANE]
         block += whole >> board.segment[at, S_BLOCK_SHIFT]
-    into[O_BURST] = _burst(ch, p, board, queue, at)
     into[O_WRITE] = board.segment[at, S_WRITE]
     into[O_GROUP] = board.segment[at, S_GROUP]
     into[O_BLOCK] = block

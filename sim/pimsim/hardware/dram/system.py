@@ -18,12 +18,14 @@ from numpy.typing import NDArray
 from pimsim.config.memory import MemoryConfig
 from pimsim.config.pim import PimConfig
 from pimsim.hardware.dram.address import AddressMap
+from pimsim.hardware.dram.artifact_order import OperandCounter, deal
 from pimsim.hardware.dram.controller import run_channel
 from pimsim.hardware.dram.hashing import ipoly_tables
 from pimsim.hardware.dram.layout import (
     HASH_ROWS,
     INFINITY,
     MAX_INSTRUCTIONS,
+    MAX_LISTED,
     MAX_PIM_WRITES,
     MAX_QUEUES,
     MAX_SEGMENTS,
@@ -36,13 +38,20 @@ from pimsim.hardware.dram.layout import (
     P_READY,
     S_BLOCK,
     S_BLOCK_SHIFT,
+    S_COMMON,
+    S_COMMONS,
     S_COUNT,
+    S_DELAY,
     S_FIRST,
     S_GROUP,
+    S_LAG,
     S_LANE,
+    S_LISTED,
     S_PORT,
     S_READY,
     S_STRIDE,
+    S_WAIT,
+    S_WAITS,
     S_WRITE,
     Records,
     bounded,
@@ -51,9 +60,11 @@ from pimsim.hardware.dram.layout import (
     make_parameters,
 )
 from pimsim.hardware.dram.rules import Command, compile_rules
+from pimsim.hardware.dram.sources import next_offer
 from pimsim.hardware.dram.transfers import (
     BLOCK_BYTES,
     After,
+    Follows,
     Group,
     Network,
     Rows,
@@ -64,6 +75,7 @@ from pimsim.hardware.dram.transfers import (
 __all__ = [
     "BLOCK_BYTES",
     "After",
+    "Follows",
     "Group",
     "MemorySystem",
     "Network",
@@ -112,6 +124,11 @@ def _settle(
     total = len(finish)
     while after[0] < total and board.ticket[first + after[0], 0] == 0:
         mark = after[0]
+        if info[mark, 0] < 0:
+            finish[mark] = board.ticket[first + mark, 1]
+            after[2] = max(after[2], finish[mark])
+            after[0] = mark + 1
+            continue
         start = max(board.ticket[first + mark, 1], after[1] + 1, not_before)
         if len(unit_free) > 0:
             unit = 0
@@ -140,7 +157,7 @@ def group_bound(channels: Any, board: Any, now: int, ticket: int, each: int) -> 
     for c in range(len(channels)):
         left = board.ticket[ticket + c, 0]
         if left > 0:
-            bound = max(bound, now + 1 + (left - 1) * each // 2)
+            bound = max(bound, now + 1 + (left - 1) * each // 8)
         else:
             bound = max(bound, board.ticket[ticket + c, 1])
     return bound
@@ -161,15 +178,16 @@ def _all_done(channels: Any, board: Any, ticket: int) -> int:
 def _advance(
     channels: Any, parameters: Any, boards: Any, now: int, until: int, groups: Any,
     pim_group: int, first_mark: int, info: Any, finish: Any, after: Any, unit_free: Any,
-    spread: bool, lookahead: int, overlap: bool,
+    spread: bool, lookahead: int, overlap: bool, released: int,
 ) -> tuple[int, int]:  # fmt: skip
     """Simulate until a group is complete or ``until``; ``(cycle, index of the group or -1)``.
 
-    ``groups``: (groups, 2) ticket and twice the least cycles of each completion.
+    ``groups``: (groups, 2) ticket and eight times the least cycles of each completion.
+    ``released``: a window's most cycles while requests wait for the data of others.
     """
     p, board = parameters[0], boards[0]
     while True:
-        horizon = until
+        horizon = min(until, now + released)
         fired = -1
         for g in range(len(groups)):
             bound = group_bound(channels, board, now, groups[g, 0], groups[g, 1])
@@ -188,6 +206,9 @@ def _advance(
         if fired >= 0 or now >= until:
             return now, fired
         for c in range(len(channels)):
+            if released < INFINITY:
+                ready = next_offer(channels[c], p, board, now - 1)
+                channels[c].now = min(channels[c].now, ready)
             if channels[c].now < horizon:
                 run_channel(channels[c], p, board, horizon)
         now = horizon
@@ -215,17 +236,22 @@ class MemorySystem:
         pim: PimConfig | None = None,
         log_entries: int = 0,
         network: Network | None = None,
+        counter_wrap_bytes: int = 0,
     ) -> None:
+        """``counter_wrap_bytes``: where the counter of streams with operands starts anew; 0:
+        there are none."""
         self.memory = memory
         self.pim = pim
         self.cycle_ps = memory.tCK
         """Picoseconds of the cycles that this system counts."""
+        self.counter = OperandCounter(memory, counter_wrap_bytes)
         self.parameters, self.channels = self._make_records()
         self.board = make_board(log_entries)
         self.now = 0
         """Cycle of tCK up to which everything is simulated."""
         self._active: list[Group] = []
         self._next_ticket = 0
+        self._next_listed = 0
         self.network = network or Network()
         self._injected_ps = [0] * self.network.sources
         """When each core's injection ports will be free."""
@@ -239,7 +265,9 @@ class MemorySystem:
 
     def _make_records(self) -> tuple[Records, Records]:
         """Parameters and channels of the kernel."""
-        parameters = make_parameters(self.memory, self.pim, compile_rules(self.memory, self.pim))
+        rules = compile_rules(self.memory, self.pim)
+        merge = 2 if self.counter.active else 0
+        parameters = make_parameters(self.memory, self.pim, rules, merge=merge)
         return parameters, make_channels(self.memory, parameters)
 
     def _enter_network(self, network: Network) -> None:
@@ -300,15 +328,20 @@ class MemorySystem:
                 ahead += stream.total
                 np.add.at(left, owner, runs[:, S_COUNT])
                 for c in range(count):
-                    queued[c].extend(runs[owner == c])
+                    queued[c].append(runs[owner == c])
                 continue
-            rows, tracked = self._stream_segments(stream)
+            if stream.operands:
+                rows, tracked = self._listed_segments(stream, blocks[0])
+            else:
+                rows, tracked = self._stream_segments(stream)
             blocks = tracked if stream.track_blocks else blocks
-            rows[:, S_READY] = ahead
+            rows[..., S_READY] = ahead
+            rows[..., S_DELAY] = stream.delay
             ahead += stream.total
-            left += rows[:, S_COUNT]
-            for c in np.flatnonzero(rows[:, S_COUNT]).tolist():
-                queued[c].append(rows[c])
+            left += rows[..., S_COUNT].reshape(count, -1).sum(axis=1)
+            for c in range(count):
+                own = rows[c].reshape(-1, N_SEGMENT)
+                queued[c].append(own[own[:, S_COUNT] > 0])
         for scatter in scatters:
             row = np.zeros(N_SEGMENT, dtype=np.int64)
             row[[S_WRITE, S_FIRST, S_COUNT, S_STRIDE, S_BLOCK]] = (
@@ -317,20 +350,26 @@ class MemorySystem:
             row[S_READY] = ahead
             ahead += scatter.count
             left[scatter.channel] += scatter.count
-            queued[scatter.channel].append(row)
+            queued[scatter.channel].append(row[None])
         self.board["ticket"][0, ticket : ticket + count, 0] = left
         self.board["ticket"][0, ticket : ticket + count, 1] = start
         self._append(queued, ticket, start, source)
         self._wake(start)
         kinds = {s.write for s in streams} | {s.write for s in scatters}
-        group = Group(ticket, self._least_half_cycles(False in kinds, True in kinds), blocks)
+        lags = [s.follows.lag for s in streams if isinstance(s, Stream) and s.follows is not None]
+        released = int(self.parameters[0]["read_delay"]) + min(lags) if lags else INFINITY
+        each = self._least_eighths(False in kinds, True in kinds)
+        group = Group(ticket, each, blocks, lookahead=released)
         self._active.append(group)
         return group
 
-    def _least_half_cycles(self, reads: bool, writes: bool) -> int:
-        """Twice the least cycles between two completions on a channel: it takes a write each
-        cycle and reads every nBL; of both kinds, one of each at once."""
-        return 1 if reads and writes else 2 if writes else 2 * int(self.parameters[0]["nbl"])
+    def _least_eighths(self, reads: bool, writes: bool) -> int:
+        """Least cycles between two completions on a channel, times eight: it takes ``feed``
+        writes a cycle and reads every nBL; of both kinds, both at once."""
+        nbl, feed = int(self.parameters[0]["nbl"]), int(self.parameters[0]["feed"])
+        if not writes:
+            return 8 * nbl
+        return 8 * nbl // (1 + nbl * feed) if reads else 8 // feed
 
     def _row_segments(self, rows: Rows) -> tuple[Ints, Ints]:
         """Channels and segments of all runs, in order."""
@@ -406,6 +445,40 @@ class MemorySystem:
         rows[:, S_LANE] = (np.arange(count) - (stream.first_burst >> self._channel_bit)) % count
         return rows, (block, block + number)
 
+    def _listed_segments(self, stream: Stream, before: int) -> tuple[Ints, tuple[int, int]]:
+        """The same of a stream with operands; its blocks are the operands.
+
+        ``before``: first ticket of the stream that it follows; then each operand has segments of
+        its own, (channels, operands, N_SEGMENT).
+        """
+        count, low, follows = len(self.channels), self._channel_bit, stream.follows
+        bursts, operand = self.counter.requests(stream.operands, stream.write)
+        number = len(stream.operands)
+        parts = number if follows is not None else 1
+        at = _ring_range(self._next_listed, len(bursts), MAX_LISTED, "requests of a stream")
+        self._next_listed = at + len(bursts)
+        sizes = deal(
+            bursts, operand, count, parts, low, self._channel_width,
+            self.board["listed"][0, at : at + len(bursts)],
+        )  # fmt: skip
+        rows = np.zeros((count, parts, N_SEGMENT), dtype=np.int64)
+        rows[..., S_WRITE] = int(stream.write)
+        rows[..., S_COUNT] = sizes.reshape(count, parts)
+        rows[..., S_LISTED] = (at + np.cumsum(sizes) - sizes + 1).reshape(count, parts)
+        rows[..., S_BLOCK] = -1
+        if follows is not None:
+            first = before + 1 + follows.common
+            rows[..., S_WAIT] = first + np.arange(parts) * follows.each
+            rows[..., [S_WAITS, S_COMMON, S_COMMONS, S_LAG]] = (
+                follows.each, before + 1, follows.common, follows.lag,
+            )  # fmt: skip
+        if not stream.track_blocks:
+            return rows, (0, 0)
+        block = self._tickets(number)
+        self.board["ticket"][0, block : block + number, 0] = np.bincount(operand, minlength=number)
+        rows[..., S_BLOCK] = block
+        return rows, (block, block + number)
+
     def _append(self, queued: list[list[Ints]], ticket: int, start: int, source: int) -> None:
         """Put segments behind those of core ``source``. Their ``S_READY``, so far the requests
         of this transfer before each, becomes the cycle, with a
@@ -421,11 +494,11 @@ class MemorySystem:
                 self._injected[source] = 0  # its ports stood still: it begins with the first
         total, passed = 0, self._injected[source]
         for c, rows in enumerate(queued):
-            if not rows:
+            if not any(map(len, rows)):
                 continue
+            fresh = np.concatenate(rows)
             end = int(ends[c])
-            bounded(end - int(cursors[c].min()) + len(rows), ring, "stream segments of a core")
-            fresh = np.array(rows)
+            bounded(end - int(cursors[c].min()) + len(fresh), ring, "stream segments of a core")
             total += int(fresh[:, S_COUNT].sum())
             fresh[:, S_GROUP] = ticket + c
             fresh[:, S_PORT] = (fresh[:, S_PORT] + fresh[:, S_READY] + passed) % ports
@@ -434,9 +507,10 @@ class MemorySystem:
             fresh[:, S_READY] = ready_ps
             if not period:
                 fresh[:, S_READY] = np.maximum(-(-ready_ps // self.cycle_ps), start)
+                fresh[:, S_READY] += fresh[:, S_DELAY]
             place = (c * self.network.sources + source) * ring
-            table[place + (end + np.arange(len(rows))) % ring] = fresh
-            ends[c] = end + len(rows)
+            table[place + (end + np.arange(len(fresh))) % ring] = fresh
+            ends[c] = end + len(fresh)
         self._injected[source] = (passed + total) % ports
         self._injected_ps[source] = begin + total * period // self.network.ports
 
@@ -483,9 +557,15 @@ class MemorySystem:
         channels["pim_estimate"] = -1
         channels["pim_scan"] = 0
         self._wake(start)
-        group = Group(ticket, 2, marks=(first_mark, first_mark + marks), after=after, is_pim=True)
+        group = Group(ticket, 8, marks=(first_mark, first_mark + marks), after=after, is_pim=True)
         self._active.append(group)
         self._pim_state = self._no_after() if after is None else self._start_after(start, after)
+        if after is not None and after.spread and self.counter.active:
+            # PIM's outputs lie where the counter stands, over all channels
+            first = self.counter.burst
+            self.channels["pw_burst"] = self._share(first)
+            self._pim_state["after"][3] = first
+            self.counter.skip(after.counter_bytes)
         return group
 
     def _no_after(self) -> dict[str, Any]:
@@ -496,7 +576,7 @@ class MemorySystem:
         }  # fmt: skip
 
     def _start_after(self, start: int, after: After) -> dict[str, Any]:
-        shortest = int(after.duration.min()) if len(after.duration) else 0
+        shortest = max(int(after.duration.min()), 0) if len(after.duration) else 0
         state = np.zeros(N_AFTER, np.int64)
         state[1] = start - 1
         state[2] = start
@@ -535,7 +615,7 @@ class MemorySystem:
 
     def _step(self, limit: int) -> tuple[int, int]:
         """Let the kernel run; the cycle, and the index of the group that is complete or -1."""
-        groups = np.array([[g.ticket, g.half_cycles_each] for g in self._active], dtype=np.int64)
+        groups = np.array([[g.ticket, g.eighths_each] for g in self._active], dtype=np.int64)
         groups = groups.reshape(-1, 2)
         pim = next((i for i, g in enumerate(self._active) if g.is_pim), -1)
         first_mark = self._active[pim].marks[0] if pim >= 0 else 0
@@ -543,5 +623,5 @@ class MemorySystem:
         return _advance(
             self.channels, self.parameters, self.board, self.now, limit, groups, pim, first_mark,
             s["info"], s["finish"], s["after"], s["unit_free"], s["spread"], s["lookahead"],
-            s["overlap"],
+            s["overlap"], min((g.lookahead for g in self._active), default=INFINITY),
         )  # fmt: skip

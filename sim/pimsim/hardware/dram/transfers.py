@@ -7,7 +7,9 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["BLOCK_BYTES", "After", "Group", "Network", "Rows", "Scatter", "Stream"]
+from pimsim.hardware.dram.layout import INFINITY
+
+__all__ = ["BLOCK_BYTES", "After", "Follows", "Group", "Network", "Rows", "Scatter", "Stream"]
 
 Ints = NDArray[np.int64]
 BLOCK_BYTES = 32 * 1024
@@ -32,6 +34,16 @@ class Network:
 
 
 @dataclass(frozen=True)
+class Follows:
+    """How the operands of a stream follow those of the tracked stream before it: number i goes
+    ``lag`` cycles after the ``common`` first ones and the i-th ``each`` of the others arrived."""
+
+    common: int
+    each: int
+    lag: int
+
+
+@dataclass(frozen=True)
 class Stream:
     """Consecutive bursts of the device's linear address space."""
 
@@ -39,7 +51,14 @@ class Stream:
     bursts: int
     write: bool = False
     track_blocks: bool = False
-    """Record the arrival of each block of ``BLOCK_BYTES``."""
+    """Record the arrival of each block of ``BLOCK_BYTES``, or of each operand."""
+    operands: tuple[int, ...] = ()
+    """Bytes of each operand where the NeuPIMs artifact's order of requests is followed: then they
+    lie where its counter stands, and ``first_burst`` is not read."""
+    delay: int = 0
+    """Cycles after its submission from which it may go."""
+    follows: Follows | None = None
+    """What its operands wait for."""
 
     @property
     def total(self) -> int:
@@ -83,6 +102,7 @@ class After:
     """
 
     duration: Ints
+    """Cycles; below 0: nothing follows this result."""
     bursts: Ints
     channel: Ints
     units: int
@@ -90,6 +110,8 @@ class After:
     spread: bool
     overlap: bool = True
     """Start with a result as soon as it is there; else when all PIM work is done."""
+    counter_bytes: int = 0
+    """How far all outputs move the counter of streams with operands."""
 
 
 @dataclass
@@ -97,8 +119,8 @@ class Group:
     """Requests that complete together. ``done_cycle`` is set once they have."""
 
     ticket: int
-    half_cycles_each: int
-    """Least cycles between two completions on one channel, doubled."""
+    eighths_each: int
+    """Least cycles between two completions on one channel, times eight."""
     blocks: tuple[int, int] = (0, 0)
     marks: tuple[int, int] = (0, 0)
     after: After | None = None
@@ -107,3 +129,5 @@ class Group:
     block_cycles: Ints = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
     """Arrival of each block of the tracked stream."""
     vector_busy_cycles: int = 0
+    lookahead: int = INFINITY
+    """Cycles from any command to the first request that its data could release."""

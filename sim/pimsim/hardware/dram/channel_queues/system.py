@@ -137,12 +137,12 @@ class QueueMemorySystem(MemorySystem):
         parameters = make_parameters(self.memory, compile_rules(self.memory, None, scale))
         return parameters, make_channels(self.memory, parameters)
 
-    def _least_half_cycles(self, reads: bool, writes: bool) -> int:
+    def _least_eighths(self, reads: bool, writes: bool) -> int:
         """At most one request is answered in a tick."""
-        return 2
+        return 8
 
     def _step(self, limit: int) -> tuple[int, int]:
-        groups = np.array([[g.ticket, g.half_cycles_each] for g in self._active], dtype=np.int64)
+        groups = np.array([[g.ticket, g.eighths_each] for g in self._active], dtype=np.int64)
         return _advance(
             self.channels, self.parameters, self.board, self._log, self._heads, self.now, limit,
             groups.reshape(-1, 2),

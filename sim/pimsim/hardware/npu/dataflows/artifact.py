@@ -8,12 +8,15 @@ output blocks. Sizes count in started blocks: a partial block costs as much as a
 from __future__ import annotations
 
 import numpy as np
+from numba import njit
+from numpy.typing import NDArray
 
 from pimsim.config.npu import SystolicConfig
 from pimsim.hardware.npu.plan import GemmPlan, ceil_div, check_folds, make_plan
 
-__all__ = ["plan_artifact_overlapped", "plan_artifact_serial"]
+__all__ = ["finish_steps", "plan_artifact_overlapped", "plan_artifact_serial", "stream_cycles"]
 
+Ints = NDArray[np.int64]
 MIN_STREAM_CYCLES = 4
 """The artifact never issues two instructions closer than this."""
 
@@ -41,12 +44,12 @@ def plan_artifact_serial(
     return _plan(m, n, k, systolic, dtype_bytes, preload_distance=_latency_cycles(systolic) + 1)
 
 
-def _stream_cycles(systolic: SystolicConfig) -> int:
+def stream_cycles(systolic: SystolicConfig) -> int:
     return max(systolic.rows // systolic.arrays, MIN_STREAM_CYCLES)
 
 
 def _latency_cycles(systolic: SystolicConfig) -> int:
-    return systolic.rows + systolic.cols - 2 + _stream_cycles(systolic)
+    return systolic.rows + systolic.cols - 2 + stream_cycles(systolic)
 
 
 def _plan(
@@ -60,7 +63,7 @@ def _plan(
     rows = systolic.rows
     m_blocks, k_blocks, n_blocks = ceil_div(m, rows), ceil_div(k, rows), ceil_div(n, rows)
     folds = check_folds(m, n, k, m_blocks * k_blocks * n_blocks)
-    per_preload = np.full(n_blocks, _stream_cycles(systolic), dtype=np.int64)
+    per_preload = np.full(n_blocks, stream_cycles(systolic), dtype=np.int64)
     per_preload[-1] = preload_distance  # the block after the last one of a k block preloads
 
     k_seen = np.minimum(np.arange(k_blocks + 1, dtype=np.int64) * rows, k)
@@ -76,3 +79,32 @@ def _plan(
         drain_cycles=_latency_cycles(systolic),
         macs=m * n * k,
     )
+
+
+@njit(cache=True)
+def finish_steps(ready: Ints, per_preload: int, rows: int, stream: int, serial: bool) -> Ints:
+    """Cycle at which the result of each step is there; shape (steps,).
+
+    ``ready``: cycle from which a step has its operands; steps issue in order, one a cycle. Every
+    ``per_preload``-th step preloads. While the array still holds a step, branch main starts the
+    next one its distance after that one's start, even if it was issued later (NeuPIMSystolicWS.cc
+    ``issue_ex_inst``); an empty array starts at once, with an exposed preload. Branch npu-only
+    (``serial``) preloads when the array is empty and streams behind the step before.
+    """
+    finish = np.empty(len(ready), dtype=np.int64)
+    issued, start, done, left = -1, 0, 0, -1
+    latency = 2 * rows - 2 + stream + (1 if serial else 0)
+    lead = rows if serial else 2 * rows - 1
+    for i in range(len(ready)):
+        issued = max(issued + 1, ready[i])
+        preload = i % per_preload == 0
+        if left <= issued:
+            start = issued + (lead if preload else 0)
+        elif serial:
+            start = done if preload else max(issued, done - 2 * rows + 1)
+        else:
+            start += rows if preload else stream
+        done = start + latency
+        left = max(done, left + 1, issued + 1)
+        finish[i] = left
+    return finish

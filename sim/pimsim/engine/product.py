@@ -1,0 +1,50 @@
+"""One matrix product alone on a device, its operands in memory."""
+
+from __future__ import annotations
+
+import simpy
+
+from pimsim.config.run import RunConfig
+from pimsim.engine.clock import Clock
+from pimsim.engine.device import counter_wrap_bytes
+from pimsim.engine.memory import MemoryPort
+from pimsim.engine.records import Recorder
+from pimsim.engine.units import NpuSide
+from pimsim.hardware.dram.system import MemorySystem
+from pimsim.mapping.addresses import plan_addresses
+from pimsim.mapping.block import BlockMapper
+from pimsim.workload.cards import ModelCard, parallelism
+from pimsim.workload.operators import Operator, OperatorKind
+
+__all__ = ["run_product"]
+
+
+def run_product(config: RunConfig, card: ModelCard, m: int, n: int, k: int) -> int:
+    """NPU cycles of C[m, n] = A[m, k] B[k, n] with a bias of n.
+
+    ``card`` says how wide an element is and, for the artifact's presets, where its address counter
+    starts anew. Raises ``InputError`` for sizes that the arrays or the scratchpad cannot take.
+    """
+    width = card.dtype_bytes
+    operator = Operator(
+        "product", OperatorKind.GEMM, m=m, n=n, k=k, weight_bytes=(n * k + n) * width,
+        input_bytes=m * k * width, output_bytes=m * n * width, flops=2 * m * n * k,
+    )  # fmt: skip
+    activations = operator.input_bytes + operator.output_bytes
+    weights = {operator.name: operator.weight_bytes}
+    addresses = plan_addresses(config.memory, weights, activations, 1, None, (), (), 0)
+    mapper = BlockMapper(
+        npu=config.npu, memory=config.memory, pim=config.pim, link=config.link,
+        addresses=addresses, activation=card.activation, norm=card.norm, append_kv=False,
+        element_bytes=width,
+    )  # fmt: skip
+    split = parallelism(card, config.parallel.tp, config.parallel.pp)
+    clock = Clock.of(config.npu.frequency, config.memory.tCK)
+    env = simpy.Environment()
+    system = MemorySystem(
+        config.memory, config.pim, counter_wrap_bytes=counter_wrap_bytes(config, card, split.tp)
+    )
+    port = MemoryPort(env, system, clock)
+    npu = NpuSide(env, port, clock, config.npu, config.memory, Recorder())
+    env.run(until=env.process(npu.run([mapper.gemm_task(operator, 0)])))
+    return clock.npu_cycle(int(env.now))

@@ -1,0 +1,85 @@
+"""The NeuPIMs artifact's instructions: which operands a task loads and stores, in which order.
+
+One MOVIN or MOVOUT moves one operand: a block of R x R elements of a matrix product, or a row of a
+vector operation. The artifact issues all MOVINs of a tile at once, in program order, so its loads
+are one list of operands (MatMul.cc ``initialize_instructions``, LayerNorm.cc, Add.cc, Gelu.cc).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pimsim.hardware.npu.tiling import GemmTile
+from pimsim.workload.operators import Operator
+
+__all__ = ["TileOperands", "gemm_operands", "vector_operands"]
+
+
+@dataclass(frozen=True)
+class TileOperands:
+    """Operands of one tile of a matrix product; sizes in bytes."""
+
+    loads: tuple[int, ...]
+    """Bias, then block by block the weights and the activations that they meet."""
+    needed: NDArray[np.int64]
+    """Weights and activations of each compute step, indices into ``loads``, shape (preloads,
+    steps of each, 2)."""
+    stores: tuple[int, ...]
+    """Blocks of results that are written back."""
+    stored_after: tuple[int, ...]
+    """Compute step that completes each of them."""
+
+
+def _blocks(size: int, block: int) -> list[int]:
+    return [min(block, size - at) for at in range(0, size, block)]
+
+
+def gemm_operands(
+    tile: GemmTile, m: int, n: int, block: int, element_bytes: int, has_bias: bool,
+    store_bug: bool,
+) -> TileOperands:  # fmt: skip
+    """Operands of ``tile`` of C[m, n] = A[m, k] B[k, n], blocks of ``block`` x ``block``.
+
+    The steps run over batch blocks, k blocks, output blocks. Weights are loaded in the first
+    batch block's steps, activations in each batch block's first step of a k block. ``store_bug``:
+    output indices are not transposed (MECHANISMS B2), so block (b, c) holds rows from c, not b.
+    """
+    rows, depths, columns = (_blocks(size, block) for size in (tile.m, tile.k, tile.n))
+    loads: list[int] = []
+    if has_bias and tile.k_start == 0:
+        loads += [min(block, tile.n) * element_bytes] * len(rows)
+    weights = np.zeros((len(depths), len(columns)), dtype=np.int64)
+    needed = np.zeros((len(rows), len(depths), len(columns), 2), dtype=np.int64)
+    for b, row in enumerate(rows):
+        for d, depth in enumerate(depths):
+            if b == 0:
+                weights[d, 0] = len(loads)
+                loads.append(columns[0] * depth * element_bytes)
+            needed[b, d, :, 1] = len(loads)
+            loads.append(row * depth * element_bytes)
+            if b == 0:
+                weights[d, 1:] = len(loads) + np.arange(len(columns) - 1)
+                loads += [column * depth * element_bytes for column in columns[1:]]
+    needed[..., 0] = weights
+    stores, stored_after = [], []
+    if tile.output_bytes:
+        for b, row in enumerate(rows):
+            across = min(block, n - tile.m_start - b * block) if store_bug else row
+            for c, column in enumerate(columns):
+                down = min(block, m - tile.n_start - c * block) if store_bug else column
+                if down > 0 and across > 0:
+                    stores.append(down * across * element_bytes)
+                    stored_after.append(((b + 1) * len(depths) - 1) * len(columns) + c)
+    by_preload = needed.reshape(-1, len(columns), 2)
+    return TileOperands(tuple(loads), by_preload, tuple(stores), tuple(stored_after))
+
+
+def vector_operands(operator: Operator) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Loads and stores of a vector operation: both parameters of a norm, then row by row."""
+    row = operator.output_bytes // operator.rows
+    parameters = (operator.weight_bytes // 2,) * 2 if operator.weight_bytes else ()
+    loads = (*parameters, *(row,) * (operator.input_bytes // row))
+    return loads, (row,) * operator.rows

@@ -1,0 +1,180 @@
+"""The NeuPIMs artifact's cycle counts, its three branches, against the presets with its quirks on.
+
+The table (``neupims_cycles.csv``) was measured with the artifact (reference neupims/MECHANISMS.md).
+Rows: attention alone, a matrix product alone, the stages of one decode iteration, its total.
+"""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from pimsim.config.loader import load_memory, load_npu_of, load_pim, load_run
+from pimsim.engine.attention import run_attention
+from pimsim.engine.device import build_device
+from pimsim.engine.iteration import run_iteration
+from pimsim.engine.product import run_product
+from pimsim.validate.types import References, Row
+from pimsim.workload.cards import load_card
+from pimsim.workload.requests import Request, load_requests
+
+__all__ = [
+    "Iteration", "attention_rows", "gemm_rows", "iteration_rows", "iterations", "order_row", "rows",
+]  # fmt: skip
+
+TABLE = "neupims_cycles.csv"
+PRESETS = {
+    "main": "neupims-artifact-main",
+    "npu+pim": "neupims-artifact-npu-pim",
+    "npu-only": "neupims-artifact-npu-only",
+}
+PIM_DESIGNS = {"main": "neupims-artifact", "npu+pim": "newton-artifact"}
+MEMORY = "hbm2-neupims-artifact"
+CHANNELS = 32
+PIM_BOUND_SHARE = 0.95
+"""Share of a stage that its PIM operators must fill for PIM to be what bounds it."""
+
+
+@dataclass(frozen=True)
+class Iteration:
+    """One decode iteration of the table."""
+
+    branch: str
+    sub_batches: str
+    """``on`` or ``off``."""
+    trace: str
+    """``u512-64``: 64 requests of 512 tokens, channel i mod 32; ``sg-...``: a file."""
+    measured: tuple[tuple[str, int], ...]
+    """Cycles by ``total``, ``stage_A``, ``A/SA/attn.QKVgen``."""
+
+    @property
+    def name(self) -> str:
+        """As rows and tests name it."""
+        return f"{self.branch}/{self.sub_batches}/{self.trace}"
+
+    def stages(self) -> dict[str, int]:
+        """Cycles by stage; none for branch npu-only, which has no stages."""
+        prefix = "stage_"
+        return {o.removeprefix(prefix): c for o, c in self.measured if o.startswith(prefix)}
+
+    def bound_by_pim(self, stage: str) -> bool:
+        """Whether the artifact's own PIM operators fill the stage."""
+        pim = sum(cycles for op, cycles in self.measured if op.startswith(f"{stage}/PIM/"))
+        return pim >= PIM_BOUND_SHARE * self.stages()[stage]
+
+    def requests(self, references: References) -> tuple[Request, ...] | None:
+        """Its requests; None where they are in a file of the artifact that is not at hand."""
+        uniform = re.fullmatch(r"u(\d+)-(\d+)", self.trace)
+        if uniform is None:
+            path = references.file(f"neupims/requests/{self.trace}.csv")
+            return None if path is None else load_requests(path).requests
+        context, count = (int(text) for text in uniform.groups())
+        # the artifact makes one token of a prompt
+        return tuple(
+            Request(i, 0.0, prompt_tokens=context, output_tokens=1, generated_tokens=0,
+                    channel=i % CHANNELS)
+            for i in range(count)
+        )  # fmt: skip
+
+
+def _table(references: References) -> list[dict[str, str]]:
+    path: Path = references.tables / TABLE
+    with path.open(newline="") as table:
+        return [row for row in csv.DictReader(table) if row["metric"] == "cycles"]
+
+
+def rows(references: References) -> Iterator[Row]:
+    """Every row of the table that is modelled, as it is simulated."""
+    yield from attention_rows(references)
+    yield from gemm_rows(references)
+    for iteration in iterations(references):
+        yield from iteration_rows(iteration, references)
+    yield order_row(references)
+
+
+def attention_rows(references: References, only: str = "") -> Iterator[Row]:
+    """Scores (with their softmax) and values of one channel, no other traffic."""
+    measured: dict[tuple[str, str, str], dict[str, int]] = {}
+    for row in _table(references):
+        if row["model"].startswith("mb:") and "/attn." in row["op"]:
+            key = (row["branch"], row["model"].removeprefix("mb:"), row["trace"])
+            measured.setdefault(key, {})[row["op"].split(".")[-1]] = int(row["value"])
+    memory = load_memory(MEMORY).config
+    vector = load_npu_of(PRESETS["main"]).vector
+    for (branch, model, trace), cycles in measured.items():
+        case = f"{branch}/{model}/{trace}"
+        if only not in case:
+            continue
+        heads, head_dim = (int(text) for text in model.removeprefix("h").split("d"))
+        count, context = trace.split("-")
+        contexts = [int(context)] * {"one": 1, "four": 4}[count]
+        pim = load_pim(PIM_DESIGNS[branch]).config
+        ours = run_attention(memory, pim, heads, head_dim, contexts, vector)
+        for op, found in (
+            ("NeuPIMSLogitSoftmax", ours.score_cycles), ("NeuPIMSAttend", ours.value_cycles),
+        ):  # fmt: skip
+            yield Row("neupims.attention", f"{case}/{op}", "cycles", cycles[op], found)
+
+
+def gemm_rows(references: References) -> Iterator[Row]:
+    """``gemmMxKxN``: a matrix product alone, weights and activations from memory."""
+    for row in _table(references):
+        sizes = re.match(r"gemm(\d+)x(\d+)x(\d+)/", row["op"])
+        if sizes is None:
+            continue
+        m, k, n = (int(text) for text in sizes.groups())
+        config = load_run(PRESETS[row["branch"]]).config
+        ours = run_product(config, load_card(config.workload.model), m, n, k)
+        case = f"{row['branch']}/gemm{m}x{k}x{n}"
+        yield Row("neupims.gemm", case, "cycles", int(row["value"]), ours)
+
+
+def iterations(references: References) -> list[Iteration]:
+    """The decode iterations of the table, in its order."""
+    found: dict[tuple[str, str, str], list[tuple[str, int]]] = {}
+    for row in _table(references):
+        if not row["model"].startswith("mb:"):
+            key = (row["branch"], row["sub_batch"], row["trace"])
+            found.setdefault(key, []).append((row["op"], int(row["value"])))
+    return [Iteration(*key, tuple(measured)) for key, measured in found.items()]
+
+
+def iteration_rows(iteration: Iteration, references: References) -> Iterator[Row]:
+    """Total and stages of one iteration; nothing where its request file is not at hand."""
+    requests = iteration.requests(references)
+    if requests is None:
+        return
+    overrides = []
+    if iteration.sub_batches == "on":
+        # A to F once are two blocks of each sub-batch
+        overrides = ["schedule.sub_batches=true", "workload.layers=2"]
+    config = load_run(PRESETS[iteration.branch], overrides).config
+    outcome = run_iteration(build_device(config, load_card(config.workload.model), requests))
+    clock = outcome.clock
+    ours = {
+        stage.name: clock.npu_cycle(stage.end_ps) - clock.npu_cycle(stage.start_ps)
+        for stage in outcome.recorder.stages
+    }
+    total = dict(iteration.measured)["total"]
+    time = clock.npu_cycle(outcome.time_ps)
+    yield Row("neupims.total", iteration.name, "cycles", total, time)
+    for stage, cycles in iteration.stages().items():
+        group = "neupims.pim_stage" if iteration.bound_by_pim(stage) else "neupims.stream_stage"
+        yield Row(group, f"{iteration.name}/{stage}", "cycles", cycles, ours.get(stage, 0))
+
+
+def order_row(references: References) -> Row:
+    """How far the artifact's own order moves one product: context for ``neupims.stream_stage``."""
+    case = next(i for i in iterations(references) if i.name == "main/on/sg-rr-64")
+    measured = dict(case.measured)
+    alone, beside = measured["A/SA/attn.QKVgen"], measured["C/SA/attn.QKVgen"]
+    return Row(
+        "neupims.stream_stage", f"{case.name}/QKV in stage A and in stage C", "cycles", alone,
+        beside,
+        known_wrong="both are the artifact's: one product, 32 rows, with the memory to itself and "
+        "beside PIM; banks run ahead of each other as its request order and its phase to the "
+        "refreshes have it",
+    )  # fmt: skip
