@@ -20,11 +20,13 @@ from pimsim.hardware.dram.legality import check_commands
 from pimsim.hardware.dram.replay import ReplayResult, replay
 from pimsim.hardware.dram.rules import Command
 
-MEMORIES = {
+ALL = {
     name: memory
     for name in preset_names("memory")
     if (memory := load_memory(name).config).controller.model == "channel-queues"
 }
+MEMORIES = {name: m for name, m in ALL.items() if m.controller.commands_per_cycle == 2}
+"""Of a row and a column slot; the single-slot policy has its oracle in test_single_slot."""
 REFRESHES = ("none", "all-bank", "per-bank")
 
 
@@ -163,10 +165,17 @@ def preset_stream(memory: MemoryConfig, requests: int, seed: int) -> Stream:
     return Stream(bursts.tolist(), writes.tolist(), [0] * requests)
 
 
-@pytest.mark.parametrize("refresh", REFRESHES)
-@pytest.mark.parametrize("name", MEMORIES)
+@pytest.mark.parametrize(
+    ("name", "refresh"),
+    [
+        (name, refresh)
+        for name, memory in ALL.items()
+        for refresh in REFRESHES
+        if refresh != "per-bank" or "tRFCpb" in memory.timings
+    ],
+)
 def test_log_of_a_preset_is_legal(name: str, refresh: str) -> None:
-    preset = MEMORIES[name]
+    preset = ALL[name]
     memory = changed(
         preset,
         organization={"channels": 1},
@@ -186,10 +195,10 @@ def test_preset_equals_the_oracle(name: str) -> None:
     assert_equal(memory, preset_stream(memory, 250, seed=2))
 
 
-@pytest.mark.parametrize("name", MEMORIES)
+@pytest.mark.parametrize("name", ALL)
 def test_requests_are_conserved(name: str) -> None:
     """A write may be taken over by a later one, a read answered by a write; none else is lost."""
-    memory = changed(MEMORIES[name], organization={"channels": 1})
+    memory = changed(ALL[name], organization={"channels": 1})
     unique = np.random.default_rng(3).permutation(4000)[:2000].tolist()
     writes = [i % 3 == 2 for i in range(2000)]
     result = replayed(memory, Stream(unique, [int(w) for w in writes], [0] * 2000))

@@ -31,6 +31,7 @@ from pimsim.hardware.dram.channel_queues.layout import (
     make_channels,
     make_parameters,
 )
+from pimsim.hardware.dram.channel_queues.single_slot import step_single_slot
 from pimsim.hardware.dram.layout import MAX_LOG, bounded
 from pimsim.hardware.dram.replay import ReplayResult
 from pimsim.hardware.dram.rules import COMMANDS, compile_rules
@@ -64,7 +65,10 @@ def _replay(
         for c in range(len(channels)):
             ch = channels[c]
             if ch.now <= tick:
-                ch.now = step(ch, p, log, head, tick)
+                if p.single_slot == 1:
+                    ch.now = step_single_slot(ch, p, log, head, tick)
+                else:
+                    ch.now = step(ch, p, log, head, tick)
                 if ch.overrun == 1:
                     return -1
             soonest = min(soonest, ch.now)
