@@ -26,7 +26,7 @@ ALL = {
     if (memory := load_memory(name).config).controller.model == "channel-queues"
 }
 MEMORIES = {name: m for name, m in ALL.items() if m.controller.commands_per_cycle == 2}
-"""Of a row and a column slot; the single-slot policy has its oracle in test_single_slot."""
+"""Of a row and a column slot; the single-slot policy has its oracle in test_memory_sources."""
 REFRESHES = ("none", "all-bank", "per-bank")
 
 
