@@ -85,11 +85,10 @@ def gemm_steps(
         dims, places, element_bytes, npu.systolic, memory.organization.burst_bytes,
         npu.artifact_short_runs,
     )  # fmt: skip
-    steps = []
+    steps: list[GemmStep] = []
     for core, tiles in enumerate(tiling.cores):
-        for number, tile in enumerate(tiles):
-            extra = bias_bytes if core == number == 0 else 0
-            steps.append(layout.step(core, tile, extra))
+        for tile in tiles:
+            steps.append(layout.step(core, tile, 0 if steps else bias_bytes))
     return tuple(steps)
 
 
