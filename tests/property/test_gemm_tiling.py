@@ -59,6 +59,8 @@ def test_tiles_cover_the_product_once_and_fit(m: int, n: int, k: int, config: Np
     for tile in tiles:
         assert (tile.m * tile.k + tile.k * tile.n) * 2 <= pad.capacity // 2
         assert tile.m * tile.n * 4 <= pad.accumulator // 2
+    if config.cores == 1:  # any order of the three dimensions may take the least time
+        return
     for own in found.cores:  # all k of an output on one core, and there in order
         outputs = [(t.m_start, t.n_start) for t in own]
         assert outputs == sorted(outputs, key=outputs.index)
