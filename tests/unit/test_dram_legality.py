@@ -258,7 +258,7 @@ LAWS: dict[str, tuple[str, Command, Command, Callable[[Timings], int]]] = {
     "RD to WR": (
         SAME_RANK, RD, WR,
         lambda t: t.get(
-            "tRTW", t["CL"] + t["nBL"] - t["CWL"] + t.get("tRTW_gap", t["tRTRS"]))),
+            "tRTW", t["CL"] + t["nBL"] - t["CWL"] + t.get("tRTW_gap", t.get("tRTRS", 0)))),
     "ACT to ACT, other group": (SAME_RANK, ACT, ACT, lambda t: t["tRRD_S"]),
     "REF to ACT": (SAME_RANK, REF, ACT, lambda t: t["tRFC"]),
     "REFpb to ACT": (SAME_BANK, REFPB, ACT, lambda t: t["tRFCpb"]),

@@ -199,7 +199,7 @@ def _advance(
                     bound = max(bound, after[2])
                     for c in range(len(channels)):
                         if channels[c].pw_len > 0:
-                            bound = max(bound, now + channels[c].pw_len)
+                            bound = max(bound, now - (-channels[c].pw_len // p.feed))
             if bound <= now and fired < 0:
                 fired = g
             horizon = min(horizon, max(bound, now + 1))
