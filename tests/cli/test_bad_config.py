@@ -60,3 +60,21 @@ def test_a_file_that_cannot_be_read_is_refused(
 def test_a_wrong_override_is_refused(refused: Refused, command: str) -> None:
     line = refused(command, "neupims", "--set", "schedule.sub_batchs=true")
     assert "unknown key 'schedule.sub_batchs'; did you mean 'sub_batches'?" in line
+
+
+@pytest.mark.parametrize(
+    ("preset", "override", "said"),
+    [
+        ("neupims-artifact-main", "npu.prefetch_weights=true", "prefetch_weights"),
+        ("neupims-artifact-main", "npu.operand_layout=row-major", "operand_layout"),
+        ("neupims-artifact-main", "npu.tiling=least-time", "tiling"),
+        ("neupims-artifact-main", "npu.cores=2", "cores"),
+        ("neupims-artifact-main", "memory.controller.model=channel-queues", "requests_per_cycle"),
+        ("onnxim-tpuv4", "memory.controller.requests_in_flight=2", "requests_in_flight"),
+        ("onnxim-tpuv4", "memory.controller.fabric_latency=9", "fabric_latency"),
+    ],
+)
+def test_what_cannot_meet_is_refused(
+    preset: str, override: str, said: str, refused: Callable[..., str]
+) -> None:
+    assert said in refused("run", preset, "--set", override)

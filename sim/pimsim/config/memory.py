@@ -192,6 +192,16 @@ class ControllerConfig(ConfigModel):
                 f"write_drain_high is {self.write_drain_high}, but write_queue_depth is "
                 f"{self.write_queue_depth}: writes would never drain"
             )
+        if self.model == "channel-queues":
+            # its devices get latency and rate from npu.network
+            for key, usual in (
+                ("requests_per_cycle", 1), ("fabric_latency", 0), ("requests_in_flight", None)
+            ):  # fmt: skip
+                if getattr(self, key) != usual:
+                    raise ValueError(
+                        f"{key} is of model bank-queues; channel-queues takes {usual}, "
+                        f"found {getattr(self, key)}"
+                    )
         return self
 
 

@@ -139,10 +139,20 @@ class NpuConfig(ConfigModel):
                 )
             if self.scratchpad.activations != "dram":
                 raise ValueError("artifact_request_order needs scratchpad.activations 'dram'")
+            if self.prefetch_weights:
+                raise ValueError(
+                    "prefetch_weights fetches in order of address: artifact_request_order must be "
+                    f"'none', found {self.artifact_request_order!r}"
+                )
         if not artifact:
             return self
         # the artifact's presets are what its two branches do, and those have one core
-        for key, found in (("cores", self.cores), ("network", self.network)):
-            if found not in (1, None):
+        for key, found, usual in (
+            ("cores", self.cores, 1),
+            ("network", self.network, None),
+            ("operand_layout", self.operand_layout, "tiled"),
+            ("tiling", self.tiling, "least-traffic"),
+        ):
+            if found != usual:
                 raise ValueError(f"{key} is for preload exposed or hidden, not for the artifact's")
         return self
