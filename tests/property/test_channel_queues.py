@@ -59,7 +59,10 @@ def memories(draw: st.DrawFn) -> MemoryConfig:
     t = memory.timings
     depth = draw(st.integers(2, 32))
     high = draw(st.integers(1, depth))
-    interval = t["tRFCpb"] // 4 + draw(st.integers(20, 100))
+    ranks, groups, per_group = (draw(st.sampled_from([1, 2])) for _ in range(3))
+    # of its own refreshes a bank has time for a row in between
+    own = -(-(t["tRFCpb"] + t["tRAS"] + t["tRP"]) // (ranks * groups * per_group))
+    interval = max(t["tRFCpb"] // 4, own) + draw(st.integers(20, 100))
     duration = dict(memory.command_bus.duration)
     duration["ACT"] = draw(st.integers(1, 4))
     return changed(
@@ -67,9 +70,9 @@ def memories(draw: st.DrawFn) -> MemoryConfig:
         organization={
             "channels": draw(st.sampled_from([1, 1, 2])),
             "pseudo_channels": draw(st.sampled_from([2, 4])),
-            "ranks": draw(st.sampled_from([1, 2])),
-            "bank_groups": draw(st.sampled_from([1, 2])),
-            "banks_per_group": draw(st.sampled_from([1, 2])),
+            "ranks": ranks,
+            "bank_groups": groups,
+            "banks_per_group": per_group,
             "rows": 8,
             "columns": draw(st.sampled_from([2, 8])),
         },

@@ -160,6 +160,15 @@ def _refresh(memory: MemoryConfig) -> tuple[int, int]:
         if name not in t:
             raise InputError(f"{memory.name}: per-bank refresh needs timings.{name}")
     together = controller.refresh_pseudo_channels == "together"
+    org = memory.organization
+    turns = org.ranks * org.banks * (1 if together else org.pseudo_channels)
+    needed = t["tRFCpb"] + t["tRAS"] + t["tRP"]
+    if turns * t["tREFIpb"] < needed:
+        raise InputError(
+            f"{memory.name}: refreshes fall due faster than a bank has time for: one of its own "
+            f"every {turns} x tREFIpb = {turns * t['tREFIpb']} cycles, and tRFCpb + tRAS + tRP "
+            f"are {needed}"
+        )
     return PER_BANK_TOGETHER if together else PER_BANK, t["tREFIpb"]
 
 
