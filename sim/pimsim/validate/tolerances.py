@@ -32,6 +32,11 @@ class Tolerance(ConfigModel):
     """Rows known to be outside ``each``, ``case metric`` to cause: shown, and failing if they come
     inside."""
 
+    @property
+    def judges(self) -> bool:
+        """Whether it sets any limit."""
+        return any(limit is not None for limit in (self.each, self.median, self.mean, self.bias))
+
 
 @cache
 def load_tolerances() -> Mapping[str, Tolerance]:
