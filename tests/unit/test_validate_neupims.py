@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from pimsim.config.errors import InputError
-from pimsim.validate.neupims import explain, runs
+from pimsim.validate.neupims import explain, page, runs
 from pimsim.validate.neupims.measured import BRANCHES, read_measured
-from pimsim.validate.neupims.ratios import waterfall, waterfall_cases
+from pimsim.validate.neupims.ratios import grid_cases, waterfall, waterfall_cases
 from pimsim.validate.neupims.runs import Case, Figures, Store, grid_case, run_cases, step_config
 from pimsim.validate.neupims.study import MODES, Point, load_study, points_of
 
@@ -126,6 +126,20 @@ def test_a_broken_store_is_named(tmp_path: Path) -> None:
     path.write_text('{"a": {"unknown": 1}}')
     with pytest.raises(InputError, match=r"store\.json"):
         Store(path)
+
+
+def test_points_that_do_not_fit_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def simulate(case: Case) -> Figures:
+        if case.config.workload.batch == 512:
+            return Figures(0.0, 0.0, 0.0, 0.0, note="too large")
+        return _made_up(case)
+
+    monkeypatch.setattr(runs, "simulate_case", simulate)
+    store = Store(None)
+    run_cases(grid_cases(STUDY, list(points_of(STUDY))), store, 1, lambda done, of: None)
+    said = "\n".join(page._left_out(STUDY, store))
+    assert "over 32 of the 40 points" in said
+    assert "gpt3-30b Alpaca 512" in said and "too large" in said
 
 
 def test_what_does_not_fit_is_said(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -118,10 +118,9 @@ def _head(study: Study, store: Store) -> Iterator[str]:
 
 def _left_out(study: Study, store: Store) -> Iterator[str]:
     """Points of the grid that a machine cannot hold, which no mean contains."""
-    held = [
-        (point, figures_at(study, store, "npu-only", "clean", point)) for point in points_of(study)
-    ]
-    lacking = [(point, figures.note) for point, figures in held if figures.note]
+    points = list(points_of(study))
+    notes = [figures_at(study, store, "npu-only", "clean", point).note for point in points]
+    lacking = [(point, note) for point, note in zip(points, notes, strict=True) if note]
     if lacking:
         names = ", ".join(str(point) for point, _ in lacking)
         yield (
