@@ -124,8 +124,8 @@ def _left_out(study: Study, store: Store) -> Iterator[str]:
     if lacking:
         names = ", ".join(str(point) for point, _ in lacking)
         yield (
-            f"Means are over {len(points) - len(lacking)} of the {len(points)} points: {names} need "
-            f"more memory than the devices have ({lacking[0][1]})."
+            f"Means are over {len(points) - len(lacking)} of the {len(points)} points: {names} "
+            f"need more memory than the devices have ({lacking[0][1]})."
         )
         yield ""
 
@@ -298,8 +298,8 @@ _MECHANISMS = (
     "NeuPIMs any number. With equal front ends a second row buffer gains little by itself, as "
     "nothing else runs while one batch is in attention; it is what lets sub-batches overlap.",
     "- *NPU+PIM over NPU-only* and *NeuPIMs over NPU-only* are carried by attention in the "
-    "NPU-only baseline: head by head, at the latency of the arrays, the artifact leaves the memory idle "
-    "most of the time. An NPU that streams its KV cache at the bus's rate, as ours, is a much "
+    "NPU-only baseline: head by head, at the latency of the arrays, the artifact leaves the memory "
+    "idle most of the time. An NPU that streams its KV cache at the bus's rate, as ours, is a much "
     "stronger baseline; the paper's averages lie between the two.",
     "- *Sub-batches* read every weight twice, once for each half. They pay where attention of a "
     "half lasts as long as what that costs: with long contexts, many requests and narrow models "
