@@ -32,8 +32,12 @@ def _figure(width: float, height: float) -> Figure:
 
 
 def _save(figure: Figure, path: Path) -> None:
+    import matplotlib
+
     content = io.BytesIO()
-    figure.savefig(content, format=path.suffix.lstrip("."), dpi=130, metadata=_undated(path))
+    # ids in an SVG are random without a salt of ours
+    with matplotlib.rc_context({"svg.hashsalt": "pimsim"}):
+        figure.savefig(content, format=path.suffix.lstrip("."), dpi=130, metadata=_undated(path))
     write_file(path, content.getvalue())
 
 
