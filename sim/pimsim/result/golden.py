@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -15,6 +13,7 @@ from pydantic import Field, ValidationError, model_validator
 from pimsim.config.base import ConfigModel
 from pimsim.config.emit import emit_yaml
 from pimsim.config.errors import InputError
+from pimsim.config.files import write_whole
 from pimsim.config.resources import display_path, looks_like_path
 from pimsim.config.schema import explain
 from pimsim.config.tree import plain, read_tree
@@ -124,22 +123,11 @@ def updated(case: GoldenCase, result: Result, reason: str) -> GoldenCase:
 
 def write_golden(golden: GoldenFile, path: Path) -> None:
     """Write to a temporary file beside ``path`` and rename it; leading comments are kept."""
-    final = path.resolve()
-    text = "".join([*_heading(final), "cases:\n", *map(_case_text, golden.cases)])
-    shown = display_path(path)
+    text = "".join([*_heading(path), "cases:\n", *map(_case_text, golden.cases)])
     try:
-        mode = final.stat().st_mode & 0o777 if final.exists() else 0o644
-        handle, name = tempfile.mkstemp(prefix=f".{final.name}.", dir=final.parent)
+        write_whole(path, text.encode())
     except OSError as error:
-        raise InputError(f"{shown}: cannot be written ({error.strerror})") from error
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as stream:
-            stream.write(text)
-        Path(name).chmod(mode)
-        Path(name).replace(final)
-    except OSError as error:
-        Path(name).unlink(missing_ok=True)
-        raise InputError(f"{shown}: cannot be written ({error.strerror})") from error
+        raise InputError(f"{display_path(path)}: cannot be written ({error.strerror})") from error
 
 
 def _heading(path: Path) -> Iterator[str]:

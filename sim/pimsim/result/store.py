@@ -10,6 +10,7 @@ from dataclasses import asdict, fields
 from pathlib import Path
 
 from pimsim.config.errors import InputError
+from pimsim.config.files import read_umask
 from pimsim.result.types import OperatorResult, Result
 
 __all__ = [
@@ -64,7 +65,7 @@ def save(result: Result, resolved_yaml: str, out_dir: str | os.PathLike[str]) ->
         text = json.dumps(result.to_dict(), indent=1, allow_nan=False)
         (staging / RESULT_FILE).write_text(text + "\n", encoding="utf-8")
         _write_operators(result, staging / OPERATORS_FILE)
-        staging.chmod(0o777 & ~_umask())
+        staging.chmod(0o777 & ~read_umask())
         _swap(staging, final)
     except OSError as error:
         raise InputError(f"--out {target}: cannot be written ({error.strerror})") from error
@@ -127,13 +128,6 @@ def _swap(staging: Path, target: Path) -> None:
         except OSError:
             old.rename(target)
             raise
-
-
-def _umask() -> int:
-    """The process's umask, which can only be read by setting it."""
-    mask = os.umask(0o022)
-    os.umask(mask)
-    return mask
 
 
 def _write_operators(result: Result, path: Path) -> None:

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import csv
 import io
-import os
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pimsim.config.errors import InputError
+from pimsim.config.files import write_whole
 from pimsim.validate.judge import status_of
 from pimsim.validate.types import Row
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["make_folder", "write_figure", "write_file", "write_rows"]
+__all__ = ["make_folder", "write_figure", "write_rows"]
 
 COLUMNS = (
     "suite", "group", "case", "metric", "reference", "ours", "error", "status", "known_wrong",
@@ -36,21 +36,6 @@ def make_folder(folder: Path) -> None:
             pass
     except OSError as error:
         raise InputError(f"--out {folder}: cannot be written ({error.strerror})") from error
-
-
-def write_file(path: Path, content: bytes) -> None:
-    """Write ``content`` whole or not at all: to a temporary name, then renamed."""
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as stream:
-            stream.write(content)
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(name, 0o666 & ~umask)
-        os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
 
 
 def write_rows(path: Path, rows: Sequence[tuple[str, Row]]) -> None:
@@ -72,7 +57,7 @@ def write_rows(path: Path, rows: Sequence[tuple[str, Row]]) -> None:
                 row.known_wrong,
             ]
         )
-    write_file(path, text.getvalue().encode())
+    write_whole(path, text.getvalue().encode())
 
 
 def write_figure(path: Path, suite: str, rows: Sequence[Row]) -> None:
@@ -110,7 +95,7 @@ def write_figure(path: Path, suite: str, rows: Sequence[Row]) -> None:
         axes.spines[["top", "right"]].set_visible(False)
     content = io.BytesIO()
     figure.savefig(content, format=path.suffix.lstrip("."), dpi=160)
-    write_file(path, content.getvalue())
+    write_whole(path, content.getvalue())
 
 
 def _draw(

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TextIO
 
 from pimsim.config.errors import InputError, near_miss
+from pimsim.config.files import write_whole
 from pimsim.config.memory import MemoryConfig
 from pimsim.hardware.dram.rules import Command
 
@@ -171,6 +172,6 @@ def write_command_trace(path: Path, lines: Sequence[TraceLine], memory: MemoryCo
         )
     data = "".join(rows).encode()
     try:
-        path.write_bytes(gzip.compress(data, mtime=0) if path.suffix == ".gz" else data)
+        write_whole(path, gzip.compress(data, mtime=0) if path.suffix == ".gz" else data)
     except OSError as error:
         raise InputError(f"{path}: cannot be written: {error.strerror}") from None

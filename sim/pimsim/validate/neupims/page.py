@@ -9,6 +9,7 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
+from pimsim.config.files import write_whole
 from pimsim.config.resources import data_dir
 from pimsim.validate.neupims.measured import BRANCHES, read_measured
 from pimsim.validate.neupims.plots import draw_ablation, draw_grid, draw_waterfall
@@ -22,7 +23,6 @@ from pimsim.validate.neupims.ratios import (
 )
 from pimsim.validate.neupims.runs import Store
 from pimsim.validate.neupims.study import MODES, Point, Published, Study, points_of
-from pimsim.validate.write import write_file
 
 __all__ = ["CLOSE", "published_gap", "write_page"]
 
@@ -60,7 +60,7 @@ def write_page(study: Study, store: Store, folder: Path) -> Path:
     )
     text = "\n\n".join("\n".join(section) for section in sections) + "\n"
     path = folder / "neupims.md"
-    write_file(path, text.encode())
+    write_whole(path, text.encode())
     return path
 
 

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pimsim.config.files import write_whole
 from pimsim.validate.neupims.ratios import LADDER, ratio_at, waterfall
 from pimsim.validate.neupims.runs import Store
 from pimsim.validate.neupims.study import MODES, Point, Study
-from pimsim.validate.write import write_file
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -38,7 +38,7 @@ def _save(figure: Figure, path: Path) -> None:
     # ids in an SVG are random without a salt of ours
     with matplotlib.rc_context({"svg.hashsalt": "pimsim"}):
         figure.savefig(content, format=path.suffix.lstrip("."), dpi=130, metadata=_undated(path))
-    write_file(path, content.getvalue())
+    write_whole(path, content.getvalue())
 
 
 def _undated(path: Path) -> dict[str, str | None]:

@@ -12,10 +12,10 @@ from typing import Any
 
 from pimsim import __version__
 from pimsim.config.errors import InputError
+from pimsim.config.files import write_whole
 from pimsim.config.loader import Resolved, load_run
 from pimsim.config.run import RunConfig
 from pimsim.validate.neupims.study import Point, Study
-from pimsim.validate.write import write_file
 
 __all__ = ["Case", "Figures", "Store", "grid_case", "run_cases", "step_config"]
 
@@ -67,7 +67,7 @@ class Store:
             text = json.dumps(
                 {known: asdict(each) for known, each in sorted(self.figures.items())}, indent=1
             )
-            write_file(self.path, (text + "\n").encode())
+            write_whole(self.path, (text + "\n").encode())
 
 
 def _read(path: Path) -> dict[str, Figures]:
