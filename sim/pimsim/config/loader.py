@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -21,7 +22,7 @@ from pimsim.config.pim_stream import StreamPimConfig
 from pimsim.config.run import RunConfig
 from pimsim.config.schema import explain, quantity_at
 from pimsim.config.system import SystemConfig
-from pimsim.config.tree import Entry, lookup, plain
+from pimsim.config.tree import Entry, lookup, plain, read_tree
 from pimsim.config.xpu import XpuConfig
 
 __all__ = [
@@ -39,6 +40,7 @@ __all__ = [
     "load_stream_pim",
     "load_system",
     "pim_model",
+    "read_document",
 ]
 
 DEFAULT_RUN = "neupims"
@@ -119,6 +121,15 @@ def load_document(
     except ValidationError as error:
         raise explain(error, root, model) from None
     return Resolved(config, dict(_origins(config.model_dump(mode="json"), root, ())))
+
+
+def read_document(model: type[M], path: Path) -> M:
+    """A YAML file that is no preset, as ``model``. Raises ``InputError`` with file, line, key."""
+    root = read_tree(path)
+    try:
+        return model.model_validate(plain(root))
+    except ValidationError as error:
+        raise explain(error, root, model) from None
 
 
 def _origins(

@@ -8,15 +8,14 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
 from pimsim.config.base import ConfigModel
 from pimsim.config.emit import emit_yaml
 from pimsim.config.errors import InputError
 from pimsim.config.files import write_whole
+from pimsim.config.loader import read_document
 from pimsim.config.resources import display_path, looks_like_path
-from pimsim.config.schema import explain
-from pimsim.config.tree import plain, read_tree
 from pimsim.result.types import Result
 
 __all__ = [
@@ -81,11 +80,7 @@ class Difference:
 
 def read_golden(path: Path) -> GoldenFile:
     """Read a golden file. Raises ``InputError`` with file, line and key."""
-    root = read_tree(path)
-    try:
-        return GoldenFile.model_validate(plain(root))
-    except ValidationError as error:
-        raise explain(error, root, GoldenFile) from None
+    return read_document(GoldenFile, path)
 
 
 def source_of(case: GoldenCase, path: Path) -> str:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import cache
 
-import yaml
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import Field, RootModel
 
 from pimsim.config.base import ConfigModel
 from pimsim.config.errors import InputError, near_miss
-from pimsim.config.resources import data_dir, display_path
+from pimsim.config.loader import read_document
+from pimsim.config.resources import data_dir
 
 __all__ = ["Tolerance", "load_tolerances", "tolerance_of"]
 
@@ -38,18 +38,13 @@ class Tolerance(ConfigModel):
         return any(limit is not None for limit in (self.each, self.median, self.mean, self.bias))
 
 
+_Tolerances = RootModel[dict[str, Tolerance]]
+
+
 @cache
 def load_tolerances() -> Mapping[str, Tolerance]:
     """The shipped limits by group. Raises ``InputError`` where the file is wrong."""
-    path = data_dir("configs") / "validate" / "tolerances.yaml"
-    with path.open(encoding="utf-8") as stream:
-        found = yaml.safe_load(stream)
-    try:
-        return TypeAdapter(dict[str, Tolerance]).validate_python(found)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        raise InputError(f"{display_path(path)}: {where}: {first['msg']}") from None
+    return read_document(_Tolerances, data_dir("configs") / "validate" / "tolerances.yaml").root
 
 
 def tolerance_of(group: str) -> Tolerance:

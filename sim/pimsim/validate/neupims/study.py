@@ -6,12 +6,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 
-import yaml
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from pimsim.config.base import ConfigModel
-from pimsim.config.errors import InputError
-from pimsim.config.resources import data_dir, display_path
+from pimsim.config.loader import read_document
+from pimsim.config.resources import data_dir
 
 __all__ = ["MODES", "Point", "Study", "load_study", "points_of"]
 
@@ -116,15 +115,7 @@ class Point:
 @cache
 def load_study() -> Study:
     """The shipped study. Raises ``InputError`` where the file is wrong."""
-    path = data_dir("configs") / "validate" / "neupims.yaml"
-    with path.open(encoding="utf-8") as stream:
-        found = yaml.safe_load(stream)
-    try:
-        return Study.model_validate(found)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        raise InputError(f"{display_path(path)}: {where}: {first['msg']}") from None
+    return read_document(Study, data_dir("configs") / "validate" / "neupims.yaml")
 
 
 def points_of(
