@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import product
 
+from pimsim.config.delay import evaluate_delay
 from pimsim.config.pim_stream import LEVELS, CommandConfig, StreamPimConfig
-from pimsim.hardware.dram.rules import evaluate_delay
 from pimsim.hardware.pim.stream import Stream
 
 __all__ = ["check_log", "simulate"]

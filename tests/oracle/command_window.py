@@ -6,8 +6,8 @@ from itertools import product
 
 from oracle.command_stream import Channel, Device, Entry
 
+from pimsim.config.delay import evaluate_delay
 from pimsim.config.pim_stream import LEVELS, StreamPimConfig
-from pimsim.hardware.dram.rules import evaluate_delay
 from pimsim.hardware.pim.stream import Stream
 
 __all__ = ["simulate_window"]

@@ -15,9 +15,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from pimsim.config.delay import evaluate_delay
 from pimsim.config.memory import MemoryConfig
 from pimsim.hardware.dram.address import AddressMap
-from pimsim.hardware.dram.rules import Command, evaluate_delay
+from pimsim.hardware.dram.rules import Command
 
 __all__ = ["OracleResult", "Stuck", "simulate"]
 

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 
 from oracle.stream_rules import reached
 
+from pimsim.config.delay import evaluate_delay
 from pimsim.config.pim_stream import LEVELS, StreamPimConfig
-from pimsim.hardware.dram.rules import evaluate_delay
 
 Place = tuple[int, int, int, int]
 Request = tuple[str, Place, int, bool]

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
+from pimsim.config.delay import evaluate_delay
 from pimsim.config.pim_stream import LEVELS, StreamPimConfig
-from pimsim.hardware.dram.rules import evaluate_delay
 
 
 def reached(

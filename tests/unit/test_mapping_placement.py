@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pimsim.config.delay import evaluate_delay
 from pimsim.config.errors import InputError
 from pimsim.config.loader import load_memory, load_pim
-from pimsim.hardware.dram.rules import evaluate_delay
 from pimsim.hardware.pim.programs import AttentionShape
 from pimsim.mapping.placement import (
     assign_channels,

@@ -401,7 +401,7 @@ class StreamPimConfig(ConfigModel):
 
 
 def _names(where: str, text: str) -> list[str]:
-    """Timing names in ``text``; ``hardware.dram.rules.evaluate_delay`` evaluates it."""
+    """Timing names in ``text``; ``config.delay.evaluate_delay`` evaluates it."""
     try:
         tree = ast.parse(text, mode="eval")
     except (SyntaxError, ValueError):

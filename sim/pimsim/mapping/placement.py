@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from pimsim.config.delay import evaluate_delay
 from pimsim.config.errors import InputError
 from pimsim.config.memory import MemoryConfig
 from pimsim.config.pim import PimConfig
-from pimsim.hardware.dram.rules import evaluate_delay
 from pimsim.hardware.pim.programs import AttentionShape
 from pimsim.workload.requests import Request
 

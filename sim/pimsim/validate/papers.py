@@ -9,8 +9,8 @@ import csv
 from collections.abc import Callable, Iterator
 from functools import cache
 
+from pimsim.config.delay import evaluate_delay
 from pimsim.config.loader import load_run, load_stream_pim, load_system
-from pimsim.hardware.dram.rules import evaluate_delay
 from pimsim.hardware.pim.stream import peak_interval_cycles
 from pimsim.result.types import Result
 from pimsim.validate import attacc_system

@@ -32,7 +32,7 @@ from pimsim.hardware.dram.layout import (
     STRIDE,
     WINDOW_SLOT,
 )
-from pimsim.hardware.dram.rules import LEVELS, RANK, Command
+from pimsim.hardware.dram.rules import BANK, BANK_GROUP, LEVELS, OTHER_RANKS, RANK, Command
 
 __all__ = [
     "apply_rules",
@@ -40,6 +40,7 @@ __all__ = [
     "close_row",
     "column_bound",
     "complete",
+    "count_open",
     "earliest",
     "log_command",
     "open_row",
@@ -68,7 +69,7 @@ def apply_rules(ch: Any, p: Any, cycle: int, command: int, bank: int, n: int) ->
         first, last = p.first[command, level], p.first[command, level + 1]
         if first == last:
             continue
-        if level == 2:
+        if level == OTHER_RANKS:
             for i in range(first, last):
                 at = cycle + p.rules[i, 2] + p.rules[i, 3] * n
                 for other in range(p.ranks):
@@ -77,11 +78,11 @@ def apply_rules(ch: Any, p: Any, cycle: int, command: int, bank: int, n: int) ->
                         ch.ready[slot] = at
             continue
         node = 0
-        if level == 4:
+        if level == BANK:
             node = p.bank_node + bank
-        elif level == 3:
+        elif level == BANK_GROUP:
             node = p.group_node + (bank >> p.group_shift)
-        elif level == 1:
+        elif level == RANK:
             node = 1 + rank
         for i in range(first, last):
             at = cycle + p.rules[i, 2] + p.rules[i, 3] * n
@@ -143,7 +144,7 @@ def reset_wake(ch: Any, p: Any, bank: int, cycle: int) -> None:
 
 
 @njit(cache=True)
-def _count_open(ch: Any, p: Any, cycle: int, bank: int, change: int) -> None:
+def count_open(ch: Any, p: Any, cycle: int, bank: int, change: int) -> None:
     """Keep the number of open row buffers of the rank and the cycles with any open."""
     rank = bank >> p.rank_shift
     before = ch.rank[rank, 0]
@@ -169,7 +170,7 @@ def open_row(
     ch: Any, p: Any, cycle: int, bank: int, row: int, buffer: int
 ) -> None:  # fmt: skip
     """``row`` is now in row buffer ``buffer`` (0 normal, 1 PIM) of ``bank``."""
-    _count_open(ch, p, cycle, bank, 1)
+    count_open(ch, p, cycle, bank, 1)
     ch.bank[bank, B_ROW + buffer] = row
     if buffer == 1:
         return
@@ -183,7 +184,7 @@ def open_row(
 @njit(cache=True)
 def close_row(ch: Any, p: Any, cycle: int, bank: int, buffer: int) -> None:
     """Row buffer ``buffer`` of ``bank`` is closed."""
-    _count_open(ch, p, cycle, bank, -1)
+    count_open(ch, p, cycle, bank, -1)
     ch.bank[bank, B_ROW + buffer] = -1
     if buffer == 0:
         ch.bank[bank, B_HITS] = 0

@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pimsim.config.delay import evaluate_delay
 from pimsim.config.errors import InputError
 from pimsim.config.memory import MemoryConfig
 from pimsim.config.pim import PimConfig
-from pimsim.hardware.dram.rules import COMMANDS, LEVELS, Command, RuleTables, evaluate_delay
+from pimsim.hardware.dram.rules import COMMANDS, LEVELS, Command, RuleTables
 
 __all__ = [
     "INFINITY",
@@ -25,6 +26,7 @@ __all__ = [
     "make_board",
     "make_channels",
     "make_parameters",
+    "put_tables",
     "refresh_interval",
 ]
 
@@ -338,6 +340,18 @@ def bounded(found: int, most: int, what: str) -> int:
     return found
 
 
+def put_tables(p: Records, tables: RuleTables) -> None:
+    """Write compiled rules into kernel parameters, of either controller. Raises ``InputError``
+    where they are more than there is room for."""
+    p[0]["n_windows"] = bounded(len(tables.windows), MAX_WINDOWS, "window rules")
+    for row in tables.windows:
+        bounded(int(row[1]), MAX_WINDOW, "a rule's window")
+    p[0]["windows"][: len(tables.windows)] = tables.windows
+    p[0]["first"][:] = tables.first
+    bounded(len(tables.rules), MAX_RULES, "timing rules")
+    p[0]["rules"][: len(tables.rules)] = tables.rules
+
+
 def refresh_interval(memory: MemoryConfig) -> int:
     """Cycles from one refresh of a channel to the next: ranks, or all banks, take turns."""
     org, timings = memory.organization, memory.timings
@@ -408,7 +422,6 @@ def make_parameters(
         "ring": MAX_SEGMENTS // org.channels,
         "tck_ps": memory.tCK,
         "channel_width": org.channels.bit_length() - 1,
-        "n_windows": bounded(len(tables.windows), MAX_WINDOWS, "window rules"),
     }
     if pim is not None:
         names = {**t, **pim.timings}
@@ -428,12 +441,7 @@ def make_parameters(
     fields = channel_fields(memory, memory.stream_map)
     for at, name in enumerate(("ro", "ra", "bg", "ba", "co")):
         p[0]["field"][at] = fields[name]
-    for row in tables.windows:
-        bounded(int(row[1]), MAX_WINDOW, "a rule's window")
-    p[0]["windows"][: len(tables.windows)] = tables.windows
-    p[0]["first"][:] = tables.first
-    bounded(len(tables.rules), MAX_RULES, "timing rules")
-    p[0]["rules"][: len(tables.rules)] = tables.rules
+    put_tables(p, tables)
     return p
 
 

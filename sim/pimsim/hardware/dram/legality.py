@@ -11,10 +11,11 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
+from pimsim.config.delay import evaluate_delay
 from pimsim.config.errors import InputError
 from pimsim.config.memory import MemoryConfig, Rule
 from pimsim.config.pim import PimConfig
-from pimsim.hardware.dram.rules import ROW_COMMANDS, Command, CommandBus, evaluate_delay
+from pimsim.hardware.dram.rules import ROW_COMMANDS, Command, CommandBus
 
 __all__ = ["TracedCommand", "Violation", "check_commands"]
 

@@ -20,15 +20,18 @@ from pimsim.config.memory import MemoryConfig, Rule
 from pimsim.config.pim import PimConfig
 
 __all__ = [
+    "BANK",
+    "BANK_GROUP",
     "COMMANDS",
     "LEVELS",
+    "OTHER_RANKS",
+    "PSEUDO_CHANNEL",
     "RANK",
     "ROW_COMMANDS",
     "Command",
     "CommandBus",
     "RuleTables",
     "compile_rules",
-    "evaluate_delay",
 ]
 
 
@@ -66,7 +69,9 @@ _LEVELS = {
     "channel": 0, "rank": 1, "other_ranks": 2, "bank_group": 3, "bank": 4, "pseudo_channel": 5
 }  # fmt: skip
 LEVELS = len(_LEVELS)
-RANK = _LEVELS["rank"]
+RANK, OTHER_RANKS, BANK_GROUP, BANK, PSEUDO_CHANNEL = (
+    _LEVELS[name] for name in ("rank", "other_ranks", "bank_group", "bank", "pseudo_channel")
+)
 ROW_COMMANDS = frozenset(
     Command[name] for name in ("ACT", "PRE", "PREA", "REF", "REFpb", "G_ACT", "PIM_PRE", "HEADER")
 )
@@ -190,13 +195,13 @@ def compile_rules(
         [(level, then, base, slope) for (level, then), (base, slope) in sorted(group.items())]
         for group in grouped
     ]
-    first_index = np.zeros((len(Command), len(_LEVELS) + 1), dtype=np.int64)
+    first_index = np.zeros((len(Command), LEVELS + 1), dtype=np.int64)
     rows: list[tuple[int, int, int, int]] = []
     for command, group in enumerate(flat):
-        for level in range(len(_LEVELS)):
+        for level in range(LEVELS):
             first_index[command, level] = len(rows)
             rows += [row for row in group if row[0] == level]
-        first_index[command, len(_LEVELS)] = len(rows)
+        first_index[command, LEVELS] = len(rows)
     return RuleTables(
         rules=np.array(rows, dtype=np.int64).reshape(-1, 4),
         first=first_index,

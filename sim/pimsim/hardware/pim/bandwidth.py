@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from pimsim.config.delay import evaluate_delay
 from pimsim.config.pim_stream import StreamPimConfig
-from pimsim.hardware.dram.rules import evaluate_delay
 from pimsim.hardware.energy.pim_stream import banks_reached
 
 __all__ = ["unit_bandwidth"]

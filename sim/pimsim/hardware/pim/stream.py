@@ -16,9 +16,9 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from pimsim.config.delay import evaluate_delay
 from pimsim.config.errors import InputError
 from pimsim.config.pim_stream import StreamPimConfig
-from pimsim.hardware.dram.rules import evaluate_delay
 from pimsim.hardware.pim.requests import schedule_requests
 from pimsim.hardware.pim.stream_kernel import schedule
 from pimsim.hardware.pim.stream_tables import ENTRY, WAITS, make_channels, make_parameters

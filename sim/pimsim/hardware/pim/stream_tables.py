@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
+from pimsim.config.delay import evaluate_delay
 from pimsim.config.errors import InputError
 from pimsim.config.pim_stream import LEVELS, RefreshConfig, StreamPimConfig, StreamRule
-from pimsim.hardware.dram.rules import evaluate_delay
 
 __all__ = [
     "BUSES",

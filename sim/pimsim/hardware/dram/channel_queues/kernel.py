@@ -13,6 +13,7 @@ from typing import Any
 
 from numba import njit
 
+from pimsim.hardware.dram.bank import count_open
 from pimsim.hardware.dram.channel_queues.layout import (
     ALL_BANK,
     C_BUS_BUSY,
@@ -136,18 +137,6 @@ def _fall_due(ch: Any, p: Any, tick: int) -> bool:
 
 
 @njit(cache=True)
-def _count_open(ch: Any, p: Any, tick: int, bank: int, change: int) -> None:
-    """Keep the number of open banks of the rank and the ticks with any open."""
-    rank = bank >> p.rank_shift
-    before = ch.rank[rank, 0]
-    ch.rank[rank, 0] = before + change
-    if before == 0:
-        ch.rank[rank, 1] = tick
-    elif before + change == 0:
-        ch.rank[rank, 2] += tick - ch.rank[rank, 1]
-
-
-@njit(cache=True)
 def _issue(
     ch: Any, p: Any, log: Any, head: Any, tick: int, command: int, bank: int, row: int,
     key: int,
@@ -167,15 +156,15 @@ def _issue(
         head.logged = at + 1
     if command == ACT:
         ch.open_row[bank] = row
-        _count_open(ch, p, tick, bank, 1)
+        count_open(ch, p, tick, bank, 1)
     elif command == PRE:
         ch.open_row[bank] = -1
-        _count_open(ch, p, tick, bank, -1)
+        count_open(ch, p, tick, bank, -1)
     elif command == PREA:
         for other in range(bank, bank + (1 << p.half_shift)):
             if ch.open_row[other] >= 0:
                 ch.open_row[other] = -1
-                _count_open(ch, p, tick, other, -1)
+                count_open(ch, p, tick, other, -1)
 
 
 @njit(cache=True, inline="always")

@@ -20,11 +20,15 @@ from pimsim.hardware.dram.layout import (
     C_READ_LATENCY,
     C_READS,
     INFINITY,
+    MAX_RULES,
     MAX_SEGMENTS,
+    MAX_WINDOW,
+    MAX_WINDOWS,
     PORT_FIELDS,
     SOURCE_FIELDS,
     bounded,
     channel_fields,
+    put_tables,
 )
 from pimsim.hardware.dram.layout import C_ROW_HITS as C_HITS
 from pimsim.hardware.dram.layout import N_COUNTERS as N_DEVICE_COUNTERS
@@ -49,9 +53,6 @@ MAX_RANKS = 64
 MAX_QUEUE = 512
 MAX_MAINTENANCE = 2048
 """Refreshes due and not issued; above Ramulator's 1568, where that tool stops."""
-MAX_RULES = 256
-MAX_WINDOWS = 4
-MAX_WINDOW = 32
 WINDOW_SLOT = MAX_WINDOW + 1
 STRIDE = 16
 MAX_NODES = 1 + 2 * MAX_RANKS + 2 * MAX_BANKS
@@ -211,7 +212,6 @@ def make_parameters(memory: MemoryConfig, tables: RuleTables) -> Records:
         "ring": MAX_SEGMENTS // org.channels,
         "tck_ps": memory.tCK // scale,
         "channel_width": org.channels.bit_length() - 1,
-        "n_windows": bounded(len(tables.windows), MAX_WINDOWS, "window rules"),
     }
     for name, value in values.items():
         p[0][name] = value
@@ -222,12 +222,7 @@ def make_parameters(memory: MemoryConfig, tables: RuleTables) -> Records:
         either = set(memory.command_bus.either_edge)
         for command in Command:
             p[0]["rising_only"][command] = int(command.name not in either)
-    for row in tables.windows:
-        bounded(int(row[1]), MAX_WINDOW, "a rule's window")
-    p[0]["windows"][: len(tables.windows)] = tables.windows
-    p[0]["first"][:] = tables.first
-    bounded(len(tables.rules), MAX_RULES, "timing rules")
-    p[0]["rules"][: len(tables.rules)] = tables.rules
+    put_tables(p, tables)
     return p
 
 

@@ -7,13 +7,19 @@ from typing import Any
 from numba import njit
 
 from pimsim.hardware.dram.channel_queues.layout import STRIDE, WINDOW_SLOT
-from pimsim.hardware.dram.rules import Command
+from pimsim.hardware.dram.rules import (
+    BANK,
+    BANK_GROUP,
+    LEVELS,
+    OTHER_RANKS,
+    PSEUDO_CHANNEL,
+    RANK,
+    Command,
+)
 
 __all__ = ["apply_rules", "earliest", "earliest_wide", "on_edge"]
 
 PREA, REF = int(Command.PREA), int(Command.REF)
-CHANNEL, RANK, OTHER_RANKS, BANK_GROUP, BANK, PSEUDO_CHANNEL = range(6)
-"""Levels, in the order of the rule tables."""
 
 
 @njit(cache=True, inline="always")
@@ -58,7 +64,7 @@ def apply_rules(ch: Any, p: Any, tick: int, command: int, bank: int) -> None:
     per_half = 1 << (p.half_shift - p.rank_shift)
     rank = bank >> p.rank_shift
     wide = command in (REF, PREA)
-    for level in range(6):
+    for level in range(LEVELS):
         for i in range(p.first[command, level], p.first[command, level + 1]):
             then, at = p.rules[i, 1], tick + p.rules[i, 2]
             if level == RANK and not wide:
