@@ -133,16 +133,16 @@ def _progress(suite: str) -> Iterator[Any]:
 
 
 def _write(out: Path, found: Sequence[tuple[Suite, Sequence[Row]]]) -> None:
+    from pimsim.validate.figures import write_figure
     from pimsim.validate.tolerances import tolerance_of
-    from pimsim.validate.write import write_figure, write_rows
+    from pimsim.validate.write import write_rows
 
     try:
         write_rows(out / "rows.csv", [(suite.name, row) for suite, rows in found for row in rows])
         for suite, rows in found:
             # what is only reported (another definition, a paper's average) would set the scale
             rows = [row for row in rows if tolerance_of(row.group).judges]
-            for suffix in ("png", "svg"):
-                write_figure(out / f"{suite.name}.{suffix}", suite.title, rows)
+            write_figure(out / suite.name, suite.title, rows)
     except OSError as error:
         raise InputError(f"--out {out}: cannot be written ({error.strerror})") from error
 

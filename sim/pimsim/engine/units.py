@@ -151,11 +151,13 @@ class NpuSide:
             group: Group | None = None
             if arrived is not None:
                 group = (yield arrived) if not arrived.processed else arrived.value
-            end, follows = self._finish(step, free, end, group)
             if step.needed is not None and group is not None:
                 end, streams = self._finish_by_operand(step, step.needed, free, group)
+                follows = end
                 if streams:
                     stores.append(self.port.transfer(streams))
+            else:
+                end, follows = self._finish(step, free, end, group)
             if self.npu.prefetch_weights and number == len(steps) - 1:
                 self._prefetch(following)
             now = int(self.env.now)

@@ -393,9 +393,8 @@ class MemorySystem:
 
     def _hashed_runs(self, rows: Rows) -> tuple[Ints, ...]:
         """Run, channel, first burst, length, place in the run, and place among its neighbours of
-        each piece: the whole rows of
-        neighbours of a run are one on every channel, what lies before and after them is one a
-        burst, on the channel that the hash says."""
+        each piece: the whole rows of neighbours of a run are one on every channel, what lies
+        before and after them is one a burst, on the channel that the hash says."""
         channels, width = len(self.channels), self._channel_width
         begin, end = rows.first_burst, rows.first_burst + rows.bursts
         whole, after = -(-begin // channels), end // channels

@@ -43,12 +43,9 @@ def write_page(study: Study, store: Store, folder: Path) -> Path:
     points = list(points_of(study))
     figures = folder / "figures"
     figures.mkdir(parents=True, exist_ok=True)
-    for suffix in ("svg", "png"):
-        draw_grid(study, store, points, figures / f"neupims-grid.{suffix}")
-        draw_ablation(study, store, figures / f"neupims-ablation.{suffix}")
-        draw_waterfall(
-            study, store, waterfall_points(study), figures / f"neupims-waterfall.{suffix}"
-        )
+    draw_grid(study, store, points, figures / "neupims-grid")
+    draw_ablation(study, store, figures / "neupims-ablation")
+    draw_waterfall(study, store, waterfall_points(study), figures / "neupims-waterfall")
     sections = (
         _head(study, store),
         _measured(study),

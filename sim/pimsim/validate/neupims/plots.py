@@ -2,53 +2,23 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from pimsim.config.files import write_whole
+from pimsim.validate.figures import COLOURS, new_figure, save_figure
 from pimsim.validate.neupims.ratios import LADDER, ratio_at, waterfall
 from pimsim.validate.neupims.runs import Store
 from pimsim.validate.neupims.study import MODES, Point, Study
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
 __all__ = ["draw_ablation", "draw_grid", "draw_waterfall"]
 
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7")
 _STYLES = {"clean": "-", "quirks": "--"}
 _LABELS = {"clean": "pimsim", "quirks": "pimsim with the artifact's quirks"}
 
 
-def _figure(width: float, height: float) -> Figure:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height), layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure
-
-
-def _save(figure: Figure, path: Path) -> None:
-    import matplotlib
-
-    content = io.BytesIO()
-    # ids in an SVG are random without a salt of ours
-    with matplotlib.rc_context({"svg.hashsalt": "pimsim"}):
-        figure.savefig(content, format=path.suffix.lstrip("."), dpi=130, metadata=_undated(path))
-    write_whole(path, content.getvalue())
-
-
-def _undated(path: Path) -> dict[str, str | None]:
-    """No date inside, so that the same results give the same file."""
-    return {"Date": None} if path.suffix == ".svg" else {}
-
-
-def draw_grid(study: Study, store: Store, points: Sequence[Point], path: Path) -> None:
+def draw_grid(study: Study, store: Store, points: Sequence[Point], stem: Path) -> None:
     """Speed-ups over batch: a column for each published ratio, a row for each data set."""
-    figure = _figure(11, 6.5)
+    figure = new_figure(11, 6.5)
     rows = list(study.grid.requests)
     axes = figure.subplots(
         len(rows), len(study.published), sharex=True, sharey="col", squeeze=False
@@ -56,7 +26,7 @@ def draw_grid(study: Study, store: Store, points: Sequence[Point], path: Path) -
     for row, requests in enumerate(rows):
         for column, published in enumerate(study.published):
             plot = axes[row][column]
-            for colour, model in zip(_COLOURS, study.grid.models, strict=False):
+            for colour, model in zip(COLOURS, study.grid.models, strict=False):
                 for mode in MODES:
                     here = [p for p in points if p.model == model and p.requests == requests]
                     pairs = [
@@ -88,12 +58,12 @@ def draw_grid(study: Study, store: Store, points: Sequence[Point], path: Path) -
             plot.spines[["top", "right"]].set_visible(False)
     handles, labels = axes[0][0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=4, fontsize=7, frameon=False)
-    _save(figure, path)
+    save_figure(figure, stem)
 
 
-def draw_ablation(study: Study, store: Store, path: Path) -> None:
+def draw_ablation(study: Study, store: Store, stem: Path) -> None:
     """Throughput over NPU+PIM as the mechanisms are added, by batch."""
-    figure = _figure(10, 3.6)
+    figure = new_figure(10, 3.6)
     axes = figure.subplots(1, len(MODES), sharey=True)
     names = [study.machine(key).name for key in LADDER]
     for plot, mode in zip(axes, MODES, strict=True):
@@ -106,7 +76,7 @@ def draw_ablation(study: Study, store: Store, path: Path) -> None:
                 for batch in study.grid.batches
             ]  # fmt: skip
             places = [i + (k - 1.5) * 0.2 for i in range(len(values))]
-            bars = plot.bar(places, values, width=0.19, color=_COLOURS[k], label=names[k])
+            bars = plot.bar(places, values, width=0.19, color=COLOURS[k], label=names[k])
             plot.bar_label(bars, fmt="%.2f", fontsize=6, rotation=90, padding=2)
         plot.set_xticks(range(len(study.grid.batches)), [str(b) for b in study.grid.batches])
         plot.set_xlabel("batch (requests)")
@@ -115,12 +85,12 @@ def draw_ablation(study: Study, store: Store, path: Path) -> None:
         plot.margins(y=0.15)
     axes[0].set_ylabel("throughput over NPU+PIM")
     axes[0].legend(fontsize=7, frameon=False, loc="upper left")
-    _save(figure, path)
+    save_figure(figure, stem)
 
 
-def draw_waterfall(study: Study, store: Store, points: Sequence[Point], path: Path) -> None:
+def draw_waterfall(study: Study, store: Store, points: Sequence[Point], stem: Path) -> None:
     """How each of the artifact's departures moves each published ratio."""
-    figure = _figure(12, 2.6 + 2.4 * len(points))
+    figure = new_figure(12, 2.6 + 2.4 * len(points))
     axes = figure.subplots(len(points), len(study.published), sharey=True, squeeze=False)
     names = ["pimsim", *(step.name for step in study.waterfall.steps), "artifact's quirks"]
     for row, point in enumerate(points):
@@ -130,7 +100,7 @@ def draw_waterfall(study: Study, store: Store, points: Sequence[Point], path: Pa
             places = list(range(len(names)))[::-1]
             plot.barh(places[0], before, color="#666666")
             for place, step in zip(places[1:], steps, strict=False):
-                colour = _COLOURS[0] if step.ratio >= before else _COLOURS[1]
+                colour = COLOURS[0] if step.ratio >= before else COLOURS[1]
                 plot.barh(place, step.ratio - before, left=before, color=colour)
                 if abs(step.factor - 1) >= 0.005:
                     plot.annotate(
@@ -146,4 +116,4 @@ def draw_waterfall(study: Study, store: Store, points: Sequence[Point], path: Pa
             plot.margins(x=0.12)
             if row == len(points) - 1:
                 plot.set_xlabel("throughput ratio (dotted: the paper's average)", fontsize=8)
-    _save(figure, path)
+    save_figure(figure, stem)
