@@ -214,7 +214,8 @@ def _fcfs_candidate(
             continue
         hit = ch.bank[bank, B_HIT_RD] >= 0 or ch.bank[bank, B_HIT_WR] >= 0
         if ch.bank[bank, B_ROW] >= 0 and not hit:
-            at = earliest(ch, p, PRE, bank)
+            # of those that can be closed now the first bank's, not the one that could first
+            at = max(earliest(ch, p, PRE, bank), cycle)
             if at < when:
                 when, command, target, entry = at, PRE, bank, -1
     return when, command, target, entry
