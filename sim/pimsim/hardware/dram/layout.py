@@ -114,8 +114,7 @@ S_WAITS = 12  # how many in a row
 S_COMMON = 13  # first ticket that all segments of the stream wait for, and how many
 S_COMMONS = 14
 S_LAG = 15  # cycles from the last of these tickets to its start
-S_DELAY = 16  # cycles that are part of S_READY whatever the network does
-N_SEGMENT = 17
+N_SEGMENT = 16
 
 # a request on its way from a segment to a queue
 O_BURST, O_WRITE, O_GROUP, O_BLOCK = range(4)

@@ -17,42 +17,17 @@ from numpy.typing import NDArray
 
 from pimsim.config.memory import MemoryConfig
 from pimsim.config.pim import PimConfig
-from pimsim.hardware.dram.address import AddressMap
-from pimsim.hardware.dram.artifact_order import OperandCounter, deal
+from pimsim.hardware.dram.artifact_order import OperandCounter
 from pimsim.hardware.dram.controller import run_channel
-from pimsim.hardware.dram.hashing import ipoly_tables
 from pimsim.hardware.dram.layout import (
-    HASH_ROWS,
     INFINITY,
     MAX_INSTRUCTIONS,
-    MAX_LISTED,
     MAX_PIM_WRITES,
-    MAX_QUEUES,
-    MAX_SEGMENTS,
-    MAX_SOURCES,
     MAX_TICKETS,
-    N_SEGMENT,
     P_GROUP,
     P_MARK,
     P_OP,
     P_READY,
-    S_BLOCK,
-    S_BLOCK_SHIFT,
-    S_COMMON,
-    S_COMMONS,
-    S_COUNT,
-    S_DELAY,
-    S_FIRST,
-    S_GROUP,
-    S_LAG,
-    S_LANE,
-    S_LISTED,
-    S_PORT,
-    S_READY,
-    S_STRIDE,
-    S_WAIT,
-    S_WAITS,
-    S_WRITE,
     Records,
     bounded,
     make_board,
@@ -60,6 +35,7 @@ from pimsim.hardware.dram.layout import (
     make_parameters,
 )
 from pimsim.hardware.dram.rules import Command, compile_rules
+from pimsim.hardware.dram.segments import StreamTable, ring_range
 from pimsim.hardware.dram.sources import next_offer
 from pimsim.hardware.dram.transfers import (
     BLOCK_BYTES,
@@ -221,12 +197,6 @@ def _advance(
                 )  # fmt: skip
 
 
-def _ring_range(after: int, count: int, size: int, what: str) -> int:
-    """Where ``count`` entries of a ring fit in one piece: at ``after``, or else at its begin."""
-    bounded(count, size // 2, what)
-    return after if after + count <= size else 0
-
-
 class MemorySystem:
     """All channels of a device at ``command`` fidelity."""
 
@@ -242,26 +212,20 @@ class MemorySystem:
         there are none."""
         self.memory = memory
         self.pim = pim
-        self.cycle_ps = memory.tCK
-        """Picoseconds of the cycles that this system counts."""
         self.counter = OperandCounter(memory, counter_wrap_bytes)
         self.parameters, self.channels = self._make_records()
+        self.cycle_ps = int(self.parameters[0]["tck_ps"])
+        """Picoseconds of the cycles that this system counts."""
         self.board = make_board(log_entries)
         self.now = 0
         """Cycle of tCK up to which everything is simulated."""
         self._active: list[Group] = []
         self._next_ticket = 0
-        self._next_listed = 0
-        self.network = network or Network()
-        self._injected_ps = [0] * self.network.sources
-        """When each core's injection ports will be free."""
-        self._injected = [0] * self.network.sources
-        """Requests that each core has injected since they last were, modulo its ports."""
-        mapping = AddressMap.parse(memory.stream_map, memory.organization)
-        self._channel_bit = mapping.position["ch"]
-        self._channel_width = mapping.width["ch"]
+        self.streams = StreamTable(
+            memory, self.parameters, self.channels, self.board, network or Network(),
+            self.counter, self._tickets,
+        )  # fmt: skip
         self._pim_state: dict[str, Any] = self._no_after()
-        self._enter_network(self.network)
 
     def _make_records(self) -> tuple[Records, Records]:
         """Parameters and channels of the kernel."""
@@ -270,21 +234,6 @@ class MemorySystem:
         parameters = make_parameters(self.memory, self.pim, rules, merge=merge)
         return parameters, make_channels(self.memory, parameters)
 
-    def _enter_network(self, network: Network) -> None:
-        """Tell the channels how many cores they serve, and how."""
-        channels = len(self.channels)
-        bounded(network.sources, MAX_SOURCES, "cores that share a memory")
-        p = self.parameters[0]
-        p["sources"] = network.sources
-        p["ring"] = MAX_SEGMENTS // (channels * network.sources)
-        p["port_ps"] = network.period_ps
-        p["inject_ps"] = network.period_ps * channels // network.ports
-        if network.hashed:
-            # only then do the requests of several ports meet at a channel
-            p["ports"] = network.ports
-            bounded(network.sources * network.ports, MAX_QUEUES, "injection ports of all cores")
-            p["lane_hash"], p["lane_of"] = ipoly_tables(channels)
-
     @property
     def active(self) -> bool:
         """Whether any submitted group is not complete."""
@@ -292,20 +241,10 @@ class MemorySystem:
 
     def _tickets(self, count: int) -> int:
         """A range of ``count`` tickets; they are used in turn, long after the last use."""
-        first = _ring_range(self._next_ticket, count, MAX_TICKETS, "transfers at once")
+        first = ring_range(self._next_ticket, count, MAX_TICKETS, "transfers at once")
         self._next_ticket = first + count
         self.board["ticket"][0, first : first + count] = 0
         return first
-
-    def _share(self, burst: int | Ints) -> Ints:
-        """How many bursts below ``burst`` each channel has, shape (channels,); for an array of
-        shape (runs, 1), (runs, channels)."""
-        channel = np.arange(len(self.channels), dtype=np.int64)
-        low, width = self._channel_bit, self._channel_width
-        whole = (burst >> (low + width)) << low
-        rest = (burst & ((1 << (low + width)) - 1)) - (channel << low)
-        share: Ints = whole + np.clip(rest, 0, 1 << low)
-        return share
 
     def submit(
         self,
@@ -317,43 +256,9 @@ class MemorySystem:
         """Queue ``streams``, then ``scatters``, behind what core ``source`` has queued before."""
         count = len(self.channels)
         ticket = self._tickets(count)
-        left = np.zeros(count, dtype=np.int64)
-        queued: list[list[Ints]] = [[] for _ in range(count)]
-        blocks = (0, 0)
-        ahead = 0
-        for stream in streams:
-            if isinstance(stream, Rows):
-                owner, runs = self._row_segments(stream)
-                runs[:, S_READY] += ahead
-                ahead += stream.total
-                np.add.at(left, owner, runs[:, S_COUNT])
-                for c in range(count):
-                    queued[c].append(runs[owner == c])
-                continue
-            if stream.operands:
-                rows, tracked = self._listed_segments(stream, blocks[0])
-            else:
-                rows, tracked = self._stream_segments(stream)
-            blocks = tracked if stream.track_blocks else blocks
-            rows[..., S_READY] = ahead
-            rows[..., S_DELAY] = stream.delay
-            ahead += stream.total
-            left += rows[..., S_COUNT].reshape(count, -1).sum(axis=1)
-            for c in range(count):
-                own = rows[c].reshape(-1, N_SEGMENT)
-                queued[c].append(own[own[:, S_COUNT] > 0])
-        for scatter in scatters:
-            row = np.zeros(N_SEGMENT, dtype=np.int64)
-            row[[S_WRITE, S_FIRST, S_COUNT, S_STRIDE, S_BLOCK]] = (
-                int(scatter.write), scatter.first, scatter.count, scatter.stride, -1,
-            )  # fmt: skip
-            row[S_READY] = ahead
-            ahead += scatter.count
-            left[scatter.channel] += scatter.count
-            queued[scatter.channel].append(row[None])
+        left, blocks = self.streams.add(streams, scatters, ticket, start, source)
         self.board["ticket"][0, ticket : ticket + count, 0] = left
         self.board["ticket"][0, ticket : ticket + count, 1] = start
-        self._append(queued, ticket, start, source)
         self._wake(start)
         kinds = {s.write for s in streams} | {s.write for s in scatters}
         lags = [s.follows.lag for s in streams if isinstance(s, Stream) and s.follows is not None]
@@ -370,148 +275,6 @@ class MemorySystem:
         if not writes:
             return 8 * nbl
         return 8 * nbl // (1 + nbl * feed) if reads else 8 // feed
-
-    def _row_segments(self, rows: Rows) -> tuple[Ints, Ints]:
-        """Channels and segments of all runs, in order."""
-        if self.network.hashed:
-            run, channel, first, counts, before, lane = self._hashed_runs(rows)
-        else:
-            start = self._share(rows.first_burst[:, None])
-            share = self._share((rows.first_burst + rows.bursts)[:, None]) - start
-            run, channel = np.nonzero(share)
-            first, counts = start[run, channel], share[run, channel]
-            before = lane = np.zeros(len(run), dtype=np.int64)
-        found = np.zeros((len(run), N_SEGMENT), dtype=np.int64)
-        found[:, S_WRITE] = int(rows.write)
-        found[:, S_FIRST] = first
-        found[:, S_COUNT] = counts
-        found[:, S_STRIDE] = 1
-        found[:, S_BLOCK] = -1
-        found[:, S_PORT] = -lane
-        found[:, S_READY] = (np.cumsum(rows.bursts) - rows.bursts)[run] + before
-        return channel, found
-
-    def _hashed_runs(self, rows: Rows) -> tuple[Ints, ...]:
-        """Run, channel, first burst, length, place in the run, and place among its neighbours of
-        each piece: the whole rows of neighbours of a run are one on every channel, what lies
-        before and after them is one a burst, on the channel that the hash says."""
-        channels, width = len(self.channels), self._channel_width
-        begin, end = rows.first_burst, rows.first_burst + rows.bursts
-        whole, after = -(-begin // channels), end // channels
-        inside = whole < after
-        runs = np.arange(len(begin))
-        run = np.repeat(runs[inside], channels)
-        pieces = [
-            (run, np.tile(np.arange(channels), int(inside.sum())), whole[run],
-             (after - whole)[run], (whole * channels - begin)[run], 0 * run)
-        ]  # fmt: skip
-        head = np.where(inside, whole * channels, end) - begin
-        tail = np.where(inside, end - after * channels, 0)
-        table = self.parameters[0]["lane_hash"]
-        order = np.argsort(self.parameters[0]["lane_of"][:channels])
-        for first, length in ((begin, head), (end - tail, tail)):
-            run = np.repeat(runs, length)
-            place = np.arange(len(run)) - np.repeat(np.cumsum(length) - length, length)
-            burst = first[run] + place
-            row = burst >> width
-            channel = table[row % HASH_ROWS] ^ order[burst & (channels - 1)]
-            lane, one = burst & (channels - 1), np.ones(len(run), np.int64)
-            pieces.append((run, channel, row, one, burst - begin[run], lane))
-        columns = [np.concatenate(column) for column in zip(*pieces, strict=True)]
-        sort = np.lexsort((columns[4], columns[0]))
-        return tuple(column[sort] for column in columns)
-
-    def _stream_segments(self, stream: Stream) -> tuple[Ints, tuple[int, int]]:
-        """A stream's segment on each channel, (channels, N_SEGMENT), and its blocks' tickets."""
-        count = len(self.channels)
-        first = self._share(stream.first_burst)
-        rows = np.zeros((count, N_SEGMENT), dtype=np.int64)
-        rows[:, S_WRITE] = int(stream.write)
-        rows[:, S_FIRST] = first
-        rows[:, S_COUNT] = self._share(stream.first_burst + stream.bursts) - first
-        rows[:, S_STRIDE] = 1
-        rows[:, S_BLOCK] = -1
-        if not stream.track_blocks:
-            return rows, (0, 0)
-        length = max(BLOCK_BYTES // self.memory.organization.burst_bytes, 1)
-        number = -(-stream.bursts // length)
-        block = self._tickets(number)
-        sizes = np.full(number, length, dtype=np.int64)
-        sizes[-1] = stream.bursts - length * (number - 1)
-        self.board["ticket"][0, block : block + number, 0] = sizes
-        rows[:, S_BLOCK] = block
-        rows[:, S_BLOCK_SHIFT] = length.bit_length() - 1
-        rows[:, S_LANE] = (np.arange(count) - (stream.first_burst >> self._channel_bit)) % count
-        return rows, (block, block + number)
-
-    def _listed_segments(self, stream: Stream, before: int) -> tuple[Ints, tuple[int, int]]:
-        """The same of a stream with operands; its blocks are the operands.
-
-        ``before``: first ticket of the stream that it follows; then each operand has segments of
-        its own, (channels, operands, N_SEGMENT).
-        """
-        count, low, follows = len(self.channels), self._channel_bit, stream.follows
-        bursts, operand = self.counter.requests(stream.operands, stream.write)
-        number = len(stream.operands)
-        parts = number if follows is not None else 1
-        at = _ring_range(self._next_listed, len(bursts), MAX_LISTED, "requests of a stream")
-        self._next_listed = at + len(bursts)
-        sizes = deal(
-            bursts, operand, count, parts, low, self._channel_width,
-            self.board["listed"][0, at : at + len(bursts)],
-        )  # fmt: skip
-        rows = np.zeros((count, parts, N_SEGMENT), dtype=np.int64)
-        rows[..., S_WRITE] = int(stream.write)
-        rows[..., S_COUNT] = sizes.reshape(count, parts)
-        rows[..., S_LISTED] = (at + np.cumsum(sizes) - sizes + 1).reshape(count, parts)
-        rows[..., S_BLOCK] = -1
-        if follows is not None:
-            first = before + 1 + follows.common
-            rows[..., S_WAIT] = first + np.arange(parts) * follows.each
-            rows[..., [S_WAITS, S_COMMON, S_COMMONS, S_LAG]] = (
-                follows.each, before + 1, follows.common, follows.lag,
-            )  # fmt: skip
-        if not stream.track_blocks:
-            return rows, (0, 0)
-        block = self._tickets(number)
-        self.board["ticket"][0, block : block + number, 0] = np.bincount(operand, minlength=number)
-        rows[..., S_BLOCK] = block
-        return rows, (block, block + number)
-
-    def _append(self, queued: list[list[Ints]], ticket: int, start: int, source: int) -> None:
-        """Put segments behind those of core ``source``. Their ``S_READY``, so far the requests
-        of this transfer before each, becomes the cycle, with a
-        network the picosecond, at which it has come to the channel's port."""
-        table, p = self.board["segment"][0], self.parameters[0]
-        ring, ports = int(p["ring"]), int(p["ports"])
-        cursors = self.channels["seg"][:, source * ports : (source + 1) * ports]
-        ends = self.channels["seg_end"][:, source]
-        period, begin = self.network.period_ps, max(start * self.cycle_ps, 0)
-        if period:
-            begin = max(begin, self._injected_ps[source])
-            if begin > self._injected_ps[source]:
-                self._injected[source] = 0  # its ports stood still: it begins with the first
-        total, passed = 0, self._injected[source]
-        for c, rows in enumerate(queued):
-            if not any(map(len, rows)):
-                continue
-            fresh = np.concatenate(rows)
-            end = int(ends[c])
-            bounded(end - int(cursors[c].min()) + len(fresh), ring, "stream segments of a core")
-            total += int(fresh[:, S_COUNT].sum())
-            fresh[:, S_GROUP] = ticket + c
-            fresh[:, S_PORT] = (fresh[:, S_PORT] + fresh[:, S_READY] + passed) % ports
-            waited_ps = fresh[:, S_READY] * period // self.network.ports
-            ready_ps = begin + self.network.latency_ps + waited_ps
-            fresh[:, S_READY] = ready_ps
-            if not period:
-                fresh[:, S_READY] = np.maximum(-(-ready_ps // self.cycle_ps), start)
-                fresh[:, S_READY] += fresh[:, S_DELAY]
-            place = (c * self.network.sources + source) * ring
-            table[place + (end + np.arange(len(fresh))) % ring] = fresh
-            ends[c] = end + len(fresh)
-        self._injected[source] = (passed + total) % ports
-        self._injected_ps[source] = begin + total * period // self.network.ports
 
     def _wake(self, start: int) -> None:
         """Let every channel look again at ``start``."""
@@ -562,7 +325,7 @@ class MemorySystem:
         if after is not None and after.spread and self.counter.active:
             # PIM's outputs lie where the counter stands, over all channels
             first = self.counter.burst
-            self.channels["pw_burst"] = self._share(first)
+            self.channels["pw_burst"] = self.streams.share(first)
             self._pim_state["after"][3] = first
             self.counter.skip(after.counter_bytes)
         return group

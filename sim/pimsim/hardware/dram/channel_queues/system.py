@@ -128,7 +128,6 @@ class QueueMemorySystem(MemorySystem):
 
     def __init__(self, memory: MemoryConfig, network: Network | None = None) -> None:
         super().__init__(memory, network=network)
-        self.cycle_ps = memory.tCK // memory.command_bus.ticks_per_clock
         self._log = np.zeros((1, 5), dtype=np.int64)
         self._heads = np.zeros(1, dtype=LOG)
 
