@@ -53,7 +53,7 @@ def batch(lengths: Iterable[int]) -> list[Request]:
 
 
 def of_kind(iteration: Iteration, kind: OperatorKind) -> list[Operator]:
-    return [operator for operator in iteration.operators if operator.kind is kind]
+    return [operator for operator in iteration.blocks[0].operators if operator.kind is kind]
 
 
 @given(cards(), contexts)
@@ -79,7 +79,9 @@ def test_attention_does_four_operations_per_feature_of_each_cached_token(
 ) -> None:
     iteration = decode_iteration(card, batch(lengths), layers=1)
     total = sum(lengths)
-    flops = iteration.operator("score").flops + iteration.operator("value").flops
+    flops = (
+        iteration.blocks[0].operator("score").flops + iteration.blocks[0].operator("value").flops
+    )
     assert flops == 4 * card.heads * card.head_dim * total
     assert iteration.kv_read_bytes == 2 * card.kv_heads * card.head_dim * total * (
         card.kv_dtype_bytes
@@ -91,8 +93,8 @@ def test_devices_together_do_the_work_of_one(shared: tuple[int, ModelCard], leng
     tp, card = shared
     alone = decode_iteration(card, batch(lengths), tp=1, layers=1)
     device = decode_iteration(card, batch(lengths), tp=tp, layers=1)
-    for whole in alone.operators:
-        part = device.operator(whole.name)
+    for whole in alone.blocks[0].operators:
+        part = device.blocks[0].operator(whole.name)
         copies = 1 if whole.kind in REPLICATED else tp
         assert copies * part.flops == whole.flops
         assert copies * part.kv_read_bytes == whole.kv_read_bytes
@@ -100,7 +102,9 @@ def test_devices_together_do_the_work_of_one(shared: tuple[int, ModelCard], leng
         # Row-cut products (proj, fc2) keep their whole bias on each device.
         kept = part.n * card.dtype_bytes if card.bias and whole.name in ("proj", "fc2") else 0
         assert copies * (part.weight_bytes - kept) == whole.weight_bytes - kept
-    extra = {o.name for o in device.operators} - {o.name for o in alone.operators}
+    extra = {o.name for o in device.blocks[0].operators} - {
+        o.name for o in alone.blocks[0].operators
+    }
     assert extra == {"allreduce1", "allreduce2"}
 
 
@@ -133,7 +137,7 @@ def test_sub_batches_add_up_to_the_batch_but_read_the_weights_twice(
 
 @given(cards(), contexts)
 def test_every_result_but_the_last_is_used(card: ModelCard, lengths: list[int]) -> None:
-    operators = decode_iteration(card, batch(lengths)).operators
+    operators = decode_iteration(card, batch(lengths)).blocks[0].operators
     used = {name for operator in operators for name in operator.depends_on}
     assert {operator.name for operator in operators} - used == {"res2"}
 
@@ -142,7 +146,7 @@ def test_every_result_but_the_last_is_used(card: ModelCard, lengths: list[int]) 
 def test_no_operator_has_a_negative_size_and_none_does_nothing(
     card: ModelCard, lengths: list[int]
 ) -> None:
-    for operator in decode_iteration(card, batch(lengths)).operators:
+    for operator in decode_iteration(card, batch(lengths)).blocks[0].operators:
         assert min(getattr(operator, size) for size in SIZES) >= 0
         moved = operator.output_bytes + operator.kv_write_bytes
         assert moved > 0
@@ -161,4 +165,4 @@ def test_sharing_a_model_never_needs_more_on_a_device(card: ModelCard, lengths: 
 def test_order_of_requests_changes_no_size(card: ModelCard, lengths: list[int], order: int) -> None:
     plain = decode_iteration(card, batch(lengths))
     sorted_ = decode_iteration(card, batch(sorted(lengths)[::order]))
-    assert sorted_.operators == plain.operators
+    assert sorted_.blocks == plain.blocks

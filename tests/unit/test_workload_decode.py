@@ -8,7 +8,7 @@ from pimsim.config.errors import InputError
 from pimsim.config.resources import preset_names
 from pimsim.workload.cards import ModelCard, load_card
 from pimsim.workload.decode import decode_iteration, fits_memory, memory_need
-from pimsim.workload.operators import Iteration, Operator, OperatorKind
+from pimsim.workload.operators import Block, Iteration, Operator, OperatorKind
 from pimsim.workload.requests import Request
 
 
@@ -27,7 +27,7 @@ MODELS = pytest.mark.parametrize("card", [load_card(n) for n in preset_names("mo
 
 
 def names(iteration: Iteration) -> list[str]:
-    return [operator.name for operator in iteration.operators]
+    return [operator.name for operator in iteration.blocks[0].operators]
 
 
 def test_gpt_block_in_order() -> None:
@@ -40,23 +40,23 @@ def test_gpt_block_in_order() -> None:
 def test_rope_comes_between_projection_and_cache() -> None:
     iteration = decode_iteration(load_card("llama-3-8b"), batch(*CONTEXTS))
     assert names(iteration)[1:5] == ["qkv", "rope", "kv_append", "score"]
-    assert iteration.operator("kv_append").depends_on == ("rope",)
-    assert iteration.operator("score").depends_on == ("rope", "kv_append")
+    assert iteration.blocks[0].operator("kv_append").depends_on == ("rope",)
+    assert iteration.blocks[0].operator("score").depends_on == ("rope", "kv_append")
 
 
 def test_one_device_has_nothing_to_reduce() -> None:
     iteration = decode_iteration(load_card("gpt3-7b"), batch(*CONTEXTS), tp=1)
-    assert not any(o.kind is OperatorKind.COLLECTIVE for o in iteration.operators)
-    assert iteration.operator("res1").depends_on == ("proj",)
-    assert iteration.operator("res2").depends_on == ("fc2", "res1")
+    assert not any(o.kind is OperatorKind.COLLECTIVE for o in iteration.blocks[0].operators)
+    assert iteration.blocks[0].operator("res1").depends_on == ("proj",)
+    assert iteration.blocks[0].operator("res2").depends_on == ("fc2", "res1")
 
 
 def test_without_append_nothing_is_written_and_nothing_waits_for_it() -> None:
     iteration = decode_iteration(load_card("gpt3-7b"), batch(*CONTEXTS), append_kv=False)
-    assert not iteration.has("kv_append")
+    assert not iteration.blocks[0].has("kv_append")
     assert iteration.kv_write_bytes == 0
-    assert iteration.operator("score").depends_on == ("qkv",)
-    assert iteration.operator("value").depends_on == ("softmax",)
+    assert iteration.blocks[0].operator("score").depends_on == ("qkv",)
+    assert iteration.blocks[0].operator("value").depends_on == ("softmax",)
 
 
 @MODELS
@@ -69,7 +69,7 @@ def test_gemm_shapes(card: ModelCard) -> None:
         "fc1": (gate * card.ffn_hidden // card.tp, card.hidden),
         "fc2": (card.hidden, card.ffn_hidden // card.tp),
     }
-    gemms = {o.name: o for o in iteration.operators if o.kind is OperatorKind.GEMM}
+    gemms = {o.name: o for o in iteration.blocks[0].operators if o.kind is OperatorKind.GEMM}
     assert set(gemms) == set(expected)
     for name, (n, k) in expected.items():
         gemm = gemms[name]
@@ -87,7 +87,7 @@ def test_attention_sizes(card: ModelCard) -> None:
     features = B * heads * card.head_dim * card.dtype_bytes
     scores = heads * TOTAL * card.dtype_bytes
     for name, into, out in (("score", features, scores), ("value", scores, features)):
-        operator = iteration.operator(name)
+        operator = iteration.blocks[0].operator(name)
         assert (operator.heads, operator.kv_heads, operator.head_dim) == (
             heads,
             kv_heads,
@@ -96,7 +96,7 @@ def test_attention_sizes(card: ModelCard) -> None:
         assert operator.flops == 2 * heads * card.head_dim * TOTAL
         assert operator.kv_read_bytes == kv_heads * card.head_dim * TOTAL * card.kv_dtype_bytes
         assert (operator.input_bytes, operator.output_bytes) == (into, out)
-    softmax = iteration.operator("softmax")
+    softmax = iteration.blocks[0].operator("softmax")
     assert (softmax.rows, softmax.width) == (heads * B, max(CONTEXTS))
     assert softmax.input_bytes == softmax.output_bytes == scores
 
@@ -105,7 +105,7 @@ def test_attention_sizes(card: ModelCard) -> None:
 def test_append_writes_one_key_and_one_value_per_request(card: ModelCard) -> None:
     iteration = decode_iteration(card, batch(*CONTEXTS))
     per_token = 2 * card.kv_heads // card.tp * card.head_dim * card.kv_dtype_bytes
-    assert iteration.operator("kv_append").kv_write_bytes == B * per_token
+    assert iteration.blocks[0].operator("kv_append").kv_write_bytes == B * per_token
     assert iteration.kv_write_bytes == iteration.layers * B * per_token
     assert iteration.kv_read_bytes == iteration.layers * TOTAL * per_token
 
@@ -115,12 +115,12 @@ def test_vector_work_covers_the_whole_hidden_state(card: ModelCard) -> None:
     iteration = decode_iteration(card, batch(*CONTEXTS))
     state = B * card.hidden * card.dtype_bytes
     for name in ("ln1", "ln2", "res1", "res2"):
-        operator = iteration.operator(name)
+        operator = iteration.blocks[0].operator(name)
         assert (operator.rows, operator.width) == (B, card.hidden)
         assert operator.output_bytes == state
         assert operator.input_bytes == (2 if name.startswith("res") else 1) * state
     gate = 2 if card.ffn_gated else 1
-    act = iteration.operator("act")
+    act = iteration.blocks[0].operator("act")
     assert (act.rows, act.width) == (B, card.ffn_hidden // card.tp)
     assert act.input_bytes == gate * act.output_bytes
 
@@ -153,7 +153,7 @@ def test_vector_arithmetic_per_element(name: str, norm: list[str], activation: l
     if card.rope:
         expected["rope"] = len(ROPE) * B * (heads + kv_heads) * card.head_dim
     for operator, flops in expected.items():
-        assert iteration.operator(operator).flops == flops
+        assert iteration.blocks[0].operator(operator).flops == flops
 
 
 def test_iteration_says_what_it_is() -> None:
@@ -171,7 +171,7 @@ def test_layers_may_be_overridden_and_scale_the_sums() -> None:
     card = load_card("gpt3-7b")
     one = decode_iteration(card, batch(*CONTEXTS), layers=1)
     seven = decode_iteration(card, batch(*CONTEXTS), layers=7)
-    assert one.flops == sum(operator.flops for operator in one.operators)
+    assert one.flops == sum(operator.flops for operator in one.blocks[0].operators)
     for size in ("flops", "weight_bytes", "input_bytes", "output_bytes", "kv_read_bytes"):
         assert getattr(seven, size) == 7 * getattr(one, size) > 0
 
@@ -261,8 +261,8 @@ def _iteration(*operators: Operator, contexts: tuple[int, ...] = (1,)) -> Iterat
         tokens=1,
         contexts=contexts,
         requests=batch(1),
-        operators=operators,
-        layers=1,
+        blocks=(Block("decoder", operators),),
+        model_blocks=(("decoder", 1),),
         tp=1,
         pp=1,
         dtype_bytes=2,
@@ -273,7 +273,7 @@ def _iteration(*operators: Operator, contexts: tuple[int, ...] = (1,)) -> Iterat
 def test_an_iteration_out_of_dependency_order_cannot_be_made() -> None:
     first = Operator(name="a", kind=OperatorKind.NORM)
     second = Operator(name="b", kind=OperatorKind.NORM, depends_on=("a",))
-    assert _iteration(first, second).has("b")
+    assert _iteration(first, second).blocks[0].has("b")
     with pytest.raises(ValueError, match="'b' depends on 'a'"):
         _iteration(second, first)
 
@@ -291,7 +291,7 @@ def test_an_iteration_needs_a_context_for_each_request() -> None:
 
 def test_asking_for_an_operator_that_is_not_there() -> None:
     with pytest.raises(KeyError, match="qkv"):
-        _iteration().operator("qkv")
+        _iteration().blocks[0].operator("qkv")
 
 
 # (card field, changed value) -> every field of a card must move some number of the iteration or

@@ -79,7 +79,7 @@ def build_device(config: RunConfig, card: ModelCard, requests: Sequence[Request]
     whole = iteration(requests)
     shape = None
     cost = [request.context for request in requests]
-    score = whole.operator("score")
+    score = whole.blocks[0].operator("score")
     if on_pim:
         assert config.pim is not None
         shape = AttentionShape.of(
@@ -122,9 +122,9 @@ def _addresses(
     config: RunConfig, whole: Iteration, shape: AttentionShape | None,
     requests: Sequence[Request], channel: Sequence[int],
 ) -> AddressPlan:  # fmt: skip
-    weights = {o.name: o.weight_bytes for o in whole.operators if o.weight_bytes}
-    kv = 0 if shape is not None else sum(o.kv_read_bytes for o in whole.operators)
-    activations = max(o.input_bytes + o.output_bytes for o in whole.operators)
+    weights = {o.name: o.weight_bytes for o in whole.blocks[0].operators if o.weight_bytes}
+    kv = 0 if shape is not None else sum(o.kv_read_bytes for o in whole.blocks[0].operators)
+    activations = max(o.input_bytes + o.output_bytes for o in whole.blocks[0].operators)
     rows = operand_rows(config.pim) if config.pim is not None else 0
     return plan_addresses(
         config.memory, weights, max(kv, 2 * activations), whole.layers, shape,

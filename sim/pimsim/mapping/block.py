@@ -64,7 +64,7 @@ class BlockMapper:
         qkv: list[NpuTask] = []
         attention: list[PimTask | NpuTask] = []
         rest: list[NpuTask] = []
-        for operator in iteration.operators:
+        for operator in iteration.blocks[layer].operators:
             if operator.kind in (
                 OperatorKind.ATTENTION_SCORE, OperatorKind.SOFTMAX, OperatorKind.ATTENTION_VALUE,
             ):  # fmt: skip

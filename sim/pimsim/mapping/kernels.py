@@ -86,20 +86,21 @@ def block_kernels(step: Iteration, *, fused_gate: bool) -> BlockKernels:
     context, requests = step.contexts[0], len(step.contexts)
     if any(each != context for each in step.contexts):
         raise ValueError("requests of one context expected")
-    act, fc1 = step.operator("act"), step.operator("fc1")
+    block = step.blocks[0]
+    act, fc1 = block.operator("act"), block.operator("fc1")
     halves = 1 if fused_gate else fc1.n // act.width
     one = _gemm(fc1, step, halves)
     ffn = [("fc1", one)] if halves == 1 else [("gate", one), ("up", one)]
     return BlockKernels(
         attention=_attention(step, requests, context),
-        projections=tuple((name, _gemm(step.operator(name), step)) for name in ("qkv", "proj")),
-        ffn=(*ffn, ("fc2", _gemm(step.operator("fc2"), step))),
+        projections=tuple((name, _gemm(block.operator(name), step)) for name in ("qkv", "proj")),
+        ffn=(*ffn, ("fc2", _gemm(block.operator("fc2"), step))),
         add_norms=(_add_norm(step, "res1", "ln2"), _add_norm(step, "res2", "ln1")),
         activation=_streamed(act),
         reduced_bytes=tuple(
-            step.operator(name).input_bytes
+            step.blocks[0].operator(name).input_bytes
             for name in ("allreduce1", "allreduce2")
-            if step.has(name)
+            if step.blocks[0].has(name)
         ),
         weight_bytes=step.weight_bytes,
     )
@@ -122,14 +123,14 @@ def _streamed(operator: Operator) -> Streamed:
 
 def _add_norm(step: Iteration, residual: str, norm: str) -> Streamed:
     """Two inputs, one output: the sum between them is not counted, as in AttAcc's fit."""
-    first, second = step.operator(residual), step.operator(norm)
+    first, second = step.blocks[0].operator(residual), step.blocks[0].operator(norm)
     moved = first.input_bytes + second.output_bytes
     return Streamed(f"{residual}+{norm}", moved, first.flops + second.flops)
 
 
 def _attention(step: Iteration, requests: int, context: int) -> AttentionKernels:
     """A thread block for each KV head of each request, its group of queries the rows."""
-    score, value = step.operator("score"), step.operator("value")
+    score, value = step.blocks[0].operator("score"), step.blocks[0].operator("value")
     rows, count = score.heads // score.kv_heads, score.kv_heads * requests
 
     def product(n: int, k: int) -> Product:
@@ -142,8 +143,8 @@ def _attention(step: Iteration, requests: int, context: int) -> AttentionKernels
         element_bytes=step.kv_dtype_bytes,
         score=product(context, score.head_dim),
         value=product(value.head_dim, context),
-        softmax=_streamed(step.operator("softmax")),
+        softmax=_streamed(step.blocks[0].operator("softmax")),
         kv_bytes=score.kv_read_bytes + value.kv_read_bytes,
-        sent_bytes=step.operator("qkv").output_bytes,
+        sent_bytes=step.blocks[0].operator("qkv").output_bytes,
         returned_bytes=value.output_bytes,
     )

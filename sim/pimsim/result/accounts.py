@@ -117,9 +117,8 @@ def run_bounds(outcome: Outcome) -> dict[str, int]:
 def _work(outcome: Outcome) -> Iterator[Operator]:
     """Every operator of every block and (sub-)batch, as the workload states it."""
     for iteration in outcome.device.iterations:
-        for operator in iteration.operators:
-            for _ in range(outcome.device.layers):
-                yield operator
+        for block in iteration.blocks:
+            yield from block.operators
 
 
 def _needed(outcome: Outcome) -> dict[str, int]:

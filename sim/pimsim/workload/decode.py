@@ -13,7 +13,7 @@ from math import prod
 
 from pimsim.config.errors import InputError
 from pimsim.workload.cards import ModelCard, parallelism
-from pimsim.workload.operators import Iteration, Operator, OperatorKind
+from pimsim.workload.operators import Block, Iteration, Operator, OperatorKind
 from pimsim.workload.requests import Request
 
 __all__ = ["MemoryNeed", "decode_iteration", "fits_memory", "memory_need"]
@@ -54,14 +54,15 @@ def decode_iteration(
         raise InputError(f"layers is {layers}; at least 1 is needed")
     contexts = tuple(request.context for request in requests)
     block = _Block(card, contexts, degrees.tp)
+    of_device = card.layers // degrees.pp
     return Iteration(
         model=card.name,
         phase="decode",
         tokens=len(requests),
         contexts=contexts,
         requests=tuple(requests),
-        operators=block.operators(append_kv),
-        layers=card.layers // degrees.pp if layers is None else layers,
+        blocks=(Block("decoder", block.operators(append_kv)),) * (layers or of_device),
+        model_blocks=(("decoder", of_device),),
         tp=degrees.tp,
         pp=degrees.pp,
         dtype_bytes=card.dtype_bytes,

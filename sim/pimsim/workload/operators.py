@@ -7,12 +7,12 @@ them cross the memory bus, and how often, is the mapping's decision.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from pimsim.workload.requests import Request
 
-__all__ = ["Iteration", "Operator", "OperatorKind"]
+__all__ = ["Block", "Iteration", "Operator", "OperatorKind", "map_operators"]
 
 
 class OperatorKind(StrEnum):
@@ -76,34 +76,19 @@ class Operator:
 
 
 @dataclass(frozen=True, slots=True)
-class Iteration:
-    """One step of a batch on one device: a decoder block, repeated ``layers`` times.
+class Block:
+    """A part of a forward pass whose operators run as one unit: a decoder block, as a rule.
 
-    ``operators`` are those of one block, each after everything it depends on; ``contexts`` and
-    ``requests`` are in the same order. Raises ``ValueError`` where that does not hold.
+    ``operators`` are each after everything that they depend on. Raises ``ValueError`` where that
+    does not hold or a name is there twice.
     """
 
-    model: str
-    phase: str
-    """``decode``: one new token of each request."""
-    tokens: int
-    """Tokens in the step; in decode the number of requests."""
-    contexts: tuple[int, ...]
-    """Tokens that each request's attention reads, the current one included."""
-    requests: tuple[Request, ...]
+    kind: str
+    """Blocks of one kind have the same operators (``dense``, ``moe``, ``sliding``); their sizes
+    differ where the routing of tokens to experts does."""
     operators: tuple[Operator, ...]
-    layers: int
-    """How many times the block runs on this device."""
-    tp: int
-    pp: int
-    dtype_bytes: int
-    """Bytes of a weight or an activation element."""
-    kv_dtype_bytes: int
-    """Bytes of an element of the KV cache."""
 
     def __post_init__(self) -> None:
-        if len(self.contexts) != len(self.requests):
-            raise ValueError(f"{len(self.contexts)} contexts for {len(self.requests)} requests")
         seen: set[str] = set()
         for operator in self.operators:
             if operator.name in seen:
@@ -126,35 +111,83 @@ class Iteration:
         """Whether the block has an operator of that name."""
         return any(operator.name == name for operator in self.operators)
 
+
+@dataclass(frozen=True, slots=True)
+class Iteration:
+    """One step of a batch on one device: the blocks that are simulated, one after the other.
+
+    ``contexts`` and ``requests`` are in the same order; raises ``ValueError`` where their numbers
+    differ, or where there is no block.
+    """
+
+    model: str
+    phase: str
+    """``decode``: one new token of each request. ``prefill``: whole prompts."""
+    tokens: int
+    """Tokens in the step; in decode the number of requests."""
+    contexts: tuple[int, ...]
+    """Tokens that each request's attention reads, the current one included."""
+    requests: tuple[Request, ...]
+    blocks: tuple[Block, ...]
+    """Simulated blocks, in the model's order; equal ones are one object."""
+    model_blocks: tuple[tuple[str, int], ...]
+    """How many blocks of each kind the model has on this device."""
+    tp: int
+    pp: int
+    dtype_bytes: int
+    """Bytes of a weight or an activation element."""
+    kv_dtype_bytes: int
+    """Bytes of an element of the KV cache."""
+
+    def __post_init__(self) -> None:
+        if len(self.contexts) != len(self.requests):
+            raise ValueError(f"{len(self.contexts)} contexts for {len(self.requests)} requests")
+        if not self.blocks:
+            raise ValueError("an iteration without blocks")
+
+    @property
+    def layers(self) -> int:
+        """Blocks that are simulated."""
+        return len(self.blocks)
+
     def _sum(self, size: Callable[[Operator], int]) -> int:
-        return self.layers * sum(size(operator) for operator in self.operators)
+        return sum(size(operator) for block in self.blocks for operator in block.operators)
 
     @property
     def flops(self) -> int:
-        """Arithmetic operations of all layers on this device."""
+        """Arithmetic operations of all blocks on this device."""
         return self._sum(lambda operator: operator.flops)
 
     @property
     def weight_bytes(self) -> int:
-        """Parameter bytes read by all layers on this device."""
+        """Parameter bytes read by all blocks on this device."""
         return self._sum(lambda operator: operator.weight_bytes)
 
     @property
     def input_bytes(self) -> int:
-        """Activation bytes read by all layers on this device."""
+        """Activation bytes read by all blocks on this device."""
         return self._sum(lambda operator: operator.input_bytes)
 
     @property
     def output_bytes(self) -> int:
-        """Activation bytes written by all layers on this device."""
+        """Activation bytes written by all blocks on this device."""
         return self._sum(lambda operator: operator.output_bytes)
 
     @property
     def kv_read_bytes(self) -> int:
-        """KV cache bytes read by all layers on this device."""
+        """KV cache bytes read by all blocks on this device."""
         return self._sum(lambda operator: operator.kv_read_bytes)
 
     @property
     def kv_write_bytes(self) -> int:
-        """KV cache bytes written by all layers on this device."""
+        """KV cache bytes written by all blocks on this device."""
         return self._sum(lambda operator: operator.kv_write_bytes)
+
+
+def map_operators(iteration: Iteration, change: Callable[[Operator], Operator]) -> Iteration:
+    """The iteration with each operator replaced; blocks that were one object stay one."""
+    done: dict[int, Block] = {}
+    for block in iteration.blocks:
+        if id(block) not in done:
+            done[id(block)] = replace(block, operators=tuple(map(change, block.operators)))
+    return replace(iteration, blocks=tuple(done[id(block)] for block in iteration.blocks))

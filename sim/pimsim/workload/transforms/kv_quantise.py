@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from pimsim.config.errors import InputError
 from pimsim.workload.cards import ELEMENT_BYTES
-from pimsim.workload.operators import Iteration
+from pimsim.workload.operators import Iteration, Operator, map_operators
 from pimsim.workload.transforms import Transform
 
 __all__ = ["kv_quantise"]
@@ -26,14 +26,14 @@ def kv_quantise(*, dtype_bytes: int) -> Transform:
 
     def transform(iteration: Iteration) -> Iteration:
         before = iteration.kv_dtype_bytes
-        operators = tuple(
-            replace(
+
+        def narrower(operator: Operator) -> Operator:
+            return replace(
                 operator,
                 kv_read_bytes=operator.kv_read_bytes // before * dtype_bytes,
                 kv_write_bytes=operator.kv_write_bytes // before * dtype_bytes,
             )
-            for operator in iteration.operators
-        )
-        return replace(iteration, operators=operators, kv_dtype_bytes=dtype_bytes)
+
+        return replace(map_operators(iteration, narrower), kv_dtype_bytes=dtype_bytes)
 
     return transform
