@@ -168,6 +168,7 @@ class _Block:
             input_bytes=self._activation_bytes(rows, width),
             output_bytes=self._activation_bytes(rows, width),
             flops=_NORM_FLOPS[self.card.norm] * rows * width,
+            function=self.card.norm,
             depends_on=after,
         )
 
@@ -247,6 +248,7 @@ class _Block:
             output_bytes=self._activation_bytes(elements),
             flops=(_ACTIVATION_FLOPS[self.card.activation] + (1 if gated else 0)) * elements,
             depends_on=("fc1",),
+            function=self.card.activation,
         )
 
     def residual(self, name: str, *after: str) -> Operator:

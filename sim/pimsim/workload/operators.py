@@ -73,6 +73,10 @@ class Operator:
     accumulator's start value, hence free; a collective's sums belong to the fabric."""
     depends_on: tuple[str, ...] = ()
     """Names of the operators whose results this one needs."""
+    function: str = ""
+    count: int = 1
+    window: int | None = None
+    expert_tokens: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
