@@ -13,7 +13,7 @@ from pimsim.engine.device import Device
 from pimsim.engine.memory import MemoryPort
 from pimsim.engine.policies import load_schedule
 from pimsim.engine.records import Recorder, StageRecord
-from pimsim.engine.units import NpuSide, PimSide
+from pimsim.engine.units import NpuSide, PimSide, Signals
 from pimsim.hardware.dram.device import make_memory_system
 from pimsim.hardware.dram.system import MemorySystem
 from pimsim.mapping.gemm import core_network
@@ -38,16 +38,16 @@ def run_iteration(device: Device, on_stage: Callable[[str], None] | None = None)
     config = device.config
     env = simpy.Environment()
     # two row buffers or one, the controller needs the design only if attention goes there
-    pim = config.pim if device.shape is not None else None
+    pim = config.pim if device.uses_pim else None
     system = make_memory_system(
         config.memory, pim, core_network(config.npu), device.counter_wrap_bytes
     )
     clock = Clock.of(config.npu.frequency, system.cycle_ps)
     port = MemoryPort(env, system, clock)
-    recorder = Recorder()
-    npu = NpuSide(env, port, clock, config.npu, config.memory, recorder)
+    recorder, signals = Recorder(), Signals(env)
+    npu = NpuSide(env, port, clock, config.npu, config.memory, recorder, signals)
     launch_ps = config.npu.launch_cycles * clock.npu_ps
-    pim_side = PimSide(env, port, clock, recorder, launch_ps)
+    pim_side = PimSide(env, port, clock, recorder, launch_ps, signals)
 
     def iteration() -> Generator[simpy.Event, Any, None]:
         for name, npu_tasks, pim_tasks in load_schedule(config.schedule.policy)(device):

@@ -7,7 +7,7 @@ after.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import Any
@@ -27,10 +27,10 @@ from pimsim.mapping.addresses import AddressPlan, visible_tokens
 from pimsim.mapping.artifact_operands import gemm_operands, vector_operands
 from pimsim.mapping.attention import score_work, value_work
 from pimsim.mapping.experts import (
+    ExpertLevel,
     ExpertPlacement,
     expert_levels,
     expert_tasks,
-    held_experts,
     input_scatters,
     stored_element_bytes,
 )
@@ -55,7 +55,9 @@ class BlockParts:
     """What attention needs, and what it needs."""
     attention: tuple[Operator, ...]
     after: tuple[Operator, ...]
-    """What needs no expert first, then the experts and what follows them."""
+    """What needs attention, or nothing, and no expert."""
+    late: tuple[Operator, ...] = ()
+    """Experts and what needs them."""
 
 
 def block_parts(block: Block) -> BlockParts:
@@ -82,7 +84,8 @@ def block_parts(block: Block) -> BlockParts:
     return BlockParts(
         tuple(o for o in block.operators if o.name in before),
         tuple(o for o in block.operators if o.name in attention),
-        (*(o for o in rest if o.name not in late), *(o for o in rest if o.name in late)),
+        tuple(o for o in rest if o.name not in late),
+        tuple(o for o in rest if o.name in late),
     )
 
 
@@ -116,8 +119,6 @@ class BlockMapper:
     addresses: AddressPlan
     element_bytes: int
     kv_element_bytes: int
-    in_rows: bool = False
-    """Experts' weights lie in rows of all banks, so that PIM can multiply them."""
     attention_work: dict[tuple[Any, ...], Any] = field(
         default_factory=dict, compare=False, repr=False
     )
@@ -133,10 +134,10 @@ class BlockMapper:
             for o in parts.before
         ]  # fmt: skip
         attention = [t for o in parts.attention for t in self._attention(o, iteration, placed)]
+        rest = [self._npu(o, iteration, layer) for o in parts.after]
+        experts: list[PimTask] = []
         if placed.experts is not None:
-            rest, experts = self._with_experts(parts.after, iteration, placed, placed.experts)
-        else:
-            rest, experts = [self._npu(o, iteration, layer) for o in parts.after], []
+            rest, experts = self._with_experts(rest, parts.late, iteration, placed, placed.experts)
         return BlockProgram(
             tuple(before), tuple(attention), tuple(rest), tuple(experts), iteration.tokens
         )
@@ -308,7 +309,7 @@ class BlockMapper:
             kv = self.addresses.kv[placed.layer]
             scatters = append_scatters(
                 placed.shape, [kv[i] for i in placed.members], placed.channel,
-                iteration.contexts, operator.window, self.memory, self.kv_element_bytes,
+                iteration.contexts, operator.window or None, self.memory, self.kv_element_bytes,
             )  # fmt: skip
         return NpuTask(
             operator.name, str(operator.kind), "dma", placed.layer, 0, 0, operator.kv_write_bytes,
@@ -318,7 +319,7 @@ class BlockMapper:
     def _attention(
         self, operator: Operator, iteration: Iteration, placed: Placed
     ) -> list[PimTask | NpuTask]:
-        contexts = [visible_tokens(c, operator.window) for c in iteration.contexts]
+        contexts = [visible_tokens(c, operator.window or None) for c in iteration.contexts]
         if placed.shape is None or self.pim is None:
             if operator.kind in _PRODUCTS:
                 return [
@@ -358,40 +359,41 @@ class BlockMapper:
 
     # experts ----------------------------------------------------------------------------------
     def _with_experts(
-        self, operators: Sequence[Operator], iteration: Iteration, placed: Placed,
-        experts: ExpertPlacement,
+        self, tasks: Sequence[NpuTask], late: Sequence[Operator], iteration: Iteration,
+        placed: Placed, experts: ExpertPlacement,
     ) -> tuple[list[NpuTask], list[PimTask]]:  # fmt: skip
-        """What follows attention where some experts may run on PIM: the NPU sends them their
-        inputs, works on its own experts meanwhile, and combines when PIM's are done."""
-        layer, block = placed.layer, iteration.blocks[placed.layer]
-        levels = expert_levels(block)
+        """The rest of a block: ``tasks`` that need no expert, then ``late``.
+
+        PIM's experts get their inputs as soon as these are there; the NPU works on its own experts
+        meanwhile, or waits (``placed.exclusive``), and goes on when all are done.
+        """
+        layer = placed.layer
+        levels = expert_levels(iteration.blocks[layer])
         within = {o.name for level in levels for o in (*level.gemms, *level.after)}
-        sent = (placed.part, layer, "inputs") if experts.on_pim else None
-        done = (placed.part, layer, "experts") if experts.on_pim else None
-        tasks: list[NpuTask] = []
-        pending = done
-        for operator in operators:
-            if operator.name not in within:
+        result, on_pim = list(tasks), self._pim_experts(levels, experts, placed)
+        if on_pim:
+            read = {name for gemm in levels[0].gemms for name in gemm.depends_on}
+            send = self._send_inputs(levels[0].gemms[0], experts, iteration, layer)
+            last = max((at + 1 for at, task in enumerate(tasks) if task.name in read), default=0)
+            result.insert(last, replace(send, signals=on_pim[0].waits_for))
+        waits_for = on_pim[-1].signals if on_pim else None
+        for operator in late:
+            if operator.name in within:
+                task = self._own_experts(operator, layer, experts)
+            else:
                 task = self._npu(operator, iteration, layer)
-                if pending is not None and any(t.signals == sent for t in tasks):
-                    task, pending = replace(task, waits_for=pending), None
-                tasks.append(task)
+            if task is None:
                 continue
-            if sent is not None and not any(t.signals == sent for t in tasks):
-                tasks.append(replace(self._send_inputs(levels[0].gemms, experts, iteration, layer),
-                                     signals=sent))  # fmt: skip
-            own = self._own_experts(operator, layer, experts)
-            if own is not None:
-                if placed.exclusive and pending is not None:
-                    own, pending = replace(own, waits_for=pending), None
-                tasks.append(own)
-        return tasks, self._pim_experts(levels, experts, placed, sent, done)
+            if placed.exclusive or operator.name not in within:
+                task, waits_for = replace(task, waits_for=waits_for), None
+            result.append(task)
+        return result, on_pim
 
     def _own_experts(
         self, operator: Operator, layer: int, experts: ExpertPlacement
     ) -> NpuTask | None:
         """The NPU's part of an operator of the experts; None where there is none."""
-        pairs, total = experts.pairs(experts.on_npu), sum(experts.tokens)
+        pairs, total = experts.pairs(experts.on_npu), experts.pairs(experts.tokens)
         if not pairs:
             return None
         if operator.kind is OperatorKind.EXPERT_GEMM:
@@ -412,15 +414,15 @@ class BlockMapper:
         return GemvShape.of(operator.n, operator.k, self.memory, self.pim, width)
 
     def _send_inputs(
-        self, gemms: Sequence[Operator], experts: ExpertPlacement, iteration: Iteration, layer: int
+        self, gemm: Operator, experts: ExpertPlacement, iteration: Iteration, layer: int
     ) -> NpuTask:
         """Tokens with an expert on PIM go to the channels once, whichever experts they have: as
         many as there are, or as there are pairs."""
         assert self.pim is not None
         vectors = min(iteration.tokens, experts.pairs(experts.on_pim))
         scatters = input_scatters(
-            self.gemv_shape(gemms[0]), vectors, self.addresses.operand_row, self.memory, self.pim,
-            stored_element_bytes(gemms[0]),
+            self.gemv_shape(gemm), vectors, self.addresses.operand_row, self.memory, self.pim,
+            stored_element_bytes(gemm),
         )  # fmt: skip
         size = sum(s.count for s in scatters) * self.memory.organization.burst_bytes
         return NpuTask(
@@ -429,28 +431,31 @@ class BlockMapper:
         )  # fmt: skip
 
     def _pim_experts(
-        self, levels: Sequence[Any], experts: ExpertPlacement, placed: Placed, sent: Any, done: Any
+        self, levels: Sequence[ExpertLevel], experts: ExpertPlacement, placed: Placed
     ) -> list[PimTask]:
-        if not experts.on_pim or self.pim is None:
+        """PIM's experts, level after level; the first waits for the inputs."""
+        if not experts.on_pim:
             return []
+        assert self.pim is not None
         tasks: list[PimTask] = []
-        for number, level in enumerate(levels):
-            following = levels[number + 1] if number + 1 < len(levels) else None
+        for level, following in zip(levels, (*levels[1:], None), strict=True):
             gemms = (*level.gemms, *(following.gemms if following else ()))
-            rows: Mapping[str, Sequence[int]] = {
-                g.name: [
-                    self.addresses.weights_row(g.name, placed.layer, e)
-                    for e in range(len(experts.tokens))
-                ]
+            rows = {
+                g.name: {
+                    e: self.addresses.weights_row(g.name, placed.layer, e) for e in experts.on_pim
+                }
                 for g in level.gemms
             }
             tasks += expert_tasks(
                 level, following, experts, {g.name: self.gemv_shape(g) for g in gemms}, rows,
                 self.addresses.operand_row, placed.layer, self.memory, self.pim, self.npu.vector,
             )  # fmt: skip
-        tasks[0] = replace(tasks[0], waits_for=sent)
-        tasks[-1] = replace(tasks[-1], signals=done)
-        return tasks
+        # each waits for the one before, the first for the inputs, so that other work may pass
+        key = (placed.part, placed.layer, "experts")
+        return [
+            replace(task, waits_for=(*key, number), signals=(*key, number + 1))
+            for number, task in enumerate(tasks)
+        ]
 
 
 def _products(
@@ -458,13 +463,12 @@ def _products(
 ) -> Iterator[tuple[Operator, int]]:
     """The single products of a matrix operator, and which of its matrices each multiplies."""
     if operator.kind is OperatorKind.EXPERT_GEMM:
-        held = max(held_experts(operator), 1)
-        chosen = range(len(operator.expert_tokens)) if experts is None else experts.on_npu
-        total = max(sum(operator.expert_tokens), 1)
-        for expert in chosen:
-            tokens = operator.expert_tokens[expert]
-            if tokens:
-                yield _share(operator, tokens, held, (tokens, total)), expert
+        total = sum(operator.expert_tokens)
+        chosen = set(operator.experts if experts is None else experts.on_npu)
+        for expert, tokens in zip(operator.experts, operator.expert_tokens, strict=True):
+            if expert in chosen:
+                share = (tokens, total)
+                yield _share(operator, tokens, len(operator.experts), share), expert
         return
     for part in range(operator.count):
         yield _share(operator, operator.m, operator.count, (1, operator.count)), part

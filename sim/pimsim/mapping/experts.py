@@ -9,7 +9,7 @@ times of both (``place_experts``), not from a constant.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -53,22 +53,20 @@ class ExpertPlacement:
 
     threshold: int
     """Tokens up to which an expert is on PIM; 0: none is."""
-    tokens: tuple[int, ...]
-    """By expert held here: its tokens."""
+    tokens: Mapping[int, int]
+    """By expert that has any: its tokens."""
 
     @property
     def on_pim(self) -> tuple[int, ...]:
         """Experts that run on PIM."""
-        return tuple(
-            e for e, tokens in enumerate(self.tokens) if 0 < tokens <= self.threshold
-        )
+        return tuple(e for e, tokens in self.tokens.items() if tokens <= self.threshold)
 
     @property
     def on_npu(self) -> tuple[int, ...]:
         """Experts that run on the NPU."""
-        return tuple(e for e, tokens in enumerate(self.tokens) if tokens > self.threshold)
+        return tuple(e for e, tokens in self.tokens.items() if tokens > self.threshold)
 
-    def pairs(self, experts: Sequence[int]) -> int:
+    def pairs(self, experts: Iterable[int]) -> int:
         """Pairs of a token and one of ``experts``."""
         return sum(self.tokens[e] for e in experts)
 
@@ -105,18 +103,12 @@ def stored_element_bytes(operator: Operator) -> int:
 
     Block formats below a byte (MXFP4) are widened when they are laid out.
     """
-    each = -(-operator.weight_bytes // max(held_experts(operator), 1))
-    exact = each / (operator.n * operator.k)
+    exact = operator.weight_bytes / (len(operator.experts) * operator.n * operator.k)
     return next((width for width in (1, 2) if exact < width + 0.5), 4)
 
 
-def held_experts(operator: Operator) -> int:
-    """Experts whose weights ``weight_bytes`` counts: those with tokens."""
-    return sum(1 for tokens in operator.expert_tokens if tokens)
-
-
 def place_experts(
-    policy: str, tokens: Sequence[int], npu_cost: Callable[[int], int],
+    policy: str, tokens: Mapping[int, int], npu_cost: Callable[[int], int],
     pim_cost: Callable[[int], int], npu_else: int = 0, pim_else: int = 0, at_once: bool = True,
 ) -> ExpertPlacement:  # fmt: skip
     """Which experts run on PIM, by ``schedule.expert_placement``.
@@ -127,10 +119,10 @@ def place_experts(
     ones the smallest.
     """
     if policy == "npu":
-        return ExpertPlacement(0, tuple(tokens))
+        return ExpertPlacement(0, tokens)
     if policy == "pim":
-        return ExpertPlacement(max(tokens, default=0), tuple(tokens))
-    loads = sorted(t for t in tokens if t)
+        return ExpertPlacement(max(tokens.values(), default=0), tokens)
+    loads = sorted(tokens.values())
     npu = npu_else + sum(npu_cost(t) for t in loads)
     pim = pim_else
     combined = max if at_once else _sum
@@ -142,7 +134,7 @@ def place_experts(
             continue  # experts with the same tokens go together
         if combined(npu, pim) < best:
             best, threshold = combined(npu, pim), load
-    return ExpertPlacement(threshold, tuple(tokens))
+    return ExpertPlacement(threshold, tokens)
 
 
 def _sum(first: int, second: int) -> int:
@@ -180,12 +172,13 @@ def _input_bursts(shape: GemvShape, memory: MemoryConfig, element_bytes: int) ->
 
 def expert_tasks(
     level: ExpertLevel, following: ExpertLevel | None, placement: ExpertPlacement,
-    shapes: Mapping[str, GemvShape], rows: Mapping[str, Sequence[int]], operand_row: int,
+    shapes: Mapping[str, GemvShape], rows: Mapping[str, Mapping[int, int]], operand_row: int,
     layer: int, memory: MemoryConfig, pim: PimConfig, vector: VectorConfig,
 ) -> list[PimTask]:  # fmt: skip
     """One level of all experts on PIM.
 
-    ``shapes`` and ``rows``: by operator, its matrices in the banks and the first row of each.
+    ``shapes`` and ``rows``: by operator, its matrices in the banks and the first row of each
+    expert's.
     ``following``: the level that multiplies the results; they are written to its channels.
     """
     tasks: list[PimTask] = []
@@ -213,12 +206,12 @@ def expert_tasks(
         )
         lane_ops = pairs * sum(work.lane_ops for work in works)
         lane_ops += pairs * sum((shapes[g.name].chunks - 1) * g.n for g in level.gemms)
-        total = max(sum(placement.tokens), 1)
+        total = placement.pairs(placement.tokens)
         tasks.append(
             PimTask(
                 "+".join(g.name for g in level.gemms), str(OperatorKind.EXPERT_GEMM), "pim",
                 layer, sum(g.flops * pairs // total for g in level.gemms),
-                sum(g.weight_bytes * len(experts) // held_experts(g) for g in level.gemms), 0,
+                sum(g.weight_bytes * len(experts) // len(g.experts) for g in level.gemms), 0,
                 programs=programs, marks=pairs, after=after, vector_lane_ops=lane_ops,
             )
         )  # fmt: skip
@@ -250,7 +243,7 @@ def _batches(
 
 def _programs(
     level: ExpertLevel, experts: Sequence[int], placement: ExpertPlacement,
-    shapes: Mapping[str, GemvShape], rows: Mapping[str, Sequence[int]], operand_row: int,
+    shapes: Mapping[str, GemvShape], rows: Mapping[str, Mapping[int, int]], operand_row: int,
     memory: MemoryConfig, pim: PimConfig,
 ) -> tuple[Ints, ...]:  # fmt: skip
     """Instructions by channel: expert after expert, token after token."""
