@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,6 @@ from pimsim.result.types import Result
 from pimsim.simulate import observe, overrides_of, resolve
 
 perfetto = pytest.importorskip("perfetto.trace_builder.proto_builder")
-import itertools
 
 from perfetto.protos.perfetto.trace.perfetto_trace_pb2 import Trace, TrackEvent  # noqa: E402
 
@@ -111,7 +111,7 @@ def test_counters_integrate_to_what_was_moved_and_used(
 
     def integral(name: str) -> float:
         steps = samples[name]
-        return sum(v * (b - a) for (a, v), (b, _) in itertools.pairwise(steps))
+        return sum(v * (b - a) for (a, v), (b, _) in pairwise(steps))
 
     moved = sum(o.bytes for o in outcome.recorder.operators if o.unit != "pim")
     assert integral("DRAM bandwidth") == pytest.approx(moved, rel=2e-2)  # GB/s x ns, rounded times
