@@ -14,9 +14,10 @@ from pimsim.result.types import Result
 if TYPE_CHECKING:
     import pandas
 
+    from pimsim.engine.iteration import Outcome
     from pimsim.engine.xpu_system import Decoding
 
-__all__ = ["compare", "decode_system", "overrides_of", "resolve", "run", "simulate"]
+__all__ = ["compare", "decode_system", "observe", "overrides_of", "resolve", "run", "simulate"]
 
 PathLike = str | os.PathLike[str]
 
@@ -49,6 +50,14 @@ def simulate(resolved: ResolvedRun, on_stage: Callable[[str], None] | None = Non
     ``on_stage`` hears the name of each stage before it is simulated. Raises ``InputError`` where
     the config asks for what cannot be, ``InvariantError`` where the simulator has a bug.
     """
+    return observe(resolved, on_stage)[1]
+
+
+def observe(
+    resolved: ResolvedRun, on_stage: Callable[[str], None] | None = None, log_entries: int = 0
+) -> tuple[Outcome, Result]:
+    """``simulate``, and what the engine left behind: records, counters, and the first
+    ``log_entries`` commands."""
     from pimsim.engine.device import build_device
     from pimsim.engine.iteration import run_iteration
     from pimsim.result.build import build_result
@@ -61,11 +70,11 @@ def simulate(resolved: ResolvedRun, on_stage: Callable[[str], None] | None = Non
     trace = load_requests(config.workload.requests, config.workload.batch)
     card = load_card(config.workload.model)
     device = build_device(config, card, trace.requests)
-    outcome = run_iteration(device, on_stage)
+    outcome = run_iteration(device, on_stage, log_entries)
     wall_s = time.perf_counter() - start
     result, facts = build_result(outcome, resolved, card, trace, wall_s)
     check_invariants(result, facts)
-    return result
+    return outcome, result
 
 
 def run(

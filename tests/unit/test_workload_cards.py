@@ -26,6 +26,20 @@ PARAMETERS = {
     # Counted from the published weights (reference/workloads.md, section 2, for the 70B).
     "llama-3-8b": (8_030_261_248, 0.0),
     "llama-3-70b": (70_553_706_496, 0.0),
+    "smollm2-135m": (134_515_008, 0.0),
+    # Counted by tracing the architecture of transformers (reference/workloads.md, section 2).
+    "mixtral-8x7b": (46.70e9, 1e-3),
+    "qwen3-30b-a3b": (30.53e9, 1e-3),
+    "gpt-oss-120b": (116.83e9, 1e-3),
+    "deepseek-v3": (671.03e9, 1e-4),
+    # OLMoE (arXiv 2409.02060): "7B" of 6.9 B parameters.
+    "olmoe-1b-7b": (6.92e9, 1e-3),
+    # OPT (arXiv 2205.01068) names it by the rounded count, 66 B.
+    "opt-66b": (66e9, 0.01),
+    # Gemma 3: table 1 of arXiv 2503.19786, embeddings 1,416 M and others 25,600 M.
+    "gemma-3-27b": (27.016e9, 1e-3),
+    # The package's own metadata: 268.1 M.
+    "gemma-3-270m": (268.1e6, 1e-4),
 }
 
 
@@ -46,7 +60,6 @@ def test_shipped_card_is_named_after_its_file_and_says_where_it_is_from(name: st
     card = load_card(name)
     assert card.name == name
     assert "arXiv" in card.source
-    assert card.hidden == card.heads * card.head_dim
 
 
 @pytest.mark.parametrize(
@@ -103,7 +116,7 @@ def test_a_card_is_read_from_a_path(tmp_path: Path) -> None:
         ({"bias": 1}, "bias"),
         ({"kv_head": 4}, "kv_heads"),
         ({"rope": "true", "head_dim": 7}, "must be even"),
-        ({"tp": 8}, "kv_heads (4) cannot be shared by tp 8; tp may be 1, 2, 4"),
+        ({"tp": 3}, "heads (8) cannot be shared by tp 3; tp may be 1, 2, 4, 8"),
         ({"pp": 3}, "layers (2) cannot be cut into pp 3 stages; pp may be 1, 2"),
     ],
 )
@@ -129,7 +142,7 @@ def test_parallelism_is_the_cards_unless_given(tmp_path: Path) -> None:
     assert (parallelism(card, tp=4, pp=1).tp, parallelism(card, tp=4, pp=1).pp) == (4, 1)
 
 
-@pytest.mark.parametrize(("tp", "pp"), [(3, 1), (0, 1), (-4, 1), (8, 1), (1, 3), (1, 0)])
+@pytest.mark.parametrize(("tp", "pp"), [(3, 1), (0, 1), (-4, 1), (16, 1), (1, 3), (1, 0)])
 def test_parallelism_that_does_not_divide_the_model_is_refused(
     tmp_path: Path, tp: int, pp: int
 ) -> None:

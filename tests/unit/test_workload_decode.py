@@ -6,6 +6,7 @@ import pytest
 
 from pimsim.config.errors import InputError
 from pimsim.config.resources import preset_names
+from pimsim.workload.card_trace import card_trace
 from pimsim.workload.cards import ModelCard, load_card
 from pimsim.workload.decode import decode_iteration, fits_memory, memory_need
 from pimsim.workload.operators import Block, Iteration, Operator, OperatorKind
@@ -200,8 +201,18 @@ def test_layers_must_be_positive(layers: int) -> None:
 
 
 def test_tp_that_does_not_divide_is_refused_with_those_that_do() -> None:
-    with pytest.raises(InputError, match=r"kv_heads \(8\) cannot be shared by tp 16.*1, 2, 4, 8"):
-        decode_iteration(load_card("llama-3-8b"), batch(1), tp=16)
+    with pytest.raises(InputError, match=r"heads \(32\) cannot be shared by tp 3; .*1, 2, 4, 8"):
+        decode_iteration(load_card("llama-3-8b"), batch(1), tp=3)
+
+
+def test_devices_beyond_the_key_heads_hold_the_same_ones() -> None:
+    card = load_card("llama-3-8b")
+    tp = 2 * card.kv_heads
+    score = decode_iteration(card, batch(*CONTEXTS), tp=tp).blocks[0].operator("score")
+    assert (score.heads, score.kv_heads) == (card.heads // tp, 1)
+    assert score.kv_read_bytes == TOTAL * card.head_dim * card.kv_dtype_bytes
+    qkv = decode_iteration(card, batch(1), tp=tp).blocks[0].operator("qkv")
+    assert qkv.n == (card.heads // tp + 2) * card.head_dim
 
 
 def test_a_model_fits_exactly_its_need_and_not_a_byte_less() -> None:
@@ -263,6 +274,7 @@ def _iteration(*operators: Operator, contexts: tuple[int, ...] = (1,)) -> Iterat
         requests=batch(1),
         blocks=(Block("decoder", operators),),
         model_blocks=(("decoder", 1),),
+        layer_numbers=(0,),
         tp=1,
         pp=1,
         dtype_bytes=2,
@@ -314,6 +326,15 @@ KNOBS = {
     "kv_dtype_bytes": 1,
     "tp": 2,
     "pp": 2,
+    "qkv_bias": True,
+    "qk_norm": "head",
+    "post_norms": True,
+    "attention_sinks": True,
+    "embed_scale": True,
+    "rope_dim": 64,
+    "window": {"size": 2},
+    "moe": {"experts": 4, "experts_per_token": 2, "expert_hidden": 64},
+    "mla": {"q_lora": 64, "kv_lora": 64, "nope_dim": 64, "rope_dim": 32, "v_dim": 64},
 }
 
 
@@ -321,12 +342,25 @@ KNOBS = {
 def test_no_field_of_a_card_is_without_effect(field: str) -> None:
     before = load_card("llama-3-8b")
     after = ModelCard.model_validate({**before.model_dump(), field: KNOBS[field]})
+    assert _numbers(before) != _numbers(after)
+
+
+def _numbers(card: ModelCard) -> tuple[object, ...]:
     requests = batch(*CONTEXTS)
-    assert (decode_iteration(before, requests), memory_need(before, requests)) != (
-        decode_iteration(after, requests),
-        memory_need(after, requests),
+    need, phases = memory_need(card, requests), card_trace(card).phases
+    return decode_iteration(card, requests), need, phases
+
+
+def test_rows_of_the_position_table_may_differ_from_the_longest_context() -> None:
+    card = load_card("gpt3-7b")
+    more = ModelCard.model_validate({**card.model_dump(), "positions": card.max_context + 2})
+    extra = 2 * card.hidden * card.dtype_bytes
+    assert memory_need(more, batch(1)).weights_bytes == (
+        memory_need(card, batch(1)).weights_bytes + extra
     )
 
 
 def test_the_knobs_are_all_fields_but_the_labels_and_the_limit() -> None:
-    assert set(KNOBS) == set(ModelCard.model_fields) - {"name", "source", "max_context"}
+    assert set(KNOBS) == set(ModelCard.model_fields) - {
+        "name", "source", "max_context", "positions",
+    }  # fmt: skip

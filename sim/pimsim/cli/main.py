@@ -15,6 +15,7 @@ import typer
 from pimsim import __version__
 from pimsim.cli.check import check_command
 from pimsim.cli.kernel import kernel_app
+from pimsim.cli.report import report_command
 from pimsim.cli.run import compare_command, run_command
 from pimsim.cli.show import list_command, show_command
 from pimsim.cli.system import system_command
@@ -66,6 +67,7 @@ app.add_typer(kernel_app, name="kernel")
 app.command("system")(system_command)
 app.command("check")(check_command)
 app.command("validate")(validate_command)
+app.command("report")(report_command)
 app.command("list")(list_command)
 app.command("show")(show_command)
 

@@ -33,14 +33,19 @@ class Outcome:
     time_ps: int
 
 
-def run_iteration(device: Device, on_stage: Callable[[str], None] | None = None) -> Outcome:
-    """Run every stage of the device's schedule; ``on_stage`` hears of each before it starts."""
+def run_iteration(
+    device: Device, on_stage: Callable[[str], None] | None = None, log_entries: int = 0
+) -> Outcome:
+    """Run every stage of the device's schedule; ``on_stage`` hears of each before it starts.
+
+    The memory system logs its first ``log_entries`` commands.
+    """
     config = device.config
     env = simpy.Environment()
     # two row buffers or one, the controller needs the design only if attention goes there
     pim = config.pim if device.uses_pim else None
     system = make_memory_system(
-        config.memory, pim, core_network(config.npu), device.counter_wrap_bytes
+        config.memory, pim, core_network(config.npu), device.counter_wrap_bytes, log_entries
     )
     clock = Clock.of(config.npu.frequency, system.cycle_ps)
     port = MemoryPort(env, system, clock)

@@ -23,6 +23,8 @@ class OperatorRecord:
     bytes: int
     bound_ps: int
     """No machine of this size does it faster: bytes over bandwidth or work over units."""
+    channel_end_ps: tuple[int, ...] = ()
+    """When each channel's last command of a PIM operation went out."""
 
 
 @dataclass(frozen=True)

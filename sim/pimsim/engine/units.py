@@ -423,10 +423,12 @@ class PimSide:
         step = int(system.parameters[0]["tccd_s"])
         macs_per_cycle = banks * system.pim.elements_per_comp
         bound = task.macs * step // macs_per_cycle * self.clock.memory_ps
+        ends = np.maximum(system.channels["pim_last"] * self.clock.memory_ps, start_ps)
         recorder.operators.append(
             OperatorRecord(
                 task.name, task.kind, task.unit, task.layer, recorder.stage, start_ps,
                 int(self.env.now), task.flops, task.kv_bytes + task.weight_bytes, bound,
+                tuple(ends.tolist()),
             )
         )  # fmt: skip
         recorder.macs["pim"] += task.macs

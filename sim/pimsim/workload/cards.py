@@ -11,7 +11,10 @@ from pydantic import AfterValidator, Field, model_validator
 from pimsim.config.base import ConfigModel
 from pimsim.config.errors import InputError
 
-__all__ = ["ELEMENT_BYTES", "ModelCard", "Parallelism", "load_card", "parallelism"]
+__all__ = [
+    "ELEMENT_BYTES", "MlaSection", "ModelCard", "MoeSection", "Parallelism", "WindowSection",
+    "load_card", "parallelism",
+]  # fmt: skip
 
 ELEMENT_BYTES = (1, 2, 4)
 """Widths of weights, activations and KV elements, in bytes."""
@@ -35,6 +38,59 @@ def _element_bytes(value: int) -> int:
 # Not a Literal: that would take ``true`` for 1.
 ElementBytes = Annotated[int, AfterValidator(_element_bytes)]
 """A width of ``ELEMENT_BYTES``."""
+
+
+class MoeSection(ConfigModel):
+    """Feed-forward networks of which each token takes a few (mixture of experts)."""
+
+    experts: Size
+    """Routed experts of a block."""
+    experts_per_token: Size
+    expert_hidden: Size
+    """Features inside one routed expert."""
+    shared_hidden: int = Field(default=0, ge=0, le=_MAX_SIZE)
+    """Features inside the expert that every token takes; 0: there is none."""
+    shared_gate: bool = False
+    """The shared expert's output is scaled by a learned gate of its own."""
+    dense_layers: int = Field(default=0, ge=0, le=_MAX_SIZE)
+    """First blocks with one dense network of ``ffn_hidden`` features."""
+    scoring: Literal["softmax", "sigmoid"] = "softmax"
+    """What turns the router's outputs into scores."""
+    router_bias: bool = False
+    """The router has a bias for each expert, in its product or in the choice of experts."""
+
+    @model_validator(mode="after")
+    def _fewer_than_all(self) -> MoeSection:
+        if self.experts_per_token > self.experts:
+            raise ValueError(
+                f"experts_per_token ({self.experts_per_token}) exceeds experts ({self.experts})"
+            )
+        return self
+
+
+class MlaSection(ConfigModel):
+    """Multi-head latent attention (DeepSeek-V2, arXiv 2405.04434, section 2.1): the cache holds
+    one latent and one rotary key of each token, for all heads."""
+
+    q_lora: int = Field(ge=0, le=_MAX_SIZE)
+    """Features of the compressed query; 0: queries are not compressed."""
+    kv_lora: Size
+    """Features of the latent."""
+    nope_dim: Size
+    """Features of a head's query and key without rotary position."""
+    rope_dim: Size
+    """Features of the rotary key that all heads share."""
+    v_dim: Size
+    """Features of a head's value."""
+
+
+class WindowSection(ConfigModel):
+    """Blocks whose queries see the last tokens alone."""
+
+    size: Size
+    """Tokens that a query sees, its own included."""
+    full_every: int = Field(default=0, ge=0, le=_MAX_SIZE)
+    """Blocks number ``full_every``, twice that, ... (from 1) see everything; 0: none does."""
 
 
 class ModelCard(ConfigModel):
@@ -73,6 +129,23 @@ class ModelCard(ConfigModel):
     """Bytes of a weight or an activation element."""
     kv_dtype_bytes: ElementBytes
     """Bytes of an element of the KV cache."""
+    qkv_bias: bool = False
+    """Queries, keys and values carry a bias though ``bias`` is off."""
+    qk_norm: Literal["none", "head", "all"] = "none"
+    """RMSNorm of queries and keys: of each head, or of all heads' features together."""
+    post_norms: bool = False
+    """A norm follows attention and the FFN too, before the residual."""
+    attention_sinks: bool = False
+    """A learned logit for each head takes part in the softmax."""
+    embed_scale: bool = False
+    """Embeddings are scaled."""
+    positions: int | None = Field(default=None, ge=1, le=_MAX_SIZE)
+    """Rows of the learned position table where they are not ``max_context``."""
+    rope_dim: int | None = Field(default=None, ge=2, le=_MAX_SIZE)
+    """Features of a head that are rotated; None: all."""
+    window: WindowSection | None = None
+    moe: MoeSection | None = None
+    mla: MlaSection | None = None
     tp: Degree = 1
     """Devices that share each layer, unless the run says otherwise."""
     pp: Degree = 1
@@ -82,6 +155,12 @@ class ModelCard(ConfigModel):
     def _consistent(self) -> ModelCard:
         if self.heads % self.kv_heads:
             raise ValueError(f"heads ({self.heads}) is no multiple of kv_heads ({self.kv_heads})")
+        if self.moe is not None and self.moe.dense_layers > self.layers:
+            raise ValueError(
+                f"moe.dense_layers ({self.moe.dense_layers}) exceeds layers ({self.layers})"
+            )
+        if self.rope_dim is not None and not (self.rope and self.rope_dim <= self.head_dim):
+            raise ValueError("rope_dim needs rope, and is no more than head_dim")
         if self.rope and self.head_dim % 2:
             raise ValueError(f"rope turns pairs, so head_dim ({self.head_dim}) must be even")
         problem = _misfit(self, self.tp, self.pp)
@@ -98,6 +177,27 @@ class ModelCard(ConfigModel):
     def attention_features(self) -> int:
         """Features that the heads hand to the output projection."""
         return self.heads * self.head_dim
+
+    def block_kind(self, layer: int) -> str:
+        """What the block ``layer``, counted from 0, is: ``decoder`` in a model with one kind."""
+        parts = []
+        if self.moe is not None and self.moe.dense_layers:
+            parts.append("dense" if layer < self.moe.dense_layers else "moe")
+        if self.window is not None and self.window.full_every:
+            full = (layer + 1) % self.window.full_every == 0
+            parts.append("full" if full else "sliding")
+        return "-".join(parts) or "decoder"
+
+    def is_moe(self, layer: int) -> bool:
+        """Whether the block has experts."""
+        return self.moe is not None and layer >= self.moe.dense_layers
+
+    def window_of(self, layer: int) -> int | None:
+        """Tokens that the block's queries see; None: all."""
+        if self.window is None:
+            return None
+        every = self.window.full_every
+        return None if every and (layer + 1) % every == 0 else self.window.size
 
     @property
     def norm_parameters(self) -> int:
@@ -131,21 +231,35 @@ def parallelism(card: ModelCard, tp: int | None = None, pp: int | None = None) -
 
 def _misfit(card: ModelCard, tp: int, pp: int) -> str:
     """Why these degrees do not suit the card; empty if they do."""
-    shared = {"heads": card.heads, "kv_heads": card.kv_heads, "ffn_hidden": card.ffn_hidden}
+    shared = {"heads": card.heads, "kv_heads": card.kv_heads}
+    if card.mla is not None:
+        del shared["kv_heads"]  # the latent is whole on every device
+    if card.moe is None or card.moe.dense_layers:
+        shared["ffn_hidden"] = card.ffn_hidden
+    if card.moe is not None:
+        shared["moe.expert_hidden"] = card.moe.expert_hidden
+        if card.moe.shared_hidden:
+            shared["moe.shared_hidden"] = card.moe.shared_hidden
+    fits = [
+        degree
+        for degree in range(1, min(_MAX_DEGREE, card.heads) + 1)
+        if all(_shares(name, size, degree) for name, size in shared.items())
+    ]
     for name, size in shared.items():
-        if not 1 <= tp <= size or size % tp:
-            possible = [
-                degree
-                for degree in range(1, min(_MAX_DEGREE, *shared.values()) + 1)
-                if all(size % degree == 0 for size in shared.values())
-            ]
-            allowed = ", ".join(map(str, possible))
+        if tp < 1 or not _shares(name, size, tp):
+            allowed = ", ".join(map(str, fits))
             return f"{name} ({size}) cannot be shared by tp {tp}; tp may be {allowed}"
     if not 1 <= pp <= card.layers or card.layers % pp:
         stages = range(1, min(_MAX_DEGREE, card.layers) + 1)
         allowed = ", ".join(str(degree) for degree in stages if card.layers % degree == 0)
         return f"layers ({card.layers}) cannot be cut into pp {pp} stages; pp may be {allowed}"
     return ""
+
+
+def _shares(name: str, size: int, tp: int) -> bool:
+    """Whether ``tp`` devices can share ``size``: each has as many, or, of key heads, several
+    devices hold the same one."""
+    return size % tp == 0 or (name == "kv_heads" and tp % size == 0)
 
 
 def load_card(name_or_path: str | Path) -> ModelCard:

@@ -73,10 +73,20 @@ class Operator:
     accumulator's start value, hence free; a collective's sums belong to the fabric."""
     depends_on: tuple[str, ...] = ()
     """Names of the operators whose results this one needs."""
+    group: str = ""
+    """What it is in the vocabulary of cards (``qkv``, ``proj``, ``expert_fc1``, ...)."""
     function: str = ""
+    """What vector work computes: ``layernorm``, ``rmsnorm``, ``gelu``, ``silu``, ``relu``."""
     count: int = 1
-    window: int | None = None
+    """Matrix products of this size, each with weights of its own; ``flops`` and bytes are of all
+    of them."""
+    window: int = 0
+    """Attention reads this many last tokens of a context at most; 0: all."""
     expert_tokens: tuple[int, ...] = ()
+    """Tokens of each expert that has any, in the experts' order; ``m`` is their sum, and
+    ``weight_bytes`` those of these experts."""
+    experts: tuple[int, ...] = ()
+    """Which experts these are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +146,8 @@ class Iteration:
     """Simulated blocks, in the model's order; equal ones are one object."""
     model_blocks: tuple[tuple[str, int], ...]
     """How many blocks of each kind the model has on this device."""
+    layer_numbers: tuple[int, ...]
+    """Which of the model's blocks each of ``blocks`` is."""
     tp: int
     pp: int
     dtype_bytes: int
@@ -148,6 +160,8 @@ class Iteration:
             raise ValueError(f"{len(self.contexts)} contexts for {len(self.requests)} requests")
         if not self.blocks:
             raise ValueError("an iteration without blocks")
+        if len(self.layer_numbers) != len(self.blocks):
+            raise ValueError(f"{len(self.layer_numbers)} numbers for {len(self.blocks)} blocks")
 
     @property
     def layers(self) -> int:

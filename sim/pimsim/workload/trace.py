@@ -120,6 +120,9 @@ class Operand(ConfigModel):
     dtype: str = Field(min_length=1)
     """``bf16``, ``f16``, ``f32``, ``f8``, ``int8``, ``mxfp4``, ``q4_1``, ..."""
     bytes: Linear
+    whole: bool = False
+    """On every device as a whole, though ``shard`` cuts the operator: the bias of a product that
+    is cut by rows, the gain of a norm of each head."""
 
 
 class SymbolicOperator(ConfigModel):

@@ -15,13 +15,19 @@ def make_memory_system(
     pim: PimConfig | None = None,
     network: Network | None = None,
     counter_wrap_bytes: int = 0,
+    log_entries: int = 0,
 ) -> MemorySystem:
     """All channels idle; ``counter_wrap_bytes``: see ``MemorySystem``.
 
-    Raises ``InputError`` where the controller cannot serve the design.
+    Raises ``InputError`` where the controller cannot serve the design, or keeps no log of
+    ``log_entries`` commands.
     """
     if memory.controller.model == "bank-queues":
-        return MemorySystem(memory, pim, network=network, counter_wrap_bytes=counter_wrap_bytes)
+        return MemorySystem(memory, pim, log_entries, network, counter_wrap_bytes)
+    if log_entries:
+        raise InputError(
+            f"memory {memory.name}: controller.model channel-queues logs no commands on a device"
+        )
     if counter_wrap_bytes:
         raise InputError(
             f"memory {memory.name}: npu.artifact_request_order needs controller.model bank-queues"

@@ -1,0 +1,117 @@
+"""``pimsim report``: a page and figures from what a run wrote."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from pimsim.config.errors import InputError
+
+if TYPE_CHECKING:
+    from pimsim.config.run import RunConfig
+
+__all__ = ["report_command"]
+
+
+def report_command(
+    folders: Annotated[
+        list[str],
+        typer.Argument(metavar="DIR...", help="Folders that `pimsim run --out` wrote."),
+    ],
+    out: Annotated[
+        str | None,
+        typer.Option("--out", metavar="FILE", help="The page; DIR/../DIR-report.html by default."),
+    ] = None,
+    figures: Annotated[
+        str | None,
+        typer.Option("--figures", metavar="DIR", help="Write every chart there, at paper size."),
+    ] = None,
+    formats: Annotated[
+        str, typer.Option("--formats", metavar="LIST", help="Of the figures: png,svg,pdf.")
+    ] = "png,svg,pdf",
+    timeline: Annotated[
+        str | None,
+        typer.Option(
+            "--timeline",
+            metavar="FILE",
+            help="Simulate the first run again and write its Perfetto trace.",
+        ),
+    ] = None,
+    commands: Annotated[
+        str | None,
+        typer.Option(
+            "--commands",
+            metavar="CHANNELS",
+            help="With every command of these channels, as in 0,1; needs --timeline.",
+        ),
+    ] = None,
+    stage: Annotated[
+        str | None,
+        typer.Option("--stage", metavar="NAME", help="Show who works when in this stage alone."),
+    ] = None,
+) -> None:
+    """One self-contained HTML page of a run, or of several side by side."""
+    from pimsim.config.errors import near_miss
+    from pimsim.config.files import write_whole
+    from pimsim.report.draw import check_formats, write_charts
+    from pimsim.report.runs import read_run, run_charts, runs_page
+
+    if commands is not None and timeline is None:
+        raise InputError("--commands goes with --timeline FILE")
+    kinds = [name.strip() for name in formats.split(",")]
+    check_formats(kinds)
+    runs = [read_run(folder) for folder in folders]
+    if stage is not None:
+        stages = list(dict.fromkeys(one.name for one in runs[0].result.stages))
+        if stage not in stages:
+            raise InputError(
+                f"--stage: no stage {stage!r}{near_miss(stage, stages)}; "
+                f"{folders[0]} has {', '.join(stages)}"
+            )
+    channels = _channels(commands, runs[0].config)
+    first = Path(folders[0]).resolve()
+    path = first.with_name(f"{first.name}-report.html") if out is None else Path(out)
+    try:
+        write_whole(path, runs_page(runs, stage).encode())
+        typer.echo(f"{path}: {path.stat().st_size / 1e6:.1f} MB")
+        if figures is not None:
+            written = write_charts(run_charts(runs, stage), Path(figures), kinds)
+            typer.echo(f"{figures}: {len(written)} files")
+        if timeline is not None:
+            _write_timeline(folders[0], Path(timeline), channels)
+    except OSError as error:
+        raise InputError(f"{error.filename}: cannot be written ({error.strerror})") from error
+
+
+def _channels(text: str | None, config: RunConfig) -> list[int]:
+    """Numbers of the channels whose commands are wanted."""
+    if text is None:
+        return []
+    last = config.memory.organization.channels - 1
+    parts = [part.strip() for part in text.split(",")]
+    for part in parts:
+        if not (part.isascii() and part.isdigit() and int(part) <= last):
+            raise InputError(f"--commands: {part!r} is no channel; the memory has 0 to {last}")
+    return [int(part) for part in parts]
+
+
+def _write_timeline(folder: str, path: Path, channels: list[int]) -> None:
+    from pimsim.config.files import write_whole
+    from pimsim.hardware.dram.layout import MAX_LOG
+    from pimsim.report.timeline import timeline
+    from pimsim.result.store import CONFIG_FILE
+    from pimsim.simulate import observe, resolve
+
+    resolved = resolve(Path(folder) / CONFIG_FILE)
+    outcome, result = observe(resolved, log_entries=MAX_LOG if channels else 0)
+    write_whole(path, timeline(outcome, result, channels))
+    typer.echo(f"{path}: {path.stat().st_size / 1e6:.1f} MB, open it at ui.perfetto.dev")
+    issued = int(outcome.system.board["logged"][0]) if channels else 0
+    if issued > MAX_LOG:
+        until = outcome.system.board["log"][0, MAX_LOG - 1, 0] * outcome.system.cycle_ps
+        typer.echo(
+            f"note: commands of the first {until / 1e6:,.1f} us alone ({MAX_LOG:,} of all "
+            f"channels' {issued:,})"
+        )

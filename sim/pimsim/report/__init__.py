@@ -1,0 +1,1 @@
+"""Results as pictures: charts, their two ways of drawing, the HTML page, the Perfetto timeline."""

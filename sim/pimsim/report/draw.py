@@ -1,0 +1,158 @@
+"""Charts on paper: matplotlib, at the width of a column or a page."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pimsim.config.errors import InputError, near_miss
+from pimsim.config.files import write_whole
+from pimsim.report.charts import Chart, LaneChart, Point, PointSeries, XYChart
+from pimsim.validate.figures import new_figure
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+__all__ = ["FORMATS", "check_formats", "draw", "write_charts"]
+
+FORMATS = ("png", "svg", "pdf")
+PAGE_INCHES = 7.0
+"""Text width of a two-column page (IEEE, ACM)."""
+_NEAR = 0.12
+"""Decades within which names of points share a place."""
+_MARKERS = {"circle": "o", "square": "s", "triangle": "^", "diamond": "D"}
+_STYLE: Any = {
+    "font.size": 8, "axes.titlesize": 9, "svg.hashsalt": "pimsim", "svg.fonttype": "none",
+    "pdf.fonttype": 42,
+}  # fmt: skip
+
+
+def draw(chart: Chart, width: float = PAGE_INCHES) -> Figure:
+    """The chart as a figure of ``width`` inches."""
+    import matplotlib
+
+    with matplotlib.rc_context(_STYLE):
+        if isinstance(chart, LaneChart):
+            height = 0.9 + 0.32 * len(chart.lanes) + (0.2 * -(-len(chart.colours) // 3))
+            figure = new_figure(width, max(height, 1.8))
+            axes = figure.subplots()
+            _lanes(figure, axes, chart)
+        else:
+            figure = new_figure(width, width * 0.55)
+            axes = figure.subplots()
+            _plane(axes, chart)
+        axes.set_title(chart.title, loc="left")
+        axes.set_xlabel(chart.x_label)
+        axes.grid(color="#dddddd", linewidth=0.5)
+        axes.set_axisbelow(True)
+        axes.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+def _lanes(figure: Figure, axes: Axes, chart: LaneChart) -> None:
+    place = {lane: at for at, lane in enumerate(reversed(chart.lanes))}
+    for series, colour in chart.colours.items():
+        mine = [span for span in chart.spans if span.series == series]
+        axes.barh(
+            [place[span.lane] for span in mine], [span.end - span.start for span in mine],
+            left=[span.start for span in mine], height=0.72, color=colour, label=series,
+            edgecolor="white", linewidth=0.3,
+        )  # fmt: skip
+    for span in chart.spans:
+        if span.text:
+            axes.annotate(
+                span.text, (span.end, place[span.lane]), (3, 0), textcoords="offset points",
+                va="center", fontsize=7,
+            )  # fmt: skip
+    axes.set_yticks(range(len(place)), list(reversed(chart.lanes)))
+    axes.set_xlim(left=0)
+    axes.margins(x=0.08 if any(span.text for span in chart.spans) else 0.0)
+    if chart.legend:
+        figure.legend(loc="outside lower center", ncols=3, fontsize=7, frameon=False)
+
+
+def _plane(axes: Axes, chart: XYChart) -> None:
+    for line in chart.lines:
+        axes.plot(
+            line.x, line.y, color=line.colour, label=line.name, linewidth=1.2,
+            linestyle="--" if line.dashed else "-",
+            drawstyle="steps-post" if line.step else "default",
+        )  # fmt: skip
+    for series in chart.points:
+        axes.scatter(
+            [p.x for p in series.points], [p.y for p in series.points],
+            s=[14 + 120 * p.weight for p in series.points], color=series.colour,
+            marker=_MARKERS[series.marker], label=series.name, alpha=0.85, edgecolors="white",
+            linewidths=0.5, zorder=3,
+        )  # fmt: skip
+        for x, y, text in _labels(series, chart):
+            axes.annotate(text, (x, y), (5, 3), textcoords="offset points", fontsize=6.5)
+    axes.set_ylabel(chart.y_label)
+    if chart.x_log:
+        axes.set_xscale("log")
+    if chart.y_log:
+        axes.set_yscale("log")
+    if chart.y_range is not None:
+        axes.set_ylim(*chart.y_range)
+    if chart.lines or len(chart.points) > 1:
+        axes.legend(fontsize=7, frameon=False)
+
+
+def _labels(series: PointSeries, chart: XYChart) -> list[tuple[float, float, str]]:
+    """Where names are written; of points that lie on each other, all in one place."""
+    from math import log10
+
+    def place(point: Point) -> tuple[float, float]:
+        x = log10(point.x) if chart.x_log and point.x > 0 else point.x
+        y = log10(point.y) if chart.y_log and point.y > 0 else point.y
+        return round(x / _NEAR), round(y / _NEAR)
+
+    found: dict[tuple[float, float], list[Point]] = {}
+    for point in series.points:
+        if point.text:
+            found.setdefault(place(point) if chart.x_log else (point.x, point.y), []).append(point)
+    return [
+        (points[0].x, max(p.y for p in points), ", ".join(dict.fromkeys(p.text for p in points)))
+        for points in found.values()
+    ]
+
+
+def check_formats(formats: Sequence[str]) -> None:
+    """Raise ``InputError`` for another format than ``FORMATS``."""
+    for name in formats:
+        if name not in FORMATS:
+            raise InputError(
+                f"unknown figure format {name!r}{near_miss(name, FORMATS)}; "
+                f"allowed: {', '.join(FORMATS)}"
+            )
+
+
+def write_charts(charts: Sequence[Chart], folder: Path, formats: Sequence[str]) -> list[Path]:
+    """Write every chart as ``folder/KEY.FORMAT``; the same chart gives the same file.
+
+    Raises ``InputError`` for another format than ``FORMATS``.
+    """
+    import matplotlib
+
+    check_formats(formats)
+    # without these a file would hold the time at which it was made
+    options: dict[str, dict[str, Any]] = {
+        "png": {"dpi": 200},
+        "svg": {"metadata": {"Date": None}},
+        "pdf": {"metadata": {"CreationDate": None, "ModDate": None}},
+    }
+    written = []
+    folder.mkdir(parents=True, exist_ok=True)
+    for chart in charts:
+        figure = draw(chart)
+        for name in formats:
+            content = io.BytesIO()
+            with matplotlib.rc_context(_STYLE):
+                figure.savefig(content, format=name, **options[name])
+            path = folder / f"{chart.key}.{name}"
+            write_whole(path, content.getvalue())
+            written.append(path)
+    return written

@@ -1,0 +1,124 @@
+"""Charts on the page: bokeh, with hover, zoom and pan; its script is put into the page once.
+
+Legends are the page's own text: they wrap on a phone and a screen reader reads them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from pimsim.report.charts import Chart, LaneChart, XYChart
+
+__all__ = ["chart_parts", "library_script"]
+
+_TOOLS = "pan,box_zoom,xwheel_zoom,reset,save"
+
+
+def library_script() -> str:
+    """Bokeh's own minified script, for a page that needs no network."""
+    from bokeh.resources import Resources
+
+    # the core alone: widgets, tables and formulas are three times its size
+    return "\n".join(Resources(mode="inline", components=["bokeh"]).js_raw)
+
+
+def chart_parts(charts: Sequence[Chart]) -> tuple[str, list[str]]:
+    """A script and one ``div`` a chart."""
+    from bokeh.embed import components
+
+    figures = [_figure(chart) for chart in charts]
+    script, divs = components(tuple(figures))
+    return script, list(divs)
+
+
+def _figure(chart: Chart) -> Any:
+    return _lanes(chart) if isinstance(chart, LaneChart) else _plane(chart)
+
+
+def _lanes(chart: LaneChart) -> Any:
+    from bokeh.models import ColumnDataSource, HoverTool
+    from bokeh.plotting import figure
+
+    names = _fact_names([span.facts for span in chart.spans])
+    plot = figure(
+        y_range=list(reversed(chart.lanes)), height=70 + 34 * len(chart.lanes),
+        sizing_mode="stretch_width", tools=_TOOLS, toolbar_location="above",
+        x_axis_label=chart.x_label, name=chart.key,
+    )  # fmt: skip
+    for series, colour in chart.colours.items():
+        mine = [span for span in chart.spans if span.series == series]
+        source = ColumnDataSource(
+            {
+                "lane": [span.lane for span in mine],
+                "start": [span.start for span in mine],
+                "end": [span.end for span in mine],
+            }
+            | _columns(names, [span.facts for span in mine])
+        )
+        bars = plot.hbar(
+            y="lane", left="start", right="end", height=0.72, color=colour, source=source,
+            line_color="white", line_width=0.3,
+        )  # fmt: skip
+        plot.add_tools(HoverTool(renderers=[bars], tooltips=_tooltips(names), visible=False))
+    labelled = [span for span in chart.spans if span.text]
+    if labelled:
+        plot.text(
+            x=[span.end for span in labelled], y=[span.lane for span in labelled],
+            text=[span.text for span in labelled], x_offset=4, text_baseline="middle",
+            text_font_size="11px", text_color="#888888",
+        )  # fmt: skip
+    plot.x_range.start = 0
+    return plot
+
+
+def _plane(chart: XYChart) -> Any:
+    from bokeh.models import ColumnDataSource, HoverTool
+    from bokeh.plotting import figure
+
+    plot = figure(
+        height=400, sizing_mode="stretch_width", tools=_TOOLS, toolbar_location="above",
+        x_axis_label=chart.x_label, y_axis_label=chart.y_label, name=chart.key,
+        x_axis_type="log" if chart.x_log else "linear",
+        y_axis_type="log" if chart.y_log else "linear",
+        **({"y_range": chart.y_range} if chart.y_range is not None else {}),
+    )  # fmt: skip
+    for line in chart.lines:
+        draw = plot.step if line.step else plot.line
+        options: dict[str, Any] = {"mode": "after"} if line.step else {}
+        draw(
+            list(line.x), list(line.y), color=line.colour, line_width=1.6,
+            line_dash="dashed" if line.dashed else "solid", **options,
+        )  # fmt: skip
+    for series in chart.points:
+        names = _fact_names([point.facts for point in series.points])
+        source = ColumnDataSource(
+            {
+                "x": [point.x for point in series.points],
+                "y": [point.y for point in series.points],
+                "size": [6 + 14 * point.weight for point in series.points],
+            }
+            | _columns(names, [point.facts for point in series.points])
+        )
+        marks = plot.scatter(
+            "x", "y", size="size", color=series.colour, marker=series.marker, alpha=0.85,
+            source=source, line_color="white", line_width=0.5,
+        )  # fmt: skip
+        plot.add_tools(HoverTool(renderers=[marks], tooltips=_tooltips(names), visible=False))
+    return plot
+
+
+def _fact_names(facts: Sequence[tuple[tuple[str, str], ...]]) -> list[str]:
+    return list(dict.fromkeys(name for each in facts for name, _ in each))
+
+
+def _columns(
+    names: Sequence[str], facts: Sequence[tuple[tuple[str, str], ...]]
+) -> dict[str, list[str]]:
+    known = [dict(each) for each in facts]
+    return {f"fact{at}": [each.get(name, "") for each in known] for at, name in enumerate(names)}
+
+
+def _tooltips(names: Sequence[str]) -> list[tuple[str, str]]:
+    """Bokeh escapes values itself; names are ours."""
+    return [(name, f"@fact{at}") for at, name in enumerate(names)]

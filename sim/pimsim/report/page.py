@@ -1,0 +1,76 @@
+"""One HTML page that holds everything it shows: charts, tables, config, provenance."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pimsim import __version__
+from pimsim.report.charts import Chart, LaneChart
+
+__all__ = ["Section", "TableData", "render_page"]
+
+
+@dataclass(frozen=True)
+class TableData:
+    """Cells as they are shown."""
+
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    folded: bool = True
+    """Behind its title until opened."""
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of the page: a chart, its numbers, and texts to unfold."""
+
+    key: str
+    title: str
+    chart: Chart | None = None
+    tables: tuple[TableData, ...] = ()
+    texts: tuple[tuple[str, str], ...] = ()
+
+
+def render_page(
+    title: str, subtitle: str, headline: Sequence[tuple[str, str]], sentences: Sequence[str],
+    sections: Sequence[Section],
+) -> str:  # fmt: skip
+    """The page as one string. Whatever came from a config or a trace is escaped."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    from pimsim.report.interactive import chart_parts, library_script
+
+    charts = [section.chart for section in sections if section.chart is not None]
+    script, divs = chart_parts(charts) if charts else ("", [])
+    plots = iter(divs)
+    shown: list[dict[str, Any]] = [
+        {
+            "key": section.key, "title": section.title, "tables": section.tables,
+            "texts": section.texts,
+            "plot": next(plots) if section.chart is not None else "",
+            "caption": section.chart.caption if section.chart is not None else "",
+            "legend": _legend(section.chart),
+        }
+        for section in sections
+    ]  # fmt: skip
+    environment = Environment(
+        loader=PackageLoader("pimsim.report", "."), autoescape=True, undefined=StrictUndefined,
+        trim_blocks=True,
+    )  # fmt: skip
+    return environment.get_template("page.html.j2").render(
+        title=title, subtitle=subtitle, headline=headline, sentences=sentences, sections=shown,
+        library=library_script() if charts else "", plots=script, version=__version__,
+    )  # fmt: skip
+
+
+def _legend(chart: Chart | None) -> list[tuple[str, str]]:
+    """Names and colours."""
+    if chart is None:
+        return []
+    if isinstance(chart, LaneChart):
+        return list(chart.colours.items()) if chart.legend else []
+    lines = [(line.name, line.colour) for line in chart.lines]
+    return lines + [(series.name, series.colour) for series in chart.points]

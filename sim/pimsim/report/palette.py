@@ -1,0 +1,35 @@
+"""Colours by meaning, told apart by the colour-blind.
+
+Okabe and Ito's eight (jfly.uni-koeln.de/color), and for stacks with more causes Paul Tol's muted
+scheme (personal.sron.nl/~pault), whose neighbours in a stack differ in lightness too.
+"""
+
+from __future__ import annotations
+
+from pimsim.result.types import CYCLE_CAUSES
+from pimsim.validate.figures import COLOURS
+
+__all__ = ["OPERATOR_COLOURS", "SERIES_COLOURS", "UNIT_COLOURS", "cause_colour"]
+
+SERIES_COLOURS = COLOURS
+UNIT_COLOURS = {
+    "systolic": "#0072B2", "vector": "#56B4E9", "dma": "#999999", "pim": "#D55E00",
+    "link": "#CC79A7",
+}  # fmt: skip
+_IDLE = "#DDDDDD"
+_MUTED = (
+    "#332288", "#88CCEE", "#44AA99", "#117733", "#999933", "#DDCC77", "#CC6677", "#882255",
+    "#AA4499", "#661100", "#6699CC", "#F0A0A0", "#225522", "#EE8866", "#BBCC33", "#225555",
+    "#99DDFF", "#FFAABB",
+)  # fmt: skip
+OPERATOR_COLOURS = (*COLOURS[:6], *_MUTED)
+_FIXED = {"computing": "#0072B2", "weights": "#D55E00", "idle": _IDLE, "npu": "#BBBBBB"}
+
+
+def cause_colour(cause: str) -> str:
+    """The same cause has the same colour in every picture."""
+    if cause in _FIXED:
+        return _FIXED[cause]
+    known = [name for name in CYCLE_CAUSES if name not in _FIXED]
+    at = known.index(cause) if cause in known else sum(map(ord, cause))
+    return _MUTED[at % len(_MUTED)]

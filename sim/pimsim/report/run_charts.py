@@ -1,0 +1,276 @@
+"""The charts of one run, and of runs side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from itertools import pairwise
+
+from pimsim.config.run import RunConfig
+from pimsim.hardware.dram.device_memory import device_memory
+from pimsim.mapping.gemm import bytes_per_kcycle
+from pimsim.report.charts import LaneChart, Line, Point, PointSeries, Span, XYChart
+from pimsim.report.palette import OPERATOR_COLOURS, SERIES_COLOURS, UNIT_COLOURS, cause_colour
+from pimsim.result.types import CYCLE_CAUSES, Energy, OperatorResult, Result
+
+__all__ = [
+    "Ceilings", "ceilings", "comparison_chart", "energy_chart", "gantt_chart", "roofline_chart",
+    "stack_chart", "utilisation_chart",
+]  # fmt: skip
+
+_UNIT_NAMES = {
+    "systolic": "NPU arrays", "vector": "vector units", "dma": "DMA", "pim": "PIM", "link": "links",
+}  # fmt: skip
+_STACK_NAMES = {"npu": "NPU", "pim": "PIM", "dram_bus": "DRAM data bus"}
+_BINS = 240
+
+
+@dataclass(frozen=True)
+class Ceilings:
+    """What the hardware could do at most."""
+
+    npu_flop_per_s: float
+    dram_bytes_per_s: float
+    pim_flop_per_s: float
+    """0 where there is no PIM."""
+    pim_bytes_per_s: float
+
+
+def ceilings(config: RunConfig) -> Ceilings:
+    """Peaks of a device: arrays all busy, every data bus full, every bank multiplying."""
+    systolic, npu = config.npu.systolic, config.npu
+    elements = npu.cores * systolic.arrays * systolic.rows * systolic.cols
+    bus = bytes_per_kcycle(npu, config.memory) * npu.frequency / 1000
+    pim_macs = 0.0
+    element_bytes = 2
+    if config.pim is not None and config.schedule.policy != "serial":
+        memory = device_memory(config.memory)
+        org, timings = memory.organization, memory.timings
+        step_s = max(timings["nBL"], timings.get("tCCD_S", 1)) * memory.tCK / 1e12
+        banks = org.channels * org.ranks * org.banks
+        pim_macs = banks * config.pim.elements_per_comp / step_s
+    return Ceilings(2.0 * elements * npu.frequency, bus, 2 * pim_macs, pim_macs * element_bytes)
+
+
+def comparison_chart(results: Sequence[Result], names: Sequence[str]) -> LaneChart:
+    """Throughput of each run, with its ratio to the first."""
+    first = results[0].tokens_per_s
+    spans = tuple(
+        Span(
+            name, 0.0, result.tokens_per_s, "throughput",
+            facts=(
+                ("run", name),
+                ("throughput", f"{result.tokens_per_s:,.1f} tokens/s"),
+                ("over the first", f"{result.tokens_per_s / first:.2f}x"),
+                ("energy", f"{_millijoule(result)} mJ/token"),
+            ),
+            text=f"{result.tokens_per_s / first:.2f}x",
+        )
+        for name, result in zip(names, results, strict=True)
+    )  # fmt: skip
+    return LaneChart(
+        "comparison", "Throughput", f"Tokens per second; beside each bar its ratio to {names[0]}.",
+        "throughput (tokens/s)", tuple(names), spans, {"throughput": SERIES_COLOURS[0]},
+        legend=False,
+    )  # fmt: skip
+
+
+def stack_chart(results: Sequence[Result], names: Sequence[str]) -> LaneChart:
+    """Where each unit's cycles went."""
+    spans, lanes = [], []
+    found: set[str] = set()
+    for name, result in zip(names, results, strict=True):
+        for unit, stack in result.cycle_stack.items():
+            lane = _STACK_NAMES.get(unit, unit)
+            lane = lane if len(results) == 1 else f"{name}: {lane}"
+            lanes.append(lane)
+            at = 0
+            for cause in _ordered(stack):
+                cycles = stack[cause]
+                facts = (
+                    ("unit", lane), ("cause", _words(cause)), ("cycles", f"{cycles:,}"),
+                    ("share", f"{cycles / result.cycles:.1%}"),
+                )  # fmt: skip
+                share = 100 / result.cycles
+                spans.append(Span(lane, at * share, (at + cycles) * share, _words(cause), facts))
+                found.add(cause)
+                at += cycles
+    causes = [c for c in (*CYCLE_CAUSES, *sorted(found - set(CYCLE_CAUSES))) if c in found]
+    return LaneChart(
+        "stacks", "Where the cycles went",
+        "Each unit's cycles by what it did or waited for; each bar is the whole run.",
+        "share of the run (%)", tuple(lanes), tuple(spans),
+        {_words(cause): cause_colour(cause) for cause in causes},
+    )  # fmt: skip
+
+
+def roofline_chart(result: Result, limits: Ceilings) -> XYChart:
+    """Every operator against the roofs of the unit that it runs on."""
+    seconds = result.time_s / result.cycles
+    total: dict[tuple[str, str], list[int]] = {}
+    for operator in result.operators:
+        if operator.flops and operator.cycles and operator.bytes:
+            sums = total.setdefault((operator.name, operator.unit), [0, 0, 0])
+            for at, amount in enumerate((operator.flops, operator.bytes, operator.cycles)):
+                sums[at] += amount
+    series: dict[str, list[Point]] = {}
+    for (name, unit), (flops, size, cycles) in total.items():
+        rate, intensity = flops / (cycles * seconds), flops / size
+        facts = (
+            ("operator", name), ("unit", _UNIT_NAMES.get(unit, unit)),
+            ("intensity", f"{intensity:,.2f} FLOP/byte"), ("rate", f"{rate / 1e12:,.3f} TFLOP/s"),
+            ("time", f"{cycles / result.cycles:.1%} of the run"),
+        )  # fmt: skip
+        weight = min(cycles / result.cycles, 1.0)
+        series.setdefault(unit, []).append(Point(intensity, rate / 1e12, facts, name, weight))
+    xs = [point.x for points in series.values() for point in points] or [1.0]
+    low, high = min(*xs, 0.5) / 2, max(*xs, 100.0) * 4
+    roofs = [_roof("NPU over DRAM", limits.npu_flop_per_s, limits.dram_bytes_per_s,
+                   UNIT_COLOURS["systolic"], low, high)]  # fmt: skip
+    if limits.pim_flop_per_s:
+        roofs.append(_roof("PIM in the banks", limits.pim_flop_per_s, limits.pim_bytes_per_s,
+                           UNIT_COLOURS["pim"], low, high))  # fmt: skip
+    return XYChart(
+        "roofline", "Roofline",
+        "Every operator by its arithmetic intensity; lines are what its unit could do at most. "
+        "Larger marks take more of the run.",
+        "arithmetic intensity (FLOP/byte)", "rate (TFLOP/s)",
+        tuple(
+            PointSeries(_UNIT_NAMES.get(unit, unit), UNIT_COLOURS.get(unit, "#666666"),
+                        tuple(points), "square" if unit == "pim" else "circle")
+            for unit, points in series.items()
+        ),
+        tuple(roofs), x_log=True, y_log=True,
+    )  # fmt: skip
+
+
+def _roof(
+    name: str, flop_per_s: float, bytes_per_s: float, colour: str, low: float, high: float
+) -> Line:
+    ridge = flop_per_s / bytes_per_s
+    xs = tuple(sorted({low, max(min(ridge, high), low), high}))
+    return Line(name, colour, xs, tuple(min(flop_per_s, x * bytes_per_s) / 1e12 for x in xs))
+
+
+def gantt_chart(result: Result, stage: str | None = None) -> LaneChart:
+    """Operators on their units over time; ``stage``: the first of that name alone."""
+    chosen, origin = _of_stage(result, stage)
+    micro = result.time_s / result.cycles * 1e6
+    units = [unit for unit in _UNIT_NAMES if any(o.unit == unit for o in chosen)]
+    spans = []
+    for o in chosen:
+        start = (o.start_cycle - origin) * micro
+        facts = (
+            ("operator", o.name), ("block", str(o.layer)), ("stage", o.stage),
+            ("starts at", f"{start:,.2f} us"), ("takes", f"{o.cycles * micro:,.2f} us"),
+            ("bytes", f"{o.bytes:,}"),
+            ("bound", f"{o.bound_cycles / o.cycles:.0%} of its time" if o.cycles else ""),
+        )  # fmt: skip
+        end = start + o.cycles * micro
+        spans.append(Span(_UNIT_NAMES[o.unit], start, end, o.name, facts))
+    names = list(dict.fromkeys(o.name for o in chosen))
+    what = "the run" if stage is None else f"stage {stage}"
+    return LaneChart(
+        "gantt", f"Who works when: {what}",
+        "Operators on the units of one device. Zoom and pan to see short ones.",
+        "time (us)", tuple(_UNIT_NAMES[unit] for unit in units), tuple(spans),
+        {name: OPERATOR_COLOURS[at % len(OPERATOR_COLOURS)] for at, name in enumerate(names)},
+    )  # fmt: skip
+
+
+def _of_stage(result: Result, stage: str | None) -> tuple[list[OperatorResult], int]:
+    if stage is None:
+        return [o for o in result.operators if o.unit in _UNIT_NAMES], 0
+    start = 0
+    for one in result.stages:
+        if one.name == stage:
+            inside = [
+                o for o in result.operators
+                if o.stage == stage and start <= o.start_cycle < start + max(one.cycles, 1)
+            ]  # fmt: skip
+            return inside, start
+        start += one.cycles
+    return [], 0
+
+
+def utilisation_chart(result: Result, limits: Ceilings) -> XYChart:
+    """What each unit does over time, as a share of what it could do."""
+    seconds = result.time_s / result.cycles
+    edges = [result.cycles * at / _BINS for at in range(_BINS + 1)]
+    xs = tuple(edge * seconds * 1e6 for edge in edges[:-1])
+    in_banks = [o for o in result.operators if o.unit == "pim"]
+    elsewhere = [o for o in result.operators if o.unit != "pim"]
+    arrays = [o for o in elsewhere if o.unit == "systolic"]
+    rows = (
+        ("NPU arrays", UNIT_COLOURS["systolic"], arrays, "flops", limits.npu_flop_per_s),
+        ("DRAM data buses", "#009E73", elsewhere, "bytes", limits.dram_bytes_per_s),
+        ("PIM", UNIT_COLOURS["pim"], in_banks, "flops", limits.pim_flop_per_s),
+    )
+    lines = [
+        Line(name, colour, xs, _rates(mine, what, edges, 100 / (peak * seconds)), step=True)
+        for name, colour, mine, what, peak in rows
+        if mine and peak
+    ]
+    return XYChart(
+        "utilisation", "Work done over time",
+        "Multiplications and bytes of the operators under way, spread evenly over each, as a share "
+        "of what the unit could do.",
+        "time (us)", "share of the peak (%)", lines=tuple(lines), y_range=(0.0, 105.0),
+    )  # fmt: skip
+
+
+def _rates(
+    operators: Sequence[OperatorResult], what: str, edges: Sequence[float], scale: float
+) -> tuple[float, ...]:
+    """Amount a cycle of ``what`` between each pair of ``edges``, times ``scale``."""
+    rates = []
+    for start, end in pairwise(edges):
+        amount = 0.0
+        for o in operators:
+            inside = min(end, o.start_cycle + o.cycles) - max(start, o.start_cycle)
+            if inside > 0:
+                amount += getattr(o, what) * inside / o.cycles
+        rates.append(amount / (end - start) * scale)
+    return tuple(rates)
+
+
+def energy_chart(results: Sequence[Result], names: Sequence[str]) -> LaneChart:
+    """Energy of a token by part."""
+    parts = [item.name for item in fields(Energy) if item.name != "total"]
+    spans = []
+    for name, result in zip(names, results, strict=True):
+        total = result.energy_j.total
+        token = 1e3 / result.tokens_per_j if result.tokens_per_j else 0.0
+        at = 0.0
+        for part in parts:
+            joule = getattr(result.energy_j, part)
+            share = joule / total if total else 0.0
+            facts = (
+                ("run", name), ("part", part), ("energy", f"{share * token:.4g} mJ/token"),
+                ("share", f"{share:.1%}"),
+            )  # fmt: skip
+            if share:
+                spans.append(Span(name, at, at + share * token, part, facts))
+            at += share * token
+    used = {span.series for span in spans}
+    colours = {p: SERIES_COLOURS[i % 7] for i, p in enumerate(parts) if p in used}
+    return LaneChart(
+        "energy", "Energy of a token",
+        "Shares of the simulated blocks, scaled to the energy of a token on all devices.",
+        "energy (mJ/token)", tuple(names), tuple(spans), colours,
+    )  # fmt: skip
+
+
+def _millijoule(result: Result) -> str:
+    return f"{1e3 / result.tokens_per_j:,.3f}" if result.tokens_per_j else "none"
+
+
+def _ordered(stack: object) -> list[str]:
+    assert isinstance(stack, dict)
+    known = [cause for cause in CYCLE_CAUSES if cause != "idle" and stack.get(cause)]
+    other = sorted(cause for cause in stack if cause not in CYCLE_CAUSES and stack[cause])
+    return [*known, *other, *(["idle"] if stack.get("idle") else [])]
+
+
+def _words(cause: str) -> str:
+    return CYCLE_CAUSES.get(cause, cause.replace("_", " "))

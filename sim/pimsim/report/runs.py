@@ -1,0 +1,172 @@
+"""The report of one run, or of runs side by side, from the folders that ``--out`` wrote."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pimsim.config.loader import load_run
+from pimsim.config.run import RunConfig
+from pimsim.report.charts import Chart, LaneChart
+from pimsim.report.page import Section, TableData, render_page
+from pimsim.report.run_charts import (
+    ceilings,
+    comparison_chart,
+    energy_chart,
+    gantt_chart,
+    roofline_chart,
+    stack_chart,
+    utilisation_chart,
+)
+from pimsim.result import store
+from pimsim.result.tables import bottleneck
+from pimsim.result.types import Result
+
+__all__ = ["RunFolder", "read_run", "run_charts", "runs_page"]
+
+_MOST_STAGES = 200
+_MOST_OPERATORS = 400
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """What ``--out`` wrote."""
+
+    name: str
+    result: Result
+    config: RunConfig
+    config_text: str
+
+
+def read_run(folder: str | Path) -> RunFolder:
+    """Read a run's folder; raises ``InputError`` where it is not there or damaged."""
+    result = store.load(folder)
+    text = store.load_config_text(folder)
+    config = load_run(str(Path(folder) / store.CONFIG_FILE)).config
+    return RunFolder(result.name or Path(folder).name, result, config, text)
+
+
+def run_charts(runs: Sequence[RunFolder], stage: str | None = None) -> list[Chart]:
+    """The charts of the first run, and those that show all of them."""
+    names = _names(runs)
+    results = [run.result for run in runs]
+    main = runs[0]
+    limits = ceilings(main.config)
+    charts: list[Chart] = [comparison_chart(results, names)] if len(runs) > 1 else []
+    charts += [
+        stack_chart(results, names),
+        roofline_chart(main.result, limits),
+        gantt_chart(main.result, stage),
+        utilisation_chart(main.result, limits),
+        energy_chart(results, names),
+    ]
+    return charts
+
+
+def runs_page(runs: Sequence[RunFolder], stage: str | None = None) -> str:
+    """The report as HTML; the first run is the one that is shown in detail."""
+    main, result = runs[0], runs[0].result
+    names = _names(runs)
+    sections = [_section(chart, runs, names) for chart in run_charts(runs, stage)]
+    sections.append(
+        Section(
+            "config", "Config", texts=tuple(
+                (f"{name}: every value", run.config_text)
+                for name, run in zip(names, runs, strict=True)
+            ),
+        )
+    )  # fmt: skip
+    sections.append(Section("provenance", "Provenance", tables=(_provenance(runs, names),)))
+    title = main.name if len(runs) == 1 else " against ".join(names[:3])
+    return render_page(
+        f"{title} on {result.model}" if result.model else title,
+        f"{result.tokens:,} requests, {result.layers_simulated} of {result.layers_model} blocks "
+        f"simulated on one of {result.devices} devices, fidelity {result.fidelity.mode}",
+        _headline(result), [f"What holds {main.name} back: {bottleneck(result)}.",
+                            *(f"Note: {warning}" for warning in result.warnings)],
+        sections,
+    )  # fmt: skip
+
+
+def _names(runs: Sequence[RunFolder]) -> list[str]:
+    """Names that tell the runs apart."""
+    names: list[str] = []
+    for run in runs:
+        name, number = run.name, 2
+        while name in names:
+            name, number = f"{run.name} ({number})", number + 1
+        names.append(name)
+    return names
+
+
+def _headline(result: Result) -> list[tuple[str, str]]:
+    share = result.utilisation
+    rows = [
+        ("throughput", f"{result.tokens_per_s:,.0f} tokens/s"),
+        ("iteration", f"{result.iteration_s * 1e3:,.3f} ms"),
+        ("energy", f"{1e3 / result.tokens_per_j:,.3f} mJ/token" if result.tokens_per_j else "none"),
+        ("NPU multiplications", f"{share.npu:.1%} of peak"),
+    ]
+    if share.pim:
+        rows.append(("PIM at work", f"{share.pim:.1%} of the time"))
+    rows.append(("DRAM data buses", f"{share.dram_bus:.1%} busy"))
+    return rows
+
+
+def _section(chart: Chart, runs: Sequence[RunFolder], names: Sequence[str]) -> Section:
+    tables: tuple[TableData, ...] = ()
+    if chart.key in ("comparison", "stacks", "energy") and isinstance(chart, LaneChart):
+        tables = (_numbers(chart),)
+    elif chart.key == "roofline":
+        tables = (_operators(runs[0].result),)
+    elif chart.key == "gantt":
+        tables = (_stages(runs[0].result),)
+    return Section(chart.key, chart.title, chart, tables)
+
+
+def _numbers(chart: LaneChart) -> TableData:
+    columns = tuple(name for name, _ in chart.spans[0].facts) if chart.spans else ()
+    rows = tuple(tuple(value for _, value in span.facts) for span in chart.spans)
+    return TableData("The numbers", columns, rows)
+
+
+def _stages(result: Result) -> TableData:
+    columns = ("stage", "cycles", "share", "NPU busy", "PIM busy", "bound/cycles")
+    rows = tuple(
+        (
+            stage.name, f"{stage.cycles:,}", f"{stage.cycles / result.cycles:.1%}",
+            *(f"{part / stage.cycles:.1%}" if stage.cycles else "" for part in (
+                stage.npu_busy_cycles, stage.pim_busy_cycles, stage.bound_cycles)),
+        )
+        for stage in result.stages[:_MOST_STAGES]
+    )  # fmt: skip
+    return TableData(_first("Stages", len(result.stages), _MOST_STAGES), columns, rows)
+
+
+def _operators(result: Result) -> TableData:
+    columns = ("operator", "kind", "unit", "block", "stage", "cycles", "bytes", "FLOP", "bound")
+    rows = tuple(
+        (
+            o.name, o.kind, o.unit, str(o.layer), o.stage, f"{o.cycles:,}", f"{o.bytes:,}",
+            f"{o.flops:,}", f"{o.bound_cycles:,}",
+        )
+        for o in result.operators[:_MOST_OPERATORS]
+    )  # fmt: skip
+    return TableData(_first("Operators", len(result.operators), _MOST_OPERATORS), columns, rows)
+
+
+def _first(what: str, count: int, most: int) -> str:
+    return what if count <= most else f"{what}: the first {most} of {count:,}"
+
+
+def _provenance(runs: Sequence[RunFolder], names: Sequence[str]) -> TableData:
+    columns = ("run", "version", "config sha256", "trace sha256", "seed", "simulated in", "peak")
+    rows = tuple(
+        (
+            name, p.version, p.config_sha256[:16], p.trace_sha256[:16], str(p.seed),
+            f"{p.wall_s:.2f} s", f"{p.peak_rss_mb:.0f} MB",
+        )
+        for name, p in ((n, run.result.provenance) for n, run in zip(names, runs, strict=True))
+    )  # fmt: skip
+    return TableData("Where the results come from", columns, rows, folded=False)
