@@ -62,17 +62,18 @@ def observe(
     from pimsim.engine.iteration import run_iteration
     from pimsim.result.build import build_result
     from pimsim.result.invariants import check_invariants
-    from pimsim.workload.cards import load_card
+    from pimsim.workload.batch import load_model, load_run_routing
     from pimsim.workload.requests import load_requests
 
     config = resolved.config
     start = time.perf_counter()
     trace = load_requests(config.workload.requests, config.workload.batch)
-    card = load_card(config.workload.model)
-    device = build_device(config, card, trace.requests)
+    model = load_model(config.workload)
+    routing = load_run_routing(config, model)
+    device = build_device(config, model, trace.requests, routing)
     outcome = run_iteration(device, on_stage, log_entries)
     wall_s = time.perf_counter() - start
-    result, facts = build_result(outcome, resolved, card, trace, wall_s)
+    result, facts = build_result(outcome, resolved, trace, wall_s)
     check_invariants(result, facts)
     return outcome, result
 

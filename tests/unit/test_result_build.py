@@ -58,7 +58,7 @@ def make(tiny_card: Path, write_trace: Callable[[Sequence[int]], Path]) -> Make:
         card = load_card(tiny_card)
         trace = load_requests(write_trace(CONTEXTS))
         outcome = run_iteration(build_device(resolved.config, card, trace.requests))
-        result, facts = build_result(outcome, resolved, card, trace, wall_s=0.25)
+        result, facts = build_result(outcome, resolved, trace, wall_s=0.25)
         check_invariants(result, facts)
         return Run(resolved, card, trace, outcome, result, facts)
 

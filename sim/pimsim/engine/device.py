@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pimsim.config.run import RunConfig
@@ -12,7 +12,7 @@ from pimsim.mapping.addresses import AddressPlan, BlockKv, plan_addresses, visib
 from pimsim.mapping.attention import operand_rows
 from pimsim.mapping.block import BlockMapper, Placed
 from pimsim.mapping.expert_costs import ExpertCosts
-from pimsim.mapping.experts import ExpertPlacement
+from pimsim.mapping.experts import ExpertPlacement, place_experts
 from pimsim.mapping.placement import (
     assign_channels,
     estimate_attention_cycles,
@@ -20,8 +20,12 @@ from pimsim.mapping.placement import (
 )
 from pimsim.mapping.regions import weight_regions
 from pimsim.mapping.tasks import BlockProgram
+from pimsim.workload.batch import DeviceWork, device_work
+from pimsim.workload.cards import ModelCard
+from pimsim.workload.moe import Routing
 from pimsim.workload.operators import Block, Iteration, OperatorKind
 from pimsim.workload.requests import Request
+from pimsim.workload.trace import OperatorTrace
 
 __all__ = ["Device", "build_device", "counter_wrap_bytes"]
 
@@ -31,6 +35,8 @@ class Device:
     """What a schedule runs: programs of blocks for each (sub-)batch."""
 
     config: RunConfig
+    work: DeviceWork
+    """The model, and how it is shared."""
     whole: Iteration
     """The whole batch, for totals."""
     iterations: tuple[Iteration, ...]
@@ -69,3 +75,159 @@ class Device:
             self.experts[part][layer], self.config.schedule.policy == "blocked",
         )  # fmt: skip
         return self.mapper.program(self.iterations[part], placed)
+
+
+def build_device(
+    config: RunConfig, model: ModelCard | OperatorTrace, requests: Sequence[Request],
+    routing: Routing | None = None,
+) -> Device:  # fmt: skip
+    """Place ``requests`` and map ``model`` for ``config``.
+
+    ``routing``: where the tokens of a mixture of experts go; None: uniform, by the run's seed.
+    Raises ``InputError`` where the model or its KV cache does not fit, a request names a channel
+    that is not there, or a design cannot do the work.
+    """
+    schedule = config.schedule
+    on_pim = schedule.policy != "serial" and config.pim is not None
+    if on_pim:  # PIM commands are known to one controller only
+        config = config.model_copy(update={"memory": device_memory(config.memory)})
+    org = config.memory.organization
+    placement = schedule.expert_placement if on_pim else "npu"
+    work = device_work(
+        model, requests, config.parallel, config.workload.layers, org.capacity_bytes, routing,
+        config.seed, append_kv=not schedule.artifact_no_kv_append,
+    )  # fmt: skip
+    whole = work.iteration(range(len(requests)))
+    kv = tuple(_block_kv(block, config, whole.kv_dtype_bytes, on_pim) for block in whole.blocks)
+    cost = _costs(kv, whole.contexts, config) if on_pim else list(whole.contexts)
+    channel = assign_channels(requests, org.channels, schedule.channel_assignment, cost)
+    members = [tuple(range(len(requests)))]
+    if schedule.sub_batches:
+        halves = split_sub_batches(channel, cost, schedule.split)
+        members = [tuple(half) for half in halves if half]
+    if schedule.artifact_channel_order:
+        members = [tuple(sorted(half, key=lambda i: (channel[i], i))) for half in members]
+    iterations = tuple(work.iteration(half) for half in members)
+    mapper = BlockMapper(
+        npu=config.npu, memory=config.memory, pim=config.pim, link=config.link,
+        addresses=_addresses(config, work, whole, kv, channel, placement),
+        element_bytes=whole.dtype_bytes, kv_element_bytes=whole.kv_dtype_bytes,
+    )  # fmt: skip
+    load = [max(_by_channel(half, channel, cost, org.channels)) for half in members]
+    return Device(
+        config, work, whole, iterations, tuple(members), tuple(channel), kv, mapper,
+        tuple(
+            _placements(config, placement, iterations, part, load) for part in range(len(members))
+        ),
+        counter_wrap_bytes(config, work.trace.facts.hidden, whole.tp),
+    )  # fmt: skip
+
+
+def counter_wrap_bytes(config: RunConfig, hidden: int, tp: int) -> int:
+    """5 E^2 elements of the artifact's 2 bytes, shared by ``tp`` devices or not."""
+    order = config.npu.artifact_request_order
+    if order == "none":
+        return 0
+    whole = 10 * hidden**2
+    return whole // tp if order == "device" else whole
+
+
+def _block_kv(block: Block, config: RunConfig, element_bytes: int, on_pim: bool) -> BlockKv:
+    """How a block keeps its cache; rows of the PIM layout where attention is on PIM."""
+    score = next((o for o in block.operators if o.kind is OperatorKind.ATTENTION_SCORE), None)
+    value = next((o for o in block.operators if o.kind is OperatorKind.ATTENTION_VALUE), None)
+    if score is None or value is None:
+        return BlockKv(None)
+    window = score.window or None
+    if not on_pim:
+        return BlockKv(None, window)
+    assert config.pim is not None
+    shape = AttentionShape.of(
+        score.heads, score.kv_heads, score.head_dim, config.memory, config.pim, element_bytes,
+        value.head_dim,
+    )  # fmt: skip
+    return BlockKv(shape, window)
+
+
+def _costs(kv: Sequence[BlockKv], contexts: Sequence[int], config: RunConfig) -> list[int]:
+    """Estimated PIM cycles of each request's attention, the mean over kinds of cache."""
+    assert config.pim is not None
+    total = [0] * len(contexts)
+    kinds = dict.fromkeys(each for each in kv if each.shape is not None)
+    counts = [sum(1 for each in kv if each == kind) for kind in kinds]
+    for kind, count in zip(kinds, counts, strict=True):
+        assert kind.shape is not None
+        known: dict[int, int] = {}
+        for i, context in enumerate(contexts):
+            kept = visible_tokens(context, kind.window)
+            if kept not in known:
+                known[kept] = estimate_attention_cycles(kept, kind.shape, config.memory, config.pim)
+            total[i] += count * known[kept]
+    blocks = max(sum(counts), 1)
+    return [each // blocks for each in total]
+
+
+def _by_channel(
+    members: Sequence[int], channel: Sequence[int], cost: Sequence[int], channels: int
+) -> list[int]:
+    load = [0] * channels
+    for i in members:
+        load[channel[i]] += cost[i]
+    return load
+
+
+def _placements(
+    config: RunConfig,
+    policy: str,
+    iterations: Sequence[Iteration],
+    part: int,
+    attention_cycles: Sequence[int],
+) -> tuple[ExpertPlacement | None, ...]:
+    """Where the experts of each block of a (sub-)batch run.
+
+    ``attention_cycles``: by (sub-)batch, what attention takes on the fullest channel; with two of
+    them the other one's is beside this one's experts, and the NPU's other products too.
+    """
+    placements: list[ExpertPlacement | None] = []
+    pim = config.pim
+    costs = None if pim is None else ExpertCosts(config.npu, config.memory, pim)
+    for block in iterations[part].blocks:
+        experts = [o for o in block.operators if o.kind is OperatorKind.EXPERT_GEMM]
+        if not experts:
+            placements.append(None)
+            continue
+        tokens = dict(zip(experts[0].experts, experts[0].expert_tokens, strict=True))
+        if policy != "by-tokens" or costs is None:
+            placements.append(place_experts(policy, tokens))
+            continue
+        both = len(iterations) > 1
+        beside = attention_cycles[1 - part] if both else 0
+        placements.append(
+            place_experts(
+                policy, tokens,
+                lambda m, block=block: costs.on_npu(block, m),
+                lambda m, block=block: costs.on_pim(block, m),
+                costs.other_products(block) if both else 0,
+                beside * config.memory.tCK * config.npu.frequency // 10**12,
+                config.schedule.policy == "interleaved",
+            )
+        )  # fmt: skip
+    return tuple(placements)
+
+
+def _addresses(
+    config: RunConfig, work: DeviceWork, whole: Iteration, kv: Sequence[BlockKv],
+    channel: Sequence[int], placement: str,
+) -> AddressPlan:  # fmt: skip
+    in_banks = config.pim if placement != "npu" else None
+    held = work.held_experts
+    weights = [weight_regions(block, held, config.memory, in_banks) for block in whole.blocks]
+    linear_kv = activations = 0
+    for block, own in zip(whole.blocks, kv, strict=True):
+        if own.shape is None:
+            linear_kv = max(linear_kv, sum(o.kv_read_bytes for o in block.operators))
+        activations = max(activations, max(o.input_bytes + o.output_bytes for o in block.operators))
+    rows = operand_rows(config.pim) if config.pim is not None else 0
+    return plan_addresses(
+        config.memory, weights, max(linear_kv, 2 * activations), kv, whole.contexts, channel, rows
+    )

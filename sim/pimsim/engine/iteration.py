@@ -88,8 +88,10 @@ def run_iteration(
                 StageRecord(
                     name, start, end, recorder.npu_busy_cycles - busy,
                     (pim_side.busy_ps - pim_busy) // clock.npu_ps, bound,
+                    next((task.layer for task in (*npu_tasks, *pim_tasks)), 0),
                 )
             )  # fmt: skip
+            recorder.totals.append(recorder.total(system.channels["counter"].sum(axis=0)))
 
     env.run(until=env.process(iteration()))
     return Outcome(device, recorder, system, clock, pim_side, int(env.now))

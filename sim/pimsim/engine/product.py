@@ -41,7 +41,9 @@ def run_product(config: RunConfig, card: ModelCard, m: int, n: int, k: int) -> i
     clock = Clock.of(config.npu.frequency, config.memory.tCK)
     env = simpy.Environment()
     system = MemorySystem(
-        config.memory, config.pim, counter_wrap_bytes=counter_wrap_bytes(config, card, split.tp)
+        config.memory,
+        config.pim,
+        counter_wrap_bytes=counter_wrap_bytes(config, card.hidden, split.tp),
     )
     port = MemoryPort(env, system, clock)
     npu = NpuSide(env, port, clock, config.npu, config.memory, Recorder())

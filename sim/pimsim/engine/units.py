@@ -16,6 +16,7 @@ from pimsim.config.npu import NpuConfig
 from pimsim.engine.clock import Clock
 from pimsim.engine.memory import MemoryPort
 from pimsim.engine.records import OperatorRecord, Recorder
+from pimsim.hardware.dram.layout import C_COMP_COLUMNS
 from pimsim.hardware.dram.system import BLOCK_BYTES, After, Group, Rows, Stream
 from pimsim.hardware.npu.dataflows.artifact import finish_steps, stream_cycles
 from pimsim.mapping.tasks import GemmStep, NpuTask, PimTask, Task
@@ -395,7 +396,9 @@ class PimSide:
                 yield self.env.timeout(self.launch_ps)
             begin = max(self.clock.memory_cycle(int(self.env.now)), system.now)
             after = None if task.after is None else self._in_memory_cycles(task.after)
+            columns = self._columns()
             group: Group = yield self.port.compute(task.programs, task.marks, after)
+            self._record_columns(task, self._columns() - columns)
             last = system.channels["pim_last"]
             self.idle_at_end += last.max() - last
             tail = group.done_cycle - int(last.max())
@@ -406,6 +409,17 @@ class PimSide:
             self.busy_ps += int((last - begin).mean() * self.clock.memory_ps)
             self._record(task, group, start)
             self.signals.done(task)
+
+    def _columns(self) -> int:
+        """Dot products of all banks so far."""
+        org = self.port.system.memory.organization
+        counted = int(self.port.system.channels["counter"][:, C_COMP_COLUMNS].sum())
+        return counted * org.ranks * org.banks
+
+    def _record_columns(self, task: PimTask, columns: int) -> None:
+        assert self.port.system.pim is not None
+        size = columns * self.port.system.pim.elements_per_comp * task.element_bytes
+        self.recorder.bytes_moved["pim_weight" if task.weight_bytes else "pim_kv"] += size
 
     def _in_memory_cycles(self, after: After) -> After:
         """Vector work counts NPU cycles; the memory system counts its own."""

@@ -21,7 +21,15 @@ from pimsim.hardware.pim.programs import (
 )
 from pimsim.mapping.addresses import KvRows
 
-__all__ = ["NOTHING", "OPERAND_ROWS", "add_cycles", "operand_rows", "score_work", "softmax_cycles", "value_work"]
+__all__ = [
+    "NOTHING",
+    "OPERAND_ROWS",
+    "add_cycles",
+    "operand_rows",
+    "score_work",
+    "softmax_cycles",
+    "value_work",
+]
 
 Ints = NDArray[np.int64]
 NOTHING = -1

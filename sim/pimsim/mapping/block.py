@@ -329,9 +329,7 @@ class BlockMapper:
                     )
                 ]  # fmt: skip
             if operator.kind is OperatorKind.SOFTMAX:
-                return [
-                    npu_softmax(operator, placed.layer, contexts, self.npu, self.element_bytes)
-                ]
+                return [npu_softmax(operator, placed.layer, contexts, self.npu, self.element_bytes)]
             return [self._vector(operator, placed.layer)]
         if operator.kind not in _PRODUCTS:
             return []  # follows the scores head by head
@@ -354,7 +352,7 @@ class BlockMapper:
         return PimTask(
             operator.name, str(operator.kind), "pim", placed.layer, operator.flops, 0,
             operator.kv_read_bytes, programs=programs, marks=marks, after=after,
-            vector_lane_ops=lane_ops if score else 0,
+            vector_lane_ops=lane_ops if score else 0, element_bytes=self.kv_element_bytes,
         )  # fmt: skip
 
     # experts ----------------------------------------------------------------------------------

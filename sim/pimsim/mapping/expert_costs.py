@@ -63,5 +63,3 @@ class ExpertCosts:
 
 def _experts(block: Block) -> list[Operator]:
     return [o for o in block.operators if o.kind is OperatorKind.EXPERT_GEMM and o.experts]
-
-

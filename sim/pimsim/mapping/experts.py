@@ -92,9 +92,7 @@ def expert_levels(block: Block) -> tuple[ExpertLevel, ...]:
             if name in needed and depth[name] == level and o.kind is not OperatorKind.EXPERT_GEMM
             and any(a in ancestors[name] for a in (e.name for e in experts))
         )  # fmt: skip
-        levels.append(
-            ExpertLevel(tuple(o for o in experts if depth[o.name] == level), between)
-        )
+        levels.append(ExpertLevel(tuple(o for o in experts if depth[o.name] == level), between))
     return tuple(levels)
 
 
@@ -186,16 +184,12 @@ def expert_tasks(
         pairs = placement.pairs(experts)
         programs = _programs(level, experts, placement, shapes, rows, operand_row, memory, pim)
         works = [vector_work(operator, vector) for operator in level.after]
-        adds = sum(
-            (shapes[g.name].chunks - 1) * add_cycles(g.n, vector) for g in level.gemms
-        )
+        adds = sum((shapes[g.name].chunks - 1) * add_cycles(g.n, vector) for g in level.gemms)
         duration = adds + sum(work.cycles for work in works)
         bursts = 0
         if following is not None:
             target = following.gemms[0]
-            bursts = _input_bursts(
-                shapes[target.name], memory, stored_element_bytes(target)
-            )
+            bursts = _input_bursts(shapes[target.name], memory, stored_element_bytes(target))
         after = After(
             duration=np.full(pairs, duration if duration or bursts else NOTHING, dtype=np.int64),
             bursts=np.full(pairs, bursts, dtype=np.int64),
@@ -213,6 +207,7 @@ def expert_tasks(
                 layer, sum(g.flops * pairs // total for g in level.gemms),
                 sum(g.weight_bytes * len(experts) // len(g.experts) for g in level.gemms), 0,
                 programs=programs, marks=pairs, after=after, vector_lane_ops=lane_ops,
+                element_bytes=stored_element_bytes(level.gemms[0]),
             )
         )  # fmt: skip
     return tasks

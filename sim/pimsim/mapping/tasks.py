@@ -103,6 +103,8 @@ class PimTask(Task):
     marks: int = 0
     after: After | None = None
     vector_lane_ops: int = 0
+    element_bytes: int = 2
+    """Width of what lies in the banks."""
 
     @property
     def macs(self) -> int:

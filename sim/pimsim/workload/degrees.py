@@ -1,0 +1,86 @@
+"""Over how many devices a traced model is shared: what is asked for, or the fewest that hold it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from pimsim.config.errors import InputError
+from pimsim.workload.cards import Parallelism
+from pimsim.workload.instantiate import held_bytes
+from pimsim.workload.requests import Request
+from pimsim.workload.trace import OperandRole, OperatorTrace
+
+__all__ = ["trace_degrees", "trace_memory_bytes"]
+
+_MAX_DEGREE = 1024
+
+
+def trace_memory_bytes(
+    trace: OperatorTrace, requests: Sequence[Request], tp: int, pp: int
+) -> tuple[int, int]:
+    """Bytes of weights and of KV cache on the fullest device.
+
+    What is outside blocks (tables, output layer) is cut by ``tp`` and lies on one stage.
+    """
+    held = held_bytes(trace, requests, tp, pp)
+    phase, experts = trace.phases["decode"], trace.facts.experts
+    in_blocks = 0
+    for kind in phase.sequence():
+        for operator in phase.blocks[kind]:
+            form = operator.bytes_of(OperandRole.WEIGHT, write=False)
+            in_blocks += form.get("1", 0) + form.get("E", 0) * experts
+    outside = max(trace.facts.parameter_bytes - in_blocks, 0)
+    return held.weights + -(-outside // tp), held.kv
+
+
+def trace_degrees(
+    trace: OperatorTrace, requests: Sequence[Request], tp: int | None, pp: int | None,
+    capacity_bytes: int,
+) -> Parallelism:  # fmt: skip
+    """``tp`` and ``pp`` as given; where one is ``None``, the fewest devices that hold the model.
+
+    Of equally many, those with the larger ``tp``. Raises ``InputError`` where degrees do not
+    divide the model, or none or not the given ones hold it.
+    """
+    facts = trace.facts
+    if tp is not None and pp is not None:
+        problem = _misfit(trace, tp, pp)
+        if problem:
+            raise InputError(f"model {trace.model}: {problem}")
+        candidates = iter([(tp, pp)])
+    else:
+        candidates = _candidates(trace, tp, pp)
+    need = 0
+    found = None
+    for found in candidates:
+        need = sum(trace_memory_bytes(trace, requests, *found))
+        if need <= capacity_bytes:
+            return Parallelism(*found)
+    if found is None:
+        raise InputError(f"model {trace.model}: {_misfit(trace, tp or 1, pp or 1)}")
+    raise InputError(
+        f"model {trace.model} (tp {found[0]}, pp {found[1]}, {len(requests)} requests) needs "
+        f"{need / 2**30:.2f} GiB on each device, memory has {capacity_bytes / 2**30:.2f} GiB"
+        f" ({facts.layers} layers, {facts.heads} heads)"
+    )
+
+
+def _candidates(trace: OperatorTrace, tp: int | None, pp: int | None) -> Iterator[tuple[int, int]]:
+    pairs = [
+        (t, p)
+        for t in ([tp] if tp is not None else range(1, min(trace.facts.heads, _MAX_DEGREE) + 1))
+        for p in ([pp] if pp is not None else range(1, trace.facts.layers + 1))
+        if not _misfit(trace, t, p)
+    ]
+    yield from sorted(pairs, key=lambda pair: (pair[0] * pair[1], -pair[0]))
+
+
+def _misfit(trace: OperatorTrace, tp: int, pp: int) -> str:
+    facts = trace.facts
+    if tp < 1 or facts.heads % tp:
+        return f"heads ({facts.heads}) cannot be shared by tp {tp}"
+    if facts.kv_heads % tp and tp % facts.kv_heads:
+        return f"kv_heads ({facts.kv_heads}) cannot be shared by tp {tp}"
+    if pp < 1 or facts.layers % pp:
+        return f"layers ({facts.layers}) cannot be cut into pp {pp} stages"
+    return ""
