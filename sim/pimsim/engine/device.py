@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from pimsim.config.run import RunConfig
 from pimsim.hardware.dram.device_memory import device_memory
@@ -12,7 +13,7 @@ from pimsim.mapping.addresses import AddressPlan, BlockKv, plan_addresses, visib
 from pimsim.mapping.attention import operand_rows
 from pimsim.mapping.block import BlockMapper, Placed
 from pimsim.mapping.expert_costs import ExpertCosts
-from pimsim.mapping.experts import ExpertPlacement, place_experts
+from pimsim.mapping.experts import ExpertPlacement, place_by_tokens
 from pimsim.mapping.placement import (
     assign_channels,
     estimate_attention_cycles,
@@ -198,20 +199,21 @@ def _placements(
             continue
         tokens = dict(zip(experts[0].experts, experts[0].expert_tokens, strict=True))
         if policy != "by-tokens" or costs is None:
-            placements.append(place_experts(policy, tokens))
+            limit = 0 if policy == "npu" else max(tokens.values(), default=0)
+            placements.append(ExpertPlacement(limit, tokens))
             continue
         both = len(iterations) > 1
         beside = attention_cycles[1 - part] if both else 0
         placements.append(
-            place_experts(
-                policy, tokens,
-                lambda m, block=block: costs.on_npu(block, m),
-                lambda m, block=block: costs.on_pim(block, m),
+            place_by_tokens(
+                tokens,
+                partial(costs.on_npu, block),
+                partial(costs.on_pim, block),
                 costs.other_products(block) if both else 0,
                 beside * config.memory.tCK * config.npu.frequency // 10**12,
-                config.schedule.policy == "interleaved",
+                at_once=config.schedule.policy == "interleaved",
             )
-        )  # fmt: skip
+        )
     return tuple(placements)
 
 

@@ -4,7 +4,7 @@ A block's routed experts are levels of products (first FFN matrices, second ones
 between them. An expert on PIM multiplies each of its tokens with matrices that lie in the banks of
 all channels (``hardware/pim/gemv.py``); one on the NPU streams the same bytes and multiplies all
 its tokens at once. So few tokens favour PIM and many the NPU; where the two meet follows from the
-times of both (``place_experts``), not from a constant.
+times of both (``place_by_tokens``), not from a constant.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from pimsim.workload.operators import Block, Operator, OperatorKind
 
 __all__ = [
     "ExpertLevel", "ExpertPlacement", "expert_levels", "expert_tasks", "input_scatters",
-    "place_experts", "stored_element_bytes",
+    "place_by_tokens", "stored_element_bytes",
 ]  # fmt: skip
 
 Ints = NDArray[np.int64]
@@ -105,21 +105,17 @@ def stored_element_bytes(operator: Operator) -> int:
     return next((width for width in (1, 2) if exact < width + 0.5), 4)
 
 
-def place_experts(
-    policy: str, tokens: Mapping[int, int], npu_cost: Callable[[int], int],
-    pim_cost: Callable[[int], int], npu_else: int = 0, pim_else: int = 0, at_once: bool = True,
+def place_by_tokens(
+    tokens: Mapping[int, int], npu_cost: Callable[[int], int], pim_cost: Callable[[int], int],
+    npu_else: int = 0, pim_else: int = 0, at_once: bool = True,
 ) -> ExpertPlacement:  # fmt: skip
-    """Which experts run on PIM, by ``schedule.expert_placement``.
+    """Experts with few tokens on PIM, the others on the NPU.
 
     ``npu_cost`` and ``pim_cost``: time of one expert with so many tokens; ``npu_else`` and
-    ``pim_else``: what the units do beside. ``by-tokens`` takes the threshold with the least time
-    of all of it: the longer of both units where they work ``at_once``, else their sum. Of equal
-    ones the smallest.
+    ``pim_else``: what the units do beside. The threshold is the one with the least time of all of
+    it: the longer of both units where they work ``at_once``, else their sum. Of equal ones the
+    smallest.
     """
-    if policy == "npu":
-        return ExpertPlacement(0, tokens)
-    if policy == "pim":
-        return ExpertPlacement(max(tokens.values(), default=0), tokens)
     loads = sorted(tokens.values())
     npu = npu_else + sum(npu_cost(t) for t in loads)
     pim = pim_else
