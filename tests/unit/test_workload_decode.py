@@ -24,7 +24,13 @@ CONTEXTS = (17, 512, 3)
 TOTAL = sum(CONTEXTS)
 B = len(CONTEXTS)
 
-MODELS = pytest.mark.parametrize("card", [load_card(n) for n in preset_names("model")], ids=str)
+# those whose block is the plain one; the others are in test_workload_architectures.py
+PLAIN = [
+    card
+    for card in map(load_card, preset_names("model"))
+    if card.moe is None and card.mla is None and card.window is None
+]
+MODELS = pytest.mark.parametrize("card", PLAIN, ids=lambda card: card.name)
 
 
 def names(iteration: Iteration) -> list[str]:
