@@ -75,6 +75,8 @@ class WorkloadConfig(ConfigModel):
     """Take this many requests, in the trace's order; None: all of it."""
     layers: int | None = Field(default=None, ge=1, le=10_000)
     """Decoder blocks simulated on the device; None: the model's, divided by ``pp``."""
+    outside: bool = False
+    """Embedding, last norm and output layer are a part of the iteration, once, on the NPU."""
 
 
 class RunConfig(ConfigModel):

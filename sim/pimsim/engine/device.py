@@ -20,7 +20,7 @@ from pimsim.mapping.placement import (
     split_sub_batches,
 )
 from pimsim.mapping.regions import weight_regions
-from pimsim.mapping.tasks import BlockProgram
+from pimsim.mapping.tasks import BlockProgram, NpuTask
 from pimsim.workload.batch import DeviceWork, device_work
 from pimsim.workload.cards import ModelCard
 from pimsim.workload.moe import Routing
@@ -52,6 +52,8 @@ class Device:
     """By (sub-)batch and simulated block: where its experts run; None: it has none."""
     counter_wrap_bytes: int
     """Where the artifact's address counter starts anew; 0 where its order is not followed."""
+    outside: Block | None = None
+    """What runs once beside the decoder blocks; None: it is not a part of the run."""
 
     @property
     def parts(self) -> Sequence[int]:
@@ -77,6 +79,10 @@ class Device:
         )  # fmt: skip
         return self.mapper.program(self.iterations[part], placed)
 
+    def outside_tasks(self) -> tuple[NpuTask, ...]:
+        """Tasks of what runs once beside the blocks, for the whole batch."""
+        return () if self.outside is None else self.mapper.outside(self.outside, self.whole)
+
 
 def build_device(
     config: RunConfig, model: ModelCard | OperatorTrace, requests: Sequence[Request],
@@ -99,6 +105,7 @@ def build_device(
         config.seed, append_kv=not schedule.artifact_no_kv_append,
     )  # fmt: skip
     whole = work.iteration(range(len(requests)))
+    outside = work.outside() if config.workload.outside else None
     kv = tuple(_block_kv(block, config, whole.kv_dtype_bytes, on_pim) for block in whole.blocks)
     cost = _costs(kv, whole.contexts, config) if on_pim else list(whole.contexts)
     channel = assign_channels(requests, org.channels, schedule.channel_assignment, cost)
@@ -111,7 +118,7 @@ def build_device(
     iterations = tuple(work.iteration(half) for half in members)
     mapper = BlockMapper(
         npu=config.npu, memory=config.memory, pim=config.pim, link=config.link,
-        addresses=_addresses(config, work, whole, kv, channel, placement),
+        addresses=_addresses(config, work, whole, outside, kv, channel, placement),
         element_bytes=whole.dtype_bytes, kv_element_bytes=whole.kv_dtype_bytes,
     )  # fmt: skip
     load = [max(_by_channel(half, channel, cost, org.channels)) for half in members]
@@ -120,7 +127,7 @@ def build_device(
         tuple(
             _placements(config, placement, iterations, part, load) for part in range(len(members))
         ),
-        counter_wrap_bytes(config, work.trace.facts.hidden, whole.tp),
+        counter_wrap_bytes(config, work.trace.facts.hidden, whole.tp), outside,
     )  # fmt: skip
 
 
@@ -218,16 +225,18 @@ def _placements(
 
 
 def _addresses(
-    config: RunConfig, work: DeviceWork, whole: Iteration, kv: Sequence[BlockKv],
-    channel: Sequence[int], placement: str,
+    config: RunConfig, work: DeviceWork, whole: Iteration, outside: Block | None,
+    kv: Sequence[BlockKv], channel: Sequence[int], placement: str,
 ) -> AddressPlan:  # fmt: skip
     in_banks = config.pim if placement != "npu" else None
     held = work.held_experts
-    weights = [weight_regions(block, held, config.memory, in_banks) for block in whole.blocks]
+    blocks = whole.blocks if outside is None else (*whole.blocks, outside)
+    weights = [weight_regions(block, held, config.memory, in_banks) for block in blocks]
     linear_kv = activations = 0
     for block, own in zip(whole.blocks, kv, strict=True):
         if own.shape is None:
             linear_kv = max(linear_kv, sum(o.kv_read_bytes for o in block.operators))
+    for block in blocks:
         activations = max(activations, max(o.input_bytes + o.output_bytes for o in block.operators))
     rows = operand_rows(config.pim) if config.pim is not None else 0
     return plan_addresses(

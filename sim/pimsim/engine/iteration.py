@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,14 +11,26 @@ import simpy
 from pimsim.engine.clock import Clock
 from pimsim.engine.device import Device
 from pimsim.engine.memory import MemoryPort
-from pimsim.engine.policies import load_schedule
+from pimsim.engine.policies import Stage, load_schedule
 from pimsim.engine.records import Recorder, StageRecord
 from pimsim.engine.units import NpuSide, PimSide, Signals
 from pimsim.hardware.dram.device import make_memory_system
 from pimsim.hardware.dram.system import MemorySystem
 from pimsim.mapping.gemm import core_network
 
-__all__ = ["Outcome", "run_iteration"]
+__all__ = ["OUTSIDE", "Outcome", "run_iteration"]
+
+
+OUTSIDE = "outside"
+"""Name of the stage that is no part of a decoder block."""
+
+
+def _stages(device: Device) -> Iterator[Stage]:
+    """The schedule's stages, then what is outside the blocks."""
+    yield from load_schedule(device.config.schedule.policy)(device)
+    tasks = device.outside_tasks()
+    if tasks:
+        yield OUTSIDE, tasks, ()
 
 
 @dataclass(frozen=True)
@@ -55,7 +67,7 @@ def run_iteration(
     pim_side = PimSide(env, port, clock, recorder, launch_ps, signals)
 
     def iteration() -> Generator[simpy.Event, Any, None]:
-        for name, npu_tasks, pim_tasks in load_schedule(config.schedule.policy)(device):
+        for name, npu_tasks, pim_tasks in _stages(device):
             recorder.stage = name
             if launch_ps and recorder.stages:
                 # that a stage has ended is seen as late as that an operator has

@@ -142,6 +142,10 @@ class BlockMapper:
             tuple(before), tuple(attention), tuple(rest), tuple(experts), iteration.tokens
         )
 
+    def outside(self, block: Block, iteration: Iteration) -> tuple[NpuTask, ...]:
+        """Tasks of what is no decoder block; its weights lie behind those of the blocks."""
+        return tuple(self._npu(o, iteration, iteration.layers) for o in block.operators)
+
     # the NPU side -----------------------------------------------------------------------------
     def _npu(self, operator: Operator, iteration: Iteration, layer: int) -> NpuTask:
         if operator.kind in _GEMMS and operator.m:
@@ -152,7 +156,18 @@ class BlockMapper:
                 operator.name, str(operator.kind), "link", layer, 0, 0, 0,
                 link_ps=moved.time_ps, link_bytes=moved.link_bytes,
             )  # fmt: skip
+        if operator.kind is OperatorKind.EMBEDDING:
+            return self._embedding(operator, layer)
         return self._vector(operator, layer)
+
+    def _embedding(self, operator: Operator, layer: int) -> NpuTask:
+        """Rows of a table come in, one a token."""
+        at = self.addresses.weights(operator.name, layer)
+        return NpuTask(
+            operator.name, str(operator.kind), "dma", layer, operator.flops,
+            operator.weight_bytes, 0, streams=(Stream(at, self._bursts(operator.weight_bytes)),),
+            sram_bytes=operator.weight_bytes,
+        )  # fmt: skip
 
     def _bursts(self, size: int) -> int:
         return -(-size // self.memory.organization.burst_bytes)
@@ -293,7 +308,8 @@ class BlockMapper:
         return NpuTask(
             operator.name, str(operator.kind), "vector", layer, operator.flops,
             operator.weight_bytes, 0, streams=streams,
-            compute_cycles=-(-operator.rows // unit.units) * each, vector_unit_cycles=each * operator.rows,
+            compute_cycles=-(-operator.rows // unit.units) * each,
+            vector_unit_cycles=each * operator.rows,
             vector_lane_ops=work.lane_ops * operator.rows,
             sram_bytes=operator.input_bytes + operator.output_bytes,
         )  # fmt: skip

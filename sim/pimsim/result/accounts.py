@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pimsim.config.run import RunConfig
-from pimsim.engine.iteration import Outcome
+from pimsim.engine.iteration import OUTSIDE, Outcome
 from pimsim.engine.records import WorkTotals
 from pimsim.hardware.dram.layout import C_COMMANDS, C_COMP_COLUMNS
 from pimsim.hardware.dram.rules import COMMANDS
@@ -106,7 +106,8 @@ def work_by_kind(outcome: Outcome) -> dict[str, WorkTotals]:
     found: dict[str, WorkTotals] = {}
     before = WorkTotals(np.zeros_like(recorder.totals[0].counter))
     for stage, total in zip(recorder.stages, recorder.totals, strict=True):
-        kind, own = blocks[stage.layer].kind, total - before
+        kind = OUTSIDE if stage.name == OUTSIDE else blocks[stage.layer].kind
+        own = total - before
         found[kind] = found[kind] + own if kind in found else own
         before = total
     return found
@@ -153,6 +154,8 @@ def _work(outcome: Outcome) -> Iterator[tuple[Operator, ExpertPlacement | None]]
             for operator in block.operators:
                 is_expert = operator.kind is OperatorKind.EXPERT_GEMM
                 yield operator, experts if is_expert else None
+    for operator in device.outside.operators if device.outside is not None else ():
+        yield operator, None
 
 
 def _pim_share(operator: Operator, experts: ExpertPlacement | None) -> tuple[int, int]:

@@ -10,13 +10,13 @@ layer and sampling are not in an iteration.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from pimsim import __version__
 from pimsim.config.loader import ResolvedRun
-from pimsim.config.run import RunConfig
-from pimsim.engine.iteration import Outcome
+from pimsim.engine.device import Device
+from pimsim.engine.iteration import OUTSIDE, Outcome
 from pimsim.hardware.dram.layout import (
     C_BUS_BUSY,
     C_COMMANDS,
@@ -40,6 +40,7 @@ from pimsim.result.accounts import (
     run_facts,
     work_by_kind,
 )
+from pimsim.result.experts import expert_summary
 from pimsim.result.invariants import RunFacts
 from pimsim.result.scale import block_factors, missing_ps, model_blocks
 from pimsim.result.types import (
@@ -76,13 +77,14 @@ def build_result(
     whole, time_ps = device.whole, outcome.time_ps
     cycles = clock.npu_cycle(time_ps)
     kinds = [block.kind for block in whole.blocks]
-    missing = missing_ps(recorder.stages, kinds, whole.model_blocks)
+    in_blocks = [stage for stage in recorder.stages if stage.name != OUTSIDE]
+    missing = missing_ps(in_blocks, kinds, whole.model_blocks)
     iteration_s = (time_ps + missing) / _PS_PER_S
     layers = sum(model_blocks(kinds, whole.model_blocks).values())
     counts = dram_counts(outcome)
     works = work_by_kind(outcome)
     energy = run_energy(outcome, time_ps / _PS_PER_S, [(recorder.totals[-1], (1, 1))])
-    factors = block_factors(kinds, whole.model_blocks)
+    factors = {OUTSIDE: (1, 1), **block_factors(kinds, whole.model_blocks)}
     of_model = run_energy(
         outcome, iteration_s, [(work, factors[kind]) for kind, work in works.items()]
     )
@@ -115,6 +117,7 @@ def build_result(
         layers_model=layers,
         iteration_s=iteration_s,
         devices=devices,
+        experts=expert_summary(outcome.device),
         warnings=tuple(_warnings(outcome)),
     )
     return result, run_facts(outcome, counts)
@@ -150,7 +153,9 @@ def _stages(outcome: Outcome) -> tuple[StageResult, ...]:
 
 
 def _operators(outcome: Outcome) -> tuple[OperatorResult, ...]:
-    clock, numbers = outcome.clock, outcome.device.whole.layer_numbers
+    # what is outside the blocks is behind the last one
+    clock, whole = outcome.clock, outcome.device.whole
+    numbers = (*whole.layer_numbers, outcome.device.work.trace.facts.layers)
     return tuple(
         OperatorResult(
             name=record.name,
@@ -224,6 +229,7 @@ def _warnings(outcome: Outcome) -> Iterator[str]:
     model_layers = sum(count for _, count in device.whole.model_blocks)
     if layers > model_layers:
         yield f"{layers} blocks simulated, a device has {model_layers}; rates are of {layers}"
+    yield from _trace_notes(device)
     if config.schedule.sub_batches and layers == 1 and model_layers > 1:
         yield (
             "one block alone never overlaps one sub-batch's NPU work with the other's PIM work as "
@@ -234,6 +240,25 @@ def _warnings(outcome: Outcome) -> Iterator[str]:
         yield f"quirks of a published artifact are on: {', '.join(quirks)}"
     if config.npu.vector.artifact_free:
         yield "vector units never queue here, their utilisation is given as 0"
+
+
+def _trace_notes(device: Device) -> Iterator[str]:
+    """What a reader must know of a run of a trace: chosen degrees, what is left out."""
+    workload, parallel, work = device.config.workload, device.config.parallel, device.work
+    if workload.trace is None:
+        return
+    if parallel.tp is None or parallel.pp is None:
+        yield (
+            f"tp {work.degrees.tp}, pp {work.degrees.pp}: the fewest devices that hold the model "
+            "(parallel.tp, parallel.pp)"
+        )
+    outside = work.outside()
+    if outside is not None and not workload.outside:
+        size = sum(operator.weight_bytes for operator in outside.operators)
+        yield (
+            f"embedding and output layer are not in the iteration ({size / 1e6:.1f} MB of weights "
+            "on a device); workload.outside=true runs them too"
+        )
 
 
 def _quirks(values: Mapping[str, Any], path: tuple[str, ...]) -> Iterator[str]:

@@ -22,9 +22,9 @@ from pimsim.workload.card_trace import card_trace
 from pimsim.workload.cards import ModelCard, Parallelism, load_card, parallelism
 from pimsim.workload.decode import fits_memory
 from pimsim.workload.degrees import trace_degrees
-from pimsim.workload.instantiate import instantiate
+from pimsim.workload.instantiate import Step, block_share, instantiate
 from pimsim.workload.moe import DROPPED, Routing, UniformRouting
-from pimsim.workload.operators import Iteration
+from pimsim.workload.operators import Block, Iteration
 from pimsim.workload.requests import Request
 from pimsim.workload.trace import OperatorTrace, load_trace
 
@@ -96,6 +96,15 @@ class DeviceWork:
         return DeviceRouting(
             self.routing, len(self.requests), tuple(members), self.trace.facts.experts, self.ep
         )
+
+    def outside(self) -> Block | None:
+        """What runs once for the whole batch, before and after the blocks; None: nothing does."""
+        phase = self.trace.phases["decode"]
+        kinds = [kind for kind in (phase.before, phase.after) if kind is not None]
+        step = Step.of(self.requests, "decode")
+        shares = [block_share(phase.blocks[kind], step, self.degrees.tp, None) for kind in kinds]
+        operators = tuple(operator for share in shares for operator in share)
+        return Block("outside", operators) if operators else None
 
     def iteration(self, members: Sequence[int]) -> Iteration:
         """One decode step of some requests of the batch."""

@@ -6,10 +6,10 @@ each chunk the buffer is filled once (GWRITE) and used by all tiles of matrix ro
 sums are read out and added outside. Here:
 
 - a *tile* is as many matrix rows as there are banks, one in each;
-- a *chunk* is as many elements of the vector as a DRAM row holds. The last one may be shorter; then
-  several tiles share a DRAM row, and the buffer holds the vector's end once for each of them;
-- the DRAM rows, all tiles of the first chunk, then of the next, are dealt to channels in equal runs:
-  a channel so needs the fewest chunks of the vector.
+- a *chunk* is as many elements of the vector as a DRAM row holds. The last one may be shorter;
+  then several tiles share a DRAM row, and the buffer holds the vector's end once for each of them;
+- the DRAM rows, all tiles of the first chunk, then of the next, are dealt to channels in equal
+  runs: a channel so needs the fewest chunks of the vector.
 """
 
 from __future__ import annotations
