@@ -42,9 +42,9 @@ class ParallelConfig(ConfigModel):
     """Devices that share the model; one device is simulated, the others do the same."""
 
     tp: int | None = Field(default=None, ge=1, le=1024)
-    """Tensor parallelism; None: the model card's, of a trace the fewest devices that hold it."""
+    """Tensor parallelism; None: the model card's, of a trace the least that holds it."""
     pp: int | None = Field(default=None, ge=1, le=1024)
-    """Pipeline stages; None: the model card's, of a trace the fewest devices that hold it."""
+    """Pipeline stages; None: the model card's, of a trace one."""
     ep: int = Field(default=1, ge=1, le=1024)
     """Expert parallelism: of the ``tp`` devices, groups that hold experts of their own; ``tp /
     ep`` of them share each expert."""

@@ -103,6 +103,7 @@ def build_device(
     work = device_work(
         model, requests, config.parallel, config.workload.layers, org.capacity_bytes, routing,
         config.seed, append_kv=not schedule.artifact_no_kv_append,
+        overlapped=schedule.sub_batches,
     )  # fmt: skip
     whole = work.iteration(range(len(requests)))
     outside = work.outside() if config.workload.outside else None

@@ -229,6 +229,9 @@ def _warnings(outcome: Outcome) -> Iterator[str]:
     model_layers = sum(count for _, count in device.whole.model_blocks)
     if layers > model_layers:
         yield f"{layers} blocks simulated, a device has {model_layers}; rates are of {layers}"
+    asked = config.workload.layers
+    if asked is not None and asked < layers:
+        yield f"{layers} blocks simulated, not {asked}, to show each kind of block in its place"
     yield from _trace_notes(device)
     if config.schedule.sub_batches and layers == 1 and model_layers > 1:
         yield (
@@ -247,11 +250,8 @@ def _trace_notes(device: Device) -> Iterator[str]:
     workload, parallel, work = device.config.workload, device.config.parallel, device.work
     if workload.trace is None:
         return
-    if parallel.tp is None or parallel.pp is None:
-        yield (
-            f"tp {work.degrees.tp}, pp {work.degrees.pp}: the fewest devices that hold the model "
-            "(parallel.tp, parallel.pp)"
-        )
+    if parallel.tp is None:
+        yield f"tp {work.degrees.tp}: the least that holds the model (parallel.tp)"
     outside = work.outside()
     if outside is not None and not workload.outside:
         size = sum(operator.weight_bytes for operator in outside.operators)

@@ -121,8 +121,13 @@ class DeviceWork:
 def device_work(
     model: ModelCard | OperatorTrace, requests: Sequence[Request], parallel: ParallelConfig,
     layers: int | None, capacity_bytes: int, routing: Routing | None, seed: int, append_kv: bool,
+    overlapped: bool,
 ) -> DeviceWork:  # fmt: skip
-    """The work of one device. Raises ``InputError`` where the model does not fit it."""
+    """The work of one device. Raises ``InputError`` where the model does not fit it.
+
+    ``layers``: blocks to simulate; more are where the model has more kinds. ``overlapped``: a
+    block's end runs beside the next one's attention (sub-batches).
+    """
     if isinstance(model, ModelCard):
         degrees = parallelism(model, parallel.tp, parallel.pp)
         fits_memory(model, requests, degrees.tp, degrees.pp, capacity_bytes)
@@ -144,9 +149,19 @@ def device_work(
         routing = UniformRouting(experts, trace.facts.experts_per_token, seed)
     if not experts and routing is not None:
         raise InputError(f"workload.routing: model {trace.model} has no experts to route to")
+    if layers is not None:
+        layers = max(layers, _least_blocks(trace, degrees.pp, overlapped))
     return DeviceWork(
         trace, tuple(requests), degrees, ep, layers, routing if experts else None, append_kv
     )
+
+
+def _least_blocks(trace: OperatorTrace, pp: int, overlapped: bool) -> int:
+    """Blocks that show each kind of block; of several kinds one more where a block shows its
+    steady state only beside the next one (``overlapped``)."""
+    kinds = list(trace.phases["decode"].sequence())[: trace.facts.layers // pp]
+    least = len(set(kinds))
+    return min(least + 1, len(kinds)) if overlapped and least > 1 else least
 
 
 def load_model(workload: WorkloadConfig) -> ModelCard | OperatorTrace:

@@ -1,8 +1,8 @@
-"""Over how many devices a traced model is shared: what is asked for, or the fewest that hold it."""
+"""Over how many devices a traced model is shared: as asked for, or the fewest that hold it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from pimsim.config.errors import InputError
 from pimsim.workload.cards import Parallelism

@@ -124,8 +124,9 @@ def instantiate(
     device is that of the first of ``pp`` equal stages of consecutive blocks. ``routing``: of a
     mixture of experts, uniform with ``seed`` where there is none. ``append_kv=False`` leaves out
     the writing of new keys and values. ``ep``: groups of devices with experts of their own, so that
-    an expert is cut over ``tp / ep`` of them; the routing is then of one group. Raises ``InputError`` for an empty batch, a phase that the
-    trace does not have, a context beyond the model, or degrees that do not divide it.
+    an expert is cut over ``tp / ep`` of them; the routing is then of one group. Raises
+    ``InputError`` for an empty batch, a phase that the trace does not have, a context beyond the
+    model, or degrees that do not divide it.
     """
     _check(trace, requests, phase)
     if layers is not None and layers < 1:
