@@ -78,7 +78,9 @@ def run(
     )
     device = build_device(resolved.config, card, requests)
     outcome = run_iteration(device)
-    result, facts = build_result(outcome, resolved, RequestTrace("made up", Path("none"), requests, "none", "pimsim"), 0.0)
+    result, facts = build_result(
+        outcome, resolved, RequestTrace("made up", Path("none"), requests, "none", "pimsim"), 0.0
+    )
     check_invariants(result, facts)
     return device, outcome, result
 

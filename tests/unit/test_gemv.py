@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -36,7 +37,7 @@ def test_channels_share_all_rows_and_no_two_the_same(shape: GemvShape, channels:
     runs = [shape.share(channel, channels) for channel in range(channels)]
     assert runs[0][0] == 0
     assert runs[-1][1] == shape.rows
-    assert all(end == start for (_, end), (start, _) in zip(runs, runs[1:], strict=False))
+    assert all(end == start for (_, end), (start, _) in pairwise(runs))
     sizes = [end - start for start, end in runs]
     assert max(sizes) - min(sizes) <= 1
     assert max(sizes) == shape.rows_per_channel(channels)

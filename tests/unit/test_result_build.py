@@ -105,16 +105,27 @@ def test_a_block_in_steady_state_is_one_a_b_and_e() -> None:
     blocks = [("A", 100), ("B", 200), ("E", 300), ("A", 10), ("B", 20), ("E", 30)]
     blocks += [("A", 12), ("B", 20), ("E", 34)]
     # the first of each does not count
-    assert steady_block_ps(stages(*blocks), ["decoder"] * 3, "decoder") == (10 + 12) // 2 + 20 + (30 + 34) // 2
+    assert (
+        steady_block_ps(stages(*blocks), ["decoder"] * 3, "decoder")
+        == (10 + 12) // 2 + 20 + (30 + 34) // 2
+    )
     assert steady_block_ps(stages(*blocks[:3]), ["decoder"] * 1, "decoder") == 100 + 200 + 300
 
 
 def test_a_block_in_steady_state_is_one_c_and_d() -> None:
     edges = [("A", 1000), ("B", 2000)], [("E", 3000), ("F", 4000)]
     pairs = [("C", 70), ("D", 80), ("C", 7), ("D", 8), ("C", 9), ("D", 10)]
-    assert steady_block_ps(stages(*edges[0], *pairs, *edges[1]), ["decoder"] * 4, "decoder") == 8 + 9
-    assert steady_block_ps(stages(*edges[0], *pairs[:2], *edges[1]), ["decoder"] * 2, "decoder") == 70 + 80
-    assert steady_block_ps(stages(*edges[0], *edges[1]), ["decoder"] * 1, "decoder") == 1000 + 2000 + 3000 + 4000
+    assert (
+        steady_block_ps(stages(*edges[0], *pairs, *edges[1]), ["decoder"] * 4, "decoder") == 8 + 9
+    )
+    assert (
+        steady_block_ps(stages(*edges[0], *pairs[:2], *edges[1]), ["decoder"] * 2, "decoder")
+        == 70 + 80
+    )
+    assert (
+        steady_block_ps(stages(*edges[0], *edges[1]), ["decoder"] * 1, "decoder")
+        == 1000 + 2000 + 3000 + 4000
+    )
 
 
 # rates

@@ -38,8 +38,7 @@ class WeightRegion:
     parts: int = 1
     """Experts or heads with a matrix each."""
     in_rows: bool = False
-    """Each begins at a row of all banks, for PIM to multiply; ``part_bytes`` are then whole rows
-    of all channels."""
+    """Each begins at a row of all banks, for PIM to multiply."""
 
 
 @dataclass(frozen=True)

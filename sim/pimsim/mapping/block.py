@@ -29,6 +29,7 @@ from pimsim.mapping.attention import score_work, value_work
 from pimsim.mapping.experts import (
     ExpertLevel,
     ExpertPlacement,
+    expert_bytes,
     expert_levels,
     expert_tasks,
     input_scatters,
@@ -387,7 +388,7 @@ class BlockMapper:
         result, on_pim = list(tasks), self._pim_experts(levels, experts, placed)
         if on_pim:
             read = {name for gemm in levels[0].gemms for name in gemm.depends_on}
-            send = self._send_inputs(levels[0].gemms[0], experts, iteration, layer)
+            send = self._send_inputs(levels, experts, iteration, layer)
             last = max((at + 1 for at, task in enumerate(tasks) if task.name in read), default=0)
             result.insert(last, replace(send, signals=on_pim[0].waits_for))
         waits_for = on_pim[-1].signals if on_pim else None
@@ -428,20 +429,30 @@ class BlockMapper:
         return GemvShape.of(operator.n, operator.k, self.memory, self.pim, width)
 
     def _send_inputs(
-        self, gemm: Operator, experts: ExpertPlacement, iteration: Iteration, layer: int
-    ) -> NpuTask:
+        self, levels: Sequence[ExpertLevel], experts: ExpertPlacement, iteration: Iteration,
+        layer: int,
+    ) -> NpuTask:  # fmt: skip
         """Tokens with an expert on PIM go to the channels once, whichever experts they have: as
-        many as there are, or as there are pairs."""
+        many as there are, or as there are pairs. The biases of these experts come to the NPU,
+        whose vector units add them."""
         assert self.pim is not None
+        gemm = levels[0].gemms[0]
         vectors = min(iteration.tokens, experts.pairs(experts.on_pim))
         scatters = input_scatters(
             self.gemv_shape(gemm), vectors, self.addresses.operand_row, self.memory, self.pim,
             stored_element_bytes(gemm),
         )  # fmt: skip
-        size = sum(s.count for s in scatters) * self.memory.organization.burst_bytes
+        streams = []
+        for each in (g for level in levels for g in level.gemms):
+            rows = self.gemv_shape(each).rows_per_channel(self.memory.organization.channels)
+            bursts = self._bursts(expert_bytes(each)[1])
+            for expert in experts.on_pim if bursts else ():
+                first = self.addresses.weights(each.name, layer, expert)
+                streams.append(Stream(first + rows * self.addresses.row_bursts, bursts))
+        size = sum(s.count for s in scatters) + sum(s.bursts for s in streams)
         return NpuTask(
-            "expert_inputs", "dispatch", "dma", layer, 0, 0, 0, scatters=tuple(scatters),
-            sram_bytes=size,
+            "expert_inputs", "dispatch", "dma", layer, 0, 0, 0, streams=tuple(streams),
+            scatters=tuple(scatters), sram_bytes=size * self.memory.organization.burst_bytes,
         )  # fmt: skip
 
     def _pim_experts(

@@ -29,7 +29,8 @@ from pimsim.mapping.vector import vector_work
 from pimsim.workload.operators import Block, Operator, OperatorKind
 
 __all__ = [
-    "ExpertLevel", "ExpertPlacement", "expert_levels", "expert_tasks", "input_scatters",
+    "ExpertLevel", "ExpertPlacement", "expert_bytes", "expert_levels", "expert_tasks",
+    "input_scatters",
     "place_by_tokens", "stored_element_bytes",
 ]  # fmt: skip
 
@@ -103,6 +104,13 @@ def stored_element_bytes(operator: Operator) -> int:
     """
     exact = operator.weight_bytes / (len(operator.experts) * operator.n * operator.k)
     return next((width for width in (1, 2) if exact < width + 0.5), 4)
+
+
+def expert_bytes(operator: Operator) -> tuple[int, int]:
+    """Bytes of one expert's matrix, and of what stands beside it (biases)."""
+    each = operator.weight_bytes // len(operator.experts)
+    matrix = min(each, operator.n * operator.k * stored_element_bytes(operator))
+    return matrix, each - matrix
 
 
 def place_by_tokens(
@@ -180,7 +188,8 @@ def expert_tasks(
         pairs = placement.pairs(experts)
         programs = _programs(level, experts, placement, shapes, rows, operand_row, memory, pim)
         works = [vector_work(operator, vector) for operator in level.after]
-        adds = sum((shapes[g.name].chunks - 1) * add_cycles(g.n, vector) for g in level.gemms)
+        sums = {g.name: shapes[g.name].chunks - (expert_bytes(g)[1] == 0) for g in level.gemms}
+        adds = sum(sums[g.name] * add_cycles(g.n, vector) for g in level.gemms)
         duration = adds + sum(work.cycles for work in works)
         bursts = 0
         if following is not None:
@@ -195,13 +204,13 @@ def expert_tasks(
             overlap=pim.softmax_overlap,
         )
         lane_ops = pairs * sum(work.lane_ops for work in works)
-        lane_ops += pairs * sum((shapes[g.name].chunks - 1) * g.n for g in level.gemms)
+        lane_ops += pairs * sum(sums[g.name] * g.n for g in level.gemms)
         total = placement.pairs(placement.tokens)
         tasks.append(
             PimTask(
                 "+".join(g.name for g in level.gemms), str(OperatorKind.EXPERT_GEMM), "pim",
                 layer, sum(g.flops * pairs // total for g in level.gemms),
-                sum(g.weight_bytes * len(experts) // len(g.experts) for g in level.gemms), 0,
+                sum(expert_bytes(g)[0] * len(experts) for g in level.gemms), 0,
                 programs=programs, marks=pairs, after=after, vector_lane_ops=lane_ops,
                 element_bytes=stored_element_bytes(level.gemms[0]),
             )

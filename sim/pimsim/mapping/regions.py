@@ -6,7 +6,7 @@ from pimsim.config.memory import MemoryConfig
 from pimsim.config.pim import PimConfig
 from pimsim.hardware.pim.gemv import GemvShape
 from pimsim.mapping.addresses import WeightRegion, row_bursts
-from pimsim.mapping.experts import stored_element_bytes
+from pimsim.mapping.experts import expert_bytes, stored_element_bytes
 from pimsim.workload.operators import Block, Operator, OperatorKind
 
 __all__ = ["weight_regions"]
@@ -41,4 +41,5 @@ def _expert_region(
     shape = GemvShape.of(operator.n, operator.k, memory, pim, width)
     org = memory.organization
     rows = shape.rows_per_channel(org.channels)
-    return WeightRegion(rows * row_bursts(memory) * org.burst_bytes, experts, in_rows=True)
+    size = rows * row_bursts(memory) * org.burst_bytes + expert_bytes(operator)[1]
+    return WeightRegion(size, experts, in_rows=True)

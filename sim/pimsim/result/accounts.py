@@ -15,7 +15,7 @@ from pimsim.hardware.dram.rules import COMMANDS
 from pimsim.hardware.energy.dram import DramCounts, dram_energy
 from pimsim.hardware.energy.npu import NpuCounts, npu_energy
 from pimsim.hardware.energy.pim import pim_energy
-from pimsim.mapping.experts import ExpertPlacement
+from pimsim.mapping.experts import ExpertPlacement, expert_bytes
 from pimsim.result.invariants import RunFacts
 from pimsim.result.types import Energy
 from pimsim.workload.operators import Operator, OperatorKind
@@ -129,7 +129,7 @@ def run_bounds(outcome: Outcome) -> dict[str, int]:
     config, recorder, clock = outcome.device.config, outcome.recorder, outcome.clock
     system, org = outcome.system, outcome.system.memory.organization
     needed = _needed(outcome)
-    bursts = (needed["weight"] + needed.get("kv", 0)) // org.burst_bytes
+    bursts = needed["over_bus"] // org.burst_bytes
     nbl, tccd = (int(system.parameters[0][name]) for name in ("nbl", "tccd_s"))
     buses = org.channels * org.pseudo_channels
     bounds = {
@@ -159,12 +159,20 @@ def _work(outcome: Outcome) -> Iterator[tuple[Operator, ExpertPlacement | None]]
 
 
 def _pim_share(operator: Operator, experts: ExpertPlacement | None) -> tuple[int, int]:
-    """Weight bytes and multiply-accumulates of an operator's experts on PIM."""
+    """Weight bytes that an operator's experts on PIM read in the banks, and their
+    multiply-accumulates."""
     if experts is None or not experts.on_pim:
         return 0, 0
     pairs, total = experts.pairs(experts.on_pim), experts.pairs(experts.tokens)
-    weights = operator.weight_bytes * len(experts.on_pim) // len(operator.experts)
+    weights = expert_bytes(operator)[0] * len(experts.on_pim)
     return weights, operator.flops * pairs // total // 2
+
+
+def _biases_of_pim(operator: Operator, experts: ExpertPlacement | None) -> int:
+    """Bytes of the biases of experts on PIM: the vector units add them."""
+    if experts is None or not experts.on_pim:
+        return 0
+    return expert_bytes(operator)[1] * len(experts.on_pim)
 
 
 def _needed(outcome: Outcome) -> dict[str, int]:
@@ -172,15 +180,18 @@ def _needed(outcome: Outcome) -> dict[str, int]:
     in the banks."""
     kv = "kv" if outcome.system.pim is None else "pim_kv"
     needed = {"weight": 0, kv: 0}
-    on_pim = 0
+    on_pim = biases = 0
     for operator, experts in _work(outcome):
         if operator.kind in _GEMM:
             in_banks, _ = _pim_share(operator, experts)
-            needed["weight"] += operator.weight_bytes - in_banks
+            beside = _biases_of_pim(operator, experts)
+            needed["weight"] += operator.weight_bytes - in_banks - beside
             on_pim += in_banks
+            biases += beside
         needed[kv] += operator.kv_read_bytes
     if on_pim:
         needed["pim_weight"] = on_pim
+    needed["over_bus"] = needed["weight"] + biases + needed.get("kv", 0)
     return needed
 
 
@@ -188,7 +199,6 @@ def run_facts(outcome: Outcome, counts: DramCounts) -> RunFacts:
     """Needs from the workload's operators, deeds from the engine's and the channels' counters."""
     recorder, system = outcome.recorder, outcome.system
     needed = _needed(outcome)
-    needed["over_bus"] = needed["weight"] + needed.get("kv", 0)
     moved = dict(recorder.bytes_moved)
     moved["over_bus"] = counts.rd * system.memory.organization.burst_bytes
     macs = {"npu": 0}

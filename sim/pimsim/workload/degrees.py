@@ -37,42 +37,27 @@ def trace_degrees(
     trace: OperatorTrace, requests: Sequence[Request], tp: int | None, pp: int | None,
     capacity_bytes: int,
 ) -> Parallelism:  # fmt: skip
-    """``tp`` and ``pp`` as given; where one is ``None``, the fewest devices that hold the model.
+    """``tp`` and ``pp`` as given; else one stage, and the smallest ``tp`` that holds the model.
 
-    Of equally many, those with the larger ``tp``. Raises ``InputError`` where degrees do not
-    divide the model, or none or not the given ones hold it.
+    Raises ``InputError`` where degrees do not divide the model, or do not hold it.
     """
-    facts = trace.facts
-    if tp is not None and pp is not None:
-        problem = _misfit(trace, tp, pp)
-        if problem:
-            raise InputError(f"model {trace.model}: {problem}")
-        candidates = iter([(tp, pp)])
-    else:
-        candidates = _candidates(trace, tp, pp)
-    need = 0
-    found = None
-    for found in candidates:
-        need = sum(trace_memory_bytes(trace, requests, *found))
+    pp = 1 if pp is None else pp
+    most = min(trace.facts.heads, _MAX_DEGREE)
+    problem, need, last = "", 0, 0
+    for degree in range(1, most + 1) if tp is None else (tp,):
+        found = _misfit(trace, degree, pp)
+        if found:
+            problem = found
+            continue
+        last, need = degree, sum(trace_memory_bytes(trace, requests, degree, pp))
         if need <= capacity_bytes:
-            return Parallelism(*found)
-    if found is None:
-        raise InputError(f"model {trace.model}: {_misfit(trace, tp or 1, pp or 1)}")
+            return Parallelism(degree, pp)
+    if not last:
+        raise InputError(f"model {trace.model}: {problem}")
     raise InputError(
-        f"model {trace.model} (tp {found[0]}, pp {found[1]}, {len(requests)} requests) needs "
+        f"model {trace.model} (tp {last}, pp {pp}, {len(requests)} requests) needs "
         f"{need / 2**30:.2f} GiB on each device, memory has {capacity_bytes / 2**30:.2f} GiB"
-        f" ({facts.layers} layers, {facts.heads} heads)"
     )
-
-
-def _candidates(trace: OperatorTrace, tp: int | None, pp: int | None) -> Iterator[tuple[int, int]]:
-    pairs = [
-        (t, p)
-        for t in ([tp] if tp is not None else range(1, min(trace.facts.heads, _MAX_DEGREE) + 1))
-        for p in ([pp] if pp is not None else range(1, trace.facts.layers + 1))
-        if not _misfit(trace, t, p)
-    ]
-    yield from sorted(pairs, key=lambda pair: (pair[0] * pair[1], -pair[0]))
 
 
 def _misfit(trace: OperatorTrace, tp: int, pp: int) -> str:
