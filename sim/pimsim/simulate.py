@@ -6,6 +6,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from pimsim.config.errors import InputError
@@ -71,7 +72,7 @@ def observe(
     from pimsim.engine.iteration import run_iteration
     from pimsim.result.build import build_result
     from pimsim.result.invariants import check_invariants
-    from pimsim.workload.batch import load_model, load_run_routing
+    from pimsim.workload.batch import inputs_sha256, load_model, load_run_routing
     from pimsim.workload.requests import load_requests
 
     config = resolved.config
@@ -79,6 +80,7 @@ def observe(
     trace = load_requests(config.workload.requests, config.workload.batch)
     model = load_model(config.workload)
     routing = load_run_routing(config, model)
+    trace = replace(trace, sha256=inputs_sha256(config.workload, trace.sha256))
     device = build_device(config, model, trace.requests, routing)
     outcome = run_iteration(device, on_stage, log_entries)
     wall_s = time.perf_counter() - start

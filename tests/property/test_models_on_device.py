@@ -100,11 +100,15 @@ def test_any_model_runs_within_the_laws(preset: str, card: ModelCard, batch: lis
 @given(
     card=cards(moe=True), batch=contexts, preset=st.sampled_from(["npu-pim", "neupims"]),
     placement=st.sampled_from(["npu", "pim", "by-tokens"]),
+    attention=st.sampled_from(["npu", "pim"]),
 )  # fmt: skip
 def test_experts_do_the_same_work_wherever_they_run(
-    card: ModelCard, batch: list[int], preset: str, placement: str
+    card: ModelCard, batch: list[int], preset: str, placement: str, attention: str
 ) -> None:
-    device, outcome, _ = run(preset, card, batch, f"schedule.expert_placement={placement}")
+    device, outcome, _ = run(
+        preset, card, batch, f"schedule.expert_placement={placement}",
+        f"schedule.attention_placement={attention}",
+    )  # fmt: skip
     needed = sum(
         o.flops for iteration in device.iterations for block in iteration.blocks
         for o in block.operators if o.kind is OperatorKind.EXPERT_GEMM
@@ -116,8 +120,11 @@ def test_experts_do_the_same_work_wherever_they_run(
         assert units == {"systolic" if placement == "npu" else "pim"}
     facts = run_facts(outcome, dram_counts(outcome))
     moved = facts.bytes_moved
-    in_banks = moved.get("pim_weight", 0) + moved["pim_kv"]
-    assert in_banks == facts.macs_done["pim"] * 2  # every dot product is of one kind or the other
+    in_banks = moved.get("pim_weight", 0) + moved.get("pim_kv", 0)
+    # every dot product is of one kind or the other
+    assert in_banks == facts.macs_done.get("pim", 0) * 2
+    scores = {o.unit for o in outcome.recorder.operators if o.kind == "attention_score"}
+    assert scores == {"systolic" if attention == "npu" else "pim"}
 
 
 @few

@@ -29,6 +29,8 @@ class ScheduleConfig(ConfigModel):
     channel_assignment: Literal["trace", "round-robin", "least-loaded"] = "trace"
     """Which channel holds a request's KV cache. ``trace``: the request file's ch_idx where it
     has one, else round-robin."""
+    attention_placement: Literal["pim", "npu"] = "pim"
+    """Where attention runs under a ``policy`` that uses PIM; ``npu`` leaves PIM to the experts."""
     expert_placement: Literal["npu", "pim", "by-tokens"] = "by-tokens"
     """Where the experts of a MoE run. ``by-tokens``: where ``policy`` uses PIM, those with few
     tokens there, the others on the NPU, the limit from the time of both (docs/moe.md)."""
@@ -102,6 +104,11 @@ class RunConfig(ConfigModel):
         if self.schedule.expert_placement == "pim" and self.schedule.policy == "serial":
             raise ValueError(
                 "schedule.expert_placement 'pim' needs schedule.policy 'blocked' or 'interleaved'"
+            )
+        if self.schedule.attention_placement == "npu" and self.schedule.policy == "serial":
+            raise ValueError(
+                "schedule.attention_placement 'npu' is what schedule.policy 'serial' does anyway; "
+                "it is for 'blocked' and 'interleaved'"
             )
         if self.schedule.sub_batches and self.schedule.policy != "interleaved":
             raise ValueError("schedule.sub_batches needs schedule.policy 'interleaved'")

@@ -68,7 +68,9 @@ class Device:
     @property
     def uses_pim(self) -> bool:
         """Attention, or some experts, run on PIM."""
-        return any(kv.shape is not None for kv in self.kv)
+        return any(kv.shape is not None for kv in self.kv) or any(
+            placed.on_pim for part in self.experts for placed in part if placed is not None
+        )
 
     def block(self, part: int, layer: int) -> BlockProgram:
         """Program of block ``layer`` for (sub-)batch ``part``."""
@@ -107,8 +109,9 @@ def build_device(
     )  # fmt: skip
     whole = work.iteration(range(len(requests)))
     outside = work.outside() if config.workload.outside else None
-    kv = tuple(_block_kv(block, config, whole.kv_dtype_bytes, on_pim) for block in whole.blocks)
-    cost = _costs(kv, whole.contexts, config) if on_pim else list(whole.contexts)
+    attends = on_pim and schedule.attention_placement == "pim"
+    kv = tuple(_block_kv(block, config, whole.kv_dtype_bytes, attends) for block in whole.blocks)
+    cost = _costs(kv, whole.contexts, config) if attends else list(whole.contexts)
     channel = assign_channels(requests, org.channels, schedule.channel_assignment, cost)
     members = [tuple(range(len(requests)))]
     if schedule.sub_batches:
@@ -122,7 +125,10 @@ def build_device(
         addresses=_addresses(config, work, whole, outside, kv, channel, placement),
         element_bytes=whole.dtype_bytes, kv_element_bytes=whole.kv_dtype_bytes,
     )  # fmt: skip
-    load = [max(_by_channel(half, channel, cost, org.channels)) for half in members]
+    load = [
+        0 if not attends else max(_by_channel(half, channel, cost, org.channels))
+        for half in members
+    ]
     return Device(
         config, work, whole, iterations, tuple(members), tuple(channel), kv, mapper,
         tuple(
@@ -217,7 +223,7 @@ def _placements(
                 tokens,
                 partial(costs.on_npu, block),
                 partial(costs.on_pim, block),
-                costs.other_products(block) if both else 0,
+                costs.beside(block, not beside) if both else 0,
                 beside * config.memory.tCK * config.npu.frequency // 10**12,
                 at_once=config.schedule.policy == "interleaved",
             )

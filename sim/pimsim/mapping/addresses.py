@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from pimsim.config.errors import InputError
 from pimsim.config.memory import MemoryConfig
@@ -78,6 +79,21 @@ class AddressPlan:
     """By simulated block: one entry for each request, in batch order."""
     row_bursts: int
     """Bursts of one row of every bank of every channel."""
+    block_bursts: tuple[int, ...] = ()
+    """By simulated block: bursts of its weights."""
+    kv_rows: tuple[tuple[int, ...], ...] = ()
+    """By simulated block: rows that its cache takes in each channel."""
+
+    def rows_needed(self, blocks: Sequence[float]) -> int:
+        """Rows in each bank of the fullest channel where each simulated block stands for so many:
+        weights, activations, operands and caches."""
+        beside = self.operand_row - sum(self.block_bursts) // self.row_bursts
+        weights = sum(n * size for n, size in zip(blocks, self.block_bursts, strict=False))
+        caches = [
+            sum(n * rows[channel] for n, rows in zip(blocks, self.kv_rows, strict=True))
+            for channel in range(len(self.kv_rows[0]) if self.kv_rows else 0)
+        ]
+        return round(beside + weights / self.row_bursts + max(caches, default=0))
 
     def weights(self, operator: str, layer: int, part: int = 0) -> int:
         """First burst of matrix ``part`` of ``operator`` in block ``layer``."""
@@ -104,6 +120,7 @@ def plan_addresses(
     stripe = row_bursts(memory)
     at = 0
     weight_burst: list[Mapping[str, tuple[int, int]]] = []
+    ends = [0]
     for block in weights:
         places: dict[str, tuple[int, int]] = {}
         for name, region in block.items():
@@ -114,6 +131,7 @@ def plan_addresses(
             places[name] = (at, each)
             at += each * region.parts
         weight_burst.append(places)
+        ends.append(at)
     activation_burst = at
     end = activation_burst + -(-activation_bytes // org.burst_bytes)
     operand_row = -(-end // stripe)
@@ -138,6 +156,8 @@ def plan_addresses(
     return AddressPlan(
         tuple(weight_burst), activation_burst, operand_row,
         tuple(laid_out[block_kv][0] for block_kv in kv), stripe,
+        tuple(end - start for start, end in pairwise(ends)),
+        tuple(tuple(laid_out[block_kv][1]) for block_kv in kv),
     )  # fmt: skip
 
 

@@ -52,9 +52,11 @@ class ExpertCosts:
             self._of_vector[shape] = gemv_cycles(shape, self.memory, self.pim)
         return self._of_vector[shape]
 
-    def other_products(self, block: Block) -> int:
-        """What the NPU multiplies in a block beside experts."""
-        return sum(
+    def beside(self, block: Block, attends: bool) -> int:
+        """What the NPU multiplies in a block beside experts; where it ``attends``, it reads the
+        cache too."""
+        cache = sum(o.kv_read_bytes for o in block.operators) if attends else 0
+        return -(-cache * 1000 // bytes_per_kcycle(self.npu, self.memory)) + sum(
             o.count * self.product_cycles(o.m, o.n, o.k, o.weight_bytes // o.count)
             for o in block.operators
             if o.kind in (OperatorKind.GEMM, OperatorKind.ROUTER) and o.m

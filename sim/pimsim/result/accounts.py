@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -145,17 +146,26 @@ def run_bounds(outcome: Outcome) -> dict[str, int]:
     return bounds
 
 
-def _work(outcome: Outcome) -> Iterator[tuple[Operator, ExpertPlacement | None]]:
-    """Every operator of every block and (sub-)batch, as the workload states it, and where the
-    experts of its block are."""
+@dataclass(frozen=True)
+class _Work:
+    """An operator as the workload states it, and where it was put."""
+
+    operator: Operator
+    experts: ExpertPlacement | None = None
+    """Of an operator of experts."""
+    attends_on_pim: bool = False
+
+
+def _work(outcome: Outcome) -> Iterator[_Work]:
+    """Every operator of every block and (sub-)batch."""
     device = outcome.device
     for iteration, placed in zip(device.iterations, device.experts, strict=True):
-        for block, experts in zip(iteration.blocks, placed, strict=True):
+        for block, experts, kv in zip(iteration.blocks, placed, device.kv, strict=True):
             for operator in block.operators:
                 is_expert = operator.kind is OperatorKind.EXPERT_GEMM
-                yield operator, experts if is_expert else None
+                yield _Work(operator, experts if is_expert else None, kv.shape is not None)
     for operator in device.outside.operators if device.outside is not None else ():
-        yield operator, None
+        yield _Work(operator)
 
 
 def _pim_share(operator: Operator, experts: ExpertPlacement | None) -> tuple[int, int]:
@@ -178,17 +188,18 @@ def _biases_of_pim(operator: Operator, experts: ExpertPlacement | None) -> int:
 def _needed(outcome: Outcome) -> dict[str, int]:
     """Bytes by class that the operators must read: over the bus, or (``pim_kv``, ``pim_weight``)
     in the banks."""
-    kv = "kv" if outcome.system.pim is None else "pim_kv"
-    needed = {"weight": 0, kv: 0}
+    needed = {"weight": 0} | {"pim_kv" if kv.shape else "kv": 0 for kv in outcome.device.kv}
     on_pim = biases = 0
-    for operator, experts in _work(outcome):
+    for work in _work(outcome):
+        operator, experts = work.operator, work.experts
         if operator.kind in _GEMM:
             in_banks, _ = _pim_share(operator, experts)
             beside = _biases_of_pim(operator, experts)
             needed["weight"] += operator.weight_bytes - in_banks - beside
             on_pim += in_banks
             biases += beside
-        needed[kv] += operator.kv_read_bytes
+        if operator.kv_read_bytes:
+            needed["pim_kv" if work.attends_on_pim else "kv"] += operator.kv_read_bytes
     if on_pim:
         needed["pim_weight"] = on_pim
     needed["over_bus"] = needed["weight"] + biases + needed.get("kv", 0)
@@ -206,15 +217,15 @@ def run_facts(outcome: Outcome, counts: DramCounts) -> RunFacts:
     if system.pim is not None:
         macs["pim"] = 0
         done["pim"] = counts.comp_bank_columns * system.pim.elements_per_comp
-    on = "npu" if system.pim is None else "pim"
-    for operator, experts in _work(outcome):
+    for work in _work(outcome):
+        operator, experts = work.operator, work.experts
         if operator.kind in _GEMM:
             _, on_banks = _pim_share(operator, experts)
             macs["npu"] += operator.flops // 2 - on_banks
             if on_banks:
                 macs["pim"] += on_banks
         elif operator.kind in _ATTENTION:
-            macs[on] += operator.flops // 2
+            macs["pim" if work.attends_on_pim else "npu"] += operator.flops // 2
     return RunFacts(
         bytes_needed=needed,
         bytes_moved=moved,

@@ -233,6 +233,7 @@ def _warnings(outcome: Outcome) -> Iterator[str]:
     if asked is not None and asked < layers:
         yield f"{layers} blocks simulated, not {asked}, to show each kind of block in its place"
     yield from _trace_notes(device)
+    yield from _capacity_notes(device)
     if config.schedule.sub_batches and layers == 1 and model_layers > 1:
         yield (
             "one block alone never overlaps one sub-batch's NPU work with the other's PIM work as "
@@ -243,6 +244,20 @@ def _warnings(outcome: Outcome) -> Iterator[str]:
         yield f"quirks of a published artifact are on: {', '.join(quirks)}"
     if config.npu.vector.artifact_free:
         yield "vector units never queue here, their utilisation is given as 0"
+
+
+def _capacity_notes(device: Device) -> Iterator[str]:
+    """Whether the blocks that were not simulated have a place too."""
+    whole, rows = device.whole, device.config.memory.organization.rows
+    kinds = [block.kind for block in whole.blocks]
+    factors = block_factors(kinds, whole.model_blocks)
+    need = device.mapper.addresses.rows_needed(
+        [factors[kind][0] / factors[kind][1] for kind in kinds]
+    )
+    if device.uses_pim and need > rows:
+        yield (
+            f"in the layout of PIM all blocks need {need} rows of each bank, the memory has {rows}"
+        )
 
 
 def _trace_notes(device: Device) -> Iterator[str]:

@@ -9,6 +9,7 @@ one that gets the most tokens. Their sums are added up by the all-reduce that fo
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -16,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pimsim.config.errors import InputError
-from pimsim.config.resources import find_source
+from pimsim.config.resources import find_source, looks_like_path
 from pimsim.config.run import ParallelConfig, RunConfig, WorkloadConfig
 from pimsim.workload.card_trace import card_trace
 from pimsim.workload.cards import ModelCard, Parallelism, load_card, parallelism
@@ -28,7 +29,10 @@ from pimsim.workload.operators import Block, Iteration
 from pimsim.workload.requests import Request
 from pimsim.workload.trace import OperatorTrace, load_trace
 
-__all__ = ["DeviceRouting", "DeviceWork", "device_work", "load_model", "load_run_routing"]
+__all__ = [
+    "DeviceRouting", "DeviceWork", "device_work", "inputs_sha256", "load_model",
+    "load_run_routing",
+]  # fmt: skip
 
 Ints = NDArray[np.int64]
 
@@ -185,3 +189,18 @@ def load_run_routing(config: RunConfig, model: ModelCard | OperatorTrace) -> Rou
     if spec != "uniform":
         raise InputError(f"workload.routing {spec!r}: not available yet")
     return UniformRouting(facts.experts, facts.experts_per_token, config.seed)
+
+
+def inputs_sha256(workload: WorkloadConfig, requests_sha256: str) -> str:
+    """Of all traces that a run reads: the requests' own hash where that is the only one."""
+    files = []
+    if workload.trace is not None:
+        files.append(find_source("operator trace", workload.trace))
+    if looks_like_path(workload.routing):
+        files.append(find_source("routing", workload.routing))
+    if not files:
+        return requests_sha256
+    digest = hashlib.sha256(requests_sha256.encode())
+    for file in files:
+        digest.update(file.read_bytes())
+    return digest.hexdigest()

@@ -6,10 +6,11 @@ overlap more.
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 
 from pimsim.engine.policies import Machine, Stage
 from pimsim.engine.policies.serial import stages as one_after_the_other
+from pimsim.mapping.tasks import NpuTask, PimTask
 
 __all__ = ["stages"]
 
@@ -28,13 +29,25 @@ def stages(machine: Machine) -> Generator[Stage, None, None]:
     last = machine.layers - 1
     first, second = machine.block(0, 0), machine.block(1, 0)
     yield "A", first.qkv, ()
-    yield "B", second.qkv, first.attention
+    yield _stage("B", second.qkv, (), first.attention)
     for layer in range(last):
         following = machine.block(0, layer + 1)
-        yield "C", (*first.rest, *following.qkv), (*first.experts, *second.attention)
+        npu = (*first.rest, *following.qkv)
+        yield _stage("C", npu, first.experts, second.attention)
         first = following
         following = machine.block(1, layer + 1)
-        yield "D", (*second.rest, *following.qkv), (*second.experts, *first.attention)
+        npu = (*second.rest, *following.qkv)
+        yield _stage("D", npu, second.experts, first.attention)
         second = following
-    yield "E", first.rest, (*first.experts, *second.attention)
+    yield _stage("E", first.rest, first.experts, second.attention)
     yield "F", second.rest, second.experts
+
+
+def _stage(
+    name: str, npu: Sequence[NpuTask], pim: Sequence[PimTask],
+    attention: Sequence[PimTask | NpuTask],
+) -> Stage:  # fmt: skip
+    """Both sides of a stage; attention is on the one that it was mapped to, behind the rest."""
+    on_npu = [task for task in attention if task.unit != "pim"]
+    on_pim = [task for task in attention if task.unit == "pim"]
+    return name, (*npu, *on_npu), (*pim, *on_pim)
