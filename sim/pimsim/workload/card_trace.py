@@ -186,7 +186,7 @@ class _Blocks:
         and outputs (DeepSeek-V2, arXiv 2405.04434, section 2.1.2)."""
         card, mla = self.card, self.card.mla
         assert mla is not None
-        heads, latent = card.heads, mla.kv_lora
+        heads, latent, cached = card.heads, mla.kv_lora, mla.kv_lora + mla.rope_dim
         query, block = ("ln1",), []
         if mla.q_lora:
             block += [
@@ -199,10 +199,10 @@ class _Blocks:
                 "q_b", heads * (mla.nope_dim + mla.rope_dim), mla.q_lora or card.hidden, query,
                 shard=Shard.COLUMNS,
             ),
-            self.make.gemm("kv_a", latent + mla.rope_dim, card.hidden, ("ln1",), bias=card.qkv_bias),
+            self.make.gemm("kv_a", cached, card.hidden, ("ln1",), bias=card.qkv_bias),
             self.make.norm("kv_a_norm", latent, "rmsnorm", ("kv_a",)),
             self.make.rope(heads, 1, mla.rope_dim, mla.rope_dim, ("q_b", "kv_a")),
-            self.make.append(latent + mla.rope_dim, 1, latent + mla.rope_dim, ("kv_a_norm", "rope")),
+            self.make.append(cached, 1, cached, ("kv_a_norm", "rope")),
         ]  # fmt: skip
         if self.decode:
             absorb = {"shard": Shard.HEADS, "count": heads, "heads": heads}

@@ -60,11 +60,12 @@ class OperatorMaker:
         self, name: str, n: int, k: int, after: tuple[str, ...], *, group: str = "",
         shard: Shard = Shard.NONE, bias: bool = False, m: str = "T", count: int = 1,
         kind: OperatorKind = OperatorKind.GEMM, heads: int = 0, kv_heads: int = 0, dim: int = 0,
+        weight_name: str = "",
     ) -> SymbolicOperator:  # fmt: skip
         """``count`` products of (m, k) by (k, n), each with weights of its own."""
         # an expert's weights are read when it has a token
         once = "E" if kind is OperatorKind.EXPERT_GEMM else "1"
-        operands = [self.weight(f"{name}.weight", {once: count * n * k})]
+        operands = [self.weight(weight_name or f"{name}.weight", {once: count * n * k})]
         if bias:
             operands.append(
                 self.weight(f"{name}.bias", {once: count * n}, whole=shard is Shard.ROWS)
