@@ -27,8 +27,9 @@ __all__ = ["Export", "cache_argument", "export_trace"]
 PhaseName = Literal["prefill", "decode"]
 _PREFILLS = ((1, 7), (1, 11), (2, 5))
 """Requests and prompt tokens of the runs that sizes are found from."""
-_DECODES = ((1, 5), (2, 5), (3, 4))
-"""Requests and tokens that are in the cache already."""
+_DECODES = ((1, 1), (2, 1), (3, 1))
+"""The same for decode. Nothing but attention and the cache depends on the context, and these are
+seen as a whole, so the cache may be empty."""
 
 
 @dataclass(frozen=True)
@@ -43,9 +44,9 @@ class Export:
 def export_trace(loaded: LoadedModel) -> Export:
     """Trace prefill and decode of a model on the meta device.
 
-    The whole model is run once for each phase and blocks that do the same are folded; the runs
-    with other sizes are of one block of each kind. Raises ``InputError`` for an architecture whose
-    operations cannot be told apart.
+    The whole model is run once, in decode, and blocks that do the same are folded; prefill and the
+    runs with other sizes are of one block of each kind. Raises ``InputError`` for an architecture
+    whose operations cannot be told apart.
     """
     model = loaded.model
     config = model.config.get_text_config()
@@ -57,22 +58,22 @@ def export_trace(loaded: LoadedModel) -> Export:
         getattr(config, "num_experts_per_tok", None) or getattr(config, "top_k", None) or 0
     )
     phases: dict[PhaseName, Phase] = {}
+    whole = _run(model, *_DECODES[0], True, unplaced)
+    kinds = _kinds(whole)
+    chosen = [kinds.index(kind) for kind in dict.fromkeys(kinds)]
     names: tuple[PhaseName, ...] = ("prefill", "decode")
     for name in names:
         decode = name == "decode"
         shapes = _DECODES if decode else _PREFILLS
-        whole = _run(model, *shapes[0], decode, unplaced)
-        kinds = _kinds(whole, len(layers))
-        chosen = [kinds.index(kind) for kind in dict.fromkeys(kinds)]
-        runs = [{i: whole[at] for i, at in enumerate(chosen)} | _outside(whole)]
+        runs = [{i: whole[at] for i, at in enumerate(chosen)} | _outside(whole)] if decode else []
         with _only(model, layers, chosen):
-            runs += [_run(model, *shape, decode, unplaced) for shape in shapes[1:]]
+            runs += [_run(model, *shape, decode, unplaced) for shape in shapes[len(runs) :]]
         tokens = [{"T": b if decode else b * s, "B": b} for b, s in shapes]
         phases[name] = _phase(runs, tokens, kinds, chosen, make, per_token, decode, loaded.name)
     trace = OperatorTrace(
         model=loaded.name,
         source=_source(loaded),
-        facts=_facts(model, config, phases, len(layers), per_token, element),
+        facts=_facts(model, config, phases, per_token, element),
         phases=phases,
     )
     return Export(trace, tuple(unplaced))
@@ -123,19 +124,13 @@ def _run(
     cache = TraceCache(recorder)
     device = next(iter(model.parameters())).device
     argument = cache_argument(model)
-    keep = "logits_to_keep" in signature(model.forward).parameters
 
-    def call(count: int, **more: Any) -> None:
-        ids = torch.zeros((requests, count), dtype=torch.long, device=device)
-        model(input_ids=ids, use_cache=True, **{argument: cache}, **more)
-
-    with torch.no_grad(), traced_attention(model, recorder, absorbed=decode):
-        if decode:
-            with recorder.pause():
-                call(tokens, **({"logits_to_keep": 1} if keep else {}))
-            recorder.events.clear()
-        with recorder.watch(model):
-            call(1 if decode else tokens, **({"logits_to_keep": 1} if keep else {}))
+    ids = torch.zeros((requests, tokens), dtype=torch.long, device=device)
+    call: dict[str, Any] = {"input_ids": ids, "use_cache": True, argument: cache}
+    if "logits_to_keep" in signature(model.forward).parameters:
+        call["logits_to_keep"] = 1
+    with torch.no_grad(), traced_attention(model, recorder, absorbed=decode), recorder.watch(model):
+        model(**call)
     found, missing = drafts_of_blocks(recorder.events)
     unplaced |= dict.fromkeys(missing)
     return found
@@ -145,7 +140,7 @@ def _outside(blocks: Mapping[int, list[Draft]]) -> dict[int, list[Draft]]:
     return {at: drafts for at, drafts in blocks.items() if at in OUTSIDE.values()}
 
 
-def _kinds(blocks: Mapping[int, list[Draft]], layers: Any) -> list[str]:
+def _kinds(blocks: Mapping[int, list[Draft]]) -> list[str]:
     """A name for what each block does; blocks with the same operators share it."""
     numbers = sorted(at for at in blocks if at not in OUTSIDE.values())
     classes: list[list[Draft]] = []
@@ -209,8 +204,7 @@ def _phase(
 
 
 def _facts(
-    model: Any, config: Any, phases: Mapping[PhaseName, Phase], layers: int, per_token: int,
-    element: int,
+    model: Any, config: Any, phases: Mapping[PhaseName, Phase], per_token: int, element: int,
 ) -> ModelFacts:  # fmt: skip
     parameters = sum(p.numel() for p in model.parameters())
     decode = phases["decode"]

@@ -34,6 +34,7 @@ class LoadedModel:
 
 def require_torch() -> None:
     """Raise ``InputError`` with what to install where the extra is absent."""
+    os.environ.setdefault("TQDM_DISABLE", "1")  # read when tqdm is imported; progress is ours
     missing = []
     for name in ("torch", "transformers"):
         try:
@@ -159,7 +160,6 @@ def _from_folder(path: Path, weights: bool) -> LoadedModel:
             local_files_only=True,
             trust_remote_code=False,
             use_safetensors=True,
-            attn_implementation="eager",
         )
     except Exception as error:  # transformers raises many kinds; the line says which
         raise InputError(f"{path}: cannot be loaded: {error}".splitlines()[0]) from error
@@ -203,7 +203,6 @@ def _from_gguf(path: Path, weights: bool) -> Any:
             gguf_file=path.name,
             dtype=torch.float32,
             local_files_only=True,
-            attn_implementation="eager",
         )
     except Exception as error:  # gguf and transformers raise many kinds; the line says which
         raise InputError(f"{path}: cannot be loaded: {error}".splitlines()[0]) from error

@@ -17,10 +17,10 @@ _MOVEMENT = {
     "squeeze", "permute", "index", "gather", "index_select", "empty", "empty_like", "new_empty",
     "empty_strided", "new_empty_strided", "zeros", "zeros_like", "ones", "ones_like", "full",
     "full_like", "new_zeros", "new_ones", "arange", "detach", "alias", "unbind", "contiguous",
-    "lift_fresh", "index_put", "index_put", "scatter", "scatter", "masked_fill", "masked_fill",
-    "fill", "zero", "as_strided", "repeat", "repeat_interleave", "sort", "topk", "argsort",
-    "unfold", "flip", "constant_pad_nd", "native_dropout", "bernoulli", "embedding", "clamp",
-    "clamp_min", "clamp_max", "rsub", "histc", "cumsum", "one_hot", "where", "_local_scalar_dense",
+    "lift_fresh", "index_put", "scatter", "masked_fill", "fill", "zero", "as_strided", "repeat",
+    "repeat_interleave", "sort", "topk", "argsort", "unfold", "flip", "constant_pad_nd",
+    "native_dropout", "bernoulli", "embedding", "clamp", "clamp_min", "clamp_max", "rsub",
+    "histc", "cumsum", "one_hot", "where", "_local_scalar_dense",
 }  # fmt: skip
 """Operations that move, choose or compare: no arithmetic by our conventions."""
 
