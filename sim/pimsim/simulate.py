@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+from pimsim.config.errors import InputError
 from pimsim.config.loader import DEFAULT_RUN, ResolvedRun, load_run
 from pimsim.result.types import Result
 
@@ -25,10 +26,18 @@ PathLike = str | os.PathLike[str]
 def overrides_of(
     model: PathLike | None = None, requests: PathLike | None = None,
     layers: int | None = None, batch: int | None = None, fidelity: str | None = None,
+    trace: PathLike | None = None, routing: PathLike | None = None,
 ) -> list[str]:  # fmt: skip
-    """The options that have a name of their own, as ``--set`` overrides."""
+    """The options that have a name of their own, as ``--set`` overrides.
+
+    Raises ``InputError`` where both a model's card and a trace are named.
+    """
+    if model is not None and trace is not None:
+        raise InputError(f"--model {model} and --trace {trace}: one of them says what is run")
     given = {
         "workload.model": None if model is None else os.fspath(model),
+        "workload.trace": None if trace is None else os.fspath(trace),
+        "workload.routing": None if routing is None else os.fspath(routing),
         "workload.requests": None if requests is None else os.fspath(requests),
         "workload.layers": layers,
         "workload.batch": batch,
@@ -62,17 +71,18 @@ def observe(
     from pimsim.engine.iteration import run_iteration
     from pimsim.result.build import build_result
     from pimsim.result.invariants import check_invariants
-    from pimsim.workload.cards import load_card
+    from pimsim.workload.batch import load_model, load_run_routing
     from pimsim.workload.requests import load_requests
 
     config = resolved.config
     start = time.perf_counter()
     trace = load_requests(config.workload.requests, config.workload.batch)
-    card = load_card(config.workload.model)
-    device = build_device(config, card, trace.requests)
+    model = load_model(config.workload)
+    routing = load_run_routing(config, model)
+    device = build_device(config, model, trace.requests, routing)
     outcome = run_iteration(device, on_stage, log_entries)
     wall_s = time.perf_counter() - start
-    result, facts = build_result(outcome, resolved, card, trace, wall_s)
+    result, facts = build_result(outcome, resolved, trace, wall_s)
     check_invariants(result, facts)
     return outcome, result
 
@@ -80,18 +90,21 @@ def observe(
 def run(
     name_or_path: PathLike = DEFAULT_RUN, *, model: PathLike | None = None,
     requests: PathLike | None = None, layers: int | None = None, batch: int | None = None,
+    trace: PathLike | None = None, routing: PathLike | None = None,
     overrides: Sequence[str] = (), out: PathLike | None = None,
 ) -> Result:  # fmt: skip
     """Simulate one decode iteration of a batch.
 
-    ``name_or_path``: a preset or a run's YAML. ``model``: a card's name or path, ``requests``: a
+    ``name_or_path``: a preset or a run's YAML. ``model``: a card's name or path, or ``trace``: an
+    operator trace's; ``routing``: where tokens go in a mixture of experts; ``requests``: a request
     trace's, ``layers``: decoder blocks to simulate, ``batch``: requests taken from the front of the
     trace. ``overrides``: any other value, as ``"npu.frequency=2GHz"``; they come last. ``out``: a
     folder for config, result and operators. Raises ``InputError``, one line, for wrong input.
     """
     from pimsim.result import store
 
-    resolved = resolve(name_or_path, [*overrides_of(model, requests, layers, batch), *overrides])
+    options = overrides_of(model, requests, layers, batch, trace=trace, routing=routing)
+    resolved = resolve(name_or_path, [*options, *overrides])
     if out is not None:
         store.check_writable(out)
     result = simulate(resolved)

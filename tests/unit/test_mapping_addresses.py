@@ -13,7 +13,7 @@ from pimsim.config.loader import load_memory, load_pim
 from pimsim.hardware.dram.layout import P_OP, P_ROW
 from pimsim.hardware.dram.rules import Command
 from pimsim.hardware.pim.programs import AttentionShape, score_program, value_program
-from pimsim.mapping.addresses import AddressPlan, plan_addresses
+from pimsim.mapping.addresses import AddressPlan, BlockKv, WeightRegion, plan_addresses
 from pimsim.mapping.attention import OPERAND_ROWS
 
 MEMORY = load_memory("hbm2-neupims").config
@@ -29,9 +29,11 @@ def plan(
     contexts: Sequence[int], channel: Sequence[int], layers: int = 1, activations: int = 4096,
     shape: AttentionShape | None = SHAPE,
 ) -> AddressPlan:  # fmt: skip
+    weights = {name: WeightRegion(size) for name, size in WEIGHTS.items()}
     return plan_addresses(
-        MEMORY, WEIGHTS, activations, layers, shape, contexts, channel, OPERAND_ROWS
-    )
+        MEMORY, [weights] * layers, activations, [BlockKv(shape)] * layers, contexts, channel,
+        OPERAND_ROWS,
+    )  # fmt: skip
 
 
 def test_weights_lie_one_after_the_other_block_after_block() -> None:
@@ -45,7 +47,7 @@ def test_weights_lie_one_after_the_other_block_after_block() -> None:
     for first, bursts in ranges:
         assert first == at
         at += bursts
-    assert found.block_bursts * layers == at == found.activation_burst
+    assert at == found.activation_burst
 
 
 def test_operands_begin_on_a_row_that_no_linear_data_touches() -> None:
@@ -67,7 +69,7 @@ def test_rows_of_a_channel_never_overlap(batch: list[tuple[int, int]]) -> None:
     first = found.operand_row + OPERAND_ROWS
     for c in set(channel):
         taken: list[int] = []
-        for context, where, rows in zip(contexts, channel, found.kv, strict=True):
+        for context, where, rows in zip(contexts, channel, found.kv[0], strict=True):
             if where == c:
                 taken += range(rows.keys, rows.keys + SHAPE.key_rows(context))
                 taken += range(rows.values, rows.values + SHAPE.value_rows(context))
@@ -78,7 +80,7 @@ def test_rows_of_a_channel_never_overlap(batch: list[tuple[int, int]]) -> None:
 @given(st.integers(1, 3000))
 def test_programs_stay_within_the_rows_that_are_set_aside(context: int) -> None:
     found = plan([context], [0])
-    rows = found.kv[0]
+    rows = found.kv[0][0]
     wrap = (found.operand_row, OPERAND_ROWS)
     for program, first, count in (
         (
@@ -100,7 +102,7 @@ def test_programs_stay_within_the_rows_that_are_set_aside(context: int) -> None:
 
 def test_without_pim_the_kv_cache_takes_no_rows() -> None:
     found = plan([500, 600], [0, 1], shape=None)
-    assert [(rows.keys, rows.values) for rows in found.kv] == [(0, 0)] * 2
+    assert [(rows.keys, rows.values) for rows in found.kv[0]] == [(0, 0)] * 2
 
 
 def test_a_channel_that_overflows_is_refused_with_its_need() -> None:

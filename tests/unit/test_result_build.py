@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,8 +21,9 @@ from pimsim.hardware.dram.rules import COMMANDS
 from pimsim.hardware.energy.dram import dram_energy
 from pimsim.hardware.energy.pim import pim_energy
 from pimsim.result.accounts import dram_counts
-from pimsim.result.build import apportion, build_result, steady_block_ps
+from pimsim.result.build import apportion, build_result
 from pimsim.result.invariants import RunFacts, check_invariants
+from pimsim.result.scale import steady_block_ps
 from pimsim.result.types import Result
 from pimsim.workload.cards import ModelCard, load_card
 from pimsim.workload.requests import RequestTrace, load_requests
@@ -58,7 +60,7 @@ def make(tiny_card: Path, write_trace: Callable[[Sequence[int]], Path]) -> Make:
         card = load_card(tiny_card)
         trace = load_requests(write_trace(CONTEXTS))
         outcome = run_iteration(build_device(resolved.config, card, trace.requests))
-        result, facts = build_result(outcome, resolved, card, trace, wall_s=0.25)
+        result, facts = build_result(outcome, resolved, trace, wall_s=0.25)
         check_invariants(result, facts)
         return Run(resolved, card, trace, outcome, result, facts)
 
@@ -86,9 +88,15 @@ def test_the_largest_remainders_are_rounded_up() -> None:
 
 
 def stages(*named: tuple[str, int]) -> list[StageRecord]:
+    """Records of stages; a block begins with each A and each C."""
     records, now = [], 0
+    seen: Counter[str] = Counter()
     for name, duration in named:
-        records.append(StageRecord(name, now, now + duration, 0, 0, 0))
+        layer = seen[name]
+        if name in "EF" and seen["C"]:
+            layer = seen["C"]
+        seen[name] += 1
+        records.append(StageRecord(name, now, now + duration, 0, 0, 0, layer))
         now += duration
     return records
 
@@ -97,16 +105,27 @@ def test_a_block_in_steady_state_is_one_a_b_and_e() -> None:
     blocks = [("A", 100), ("B", 200), ("E", 300), ("A", 10), ("B", 20), ("E", 30)]
     blocks += [("A", 12), ("B", 20), ("E", 34)]
     # the first of each does not count
-    assert steady_block_ps(stages(*blocks), layers=3) == (10 + 12) // 2 + 20 + (30 + 34) // 2
-    assert steady_block_ps(stages(*blocks[:3]), layers=1) == 100 + 200 + 300
+    assert (
+        steady_block_ps(stages(*blocks), ["decoder"] * 3, "decoder")
+        == (10 + 12) // 2 + 20 + (30 + 34) // 2
+    )
+    assert steady_block_ps(stages(*blocks[:3]), ["decoder"] * 1, "decoder") == 100 + 200 + 300
 
 
 def test_a_block_in_steady_state_is_one_c_and_d() -> None:
     edges = [("A", 1000), ("B", 2000)], [("E", 3000), ("F", 4000)]
     pairs = [("C", 70), ("D", 80), ("C", 7), ("D", 8), ("C", 9), ("D", 10)]
-    assert steady_block_ps(stages(*edges[0], *pairs, *edges[1]), layers=4) == 8 + 9
-    assert steady_block_ps(stages(*edges[0], *pairs[:2], *edges[1]), layers=2) == 70 + 80
-    assert steady_block_ps(stages(*edges[0], *edges[1]), layers=1) == 1000 + 2000 + 3000 + 4000
+    assert (
+        steady_block_ps(stages(*edges[0], *pairs, *edges[1]), ["decoder"] * 4, "decoder") == 8 + 9
+    )
+    assert (
+        steady_block_ps(stages(*edges[0], *pairs[:2], *edges[1]), ["decoder"] * 2, "decoder")
+        == 70 + 80
+    )
+    assert (
+        steady_block_ps(stages(*edges[0], *edges[1]), ["decoder"] * 1, "decoder")
+        == 1000 + 2000 + 3000 + 4000
+    )
 
 
 # rates
@@ -116,7 +135,7 @@ def test_a_block_in_steady_state_is_one_c_and_d() -> None:
 def test_missing_blocks_take_the_time_of_a_steady_one(make: Make, preset: str) -> None:
     run = make(preset)
     result, time_ps = run.result, run.outcome.time_ps
-    block_ps = steady_block_ps(run.outcome.recorder.stages, LAYERS)
+    block_ps = steady_block_ps(run.outcome.recorder.stages, ["dense"] * LAYERS, "dense")
     iteration_ps = time_ps + (run.card.layers - LAYERS) * block_ps
     assert (result.layers_simulated, result.layers_model) == (LAYERS, run.card.layers)
     assert result.iteration_s == iteration_ps / PS_PER_S

@@ -43,6 +43,20 @@ BatchOption = Annotated[
     int | None,
     typer.Option("--batch", metavar="N", help="Take N requests from the front of the trace."),
 ]
+TraceOption = Annotated[
+    str | None,
+    typer.Option(
+        "--trace", metavar="NAME", help="An operator trace's name or JSON path, instead of a card."
+    ),
+]
+RoutingOption = Annotated[
+    str | None,
+    typer.Option(
+        "--routing",
+        metavar="SPEC",
+        help="Where tokens go in a mixture of experts: uniform, zipf:A, token-id, or a file.",
+    ),
+]
 SetOption = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Change a value; may be repeated."),
@@ -61,6 +75,8 @@ def run_command(
     requests: RequestsOption = None,
     layers: LayersOption = None,
     batch: BatchOption = None,
+    trace: TraceOption = None,
+    routing: RoutingOption = None,
     overrides: SetOption = None,
     fidelity: FidelityOption = None,
     out: Annotated[
@@ -74,7 +90,7 @@ def run_command(
     """Simulate one decode iteration of a batch: throughput, energy, and what holds it back."""
     from pimsim.simulate import overrides_of, resolve
 
-    options = overrides_of(model, requests, layers, batch, fidelity)
+    options = overrides_of(model, requests, layers, batch, fidelity, trace, routing)
     resolved = resolve(run, [*options, *(overrides or [])])
     if out is not None:
         from pimsim.result.store import check_writable
@@ -104,6 +120,8 @@ def compare_command(
     requests: RequestsOption = None,
     layers: LayersOption = None,
     batch: BatchOption = None,
+    trace: TraceOption = None,
+    routing: RoutingOption = None,
     overrides: SetOption = None,
     fidelity: FidelityOption = None,
     as_json: JsonOption = False,
@@ -112,7 +130,10 @@ def compare_command(
     from pimsim.result.store import load
     from pimsim.simulate import overrides_of, resolve
 
-    options = [*overrides_of(model, requests, layers, batch, fidelity), *(overrides or [])]
+    options = [
+        *overrides_of(model, requests, layers, batch, fidelity, trace, routing),
+        *(overrides or []),
+    ]
     if len(runs) < 2:
         raise InputError(f"compare needs two or more runs or folders, found {runs[0]!r} alone")
     # every name, file and folder is looked at before the first simulation starts

@@ -29,6 +29,9 @@ class ScheduleConfig(ConfigModel):
     channel_assignment: Literal["trace", "round-robin", "least-loaded"] = "trace"
     """Which channel holds a request's KV cache. ``trace``: the request file's ch_idx where it
     has one, else round-robin."""
+    expert_placement: Literal["npu", "pim", "by-tokens"] = "by-tokens"
+    """Where the experts of a MoE run. ``by-tokens``: where ``policy`` uses PIM, those with few
+    tokens there, the others on the NPU, the limit from the time of both (docs/moe.md)."""
     artifact_no_kv_append: bool = False
     """The artifact writes no new K and V."""
     artifact_channel_order: bool = False
@@ -39,9 +42,12 @@ class ParallelConfig(ConfigModel):
     """Devices that share the model; one device is simulated, the others do the same."""
 
     tp: int | None = Field(default=None, ge=1, le=1024)
-    """Tensor parallelism; None: the model card's."""
+    """Tensor parallelism; None: the model card's, of a trace the least that holds it."""
     pp: int | None = Field(default=None, ge=1, le=1024)
-    """Pipeline stages; None: the model card's."""
+    """Pipeline stages; None: the model card's, of a trace one."""
+    ep: int = Field(default=1, ge=1, le=1024)
+    """Expert parallelism: of the ``tp`` devices, groups that hold experts of their own; ``tp /
+    ep`` of them share each expert."""
 
 
 class LinkConfig(ConfigModel):
@@ -58,12 +64,19 @@ class WorkloadConfig(ConfigModel):
 
     model: str
     """A card's name (``models/``) or a YAML path."""
+    trace: str | None = None
+    """An operator trace's name (``traces/``) or a JSON path, which takes the card's place."""
+    routing: str = "uniform"
+    """Which experts tokens go to: ``uniform``, ``zipf:EXPONENT``, ``token-id``, or a routing
+    trace's name or Parquet path; of models with experts."""
     requests: str
     """A request trace's name (``traces/``) or a CSV path."""
     batch: int | None = Field(default=None, ge=1, le=1_000_000)
     """Take this many requests, in the trace's order; None: all of it."""
     layers: int | None = Field(default=None, ge=1, le=10_000)
     """Decoder blocks simulated on the device; None: the model's, divided by ``pp``."""
+    outside: bool = False
+    """Embedding, last norm and output layer are a part of the iteration, once, on the NPU."""
 
 
 class RunConfig(ConfigModel):
@@ -86,6 +99,10 @@ class RunConfig(ConfigModel):
     def _consistent(self) -> RunConfig:
         if self.schedule.policy != "serial" and self.pim is None:
             raise ValueError(f"schedule.policy {self.schedule.policy!r} needs a pim section")
+        if self.schedule.expert_placement == "pim" and self.schedule.policy == "serial":
+            raise ValueError(
+                "schedule.expert_placement 'pim' needs schedule.policy 'blocked' or 'interleaved'"
+            )
         if self.schedule.sub_batches and self.schedule.policy != "interleaved":
             raise ValueError("schedule.sub_batches needs schedule.policy 'interleaved'")
         if self.fidelity == "fast":

@@ -15,7 +15,7 @@ from pimsim.hardware.dram.layout import C_COMMANDS, C_STACK, INFINITY
 from pimsim.hardware.dram.rules import COMMANDS
 from pimsim.hardware.dram.system import Group, MemorySystem
 from pimsim.hardware.pim.programs import AttentionShape
-from pimsim.mapping.addresses import plan_addresses
+from pimsim.mapping.addresses import BlockKv, plan_addresses
 from pimsim.mapping.attention import operand_rows, score_work, value_work
 
 __all__ = ["PIM_CAUSES", "AttentionResult", "run_attention"]
@@ -57,15 +57,15 @@ def run_attention(
     shape = AttentionShape.of(heads, heads, head_dim, memory, pim, ELEMENT_BYTES)
     channel = [CHANNEL] * len(contexts)
     rows = operand_rows(pim)
-    addresses = plan_addresses(memory, {}, 0, 1, shape, contexts, channel, rows)
+    addresses = plan_addresses(memory, [{}], 0, [BlockKv(shape)], contexts, channel, rows)
     system = MemorySystem(memory, pim)
     ends: list[int] = []
     softmax = 0
     start = 0
     for work in (score_work, value_work):
         programs, marks, after = work(
-            shape, range(len(contexts)), contexts, channel, addresses, memory, pim, vector,
-            ELEMENT_BYTES,
+            shape, addresses.kv[0], contexts, channel, addresses.operand_row, memory, pim,
+            vector, ELEMENT_BYTES,
         )  # fmt: skip
         if work is score_work:
             softmax = int(after.duration.sum())

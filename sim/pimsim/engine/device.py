@@ -1,26 +1,32 @@
-"""A device with a model and a batch on it, ready to run one decode iteration."""
+"""A device with a model and a batch on it, ready to run one iteration."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from pimsim.config.run import RunConfig
 from pimsim.hardware.dram.device_memory import device_memory
 from pimsim.hardware.pim.programs import AttentionShape
-from pimsim.mapping.addresses import AddressPlan, plan_addresses
+from pimsim.mapping.addresses import AddressPlan, BlockKv, plan_addresses, visible_tokens
 from pimsim.mapping.attention import operand_rows
-from pimsim.mapping.block import BlockMapper
+from pimsim.mapping.block import BlockMapper, Placed
+from pimsim.mapping.expert_costs import ExpertCosts
+from pimsim.mapping.experts import ExpertPlacement, place_by_tokens
 from pimsim.mapping.placement import (
     assign_channels,
     estimate_attention_cycles,
     split_sub_batches,
 )
-from pimsim.mapping.tasks import BlockProgram
-from pimsim.workload.cards import ModelCard, parallelism
-from pimsim.workload.decode import decode_iteration, fits_memory
-from pimsim.workload.operators import Iteration
+from pimsim.mapping.regions import weight_regions
+from pimsim.mapping.tasks import BlockProgram, NpuTask
+from pimsim.workload.batch import DeviceWork, device_work
+from pimsim.workload.cards import ModelCard
+from pimsim.workload.moe import Routing
+from pimsim.workload.operators import Block, Iteration, OperatorKind
 from pimsim.workload.requests import Request
+from pimsim.workload.trace import OperatorTrace
 
 __all__ = ["Device", "build_device", "counter_wrap_bytes"]
 
@@ -30,6 +36,8 @@ class Device:
     """What a schedule runs: programs of blocks for each (sub-)batch."""
 
     config: RunConfig
+    work: DeviceWork
+    """The model, and how it is shared."""
     whole: Iteration
     """The whole batch, for totals."""
     iterations: tuple[Iteration, ...]
@@ -37,96 +45,201 @@ class Device:
     """Indices into the batch of each (sub-)batch."""
     channel: tuple[int, ...]
     """Channel of each request of the batch."""
-    shape: AttentionShape | None
+    kv: tuple[BlockKv, ...]
+    """How each simulated block keeps its keys and values."""
     mapper: BlockMapper
-    layers: int
+    experts: tuple[tuple[ExpertPlacement | None, ...], ...]
+    """By (sub-)batch and simulated block: where its experts run; None: it has none."""
     counter_wrap_bytes: int
     """Where the artifact's address counter starts anew; 0 where its order is not followed."""
+    outside: Block | None = None
+    """What runs once beside the decoder blocks; None: it is not a part of the run."""
 
     @property
     def parts(self) -> Sequence[int]:
         """The (sub-)batches."""
         return range(len(self.iterations))
 
+    @property
+    def layers(self) -> int:
+        """Simulated blocks."""
+        return self.whole.layers
+
+    @property
+    def uses_pim(self) -> bool:
+        """Attention, or some experts, run on PIM."""
+        return any(kv.shape is not None for kv in self.kv)
+
     def block(self, part: int, layer: int) -> BlockProgram:
         """Program of block ``layer`` for (sub-)batch ``part``."""
         members = self.members[part]
-        return self.mapper.program(
-            self.iterations[part], layer, members, [self.channel[i] for i in members], self.shape
-        )
+        placed = Placed(
+            part, layer, members, tuple(self.channel[i] for i in members), self.kv[layer].shape,
+            self.experts[part][layer], self.config.schedule.policy == "blocked",
+        )  # fmt: skip
+        return self.mapper.program(self.iterations[part], placed)
+
+    def outside_tasks(self) -> tuple[NpuTask, ...]:
+        """Tasks of what runs once beside the blocks, for the whole batch."""
+        return () if self.outside is None else self.mapper.outside(self.outside, self.whole)
 
 
-def build_device(config: RunConfig, card: ModelCard, requests: Sequence[Request]) -> Device:
-    """Place ``requests`` and map ``card`` for ``config``.
+def build_device(
+    config: RunConfig, model: ModelCard | OperatorTrace, requests: Sequence[Request],
+    routing: Routing | None = None,
+) -> Device:  # fmt: skip
+    """Place ``requests`` and map ``model`` for ``config``.
 
+    ``routing``: where the tokens of a mixture of experts go; None: uniform, by the run's seed.
     Raises ``InputError`` where the model or its KV cache does not fit, a request names a channel
     that is not there, or a design cannot do the work.
     """
-    parallel, schedule = config.parallel, config.schedule
+    schedule = config.schedule
     on_pim = schedule.policy != "serial" and config.pim is not None
     if on_pim:  # PIM commands are known to one controller only
         config = config.model_copy(update={"memory": device_memory(config.memory)})
-    memory = config.memory
-    split = parallelism(card, parallel.tp, parallel.pp)
-    append = not schedule.artifact_no_kv_append
-    fits_memory(card, requests, split.tp, split.pp, memory.organization.capacity_bytes)
-
-    def iteration(batch: Sequence[Request]) -> Iteration:
-        return decode_iteration(
-            card, batch, split.tp, split.pp, config.workload.layers, append_kv=append
-        )
-
-    whole = iteration(requests)
-    shape = None
-    cost = [request.context for request in requests]
-    score = whole.blocks[0].operator("score")
-    if on_pim:
-        assert config.pim is not None
-        shape = AttentionShape.of(
-            score.heads, score.kv_heads, score.head_dim, memory, config.pim, card.kv_dtype_bytes
-        )
-        known = {c: estimate_attention_cycles(c, shape, memory, config.pim) for c in set(cost)}
-        cost = [known[c] for c in cost]
-    channel = assign_channels(
-        requests, memory.organization.channels, schedule.channel_assignment, cost
-    )
+    org = config.memory.organization
+    placement = schedule.expert_placement if on_pim else "npu"
+    work = device_work(
+        model, requests, config.parallel, config.workload.layers, org.capacity_bytes, routing,
+        config.seed, append_kv=not schedule.artifact_no_kv_append,
+        overlapped=schedule.sub_batches,
+    )  # fmt: skip
+    whole = work.iteration(range(len(requests)))
+    outside = work.outside() if config.workload.outside else None
+    kv = tuple(_block_kv(block, config, whole.kv_dtype_bytes, on_pim) for block in whole.blocks)
+    cost = _costs(kv, whole.contexts, config) if on_pim else list(whole.contexts)
+    channel = assign_channels(requests, org.channels, schedule.channel_assignment, cost)
     members = [tuple(range(len(requests)))]
     if schedule.sub_batches:
         halves = split_sub_batches(channel, cost, schedule.split)
         members = [tuple(half) for half in halves if half]
     if schedule.artifact_channel_order:
         members = [tuple(sorted(half, key=lambda i: (channel[i], i))) for half in members]
-    addresses = _addresses(config, whole, shape, requests, channel)
+    iterations = tuple(work.iteration(half) for half in members)
     mapper = BlockMapper(
-        npu=config.npu, memory=memory, pim=config.pim, link=config.link,
-        addresses=addresses, activation=card.activation, norm=card.norm, append_kv=append,
-        element_bytes=card.dtype_bytes,
+        npu=config.npu, memory=config.memory, pim=config.pim, link=config.link,
+        addresses=_addresses(config, work, whole, outside, kv, channel, placement),
+        element_bytes=whole.dtype_bytes, kv_element_bytes=whole.kv_dtype_bytes,
     )  # fmt: skip
-    iterations = tuple(iteration([requests[i] for i in half]) for half in members)
+    load = [max(_by_channel(half, channel, cost, org.channels)) for half in members]
     return Device(
-        config, whole, iterations, tuple(members), tuple(channel), shape, mapper, whole.layers,
-        counter_wrap_bytes(config, card, split.tp),
+        config, work, whole, iterations, tuple(members), tuple(channel), kv, mapper,
+        tuple(
+            _placements(config, placement, iterations, part, load) for part in range(len(members))
+        ),
+        counter_wrap_bytes(config, work.trace.facts.hidden, whole.tp), outside,
     )  # fmt: skip
 
 
-def counter_wrap_bytes(config: RunConfig, card: ModelCard, tp: int) -> int:
+def counter_wrap_bytes(config: RunConfig, hidden: int, tp: int) -> int:
     """5 E^2 elements of the artifact's 2 bytes, shared by ``tp`` devices or not."""
     order = config.npu.artifact_request_order
     if order == "none":
         return 0
-    whole = 10 * card.hidden**2
+    whole = 10 * hidden**2
     return whole // tp if order == "device" else whole
 
 
+def _block_kv(block: Block, config: RunConfig, element_bytes: int, on_pim: bool) -> BlockKv:
+    """How a block keeps its cache; rows of the PIM layout where attention is on PIM."""
+    score = next((o for o in block.operators if o.kind is OperatorKind.ATTENTION_SCORE), None)
+    value = next((o for o in block.operators if o.kind is OperatorKind.ATTENTION_VALUE), None)
+    if score is None or value is None:
+        return BlockKv(None)
+    window = score.window or None
+    if not on_pim:
+        return BlockKv(None, window)
+    assert config.pim is not None
+    shape = AttentionShape.of(
+        score.heads, score.kv_heads, score.head_dim, config.memory, config.pim, element_bytes,
+        value.head_dim,
+    )  # fmt: skip
+    return BlockKv(shape, window)
+
+
+def _costs(kv: Sequence[BlockKv], contexts: Sequence[int], config: RunConfig) -> list[int]:
+    """Estimated PIM cycles of each request's attention, the mean over kinds of cache."""
+    assert config.pim is not None
+    total = [0] * len(contexts)
+    kinds = dict.fromkeys(each for each in kv if each.shape is not None)
+    counts = [sum(1 for each in kv if each == kind) for kind in kinds]
+    for kind, count in zip(kinds, counts, strict=True):
+        assert kind.shape is not None
+        known: dict[int, int] = {}
+        for i, context in enumerate(contexts):
+            kept = visible_tokens(context, kind.window)
+            if kept not in known:
+                known[kept] = estimate_attention_cycles(kept, kind.shape, config.memory, config.pim)
+            total[i] += count * known[kept]
+    blocks = max(sum(counts), 1)
+    return [each // blocks for each in total]
+
+
+def _by_channel(
+    members: Sequence[int], channel: Sequence[int], cost: Sequence[int], channels: int
+) -> list[int]:
+    load = [0] * channels
+    for i in members:
+        load[channel[i]] += cost[i]
+    return load
+
+
+def _placements(
+    config: RunConfig,
+    policy: str,
+    iterations: Sequence[Iteration],
+    part: int,
+    attention_cycles: Sequence[int],
+) -> tuple[ExpertPlacement | None, ...]:
+    """Where the experts of each block of a (sub-)batch run.
+
+    ``attention_cycles``: by (sub-)batch, what attention takes on the fullest channel; with two of
+    them the other one's is beside this one's experts, and the NPU's other products too.
+    """
+    placements: list[ExpertPlacement | None] = []
+    pim = config.pim
+    costs = None if pim is None else ExpertCosts(config.npu, config.memory, pim)
+    for block in iterations[part].blocks:
+        experts = [o for o in block.operators if o.kind is OperatorKind.EXPERT_GEMM]
+        if not experts:
+            placements.append(None)
+            continue
+        tokens = dict(zip(experts[0].experts, experts[0].expert_tokens, strict=True))
+        if policy != "by-tokens" or costs is None:
+            limit = 0 if policy == "npu" else max(tokens.values(), default=0)
+            placements.append(ExpertPlacement(limit, tokens))
+            continue
+        both = len(iterations) > 1
+        beside = attention_cycles[1 - part] if both else 0
+        placements.append(
+            place_by_tokens(
+                tokens,
+                partial(costs.on_npu, block),
+                partial(costs.on_pim, block),
+                costs.other_products(block) if both else 0,
+                beside * config.memory.tCK * config.npu.frequency // 10**12,
+                at_once=config.schedule.policy == "interleaved",
+            )
+        )
+    return tuple(placements)
+
+
 def _addresses(
-    config: RunConfig, whole: Iteration, shape: AttentionShape | None,
-    requests: Sequence[Request], channel: Sequence[int],
+    config: RunConfig, work: DeviceWork, whole: Iteration, outside: Block | None,
+    kv: Sequence[BlockKv], channel: Sequence[int], placement: str,
 ) -> AddressPlan:  # fmt: skip
-    weights = {o.name: o.weight_bytes for o in whole.blocks[0].operators if o.weight_bytes}
-    kv = 0 if shape is not None else sum(o.kv_read_bytes for o in whole.blocks[0].operators)
-    activations = max(o.input_bytes + o.output_bytes for o in whole.blocks[0].operators)
+    in_banks = config.pim if placement != "npu" else None
+    held = work.held_experts
+    blocks = whole.blocks if outside is None else (*whole.blocks, outside)
+    weights = [weight_regions(block, held, config.memory, in_banks) for block in blocks]
+    linear_kv = activations = 0
+    for block, own in zip(whole.blocks, kv, strict=True):
+        if own.shape is None:
+            linear_kv = max(linear_kv, sum(o.kv_read_bytes for o in block.operators))
+    for block in blocks:
+        activations = max(activations, max(o.input_bytes + o.output_bytes for o in block.operators))
     rows = operand_rows(config.pim) if config.pim is not None else 0
     return plan_addresses(
-        config.memory, weights, max(kv, 2 * activations), whole.layers, shape,
-        [request.context for request in requests], channel, rows,
-    )  # fmt: skip
+        config.memory, weights, max(linear_kv, 2 * activations), kv, whole.contexts, channel, rows
+    )

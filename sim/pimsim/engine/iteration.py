@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,14 +11,26 @@ import simpy
 from pimsim.engine.clock import Clock
 from pimsim.engine.device import Device
 from pimsim.engine.memory import MemoryPort
-from pimsim.engine.policies import load_schedule
+from pimsim.engine.policies import Stage, load_schedule
 from pimsim.engine.records import Recorder, StageRecord
-from pimsim.engine.units import NpuSide, PimSide
+from pimsim.engine.units import NpuSide, PimSide, Signals
 from pimsim.hardware.dram.device import make_memory_system
 from pimsim.hardware.dram.system import MemorySystem
 from pimsim.mapping.gemm import core_network
 
-__all__ = ["Outcome", "run_iteration"]
+__all__ = ["OUTSIDE", "Outcome", "run_iteration"]
+
+
+OUTSIDE = "outside"
+"""Name of the stage that is no part of a decoder block."""
+
+
+def _stages(device: Device) -> Iterator[Stage]:
+    """The schedule's stages, then what is outside the blocks."""
+    yield from load_schedule(device.config.schedule.policy)(device)
+    tasks = device.outside_tasks()
+    if tasks:
+        yield OUTSIDE, tasks, ()
 
 
 @dataclass(frozen=True)
@@ -43,19 +55,19 @@ def run_iteration(
     config = device.config
     env = simpy.Environment()
     # two row buffers or one, the controller needs the design only if attention goes there
-    pim = config.pim if device.shape is not None else None
+    pim = config.pim if device.uses_pim else None
     system = make_memory_system(
         config.memory, pim, core_network(config.npu), device.counter_wrap_bytes, log_entries
     )
     clock = Clock.of(config.npu.frequency, system.cycle_ps)
     port = MemoryPort(env, system, clock)
-    recorder = Recorder()
-    npu = NpuSide(env, port, clock, config.npu, config.memory, recorder)
+    recorder, signals = Recorder(), Signals(env)
+    npu = NpuSide(env, port, clock, config.npu, config.memory, recorder, signals)
     launch_ps = config.npu.launch_cycles * clock.npu_ps
-    pim_side = PimSide(env, port, clock, recorder, launch_ps)
+    pim_side = PimSide(env, port, clock, recorder, launch_ps, signals)
 
     def iteration() -> Generator[simpy.Event, Any, None]:
-        for name, npu_tasks, pim_tasks in load_schedule(config.schedule.policy)(device):
+        for name, npu_tasks, pim_tasks in _stages(device):
             recorder.stage = name
             if launch_ps and recorder.stages:
                 # that a stage has ended is seen as late as that an operator has
@@ -88,8 +100,10 @@ def run_iteration(
                 StageRecord(
                     name, start, end, recorder.npu_busy_cycles - busy,
                     (pim_side.busy_ps - pim_busy) // clock.npu_ps, bound,
+                    next((task.layer for task in (*npu_tasks, *pim_tasks)), 0),
                 )
             )  # fmt: skip
+            recorder.totals.append(recorder.total(system.channels["counter"].sum(axis=0)))
 
     env.run(until=env.process(iteration()))
     return Outcome(device, recorder, system, clock, pim_side, int(env.now))

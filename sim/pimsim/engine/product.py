@@ -11,7 +11,7 @@ from pimsim.engine.memory import MemoryPort
 from pimsim.engine.records import Recorder
 from pimsim.engine.units import NpuSide
 from pimsim.hardware.dram.system import MemorySystem
-from pimsim.mapping.addresses import plan_addresses
+from pimsim.mapping.addresses import WeightRegion, plan_addresses
 from pimsim.mapping.block import BlockMapper
 from pimsim.workload.cards import ModelCard, parallelism
 from pimsim.workload.operators import Operator, OperatorKind
@@ -31,18 +31,19 @@ def run_product(config: RunConfig, card: ModelCard, m: int, n: int, k: int) -> i
         input_bytes=m * k * width, output_bytes=m * n * width, flops=2 * m * n * k,
     )  # fmt: skip
     activations = operator.input_bytes + operator.output_bytes
-    weights = {operator.name: operator.weight_bytes}
-    addresses = plan_addresses(config.memory, weights, activations, 1, None, (), (), 0)
+    weights = {operator.name: WeightRegion(operator.weight_bytes)}
+    addresses = plan_addresses(config.memory, [weights], activations, (), (), (), 0)
     mapper = BlockMapper(
         npu=config.npu, memory=config.memory, pim=config.pim, link=config.link,
-        addresses=addresses, activation=card.activation, norm=card.norm, append_kv=False,
-        element_bytes=width,
+        addresses=addresses, element_bytes=width, kv_element_bytes=width,
     )  # fmt: skip
     split = parallelism(card, config.parallel.tp, config.parallel.pp)
     clock = Clock.of(config.npu.frequency, config.memory.tCK)
     env = simpy.Environment()
     system = MemorySystem(
-        config.memory, config.pim, counter_wrap_bytes=counter_wrap_bytes(config, card, split.tp)
+        config.memory,
+        config.pim,
+        counter_wrap_bytes=counter_wrap_bytes(config, card.hidden, split.tp),
     )
     port = MemoryPort(env, system, clock)
     npu = NpuSide(env, port, clock, config.npu, config.memory, Recorder())

@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 
-__all__ = ["OperatorRecord", "Recorder", "StageRecord"]
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["OperatorRecord", "Recorder", "StageRecord", "WorkTotals"]
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,34 @@ class StageRecord:
     npu_busy_cycles: int
     pim_busy_cycles: int
     bound_ps: int
+    layer: int = 0
+    """Simulated block that it belongs to: with sub-batches the one whose end it runs."""
+
+
+@dataclass(frozen=True)
+class WorkTotals:
+    """Everything that costs energy, from the start of the run on."""
+
+    counter: NDArray[np.int64]
+    """The channels' counters, added up."""
+    macs: int = 0
+    vector_lane_ops: int = 0
+    sram_bytes: int = 0
+    link_bytes: int = 0
+
+    def __sub__(self, before: WorkTotals) -> WorkTotals:
+        return WorkTotals(
+            self.counter - before.counter, self.macs - before.macs,
+            self.vector_lane_ops - before.vector_lane_ops, self.sram_bytes - before.sram_bytes,
+            self.link_bytes - before.link_bytes,
+        )  # fmt: skip
+
+    def __add__(self, other: WorkTotals) -> WorkTotals:
+        return WorkTotals(
+            self.counter + other.counter, self.macs + other.macs,
+            self.vector_lane_ops + other.vector_lane_ops, self.sram_bytes + other.sram_bytes,
+            self.link_bytes + other.link_bytes,
+        )  # fmt: skip
 
 
 @dataclass
@@ -46,6 +77,8 @@ class Recorder:
     operators: list[OperatorRecord] = field(default_factory=list)
     stages: list[StageRecord] = field(default_factory=list)
     stage: str = ""
+    totals: list[WorkTotals] = field(default_factory=list)
+    """At the end of each stage."""
     npu_causes: Counter[str] = field(default_factory=Counter)
     """NPU cycles of the NPU side by cause."""
     npu_busy_cycles: int = 0
@@ -57,3 +90,9 @@ class Recorder:
     macs: Counter[str] = field(default_factory=Counter)
     bytes_needed: Counter[str] = field(default_factory=Counter)
     bytes_moved: Counter[str] = field(default_factory=Counter)
+
+    def total(self, counter: NDArray[np.int64]) -> WorkTotals:
+        """All work so far, beside the channels' counters."""
+        return WorkTotals(
+            counter, self.macs["npu"], self.vector_lane_ops, self.sram_bytes, self.link_bytes
+        )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Hashable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -16,13 +16,35 @@ from pimsim.config.npu import NpuConfig
 from pimsim.engine.clock import Clock
 from pimsim.engine.memory import MemoryPort
 from pimsim.engine.records import OperatorRecord, Recorder
+from pimsim.hardware.dram.layout import C_COMP_COLUMNS
 from pimsim.hardware.dram.system import BLOCK_BYTES, After, Group, Rows, Stream
 from pimsim.hardware.npu.dataflows.artifact import finish_steps, stream_cycles
-from pimsim.mapping.tasks import GemmStep, NpuTask, PimTask
+from pimsim.mapping.tasks import GemmStep, NpuTask, PimTask, Task
 
-__all__ = ["NpuSide", "PimSide", "task_streams"]
+__all__ = ["NpuSide", "PimSide", "Signals", "task_streams"]
 
 Process = Generator[simpy.Event, Any, Any]
+
+
+class Signals:
+    """What tasks of one side tell those of the other: an event by name, whoever asks first."""
+
+    def __init__(self, env: simpy.Environment) -> None:
+        self._env = env
+        self._events: dict[Hashable, simpy.Event] = {}
+
+    def event(self, name: Hashable) -> simpy.Event:
+        """Happens when the task that signals ``name`` is done."""
+        return self._events.setdefault(name, self._env.event())
+
+    def done(self, task: Task) -> None:
+        """``task`` is done."""
+        if task.signals is not None:
+            self.event(task.signals).succeed()
+
+    def ready(self, task: Task) -> bool:
+        """Whether ``task`` may start."""
+        return task.waits_for is None or self.event(task.waits_for).triggered
 
 
 class NpuSide:
@@ -30,9 +52,10 @@ class NpuSide:
 
     def __init__(
         self, env: simpy.Environment, port: MemoryPort, clock: Clock, npu: NpuConfig,
-        memory: MemoryConfig, recorder: Recorder,
+        memory: MemoryConfig, recorder: Recorder, signals: Signals | None = None,
     ) -> None:  # fmt: skip
         self.env = env
+        self.signals = Signals(env) if signals is None else signals
         self.port = port
         self.clock = clock
         self.npu = npu
@@ -56,6 +79,10 @@ class NpuSide:
         """Run ``tasks`` in order."""
         for number, task in enumerate(tasks):
             start = int(self.env.now)
+            if not self.signals.ready(task):
+                yield self.signals.event(task.waits_for)
+                self._charge("pim", start)
+                start = int(self.env.now)
             if self.npu.launch_cycles and task.unit != "link":
                 yield self.env.timeout(self.npu.launch_cycles * self.clock.npu_ps)
                 self._charge("launch", start)
@@ -64,6 +91,7 @@ class NpuSide:
             else:
                 yield from self._plain(task)
             self._record(task, start)
+            self.signals.done(task)
 
     def _charge(self, cause: str, start_ps: int) -> None:
         """Charge the time since ``start_ps`` to ``cause``."""
@@ -336,9 +364,10 @@ class PimSide:
 
     def __init__(
         self, env: simpy.Environment, port: MemoryPort, clock: Clock, recorder: Recorder,
-        launch_ps: int = 0,
+        launch_ps: int = 0, signals: Signals | None = None,
     ) -> None:  # fmt: skip
         self.env = env
+        self.signals = Signals(env) if signals is None else signals
         self.port = port
         self.clock = clock
         self.recorder = recorder
@@ -353,15 +382,23 @@ class PimSide:
         """The same of operations that no vector work follows: results are on their way."""
 
     def run(self, tasks: Sequence[PimTask]) -> Process:
-        """Run ``tasks`` in order."""
+        """Run ``tasks`` in order, but let those that need not wait pass those that must."""
         system = self.port.system
-        for task in tasks:
+        left = list(tasks)
+        while left:
+            ready = next((i for i, task in enumerate(left) if self.signals.ready(task)), None)
+            if ready is None:
+                yield simpy.AnyOf(self.env, [self.signals.event(t.waits_for) for t in left])
+                continue
+            task = left.pop(ready)
             start = int(self.env.now)
             if self.launch_ps:
                 yield self.env.timeout(self.launch_ps)
             begin = max(self.clock.memory_cycle(int(self.env.now)), system.now)
             after = None if task.after is None else self._in_memory_cycles(task.after)
+            columns = self._columns()
             group: Group = yield self.port.compute(task.programs, task.marks, after)
+            self._record_columns(task, self._columns() - columns)
             last = system.channels["pim_last"]
             self.idle_at_end += last.max() - last
             tail = group.done_cycle - int(last.max())
@@ -371,6 +408,18 @@ class PimSide:
                 self.result_tail_cycles += tail
             self.busy_ps += int((last - begin).mean() * self.clock.memory_ps)
             self._record(task, group, start)
+            self.signals.done(task)
+
+    def _columns(self) -> int:
+        """Dot products of all banks so far."""
+        org = self.port.system.memory.organization
+        counted = int(self.port.system.channels["counter"][:, C_COMP_COLUMNS].sum())
+        return counted * org.ranks * org.banks
+
+    def _record_columns(self, task: PimTask, columns: int) -> None:
+        assert self.port.system.pim is not None
+        size = columns * self.port.system.pim.elements_per_comp * task.element_bytes
+        self.recorder.bytes_moved["pim_weight" if task.weight_bytes else "pim_kv"] += size
 
     def _in_memory_cycles(self, after: After) -> After:
         """Vector work counts NPU cycles; the memory system counts its own."""
@@ -392,7 +441,8 @@ class PimSide:
         recorder.operators.append(
             OperatorRecord(
                 task.name, task.kind, task.unit, task.layer, recorder.stage, start_ps,
-                int(self.env.now), task.flops, task.kv_bytes, bound, tuple(ends.tolist()),
+                int(self.env.now), task.flops, task.kv_bytes + task.weight_bytes, bound,
+                tuple(ends.tolist()),
             )
         )  # fmt: skip
         recorder.macs["pim"] += task.macs
@@ -400,3 +450,4 @@ class PimSide:
         busy_ps = group.vector_busy_cycles * self.clock.memory_ps
         recorder.vector_unit_cycles += busy_ps // self.clock.npu_ps
         recorder.bytes_needed["pim_kv"] += task.kv_bytes
+        recorder.bytes_needed["pim_weight"] += task.weight_bytes

@@ -1,20 +1,25 @@
 """Where things lie in the device's memory: weights, activations, KV rows.
 
 Weights and activations are linear and spread over all channels, weights of each block after
-those of the block before. KV rows begin at the first row that no linear data touches; a request's
-rows lie in its own channel, in every bank alike.
+those of the block before. Matrices that PIM multiplies begin at a row of all banks of all channels,
+so that the same bytes serve a stream to the NPU and the multipliers in the banks. KV rows begin at
+the first row that no linear data touches; a request's rows lie in its own channel, in every bank
+alike.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from pimsim.config.errors import InputError
 from pimsim.config.memory import MemoryConfig
 from pimsim.hardware.pim.programs import AttentionShape
 
-__all__ = ["AddressPlan", "KvRows", "plan_addresses"]
+__all__ = [
+    "AddressPlan", "BlockKv", "KvRows", "WeightRegion", "plan_addresses", "row_bursts",
+    "visible_tokens",
+]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -26,62 +31,129 @@ class KvRows:
 
 
 @dataclass(frozen=True)
+class WeightRegion:
+    """The weights of one operator: ``parts`` matrices of equal size, one after the other."""
+
+    part_bytes: int
+    parts: int = 1
+    """Experts or heads with a matrix each."""
+    in_rows: bool = False
+    """Each begins at a row of all banks, for PIM to multiply."""
+
+
+@dataclass(frozen=True)
+class BlockKv:
+    """How a block keeps keys and values."""
+
+    shape: AttentionShape | None
+    """Rows of the PIM layout; None: it is read by the NPU, in order."""
+    window: int | None = None
+    """A request's last tokens that are kept, in a ring; None: all."""
+
+
+def visible_tokens(context: int, window: int | None) -> int:
+    """Tokens that attention reads of a request with ``context`` tokens."""
+    return context if window is None else min(context, window)
+
+
+def row_bursts(memory: MemoryConfig) -> int:
+    """Bursts of one row of every bank of every channel."""
+    org = memory.organization
+    return org.channels * org.ranks * org.banks * org.columns
+
+
+@dataclass(frozen=True)
 class AddressPlan:
     """Bursts of the linear data and rows of the KV cache."""
 
-    weight_burst: dict[str, int]
-    """First burst of each operator's weights within a block."""
-    block_bursts: int
-    """Bursts of one block's weights."""
+    weight_burst: tuple[Mapping[str, tuple[int, int]], ...]
+    """By simulated block and operator: the first burst of its weights, and bursts from one of its
+    matrices to the next."""
     activation_burst: int
     """First burst of the activations."""
     operand_row: int
-    """First row, below the KV rows, that GWRITE's sources take (queries, attention weights)."""
-    kv: tuple[KvRows, ...]
-    """One entry for each request, in batch order."""
+    """First row, below the KV rows, that GWRITE's sources take (queries, attention weights,
+    vectors that experts multiply)."""
+    kv: tuple[tuple[KvRows, ...], ...]
+    """By simulated block: one entry for each request, in batch order."""
+    row_bursts: int
+    """Bursts of one row of every bank of every channel."""
 
-    def weights(self, operator: str, layer: int) -> int:
-        """First burst of ``operator``'s weights in block ``layer``."""
-        return layer * self.block_bursts + self.weight_burst[operator]
+    def weights(self, operator: str, layer: int, part: int = 0) -> int:
+        """First burst of matrix ``part`` of ``operator`` in block ``layer``."""
+        first, stride = self.weight_burst[layer][operator]
+        return first + part * stride
+
+    def weights_row(self, operator: str, layer: int, part: int = 0) -> int:
+        """The same as a row, for a matrix that begins at one."""
+        row, offset = divmod(self.weights(operator, layer, part), self.row_bursts)
+        assert offset == 0, "this matrix does not begin at a row"
+        return row
 
 
 def plan_addresses(
-    memory: MemoryConfig, weight_bytes: dict[str, int], activation_bytes: int, layers: int,
-    shape: AttentionShape | None, contexts: Sequence[int], channels: Sequence[int],
-    operand_rows: int,
+    memory: MemoryConfig, weights: Sequence[Mapping[str, WeightRegion]], activation_bytes: int,
+    kv: Sequence[BlockKv], contexts: Sequence[int], channels: Sequence[int], operand_rows: int,
 ) -> AddressPlan:  # fmt: skip
     """Lay everything out. Raises ``InputError`` where a channel has too few rows for its KV.
 
-    ``weight_bytes``: by operator, of one block. ``operand_rows``: rows that GWRITE's sources
-    take. Every block has its own KV rows; one block's are laid out, all are counted.
+    ``weights`` and ``kv``: by simulated block. ``operand_rows``: rows that GWRITE's sources
+    take. Every block has its own KV rows; those of equal blocks are laid out once, all are counted.
     """
     org = memory.organization
+    stripe = row_bursts(memory)
     at = 0
-    weight_burst: dict[str, int] = {}
-    for name, size in weight_bytes.items():
-        weight_burst[name] = at
-        at += -(-size // org.burst_bytes)
-    block_bursts = at
-    activation_burst = block_bursts * layers
+    weight_burst: list[Mapping[str, tuple[int, int]]] = []
+    for block in weights:
+        places: dict[str, tuple[int, int]] = {}
+        for name, region in block.items():
+            each = -(-region.part_bytes // org.burst_bytes)
+            if region.in_rows:
+                at = -(-at // stripe) * stripe
+                each = -(-each // stripe) * stripe
+            places[name] = (at, each)
+            at += each * region.parts
+        weight_burst.append(places)
+    activation_burst = at
     end = activation_burst + -(-activation_bytes // org.burst_bytes)
-    stripe = org.channels * org.ranks * org.banks * org.columns
     operand_row = -(-end // stripe)
     first_row = operand_row + operand_rows
-    used = [first_row] * org.channels
-    rows: list[KvRows] = []
-    for context, channel in zip(contexts, channels, strict=True):
-        if shape is None:
-            rows.append(KvRows(0, 0))
-            continue
-        keys = used[channel]
-        values = keys + shape.key_rows(context)
-        used[channel] = values + shape.value_rows(context)
-        rows.append(KvRows(keys, values))
-    for channel, last in enumerate(used):
-        need = first_row + (last - first_row) * layers
-        if need > org.rows:
+    if first_row > org.rows:
+        raise InputError(
+            f"weights and activations of {len(weights)} blocks take {first_row} rows of each bank, "
+            f"the memory has {org.rows}"
+        )
+    laid_out = {
+        each: _kv_rows(each, first_row, org.channels, contexts, channels) for each in set(kv)
+    }
+    need = [first_row] * org.channels
+    for block_kv in kv:
+        need = [total + own for total, own in zip(need, laid_out[block_kv][1], strict=True)]
+    for channel, last in enumerate(need):
+        if last > org.rows:
             raise InputError(
-                f"channel {channel} needs {need} rows in each bank for the KV cache of {layers} "
+                f"channel {channel} needs {last} rows in each bank for the KV cache of {len(kv)} "
                 f"blocks, the memory has {org.rows}"
             )
-    return AddressPlan(weight_burst, block_bursts, activation_burst, operand_row, tuple(rows))
+    return AddressPlan(
+        tuple(weight_burst), activation_burst, operand_row,
+        tuple(laid_out[block_kv][0] for block_kv in kv), stripe,
+    )  # fmt: skip
+
+
+def _kv_rows(
+    kv: BlockKv, first_row: int, count: int, contexts: Sequence[int], channels: Sequence[int]
+) -> tuple[tuple[KvRows, ...], list[int]]:
+    """One block's rows of each request, and how many each of ``count`` channels gives."""
+    used = [0] * count
+    rows: list[KvRows] = []
+    for context, channel in zip(contexts, channels, strict=True):
+        if kv.shape is None:
+            rows.append(KvRows(0, 0))
+            continue
+        kept = visible_tokens(context, kv.window)
+        keys = first_row + used[channel]
+        values = keys + kv.shape.key_rows(kept)
+        used[channel] += kv.shape.key_rows(kept) + kv.shape.value_rows(kept)
+        rows.append(KvRows(keys, values))
+    return tuple(rows), used

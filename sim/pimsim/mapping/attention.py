@@ -19,9 +19,17 @@ from pimsim.hardware.pim.programs import (
     score_program,
     value_program,
 )
-from pimsim.mapping.addresses import AddressPlan
+from pimsim.mapping.addresses import KvRows
 
-__all__ = ["OPERAND_ROWS", "operand_rows", "score_work", "softmax_cycles", "value_work"]
+__all__ = [
+    "NOTHING",
+    "OPERAND_ROWS",
+    "add_cycles",
+    "operand_rows",
+    "score_work",
+    "softmax_cycles",
+    "value_work",
+]
 
 Ints = NDArray[np.int64]
 NOTHING = -1
@@ -39,6 +47,11 @@ def softmax_cycles(context: int, vector: VectorConfig, element_bytes: int, artif
         tree = 2 * add_tree_levels(width, vector.lanes) * vector.add_tree_latency
         return tree + passes * per_pass
     return vector_cycles("softmax", context, vector)
+
+
+def add_cycles(width: int, vector: VectorConfig) -> int:
+    """Cycles of adding one vector of partial sums to another; free in the artifact."""
+    return 0 if vector.artifact_free else vector_cycles("add", width, vector)
 
 
 def _gather(
@@ -81,37 +94,43 @@ def _placed(
 
 
 def score_work(
-    shape: AttentionShape, members: Sequence[int], contexts: Sequence[int],
-    channel: Sequence[int], addresses: AddressPlan, memory: MemoryConfig, pim: PimConfig,
+    shape: AttentionShape, rows: Sequence[KvRows], contexts: Sequence[int],
+    channel: Sequence[int], operand_row: int, memory: MemoryConfig, pim: PimConfig,
     vector: VectorConfig, element_bytes: int,
 ) -> tuple[tuple[Ints, ...], int, After]:  # fmt: skip
     """Scores and softmax: programs by channel, marks, vector work.
 
-    ``members``: indices into the batch; ``contexts`` and ``channel`` are theirs.
+    Where a key takes several rows, a vector unit adds the partial scores first.
+    ``rows``, ``contexts`` and ``channel`` are by request; operands come from rows in turn, from
+    ``operand_row`` on.
     """
     programs = []
-    for number, (i, context) in enumerate(zip(members, contexts, strict=True)):
-        row = addresses.operand_row + number * shape.key_chunks
+    for number, (own, context) in enumerate(zip(rows, contexts, strict=True)):
+        row = operand_row + number * shape.key_chunks
         programs.append(
             score_program(
                 shape,
                 context,
-                addresses.kv[i].keys,
+                own.keys,
                 row,
                 number * shape.heads,
                 pim.composite_gemv,
-                wrap=(addresses.operand_row, operand_rows(pim)),
+                wrap=(operand_row, operand_rows(pim)),
             )
         )
     artifact = vector.artifact_free
-    duration = [softmax_cycles(c, vector, element_bytes, artifact) for c in contexts]
+    partial = shape.wide_keys(1).chunks - 1 if shape.is_wide else 0
+    duration = [
+        softmax_cycles(c, vector, element_bytes, artifact) + partial * add_cycles(c, vector)
+        for c in contexts
+    ]
     outputs = [c * element_bytes for c in contexts]
     return _placed(shape, programs, duration, outputs, channel, memory, pim, vector)
 
 
 def value_work(
-    shape: AttentionShape, members: Sequence[int], contexts: Sequence[int],
-    channel: Sequence[int], addresses: AddressPlan, memory: MemoryConfig, pim: PimConfig,
+    shape: AttentionShape, rows: Sequence[KvRows], contexts: Sequence[int],
+    channel: Sequence[int], operand_row: int, memory: MemoryConfig, pim: PimConfig,
     vector: VectorConfig, element_bytes: int,
 ) -> tuple[tuple[Ints, ...], int, After]:  # fmt: skip
     """Weighted values: programs by channel, marks, vector work.
@@ -120,24 +139,24 @@ def value_work(
     stay in the scratchpad (the artifact stores those of such contexts, MECHANISMS B7).
     """
     programs, duration, outputs = [], [], []
-    tiles = -(-shape.head_dim // shape.banks)
-    for number, (i, context) in enumerate(zip(members, contexts, strict=True)):
+    tiles = -(-shape.value_dim // shape.banks)
+    for number, (own, context) in enumerate(zip(rows, contexts, strict=True)):
         chunks = -(-context // shape.row_elements)
-        row = addresses.operand_row + number * shape.heads * chunks
+        row = operand_row + number * shape.heads * chunks
         programs.append(
             value_program(
                 shape,
                 context,
-                addresses.kv[i].values,
+                own.values,
                 row,
                 number * shape.heads,
                 pim.composite_gemv,
-                wrap=(addresses.operand_row, operand_rows(pim)),
+                wrap=(operand_row, operand_rows(pim)),
             )
         )
         partial = chunks > 1
-        add = 0 if vector.artifact_free else vector_cycles("add", shape.head_dim, vector)
+        add = add_cycles(shape.value_dim, vector)
         duration.append((chunks - 1) * add if partial else NOTHING)
-        head_bytes = shape.head_dim * element_bytes
+        head_bytes = shape.value_dim * element_bytes
         outputs.append(head_bytes * tiles if partial and pim.artifact_kv_write else 0)
     return _placed(shape, programs, duration, outputs, channel, memory, pim, vector)

@@ -1,8 +1,13 @@
-"""Operators of a decoder block to tasks: where each runs, what it moves, in which tiles."""
+"""Operators of a block to tasks: where each runs, what it moves, in which tiles.
+
+What an operator is follows from its kind and its sizes, never from its name. Attention is the
+scores, the values and what lies between them; what attention needs comes before it, all else
+after.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import Any
@@ -11,27 +16,97 @@ from pimsim.config.memory import MemoryConfig
 from pimsim.config.npu import NpuConfig
 from pimsim.config.pim import PimConfig
 from pimsim.config.run import LinkConfig
-from pimsim.hardware.dram.address import AddressMap
 from pimsim.hardware.dram.system import Follows, Scatter, Stream
 from pimsim.hardware.fabric.collectives import ring_all_reduce
 from pimsim.hardware.npu.gemm import plan_gemm
 from pimsim.hardware.npu.tiling import GemmTile, tile_gemm
-from pimsim.hardware.npu.vector import vector_cycles, vector_lane_ops
+from pimsim.hardware.npu.vector import vector_lane_ops
+from pimsim.hardware.pim.gemv import GemvShape
 from pimsim.hardware.pim.programs import AttentionShape
-from pimsim.mapping.addresses import AddressPlan
+from pimsim.mapping.addresses import AddressPlan, visible_tokens
 from pimsim.mapping.artifact_operands import gemm_operands, vector_operands
-from pimsim.mapping.attention import score_work, softmax_cycles, value_work
+from pimsim.mapping.attention import score_work, value_work
+from pimsim.mapping.experts import (
+    ExpertLevel,
+    ExpertPlacement,
+    expert_bytes,
+    expert_levels,
+    expert_tasks,
+    input_scatters,
+    stored_element_bytes,
+)
 from pimsim.mapping.gemm import GemmPlaces, gemm_steps, tile_product
+from pimsim.mapping.kv import append_scatters
+from pimsim.mapping.npu_attention import npu_product, npu_softmax
 from pimsim.mapping.tasks import BlockProgram, GemmStep, NpuTask, PimTask
-from pimsim.workload.operators import Iteration, Operator, OperatorKind
+from pimsim.mapping.vector import vector_work
+from pimsim.workload.operators import Block, Iteration, Operator, OperatorKind
 
-__all__ = ["BlockMapper"]
+__all__ = ["BlockMapper", "BlockParts", "Placed", "block_parts"]
 
-_VECTOR = {
-    OperatorKind.ACTIVATION: ("gelu", "silu", "relu"),
-    OperatorKind.ELEMENTWISE: ("add",),
-    OperatorKind.ROPE: ("rope",),
-}
+_PRODUCTS = (OperatorKind.ATTENTION_SCORE, OperatorKind.ATTENTION_VALUE)
+_GEMMS = (OperatorKind.GEMM, OperatorKind.ROUTER, OperatorKind.EXPERT_GEMM)
+
+
+@dataclass(frozen=True)
+class BlockParts:
+    """A block's operators by when they run."""
+
+    before: tuple[Operator, ...]
+    """What attention needs, and what it needs."""
+    attention: tuple[Operator, ...]
+    after: tuple[Operator, ...]
+    """What needs attention, or nothing, and no expert."""
+    late: tuple[Operator, ...] = ()
+    """Experts and what needs them."""
+
+
+def block_parts(block: Block) -> BlockParts:
+    """The block cut at its attention; without attention all of it comes after."""
+    ancestors: dict[str, set[str]] = {}
+    for operator in block.operators:
+        found = set(operator.depends_on)
+        for name in operator.depends_on:
+            found |= ancestors[name]
+        ancestors[operator.name] = found
+    scores = {o.name for o in block.operators if o.kind is OperatorKind.ATTENTION_SCORE}
+    values = {o.name for o in block.operators if o.kind is OperatorKind.ATTENTION_VALUE}
+    needed = {name for value in values for name in ancestors[value]}
+    attention = {
+        o.name for o in block.operators
+        if o.name in scores | values or (o.name in needed and ancestors[o.name] & scores)
+    }  # fmt: skip
+    before = needed - attention
+    # the cache holds the new token before it is read, whoever says so
+    before |= {o.name for o in block.operators if o.kind is OperatorKind.KV_APPEND}
+    experts = {o.name for o in block.operators if o.kind is OperatorKind.EXPERT_GEMM}
+    rest = [o for o in block.operators if o.name not in before | attention]
+    late = {o.name for o in rest if o.name in experts or ancestors[o.name] & experts}
+    return BlockParts(
+        tuple(o for o in block.operators if o.name in before),
+        tuple(o for o in block.operators if o.name in attention),
+        tuple(o for o in rest if o.name not in late),
+        tuple(o for o in rest if o.name in late),
+    )
+
+
+@dataclass(frozen=True)
+class Placed:
+    """One block of a (sub-)batch and what was decided about it."""
+
+    part: int
+    """Number of the (sub-)batch."""
+    layer: int
+    """Number of the simulated block."""
+    members: tuple[int, ...]
+    """Indices into the batch."""
+    channel: tuple[int, ...]
+    """Channel of each member."""
+    shape: AttentionShape | None
+    """Attention on PIM; None: on the NPU."""
+    experts: ExpertPlacement | None = None
+    exclusive: bool = False
+    """The NPU waits while experts run on PIM (blocked mode)."""
 
 
 @dataclass(frozen=True)
@@ -43,42 +118,38 @@ class BlockMapper:
     pim: PimConfig | None
     link: LinkConfig
     addresses: AddressPlan
-    activation: str
-    """The model's activation function."""
-    norm: str
-    append_kv: bool
     element_bytes: int
-    attention_work: dict[tuple[str, tuple[int, ...]], Any] = field(
+    kv_element_bytes: int
+    attention_work: dict[tuple[Any, ...], Any] = field(
         default_factory=dict, compare=False, repr=False
     )
-    """Programs by operator and members: they are the same in every block."""
+    """Programs by operator and members: they are the same in blocks of one kind."""
 
-    def program(
-        self, iteration: Iteration, layer: int, members: Sequence[int], channel: Sequence[int],
-        shape: AttentionShape | None,
-    ) -> BlockProgram:  # fmt: skip
-        """Tasks of block ``layer`` for ``members`` of the batch; ``channel`` is theirs.
+    def program(self, iteration: Iteration, placed: Placed) -> BlockProgram:
+        """Tasks of a block. Attention goes to PIM where it has a shape, experts as placed."""
+        layer = placed.layer
+        parts = block_parts(iteration.blocks[layer])
+        before = [
+            self._kv_append(o, iteration, placed)
+            if o.kind is OperatorKind.KV_APPEND else self._npu(o, iteration, layer)
+            for o in parts.before
+        ]  # fmt: skip
+        attention = [t for o in parts.attention for t in self._attention(o, iteration, placed)]
+        rest = [self._npu(o, iteration, layer) for o in parts.after]
+        experts: list[PimTask] = []
+        if placed.experts is not None:
+            rest, experts = self._with_experts(rest, parts.late, iteration, placed, placed.experts)
+        return BlockProgram(
+            tuple(before), tuple(attention), tuple(rest), tuple(experts), iteration.tokens
+        )
 
-        Attention goes to PIM where ``shape`` is given, else to the NPU.
-        """
-        qkv: list[NpuTask] = []
-        attention: list[PimTask | NpuTask] = []
-        rest: list[NpuTask] = []
-        for operator in iteration.blocks[layer].operators:
-            if operator.kind in (
-                OperatorKind.ATTENTION_SCORE, OperatorKind.SOFTMAX, OperatorKind.ATTENTION_VALUE,
-            ):  # fmt: skip
-                attention += self._attention(operator, iteration, layer, members, channel, shape)
-            elif operator.kind is OperatorKind.KV_APPEND:
-                if self.append_kv:
-                    qkv.append(self._kv_append(operator, iteration, layer, members, channel, shape))
-            else:
-                (rest if attention else qkv).append(self._npu(operator, iteration, layer))
-        return BlockProgram(tuple(qkv), tuple(attention), tuple(rest), iteration.tokens)
+    def outside(self, block: Block, iteration: Iteration) -> tuple[NpuTask, ...]:
+        """Tasks of what is no decoder block; its weights lie behind those of the blocks."""
+        return tuple(self._npu(o, iteration, iteration.layers) for o in block.operators)
 
     # the NPU side -----------------------------------------------------------------------------
     def _npu(self, operator: Operator, iteration: Iteration, layer: int) -> NpuTask:
-        if operator.kind in (OperatorKind.GEMM, OperatorKind.EXPERT_GEMM, OperatorKind.ROUTER):
+        if operator.kind in _GEMMS and operator.m:
             return self.gemm_task(operator, layer)
         if operator.kind is OperatorKind.COLLECTIVE:
             moved = ring_all_reduce(operator.input_bytes, iteration.tp, self.link)
@@ -86,7 +157,18 @@ class BlockMapper:
                 operator.name, str(operator.kind), "link", layer, 0, 0, 0,
                 link_ps=moved.time_ps, link_bytes=moved.link_bytes,
             )  # fmt: skip
+        if operator.kind is OperatorKind.EMBEDDING:
+            return self._embedding(operator, layer)
         return self._vector(operator, layer)
+
+    def _embedding(self, operator: Operator, layer: int) -> NpuTask:
+        """Rows of a table come in, one a token."""
+        at = self.addresses.weights(operator.name, layer)
+        return NpuTask(
+            operator.name, str(operator.kind), "dma", layer, operator.flops,
+            operator.weight_bytes, 0, streams=(Stream(at, self._bursts(operator.weight_bytes)),),
+            sram_bytes=operator.weight_bytes,
+        )  # fmt: skip
 
     def _bursts(self, size: int) -> int:
         return -(-size // self.memory.organization.burst_bytes)
@@ -98,43 +180,60 @@ class BlockMapper:
             return True
         return operator.input_bytes + operator.output_bytes > pad.capacity // 4
 
-    def gemm_task(self, operator: Operator, layer: int) -> NpuTask:
-        """A matrix product in tiles, its weights where the address plan has them."""
-        if self.npu.systolic.preload.startswith("artifact"):
-            return self._artifact_gemm(operator, layer)
-        size, spill = self.element_bytes, self._in_dram(operator)
-        dims = (operator.m, operator.n, operator.k)
-        activation = self.addresses.activation_burst
-        places = GemmPlaces(
-            self.addresses.weights(operator.name, layer),
-            activation if spill else None,
-            activation + self._bursts(operator.input_bytes) if spill else None,
-        )
-        tiling = tile_product(*dims, size, self.npu, self.memory)
-        bias = max(operator.weight_bytes - operator.n * operator.k * size, 0)
-        steps = gemm_steps(dims, tiling, places, size, self.npu, self.memory, bias)
-        return self._systolic_task(operator, layer, steps, list(chain(*tiling.cores)))
-
-    def _systolic_task(
-        self, operator: Operator, layer: int, steps: Sequence[GemmStep], tiles: Sequence[GemmTile]
+    def gemm_task(
+        self, operator: Operator, layer: int, experts: ExpertPlacement | None = None
     ) -> NpuTask:
+        """A matrix product in tiles, its weights where the address plan has them.
+
+        An operator of several products (heads, experts) does them one after the other, each with
+        its own weights; of experts those that ``experts`` leaves to the NPU.
+        """
+        steps: list[GemmStep] = []
+        tiles: list[GemmTile] = []
+        weight_bytes = flops = 0
+        make = self._artifact_steps if self._is_artifact else self._steps
+        for one, part in _products(operator, experts):
+            own, cut = make(one, self.addresses.weights(operator.name, layer, part))
+            steps += own
+            tiles += cut
+            weight_bytes += one.weight_bytes
+            flops += one.flops
         return NpuTask(
-            operator.name, str(operator.kind), "systolic", layer, operator.flops,
-            operator.weight_bytes, 0, steps=tuple(steps),
+            operator.name, str(operator.kind), "systolic", layer, flops, weight_bytes, 0,
+            steps=tuple(steps),
             sram_bytes=sum(t.weight_bytes + t.input_bytes + t.output_bytes for t in tiles),
         )  # fmt: skip
 
-    def _artifact_gemm(self, operator: Operator, layer: int) -> NpuTask:
+    @property
+    def _is_artifact(self) -> bool:
+        return self.npu.systolic.preload.startswith("artifact")
+
+    def _steps(self, one: Operator, at: int) -> tuple[Sequence[GemmStep], list[GemmTile]]:
+        """Steps of one product whose weights begin at burst ``at``."""
+        size, spill = self.element_bytes, self._in_dram(one)
+        dims = (one.m, one.n, one.k)
+        activation = self.addresses.activation_burst
+        places = GemmPlaces(
+            at,
+            activation if spill else None,
+            activation + self._bursts(one.input_bytes) if spill else None,
+        )
+        tiling = tile_product(*dims, size, self.npu, self.memory)
+        steps = gemm_steps(dims, tiling, places, size, self.npu, self.memory, one.weight_bytes)
+        return steps, list(chain(*tiling.cores))
+
+    def _artifact_steps(
+        self, operator: Operator, at: int
+    ) -> tuple[Sequence[GemmStep], list[GemmTile]]:
         """Tiles of the artifact's rule; activations are loaded block by block between the
         weights that they meet."""
-        at = self.addresses.weights(operator.name, layer)
         spill = self._in_dram(operator)
         tiles = tile_gemm(
             operator.m, operator.n, operator.k, self.element_bytes, self.npu.scratchpad,
             "halve-largest",
         )  # fmt: skip
         bias = max(operator.weight_bytes - operator.n * operator.k * self.element_bytes, 0)
-        steps = []
+        steps: list[GemmStep] = []
         activation = self.addresses.activation_burst
         for number, tile in enumerate(tiles):
             if self._by_operand:
@@ -152,7 +251,7 @@ class BlockMapper:
             scale = 1.0 + min(ride, block) / weights if ride and weights else 1.0
             plan = plan_gemm(tile.m, tile.n, tile.k, self.npu.systolic, self.element_bytes)
             steps.append(GemmStep(plan, tuple(loads), stores, 0, scale))
-        return self._systolic_task(operator, layer, steps, tiles)
+        return steps, list(tiles)
 
     @property
     def _by_operand(self) -> bool:
@@ -187,15 +286,8 @@ class BlockMapper:
 
     def _vector(self, operator: Operator, layer: int) -> NpuTask:
         unit = self.npu.vector
-        if operator.kind is OperatorKind.NORM:
-            kind = self.norm
-        elif operator.kind is OperatorKind.ACTIVATION:
-            kind = "gelu" if self.activation == "gelu" else self.activation
-            kind = kind if kind in _VECTOR[OperatorKind.ACTIVATION][:2] else "add"
-        else:
-            kind = _VECTOR[operator.kind][0]
-        each = vector_cycles(kind, operator.width, unit)  # type: ignore[arg-type]
-        total = each * operator.rows
+        work = vector_work(operator, unit)
+        each = work.cycles
         streams: tuple[Stream, ...] = ()
         if self._by_operand:
             loads, stores = vector_operands(operator)
@@ -217,154 +309,204 @@ class BlockMapper:
         return NpuTask(
             operator.name, str(operator.kind), "vector", layer, operator.flops,
             operator.weight_bytes, 0, streams=streams,
-            compute_cycles=-(-operator.rows // unit.units) * each, vector_unit_cycles=total,
-            vector_lane_ops=vector_lane_ops(kind, operator.width) * operator.rows,  # type: ignore[arg-type]
+            compute_cycles=-(-operator.rows // unit.units) * each,
+            vector_unit_cycles=each * operator.rows,
+            vector_lane_ops=work.lane_ops * operator.rows,
             sram_bytes=operator.input_bytes + operator.output_bytes,
         )  # fmt: skip
 
-    # the KV cache -----------------------------------------------------------------------------
-    def _kv_append(
-        self, operator: Operator, iteration: Iteration, layer: int, members: Sequence[int],
-        channel: Sequence[int], shape: AttentionShape | None,
-    ) -> NpuTask:  # fmt: skip
-        """New keys and values go to their rows.
-
-        With the PIM layout a new key fills its slice of a row. A new value is one element in
-        each of many rows, so values are kept on chip until a burst's worth of tokens has come:
-        then one burst for each element of the vector.
-        """
+    # the KV cache and attention ---------------------------------------------------------------
+    def _kv_append(self, operator: Operator, iteration: Iteration, placed: Placed) -> NpuTask:
         streams: tuple[Stream, ...] = ()
         scatters: list[Scatter] = []
-        if shape is None:
+        if placed.shape is None:
             at = self.addresses.activation_burst
             streams = (Stream(at, self._bursts(operator.kv_write_bytes), write=True),)
         else:
-            for i, c, context in zip(members, channel, iteration.contexts, strict=True):
-                scatters += self._append_one(shape, i, c, context - 1)
+            kv = self.addresses.kv[placed.layer]
+            scatters = append_scatters(
+                placed.shape, [kv[i] for i in placed.members], placed.channel,
+                iteration.contexts, operator.window or None, self.memory, self.kv_element_bytes,
+            )  # fmt: skip
         return NpuTask(
-            operator.name, str(operator.kind), "dma", layer, 0, 0, operator.kv_write_bytes,
+            operator.name, str(operator.kind), "dma", placed.layer, 0, 0, operator.kv_write_bytes,
             streams=streams, scatters=tuple(scatters), sram_bytes=operator.kv_write_bytes,
         )  # fmt: skip
 
-    def _append_one(
-        self, shape: AttentionShape, member: int, channel: int, position: int
-    ) -> list[Scatter]:
-        org = self.memory.organization
-        rows = self.addresses.kv[member]
-        per_burst = org.burst_bytes // self.element_bytes
-        bank = position % shape.banks
-        row = rows.keys + position // shape.banks * shape.key_chunks
-        slice_bursts = -(-shape.heads_per_row * shape.head_dim // per_burst)
-        whole = -(-shape.kv_heads * shape.head_dim // per_burst)
-        found = []
-        for chunk in range(shape.key_chunks):
-            count = min(slice_bursts, whole - chunk * slice_bursts)
-            found.append(Scatter(channel, self._burst(row + chunk, bank, 0), count))
-        if (position + 1) % per_burst:
-            return found
-        chunks = -(-(position + 1) // shape.row_elements)
-        tiles = -(-shape.head_dim // shape.banks)
-        column = position % shape.row_elements // per_burst
-        stride = self._burst(0, 1, 0) - self._burst(0, 0, 0)
-        for slot in range(shape.kv_heads * tiles):
-            row = rows.values + slot * chunks + chunks - 1
-            count = min(shape.banks, shape.head_dim)
-            found.append(Scatter(channel, self._burst(row, 0, column), count, stride))
-        return found
-
-    def _burst(self, row: int, bank: int, column: int) -> int:
-        """Index, within its channel, of a burst of the stream map."""
-        org = self.memory.organization
-        mapping = AddressMap.parse(self.memory.stream_map, org)
-        channel_bit, channel_width = mapping.position["ch"], mapping.width["ch"]
-        group, member = divmod(bank, org.banks_per_group)
-        rank, group = divmod(group, org.bank_groups)
-        values = {"ro": row, "ra": rank, "bg": group, "ba": member, "co": column}
-        index = sum(value << mapping.position[name] for name, value in values.items())
-        low = index & ((1 << channel_bit) - 1)
-        return (index >> (channel_bit + channel_width)) << channel_bit | low
-
-    # attention --------------------------------------------------------------------------------
     def _attention(
-        self, operator: Operator, iteration: Iteration, layer: int, members: Sequence[int],
-        channel: Sequence[int], shape: AttentionShape | None,
-    ) -> list[PimTask | NpuTask]:  # fmt: skip
-        if shape is None or self.pim is None:
-            return [self._npu_attention(operator, iteration, layer)]
-        if operator.kind is OperatorKind.SOFTMAX:
+        self, operator: Operator, iteration: Iteration, placed: Placed
+    ) -> list[PimTask | NpuTask]:
+        contexts = [visible_tokens(c, operator.window or None) for c in iteration.contexts]
+        if placed.shape is None or self.pim is None:
+            if operator.kind in _PRODUCTS:
+                return [
+                    npu_product(
+                        operator, placed.layer, contexts, self.npu, self.element_bytes,
+                        self.addresses.activation_burst, self.memory.organization.burst_bytes,
+                    )
+                ]  # fmt: skip
+            if operator.kind is OperatorKind.SOFTMAX:
+                return [npu_softmax(operator, placed.layer, contexts, self.npu, self.element_bytes)]
+            return [self._vector(operator, placed.layer)]
+        if operator.kind not in _PRODUCTS:
             return []  # follows the scores head by head
+        return [self._pim_product(operator, placed, placed.shape, contexts, self.pim)]
+
+    def _pim_product(
+        self, operator: Operator, placed: Placed, shape: AttentionShape,
+        contexts: Sequence[int], pim: PimConfig,
+    ) -> PimTask:  # fmt: skip
         score = operator.kind is OperatorKind.ATTENTION_SCORE
-        work = score_work if score else value_work
-        key = (operator.name, tuple(members))
+        rows = [self.addresses.kv[placed.layer][i] for i in placed.members]
+        key = (operator.kind, shape, placed.members, tuple(rows))
         if key not in self.attention_work:
-            self.attention_work[key] = work(
-                shape, members, iteration.contexts, channel, self.addresses, self.memory,
-                self.pim, self.npu.vector, self.element_bytes,
+            self.attention_work[key] = (score_work if score else value_work)(
+                shape, rows, contexts, placed.channel, self.addresses.operand_row, self.memory,
+                pim, self.npu.vector, self.element_bytes,
             )  # fmt: skip
         programs, marks, after = self.attention_work[key]
-        lane_ops = 0
-        if score:
-            lane_ops = sum(vector_lane_ops("softmax", c) for c in iteration.contexts)
-            lane_ops *= shape.heads
-        return [
-            PimTask(
-                operator.name,
-                str(operator.kind),
-                "pim",
-                layer,
-                operator.flops,
-                0,
-                operator.kv_read_bytes,
-                programs=programs,
-                marks=marks,
-                after=after,
-                vector_lane_ops=lane_ops,
-            )
-        ]
-
-    def _npu_attention(self, operator: Operator, iteration: Iteration, layer: int) -> NpuTask:
-        """Attention on the NPU: the KV cache streams in, request after request computes."""
-        if operator.kind is OperatorKind.SOFTMAX:
-            unit = self.npu.vector
-            each = [softmax_cycles(c, unit, self.element_bytes, False) for c in iteration.contexts]
-            heads = operator.rows // max(iteration.tokens, 1)
-            total = sum(each) * heads
-            return NpuTask(
-                operator.name, str(operator.kind), "vector", layer, operator.flops, 0, 0,
-                compute_cycles=0 if unit.artifact_free else -(-total // unit.units),
-                vector_unit_cycles=0 if unit.artifact_free else total,
-                vector_lane_ops=heads
-                * sum(vector_lane_ops("softmax", c) for c in iteration.contexts),
-            )  # fmt: skip
-        score = operator.kind is OperatorKind.ATTENTION_SCORE
-        cycles = [self._attention_cycles(operator, c, score) for c in iteration.contexts]
-        # in order of address in the artifact's presets too: there the latency of one head after
-        # the other bounds attention, not its loads
-        stream = Stream(self.addresses.activation_burst, self._bursts(operator.kv_read_bytes))
-        return NpuTask(
-            operator.name, str(operator.kind), "systolic", layer, operator.flops, 0,
-            operator.kv_read_bytes,
-            streams=(stream,),
-            compute_cycles=sum(cycles),
-            tail_cycles=cycles[-1] + self.npu.systolic.rows + self.npu.systolic.cols - 2,
-            sram_bytes=operator.kv_read_bytes,
+        lane_ops = sum(vector_lane_ops("softmax", c) for c in contexts) * shape.heads
+        return PimTask(
+            operator.name, str(operator.kind), "pim", placed.layer, operator.flops, 0,
+            operator.kv_read_bytes, programs=programs, marks=marks, after=after,
+            vector_lane_ops=lane_ops if score else 0, element_bytes=self.kv_element_bytes,
         )  # fmt: skip
 
-    def _attention_cycles(self, operator: Operator, context: int, score: bool) -> int:
-        """Array cycles of one request's scores or values, all heads."""
-        systolic, dim = self.npu.systolic, operator.head_dim
-        if self.npu.artifact_attention:
-            # npu-only branch, half of it to each of the two operators (MECHANISMS 4.12)
-            rows = systolic.rows
-            fill = 2 * rows - 1
-            blocks = -(-(context + rows - 1) // rows)
-            softmax = softmax_cycles(context, self.npu.vector, 1, False)
-            latency = systolic.rows + systolic.cols - 2 + max(rows // systolic.arrays, 4) + 1
-            head = fill + context // 8 + softmax + latency * blocks
-            return operator.heads * head // 2
-        group = operator.heads // operator.kv_heads
-        n, k = (context, dim) if score else (dim, context)
-        one = plan_gemm(group, n, k, systolic.model_copy(update={"arrays": 1}), self.element_bytes)
-        # with hidden preloads the next head's keys load while this one drains
-        each = int(one.interval_cycles.sum()) if systolic.preload == "hidden" else one.cycles
-        return -(-each * operator.kv_heads // systolic.arrays)
+    # experts ----------------------------------------------------------------------------------
+    def _with_experts(
+        self, tasks: Sequence[NpuTask], late: Sequence[Operator], iteration: Iteration,
+        placed: Placed, experts: ExpertPlacement,
+    ) -> tuple[list[NpuTask], list[PimTask]]:  # fmt: skip
+        """The rest of a block: ``tasks`` that need no expert, then ``late``.
+
+        PIM's experts get their inputs as soon as these are there; the NPU works on its own experts
+        meanwhile, or waits (``placed.exclusive``), and goes on when all are done.
+        """
+        layer = placed.layer
+        levels = expert_levels(iteration.blocks[layer])
+        within = {o.name for level in levels for o in (*level.gemms, *level.after)}
+        result, on_pim = list(tasks), self._pim_experts(levels, experts, placed)
+        if on_pim:
+            read = {name for gemm in levels[0].gemms for name in gemm.depends_on}
+            send = self._send_inputs(levels, experts, iteration, layer)
+            last = max((at + 1 for at, task in enumerate(tasks) if task.name in read), default=0)
+            result.insert(last, replace(send, signals=on_pim[0].waits_for))
+        waits_for = on_pim[-1].signals if on_pim else None
+        for operator in late:
+            if operator.name in within:
+                task = self._own_experts(operator, layer, experts)
+            else:
+                task = self._npu(operator, iteration, layer)
+            if task is None:
+                continue
+            if placed.exclusive or operator.name not in within:
+                task, waits_for = replace(task, waits_for=waits_for), None
+            result.append(task)
+        return result, on_pim
+
+    def _own_experts(
+        self, operator: Operator, layer: int, experts: ExpertPlacement
+    ) -> NpuTask | None:
+        """The NPU's part of an operator of the experts; None where there is none."""
+        pairs, total = experts.pairs(experts.on_npu), experts.pairs(experts.tokens)
+        if not pairs:
+            return None
+        if operator.kind is OperatorKind.EXPERT_GEMM:
+            return self.gemm_task(operator, layer, experts)
+        share = replace(
+            operator,
+            **{
+                name: getattr(operator, name) * pairs // total
+                for name in ("rows", "flops", "input_bytes", "output_bytes")
+            },
+        )
+        return self._vector(share, layer)
+
+    def gemv_shape(self, operator: Operator) -> GemvShape:
+        """One expert's matrix of ``operator`` in the banks."""
+        assert self.pim is not None
+        width = stored_element_bytes(operator)
+        return GemvShape.of(operator.n, operator.k, self.memory, self.pim, width)
+
+    def _send_inputs(
+        self, levels: Sequence[ExpertLevel], experts: ExpertPlacement, iteration: Iteration,
+        layer: int,
+    ) -> NpuTask:  # fmt: skip
+        """Tokens with an expert on PIM go to the channels once, whichever experts they have: as
+        many as there are, or as there are pairs. The biases of these experts come to the NPU,
+        whose vector units add them."""
+        assert self.pim is not None
+        gemm = levels[0].gemms[0]
+        vectors = min(iteration.tokens, experts.pairs(experts.on_pim))
+        scatters = input_scatters(
+            self.gemv_shape(gemm), vectors, self.addresses.operand_row, self.memory, self.pim,
+            stored_element_bytes(gemm),
+        )  # fmt: skip
+        streams = []
+        for each in (g for level in levels for g in level.gemms):
+            rows = self.gemv_shape(each).rows_per_channel(self.memory.organization.channels)
+            bursts = self._bursts(expert_bytes(each)[1])
+            for expert in experts.on_pim if bursts else ():
+                first = self.addresses.weights(each.name, layer, expert)
+                streams.append(Stream(first + rows * self.addresses.row_bursts, bursts))
+        size = sum(s.count for s in scatters) + sum(s.bursts for s in streams)
+        return NpuTask(
+            "expert_inputs", "dispatch", "dma", layer, 0, 0, 0, streams=tuple(streams),
+            scatters=tuple(scatters), sram_bytes=size * self.memory.organization.burst_bytes,
+        )  # fmt: skip
+
+    def _pim_experts(
+        self, levels: Sequence[ExpertLevel], experts: ExpertPlacement, placed: Placed
+    ) -> list[PimTask]:
+        """PIM's experts, level after level; the first waits for the inputs."""
+        if not experts.on_pim:
+            return []
+        assert self.pim is not None
+        tasks: list[PimTask] = []
+        for level, following in zip(levels, (*levels[1:], None), strict=True):
+            gemms = (*level.gemms, *(following.gemms if following else ()))
+            rows = {
+                g.name: {
+                    e: self.addresses.weights_row(g.name, placed.layer, e) for e in experts.on_pim
+                }
+                for g in level.gemms
+            }
+            tasks += expert_tasks(
+                level, following, experts, {g.name: self.gemv_shape(g) for g in gemms}, rows,
+                self.addresses.operand_row, placed.layer, self.memory, self.pim, self.npu.vector,
+            )  # fmt: skip
+        # each waits for the one before, the first for the inputs, so that other work may pass
+        key = (placed.part, placed.layer, "experts")
+        return [
+            replace(task, waits_for=(*key, number), signals=(*key, number + 1))
+            for number, task in enumerate(tasks)
+        ]
+
+
+def _products(
+    operator: Operator, experts: ExpertPlacement | None
+) -> Iterator[tuple[Operator, int]]:
+    """The single products of a matrix operator, and which of its matrices each multiplies."""
+    if operator.kind is OperatorKind.EXPERT_GEMM:
+        total = sum(operator.expert_tokens)
+        chosen = set(operator.experts if experts is None else experts.on_npu)
+        for expert, tokens in zip(operator.experts, operator.expert_tokens, strict=True):
+            if expert in chosen:
+                share = (tokens, total)
+                yield _share(operator, tokens, len(operator.experts), share), expert
+        return
+    for part in range(operator.count):
+        yield _share(operator, operator.m, operator.count, (1, operator.count)), part
+
+
+def _share(operator: Operator, m: int, parts: int, share: tuple[int, int]) -> Operator:
+    """One of ``parts`` products: its matrix of as many, and ``share`` of the activations."""
+    of, whole = share
+    return replace(
+        operator,
+        m=m,
+        weight_bytes=operator.weight_bytes // parts,
+        input_bytes=operator.input_bytes * of // whole,
+        output_bytes=operator.output_bytes * of // whole,
+        flops=operator.flops * of // whole,
+    )

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from pimsim.config.errors import InputError
 from pimsim.config.memory import MemoryConfig
 from pimsim.config.npu import NpuConfig, SystolicConfig
 from pimsim.hardware.dram.system import Network, Rows, Stream
@@ -77,14 +78,32 @@ def gemm_steps(
     element_bytes: int,
     npu: NpuConfig,
     memory: MemoryConfig,
-    bias_bytes: int = 0,
+    weight_bytes: int | None = None,
 ) -> tuple[GemmStep, ...]:
-    """Steps of all cores, a core's in order. ``bias_bytes`` are loaded with the first tile."""
-    maker = _Tiled if npu.operand_layout == "tiled" else _RowMajor
-    layout = maker(
-        dims, places, element_bytes, npu.systolic, memory.organization.burst_bytes,
-        npu.artifact_short_runs,
-    )  # fmt: skip
+    """Steps of all cores, a core's in order.
+
+    ``weight_bytes``: of the parameters as they are stored; None: elements alone. Those of a
+    narrower format move in proportion and are widened on chip; what is more than the elements
+    (biases) is loaded with the first tile. Raises ``InputError`` for a narrower format in rows.
+    """
+    elements = dims[1] * dims[2] * element_bytes
+    stored = elements if weight_bytes is None else weight_bytes
+    bias_bytes = max(stored - elements, 0)
+    if npu.operand_layout == "tiled":
+        layout: _Layout = _Tiled(
+            dims, places, element_bytes, npu.systolic, memory.organization.burst_bytes,
+            npu.artifact_short_runs, (min(stored, elements), elements),
+        )  # fmt: skip
+    elif stored < elements:
+        raise InputError(
+            f"npu.operand_layout 'row-major': weights of {stored} B for {dims[1]} x {dims[2]} "
+            f"elements of {element_bytes} B are packed; allowed: 'tiled'"
+        )
+    else:
+        layout = _RowMajor(
+            dims, places, element_bytes, npu.systolic, memory.organization.burst_bytes,
+            npu.artifact_short_runs,
+        )  # fmt: skip
     steps: list[GemmStep] = []
     for core, tiles in enumerate(tiling.cores):
         for tile in tiles:
@@ -110,15 +129,24 @@ class _Layout:
         """The tile on the arrays."""
         return plan_gemm(tile.m, tile.n, tile.k, self.systolic, self.element_bytes)
 
+    def step(self, core: int, tile: GemmTile, extra: int) -> GemmStep:
+        """The tile's loads and stores, ``extra`` bytes of parameters beside its weights."""
+        raise NotImplementedError
 
+
+@dataclass
 class _Tiled(_Layout):
     """Each tile in one piece; weights in the order in which the folds use them."""
 
-    weights_at = 0
+    packed: tuple[int, int]
+    """Bytes of weights as they are stored, of so many on chip."""
+    weights_at: int = 0
 
     def step(self, core: int, tile: GemmTile, extra: int) -> GemmStep:
         """The tile's loads, inputs first, and its stores."""
-        at, weights = self.places, tile.weight_bytes + extra
+        at = self.places
+        stored, elements = self.packed
+        weights = -(-tile.weight_bytes * stored // elements) + extra
         inputs = tile.input_bytes + tile.partial_bytes if at.inputs is not None else 0
         loads: list[Stream] = []
         if inputs and at.inputs is not None:
@@ -130,7 +158,8 @@ class _Tiled(_Layout):
         stores: tuple[Stream, ...] = ()
         if tile.output_bytes and at.outputs is not None:
             stores = (Stream(at.outputs, self._bursts(tile.output_bytes), write=True),)
-        return GemmStep(self.plan(tile), tuple(loads), stores, inputs, core=core)
+        scale = stored / elements
+        return GemmStep(self.plan(tile), tuple(loads), stores, inputs, scale, core=core)
 
 
 class _RowMajor(_Layout):

@@ -35,12 +35,12 @@ def estimate_attention_cycles(
     opened = shape.banks + t.get("tFAW", 0) * (groups - 1) + t["tRCDRD"]
     group = shape.heads // shape.kv_heads
     score_tiles = -(-context // shape.banks) * shape.key_chunks * group
-    comps = -(-shape.head_dim // shape.elements_per_comp)
+    comps = shape.comps_per_key
     heads = min(shape.heads_per_row, shape.kv_heads)
     score = shape.key_chunks * group * gwrite
     score += score_tiles * (opened + heads * step * (max(comps, pim.comp_pipeline) + 1))
     chunks = -(-context // shape.row_elements)
-    tiles = -(-shape.head_dim // shape.banks)
+    tiles = -(-shape.value_dim // shape.banks)
     tokens = min(context, shape.row_elements)
     dots = step * (max(-(-tokens // shape.elements_per_comp), pim.comp_pipeline) + 1)
     value = shape.heads * chunks * (gwrite + tiles * (opened + dots))

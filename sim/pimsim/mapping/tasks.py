@@ -6,6 +6,7 @@ arrays, cycles of a vector unit, commands for each channel. It knows no time.
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -29,6 +30,10 @@ class Task:
     flops: int
     weight_bytes: int
     kv_bytes: int
+    waits_for: Hashable = field(default=None, kw_only=True)
+    """Signal of a task of the other side in the same stage that this one must not precede."""
+    signals: Hashable = field(default=None, kw_only=True)
+    """What this task says when it is done; None: nobody waits for it."""
 
 
 @dataclass(frozen=True)
@@ -98,6 +103,8 @@ class PimTask(Task):
     marks: int = 0
     after: After | None = None
     vector_lane_ops: int = 0
+    element_bytes: int = 2
+    """Width of what lies in the banks."""
 
     @property
     def macs(self) -> int:
@@ -114,4 +121,6 @@ class BlockProgram:
     attention: tuple[PimTask | NpuTask, ...]
     rest: tuple[NpuTask, ...]
     """From the projection to the block's end."""
+    experts: tuple[PimTask, ...] = ()
+    """Experts on PIM, beside ``rest``: they wait for its router and it waits for them."""
     tokens: int = field(default=0)

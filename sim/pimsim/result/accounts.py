@@ -2,34 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pimsim.config.run import RunConfig
-from pimsim.engine.iteration import Outcome
+from pimsim.engine.iteration import OUTSIDE, Outcome
+from pimsim.engine.records import WorkTotals
 from pimsim.hardware.dram.layout import C_COMMANDS, C_COMP_COLUMNS
 from pimsim.hardware.dram.rules import COMMANDS
 from pimsim.hardware.energy.dram import DramCounts, dram_energy
 from pimsim.hardware.energy.npu import NpuCounts, npu_energy
 from pimsim.hardware.energy.pim import pim_energy
+from pimsim.mapping.experts import ExpertPlacement, expert_bytes
 from pimsim.result.invariants import RunFacts
 from pimsim.result.types import Energy
 from pimsim.workload.operators import Operator, OperatorKind
 
-__all__ = ["array_elements", "dram_counts", "run_bounds", "run_energy", "run_facts"]
+__all__ = [
+    "array_elements", "dram_counts", "run_bounds", "run_energy", "run_facts", "work_by_kind",
+]  # fmt: skip
 
 _PS_PER_S = 10**12
 _GEMM = (OperatorKind.GEMM, OperatorKind.EXPERT_GEMM, OperatorKind.ROUTER)
 _ATTENTION = (OperatorKind.ATTENTION_SCORE, OperatorKind.ATTENTION_VALUE)
 
 
-def dram_counts(outcome: Outcome) -> DramCounts:
-    """What the channels' commands cost energy for, over all channels."""
+def dram_counts(outcome: Outcome, counter: NDArray[np.int64] | None = None) -> DramCounts:
+    """What the channels' commands cost energy for, over all channels; ``counter``: of a part of
+    the run (the times are of all of it)."""
     system, org = outcome.system, outcome.system.memory.organization
     channels = system.channels
     ranks = org.pseudo_channels * org.ranks
-    counter = channels["counter"].sum(axis=0)
+    if counter is None:
+        counter = channels["counter"].sum(axis=0)
     command = {name: int(counter[C_COMMANDS + at]) for at, name in enumerate(COMMANDS)}
     cycles = outcome.clock.memory_cycle(outcome.time_ps)
     open_now, since, active = (channels["rank"][:, :ranks, at] for at in range(3))
@@ -50,11 +57,10 @@ def dram_counts(outcome: Outcome) -> DramCounts:
     )
 
 
-def run_energy(
-    outcome: Outcome, counts: DramCounts, time_s: float, layers: int, simulated: int
-) -> Energy:
-    """Joule of one device: work times ``layers / simulated``, what grows with time, ``time_s``."""
-    config, recorder = outcome.device.config, outcome.recorder
+def work_energy(outcome: Outcome, work: WorkTotals) -> Energy:
+    """Joule of one device for ``work``, without what grows with time."""
+    config = outcome.device.config
+    counts = dram_counts(outcome, work.counter)
     dram = dram_energy(counts, config.memory, config.energy)
     pim_j = 0.0
     if outcome.system.pim is not None:
@@ -62,24 +68,49 @@ def run_energy(
             counts, config.memory, outcome.system.pim, config.energy,
             outcome.device.whole.kv_dtype_bytes,
         ).total_j  # fmt: skip
-    work = NpuCounts(
-        macs=recorder.macs["npu"],
-        vector_lane_ops=recorder.vector_lane_ops,
-        sram_bytes=recorder.sram_bytes,
-        link_bytes=recorder.link_bytes,
-    )
-    npu = npu_energy(work, time_s, config.energy)
-    blocks = layers / simulated
-    with_time = dram.background_j + dram.refresh_j
-    longer = time_s * _PS_PER_S / outcome.time_ps
+    npu = npu_energy(
+        NpuCounts(work.macs, work.vector_lane_ops, work.sram_bytes, work.link_bytes), 0.0,
+        config.energy,
+    )  # fmt: skip
     return Energy.of(
-        dram=(dram.total_j - with_time) * blocks + with_time * longer,
-        pim=pim_j * blocks,
-        npu=npu.compute_j * blocks,
-        sram=npu.sram_j * blocks,
-        link=npu.link_j * blocks,
-        static=npu.static_j,
+        dram=dram.total_j - (dram.background_j + dram.refresh_j), pim=pim_j, npu=npu.compute_j,
+        sram=npu.sram_j, link=npu.link_j, static=0.0,
+    )  # fmt: skip
+
+
+def run_energy(
+    outcome: Outcome, time_s: float, works: Sequence[tuple[WorkTotals, tuple[int, int]]]
+) -> Energy:
+    """Joule of one device in ``time_s``: each work for so many blocks of so many simulated."""
+    config = outcome.device.config
+    dram = dram_energy(dram_counts(outcome), config.memory, config.energy)
+    longer = time_s * _PS_PER_S / outcome.time_ps
+    background = (dram.background_j + dram.refresh_j) * longer
+    parts = [
+        (work_energy(outcome, work), blocks / simulated) for work, (blocks, simulated) in works
+    ]
+    static = npu_energy(NpuCounts(0, 0, 0, 0), time_s, config.energy).static_j
+    return Energy.of(
+        dram=sum(part.dram * scale for part, scale in parts) + background,
+        pim=sum(part.pim * scale for part, scale in parts),
+        npu=sum(part.npu * scale for part, scale in parts),
+        sram=sum(part.sram * scale for part, scale in parts),
+        link=sum(part.link * scale for part, scale in parts),
+        static=static,
     )
+
+
+def work_by_kind(outcome: Outcome) -> dict[str, WorkTotals]:
+    """What the stages of each kind of block did."""
+    recorder, blocks = outcome.recorder, outcome.device.whole.blocks
+    found: dict[str, WorkTotals] = {}
+    before = WorkTotals(np.zeros_like(recorder.totals[0].counter))
+    for stage, total in zip(recorder.stages, recorder.totals, strict=True):
+        kind = OUTSIDE if stage.name == OUTSIDE else blocks[stage.layer].kind
+        own = total - before
+        found[kind] = found[kind] + own if kind in found else own
+        before = total
+    return found
 
 
 def array_elements(config: RunConfig) -> int:
@@ -98,7 +129,7 @@ def run_bounds(outcome: Outcome) -> dict[str, int]:
     config, recorder, clock = outcome.device.config, outcome.recorder, outcome.clock
     system, org = outcome.system, outcome.system.memory.organization
     needed = _needed(outcome)
-    bursts = (needed["weight"] + needed.get("kv", 0)) // org.burst_bytes
+    bursts = needed["over_bus"] // org.burst_bytes
     nbl, tccd = (int(system.parameters[0][name]) for name in ("nbl", "tccd_s"))
     buses = org.channels * org.pseudo_channels
     bounds = {
@@ -114,21 +145,53 @@ def run_bounds(outcome: Outcome) -> dict[str, int]:
     return bounds
 
 
-def _work(outcome: Outcome) -> Iterator[Operator]:
-    """Every operator of every block and (sub-)batch, as the workload states it."""
-    for iteration in outcome.device.iterations:
-        for block in iteration.blocks:
-            yield from block.operators
+def _work(outcome: Outcome) -> Iterator[tuple[Operator, ExpertPlacement | None]]:
+    """Every operator of every block and (sub-)batch, as the workload states it, and where the
+    experts of its block are."""
+    device = outcome.device
+    for iteration, placed in zip(device.iterations, device.experts, strict=True):
+        for block, experts in zip(iteration.blocks, placed, strict=True):
+            for operator in block.operators:
+                is_expert = operator.kind is OperatorKind.EXPERT_GEMM
+                yield operator, experts if is_expert else None
+    for operator in device.outside.operators if device.outside is not None else ():
+        yield operator, None
+
+
+def _pim_share(operator: Operator, experts: ExpertPlacement | None) -> tuple[int, int]:
+    """Weight bytes that an operator's experts on PIM read in the banks, and their
+    multiply-accumulates."""
+    if experts is None or not experts.on_pim:
+        return 0, 0
+    pairs, total = experts.pairs(experts.on_pim), experts.pairs(experts.tokens)
+    weights = expert_bytes(operator)[0] * len(experts.on_pim)
+    return weights, operator.flops * pairs // total // 2
+
+
+def _biases_of_pim(operator: Operator, experts: ExpertPlacement | None) -> int:
+    """Bytes of the biases of experts on PIM: the vector units add them."""
+    if experts is None or not experts.on_pim:
+        return 0
+    return expert_bytes(operator)[1] * len(experts.on_pim)
 
 
 def _needed(outcome: Outcome) -> dict[str, int]:
-    """Bytes by class that the operators must read: over the bus, or (``pim_kv``) in the banks."""
+    """Bytes by class that the operators must read: over the bus, or (``pim_kv``, ``pim_weight``)
+    in the banks."""
     kv = "kv" if outcome.system.pim is None else "pim_kv"
     needed = {"weight": 0, kv: 0}
-    for operator in _work(outcome):
+    on_pim = biases = 0
+    for operator, experts in _work(outcome):
         if operator.kind in _GEMM:
-            needed["weight"] += operator.weight_bytes
+            in_banks, _ = _pim_share(operator, experts)
+            beside = _biases_of_pim(operator, experts)
+            needed["weight"] += operator.weight_bytes - in_banks - beside
+            on_pim += in_banks
+            biases += beside
         needed[kv] += operator.kv_read_bytes
+    if on_pim:
+        needed["pim_weight"] = on_pim
+    needed["over_bus"] = needed["weight"] + biases + needed.get("kv", 0)
     return needed
 
 
@@ -136,7 +199,6 @@ def run_facts(outcome: Outcome, counts: DramCounts) -> RunFacts:
     """Needs from the workload's operators, deeds from the engine's and the channels' counters."""
     recorder, system = outcome.recorder, outcome.system
     needed = _needed(outcome)
-    needed["over_bus"] = needed["weight"] + needed.get("kv", 0)
     moved = dict(recorder.bytes_moved)
     moved["over_bus"] = counts.rd * system.memory.organization.burst_bytes
     macs = {"npu": 0}
@@ -144,11 +206,13 @@ def run_facts(outcome: Outcome, counts: DramCounts) -> RunFacts:
     if system.pim is not None:
         macs["pim"] = 0
         done["pim"] = counts.comp_bank_columns * system.pim.elements_per_comp
-        moved["pim_kv"] = done["pim"] * outcome.device.whole.kv_dtype_bytes
     on = "npu" if system.pim is None else "pim"
-    for operator in _work(outcome):
+    for operator, experts in _work(outcome):
         if operator.kind in _GEMM:
-            macs["npu"] += operator.flops // 2
+            _, on_banks = _pim_share(operator, experts)
+            macs["npu"] += operator.flops // 2 - on_banks
+            if on_banks:
+                macs["pim"] += on_banks
         elif operator.kind in _ATTENTION:
             macs[on] += operator.flops // 2
     return RunFacts(

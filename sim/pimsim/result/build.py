@@ -10,14 +10,13 @@ layer and sampling are not in an iteration.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from pimsim import __version__
 from pimsim.config.loader import ResolvedRun
-from pimsim.config.run import RunConfig
-from pimsim.engine.iteration import Outcome
-from pimsim.engine.records import StageRecord
+from pimsim.engine.device import Device
+from pimsim.engine.iteration import OUTSIDE, Outcome
 from pimsim.hardware.dram.layout import (
     C_BUS_BUSY,
     C_COMMANDS,
@@ -39,8 +38,11 @@ from pimsim.result.accounts import (
     run_bounds,
     run_energy,
     run_facts,
+    work_by_kind,
 )
+from pimsim.result.experts import expert_summary
 from pimsim.result.invariants import RunFacts
+from pimsim.result.scale import block_factors, missing_ps, model_blocks
 from pimsim.result.types import (
     Fidelity,
     OperatorResult,
@@ -49,10 +51,9 @@ from pimsim.result.types import (
     StageResult,
     Utilisation,
 )
-from pimsim.workload.cards import ModelCard
 from pimsim.workload.requests import RequestTrace
 
-__all__ = ["apportion", "build_result", "steady_block_ps"]
+__all__ = ["apportion", "build_result"]
 
 _PS_PER_S = 10**12
 _CAUSE = {
@@ -69,18 +70,24 @@ _CAUSE = {
 
 
 def build_result(
-    outcome: Outcome, resolved: ResolvedRun, card: ModelCard, trace: RequestTrace, wall_s: float
+    outcome: Outcome, resolved: ResolvedRun, trace: RequestTrace, wall_s: float
 ) -> tuple[Result, RunFacts]:
     """The result of a run, and what the laws are checked against. ``wall_s``: seconds it took."""
     device, recorder, clock = outcome.device, outcome.recorder, outcome.clock
     whole, time_ps = device.whole, outcome.time_ps
     cycles = clock.npu_cycle(time_ps)
-    layers = max(card.layers // whole.pp, device.layers)
-    block_ps = steady_block_ps(recorder.stages, device.layers)
-    iteration_s = (time_ps + (layers - device.layers) * block_ps) / _PS_PER_S
+    kinds = [block.kind for block in whole.blocks]
+    in_blocks = [stage for stage in recorder.stages if stage.name != OUTSIDE]
+    missing = missing_ps(in_blocks, kinds, whole.model_blocks)
+    iteration_s = (time_ps + missing) / _PS_PER_S
+    layers = sum(model_blocks(kinds, whole.model_blocks).values())
     counts = dram_counts(outcome)
-    energy = run_energy(outcome, counts, time_ps / _PS_PER_S, layers=1, simulated=1)
-    of_model = run_energy(outcome, counts, iteration_s, layers=layers, simulated=device.layers)
+    works = work_by_kind(outcome)
+    energy = run_energy(outcome, time_ps / _PS_PER_S, [(recorder.totals[-1], (1, 1))])
+    factors = {OUTSIDE: (1, 1), **block_factors(kinds, whole.model_blocks)}
+    of_model = run_energy(
+        outcome, iteration_s, [(work, factors[kind]) for kind, work in works.items()]
+    )
     devices = whole.tp * whole.pp
     result = Result(
         cycles=cycles,
@@ -104,33 +111,16 @@ def build_result(
             peak_rss_mb=_peak_rss_mb(),
         ),
         name=resolved.config.name,
-        model=card.name,
+        model=whole.model,
         tokens=whole.tokens,
         layers_simulated=device.layers,
         layers_model=layers,
         iteration_s=iteration_s,
         devices=devices,
-        warnings=tuple(_warnings(resolved.config, card, device.layers)),
+        experts=expert_summary(outcome.device),
+        warnings=tuple(_warnings(outcome)),
     )
     return result, run_facts(outcome, counts)
-
-
-def steady_block_ps(stages: Sequence[StageRecord], layers: int) -> int:
-    """Time of one block once the run has settled, in picoseconds.
-
-    With sub-batches a block is one C and one D, else one A, B and E. The first of several blocks
-    starts on an idle memory and does not count. One interleaved block alone has no C and D: then
-    its whole time, in which NPU and PIM hardly overlap, stands for a block.
-    """
-    names = {stage.name for stage in stages}
-    if "F" in names and "C" not in names:
-        return (stages[-1].end_ps - stages[0].start_ps) // layers
-    block = 0
-    for name in ("C", "D") if "C" in names else ("A", "B", "E"):
-        times = [stage.end_ps - stage.start_ps for stage in stages if stage.name == name]
-        settled = times[1:] or times
-        block += sum(settled) // len(settled)
-    return block
 
 
 def apportion(weights: Mapping[str, int], total: int) -> dict[str, int]:
@@ -163,13 +153,15 @@ def _stages(outcome: Outcome) -> tuple[StageResult, ...]:
 
 
 def _operators(outcome: Outcome) -> tuple[OperatorResult, ...]:
-    clock = outcome.clock
+    # what is outside the blocks is behind the last one
+    clock, whole = outcome.clock, outcome.device.whole
+    numbers = (*whole.layer_numbers, outcome.device.work.trace.facts.layers)
     return tuple(
         OperatorResult(
             name=record.name,
             kind=record.kind,
             unit=record.unit,
-            layer=record.layer,
+            layer=numbers[record.layer],
             cycles=clock.npu_cycle(record.end_ps) - clock.npu_cycle(record.start_ps),
             stage=record.stage,
             start_cycle=clock.npu_cycle(record.start_ps),
@@ -231,10 +223,16 @@ def _fill(parts: dict[str, int], rest: str, total: int, cycles: int) -> dict[str
     return apportion(parts | {rest: total - sum(parts.values())}, cycles)
 
 
-def _warnings(config: RunConfig, card: ModelCard, layers: int) -> Iterator[str]:
-    model_layers = card.layers // (config.parallel.pp or card.pp)
+def _warnings(outcome: Outcome) -> Iterator[str]:
+    device = outcome.device
+    config, layers = device.config, device.layers
+    model_layers = sum(count for _, count in device.whole.model_blocks)
     if layers > model_layers:
         yield f"{layers} blocks simulated, a device has {model_layers}; rates are of {layers}"
+    asked = config.workload.layers
+    if asked is not None and asked < layers:
+        yield f"{layers} blocks simulated, not {asked}, to show each kind of block in its place"
+    yield from _trace_notes(device)
     if config.schedule.sub_batches and layers == 1 and model_layers > 1:
         yield (
             "one block alone never overlaps one sub-batch's NPU work with the other's PIM work as "
@@ -245,6 +243,22 @@ def _warnings(config: RunConfig, card: ModelCard, layers: int) -> Iterator[str]:
         yield f"quirks of a published artifact are on: {', '.join(quirks)}"
     if config.npu.vector.artifact_free:
         yield "vector units never queue here, their utilisation is given as 0"
+
+
+def _trace_notes(device: Device) -> Iterator[str]:
+    """What a reader must know of a run of a trace: chosen degrees, what is left out."""
+    workload, parallel, work = device.config.workload, device.config.parallel, device.work
+    if workload.trace is None:
+        return
+    if parallel.tp is None:
+        yield f"tp {work.degrees.tp}: the least that holds the model (parallel.tp)"
+    outside = work.outside()
+    if outside is not None and not workload.outside:
+        size = sum(operator.weight_bytes for operator in outside.operators)
+        yield (
+            f"embedding and output layer are not in the iteration ({size / 1e6:.1f} MB of weights "
+            "on a device); workload.outside=true runs them too"
+        )
 
 
 def _quirks(values: Mapping[str, Any], path: tuple[str, ...]) -> Iterator[str]:

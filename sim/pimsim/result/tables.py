@@ -8,7 +8,7 @@ from math import isnan
 from typing import TYPE_CHECKING
 
 from pimsim.result.compare import comparison_rows
-from pimsim.result.types import CYCLE_CAUSES, Energy, Result, Utilisation
+from pimsim.result.types import CYCLE_CAUSES, Energy, Experts, Result, Utilisation
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -31,6 +31,20 @@ __all__ = [
 _UNIT = {"npu": "the NPU", "pim": "PIM"}
 _LEAST_SHARE = 0.02
 """Causes below this share of the run are no reason for its time."""
+
+
+def _experts(experts: Experts) -> str:
+    text = (
+        f"{experts.hit_mean:.1f} hit a block, {experts.tokens_mean:.1f} tokens each (most "
+        f"{experts.tokens_max}); {_percent(experts.on_pim_share)} of the pairs on PIM"
+    )
+    if experts.on_pim_share:
+        text += f", experts of up to {experts.threshold_max} tokens"
+    if experts.device_imbalance > 1:
+        text += f"; the fullest device has {experts.device_imbalance:.2f} times the mean"
+    if experts.dropped:
+        text += f"; {experts.dropped} pairs dropped"
+    return text
 
 
 def bottleneck(result: Result) -> str:
@@ -118,6 +132,8 @@ def headline_table(result: Result) -> Table:
             ),
             ("devices", f"{result.devices}, one simulated"),
         )
+    if result.experts is not None:
+        _rows(table, ("experts", _experts(result.experts)))
     joule = f"{result.energy_j.total:.4g} J of one device, {result.tokens_per_j:,.2f} tokens/J"
     _rows(table, ("energy", joule))
     if result.latency_s is not None:

@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Literal
 __all__ = [
     "CYCLE_CAUSES",
     "Energy",
+    "Experts",
     "Fidelity",
     "Latency",
     "OperatorResult",
@@ -141,6 +142,25 @@ class Energy:
 
 
 @dataclass(frozen=True)
+class Experts:
+    """Where the tokens of a mixture of experts went, over the simulated blocks."""
+
+    hit_mean: float
+    """Experts of the device with a token, mean over blocks and sub-batches."""
+    tokens_mean: float
+    """Tokens of an expert that has any."""
+    tokens_max: int
+    on_pim_share: float
+    """Of the pairs of a token and an expert, those that PIM worked on."""
+    threshold_max: int
+    """Most tokens of an expert on PIM by placement, over blocks and sub-batches."""
+    dropped: int
+    """Pairs without room, of the whole batch in the simulated blocks."""
+    device_imbalance: float
+    """Pairs of the fullest group of devices over the mean of all, mean over blocks."""
+
+
+@dataclass(frozen=True)
 class Fidelity:
     """How exact the run was; errors are relative, of phases simulated in both ways."""
 
@@ -202,6 +222,8 @@ class Result:
     not simulated, the time of a block in the steady state."""
     devices: int = 1
     """Devices that share the model, ``tp`` x ``pp``; the others do as the simulated one does."""
+    experts: Experts | None = None
+    """None: the model has none."""
     warnings: tuple[str, ...] = field(default=())
     """What a reader of the numbers must know."""
 

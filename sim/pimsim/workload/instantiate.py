@@ -28,6 +28,8 @@ from pimsim.workload.trace import (
 __all__ = ["Step", "block_share", "held_bytes", "instantiate", "sample_blocks"]
 
 PhaseName = Literal["prefill", "decode"]
+_OF_EXPERTS = ("expert_fc1", "expert_act", "expert_fc2")
+"""Groups that are cut over the devices which hold the same experts."""
 _LINEAR = ("combine",)
 """Groups that may work on partial sums: they add and scale."""
 
@@ -114,15 +116,17 @@ def sample_blocks(kinds: Sequence[str], count: int | None) -> list[int]:
 def instantiate(
     trace: OperatorTrace, requests: Sequence[Request], *, phase: PhaseName = "decode", tp: int = 1,
     pp: int = 1, layers: int | None = None, routing: Routing | None = None, seed: int = 0,
-    append_kv: bool = True,
+    append_kv: bool = True, ep: int = 1,
 ) -> Iteration:  # fmt: skip
     """One step of ``requests`` on one of ``tp`` x ``pp`` devices.
 
     ``layers``: how many blocks to take, see ``sample_blocks``; None: all of the device's. The
     device is that of the first of ``pp`` equal stages of consecutive blocks. ``routing``: of a
     mixture of experts, uniform with ``seed`` where there is none. ``append_kv=False`` leaves out
-    the writing of new keys and values. Raises ``InputError`` for an empty batch, a phase that the
-    trace does not have, a context beyond the model, or degrees that do not divide it.
+    the writing of new keys and values. ``ep``: groups of devices with experts of their own, so that
+    an expert is cut over ``tp / ep`` of them; the routing is then of one group. Raises
+    ``InputError`` for an empty batch, a phase that the trace does not have, a context beyond the
+    model, or degrees that do not divide it.
     """
     _check(trace, requests, phase)
     if layers is not None and layers < 1:
@@ -147,7 +151,7 @@ def instantiate(
             load = _load(trace, routing, number, step.tokens)
         key = (kind, load)
         if key not in made:
-            operators = block_share(chosen.blocks[kind], step, tp, load, append_kv)
+            operators = block_share(chosen.blocks[kind], step, tp, load, append_kv, ep)
             made[key] = Block(kind, operators)
         blocks.append(made[key])
     return Iteration(
@@ -219,7 +223,7 @@ def _load(trace: OperatorTrace, routing: Routing, layer: int, tokens: int) -> Ex
 
 def block_share(
     operators: Sequence[SymbolicOperator], step: Step, tp: int, load: ExpertLoad | None,
-    append_kv: bool = True,
+    append_kv: bool = True, ep: int = 1,
 ) -> tuple[Operator, ...]:  # fmt: skip
     """One device's share of a block: cut, fused, with the all-reduces between devices."""
     forms = [form for o in operators for form in (o.flops, *(x.bytes for x in o.operands))]
@@ -230,7 +234,8 @@ def block_share(
     for operator in operators:
         if operator.kind is OperatorKind.KV_APPEND and not append_kv:
             continue
-        shares.append((operator, _share(operator, values, step, tp, load)))
+        degree = tp // ep if operator.group in _OF_EXPERTS else tp
+        shares.append((operator, _share(operator, values, step, degree, load)))
     return _reduced(_fused(shares), operators, tp)
 
 

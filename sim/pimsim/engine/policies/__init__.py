@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from pimsim.mapping.tasks import BlockProgram
 
-__all__ = ["Machine", "Schedule", "load_schedule"]
+__all__ = ["Machine", "Schedule", "Stage", "load_schedule"]
 
 Stage = tuple[str, Sequence[Any], Sequence[Any]]
 """Name, tasks of the NPU side, tasks of the PIM side; both end before the next stage."""

@@ -18,7 +18,9 @@ def stages(machine: Machine) -> Generator[Stage, None, None]:
     """Stages A to F (NeuPIMs Figure 10; the artifact's StageProgram).
 
     A and B start the pipeline with the QKV of each sub-batch, C and D run one block of each
-    (and repeat for every further block), E and F drain it.
+    (and repeat for every further block), E and F drain it. Experts on PIM are with the end of their
+    block and go before the other sub-batch's attention once they can start, as the NPU waits for
+    them.
     """
     if len(machine.parts) == 1:
         yield from one_after_the_other(machine)
@@ -29,10 +31,10 @@ def stages(machine: Machine) -> Generator[Stage, None, None]:
     yield "B", second.qkv, first.attention
     for layer in range(last):
         following = machine.block(0, layer + 1)
-        yield "C", (*first.rest, *following.qkv), second.attention
+        yield "C", (*first.rest, *following.qkv), (*first.experts, *second.attention)
         first = following
         following = machine.block(1, layer + 1)
-        yield "D", (*second.rest, *following.qkv), first.attention
+        yield "D", (*second.rest, *following.qkv), (*second.experts, *first.attention)
         second = following
-    yield "E", first.rest, second.attention
-    yield "F", second.rest, ()
+    yield "E", first.rest, (*first.experts, *second.attention)
+    yield "F", second.rest, second.experts

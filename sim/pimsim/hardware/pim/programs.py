@@ -5,6 +5,9 @@ heads wide (a chunk). Scores of a chunk: the query's slice goes to the global bu
 for each tile of tokens a header and, for each head, dot products over the head's elements and a
 read of one result from every bank.
 
+A head that is wider than a row (MLA's latent and rope key together) is a matrix of its own, see
+``gemv.py``: its scores are the product of the query with a row for each token.
+
 Values: a row holds one element of the value vector for many tokens (a chunk of the context), the
 elements lie one in each bank. For each head and chunk the weights go to the global buffer, then
 each tile of elements is one header, dot products over the tokens and one result read.
@@ -20,17 +23,9 @@ from numpy.typing import NDArray
 from pimsim.config.errors import InputError
 from pimsim.config.memory import MemoryConfig
 from pimsim.config.pim import PimConfig
-from pimsim.hardware.dram.layout import (
-    N_INSTRUCTION,
-    P_COMPS,
-    P_LAST,
-    P_MARK,
-    P_OP,
-    P_READS,
-    P_READY,
-    P_ROW,
-)
+from pimsim.hardware.dram.layout import P_COMPS, P_MARK, P_OP, P_READY, P_ROW
 from pimsim.hardware.dram.rules import Command
+from pimsim.hardware.pim.gemv import GemvShape, emit, emit_dot, gemv_program
 
 __all__ = ["AttentionShape", "front_end_ready", "score_program", "value_program"]
 
@@ -44,72 +39,84 @@ class AttentionShape:
     heads: int
     kv_heads: int
     head_dim: int
+    """Elements of a key."""
     banks: int
     """Banks that multiply at once: all of the channel."""
     row_elements: int
     elements_per_comp: int
+    value_dim: int
+    """Elements of a value."""
 
     @classmethod
     def of(
         cls, heads: int, kv_heads: int, head_dim: int, memory: MemoryConfig, pim: PimConfig,
-        element_bytes: int,
+        element_bytes: int, value_dim: int | None = None,
     ) -> AttentionShape:  # fmt: skip
-        """The shape on ``memory``. Raises ``InputError`` where a head is wider than a row."""
+        """The shape on ``memory``; values as wide as keys unless ``value_dim`` says otherwise.
+
+        Raises ``InputError`` where query heads cannot be shared evenly by the key heads, or a row
+        holds no column of elements.
+        """
         org = memory.organization
         row = org.row_bytes // element_bytes
-        if head_dim > row:
+        if heads < 1 or kv_heads < 1 or heads % kv_heads:
             raise InputError(
-                f"pim {pim.name}: a head of {head_dim} elements does not fit a row of {row}"
+                f"pim {pim.name}: {heads} query heads cannot be shared by {kv_heads} key heads; "
+                f"heads must be a multiple of kv_heads"
             )
-        return cls(heads, kv_heads, head_dim, org.ranks * org.banks, row, pim.elements_per_comp)
+        if pim.elements_per_comp > row:
+            raise InputError(
+                f"pim {pim.name}: elements_per_comp is {pim.elements_per_comp}, a row holds {row}"
+            )
+        return cls(
+            heads, kv_heads, head_dim, org.ranks * org.banks, row, pim.elements_per_comp,
+            head_dim if value_dim is None else value_dim,
+        )  # fmt: skip
+
+    @property
+    def comps_per_key(self) -> int:
+        """Dot products that a key (or its part in one row) takes; each begins at a column."""
+        return -(-min(self.head_dim, self.row_elements) // self.elements_per_comp)
+
+    @property
+    def is_wide(self) -> bool:
+        """A key is longer than a row."""
+        return self.head_dim > self.row_elements
 
     @property
     def heads_per_row(self) -> int:
         """Key heads that share a row."""
-        return max(self.row_elements // self.head_dim, 1)
+        return max(self.row_elements // (self.comps_per_key * self.elements_per_comp), 1)
 
     @property
     def key_chunks(self) -> int:
-        """Rows that hold the keys of one tile of tokens."""
+        """Rows that hold the keys of one tile of tokens; of a wide head, pieces of its query."""
+        if self.is_wide:
+            return self.kv_heads * -(-self.head_dim // self.row_elements)
         return -(-self.kv_heads // self.heads_per_row)
+
+    def wide_keys(self, context: int) -> GemvShape:
+        """The keys of one wide head as a matrix: a row for each token."""
+        return GemvShape(
+            context, self.head_dim, self.banks, self.row_elements, self.elements_per_comp
+        )
 
     def key_rows(self, context: int) -> int:
         """Rows of each bank that the keys of ``context`` tokens take."""
+        if self.is_wide:
+            return self.kv_heads * self.wide_keys(context).rows
         return -(-context // self.banks) * self.key_chunks
 
     def value_rows(self, context: int) -> int:
         """Rows of each bank that the values take."""
-        tiles = -(-self.head_dim // self.banks)
+        tiles = -(-self.value_dim // self.banks)
         return self.kv_heads * -(-context // self.row_elements) * tiles
-
-
-def _emit(
-    op: Command, row: int, comps: int = 0, reads: int = 0, mark: int = -1, last: int = 0
-) -> list[int]:
-    instruction = [0] * N_INSTRUCTION
-    instruction[P_OP] = int(op)
-    instruction[P_ROW] = row
-    instruction[P_COMPS] = comps
-    instruction[P_READS] = reads
-    instruction[P_MARK] = mark
-    instruction[P_LAST] = last
-    return instruction
 
 
 def _turn(row: int, wrap: tuple[int, int]) -> int:
     """``row``, kept within the rows that GWRITE's sources take in turn."""
     first, count = wrap
     return first + (row - first) % count
-
-
-def _dot(composite: bool, row: int, comps: int, mark: int, last: int) -> list[list[int]]:
-    """``comps`` dot products and the read of their result."""
-    if composite:
-        return [_emit(Command.GEMV, row, comps, mark=mark, last=last)]
-    return [
-        _emit(Command.COMP, row, comps, mark=-1),
-        _emit(Command.READRES, row, mark=mark, last=last),
-    ]
 
 
 def score_program(
@@ -121,8 +128,10 @@ def score_program(
     Keys lie in rows from ``first_row``; the query's slices in rows from ``query_row`` of the
     bank that GWRITE reads, within ``wrap`` (first of those rows, how many).
     """
+    if shape.is_wide:
+        return _wide_scores(shape, context, first_row, query_row, first_mark, composite, wrap)
     tiles = -(-context // shape.banks)
-    comps = -(-shape.head_dim // shape.elements_per_comp)
+    comps = shape.comps_per_key
     group = shape.heads // shape.kv_heads
     pieces: list[Ints] = []
     for chunk in range(shape.key_chunks):
@@ -132,13 +141,13 @@ def score_program(
         for member in range(group):
             # every query head of a group has its own query: the buffer is filled once for each
             pieces.append(
-                np.array([_emit(Command.GWRITE, _turn(query_row + chunk * group + member, wrap))])
+                np.array([emit(Command.GWRITE, _turn(query_row + chunk * group + member, wrap))])
             )
-            tile = [_emit(Command.HEADER, 0, comps * len(kv_heads), len(kv_heads))]
+            tile = [emit(Command.HEADER, 0, comps * len(kv_heads), len(kv_heads))]
             for kv_head in kv_heads:
                 mark = first_mark + kv_head * group + member
                 last = int(kv_head == kv_heads[-1])
-                tile += _dot(composite, 0, comps, mark, last)
+                tile += emit_dot(composite, 0, comps, mark, last)
             block = np.array(tile, dtype=np.int64)
             repeated = np.tile(block, (tiles, 1))
             rows = first_row + np.arange(tiles) * shape.key_chunks + chunk
@@ -147,12 +156,31 @@ def score_program(
     return np.concatenate(pieces)
 
 
+def _wide_scores(
+    shape: AttentionShape, context: int, first_row: int, query_row: int, first_mark: int,
+    composite: bool, wrap: tuple[int, int],
+) -> Ints:  # fmt: skip
+    """Scores where a key takes several rows: each query is multiplied with its head's matrix."""
+    keys = shape.wide_keys(context)
+    group = shape.heads // shape.kv_heads
+    pieces: list[Ints] = []
+    for head in range(shape.heads):
+        sources = [
+            _turn(query_row + head * keys.chunks + chunk, wrap) for chunk in range(keys.chunks)
+        ]
+        row = first_row + head // group * keys.rows
+        pieces.append(
+            gemv_program(keys, (0, keys.rows), row, sources, first_mark + head, composite)
+        )
+    return np.concatenate(pieces)
+
+
 def value_program(
     shape: AttentionShape, context: int, first_row: int, weights_row: int, first_mark: int,
     composite: bool, wrap: tuple[int, int],
 ) -> Ints:  # fmt: skip
     """Weighted values of one request. Mark ``first_mark + h``: all results of head h."""
-    tiles = -(-shape.head_dim // shape.banks)
+    tiles = -(-shape.value_dim // shape.banks)
     chunks = -(-context // shape.row_elements)
     group = shape.heads // shape.kv_heads
     # one head's instructions, then as many copies as there are heads, each with its own rows
@@ -162,11 +190,11 @@ def value_program(
         comps = -(-tokens // shape.elements_per_comp)
         # a header announces its dot products as a power of two (MECHANISMS 4.1)
         announced = 1 << (comps - 1).bit_length()
-        one.append(_emit(Command.GWRITE, chunk))
+        one.append(emit(Command.GWRITE, chunk))
         for tile in range(tiles):
             row = first_row + tile * chunks + chunk
-            one.append(_emit(Command.HEADER, row, announced, 1))
-            one += _dot(composite, row, comps, 0, 1)
+            one.append(emit(Command.HEADER, row, announced, 1))
+            one += emit_dot(composite, row, comps, 0, 1)
     block = np.array(one, dtype=np.int64)
     program = np.tile(block, (shape.heads, 1))
     head = np.repeat(np.arange(shape.heads), len(block))

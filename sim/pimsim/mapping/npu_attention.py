@@ -1,0 +1,77 @@
+"""Attention on the NPU: the KV cache streams in, request after request computes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pimsim.config.npu import NpuConfig
+from pimsim.hardware.dram.system import Stream
+from pimsim.hardware.npu.gemm import plan_gemm
+from pimsim.hardware.npu.vector import vector_lane_ops
+from pimsim.mapping.attention import softmax_cycles
+from pimsim.mapping.tasks import NpuTask
+from pimsim.workload.operators import Operator, OperatorKind
+
+__all__ = ["npu_product", "npu_softmax"]
+
+
+def npu_softmax(
+    operator: Operator, layer: int, contexts: Sequence[int], npu: NpuConfig, element_bytes: int
+) -> NpuTask:
+    """Softmax of every head of every request over ``contexts`` scores each."""
+    unit = npu.vector
+    each = [softmax_cycles(c, unit, element_bytes, False) for c in contexts]
+    heads = operator.rows // max(len(contexts), 1)
+    total = sum(each) * heads
+    return NpuTask(
+        operator.name, str(operator.kind), "vector", layer, operator.flops, 0, 0,
+        compute_cycles=0 if unit.artifact_free else -(-total // unit.units),
+        vector_unit_cycles=0 if unit.artifact_free else total,
+        vector_lane_ops=heads * sum(vector_lane_ops("softmax", c) for c in contexts),
+    )  # fmt: skip
+
+
+def npu_product(
+    operator: Operator, layer: int, contexts: Sequence[int], npu: NpuConfig, element_bytes: int,
+    first_burst: int, burst_bytes: int,
+) -> NpuTask:  # fmt: skip
+    """Scores or values of all requests.
+
+    Values that read what the scores have brought (MLA's latent) move nothing: a request's latent
+    stays on chip from its scores to its values.
+    """
+    score = operator.kind is OperatorKind.ATTENTION_SCORE
+    cycles = [_cycles(operator, c, score, npu, element_bytes) for c in contexts]
+    # in order of address in the artifact's presets too: there the latency of one head after
+    # the other bounds attention, not its loads
+    bursts = -(-operator.kv_read_bytes // burst_bytes)
+    return NpuTask(
+        operator.name, str(operator.kind), "systolic", layer, operator.flops, 0,
+        operator.kv_read_bytes,
+        streams=(Stream(first_burst, bursts),) if bursts else (),
+        compute_cycles=sum(cycles),
+        tail_cycles=cycles[-1] + npu.systolic.rows + npu.systolic.cols - 2,
+        sram_bytes=operator.kv_read_bytes,
+    )  # fmt: skip
+
+
+def _cycles(
+    operator: Operator, context: int, score: bool, npu: NpuConfig, element_bytes: int
+) -> int:
+    """Array cycles of one request's scores or values, all heads."""
+    systolic, dim = npu.systolic, operator.head_dim
+    if npu.artifact_attention:
+        # npu-only branch, half of it to each of the two operators (MECHANISMS 4.12)
+        rows = systolic.rows
+        fill = 2 * rows - 1
+        blocks = -(-(context + rows - 1) // rows)
+        softmax = softmax_cycles(context, npu.vector, 1, False)
+        latency = systolic.rows + systolic.cols - 2 + max(rows // systolic.arrays, 4) + 1
+        head = fill + context // 8 + softmax + latency * blocks
+        return operator.heads * head // 2
+    group = operator.heads // operator.kv_heads
+    n, k = (context, dim) if score else (dim, context)
+    one = plan_gemm(group, n, k, systolic.model_copy(update={"arrays": 1}), element_bytes)
+    # with hidden preloads the next head's keys load while this one drains
+    each = int(one.interval_cycles.sum()) if systolic.preload == "hidden" else one.cycles
+    return -(-each * operator.kv_heads // systolic.arrays)

@@ -1,0 +1,41 @@
+"""Where the tokens of a mixture of experts went, for a reader."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from pimsim.engine.device import Device
+from pimsim.result.types import Experts
+from pimsim.workload.moe import DROPPED
+
+__all__ = ["expert_summary"]
+
+
+def expert_summary(device: Device) -> Experts | None:
+    """Over the simulated blocks with experts; None where there are none."""
+    placements = [p for part in device.experts for p in part if p is not None]
+    routed = device.work.routed(range(len(device.whole.requests)))
+    if not placements or routed is None:
+        return None
+    loads = [tokens for placed in placements for tokens in placed.tokens.values()]
+    pairs = sum(loads)
+    on_pim = sum(placed.pairs(placed.on_pim) for placed in placements)
+    numbers = {
+        number
+        for number, placed in zip(device.whole.layer_numbers, device.experts[0], strict=True)
+        if placed is not None
+    }
+    groups = [routed.group_tokens(number) for number in sorted(numbers)]
+    return Experts(
+        hit_mean=len(loads) / len(placements),
+        tokens_mean=pairs / len(loads) if loads else 0.0,
+        tokens_max=max(loads, default=0),
+        on_pim_share=on_pim / pairs if pairs else 0.0,
+        threshold_max=max(placed.threshold for placed in placements),
+        dropped=sum(int(np.sum(routed.whole(number) == DROPPED)) for number in numbers),
+        device_imbalance=float(np.mean([_imbalance(group) for group in groups])),
+    )
+
+
+def _imbalance(tokens: np.ndarray[tuple[int, ...], np.dtype[np.int64]]) -> float:
+    return float(tokens.max() / tokens.mean()) if tokens.any() else 1.0

@@ -1,0 +1,187 @@
+"""A model and a batch on one device: degrees of parallelism, routing, and the steps they make.
+
+Experts over devices (``ep``): of the ``tp`` devices that share a layer, groups of ``tp / ep`` hold
+the same experts, cut between them; each group works on the tokens that go to its own. All devices
+wait for the one with the most in every layer, so that the group simulated is, layer by layer, the
+one that gets the most tokens. Their sums are added up by the all-reduce that follows anyway
+(as vLLM does without data-parallel attention), so no tokens are sent around.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pimsim.config.errors import InputError
+from pimsim.config.resources import find_source
+from pimsim.config.run import ParallelConfig, RunConfig, WorkloadConfig
+from pimsim.workload.card_trace import card_trace
+from pimsim.workload.cards import ModelCard, Parallelism, load_card, parallelism
+from pimsim.workload.decode import fits_memory
+from pimsim.workload.degrees import trace_degrees
+from pimsim.workload.instantiate import Step, block_share, instantiate
+from pimsim.workload.moe import DROPPED, Routing, UniformRouting
+from pimsim.workload.operators import Block, Iteration
+from pimsim.workload.requests import Request
+from pimsim.workload.trace import OperatorTrace, load_trace
+
+__all__ = ["DeviceRouting", "DeviceWork", "device_work", "load_model", "load_run_routing"]
+
+Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class DeviceRouting:
+    """What one device sees of a batch's routing: its experts, the tokens of a sub-batch."""
+
+    batch: Routing
+    tokens: int
+    """Of the whole batch."""
+    members: tuple[int, ...]
+    """Which of them are routed here."""
+    experts: int
+    groups: int
+    """Groups of devices with experts of their own."""
+
+    def whole(self, layer: int) -> Ints:
+        """The batch's assignments, of all experts."""
+        return self.batch.assignments(layer, self.tokens)
+
+    def group_tokens(self, layer: int) -> Ints:
+        """Pairs of a token and an expert by group, of the whole batch; shape (groups,)."""
+        found = self.whole(layer)
+        held = self.experts // self.groups
+        return np.bincount(found[found != DROPPED] // held, minlength=self.groups)
+
+    def assignments(self, layer: int, tokens: int) -> Ints:
+        """Experts of the members' tokens on the fullest group, numbered from its first one."""
+        assert tokens == len(self.members)
+        found = self.whole(layer)[list(self.members)]
+        if self.groups == 1:
+            return found
+        held = self.experts // self.groups
+        group = int(np.argmax(self.group_tokens(layer)))
+        is_own = (found != DROPPED) & (found // held == group)
+        return np.where(is_own, found - group * held, DROPPED)
+
+
+@dataclass(frozen=True)
+class DeviceWork:
+    """What a device does for a batch."""
+
+    trace: OperatorTrace
+    requests: tuple[Request, ...]
+    degrees: Parallelism
+    ep: int
+    layers: int | None
+    routing: Routing | None
+    """Of the batch; None: the model has no experts."""
+    append_kv: bool
+    _steps: dict[tuple[int, ...], Iteration] = field(
+        default_factory=dict, compare=False, repr=False
+    )
+
+    @property
+    def held_experts(self) -> int:
+        """Experts whose weights the device has, or a part of each."""
+        return self.trace.facts.experts // self.ep
+
+    def routed(self, members: Sequence[int]) -> DeviceRouting | None:
+        """The routing of some requests, as the device sees it."""
+        if self.routing is None:
+            return None
+        return DeviceRouting(
+            self.routing, len(self.requests), tuple(members), self.trace.facts.experts, self.ep
+        )
+
+    def outside(self) -> Block | None:
+        """What runs once for the whole batch, before and after the blocks; None: nothing does."""
+        phase = self.trace.phases["decode"]
+        kinds = [kind for kind in (phase.before, phase.after) if kind is not None]
+        step = Step.of(self.requests, "decode")
+        shares = [block_share(phase.blocks[kind], step, self.degrees.tp, None) for kind in kinds]
+        operators = tuple(operator for share in shares for operator in share)
+        return Block("outside", operators) if operators else None
+
+    def iteration(self, members: Sequence[int]) -> Iteration:
+        """One decode step of some requests of the batch."""
+        key = tuple(members)
+        if key not in self._steps:
+            self._steps[key] = instantiate(
+                self.trace, [self.requests[i] for i in key], tp=self.degrees.tp,
+                pp=self.degrees.pp, layers=self.layers, routing=self.routed(key),
+                append_kv=self.append_kv, ep=self.ep,
+            )  # fmt: skip
+        return self._steps[key]
+
+
+def device_work(
+    model: ModelCard | OperatorTrace, requests: Sequence[Request], parallel: ParallelConfig,
+    layers: int | None, capacity_bytes: int, routing: Routing | None, seed: int, append_kv: bool,
+    overlapped: bool,
+) -> DeviceWork:  # fmt: skip
+    """The work of one device. Raises ``InputError`` where the model does not fit it.
+
+    ``layers``: blocks to simulate; more are where the model has more kinds. ``overlapped``: a
+    block's end runs beside the next one's attention (sub-batches).
+    """
+    if isinstance(model, ModelCard):
+        degrees = parallelism(model, parallel.tp, parallel.pp)
+        fits_memory(model, requests, degrees.tp, degrees.pp, capacity_bytes)
+        trace = card_trace(model)
+    else:
+        trace = model
+        degrees = trace_degrees(trace, requests, parallel.tp, parallel.pp, capacity_bytes)
+    experts, ep = trace.facts.experts, parallel.ep
+    if ep > 1 and not experts:
+        raise InputError(
+            f"parallel.ep is {ep}; model {trace.model} has no experts, so it must be 1"
+        )
+    if degrees.tp % ep or experts % ep:
+        raise InputError(
+            f"parallel.ep is {ep}; it must divide tp ({degrees.tp}) and the {experts} experts of "
+            f"model {trace.model}"
+        )
+    if experts and routing is None:
+        routing = UniformRouting(experts, trace.facts.experts_per_token, seed)
+    if not experts and routing is not None:
+        raise InputError(f"workload.routing: model {trace.model} has no experts to route to")
+    if layers is not None:
+        layers = max(layers, _least_blocks(trace, degrees.pp, overlapped))
+    return DeviceWork(
+        trace, tuple(requests), degrees, ep, layers, routing if experts else None, append_kv
+    )
+
+
+def _least_blocks(trace: OperatorTrace, pp: int, overlapped: bool) -> int:
+    """Blocks that show each kind of block; of several kinds one more where a block shows its
+    steady state only beside the next one (``overlapped``)."""
+    kinds = list(trace.phases["decode"].sequence())[: trace.facts.layers // pp]
+    least = len(set(kinds))
+    return min(least + 1, len(kinds)) if overlapped and least > 1 else least
+
+
+def load_model(workload: WorkloadConfig) -> ModelCard | OperatorTrace:
+    """What ``workload`` runs: its trace, or its card. Raises ``InputError``."""
+    if workload.trace is None:
+        return load_card(workload.model)
+    return load_trace(find_source("operators", workload.trace))
+
+
+def load_run_routing(config: RunConfig, model: ModelCard | OperatorTrace) -> Routing | None:
+    """Where tokens go, as ``config`` says; None for a model without experts.
+
+    Raises ``InputError`` for an unknown name, or a routing that does not suit the model.
+    """
+    spec = config.workload.routing
+    facts = (card_trace(model) if isinstance(model, ModelCard) else model).facts
+    if not facts.experts:
+        if spec != "uniform":
+            raise InputError(f"workload.routing is {spec!r}; the model has no experts to route to")
+        return None
+    if spec != "uniform":
+        raise InputError(f"workload.routing {spec!r}: not available yet")
+    return UniformRouting(facts.experts, facts.experts_per_token, config.seed)
