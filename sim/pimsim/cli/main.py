@@ -14,6 +14,7 @@ import typer
 
 from pimsim import __version__
 from pimsim.cli.check import check_command
+from pimsim.cli.export import export_command
 from pimsim.cli.kernel import kernel_app
 from pimsim.cli.report import report_command
 from pimsim.cli.run import compare_command, run_command
@@ -68,6 +69,7 @@ app.command("system")(system_command)
 app.command("check")(check_command)
 app.command("validate")(validate_command)
 app.command("report")(report_command)
+app.command("export")(export_command)
 app.command("list")(list_command)
 app.command("show")(show_command)
 

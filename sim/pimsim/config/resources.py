@@ -29,7 +29,7 @@ KINDS: dict[str, tuple[str, str]] = {
     "system": ("configs/system", ".yaml"),
     "model": ("models", ".yaml"),
     "trace": ("traces", ".csv"),
-    "operator trace": ("traces", ".json"),
+    "operators": ("traces", ".json"),
 }
 """Kinds of preset: the folder below the data root and the suffix of a preset's file."""
 

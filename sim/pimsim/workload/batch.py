@@ -172,7 +172,7 @@ def load_model(workload: WorkloadConfig) -> ModelCard | OperatorTrace:
     """What ``workload`` runs: its trace, or its card. Raises ``InputError``."""
     if workload.trace is None:
         return load_card(workload.model)
-    return load_trace(find_source("operator trace", workload.trace))
+    return load_trace(find_source("operators", workload.trace))
 
 
 def load_run_routing(config: RunConfig, model: ModelCard | OperatorTrace) -> Routing | None:

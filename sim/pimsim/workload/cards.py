@@ -54,8 +54,9 @@ class MoeSection(ConfigModel):
     """The shared expert's output is scaled by a learned gate of its own."""
     dense_layers: int = Field(default=0, ge=0, le=_MAX_SIZE)
     """First blocks with one dense network of ``ffn_hidden`` features."""
-    scoring: Literal["softmax", "sigmoid"] = "softmax"
-    """What turns the router's outputs into scores."""
+    scoring: Literal["softmax", "softmax-chosen", "sigmoid"] = "softmax"
+    """What turns the router's outputs into scores; ``softmax-chosen``: of the chosen experts
+    alone."""
     router_bias: bool = False
     """The router has a bias for each expert, in its product or in the choice of experts."""
 

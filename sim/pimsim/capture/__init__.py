@@ -1,0 +1,1 @@
+"""Real decoders to operator traces (extra ``torch``): what a forward pass really does."""

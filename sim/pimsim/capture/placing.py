@@ -1,0 +1,128 @@
+"""Which operator of the cards' vocabulary each recorded operation is a part of."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from pimsim.capture.recorder import OpEvent
+
+__all__ = ["GEMM_OPS", "Place", "is_movement", "layer_of", "place"]
+
+GEMM_OPS = {"mm", "addmm", "bmm", "baddbmm", "_grouped_mm", "grouped_mm_fallback"}
+
+_MOVEMENT = {
+    "t", "transpose", "view", "_unsafe_view", "reshape", "expand", "slice", "select", "split",
+    "split_with_sizes", "chunk", "cat", "stack", "clone", "copy", "_to_copy", "unsqueeze",
+    "squeeze", "permute", "index", "gather", "index_select", "empty", "empty_like", "new_empty",
+    "empty_strided", "new_empty_strided", "zeros", "zeros_like", "ones", "ones_like", "full",
+    "full_like", "new_zeros", "new_ones", "arange", "detach", "alias", "unbind", "contiguous",
+    "lift_fresh", "index_put", "scatter", "masked_fill", "fill", "zero", "as_strided", "repeat",
+    "repeat_interleave", "sort", "topk", "argsort", "unfold", "flip", "constant_pad_nd",
+    "native_dropout", "bernoulli", "embedding", "clamp", "clamp_min", "clamp_max", "rsub",
+    "histc", "cumsum", "one_hot", "where", "_local_scalar_dense",
+}  # fmt: skip
+"""Operations that move, choose or compare: no arithmetic by our conventions."""
+
+_LAYER = re.compile(r"(?:^|\.)(?:layers|h|blocks|block)\.(\d+)(?:\.(.*))?$")
+
+_NORMS = {
+    "input_layernorm": "ln1", "self_attn_layer_norm": "ln1", "ln_1": "ln1", "norm1": "ln1",
+    "post_attention_layernorm": "ln2", "final_layer_norm": "ln2", "ln_2": "ln2", "norm2": "ln2",
+    "pre_feedforward_layernorm": "ln2", "post_feedforward_layernorm": "post_ln2",
+    "q_norm": "qk_norm", "k_norm": "qk_norm", "q_layernorm": "qk_norm", "k_layernorm": "qk_norm",
+    "q_a_layernorm": "q_a_norm", "kv_a_layernorm": "kv_a_norm",
+}  # fmt: skip
+_GEMMS = {
+    "q_proj": ("qkv", "q"), "k_proj": ("qkv", "k"), "v_proj": ("qkv", "v"),
+    "qkv_proj": ("qkv", "qkv"), "c_attn": ("qkv", "qkv"), "query_key_value": ("qkv", "qkv"),
+    "o_proj": ("proj", "proj"), "out_proj": ("proj", "proj"), "dense": ("proj", "proj"),
+    "gate_proj": ("fc1", "gate"), "up_proj": ("fc1", "up"), "gate_up_proj": ("fc1", "fc1"),
+    "fc1": ("fc1", "fc1"), "c_fc": ("fc1", "fc1"), "dense_h_to_4h": ("fc1", "fc1"),
+    "down_proj": ("fc2", "fc2"), "fc2": ("fc2", "fc2"), "dense_4h_to_h": ("fc2", "fc2"),
+    "gate": ("router", "router"), "router": ("router", "router"),
+    "q_a_proj": ("q_a", "q_a"), "q_b_proj": ("q_b", "q_b"), "kv_b_proj": ("kv_b", "kv_b"),
+    "kv_a_proj_with_mqa": ("kv_a", "kv_a"), "absorb_k": ("absorb_k", "absorb_k"),
+    "absorb_v": ("absorb_v", "absorb_v"), "shared_expert_gate": ("shared_gate", "shared_gate"),
+    "lm_head": ("lm_head", "lm_head"), "embed_out": ("lm_head", "lm_head"),
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Place:
+    """Group and name of the operator that an operation belongs to."""
+
+    group: str
+    name: str
+
+
+def layer_of(path: str) -> tuple[int | None, str]:
+    """Number of the decoder block that a module belongs to, and its path within."""
+    found = _LAYER.search(path)
+    return (None, path) if found is None else (int(found.group(1)), found.group(2) or "")
+
+
+def is_movement(event: OpEvent) -> bool:
+    """Whether it does no arithmetic on real numbers."""
+    return event.op in _MOVEMENT or not event.floating
+
+
+def place(event: OpEvent, mla_prefill: bool = False) -> Place | None:
+    """Where an operation belongs; None: nowhere that we know."""
+    layer, inner = layer_of(event.path)
+    parts = inner.split(".") if inner else []
+    leaf = parts[-1] if parts else ""
+    if layer is None:
+        return _outside(event, leaf)
+    if event.op in GEMM_OPS:
+        return _gemm(parts, leaf, event)
+    if "Norm" in event.owner and leaf in _NORMS:
+        return _norm(leaf, event)
+    if not parts:
+        return Place("res", "res") if event.op in ("add", "mul") else None
+    if "experts" in parts:
+        if "act" in leaf or event.op in ("silu", "gelu", "relu", "sigmoid"):
+            return Place("expert_act", "expert_act")
+        return Place("experts", "experts")  # told apart by what comes before and after
+    shared = "shared_" if any(part.startswith("shared_expert") for part in parts) else ""
+    if leaf in ("gate", "router"):
+        return Place("route", "route")
+    if parts[0] in ("self_attn", "attn", "attention"):
+        return Place("rope", "rope")
+    if parts[0] in ("mlp", "feed_forward", "block_sparse_moe", "activation_fn", "ffn"):
+        if len(parts) == 1 and parts[0] != "activation_fn" and "MLP" not in event.owner:
+            return Place("combine", "combine")
+        return Place(f"{shared}act", f"{shared}act")
+    return None
+
+
+def _outside(event: OpEvent, leaf: str) -> Place | None:
+    if event.op in GEMM_OPS:
+        return Place("angles", "angles") if "rotary" in event.path else Place("lm_head", "lm_head")
+    if "rotary" in event.path:
+        return Place("angles", "angles")
+    if "Norm" in event.owner:
+        return Place("final_norm", "final_norm")
+    if "embed" in leaf or event.op in ("add", "mul", "sub"):
+        return Place("embed", "embed")
+    return None
+
+
+def _gemm(parts: list[str], leaf: str, event: OpEvent) -> Place | None:
+    if "experts" in parts and leaf not in ("gate", "router"):
+        second = any("down_proj" in w.weight or ".w2" in w.weight for w in event.weights)
+        name = "expert_fc2" if second else "expert_fc1"
+        return Place(name, name)
+    if leaf not in _GEMMS:
+        return None
+    group, name = _GEMMS[leaf]
+    if any(part.startswith("shared_expert") and part != "shared_expert_gate" for part in parts):
+        return Place(f"shared_{group}", f"shared_{name}")
+    return Place(group, name)
+
+
+def _norm(leaf: str, event: OpEvent) -> Place:
+    group = _NORMS[leaf]
+    names = {"q_norm": "q_norm", "k_norm": "k_norm", "q_layernorm": "q_norm",
+             "k_layernorm": "k_norm"}  # fmt: skip
+    return Place(group, names.get(leaf, group))

@@ -1,0 +1,163 @@
+"""``pimsim export``: a real decoder to an operator trace."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from pimsim.config.errors import CheckFailed, InputError
+
+if TYPE_CHECKING:
+    from pimsim.capture.agree import Agreement
+    from pimsim.capture.export import Export
+
+__all__ = ["export_command"]
+
+_LARGEST_DIFFERENCE = 1e-3
+"""Of the largest logit; float32 gives some 1e-6."""
+
+
+def export_command(
+    model: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODEL",
+            help="A folder with config.json, a .gguf, a config.json alone, or a known name.",
+        ),
+    ],
+    out: Annotated[
+        str | None, typer.Option("--out", metavar="FILE", help="The trace; MODEL.json by default.")
+    ] = None,
+    check: Annotated[
+        bool,
+        typer.Option(
+            "--check/--no-check",
+            help="Run real weights both ways and compare; there must be weights.",
+        ),
+    ] = True,
+    allow_unplaced: Annotated[
+        bool,
+        typer.Option("--allow-unplaced", help="Write the trace though operations are left out."),
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
+) -> None:
+    """Trace prefill and decode of a real decoder: operators, operands, bytes, symbolic in size."""
+    from pimsim.capture.loading import load_model, require_torch
+
+    require_torch()
+    with _status(f"{model}: building it on the meta device"):
+        loaded = load_model(model, weights=False)
+    from pimsim.capture.export import export_trace
+    from pimsim.config.files import write_whole
+    from pimsim.workload.trace import dump_trace
+
+    with _status(f"{loaded.name}: tracing prefill and decode"):
+        export = export_trace(loaded)
+    path = Path(f"{loaded.name}.json") if out is None else Path(out)
+    if export.unplaced and not allow_unplaced:
+        first = export.unplaced[0]
+        raise InputError(
+            f"model {loaded.name}: {len(export.unplaced)} operations belong to no operator that is "
+            f"known, the first is {first.op} in {first.module}; --allow-unplaced leaves them out"
+        )
+    agreement = _agreement(model, loaded.folder is not None) if check else None
+    text = dump_trace(export.trace)
+    try:
+        write_whole(path, text.encode())
+    except OSError as error:
+        raise InputError(f"--out {path}: cannot be written ({error.strerror})") from error
+    if as_json:
+        typer.echo(json.dumps(_report(export, agreement, path, len(text)), allow_nan=False))
+        return
+    _print(export, agreement, path, len(text))
+
+
+def _agreement(model: str, has_folder: bool) -> Agreement | None:
+    """The comparison where there are weights; raises ``CheckFailed`` where they disagree."""
+    from pimsim.capture.loading import load_model
+
+    if not has_folder:
+        return None
+    with _status(f"{model}: loading its weights"):
+        loaded = load_model(model)
+    if not loaded.real:
+        return None
+    from pimsim.capture.agree import compare_with_model
+
+    with _status(f"{loaded.name}: comparing with its own output"):
+        found = compare_with_model(loaded.model)
+    if found.relative > _LARGEST_DIFFERENCE:
+        raise CheckFailed(
+            f"model {loaded.name}: the traced path differs from the model by {found.relative:.2e} "
+            f"of its largest logit (limit {_LARGEST_DIFFERENCE:g}); nothing written"
+        )
+    return found
+
+
+def _report(export: Export, agreement: Agreement | None, path: Path, size: int) -> dict[str, Any]:
+    from dataclasses import asdict
+
+    facts = export.trace.facts
+    return {
+        "trace": str(path),
+        "bytes": size,
+        "model": export.trace.model,
+        "source": export.trace.source,
+        "facts": facts.model_dump(),
+        "blocks": {
+            name: {kind: len(operators) for kind, operators in phase.blocks.items()}
+            for name, phase in export.trace.phases.items()
+        },
+        "unplaced": [asdict(each) for each in export.unplaced],
+        "agreement": None
+        if agreement is None
+        else asdict(agreement) | {"relative": agreement.relative},
+    }
+
+
+def _print(export: Export, agreement: Agreement | None, path: Path, size: int) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    facts, console = export.trace.facts, Console(highlight=False, soft_wrap=True)
+    console.print(Text(f"{path}: {size / 1000:,.1f} kB"))
+    console.print(
+        Text(
+            f"{export.trace.model}: {facts.architecture}, {facts.parameters:,} parameters, "
+            f"{facts.layers} blocks, {facts.kv_bytes_per_token:,} bytes of KV cache a token"
+        )
+    )
+    table = Table(box=None)
+    for heading in ("phase", "block", "operators"):
+        table.add_column(heading, justify="right" if heading == "operators" else "left")
+    for name, phase in export.trace.phases.items():
+        for kind, operators in phase.blocks.items():
+            table.add_row(name, Text(kind), str(len(operators)))
+    console.print(table)
+    for each in export.unplaced:
+        console.print(Text(f"left out: {each.op} in {each.module}, shape {each.shape}"))
+    if agreement is not None:
+        console.print(
+            Text(
+                f"same as the model's own output: largest difference "
+                f"{agreement.largest_difference:.2e} of logits up to {agreement.largest_logit:.1f} "
+                f"over a prompt of {agreement.prompt_tokens} tokens and {agreement.steps} decode "
+                f"steps; best token the same at {agreement.same_top1} of {agreement.positions}"
+            )
+        )
+
+
+def _status(text: str) -> Any:
+    from contextlib import nullcontext
+
+    if not sys.stderr.isatty():
+        return nullcontext()
+    from rich.console import Console
+    from rich.markup import escape
+
+    return Console(stderr=True).status(escape(text))

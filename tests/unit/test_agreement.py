@@ -1,0 +1,70 @@
+"""Cards and exported traces agree, operator by operator."""
+
+from __future__ import annotations
+
+import pytest
+
+from pimsim.config.resources import preset_names, preset_path
+from pimsim.workload.agreement import disagreements
+from pimsim.workload.card_trace import card_trace
+from pimsim.workload.cards import ModelCard, load_card
+from pimsim.workload.trace import load_trace
+
+BOTH = sorted(set(preset_names("model")) & set(preset_names("operators")))
+
+
+def test_every_shipped_trace_has_a_card() -> None:
+    assert set(preset_names("operators")) <= set(preset_names("model"))
+    assert len(BOTH) >= 10
+
+
+@pytest.mark.parametrize("name", BOTH)
+def test_card_and_trace_give_the_same_flops_weights_and_cache(name: str) -> None:
+    """Forms in tokens, contexts and experts are equal, so every batch's numbers are."""
+    trace = load_trace(preset_path("operators", name))
+    assert [str(each) for each in disagreements(card_trace(load_card(name)), trace)] == []
+
+
+@pytest.mark.parametrize("name", BOTH)
+def test_card_and_trace_count_the_same_parameters(name: str) -> None:
+    card = load_card(name)
+    ours, theirs = card_trace(card).facts, load_trace(preset_path("operators", name)).facts
+    # a bias for the choice of experts is no parameter to PyTorch
+    chosen = 0
+    if card.moe is not None and card.moe.scoring == "sigmoid" and card.moe.router_bias:
+        chosen = (card.layers - card.moe.dense_layers) * card.moe.experts
+    assert ours.parameters == theirs.parameters + chosen
+    for fact in ("layers", "hidden", "heads", "vocab", "max_context", "experts",
+                 "experts_per_token", "kv_bytes_per_token", "dtype_bytes"):  # fmt: skip
+        assert getattr(ours, fact) == getattr(theirs, fact), fact
+
+
+@pytest.mark.parametrize(
+    ("change", "group", "size"),
+    [
+        ({"ffn_hidden": 4096}, "fc1", "FLOPs"),
+        ({"kv_heads": 16}, "kv_append", "KV bytes written"),
+        ({"window": {"size": 64}}, "score", "KV bytes read"),
+        ({"bias": True}, "proj", "weight bytes"),
+        ({"qk_norm": "head"}, "qk_norm", "FLOPs"),
+    ],
+)
+def test_what_differs_is_named(change: dict[str, object], group: str, size: str) -> None:
+    card = load_card("llama-3-8b")
+    other = ModelCard.model_validate({**card.model_dump(), **change})
+    found = {(each.group, each.size) for each in disagreements(card_trace(other), card_trace(card))}
+    assert (group, size) in found
+
+
+def test_another_order_of_blocks_is_a_disagreement() -> None:
+    card = load_card("gemma-3-270m")
+    assert card.window is not None
+    window = {"size": card.window.size, "full_every": 2}
+    other = ModelCard.model_validate({**card.model_dump(), "window": window})
+    found = list(disagreements(card_trace(card), card_trace(other)))
+    assert found[0].group == "blocks"
+
+
+def test_shipped_traces_are_small() -> None:
+    for name in preset_names("operators"):
+        assert preset_path("operators", name).stat().st_size < 200_000, name
