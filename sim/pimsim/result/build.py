@@ -256,7 +256,8 @@ def _capacity_notes(device: Device) -> Iterator[str]:
     )
     if device.uses_pim and need > rows:
         yield (
-            f"in the layout of PIM all blocks need {need} rows of each bank, the memory has {rows}"
+            f"in the layout of PIM all blocks need {need} rows of each bank, the memory has {rows}: "
+            "raise parallel.tp or parallel.ep"
         )
 
 

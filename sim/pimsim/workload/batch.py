@@ -195,7 +195,7 @@ def inputs_sha256(workload: WorkloadConfig, requests_sha256: str) -> str:
     """Of all traces that a run reads: the requests' own hash where that is the only one."""
     files = []
     if workload.trace is not None:
-        files.append(find_source("operator trace", workload.trace))
+        files.append(find_source("operators", workload.trace))
     if looks_like_path(workload.routing):
         files.append(find_source("routing", workload.routing))
     if not files:
