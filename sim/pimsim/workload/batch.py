@@ -26,6 +26,7 @@ from pimsim.workload.instantiate import Step, block_share, instantiate
 from pimsim.workload.moe import DROPPED, Routing, UniformRouting
 from pimsim.workload.operators import Block, Iteration
 from pimsim.workload.requests import Request
+from pimsim.workload.routing import load_routing
 from pimsim.workload.trace import OperatorTrace, load_trace
 
 __all__ = ["DeviceRouting", "DeviceWork", "device_work", "load_model", "load_run_routing"]
@@ -182,6 +183,8 @@ def load_run_routing(config: RunConfig, model: ModelCard | OperatorTrace) -> Rou
         if spec != "uniform":
             raise InputError(f"workload.routing is {spec!r}; the model has no experts to route to")
         return None
-    if spec != "uniform":
-        raise InputError(f"workload.routing {spec!r}: not available yet")
-    return UniformRouting(facts.experts, facts.experts_per_token, config.seed)
+    return load_routing(
+        spec, layers=facts.layers, experts=facts.experts,
+        experts_per_token=facts.experts_per_token, seed=config.seed,
+        capacity_factor=config.workload.capacity_factor,
+    )  # fmt: skip
