@@ -54,7 +54,9 @@ def _block(
     features = block.operator("fc2").k
     mask = union(number)
     if mask.shape != (features,):
-        raise InputError(f"sparse_ffn: block {number} has {features} features, the mask {len(mask)}")
+        raise InputError(
+            f"sparse_ffn: block {number} has {features} features, the mask {len(mask)}"
+        )
     left = max(int(kept(mask, granularity).sum()), 1)
     changed = {"fc2": _fewer(block.operator("fc2"), "k", left, features)}
     if predicted:
@@ -78,12 +80,11 @@ def _fewer(operator: Operator, dim: str, left: int, before: int) -> Operator:
     element = size // (operator.n * operator.k)
     matrix = operator.n * operator.k * element
     bias = size - matrix
-    new = replace(operator, k=left) if dim == "k" else replace(operator, n=left)
-    own_bias = bias * left // before if dim == "n" else bias
-    moved = {"input_bytes": operator.input_bytes * left // before} if dim == "k" else {
-        "output_bytes": operator.output_bytes * left // before
-    }  # fmt: skip
+    if dim == "k":
+        new = replace(operator, k=left, input_bytes=operator.input_bytes * left // before)
+    else:
+        bias = bias * left // before
+        new = replace(operator, n=left, output_bytes=operator.output_bytes * left // before)
     return replace(
-        new, weight_bytes=new.n * new.k * element + own_bias,
-        flops=operator.flops * left // before, **moved,
-    )  # fmt: skip
+        new, weight_bytes=new.n * new.k * element + bias, flops=operator.flops * left // before
+    )
