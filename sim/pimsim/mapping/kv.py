@@ -18,7 +18,7 @@ from pimsim.hardware.dram.system import Scatter
 from pimsim.hardware.pim.programs import AttentionShape
 from pimsim.mapping.addresses import KvRows, visible_tokens
 
-__all__ = ["append_scatters", "channel_burst"]
+__all__ = ["append_scatters", "channel_burst", "key_scatters", "value_scatters"]
 
 
 def append_scatters(
@@ -30,15 +30,16 @@ def append_scatters(
     for own, c, context in zip(rows, channel, contexts, strict=True):
         kept = visible_tokens(context, window)
         position = context - 1 if window is None else (context - 1) % window
-        found += _append_key(shape, own, c, position, kept, memory, element_bytes)
-        found += _append_value(shape, own, c, position, kept, memory, element_bytes)
+        found += key_scatters(shape, own, c, position, kept, memory, element_bytes)
+        found += value_scatters(shape, own, c, position, kept, memory, element_bytes)
     return found
 
 
-def _append_key(
+def key_scatters(
     shape: AttentionShape, rows: KvRows, channel: int, position: int, kept: int,
     memory: MemoryConfig, element_bytes: int,
 ) -> list[Scatter]:  # fmt: skip
+    """Bursts of the key at ``position`` of a cache that keeps ``kept`` tokens, chunk by chunk."""
     per_burst = memory.organization.burst_bytes // element_bytes
     tile, bank = divmod(position, shape.banks)
     if shape.is_wide:
@@ -77,10 +78,12 @@ def _append_wide_key(
     return found
 
 
-def _append_value(
+def value_scatters(
     shape: AttentionShape, rows: KvRows, channel: int, position: int, kept: int,
     memory: MemoryConfig, element_bytes: int,
 ) -> list[Scatter]:  # fmt: skip
+    """Bursts of the last burst's worth of values up to ``position``, a run of banks for each tile
+    of each head; none while a burst is not full."""
     per_burst = memory.organization.burst_bytes // element_bytes
     if (position + 1) % per_burst:
         return []

@@ -1,0 +1,77 @@
+"""Limits of numeric errors, with their reasons, and what exceeds them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pydantic import Field
+
+from pimsim.config.base import ConfigModel
+from pimsim.config.loader import read_document
+from pimsim.config.resources import data_dir
+from pimsim.reference.measure import BankError, ModelError, OperatorError
+
+__all__ = ["Limits", "load_limits", "over_limit"]
+
+
+class Limit(ConfigModel):
+    """A number that may not be exceeded, and why."""
+
+    limit: float = Field(gt=0)
+    reason: str
+
+
+class Limits(ConfigModel):
+    """Of ``configs/validate/numerics.yaml``."""
+
+    operators: dict[str, Limit]
+    """Relative RMS of products by datapath."""
+    model: dict[str, Limit]
+    """Mean KL divergence of the whole model by datapath, nats."""
+    flip_margin: Limit
+    """Logits."""
+    banks: Limit
+    """Relative RMS of attention through the banks."""
+
+
+def load_limits() -> Limits:
+    """The shipped limits."""
+    return read_document(Limits, data_dir("configs") / "validate" / "numerics.yaml")
+
+
+def over_limit(
+    limits: Limits, operators: Sequence[OperatorError], whole: Sequence[ModelError],
+    banks: Sequence[BankError],
+) -> list[str]:  # fmt: skip
+    """A line for every error that exceeds its limit."""
+    lines = []
+    for each in operators:
+        limit = limits.operators[each.datapath]
+        if each.relative_rms > limit.limit:
+            lines.append(
+                f"{each.datapath}, {each.module}: relative RMS {each.relative_rms:.2e}, "
+                f"limit {limit.limit:g} ({limit.reason})"
+            )
+    for one in whole:
+        limit = limits.model[one.datapath]
+        if one.kl_mean > limit.limit:
+            lines.append(
+                f"{one.datapath}: mean KL {one.kl_mean:.2e}, limit {limit.limit:g} ({limit.reason})"
+            )
+        if one.largest_flip_margin > limits.flip_margin.limit and one.datapath in _EXACT:
+            lines.append(
+                f"{one.datapath}: a best token changed at a margin of "
+                f"{one.largest_flip_margin:.3f} logits, limit {limits.flip_margin.limit:g}"
+            )
+    for bank in banks:
+        if bank.relative_rms > limits.banks.limit:
+            lines.append(
+                f"banks, block {bank.block}, context {bank.context}: relative RMS "
+                f"{bank.relative_rms:.2e}, limit {limits.banks.limit:g}"
+            )
+    return lines
+
+
+_EXACT = {"fp32", "bf16-out", "bf16-128", "scores-bf16", "exp-64", "exp-8", "exp-2"}
+"""Datapaths whose flips are gated: bf16 accumulators every 16 lanes, int8 and PyTorch's own bf16
+move logits by more than the margin."""
