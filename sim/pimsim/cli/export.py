@@ -43,12 +43,31 @@ def export_command(
         bool,
         typer.Option("--allow-unplaced", help="Write the trace though operations are left out."),
     ] = False,
+    routing: Annotated[
+        str | None,
+        typer.Option(
+            "--routing",
+            metavar="FILE",
+            help="Run a text on the real weights and write where its tokens went (Parquet).",
+        ),
+    ] = None,
+    text: Annotated[
+        str | None,
+        typer.Option("--text", metavar="FILE", help="That text; Python's docstrings by default."),
+    ] = None,
+    tokens: Annotated[
+        int,
+        typer.Option("--tokens", metavar="N", min=16, help="Tokens of it, in sequences of 256."),
+    ] = 2048,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
 ) -> None:
     """Trace prefill and decode of a real decoder: operators, operands, bytes, symbolic in size."""
     from pimsim.capture.loading import load_model, require_torch
 
     require_torch()
+    if routing is not None:
+        _routing(model, Path(routing), text, tokens)
+        return
     with _status(f"{model}: building it on the meta device"):
         loaded = load_model(model, weights=False)
     from pimsim.capture.export import export_trace
@@ -74,6 +93,32 @@ def export_command(
         typer.echo(json.dumps(_report(export, agreement, path, len(text)), allow_nan=False))
         return
     _print(export, agreement, path, len(text))
+
+
+def _routing(model: str, path: Path, text: str | None, tokens: int) -> None:
+    from pimsim.capture.loading import load_model
+    from pimsim.capture.text import read_text, token_ids
+
+    content, text_name = read_text(text)
+    with _status(f"{model}: loading its weights"):
+        loaded = load_model(model)
+    if not loaded.real:
+        raise InputError(f"model {loaded.name}: it has no weights, so its tokens go nowhere")
+    from pimsim.capture.routing import capture_routing
+    from pimsim.workload.routing.file import write_routing
+
+    width = min(256, tokens)
+    ids = token_ids(loaded, content, tokens)
+    with _status(f"{loaded.name}: {tokens} tokens"):
+        trace = capture_routing(loaded, ids, width, text_name)
+    try:
+        write_routing(trace, path)
+    except OSError as error:
+        raise InputError(f"--routing {path}: cannot be written ({error.strerror})") from error
+    typer.echo(
+        f"{path}: {trace.tokens:,} tokens, {len(trace.moe_layers)} blocks with {trace.experts} "
+        f"experts, {path.stat().st_size / 1000:,.1f} kB"
+    )
 
 
 def _agreement(model: str, has_folder: bool) -> Agreement | None:

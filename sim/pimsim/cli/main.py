@@ -17,6 +17,7 @@ from pimsim.cli.check import check_command
 from pimsim.cli.export import export_command
 from pimsim.cli.kernel import kernel_app
 from pimsim.cli.report import report_command
+from pimsim.cli.routing import routing_command
 from pimsim.cli.run import compare_command, run_command
 from pimsim.cli.show import list_command, show_command
 from pimsim.cli.system import system_command
@@ -70,6 +71,7 @@ app.command("check")(check_command)
 app.command("validate")(validate_command)
 app.command("report")(report_command)
 app.command("export")(export_command)
+app.command("routing")(routing_command)
 app.command("list")(list_command)
 app.command("show")(show_command)
 

@@ -30,10 +30,11 @@ KINDS: dict[str, tuple[str, str]] = {
     "model": ("models", ".yaml"),
     "trace": ("traces", ".csv"),
     "operators": ("traces", ".json"),
+    "routing": ("traces", ".routing.parquet"),
 }
 """Kinds of preset: the folder below the data root and the suffix of a preset's file."""
 
-_PATH_SUFFIXES = {".yaml", ".yml", ".csv", ".ini", ".json"}
+_PATH_SUFFIXES = {".yaml", ".yml", ".csv", ".ini", ".json", ".parquet"}
 
 
 @cache
@@ -66,7 +67,7 @@ def _check_kind(kind: str) -> tuple[str, str]:
 def preset_names(kind: str) -> list[str]:
     """Names of the shipped presets of a kind, sorted."""
     folder, suffix = _check_kind(kind)
-    return sorted(path.stem for path in (_root() / folder).glob(f"*{suffix}"))
+    return sorted(path.name.removesuffix(suffix) for path in (_root() / folder).glob(f"*{suffix}"))
 
 
 def all_presets() -> dict[str, list[str]]:

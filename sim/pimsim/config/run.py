@@ -71,6 +71,9 @@ class WorkloadConfig(ConfigModel):
     routing: str = "uniform"
     """Which experts tokens go to: ``uniform``, ``zipf:EXPONENT``, ``token-id``, or a routing
     trace's name or Parquet path; of models with experts."""
+    capacity_factor: float | None = Field(default=None, gt=0, le=1000)
+    """An expert takes this many times its even share of the batch's tokens and drops the rest;
+    None: it takes all."""
     requests: str
     """A request trace's name (``traces/``) or a CSV path."""
     batch: int | None = Field(default=None, ge=1, le=1_000_000)

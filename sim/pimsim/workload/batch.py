@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pimsim.config.errors import InputError
-from pimsim.config.resources import find_source, looks_like_path
+from pimsim.config.resources import find_source
 from pimsim.config.run import ParallelConfig, RunConfig, WorkloadConfig
 from pimsim.workload.card_trace import card_trace
 from pimsim.workload.cards import ModelCard, Parallelism, load_card, parallelism
@@ -27,6 +27,7 @@ from pimsim.workload.instantiate import Step, block_share, instantiate
 from pimsim.workload.moe import DROPPED, Routing, UniformRouting
 from pimsim.workload.operators import Block, Iteration
 from pimsim.workload.requests import Request
+from pimsim.workload.routing.spec import GENERATORS, load_routing
 from pimsim.workload.trace import OperatorTrace, load_trace
 
 __all__ = [
@@ -186,9 +187,11 @@ def load_run_routing(config: RunConfig, model: ModelCard | OperatorTrace) -> Rou
         if spec != "uniform":
             raise InputError(f"workload.routing is {spec!r}; the model has no experts to route to")
         return None
-    if spec != "uniform":
-        raise InputError(f"workload.routing {spec!r}: not available yet")
-    return UniformRouting(facts.experts, facts.experts_per_token, config.seed)
+    return load_routing(
+        spec, layers=facts.layers, experts=facts.experts,
+        experts_per_token=facts.experts_per_token, seed=config.seed,
+        capacity_factor=config.workload.capacity_factor,
+    )  # fmt: skip
 
 
 def inputs_sha256(workload: WorkloadConfig, requests_sha256: str) -> str:
@@ -196,7 +199,7 @@ def inputs_sha256(workload: WorkloadConfig, requests_sha256: str) -> str:
     files = []
     if workload.trace is not None:
         files.append(find_source("operators", workload.trace))
-    if looks_like_path(workload.routing):
+    if workload.routing.partition(":")[0] not in {g.partition(":")[0] for g in GENERATORS}:
         files.append(find_source("routing", workload.routing))
     if not files:
         return requests_sha256

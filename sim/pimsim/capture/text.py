@@ -1,0 +1,56 @@
+"""Texts and token ids for measurements."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pimsim.capture.loading import LoadedModel
+from pimsim.config.errors import InputError
+
+__all__ = ["read_text", "token_ids"]
+
+
+def read_text(path: str | None) -> tuple[str, str]:
+    """A file's text and its name; without a file the held-out docstrings of the standard library,
+    which are on any machine with Python."""
+    if path is None:
+        from pimsim.capture.train import held_out_text
+
+        return held_out_text(), "held-out docstrings of Python's standard library"
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: not UTF-8 text (byte {error.start})") from error
+    if not text.strip():
+        raise InputError(f"{path}: holds no text")
+    return text, Path(path).name
+
+
+def token_ids(loaded: LoadedModel, text: str, count: int) -> list[int]:
+    """The first ``count`` token ids of ``text``. Raises ``InputError`` where there are fewer, or
+    where the model comes without a tokenizer."""
+    # a token has at most so many characters that this is enough
+    ids = _encode(loaded, text[: 40 * count])
+    if len(ids) < count:
+        raise InputError(f"the text has {len(ids)} tokens, {count} are needed")
+    return ids[:count]
+
+
+def _encode(loaded: LoadedModel, text: str) -> list[int]:
+    from tokenizers import Tokenizer
+
+    folder = loaded.folder
+    if folder is not None and (folder / "tokenizer.json").is_file():
+        tokenizer: Any = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        return list(tokenizer.encode(text, add_special_tokens=False).ids)
+    if folder is not None and loaded.gguf is not None:
+        from transformers import AutoTokenizer
+
+        tokenizer = AutoTokenizer.from_pretrained(
+            folder, gguf_file=loaded.gguf, local_files_only=True
+        )
+        return list(tokenizer(text, add_special_tokens=False)["input_ids"])
+    raise InputError(f"model {loaded.name}: it comes without a tokenizer (tokenizer.json)")
