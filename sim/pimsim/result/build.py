@@ -256,8 +256,8 @@ def _capacity_notes(device: Device) -> Iterator[str]:
     )
     if device.uses_pim and need > rows:
         yield (
-            f"in the layout of PIM all blocks need {need} rows of each bank, the memory has {rows}: "
-            "raise parallel.tp or parallel.ep"
+            f"in the layout of PIM all blocks need {need} rows of each bank, the memory has "
+            f"{rows}: raise parallel.tp or parallel.ep"
         )
 
 
