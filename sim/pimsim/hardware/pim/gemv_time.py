@@ -85,9 +85,11 @@ def _run(
 def _programs(
     shape: GemvShape, memory: MemoryConfig, pim: PimConfig, vectors: int
 ) -> list[np.ndarray[tuple[int, ...], np.dtype[np.int64]]]:
-    """All channels' parts of ``vectors``, each with rows of its own for its chunks."""
+    """All channels' parts of ``vectors``, each with rows of its own for its chunks, and one of two
+    matrices in turn: no row is open when it is needed, as with experts that have one token each."""
     channels = memory.organization.channels
-    first = shape.rows_per_channel(channels)
+    rows = shape.rows_per_channel(channels)
+    first = 2 * rows
     found = []
     for channel in range(channels):
         run = shape.share(channel, channels)
@@ -95,8 +97,8 @@ def _programs(
         found.append(
             np.concatenate([
                 gemv_program(
-                    shape, run, 0, range(first + v * chunks, first + (v + 1) * chunks), v,
-                    pim.composite_gemv,
+                    shape, run, v % 2 * rows, range(first + v * chunks, first + (v + 1) * chunks),
+                    v, pim.composite_gemv,
                 )
                 for v in range(vectors)
             ])
