@@ -14,7 +14,7 @@ from pimsim.hardware.pim.gemv import GemvShape, gemv_program
 
 __all__ = ["GemvTime", "gemv_time"]
 
-_RUN_CYCLES = 40_000
+_RUN_CYCLES = 12_000
 """About as long is a run, as many vectors as fit."""
 _FEWEST = 3
 """Vectors of a run, at least."""
