@@ -2,8 +2,9 @@
 
 ``python -m pimsim.capture.train --kind moe --out DIR`` trains a Mixtral of 4 blocks with 16
 experts, 2 a token; ``--kind relu`` a dense Llama with ReLU instead of SiLU, ``--kind silu`` its
-control. The text is the docstrings of Python's standard library, cut into a training and a held-out part; the
-tokenizer is a BPE trained on it. The same arguments give the same checkpoint on the same machine.
+control. The text is the docstrings of Python's standard library, cut into a training and a
+held-out part; the tokenizer is a BPE trained on it. The same arguments give the same checkpoint on
+the same machine.
 
 The load-balancing loss is that of each layer by itself (Switch Transformer, arXiv 2101.03961,
 equation 4): transformers' own pools the counts over layers, where one layer's dead experts hide
