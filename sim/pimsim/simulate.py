@@ -72,7 +72,7 @@ def observe(
     from pimsim.engine.iteration import run_iteration
     from pimsim.result.build import build_result
     from pimsim.result.invariants import check_invariants
-    from pimsim.workload.batch import inputs_sha256, load_model, load_run_routing
+    from pimsim.workload.batch import inputs_sha256, load_model, load_run_routing, load_run_sparsity
     from pimsim.workload.requests import load_requests
 
     config = resolved.config
@@ -81,7 +81,7 @@ def observe(
     model = load_model(config.workload)
     routing = load_run_routing(config, model)
     trace = replace(trace, sha256=inputs_sha256(config.workload, trace.sha256))
-    device = build_device(config, model, trace.requests, routing)
+    device = build_device(config, model, trace.requests, routing, load_run_sparsity(config, model))
     outcome = run_iteration(device, on_stage, log_entries)
     wall_s = time.perf_counter() - start
     result, facts = build_result(outcome, resolved, trace, wall_s)

@@ -20,6 +20,7 @@ from pimsim.cli.report import report_command
 from pimsim.cli.routing import routing_command
 from pimsim.cli.run import compare_command, run_command
 from pimsim.cli.show import list_command, show_command
+from pimsim.cli.sparsity import sparsity_app
 from pimsim.cli.system import system_command
 from pimsim.cli.validate import validate_command
 from pimsim.config.errors import CheckFailed, InputError
@@ -72,6 +73,7 @@ app.command("validate")(validate_command)
 app.command("report")(report_command)
 app.command("export")(export_command)
 app.command("routing")(routing_command)
+app.add_typer(sparsity_app, name="sparsity")
 app.command("list")(list_command)
 app.command("show")(show_command)
 

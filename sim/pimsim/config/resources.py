@@ -31,6 +31,7 @@ KINDS: dict[str, tuple[str, str]] = {
     "trace": ("traces", ".csv"),
     "operators": ("traces", ".json"),
     "routing": ("traces", ".routing.parquet"),
+    "sparsity": ("traces", ".sparsity.parquet"),
 }
 """Kinds of preset: the folder below the data root and the suffix of a preset's file."""
 

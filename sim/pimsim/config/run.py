@@ -71,6 +71,15 @@ class WorkloadConfig(ConfigModel):
     routing: str = "uniform"
     """Which experts tokens go to: ``uniform``, ``zipf:EXPONENT``, ``token-id``, or a routing
     trace's name or Parquet path; of models with experts."""
+    sparsity: str = "none"
+    """Which features of the feed-forward networks work: ``none`` (all do), ``law:relu`` or
+    ``law:silu`` with ``tokens=`` (billions), ``size=``, ``width-depth=``, or a sparsity trace's
+    name or Parquet path."""
+    sparsity_order: Literal["as-trained", "popularity"] = "as-trained"
+    """Order of the features in memory; by popularity those that work often share tiles."""
+    sparsity_predictor: Literal["none", "oracle"] = "none"
+    """``oracle``: what will work is known before the first product, whose columns are skipped
+    too."""
     capacity_factor: float | None = Field(default=None, gt=0, le=1000)
     """An expert takes this many times its even share of the batch's tokens and drops the rest;
     None: it takes all."""

@@ -21,11 +21,12 @@ from pimsim.mapping.placement import (
 )
 from pimsim.mapping.regions import weight_regions
 from pimsim.mapping.tasks import BlockProgram, NpuTask
-from pimsim.workload.batch import DeviceWork, device_work
+from pimsim.workload.batch import DeviceWork, SparseOptions, device_work
 from pimsim.workload.cards import ModelCard
 from pimsim.workload.moe import Routing
 from pimsim.workload.operators import Block, Iteration, OperatorKind
 from pimsim.workload.requests import Request
+from pimsim.workload.sparsity import Sparsity
 from pimsim.workload.trace import OperatorTrace
 
 __all__ = ["Device", "build_device", "counter_wrap_bytes"]
@@ -88,11 +89,13 @@ class Device:
 
 def build_device(
     config: RunConfig, model: ModelCard | OperatorTrace, requests: Sequence[Request],
-    routing: Routing | None = None,
+    routing: Routing | None = None, sparsity: Sparsity | None = None,
 ) -> Device:  # fmt: skip
     """Place ``requests`` and map ``model`` for ``config``.
 
     ``routing``: where the tokens of a mixture of experts go; None: uniform, by the run's seed.
+    ``sparsity``: which features of the feed-forward networks work; the arrays skip a tile of
+    weights, as many rows as they have, when none of it does.
     Raises ``InputError`` where the model or its KV cache does not fit, a request names a channel
     that is not there, or a design cannot do the work.
     """
@@ -105,7 +108,11 @@ def build_device(
     work = device_work(
         model, requests, config.parallel, config.workload.layers, org.capacity_bytes, routing,
         config.seed, append_kv=not schedule.artifact_no_kv_append,
-        overlapped=schedule.sub_batches,
+        overlapped=schedule.sub_batches, sparsity=sparsity,
+        sparse=SparseOptions(
+            config.workload.sparsity_order == "popularity", config.npu.systolic.rows,
+            config.workload.sparsity_predictor,
+        ),
     )  # fmt: skip
     whole = work.iteration(range(len(requests)))
     outside = work.outside() if config.workload.outside else None

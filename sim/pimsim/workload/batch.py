@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,11 +29,14 @@ from pimsim.workload.moe import DROPPED, Routing, UniformRouting
 from pimsim.workload.operators import Block, Iteration
 from pimsim.workload.requests import Request
 from pimsim.workload.routing.spec import GENERATORS, load_routing
+from pimsim.workload.sparsity import Sparsity, load_sparsity
+from pimsim.workload.sparsity.device import DeviceSparsity
 from pimsim.workload.trace import OperatorTrace, load_trace
+from pimsim.workload.transforms.sparse_ffn import sparse_ffn
 
 __all__ = [
-    "DeviceRouting", "DeviceWork", "device_work", "inputs_sha256", "load_model",
-    "load_run_routing",
+    "DeviceRouting", "DeviceWork", "SparseOptions", "device_work", "inputs_sha256", "load_model",
+    "load_run_routing", "load_run_sparsity",
 ]  # fmt: skip
 
 Ints = NDArray[np.int64]
@@ -85,6 +89,8 @@ class DeviceWork:
     routing: Routing | None
     """Of the batch; None: the model has no experts."""
     append_kv: bool
+    sparsity: DeviceSparsity | None = None
+    """Of the feed-forward networks; None: all features work."""
     _steps: dict[tuple[int, ...], Iteration] = field(
         default_factory=dict, compare=False, repr=False
     )
@@ -115,20 +121,31 @@ class DeviceWork:
         """One decode step of some requests of the batch."""
         key = tuple(members)
         if key not in self._steps:
-            self._steps[key] = instantiate(
+            step = instantiate(
                 self.trace, [self.requests[i] for i in key], tp=self.degrees.tp,
                 pp=self.degrees.pp, layers=self.layers, routing=self.routed(key),
                 append_kv=self.append_kv, ep=self.ep,
             )  # fmt: skip
+            self._steps[key] = self._sparse(step, key)
         return self._steps[key]
+
+    def _sparse(self, step: Iteration, members: tuple[int, ...]) -> Iteration:
+        sparsity = self.sparsity
+        if sparsity is None:
+            return step
+        return sparse_ffn(
+            union=lambda layer: sparsity.union(layer, members),
+            granularity=sparsity.granularity, predictor=sparsity.predictor,
+        )(step)  # fmt: skip
 
 
 def device_work(
     model: ModelCard | OperatorTrace, requests: Sequence[Request], parallel: ParallelConfig,
     layers: int | None, capacity_bytes: int, routing: Routing | None, seed: int, append_kv: bool,
-    overlapped: bool,
+    overlapped: bool, sparsity: Sparsity | None = None, sparse: SparseOptions | None = None,
 ) -> DeviceWork:  # fmt: skip
-    """The work of one device. Raises ``InputError`` where the model does not fit it.
+    """The work of one device. ``sparsity``: of the feed-forward networks, used as ``sparse`` says.
+    Raises ``InputError`` where the model does not fit it.
 
     ``layers``: blocks to simulate; more are where the model has more kinds. ``overlapped``: a
     block's end runs beside the next one's attention (sub-batches).
@@ -156,9 +173,41 @@ def device_work(
         raise InputError(f"workload.routing: model {trace.model} has no experts to route to")
     if layers is not None:
         layers = max(layers, _least_blocks(trace, degrees.pp, overlapped))
+    used = None
+    if sparsity is not None and sparse is not None:
+        used = DeviceSparsity(
+            sparsity, len(requests), degrees.tp, sparse.sorted, sparse.granularity,
+            sparse.predictor,
+        )  # fmt: skip
     return DeviceWork(
-        trace, tuple(requests), degrees, ep, layers, routing if experts else None, append_kv
+        trace, tuple(requests), degrees, ep, layers, routing if experts else None, append_kv, used
     )
+
+
+class SparseOptions(NamedTuple):
+    """How hardware and model make use of sparsity."""
+
+    sorted: bool
+    granularity: int
+    predictor: str
+
+
+def load_run_sparsity(config: RunConfig, model: ModelCard | OperatorTrace) -> Sparsity | None:
+    """Which features work, as ``config`` says; None where all do.
+
+    Raises ``InputError`` for an unknown name, or masks that do not suit the model.
+    """
+    spec = config.workload.sparsity
+    if spec == "none":
+        return None
+    trace = card_trace(model) if isinstance(model, ModelCard) else model
+    blocks = trace.phases["decode"].blocks
+    widths = {o.k for block in blocks.values() for o in block if o.group == "fc2"}
+    if len(widths) != 1:
+        raise InputError(
+            f"workload.sparsity is {spec!r}; model {trace.model} has no dense feed-forward network"
+        )
+    return load_sparsity(spec, layers=trace.facts.layers, ffn=widths.pop(), seed=config.seed)
 
 
 def _least_blocks(trace: OperatorTrace, pp: int, overlapped: bool) -> int:
@@ -201,6 +250,8 @@ def inputs_sha256(workload: WorkloadConfig, requests_sha256: str) -> str:
         files.append(find_source("operators", workload.trace))
     if workload.routing.partition(":")[0] not in {g.partition(":")[0] for g in GENERATORS}:
         files.append(find_source("routing", workload.routing))
+    if workload.sparsity != "none" and not workload.sparsity.startswith("law:"):
+        files.append(find_source("sparsity", workload.sparsity))
     if not files:
         return requests_sha256
     digest = hashlib.sha256(requests_sha256.encode())
