@@ -7,6 +7,7 @@ operators need are moved and done; cycle stacks add up); here is what must hold 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from hypothesis import strategies as st
 from pimsim.config.loader import load_run
 from pimsim.engine.device import Device, build_device
 from pimsim.engine.iteration import Outcome, run_iteration
+from pimsim.engine.records import OperatorRecord
 from pimsim.result.accounts import dram_counts, run_facts
 from pimsim.result.build import build_result
 from pimsim.result.invariants import check_invariants
@@ -171,3 +173,32 @@ def test_the_output_layer_adds_its_time_once(card: ModelCard, batch: list[int]) 
     assert stage.name == "outside"
     assert with_it.cycles == pytest.approx(without.cycles + stage.cycles, abs=1)
     assert {"embed", "lm_head"} <= {o.name for o in with_it.operators}
+
+
+@few
+@given(
+    card=cards(moe=True), batch=contexts, preset=st.sampled_from(["npu-pim", "neupims"]),
+    placement=st.sampled_from(["pim", "by-tokens"]),
+)  # fmt: skip
+def test_experts_on_pim_have_their_inputs_and_are_waited_for(
+    card: ModelCard, batch: list[int], preset: str, placement: str
+) -> None:
+    _, outcome, _ = run(preset, card, batch, f"schedule.expert_placement={placement}")
+    stages: dict[tuple[str, int], list[OperatorRecord]] = {}
+    for record in outcome.recorder.operators:
+        stages.setdefault((record.stage, record.layer), []).append(record)
+    for records in stages.values():
+        on_pim = [r for r in records if r.kind == "expert_gemm" and r.unit == "pim"]
+        if not on_pim:
+            continue
+        sent = next(r for r in records if r.name == "expert_inputs")
+        combine = next(r for r in records if r.name == "combine")
+        assert sent.end_ps <= min(r.start_ps for r in on_pim)
+        assert max(r.end_ps for r in on_pim) <= combine.start_ps
+        # one PIM operation at a time, first matrices before second ones
+        ordered = sorted(on_pim, key=lambda r: r.start_ps)
+        assert all(a.end_ps <= b.start_ps for a, b in pairwise(ordered))
+        assert [r.name for r in ordered] == sorted(r.name for r in ordered)
+        if preset == "npu-pim":  # blocked: the NPU waits meanwhile
+            own = [r for r in records if r.kind == "expert_gemm" and r.unit != "pim"]
+            assert all(r.start_ps >= max(p.end_ps for p in on_pim) for r in own)

@@ -15,7 +15,7 @@ from pimsim.config.loader import load_memory, load_pim
 from pimsim.hardware.dram.layout import P_COMPS, P_MARK, P_OP, P_READS, P_ROW
 from pimsim.hardware.dram.rules import Command
 from pimsim.hardware.pim.gemv import GemvShape, gemv_program
-from pimsim.hardware.pim.gemv_time import gemv_cycles
+from pimsim.hardware.pim.gemv_time import gemv_time
 
 MEMORY = load_memory("hbm2-neupims").config
 PIM = load_pim("neupims").config
@@ -89,14 +89,34 @@ def test_a_longer_vector_takes_longer() -> None:
     org = MEMORY.organization
     tile = org.channels * BANKS
     times = [
-        gemv_cycles(GemvShape.of(4 * tile, k, MEMORY, PIM, 2), MEMORY, PIM)
+        gemv_time(GemvShape.of(4 * tile, k, MEMORY, PIM, 2), MEMORY, PIM)
         for k in (ROW, 2 * ROW, 4 * ROW)
     ]
-    assert times[0] < times[1] < times[2]
+    alone = [time.alone_cycles for time in times]
+    assert alone[0] < alone[1] < alone[2]
     # rows follow one another: no more than a row's time each, and a GWRITE
-    assert times[2] < 4.2 * times[0]
+    assert alone[2] < 4.2 * alone[0]
     # a row's dot products alone, one column a tCCD_S
-    assert times[0] >= 4 * ROW // LANES * max(MEMORY.timings["nBL"], MEMORY.timings["tCCD_S"])
+    assert alone[0] >= 4 * ROW // LANES * max(MEMORY.timings["nBL"], MEMORY.timings["tCCD_S"])
+    for time in times:
+        assert time.beside_cycles >= time.alone_cycles
+        assert 0 < time.stream_bursts < time.stream_alone_bursts
+
+
+def test_a_single_row_buffer_leaves_a_stream_less() -> None:
+    shape = GemvShape.of(384, 2048, MEMORY, PIM, 2)
+    dual = gemv_time(shape, MEMORY, PIM)
+    single = gemv_time(shape, MEMORY, load_pim("newton").config)
+    assert single.stream_bursts * dual.stream_alone_bursts < (
+        dual.stream_bursts * single.stream_alone_bursts
+    )
+
+
+def test_writing_results_costs_the_stream_more() -> None:
+    shape = GemvShape.of(384, 2048, MEMORY, PIM, 2)
+    quiet, written = (gemv_time(shape, MEMORY, PIM, bursts) for bursts in (0, 384))
+    share = [time.stream_bursts / time.stream_alone_bursts for time in (quiet, written)]
+    assert share[1] < share[0]
 
 
 def test_columns_wider_than_a_row_are_refused() -> None:

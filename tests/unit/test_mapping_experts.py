@@ -18,11 +18,11 @@ def operator(name: str, kind: OperatorKind, *after: str) -> Operator:
 
 @given(
     loads, st.integers(1, 50), st.integers(0, 9), st.integers(1, 50), st.integers(0, 500),
-    st.integers(0, 500), st.booleans(),
+    st.integers(0, 500), st.none() | st.tuples(st.integers(0, 9), st.just(10)),
 )  # fmt: skip
 def test_no_threshold_beats_the_one_that_is_chosen(
     tokens: dict[int, int], stream: int, each: int, vector: int, npu_else: int, pim_else: int,
-    at_once: bool,
+    share: tuple[int, int] | None,
 ) -> None:  # fmt: skip
     def npu_cost(m: int) -> int:
         return max(stream, each * m)
@@ -33,9 +33,12 @@ def test_no_threshold_beats_the_one_that_is_chosen(
     def time(threshold: int) -> int:
         npu = npu_else + sum(npu_cost(m) for m in tokens.values() if m > threshold)
         pim = pim_else + sum(pim_cost(m) for m in tokens.values() if m <= threshold)
-        return max(npu, pim) if at_once else npu + pim
+        if share is None:
+            return npu + pim
+        # what is left of the NPU's work when PIM is done
+        return pim + max(npu - pim * share[0] // share[1], 0)
 
-    found = place_by_tokens(tokens, npu_cost, pim_cost, npu_else, pim_else, at_once)
+    found = place_by_tokens(tokens, npu_cost, pim_cost, npu_else, pim_else, share)
     assert time(found.threshold) == min(time(t) for t in (0, *tokens.values()))
 
 

@@ -136,10 +136,14 @@ def build_device(
         0 if not attends else max(_by_channel(half, channel, cost, org.channels))
         for half in members
     ]
+    costs = None
+    if config.pim is not None and placement == "by-tokens":
+        costs = ExpertCosts(config.npu, config.memory, config.pim)
     return Device(
         config, work, whole, iterations, tuple(members), tuple(channel), kv, mapper,
         tuple(
-            _placements(config, placement, iterations, part, load) for part in range(len(members))
+            _placements(config, placement, costs, iterations, part, load)
+            for part in range(len(members))
         ),
         counter_wrap_bytes(config, work.trace.facts.hidden, whole.tp), outside,
     )  # fmt: skip
@@ -201,6 +205,7 @@ def _by_channel(
 def _placements(
     config: RunConfig,
     policy: str,
+    costs: ExpertCosts | None,
     iterations: Sequence[Iteration],
     part: int,
     attention_cycles: Sequence[int],
@@ -211,8 +216,6 @@ def _placements(
     them the other one's is beside this one's experts, and the NPU's other products too.
     """
     placements: list[ExpertPlacement | None] = []
-    pim = config.pim
-    costs = None if pim is None else ExpertCosts(config.npu, config.memory, pim)
     for block in iterations[part].blocks:
         experts = [o for o in block.operators if o.kind is OperatorKind.EXPERT_GEMM]
         if not experts:
@@ -225,14 +228,15 @@ def _placements(
             continue
         both = len(iterations) > 1
         beside = attention_cycles[1 - part] if both else 0
+        at_once = config.schedule.policy == "interleaved"
         placements.append(
             place_by_tokens(
                 tokens,
                 partial(costs.on_npu, block),
-                partial(costs.on_pim, block),
+                partial(costs.on_pim, block, at_once),
                 costs.beside(block, not beside) if both else 0,
                 beside * config.memory.tCK * config.npu.frequency // 10**12,
-                at_once=config.schedule.policy == "interleaved",
+                costs.stream_share(block) if at_once else None,
             )
         )
     return tuple(placements)

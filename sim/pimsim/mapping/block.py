@@ -18,13 +18,13 @@ from pimsim.config.pim import PimConfig
 from pimsim.config.run import LinkConfig
 from pimsim.hardware.dram.system import Follows, Scatter, Stream
 from pimsim.hardware.fabric.collectives import ring_all_reduce
-from pimsim.hardware.npu.gemm import plan_gemm
-from pimsim.hardware.npu.tiling import GemmTile, tile_gemm
+from pimsim.hardware.npu.tiling import GemmTile
 from pimsim.hardware.npu.vector import vector_lane_ops
 from pimsim.hardware.pim.gemv import GemvShape
 from pimsim.hardware.pim.programs import AttentionShape
 from pimsim.mapping.addresses import AddressPlan, visible_tokens
-from pimsim.mapping.artifact_operands import gemm_operands, vector_operands
+from pimsim.mapping.artifact_operands import vector_operands
+from pimsim.mapping.artifact_steps import ArtifactTiler, operand_stream
 from pimsim.mapping.attention import score_work, value_work
 from pimsim.mapping.experts import (
     ExpertLevel,
@@ -38,56 +38,15 @@ from pimsim.mapping.experts import (
 from pimsim.mapping.gemm import GemmPlaces, gemm_steps, tile_product
 from pimsim.mapping.kv import append_scatters
 from pimsim.mapping.npu_attention import npu_product, npu_softmax
+from pimsim.mapping.parts import block_parts
 from pimsim.mapping.tasks import BlockProgram, GemmStep, NpuTask, PimTask
 from pimsim.mapping.vector import vector_work
 from pimsim.workload.operators import Block, Iteration, Operator, OperatorKind
 
-__all__ = ["BlockMapper", "BlockParts", "Placed", "block_parts"]
+__all__ = ["BlockMapper", "Placed"]
 
 _PRODUCTS = (OperatorKind.ATTENTION_SCORE, OperatorKind.ATTENTION_VALUE)
 _GEMMS = (OperatorKind.GEMM, OperatorKind.ROUTER, OperatorKind.EXPERT_GEMM)
-
-
-@dataclass(frozen=True)
-class BlockParts:
-    """A block's operators by when they run."""
-
-    before: tuple[Operator, ...]
-    """What attention needs, and what it needs."""
-    attention: tuple[Operator, ...]
-    after: tuple[Operator, ...]
-    """What needs attention, or nothing, and no expert."""
-    late: tuple[Operator, ...] = ()
-    """Experts and what needs them."""
-
-
-def block_parts(block: Block) -> BlockParts:
-    """The block cut at its attention; without attention all of it comes after."""
-    ancestors: dict[str, set[str]] = {}
-    for operator in block.operators:
-        found = set(operator.depends_on)
-        for name in operator.depends_on:
-            found |= ancestors[name]
-        ancestors[operator.name] = found
-    scores = {o.name for o in block.operators if o.kind is OperatorKind.ATTENTION_SCORE}
-    values = {o.name for o in block.operators if o.kind is OperatorKind.ATTENTION_VALUE}
-    needed = {name for value in values for name in ancestors[value]}
-    attention = {
-        o.name for o in block.operators
-        if o.name in scores | values or (o.name in needed and ancestors[o.name] & scores)
-    }  # fmt: skip
-    before = needed - attention
-    # the cache holds the new token before it is read, whoever says so
-    before |= {o.name for o in block.operators if o.kind is OperatorKind.KV_APPEND}
-    experts = {o.name for o in block.operators if o.kind is OperatorKind.EXPERT_GEMM}
-    rest = [o for o in block.operators if o.name not in before | attention]
-    late = {o.name for o in rest if o.name in experts or ancestors[o.name] & experts}
-    return BlockParts(
-        tuple(o for o in block.operators if o.name in before),
-        tuple(o for o in block.operators if o.name in attention),
-        tuple(o for o in rest if o.name not in late),
-        tuple(o for o in rest if o.name in late),
-    )
 
 
 @dataclass(frozen=True)
@@ -191,9 +150,8 @@ class BlockMapper:
         steps: list[GemmStep] = []
         tiles: list[GemmTile] = []
         weight_bytes = flops = 0
-        make = self._artifact_steps if self._is_artifact else self._steps
         for one, part in _products(operator, experts):
-            own, cut = make(one, self.addresses.weights(operator.name, layer, part))
+            own, cut = self._steps(one, self.addresses.weights(operator.name, layer, part))
             steps += own
             tiles += cut
             weight_bytes += one.weight_bytes
@@ -204,15 +162,14 @@ class BlockMapper:
             sram_bytes=sum(t.weight_bytes + t.input_bytes + t.output_bytes for t in tiles),
         )  # fmt: skip
 
-    @property
-    def _is_artifact(self) -> bool:
-        return self.npu.systolic.preload.startswith("artifact")
-
     def _steps(self, one: Operator, at: int) -> tuple[Sequence[GemmStep], list[GemmTile]]:
         """Steps of one product whose weights begin at burst ``at``."""
         size, spill = self.element_bytes, self._in_dram(one)
         dims = (one.m, one.n, one.k)
         activation = self.addresses.activation_burst
+        if self.npu.systolic.preload.startswith("artifact"):
+            burst_bytes = self.memory.organization.burst_bytes
+            return ArtifactTiler(self.npu, burst_bytes, size, activation).steps(one, at, spill)
         places = GemmPlaces(
             at,
             activation if spill else None,
@@ -222,82 +179,21 @@ class BlockMapper:
         steps = gemm_steps(dims, tiling, places, size, self.npu, self.memory, one.weight_bytes)
         return steps, list(chain(*tiling.cores))
 
-    def _artifact_steps(
-        self, operator: Operator, at: int
-    ) -> tuple[Sequence[GemmStep], list[GemmTile]]:
-        """Tiles of the artifact's rule; activations are loaded block by block between the
-        weights that they meet."""
-        spill = self._in_dram(operator)
-        tiles = tile_gemm(
-            operator.m, operator.n, operator.k, self.element_bytes, self.npu.scratchpad,
-            "halve-largest",
-        )  # fmt: skip
-        bias = max(operator.weight_bytes - operator.n * operator.k * self.element_bytes, 0)
-        steps: list[GemmStep] = []
-        activation = self.addresses.activation_burst
-        for number, tile in enumerate(tiles):
-            if self._by_operand:
-                steps.append(self._artifact_step(operator, tile, bias > 0))
-                continue
-            weights = tile.weight_bytes + (bias if number == 0 else 0)
-            ride = tile.input_bytes + tile.partial_bytes if spill else 0
-            loads = []
-            if weights + ride:
-                loads.append(Stream(at, self._bursts(weights + ride), track_blocks=True))
-                at += self._bursts(tile.weight_bytes)
-            stored = self._stored(operator, tile.output_bytes) if spill else 0
-            stores = (Stream(activation, self._bursts(stored), write=True),) if stored else ()
-            block = min(operator.m, self.npu.systolic.rows) * operator.k * self.element_bytes
-            scale = 1.0 + min(ride, block) / weights if ride and weights else 1.0
-            plan = plan_gemm(tile.m, tile.n, tile.k, self.npu.systolic, self.element_bytes)
-            steps.append(GemmStep(plan, tuple(loads), stores, 0, scale))
-        return steps, list(tiles)
-
-    @property
-    def _by_operand(self) -> bool:
-        """Whether loads and stores follow the artifact's order, operand by operand."""
-        return self.npu.artifact_request_order != "none"
-
-    def _artifact_step(self, operator: Operator, tile: GemmTile, has_bias: bool) -> GemmStep:
-        rows = self.npu.systolic.rows
-        operands = gemm_operands(
-            tile, operator.m, operator.n, rows, self.element_bytes, has_bias,
-            self.npu.artifact_store_bug,
-        )  # fmt: skip
-        plan = plan_gemm(tile.m, tile.n, tile.k, self.npu.systolic, self.element_bytes)
-        loads = (self._operand_stream(operands.loads, track=True),)
-        stores = tuple(self._operand_stream((size,), write=True) for size in operands.stores)
-        return GemmStep(
-            plan, loads, stores, 0, needed=operands.needed, stored_after=operands.stored_after
-        )
-
-    def _operand_stream(
-        self, operands: tuple[int, ...], write: bool = False, track: bool = False
-    ) -> Stream:
-        return Stream(0, self._bursts(sum(operands)), write, track, operands)
-
-    def _stored(self, operator: Operator, output_bytes: int) -> int:
-        """Bytes of results that go back to DRAM."""
-        if not self.npu.artifact_store_bug:
-            return output_bytes
-        rows = self.npu.systolic.rows
-        kept = operator.m * min(operator.n, rows * -(-operator.m // rows)) * self.element_bytes
-        return min(output_bytes, kept)
-
     def _vector(self, operator: Operator, layer: int) -> NpuTask:
         unit = self.npu.vector
         work = vector_work(operator, unit)
         each = work.cycles
         streams: tuple[Stream, ...] = ()
-        if self._by_operand:
+        if self.npu.artifact_request_order != "none":
+            burst_bytes = self.memory.organization.burst_bytes
             loads, stores = vector_operands(operator)
             common = len(loads) % len(stores)
             # the row's way to the vector unit and the result's way back
             lag = each + 2 * self.memory.controller.fabric_latency
             follows = Follows(common, len(loads) // len(stores), lag)
             streams = (
-                self._operand_stream(loads, track=True),
-                replace(self._operand_stream(stores, write=True), follows=follows),
+                operand_stream(loads, burst_bytes, track=True),
+                replace(operand_stream(stores, burst_bytes, write=True), follows=follows),
             )
         elif self._in_dram(operator):
             at = self.addresses.activation_burst

@@ -9,8 +9,8 @@ from pimsim.config.npu import NpuConfig
 from pimsim.config.pim import PimConfig
 from pimsim.hardware.npu.gemm import steady_cycles
 from pimsim.hardware.pim.gemv import GemvShape
-from pimsim.hardware.pim.gemv_time import gemv_cycles
-from pimsim.mapping.experts import stored_element_bytes
+from pimsim.hardware.pim.gemv_time import GemvTime, gemv_time
+from pimsim.mapping.experts import expert_levels, input_bursts, stored_element_bytes
 from pimsim.mapping.gemm import bytes_per_kcycle
 from pimsim.workload.operators import Block, Operator, OperatorKind
 
@@ -24,7 +24,9 @@ class ExpertCosts:
     npu: NpuConfig
     memory: MemoryConfig
     pim: PimConfig
-    _of_vector: dict[GemvShape, int] = field(default_factory=dict, compare=False, repr=False)
+    _known: dict[tuple[GemvShape, int], GemvTime] = field(
+        default_factory=dict, compare=False, repr=False
+    )
 
     def product_cycles(self, m: int, n: int, k: int, weight_bytes: int) -> int:
         """On the NPU: streaming the weights, or the arrays, whichever takes longer."""
@@ -38,19 +40,42 @@ class ExpertCosts:
             for o in _experts(block)
         )
 
-    def on_pim(self, block: Block, tokens: int) -> int:
-        """The same in the banks: a product with a vector for each token."""
-        cycle_ps = self.memory.tCK
-        npu_ps = 10**12 // self.npu.frequency
-        each = sum(self._vector_cycles(o) for o in _experts(block))
-        return -(-tokens * each * cycle_ps // npu_ps)
+    def on_pim(self, block: Block, at_once: bool, tokens: int) -> int:
+        """The same in the banks, a product with a vector for each token; ``at_once``: beside a
+        stream of weights to the NPU."""
+        times = self._times(block)
+        each = sum(time.beside_cycles if at_once else time.alone_cycles for time in times)
+        return -(-tokens * each * self.memory.tCK * self.npu.frequency // 10**12)
 
-    def _vector_cycles(self, operator: Operator) -> int:
+    def stream_share(self, block: Block) -> tuple[int, int]:
+        """What is left of a stream's rate beside PIM's experts, as a fraction."""
+        times = self._times(block)
+        return sum(t.stream_bursts for t in times), sum(t.stream_alone_bursts for t in times)
+
+    def _times(self, block: Block) -> list[GemvTime]:
+        """Times of a vector by product; results of the first ones are written for the next."""
+        found = []
+        levels = expert_levels(block)
+        for level, following in zip(levels, (*levels[1:], None), strict=True):
+            for operator in level.gemms:
+                written = 0
+                if following is not None and operator is level.gemms[-1]:
+                    target = following.gemms[0]
+                    written = input_bursts(
+                        self._shape(target), self.memory, stored_element_bytes(target)
+                    )
+                found.append(self._time(self._shape(operator), written))
+        return found
+
+    def _shape(self, operator: Operator) -> GemvShape:
         width = stored_element_bytes(operator)
-        shape = GemvShape.of(operator.n, operator.k, self.memory, self.pim, width)
-        if shape not in self._of_vector:
-            self._of_vector[shape] = gemv_cycles(shape, self.memory, self.pim)
-        return self._of_vector[shape]
+        return GemvShape.of(operator.n, operator.k, self.memory, self.pim, width)
+
+    def _time(self, shape: GemvShape, written_bursts: int) -> GemvTime:
+        key = (shape, written_bursts)
+        if key not in self._known:
+            self._known[key] = gemv_time(shape, self.memory, self.pim, written_bursts)
+        return self._known[key]
 
     def beside(self, block: Block, attends: bool) -> int:
         """What the NPU multiplies in a block beside experts; where it ``attends``, it reads the

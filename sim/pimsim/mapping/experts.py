@@ -30,7 +30,7 @@ from pimsim.workload.operators import Block, Operator, OperatorKind
 
 __all__ = [
     "ExpertLevel", "ExpertPlacement", "expert_bytes", "expert_levels", "expert_tasks",
-    "input_scatters",
+    "input_bursts", "input_scatters",
     "place_by_tokens", "stored_element_bytes",
 ]  # fmt: skip
 
@@ -115,32 +115,34 @@ def expert_bytes(operator: Operator) -> tuple[int, int]:
 
 def place_by_tokens(
     tokens: Mapping[int, int], npu_cost: Callable[[int], int], pim_cost: Callable[[int], int],
-    npu_else: int = 0, pim_else: int = 0, at_once: bool = True,
+    npu_else: int = 0, pim_else: int = 0, stream_share: tuple[int, int] | None = None,
 ) -> ExpertPlacement:  # fmt: skip
     """Experts with few tokens on PIM, the others on the NPU.
 
     ``npu_cost`` and ``pim_cost``: time of one expert with so many tokens; ``npu_else`` and
-    ``pim_else``: what the units do beside. The threshold is the one with the least time of all of
-    it: the longer of both units where they work ``at_once``, else their sum. Of equal ones the
-    smallest.
+    ``pim_else``: what the units do beside. ``stream_share``: what PIM leaves of the NPU's rate
+    while both work; None: they take turns. The threshold is the one with the least time of all of
+    it, of equal ones the smallest.
     """
+
+    def together(npu: int, pim: int) -> int:
+        if stream_share is None:
+            return npu + pim
+        left, whole = stream_share
+        return pim + max(npu - pim * left // whole, 0)
+
     loads = sorted(tokens.values())
-    npu = npu_else + sum(npu_cost(t) for t in loads)
+    npu = npu_else + sum(npu_cost(load) for load in loads)
     pim = pim_else
-    combined = max if at_once else _sum
-    best, threshold = combined(npu, pim), 0
+    best, threshold = together(npu, pim), 0
     for position, load in enumerate(loads):
         npu -= npu_cost(load)
         pim += pim_cost(load)
         if position + 1 < len(loads) and loads[position + 1] == load:
             continue  # experts with the same tokens go together
-        if combined(npu, pim) < best:
-            best, threshold = combined(npu, pim), load
+        if together(npu, pim) < best:
+            best, threshold = together(npu, pim), load
     return ExpertPlacement(threshold, tokens)
-
-
-def _sum(first: int, second: int) -> int:
-    return first + second
 
 
 def input_scatters(
@@ -162,7 +164,7 @@ def input_scatters(
     return found
 
 
-def _input_bursts(shape: GemvShape, memory: MemoryConfig, element_bytes: int) -> int:
+def input_bursts(shape: GemvShape, memory: MemoryConfig, element_bytes: int) -> int:
     """Bursts over all channels that one vector takes."""
     org = memory.organization
     return sum(
@@ -194,7 +196,7 @@ def expert_tasks(
         bursts = 0
         if following is not None:
             target = following.gemms[0]
-            bursts = _input_bursts(shapes[target.name], memory, stored_element_bytes(target))
+            bursts = input_bursts(shapes[target.name], memory, stored_element_bytes(target))
         after = After(
             duration=np.full(pairs, duration if duration or bursts else NOTHING, dtype=np.int64),
             bursts=np.full(pairs, bursts, dtype=np.int64),

@@ -33,18 +33,24 @@ _LEAST_SHARE = 0.02
 """Causes below this share of the run are no reason for its time."""
 
 
-def _experts(experts: Experts) -> str:
-    text = (
-        f"{experts.hit_mean:.1f} hit a block, {experts.tokens_mean:.1f} tokens each (most "
-        f"{experts.tokens_max}); {_percent(experts.on_pim_share)} of the pairs on PIM"
+def _experts(experts: Experts) -> list[tuple[str, str]]:
+    """Rows of the headline: who was hit, and where they ran."""
+    found = (
+        f"{experts.hit_mean:.1f} hit a block, {experts.tokens_mean:.1f} tokens each, most "
+        f"{experts.tokens_max}"
     )
-    if experts.on_pim_share:
-        text += f", experts of up to {experts.threshold_max} tokens"
-    if experts.device_imbalance > 1:
-        text += f"; the fullest device has {experts.device_imbalance:.2f} times the mean"
     if experts.dropped:
-        text += f"; {experts.dropped} pairs dropped"
-    return text
+        found += f"; {experts.dropped} pairs of token and expert dropped"
+    rows = [("experts", found)]
+    share = f"{_percent(experts.on_pim_share)} of the pairs of token and expert"
+    if experts.on_pim_share:
+        share += f", experts of up to {experts.threshold_max} tokens"
+    rows.append(("experts on PIM", share))
+    if experts.device_imbalance > 1:
+        rows.append(
+            ("fullest device", f"has {experts.device_imbalance:.2f} times the mean of the pairs")
+        )
+    return rows
 
 
 def bottleneck(result: Result) -> str:
@@ -133,7 +139,7 @@ def headline_table(result: Result) -> Table:
             ("devices", f"{result.devices}, one simulated"),
         )
     if result.experts is not None:
-        _rows(table, ("experts", _experts(result.experts)))
+        _rows(table, *_experts(result.experts))
     joule = f"{result.energy_j.total:.4g} J of one device, {result.tokens_per_j:,.2f} tokens/J"
     _rows(table, ("energy", joule))
     if result.latency_s is not None:

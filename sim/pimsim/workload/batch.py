@@ -28,7 +28,7 @@ from pimsim.workload.instantiate import Step, block_share, instantiate
 from pimsim.workload.moe import DROPPED, Routing, UniformRouting
 from pimsim.workload.operators import Block, Iteration
 from pimsim.workload.requests import Request
-from pimsim.workload.routing import load_routing
+from pimsim.workload.routing.spec import GENERATORS, load_routing
 from pimsim.workload.sparsity import Sparsity, load_sparsity
 from pimsim.workload.sparsity.device import DeviceSparsity
 from pimsim.workload.trace import OperatorTrace, load_trace
@@ -248,7 +248,7 @@ def inputs_sha256(workload: WorkloadConfig, requests_sha256: str) -> str:
     files = []
     if workload.trace is not None:
         files.append(find_source("operators", workload.trace))
-    if workload.routing.partition(":")[0] not in ("uniform", "zipf", "token-id"):
+    if workload.routing.partition(":")[0] not in {g.partition(":")[0] for g in GENERATORS}:
         files.append(find_source("routing", workload.routing))
     if workload.sparsity != "none" and not workload.sparsity.startswith("law:"):
         files.append(find_source("sparsity", workload.sparsity))
