@@ -1,0 +1,1 @@
+"""A decoder's ONNX graph to an operator trace (core dependency onnx; no PyTorch)."""

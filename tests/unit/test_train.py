@@ -1,0 +1,46 @@
+"""The training script: reproducible, resumable, and of text that is on any machine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("transformers")
+
+from pimsim.capture import train as module  # noqa: E402
+from pimsim.capture.train import Recipe, train  # noqa: E402
+
+pytestmark = pytest.mark.filterwarnings("default")
+
+
+@pytest.fixture
+def short(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first pieces of the text, and small batches: seconds instead of minutes."""
+    text = module.stdlib_text()
+    assert len(text) > 1_000_000
+    monkeypatch.setattr(module, "stdlib_text", lambda: text[:300_000])
+    monkeypatch.setattr(module, "_BATCH", 2)
+
+
+@pytest.mark.usefixtures("short")
+def test_the_same_recipe_gives_the_same_checkpoint_and_both_kinds_learn(tmp_path: Path) -> None:
+    quiet: Any = lambda _: None  # noqa: E731
+    recipe = Recipe(kind="moe", steps=3, seed=1)
+    first = train(recipe, tmp_path / "a", report=quiet)
+    second = train(recipe, tmp_path / "b", save_at=(0,), report=quiet)
+    assert first == second
+    weights = [(tmp_path / name / "model.safetensors").read_bytes() for name in "ab"]
+    assert weights[0] == weights[1]
+    untrained = (tmp_path / "b" / "step-0" / "model.safetensors").read_bytes()
+    assert untrained != weights[1]
+    assert not (tmp_path / "a" / "state.pt").exists()
+    dense = train(Recipe(kind="relu", steps=2), tmp_path / "c", report=quiet)
+    assert dense["held_out_loss"] > 0
+
+
+def test_an_unknown_kind_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="known: moe, relu, silu"):
+        train(Recipe(kind="gelu"), tmp_path)
