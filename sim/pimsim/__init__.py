@@ -16,10 +16,11 @@ _LAZY = {
     "ResolvedRun": "pimsim.config.loader:ResolvedRun",
     "compare": "pimsim.simulate:compare",
     "decode_system": "pimsim.simulate:decode_system",
-    "load": "pimsim.result.store:load",
+    "load": "pimsim.explore.results:load",
     "load_config": "pimsim.config.loader:load_run",
     "Result": "pimsim.result.types:Result",
     "run": "pimsim.simulate:run",
+    "sweep": "pimsim.explore.results:sweep",
 }
 
 __all__ = ["__version__", *sorted(_LAZY)]  # every name resolves in __getattr__

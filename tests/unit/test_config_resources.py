@@ -60,7 +60,7 @@ def test_the_names_that_others_build_on_are_there(kind: str, name: str) -> None:
 def test_a_presets_file_is_named_after_it(kind: str, name: str) -> None:
     path = preset_path(kind, name)
     assert path.is_file()
-    assert path.stem == name
+    assert path.name == name + KINDS[kind][1]
     assert display_path(path) == f"{KINDS[kind][0]}/{path.name}"
 
 

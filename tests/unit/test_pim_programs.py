@@ -70,10 +70,16 @@ def test_a_row_holds_whole_heads() -> None:
     assert shape_of("wide").heads_per_row == 1
 
 
-def test_a_head_wider_than_a_row_is_refused() -> None:
+def test_a_head_wider_than_a_row_takes_several() -> None:
     row = MEMORY.organization.row_bytes // 2
-    with pytest.raises(InputError, match=f"a head of {row + 1} elements does not fit a row"):
-        AttentionShape.of(1, 1, row + 1, MEMORY, PIM, 2)
+    narrow, wide = (AttentionShape.of(1, 1, dim, MEMORY, PIM, 2) for dim in (row, row + 1))
+    assert not narrow.is_wide and wide.is_wide
+    assert wide.key_rows(1) == narrow.key_rows(1) + 1
+
+
+def test_query_heads_that_no_key_heads_share_are_refused() -> None:
+    with pytest.raises(InputError, match="heads must be a multiple of kv_heads"):
+        AttentionShape.of(3, 2, 64, MEMORY, PIM, 2)
 
 
 # scores -------------------------------------------------------------------------------------

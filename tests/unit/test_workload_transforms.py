@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
+import numpy as np
 import pytest
 
 from pimsim.config.errors import InputError
@@ -13,7 +15,11 @@ from pimsim.workload.operators import Iteration
 from pimsim.workload.requests import Request
 from pimsim.workload.transforms import load_transform, transform_names
 
-PARAMETERS = {"kv_quantise": {"dtype_bytes": 1}}
+HALF = np.arange(load_card("llama-3-8b").ffn_hidden) % 256 < 128
+PARAMETERS: dict[str, dict[str, Any]] = {
+    "kv_quantise": {"dtype_bytes": 1},
+    "sparse_ffn": {"union": lambda _: HALF, "granularity": 128},
+}
 """One valid set for each technique, so that the laws below hold for every one."""
 
 

@@ -23,6 +23,7 @@ from pimsim.cli.routing import routing_command
 from pimsim.cli.run import compare_command, run_command
 from pimsim.cli.show import list_command, show_command
 from pimsim.cli.sparsity import sparsity_app
+from pimsim.cli.sweep import sweep_command
 from pimsim.cli.system import system_command
 from pimsim.cli.validate import validate_command
 from pimsim.config.errors import CheckFailed, InputError
@@ -72,6 +73,7 @@ app.add_typer(kernel_app, name="kernel")
 app.command("system")(system_command)
 app.command("check")(check_command)
 app.command("validate")(validate_command)
+app.command("sweep")(sweep_command)
 app.command("report")(report_command)
 app.command("export")(export_command)
 app.command("import-onnx")(import_onnx_command)

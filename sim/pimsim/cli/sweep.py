@@ -1,0 +1,118 @@
+"""``pimsim sweep``: many runs, resumable."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from pimsim.config.errors import InputError
+
+if TYPE_CHECKING:
+    from pimsim.explore.sweep import Progress
+
+__all__ = ["sweep_command"]
+
+_SHOWN = 10
+
+
+def sweep_command(
+    sweep: Annotated[str, typer.Argument(metavar="SWEEP.yaml", help="Base, axes, constraints.")],
+    out: Annotated[
+        str, typer.Option("--out", metavar="DIR", help="The store; an earlier one goes on.")
+    ],
+    workers: Annotated[
+        int | None, typer.Option("--workers", metavar="N", min=1, help="Local processes.")
+    ] = None,
+    dask: Annotated[
+        str | None, typer.Option("--dask", metavar="ADDRESS", help="A Dask scheduler instead.")
+    ] = None,
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="Simulate points that failed before again.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
+) -> None:
+    """Simulate every point of a sweep; nothing is simulated twice, an interrupted one goes on."""
+    from pimsim.config.files import write_whole
+    from pimsim.explore.sweep import load_table, run_sweep
+
+    folder = Path(out)
+    with _progress() as on_progress:
+        outcome = run_sweep(Path(sweep), folder, workers, dask, on_progress, retry_failed)
+    table = load_table(folder)
+    import io
+
+    content = io.BytesIO()
+    table.to_parquet(content, index=False)
+    try:
+        write_whole(folder / "table.parquet", content.getvalue())
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be written ({error.strerror})") from error
+    if as_json:
+        report = {
+            "points": outcome.points, "simulated": outcome.simulated, "failed": outcome.failed,
+            "table": str(folder / "table.parquet"),
+        }  # fmt: skip
+        typer.echo(json.dumps(report))
+        return
+    from pimsim.explore.spec import read_sweep
+
+    _print(table, read_sweep(Path(sweep)).keys, outcome, folder)
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[Progress], None] | None]:
+    """A bar with the time that is left, on stderr; nothing where stderr is no terminal."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import Progress as Bar
+
+    with Bar(console=Console(stderr=True)) as bar:
+        task = bar.add_task("sweep", total=None)
+
+        def on_progress(progress: Progress) -> None:
+            bar.update(
+                task, total=progress.total, completed=progress.done,
+                description=f"sweep, {progress.failed} failed",
+            )  # fmt: skip
+
+        yield on_progress
+
+
+def _print(table: Any, keys: list[str], outcome: Any, folder: Path) -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    console = Console(width=None if sys.stdout.isatty() else 140, highlight=False)
+    console.print(
+        Text(
+            f"{folder}: {outcome.points:,} points, {outcome.simulated:,} simulated now, "
+            f"{outcome.failed:,} failed; table.parquet has all"
+        )
+    )
+    if "tokens_per_s" not in table:
+        return
+    best = table.dropna(subset=["tokens_per_s"]).nlargest(_SHOWN, "tokens_per_s")
+    shown = Table(title=f"the {len(best)} fastest", box=box.SIMPLE_HEAD, title_justify="left")
+    for key in keys:
+        shown.add_column(Text(key))
+    for heading in ("tokens/s", "tokens/J"):
+        shown.add_column(heading, justify="right")
+    for _, row in best.iterrows():
+        shown.add_row(
+            *(Text(str(row[key])) for key in keys), f"{row['tokens_per_s']:,.1f}",
+            f"{row['tokens_per_j']:,.2f}",
+        )  # fmt: skip
+    console.print(shown)
+    failed = table[table["error"].notna()]
+    for error, rows in list(failed.groupby("error"))[:3]:
+        console.print(Text(f"{len(rows)} failed: {error}"))

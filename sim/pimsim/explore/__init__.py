@@ -1,0 +1,1 @@
+"""Many runs: which points, what is known already, and who simulates the rest."""

@@ -1,0 +1,89 @@
+"""Constraints as text: arithmetic and comparisons over config keys, such as
+``npu.systolic.arrays * npu.systolic.rows <= 2048 and workload.batch > 1``. No code is run."""
+
+from __future__ import annotations
+
+import ast
+import operator
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from pimsim.config.errors import InputError, near_miss
+
+__all__ = ["check_expression", "holds"]
+
+_LONGEST = 500
+_BINARY: dict[type[ast.AST], Callable[[Any, Any], Any]] = {
+    ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul,
+    ast.Div: operator.truediv, ast.FloorDiv: operator.floordiv, ast.Mod: operator.mod,
+}  # fmt: skip
+_COMPARE: dict[type[ast.AST], Callable[[Any, Any], bool]] = {
+    ast.Lt: operator.lt, ast.LtE: operator.le, ast.Gt: operator.gt, ast.GtE: operator.ge,
+    ast.Eq: operator.eq, ast.NotEq: operator.ne,
+}  # fmt: skip
+
+
+def holds(text: str, values: Mapping[str, Any], where: str) -> bool:
+    """Whether ``text`` is true of ``values``. Raises ``InputError`` for what is no expression of
+    the allowed kind, a name that is none of ``values``, or values that cannot be compared."""
+    try:
+        return bool(_value(_parsed(text, where), values, where))
+    except (TypeError, ZeroDivisionError, OverflowError) as error:
+        raise InputError(f"{where}: {text!r}: {error}") from error
+
+
+def check_expression(text: str, names: Mapping[str, Any], where: str) -> None:
+    """Raise ``InputError`` where ``text`` is no expression over ``names``."""
+    _value(_parsed(text, where), names, where, dry=True)
+
+
+def _parsed(text: str, where: str) -> ast.AST:
+    if len(text) > _LONGEST:
+        raise InputError(f"{where}: longer than {_LONGEST} characters")
+    try:
+        return ast.parse(text.strip(), mode="eval").body
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        raise InputError(f"{where}: {text!r} is no expression") from None
+
+
+def _value(node: ast.AST, values: Mapping[str, Any], where: str, dry: bool = False) -> Any:
+    def inner(child: ast.AST) -> Any:
+        return _value(child, values, where, dry)
+
+    if isinstance(node, ast.Constant) and isinstance(node.value, (int, float, str, bool)):
+        return node.value
+    if isinstance(node, (ast.Name, ast.Attribute)):
+        name = _dotted(node, where)
+        if name in ("true", "false"):
+            return name == "true"
+        if name not in values:
+            raise InputError(
+                f"{where}: {name!r} is no key of this sweep{near_miss(name, values)}; "
+                f"known: {', '.join(values)}"
+            )
+        return values[name]
+    if isinstance(node, ast.BinOp) and type(node.op) in _BINARY:
+        left, right = inner(node.left), inner(node.right)
+        return 0 if dry else _BINARY[type(node.op)](left, right)
+    if isinstance(node, ast.UnaryOp) and isinstance(node.op, (ast.USub, ast.Not)):
+        value = inner(node.operand)
+        return 0 if dry else (not value if isinstance(node.op, ast.Not) else -value)
+    if isinstance(node, ast.BoolOp):
+        parts = [inner(part) for part in node.values]
+        return all(parts) if isinstance(node.op, ast.And) else any(parts)
+    if isinstance(node, ast.Compare) and all(type(op) in _COMPARE for op in node.ops):
+        sides = [inner(node.left), *map(inner, node.comparators)]
+        if dry:
+            return True
+        return all(
+            _COMPARE[type(op)](a, b) for op, a, b in zip(node.ops, sides, sides[1:], strict=False)
+        )
+    raise InputError(f"{where}: {type(node).__name__} is not allowed in a constraint")
+
+
+def _dotted(node: ast.AST, where: str) -> str:
+    if isinstance(node, ast.Name):
+        return node.id
+    if isinstance(node, ast.Attribute):
+        return f"{_dotted(node.value, where)}.{node.attr}"
+    raise InputError(f"{where}: {type(node).__name__} is not allowed in a constraint")

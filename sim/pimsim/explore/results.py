@@ -1,0 +1,36 @@
+"""Sweeps and their results from Python."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pimsim.explore.sweep import load_table, run_sweep
+from pimsim.result import store
+from pimsim.result.types import Result
+
+if TYPE_CHECKING:
+    import pandas
+
+__all__ = ["load", "sweep"]
+
+PathLike = str | os.PathLike[str]
+
+
+def load(folder: PathLike) -> Result | pandas.DataFrame:
+    """What ``pimsim run --out`` wrote as a ``Result``, or a sweep's store as a table with a row a
+    point. Raises ``InputError`` for anything else."""
+    path = Path(folder)
+    return load_table(path) if (path / "store.json").is_file() else store.load(path)
+
+
+def sweep(
+    path: PathLike, out: PathLike, *, workers: int | None = None, dask: str | None = None
+) -> pandas.DataFrame:
+    """Simulate the sweep of a YAML file into the store ``out``, and give its table.
+
+    What the store knows is not simulated again. Raises ``InputError`` for wrong input.
+    """
+    run_sweep(Path(path), Path(out), workers, dask)
+    return load_table(Path(out))

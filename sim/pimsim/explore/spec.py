@@ -1,0 +1,205 @@
+"""A sweep's YAML, and the points that it means."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import product
+from math import exp, log, prod
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from pimsim.config.base import ConfigModel
+from pimsim.config.errors import InputError
+from pimsim.config.loader import load_run, read_document
+from pimsim.explore.expressions import check_expression, holds
+
+__all__ = ["MOST_POINTS", "Point", "SweepSpec", "expand", "overrides", "read_sweep"]
+
+MOST_POINTS = 1_000_000
+Scalar = bool | int | float | str | None
+Point = dict[str, Scalar]
+"""Values by config key."""
+
+
+class RangeSpec(ConfigModel):
+    """What a key is sampled from: an interval, or choices."""
+
+    low: float | int | None = None
+    high: float | int | None = None
+    log: bool = False
+    """Evenly in the logarithm."""
+    integer: bool = False
+    choices: list[Scalar] | None = Field(default=None, min_length=1)
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> RangeSpec:
+        interval = self.low is not None and self.high is not None
+        if interval == (self.choices is not None):
+            raise ValueError("either low and high, or choices")
+        if interval:
+            assert self.low is not None and self.high is not None
+            if self.low > self.high:
+                raise ValueError(f"low ({self.low}) exceeds high ({self.high})")
+            if self.log and self.low <= 0:
+                raise ValueError(f"log needs a low above 0, found {self.low}")
+        return self
+
+    def at(self, share: float) -> Scalar:
+        """The value at ``share``, 0 to 1, of the range."""
+        if self.choices is not None:
+            return self.choices[min(int(share * len(self.choices)), len(self.choices) - 1)]
+        assert self.low is not None and self.high is not None
+        if self.integer:
+            first, last = int(self.low), int(self.high)
+            if self.log:
+                return min(int(exp(log(first) + share * log((last + 1) / first))), last)
+            return min(first + int(share * (last - first + 1)), last)
+        if self.log:
+            return float(exp(log(self.low) + share * log(self.high / self.low)))
+        return float(self.low + share * (self.high - self.low))
+
+
+class SampleSpec(ConfigModel):
+    """Points drawn at random."""
+
+    method: Literal["random", "latin-hypercube"] = "latin-hypercube"
+    count: int = Field(ge=1)
+    seed: int = Field(default=0, ge=0)
+    ranges: dict[str, RangeSpec] = Field(min_length=1)
+
+
+class SweepSpec(ConfigModel):
+    """Every combination of the grid, the zip, the list and the samples that obeys ``where``."""
+
+    name: str = "sweep"
+    base: str = "neupims"
+    """A run's preset or YAML path (relative to the sweep's file)."""
+    set: dict[str, Scalar] = Field(default_factory=dict)
+    """Values that hold for all points."""
+    grid: dict[str, list[Scalar]] = Field(default_factory=dict)
+    """All combinations of these."""
+    zip: dict[str, list[Scalar]] = Field(default_factory=dict)
+    """These go together: first with first, second with second."""
+    points: list[dict[str, Scalar]] | None = Field(default=None, min_length=1)
+    """These, as they are written."""
+    sample: SampleSpec | None = None
+    where: list[str] = Field(default_factory=list)
+    """Constraints over the keys of the sweep; a point that breaks one is left out."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> SweepSpec:
+        for name, axes in (("grid", self.grid), ("zip", self.zip)):
+            for key, values in axes.items():
+                if not values:
+                    raise ValueError(f"{name}.{key} is empty")
+        lengths = {key: len(values) for key, values in self.zip.items()}
+        if len(set(lengths.values())) > 1:
+            found = ", ".join(f"{key} {count}" for key, count in lengths.items())
+            raise ValueError(f"zip: all must be as long, found {found}")
+        if not (self.grid or self.zip or self.points or self.sample):
+            raise ValueError("nothing to sweep: give grid, zip, points or sample")
+        seen: dict[str, str] = {}
+        sections: dict[str, Sequence[str]] = {
+            "set": list(self.set), "grid": list(self.grid), "zip": list(self.zip),
+            "points": sorted({key for point in self.points or [] for key in point}),
+            "sample": list(self.sample.ranges) if self.sample else [],
+        }  # fmt: skip
+        for section, keys in sections.items():
+            for key in keys:
+                if key in seen:
+                    raise ValueError(f"{key} is in {seen[key]} and in {section}")
+                seen[key] = section
+        return self
+
+    @property
+    def count(self) -> int:
+        """Points before constraints."""
+        sizes = [len(values) for values in self.grid.values()]
+        sizes += [len(next(iter(self.zip.values())))] if self.zip else []
+        sizes += [len(self.points)] if self.points else []
+        sizes += [self.sample.count] if self.sample else []
+        return prod(sizes)
+
+    @property
+    def keys(self) -> list[str]:
+        """Keys that differ between points."""
+        names = [*self.grid, *self.zip, *(key for point in self.points or [] for key in point)]
+        names += list(self.sample.ranges) if self.sample else []
+        return list(dict.fromkeys(names))
+
+
+def read_sweep(path: Path) -> SweepSpec:
+    """Read and check a sweep. Raises ``InputError`` with file, line and key, for more points than
+    ``MOST_POINTS``, for keys that the base does not have, and for constraints that are none."""
+    spec = read_document(SweepSpec, path)
+    if spec.count > MOST_POINTS:
+        raise InputError(f"{path}: {spec.count:,} points; at most {MOST_POINTS:,} are simulated")
+    for at, text in enumerate(spec.where):
+        names = dict.fromkeys([*spec.set, *spec.keys], 1)
+        check_expression(text, names, f"{path}: where.{at}")
+    first = next(iter(expand(spec, str(path))), None)
+    if first is None:
+        raise InputError(f"{path}: no point obeys 'where'")
+    try:
+        load_run(base_of(spec, path))
+    except InputError as error:
+        raise InputError(f"{path}: base: {error}") from None
+    try:
+        load_run(base_of(spec, path), overrides(spec, first))
+    except InputError as error:
+        # a value may be wrong at one point and right at others; a key is wrong everywhere
+        if "unknown key" in str(error) or "not a key" in str(error) or "no such" in str(error):
+            raise InputError(f"{path}: {error}") from None
+    return spec
+
+
+def base_of(spec: SweepSpec, path: Path) -> str:
+    """The base run; a path is relative to the sweep's file."""
+    from pimsim.config.resources import looks_like_path
+
+    return str(path.parent / spec.base) if looks_like_path(spec.base) else spec.base
+
+
+def expand(spec: SweepSpec, where: str) -> Iterator[Point]:
+    """The points in their order: the grid's last key changes fastest, samples fastest of all."""
+    axes: list[list[Point]] = [
+        [{key: value} for value in values] for key, values in spec.grid.items()
+    ]
+    if spec.zip:
+        rows = zip(*spec.zip.values(), strict=True)
+        axes.append([dict(zip(spec.zip, row, strict=True)) for row in rows])
+    if spec.points:
+        axes.append(list(spec.points))
+    if spec.sample:
+        axes.append(_samples(spec.sample))
+    for parts in product(*axes):
+        point: Point = {key: value for part in parts for key, value in part.items()}
+        values: Mapping[str, Any] = {**spec.set, **point}
+        if all(holds(text, values, f"{where}: where") for text in spec.where):
+            yield point
+
+
+def _samples(spec: SampleSpec) -> list[Point]:
+    generator = random.Random(spec.seed)
+    columns: dict[str, list[float]] = {}
+    for key in spec.ranges:
+        if spec.method == "random":
+            columns[key] = [generator.random() for _ in range(spec.count)]
+            continue
+        # one in each of ``count`` equal parts, in random order (McKay et al. 1979)
+        cells = list(range(spec.count))
+        generator.shuffle(cells)
+        columns[key] = [(cell + generator.random()) / spec.count for cell in cells]
+    return [
+        {key: spec.ranges[key].at(columns[key][at]) for key in spec.ranges}
+        for at in range(spec.count)
+    ]
+
+
+def overrides(spec: SweepSpec, point: Point) -> list[str]:
+    """The point as ``--set`` takes it."""
+    return [f"{key}={json.dumps(value)}" for key, value in {**spec.set, **point}.items()]

@@ -1,0 +1,112 @@
+"""``pimsim sweep`` killed, shared, and on Dask: the store is always the same."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+RunCli = Callable[..., subprocess.CompletedProcess[str]]
+POINTS = 8
+
+
+@pytest.fixture(scope="module")
+def sweep(tmp_path_factory: pytest.TempPathFactory, tiny_card: Path) -> Path:
+    path = tmp_path_factory.mktemp("sweep") / "s.yaml"
+    timings = list(range(10, 10 + POINTS))
+    path.write_text(
+        f"base: npu-only\nset: {{workload.model: {tiny_card}, workload.layers: 1, "
+        f"workload.batch: 1}}\ngrid: {{memory.timings.tFAW: {timings}}}\n"
+    )
+    return path
+
+
+def files(store: Path) -> dict[str, bytes]:
+    """What was found out, by name."""
+    found = [*store.glob("results/*.json"), *store.glob("points/*.json")]
+    return {str(path.relative_to(store)): path.read_bytes() for path in found}
+
+
+@pytest.fixture(scope="module")
+def whole(run_cli: RunCli, sweep: Path) -> dict[str, bytes]:
+    """The store of an undisturbed sweep."""
+    out = sweep.with_name("whole")
+    done = run_cli("sweep", sweep, "--out", out, "--workers", "2", "--json")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert json.loads(done.stdout)["simulated"] == POINTS
+    found = files(out)
+    assert len(found) == 2 * POINTS
+    return found
+
+
+def start(sweep: Path, out: Path) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "pimsim.cli.main", "sweep", sweep, "--out", out, "--workers", "1"],
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
+    )  # fmt: skip
+
+
+def test_killed_at_any_moment_it_goes_on_where_it_was(
+    sweep: Path, whole: dict[str, bytes], run_cli: RunCli
+) -> None:
+    """SIGKILL 20 times: what was written stays, whole, and the end is the undisturbed one."""
+    out = sweep.with_name("killed")
+    known: dict[str, bytes] = {}
+    for round_ in range(20):
+        process = start(sweep, out)
+        time.sleep(0.4 + 0.17 * round_)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        now = files(out)
+        assert all(now[name] == content for name, content in known.items())
+        assert all(now[name] == whole[name] for name in now)
+        known = now
+    done = run_cli("sweep", sweep, "--out", out, "--workers", "2", "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["simulated"] <= POINTS - len(known) // 2
+    assert files(out) == whole
+
+
+def test_two_processes_may_share_a_store(sweep: Path, whole: dict[str, bytes]) -> None:
+    out = sweep.with_name("shared")
+    both = [start(sweep, out), start(sweep, out)]
+    codes = [process.wait(timeout=120) for process in both]
+    assert 0 in codes
+    if codes != [0, 0]:  # one may have found the other's folder half made
+        again = start(sweep, out)
+        assert again.wait(timeout=120) == 0
+    assert files(out) == whole
+
+
+def test_dask_gives_the_same_store(sweep: Path, whole: dict[str, bytes], run_cli: RunCli) -> None:
+    distributed = pytest.importorskip("distributed")
+    import warnings
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with distributed.LocalCluster(
+            n_workers=2, threads_per_worker=1, dashboard_address=None, host="127.0.0.1"
+        ) as cluster:
+            out = sweep.with_name("dask")
+            done = run_cli("sweep", sweep, "--out", out, "--dask", cluster.scheduler_address,
+                           "--json")  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert files(out) == whole
+
+
+def test_wrong_sweeps_are_refused(refused: Callable[..., str], tmp_path: Path) -> None:
+    path = tmp_path / "s.yaml"
+    path.write_text("grid: {workload.batsh: [1]}\n")
+    assert "did you mean" in refused("sweep", path, "--out", tmp_path / "out")
+    path.write_text("grid: {workload.batch: []}\n")
+    assert "is empty" in refused("sweep", path, "--out", tmp_path / "out")
+    path.write_text("grid: {workload.batch: [1]}\n")
+    line = refused("sweep", path, "--out", tmp_path / "out", "--dask", "tcp://127.0.0.1:1")
+    assert "no scheduler answers" in line
