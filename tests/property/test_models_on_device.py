@@ -65,7 +65,8 @@ def cards(draw: st.DrawFn, moe: bool | None = None) -> ModelCard:
         "activation": draw(st.sampled_from(["gelu", "silu", "relu"])),
         "norm": draw(st.sampled_from(["layernorm", "rmsnorm"])), "bias": draw(st.booleans()),
         "rope": True, "vocab": 1000, "tied_embeddings": True, "max_context": 4096,
-        "dtype_bytes": 2, "kv_dtype_bytes": 2, **sections,
+        "dtype_bytes": draw(st.sampled_from([1, 2, 4])),
+        "kv_dtype_bytes": draw(st.sampled_from([1, 2])), **sections,
     })  # fmt: skip
 
 
@@ -123,8 +124,8 @@ def test_experts_do_the_same_work_wherever_they_run(
     facts = run_facts(outcome, dram_counts(outcome))
     moved = facts.bytes_moved
     in_banks = moved.get("pim_weight", 0) + moved.get("pim_kv", 0)
-    # every dot product is of one kind or the other
-    assert in_banks == facts.macs_done.get("pim", 0) * 2
+    if card.dtype_bytes == card.kv_dtype_bytes:  # every dot product is of one kind or the other
+        assert in_banks == facts.macs_done.get("pim", 0) * card.dtype_bytes
     scores = {o.unit for o in outcome.recorder.operators if o.kind == "attention_score"}
     assert scores == {"systolic" if attention == "npu" else "pim"}
 
