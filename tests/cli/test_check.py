@@ -138,3 +138,25 @@ def test_a_wrong_file_is_refused_and_left_alone(
     before = path.read_text()
     assert message in refused("check", "--update", "--reason", "x", "--golden", path)
     assert path.read_text() == before
+
+
+def test_reports_for_machines_say_what_moved(
+    run_cli: RunCli, tmp_path: Path, recorded: Path
+) -> None:
+    from xml.etree import ElementTree
+
+    files = ("--junit", "r.xml", "--markdown", "r.md")
+    done = run_cli("check", *files, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "none moved" in (tmp_path / "r.md").read_text()
+    assert ElementTree.parse(tmp_path / "r.xml").getroot().get("failures") == "0"
+    text = recorded.read_text()
+    recorded.write_text(re.sub(r"cycles: \d+", "cycles: 7", text).replace("small", "a|<b>"))
+    done = run_cli("check", *files, cwd=tmp_path)
+    assert done.returncode == 1
+    suite = ElementTree.parse(tmp_path / "r.xml").getroot()
+    assert (suite.get("tests"), suite.get("failures")) == ("1", "1")
+    failure = suite.find("testcase/failure")
+    assert failure is not None and "expected 7 cycles" in str(failure.get("message"))
+    summary = (tmp_path / "r.md").read_text()
+    assert "1 of 1 golden cases moved" in summary and "a\\|&lt;b>" in summary

@@ -15,7 +15,7 @@ from rich.console import Console, RenderableType
 
 from pimsim.config.errors import CheckFailed, InputError
 from pimsim.result import store
-from pimsim.result.compare import compare, comparison_rows
+from pimsim.result.compare import causes, compare, comparison_rows
 from pimsim.result.invariants import InvariantError, RunFacts, check_invariants
 from pimsim.result.tables import (
     bottleneck,
@@ -417,3 +417,29 @@ def test_a_damaged_folder_is_one_clear_line(
     with pytest.raises(InputError, match=message) as caught:
         store.load(tmp_path)
     assert "\n" not in str(caught.value)
+
+
+def test_causes_are_the_stacks_subtracted_per_block() -> None:
+    before = make_result(
+        cycle_stack={"npu": {"computing": 400, "weights": 500, "idle": 100}}, layers_simulated=1
+    )
+    after = make_result(
+        cycle_stack={"npu": {"computing": 400, "weights": 300, "idle": 300}}, layers_simulated=1
+    )
+    found = causes(before, after)
+    assert [(each.unit, each.cause) for each in found] == [("npu", "weights")]
+    micro = before.time_s / before.cycles * 1e6
+    assert found[0].saved == pytest.approx(200 * micro)
+    assert "waiting for weights of the NPU fell by 40%" in found[0].words()
+    back = causes(after, before)
+    assert [each.saved for each in back] == [-found[0].saved]
+    assert causes(before, before) == []
+
+
+def test_a_cause_of_twice_the_blocks_is_the_same_per_block() -> None:
+    one = make_result(cycle_stack={"npu": {"computing": 1000}}, layers_simulated=1)
+    two = replace(
+        make_result(cycle_stack={"npu": {"computing": 2000}}, layers_simulated=2),
+        cycles=2 * one.cycles, time_s=2 * one.time_s,
+    )  # fmt: skip
+    assert causes(one, two) == []

@@ -33,6 +33,13 @@ def check_command(
         str | None,
         typer.Option("--reason", metavar="TEXT", help="Why cycles moved, kept with --update."),
     ] = None,
+    junit: Annotated[
+        str | None, typer.Option("--junit", metavar="FILE", help="Write JUnit XML there.")
+    ] = None,
+    markdown: Annotated[
+        str | None,
+        typer.Option("--markdown", metavar="FILE", help="Write a summary in Markdown there."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
 ) -> None:
     """Simulate golden cases and compare cycles, exactly; exit 1 where one moved."""
@@ -54,6 +61,7 @@ def check_command(
             for case, result in zip(cases, results, strict=True)
         ]
         write_golden(known.model_copy(update={"cases": new}), path)
+    _write_reports(golden, moved, junit, markdown)
     if as_json:
         typer.echo(json.dumps(_report(golden, moved, results, update), indent=1, allow_nan=False))
     elif changed:
@@ -65,6 +73,24 @@ def check_command(
     if not as_json:
         did = f"{changed} updated" if update else "none moved"
         typer.echo(f"{len(cases)} golden cases, {did} ({golden})")
+
+
+def _write_reports(
+    golden: str, moved: list[tuple[GoldenCase, list[Difference]]], junit: str | None,
+    markdown: str | None,
+) -> None:  # fmt: skip
+    """What CI shows, before the check fails."""
+    from pimsim.config.files import write_whole
+    from pimsim.result import golden_report
+
+    wanted = ((junit, golden_report.junit), (markdown, golden_report.markdown))
+    for path, write in wanted:
+        if path is None:
+            continue
+        try:
+            write_whole(Path(path), write(golden, moved).encode())
+        except OSError as error:
+            raise InputError(f"{path}: cannot be written ({error.strerror})") from error
 
 
 def _simulate(cases: list[GoldenCase], path: Path) -> list[Result]:

@@ -18,7 +18,9 @@ __all__ = ["report_command"]
 def report_command(
     folders: Annotated[
         list[str],
-        typer.Argument(metavar="DIR...", help="Folders that `pimsim run --out` wrote."),
+        typer.Argument(
+            metavar="DIR...", help="Folders that `pimsim run --out` wrote, or one of a sweep."
+        ),
     ],
     out: Annotated[
         str | None,
@@ -52,7 +54,7 @@ def report_command(
         typer.Option("--stage", metavar="NAME", help="Show who works when in this stage alone."),
     ] = None,
 ) -> None:
-    """One self-contained HTML page of a run, or of several side by side."""
+    """One self-contained HTML page of a run, of several side by side, or of a sweep."""
     from pimsim.config.errors import near_miss
     from pimsim.config.files import write_whole
     from pimsim.report.draw import check_formats, write_charts
@@ -62,6 +64,11 @@ def report_command(
         raise InputError("--commands goes with --timeline FILE")
     kinds = [name.strip() for name in formats.split(",")]
     check_formats(kinds)
+    if len(folders) == 1 and (Path(folders[0]) / "store.json").is_file():
+        if timeline is not None or stage is not None:
+            raise InputError(f"{folders[0]}: a sweep has no --timeline and no --stage; a run has")
+        _sweep(folders[0], out, figures, kinds)
+        return
     runs = [read_run(folder) for folder in folders]
     if stage is not None:
         stages = list(dict.fromkeys(one.name for one in runs[0].result.stages))
@@ -81,6 +88,24 @@ def report_command(
             typer.echo(f"{figures}: {len(written)} files")
         if timeline is not None:
             _write_timeline(folders[0], Path(timeline), channels)
+    except OSError as error:
+        raise InputError(f"{error.filename}: cannot be written ({error.strerror})") from error
+
+
+def _sweep(folder: str, out: str | None, figures: str | None, kinds: list[str]) -> None:
+    from pimsim.config.files import write_whole
+    from pimsim.report.draw import write_charts
+    from pimsim.report.sweeps import sweep_charts, sweep_page
+
+    first = Path(folder).resolve()
+    path = first.with_name(f"{first.name}-report.html") if out is None else Path(out)
+    page = sweep_page(folder)
+    try:
+        write_whole(path, page.encode())
+        typer.echo(f"{path}: {path.stat().st_size / 1e6:.1f} MB")
+        if figures is not None:
+            written = write_charts(sweep_charts(folder), Path(figures), kinds)
+            typer.echo(f"{figures}: {len(written)} files")
     except OSError as error:
         raise InputError(f"{error.filename}: cannot be written ({error.strerror})") from error
 

@@ -141,12 +141,20 @@ def compare_command(
     results = [_simulated(each) for each in ready]
     notes = list(_differences(runs, results))
     if as_json:
-        from pimsim.result.compare import comparison_rows
+        from dataclasses import asdict
+
+        from pimsim.result.compare import causes, comparison_rows
         from pimsim.result.tables import main_cause
+
+        first = results[0]
 
         rows: list[dict[str, Any]] = [
             {key: _finite(value) for key, value in row.items()}
-            | {"holds_back": main_cause(result), "cycle_stack": result.to_dict()["cycle_stack"]}
+            | {
+                "holds_back": main_cause(result),
+                "cycle_stack": result.to_dict()["cycle_stack"],
+                "moved": [asdict(each) | {"words": each.words()} for each in causes(first, result)],
+            }
             for row, result in zip(comparison_rows(results, runs), results, strict=True)
         ]
         typer.echo(json.dumps({"runs": rows, "notes": notes}, indent=1, allow_nan=False))
@@ -156,7 +164,17 @@ def compare_command(
 
     from pimsim.result.tables import compare_table
 
-    _print(Group(compare_table(results, runs), *(Text(f"note: {note}") for note in notes)))
+    moved = [Text(line) for line in _moved(runs, results)]
+    _print(Group(compare_table(results, runs), *moved, *(Text(f"note: {n}") for n in notes)))
+
+
+def _moved(names: Sequence[str], results: Sequence[Result]) -> Iterator[str]:
+    """A line for each run but the first: the three largest causes of its difference."""
+    from pimsim.result.compare import causes
+
+    for name, result in zip(names[1:], results[1:], strict=True):
+        found = [each.words() for each in causes(results[0], result)]
+        yield f"{name} against {names[0]}: {'; '.join(found) if found else 'nothing moved'}"
 
 
 def _simulated(each: ResolvedRun | Result) -> Result:

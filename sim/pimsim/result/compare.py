@@ -1,17 +1,18 @@
-"""Results side by side, as numbers."""
+"""Results side by side: numbers, and what moved between them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pimsim.config.errors import InputError
-from pimsim.result.types import Result
+from pimsim.result.types import CYCLE_CAUSES, Result
 
 if TYPE_CHECKING:
     import pandas
 
-__all__ = ["compare", "comparison_rows"]
+__all__ = ["Cause", "causes", "compare", "comparison_rows"]
 
 
 def comparison_rows(
@@ -58,3 +59,65 @@ def compare(results: Sequence[Result], names: Sequence[str] | None = None) -> pa
 def _ratio(value: float, reference: float) -> float:
     """NaN where the reference is zero: there is nothing to compare with."""
     return value / reference if reference else float("nan")
+
+
+@dataclass(frozen=True)
+class Cause:
+    """Why one run takes more or less time than another."""
+
+    unit: str
+    cause: str
+    before: float
+    """Microseconds a block, or of the run where it has one kind of block only."""
+    after: float
+
+    @property
+    def saved(self) -> float:
+        """Microseconds; below 0 where it costs."""
+        return self.before - self.after
+
+    def words(self) -> str:
+        """One clause, as in ``waiting for weights fell by 41 % (120 to 71 us)``."""
+        what = CYCLE_CAUSES.get(self.cause, self.cause.replace("_", " "))
+        unit = {"npu": "of the NPU", "pim": "of PIM"}.get(self.unit, f"of {self.unit}")
+        where = f"{what} {unit}"
+        amounts = f"{self.before:,.1f} to {self.after:,.1f} us a block"
+        if not self.before:
+            return f"{where} came up ({amounts})"
+        if not self.after:
+            return f"{where} went away ({amounts})"
+        share = abs(self.after / self.before - 1)
+        change = "fell" if self.after < self.before else "rose"
+        return f"{where} {change} by {share:.0%} ({amounts})"
+
+
+def causes(before: Result, after: Result, most: int = 3) -> list[Cause]:
+    """What moved between two runs: their cycle stacks subtracted, the largest first.
+
+    Times are a block's, so that runs of different numbers of blocks compare. The NPU's stack says
+    where the time of the run went; PIM's explains how long the NPU waited for it. Being idle is
+    nobody's cause.
+    """
+    found = []
+    for unit in ("npu", "pim"):
+        ours, theirs = (_micro(result, unit) for result in (before, after))
+        for cause in dict.fromkeys([*ours, *theirs]):
+            if cause in _NO_CAUSE.get(unit, ()):
+                continue
+            each = Cause(unit, cause, ours.get(cause, 0.0), theirs.get(cause, 0.0))
+            if abs(each.saved) >= _LEAST * (before.time_s / max(before.layers_simulated, 1)) * 1e6:
+                found.append(each)
+    return sorted(found, key=lambda each: -abs(each.saved))[:most]
+
+
+_LEAST = 0.01
+"""Of a block's time: what moves less is no cause."""
+_NO_CAUSE = {"npu": ("idle",), "pim": ("idle", "npu")}
+
+
+def _micro(result: Result, unit: str) -> dict[str, float]:
+    """A unit's stack in microseconds a block."""
+    if not result.cycles:
+        return {}
+    each = result.time_s / result.cycles * 1e6 / max(result.layers_simulated, 1)
+    return {cause: n * each for cause, n in result.cycle_stack.get(unit, {}).items()}

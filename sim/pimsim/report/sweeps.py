@@ -1,0 +1,173 @@
+"""The report of a sweep: the trade-off, its front, and what each key does."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pimsim.config.errors import InputError
+from pimsim.config.loader import read_document
+from pimsim.explore.spec import SweepSpec
+from pimsim.explore.sweep import load_table
+from pimsim.report.charts import Chart, Line, Point, PointSeries, XYChart
+from pimsim.report.page import Section, TableData, render_page
+from pimsim.report.palette import SERIES_COLOURS
+
+if TYPE_CHECKING:
+    import pandas
+
+__all__ = ["front_of", "sweep_charts", "sweep_page"]
+
+_MOST_ROWS = 200
+_MOST_KEYS = 8
+
+
+def front_of(gains: Sequence[float], costs: Sequence[float]) -> list[int]:
+    """Places of the Pareto front, the cheapest first: no other point gains as much at less cost,
+    or more at as little. Of equal points the first."""
+    order = sorted(range(len(gains)), key=lambda i: (costs[i], -gains[i], i))
+    front: list[int] = []
+    best = float("-inf")
+    for i in order:
+        if gains[i] > best:
+            front.append(i)
+            best = gains[i]
+    return front
+
+
+def sweep_charts(folder: str | Path) -> list[Chart]:
+    """The trade-off of throughput and energy, and throughput over each swept key."""
+    _, table, keys = _read(folder)
+    return [_trade_off(table, keys), *(_effect(table, key) for key in keys[:_MOST_KEYS])]
+
+
+def sweep_page(folder: str | Path) -> str:
+    """The report as HTML."""
+    spec, table, keys = _read(folder)
+    done = table[table["error"].isna()]
+    charts = sweep_charts(folder)
+    sections = [Section(chart.key, chart.title, chart) for chart in charts]
+    front = front_of(done["tokens_per_s"].tolist(), _energy(done))
+    columns = (*keys, "tokens/s", "mJ/token", "cycles")
+    shown = TableData("The front", columns, _rows(done.iloc[front], keys), folded=False)
+    sections.insert(1, Section("front", "The front", tables=(shown,)))
+    fastest = done.nlargest(_MOST_ROWS, "tokens_per_s")
+    title = f"Points: the {len(fastest)} fastest of {len(done):,}"
+    sections.append(Section("points", "Points", tables=(
+        TableData(title, columns, _rows(fastest, keys)),)))  # fmt: skip
+    failed = table[table["error"].notna()]
+    if len(failed):
+        counts = failed.groupby("error").size().sort_values(ascending=False)
+        rows = tuple((str(error), f"{count:,}") for error, count in counts.items())
+        sections.append(
+            Section("failed", "Failed", tables=(TableData("Failed", ("why", "points"), rows),))
+        )
+    text = (Path(folder) / "sweep.yaml").read_text(encoding="utf-8")
+    sections.append(Section("config", "Config", texts=(("sweep.yaml", text),)))
+    best = done.loc[done["tokens_per_s"].idxmax()]
+    frugal = done.loc[done["tokens_per_j"].idxmax()]
+    headline = [
+        ("points", f"{len(table):,}"), ("failed", f"{len(failed):,}"),
+        ("fastest", f"{best['tokens_per_s']:,.0f} tokens/s"),
+        ("most frugal", f"{1e3 / frugal['tokens_per_j']:,.3f} mJ/token"),
+        ("on the front", f"{len(front):,}"),
+    ]  # fmt: skip
+    sentences = [
+        f"The fastest point has {_named(best, keys)}.",
+        f"The most frugal one has {_named(frugal, keys)}.",
+    ]
+    return render_page(spec.name, f"sweep of {spec.base}", headline, sentences, sections)
+
+
+def _read(folder: str | Path) -> tuple[SweepSpec, pandas.DataFrame, list[str]]:
+    path = Path(folder)
+    spec = read_document(SweepSpec, path / "sweep.yaml")
+    table = load_table(path)
+    if "tokens_per_s" not in table or table["tokens_per_s"].notna().sum() == 0:
+        raise InputError(f"{path}: no point of the sweep has a result yet")
+    return spec, table, spec.keys
+
+
+def _energy(table: pandas.DataFrame) -> list[float]:
+    """Millijoule a token."""
+    return (1e3 / table["tokens_per_j"]).tolist()
+
+
+def _facts(row: Any, keys: Sequence[str]) -> tuple[tuple[str, str], ...]:
+    return (
+        *((key, str(row[key])) for key in keys),
+        ("throughput", f"{row['tokens_per_s']:,.1f} tokens/s"),
+        ("energy", f"{1e3 / float(str(row['tokens_per_j'])):,.3f} mJ/token"),
+    )
+
+
+def _trade_off(table: pandas.DataFrame, keys: Sequence[str]) -> XYChart:
+    done = table[table["error"].isna()].reset_index(drop=True)
+    costs, gains = _energy(done), done["tokens_per_s"].tolist()
+    points = tuple(
+        Point(cost, gain, _facts(done.loc[at], keys))
+        for at, (cost, gain) in enumerate(zip(costs, gains, strict=True))
+    )
+    front = front_of(gains, costs)
+    on_front = set(front)
+    others = tuple(p for at, p in enumerate(points) if at not in on_front)
+    series = (
+        PointSeries("other points", "#999999", others),
+        PointSeries(
+            "on the front", SERIES_COLOURS[1], tuple(points[at] for at in front), "diamond"
+        ),
+    )
+    line = Line(
+        "front", SERIES_COLOURS[1], tuple(costs[at] for at in front),
+        tuple(gains[at] for at in front), dashed=True,
+    )  # fmt: skip
+    return XYChart(
+        "trade-off", "Throughput against energy",
+        "Each point is a run; the front has no other that is faster for as little energy.",
+        "energy (mJ/token)", "throughput (tokens/s)", series, (line,),
+    )  # fmt: skip
+
+
+def _effect(table: pandas.DataFrame, key: str) -> XYChart:
+    """Throughput over a key: all points, and the mean of each value."""
+    done = table[table["error"].isna()]
+    values = list(dict.fromkeys(done[key].tolist()))
+    numeric = all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in values)
+    place = {v: float(v) if numeric else float(at) for at, v in enumerate(values)}
+    points = tuple(
+        Point(
+            place[value], float(rate),
+            ((key, str(value)), ("throughput", f"{rate:,.1f} tokens/s")),
+        )
+        for value, rate in zip(done[key], done["tokens_per_s"], strict=True)
+    )  # fmt: skip
+    means = done.groupby(key, sort=False)["tokens_per_s"].mean()
+    ordered = sorted((place[value], float(mean)) for value, mean in means.items())
+    line = Line(
+        "mean", SERIES_COLOURS[0], tuple(x for x, _ in ordered), tuple(y for _, y in ordered)
+    )
+    named = "" if numeric else " (" + ", ".join(f"{at}: {v}" for at, v in enumerate(values)) + ")"
+    return XYChart(
+        f"key-{_slug(key)}", f"Throughput by {key}",
+        "All points, and the mean over the other keys.", f"{key}{named}",
+        "throughput (tokens/s)", (PointSeries("points", "#999999", points),), (line,),
+    )  # fmt: skip
+
+
+def _slug(key: str) -> str:
+    return "".join(c if c.isalnum() else "-" for c in key)
+
+
+def _named(row: Any, keys: Sequence[str]) -> str:
+    return ", ".join(f"{key} {row[key]}" for key in keys)
+
+
+def _rows(table: pandas.DataFrame, keys: Sequence[str]) -> tuple[tuple[str, ...], ...]:
+    return tuple(
+        (
+            *(str(row[key]) for key in keys), f"{row['tokens_per_s']:,.1f}",
+            f"{1e3 / row['tokens_per_j']:,.3f}", f"{row['cycles']:,.0f}",
+        )
+        for _, row in table.iterrows()
+    )  # fmt: skip
