@@ -65,8 +65,8 @@ def sweep_page(folder: str | Path) -> str:
         )
     text = (Path(folder) / "sweep.yaml").read_text(encoding="utf-8")
     sections.append(Section("config", "Config", texts=(("sweep.yaml", text),)))
-    best: Any = done.loc[done["tokens_per_s"].idxmax()]
-    frugal: Any = done.loc[done["tokens_per_j"].idxmax()]
+    best = done.nlargest(1, "tokens_per_s").iloc[0]
+    frugal = done.nlargest(1, "tokens_per_j").iloc[0]
     headline = [
         ("points", f"{len(table):,}"), ("failed", f"{len(failed):,}"),
         ("fastest", f"{best['tokens_per_s']:,.0f} tokens/s"),
