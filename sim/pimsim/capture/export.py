@@ -44,9 +44,10 @@ class Export:
 def export_trace(loaded: LoadedModel) -> Export:
     """Trace prefill and decode of a model on the meta device.
 
-    The whole model is run once, in decode, and blocks that do the same are folded; prefill and the
-    runs with other sizes are of one block of each kind. Raises ``InputError`` for an architecture
-    whose operations cannot be told apart.
+    Blocks are told apart by their modules: classes, shapes of parameters, and every setting. One of
+    each is run, in prefill and decode and with several sizes; those whose operations turn out to be
+    the same are one kind. Raises ``InputError`` for an architecture whose operations cannot be
+    told apart.
     """
     model = loaded.model
     config = model.config.get_text_config()
@@ -58,16 +59,19 @@ def export_trace(loaded: LoadedModel) -> Export:
         getattr(config, "num_experts_per_tok", None) or getattr(config, "top_k", None) or 0
     )
     phases: dict[PhaseName, Phase] = {}
-    whole = _run(model, *_DECODES[0], True, unplaced)
-    kinds = _kinds(whole)
+    alike = _alike(layers[1])
+    different = [alike.index(one) for one in dict.fromkeys(alike)]
+    with _only(model, layers, different):
+        seen = _run(model, *_DECODES[0], True, unplaced)
+    names_of = _kinds(seen)
+    kinds = [names_of[list(dict.fromkeys(alike)).index(one)] for one in alike]
     chosen = [kinds.index(kind) for kind in dict.fromkeys(kinds)]
     names: tuple[PhaseName, ...] = ("prefill", "decode")
     for name in names:
         decode = name == "decode"
         shapes = _DECODES if decode else _PREFILLS
-        runs = [{i: whole[at] for i, at in enumerate(chosen)} | _outside(whole)] if decode else []
         with _only(model, layers, chosen):
-            runs += [_run(model, *shape, decode, unplaced) for shape in shapes[len(runs) :]]
+            runs = [_run(model, *shape, decode, unplaced) for shape in shapes]
         tokens = [{"T": b if decode else b * s, "B": b} for b, s in shapes]
         phases[name] = _phase(runs, tokens, kinds, chosen, make, per_token, decode, loaded.name)
     trace = OperatorTrace(
@@ -136,8 +140,24 @@ def _run(
     return found
 
 
-def _outside(blocks: Mapping[int, list[Draft]]) -> dict[int, list[Draft]]:
-    return {at: drafts for at, drafts in blocks.items() if at in OUTSIDE.values()}
+def _alike(blocks: Any) -> list[tuple[Any, ...]]:
+    """What each block is: equal for blocks that cannot but do the same."""
+    return [
+        tuple(
+            (
+                name,
+                type(module).__name__,
+                tuple((n, tuple(p.shape), str(p.dtype)) for n, p in module._parameters.items()
+                      if p is not None),
+                tuple(sorted(
+                    (key, str(value)) for key, value in vars(module).items()
+                    if key != "layer_idx" and isinstance(value, (int, float, str, bool, type(None)))
+                )),
+            )
+            for name, module in block.named_modules()
+        )
+        for block in blocks
+    ]  # fmt: skip
 
 
 def _kinds(blocks: Mapping[int, list[Draft]]) -> list[str]:
