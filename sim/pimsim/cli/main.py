@@ -21,6 +21,7 @@ from pimsim.cli.numerics import numerics_command
 from pimsim.cli.report import report_command
 from pimsim.cli.routing import routing_command
 from pimsim.cli.run import compare_command, run_command
+from pimsim.cli.search import search_command
 from pimsim.cli.show import list_command, show_command
 from pimsim.cli.sparsity import sparsity_app
 from pimsim.cli.sweep import sweep_command
@@ -74,6 +75,7 @@ app.command("system")(system_command)
 app.command("check")(check_command)
 app.command("validate")(validate_command)
 app.command("sweep")(sweep_command)
+app.command("search")(search_command)
 app.command("report")(report_command)
 app.command("export")(export_command)
 app.command("import-onnx")(import_onnx_command)

@@ -20,7 +20,9 @@ from pimsim.explore.store import Store
 if TYPE_CHECKING:
     import pandas
 
-__all__ = ["Progress", "SweepOutcome", "load_table", "run_sweep"]
+__all__ = [
+    "Job", "Progress", "SweepOutcome", "flat_figures", "load_table", "run_sweep", "worker_pool",
+]  # fmt: skip
 
 _AHEAD = 4
 """Points under way for each worker: enough to keep it busy, few enough to lose little."""
@@ -48,7 +50,7 @@ class SweepOutcome:
 
 
 @dataclass(frozen=True)
-class _Job:
+class Job:
     """What a worker needs: small, and the same for any kind of worker."""
 
     identity: str
@@ -56,7 +58,7 @@ class _Job:
     overrides: tuple[str, ...]
 
 
-def _simulate(job: _Job) -> tuple[str, str, dict[str, Any] | None, str]:
+def _simulate(job: Job) -> tuple[str, str, dict[str, Any] | None, str]:
     """One point: its identity, the result's key, the figures, an error. Runs in a worker."""
     from pimsim.simulate import resolve, simulate
     from pimsim.workload.batch import inputs_sha256
@@ -113,7 +115,7 @@ def run_sweep(
     total = sum(1 for _ in expand(spec, str(path)))
     state = {"done": 0, "simulated": 0, "failed": 0}
 
-    def jobs() -> Iterator[_Job]:
+    def jobs() -> Iterator[Job]:
         for point in expand(spec, str(path)):
             given = overrides(spec, point)
             identity = Store.point_id(base_sha256, given, __version__)
@@ -125,14 +127,14 @@ def run_sweep(
             if known is not None and store.result(str(known.get("result"))) is not None:
                 state["done"] += 1
                 continue
-            yield _Job(identity, base, tuple(given))
+            yield Job(identity, base, tuple(given))
 
     def report() -> None:
         if on_progress is not None:
             on_progress(Progress(state["done"], total, state["simulated"], state["failed"]))
 
     report()
-    with _pool(workers, dask) as (submit, width):
+    with worker_pool(workers, dask) as (submit, width):
         for identity, key, figures, error in _unordered(submit, jobs(), width):
             if figures is None:
                 store.write_point(identity, {"error": error})
@@ -147,11 +149,11 @@ def run_sweep(
     return SweepOutcome(total, state["simulated"], state["failed"])
 
 
-Submit = Callable[[_Job], "Future[Any]"]
+Submit = Callable[[Job], "Future[Any]"]
 
 
 @contextmanager
-def _pool(workers: int | None, dask: str | None) -> Iterator[tuple[Submit, int]]:
+def worker_pool(workers: int | None, dask: str | None) -> Iterator[tuple[Submit, int]]:
     """Somebody to give jobs to, and how many at once."""
     if dask is None:
         import os
@@ -181,7 +183,7 @@ def _pool(workers: int | None, dask: str | None) -> Iterator[tuple[Submit, int]]
             yield (lambda job: executor.submit(_simulate, job)), cores
 
 
-def _unordered(submit: Submit, jobs: Iterator[_Job], width: int) -> Iterator[Any]:
+def _unordered(submit: Submit, jobs: Iterator[Job], width: int) -> Iterator[Any]:
     """Results as they come, with a bounded number of jobs under way."""
     waiting: set[Future[Any]] = set()
     for job in islice(jobs, width * _AHEAD):
@@ -234,12 +236,13 @@ def _row(store: Store, identity: str) -> dict[str, Any]:
     if figures is None:
         path = store.folder / "results" / f"{key}.json"
         raise InputError(f"{path}: damaged or missing; sweeping again simulates its point anew")
-    row = dict(_flat(figures))
+    row = dict(flat_figures(figures))
     row["error"] = None
     return row
 
 
-def _flat(figures: dict[str, Any]) -> Iterable[tuple[str, Any]]:
+def flat_figures(figures: dict[str, Any]) -> Iterable[tuple[str, Any]]:
+    """The figures of a result by name, nested ones under dotted names."""
     for name, value in figures.items():
         if name in ("utilisation", "energy_j", "bound_cycles"):
             for part, number in value.items():

@@ -1,0 +1,74 @@
+"""``pimsim search``: good configs by Optuna."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from pimsim.explore.search import SearchOutcome, SearchSpec
+
+__all__ = ["search_command"]
+
+
+def search_command(
+    search: Annotated[str, typer.Argument(metavar="SEARCH.yaml", help="Space and objectives.")],
+    out: Annotated[str, typer.Option("--out", metavar="DIR", help="Store and study; goes on.")],
+    workers: Annotated[int, typer.Option("--workers", metavar="N", min=1, max=256)] = 1,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
+) -> None:
+    """Search configs for several objectives: the front that no other point beats, and which key
+    matters. Interrupted searches go on; points that a sweep or a search knows are not simulated."""
+    from pimsim.explore.search import read_search, run_search
+
+    spec = read_search(Path(search))
+    outcome = run_search(Path(search), Path(out), workers, _progress)
+    if as_json:
+        typer.echo(json.dumps(asdict(outcome), indent=1))
+        return
+    _print(spec, outcome)
+
+
+def _progress(done: int, total: int) -> None:
+    if sys.stderr.isatty():
+        typer.echo(f"\r{done} of {total} trials", err=True, nl=done == total)
+
+
+def _print(spec: SearchSpec, outcome: SearchOutcome) -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    console = Console(width=None if sys.stdout.isatty() else 140, highlight=False)
+    failed = [trial for trial in outcome.trials if trial.error]
+    console.print(Text(f"{spec.name}: {len(outcome.trials)} trials, {len(failed)} failed"))
+    table = Table(title="the front", box=box.SIMPLE_HEAD, title_justify="left")
+    table.add_column("trial", justify="right")
+    for key in spec.space:
+        table.add_column(Text(key), justify="right")
+    for objective in spec.objectives:
+        table.add_column(f"{objective.metric} ({objective.direction})", justify="right")
+    on_front = [trial for trial in outcome.trials if trial.number in outcome.front]
+    for trial in sorted(on_front, key=lambda t: t.values):
+        table.add_row(
+            str(trial.number), *(Text(str(trial.point[key])) for key in spec.space),
+            *(f"{value:,.6g}" for value in trial.values),
+        )  # fmt: skip
+    console.print(table)
+    if outcome.importance:
+        table = Table(title="which key matters", box=box.SIMPLE_HEAD, title_justify="left")
+        table.add_column("key")
+        for metric in outcome.importance:
+            table.add_column(metric, justify="right")
+        for key in spec.space:
+            shares = (f"{each.get(key, 0.0):.0%}" for each in outcome.importance.values())
+            table.add_row(Text(key), *shares)
+        console.print(table)
+    for trial in failed[:3]:
+        console.print(Text(f"trial {trial.number} failed: {trial.error}"))
