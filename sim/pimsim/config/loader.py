@@ -11,6 +11,7 @@ from typing import Any, Generic, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+from pimsim.config.area import AreaConfig
 from pimsim.config.compose import Layout, apply_override, compose
 from pimsim.config.emit import emit_yaml
 from pimsim.config.energy import EnergyConfig
@@ -30,6 +31,7 @@ __all__ = [
     "DEFAULT_RUN",
     "Resolved",
     "ResolvedRun",
+    "load_area",
     "load_document",
     "load_energy",
     "load_memory",
@@ -46,7 +48,7 @@ __all__ = [
 DEFAULT_RUN = "neupims"
 """The run of ``pimsim run`` without a name."""
 
-_PLAIN = {kind: Layout(kind, {}) for kind in ("memory", "pim", "energy", "xpu", "model")}
+_PLAIN = {kind: Layout(kind, {}) for kind in ("memory", "pim", "energy", "xpu", "area", "model")}
 _LAYOUTS = {
     **_PLAIN,
     "hardware": Layout(
@@ -64,6 +66,7 @@ CONFIG_MODELS: dict[str, type[BaseModel]] = {
     "pim": PimConfig,
     "energy": EnergyConfig,
     "xpu": XpuConfig,
+    "area": AreaConfig,
     "system": SystemConfig,
 }
 """The config model of each kind of YAML (``pim_model`` for PIM designs of other families);
@@ -184,6 +187,11 @@ def load_preset(kind: str, name_or_path: str, overrides: Sequence[str] = ()) -> 
 def load_energy(name_or_path: str, overrides: Sequence[str] = ()) -> Resolved[EnergyConfig]:
     """Load energy constants: a preset's name or a YAML path."""
     return load_document(EnergyConfig, "energy", name_or_path, overrides)
+
+
+def load_area(name_or_path: str = "default") -> Resolved[AreaConfig]:
+    """Load areas of building blocks: a preset's name or a YAML path."""
+    return load_document(AreaConfig, "area", name_or_path)
 
 
 def load_system(name_or_path: str, overrides: Sequence[str] = ()) -> Resolved[SystemConfig]:

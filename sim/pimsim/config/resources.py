@@ -26,6 +26,7 @@ KINDS: dict[str, tuple[str, str]] = {
     "pim": ("configs/pim", ".yaml"),
     "energy": ("configs/energy", ".yaml"),
     "xpu": ("configs/xpu", ".yaml"),
+    "area": ("configs/area", ".yaml"),
     "system": ("configs/system", ".yaml"),
     "model": ("models", ".yaml"),
     "trace": ("traces", ".csv"),

@@ -31,6 +31,7 @@ METRICS = {
     "iteration_s": "time of an iteration of all blocks (s)",
     "cycles": "cycles of the simulated blocks",
     "devices": "devices that share the model",
+    "area_mm2": "silicon of all devices (mm2), by configs/area",
 }
 """What may be an objective; constraints may use any figure of the store's table."""
 
@@ -211,7 +212,8 @@ def _suggest(trial: Any, key: str, each: RangeSpec) -> Scalar:
 def _metrics(figures: Mapping[str, Any]) -> dict[str, Any]:
     flat = dict(flat_figures(dict(figures)))
     frugal = flat.get("tokens_per_j") or 0.0
-    return flat | {"mj_per_token": 1e3 / frugal if frugal else float("inf")}
+    area = flat.get("area_mm2.total", 0.0) * flat.get("devices", 1)
+    return flat | {"mj_per_token": 1e3 / frugal if frugal else float("inf"), "area_mm2": area}
 
 
 def _tell(

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from pimsim import __version__
 from pimsim.config.errors import CheckFailed, InputError
 from pimsim.config.loader import load_run
+from pimsim.config.run import RunConfig
 from pimsim.explore.spec import SweepSpec, base_of, expand, overrides, read_sweep
 from pimsim.explore.store import Store
 
@@ -69,10 +70,21 @@ def _simulate(job: Job) -> tuple[str, str, dict[str, Any] | None, str]:
         workload = resolved.config.workload
         requests = load_requests(workload.requests, workload.batch).sha256
         key = Store.result_key(resolved.sha256, inputs_sha256(workload, requests), __version__)
-        figures = _figures(simulate(resolved).to_dict())
+        figures = _figures(simulate(resolved).to_dict()) | {"area_mm2": _area(resolved.config)}
     except (InputError, CheckFailed) as error:
         return job.identity, "", None, str(error)
     return job.identity, key, figures, ""
+
+
+def _area(config: RunConfig) -> dict[str, float]:
+    """Of one device, by part."""
+    from dataclasses import asdict
+
+    from pimsim.config.loader import load_area
+    from pimsim.hardware.area import device_area
+
+    found = device_area(config.npu, config.memory, config.pim, load_area().config)
+    return {**asdict(found), "total": found.total}
 
 
 def _figures(result: dict[str, Any]) -> dict[str, Any]:
@@ -244,7 +256,7 @@ def _row(store: Store, identity: str) -> dict[str, Any]:
 def flat_figures(figures: dict[str, Any]) -> Iterable[tuple[str, Any]]:
     """The figures of a result by name, nested ones under dotted names."""
     for name, value in figures.items():
-        if name in ("utilisation", "energy_j", "bound_cycles"):
+        if name in ("utilisation", "energy_j", "bound_cycles", "area_mm2"):
             for part, number in value.items():
                 yield f"{name}.{part}", number
         elif name == "cycle_stack":

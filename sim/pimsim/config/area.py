@@ -1,0 +1,28 @@
+"""Areas of building blocks, each with its source."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from pimsim.config.base import ConfigModel
+
+__all__ = ["AreaConfig"]
+
+
+class AreaConfig(ConfigModel):
+    """What a device's area is added up from."""
+
+    name: str
+    bank_mm2: float = Field(gt=0)
+    """A DRAM bank of ``bank_bits``."""
+    bank_bits: int = Field(gt=0)
+    pim_lane_mm2: float = Field(ge=0)
+    """A multiplier and adder beside a bank, in the DRAM process."""
+    second_row_buffer_share: float = Field(ge=0)
+    """What a second row buffer adds to a bank, as a share of it."""
+    mac_um2: float = Field(gt=0)
+    """A multiply-accumulate of a systolic array."""
+    vector_lane_um2: float = Field(gt=0)
+    sram_um2_per_bit: float = Field(gt=0)
+    sources: dict[str, str]
+    """Where each number was read."""
