@@ -156,3 +156,9 @@ def test_a_reader_that_leaves_is_no_error() -> None:
     with os.fdopen(write, "wb") as closed:
         done = subprocess.run(command, stdout=closed, stderr=subprocess.PIPE, check=False)
     assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_traces_that_are_data_say_who_shows_them(refused: Callable[..., str]) -> None:
+    line = refused("show", "tiny-moe")
+    assert "traces/tiny-moe.routing.parquet" in line and "pimsim routing NAME" in line
+    assert "pimsim sparsity show NAME" in refused("show", "tiny-relu")

@@ -113,6 +113,14 @@ def _kind_of(name: str) -> str:
     raise InputError(f"unknown preset {name!r}{near_miss(name, known)}; see pimsim list")
 
 
+_SHOWN_BY = {
+    "operators": "pimsim run --trace NAME runs it",
+    "routing": "pimsim routing NAME shows it",
+    "sparsity": "pimsim sparsity show NAME shows it",
+}
+"""What tells of presets that are data."""
+
+
 def _load(kind: str, name: str, overrides: list[str]) -> Resolved[Any]:
     from pimsim.config import loader
     from pimsim.config.errors import InputError, near_miss
@@ -122,6 +130,9 @@ def _load(kind: str, name: str, overrides: list[str]) -> Resolved[Any]:
         raise InputError(
             f"{name!r} is a trace, the CSV file {display_path(preset_path(kind, name))}"
         )
+    if kind in _SHOWN_BY:
+        path = display_path(preset_path(kind, name))
+        raise InputError(f"{name!r} is no config but the file {path}; {_SHOWN_BY[kind]}")
     if kind == "model":
         from pimsim.workload.cards import ModelCard
 
