@@ -16,7 +16,7 @@ from pimsim import __version__
 from pimsim.capture.attention import TraceCache, traced_attention
 from pimsim.capture.drafts import OUTSIDE, Draft, Unplaced, drafts_of_blocks
 from pimsim.capture.loading import LoadedModel
-from pimsim.capture.operators import symbolic_block
+from pimsim.capture.operators import hold_to_parameters, symbolic_block
 from pimsim.capture.recorder import Recorder
 from pimsim.config.errors import InputError
 from pimsim.workload.symbolic import OperatorMaker
@@ -24,6 +24,7 @@ from pimsim.workload.trace import BlockRun, ModelFacts, OperandRole, OperatorTra
 
 __all__ = ["Export", "cache_argument", "export_trace"]
 
+_CONTEXTS = ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length")
 PhaseName = Literal["prefill", "decode"]
 _PREFILLS = ((1, 7), (1, 11), (2, 5))
 """Requests and prompt tokens of the runs that sizes are found from."""
@@ -52,14 +53,17 @@ def export_trace(loaded: LoadedModel) -> Export:
     config = model.config.get_text_config()
     layers = _decoder_layers(model, loaded.name)
     unplaced: dict[Unplaced, None] = {}
-    element = next(iter(model.parameters())).element_size()
+    element = loaded.element_bytes or next(iter(model.parameters())).element_size()
     make = OperatorMaker(element, element)
-    per_token = int(
-        getattr(config, "num_experts_per_tok", None) or getattr(config, "top_k", None) or 0
-    )
     phases: dict[PhaseName, Phase] = {}
-    whole = _run(model, *_DECODES[0], True, unplaced)
+    whole = _run(loaded, *_DECODES[0], True, unplaced)
+    _windows(whole, config, loaded)
+    per_token = _experts_per_token(whole)
     kinds = _kinds(whole)
+    outside = {
+        name: each.numel() for name, each in model.named_parameters()
+        if not name.startswith(f"{layers[0]}.")
+    }  # fmt: skip
     chosen = [kinds.index(kind) for kind in dict.fromkeys(kinds)]
     names: tuple[PhaseName, ...] = ("prefill", "decode")
     for name in names:
@@ -67,13 +71,15 @@ def export_trace(loaded: LoadedModel) -> Export:
         shapes = _DECODES if decode else _PREFILLS
         runs = [{i: whole[at] for i, at in enumerate(chosen)} | _outside(whole)] if decode else []
         with _only(model, layers, chosen):
-            runs += [_run(model, *shape, decode, unplaced) for shape in shapes[len(runs) :]]
+            runs += [_run(loaded, *shape, decode, unplaced) for shape in shapes[len(runs) :]]
         tokens = [{"T": b if decode else b * s, "B": b} for b, s in shapes]
-        phases[name] = _phase(runs, tokens, kinds, chosen, make, per_token, decode, loaded.name)
+        phases[name] = _phase(
+            runs, tokens, kinds, chosen, make, layers, outside, per_token, decode, loaded.name
+        )
     trace = OperatorTrace(
         model=loaded.name,
         source=_source(loaded),
-        facts=_facts(model, config, phases, per_token, element),
+        facts=_facts(model, config, phases, _experts(whole), per_token, element),
         phases=phases,
     )
     return Export(trace, tuple(unplaced))
@@ -88,8 +94,8 @@ def _decoder_layers(model: Any, name: str) -> Any:
     """The model's list of decoder blocks."""
     lists = [
         (path, module) for path, module in model.named_modules()
-        if isinstance(module, torch.nn.ModuleList) and path.rsplit(".", 1)[-1] in ("layers", "h")
-        and path.count(".layers.") == 0
+        if isinstance(module, torch.nn.ModuleList) and ".layers." not in path
+        and path.rsplit(".", 1)[-1] in ("layers", "h", "blocks", "block")
     ]  # fmt: skip
     if len(lists) != 1:
         raise InputError(
@@ -117,9 +123,10 @@ def _only(model: Any, layers: tuple[str, Any], chosen: Sequence[int]) -> Iterato
 
 
 def _run(
-    model: Any, requests: int, tokens: int, decode: bool, unplaced: dict[Unplaced, None]
+    loaded: LoadedModel, requests: int, tokens: int, decode: bool, unplaced: dict[Unplaced, None]
 ) -> dict[int, list[Draft]]:
     """Operators by block of one forward pass."""
+    model = loaded.model
     recorder = Recorder()
     cache = TraceCache(recorder)
     device = next(iter(model.parameters())).device
@@ -129,11 +136,60 @@ def _run(
     call: dict[str, Any] = {"input_ids": ids, "use_cache": True, argument: cache}
     if "logits_to_keep" in signature(model.forward).parameters:
         call["logits_to_keep"] = 1
-    with torch.no_grad(), traced_attention(model, recorder, absorbed=decode), recorder.watch(model):
-        model(**call)
+    padding, model.config.pad_token_id = model.config.pad_token_id, None
+    try:
+        with (
+            torch.no_grad(), traced_attention(model, recorder, absorbed=decode),
+            recorder.watch(model),
+        ):  # fmt: skip
+            model(**call)
+    except InputError:
+        raise
+    except Exception as error:  # a model's own code, on a cache and tensors that it may not expect
+        said = next(iter(str(error).splitlines()), "")
+        raise InputError(
+            f"model {loaded.name}: architecture {type(model).__name__} is not supported: it does "
+            f"not run with a plain KV cache on the meta device ({type(error).__name__}: {said})"
+        ) from error
+    finally:
+        model.config.pad_token_id = padding
     found, missing = drafts_of_blocks(recorder.events)
     unplaced |= dict.fromkeys(missing)
     return found
+
+
+def _windows(blocks: Mapping[int, list[Draft]], config: Any, loaded: LoadedModel) -> None:
+    """Hold what attention was told to what the config says of each block."""
+    kinds = getattr(config, "layer_types", None) or []
+    where = f"model {loaded.name}: architecture {type(loaded.model).__name__} is not supported"
+    for at in range(config.num_hidden_layers):
+        calls = [draft for draft in blocks.get(at, ()) if draft.what == "attention"]
+        if not calls or not any(draft.what == "append" for draft in blocks[at]):
+            raise InputError(
+                f"{where}: block {at} calls no attention with a KV cache that transformers' "
+                "interface lets us see (state-space and linear attention layers have none)"
+            )
+        kind = kinds[at] if at < len(kinds) else None
+        if kind is None:
+            continue
+        window = calls[0].facts["window"]
+        expected = {"full_attention": (None,), "sliding_attention": (config.sliding_window,)}
+        if window not in expected.get(kind, ()):
+            raise InputError(f"{where}: block {at} has {kind}, with a window of {window} tokens")
+
+
+def _experts(blocks: Mapping[int, list[Draft]]) -> int:
+    """Routed experts of a block, 0 without."""
+    found = (d.facts.get("experts", 0) for drafts in blocks.values() for d in drafts)
+    return max((int(str(each)) for each in found), default=0)
+
+
+def _experts_per_token(blocks: Mapping[int, list[Draft]]) -> int:
+    """Experts that a token goes to: rows of their products in a run of one token."""
+    sizes = {d.size for drafts in blocks.values() for d in drafts if d.group == "expert_fc1"}
+    if len(sizes) > 1:
+        raise InputError(f"blocks send a token to different numbers of experts: {sorted(sizes)}")
+    return next(iter(sizes), 0)
 
 
 def _outside(blocks: Mapping[int, list[Draft]]) -> dict[int, list[Draft]]:
@@ -183,28 +239,40 @@ def _labels(classes: Sequence[Sequence[Draft]]) -> list[str]:
 
 def _phase(
     runs: Sequence[Mapping[int, list[Draft]]], tokens: Sequence[Mapping[str, int]],
-    kinds: Sequence[str], chosen: Sequence[int], make: OperatorMaker, per_token: int,
-    decode: bool, model: str,
+    kinds: Sequence[str], chosen: Sequence[int], make: OperatorMaker, layers: tuple[str, Any],
+    outside: Mapping[str, int], per_token: int, decode: bool, model: str,
 ) -> Phase:  # fmt: skip
-    blocks = {}
+    blocks, prefix = {}, layers[0]
     for index, at in enumerate(chosen):
         drafts = [run[index] for run in runs]
         where = f"model {model}, block {at}"
-        blocks[kinds[at]] = tuple(symbolic_block(drafts, tokens, make, per_token, decode, where))
+        parameters = {
+            f"{prefix}.{{layer}}.{name}": p.numel() for name, p in layers[1][at].named_parameters()
+        }
+        operators = symbolic_block(drafts, tokens, make, parameters, per_token, decode, where)
+        hold_to_parameters(operators, drafts[0], parameters, make.dtype_bytes, where)
+        blocks[kinds[at]] = tuple(operators)
     outer: dict[str, str | None] = {"before": None, "after": None}
     for side, (place, label) in {"before": (-1, "embed"), "after": (10**9, "head")}.items():
         if all(run.get(place) for run in runs):
             where = f"model {model}, {side} the blocks"
             blocks[label] = tuple(
-                symbolic_block([run[place] for run in runs], tokens, make, 0, decode, where)
+                symbolic_block(
+                    [run[place] for run in runs], tokens, make, outside, 0, decode, where
+                )
             )
             outer[side] = label
+    read = {n for place in OUTSIDE.values() for d in runs[0].get(place, ()) for n in d.weights}
+    unread = [name for name in outside if name not in read]
+    if unread:
+        raise InputError(f"model {model}: no operator reads {unread[0]}; it is not supported")
     order = [BlockRun(block=kind, count=len(list(same))) for kind, same in groupby(kinds)]
     return Phase(blocks=blocks, layers=tuple(order), before=outer["before"], after=outer["after"])
 
 
 def _facts(
-    model: Any, config: Any, phases: Mapping[PhaseName, Phase], per_token: int, element: int,
+    model: Any, config: Any, phases: Mapping[PhaseName, Phase], experts: int, per_token: int,
+    element: int,
 ) -> ModelFacts:  # fmt: skip
     parameters = sum(p.numel() for p in model.parameters())
     decode = phases["decode"]
@@ -212,15 +280,20 @@ def _facts(
         operator.bytes_of(OperandRole.KV, write=True).get("T", 0)
         for kind in decode.sequence() for operator in decode.blocks[kind]
     )  # fmt: skip
-    experts = 0
-    for name in ("num_local_experts", "num_experts", "n_routed_experts"):
-        experts = experts or int(getattr(config, name, None) or 0)
+    longest = next(
+        (value for name in _CONTEXTS if (value := getattr(config, name, None)) is not None), None
+    )
+    if not isinstance(longest, int):
+        raise InputError(
+            f"model {model.config.model_type}: its config says no longest context "
+            f"({', '.join(_CONTEXTS)})"
+        )
     return ModelFacts(
         architecture=type(model).__name__, layers=sum(run.count for run in decode.layers),
         hidden=config.hidden_size, heads=config.num_attention_heads,
         kv_heads=getattr(config, "num_key_value_heads", None) or config.num_attention_heads,
-        vocab=config.vocab_size, max_context=config.max_position_embeddings, experts=experts,
-        experts_per_token=per_token if experts else 0, parameters=parameters,
+        vocab=config.vocab_size, max_context=longest, experts=experts,
+        experts_per_token=per_token, parameters=parameters,
         parameter_bytes=parameters * element, kv_bytes_per_token=cached, dtype_bytes=element,
         kv_dtype_bytes=element,
     )  # fmt: skip

@@ -185,7 +185,7 @@ def _print(export: Export, agreement: Agreement | None, path: Path, size: int) -
             table.add_row(name, Text(kind), str(len(operators)))
     console.print(table)
     for each in export.unplaced:
-        console.print(Text(f"left out: {each.op} in {each.module}, shape {each.shape}"))
+        console.print(Text(f"left out: {each.op} in {each.module}"))
     if agreement is not None:
         console.print(
             Text(
