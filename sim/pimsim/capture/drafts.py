@@ -198,6 +198,8 @@ class _Builder:
             if event.op == "mul" and event.outputs[0].shape[-1] == draft.facts.get("width"):
                 draft.facts["scaled"] = True
             self._link(draft, event)
+        elif where.group == "lm_head":
+            self._pass_on(event)  # a factor on its input
         else:
             self._leave_out(event)
 

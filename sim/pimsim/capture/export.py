@@ -74,7 +74,8 @@ def export_trace(loaded: LoadedModel) -> Export:
             runs += [_run(loaded, *shape, decode, unplaced) for shape in shapes[len(runs) :]]
         tokens = [{"T": b if decode else b * s, "B": b} for b, s in shapes]
         phases[name] = _phase(
-            runs, tokens, kinds, chosen, make, layers, outside, per_token, decode, loaded.name
+            runs, tokens, kinds, chosen, make, layers, outside, not unplaced, per_token,
+            decode, loaded.name,
         )
     trace = OperatorTrace(
         model=loaded.name,
@@ -173,7 +174,7 @@ def _windows(blocks: Mapping[int, list[Draft]], config: Any, loaded: LoadedModel
         if kind is None:
             continue
         window = calls[0].facts["window"]
-        expected = {"full_attention": (None,), "sliding_attention": (config.sliding_window,)}
+        expected = {"full_attention": (None,), "sliding_attention": (getattr(config, "sliding_window", None),)}
         if window not in expected.get(kind, ()):
             raise InputError(f"{where}: block {at} has {kind}, with a window of {window} tokens")
 
@@ -240,17 +241,16 @@ def _labels(classes: Sequence[Sequence[Draft]]) -> list[str]:
 def _phase(
     runs: Sequence[Mapping[int, list[Draft]]], tokens: Sequence[Mapping[str, int]],
     kinds: Sequence[str], chosen: Sequence[int], make: OperatorMaker, layers: tuple[str, Any],
-    outside: Mapping[str, int], per_token: int, decode: bool, model: str,
+    outside: Mapping[str, int], whole: bool, per_token: int, decode: bool, model: str,
 ) -> Phase:  # fmt: skip
     blocks, prefix = {}, layers[0]
     for index, at in enumerate(chosen):
         drafts = [run[index] for run in runs]
         where = f"model {model}, block {at}"
-        parameters = {
-            f"{prefix}.{{layer}}.{name}": p.numel() for name, p in layers[1][at].named_parameters()
-        }
+        parameters = _parameters(layers[1][at], f"{prefix}.{{layer}}", drafts[0])
         operators = symbolic_block(drafts, tokens, make, parameters, per_token, decode, where)
-        hold_to_parameters(operators, drafts[0], parameters, make.dtype_bytes, where)
+        if whole:
+            hold_to_parameters(operators, drafts[0], parameters, make.dtype_bytes, where)
         blocks[kinds[at]] = tuple(operators)
     outer: dict[str, str | None] = {"before": None, "after": None}
     for side, (place, label) in {"before": (-1, "embed"), "after": (10**9, "head")}.items():
@@ -264,10 +264,20 @@ def _phase(
             outer[side] = label
     read = {n for place in OUTSIDE.values() for d in runs[0].get(place, ()) for n in d.weights}
     unread = [name for name in outside if name not in read]
-    if unread:
+    if unread and whole:
         raise InputError(f"model {model}: no operator reads {unread[0]}; it is not supported")
     order = [BlockRun(block=kind, count=len(list(same))) for kind, same in groupby(kinds)]
     return Phase(blocks=blocks, layers=tuple(order), before=outer["before"], after=outer["after"])
+
+
+def _parameters(block: Any, prefix: str, drafts: Sequence[Draft]) -> dict[str, int]:
+    """Elements of a block's parameters, and of the buffers in its checkpoint that it reads."""
+    read = {name for draft in drafts for name in draft.weights}
+    found = {f"{prefix}.{name}": each.numel() for name, each in block.named_parameters()}
+    for name, each in block.state_dict().items():
+        if f"{prefix}.{name}" in read:
+            found[f"{prefix}.{name}"] = each.numel()
+    return found
 
 
 def _facts(

@@ -33,7 +33,7 @@ _NORMS = {
     "attention_norm": "ln1", "ffn_norm": "ln2", "attention_layernorm": "ln1",
     "feedforward_layernorm": "ln2", "post_self_attn_layernorm": "post_ln1",
     "post_mlp_layernorm": "post_ln2",
-    "pre_feedforward_layernorm": "ln2", "post_feedforward_layernorm": "post_ln2",
+    "pre_feedforward_layernorm": "ln2", "pre_mlp_layernorm": "ln2", "post_feedforward_layernorm": "post_ln2",
     "q_norm": "qk_norm", "k_norm": "qk_norm", "q_layernorm": "qk_norm", "k_layernorm": "qk_norm",
     "query_layernorm": "qk_norm", "key_layernorm": "qk_norm",
     "q_a_layernorm": "q_a_norm", "kv_a_layernorm": "kv_a_norm",
@@ -45,12 +45,13 @@ _GEMMS = {
     "qkv_proj": ("qkv", "qkv"), "c_attn": ("qkv", "qkv"), "query_key_value": ("qkv", "qkv"),
     "o_proj": ("proj", "proj"), "out_proj": ("proj", "proj"), "dense": ("proj", "proj"),
     "gate_proj": ("fc1", "gate"), "up_proj": ("fc1", "up"), "gate_up_proj": ("fc1", "fc1"),
-    "fc1": ("fc1", "fc1"), "c_fc": ("fc1", "fc1"), "up": ("fc1", "up"), "dense_h_to_4h": ("fc1", "fc1"),
+    "fc1": ("fc1", "fc1"), "c_fc": ("fc1", "fc1"), "fc_in": ("fc1", "fc1"), "dense_h_to_4h": ("fc1", "fc1"),
     "down_proj": ("fc2", "fc2"), "fc2": ("fc2", "fc2"), "dense_4h_to_h": ("fc2", "fc2"),
-    "gate": ("router", "router"), "router": ("router", "router"),
+    "fc_out": ("fc2", "fc2"), "gate": ("router", "router"), "router": ("router", "router"),
+    "wg": ("router", "router"), "output_projection": ("lm_head", "lm_head"),
     "q_a_proj": ("q_a", "q_a"), "q_b_proj": ("q_b", "q_b"), "kv_b_proj": ("kv_b", "kv_b"),
     "kv_a_proj_with_mqa": ("kv_a", "kv_a"), "absorb_k": ("absorb_k", "absorb_k"),
-    "absorb_v": ("absorb_v", "absorb_v"), "shared_expert_gate": ("shared_gate", "shared_gate"),
+    "absorb_v": ("absorb_v", "absorb_v"), "shared_expert_gate": ("shared_gate", "shared_expert_gate"),
     "lm_head": ("lm_head", "lm_head"), "embed_out": ("lm_head", "lm_head"),
 }  # fmt: skip
 
@@ -94,7 +95,7 @@ def place(event: OpEvent, mla_prefill: bool = False) -> Place | None:
             return Place("expert_act", "expert_act")
         return Place("experts", "experts")  # told apart by what comes before and after
     shared = "shared_" if any(part.startswith("shared_expert") for part in parts) else ""
-    if leaf in ("gate", "router"):
+    if "gate" in parts or "router" in parts:
         return Place("route", "route")
     if parts[0] in ("self_attn", "attn", "attention", "self_attention"):
         return Place("rope", "rope") if event.op in _ROPE_OPS and not event.weights else None
@@ -109,7 +110,7 @@ def _outside(event: OpEvent, leaf: str) -> Place | None:
     if "rotary" in event.path:
         return Place("angles", "angles")
     if event.op in GEMM_OPS or (leaf in _GEMMS and event.op == "add" and event.weights):
-        return Place("lm_head", "lm_head") if leaf in ("lm_head", "embed_out") else None
+        return Place("lm_head", "lm_head") if _GEMMS.get(leaf, ("",))[0] == "lm_head" else None
     if "norm" in event.owner.lower():
         return Place("final_norm", "final_norm")
     if "embed" in leaf or event.op in ("add", "mul", "sub"):
@@ -123,6 +124,9 @@ def _gemm(parts: list[str], leaf: str, event: OpEvent) -> Place | None:
     if "experts" in parts and leaf not in ("gate", "router") and event.op in GEMM_OPS:
         second = any("down_proj" in w.weight or ".w2" in w.weight for w in event.weights)
         name = "expert_fc2" if second else "expert_fc1"
+        return Place(name, name)
+    if leaf == "c_proj":  # GPT-2 has two
+        name = "fc2" if parts[0] == "mlp" else "proj"
         return Place(name, name)
     if leaf not in _GEMMS:
         return None
