@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import platform
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from hashlib import sha256
 from inspect import signature
 from itertools import groupby
 from typing import Any, Literal
@@ -312,8 +314,11 @@ def _facts(
 def _source(loaded: LoadedModel) -> str:
     import transformers
 
+    values = loaded.model.config.to_dict()
+    values.pop("transformers_version", None)
+    config = sha256(json.dumps(values, sort_keys=True, default=str).encode()).hexdigest()[:16]
     return (
         f"pimsim {__version__} export {loaded.name}: {type(loaded.model).__name__} from "
-        f"{loaded.origin}, traced on the meta device with torch {torch.__version__}, "
+        f"{loaded.origin} (config sha256 {config}), traced on the meta device with torch {torch.__version__}, "
         f"transformers {transformers.__version__}, Python {platform.python_version()}"
     )
