@@ -18,7 +18,14 @@ def measure() -> list[Measurement]:
     found = []
     for name in MODELS:
         with tempfile.TemporaryDirectory() as folder:
-            command = ["-m", "pimsim.cli.main", "export", name, "--out", str(Path(folder, "t.json"))]
+            command = [
+                "-m",
+                "pimsim.cli.main",
+                "export",
+                name,
+                "--out",
+                str(Path(folder, "t.json")),
+            ]
             runs = [run_process(command) for _ in range(TIMES)]
         best = min(runs, key=lambda run: run.wall_s)
         found += [

@@ -67,6 +67,7 @@ def export_trace(loaded: LoadedModel) -> Export:
         if not name.startswith(f"{layers[0]}.")
     }  # fmt: skip
     chosen = [kinds.index(kind) for kind in dict.fromkeys(kinds)]
+    _same_parameters(layers[1], kinds, loaded.name)
     names: tuple[PhaseName, ...] = ("prefill", "decode")
     for name in names:
         decode = name == "decode"
@@ -76,8 +77,17 @@ def export_trace(loaded: LoadedModel) -> Export:
             runs += [_run(loaded, *shape, decode, unplaced) for shape in shapes[len(runs) :]]
         tokens = [{"T": b if decode else b * s, "B": b} for b, s in shapes]
         phases[name] = _phase(
-            runs, tokens, kinds, chosen, make, layers, outside, not unplaced, per_token,
-            decode, loaded.name,
+            runs,
+            tokens,
+            kinds,
+            chosen,
+            make,
+            layers,
+            outside,
+            not unplaced,
+            per_token,
+            decode,
+            loaded.name,
         )
     trace = OperatorTrace(
         model=loaded.name,
@@ -176,7 +186,10 @@ def _windows(blocks: Mapping[int, list[Draft]], config: Any, loaded: LoadedModel
         if kind is None:
             continue
         window = calls[0].facts["window"]
-        expected = {"full_attention": (None,), "sliding_attention": (getattr(config, "sliding_window", None),)}
+        expected = {
+            "full_attention": (None,),
+            "sliding_attention": (getattr(config, "sliding_window", None),),
+        }
         if window not in expected.get(kind, ()):
             raise InputError(f"{where}: block {at} has {kind}, with a window of {window} tokens")
 
@@ -270,6 +283,20 @@ def _phase(
         raise InputError(f"model {model}: no operator reads {unread[0]}; it is not supported")
     order = [BlockRun(block=kind, count=len(list(same))) for kind, same in groupby(kinds)]
     return Phase(blocks=blocks, layers=tuple(order), before=outer["before"], after=outer["after"])
+
+
+def _same_parameters(blocks: Any, kinds: Sequence[str], model: str) -> None:
+    """Blocks of a kind have parameters of the same names and shapes."""
+    shapes: dict[str, dict[str, Any]] = {}
+    for at, (block, kind) in enumerate(zip(blocks, kinds, strict=True)):
+        mine = {name: each.shape for name, each in block.named_parameters()}
+        first = shapes.setdefault(kind, mine)
+        for name in [*mine, *first]:
+            if mine.get(name) != first.get(name):
+                raise InputError(
+                    f"model {model}, block {at}: its parameter {name} is not that of other blocks "
+                    "that do the same; this architecture is not supported"
+                )
 
 
 def _parameters(block: Any, prefix: str, drafts: Sequence[Draft]) -> dict[str, int]:

@@ -45,13 +45,15 @@ _GEMMS = {
     "qkv_proj": ("qkv", "qkv"), "c_attn": ("qkv", "qkv"), "query_key_value": ("qkv", "qkv"),
     "o_proj": ("proj", "proj"), "out_proj": ("proj", "proj"), "dense": ("proj", "proj"),
     "gate_proj": ("fc1", "gate"), "up_proj": ("fc1", "up"), "gate_up_proj": ("fc1", "fc1"),
-    "fc1": ("fc1", "fc1"), "c_fc": ("fc1", "fc1"), "fc_in": ("fc1", "fc1"), "dense_h_to_4h": ("fc1", "fc1"),
+    "fc1": ("fc1", "fc1"), "c_fc": ("fc1", "fc1"), "fc_in": ("fc1", "fc1"),
+    "dense_h_to_4h": ("fc1", "fc1"),
     "down_proj": ("fc2", "fc2"), "fc2": ("fc2", "fc2"), "dense_4h_to_h": ("fc2", "fc2"),
     "fc_out": ("fc2", "fc2"), "gate": ("router", "router"), "router": ("router", "router"),
     "wg": ("router", "router"), "output_projection": ("lm_head", "lm_head"),
     "q_a_proj": ("q_a", "q_a"), "q_b_proj": ("q_b", "q_b"), "kv_b_proj": ("kv_b", "kv_b"),
     "kv_a_proj_with_mqa": ("kv_a", "kv_a"), "absorb_k": ("absorb_k", "absorb_k"),
-    "absorb_v": ("absorb_v", "absorb_v"), "shared_expert_gate": ("shared_gate", "shared_expert_gate"),
+    "absorb_v": ("absorb_v", "absorb_v"),
+    "shared_expert_gate": ("shared_gate", "shared_expert_gate"),
     "lm_head": ("lm_head", "lm_head"), "embed_out": ("lm_head", "lm_head"),
 }  # fmt: skip
 

@@ -76,7 +76,9 @@ def export_command(
         loaded, export = _trace(model)
     path = Path(f"{loaded.name}.json") if out is None else Path(out)
     if export.unplaced and not allow_unplaced:
-        several = ", ".join(f"{each.op} in {each.module or 'the model'}" for each in export.unplaced)
+        several = ", ".join(
+            f"{each.op} in {each.module or 'the model'}" for each in export.unplaced
+        )
         raise InputError(
             f"model {loaded.name}: operations that belong to no operator that is known: {several}; "
             "--allow-unplaced leaves them out"

@@ -284,9 +284,7 @@ class _Blocks:
             after.append("shared_fc2")
             if moe.shared_gate:
                 gate = "shared_expert_gate"
-                block.append(
-                    self.make.gemm(gate, 1, card.hidden, ("ln2",), group="shared_gate")
-                )
+                block.append(self.make.gemm(gate, 1, card.hidden, ("ln2",), group="shared_gate"))
                 after.append(gate)
         block.append(self.make.combine(card.hidden, moe.shared_hidden > 0, tuple(after)))
         return block
