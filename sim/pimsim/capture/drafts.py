@@ -68,7 +68,7 @@ def drafts_of_blocks(events: Sequence[Event]) -> tuple[dict[int, list[Draft]], l
     unplaced: list[Unplaced] = []
     found = {}
     for layer, mine in blocks.items():
-        builder = _Builder(unplaced, _norm_names(mine))
+        builder = _Builder(unplaced, _norm_names(mine), layer == OUTSIDE["before"])
         for event in mine:
             builder.take(event)
         found[layer] = builder.finished()
@@ -82,7 +82,7 @@ def _norm_names(events: Sequence[Event]) -> set[str]:
 class _Builder:
     """The operators of one block, in the order in which they began."""
 
-    def __init__(self, unplaced: list[Unplaced], norms: set[str]) -> None:
+    def __init__(self, unplaced: list[Unplaced], norms: set[str], before: bool) -> None:
         self.drafts: dict[str, Draft] = {}
         self.sources: dict[int, dict[str, None]] = {}
         """Operators that the tensors of a storage come from."""
@@ -90,6 +90,8 @@ class _Builder:
         """Parameters that tensors are copies or parts of."""
         self.unplaced = unplaced
         self.norms = norms
+        self.before = before
+        """It comes before the first block."""
         self.residuals = 0
 
     def take(self, event: Event) -> None:
@@ -171,6 +173,8 @@ class _Builder:
         if where is None:
             self._leave_out(event)
             return
+        if self.before and where.group == "final_norm":
+            where = Place("embed", "embed_norm")
         if not event.outputs[0].shape:  # a factor that does not depend on the tokens
             self._leave_out(event) if event.weights else self._pass_on(event)
             return
@@ -185,7 +189,7 @@ class _Builder:
             self._link(draft, event)
         elif where.group == "rope":
             self._rope(event)
-        elif "norm" in where.group or where.group in ("ln1", "ln2") or "ln" in where.group:
+        elif "norm" in where.name or where.group in ("ln1", "ln2") or "ln" in where.group:
             self._norm(where, event)
         elif where.group == "res":
             self._residual(event)

@@ -346,6 +346,7 @@ def _source(loaded: LoadedModel) -> str:
     config = sha256(json.dumps(values, sort_keys=True, default=str).encode()).hexdigest()[:16]
     return (
         f"pimsim {__version__} export {loaded.name}: {type(loaded.model).__name__} from "
-        f"{loaded.origin} (config sha256 {config}), traced on the meta device with torch {torch.__version__}, "
-        f"transformers {transformers.__version__}, Python {platform.python_version()}"
+        f"{loaded.origin} (config sha256 {config}), traced on the meta device with torch "
+        f"{torch.__version__}, transformers {transformers.__version__}, Python "
+        f"{platform.python_version()}"
     )
