@@ -10,7 +10,7 @@ from importlib import import_module
 
 from benchmarks.measurement import Measurement
 
-NAMES = ("block", "dram", "pseudo_channels", "memory", "startup", "oracle")
+NAMES = ("block", "dram", "pseudo_channels", "memory", "startup", "oracle", "export")
 
 
 def _line(one: Measurement) -> str:

@@ -108,6 +108,17 @@ def test_shared_expert_takes_every_token_and_first_blocks_are_dense() -> None:
     assert combine.depends_on == ("expert_fc2", "route", "shared_fc2")
 
 
+def test_a_gate_on_the_shared_expert_is_apart_from_its_gated_network() -> None:
+    card = load_card("deepseek-v3")
+    assert card.moe is not None
+    gated = card.model_copy(update={"moe": card.moe.model_copy(update={"shared_gate": True})})
+    operators = card_trace(gated).phases["decode"].blocks["moe"]
+    gate = next(o for o in operators if o.group == "shared_gate")
+    assert (gate.n, gate.k) == (1, card.hidden)
+    assert [o.name for o in operators if o.group == "shared_fc1"] == ["shared_gate", "shared_up"]
+    assert gate.name in operators[-2].depends_on
+
+
 def test_all_reduce_follows_the_sum_of_experts_once() -> None:
     step = decode_iteration(load_card("deepseek-v3"), batch(4), tp=4, pp=1)
     reduced = [o for o in step.blocks[-1].operators if o.kind is OperatorKind.COLLECTIVE]

@@ -48,8 +48,16 @@ def compare_with_model(model: Any, seed: int = 0) -> Agreement:
     prompt = window + 24 if 0 < window < _LONGEST - 24 else 48
     generator = torch.Generator().manual_seed(seed)
     ids = torch.randint(0, config.vocab_size, (1, prompt + _STEPS), generator=generator)
-    own = _logits(model, ids, prompt, traced=False)
-    ours = _logits(model, ids, prompt, traced=True)
+    try:
+        own = _logits(model, ids, prompt, traced=False)
+        ours = _logits(model, ids, prompt, traced=True)
+    except InputError:
+        raise
+    except Exception as error:  # the model's own code; its weights may not fit its config
+        said = next(iter(str(error).splitlines()), "")
+        raise InputError(
+            f"{type(model).__name__} cannot be run ({type(error).__name__}: {said})"
+        ) from error
     for logits in (own, ours):
         if not torch.isfinite(logits).all():
             raise InputError("the model's logits are no finite numbers: NaN in its activations")

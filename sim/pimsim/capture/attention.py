@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from types import MethodType
 from typing import Any
@@ -19,10 +19,15 @@ from transformers import AttentionInterface, DynamicCache
 from transformers.masking_utils import AttentionMaskInterface
 
 from pimsim.capture.recorder import AppendEvent, AttentionEvent, Recorder
+from pimsim.config.errors import InputError
 
 __all__ = ["TraceCache", "traced_attention"]
 
 NAME = "pimsim_trace"
+_MLA_PARTS = {
+    "q_proj", "q_a_proj", "q_a_layernorm", "q_b_proj", "kv_a_proj_with_mqa", "kv_a_layernorm",
+    "kv_b_proj", "o_proj",
+}  # fmt: skip
 
 
 class TraceCache(DynamicCache):  # type: ignore[misc]
@@ -58,8 +63,9 @@ def traced_attention(model: Any, recorder: Recorder, absorbed: bool) -> Iterator
 
     def attend(
         module: Any, query: Any, key: Any, value: Any, attention_mask: Any, scaling: Any = None,
-        sliding_window: Any = None, s_aux: Any = None, softcap: Any = None, **_: Any,
+        sliding_window: Any = None, s_aux: Any = None, softcap: Any = None, **others: Any,
     ) -> tuple[Any, None]:  # fmt: skip
+        _refuse_unknown(module, others)
         with recorder.pause():
             scale = query.shape[-1] ** -0.5 if scaling is None else scaling
             out = attention(query, key, value, scale, sliding_window, s_aux, softcap)
@@ -82,6 +88,12 @@ def traced_attention(model: Any, recorder: Recorder, absorbed: bool) -> Iterator
     if absorbed:
         for module in model.modules():
             if hasattr(module, "kv_b_proj") and hasattr(module, "kv_a_proj_with_mqa"):
+                others = {name for name, _ in module.named_children()} - _MLA_PARTS
+                if others:
+                    raise InputError(
+                        f"{type(module).__name__} has {', '.join(sorted(others))}: this kind of "
+                        "latent attention is not supported"
+                    )
                 module.forward = MethodType(_absorbed_forward(recorder), module)
                 patched.append(module)
     model.set_attn_implementation(NAME)
@@ -91,6 +103,17 @@ def traced_attention(model: Any, recorder: Recorder, absorbed: bool) -> Iterator
         model.set_attn_implementation(before)
         for module in patched:
             del module.forward
+
+
+def _refuse_unknown(module: Any, others: Mapping[str, Any]) -> None:
+    """A bias on scores, or attention to what follows, is not what we compute."""
+    for name, value in others.items():
+        if isinstance(value, torch.Tensor) and value.is_floating_point():
+            raise InputError(
+                f"{type(module).__name__} gives attention {name!r}, which is not supported"
+            )
+    if not getattr(module, "is_causal", True):
+        raise InputError(f"{type(module).__name__} is not causal, which is not supported")
 
 
 def _no_mask(*_: Any, **__: Any) -> None:
@@ -146,9 +169,12 @@ def _absorbed_forward(recorder: Recorder) -> Any:
         latent = self.kv_a_layernorm(latent).view(requests, 1, tokens, latent_dim)
         key_turned = key_turned.view(requests, 1, tokens, self.qk_rope_head_dim)
         models = sys.modules[type(self).__module__]
-        interleaved = getattr(self.config, "rope_interleave", False)
-        name = "apply_rotary_pos_emb_interleave" if interleaved else "apply_rotary_pos_emb"
-        turned, key_turned = getattr(models, name)(turned, key_turned, *position_embeddings)
+        if hasattr(models, "apply_rotary_emb"):  # angles as complex numbers
+            turned, key_turned = models.apply_rotary_emb(turned, key_turned, position_embeddings)
+        else:
+            interleaved = getattr(self.config, "rope_interleave", False)
+            name = "apply_rotary_pos_emb_interleave" if interleaved else "apply_rotary_pos_emb"
+            turned, key_turned = getattr(models, name)(turned, key_turned, *position_embeddings)
         latent, key_turned = cache.update(latent, key_turned, self.layer_idx)
         up = self.kv_b_proj.weight.view(heads, nope + self.v_head_dim, latent_dim)
         with recorder.part("absorb_k"):

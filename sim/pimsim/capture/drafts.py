@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -14,9 +15,10 @@ from pimsim.capture.recorder import (
     TensorFacts,
 )
 
-__all__ = ["Draft", "Unplaced", "drafts_of_blocks"]
+__all__ = ["Draft", "Unplaced", "drafts_of_blocks", "folded"]
 
 OUTSIDE = {"before": -1, "after": 10**9}
+_FLOATS = {"float32", "float16", "bfloat16", "float64"}
 
 
 @dataclass
@@ -34,6 +36,8 @@ class Draft:
     facts: dict[str, object] = field(default_factory=dict)
     """What does not."""
     after: dict[str, None] = field(default_factory=dict)
+    weights: dict[str, None] = field(default_factory=dict)
+    """Parameters and buffers that it reads."""
 
     def same_but_size(self, other: Draft) -> bool:
         """Whether it is the operator of another run."""
@@ -48,7 +52,6 @@ class Unplaced:
 
     op: str
     module: str
-    shape: tuple[int, ...]
 
 
 def drafts_of_blocks(events: Sequence[Event]) -> tuple[dict[int, list[Draft]], list[Unplaced]]:
@@ -65,7 +68,7 @@ def drafts_of_blocks(events: Sequence[Event]) -> tuple[dict[int, list[Draft]], l
     unplaced: list[Unplaced] = []
     found = {}
     for layer, mine in blocks.items():
-        builder = _Builder(unplaced, _norm_names(mine))
+        builder = _Builder(unplaced, _norm_names(mine), layer == OUTSIDE["before"])
         for event in mine:
             builder.take(event)
         found[layer] = builder.finished()
@@ -79,7 +82,7 @@ def _norm_names(events: Sequence[Event]) -> set[str]:
 class _Builder:
     """The operators of one block, in the order in which they began."""
 
-    def __init__(self, unplaced: list[Unplaced], norms: set[str]) -> None:
+    def __init__(self, unplaced: list[Unplaced], norms: set[str], before: bool) -> None:
         self.drafts: dict[str, Draft] = {}
         self.sources: dict[int, dict[str, None]] = {}
         """Operators that the tensors of a storage come from."""
@@ -87,6 +90,8 @@ class _Builder:
         """Parameters that tensors are copies or parts of."""
         self.unplaced = unplaced
         self.norms = norms
+        self.before = before
+        """It comes before the first block."""
         self.residuals = 0
 
     def take(self, event: Event) -> None:
@@ -106,6 +111,8 @@ class _Builder:
                 "value_dim": event.value_dim, "window": event.window, "sinks": bool(event.sinks),
                 "shared": event.shared,
             }  # fmt: skip
+            if event.sinks:
+                draft.weights[folded(event.sinks)] = None
             self._link(draft, event)
         elif event.op == "embedding":
             self._embed(event)
@@ -116,11 +123,14 @@ class _Builder:
 
     def _draft(self, name: str, group: str, what: str, event: Event) -> Draft:
         if name not in self.drafts:
-            self.drafts[name] = Draft(name, group, what, _folded(event.path))
+            self.drafts[name] = Draft(name, group, what, folded(event.path))
         return self.drafts[name]
 
     def _link(self, draft: Draft, event: Event) -> None:
         for each in event.inputs:
+            weight = self._weight(each)
+            if weight and isinstance(event, OpEvent):
+                draft.weights[folded(weight)] = None
             for name in self.sources.get(each.storage, ()):
                 if name != draft.name:
                     draft.after[name] = None
@@ -132,8 +142,13 @@ class _Builder:
         for each in event.inputs:
             union |= self.sources.get(each.storage, {})
         names = [name for i in event.inputs if (name := self._weight(i))]
+        written = {each.storage for each in event.outputs}
+        mixed = any(
+            not self._weight(i) and i.storage not in written and i.dtype in _FLOATS
+            for i in event.inputs
+        )
         for each in event.outputs:
-            if names:
+            if names and not mixed:
                 self.weights[each.storage] = names[0]
             # writing into a tensor adds to what it comes from
             self.sources[each.storage] = self.sources.get(each.storage, {}) | union
@@ -147,7 +162,8 @@ class _Builder:
             self._pass_on(event)
             return
         draft = self._draft("embed", "embed", "embed", event)
-        draft.size = event.outputs[0].elements // event.outputs[0].shape[-1]
+        # positions may be looked up once for all requests
+        draft.size = max(draft.size, _rows(event.outputs[0]))
         draft.facts["width"] = event.outputs[0].shape[-1]
         draft.facts["tables"] = _count(draft, "tables") + 1
         self._link(draft, event)
@@ -155,16 +171,25 @@ class _Builder:
     def _operation(self, event: OpEvent) -> None:
         where = place(event)
         if where is None:
-            self.unplaced.append(Unplaced(event.op, _folded(event.path), event.outputs[0].shape))
-            self._pass_on(event)
+            self._leave_out(event)
+            return
+        if self.before and where.group == "final_norm":
+            where = Place("embed", "embed_norm")
+        if not event.outputs[0].shape:  # a factor that does not depend on the tokens
+            self._leave_out(event) if event.weights else self._pass_on(event)
             return
         if where.group == "angles":
             return  # a table of angles for all blocks: small, and not counted
         if event.op in GEMM_OPS:
             self._gemm(where, event)
+        elif self._is_gemm(where.name):  # its bias, or a factor on its results
+            draft = self.drafts[where.name]
+            if event.op == "add" and event.weights:
+                draft.facts["bias"] = True
+            self._link(draft, event)
         elif where.group == "rope":
             self._rope(event)
-        elif "norm" in where.group or where.group in ("ln1", "ln2") or "ln" in where.group:
+        elif "norm" in where.name or where.group in ("ln1", "ln2") or "ln" in where.group:
             self._norm(where, event)
         elif where.group == "res":
             self._residual(event)
@@ -177,54 +202,68 @@ class _Builder:
             if event.op == "mul" and event.outputs[0].shape[-1] == draft.facts.get("width"):
                 draft.facts["scaled"] = True
             self._link(draft, event)
+        elif where.group == "lm_head":
+            self._pass_on(event)  # a factor on its input
         else:
-            self.unplaced.append(Unplaced(event.op, _folded(event.path), event.outputs[0].shape))
+            self._leave_out(event)
+
+    def _is_gemm(self, name: str) -> bool:
+        return name in self.drafts and self.drafts[name].what == "gemm"
+
+    def _leave_out(self, event: OpEvent) -> None:
+        self.unplaced.append(Unplaced(event.op, folded(event.path)))
+        self._pass_on(event)
 
     def _gemm(self, where: Place, event: OpEvent) -> None:
         draft = self._draft(where.name, where.group, "gemm", event)
         known = [(i, self._weight(i)) for i in event.inputs if self._weight(i)]
         weight, weight_name = next(((i, n) for i, n in known if len(i.shape) >= 2), (None, ""))
-        if weight is None:
-            self.unplaced.append(Unplaced(event.op, _folded(event.path), event.outputs[0].shape))
+        data = next((i for i in event.inputs if not self._weight(i)), None)
+        if weight is None or data is None:
+            self._leave_out(event)
             return
         out = event.outputs[0]
-        count = weight.shape[0] if event.op == "bmm" else 1
-        draft.size = out.elements // out.shape[-1] // count
-        depth = next(i for i in event.inputs if not self._weight(i)).shape[-1]
+        count = weight.shape[0] if event.op in ("bmm", "baddbmm") else 1
+        draft.size = _rows(out) // count
         bias = event.op in ("addmm", "baddbmm")
         draft.facts = {
-            "n": out.shape[-1], "k": depth, "count": count, "bias": bias,
-            "weight": _folded(weight_name),
+            "n": out.shape[-1], "k": data.shape[-1], "count": count, "bias": bias,
+            "weight": folded(weight_name),
         }  # fmt: skip
+        if "grouped_mm" in event.op:
+            draft.facts["experts"] = weight.shape[0]
         self._link(draft, event)
 
     def _norm(self, where: Place, event: OpEvent) -> None:
         group = where.group
-        if (
-            group == "ln2"
-            and event.path.endswith("post_attention_layernorm")
-            and ("pre_feedforward_layernorm" in self.norms)
-        ):
-            group = "post_ln1"
+        if group == "ln2" and event.path.endswith("post_attention_layernorm"):
+            # what it is called in blocks with and without norms on both sides
+            before = "pre_feedforward_layernorm" in self.norms
+            if before or "input_layernorm" not in self.norms:
+                group = "post_ln1"
         name = group if where.name == where.group else where.name
         draft = self._draft(name, group, "norm", event)
         widest = max(event.outputs, key=lambda each: each.elements)
-        rows = widest.elements // widest.shape[-1]
+        rows = _rows(widest)
         if widest.elements >= _count(draft, "largest"):
             draft.size = rows
             draft.facts["width"] = widest.shape[-1]
             draft.facts["largest"] = widest.elements
-        layer_norm = event.op == "native_layer_norm" or draft.facts.get("function") == "layernorm"
+        centred = event.op in ("native_layer_norm", "sub")
+        layer_norm = centred or draft.facts.get("function") == "layernorm"
         draft.facts["function"] = "layernorm" if layer_norm else "rmsnorm"
         self._link(draft, event)
 
     def _rope(self, event: OpEvent) -> None:
         draft = self._draft("rope", "rope", "rope", event)
         out = event.outputs[0]
-        if event.op == "sub":
+        if out.dtype.startswith("complex") and event.op == "mul":
+            draft.size += _rows(out)  # pairs of features as complex numbers
+            draft.facts["width"] = out.shape[-1] * 2
+        elif event.op == "sub":
             draft.facts["halves"] = True
         elif event.op == "add":
-            draft.size += out.elements // out.shape[-1]
+            draft.size += _rows(out)
             # turned half by half, one difference and one sum, or all at once
             draft.facts["width"] = out.shape[-1] * (2 if "halves" in draft.facts else 1)
         self._link(draft, event)
@@ -237,7 +276,7 @@ class _Builder:
         name = f"res{self.residuals}"
         draft = self._draft(name, name, "residual", event)
         out = event.outputs[0]
-        draft.size = out.elements // out.shape[-1]
+        draft.size = _rows(out)
         draft.facts["width"] = out.shape[-1]
         self._link(draft, event)
 
@@ -248,7 +287,7 @@ class _Builder:
         if event.op in functions and "function" not in draft.facts:
             draft.facts["function"] = functions[event.op]
         out = event.outputs[0]
-        draft.size = out.elements // out.shape[-1]
+        draft.size = _rows(out)
         draft.facts["width"] = out.shape[-1]
         if event.op == "mul" and len({i.storage for i in event.inputs}) > 1:
             sources = [self.sources.get(i.storage, {}) for i in event.inputs]
@@ -264,9 +303,10 @@ class _Builder:
         if group == "experts":
             done = "expert_fc2" in self.drafts
             started = "expert_fc1" in self.drafts
-            if biased:
-                self.drafts["expert_fc2" if done else "expert_fc1"].facts["bias"] = True
-                self._pass_on(event)
+            if biased and started:
+                draft = self.drafts["expert_fc2" if done else "expert_fc1"]
+                draft.facts["bias"] = True
+                self._link(draft, event)
                 return
             if started and not done:
                 self._act(Place("expert_act", "expert_act"), event)
@@ -278,10 +318,10 @@ class _Builder:
             if event.op in ("_softmax", "sigmoid"):
                 draft.facts["scoring"] = "softmax" if event.op == "_softmax" else "sigmoid"
                 draft.facts["width"] = out.shape[-1]
-                draft.size = out.elements // out.shape[-1]
+                draft.size = _rows(out)
         else:
             draft.facts["width"] = out.shape[-1]
-            draft.size = out.elements // out.shape[-1]
+            draft.size = _rows(out)
             if where.group == "combine":
                 draft.facts["shared"] = True
         self._link(draft, event)
@@ -304,14 +344,17 @@ class _Builder:
         return list(self.drafts.values())
 
 
+def _rows(tensor: TensorFacts) -> int:
+    """Vectors along the last axis."""
+    return tensor.elements // tensor.shape[-1] if tensor.shape and tensor.elements else 0
+
+
 def _count(draft: Draft, key: str) -> int:
     value = draft.facts.get(key, 0)
     assert isinstance(value, int)
     return value
 
 
-def _folded(path: str) -> str:
+def folded(path: str) -> str:
     """The path with the block's number left open."""
-    import re
-
     return re.sub(r"(?<=\.)(layers|h|blocks|block)\.\d+", r"\1.{layer}", path)

@@ -81,6 +81,14 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "hidden_activation": "gelu_pytorch_tanh", "tie_word_embeddings": True,
         "torch_dtype": "bfloat16",
     },
+    "gemma-3-270m": {
+        "model_type": "gemma3_text", "vocab_size": 262144, "hidden_size": 640,
+        "intermediate_size": 2048, "num_hidden_layers": 18, "num_attention_heads": 4,
+        "num_key_value_heads": 1, "head_dim": 256, "query_pre_attn_scalar": 256,
+        "sliding_window": 512, "max_position_embeddings": 32768,
+        "hidden_activation": "gelu_pytorch_tanh", "tie_word_embeddings": True,
+        "torch_dtype": "bfloat16",
+    },
 }  # fmt: skip
 """Published hyperparameters by name; ``torch_dtype`` is that of the published weights, or bf16
 where they are quantised (DeepSeek-V3: FP8, gpt-oss: MXFP4 experts)."""

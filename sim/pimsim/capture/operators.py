@@ -10,9 +10,9 @@ from pimsim.config.errors import InputError
 from pimsim.workload.fit_forms import fit_form
 from pimsim.workload.operators import OperatorKind
 from pimsim.workload.symbolic import OperatorMaker
-from pimsim.workload.trace import Shard, SymbolicOperator
+from pimsim.workload.trace import OperandRole, Shard, SymbolicOperator
 
-__all__ = ["symbolic_block"]
+__all__ = ["hold_to_parameters", "symbolic_block"]
 
 _SHARDS = {
     "qkv": Shard.COLUMNS, "fc1": Shard.COLUMNS, "kv_b": Shard.COLUMNS, "q_b": Shard.COLUMNS,
@@ -24,11 +24,12 @@ _SHARDS = {
 
 def symbolic_block(
     runs: Sequence[Sequence[Draft]], samples: Sequence[Mapping[str, int]], make: OperatorMaker,
-    experts_per_token: int, decode: bool, where: str,
+    parameters: Mapping[str, int], experts_per_token: int, decode: bool, where: str,
 ) -> list[SymbolicOperator]:  # fmt: skip
     """The operators of a block, from the drafts of the same block in several runs.
 
-    ``samples``: tokens ``T`` and requests ``B`` of each run. Raises ``InputError`` where runs
+    ``samples``: tokens ``T`` and requests ``B`` of each run. ``parameters``: elements of each of
+    the block's parameters, by name with ``{layer}``. Raises ``InputError`` where runs
     differ in more than sizes, or a size is no whole linear form of tokens and requests.
     """
     first = runs[0]
@@ -36,7 +37,7 @@ def symbolic_block(
         if len(other) != len(first) or not all(map(Draft.same_but_size, first, other)):
             raise InputError(f"{where}: its operations depend on the batch in more than their size")
     attention = next((draft for draft in first if draft.what == "attention"), None)
-    block = _Block(make, attention, experts_per_token, decode)
+    block = _Block(make, attention, parameters, experts_per_token, decode)
     operators: list[SymbolicOperator] = []
     for at, draft in enumerate(first):
         sizes = [run[at].size for run in runs]
@@ -52,11 +53,41 @@ def symbolic_block(
     return operators
 
 
+def hold_to_parameters(
+    operators: Sequence[SymbolicOperator], drafts: Sequence[Draft],
+    parameters: Mapping[str, int], element_bytes: int, where: str,
+) -> None:  # fmt: skip
+    """Hold a block's weight bytes to its parameters: each is read, and no more than there is.
+
+    Raises ``InputError`` with the first parameter that no operator reads.
+    """
+    seen = {name for draft in drafts for name in draft.weights}
+    unread = [name for name in parameters if name not in seen]
+    if unread:
+        raise InputError(
+            f"{where}: no operator reads {unread[0]}, one of {len(unread)} parameters that are "
+            "left over; this architecture is not supported"
+        )
+    experts = max([int(str(draft.facts.get("experts", 0))) for draft in drafts], default=0)
+    counted = 0
+    for operator in operators:
+        form = operator.bytes_of(OperandRole.WEIGHT, write=False)
+        counted += form.get("1", 0) + form.get("E", 0) * experts
+    elements = sum(parameters.values())
+    if counted != elements * element_bytes:
+        raise InputError(
+            f"{where}: its operators read {counted // element_bytes:,} weights, it has "
+            f"{elements:,}; this architecture is not supported"
+        )
+
+
 class _Block:
     def __init__(
-        self, make: OperatorMaker, attention: Draft | None, experts_per_token: int, decode: bool
-    ) -> None:
+        self, make: OperatorMaker, attention: Draft | None, parameters: Mapping[str, int],
+        experts_per_token: int, decode: bool,
+    ) -> None:  # fmt: skip
         self.make = make
+        self.parameters = parameters
         self.attention: Mapping[str, Any] = attention.facts if attention else {}
         self.experts_per_token = experts_per_token
         self.decode = decode
@@ -86,6 +117,11 @@ class _Block:
     ) -> SymbolicOperator:  # fmt: skip
         group = draft.group
         expert = group.startswith("expert")
+        if expert and "experts" not in facts:
+            raise InputError(
+                f"{where}: {draft.name} works on every expert for every token, so which experts "
+                "tokens go to is not seen; this architecture is not supported"
+            )
         kind = OperatorKind.EXPERT_GEMM if expert else OperatorKind.GEMM
         kind = OperatorKind.ROUTER if group == "router" else kind
         heads = self.attention.get("heads", 0)
@@ -111,6 +147,8 @@ class _Block:
         queries = draft.name == "q_norm"
         return self.make.norm(
             draft.name, facts["width"], facts["function"], after, group=draft.group, rows=form,
+            parameters=sum(self.parameters.get(name, 0) for name in draft.weights),
+            weight_name=next(iter(draft.weights), ""),
             shard=shard, heads=form["T"] if of_heads and queries else 0,
             kv_heads=form["T"] if of_heads and not queries else 0,
         )  # fmt: skip
@@ -148,7 +186,9 @@ class _Block:
         if draft.group.startswith("expert"):
             rows = {self._symbol(draft, form, where): 1}
         if "function" not in facts:
-            raise InputError(f"{where}: {draft.name}: an activation function that is not known")
+            raise InputError(
+                f"{where}: {draft.name}: the activation function is none of silu, gelu, relu"
+            )
         gated = bool(facts.get("gated"))
         return self.make.activate(draft.name, rows, facts["width"], facts["function"], gated, after)
 

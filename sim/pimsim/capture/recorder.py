@@ -97,7 +97,9 @@ class AppendEvent:
 
 
 Event = OpEvent | AttentionEvent | AppendEvent
-_FLOATS = {"float32", "float16", "bfloat16", "float64", "float8_e4m3fn"}
+_FLOATS = {
+    "float32", "float16", "bfloat16", "float64", "float8_e4m3fn", "complex64", "complex128",
+}  # fmt: skip
 
 
 @dataclass

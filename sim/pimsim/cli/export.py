@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,6 +17,7 @@ from pimsim.config.errors import CheckFailed, InputError
 if TYPE_CHECKING:
     from pimsim.capture.agree import Agreement
     from pimsim.capture.export import Export
+    from pimsim.capture.loading import LoadedModel
 
 __all__ = ["export_command"]
 
@@ -62,26 +66,22 @@ def export_command(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
 ) -> None:
     """Trace prefill and decode of a real decoder: operators, operands, bytes, symbolic in size."""
-    from pimsim.capture.loading import load_model, require_torch
-
-    require_torch()
-    if routing is not None:
-        _routing(model, Path(routing), text, tokens)
-        return
-    with _status(f"{model}: building it on the meta device"):
-        loaded = load_model(model, weights=False)
-    from pimsim.capture.export import export_trace
     from pimsim.config.files import write_whole
     from pimsim.workload.trace import dump_trace
 
-    with _status(f"{loaded.name}: tracing prefill and decode"):
-        export = export_trace(loaded)
+    if routing is not None:
+        _routing(model, Path(routing), text, tokens)
+        return
+    with _no_collection():
+        loaded, export = _trace(model)
     path = Path(f"{loaded.name}.json") if out is None else Path(out)
     if export.unplaced and not allow_unplaced:
-        first = export.unplaced[0]
+        several = ", ".join(
+            f"{each.op} in {each.module or 'the model'}" for each in export.unplaced
+        )
         raise InputError(
-            f"model {loaded.name}: {len(export.unplaced)} operations belong to no operator that is "
-            f"known, the first is {first.op} in {first.module}; --allow-unplaced leaves them out"
+            f"model {loaded.name}: operations that belong to no operator that is known: {several}; "
+            "--allow-unplaced leaves them out"
         )
     agreement = _agreement(model, loaded.folder is not None) if check else None
     text = dump_trace(export.trace)
@@ -95,8 +95,35 @@ def export_command(
     _print(export, agreement, path, len(text))
 
 
+def _trace(model: str) -> tuple[LoadedModel, Export]:
+    from pimsim.capture.loading import load_model, require_torch
+
+    require_torch()
+    with _status(f"{model}: building it on the meta device"):
+        loaded = load_model(model, weights=False)
+    from pimsim.capture.export import export_trace
+
+    with _status(f"{loaded.name}: tracing prefill and decode"):
+        return loaded, export_trace(loaded)
+
+
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """Importing PyTorch makes millions of objects that stay: looking through them for garbage is a
+    fifth of the time of an export."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
 def _routing(model: str, path: Path, text: str | None, tokens: int) -> None:
-    from pimsim.capture.loading import load_model
+    from pimsim.capture.loading import load_model, require_torch
+
+    require_torch()
     from pimsim.capture.text import read_text, token_ids
 
     content, text_name = read_text(text)
@@ -185,7 +212,7 @@ def _print(export: Export, agreement: Agreement | None, path: Path, size: int) -
             table.add_row(name, Text(kind), str(len(operators)))
     console.print(table)
     for each in export.unplaced:
-        console.print(Text(f"left out: {each.op} in {each.module}, shape {each.shape}"))
+        console.print(Text(f"left out: {each.op} in {each.module}"))
     if agreement is not None:
         console.print(
             Text(

@@ -283,7 +283,8 @@ class _Blocks:
             block += self._ffn(moe.shared_hidden, "shared_")
             after.append("shared_fc2")
             if moe.shared_gate:
-                block.append(self.make.gemm("shared_gate", 1, card.hidden, ("ln2",)))
-                after.append("shared_gate")
+                gate = "shared_expert_gate"
+                block.append(self.make.gemm(gate, 1, card.hidden, ("ln2",), group="shared_gate"))
+                after.append(gate)
         block.append(self.make.combine(card.hidden, moe.shared_hidden > 0, tuple(after)))
         return block

@@ -102,14 +102,23 @@ class OperatorMaker:
     def norm(
         self, name: str, width: int, function: str, after: tuple[str, ...], *, group: str = "",
         rows: Form | None = None, shard: Shard = Shard.NONE, heads: int = 0, kv_heads: int = 0,
+        parameters: int | None = None, weight_name: str = "",
     ) -> SymbolicOperator:  # fmt: skip
-        """A norm of vectors of ``width``, one a token unless ``rows`` says otherwise."""
-        parameters = width * (2 if function == "layernorm" else 1)
-        gain = self.weight(f"{name}.weight", parameters, whole=shard is Shard.HEADS)
+        """A norm of vectors of ``width``, one a token unless ``rows`` says otherwise, with a gain
+        (and a bias, of a layernorm) unless ``parameters`` says how many numbers it has."""
+        if parameters is None:
+            parameters = width * (2 if function == "layernorm" else 1)
+        gains = () if not parameters else (
+            self.weight(
+                weight_name or f"{name}.weight", parameters,
+                # one gain for all heads is on every device
+                whole=shard is Shard.HEADS and parameters <= 2 * width,
+            ),
+        )  # fmt: skip
         return self.vector(
             name, OperatorKind.NORM, {"T": 1} if rows is None else rows, width,
             NORM_FLOPS[function], after, group=group, function=function, shard=shard,
-            weights=(gain,), heads=heads, kv_heads=kv_heads,
+            weights=gains, heads=heads, kv_heads=kv_heads,
         )  # fmt: skip
 
     def residual(self, name: str, width: int, after: tuple[str, ...]) -> SymbolicOperator:
