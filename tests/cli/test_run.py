@@ -112,6 +112,8 @@ def test_out_keeps_config_result_and_operators(
 
 INTERRUPTED = """
 import os, signal, sys
+# a shell without job control starts what it puts in the background with SIGINT ignored
+signal.signal(signal.SIGINT, signal.default_int_handler)
 from pimsim.engine import iteration
 real = iteration.load_schedule
 def schedule(name):
