@@ -74,6 +74,37 @@ def test_killed_at_any_moment_it_goes_on_where_it_was(
     assert files(out) == whole
 
 
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="children are found in /proc")
+def test_workers_end_with_their_parent(sweep: Path) -> None:
+    process = start(sweep, sweep.with_name("orphans"))
+    deadline = time.monotonic() + 60
+    workers: set[int] = set()
+    while not workers and time.monotonic() < deadline:
+        time.sleep(0.1)
+        workers = children(process.pid)
+    assert workers
+    time.sleep(1.5)  # until they watch
+    workers |= children(process.pid)
+    process.kill()
+    process.wait()
+    while any(Path(f"/proc/{pid}").exists() for pid in workers) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not [pid for pid in workers if Path(f"/proc/{pid}").exists()]
+
+
+def children(pid: int) -> set[int]:
+    """Processes that ``pid`` has started."""
+    found = set()
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = stat.read_text().rpartition(")")[2].split()
+        except OSError:
+            continue  # it has ended
+        if int(fields[1]) == pid and fields[0] != "Z":
+            found.add(int(stat.parent.name))
+    return found
+
+
 def test_two_processes_may_share_a_store(sweep: Path, whole: dict[str, bytes]) -> None:
     out = sweep.with_name("shared")
     both = [start(sweep, out), start(sweep, out)]

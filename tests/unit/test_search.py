@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -45,6 +50,38 @@ def test_a_search_that_goes_on_is_the_one_that_was_never_stopped(
     assert parts == whole
     assert len(whole.trials) == 6
     assert set(whole.importance) == {"tokens_per_s", "mj_per_token"}
+
+
+def test_workers_and_kills_change_nothing(tmp_path: Path, tiny_card: Path) -> None:
+    """SIGKILL in the middle, several times; and another number of workers."""
+    search = write(tmp_path, tiny_card, 12, more="batch: 4")
+    whole = run_search(search, tmp_path / "whole", workers=2)
+    out = tmp_path / "killed"
+    command = [sys.executable, "-m", "pimsim.cli.main", "search", search, "--out", out]
+    for delay in (2.5, 3.0, 3.5, 4.0):
+        process = subprocess.Popen(
+            command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+        )
+        time.sleep(delay)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    journal = out / "journal.log"
+    if journal.exists():  # a last line that was not written to its end
+        with journal.open("ab") as stream:
+            stream.write(b'{"op_code": 5, "work')
+    assert run_search(search, out, workers=1) == whole
+    assert run_search(search, out, workers=1) == whole
+
+
+def test_importance_is_of_the_good_end(tmp_path: Path, tiny_card: Path) -> None:
+    """One key decides a maximised metric, another one nothing."""
+    path = write(tmp_path, tiny_card, 24, "random", "seed: 1")
+    text = path.read_text().replace(
+        "npu.systolic.arrays: {choices: [1, 2]}", "seed: {choices: [1, 2]}"
+    )
+    path.write_text(text)
+    found = run_search(path, tmp_path / "out", workers=2).importance["tokens_per_s"]
+    assert found["workload.batch"] > 0.9 > found["seed"]
 
 
 def test_the_front_is_beaten_by_nobody(tmp_path: Path, tiny_card: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,10 @@ import pytest
 
 import pimsim
 from pimsim.config.errors import InputError
+from pimsim.config.loader import load_run
 from pimsim.explore.expressions import check_expression, holds
-from pimsim.explore.spec import SweepSpec, expand, read_sweep
+from pimsim.explore.pool import Job, answers, worker_pool
+from pimsim.explore.spec import SweepSpec, expand, read_sweep, written
 from pimsim.explore.store import Store
 from pimsim.explore.sweep import load_table, run_sweep
 
@@ -68,7 +71,15 @@ def test_constraints_compute_and_nothing_else() -> None:
     values = {"npu.arrays": 8, "x": 2.5, "on": True}
     assert holds("npu.arrays * 2 <= 16 and not x > 3 and on == true", values, "t")
     assert not holds("npu.arrays % 3 == 0", values, "t")
-    for text in ("__import__('os')", "x.__class__", "[x]", "x if on else 1", "lambda: 1", "x +"):
+    for text in (
+        "__import__('os')",
+        "x.__class__",
+        "[x]",
+        "x if on else 1",
+        "lambda: 1",
+        "x +",
+        "'a' * 10000000000 == ''",
+    ):
         with pytest.raises(InputError):
             holds(text, values, "t")
     with pytest.raises(InputError, match=r"did you mean 'npu\.arrays'"):
@@ -156,8 +167,92 @@ def test_damaged_results_are_named_and_simulated_anew(sweep: Path, tmp_path: Pat
     victim.write_bytes(whole[:50])
     with pytest.raises(InputError, match=victim.name):
         load_table(out)
-    assert run_sweep(sweep, out, workers=1).simulated == 1
+    again = run_sweep(sweep, out, workers=1)
+    assert (again.simulated, again.damaged) == (1, (str(victim),))
     assert victim.read_bytes() == whole
+
+
+def test_an_altered_result_is_damaged_too(sweep: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    run_sweep(sweep, out, workers=1)
+    victim = sorted((out / "results").glob("*.json"))[0]
+    whole = victim.read_text()
+    data = json.loads(whole)
+    data["content"]["cycles"] = 1
+    victim.write_text(json.dumps(data))
+    with pytest.raises(InputError, match=victim.name):
+        load_table(out)
+    again = run_sweep(sweep, out, workers=1)
+    assert (again.simulated, again.damaged) == (1, (str(victim),))
+    assert victim.read_text() == whole
+
+
+@pytest.mark.parametrize("what", ["card", "requests"])
+def test_a_file_that_changed_is_simulated_anew(tmp_path: Path, tiny_card: Path, what: str) -> None:
+    """Results are known by what they depend on, not by the names of files. The files' names are
+    relative to the sweep's."""
+    files = {"card": tmp_path / "card.yaml", "requests": tmp_path / "requests.csv"}
+    files["card"].write_text(tiny_card.read_text())
+    files["requests"].write_text("seq_len,ch_idx\n100,0\n50,1\n")
+    path = tmp_path / "s.yaml"
+    path.write_text(
+        "base: npu-only\nset: {workload.model: card.yaml, workload.requests: requests.csv, "
+        "workload.layers: 1}\ngrid: {workload.batch: [1, 2]}\n"
+    )
+    out = tmp_path / "out"
+    assert run_sweep(path, out, workers=1).simulated == 2
+    before = load_table(out)["cycles"].tolist()
+    text = files[what].read_text()
+    changed = text.replace("100,0", "900,0")
+    if what == "card":
+        lines = [f"ffn_hidden: {4 * int(line.split(':')[1])}" if "ffn_hidden" in line else line
+                 for line in text.splitlines()]  # fmt: skip
+        changed = "\n".join(lines)
+    assert changed != text
+    files[what].write_text(changed)
+    assert run_sweep(path, out, workers=1).simulated == 2
+    after = load_table(out)["cycles"].tolist()
+    assert all(now > then for now, then in zip(after, before, strict=True))
+    files[what].write_text(text)
+    assert run_sweep(path, out, workers=1).simulated == 0  # both are known
+    assert load_table(out)["cycles"].tolist() == before
+
+
+def test_equal_points_are_simulated_once(tmp_path: Path, tiny_card: Path) -> None:
+    path = tmp_path / "s.yaml"
+    path.write_text(
+        f"base: npu-only\nset: {{workload.model: {tiny_card}, workload.layers: 1, "
+        "workload.batch: 1}\npoints: [{npu.frequency: 1GHz}, {npu.frequency: 1000MHz}, "
+        "{npu.frequency: 1000000000}]\n"
+    )
+    out = tmp_path / "out"
+    outcome = run_sweep(path, out, workers=2)
+    assert (outcome.points, outcome.simulated, outcome.failed) == (3, 1, 0)
+    assert len(list((out / "results").glob("*.json"))) == 1
+    assert len(set(load_table(out)["cycles"])) == 1
+
+
+def test_a_worker_that_dies_fails_its_point_alone(tmp_path: Path) -> None:
+    jobs = [Job(str(i), str(i), "npu-only", (f"workload.batch={i}",)) for i in range(1, 5)]
+    with worker_pool(2, None) as pool:
+        real = pool.submit
+        pool.submit = lambda job: (  # type: ignore[method-assign]
+            pool._executor.submit(os._exit, 9)  # type: ignore[attr-defined]
+            if job.identity == "3" else real(job)
+        )  # fmt: skip
+        found = {answer.job.identity: answer for answer in answers(pool, iter(jobs))}
+    assert set(found) == {"1", "2", "3", "4"}
+    assert [i for i, answer in found.items() if answer.figures is None] == ["3"]
+    assert "worker died" in found["3"].error
+
+
+def test_values_of_a_range_have_its_unit() -> None:
+    sections = spec(
+        sample={"count": 5, "ranges": {"npu.frequency": {"low": 1, "high": 2, "unit": "GHz"}}}
+    )
+    for point in expand(sections, "t"):
+        assert str(point["npu.frequency"]).endswith("GHz")
+        load_run("npu-only", written(point, Path()))
 
 
 def test_stores_of_others_are_refused(sweep: Path, tmp_path: Path) -> None:

@@ -9,8 +9,7 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pimsim import __version__
-from pimsim.config.loader import load_run
+from pimsim.explore.keys import point_id
 from pimsim.explore.store import Store
 from pimsim.report.sweeps import front_of, sweep_charts, sweep_page
 
@@ -39,15 +38,15 @@ def thousand(folder: Path) -> Path:
     store = Store(folder, create=True)
     axes = {"workload.batch": list(range(1, 101)), "memory.timings.tFAW": list(range(10, 20))}
     text = f"name: <script>x</script>\nbase: neupims\ngrid: {json.dumps(axes)}\n"
-    (folder / "sweep.yaml").write_text(text)
-    (folder / "base.txt").write_text("neupims")
-    base = load_run("neupims").sha256
+    sweep = folder.with_suffix(".yaml")
+    sweep.write_text(text)
+    store.write_source(sweep, {"base": "neupims", "folder": str(folder)})
     for at, values in enumerate(product(*axes.values())):
         given = [f"{key}={json.dumps(v)}" for key, v in zip(axes, values, strict=True)]
         key = f"{at:032x}"
         figures = {"cycles": 1000 + at, "tokens_per_s": 1.0 + at, "tokens_per_j": 50.0 + at % 7}
         store.write_result(key, figures)
-        identity = Store.point_id(base, given, __version__)
+        identity = point_id("neupims", given)
         store.write_point(identity, {"error": "made up"} if at % 50 == 0 else {"result": key})
     return folder
 

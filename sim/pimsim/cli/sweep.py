@@ -44,6 +44,8 @@ def sweep_command(
     folder = Path(out)
     with _progress() as on_progress:
         outcome = run_sweep(Path(sweep), folder, workers, dask, on_progress, retry_failed)
+    for name in outcome.damaged:
+        typer.echo(f"note: {name} was damaged; its point was simulated anew", err=True)
     table = load_table(folder)
     import io
 
@@ -56,7 +58,7 @@ def sweep_command(
     if as_json:
         report = {
             "points": outcome.points, "simulated": outcome.simulated, "failed": outcome.failed,
-            "table": str(folder / "table.parquet"),
+            "damaged": list(outcome.damaged), "table": str(folder / "table.parquet"),
         }  # fmt: skip
         typer.echo(json.dumps(report))
         return

@@ -64,6 +64,8 @@ def _value(node: ast.AST, values: Mapping[str, Any], where: str, dry: bool = Fal
         return values[name]
     if isinstance(node, ast.BinOp) and type(node.op) in _BINARY:
         left, right = inner(node.left), inner(node.right)
+        if not dry and (isinstance(left, str) or isinstance(right, str)):
+            raise InputError(f"{where}: arithmetic is of numbers, found text")
         return 0 if dry else _BINARY[type(node.op)](left, right)
     if isinstance(node, ast.UnaryOp) and isinstance(node.op, (ast.USub, ast.Not)):
         value = inner(node.operand)

@@ -6,22 +6,25 @@ Optuna's journal beside it.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from pimsim import __version__
 from pimsim.config.base import ConfigModel
 from pimsim.config.errors import InputError, near_miss
+from pimsim.config.files import write_whole
 from pimsim.config.loader import load_run, read_document
 from pimsim.explore.expressions import holds
-from pimsim.explore.spec import RangeSpec, Scalar
+from pimsim.explore.keys import Contents, point_id, result_key
+from pimsim.explore.pool import Job, Pool, answers, worker_pool
+from pimsim.explore.spec import RangeSpec, Scalar, written
 from pimsim.explore.store import Store
-from pimsim.explore.sweep import Job, flat_figures, worker_pool
+from pimsim.explore.sweep import flat_figures
 
 __all__ = ["METRICS", "SearchOutcome", "SearchSpec", "Trial", "read_search", "run_search"]
 
@@ -67,6 +70,9 @@ class SearchSpec(ConfigModel):
     """Constraints over keys and figures (``mj_per_token < 20``); a point that breaks one is not
     on the front."""
     trials: int = Field(default=50, ge=1, le=100_000)
+    batch: int = Field(default=8, ge=1, le=1000)
+    """Points that are chosen at once, from what all batches before have shown; workers share
+    them, so that how many there are changes nothing."""
     sampler: Literal["tpe", "nsga2", "random"] = "tpe"
     seed: int = Field(default=0, ge=0)
 
@@ -102,7 +108,7 @@ def read_search(path: Path) -> SearchSpec:
         raise InputError(f"{path}: {sorted(twice)[0]} is in set and in space")
     base = _base(spec, path)
     first = {key: range_.at(0.0) for key, range_ in spec.space.items()}
-    load_run(base, _overrides(spec, first))
+    load_run(base, written({**spec.set, **first}, path.resolve().parent))
     for at, text in enumerate(spec.where):
         holds(text, {**spec.set, **first}, f"{path}: where.{at}")
     return spec
@@ -114,70 +120,165 @@ def _base(spec: SearchSpec, path: Path) -> str:
     return str(path.parent / spec.base) if looks_like_path(spec.base) else spec.base
 
 
-def _overrides(spec: SearchSpec, point: Mapping[str, Any]) -> list[str]:
-    return [f"{key}={json.dumps(value)}" for key, value in {**spec.set, **point}.items()]
-
-
 def run_search(
     path: Path, out: Path, workers: int = 1, on_trial: Callable[[int, int], None] | None = None
 ) -> SearchOutcome:
     """Try points until the study in ``out`` has ``trials`` of them; ``workers`` at once.
 
-    The same search with as many workers gives the same trials, interrupted or not. Raises
+    The same search gives the same trials, with any number of workers, interrupted or not. Raises
     ``InputError`` for wrong input, or where the extra ``explore`` is not installed.
     """
     try:
         import optuna
-        from optuna.storages import JournalStorage
-        from optuna.storages.journal import JournalFileBackend
     except ImportError:
         raise InputError("this needs the extra: pip install 'pimsim[explore]'") from None
     spec = read_search(path)
     store = Store(out, create=True)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    storage = JournalStorage(JournalFileBackend(str(out / "journal.log")))
+    with _alone(out):
+        return _search(optuna, spec, store, path, workers, on_trial)
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """One search at a time in a folder. The system frees the lock of a process that is killed."""
+    path = folder / "search.lock"
+    try:
+        with path.open("w") as held:
+            try:
+                import fcntl
+            except ImportError:  # no such locks on Windows
+                yield
+                return
+            try:
+                fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise InputError(f"--out {folder}: another search is under way there") from None
+            yield
+    except OSError as error:
+        raise InputError(f"{path}: cannot be used ({error.strerror})") from error
+
+
+def _search(
+    optuna: Any, spec: SearchSpec, store: Store, path: Path, workers: int,
+    on_trial: Callable[[int, int], None] | None,
+) -> SearchOutcome:  # fmt: skip
+    storage = _journal(store.folder / "journal.log")
     study = optuna.create_study(
         study_name=spec.name, storage=storage, load_if_exists=True,
         directions=[objective.direction for objective in spec.objectives],
     )  # fmt: skip
-    base = _base(spec, path)
-    base_sha256 = load_run(base).sha256
-    with worker_pool(workers, None) as (submit, _):
+    base, folder = _base(spec, path), path.resolve().parent
+    contents = Contents()
+    with worker_pool(workers, None) as pool:
         while True:
-            done = len([t for t in study.get_trials(deepcopy=False) if t.state.is_finished()])
+            asked = _batch(optuna, study, spec)
+            done = sum(t.state.is_finished() for t in _valid(study))
             if on_trial is not None:
                 on_trial(done, spec.trials)
-            if done >= spec.trials:
+            if not asked:
                 break
-            # seeded by how far it is, so that a search that goes on asks the same
-            study.sampler = _sampler(spec, spec.seed * 1_000_003 + done)
-            asked = []
-            for _ in range(min(workers, spec.trials - done)):
-                trial = study.ask()
-                point = {key: _suggest(trial, key, each) for key, each in spec.space.items()}
-                asked.append((trial, point))
-            waiting = []
-            for trial, point in asked:
-                if not all(holds(t, {**spec.set, **point}, "where") for t in spec.where):
-                    trial.set_user_attr("error", "breaks a constraint of 'where'")
-                    study.tell(trial, state=optuna.trial.TrialState.FAIL)
-                    continue
-                given = _overrides(spec, point)
-                identity = Store.point_id(base_sha256, given, __version__)
-                known = store.point(identity)
-                figures = store.result(str(known.get("result"))) if known else None
-                job = Job(identity, base, tuple(given))
-                waiting.append((trial, point, figures, None if figures else submit(job)))
-            for trial, point, figures, future in waiting:
-                error = ""
-                if figures is None:
-                    assert future is not None
-                    identity, key, figures, error = future.result()
-                    if figures is not None:
-                        store.write_result(key, figures)
-                    store.write_point(identity, {"result": key} if figures else {"error": error})
-                _tell(optuna, study, trial, spec, point, figures, error)
-    return _outcome(optuna, study, spec)
+            figures = _simulated(spec, asked, store, pool, base, folder, contents)
+            for trial in asked:
+                _tell(optuna, study, trial, spec, *figures[trial.number])
+    return _outcome(study, spec)
+
+
+def _journal(path: Path) -> Any:
+    """Optuna's journal; what a kill left of it is put right: a lock without an owner, and a last
+    line that was not written to its end."""
+    from optuna.storages import JournalStorage
+    from optuna.storages.journal import JournalFileBackend
+
+    try:
+        path.with_name(path.name + ".lock").unlink(missing_ok=True)
+        if path.exists():
+            text = path.read_bytes()
+            whole = text[: text.rfind(b"\n") + 1]
+            if whole != text:
+                write_whole(path, whole)
+        return JournalStorage(JournalFileBackend(str(path)))
+    except OSError as error:
+        raise InputError(f"{path}: cannot be used ({error.strerror})") from error
+
+
+def _valid(study: Any) -> list[Any]:
+    """The trials that were asked to the end; a kill may have left some that were not."""
+    return [t for t in study.get_trials(deepcopy=False) if not t.user_attrs.get("lost")]
+
+
+def _batch(optuna: Any, study: Any, spec: SearchSpec) -> list[Any]:
+    """The trials of the next batch, those that an earlier call asked for first.
+
+    Each is drawn by a sampler of its own, seeded by its number among the valid ones, and only
+    after the batch before has been told: whatever was interrupted, the same is asked.
+    """
+    for trial in _valid(study):
+        if not trial.state.is_finished() and set(trial.params) != set(spec.space):
+            lost = optuna.trial.Trial(study, trial._trial_id)
+            lost.set_user_attr("lost", True)
+            study.tell(lost, state=optuna.trial.TrialState.FAIL)
+    valid = _valid(study)
+    open_ = [t for t in valid if not t.state.is_finished()]
+    begun = len(valid) - len(valid) % spec.batch
+    if open_ and valid.index(open_[0]) < begun:
+        begun -= spec.batch  # a whole batch was asked and not told
+    asked = [optuna.trial.Trial(study, t._trial_id) for t in open_]
+    for number in range(len(valid), min(begun + spec.batch, spec.trials)):
+        study.sampler = _sampler(spec, spec.seed * 1_000_003 + number)
+        trial = study.ask()
+        for key, each in spec.space.items():
+            _suggest(trial, key, each)
+        asked.append(trial)
+    return asked
+
+
+Found = tuple[Mapping[str, Any] | None, str]
+"""A trial's figures, or why it has none."""
+
+
+def _simulated(
+    spec: SearchSpec, asked: Sequence[Any], store: Store, pool: Pool, base: str, folder: Path,
+    contents: Contents,
+) -> dict[int, Found]:  # fmt: skip
+    """What is known of each trial by its number, after simulating what is not."""
+    found: dict[int, Found] = {}
+    keys: dict[str, list[int]] = {}
+    jobs: list[Job] = []
+    for trial in asked:
+        point = _point(spec, trial.params)
+        if not all(holds(text, {**spec.set, **point}, "where") for text in spec.where):
+            found[trial.number] = None, "breaks a constraint of 'where'"
+            continue
+        given = written({**spec.set, **point}, folder)
+        try:
+            key = result_key(load_run(base, given), contents)
+        except InputError as error:
+            found[trial.number] = None, str(error)
+            continue
+        known = store.result(key)
+        if known is not None:
+            found[trial.number] = known, ""
+        elif key in keys:
+            keys[key].append(trial.number)
+        else:
+            keys[key] = [trial.number]
+            jobs.append(Job(point_id(base, given), key, base, tuple(given)))
+    for answer in answers(pool, iter(jobs)):
+        if answer.figures is not None:
+            store.write_result(answer.job.key, answer.figures)
+        for number in keys[answer.job.key]:
+            found[number] = answer.figures, answer.error
+    return found
+
+
+def _point(spec: SearchSpec, params: Mapping[str, Any]) -> dict[str, Scalar]:
+    """A trial's values as a config takes them."""
+    return {
+        key: each.written(params[key]) if each.choices is None and not each.integer
+        else params[key]
+        for key, each in spec.space.items()
+    }  # fmt: skip
 
 
 def _sampler(spec: SearchSpec, seed: int) -> Any:
@@ -199,14 +300,15 @@ def _broken(trial: Any) -> list[float]:
     return [1.0 if trial.user_attrs.get("feasible") is False else -1.0]
 
 
-def _suggest(trial: Any, key: str, each: RangeSpec) -> Scalar:
+def _suggest(trial: Any, key: str, each: RangeSpec) -> None:
     if each.choices is not None:
-        chosen: Scalar = trial.suggest_categorical(key, each.choices)
-        return chosen
+        trial.suggest_categorical(key, each.choices)
+        return
     assert each.low is not None and each.high is not None
     if each.integer:
-        return int(trial.suggest_int(key, int(each.low), int(each.high), log=each.log))
-    return float(trial.suggest_float(key, float(each.low), float(each.high), log=each.log))
+        trial.suggest_int(key, int(each.low), int(each.high), log=each.log)
+    else:
+        trial.suggest_float(key, float(each.low), float(each.high), log=each.log)
 
 
 def _metrics(figures: Mapping[str, Any]) -> dict[str, Any]:
@@ -217,26 +319,26 @@ def _metrics(figures: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _tell(
-    optuna: Any, study: Any, trial: Any, spec: SearchSpec, point: Mapping[str, Any],
-    figures: Mapping[str, Any] | None, error: str,
+    optuna: Any, study: Any, trial: Any, spec: SearchSpec, figures: Mapping[str, Any] | None,
+    error: str,
 ) -> None:  # fmt: skip
     if figures is None:
         trial.set_user_attr("error", error)
         study.tell(trial, state=optuna.trial.TrialState.FAIL)
         return
     metrics = _metrics(figures)
-    names = {**spec.set, **point, **metrics}
+    names = {**spec.set, **_point(spec, trial.params), **metrics}
     trial.set_user_attr("feasible", all(holds(t, names, "constraints") for t in spec.constraints))
     study.tell(trial, [float(metrics[objective.metric]) for objective in spec.objectives])
 
 
-def _outcome(optuna: Any, study: Any, spec: SearchSpec) -> SearchOutcome:
+def _outcome(study: Any, spec: SearchSpec) -> SearchOutcome:
     trials, complete = [], []
-    for each in study.get_trials(deepcopy=False):
+    for number, each in enumerate(_valid(study)):
         feasible = bool(each.user_attrs.get("feasible", False))
         values = tuple(each.values or ())
         trials.append(
-            Trial(each.number, dict(each.params), values, feasible,
+            Trial(number, _point(spec, each.params), values, feasible,
                   str(each.user_attrs.get("error", "")))
         )  # fmt: skip
         if values and feasible:
@@ -245,27 +347,35 @@ def _outcome(optuna: Any, study: Any, spec: SearchSpec) -> SearchOutcome:
     scores = {t.number: [s * v for s, v in zip(signs, t.values, strict=True)] for t in complete}
     front = tuple(n for n, mine in scores.items() if not any(
         _beats(other, mine) for k, other in scores.items() if k != n))  # fmt: skip
-    return SearchOutcome(tuple(trials), front, _importance(optuna, study, spec))
+    return SearchOutcome(tuple(trials), front, _importance(study, spec))
 
 
 def _beats(other: list[float], mine: list[float]) -> bool:
     return all(a >= b for a, b in zip(other, mine, strict=True)) and other != mine
 
 
-def _importance(optuna: Any, study: Any, spec: SearchSpec) -> dict[str, dict[str, float]]:
+def _small_is_good(at: int, direction: str, trial: Any) -> float:
+    value = float(trial.values[at])
+    return -value if direction == "maximize" else value
+
+
+def _importance(study: Any, spec: SearchSpec) -> dict[str, dict[str, float]]:
     """Empty where there are too few trials to tell."""
     import warnings
 
-    if len([t for t in study.get_trials(deepcopy=False) if t.values]) < 4:
+    import optuna
+
+    if len([t for t in _valid(study) if t.values]) < 4:
         return {}
     found = {}
     with warnings.catch_warnings():
+        # the evaluator is marked experimental; that it looks at small values is seen to below
         warnings.simplefilter("ignore")
         for at, objective in enumerate(spec.objectives):
             try:
                 found[objective.metric] = optuna.importance.get_param_importances(
                     study, evaluator=optuna.importance.PedAnovaImportanceEvaluator(),
-                    target=lambda trial, at=at: trial.values[at],
+                    target=partial(_small_is_good, at, objective.direction),
                 )  # fmt: skip
             except (ValueError, RuntimeError):  # all values alike: nothing has an influence
                 found[objective.metric] = dict.fromkeys(spec.space, 0.0)

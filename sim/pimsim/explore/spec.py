@@ -15,9 +15,10 @@ from pydantic import Field, model_validator
 from pimsim.config.base import ConfigModel
 from pimsim.config.errors import InputError
 from pimsim.config.loader import load_run, read_document
+from pimsim.config.resources import looks_like_path
 from pimsim.explore.expressions import check_expression, holds
 
-__all__ = ["MOST_POINTS", "Point", "SweepSpec", "expand", "overrides", "read_sweep"]
+__all__ = ["MOST_POINTS", "Point", "SweepSpec", "expand", "overrides", "read_sweep", "written"]
 
 MOST_POINTS = 1_000_000
 Scalar = bool | int | float | str | None
@@ -34,6 +35,8 @@ class RangeSpec(ConfigModel):
     """Evenly in the logarithm."""
     integer: bool = False
     choices: list[Scalar] | None = Field(default=None, min_length=1)
+    unit: str = Field(default="", max_length=8, pattern="^[A-Za-z/]*$")
+    """Of low and high, such as ``GHz``; values then have six digits."""
 
     @model_validator(mode="after")
     def _one_kind(self) -> RangeSpec:
@@ -44,6 +47,8 @@ class RangeSpec(ConfigModel):
             assert self.low is not None and self.high is not None
             if self.low > self.high:
                 raise ValueError(f"low ({self.low}) exceeds high ({self.high})")
+            if self.unit and self.integer:
+                raise ValueError("unit and integer: a whole number needs no unit")
             if self.log and self.low <= 0:
                 raise ValueError(f"log needs a low above 0, found {self.low}")
         return self
@@ -59,8 +64,12 @@ class RangeSpec(ConfigModel):
                 return min(int(exp(log(first) + share * log((last + 1) / first))), last)
             return min(first + int(share * (last - first + 1)), last)
         if self.log:
-            return float(exp(log(self.low) + share * log(self.high / self.low)))
-        return float(self.low + share * (self.high - self.low))
+            return self.written(exp(log(self.low) + share * log(self.high / self.low)))
+        return self.written(self.low + share * (self.high - self.low))
+
+    def written(self, value: float) -> Scalar:
+        """A number of the interval as a config takes it."""
+        return f"{value:.6g}{self.unit}" if self.unit else float(value)
 
 
 class SampleSpec(ConfigModel):
@@ -149,7 +158,7 @@ def read_sweep(path: Path) -> SweepSpec:
     except InputError as error:
         raise InputError(f"{path}: base: {error}") from None
     try:
-        load_run(base_of(spec, path), overrides(spec, first))
+        load_run(base_of(spec, path), overrides(spec, first, path.resolve().parent))
     except InputError as error:
         # a value may be wrong at one point and right at others; a key is wrong everywhere
         if "unknown key" in str(error) or "not a key" in str(error) or "no such" in str(error):
@@ -159,8 +168,6 @@ def read_sweep(path: Path) -> SweepSpec:
 
 def base_of(spec: SweepSpec, path: Path) -> str:
     """The base run; a path is relative to the sweep's file."""
-    from pimsim.config.resources import looks_like_path
-
     return str(path.parent / spec.base) if looks_like_path(spec.base) else spec.base
 
 
@@ -200,6 +207,16 @@ def _samples(spec: SampleSpec) -> list[Point]:
     ]
 
 
-def overrides(spec: SweepSpec, point: Point) -> list[str]:
+def overrides(spec: SweepSpec, point: Point, folder: Path) -> list[str]:
     """The point as ``--set`` takes it."""
-    return [f"{key}={json.dumps(value)}" for key, value in {**spec.set, **point}.items()]
+    return written({**spec.set, **point}, folder)
+
+
+def written(values: Mapping[str, Scalar], folder: Path) -> list[str]:
+    """Values as ``--set`` takes them; relative files count from ``folder``."""
+
+    def placed(value: Scalar) -> Scalar:
+        is_file = isinstance(value, str) and looks_like_path(value)
+        return str(folder / value) if is_file and isinstance(value, str) else value
+
+    return [f"{key}={json.dumps(placed(value))}" for key, value in values.items()]

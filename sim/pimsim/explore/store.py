@@ -1,16 +1,16 @@
 """Results by what was simulated: written once, read by anybody, never locked.
 
-``results/KEY.json`` holds the figures of one simulation; KEY is a hash of the resolved config, of
-the traces that it reads, and of pimsim's version. ``points/ID.json`` says which result a point of a
-sweep has, or why it has none; ID is a hash of the base and the point's values. Files are written to
-a temporary name and renamed, so that two processes may write at once and a kill leaves no half.
+``results/KEY.json`` holds the figures of one simulation; KEY is a hash of all that they depend on
+(``keys``). ``points/ID.json`` says which result a point of a sweep had when it was last swept, or
+why it has none. Each file carries a checksum of its content, and is written to a temporary name and
+renamed: two processes may write at once, a kill leaves no half, and what was altered is noticed.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from pimsim.config.files import write_whole
 __all__ = ["FORMAT", "Store"]
 
 FORMAT = "pimsim-store"
-VERSION = 1
+VERSION = 2
 
 
 class Store:
@@ -56,18 +56,6 @@ class Store:
                 f"{FORMAT!r}, version {VERSION}"
             )
 
-    @staticmethod
-    def point_id(base_sha256: str, overrides: Sequence[str], version: str) -> str:
-        """Of a point: its base and its values."""
-        text = json.dumps([base_sha256, sorted(overrides), version])
-        return hashlib.sha256(text.encode()).hexdigest()[:32]
-
-    @staticmethod
-    def result_key(config_sha256: str, inputs_sha256: str, version: str) -> str:
-        """Of a result: all that it depends on."""
-        text = json.dumps([config_sha256, inputs_sha256, version])
-        return hashlib.sha256(text.encode()).hexdigest()[:32]
-
     def point(self, identity: str) -> dict[str, Any] | None:
         """What is known of a point: ``{"result": KEY}`` or ``{"error": TEXT}``."""
         return self._read(self.folder / "points" / f"{identity}.json")
@@ -76,13 +64,14 @@ class Store:
         """A result's figures; None where there is none, or where its file is damaged."""
         return self._read(self.folder / "results" / f"{key}.json")
 
-    def damaged(self) -> list[Path]:
-        """Result and point files that cannot be read."""
+    def drop_damaged(self) -> list[Path]:
+        """Remove files whose content is not what was written; which they were."""
         found = []
         for name in ("results", "points"):
             for path in sorted((self.folder / name).glob("*.json")):
                 if self._read(path) is None:
                     found.append(path)
+                    path.unlink(missing_ok=True)
         return found
 
     @staticmethod
@@ -91,7 +80,20 @@ class Store:
             data = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return None
-        return data if isinstance(data, dict) else None
+        if not isinstance(data, dict):
+            return None
+        content = data.get("content")
+        if not isinstance(content, dict) or data.get("sha256") != _checksum(content):
+            return None
+        return content
+
+    def write_source(self, sweep: Path, source: Mapping[str, str]) -> None:
+        """Keep the sweep's YAML, and where it came from."""
+        try:
+            write_whole(self.folder / "sweep.yaml", sweep.read_bytes())
+            write_whole(self.folder / "source.json", json.dumps(source).encode())
+        except OSError as error:
+            raise InputError(f"{self.folder}: cannot be written ({error.strerror})") from error
 
     def write_result(self, key: str, figures: Mapping[str, Any]) -> None:
         """Keep the figures of a simulation."""
@@ -103,8 +105,14 @@ class Store:
 
     @staticmethod
     def _write(path: Path, data: Mapping[str, Any]) -> None:
-        text = json.dumps(data, sort_keys=True, allow_nan=False)
+        whole = {"content": data, "sha256": _checksum(data)}
+        text = json.dumps(whole, sort_keys=True, allow_nan=False)
         try:
             write_whole(path, text.encode())
         except OSError as error:
             raise InputError(f"{path}: cannot be written ({error.strerror})") from error
+
+
+def _checksum(content: Mapping[str, Any]) -> str:
+    text = json.dumps(content, sort_keys=True, allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -2,31 +2,23 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from contextlib import contextmanager
-from dataclasses import dataclass
-from itertools import islice
-from multiprocessing import get_context
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pimsim import __version__
-from pimsim.config.errors import CheckFailed, InputError
+from pimsim.config.errors import InputError
 from pimsim.config.loader import load_run
-from pimsim.config.run import RunConfig
+from pimsim.explore.keys import Contents, point_id, result_key
+from pimsim.explore.pool import Answer, Job, answers, worker_pool
 from pimsim.explore.spec import SweepSpec, base_of, expand, overrides, read_sweep
 from pimsim.explore.store import Store
 
 if TYPE_CHECKING:
     import pandas
 
-__all__ = [
-    "Job", "Progress", "SweepOutcome", "flat_figures", "load_table", "run_sweep", "worker_pool",
-]  # fmt: skip
-
-_AHEAD = 4
-"""Points under way for each worker: enough to keep it busy, few enough to lose little."""
+__all__ = ["Progress", "SweepOutcome", "flat_figures", "load_table", "run_sweep"]
 
 
 @dataclass(frozen=True)
@@ -48,58 +40,77 @@ class SweepOutcome:
     simulated: int
     """In this call; the others were known."""
     failed: int
+    damaged: tuple[str, ...] = ()
+    """Files of the store that were not what had been written, and were made anew."""
 
 
-@dataclass(frozen=True)
-class Job:
-    """What a worker needs: small, and the same for any kind of worker."""
+@dataclass
+class _Sweeping:
+    """A call under way."""
 
-    identity: str
+    spec: SweepSpec
+    store: Store
     base: str
-    overrides: tuple[str, ...]
+    folder: Path
+    """What relative files in values count from."""
+    retry_failed: bool
+    contents: Contents = field(default_factory=Contents)
+    done: int = 0
+    simulated: int = 0
+    failed: int = 0
+    asked: dict[str, list[str]] = field(default_factory=dict)
+    """Points by the key of the result that they wait for."""
 
+    def jobs(self, where: str) -> Iterator[Job]:
+        """What has to be simulated; what is known is counted."""
+        for point in expand(self.spec, where):
+            given = overrides(self.spec, point, self.folder)
+            identity = point_id(self.base, given)
+            try:
+                key = result_key(load_run(self.base, given), self.contents)
+            except InputError as error:
+                self._wrong(identity, str(error))
+                continue
+            if key in self.asked:
+                self.asked[key].append(identity)
+                continue
+            known = self.store.point(identity)
+            if self.store.result(key) is not None:
+                if known != {"result": key}:
+                    self.store.write_point(identity, {"result": key})
+                self.done += 1
+                continue
+            failed_before = known is not None and known.get("failed") == key
+            if failed_before and not self.retry_failed:
+                self.done += 1
+                self.failed += 1
+                continue
+            self.asked[key] = [identity]
+            yield Job(identity, key, self.base, tuple(given))
 
-def _simulate(job: Job) -> tuple[str, str, dict[str, Any] | None, str]:
-    """One point: its identity, the result's key, the figures, an error. Runs in a worker."""
-    from pimsim.simulate import resolve, simulate
-    from pimsim.workload.batch import inputs_sha256
-    from pimsim.workload.requests import load_requests
+    def _wrong(self, identity: str, error: str) -> None:
+        """A point whose config cannot be."""
+        if self.store.point(identity) != {"error": error}:
+            self.store.write_point(identity, {"error": error})
+            self.simulated += 1
+        elif self.retry_failed:
+            self.simulated += 1
+        self.done += 1
+        self.failed += 1
 
-    try:
-        resolved = resolve(job.base, job.overrides)
-        workload = resolved.config.workload
-        requests = load_requests(workload.requests, workload.batch).sha256
-        key = Store.result_key(resolved.sha256, inputs_sha256(workload, requests), __version__)
-        figures = _figures(simulate(resolved).to_dict()) | {"area_mm2": _area(resolved.config)}
-    except (InputError, CheckFailed) as error:
-        return job.identity, "", None, str(error)
-    return job.identity, key, figures, ""
-
-
-def _area(config: RunConfig) -> dict[str, float]:
-    """Of one device, by part."""
-    from dataclasses import asdict
-
-    from pimsim.config.loader import load_area
-    from pimsim.hardware.area import device_area
-
-    found = device_area(config.npu, config.memory, config.pim, load_area().config)
-    return {**asdict(found), "total": found.total}
-
-
-def _figures(result: dict[str, Any]) -> dict[str, Any]:
-    """The parts of a result that do not grow with its length and do not change from run to run."""
-    kept = {
-        name: result[name]
-        for name in (
-            "cycles", "time_s", "tokens_per_s", "tokens", "model", "layers_simulated",
-            "layers_model", "iteration_s", "devices", "tokens_per_j", "utilisation", "energy_j",
-            "cycle_stack", "bound_cycles", "fidelity", "warnings",
-        )
-    }  # fmt: skip
-    provenance = result["provenance"]
-    kept["provenance"] = {k: provenance[k] for k in ("config_sha256", "trace_sha256", "version")}
-    return kept
+    def keep(self, answer: Answer) -> None:
+        """Write down what came of a job, for all points that wait for it."""
+        key = answer.job.key
+        what = {"result": key}
+        if answer.figures is None:
+            what = {"error": answer.error, "failed": key}
+        else:
+            self.store.write_result(key, answer.figures)
+        for identity in self.asked.pop(key):
+            self.store.write_point(identity, what)
+            self.done += 1
+            self.failed += answer.figures is None
+        self.simulated += 1
 
 
 def run_sweep(
@@ -108,104 +119,30 @@ def run_sweep(
 ) -> SweepOutcome:  # fmt: skip
     """Simulate what ``out`` does not know yet of the sweep in ``path``.
 
+    A result is known by everything that it depends on, the content of files included.
     ``workers``: local processes, as many as there are cores by default. ``dask``: a scheduler's
     address instead. The store does not depend on either. Raises ``InputError`` for a wrong sweep
     or store; a point that fails is recorded with its error and the sweep goes on.
     """
     spec = read_sweep(path)
     store = Store(out, create=True)
-    text = path.read_bytes()
-    from pimsim.config.files import write_whole
-
-    write_whole(out / "sweep.yaml", text)
-    write_whole(out / "base.txt", str(Path(base_of(spec, path))).encode())
-    base = base_of(spec, path)
-    base_sha256 = load_run(base).sha256
-    damaged = set(store.damaged())
-    for each in damaged:
-        each.unlink(missing_ok=True)
+    base, folder = base_of(spec, path), path.resolve().parent
+    store.write_source(path, {"base": base, "folder": str(folder)})
+    damaged = tuple(str(each) for each in store.drop_damaged())
     total = sum(1 for _ in expand(spec, str(path)))
-    state = {"done": 0, "simulated": 0, "failed": 0}
-
-    def jobs() -> Iterator[Job]:
-        for point in expand(spec, str(path)):
-            given = overrides(spec, point)
-            identity = Store.point_id(base_sha256, given, __version__)
-            known = store.point(identity)
-            if known is not None and "error" in known and not retry_failed:
-                state["done"] += 1
-                state["failed"] += 1
-                continue
-            if known is not None and store.result(str(known.get("result"))) is not None:
-                state["done"] += 1
-                continue
-            yield Job(identity, base, tuple(given))
+    state = _Sweeping(spec, store, base, folder, retry_failed)
 
     def report() -> None:
         if on_progress is not None:
-            on_progress(Progress(state["done"], total, state["simulated"], state["failed"]))
+            on_progress(Progress(state.done, total, state.simulated, state.failed))
 
     report()
-    with worker_pool(workers, dask) as (submit, width):
-        for identity, key, figures, error in _unordered(submit, jobs(), width):
-            if figures is None:
-                store.write_point(identity, {"error": error})
-                state["failed"] += 1
-            else:
-                store.write_result(key, figures)
-                store.write_point(identity, {"result": key})
-            state["simulated"] += 1
-            state["done"] += 1
+    with worker_pool(workers, dask) as pool:
+        for answer in answers(pool, state.jobs(str(path))):
+            state.keep(answer)
             report()
     report()
-    return SweepOutcome(total, state["simulated"], state["failed"])
-
-
-Submit = Callable[[Job], "Future[Any]"]
-
-
-@contextmanager
-def worker_pool(workers: int | None, dask: str | None) -> Iterator[tuple[Submit, int]]:
-    """Somebody to give jobs to, and how many at once."""
-    if dask is None:
-        import os
-
-        count = workers or os.cpu_count() or 1
-        # spawned: a fork would copy compiled kernels' threads in an unknown state
-        with ProcessPoolExecutor(count, mp_context=get_context("spawn")) as pool:
-            try:
-                yield (lambda job: pool.submit(_simulate, job)), count
-            except BaseException:
-                pool.shutdown(wait=False, cancel_futures=True)
-                raise
-        return
-    try:
-        from distributed import Client
-    except ImportError:
-        raise InputError("--dask needs the extra: pip install 'pimsim[explore]'") from None
-    try:
-        client = Client(dask, timeout=10)
-    except (OSError, ValueError, TimeoutError) as error:
-        raise InputError(
-            f"--dask {dask}: no scheduler answers ({error})".splitlines()[0]
-        ) from error
-    with client:
-        cores = sum(client.ncores().values()) or 1
-        with client.get_executor() as executor:
-            yield (lambda job: executor.submit(_simulate, job)), cores
-
-
-def _unordered(submit: Submit, jobs: Iterator[Job], width: int) -> Iterator[Any]:
-    """Results as they come, with a bounded number of jobs under way."""
-    waiting: set[Future[Any]] = set()
-    for job in islice(jobs, width * _AHEAD):
-        waiting.add(submit(job))
-    while waiting:
-        finished, waiting = wait(waiting, return_when=FIRST_COMPLETED)
-        for future in finished:
-            yield future.result()
-        for job in islice(jobs, width * _AHEAD - len(waiting)):
-            waiting.add(submit(job))
+    return SweepOutcome(total, state.simulated, state.failed, damaged)
 
 
 def load_table(folder: Path) -> pandas.DataFrame:
@@ -217,24 +154,24 @@ def load_table(folder: Path) -> pandas.DataFrame:
     import pandas
 
     store = Store(folder)
-    spec, base = _stored_spec(folder)
-    base_sha256 = load_run(base).sha256
+    spec, base, files_from = _stored_spec(folder)
     rows = []
     for point in expand(spec, str(folder)):
-        identity = Store.point_id(base_sha256, overrides(spec, point), __version__)
+        identity = point_id(base, overrides(spec, point, files_from))
         rows.append({**point, **_row(store, identity)})
     return pandas.DataFrame(rows)
 
 
-def _stored_spec(folder: Path) -> tuple[SweepSpec, str]:
+def _stored_spec(folder: Path) -> tuple[SweepSpec, str, Path]:
     from pimsim.config.loader import read_document
 
     spec = read_document(SweepSpec, folder / "sweep.yaml")
+    source = folder / "source.json"
     try:
-        base = (folder / "base.txt").read_text(encoding="utf-8")
-    except OSError as error:
-        raise InputError(f"{folder}: {error.filename} cannot be read") from error
-    return spec, base
+        data = json.loads(source.read_text(encoding="utf-8"))
+        return spec, str(data["base"]), Path(data["folder"])
+    except (OSError, ValueError, KeyError, TypeError):
+        raise InputError(f"{source}: damaged or missing; sweeping again writes it anew") from None
 
 
 def _row(store: Store, identity: str) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from pimsim.config.errors import InputError
 
 __all__ = [
     "ELEMENT_BYTES", "MlaSection", "ModelCard", "MoeSection", "Parallelism", "WindowSection",
-    "load_card", "parallelism",
+    "card_sha256", "load_card", "parallelism",
 ]  # fmt: skip
 
 ELEMENT_BYTES = (1, 2, 4)
@@ -271,3 +271,10 @@ def load_card(name_or_path: str | Path) -> ModelCard:
     from pimsim.config.loader import load_document
 
     return load_document(ModelCard, "model", str(name_or_path)).config
+
+
+def card_sha256(name_or_path: str | Path) -> str:
+    """Hash of a card's values, wherever they stand. Raises as ``load_card``."""
+    from pimsim.config.loader import load_document
+
+    return load_document(ModelCard, "model", str(name_or_path)).sha256

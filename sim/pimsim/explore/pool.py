@@ -1,0 +1,224 @@
+"""Workers that simulate points: processes of this machine, or a Dask cluster's."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import islice
+from multiprocessing import get_context, parent_process
+from multiprocessing.connection import wait as wait_for
+from typing import Any, Protocol
+
+from pimsim.config.errors import CheckFailed, InputError
+from pimsim.config.run import RunConfig
+
+__all__ = ["Answer", "Job", "Pool", "answers", "worker_pool"]
+
+_AHEAD = 4
+"""Points under way for each worker: enough to keep it busy, few enough to lose little."""
+_TRIES = 2
+"""A point that had a worker to itself that died, so often in a row, has failed."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a worker needs: small, and the same for any kind of worker."""
+
+    identity: str
+    key: str
+    base: str
+    overrides: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What came of a job: figures, or why there are none."""
+
+    job: Job
+    figures: dict[str, Any] | None
+    error: str = ""
+
+
+def simulate_job(job: Job) -> Answer:
+    """One point. Runs in a worker; a bug of the simulator is an error of the point, too."""
+    from pimsim.simulate import resolve, simulate
+
+    try:
+        resolved = resolve(job.base, job.overrides)
+        figures = _figures(simulate(resolved).to_dict()) | {"area_mm2": _area(resolved.config)}
+    except (InputError, CheckFailed) as error:
+        return Answer(job, None, str(error))
+    except Exception as error:  # whatever it is, the other points can still be simulated
+        return Answer(job, None, f"simulator bug, {type(error).__name__}: {error}")
+    return Answer(job, figures)
+
+
+def _area(config: RunConfig) -> dict[str, float]:
+    """Of one device, by part."""
+    from dataclasses import asdict
+
+    from pimsim.config.loader import load_area
+    from pimsim.hardware.area import device_area
+
+    found = device_area(config.npu, config.memory, config.pim, load_area().config)
+    return {**asdict(found), "total": found.total}
+
+
+def _figures(result: dict[str, Any]) -> dict[str, Any]:
+    """The parts of a result that do not grow with its length and do not change from run to run."""
+    kept = {
+        name: result[name]
+        for name in (
+            "cycles", "time_s", "tokens_per_s", "tokens", "model", "layers_simulated",
+            "layers_model", "iteration_s", "devices", "tokens_per_j", "utilisation", "energy_j",
+            "cycle_stack", "bound_cycles", "fidelity", "warnings",
+        )
+    }  # fmt: skip
+    provenance = result["provenance"]
+    kept["provenance"] = {k: provenance[k] for k in ("config_sha256", "trace_sha256", "version")}
+    return kept
+
+
+class Pool(Protocol):
+    """Somebody to give jobs to."""
+
+    width: int
+    """Jobs that are simulated at once."""
+
+    def submit(self, job: Job) -> Future[Answer]:
+        """Simulate ``job`` some time."""
+
+    def revive(self) -> None:
+        """After a worker died: take jobs again."""
+
+
+def _end_with_parent() -> None:
+    """A worker whose parent was killed would wait for work for ever."""
+    parent = parent_process()
+    if parent is None:
+        return
+
+    def watch(sentinel: int) -> None:
+        wait_for([sentinel])
+        os._exit(1)
+
+    threading.Thread(target=watch, args=(parent.sentinel,), daemon=True).start()
+
+
+class _LocalPool:
+    """Processes of this machine."""
+
+    def __init__(self, workers: int) -> None:
+        self.width = workers
+        self._executor = self._start()
+
+    def _start(self) -> ProcessPoolExecutor:
+        # spawned: a fork would copy compiled kernels' threads in an unknown state
+        return ProcessPoolExecutor(
+            self.width, mp_context=get_context("spawn"), initializer=_end_with_parent
+        )
+
+    def submit(self, job: Job) -> Future[Answer]:
+        return self._executor.submit(simulate_job, job)
+
+    def revive(self) -> None:
+        self._executor.shutdown(wait=False, cancel_futures=True)
+        self._executor = self._start()
+
+    def end(self, finished: bool) -> None:
+        """Wait for the workers, or only tell them to end."""
+        self._executor.shutdown(wait=finished, cancel_futures=not finished)
+
+
+class _DaskPool:
+    """A cluster's workers."""
+
+    def __init__(self, executor: Any, width: int) -> None:
+        self.width = width
+        self._executor = executor
+
+    def submit(self, job: Job) -> Future[Answer]:
+        future: Future[Answer] = self._executor.submit(simulate_job, job)
+        return future
+
+    def revive(self) -> None:
+        """The scheduler replaces workers by itself."""
+
+
+@contextmanager
+def worker_pool(workers: int | None, dask: str | None) -> Iterator[Pool]:
+    """``workers`` local processes (default: as many as cores), or those of the Dask scheduler at
+    ``dask``. Raises ``InputError`` where nobody answers there."""
+    if dask is None:
+        pool = _LocalPool(workers or os.cpu_count() or 1)
+        try:
+            yield pool
+        except BaseException:
+            pool.end(finished=False)
+            raise
+        pool.end(finished=True)
+        return
+    try:
+        from distributed import Client
+    except ImportError:
+        raise InputError("--dask needs the extra: pip install 'pimsim[explore]'") from None
+    try:
+        client = Client(dask, timeout=10)
+    except (OSError, ValueError, TimeoutError) as error:
+        raise InputError(
+            f"--dask {dask}: no scheduler answers ({error})".splitlines()[0]
+        ) from error
+    with client:
+        cores = sum(client.ncores().values()) or 1
+        with client.get_executor() as executor:
+            yield _DaskPool(executor, cores)
+
+
+def answers(pool: Pool, jobs: Iterator[Job]) -> Iterator[Answer]:
+    """Answers as they come, a bounded number of jobs under way. A job whose worker dies is given
+    to another one by itself, twice at most; then it has failed."""
+    waiting: dict[Future[Answer], Job] = {}
+    suspects: list[Job] = []
+    """Under way when a worker died: each is given again alone, so that it takes no other along."""
+    deaths = 0
+
+    def give() -> None:
+        if not suspects:
+            for job in islice(jobs, pool.width * _AHEAD - len(waiting)):
+                waiting[pool.submit(job)] = job
+        elif not waiting:
+            job = suspects.pop()
+            waiting[pool.submit(job)] = job
+
+    give()
+    while waiting:
+        alone = len(waiting) == 1
+        finished, _ = wait(waiting, return_when=FIRST_COMPLETED)
+        lost: list[Job] = []
+        for future in finished:
+            job = waiting.pop(future)
+            error = future.exception()
+            if error is None:
+                yield future.result()
+            elif isinstance(error, BrokenProcessPool) or type(error).__name__ == "KilledWorker":
+                lost.append(job)
+            else:
+                yield Answer(job, None, f"{type(error).__name__}: {error}")
+        if lost:
+            # all that were under way are lost with the pool
+            lost += waiting.values()
+            waiting.clear()
+            pool.revive()
+            deaths = deaths + 1 if alone else 0
+            if alone and deaths >= _TRIES:
+                yield Answer(lost.pop(), None, f"the worker died, {deaths} times (out of memory?)")
+                deaths = 0
+            suspects.extend(lost)
+        elif alone:
+            deaths = 0
+        give()
