@@ -16,10 +16,14 @@ from pimsim.result.types import Result
 if TYPE_CHECKING:
     import pandas
 
+    from pimsim.engine.device import Device
     from pimsim.engine.iteration import Outcome
     from pimsim.engine.xpu_system import Decoding
+    from pimsim.workload.requests import RequestTrace
 
-__all__ = ["compare", "decode_system", "observe", "overrides_of", "resolve", "run", "simulate"]
+__all__ = [
+    "compare", "decode_system", "device_of", "observe", "overrides_of", "resolve", "run", "simulate",
+]  # fmt: skip
 
 PathLike = str | os.PathLike[str]
 
@@ -68,25 +72,35 @@ def observe(
 ) -> tuple[Outcome, Result]:
     """``simulate``, and what the engine left behind: records, counters, and the first
     ``log_entries`` commands."""
-    from pimsim.engine.device import build_device
     from pimsim.engine.iteration import run_iteration
     from pimsim.result.build import build_result
     from pimsim.result.invariants import check_invariants
-    from pimsim.workload.batch import inputs_sha256, load_model, load_run_routing, load_run_sparsity
-    from pimsim.workload.requests import load_requests
 
-    config = resolved.config
     start = time.perf_counter()
-    trace = load_requests(config.workload.requests, config.workload.batch)
-    model = load_model(config.workload)
-    routing = load_run_routing(config, model)
-    trace = replace(trace, sha256=inputs_sha256(config.workload, trace.sha256))
-    device = build_device(config, model, trace.requests, routing, load_run_sparsity(config, model))
+    device, trace = device_of(resolved)
     outcome = run_iteration(device, on_stage, log_entries)
     wall_s = time.perf_counter() - start
     result, facts = build_result(outcome, resolved, trace, wall_s)
     check_invariants(result, facts)
     return outcome, result
+
+
+def device_of(resolved: ResolvedRun) -> tuple[Device, RequestTrace]:
+    """The device with the work of its batch mapped, and the requests, hashed with all other inputs.
+
+    Raises ``InputError`` where the config asks for what cannot be.
+    """
+    from pimsim.engine.device import build_device
+    from pimsim.workload.batch import inputs_sha256, load_model, load_run_routing, load_run_sparsity
+    from pimsim.workload.requests import load_requests
+
+    config = resolved.config
+    trace = load_requests(config.workload.requests, config.workload.batch)
+    model = load_model(config.workload)
+    routing = load_run_routing(config, model)
+    trace = replace(trace, sha256=inputs_sha256(config.workload, trace.sha256))
+    device = build_device(config, model, trace.requests, routing, load_run_sparsity(config, model))
+    return device, trace
 
 
 def run(

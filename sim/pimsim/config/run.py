@@ -124,6 +124,4 @@ class RunConfig(ConfigModel):
             )
         if self.schedule.sub_batches and self.schedule.policy != "interleaved":
             raise ValueError("schedule.sub_batches needs schedule.policy 'interleaved'")
-        if self.fidelity == "fast":
-            raise ValueError("fidelity 'fast' is not available yet; use 'command'")
         return self

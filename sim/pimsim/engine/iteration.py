@@ -15,6 +15,7 @@ from pimsim.engine.policies import Stage, load_schedule
 from pimsim.engine.records import Recorder, StageRecord
 from pimsim.engine.units import NpuSide, PimSide, Signals
 from pimsim.hardware.dram.device import make_memory_system
+from pimsim.hardware.dram.fast import FastMemorySystem, probe_of, unfit
 from pimsim.hardware.dram.system import MemorySystem
 from pimsim.mapping.gemm import core_network
 
@@ -45,6 +46,18 @@ class Outcome:
     time_ps: int
 
 
+def memory_of(device: Device, log_entries: int = 0, fidelity: str | None = None) -> Any:
+    """The device's memory at its config's fidelity, or at the one that is named."""
+    config = device.config
+    # two row buffers or one, the controller needs the design only if attention goes there
+    pim = config.pim if device.uses_pim else None
+    network = core_network(config.npu)
+    wrap = device.counter_wrap_bytes
+    if (fidelity or config.fidelity) == "fast" and not unfit(pim, network, wrap, log_entries):
+        return FastMemorySystem(config.memory, pim, probe_of(config.memory, pim), network)
+    return make_memory_system(config.memory, pim, network, wrap, log_entries)
+
+
 def run_iteration(
     device: Device, on_stage: Callable[[str], None] | None = None, log_entries: int = 0
 ) -> Outcome:
@@ -54,11 +67,7 @@ def run_iteration(
     """
     config = device.config
     env = simpy.Environment()
-    # two row buffers or one, the controller needs the design only if attention goes there
-    pim = config.pim if device.uses_pim else None
-    system = make_memory_system(
-        config.memory, pim, core_network(config.npu), device.counter_wrap_bytes, log_entries
-    )
+    system = memory_of(device, log_entries)
     clock = Clock.of(config.npu.frequency, system.cycle_ps)
     port = MemoryPort(env, system, clock)
     recorder, signals = Recorder(), Signals(env)
