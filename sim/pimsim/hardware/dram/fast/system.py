@@ -447,7 +447,8 @@ class FastMemorySystem:
 
     def _arrivals(self, done: _Transfer) -> Ints:
         """Cycle of each block on the channel that was last."""
-        late = int((self._flow["done"] - done.end).argmin())
+        before = self._drained[-2][0] if len(self._drained) > 1 else done.first
+        late = int((done.end - before).argmax())
         flow = self._flow[late]
         ends = [(int(at[late]), int(drained[late])) for at, drained in self._ends]
         ends.append((int(flow["pim_end"]), int(flow["end_done"])))
