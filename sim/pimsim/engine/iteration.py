@@ -15,7 +15,7 @@ from pimsim.engine.policies import Stage, load_schedule
 from pimsim.engine.records import Recorder, StageRecord
 from pimsim.engine.units import NpuSide, PimSide, Signals
 from pimsim.hardware.dram.device import make_memory_system
-from pimsim.hardware.dram.fast import FastMemorySystem, probe_of, unfit
+from pimsim.hardware.dram.fast import PhasedMemory, probe_of, unfit
 from pimsim.hardware.dram.system import MemorySystem
 from pimsim.mapping.gemm import core_network
 
@@ -54,7 +54,7 @@ def memory_of(device: Device, log_entries: int = 0, fidelity: str | None = None)
     network = core_network(config.npu)
     wrap = device.counter_wrap_bytes
     if (fidelity or config.fidelity) == "fast" and not unfit(pim, network, wrap, log_entries):
-        return FastMemorySystem(config.memory, pim, probe_of(config.memory, pim), network)
+        return PhasedMemory(config.memory, pim, probe_of(config.memory, pim), network)
     return make_memory_system(config.memory, pim, network, wrap, log_entries)
 
 

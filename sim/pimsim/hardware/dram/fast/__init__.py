@@ -1,8 +1,9 @@
-"""The memory at ``fast`` fidelity: rates that the command engine shows, in place of its commands."""
+"""The memory at ``fast`` fidelity: rates that the command engine shows, not its commands."""
 
 from __future__ import annotations
 
+from pimsim.hardware.dram.fast.phased import PhasedMemory
 from pimsim.hardware.dram.fast.probe import Probe, probe_of
 from pimsim.hardware.dram.fast.system import FastMemorySystem, unfit
 
-__all__ = ["FastMemorySystem", "Probe", "probe_of", "unfit"]
+__all__ = ["FastMemorySystem", "PhasedMemory", "Probe", "probe_of", "unfit"]

@@ -14,8 +14,8 @@ import numpy as np
 from numba import njit
 
 __all__ = [
-    "FLOW", "NEVER", "ONE", "PARTS", "PART_BEGIN", "PART_END", "PART_NEED", "PART_PIM", "PART_STREAM",
-    "REFRESH", "TICKS", "next_completion", "pim_end", "settle", "step",
+    "FLOW", "NEVER", "ONE", "PARTS", "PART_BEGIN", "PART_END", "PART_NEED", "PART_PIM",
+    "PART_STREAM", "REFRESH", "TICKS", "next_completion", "pim_end", "settle", "step",
 ]  # fmt: skip
 
 TICKS = 4096
@@ -133,9 +133,7 @@ def step(flow: Any, parts: Any, now: int, until: int, refresh: Any) -> None:
 
 
 @njit(cache=True)
-def _reach(
-    ch: Any, parts: Any, now: int, target: int, before: int, refresh: Any
-) -> int:
+def _reach(ch: Any, parts: Any, now: int, target: int, before: int, refresh: Any) -> int:
     """Tick at which the channel's drained stream work reaches ``target``; or, where that is later,
     one that is not earlier than ``before``."""
     done, pim_done, part, at = ch.done, ch.pim_done, ch.part, now

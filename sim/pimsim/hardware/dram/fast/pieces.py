@@ -23,7 +23,7 @@ from pimsim.hardware.dram.fast.flow import (
     PARTS,
     TICKS,
 )
-from pimsim.hardware.dram.fast.probe import Probe, ProgramTimes
+from pimsim.hardware.dram.fast.probe import Probe
 from pimsim.hardware.dram.fast.programs import Pieces, job_of
 from pimsim.hardware.dram.layout import N_COUNTERS
 

@@ -38,6 +38,7 @@ Ints = NDArray[np.int64]
 _Found = TypeVar("_Found")
 PLACES = 8
 WARM_CYCLES = 512
+LAG_BURSTS = 4096
 INTERVALS = 4
 """A stream is watched from so many places, each for so many refresh intervals."""
 QUIET_CYCLES = 4096
@@ -86,7 +87,7 @@ class Probe:
         self.pim = pim
         self._known: dict[Hashable, object] = {}
         system = make_memory_system(self.memory, self.pim)
-        self._records = (system.parameters.copy(), system.channels.copy())
+        self.records = (system.parameters.copy(), system.channels.copy())
         self.parameters = system.parameters
         self.cycle_ps = system.cycle_ps
         per_clock = max(round(memory.tCK / system.cycle_ps), 1)
@@ -101,7 +102,7 @@ class Probe:
 
     def _system(self) -> MemorySystem:
         """One idle channel."""
-        return make_memory_system(self.memory, self.pim, records=self._records)
+        return make_memory_system(self.memory, self.pim, records=self.records)
 
     def _once(self, key: Hashable, kind: type[_Found]) -> _Found | None:
         found = self._known.get(key)
@@ -152,6 +153,23 @@ class Probe:
         took = (_run(lone) - start) * TICKS
         return replace(seen, ticks=ticks, latency=max(took - short * ticks, 0))
 
+    @cached_property
+    def lag(self) -> int:
+        """Ticks of a stream's work that the one behind it has done when the first is complete: the
+        controller takes row hits first, wherever in its queues they stand."""
+        if self.quiet is not self:
+            return self.quiet.lag
+        bursts, late = LAG_BURSTS, 0
+        for place in range(PLACES):
+            system = self._system()
+            first = place * 10007
+            one = system.submit(0, [Stream(first, bursts)])
+            system.submit(0, [Stream(first + bursts, bursts)])
+            while one.done_cycle < 0:
+                system.advance(INFINITY)
+            late += one.done_cycle * TICKS - self.reads.latency - bursts * self.reads.ticks
+        return max(late // PLACES, 0)
+
     def _watch(self, write: bool) -> StreamRate:
         """A stream for a few periods. Where refresh meets it decides about a percent of its rate,
         so it is watched from several places and times."""
@@ -161,7 +179,7 @@ class Probe:
             return found
         length = INTERVALS * self.period
         came = active = 0
-        counts = np.zeros_like(self._records[1]["counter"][0])
+        counts = np.zeros_like(self.records[1]["counter"][0])
         for place in range(PLACES):
             system = self._system()
             # steps of the golden ratio: spread over rows and over the refresh interval
@@ -244,7 +262,7 @@ class Probe:
             about = int(estimate(job.program, p).sum())
             bursts = 4 * about // int(p["nbl"]) + 2 * WARM_CYCLES
         system = make_memory_system(
-            self.memory, self.pim, log_entries=min(2 * bursts, MAX_LOG), records=self._records
+            self.memory, self.pim, log_entries=min(2 * bursts, MAX_LOG), records=self.records
         )
         if streams:
             # from half of the memory on, which programs do not reach

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -21,7 +21,6 @@ from pimsim.hardware.dram.address import AddressMap
 from pimsim.hardware.dram.fast.flow import (
     FLOW,
     NEVER,
-    ONE,
     PARTS,
     REFRESH,
     TICKS,
@@ -30,21 +29,15 @@ from pimsim.hardware.dram.fast.flow import (
     settle,
     step,
 )
-from pimsim.hardware.dram.fast.pieces import PieceRates, as_parts, time_pieces
+from pimsim.hardware.dram.fast.operations import Operation, analyse
 from pimsim.hardware.dram.fast.probe import Probe, StreamRate
-from pimsim.hardware.dram.fast.programs import estimate, find_pieces, reserved
 from pimsim.hardware.dram.layout import (
     C_BUS_BUSY,
     C_COMMANDS,
-    C_COMP_COLUMNS,
     C_STACK,
     MAX_RANKS,
     N_CAUSES,
     N_COUNTERS,
-    N_INSTRUCTION,
-    P_COMPS,
-    P_MARK,
-    P_OP,
 )
 from pimsim.hardware.dram.rules import Command
 from pimsim.hardware.dram.transfers import (
@@ -92,35 +85,12 @@ class _Transfer:
     """Tick of its submission."""
 
 
-@dataclass(frozen=True)
-class _Operation:
-    """A PIM operation as work: by channel and by mark."""
-
-    programs: Sequence[Ints]
-    """Kept so that the operation can be known by them."""
-    parts: Ints
-    """Pieces of all channels, (parts, PARTS), as ``flow`` wants them."""
-    first_part: Ints
-    """By channel."""
-    work: Ints
-    """Ticks alone, (channels,)."""
-    counts: Ints
-    """What the counters will count, (channels, N_COUNTERS); causes of time in proportion."""
-    mark_channel: Ints
-    mark_work: Ints
-    """Ticks of its channel's work after which each mark's last result is read."""
-    stall: int
-    """Ticks for which a refresh stops it."""
-    stall_share: int
-    """Of 4096: what a stream gets meanwhile."""
-
-
 @dataclass
 class _Running:
     """The PIM operation under way."""
 
     group: Group
-    operation: _Operation
+    operation: Operation
     begun: int
     """Tick of its submission, and the one from which it runs."""
     start: int
@@ -159,7 +129,7 @@ class FastMemorySystem:
         self._pim_refresh = np.zeros(1, dtype=REFRESH)
         self._transfers: list[_Transfer] = []
         self._running: _Running | None = None
-        self._operations: dict[int, _Operation] = {}
+        self._operations: dict[int, Operation] = {}
         self._times: deque[int] = deque([0])
         self._ends: deque[tuple[Ints, Ints]] = deque()
         self._drained: deque[tuple[Ints, Ints]] = deque([(self._flow["done"].copy(),) * 2])
@@ -257,10 +227,7 @@ class FastMemorySystem:
         """Run a PIM program on each channel; see ``MemorySystem.submit_pim``."""
         if self._running is not None:
             raise RuntimeError("a PIM operation is under way")
-        operation = self._operations.get(id(programs))
-        if operation is None:
-            operation = self._analyse(programs, marks, after)
-            self._operations[id(programs)] = operation
+        operation = self.operation(programs, marks, after)
         flow = self._flow
         flow["pim_total"] = operation.work
         flow["pim_done"] = 0
@@ -282,78 +249,52 @@ class FastMemorySystem:
         self._snapshot()
         return group
 
-    def _analyse(self, programs: Sequence[Ints], marks: int, after: After | None) -> _Operation:
-        """How long each channel's program takes, and what comes of it when."""
-        count = len(programs)
-        sizes = np.array([len(program) for program in programs])
-        whole = np.concatenate([np.zeros((0, N_INSTRUCTION), np.int64), *programs])
-        if not len(whole):
-            none = np.zeros(count, dtype=np.int64)
-            counts = np.zeros((count, N_COUNTERS), np.int64)
-            nowhere = np.zeros(marks, np.int64)
-            return _Operation(programs, self._parts, none, none, counts, nowhere, nowhere, 0, ONE)
-        channel = np.repeat(np.arange(count), sizes)
-        last = _last_of_marks(whole, marks)
-        bursts = np.zeros(len(whole), np.int64)
-        if after is not None:
-            bursts[last[last >= 0]] = after.bursts[last >= 0]
-        pieces = find_pieces(whole, channel, bursts)
-        rates = time_pieces(
-            self.probe, programs, pieces,
-            np.add.reduceat(estimate(whole, self.parameters[0]), pieces.first),
-            np.add.reduceat(bursts, pieces.first),
-        )  # fmt: skip
-        needs = reserved(whole, self.parameters[0])[pieces.first]
-        parts, first_part, work, ends = as_parts(rates, pieces, needs, count)
-        counts = self._pim_counts(whole, channel, rates, work)
-        if after is not None:
-            np.add.at(counts[:, _WR], after.channel, after.bursts)
-            written = after.bursts * int(self.parameters[0]["nbl"])
-            np.add.at(counts[:, C_BUS_BUSY], after.channel, written)
-        piece_of = np.repeat(np.arange(len(ends)), pieces.size)
-        size, place = pieces.size[piece_of], np.arange(len(whole)) - pieces.first[piece_of] + 1
-        passed = ends[piece_of] - rates.ticks[pieces.kind][piece_of] * (size - place) // size
-        known = last >= 0
-        return _Operation(
-            programs, parts, first_part, work, counts,
-            np.where(known, channel[last], 0), np.where(known, passed[last], 0), rates.stall,
-            rates.stall_share,
-        )  # fmt: skip
+    # of use to whoever runs parts of it again ---------------------------------------------------
+    def skip(self, cycle: int) -> None:
+        """Nothing happens here up to ``cycle``."""
+        self._now = max(self._now, cycle)
+        self._go(self._clock.active(self._now * TICKS))
 
-    def _pim_counts(self, whole: Ints, channel: Ints, rates: PieceRates, work: Ints) -> Ints:
-        """What the channels will count: instructions as they are, what they need in proportion."""
-        p, count = self.parameters[0], len(self.channels)
-        shares = [
-            [int(counted) * int(ticks) // rates.counted_ticks for counted in rates.counts]
-            for ticks in work
-        ]
-        counts = np.array(shares, dtype=np.int64)
-        # of the writes that follow, and of refresh, others keep the books
-        counts[:, [_RD, _WR, _REF, _REFPB]] = 0
-        op, comps = whole[:, P_OP], whole[:, P_COMPS]
-        for command in (Command.GWRITE, Command.HEADER, Command.READRES, Command.GEMV):
-            counts[:, C_COMMANDS + int(command)] = np.bincount(
-                channel[op == int(command)], minlength=count
-            )
-        columns = {
-            command: np.bincount(
-                channel[op == int(command)], comps[op == int(command)], minlength=count
-            ).astype(np.int64)
-            for command in (Command.COMP, Command.GEMV)
-        }
-        counts[:, C_COMMANDS + int(Command.COMP)] = columns[Command.COMP]
-        counts[:, C_COMP_COLUMNS] = columns[Command.COMP] + columns[Command.GEMV]
-        results = counts[:, C_COMMANDS + int(Command.READRES)]
-        results = results + counts[:, C_COMMANDS + int(Command.GEMV)]
-        counts[:, C_BUS_BUSY] = results * int(p["nbl"])
-        return counts
+    def knows(self, operations: dict[int, Operation]) -> None:
+        """What PIM operations are, by the ``id`` of their programs."""
+        self._operations.update(operations)
+
+    def share(self, stream: Stream | Rows, channel: int) -> list[Stream | Rows]:
+        """The part of a stream that lies on ``channel``, in that channel's own numbers."""
+        if isinstance(stream, Rows):
+            ends = stream.first_burst + stream.bursts
+            kept = [
+                (first, end - first)
+                for first, end in (
+                    (int(self._below(int(one))[channel]), int(self._below(int(other))[channel]))
+                    for one, other in zip(stream.first_burst, ends, strict=True)
+                )
+                if end > first
+            ]
+            if not kept:
+                return []
+            runs = np.array(kept, np.int64)
+            return [Rows(runs[:, 0].copy(), runs[:, 1].copy(), stream.write)]
+        first = int(self._below(stream.first_burst)[channel])
+        bursts = int(self._share(stream)[channel])
+        return [replace(stream, first_burst=first, bursts=bursts)] if bursts else []
+
+    def operation(
+        self, programs: Sequence[Ints], marks: int, after: After | None
+    ) -> Operation:  # fmt: skip
+        """What these programs are as work."""
+        operation = self._operations.get(id(programs))
+        if operation is None:
+            operation = analyse(self.probe, programs, marks, after)
+            self._operations[id(programs)] = operation
+        return operation
 
     # time -------------------------------------------------------------------------------------
     def advance(self, until: int) -> Group | None:
         """Go to the first completion of a group, or to ``until``; ``now`` tells which."""
         limit = self._clock.active(min(until * TICKS, NEVER))
         while True:
-            targets = np.array([t.end for t in self._transfers]).reshape(-1, len(self.channels))
+            targets = self._targets()
             tick, row = next_completion(
                 self._flow, self._parts, self._tick, limit + 1, targets, self._pim_refresh[0]
             )
@@ -362,7 +303,9 @@ class FastMemorySystem:
             if running is not None:
                 pim = running.end
                 if pim < 0:
-                    pim = pim_end(self._flow, self._parts, self._tick, tick + 1, self._pim_refresh[0])
+                    pim = pim_end(
+                        self._flow, self._parts, self._tick, tick + 1, self._pim_refresh[0]
+                    )
             if min(tick, pim) > limit:
                 self._go(limit)
                 self._now = max(self._now, until)
@@ -377,6 +320,12 @@ class FastMemorySystem:
                 return self._complete_pim(running)
             running.end_cycle = self._tail(running)
             running.end = max(self._clock.active(running.end_cycle * TICKS), self._tick)
+
+    def _targets(self) -> Ints:
+        """Work after which each transfer is complete, (transfers, channels)."""
+        ends = np.array([t.end for t in self._transfers]).reshape(-1, len(self.channels))
+        behind: Ints = np.minimum(ends + self.probe.lag, self._flow["queued"])
+        return behind
 
     def _go(self, tick: int) -> None:
         """To ``tick``; ``now`` is the cycle in which it lies."""
@@ -458,7 +407,9 @@ class FastMemorySystem:
         line.sort()
         times, drained = np.array(line).T
         share = np.arange(1, done.blocks + 1) * (done.end[late] - done.first[late]) // done.blocks
-        at = np.interp(done.first[late] + share, drained, times)
+        # in order, a block is there once those that the controller left behind are
+        needed = np.minimum(done.first[late] + share + self.probe.lag, flow["done"])
+        at = np.interp(needed, drained, times)
         return np.minimum(self._cycles(at), self.now)
 
     def _tail(self, running: _Running) -> int:
@@ -480,7 +431,7 @@ class FastMemorySystem:
                 end += int(after.bursts[-1]) * self.probe.writes.ticks // TICKS
         return max(end, self.now)
 
-    def _mark_cycles(self, operation: _Operation, operation_start: int) -> Ints:
+    def _mark_cycles(self, operation: Operation, operation_start: int) -> Ints:
         """When each mark's last result was asked for."""
         times = np.array(self._times)
         drained = np.array([each[1] for each in self._drained])
@@ -508,11 +459,3 @@ class FastMemorySystem:
         stack[:, 0] += np.where(operation.work > 0, spent - stack.sum(axis=1), 0)
         self.channels["counter"][:, :N_COUNTERS] += counts
         return group
-
-
-def _last_of_marks(whole: Ints, marks: int) -> Ints:
-    """The last instruction of each mark, -1 where there is none."""
-    at = np.flatnonzero(whole[:, P_MARK] >= 0)
-    last = np.full(marks, -1, dtype=np.int64)
-    np.maximum.at(last, whole[at, P_MARK], at)
-    return last
