@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import random
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
-
-from benchmarks.measurement import Measurement, best_cpu_s
 
 __all__ = ["Point", "draw_points", "measure"]
 

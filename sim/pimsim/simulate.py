@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from pimsim.workload.requests import RequestTrace
 
 __all__ = [
-    "compare", "decode_system", "device_of", "observe", "overrides_of", "resolve", "run", "simulate",
+    "compare", "decode_system", "device_of", "observe", "overrides_of", "resolve", "run",
+    "simulate",
 ]  # fmt: skip
 
 PathLike = str | os.PathLike[str]
@@ -31,7 +32,7 @@ PathLike = str | os.PathLike[str]
 def overrides_of(
     model: PathLike | None = None, requests: PathLike | None = None,
     layers: int | None = None, batch: int | None = None, fidelity: str | None = None,
-    trace: PathLike | None = None, routing: PathLike | None = None,
+    trace: PathLike | None = None, routing: PathLike | None = None, max_error: str | None = None,
 ) -> list[str]:  # fmt: skip
     """The options that have a name of their own, as ``--set`` overrides.
 
@@ -46,7 +47,8 @@ def overrides_of(
         "workload.requests": None if requests is None else os.fspath(requests),
         "workload.layers": layers,
         "workload.batch": batch,
-        "fidelity": fidelity,
+        "fidelity": "fast" if fidelity is None and max_error is not None else fidelity,
+        "max_error": max_error,
     }
     return [f"{key}={json.dumps(value)}" for key, value in given.items() if value is not None]
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from pimsim.hardware.dram.fast.phased import PhasedMemory
+from pimsim.hardware.dram.fast.phases import Phase
 from pimsim.hardware.dram.fast.probe import Probe, probe_of
 from pimsim.hardware.dram.fast.system import FastMemorySystem, unfit
 
-__all__ = ["FastMemorySystem", "PhasedMemory", "Probe", "probe_of", "unfit"]
+__all__ = ["FastMemorySystem", "Phase", "PhasedMemory", "Probe", "probe_of", "unfit"]

@@ -54,4 +54,5 @@ class RefreshClock:
         if not self.stall:
             return active
         refreshes = 1 + (active - self.interval - 1) // (self.interval - self.stall)
-        return active + np.maximum(refreshes, 0) * self.stall
+        stopped: Ints = np.maximum(refreshes, 0) * self.stall
+        return active + stopped

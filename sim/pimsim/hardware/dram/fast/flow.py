@@ -63,10 +63,10 @@ def _pim_waits(now: int, started: bool, need: int, refresh: Any) -> int:
         return now
     since = (now - refresh.first) % interval if now >= refresh.first else interval
     if since < refresh.stall:
-        return now - since + refresh.stall
+        return int(now - since + refresh.stall)
     left = interval - since if now >= refresh.first else refresh.first - now
     if not started and left < need <= interval - refresh.stall:
-        return now + left
+        return int(now + left)
     return now
 
 

@@ -1,4 +1,4 @@
-"""The device's memory, phase by phase: by rates, or by commands where rates have been found wrong."""
+"""The device's memory, phase by phase: by rates, or by commands where rates miss."""
 
 from __future__ import annotations
 

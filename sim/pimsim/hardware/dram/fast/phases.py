@@ -27,20 +27,20 @@ class Service(Protocol):
     """What ``MemorySystem`` and ``FastMemorySystem`` have in common."""
 
     @property
-    def active(self) -> bool: ...  # noqa: D102
+    def active(self) -> bool: ...
 
     @property
-    def now(self) -> int: ...  # noqa: D102
+    def now(self) -> int: ...
 
-    def submit(  # noqa: D102
+    def submit(
         self, start: int, streams: Streams, scatters: Sequence[Scatter] = (), source: int = 0
     ) -> Group: ...
 
-    def submit_pim(  # noqa: D102
+    def submit_pim(
         self, start: int, programs: Sequence[Ints], marks: int, after: After | None = None
     ) -> Group: ...
 
-    def advance(self, until: int) -> Group | None: ...  # noqa: D102
+    def advance(self, until: int) -> Group | None: ...
 
 
 @dataclass(frozen=True)
@@ -75,6 +75,18 @@ class Phase:
     def cycles(self) -> int:
         """How long it took."""
         return self.end - self.start
+
+    @property
+    def kind(self) -> tuple[object, ...]:
+        """Equal for phases that ask for as much of everything in the same order."""
+        return tuple(
+            (
+                sum(stream.total for stream in one.streams),
+                sum(scatter.count for scatter in one.scatters),
+                sum(len(program) for program in one.programs), one.behind,
+            )
+            for one in self.asked
+        )  # fmt: skip
 
 
 def part_of(programs: Sequence[Ints], channel: int, marks: Ints) -> list[Ints]:

@@ -295,7 +295,7 @@ def _content(job: Job) -> bytes:
     """What tells a job from another."""
     digest = blake2b(digest_size=16)
     for part in (job.program, job.bursts):
-        digest.update(np.ascontiguousarray(part))
+        digest.update(np.ascontiguousarray(part).data)
     return digest.digest()
 
 

@@ -29,6 +29,8 @@ Ints = NDArray[np.int64]
 _GWRITE, _HEADER = int(Command.GWRITE), int(Command.HEADER)
 _COMP, _READRES, _GEMV = int(Command.COMP), int(Command.READRES), int(Command.GEMV)
 _MIX = np.array([1_000_003, 8_191, 524_287, 131_071], dtype=np.int64)
+_SPREAD = -7046029254386353131
+"""An odd number without pattern (2^64 over the golden ratio)."""
 
 
 @dataclass(frozen=True)
@@ -78,11 +80,12 @@ def find_pieces(whole: Ints, channel: Ints, bursts: Ints) -> Pieces:
     mixed = (whole[:, [P_OP, P_COMPS, P_READS, P_LAST]] + 1) @ _MIX
     mixed = (mixed * (2 * place + 1)) ^ (mixed >> 7)
     follows = np.append(False, op[first[:-1]] == _GWRITE)
-    signature = np.stack(
-        [size, np.add.reduceat(mixed, first), np.add.reduceat(bursts, first), follows], axis=1
-    )
-    _, example, kind = np.unique(signature, axis=0, return_index=True, return_inverse=True)
-    return Pieces(first, size, channel[first], kind.reshape(-1), example)
+    # one number each: sorting them is ten times faster than sorting rows
+    signature = np.add.reduceat(mixed, first)
+    for column in (size, np.add.reduceat(bursts, first), follows.astype(np.int64)):
+        signature = (signature ^ (signature >> 31)) * _SPREAD + column
+    _, example, kind = np.unique(signature, return_index=True, return_inverse=True)
+    return Pieces(first, size, channel[first], kind, example)
 
 
 def job_of(program: Ints, first: Ints, bursts: Ints) -> Job:
