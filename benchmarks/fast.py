@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 __all__ = ["Point", "draw_points", "measure"]
 
@@ -70,7 +69,52 @@ def _draw(draw: random.Random) -> Point:
     return Point(preset, tuple(overrides))
 
 
-def _simulate(point: Point, fidelity: str) -> Any:
+def _simulate(point: Point, fidelity: str) -> Result:
     from pimsim.simulate import resolve, simulate
 
     return simulate(resolve(point.preset, [*point.overrides, f"fidelity={fidelity}"]))
+
+
+def measure() -> list[Measurement]:
+    """Errors of the iteration's time over random runs, what the runs said of them, and speed."""
+    errors, covered, ratios = [], [], []
+    for point in draw_points(SEED, POINTS):
+        start = time.process_time()
+        exact = _simulate(point, "command")
+        between = time.process_time()
+        fast = _simulate(point, "fast")
+        ratios.append((between - start) / (time.process_time() - between))
+        error = fast.iteration_s / exact.iteration_s - 1
+        errors.append(error)
+        said = fast.fidelity
+        covered.append(abs(error - said.error_mean) <= said.error_ci95)
+    worst = max(errors, key=abs)
+    bias = sum(errors) / len(errors)
+    count = f"{len(errors)} runs, seed {SEED}"
+    return [
+        Measurement(
+            "fast: mean absolute error of iteration time", 100 * fmean(map(abs, errors)), "%",
+            2.0, at_least=False, note=count,
+        ),
+        Measurement("fast: worst error", 100 * abs(worst), "%", 5.0, at_least=False),
+        Measurement("fast: bias", 100 * abs(bias), "%", 1.0, at_least=False, note=f"{bias:+.3%}"),
+        Measurement("fast: reported interval holds the error", 100 * fmean(covered), "%", 90.0),
+        Measurement("fast: command's CPU time over fast's, median", median(ratios), "times"),
+        *_block(),
+    ]  # fmt: skip
+
+
+def _block() -> list[Measurement]:
+    """One GPT3-7B block at batch 256, from reading the requests to the result."""
+    from pimsim.simulate import resolve, simulate
+
+    resolved = resolve(
+        "neupims", ["schedule.sub_batches=false", "workload.layers=1", "fidelity=fast"]
+    )
+    cpu_s = best_cpu_s(lambda: simulate(resolved), 10)
+    return [
+        Measurement(
+            "fast: block, neupims, sharegpt-256", ARTIFACT_CPU_S / cpu_s,
+            "times less CPU than the artifact", 1000.0, note=f"{cpu_s * 1000:.1f} ms",
+        )
+    ]  # fmt: skip

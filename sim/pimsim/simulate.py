@@ -7,7 +7,7 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pimsim.config.errors import InputError
 from pimsim.config.loader import DEFAULT_RUN, ResolvedRun, load_run
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from pimsim.workload.requests import RequestTrace
 
 __all__ = [
-    "compare", "decode_system", "device_of", "observe", "overrides_of", "resolve", "run",
-    "simulate",
+    "calibration", "compare", "decode_system", "device_of", "observe", "overrides_of", "resolve",
+    "run", "simulate",
 ]  # fmt: skip
 
 PathLike = str | os.PathLike[str]
@@ -103,6 +103,17 @@ def device_of(resolved: ResolvedRun) -> tuple[Device, RequestTrace]:
     trace = replace(trace, sha256=inputs_sha256(config.workload, trace.sha256))
     device = build_device(config, model, trace.requests, routing, load_run_sparsity(config, model))
     return device, trace
+
+
+def calibration(resolved: ResolvedRun) -> dict[str, Any] | None:
+    """Run at fast fidelity and say what it went by; None where the run has no rates.
+
+    Raises as ``simulate`` does.
+    """
+    from pimsim.hardware.dram.fast import PhasedMemory, describe
+
+    memory = observe(resolved)[0].system
+    return describe(memory) if isinstance(memory, PhasedMemory) else None
 
 
 def run(

@@ -12,7 +12,7 @@ from pimsim.hardware.dram.fast.flow import ONE, PART_END, PARTS
 from pimsim.hardware.dram.fast.phases import part_of
 from pimsim.hardware.dram.fast.pieces import PieceRates, as_parts, time_pieces
 from pimsim.hardware.dram.fast.probe import Probe
-from pimsim.hardware.dram.fast.programs import estimate, find_pieces, reserved
+from pimsim.hardware.dram.fast.programs import Pieces, estimate, find_pieces, reserved
 from pimsim.hardware.dram.layout import (
     C_BUS_BUSY,
     C_COMMANDS,
@@ -54,6 +54,8 @@ class Operation:
     """Ticks for which a refresh stops it."""
     stall_share: int
     """Of 4096: what a stream gets meanwhile."""
+    pieces: Pieces | None = None
+    rates: PieceRates | None = None
 
     def on_channel(self, channel: int) -> tuple[Operation, Ints]:
         """What a channel does of it, and the marks that are its own."""
@@ -113,7 +115,7 @@ def analyse(
     return Operation(
         programs, parts, first_part, work, counts,
         np.where(known, channel[last], 0), np.where(known, passed[last], 0), rates.stall,
-        rates.stall_share,
+        rates.stall_share, pieces, rates,
     )  # fmt: skip
 
 

@@ -279,6 +279,11 @@ class FastMemorySystem:
         bursts = int(self._share(stream)[channel])
         return [replace(stream, first_burst=first, bursts=bursts)] if bursts else []
 
+    @property
+    def known_operations(self) -> list[Operation]:
+        """PIM operations in the order in which they were first asked for."""
+        return list(self._operations.values())
+
     def operation(
         self, programs: Sequence[Ints], marks: int, after: After | None
     ) -> Operation:  # fmt: skip
