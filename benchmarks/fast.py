@@ -3,8 +3,17 @@
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from statistics import fmean, median
+from typing import TYPE_CHECKING
+
+from benchmarks.block import ARTIFACT_CPU_S
+from benchmarks.measurement import Measurement, best_cpu_s
+
+if TYPE_CHECKING:
+    from pimsim.result.types import Result
 
 __all__ = ["Point", "draw_points", "measure"]
 
@@ -49,6 +58,7 @@ def draw_points(seed: int, count: int) -> Iterator[Point]:
 
 def _draw(draw: random.Random) -> Point:
     preset = draw.choice(("npu-only", "npu-pim", "npu-pim", "neupims", "neupims", "neupims"))
+    refreshes = ("all-bank", "all-bank", "per-bank" if preset == "npu-only" else "all-bank", "none")
     model = draw.choice(list(MODELS))
     requests = draw.choice(("sharegpt", "alpaca"))
     batch = draw.choice((8, 16, 24, 48, 64, 96, 128, 200, 256, 384, 512))
@@ -59,7 +69,7 @@ def _draw(draw: random.Random) -> Point:
         f"memory.organization.channels={draw.choice((8, 16, 32))}",
         f"npu.frequency={draw.choice((0.7, 1.0, 1.4))}GHz",
         f"npu.systolic.arrays={draw.choice((2, 4, 8))}",
-        f"memory.controller.refresh={draw.choice(('all-bank', 'all-bank', 'per-bank', 'none'))}",
+        f"memory.controller.refresh={draw.choice(refreshes)}",
         f"schedule.channel_assignment={draw.choice(('greedy', 'greedy', 'round-robin'))}",
     ]  # fmt: skip
     if preset == "neupims":
