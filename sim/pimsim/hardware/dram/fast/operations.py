@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pimsim.hardware.dram.fast.flow import ONE, PART_END, PARTS
-from pimsim.hardware.dram.fast.phases import part_of
+from pimsim.hardware.dram.fast.phases import bursts_each, part_of
 from pimsim.hardware.dram.fast.pieces import PieceRates, as_parts, time_pieces
 from pimsim.hardware.dram.fast.probe import Probe
 from pimsim.hardware.dram.fast.programs import Pieces, estimate, find_pieces, reserved
@@ -94,7 +94,8 @@ def analyse(
     last = _last_of_marks(whole, marks)
     bursts = np.zeros(len(whole), np.int64)
     if after is not None:
-        bursts[last[last >= 0]] = after.bursts[last >= 0]
+        written = bursts_each(after, count)
+        bursts[last[last >= 0]] = written[last >= 0]
     pieces = find_pieces(whole, channel, bursts)
     rates = time_pieces(
         probe, programs, pieces,
@@ -105,9 +106,14 @@ def analyse(
     parts, first_part, work, ends = as_parts(rates, pieces, needs, count)
     counts = _counts(probe, count, whole, channel, rates, work)
     if after is not None:
-        np.add.at(counts[:, _WR], after.channel, after.bursts)
-        written = after.bursts * int(probe.parameters[0]["nbl"])
-        np.add.at(counts[:, C_BUS_BUSY], after.channel, written)
+        writes = np.zeros(count, np.int64)
+        if after.spread:
+            whole_bursts = int(after.bursts.sum())
+            writes += (whole_bursts + np.arange(count)[::-1]) // count
+        else:
+            np.add.at(writes, after.channel, after.bursts)
+        counts[:, _WR] += writes
+        counts[:, C_BUS_BUSY] += writes * int(probe.parameters[0]["nbl"])
     piece_of = np.repeat(np.arange(len(ends)), pieces.size)
     size, place = pieces.size[piece_of], np.arange(len(whole)) - pieces.first[piece_of] + 1
     passed = ends[piece_of] - rates.ticks[pieces.kind][piece_of] * (size - place) // size

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from pimsim.hardware.dram.layout import P_MARK
 from pimsim.hardware.dram.transfers import After, Group, Rows, Scatter, Stream
 
-__all__ = ["Asked", "Phase", "Service", "after_of", "part_of", "replay"]
+__all__ = ["Asked", "Phase", "Service", "after_of", "bursts_each", "part_of", "replay"]
 
 Ints = NDArray[np.int64]
 Streams = Sequence[Stream | Rows]
@@ -101,11 +101,15 @@ def after_of(after: After | None, marks: Ints, channels: int) -> After | None:
     """What follows the results ``marks``, all on one of so many channels."""
     if after is None:
         return None
-    bursts = after.bursts[marks]
     return replace(
         after, duration=after.duration[marks], channel=np.zeros(len(marks), np.int64),
-        bursts=-(-bursts // channels) if after.spread else bursts, spread=False,
+        bursts=bursts_each(after, channels)[marks], spread=False,
     )  # fmt: skip
+
+
+def bursts_each(after: After, channels: int) -> Ints:
+    """Bursts of each output that one channel writes."""
+    return -(-after.bursts // channels) if after.spread else after.bursts
 
 
 def replay(system: Service, phase: Phase, asked: Sequence[Asked]) -> int:

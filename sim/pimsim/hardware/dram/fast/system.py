@@ -30,6 +30,7 @@ from pimsim.hardware.dram.fast.flow import (
     step,
 )
 from pimsim.hardware.dram.fast.operations import Operation, analyse
+from pimsim.hardware.dram.fast.phases import bursts_each
 from pimsim.hardware.dram.fast.probe import Probe, StreamRate
 from pimsim.hardware.dram.layout import (
     C_BUS_BUSY,
@@ -433,7 +434,8 @@ class FastMemorySystem:
             )
             end = max(end, int(finish.max()))
             if after.bursts[-1]:  # the last output is written once it is there
-                end += int(after.bursts[-1]) * self.probe.writes.ticks // TICKS
+                own = int(bursts_each(after, len(self.channels))[-1])
+                end += own * self.probe.writes.ticks // TICKS
         return max(end, self.now)
 
     def _mark_cycles(self, operation: Operation, operation_start: int) -> Ints:
