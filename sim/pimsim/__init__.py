@@ -18,6 +18,7 @@ _LAZY = {
     "decode_system": "pimsim.simulate:decode_system",
     "load": "pimsim.explore.results:load",
     "load_config": "pimsim.config.loader:load_run",
+    "plot_trade_off": "pimsim.report.plots:plot_trade_off",
     "Result": "pimsim.result.types:Result",
     "run": "pimsim.simulate:run",
     "sweep": "pimsim.explore.results:sweep",

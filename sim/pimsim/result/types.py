@@ -7,8 +7,14 @@ refuses unknown and missing keys.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
-from typing import Any, ClassVar, Literal
+from dataclasses import asdict, dataclass, field, fields
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from pimsim.config.errors import InputError, near_miss
+
+if TYPE_CHECKING:
+    import pandas
 
 __all__ = [
     "CYCLE_CAUSES",
@@ -47,6 +53,8 @@ CYCLE_CAUSES: dict[str, str] = {
     "idle": "idle: no work",
 }
 """Names of causes in a cycle stack, in words. A stack may use names that are not listed."""
+
+_TABLES = ("operators", "stages", "cycle_stack")
 
 
 @dataclass(frozen=True)
@@ -226,6 +234,39 @@ class Result:
     """None: the model has none."""
     warnings: tuple[str, ...] = field(default=())
     """What a reader of the numbers must know."""
+
+    def table(self, name: str = "operators") -> pandas.DataFrame:
+        """``operators`` or ``stages``: a row each, in the order of the run; ``cycle_stack``: a row
+        a unit and cause. Columns carry units: ``*_cycles`` of the NPU clock, ``size_bytes``.
+
+        Raises ``InputError`` for another name.
+        """
+        import pandas
+
+        if name not in _TABLES:
+            raise InputError(
+                f"no table {name!r}{near_miss(name, _TABLES)}; there are {', '.join(_TABLES)}"
+            )
+        if name == "cycle_stack":
+            rows = [
+                (unit, cause, cycles)
+                for unit, stack in self.cycle_stack.items()
+                for cause, cycles in stack.items()
+            ]
+            return pandas.DataFrame(rows, columns=["unit", "cause", "cycles"])
+        kind = OperatorResult if name == "operators" else StageResult
+        items = self.operators if name == "operators" else self.stages
+        columns = [field.name for field in fields(kind)]
+        frame = pandas.DataFrame([asdict(item) for item in items], columns=columns)
+        return frame.rename(columns={"bytes": "size_bytes", "start_cycle": "start_cycles"})
+
+    @property
+    def plot(self) -> Any:
+        """Matplotlib figures: ``plot.cycle_stack()``, ``plot.roofline(run)``, ... (see
+        ``pimsim.report.plots.RunPlots``)."""
+        # Drawing is above results in the layers: named, not imported, and loaded on first use, as
+        # the facade ``pimsim`` does, so that results stay free of report and matplotlib.
+        return import_module("pimsim.report.plots").RunPlots(self)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain dicts, lists, numbers and strings, as JSON takes them."""

@@ -1,0 +1,147 @@
+"""``Result.plot``: the report's charts of one run as matplotlib figures; a sweep's trade-off."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pimsim.config.errors import InputError, near_miss
+from pimsim.config.loader import Resolved, ResolvedRun, load_run
+from pimsim.report.charts import Line, Point, PointSeries, XYChart
+from pimsim.report.draw import PAGE_INCHES, draw
+from pimsim.report.palette import SERIES_COLOURS
+from pimsim.report.run_charts import (
+    Ceilings,
+    ceilings,
+    energy_chart,
+    gantt_chart,
+    roofline_chart,
+    stack_chart,
+    utilisation_chart,
+)
+from pimsim.report.sweeps import front_of
+from pimsim.result import store
+from pimsim.result.types import Result
+
+if TYPE_CHECKING:
+    import pandas
+    from matplotlib.figure import Figure
+
+__all__ = ["RunPlots", "plot_trade_off"]
+
+_FIGURES = ("cycle_stack", "energy", "gantt", "roofline", "utilisation")
+_LABELS = {
+    "tokens_per_s": "throughput (tokens/s)",
+    "mj_per_token": "energy (mJ/token)",
+    "iteration_s": "iteration (s)",
+    "area_mm2.total": "area (mm2)",
+}
+
+Run = ResolvedRun | str | os.PathLike[str]
+
+
+class RunPlots:
+    """Figures of one run; each method draws anew, ``width`` in inches."""
+
+    def __init__(self, result: Result) -> None:
+        self._result = result
+
+    def __getattr__(self, name: str) -> Any:
+        """Only names that are no figure come here."""
+        raise AttributeError(
+            f"no figure {name!r}{near_miss(name, _FIGURES)}; there are {', '.join(_FIGURES)}"
+        )
+
+    def __dir__(self) -> list[str]:
+        return list(_FIGURES)
+
+    def cycle_stack(self, width: float = PAGE_INCHES) -> Figure:
+        """What each unit's cycles went to, in percent of the run."""
+        return draw(stack_chart([self._result], [self._name]), width)
+
+    def energy(self, width: float = PAGE_INCHES) -> Figure:
+        """Millijoule a token, by part."""
+        return draw(energy_chart([self._result], [self._name]), width)
+
+    def gantt(self, stage: str | None = None, width: float = PAGE_INCHES) -> Figure:
+        """Operators over time, of one stage or the run. ``InputError`` for an unknown stage."""
+        return draw(gantt_chart(self._result, stage), width)
+
+    def roofline(self, run: Run, width: float = PAGE_INCHES) -> Figure:
+        """Operators under the peaks of ``run``'s hardware.
+
+        ``run``: what was simulated, as ``pimsim.load_config`` gives it, or a preset, a YAML path,
+        or a folder that ``out`` wrote. ``InputError`` where it is not the config of this result.
+        """
+        return draw(roofline_chart(self._result, self._ceilings(run)), width)
+
+    def utilisation(self, run: Run, width: float = PAGE_INCHES) -> Figure:
+        """Share of each peak over time; ``run`` as for ``roofline``."""
+        return draw(utilisation_chart(self._result, self._ceilings(run)), width)
+
+    @property
+    def _name(self) -> str:
+        return self._result.name or "run"
+
+    def _ceilings(self, run: Run) -> Ceilings:
+        if isinstance(run, Resolved):
+            config, same = run.config, run.sha256
+        elif (Path(run) / store.CONFIG_FILE).is_file():
+            config = load_run(str(Path(run) / store.CONFIG_FILE)).config
+            # Its config went through YAML and has no overrides left: the result has the hash.
+            same = store.load(run).provenance.config_sha256
+        else:
+            resolved = load_run(os.fspath(run))
+            config, same = resolved.config, resolved.sha256
+        if same != self._result.provenance.config_sha256:
+            raise InputError(
+                "plot: this is not the config of the result, whose overrides it may lack; pass "
+                "what pimsim.load_config gives for the same name and overrides"
+            )
+        return ceilings(config)
+
+
+def plot_trade_off(
+    table: pandas.DataFrame,
+    cost: str = "mj_per_token",
+    gain: str = "tokens_per_s",
+    width: float = PAGE_INCHES,
+) -> Figure:
+    """A sweep's points and their Pareto front: most ``gain`` (upward) for least ``cost``.
+
+    ``table``: what ``pimsim.sweep`` or ``pimsim.load`` gives; failed points are left out.
+    ``cost`` and ``gain``: numeric columns, or ``mj_per_token``. Raises ``InputError`` for other
+    names and where no point has both figures.
+    """
+    import pandas
+
+    # A sweep in which all points failed has no figures, not even these columns.
+    if "tokens_per_j" in table:
+        table = table.assign(mj_per_token=1e3 / table["tokens_per_j"])
+    numeric = [str(c) for c in table.columns if pandas.api.types.is_numeric_dtype(table[c])]
+    for name in (cost, gain):
+        if name not in numeric:
+            raise InputError(
+                f"no numeric column {name!r}{near_miss(name, numeric)}; "
+                f"there are {', '.join(numeric)}"
+            )
+    done = table.dropna(subset=[cost, gain])
+    if done.empty:
+        raise InputError(f"no point of the sweep has both {cost} and {gain}")
+    costs = [float(value) for value in done[cost]]
+    gains = [float(value) for value in done[gain]]
+    front = front_of(gains, costs)
+    kept = set(front)
+    others = tuple(Point(costs[i], gains[i]) for i in range(len(costs)) if i not in kept)
+    best = tuple(Point(costs[i], gains[i]) for i in front)
+    colour = SERIES_COLOURS[1]
+    x, y = _LABELS.get(cost, cost), _LABELS.get(gain, gain)
+    chart = XYChart(
+        "trade-off", f"{y.partition(' (')[0].capitalize()} against {x.partition(' (')[0]}",
+        "The front has no other point that gains as much for as little.", x, y,
+        (PointSeries("other points", "#999999", others),
+         PointSeries("on the front", colour, best, "diamond")),
+        (Line("front", colour, tuple(p.x for p in best), tuple(p.y for p in best), True),),
+    )  # fmt: skip
+    return draw(chart, width)
