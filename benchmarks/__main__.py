@@ -10,7 +10,17 @@ from importlib import import_module
 
 from benchmarks.measurement import Measurement
 
-NAMES = ("block", "dram", "pseudo_channels", "memory", "startup", "oracle", "export")
+NAMES = (
+    "block",
+    "dram",
+    "pseudo_channels",
+    "memory",
+    "startup",
+    "oracle",
+    "export",
+    "fast",
+    "sweep",
+)
 
 
 def _line(one: Measurement) -> str:

@@ -7,7 +7,7 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pimsim.config.errors import InputError
 from pimsim.config.loader import DEFAULT_RUN, ResolvedRun, load_run
@@ -16,10 +16,15 @@ from pimsim.result.types import Result
 if TYPE_CHECKING:
     import pandas
 
+    from pimsim.engine.device import Device
     from pimsim.engine.iteration import Outcome
     from pimsim.engine.xpu_system import Decoding
+    from pimsim.workload.requests import RequestTrace
 
-__all__ = ["compare", "decode_system", "observe", "overrides_of", "resolve", "run", "simulate"]
+__all__ = [
+    "calibration", "compare", "decode_system", "device_of", "observe", "overrides_of", "resolve",
+    "run", "simulate",
+]  # fmt: skip
 
 PathLike = str | os.PathLike[str]
 
@@ -27,7 +32,7 @@ PathLike = str | os.PathLike[str]
 def overrides_of(
     model: PathLike | None = None, requests: PathLike | None = None,
     layers: int | None = None, batch: int | None = None, fidelity: str | None = None,
-    trace: PathLike | None = None, routing: PathLike | None = None,
+    trace: PathLike | None = None, routing: PathLike | None = None, max_error: str | None = None,
 ) -> list[str]:  # fmt: skip
     """The options that have a name of their own, as ``--set`` overrides.
 
@@ -42,7 +47,8 @@ def overrides_of(
         "workload.requests": None if requests is None else os.fspath(requests),
         "workload.layers": layers,
         "workload.batch": batch,
-        "fidelity": fidelity,
+        "fidelity": "fast" if fidelity is None and max_error is not None else fidelity,
+        "max_error": max_error,
     }
     return [f"{key}={json.dumps(value)}" for key, value in given.items() if value is not None]
 
@@ -68,25 +74,46 @@ def observe(
 ) -> tuple[Outcome, Result]:
     """``simulate``, and what the engine left behind: records, counters, and the first
     ``log_entries`` commands."""
-    from pimsim.engine.device import build_device
     from pimsim.engine.iteration import run_iteration
     from pimsim.result.build import build_result
     from pimsim.result.invariants import check_invariants
-    from pimsim.workload.batch import inputs_sha256, load_model, load_run_routing, load_run_sparsity
-    from pimsim.workload.requests import load_requests
 
-    config = resolved.config
     start = time.perf_counter()
-    trace = load_requests(config.workload.requests, config.workload.batch)
-    model = load_model(config.workload)
-    routing = load_run_routing(config, model)
-    trace = replace(trace, sha256=inputs_sha256(config.workload, trace.sha256))
-    device = build_device(config, model, trace.requests, routing, load_run_sparsity(config, model))
+    device, trace = device_of(resolved)
     outcome = run_iteration(device, on_stage, log_entries)
     wall_s = time.perf_counter() - start
     result, facts = build_result(outcome, resolved, trace, wall_s)
     check_invariants(result, facts)
     return outcome, result
+
+
+def device_of(resolved: ResolvedRun) -> tuple[Device, RequestTrace]:
+    """The device with the work of its batch mapped, and the requests, hashed with all other inputs.
+
+    Raises ``InputError`` where the config asks for what cannot be.
+    """
+    from pimsim.engine.device import build_device
+    from pimsim.workload.batch import inputs_sha256, load_model, load_run_routing, load_run_sparsity
+    from pimsim.workload.requests import load_requests
+
+    config = resolved.config
+    trace = load_requests(config.workload.requests, config.workload.batch)
+    model = load_model(config.workload)
+    routing = load_run_routing(config, model)
+    trace = replace(trace, sha256=inputs_sha256(config.workload, trace.sha256))
+    device = build_device(config, model, trace.requests, routing, load_run_sparsity(config, model))
+    return device, trace
+
+
+def calibration(resolved: ResolvedRun) -> dict[str, Any] | None:
+    """Run at fast fidelity and say what it went by; None where the run has no rates.
+
+    Raises as ``simulate`` does.
+    """
+    from pimsim.hardware.dram.fast import PhasedMemory, describe
+
+    memory = observe(resolved)[0].system
+    return describe(memory) if isinstance(memory, PhasedMemory) else None
 
 
 def run(

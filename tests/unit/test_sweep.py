@@ -132,10 +132,21 @@ def test_a_sweep_is_simulated_once_and_read_back(sweep: Path, tmp_path: Path) ->
     assert table["workload.batch"].tolist() == [1, 2, 2]
     one = pimsim.run(
         "npu-only", model=_card(sweep), layers=1,
-        batch=2, overrides=["memory.timings.tFAW=16"],
+        batch=2, overrides=["memory.timings.tFAW=16", "fidelity=fast"],
     )  # fmt: skip
     assert table["cycles"].tolist()[-1] == one.cycles
     assert table["energy_j.total"].tolist()[-1] == one.energy_j.total
+
+
+def test_points_are_simulated_fast_unless_the_sweep_says_otherwise(
+    sweep: Path, tmp_path: Path
+) -> None:
+    run_sweep(sweep, tmp_path / "fast", workers=1)
+    assert set(pimsim.load(tmp_path / "fast")["fidelity"]) == {"fast"}
+    exact = sweep.with_name("exact.yaml")
+    exact.write_text("fidelity: command\n" + sweep.read_text())
+    run_sweep(exact, tmp_path / "exact", workers=1)
+    assert set(pimsim.load(tmp_path / "exact")["fidelity"]) == {"command"}
 
 
 def _card(sweep: Path) -> str:

@@ -13,6 +13,7 @@ from typing import Annotated
 import typer
 
 from pimsim import __version__
+from pimsim.cli.calibrate import calibrate_command
 from pimsim.cli.check import check_command
 from pimsim.cli.export import export_command
 from pimsim.cli.import_onnx import import_onnx_command
@@ -72,6 +73,7 @@ app.command("run")(run_command)
 app.command("compare")(compare_command)
 app.add_typer(kernel_app, name="kernel")
 app.command("system")(system_command)
+app.command("calibrate")(calibrate_command)
 app.command("check")(check_command)
 app.command("validate")(validate_command)
 app.command("sweep")(sweep_command)

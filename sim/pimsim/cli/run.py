@@ -64,6 +64,14 @@ SetOption = Annotated[
 FidelityOption = Annotated[
     str | None, typer.Option("--fidelity", metavar="command|fast", help="How exact.")
 ]
+MaxErrorOption = Annotated[
+    str | None,
+    typer.Option(
+        "--max-error",
+        metavar="SHARE",
+        help="With fast: phases that are off by more (2%) are simulated at command fidelity.",
+    ),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
 
 
@@ -79,6 +87,7 @@ def run_command(
     routing: RoutingOption = None,
     overrides: SetOption = None,
     fidelity: FidelityOption = None,
+    max_error: MaxErrorOption = None,
     out: Annotated[
         str | None,
         typer.Option(
@@ -90,7 +99,7 @@ def run_command(
     """Simulate one decode iteration of a batch: throughput, energy, and what holds it back."""
     from pimsim.simulate import overrides_of, resolve
 
-    options = overrides_of(model, requests, layers, batch, fidelity, trace, routing)
+    options = overrides_of(model, requests, layers, batch, fidelity, trace, routing, max_error)
     resolved = resolve(run, [*options, *(overrides or [])])
     if out is not None:
         from pimsim.result.store import check_writable
@@ -124,6 +133,7 @@ def compare_command(
     routing: RoutingOption = None,
     overrides: SetOption = None,
     fidelity: FidelityOption = None,
+    max_error: MaxErrorOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Runs side by side, with ratios to the first and what holds each back."""
@@ -131,7 +141,7 @@ def compare_command(
     from pimsim.simulate import overrides_of, resolve
 
     options = [
-        *overrides_of(model, requests, layers, batch, fidelity, trace, routing),
+        *overrides_of(model, requests, layers, batch, fidelity, trace, routing, max_error),
         *(overrides or []),
     ]
     if len(runs) < 2:

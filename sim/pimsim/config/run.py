@@ -11,6 +11,7 @@ from pimsim.config.energy import EnergyConfig
 from pimsim.config.memory import MemoryConfig
 from pimsim.config.npu import NpuConfig
 from pimsim.config.pim import PimConfig
+from pimsim.config.units import Share
 
 __all__ = ["LinkConfig", "ParallelConfig", "RunConfig", "ScheduleConfig", "WorkloadConfig"]
 
@@ -107,6 +108,10 @@ class RunConfig(ConfigModel):
     workload: WorkloadConfig
     energy: EnergyConfig
     fidelity: Literal["command", "fast"] = "command"
+    """``command``: every DRAM and PIM command is scheduled; ``fast``: rates that one channel's
+    commands have shown, with the error that a sample of phases shows."""
+    max_error: Share | None = Field(default=None, gt=0, lt=1)
+    """Of ``fast``: phases that are off by more are simulated at ``command``; None: none are."""
     seed: int = Field(default=0, ge=0)
 
     @model_validator(mode="after")
@@ -122,8 +127,8 @@ class RunConfig(ConfigModel):
                 "schedule.attention_placement 'npu' is what schedule.policy 'serial' does anyway; "
                 "it is for 'blocked' and 'interleaved'"
             )
+        if self.max_error is not None and self.fidelity == "command":
+            raise ValueError("max_error is for fidelity 'fast'; 'command' has no error to limit")
         if self.schedule.sub_batches and self.schedule.policy != "interleaved":
             raise ValueError("schedule.sub_batches needs schedule.policy 'interleaved'")
-        if self.fidelity == "fast":
-            raise ValueError("fidelity 'fast' is not available yet; use 'command'")
         return self

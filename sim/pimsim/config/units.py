@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator
 
-__all__ = ["Bytes", "Hertz", "Picoseconds", "Quantity", "parse_quantity"]
+__all__ = ["Bytes", "Hertz", "Picoseconds", "Quantity", "Share", "parse_quantity"]
 
 _FREQUENCY = {"Hz": 1, "kHz": 10**3, "MHz": 10**6, "GHz": 10**9}
 _TIME_PS = {"ps": 1, "ns": 10**3, "us": 10**6, "ms": 10**9, "s": 10**12}
@@ -87,3 +87,17 @@ Picoseconds = Annotated[int, BeforeValidator(_AS_TIME.parse), _AS_TIME]
 
 Bytes = Annotated[int, BeforeValidator(_AS_BYTES.parse), _AS_BYTES]
 """A size in bytes; YAML writes ``32MiB``."""
+
+
+def _parse_share(value: Any) -> Any:
+    """``"2%"`` as 0.02; numbers as they are."""
+    if isinstance(value, str) and value.strip().endswith("%"):
+        try:
+            return float(Decimal(value.strip()[:-1]) / 100)
+        except InvalidOperation as error:
+            raise ValueError(f"a share expected (0.02 or 2%), found {value!r}") from error
+    return value
+
+
+Share = Annotated[float, BeforeValidator(_parse_share)]
+"""A part of 1; YAML may write ``2%``."""

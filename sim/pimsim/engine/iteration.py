@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Iterator, Set
+from dataclasses import dataclass, replace
 from typing import Any
 
 import simpy
 
 from pimsim.engine.clock import Clock
 from pimsim.engine.device import Device
-from pimsim.engine.memory import MemoryPort
+from pimsim.engine.fidelity import PhaseErrors, missed_phases, sampled_errors
+from pimsim.engine.memory import Memory, MemoryPort
 from pimsim.engine.policies import Stage, load_schedule
 from pimsim.engine.records import Recorder, StageRecord
 from pimsim.engine.units import NpuSide, PimSide, Signals
 from pimsim.hardware.dram.device import make_memory_system
+from pimsim.hardware.dram.fast import PhasedMemory, probe_of, unfit
+from pimsim.hardware.dram.layout import Records
 from pimsim.hardware.dram.system import MemorySystem
 from pimsim.mapping.gemm import core_network
 
@@ -39,10 +42,35 @@ class Outcome:
 
     device: Device
     recorder: Recorder
-    system: MemorySystem
+    system: Memory
     clock: Clock
     pim: PimSide
     time_ps: int
+    errors: PhaseErrors | None = None
+    """Of a run at fast fidelity."""
+
+    @property
+    def board(self) -> Records:
+        """Where a run that logs commands has put them."""
+        if not isinstance(self.system, MemorySystem):
+            raise TypeError("a run at fast fidelity has no commands")
+        return self.system.board
+
+
+def memory_of(device: Device, log_entries: int = 0, by_command: Set[int] = frozenset()) -> Memory:
+    """The device's memory at its config's fidelity; by commands, too, where rates do not fit it.
+
+    ``by_command``: phases of a run at fast fidelity that are simulated by commands.
+    """
+    config = device.config
+    # two row buffers or one, the controller needs the design only if attention goes there
+    pim = config.pim if device.uses_pim else None
+    network = core_network(config.npu)
+    wrap = device.counter_wrap_bytes
+    if config.fidelity == "fast" and not unfit(pim, network, wrap, log_entries):
+        probe = probe_of(config.memory, pim)
+        return PhasedMemory(config.memory, pim, probe, network, by_command)
+    return make_memory_system(config.memory, pim, network, wrap, log_entries)
 
 
 def run_iteration(
@@ -50,15 +78,28 @@ def run_iteration(
 ) -> Outcome:
     """Run every stage of the device's schedule; ``on_stage`` hears of each before it starts.
 
-    The memory system logs its first ``log_entries`` commands.
+    The memory system logs its first ``log_entries`` commands. At fast fidelity with a
+    ``max_error``, phases that miss it are simulated by commands, from the start again until none
+    is left.
     """
+    limit, seed = device.config.max_error, device.config.seed
+    by_command: frozenset[int] = frozenset()
+    while True:
+        outcome = _run(device, on_stage, memory_of(device, log_entries, by_command))
+        memory = outcome.system
+        if not isinstance(memory, PhasedMemory):
+            return outcome
+        missed = missed_phases(memory, limit, seed) if limit is not None else by_command
+        if missed <= by_command:
+            cycles = outcome.time_ps // outcome.clock.memory_ps
+            return replace(outcome, errors=sampled_errors(memory, cycles, seed))
+        by_command |= missed
+
+
+def _run(device: Device, on_stage: Callable[[str], None] | None, system: Memory) -> Outcome:
+    """All stages on ``system``."""
     config = device.config
     env = simpy.Environment()
-    # two row buffers or one, the controller needs the design only if attention goes there
-    pim = config.pim if device.uses_pim else None
-    system = make_memory_system(
-        config.memory, pim, core_network(config.npu), device.counter_wrap_bytes, log_entries
-    )
     clock = Clock.of(config.npu.frequency, system.cycle_ps)
     port = MemoryPort(env, system, clock)
     recorder, signals = Recorder(), Signals(env)

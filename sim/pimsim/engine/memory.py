@@ -15,16 +15,19 @@ import simpy
 from numpy.typing import NDArray
 
 from pimsim.engine.clock import Clock
+from pimsim.hardware.dram.fast import PhasedMemory
 from pimsim.hardware.dram.layout import INFINITY
 from pimsim.hardware.dram.system import After, Group, MemorySystem, Rows, Scatter, Stream
 
-__all__ = ["MemoryPort"]
+__all__ = ["Memory", "MemoryPort"]
+
+Memory = MemorySystem | PhasedMemory
 
 
 class MemoryPort:
     """Submissions of the units to one device's memory."""
 
-    def __init__(self, env: simpy.Environment, system: MemorySystem, clock: Clock) -> None:
+    def __init__(self, env: simpy.Environment, system: Memory, clock: Clock) -> None:
         self.env = env
         self.system = system
         self.clock = clock

@@ -60,6 +60,8 @@ class SearchSpec(ConfigModel):
 
     name: str = "search"
     base: str = "neupims"
+    fidelity: Literal["fast", "command"] = "fast"
+    """How exact, unless ``set`` or ``space`` says so itself."""
     set: dict[str, Scalar] = Field(default_factory=dict)
     space: dict[str, RangeSpec] = Field(min_length=1)
     """Ranges or choices by config key."""
@@ -108,7 +110,7 @@ def read_search(path: Path) -> SearchSpec:
         raise InputError(f"{path}: {sorted(twice)[0]} is in set and in space")
     base = _base(spec, path)
     first = {key: range_.at(0.0) for key, range_ in spec.space.items()}
-    load_run(base, written({**spec.set, **first}, path.resolve().parent))
+    load_run(base, written({"fidelity": spec.fidelity, **spec.set, **first}, path.resolve().parent))
     for at, text in enumerate(spec.where):
         holds(text, {**spec.set, **first}, f"{path}: where.{at}")
     return spec
@@ -250,7 +252,7 @@ def _simulated(
         if not all(holds(text, {**spec.set, **point}, "where") for text in spec.where):
             found[trial.number] = None, "breaks a constraint of 'where'"
             continue
-        given = written({**spec.set, **point}, folder)
+        given = written({"fidelity": spec.fidelity, **spec.set, **point}, folder)
         try:
             key = result_key(load_run(base, given), contents)
         except InputError as error:

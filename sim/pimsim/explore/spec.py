@@ -87,6 +87,8 @@ class SweepSpec(ConfigModel):
     name: str = "sweep"
     base: str = "neupims"
     """A run's preset or YAML path (relative to the sweep's file)."""
+    fidelity: Literal["fast", "command"] = "fast"
+    """How exact, unless ``set`` or a point says so itself."""
     set: dict[str, Scalar] = Field(default_factory=dict)
     """Values that hold for all points."""
     grid: dict[str, list[Scalar]] = Field(default_factory=dict)
@@ -209,7 +211,7 @@ def _samples(spec: SampleSpec) -> list[Point]:
 
 def overrides(spec: SweepSpec, point: Point, folder: Path) -> list[str]:
     """The point as ``--set`` takes it."""
-    return written({**spec.set, **point}, folder)
+    return written({"fidelity": spec.fidelity, **spec.set, **point}, folder)
 
 
 def written(values: Mapping[str, Scalar], folder: Path) -> list[str]:

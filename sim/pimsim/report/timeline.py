@@ -178,7 +178,7 @@ def _write_steps(
 
 def _commands(builder: _Builder, outcome: Outcome, shown: Collection[int]) -> None:
     """Every logged command on its bank's track; those of a whole channel or rank on its own."""
-    board = outcome.system.board
+    board = outcome.board
     kept = min(int(board["logged"][0]), int(board["log_limit"][0]))
     tck = outcome.system.cycle_ps
     root = builder.track("DRAM commands")

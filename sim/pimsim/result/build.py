@@ -101,7 +101,7 @@ def build_result(
         tokens_per_j=whole.tokens / (of_model.total * devices) if of_model.total else 0.0,
         cycle_stack=_cycle_stack(outcome, cycles),
         bound_cycles=run_bounds(outcome),
-        fidelity=Fidelity("command"),
+        fidelity=_fidelity(outcome),
         provenance=Provenance(
             config_sha256=resolved.sha256,
             trace_sha256=trace.sha256,
@@ -121,6 +121,13 @@ def build_result(
         warnings=tuple(_warnings(outcome)),
     )
     return result, run_facts(outcome, counts)
+
+
+def _fidelity(outcome: Outcome) -> Fidelity:
+    errors = outcome.errors
+    if errors is None:
+        return Fidelity("command")
+    return Fidelity("fast", errors.sampled, errors.mean, errors.half_width)
 
 
 def apportion(weights: Mapping[str, int], total: int) -> dict[str, int]:

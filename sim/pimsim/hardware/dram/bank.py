@@ -49,6 +49,7 @@ __all__ = [
 ]
 
 ACT, PRE, RD, WR = (int(c) for c in (Command.ACT, Command.PRE, Command.RD, Command.WR))
+PIM_PRE = int(Command.PIM_PRE)
 
 
 @njit(cache=True, inline="always")
@@ -238,12 +239,15 @@ def bank_candidate(
     head = ch.bank[bank, B_HEAD]
     row = ch.bank[bank, B_ROW]
     if row < 0:
-        when = INFINITY
-        # one row never sits in both buffers
-        in_pim = p.row_buffers == 2 and ch.bank[bank, B_PIM_ROW] == ch.request[head, Q_ROW]
-        if may_open and not in_pim:
+        when, command = INFINITY, ACT
+        # one row never sits in both buffers; PIM's own commands close it, else nobody would
+        if p.row_buffers == 2 and ch.bank[bank, B_PIM_ROW] == ch.request[head, Q_ROW]:
+            command = PIM_PRE
+            if ch.pim_head == ch.pim_end:
+                when = earliest(ch, p, PIM_PRE, bank)
+        elif may_open:
             when = earliest(ch, p, ACT, bank)
-        return when, ACT, head, when
+        return when, command, head, when
     read, write = ch.bank[bank, B_HIT_RD], ch.bank[bank, B_HIT_WR]
     when, command, entry = INFINITY, PRE, head
     if may_close and (head < 0 or ch.request[head, Q_ROW] != row):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pimsim.config.errors import InputError
 from pimsim.config.memory import MemoryConfig
 from pimsim.config.pim import PimConfig
+from pimsim.hardware.dram.layout import Records
 from pimsim.hardware.dram.system import MemorySystem, Network
 
 __all__ = ["make_memory_system"]
@@ -16,14 +17,15 @@ def make_memory_system(
     network: Network | None = None,
     counter_wrap_bytes: int = 0,
     log_entries: int = 0,
+    records: tuple[Records, Records] | None = None,
 ) -> MemorySystem:
-    """All channels idle; ``counter_wrap_bytes``: see ``MemorySystem``.
+    """All channels idle; ``counter_wrap_bytes``, ``records``: see ``MemorySystem``.
 
     Raises ``InputError`` where the controller cannot serve the design, or keeps no log of
     ``log_entries`` commands.
     """
     if memory.controller.model == "bank-queues":
-        return MemorySystem(memory, pim, log_entries, network, counter_wrap_bytes)
+        return MemorySystem(memory, pim, log_entries, network, counter_wrap_bytes, records)
     if log_entries:
         raise InputError(
             f"memory {memory.name}: controller.model channel-queues logs no commands on a device"
@@ -39,4 +41,4 @@ def make_memory_system(
         )
     from pimsim.hardware.dram.channel_queues.system import QueueMemorySystem
 
-    return QueueMemorySystem(memory, network)
+    return QueueMemorySystem(memory, network, records)

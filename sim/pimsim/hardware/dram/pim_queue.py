@@ -19,6 +19,7 @@ from pimsim.hardware.dram.bank import (
     earliest,
     log_command,
     open_row,
+    reset_wake,
 )
 from pimsim.hardware.dram.layout import (
     B_ROW,
@@ -252,8 +253,11 @@ def _leave_mode(ch: Any) -> None:
 
 
 @njit(cache=True)
-def _finish(board: Any, at: int, done: int) -> None:
+def _finish(ch: Any, p: Any, board: Any, cycle: int, at: int, done: int) -> None:
     """Instruction ``at`` is complete at ``done``."""
+    if ch.pim_head == ch.pim_end and p.row_buffers == 2:
+        for bank in range(p.banks):  # requests may now close rows that PIM left open
+            reset_wake(ch, p, bank, cycle)
     complete(board, board.program[at, P_GROUP], done)
     if board.program[at, P_MARK] >= 0:
         complete(board, board.program[at, P_MARK], done)
@@ -286,7 +290,7 @@ def pim_issue(
         ch.counter[C_COMP_COLUMNS] += comps
         ch.counter[C_BUS_BUSY] += p.nbl
         ch.pim_head += 1
-        _finish(board, at, done)
+        _finish(ch, p, board, cycle, at, done)
         if buffers == 1 and board.program[at, P_LAST] == 1:
             _leave_mode(ch)
         return
@@ -311,7 +315,7 @@ def pim_issue(
         ch.pim_gwrite_done = cycle + p.gwrite
         ch.pim_next = cycle + p.gwrite
         ch.pim_head += 1
-        _finish(board, at, cycle + p.gwrite)
+        _finish(ch, p, board, cycle, at, cycle + p.gwrite)
     elif command == COMP:
         _account(ch, cycle, X_COMPUTE)
         _busy(ch, cycle + p.tccd_s, X_COMPUTE)
@@ -325,12 +329,12 @@ def pim_issue(
         if ch.pim_step == comps:
             ch.pim_step = 0
             ch.pim_head += 1
-            _finish(board, at, cycle)
+            _finish(ch, p, board, cycle, at, cycle)
     elif command == READRES:
         _account(ch, cycle, X_COMPUTE)
         ch.counter[C_BUS_BUSY] += p.nbl
         ch.pim_first_comp = 1
         ch.pim_head += 1
-        _finish(board, at, cycle + p.read_delay)
+        _finish(ch, p, board, cycle, at, cycle + p.read_delay)
         if board.program[at, P_LAST] == 1:
             _leave_mode(ch)

@@ -49,6 +49,7 @@ from pimsim.hardware.dram.rules import Command
 __all__ = ["bank_work", "fcfs_next", "issue_next"]
 
 ACT, PRE, RD, WR = (int(c) for c in (Command.ACT, Command.PRE, Command.RD, Command.WR))
+PIM_PRE = int(Command.PIM_PRE)
 
 
 @njit(cache=True, inline="always")
@@ -75,8 +76,8 @@ def _issue(
     if command == ACT:
         open_row(ch, p, cycle, bank, row, 0)
         return
-    if command == PRE:
-        close_row(ch, p, cycle, bank, 0)
+    if command in (PRE, PIM_PRE):
+        close_row(ch, p, cycle, bank, 1 if command == PIM_PRE else 0)
         return
     hits = ch.bank[bank, B_HITS]
     if hits > 0:
@@ -199,8 +200,10 @@ def _fcfs_candidate(
         if row < 0:
             command = ACT
             # one row never sits in both buffers
-            in_pim = p.row_buffers == 2 and ch.bank[bank, B_PIM_ROW] == wanted
-            allowed = may_open and not in_pim
+            allowed = may_open
+            # one row never sits in both buffers; PIM's own commands close it, else nobody would
+            if p.row_buffers == 2 and ch.bank[bank, B_PIM_ROW] == wanted:
+                command, allowed = PIM_PRE, ch.pim_head == ch.pim_end
         elif row != wanted:
             allowed = may_close
         else:

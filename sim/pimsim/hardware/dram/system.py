@@ -207,13 +207,19 @@ class MemorySystem:
         log_entries: int = 0,
         network: Network | None = None,
         counter_wrap_bytes: int = 0,
+        records: tuple[Records, Records] | None = None,
     ) -> None:
         """``counter_wrap_bytes``: where the counter of streams with operands starts anew; 0:
-        there are none."""
+        there are none. ``records``: parameters and channels of another system of these configs
+        before its first cycle, to be copied."""
         self.memory = memory
         self.pim = pim
         self.counter = OperandCounter(memory, counter_wrap_bytes)
-        self.parameters, self.channels = self._make_records()
+        if records is None:
+            records = self._make_records()
+        else:
+            records = (records[0].copy(), records[1].copy())
+        self.parameters, self.channels = records
         self.cycle_ps = int(self.parameters[0]["tck_ps"])
         """Picoseconds of the cycles that this system counts."""
         self.board = make_board(log_entries)

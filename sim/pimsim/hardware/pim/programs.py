@@ -16,6 +16,7 @@ each tile of elements is one header, dot products over the tokens and one result
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -130,7 +131,47 @@ def score_program(
     """
     if shape.is_wide:
         return _wide_scores(shape, context, first_row, query_row, first_mark, composite, wrap)
-    tiles = -(-context // shape.banks)
+    template = _score_template(shape, -(-context // shape.banks), composite)
+    group = shape.heads // shape.kv_heads
+    sources = query_row + np.arange(shape.key_chunks * group)
+    return template.placed(first_row, sources, first_mark, wrap)
+
+
+@dataclass(frozen=True)
+class _Template:
+    """A program whose rows and marks count from 0; what GWRITE reads is not said yet."""
+
+    program: Ints
+    sources: Ints
+    """Its GWRITEs, in order."""
+    computing: Ints
+    """1 for each instruction that is none, 0 for others."""
+    marked: Ints
+    """1 for each instruction with a mark, 0 for others."""
+
+    @classmethod
+    def of(cls, program: Ints) -> _Template:
+        is_source = program[:, P_OP] == int(Command.GWRITE)
+        return cls(
+            program, np.flatnonzero(is_source), (~is_source).astype(np.int64),
+            (program[:, P_MARK] >= 0).astype(np.int64),
+        )  # fmt: skip
+
+    def placed(
+        self, first_row: int, source_rows: Ints, first_mark: int, wrap: tuple[int, int]
+    ) -> Ints:
+        """The program of one request; ``source_rows``: of each GWRITE, before ``wrap``."""
+        found = self.program.copy()
+        found[:, P_ROW] += first_row * self.computing
+        found[:, P_MARK] += first_mark * self.marked
+        first, count = wrap
+        found[self.sources, P_ROW] = first + (source_rows - first) % count
+        return found
+
+
+@lru_cache(maxsize=256)
+def _score_template(shape: AttentionShape, tiles: int, composite: bool) -> _Template:
+    """Scores over so many tiles of keys; a request's context says no more."""
     comps = shape.comps_per_key
     group = shape.heads // shape.kv_heads
     pieces: list[Ints] = []
@@ -140,20 +181,17 @@ def score_program(
         )
         for member in range(group):
             # every query head of a group has its own query: the buffer is filled once for each
-            pieces.append(
-                np.array([emit(Command.GWRITE, _turn(query_row + chunk * group + member, wrap))])
-            )
+            pieces.append(np.array([emit(Command.GWRITE, 0)]))
             tile = [emit(Command.HEADER, 0, comps * len(kv_heads), len(kv_heads))]
             for kv_head in kv_heads:
-                mark = first_mark + kv_head * group + member
                 last = int(kv_head == kv_heads[-1])
-                tile += emit_dot(composite, 0, comps, mark, last)
+                tile += emit_dot(composite, 0, comps, kv_head * group + member, last)
             block = np.array(tile, dtype=np.int64)
             repeated = np.tile(block, (tiles, 1))
-            rows = first_row + np.arange(tiles) * shape.key_chunks + chunk
+            rows = np.arange(tiles) * shape.key_chunks + chunk
             repeated[:, P_ROW] = np.repeat(rows, len(block))
             pieces.append(repeated)
-    return np.concatenate(pieces)
+    return _Template.of(np.concatenate(pieces))
 
 
 def _wide_scores(
@@ -180,31 +218,39 @@ def value_program(
     composite: bool, wrap: tuple[int, int],
 ) -> Ints:  # fmt: skip
     """Weighted values of one request. Mark ``first_mark + h``: all results of head h."""
-    tiles = -(-shape.value_dim // shape.banks)
     chunks = -(-context // shape.row_elements)
+    rest = context - (chunks - 1) * shape.row_elements
+    template = _value_template(shape, chunks, -(-rest // shape.elements_per_comp), composite)
+    sources = weights_row + np.arange(shape.heads * chunks)
+    return template.placed(first_row, sources, first_mark, wrap)
+
+
+@lru_cache(maxsize=256)
+def _value_template(
+    shape: AttentionShape, chunks: int, last_comps: int, composite: bool
+) -> _Template:
+    """Values of so many rows' worth of tokens, the last of which takes ``last_comps``."""
+    tiles = -(-shape.value_dim // shape.banks)
     group = shape.heads // shape.kv_heads
     # one head's instructions, then as many copies as there are heads, each with its own rows
     one: list[list[int]] = []
     for chunk in range(chunks):
-        tokens = min(context - chunk * shape.row_elements, shape.row_elements)
-        comps = -(-tokens // shape.elements_per_comp)
+        full = -(-shape.row_elements // shape.elements_per_comp)
+        comps = full if chunk < chunks - 1 else last_comps
         # a header announces its dot products as a power of two (MECHANISMS 4.1)
         announced = 1 << (comps - 1).bit_length()
-        one.append(emit(Command.GWRITE, chunk))
+        one.append(emit(Command.GWRITE, 0))
         for tile in range(tiles):
-            row = first_row + tile * chunks + chunk
+            row = tile * chunks + chunk
             one.append(emit(Command.HEADER, row, announced, 1))
             one += emit_dot(composite, row, comps, 0, 1)
     block = np.array(one, dtype=np.int64)
     program = np.tile(block, (shape.heads, 1))
     head = np.repeat(np.arange(shape.heads), len(block))
-    sources = program[:, P_OP] == int(Command.GWRITE)
-    first, count = wrap
-    program[:, P_ROW] += np.where(sources, 0, head // group * tiles * chunks)
-    turn = (weights_row + head * chunks + program[:, P_ROW] - first) % count + first
-    program[sources, P_ROW] = turn[sources]
-    program[:, P_MARK] = np.where(program[:, P_MARK] >= 0, first_mark + head, -1)
-    return program
+    computing = program[:, P_OP] != int(Command.GWRITE)
+    program[:, P_ROW] += np.where(computing, head // group * tiles * chunks, 0)
+    program[:, P_MARK] = np.where(program[:, P_MARK] >= 0, head, -1)
+    return _Template.of(program)
 
 
 def front_end_ready(programs: list[Ints]) -> None:

@@ -126,8 +126,11 @@ def _advance(
 class QueueMemorySystem(MemorySystem):
     """All channels of a device, ``channel-queues`` controllers."""
 
-    def __init__(self, memory: MemoryConfig, network: Network | None = None) -> None:
-        super().__init__(memory, network=network)
+    def __init__(
+        self, memory: MemoryConfig, network: Network | None = None,
+        records: tuple[Records, Records] | None = None,
+    ) -> None:  # fmt: skip
+        super().__init__(memory, network=network, records=records)
         self._log = np.zeros((1, 5), dtype=np.int64)
         self._heads = np.zeros(1, dtype=LOG)
 

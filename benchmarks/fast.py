@@ -1,0 +1,130 @@
+"""`fast` against `command` fidelity on random machines, models and batches."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from statistics import fmean, median
+from typing import TYPE_CHECKING
+
+from benchmarks.block import ARTIFACT_CPU_S
+from benchmarks.measurement import Measurement, best_cpu_s
+
+if TYPE_CHECKING:
+    from pimsim.result.types import Result
+
+__all__ = ["Point", "draw_points", "measure"]
+
+POINTS = 100
+SEED = 20261125
+
+MEMORIES = (
+    "hbm2-neupims", "hbm2", "hbm2-2000", "hbm2-2400", "hbm2e-3600", "hbm3-6400", "hbm3e-9600",
+    "gddr6", "lpddr4-2400", "lpddr5-6400", "ddr4-3200", "ddr5-4800",
+)  # fmt: skip
+MODELS = {
+    "gpt3-7b": 4, "gpt3-13b": 4, "gpt3-30b": 4, "gpt3-175b": 8, "llama-3-8b": 1, "llama-3-70b": 8,
+    "opt-66b": 8, "smollm2-135m": 1, "gemma-3-27b": 4, "mixtral-8x7b": 4, "qwen3-30b-a3b": 4,
+}  # fmt: skip
+"""And on how many devices."""
+
+
+@dataclass(frozen=True)
+class Point:
+    """A run."""
+
+    preset: str
+    overrides: tuple[str, ...]
+
+
+def draw_points(seed: int, count: int) -> Iterator[Point]:
+    """Random runs that the tool accepts."""
+    from pimsim.config.errors import InputError
+    from pimsim.simulate import device_of, resolve
+
+    draw = random.Random(seed)
+    found = 0
+    while found < count:
+        point = _draw(draw)
+        try:
+            device_of(resolve(point.preset, list(point.overrides)))
+        except InputError:
+            continue  # too small a memory, a design that the controller does not serve
+        found += 1
+        yield point
+
+
+def _draw(draw: random.Random) -> Point:
+    preset = draw.choice(("npu-only", "npu-pim", "npu-pim", "neupims", "neupims", "neupims"))
+    refreshes = ("all-bank", "all-bank", "per-bank" if preset == "npu-only" else "all-bank", "none")
+    model = draw.choice(list(MODELS))
+    requests = draw.choice(("sharegpt", "alpaca"))
+    batch = draw.choice((8, 16, 24, 48, 64, 96, 128, 200, 256, 384, 512))
+    overrides = [
+        f"workload.model={model}", f"parallel.tp={MODELS[model]}", "workload.layers=2",
+        f"workload.requests={requests}-512", f"workload.batch={batch}",
+        f"memory={draw.choice(MEMORIES)}",
+        f"memory.organization.channels={draw.choice((8, 16, 32))}",
+        f"npu.frequency={draw.choice((0.7, 1.0, 1.4))}GHz",
+        f"npu.systolic.arrays={draw.choice((2, 4, 8))}",
+        f"memory.controller.refresh={draw.choice(refreshes)}",
+        f"schedule.channel_assignment={draw.choice(('greedy', 'greedy', 'round-robin'))}",
+    ]  # fmt: skip
+    if preset == "neupims":
+        overrides.append(f"schedule.sub_batches={draw.choice(('true', 'false'))}")
+    if preset != "npu-only":
+        overrides.append(f"pim={draw.choice(('neupims', 'newton'))}")
+    return Point(preset, tuple(overrides))
+
+
+def _simulate(point: Point, fidelity: str) -> Result:
+    from pimsim.simulate import resolve, simulate
+
+    return simulate(resolve(point.preset, [*point.overrides, f"fidelity={fidelity}"]))
+
+
+def measure() -> list[Measurement]:
+    """Errors of the iteration's time over random runs, what the runs said of them, and speed."""
+    errors, covered, ratios = [], [], []
+    for point in draw_points(SEED, POINTS):
+        start = time.process_time()
+        exact = _simulate(point, "command")
+        between = time.process_time()
+        fast = _simulate(point, "fast")
+        ratios.append((between - start) / (time.process_time() - between))
+        error = fast.iteration_s / exact.iteration_s - 1
+        errors.append(error)
+        said = fast.fidelity
+        covered.append(abs(error - said.error_mean) <= said.error_ci95)
+    worst = max(errors, key=abs)
+    bias = sum(errors) / len(errors)
+    count = f"{len(errors)} runs, seed {SEED}"
+    return [
+        Measurement(
+            "fast: mean absolute error of iteration time", 100 * fmean(map(abs, errors)), "%",
+            2.0, at_least=False, note=count,
+        ),
+        Measurement("fast: worst error", 100 * abs(worst), "%", 5.0, at_least=False),
+        Measurement("fast: bias", 100 * abs(bias), "%", 1.0, at_least=False, note=f"{bias:+.3%}"),
+        Measurement("fast: reported interval holds the error", 100 * fmean(covered), "%", 90.0),
+        Measurement("fast: command's CPU time over fast's, median", median(ratios), "times"),
+        *_block(),
+    ]  # fmt: skip
+
+
+def _block() -> list[Measurement]:
+    """One GPT3-7B block at batch 256, from reading the requests to the result."""
+    from pimsim.simulate import resolve, simulate
+
+    resolved = resolve(
+        "neupims", ["schedule.sub_batches=false", "workload.layers=1", "fidelity=fast"]
+    )
+    cpu_s = best_cpu_s(lambda: simulate(resolved), 10)
+    return [
+        Measurement(
+            "fast: block, neupims, sharegpt-256", ARTIFACT_CPU_S / cpu_s,
+            "times less CPU than the artifact", 1000.0, note=f"{cpu_s * 1000:.1f} ms",
+        )
+    ]  # fmt: skip

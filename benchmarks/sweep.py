@@ -1,0 +1,63 @@
+"""A sweep of single iterations: points a second, on one worker and on two, and memory."""
+
+from __future__ import annotations
+
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from benchmarks.measurement import Measurement
+
+__all__ = ["measure"]
+
+SWEEP = """\
+base: neupims
+set: {{workload.layers: 1}}
+grid:
+  workload.batch: [{batches}]
+  npu.frequency: [0.8GHz, 1.0GHz]
+  memory.timings.tRP: [14, 16]
+  schedule.sub_batches: [true, false]
+  npu.systolic.arrays: [4, 8]
+"""
+POINTS = 1000
+LIMIT_S = 60.0
+
+
+def _sweep(points: int, workers: int) -> tuple[float, float]:
+    """Seconds, and the peak of the largest process so far in MB."""
+    batches = ", ".join(str(8 + 4 * at) for at in range(points // 16))
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "sweep.yaml")
+        path.write_text(SWEEP.format(batches=batches))
+        command = [
+            sys.executable, "-m", "pimsim.cli.main", "sweep", str(path),
+            "--out", str(Path(folder, "store")), "--workers", str(workers),
+        ]  # fmt: skip
+        start = time.perf_counter()
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        took = time.perf_counter() - start
+    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1000
+    return took, peak
+
+
+def measure() -> list[Measurement]:
+    """A warm-up that compiles, then one worker and two side by side."""
+    _sweep(16, 2)
+    few = POINTS // 4
+    one, _ = _sweep(few, 1)
+    two, small = _sweep(few, 2)
+    whole, peak = _sweep(POINTS, 2)
+    return [
+        Measurement(
+            f"sweep: {POINTS // 16 * 16} iterations, 2 workers", whole, "s", LIMIT_S, at_least=False
+        ),
+        Measurement("sweep: two workers over one", one / two, "times", 1.8),
+        Measurement(
+            "sweep: peak memory over that of a quarter", peak / small, "times", 1.25,
+            at_least=False, note=f"{peak:.0f} MB",
+        ),
+    ]  # fmt: skip

@@ -1,0 +1,109 @@
+"""What a memory's commands have shown of its streams, kept by the content of its config.
+
+Files are JSON in ``$PIMSIM_CACHE_DIR``, else ``pimsim`` in the user's cache folder. A file that is
+not what was written is measured anew; where none can be written, every process measures.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict
+from functools import cache, lru_cache
+from hashlib import sha256
+from pathlib import Path
+
+import numpy as np
+
+import pimsim
+from pimsim.config.files import write_whole
+from pimsim.config.memory import MemoryConfig
+from pimsim.config.pim import PimConfig
+from pimsim.hardware.dram.fast.clock import RefreshClock
+from pimsim.hardware.dram.fast.probe import Probe, StreamRate
+
+__all__ = ["calibrate", "calibration_file", "probe_of"]
+
+NONE = "none"
+"""Value of ``PIMSIM_CACHE_DIR`` that keeps nothing."""
+
+
+def calibration_file(probe: Probe) -> Path | None:
+    """Where the calibration of these configs is kept; None: nowhere."""
+    given = os.environ.get("PIMSIM_CACHE_DIR")
+    if given == NONE:
+        return None
+    home = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    folder = Path(given) if given else Path(home) / "pimsim"
+    pim = "" if probe.pim is None else probe.pim.model_dump_json()
+    content = "\n".join((_sources(), probe.memory.model_dump_json(), pim))
+    return folder / f"calibration-{sha256(content.encode()).hexdigest()[:24]}.json"
+
+
+@cache
+def _sources() -> str:
+    """Version, and what the sources say that a calibration depends on."""
+    digest = sha256(pimsim.__version__.encode())
+    for path in sorted(Path(__file__).parents[1].rglob("*.py")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def calibrate(probe: Probe, fresh: bool = False) -> bool:
+    """Have streams, refresh and lag of ``probe`` measured, or read what was; whether it was read.
+
+    ``fresh``: measure in any case.
+    """
+    path = calibration_file(probe)
+    if path is not None and not fresh and _read(probe, path):
+        return True
+    content = json.dumps({
+        "reads": _plain(probe.reads), "writes": _plain(probe.writes), "lag": probe.lag,
+        "clock": asdict(probe.clock),
+    })  # fmt: skip
+    if path is not None:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_whole(path, json.dumps({"sha256": _sum(content), "content": content}).encode())
+        except OSError:
+            return False  # a cache that cannot be written is none; all is known in this process
+    return False
+
+
+def _sum(content: str) -> str:
+    return sha256(content.encode()).hexdigest()
+
+
+def _plain(rate: StreamRate) -> dict[str, object]:
+    return {**asdict(rate), "counts": rate.counts.tolist()}
+
+
+def _read(probe: Probe, path: Path) -> bool:
+    """Take over what a file says; False where it is not one that was written."""
+    try:
+        outer = json.loads(path.read_bytes())
+        if _sum(outer["content"]) != outer["sha256"]:
+            return False
+        found = json.loads(outer["content"])
+        rates = [
+            StreamRate(**{**found[name], "counts": np.array(found[name]["counts"], np.int64)})
+            for name in ("reads", "writes")
+        ]
+        clock, lag = RefreshClock(**found["clock"]), int(found["lag"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+    probe.recall(rates[0], rates[1], clock, lag)
+    return True
+
+
+def probe_of(memory: MemoryConfig, pim: PimConfig | None) -> Probe:
+    """The calibrated probe of these configs; runs of one process share what it found out."""
+    return _probe(memory.model_dump_json(), None if pim is None else pim.model_dump_json())
+
+
+@lru_cache(maxsize=16)
+def _probe(memory: str, pim: str | None) -> Probe:
+    design = None if pim is None else PimConfig.model_validate_json(pim)
+    probe = Probe(MemoryConfig.model_validate_json(memory), design)
+    calibrate(probe)
+    return probe

@@ -1,0 +1,212 @@
+"""Work that drains at known rates: one channel's streams in order, beside its PIM operation.
+
+Time and work count ticks, 4096 to a cycle. Work is measured in the time that it takes alone; where
+streams and PIM run at once each drains at a share of that, which depends on the part of the PIM
+program that is under way. Everything is piecewise linear: the kernels go from one change of rates
+to the next.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numba import njit
+
+__all__ = [
+    "FLOW", "NEVER", "ONE", "PARTS", "PART_BEGIN", "PART_END", "PART_NEED", "PART_PIM",
+    "PART_STREAM", "REFRESH", "TICKS", "next_completion", "pim_end", "settle", "step",
+]  # fmt: skip
+
+TICKS = 4096
+"""Of a cycle."""
+ONE = 4096
+"""A share of 1."""
+NEVER = 1 << 60
+"""Ticks that no run lasts."""
+_I = np.int64
+
+FLOW = np.dtype(
+    [
+        ("queued", _I),  # stream work ever asked for
+        ("done", _I),  # of it drained
+        ("begin", _I),  # no data comes before this tick
+        ("pim_total", _I),  # work of the PIM operation under way
+        ("pim_done", _I),
+        ("pim_begin", _I),  # it starts not before this tick
+        ("pim_end", _I),  # tick at which it was done, -1 before
+        ("end_done", _I),  # stream work drained by then
+        ("pim_waited", _I),  # ticks that it waited for a refresh
+        ("part", _I),  # part of the program under way
+    ],
+    align=True,
+)
+"""One channel."""
+
+PARTS = 5
+# a part of a channel's program: work before it and up to its end, both rates beside each other, of
+# 4096, and the ticks that must be left before the next refresh for it to start
+PART_BEGIN, PART_END, PART_STREAM, PART_PIM, PART_NEED = range(PARTS)
+
+
+REFRESH = np.dtype([("first", _I), ("interval", _I), ("stall", _I), ("share", _I)], align=True)
+"""Ticks of the refreshes that stop PIM, for how long each does, and the rate of a stream while PIM
+stands still for one; interval 0: there are none."""
+
+
+@njit(cache=True, inline="always")
+def _pim_waits(now: int, started: bool, need: int, refresh: Any) -> int:
+    """Tick up to which PIM stands still for a refresh, behind it or ahead of it; ``now``: it does
+    not."""
+    interval = refresh.interval
+    if interval == 0:
+        return now
+    since = (now - refresh.first) % interval if now >= refresh.first else interval
+    if since < refresh.stall:
+        return int(now - since + refresh.stall)
+    left = interval - since if now >= refresh.first else refresh.first - now
+    if not started and left < need <= interval - refresh.stall:
+        return int(now + left)
+    return now
+
+
+@njit(cache=True)
+def _next(
+    now: int, until: int, left: int, begin: int, pim_done: int, pim_total: int, pim_begin: int,
+    part: int, parts: Any, refresh: Any,
+) -> tuple[int, int, int, int, int]:  # fmt: skip
+    """``(tick, stream work, PIM work, part, waited)``: the next change of rates, at most
+    ``until``; what is drained by then, the part that is under way from then on, and how long PIM
+    stood still for a refresh."""
+    after, waiting = until, False
+    streaming = left > 0 and now >= begin
+    computing = pim_done < pim_total and now >= pim_begin
+    if computing:
+        started = pim_done > parts[part, PART_BEGIN]
+        wait = _pim_waits(now, started, parts[part, PART_NEED], refresh)
+        if wait > now:
+            computing, waiting = False, True
+            after = min(after, wait)
+    stream_rate, pim_rate, pim_left = ONE, ONE, 0
+    if waiting:
+        stream_rate = refresh.share
+    if computing:
+        pim_left = parts[part, PART_END] - pim_done
+        if streaming:
+            stream_rate, pim_rate = parts[part, PART_STREAM], parts[part, PART_PIM]
+    if left > 0 and now < begin:
+        after = min(after, begin)
+    if pim_done < pim_total and now < pim_begin:
+        after = min(after, pim_begin)
+    if streaming:
+        after = min(after, now - (-left * ONE // stream_rate))
+    if computing:
+        after = min(after, now - (-pim_left * ONE // pim_rate))
+        if refresh.interval > 0:
+            # a part that did not keep clear of it, or a slow one, is stopped
+            passed = (now - refresh.first) % refresh.interval
+            after = min(after, now + refresh.interval - passed)
+    passed = after - now
+    stream = min(left, passed * stream_rate // ONE) if streaming else 0
+    pim = min(pim_left, passed * pim_rate // ONE) if computing else 0
+    if computing and pim == pim_left:
+        part += 1
+    return after, stream, pim, part, passed if waiting else 0
+
+
+@njit(cache=True)
+def step(flow: Any, parts: Any, now: int, until: int, refresh: Any) -> None:
+    """Drain all channels from tick ``now`` to ``until``. ``refresh``: a ``REFRESH``."""
+    for c in range(len(flow)):
+        ch = flow[c]
+        at = now
+        while at < until:
+            at, stream, pim, ch.part, waited = _next(
+                at, until, ch.queued - ch.done, ch.begin, ch.pim_done, ch.pim_total, ch.pim_begin,
+                ch.part, parts, refresh,
+            )  # fmt: skip
+            ch.done += stream
+            ch.pim_done += pim
+            ch.pim_waited += waited
+            if ch.pim_end < 0 and ch.pim_done >= ch.pim_total:
+                ch.pim_end, ch.end_done = at, ch.done
+
+
+@njit(cache=True)
+def _reach(ch: Any, parts: Any, now: int, target: int, before: int, refresh: Any) -> int:
+    """Tick at which the channel's drained stream work reaches ``target``; or, where that is later,
+    one that is not earlier than ``before``."""
+    done, pim_done, part, at = ch.done, ch.pim_done, ch.part, now
+    while done < target and at < before:
+        # what lies behind the target does not change when it is reached
+        at, stream, pim, part, _ = _next(
+            at, NEVER, target - done, ch.begin, pim_done, ch.pim_total, ch.pim_begin, part, parts,
+            refresh,
+        )  # fmt: skip
+        done += stream
+        pim_done += pim
+    return int(at)
+
+
+@njit(cache=True)
+def pim_end(flow: Any, parts: Any, now: int, before: int, refresh: Any) -> int:
+    """Tick at which the last channel has done its PIM work, if nothing more is asked for; or,
+    where that is later, one that is not earlier than ``before``."""
+    last = now
+    for c in range(len(flow)):
+        ch = flow[c]
+        done, pim_done, part, at = ch.done, ch.pim_done, ch.part, now
+        while pim_done < ch.pim_total and at < before:
+            at, stream, pim, part, _ = _next(
+                at, NEVER, ch.queued - done, ch.begin, pim_done, ch.pim_total, ch.pim_begin, part,
+                parts, refresh,
+            )  # fmt: skip
+            done += stream
+            pim_done += pim
+        last = max(last, at)
+        if last >= before:
+            break
+    return int(last)
+
+
+@njit(cache=True)
+def next_completion(
+    flow: Any, parts: Any, now: int, before: int, targets: Any, refresh: Any
+) -> tuple[int, int]:
+    """``(tick, row)`` of the first row of ``targets``, (groups, channels), that all channels
+    reach before tick ``before``; row -1 where there is none."""
+    best, row = before, -1
+    for g in range(len(targets)):
+        last = now
+        for c in range(len(flow)):
+            at = _reach(flow[c], parts, now, targets[g, c], best, refresh)
+            last = max(last, at)
+            if last >= best:
+                break
+        if last < best:
+            best, row = last, g
+    return best, row
+
+
+@njit(cache=True)
+def settle(ready: Any, duration: Any, start: int, units: int, not_before: int, finish: Any) -> int:
+    """Vector work behind PIM results, in order: one starts a cycle, when its result is ``ready``
+    and a unit is free (0 units: they never queue). Fills ``finish``; cycles of the units."""
+    free = np.full(max(units, 1), start)
+    last, used = start - 1, 0
+    for mark in range(len(ready)):
+        if duration[mark] < 0:
+            finish[mark] = ready[mark]
+            continue
+        begin = max(ready[mark], last + 1, not_before)
+        if units > 0:
+            unit = 0
+            for i in range(1, units):
+                if free[i] < free[unit]:
+                    unit = i
+            begin = max(begin, free[unit])
+            free[unit] = begin + duration[mark]
+        last = begin
+        used += duration[mark]
+        finish[mark] = begin + duration[mark]
+    return used

@@ -1,0 +1,164 @@
+"""A PIM operation of all channels as work that drains: how much, how fast, what comes of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pimsim.hardware.dram.fast.flow import ONE, PART_END, PARTS
+from pimsim.hardware.dram.fast.phases import bursts_each, part_of
+from pimsim.hardware.dram.fast.pieces import PieceRates, as_parts, time_pieces
+from pimsim.hardware.dram.fast.probe import Probe
+from pimsim.hardware.dram.fast.programs import Pieces, estimate, find_pieces, reserved
+from pimsim.hardware.dram.layout import (
+    C_BUS_BUSY,
+    C_COMMANDS,
+    C_COMP_COLUMNS,
+    N_COUNTERS,
+    N_INSTRUCTION,
+    P_COMPS,
+    P_MARK,
+    P_OP,
+)
+from pimsim.hardware.dram.rules import Command
+from pimsim.hardware.dram.transfers import After
+
+__all__ = ["Operation", "analyse"]
+
+Ints = NDArray[np.int64]
+_RD, _WR = C_COMMANDS + int(Command.RD), C_COMMANDS + int(Command.WR)
+_REF, _REFPB = C_COMMANDS + int(Command.REF), C_COMMANDS + int(Command.REFpb)
+
+
+@dataclass(frozen=True)
+class Operation:
+    """A PIM operation as work: by channel and by mark."""
+
+    programs: Sequence[Ints]
+    """Kept so that the operation can be known by them."""
+    parts: Ints
+    """Pieces of all channels, (parts, PARTS), as ``flow`` wants them."""
+    first_part: Ints
+    """By channel."""
+    work: Ints
+    """Ticks alone, (channels,)."""
+    counts: Ints
+    """What the counters will count, (channels, N_COUNTERS); causes of time in proportion."""
+    mark_channel: Ints
+    mark_work: Ints
+    """Ticks of its channel's work after which each mark's last result is read."""
+    stall: int
+    """Ticks for which a refresh stops it."""
+    stall_share: int
+    """Of 4096: what a stream gets meanwhile."""
+    pieces: Pieces | None = None
+    rates: PieceRates | None = None
+
+    def on_channel(self, channel: int) -> tuple[Operation, Ints]:
+        """What a channel does of it, and the marks that are its own."""
+        first = int(self.first_part[channel])
+        own = self.parts[first:]
+        if self.work[channel]:
+            own = own[: int(np.searchsorted(own[:, PART_END], self.work[channel])) + 1]
+        marks = np.flatnonzero(self.mark_channel == channel)
+        programs = part_of(self.programs, channel, marks)
+        return (
+            Operation(
+                programs, np.ascontiguousarray(own), np.zeros(1, np.int64),
+                self.work[channel : channel + 1], self.counts[channel : channel + 1],
+                np.zeros(len(marks), np.int64), self.mark_work[marks], self.stall,
+                self.stall_share,
+            ),
+            marks,
+        )  # fmt: skip
+
+
+def analyse(
+    probe: Probe, programs: Sequence[Ints], marks: int, after: After | None
+) -> Operation:  # fmt: skip
+    """How long each channel's program takes, and what comes of it when."""
+    count = len(programs)
+    sizes = np.array([len(program) for program in programs])
+    whole = np.concatenate([np.zeros((0, N_INSTRUCTION), np.int64), *programs])
+    if not len(whole):
+        none = np.zeros(count, dtype=np.int64)
+        counts = np.zeros((count, N_COUNTERS), np.int64)
+        nowhere = np.zeros(marks, np.int64)
+        return Operation(
+            programs, np.zeros((1, PARTS), np.int64), none, none, counts, nowhere, nowhere, 0, ONE
+        )
+    channel = np.repeat(np.arange(count), sizes)
+    last = _last_of_marks(whole, marks)
+    bursts = np.zeros(len(whole), np.int64)
+    if after is not None:
+        written = bursts_each(after, count)
+        bursts[last[last >= 0]] = written[last >= 0]
+    pieces = find_pieces(whole, channel, bursts)
+    rates = time_pieces(
+        probe, programs, pieces,
+        np.add.reduceat(estimate(whole, probe.parameters[0]), pieces.first),
+        np.add.reduceat(bursts, pieces.first),
+    )  # fmt: skip
+    needs = reserved(whole, probe.parameters[0])[pieces.first]
+    parts, first_part, work, ends = as_parts(rates, pieces, needs, count)
+    counts = _counts(probe, count, whole, channel, rates, work)
+    if after is not None:
+        writes = np.zeros(count, np.int64)
+        if after.spread:
+            whole_bursts = int(after.bursts.sum())
+            writes += (whole_bursts + np.arange(count)[::-1]) // count
+        else:
+            np.add.at(writes, after.channel, after.bursts)
+        counts[:, _WR] += writes
+        counts[:, C_BUS_BUSY] += writes * int(probe.parameters[0]["nbl"])
+    piece_of = np.repeat(np.arange(len(ends)), pieces.size)
+    size, place = pieces.size[piece_of], np.arange(len(whole)) - pieces.first[piece_of] + 1
+    passed = ends[piece_of] - rates.ticks[pieces.kind][piece_of] * (size - place) // size
+    known = last >= 0
+    return Operation(
+        programs, parts, first_part, work, counts,
+        np.where(known, channel[last], 0), np.where(known, passed[last], 0), rates.stall,
+        rates.stall_share, pieces, rates,
+    )  # fmt: skip
+
+
+def _counts(
+    probe: Probe, count: int, whole: Ints, channel: Ints, rates: PieceRates, work: Ints
+) -> Ints:
+    """What the channels will count: instructions as they are, what they need in proportion."""
+    p = probe.parameters[0]
+    shares = [
+        [int(counted) * int(ticks) // rates.counted_ticks for counted in rates.counts]
+        for ticks in work
+    ]
+    counts = np.array(shares, dtype=np.int64)
+    # of the writes that follow, and of refresh, others keep the books
+    counts[:, [_RD, _WR, _REF, _REFPB]] = 0
+    op, comps = whole[:, P_OP], whole[:, P_COMPS]
+    for command in (Command.GWRITE, Command.HEADER, Command.READRES, Command.GEMV):
+        counts[:, C_COMMANDS + int(command)] = np.bincount(
+            channel[op == int(command)], minlength=count
+        )
+    columns = {
+        command: np.bincount(
+            channel[op == int(command)], comps[op == int(command)], minlength=count
+        ).astype(np.int64)
+        for command in (Command.COMP, Command.GEMV)
+    }
+    counts[:, C_COMMANDS + int(Command.COMP)] = columns[Command.COMP]
+    counts[:, C_COMP_COLUMNS] = columns[Command.COMP] + columns[Command.GEMV]
+    results = counts[:, C_COMMANDS + int(Command.READRES)]
+    results = results + counts[:, C_COMMANDS + int(Command.GEMV)]
+    counts[:, C_BUS_BUSY] = results * int(p["nbl"])
+    return counts
+
+
+def _last_of_marks(whole: Ints, marks: int) -> Ints:
+    """The last instruction of each mark, -1 where there is none."""
+    at = np.flatnonzero(whole[:, P_MARK] >= 0)
+    last = np.full(marks, -1, dtype=np.int64)
+    np.maximum.at(last, whole[at, P_MARK], at)
+    return last

@@ -1,0 +1,155 @@
+"""The device's memory, phase by phase: by rates, or by commands where rates miss."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence, Set
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pimsim.config.memory import MemoryConfig
+from pimsim.config.pim import PimConfig
+from pimsim.hardware.dram.device import make_memory_system
+from pimsim.hardware.dram.fast.operations import Operation
+from pimsim.hardware.dram.fast.phases import Asked, Phase, after_of, replay
+from pimsim.hardware.dram.fast.probe import Probe
+from pimsim.hardware.dram.fast.system import FastMemorySystem
+from pimsim.hardware.dram.layout import C_COMMANDS
+from pimsim.hardware.dram.rules import Command
+from pimsim.hardware.dram.system import MemorySystem
+from pimsim.hardware.dram.transfers import After, Group, Network, Rows, Scatter, Stream
+
+__all__ = ["PhasedMemory"]
+
+Ints = NDArray[np.int64]
+_REFRESHES = [C_COMMANDS + int(Command.REF), C_COMMANDS + int(Command.REFpb)]
+
+
+class PhasedMemory:
+    """All channels of a device, with the service of ``MemorySystem``."""
+
+    def __init__(
+        self, memory: MemoryConfig, pim: PimConfig | None, probe: Probe,
+        network: Network | None = None, by_command: Set[int] = frozenset(),
+    ) -> None:  # fmt: skip
+        """``by_command``: numbers of the phases that are simulated at command fidelity."""
+        self.memory = memory
+        self.pim = pim
+        self.network = network
+        self.fast = FastMemorySystem(memory, pim, probe, network)
+        self.probe = probe
+        self.parameters = self.fast.parameters
+        self.channels = self.fast.channels
+        self.cycle_ps = self.fast.cycle_ps
+        self.phases: list[Phase] = []
+        self._by_command = by_command
+        self._exact: MemorySystem | None = None
+        self._numbers: dict[int, int] = {}  # of the phase's requests, by group
+        self._last = (-1, 0)  # request of the phase that was completed last, and when
+        self._asked = 0
+
+    @property
+    def now(self) -> int:
+        """Cycle up to which everything is simulated."""
+        return self.fast.now
+
+    @property
+    def active(self) -> bool:
+        """Whether any submitted group is not complete."""
+        return self.fast.active or (self._exact is not None and self._exact.active)
+
+    def submit(
+        self, start: int, streams: Sequence[Stream | Rows], scatters: Sequence[Scatter] = (),
+        source: int = 0,
+    ) -> Group:  # fmt: skip
+        """See ``MemorySystem.submit``."""
+        system = self._ask(start, Asked(streams=streams, scatters=scatters))
+        return self._number(system.submit(start, streams, scatters, source))
+
+    def submit_pim(
+        self, start: int, programs: Sequence[Ints], marks: int, after: After | None = None
+    ) -> Group:
+        """See ``MemorySystem.submit_pim``."""
+        system = self._ask(start, Asked(programs=programs, marks=marks, after=after))
+        return self._number(system.submit_pim(start, programs, marks, after))
+
+    def advance(self, until: int) -> Group | None:
+        """Go to the first completion of a group, or to ``until``; ``now`` tells which."""
+        if self._exact is not None and self._exact.active:
+            group = self._by_commands(self._exact, until)
+        else:
+            group = self.fast.advance(until)
+        if group is not None:
+            self._last = (self._numbers.pop(id(group)), self.now)
+            if not self.active:
+                self.phases[-1].end = self.now
+        return group
+
+    def _ask(self, start: int, asked: Asked) -> FastMemorySystem | MemorySystem:
+        """Take note; who is to be asked in this phase, which is a new one where nothing ran."""
+        if not self.active:
+            begin = max(start, self.now)
+            phase = Phase(self._asked, begin, by_command=self._asked in self._by_command)
+            self.phases.append(phase)
+            self._numbers.clear()
+            self._last = (-1, begin)
+        behind, since = self._last
+        phase = self.phases[-1]
+        phase.asked.append(replace(asked, behind=behind, delay=max(start - since, 0)))
+        self._asked += 1
+        if not phase.by_command:
+            return self.fast
+        if self._exact is None:
+            self._exact = make_memory_system(self.memory, self.pim, self.network)
+        while self._exact.now < self.now:
+            self._exact.advance(self.now)
+        return self._exact
+
+    def _number(self, group: Group) -> Group:
+        self._numbers[id(group)] = len(self.phases[-1].asked) - 1
+        return group
+
+    def _by_commands(self, exact: MemorySystem, until: int) -> Group | None:
+        before = exact.channels["counter"].copy()
+        group = exact.advance(until)
+        counted = exact.channels["counter"] - before
+        counted[:, _REFRESHES] = 0  # they are counted here all the time
+        self.channels["counter"] += counted
+        self.channels["pim_last"] = exact.channels["pim_last"]
+        self.fast.skip(exact.now)
+        return group
+
+    # the same once more -------------------------------------------------------------------------
+    def cycles_again(self, phase: Phase, channel: int) -> tuple[int, int]:
+        """Cycles that a phase takes on one channel by itself: by commands, and by rates."""
+        asked, operations = self._part(phase, channel)
+        period = self.probe.period
+        start = phase.start
+        if start >= period:  # at the same cycle of a refresh interval that is not the first
+            start = start % period + period
+        exact = make_memory_system(self.probe.memory, self.pim, records=self.probe.records)
+        fast = FastMemorySystem(self.probe.memory, self.pim, self.probe)
+        fast.knows(operations)
+        while exact.now < start:
+            exact.advance(start)
+        fast.skip(start)
+        return replay(exact, phase, asked), replay(fast, phase, asked)
+
+    def _part(self, phase: Phase, channel: int) -> tuple[list[Asked], dict[int, Operation]]:
+        """What ``channel`` has of a phase, and its PIM operations."""
+        asked: list[Asked] = []
+        operations: dict[int, Operation] = {}
+        for one in phase.asked:
+            if len(one.programs):
+                own, marks = self.fast.operation(one.programs, one.marks, one.after).on_channel(
+                    channel
+                )
+                after = after_of(one.after, marks, len(self.channels))
+                asked.append(replace(one, programs=own.programs, marks=len(marks), after=after))
+                operations[id(own.programs)] = own
+            else:
+                streams = [s for each in one.streams for s in self.fast.share(each, channel)]
+                scatters = [replace(s, channel=0) for s in one.scatters if s.channel == channel]
+                asked.append(replace(one, streams=streams, scatters=scatters))
+        return asked, operations

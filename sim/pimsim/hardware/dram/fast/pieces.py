@@ -1,0 +1,167 @@
+"""How long each piece of all channels' programs takes, from a few channels that were run.
+
+A piece's time depends on what runs before and after it (opening rows, dot products and refresh
+fall into step with each other), so that kinds of pieces are timed where they stand in real
+programs, and the mean over all that were seen counts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pimsim.hardware.dram.fast.flow import (
+    ONE,
+    PART_BEGIN,
+    PART_END,
+    PART_NEED,
+    PART_PIM,
+    PART_STREAM,
+    PARTS,
+    TICKS,
+)
+from pimsim.hardware.dram.fast.probe import Probe
+from pimsim.hardware.dram.fast.programs import Pieces, job_of
+from pimsim.hardware.dram.layout import N_COUNTERS
+
+__all__ = ["PieceRates", "as_parts", "time_pieces"]
+
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
+SAMPLED_CHANNELS = 4
+
+
+@dataclass(frozen=True)
+class PieceRates:
+    """By kind of piece."""
+
+    ticks: Ints
+    """Alone."""
+    stream_share: Ints
+    """Of 4096."""
+    pim_share: Ints
+    counts: Ints
+    """What the counters of the channels that were run have counted, (N_COUNTERS,)."""
+    counted_ticks: int
+    """In so much work."""
+    stall: int
+    """Ticks for which a refresh stops a program."""
+    stall_share: int
+    """Of 4096: what a stream gets while PIM stands still for a refresh."""
+
+
+def time_pieces(
+    probe: Probe, programs: Sequence[Ints], pieces: Pieces, about: Ints, bursts: Ints
+) -> PieceRates:
+    """Run a few channels, alone and beside a stream, and say what each kind of piece takes.
+
+    ``about``: estimated cycles of each piece; ``bursts``: written after each.
+    """
+    kinds = len(pieces.example)
+    alone, beside, read = _Seen(kinds), _Seen(kinds), _Seen(kinds)
+    stopped: list[tuple[Ints, Ints, Ints]] = []
+    counts = np.zeros(N_COUNTERS, np.int64)
+    stall = 0
+    for channel in _sample(pieces, about):
+        own = np.flatnonzero(pieces.channel == channel)
+        first = pieces.first[own] - pieces.first[own[0]]
+        job = job_of(programs[channel], first, bursts[own])
+        found = probe.program(job)
+        stall = stall or probe.stall(job)
+        kind = pieces.kind[own]
+        alone.add(kind, found.alone)
+        beside.add(kind[found.clear], found.beside[found.clear])
+        read.add(kind[found.clear], found.reads[found.clear])
+        stopped.append((kind[~found.clear], found.beside[~found.clear], found.reads[~found.clear]))
+        counts += found.counts[:N_COUNTERS]
+    size = about[pieces.example].astype(float)
+    ticks = np.maximum(np.rint(alone.mean(size)).astype(np.int64), 1)
+    slowed = np.maximum(np.rint(beside.mean(size)).astype(np.int64), 1)
+    stream = np.rint(read.mean(size) * probe.reads.ticks).astype(np.int64)
+    kind, took, reads = (np.concatenate(each) for each in zip(*stopped, strict=True))
+    longer = int((took - slowed[kind] - probe.clock.stall).sum())
+    more = int((reads * probe.reads.ticks - stream[kind]).sum())
+    stall_share = min(max(more * ONE // longer, 1), ONE) if longer > 0 else ONE
+    return PieceRates(
+        ticks, np.clip(stream * ONE // slowed, 1, ONE), np.clip(ticks * ONE // slowed, 1, ONE),
+        counts, max(int(alone.total.sum()), 1), stall, stall_share,
+    )  # fmt: skip
+
+
+class _Seen:
+    """Sums of one quantity by kind of piece."""
+
+    def __init__(self, kinds: int) -> None:
+        self.total = np.zeros(kinds)
+        self.times = np.zeros(kinds)
+
+    def add(self, kind: Ints, values: Ints) -> None:
+        """What pieces of these kinds showed."""
+        self.total += np.bincount(kind, values, minlength=len(self.total))
+        self.times += np.bincount(kind, minlength=len(self.times))
+
+    def mean(self, size: Floats) -> Floats:
+        """By kind; in proportion to ``size``, between those next to it, where none was seen."""
+        known = np.flatnonzero(self.times)
+        if not len(known):
+            return size.copy()
+        found = self.total[known] / self.times[known]
+        order = np.argsort(size[known], kind="stable")
+        ratio = found[order] / size[known][order]
+        every: Floats = np.interp(size, size[known][order], ratio) * size
+        every[known] = found
+        return every
+
+
+def _sample(pieces: Pieces, about: Ints) -> list[int]:
+    """Channels that together show most of the work: each adds the most of what is not seen yet."""
+    channels = int(pieces.channel.max()) + 1
+    kinds = len(pieces.example)
+    work = np.zeros((channels, kinds))
+    np.add.at(work, (pieces.channel, pieces.kind), about)
+    weight = work.sum(axis=0)
+    chosen: list[int] = []
+    left = np.ones(kinds)
+    for _ in range(min(SAMPLED_CHANNELS, channels)):
+        gain = ((work > 0) * (weight * left)).sum(axis=1) + work.sum(axis=1) * 1e-6
+        gain[chosen] = -1.0
+        best = int(gain.argmax())
+        if gain[best] <= 0:
+            break
+        chosen.append(best)
+        left[work[best] > 0] *= 0.5  # a second sight is worth half
+    return chosen
+
+
+def as_parts(
+    rates: PieceRates, pieces: Pieces, needs: Ints, channels: int
+) -> tuple[Ints, Ints, Ints, Ints]:
+    """Parts of the flow, the first of each channel, the work of each channel, and the work up to
+    the end of each piece, in its channel.
+
+    ``needs``: cycles that must be left before a refresh for each piece to start.
+    """
+    ticks = rates.ticks[pieces.kind]
+    ends = np.cumsum(ticks)
+    work = np.bincount(pieces.channel, ticks, minlength=channels).astype(np.int64)
+    ends -= (np.cumsum(work) - work)[pieces.channel]
+    parts = np.zeros((len(ends), PARTS), np.int64)
+    parts[:, PART_BEGIN] = ends - ticks
+    parts[:, PART_END] = ends
+    parts[:, PART_STREAM] = rates.stream_share[pieces.kind]
+    parts[:, PART_PIM] = rates.pim_share[pieces.kind]
+    parts[:, PART_NEED] = needs * TICKS
+    # neighbours that differ in nothing are one part, unless each must keep clear of refresh
+    kept = np.ones(len(parts), dtype=bool)
+    shares = parts[:, [PART_STREAM, PART_PIM, PART_NEED]]
+    kept[:-1] = (shares[1:] != shares[:-1]).any(axis=1) | (needs[:-1] > 0)
+    kept[:-1] |= pieces.channel[1:] != pieces.channel[:-1]
+    begins = parts[np.append(True, kept[:-1]), PART_BEGIN]
+    parts = np.ascontiguousarray(parts[kept])
+    parts[:, PART_BEGIN] = begins
+    # a channel without work may point behind the last part: it never looks
+    first = np.searchsorted(pieces.channel[kept], np.arange(channels))
+    return parts, first, work, ends

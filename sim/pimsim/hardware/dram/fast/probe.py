@@ -1,0 +1,316 @@
+"""What one channel does at ``command`` fidelity, found out by running it.
+
+Streams and PIM programs are run on a memory with one channel, alone and beside each other, for a
+few refresh intervals; what came out is kept by content. No number here comes from anywhere else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from hashlib import blake2b
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pimsim.config.memory import MemoryConfig
+from pimsim.config.pim import PimConfig
+from pimsim.hardware.dram.device import make_memory_system
+from pimsim.hardware.dram.fast.clock import RefreshClock
+from pimsim.hardware.dram.fast.flow import NEVER, TICKS
+from pimsim.hardware.dram.fast.programs import Job, estimate
+from pimsim.hardware.dram.layout import (
+    INFINITY,
+    MAX_LOG,
+    P_MARK,
+    P_OP,
+    refresh_interval,
+)
+from pimsim.hardware.dram.rules import Command
+from pimsim.hardware.dram.system import MemorySystem
+from pimsim.hardware.dram.transfers import Group, Scatter, Stream
+
+__all__ = ["Probe", "ProgramTimes", "StreamRate"]
+
+Ints = NDArray[np.int64]
+_Found = TypeVar("_Found")
+PLACES = 8
+WARM_CYCLES = 512
+LAG_BURSTS = 4096
+INTERVALS = 4
+"""A stream is watched from so many places, each for so many refresh intervals."""
+QUIET_CYCLES = 4096
+"""Stands for a refresh interval where there is none."""
+
+
+@dataclass(frozen=True)
+class StreamRate:
+    """A stream that has the channel to itself."""
+
+    ticks: int
+    """Of each burst, on the clock that leaves out refresh."""
+    latency: int
+    """Ticks from an idle channel to where the first burst would begin to come."""
+    counts: Ints
+    """What the channel's counters count in ``bursts``."""
+    bursts: int
+    active: int
+    """Cycles of ranks with an open row, all ranks together."""
+    cycles: int
+    """In which all this was counted."""
+
+
+@dataclass(frozen=True)
+class ProgramTimes:
+    """A channel's PIM program, piece by piece."""
+
+    alone: Ints
+    """Ticks of each without refresh, (pieces,)."""
+    beside: Ints
+    """Ticks of each beside a stream, refresh on."""
+    reads: Ints
+    """Bursts of that stream meanwhile."""
+    clear: NDArray[np.bool_]
+    """Whether no refresh came while it ran beside the stream."""
+    counts: Ints
+    """What the channel's counters count when it runs alone, (N_COUNTERS,)."""
+
+
+class Probe:
+    """Runs one channel of ``memory`` with ``pim``."""
+
+    def __init__(self, memory: MemoryConfig, pim: PimConfig | None) -> None:
+        single = memory.organization.model_copy(update={"channels": 1})
+        self.memory = memory.model_copy(update={"organization": single})
+        self.pim = pim
+        self._known: dict[Hashable, object] = {}
+        system = make_memory_system(self.memory, self.pim)
+        self.records = (system.parameters.copy(), system.channels.copy())
+        self.parameters = system.parameters
+        self.cycle_ps = system.cycle_ps
+        per_clock = max(round(memory.tCK / system.cycle_ps), 1)
+        interval = refresh_interval(memory) * per_clock
+        units = memory.organization.ranks
+        if memory.controller.refresh == "per-bank":
+            units *= memory.organization.banks
+        self.interval = interval
+        """Cycles from a refresh of the channel to the next."""
+        self.period = QUIET_CYCLES if interval >= INFINITY else interval * units
+        """Cycles in which every unit is refreshed once."""
+
+    def _system(self) -> MemorySystem:
+        """One idle channel."""
+        return make_memory_system(self.memory, self.pim, records=self.records)
+
+    def _once(self, key: Hashable, kind: type[_Found]) -> _Found | None:
+        found = self._known.get(key)
+        return found if isinstance(found, kind) else None
+
+    @cached_property
+    def quiet(self) -> Probe:
+        """The same without refresh."""
+        if self.memory.controller.refresh == "none":
+            return self
+        controller = self.memory.controller.model_copy(update={"refresh": "none"})
+        return Probe(self.memory.model_copy(update={"controller": controller}), self.pim)
+
+    @cached_property
+    def clock(self) -> RefreshClock:
+        """Stops for as long as a stream of reads does while a rank is refreshed; refreshes of
+        single banks are part of all rates."""
+        if self.memory.controller.refresh != "all-bank":
+            return RefreshClock(min(self.interval * TICKS, NEVER), 0)
+        length = INTERVALS * self.period
+        watched = self._watch(write=False)
+        took = watched.bursts * self.quiet.reads.ticks
+        refreshes = PLACES * length // self.interval
+        stall = (PLACES * length * TICKS - took) // refreshes
+        return RefreshClock(self.interval * TICKS, min(max(stall, 0), self.interval * TICKS // 2))
+
+    def recall(
+        self, reads: StreamRate, writes: StreamRate, clock: RefreshClock, lag: int
+    ) -> None:  # fmt: skip
+        """Take over what a probe of the same configs has found out before."""
+        self.__dict__.update(reads=reads, writes=writes, clock=clock, lag=lag)
+
+    @cached_property
+    def reads(self) -> StreamRate:
+        """Of a stream of reads."""
+        return self._stream(write=False)
+
+    @cached_property
+    def writes(self) -> StreamRate:
+        """Of a stream of writes."""
+        return self._stream(write=True)
+
+    def _stream(self, write: bool) -> StreamRate:
+        """Its rate, and its time to the first burst from idle, clear of refresh."""
+        seen = self._watch(write)
+        clock = self.clock
+        length = seen.cycles * TICKS
+        lost = length // clock.interval * clock.stall
+        ticks = -(-(length - lost) // seen.bursts)
+        short = 64
+        lone = self._system()
+        start = min(self.interval // 8, self.period)
+        lone.submit(start, [Stream(0, short, write=write)])
+        took = (_run(lone) - start) * TICKS
+        return replace(seen, ticks=ticks, latency=max(took - short * ticks, 0))
+
+    @cached_property
+    def lag(self) -> int:
+        """Ticks of a stream's work that the one behind it has done when the first is complete: the
+        controller takes row hits first, wherever in its queues they stand."""
+        if self.quiet is not self:
+            return self.quiet.lag
+        bursts, late = LAG_BURSTS, 0
+        for place in range(PLACES):
+            system = self._system()
+            first = place * 10007
+            one = system.submit(0, [Stream(first, bursts)])
+            system.submit(0, [Stream(first + bursts, bursts)])
+            while one.done_cycle < 0:
+                system.advance(INFINITY)
+            late += one.done_cycle * TICKS - self.reads.latency - bursts * self.reads.ticks
+        return max(late // PLACES, 0)
+
+    def _watch(self, write: bool) -> StreamRate:
+        """A stream for a few periods. Where refresh meets it decides about a percent of its rate,
+        so it is watched from several places and times."""
+        key = ("stream", write)
+        found = self._once(key, StreamRate)
+        if found is not None:
+            return found
+        length = INTERVALS * self.period
+        came = active = 0
+        counts = np.zeros_like(self.records[1]["counter"][0])
+        for place in range(PLACES):
+            system = self._system()
+            # steps of the golden ratio: spread over rows and over the refresh interval
+            start = place * 2531 % self.period
+            first = place * 10007
+            group = system.submit(start, [Stream(first, 2 * (length + start), write=write)])
+            left, seen, held = [], [], []
+            for until in (start + WARM_CYCLES, start + WARM_CYCLES + length):
+                while system.now < until:
+                    system.advance(until)
+                left.append(_left(system, group))
+                seen.append(system.channels["counter"][0].copy())
+                held.append(self._active(system))
+            came += left[0] - left[1]
+            counts += seen[1] - seen[0]
+            active += held[1] - held[0]
+        found = StreamRate(0, 0, counts, came, active, PLACES * length)
+        self._known[key] = found
+        return found
+
+    def _active(self, system: MemorySystem) -> int:
+        """Cycles of ranks with an open row so far."""
+        org = self.memory.organization
+        rank = system.channels["rank"][0, : org.ranks * org.pseudo_channels]
+        open_now = np.where(rank[:, 0] > 0, np.maximum(system.now - rank[:, 1], 0), 0)
+        return int((rank[:, 2] + open_now).sum())
+
+    def scatter_ticks(self, scatters: Sequence[Scatter]) -> int:
+        """Of each burst of ``scatters``, all on one channel, by their shape."""
+        key = ("scatter", *sorted((s.count, s.stride, s.write) for s in scatters))
+        found = self._once(key, int)
+        if found is None:
+            system = self._system()
+            start = min(self.interval // 8, self.period)
+            own = [replace(each, channel=0) for each in scatters]
+            system.submit(start, [], own)
+            found = (_run(system) - start) * TICKS // max(sum(s.count for s in scatters), 1)
+            self._known[key] = found
+        return found
+
+    def program(self, job: Job) -> ProgramTimes:
+        """A channel's program alone, and beside a stream of reads that never ends. The closer a
+        refresh, the fewer reads go between the tiles of a single row buffer; so it is on there."""
+        key = ("program", _content(job))
+        found = self._once(key, ProgramTimes)
+        if found is None:
+            alone, counts, _, _ = self.quiet._run_job(job, streams=False)
+            beside, _, reads, clear = self._run_job(job, streams=True)
+            found = ProgramTimes(alone, beside, reads, clear, counts)
+            self._known[key] = found
+        return found
+
+    def stall(self, job: Job) -> int:
+        """Ticks for which a refresh stops a channel's program: until the piece that follows can
+        begin; 0 where it meets none."""
+        if self.quiet is self:
+            return 0
+        key = ("stall", _content(job))
+        found = self._once(key, int)
+        if found is None:
+            durations = self.program(job).alone
+            ends = np.cumsum(self._run_job(job, streams=False)[0])
+            due = np.arange(self.interval * TICKS, ends[-1], self.interval * TICKS)
+            after = np.searchsorted(ends, due, side="right")
+            # the piece must have begun after it
+            clear = np.append(0, ends)[after] <= due
+            stops = (ends[after] - durations[after] - due)[clear]
+            found = int(stops.mean()) if len(stops) else 0
+            self._known[key] = found
+        return found
+
+    def _run_job(
+        self, job: Job, streams: bool
+    ) -> tuple[Ints, Ints, Ints, NDArray[np.bool_]]:  # fmt: skip
+        """Ticks of each piece, what was counted in all, reads that went out meanwhile, and whether
+        no refresh came meanwhile."""
+        p = self.parameters[0]
+        bursts = 0
+        if streams:  # more than any bus takes in four times the expected time
+            about = int(estimate(job.program, p).sum())
+            bursts = 4 * about // int(p["nbl"]) + 2 * WARM_CYCLES
+        system = make_memory_system(
+            self.memory, self.pim, log_entries=min(2 * bursts, MAX_LOG), records=self.records
+        )
+        if streams:
+            # from half of the memory on, which programs do not reach
+            org = self.memory.organization
+            first = org.rows // 2 * org.ranks * org.banks * org.columns
+            system.submit(0, [Stream(first, bursts)])
+            system.advance(WARM_CYCLES)
+        start = system.now
+        group = system.submit_pim(start, [job.program], len(job.bursts), job.after)
+        while group.done_cycle < 0:
+            system.advance(INFINITY)
+        board = system.board[0]
+        ends = board["ticket"][group.marks[0] : group.marks[1], 1].copy()
+        # a tile ends when its last result is asked for, a GWRITE when it is done
+        last = np.flatnonzero(job.program[:, P_MARK] >= 0)
+        ends -= np.where(job.program[last, P_OP] == int(Command.GWRITE), 0, int(p["read_delay"]))
+        ends = np.maximum.accumulate(np.maximum(ends, start))
+        reads = np.zeros(len(ends), dtype=np.int64)
+        if streams:
+            log = board["log"][: board["logged"]]
+            cycles = log[log[:, 2] == int(Command.RD), 0]
+            reads = np.diff(np.searchsorted(cycles, np.append(start, ends)))
+        bounds = np.append(start, ends)
+        clear = np.diff(bounds // self.interval) == 0
+        counts: Ints = system.channels["counter"][0].copy()
+        return np.diff(bounds) * TICKS, counts, reads, clear
+
+
+def _content(job: Job) -> bytes:
+    """What tells a job from another."""
+    digest = blake2b(digest_size=16)
+    for part in (job.program, job.bursts):
+        digest.update(np.ascontiguousarray(part).data)
+    return digest.digest()
+
+
+def _left(system: MemorySystem, group: Group) -> int:
+    return 0 if group.done_cycle >= 0 else int(system.board["ticket"][0, group.ticket, 0])
+
+
+def _run(system: MemorySystem) -> int:
+    """Cycle at which everything submitted is complete."""
+    while system.active:
+        system.advance(INFINITY)
+    return system.now

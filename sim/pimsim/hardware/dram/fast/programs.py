@@ -1,0 +1,134 @@
+"""PIM programs as amounts of work: pieces that repeat.
+
+A piece is a GWRITE or a tile with its HEADER, dot products and reads. All channels together run
+few kinds of pieces many times over; what each kind takes, a few channels show (``probe``).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pimsim.hardware.dram.layout import (
+    P_COMPS,
+    P_LAST,
+    P_MARK,
+    P_OP,
+    P_READS,
+    P_READY,
+    Records,
+)
+from pimsim.hardware.dram.rules import Command
+from pimsim.hardware.dram.transfers import After
+
+__all__ = ["Job", "Pieces", "estimate", "find_pieces", "job_of", "reserved"]
+
+Ints = NDArray[np.int64]
+_GWRITE, _HEADER = int(Command.GWRITE), int(Command.HEADER)
+_COMP, _READRES, _GEMV = int(Command.COMP), int(Command.READRES), int(Command.GEMV)
+_MIX = np.array([1_000_003, 8_191, 524_287, 131_071], dtype=np.int64)
+_SPREAD = -7046029254386353131
+"""An odd number without pattern (2^64 over the golden ratio)."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One channel's program, its pieces marked by their numbers, and what each of them writes."""
+
+    program: Ints
+    bursts: Ints
+    """By piece."""
+
+    @property
+    def after(self) -> After:
+        """Its vector work as if it took no time: what counts here is what it writes."""
+        nothing = np.zeros(len(self.bursts), dtype=np.int64)
+        return After(nothing, self.bursts, nothing, 0, False)
+
+
+@dataclass(frozen=True)
+class Pieces:
+    """The pieces of all channels' programs, in order."""
+
+    first: Ints
+    """First instruction of each, (pieces,)."""
+    size: Ints
+    channel: Ints
+    kind: Ints
+    """Number of its kind."""
+    example: Ints
+    """A piece of each kind, (kinds,)."""
+
+
+def find_pieces(whole: Ints, channel: Ints, bursts: Ints) -> Pieces:
+    """Cut the programs of all channels, (instructions, N_INSTRUCTION), at GWRITEs and HEADERs.
+
+    A kind is what a piece does, and whether it follows a GWRITE.
+
+    ``channel``: of each instruction. ``bursts``: written after each instruction's result.
+    """
+    op = whole[:, P_OP]
+    starts = (op == _GWRITE) | (op == _HEADER)
+    starts[1:] |= channel[1:] != channel[:-1]
+    starts[:1] = True
+    first = np.flatnonzero(starts)
+    size = np.diff(np.append(first, len(whole)))
+    # what an instruction is, and the place where it stands in its piece
+    place = np.arange(len(whole)) - np.repeat(first, size)
+    mixed = (whole[:, [P_OP, P_COMPS, P_READS, P_LAST]] + 1) @ _MIX
+    mixed = (mixed * (2 * place + 1)) ^ (mixed >> 7)
+    follows = np.append(False, op[first[:-1]] == _GWRITE)
+    # one number each: sorting them is ten times faster than sorting rows
+    signature = np.add.reduceat(mixed, first)
+    for column in (size, np.add.reduceat(bursts, first), follows.astype(np.int64)):
+        signature = (signature ^ (signature >> 31)) * _SPREAD + column
+    _, example, kind = np.unique(signature, return_index=True, return_inverse=True)
+    return Pieces(first, size, channel[first], kind, example)
+
+
+def job_of(program: Ints, first: Ints, bursts: Ints) -> Job:
+    """A channel's program apart from those of the others, ready at once.
+
+    ``first``: first instruction of each piece; ``bursts``: written after each piece.
+    """
+    own = program.copy()
+    own[:, P_READY] = 0
+    own[:, P_MARK] = -1
+    own[np.append(first[1:], len(program)) - 1, P_MARK] = np.arange(len(first))
+    return Job(own, bursts)
+
+
+def reserved(program: Ints, p: Records) -> Ints:
+    """Cycles that the controller keeps free before a refresh for the piece that each instruction
+    begins, (instructions,): its own estimate (``pim_queue``), all banks open with another row."""
+    found = np.zeros(len(program), dtype=np.int64)
+    if not int(p["avoid_refresh"]):
+        return found
+    groups = int(p["banks"]) >> int(p["group_shift"])
+    op = program[:, P_OP]
+    found[op == _GWRITE] = int(p["gwrite"] + p["trp"] + p["trcd"] + p["trtp"])
+    header = op == _HEADER
+    comps = np.maximum(program[header, P_COMPS], int(p["comp_pipeline"]))
+    found[header] = (
+        int(p["banks"]) * int(p["trtp"]) + int(p["tfaw"]) * (groups // 2 - 1) + int(p["trcd"])
+        + int(p["tccd_s"]) * comps + int(p["tccd_l"]) * (program[header, P_READS] - 1)
+    )  # fmt: skip
+    return found + np.where(found > 0, 1, 0)
+
+
+def estimate(program: Ints, p: Records) -> Ints:
+    """About how many cycles each instruction takes, (instructions,): rows to open under tFAW two
+    bank groups at a time, dot products, reads (NeuPIMs section 5.3). It only orders kinds of
+    pieces; how long they take, the command engine says."""
+    groups = int(p["banks"]) >> int(p["group_shift"])
+    fixed = np.zeros(max(_GWRITE, _HEADER, _COMP, _READRES, _GEMV) + 1, dtype=np.int64)
+    fixed[_GWRITE] = p["gwrite"] + p["trp"] + p["trcd"]
+    fixed[_HEADER] = p["trp"] + p["trcd"] + int(p["tfaw"]) * max(groups // 2 - 1, 0)
+    fixed[_READRES] = p["tccd_l"]
+    fixed[_GEMV] = p["tccd_l"]
+    op = program[:, P_OP]
+    steps = np.where((op == _COMP) | (op == _GEMV), program[:, P_COMPS], 0)
+    about: Ints = fixed[op] + steps * int(p["tccd_s"])
+    return about

@@ -1,0 +1,468 @@
+"""The memory of one device at ``fast`` fidelity: what is asked for drains at measured rates.
+
+The same service as ``MemorySystem``. Each channel has stream work in order of submission and at
+most one PIM operation; how fast each goes, alone and beside the other, the command engine says
+for one channel (``probe``). The run then goes from one submission or completion to the next.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pimsim.config.memory import MemoryConfig
+from pimsim.config.pim import PimConfig
+from pimsim.hardware.dram.address import AddressMap
+from pimsim.hardware.dram.fast.flow import (
+    FLOW,
+    NEVER,
+    PARTS,
+    REFRESH,
+    TICKS,
+    next_completion,
+    pim_end,
+    settle,
+    step,
+)
+from pimsim.hardware.dram.fast.operations import Operation, analyse
+from pimsim.hardware.dram.fast.phases import bursts_each
+from pimsim.hardware.dram.fast.probe import Probe, StreamRate
+from pimsim.hardware.dram.layout import (
+    C_BUS_BUSY,
+    C_COMMANDS,
+    C_STACK,
+    MAX_RANKS,
+    N_CAUSES,
+    N_COUNTERS,
+)
+from pimsim.hardware.dram.rules import Command
+from pimsim.hardware.dram.transfers import (
+    BLOCK_BYTES,
+    After,
+    Group,
+    Network,
+    Rows,
+    Scatter,
+    Stream,
+)
+
+__all__ = ["FastMemorySystem", "unfit"]
+
+Ints = NDArray[np.int64]
+_RD, _WR = C_COMMANDS + int(Command.RD), C_COMMANDS + int(Command.WR)
+_REF, _REFPB = C_COMMANDS + int(Command.REF), C_COMMANDS + int(Command.REFpb)
+
+
+def unfit(
+    pim: PimConfig | None, network: Network | None, counter_wrap_bytes: int, log_entries: int
+) -> str:
+    """Why a device cannot be run at ``fast`` fidelity; empty where it can."""
+    if network is not None and network.period_ps:
+        return "a network between cores and channels"
+    if counter_wrap_bytes:
+        return "the artifact's order of requests"
+    if pim is not None and (pim.artifact_shared_issue or pim.artifact_kv_write):
+        return f"the artifact's quirks of pim {pim.name}"
+    return "a log of commands" if log_entries else ""
+
+
+@dataclass
+class _Transfer:
+    """Work of a group on each channel, in ticks since the start of the run."""
+
+    group: Group
+    first: Ints
+    end: Ints
+    reads: Ints
+    """Bursts by channel."""
+    writes: Ints
+    blocks: int
+    begun: int
+    """Tick of its submission."""
+
+
+@dataclass
+class _Running:
+    """The PIM operation under way."""
+
+    group: Group
+    operation: Operation
+    begun: int
+    """Tick of its submission, and the one from which it runs."""
+    start: int
+    after: After | None
+    end: int = -1
+    """Tick of its last result or write, once all commands are out."""
+    end_cycle: int = -1
+
+
+class FastMemorySystem:
+    """All channels of a device at ``fast`` fidelity."""
+
+    def __init__(
+        self, memory: MemoryConfig, pim: PimConfig | None, probe: Probe,
+        network: Network | None = None,
+    ) -> None:  # fmt: skip
+        self.memory = memory
+        self.pim = pim
+        self.probe = probe
+        self.network = network
+        self.parameters = probe.parameters
+        self.cycle_ps = probe.cycle_ps
+        count = memory.organization.channels
+        # what the engine and the accounts read of a channel
+        fields: list[tuple[str, type, tuple[int, ...]]] = [
+            ("counter", np.int64, probe.reads.counts.shape), ("pim_last", np.int64, ()),
+            ("rank", np.int64, (MAX_RANKS, 3)),
+        ]  # fmt: skip
+        self.channels = np.zeros(count, dtype=np.dtype(fields, align=True))
+        self._flow = np.zeros(count, dtype=FLOW)
+        self._flow["pim_end"] = 0
+        self._parts = np.zeros((1, PARTS), dtype=np.int64)
+        self._now = 0
+        self._tick = 0  # on the clock that leaves out refresh, as all ticks here
+        self._clock = probe.clock
+        self._pim_refresh = np.zeros(1, dtype=REFRESH)
+        self._transfers: list[_Transfer] = []
+        self._running: _Running | None = None
+        self._operations: dict[int, Operation] = {}
+        self._times: deque[int] = deque([0])
+        self._ends: deque[tuple[Ints, Ints]] = deque()
+        self._drained: deque[tuple[Ints, Ints]] = deque([(self._flow["done"].copy(),) * 2])
+        mapping = AddressMap.parse(memory.stream_map, memory.organization)
+        self._channel_bit, self._channel_width = mapping.position["ch"], mapping.width["ch"]
+        self._refreshed = 0
+        self._by_bank = memory.controller.refresh == "per-bank"
+
+    @property
+    def now(self) -> int:
+        """Cycle up to which everything is simulated."""
+        return self._now
+
+    @property
+    def active(self) -> bool:
+        """Whether any submitted group is not complete."""
+        return bool(self._transfers) or self._running is not None
+
+    # what is asked for ------------------------------------------------------------------------
+    def submit(
+        self, start: int, streams: Sequence[Stream | Rows], scatters: Sequence[Scatter] = (),
+        source: int = 0,
+    ) -> Group:  # fmt: skip
+        """Queue ``streams`` and ``scatters``; cores (``source``) share the channels in order of
+        submission."""
+        del source
+        reads, writes = self._bursts(streams)
+        work = reads * self.probe.reads.ticks
+        if writes.any():
+            work += writes * self.probe.writes.ticks
+        if scatters:
+            work += self._scatter_work(scatters, reads, writes)
+        self._begin(start, work, reading=bool(reads.any()))
+        flow = self._flow
+        first = flow["queued"].copy()
+        flow["queued"] += work
+        blocks = 0
+        for stream in streams:
+            if isinstance(stream, Stream) and stream.track_blocks:
+                length = max(BLOCK_BYTES // self.memory.organization.burst_bytes, 1)
+                blocks = -(-stream.bursts // length)
+                tracked = self._share(stream) * self.probe.reads.ticks
+                first = flow["queued"] - tracked
+        group = Group(-1, 0)
+        self._transfers.append(
+            _Transfer(group, first, flow["queued"].copy(), reads, writes, blocks, self._tick)
+        )
+        return group
+
+    def _share(self, stream: Stream) -> Ints:
+        """Bursts of a stream by channel."""
+        return self._below(stream.first_burst + stream.bursts) - self._below(stream.first_burst)
+
+    def _below(self, burst: int) -> Ints:
+        channel = np.arange(len(self.channels), dtype=np.int64)
+        low, width = self._channel_bit, self._channel_width
+        whole = (burst >> (low + width)) << low
+        rest = (burst & ((1 << (low + width)) - 1)) - (channel << low)
+        below: Ints = whole + np.clip(rest, 0, 1 << low)
+        return below
+
+    def _bursts(self, streams: Sequence[Stream | Rows]) -> tuple[Ints, Ints]:
+        """Reads and writes by channel."""
+        found = np.zeros((2, len(self.channels)), dtype=np.int64)
+        for stream in streams:
+            if isinstance(stream, Rows):
+                for first, bursts in zip(stream.first_burst, stream.bursts, strict=True):
+                    found[int(stream.write)] += self._share(Stream(int(first), int(bursts)))
+            else:
+                found[int(stream.write)] += self._share(stream)
+        return found[0], found[1]
+
+    def _scatter_work(self, scatters: Sequence[Scatter], reads: Ints, writes: Ints) -> Ints:
+        """Ticks by channel; counts the bursts in. The fullest channel says what a burst takes."""
+        bursts = np.zeros(len(self.channels), dtype=np.int64)
+        for scatter in scatters:
+            bursts[scatter.channel] += scatter.count
+            (writes if scatter.write else reads)[scatter.channel] += scatter.count
+        fullest = int(bursts.argmax())
+        own = [scatter for scatter in scatters if scatter.channel == fullest]
+        work: Ints = bursts * self.probe.scatter_ticks(own)
+        return work
+
+    def _begin(self, start: int, work: Ints, reading: bool) -> None:
+        """A channel that stood still needs its time to the first burst."""
+        flow = self._flow
+        idle = (flow["queued"] == flow["done"]) & (work > 0)
+        rate = self.probe.reads if reading else self.probe.writes
+        begin = max(self._clock.active(start * TICKS), self._tick)
+        flow["begin"][idle] = begin + rate.latency
+
+    def submit_pim(
+        self, start: int, programs: Sequence[Ints], marks: int, after: After | None = None
+    ) -> Group:
+        """Run a PIM program on each channel; see ``MemorySystem.submit_pim``."""
+        if self._running is not None:
+            raise RuntimeError("a PIM operation is under way")
+        operation = self.operation(programs, marks, after)
+        flow = self._flow
+        flow["pim_total"] = operation.work
+        flow["pim_done"] = 0
+        flow["pim_waited"] = 0
+        flow["part"] = operation.first_part
+        self._parts = operation.parts
+        if operation.stall:
+            # on the clock that leaves out what stops the streams too
+            clock, refresh = self._clock, self._pim_refresh[0]
+            refresh["first"] = clock.interval
+            refresh["interval"] = clock.interval - clock.stall
+            refresh["share"] = operation.stall_share
+            refresh["stall"] = max(operation.stall - clock.stall, 0)
+        tick = max(self._clock.active(start * TICKS), self._tick)
+        flow["pim_begin"] = tick
+        flow["pim_end"] = np.where(operation.work > 0, -1, tick)
+        group = Group(-1, 0, marks=(0, marks), after=after, is_pim=True)
+        self._running = _Running(group, operation, self._tick, tick, after)
+        self._snapshot()
+        return group
+
+    # of use to whoever runs parts of it again ---------------------------------------------------
+    def skip(self, cycle: int) -> None:
+        """Nothing happens here up to ``cycle``."""
+        self._now = max(self._now, cycle)
+        self._go(self._clock.active(self._now * TICKS))
+
+    def knows(self, operations: dict[int, Operation]) -> None:
+        """What PIM operations are, by the ``id`` of their programs."""
+        self._operations.update(operations)
+
+    def share(self, stream: Stream | Rows, channel: int) -> list[Stream | Rows]:
+        """The part of a stream that lies on ``channel``, in that channel's own numbers."""
+        if isinstance(stream, Rows):
+            ends = stream.first_burst + stream.bursts
+            kept = [
+                (first, end - first)
+                for first, end in (
+                    (int(self._below(int(one))[channel]), int(self._below(int(other))[channel]))
+                    for one, other in zip(stream.first_burst, ends, strict=True)
+                )
+                if end > first
+            ]
+            if not kept:
+                return []
+            runs = np.array(kept, np.int64)
+            return [Rows(runs[:, 0].copy(), runs[:, 1].copy(), stream.write)]
+        first = int(self._below(stream.first_burst)[channel])
+        bursts = int(self._share(stream)[channel])
+        return [replace(stream, first_burst=first, bursts=bursts)] if bursts else []
+
+    @property
+    def known_operations(self) -> list[Operation]:
+        """PIM operations in the order in which they were first asked for."""
+        return list(self._operations.values())
+
+    def operation(
+        self, programs: Sequence[Ints], marks: int, after: After | None
+    ) -> Operation:  # fmt: skip
+        """What these programs are as work."""
+        operation = self._operations.get(id(programs))
+        if operation is None:
+            operation = analyse(self.probe, programs, marks, after)
+            self._operations[id(programs)] = operation
+        return operation
+
+    # time -------------------------------------------------------------------------------------
+    def advance(self, until: int) -> Group | None:
+        """Go to the first completion of a group, or to ``until``; ``now`` tells which."""
+        limit = self._clock.active(min(until * TICKS, NEVER))
+        while True:
+            targets = self._targets()
+            tick, row = next_completion(
+                self._flow, self._parts, self._tick, limit + 1, targets, self._pim_refresh[0]
+            )
+            running = self._running
+            pim = limit + 1
+            if running is not None:
+                pim = running.end
+                if pim < 0:
+                    pim = pim_end(
+                        self._flow, self._parts, self._tick, tick + 1, self._pim_refresh[0]
+                    )
+            if min(tick, pim) > limit:
+                self._go(limit)
+                self._now = max(self._now, until)
+                return None
+            if tick <= pim:
+                self._go(tick)
+                return self._complete(self._transfers.pop(row))
+            self._go(pim)
+            assert running is not None
+            if running.end >= 0:
+                self._now = max(self._now, running.end_cycle)
+                return self._complete_pim(running)
+            running.end_cycle = self._tail(running)
+            running.end = max(self._clock.active(running.end_cycle * TICKS), self._tick)
+
+    def _targets(self) -> Ints:
+        """Work after which each transfer is complete, (transfers, channels)."""
+        ends = np.array([t.end for t in self._transfers]).reshape(-1, len(self.channels))
+        behind: Ints = np.minimum(ends + self.probe.lag, self._flow["queued"])
+        return behind
+
+    def _go(self, tick: int) -> None:
+        """To ``tick``; ``now`` is the cycle in which it lies."""
+        while tick > self._tick:
+            # work is remembered as a line from stop to stop: stop where a channel sets out
+            flow = self._flow
+            begins = np.concatenate([flow["begin"], flow["pim_begin"]])
+            upto = int(np.min(begins, initial=tick, where=begins > self._tick))
+            step(flow, self._parts, self._tick, upto, self._pim_refresh[0])
+            self._tick = upto
+            self._now = max(self._now, self._cycle(upto))
+            self._snapshot()
+            self._refresh()
+
+    def _cycle(self, tick: int) -> int:
+        return -(-self._clock.wall(tick) // TICKS)
+
+    def _cycles(self, ticks: NDArray[Any]) -> Ints:
+        cycles: Ints = -(-self._clock.wall_of(np.ceil(ticks).astype(np.int64)) // TICKS)
+        return cycles
+
+    def _snapshot(self) -> None:
+        """Remember how far the channels are, as long as anybody may ask."""
+        begun = [t.begun for t in self._transfers]
+        if self._running is not None:
+            begun.append(self._running.begun)
+        oldest = min(begun, default=self._tick)
+        while len(self._times) > 1 and self._times[1] <= oldest:
+            self._times.popleft()
+            self._drained.popleft()
+        while self._ends and self._ends[0][0].max() < self._times[0]:
+            self._ends.popleft()
+        self._times.append(self._tick)
+        self._drained.append((self._flow["done"].copy(), self._flow["pim_done"].copy()))
+
+    def _refresh(self) -> None:
+        """Refresh goes on whatever else does."""
+        due = self.now // self.probe.interval
+        at = _REFPB if self._by_bank else _REF
+        self.channels["counter"][:, at] += due - self._refreshed
+        self._refreshed = due
+        org, rate = self.memory.organization, self.probe.reads
+        ranks = org.ranks * org.pseudo_channels
+        self.channels["rank"][:, :ranks, 2] = self.now * rate.active // (rate.cycles * ranks)
+
+    def _complete(self, done: _Transfer) -> Group:
+        """Its last burst has come."""
+        group = done.group
+        group.done_cycle = self.now
+        counter = self.channels["counter"]
+        for bursts, at, rate in self._moved(done):
+            counts = bursts[:, None] * rate.counts[None, :] // rate.bursts
+            counts[:, [_RD, _WR, _REF, _REFPB]] = 0
+            counts[:, C_BUS_BUSY] = bursts * int(self.parameters[0]["nbl"])
+            counts[:, at] = bursts
+            counter += counts
+        if done.blocks:
+            group.block_cycles = self._arrivals(done)
+        return group
+
+    def _moved(self, done: _Transfer) -> list[tuple[Ints, int, StreamRate]]:
+        found = []
+        if done.reads.any():
+            found.append((done.reads, _RD, self.probe.reads))
+        if done.writes.any():
+            found.append((done.writes, _WR, self.probe.writes))
+        return found
+
+    def _arrivals(self, done: _Transfer) -> Ints:
+        """Cycle of each block on the channel that was last."""
+        before = self._drained[-2][0] if len(self._drained) > 1 else done.first
+        late = int((done.end - before).argmax())
+        flow = self._flow[late]
+        ends = [(int(at[late]), int(drained[late])) for at, drained in self._ends]
+        ends.append((int(flow["pim_end"]), int(flow["end_done"])))
+        # rates changed where a PIM operation ended on this channel
+        line = [end for end in ends if end[0] >= self._times[0]]
+        line += zip(self._times, (int(each[0][late]) for each in self._drained), strict=True)
+        line.sort()
+        times, drained = np.array(line).T
+        share = np.arange(1, done.blocks + 1) * (done.end[late] - done.first[late]) // done.blocks
+        # in order, a block is there once those that the controller left behind are
+        needed = np.minimum(done.first[late] + share + self.probe.lag, flow["done"])
+        at = np.interp(needed, drained, times)
+        return np.minimum(self._cycles(at), self.now)
+
+    def _tail(self, running: _Running) -> int:
+        """Cycle at which the last result is read and the vector work behind it is done; the
+        commands of all channels are out."""
+        flow, operation, after = self._flow, running.operation, running.after
+        self.channels["pim_last"] = self._cycles(flow["pim_end"])
+        delay = int(self.parameters[0]["read_delay"])
+        end = int(self.channels["pim_last"].max()) + delay
+        if after is not None and len(after.duration):
+            ready = self._mark_cycles(operation, running.begun) + delay
+            finish = np.zeros(len(ready), np.int64)
+            begin = 0 if after.overlap else end
+            running.group.vector_busy_cycles = settle(
+                ready, after.duration, self._cycle(running.start), after.units, begin, finish
+            )
+            end = max(end, int(finish.max()))
+            if after.bursts[-1]:  # the last output is written once it is there
+                own = int(bursts_each(after, len(self.channels))[-1])
+                end += own * self.probe.writes.ticks // TICKS
+        return max(end, self.now)
+
+    def _mark_cycles(self, operation: Operation, operation_start: int) -> Ints:
+        """When each mark's last result was asked for."""
+        times = np.array(self._times)
+        drained = np.array([each[1] for each in self._drained])
+        # the operation before may still stand in the oldest entries
+        begin = int(np.searchsorted(times, operation_start, side="right")) - 1
+        found = np.zeros(len(operation.mark_work), np.int64)
+        for c in range(len(self.channels)):
+            own = operation.mark_channel == c
+            if own.any():
+                at = np.interp(operation.mark_work[own], drained[begin:, c], times[begin:])
+                found[own] = self._cycles(at)
+        return found
+
+    def _complete_pim(self, running: _Running) -> Group:
+        """Its last result is there."""
+        self._running = None
+        group, operation = running.group, running.operation
+        group.done_cycle = self.now
+        self._ends.append((self._flow["pim_end"].copy(), self._flow["end_done"].copy()))
+        counts = operation.counts.copy()
+        spent = np.maximum(self.channels["pim_last"] - self._cycle(running.start), 0)
+        stack = counts[:, C_STACK : C_STACK + N_CAUSES]
+        total = np.maximum(stack.sum(axis=1), 1)
+        stack[:] = stack * spent[:, None] // total[:, None]
+        stack[:, 0] += np.where(operation.work > 0, spent - stack.sum(axis=1), 0)
+        self.channels["counter"][:, :N_COUNTERS] += counts
+        return group

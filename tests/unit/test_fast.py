@@ -1,0 +1,189 @@
+"""Fast fidelity: the clock without refresh, work that drains, pieces of programs, the cache."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pimsim import simulate
+from pimsim.config.loader import load_run
+from pimsim.hardware.dram.fast import FastMemorySystem, Probe, calibrate, calibration_file, flow
+from pimsim.hardware.dram.fast.clock import RefreshClock
+from pimsim.hardware.dram.layout import C_COMMANDS
+from pimsim.hardware.dram.rules import Command
+from pimsim.hardware.dram.system import MemorySystem
+from pimsim.hardware.dram.transfers import Stream
+
+SMALL = ["memory.organization.channels=4", "workload.layers=1", "workload.batch=12"]
+clocks = st.integers(2, 500).flatmap(
+    lambda interval: st.builds(RefreshClock, st.just(interval), st.integers(0, interval - 1))
+)
+
+
+@given(clocks, st.integers(0, 5000))
+def test_the_clock_stands_still_while_a_refresh_is_under_way(
+    clock: RefreshClock, tick: int
+) -> None:
+    stopped = sum(
+        1 for t in range(tick) if t >= clock.interval and t % clock.interval < clock.stall
+    )
+    assert clock.active(tick) == tick - stopped
+    assert clock.active(clock.wall(clock.active(tick))) == clock.active(tick)
+    assert clock.wall(clock.active(tick)) <= tick
+    ticks = np.array([tick, 0])
+    assert clock.active_of(ticks).tolist() == [clock.active(tick), 0]
+    assert clock.wall_of(clock.active_of(ticks)).tolist() == [clock.wall(clock.active(tick)), 0]
+
+
+def channel(**values: int) -> np.ndarray:
+    found = np.zeros(1, flow.FLOW)
+    found["pim_end"] = -1
+    for name, value in values.items():
+        found[name] = value
+    return found
+
+
+def no_refresh() -> np.void:
+    return np.zeros(1, flow.REFRESH)[0]
+
+
+HALF = flow.ONE // 2
+PARTS = np.array([[0, 100, HALF, flow.ONE, 0], [100, 200, flow.ONE // 4, HALF, 0]])
+
+
+def test_streams_and_pim_drain_at_the_shares_of_the_part_under_way() -> None:
+    # 100 ticks at half rate, then 200 at a quarter, then alone
+    ch = channel(queued=150, pim_total=200)
+    flow.step(ch, PARTS, 0, 100, no_refresh())
+    assert (ch["done"][0], ch["pim_done"][0], ch["part"][0]) == (50, 100, 1)
+    flow.step(ch, PARTS, 100, 300, no_refresh())
+    assert (ch["done"][0], ch["pim_done"][0], ch["pim_end"][0]) == (100, 200, 300)
+    assert ch["end_done"][0] == 100
+    flow.step(ch, PARTS, 300, 400, no_refresh())
+    assert ch["done"][0] == 150
+
+
+def test_completions_are_foreseen_without_moving() -> None:
+    ch = channel(queued=150, pim_total=200)
+    targets = np.array([[150], [60]])
+    # 60: 50 by tick 100, then a quarter a tick
+    assert flow.next_completion(ch, PARTS, 0, 10_000, targets, no_refresh()) == (140, 1)
+    assert flow.next_completion(ch, PARTS, 0, 140, targets, no_refresh()) == (140, -1)
+    assert flow.pim_end(ch, PARTS, 0, 10_000, no_refresh()) == 300
+    assert ch["done"][0] == 0
+
+
+def test_pim_keeps_clear_of_a_refresh_and_stands_still_after_it() -> None:
+    refresh = np.zeros(1, flow.REFRESH)[0]
+    refresh["first"], refresh["interval"], refresh["stall"] = 150, 400, 30
+    refresh["share"] = HALF
+    parts = PARTS.copy()
+    parts[:, flow.PART_NEED] = 100
+    ch = channel(queued=1000, pim_total=200)
+    # the first part fits before tick 150, the second begins after the stall
+    assert flow.pim_end(ch, parts, 0, 10_000, refresh) == 180 + 200
+    flow.step(ch, parts, 0, 180, refresh)
+    assert (ch["pim_done"][0], ch["pim_waited"][0]) == (100, 80)
+    assert ch["done"][0] == 50 + 40
+
+
+@pytest.mark.parametrize("until", [1, 90, 333])
+def test_kernels_are_what_they_are_in_plain_python(until: int) -> None:
+    refresh = np.zeros(1, flow.REFRESH).view(np.recarray)
+    refresh.first, refresh.interval, refresh.stall, refresh.share = 70, 110, 13, HALF
+    parts = PARTS.copy()
+    parts[:, flow.PART_NEED] = [60, 80]
+    for queued, begin in ((500, 0), (500, 40), (0, 0)):
+        compiled = channel(queued=queued, begin=begin, pim_total=200, pim_begin=7)
+        plain = compiled.copy().view(np.recarray)
+        flow.step(compiled, parts, 0, until, np.asarray(refresh)[0])
+        flow.step.py_func(plain, parts, 0, until, refresh[0])
+        assert np.asarray(plain).tolist() == compiled.tolist()
+        end = flow.pim_end(compiled, parts, until, flow.NEVER, np.asarray(refresh)[0])
+        assert flow.pim_end.py_func(plain, parts, until, flow.NEVER, refresh[0]) == end
+
+
+def test_vector_work_goes_in_order_on_few_units() -> None:
+    finish = np.zeros(4, np.int64)
+    used = flow.settle(np.array([5, 5, 9, 20]), np.array([10, 10, -1, 1]), 0, 1, 0, finish)
+    assert finish.tolist() == [15, 25, 9, 26]
+    assert used == 21
+
+
+def test_a_stream_takes_as_long_as_its_commands() -> None:
+    memory = load_run("npu-only", ["memory.organization.channels=4"]).config.memory
+    probe = Probe(memory, None)
+    exact, fast = MemorySystem(memory), FastMemorySystem(memory, None, probe)
+    for write in (False, True):
+        took = []
+        for system in (exact, fast):
+            start = system.now
+            system.submit(start, [Stream(4096, 40_000, write=write)])
+            while system.active:
+                system.advance(1 << 40)
+            took.append(system.now - start)
+        # which of two ranks a refresh stops depends on where the stream is
+        assert took[1] == pytest.approx(took[0], rel=0.04)
+    at = C_COMMANDS + int(Command.RD)
+    assert fast.channels["counter"][:, at].tolist() == exact.channels["counter"][:, at].tolist()
+
+
+def test_a_channels_share_of_a_stream_is_counted_burst_by_burst() -> None:
+    memory = load_run("npu-only", ["memory.organization.channels=4"]).config.memory
+    fast = FastMemorySystem(memory, None, Probe(memory, None))
+    bit = fast._channel_bit
+    for first, bursts in ((0, 37), (5, 1), (1000, 333)):
+        owners = [(burst >> bit) & 3 for burst in range(first, first + bursts)]
+        own = fast._share(Stream(first, bursts)).tolist()
+        assert own == [owners.count(c) for c in range(4)]
+
+
+def test_the_same_run_is_the_same_and_says_how_exact_it_is() -> None:
+    resolved = simulate.resolve("neupims", [*SMALL, "fidelity=fast"])
+    one, other = simulate.simulate(resolved), simulate.simulate(resolved)
+    assert one.cycles == other.cycles
+    assert one.fidelity == other.fidelity
+    assert one.fidelity.mode == "fast"
+    assert one.fidelity.sampled_phases > 0
+    assert one.fidelity.error_ci95 > 0
+
+
+def test_a_limit_that_nothing_keeps_is_command_fidelity() -> None:
+    exact = simulate.simulate(simulate.resolve("neupims", SMALL))
+    limited = simulate.simulate(
+        simulate.resolve("neupims", [*SMALL, "fidelity=fast", "max_error=1e-9"])
+    )
+    # everything that the memory does is done by commands; only refreshes between phases differ
+    assert limited.cycles == pytest.approx(exact.cycles, rel=0.002)
+    assert limited.fidelity.mode == "fast"
+
+
+def test_runs_that_follow_the_artifact_have_no_rates() -> None:
+    overrides = ["workload.batch=4", "workload.layers=1", "fidelity=fast"]
+    result = simulate.simulate(simulate.resolve("neupims-artifact-npu-pim", overrides))
+    assert result.fidelity.mode == "command"
+
+
+def test_a_calibration_is_read_back_and_a_damaged_one_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PIMSIM_CACHE_DIR", str(tmp_path))
+    memory = load_run("npu-only", ["memory.organization.channels=2"]).config.memory
+    first = Probe(memory, None)
+    assert not calibrate(first)
+    path = calibration_file(first)
+    assert path is not None
+    second = Probe(memory, None)
+    assert calibrate(second)
+    assert second.clock == first.clock
+    assert (second.reads.ticks, second.writes.latency) == (first.reads.ticks, first.writes.latency)
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps({**content, "content": content["content"].replace("1", "2")}))
+    assert not calibrate(Probe(memory, None))
+    monkeypatch.setenv("PIMSIM_CACHE_DIR", "none")
+    assert calibration_file(first) is None
