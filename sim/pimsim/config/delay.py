@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Mapping
+from functools import lru_cache
 
 from pimsim.config.errors import InputError, near_miss
 
@@ -66,7 +67,13 @@ def evaluate_delay(text: str, names: Mapping[str, int], where: str) -> int:
     if len(text) > _MAX_LENGTH:
         raise InputError(f"{where}: a delay of {len(text)} characters; {_MAX_LENGTH} are allowed")
     try:
-        tree = ast.parse(text, mode="eval")
+        tree = _parsed(text)
     except SyntaxError as error:
         raise InputError(f"{where}: {text!r} is no delay: {error.msg}") from error
     return int(_Delay(names, where).visit(tree))
+
+
+@lru_cache(maxsize=1024)
+def _parsed(text: str) -> ast.Expression:
+    """The same few expressions are evaluated for every request and rule."""
+    return ast.parse(text, mode="eval")

@@ -49,7 +49,8 @@ def sampled_errors(memory: PhasedMemory, cycles: int, seed: int) -> PhaseErrors:
     errors = [_error(memory, phase, draw.randrange(len(memory.channels))) for phase in chosen]
     share = sum(phase.cycles for phase in phases) / max(cycles, 1)
     mean = sum(errors) / len(errors)
-    deviation = math.sqrt(sum((error - mean) ** 2 for error in errors) / (len(errors) - 1))
+    # around no error: so few cannot tell what they have in common from what happened to them
+    deviation = math.sqrt(sum(error**2 for error in errors) / len(errors))
     probe = memory.probe
     edges = len(phases) * (probe.reads.latency + probe.lag) / TICKS / max(cycles, 1)
     return PhaseErrors(len(chosen), mean * share, STUDENT_T * deviation * share + edges)

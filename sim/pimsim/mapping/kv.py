@@ -9,7 +9,7 @@ With a sliding window, rows are a ring.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 
 from pimsim.config.memory import MemoryConfig, OrganizationConfig
@@ -18,7 +18,7 @@ from pimsim.hardware.dram.system import Scatter
 from pimsim.hardware.pim.programs import AttentionShape
 from pimsim.mapping.addresses import KvRows, visible_tokens
 
-__all__ = ["append_scatters", "channel_burst", "key_scatters", "value_scatters"]
+__all__ = ["append_scatters", "channel_burst", "channel_bursts", "key_scatters", "value_scatters"]
 
 
 def append_scatters(
@@ -47,13 +47,10 @@ def key_scatters(
     row = rows.keys + tile * shape.key_chunks
     slice_bursts = -(-shape.heads_per_row * shape.head_dim // per_burst)
     whole = -(-shape.kv_heads * shape.head_dim // per_burst)
+    firsts = channel_bursts(memory, range(row, row + shape.key_chunks), bank, 0)
     return [
-        Scatter(
-            channel,
-            channel_burst(memory, row + chunk, bank, 0),
-            min(slice_bursts, whole - chunk * slice_bursts),
-        )
-        for chunk in range(shape.key_chunks)
+        Scatter(channel, first, min(slice_bursts, whole - chunk * slice_bursts))
+        for chunk, first in enumerate(firsts)
     ]
 
 
@@ -93,30 +90,38 @@ def value_scatters(
     column = position % shape.row_elements // per_burst
     stride = channel_burst(memory, 0, 1, 0) - channel_burst(memory, 0, 0, 0)
     count = min(shape.banks, shape.value_dim)
+    first = rows.values + chunk
+    slots = range(first, first + shape.kv_heads * tiles * chunks, chunks)
     return [
-        Scatter(
-            channel,
-            channel_burst(memory, rows.values + slot * chunks + chunk, 0, column),
-            count,
-            stride,
-        )
-        for slot in range(shape.kv_heads * tiles)
-    ]
+        Scatter(channel, at, count, stride) for at in channel_bursts(memory, slots, 0, column)
+    ]  # fmt: skip
 
 
 @lru_cache(maxsize=16)
-def _parsed(text: str, organization: OrganizationConfig) -> AddressMap:
-    return AddressMap.parse(text, organization)
+def _fields(text: str, organization: OrganizationConfig) -> tuple[int, ...]:
+    """Shifts of row, rank, bank group, bank and column, and the channel's shift and width."""
+    mapping = AddressMap.parse(text, organization)
+    shifts = (mapping.position[name] for name in ("ro", "ra", "bg", "ba", "co", "ch"))
+    return (*shifts, mapping.width["ch"])
 
 
 def channel_burst(memory: MemoryConfig, row: int, bank: int, column: int) -> int:
     """Index, within its channel, of a burst of the stream map."""
+    return channel_bursts(memory, (row,), bank, column)[0]
+
+
+def channel_bursts(
+    memory: MemoryConfig, rows: Iterable[int], bank: int, column: int
+) -> list[int]:  # fmt: skip
+    """``channel_burst`` of several rows."""
     org = memory.organization
-    mapping = _parsed(memory.stream_map, org)
-    channel_bit, channel_width = mapping.position["ch"], mapping.width["ch"]
+    ro, ra, bg, ba, co, channel_bit, channel_width = _fields(memory.stream_map, org)
     group, member = divmod(bank, org.banks_per_group)
     rank, group = divmod(group, org.bank_groups)
-    values = {"ro": row, "ra": rank, "bg": group, "ba": member, "co": column}
-    index = sum(value << mapping.position[name] for name, value in values.items())
-    low = index & ((1 << channel_bit) - 1)
-    return (index >> (channel_bit + channel_width)) << channel_bit | low
+    rest = (rank << ra) + (group << bg) + (member << ba) + (column << co)
+    low, high = (1 << channel_bit) - 1, channel_bit + channel_width
+    found = []
+    for row in rows:
+        index = (row << ro) + rest
+        found.append((index >> high) << channel_bit | (index & low))
+    return found

@@ -18,6 +18,7 @@ import math
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
@@ -129,6 +130,7 @@ def _read(path: Path) -> bytes:
     return content
 
 
+@lru_cache(maxsize=8)
 def _parse(path: str, content: bytes, batch: int | None) -> tuple[TraceFormat, tuple[Request, ...]]:
     if batch is not None and batch < 1:
         raise InputError(f"{path}: a batch of {batch} requests was asked for; at least 1 is needed")

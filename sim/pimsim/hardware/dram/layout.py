@@ -463,8 +463,13 @@ def make_channels(memory: MemoryConfig, p: Records) -> Records:
     return channels
 
 
-def make_board(log_entries: int = 0) -> Records:
-    """Nothing asked for yet; shape (1,). Logs up to ``log_entries`` commands."""
-    board = np.zeros(1, dtype=BOARD)
+def make_board(log_entries: int = 0, board: Records | None = None) -> Records:
+    """Nothing asked for yet; shape (1,). Logs up to ``log_entries`` commands.
+
+    ``board``: one to be used again. What is in it is written before it is read.
+    """
+    if board is None:
+        board = np.zeros(1, dtype=BOARD)
+    board["logged"] = 0
     board["log_limit"] = bounded(log_entries, MAX_LOG, "commands to log")
     return board

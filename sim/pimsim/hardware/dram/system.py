@@ -208,10 +208,12 @@ class MemorySystem:
         network: Network | None = None,
         counter_wrap_bytes: int = 0,
         records: tuple[Records, Records] | None = None,
+        board: Records | None = None,
     ) -> None:
         """``counter_wrap_bytes``: where the counter of streams with operands starts anew; 0:
         there are none. ``records``: parameters and channels of another system of these configs
-        before its first cycle, to be copied."""
+        before its first cycle, to be copied. ``board``: of a system that is not used any more;
+        it is large, and fresh pages cost a millisecond each."""
         self.memory = memory
         self.pim = pim
         self.counter = OperandCounter(memory, counter_wrap_bytes)
@@ -222,7 +224,7 @@ class MemorySystem:
         self.parameters, self.channels = records
         self.cycle_ps = int(self.parameters[0]["tck_ps"])
         """Picoseconds of the cycles that this system counts."""
-        self.board = make_board(log_entries)
+        self.board = make_board(log_entries, board)
         self.now = 0
         """Cycle of tCK up to which everything is simulated."""
         self._active: list[Group] = []

@@ -128,9 +128,9 @@ class QueueMemorySystem(MemorySystem):
 
     def __init__(
         self, memory: MemoryConfig, network: Network | None = None,
-        records: tuple[Records, Records] | None = None,
+        records: tuple[Records, Records] | None = None, board: Records | None = None,
     ) -> None:  # fmt: skip
-        super().__init__(memory, network=network, records=records)
+        super().__init__(memory, network=network, records=records, board=board)
         self._log = np.zeros((1, 5), dtype=np.int64)
         self._heads = np.zeros(1, dtype=LOG)
 

@@ -130,11 +130,7 @@ def _counts(
 ) -> Ints:
     """What the channels will count: instructions as they are, what they need in proportion."""
     p = probe.parameters[0]
-    shares = [
-        [int(counted) * int(ticks) // rates.counted_ticks for counted in rates.counts]
-        for ticks in work
-    ]
-    counts = np.array(shares, dtype=np.int64)
+    counts = np.multiply.outer(work, rates.counts) // rates.counted_ticks
     # of the writes that follow, and of refresh, others keep the books
     counts[:, [_RD, _WR, _REF, _REFPB]] = 0
     op, comps = whole[:, P_OP], whole[:, P_COMPS]

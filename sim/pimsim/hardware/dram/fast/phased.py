@@ -128,7 +128,7 @@ class PhasedMemory:
         start = phase.start
         if start >= period:  # at the same cycle of a refresh interval that is not the first
             start = start % period + period
-        exact = make_memory_system(self.probe.memory, self.pim, records=self.probe.records)
+        exact = self.probe.one_channel()
         fast = FastMemorySystem(self.probe.memory, self.pim, self.probe)
         fast.knows(operations)
         while exact.now < start:

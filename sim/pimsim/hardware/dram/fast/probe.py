@@ -89,6 +89,7 @@ class Probe:
         system = make_memory_system(self.memory, self.pim)
         self.records = (system.parameters.copy(), system.channels.copy())
         self.parameters = system.parameters
+        self._board = system.board
         self.cycle_ps = system.cycle_ps
         per_clock = max(round(memory.tCK / system.cycle_ps), 1)
         interval = refresh_interval(memory) * per_clock
@@ -100,9 +101,12 @@ class Probe:
         self.period = QUIET_CYCLES if interval >= INFINITY else interval * units
         """Cycles in which every unit is refreshed once."""
 
-    def _system(self) -> MemorySystem:
-        """One idle channel."""
-        return make_memory_system(self.memory, self.pim, records=self.records)
+    def one_channel(self, log_entries: int = 0) -> MemorySystem:
+        """An idle channel, in place of the one that was asked for before."""
+        return make_memory_system(
+            self.memory, self.pim, log_entries=log_entries, records=self.records,
+            board=self._board,
+        )  # fmt: skip
 
     def _once(self, key: Hashable, kind: type[_Found]) -> _Found | None:
         found = self._known.get(key)
@@ -153,7 +157,7 @@ class Probe:
         lost = length // clock.interval * clock.stall
         ticks = -(-(length - lost) // seen.bursts)
         short = 64
-        lone = self._system()
+        lone = self.one_channel()
         start = min(self.interval // 8, self.period)
         lone.submit(start, [Stream(0, short, write=write)])
         took = (_run(lone) - start) * TICKS
@@ -167,7 +171,7 @@ class Probe:
             return self.quiet.lag
         bursts, late = LAG_BURSTS, 0
         for place in range(PLACES):
-            system = self._system()
+            system = self.one_channel()
             first = place * 10007
             one = system.submit(0, [Stream(first, bursts)])
             system.submit(0, [Stream(first + bursts, bursts)])
@@ -187,7 +191,7 @@ class Probe:
         came = active = 0
         counts = np.zeros_like(self.records[1]["counter"][0])
         for place in range(PLACES):
-            system = self._system()
+            system = self.one_channel()
             # steps of the golden ratio: spread over rows and over the refresh interval
             start = place * 2531 % self.period
             first = place * 10007
@@ -218,7 +222,7 @@ class Probe:
         key = ("scatter", *sorted((s.count, s.stride, s.write) for s in scatters))
         found = self._once(key, int)
         if found is None:
-            system = self._system()
+            system = self.one_channel()
             start = min(self.interval // 8, self.period)
             own = [replace(each, channel=0) for each in scatters]
             system.submit(start, [], own)
@@ -267,9 +271,7 @@ class Probe:
         if streams:  # more than any bus takes in four times the expected time
             about = int(estimate(job.program, p).sum())
             bursts = 4 * about // int(p["nbl"]) + 2 * WARM_CYCLES
-        system = make_memory_system(
-            self.memory, self.pim, log_entries=min(2 * bursts, MAX_LOG), records=self.records
-        )
+        system = self.one_channel(min(2 * bursts, MAX_LOG))
         if streams:
             # from half of the memory on, which programs do not reach
             org = self.memory.organization
