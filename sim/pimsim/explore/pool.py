@@ -15,7 +15,6 @@ from multiprocessing.connection import wait as wait_for
 from typing import Any, Protocol
 
 from pimsim.config.errors import CheckFailed, InputError
-from pimsim.config.run import RunConfig
 
 __all__ = ["Answer", "Job", "Pool", "answers", "worker_pool"]
 
@@ -49,24 +48,12 @@ def simulate_job(job: Job) -> Answer:
     from pimsim.simulate import resolve, simulate
 
     try:
-        resolved = resolve(job.base, job.overrides)
-        figures = _figures(simulate(resolved).to_dict()) | {"area_mm2": _area(resolved.config)}
+        figures = _figures(simulate(resolve(job.base, job.overrides)).to_dict())
     except (InputError, CheckFailed) as error:
         return Answer(job, None, str(error))
     except Exception as error:  # whatever it is, the other points can still be simulated
         return Answer(job, None, f"simulator bug, {type(error).__name__}: {error}")
     return Answer(job, figures)
-
-
-def _area(config: RunConfig) -> dict[str, float]:
-    """Of one device, by part."""
-    from dataclasses import asdict
-
-    from pimsim.config.loader import load_area
-    from pimsim.hardware.area import device_area
-
-    found = device_area(config.npu, config.memory, config.pim, load_area().config)
-    return {**asdict(found), "total": found.total}
 
 
 def _figures(result: dict[str, Any]) -> dict[str, Any]:
@@ -76,7 +63,7 @@ def _figures(result: dict[str, Any]) -> dict[str, Any]:
         for name in (
             "cycles", "time_s", "tokens_per_s", "tokens", "model", "layers_simulated",
             "layers_model", "iteration_s", "devices", "tokens_per_j", "utilisation", "energy_j",
-            "cycle_stack", "bound_cycles", "fidelity", "warnings",
+            "cycle_stack", "bound_cycles", "fidelity", "area_mm2", "warnings",
         )
     }  # fmt: skip
     provenance = result["provenance"]

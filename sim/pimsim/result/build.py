@@ -11,12 +11,15 @@ layer and sampling are not in an iteration.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import asdict
 from typing import Any
 
 from pimsim import __version__
-from pimsim.config.loader import ResolvedRun
+from pimsim.config.loader import ResolvedRun, load_area
+from pimsim.config.run import RunConfig
 from pimsim.engine.device import Device
 from pimsim.engine.iteration import OUTSIDE, Outcome
+from pimsim.hardware.area import device_area
 from pimsim.hardware.dram.layout import (
     C_BUS_BUSY,
     C_COMMANDS,
@@ -118,9 +121,16 @@ def build_result(
         iteration_s=iteration_s,
         devices=devices,
         experts=expert_summary(outcome.device),
+        area_mm2=_area(resolved.config),
         warnings=tuple(_warnings(outcome)),
     )
     return result, run_facts(outcome, counts)
+
+
+def _area(config: RunConfig) -> dict[str, float]:
+    """Of one device, by part."""
+    found = device_area(config.npu, config.memory, config.pim, load_area().config)
+    return {**asdict(found), "total": found.total}
 
 
 def _fidelity(outcome: Outcome) -> Fidelity:

@@ -21,7 +21,7 @@ def comparison_rows(
     """One row per result: headline, shares, and ratios to the first.
 
     ``speedup`` is throughput over the first one's, ``energy_ratio`` tokens per joule over the
-    first one's. Names default to those of the configs.
+    first one's, ``area_mm2`` silicon of all devices. Names default to those of the configs.
     """
     if not results:
         raise InputError("compare: no results given")
@@ -44,6 +44,7 @@ def comparison_rows(
             "energy_j": result.energy_j.total,
             "tokens_per_j": result.tokens_per_j,
             "energy_ratio": _ratio(result.tokens_per_j, first.tokens_per_j),
+            "area_mm2": result.area_mm2.get("total", float("nan")) * result.devices,
         }
         for label, result in zip(labels, results, strict=True)
     ]

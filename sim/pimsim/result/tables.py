@@ -138,6 +138,12 @@ def headline_table(result: Result) -> Table:
             ),
             ("devices", f"{result.devices}, one simulated"),
         )
+    if result.area_mm2:
+        total = result.area_mm2["total"] * result.devices
+        silicon = (
+            f"{total:,.0f} mm2 of all devices, {result.tokens_per_s / total:,.2f} tokens/s/mm2"
+        )
+        _rows(table, ("silicon", silicon))
     if result.experts is not None:
         _rows(table, *_experts(result.experts))
     joule = f"{result.energy_j.total:.4g} J of one device, {result.tokens_per_j:,.2f} tokens/J"
@@ -255,6 +261,7 @@ def compare_table(results: Sequence[Result], names: Sequence[str]) -> Table:
         "mJ/token",
         "tokens/J",
         "ratio",
+        "mm2",
         "what holds it back",
     )
     for row, result in zip(comparison_rows(results, names), results, strict=True):
@@ -271,6 +278,7 @@ def compare_table(results: Sequence[Result], names: Sequence[str]) -> Table:
                 _millijoule(float(row["tokens_per_j"])),
                 f"{row['tokens_per_j']:,.2f}",
                 _times(float(row["energy_ratio"])),
+                f"{row['area_mm2']:,.0f}",
                 main_cause(result),
             ),
         )

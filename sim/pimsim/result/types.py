@@ -232,6 +232,8 @@ class Result:
     """Devices that share the model, ``tp`` x ``pp``; the others do as the simulated one does."""
     experts: Experts | None = None
     """None: the model has none."""
+    area_mm2: Mapping[str, float] = field(default_factory=dict)
+    """Silicon of one device by part, and ``total`` (``configs/area``); empty: not known."""
     warnings: tuple[str, ...] = field(default=())
     """What a reader of the numbers must know."""
 
