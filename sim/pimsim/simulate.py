@@ -119,20 +119,21 @@ def calibration(resolved: ResolvedRun) -> dict[str, Any] | None:
 def run(
     name_or_path: PathLike = DEFAULT_RUN, *, model: PathLike | None = None,
     requests: PathLike | None = None, layers: int | None = None, batch: int | None = None,
-    trace: PathLike | None = None, routing: PathLike | None = None,
-    overrides: Sequence[str] = (), out: PathLike | None = None,
+    trace: PathLike | None = None, routing: PathLike | None = None, fidelity: str | None = None,
+    max_error: str | None = None, overrides: Sequence[str] = (), out: PathLike | None = None,
 ) -> Result:  # fmt: skip
     """Simulate one decode iteration of a batch.
 
     ``name_or_path``: a preset or a run's YAML. ``model``: a card's name or path, or ``trace``: an
     operator trace's; ``routing``: where tokens go in a mixture of experts; ``requests``: a request
     trace's, ``layers``: decoder blocks to simulate, ``batch``: requests taken from the front of the
-    trace. ``overrides``: any other value, as ``"npu.frequency=2GHz"``; they come last. ``out``: a
+    trace. ``fidelity``: ``command`` or ``fast``, ``max_error``: of the latter (``"2%"``).
+    ``overrides``: any other value, as ``"npu.frequency=2GHz"``; they come last. ``out``: a
     folder for config, result and operators. Raises ``InputError``, one line, for wrong input.
     """
     from pimsim.result import store
 
-    options = overrides_of(model, requests, layers, batch, trace=trace, routing=routing)
+    options = overrides_of(model, requests, layers, batch, fidelity, trace, routing, max_error)
     resolved = resolve(name_or_path, [*options, *overrides])
     if out is not None:
         store.check_writable(out)
@@ -162,7 +163,8 @@ def decode_system(
 def compare(
     runs: Sequence[PathLike | Result], *, model: PathLike | None = None,
     requests: PathLike | None = None, layers: int | None = None, batch: int | None = None,
-    overrides: Sequence[str] = (),
+    trace: PathLike | None = None, routing: PathLike | None = None, fidelity: str | None = None,
+    max_error: str | None = None, overrides: Sequence[str] = (),
 ) -> pandas.DataFrame:  # fmt: skip
     """Runs side by side, one row each, ratios to the first.
 
@@ -172,7 +174,8 @@ def compare(
     from pimsim.result import store
     from pimsim.result.compare import compare as table
 
-    options = [*overrides_of(model, requests, layers, batch), *overrides]
+    options = overrides_of(model, requests, layers, batch, fidelity, trace, routing, max_error)
+    options += overrides
     results, names = [], []
     for each in runs:
         if isinstance(each, Result):

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import pimsim
 from pimsim import simulate
 from pimsim.config.loader import load_run
 from pimsim.hardware.dram.fast import FastMemorySystem, Probe, calibrate, calibration_file, flow
@@ -161,6 +162,15 @@ def test_a_limit_that_nothing_keeps_is_command_fidelity() -> None:
     # everything that the memory does is done by commands; only refreshes between phases differ
     assert limited.cycles == pytest.approx(exact.cycles, rel=0.002)
     assert limited.fidelity.mode == "fast"
+
+
+def test_python_takes_what_the_command_line_takes() -> None:
+    few = {"batch": 4, "layers": 1, "trace": "mixtral-8x7b", "routing": "zipf:1"}
+    small = ["memory.organization.rows=65536", "fidelity=fast"]
+    table = pimsim.compare(["npu-only", "neupims"], **few, overrides=small)
+    one = pimsim.run("npu-only", **few, fidelity="fast", overrides=small[:1])
+    assert table["cycles"].iloc[0] == one.cycles
+    assert one.fidelity.mode == "fast"
 
 
 def test_runs_that_follow_the_artifact_have_no_rates() -> None:
