@@ -92,7 +92,6 @@ WITHOUT_EFFECT = {
     "memory.command_bus.ticks_per_clock": "half clocks are those of trace replay; "
     "test_channel_queues.py",
     "parallel.ep": "refused for a model without experts; test_models_on_device.py",
-    "memory.organization.rows": "capacity alone: too few are refused, more hold nothing here",
 }
 KNOWN_BUGS: dict[str, str] = {}
 """Strict: a bug that has been mended must leave this list."""
