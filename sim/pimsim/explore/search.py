@@ -22,7 +22,7 @@ from pimsim.config.loader import load_run, read_document
 from pimsim.explore.expressions import holds
 from pimsim.explore.keys import Contents, point_id, result_key
 from pimsim.explore.pool import Job, Pool, answers, worker_pool
-from pimsim.explore.spec import RangeSpec, Scalar, written
+from pimsim.explore.spec import RangeSpec, Scalar, overrides
 from pimsim.explore.store import Store
 from pimsim.explore.sweep import flat_figures
 
@@ -110,7 +110,7 @@ def read_search(path: Path) -> SearchSpec:
         raise InputError(f"{path}: {sorted(twice)[0]} is in set and in space")
     base = _base(spec, path)
     first = {key: range_.at(0.0) for key, range_ in spec.space.items()}
-    load_run(base, written({"fidelity": spec.fidelity, **spec.set, **first}, path.resolve().parent))
+    load_run(base, overrides(spec, first, path.resolve().parent))
     for at, text in enumerate(spec.where):
         holds(text, {**spec.set, **first}, f"{path}: where.{at}")
     return spec
@@ -252,7 +252,7 @@ def _simulated(
         if not all(holds(text, {**spec.set, **point}, "where") for text in spec.where):
             found[trial.number] = None, "breaks a constraint of 'where'"
             continue
-        given = written({"fidelity": spec.fidelity, **spec.set, **point}, folder)
+        given = overrides(spec, point, folder)
         try:
             key = result_key(load_run(base, given), contents)
         except InputError as error:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import product
 from math import exp, log, prod
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from pydantic import Field, model_validator
 
@@ -18,7 +18,7 @@ from pimsim.config.loader import load_run, read_document
 from pimsim.config.resources import looks_like_path
 from pimsim.explore.expressions import check_expression, holds
 
-__all__ = ["MOST_POINTS", "Point", "SweepSpec", "expand", "overrides", "read_sweep", "written"]
+__all__ = ["MOST_POINTS", "Point", "SweepSpec", "expand", "overrides", "read_sweep"]
 
 MOST_POINTS = 1_000_000
 Scalar = bool | int | float | str | None
@@ -209,16 +209,22 @@ def _samples(spec: SampleSpec) -> list[Point]:
     ]
 
 
-def overrides(spec: SweepSpec, point: Point, folder: Path) -> list[str]:
-    """The point as ``--set`` takes it."""
-    return written({"fidelity": spec.fidelity, **spec.set, **point}, folder)
+class ManyRuns(Protocol):
+    """What a sweep's YAML and a search's have in common."""
+
+    @property
+    def fidelity(self) -> str: ...
+
+    @property
+    def set(self) -> Mapping[str, Scalar]: ...
 
 
-def written(values: Mapping[str, Scalar], folder: Path) -> list[str]:
-    """Values as ``--set`` takes them; relative files count from ``folder``."""
+def overrides(spec: ManyRuns, point: Mapping[str, Scalar], folder: Path) -> list[str]:
+    """The point as ``--set`` takes it; relative files count from ``folder``."""
 
     def placed(value: Scalar) -> Scalar:
         is_file = isinstance(value, str) and looks_like_path(value)
         return str(folder / value) if is_file and isinstance(value, str) else value
 
+    values = {"fidelity": spec.fidelity, **spec.set, **point}
     return [f"{key}={json.dumps(placed(value))}" for key, value in values.items()]

@@ -333,7 +333,7 @@ class MemorySystem:
         if after is not None and after.spread and self.counter.active:
             # PIM's outputs lie where the counter stands, over all channels
             first = self.counter.burst
-            self.channels["pw_burst"] = self.streams.share(first)
+            self.channels["pw_burst"] = self.streams.stream_map.below(first)
             self._pim_state["after"][3] = first
             self.counter.skip(after.counter_bytes)
         return group
