@@ -63,7 +63,8 @@ def _draw(draw: random.Random) -> Point:
     preset = draw.choice(("npu-only", "npu-pim", "npu-pim", "neupims", "neupims", "neupims"))
     memory = draw.choice(MEMORIES)
     by_bank = preset == "npu-only" and memory in BY_BANK
-    refreshes = ("all-bank", "all-bank", "per-bank" if by_bank else "all-bank", "none")
+    refreshes = ("all-bank", "per-bank", "none") if by_bank else ("all-bank", "all-bank", "none")
+    assignment = draw.choice(("least-loaded", "least-loaded", "round-robin"))
     model = draw.choice(list(MODELS))
     requests = draw.choice(("sharegpt", "alpaca"))
     batch = draw.choice((8, 16, 24, 48, 64, 96, 128, 200, 256, 384, 512))
@@ -75,7 +76,7 @@ def _draw(draw: random.Random) -> Point:
         f"npu.frequency={draw.choice((0.7, 1.0, 1.4))}GHz",
         f"npu.systolic.arrays={draw.choice((2, 4, 8))}",
         f"memory.controller.refresh={draw.choice(refreshes)}",
-        f"schedule.channel_assignment={draw.choice(('least-loaded', 'least-loaded', 'round-robin'))}",
+        f"schedule.channel_assignment={assignment}",
     ]  # fmt: skip
     if preset == "neupims":
         overrides.append(f"schedule.sub_batches={draw.choice(('true', 'false'))}")
