@@ -37,3 +37,20 @@ def test_every_key_has_a_meaning() -> None:
     ]
     assert len(seen) > len(made["SECTIONS"])
     assert not found, f"{len(found)} keys have no description:\n" + "\n".join(found)
+
+
+def test_every_option_of_the_command_line_has_a_text() -> None:
+    import typer.main
+
+    from pimsim.cli.main import app
+
+    made = runpy.run_path(str(HOOK))
+    commands = list(made["_commands"](typer.main.get_command(app), "pimsim"))
+    assert len(commands) > 10
+    silent = [
+        f"{name} {one.opts[-1]}"
+        for name, command in commands
+        for one in command.params
+        if not (getattr(one, "help", "") or "").strip()
+    ]
+    assert not silent, silent

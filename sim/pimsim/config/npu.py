@@ -41,7 +41,7 @@ class VectorConfig(ConfigModel):
     """SIMD units for softmax, normalisation, activation and residual adds (latencies in cycles)."""
 
     units: int = Field(ge=1, le=4096)
-    """Each works on one vector (a row, the scores of a head) at a time."""
+    """Of all cores; each works on one vector (a row, the scores of a head) at a time."""
     lanes: int = Field(ge=1, le=65536)
     """Elements that one unit takes in a pass."""
     add_latency: int = Field(default=1, ge=1)
