@@ -30,11 +30,15 @@ class RangeSpec(ConfigModel):
     """What a key is sampled from: an interval, or choices."""
 
     low: float | int | None = None
+    """Least value of an interval."""
     high: float | int | None = None
+    """Greatest value."""
     log: bool = False
     """Evenly in the logarithm."""
     integer: bool = False
+    """Whole numbers alone, ``low`` and ``high`` among them."""
     choices: list[Scalar] | None = Field(default=None, min_length=1)
+    """These values, in place of ``low`` and ``high``."""
     unit: str = Field(default="", max_length=8, pattern="^[A-Za-z/]*$")
     """Of low and high, such as ``GHz``; values then have six digits."""
 
@@ -76,15 +80,21 @@ class SampleSpec(ConfigModel):
     """Points drawn at random."""
 
     method: Literal["random", "latin-hypercube"] = "latin-hypercube"
+    """``random``: each point by itself. ``latin-hypercube``: each range is cut into ``count`` equal
+    parts, and each part holds one point."""
     count: int = Field(ge=1)
+    """Points drawn; every combination of the rest of the sweep takes all of them."""
     seed: int = Field(default=0, ge=0)
+    """The same seed draws the same points."""
     ranges: dict[str, RangeSpec] = Field(min_length=1)
+    """Ranges or choices by config key."""
 
 
 class SweepSpec(ConfigModel):
     """Every combination of the grid, the zip, the list and the samples that obeys ``where``."""
 
     name: str = "sweep"
+    """Title of the report."""
     base: str = "neupims"
     """A run's preset or YAML path (relative to the sweep's file)."""
     fidelity: Literal["fast", "command"] = "fast"
