@@ -6,9 +6,11 @@ few refresh intervals; what came out is kept by content. No number here comes fr
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
+from typing import Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,8 +35,9 @@ from pimsim.hardware.dram.transfers import Group, Scatter, Stream
 __all__ = ["Probe", "ProgramTimes", "StreamRate"]
 
 Ints = NDArray[np.int64]
-MOST_PROGRAMS = 256
-"""What a probe remembers of programs, so that a long sweep's memory stays flat."""
+MOST_PROGRAMS = 64
+"""What a probe remembers of programs, a few runs' worth: the memory of a long sweep stays flat."""
+_Found = TypeVar("_Found")
 PLACES = 8
 WARM_CYCLES = 512
 LAG_BURSTS = 4096
@@ -77,6 +80,22 @@ class ProgramTimes:
     """What the channel's counters count when it runs alone, (N_COUNTERS,)."""
 
 
+class _Latest(Generic[_Found]):
+    """What was found last, by content."""
+
+    def __init__(self) -> None:
+        self._known: OrderedDict[bytes, _Found] = OrderedDict()
+
+    def get(self, content: bytes, find: Callable[[], _Found]) -> _Found:
+        """What is known, or what ``find`` says."""
+        if content not in self._known:
+            self._known[content] = find()
+            if len(self._known) > MOST_PROGRAMS:
+                self._known.popitem(last=False)
+        self._known.move_to_end(content)
+        return self._known[content]
+
+
 class Probe:
     """Runs one channel of ``memory`` with ``pim``."""
 
@@ -85,8 +104,8 @@ class Probe:
         self.memory = memory.model_copy(update={"organization": single})
         self.pim = pim
         # by content; nothing that is known changes with what else is
-        self.program = lru_cache(MOST_PROGRAMS)(self._program)
-        self.stall = lru_cache(MOST_PROGRAMS)(self._stall)
+        self._programs: _Latest[ProgramTimes] = _Latest()
+        self._stalls: _Latest[int] = _Latest()
         self._watch = lru_cache(2)(self._watched)
         system = make_memory_system(self.memory, self.pim)
         self.records = (system.parameters.copy(), system.channels.copy())
@@ -219,18 +238,24 @@ class Probe:
         system.submit(start, streams, scatters)
         return _run(system) - start
 
-    def _program(self, job: Job) -> ProgramTimes:
+    def program(self, job: Job) -> ProgramTimes:
         """A channel's program alone, and beside a stream of reads that never ends. The closer a
         refresh, the fewer reads go between the tiles of a single row buffer; so it is on there."""
+        return self._programs.get(job.content, lambda: self._program(job))
+
+    def _program(self, job: Job) -> ProgramTimes:
         alone, counts, _, _ = self.quiet._run_job(job, streams=False)
         beside, _, reads, clear = self._run_job(job, streams=True)
         return ProgramTimes(alone, beside, reads, clear, counts)
 
-    def _stall(self, job: Job) -> int:
+    def stall(self, job: Job) -> int:
         """Ticks for which a refresh stops a channel's program: until the piece that follows can
         begin; 0 where it meets none."""
         if self.quiet is self:
             return 0
+        return self._stalls.get(job.content, lambda: self._stall(job))
+
+    def _stall(self, job: Job) -> int:
         durations = self.program(job).alone
         ends = np.cumsum(self._run_job(job, streams=False)[0])
         due = np.arange(self.interval * TICKS, ends[-1], self.interval * TICKS)

@@ -38,10 +38,9 @@ _SPREAD = -7046029254386353131
 """An odd number without pattern (2^64 over the golden ratio)."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class Job:
-    """One channel's program, its pieces marked by their numbers, and what each of them writes.
-    Equal to what does the same."""
+    """One channel's program, its pieces marked by their numbers, and what each of them writes."""
 
     program: Ints
     bursts: Ints
@@ -60,12 +59,6 @@ class Job:
         for part in (self.program, self.bursts):
             digest.update(np.ascontiguousarray(part).data)
         return digest.digest()
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Job) and self.content == other.content
-
-    def __hash__(self) -> int:
-        return hash(self.content)
 
 
 @dataclass(frozen=True)
