@@ -108,8 +108,9 @@ class Probe:
         self._stalls: _Latest[int] = _Latest()
         self._watch = lru_cache(2)(self._watched)
         system = make_memory_system(self.memory, self.pim)
-        self.records = (system.parameters.copy(), system.channels.copy())
-        self.parameters = system.parameters
+        self._first = system.parameters.copy(), system.channels.copy()
+        self._records = system.parameters, system.channels
+        self.parameters = self._first[0]
         self._board = system.board
         self.cycle_ps = system.cycle_ps
         per_clock = max(round(memory.tCK / system.cycle_ps), 1)
@@ -124,8 +125,10 @@ class Probe:
 
     def one_channel(self, log_entries: int = 0) -> MemorySystem:
         """An idle channel, in place of the one that was asked for before."""
+        for record, first in zip(self._records, self._first, strict=True):
+            np.copyto(record, first)
         return make_memory_system(
-            self.memory, self.pim, log_entries=log_entries, records=self.records,
+            self.memory, self.pim, log_entries=log_entries, records=self._records,
             board=self._board,
         )  # fmt: skip
 
@@ -199,7 +202,7 @@ class Probe:
         so it is watched from several places and times."""
         length = INTERVALS * self.period
         came = active = 0
-        counts = np.zeros_like(self.records[1]["counter"][0])
+        counts = np.zeros_like(self._records[1]["counter"][0])
         for place in range(PLACES):
             system = self.one_channel()
             # steps of the golden ratio: spread over rows and over the refresh interval
