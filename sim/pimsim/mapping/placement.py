@@ -8,6 +8,7 @@ requests.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from heapq import heapreplace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -63,12 +64,11 @@ def assign_channels(
     ``cost`` so far. Raises ``InputError`` on a channel that the memory does not have.
     """
     if policy == "least-loaded":
-        load = [0] * channels
+        loads = [(0, c) for c in range(channels)]  # a heap, as it is
         where = [0] * len(requests)
         for i in sorted(range(len(requests)), key=lambda i: (-cost[i], i)):
-            target = min(range(channels), key=lambda c: (load[c], c))
-            where[i] = target
-            load[target] += cost[i]
+            load, where[i] = loads[0]
+            heapreplace(loads, (load + cost[i], where[i]))
         return where
     placed = [i % channels for i in range(len(requests))]
     if policy == "trace":
