@@ -41,9 +41,9 @@ def compose(name_or_path: str, layout: Layout) -> Entry:
 
 
 def _load(path: Path, layout: Layout, chain: tuple[Path, ...]) -> Entry:
-    files = [file.resolve() for file in chain]
-    if path.resolve() in files:
-        circle = " -> ".join(map(display_path, (*chain[files.index(path.resolve()) :], path)))
+    again = next((at for at, file in enumerate(chain) if _is_same(file, path)), None)
+    if again is not None:
+        circle = " -> ".join(map(display_path, (*chain[again:], path)))
         raise InputError(f"{display_path(path)}: extends goes in a circle: {circle}")
     if len(chain) >= _MAX_CHAIN:
         raise InputError(f"{display_path(path)}: more than {_MAX_CHAIN} files extend each other")
@@ -53,6 +53,11 @@ def _load(path: Path, layout: Layout, chain: tuple[Path, ...]) -> Entry:
     value.setdefault("name", Entry(path.stem, f"{display_path(path)}:1"))
     named = replace(entry, value=value)
     return _resolve(named, layout, path.parent, (*chain, path))
+
+
+def _is_same(one: Path, other: Path) -> bool:
+    # of another name it may be a link to the same, which ``_MAX_CHAIN`` ends
+    return one.name == other.name and one.resolve() == other.resolve()
 
 
 def _resolve(entry: Entry, layout: Layout, folder: Path | None, chain: tuple[Path, ...]) -> Entry:

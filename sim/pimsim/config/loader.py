@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -75,15 +76,23 @@ model cards belong to ``workload``."""
 M = TypeVar("M", bound=BaseModel)
 
 
-@dataclass(frozen=True, slots=True)
+_NOTHING = Entry({}, "default")
+
+
+@dataclass(frozen=True)
 class Resolved(Generic[M]):
     """A validated config and where each of its values came from."""
 
     config: M
-    origins: Mapping[str, str]
-    """``file:line``, ``--set`` or ``default`` of each leaf, by its dotted key."""
+    tree: Entry = _NOTHING
+    """What it was read from."""
 
-    @property
+    @cached_property
+    def origins(self) -> Mapping[str, str]:
+        """``file:line``, ``--set`` or ``default`` of each leaf, by its dotted key."""
+        return dict(_origins(self.config.model_dump(mode="json"), self.tree, ()))
+
+    @cached_property
     def sha256(self) -> str:
         """Hash of the config's canonical JSON: the same values, the same hash."""
         text = json.dumps(self.config.model_dump(mode="json"), sort_keys=True)
@@ -123,7 +132,7 @@ def load_document(
         config = model.model_validate(plain(root))
     except ValidationError as error:
         raise explain(error, root, model) from None
-    return Resolved(config, dict(_origins(config.model_dump(mode="json"), root, ())))
+    return Resolved(config, root)
 
 
 def read_document(model: type[M], path: Path) -> M:

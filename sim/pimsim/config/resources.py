@@ -80,11 +80,12 @@ def all_presets() -> dict[str, list[str]]:
 def preset_path(kind: str, name: str) -> Path:
     """The file of a shipped preset; ``InputError`` with the near miss when there is none."""
     folder, suffix = _check_kind(kind)
-    names = preset_names(kind)
-    if name not in names:
+    path = _root() / folder / f"{name}{suffix}"
+    if looks_like_path(name) or not path.is_file():
+        names = preset_names(kind)
         known = ", ".join(names) or "none"
         raise InputError(f"unknown {kind} {name!r}{near_miss(name, names)}; known: {known}")
-    return _root() / folder / f"{name}{suffix}"
+    return path
 
 
 def looks_like_path(text: str) -> bool:

@@ -42,7 +42,7 @@ class Case:
     @cached_property
     def key(self) -> str:
         """Hash of what is simulated and by which version."""
-        return f"{__version__}-{Resolved(self.config, {}).sha256}"
+        return f"{__version__}-{Resolved(self.config).sha256}"
 
 
 class Store:
@@ -129,7 +129,7 @@ def simulate_case(case: Case) -> Figures:
     from pimsim.simulate import simulate
 
     try:
-        result = simulate(Resolved(case.config, {}))
+        result = simulate(Resolved(case.config))
     except InputError as error:
         return Figures(0.0, 0.0, 0.0, 0.0, note=str(error))
     return Figures(
