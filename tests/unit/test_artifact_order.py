@@ -12,7 +12,7 @@ from pimsim.config.loader import load_memory, load_npu_of, load_run
 from pimsim.hardware.dram.artifact_order import OperandCounter, deal, hash_set_order
 from pimsim.hardware.dram.layout import INFINITY
 from pimsim.hardware.dram.system import Follows, Group, MemorySystem, Stream
-from pimsim.hardware.npu.dataflows.artifact import finish_steps
+from pimsim.hardware.npu.artifact import finish_steps
 from pimsim.hardware.npu.gemm import plan_gemm
 from pimsim.hardware.npu.tiling import GemmTile
 from pimsim.mapping.artifact_operands import gemm_operands

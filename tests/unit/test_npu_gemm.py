@@ -11,11 +11,12 @@ import pytest
 from pimsim.config.errors import InputError
 from pimsim.config.npu import SystolicConfig
 from pimsim.hardware.npu import plan as plan_module
-from pimsim.hardware.npu.dataflows import DATAFLOWS
-from pimsim.hardware.npu.gemm import plan_gemm, utilisation
+from pimsim.hardware.npu.dataflows import load_dataflow
+from pimsim.hardware.npu.gemm import ARTIFACT_PLANS, plan_gemm, utilisation
 from pimsim.hardware.npu.plan import ceil_div, make_plan
 
 R, C, ARRAYS = 16, 8, 4
+PLANS = {**{name: load_dataflow(name) for name in ("ws", "os", "is")}, **ARTIFACT_PLANS}
 
 
 def systolic(dataflow: str, preload: str, arrays: int = ARRAYS, **more: Any) -> SystolicConfig:
@@ -97,12 +98,12 @@ def test_artifact_preload_refuses_another_dataflow() -> None:
         plan_gemm(1, 1, 1, systolic("ws", "artifact-serial"))
 
 
-@pytest.mark.parametrize("name", list(DATAFLOWS))
+@pytest.mark.parametrize("name", list(PLANS))
 @pytest.mark.parametrize(("m", "n", "k"), SHAPES)
 def test_every_dataflow_consumes_each_weight_once(name: str, m: int, n: int, k: int) -> None:
     config = SystolicConfig.model_validate({"arrays": ARRAYS, "rows": R, "cols": C})
     for dtype_bytes in (1, 2, 4):
-        plan = DATAFLOWS[name](m, n, k, config, dtype_bytes)
+        plan = PLANS[name](m, n, k, config, dtype_bytes)
         needed = plan.weight_bytes_needed
         assert len(needed) == plan.steps == len(plan.interval_cycles)
         assert needed[-1] == n * k * dtype_bytes
@@ -135,11 +136,11 @@ def test_streamed_weights_are_needed_chunk_by_chunk() -> None:
     assert plan.interval_cycles.tolist() == [R, R, R, 2]
 
 
-@pytest.mark.parametrize("name", list(DATAFLOWS))
+@pytest.mark.parametrize("name", list(PLANS))
 def test_merging_steps_keeps_the_cycles(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     config = SystolicConfig.model_validate({"arrays": 1, "rows": 2, "cols": 2, "dataflow": "is"})
     m, n, k = 13, 41, 37
-    full = DATAFLOWS[name](m, n, k, config, 2)
+    full = PLANS[name](m, n, k, config, 2)
     intervals = full.interval_cycles.copy()
     merged = make_plan(
         full.folds,

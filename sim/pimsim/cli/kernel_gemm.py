@@ -78,13 +78,14 @@ def gemm_command(
     Compute only; with --memory also its loads and stores, tile by tile, and why these tiles.
     """
     from pimsim.config.loader import load_run
+    from pimsim.config.plugins import module_names
 
     rows, cols = _array(array) if array is not None else (None, None)
     options = {
         "rows": rows,
         "cols": cols,
         "arrays": arrays,
-        "dataflow": _one_of("--dataflow", dataflow, ("ws", "os", "is")),
+        "dataflow": _one_of("--dataflow", dataflow, module_names("dataflow")),
         "preload": _one_of("--preload", preload, ("exposed", "hidden")),
     }
     preset = load_run(npu, overrides or []).config

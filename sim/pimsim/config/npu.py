@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
 from pimsim.config.base import ConfigModel
+from pimsim.config.plugins import ModuleName
 from pimsim.config.units import Bytes, Hertz
 
 __all__ = ["NetworkConfig", "NpuConfig", "ScratchpadConfig", "SystolicConfig", "VectorConfig"]
 
-Dataflow = Literal["ws", "os", "is"]
+Dataflow = Annotated[str, ModuleName("dataflow")]
 Tiling = Literal["least-traffic", "least-time", "gemmini"]
 Preload = Literal["exposed", "hidden", "artifact-overlapped", "artifact-serial"]
 
@@ -26,7 +27,8 @@ class SystolicConfig(ConfigModel):
     cols: int = Field(ge=1, le=4096)
     """Along n; ``is``: along m."""
     dataflow: Dataflow = "ws"
-    """Which operand stays in the array: weight, output or input."""
+    """Which operand stays in the array: weight (``ws``), output (``os``) or input (``is``), or a
+    plugin's."""
     preload: Preload = "hidden"
     """``exposed``: SCALE-Sim 3's closed form, folds never overlap. ``hidden``: the next fold's
     stationary operand loads while the current one computes (ONNXim: max(streamed, rows) a fold).

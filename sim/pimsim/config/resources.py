@@ -6,6 +6,7 @@ from functools import cache
 from pathlib import Path
 
 from pimsim.config.errors import InputError, near_miss
+from pimsim.config.plugins import plugins
 
 __all__ = [
     "KINDS",
@@ -51,6 +52,11 @@ def _root() -> Path:
     )
 
 
+def _roots() -> list[Path]:
+    """The same of ours, then of each plugin."""
+    return [_root(), *(plugin.folder for plugin in plugins())]
+
+
 def data_dir(kind: str) -> Path:
     """The shipped folder ``configs``, ``models``, ``traces``, ``analysis`` or ``tests/data``."""
     if kind not in _FOLDERS:
@@ -67,25 +73,30 @@ def _check_kind(kind: str) -> tuple[str, str]:
 
 
 def preset_names(kind: str) -> list[str]:
-    """Names of the shipped presets of a kind, sorted."""
+    """Names of the presets of a kind, sorted: what ships, and what plugins add."""
     folder, suffix = _check_kind(kind)
-    return sorted(path.name.removesuffix(suffix) for path in (_root() / folder).glob(f"*{suffix}"))
+    files = [path for root in _roots() for path in (root / folder).glob(f"*{suffix}")]
+    return sorted(path.name.removesuffix(suffix) for path in files)
 
 
 def all_presets() -> dict[str, list[str]]:
-    """Names of all shipped presets, by kind."""
+    """Names of all presets, by kind."""
     return {kind: preset_names(kind) for kind in KINDS}
 
 
 def preset_path(kind: str, name: str) -> Path:
-    """The file of a shipped preset; ``InputError`` with the near miss when there is none."""
+    """The file of a preset; ``InputError`` with the near miss when there is none, or when a plugin
+    brings one that is there already."""
     folder, suffix = _check_kind(kind)
-    path = _root() / folder / f"{name}{suffix}"
-    if looks_like_path(name) or not path.is_file():
+    files = [root / folder / f"{name}{suffix}" for root in _roots()]
+    found = [] if looks_like_path(name) else [path for path in files if path.is_file()]
+    if not found:
         names = preset_names(kind)
         known = ", ".join(names) or "none"
         raise InputError(f"unknown {kind} {name!r}{near_miss(name, names)}; known: {known}")
-    return path
+    if len(found) > 1:
+        raise InputError(f"{kind} {name!r} is there twice: {found[0]} and a plugin's {found[1]}")
+    return found[0]
 
 
 def looks_like_path(text: str) -> bool:

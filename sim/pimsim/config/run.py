@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
@@ -11,6 +11,7 @@ from pimsim.config.energy import EnergyConfig
 from pimsim.config.memory import MemoryConfig
 from pimsim.config.npu import NpuConfig
 from pimsim.config.pim import PimConfig
+from pimsim.config.plugins import ModuleName
 from pimsim.config.units import Share
 
 __all__ = ["LinkConfig", "ParallelConfig", "RunConfig", "ScheduleConfig", "WorkloadConfig"]
@@ -19,10 +20,10 @@ __all__ = ["LinkConfig", "ParallelConfig", "RunConfig", "ScheduleConfig", "Workl
 class ScheduleConfig(ConfigModel):
     """Who works when."""
 
-    policy: Literal["serial", "blocked", "interleaved"]
+    policy: Annotated[str, ModuleName("policy")]
     """``serial``: one unit after the other, attention on the NPU. ``blocked``: attention on PIM,
     NPU and PIM never at once. ``interleaved``: two sub-batches, NPU and PIM at once
-    (NeuPIMs section 6.2), where ``sub_batches`` is on."""
+    (NeuPIMs section 6.2), where ``sub_batches`` is on. Or a plugin's."""
     sub_batches: bool = False
     """Two halves of the batch, so that the NPU works on one while PIM attends to the other; off:
     one batch, its stages one after the other. Needs ``interleaved``."""
@@ -137,6 +138,6 @@ class RunConfig(ConfigModel):
             )
         if self.max_error is not None and self.fidelity == "command":
             raise ValueError("max_error is for fidelity 'fast'; 'command' has no error to limit")
-        if self.schedule.sub_batches and self.schedule.policy != "interleaved":
+        if self.schedule.sub_batches and self.schedule.policy in ("serial", "blocked"):
             raise ValueError("schedule.sub_batches needs schedule.policy 'interleaved'")
         return self

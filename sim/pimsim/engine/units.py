@@ -18,7 +18,7 @@ from pimsim.engine.memory import MemoryPort
 from pimsim.engine.records import OperatorRecord, Recorder
 from pimsim.hardware.dram.layout import C_COMP_COLUMNS
 from pimsim.hardware.dram.system import BLOCK_BYTES, After, Group, Rows, Stream
-from pimsim.hardware.npu.dataflows.artifact import finish_steps, stream_cycles
+from pimsim.hardware.npu.artifact import finish_steps, stream_cycles
 from pimsim.mapping.tasks import GemmStep, NpuTask, PimTask, Task
 
 __all__ = ["NpuSide", "PimSide", "Signals", "task_streams"]

@@ -9,6 +9,7 @@ from functools import cached_property
 
 from pimsim import __version__
 from pimsim.config.loader import ResolvedRun
+from pimsim.config.plugins import plugin_versions
 from pimsim.config.run import WorkloadConfig
 from pimsim.workload.batch import inputs_sha256
 from pimsim.workload.cards import card_sha256
@@ -40,8 +41,8 @@ class Contents:
 
     @cached_property
     def version(self) -> str:
-        """Of pimsim."""
-        return __version__
+        """Of pimsim and its plugins."""
+        return " ".join((__version__, *plugin_versions()))
 
 
 def point_id(base: str, overrides: Sequence[str]) -> str:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
-from importlib import import_module
 from typing import Any, Protocol
 
+from pimsim.config.plugins import load_module
 from pimsim.mapping.tasks import BlockProgram
 
 __all__ = ["Machine", "Schedule", "Stage", "load_schedule"]
@@ -34,5 +34,4 @@ Schedule = Callable[[Machine], Generator[Stage, None, None]]
 
 def load_schedule(name: str) -> Schedule:
     """The schedule ``name``: function ``stages`` of the module of that name."""
-    module = import_module(f"pimsim.engine.policies.{name}")
-    return module.stages  # type: ignore[no-any-return]
+    return load_module("policy", name).stages  # type: ignore[no-any-return]

@@ -6,11 +6,17 @@ from functools import lru_cache
 
 from pimsim.config.errors import InputError
 from pimsim.config.npu import SystolicConfig
-from pimsim.hardware.npu.dataflows import DATAFLOWS
-from pimsim.hardware.npu.plan import GemmPlan, ceil_div
+from pimsim.hardware.npu.artifact import plan_artifact_overlapped, plan_artifact_serial
+from pimsim.hardware.npu.dataflows import load_dataflow
+from pimsim.hardware.npu.plan import Dataflow, GemmPlan, ceil_div
 
 __all__ = ["GemmPlan", "plan_gemm", "steady_cycles", "utilisation"]
 
+ARTIFACT_PLANS: dict[str, Dataflow] = {
+    "artifact-overlapped": plan_artifact_overlapped,
+    "artifact-serial": plan_artifact_serial,
+}
+"""Preloads that are plans of their own, in place of the dataflow's."""
 MAX_DIMENSION = 2**31 - 1
 """Above this, cumulative bytes could leave 64-bit integers."""
 
@@ -27,23 +33,24 @@ def plan_gemm(m: int, n: int, k: int, systolic: SystolicConfig, dtype_bytes: int
             raise InputError(f"gemm {m} x {n} x {k}: {name} is {size}, allowed 1..{MAX_DIMENSION}")
     if n * k * dtype_bytes >= 2**62 or m * n >= 2**62:
         raise InputError(f"gemm {m} x {n} x {k}: more than 2**62 bytes")
-    name = systolic.preload if systolic.preload in DATAFLOWS else systolic.dataflow
-    if name != systolic.dataflow and systolic.dataflow != "is":
+    artifact = ARTIFACT_PLANS.get(systolic.preload)
+    if artifact is not None and systolic.dataflow != "is":
         raise InputError(
             f"npu.systolic.preload {systolic.preload!r} keeps the input stationary: "
             f"npu.systolic.dataflow must be 'is', found {systolic.dataflow!r}"
         )
-    return DATAFLOWS[name](m, n, k, systolic, dtype_bytes)
+    plan = artifact or load_dataflow(systolic.dataflow)
+    return plan(m, n, k, systolic, dtype_bytes)
 
 
 def steady_cycles(m: int, n: int, k: int, systolic: SystolicConfig) -> int:
     """Cycles that the arrays are taken up by a product which another follows without a gap: the
     sum of the plan's intervals, in closed form where there is one."""
     rows, cols = systolic.rows, systolic.cols
-    if systolic.preload not in ("exposed", "hidden"):
+    closed = {"ws": (m, (k, n)), "os": (k, (m, n)), "is": (n, (k, m))}
+    if systolic.preload in ARTIFACT_PLANS or systolic.dataflow not in closed:
         return int(plan_gemm(m, n, k, systolic).interval_cycles.sum())
-    streamed = {"ws": m, "os": k, "is": n}[systolic.dataflow]
-    stationary = {"ws": (k, n), "os": (m, n), "is": (k, m)}[systolic.dataflow]
+    streamed, stationary = closed[systolic.dataflow]
     waves = ceil_div(ceil_div(stationary[0], rows) * ceil_div(stationary[1], cols), systolic.arrays)
     if systolic.preload == "hidden":
         return waves * max(streamed, rows)

@@ -8,11 +8,9 @@ Adding a module adds a technique; there is no list to extend.
 
 from __future__ import annotations
 
-import pkgutil
-from importlib import import_module
 from typing import Any, Protocol, cast
 
-from pimsim.config.errors import InputError, near_miss
+from pimsim.config.plugins import load_module, module_names
 from pimsim.workload.operators import Iteration
 
 __all__ = ["Transform", "TransformFactory", "load_transform", "transform_names"]
@@ -32,14 +30,9 @@ class TransformFactory(Protocol):
 
 def transform_names() -> list[str]:
     """Names of the techniques that there are, sorted."""
-    return sorted(module.name for module in pkgutil.iter_modules(__path__))
+    return module_names("transform")
 
 
 def load_transform(name: str) -> TransformFactory:
     """The technique of that name; ``InputError`` with the near miss where there is none."""
-    names = transform_names()
-    if name not in names:
-        raise InputError(
-            f"unknown transform {name!r}{near_miss(name, names)}; known: {', '.join(names)}"
-        )
-    return cast(TransformFactory, getattr(import_module(f"{__name__}.{name}"), name))
+    return cast(TransformFactory, getattr(load_module("transform", name), name))

@@ -1,26 +1,16 @@
-"""Dataflows by name: one module each, with its closed form and its source.
+"""Dataflows: which operand stays in the array. One module each, found by its name.
 
-``DATAFLOWS`` is what ``plan_gemm`` looks up: the configured dataflow, or the preload where that
-names a plan of its own (the artifact's).
+A module offers ``plan``, a ``plan.Dataflow``: the closed form and its source stand there.
 """
 
 from __future__ import annotations
 
-from pimsim.hardware.npu.dataflows.artifact import (
-    plan_artifact_overlapped,
-    plan_artifact_serial,
-)
-from pimsim.hardware.npu.dataflows.is_ import plan_input_stationary
-from pimsim.hardware.npu.dataflows.os import plan_output_stationary
-from pimsim.hardware.npu.dataflows.ws import plan_weight_stationary
+from pimsim.config.plugins import load_module
 from pimsim.hardware.npu.plan import Dataflow
 
-__all__ = ["DATAFLOWS"]
+__all__ = ["load_dataflow"]
 
-DATAFLOWS: dict[str, Dataflow] = {
-    "ws": plan_weight_stationary,
-    "os": plan_output_stationary,
-    "is": plan_input_stationary,
-    "artifact-overlapped": plan_artifact_overlapped,
-    "artifact-serial": plan_artifact_serial,
-}
+
+def load_dataflow(name: str) -> Dataflow:
+    """The dataflow of that name; ``InputError`` with the near miss where there is none."""
+    return load_module("dataflow", name).plan  # type: ignore[no-any-return]

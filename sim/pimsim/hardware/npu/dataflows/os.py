@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from pimsim.config.npu import SystolicConfig
-from pimsim.hardware.npu.dataflows.chunks import plan_streamed_weights
+from pimsim.hardware.npu.chunks import plan_streamed_weights
 from pimsim.hardware.npu.plan import GemmPlan, ceil_div, check_folds
 
-__all__ = ["plan_output_stationary"]
+__all__ = ["plan"]
 
 
-def plan_output_stationary(
-    m: int, n: int, k: int, systolic: SystolicConfig, dtype_bytes: int
-) -> GemmPlan:
+def plan(m: int, n: int, k: int, systolic: SystolicConfig, dtype_bytes: int) -> GemmPlan:
     """``ceil(m/R) ceil(n/C)`` folds, n blocks outside, m blocks inside, so that C columns of B
     serve all of A before the next ones come.
 

@@ -7,12 +7,10 @@ import numpy as np
 from pimsim.config.npu import SystolicConfig
 from pimsim.hardware.npu.plan import GemmPlan, ceil_div, check_folds, make_plan
 
-__all__ = ["plan_weight_stationary"]
+__all__ = ["plan"]
 
 
-def plan_weight_stationary(
-    m: int, n: int, k: int, systolic: SystolicConfig, dtype_bytes: int
-) -> GemmPlan:
+def plan(m: int, n: int, k: int, systolic: SystolicConfig, dtype_bytes: int) -> GemmPlan:
     """``ceil(k/R) ceil(n/C)`` folds, n blocks outside, k blocks inside (a result block is
     finished before the next begins), dealt over the arrays in that order.
 

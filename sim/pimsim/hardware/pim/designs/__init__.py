@@ -13,20 +13,19 @@ What the design cannot hold or do it refuses with ``InputError``.
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
 from collections.abc import Callable
 
 from pimsim.config.errors import InputError, near_miss
 from pimsim.config.pim_stream import StreamPimConfig
+from pimsim.config.plugins import load_module, module_names
 from pimsim.hardware.pim.stream import Stream
 
 __all__ = ["design_names", "mapping_of"]
 
 
 def design_names() -> list[str]:
-    """Names of the modules here."""
-    return sorted(module.name for module in pkgutil.iter_modules(__path__))
+    """Names of all designs, plugins' too."""
+    return module_names("design")
 
 
 def mapping_of(design: StreamPimConfig, operation: str) -> Callable[..., Stream]:
@@ -42,7 +41,7 @@ def mapping_of(design: StreamPimConfig, operation: str) -> Callable[..., Stream]
             f"{design.name} has no {operation!r}{near_miss(operation, design.operations)}; "
             f"it does: {', '.join(design.operations)}"
         )
-    module = importlib.import_module(f"{__name__}.{design.design}")
+    module = load_module("design", design.design)
     found: Callable[..., Stream] | None = getattr(module, operation, None)
     if found is None:
         raise InputError(

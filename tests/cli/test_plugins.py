@@ -1,0 +1,131 @@
+"""A distribution that adds presets, a model, a schedule, a dataflow, a PIM design, a technique."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+POLICY = """
+from pimsim.engine.policies import Machine, Stage
+
+def stages(machine):
+    for layer in range(machine.layers):
+        block = machine.block(0, layer)
+        yield "before", block.qkv, ()
+        on_pim = [task for task in block.attention if task.unit == "pim"]
+        yield "attention", [task for task in block.attention if task.unit != "pim"], on_pim
+        yield "after", block.rest, block.experts
+"""
+DATAFLOW = """
+from dataclasses import replace
+from pimsim.hardware.npu.dataflows import load_dataflow
+
+def plan(m, n, k, systolic, dtype_bytes):
+    # a weight-stationary array that takes a hundred cycles to wake up
+    found = load_dataflow("ws")(m, n, k, systolic, dtype_bytes)
+    return replace(found, lead_cycles=found.lead_cycles + 100)
+"""
+DESIGN = """
+from pimsim.hardware.pim.designs import aim
+
+gemv = aim.gemv
+"""
+TRANSFORM = """
+def as_is():
+    return lambda iteration: iteration
+"""
+FILES = {
+    "acme/__init__.py": "",
+    "acme/configs/pim/acme-pim.yaml": "extends: neupims\nname: acme-pim\nelements_per_comp: 32\n",
+    "acme/models/acme-1b.yaml": "extends: gpt3-7b\nname: acme-1b\nlayers: 2\n",
+    "acme/policies/one_stage.py": POLICY,
+    "acme/dataflows/sleepy.py": DATAFLOW,
+    "acme/designs/acme_isr.py": DESIGN,
+    "acme/transforms/as_is.py": TRANSFORM,
+    "acme-1.0.dist-info/METADATA": "Metadata-Version: 2.1\nName: acme\nVersion: 1.0\n",
+    "acme-1.0.dist-info/entry_points.txt": "[pimsim.plugins]\nacme = acme\n",
+}
+
+
+@pytest.fixture
+def acme(tmp_path: Path) -> Path:
+    """A folder that Python takes for one where the distribution is installed."""
+    for name, text in FILES.items():
+        path = tmp_path / "site" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return tmp_path / "site"
+
+
+def run(site: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    path = os.pathsep.join([str(site), os.environ.get("PYTHONPATH", "")])
+    return subprocess.run(
+        [sys.executable, "-m", "pimsim.cli.main", *arguments], capture_output=True, text=True,
+        env={**os.environ, "PYTHONPATH": path}, timeout=300, check=False,
+    )  # fmt: skip
+
+
+def test_what_it_adds_is_found_by_name(acme: Path) -> None:
+    assert "acme-pim" in json.loads(run(acme, "list", "--json").stdout)["pim"]
+    shown = run(acme, "show", "acme-pim")
+    assert "elements_per_comp: 32" in shown.stdout
+    done = run(
+        acme, "run", "neupims", "--model", "acme-1b", "--batch", "8", "--layers", "1", "--json",
+        "--set", "pim=acme-pim", "--set", "schedule.sub_batches=false",
+        "--set", "schedule.policy=one_stage", "--set", "memory.organization.rows=65536",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert [stage["name"] for stage in json.loads(done.stdout)["stages"]] == [
+        "before",
+        "attention",
+        "after",
+    ]
+
+
+def test_its_dataflow_is_one_among_ours(acme: Path) -> None:
+    gemm = ("kernel", "gemm", "256", "256", "256", "--array", "128x128", "--json")
+    ours = json.loads(run(acme, *gemm, "--dataflow", "ws").stdout)
+    theirs = json.loads(run(acme, *gemm, "--dataflow", "sleepy").stdout)
+    assert theirs["cycles"] == ours["cycles"] + 100
+    wrong = run(acme, *gemm, "--dataflow", "sleepi")
+    assert wrong.returncode == 2
+    assert "did you mean 'sleepy'?" in wrong.stderr
+
+
+def test_its_modules_are_loaded_by_name(acme: Path) -> None:
+    code = (
+        "from pimsim.hardware.pim.designs import aim, design_names\n"
+        "from pimsim.config.plugins import load_module, plugin_versions\n"
+        "from pimsim.workload.transforms import load_transform\n"
+        "assert 'acme_isr' in design_names() and plugin_versions() == ('acme 1.0',)\n"
+        "assert load_module('design', 'acme_isr').gemv is aim.gemv\n"
+        "assert load_transform('as_is')()(7) == 7\n"
+    )
+    path = os.pathsep.join([str(acme), os.environ.get("PYTHONPATH", "")])
+    subprocess.run([sys.executable, "-c", code], check=True, env={**os.environ, "PYTHONPATH": path})
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [
+        ("acme/configs/pim/newton.yaml", "extends: neupims\n", "pim 'newton' is there twice"),
+        ("acme/policies/serial.py", POLICY, "policy 'serial' is there already"),
+        (
+            "acme-1.0.dist-info/entry_points.txt", "[pimsim.plugins]\nacme = amce\n",
+            "no package 'amce'",
+        ),
+    ],
+)  # fmt: skip
+def test_what_is_there_already_or_not_at_all_is_refused(
+    acme: Path, name: str, text: str, said: str
+) -> None:
+    (acme / name).write_text(text)
+    done = run(acme, "run", "npu-pim", "--batch", "2", "--layers", "1")
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
