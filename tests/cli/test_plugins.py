@@ -80,11 +80,8 @@ def test_what_it_adds_is_found_by_name(acme: Path) -> None:
         "--set", "schedule.policy=one_stage", "--set", "memory.organization.rows=65536",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert [stage["name"] for stage in json.loads(done.stdout)["stages"]] == [
-        "before",
-        "attention",
-        "after",
-    ]
+    stages = json.loads(done.stdout)["stages"]
+    assert [stage["name"] for stage in stages] == ["before", "attention", "after"]
 
 
 def test_its_dataflow_is_one_among_ours(acme: Path) -> None:

@@ -23,7 +23,7 @@ def model_blocks(simulated: Sequence[str], model: Sequence[tuple[str, int]]) -> 
 def steady_block_ps(stages: Sequence[StageRecord], simulated: Sequence[str], kind: str) -> int:
     """Time of one block of ``kind`` once the run has settled, in picoseconds.
 
-    With sub-batches a block is one C and one D, else one A, B and E. The first of several blocks
+    With sub-batches a block is one C and one D, else one of each stage. The first of several blocks
     starts on an idle memory and does not count. A block that is there only as the last one of an
     interleaved run has no C and D: E and F, each with as much of A as precedes the next block's
     attention, stand for them. One interleaved block alone: its whole time, in which NPU and PIM
@@ -34,7 +34,7 @@ def steady_block_ps(stages: Sequence[StageRecord], simulated: Sequence[str], kin
     if "F" in names and "C" not in names:
         return (stages[-1].end_ps - stages[0].start_ps) // len(simulated)
     if "C" not in names:
-        return sum(_settled(own, name) for name in ("A", "B", "E"))
+        return sum(_settled(own, name) for name in dict.fromkeys(stage.name for stage in own))
     if any(stage.name == "C" for stage in own):
         return _settled(own, "C") + _settled(own, "D")
     first, second, last, end = (_settled(stages, name) for name in ("A", "B", "E", "F"))
