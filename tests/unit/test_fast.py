@@ -13,12 +13,13 @@ from hypothesis import strategies as st
 import pimsim
 from pimsim import simulate
 from pimsim.config.loader import load_run
+from pimsim.hardware.dram.address import AddressMap
 from pimsim.hardware.dram.fast import FastMemorySystem, Probe, calibrate, calibration_file, flow
 from pimsim.hardware.dram.fast.clock import RefreshClock
 from pimsim.hardware.dram.layout import C_COMMANDS
 from pimsim.hardware.dram.rules import Command
 from pimsim.hardware.dram.system import MemorySystem
-from pimsim.hardware.dram.transfers import Stream
+from pimsim.hardware.dram.transfers import Scatter, Stream
 
 SMALL = ["memory.organization.channels=4", "workload.layers=1", "workload.batch=12"]
 clocks = st.integers(2, 500).flatmap(
@@ -137,11 +138,28 @@ def test_a_stream_takes_as_long_as_its_commands() -> None:
 def test_a_channels_share_of_a_stream_is_counted_burst_by_burst() -> None:
     memory = load_run("npu-only", ["memory.organization.channels=4"]).config.memory
     fast = FastMemorySystem(memory, None, Probe(memory, None))
-    bit = fast._channel_bit
+    bit = AddressMap.parse(memory.stream_map, memory.organization).position["ch"]
     for first, bursts in ((0, 37), (5, 1), (1000, 333)):
         owners = [(burst >> bit) & 3 for burst in range(first, first + bursts)]
-        own = fast._share(Stream(first, bursts)).tolist()
+        shares = [fast.share(Stream(first, bursts), c) for c in range(4)]
+        own = [sum(part.total for part in share) for share in shares]
         assert own == [owners.count(c) for c in range(4)]
+
+
+def test_a_runs_scatters_are_not_those_of_the_run_before() -> None:
+    memory = load_run("npu-only", ["memory.organization.channels=1"]).config.memory
+    probe = Probe(memory, None)
+
+    def cycles(first: int, probe: Probe) -> int:
+        system = FastMemorySystem(memory, None, probe)
+        system.submit(0, [], [Scatter(0, first, 24, 7, write=False)])
+        while system.active:
+            system.advance(1 << 40)
+        return system.now
+
+    alone = cycles(5000, Probe(memory, None))
+    assert cycles(0, probe) != alone
+    assert cycles(5000, probe) == alone
 
 
 def test_the_same_run_is_the_same_and_says_how_exact_it_is() -> None:

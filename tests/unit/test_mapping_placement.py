@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -129,7 +130,7 @@ def shape(heads: int = 8, kv_heads: int = 8) -> AttentionShape:
 
 
 def estimate(context: int, **heads: int) -> int:
-    return estimate_attention_cycles(context, shape(**heads), MEMORY, PIM)
+    return int(estimate_attention_cycles(np.array([context]), shape(**heads), MEMORY, PIM)[0])
 
 
 def test_the_estimate_is_algorithm_1() -> None:

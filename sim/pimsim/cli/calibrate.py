@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -14,6 +14,7 @@ from pimsim.cli.run import (
     ModelOption,
     RequestsOption,
     RoutingOption,
+    RunArgument,
     SetOption,
     TraceOption,
 )
@@ -26,9 +27,7 @@ __all__ = ["calibrate_command"]
 
 
 def calibrate_command(
-    run: Annotated[
-        str, typer.Argument(metavar="[RUN]", help="A preset's name or a YAML path.")
-    ] = "neupims",
+    run: RunArgument = "neupims",
     model: ModelOption = None,
     requests: RequestsOption = None,
     layers: LayersOption = None,

@@ -18,7 +18,9 @@ def numerics_command(
     model: Annotated[
         str, typer.Argument(metavar="MODEL", help="With weights, as `pimsim export` takes it.")
     ],
-    tokens: Annotated[int, typer.Option("--tokens", metavar="N", min=16, max=4096)] = 512,
+    tokens: Annotated[
+        int, typer.Option("--tokens", metavar="N", min=16, max=4096, help="Tokens of text.")
+    ] = 512,
     text: Annotated[
         str | None,
         typer.Option("--text", metavar="FILE", help="Python's held-out docstrings by default."),

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 __all__ = ["compare_command", "run_command"]
 
+RunArgument = Annotated[
+    str, typer.Argument(metavar="[RUN]", help="A preset's name or a YAML path.")
+]
 ModelOption = Annotated[
     str | None, typer.Option("--model", metavar="NAME", help="A model card's name or YAML path.")
 ]
@@ -76,9 +79,7 @@ JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object on std
 
 
 def run_command(
-    run: Annotated[
-        str, typer.Argument(metavar="[RUN]", help="A preset's name or a YAML path.")
-    ] = "neupims",
+    run: RunArgument = "neupims",
     model: ModelOption = None,
     requests: RequestsOption = None,
     layers: LayersOption = None,

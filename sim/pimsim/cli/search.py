@@ -19,7 +19,9 @@ __all__ = ["search_command"]
 def search_command(
     search: Annotated[str, typer.Argument(metavar="SEARCH.yaml", help="Space and objectives.")],
     out: Annotated[str, typer.Option("--out", metavar="DIR", help="Store and study; goes on.")],
-    workers: Annotated[int, typer.Option("--workers", metavar="N", min=1, max=256)] = 1,
+    workers: Annotated[
+        int, typer.Option("--workers", metavar="N", min=1, max=256, help="Local processes.")
+    ] = 1,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
 ) -> None:
     """Search configs for several objectives: the front that no other point beats, and which key

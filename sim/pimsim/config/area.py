@@ -13,9 +13,11 @@ class AreaConfig(ConfigModel):
     """What a device's area is added up from."""
 
     name: str
+    """Of this set of numbers; no figure depends on it."""
     bank_mm2: float = Field(gt=0)
     """A DRAM bank of ``bank_bits``."""
     bank_bits: int = Field(gt=0)
+    """Bits of that bank; others are scaled by theirs."""
     pim_lane_mm2: float = Field(ge=0)
     """A multiplier and adder beside a bank, in the DRAM process."""
     second_row_buffer_share: float = Field(ge=0)
@@ -23,6 +25,8 @@ class AreaConfig(ConfigModel):
     mac_um2: float = Field(gt=0)
     """A multiply-accumulate of a systolic array."""
     vector_lane_um2: float = Field(gt=0)
+    """One lane of a vector unit."""
     sram_um2_per_bit: float = Field(gt=0)
+    """Scratchpads and accumulators."""
     sources: dict[str, str]
     """Where each number was read."""

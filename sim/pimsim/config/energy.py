@@ -15,11 +15,13 @@ class EnergyConfig(ConfigModel):
     """Energy per event. ``pj`` is picojoule, ``w`` watt."""
 
     name: str
+    """Of this set of constants; no figure depends on it."""
     sources: dict[str, str]
     """Source of each constant, by its key."""
     dram_model: Literal["currents", "pj_per_bit"] = "currents"
     """``currents``: by command from IDD currents. ``pj_per_bit``: constants below."""
     dram_activate_pj_per_bit: float = Field(ge=0)
+    """ACT, per bit of the row, for ``pj_per_bit``."""
     dram_column_pj_per_bit: float = Field(ge=0)
     """Cell array to bank-group multiplexer and GIO, per bit moved."""
     dram_io_pj_per_bit: float = Field(ge=0)
@@ -29,13 +31,18 @@ class EnergyConfig(ConfigModel):
     dram_background_w_per_channel: float = Field(ge=0)
     """Static power of a channel, for ``pj_per_bit``."""
     pim_mac_pj: float = Field(ge=0)
+    """One multiply-accumulate beside a bank."""
     pim_buffer_pj_per_bit: float = Field(ge=0)
     """Global (operand) buffer, per bit read or written."""
     pim_read_factor: float = Field(ge=0)
     """Array energy of one bank's COMP column as a multiple of a read's array energy."""
     npu_mac_pj: float = Field(ge=0)
+    """One multiply-accumulate of the systolic arrays."""
     vector_op_pj: float = Field(ge=0)
     """One lane's operation."""
     sram_pj_per_bit: float = Field(ge=0)
+    """Scratchpad, per bit read or written."""
     link_pj_per_bit: float = Field(ge=0)
+    """Per bit that leaves a device over its link to the others."""
     npu_static_w: float = Field(ge=0)
+    """Static power of one device's NPU, all the time."""

@@ -48,17 +48,21 @@ _AT_LEAST = (
 
 
 class OrganizationConfig(ConfigModel):
-    """What one device's memory is made of."""
+    """What one device's memory is made of; ``channels`` to ``columns`` are powers of two."""
 
     channels: int = Field(ge=1, le=1024)
+    """Each with a controller of its own."""
     pseudo_channels: int = Field(default=1, ge=1, le=4)
     """Halves of a channel with banks and data pins of their own (HBM); they share its command
     pins."""
     ranks: int = Field(default=1, ge=1, le=64)
     """In each pseudo channel: ranks, or what a stack calls them (HBM3's SIDs)."""
     bank_groups: int = Field(ge=1, le=64)
+    """In each rank."""
     banks_per_group: int = Field(ge=1, le=64)
+    """Banks of one bank group."""
     rows: int = Field(ge=1, le=2**24)
+    """Rows of one bank."""
     columns: int = Field(ge=1, le=2**16)
     """Bursts in one row of one bank (JEDEC columns divided by the burst length)."""
     bus_width_bits: int = Field(ge=1, le=4096)
@@ -91,18 +95,22 @@ class OrganizationConfig(ConfigModel):
 
 
 class Rule(ConfigModel):
-    """At ``level``, any command of ``first`` then any of ``then``: at least ``delay`` cycles.
-
-    ``delay`` is arithmetic over timing names (``CL + nBL - CWL + tRTRS``, ``max(nBL, tCCD_L)``).
-    Level ``other_ranks`` binds the ranks that did not get the first command. ``window``: the
-    delay separates a command from the ``window``-th one before it (tFAW: 4).
-    """
+    """At ``level``, any command of ``first`` then any of ``then``: at least ``delay`` cycles."""
 
     level: Level
+    """What both commands must share to be bound. ``other_ranks``: the second one goes to a rank
+    that did not get the first. ``row_buffer``: the bank and, of two, its row buffer."""
     first: list[CommandName]
+    """Commands that start the delay."""
     then: list[CommandName]
+    """Commands that wait for it."""
     delay: str
+    """Cycles of tCK as arithmetic (+ - * //, max, min) over timing names: ``CL + nBL - CWL +
+    tRTRS``, ``max(nBL, tCCD_L)``. In the rules of a PIM design ``n`` is the dot products of a
+    GEMV."""
     window: int = Field(default=1, ge=1, le=32)
+    """The delay separates a command from the ``window``-th one before it (tFAW: 4). Above
+    1, ``first`` and ``then`` are one command, the same."""
 
     @model_validator(mode="after")
     def _windowed(self) -> Rule:
@@ -154,8 +162,12 @@ class ControllerConfig(ConfigModel):
     row_hit_cap: int = Field(default=4, ge=1)
     """After so many column accesses of an open row, a waiting conflict may close it."""
     bank_queue_depth: int = Field(default=8, ge=1, le=1024)
+    """``bank-queues``: requests that the queue of one bank holds."""
     read_queue_depth: int = Field(default=32, ge=1, le=1024)
+    """Reads that a channel's queue holds; ``bank-queues``: those that are not at their bank
+    yet."""
     write_queue_depth: int = Field(default=32, ge=1, le=1024)
+    """The same of writes."""
     write_drain_high: int | None = Field(default=None, ge=1)
     """Writes start to drain when the queue holds so many; without it, when it is full."""
     write_drain_low: int = Field(default=8, ge=0)
@@ -209,21 +221,31 @@ class CurrentsConfig(ConfigModel):
     """Supply and IDD currents (V, mA per die), JEDEC names; energy as DRAMsim3 and JESD79 use."""
 
     VDD: float = Field(gt=0)
+    """Supply voltage, V."""
     IDD0: float = Field(ge=0)
+    """One bank activated and precharged every tRC, mA."""
     IDD2N: float = Field(ge=0)
+    """Precharge standby, mA: all banks of the rank are closed."""
     IDD3N: float = Field(ge=0)
+    """Active standby, mA: any bank of the rank is open."""
     IDD4R: float = Field(ge=0)
+    """Burst read, mA: during the nBL cycles of a RD."""
     IDD4W: float = Field(ge=0)
+    """Burst write, mA: during the nBL cycles of a WR."""
     IDD5AB: float = Field(ge=0)
+    """All-bank refresh, mA: during tRFC."""
     IDD5PB: float | None = Field(default=None, ge=0)
-    """Current of REFpb; without it, REFpb takes a bank's share of REF's energy."""
+    """Per-bank refresh, mA: during tRFCpb; without it, REFpb takes a bank's share of REF's
+    energy."""
 
 
 class MemoryConfig(ConfigModel):
     """A memory: standard, speed grade, organisation, controller."""
 
     name: str
+    """What messages and reports call it."""
     standard: str
+    """Its name (``HBM2``), for messages; how it behaves is in ``timings`` and ``rules``."""
     source: str
     """Where the numbers come from."""
     organization: OrganizationConfig

@@ -22,7 +22,9 @@ class SystolicConfig(ConfigModel):
     arrays: int = Field(ge=1, le=4096)
     """Arrays of one core; they share the work of each of its tiles."""
     rows: int = Field(ge=1, le=4096)
+    """Processing elements along k of C[m, n] = A[m, k] B[k, n] (B: weights); ``os``: along m."""
     cols: int = Field(ge=1, le=4096)
+    """Along n; ``is``: along m."""
     dataflow: Dataflow = "ws"
     """Which operand stays in the array: weight, output or input."""
     preload: Preload = "hidden"
@@ -39,13 +41,21 @@ class VectorConfig(ConfigModel):
     """SIMD units for softmax, normalisation, activation and residual adds (latencies in cycles)."""
 
     units: int = Field(ge=1, le=4096)
+    """Of all cores; each works on one vector (a row, the scores of a head) at a time."""
     lanes: int = Field(ge=1, le=65536)
+    """Elements that one unit takes in a pass."""
     add_latency: int = Field(default=1, ge=1)
+    """A pass of additions, or of another operation that has no key here (comparisons, ReLU)."""
     mul_latency: int = Field(default=1, ge=1)
+    """A pass of multiplications, or a scalar one of a norm."""
     exp_latency: int = Field(default=1, ge=1)
+    """A pass of exponentials, in softmax and SiLU."""
     gelu_latency: int = Field(default=1, ge=1)
+    """A pass of GELU."""
     sqrt_latency: int = Field(default=1, ge=1)
+    """A square root, one for each vector of a norm."""
     add_tree_latency: int = Field(default=1, ge=1)
+    """A pass of the tree that sums ``lanes`` elements, or finds their maximum."""
     artifact_free: bool = False
     """The artifact's moved-from vector bug: every vector operation of the NPU side works on
     zero elements (MECHANISMS B3) and units never queue (MECHANISMS 4.11)."""
@@ -55,6 +65,7 @@ class ScratchpadConfig(ConfigModel):
     """On-chip SRAM. Tiles of weights and activations live here, two at a time."""
 
     capacity: Bytes
+    """Of one core."""
     double_buffered: bool = True
     """Load the next tile while this one computes; each tile then has half the capacity."""
     activations: Literal["dram", "scratchpad"] = "scratchpad"
@@ -85,6 +96,7 @@ class NpuConfig(ConfigModel):
     """The matrix side of the device."""
 
     frequency: Hertz
+    """Clock of arrays and vector units; NPU cycles are of it."""
     systolic: SystolicConfig
     vector: VectorConfig
     scratchpad: ScratchpadConfig

@@ -16,7 +16,9 @@ class PimConfig(ConfigModel):
     """A PIM design on top of a memory (Newton, NeuPIMs)."""
 
     name: str
+    """What messages and reports call it."""
     source: str
+    """Where the design and its numbers come from."""
     row_buffers: Literal[1, 2]
     """2: the bank has a second row buffer for PIM, so normal reads go on (NeuPIMs section 5)."""
     composite_gemv: bool

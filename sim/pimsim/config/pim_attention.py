@@ -26,6 +26,7 @@ class AttentionCommands(ConfigModel):
     move_probability: str
     """A column's worth of probabilities from the softmax buffer to a GEMV buffer."""
     softmax: str
+    """The softmax of one head's scores."""
     barrier: str
     """Holds back all behind it until all before it is issued."""
 

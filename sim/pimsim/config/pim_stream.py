@@ -44,11 +44,17 @@ class StreamOrganizationConfig(ConfigModel):
     """What the memory is made of; each count is per node of the level above."""
 
     channels: int = Field(ge=1, le=4096)
+    """Each with a controller of its own; in a system, of one stack."""
     pseudo_channels: int = Field(default=1, ge=1, le=64)
+    """In each channel; 1: no such level."""
     ranks: int = Field(default=1, ge=1, le=64)
+    """In each pseudo channel."""
     bank_groups: int = Field(ge=1, le=64)
+    """In each rank."""
     banks_per_group: int = Field(ge=1, le=64)
+    """Banks of one bank group."""
     rows: int = Field(ge=1, le=2**24)
+    """Rows of one bank."""
     columns: int = Field(ge=1, le=2**16)
     """Column accesses in a row of one bank."""
     column_bytes: int = Field(ge=1, le=4096)
@@ -92,7 +98,9 @@ class CommandConfig(ConfigModel):
     """``open``: its row must be open in all its banks; ``closed``: all its banks must be closed.
     Where they are not, the controller issues ``precharge`` or ``activate`` first."""
     activate: str | None = None
+    """Command that opens the row first; needed with ``row`` ``open``."""
     precharge: str | None = None
+    """Command that closes the bank first; needed with ``row`` ``open`` or ``closed``."""
     effect: Literal["none", "open", "close"] = "none"
     """On its banks, after it was issued (``close``: precharge, or auto-precharge)."""
     latency: str = "1"
@@ -114,16 +122,20 @@ class CommandConfig(ConfigModel):
 class StreamRule(ConfigModel):
     """At each node of ``level``, any of ``first`` then any of ``then``: at least ``delay`` cycles.
 
-    As ``memory.Rule``: ``delay`` is arithmetic over timing names. A broadcast command concerns
-    all nodes that it reaches. ``window``: the delay separates a command from the ``window``-th
-    one before it (tFAW: 4).
+    A broadcast command concerns all nodes that it reaches.
     """
 
     level: StreamLevel
+    """The delay holds at each node of this level that both commands reach."""
     first: list[str]
+    """Commands that start the delay."""
     then: list[str]
+    """Commands that wait for it."""
     delay: str
+    """Cycles of tCK as arithmetic (+ - * //, max, min) over timing names."""
     window: int = Field(default=1, ge=1, le=64)
+    """The delay separates a command of ``then`` from the ``window``-th one of ``first`` before it
+    (tFAW: 4)."""
     artifact_place: list[StreamLevel] | None = None
     """Binds another bank than the first command's: its pseudo channel, rank, bank group and bank
     are the first command's coordinates at these four levels. The published AttAcc simulator
@@ -135,6 +147,7 @@ class RefreshConfig(ConfigModel):
     """Periodic refresh: while one is due, its channel issues nothing else (but ``postponed``)."""
 
     command: str
+    """One is due at each node of the levels that it is not broadcast to."""
     interval: str
     """Cycles between two rounds over all its nodes, over timing names."""
     staggered: bool = False
@@ -152,8 +165,11 @@ class ModeRowConfig(ConfigModel):
     """A row that acts as a mode register: row commands on it in all of ``banks`` set the mode."""
 
     to: Literal["bank", "all_bank"]
+    """Mode that the channel is in once all ``banks`` have had the command."""
     command: str
+    """Command that opens or closes the row."""
     row: int = Field(ge=0)
+    """Its number in each of the banks."""
     banks: list[int] = Field(min_length=1)
     """Numbers within the channel: bank group times banks per group plus bank."""
 
@@ -220,7 +236,9 @@ class PeakConfig(ConfigModel):
     """The most that one channel can compute: one ``command`` every ``interval`` cycles."""
 
     command: str
+    """The multiply-accumulate command; its count over the most possible is the utilisation."""
     interval: str
+    """Least cycles between two of them, over timing names."""
     macs: int = Field(ge=1)
     """Multiply-accumulates of one such command in a channel."""
 
@@ -231,12 +249,15 @@ class StreamPimConfig(ConfigModel):
     family: Literal["stream"]
     """Tells these designs from the Newton family."""
     name: str
+    """What messages and reports call it."""
     source: str
+    """Where the design and its numbers come from."""
     design: str
     """Module of ``pimsim.hardware.pim.designs`` that maps operations to commands."""
     dtype: str
     """Number format of operands (``bf16``, ``fp16``)."""
     element_bytes: int = Field(ge=1, le=8)
+    """Bytes of one operand."""
     operations: list[str]
     """What it can do: ``gemv``, ``attention``, ``multiply`` ...; all else is refused."""
     activations: list[str] = Field(default_factory=list)
@@ -245,6 +266,7 @@ class StreamPimConfig(ConfigModel):
     tCK: Picoseconds
     """One cycle of the timings."""
     timings: dict[str, int]
+    """Cycles of tCK by name; rules, latencies and intervals are written in these."""
     commands: dict[str, CommandConfig]
     rules: list[StreamRule]
     controller: StreamControllerConfig

@@ -24,6 +24,8 @@ class ScheduleConfig(ConfigModel):
     NPU and PIM never at once. ``interleaved``: two sub-batches, NPU and PIM at once
     (NeuPIMs section 6.2), where ``sub_batches`` is on."""
     sub_batches: bool = False
+    """Two halves of the batch, so that the NPU works on one while PIM attends to the other; off:
+    one batch, its stages one after the other. Needs ``interleaved``."""
     split: Literal["per-channel", "balanced"] = "per-channel"
     """``per-channel``: half of each channel's request list to each sub-batch. ``balanced``: the
     partition with equal estimated PIM time on each channel."""
@@ -57,7 +59,9 @@ class LinkConfig(ConfigModel):
     """Between devices: ring all-reduce after projection and FFN."""
 
     bandwidth_gb_per_s: float = Field(gt=0)
+    """Of a device's link in one direction, GB/s (10^9 bytes)."""
     latency_ns: float = Field(ge=0)
+    """Of each step of the ring; an all-reduce over p devices has 2 (p - 1)."""
     artifact_free: bool = False
     """The artifact models no tensor-parallel communication."""
 
@@ -98,7 +102,9 @@ class RunConfig(ConfigModel):
     """Everything that one simulation depends on."""
 
     name: str
+    """What results and reports call it."""
     description: str = ""
+    """One line for ``pimsim list``."""
     npu: NpuConfig
     memory: MemoryConfig
     pim: PimConfig | None = None
@@ -113,6 +119,8 @@ class RunConfig(ConfigModel):
     max_error: Share | None = Field(default=None, gt=0, lt=1)
     """Of ``fast``: phases that are off by more are simulated at ``command``; None: none are."""
     seed: int = Field(default=0, ge=0)
+    """Seeds all that is drawn: the experts of tokens, the features that work, and the phases in
+    which ``fast`` measures its error."""
 
     @model_validator(mode="after")
     def _consistent(self) -> RunConfig:

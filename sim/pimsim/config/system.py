@@ -37,14 +37,18 @@ class SystemConfig(ConfigModel):
     """Devices under tensor parallelism, and the unit that holds the KV cache."""
 
     name: str
+    """What reports call it."""
     description: str = ""
+    """One line for ``pimsim list``."""
     sources: dict[str, str] = Field(default_factory=dict)
     """Source of each number of this file, by its key."""
     xpu: XpuConfig
     devices: int = Field(ge=1, le=1024)
+    """Tensor parallelism: each layer is shared by all."""
     link: LinkConfig
     """All-reduce between the devices: the rate and latency of a ring step."""
     link_pj_per_bit: float = Field(ge=0)
+    """Between devices, and between a device and the host or its stacks."""
     attention: Literal["xpu", "host", "pim"]
     """Who holds the KV cache and does attention."""
     host: HostConfig | None = None

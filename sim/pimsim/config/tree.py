@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import cast
 
@@ -115,8 +116,11 @@ def read_tree(path: Path) -> Entry:
     return entry
 
 
+@lru_cache(maxsize=128)
 def parse_text(text: str, label: str) -> Entry:
     """Parse one YAML document. ``label`` names it in origins and messages.
+
+    What was parsed is remembered: the points of a sweep extend the same presets.
 
     Refused, with file and line: syntax errors, duplicate keys, keys that are no plain text,
     tags, merge keys, not-finite numbers, more than one document, and documents too deep or,

@@ -21,17 +21,22 @@ class XpuEnergy(ConfigModel):
     memory_pj_per_bit: float = Field(ge=0)
     """From the memory's cells to the device."""
     l2_pj_per_bit: float = Field(ge=0)
+    """From L2 to an L1."""
     l1_pj_per_bit: float = Field(ge=0)
+    """From an L1 to registers."""
     register_pj: float = Field(ge=0)
     """One operand of a multiply-accumulate; each has three."""
     mac_pj: float = Field(ge=0)
+    """One multiply-accumulate, its operands apart."""
 
 
 class RooflineConfig(ConfigModel):
     """What bounds any processor: arithmetic and memory."""
 
     name: str
+    """Of the processor; no figure depends on it."""
     description: str = ""
+    """One line for ``pimsim list``."""
     sources: dict[str, str]
     """Source of each number, by its key."""
     peak_tflops: float = Field(gt=0)
@@ -39,9 +44,11 @@ class RooflineConfig(ConfigModel):
     compute_utilisation: Share
     """Part of the peak that a product reaches when all cores have a block."""
     memory_bandwidth_gb_per_s: float = Field(gt=0)
+    """Peak, GB/s (10^9 bytes); of a host, one socket's."""
     memory_utilisation: Share
     """Part of the bandwidth that a stream reaches when all cores have a block."""
     memory_capacity: Bytes = Field(ge=1)
+    """Room for weights and KV cache; of a host, one socket's. Too little in all gives a warning."""
 
 
 class HostConfig(RooflineConfig):
@@ -57,6 +64,7 @@ class KernelConfig(ConfigModel):
     """A kernel that streams its tensors once: a launch and a rate."""
 
     launch_ns: float = Field(ge=0)
+    """Time before its first byte moves."""
     bandwidth_share: float = Field(gt=0)
     """Rate of inputs and output together, as a part of the memory's bandwidth; above 1 where the
     tensors are still in L2."""
@@ -79,8 +87,11 @@ class XpuConfig(RooflineConfig):
     """A GPU: cores that take thread blocks in waves, an L1 each and one L2."""
 
     cores: int = Field(ge=1, le=65536)
+    """Each takes one thread block at a time."""
     l1_per_core: Bytes = Field(ge=1)
+    """L1 with shared memory; the tile of a thread block must fit."""
     l2: Bytes = Field(ge=1)
+    """Shared by all cores; holds the tiles of several blocks."""
     tiling: TilingConfig
     activation: KernelConfig
     add_norm: KernelConfig

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
+import numpy as np
+
 from pimsim.config.run import RunConfig
 from pimsim.hardware.dram.device_memory import device_memory
 from pimsim.hardware.pim.programs import AttentionShape
@@ -178,19 +180,15 @@ def _block_kv(block: Block, config: RunConfig, element_bytes: int, on_pim: bool)
 def _costs(kv: Sequence[BlockKv], contexts: Sequence[int], config: RunConfig) -> list[int]:
     """Estimated PIM cycles of each request's attention, the mean over kinds of cache."""
     assert config.pim is not None
-    total = [0] * len(contexts)
+    total = np.zeros(len(contexts), np.int64)
     kinds = dict.fromkeys(each for each in kv if each.shape is not None)
     counts = [sum(1 for each in kv if each == kind) for kind in kinds]
     for kind, count in zip(kinds, counts, strict=True):
         assert kind.shape is not None
-        known: dict[int, int] = {}
-        for i, context in enumerate(contexts):
-            kept = visible_tokens(context, kind.window)
-            if kept not in known:
-                known[kept] = estimate_attention_cycles(kept, kind.shape, config.memory, config.pim)
-            total[i] += count * known[kept]
-    blocks = max(sum(counts), 1)
-    return [each // blocks for each in total]
+        kept = np.array([visible_tokens(each, kind.window) for each in contexts], np.int64)
+        total += count * estimate_attention_cycles(kept, kind.shape, config.memory, config.pim)
+    mean: list[int] = (total // max(sum(counts), 1)).tolist()
+    return mean
 
 
 def _by_channel(

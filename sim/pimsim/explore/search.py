@@ -22,7 +22,7 @@ from pimsim.config.loader import load_run, read_document
 from pimsim.explore.expressions import holds
 from pimsim.explore.keys import Contents, point_id, result_key
 from pimsim.explore.pool import Job, Pool, answers, worker_pool
-from pimsim.explore.spec import RangeSpec, Scalar, written
+from pimsim.explore.spec import RangeSpec, Scalar, overrides
 from pimsim.explore.store import Store
 from pimsim.explore.sweep import flat_figures
 
@@ -42,8 +42,11 @@ METRICS = {
 class Objective(ConfigModel):
     """A figure to be made large or small."""
 
-    metric: str
+    metric: str = Field(
+        description="; ".join(f"``{name}``: {what}" for name, what in METRICS.items())
+    )
     direction: Literal["maximize", "minimize"]
+    """Which values are better."""
 
     @model_validator(mode="after")
     def _known(self) -> Objective:
@@ -59,10 +62,13 @@ class SearchSpec(ConfigModel):
     """A search's YAML."""
 
     name: str = "search"
+    """Of the Optuna study in the search's folder: under another name it starts anew there."""
     base: str = "neupims"
+    """A run's preset or YAML path (relative to the search's file)."""
     fidelity: Literal["fast", "command"] = "fast"
     """How exact, unless ``set`` or ``space`` says so itself."""
     set: dict[str, Scalar] = Field(default_factory=dict)
+    """Values that hold for all points."""
     space: dict[str, RangeSpec] = Field(min_length=1)
     """Ranges or choices by config key."""
     objectives: list[Objective] = Field(min_length=1)
@@ -72,11 +78,15 @@ class SearchSpec(ConfigModel):
     """Constraints over keys and figures (``mj_per_token < 20``); a point that breaks one is not
     on the front."""
     trials: int = Field(default=50, ge=1, le=100_000)
+    """Points to try, with those that failed or that an earlier call tried in the same folder."""
     batch: int = Field(default=8, ge=1, le=1000)
     """Points that are chosen at once, from what all batches before have shown; workers share
     them, so that how many there are changes nothing."""
     sampler: Literal["tpe", "nsga2", "random"] = "tpe"
+    """How points are chosen: ``tpe`` (tree-structured Parzen estimator), ``nsga2`` (genetic), or
+    ``random``."""
     seed: int = Field(default=0, ge=0)
+    """The same seed chooses the same points."""
 
 
 @dataclass(frozen=True)
@@ -110,7 +120,7 @@ def read_search(path: Path) -> SearchSpec:
         raise InputError(f"{path}: {sorted(twice)[0]} is in set and in space")
     base = _base(spec, path)
     first = {key: range_.at(0.0) for key, range_ in spec.space.items()}
-    load_run(base, written({"fidelity": spec.fidelity, **spec.set, **first}, path.resolve().parent))
+    load_run(base, overrides(spec, first, path.resolve().parent))
     for at, text in enumerate(spec.where):
         holds(text, {**spec.set, **first}, f"{path}: where.{at}")
     return spec
@@ -252,7 +262,7 @@ def _simulated(
         if not all(holds(text, {**spec.set, **point}, "where") for text in spec.where):
             found[trial.number] = None, "breaks a constraint of 'where'"
             continue
-        given = written({"fidelity": spec.fidelity, **spec.set, **point}, folder)
+        given = overrides(spec, point, folder)
         try:
             key = result_key(load_run(base, given), contents)
         except InputError as error:

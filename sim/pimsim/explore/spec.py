@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import product
 from math import exp, log, prod
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from pydantic import Field, model_validator
 
@@ -18,7 +18,7 @@ from pimsim.config.loader import load_run, read_document
 from pimsim.config.resources import looks_like_path
 from pimsim.explore.expressions import check_expression, holds
 
-__all__ = ["MOST_POINTS", "Point", "SweepSpec", "expand", "overrides", "read_sweep", "written"]
+__all__ = ["MOST_POINTS", "Point", "SweepSpec", "expand", "overrides", "read_sweep"]
 
 MOST_POINTS = 1_000_000
 Scalar = bool | int | float | str | None
@@ -30,11 +30,15 @@ class RangeSpec(ConfigModel):
     """What a key is sampled from: an interval, or choices."""
 
     low: float | int | None = None
+    """Least value of an interval."""
     high: float | int | None = None
+    """Greatest value."""
     log: bool = False
     """Evenly in the logarithm."""
     integer: bool = False
+    """Whole numbers alone, ``low`` and ``high`` among them."""
     choices: list[Scalar] | None = Field(default=None, min_length=1)
+    """These values, in place of ``low`` and ``high``."""
     unit: str = Field(default="", max_length=8, pattern="^[A-Za-z/]*$")
     """Of low and high, such as ``GHz``; values then have six digits."""
 
@@ -76,15 +80,21 @@ class SampleSpec(ConfigModel):
     """Points drawn at random."""
 
     method: Literal["random", "latin-hypercube"] = "latin-hypercube"
+    """``random``: each point by itself. ``latin-hypercube``: each range is cut into ``count`` equal
+    parts, and each part holds one point."""
     count: int = Field(ge=1)
+    """Points drawn; every combination of the rest of the sweep takes all of them."""
     seed: int = Field(default=0, ge=0)
+    """The same seed draws the same points."""
     ranges: dict[str, RangeSpec] = Field(min_length=1)
+    """Ranges or choices by config key."""
 
 
 class SweepSpec(ConfigModel):
     """Every combination of the grid, the zip, the list and the samples that obeys ``where``."""
 
     name: str = "sweep"
+    """Title of the report."""
     base: str = "neupims"
     """A run's preset or YAML path (relative to the sweep's file)."""
     fidelity: Literal["fast", "command"] = "fast"
@@ -209,16 +219,22 @@ def _samples(spec: SampleSpec) -> list[Point]:
     ]
 
 
-def overrides(spec: SweepSpec, point: Point, folder: Path) -> list[str]:
-    """The point as ``--set`` takes it."""
-    return written({"fidelity": spec.fidelity, **spec.set, **point}, folder)
+class ManyRuns(Protocol):
+    """What a sweep's YAML and a search's have in common."""
+
+    @property
+    def fidelity(self) -> str: ...
+
+    @property
+    def set(self) -> Mapping[str, Scalar]: ...
 
 
-def written(values: Mapping[str, Scalar], folder: Path) -> list[str]:
-    """Values as ``--set`` takes them; relative files count from ``folder``."""
+def overrides(spec: ManyRuns, point: Mapping[str, Scalar], folder: Path) -> list[str]:
+    """The point as ``--set`` takes it; relative files count from ``folder``."""
 
     def placed(value: Scalar) -> Scalar:
         is_file = isinstance(value, str) and looks_like_path(value)
         return str(folder / value) if is_file and isinstance(value, str) else value
 
+    values = {"fidelity": spec.fidelity, **spec.set, **point}
     return [f"{key}={json.dumps(placed(value))}" for key, value in values.items()]

@@ -8,6 +8,10 @@ requests.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from heapq import heapreplace
+
+import numpy as np
+from numpy.typing import NDArray
 
 from pimsim.config.delay import evaluate_delay
 from pimsim.config.errors import InputError
@@ -18,11 +22,13 @@ from pimsim.workload.requests import Request
 
 __all__ = ["assign_channels", "estimate_attention_cycles", "split_sub_batches"]
 
+Ints = NDArray[np.int64]
+
 
 def estimate_attention_cycles(
-    context: int, shape: AttentionShape, memory: MemoryConfig, pim: PimConfig
-) -> int:
-    """Cycles that attention of ``context`` tokens takes on one channel by itself.
+    context: Ints, shape: AttentionShape, memory: MemoryConfig, pim: PimConfig
+) -> Ints:
+    """Cycles that attention of so many tokens each takes on one channel by itself.
 
     NeuPIMs Algorithm 1: a GWRITE for each chunk, and for each tile the precharges, the group
     activations under tFAW and the dot products; times from the memory's own timings.
@@ -37,14 +43,15 @@ def estimate_attention_cycles(
     score_tiles = -(-context // shape.banks) * shape.key_chunks * group
     comps = shape.comps_per_key
     heads = min(shape.heads_per_row, shape.kv_heads)
-    score = shape.key_chunks * group * gwrite
-    score += score_tiles * (opened + heads * step * (max(comps, pim.comp_pipeline) + 1))
+    dots = heads * step * (max(comps, pim.comp_pipeline) + 1)
+    score = shape.key_chunks * group * gwrite + score_tiles * (opened + dots)
     chunks = -(-context // shape.row_elements)
     tiles = -(-shape.value_dim // shape.banks)
-    tokens = min(context, shape.row_elements)
-    dots = step * (max(-(-tokens // shape.elements_per_comp), pim.comp_pipeline) + 1)
-    value = shape.heads * chunks * (gwrite + tiles * (opened + dots))
-    return score + value
+    tokens = np.minimum(context, shape.row_elements)
+    comps_each = np.maximum(-(-tokens // shape.elements_per_comp), pim.comp_pipeline)
+    value = shape.heads * chunks * (gwrite + tiles * (opened + step * (comps_each + 1)))
+    cycles: Ints = score + value
+    return cycles
 
 
 def assign_channels(
@@ -57,12 +64,11 @@ def assign_channels(
     ``cost`` so far. Raises ``InputError`` on a channel that the memory does not have.
     """
     if policy == "least-loaded":
-        load = [0] * channels
+        loads = [(0, c) for c in range(channels)]  # a heap, as it is
         where = [0] * len(requests)
         for i in sorted(range(len(requests)), key=lambda i: (-cost[i], i)):
-            target = min(range(channels), key=lambda c: (load[c], c))
-            where[i] = target
-            load[target] += cost[i]
+            load, where[i] = loads[0]
+            heapreplace(loads, (load + cost[i], where[i]))
         return where
     placed = [i % channels for i in range(len(requests))]
     if policy == "trace":

@@ -46,6 +46,7 @@ class MoeSection(ConfigModel):
     experts: Size
     """Routed experts of a block."""
     experts_per_token: Size
+    """Routed experts that each token takes (top k)."""
     expert_hidden: Size
     """Features inside one routed expert."""
     shared_hidden: int = Field(default=0, ge=0, le=_MAX_SIZE)
@@ -98,6 +99,7 @@ class ModelCard(ConfigModel):
     """A decoder-only transformer; sizes are those of the whole model, not of a device."""
 
     name: str = Field(min_length=1)
+    """What results and messages call the model."""
     source: str = Field(min_length=1)
     """Where each number was read."""
     layers: Size
@@ -115,7 +117,9 @@ class ModelCard(ConfigModel):
     ffn_gated: bool
     """The first FFN matrix makes a gate as well, twice the columns (GLU variants)."""
     activation: Literal["gelu", "silu", "relu"]
+    """Function of the FFN, experts included."""
     norm: Literal["layernorm", "rmsnorm"]
+    """Of the residual stream; ``layernorm`` has a shift beside its gain."""
     bias: bool
     """Projections and FFN matrices carry a bias."""
     rope: bool

@@ -53,6 +53,6 @@ def device_area(
         pim=lanes * area.pim_lane_mm2,
         row_buffers=banks * bank * area.second_row_buffer_share if double else 0.0,
         arrays=macs * area.mac_um2 * 1e-6,
-        vector=npu.cores * vector.units * vector.lanes * area.vector_lane_um2 * 1e-6,
+        vector=vector.units * vector.lanes * area.vector_lane_um2 * 1e-6,
         sram=sram_bytes * 8 * area.sram_um2_per_bit * 1e-6,
     )

@@ -76,6 +76,16 @@ class AddressMap:
             burst = burst | (kept << self.position[name])
         return burst * self.burst_bytes
 
+    def below(self, burst: int | NDArray[np.int64]) -> NDArray[np.int64]:
+        """How many bursts below ``burst`` each channel has, (channels,); for an array of shape
+        (runs, 1), (runs, channels)."""
+        channel = np.arange(self.organization.channels, dtype=np.int64)
+        low, width = self.position["ch"], self.width["ch"]
+        whole = (burst >> (low + width)) << low
+        rest = (burst & ((1 << (low + width)) - 1)) - (channel << low)
+        below: NDArray[np.int64] = whole + np.clip(rest, 0, 1 << low)
+        return below
+
     def decode(self, bursts: NDArray[np.int64]) -> Coordinates:
         """Coordinates of burst indices (byte address // burst size); higher bits wrap."""
 

@@ -133,6 +133,8 @@ N_INSTRUCTION = 8
 
 # counters ----------------------------------------------------------------------------------
 C_COMMANDS = 0  # one for each command
+C_RD, C_WR = C_COMMANDS + int(Command.RD), C_COMMANDS + int(Command.WR)
+C_REFRESHES = (C_COMMANDS + int(Command.REF), C_COMMANDS + int(Command.REFpb))
 C_ROW_HITS = len(COMMANDS)
 C_READ_LATENCY = C_ROW_HITS + 1
 C_READS = C_ROW_HITS + 2

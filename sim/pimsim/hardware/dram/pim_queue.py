@@ -46,7 +46,7 @@ from pimsim.hardware.dram.layout import (
 )
 from pimsim.hardware.dram.rules import Command
 
-__all__ = ["pim_forget", "pim_issue", "pim_poll"]
+__all__ = ["gwrite_estimate", "pim_forget", "pim_issue", "pim_poll", "tile_estimate"]
 
 ACT, PRE = int(Command.ACT), int(Command.PRE)
 G_ACT, PIM_PRE, GWRITE = int(Command.G_ACT), int(Command.PIM_PRE), int(Command.GWRITE)
@@ -56,21 +56,35 @@ GWRITE_BANK = 0
 """Bank that holds GWRITE's source row."""
 
 
+@njit(cache=True, inline="always")
+def gwrite_estimate(p: Any, other_row: bool, opened: bool) -> int:
+    """Cycles that a GWRITE will take. ``other_row``: its row must be opened; ``opened``: another
+    is to be closed first."""
+    cycles = p.gwrite
+    if other_row:
+        cycles += p.trp + p.trcd
+        if opened:
+            cycles += p.trtp
+    return int(cycles)
+
+
+@njit(cache=True, inline="always")
+def tile_estimate(p: Any, to_close: int, to_open: int, comps: int, reads: int) -> int:
+    """Cycles that a tile will take (NeuPIMs section 5.3): banks to close, groups to open two at a
+    time under tFAW, dot products, result reads."""
+    cycles = to_close * p.trtp + p.tfaw * (to_open // 2 - 1) + p.trcd
+    cycles += p.tccd_s * max(comps, p.comp_pipeline) + p.tccd_l * (reads - 1)
+    return int(cycles)
+
+
 @njit(cache=True)
 def _estimate(ch: Any, p: Any, board: Any) -> int:
-    """Cycles that the GWRITE or the tile at the head will take (NeuPIMs section 5.3: rows to
-    close, groups to open two at a time under tFAW, dot products, result reads)."""
+    """Cycles that the GWRITE or the tile at the head will take."""
     at = ch.pim_head
     row = board.program[at, P_ROW]
-    precharge = p.trtp
     if board.program[at, P_OP] == GWRITE:
         held = ch.bank[GWRITE_BANK, B_ROW]
-        cycles = p.gwrite
-        if held != row:
-            cycles += p.trp + p.trcd
-            if held >= 0:
-                cycles += precharge
-        return int(cycles)
+        return gwrite_estimate(p, held != row, held >= 0)
     buffer = p.row_buffers - 1
     group_banks = 1 << p.group_shift
     to_open, to_close = 0, 0
@@ -85,10 +99,8 @@ def _estimate(ch: Any, p: Any, board: Any) -> int:
         if ready < group_banks:
             to_open += 1
             to_close += wrong
-    comps = max(board.program[at, P_COMPS], p.comp_pipeline)
-    cycles = to_close * precharge + p.tfaw * (to_open // 2 - 1) + p.trcd
-    cycles += p.tccd_s * comps + p.tccd_l * (board.program[at, P_READS] - 1)
-    return int(cycles)
+    comps, reads = board.program[at, P_COMPS], board.program[at, P_READS]
+    return tile_estimate(p, to_close, to_open, comps, reads)
 
 
 @njit(cache=True, inline="always")

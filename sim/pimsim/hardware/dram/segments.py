@@ -80,9 +80,9 @@ class StreamTable:
         """Requests that each core has injected since they last were, modulo its ports."""
         self._cycle_ps = int(parameters[0]["tck_ps"])
         self._burst_bytes = memory.organization.burst_bytes
-        mapping = AddressMap.parse(memory.stream_map, memory.organization)
-        self._channel_bit = mapping.position["ch"]
-        self._channel_width = mapping.width["ch"]
+        self.stream_map = AddressMap.parse(memory.stream_map, memory.organization)
+        self._channel_bit = self.stream_map.position["ch"]
+        self._channel_width = self.stream_map.width["ch"]
         self._enter_network()
 
     def _enter_network(self) -> None:
@@ -99,16 +99,6 @@ class StreamTable:
             p["ports"] = network.ports
             bounded(network.sources * network.ports, MAX_QUEUES, "injection ports of all cores")
             p["lane_hash"], p["lane_of"] = ipoly_tables(channels)
-
-    def share(self, burst: int | Ints) -> Ints:
-        """How many bursts below ``burst`` each channel has, shape (channels,); for an array of
-        shape (runs, 1), (runs, channels)."""
-        channel = np.arange(len(self.channels), dtype=np.int64)
-        low, width = self._channel_bit, self._channel_width
-        whole = (burst >> (low + width)) << low
-        rest = (burst & ((1 << (low + width)) - 1)) - (channel << low)
-        share: Ints = whole + np.clip(rest, 0, 1 << low)
-        return share
 
     def add(
         self,
@@ -167,8 +157,8 @@ class StreamTable:
         if self.network.hashed:
             run, channel, first, counts, before, lane = self._hashed_runs(rows)
         else:
-            start = self.share(rows.first_burst[:, None])
-            share = self.share((rows.first_burst + rows.bursts)[:, None]) - start
+            start = self.stream_map.below(rows.first_burst[:, None])
+            share = self.stream_map.below((rows.first_burst + rows.bursts)[:, None]) - start
             run, channel = np.nonzero(share)
             first, counts = start[run, channel], share[run, channel]
             before = lane = np.zeros(len(run), dtype=np.int64)
@@ -215,11 +205,11 @@ class StreamTable:
     def _stream_segments(self, stream: Stream) -> tuple[Ints, tuple[int, int]]:
         """A stream's segment on each channel, (channels, N_SEGMENT), and its blocks' tickets."""
         count = len(self.channels)
-        first = self.share(stream.first_burst)
+        first = self.stream_map.below(stream.first_burst)
         rows = np.zeros((count, N_SEGMENT), dtype=np.int64)
         rows[:, S_WRITE] = int(stream.write)
         rows[:, S_FIRST] = first
-        rows[:, S_COUNT] = self.share(stream.first_burst + stream.bursts) - first
+        rows[:, S_COUNT] = self.stream_map.below(stream.first_burst + stream.bursts) - first
         rows[:, S_STRIDE] = 1
         rows[:, S_BLOCK] = -1
         if not stream.track_blocks:

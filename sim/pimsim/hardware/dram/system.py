@@ -211,17 +211,13 @@ class MemorySystem:
         board: Records | None = None,
     ) -> None:
         """``counter_wrap_bytes``: where the counter of streams with operands starts anew; 0:
-        there are none. ``records``: parameters and channels of another system of these configs
-        before its first cycle, to be copied. ``board``: of a system that is not used any more;
-        it is large, and fresh pages cost a millisecond each."""
+        there are none. ``records``: parameters and channels of these configs before the first
+        cycle. ``board``: of a system that is not used any more. Both are large, and fresh pages
+        cost a millisecond each."""
         self.memory = memory
         self.pim = pim
         self.counter = OperandCounter(memory, counter_wrap_bytes)
-        if records is None:
-            records = self._make_records()
-        else:
-            records = (records[0].copy(), records[1].copy())
-        self.parameters, self.channels = records
+        self.parameters, self.channels = records or self._make_records()
         self.cycle_ps = int(self.parameters[0]["tck_ps"])
         """Picoseconds of the cycles that this system counts."""
         self.board = make_board(log_entries, board)
@@ -333,7 +329,7 @@ class MemorySystem:
         if after is not None and after.spread and self.counter.active:
             # PIM's outputs lie where the counter stands, over all channels
             first = self.counter.burst
-            self.channels["pw_burst"] = self.streams.share(first)
+            self.channels["pw_burst"] = self.streams.stream_map.below(first)
             self._pim_state["after"][3] = first
             self.counter.skip(after.counter_bytes)
         return group

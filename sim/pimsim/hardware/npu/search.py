@@ -181,7 +181,7 @@ class _Judge:
     def judge(self, sizes: Sizes, order: str, keep: bool = True) -> Cut:
         """What the cut into tiles of ``sizes`` is estimated to take."""
         (m, n, k), (tile_m, tile_n, tile_k) = self.whole, sizes
-        counts = tuple(ceil_div(d, s) for d, s in zip(self.whole, sizes, strict=True))
+        counts = (ceil_div(m, tile_m), ceil_div(n, tile_n), ceil_div(k, tile_k))
         busy = min(self.npu.cores, counts[0] * counts[1])
         reload_a, reload_b, reload_c = operand_passes(counts, order)
         if not keep or (busy > 1 and counts[2] > 1):

@@ -6,7 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import permutations, product
-from typing import Literal
+from typing import Literal, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
 
 from pimsim.config.errors import InputError
 from pimsim.config.npu import ScratchpadConfig
@@ -26,6 +29,8 @@ __all__ = [
 TilingPolicy = Literal["least-traffic", "halve-largest"]
 
 MAX_TILES = 200_000
+MAX_PRODUCT = 1 << 60
+"""m n k of a product; below it no sum of elements leaves 64 bits."""
 
 
 @dataclass(frozen=True)
@@ -129,44 +134,59 @@ def tile_sizes(dim: int) -> list[int]:
 
 
 def least_traffic(m: int, n: int, k: int, room: int) -> tuple[tuple[int, int, int], str]:
-    """Sizes and loop order that move the fewest elements, of tiles of up to ``room`` elements."""
-    whole = (m, n, k)
+    """Sizes and loop order that move the fewest elements, of tiles of up to ``room`` elements.
+
+    Raises ``InputError`` where the elements that might move are beyond counting.
+    """
     if _elements(m, n, k) <= room:
-        return whole, "nmk"
-    best: tuple[tuple[int, ...], tuple[int, int, int], str] | None = None
-    for tile_m, tile_n in product(tile_sizes(m), tile_sizes(n)):
-        for tile_k in tile_sizes(k):
-            if _elements(tile_m, tile_n, tile_k) > room:
-                continue
-            sizes = (tile_m, tile_n, tile_k)
-            counts = tuple(ceil_div(d, s) for d, s in zip(whole, sizes, strict=True))
-            tiles = counts[0] * counts[1] * counts[2]
-            for order in _ORDERS:
-                reload_a, reload_b, reload_c = operand_passes(counts, order)
-                weights = n * k * reload_b
-                # Outputs leave each time and come back each time but the first.
-                traffic = m * k * reload_a + weights + m * n * (2 * reload_c - 1)
-                key = (traffic, weights, counts[2], tiles)
-                if best is None or key < best[0]:
-                    best = (key, sizes, order)
-            break  # a smaller part of k fits too and never moves less
-    assert best is not None  # one element of each fits, so the smallest candidates do
-    return best[1], best[2]
+        return (m, n, k), "nmk"
+    if m * n * k > MAX_PRODUCT:
+        raise InputError(f"gemm {m} x {n} x {k}: more than {MAX_PRODUCT:.1e} products")
+    tile_m, tile_n = (
+        each.ravel()
+        for each in np.meshgrid(
+            np.array(tile_sizes(m), np.int64), np.array(tile_sizes(n), np.int64), indexing="ij"
+        )
+    )
+    # the largest part of k that fits: a smaller one fits too and never moves less
+    parts_of_k = np.array(tile_sizes(k)[::-1], np.int64)
+    fits = np.searchsorted(parts_of_k, (room - tile_m * tile_n) // (tile_m + tile_n), side="right")
+    tile_m, tile_n, fits = tile_m[fits > 0], tile_n[fits > 0], fits[fits > 0]
+    tile_k = parts_of_k[fits - 1]
+    counts = (-(-m // tile_m), -(-n // tile_n), -(-k // tile_k))
+    tiles = counts[0] * counts[1] * counts[2]
+    keys = []
+    for order in _ORDERS:
+        reload_a, reload_b, reload_c = operand_passes(counts, order)
+        weights = n * k * reload_b
+        # Outputs leave each time and come back each time but the first.
+        traffic = m * k * reload_a + weights + m * n * (2 * reload_c - 1)
+        keys.append((traffic, weights, counts[2], tiles))
+    best = np.arange(len(_ORDERS) * len(tiles))
+    for key in zip(*keys, strict=True):
+        values = np.stack(key, axis=1).ravel()[best]
+        best = best[values == values.min()]
+    at, which = divmod(int(best[0]), len(_ORDERS))
+    return (int(tile_m[at]), int(tile_n[at]), int(tile_k[at])), _ORDERS[which]
 
 
 _ORDERS = tuple("".join(order) for order in permutations("nmk"))
 _LOOPS = {"m": 0, "n": 1, "k": 2}
+_Count = TypeVar("_Count", int, NDArray[np.int64])
 
 
-def operand_passes(counts: tuple[int, ...], order: str) -> tuple[int, int, int]:
+def operand_passes(
+    counts: tuple[_Count, _Count, _Count], order: str
+) -> tuple[_Count, _Count, _Count]:
     """How often A, B and C move: the product of the loops that do not index the operand and run
     outside one that does."""
-    passes = []
-    for free in "nmk":  # A[m, k] is free of n, B[k, n] of m, C[m, n] of k
+
+    def passes(free: str) -> _Count:
         inner = order[order.index(free) + 1 :]
-        moves = any(counts[_LOOPS[loop]] > 1 for loop in inner)
-        passes.append(counts[_LOOPS[free]] if moves else 1)
-    return passes[0], passes[1], passes[2]
+        moves = sum((counts[_LOOPS[loop]] > 1 for loop in inner), start=0 * counts[0]) > 0
+        return 1 + (counts[_LOOPS[free]] - 1) * moves
+
+    return passes("n"), passes("m"), passes("k")  # A[m, k], B[k, n], C[m, n] are free of these
 
 
 def tile_places(

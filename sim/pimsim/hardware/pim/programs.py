@@ -16,7 +16,7 @@ each tile of elements is one header, dot products over the tokens and one result
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -74,7 +74,7 @@ class AttentionShape:
             head_dim if value_dim is None else value_dim,
         )  # fmt: skip
 
-    @property
+    @cached_property
     def comps_per_key(self) -> int:
         """Dot products that a key (or its part in one row) takes; each begins at a column."""
         return -(-min(self.head_dim, self.row_elements) // self.elements_per_comp)
@@ -84,12 +84,12 @@ class AttentionShape:
         """A key is longer than a row."""
         return self.head_dim > self.row_elements
 
-    @property
+    @cached_property
     def heads_per_row(self) -> int:
         """Key heads that share a row."""
         return max(self.row_elements // (self.comps_per_key * self.elements_per_comp), 1)
 
-    @property
+    @cached_property
     def key_chunks(self) -> int:
         """Rows that hold the keys of one tile of tokens; of a wide head, pieces of its query."""
         if self.is_wide:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+from contextlib import suppress
 from dataclasses import asdict
 from functools import cache, lru_cache
 from hashlib import sha256
@@ -49,24 +50,20 @@ def _sources() -> str:
     return digest.hexdigest()
 
 
-def calibrate(probe: Probe, fresh: bool = False) -> bool:
-    """Have streams, refresh and lag of ``probe`` measured, or read what was; whether it was read.
-
-    ``fresh``: measure in any case.
-    """
+def calibrate(probe: Probe) -> bool:
+    """Have streams, refresh and lag of ``probe`` measured, or read what was; whether it was."""
     path = calibration_file(probe)
-    if path is not None and not fresh and _read(probe, path):
+    if path is not None and _read(probe, path):
         return True
     content = json.dumps({
         "reads": _plain(probe.reads), "writes": _plain(probe.writes), "lag": probe.lag,
         "clock": asdict(probe.clock),
     })  # fmt: skip
     if path is not None:
-        try:
+        # a cache that cannot be written is none; all is known in this process
+        with suppress(OSError):
             path.parent.mkdir(parents=True, exist_ok=True)
             write_whole(path, json.dumps({"sha256": _sum(content), "content": content}).encode())
-        except OSError:
-            return False  # a cache that cannot be written is none; all is known in this process
     return False
 
 

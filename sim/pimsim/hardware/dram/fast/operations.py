@@ -17,6 +17,9 @@ from pimsim.hardware.dram.layout import (
     C_BUS_BUSY,
     C_COMMANDS,
     C_COMP_COLUMNS,
+    C_RD,
+    C_REFRESHES,
+    C_WR,
     N_COUNTERS,
     N_INSTRUCTION,
     P_COMPS,
@@ -29,8 +32,6 @@ from pimsim.hardware.dram.transfers import After
 __all__ = ["Operation", "analyse"]
 
 Ints = NDArray[np.int64]
-_RD, _WR = C_COMMANDS + int(Command.RD), C_COMMANDS + int(Command.WR)
-_REF, _REFPB = C_COMMANDS + int(Command.REF), C_COMMANDS + int(Command.REFpb)
 
 
 @dataclass(frozen=True)
@@ -112,7 +113,7 @@ def analyse(
             writes += (whole_bursts + np.arange(count)[::-1]) // count
         else:
             np.add.at(writes, after.channel, after.bursts)
-        counts[:, _WR] += writes
+        counts[:, C_WR] += writes
         counts[:, C_BUS_BUSY] += writes * int(probe.parameters[0]["nbl"])
     piece_of = np.repeat(np.arange(len(ends)), pieces.size)
     size, place = pieces.size[piece_of], np.arange(len(whole)) - pieces.first[piece_of] + 1
@@ -132,7 +133,7 @@ def _counts(
     p = probe.parameters[0]
     counts = np.multiply.outer(work, rates.counts) // rates.counted_ticks
     # of the writes that follow, and of refresh, others keep the books
-    counts[:, [_RD, _WR, _REF, _REFPB]] = 0
+    counts[:, [C_RD, C_WR, *C_REFRESHES]] = 0
     op, comps = whole[:, P_OP], whole[:, P_COMPS]
     for command in (Command.GWRITE, Command.HEADER, Command.READRES, Command.GEMV):
         counts[:, C_COMMANDS + int(command)] = np.bincount(

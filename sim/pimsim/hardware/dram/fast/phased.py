@@ -15,15 +15,13 @@ from pimsim.hardware.dram.fast.operations import Operation
 from pimsim.hardware.dram.fast.phases import Asked, Phase, after_of, replay
 from pimsim.hardware.dram.fast.probe import Probe
 from pimsim.hardware.dram.fast.system import FastMemorySystem
-from pimsim.hardware.dram.layout import C_COMMANDS
-from pimsim.hardware.dram.rules import Command
+from pimsim.hardware.dram.layout import C_REFRESHES
 from pimsim.hardware.dram.system import MemorySystem
 from pimsim.hardware.dram.transfers import After, Group, Network, Rows, Scatter, Stream
 
 __all__ = ["PhasedMemory"]
 
 Ints = NDArray[np.int64]
-_REFRESHES = [C_COMMANDS + int(Command.REF), C_COMMANDS + int(Command.REFpb)]
 
 
 class PhasedMemory:
@@ -114,7 +112,7 @@ class PhasedMemory:
         before = exact.channels["counter"].copy()
         group = exact.advance(until)
         counted = exact.channels["counter"] - before
-        counted[:, _REFRESHES] = 0  # they are counted here all the time
+        counted[:, C_REFRESHES] = 0  # they are counted here all the time
         self.channels["counter"] += counted
         self.channels["pim_last"] = exact.channels["pim_last"]
         self.fast.skip(exact.now)
@@ -129,8 +127,7 @@ class PhasedMemory:
         if start >= period:  # at the same cycle of a refresh interval that is not the first
             start = start % period + period
         exact = self.probe.one_channel()
-        fast = FastMemorySystem(self.probe.memory, self.pim, self.probe)
-        fast.knows(operations)
+        fast = self.fast.one_channel(operations)
         while exact.now < start:
             exact.advance(start)
         fast.skip(start)

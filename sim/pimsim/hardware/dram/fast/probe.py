@@ -6,11 +6,11 @@ few refresh intervals; what came out is kept by content. No number here comes fr
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
-from hashlib import blake2b
-from typing import TypeVar
+from functools import cached_property, lru_cache
+from typing import Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,6 +35,8 @@ from pimsim.hardware.dram.transfers import Group, Scatter, Stream
 __all__ = ["Probe", "ProgramTimes", "StreamRate"]
 
 Ints = NDArray[np.int64]
+MOST_PROGRAMS = 64
+"""What a probe remembers of programs, a few runs' worth: the memory of a long sweep stays flat."""
 _Found = TypeVar("_Found")
 PLACES = 8
 WARM_CYCLES = 512
@@ -78,6 +80,22 @@ class ProgramTimes:
     """What the channel's counters count when it runs alone, (N_COUNTERS,)."""
 
 
+class _Latest(Generic[_Found]):
+    """What was found last, by content."""
+
+    def __init__(self) -> None:
+        self._known: OrderedDict[bytes, _Found] = OrderedDict()
+
+    def get(self, content: bytes, find: Callable[[], _Found]) -> _Found:
+        """What is known, or what ``find`` says."""
+        if content not in self._known:
+            self._known[content] = find()
+            if len(self._known) > MOST_PROGRAMS:
+                self._known.popitem(last=False)
+        self._known.move_to_end(content)
+        return self._known[content]
+
+
 class Probe:
     """Runs one channel of ``memory`` with ``pim``."""
 
@@ -85,10 +103,14 @@ class Probe:
         single = memory.organization.model_copy(update={"channels": 1})
         self.memory = memory.model_copy(update={"organization": single})
         self.pim = pim
-        self._known: dict[Hashable, object] = {}
+        # by content; nothing that is known changes with what else is
+        self._programs: _Latest[ProgramTimes] = _Latest()
+        self._stalls: _Latest[int] = _Latest()
+        self._watch = lru_cache(2)(self._watched)
         system = make_memory_system(self.memory, self.pim)
-        self.records = (system.parameters.copy(), system.channels.copy())
-        self.parameters = system.parameters
+        self._first = system.parameters.copy(), system.channels.copy()
+        self._records = system.parameters, system.channels
+        self.parameters = self._first[0]
         self._board = system.board
         self.cycle_ps = system.cycle_ps
         per_clock = max(round(memory.tCK / system.cycle_ps), 1)
@@ -103,14 +125,12 @@ class Probe:
 
     def one_channel(self, log_entries: int = 0) -> MemorySystem:
         """An idle channel, in place of the one that was asked for before."""
+        for record, first in zip(self._records, self._first, strict=True):
+            np.copyto(record, first)
         return make_memory_system(
-            self.memory, self.pim, log_entries=log_entries, records=self.records,
+            self.memory, self.pim, log_entries=log_entries, records=self._records,
             board=self._board,
         )  # fmt: skip
-
-    def _once(self, key: Hashable, kind: type[_Found]) -> _Found | None:
-        found = self._known.get(key)
-        return found if isinstance(found, kind) else None
 
     @cached_property
     def quiet(self) -> Probe:
@@ -127,7 +147,7 @@ class Probe:
         if self.memory.controller.refresh != "all-bank":
             return RefreshClock(min(self.interval * TICKS, NEVER), 0)
         length = INTERVALS * self.period
-        watched = self._watch(write=False)
+        watched = self._watch(False)
         took = watched.bursts * self.quiet.reads.ticks
         refreshes = PLACES * length // self.interval
         stall = (PLACES * length * TICKS - took) // refreshes
@@ -157,10 +177,7 @@ class Probe:
         lost = length // clock.interval * clock.stall
         ticks = -(-(length - lost) // seen.bursts)
         short = 64
-        lone = self.one_channel()
-        start = min(self.interval // 8, self.period)
-        lone.submit(start, [Stream(0, short, write=write)])
-        took = (_run(lone) - start) * TICKS
+        took = self._lone_cycles([Stream(0, short, write=write)]) * TICKS
         return replace(seen, ticks=ticks, latency=max(took - short * ticks, 0))
 
     @cached_property
@@ -180,16 +197,12 @@ class Probe:
             late += one.done_cycle * TICKS - self.reads.latency - bursts * self.reads.ticks
         return max(late // PLACES, 0)
 
-    def _watch(self, write: bool) -> StreamRate:
+    def _watched(self, write: bool) -> StreamRate:
         """A stream for a few periods. Where refresh meets it decides about a percent of its rate,
         so it is watched from several places and times."""
-        key = ("stream", write)
-        found = self._once(key, StreamRate)
-        if found is not None:
-            return found
         length = INTERVALS * self.period
         came = active = 0
-        counts = np.zeros_like(self.records[1]["counter"][0])
+        counts = np.zeros_like(self._records[1]["counter"][0])
         for place in range(PLACES):
             system = self.one_channel()
             # steps of the golden ratio: spread over rows and over the refresh interval
@@ -206,9 +219,7 @@ class Probe:
             came += left[0] - left[1]
             counts += seen[1] - seen[0]
             active += held[1] - held[0]
-        found = StreamRate(0, 0, counts, came, active, PLACES * length)
-        self._known[key] = found
-        return found
+        return StreamRate(0, 0, counts, came, active, PLACES * length)
 
     def _active(self, system: MemorySystem) -> int:
         """Cycles of ranks with an open row so far."""
@@ -218,48 +229,44 @@ class Probe:
         return int((rank[:, 2] + open_now).sum())
 
     def scatter_ticks(self, scatters: Sequence[Scatter]) -> int:
-        """Of each burst of ``scatters``, all on one channel, by their shape."""
-        key = ("scatter", *sorted((s.count, s.stride, s.write) for s in scatters))
-        found = self._once(key, int)
-        if found is None:
-            system = self.one_channel()
-            start = min(self.interval // 8, self.period)
-            own = [replace(each, channel=0) for each in scatters]
-            system.submit(start, [], own)
-            found = (_run(system) - start) * TICKS // max(sum(s.count for s in scatters), 1)
-            self._known[key] = found
-        return found
+        """Of each burst of ``scatters``, all on one channel. It depends on where they lie as well,
+        so that what one run has found is not another's."""
+        own = [replace(each, channel=0) for each in scatters]
+        return self._lone_cycles([], own) * TICKS // max(sum(s.count for s in scatters), 1)
+
+    def _lone_cycles(self, streams: Sequence[Stream], scatters: Sequence[Scatter] = ()) -> int:
+        """Cycles of a transfer on an idle channel, clear of refresh."""
+        system = self.one_channel()
+        start = min(self.interval // 8, self.period)
+        system.submit(start, streams, scatters)
+        return _run(system) - start
 
     def program(self, job: Job) -> ProgramTimes:
         """A channel's program alone, and beside a stream of reads that never ends. The closer a
         refresh, the fewer reads go between the tiles of a single row buffer; so it is on there."""
-        key = ("program", _content(job))
-        found = self._once(key, ProgramTimes)
-        if found is None:
-            alone, counts, _, _ = self.quiet._run_job(job, streams=False)
-            beside, _, reads, clear = self._run_job(job, streams=True)
-            found = ProgramTimes(alone, beside, reads, clear, counts)
-            self._known[key] = found
-        return found
+        return self._programs.get(job.content, lambda: self._program(job))
+
+    def _program(self, job: Job) -> ProgramTimes:
+        alone, counts, _, _ = self.quiet._run_job(job, streams=False)
+        beside, _, reads, clear = self._run_job(job, streams=True)
+        return ProgramTimes(alone, beside, reads, clear, counts)
 
     def stall(self, job: Job) -> int:
         """Ticks for which a refresh stops a channel's program: until the piece that follows can
         begin; 0 where it meets none."""
         if self.quiet is self:
             return 0
-        key = ("stall", _content(job))
-        found = self._once(key, int)
-        if found is None:
-            durations = self.program(job).alone
-            ends = np.cumsum(self._run_job(job, streams=False)[0])
-            due = np.arange(self.interval * TICKS, ends[-1], self.interval * TICKS)
-            after = np.searchsorted(ends, due, side="right")
-            # the piece must have begun after it
-            clear = np.append(0, ends)[after] <= due
-            stops = (ends[after] - durations[after] - due)[clear]
-            found = int(stops.mean()) if len(stops) else 0
-            self._known[key] = found
-        return found
+        return self._stalls.get(job.content, lambda: self._stall(job))
+
+    def _stall(self, job: Job) -> int:
+        durations = self.program(job).alone
+        ends = np.cumsum(self._run_job(job, streams=False)[0])
+        due = np.arange(self.interval * TICKS, ends[-1], self.interval * TICKS)
+        after = np.searchsorted(ends, due, side="right")
+        # the piece must have begun after it
+        clear = np.append(0, ends)[after] <= due
+        stops = (ends[after] - durations[after] - due)[clear]
+        return int(stops.mean()) if len(stops) else 0
 
     def _run_job(
         self, job: Job, streams: bool
@@ -297,14 +304,6 @@ class Probe:
         clear = np.diff(bounds // self.interval) == 0
         counts: Ints = system.channels["counter"][0].copy()
         return np.diff(bounds) * TICKS, counts, reads, clear
-
-
-def _content(job: Job) -> bytes:
-    """What tells a job from another."""
-    digest = blake2b(digest_size=16)
-    for part in (job.program, job.bursts):
-        digest.update(np.ascontiguousarray(part).data)
-    return digest.digest()
 
 
 def _left(system: MemorySystem, group: Group) -> int:

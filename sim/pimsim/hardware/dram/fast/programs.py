@@ -7,8 +7,12 @@ few kinds of pieces many times over; what each kind takes, a few channels show (
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
+from hashlib import blake2b
+from typing import Any
 
 import numpy as np
+from numba import njit
 from numpy.typing import NDArray
 
 from pimsim.hardware.dram.layout import (
@@ -20,6 +24,7 @@ from pimsim.hardware.dram.layout import (
     P_READY,
     Records,
 )
+from pimsim.hardware.dram.pim_queue import gwrite_estimate, tile_estimate
 from pimsim.hardware.dram.rules import Command
 from pimsim.hardware.dram.transfers import After
 
@@ -46,6 +51,14 @@ class Job:
         """Its vector work as if it took no time: what counts here is what it writes."""
         nothing = np.zeros(len(self.bursts), dtype=np.int64)
         return After(nothing, self.bursts, nothing, 0, False)
+
+    @cached_property
+    def content(self) -> bytes:
+        """What tells it from another."""
+        digest = blake2b(digest_size=16)
+        for part in (self.program, self.bursts):
+            digest.update(np.ascontiguousarray(part).data)
+        return digest.digest()
 
 
 @dataclass(frozen=True)
@@ -100,22 +113,21 @@ def job_of(program: Ints, first: Ints, bursts: Ints) -> Job:
     return Job(own, bursts)
 
 
-def reserved(program: Ints, p: Records) -> Ints:
+@njit(cache=True)
+def reserved(program: Any, p: Any) -> Any:
     """Cycles that the controller keeps free before a refresh for the piece that each instruction
-    begins, (instructions,): its own estimate (``pim_queue``), all banks open with another row."""
+    begins, (instructions,): its own estimate, as if all banks were open with another row."""
     found = np.zeros(len(program), dtype=np.int64)
-    if not int(p["avoid_refresh"]):
+    if p.avoid_refresh == 0:
         return found
-    groups = int(p["banks"]) >> int(p["group_shift"])
-    op = program[:, P_OP]
-    found[op == _GWRITE] = int(p["gwrite"] + p["trp"] + p["trcd"] + p["trtp"])
-    header = op == _HEADER
-    comps = np.maximum(program[header, P_COMPS], int(p["comp_pipeline"]))
-    found[header] = (
-        int(p["banks"]) * int(p["trtp"]) + int(p["tfaw"]) * (groups // 2 - 1) + int(p["trcd"])
-        + int(p["tccd_s"]) * comps + int(p["tccd_l"]) * (program[header, P_READS] - 1)
-    )  # fmt: skip
-    return found + np.where(found > 0, 1, 0)
+    groups = p.banks >> p.group_shift
+    for at in range(len(program)):
+        op, comps, reads = program[at, P_OP], program[at, P_COMPS], program[at, P_READS]
+        if op == _GWRITE:
+            found[at] = gwrite_estimate(p, True, True) + 1
+        elif op == _HEADER:
+            found[at] = tile_estimate(p, p.banks, groups, comps, reads) + 1
+    return found
 
 
 def estimate(program: Ints, p: Records) -> Ints:

@@ -8,7 +8,7 @@ for one channel (``probe``). The run then goes from one submission or completion
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -34,13 +34,14 @@ from pimsim.hardware.dram.fast.phases import bursts_each
 from pimsim.hardware.dram.fast.probe import Probe, StreamRate
 from pimsim.hardware.dram.layout import (
     C_BUS_BUSY,
-    C_COMMANDS,
+    C_RD,
+    C_REFRESHES,
     C_STACK,
+    C_WR,
     MAX_RANKS,
     N_CAUSES,
     N_COUNTERS,
 )
-from pimsim.hardware.dram.rules import Command
 from pimsim.hardware.dram.transfers import (
     BLOCK_BYTES,
     After,
@@ -54,8 +55,6 @@ from pimsim.hardware.dram.transfers import (
 __all__ = ["FastMemorySystem", "unfit"]
 
 Ints = NDArray[np.int64]
-_RD, _WR = C_COMMANDS + int(Command.RD), C_COMMANDS + int(Command.WR)
-_REF, _REFPB = C_COMMANDS + int(Command.REF), C_COMMANDS + int(Command.REFpb)
 
 
 def unfit(
@@ -134,8 +133,8 @@ class FastMemorySystem:
         self._times: deque[int] = deque([0])
         self._ends: deque[tuple[Ints, Ints]] = deque()
         self._drained: deque[tuple[Ints, Ints]] = deque([(self._flow["done"].copy(),) * 2])
-        mapping = AddressMap.parse(memory.stream_map, memory.organization)
-        self._channel_bit, self._channel_width = mapping.position["ch"], mapping.width["ch"]
+        self._map = AddressMap.parse(memory.stream_map, memory.organization)
+        self._scatter_ticks: dict[Hashable, int] = {}  # by the shape of what one channel has
         self._refreshed = 0
         self._by_bank = memory.controller.refresh == "per-bank"
 
@@ -172,7 +171,7 @@ class FastMemorySystem:
             if isinstance(stream, Stream) and stream.track_blocks:
                 length = max(BLOCK_BYTES // self.memory.organization.burst_bytes, 1)
                 blocks = -(-stream.bursts // length)
-                tracked = self._share(stream) * self.probe.reads.ticks
+                tracked = self._runs(stream)[1][0] * self.probe.reads.ticks
                 first = flow["queued"] - tracked
         group = Group(-1, 0)
         self._transfers.append(
@@ -180,27 +179,19 @@ class FastMemorySystem:
         )
         return group
 
-    def _share(self, stream: Stream) -> Ints:
-        """Bursts of a stream by channel."""
-        return self._below(stream.first_burst + stream.bursts) - self._below(stream.first_burst)
-
-    def _below(self, burst: int) -> Ints:
-        channel = np.arange(len(self.channels), dtype=np.int64)
-        low, width = self._channel_bit, self._channel_width
-        whole = (burst >> (low + width)) << low
-        rest = (burst & ((1 << (low + width)) - 1)) - (channel << low)
-        below: Ints = whole + np.clip(rest, 0, 1 << low)
-        return below
+    def _runs(self, stream: Stream | Rows) -> tuple[Ints, Ints]:
+        """First burst, in the channel's own numbers, and bursts of each run on each channel,
+        (runs, channels)."""
+        first = np.asarray(stream.first_burst, np.int64).reshape(-1, 1)
+        bursts = np.asarray(stream.bursts, np.int64).reshape(-1, 1)
+        begin = self._map.below(first)
+        return begin, self._map.below(first + bursts) - begin
 
     def _bursts(self, streams: Sequence[Stream | Rows]) -> tuple[Ints, Ints]:
         """Reads and writes by channel."""
         found = np.zeros((2, len(self.channels)), dtype=np.int64)
         for stream in streams:
-            if isinstance(stream, Rows):
-                for first, bursts in zip(stream.first_burst, stream.bursts, strict=True):
-                    found[int(stream.write)] += self._share(Stream(int(first), int(bursts)))
-            else:
-                found[int(stream.write)] += self._share(stream)
+            found[int(stream.write)] += self._runs(stream)[1].sum(axis=0)
         return found[0], found[1]
 
     def _scatter_work(self, scatters: Sequence[Scatter], reads: Ints, writes: Ints) -> Ints:
@@ -211,8 +202,11 @@ class FastMemorySystem:
             (writes if scatter.write else reads)[scatter.channel] += scatter.count
         fullest = int(bursts.argmax())
         own = [scatter for scatter in scatters if scatter.channel == fullest]
-        work: Ints = bursts * self.probe.scatter_ticks(own)
-        return work
+        shape = tuple(sorted((s.count, s.stride, s.write) for s in own))
+        ticks = self._scatter_ticks.get(shape)
+        if ticks is None:
+            ticks = self._scatter_ticks[shape] = self.probe.scatter_ticks(own)
+        return bursts * ticks
 
     def _begin(self, start: int, work: Ints, reading: bool) -> None:
         """A channel that stood still needs its time to the first burst."""
@@ -256,29 +250,23 @@ class FastMemorySystem:
         self._now = max(self._now, cycle)
         self._go(self._clock.active(self._now * TICKS))
 
-    def knows(self, operations: dict[int, Operation]) -> None:
-        """What PIM operations are, by the ``id`` of their programs."""
-        self._operations.update(operations)
+    def one_channel(self, operations: dict[int, Operation]) -> FastMemorySystem:
+        """One channel by itself, idle; it knows what this device does, and these ``operations`` by
+        the ``id`` of their programs."""
+        own = FastMemorySystem(self.probe.memory, self.pim, self.probe)
+        own._scatter_ticks = self._scatter_ticks
+        own._operations = operations
+        return own
 
     def share(self, stream: Stream | Rows, channel: int) -> list[Stream | Rows]:
         """The part of a stream that lies on ``channel``, in that channel's own numbers."""
+        begin, bursts = (each[:, channel] for each in self._runs(stream))
+        kept = bursts > 0
+        if not kept.any():
+            return []
         if isinstance(stream, Rows):
-            ends = stream.first_burst + stream.bursts
-            kept = [
-                (first, end - first)
-                for first, end in (
-                    (int(self._below(int(one))[channel]), int(self._below(int(other))[channel]))
-                    for one, other in zip(stream.first_burst, ends, strict=True)
-                )
-                if end > first
-            ]
-            if not kept:
-                return []
-            runs = np.array(kept, np.int64)
-            return [Rows(runs[:, 0].copy(), runs[:, 1].copy(), stream.write)]
-        first = int(self._below(stream.first_burst)[channel])
-        bursts = int(self._share(stream)[channel])
-        return [replace(stream, first_burst=first, bursts=bursts)] if bursts else []
+            return [Rows(begin[kept], bursts[kept], stream.write)]
+        return [replace(stream, first_burst=int(begin[0]), bursts=int(bursts[0]))]
 
     @property
     def known_operations(self) -> list[Operation]:
@@ -370,7 +358,7 @@ class FastMemorySystem:
     def _refresh(self) -> None:
         """Refresh goes on whatever else does."""
         due = self.now // self.probe.interval
-        at = _REFPB if self._by_bank else _REF
+        at = C_REFRESHES[int(self._by_bank)]
         self.channels["counter"][:, at] += due - self._refreshed
         self._refreshed = due
         org, rate = self.memory.organization, self.probe.reads
@@ -384,7 +372,7 @@ class FastMemorySystem:
         counter = self.channels["counter"]
         for bursts, at, rate in self._moved(done):
             counts = bursts[:, None] * rate.counts[None, :] // rate.bursts
-            counts[:, [_RD, _WR, _REF, _REFPB]] = 0
+            counts[:, [C_RD, C_WR, *C_REFRESHES]] = 0
             counts[:, C_BUS_BUSY] = bursts * int(self.parameters[0]["nbl"])
             counts[:, at] = bursts
             counter += counts
@@ -395,9 +383,9 @@ class FastMemorySystem:
     def _moved(self, done: _Transfer) -> list[tuple[Ints, int, StreamRate]]:
         found = []
         if done.reads.any():
-            found.append((done.reads, _RD, self.probe.reads))
+            found.append((done.reads, C_RD, self.probe.reads))
         if done.writes.any():
-            found.append((done.writes, _WR, self.probe.writes))
+            found.append((done.writes, C_WR, self.probe.writes))
         return found
 
     def _arrivals(self, done: _Transfer) -> Ints:
