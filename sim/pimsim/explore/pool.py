@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from dataclasses import dataclass
-from itertools import islice
+from dataclasses import dataclass, replace
+from itertools import chain, islice
 from multiprocessing import get_context, parent_process
 from multiprocessing.connection import wait as wait_for
 from typing import Any, Protocol
@@ -18,8 +19,12 @@ from pimsim.config.errors import CheckFailed, InputError
 
 __all__ = ["Answer", "Job", "Pool", "answers", "worker_pool"]
 
-_AHEAD = 4
-"""Points under way for each worker: enough to keep it busy, few enough to lose little."""
+_AHEAD = 2
+"""Chunks under way for each worker: enough to keep it busy, few enough to lose little."""
+_CHUNK_S = 0.5
+_MOST = 16
+"""A chunk takes about so long, and has at most so many points. Neighbours in a sweep share most of
+what a worker finds out about a memory and its programs, so that they go to the same one."""
 _TRIES = 2
 """A point that had a worker to itself that died, so often in a row, has failed."""
 
@@ -41,6 +46,18 @@ class Answer:
     job: Job
     figures: dict[str, Any] | None
     error: str = ""
+    seconds: float = 0.0
+    """That the worker was busy with it."""
+
+
+def simulate_jobs(jobs: tuple[Job, ...]) -> list[Answer]:
+    """Points, one after the other. Runs in a worker."""
+    found = []
+    for job in jobs:
+        start = time.perf_counter()
+        answer = simulate_job(job)
+        found.append(replace(answer, seconds=time.perf_counter() - start))
+    return found
 
 
 def simulate_job(job: Job) -> Answer:
@@ -77,8 +94,8 @@ class Pool(Protocol):
     width: int
     """Jobs that are simulated at once."""
 
-    def submit(self, job: Job) -> Future[Answer]:
-        """Simulate ``job`` some time."""
+    def submit(self, jobs: tuple[Job, ...]) -> Future[list[Answer]]:
+        """Simulate ``jobs`` some time, one after the other."""
 
     def revive(self) -> None:
         """After a worker died: take jobs again."""
@@ -110,8 +127,8 @@ class _LocalPool:
             self.width, mp_context=get_context("spawn"), initializer=_end_with_parent
         )
 
-    def submit(self, job: Job) -> Future[Answer]:
-        return self._executor.submit(simulate_job, job)
+    def submit(self, jobs: tuple[Job, ...]) -> Future[list[Answer]]:
+        return self._executor.submit(simulate_jobs, jobs)
 
     def revive(self) -> None:
         self._executor.shutdown(wait=False, cancel_futures=True)
@@ -129,8 +146,8 @@ class _DaskPool:
         self.width = width
         self._executor = executor
 
-    def submit(self, job: Job) -> Future[Answer]:
-        future: Future[Answer] = self._executor.submit(simulate_job, job)
+    def submit(self, jobs: tuple[Job, ...]) -> Future[list[Answer]]:
+        future: Future[list[Answer]] = self._executor.submit(simulate_jobs, jobs)
         return future
 
     def revive(self) -> None:
@@ -169,36 +186,41 @@ def worker_pool(workers: int | None, dask: str | None) -> Iterator[Pool]:
 def answers(pool: Pool, jobs: Iterator[Job]) -> Iterator[Answer]:
     """Answers as they come, a bounded number of jobs under way. A job whose worker dies is given
     to another one by itself, twice at most; then it has failed."""
-    waiting: dict[Future[Answer], Job] = {}
+    waiting: dict[Future[list[Answer]], tuple[Job, ...]] = {}
     suspects: list[Job] = []
     """Under way when a worker died: each is given again alone, so that it takes no other along."""
     deaths = 0
+    size = 1
 
     def give() -> None:
-        if not suspects:
-            for job in islice(jobs, pool.width * _AHEAD - len(waiting)):
-                waiting[pool.submit(job)] = job
-        elif not waiting:
-            job = suspects.pop()
-            waiting[pool.submit(job)] = job
+        if suspects:
+            if not waiting:
+                job = suspects.pop()
+                waiting[pool.submit((job,))] = (job,)
+            return
+        while len(waiting) < pool.width * _AHEAD and (chunk := tuple(islice(jobs, size))):
+            waiting[pool.submit(chunk)] = chunk
 
     give()
     while waiting:
-        alone = len(waiting) == 1
+        alone = sum(map(len, waiting.values())) == 1
         finished, _ = wait(waiting, return_when=FIRST_COMPLETED)
         lost: list[Job] = []
         for future in finished:
-            job = waiting.pop(future)
+            chunk = waiting.pop(future)
             error = future.exception()
             if error is None:
-                yield future.result()
+                found = future.result()
+                each = sum(answer.seconds for answer in found) / len(found)
+                size = min(max(int(_CHUNK_S / max(each, 1e-6)), 1), _MOST)
+                yield from found
             elif isinstance(error, BrokenProcessPool) or type(error).__name__ == "KilledWorker":
-                lost.append(job)
+                lost += chunk
             else:
-                yield Answer(job, None, f"{type(error).__name__}: {error}")
+                yield from (Answer(job, None, f"{type(error).__name__}: {error}") for job in chunk)
         if lost:
             # all that were under way are lost with the pool
-            lost += waiting.values()
+            lost += chain(*waiting.values())
             waiting.clear()
             pool.revive()
             deaths = deaths + 1 if alone else 0
