@@ -78,7 +78,8 @@ class Pieces:
 def find_pieces(whole: Ints, channel: Ints, bursts: Ints) -> Pieces:
     """Cut the programs of all channels, (instructions, N_INSTRUCTION), at GWRITEs and HEADERs.
 
-    A kind is what a piece does, and whether it follows a GWRITE.
+    A kind is what a piece does and what it follows: nothing, a GWRITE or a tile. Streams that were
+    under way have rows open when a program begins, and never again as many.
 
     ``channel``: of each instruction. ``bursts``: written after each instruction's result.
     """
@@ -92,10 +93,11 @@ def find_pieces(whole: Ints, channel: Ints, bursts: Ints) -> Pieces:
     place = np.arange(len(whole)) - np.repeat(first, size)
     mixed = (whole[:, [P_OP, P_COMPS, P_READS, P_LAST]] + 1) @ _MIX
     mixed = (mixed * (2 * place + 1)) ^ (mixed >> 7)
-    follows = np.append(False, op[first[:-1]] == _GWRITE)
+    before = np.append(0, 1 + (op[first[:-1]] == _GWRITE))
+    before[np.append(True, channel[first[1:]] != channel[first[:-1]])] = 0
     # one number each: sorting them is ten times faster than sorting rows
     signature = np.add.reduceat(mixed, first)
-    for column in (size, np.add.reduceat(bursts, first), follows.astype(np.int64)):
+    for column in (size, np.add.reduceat(bursts, first), before):
         signature = (signature ^ (signature >> 31)) * _SPREAD + column
     _, example, kind = np.unique(signature, return_index=True, return_inverse=True)
     return Pieces(first, size, channel[first], kind, example)

@@ -436,7 +436,9 @@ class FastMemorySystem:
         for c in range(len(self.channels)):
             own = operation.mark_channel == c
             if own.any():
-                at = np.interp(operation.mark_work[own], drained[begin:, c], times[begin:])
+                # a channel that was done between two stops was so at its own time
+                stops = np.minimum(times[begin:], self._flow["pim_end"][c])
+                at = np.interp(operation.mark_work[own], drained[begin:, c], stops)
                 found[own] = self._cycles(at)
         return found
 
