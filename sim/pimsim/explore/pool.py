@@ -25,6 +25,10 @@ _CHUNK_S = 0.5
 _MOST = 16
 """A chunk takes about so long, and has at most so many points. Neighbours in a sweep share most of
 what a worker finds out about a memory and its programs, so that they go to the same one."""
+_WHY = (
+    "out of memory? or a script that sweeps outside of if __name__ == '__main__', which every "
+    "worker runs as well"
+)
 _TRIES = 2
 """A point that had a worker to itself that died, so often in a row, has failed."""
 
@@ -225,7 +229,7 @@ def answers(pool: Pool, jobs: Iterator[Job]) -> Iterator[Answer]:
             pool.revive()
             deaths = deaths + 1 if alone else 0
             if alone and deaths >= _TRIES:
-                yield Answer(lost.pop(), None, f"the worker died, {deaths} times (out of memory?)")
+                yield Answer(lost.pop(), None, f"the worker died, {deaths} times ({_WHY})")
                 deaths = 0
             suspects.extend(lost)
         elif alone:

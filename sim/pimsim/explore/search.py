@@ -326,7 +326,7 @@ def _suggest(trial: Any, key: str, each: RangeSpec) -> None:
 def _metrics(figures: Mapping[str, Any]) -> dict[str, Any]:
     flat = dict(flat_figures(dict(figures)))
     frugal = flat.get("tokens_per_j") or 0.0
-    area = flat.get("area_mm2.total", 0.0) * flat.get("devices", 1)
+    area = flat.get("area_mm2.total", 0.0)
     return flat | {"mj_per_token": 1e3 / frugal if frugal else float("inf"), "area_mm2": area}
 
 

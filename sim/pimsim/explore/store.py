@@ -20,7 +20,7 @@ from pimsim.config.files import write_whole
 __all__ = ["FORMAT", "Store"]
 
 FORMAT = "pimsim-store"
-VERSION = 3
+VERSION = 4
 
 
 class Store:

@@ -35,7 +35,7 @@ _LABELS = {
     "tokens_per_s": "throughput (tokens/s)",
     "mj_per_token": "energy (mJ/token)",
     "iteration_s": "iteration (s)",
-    "area_mm2.total": "area (mm2)",
+    "area_mm2.total": "area of all devices (mm2)",
 }
 
 Run = ResolvedRun | str | os.PathLike[str]

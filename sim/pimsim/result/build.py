@@ -121,16 +121,17 @@ def build_result(
         iteration_s=iteration_s,
         devices=devices,
         experts=expert_summary(outcome.device),
-        area_mm2=_area(resolved.config),
+        area_mm2=_area(resolved.config, devices),
         warnings=tuple(_warnings(outcome)),
     )
     return result, run_facts(outcome, counts)
 
 
-def _area(config: RunConfig) -> dict[str, float]:
-    """Of one device, by part."""
+def _area(config: RunConfig, devices: int) -> dict[str, float]:
+    """Of all devices, by part."""
     found = device_area(config.npu, config.memory, config.pim, load_area().config)
-    return {**asdict(found), "total": found.total}
+    each = {**asdict(found), "total": found.total}
+    return {part: devices * mm2 for part, mm2 in each.items()}
 
 
 def _fidelity(outcome: Outcome) -> Fidelity:

@@ -44,7 +44,7 @@ def comparison_rows(
             "energy_j": result.energy_j.total,
             "tokens_per_j": result.tokens_per_j,
             "energy_ratio": _ratio(result.tokens_per_j, first.tokens_per_j),
-            "area_mm2": result.area_mm2.get("total", float("nan")) * result.devices,
+            "area_mm2": result.area_mm2.get("total", float("nan")),
         }
         for label, result in zip(labels, results, strict=True)
     ]

@@ -139,7 +139,7 @@ def headline_table(result: Result) -> Table:
             ("devices", f"{result.devices}, one simulated"),
         )
     if result.area_mm2:
-        total = result.area_mm2["total"] * result.devices
+        total = result.area_mm2["total"]
         silicon = (
             f"{total:,.0f} mm2 of all devices, {result.tokens_per_s / total:,.2f} tokens/s/mm2"
         )

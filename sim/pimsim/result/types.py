@@ -233,7 +233,7 @@ class Result:
     experts: Experts | None = None
     """None: the model has none."""
     area_mm2: Mapping[str, float] = field(default_factory=dict)
-    """Silicon of one device by part, and ``total`` (``configs/area``); empty: not known."""
+    """Silicon of all devices by part, and ``total`` (``configs/area``); empty: not known."""
     warnings: tuple[str, ...] = field(default=())
     """What a reader of the numbers must know."""
 
