@@ -15,7 +15,7 @@ from pimsim.workload.batch import inputs_sha256
 from pimsim.workload.cards import card_sha256
 from pimsim.workload.requests import load_requests
 
-__all__ = ["Contents", "point_id", "result_key"]
+__all__ = ["Contents", "kin_of", "point_id", "result_key"]
 
 
 class Contents:
@@ -55,6 +55,13 @@ def result_key(resolved: ResolvedRun, contents: Contents) -> str:
     Raises ``InputError`` where one of them cannot be read."""
     found = contents.sha256(resolved.config.workload)
     return _short(resolved.sha256, found, contents.version)
+
+
+def kin_of(resolved: ResolvedRun) -> str:
+    """Equal for runs whose channels have the same programs on the same memory."""
+    config = resolved.config
+    parts = (config.memory, config.pim, config.workload, config.parallel)
+    return _short(*(None if part is None else part.model_dump_json() for part in parts))
 
 
 def _short(*parts: object) -> str:

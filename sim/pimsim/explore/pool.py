@@ -23,8 +23,9 @@ _AHEAD = 2
 """Chunks under way for each worker: enough to keep it busy, few enough to lose little."""
 _CHUNK_S = 0.5
 _MOST = 16
-"""A chunk takes about so long, and has at most so many points. Neighbours in a sweep share most of
-what a worker finds out about a memory and its programs, so that they go to the same one."""
+"""A chunk takes about so long, and has at most so many points."""
+_WINDOW = 64
+"""Points among which kin are looked for."""
 _WHY = (
     "out of memory? or a script that sweeps outside of if __name__ == '__main__', which every "
     "worker runs as well"
@@ -41,6 +42,9 @@ class Job:
     key: str
     base: str
     overrides: tuple[str, ...]
+    kin: str = ""
+    """Equal for jobs that a worker does faster one after the other: same memory, same PIM, same
+    requests."""
 
 
 @dataclass(frozen=True)
@@ -195,6 +199,13 @@ def answers(pool: Pool, jobs: Iterator[Job]) -> Iterator[Answer]:
     """Under way when a worker died: each is given again alone, so that it takes no other along."""
     deaths = 0
     size = 1
+    window: list[Job] = []
+
+    def chunk_of_kin() -> tuple[Job, ...]:
+        window.extend(islice(jobs, _WINDOW - len(window)))
+        kin = [job for job in window if job.kin == window[0].kin][:size]
+        window[:] = [job for job in window if job not in kin]
+        return tuple(kin)
 
     def give() -> None:
         if suspects:
@@ -202,7 +213,7 @@ def answers(pool: Pool, jobs: Iterator[Job]) -> Iterator[Answer]:
                 job = suspects.pop()
                 waiting[pool.submit((job,))] = (job,)
             return
-        while len(waiting) < pool.width * _AHEAD and (chunk := tuple(islice(jobs, size))):
+        while len(waiting) < pool.width * _AHEAD and (chunk := chunk_of_kin()):
             waiting[pool.submit(chunk)] = chunk
 
     give()

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from pimsim.config.errors import InputError
 from pimsim.config.loader import load_run
-from pimsim.explore.keys import Contents, point_id, result_key
+from pimsim.explore.keys import Contents, kin_of, point_id, result_key
 from pimsim.explore.pool import Answer, Job, answers, worker_pool
 from pimsim.explore.spec import SweepSpec, base_of, expand, overrides, read_sweep
 from pimsim.explore.store import Store
@@ -67,7 +67,8 @@ class _Sweeping:
             given = overrides(self.spec, point, self.folder)
             identity = point_id(self.base, given)
             try:
-                key = result_key(load_run(self.base, given), self.contents)
+                resolved = load_run(self.base, given)
+                key = result_key(resolved, self.contents)
             except InputError as error:
                 self._wrong(identity, str(error))
                 continue
@@ -86,7 +87,7 @@ class _Sweeping:
                 self.failed += 1
                 continue
             self.asked[key] = [identity]
-            yield Job(identity, key, self.base, tuple(given))
+            yield Job(identity, key, self.base, tuple(given), kin_of(resolved))
 
     def _wrong(self, identity: str, error: str) -> None:
         """A point whose config cannot be."""
