@@ -31,7 +31,9 @@ __all__ = ["PieceRates", "as_parts", "time_pieces"]
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
-SAMPLED_CHANNELS = 4
+SAMPLED_CHANNELS = 3
+REFRESHES = 8
+"""That a stretch of a program meets, to see how long each stops it."""
 
 
 @dataclass(frozen=True)
@@ -68,9 +70,13 @@ def time_pieces(
     for channel in _sample(pieces, about):
         own = np.flatnonzero(pieces.channel == channel)
         first = pieces.first[own] - pieces.first[own[0]]
-        job = job_of(programs[channel], first, bursts[own])
-        found = probe.program(job)
-        stall = stall or probe.stall(job)
+        if not stall:
+            # refresh comes by time, not by kind: a stretch of the program as it is
+            long = int(np.searchsorted(np.cumsum(about[own]), REFRESHES * probe.interval)) + 1
+            end = int(pieces.size[own[:long]].sum())
+            stretch = job_of(programs[channel][:end], first[:long], bursts[own[:long]])
+            stall = probe.stall(stretch)
+        found = probe.program(job_of(programs[channel], first, bursts[own]))
         kind = pieces.kind[own]
         alone.add(kind, found.alone)
         beside.add(kind[found.clear], found.beside[found.clear])

@@ -259,7 +259,7 @@ class Probe:
         return self._stalls.get(job.content, lambda: self._stall(job))
 
     def _stall(self, job: Job) -> int:
-        durations = self.program(job).alone
+        durations = self.quiet._run_job(job, streams=False)[0]
         ends = np.cumsum(self._run_job(job, streams=False)[0])
         due = np.arange(self.interval * TICKS, ends[-1], self.interval * TICKS)
         after = np.searchsorted(ends, due, side="right")

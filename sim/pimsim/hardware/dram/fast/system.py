@@ -312,6 +312,8 @@ class FastMemorySystem:
             if running.end >= 0:
                 self._now = max(self._now, running.end_cycle)
                 return self._complete_pim(running)
+            if (self._flow["pim_end"] < 0).any():
+                continue  # stops on the way have cost a tick
             running.end_cycle = self._tail(running)
             running.end = max(self._clock.active(running.end_cycle * TICKS), self._tick)
 
