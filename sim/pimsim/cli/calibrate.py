@@ -73,7 +73,8 @@ def _tables(found: dict[str, Any]) -> list[Table]:
     refresh.add_column("")
     refresh.add_column("cycles", justify="right")
     refresh.add_row("a refresh stops streams for", f"{found['refresh_stall_cycles']:.0f}")
-    refresh.add_row("a stream's end lags behind its turn by", f"{found['lag_cycles']:.0f}")
+    for bursts, lag in found["lag_cycles"].items():
+        refresh.add_row(f"a stream of {bursts} bursts ends later than its turn by", f"{lag:.0f}")
     tables = [streams, refresh]
     for operation in found["pim"]:
         table = Table(

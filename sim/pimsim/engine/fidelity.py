@@ -11,6 +11,8 @@ from collections import defaultdict
 from dataclasses import dataclass
 from random import Random
 
+import numpy as np
+
 from pimsim.hardware.dram.fast import Phase, PhasedMemory
 from pimsim.hardware.dram.fast.flow import TICKS
 
@@ -52,7 +54,10 @@ def sampled_errors(memory: PhasedMemory, cycles: int, seed: int) -> PhaseErrors:
     # around no error: so few cannot tell what they have in common from what happened to them
     deviation = math.sqrt(sum(error**2 for error in errors) / len(errors))
     probe = memory.probe
-    edges = len(phases) * (probe.reads.latency + probe.lag) / TICKS / max(cycles, 1)
+    lags = int(
+        probe.lag(np.array([phase.bursts for phase in phases]) // len(memory.channels)).sum()
+    )
+    edges = (len(phases) * probe.reads.latency + lags) / TICKS / max(cycles, 1)
     return PhaseErrors(len(chosen), mean * share, STUDENT_T * deviation * share + edges)
 
 

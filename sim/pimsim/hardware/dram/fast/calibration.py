@@ -21,7 +21,7 @@ from pimsim.config.files import write_whole
 from pimsim.config.memory import MemoryConfig
 from pimsim.config.pim import PimConfig
 from pimsim.hardware.dram.fast.clock import RefreshClock
-from pimsim.hardware.dram.fast.probe import Probe, StreamRate
+from pimsim.hardware.dram.fast.probe import LAG_BURSTS, Probe, StreamRate
 
 __all__ = ["calibrate", "calibration_file", "probe_of"]
 
@@ -51,12 +51,12 @@ def _sources() -> str:
 
 
 def calibrate(probe: Probe) -> bool:
-    """Have streams, refresh and lag of ``probe`` measured, or read what was; whether it was."""
+    """Have streams, refresh and lags of ``probe`` measured, or read what was; whether it was."""
     path = calibration_file(probe)
     if path is not None and _read(probe, path):
         return True
     content = json.dumps({
-        "reads": _plain(probe.reads), "writes": _plain(probe.writes), "lag": probe.lag,
+        "reads": _plain(probe.reads), "writes": _plain(probe.writes), "lags": probe.lags,
         "clock": asdict(probe.clock),
     })  # fmt: skip
     if path is not None:
@@ -86,10 +86,12 @@ def _read(probe: Probe, path: Path) -> bool:
             StreamRate(**{**found[name], "counts": np.array(found[name]["counts"], np.int64)})
             for name in ("reads", "writes")
         ]
-        clock, lag = RefreshClock(**found["clock"]), int(found["lag"])
+        clock, lags = RefreshClock(**found["clock"]), tuple(map(int, found["lags"]))
+        if len(lags) != len(LAG_BURSTS):
+            return False
     except (OSError, ValueError, KeyError, TypeError):
         return False
-    probe.recall(rates[0], rates[1], clock, lag)
+    probe.recall(rates[0], rates[1], clock, lags)
     return True
 
 

@@ -12,7 +12,7 @@ from pimsim.hardware.dram.fast.calibration import calibration_file
 from pimsim.hardware.dram.fast.flow import ONE, TICKS
 from pimsim.hardware.dram.fast.operations import Operation
 from pimsim.hardware.dram.fast.phased import PhasedMemory
-from pimsim.hardware.dram.fast.probe import Probe, StreamRate
+from pimsim.hardware.dram.fast.probe import LAG_BURSTS, Probe, StreamRate
 from pimsim.hardware.dram.layout import P_COMPS, P_OP
 from pimsim.hardware.dram.rules import Command
 
@@ -31,7 +31,9 @@ def describe(memory: PhasedMemory) -> dict[str, Any]:
         "reads": _stream(probe, probe.reads),
         "writes": _stream(probe, probe.writes),
         "refresh_stall_cycles": probe.clock.stall / TICKS,
-        "lag_cycles": probe.lag / TICKS,
+        "lag_cycles": {
+            str(bursts): lag / TICKS for bursts, lag in zip(LAG_BURSTS, probe.lags, strict=True)
+        },
         "pim": [
             _operation(f"{at + 1}", each)
             for at, each in enumerate(memory.fast.known_operations)

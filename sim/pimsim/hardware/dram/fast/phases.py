@@ -77,6 +77,12 @@ class Phase:
         return self.end - self.start
 
     @property
+    def bursts(self) -> int:
+        """Mean of its transfers, all channels together; 0: there are none."""
+        sizes = [sum(stream.total for stream in one.streams) for one in self.asked if one.streams]
+        return sum(sizes) // len(sizes) if sizes else 0
+
+    @property
     def kind(self) -> tuple[object, ...]:
         """Equal for phases that ask for as much of everything in the same order."""
         return tuple(

@@ -40,7 +40,7 @@ MOST_PROGRAMS = 64
 _Found = TypeVar("_Found")
 PLACES = 8
 WARM_CYCLES = 512
-LAG_BURSTS = 4096
+LAG_BURSTS = (16, 64, 256, 1024, 4096)
 INTERVALS = 4
 """A stream is watched from so many places, each for so many refresh intervals."""
 QUIET_CYCLES = 4096
@@ -154,10 +154,10 @@ class Probe:
         return RefreshClock(self.interval * TICKS, min(max(stall, 0), self.interval * TICKS // 2))
 
     def recall(
-        self, reads: StreamRate, writes: StreamRate, clock: RefreshClock, lag: int
+        self, reads: StreamRate, writes: StreamRate, clock: RefreshClock, lags: tuple[int, ...]
     ) -> None:  # fmt: skip
         """Take over what a probe of the same configs has found out before."""
-        self.__dict__.update(reads=reads, writes=writes, clock=clock, lag=lag)
+        self.__dict__.update(reads=reads, writes=writes, clock=clock, lags=lags)
 
     @cached_property
     def reads(self) -> StreamRate:
@@ -181,12 +181,16 @@ class Probe:
         return replace(seen, ticks=ticks, latency=max(took - short * ticks, 0))
 
     @cached_property
-    def lag(self) -> int:
-        """Ticks of a stream's work that the one behind it has done when the first is complete: the
-        controller takes row hits first, wherever in its queues they stand."""
+    def lags(self) -> tuple[int, ...]:
+        """Ticks of a stream's work that the one behind it has done when the first is complete, for
+        streams of ``LAG_BURSTS``: the controller takes row hits first, wherever in its queues they
+        stand."""
         if self.quiet is not self:
-            return self.quiet.lag
-        bursts, late = LAG_BURSTS, 0
+            return self.quiet.lags
+        return tuple(self._lag(bursts) for bursts in LAG_BURSTS)
+
+    def _lag(self, bursts: int) -> int:
+        late = 0
         for place in range(PLACES):
             system = self.one_channel()
             first = place * 10007
@@ -196,6 +200,10 @@ class Probe:
                 system.advance(INFINITY)
             late += one.done_cycle * TICKS - self.reads.latency - bursts * self.reads.ticks
         return max(late // PLACES, 0)
+
+    def lag(self, bursts: Ints) -> Ints:
+        """The same for streams of any number of bursts."""
+        return np.interp(bursts, LAG_BURSTS, self.lags).astype(np.int64)
 
     def _watched(self, write: bool) -> StreamRate:
         """A stream for a few periods. Where refresh meets it decides about a percent of its rate,

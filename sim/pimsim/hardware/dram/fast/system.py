@@ -77,6 +77,8 @@ class _Transfer:
     group: Group
     first: Ints
     end: Ints
+    lag: Ints
+    """Of what comes behind it that has come before."""
     reads: Ints
     """Bursts by channel."""
     writes: Ints
@@ -175,8 +177,11 @@ class FastMemorySystem:
                 first = flow["queued"] - tracked
         group = Group(-1, 0)
         self._transfers.append(
-            _Transfer(group, first, flow["queued"].copy(), reads, writes, blocks, self._tick)
-        )
+            _Transfer(
+                group, first, flow["queued"].copy(), self.probe.lag(reads + writes), reads, writes,
+                blocks, self._tick,
+            )
+        )  # fmt: skip
         return group
 
     def _runs(self, stream: Stream | Rows) -> tuple[Ints, Ints]:
@@ -319,8 +324,8 @@ class FastMemorySystem:
 
     def _targets(self) -> Ints:
         """Work after which each transfer is complete, (transfers, channels)."""
-        ends = np.array([t.end for t in self._transfers]).reshape(-1, len(self.channels))
-        behind: Ints = np.minimum(ends + self.probe.lag, self._flow["queued"])
+        ends = np.array([t.end + t.lag for t in self._transfers]).reshape(-1, len(self.channels))
+        behind: Ints = np.minimum(ends, self._flow["queued"])
         return behind
 
     def _go(self, tick: int) -> None:
@@ -404,7 +409,7 @@ class FastMemorySystem:
         times, drained = np.array(line).T
         share = np.arange(1, done.blocks + 1) * (done.end[late] - done.first[late]) // done.blocks
         # in order, a block is there once those that the controller left behind are
-        needed = np.minimum(done.first[late] + share + self.probe.lag, flow["done"])
+        needed = np.minimum(done.first[late] + share + done.lag[late], flow["done"])
         at = np.interp(needed, drained, times)
         return np.minimum(self._cycles(at), self.now)
 
