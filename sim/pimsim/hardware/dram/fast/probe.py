@@ -41,6 +41,7 @@ _Found = TypeVar("_Found")
 PLACES = 8
 WARM_CYCLES = 512
 LAG_BURSTS = (16, 64, 256, 1024, 4096)
+CHAIN_STREAMS = 16
 INTERVALS = 4
 """A stream is watched from so many places, each for so many refresh intervals."""
 QUIET_CYCLES = 4096
@@ -201,6 +202,29 @@ class Probe:
             late += one.done_cycle * TICKS - self.reads.latency - bursts * self.reads.ticks
         return max(late // PLACES, 0)
 
+    @cached_property
+    def chains(self) -> tuple[int, ...]:
+        """Ticks of each burst in chains of reads of ``STREAM_BURSTS``, each asked for when the one
+        two before it is complete."""
+        if self.quiet is not self:
+            # what refreshes of single banks cost is part of our own rate
+            own, quiet = self.reads.ticks, self.quiet.reads.ticks
+            return tuple(ticks * own // quiet for ticks in self.quiet.chains)
+        return tuple(max(self._chain(bursts), self.reads.ticks) for bursts in LAG_BURSTS)
+
+    def _chain(self, bursts: int) -> int:
+        system = self.one_channel()
+        for number in range(CHAIN_STREAMS):
+            if number > 1:
+                while system.advance(INFINITY) is None:
+                    pass
+            system.submit(system.now, [Stream(number * bursts, bursts)])
+        return _run(system) * TICKS // (CHAIN_STREAMS * bursts)
+
+    def chain_ticks(self, bursts: Ints) -> Ints:
+        """Of each burst where transfers of so many follow each other closely."""
+        return np.interp(bursts, LAG_BURSTS, self.chains).astype(np.int64)
+
     def lag(self, bursts: Ints) -> Ints:
         """The same for streams of any number of bursts."""
         return np.interp(bursts, LAG_BURSTS, self.lags).astype(np.int64)
@@ -241,6 +265,19 @@ class Probe:
         so that what one run has found is not another's."""
         own = [replace(each, channel=0) for each in scatters]
         return self._lone_cycles([], own) * TICKS // max(sum(s.count for s in scatters), 1)
+
+    def jump_ticks(self, before: Stream, own: Stream) -> int:
+        """That two streams under way at once take longer than one after the other."""
+        if self.quiet is not self:
+            return self.quiet.jump_ticks(before, own)
+        rates = [self.writes if s.write else self.reads for s in (before, own)]
+        system = self.one_channel()
+        system.submit(0, [before])
+        system.submit(0, [own])
+        expected = rates[0].latency + sum(
+            s.bursts * r.ticks for s, r in zip((before, own), rates, strict=True)
+        )
+        return max(_run(system) * TICKS - expected, 0)
 
     def _lone_cycles(self, streams: Sequence[Stream], scatters: Sequence[Scatter] = ()) -> int:
         """Cycles of a transfer on an idle channel, clear of refresh."""

@@ -55,6 +55,7 @@ from pimsim.hardware.dram.transfers import (
 __all__ = ["FastMemorySystem", "unfit"]
 
 Ints = NDArray[np.int64]
+JUMP_BURSTS = 1024
 
 
 def unfit(
@@ -136,6 +137,10 @@ class FastMemorySystem:
         self._ends: deque[tuple[Ints, Ints]] = deque()
         self._drained: deque[tuple[Ints, Ints]] = deque([(self._flow["done"].copy(),) * 2])
         self._map = AddressMap.parse(memory.stream_map, memory.organization)
+        org = memory.organization
+        self._bank_span = org.columns * org.banks * org.ranks
+        self._before: Stream | None = None
+        self._jump_known: dict[Hashable, int] = {}
         self._scatter_ticks: dict[Hashable, int] = {}  # by the shape of what one channel has
         self._refreshed = 0
         self._by_bank = memory.controller.refresh == "per-bank"
@@ -159,9 +164,11 @@ class FastMemorySystem:
         submission."""
         del source
         reads, writes = self._bursts(streams)
-        work = reads * self.probe.reads.ticks
+        idle = self._flow["queued"] == self._flow["done"]
+        work = reads * np.where(idle, self.probe.reads.ticks, self.probe.chain_ticks(reads))
         if writes.any():
             work += writes * self.probe.writes.ticks
+        work += self._jumps(streams, work)
         if scatters:
             work += self._scatter_work(scatters, reads, writes)
         self._begin(start, work, reading=bool(reads.any()))
@@ -198,6 +205,45 @@ class FastMemorySystem:
         for stream in streams:
             found[int(stream.write)] += self._runs(stream)[1].sum(axis=0)
         return found[0], found[1]
+
+    def _jumps(self, streams: Sequence[Stream | Rows], work: Ints) -> Ints:
+        """Ticks by channel that streams lose to those under way elsewhere in the same banks."""
+        lost = np.zeros(len(self.channels), np.int64)
+        busy = bool((self._flow["queued"] > self._flow["done"]).any())
+        for stream in streams:
+            begin, bursts = self._runs(stream)
+            own = Stream(int(begin[0, 0]), int(bursts[-1, 0]), write=stream.write)
+            if len(begin) > 1:
+                own = replace(own, first_burst=int(begin[-1, 0]))
+            before, self._before = self._before, own
+            if isinstance(stream, Rows) or before is None or not busy or not own.bursts:
+                continue
+            if before.first_burst + before.bursts != own.first_burst:
+                lost[bursts[0] > 0] += self._jump_ticks(before, own)
+        del work
+        return lost
+
+    def _jump_ticks(self, before: Stream, own: Stream) -> int:
+        span = self._bank_span
+        before = replace(
+            before,
+            bursts=min(before.bursts, JUMP_BURSTS),
+            first_burst=before.first_burst + max(before.bursts - JUMP_BURSTS, 0),
+        )
+        own = replace(own, bursts=min(own.bursts, JUMP_BURSTS))
+        shape = (
+            before.first_burst % span,
+            before.bursts,
+            before.write,
+            own.first_burst % span,
+            own.bursts,
+            own.write,
+            before.first_burst // span == own.first_burst // span,
+        )
+        ticks = self._jump_known.get(shape)
+        if ticks is None:
+            ticks = self._jump_known[shape] = self.probe.jump_ticks(before, own)
+        return ticks
 
     def _scatter_work(self, scatters: Sequence[Scatter], reads: Ints, writes: Ints) -> Ints:
         """Ticks by channel; counts the bursts in. The fullest channel says what a burst takes."""
@@ -260,6 +306,7 @@ class FastMemorySystem:
         the ``id`` of their programs."""
         own = FastMemorySystem(self.probe.memory, self.pim, self.probe)
         own._scatter_ticks = self._scatter_ticks
+        own._jump_known = self._jump_known
         own._operations = operations
         return own
 
