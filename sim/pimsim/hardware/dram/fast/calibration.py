@@ -21,7 +21,7 @@ from pimsim.config.files import write_whole
 from pimsim.config.memory import MemoryConfig
 from pimsim.config.pim import PimConfig
 from pimsim.hardware.dram.fast.clock import RefreshClock
-from pimsim.hardware.dram.fast.probe import LAG_BURSTS, Probe, StreamRate
+from pimsim.hardware.dram.fast.probe import STREAM_BURSTS, Probe, StreamRate
 
 __all__ = ["calibrate", "calibration_file", "probe_of"]
 
@@ -87,7 +87,7 @@ def _read(probe: Probe, path: Path) -> bool:
             for name in ("reads", "writes")
         ]
         clock, lags = RefreshClock(**found["clock"]), tuple(map(int, found["lags"]))
-        if len(lags) != len(LAG_BURSTS):
+        if len(lags) != len(STREAM_BURSTS):
             return False
     except (OSError, ValueError, KeyError, TypeError):
         return False

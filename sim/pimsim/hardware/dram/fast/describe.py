@@ -12,7 +12,7 @@ from pimsim.hardware.dram.fast.calibration import calibration_file
 from pimsim.hardware.dram.fast.flow import ONE, TICKS
 from pimsim.hardware.dram.fast.operations import Operation
 from pimsim.hardware.dram.fast.phased import PhasedMemory
-from pimsim.hardware.dram.fast.probe import LAG_BURSTS, Probe, StreamRate
+from pimsim.hardware.dram.fast.probe import STREAM_BURSTS, Probe, StreamRate
 from pimsim.hardware.dram.layout import P_COMPS, P_OP
 from pimsim.hardware.dram.rules import Command
 
@@ -32,7 +32,7 @@ def describe(memory: PhasedMemory) -> dict[str, Any]:
         "writes": _stream(probe, probe.writes),
         "refresh_stall_cycles": probe.clock.stall / TICKS,
         "lag_cycles": {
-            str(bursts): lag / TICKS for bursts, lag in zip(LAG_BURSTS, probe.lags, strict=True)
+            str(bursts): lag / TICKS for bursts, lag in zip(STREAM_BURSTS, probe.lags, strict=True)
         },
         "pim": [
             _operation(f"{at + 1}", each)

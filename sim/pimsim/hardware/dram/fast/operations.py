@@ -78,7 +78,8 @@ class Operation:
 
 
 def analyse(
-    probe: Probe, programs: Sequence[Ints], marks: int, after: After | None
+    probe: Probe, programs: Sequence[Ints], marks: int, after: After | None,
+    beside_bursts: int,
 ) -> Operation:  # fmt: skip
     """How long each channel's program takes, and what comes of it when."""
     count = len(programs)
@@ -101,7 +102,7 @@ def analyse(
     rates = time_pieces(
         probe, programs, pieces,
         np.add.reduceat(estimate(whole, probe.parameters[0]), pieces.first),
-        np.add.reduceat(bursts, pieces.first),
+        np.add.reduceat(bursts, pieces.first), beside_bursts,
     )  # fmt: skip
     needs = reserved(whole, probe.parameters[0])[pieces.first]
     parts, first_part, work, ends = as_parts(rates, pieces, needs, count)

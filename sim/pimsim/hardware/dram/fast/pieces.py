@@ -56,11 +56,17 @@ class PieceRates:
 
 
 def time_pieces(
-    probe: Probe, programs: Sequence[Ints], pieces: Pieces, about: Ints, bursts: Ints
+    probe: Probe,
+    programs: Sequence[Ints],
+    pieces: Pieces,
+    about: Ints,
+    bursts: Ints,
+    beside_bursts: int,
 ) -> PieceRates:
     """Run a few channels, alone and beside a stream, and say what each kind of piece takes.
 
-    ``about``: estimated cycles of each piece; ``bursts``: written after each.
+    ``about``: estimated cycles of each piece; ``bursts``: written after each;
+    ``beside_bursts``: of each stream beside it.
     """
     kinds = len(pieces.example)
     alone, beside, read = _Seen(kinds), _Seen(kinds), _Seen(kinds)
@@ -76,7 +82,7 @@ def time_pieces(
             end = int(pieces.size[own[:long]].sum())
             stretch = job_of(programs[channel][:end], first[:long], bursts[own[:long]])
             stall = probe.stall(stretch)
-        found = probe.program(job_of(programs[channel], first, bursts[own]))
+        found = probe.program(job_of(programs[channel], first, bursts[own]), beside_bursts)
         kind = pieces.kind[own]
         alone.add(kind, found.alone)
         beside.add(kind[found.clear], found.beside[found.clear])

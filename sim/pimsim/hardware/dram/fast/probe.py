@@ -10,6 +10,8 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
+from itertools import count
+from math import log
 from typing import Generic, TypeVar
 
 import numpy as np
@@ -20,7 +22,7 @@ from pimsim.config.pim import PimConfig
 from pimsim.hardware.dram.device import make_memory_system
 from pimsim.hardware.dram.fast.clock import RefreshClock
 from pimsim.hardware.dram.fast.flow import NEVER, TICKS
-from pimsim.hardware.dram.fast.programs import Job, estimate
+from pimsim.hardware.dram.fast.programs import Job
 from pimsim.hardware.dram.layout import (
     INFINITY,
     MAX_LOG,
@@ -40,7 +42,7 @@ MOST_PROGRAMS = 64
 _Found = TypeVar("_Found")
 PLACES = 8
 WARM_CYCLES = 512
-LAG_BURSTS = (16, 64, 256, 1024, 4096)
+STREAM_BURSTS = (16, 64, 256, 1024, 4096)
 CHAIN_STREAMS = 16
 INTERVALS = 4
 """A stream is watched from so many places, each for so many refresh intervals."""
@@ -184,11 +186,11 @@ class Probe:
     @cached_property
     def lags(self) -> tuple[int, ...]:
         """Ticks of a stream's work that the one behind it has done when the first is complete, for
-        streams of ``LAG_BURSTS``: the controller takes row hits first, wherever in its queues they
-        stand."""
+        streams of ``STREAM_BURSTS``: the controller takes row hits first, wherever in its queues
+        they stand."""
         if self.quiet is not self:
             return self.quiet.lags
-        return tuple(self._lag(bursts) for bursts in LAG_BURSTS)
+        return tuple(self._lag(bursts) for bursts in STREAM_BURSTS)
 
     def _lag(self, bursts: int) -> int:
         late = 0
@@ -210,7 +212,7 @@ class Probe:
             # what refreshes of single banks cost is part of our own rate
             own, quiet = self.reads.ticks, self.quiet.reads.ticks
             return tuple(ticks * own // quiet for ticks in self.quiet.chains)
-        return tuple(max(self._chain(bursts), self.reads.ticks) for bursts in LAG_BURSTS)
+        return tuple(max(self._chain(bursts), self.reads.ticks) for bursts in STREAM_BURSTS)
 
     def _chain(self, bursts: int) -> int:
         system = self.one_channel()
@@ -223,11 +225,11 @@ class Probe:
 
     def chain_ticks(self, bursts: Ints) -> Ints:
         """Of each burst where transfers of so many follow each other closely."""
-        return np.interp(bursts, LAG_BURSTS, self.chains).astype(np.int64)
+        return np.interp(bursts, STREAM_BURSTS, self.chains).astype(np.int64)
 
     def lag(self, bursts: Ints) -> Ints:
         """The same for streams of any number of bursts."""
-        return np.interp(bursts, LAG_BURSTS, self.lags).astype(np.int64)
+        return np.interp(bursts, STREAM_BURSTS, self.lags).astype(np.int64)
 
     def _watched(self, write: bool) -> StreamRate:
         """A stream for a few periods. Where refresh meets it decides about a percent of its rate,
@@ -286,14 +288,17 @@ class Probe:
         system.submit(start, streams, scatters)
         return _run(system) - start
 
-    def program(self, job: Job) -> ProgramTimes:
-        """A channel's program alone, and beside a stream of reads that never ends. The closer a
-        refresh, the fewer reads go between the tiles of a single row buffer; so it is on there."""
-        return self._programs.get(job.content, lambda: self._program(job))
+    def program(self, job: Job, bursts: int) -> ProgramTimes:
+        """A channel's program alone, and beside a chain of reads of about so many bursts each. The
+        closer a refresh, the fewer reads go between the tiles of a single row buffer; so it is on
+        there."""
+        length = min(STREAM_BURSTS, key=lambda known: abs(log(known / max(bursts, 1))))
+        content = job.content + length.to_bytes(8, "little")
+        return self._programs.get(content, lambda: self._program(job, length))
 
-    def _program(self, job: Job) -> ProgramTimes:
-        alone, counts, _, _ = self.quiet._run_job(job, streams=False)
-        beside, _, reads, clear = self._run_job(job, streams=True)
+    def _program(self, job: Job, bursts: int) -> ProgramTimes:
+        alone, counts, _, _ = self.quiet._run_job(job)
+        beside, _, reads, clear = self._run_job(job, bursts)
         return ProgramTimes(alone, beside, reads, clear, counts)
 
     def stall(self, job: Job) -> int:
@@ -304,8 +309,8 @@ class Probe:
         return self._stalls.get(job.content, lambda: self._stall(job))
 
     def _stall(self, job: Job) -> int:
-        durations = self.quiet._run_job(job, streams=False)[0]
-        ends = np.cumsum(self._run_job(job, streams=False)[0])
+        durations = self.quiet._run_job(job)[0]
+        ends = np.cumsum(self._run_job(job)[0])
         due = np.arange(self.interval * TICKS, ends[-1], self.interval * TICKS)
         after = np.searchsorted(ends, due, side="right")
         # the piece must have begun after it
@@ -314,26 +319,27 @@ class Probe:
         return int(stops.mean()) if len(stops) else 0
 
     def _run_job(
-        self, job: Job, streams: bool
+        self, job: Job, bursts: int = 0
     ) -> tuple[Ints, Ints, Ints, NDArray[np.bool_]]:  # fmt: skip
         """Ticks of each piece, what was counted in all, reads that went out meanwhile, and whether
-        no refresh came meanwhile."""
+        no refresh came meanwhile. ``bursts``: of each stream beside it, two at a time."""
         p = self.parameters[0]
-        bursts = 0
-        if streams:  # more than any bus takes in four times the expected time
-            about = int(estimate(job.program, p).sum())
-            bursts = 4 * about // int(p["nbl"]) + 2 * WARM_CYCLES
-        system = self.one_channel(min(2 * bursts, MAX_LOG))
-        if streams:
-            # from half of the memory on, which programs do not reach
-            org = self.memory.organization
-            first = org.rows // 2 * org.ranks * org.banks * org.columns
-            system.submit(0, [Stream(first, bursts)])
-            system.advance(WARM_CYCLES)
+        system = self.one_channel(MAX_LOG if bursts else 0)
+        # from half of the memory on, which programs do not reach
+        org = self.memory.organization
+        chain = count(org.rows // 2 * org.ranks * org.banks * org.columns, max(bursts, 1))
+        if bursts:
+            for _ in range(2):
+                system.submit(0, [Stream(next(chain), bursts)])
+            while system.now < WARM_CYCLES:
+                if system.advance(WARM_CYCLES) is not None:
+                    system.submit(system.now, [Stream(next(chain), bursts)])
         start = system.now
         group = system.submit_pim(start, [job.program], len(job.bursts), job.after)
         while group.done_cycle < 0:
-            system.advance(INFINITY)
+            done = system.advance(INFINITY)
+            if bursts and done is not group:
+                system.submit(system.now, [Stream(next(chain), bursts)])
         board = system.board[0]
         ends = board["ticket"][group.marks[0] : group.marks[1], 1].copy()
         # a tile ends when its last result is asked for, a GWRITE when it is done
@@ -341,9 +347,9 @@ class Probe:
         ends -= np.where(job.program[last, P_OP] == int(Command.GWRITE), 0, int(p["read_delay"]))
         ends = np.maximum.accumulate(np.maximum(ends, start))
         reads = np.zeros(len(ends), dtype=np.int64)
-        if streams:
-            log = board["log"][: board["logged"]]
-            cycles = log[log[:, 2] == int(Command.RD), 0]
+        if bursts:
+            logged = board["log"][: board["logged"]]
+            cycles = logged[logged[:, 2] == int(Command.RD), 0]
             reads = np.diff(np.searchsorted(cycles, np.append(start, ends)))
         bounds = np.append(start, ends)
         clear = np.diff(bounds // self.interval) == 0

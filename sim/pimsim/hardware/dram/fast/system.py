@@ -31,7 +31,7 @@ from pimsim.hardware.dram.fast.flow import (
 )
 from pimsim.hardware.dram.fast.operations import Operation, analyse
 from pimsim.hardware.dram.fast.phases import bursts_each
-from pimsim.hardware.dram.fast.probe import Probe, StreamRate
+from pimsim.hardware.dram.fast.probe import STREAM_BURSTS, Probe, StreamRate
 from pimsim.hardware.dram.layout import (
     C_BUS_BUSY,
     C_RD,
@@ -325,13 +325,18 @@ class FastMemorySystem:
         """PIM operations in the order in which they were first asked for."""
         return list(self._operations.values())
 
+    @property
+    def _beside(self) -> int:
+        """Bursts a channel of the streams that are under way."""
+        return STREAM_BURSTS[-1] if self._before is None else self._before.bursts
+
     def operation(
         self, programs: Sequence[Ints], marks: int, after: After | None
     ) -> Operation:  # fmt: skip
         """What these programs are as work."""
         operation = self._operations.get(id(programs))
         if operation is None:
-            operation = analyse(self.probe, programs, marks, after)
+            operation = analyse(self.probe, programs, marks, after, self._beside)
             self._operations[id(programs)] = operation
         return operation
 
