@@ -14,6 +14,7 @@ import pimsim
 from pimsim import simulate
 from pimsim.config.loader import load_run
 from pimsim.hardware.dram.address import AddressMap
+from pimsim.hardware.dram.device_memory import device_memory
 from pimsim.hardware.dram.fast import FastMemorySystem, Probe, calibrate, calibration_file, flow
 from pimsim.hardware.dram.fast.clock import RefreshClock
 from pimsim.hardware.dram.layout import C_COMMANDS
@@ -141,7 +142,7 @@ def test_a_channels_share_of_a_stream_is_counted_burst_by_burst() -> None:
     bit = AddressMap.parse(memory.stream_map, memory.organization).position["ch"]
     for first, bursts in ((0, 37), (5, 1), (1000, 333)):
         owners = [(burst >> bit) & 3 for burst in range(first, first + bursts)]
-        shares = [fast.share(Stream(first, bursts), c) for c in range(4)]
+        shares = [fast.streams.share(Stream(first, bursts), c) for c in range(4)]
         own = [sum(part.total for part in share) for share in shares]
         assert own == [owners.count(c) for c in range(4)]
 
@@ -160,6 +161,27 @@ def test_a_runs_scatters_are_not_those_of_the_run_before() -> None:
     alone = cycles(5000, Probe(memory, None))
     assert cycles(0, probe) != alone
     assert cycles(5000, probe) == alone
+
+
+def test_streams_wait_for_the_one_row_buffer_that_pim_uses() -> None:
+    # vector work behind channels that were done early once came so late that weights got through
+    many = [
+        "memory.organization.channels=128", "memory.organization.rows=8192", "pim=newton",
+        "workload.requests=sharegpt-512", "workload.batch=256", "workload.layers=2",
+    ]  # fmt: skip
+    exact = simulate.simulate(simulate.resolve("neupims", many))
+    fast = simulate.simulate(simulate.resolve("neupims", [*many, "fidelity=fast"]))
+    assert fast.cycles == pytest.approx(exact.cycles, rel=0.04)
+
+
+def test_short_streams_and_those_in_the_same_banks_take_longer() -> None:
+    memory = load_run("neupims", ["memory=hbm3e-9600"]).config.memory
+    probe = Probe(device_memory(memory), None)
+    short, long = probe.chain_ticks(np.array([256, 4096])).tolist()
+    assert short > long >= probe.reads.ticks
+    row_set = memory.organization.columns * memory.organization.banks * memory.organization.ranks
+    beside, other_row = Stream(0, 128), Stream(row_set, 128)
+    assert probe.lost_ticks(beside, other_row) > probe.lost_ticks(beside, Stream(128, 128))
 
 
 def test_the_same_run_is_the_same_and_says_how_exact_it_is() -> None:

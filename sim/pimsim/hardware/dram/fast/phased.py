@@ -146,7 +146,9 @@ class PhasedMemory:
                 asked.append(replace(one, programs=own.programs, marks=len(marks), after=after))
                 operations[id(own.programs)] = own
             else:
-                streams = [s for each in one.streams for s in self.fast.share(each, channel)]
+                streams = [
+                    s for each in one.streams for s in self.fast.streams.share(each, channel)
+                ]
                 scatters = [replace(s, channel=0) for s in one.scatters if s.channel == channel]
                 asked.append(replace(one, streams=streams, scatters=scatters))
         return asked, operations

@@ -11,7 +11,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from itertools import count
-from math import log
 from typing import Generic, TypeVar
 
 import numpy as np
@@ -268,18 +267,16 @@ class Probe:
         own = [replace(each, channel=0) for each in scatters]
         return self._lone_cycles([], own) * TICKS // max(sum(s.count for s in scatters), 1)
 
-    def jump_ticks(self, before: Stream, own: Stream) -> int:
-        """That two streams under way at once take longer than one after the other."""
+    def lost_ticks(self, before: Stream, own: Stream) -> int:
+        """What two streams take longer at once than one after the other."""
         if self.quiet is not self:
-            return self.quiet.jump_ticks(before, own)
-        rates = [self.writes if s.write else self.reads for s in (before, own)]
+            return self.quiet.lost_ticks(before, own)
+        both = [(s, self.writes if s.write else self.reads) for s in (before, own)]
+        alone = both[0][1].latency + sum(s.bursts * rate.ticks for s, rate in both)
         system = self.one_channel()
-        system.submit(0, [before])
-        system.submit(0, [own])
-        expected = rates[0].latency + sum(
-            s.bursts * r.ticks for s, r in zip((before, own), rates, strict=True)
-        )
-        return max(_run(system) * TICKS - expected, 0)
+        for stream, _ in both:
+            system.submit(0, [stream])
+        return max(_run(system) * TICKS - alone, 0)
 
     def _lone_cycles(self, streams: Sequence[Stream], scatters: Sequence[Scatter] = ()) -> int:
         """Cycles of a transfer on an idle channel, clear of refresh."""
@@ -292,7 +289,7 @@ class Probe:
         """A channel's program alone, and beside a chain of reads of about so many bursts each. The
         closer a refresh, the fewer reads go between the tiles of a single row buffer; so it is on
         there."""
-        length = min(STREAM_BURSTS, key=lambda known: abs(log(known / max(bursts, 1))))
+        length = min(bursts, STREAM_BURSTS[-1])
         content = job.content + length.to_bytes(8, "little")
         return self._programs.get(content, lambda: self._program(job, length))
 

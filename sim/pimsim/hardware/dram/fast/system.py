@@ -8,8 +8,8 @@ for one channel (``probe``). The run then goes from one submission or completion
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Hashable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 
 from pimsim.config.memory import MemoryConfig
 from pimsim.config.pim import PimConfig
-from pimsim.hardware.dram.address import AddressMap
 from pimsim.hardware.dram.fast.flow import (
     FLOW,
     NEVER,
@@ -31,7 +30,8 @@ from pimsim.hardware.dram.fast.flow import (
 )
 from pimsim.hardware.dram.fast.operations import Operation, analyse
 from pimsim.hardware.dram.fast.phases import bursts_each
-from pimsim.hardware.dram.fast.probe import STREAM_BURSTS, Probe, StreamRate
+from pimsim.hardware.dram.fast.probe import Probe, StreamRate
+from pimsim.hardware.dram.fast.streams import StreamWork
 from pimsim.hardware.dram.layout import (
     C_BUS_BUSY,
     C_RD,
@@ -55,7 +55,6 @@ from pimsim.hardware.dram.transfers import (
 __all__ = ["FastMemorySystem", "unfit"]
 
 Ints = NDArray[np.int64]
-JUMP_BURSTS = 1024
 
 
 def unfit(
@@ -136,12 +135,7 @@ class FastMemorySystem:
         self._times: deque[int] = deque([0])
         self._ends: deque[tuple[Ints, Ints]] = deque()
         self._drained: deque[tuple[Ints, Ints]] = deque([(self._flow["done"].copy(),) * 2])
-        self._map = AddressMap.parse(memory.stream_map, memory.organization)
-        org = memory.organization
-        self._bank_span = org.columns * org.banks * org.ranks
-        self._before: Stream | None = None
-        self._jump_known: dict[Hashable, int] = {}
-        self._scatter_ticks: dict[Hashable, int] = {}  # by the shape of what one channel has
+        self.streams = StreamWork(memory, probe)
         self._refreshed = 0
         self._by_bank = memory.controller.refresh == "per-bank"
 
@@ -163,109 +157,29 @@ class FastMemorySystem:
         """Queue ``streams`` and ``scatters``; cores (``source``) share the channels in order of
         submission."""
         del source
-        reads, writes = self._bursts(streams)
-        idle = self._flow["queued"] == self._flow["done"]
-        work = reads * np.where(idle, self.probe.reads.ticks, self.probe.chain_ticks(reads))
-        if writes.any():
-            work += writes * self.probe.writes.ticks
-        work += self._jumps(streams, work)
-        if scatters:
-            work += self._scatter_work(scatters, reads, writes)
-        self._begin(start, work, reading=bool(reads.any()))
         flow = self._flow
+        idle = flow["queued"] == flow["done"]
+        work = self.streams.of(streams, scatters, idle)
+        rate = self.probe.reads if work.reads.any() else self.probe.writes
+        # a channel that stood still needs its time to the first burst
+        begin = max(self._clock.active(start * TICKS), self._tick) + rate.latency
+        flow["begin"][idle & (work.ticks > 0)] = begin
         first = flow["queued"].copy()
-        flow["queued"] += work
+        flow["queued"] += work.ticks
         blocks = 0
         for stream in streams:
             if isinstance(stream, Stream) and stream.track_blocks:
                 length = max(BLOCK_BYTES // self.memory.organization.burst_bytes, 1)
                 blocks = -(-stream.bursts // length)
-                tracked = self._runs(stream)[1][0] * self.probe.reads.ticks
-                first = flow["queued"] - tracked
+                first = flow["queued"] - work.last
         group = Group(-1, 0)
         self._transfers.append(
             _Transfer(
-                group, first, flow["queued"].copy(), self.probe.lag(reads + writes), reads, writes,
-                blocks, self._tick,
+                group, first, flow["queued"].copy(), self.probe.lag(work.reads + work.writes),
+                work.reads, work.writes, blocks, self._tick,
             )
         )  # fmt: skip
         return group
-
-    def _runs(self, stream: Stream | Rows) -> tuple[Ints, Ints]:
-        """First burst, in the channel's own numbers, and bursts of each run on each channel,
-        (runs, channels)."""
-        first = np.asarray(stream.first_burst, np.int64).reshape(-1, 1)
-        bursts = np.asarray(stream.bursts, np.int64).reshape(-1, 1)
-        begin = self._map.below(first)
-        return begin, self._map.below(first + bursts) - begin
-
-    def _bursts(self, streams: Sequence[Stream | Rows]) -> tuple[Ints, Ints]:
-        """Reads and writes by channel."""
-        found = np.zeros((2, len(self.channels)), dtype=np.int64)
-        for stream in streams:
-            found[int(stream.write)] += self._runs(stream)[1].sum(axis=0)
-        return found[0], found[1]
-
-    def _jumps(self, streams: Sequence[Stream | Rows], work: Ints) -> Ints:
-        """Ticks by channel that streams lose to those under way elsewhere in the same banks."""
-        lost = np.zeros(len(self.channels), np.int64)
-        busy = bool((self._flow["queued"] > self._flow["done"]).any())
-        for stream in streams:
-            begin, bursts = self._runs(stream)
-            own = Stream(int(begin[0, 0]), int(bursts[-1, 0]), write=stream.write)
-            if len(begin) > 1:
-                own = replace(own, first_burst=int(begin[-1, 0]))
-            before, self._before = self._before, own
-            if isinstance(stream, Rows) or before is None or not busy or not own.bursts:
-                continue
-            if before.first_burst + before.bursts != own.first_burst:
-                lost[bursts[0] > 0] += self._jump_ticks(before, own)
-        del work
-        return lost
-
-    def _jump_ticks(self, before: Stream, own: Stream) -> int:
-        span = self._bank_span
-        before = replace(
-            before,
-            bursts=min(before.bursts, JUMP_BURSTS),
-            first_burst=before.first_burst + max(before.bursts - JUMP_BURSTS, 0),
-        )
-        own = replace(own, bursts=min(own.bursts, JUMP_BURSTS))
-        shape = (
-            before.first_burst % span,
-            before.bursts,
-            before.write,
-            own.first_burst % span,
-            own.bursts,
-            own.write,
-            before.first_burst // span == own.first_burst // span,
-        )
-        ticks = self._jump_known.get(shape)
-        if ticks is None:
-            ticks = self._jump_known[shape] = self.probe.jump_ticks(before, own)
-        return ticks
-
-    def _scatter_work(self, scatters: Sequence[Scatter], reads: Ints, writes: Ints) -> Ints:
-        """Ticks by channel; counts the bursts in. The fullest channel says what a burst takes."""
-        bursts = np.zeros(len(self.channels), dtype=np.int64)
-        for scatter in scatters:
-            bursts[scatter.channel] += scatter.count
-            (writes if scatter.write else reads)[scatter.channel] += scatter.count
-        fullest = int(bursts.argmax())
-        own = [scatter for scatter in scatters if scatter.channel == fullest]
-        shape = tuple(sorted((s.count, s.stride, s.write) for s in own))
-        ticks = self._scatter_ticks.get(shape)
-        if ticks is None:
-            ticks = self._scatter_ticks[shape] = self.probe.scatter_ticks(own)
-        return bursts * ticks
-
-    def _begin(self, start: int, work: Ints, reading: bool) -> None:
-        """A channel that stood still needs its time to the first burst."""
-        flow = self._flow
-        idle = (flow["queued"] == flow["done"]) & (work > 0)
-        rate = self.probe.reads if reading else self.probe.writes
-        begin = max(self._clock.active(start * TICKS), self._tick)
-        flow["begin"][idle] = begin + rate.latency
 
     def submit_pim(
         self, start: int, programs: Sequence[Ints], marks: int, after: After | None = None
@@ -305,30 +219,14 @@ class FastMemorySystem:
         """One channel by itself, idle; it knows what this device does, and these ``operations`` by
         the ``id`` of their programs."""
         own = FastMemorySystem(self.probe.memory, self.pim, self.probe)
-        own._scatter_ticks = self._scatter_ticks
-        own._jump_known = self._jump_known
+        own.streams = self.streams.of_one_channel(self.probe.memory)
         own._operations = operations
         return own
-
-    def share(self, stream: Stream | Rows, channel: int) -> list[Stream | Rows]:
-        """The part of a stream that lies on ``channel``, in that channel's own numbers."""
-        begin, bursts = (each[:, channel] for each in self._runs(stream))
-        kept = bursts > 0
-        if not kept.any():
-            return []
-        if isinstance(stream, Rows):
-            return [Rows(begin[kept], bursts[kept], stream.write)]
-        return [replace(stream, first_burst=int(begin[0]), bursts=int(bursts[0]))]
 
     @property
     def known_operations(self) -> list[Operation]:
         """PIM operations in the order in which they were first asked for."""
         return list(self._operations.values())
-
-    @property
-    def _beside(self) -> int:
-        """Bursts a channel of the streams that are under way."""
-        return STREAM_BURSTS[-1] if self._before is None else self._before.bursts
 
     def operation(
         self, programs: Sequence[Ints], marks: int, after: After | None
@@ -336,7 +234,7 @@ class FastMemorySystem:
         """What these programs are as work."""
         operation = self._operations.get(id(programs))
         if operation is None:
-            operation = analyse(self.probe, programs, marks, after, self._beside)
+            operation = analyse(self.probe, programs, marks, after, self.streams.beside)
             self._operations[id(programs)] = operation
         return operation
 
