@@ -47,15 +47,14 @@ def _sweep(points: int, workers: int) -> tuple[float, float]:
 def measure() -> list[Measurement]:
     """A warm-up that compiles, then one worker and two side by side."""
     _sweep(16, 2)
-    few = POINTS // 4
-    one, _ = _sweep(few, 1)
-    two, small = _sweep(few, 2)
+    _, small = _sweep(POINTS // 4, 2)
     whole, peak = _sweep(POINTS, 2)
+    one, _ = _sweep(POINTS, 1)
     return [
         Measurement(
             f"sweep: {POINTS // 16 * 16} iterations, 2 workers", whole, "s", LIMIT_S, at_least=False
         ),
-        Measurement("sweep: two workers over one", one / two, "times", 1.8),
+        Measurement("sweep: two workers over one", one / whole, "times", 1.8),
         Measurement(
             "sweep: peak memory over that of a quarter", peak / small, "times", 1.25,
             at_least=False, note=f"{peak:.0f} MB",
