@@ -29,7 +29,9 @@ LIMIT_S = 60.0
 
 def _sweep(points: int, workers: int) -> tuple[float, float]:
     """Seconds, and the peak of the largest process so far in MB."""
-    batches = ", ".join(str(8 + 4 * at) for at in range(points // 16))
+    # a smaller sweep has fewer batches, not smaller ones: what a run needs grows with them
+    step = 4 * POINTS // points
+    batches = ", ".join(str(8 + step * at) for at in range(points // 16))
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "sweep.yaml")
         path.write_text(SWEEP.format(batches=batches))

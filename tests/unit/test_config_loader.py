@@ -220,7 +220,7 @@ def test_what_cannot_be_extended_is_named_with_its_line(
         ("npu: {systolic: {rows: true}}", "npu.systolic.rows: found true; a whole number is"),
         ("npu: {systolic: {rows: '8'}}", "npu.systolic.rows: found '8'; a whole number is"),
         ("npu: {systolic: {rows: null}}", "npu.systolic.rows: found null; a whole number is"),
-        ("npu: {systolic: {dataflow: wss}}", "found 'wss'; did you mean 'ws'?; allowed: is, os, ws"),
+        ("npu: {systolic: {dataflow: wss}}", "'wss'; did you mean 'ws'?; allowed: is, os, ws"),
         ("npu: {systolic: 3}", "npu.systolic: found 3; a mapping of keys to values is expected"),
         ("npu: {prefetch_weights: yes}", "npu.prefetch_weights: found 'yes'; true or false is"),
         ("npu: [1]", "npu: found a list; a mapping of keys to values is expected"),

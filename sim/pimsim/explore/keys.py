@@ -57,11 +57,11 @@ def result_key(resolved: ResolvedRun, contents: Contents) -> str:
     return _short(resolved.sha256, found, contents.version)
 
 
-def kin_of(resolved: ResolvedRun) -> str:
-    """Equal for runs whose channels have the same programs on the same memory."""
-    config = resolved.config
-    parts = (config.memory, config.pim, config.workload, config.parallel)
-    return _short(*(None if part is None else part.model_dump_json() for part in parts))
+def kin_of(overrides: Sequence[str]) -> str:
+    """Equal for points whose channels have the same programs on the same memory, as far as what
+    they set tells."""
+    programs = ("memory", "pim", "workload", "parallel")
+    return "\n".join(sorted(text for text in overrides if text.startswith(programs)))
 
 
 def _short(*parts: object) -> str:

@@ -143,8 +143,8 @@ class _LocalPool:
         self._executor = self._start()
 
     def end(self, finished: bool) -> None:
-        """Wait for the workers, or only tell them to end."""
-        self._executor.shutdown(wait=finished, cancel_futures=not finished)
+        """Tell the workers to end; what they hold takes a while to give back."""
+        self._executor.shutdown(wait=False, cancel_futures=not finished)
 
 
 class _DaskPool:

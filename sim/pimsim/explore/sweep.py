@@ -67,8 +67,7 @@ class _Sweeping:
             given = overrides(self.spec, point, self.folder)
             identity = point_id(self.base, given)
             try:
-                resolved = load_run(self.base, given)
-                key = result_key(resolved, self.contents)
+                key = result_key(load_run(self.base, given), self.contents)
             except InputError as error:
                 self._wrong(identity, str(error))
                 continue
@@ -87,7 +86,7 @@ class _Sweeping:
                 self.failed += 1
                 continue
             self.asked[key] = [identity]
-            yield Job(identity, key, self.base, tuple(given), kin_of(resolved))
+            yield Job(identity, key, self.base, tuple(given), kin_of(given))
 
     def _wrong(self, identity: str, error: str) -> None:
         """A point whose config cannot be."""
