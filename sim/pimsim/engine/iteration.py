@@ -57,17 +57,25 @@ class Outcome:
         return self.system.board
 
 
-def memory_of(device: Device, log_entries: int = 0, by_command: Set[int] = frozenset()) -> Memory:
+MOST_BY_COMMAND = 0.5
+"""Share of a run's time; above it starting again costs more than commands for the rest."""
+
+
+def memory_of(
+    device: Device, log_entries: int = 0, by_command: Set[int] | None = frozenset()
+) -> Memory:
     """The device's memory at its config's fidelity; by commands, too, where rates do not fit it.
 
-    ``by_command``: phases of a run at fast fidelity that are simulated by commands.
+    ``by_command``: phases of a run at fast fidelity that are simulated by commands; None: all.
     """
     config = device.config
     # two row buffers or one, the controller needs the design only if attention goes there
     pim = config.pim if device.uses_pim else None
     network = core_network(config.npu)
     wrap = device.counter_wrap_bytes
-    if config.fidelity == "fast" and not unfit(pim, network, wrap, log_entries):
+    fast = config.fidelity == "fast" and by_command is not None
+    if fast and not unfit(pim, network, wrap, log_entries):
+        assert by_command is not None
         probe = probe_of(config.memory, pim)
         return PhasedMemory(config.memory, pim, probe, network, by_command)
     return make_memory_system(config.memory, pim, network, wrap, log_entries)
@@ -80,7 +88,7 @@ def run_iteration(
 
     The memory system logs its first ``log_entries`` commands. At fast fidelity with a
     ``max_error``, phases that miss it are simulated by commands, from the start again until none
-    is left.
+    is left; where they are most of the run, all of it is.
     """
     limit, seed = device.config.max_error, device.config.seed
     by_command: frozenset[int] = frozenset()
@@ -94,6 +102,8 @@ def run_iteration(
             cycles = outcome.time_ps // outcome.clock.memory_ps
             return replace(outcome, errors=sampled_errors(memory, cycles, seed))
         by_command |= missed
+        if memory.share_of(by_command) > MOST_BY_COMMAND:
+            return _run(device, on_stage, memory_of(device, log_entries, None))
 
 
 def _run(device: Device, on_stage: Callable[[str], None] | None, system: Memory) -> Outcome:

@@ -118,6 +118,12 @@ class PhasedMemory:
         self.fast.skip(exact.now)
         return group
 
+    def share_of(self, numbers: Set[int]) -> float:
+        """Share of the time of all phases that those of these numbers took, 0 to 1."""
+        whole = sum(phase.cycles for phase in self.phases)
+        own = sum(phase.cycles for phase in self.phases if phase.number in numbers)
+        return own / max(whole, 1)
+
     # the same once more -------------------------------------------------------------------------
     def cycles_again(self, phase: Phase, channel: int) -> tuple[int, int]:
         """Cycles that a phase takes on one channel by itself: by commands, and by rates."""
