@@ -106,7 +106,7 @@ def test_without_json_a_table_is_printed(run_cli: RunCli) -> None:
         ("1 1 1 --array 0x4", "--array: rows 0: input should be greater"),
         ("1 1 1 --array 4x99999", "--array: columns 99999: input should be less"),
         ("1 1 1 --arrays 0", "--arrays: 0: input should be greater"),
-        ("1 1 1 --dataflow sw", "--dataflow 'sw'; allowed: ws, os, is"),
+        ("1 1 1 --dataflow sw", "--dataflow 'sw'; allowed: is, os, ws"),
         ("1 1 1 --preload hiden", "--preload 'hiden'; did you mean 'hidden'?"),
         ("1 1 1 --npu neupim", "unknown hardware 'neupim'; did you mean 'neupims'?"),
         ("1 1 1 --npu none.yaml", "none.yaml: no such file"),
