@@ -28,6 +28,7 @@ def test_it_shows_streams_refresh_and_pieces_and_keeps_them(
     found = json.loads(run_cli("calibrate", *SMALL, "--json").stdout)
     assert 0.5 < found["reads"]["bus_share"] <= 1
     assert found["refresh_stall_cycles"] > 0
+    assert found["chains"][0]["cycles_per_burst"] >= found["chains"][-1]["cycles_per_burst"]
     for operation in found["pim"]:
         for kind in operation["kinds"]:
             assert kind["cycles_beside"] >= kind["cycles"] > 0

@@ -69,13 +69,15 @@ def _tables(found: dict[str, Any]) -> list[Table]:
             name, f"{one['cycles_per_burst']:.3f}", f"{one['gb_per_s']:.2f}",
             f"{one['bus_share']:.1%}", f"{one['latency_cycles']:.0f} cycles",
         )  # fmt: skip
-    refresh = Table(title="refresh and order", box=SIMPLE_HEAD, title_justify="left")
-    refresh.add_column("")
-    refresh.add_column("cycles", justify="right")
-    refresh.add_row("a refresh stops streams for", f"{found['refresh_stall_cycles']:.0f}")
-    for bursts, lag in found["lag_cycles"].items():
-        refresh.add_row(f"a stream of {bursts} bursts ends later than its turn by", f"{lag:.0f}")
-    tables = [streams, refresh]
+    streams.caption = f"a refresh stops them for {found['refresh_stall_cycles']:.0f} cycles"
+    chains = Table(title="reads, two under way", box=SIMPLE_HEAD, title_justify="left")
+    for name in ("bursts each", "cycles/burst", "ends after its turn by"):
+        chains.add_column(name, justify="right")
+    for one in found["chains"]:
+        chains.add_row(
+            str(one["bursts"]), f"{one['cycles_per_burst']:.3f}", f"{one['lag_cycles']:.0f} cycles"
+        )
+    tables = [streams, chains]
     for operation in found["pim"]:
         table = Table(
             title=f"PIM operation {operation['name']}", box=SIMPLE_HEAD, title_justify="left"

@@ -57,7 +57,7 @@ def calibrate(probe: Probe) -> bool:
         return True
     content = json.dumps({
         "reads": _plain(probe.reads), "writes": _plain(probe.writes), "lags": probe.lags,
-        "clock": asdict(probe.clock),
+        "chains": probe.chains, "clock": asdict(probe.clock),
     })  # fmt: skip
     if path is not None:
         # a cache that cannot be written is none; all is known in this process
@@ -86,12 +86,13 @@ def _read(probe: Probe, path: Path) -> bool:
             StreamRate(**{**found[name], "counts": np.array(found[name]["counts"], np.int64)})
             for name in ("reads", "writes")
         ]
-        clock, lags = RefreshClock(**found["clock"]), tuple(map(int, found["lags"]))
-        if len(lags) != len(STREAM_BURSTS):
+        clock = RefreshClock(**found["clock"])
+        lags, chains = (tuple(map(int, found[name])) for name in ("lags", "chains"))
+        if not len(lags) == len(chains) == len(STREAM_BURSTS):
             return False
     except (OSError, ValueError, KeyError, TypeError):
         return False
-    probe.recall(rates[0], rates[1], clock, lags)
+    probe.recall(rates[0], rates[1], clock, lags, chains)
     return True
 
 

@@ -31,9 +31,10 @@ def describe(memory: PhasedMemory) -> dict[str, Any]:
         "reads": _stream(probe, probe.reads),
         "writes": _stream(probe, probe.writes),
         "refresh_stall_cycles": probe.clock.stall / TICKS,
-        "lag_cycles": {
-            str(bursts): lag / TICKS for bursts, lag in zip(STREAM_BURSTS, probe.lags, strict=True)
-        },
+        "chains": [
+            {"bursts": bursts, "cycles_per_burst": ticks / TICKS, "lag_cycles": lag / TICKS}
+            for bursts, ticks, lag in zip(STREAM_BURSTS, probe.chains, probe.lags, strict=True)
+        ],
         "pim": [
             _operation(f"{at + 1}", each)
             for at, each in enumerate(memory.fast.known_operations)

@@ -41,10 +41,13 @@ MOST_PROGRAMS = 64
 _Found = TypeVar("_Found")
 PLACES = 8
 WARM_CYCLES = 512
-STREAM_BURSTS = (16, 64, 256, 1024, 4096)
-CHAIN_STREAMS = 16
 INTERVALS = 4
 """A stream is watched from so many places, each for so many refresh intervals."""
+STREAM_BURSTS = (16, 64, 256, 1024, 4096)
+"""Lengths of streams that are run."""
+CHAIN_STREAMS = 16
+LEAST_BESIDE = 64
+"""Shorter streams than these are not what keeps a memory busy beside PIM."""
 QUIET_CYCLES = 4096
 """Stands for a refresh interval where there is none."""
 
@@ -156,10 +159,11 @@ class Probe:
         return RefreshClock(self.interval * TICKS, min(max(stall, 0), self.interval * TICKS // 2))
 
     def recall(
-        self, reads: StreamRate, writes: StreamRate, clock: RefreshClock, lags: tuple[int, ...]
+        self, reads: StreamRate, writes: StreamRate, clock: RefreshClock, lags: tuple[int, ...],
+        chains: tuple[int, ...],
     ) -> None:  # fmt: skip
         """Take over what a probe of the same configs has found out before."""
-        self.__dict__.update(reads=reads, writes=writes, clock=clock, lags=lags)
+        self.__dict__.update(reads=reads, writes=writes, clock=clock, lags=lags, chains=chains)
 
     @cached_property
     def reads(self) -> StreamRate:
@@ -289,7 +293,7 @@ class Probe:
         """A channel's program alone, and beside a chain of reads of about so many bursts each. The
         closer a refresh, the fewer reads go between the tiles of a single row buffer; so it is on
         there."""
-        length = min(bursts, STREAM_BURSTS[-1])
+        length = min(max(bursts, LEAST_BESIDE), STREAM_BURSTS[-1])
         content = job.content + length.to_bytes(8, "little")
         return self._programs.get(content, lambda: self._program(job, length))
 
