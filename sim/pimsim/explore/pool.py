@@ -203,7 +203,9 @@ def answers(pool: Pool, jobs: Iterator[Job]) -> Iterator[Answer]:
 
     def chunk_of_kin() -> tuple[Job, ...]:
         window.extend(islice(jobs, _WINDOW - len(window)))
-        kin = [job for job in window if job.kin == window[0].kin][:size]
+        # towards the end everybody gets a part of what is left
+        most = size if len(window) == _WINDOW else min(size, len(window) // (2 * pool.width))
+        kin = [job for job in window if job.kin == window[0].kin][: max(most, 1)]
         window[:] = [job for job in window if job not in kin]
         return tuple(kin)
 
