@@ -48,7 +48,7 @@ def _load(path: Path, layout: Layout, chain: tuple[Path, ...]) -> Entry:
     if len(chain) >= _MAX_CHAIN:
         raise InputError(f"{display_path(path)}: more than {_MAX_CHAIN} files extend each other")
     entry = read_tree(path)
-    assert isinstance(entry.value, Mapping)
+    assert isinstance(entry.value, dict)
     value = dict(entry.value)
     value.setdefault("name", Entry(path.stem, f"{display_path(path)}:1"))
     named = replace(entry, value=value)
@@ -62,7 +62,7 @@ def _is_same(one: Path, other: Path) -> bool:
 
 def _resolve(entry: Entry, layout: Layout, folder: Path | None, chain: tuple[Path, ...]) -> Entry:
     """Carry out ``extends`` here and in the sections of ``entry``, a mapping."""
-    assert isinstance(entry.value, Mapping)
+    assert isinstance(entry.value, dict)
     value = dict(entry.value)
     parent = value.pop("extends", None)
     for key, section in layout.sections.items():
@@ -80,7 +80,7 @@ def _resolve(entry: Entry, layout: Layout, folder: Path | None, chain: tuple[Pat
 def _section(entry: Entry, layout: Layout, folder: Path | None, chain: tuple[Path, ...]) -> Entry:
     if isinstance(entry.value, str):
         return replace(_extended(entry, layout, folder, chain), replaces=True)
-    if not isinstance(entry.value, Mapping):
+    if not isinstance(entry.value, dict):
         return entry
     resolved = _resolve(entry, layout, folder, chain)
     return replace(resolved, replaces="extends" in entry.value)
@@ -104,7 +104,7 @@ def _extended(entry: Entry, layout: Layout, folder: Path | None, chain: tuple[Pa
 def _anchor_file(entry: Entry, path: tuple[str, ...], folder: Path | None) -> Entry:
     """Make a relative file name at ``path`` count from ``folder``; presets' names stay."""
     key, *rest = path
-    if not isinstance(entry.value, Mapping) or key not in entry.value:
+    if not isinstance(entry.value, dict) or key not in entry.value:
         return entry
     child = entry.value[key]
     if rest:
@@ -129,7 +129,7 @@ def apply_override(entry: Entry, text: str, model: type[BaseModel], layout: Layo
 
 def _relabel(entry: Entry) -> Entry:
     value = entry.value
-    if isinstance(value, Mapping):
+    if isinstance(value, dict):
         return Entry({key: _relabel(child) for key, child in value.items()}, _SET_ORIGIN)
     if isinstance(value, tuple):
         return Entry(tuple(_relabel(child) for child in value), _SET_ORIGIN)
@@ -153,7 +153,7 @@ def _set(
             f"--set {text}: {'.'.join(done)} is null here; give it a value first, "
             f"such as --set {'.'.join(done)}={_example(done, layout)}"
         )
-    if not isinstance(children, Mapping):
+    if not isinstance(children, dict):
         raise InputError(f"--set {text}: {'.'.join(done)} has no keys; set it whole")
     # In an open mapping (timings), a new name would be read by nothing: set without effect.
     known = list(children) if is_open_mapping(model, done) else keys_at(model, done)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 
 from pimsim.config.errors import InputError, near_miss
@@ -99,6 +99,7 @@ def preset_path(kind: str, name: str) -> Path:
     return found[0]
 
 
+@lru_cache(maxsize=1024)
 def looks_like_path(text: str) -> bool:
     """Whether ``text`` names a file rather than a preset: a separator or a known suffix."""
     return "/" in text or "\\" in text or Path(text).suffix.lower() in _PATH_SUFFIXES
@@ -112,6 +113,7 @@ def find_source(kind: str, name_or_path: str, folder: Path | None = None) -> Pat
     return path if folder is None or path.is_absolute() else folder / path
 
 
+@lru_cache(maxsize=1024)
 def display_path(path: Path) -> str:
     """The path as messages show it: shipped files relative to the data root."""
     root = _root()

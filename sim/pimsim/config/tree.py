@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -40,7 +40,8 @@ _NOT_FINITE = re.compile(r"[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)")
 class Entry:
     """A value of a YAML file and its origin (``file:line``)."""
 
-    value: Scalar | Mapping[str, Entry] | tuple[Entry, ...]
+    value: Scalar | dict[str, Entry] | tuple[Entry, ...]
+    """What is put together from entries never changes them."""
     origin: str
     replaces: bool = False
     """Merged over another mapping, it takes that one's place (it was itself built by extends)."""
@@ -49,7 +50,7 @@ class Entry:
 def plain(entry: Entry) -> object:
     """The value without origins: dicts, lists and scalars."""
     value = entry.value
-    if isinstance(value, Mapping):
+    if isinstance(value, dict):
         return {key: plain(child) for key, child in value.items()}
     if isinstance(value, tuple):
         return [plain(child) for child in value]
@@ -67,7 +68,7 @@ def lookup(entry: Entry, path: tuple[str | int, ...]) -> tuple[Entry, int]:
 
 
 def _child(value: object, key: str | int) -> Entry | None:
-    if isinstance(value, Mapping):
+    if isinstance(value, dict):
         found: Entry | None = value.get(key)
         return found
     if isinstance(value, tuple) and str(key).isdecimal() and int(key) < len(value):
@@ -77,7 +78,7 @@ def _child(value: object, key: str | int) -> Entry | None:
 
 def merge(base: Entry, over: Entry) -> Entry:
     """``over`` on top of ``base``: mappings key by key, anything else replaced."""
-    if over.replaces or not (isinstance(base.value, Mapping) and isinstance(over.value, Mapping)):
+    if over.replaces or not (isinstance(base.value, dict) and isinstance(over.value, dict)):
         return over
     merged = dict(base.value)
     for key, child in over.value.items():
@@ -111,7 +112,7 @@ def read_tree(path: Path) -> Entry:
     entry = parse_text(text, shown)
     if entry.value is None:
         raise InputError(f"{shown}: is empty; a mapping of keys to values is expected")
-    if not isinstance(entry.value, Mapping):
+    if not isinstance(entry.value, dict):
         raise InputError(f"{entry.origin}: the top level must be a mapping of keys to values")
     return entry
 
