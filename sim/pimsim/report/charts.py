@@ -78,6 +78,8 @@ class Line:
     y: tuple[float, ...]
     dashed: bool = False
     step: bool = False
+    above: bool = False
+    """Over the points, not below them."""
 
 
 @dataclass(frozen=True)
@@ -94,6 +96,8 @@ class XYChart:
     x_log: bool = False
     y_log: bool = False
     y_range: tuple[float, float] | None = field(default=None)
+    x_names: tuple[str, ...] = ()
+    """What stands at 0, 1, 2 ... where x is no number."""
 
 
 Chart = LaneChart | XYChart

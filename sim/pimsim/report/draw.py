@@ -79,7 +79,7 @@ def _plane(axes: Axes, chart: XYChart) -> None:
         axes.plot(
             line.x, line.y, color=line.colour, label=line.name, linewidth=1.2,
             linestyle="--" if line.dashed else "-",
-            drawstyle="steps-post" if line.step else "default",
+            drawstyle="steps-post" if line.step else "default", zorder=4 if line.above else 2,
         )  # fmt: skip
     for series in chart.points:
         axes.scatter(
@@ -91,6 +91,8 @@ def _plane(axes: Axes, chart: XYChart) -> None:
         for x, y, text in _labels(series, chart):
             axes.annotate(text, (x, y), (5, 3), textcoords="offset points", fontsize=6.5)
     axes.set_ylabel(chart.y_label)
+    if chart.x_names:
+        axes.set_xticks(range(len(chart.x_names)), list(chart.x_names))
     if chart.x_log:
         axes.set_xscale("log")
     if chart.y_log:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from pimsim.report.charts import Chart, LaneChart, XYChart
+from pimsim.report.charts import Chart, LaneChart, Line, XYChart
 
 __all__ = ["chart_parts", "library_script"]
 
@@ -83,13 +83,10 @@ def _plane(chart: XYChart) -> Any:
         y_axis_type="log" if chart.y_log else "linear",
         **({"y_range": chart.y_range} if chart.y_range is not None else {}),
     )  # fmt: skip
-    for line in chart.lines:
-        draw = plot.step if line.step else plot.line
-        options: dict[str, Any] = {"mode": "after"} if line.step else {}
-        draw(
-            list(line.x), list(line.y), color=line.colour, line_width=1.6,
-            line_dash="dashed" if line.dashed else "solid", **options,
-        )  # fmt: skip
+    if chart.x_names:
+        plot.xaxis.ticker = list(range(len(chart.x_names)))
+        plot.xaxis.major_label_overrides = dict(enumerate(chart.x_names))
+    _lines(plot, [line for line in chart.lines if not line.above])
     for series in chart.points:
         names = _fact_names([point.facts for point in series.points])
         source = ColumnDataSource(
@@ -105,7 +102,18 @@ def _plane(chart: XYChart) -> Any:
             source=source, line_color="white", line_width=0.5,
         )  # fmt: skip
         plot.add_tools(HoverTool(renderers=[marks], tooltips=_tooltips(names), visible=False))
+    _lines(plot, [line for line in chart.lines if line.above])
     return plot
+
+
+def _lines(plot: Any, lines: Sequence[Line]) -> None:
+    for line in lines:
+        draw = plot.step if line.step else plot.line
+        options: dict[str, Any] = {"mode": "after"} if line.step else {}
+        draw(
+            list(line.x), list(line.y), color=line.colour, line_width=1.6,
+            line_dash="dashed" if line.dashed else "solid", **options,
+        )  # fmt: skip
 
 
 def _fact_names(facts: Sequence[tuple[tuple[str, str], ...]]) -> list[str]:

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import groupby, pairwise
+from operator import itemgetter
 from pathlib import Path
+from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from pimsim.config.errors import InputError
 from pimsim.config.loader import read_document
+from pimsim.config.run import RunConfig
+from pimsim.config.schema import quantity_at
 from pimsim.explore.spec import SweepSpec
 from pimsim.explore.sweep import load_table
 from pimsim.report.charts import Chart, Line, Point, PointSeries, XYChart
@@ -21,6 +26,7 @@ __all__ = ["front_of", "sweep_charts", "sweep_page"]
 
 _MOST_ROWS = 200
 _MOST_KEYS = 8
+_MOST_MEANS = 24
 
 
 def front_of(gains: Sequence[float], costs: Sequence[float]) -> list[int]:
@@ -130,29 +136,53 @@ def _trade_off(table: pandas.DataFrame, keys: Sequence[str]) -> XYChart:
 
 
 def _effect(table: pandas.DataFrame, key: str) -> XYChart:
-    """Throughput over a key: all points, and the mean of each value."""
+    """Throughput over a key: all points, and the mean of each value, or of groups of values."""
     done = table[table["error"].isna()]
-    values = list(dict.fromkeys(done[key].tolist()))
-    numeric = all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in values)
-    place = {v: float(v) if numeric else float(at) for at, v in enumerate(values)}
+    places, label, names = _axis(key, done[key].tolist())
+    rates = [float(rate) for rate in done["tokens_per_s"]]
     points = tuple(
-        Point(
-            place[value], float(rate),
-            ((key, str(value)), ("throughput", f"{rate:,.1f} tokens/s")),
-        )
-        for value, rate in zip(done[key], done["tokens_per_s"], strict=True)
-    )  # fmt: skip
-    means = done.groupby(key, sort=False)["tokens_per_s"].mean()
-    ordered = sorted((place[value], float(mean)) for value, mean in means.items())
-    line = Line(
-        "mean", SERIES_COLOURS[0], tuple(x for x, _ in ordered), tuple(y for _, y in ordered)
+        Point(place, rate, ((key, str(value)), ("throughput", f"{rate:,.1f} tokens/s")))
+        for place, value, rate in zip(places, done[key], rates, strict=True)
     )
-    named = "" if numeric else " (" + ", ".join(f"{at}: {v}" for at, v in enumerate(values)) + ")"
+    x, y, grouped = _means(places, rates)
+    caption = "All points, and the mean over the other keys"
     return XYChart(
         f"key-{_slug(key)}", f"Throughput by {key}",
-        "All points, and the mean over the other keys.", f"{key}{named}",
-        "throughput (tokens/s)", (PointSeries("points", "#999999", points),), (line,),
+        f"{caption}, {len(x)} groups of neighbours." if grouped else f"{caption}.", label,
+        "throughput (tokens/s)", (PointSeries("points", "#999999", points),),
+        (Line("mean", SERIES_COLOURS[0], x, y, above=True),), x_names=names,
     )  # fmt: skip
+
+
+def _axis(key: str, values: Sequence[Any]) -> tuple[list[float], str, tuple[str, ...]]:
+    """Where each value stands, what the axis is called, and the names of its places where values
+    are no numbers; of quantities the largest unit that one of them reaches."""
+    if all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in values):
+        return [float(v) for v in values], key, ()
+    quantity = quantity_at(RunConfig, tuple(key.split(".")))
+    if quantity is not None:
+        sizes = [quantity.parse(value) for value in values]
+        reached = [each for each in quantity.units if each[1] <= max(sizes)]
+        unit, scale = max(reached or quantity.units[:1], key=lambda each: each[1])
+        return [size / scale for size in sizes], f"{key} ({unit})", ()
+    shown = [str(value).lower() if isinstance(value, bool) else str(value) for value in values]
+    names = list(dict.fromkeys(shown))
+    return [float(names.index(name)) for name in shown], key, tuple(names)
+
+
+def _means(
+    places: Sequence[float], rates: Sequence[float]
+) -> tuple[tuple[float, ...], tuple[float, ...], bool]:
+    """Mean rate at each place, or of as many points each where there are too many places."""
+    ordered = sorted(zip(places, rates, strict=True))
+    if len(set(places)) <= _MOST_MEANS:
+        groups = [list(same) for _, same in groupby(ordered, key=itemgetter(0))]
+    else:
+        bounds = [len(ordered) * at // _MOST_MEANS for at in range(_MOST_MEANS + 1)]
+        groups = [ordered[first:last] for first, last in pairwise(bounds)]
+    x = tuple(fmean(place for place, _ in group) for group in groups)
+    y = tuple(fmean(rate for _, rate in group) for group in groups)
+    return x, y, len(set(places)) > _MOST_MEANS
 
 
 def _slug(key: str) -> str:
