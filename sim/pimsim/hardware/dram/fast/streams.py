@@ -87,18 +87,17 @@ class StreamWork:
         way."""
         probe = self.probe
         ticks = np.zeros(self._channels, np.int64)
-        counted = np.zeros((2, self._channels), np.int64)
         last = ticks
         parts = [self.runs(stream) for stream in streams]
-        reads = sum((p[1].sum(axis=0) for p, s in zip(parts, streams, strict=True) if not s.write),
-                    start=np.zeros(self._channels, np.int64))  # fmt: skip
-        read_ticks = np.where(idle, probe.reads.ticks, probe.chain_ticks(reads))
-        for stream, (begin, bursts) in zip(streams, parts, strict=True):
-            own = bursts.sum(axis=0)
+        sizes = [bursts.sum(axis=0) for _, bursts in parts]
+        counted = np.zeros((2, self._channels), np.int64)  # reads, writes
+        for stream, own in zip(streams, sizes, strict=True):
+            counted[int(stream.write)] += own
+        read_ticks = np.where(idle, probe.reads.ticks, probe.chain_ticks(counted[0]))
+        for stream, (begin, bursts), own in zip(streams, parts, sizes, strict=True):
             last = own * (probe.writes.ticks if stream.write else read_ticks)
             lost = self._lost(stream, begin, bursts, bool(idle.all()))
             ticks += last + np.where(own > 0, lost, 0)
-            counted[int(stream.write)] += own
         if scatters:
             ticks += self._scattered(scatters, counted)
         return Work(ticks, last, counted[0], counted[1])
