@@ -11,15 +11,13 @@ from pathlib import Path
 import pytest
 
 POLICY = """
-from pimsim.engine.policies import Machine, Stage
+from pimsim.engine.policies import serial
+
+NAMES = {"A": "before", "B": "attention", "E": "after"}
 
 def stages(machine):
-    for layer in range(machine.layers):
-        block = machine.block(0, layer)
-        yield "before", block.qkv, ()
-        on_pim = [task for task in block.attention if task.unit == "pim"]
-        yield "attention", [task for task in block.attention if task.unit != "pim"], on_pim
-        yield "after", block.rest, block.experts
+    for name, on_npu, on_pim in serial.stages(machine):
+        yield NAMES[name], on_npu, on_pim
 """
 DATAFLOW = """
 from dataclasses import replace

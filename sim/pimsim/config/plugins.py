@@ -35,9 +35,7 @@ _OURS = {
     "policy": "pimsim.engine.policies",
     "transform": "pimsim.workload.transforms",
 }
-_THEIRS = {
-    "dataflow": "dataflows", "design": "designs", "policy": "policies", "transform": "transforms",
-}  # fmt: skip
+"""Our package of each kind; a plugin's has its last name."""
 
 
 @dataclass(frozen=True)
@@ -79,12 +77,13 @@ def plugin_versions() -> tuple[str, ...]:
 @cache
 def _modules(kind: str) -> dict[str, str]:
     """Modules of a kind by the name that configs use."""
-    places = [("pimsim", _OURS[kind], Path(__file__).parents[1])]
-    places += [(p.name, f"{p.package}.{_THEIRS[kind]}", p.folder) for p in plugins()]
+    _, *inside = _OURS[kind].split(".")
+    last = inside[-1]
+    places = [("pimsim", _OURS[kind], Path(__file__).parents[1].joinpath(*inside))]
+    places += [(p.name, f"{p.package}.{last}", p.folder / last) for p in plugins()]
     found: dict[str, str] = {}
     for owner, package, folder in places:
-        inside = package.split(".")[1:] if owner == "pimsim" else [_THEIRS[kind]]
-        for module in pkgutil.iter_modules([str(folder.joinpath(*inside))]):
+        for module in pkgutil.iter_modules([str(folder)]):
             name = module.name.rstrip("_")  # ``is_``: a keyword of Python
             if name in found:
                 raise InputError(

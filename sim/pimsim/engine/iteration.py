@@ -73,9 +73,8 @@ def memory_of(
     pim = config.pim if device.uses_pim else None
     network = core_network(config.npu)
     wrap = device.counter_wrap_bytes
-    fast = config.fidelity == "fast" and by_command is not None
-    if fast and not unfit(pim, network, wrap, log_entries):
-        assert by_command is not None
+    fast = config.fidelity == "fast" and not unfit(pim, network, wrap, log_entries)
+    if fast and by_command is not None:
         probe = probe_of(config.memory, pim)
         return PhasedMemory(config.memory, pim, probe, network, by_command)
     return make_memory_system(config.memory, pim, network, wrap, log_entries)

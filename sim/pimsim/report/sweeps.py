@@ -144,7 +144,8 @@ def _effect(table: pandas.DataFrame, key: str) -> XYChart:
         Point(place, rate, ((key, str(value)), ("throughput", f"{rate:,.1f} tokens/s")))
         for place, value, rate in zip(places, done[key], rates, strict=True)
     )
-    x, y, grouped = _means(places, rates)
+    x, y = _means(places, rates)
+    grouped = len(x) < len(set(places))
     caption = "All points, and the mean over the other keys"
     return XYChart(
         f"key-{_slug(key)}", f"Throughput by {key}",
@@ -172,7 +173,7 @@ def _axis(key: str, values: Sequence[Any]) -> tuple[list[float], str, tuple[str,
 
 def _means(
     places: Sequence[float], rates: Sequence[float]
-) -> tuple[tuple[float, ...], tuple[float, ...], bool]:
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean rate at each place, or of as many points each where there are too many places."""
     ordered = sorted(zip(places, rates, strict=True))
     if len(set(places)) <= _MOST_MEANS:
@@ -182,7 +183,7 @@ def _means(
         groups = [ordered[first:last] for first, last in pairwise(bounds)]
     x = tuple(fmean(place for place, _ in group) for group in groups)
     y = tuple(fmean(rate for _, rate in group) for group in groups)
-    return x, y, len(set(places)) > _MOST_MEANS
+    return x, y
 
 
 def _slug(key: str) -> str:

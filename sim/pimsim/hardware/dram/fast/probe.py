@@ -221,8 +221,7 @@ class Probe:
         system = self.one_channel()
         for number in range(CHAIN_STREAMS):
             if number > 1:
-                while system.advance(INFINITY) is None:
-                    pass
+                system.advance(INFINITY)
             system.submit(system.now, [Stream(number * bursts, bursts)])
         return _run(system) * TICKS // (CHAIN_STREAMS * bursts)
 

@@ -56,11 +56,9 @@ class StreamWork:
         """Bursts a channel of the streams that are asked for now."""
         return STREAM_BURSTS[-1] if self._before is None else self._before.bursts
 
-    def of_one_channel(self, memory: MemoryConfig) -> StreamWork:
-        """The same run's on a channel of ``memory``."""
-        own = StreamWork(memory, self.probe)
-        own._known = self._known
-        return own
+    def join(self, other: StreamWork) -> None:
+        """Be of the same run as ``other``: know what it does, and the other way round."""
+        self._known = other._known
 
     def runs(self, stream: Stream | Rows) -> tuple[Ints, Ints]:
         """First burst, in the channel's own numbers, and bursts of each run on each channel,

@@ -219,7 +219,7 @@ class FastMemorySystem:
         """One channel by itself, idle; it knows what this device does, and these ``operations`` by
         the ``id`` of their programs."""
         own = FastMemorySystem(self.probe.memory, self.pim, self.probe)
-        own.streams = self.streams.of_one_channel(self.probe.memory)
+        own.streams.join(self.streams)
         own._operations = operations
         return own
 
