@@ -16,7 +16,6 @@ from numba import njit
 from pimsim.hardware.dram.bank import count_open
 from pimsim.hardware.dram.channel_queues.layout import (
     ALL_BANK,
-    C_BUS_BUSY,
     C_COMMANDS,
     C_CONFLICTS,
     C_HITS,
@@ -25,28 +24,41 @@ from pimsim.hardware.dram.channel_queues.layout import (
     C_READS,
     INFINITY,
     MAX_MAINTENANCE,
-    N_REQUEST,
     PER_BANK,
     R_ARRIVAL,
-    R_BANK,
-    R_BLOCK,
-    R_COUNTED,
-    R_GROUP,
     R_KEY,
-    R_ROW,
     R_WRITE,
+)
+from pimsim.hardware.dram.channel_queues.requests import (
+    answer,
+    bank_of,
+    close_gap,
+    count_once,
+    dequeue,
+    enqueue,
+    entry_of,
+    find_write,
+    forget_bounds,
+    least_bound,
+    put_off,
+    reconsider,
+    row_of,
 )
 from pimsim.hardware.dram.channel_queues.timing import (
     apply_rules,
     earliest,
     earliest_wide,
+    gate_of,
     on_edge,
 )
 from pimsim.hardware.dram.rules import Command
 
-__all__ = ["admit", "step"]
+__all__ = [
+    "admit", "column_of_active", "fall_due", "issue", "open_for", "serve_in_turn", "step",
+    "turn_around", "upkeep",
+]  # fmt: skip
 
-ACT, PRE, RD, WR = (int(c) for c in (Command.ACT, Command.PRE, Command.RD, Command.WR))
+ACT, PRE, RD = int(Command.ACT), int(Command.PRE), int(Command.RD)
 PREA, REF, REFpb = int(Command.PREA), int(Command.REF), int(Command.REFpb)
 
 
@@ -54,31 +66,13 @@ PREA, REF, REFpb = int(Command.PREA), int(Command.REF), int(Command.REFpb)
 def admit(ch: Any, tick: int, write: int, bank: int, row: int, key: int) -> None:
     """Take a request in. A read of a buffered write is answered from it in this tick, a write
     to the burst of a buffered one takes its place."""
-    for at in range(ch.queued[1]):
-        if ch.queue[1, at, R_KEY] == key:
-            ch.last_done = max(ch.last_done, tick - write)
-            if write == 0:
-                ch.counter[C_READS] += 1
-                ch.counter[C_READ_LATENCY] += 1
-            return
-    at = ch.queued[write]
-    ch.queue[write, at, R_BANK] = bank
-    ch.queue[write, at, R_ROW] = row
-    ch.queue[write, at, R_ARRIVAL] = tick - 1
-    ch.queue[write, at, R_WRITE] = write
-    ch.queue[write, at, R_COUNTED] = 0
-    ch.queue[write, at, R_KEY] = key
-    ch.queue[write, at, R_GROUP] = -1
-    ch.queue[write, at, R_BLOCK] = -1
-    ch.queued[write] = at + 1
-
-
-@njit(cache=True, inline="always")
-def _remove(entries: Any, at: int, length: int) -> None:
-    """Close the gap that entry ``at`` of ``length`` leaves."""
-    for i in range(at, length - 1):
-        for f in range(N_REQUEST):
-            entries[i, f] = entries[i + 1, f]
+    if ch.queued[1] > 0 and find_write(ch, key):
+        ch.last_done = max(ch.last_done, tick - write)
+        if write == 0:
+            ch.counter[C_READS] += 1
+            ch.counter[C_READ_LATENCY] += 1
+        return
+    enqueue(ch, tick, tick - 1, write, bank, row, key, -1, -1)
 
 
 @njit(cache=True, inline="always")
@@ -119,7 +113,7 @@ def _refresh_together(ch: Any, p: Any, tick: int) -> bool:
 
 
 @njit(cache=True)
-def _fall_due(ch: Any, p: Any, tick: int) -> bool:
+def fall_due(ch: Any, p: Any, tick: int) -> bool:
     """Hand the refreshes that fall due over to maintenance; True if there are any."""
     if tick < ch.due and ch.handed < 0:
         return False
@@ -136,153 +130,195 @@ def _fall_due(ch: Any, p: Any, tick: int) -> bool:
     return _refresh_together(ch, p, tick)
 
 
+@njit(cache=True, inline="always")
+def _close(ch: Any, p: Any, tick: int, bank: int) -> None:
+    ch.open_row[bank] = -1
+    if reconsider(ch, bank):
+        ch.row_next = 0
+    count_open(ch, p, tick, bank, -1)
+
+
 @njit(cache=True)
-def _issue(
-    ch: Any, p: Any, log: Any, head: Any, tick: int, command: int, bank: int, row: int,
+def issue(
+    ch: Any, p: Any, log: Any, tick: int, command: int, bank: int, row: int,
     key: int,
 ) -> None:  # fmt: skip
     """``command`` goes out: what it bars, and the rows that it opens or closes."""
     apply_rules(ch, p, tick, command, bank)
     ch.counter[C_COMMANDS + command] += 1
-    if head.limit > 0:
-        at = head.logged
-        if at < head.limit:
-            log[at, 0] = tick
-            log[at, 1] = ch.index
-            log[at, 2] = command
-            log[at, 3] = bank
-            log[at, 4] = row
-            log[at, 5] = key
-        head.logged = at + 1
+    if log.limit > 0:
+        at = log.logged
+        if at < log.limit:
+            log.entry[at, 0] = tick
+            log.entry[at, 1] = ch.index
+            log.entry[at, 2] = command
+            log.entry[at, 3] = bank
+            log.entry[at, 4] = row
+            log.entry[at, 5] = key
+        log.logged = at + 1
     if command == ACT:
         ch.open_row[bank] = row
         count_open(ch, p, tick, bank, 1)
     elif command == PRE:
-        ch.open_row[bank] = -1
-        count_open(ch, p, tick, bank, -1)
+        _close(ch, p, tick, bank)
     elif command == PREA:
         for other in range(bank, bank + (1 << p.half_shift)):
             if ch.open_row[other] >= 0:
-                ch.open_row[other] = -1
-                count_open(ch, p, tick, other, -1)
+                _close(ch, p, tick, other)
 
 
 @njit(cache=True, inline="always")
-def _count(ch: Any, entries: Any, at: int, counter: int) -> None:
-    """A request's first command tells whether it hit, missed or met another row."""
-    if entries[at, R_COUNTED] == 0:
-        entries[at, R_COUNTED] = 1
-        ch.counter[counter] += 1
-
-
-@njit(cache=True)
-def _answer(ch: Any, p: Any, tick: int, write: int, entry: Any) -> None:
-    """A column command went out: a write is done, a read when its data came."""
-    done = tick
-    ch.counter[C_BUS_BUSY] += p.nbl
-    if write == 0:
-        done += p.read_delay
-        ch.counter[C_READS] += 1
-        ch.counter[C_READ_LATENCY] += done - entry[R_ARRIVAL]
-    ch.last_done = max(ch.last_done, done)
-    ch.answered[0] = entry[R_GROUP]
-    ch.answered[1] = entry[R_BLOCK]
-    ch.answered[2] = done
-
-
-@njit(cache=True)
-def _turn_around(ch: Any, p: Any) -> None:
-    """Serve writes from the high mark on or when no read waits, until below the low mark."""
+def turn_around(ch: Any, p: Any) -> bool:
+    """Whether the other queue's turn comes: writes are served from the high mark on or when no
+    read waits, until below the low mark."""
     if ch.writing == 0:
-        if ch.queued[1] >= p.drain_at or ch.queued[0] == 0:
-            ch.writing = 1
-    elif ch.queued[1] < p.drain_low and ch.queued[0] > 0:
-        ch.writing = 0
+        return bool(ch.queued[1] >= p.drain_at or ch.queued[0] == 0)
+    return bool(ch.queued[1] < p.drain_low and ch.queued[0] > 0)
+
+
+@njit(cache=True, inline="always")
+def serve_in_turn(ch: Any, p: Any) -> None:
+    """Serve the queue whose turn it is."""
+    if turn_around(ch, p):
+        ch.writing = 1 - ch.writing
+        forget_bounds(ch)
 
 
 @njit(cache=True)
-def _column_of_active(ch: Any, p: Any, log: Any, head: Any, tick: int) -> int:
+def column_of_active(ch: Any, p: Any, log: Any, tick: int) -> int:
     """The oldest request whose row was opened for it and is ready; its tick, or when one is."""
-    when, found, oldest = INFINITY, -1, INFINITY
+    if ch.active_next > tick:
+        return int(ch.active_next)
+    found, oldest = -1, INFINITY
     for i in range(ch.active_len):
-        command = RD + ch.active[i, R_WRITE]
-        at = on_edge(p, command, max(tick, earliest(ch, p, command, ch.active[i, R_BANK])))
-        when = min(when, at)
-        if at == tick and ch.active[i, R_ARRIVAL] < oldest:
-            found, oldest = i, ch.active[i, R_ARRIVAL]
-    if found >= 0:
-        write, bank = ch.active[found, R_WRITE], ch.active[found, R_BANK]
-        row, key = ch.active[found, R_ROW], ch.active[found, R_KEY]
-        _issue(ch, p, log, head, tick, RD + write, bank, row, key)
-        _answer(ch, p, tick, write, ch.active[found])
-        ch.awaited[bank] -= 1
-        _remove(ch.active, found, ch.active_len)
-        ch.active_len -= 1
-    return int(when)
+        if ch.active_bound[i] > tick:
+            continue
+        word = ch.active[i]
+        entry = entry_of(word)
+        command = RD + ch.request[entry, R_WRITE]
+        at = on_edge(p, command, max(tick, earliest(ch, p, command, bank_of(word))))
+        ch.active_bound[i] = at
+        if at > tick:
+            continue
+        if ch.request[entry, R_ARRIVAL] < oldest:
+            found, oldest = i, ch.request[entry, R_ARRIVAL]
+    when = INFINITY
+    for i in range(ch.active_len):
+        when = min(when, ch.active_bound[i] if i != found else INFINITY)
+    if found < 0:
+        ch.active_next = when
+        return int(when)
+    word = ch.active[found]
+    entry, bank = entry_of(word), bank_of(word)
+    command = RD + ch.request[entry, R_WRITE]
+    issue(ch, p, log, tick, command, bank, row_of(word), ch.request[entry, R_KEY])
+    answer(ch, p, tick, entry)
+    ch.awaited[bank] -= 1
+    if ch.awaited[bank] == 0 and reconsider(ch, bank):
+        ch.row_next = 0
+    ch.active_len -= 1
+    close_gap(ch.active, found, ch.active_len)
+    close_gap(ch.active_bound, found, ch.active_len)
+    ch.active_next = max(when, tick + 1)
+    return tick
+
+
+@njit(cache=True, inline="always")
+def open_for(ch: Any, p: Any, place: int) -> None:
+    """The row of request ``place`` of the queue in turn is being opened: it is active now."""
+    kind = ch.writing
+    word = ch.queue[kind, place]
+    bank, command = bank_of(word), RD + kind
+    at = on_edge(p, command, earliest(ch, p, command, bank))
+    ch.active[ch.active_len] = word
+    ch.active_bound[ch.active_len] = at
+    ch.active_len += 1
+    ch.awaited[bank] += 1
+    ch.active_next = min(ch.active_next, at)
+    dequeue(ch, place)
+    if reconsider(ch, bank):
+        ch.column_next = 0
+
+
+@njit(cache=True, inline="always")
+def _column_bound(ch: Any, p: Any, tick: int) -> int:
+    """A tick before which no row hit of the queue in turn can go."""
+    command = RD + ch.writing
+    return int(max(ch.column_next, on_edge(p, command, max(tick, ch.ready[command]))))
+
+
+@njit(cache=True, inline="always")
+def _row_bound(ch: Any, p: Any, tick: int) -> int:
+    """A tick before which no ACT or PRE of the queue in turn can go."""
+    opens = on_edge(p, ACT, max(tick, ch.ready[ACT]))
+    closes = on_edge(p, PRE, max(tick, ch.ready[PRE]))
+    return int(max(ch.row_next, min(opens, closes)))
 
 
 @njit(cache=True)
-def _column_of_queue(ch: Any, p: Any, log: Any, head: Any, tick: int) -> int:
+def _column_of_queue(ch: Any, p: Any, log: Any, tick: int) -> int:
     """The oldest request of the queue in turn that hits an open row and is ready."""
+    when = _column_bound(ch, p, tick)
+    if when > tick:
+        return when
     kind = ch.writing
     command = RD + kind
-    when = on_edge(p, command, max(tick, ch.ready[command]))
-    if when > tick:
-        return int(when)
     when = INFINITY
     for i in range(ch.queued[kind]):
-        bank = ch.queue[kind, i, R_BANK]
-        if ch.open_row[bank] != ch.queue[kind, i, R_ROW]:
+        word = ch.queue[kind, i]
+        bank = bank_of(word)
+        if ch.open_row[bank] != row_of(word):
             continue
-        at = max(tick, earliest(ch, p, command, bank))
+        at = earliest(ch, p, command, bank)
         if at > tick:
             when = min(when, at)
             continue
-        _count(ch, ch.queue[kind], i, C_HITS)
-        key = ch.queue[kind, i, R_KEY]
-        _issue(ch, p, log, head, tick, command, bank, ch.open_row[bank], key)
-        _answer(ch, p, tick, kind, ch.queue[kind, i])
-        _remove(ch.queue[kind], i, ch.queued[kind])
-        ch.queued[kind] -= 1
+        entry = entry_of(word)
+        count_once(ch, entry, C_HITS)
+        issue(ch, p, log, tick, command, bank, row_of(word), ch.request[entry, R_KEY])
+        answer(ch, p, tick, entry)
+        dequeue(ch, i)
         return tick
-    return int(when if when == INFINITY else on_edge(p, command, when))
+    ch.column_next = when if when == INFINITY else on_edge(p, command, when)
+    return int(ch.column_next)
 
 
 @njit(cache=True)
-def _row_of_queue(ch: Any, p: Any, log: Any, head: Any, tick: int) -> int:
+def _row_of_queue(ch: Any, p: Any, log: Any, tick: int) -> int:
     """The oldest request of the queue in turn whose ACT or PRE is ready."""
+    when = _row_bound(ch, p, tick)
+    if when > tick:
+        return when
     kind = ch.writing
-    opens = on_edge(p, ACT, max(tick, ch.ready[ACT]))
-    closes = on_edge(p, PRE, max(tick, ch.ready[PRE]))
-    if opens > tick and closes > tick:
-        return int(min(opens, closes))
-    when = INFINITY
     for i in range(ch.queued[kind]):
-        bank, row = ch.queue[kind, i, R_BANK], ch.queue[kind, i, R_ROW]
+        if ch.bound[kind, i] > tick:
+            continue
+        word = ch.queue[kind, i]
+        bank = bank_of(word)
         held = ch.open_row[bank]
-        if held == row or (held >= 0 and ch.awaited[bank] > 0):
+        if held == row_of(word) or (held >= 0 and ch.awaited[bank] > 0):
+            ch.bound[kind, i] = INFINITY
             continue
         command = ACT if held < 0 else PRE
         at = on_edge(p, command, max(tick, earliest(ch, p, command, bank)))
         if at > tick:
-            when = min(when, at)
+            ch.bound[kind, i] = at
+            ch.gate[kind, i] = gate_of(p, command, bank)
             continue
-        _count(ch, ch.queue[kind], i, C_MISSES if held < 0 else C_CONFLICTS)
-        key = ch.queue[kind, i, R_KEY]
-        _issue(ch, p, log, head, tick, command, bank, row if held < 0 else -1, key)
+        entry = entry_of(word)
+        count_once(ch, entry, C_MISSES if held < 0 else C_CONFLICTS)
+        row = row_of(word) if held < 0 else -1
+        issue(ch, p, log, tick, command, bank, row, ch.request[entry, R_KEY])
         if held < 0:
-            for f in range(N_REQUEST):
-                ch.active[ch.active_len, f] = ch.queue[kind, i, f]
-            ch.active_len += 1
-            ch.awaited[bank] += 1
-            _remove(ch.queue[kind], i, ch.queued[kind])
-            ch.queued[kind] -= 1
+            open_for(ch, p, i)
+        put_off(ch, gate_of(p, command, bank))
         return tick
-    return int(when)
+    ch.row_next = least_bound(ch, ch.queued[kind])
+    return int(ch.row_next)
 
 
 @njit(cache=True)
-def _upkeep(ch: Any, p: Any, log: Any, head: Any, tick: int) -> int:
+def upkeep(ch: Any, p: Any, log: Any, tick: int) -> int:
     """The oldest refresh, or the precharge that it needs first."""
     command, bank = ch.upkeep[ch.upkeep_head, 0], ch.upkeep[ch.upkeep_head, 1]
     if command == REF:
@@ -300,7 +336,7 @@ def _upkeep(ch: Any, p: Any, log: Any, head: Any, tick: int) -> int:
         when = earliest(ch, p, command, bank)
     when = on_edge(p, command, max(tick, when))
     if when == tick:
-        _issue(ch, p, log, head, tick, command, bank, -1, -1)
+        issue(ch, p, log, tick, command, bank, -1, -1)
         if command in (REF, REFpb):
             ch.upkeep_head = (ch.upkeep_head + 1) & (MAX_MAINTENANCE - 1)
             ch.upkeep_len -= 1
@@ -308,20 +344,21 @@ def _upkeep(ch: Any, p: Any, log: Any, head: Any, tick: int) -> int:
 
 
 @njit(cache=True)
-def step(ch: Any, p: Any, log: Any, head: Any, tick: int) -> int:
+def step(ch: Any, p: Any, log: Any, tick: int) -> int:
     """Process ``tick``; the next one at which this channel can do anything by itself."""
-    changed = _fall_due(ch, p, tick)
-    column = INFINITY
-    if ch.active_len > 0:
-        column = _column_of_active(ch, p, log, head, tick)
-    if column > tick and ch.upkeep_len == 0:
-        _turn_around(ch, p)
-        column = min(column, _column_of_queue(ch, p, log, head, tick))
+    changed = fall_due(ch, p, tick)
+    column = column_of_active(ch, p, log, tick)
     if ch.upkeep_len > 0:
-        row = _upkeep(ch, p, log, head, tick)
-    else:
-        _turn_around(ch, p)
-        row = _row_of_queue(ch, p, log, head, tick)
-    if changed or column == tick or row == tick or ch.handed >= 0:
+        row = upkeep(ch, p, log, tick)
+        if changed or row == tick or ch.handed >= 0:
+            return tick + 1
+        return int(max(min(min(ch.active_next, row), ch.due), tick + 1))
+    serve_in_turn(ch, p)
+    if column > tick:
+        _column_of_queue(ch, p, log, tick)
+        serve_in_turn(ch, p)
+    _row_of_queue(ch, p, log, tick)
+    if changed or ch.handed >= 0 or turn_around(ch, p):
         return tick + 1
-    return int(max(min(min(column, row), ch.due), tick + 1))
+    soonest = min(_column_bound(ch, p, tick + 1), _row_bound(ch, p, tick + 1))
+    return int(max(min(min(soonest, ch.active_next), ch.due), tick + 1))

@@ -20,6 +20,7 @@ from pimsim.hardware.dram.layout import (
     C_READ_LATENCY,
     C_READS,
     INFINITY,
+    MAX_LOG,
     MAX_RULES,
     MAX_SEGMENTS,
     MAX_WINDOW,
@@ -32,7 +33,16 @@ from pimsim.hardware.dram.layout import (
 )
 from pimsim.hardware.dram.layout import C_ROW_HITS as C_HITS
 from pimsim.hardware.dram.layout import N_COUNTERS as N_DEVICE_COUNTERS
-from pimsim.hardware.dram.rules import COMMANDS, LEVELS, Command, RuleTables
+from pimsim.hardware.dram.rules import (
+    BANK,
+    BANK_GROUP,
+    COMMANDS,
+    LEVELS,
+    PSEUDO_CHANNEL,
+    RANK,
+    Command,
+    RuleTables,
+)
 
 __all__ = [
     "CHANNEL",
@@ -44,6 +54,7 @@ __all__ = [
     "INFINITY",
     "PARAMETERS",
     "make_channels",
+    "make_log",
     "make_parameters",
 ]
 
@@ -58,15 +69,20 @@ STRIDE = 16
 MAX_NODES = 1 + 2 * MAX_RANKS + 2 * MAX_BANKS
 
 # a request
-R_BANK = 0
-R_ROW = 1
-R_ARRIVAL = 2  # tick before the one in which the controller sees it
-R_WRITE = 3
-R_COUNTED = 4  # its first command went out: it is a hit, a miss or a conflict
-R_KEY = 5  # burst index, to find reads of buffered writes
-R_GROUP = 6  # ticket that its answer counts towards, -1 if nobody's
-R_BLOCK = 7  # ticket of its block of the stream, -1 if none
+R_ARRIVAL = 0  # tick before the one in which the controller sees it
+R_WRITE = 1
+R_COUNTED = 2  # its first command went out: it is a hit, a miss or a conflict
+R_KEY = 3  # burst index, to find reads of buffered writes
+R_GROUP = 4  # ticket that its answer counts towards, -1 if nobody's
+R_BLOCK = 5  # ticket of its block of the stream, -1 if none
+R_NEXT = 6  # next free entry of the pool
 N_REQUEST = 8
+
+# a place in a queue holds one word: row, entry of the pool, bank, from the highest bits down
+BANK_BITS = 9
+ENTRY_BITS = 11
+ROW_SHIFT = BANK_BITS + ENTRY_BITS
+MAX_REQUESTS = 2 * MAX_QUEUE + MAX_BANKS
 
 # counters: those of the bank-queues kernel in their places, then this kernel's own
 C_MISSES = N_DEVICE_COUNTERS
@@ -92,7 +108,12 @@ CHANNEL = np.dtype(
         ("upkeep_head", _I),
         ("upkeep_len", _I),
         ("overrun", _I),  # more refreshes due than the ring holds
-        ("last_cmd", _I),  # tick of the last command
+        # ticks before which nothing goes: a request whose row was opened, a row hit, ACT or PRE
+        ("active_next", _I),
+        ("column_next", _I),
+        ("row_next", _I),
+        ("free", _I),  # entries of the pool given back, -1 if none
+        ("pool_used", _I),  # entries of the pool ever used
         ("last_done", _I),  # tick at which the last request was answered
         ("answered", _I, (3,)),  # the one answered in this step: ticket, block's ticket, tick
         *SOURCE_FIELDS,
@@ -103,8 +124,12 @@ CHANNEL = np.dtype(
         ("awaited", _I, (MAX_BANKS,)),  # requests for which the bank's row was opened
         ("rank", _I, (MAX_RANKS, 3)),  # open banks, since when any, ticks with any
         ("window", _I, (MAX_WINDOWS * MAX_RANKS * WINDOW_SLOT,)),
-        ("queue", _I, (2, MAX_QUEUE, N_REQUEST)),  # reads and writes, oldest first
-        ("active", _I, (MAX_BANKS, N_REQUEST)),  # their rows were opened, in that order
+        ("request", _I, (MAX_REQUESTS, N_REQUEST)),  # pool
+        ("queue", _I, (2, MAX_QUEUE)),  # words of reads and writes, oldest first
+        ("bound", _I, (2, MAX_QUEUE)),  # tick before which nothing of that request can go
+        ("gate", _I, (2, MAX_QUEUE)),  # node and command that its bound waits for; -1: not known
+        ("active", _I, (MAX_BANKS,)),  # words; their rows were opened, in that order
+        ("active_bound", _I, (MAX_BANKS,)),
         ("ready", _I, (MAX_NODES * STRIDE,)),
     ],
     align=True,
@@ -122,7 +147,8 @@ PARAMETERS = np.dtype(
         ("rank_node", _I),  # first node of the ranks; pseudo channels start at 1
         ("group_node", _I),
         ("bank_node", _I),
-        ("nodes", _I),
+        ("level_node", _I, (LEVELS,)),  # first node of a rule's level, and log2 of banks of a node
+        ("level_shift", _I, (LEVELS,)),
         ("read_delay", _I),
         ("nbl", _I),
         ("tccd_s", _I),
@@ -147,7 +173,9 @@ PARAMETERS = np.dtype(
 )
 """What a memory means to the kernel; times in ticks."""
 
-LOG = np.dtype([("limit", _I), ("logged", _I)])
+LOG = np.dtype([("limit", _I), ("logged", _I), ("entry", _I, (MAX_LOG, 6))], align=True)
+"""Commands that went out: tick, channel, command, bank, row, burst of the request behind it. In a
+record, as an array of its own would be counted by reference in every call of the kernel."""
 
 
 def _refresh(memory: MemoryConfig) -> tuple[int, int]:
@@ -195,7 +223,6 @@ def make_parameters(memory: MemoryConfig, tables: RuleTables) -> Records:
         "rank_node": rank_node,
         "group_node": group_node,
         "bank_node": bank_node,
-        "nodes": bank_node + banks,
         "read_delay": (t["CL"] + t["nBL"]) * scale,
         "nbl": t["nBL"] * scale,
         "tccd_s": max(t["nBL"], t.get("tCCD_S", 1)) * scale,
@@ -215,6 +242,14 @@ def make_parameters(memory: MemoryConfig, tables: RuleTables) -> Records:
     }
     for name, value in values.items():
         p[0][name] = value
+    p[0]["level_shift"] = 63  # one node, the channel
+    for level, node, below in (
+        (RANK, rank_node, org.banks),
+        (BANK_GROUP, group_node, org.banks_per_group),
+        (BANK, bank_node, 1),
+        (PSEUDO_CHANNEL, 1, org.ranks * org.banks),
+    ):
+        p[0]["level_node"][level], p[0]["level_shift"][level] = node, below.bit_length() - 1
     fields = channel_fields(memory, memory.stream_map)
     for at, name in enumerate(("ro", "ra", "bg", "ba", "co", "pc")):
         p[0]["field"][at] = fields.get(name, (0, 0))
@@ -232,7 +267,15 @@ def make_channels(memory: MemoryConfig, p: Records) -> Records:
     channels["index"] = np.arange(len(channels))
     channels["open_row"] = -1
     channels["handed"] = -1
+    channels["free"] = -1
     channels["due"] = p[0]["ref_interval"]
     rings = channels["window"].reshape(len(channels), -1, WINDOW_SLOT)
     rings[:, :, 1:] = -INFINITY
     return channels
+
+
+def make_log(entries: int = 0) -> Records:
+    """An empty log that keeps up to ``entries`` commands; shape (1,)."""
+    log = np.zeros(1, dtype=LOG)
+    log["limit"] = bounded(entries, MAX_LOG, "commands to log")
+    return log

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from pimsim.config.errors import InputError
 from pimsim.config.memory import MemoryConfig
 from pimsim.hardware.dram.address import AddressMap
-from pimsim.hardware.dram.channel_queues.kernel import admit, step
+from pimsim.hardware.dram.channel_queues.kernel import admit
 from pimsim.hardware.dram.channel_queues.layout import (
     C_COMMANDS,
     C_CONFLICTS,
@@ -25,14 +25,13 @@ from pimsim.hardware.dram.channel_queues.layout import (
     C_READ_LATENCY,
     C_READS,
     INFINITY,
-    LOG,
     MAX_MAINTENANCE,
     Records,
     make_channels,
+    make_log,
     make_parameters,
 )
-from pimsim.hardware.dram.channel_queues.single_slot import step_single_slot
-from pimsim.hardware.dram.layout import MAX_LOG, bounded
+from pimsim.hardware.dram.channel_queues.single_slot import step_as_configured
 from pimsim.hardware.dram.replay import ReplayResult
 from pimsim.hardware.dram.rules import COMMANDS, compile_rules
 
@@ -41,12 +40,12 @@ __all__ = ["replay_ticks"]
 
 @njit(cache=True)
 def _replay(
-    channels: Any, parameters: Any, log: Any, heads: Any, channel: Any, bank: Any, row: Any,
+    channels: Any, parameters: Any, logs: Any, channel: Any, bank: Any, row: Any,
     write: Any, key: Any, arrival: Any,
 ) -> int:  # fmt: skip
     """All channels in lockstep, since one full queue holds up the whole trace; -1 when more
     refreshes fall due than are issued."""
-    p, head = parameters[0], heads[0]
+    p, log = parameters[0], logs[0]
     depth = (p.read_depth, p.write_depth)
     total = len(channel)
     at, tick = 0, 1
@@ -65,10 +64,7 @@ def _replay(
         for c in range(len(channels)):
             ch = channels[c]
             if ch.now <= tick:
-                if p.single_slot == 1:
-                    ch.now = step_single_slot(ch, p, log, head, tick)
-                else:
-                    ch.now = step(ch, p, log, head, tick)
+                ch.now = step_as_configured(ch, p, log, tick)
                 if ch.overrun == 1:
                     return -1
             soonest = min(soonest, ch.now)
@@ -99,11 +95,9 @@ def replay_ticks(
     bursts = np.asarray(addresses, dtype=np.int64) // memory.organization.burst_bytes
     mapping = AddressMap.parse(memory.address_map, memory.organization)
     where = mapping.decode(bursts)
-    log = np.zeros((bounded(max(log_entries, 1), MAX_LOG, "commands to log"), 6), dtype=np.int64)
-    heads = np.zeros(1, dtype=LOG)
-    heads["limit"] = log_entries
+    log = make_log(log_entries)
     ticks = _replay(
-        channels, parameters, log, heads, where.channel, where.bank, where.row,
+        channels, parameters, log, where.channel, where.bank, where.row,
         np.asarray(writes, dtype=np.int64), bursts,
         np.maximum.accumulate(np.asarray(arrivals, dtype=np.int64)),
     )  # fmt: skip
@@ -112,7 +106,7 @@ def replay_ticks(
             f"{memory.name}: refreshes fall due faster than they can be issued: more than "
             f"{MAX_MAINTENANCE} wait"
         )
-    kept = log[: min(int(heads["logged"][0]), log_entries)].copy()
+    kept = log["entry"][0, : min(int(log["logged"][0]), log_entries)].copy()
     columns = np.where(kept[:, 5] < 0, -1, mapping.decode(kept[:, 5]).column)
     return _summarise(memory, channels, int(ticks), len(bursts), kept[:, :5], columns)
 

@@ -13,81 +13,96 @@ from typing import Any
 from numba import njit
 
 from pimsim.hardware.dram.channel_queues.kernel import (
-    _answer,
-    _column_of_active,
-    _count,
-    _fall_due,
-    _issue,
-    _remove,
-    _turn_around,
-    _upkeep,
+    column_of_active,
+    fall_due,
+    issue,
+    open_for,
+    serve_in_turn,
+    step,
+    upkeep,
 )
 from pimsim.hardware.dram.channel_queues.layout import (
     C_CONFLICTS,
     C_HITS,
     C_MISSES,
-    INFINITY,
-    N_REQUEST,
-    R_BANK,
     R_KEY,
-    R_ROW,
+)
+from pimsim.hardware.dram.channel_queues.requests import (
+    answer,
+    bank_of,
+    count_once,
+    dequeue,
+    entry_of,
+    least_bound,
+    row_of,
 )
 from pimsim.hardware.dram.channel_queues.timing import earliest
 from pimsim.hardware.dram.rules import Command
 
-__all__ = ["step_single_slot"]
+__all__ = ["step_as_configured"]
 
 ACT, PRE, RD = int(Command.ACT), int(Command.PRE), int(Command.RD)
 
 
 @njit(cache=True)
-def _oldest_of_queue(ch: Any, p: Any, log: Any, head: Any, tick: int) -> int:
+def _oldest_of_queue(ch: Any, p: Any, log: Any, tick: int) -> int:
     """Issue for the oldest request of the queue in turn that is ready; the tick, or when one is."""
+    when = min(ch.column_next, ch.row_next)
+    if when > tick:
+        return int(when)
     kind = ch.writing
-    when = INFINITY
-    for i in range(ch.queued[kind]):
-        bank, row = ch.queue[kind, i, R_BANK], ch.queue[kind, i, R_ROW]
+    last = ch.queued[kind]
+    for i in range(last):
+        if ch.bound[kind, i] > tick:
+            continue
+        word = ch.queue[kind, i]
+        bank, row = bank_of(word), row_of(word)
         held = ch.open_row[bank]
-        command = RD + kind if held == row else ACT if held < 0 else PRE
+        hits = held == row
+        command = RD + kind if hits else ACT if held < 0 else PRE
         at = earliest(ch, p, command, bank)
         if at > tick:
-            when = min(when, at)
+            ch.bound[kind, i] = at
             continue
-        if command == PRE:
-            if ch.awaited[bank] > 0:
-                return tick + 1
-            _count(ch, ch.queue[kind], i, C_CONFLICTS)
-            _issue(ch, p, log, head, tick, PRE, bank, -1, ch.queue[kind, i, R_KEY])
-            return tick
-        _count(ch, ch.queue[kind], i, C_MISSES if command == ACT else C_HITS)
-        _issue(ch, p, log, head, tick, command, bank, row, ch.queue[kind, i, R_KEY])
+        if command == PRE and ch.awaited[bank] > 0:
+            last = i  # no younger request goes before that one had its row
+            break
+        entry = entry_of(word)
+        count_once(ch, entry, C_HITS if hits else C_MISSES if command == ACT else C_CONFLICTS)
+        opened = -1 if command == PRE else row
+        issue(ch, p, log, tick, command, bank, opened, ch.request[entry, R_KEY])
         if command == ACT:
-            for f in range(N_REQUEST):
-                ch.active[ch.active_len, f] = ch.queue[kind, i, f]
-            ch.active_len += 1
-            ch.awaited[bank] += 1
-        else:
-            _answer(ch, p, tick, kind, ch.queue[kind, i])
-        _remove(ch.queue[kind], i, ch.queued[kind])
-        ch.queued[kind] -= 1
+            open_for(ch, p, i)
+        elif hits:
+            answer(ch, p, tick, entry)
+            dequeue(ch, i)
         return tick
-    return int(when)
+    ch.column_next = ch.row_next = least_bound(ch, last)
+    return int(ch.row_next)
 
 
 @njit(cache=True)
-def step_single_slot(ch: Any, p: Any, log: Any, head: Any, tick: int) -> int:
+def _step_single_slot(ch: Any, p: Any, log: Any, tick: int) -> int:
     """Process ``tick``; the next one at which this channel can do anything by itself."""
-    changed = _fall_due(ch, p, tick)
-    when = INFINITY
-    if ch.active_len > 0:
-        when = _column_of_active(ch, p, log, head, tick)
-        if when == tick:
-            return tick + 1
-    if ch.upkeep_len > 0:
-        when = min(when, _upkeep(ch, p, log, head, tick))
-    else:
-        _turn_around(ch, p)
-        when = min(when, _oldest_of_queue(ch, p, log, head, tick))
-    if changed or when == tick or ch.handed >= 0:
+    changed = fall_due(ch, p, tick)
+    when = column_of_active(ch, p, log, tick)
+    if when > tick:
+        if ch.upkeep_len > 0:
+            when = min(when, upkeep(ch, p, log, tick))
+        else:
+            serve_in_turn(ch, p)
+            when = min(when, _oldest_of_queue(ch, p, log, tick))
+    if when == tick:
+        ch.row_next = 0  # a PRE that cost ticks may not be ready any more
+        return tick + 1
+    if changed or ch.handed >= 0:
         return tick + 1
     return int(max(min(when, ch.due), tick + 1))
+
+
+@njit(cache=True)
+def step_as_configured(ch: Any, p: Any, log: Any, tick: int) -> int:
+    """``step`` of the command slots that the controller has."""
+    if p.single_slot == 1:
+        return _step_single_slot(ch, p, log, tick)
+    return step(ch, p, log, tick)

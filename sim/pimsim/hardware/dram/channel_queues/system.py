@@ -13,23 +13,15 @@ from numba import njit
 
 from pimsim.config.memory import MemoryConfig
 from pimsim.hardware.dram.bank import complete
-from pimsim.hardware.dram.channel_queues.kernel import step
 from pimsim.hardware.dram.channel_queues.layout import (
     C_COMMANDS,
-    LOG,
-    R_ARRIVAL,
-    R_BANK,
-    R_BLOCK,
-    R_COUNTED,
-    R_GROUP,
-    R_KEY,
-    R_ROW,
-    R_WRITE,
     Records,
     make_channels,
+    make_log,
     make_parameters,
 )
-from pimsim.hardware.dram.channel_queues.single_slot import step_single_slot
+from pimsim.hardware.dram.channel_queues.requests import enqueue, find_write
+from pimsim.hardware.dram.channel_queues.single_slot import step_as_configured
 from pimsim.hardware.dram.layout import O_BLOCK, O_BURST, O_GROUP, O_WRITE
 from pimsim.hardware.dram.rules import COMMANDS, compile_rules
 from pimsim.hardware.dram.sources import next_offer, offer
@@ -49,29 +41,18 @@ def _admit(
     ch: Any, p: Any, board: Any, tick: int, write: int, burst: int, group: int, block: int
 ) -> None:  # fmt: skip
     """Queue a request for ``burst``. A read of a buffered write is answered in the next tick."""
-    if write == 0:
-        for at in range(ch.queued[1]):
-            if ch.queue[1, at, R_KEY] == burst:
-                complete(board, group, tick + 1)
-                if block >= 0:
-                    complete(board, block, tick + 1)
-                return
-    at = ch.queued[write]
+    if write == 0 and find_write(ch, burst):
+        complete(board, group, tick + 1)
+        if block >= 0:
+            complete(board, block, tick + 1)
+        return
     bank = (_field(p, 5, burst) << p.half_shift) + (_field(p, 1, burst) << p.rank_shift)
     bank += (_field(p, 2, burst) << p.group_shift) + _field(p, 3, burst)
-    ch.queue[write, at, R_BANK] = bank
-    ch.queue[write, at, R_ROW] = _field(p, 0, burst)
-    ch.queue[write, at, R_ARRIVAL] = tick
-    ch.queue[write, at, R_WRITE] = write
-    ch.queue[write, at, R_COUNTED] = 0
-    ch.queue[write, at, R_KEY] = burst
-    ch.queue[write, at, R_GROUP] = group
-    ch.queue[write, at, R_BLOCK] = block
-    ch.queued[write] = at + 1
+    enqueue(ch, tick, tick, write, bank, _field(p, 0, burst), burst, group, block)
 
 
 @njit(cache=True)
-def _run_channel(ch: Any, p: Any, board: Any, log: Any, head: Any, until: int) -> None:
+def _run_channel(ch: Any, p: Any, board: Any, log: Any, until: int) -> None:
     """Simulate channel ``ch`` up to, not including, tick ``until``."""
     tick = ch.now
     while tick < until:
@@ -84,10 +65,7 @@ def _run_channel(ch: Any, p: Any, board: Any, log: Any, head: Any, until: int) -
                     ch.offered[O_BLOCK],
                 )  # fmt: skip
         ch.answered[2] = -1
-        if p.single_slot == 1:
-            after = step_single_slot(ch, p, log, head, tick)
-        else:
-            after = step(ch, p, log, head, tick)
+        after = step_as_configured(ch, p, log, tick)
         if ch.answered[2] >= 0 and ch.answered[0] >= 0:
             complete(board, ch.answered[0], ch.answered[2])
             if ch.answered[1] >= 0:
@@ -102,11 +80,11 @@ def _run_channel(ch: Any, p: Any, board: Any, log: Any, head: Any, until: int) -
 
 @njit(cache=True)
 def _advance(
-    channels: Any, parameters: Any, boards: Any, log: Any, heads: Any, now: int, until: int,
+    channels: Any, parameters: Any, boards: Any, logs: Any, now: int, until: int,
     groups: Any,
 ) -> tuple[int, int]:  # fmt: skip
     """Simulate until a group is complete or ``until``; ``(tick, index of the group or -1)``."""
-    p, board, head = parameters[0], boards[0], heads[0]
+    p, board, log = parameters[0], boards[0], logs[0]
     while True:
         horizon = until
         fired = -1
@@ -119,7 +97,7 @@ def _advance(
             return now, fired
         for c in range(len(channels)):
             if channels[c].now < horizon:
-                _run_channel(channels[c], p, board, log, head, horizon)
+                _run_channel(channels[c], p, board, log, horizon)
         now = horizon
 
 
@@ -131,8 +109,7 @@ class QueueMemorySystem(MemorySystem):
         records: tuple[Records, Records] | None = None, board: Records | None = None,
     ) -> None:  # fmt: skip
         super().__init__(memory, network=network, records=records, board=board)
-        self._log = np.zeros((1, 5), dtype=np.int64)
-        self._heads = np.zeros(1, dtype=LOG)
+        self._log = make_log()
 
     def _make_records(self) -> tuple[Records, Records]:
         scale = self.memory.command_bus.ticks_per_clock
@@ -146,7 +123,7 @@ class QueueMemorySystem(MemorySystem):
     def _step(self, limit: int) -> tuple[int, int]:
         groups = np.array([[g.ticket, g.eighths_each] for g in self._active], dtype=np.int64)
         return _advance(
-            self.channels, self.parameters, self.board, self._log, self._heads, self.now, limit,
+            self.channels, self.parameters, self.board, self._log, self.now, limit,
             groups.reshape(-1, 2),
         )  # fmt: skip
 

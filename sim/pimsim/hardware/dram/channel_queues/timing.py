@@ -7,17 +7,9 @@ from typing import Any
 from numba import njit
 
 from pimsim.hardware.dram.channel_queues.layout import STRIDE, WINDOW_SLOT
-from pimsim.hardware.dram.rules import (
-    BANK,
-    BANK_GROUP,
-    LEVELS,
-    OTHER_RANKS,
-    PSEUDO_CHANNEL,
-    RANK,
-    Command,
-)
+from pimsim.hardware.dram.rules import LEVELS, OTHER_RANKS, RANK, Command
 
-__all__ = ["apply_rules", "earliest", "earliest_wide", "on_edge"]
+__all__ = ["apply_rules", "earliest", "earliest_wide", "gate_of", "on_edge"]
 
 PREA, REF = int(Command.PREA), int(Command.REF)
 
@@ -37,6 +29,12 @@ def earliest(ch: Any, p: Any, command: int, bank: int) -> int:
     shared = max(ch.ready[command], ch.ready[half + command])
     own = max(ch.ready[group + command], ch.ready[(p.bank_node + bank) * STRIDE + command])
     return int(max(max(shared, ch.ready[rank + command]), own))
+
+
+@njit(cache=True, inline="always")
+def gate_of(p: Any, command: int, bank: int) -> int:
+    """Place in ``ready`` of ``command`` at the pseudo channel, which its banks share."""
+    return int((1 + (bank >> p.half_shift)) * STRIDE + command)
 
 
 @njit(cache=True)
@@ -65,34 +63,26 @@ def apply_rules(ch: Any, p: Any, tick: int, command: int, bank: int) -> None:
     rank = bank >> p.rank_shift
     wide = command in (REF, PREA)
     for level in range(LEVELS):
-        for i in range(p.first[command, level], p.first[command, level + 1]):
-            then, at = p.rules[i, 1], tick + p.rules[i, 2]
-            if level == RANK and not wide:
-                _bar(ch, p.rank_node + rank, then, at)
-            elif level in (RANK, OTHER_RANKS):
+        first, last = p.first[command, level], p.first[command, level + 1]
+        if level == OTHER_RANKS or (level == RANK and wide):
+            for i in range(first, last):
                 for other in range(half * per_half, (half + 1) * per_half):
                     if level == RANK or other != rank:
-                        _bar(ch, p.rank_node + other, then, at)
-            elif level == BANK_GROUP:
-                _bar(ch, p.group_node + (bank >> p.group_shift), then, at)
-            elif level == BANK:
-                _bar(ch, p.bank_node + bank, then, at)
-            elif level == PSEUDO_CHANNEL:
-                _bar(ch, 1 + half, then, at)
-            else:
-                _bar(ch, 0, then, at)
+                        _bar(ch, p.rank_node + other, p.rules[i, 1], tick + p.rules[i, 2])
+            continue
+        node = p.level_node[level] + (bank >> p.level_shift[level])
+        for i in range(first, last):
+            _bar(ch, node, p.rules[i, 1], tick + p.rules[i, 2])
     for w in range(p.n_windows):
         if p.windows[w, 0] != command:
             continue
         # a ring of the last commands of the node, its write position in front
-        unit, node = 0, 0
-        if p.windows[w, 3] == PSEUDO_CHANNEL:
-            unit, node = half, 1 + half
-        elif p.windows[w, 3] == RANK:
-            unit, node = rank, p.rank_node + rank
+        level = p.windows[w, 3]
+        unit = bank >> p.level_shift[level]
+        node = p.level_node[level] + unit
         base = (w * p.ranks + unit) * WINDOW_SLOT
         place = ch.window[base]
         ch.window[base + 1 + place] = tick
-        place = (place + 1) % p.windows[w, 1]
+        place = place + 1 if place + 1 < p.windows[w, 1] else 0
         ch.window[base] = place
         _bar(ch, node, command, ch.window[base + 1 + place] + p.windows[w, 2])

@@ -1,0 +1,191 @@
+"""Requests of a channel: a pool of entries, and queues of words that say where each belongs.
+
+Beside each word of a queue stands its ``bound``, a tick before which nothing of it can go. Rules
+only ever put commands off, so a bound holds until the request's bank changes (``reconsider``).
+``gate`` says which place of ``ready`` it waits for if that is one that many banks share: when a
+command goes there, all that wait for it are put off at once. That leaves the scheduler few
+requests to look at. Loops over whole queues have no branches: they become vector instructions.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from numba import njit
+
+from pimsim.hardware.dram.channel_queues.layout import (
+    BANK_BITS,
+    C_BUS_BUSY,
+    C_READ_LATENCY,
+    C_READS,
+    ENTRY_BITS,
+    INFINITY,
+    MAX_BANKS,
+    R_ARRIVAL,
+    R_BLOCK,
+    R_COUNTED,
+    R_GROUP,
+    R_KEY,
+    R_NEXT,
+    R_WRITE,
+    ROW_SHIFT,
+)
+
+__all__ = [
+    "answer", "bank_of", "close_gap", "count_once", "dequeue", "enqueue", "entry_of", "find_write",
+    "forget_bounds", "least_bound", "put_off", "reconsider", "row_of",
+]  # fmt: skip
+
+
+@njit(cache=True, inline="always")
+def bank_of(word: int) -> int:
+    """Bank of a queued request, counted over the channel."""
+    return word & (MAX_BANKS - 1)
+
+
+@njit(cache=True, inline="always")
+def entry_of(word: int) -> int:
+    """Its entry in the pool."""
+    return (word >> BANK_BITS) & ((1 << ENTRY_BITS) - 1)
+
+
+@njit(cache=True, inline="always")
+def row_of(word: int) -> int:
+    """The row that it is for."""
+    return word >> ROW_SHIFT
+
+
+@njit(cache=True)
+def find_write(ch: Any, key: int) -> bool:
+    """Whether a write of burst ``key`` is buffered."""
+    found = 0
+    for at in range(ch.queued[1]):
+        found |= int(ch.request[entry_of(ch.queue[1, at]), R_KEY] == key)
+    return found == 1
+
+
+@njit(cache=True)
+def enqueue(
+    ch: Any, tick: int, arrival: int, write: int, bank: int, row: int, key: int, group: int,
+    block: int,
+) -> None:  # fmt: skip
+    """Put a request into its queue, which has room; it may be served from ``tick`` on."""
+    entry = ch.free
+    if entry >= 0:
+        ch.free = ch.request[entry, R_NEXT]
+    else:
+        entry = ch.pool_used
+        ch.pool_used = entry + 1
+    ch.request[entry, R_ARRIVAL] = arrival
+    ch.request[entry, R_WRITE] = write
+    ch.request[entry, R_COUNTED] = 0
+    ch.request[entry, R_KEY] = key
+    ch.request[entry, R_GROUP] = group
+    ch.request[entry, R_BLOCK] = block
+    at = ch.queued[write]
+    ch.queue[write, at] = (row << ROW_SHIFT) | (entry << BANK_BITS) | bank
+    ch.bound[write, at] = 0
+    ch.gate[write, at] = -1
+    ch.queued[write] = at + 1
+    if write == ch.writing:
+        if ch.open_row[bank] == row:
+            ch.column_next = min(ch.column_next, tick)
+        else:
+            ch.row_next = min(ch.row_next, tick)
+
+
+@njit(cache=True, inline="always")
+def close_gap(values: Any, at: int, last: int) -> None:
+    """Move what stands behind ``at``, up to ``last``, one place forward."""
+    part = values[at : last + 1]  # counted from 0, this becomes vector instructions
+    for i in range(last - at):
+        part[i] = part[i + 1]
+
+
+@njit(cache=True)
+def dequeue(ch: Any, at: int) -> None:
+    """Take request ``at`` out of the queue in turn."""
+    kind = ch.writing
+    last = ch.queued[kind] - 1
+    close_gap(ch.queue[kind], at, last)
+    close_gap(ch.bound[kind], at, last)
+    close_gap(ch.gate[kind], at, last)
+    ch.queued[kind] = last
+
+
+@njit(cache=True)
+def reconsider(ch: Any, bank: int) -> bool:
+    """The bank changed: whatever was known of its requests in the queue in turn is void; False
+    if there are none."""
+    kind = ch.writing
+    found = 0
+    for i in range(ch.queued[kind]):
+        mine = int(bank_of(ch.queue[kind, i]) == bank)
+        found |= mine
+        ch.bound[kind, i] = 0 if mine else ch.bound[kind, i]
+    for i in range(ch.queued[kind]):
+        ch.gate[kind, i] = -1 if ch.bound[kind, i] == 0 else ch.gate[kind, i]
+    return found == 1
+
+
+@njit(cache=True)
+def forget_bounds(ch: Any) -> None:
+    """The other queue's turn came: its bounds are of a time when banks were different."""
+    kind = ch.writing
+    ch.column_next = ch.row_next = 0
+    for i in range(ch.queued[kind]):
+        ch.bound[kind, i] = 0
+    for i in range(ch.queued[kind]):
+        ch.gate[kind, i] = -1
+
+
+@njit(cache=True)
+def put_off(ch: Any, gate: int) -> None:
+    """A command went out: what waits at its ``gate`` in the queue in turn, a slot of ``ready``,
+    waits until that opens again."""
+    kind = ch.writing
+    when = ch.ready[gate]
+    for i in range(ch.queued[kind]):
+        later = max(ch.bound[kind, i], when)
+        ch.bound[kind, i] = later if ch.gate[kind, i] == gate else ch.bound[kind, i]
+
+
+@njit(cache=True)
+def least_bound(ch: Any, length: int) -> int:
+    """Tick before which none of the oldest ``length`` requests of the queue in turn can go."""
+    kind = ch.writing
+    when = INFINITY
+    for i in range(length):
+        when = min(when, ch.bound[kind, i])
+    return int(when)
+
+
+@njit(cache=True, inline="always")
+def release(ch: Any, entry: int) -> None:
+    """Give the entry of an answered request back to the pool."""
+    ch.request[entry, R_NEXT] = ch.free
+    ch.free = entry
+
+
+@njit(cache=True, inline="always")
+def count_once(ch: Any, entry: int, counter: int) -> None:
+    """A request's first command tells whether it hit, missed or met another row."""
+    if ch.request[entry, R_COUNTED] == 0:
+        ch.request[entry, R_COUNTED] = 1
+        ch.counter[counter] += 1
+
+
+@njit(cache=True)
+def answer(ch: Any, p: Any, tick: int, entry: int) -> None:
+    """A column command went out: a write is done, a read when its data came."""
+    done = tick
+    ch.counter[C_BUS_BUSY] += p.nbl
+    if ch.request[entry, R_WRITE] == 0:
+        done += p.read_delay
+        ch.counter[C_READS] += 1
+        ch.counter[C_READ_LATENCY] += done - ch.request[entry, R_ARRIVAL]
+    ch.last_done = max(ch.last_done, done)
+    ch.answered[0] = ch.request[entry, R_GROUP]
+    ch.answered[1] = ch.request[entry, R_BLOCK]
+    ch.answered[2] = done
+    release(ch, entry)
