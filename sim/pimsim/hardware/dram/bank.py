@@ -4,7 +4,7 @@ The policy is DRAMsim3's (command_queue.cc): in a bank's queue the first command
 goes; a conflict at the head may close the row when no request hits it, or after ``row_hit_cap``
 accesses. ``wake`` keeps, for each bank, a cycle before which none of its requests can go, and
 ``row_wake`` one before which it can neither open nor close a row: while the data bus is taken,
-only those need a look.
+only those need a look. ``bank_next`` is a cycle before which no bank needs one.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ def apply_rules(ch: Any, p: Any, cycle: int, command: int, bank: int, n: int) ->
             base = (w * p.ranks + max(node - 1, 0)) * WINDOW_SLOT
             at_slot = ch.window[base] + 1
             ch.window[base + at_slot] = cycle
-            ch.window[base] = at_slot % p.windows[w, 1]
+            ch.window[base] = at_slot if at_slot < p.windows[w, 1] else 0
             slot = node * STRIDE + command
             at = ch.window[base + 1 + ch.window[base]] + p.windows[w, 2]
             if ch.ready[slot] < at:
@@ -127,21 +127,19 @@ def log_command(ch: Any, board: Any, cycle: int, command: int, bank: int, row: i
         board.logged = at + 1
 
 
-@njit(cache=True, inline="always")
+@njit(cache=True)
 def reset_wake(ch: Any, p: Any, bank: int, cycle: int) -> None:
-    """After a change of the bank's row or queue: look again from the next cycle on."""
-    row = ch.bank[bank, B_ROW]
-    if ch.bank[bank, B_LEN] == 0:
-        idle = p.closed_page == 1 and row >= 0  # a row to close
-        ch.wake[bank] = cycle + 1 if idle else INFINITY
-        ch.row_wake[bank] = ch.wake[bank]
-        return
-    ch.wake[bank] = cycle + 1
-    may_close = ch.request[ch.bank[bank, B_HEAD], Q_ROW] != row and (
-        (ch.bank[bank, B_HIT_RD] < 0 and ch.bank[bank, B_HIT_WR] < 0)
-        or ch.bank[bank, B_HITS] >= p.hit_cap
-    )
-    ch.row_wake[bank] = cycle + 1 if row < 0 or may_close else INFINITY
+    """After a change of the bank's row or queue: when it can go, from the next cycle on."""
+    when, row_when = INFINITY, INFINITY
+    if ch.bank[bank, B_LEN] > 0:
+        when, _, _, row_when = bank_candidate(ch, p, bank, cycle + 1, True, True)
+        if when == INFINITY:  # until PIM closes the row, which wakes nobody
+            when = row_when = cycle + 1
+    elif p.closed_page == 1 and ch.bank[bank, B_ROW] >= 0:  # a row to close
+        when = row_when = cycle + 1
+    ch.wake[bank] = max(when, cycle + 1)
+    ch.row_wake[bank] = max(row_when, cycle + 1)
+    ch.bank_next = min(ch.bank_next, ch.wake[bank])
 
 
 @njit(cache=True)
@@ -167,6 +165,18 @@ def _next_hit(ch: Any, bank: int, entry: int, row: int, write: int) -> int:
 
 
 @njit(cache=True)
+def _put_off_opening(ch: Any, p: Any, rank: int) -> None:
+    """An ACT went to ``rank``: none of its closed banks opens a row before it takes another."""
+    opens = max(ch.ready[ACT], ch.ready[(1 + rank) * STRIDE + ACT])
+    for bank in range(p.banks):
+        held = opens if (bank >> p.rank_shift) == rank else 0
+        ch.wake[bank] = max(ch.wake[bank], held * ch.closed[bank])
+    for bank in range(p.banks):
+        held = opens if (bank >> p.rank_shift) == rank else 0
+        ch.row_wake[bank] = max(ch.row_wake[bank], held * ch.closed[bank])
+
+
+@njit(cache=True)
 def open_row(
     ch: Any, p: Any, cycle: int, bank: int, row: int, buffer: int
 ) -> None:  # fmt: skip
@@ -175,6 +185,8 @@ def open_row(
     ch.bank[bank, B_ROW + buffer] = row
     if buffer == 1:
         return
+    ch.closed[bank] = 0
+    _put_off_opening(ch, p, bank >> p.rank_shift)
     ch.bank[bank, B_HITS] = 0
     head = ch.bank[bank, B_HEAD]
     ch.bank[bank, B_HIT_RD] = _next_hit(ch, bank, head, row, 0)
@@ -188,6 +200,7 @@ def close_row(ch: Any, p: Any, cycle: int, bank: int, buffer: int) -> None:
     count_open(ch, p, cycle, bank, -1)
     ch.bank[bank, B_ROW + buffer] = -1
     if buffer == 0:
+        ch.closed[bank] = 1
         ch.bank[bank, B_HITS] = 0
         ch.bank[bank, B_HIT_RD] = -1
         ch.bank[bank, B_HIT_WR] = -1

@@ -25,7 +25,7 @@ from pimsim.hardware.dram.layout import (
     P_READY,
 )
 from pimsim.hardware.dram.pim_queue import GWRITE_BANK, pim_issue, pim_poll
-from pimsim.hardware.dram.queues import admit, move_to_bank, start_drain
+from pimsim.hardware.dram.queues import admit, drain_starts, move_to_bank, start_drain
 from pimsim.hardware.dram.refresh import fall_due, refresh_next, try_refresh, unit_banks
 from pimsim.hardware.dram.schedule import bank_work, fcfs_next, issue_next
 from pimsim.hardware.dram.sources import next_offer, offer
@@ -129,11 +129,36 @@ def controller_cycle(ch: Any, p: Any, board: Any, cycle: int) -> None:
 
 
 @njit(cache=True)
+def _banks_next(ch: Any, p: Any, held: int, frozen: int, thawed: int) -> int:
+    """A cycle before which no bank can issue anything but for ``held`` and those from ``frozen``
+    to ``thawed``; -1 where there are none."""
+    columns = INFINITY
+    for rank in range(p.ranks):
+        columns = min(columns, column_bound(ch, p, rank))
+    soonest, row_soonest = INFINITY, INFINITY
+    if held < 0 and frozen < 0:
+        for bank in range(p.banks):
+            soonest = min(soonest, ch.wake[bank])
+        for bank in range(p.banks):
+            row_soonest = min(row_soonest, ch.row_wake[bank])
+    else:
+        for bank in range(p.banks):
+            if bank != held and not frozen <= bank < thawed:
+                soonest = min(soonest, ch.wake[bank])
+                row_soonest = min(row_soonest, ch.row_wake[bank])
+    return int(min(row_soonest, max(soonest, columns)))
+
+
+@njit(cache=True)
 def next_cycle(ch: Any, p: Any, board: Any, cycle: int) -> int:
     """First cycle after ``cycle`` at which this channel can do anything by itself."""
     after = cycle + 1
-    draining = ch.drain > 0
     has_pim = p.has_pim == 1
+    if ch.bank_next <= after and p.fcfs == 0 and bank_work(ch, p):
+        ch.bank_next = _banks_next(ch, p, -1, -1, -1)
+    draining = ch.drain > 0
+    if not draining and drain_starts(ch, p):
+        return after
     waiting = ch.pim_avail - ch.pim_head
     dual = p.row_buffers == 2
     if not has_pim or dual or waiting == 0:
@@ -165,23 +190,11 @@ def next_cycle(ch: Any, p: Any, board: Any, cycle: int) -> int:
         return int(max(when, after))
     if p.fcfs == 1:
         when = min(when, fcfs_next(ch, p, cycle))
+    elif frozen < 0 and ch.pim_gwriting == 0:
+        when = min(when, ch.bank_next)
     else:
-        columns = INFINITY
-        for rank in range(p.ranks):
-            columns = min(columns, column_bound(ch, p, rank))
-        soonest, row_soonest = INFINITY, INFINITY
-        if frozen < 0 and ch.pim_gwriting == 0:
-            for bank in range(p.banks):
-                soonest = min(soonest, ch.wake[bank])
-            for bank in range(p.banks):
-                row_soonest = min(row_soonest, ch.row_wake[bank])
-        else:
-            for bank in range(p.banks):
-                held = ch.pim_gwriting == 1 and bank == GWRITE_BANK
-                if not held and not frozen <= bank < thawed:
-                    soonest = min(soonest, ch.wake[bank])
-                    row_soonest = min(row_soonest, ch.row_wake[bank])
-        when = min(when, min(row_soonest, max(soonest, columns)))
+        held_bank = GWRITE_BANK if ch.pim_gwriting == 1 else -1
+        when = min(when, _banks_next(ch, p, held_bank, frozen, thawed))
     return int(max(when, after))
 
 

@@ -229,6 +229,8 @@ CHANNEL = np.dtype(
         ("rank", _I, (MAX_RANKS, 3)),  # open row buffers, since when any, cycles with any
         ("wake", _I, (MAX_BANKS,)),  # no request of the bank can go before this cycle
         ("row_wake", _I, (MAX_BANKS,)),  # it can neither open nor close a row before
+        ("closed", _I, (MAX_BANKS,)),  # 1: no row in the normal row buffer
+        ("bank_next", _I),  # nor any of all banks; 0: not known
         ("bank", _I, (MAX_BANKS, N_BANK)),
         # requests at a bank by kind and row modulo ROW_SLOTS: none there, no need to search
         ("rows_queued", np.int32, (MAX_BANKS, 2, ROW_SLOTS)),
@@ -454,6 +456,7 @@ def make_channels(memory: MemoryConfig, p: Records) -> Records:
     banks = int(p[0]["banks"])
     channels["wake"][:, :banks] = INFINITY
     channels["row_wake"][:, :banks] = INFINITY
+    channels["closed"][:, :banks] = 1
     for column in (B_ROW, B_PIM_ROW, B_HEAD, B_TAIL, B_HIT_RD, B_HIT_WR):
         channels["bank"][:, :banks, column] = -1
     channels["ref_due"] = p[0]["ref_interval"]

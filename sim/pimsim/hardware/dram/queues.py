@@ -40,7 +40,7 @@ from pimsim.hardware.dram.layout import (
     SEQ_MASK,
 )
 
-__all__ = ["admit", "free_request", "move_to_bank", "start_drain"]
+__all__ = ["admit", "drain_starts", "free_request", "move_to_bank", "start_drain"]
 
 
 @njit(cache=True, inline="always")
@@ -209,6 +209,7 @@ def move_to_bank(ch: Any, p: Any, cycle: int, write: int) -> bool:
     if row >= 0 and ch.request[entry, Q_ROW] == row and ch.bank[bank, B_HIT_RD + write] < 0:
         ch.bank[bank, B_HIT_RD + write] = entry
         ch.wake[bank] = min(ch.wake[bank], cycle + 1)
+        ch.bank_next = min(ch.bank_next, cycle + 1)
     if ch.bank[bank, B_LEN] == 1:
         reset_wake(ch, p, bank, cycle)
     return False

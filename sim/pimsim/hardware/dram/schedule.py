@@ -123,6 +123,8 @@ def _spend_slack(ch: Any, p: Any, command: int) -> None:
 @njit(cache=True)
 def _scan(ch: Any, p: Any, board: Any, cycle: int, paired: int, steps: int) -> tuple[int, int]:
     """FR-FCFS: issue the first command that is ready, banks in turn; as ``issue_next``."""
+    if ch.bank_next > cycle:
+        return -1, 0
     mask = p.banks - 1
     turn = ch.turn
     frozen, thawed = unit_banks(p, ch.ref_first) if ch.in_ref == 1 else (-1, -1)
