@@ -120,8 +120,9 @@ class NpuConfig(ConfigModel):
     fold starts when all k of its columns have come, results leave a block of columns at a time,
     and bursts that a tile uses in part count in full."""
     prefetch_weights: bool = False
-    """Stream the next operator's weights while this one computes, as far as the scratchpad
-    has room."""
+    """Stream the next product's first two tiles of weights while this one's last tile and the
+    vector work and links between them are under way. Only where the scratchpad has room, two
+    buffers, and weights come by themselves: activations stay on chip, operands lie in tiles."""
     artifact_short_runs: bool = False
     """ONNXim asks for a run of a row in as many requests as its bytes fill, from the aligned
     address of its first element on, and so misses the last one of most runs that begin inside
@@ -139,6 +140,12 @@ class NpuConfig(ConfigModel):
     artifact_attention: bool = False
     """npu-only branch: attention of one request at a time, head by head, 271 cycles per started
     block of 128 tokens (MECHANISMS 4.12)."""
+
+    @property
+    def prefetches(self) -> bool:
+        """Whether weights come before the product that makes the inputs is done."""
+        own = self.scratchpad.activations == "scratchpad" and self.operand_layout == "tiled"
+        return self.prefetch_weights and own and self.scratchpad.double_buffered
 
     @model_validator(mode="after")
     def _consistent(self) -> NpuConfig:

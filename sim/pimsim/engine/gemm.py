@@ -12,8 +12,8 @@ from pimsim.config.memory import MemoryConfig
 from pimsim.config.npu import NpuConfig
 from pimsim.engine.clock import Clock
 from pimsim.engine.memory import MemoryPort
+from pimsim.engine.npu_side import NpuSide, task_streams
 from pimsim.engine.records import Recorder
-from pimsim.engine.units import NpuSide, task_streams
 from pimsim.hardware.dram.device import make_memory_system
 from pimsim.hardware.npu.gemm import steady_cycles
 from pimsim.hardware.npu.search import CoreTiling

@@ -12,9 +12,11 @@ from pimsim.engine.clock import Clock
 from pimsim.engine.device import Device
 from pimsim.engine.fidelity import PhaseErrors, missed_phases, sampled_errors
 from pimsim.engine.memory import Memory, MemoryPort
+from pimsim.engine.npu_side import NpuSide
+from pimsim.engine.pim_side import PimSide
 from pimsim.engine.policies import Stage, load_schedule
 from pimsim.engine.records import Recorder, StageRecord
-from pimsim.engine.units import NpuSide, PimSide, Signals
+from pimsim.engine.signals import Signals
 from pimsim.hardware.dram.device import make_memory_system
 from pimsim.hardware.dram.fast import PhasedMemory, probe_of, unfit
 from pimsim.hardware.dram.layout import Records
@@ -145,6 +147,7 @@ def _run(device: Device, on_stage: Callable[[str], None] | None, system: Memory)
             bound = max(
                 sum(o.bound_ps for o in mine if o.unit == "pim"),
                 sum(o.bound_ps for o in mine if o.unit != "pim"),
+                sum(o.loads_ps for o in mine),
             )
             recorder.stages.append(
                 StageRecord(

@@ -8,8 +8,8 @@ from pimsim.config.run import RunConfig
 from pimsim.engine.clock import Clock
 from pimsim.engine.device import counter_wrap_bytes
 from pimsim.engine.memory import MemoryPort
+from pimsim.engine.npu_side import NpuSide
 from pimsim.engine.records import Recorder
-from pimsim.engine.units import NpuSide
 from pimsim.hardware.dram.system import MemorySystem
 from pimsim.mapping.addresses import WeightRegion, plan_addresses
 from pimsim.mapping.block import BlockMapper

@@ -25,7 +25,10 @@ class OperatorRecord:
     flops: int
     bytes: int
     bound_ps: int
-    """No machine of this size does it faster: bytes over bandwidth or work over units."""
+    """No machine of this size does it faster: bytes over bandwidth or work over units; without
+    loads that began before it."""
+    loads_ps: int = 0
+    """Least time of all its loads on the data buses."""
     channel_end_ps: tuple[int, ...] = ()
     """When each channel's last command of a PIM operation went out."""
 

@@ -158,7 +158,7 @@ class BlockMapper:
             flops += one.flops
         return NpuTask(
             operator.name, str(operator.kind), "systolic", layer, flops, weight_bytes, 0,
-            steps=tuple(steps),
+            steps=tuple(steps), weights_chosen=operator.weights_chosen,
             sram_bytes=sum(t.weight_bytes + t.input_bytes + t.output_bytes for t in tiles),
         )  # fmt: skip
 

@@ -74,6 +74,8 @@ class NpuTask(Task):
 
     steps: tuple[GemmStep, ...] = ()
     """Tiles, for the systolic arrays."""
+    weights_chosen: bool = False
+    """Which weights its tiles load is known only when the tasks before it are done."""
     streams: tuple[Stream, ...] = ()
     """Loads and stores of a task without tiles, in order."""
     scatters: tuple[Scatter, ...] = ()

@@ -281,6 +281,7 @@ def _share(
         kv_write_bytes=written[OperandRole.KV],
         depends_on=operator.depends_on,
         expert_tokens=experts.tokens if experts else (),
+        weights_chosen=experts is not None and operator.group == "expert_fc1",
         experts=experts.experts if experts else (),
     )
 

@@ -87,6 +87,9 @@ class Operator:
     ``weight_bytes`` those of these experts."""
     experts: tuple[int, ...] = ()
     """Which experts these are."""
+    weights_chosen: bool = False
+    """Which of its weights it reads is known only from the result of an operator before it: experts
+    from the router's, features that turned out active from the activation's."""
 
 
 @dataclass(frozen=True, slots=True)

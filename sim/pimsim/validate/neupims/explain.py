@@ -24,7 +24,7 @@ STORE_FILE = "neupims-grid.json"
 def explain(folder: Path, workers: int, tell: Callable[[int, int], None]) -> list[Row]:
     """Write ``neupims.md`` and its figures to ``folder``; figures that it holds are kept.
 
-    Rows are the paper's averages beside ours, in both modes.
+    Rows are the paper's averages beside ours, in every mode.
     """
     study = load_study()
     store = Store(folder / STORE_FILE)

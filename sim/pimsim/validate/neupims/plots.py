@@ -13,7 +13,12 @@ from pimsim.validate.neupims.study import MODES, Point, Study
 __all__ = ["draw_ablation", "draw_grid", "draw_waterfall"]
 
 _STYLES = {"clean": "-", "quirks": "--"}
-_LABELS = {"clean": "pimsim", "quirks": "pimsim with the artifact's quirks"}
+"""Modes that the grid shows."""
+_LABELS = {
+    "clean": "pimsim",
+    "waiting": "pimsim, weights wait",
+    "quirks": "pimsim with the artifact's quirks",
+}
 
 
 def draw_grid(study: Study, store: Store, points: Sequence[Point], stem: Path) -> None:
@@ -27,7 +32,7 @@ def draw_grid(study: Study, store: Store, points: Sequence[Point], stem: Path) -
         for column, published in enumerate(study.published):
             plot = axes[row][column]
             for colour, model in zip(COLOURS, study.grid.models, strict=False):
-                for mode in MODES:
+                for mode, style in _STYLES.items():
                     here = [p for p in points if p.model == model and p.requests == requests]
                     pairs = [
                         (p.batch, ratio)
@@ -36,7 +41,7 @@ def draw_grid(study: Study, store: Store, points: Sequence[Point], stem: Path) -
                     ]
                     plot.plot(
                         [batch for batch, _ in pairs], [ratio for _, ratio in pairs],
-                        _STYLES[mode], color=colour, marker="o", markersize=3, linewidth=1.3,
+                        style, color=colour, marker="o", markersize=3, linewidth=1.3,
                         label=f"{model}, {_LABELS[mode]}",
                     )  # fmt: skip
             plot.axhline(published.value, color="black", linewidth=0.9)
@@ -63,7 +68,7 @@ def draw_grid(study: Study, store: Store, points: Sequence[Point], stem: Path) -
 
 def draw_ablation(study: Study, store: Store, stem: Path) -> None:
     """Throughput over NPU+PIM as the mechanisms are added, by batch."""
-    figure = new_figure(10, 3.6)
+    figure = new_figure(13, 3.6)
     axes = figure.subplots(1, len(MODES), sharey=True)
     names = [study.machine(key).name for key in LADDER]
     for plot, mode in zip(axes, MODES, strict=True):

@@ -6,8 +6,10 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
+from pimsim.config.run import RunConfig
 from pimsim.validate.neupims.runs import Case, Figures, Store, grid_case, step_config
 from pimsim.validate.neupims.study import MODES, Point, Published, Study
+from pimsim.workload.cards import load_card
 
 __all__ = [
     "LADDER",
@@ -19,6 +21,7 @@ __all__ = [
     "waterfall",
     "waterfall_cases",
     "waterfall_points",
+    "weights_bound",
 ]
 
 LADDER = ("npu-pim", "drb", "gmlbp", "sbi")
@@ -26,7 +29,7 @@ LADDER = ("npu-pim", "drb", "gmlbp", "sbi")
 
 
 def grid_cases(study: Study, points: Sequence[Point]) -> Iterator[Case]:
-    """Every machine in both modes at each point."""
+    """Every machine in every mode at each point."""
     for point in points:
         for mode in MODES:
             for machine in study.machines:
@@ -110,3 +113,18 @@ def waterfall(
 
 def _machine(study: Study, key: str, point: Point) -> str:
     return study.neupims(point.batch) if key == "neupims" else key
+
+
+def weights_bound(config: RunConfig) -> float:
+    """Largest share of the arrays' multiplications that is possible while weights stream from DRAM
+    once for each half of the batch: what the weights of a second are used for, over what the
+    arrays could do in it. Attention, which has no weights, is left out."""
+    memory, npu = config.memory, config.npu
+    burst_s = memory.timings["nBL"] * memory.tCK * 1e-12
+    bytes_per_s = memory.organization.channels * memory.organization.burst_bytes / burst_s
+    weights_per_s = bytes_per_s / load_card(config.workload.model).dtype_bytes
+    arrays = npu.systolic
+    macs_per_s = arrays.arrays * arrays.rows * arrays.cols * npu.frequency
+    if config.workload.batch is None:
+        raise ValueError("a case of the grid has a batch")
+    return weights_per_s * (config.workload.batch // 2) / macs_per_s

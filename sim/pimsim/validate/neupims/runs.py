@@ -82,7 +82,7 @@ def _read(path: Path) -> dict[str, Figures]:
 
 def grid_case(study: Study, machine: str, mode: str, point: Point) -> Case:
     """``machine`` at ``point`` of the grid."""
-    changes = tuple(getattr(study.machine(machine), mode))
+    changes = study.machine(machine).changes(study, mode)
     return _case(changes, point.model, study.grid.requests[point.requests], point.batch)
 
 

@@ -14,8 +14,9 @@ from pimsim.config.resources import data_dir
 
 __all__ = ["MODES", "Point", "Study", "load_study", "points_of"]
 
-MODES = ("clean", "quirks")
-"""``clean``: our machines. ``quirks``: the artifact's, with all that it does differently."""
+MODES = ("clean", "waiting", "quirks")
+"""``clean``: our machines. ``waiting``: ours, but weights wait for their operator. ``quirks``: the
+artifact's, with all that it does differently."""
 
 
 class Grid(ConfigModel):
@@ -36,6 +37,12 @@ class Machine(ConfigModel):
     name: str
     clean: list[str]
     quirks: list[str]
+
+    def changes(self, study: Study, mode: str) -> tuple[str, ...]:
+        """Preset and overrides in ``mode``."""
+        if mode == "quirks":
+            return tuple(self.quirks)
+        return (*self.clean, *(study.waiting if mode == "waiting" else ()))
 
 
 class Published(ConfigModel):
@@ -86,6 +93,8 @@ class Study(ConfigModel):
 
     grid: Grid
     machines: list[Machine]
+    waiting: list[str]
+    """Overrides of mode ``waiting``."""
     published: list[Published]
     ablation: Ablation
     utilisation: Utilised

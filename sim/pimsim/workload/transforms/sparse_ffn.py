@@ -58,7 +58,8 @@ def _block(
             f"sparse_ffn: block {number} has {features} features, the mask {len(mask)}"
         )
     left = max(int(kept(mask, granularity).sum()), 1)
-    changed = {"fc2": _fewer(block.operator("fc2"), "k", left, features)}
+    second = _fewer(block.operator("fc2"), "k", left, features)
+    changed = {"fc2": replace(second, weights_chosen=not predicted)}
     if predicted:
         first = block.operator("fc1")
         halves = first.n // features

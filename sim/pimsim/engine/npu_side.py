@@ -1,9 +1,9 @@
-"""The NPU side and the PIM side of a device as simpy processes that run tasks."""
+"""The NPU side of a device as a simpy process that runs tasks."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Generator, Hashable, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -16,35 +16,14 @@ from pimsim.config.npu import NpuConfig
 from pimsim.engine.clock import Clock
 from pimsim.engine.memory import MemoryPort
 from pimsim.engine.records import OperatorRecord, Recorder
-from pimsim.hardware.dram.layout import C_COMP_COLUMNS
-from pimsim.hardware.dram.system import BLOCK_BYTES, After, Group, Rows, Stream
+from pimsim.engine.signals import Signals
+from pimsim.hardware.dram.system import BLOCK_BYTES, Group, Rows, Stream
 from pimsim.hardware.npu.artifact import finish_steps, stream_cycles
-from pimsim.mapping.tasks import GemmStep, NpuTask, PimTask, Task
+from pimsim.mapping.tasks import GemmStep, NpuTask
 
-__all__ = ["NpuSide", "PimSide", "Signals", "task_streams"]
+__all__ = ["NpuSide", "fetched_early", "task_streams"]
 
 Process = Generator[simpy.Event, Any, Any]
-
-
-class Signals:
-    """What tasks of one side tell those of the other: an event by name, whoever asks first."""
-
-    def __init__(self, env: simpy.Environment) -> None:
-        self._env = env
-        self._events: dict[Hashable, simpy.Event] = {}
-
-    def event(self, name: Hashable) -> simpy.Event:
-        """Happens when the task that signals ``name`` is done."""
-        return self._events.setdefault(name, self._env.event())
-
-    def done(self, task: Task) -> None:
-        """``task`` is done."""
-        if task.signals is not None:
-            self.event(task.signals).succeed()
-
-    def ready(self, task: Task) -> bool:
-        """Whether ``task`` may start."""
-        return task.waits_for is None or self.event(task.waits_for).triggered
 
 
 class NpuSide:
@@ -70,6 +49,7 @@ class NpuSide:
         self._fetch_ps = npu.systolic.fetch_cycles * clock.npu_ps
         self._overlaps = npu.systolic.preload == "hidden" and npu.scratchpad.double_buffered
         self._prefetched: dict[int, simpy.Event] = {}
+        self._early_bursts: Counter[int] = Counter()
 
     def bandwidth_bound_ps(self, size: int) -> int:
         """Least time that ``size`` bytes take on the data buses of all channels."""
@@ -136,12 +116,13 @@ class NpuSide:
             own.setdefault(step.core, []).append(step)
         start = int(self.env.now)
         stacks = {core: Counter[str]() for core in own}
+        after = fetched_early(following) if self.npu.prefetches else None
         if len(own) == 1:
             (core,) = own
-            yield from self._core(own[core], following, stacks[core])
+            yield from self._core(own[core], after, stacks[core])
         else:
             sides = [
-                self.env.process(self._core(own[core], (), stacks[core])) for core in sorted(own)
+                self.env.process(self._core(own[core], after, stacks[core])) for core in sorted(own)
             ]
             yield simpy.AllOf(self.env, sides)
         total = self.clock.npu_cycle(int(self.env.now)) - self.clock.npu_cycle(start)
@@ -160,9 +141,10 @@ class NpuSide:
         self.recorder.npu_busy_cycles += spent["array_fill_drain"] + spent["computing"]
 
     def _core(
-        self, steps: Sequence[GemmStep], following: Sequence[NpuTask], stack: Counter[str]
+        self, steps: Sequence[GemmStep], after: NpuTask | None, stack: Counter[str]
     ) -> Process:
-        """Tile by tile: the next tile loads while one computes, if there are two buffers."""
+        """Tile by tile: the next tile loads while one computes, if there are two buffers; then
+        those of the product ``after``."""
         if steps[0].blocks:
             yield from self._block_core(steps, stack)
             return
@@ -186,8 +168,8 @@ class NpuSide:
                     stores.append(self.port.transfer(streams))
             else:
                 end, follows = self._finish(step, free, end, group)
-            if self.npu.prefetch_weights and number == len(steps) - 1:
-                self._prefetch(following)
+            if number == len(steps) - 1:
+                self._prefetch(after, step.core, 0)
             now = int(self.env.now)
             if end > now:
                 yield self.env.timeout(end - now)
@@ -197,6 +179,7 @@ class NpuSide:
                 loads.append(self._load(steps[number + ahead]))
             if step.stores and not step.stored_after:
                 stores.append(self.port.transfer(step.stores, source=step.core))
+        self._prefetch(after, steps[0].core, 1)
         start = int(self.env.now)
         for store in stores:
             if not store.processed:
@@ -204,14 +187,17 @@ class NpuSide:
         waited = self.clock.npu_cycle(int(self.env.now)) - self.clock.npu_cycle(start)
         stack["activations"] += waited
 
-    def _prefetch(self, following: Sequence[NpuTask]) -> None:
-        """Start the next product's first tile while this one's last tile computes."""
-        for task in following:
-            if task.steps:
-                step = task.steps[0]
-                if step.loads and not step.inputs_first:
-                    self._prefetched[id(step)] = self.port.transfer(step.loads)
-                return
+    def _prefetch(self, task: NpuTask | None, core: int, tile: int) -> None:
+        """Start to load a tile of the core's next product: the first while the last one of this
+        product computes, in the other buffer, the second once this one's buffer is free."""
+        if task is None:
+            return
+        steps = [step for step in task.steps if step.core == core]
+        if tile >= len(steps) or not steps[tile].loads:
+            return
+        loads = steps[tile].loads
+        self._prefetched[id(steps[tile])] = self.port.transfer(loads, source=core)
+        self._early_bursts[id(task)] += sum(part.total for part in loads)
 
     def _block_core(self, steps: Sequence[GemmStep], stack: Counter[str]) -> Process:
         """Tile by tile, and in a tile block by block: each starts when the arrays are free and
@@ -326,8 +312,9 @@ class NpuSide:
         read = sum(s.total for s in streams if not s.write)
         systolic = self.npu.systolic
         elements = self.npu.cores * systolic.arrays * systolic.rows * systolic.cols
+        within = read - self._early_bursts.pop(id(task), 0)  # writes are posted
         bound = max(
-            self.bandwidth_bound_ps(read * burst),  # writes are posted
+            self.bandwidth_bound_ps(within * burst),
             task.macs // elements * self.clock.npu_ps,
             task.link_ps,
         )
@@ -335,6 +322,7 @@ class NpuSide:
             OperatorRecord(
                 task.name, task.kind, task.unit, task.layer, recorder.stage, start_ps,
                 int(self.env.now), task.flops, moved * burst, bound,
+                self.bandwidth_bound_ps(read * burst),
             )
         )  # fmt: skip
         recorder.macs["npu"] += task.macs
@@ -355,99 +343,16 @@ def task_streams(task: NpuTask) -> list[Any]:
     return [s for part in parts for s in (*part.loads, *part.stores)] + list(task.streams)
 
 
+def fetched_early(following: Sequence[NpuTask]) -> NpuTask | None:
+    """The next product among the tasks that follow, if its weights may come before it starts.
+
+    None where attention is before it, which needs the buffers for keys and values, or where the
+    result of a task between says which weights it needs.
+    """
+    task = next((task for task in following if task.unit == "systolic"), None)
+    may = task is not None and task.steps and not task.kv_bytes and not task.weights_chosen
+    return task if may else None
+
+
 def _moves(task: NpuTask) -> bool:
     return bool(task.streams or task.scatters)
-
-
-class PimSide:
-    """The banks of all channels: one PIM operation after the other."""
-
-    def __init__(
-        self, env: simpy.Environment, port: MemoryPort, clock: Clock, recorder: Recorder,
-        launch_ps: int = 0, signals: Signals | None = None,
-    ) -> None:  # fmt: skip
-        self.env = env
-        self.signals = Signals(env) if signals is None else signals
-        self.port = port
-        self.clock = clock
-        self.recorder = recorder
-        self.launch_ps = launch_ps
-        self.busy_ps = 0
-        """Time of PIM operations, averaged over channels, so far."""
-        self.idle_at_end = np.zeros(len(port.system.channels), dtype=np.int64)
-        """Memory cycles by channel between its last command and the last one of any channel."""
-        self.vector_tail_cycles = 0
-        """Memory cycles from the last command of an operation to the end of the softmax."""
-        self.result_tail_cycles = 0
-        """The same of operations that no vector work follows: results are on their way."""
-
-    def run(self, tasks: Sequence[PimTask]) -> Process:
-        """Run ``tasks`` in order, but let those that need not wait pass those that must."""
-        system = self.port.system
-        left = list(tasks)
-        while left:
-            ready = next((i for i, task in enumerate(left) if self.signals.ready(task)), None)
-            if ready is None:
-                yield simpy.AnyOf(self.env, [self.signals.event(t.waits_for) for t in left])
-                continue
-            task = left.pop(ready)
-            start = int(self.env.now)
-            if self.launch_ps:
-                yield self.env.timeout(self.launch_ps)
-            begin = max(self.clock.memory_cycle(int(self.env.now)), system.now)
-            after = None if task.after is None else self._in_memory_cycles(task.after)
-            columns = self._columns()
-            group: Group = yield self.port.compute(task.programs, task.marks, after)
-            self._record_columns(task, self._columns() - columns)
-            last = system.channels["pim_last"]
-            self.idle_at_end += last.max() - last
-            tail = group.done_cycle - int(last.max())
-            if group.vector_busy_cycles:
-                self.vector_tail_cycles += tail
-            else:
-                self.result_tail_cycles += tail
-            self.busy_ps += int((last - begin).mean() * self.clock.memory_ps)
-            self._record(task, group, start)
-            self.signals.done(task)
-
-    def _columns(self) -> int:
-        """Dot products of all banks so far."""
-        org = self.port.system.memory.organization
-        counted = int(self.port.system.channels["counter"][:, C_COMP_COLUMNS].sum())
-        return counted * org.ranks * org.banks
-
-    def _record_columns(self, task: PimTask, columns: int) -> None:
-        assert self.port.system.pim is not None
-        size = columns * self.port.system.pim.elements_per_comp * task.element_bytes
-        self.recorder.bytes_moved["pim_weight" if task.weight_bytes else "pim_kv"] += size
-
-    def _in_memory_cycles(self, after: After) -> After:
-        """Vector work counts NPU cycles; the memory system counts its own."""
-        if self.clock.npu_ps == self.clock.memory_ps:
-            return after
-        scaled = -(-after.duration * self.clock.npu_ps // self.clock.memory_ps)
-        duration = np.where(after.duration < 0, after.duration, scaled)
-        return replace(after, duration=duration)
-
-    def _record(self, task: PimTask, group: Group, start_ps: int) -> None:
-        recorder, system = self.recorder, self.port.system
-        assert system.pim is not None
-        org = system.memory.organization
-        banks = org.channels * org.ranks * org.banks
-        step = int(system.parameters[0]["tccd_s"])
-        macs_per_cycle = banks * system.pim.elements_per_comp
-        bound = task.macs * step // macs_per_cycle * self.clock.memory_ps
-        ends = np.maximum(system.channels["pim_last"] * self.clock.memory_ps, start_ps)
-        recorder.operators.append(
-            OperatorRecord(
-                task.name, task.kind, task.unit, task.layer, recorder.stage, start_ps,
-                int(self.env.now), task.flops, task.kv_bytes + task.weight_bytes, bound,
-                tuple(ends.tolist()),
-            )
-        )  # fmt: skip
-        recorder.macs["pim"] += task.macs
-        recorder.vector_lane_ops += task.vector_lane_ops
-        busy_ps = group.vector_busy_cycles * self.clock.memory_ps
-        recorder.vector_unit_cycles += busy_ps // self.clock.npu_ps
-        recorder.bytes_needed["pim_kv"] += task.kv_bytes
-        recorder.bytes_needed["pim_weight"] += task.weight_bytes

@@ -1,0 +1,116 @@
+"""The PIM side of a device as a simpy process that runs tasks."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import simpy
+
+from pimsim.engine.clock import Clock
+from pimsim.engine.memory import MemoryPort
+from pimsim.engine.records import OperatorRecord, Recorder
+from pimsim.engine.signals import Signals
+from pimsim.hardware.dram.layout import C_COMP_COLUMNS
+from pimsim.hardware.dram.system import After, Group
+from pimsim.mapping.tasks import PimTask
+
+__all__ = ["PimSide"]
+
+Process = Generator[simpy.Event, Any, Any]
+
+
+class PimSide:
+    """The banks of all channels: one PIM operation after the other."""
+
+    def __init__(
+        self, env: simpy.Environment, port: MemoryPort, clock: Clock, recorder: Recorder,
+        launch_ps: int = 0, signals: Signals | None = None,
+    ) -> None:  # fmt: skip
+        self.env = env
+        self.signals = Signals(env) if signals is None else signals
+        self.port = port
+        self.clock = clock
+        self.recorder = recorder
+        self.launch_ps = launch_ps
+        self.busy_ps = 0
+        """Time of PIM operations, averaged over channels, so far."""
+        self.idle_at_end = np.zeros(len(port.system.channels), dtype=np.int64)
+        """Memory cycles by channel between its last command and the last one of any channel."""
+        self.vector_tail_cycles = 0
+        """Memory cycles from the last command of an operation to the end of the softmax."""
+        self.result_tail_cycles = 0
+        """The same of operations that no vector work follows: results are on their way."""
+
+    def run(self, tasks: Sequence[PimTask]) -> Process:
+        """Run ``tasks`` in order, but let those that need not wait pass those that must."""
+        system = self.port.system
+        left = list(tasks)
+        while left:
+            ready = next((i for i, task in enumerate(left) if self.signals.ready(task)), None)
+            if ready is None:
+                yield simpy.AnyOf(self.env, [self.signals.event(t.waits_for) for t in left])
+                continue
+            task = left.pop(ready)
+            start = int(self.env.now)
+            if self.launch_ps:
+                yield self.env.timeout(self.launch_ps)
+            begin = max(self.clock.memory_cycle(int(self.env.now)), system.now)
+            after = None if task.after is None else self._in_memory_cycles(task.after)
+            columns = self._columns()
+            group: Group = yield self.port.compute(task.programs, task.marks, after)
+            self._record_columns(task, self._columns() - columns)
+            last = system.channels["pim_last"]
+            self.idle_at_end += last.max() - last
+            tail = group.done_cycle - int(last.max())
+            if group.vector_busy_cycles:
+                self.vector_tail_cycles += tail
+            else:
+                self.result_tail_cycles += tail
+            self.busy_ps += int((last - begin).mean() * self.clock.memory_ps)
+            self._record(task, group, start)
+            self.signals.done(task)
+
+    def _columns(self) -> int:
+        """Dot products of all banks so far."""
+        org = self.port.system.memory.organization
+        counted = int(self.port.system.channels["counter"][:, C_COMP_COLUMNS].sum())
+        return counted * org.ranks * org.banks
+
+    def _record_columns(self, task: PimTask, columns: int) -> None:
+        assert self.port.system.pim is not None
+        size = columns * self.port.system.pim.elements_per_comp * task.element_bytes
+        self.recorder.bytes_moved["pim_weight" if task.weight_bytes else "pim_kv"] += size
+
+    def _in_memory_cycles(self, after: After) -> After:
+        """Vector work counts NPU cycles; the memory system counts its own."""
+        if self.clock.npu_ps == self.clock.memory_ps:
+            return after
+        scaled = -(-after.duration * self.clock.npu_ps // self.clock.memory_ps)
+        duration = np.where(after.duration < 0, after.duration, scaled)
+        return replace(after, duration=duration)
+
+    def _record(self, task: PimTask, group: Group, start_ps: int) -> None:
+        recorder, system = self.recorder, self.port.system
+        assert system.pim is not None
+        org = system.memory.organization
+        banks = org.channels * org.ranks * org.banks
+        step = int(system.parameters[0]["tccd_s"])
+        macs_per_cycle = banks * system.pim.elements_per_comp
+        bound = task.macs * step // macs_per_cycle * self.clock.memory_ps
+        ends = np.maximum(system.channels["pim_last"] * self.clock.memory_ps, start_ps)
+        recorder.operators.append(
+            OperatorRecord(
+                task.name, task.kind, task.unit, task.layer, recorder.stage, start_ps,
+                int(self.env.now), task.flops, task.kv_bytes + task.weight_bytes, bound, 0,
+                tuple(ends.tolist()),
+            )
+        )  # fmt: skip
+        recorder.macs["pim"] += task.macs
+        recorder.vector_lane_ops += task.vector_lane_ops
+        busy_ps = group.vector_busy_cycles * self.clock.memory_ps
+        recorder.vector_unit_cycles += busy_ps // self.clock.npu_ps
+        recorder.bytes_needed["pim_kv"] += task.kv_bytes
+        recorder.bytes_needed["pim_weight"] += task.weight_bytes
