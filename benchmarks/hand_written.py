@@ -42,7 +42,10 @@ STATE = np.dtype(
     + [(f"bank_{k}", "i8", (32,)) for k in ("act", "pre", "rd", "wr")]
     + [(f"group_{k}", "i8", (8,)) for k in ("act", "rd", "wr")]
     + [(f"half_{k}", "i8", (2,)) for k in ("act", "rd", "wr")]
-    + [("faw", "i8", (2, 4))]
+    + [("faw", "i8", (2, 4)), ("held", "i8", (32,)), ("awaited", "i8", (32,)), ("size", "i8", (2,))]
+    # a queue's requests, oldest first, and the cycle before which ACT or PRE for one cannot go
+    + [(f"queue_{k}", "i8", (2, DEPTH)) for k in ("bank", "row", "came", "bound")]
+    + [(f"active_{k}", "i8", (32,)) for k in ("bank", "came", "write")]
 )
 
 
@@ -75,87 +78,141 @@ def _wr(t: Any, bank: int) -> int:
     return int(max(max(writes, t.half_rd[half] + CL + BL + 2 - CWL), t.bank_act[bank] + 13))
 
 
+@njit(cache=True, inline="always")
+def _close(values: Any, at: int, last: int) -> None:
+    part = values[at : last + 1]
+    for i in range(last - at):
+        part[i] = part[i + 1]
+
+
 @njit(cache=True)
-def _take(queue: Any, at: int, length: int) -> None:
-    for i in range(at, length - 1):
-        queue[i, 0], queue[i, 1], queue[i, 2] = queue[i + 1, 0], queue[i + 1, 1], queue[i + 1, 2]
+def _take(t: Any, w: int, at: int) -> None:
+    last = t.size[w] - 1
+    _close(t.queue_bank[w], at, last)
+    _close(t.queue_row[w], at, last)
+    _close(t.queue_came[w], at, last)
+    _close(t.queue_bound[w], at, last)
+    t.size[w] = last
+
+
+@njit(cache=True)
+def _changed(t: Any, w: int, bank: int) -> None:
+    for i in range(t.size[w]):
+        t.queue_bound[w, i] = 0 if t.queue_bank[w, i] == bank else t.queue_bound[w, i]
+
+
+@njit(cache=True)
+def _active(t: Any, running: int, writing: int, now: int) -> tuple[int, int, int]:
+    """Cycle of the next column of an opened row, whether one went now, and when it is done."""
+    soonest, best = NEVER, -1
+    for i in range(running):
+        bank = t.active_bank[i]
+        when = _wr(t, bank) if t.active_write[i] == 1 else _rd(t, bank)
+        soonest = min(soonest, when)
+        if when <= now and (best < 0 or t.active_came[i] < t.active_came[best]):
+            best = i
+    if best < 0:
+        return soonest, 0, 0
+    bank, write = t.active_bank[best], t.active_write[best]
+    _go(t, 2 + write, bank, now)
+    t.awaited[bank] = 0
+    _changed(t, writing, bank)
+    _close(t.active_bank, best, running - 1)
+    _close(t.active_came, best, running - 1)
+    _close(t.active_write, best, running - 1)
+    return soonest, 1, now if write == 1 else now + CL + BL
+
+
+@njit(cache=True)
+def _row_hit(t: Any, writing: int, now: int) -> tuple[int, int, int]:
+    """The same of the queue's requests to open rows."""
+    soonest = NEVER
+    for i in range(t.size[writing]):
+        bank = t.queue_bank[writing, i]
+        if t.held[bank] != t.queue_row[writing, i]:
+            continue
+        when = _wr(t, bank) if writing == 1 else _rd(t, bank)
+        if when > now:
+            soonest = min(soonest, when)
+            continue
+        _go(t, 2 + writing, bank, now)
+        _take(t, writing, i)
+        return soonest, 1, now if writing == 1 else now + CL + BL
+    return soonest, 0, 0
+
+
+@njit(cache=True)
+def _row(t: Any, writing: int, running: int, now: int) -> tuple[int, int]:
+    """Cycle of the next ACT or PRE, and -1, 0 or 1: none, a PRE or an ACT went now."""
+    for i in range(t.size[writing]):
+        if t.queue_bound[writing, i] > now:
+            continue
+        bank, row = t.queue_bank[writing, i], t.queue_row[writing, i]
+        held = t.held[bank]
+        if held == row or (held >= 0 and t.awaited[bank] == 1):
+            t.queue_bound[writing, i] = NEVER
+            continue
+        when = _act(t, bank) if held < 0 else _pre(t, bank)
+        if when > now:
+            t.queue_bound[writing, i] = when
+            continue
+        if held >= 0:
+            _go(t, 1, bank, now)
+            t.held[bank] = -1
+            _changed(t, writing, bank)
+            return now, 0
+        _go(t, 0, bank, now)
+        t.held[bank], t.awaited[bank] = row, 1
+        t.active_bank[running], t.active_write[running] = bank, writing
+        t.active_came[running] = t.queue_came[writing, i]
+        _take(t, writing, i)
+        _changed(t, writing, bank)
+        return now, 1
+    soonest = NEVER
+    for i in range(t.size[writing]):
+        soonest = min(soonest, t.queue_bound[writing, i])
+    return soonest, -1
 
 
 @njit(cache=True)
 def _run(states: Any, banks: Any, rows: Any, writes: Any) -> int:
     t = states[0]
-    queue = np.zeros((2, DEPTH, 3), np.int64)
-    active = np.zeros((32, 4), np.int64)
-    held = np.full(32, -1, np.int64)
-    awaited = np.zeros(32, np.int64)
-    size = np.zeros(2, np.int64)
     running, writing, at, now, done = 0, 0, 0, 0, 0
     total = len(banks)
-    while at < total or size[0] + size[1] + running > 0:
+    while at < total or t.size[0] + t.size[1] + running > 0:
         now += 1
-        if at < total and size[writes[at]] < DEPTH:
+        if at < total and t.size[writes[at]] < DEPTH:
             w = writes[at]
-            queue[w, size[w], 0], queue[w, size[w], 1] = banks[at], rows[at]
-            queue[w, size[w], 2] = now - 1
-            size[w] += 1
+            i = t.size[w]
+            t.queue_bank[w, i], t.queue_row[w, i] = banks[at], rows[at]
+            t.queue_came[w, i], t.queue_bound[w, i] = now - 1, 0
+            t.size[w] = i + 1
             at += 1
-        soonest, best, went = NEVER, -1, False
-        for i in range(running):
-            bank = active[i, 0]
-            when = _wr(t, bank) if active[i, 3] == 1 else _rd(t, bank)
-            soonest = min(soonest, when)
-            if when <= now and (best < 0 or active[i, 2] < active[best, 2]):
-                best = i
-        if best >= 0:
-            bank, went = active[best, 0], True
-            _go(t, 2 + active[best, 3], bank, now)
-            done = max(done, now if active[best, 3] == 1 else now + CL + BL)
-            awaited[bank] = 0
-            for i in range(best, running - 1):
-                active[i] = active[i + 1]
-            running -= 1
+        soonest, column, ended = _active(t, running, writing, now)
+        running -= column
+        row = -1
         for row_slot in range(2):
-            if row_slot == 0 and went:
+            if row_slot == 0 and column == 1:
                 continue
-            if writing == 0 and (size[1] >= HIGH or size[0] == 0):
+            before = writing
+            if writing == 0 and (t.size[1] >= HIGH or t.size[0] == 0):
                 writing = 1
-            elif writing == 1 and size[1] < LOW and size[0] > 0:
+            elif writing == 1 and t.size[1] < LOW and t.size[0] > 0:
                 writing = 0
-            if row_slot == 1 and t.row_free > now:
-                soonest = min(soonest, t.row_free)
-                continue
-            for i in range(size[writing]):
-                bank, row = queue[writing, i, 0], queue[writing, i, 1]
-                if row_slot == 0:
-                    if held[bank] != row:
-                        continue
-                    when = _wr(t, bank) if writing == 1 else _rd(t, bank)
-                else:
-                    if held[bank] == row or (held[bank] >= 0 and awaited[bank] == 1):
-                        continue
-                    when = _act(t, bank) if held[bank] < 0 else _pre(t, bank)
-                if when > now:
-                    soonest = min(soonest, when)
-                    continue
-                went = True
-                if row_slot == 0:
-                    _go(t, 2 + writing, bank, now)
-                    done = max(done, now if writing == 1 else now + CL + BL)
-                elif held[bank] >= 0:
-                    _go(t, 1, bank, now)
-                    held[bank] = -1
-                    break
-                else:
-                    _go(t, 0, bank, now)
-                    held[bank], awaited[bank] = row, 1
-                    active[running, 0], active[running, 1] = bank, row
-                    active[running, 2], active[running, 3] = queue[writing, i, 2], writing
-                    running += 1
-                _take(queue[writing], i, size[writing])
-                size[writing] -= 1
-                break
-        room = at < total and size[writes[at]] < DEPTH
-        if not went and not room and soonest < NEVER:
+            if writing != before:
+                for i in range(t.size[writing]):
+                    t.queue_bound[writing, i] = 0
+            if row_slot == 0:
+                when, column, ended = _row_hit(t, writing, now)
+            elif t.row_free > now:
+                when = t.row_free
+            else:
+                when, row = _row(t, writing, running, now)
+                running += max(row, 0)
+            soonest = min(soonest, when)
+        done = max(done, ended)
+        room = at < total and t.size[writes[at]] < DEPTH
+        if column == 0 and row < 0 and not room and soonest < NEVER:
             now = max(now, soonest - 1)
     return done
 
@@ -163,6 +220,9 @@ def _run(states: Any, banks: Any, rows: Any, writes: Any) -> int:
 def replay_hbm2(banks: Any, rows: Any, writes: Any) -> int:
     """Cycles until all requests are answered; one is offered a cycle, in order."""
     states = np.zeros(1, dtype=STATE)
-    for name in STATE.names or ():
-        states[name] = -NEVER if name != "row_free" else 0
+    for kind in ("bank", "group", "half", "faw"):
+        for name in STATE.names or ():
+            if name.startswith(kind):
+                states[name] = -NEVER
+    states["held"] = -1
     return int(_run(states, banks, rows, writes))
