@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -171,7 +172,9 @@ def test_the_second_product_loses_rows_and_the_first_columns_if_they_are_known()
         for size in (dim, "flops", "weight_bytes"):
             assert getattr(part, size) * 4 == getattr(whole, size), (name, size)
     assert blind.blocks[0].operator("fc1") == before.blocks[0].operator("fc1")
-    assert blind.blocks[0].operator("fc2") == seen.blocks[0].operator("fc2")
+    known = replace(blind.blocks[0].operator("fc2"), weights_chosen=False)
+    assert known == seen.blocks[0].operator("fc2")
+    assert blind.blocks[0].operator("fc2").weights_chosen
     everything = sparse_ffn(
         union=lambda _: np.ones(features, dtype=np.bool_), granularity=1, predictor="oracle"
     )(before)
@@ -188,7 +191,8 @@ def test_a_run_gains_no_more_than_its_masks_and_loses_nothing(order: str) -> Non
     )  # fmt: skip
     ends = [next(o.cycles for o in r.operators if o.name == "fc2") for r in (dense, sparse)]
     if order == "as-trained":
-        assert ends[0] == ends[1]  # every tile of 128 has an active feature
+        # every tile of 128 has an active feature, but the machine cannot know that before
+        assert ends[0] < ends[1] < 1.05 * ends[0]
     else:
         assert ends[1] < ends[0]
         assert sparse.cycles < dense.cycles
