@@ -56,7 +56,7 @@ from pimsim.result.types import (
 )
 from pimsim.workload.requests import RequestTrace
 
-__all__ = ["apportion", "build_result"]
+__all__ = ["apportion", "build_result", "capacity_notes"]
 
 _PS_PER_S = 10**12
 _CAUSE = {
@@ -251,7 +251,7 @@ def _warnings(outcome: Outcome) -> Iterator[str]:
     if asked is not None and asked < layers:
         yield f"{layers} blocks simulated, not {asked}, to show each kind of block in its place"
     yield from _trace_notes(device)
-    yield from _capacity_notes(device)
+    yield from capacity_notes(device)
     if config.schedule.sub_batches and layers == 1 and model_layers > 1:
         yield (
             "one block alone never overlaps one sub-batch's NPU work with the other's PIM work as "
@@ -264,7 +264,7 @@ def _warnings(outcome: Outcome) -> Iterator[str]:
         yield "vector units never queue here, their utilisation is given as 0"
 
 
-def _capacity_notes(device: Device) -> Iterator[str]:
+def capacity_notes(device: Device) -> Iterator[str]:
     """Whether the blocks that were not simulated have a place too."""
     whole, rows = device.whole, device.config.memory.organization.rows
     kinds = [block.kind for block in whole.blocks]

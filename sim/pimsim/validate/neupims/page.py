@@ -15,6 +15,7 @@ from pimsim.validate.neupims.measured import BRANCHES, read_measured
 from pimsim.validate.neupims.plots import draw_ablation, draw_grid, draw_waterfall
 from pimsim.validate.neupims.ratios import (
     LADDER,
+    crowding,
     figures_at,
     mean_ratio,
     ratio_at,
@@ -138,6 +139,19 @@ def _left_out(study: Study, store: Store) -> Iterator[str]:
         yield (
             f"Means are over {len(points) - len(lacking)} of the {len(points)} points: {names} "
             f"need more memory than the devices have ({lacking[0][1]})."
+        )
+        yield ""
+    crowded = {
+        str(point): note
+        for point, out in zip(points, notes, strict=True)
+        if not out and (note := crowding(study, point))
+    }
+    if crowded:
+        name, note = next(iter(crowded.items()))
+        yield (
+            f"At {', '.join(crowded)} the two simulated blocks have room on PIM, all blocks of the "
+            f"model would not ({name}: {note}): the paper's machine holds this batch only in a "
+            "denser layout than row by row. The figures stand as they are."
         )
         yield ""
 

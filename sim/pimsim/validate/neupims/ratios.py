@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
+from pimsim.config.loader import Resolved
 from pimsim.config.run import RunConfig
 from pimsim.validate.neupims.runs import Case, Figures, Store, grid_case, step_config
 from pimsim.validate.neupims.study import MODES, Point, Published, Study
@@ -14,6 +15,7 @@ from pimsim.workload.cards import load_card
 __all__ = [
     "LADDER",
     "Step",
+    "crowding",
     "figures_at",
     "grid_cases",
     "mean_ratio",
@@ -113,6 +115,16 @@ def waterfall(
 
 def _machine(study: Study, key: str, point: Point) -> str:
     return study.neupims(point.batch) if key == "neupims" else key
+
+
+def crowding(study: Study, point: Point) -> str:
+    """What a run of NeuPIMs would warn of: rows of the banks that all blocks need together, more
+    than there are; empty if there is room."""
+    from pimsim.result.build import capacity_notes
+    from pimsim.simulate import device_of
+
+    case = grid_case(study, "gmlbp", "clean", point)
+    return next(capacity_notes(device_of(Resolved(case.config))[0]), "")
 
 
 def weights_bound(config: RunConfig) -> float:
