@@ -97,3 +97,11 @@ def test_active_features_wait_for_the_activation(predictor: str, second: str | N
         )
     )
     assert found["fc1"] == second
+
+
+def test_spilled_activations_go_first() -> None:
+    on_chip, spilled = (
+        early(products("npu-pim", f"npu.scratchpad.capacity={size}")) for size in ("32MiB", "1MiB")
+    )
+    assert on_chip["proj"] == "fc1"
+    assert spilled["proj"] is None  # the residual sum between streams its operands

@@ -346,12 +346,17 @@ def task_streams(task: NpuTask) -> list[Any]:
 def fetched_early(following: Sequence[NpuTask]) -> NpuTask | None:
     """The next product among the tasks that follow, if its weights may come before it starts.
 
-    None where attention is before it, which needs the buffers for keys and values, or where the
-    result of a task between says which weights it needs.
+    None where attention is before it, which needs the buffers for keys and values; where the
+    result of a task between says which weights it needs; or where activations that do not fit on
+    chip are on their way to or from DRAM, which weights would hold up.
     """
-    task = next((task for task in following if task.unit == "systolic"), None)
-    may = task is not None and task.steps and not task.kv_bytes and not task.weights_chosen
-    return task if may else None
+    for task in following:
+        if task.unit == "systolic":
+            may = task.steps and not task.kv_bytes and not task.weights_chosen
+            return task if may else None
+        if task.streams:
+            return None
+    return None
 
 
 def _moves(task: NpuTask) -> bool:
