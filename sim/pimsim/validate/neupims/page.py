@@ -338,9 +338,10 @@ _MECHANISMS = (
     "stronger baseline; the paper's averages lie between the two.",
     "- *Sub-batches* read every weight twice, once for each half. They pay where attention of a "
     "half lasts as long as what that costs: with long contexts, many requests and narrow models "
-    "first. An NPU whose memory pauses between operators pays for each pause twice, so the "
-    "crossover needs weights that come early, or, in the artifact, vector work and links that are "
-    "free.",
+    "first. Halves are held back by the memory, a whole batch of 256 by the arrays: a memory that "
+    "pauses during vector work and collectives costs halves nearly all of that time, a whole batch "
+    "little. So the crossover is lower where weights come early, or, in the artifact, where vector "
+    "work and links are free.",
     "- *Request lengths* are drawn from the published means; the paper's samples are not "
     "published, and longer contexts raise all three ratios.",
 )
