@@ -147,7 +147,8 @@ def reconsider(ch: Any, p: Any, bank: int) -> None:
     if p.single_slot == 1 or held < 0 or ch.awaited[bank] == 0:
         row_at = on_edge(p, command, earliest(ch, p, command, bank))
         ch.row_next = min(ch.row_next, row_at)
-    rebound(ch, bank, column_at, row_at, gate_of(p, command, bank))
+    columns, rows = gate_of(p, RD + ch.writing, bank), gate_of(p, command, bank)
+    rebound(ch, bank, column_at, row_at, columns, rows)
     if ch.awaited[bank] > 0:  # its row was opened just now
         ch.column_next = 0
 

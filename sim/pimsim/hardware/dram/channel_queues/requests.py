@@ -123,9 +123,11 @@ def waits_at(ch: Any, bank: int) -> bool:
 
 
 @njit(cache=True)
-def rebound(ch: Any, bank: int, column_at: int, row_at: int, gate: int) -> None:
+def rebound(
+    ch: Any, bank: int, column_at: int, row_at: int, column_gate: int, row_gate: int
+) -> None:  # fmt: skip
     """The bank changed: its requests in the queue in turn that hit the open row can go from
-    ``column_at`` on, the others from ``row_at`` on, when the shared ``gate`` is open as well."""
+    ``column_at`` on, the others from ``row_at`` on, when their shared gate is open as well."""
     kind, held = ch.writing, ch.open_row[bank]
     for i in range(ch.queued[kind]):
         word = ch.queue[kind, i]
@@ -133,7 +135,7 @@ def rebound(ch: Any, bank: int, column_at: int, row_at: int, gate: int) -> None:
         ch.bound[kind, i] = at if bank_of(word) == bank else ch.bound[kind, i]
     for i in range(ch.queued[kind]):
         word = ch.queue[kind, i]
-        waits = -1 if row_of(word) == held else gate
+        waits = column_gate if row_of(word) == held else row_gate
         ch.gate[kind, i] = waits if bank_of(word) == bank else ch.gate[kind, i]
 
 
