@@ -41,8 +41,9 @@ from pimsim.hardware.dram.channel_queues.requests import (
     forget_bounds,
     least_bound,
     put_off,
-    reconsider,
+    rebound,
     row_of,
+    waits_at,
 )
 from pimsim.hardware.dram.channel_queues.timing import (
     apply_rules,
@@ -130,11 +131,32 @@ def fall_due(ch: Any, p: Any, tick: int) -> bool:
     return _refresh_together(ch, p, tick)
 
 
+@njit(cache=True)
+def reconsider(ch: Any, p: Any, bank: int) -> None:
+    """The bank changed: when its requests in the queue in turn can go now.
+
+    With two slots a tick row hits are the column slot's to find, and a row that was opened for a
+    request stays open until that had it.
+    """
+    if not waits_at(ch, bank):
+        return
+    held = ch.open_row[bank]
+    command = ACT if held < 0 else PRE
+    column_at = earliest(ch, p, RD + ch.writing, bank) if p.single_slot == 1 else INFINITY
+    row_at = INFINITY
+    if p.single_slot == 1 or held < 0 or ch.awaited[bank] == 0:
+        row_at = on_edge(p, command, earliest(ch, p, command, bank))
+        ch.row_next = min(ch.row_next, row_at)
+    columns, rows = gate_of(p, RD + ch.writing, bank), gate_of(p, command, bank)
+    rebound(ch, bank, column_at, row_at, columns, rows)
+    if ch.awaited[bank] > 0:  # its row was opened just now
+        ch.column_next = 0
+
+
 @njit(cache=True, inline="always")
 def _close(ch: Any, p: Any, tick: int, bank: int) -> None:
     ch.open_row[bank] = -1
-    if reconsider(ch, bank):
-        ch.row_next = 0
+    reconsider(ch, p, bank)
     count_open(ch, p, tick, bank, -1)
 
 
@@ -214,8 +236,8 @@ def column_of_active(ch: Any, p: Any, log: Any, tick: int) -> int:
     issue(ch, p, log, tick, command, bank, row_of(word), ch.request[entry, R_KEY])
     answer(ch, p, tick, entry)
     ch.awaited[bank] -= 1
-    if ch.awaited[bank] == 0 and reconsider(ch, bank):
-        ch.row_next = 0
+    if ch.awaited[bank] == 0:
+        reconsider(ch, p, bank)
     ch.active_len -= 1
     close_gap(ch.active, found, ch.active_len)
     close_gap(ch.active_bound, found, ch.active_len)
@@ -236,8 +258,7 @@ def open_for(ch: Any, p: Any, place: int) -> None:
     ch.awaited[bank] += 1
     ch.active_next = min(ch.active_next, at)
     dequeue(ch, place)
-    if reconsider(ch, bank):
-        ch.column_next = 0
+    reconsider(ch, p, bank)
 
 
 @njit(cache=True, inline="always")

@@ -149,6 +149,8 @@ PARAMETERS = np.dtype(
         ("bank_node", _I),
         ("level_node", _I, (LEVELS,)),  # first node of a rule's level, and log2 of banks of a node
         ("level_shift", _I, (LEVELS,)),
+        ("gate_node", _I),  # first of the nodes whose banks wait for one another, and their size
+        ("gate_shift", _I),
         ("read_delay", _I),
         ("nbl", _I),
         ("tccd_s", _I),
@@ -242,6 +244,8 @@ def make_parameters(memory: MemoryConfig, tables: RuleTables) -> Records:
     }
     for name, value in values.items():
         p[0][name] = value
+    # where rules from one bank to another stand: pseudo channels, without them ranks
+    shared = PSEUDO_CHANNEL if org.pseudo_channels > 1 else RANK
     p[0]["level_shift"] = 63  # one node, the channel
     for level, node, below in (
         (RANK, rank_node, org.banks),
@@ -250,6 +254,7 @@ def make_parameters(memory: MemoryConfig, tables: RuleTables) -> Records:
         (PSEUDO_CHANNEL, 1, org.ranks * org.banks),
     ):
         p[0]["level_node"][level], p[0]["level_shift"][level] = node, below.bit_length() - 1
+    p[0]["gate_node"], p[0]["gate_shift"] = p[0]["level_node"][shared], p[0]["level_shift"][shared]
     fields = channel_fields(memory, memory.stream_map)
     for at, name in enumerate(("ro", "ra", "bg", "ba", "co", "pc")):
         p[0]["field"][at] = fields.get(name, (0, 0))

@@ -1,7 +1,7 @@
 """Requests of a channel: a pool of entries, and queues of words that say where each belongs.
 
 Beside each word of a queue stands its ``bound``, a tick before which nothing of it can go. Rules
-only ever put commands off, so a bound holds until the request's bank changes (``reconsider``).
+only ever put commands off, so a bound holds until the request's bank changes (``rebound``).
 ``gate`` says which place of ``ready`` it waits for if that is one that many banks share: when a
 command goes there, all that wait for it are put off at once. That leaves the scheduler few
 requests to look at. Loops over whole queues have no branches: they become vector instructions.
@@ -33,7 +33,7 @@ from pimsim.hardware.dram.channel_queues.layout import (
 
 __all__ = [
     "answer", "bank_of", "close_gap", "count_once", "dequeue", "enqueue", "entry_of", "find_write",
-    "forget_bounds", "least_bound", "put_off", "reconsider", "row_of",
+    "forget_bounds", "least_bound", "put_off", "rebound", "row_of", "waits_at",
 ]  # fmt: skip
 
 
@@ -114,18 +114,29 @@ def dequeue(ch: Any, at: int) -> None:
 
 
 @njit(cache=True)
-def reconsider(ch: Any, bank: int) -> bool:
-    """The bank changed: whatever was known of its requests in the queue in turn is void; False
-    if there are none."""
-    kind = ch.writing
+def waits_at(ch: Any, bank: int) -> bool:
+    """Whether the queue in turn has requests for ``bank``."""
     found = 0
-    for i in range(ch.queued[kind]):
-        mine = int(bank_of(ch.queue[kind, i]) == bank)
-        found |= mine
-        ch.bound[kind, i] = 0 if mine else ch.bound[kind, i]
-    for i in range(ch.queued[kind]):
-        ch.gate[kind, i] = -1 if ch.bound[kind, i] == 0 else ch.gate[kind, i]
+    for i in range(ch.queued[ch.writing]):
+        found |= int(bank_of(ch.queue[ch.writing, i]) == bank)
     return found == 1
+
+
+@njit(cache=True)
+def rebound(
+    ch: Any, bank: int, column_at: int, row_at: int, column_gate: int, row_gate: int
+) -> None:  # fmt: skip
+    """The bank changed: its requests in the queue in turn that hit the open row can go from
+    ``column_at`` on, the others from ``row_at`` on, when their shared gate is open as well."""
+    kind, held = ch.writing, ch.open_row[bank]
+    for i in range(ch.queued[kind]):
+        word = ch.queue[kind, i]
+        at = column_at if row_of(word) == held else row_at
+        ch.bound[kind, i] = at if bank_of(word) == bank else ch.bound[kind, i]
+    for i in range(ch.queued[kind]):
+        word = ch.queue[kind, i]
+        waits = column_gate if row_of(word) == held else row_gate
+        ch.gate[kind, i] = waits if bank_of(word) == bank else ch.gate[kind, i]
 
 
 @njit(cache=True)

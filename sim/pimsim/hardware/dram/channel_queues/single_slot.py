@@ -34,9 +34,10 @@ from pimsim.hardware.dram.channel_queues.requests import (
     dequeue,
     entry_of,
     least_bound,
+    put_off,
     row_of,
 )
-from pimsim.hardware.dram.channel_queues.timing import earliest
+from pimsim.hardware.dram.channel_queues.timing import earliest, gate_of
 from pimsim.hardware.dram.rules import Command
 
 __all__ = ["step_as_configured"]
@@ -63,6 +64,7 @@ def _oldest_of_queue(ch: Any, p: Any, log: Any, tick: int) -> int:
         at = earliest(ch, p, command, bank)
         if at > tick:
             ch.bound[kind, i] = at
+            ch.gate[kind, i] = gate_of(p, command, bank)
             continue
         if command == PRE and ch.awaited[bank] > 0:
             last = i  # no younger request goes before that one had its row
@@ -76,6 +78,7 @@ def _oldest_of_queue(ch: Any, p: Any, log: Any, tick: int) -> int:
         elif hits:
             answer(ch, p, tick, entry)
             dequeue(ch, i)
+        put_off(ch, gate_of(p, command, bank))
         return tick
     ch.column_next = ch.row_next = least_bound(ch, last)
     return int(ch.row_next)

@@ -33,8 +33,8 @@ def earliest(ch: Any, p: Any, command: int, bank: int) -> int:
 
 @njit(cache=True, inline="always")
 def gate_of(p: Any, command: int, bank: int) -> int:
-    """Place in ``ready`` of ``command`` at the pseudo channel, which its banks share."""
-    return int((1 + (bank >> p.half_shift)) * STRIDE + command)
+    """Place in ``ready`` of ``command`` at the node that ``bank`` shares with most others."""
+    return int((p.gate_node + (bank >> p.gate_shift)) * STRIDE + command)
 
 
 @njit(cache=True)
