@@ -89,7 +89,7 @@ def draw_ablation(study: Study, store: Store, stem: Path) -> None:
         plot.spines[["top", "right"]].set_visible(False)
         plot.margins(y=0.15)
     axes[0].set_ylabel("throughput over NPU+PIM")
-    axes[0].legend(fontsize=7, frameon=False, loc="upper left")
+    axes[0].legend(fontsize=8, frameon=False, loc="upper left")
     save_figure(figure, stem)
 
 
