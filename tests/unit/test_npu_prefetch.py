@@ -57,6 +57,16 @@ def test_without_room_or_without_weights_by_themselves_nothing_comes_early(alone
     assert cycles(early) == cycles(late)
 
 
+def test_inputs_that_spilled_are_not_fetched_before_they_are_there() -> None:
+    # the second matrix's inputs come from DRAM with its weights, the activation's stay on chip
+    # (and no refresh, which would swallow what two tiles gain)
+    narrow = ("parallel.tp=8", "npu.scratchpad.capacity=640KiB", "memory.controller.refresh=none")
+    tasks = {task.name: task for task in products("npu-only", *narrow)}
+    assert tasks["fc2"].steps[0].inputs_first > 0 and not tasks["act"].streams
+    fetched, waiting = both("npu-only", *narrow)
+    assert cycles(fetched) == cycles(waiting)
+
+
 def products(preset: str, *overrides: str) -> tuple[NpuTask, ...]:
     """What the NPU does in a block, in order."""
     device, _ = device_of(load_run(preset, [*SMALL, *overrides]))

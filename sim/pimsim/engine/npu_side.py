@@ -193,8 +193,8 @@ class NpuSide:
         if task is None:
             return
         steps = [step for step in task.steps if step.core == core]
-        if tile >= len(steps) or not steps[tile].loads:
-            return
+        if tile >= len(steps) or not steps[tile].loads or steps[0].inputs_first:
+            return  # nothing to load, or inputs come first that are not there yet
         loads = steps[tile].loads
         self._prefetched[id(steps[tile])] = self.port.transfer(loads, source=core)
         self._early_bursts[id(task)] += sum(part.total for part in loads)
