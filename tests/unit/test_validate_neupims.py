@@ -110,6 +110,10 @@ def test_the_page_and_its_figures(
     page = (tmp_path / "neupims.md").read_text()
     for step in STUDY.waterfall.steps:
         assert step.name in page
+    # 1 TB/s over 2-byte weights for 128 requests, of 8 arrays of 128 x 128 at 1 GHz
+    assert "keeps 50% of the multipliers busy" in page
+    crowded = "At gpt3-7b ShareGPT 512, gpt3-13b ShareGPT 384, "
+    assert crowded in page and "34331 rows" in page
     linked = {part.split(")")[0] for part in page.split("](")[1:]}
     assert len(linked) == 3
     for link in linked:

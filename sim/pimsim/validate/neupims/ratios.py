@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
+from pimsim.config.errors import InputError
 from pimsim.config.loader import Resolved
 from pimsim.config.run import RunConfig
 from pimsim.validate.neupims.runs import Case, Figures, Store, grid_case, step_config
@@ -119,12 +120,17 @@ def _machine(study: Study, key: str, point: Point) -> str:
 
 def crowding(study: Study, point: Point) -> str:
     """What a run of NeuPIMs would warn of: rows of the banks that all blocks need together, more
-    than there are; empty if there is room."""
+    than there are; empty if there is room, or not even for the weights and the cache (which the
+    point's figures say)."""
     from pimsim.result.build import capacity_notes
     from pimsim.simulate import device_of
 
     case = grid_case(study, "gmlbp", "clean", point)
-    return next(capacity_notes(device_of(Resolved(case.config))[0]), "")
+    try:
+        device, _ = device_of(Resolved(case.config))
+    except InputError:
+        return ""
+    return next(capacity_notes(device), "")
 
 
 def weights_bound(config: RunConfig) -> float:
