@@ -48,8 +48,8 @@ class NpuSide:
         self._npu_ps = clock.npu_ps
         self._fetch_ps = npu.systolic.fetch_cycles * clock.npu_ps
         self._overlaps = npu.systolic.preload == "hidden" and npu.scratchpad.double_buffered
-        self._prefetched: dict[int, simpy.Event] = {}
-        self._early_bursts: Counter[int] = Counter()
+        self._prefetched: dict[int, simpy.Event | None] = {}
+        self._early_bursts = 0
 
     def bandwidth_bound_ps(self, size: int) -> int:
         """Least time that ``size`` bytes take on the data buses of all channels."""
@@ -111,18 +111,18 @@ class NpuSide:
 
     def _gemm(self, task: NpuTask, following: Sequence[NpuTask]) -> Process:
         """Each core works on its own tiles; the product is done when the last core is."""
-        own: dict[int, list[GemmStep]] = {}
-        for step in task.steps:
-            own.setdefault(step.core, []).append(step)
+        own = _by_core(task)
         start = int(self.env.now)
         stacks = {core: Counter[str]() for core in own}
-        after = fetched_early(following) if self.npu.prefetches else None
+        early = fetched_early(following) if self.npu.prefetches else None
+        after = _by_core(early) if early is not None else {}
         if len(own) == 1:
             (core,) = own
-            yield from self._core(own[core], after, stacks[core])
+            yield from self._core(own[core], after.get(core, []), stacks[core])
         else:
             sides = [
-                self.env.process(self._core(own[core], after, stacks[core])) for core in sorted(own)
+                self.env.process(self._core(own[core], after.get(core, []), stacks[core]))
+                for core in sorted(own)
             ]
             yield simpy.AllOf(self.env, sides)
         total = self.clock.npu_cycle(int(self.env.now)) - self.clock.npu_cycle(start)
@@ -141,18 +141,17 @@ class NpuSide:
         self.recorder.npu_busy_cycles += spent["array_fill_drain"] + spent["computing"]
 
     def _core(
-        self, steps: Sequence[GemmStep], after: NpuTask | None, stack: Counter[str]
+        self, steps: Sequence[GemmStep], after: Sequence[GemmStep], stack: Counter[str]
     ) -> Process:
         """Tile by tile: the next tile loads while one computes, if there are two buffers; then
-        those of the product ``after``."""
+        those ``after`` them, of the next product."""
         if steps[0].blocks:
             yield from self._block_core(steps, stack)
             return
         ahead = 2 if self.npu.scratchpad.double_buffered else 1
         loads: list[simpy.Event | None] = []
         for number in range(min(ahead, len(steps))):
-            early = self._prefetched.pop(id(steps[number]), None)
-            loads.append(early if early is not None else self._load(steps[number]))
+            loads.append(self._taken(steps[number]))
         free = end = int(self.env.now)
         stores: list[simpy.Event] = []
         for number, step in enumerate(steps):
@@ -169,7 +168,7 @@ class NpuSide:
             else:
                 end, follows = self._finish(step, free, end, group)
             if number == len(steps) - 1:
-                self._prefetch(after, step.core, 0)
+                self._prefetch(after[:1])  # in the other buffer
             now = int(self.env.now)
             if end > now:
                 yield self.env.timeout(end - now)
@@ -179,7 +178,7 @@ class NpuSide:
                 loads.append(self._load(steps[number + ahead]))
             if step.stores and not step.stored_after:
                 stores.append(self.port.transfer(step.stores, source=step.core))
-        self._prefetch(after, steps[0].core, 1)
+        self._prefetch(after[1:2])  # this product's last buffer is free
         start = int(self.env.now)
         for store in stores:
             if not store.processed:
@@ -187,17 +186,17 @@ class NpuSide:
         waited = self.clock.npu_cycle(int(self.env.now)) - self.clock.npu_cycle(start)
         stack["activations"] += waited
 
-    def _prefetch(self, task: NpuTask | None, core: int, tile: int) -> None:
-        """Start to load a tile of the core's next product: the first while the last one of this
-        product computes, in the other buffer, the second once this one's buffer is free."""
-        if task is None:
-            return
-        steps = [step for step in task.steps if step.core == core]
-        if tile >= len(steps) or not steps[tile].loads or steps[0].inputs_first:
-            return  # nothing to load, or inputs come first that are not there yet
-        loads = steps[tile].loads
-        self._prefetched[id(steps[tile])] = self.port.transfer(loads, source=core)
-        self._early_bursts[id(task)] += sum(part.total for part in loads)
+    def _prefetch(self, steps: Sequence[GemmStep]) -> None:
+        """Start to load tiles of the next product."""
+        for step in steps:
+            self._prefetched[id(step)] = self._load(step)
+
+    def _taken(self, step: GemmStep) -> simpy.Event | None:
+        """The tile's load, which may have begun before its product."""
+        if id(step) not in self._prefetched:
+            return self._load(step)
+        self._early_bursts += sum(part.total for part in step.loads)
+        return self._prefetched.pop(id(step))
 
     def _block_core(self, steps: Sequence[GemmStep], stack: Counter[str]) -> Process:
         """Tile by tile, and in a tile block by block: each starts when the arrays are free and
@@ -312,7 +311,8 @@ class NpuSide:
         read = sum(s.total for s in streams if not s.write)
         systolic = self.npu.systolic
         elements = self.npu.cores * systolic.arrays * systolic.rows * systolic.cols
-        within = read - self._early_bursts.pop(id(task), 0)  # writes are posted
+        within = read - self._early_bursts  # writes are posted
+        self._early_bursts = 0
         bound = max(
             self.bandwidth_bound_ps(within * burst),
             task.macs // elements * self.clock.npu_ps,
@@ -347,16 +347,25 @@ def fetched_early(following: Sequence[NpuTask]) -> NpuTask | None:
     """The next product among the tasks that follow, if its weights may come before it starts.
 
     None where attention is before it, which needs the buffers for keys and values; where the
-    result of a task between says which weights it needs; or where activations that do not fit on
-    chip are on their way to or from DRAM, which weights would hold up.
+    result of a task between says which weights it needs; or where activations do not fit on chip,
+    its own inputs, which come with its weights, or those of a task between, which weights would
+    hold up.
     """
     for task in following:
         if task.unit == "systolic":
-            may = task.steps and not task.kv_bytes and not task.weights_chosen
-            return task if may else None
+            known = not task.kv_bytes and not task.weights_chosen
+            return task if known and task.steps and not task.steps[0].inputs_first else None
         if task.streams:
             return None
     return None
+
+
+def _by_core(task: NpuTask) -> dict[int, list[GemmStep]]:
+    """The product's tiles by the core that works on them."""
+    own: dict[int, list[GemmStep]] = {}
+    for step in task.steps:
+        own.setdefault(step.core, []).append(step)
+    return own
 
 
 def _moves(task: NpuTask) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 import numpy as np
@@ -112,7 +113,7 @@ def gemm_steps(
 
 
 @dataclass
-class _Layout:
+class _Layout(ABC):
     """How a tile's operands lie in memory."""
 
     dims: tuple[int, int, int]
@@ -129,9 +130,9 @@ class _Layout:
         """The tile on the arrays."""
         return plan_gemm(tile.m, tile.n, tile.k, self.systolic, self.element_bytes)
 
+    @abstractmethod
     def step(self, core: int, tile: GemmTile, extra: int) -> GemmStep:
         """The tile's loads and stores, ``extra`` bytes of parameters beside its weights."""
-        raise NotImplementedError
 
 
 @dataclass

@@ -44,6 +44,7 @@ __all__ = [
     "earliest",
     "log_command",
     "open_row",
+    "rank_opens",
     "reset_wake",
     "unlink",
 ]
@@ -113,8 +114,11 @@ def complete(board: Any, number: int, done: int) -> None:
 
 
 @njit(cache=True, inline="always")
-def log_command(ch: Any, board: Any, cycle: int, command: int, bank: int, row: int) -> None:
-    """Write a command to the log, if one is kept and has room."""
+def log_command(
+    ch: Any, board: Any, cycle: int, command: int, bank: int, row: int, burst: int = -1
+) -> None:  # fmt: skip
+    """Write a command to the log, if one is kept and has room. ``burst``: of the request behind it,
+    -1 if that is not known."""
     if board.log_limit > 0:
         at = board.logged
         if at < board.log_limit:
@@ -123,7 +127,7 @@ def log_command(ch: Any, board: Any, cycle: int, command: int, bank: int, row: i
             board.log[at, 2] = command
             board.log[at, 3] = bank
             board.log[at, 4] = row
-            board.log_burst[at] = -1
+            board.log_burst[at] = burst
         board.logged = at + 1
 
 
@@ -167,7 +171,7 @@ def _next_hit(ch: Any, bank: int, entry: int, row: int, write: int) -> int:
 @njit(cache=True)
 def _put_off_opening(ch: Any, p: Any, rank: int) -> None:
     """An ACT went to ``rank``: none of its closed banks opens a row before it takes another."""
-    opens = max(ch.ready[ACT], ch.ready[(1 + rank) * STRIDE + ACT])
+    opens = rank_opens(ch, rank)
     for bank in range(p.banks):
         held = opens if (bank >> p.rank_shift) == rank else 0
         ch.wake[bank] = max(ch.wake[bank], held * ch.closed[bank])
@@ -228,6 +232,12 @@ def unlink(ch: Any, p: Any, bank: int, entry: int, cycle: int) -> None:
     left = ch.bank[bank, B_LEN] - 1
     ch.bank[bank, B_LEN] = left
     reset_wake(ch, p, bank, cycle)
+
+
+@njit(cache=True, inline="always")
+def rank_opens(ch: Any, rank: int) -> int:
+    """First cycle at which ``rank`` takes an ACT, whatever the bank."""
+    return int(max(ch.ready[ACT], ch.ready[(1 + rank) * STRIDE + ACT]))
 
 
 @njit(cache=True, inline="always")

@@ -42,4 +42,4 @@ def make_memory_system(
         )
     from pimsim.hardware.dram.channel_queues.system import QueueMemorySystem
 
-    return QueueMemorySystem(memory, network, records, board)
+    return QueueMemorySystem(memory, network=network, records=records, board=board)

@@ -39,6 +39,7 @@ from pimsim.hardware.dram.layout import (
     ROW_SLOTS,
     SEQ_MASK,
 )
+from pimsim.hardware.dram.pool import give_back, take_entry
 
 __all__ = ["admit", "drain_starts", "free_request", "move_to_bank", "start_drain"]
 
@@ -93,12 +94,7 @@ def admit(
         if _merge(ch, p, cycle, write, key):
             return
         ch.seen[_slot(key, write)] += 1
-    entry = ch.free
-    if entry >= 0:
-        ch.free = ch.request[entry, Q_NEXT]
-    else:
-        entry = ch.pool_used
-        ch.pool_used = entry + 1
+    entry = take_entry(ch)
     if p.merge == 1:
         ch.detail[entry, D_KEY] = key
         ch.detail[entry, D_ARRIVAL] = cycle
@@ -124,8 +120,7 @@ def free_request(ch: Any, p: Any, entry: int) -> None:
         key, write = ch.detail[entry, D_KEY], ch.request[entry, Q_WRITE]
         ch.seen[_slot(key, write)] -= 1
         ch.detail[entry, D_KEY] = -1
-    ch.request[entry, Q_NEXT] = ch.free
-    ch.free = entry
+    give_back(ch, entry)
     ch.waiting -= 1
     bank = ch.request[entry, Q_BANK]
     if ch.bank[bank, B_LEN] == p.bank_depth - 1:

@@ -35,7 +35,7 @@ from pimsim.hardware.dram.layout import (
 from pimsim.hardware.dram.queues import admit
 from pimsim.hardware.dram.rules import COMMANDS, Command, compile_rules
 
-__all__ = ["ReplayResult", "replay"]
+__all__ = ["ReplayResult", "logged_commands", "replay"]
 
 
 POSTPONED = 8
@@ -165,13 +165,22 @@ def replay(
     return _summarise(memory, channels, board, len(bursts))
 
 
+def logged_commands(
+    board: Records, mapping: AddressMap
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """``log`` and ``log_columns`` of a ``ReplayResult``."""
+    logged = min(int(board["logged"][0]), int(board["log_limit"][0]))
+    bursts = board["log_burst"][0, :logged]
+    columns = np.where(bursts >= 0, mapping.decode(bursts).column, -1)
+    return board["log"][0, :logged].copy(), columns
+
+
 def _summarise(
     memory: MemoryConfig, channels: Records, board: Records, requests: int
 ) -> ReplayResult:
     counter = channels["counter"]
-    logged = min(int(board["logged"][0]), int(board["log_limit"][0]))
-    log, bursts = board["log"][0, :logged].copy(), board["log_burst"][0, :logged]
     mapping = AddressMap.parse(memory.address_map, memory.organization)
+    log, log_columns = logged_commands(board, mapping)
     cycles = int(max(channels["last_done"].max(), channels["last_cmd"].max())) + 1
     open_now, since, active = (channels["rank"][:, :, i] for i in range(3))
     active_cycles = active + np.where(open_now > 0, cycles - since, 0)
@@ -188,5 +197,5 @@ def _summarise(
         active_rank_cycles=int(active_cycles.sum()),
         bytes_moved=requests * memory.organization.burst_bytes,
         log=log,
-        log_columns=np.where(bursts >= 0, mapping.decode(bursts).column, -1),
+        log_columns=log_columns,
     )

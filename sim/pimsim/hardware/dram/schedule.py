@@ -15,6 +15,7 @@ from pimsim.hardware.dram.bank import (
     earliest,
     log_command,
     open_row,
+    rank_opens,
     unlink,
 )
 from pimsim.hardware.dram.layout import (
@@ -39,7 +40,6 @@ from pimsim.hardware.dram.layout import (
     Q_SEQ,
     Q_WRITE,
     SEQ_MASK,
-    STRIDE,
 )
 from pimsim.hardware.dram.pim_queue import GWRITE_BANK, pim_forget
 from pimsim.hardware.dram.queues import free_request
@@ -67,9 +67,8 @@ def _issue(
     ch.counter[C_COMMANDS + command] += 1
     ch.last_cmd = cycle
     row = ch.request[entry, Q_ROW] if entry >= 0 else -1
-    log_command(ch, board, cycle, command, bank, row)
-    if p.merge == 1 and entry >= 0 and board.logged <= board.log_limit:
-        board.log_burst[board.logged - 1] = ch.detail[entry, D_KEY]
+    burst = ch.detail[entry, D_KEY] if p.merge == 1 and entry >= 0 else -1
+    log_command(ch, board, cycle, command, bank, row, burst)
     apply_rules(ch, p, cycle, command, bank, 0)
     if p.row_buffers == 1:
         pim_forget(ch)
@@ -148,7 +147,7 @@ def _scan(ch: Any, p: Any, board: Any, cycle: int, paired: int, steps: int) -> t
         if frozen <= bank < thawed or (ch.pim_gwriting == 1 and bank == GWRITE_BANK):
             continue
         if ch.bank[bank, B_ROW] < 0:
-            opens = max(ch.ready[ACT], ch.ready[(1 + (bank >> p.rank_shift)) * STRIDE + ACT])
+            opens = rank_opens(ch, bank >> p.rank_shift)
             if opens > cycle:  # the rank takes no ACT yet, whatever the bank says
                 ch.wake[bank] = opens
                 ch.row_wake[bank] = opens

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pimsim.config.errors import InputError
 from pimsim.config.loader import Resolved
 from pimsim.config.run import RunConfig
+from pimsim.mapping.gemm import bytes_per_kcycle
 from pimsim.validate.neupims.runs import Case, Figures, Store, grid_case, step_config
 from pimsim.validate.neupims.study import MODES, Point, Published, Study
 from pimsim.workload.cards import load_card
@@ -135,14 +136,13 @@ def crowding(study: Study, point: Point) -> str:
 
 def weights_bound(config: RunConfig) -> float:
     """Largest share of the arrays' multiplications that is possible while weights stream from DRAM
-    once for each half of the batch: what the weights of a second are used for, over what the
-    arrays could do in it. Attention, which has no weights, is left out."""
-    memory, npu = config.memory, config.npu
-    burst_s = memory.timings["nBL"] * memory.tCK * 1e-12
-    bytes_per_s = memory.organization.channels * memory.organization.burst_bytes / burst_s
-    weights_per_s = bytes_per_s / load_card(config.workload.model).dtype_bytes
-    arrays = npu.systolic
-    macs_per_s = arrays.arrays * arrays.rows * arrays.cols * npu.frequency
+    once for each half of the batch: what the weights of 1000 cycles are used for, over
+    what the arrays could do in them. Attention, which has no weights, is left out."""
     if config.workload.batch is None:
         raise ValueError("a case of the grid has a batch")
-    return weights_per_s * (config.workload.batch // 2) / macs_per_s
+    arrays = config.npu.systolic
+    macs = 1000 * arrays.arrays * arrays.rows * arrays.cols
+    weights = (
+        bytes_per_kcycle(config.npu, config.memory) / load_card(config.workload.model).dtype_bytes
+    )
+    return weights * (config.workload.batch // 2) / macs

@@ -13,7 +13,7 @@ from typing import Any
 
 from numba import njit
 
-from pimsim.hardware.dram.bank import count_open
+from pimsim.hardware.dram.bank import count_open, log_command
 from pimsim.hardware.dram.channel_queues.layout import (
     ALL_BANK,
     C_COMMANDS,
@@ -56,7 +56,7 @@ from pimsim.hardware.dram.rules import Command
 
 __all__ = [
     "admit", "column_of_active", "fall_due", "issue", "open_for", "serve_in_turn", "step",
-    "turn_around", "upkeep",
+    "upkeep",
 ]  # fmt: skip
 
 ACT, PRE, RD = int(Command.ACT), int(Command.PRE), int(Command.RD)
@@ -162,22 +162,13 @@ def _close(ch: Any, p: Any, tick: int, bank: int) -> None:
 
 @njit(cache=True)
 def issue(
-    ch: Any, p: Any, log: Any, tick: int, command: int, bank: int, row: int,
+    ch: Any, p: Any, board: Any, tick: int, command: int, bank: int, row: int,
     key: int,
 ) -> None:  # fmt: skip
     """``command`` goes out: what it bars, and the rows that it opens or closes."""
     apply_rules(ch, p, tick, command, bank)
     ch.counter[C_COMMANDS + command] += 1
-    if log.limit > 0:
-        at = log.logged
-        if at < log.limit:
-            log.entry[at, 0] = tick
-            log.entry[at, 1] = ch.index
-            log.entry[at, 2] = command
-            log.entry[at, 3] = bank
-            log.entry[at, 4] = row
-            log.entry[at, 5] = key
-        log.logged = at + 1
+    log_command(ch, board, tick, command, bank, row, key)
     if command == ACT:
         ch.open_row[bank] = row
         count_open(ch, p, tick, bank, 1)
@@ -190,7 +181,7 @@ def issue(
 
 
 @njit(cache=True, inline="always")
-def turn_around(ch: Any, p: Any) -> bool:
+def _turn_around(ch: Any, p: Any) -> bool:
     """Whether the other queue's turn comes: writes are served from the high mark on or when no
     read waits, until below the low mark."""
     if ch.writing == 0:
@@ -201,13 +192,13 @@ def turn_around(ch: Any, p: Any) -> bool:
 @njit(cache=True, inline="always")
 def serve_in_turn(ch: Any, p: Any) -> None:
     """Serve the queue whose turn it is."""
-    if turn_around(ch, p):
+    if _turn_around(ch, p):
         ch.writing = 1 - ch.writing
         forget_bounds(ch)
 
 
 @njit(cache=True)
-def column_of_active(ch: Any, p: Any, log: Any, tick: int) -> int:
+def column_of_active(ch: Any, p: Any, board: Any, tick: int) -> int:
     """The oldest request whose row was opened for it and is ready; its tick, or when one is."""
     if ch.active_next > tick:
         return int(ch.active_next)
@@ -233,8 +224,8 @@ def column_of_active(ch: Any, p: Any, log: Any, tick: int) -> int:
     word = ch.active[found]
     entry, bank = entry_of(word), bank_of(word)
     command = RD + ch.request[entry, R_WRITE]
-    issue(ch, p, log, tick, command, bank, row_of(word), ch.request[entry, R_KEY])
-    answer(ch, p, tick, entry)
+    issue(ch, p, board, tick, command, bank, row_of(word), ch.request[entry, R_KEY])
+    answer(ch, p, board, tick, entry)
     ch.awaited[bank] -= 1
     if ch.awaited[bank] == 0:
         reconsider(ch, p, bank)
@@ -277,7 +268,7 @@ def _row_bound(ch: Any, p: Any, tick: int) -> int:
 
 
 @njit(cache=True)
-def _column_of_queue(ch: Any, p: Any, log: Any, tick: int) -> int:
+def _column_of_queue(ch: Any, p: Any, board: Any, tick: int) -> int:
     """The oldest request of the queue in turn that hits an open row and is ready."""
     when = _column_bound(ch, p, tick)
     if when > tick:
@@ -296,8 +287,8 @@ def _column_of_queue(ch: Any, p: Any, log: Any, tick: int) -> int:
             continue
         entry = entry_of(word)
         count_once(ch, entry, C_HITS)
-        issue(ch, p, log, tick, command, bank, row_of(word), ch.request[entry, R_KEY])
-        answer(ch, p, tick, entry)
+        issue(ch, p, board, tick, command, bank, row_of(word), ch.request[entry, R_KEY])
+        answer(ch, p, board, tick, entry)
         dequeue(ch, i)
         return tick
     ch.column_next = when if when == INFINITY else on_edge(p, command, when)
@@ -305,7 +296,7 @@ def _column_of_queue(ch: Any, p: Any, log: Any, tick: int) -> int:
 
 
 @njit(cache=True)
-def _row_of_queue(ch: Any, p: Any, log: Any, tick: int) -> int:
+def _row_of_queue(ch: Any, p: Any, board: Any, tick: int) -> int:
     """The oldest request of the queue in turn whose ACT or PRE is ready."""
     when = _row_bound(ch, p, tick)
     if when > tick:
@@ -329,7 +320,7 @@ def _row_of_queue(ch: Any, p: Any, log: Any, tick: int) -> int:
         entry = entry_of(word)
         count_once(ch, entry, C_MISSES if held < 0 else C_CONFLICTS)
         row = row_of(word) if held < 0 else -1
-        issue(ch, p, log, tick, command, bank, row, ch.request[entry, R_KEY])
+        issue(ch, p, board, tick, command, bank, row, ch.request[entry, R_KEY])
         if held < 0:
             open_for(ch, p, i)
         put_off(ch, gate_of(p, command, bank))
@@ -339,7 +330,7 @@ def _row_of_queue(ch: Any, p: Any, log: Any, tick: int) -> int:
 
 
 @njit(cache=True)
-def upkeep(ch: Any, p: Any, log: Any, tick: int) -> int:
+def upkeep(ch: Any, p: Any, board: Any, tick: int) -> int:
     """The oldest refresh, or the precharge that it needs first."""
     command, bank = ch.upkeep[ch.upkeep_head, 0], ch.upkeep[ch.upkeep_head, 1]
     if command == REF:
@@ -357,7 +348,7 @@ def upkeep(ch: Any, p: Any, log: Any, tick: int) -> int:
         when = earliest(ch, p, command, bank)
     when = on_edge(p, command, max(tick, when))
     if when == tick:
-        issue(ch, p, log, tick, command, bank, -1, -1)
+        issue(ch, p, board, tick, command, bank, -1, -1)
         if command in (REF, REFpb):
             ch.upkeep_head = (ch.upkeep_head + 1) & (MAX_MAINTENANCE - 1)
             ch.upkeep_len -= 1
@@ -365,21 +356,21 @@ def upkeep(ch: Any, p: Any, log: Any, tick: int) -> int:
 
 
 @njit(cache=True)
-def step(ch: Any, p: Any, log: Any, tick: int) -> int:
+def step(ch: Any, p: Any, board: Any, tick: int) -> int:
     """Process ``tick``; the next one at which this channel can do anything by itself."""
     changed = fall_due(ch, p, tick)
-    column = column_of_active(ch, p, log, tick)
+    column = column_of_active(ch, p, board, tick)
     if ch.upkeep_len > 0:
-        row = upkeep(ch, p, log, tick)
+        row = upkeep(ch, p, board, tick)
         if changed or row == tick or ch.handed >= 0:
             return tick + 1
         return int(max(min(min(ch.active_next, row), ch.due), tick + 1))
     serve_in_turn(ch, p)
     if column > tick:
-        _column_of_queue(ch, p, log, tick)
+        _column_of_queue(ch, p, board, tick)
         serve_in_turn(ch, p)
-    _row_of_queue(ch, p, log, tick)
-    if changed or ch.handed >= 0 or turn_around(ch, p):
+    _row_of_queue(ch, p, board, tick)
+    if changed or ch.handed >= 0 or _turn_around(ch, p):
         return tick + 1
     soonest = min(_column_bound(ch, p, tick + 1), _row_bound(ch, p, tick + 1))
     return int(max(min(min(soonest, ch.active_next), ch.due), tick + 1))

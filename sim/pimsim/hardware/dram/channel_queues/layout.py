@@ -20,7 +20,6 @@ from pimsim.hardware.dram.layout import (
     C_READ_LATENCY,
     C_READS,
     INFINITY,
-    MAX_LOG,
     MAX_RULES,
     MAX_SEGMENTS,
     MAX_WINDOW,
@@ -54,7 +53,6 @@ __all__ = [
     "INFINITY",
     "PARAMETERS",
     "make_channels",
-    "make_log",
     "make_parameters",
 ]
 
@@ -69,13 +67,13 @@ STRIDE = 16
 MAX_NODES = 1 + 2 * MAX_RANKS + 2 * MAX_BANKS
 
 # a request
-R_ARRIVAL = 0  # tick before the one in which the controller sees it
-R_WRITE = 1
-R_COUNTED = 2  # its first command went out: it is a hit, a miss or a conflict
-R_KEY = 3  # burst index, to find reads of buffered writes
-R_GROUP = 4  # ticket that its answer counts towards, -1 if nobody's
-R_BLOCK = 5  # ticket of its block of the stream, -1 if none
-R_NEXT = 6  # next free entry of the pool
+# (place 0 is the pool's, ``Q_NEXT``)
+R_ARRIVAL = 1  # tick before the one in which the controller sees it
+R_WRITE = 2
+R_COUNTED = 3  # its first command went out: it is a hit, a miss or a conflict
+R_KEY = 4  # burst index, to find reads of buffered writes
+R_GROUP = 5  # ticket that its answer counts towards, -1 if nobody's
+R_BLOCK = 6  # ticket of its block of the stream, -1 if none
 N_REQUEST = 8
 
 # a place in a queue holds one word: row, entry of the pool, bank, from the highest bits down
@@ -115,7 +113,6 @@ CHANNEL = np.dtype(
         ("free", _I),  # entries of the pool given back, -1 if none
         ("pool_used", _I),  # entries of the pool ever used
         ("last_done", _I),  # tick at which the last request was answered
-        ("answered", _I, (3,)),  # the one answered in this step: ticket, block's ticket, tick
         *SOURCE_FIELDS,
         ("set_free", _I, (MAX_RANKS,)),  # tick from which a rank's next round may start
         ("upkeep", _I, (MAX_MAINTENANCE, 2)),  # ring: REF or REFpb, first bank
@@ -174,10 +171,6 @@ PARAMETERS = np.dtype(
     align=True,
 )
 """What a memory means to the kernel; times in ticks."""
-
-LOG = np.dtype([("limit", _I), ("logged", _I), ("entry", _I, (MAX_LOG, 6))], align=True)
-"""Commands that went out: tick, channel, command, bank, row, burst of the request behind it. In a
-record, as an array of its own would be counted by reference in every call of the kernel."""
 
 
 def _refresh(memory: MemoryConfig) -> tuple[int, int]:
@@ -277,10 +270,3 @@ def make_channels(memory: MemoryConfig, p: Records) -> Records:
     rings = channels["window"].reshape(len(channels), -1, WINDOW_SLOT)
     rings[:, :, 1:] = -INFINITY
     return channels
-
-
-def make_log(entries: int = 0) -> Records:
-    """An empty log that keeps up to ``entries`` commands; shape (1,)."""
-    log = np.zeros(1, dtype=LOG)
-    log["limit"] = bounded(entries, MAX_LOG, "commands to log")
-    return log

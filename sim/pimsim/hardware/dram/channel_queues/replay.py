@@ -28,11 +28,11 @@ from pimsim.hardware.dram.channel_queues.layout import (
     MAX_MAINTENANCE,
     Records,
     make_channels,
-    make_log,
     make_parameters,
 )
 from pimsim.hardware.dram.channel_queues.single_slot import step_as_configured
-from pimsim.hardware.dram.replay import ReplayResult
+from pimsim.hardware.dram.layout import make_board
+from pimsim.hardware.dram.replay import ReplayResult, logged_commands
 from pimsim.hardware.dram.rules import COMMANDS, compile_rules
 
 __all__ = ["replay_ticks"]
@@ -40,12 +40,12 @@ __all__ = ["replay_ticks"]
 
 @njit(cache=True)
 def _replay(
-    channels: Any, parameters: Any, logs: Any, channel: Any, bank: Any, row: Any,
+    channels: Any, parameters: Any, boards: Any, channel: Any, bank: Any, row: Any,
     write: Any, key: Any, arrival: Any,
 ) -> int:  # fmt: skip
     """All channels in lockstep, since one full queue holds up the whole trace; -1 when more
     refreshes fall due than are issued."""
-    p, log = parameters[0], logs[0]
+    p, board = parameters[0], boards[0]
     depth = (p.read_depth, p.write_depth)
     total = len(channel)
     at, tick = 0, 1
@@ -64,7 +64,7 @@ def _replay(
         for c in range(len(channels)):
             ch = channels[c]
             if ch.now <= tick:
-                ch.now = step_as_configured(ch, p, log, tick)
+                ch.now = step_as_configured(ch, p, board, tick)
                 if ch.overrun == 1:
                     return -1
             soonest = min(soonest, ch.now)
@@ -95,9 +95,9 @@ def replay_ticks(
     bursts = np.asarray(addresses, dtype=np.int64) // memory.organization.burst_bytes
     mapping = AddressMap.parse(memory.address_map, memory.organization)
     where = mapping.decode(bursts)
-    log = make_log(log_entries)
+    board = make_board(log_entries)
     ticks = _replay(
-        channels, parameters, log, where.channel, where.bank, where.row,
+        channels, parameters, board, where.channel, where.bank, where.row,
         np.asarray(writes, dtype=np.int64), bursts,
         np.maximum.accumulate(np.asarray(arrivals, dtype=np.int64)),
     )  # fmt: skip
@@ -106,9 +106,7 @@ def replay_ticks(
             f"{memory.name}: refreshes fall due faster than they can be issued: more than "
             f"{MAX_MAINTENANCE} wait"
         )
-    kept = log["entry"][0, : min(int(log["logged"][0]), log_entries)].copy()
-    columns = np.where(kept[:, 5] < 0, -1, mapping.decode(kept[:, 5]).column)
-    return _summarise(memory, channels, int(ticks), len(bursts), kept[:, :5], columns)
+    return _summarise(memory, channels, int(ticks), len(bursts), *logged_commands(board, mapping))
 
 
 def _summarise(

@@ -13,6 +13,7 @@ from typing import Any
 
 from numba import njit
 
+from pimsim.hardware.dram.bank import complete
 from pimsim.hardware.dram.channel_queues.layout import (
     BANK_BITS,
     C_BUS_BUSY,
@@ -26,10 +27,10 @@ from pimsim.hardware.dram.channel_queues.layout import (
     R_COUNTED,
     R_GROUP,
     R_KEY,
-    R_NEXT,
     R_WRITE,
     ROW_SHIFT,
 )
+from pimsim.hardware.dram.pool import give_back, take_entry
 
 __all__ = [
     "answer", "bank_of", "close_gap", "count_once", "dequeue", "enqueue", "entry_of", "find_write",
@@ -70,12 +71,7 @@ def enqueue(
     block: int,
 ) -> None:  # fmt: skip
     """Put a request into its queue, which has room; it may be served from ``tick`` on."""
-    entry = ch.free
-    if entry >= 0:
-        ch.free = ch.request[entry, R_NEXT]
-    else:
-        entry = ch.pool_used
-        ch.pool_used = entry + 1
+    entry = take_entry(ch)
     ch.request[entry, R_ARRIVAL] = arrival
     ch.request[entry, R_WRITE] = write
     ch.request[entry, R_COUNTED] = 0
@@ -172,13 +168,6 @@ def least_bound(ch: Any, length: int) -> int:
 
 
 @njit(cache=True, inline="always")
-def release(ch: Any, entry: int) -> None:
-    """Give the entry of an answered request back to the pool."""
-    ch.request[entry, R_NEXT] = ch.free
-    ch.free = entry
-
-
-@njit(cache=True, inline="always")
 def count_once(ch: Any, entry: int, counter: int) -> None:
     """A request's first command tells whether it hit, missed or met another row."""
     if ch.request[entry, R_COUNTED] == 0:
@@ -187,7 +176,7 @@ def count_once(ch: Any, entry: int, counter: int) -> None:
 
 
 @njit(cache=True)
-def answer(ch: Any, p: Any, tick: int, entry: int) -> None:
+def answer(ch: Any, p: Any, board: Any, tick: int, entry: int) -> None:
     """A column command went out: a write is done, a read when its data came."""
     done = tick
     ch.counter[C_BUS_BUSY] += p.nbl
@@ -196,7 +185,9 @@ def answer(ch: Any, p: Any, tick: int, entry: int) -> None:
         ch.counter[C_READS] += 1
         ch.counter[C_READ_LATENCY] += done - ch.request[entry, R_ARRIVAL]
     ch.last_done = max(ch.last_done, done)
-    ch.answered[0] = ch.request[entry, R_GROUP]
-    ch.answered[1] = ch.request[entry, R_BLOCK]
-    ch.answered[2] = done
-    release(ch, entry)
+    group = ch.request[entry, R_GROUP]
+    if group >= 0:
+        complete(board, group, done)
+        if ch.request[entry, R_BLOCK] >= 0:
+            complete(board, ch.request[entry, R_BLOCK], done)
+    give_back(ch, entry)

@@ -46,7 +46,7 @@ ACT, PRE, RD = int(Command.ACT), int(Command.PRE), int(Command.RD)
 
 
 @njit(cache=True)
-def _oldest_of_queue(ch: Any, p: Any, log: Any, tick: int) -> int:
+def _oldest_of_queue(ch: Any, p: Any, board: Any, tick: int) -> int:
     """Issue for the oldest request of the queue in turn that is ready; the tick, or when one is."""
     when = min(ch.column_next, ch.row_next)
     if when > tick:
@@ -72,11 +72,11 @@ def _oldest_of_queue(ch: Any, p: Any, log: Any, tick: int) -> int:
         entry = entry_of(word)
         count_once(ch, entry, C_HITS if hits else C_MISSES if command == ACT else C_CONFLICTS)
         opened = -1 if command == PRE else row
-        issue(ch, p, log, tick, command, bank, opened, ch.request[entry, R_KEY])
+        issue(ch, p, board, tick, command, bank, opened, ch.request[entry, R_KEY])
         if command == ACT:
             open_for(ch, p, i)
         elif hits:
-            answer(ch, p, tick, entry)
+            answer(ch, p, board, tick, entry)
             dequeue(ch, i)
         put_off(ch, gate_of(p, command, bank))
         return tick
@@ -85,16 +85,16 @@ def _oldest_of_queue(ch: Any, p: Any, log: Any, tick: int) -> int:
 
 
 @njit(cache=True)
-def _step_single_slot(ch: Any, p: Any, log: Any, tick: int) -> int:
+def _step_single_slot(ch: Any, p: Any, board: Any, tick: int) -> int:
     """Process ``tick``; the next one at which this channel can do anything by itself."""
     changed = fall_due(ch, p, tick)
-    when = column_of_active(ch, p, log, tick)
+    when = column_of_active(ch, p, board, tick)
     if when > tick:
         if ch.upkeep_len > 0:
-            when = min(when, upkeep(ch, p, log, tick))
+            when = min(when, upkeep(ch, p, board, tick))
         else:
             serve_in_turn(ch, p)
-            when = min(when, _oldest_of_queue(ch, p, log, tick))
+            when = min(when, _oldest_of_queue(ch, p, board, tick))
     if when == tick:
         ch.row_next = 0  # a PRE that cost ticks may not be ready any more
         return tick + 1
@@ -104,8 +104,8 @@ def _step_single_slot(ch: Any, p: Any, log: Any, tick: int) -> int:
 
 
 @njit(cache=True)
-def step_as_configured(ch: Any, p: Any, log: Any, tick: int) -> int:
+def step_as_configured(ch: Any, p: Any, board: Any, tick: int) -> int:
     """``step`` of the command slots that the controller has."""
     if p.single_slot == 1:
-        return _step_single_slot(ch, p, log, tick)
-    return step(ch, p, log, tick)
+        return _step_single_slot(ch, p, board, tick)
+    return step(ch, p, board, tick)

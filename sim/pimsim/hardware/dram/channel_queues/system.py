@@ -11,13 +11,11 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-from pimsim.config.memory import MemoryConfig
 from pimsim.hardware.dram.bank import complete
 from pimsim.hardware.dram.channel_queues.layout import (
     C_COMMANDS,
     Records,
     make_channels,
-    make_log,
     make_parameters,
 )
 from pimsim.hardware.dram.channel_queues.requests import enqueue, find_write
@@ -25,7 +23,7 @@ from pimsim.hardware.dram.channel_queues.single_slot import step_as_configured
 from pimsim.hardware.dram.layout import O_BLOCK, O_BURST, O_GROUP, O_WRITE
 from pimsim.hardware.dram.rules import COMMANDS, compile_rules
 from pimsim.hardware.dram.sources import next_offer, offer
-from pimsim.hardware.dram.system import MemorySystem, Network, group_bound
+from pimsim.hardware.dram.system import MemorySystem, group_bound
 
 __all__ = ["QueueMemorySystem"]
 
@@ -52,7 +50,7 @@ def _admit(
 
 
 @njit(cache=True)
-def _run_channel(ch: Any, p: Any, board: Any, log: Any, until: int) -> None:
+def _run_channel(ch: Any, p: Any, board: Any, until: int) -> None:
     """Simulate channel ``ch`` up to, not including, tick ``until``."""
     tick = ch.now
     while tick < until:
@@ -64,12 +62,7 @@ def _run_channel(ch: Any, p: Any, board: Any, log: Any, until: int) -> None:
                     ch, p, board, tick, write, ch.offered[O_BURST], ch.offered[O_GROUP],
                     ch.offered[O_BLOCK],
                 )  # fmt: skip
-        ch.answered[2] = -1
-        after = step_as_configured(ch, p, log, tick)
-        if ch.answered[2] >= 0 and ch.answered[0] >= 0:
-            complete(board, ch.answered[0], ch.answered[2])
-            if ch.answered[1] >= 0:
-                complete(board, ch.answered[1], ch.answered[2])
+        after = step_as_configured(ch, p, board, tick)
         write = ch.offered[O_WRITE]
         full = ch.queued[write] >= (p.write_depth if write == 1 else p.read_depth)
         if ch.has_offer == 0 or not full:
@@ -80,11 +73,11 @@ def _run_channel(ch: Any, p: Any, board: Any, log: Any, until: int) -> None:
 
 @njit(cache=True)
 def _advance(
-    channels: Any, parameters: Any, boards: Any, logs: Any, now: int, until: int,
+    channels: Any, parameters: Any, boards: Any, now: int, until: int,
     groups: Any,
 ) -> tuple[int, int]:  # fmt: skip
     """Simulate until a group is complete or ``until``; ``(tick, index of the group or -1)``."""
-    p, board, log = parameters[0], boards[0], logs[0]
+    p, board = parameters[0], boards[0]
     while True:
         horizon = until
         fired = -1
@@ -97,19 +90,12 @@ def _advance(
             return now, fired
         for c in range(len(channels)):
             if channels[c].now < horizon:
-                _run_channel(channels[c], p, board, log, horizon)
+                _run_channel(channels[c], p, board, horizon)
         now = horizon
 
 
 class QueueMemorySystem(MemorySystem):
     """All channels of a device, ``channel-queues`` controllers."""
-
-    def __init__(
-        self, memory: MemoryConfig, network: Network | None = None,
-        records: tuple[Records, Records] | None = None, board: Records | None = None,
-    ) -> None:  # fmt: skip
-        super().__init__(memory, network=network, records=records, board=board)
-        self._log = make_log()
 
     def _make_records(self) -> tuple[Records, Records]:
         scale = self.memory.command_bus.ticks_per_clock
@@ -123,7 +109,7 @@ class QueueMemorySystem(MemorySystem):
     def _step(self, limit: int) -> tuple[int, int]:
         groups = np.array([[g.ticket, g.eighths_each] for g in self._active], dtype=np.int64)
         return _advance(
-            self.channels, self.parameters, self.board, self._log, self.now, limit,
+            self.channels, self.parameters, self.board, self.now, limit,
             groups.reshape(-1, 2),
         )  # fmt: skip
 
