@@ -14,10 +14,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from pimsim.config.memory import MemoryConfig
+from pimsim.hardware.compiled import njit
 from pimsim.hardware.dram.address import AddressMap
 
 __all__ = ["OperandCounter", "deal", "hash_set_order"]

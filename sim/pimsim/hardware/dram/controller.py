@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from numba import njit
-
+from pimsim.hardware.compiled import njit
 from pimsim.hardware.dram.bank import column_bound, complete
 from pimsim.hardware.dram.layout import (
     F_BANK,

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from numba import njit
-
+from pimsim.hardware.compiled import njit
 from pimsim.hardware.dram.layout import Q_NEXT
 
 __all__ = ["give_back", "take_entry"]

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from numba import njit
-
+from pimsim.hardware.compiled import njit
 from pimsim.hardware.dram.bank import reset_wake
 from pimsim.hardware.dram.layout import (
     B_HEAD,

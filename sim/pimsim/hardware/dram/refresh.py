@@ -10,8 +10,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from numba import njit
-
+from pimsim.hardware.compiled import njit
 from pimsim.hardware.dram.bank import apply_rules, close_row, earliest, log_command
 from pimsim.hardware.dram.layout import B_PIM_ROW, B_ROW, C_COMMANDS, INFINITY
 from pimsim.hardware.dram.pim_queue import pim_forget

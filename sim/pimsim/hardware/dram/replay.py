@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from pimsim.config.errors import InputError
 from pimsim.config.memory import MemoryConfig
+from pimsim.hardware.compiled import njit
 from pimsim.hardware.dram.address import AddressMap
 from pimsim.hardware.dram.command_trace import TraceLine
 from pimsim.hardware.dram.controller import controller_cycle, next_cycle

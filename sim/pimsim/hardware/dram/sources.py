@@ -15,8 +15,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from numba import njit
-
+from pimsim.hardware.compiled import njit
 from pimsim.hardware.dram.layout import (
     HASH_ROWS,
     INFINITY,

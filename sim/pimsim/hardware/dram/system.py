@@ -12,11 +12,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from pimsim.config.memory import MemoryConfig
 from pimsim.config.pim import PimConfig
+from pimsim.hardware.compiled import njit
 from pimsim.hardware.dram.artifact_order import OperandCounter
 from pimsim.hardware.dram.controller import run_channel
 from pimsim.hardware.dram.layout import (

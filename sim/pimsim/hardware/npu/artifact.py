@@ -8,10 +8,10 @@ output blocks. Sizes count in started blocks: a partial block costs as much as a
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from pimsim.config.npu import SystolicConfig
+from pimsim.hardware.compiled import njit
 from pimsim.hardware.npu.plan import GemmPlan, ceil_div, check_folds, make_plan
 
 __all__ = ["finish_steps", "plan_artifact_overlapped", "plan_artifact_serial", "stream_cycles"]

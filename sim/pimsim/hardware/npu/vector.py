@@ -6,10 +6,10 @@ from typing import Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 
 from pimsim.config.errors import InputError, near_miss
 from pimsim.config.npu import VectorConfig
+from pimsim.hardware.compiled import njit
 from pimsim.hardware.npu.plan import ceil_div
 
 __all__ = [

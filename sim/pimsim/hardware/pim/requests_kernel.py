@@ -21,8 +21,8 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit
 
+from pimsim.hardware.compiled import njit
 from pimsim.hardware.pim.stream_kernel import _earliest, _put
 from pimsim.hardware.pim.stream_tables import MAX_BANKS, MODES, NEVER
 

@@ -12,8 +12,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from numba import njit
-
+from pimsim.hardware.compiled import njit
 from pimsim.hardware.pim.stream_tables import BUSES, EFFECTS, MODES, NEVER, ROWS, WAITS
 
 __all__ = ["schedule"]

@@ -14,8 +14,8 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit
 
+from pimsim.hardware.compiled import njit
 from pimsim.hardware.pim.stream_kernel import (
     _PATIENCE,
     _earliest,

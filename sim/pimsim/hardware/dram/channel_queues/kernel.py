@@ -11,8 +11,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from numba import njit
-
+from pimsim.hardware.compiled import njit
 from pimsim.hardware.dram.bank import count_open, log_command
 from pimsim.hardware.dram.channel_queues.layout import (
     ALL_BANK,

@@ -10,11 +10,11 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from pimsim.config.errors import InputError
 from pimsim.config.memory import MemoryConfig
+from pimsim.hardware.compiled import njit
 from pimsim.hardware.dram.address import AddressMap
 from pimsim.hardware.dram.channel_queues.kernel import admit
 from pimsim.hardware.dram.channel_queues.layout import (

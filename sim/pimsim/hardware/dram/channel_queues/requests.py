@@ -11,8 +11,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from numba import njit
-
+from pimsim.hardware.compiled import njit
 from pimsim.hardware.dram.bank import complete
 from pimsim.hardware.dram.channel_queues.layout import (
     BANK_BITS,

@@ -10,8 +10,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from numba import njit
-
+from pimsim.hardware.compiled import njit
 from pimsim.hardware.dram.channel_queues.kernel import (
     column_of_active,
     fall_due,

@@ -9,8 +9,8 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit
 
+from pimsim.hardware.compiled import njit
 from pimsim.hardware.dram.bank import complete
 from pimsim.hardware.dram.channel_queues.layout import (
     C_COMMANDS,

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from numba import njit
-
+from pimsim.hardware.compiled import njit
 from pimsim.hardware.dram.channel_queues.layout import STRIDE, WINDOW_SLOT
 from pimsim.hardware.dram.rules import LEVELS, OTHER_RANKS, RANK, Command
 

@@ -11,7 +11,8 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit
+
+from pimsim.hardware.compiled import njit
 
 __all__ = [
     "FLOW", "NEVER", "ONE", "PARTS", "PART_BEGIN", "PART_END", "PART_NEED", "PART_PIM",

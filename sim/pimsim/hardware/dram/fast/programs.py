@@ -12,9 +12,9 @@ from hashlib import blake2b
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from pimsim.hardware.compiled import njit
 from pimsim.hardware.dram.layout import (
     P_COMPS,
     P_LAST,
