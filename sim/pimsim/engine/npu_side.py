@@ -21,7 +21,10 @@ from pimsim.hardware.dram.system import BLOCK_BYTES, Group, Rows, Stream
 from pimsim.hardware.npu.artifact import finish_steps, stream_cycles
 from pimsim.mapping.tasks import GemmStep, NpuTask
 
-__all__ = ["NpuSide", "fetched_early", "task_streams"]
+__all__ = ["ARRAY_CAUSES", "NpuSide", "fetched_early", "task_streams"]
+
+ARRAY_CAUSES = ("computing", "array_part", "array_loading", "array_fill_drain")
+"""Causes of a cycle stack in which the arrays are at work."""
 
 Process = Generator[simpy.Event, Any, Any]
 
@@ -48,6 +51,8 @@ class NpuSide:
         self._npu_ps = clock.npu_ps
         self._fetch_ps = npu.systolic.fetch_cycles * clock.npu_ps
         self._overlaps = npu.systolic.preload == "hidden" and npu.scratchpad.double_buffered
+        systolic = npu.systolic
+        self._core_elements = systolic.arrays * systolic.rows * systolic.cols
         self._prefetched: dict[int, simpy.Event | None] = {}
         self._early_bursts = 0
 
@@ -100,7 +105,9 @@ class NpuSide:
         busy = min(busy, total)
         if task.unit == "systolic":
             self.recorder.npu_busy_cycles += busy
-            self.recorder.npu_causes["computing"] += busy
+            self.recorder.npu_causes += self._busy_causes(
+                busy, task.macs, task.streamed_cycles, task.loading_cycles
+            )
         else:
             self.recorder.npu_causes["vector"] += busy
         waited = "activations" if task.unit == "vector" else "weights"
@@ -138,7 +145,7 @@ class NpuSide:
         if total > sum(spent.values()):
             spent["core_imbalance"] = total - sum(spent.values())
         self.recorder.npu_causes += spent
-        self.recorder.npu_busy_cycles += spent["array_fill_drain"] + spent["computing"]
+        self.recorder.npu_busy_cycles += sum(spent[cause] for cause in ARRAY_CAUSES)
 
     def _core(
         self, steps: Sequence[GemmStep], after: Sequence[GemmStep], stack: Counter[str]
@@ -162,18 +169,18 @@ class NpuSide:
                 group = (yield arrived) if not arrived.processed else arrived.value
             if step.needed is not None and group is not None:
                 end, streams = self._finish_by_operand(step, step.needed, free, group)
-                follows = end
+                begun, follows = waiting, end
                 if streams:
                     stores.append(self.port.transfer(streams))
             else:
-                end, follows = self._finish(step, free, end, group)
+                begun, end, follows = self._finish(step, free, end, group)
             if number == len(steps) - 1:
                 self._prefetch(after[:1])  # in the other buffer
             now = int(self.env.now)
             if end > now:
                 yield self.env.timeout(end - now)
             free = follows if self._overlaps else max(end, now)
-            self._account(step, waiting, stack)
+            self._account(step, waiting, begun, stack)
             if number + ahead < len(steps):
                 loads.append(self._load(steps[number + ahead]))
             if step.stores and not step.stored_after:
@@ -210,6 +217,7 @@ class NpuSide:
             while len(loads) < min(number + ahead, len(steps)):
                 loads.append(self._block_loads(steps[len(loads)]))
             waiting = int(self.env.now)
+            begun = -1
             results: list[tuple[int, tuple[Rows, ...]]] = []
             for block, arrivals in zip(step.blocks, loads[number], strict=True):
                 for arrival in arrivals:
@@ -218,6 +226,7 @@ class NpuSide:
                 start = max(int(self.env.now), free)
                 if start >= end:  # nothing is left in the array
                     start += self._fetch_ps
+                begun = start if begun < 0 else begun
                 plan = block.plan
                 free = start + (plan.lead_cycles + int(plan.interval_cycles.sum())) * self._npu_ps
                 end = start + plan.cycles * self._npu_ps
@@ -230,7 +239,7 @@ class NpuSide:
                 stores.append(self.env.process(self._store(rows, when, step.core)))
             if end > int(self.env.now):
                 yield self.env.timeout(end - int(self.env.now))
-            self._account(step, waiting, stack)
+            self._account(step, waiting, begun, stack)
         start = int(self.env.now)
         yield simpy.AllOf(self.env, stores)
         waited = self.clock.npu_cycle(int(self.env.now)) - self.clock.npu_cycle(start)
@@ -249,10 +258,10 @@ class NpuSide:
 
     def _finish(
         self, step: GemmStep, free: int, drained: int, group: Group | None
-    ) -> tuple[int, int]:
-        """When the tile's last result is there, and when the arrays could take a tile that
-        follows: each step starts when the arrays are free for it and the weights that it needs
-        have arrived."""
+    ) -> tuple[int, int, int]:
+        """When the arrays take the tile, when its last result is there, and when the arrays could
+        take a tile that follows: each step starts when the arrays are free for it and the weights
+        that it needs have arrived."""
         plan = step.plan
         gap = plan.interval_cycles.astype(np.int64) * self.clock.npu_ps
         before = np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(gap[:-1])])
@@ -270,7 +279,7 @@ class NpuSide:
         end = last_start + plan.drain_cycles * self.clock.npu_ps
         if group is not None:
             end = max(end, group.done_cycle * self.clock.memory_ps)
-        return end, last_start + int(gap[-1])
+        return int(ready[0]) - plan.lead_cycles * self.clock.npu_ps, end, last_start + int(gap[-1])
 
     def _finish_by_operand(
         self, step: GemmStep, needed: NDArray[np.int64], free: int, group: Group
@@ -293,15 +302,39 @@ class NpuSide:
         end = max(int(finish[-1]) * self.clock.npu_ps, group.done_cycle * self.clock.memory_ps)
         return end, stores
 
-    def _account(self, step: GemmStep, start_ps: int, stack: Counter[str]) -> None:
-        """Split a tile's time into computing, filling or draining, and waiting."""
+    def _account(self, step: GemmStep, start_ps: int, begun_ps: int, stack: Counter[str]) -> None:
+        """Split a tile's time since ``start_ps`` into what the arrays did and waiting.
+
+        ``begun_ps``: when the arrays took the tile; what lies before ``start_ps`` is hidden behind
+        the tile before, whose last results were still in the arrays.
+        """
         total = self.clock.npu_cycle(int(self.env.now)) - self.clock.npu_cycle(start_ps)
-        planned = step.plan.lead_cycles + step.plan.drain_cycles
-        edges = min(planned, total)
-        steady = max(min(step.plan.cycles - planned, total - edges), 0)
-        stack["array_fill_drain"] += edges
-        stack["computing"] += steady
-        stack["weights"] += total - edges - steady
+        hidden = max(start_ps - begun_ps, 0) // self.clock.npu_ps
+        plans = [block.plan for block in step.blocks] or [step.plan]
+        planned = plans[-1].cycles + sum(p.lead_cycles + p.taken_cycles for p in plans[:-1])
+        busy = min(planned - hidden, total)
+        stack.update(
+            self._busy_causes(
+                busy, step.plan.macs, sum(p.streamed_cycles for p in plans),
+                sum(p.loading_cycles for p in plans),
+            )
+        )  # fmt: skip
+        stack["weights"] += total - busy
+
+    def _busy_causes(self, busy: int, macs: int, streamed: int, loading: int) -> Counter[str]:
+        """``busy`` cycles of a core's arrays by cause: multiplying with all that they have, with a
+        part of it, the operand that stays on its way in, and the skew of rows and columns."""
+        streamed = min(streamed, busy)
+        loading = min(loading, busy - streamed)
+        full = min(-(-macs // self._core_elements), streamed)
+        return Counter(
+            {
+                "computing": full,
+                "array_part": streamed - full,
+                "array_loading": loading,
+                "array_fill_drain": busy - streamed - loading,
+            }
+        )
 
     def _record(self, task: NpuTask, start_ps: int) -> None:
         recorder = self.recorder
@@ -309,13 +342,14 @@ class NpuSide:
         streams = task_streams(task)
         moved = sum(s.total for s in streams) + sum(s.count for s in task.scatters)
         read = sum(s.total for s in streams if not s.write)
-        systolic = self.npu.systolic
-        elements = self.npu.cores * systolic.arrays * systolic.rows * systolic.cols
         within = read - self._early_bursts  # writes are posted
         self._early_bursts = 0
+        taken = task.compute_cycles if task.unit == "systolic" else 0
+        taken += sum(step.plan.taken_cycles for step in task.steps) // self.npu.cores
         bound = max(
             self.bandwidth_bound_ps(within * burst),
-            task.macs // elements * self.clock.npu_ps,
+            task.macs // (self.npu.cores * self._core_elements) * self.clock.npu_ps,
+            taken * self.clock.npu_ps,
             task.link_ps,
         )
         recorder.operators.append(
@@ -326,6 +360,7 @@ class NpuSide:
             )
         )  # fmt: skip
         recorder.macs["npu"] += task.macs
+        recorder.array_cycles += taken
         recorder.vector_unit_cycles += task.vector_unit_cycles
         recorder.vector_lane_ops += task.vector_lane_ops
         recorder.sram_bytes += task.sram_bytes

@@ -86,6 +86,8 @@ class Recorder:
     """NPU cycles of the NPU side by cause."""
     npu_busy_cycles: int = 0
     """Cycles in which the arrays compute."""
+    array_cycles: int = 0
+    """Least cycles in which the arrays are taken up, the operand that stays put in included."""
     vector_unit_cycles: int = 0
     vector_lane_ops: int = 0
     sram_bytes: int = 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from pimsim.config.npu import NpuConfig
 from pimsim.hardware.dram.system import Stream
@@ -41,7 +42,8 @@ def npu_product(
     stays on chip from its scores to its values.
     """
     score = operator.kind is OperatorKind.ATTENTION_SCORE
-    cycles = [_cycles(operator, c, score, npu, element_bytes) for c in contexts]
+    costs = [_cycles(operator, c, score, npu, element_bytes) for c in contexts]
+    cycles = [cost.taken for cost in costs]
     # in order of address in the artifact's presets too: there the latency of one head after
     # the other bounds attention, not its loads
     bursts = -(-operator.kv_read_bytes // burst_bytes)
@@ -50,14 +52,25 @@ def npu_product(
         operator.kv_read_bytes,
         streams=(Stream(first_burst, bursts),) if bursts else (),
         compute_cycles=sum(cycles),
+        streamed_cycles=sum(cost.streamed for cost in costs),
+        loading_cycles=sum(cost.loading for cost in costs),
         tail_cycles=cycles[-1] + npu.systolic.rows + npu.systolic.cols - 2,
         sram_bytes=operator.kv_read_bytes,
     )  # fmt: skip
 
 
+class _Cost(NamedTuple):
+    """Array cycles of one request."""
+
+    taken: int
+    streamed: int
+    """Operands stream; what is neither this nor loading is filling and draining."""
+    loading: int
+
+
 def _cycles(
     operator: Operator, context: int, score: bool, npu: NpuConfig, element_bytes: int
-) -> int:
+) -> _Cost:
     """Array cycles of one request's scores or values, all heads."""
     systolic, dim = npu.systolic, operator.head_dim
     if npu.artifact_attention:
@@ -68,10 +81,13 @@ def _cycles(
         softmax = softmax_cycles(context, npu.vector, 1, False)
         latency = systolic.rows + systolic.cols - 2 + max(rows // systolic.arrays, 4) + 1
         head = fill + context // 8 + softmax + latency * blocks
-        return operator.heads * head // 2
+        taken = operator.heads * head // 2
+        return _Cost(taken, taken, 0)
     group = operator.heads // operator.kv_heads
     n, k = (context, dim) if score else (dim, context)
     one = plan_gemm(group, n, k, systolic.model_copy(update={"arrays": 1}), element_bytes)
     # with hidden preloads the next head's keys load while this one drains
-    each = int(one.interval_cycles.sum()) if systolic.preload == "hidden" else one.cycles
-    return -(-each * operator.kv_heads // systolic.arrays)
+    hidden = systolic.preload == "hidden"
+    each = one.taken_cycles if hidden else one.cycles
+    parts = (each, one.streamed_cycles, min(one.loading_cycles, each - one.streamed_cycles))
+    return _Cost(*(-(-part * operator.kv_heads // systolic.arrays) for part in parts))

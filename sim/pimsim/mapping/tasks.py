@@ -81,6 +81,10 @@ class NpuTask(Task):
     scatters: tuple[Scatter, ...] = ()
     compute_cycles: int = 0
     """NPU cycles of a task without tiles, beside its loads and stores."""
+    streamed_cycles: int = 0
+    """Of ``compute_cycles`` of the arrays: operands stream."""
+    loading_cycles: int = 0
+    """The same: the operand that stays is put into the arrays and nothing streams."""
     tail_cycles: int = 0
     """NPU cycles that must follow the last load."""
     vector_unit_cycles: int = 0

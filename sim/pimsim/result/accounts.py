@@ -123,7 +123,8 @@ def array_elements(config: RunConfig) -> int:
 def run_bounds(outcome: Outcome) -> dict[str, int]:
     """Least NPU cycles in which each unit alone does the work that it was given.
 
-    NPU: multiply-accumulates, all elements busy. DRAM: bytes of weights and KV cache over all
+    NPU: multiply-accumulates, all elements busy. Array: the arrays as they take these products
+    up, the operand that stays put in included. DRAM: bytes of weights and KV cache over all
     channels' data buses. PIM: dot products, one column a tCCD_S in every bank of every channel.
     Link: the collectives.
     """
@@ -135,6 +136,7 @@ def run_bounds(outcome: Outcome) -> dict[str, int]:
     buses = org.channels * org.pseudo_channels
     bounds = {
         "npu": recorder.macs["npu"] // array_elements(config),
+        "array": recorder.array_cycles,
         "dram": bursts * nbl // buses * clock.memory_ps // clock.npu_ps,
     }
     if system.pim is not None:

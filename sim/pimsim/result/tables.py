@@ -29,6 +29,7 @@ __all__ = [
 
 
 _UNIT = {"npu": "the NPU", "pim": "PIM"}
+_BOUND = {"array": "the arrays as loaded"}
 _LEAST_SHARE = 0.02
 """Causes below this share of the run are no reason for its time."""
 
@@ -76,7 +77,7 @@ def bottleneck(result: Result) -> str:
         unit = max(result.bound_cycles, key=lambda name: result.bound_cycles[name])
         share = _percent(result.bound_cycles[unit] / result.cycles)
         sentences.append(
-            f"the nearest bound is {unit} ({share} of the time even if all else were free)"
+            f"the nearest bound is {_BOUND.get(unit, unit)} ({share} of the time even if all else were free)"
         )
     return "; ".join(sentences) if sentences else "no cycle stack was recorded"
 

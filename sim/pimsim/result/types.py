@@ -32,6 +32,8 @@ __all__ = [
 
 CYCLE_CAUSES: dict[str, str] = {
     "computing": "computing",
+    "array_part": "computing with a part of the array",
+    "array_loading": "loading the array",
     "array_fill_drain": "filling or draining the array",
     "weights": "waiting for weights",
     "activations": "waiting for activations",

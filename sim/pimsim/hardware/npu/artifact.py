@@ -30,7 +30,8 @@ def plan_artifact_overlapped(
     streams so many times faster. In steady state
     ``ceil(m/R) ceil(k/R) (R + max(R/arrays, 4) (ceil(n/R) - 1))`` cycles.
     """
-    return _plan(m, n, k, systolic, dtype_bytes, preload_distance=systolic.rows)
+    loading = max(systolic.rows - stream_cycles(systolic), 0)
+    return _plan(m, n, k, systolic, dtype_bytes, systolic.rows, loading)
 
 
 def plan_artifact_serial(
@@ -41,7 +42,7 @@ def plan_artifact_serial(
     In steady state ``ceil(m/R) ceil(k/R) (latency + 1 + max(R/arrays, 4) (ceil(n/R) - 1))``
     cycles with the latency of one block, R + C - 2 + max(R/arrays, 4).
     """
-    return _plan(m, n, k, systolic, dtype_bytes, preload_distance=_latency_cycles(systolic) + 1)
+    return _plan(m, n, k, systolic, dtype_bytes, _latency_cycles(systolic) + 1, 0)
 
 
 def stream_cycles(systolic: SystolicConfig) -> int:
@@ -59,7 +60,9 @@ def _plan(
     systolic: SystolicConfig,
     dtype_bytes: int,
     preload_distance: int,
+    loading_cycles: int,
 ) -> GemmPlan:
+    """``loading_cycles``: of ``preload_distance``, those in which nothing streams or drains."""
     rows = systolic.rows
     m_blocks, k_blocks, n_blocks = ceil_div(m, rows), ceil_div(k, rows), ceil_div(n, rows)
     folds = check_folds(m, n, k, m_blocks * k_blocks * n_blocks)
@@ -78,6 +81,8 @@ def _plan(
         lead_cycles=2 * rows - 1,
         drain_cycles=_latency_cycles(systolic),
         macs=m * n * k,
+        streamed_cycles=folds * stream_cycles(systolic),
+        loading_cycles=2 * rows - 1 + (m_blocks * k_blocks - 1) * loading_cycles,
     )
 
 

@@ -20,6 +20,7 @@ def plan_streamed_weights(
     arrays: int,
     distance: int,
     lead_cycles: int,
+    loading_cycles: int,
     tail_cycles: int,
     dtype_bytes: int,
     macs: int,
@@ -32,8 +33,9 @@ def plan_streamed_weights(
     earlier wave has brought stays on chip. A step is ``chunk`` vectors of one wave (a larger
     chunk where the plan would be longer than ``MAX_STEPS``).
 
-    ``distance`` separates the starts of two waves; ``tail_cycles`` pass from the last vector's
-    entry to the last result.
+    ``distance`` separates the starts of two waves, ``loading_cycles`` of it pass with the next
+    wave's blocks on their way into the arrays and nothing streaming; ``tail_cycles`` pass from
+    the last vector's entry to the last result.
     """
     waves = ceil_div(folds, arrays)
     chunk = max(chunk, ceil_div(streamed, max(1, MAX_STEPS // waves)))
@@ -57,4 +59,6 @@ def plan_streamed_weights(
         lead_cycles=lead_cycles,
         drain_cycles=last_chunk + tail_cycles,
         macs=macs,
+        streamed_cycles=waves * streamed,
+        loading_cycles=lead_cycles + (waves - 1) * loading_cycles,
     )

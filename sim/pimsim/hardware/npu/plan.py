@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -47,6 +48,16 @@ class GemmPlan:
     """From the start of the last step to the last result."""
     macs: int
     """Multiply-accumulates: m n k."""
+    streamed_cycles: int
+    """Of ``cycles``: an operand streams past the one that stays in the array."""
+    loading_cycles: int
+    """Of ``cycles``: the operand that stays is put into the array and nothing streams. What is
+    left of ``cycles`` is filling and draining: the skew of rows and columns."""
+
+    @cached_property
+    def taken_cycles(self) -> int:
+        """Cycles in which the arrays are taken up by a product that another one follows."""
+        return int(self.interval_cycles.sum())
 
     @property
     def steps(self) -> int:
@@ -86,12 +97,20 @@ def make_plan(
     drain_cycles: int,
     macs: int,
     max_steps: int = MAX_STEPS,
+    *,
+    streamed_cycles: int | None = None,
+    loading_cycles: int | None = None,
 ) -> GemmPlan:
     """A plan of at most ``max_steps`` steps; ``cycles`` does not depend on the merging.
 
     A merged step waits for the weights of all steps in it, which is late by at most one merged
-    step.
+    step. ``loading_cycles``: None is ``lead_cycles``; ``streamed_cycles``: None is all between lead
+    and drain.
     """
+    if loading_cycles is None:
+        loading_cycles = lead_cycles
+    if streamed_cycles is None:
+        streamed_cycles = int(interval_cycles[:-1].sum())
     steps = len(interval_cycles)
     run = ceil_div(steps, max_steps)
     if run > 1:
@@ -102,4 +121,7 @@ def make_plan(
         weight_bytes_needed = weight_bytes_needed[lasts]
     interval_cycles.setflags(write=False)
     weight_bytes_needed.setflags(write=False)
-    return GemmPlan(folds, interval_cycles, weight_bytes_needed, lead_cycles, drain_cycles, macs)
+    return GemmPlan(
+        folds, interval_cycles, weight_bytes_needed, lead_cycles, drain_cycles, macs,
+        streamed_cycles, loading_cycles,
+    )  # fmt: skip

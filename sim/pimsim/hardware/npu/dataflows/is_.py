@@ -32,6 +32,8 @@ def plan(m: int, n: int, k: int, systolic: SystolicConfig, dtype_bytes: int) -> 
         arrays=systolic.arrays,
         distance=2 * rows + cols + n - 2 if exposed else max(n, rows),
         lead_cycles=rows,
+        # a hidden preload shows where it takes longer than the columns that stream meanwhile
+        loading_cycles=rows if exposed else max(rows - n, 0),
         tail_cycles=rows + cols - 2,
         dtype_bytes=dtype_bytes,
         macs=m * n * k,

@@ -36,6 +36,7 @@ def plan(m: int, n: int, k: int, systolic: SystolicConfig, dtype_bytes: int) -> 
         arrays=systolic.arrays,
         distance=rows + cols + k - 2 if exposed else max(k, rows),
         lead_cycles=0,
+        loading_cycles=0,
         tail_cycles=rows + cols - 2,
         dtype_bytes=dtype_bytes,
         macs=m * n * k,

@@ -26,7 +26,8 @@ def plan(m: int, n: int, k: int, systolic: SystolicConfig, dtype_bytes: int) -> 
     k_blocks, n_blocks = ceil_div(k, rows), ceil_div(n, cols)
     folds = check_folds(m, n, k, k_blocks * n_blocks)
     fold_cycles = 2 * rows + cols + m - 2
-    distance = fold_cycles if systolic.preload == "exposed" else max(m, rows)
+    exposed = systolic.preload == "exposed"
+    distance = fold_cycles if exposed else max(m, rows)
 
     last_fold = np.minimum(np.arange(arrays, folds + arrays, arrays), folds) - 1
     n_block, k_block = np.divmod(last_fold, k_blocks)
@@ -42,4 +43,7 @@ def plan(m: int, n: int, k: int, systolic: SystolicConfig, dtype_bytes: int) -> 
         lead_cycles=0,
         drain_cycles=fold_cycles,
         macs=m * n * k,
+        streamed_cycles=len(last_fold) * m,
+        # a hidden preload shows where it takes longer than the rows that stream meanwhile
+        loading_cycles=rows + (len(last_fold) - 1) * (rows if exposed else max(rows - m, 0)),
     )
