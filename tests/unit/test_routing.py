@@ -25,8 +25,10 @@ from pimsim.workload.routing.findings import (
 )
 from pimsim.workload.routing.generators import TokenIdRouting, ZipfRouting
 from pimsim.workload.routing.replay import CapacityLimit, TraceRouting, capacity, dropped
+from pimsim.workload.routing.shape import MoeShape
 
 LAYERS, EXPERTS, CHOSEN = 3, 8, 2
+SHAPE = MoeShape("m", LAYERS, tuple(range(LAYERS)), EXPERTS, CHOSEN)
 
 
 def made(tokens: int = 60, seed: int = 0) -> RoutingTrace:
@@ -106,15 +108,14 @@ def test_every_routing_gives_each_token_distinct_experts_and_the_same_again(
     if spec == "trace":
         write_routing(made(), tmp_path / "t.parquet")
         spec = str(tmp_path / "t.parquet")
-    shape = {"layers": LAYERS, "experts": EXPERTS, "experts_per_token": CHOSEN}
-    routing: Routing = load_routing(spec, **shape, seed=3)
+    routing: Routing = load_routing(spec, SHAPE, seed=3)
     found = routing.assignments(1, 100)
     assert found.shape == (100, CHOSEN)
     assert all(len(set(row)) == CHOSEN for row in found.tolist())
     assert 0 <= found.min() <= found.max() < EXPERTS
-    again = load_routing(spec, **shape, seed=3)
+    again = load_routing(spec, SHAPE, seed=3)
     assert np.array_equal(again.assignments(1, 100), found)
-    assert not np.array_equal(load_routing(spec, **shape, seed=4).assignments(1, 100), found)
+    assert not np.array_equal(load_routing(spec, SHAPE, seed=4).assignments(1, 100), found)
 
 
 @pytest.mark.parametrize(
@@ -129,7 +130,7 @@ def test_every_routing_gives_each_token_distinct_experts_and_the_same_again(
 )
 def test_a_routing_that_is_not_there_or_does_not_fit_is_refused(spec: str, expected: str) -> None:
     with pytest.raises(InputError) as caught:
-        load_routing(spec, layers=LAYERS, experts=EXPERTS, experts_per_token=CHOSEN)
+        load_routing(spec, SHAPE)
     assert expected in str(caught.value)
 
 

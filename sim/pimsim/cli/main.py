@@ -17,6 +17,7 @@ from pimsim.cli.calibrate import calibrate_command
 from pimsim.cli.check import check_command
 from pimsim.cli.export import export_command
 from pimsim.cli.import_onnx import import_onnx_command
+from pimsim.cli.import_routing import import_routing_command
 from pimsim.cli.kernel import kernel_app
 from pimsim.cli.numerics import numerics_command
 from pimsim.cli.report import report_command
@@ -81,6 +82,7 @@ app.command("search")(search_command)
 app.command("report")(report_command)
 app.command("export")(export_command)
 app.command("import-onnx")(import_onnx_command)
+app.command("import-routing")(import_routing_command)
 app.command("numerics")(numerics_command)
 app.command("routing")(routing_command)
 app.add_typer(sparsity_app, name="sparsity")

@@ -37,7 +37,9 @@ KINDS: dict[str, tuple[str, str]] = {
 }
 """Kinds of preset: the folder below the data root and the suffix of a preset's file."""
 
-_PATH_SUFFIXES = {".yaml", ".yml", ".csv", ".ini", ".json", ".parquet"}
+_PATH_SUFFIXES = {
+    ".yaml", ".yml", ".csv", ".ini", ".json", ".jsonl", ".parquet", ".npy", ".npz", ".pt", ".gz",
+}  # fmt: skip
 
 
 @cache

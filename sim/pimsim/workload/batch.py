@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pimsim.config.errors import InputError
-from pimsim.config.resources import find_source
+from pimsim.config.resources import find_source, preset_names
 from pimsim.config.run import ParallelConfig, RunConfig, WorkloadConfig
 from pimsim.workload.card_trace import card_trace
 from pimsim.workload.cards import ModelCard, Parallelism, load_card, parallelism
@@ -28,6 +28,7 @@ from pimsim.workload.instantiate import Step, block_share, instantiate
 from pimsim.workload.moe import DROPPED, Routing, UniformRouting
 from pimsim.workload.operators import Block, Iteration
 from pimsim.workload.requests import Request
+from pimsim.workload.routing.shape import MoeShape
 from pimsim.workload.routing.spec import GENERATORS, load_routing
 from pimsim.workload.sparsity import Sparsity, load_sparsity
 from pimsim.workload.sparsity.device import DeviceSparsity
@@ -36,7 +37,7 @@ from pimsim.workload.transforms.sparse_ffn import sparse_ffn
 
 __all__ = [
     "DeviceRouting", "DeviceWork", "SparseOptions", "device_work", "inputs_sha256", "load_model",
-    "load_run_routing", "load_run_sparsity",
+    "load_run_routing", "load_run_sparsity", "moe_shape",
 ]  # fmt: skip
 
 Ints = NDArray[np.int64]
@@ -231,16 +232,24 @@ def load_run_routing(config: RunConfig, model: ModelCard | OperatorTrace) -> Rou
     Raises ``InputError`` for an unknown name, or a routing that does not suit the model.
     """
     spec = config.workload.routing
-    facts = (card_trace(model) if isinstance(model, ModelCard) else model).facts
-    if not facts.experts:
+    shape = MoeShape.of(card_trace(model) if isinstance(model, ModelCard) else model)
+    if not shape.experts:
         if spec != "uniform":
             raise InputError(f"workload.routing is {spec!r}; the model has no experts to route to")
         return None
     return load_routing(
-        spec, layers=facts.layers, experts=facts.experts,
-        experts_per_token=facts.experts_per_token, seed=config.seed,
-        capacity_factor=config.workload.capacity_factor,
-    )  # fmt: skip
+        spec, shape, seed=config.seed, capacity_factor=config.workload.capacity_factor
+    )
+
+
+def moe_shape(model: str) -> MoeShape:
+    """The experts of a card (its name or file) or of an operator trace. Raises ``InputError``."""
+    is_trace = model.endswith(".json") or (
+        model not in preset_names("model") and model in preset_names("operators")
+    )
+    if is_trace:
+        return MoeShape.of(load_trace(find_source("operators", model)))
+    return MoeShape.of(card_trace(load_card(model)))
 
 
 def inputs_sha256(workload: WorkloadConfig, requests_sha256: str) -> str:

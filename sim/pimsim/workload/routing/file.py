@@ -19,7 +19,9 @@ from numpy.typing import NDArray
 from pimsim.config.errors import InputError
 from pimsim.config.files import write_whole
 
-__all__ = ["FORMAT", "VERSION", "RoutingTrace", "read_routing", "write_routing"]
+__all__ = [
+    "FORMAT", "VERSION", "RoutingTrace", "is_routing_file", "read_routing", "write_routing",
+]  # fmt: skip
 
 FORMAT = "pimsim-routing"
 VERSION = 1
@@ -83,6 +85,18 @@ def write_routing(trace: RoutingTrace, path: Path) -> None:
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink, compression="zstd")
     write_whole(path, sink.getvalue().to_pybytes())
+
+
+def is_routing_file(path: Path) -> bool:
+    """Whether ``read_routing`` is the one to read (or to refuse) the file: it is Parquet, or is
+    called so, or cannot be opened."""
+    if path.suffix == ".parquet" or not path.is_file():
+        return True
+    try:
+        with path.open("rb") as stream:
+            return stream.read(4) == b"PAR1"
+    except OSError:
+        return True
 
 
 def read_routing(path: Path) -> RoutingTrace:

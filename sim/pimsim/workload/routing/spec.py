@@ -8,9 +8,11 @@ from pathlib import Path
 from pimsim.config.errors import InputError, near_miss
 from pimsim.config.resources import find_source
 from pimsim.workload.moe import Routing, UniformRouting
-from pimsim.workload.routing.file import read_routing
+from pimsim.workload.routing.file import RoutingTrace, is_routing_file, read_routing
 from pimsim.workload.routing.generators import TokenIdRouting, ZipfRouting
 from pimsim.workload.routing.replay import CapacityLimit, TraceRouting
+from pimsim.workload.routing.servers import import_routing
+from pimsim.workload.routing.shape import MoeShape
 
 __all__ = ["GENERATORS", "load_routing"]
 
@@ -18,22 +20,23 @@ GENERATORS = ("uniform", "zipf:EXPONENT", "token-id", "token-id:EXPONENT")
 
 
 def load_routing(
-    spec: str, *, layers: int, experts: int, experts_per_token: int, seed: int = 0,
-    capacity_factor: float | None = None,
-) -> Routing:  # fmt: skip
+    spec: str, shape: MoeShape, *, seed: int = 0, capacity_factor: float | None = None
+) -> Routing:
     """The routing that ``spec`` names, for a model of this shape.
 
-    ``uniform``, ``zipf:1.2``, ``token-id`` (or ``token-id:1.0``), the name of a shipped trace, or
-    a Parquet file. ``capacity_factor``: experts drop what exceeds it. Raises ``InputError`` for an
-    unknown name, an exponent that is none, or a trace of another shape.
+    ``uniform``, ``zipf:1.2``, ``token-id`` (or ``token-id:1.0``), the name of a shipped trace, a
+    Parquet file, or what a server recorded (``pimsim import-routing``). ``capacity_factor``:
+    experts drop what exceeds it. Raises ``InputError`` for an unknown name, an exponent that is
+    none, or a trace of another shape.
     """
-    routing = _routing(spec, layers, experts, experts_per_token, seed)
+    routing = _routing(spec, shape, seed)
     if capacity_factor is None:
         return routing
-    return CapacityLimit(routing, capacity_factor, experts, experts_per_token)
+    return CapacityLimit(routing, capacity_factor, shape.experts, shape.experts_per_token)
 
 
-def _routing(spec: str, layers: int, experts: int, per_token: int, seed: int) -> Routing:
+def _routing(spec: str, shape: MoeShape, seed: int) -> Routing:
+    experts, per_token = shape.experts, shape.experts_per_token
     name, _, argument = spec.partition(":")
     if name == "uniform" and not argument:
         return UniformRouting(experts, per_token, seed)
@@ -49,17 +52,19 @@ def _routing(spec: str, layers: int, experts: int, per_token: int, seed: int) ->
             f"workload.routing: {spec!r} is none of {', '.join(GENERATORS)}"
             f"{near_miss(name, ['uniform', 'zipf', 'token-id'])}, and {error}"
         ) from None
-    return _replay(path, layers, experts, per_token, seed)
+    return TraceRouting(_trace(path, shape), seed)
 
 
-def _replay(path: Path, layers: int, experts: int, per_token: int, seed: int) -> Routing:
+def _trace(path: Path, shape: MoeShape) -> RoutingTrace:
+    """A trace of ours, or what a server recorded, of this model."""
+    if not is_routing_file(path):
+        return import_routing([path], shape).trace
     trace = read_routing(path)
-    shape = {"layers": layers, "experts": experts, "experts_per_token": per_token}
-    for name, expected in shape.items():
-        found = getattr(trace, name)
+    for name in ("layers", "experts", "experts_per_token"):
+        found, expected = getattr(trace, name), getattr(shape, name)
         if found != expected:
             raise InputError(f"{path}: {name} is {found}, the model has {expected}")
-    return TraceRouting(trace, seed)
+    return trace
 
 
 def _exponent(spec: str, text: str) -> float:
