@@ -12,7 +12,6 @@ import pytest
 
 from pimsim.workload.moe import UniformRouting
 
-
 RunCli = Callable[..., subprocess.CompletedProcess[str]]
 
 

@@ -77,7 +77,8 @@ def bottleneck(result: Result) -> str:
         unit = max(result.bound_cycles, key=lambda name: result.bound_cycles[name])
         share = _percent(result.bound_cycles[unit] / result.cycles)
         sentences.append(
-            f"the nearest bound is {_BOUND.get(unit, unit)} ({share} of the time even if all else were free)"
+            f"the nearest bound is {_BOUND.get(unit, unit)} ({share} of the time even if all else "
+            "were free)"
         )
     return "; ".join(sentences) if sentences else "no cycle stack was recorded"
 

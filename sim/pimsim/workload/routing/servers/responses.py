@@ -134,7 +134,7 @@ def _of_answer(place: str, answer: Mapping[str, Any]) -> Iterator[Record]:
         said = holder.get("routed_experts_start_len")
         start = None if said is None else _position(f"{at}.routed_experts_start_len", said)
         fed = _tokens_fed(answer, part) if len(parts) == 1 else None
-        yield Record(at, found, start, tokens=ids.whole, tokens_fed=fed)
+        yield Record(at, found, first_position=start, tokens=ids.whole, tokens_fed=fed)
 
 
 @dataclass(frozen=True)
