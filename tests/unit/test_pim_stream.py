@@ -304,7 +304,7 @@ def test_what_records_have_no_room_for_is_refused() -> None:
     with pytest.raises(InputError, match="banks of a channel: found 4096"):
         make_parameters(StreamPimConfig.model_validate(big), 1)
     with pytest.raises(InputError, match="window: found 17"):
-        make_parameters(design(rules=[{**RULES[5], "window": 17}]), 1)
+        make_parameters(design(rules=[*RULES, {**RULES[5], "window": 17}]), 1)
     with pytest.raises(InputError, match=r"commands\.RD\.latency: RCD - RCD is 0 cycles"):
         make_parameters(
             design(commands={**design().model_dump()["commands"],

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
 from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
 from pimsim.config.base import ConfigModel
-from pimsim.config.memory import Rule
+from pimsim.config.memory import CommandName, Rule
 
-__all__ = ["PimConfig"]
+__all__ = ["PIM_BUFFER", "PimConfig"]
+
+PIM_BUFFER: frozenset[CommandName] = frozenset({"G_ACT", "PIM_PRE", "COMP", "READRES", "GEMV"})
+"""Commands on the row buffer of PIM: a second one of each bank, or the one that there is."""
 
 
 class PimConfig(ConfigModel):
@@ -34,6 +39,8 @@ class PimConfig(ConfigModel):
     timings: dict[str, int] = Field(default_factory=dict)
     """Timings of the design, beside those of the memory."""
     rules: list[Rule]
+    """What binds its commands, each other's and the memory's. PIM_PRE closes the row of PIM's
+    buffer; with one row buffer that is a PRE, and the rules of PIM_PRE are rules of PRE."""
     refresh_avoidance: bool = True
     """Before a header or GWRITE, hold PIM back if its estimate reaches into the next refresh."""
     read_write_slack: int = Field(default=10, ge=0)
@@ -50,6 +57,9 @@ class PimConfig(ConfigModel):
     """The artifact writes attention outputs only for contexts above one row, appends no KV."""
     artifact_one_operand_row: bool = False
     """The artifact's GWRITE always reads the same row, which so stays open (MECHANISMS 4.1)."""
+    artifact_uncounted_activations: bool = False
+    """The artifact's G_ACT does not count in the windows of activations of its rank (tFAW), and
+    waits for no room in them (MECHANISMS 4.2)."""
     artifact_short_pipeline: bool = False
     """The artifact's single-row-buffer branch fills the adder pipeline at one COMP a cycle,
     although a COMP takes a burst's time."""
@@ -66,10 +76,80 @@ class PimConfig(ConfigModel):
         return values
 
     @model_validator(mode="after")
-    def _timed(self) -> PimConfig:
-        dot = "GEMV" if self.composite_gemv else "COMP"
-        if not any(dot in rule.first for rule in self.rules):
-            raise ValueError(
-                f"composite_gemv is {self.composite_gemv}, but no rule says what may follow {dot}"
-            )
+    def _tied(self) -> PimConfig:
+        bound = self.bound_rules
+        for first, then, why in self._ties():
+            rules = [rule for rule in bound if self._binds(rule, first, then)]
+            if not rules:
+                raise ValueError(
+                    f"with row_buffers {self.row_buffers} and composite_gemv {self.composite_gemv} "
+                    f"no rule says when {then} may follow {first}: {why}"
+                )
+            grows = any(re.search(r"\bn\b", rule.delay) for rule in rules)
+            if first == "GEMV" and then == self.closer and not (grows or self.artifact_free_comps):
+                raise ValueError(
+                    f"no rule lets {then} wait for the n dot products of a GEMV: a delay with n is "
+                    "needed (artifact_free_comps, as the NeuPIMs artifact, does without)"
+                )
         return self
+
+    @property
+    def closer(self) -> CommandName:
+        """The command that closes the row of PIM's buffer."""
+        return "PIM_PRE" if self.row_buffers == 2 else "PRE"
+
+    @property
+    def bound_rules(self) -> tuple[Rule, ...]:
+        """``rules``, in their order, over the commands that there are: see ``closer``."""
+        if self.row_buffers == 2:
+            return tuple(self.rules)
+        return tuple(
+            rule.model_copy(update={"first": _closing(rule.first), "then": _closing(rule.then)})
+            for rule in self.rules
+        )
+
+    def in_pim_buffer(self, command: str) -> bool:
+        """Whether ``command`` works on a row buffer that normal commands do not share."""
+        return self.row_buffers == 2 and command in PIM_BUFFER
+
+    def _binds(self, rule: Rule, first: CommandName, then: CommandName) -> bool:
+        if first not in rule.first or then not in rule.then:
+            return False
+        apart = self.in_pim_buffer(first) != self.in_pim_buffer(then)
+        return rule.level != "row_buffer" or not apart
+
+    def _ties(self) -> Iterator[tuple[CommandName, CommandName, str]]:
+        """Pairs of commands that a rule must bind: what the second needs of the first."""
+        dot: CommandName = "GEMV" if self.composite_gemv else "COMP"
+        result: CommandName = "GEMV" if self.composite_gemv else "READRES"
+        closer = self.closer
+        yield "ACT", "GWRITE", "it reads an open row"
+        yield "GWRITE", "PRE", "the row is read until the buffer is full"
+        yield "GWRITE", "GWRITE", "there is one global buffer"
+        yield "GWRITE", dot, "the dot products read the global buffer"
+        yield dot, "GWRITE", "the dot products read the global buffer"
+        yield "G_ACT", dot, "the dot products read an open row"
+        yield dot, dot, "a bank multiplies one column at a time"
+        yield dot, closer, "the dot products read an open row"
+        if not self.composite_gemv:
+            yield "COMP", "READRES", "the result is read when the dot products have ended"
+            yield "READRES", "COMP", "the accumulator is free when it has been read"
+            yield "READRES", closer, "the row closes when the result has been read"
+        yield "G_ACT", closer, "a row stays open for tRAS"
+        yield closer, "G_ACT", "a bank is precharged first"
+        yield closer, "REF", "a bank is precharged first"
+        yield "REF", "G_ACT", "a refresh takes its time"
+        yield "G_ACT", "G_ACT", "activations draw on one supply"
+        yield "ACT", "G_ACT", "activations draw on one supply"
+        yield "G_ACT", "ACT", "activations draw on one supply"
+        columns: tuple[CommandName, ...] = ("RD", "WR")
+        for column in columns:
+            yield column, result, "results go over the data bus"
+            yield result, column, "results go over the data bus"
+            yield column, "GWRITE", "a bank reads one row at a time"
+            yield "GWRITE", column, "a bank reads one row at a time"
+
+
+def _closing(commands: list[CommandName]) -> list[CommandName]:
+    """``commands`` where PIM's row is closed by a PRE."""
+    return list(dict.fromkeys("PRE" if name == "PIM_PRE" else name for name in commands))

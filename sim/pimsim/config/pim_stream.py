@@ -339,6 +339,32 @@ class StreamPimConfig(ConfigModel):
         self._check_mode_rows()
         return self
 
+    @model_validator(mode="after")
+    def _tied(self) -> StreamPimConfig:
+        bound = {(one, two) for rule in self.rules for one in rule.first for two in rule.then}
+        for first, then, why in self._ties():
+            if first in self.commands and then in self.commands and (first, then) not in bound:
+                raise ValueError(f"no rule says when {then} may follow {first}: {why}")
+        return self
+
+    def _ties(self) -> Iterator[tuple[str | None, str | None, str]]:
+        """Pairs of commands that a rule must bind: what the second needs of the first."""
+        for name, command in self.commands.items():
+            opener, closer = command.activate, command.precharge
+            if command.row == "closed":
+                yield closer, name, "a bank is precharged first"
+            if command.row != "open":
+                continue
+            yield opener, name, "it works on an open row"
+            yield opener, closer, "a row stays open until its cells are restored"
+            yield closer, opener, "a bank is precharged first"
+            if command.effect == "close":
+                yield name, opener, "it closes the row itself"
+            else:
+                yield name, closer, "it works on an open row"
+            if self.controller.refresh is not None:
+                yield self.controller.refresh.command, opener, "a refresh takes its time"
+
     def capacity(self, key: str) -> int:
         """A capacity that the design's module needs, at least 1; ``InputError`` without it."""
         found = self.capacities.get(key, 0)

@@ -91,17 +91,27 @@ def apply_rules(ch: Any, p: Any, cycle: int, command: int, bank: int, n: int) ->
             if ch.ready[slot] < at:
                 ch.ready[slot] = at
     for w in range(p.n_windows):
-        if p.windows[w, 0] == command:
-            # a ring of the last commands, its write position in front
-            node = 1 + rank if p.windows[w, 3] == RANK else 0
-            base = (w * p.ranks + max(node - 1, 0)) * WINDOW_SLOT
-            at_slot = ch.window[base] + 1
-            ch.window[base + at_slot] = cycle
-            ch.window[base] = at_slot if at_slot < p.windows[w, 1] else 0
-            slot = node * STRIDE + command
-            at = ch.window[base + 1 + ch.window[base]] + p.windows[w, 2]
-            if ch.ready[slot] < at:
-                ch.ready[slot] = at
+        adds = p.window_adds[w, command]
+        if adds == 0:
+            continue
+        # a ring of the last places taken, its write position in front; rows of a rule share it
+        node = 1 + rank if p.windows[w, 3] == RANK else 0
+        ring, length = p.windows[w, 4], p.windows[w, 1]
+        base = (ring * p.ranks + max(node - 1, 0)) * WINDOW_SLOT
+        if ring == w:
+            place = ch.window[base]
+            for _ in range(adds):
+                ch.window[base + 1 + place] = cycle
+                place = place + 1 if place + 1 < length else 0
+            ch.window[base] = place
+        # as many of the oldest places must be free as the command takes
+        last = ch.window[base] + p.windows[w, 5] - 1
+        if last >= length:
+            last -= length
+        at = ch.window[base + 1 + last] + p.windows[w, 2]
+        slot = node * STRIDE + p.windows[w, 0]
+        if ch.ready[slot] < at:
+            ch.ready[slot] = at
 
 
 @njit(cache=True, inline="always")

@@ -16,7 +16,7 @@ from pimsim.config.delay import evaluate_delay
 from pimsim.config.errors import InputError
 from pimsim.config.memory import MemoryConfig
 from pimsim.config.pim import PimConfig
-from pimsim.hardware.dram.rules import COMMANDS, LEVELS, Command, RuleTables
+from pimsim.hardware.dram.rules import COMMANDS, LEVELS, RANK, Command, RuleTables
 
 __all__ = [
     "INFINITY",
@@ -37,7 +37,8 @@ MAX_BANKS = 256
 """Banks of one channel, over its ranks."""
 MAX_QUEUE = 256
 MAX_RULES = 256
-MAX_WINDOWS = 4
+MAX_WINDOWS = 8
+"""One for each command that counts in a rule's window."""
 MAX_WINDOW = 32
 WINDOW_SLOT = MAX_WINDOW + 2
 ROW_SLOTS = 16
@@ -283,6 +284,8 @@ PARAMETERS = np.dtype(
         ("tccd_l", _I),
         ("gwrite", _I),
         ("comp_pipeline", _I),
+        ("holds_opening", _I),  # PIM's G_ACT needs room in windows of activations
+        ("shared_window", _I),  # ranks share one
         ("comp_gap", _I),  # first COMP to READRES
         ("result_slope", _I),  # cycles that each dot product adds before GEMV's result is read
         ("avoid_refresh", _I),
@@ -291,7 +294,8 @@ PARAMETERS = np.dtype(
         ("channel_width", _I),
         ("field", _I, (5, 2)),  # shift and width of each field of a channel's burst index
         ("n_windows", _I),
-        ("windows", _I, (MAX_WINDOWS, 4)),
+        ("windows", _I, (MAX_WINDOWS, 6)),
+        ("window_adds", _I, (MAX_WINDOWS, len(COMMANDS))),
         ("first", _I, (len(COMMANDS), LEVELS + 1)),
         ("rules", _I, (MAX_RULES, 4)),
     ],
@@ -350,6 +354,7 @@ def put_tables(p: Records, tables: RuleTables) -> None:
     for row in tables.windows:
         bounded(int(row[1]), MAX_WINDOW, "a rule's window")
     p[0]["windows"][: len(tables.windows)] = tables.windows
+    p[0]["window_adds"][: len(tables.windows)] = tables.window_adds
     p[0]["first"][:] = tables.first
     bounded(len(tables.rules), MAX_RULES, "timing rules")
     p[0]["rules"][: len(tables.rules)] = tables.rules
@@ -433,6 +438,8 @@ def make_parameters(
             "row_buffers": pim.row_buffers,
             "gwrite": evaluate_delay(pim.gwrite_cycles, names, "pim.gwrite_cycles"),
             "comp_pipeline": pim.comp_pipeline,
+            "holds_opening": int((tables.windows[:, 0] == int(Command.G_ACT)).any()),
+            "shared_window": int((tables.windows[:, 3] != RANK).any()),
             "comp_gap": pim.comp_pipeline
             * (t.get("tCCD_S", 1) if pim.artifact_short_pipeline else values["tccd_s"]),
             "result_slope": 0 if pim.artifact_free_comps else values["tccd_s"],

@@ -15,12 +15,10 @@ from pimsim.config.delay import evaluate_delay
 from pimsim.config.errors import InputError
 from pimsim.config.memory import MemoryConfig, Rule
 from pimsim.config.pim import PimConfig
-from pimsim.hardware.dram.rules import ROW_COMMANDS, Command, CommandBus
+from pimsim.hardware.dram.rules import ROW_COMMANDS, Command, CommandBus, window_places
 
 __all__ = ["TracedCommand", "Violation", "check_commands"]
 
-_PIM_BUFFER = {Command.G_ACT, Command.PIM_PRE, Command.COMP, Command.READRES, Command.GEMV}
-"""Commands that work on the second row buffer, where there is one."""
 _CHANNEL_WIDE = {Command.COMP, Command.READRES, Command.GEMV, Command.HEADER}
 
 
@@ -78,12 +76,15 @@ class _Law:
     then: frozenset[Command]
     base: int
     slope: int
+    places: dict[Command, int]
+    """Of a window: how many of its places each command takes."""
+    pim: PimConfig | None
 
-    def binds(self, first: Command, then: Command, buffers: int) -> bool:
+    def binds(self, first: Command, then: Command) -> bool:
         """At ``row_buffer``, two commands meet only if they use the same buffer."""
-        if self.rule.level != "row_buffer" or buffers == 1:
+        if self.rule.level != "row_buffer" or self.pim is None:
             return True
-        return (first in _PIM_BUFFER) == (then in _PIM_BUFFER)
+        return self.pim.in_pim_buffer(first.name) == self.pim.in_pim_buffer(then.name)
 
 
 def _laws(memory: MemoryConfig, pim: PimConfig | None) -> list[_Law]:
@@ -91,27 +92,33 @@ def _laws(memory: MemoryConfig, pim: PimConfig | None) -> list[_Law]:
     listed = [(f"memory.rules[{i}]", rule) for i, rule in enumerate(memory.rules)]
     if pim is not None:
         names.update(pim.timings)
-        listed += [(f"pim.rules[{i}]", rule) for i, rule in enumerate(pim.rules)]
+        listed += [(f"pim.rules[{i}]", rule) for i, rule in enumerate(pim.bound_rules)]
     laws = []
     for where, rule in listed:
         base = evaluate_delay(rule.delay, {**names, "n": 0}, where)
         slope = evaluate_delay(rule.delay, {**names, "n": 1}, where) - base
         commands = [frozenset(Command[name] for name in side) for side in (rule.first, rule.then)]
-        laws.append(_Law(where, rule, commands[0], commands[1], base, slope))
+        places: dict[Command, int] = {}
+        if rule.window > 1:
+            places = window_places(rule, pim, memory.organization)
+            commands = [frozenset(places)] * 2
+        laws.append(_Law(where, rule, commands[0], commands[1], base, slope, places, pim))
     return laws
 
 
 class _Banks:
     """Banks of a channel, over its ranks: which a command touches, what their buffers hold."""
 
-    def __init__(self, memory: MemoryConfig, buffers: int) -> None:
+    def __init__(self, memory: MemoryConfig, pim: PimConfig | None) -> None:
         org = memory.organization
         self.rows = org.rows
         self.rank_size, self.group_size = org.banks, org.banks_per_group
-        self.half_size, self.ranks, self.buffers = org.ranks * org.banks, org.ranks, buffers
+        self.half_size, self.ranks = org.ranks * org.banks, org.ranks
+        self.pim = pim
         self.count = org.pseudo_channels * self.half_size
         whole = memory.controller.model == "channel-queues"
         self.refreshed = self.half_size if whole else self.rank_size
+        buffers = pim.row_buffers if pim is not None else 1
         self.open_row: list[list[int | None]] = [[None] * self.count for _ in range(buffers)]
 
     def touched(self, item: TracedCommand) -> range:
@@ -169,7 +176,8 @@ class _Banks:
         opens = item.command in (Command.ACT, Command.G_ACT)
         if not opens and item.command not in (Command.PRE, Command.PREA, Command.PIM_PRE):
             return
-        rows = self.open_row[-1 if item.command in _PIM_BUFFER else 0]
+        apart = self.pim is not None and self.pim.in_pim_buffer(item.command.name)
+        rows = self.open_row[-1 if apart else 0]
         for bank in self.touched(item):
             rows[bank] = item.row if opens else None
 
@@ -177,8 +185,8 @@ class _Banks:
 class _Channel:
     """One channel's trace so far."""
 
-    def __init__(self, memory: MemoryConfig, laws: Sequence[_Law], buffers: int) -> None:
-        self.banks = _Banks(memory, buffers)
+    def __init__(self, memory: MemoryConfig, laws: Sequence[_Law], pim: PimConfig | None) -> None:
+        self.banks = _Banks(memory, pim)
         self.laws = laws
         self.bus = CommandBus(memory, _ticks_per_clock(memory))
         self.two_sets = memory.controller.commands_per_cycle == 2
@@ -240,12 +248,16 @@ class _Channel:
     ) -> Iterable[tuple[int, TracedCommand]]:
         if law.rule.window > 1:
             past = self.past.get((index, unit))
-            if past is not None and len(past) == law.rule.window:
-                command = item.command
-                yield past[0].cycle + self.bus.delay(command, command, law.base), past[0]
+            size = law.rule.window
+            room = min(law.places[item.command], size)
+            if past is not None and len(past) + room > size:
+                earlier = past[len(past) + room - size - 1]
+                windows = -(-law.places[earlier.command] // size)
+                delay = self.bus.delay(earlier.command, item.command, windows * law.base)
+                yield earlier.cycle + delay, earlier
             return
         for first in law.first:
-            if law.binds(first, item.command, self.banks.buffers):
+            if law.binds(first, item.command):
                 bar = self.bars.get((index, unit, first))
                 if bar is not None:
                     start, earlier = bar
@@ -264,7 +276,7 @@ class _Channel:
             for unit in units:
                 if law.rule.window > 1:
                     past = self.past.setdefault((index, unit), deque(maxlen=law.rule.window))
-                    past.append(item)
+                    past.extend([item] * law.places[item.command])
                     continue
                 key = (index, unit, item.command)
                 bar = item.cycle + law.slope * item.n * self.bus.ticks_per_clock
@@ -333,12 +345,11 @@ def check_commands(
     Raises ``InputError`` on a trace that is none: unknown commands or banks, time running back.
     """
     laws = _laws(memory, pim)
-    buffers = 1 if pim is None else pim.row_buffers
     channels: dict[int, _Channel] = {}
     for index, entry in enumerate(commands):
         item = _read(entry, memory, pim)
         if item.channel not in channels:
-            channels[item.channel] = _Channel(memory, laws, buffers)
+            channels[item.channel] = _Channel(memory, laws, pim)
         found = channels[item.channel].check(item)
         if found is not None:
             return replace(found, index=index)

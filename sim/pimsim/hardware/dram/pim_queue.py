@@ -168,6 +168,16 @@ def _header_next(ch: Any, p: Any, cycle: int, row: int) -> tuple[int, int, int]:
     return when, command, target
 
 
+@njit(cache=True, inline="always")
+def _hold_opening(ch: Any, p: Any, bank: int, when: int) -> None:
+    """Let no normal ACT take the place in the window of activations that PIM's next G_ACT, at
+    ``when``, waits for: PIM goes first, and a stream that opens rows would keep it out for ever."""
+    node = 0 if p.shared_window == 1 else 1 + (bank >> p.rank_shift)
+    slot = node * STRIDE + ACT
+    if ch.ready[slot] <= when:
+        ch.ready[slot] = when + 1
+
+
 @njit(cache=True)
 def _compute_next(ch: Any, p: Any, cycle: int, op: int) -> tuple[int, int, int]:
     """``(when, command, bank)``: open a closed group, or the dot products themselves."""
@@ -182,6 +192,8 @@ def _compute_next(ch: Any, p: Any, cycle: int, op: int) -> tuple[int, int, int]:
             at = max(at, earliest(ch, p, G_ACT, bank))
         if at <= cycle:
             return at, G_ACT, first
+        if p.holds_opening == 1:
+            _hold_opening(ch, p, first, at)
         if at < when:
             when, target = at, first
     if target >= 0:

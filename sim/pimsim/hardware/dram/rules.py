@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from pimsim.config.delay import evaluate_delay
 from pimsim.config.errors import InputError, near_miss
-from pimsim.config.memory import MemoryConfig, Rule
+from pimsim.config.memory import MemoryConfig, OrganizationConfig, Rule
 from pimsim.config.pim import PimConfig
 
 __all__ = [
@@ -32,6 +32,7 @@ __all__ = [
     "CommandBus",
     "RuleTables",
     "compile_rules",
+    "window_places",
 ]
 
 
@@ -76,7 +77,6 @@ ROW_COMMANDS = frozenset(
     Command[name] for name in ("ACT", "PRE", "PREA", "REF", "REFpb", "G_ACT", "PIM_PRE", "HEADER")
 )
 """Commands on the row pins of a bus with two sets; the others go over the column pins."""
-_PIM_BUFFER = {Command.G_ACT, Command.PIM_PRE, Command.COMP, Command.READRES, Command.GEMV}
 _RANK_WIDE = {Command.REF, Command.PREA}
 _GROUP_WIDE = {Command.G_ACT}
 _CHANNEL_WIDE = {Command.COMP, Command.READRES, Command.GEMV, Command.HEADER}
@@ -92,7 +92,10 @@ class RuleTables:
     """(commands, levels + 1): those of command ``c`` at level ``l`` are
     ``rules[first[c, l]:first[c, l + 1]]``."""
     windows: NDArray[np.int64]
-    """(windows, 4): command, how many before it, delay, level that it counts at."""
+    """(windows, 6): command, how many before it, delay, level that it counts at, first window of
+    the same rule, and how many places the command takes there."""
+    window_adds: NDArray[np.int64]
+    """(windows, commands): places that a command takes in the window's rule."""
 
 
 def _command(name: str, where: str) -> Command:
@@ -103,6 +106,22 @@ def _command(name: str, where: str) -> Command:
             f"{where}: no command {name!r}{near_miss(name, COMMANDS)}; "
             f"known are {', '.join(COMMANDS)}"
         ) from None
+
+
+def window_places(
+    rule: Rule, pim: PimConfig | None, organization: OrganizationConfig
+) -> dict[Command, int]:
+    """Places that commands take in a window of ``rule``: one each.
+
+    A window over ACT is one over activations: PIM's G_ACT, which opens a bank group at once, takes
+    as many as there are banks in it. Where it opens more than a window holds, as many windows as it
+    fills must pass before the next.
+    """
+    places = {Command[name]: 1 for name in rule.first}
+    counted = pim is not None and not pim.artifact_uncounted_activations
+    if Command.ACT in places and counted:
+        places[Command.G_ACT] = organization.banks_per_group
+    return places
 
 
 def _check_scope(rule: Rule, first: Command, where: str) -> None:
@@ -152,6 +171,15 @@ class CommandBus:
         return -(-ticks * self.ticks_per_clock // self.memory.command_bus.ticks_per_clock)
 
 
+def _bind(
+    group: dict[tuple[int, int], tuple[int, int]], level: int, then: Command, delay: int,
+    slope: int = 0,
+) -> None:  # fmt: skip
+    """Let ``then`` wait at ``level``, unless it does so for longer."""
+    known = group.get((level, int(then)), (-(10**9), 0))
+    group[level, int(then)] = max(known, (delay, slope))
+
+
 def compile_rules(
     memory: MemoryConfig, pim: PimConfig | None, ticks_per_clock: int = 1
 ) -> RuleTables:
@@ -165,32 +193,45 @@ def compile_rules(
     listed = [(rule, f"memory.rules[{i}]") for i, rule in enumerate(memory.rules)]
     if pim is not None:
         names.update(pim.timings)
-        listed += [(rule, f"pim.rules[{i}]") for i, rule in enumerate(pim.rules)]
-    buffers = pim.row_buffers if pim is not None else 1
+        listed += [(rule, f"pim.rules[{i}]") for i, rule in enumerate(pim.bound_rules)]
     bus = CommandBus(memory, ticks_per_clock)
     grouped: list[dict[tuple[int, int], tuple[int, int]]] = [{} for _ in Command]
     for first, then, ticks in bus.occupancy():
         grouped[first][_LEVELS["channel"], int(then)] = (ticks, 0)
-    windows: list[tuple[int, int, int, int]] = []
+    windows: list[tuple[int, ...]] = []
+    adds: list[dict[Command, int]] = []
     for rule, where in listed:
         # n, the dot products of a composite command, enters linearly: two points give the line
         base = evaluate_delay(rule.delay, {**names, "n": 0}, where)
         slope = evaluate_delay(rule.delay, {**names, "n": 1}, where) - base
+        if rule.window > 1:
+            for name in (*rule.first, *rule.then):
+                _command(name, where)
+            places = window_places(rule, pim, memory.organization)
+            at, level, size = len(windows), _LEVELS[rule.level], rule.window
+            for then, room in places.items():
+                # from the end of any of them to the end of this one
+                delay = max(bus.delay(first, then, base) for first in places)
+                windows.append((int(then), size, delay, level, at, min(room, size)))
+                adds.append({command: min(count, size) for command, count in places.items()})
+                for first, count in places.items():
+                    if count > size:
+                        delay = bus.delay(first, then, -(-count // size) * base)
+                        _bind(grouped[first], level, then, delay)
+            continue
         for first in (_command(name, where) for name in rule.first):
             for then in (_command(name, where) for name in rule.then):
                 delay = bus.delay(first, then, base)
-                if rule.window > 1:
-                    windows.append((int(then), rule.window, delay, _LEVELS[rule.level]))
-                    continue
                 if rule.level == "row_buffer":
-                    if buffers == 2 and (first in _PIM_BUFFER) != (then in _PIM_BUFFER):
+                    if pim is not None and (
+                        pim.in_pim_buffer(first.name) != pim.in_pim_buffer(then.name)
+                    ):
                         continue
                     level = _LEVELS["bank_group" if first in _GROUP_WIDE else "bank"]
                 else:
                     _check_scope(rule, first, where)
                     level = _LEVELS[rule.level]
-                known = grouped[first].get((level, int(then)), (-(10**9), 0))
-                grouped[first][level, int(then)] = max(known, (delay, slope * ticks_per_clock))
+                _bind(grouped[first], level, then, delay, slope * ticks_per_clock)
     flat = [
         [(level, then, base, slope) for (level, then), (base, slope) in sorted(group.items())]
         for group in grouped
@@ -205,5 +246,8 @@ def compile_rules(
     return RuleTables(
         rules=np.array(rows, dtype=np.int64).reshape(-1, 4),
         first=first_index,
-        windows=np.array(windows, dtype=np.int64).reshape(-1, 4),
+        windows=np.array(windows, dtype=np.int64).reshape(-1, 6),
+        window_adds=np.array(
+            [[places.get(command, 0) for command in Command] for places in adds], dtype=np.int64
+        ).reshape(-1, len(Command)),
     )

@@ -164,7 +164,8 @@ PARAMETERS = np.dtype(
         ("channel_width", _I),
         ("field", _I, (6, 2)),  # shift and width of each field of a channel's burst index
         ("n_windows", _I),
-        ("windows", _I, (MAX_WINDOWS, 4)),
+        ("windows", _I, (MAX_WINDOWS, 6)),
+        ("window_adds", _I, (MAX_WINDOWS, len(COMMANDS))),
         ("first", _I, (len(COMMANDS), LEVELS + 1)),
         ("rules", _I, (MAX_RULES, 4)),
     ],
