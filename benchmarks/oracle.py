@@ -13,6 +13,9 @@ SCRIPT = """
 import json, sys, time
 import numpy as np
 from pimsim.config.loader import load_memory
+from pimsim.hardware import compiled
+if {plain}:
+    compiled.njit = lambda **options: lambda function: function
 from pimsim.hardware.dram import replay as module
 if {plain}:
     # records of plain structured arrays have no attributes
@@ -32,8 +35,7 @@ print(json.dumps({{"rate": sum(result.commands.values()) / cpu_s}}))
 
 def _rate(plain: bool, count: int) -> float:
     script = SCRIPT.format(plain=plain, count=count)
-    environment = {"NUMBA_DISABLE_JIT": "1"} if plain else None
-    rate: float = json.loads(run_process(["-c", script], environment).stdout)["rate"]
+    rate: float = json.loads(run_process(["-c", script]).stdout)["rate"]
     return rate
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from contextlib import closing
 from dataclasses import dataclass
 
 import simpy
@@ -88,8 +89,9 @@ def run_gemm(
     system = make_memory_system(memory, network=core_network(npu))
     clock = Clock.of(npu.frequency, system.cycle_ps)
     recorder = Recorder()
-    side = NpuSide(env, MemoryPort(env, system, clock), clock, npu, memory, recorder)
-    env.run(until=env.process(side.run([task])))
+    with closing(MemoryPort(env, system, clock)) as port:
+        side = NpuSide(env, port, clock, npu, memory, recorder)
+        env.run(until=env.process(side.run([task])))
     moved = task_streams(task)
     read, written = (
         sum(s.total for s in moved if s.write is write) * org.burst_bytes for write in (False, True)

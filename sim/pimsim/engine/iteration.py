@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator, Set
+from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -158,5 +159,6 @@ def _run(device: Device, on_stage: Callable[[str], None] | None, system: Memory)
             )  # fmt: skip
             recorder.totals.append(recorder.total(system.channels["counter"].sum(axis=0)))
 
-    env.run(until=env.process(iteration()))
+    with closing(port):
+        env.run(until=env.process(iteration()))
     return Outcome(device, recorder, system, clock, pim_side, int(env.now))

@@ -34,7 +34,13 @@ class MemoryPort:
         self._latency = system.memory.controller.fabric_latency
         self._waiting: dict[int, simpy.Event] = {}
         self._submitted = env.event()
-        env.process(self._run())
+        self._running = self._run()
+        env.process(self._running)
+
+    def close(self) -> None:
+        """Serve no more. The process that waits for submissions would hold the memory system, and
+        all of its pages, until Python's collector comes by."""
+        self._running.close()
 
     def _now(self) -> int:
         """When what is submitted now reaches the memory."""

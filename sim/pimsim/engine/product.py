@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import closing
+
 import simpy
 
 from pimsim.config.run import RunConfig
@@ -45,7 +47,7 @@ def run_product(config: RunConfig, card: ModelCard, m: int, n: int, k: int) -> i
         config.pim,
         counter_wrap_bytes=counter_wrap_bytes(config, card.hidden, split.tp),
     )
-    port = MemoryPort(env, system, clock)
-    npu = NpuSide(env, port, clock, config.npu, config.memory, Recorder())
-    env.run(until=env.process(npu.run([mapper.gemm_task(operator, 0)])))
+    with closing(MemoryPort(env, system, clock)) as port:
+        npu = NpuSide(env, port, clock, config.npu, config.memory, Recorder())
+        env.run(until=env.process(npu.run([mapper.gemm_task(operator, 0)])))
     return clock.npu_cycle(int(env.now))

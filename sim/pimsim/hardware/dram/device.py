@@ -17,16 +17,15 @@ def make_memory_system(
     network: Network | None = None,
     counter_wrap_bytes: int = 0,
     log_entries: int = 0,
-    records: tuple[Records, Records] | None = None,
-    board: Records | None = None,
+    parameters: Records | None = None,
 ) -> MemorySystem:
-    """All channels idle; ``counter_wrap_bytes``, ``records``, ``board``: see ``MemorySystem``.
+    """All channels idle; ``counter_wrap_bytes``, ``parameters``: see ``MemorySystem``.
 
     Raises ``InputError`` where the controller cannot serve the design, or keeps no log of
     ``log_entries`` commands.
     """
     if memory.controller.model == "bank-queues":
-        return MemorySystem(memory, pim, log_entries, network, counter_wrap_bytes, records, board)
+        return MemorySystem(memory, pim, log_entries, network, counter_wrap_bytes, parameters)
     if log_entries:
         raise InputError(
             f"memory {memory.name}: controller.model channel-queues logs no commands on a device"
@@ -42,4 +41,4 @@ def make_memory_system(
         )
     from pimsim.hardware.dram.channel_queues.system import QueueMemorySystem
 
-    return QueueMemorySystem(memory, network=network, records=records, board=board)
+    return QueueMemorySystem(memory, network=network, parameters=parameters)

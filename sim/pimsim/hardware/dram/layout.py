@@ -17,6 +17,7 @@ from pimsim.config.errors import InputError
 from pimsim.config.memory import MemoryConfig
 from pimsim.config.pim import PimConfig
 from pimsim.hardware.dram.rules import COMMANDS, LEVELS, RANK, Command, RuleTables
+from pimsim.hardware.dram.spare import clear, lend
 
 __all__ = [
     "INFINITY",
@@ -457,7 +458,9 @@ def make_parameters(
 
 def make_channels(memory: MemoryConfig, p: Records) -> Records:
     """All channels idle, all banks closed, cycle 0; shape (channels,)."""
-    channels = np.zeros(memory.organization.channels, dtype=CHANNEL)
+    channels, lent_before = lend(CHANNEL, memory.organization.channels)
+    if lent_before:
+        clear(channels, but=("passed",))  # a ring: written before it is read
     channels["index"] = np.arange(len(channels))
     channels["free"] = -1
     banks = int(p[0]["banks"])
@@ -475,13 +478,12 @@ def make_channels(memory: MemoryConfig, p: Records) -> Records:
     return channels
 
 
-def make_board(log_entries: int = 0, board: Records | None = None) -> Records:
+def make_board(log_entries: int = 0) -> Records:
     """Nothing asked for yet; shape (1,). Logs up to ``log_entries`` commands.
 
-    ``board``: one to be used again. What is in it is written before it is read.
+    What it holds of an earlier simulation is written before it is read.
     """
-    if board is None:
-        board = np.zeros(1, dtype=BOARD)
+    board, _ = lend(BOARD, 1)
     board["logged"] = 0
     board["log_limit"] = bounded(log_entries, MAX_LOG, "commands to log")
     return board

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
+from weakref import proxy
 
 import numpy as np
 from numpy.typing import NDArray
@@ -207,36 +208,39 @@ class MemorySystem:
         log_entries: int = 0,
         network: Network | None = None,
         counter_wrap_bytes: int = 0,
-        records: tuple[Records, Records] | None = None,
-        board: Records | None = None,
+        parameters: Records | None = None,
     ) -> None:
         """``counter_wrap_bytes``: where the counter of streams with operands starts anew; 0:
-        there are none. ``records``: parameters and channels of these configs before the first
-        cycle. ``board``: of a system that is not used any more. Both are large, and fresh pages
-        cost a millisecond each."""
+        there are none. ``parameters``: of an earlier system of the same configs."""
         self.memory = memory
         self.pim = pim
         self.counter = OperandCounter(memory, counter_wrap_bytes)
-        self.parameters, self.channels = records or self._make_records()
+        self.parameters = self._make_parameters() if parameters is None else parameters.copy()
+        self.channels = self._make_channels()
         self.cycle_ps = int(self.parameters[0]["tck_ps"])
         """Picoseconds of the cycles that this system counts."""
-        self.board = make_board(log_entries, board)
+        self.board = make_board(log_entries)
         self.now = 0
         """Cycle of tCK up to which everything is simulated."""
         self._active: list[Group] = []
         self._next_ticket = 0
+        # by a weak reference: a cycle would hold the board until the collector comes by
+        own = proxy(self)
         self.streams = StreamTable(
             memory, self.parameters, self.channels, self.board, network or Network(),
-            self.counter, self._tickets,
+            self.counter, lambda count: int(own._tickets(count)),
         )  # fmt: skip
         self._pim_state: dict[str, Any] = self._no_after()
 
-    def _make_records(self) -> tuple[Records, Records]:
-        """Parameters and channels of the kernel."""
+    def _make_parameters(self) -> Records:
+        """Of the kernel."""
         rules = compile_rules(self.memory, self.pim)
         merge = 2 if self.counter.active else 0
-        parameters = make_parameters(self.memory, self.pim, rules, merge=merge)
-        return parameters, make_channels(self.memory, parameters)
+        return make_parameters(self.memory, self.pim, rules, merge=merge)
+
+    def _make_channels(self) -> Records:
+        """Before the first cycle."""
+        return make_channels(self.memory, self.parameters)
 
     @property
     def active(self) -> bool:

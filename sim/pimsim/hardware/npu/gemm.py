@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
-
 from pimsim.config.errors import InputError
 from pimsim.config.npu import SystolicConfig
 from pimsim.hardware.npu.artifact import plan_artifact_overlapped, plan_artifact_serial
 from pimsim.hardware.npu.dataflows import load_dataflow
 from pimsim.hardware.npu.plan import Dataflow, GemmPlan, ceil_div
+from pimsim.hardware.remembered import remembered
 
 __all__ = ["GemmPlan", "plan_gemm", "steady_cycles", "utilisation"]
 
@@ -21,7 +20,7 @@ MAX_DIMENSION = 2**31 - 1
 """Above this, cumulative bytes could leave 64-bit integers."""
 
 
-@lru_cache(maxsize=4096)
+@remembered(16 << 20, lambda plan: plan.interval_cycles.nbytes + plan.weight_bytes_needed.nbytes)
 def plan_gemm(m: int, n: int, k: int, systolic: SystolicConfig, dtype_bytes: int = 2) -> GemmPlan:
     """Plan C[m, n] = A[m, k] B[k, n] (A activations of m tokens, B weights).
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from itertools import product
 from math import isqrt
 
@@ -29,11 +28,14 @@ from pimsim.hardware.npu.tiling import (
     tile_places,
     tile_sizes,
 )
+from pimsim.hardware.remembered import remembered
 
 __all__ = ["CoreTiling", "Cut", "tile_for_cores"]
 
 PARTIAL_BYTES = 4
 """A partial sum in an accumulator (Gemmini, ONNXim's Mapping.cc)."""
+_TILE_BYTES = 400
+"""A tile as an object, about."""
 Sizes = tuple[int, int, int]
 
 
@@ -79,7 +81,7 @@ class CoreTiling:
     policy: str
 
 
-@lru_cache(maxsize=1024)
+@remembered(32 << 20, lambda tiling: _TILE_BYTES * sum(map(len, tiling.cores)))
 def tile_for_cores(
     m: int,
     n: int,

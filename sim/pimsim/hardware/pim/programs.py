@@ -16,7 +16,7 @@ each tile of elements is one header, dot products over the tokens and one result
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +27,7 @@ from pimsim.config.pim import PimConfig
 from pimsim.hardware.dram.layout import P_COMPS, P_MARK, P_OP, P_READY, P_ROW
 from pimsim.hardware.dram.rules import Command
 from pimsim.hardware.pim.gemv import GemvShape, emit, emit_dot, gemv_program
+from pimsim.hardware.remembered import remembered
 
 __all__ = ["AttentionShape", "front_end_ready", "score_program", "value_program"]
 
@@ -137,6 +138,10 @@ def score_program(
     return template.placed(first_row, sources, first_mark, wrap)
 
 
+_TEMPLATES_BYTES = 24 << 20
+"""Of score and of value programs that are remembered: those of a batch of 256."""
+
+
 @dataclass(frozen=True)
 class _Template:
     """A program whose rows and marks count from 0; what GWRITE reads is not said yet."""
@@ -148,6 +153,12 @@ class _Template:
     """1 for each instruction that is none, 0 for others."""
     marked: Ints
     """1 for each instruction with a mark, 0 for others."""
+
+    @property
+    def nbytes(self) -> int:
+        """Of its arrays."""
+        arrays = (self.program, self.sources, self.computing, self.marked)
+        return sum(array.nbytes for array in arrays)
 
     @classmethod
     def of(cls, program: Ints) -> _Template:
@@ -169,7 +180,7 @@ class _Template:
         return found
 
 
-@lru_cache(maxsize=256)
+@remembered(_TEMPLATES_BYTES, lambda template: template.nbytes)
 def _score_template(shape: AttentionShape, tiles: int, composite: bool) -> _Template:
     """Scores over so many tiles of keys; a request's context says no more."""
     comps = shape.comps_per_key
@@ -225,7 +236,7 @@ def value_program(
     return template.placed(first_row, sources, first_mark, wrap)
 
 
-@lru_cache(maxsize=256)
+@remembered(_TEMPLATES_BYTES, lambda template: template.nbytes)
 def _value_template(
     shape: AttentionShape, chunks: int, last_comps: int, composite: bool
 ) -> _Template:

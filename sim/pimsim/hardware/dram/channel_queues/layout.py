@@ -42,6 +42,7 @@ from pimsim.hardware.dram.rules import (
     Command,
     RuleTables,
 )
+from pimsim.hardware.dram.spare import clear, lend
 
 __all__ = [
     "CHANNEL",
@@ -262,7 +263,9 @@ def make_parameters(memory: MemoryConfig, tables: RuleTables) -> Records:
 
 def make_channels(memory: MemoryConfig, p: Records) -> Records:
     """All channels idle, all banks closed, tick 0; shape (channels,)."""
-    channels = np.zeros(memory.organization.channels, dtype=CHANNEL)
+    channels, lent_before = lend(CHANNEL, memory.organization.channels)
+    if lent_before:
+        clear(channels)
     channels["index"] = np.arange(len(channels))
     channels["open_row"] = -1
     channels["handed"] = -1

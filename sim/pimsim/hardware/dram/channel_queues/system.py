@@ -97,10 +97,12 @@ def _advance(
 class QueueMemorySystem(MemorySystem):
     """All channels of a device, ``channel-queues`` controllers."""
 
-    def _make_records(self) -> tuple[Records, Records]:
+    def _make_parameters(self) -> Records:
         scale = self.memory.command_bus.ticks_per_clock
-        parameters = make_parameters(self.memory, compile_rules(self.memory, None, scale))
-        return parameters, make_channels(self.memory, parameters)
+        return make_parameters(self.memory, compile_rules(self.memory, None, scale))
+
+    def _make_channels(self) -> Records:
+        return make_channels(self.memory, self.parameters)
 
     def _least_eighths(self, reads: bool, writes: bool) -> int:
         """At most one request is answered in a tick."""

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import json
 import os
+from collections import OrderedDict
 from contextlib import suppress
 from dataclasses import asdict
-from functools import cache, lru_cache
+from functools import cache
 from hashlib import sha256
 from pathlib import Path
+from threading import Lock
 
 import numpy as np
 
@@ -25,6 +27,8 @@ from pimsim.hardware.dram.fast.probe import STREAM_BURSTS, Probe, StreamRate
 
 __all__ = ["calibrate", "calibration_file", "probe_of"]
 
+MOST_BYTES = 32 << 20
+"""Of all probes of a process."""
 NONE = "none"
 """Value of ``PIMSIM_CACHE_DIR`` that keeps nothing."""
 
@@ -101,9 +105,22 @@ def probe_of(memory: MemoryConfig, pim: PimConfig | None) -> Probe:
     return _probe(memory.model_dump_json(), None if pim is None else pim.model_dump_json())
 
 
-@lru_cache(maxsize=16)
+_probes: OrderedDict[tuple[str, str | None], Probe] = OrderedDict()
+_lock = Lock()
+
+
 def _probe(memory: str, pim: str | None) -> Probe:
+    """The latest probes, as many as stay below ``MOST_BYTES``: what one keeps grows with use."""
+    key = memory, pim
+    with _lock:
+        if key in _probes:
+            _probes.move_to_end(key)
+            return _probes[key]
     design = None if pim is None else PimConfig.model_validate_json(pim)
     probe = Probe(MemoryConfig.model_validate_json(memory), design)
     calibrate(probe)
+    with _lock:
+        _probes[key] = probe
+        while len(_probes) > 1 and sum(one.nbytes for one in _probes.values()) > MOST_BYTES:
+            _probes.popitem(last=False)
     return probe

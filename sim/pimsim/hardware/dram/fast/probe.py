@@ -6,12 +6,10 @@ few refresh intervals; what came out is kept by content. No number here comes fr
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, lru_cache
+from functools import cached_property
 from itertools import count
-from typing import Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,13 +30,13 @@ from pimsim.hardware.dram.layout import (
 from pimsim.hardware.dram.rules import Command
 from pimsim.hardware.dram.system import MemorySystem
 from pimsim.hardware.dram.transfers import Group, Scatter, Stream
+from pimsim.hardware.remembered import Remembered
 
 __all__ = ["Probe", "ProgramTimes", "StreamRate"]
 
 Ints = NDArray[np.int64]
-MOST_PROGRAMS = 64
+PROGRAM_BYTES = 4 << 20
 """What a probe remembers of programs, a few runs' worth: the memory of a long sweep stays flat."""
-_Found = TypeVar("_Found")
 PLACES = 8
 WARM_CYCLES = 512
 INTERVALS = 4
@@ -84,21 +82,11 @@ class ProgramTimes:
     counts: Ints
     """What the channel's counters count when it runs alone, (N_COUNTERS,)."""
 
-
-class _Latest(Generic[_Found]):
-    """What was found last, by content."""
-
-    def __init__(self) -> None:
-        self._known: OrderedDict[bytes, _Found] = OrderedDict()
-
-    def get(self, content: bytes, find: Callable[[], _Found]) -> _Found:
-        """What is known, or what ``find`` says."""
-        if content not in self._known:
-            self._known[content] = find()
-            if len(self._known) > MOST_PROGRAMS:
-                self._known.popitem(last=False)
-        self._known.move_to_end(content)
-        return self._known[content]
+    @property
+    def nbytes(self) -> int:
+        """Of its arrays."""
+        arrays = (self.alone, self.beside, self.reads, self.clear, self.counts)
+        return sum(array.nbytes for array in arrays)
 
 
 class Probe:
@@ -109,14 +97,12 @@ class Probe:
         self.memory = memory.model_copy(update={"organization": single})
         self.pim = pim
         # by content; nothing that is known changes with what else is
-        self._programs: _Latest[ProgramTimes] = _Latest()
-        self._stalls: _Latest[int] = _Latest()
-        self._watch = lru_cache(2)(self._watched)
+        self._programs: Remembered[ProgramTimes] = Remembered(PROGRAM_BYTES, lambda one: one.nbytes)
+        self._stalls: Remembered[int] = Remembered(PROGRAM_BYTES // 8, lambda _: 0)
+        self._seen: dict[bool, StreamRate] = {}
+        self._quiet: Probe | None = None
         system = make_memory_system(self.memory, self.pim)
-        self._first = system.parameters.copy(), system.channels.copy()
-        self._records = system.parameters, system.channels
-        self.parameters = self._first[0]
-        self._board = system.board
+        self.parameters = system.parameters
         self.cycle_ps = system.cycle_ps
         per_clock = max(round(memory.tCK / system.cycle_ps), 1)
         interval = refresh_interval(memory) * per_clock
@@ -128,22 +114,28 @@ class Probe:
         self.period = QUIET_CYCLES if interval >= INFINITY else interval * units
         """Cycles in which every unit is refreshed once."""
 
-    def one_channel(self, log_entries: int = 0) -> MemorySystem:
-        """An idle channel, in place of the one that was asked for before."""
-        for record, first in zip(self._records, self._first, strict=True):
-            np.copyto(record, first)
-        return make_memory_system(
-            self.memory, self.pim, log_entries=log_entries, records=self._records,
-            board=self._board,
-        )  # fmt: skip
+    @property
+    def nbytes(self) -> int:
+        """What it keeps, about."""
+        own = self._programs.nbytes + self._stalls.nbytes + 2 * self.parameters.nbytes
+        return own if self._quiet is None else own + self._quiet.nbytes
 
-    @cached_property
+    def one_channel(self, log_entries: int = 0) -> MemorySystem:
+        """An idle channel."""
+        return make_memory_system(
+            self.memory, self.pim, log_entries=log_entries, parameters=self.parameters
+        )
+
+    @property
     def quiet(self) -> Probe:
         """The same without refresh."""
         if self.memory.controller.refresh == "none":
             return self
-        controller = self.memory.controller.model_copy(update={"refresh": "none"})
-        return Probe(self.memory.model_copy(update={"controller": controller}), self.pim)
+        if self._quiet is None:
+            controller = self.memory.controller.model_copy(update={"refresh": "none"})
+            memory = self.memory.model_copy(update={"controller": controller})
+            self._quiet = Probe(memory, self.pim)
+        return self._quiet
 
     @cached_property
     def clock(self) -> RefreshClock:
@@ -152,7 +144,7 @@ class Probe:
         if self.memory.controller.refresh != "all-bank":
             return RefreshClock(min(self.interval * TICKS, NEVER), 0)
         length = INTERVALS * self.period
-        watched = self._watch(False)
+        watched = self._watched(False)
         took = watched.bursts * self.quiet.reads.ticks
         refreshes = PLACES * length // self.interval
         stall = (PLACES * length * TICKS - took) // refreshes
@@ -177,7 +169,7 @@ class Probe:
 
     def _stream(self, write: bool) -> StreamRate:
         """Its rate, and its time to the first burst from idle, clear of refresh."""
-        seen = self._watch(write)
+        seen = self._watched(write)
         clock = self.clock
         length = seen.cycles * TICKS
         lost = length // clock.interval * clock.stall
@@ -234,11 +226,16 @@ class Probe:
         return np.interp(bursts, STREAM_BURSTS, self.lags).astype(np.int64)
 
     def _watched(self, write: bool) -> StreamRate:
+        if write not in self._seen:
+            self._seen[write] = self._watch(write)
+        return self._seen[write]
+
+    def _watch(self, write: bool) -> StreamRate:
         """A stream for a few periods. Where refresh meets it decides about a percent of its rate,
         so it is watched from several places and times."""
         length = INTERVALS * self.period
         came = active = 0
-        counts = np.zeros_like(self._records[1]["counter"][0])
+        counts = np.zeros_like(self.one_channel().channels["counter"][0])
         for place in range(PLACES):
             system = self.one_channel()
             # steps of the golden ratio: spread over rows and over the refresh interval

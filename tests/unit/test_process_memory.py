@@ -1,0 +1,213 @@
+"""A process that simulates for hours holds as much as after its first runs."""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pimsim.config.loader import load_memory, load_pim
+from pimsim.hardware.dram import spare
+from pimsim.hardware.dram.fast import calibration
+from pimsim.hardware.dram.layout import CHANNEL, make_board, make_channels
+from pimsim.hardware.dram.system import MemorySystem
+from pimsim.hardware.dram.transfers import Stream
+from pimsim.hardware.remembered import Remembered, remembered
+from pimsim.simulate import observe, resolve, simulate
+
+TINY = ["workload.model=smollm2-135m", "parallel.tp=1", "workload.layers=1", "workload.batch=4"]
+
+
+def test_an_array_is_lent_again_once_nobody_holds_it_or_a_view() -> None:
+    kind = np.dtype([("a", np.int64), ("b", np.int64, (4,))])
+    first, before = spare.lend(kind, 3)
+    assert not before
+    assert first.tobytes() == bytes(3 * kind.itemsize)
+    first["a"] = 7
+    place = first.__array_interface__["data"]
+    second, before = spare.lend(kind, 3)
+    assert not before and second.__array_interface__["data"] != place
+    view = first["b"][1:]
+    del first
+    third, before = spare.lend(kind, 2)
+    assert not before, "somebody still reads it"
+    del view, third
+    again, before = spare.lend(kind, 2)
+    assert before and len(again) == 2
+    assert again["a"].tolist() == [7, 7]
+    spare.clear(again, but=("b",))
+    assert again["a"].tolist() == [0, 0]
+
+
+def test_a_larger_array_takes_the_place_of_an_idle_smaller_one() -> None:
+    kind = np.dtype([("c", np.int64)])
+    small = spare.lend(kind, 1)[0]
+    del small
+    assert len(spare.lend(kind, 5)[0]) == 5
+    assert [len(array) for array in spare._kept[kind]] == [5]
+    held = [spare.lend(kind, 1)[0] for _ in range(spare.MOST + 2)]
+    assert len(spare._kept[kind]) == spare.MOST
+    assert len({each.__array_interface__["data"] for each in held}) == len(held)
+
+
+@pytest.mark.parametrize("name", ["hbm2", "hbm3-6400"])
+def test_lent_channels_are_as_new_ones(name: str) -> None:
+    memory = load_memory(name, ["organization.channels=2"]).config
+
+    def fresh() -> MemorySystem:
+        from pimsim.hardware.dram.device import make_memory_system
+
+        return make_memory_system(memory)
+
+    spare._kept.clear()
+    system = fresh()
+    new = system.channels.copy()
+    dtype = new.dtype
+    system.channels.view(np.uint8)[:] = 0xA5
+    del system
+    system = fresh()
+    assert spare._kept[dtype] and len(spare._kept[dtype]) == 1
+    for field in dtype.names or ():
+        if field != "passed":
+            assert np.array_equal(system.channels[field], new[field]), field
+
+
+def test_a_run_on_lent_records_is_the_run_on_new_ones() -> None:
+    resolved = resolve("neupims", TINY)
+    simulate(resolve("neupims", ["memory=hbm2", *TINY]))
+    spare._kept.clear()
+    new = simulate(resolved)
+    again = simulate(resolved)
+    assert again.cycles == new.cycles
+    assert again.energy_j == new.energy_j
+    assert again.cycle_stack == new.cycle_stack
+
+
+@pytest.mark.parametrize("name", ["neupims", "npu-only"])
+@pytest.mark.parametrize("fidelity", ["command", "fast"])
+def test_a_run_leaves_no_memory_system_to_the_collector(name: str, fidelity: str) -> None:
+    simulate(resolve(name, [f"fidelity={fidelity}", *TINY]))
+    gc.collect()
+    gc.disable()
+    try:
+        simulate(resolve(name, [f"fidelity={fidelity}", "memory.timings.tRP=17", *TINY]))
+        gc.set_debug(gc.DEBUG_SAVEALL)
+        gc.collect()
+        left = [each for each in gc.garbage if isinstance(each, (MemorySystem, np.ndarray))]
+        assert not left
+    finally:
+        gc.set_debug(0)
+        gc.garbage.clear()
+        gc.enable()
+
+
+def test_who_keeps_what_a_run_left_behind_keeps_its_log() -> None:
+    outcome, _ = observe(resolve("neupims", TINY), log_entries=1000)
+    log = outcome.board["log"][0, :1000]
+    before = log.copy()
+    del outcome
+    observe(resolve("neupims", ["memory.timings.tRP=20", *TINY]), log_entries=1000)
+    assert np.array_equal(log, before)
+
+
+def test_two_systems_at_once_have_records_of_their_own() -> None:
+    memory = load_memory("hbm2", ["organization.channels=1"]).config
+    one, two = MemorySystem(memory), MemorySystem(memory)
+    one.submit(0, [Stream(0, 64)])
+    assert one.active and not two.active
+    assert not np.shares_memory(one.board, two.board)
+    assert not np.shares_memory(one.channels, two.channels)
+    assert make_board().dtype == one.board.dtype
+    assert len(make_channels(memory, one.parameters)) == 1
+    assert one.channels.dtype == CHANNEL
+
+
+def test_what_is_remembered_is_bounded_in_bytes() -> None:
+    kept: Remembered[np.ndarray] = Remembered(10_000, lambda array: array.nbytes)
+    asked = []
+
+    def find(key: int, size: int) -> np.ndarray:
+        asked.append(key)
+        return np.zeros(size, np.uint8)
+
+    for key in (1, 2, 3, 1):
+        kept.get(key, lambda key=key: find(key, 2500))
+    assert asked == [1, 2, 3] and len(kept) == 3 and kept.nbytes == 9000
+    kept.get(4, lambda: find(4, 2500))  # 2 was used longest ago
+    kept.get(1, lambda: find(1, 2500))
+    kept.get(2, lambda: find(2, 2500))
+    assert asked == [1, 2, 3, 4, 2]
+    kept.get(5, lambda: find(5, 50_000))
+    assert len(kept) == 1 and kept.nbytes == 50_500
+    kept.get(6, lambda: find(6, 100))
+    assert len(kept) == 1 and kept.nbytes == 600
+
+
+def test_remembered_functions_tell_all_arguments_apart() -> None:
+    calls = []
+
+    @remembered(1 << 20, lambda _: 0)
+    def add(a: int, b: int = 1, *, c: int = 0) -> int:
+        calls.append((a, b, c))
+        return a + b + c
+
+    assert [add(1), add(1), add(1, 2), add(1, c=2), add(1, b=2), add(1, c=2)] == [2, 2, 3, 4, 3, 4]
+    assert calls == [(1, 1, 0), (1, 2, 0), (1, 1, 2), (1, 2, 0)]
+
+
+def test_probes_are_dropped_beyond_their_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PIMSIM_CACHE_DIR", "none")
+    monkeypatch.setattr(calibration, "calibrate", lambda probe: False)
+    calibration._probes.clear()
+    memory, pim = load_memory("hbm2").config, load_pim("neupims").config
+    first = calibration.probe_of(memory, None)
+    assert calibration.probe_of(memory, None) is first
+    assert calibration.probe_of(memory, pim) is not first, "a design has probes of its own"
+    monkeypatch.setattr(calibration, "MOST_BYTES", 3 * first.nbytes)
+    for trp in range(15, 25):
+        timings = {**memory.timings, "tRP": trp}
+        calibration.probe_of(memory.model_copy(update={"timings": timings}), None)
+        assert sum(one.nbytes for one in calibration._probes.values()) <= 3 * first.nbytes
+    assert len(calibration._probes) == 3
+    assert calibration.probe_of(memory, None) is not first
+    calibration._probes.clear()
+
+
+SCRIPT = """
+import json, sys
+from pimsim.simulate import resolve, simulate
+def held():
+    for line in open("/proc/self/status"):
+        if line.startswith("VmRSS"):
+            return int(line.split()[1]) / 1024
+found = []
+for number in range(int(sys.argv[1])):
+    simulate(resolve(("neupims", "npu-only", "npu-pim")[number % 3], [
+        "workload.model=smollm2-135m", "parallel.tp=1", "workload.layers=1",
+        f"workload.batch={4 + number % 7}", f"fidelity={sys.argv[2]}",
+        f"memory.timings.tRP={12 + number // 3}",
+    ]))
+    found.append(held())
+print(json.dumps(found))
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc")
+@pytest.mark.parametrize(("runs", "fidelity"), [(16, "command"), (16, "fast")])
+def test_the_last_of_many_different_runs_holds_little_more_than_the_third(
+    runs: int, fidelity: str
+) -> None:
+    """Of all three devices; ``benchmarks.memory`` has the 100 runs and the 800 points."""
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT, str(runs), fidelity], capture_output=True, text=True,
+        timeout=300, env={**os.environ, "PIMSIM_CACHE_DIR": "none"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    held = json.loads(done.stdout)
+    assert held[-1] < 1.1 * held[2], held
