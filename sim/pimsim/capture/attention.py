@@ -82,6 +82,7 @@ def traced_attention(model: Any, recorder: Recorder, absorbed: bool) -> Iterator
 
     config = model.config.get_text_config()
     before = config._attn_implementation
+    own = _own_configs(model, config)
     AttentionInterface.register(NAME, attend)
     AttentionMaskInterface.register(NAME, _no_mask)
     patched = []
@@ -97,12 +98,22 @@ def traced_attention(model: Any, recorder: Recorder, absorbed: bool) -> Iterator
                 module.forward = MethodType(_absorbed_forward(recorder), module)
                 patched.append(module)
     model.set_attn_implementation(NAME)
+    for each in own:
+        each._attn_implementation = NAME
     try:
         yield
     finally:
         model.set_attn_implementation(before)
+        for each in own:
+            each._attn_implementation = before
         for module in patched:
             del module.forward
+
+
+def _own_configs(model: Any, config: Any) -> list[Any]:
+    """Configs of blocks that are not the model's, where blocks differ in their sizes."""
+    found = {id(each): each for m in model.modules() if (each := getattr(m, "config", None))}
+    return [each for each in found.values() if each is not config and each is not model.config]
 
 
 def _refuse_unknown(module: Any, others: Mapping[str, Any]) -> None:

@@ -17,6 +17,7 @@ import torch
 from pimsim import __version__
 from pimsim.capture.attention import TraceCache, traced_attention
 from pimsim.capture.drafts import OUTSIDE, Draft, Unplaced, drafts_of_blocks
+from pimsim.capture.hf_config import longest_context
 from pimsim.capture.loading import LoadedModel
 from pimsim.capture.operators import hold_to_parameters, symbolic_block
 from pimsim.capture.recorder import Recorder
@@ -26,7 +27,6 @@ from pimsim.workload.trace import BlockRun, ModelFacts, OperandRole, OperatorTra
 
 __all__ = ["Export", "cache_argument", "export_trace"]
 
-_CONTEXTS = ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length")
 PhaseName = Literal["prefill", "decode"]
 _PREFILLS = ((1, 7), (1, 11), (2, 5))
 """Requests and prompt tokens of the runs that sizes are found from."""
@@ -319,14 +319,7 @@ def _facts(
         operator.bytes_of(OperandRole.KV, write=True).get("T", 0)
         for kind in decode.sequence() for operator in decode.blocks[kind]
     )  # fmt: skip
-    longest = next(
-        (value for name in _CONTEXTS if (value := getattr(config, name, None)) is not None), None
-    )
-    if not isinstance(longest, int):
-        raise InputError(
-            f"model {model.config.model_type}: its config says no longest context "
-            f"({', '.join(_CONTEXTS)})"
-        )
+    longest, _ = longest_context(config)
     return ModelFacts(
         architecture=type(model).__name__, layers=sum(run.count for run in decode.layers),
         hidden=config.hidden_size, heads=config.num_attention_heads,

