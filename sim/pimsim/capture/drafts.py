@@ -337,11 +337,37 @@ class _Builder:
                 if name in draft.after:
                     del draft.after[name]
                     draft.after |= {n: None for n in gone.after if n != draft.name}
-        order = list(self.drafts)
-        for draft in self.drafts.values():
-            mine = order.index(draft.name)
-            draft.after = {n: None for n in draft.after if n in order and order.index(n) < mine}
+        self._without_cycles()
         return list(self.drafts.values())
+
+    def _without_cycles(self) -> None:
+        """Each operator after those that it waits for, the ones that began before it first.
+
+        An activation begins before its gate's partner and still waits for it; what comes back to
+        an operator that something else already waited for is glue that two share.
+        """
+        order = {name: at for at, name in enumerate(self.drafts)}
+        wanted = [
+            (order[name] > order[draft.name], draft, name)
+            for draft in self.drafts.values() for name in draft.after if name in order
+        ]  # fmt: skip
+        for draft in self.drafts.values():
+            draft.after = {}
+        for later, draft, name in sorted(wanted, key=lambda each: each[0]):
+            if not later or not self._waits(name, draft.name):
+                draft.after[name] = None
+
+    def _waits(self, name: str, other: str) -> bool:
+        """Whether ``name`` waits for ``other``, directly or not."""
+        waiting, seen = [name], set[str]()
+        while waiting:
+            each = waiting.pop()
+            if each == other:
+                return True
+            if each not in seen:
+                seen.add(each)
+                waiting += self.drafts[each].after
+        return False
 
 
 def _rows(tensor: TensorFacts) -> int:

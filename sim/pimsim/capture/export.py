@@ -22,6 +22,7 @@ from pimsim.capture.loading import LoadedModel
 from pimsim.capture.operators import hold_to_parameters, symbolic_block
 from pimsim.capture.recorder import Recorder
 from pimsim.config.errors import InputError
+from pimsim.workload.canonical import block_labels, canonical_block
 from pimsim.workload.symbolic import OperatorMaker
 from pimsim.workload.trace import BlockRun, ModelFacts, OperandRole, OperatorTrace, Phase
 
@@ -228,29 +229,16 @@ def _kinds(blocks: Mapping[int, list[Draft]]) -> list[str]:
         else:
             of_block.append(len(classes))
             classes.append(mine)
-    labels = _labels(classes)
+    labels = block_labels(
+        [any(d.group == "expert_fc1" for d in drafts) for drafts in classes],
+        [_window(drafts) for drafts in classes],
+    )
     return [labels[index] for index in of_block]
 
 
-def _labels(classes: Sequence[Sequence[Draft]]) -> list[str]:
-    experts = [any(d.group == "expert_fc1" for d in drafts) for drafts in classes]
-    windows = [
-        next((d.facts["window"] for d in drafts if d.what == "attention"), None)
-        for drafts in classes
-    ]
-    labels: list[str] = []
-    for has_experts, window in zip(experts, windows, strict=True):
-        parts = []
-        if len(set(experts)) > 1:
-            parts.append("moe" if has_experts else "dense")
-        if len(set(windows)) > 1:
-            parts.append("full" if window is None else "sliding")
-        label, number = "-".join(parts) or "decoder", 2
-        plain = label
-        while label in labels:
-            label, number = f"{plain}-{number}", number + 1
-        labels.append(label)
-    return labels
+def _window(drafts: Sequence[Draft]) -> int | None:
+    found = next((d.facts["window"] for d in drafts if d.what == "attention"), None)
+    return None if found is None else int(str(found))
 
 
 def _phase(
@@ -266,12 +254,12 @@ def _phase(
         operators = symbolic_block(drafts, tokens, make, parameters, per_token, decode, where)
         if whole:
             hold_to_parameters(operators, drafts[0], parameters, make.dtype_bytes, where)
-        blocks[kinds[at]] = tuple(operators)
+        blocks[kinds[at]] = canonical_block(operators)
     outer: dict[str, str | None] = {"before": None, "after": None}
     for side, (place, label) in {"before": (-1, "embed"), "after": (10**9, "head")}.items():
         if all(run.get(place) for run in runs):
             where = f"model {model}, {side} the blocks"
-            blocks[label] = tuple(
+            blocks[label] = canonical_block(
                 symbolic_block(
                     [run[place] for run in runs], tokens, make, outside, 0, decode, where
                 )

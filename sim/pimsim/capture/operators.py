@@ -140,7 +140,7 @@ class _Block:
         self, draft: Draft, form: dict[str, int], facts: Mapping[str, Any], after: tuple[str, ...],
         where: str,
     ) -> SymbolicOperator:  # fmt: skip
-        of_heads = draft.group == "qk_norm" and form.get("T", 1) > 1
+        of_heads = draft.group == "qk_norm" and facts["width"] == self.attention.get("key_dim")
         shard = Shard.HEADS if of_heads else Shard.NONE
         if draft.group == "qk_norm" and not of_heads:
             shard = Shard.COLUMNS

@@ -30,13 +30,21 @@ class OperatorMaker:
 
     dtype_bytes: int
     kv_dtype_bytes: int
+    dtype: str = ""
+    """What an element is called; by its size where it is empty."""
+    kv_dtype: str = ""
+
+    def _named(self) -> tuple[str, str]:
+        return (
+            self.dtype or _DTYPES[self.dtype_bytes], self.kv_dtype or _DTYPES[self.kv_dtype_bytes]
+        )
 
     def weight(self, name: str, elements: Form | int, whole: bool = False) -> Operand:
         """A weight, or weights, of so many elements."""
         size = self.dtype_bytes
         form = {"1": elements} if isinstance(elements, int) else elements
         return Operand(
-            name=name, role=OperandRole.WEIGHT, dtype=_DTYPES[size], bytes=_times(form, size),
+            name=name, role=OperandRole.WEIGHT, dtype=self._named()[0], bytes=_times(form, size),
             whole=whole,
         )  # fmt: skip
 
@@ -44,7 +52,7 @@ class OperatorMaker:
         """An activation of so many elements."""
         size = self.dtype_bytes
         return Operand(
-            name=name, role=OperandRole.ACTIVATION, write=write, dtype=_DTYPES[size],
+            name=name, role=OperandRole.ACTIVATION, write=write, dtype=self._named()[0],
             bytes=_times(elements, size),
         )  # fmt: skip
 
@@ -52,7 +60,7 @@ class OperatorMaker:
         """A part of the KV cache of so many elements."""
         size = self.kv_dtype_bytes
         return Operand(
-            name=name, role=OperandRole.KV, write=write, dtype=_DTYPES[size],
+            name=name, role=OperandRole.KV, write=write, dtype=self._named()[1],
             bytes=_times(elements, size),
         )  # fmt: skip
 

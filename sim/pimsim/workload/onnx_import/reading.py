@@ -7,10 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from pimsim.config.errors import InputError
+from pimsim.workload.onnx_import.formats import DTYPES
 
-__all__ = ["LoadedGraph", "read_graph"]
+__all__ = ["LoadedGraph", "count_elements", "read_graph"]
 
 _MOST_NODES = 2_000_000
+_MOST_DIMS = 16
+_LONGEST_DIM = 2**32
+_MOST_ELEMENTS = 2**44
 
 
 @dataclass(frozen=True)
@@ -25,11 +29,19 @@ class LoadedGraph:
     """Initializers: shape and ONNX element type."""
 
 
+def count_elements(shape: tuple[int, ...]) -> int:
+    """Numbers in a tensor of that shape."""
+    count = 1
+    for size in shape:
+        count *= size
+    return count
+
+
 def read_graph(path: Path) -> LoadedGraph:
     """Read and check a model. External data are not opened; where they are said to lie is checked.
 
     Raises ``InputError``, one line, for what is no ONNX model, a truncated file, external data
-    outside of the file's folder, a cyclic graph or sizes that make no sense.
+    outside of the file's folder, a cyclic graph, or shapes and types that make no sense.
     """
     import onnx
 
@@ -45,24 +57,61 @@ def read_graph(path: Path) -> LoadedGraph:
         ) from error
     if not model.graph.node:
         raise InputError(f"{path}: no ONNX model: its graph has no nodes")
-    if model.functions:
-        from onnx.inliner import inline_local_functions
-
-        model = inline_local_functions(model)
+    opset = {each.domain or "ai.onnx": int(each.version) for each in model.opset_import}
+    if "ai.onnx" not in opset:
+        raise InputError(f"{path}: its opset_import names no version of ai.onnx")
+    model = _inlined(path, model)
     graph = model.graph
     if len(graph.node) > _MOST_NODES:
         raise InputError(f"{path}: {len(graph.node):,} nodes; {_MOST_NODES:,} are allowed")
     weights = {}
     for tensor in graph.initializer:
         _check_external(path, tensor)
-        shape = tuple(int(dim) for dim in tensor.dims)
-        if any(dim < 0 or dim > 2**40 for dim in shape):
-            raise InputError(f"{path}: initializer {tensor.name!r} has the shape {shape}")
-        weights[tensor.name] = (shape, int(tensor.data_type))
+        weights[tensor.name] = _shape_of(path, tensor), int(tensor.data_type)
+    for each in graph.input:
+        _check_input(path, each)
     _check_order(path, graph)
-    opset = {each.domain or "ai.onnx": int(each.version) for each in model.opset_import}
     producer = f"{model.producer_name or 'unknown'} {model.producer_version}".strip()
     return LoadedGraph(path, graph, opset, producer, weights)
+
+
+def _inlined(path: Path, model: Any) -> Any:
+    if not model.functions:
+        return model
+    from onnx.inliner import inline_local_functions
+
+    try:
+        return inline_local_functions(model)
+    except Exception as error:  # a function without a body, that calls itself, of another opset
+        said = next(iter(str(error).splitlines()), type(error).__name__)
+        raise InputError(f"{path}: its local functions cannot be inlined ({said})") from error
+
+
+def _shape_of(path: Path, tensor: Any) -> tuple[int, ...]:
+    """The shape of an initializer, its type checked."""
+    where = f"{path}: initializer {tensor.name!r}"
+    if int(tensor.data_type) not in DTYPES:
+        raise InputError(f"{where} has the element type {tensor.data_type}, which is not known")
+    return _checked(where, tuple(int(dim) for dim in tensor.dims))
+
+
+def _checked(where: str, shape: tuple[int, ...]) -> tuple[int, ...]:
+    if len(shape) > _MOST_DIMS:
+        raise InputError(f"{where} has {len(shape):,} dimensions; {_MOST_DIMS} are allowed")
+    for dim in shape:
+        if not 0 <= dim <= _LONGEST_DIM:
+            raise InputError(f"{where} has a dimension of {dim:,}; 0 to 2^32 are allowed")
+    if count_elements(shape) > _MOST_ELEMENTS:
+        raise InputError(f"{where} has the shape {shape}; 2^44 elements are allowed")
+    return shape
+
+
+def _check_input(path: Path, value: Any) -> None:
+    tensor = value.type.tensor_type
+    where = f"{path}: input {value.name!r}"
+    _checked(where, tuple(int(dim.dim_value) for dim in tensor.shape.dim))
+    if int(tensor.elem_type) not in DTYPES:
+        raise InputError(f"{where} has the element type {tensor.elem_type}, which is not known")
 
 
 def _check_external(path: Path, tensor: Any) -> None:
@@ -71,8 +120,10 @@ def _check_external(path: Path, tensor: Any) -> None:
         if entry.key != "location":
             continue
         folder = path.resolve().parent
-        target = folder / entry.value
-        inside = folder in target.resolve().parents
+        try:
+            inside = folder in (folder / entry.value).resolve().parents
+        except (OSError, ValueError, RuntimeError):  # no path at all, or links in a circle
+            inside = False
         if Path(entry.value).is_absolute() or ".." in Path(entry.value).parts or not inside:
             raise InputError(
                 f"{path}: initializer {tensor.name!r} keeps its data at {entry.value!r}, outside "
@@ -81,14 +132,19 @@ def _check_external(path: Path, tensor: Any) -> None:
 
 
 def _check_order(path: Path, graph: Any) -> None:
-    """Nodes come after what they use, which a cycle cannot."""
+    """Nodes come after what they use, which a cycle cannot; each makes something."""
     known = {each.name for each in graph.input} | {each.name for each in graph.initializer}
     known |= {each.values.name for each in graph.sparse_initializer}
     for node in graph.node:
+        where = f"{path}: node {node.name or node.op_type!r}"
+        if not node.op_type:
+            raise InputError(f"{where} has no operator type")
+        if not any(node.output):
+            raise InputError(f"{where} ({node.op_type}) makes nothing: it has no outputs")
         for name in node.input:
             if name and name not in known:
                 raise InputError(
-                    f"{path}: node {node.name or node.op_type!r} uses {name!r}, which nothing "
-                    "before it makes: the graph has a cycle or is not sorted"
+                    f"{where} uses {name!r}, which nothing before it makes: the graph has a cycle "
+                    "or is not sorted"
                 )
         known |= set(node.output)

@@ -1,0 +1,70 @@
+"""Tiny random decoders of each architecture, as folders that exporters read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+__all__ = ["ARCHITECTURES", "SIZES", "save_decoder"]
+
+SIZES: dict[str, Any] = {
+    "vocab_size": 320, "hidden_size": 128, "intermediate_size": 256, "num_hidden_layers": 2,
+    "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 1024,
+}  # fmt: skip
+"""Whole blocks of 32 in each product, so that every precision can be written."""
+
+ARCHITECTURES: dict[str, tuple[str, dict[str, Any]]] = {
+    "llama": ("llama", {}),
+    "llama-tied": ("llama", {"tie_word_embeddings": True}),
+    "llama-bias": ("llama", {"attention_bias": True, "mlp_bias": True}),
+    "mistral": ("mistral", {"sliding_window": 64, "head_dim": 32}),
+    "qwen2": ("qwen2", {"tie_word_embeddings": True}),
+    "qwen3": ("qwen3", {"head_dim": 64}),
+    "qwen3-tied": ("qwen3", {"head_dim": 64, "tie_word_embeddings": True}),
+    "phi": ("phi", {"num_key_value_heads": 4, "partial_rotary_factor": 0.5}),
+    "phi3": ("phi3", {"original_max_position_embeddings": 1024, "sliding_window": None,
+                      "pad_token_id": 0}),
+    "gemma": ("gemma", {"head_dim": 64}),
+    "gemma2": ("gemma2", {"head_dim": 64, "sliding_window": 64, "query_pre_attn_scalar": 64,
+                          "num_hidden_layers": 3}),
+    "gemma3": ("gemma3_text", {"head_dim": 64, "sliding_window": 64, "num_hidden_layers": 7,
+                               "query_pre_attn_scalar": 64}),
+    "olmo": ("olmo", {}),
+    "granite": ("granite", {"embedding_multiplier": 12.0, "residual_multiplier": 0.22,
+                            "logits_scaling": 8.0, "attention_multiplier": 0.03}),
+    "smollm3": ("smollm3", {"num_hidden_layers": 4, "pad_token_id": 0,
+                            "no_rope_layers": [1, 1, 1, 0], "layer_types": [
+                                "sliding_attention", "sliding_attention", "sliding_attention",
+                                "full_attention"],
+                            "use_sliding_window": True, "sliding_window": 64}),
+    "ernie": ("ernie4_5", {"head_dim": 32, "use_bias": False}),
+    "nemotron": ("nemotron", {"head_dim": 32}),
+    "hunyuan": ("hunyuan_v1_dense", {"head_dim": 32}),
+    "gpt-oss": ("gpt_oss", {"head_dim": 32, "num_local_experts": 4, "num_experts_per_tok": 2,
+                            "sliding_window": 64}),
+    "phimoe": ("phimoe", {"num_local_experts": 4, "num_experts_per_tok": 2}),
+    "qwen3-moe": ("qwen3_moe", {"head_dim": 64, "num_experts": 4, "num_experts_per_tok": 2,
+                                "moe_intermediate_size": 64}),
+    "mixtral": ("mixtral", {"num_local_experts": 4, "num_experts_per_tok": 2}),
+}  # fmt: skip
+"""Name: transformers' model type, and what differs from ``SIZES``."""
+
+
+def save_decoder(folder: Path, kind: str, changes: dict[str, Any], dtype: str = "float32") -> int:
+    """Write a random decoder with its config and tokenizer; answers its parameters."""
+    import torch
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import CONFIG_MAPPING, AutoModelForCausalLM, PreTrainedTokenizerFast
+
+    torch.manual_seed(0)
+    config = CONFIG_MAPPING[kind](**(SIZES | changes))
+    model = AutoModelForCausalLM.from_config(config, dtype=getattr(torch, dtype))
+    model.save_pretrained(folder)
+    size = config.get_text_config().vocab_size
+    words = {f"w{at}": at for at in range(size - 2)} | {"<unk>": size - 2, "</s>": size - 1}
+    tokenizer = Tokenizer(models.WordLevel(words, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, unk_token="<unk>", eos_token="</s>"
+    ).save_pretrained(folder)
+    return sum(each.numel() for each in model.parameters())
