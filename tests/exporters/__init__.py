@@ -1,1 +1,1 @@
-"""The exporters that people use, on tiny random decoders: what the tests of ``import-onnx`` read."""
+"""The exporters that people use, on tiny random decoders: what ``import-onnx`` is tested on."""

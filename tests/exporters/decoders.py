@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-__all__ = ["ARCHITECTURES", "SIZES", "save_decoder"]
+__all__ = ["ARCHITECTURES", "SIZES", "randomise", "save_decoder"]
 
 SIZES: dict[str, Any] = {
     "vocab_size": 320, "hidden_size": 128, "intermediate_size": 256, "num_hidden_layers": 2,
@@ -17,7 +17,8 @@ ARCHITECTURES: dict[str, tuple[str, dict[str, Any]]] = {
     "llama": ("llama", {}),
     "llama-tied": ("llama", {"tie_word_embeddings": True}),
     "llama-bias": ("llama", {"attention_bias": True, "mlp_bias": True}),
-    "mistral": ("mistral", {"sliding_window": 64, "head_dim": 32}),
+    "mistral": ("mistral", {"sliding_window": None, "head_dim": 32}),
+    "mistral-window": ("mistral", {"sliding_window": 64, "head_dim": 32}),
     "qwen2": ("qwen2", {"tie_word_embeddings": True}),
     "qwen3": ("qwen3", {"head_dim": 64}),
     "qwen3-tied": ("qwen3", {"head_dim": 64, "tie_word_embeddings": True}),
@@ -50,6 +51,16 @@ ARCHITECTURES: dict[str, tuple[str, dict[str, Any]]] = {
 """Name: transformers' model type, and what differs from ``SIZES``."""
 
 
+def randomise(model: Any) -> None:
+    """No gain of ones and no bias of zeros: exporters fold and leave out such numbers."""
+    import torch
+
+    with torch.no_grad():
+        for each in model.parameters():
+            if each.dim() == 1:
+                each.uniform_(0.5, 1.5)
+
+
 def save_decoder(folder: Path, kind: str, changes: dict[str, Any], dtype: str = "float32") -> int:
     """Write a random decoder with its config and tokenizer; answers its parameters."""
     import torch
@@ -59,6 +70,7 @@ def save_decoder(folder: Path, kind: str, changes: dict[str, Any], dtype: str = 
     torch.manual_seed(0)
     config = CONFIG_MAPPING[kind](**(SIZES | changes))
     model = AutoModelForCausalLM.from_config(config, dtype=getattr(torch, dtype))
+    randomise(model)
     model.save_pretrained(folder)
     size = config.get_text_config().vocab_size
     words = {f"w{at}": at for at in range(size - 2)} | {"<unk>": size - 2, "</s>": size - 1}

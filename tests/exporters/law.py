@@ -37,11 +37,25 @@ def _pairs(ours: OperatorTrace, theirs: OperatorTrace) -> Iterator[tuple[str, An
     for name in ("prefill", "decode"):
         a, b = ours.phases[name], theirs.phases[name]  # type: ignore[index]
         one, two = list(a.sequence()), list(b.sequence())
-        yield f"{name}: kinds", [one.index(k) for k in one], [two.index(k) for k in two]
+        yield f"{name}: kinds", *_kinds(a, one, two)
         for left, right in dict.fromkeys(
             [*zip(one, two, strict=True), (a.before, b.before), (a.after, b.after)]
         ):
             yield f"{name} {left}", a.blocks[left], b.blocks[right]  # type: ignore[index]
+
+
+def _kinds(ours: Any, one: list[str], two: list[str]) -> tuple[Any, Any]:
+    """Kinds of block; blocks of one kind may be kept in several formats."""
+    finer = {k: dict.fromkeys(a for a, b in zip(one, two, strict=True) if b == k) for k in two}
+    for kinds in finer.values():
+        sizes = [
+            tuple(str(o.bytes) + o.dtype for op in ours.blocks[kind] for o in op.operands)
+            for kind in kinds
+        ]
+        if len(set(sizes)) != len(sizes):
+            return "several kinds of one format", list(kinds)
+    coarse = [next(k for k, kinds in finer.items() if each in kinds) for each in one]
+    return coarse, two
 
 
 def differences(

@@ -289,10 +289,6 @@ class _Builder:
         out = event.outputs[0]
         draft.size = _rows(out)
         draft.facts["width"] = out.shape[-1]
-        if event.op == "mul" and len({i.storage for i in event.inputs}) > 1:
-            sources = [self.sources.get(i.storage, {}) for i in event.inputs]
-            if len([s for s in sources if s]) > 1:
-                draft.facts["gated"] = True
         self._link(draft, event)
 
     def _experts(self, where: Place, event: OpEvent) -> None:
@@ -330,6 +326,8 @@ class _Builder:
         """The operators; glue without a size of its own joins what it serves."""
         for draft in self.drafts.values():
             draft.facts.pop("largest", None)
+            if draft.what == "act":
+                draft.facts["gated"] = self._gated(draft)
         empty = [name for name, draft in self.drafts.items() if not draft.size]
         for name in empty:
             gone = self.drafts.pop(name)
@@ -339,6 +337,14 @@ class _Builder:
                     draft.after |= {n: None for n in gone.after if n != draft.name}
         self._without_cycles()
         return list(self.drafts.values())
+
+    def _gated(self, act: Draft) -> bool:
+        """Whether an activation is multiplied by another product, or by half of its own: a GELU
+        that is spelt out multiplies, too, but all of it comes from one product."""
+        products = [self.drafts[name] for name in act.after if self._is_gemm(name)]
+        return len(products) > 1 or any(
+            draft.facts.get("n") == 2 * _count(act, "width") for draft in products
+        )
 
     def _without_cycles(self) -> None:
         """Each operator after those that it waits for, the ones that began before it first.

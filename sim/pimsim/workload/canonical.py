@@ -24,6 +24,7 @@ _ORDER = (
 )  # fmt: skip
 """The cards' order; an operator still comes after all that it waits for."""
 _RANKS = {name: at for at, name in enumerate(_ORDER)}
+_HEADS = ("q", "k", "q_norm", "k_norm")
 _CHOSEN = ("expert_fc1", "expert_fc2", "combine")
 
 
@@ -32,7 +33,7 @@ def canonical_block(operators: Sequence[SymbolicOperator]) -> tuple[SymbolicOper
     found = _unpack_heads(list(operators))
     for prefix in ("", "shared_"):
         found = _unpack_gate(found, prefix)
-    return _ordered(_chosen_by_route(found))
+    return _ordered(_past_rope(_chosen_by_route(found)))
 
 
 def block_labels(experts: Sequence[bool], windows: Sequence[int | None]) -> list[str]:
@@ -83,7 +84,6 @@ def _unpack_heads(operators: list[SymbolicOperator]) -> list[SymbolicOperator]:
             "rope": [n for n in ("q", "k") if f"{n}_norm" not in operator.depends_on],
         }.get(operator.name, list(sizes))  # fmt: skip
 
-
     return _replaced(operators, packed, parts, {name: needs(known[name]) for name in names})
 
 
@@ -129,7 +129,7 @@ def _replaced(
     operators: Sequence[SymbolicOperator], old: SymbolicOperator,
     new: Sequence[SymbolicOperator], needs: Mapping[str, Sequence[str]],
 ) -> list[SymbolicOperator]:  # fmt: skip
-    found = []
+    found: list[SymbolicOperator] = []
     for operator in operators:
         if operator.name == old.name:
             found += new
@@ -162,6 +162,24 @@ def _chosen_by_route(operators: Sequence[SymbolicOperator]) -> list[SymbolicOper
     return found
 
 
+def _past_rope(operators: Sequence[SymbolicOperator]) -> list[SymbolicOperator]:
+    """What waits for rotary positions does not say again what they waited for: features that are
+    not turned come with those that are."""
+    found = []
+    for operator in operators:
+        after = operator.depends_on
+        if operator.name in ("kv_append", "score") and "rope" in after:
+            turned = [name for name in _HEADS if _waits_for(operators, "rope", name)]
+            after = tuple(name for name in after if name not in turned)
+            operator = operator.model_copy(update={"depends_on": after})
+        found.append(operator)
+    return found
+
+
+def _waits_for(operators: Sequence[SymbolicOperator], name: str, other: str) -> bool:
+    return other in _by_name(operators)[name].depends_on
+
+
 def _ordered(operators: Sequence[SymbolicOperator]) -> tuple[SymbolicOperator, ...]:
     """The cards' order, kept among operators that do not wait for each other."""
     waiting = {operator.name: operator for operator in operators}
@@ -184,5 +202,3 @@ def _ordered(operators: Sequence[SymbolicOperator]) -> tuple[SymbolicOperator, .
         )
         for operator in done.values()
     )
-
-

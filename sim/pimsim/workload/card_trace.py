@@ -11,7 +11,6 @@ from functools import cache
 from itertools import groupby
 from typing import Literal
 
-from pimsim.workload.canonical import canonical_block
 from pimsim.workload.cards import ModelCard
 from pimsim.workload.operators import OperatorKind
 from pimsim.workload.symbolic import OperatorMaker
@@ -41,11 +40,9 @@ def card_trace(card: ModelCard) -> OperatorTrace:
         order = [card.block_kind(layer) for layer in range(card.layers)]
         for layer, kind in enumerate(order):
             if kind not in kinds:
-                kinds[kind] = canonical_block(block.layer(layer))
+                kinds[kind] = tuple(block.layer(layer))
         runs = [BlockRun(block=kind, count=len(list(same))) for kind, same in groupby(order)]
-        kinds |= {
-            "embed": canonical_block(block.embed()), "head": canonical_block(block.head())
-        }  # fmt: skip
+        kinds |= {"embed": tuple(block.embed()), "head": tuple(block.head())}
         phases[name] = Phase(blocks=kinds, layers=tuple(runs), before="embed", after="head")
     parameters = _parameters(card, phases["prefill"])
     per_token = _kv_bytes(phases["decode"])

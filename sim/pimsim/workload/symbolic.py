@@ -36,7 +36,8 @@ class OperatorMaker:
 
     def _named(self) -> tuple[str, str]:
         return (
-            self.dtype or _DTYPES[self.dtype_bytes], self.kv_dtype or _DTYPES[self.kv_dtype_bytes]
+            self.dtype or _DTYPES[self.dtype_bytes],
+            self.kv_dtype or _DTYPES[self.kv_dtype_bytes],
         )
 
     def weight(self, name: str, elements: Form | int, whole: bool = False) -> Operand:

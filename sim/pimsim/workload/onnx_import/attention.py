@@ -55,16 +55,18 @@ def fused_attention(reader: Recogniser, node: Any) -> None:
     attributes = graph.attributes(node)
     queries, key, value = _input(node, 0), _input(node, 1), _input(node, 2)
     flows = _flows(reader, queries, key, value)
-    if (bias := graph.stored(_input(node, places.bias)) if _input(node, places.bias) else None):
+    if bias := graph.stored(_input(node, places.bias)) if _input(node, places.bias) else None:
         _split_bias(flows, bias, heads, keys, key_dim, value_dim)
     for at, count in zip((0, 1), (heads, keys), strict=True):
         name = _input(node, places.norms[at])
         gain = graph.stored(name) if name else None
         if gain is not None:
             flows[at] = _norm(reader, flows[at], gain, key_dim, count, node)
-    if attributes.get("do_rotary") and _input(node, places.cosine):
-        turned = attributes.get("rotary_embedding_dim", 0) or 2 * graph.width(
-            _input(node, places.cosine)
+    if attributes.get("do_rotary"):
+        turned = (
+            attributes.get("rotary_embedding_dim", 0)
+            or 2 * graph.width(_input(node, places.cosine))
+            or key_dim
         )
         for at in (0, 1):
             part = Part("rope", "", dict(flows[at].sources), {"width": turned})
@@ -127,9 +129,7 @@ def _split_bias(
     flows: list[Flow], bias: Stored, heads: int, keys: int, key_dim: int, value_dim: int
 ) -> None:
     """A bias that attention adds belongs to the three products before it."""
-    for flow, size in zip(
-        flows, (heads * key_dim, keys * key_dim, keys * value_dim), strict=True
-    ):
+    for flow, size in zip(flows, (heads * key_dim, keys * key_dim, keys * value_dim), strict=True):
         part = flow.only("product")
         if part is not None and part.facts["n"] == size and not part.facts.get("bias"):
             share = tuple(

@@ -84,9 +84,9 @@ def _constant(attributes: Mapping[str, Any], inputs: Arrays, outputs: int) -> An
 
 
 def _range(attributes: Mapping[str, Any], inputs: Arrays, outputs: int) -> Any:
-    start, limit, step = (np.asarray(each).reshape(()) for each in inputs)
+    start, limit, step = (np.asarray(each).reshape(-1)[0] for each in inputs)
     _bounded([max(int(-(-(limit - start) // step)), 0)])
-    return np.arange(start, limit, step, dtype=start.dtype)
+    return np.arange(start, limit, step).astype(start.dtype)
 
 
 def _expand(attributes: Mapping[str, Any], inputs: Arrays, outputs: int) -> Any:

@@ -105,10 +105,7 @@ class GlueRoles:
             self.claimed |= set(flow.glue)
         elif self.scales_only(flow):
             self.claimed |= set(flow.glue)
-        if made is None:
-            kept = Flow(flow.sources)
-        else:
-            kept = Flow({made: None})
+        kept = Flow(flow.sources) if made is None else Flow({made: None})
         reader.flows[name] = kept
         return kept
 
@@ -160,9 +157,11 @@ class GlueRoles:
     def routed(self, part: Part, node: Any) -> None:
         """An expert's product: the router is what its weights are chosen by."""
         graph, reader = self.reader.graph, self.reader
-        index = [reader.flow(*graph.maker[name].input[1:]) for name in node.input
-                 if name in graph.maker and graph.maker[name].op_type.startswith("Gather")]  # fmt: skip
-        for flow in index:
+        makers = [graph.maker[name] for name in node.input if name in graph.maker]
+        for maker in makers:
+            if not maker.op_type.startswith("Gather"):
+                continue
+            flow = reader.flow(*maker.input[1:])
             for router in flow.sources:
                 if router.what == "product":
                     router.facts["router"] = True

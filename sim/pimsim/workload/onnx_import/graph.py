@@ -100,6 +100,17 @@ class GraphView:
         value = self.values.get(name)
         return None if value is None else value.constant
 
+    def literal(self, name: str) -> Any:
+        """A number that the file holds, whatever the graph is given; None where it is computed."""
+        for _ in range(_FAR):
+            node = self.maker.get(name)
+            if name in self.loaded.weights or (node is not None and node.op_type == "Constant"):
+                return self.constant(name)
+            if node is None or node.op_type not in _VIEWS:
+                return None
+            name = node.input[0]
+        return None
+
     def where(self, node: Any) -> str:
         """File and node, for errors."""
         return f"{self.loaded.path}: node {node.name or node.op_type!r}"

@@ -61,7 +61,7 @@ def import_onnx(path: Path, model: str | None = None) -> Imported:
     rules = ShapeRules(loaded)
     seen = _LOOKED_AT if sizes.pasts else Sample(2, 5, 0)
     graph = GraphView(loaded, rules.values(sizes.bound(seen)))
-    found, unknown = recognise(graph, sizes.ids, sizes.pasts)
+    found, unknown = recognise(graph, sizes.ids)
     parts = place_parts(found, path)
     kind = _activations(graph, parts)
     names: tuple[PhaseName, ...] = ("prefill", "decode") if sizes.pasts else ("prefill",)
@@ -126,9 +126,7 @@ def _phase(parts: Sequence[Part], runs: Runs, path: Path) -> Phase:
                  after=outer["after"])  # fmt: skip
 
 
-def _signature(
-    parts: Sequence[Part], values: Sequence[Mapping[str, Value]]
-) -> tuple[object, ...]:
+def _signature(parts: Sequence[Part], values: Sequence[Mapping[str, Value]]) -> tuple[object, ...]:
     """Equal where two blocks have the same operators."""
     place = {part: at for at, part in enumerate(parts)}
     return tuple(
@@ -173,8 +171,9 @@ def _weights(parts: Sequence[Part]) -> list[Stored]:
     found: list[Stored] = []
     matrices: set[str] = set()
     for part in parts:
+        vector = part.facts.get("n", 0) * max(part.facts.get("experts", 0), 1)
         for weight in part.weights:
-            if weight.rank >= 2:
+            if part.what in ("product", "embed") and weight.elements != vector:
                 if weight.name in matrices:
                     continue
                 matrices.add(weight.name)
@@ -182,9 +181,7 @@ def _weights(parts: Sequence[Part]) -> list[Stored]:
     return found
 
 
-def _facts(
-    graph: GraphView, parts: Sequence[Part], decode: Phase, kind: ElementType
-) -> ModelFacts:
+def _facts(graph: GraphView, parts: Sequence[Part], decode: Phase, kind: ElementType) -> ModelFacts:
     attentions = [part.facts for part in parts if part.what == "attention"]
     embed = next((part for part in parts if part.what == "embed"), None)
     head = next((part for part in parts if part.name == "lm_head"), None)
@@ -255,9 +252,7 @@ def _source(
         piece.dtype for part in parts if part.what == "product"
         for weight in part.weights for piece in weight.pieces if piece.what == "weight"
     )  # fmt: skip
-    caches = dict.fromkeys(
-        part.facts["cache"].name for part in parts if part.what == "attention"
-    )
+    caches = dict.fromkeys(part.facts["cache"].name for part in parts if part.what == "attention")
     notes = [f"weights {', '.join(formats)}; activations {kind.name}; cache {', '.join(caches)}"]
     if not sizes.pasts:
         notes.append("no KV cache in the graph: decode is its work for one token")

@@ -47,7 +47,7 @@ class InputSizes:
                 for dim in tensor.shape.dim
             )
             inputs.append((each.name, dims, int(tensor.elem_type)))
-        ids = _token_ids(loaded, inputs)
+        ids = _token_ids(inputs)
         if not ids:
             names = ", ".join(name for name, _, _ in inputs[:8]) or "none"
             raise InputError(
@@ -97,19 +97,10 @@ class InputSizes:
         return sample.requests if axis == 0 else sample.new + sample.cached
 
 
-def _token_ids(loaded: LoadedGraph, inputs: list[tuple[str, tuple[Any, ...], int]]) -> Any:
-    """The whole-number input whose numbers choose rows of a large table."""
-    chosen = set()
-    for node in loaded.graph.node:
-        if node.op_type in ("Gather", "GatherBlockQuantized") and len(node.input) > 1:
-            chosen.add(node.input[1])
-        elif node.op_type in ("Cast", "Reshape", "Identity", "Unsqueeze", "Flatten"):
-            chosen |= set(node.input[:1])
-    fits = [
-        each for each in inputs
-        if each[2] in _INTEGERS and each[0] in chosen
-        and (len(each[1]) == 2 or (len(each[1]) == 1 and "id" in each[0]))
-    ]  # fmt: skip
-    named = [each for each in fits if "input_ids" in each[0] or each[0] in ("ids", "tokens",
-                                                                            "input")]  # fmt: skip
-    return next(iter([*named, *(fits if len(fits) == 1 else [])]), None)
+def _token_ids(inputs: list[tuple[str, tuple[Any, ...], int]]) -> Any:
+    """The input of token ids: whole numbers under one of the names that exporters use."""
+    for name, dims, kind in inputs:
+        known = "input_ids" in name or name in ("ids", "tokens", "input")
+        if known and kind in _INTEGERS and len(dims) in (1, 2):
+            return name, dims, kind
+    return None

@@ -32,20 +32,20 @@ _FUSED_ATTENTION = frozenset({
 _STREAM = ("embed", "residual")
 
 
-def recognise(graph: GraphView, ids: str, pasts: frozenset[str]) -> tuple[list[Part], list[Unknown]]:
+def recognise(graph: GraphView, ids: str) -> tuple[list[Part], list[Unknown]]:
     """Parts, each after those that it needs, and the nodes that are left over.
 
-    ``ids``: the input with token ids; ``pasts``: inputs with the KV cache. Raises ``InputError``
-    for attributes and shapes that make no sense.
+    ``ids``: the input with token ids. Raises ``InputError`` for attributes and shapes that make no
+    sense.
     """
-    return Recogniser(graph, ids, pasts).run()
+    return Recogniser(graph, ids).run()
 
 
 class Recogniser:
     """The pass; ``flows`` says of each value where it comes from."""
 
-    def __init__(self, graph: GraphView, ids: str, pasts: frozenset[str]) -> None:
-        self.graph, self.ids, self.pasts = graph, ids, pasts
+    def __init__(self, graph: GraphView, ids: str) -> None:
+        self.graph, self.ids = graph, ids
         self.flows: dict[str, Flow] = {}
         self.parts: list[Part] = []
         self.glue = GlueRoles(self)
@@ -125,9 +125,7 @@ class Recogniser:
             fused_attention(self, node)
         elif kind in ("MoE", "QMoE"):
             fused_experts(self, node)
-        elif kind in ("Gather", "GatherBlockQuantized") and self._table(node):
-            return
-        elif kind == "Add" and len(node.input) == 2 and self._sum(node):
+        elif self._table(node) or self._sum(node):
             return
         elif kind in MOVEMENT or not any(graph.floating(name) for name in node.output):
             self._move(node)
@@ -249,7 +247,10 @@ class Recogniser:
         self.add(Part("norm", node.output[0], dict(sources), facts, weights, module=node.name))
 
     def _table(self, node: Any) -> bool:
+        """Rows of a table by token or by position; False for any other node."""
         graph = self.graph
+        if node.op_type not in ("Gather", "GatherBlockQuantized"):
+            return False
         if graph.values.get(node.input[1]) is None or graph.constant(node.input[1]) is not None:
             return False
         found = graph.table(node)
@@ -281,15 +282,19 @@ class Recogniser:
     def _sum(self, node: Any) -> bool:
         """A bias, a row of positions, or the residual stream's sum; False for any other."""
         graph = self.graph
+        if node.op_type != "Add" or len(node.input) != 2:
+            return False
         one, two = node.input
         for data, other in ((one, two), (two, one)):
             if self._biased(data, other, node.output[0]):
                 return True
             embed = self.flow(data).only("embed")
             table = self.positions.get(other) or self._position_rows(other)
-            if embed is not None and table is not None and graph.width(other) == embed.facts[
-                "width"
-            ]:
+            if (
+                embed is not None
+                and table is not None
+                and graph.width(other) == embed.facts["width"]
+            ):
                 embed.weights.append(table)
                 embed.facts["tables"] += 1
                 self.flows[node.output[0]] = self.flow(data)

@@ -93,9 +93,7 @@ def spelt_norm(graph: GraphView, mean: Any) -> SpeltNorm | None:
     return norm
 
 
-def _recombined(
-    graph: GraphView, mean: Any, base: str, width: int, nodes: list[Any]
-) -> str | None:
+def _recombined(graph: GraphView, mean: Any, base: str, width: int, nodes: list[Any]) -> str | None:
     """From the mean to the product with the data; adds the nodes on the way."""
     name = mean.output[0]
     for _ in range(_FAR):
@@ -198,9 +196,7 @@ def _learned(graph: GraphView, names: list[str]) -> Stored | None:
     return None
 
 
-def behind_repeats(
-    graph: GraphView, name: str, is_past: Callable[[str], bool]
-) -> Iterator[str]:
+def behind_repeats(graph: GraphView, name: str, is_past: Callable[[str], bool]) -> Iterator[str]:
     """Values before key heads are repeated and the cache is put in front, nearest first."""
     for _ in range(_FAR):
         yield name

@@ -6,11 +6,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from pimsim.workload.onnx_import.graph import GraphView
+from pimsim.workload.onnx_import.graph import GEMMS, GraphView
 
 __all__ = ["mask_window"]
 
 _MOST_NODES = 400
+_STOPS = GEMMS | {"Shape", "Size"}
+"""Sizes, and what comes from a token's vectors, are no positions."""
 _ORDER = {"Greater", "GreaterOrEqual", "Less", "LessOrEqual"}
 
 
@@ -28,7 +30,7 @@ def mask_window(graph: GraphView, masks: Sequence[str]) -> int | None:
             continue
         seen.add(name)
         node = graph.maker.get(name)
-        if node is None:
+        if node is None or node.op_type in _STOPS:
             continue
         if node.op_type in _ORDER:
             window = _compared(graph, node.op_type, list(node.input))
@@ -58,7 +60,7 @@ def _compared(graph: GraphView, op_type: str, inputs: list[str]) -> int | None:
 
 
 def _number(graph: GraphView, name: str) -> int | None:
-    held = graph.constant(name)
+    held = graph.literal(name)
     if held is None or np.size(held) != 1:
         return None
     value = float(np.reshape(held, -1)[0])
