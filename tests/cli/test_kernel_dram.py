@@ -76,6 +76,21 @@ def test_one_read_takes_an_activation_a_column_access_and_its_burst(replay: Repl
     assert report["bandwidth_gbps"] == pytest.approx(BURST / (ALONE * HBM2.tCK / 1000))
 
 
+def test_requests_answered_together_move_one_burst(replay: Replay) -> None:
+    """1,000 reads of one address: bytes on the bus are those of the RDs, bytes answered all."""
+    report = replay(["0x0 R"] * 1000, "--memory", "ddr4-3200")
+    memory = load_memory("ddr4-3200").config
+    size, time_ns = memory.organization.burst_bytes, report["cycles"] * memory.tCK / 1000
+    assert 0 < report["commands"]["RD"] < 1000
+    assert report["bytes_moved"] == size * report["commands"]["RD"]
+    assert report["bytes_answered"] == size * 1000
+    assert report["bandwidth_gbps"] == pytest.approx(report["bytes_moved"] / time_ns)
+    assert report["answered_gbps"] == pytest.approx(size * 1000 / time_ns)
+    assert report["bandwidth_gbps"] < 25.4 < report["answered_gbps"]
+    both = replay(["0x0 W", "0x0 R"] * 500, "--memory", "ddr4-3200")
+    assert sum(both["commands"].values()) == both["bytes_moved"] == both["bandwidth_gbps"] == 0
+
+
 def test_a_row_hit_adds_the_column_to_column_delay(replay: Replay) -> None:
     report = replay(["0x0 READ 0", f"{address(co=1):#x} READ 0"])
     assert report["cycles"] == ALONE + max(T["nBL"], T["tCCD_L"])

@@ -140,7 +140,11 @@ class Channel:
     def busy(self) -> bool:
         return bool(self.reads or self.writes or self.active)
 
-    def has_room(self, is_write: bool) -> bool:
+    def takes(self, burst: int, is_write: bool) -> bool:
+        """A request that a buffered write of its burst answers, or that replaces it, needs no
+        room (request_buffer: forwarding and merging come before the queue)."""
+        if any(write.burst == burst for write in self.writes):
+            return True
         if is_write:
             return len(self.writes) < self.control.write_queue_depth
         return len(self.reads) < self.control.read_queue_depth
@@ -313,7 +317,7 @@ def simulate(
             if at == len(bursts) or earliest[at] + 1 > tick:
                 break
             channel = channels[where.channel[at]]
-            if not channel.has_room(bool(writes[at])):
+            if not channel.takes(int(bursts[at]), bool(writes[at])):
                 break
             channel.admit(
                 tick, int(bursts[at]), int(where.bank[at]), int(where.row[at]), bool(writes[at])

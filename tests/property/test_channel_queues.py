@@ -156,6 +156,24 @@ def test_kernel_is_the_oracle_and_its_log_is_legal(memory: MemoryConfig, stream:
     assert check_commands(kernel.log.tolist(), memory) is None
 
 
+@settings(max_examples=25)
+@given(memories(), st.integers(0, 2**32), st.integers(2, 12))
+def test_hot_lines_with_full_queues_equal_the_oracle(
+    memory: MemoryConfig, seed: int, lines: int
+) -> None:
+    """As fast as they are taken, with queues of a few places: most requests find a buffered
+    write of their burst, or a full queue, or both."""
+    memory = changed(
+        memory,
+        controller={"read_queue_depth": 3, "write_queue_depth": 4, "write_drain_high": 4,
+                    "write_drain_low": 1},
+    )  # fmt: skip
+    draw = np.random.default_rng(seed)
+    bursts = draw.integers(0, 2**10, lines)[draw.integers(0, lines, 150)]
+    writes = (draw.random(150) < 0.5).astype(int)
+    assert_equal(memory, Stream(bursts.tolist(), writes.tolist(), [0] * 150))
+
+
 def preset_stream(memory: MemoryConfig, requests: int, seed: int) -> Stream:
     """Random, sequential and repeated bursts over a whole preset, a third of them writes."""
     generator = np.random.default_rng(seed)

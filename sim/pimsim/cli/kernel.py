@@ -113,7 +113,8 @@ def dram_command(
         f"{report['requests']:,} requests on {config.name}",
         {
             "cycles": f"{result.cycles:,} of {report['tick_ps'] / 1000:g} ns",
-            "bandwidth": f"{report['bandwidth_gbps']:.2f} GB/s",
+            "bandwidth": f"{report['bandwidth_gbps']:.2f} GB/s on the bus, "
+            f"{report['answered_gbps']:.2f} GB/s answered",
             "commands": commands,
             "row hits": f"{result.row_hits:,}",
             "read latency": f"{result.avg_read_latency_cycles:.1f} cycles on average",
@@ -124,7 +125,9 @@ def dram_command(
 
 
 def _dram_report(memory: MemoryConfig, result: ReplayResult) -> dict[str, Any]:
-    """The replay as JSON. GB/s are bytes of all requests per nanosecond.
+    """The replay as JSON. ``bandwidth_gbps`` counts the bytes on the data buses, a burst for each
+    RD and WR; ``answered_gbps`` those of all requests, of which some are answered together, or
+    from a write that still waits.
 
     Cycles are of ``tick_ps``: half a clock where the command bus uses both edges. PRE and REF
     count all precharges and refreshes; PREA and REFpb say how many of them were of all banks,
@@ -163,6 +166,9 @@ def _dram_report(memory: MemoryConfig, result: ReplayResult) -> dict[str, Any]:
         "commands": commands,
         "row_hits": result.row_hits,
         "bandwidth_gbps": result.bytes_moved / (result.cycles * tick_ps / 1000),
+        "answered_gbps": result.bytes_answered / (result.cycles * tick_ps / 1000),
+        "bytes_moved": result.bytes_moved,
+        "bytes_answered": result.bytes_answered,
         "energy_pj": _picojoule(energy.core_j),
         "energy_parts_pj": {
             "activate": _picojoule(energy.activate_j),

@@ -17,6 +17,7 @@ from pimsim.engine.clock import Clock
 from pimsim.engine.memory import MemoryPort
 from pimsim.engine.records import OperatorRecord, Recorder
 from pimsim.engine.signals import Signals
+from pimsim.hardware.dram.peak import burst_slot_ps, data_buses
 from pimsim.hardware.dram.system import BLOCK_BYTES, Group, Rows, Stream
 from pimsim.hardware.npu.artifact import finish_steps, stream_cycles
 from pimsim.mapping.tasks import GemmStep, NpuTask
@@ -43,10 +44,8 @@ class NpuSide:
         self.npu = npu
         self.recorder = recorder
         org = memory.organization
-        burst_ps = memory.timings["nBL"] * memory.tCK
-        self._buses = org.channels * org.pseudo_channels
-        self._bytes_per_burst_slot = org.burst_bytes * self._buses
-        self._burst_ps = burst_ps
+        self._burst_bytes = org.burst_bytes
+        self._bytes_per_ps = data_buses(memory) * org.burst_bytes / burst_slot_ps(memory)
         # an array that holds the next weights beside the current ones takes the next tile's too
         self._npu_ps = clock.npu_ps
         self._fetch_ps = npu.systolic.fetch_cycles * clock.npu_ps
@@ -58,7 +57,7 @@ class NpuSide:
 
     def bandwidth_bound_ps(self, size: int) -> int:
         """Least time that ``size`` bytes take on the data buses of all channels."""
-        return size * self._burst_ps // self._bytes_per_burst_slot
+        return int(size / self._bytes_per_ps)
 
     def run(self, tasks: Sequence[NpuTask]) -> Process:
         """Run ``tasks`` in order."""
@@ -338,7 +337,7 @@ class NpuSide:
 
     def _record(self, task: NpuTask, start_ps: int) -> None:
         recorder = self.recorder
-        burst = self._bytes_per_burst_slot // self._buses
+        burst = self._burst_bytes
         streams = task_streams(task)
         moved = sum(s.total for s in streams) + sum(s.count for s in task.scatters)
         read = sum(s.total for s in streams if not s.write)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from fractions import Fraction
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from pimsim.config.errors import InputError
 from pimsim.config.memory import MemoryConfig
 from pimsim.config.npu import NpuConfig, SystolicConfig
+from pimsim.hardware.dram.peak import burst_slot_ps, data_buses
 from pimsim.hardware.dram.system import Network, Rows, Stream
 from pimsim.hardware.npu.gemm import plan_gemm
 from pimsim.hardware.npu.plan import GemmPlan
@@ -34,17 +36,14 @@ class GemmPlaces:
 
 
 def bytes_per_kcycle(npu: NpuConfig, memory: MemoryConfig) -> int:
-    """Bytes that the memory moves in 1000 NPU cycles at its full rate: one burst every nBL on
+    """Bytes that the memory moves in 1000 NPU cycles at its full rate: a burst in each slot of
     every data bus, or one request a network cycle at every channel, whichever is less."""
-    org = memory.organization
-    halves = org.pseudo_channels if memory.controller.model == "channel-queues" else 1
-    burst_ps = memory.timings["nBL"] * memory.tCK // halves
-    if memory.controller.commands_per_cycle == 1:
-        burst_ps = max(burst_ps, memory.tCK)
+    bursts_per_ps = data_buses(memory) / burst_slot_ps(memory)
     if npu.network is not None:
-        burst_ps = max(burst_ps, 10**12 // npu.network.frequency)
-    kcycle_ps = 1000 * 10**12 // npu.frequency
-    return org.burst_bytes * org.channels * kcycle_ps // burst_ps
+        of_ports = memory.organization.channels * Fraction(npu.network.frequency, 10**12)
+        bursts_per_ps = min(bursts_per_ps, of_ports)
+    kcycle_ps = Fraction(1000 * 10**12, npu.frequency)
+    return int(memory.organization.burst_bytes * bursts_per_ps * kcycle_ps)
 
 
 def core_network(npu: NpuConfig) -> Network:
@@ -141,7 +140,18 @@ class _Tiled(_Layout):
 
     packed: tuple[int, int]
     """Bytes of weights as they are stored, of so many on chip."""
-    weights_at: int = 0
+    placed: dict[tuple[int, int], int] = field(default_factory=dict)
+    """First burst of each tile of weights by its ``(n_start, k_start)``, from the region's."""
+    weights_end: int = 0
+
+    def _weights_at(self, tile: GemmTile, bursts: int) -> int:
+        """Where the tile's weights lie: in the order of first use; a later pass over them, for
+        other rows of activations, finds them in the same place."""
+        key = tile.n_start, tile.k_start
+        if key not in self.placed:
+            self.placed[key] = self.weights_end
+            self.weights_end += bursts
+        return self.placed[key]
 
     def step(self, core: int, tile: GemmTile, extra: int) -> GemmStep:
         """The tile's loads, inputs first, and its stores."""
@@ -153,9 +163,8 @@ class _Tiled(_Layout):
         if inputs and at.inputs is not None:
             loads.append(Stream(at.inputs, self._bursts(inputs)))
         if weights:
-            first = at.weights + self.weights_at
+            first = at.weights + self._weights_at(tile, self._bursts(weights))
             loads.append(Stream(first, self._bursts(weights), track_blocks=True))
-            self.weights_at += self._bursts(weights)
         stores: tuple[Stream, ...] = ()
         if tile.output_bytes and at.outputs is not None:
             stores = (Stream(at.outputs, self._bursts(tile.output_bytes), write=True),)

@@ -17,6 +17,7 @@ from pimsim.config.delay import evaluate_delay
 from pimsim.config.errors import InputError
 from pimsim.config.memory import MemoryConfig
 from pimsim.config.pim import PimConfig
+from pimsim.hardware.dram.peak import column_clocks
 from pimsim.hardware.pim.programs import AttentionShape
 from pimsim.workload.requests import Request
 
@@ -37,7 +38,7 @@ def estimate_attention_cycles(
     names = {**t, **pim.timings}
     gwrite = evaluate_delay(pim.gwrite_cycles, names, "pim.gwrite_cycles") + t["tRCDRD"]
     groups = shape.banks // memory.organization.banks_per_group // memory.organization.ranks
-    step = max(t["nBL"], t.get("tCCD_S", 1))
+    step = column_clocks(memory)
     opened = shape.banks + t.get("tFAW", 0) * (groups - 1) + t["tRCDRD"]
     group = shape.heads // shape.kv_heads
     score_tiles = -(-context // shape.banks) * shape.key_chunks * group

@@ -8,6 +8,7 @@ from itertools import pairwise
 
 from pimsim.config.run import RunConfig
 from pimsim.hardware.dram.device_memory import device_memory
+from pimsim.hardware.dram.peak import column_clocks
 from pimsim.mapping.gemm import bytes_per_kcycle
 from pimsim.report.charts import LaneChart, Line, Point, PointSeries, Span, XYChart
 from pimsim.report.palette import OPERATOR_COLOURS, SERIES_COLOURS, UNIT_COLOURS, cause_colour
@@ -45,8 +46,8 @@ def ceilings(config: RunConfig) -> Ceilings:
     element_bytes = 2
     if config.pim is not None and config.schedule.policy != "serial":
         memory = device_memory(config.memory)
-        org, timings = memory.organization, memory.timings
-        step_s = max(timings["nBL"], timings.get("tCCD_S", 1)) * memory.tCK / 1e12
+        org = memory.organization
+        step_s = column_clocks(memory) * memory.tCK / 1e12
         banks = org.channels * org.ranks * org.banks
         pim_macs = banks * config.pim.elements_per_comp / step_s
     return Ceilings(2.0 * elements * npu.frequency, bus, 2 * pim_macs, pim_macs * element_bytes)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +13,7 @@ from pimsim.config.run import RunConfig
 from pimsim.engine.iteration import OUTSIDE, Outcome
 from pimsim.engine.records import WorkTotals
 from pimsim.hardware.dram.layout import C_COMMANDS, C_COMP_COLUMNS
+from pimsim.hardware.dram.peak import burst_slot_ps, data_buses
 from pimsim.hardware.dram.rules import COMMANDS
 from pimsim.hardware.energy.dram import DramCounts, dram_energy
 from pimsim.hardware.energy.npu import NpuCounts, npu_energy
@@ -124,20 +126,20 @@ def run_bounds(outcome: Outcome) -> dict[str, int]:
     """Least NPU cycles in which each unit alone does the work that it was given.
 
     NPU: multiply-accumulates, all elements busy. Array: the arrays as they take these products
-    up, the operand that stays put in included. DRAM: bytes of weights and KV cache over all
-    channels' data buses. PIM: dot products, one column a tCCD_S in every bank of every channel.
-    Link: the collectives.
+    up, the operand that stays put in included. DRAM: bytes of weights and KV cache over all data
+    buses at the memory's peak. PIM: dot products, one column a tCCD_S in every bank of every
+    channel. Link: the collectives.
     """
     config, recorder, clock = outcome.device.config, outcome.recorder, outcome.clock
     system, org = outcome.system, outcome.system.memory.organization
     needed = _needed(outcome)
     bursts = needed["over_bus"] // org.burst_bytes
-    nbl, tccd = (int(system.parameters[0][name]) for name in ("nbl", "tccd_s"))
-    buses = org.channels * org.pseudo_channels
+    tccd = int(system.parameters[0]["tccd_s"])
+    slots = Fraction(bursts, data_buses(system.memory))
     bounds = {
         "npu": recorder.macs["npu"] // array_elements(config),
         "array": recorder.array_cycles,
-        "dram": bursts * nbl // buses * clock.memory_ps // clock.npu_ps,
+        "dram": int(slots * burst_slot_ps(system.memory) / clock.npu_ps),
     }
     if system.pim is not None:
         columns = recorder.macs["pim"] // (org.ranks * org.banks * system.pim.elements_per_comp)

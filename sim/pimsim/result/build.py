@@ -230,7 +230,7 @@ def _cycle_stack(outcome: Outcome, cycles: int) -> dict[str, dict[str, int]]:
         pim["readres"] = side.result_tail_cycles * len(channels) * ps
         stacks["pim"] = _fill(pim, "npu", total, cycles)
     results = counter[C_COMMANDS + int(Command.READRES)] + counter[C_COMMANDS + int(Command.GEMV)]
-    results = int(results) * int(outcome.system.parameters[0]["nbl"])
+    results = int(results) * int(outcome.system.parameters[0]["tccd_s"])
     bus = {"transfer": (int(counter[C_BUS_BUSY]) - results) * ps, "readres": results * ps}
     stacks["dram_bus"] = _fill(bus, "idle", buses * outcome.time_ps, cycles)
     return stacks

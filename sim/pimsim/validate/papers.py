@@ -11,6 +11,7 @@ from functools import cache
 
 from pimsim.config.delay import evaluate_delay
 from pimsim.config.loader import load_run, load_stream_pim, load_system
+from pimsim.hardware.dram.peak import peak_bytes_per_s
 from pimsim.hardware.pim.stream import peak_interval_cycles
 from pimsim.result.types import Result
 from pimsim.validate import attacc_system
@@ -46,11 +47,10 @@ def _neupims_peak(metric: str) -> float:
     config = load_run("neupims").config
     assert config.pim is not None
     systolic, org, pim = config.npu.systolic, config.memory.organization, config.pim
-    burst_ns = config.memory.timings["nBL"] * config.memory.tCK / 1000
     comp = next(rule for rule in pim.rules if rule.first == ["COMP"] and "COMP" in rule.then)
     comp_ns = evaluate_delay(comp.delay, config.memory.timings, "COMP") * config.memory.tCK / 1000
     banks = org.channels * org.ranks * org.banks
-    external = org.channels * org.burst_bytes / burst_ns
+    external = peak_bytes_per_s(config.memory) / 1e9
     macs_per_ns = banks * pim.elements_per_comp / comp_ns
     element_bytes = 2  # FP16, NeuPIMs section 8.1
     figures = {

@@ -16,6 +16,7 @@ from pimsim.config.delay import evaluate_delay
 from pimsim.config.errors import InputError
 from pimsim.config.memory import MemoryConfig
 from pimsim.config.pim import PimConfig
+from pimsim.hardware.dram.peak import column_clocks
 from pimsim.hardware.dram.rules import COMMANDS, LEVELS, RANK, Command, RuleTables
 from pimsim.hardware.dram.spare import clear, lend
 
@@ -140,7 +141,7 @@ C_REFRESHES = (C_COMMANDS + int(Command.REF), C_COMMANDS + int(Command.REFpb))
 C_ROW_HITS = len(COMMANDS)
 C_READ_LATENCY = C_ROW_HITS + 1
 C_READS = C_ROW_HITS + 2
-C_BUS_BUSY = C_ROW_HITS + 3
+C_BUS_BUSY = C_ROW_HITS + 3  # cycles that bursts take at the memory's peak
 C_COMP_COLUMNS = C_ROW_HITS + 4  # dot product steps
 C_MERGED_READS = C_ROW_HITS + 5
 C_MERGED_WRITES = C_ROW_HITS + 6
@@ -281,7 +282,7 @@ PARAMETERS = np.dtype(
         ("trcdwr", _I),
         ("tfaw", _I),
         ("trtp", _I),
-        ("tccd_s", _I),
+        ("tccd_s", _I),  # of one burst on the bus to the next at the memory's peak
         ("tccd_l", _I),
         ("gwrite", _I),
         ("comp_pipeline", _I),
@@ -424,7 +425,7 @@ def make_parameters(
         "trcdwr": t["tRCDWR"],
         "tfaw": t.get("tFAW", 0),
         "trtp": t.get("tRTP", 0),
-        "tccd_s": max(t["nBL"], t.get("tCCD_S", 1)),
+        "tccd_s": column_clocks(memory),
         "tccd_l": max(t["nBL"], t.get("tCCD_L", 1)),
         "sources": 1,
         "ports": 1,

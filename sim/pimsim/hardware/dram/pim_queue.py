@@ -311,7 +311,7 @@ def pim_issue(
         done += p.result_slope * max(comps, p.comp_pipeline)
         _busy(ch, cycle + p.tccd_s * comps, X_COMPUTE)
         ch.counter[C_COMP_COLUMNS] += comps
-        ch.counter[C_BUS_BUSY] += p.nbl
+        ch.counter[C_BUS_BUSY] += p.tccd_s
         ch.pim_head += 1
         _finish(ch, p, board, cycle, at, done)
         if buffers == 1 and board.program[at, P_LAST] == 1:
@@ -355,7 +355,7 @@ def pim_issue(
             _finish(ch, p, board, cycle, at, cycle)
     elif command == READRES:
         _account(ch, cycle, X_COMPUTE)
-        ch.counter[C_BUS_BUSY] += p.nbl
+        ch.counter[C_BUS_BUSY] += p.tccd_s
         ch.pim_first_comp = 1
         ch.pim_head += 1
         _finish(ch, p, board, cycle, at, cycle + p.read_delay)

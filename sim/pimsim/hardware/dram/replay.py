@@ -58,6 +58,10 @@ class ReplayResult:
     active_rank_cycles: int
     """Cycles, summed over ranks, with any row open."""
     bytes_moved: int
+    """Over the data buses: a burst for each RD and WR."""
+    bytes_answered: int
+    """A burst for each request, also for those that were merged, answered from a buffered write
+    or left in the queue."""
     log: NDArray[np.int64]
     """(commands, 5): cycle, channel, command, bank, row; empty unless asked for."""
     log_columns: NDArray[np.int64]
@@ -195,7 +199,8 @@ def _summarise(
         undrained_writes=int(channels["queued"][:, 1].sum()),
         avg_read_latency_cycles=latency / reads if reads else 0.0,
         active_rank_cycles=int(active_cycles.sum()),
-        bytes_moved=requests * memory.organization.burst_bytes,
+        bytes_moved=int(counts[Command.RD] + counts[Command.WR]) * memory.organization.burst_bytes,
+        bytes_answered=requests * memory.organization.burst_bytes,
         log=log,
         log_columns=log_columns,
     )

@@ -81,7 +81,7 @@ def _issue(
     if hits > 0:
         ch.counter[C_ROW_HITS] += 1
     ch.bank[bank, B_HITS] = hits + 1
-    ch.counter[C_BUS_BUSY] += p.nbl
+    ch.counter[C_BUS_BUSY] += p.tccd_s
     ch.ref_alone = 0
     unlink(ch, p, bank, entry, cycle)
     if command == RD:

@@ -32,6 +32,7 @@ from pimsim.hardware.dram.layout import (
 )
 from pimsim.hardware.dram.layout import C_ROW_HITS as C_HITS
 from pimsim.hardware.dram.layout import N_COUNTERS as N_DEVICE_COUNTERS
+from pimsim.hardware.dram.peak import column_clocks
 from pimsim.hardware.dram.rules import (
     BANK,
     BANK_GROUP,
@@ -222,7 +223,7 @@ def make_parameters(memory: MemoryConfig, tables: RuleTables) -> Records:
         "bank_node": bank_node,
         "read_delay": (t["CL"] + t["nBL"]) * scale,
         "nbl": t["nBL"] * scale,
-        "tccd_s": max(t["nBL"], t.get("tCCD_S", 1)) * scale,
+        "tccd_s": column_clocks(memory) * scale,
         "read_depth": bounded(controller.read_queue_depth, MAX_QUEUE, "read_queue_depth"),
         "write_depth": bounded(controller.write_queue_depth, MAX_QUEUE, "write_queue_depth"),
         "drain_low": max(controller.write_drain_low, 1),  # an empty queue ends every drain

@@ -1,7 +1,8 @@
 """Replay of a DRAM trace on the ``channel-queues`` controller.
 
 In each tick the front end offers, in the trace's order, up to as many requests as there are
-channels; the first one whose queue is full ends the tick's offers. The run ends when the last
+channels; the first one that finds its queue full, and no buffered write to answer or replace it,
+ends the tick's offers. The run ends when the last
 request was answered: a read when its data came, a write when it was issued.
 """
 
@@ -30,12 +31,22 @@ from pimsim.hardware.dram.channel_queues.layout import (
     make_channels,
     make_parameters,
 )
+from pimsim.hardware.dram.channel_queues.requests import find_write
 from pimsim.hardware.dram.channel_queues.single_slot import step_as_configured
 from pimsim.hardware.dram.layout import make_board
 from pimsim.hardware.dram.replay import ReplayResult, logged_commands
-from pimsim.hardware.dram.rules import COMMANDS, compile_rules
+from pimsim.hardware.dram.rules import COMMANDS, Command, compile_rules
 
 __all__ = ["replay_ticks"]
+
+RD, WR = int(Command.RD), int(Command.WR)
+
+
+@njit(cache=True, inline="always")
+def _takes(ch: Any, depth: Any, write: int, key: int) -> bool:
+    """Whether the channel takes the request: its queue has room, or a buffered write of the same
+    burst answers or replaces it, which needs none."""
+    return bool(ch.queued[write] < depth[write] or (ch.queued[1] > 0 and find_write(ch, key)))
 
 
 @njit(cache=True)
@@ -53,7 +64,7 @@ def _replay(
         offered = 0
         while at < total and offered < len(channels) and arrival[at] < tick:
             ch = channels[channel[at]]
-            if ch.queued[write[at]] >= depth[write[at]]:
+            if not _takes(ch, depth, write[at], key[at]):
                 break
             admit(ch, tick, write[at], bank[at], row[at], key[at])
             ch.now = min(ch.now, tick)
@@ -71,7 +82,7 @@ def _replay(
             done = max(done, ch.last_done)
             busy = busy or ch.queued[0] + ch.queued[1] + ch.active_len > 0
         if at < total:
-            if channels[channel[at]].queued[write[at]] < depth[write[at]]:
+            if _takes(channels[channel[at]], depth, write[at], key[at]):
                 soonest = min(soonest, max(tick, arrival[at]) + 1)
         elif not busy and soonest > done:
             return done
@@ -127,7 +138,8 @@ def _summarise(
         undrained_writes=0,
         avg_read_latency_cycles=int(counter[C_READ_LATENCY]) / reads if reads else 0.0,
         active_rank_cycles=-(-active_ticks // scale),
-        bytes_moved=requests * memory.organization.burst_bytes,
+        bytes_moved=int(counts[RD] + counts[WR]) * memory.organization.burst_bytes,
+        bytes_answered=requests * memory.organization.burst_bytes,
         log=log,
         log_columns=columns,
         ticks_per_clock=scale,

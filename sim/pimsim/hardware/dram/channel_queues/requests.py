@@ -178,7 +178,7 @@ def count_once(ch: Any, entry: int, counter: int) -> None:
 def answer(ch: Any, p: Any, board: Any, tick: int, entry: int) -> None:
     """A column command went out: a write is done, a read when its data came."""
     done = tick
-    ch.counter[C_BUS_BUSY] += p.nbl
+    ch.counter[C_BUS_BUSY] += p.tccd_s
     if ch.request[entry, R_WRITE] == 0:
         done += p.read_delay
         ch.counter[C_READS] += 1

@@ -49,23 +49,29 @@ def _admit(
     enqueue(ch, tick, tick, write, bank, _field(p, 0, burst), burst, group, block)
 
 
+@njit(cache=True, inline="always")
+def _takes(ch: Any, p: Any) -> bool:
+    """Whether the channel takes the request that is offered: its queue has room, or it reads
+    what a buffered write holds, which needs none."""
+    write = ch.offered[O_WRITE]
+    if ch.queued[write] < (p.write_depth if write == 1 else p.read_depth):
+        return True
+    return bool(write == 0 and find_write(ch, ch.offered[O_BURST]))
+
+
 @njit(cache=True)
 def _run_channel(ch: Any, p: Any, board: Any, until: int) -> None:
     """Simulate channel ``ch`` up to, not including, tick ``until``."""
     tick = ch.now
     while tick < until:
-        if offer(ch, p, board, tick):
-            write = ch.offered[O_WRITE]
-            if ch.queued[write] < (p.write_depth if write == 1 else p.read_depth):
-                ch.has_offer = 0
-                _admit(
-                    ch, p, board, tick, write, ch.offered[O_BURST], ch.offered[O_GROUP],
-                    ch.offered[O_BLOCK],
-                )  # fmt: skip
+        if offer(ch, p, board, tick) and _takes(ch, p):
+            ch.has_offer = 0
+            _admit(
+                ch, p, board, tick, ch.offered[O_WRITE], ch.offered[O_BURST],
+                ch.offered[O_GROUP], ch.offered[O_BLOCK],
+            )  # fmt: skip
         after = step_as_configured(ch, p, board, tick)
-        write = ch.offered[O_WRITE]
-        full = ch.queued[write] >= (p.write_depth if write == 1 else p.read_depth)
-        if ch.has_offer == 0 or not full:
+        if ch.has_offer == 0 or _takes(ch, p):
             after = min(after, next_offer(ch, p, board, tick))
         tick = after
     ch.now = tick

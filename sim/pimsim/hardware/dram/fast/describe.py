@@ -50,7 +50,7 @@ def _stream(probe: Probe, rate: StreamRate) -> dict[str, float]:
     return {
         "cycles_per_burst": cycles,
         "gb_per_s": org.burst_bytes / (cycles * probe.cycle_ps) * 1000,
-        "bus_share": int(probe.parameters[0]["nbl"]) / cycles / max(org.pseudo_channels, 1),
+        "bus_share": int(probe.parameters[0]["tccd_s"]) / cycles / max(org.pseudo_channels, 1),
         "latency_cycles": rate.latency / TICKS,
     }
 

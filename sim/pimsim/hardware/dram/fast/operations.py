@@ -115,7 +115,7 @@ def analyse(
         else:
             np.add.at(writes, after.channel, after.bursts)
         counts[:, C_WR] += writes
-        counts[:, C_BUS_BUSY] += writes * int(probe.parameters[0]["nbl"])
+        counts[:, C_BUS_BUSY] += writes * int(probe.parameters[0]["tccd_s"])
     piece_of = np.repeat(np.arange(len(ends)), pieces.size)
     size, place = pieces.size[piece_of], np.arange(len(whole)) - pieces.first[piece_of] + 1
     passed = ends[piece_of] - rates.ticks[pieces.kind][piece_of] * (size - place) // size
@@ -150,7 +150,7 @@ def _counts(
     counts[:, C_COMP_COLUMNS] = columns[Command.COMP] + columns[Command.GEMV]
     results = counts[:, C_COMMANDS + int(Command.READRES)]
     results = results + counts[:, C_COMMANDS + int(Command.GEMV)]
-    counts[:, C_BUS_BUSY] = results * int(p["nbl"])
+    counts[:, C_BUS_BUSY] = results * int(p["tccd_s"])
     return counts
 
 

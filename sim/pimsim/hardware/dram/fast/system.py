@@ -330,7 +330,7 @@ class FastMemorySystem:
         for bursts, at, rate in self._moved(done):
             counts = bursts[:, None] * rate.counts[None, :] // rate.bursts
             counts[:, [C_RD, C_WR, *C_REFRESHES]] = 0
-            counts[:, C_BUS_BUSY] = bursts * int(self.parameters[0]["nbl"])
+            counts[:, C_BUS_BUSY] = bursts * int(self.parameters[0]["tccd_s"])
             counts[:, at] = bursts
             counter += counts
         if done.blocks:
