@@ -93,7 +93,7 @@ def test_a_line_that_is_no_command(line: str, message: str, tmp_path: Path) -> N
         ((), "needs a TRACE, or --check-commands FILE"),
         (("t.trc", "--check-commands", "c.cmd"), "takes no TRACE"),
         (("--check-commands", "empty.cmd"), "empty.cmd: holds no command"),
-        (("--check-commands", "broken.gz"), "broken.gz: cannot be read"),
+        (("--check-commands", "broken.gz"), "broken.gz: cannot be read as gzip"),
         (("t.trc", "--commands", "no/such/folder"), "no/such/folder: cannot be written"),
     ],
 )

@@ -92,7 +92,10 @@ def test_set_changes_the_system(call: Call) -> None:
         (("dgx-a100a", "--set", "attention=pim"), "attention on pim needs a pim section"),
         (("dgx-a100a", "--set", "attention=gpu"), "attention: found 'gpu'; did you mean 'xpu'?"),
         (("dgx-a100a", "--set", "ffn_split=true"), "ffn_split is true, but attention is not on"),
-        (("dgx-a100a", "--set", "xpu.memory_utilisation=1.1"), "allowed: at most 1"),
+        (
+            ("dgx-a100a", "--set", "xpu.memory_utilisation=1.1"),
+            "allowed: at least 0.001, at most 1",
+        ),
         (("dgx-a100a", "--set", "xpu.l1_per_core=1KiB"), "but the smallest tile (8 x 8) needs"),
         (("dgx-attacc-bank", "--set", "pim=neupims"), "pim: neupims is of the Newton family"),
         (("dgx-attacc-bank", "--set", "pim=aim"), "pim aim: key attention is missing"),

@@ -47,7 +47,7 @@ def test_a_quantity_is_an_exact_integer(kind: object, text: object, expected: in
         (Bytes, True, "a size expected, found True"),
         (Bytes, "", "a size expected"),
         (Bytes, "nanB", "a size expected"),
-        (Bytes, "12", "unit '' of '12'"),
+        (Bytes, "12", "needs its unit"),
     ],
 )
 def test_anything_else_is_refused_with_what_was_found(

@@ -192,7 +192,7 @@ def test_refused_in_one_line(read: Read, case: str) -> None:
     ("content", "said"),
     [
         (b"just some text\n", "no DRAMsim3 config"),
-        (b"\xff\xfe\x00binary", "no DRAMsim3 config"),
+        (b"\xff\xfe\x00binary", "not UTF-8 text"),
         (b"", "dram_structure"),
     ],
 )

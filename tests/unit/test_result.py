@@ -403,8 +403,8 @@ def test_a_failed_save_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Monkey
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (None, "no result can be read"),
-        ("{", "not a result's JSON"),
+        (None, "no such file"),
+        ("{", "no JSON: line 1"),
         ("[]", "found list"),
         ('{"cycles": 1}', "Field required"),
     ],

@@ -150,9 +150,11 @@ def test_missing_file_is_refused(tmp_path: Path) -> None:
     assert "no such file" in _message(tmp_path / "nothing.csv")
 
 
-@pytest.mark.parametrize("name", ["x" * 300 + ".csv", "nul\0.csv"])
-def test_impossible_file_name_is_refused(tmp_path: Path, name: str) -> None:
-    assert "cannot be read" in _message(tmp_path / name)
+@pytest.mark.parametrize(
+    ("name", "said"), [("x" * 300 + ".csv", "304 bytes"), ("nul\0.csv", "zero byte")]
+)
+def test_impossible_file_name_is_refused(tmp_path: Path, name: str, said: str) -> None:
+    assert said in _message(tmp_path / name)
 
 
 def test_file_above_the_limit_is_refused(tmp_path: Path) -> None:

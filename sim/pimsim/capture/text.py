@@ -7,6 +7,7 @@ from typing import Any
 
 from pimsim.capture.loading import LoadedModel
 from pimsim.config.errors import InputError
+from pimsim.config.reading import read_text as read_text_file
 
 __all__ = ["read_text", "token_ids"]
 
@@ -18,12 +19,7 @@ def read_text(path: str | None) -> tuple[str, str]:
         from pimsim.capture.train import held_out_text
 
         return held_out_text(), "held-out docstrings of Python's standard library"
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-    except OSError as error:
-        raise InputError(f"{path}: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: not UTF-8 text (byte {error.start})") from error
+    text = read_text_file(path)
     if not text.strip():
         raise InputError(f"{path}: holds no text")
     return text, Path(path).name

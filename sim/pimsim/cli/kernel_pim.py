@@ -83,10 +83,10 @@ def trace_command(
     as_json: JsonOption = False,
 ) -> None:
     """Replay a trace of PIM host instructions (AiM's ISRs)."""
-    from pathlib import Path
+    from pimsim.config.paths import given_path
 
     design, operation = _operation(pim, overrides, "trace")
-    stream = operation(design, Path(trace).expanduser())
+    stream = operation(design, given_path(trace))
     _report(f"{trace} on {design.name}", design, stream, as_json, first_channel=True)
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pimsim.config.errors import InputError
+from pimsim.config.paths import given_path
 
 if TYPE_CHECKING:
     from pimsim.config.run import RunConfig
@@ -64,7 +65,7 @@ def report_command(
         raise InputError("--commands goes with --timeline FILE")
     kinds = [name.strip() for name in formats.split(",")]
     check_formats(kinds)
-    if len(folders) == 1 and (Path(folders[0]) / "store.json").is_file():
+    if len(folders) == 1 and (given_path(folders[0]) / "store.json").is_file():
         if timeline is not None or stage is not None:
             raise InputError(f"{folders[0]}: a sweep has no --timeline and no --stage; a run has")
         _sweep(folders[0], out, figures, kinds)
@@ -78,8 +79,8 @@ def report_command(
                 f"{folders[0]} has {', '.join(stages)}"
             )
     channels = _channels(commands, runs[0].config)
-    first = Path(folders[0]).resolve()
-    path = first.with_name(f"{first.name}-report.html") if out is None else Path(out)
+    first = given_path(folders[0]).resolve()
+    path = first.with_name(f"{first.name}-report.html") if out is None else given_path(out)
     try:
         write_whole(path, runs_page(runs, stage).encode())
         typer.echo(f"{path}: {path.stat().st_size / 1e6:.1f} MB")
@@ -97,8 +98,8 @@ def _sweep(folder: str, out: str | None, figures: str | None, kinds: list[str]) 
     from pimsim.report.draw import write_charts
     from pimsim.report.sweeps import sweep_charts, sweep_page
 
-    first = Path(folder).resolve()
-    path = first.with_name(f"{first.name}-report.html") if out is None else Path(out)
+    first = given_path(folder).resolve()
+    path = first.with_name(f"{first.name}-report.html") if out is None else given_path(out)
     page = sweep_page(folder)
     try:
         write_whole(path, page.encode())

@@ -9,6 +9,7 @@ from pathlib import Path
 from pydantic import BaseModel
 
 from pimsim.config.errors import InputError, near_miss
+from pimsim.config.paths import given_path
 from pimsim.config.resources import (
     display_path,
     find_source,
@@ -110,7 +111,7 @@ def _anchor_file(entry: Entry, path: tuple[str, ...], folder: Path | None) -> En
     if rest:
         changed = _anchor_file(child, tuple(rest), folder)
     elif isinstance(child.value, str) and folder is not None and looks_like_path(child.value):
-        file = Path(child.value).expanduser()
+        file = given_path(child.value)
         changed = child if file.is_absolute() else replace(child, value=str(folder / file))
     else:
         return entry

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 
 from pimsim.config.errors import InputError, near_miss
 
-__all__ = ["evaluate_delay"]
+__all__ = ["evaluate_delay", "timing_names"]
 
 _MAX_LENGTH = 200
+_NAME = re.compile(r"[A-Za-z_]\w*")
+_MAX_CYCLES = 10**9
 
 
 class _Delay(ast.NodeVisitor):
@@ -68,9 +71,23 @@ def evaluate_delay(text: str, names: Mapping[str, int], where: str) -> int:
         raise InputError(f"{where}: a delay of {len(text)} characters; {_MAX_LENGTH} are allowed")
     try:
         tree = _parsed(text)
-    except SyntaxError as error:
-        raise InputError(f"{where}: {text!r} is no delay: {error.msg}") from error
-    return int(_Delay(names, where).visit(tree))
+    except (SyntaxError, ValueError, MemoryError, RecursionError) as error:
+        reason = getattr(error, "msg", None) or str(error) or "nested too deep"
+        raise InputError(f"{where}: {text!r} is no delay: {reason}") from error
+    try:
+        cycles = int(_Delay(names, where).visit(tree))
+    except RecursionError:
+        raise InputError(f"{where}: {text[:40]!r}... is nested too deep") from None
+    if abs(cycles) > _MAX_CYCLES:
+        raise InputError(
+            f"{where}: {text!r} is {cycles:.3g} cycles; allowed: at most {_MAX_CYCLES}"
+        )
+    return cycles
+
+
+def timing_names(texts: Iterable[str]) -> set[str]:
+    """All names that stand in some delays, but for max and min; none of what is no delay."""
+    return {name for text in texts for name in _NAME.findall(text)} - {"max", "min"}
 
 
 @lru_cache(maxsize=1024)

@@ -16,7 +16,7 @@ from pimsim.config.area import AreaConfig
 from pimsim.config.compose import Layout, apply_override, compose
 from pimsim.config.emit import emit_yaml
 from pimsim.config.energy import EnergyConfig
-from pimsim.config.errors import InputError
+from pimsim.config.errors import InputError, near_miss
 from pimsim.config.memory import MemoryConfig
 from pimsim.config.npu import NpuConfig
 from pimsim.config.pim import PimConfig
@@ -25,6 +25,7 @@ from pimsim.config.run import RunConfig
 from pimsim.config.schema import explain, quantity_at
 from pimsim.config.system import SystemConfig
 from pimsim.config.tree import Entry, lookup, plain, read_tree
+from pimsim.config.units import WRITTEN
 from pimsim.config.xpu import XpuConfig
 
 __all__ = [
@@ -129,17 +130,45 @@ def load_document(
     for text in overrides:
         root = apply_override(root, text, model, layout)
     try:
-        config = model.model_validate(plain(root))
+        config = model.model_validate(plain(root), context=WRITTEN)
     except ValidationError as error:
         raise explain(error, root, model) from None
+    _check_timings(config, root, ())
     return Resolved(config, root)
+
+
+def _check_timings(config: BaseModel, root: Entry, path: tuple[str, ...]) -> None:
+    """Refuse a timing that nothing reads, as ``--set`` does, in this section and those below.
+
+    One that came with rules which a file further down replaced is left over, and stays.
+    """
+    for name in type(config).model_fields:
+        section = getattr(config, name)
+        if isinstance(section, BaseModel):
+            _check_timings(section, root, (*path, name))
+    unread: set[str] = getattr(config, "unread_timings", set())
+    here, _ = lookup(root, path)
+    rules, _ = lookup(root, (*path, "rules"))
+    for key in sorted(unread):
+        entry, _ = lookup(root, (*path, "timings", key))
+        replaced = _file(rules) in (_file(here), "--set") and _file(entry) != _file(rules)
+        if not replaced:
+            known = set(config.model_dump(include={"timings"})["timings"]) - unread
+            raise InputError(
+                f"{entry.origin}: {'.'.join((*path, 'timings', key))}: no rule, latency or "
+                f"interval has it, so that it would change nothing{near_miss(key, known)}"
+            )
+
+
+def _file(entry: Entry) -> str:
+    return entry.origin.rpartition(":")[0] or entry.origin
 
 
 def read_document(model: type[M], path: Path) -> M:
     """A YAML file that is no preset, as ``model``. Raises ``InputError`` with file, line, key."""
     root = read_tree(path)
     try:
-        return model.model_validate(plain(root))
+        return model.model_validate(plain(root), context=WRITTEN)
     except ValidationError as error:
         raise explain(error, root, model) from None
 

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from pimsim.config.base import ConfigModel
-from pimsim.config.delay import evaluate_delay
+from pimsim.config.delay import evaluate_delay, timing_names
 from pimsim.config.errors import InputError
 from pimsim.config.units import Picoseconds
 
@@ -45,6 +45,16 @@ _AT_LEAST = (
     ("tREFIpb", ("tRREFD",)),
 )
 """JEDEC timings that contain others: the first is at least the sum of the rest."""
+
+
+Cycles = Annotated[int, Field(ge=0, le=10**7)]
+
+_READ_TIMINGS = {
+    "nBL", "CL", "CWL", "tRCDRD", "tRCDWR", "tRP", "tRAS", "tRFC", "tREFI", "tRFCpb", "tREFIpb",
+    "tCCD_S", "tCCD_L", "tRTRS", "tRTP", "tFAW", "tRRD_S", "tRRD_L", "tWTR_S", "tWTR_L",
+}  # fmt: skip
+"""Timings that something else than a memory's rules reads: the controller (refresh), the energy of
+currents, and the rules of the PIM designs that sit on memories."""
 
 
 class OrganizationConfig(ConfigModel):
@@ -159,7 +169,7 @@ class ControllerConfig(ConfigModel):
     """``open``: a row stays open until a request for another row, or a refresh, needs the bank.
     ``closed``: it is precharged as soon as no request queued at its bank hits it. A PRE of its
     own does that; auto-precharge (RDA, WRA) is not modelled."""
-    row_hit_cap: int = Field(default=4, ge=1)
+    row_hit_cap: int = Field(default=4, ge=1, le=1_000_000)
     """After so many column accesses of an open row, a waiting conflict may close it."""
     bank_queue_depth: int = Field(default=8, ge=1, le=1024)
     """``bank-queues``: requests that the queue of one bank holds."""
@@ -168,16 +178,16 @@ class ControllerConfig(ConfigModel):
     yet."""
     write_queue_depth: int = Field(default=32, ge=1, le=1024)
     """The same of writes."""
-    write_drain_high: int | None = Field(default=None, ge=1)
+    write_drain_high: int | None = Field(default=None, ge=1, le=1024)
     """Writes start to drain when the queue holds so many; without it, when it is full."""
-    write_drain_low: int = Field(default=8, ge=0)
+    write_drain_low: int = Field(default=8, ge=0, le=1024)
     """They also start when the queue holds more than this and no request waits at the banks.
     ``channel-queues``: the drain ends when it holds less than this."""
     requests_per_cycle: int = Field(default=1, ge=1, le=16)
     """Requests that the fabric hands to a channel in one cycle."""
     fabric_latency: int = Field(default=0, ge=0, le=100_000)
     """Cycles of tCK between a unit and a channel's controller, each way."""
-    requests_in_flight: int | None = Field(default=None, ge=1)
+    requests_in_flight: int | None = Field(default=None, ge=1, le=1_000_000)
     """A channel takes no read while so many requests wait for their command; None: its queues
     are the only limit."""
     commands_per_cycle: Literal[1, 2] = 1
@@ -220,21 +230,21 @@ class ControllerConfig(ConfigModel):
 class CurrentsConfig(ConfigModel):
     """Supply and IDD currents (V, mA per die), JEDEC names; energy as DRAMsim3 and JESD79 use."""
 
-    VDD: float = Field(gt=0)
+    VDD: float = Field(gt=0, le=10)
     """Supply voltage, V."""
-    IDD0: float = Field(ge=0)
+    IDD0: float = Field(ge=0, le=10_000)
     """One bank activated and precharged every tRC, mA."""
-    IDD2N: float = Field(ge=0)
+    IDD2N: float = Field(ge=0, le=10_000)
     """Precharge standby, mA: all banks of the rank are closed."""
-    IDD3N: float = Field(ge=0)
+    IDD3N: float = Field(ge=0, le=10_000)
     """Active standby, mA: any bank of the rank is open."""
-    IDD4R: float = Field(ge=0)
+    IDD4R: float = Field(ge=0, le=10_000)
     """Burst read, mA: during the nBL cycles of a RD."""
-    IDD4W: float = Field(ge=0)
+    IDD4W: float = Field(ge=0, le=10_000)
     """Burst write, mA: during the nBL cycles of a WR."""
-    IDD5AB: float = Field(ge=0)
+    IDD5AB: float = Field(ge=0, le=10_000)
     """All-bank refresh, mA: during tRFC."""
-    IDD5PB: float | None = Field(default=None, ge=0)
+    IDD5PB: float | None = Field(default=None, ge=0, le=10_000)
     """Per-bank refresh, mA: during tRFCpb; without it, REFpb takes a bank's share of REF's
     energy."""
 
@@ -249,9 +259,9 @@ class MemoryConfig(ConfigModel):
     source: str
     """Where the numbers come from."""
     organization: OrganizationConfig
-    tCK: Picoseconds
+    tCK: Picoseconds = Field(ge=50, le=20_000)
     """One clock of the command bus."""
-    timings: dict[str, int]
+    timings: dict[str, Cycles]
     """Cycles of tCK by JEDEC name; ``nBL`` is the cycles that a burst holds the data bus."""
     rules: list[Rule]
     address_map: str = "rorabgbachco"
@@ -264,14 +274,16 @@ class MemoryConfig(ConfigModel):
     controller: ControllerConfig = ControllerConfig()
     currents: CurrentsConfig
 
+    @property
+    def unread_timings(self) -> set[str]:
+        """Timings that nothing reads."""
+        return self.timings.keys() - _READ_TIMINGS - timing_names(r.delay for r in self.rules)
+
     @model_validator(mode="after")
     def _consistent(self) -> MemoryConfig:
         for key in ("nBL", "CL", "CWL", "tRCDRD", "tRCDWR", "tRP", "tRAS", "tRFC", "tREFI"):
             if key not in self.timings:
                 raise ValueError(f"timings lack {key}")
-        for key, cycles in self.timings.items():
-            if cycles < 0:
-                raise ValueError(f"timings.{key} is negative: {cycles}")
         for key, terms in _AT_LEAST:
             if key in self.timings and all(term in self.timings for term in terms):
                 least = sum(self.timings[term] for term in terms)
@@ -305,6 +317,12 @@ class MemoryConfig(ConfigModel):
                 raise ValueError(
                     f"organization.{field} is {count}, but the address map needs a power of two"
                 )
+        if org.bus_width_bits % 8 or org.burst_bytes & (org.burst_bytes - 1):
+            raise ValueError(
+                f"organization.burst_length is {org.burst_length} on {org.bus_width_bits} bits: "
+                f"a burst of {org.bus_width_bits * org.burst_length / 8:g} bytes, but the address "
+                "map needs a power of two"
+            )
         for key in ("address_map", "stream_map"):
             text = getattr(self, key)
             fields = [text[i : i + 2] for i in range(0, len(text), 2)]

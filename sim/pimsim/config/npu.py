@@ -46,17 +46,17 @@ class VectorConfig(ConfigModel):
     """Of all cores; each works on one vector (a row, the scores of a head) at a time."""
     lanes: int = Field(ge=1, le=65536)
     """Elements that one unit takes in a pass."""
-    add_latency: int = Field(default=1, ge=1)
+    add_latency: int = Field(default=1, ge=1, le=100_000)
     """A pass of additions, or of another operation that has no key here (comparisons, ReLU)."""
-    mul_latency: int = Field(default=1, ge=1)
+    mul_latency: int = Field(default=1, ge=1, le=100_000)
     """A pass of multiplications, or a scalar one of a norm."""
-    exp_latency: int = Field(default=1, ge=1)
+    exp_latency: int = Field(default=1, ge=1, le=100_000)
     """A pass of exponentials, in softmax and SiLU."""
-    gelu_latency: int = Field(default=1, ge=1)
+    gelu_latency: int = Field(default=1, ge=1, le=100_000)
     """A pass of GELU."""
-    sqrt_latency: int = Field(default=1, ge=1)
+    sqrt_latency: int = Field(default=1, ge=1, le=100_000)
     """A square root, one for each vector of a norm."""
-    add_tree_latency: int = Field(default=1, ge=1)
+    add_tree_latency: int = Field(default=1, ge=1, le=100_000)
     """A pass of the tree that sums ``lanes`` elements, or finds their maximum."""
     artifact_free: bool = False
     """The artifact's moved-from vector bug: every vector operation of the NPU side works on
@@ -66,14 +66,14 @@ class VectorConfig(ConfigModel):
 class ScratchpadConfig(ConfigModel):
     """On-chip SRAM. Tiles of weights and activations live here, two at a time."""
 
-    capacity: Bytes
+    capacity: Bytes = Field(ge=1, le=2**40)
     """Of one core."""
     double_buffered: bool = True
     """Load the next tile while this one computes; each tile then has half the capacity."""
     activations: Literal["dram", "scratchpad"] = "scratchpad"
     """Where activations live between operators. ``dram``: every operator loads and stores them
     (ONNXim, the NeuPIMs artifact). ``scratchpad``: they stay on chip while they fit."""
-    accumulator: Bytes | None = None
+    accumulator: Bytes | None = Field(default=None, ge=1, le=2**40)
     """SRAM of its own for results and partial sums of 4 bytes (Gemmini, ONNXim), two tiles at a
     time like the rest; None: they take space of the scratchpad, in the model's data type."""
 
@@ -81,7 +81,7 @@ class ScratchpadConfig(ConfigModel):
 class NetworkConfig(ConfigModel):
     """The on-chip network from the cores to the memory's channels: a port at each channel."""
 
-    frequency: Hertz
+    frequency: Hertz = Field(ge=10**6, le=10**11)
     """A channel's port takes one request in a cycle of the network."""
     latency_cycles: int = Field(default=0, ge=0, le=10_000)
     """Cycles of the network from a core's request to the channel's port."""
@@ -97,7 +97,7 @@ class NetworkConfig(ConfigModel):
 class NpuConfig(ConfigModel):
     """The matrix side of the device."""
 
-    frequency: Hertz
+    frequency: Hertz = Field(ge=10**6, le=10**11)
     """Clock of arrays and vector units; NPU cycles are of it."""
     systolic: SystolicConfig
     vector: VectorConfig

@@ -9,7 +9,8 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from pimsim.config.base import ConfigModel
-from pimsim.config.memory import CommandName, Rule
+from pimsim.config.delay import timing_names
+from pimsim.config.memory import CommandName, Cycles, Rule
 
 __all__ = ["PIM_BUFFER", "PimConfig"]
 
@@ -28,22 +29,22 @@ class PimConfig(ConfigModel):
     """2: the bank has a second row buffer for PIM, so normal reads go on (NeuPIMs section 5)."""
     composite_gemv: bool
     """COMPS_READRES: one command for n dot products and the read of their result."""
-    elements_per_comp: int = Field(ge=1)
+    elements_per_comp: int = Field(ge=1, le=4096)
     """Multipliers beside each bank: elements of a row that one COMP multiplies."""
     activation_group: Literal["bank_group"] = "bank_group"
     """Banks that one G_ACT opens."""
     gwrite_cycles: str = "(tCCD_S + tCCD_L) * 32"
     """Cycles that GWRITE takes to fill the global buffer, over timing names."""
-    comp_pipeline: int = Field(default=6, ge=1)
+    comp_pipeline: int = Field(default=6, ge=1, le=10_000)
     """Least dot products' worth of time before a result can be read (adder tree depth)."""
-    timings: dict[str, int] = Field(default_factory=dict)
+    timings: dict[str, Cycles] = Field(default_factory=dict)
     """Timings of the design, beside those of the memory."""
     rules: list[Rule]
     """What binds its commands, each other's and the memory's. PIM_PRE closes the row of PIM's
     buffer; with one row buffer that is a PRE, and the rules of PIM_PRE are rules of PRE."""
     refresh_avoidance: bool = True
     """Before a header or GWRITE, hold PIM back if its estimate reaches into the next refresh."""
-    read_write_slack: int = Field(default=10, ge=0)
+    read_write_slack: int = Field(default=10, ge=0, le=1_000_000)
     """Normal commands are let in beside waiting PIM commands only with this much slack left."""
     softmax_overlap: bool = True
     """Softmax of a head starts when its logits are read; else when all PIM work is done."""
@@ -63,6 +64,12 @@ class PimConfig(ConfigModel):
     artifact_short_pipeline: bool = False
     """The artifact's single-row-buffer branch fills the adder pipeline at one COMP a cycle,
     although a COMP takes a burst's time."""
+
+    @property
+    def unread_timings(self) -> set[str]:
+        """Timings that nothing reads."""
+        delays = [self.gwrite_cycles, *(rule.delay for rule in self.rules)]
+        return self.timings.keys() - timing_names(delays)
 
     @model_validator(mode="before")
     @classmethod
@@ -91,6 +98,11 @@ class PimConfig(ConfigModel):
                     f"no rule lets {then} wait for the n dot products of a GEMV: a delay with n is "
                     "needed (artifact_free_comps, as the NeuPIMs artifact, does without)"
                 )
+        if self.elements_per_comp & (self.elements_per_comp - 1):
+            raise ValueError(
+                f"elements_per_comp is {self.elements_per_comp}; a row of a bank is a whole number "
+                "of COMPs, so a power of two is needed"
+            )
         return self
 
     @property

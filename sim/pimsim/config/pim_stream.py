@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
 from pimsim.config.base import ConfigModel
+from pimsim.config.delay import timing_names
 from pimsim.config.errors import InputError, near_miss
 from pimsim.config.pim_attention import AttentionMapConfig
 from pimsim.config.units import Picoseconds
@@ -34,7 +35,8 @@ LEVELS: tuple[StreamLevel, ...] = ("channel", "pseudo_channel", "rank", "bank_gr
 """From the outermost level to the innermost."""
 
 
-_MOST_CYCLES = 2**31 - 1
+Amount = Annotated[int, Field(ge=0, le=2**31 - 1)]
+"""Cycles, or what a buffer holds."""
 
 Mode = Literal["any", "bank", "register", "all_bank"]
 """What a channel can be set to; ``any``: the command is the same in all."""
@@ -89,7 +91,7 @@ class CommandConfig(ConfigModel):
     )
     """Levels at which it goes to every node instead of the addressed one: an all-bank command
     has ``[bank_group, bank]``, one bank in each bank group ``[bank_group]``."""
-    bank_block: int | None = Field(default=None, ge=2)
+    bank_block: int | None = Field(default=None, ge=2, le=64)
     """Of the banks of a bank group only an aligned block of so many, with the addressed one
     (Duplex: two banks of each bank group are a bundle); needs ``bank`` in ``broadcast``."""
     bus: Literal["row", "column", "none", "both"]
@@ -112,7 +114,7 @@ class CommandConfig(ConfigModel):
     """Where ``controller.mode_switch`` is given, a channel is switched to the mode of what it
     does next (AiM: TMOD between commands on banks and on registers). Where
     ``controller.mode_rows`` are given, the command waits until its channel is in the mode."""
-    drives: int = Field(default=1, ge=1)
+    drives: int = Field(default=1, ge=1, le=64)
     """Banks that follow one addressed bank (HBM-PIM's all-bank mode: those of its parity); they
     are always in the same state, so that only the addressed one is kept."""
     energy: str | None = None
@@ -168,9 +170,9 @@ class ModeRowConfig(ConfigModel):
     """Mode that the channel is in once all ``banks`` have had the command."""
     command: str
     """Command that opens or closes the row."""
-    row: int = Field(ge=0)
+    row: int = Field(ge=0, le=2**24)
     """Its number in each of the banks."""
-    banks: list[int] = Field(min_length=1)
+    banks: list[Annotated[int, Field(ge=0, le=2**20)]] = Field(min_length=1)
     """Numbers within the channel: bank group times banks per group plus bank."""
 
 
@@ -189,7 +191,7 @@ class StreamControllerConfig(ConfigModel):
     """Commands that the channel holds; the host waits for room."""
     commands_per_cycle: Literal[1, 2] = 1
     """2: one row and one column command in a cycle."""
-    instructions_per_cycle: int = Field(default=1, ge=0)
+    instructions_per_cycle: int = Field(default=1, ge=0, le=2**20)
     """Host instructions (each of one or more commands) handed out per cycle; 0: no limit."""
     row_lookahead: bool = False
     """Activates and precharges of commands that wait behind a barrier may go ahead."""
@@ -239,7 +241,7 @@ class PeakConfig(ConfigModel):
     """The multiply-accumulate command; its count over the most possible is the utilisation."""
     interval: str
     """Least cycles between two of them, over timing names."""
-    macs: int = Field(ge=1)
+    macs: int = Field(ge=1, le=2**31 - 1)
     """Multiply-accumulates of one such command in a channel."""
 
 
@@ -263,19 +265,19 @@ class StreamPimConfig(ConfigModel):
     activations: list[str] = Field(default_factory=list)
     """Activation functions that it has."""
     organization: StreamOrganizationConfig
-    tCK: Picoseconds
+    tCK: Picoseconds = Field(ge=50, le=20_000)
     """One cycle of the timings."""
-    timings: dict[str, int]
+    timings: dict[str, Amount]
     """Cycles of tCK by name; rules, latencies and intervals are written in these."""
     commands: dict[str, CommandConfig]
     rules: list[StreamRule]
     controller: StreamControllerConfig
-    capacities: dict[str, int] = Field(default_factory=dict)
+    capacities: dict[str, Amount] = Field(default_factory=dict)
     """Buffers and registers of the design (``global_buffer_bytes``), read by its module."""
     attention: AttentionMapConfig | None = None
     """How attention lies over the banks, for a design whose module reads it."""
     peak: PeakConfig | None = None
-    energy_pj: dict[str, float] = Field(default_factory=dict)
+    energy_pj: dict[str, Annotated[float, Field(ge=0, le=1e9)]] = Field(default_factory=dict)
     """pJ of one command in one of the banks that it reaches, by energy class."""
 
     @model_validator(mode="after")
@@ -298,16 +300,6 @@ class StreamPimConfig(ConfigModel):
 
     @model_validator(mode="after")
     def _consistent(self) -> StreamPimConfig:
-        for key, cycles in self.timings.items():
-            if cycles < 0:
-                raise ValueError(f"timings.{key} is negative: {cycles}")
-            if cycles > _MOST_CYCLES:
-                raise ValueError(f"timings.{key}: found {cycles}; allowed: at most {_MOST_CYCLES}")
-        amounts = {f"capacities.{key}": value for key, value in self.capacities.items()}
-        energies = {f"energy_pj.{key}": value for key, value in self.energy_pj.items()}
-        for key, amount in {**amounts, **energies}.items():
-            if amount < 0:
-                raise ValueError(f"{key} is negative: {amount}")
         for where, name in self._named_commands():
             if name not in self.commands:
                 raise ValueError(
@@ -364,6 +356,11 @@ class StreamPimConfig(ConfigModel):
                 yield name, closer, "it works on an open row"
             if self.controller.refresh is not None:
                 yield self.controller.refresh.command, opener, "a refresh takes its time"
+
+    @property
+    def unread_timings(self) -> set[str]:
+        """Timings that nothing reads."""
+        return self.timings.keys() - timing_names(text for _, text in self._delays())
 
     def capacity(self, key: str) -> int:
         """A capacity that the design's module needs, at least 1; ``InputError`` without it."""

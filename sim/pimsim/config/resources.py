@@ -6,6 +6,7 @@ from functools import cache, lru_cache
 from pathlib import Path
 
 from pimsim.config.errors import InputError, near_miss
+from pimsim.config.paths import given_path
 from pimsim.config.plugins import plugins
 
 __all__ = [
@@ -37,6 +38,8 @@ KINDS: dict[str, tuple[str, str]] = {
 }
 """Kinds of preset: the folder below the data root and the suffix of a preset's file."""
 
+_MAX_NAME = 60
+"""Letters of a preset's name."""
 _PATH_SUFFIXES = {
     ".yaml", ".yml", ".csv", ".ini", ".json", ".jsonl", ".parquet", ".npy", ".npz", ".pt", ".gz",
 }  # fmt: skip
@@ -91,11 +94,14 @@ def preset_path(kind: str, name: str) -> Path:
     brings one that is there already."""
     folder, suffix = _check_kind(kind)
     files = [root / folder / f"{name}{suffix}" for root in _roots()]
-    found = [] if looks_like_path(name) else [path for path in files if path.is_file()]
+    # a name that no file can have would be an error of the system's
+    is_name = not looks_like_path(name) and name.isprintable() and len(name) <= _MAX_NAME
+    found = [path for path in files if path.is_file()] if is_name else []
     if not found:
         names = preset_names(kind)
         known = ", ".join(names) or "none"
-        raise InputError(f"unknown {kind} {name!r}{near_miss(name, names)}; known: {known}")
+        shown = ascii(name if len(name) <= _MAX_NAME else f"{name[:_MAX_NAME]}...")
+        raise InputError(f"unknown {kind} {shown}{near_miss(name, names)}; known: {known}")
     if len(found) > 1:
         raise InputError(f"{kind} {name!r} is there twice: {found[0]} and a plugin's {found[1]}")
     return found[0]
@@ -111,7 +117,7 @@ def find_source(kind: str, name_or_path: str, folder: Path | None = None) -> Pat
     """The file meant by a preset's name or by a path (relative ones from ``folder``)."""
     if not looks_like_path(name_or_path):
         return preset_path(kind, name_or_path)
-    path = Path(name_or_path).expanduser()
+    path = given_path(name_or_path)
     return path if folder is None or path.is_absolute() else folder / path
 
 

@@ -59,9 +59,9 @@ class ParallelConfig(ConfigModel):
 class LinkConfig(ConfigModel):
     """Between devices: ring all-reduce after projection and FFN."""
 
-    bandwidth_gb_per_s: float = Field(gt=0)
+    bandwidth_gb_per_s: float = Field(ge=0.001, le=1e6)
     """Of a device's link in one direction, GB/s (10^9 bytes)."""
-    latency_ns: float = Field(ge=0)
+    latency_ns: float = Field(ge=0, le=1e9)
     """Of each step of the ring; an all-reduce over p devices has 2 (p - 1)."""
     artifact_free: bool = False
     """The artifact models no tensor-parallel communication."""
@@ -119,7 +119,7 @@ class RunConfig(ConfigModel):
     commands have shown, with the error that a sample of phases shows."""
     max_error: Share | None = Field(default=None, gt=0, lt=1)
     """Of ``fast``: phases that are off by more are simulated at ``command``; None: none are."""
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, le=2**63 - 1)
     """Seeds all that is drawn: the experts of tokens, the features that work, and the phases in
     which ``fast`` measures its error."""
 

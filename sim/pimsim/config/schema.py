@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
@@ -13,7 +13,7 @@ from pimsim.config.errors import InputError, near_miss
 from pimsim.config.tree import Entry, lookup
 from pimsim.config.units import Quantity
 
-__all__ = ["annotation_at", "explain", "is_open_mapping", "keys_at", "quantity_at"]
+__all__ = ["annotation_at", "explain", "is_open_mapping", "keys_at", "marks_at", "quantity_at"]
 
 
 def _without_none(annotation: Any) -> Any:
@@ -27,18 +27,39 @@ def _without_none(annotation: Any) -> Any:
 
 def annotation_at(model: type[BaseModel], path: tuple[str | int, ...]) -> Any:
     """The type of the value at ``path``; None where the model has no such place."""
+    return _found_at(model, path)[0]
+
+
+def marks_at(model: type[BaseModel], path: tuple[str | int, ...]) -> list[Any]:
+    """What limits the value at ``path`` and says its unit."""
+    return _found_at(model, path)[1]
+
+
+def _found_at(model: type[BaseModel], path: tuple[str | int, ...]) -> tuple[Any, list[Any]]:
     annotation: Any = model
+    marks: list[Any] = []
     for key in path:
-        annotation = _without_none(annotation)
         origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+        marks = []
         if isinstance(annotation, type) and issubclass(annotation, BaseModel):
             field = annotation.model_fields.get(str(key))
             annotation = field.annotation if field else None
+            marks = _flat(field.metadata) if field else []
         elif origin in (dict, Mapping) or (origin is list and isinstance(key, int)):
             annotation = arguments[-1]
         else:
-            return None
-    return _without_none(annotation)
+            return None, []
+        annotation = _without_none(annotation)
+        if typing.get_origin(annotation) is typing.Annotated:
+            annotation, *more = typing.get_args(annotation)
+            marks += _flat(more)
+            annotation = _without_none(annotation)
+    return _without_none(annotation), marks
+
+
+def _flat(marks: Iterable[Any]) -> list[Any]:
+    """Marks, those within a ``Field(...)`` too."""
+    return [one for mark in marks for one in getattr(mark, "metadata", None) or (mark,)]
 
 
 def keys_at(model: type[BaseModel], path: tuple[str | int, ...]) -> list[str]:
@@ -56,12 +77,7 @@ def is_open_mapping(model: type[BaseModel], path: tuple[str | int, ...]) -> bool
 
 def quantity_at(model: type[BaseModel], path: tuple[str | int, ...]) -> Quantity | None:
     """The units of the value at ``path``; None for values without units."""
-    parent = annotation_at(model, path[:-1])
-    if not (isinstance(parent, type) and issubclass(parent, BaseModel)):
-        return None
-    field = parent.model_fields.get(str(path[-1]))
-    marks = field.metadata if field else []
-    return next((mark for mark in marks if isinstance(mark, Quantity)), None)
+    return next((mark for mark in marks_at(model, path) if isinstance(mark, Quantity)), None)
 
 
 _EXPECTED = {
@@ -81,6 +97,25 @@ _BOUNDS = {
     "less_than_equal": ("le", "at most"),
     "less_than": ("lt", "less than"),
 }
+
+
+def _range(model: type[BaseModel], path: tuple[str | int, ...], detail: Any) -> str:
+    """What is allowed at ``path``, both ends of it, with the unit."""
+    marks = marks_at(model, path)
+    quantity = next((mark for mark in marks if isinstance(mark, Quantity)), None)
+    ends = []
+    for limit, words in _BOUNDS.values():
+        found = next((getattr(mark, limit) for mark in marks if hasattr(mark, limit)), None)
+        if found is not None:
+            ends.append(f"{words} {_in_unit(found, quantity)}")
+    limit, words = _BOUNDS[detail["type"]]
+    return ", ".join(ends) or f"{words} {detail['ctx'][limit]}"
+
+
+def _in_unit(value: Any, quantity: Quantity | None) -> str:
+    if quantity is not None:
+        return quantity.format(value)
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def explain(error: ValidationError, root: Entry, model: type[BaseModel]) -> InputError:
@@ -115,8 +150,10 @@ def _one_line(detail: Any, root: Entry, model: type[BaseModel]) -> str:
             f"allowed: {', '.join(choices)}"
         )
     if kind in _BOUNDS:
-        limit, words = _BOUNDS[kind]
-        return f"{entry.origin}: {key}: found {found}; allowed: {words} {detail['ctx'][limit]}"
+        quantity = quantity_at(model, path)
+        if quantity is not None and isinstance(detail["input"], int):
+            found = _short(_in_unit(detail["input"], quantity))
+        return f"{entry.origin}: {key}: found {found}; allowed: {_range(model, path, detail)}"
     expected = _EXPECTED.get(kind, detail["msg"])
     return f"{entry.origin}: {key}: found {found}; {expected}"
 

@@ -21,11 +21,11 @@ class StacksConfig(ConfigModel):
     """Source of each number, by its key."""
     count: int = Field(ge=1, le=1024)
     """Heads of all requests are dealt to them; the fullest stack sets the time."""
-    transfer_gb_per_s: float = Field(gt=0)
+    transfer_gb_per_s: float = Field(ge=0.001, le=1e6)
     """The link between a device and its stacks, one direction."""
-    bandwidth_gb_per_s: float = Field(gt=0)
+    bandwidth_gb_per_s: float = Field(ge=0.001, le=1e6)
     """One stack's, at its pins; only AttAcc's simulator goes by it (the two keys below)."""
-    artifact_internal_scale: float | None = Field(default=None, gt=0)
+    artifact_internal_scale: float | None = Field(default=None, ge=0.001, le=1000)
     """AttAcc's simulator lets the FFN on PIM read at this multiple of the pins' bandwidth, whatever
     the PIM's commands allow; null: at the rate of its MAC commands."""
     artifact_softmax: bool = False
@@ -47,7 +47,7 @@ class SystemConfig(ConfigModel):
     """Tensor parallelism: each layer is shared by all."""
     link: LinkConfig
     """All-reduce between the devices: the rate and latency of a ring step."""
-    link_pj_per_bit: float = Field(ge=0)
+    link_pj_per_bit: float = Field(ge=0, le=1e6)
     """Between devices, and between a device and the host or its stacks."""
     attention: Literal["xpu", "host", "pim"]
     """Who holds the KV cache and does attention."""

@@ -13,6 +13,7 @@ from typing import cast
 import yaml
 
 from pimsim.config.errors import InputError
+from pimsim.config.reading import read_text
 from pimsim.config.resources import display_path
 
 __all__ = ["Entry", "Scalar", "lookup", "merge", "parse_text", "plain", "read_tree"]
@@ -93,23 +94,7 @@ def read_tree(path: Path) -> Entry:
     and for all that ``parse_text`` refuses.
     """
     shown = display_path(path)
-    try:
-        with path.open("rb") as stream:
-            data = stream.read(MAX_FILE_BYTES + 1)
-    except FileNotFoundError:
-        raise InputError(f"{shown}: no such file") from None
-    except IsADirectoryError:
-        raise InputError(f"{shown}: is a directory; a YAML file is expected") from None
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise InputError(f"{shown}: cannot be read: {reason}") from None
-    if len(data) > MAX_FILE_BYTES:
-        raise InputError(f"{shown}: larger than {MAX_FILE_BYTES} bytes, the most allowed")
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise InputError(f"{shown}: not UTF-8 text (byte {error.start})") from None
-    entry = parse_text(text, shown)
+    entry = parse_text(read_text(path, "a YAML file", MAX_FILE_BYTES), shown)
     if entry.value is None:
         raise InputError(f"{shown}: is empty; a mapping of keys to values is expected")
     if not isinstance(entry.value, dict):
@@ -127,6 +112,10 @@ def parse_text(text: str, label: str) -> Entry:
     tags, merge keys, not-finite numbers, more than one document, and documents too deep or,
     with aliases expanded, too large (bombs).
     """
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise InputError(f"{label!a}: not UTF-8 text (character {error.start})") from None
     try:
         return _Builder(text, label).document()
     except yaml.MarkedYAMLError as error:

@@ -7,13 +7,14 @@ picoseconds or bytes; the unit stands in the type's name from there on.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator
+from pydantic import BeforeValidator, ValidationInfo
 
-__all__ = ["Bytes", "Hertz", "Picoseconds", "Quantity", "Share", "parse_quantity"]
+__all__ = ["WRITTEN", "Bytes", "Hertz", "Picoseconds", "Quantity", "Share", "parse_quantity"]
 
 _FREQUENCY = {"Hz": 1, "kHz": 10**3, "MHz": 10**6, "GHz": 10**9}
 _TIME_PS = {"ps": 1, "ns": 10**3, "us": 10**6, "ms": 10**9, "s": 10**12}
@@ -30,22 +31,34 @@ _BYTES = {
 _QUANTITY = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]{1,2})?)\s*([A-Za-z]*)\s*")
 
 
-def parse_quantity(value: Any, units: dict[str, int], what: str) -> int:
-    """Turn ``"14ns"`` (or a bare integer in the base unit) into an integer of the base unit.
+WRITTEN: Mapping[str, bool] = {"written": True}
+"""Context of a validation of what somebody wrote: every quantity needs its unit. Code that builds
+configs of its own gives integers of the base unit."""
+
+
+def parse_quantity(value: Any, units: dict[str, int], what: str, written: bool = False) -> int:
+    """Turn ``"14ns"`` into an integer of the base unit; an integer is one, unless it was
+    ``written`` by somebody who may have meant another unit.
 
     Raises ``ValueError`` naming what was found and which units are allowed.
     """
     allowed = ", ".join(units)
     if isinstance(value, bool):
         raise ValueError(f"{what} expected, found {value!r}")
-    if isinstance(value, int):
+    if isinstance(value, int) and not written:
         if value < 0:
             raise ValueError(f"{what} must not be negative, found {value}")
         return value
+    if isinstance(value, (int, float)):
+        raise ValueError(f"{what} needs its unit ({allowed}), found {_shortened(str(value))}")
     match = _QUANTITY.fullmatch(str(value))
     if match is None:
-        raise ValueError(f"{what} expected (a number and one of {allowed}), found {value!r}")
+        raise ValueError(
+            f"{what} expected (a number and one of {allowed}), found {_shortened(str(value))!r}"
+        )
     number, unit = match.groups()
+    if not unit:
+        raise ValueError(f"{what} needs its unit ({allowed}), found {_shortened(value)!r}")
     if unit not in units:
         raise ValueError(f"unit {unit!r} of {value!r} is none of {allowed}")
     try:
@@ -57,6 +70,10 @@ def parse_quantity(value: Any, units: dict[str, int], what: str) -> int:
     return int(scaled)
 
 
+def _shortened(text: str) -> str:
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
 @dataclass(frozen=True, slots=True)
 class Quantity:
     """Marks a config field as a quantity: which units YAML may use for it."""
@@ -64,9 +81,13 @@ class Quantity:
     what: str
     units: tuple[tuple[str, int], ...]
 
-    def parse(self, value: Any) -> int:
-        """The integer of the base unit behind ``value``."""
-        return parse_quantity(value, dict(self.units), self.what)
+    def parse(self, value: Any, written: bool = False) -> int:
+        """The integer of the base unit behind ``value``, see ``parse_quantity``."""
+        return parse_quantity(value, dict(self.units), self.what, written)
+
+    def validate(self, value: Any, info: ValidationInfo) -> int:
+        """The same as pydantic calls it."""
+        return self.parse(value, bool(info.context and info.context.get("written")))
 
     def format(self, value: int) -> str:
         """``value`` exactly, in the unit that needs the smallest number: ``"32MiB"``."""
@@ -79,13 +100,13 @@ _AS_FREQUENCY = Quantity("a frequency", tuple(_FREQUENCY.items()))
 _AS_TIME = Quantity("a time", tuple(_TIME_PS.items()))
 _AS_BYTES = Quantity("a size", tuple(_BYTES.items()))
 
-Hertz = Annotated[int, BeforeValidator(_AS_FREQUENCY.parse), _AS_FREQUENCY]
+Hertz = Annotated[int, BeforeValidator(_AS_FREQUENCY.validate), _AS_FREQUENCY]
 """A frequency in hertz; YAML writes ``1GHz``."""
 
-Picoseconds = Annotated[int, BeforeValidator(_AS_TIME.parse), _AS_TIME]
+Picoseconds = Annotated[int, BeforeValidator(_AS_TIME.validate), _AS_TIME]
 """A time in picoseconds; YAML writes ``14ns``."""
 
-Bytes = Annotated[int, BeforeValidator(_AS_BYTES.parse), _AS_BYTES]
+Bytes = Annotated[int, BeforeValidator(_AS_BYTES.validate), _AS_BYTES]
 """A size in bytes; YAML writes ``32MiB``."""
 
 

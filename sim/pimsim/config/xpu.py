@@ -11,22 +11,22 @@ from pimsim.config.units import Bytes
 
 __all__ = ["HostConfig", "KernelConfig", "RooflineConfig", "TilingConfig", "XpuConfig", "XpuEnergy"]
 
-Share = Annotated[float, Field(gt=0, le=1)]
+Share = Annotated[float, Field(ge=0.001, le=1)]
 """A part of a peak that is reached."""
 
 
 class XpuEnergy(ConfigModel):
     """Energy per event, in picojoule."""
 
-    memory_pj_per_bit: float = Field(ge=0)
+    memory_pj_per_bit: float = Field(ge=0, le=1e6)
     """From the memory's cells to the device."""
-    l2_pj_per_bit: float = Field(ge=0)
+    l2_pj_per_bit: float = Field(ge=0, le=1e6)
     """From L2 to an L1."""
-    l1_pj_per_bit: float = Field(ge=0)
+    l1_pj_per_bit: float = Field(ge=0, le=1e6)
     """From an L1 to registers."""
-    register_pj: float = Field(ge=0)
+    register_pj: float = Field(ge=0, le=1e6)
     """One operand of a multiply-accumulate; each has three."""
-    mac_pj: float = Field(ge=0)
+    mac_pj: float = Field(ge=0, le=1e6)
     """One multiply-accumulate, its operands apart."""
 
 
@@ -39,15 +39,15 @@ class RooflineConfig(ConfigModel):
     """One line for ``pimsim list``."""
     sources: dict[str, str]
     """Source of each number, by its key."""
-    peak_tflops: float = Field(gt=0)
+    peak_tflops: float = Field(ge=0.001, le=1e6)
     """With elements of two bytes; a multiply-add is two. Elements of one byte go twice as fast."""
     compute_utilisation: Share
     """Part of the peak that a product reaches when all cores have a block."""
-    memory_bandwidth_gb_per_s: float = Field(gt=0)
+    memory_bandwidth_gb_per_s: float = Field(ge=0.001, le=1e6)
     """Peak, GB/s (10^9 bytes); of a host, one socket's."""
     memory_utilisation: Share
     """Part of the bandwidth that a stream reaches when all cores have a block."""
-    memory_capacity: Bytes = Field(ge=1)
+    memory_capacity: Bytes = Field(ge=1, le=2**50)
     """Room for weights and KV cache; of a host, one socket's. Too little in all gives a warning."""
 
 
@@ -56,16 +56,16 @@ class HostConfig(RooflineConfig):
 
     sockets: int = Field(ge=1, le=64)
     """They share the devices' attention evenly."""
-    transfer_gb_per_s: float = Field(gt=0)
+    transfer_gb_per_s: float = Field(ge=0.001, le=1e6)
     """One socket's link to its devices, one direction."""
 
 
 class KernelConfig(ConfigModel):
     """A kernel that streams its tensors once: a launch and a rate."""
 
-    launch_ns: float = Field(ge=0)
+    launch_ns: float = Field(ge=0, le=1e9)
     """Time before its first byte moves."""
-    bandwidth_share: float = Field(gt=0)
+    bandwidth_share: float = Field(ge=0.001, le=100)
     """Rate of inputs and output together, as a part of the memory's bandwidth; above 1 where the
     tensors are still in L2."""
 
@@ -75,11 +75,11 @@ class TilingConfig(ConfigModel):
 
     edges: list[Annotated[int, Field(ge=1, le=65536)]] = Field(min_length=1)
     """Rows or columns of a thread block's tile."""
-    block_k: int = Field(ge=1)
+    block_k: int = Field(ge=1, le=65536)
     """Steps of the summed dimension that a core holds in L1."""
-    l2_k_parts: int = Field(ge=1)
+    l2_k_parts: int = Field(ge=1, le=65536)
     """The summed dimension passes through L2 in this many parts."""
-    register_edge: int = Field(ge=1)
+    register_edge: int = Field(ge=1, le=65536)
     """Rows and columns of the tile that a tensor core holds in registers."""
 
 
@@ -88,9 +88,9 @@ class XpuConfig(RooflineConfig):
 
     cores: int = Field(ge=1, le=65536)
     """Each takes one thread block at a time."""
-    l1_per_core: Bytes = Field(ge=1)
+    l1_per_core: Bytes = Field(ge=1, le=2**30)
     """L1 with shared memory; the tile of a thread block must fit."""
-    l2: Bytes = Field(ge=1)
+    l2: Bytes = Field(ge=1, le=2**40)
     """Shared by all cores; holds the tiles of several blocks."""
     tiling: TilingConfig
     activation: KernelConfig

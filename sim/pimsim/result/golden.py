@@ -15,6 +15,7 @@ from pimsim.config.emit import emit_yaml
 from pimsim.config.errors import InputError
 from pimsim.config.files import write_whole
 from pimsim.config.loader import read_document
+from pimsim.config.paths import given_path
 from pimsim.config.resources import display_path, looks_like_path
 from pimsim.result.types import Result
 
@@ -87,7 +88,7 @@ def source_of(case: GoldenCase, path: Path) -> str:
     """What to load for ``case`` of the golden file ``path``."""
     if not looks_like_path(case.run):
         return case.run
-    return str(path.parent / Path(case.run).expanduser())
+    return str(path.parent / given_path(case.run))
 
 
 def stage_cycles(result: Result) -> dict[str, int]:

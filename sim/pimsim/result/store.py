@@ -11,6 +11,8 @@ from pathlib import Path
 
 from pimsim.config.errors import InputError
 from pimsim.config.files import read_umask
+from pimsim.config.paths import given_path
+from pimsim.config.reading import parse_json, read_text
 from pimsim.result.types import OperatorResult, Result
 
 __all__ = [
@@ -26,12 +28,13 @@ __all__ = [
 CONFIG_FILE = "config.yaml"
 RESULT_FILE = "result.json"
 OPERATORS_FILE = "operators.parquet"
+_MAX_BYTES = 2**30
 _FILES = {CONFIG_FILE, RESULT_FILE, OPERATORS_FILE}
 
 
 def check_writable(out_dir: str | os.PathLike[str]) -> None:
     """Raise ``InputError`` when ``save`` could not write there, before a run spends its time."""
-    target = Path(out_dir)
+    target = given_path(out_dir)
     _check_target(target)
     parent = target.resolve().parent
     while not parent.exists():
@@ -52,7 +55,7 @@ def save(result: Result, resolved_yaml: str, out_dir: str | os.PathLike[str]) ->
     replaced when it is empty or holds a result and nothing else; otherwise, or when the place
     cannot be written, ``InputError``.
     """
-    target = Path(out_dir)
+    target = given_path(out_dir)
     _check_target(target)
     final = target.resolve()  # through a link to a folder: replace the folder, keep the link
     try:
@@ -75,13 +78,8 @@ def save(result: Result, resolved_yaml: str, out_dir: str | os.PathLike[str]) ->
 
 def load(out_dir: str | os.PathLike[str]) -> Result:
     """Read back what ``save`` wrote. ``InputError`` when it is not there or damaged."""
-    path = Path(out_dir) / RESULT_FILE
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"{path}: no result can be read ({error.strerror})") from error
-    except ValueError as error:
-        raise InputError(f"{path}: not a result's JSON ({error})") from error
+    path = given_path(out_dir) / RESULT_FILE
+    data = parse_json(read_text(path, "a result's JSON", _MAX_BYTES), str(path))
     if not isinstance(data, dict):
         raise InputError(f"{path}: not a result's JSON (found {type(data).__name__})")
     try:
@@ -92,11 +90,8 @@ def load(out_dir: str | os.PathLike[str]) -> Result:
 
 def load_config_text(out_dir: str | os.PathLike[str]) -> str:
     """The resolved YAML that ``save`` wrote."""
-    path = Path(out_dir) / CONFIG_FILE
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: no config can be read ({error})") from error
+    path = given_path(out_dir) / CONFIG_FILE
+    return read_text(path, "a run's config", _MAX_BYTES)
 
 
 def _check_target(target: Path) -> None:

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Literal
 
 from pimsim.config.errors import InputError, near_miss
+from pimsim.config.reading import read_bytes
 from pimsim.config.resources import display_path, find_source
 
 __all__ = [
@@ -102,7 +103,7 @@ def load_requests(name_or_path: str | Path, batch: int | None = None) -> Request
     Raises ``InputError`` naming the file, the line and what was expected.
     """
     path = name_or_path if isinstance(name_or_path, Path) else find_source("trace", name_or_path)
-    content = _read(path)
+    content = read_bytes(path, "a request trace, a CSV file,", MAX_TRACE_BYTES)
     source, requests = _parse(display_path(path), content, batch)
     return RequestTrace(
         name=path.stem,
@@ -111,23 +112,6 @@ def load_requests(name_or_path: str | Path, batch: int | None = None) -> Request
         sha256=hashlib.sha256(content).hexdigest(),
         source=source,
     )
-
-
-def _read(path: Path) -> bytes:
-    shown = display_path(path)
-    try:
-        with path.open("rb") as stream:
-            content = stream.read(MAX_TRACE_BYTES + 1)
-    except FileNotFoundError:
-        raise InputError(f"{shown}: no such file; a request trace is a CSV file") from None
-    except IsADirectoryError:
-        raise InputError(f"{shown}: is a directory; a request trace is a CSV file") from None
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise InputError(f"{shown}: cannot be read: {reason}") from None
-    if len(content) > MAX_TRACE_BYTES:
-        raise InputError(f"{shown}: larger than {MAX_TRACE_BYTES} bytes, the most allowed")
-    return content
 
 
 @lru_cache(maxsize=8)

@@ -19,6 +19,7 @@ from pydantic import BeforeValidator, Field, PlainSerializer, ValidationError, m
 
 from pimsim.config.base import ConfigModel
 from pimsim.config.errors import InputError, near_miss
+from pimsim.config.reading import parse_json, read_text
 from pimsim.workload.operators import OperatorKind
 
 __all__ = [
@@ -29,6 +30,9 @@ __all__ = [
 
 FORMAT = "pimsim-operator-trace"
 VERSION = 1
+
+MAX_TRACE_BYTES = 64 * 2**20
+"""Largest operator trace accepted, in bytes; one of 60 different blocks has 2 MB."""
 
 SYMBOLS = {
     "1": "a constant",
@@ -292,16 +296,8 @@ def load_trace(path: Path) -> OperatorTrace:
     Raises ``InputError``, one line, for what is no JSON, another format, a newer version, or the
     first key that is wrong.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-        data = json.loads(text)
-    except OSError as error:
-        raise InputError(f"{path}: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: not UTF-8 text (byte {error.start})") from error
-    except (json.JSONDecodeError, RecursionError) as error:
-        where = f"line {error.lineno}: {error.msg}" if isinstance(error, ValueError) else "too deep"
-        raise InputError(f"{path}: no JSON: {where}") from error
+    text = read_text(path, "an operator trace, a JSON file,", MAX_TRACE_BYTES)
+    data = parse_json(text, str(path))
     if not isinstance(data, dict) or data.get("format") != FORMAT:
         raise InputError(f"{path}: no operator trace (its format must be {FORMAT!r})")
     version = data.get("version")

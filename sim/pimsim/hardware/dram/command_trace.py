@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import gzip
 import io
+import itertools
 import re
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,6 +22,7 @@ from typing import TextIO
 from pimsim.config.errors import InputError, near_miss
 from pimsim.config.files import write_whole
 from pimsim.config.memory import MemoryConfig
+from pimsim.config.reading import open_input
 from pimsim.hardware.dram.rules import Command
 
 __all__ = ["TraceLine", "read_command_trace", "write_command_trace"]
@@ -33,6 +36,7 @@ _NAMES = {
     "refresh_bank": Command.REFpb,
     "precharge_all": Command.PREA,
 }
+MAX_LINE = 4096
 _SPELT = {command: name for name, command in _NAMES.items()}
 _FIELDS = ("cycle", "command", "channel", "rank", "bank group", "bank", "row", "column")
 _EXAMPLE = "16 read 0 0 3 1 0x1132 0x11"
@@ -63,17 +67,17 @@ def read_command_trace(path: Path, memory: MemoryConfig) -> list[TraceLine]:
     Raises ``InputError`` with file and line for anything that is no command of this memory and
     for time that runs back; and for a file that cannot be read or holds no command.
     """
-    try:
-        with path.open("rb") as binary:
-            packed = binary.read(2) == b"\x1f\x8b"
-        with gzip.open(path) if packed else path.open("rb") as stream:
-            text = io.TextIOWrapper(stream, encoding="utf-8", errors="backslashreplace")
-            lines = list(_lines(text, str(path), memory))
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file") from None
-    except (OSError, EOFError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise InputError(f"{path}: cannot be read: {reason}") from None
+    with open_input(path, "a command trace", None) as binary:
+        packed = binary.read(2) == b"\x1f\x8b"
+        binary.seek(0)
+        try:
+            with gzip.open(binary) if packed else binary as stream:
+                text = io.TextIOWrapper(stream, encoding="utf-8", errors="backslashreplace")
+                lines = list(_lines(text, str(path), memory))
+        except (OSError, EOFError, zlib.error) as error:
+            reason = getattr(error, "strerror", None) or error
+            kind = "cannot be read as gzip" if packed else "cannot be read"
+            raise InputError(f"{path}: {kind}: {reason}") from None
     if not lines:
         raise InputError(f"{path}: holds no command; lines such as '{_EXAMPLE}' are expected")
     return _placed(lines, str(path))
@@ -105,7 +109,12 @@ def _placed(lines: list[TraceLine], label: str) -> list[TraceLine]:
 
 
 def _lines(stream: TextIO, label: str, memory: MemoryConfig) -> Iterator[TraceLine]:
-    for number, text in enumerate(stream, 1):
+    for number in itertools.count(1):
+        text = stream.readline(MAX_LINE)
+        if not text:
+            return
+        if len(text) == MAX_LINE:
+            raise InputError(f"{label}:{number}: longer than {MAX_LINE} characters, the limit")
         words = text.partition("#")[0].split()
         if words:
             yield _line(words, number, f"{label}:{number}", memory)

@@ -18,9 +18,11 @@ from pydantic import ValidationError
 from pimsim.config.errors import InputError, near_miss
 from pimsim.config.loader import load_memory
 from pimsim.config.memory import MemoryConfig
+from pimsim.config.reading import read_text
 
 __all__ = ["read_dramsim3_ini"]
 
+_MAX_BYTES = 2**20
 _TIMING_DEFAULTS = {
     "CL": 12, "CWL": 12, "tCCD_L": 6, "tCCD_S": 4, "tRTRS": 2, "tRTP": 5, "tWTR_L": 5,
     "tWTR_S": 5, "tWR": 10, "tRP": 10, "tRRD_L": 4, "tRRD_S": 4, "tRAS": 24, "tRFC": 74,
@@ -78,8 +80,8 @@ class _Ini:
         )
         self.parser.optionxform = str  # type: ignore[assignment,method-assign]
         try:
-            self.parser.read_string(path.read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError, configparser.Error) as error:
+            self.parser.read_string(read_text(path, "a DRAMsim3 config", _MAX_BYTES))
+        except configparser.Error as error:
             reason = str(error).splitlines()[0]
             raise InputError(f"{path}: no DRAMsim3 config: {reason}") from error
         if not self.parser.has_section("dram_structure"):

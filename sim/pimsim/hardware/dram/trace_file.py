@@ -17,6 +17,7 @@ after ``0x``, in decimal without (DRAMsim3 itself reads hex either way). Blank l
 
 from __future__ import annotations
 
+import io
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pimsim.config.errors import InputError, near_miss
+from pimsim.config.reading import open_input
 from pimsim.hardware.dram.address import AddressMap
 
 __all__ = ["MAX_CYCLE", "DramTrace", "read_trace"]
@@ -103,15 +105,12 @@ def read_trace(
     """
     if not isinstance(source, Path):
         return _read(source, "<stdin>", capacity_bytes, mapping)
-    try:
-        # Bytes that are no UTF-8 become escapes, which a malformed line then shows.
-        with source.open(encoding="utf-8-sig", errors="backslashreplace") as stream:
-            return _read(stream, str(source), capacity_bytes, mapping)
-    except FileNotFoundError:
-        raise InputError(f"{source}: no such file") from None
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise InputError(f"{source}: cannot be read: {reason}") from None
+    # Bytes that are no UTF-8 become escapes, which a malformed line then shows.
+    with (
+        open_input(source, "a DRAM trace", None) as binary,
+        io.TextIOWrapper(binary, encoding="utf-8-sig", errors="backslashreplace") as stream,
+    ):
+        return _read(stream, str(source), capacity_bytes, mapping)
 
 
 def _read(stream: TextIO, label: str, capacity_bytes: int, mapping: AddressMap | None) -> DramTrace:

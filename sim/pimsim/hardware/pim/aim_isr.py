@@ -13,6 +13,7 @@ from pathlib import Path
 
 from pimsim.config.errors import InputError, near_miss
 from pimsim.config.pim_stream import StreamPimConfig
+from pimsim.config.reading import read_bytes
 from pimsim.hardware.pim.stream import Stream, StreamBuilder
 
 __all__ = ["Isr", "isr_stream", "parse_isr_trace", "read_isr_trace", "table_row"]
@@ -82,14 +83,8 @@ _ACTIVATION_FUNCTION = 2
 
 def read_isr_trace(path: Path, design: StreamPimConfig) -> list[Isr]:
     """The instructions of a trace file. Raises ``InputError`` with the line that is wrong."""
-    try:
-        size = path.stat().st_size
-        if size > MAX_TRACE_BYTES:
-            raise InputError(f"{path}: larger than {MAX_TRACE_BYTES} bytes, the most allowed")
-        text = path.read_text(encoding="utf-8-sig", errors="backslashreplace")
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise InputError(f"{path}: cannot be read: {reason}") from None
+    content = read_bytes(path, "a trace of AiM instructions", MAX_TRACE_BYTES)
+    text = content.decode("utf-8-sig", errors="backslashreplace")
     return parse_isr_trace(text.splitlines(), str(path), design)
 
 

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from pimsim.config.errors import InputError
 from pimsim.config.files import write_whole
+from pimsim.workload.parquet import integers, read_parquet
 
 __all__ = [
     "FORMAT", "VERSION", "RoutingTrace", "is_routing_file", "read_routing", "write_routing",
@@ -101,22 +102,9 @@ def is_routing_file(path: Path) -> bool:
 
 def read_routing(path: Path) -> RoutingTrace:
     """Read and check a trace. Raises ``InputError``, one line, for anything that is not right."""
-    import pyarrow.parquet as pq
-    from pyarrow import ArrowException
-
-    try:
-        table = pq.read_table(path)
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file") from None
-    except (ArrowException, OSError) as error:
-        raise InputError(
-            f"{path}: no Parquet file, or a damaged one ({error})".splitlines()[0]
-        ) from error
+    table = read_parquet(path, _COLUMNS, "a routing trace, a Parquet file,")
     meta = _metadata(path, table.schema.metadata or {})
-    missing = [name for name in _COLUMNS if name not in table.column_names]
-    if missing:
-        raise InputError(f"{path}: it has no column {missing[0]!r}; needed: {', '.join(_COLUMNS)}")
-    columns = {name: _integers(path, table, name) for name in _COLUMNS[:-1]}
+    columns = {name: integers(path, table, name) for name in _COLUMNS[:-1]}
     experts = _experts(path, table, meta)
     return _arranged(path, meta, columns, experts)
 
@@ -140,16 +128,6 @@ def _metadata(path: Path, found: dict[bytes, bytes]) -> dict[str, Any]:
     except (KeyError, ValueError, TypeError):
         raise InputError(f"{path}: no routing trace (its metadata must say {FORMAT!r})") from None
     return dict(meta)
-
-
-def _integers(path: Path, table: Any, name: str) -> Ints:
-    import pyarrow as pa
-
-    column = table.column(name)
-    if not pa.types.is_integer(column.type) or column.null_count:
-        raise InputError(f"{path}: column {name!r} must hold whole numbers, found {column.type}")
-    found: Ints = column.to_numpy().astype(np.int64)
-    return found
 
 
 def _experts(path: Path, table: Any, meta: dict[str, Any]) -> Ints:

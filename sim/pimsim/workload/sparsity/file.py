@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from pimsim.config.errors import InputError
 from pimsim.config.files import write_whole
+from pimsim.workload.parquet import integers, read_parquet
 
 __all__ = ["FORMAT", "VERSION", "SparsityTrace", "read_sparsity", "write_sparsity"]
 
@@ -84,27 +85,17 @@ def write_sparsity(trace: SparsityTrace, path: Path) -> None:
 def read_sparsity(path: Path) -> SparsityTrace:
     """Read and check a trace. Raises ``InputError``, one line, for anything that is not right."""
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
-    try:
-        table = pq.read_table(path)
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file") from None
-    except (pa.ArrowException, OSError) as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(f"{path}: no Parquet file, or a damaged one ({reason})") from error
+    table = read_parquet(path, _COLUMNS, "a sparsity trace, a Parquet file,")
     meta = _metadata(path, table.schema.metadata or {})
-    missing = [name for name in _COLUMNS if name not in table.column_names]
-    if missing:
-        raise InputError(f"{path}: it has no column {missing[0]!r}; needed: {', '.join(_COLUMNS)}")
     layers, ffn = meta["layers"], meta["ffn"]
     width = -(-ffn // 8)
     masks = table.column("mask").combine_chunks()
     if not pa.types.is_fixed_size_binary(masks.type) or masks.type.byte_width != width:
         raise InputError(f"{path}: a mask of {ffn} features has {width} bytes, found {masks.type}")
-    layer, index, token = (
-        table.column(name).to_numpy().astype(np.int64) for name in ("layer", "index", "token")
-    )
+    if masks.null_count:
+        raise InputError(f"{path}: column 'mask' has {masks.null_count} rows without a mask")
+    layer, index, token = (integers(path, table, name) for name in ("layer", "index", "token"))
     if not len(layer) or len(layer) % layers:
         raise InputError(f"{path}: {len(layer)} rows for {layers} layers")
     tokens = len(layer) // layers
