@@ -90,7 +90,7 @@ def test_figures_are_written_in_every_format_and_the_same_each_time(
 def test_what_is_no_run_is_refused(
     refused: Callable[..., str], runs: list[Path], tmp_path: Path
 ) -> None:
-    assert "no result can be read" in refused("report", tmp_path / "missing")
+    assert "a result's JSON is expected" in refused("report", tmp_path / "missing")
     line = refused("report", runs[0], "--out", tmp_path / "p.html", "--stage", "Q")
     assert "no stage 'Q'" in line and "A, B" in line
     line = refused(

@@ -95,6 +95,9 @@ class WorkloadConfig(ConfigModel):
     """Take this many requests, in the trace's order; None: all of it."""
     layers: int | None = Field(default=None, ge=1, le=10_000)
     """Decoder blocks simulated on the device; None: the model's, divided by ``pp``."""
+    beyond_banks: bool = False
+    """Simulate although the layout of PIM needs more rows for all blocks than a bank has: the
+    figures are then those of a memory with more of them."""
     outside: bool = False
     """Embedding, last norm and output layer are a part of the iteration, once, on the NPU."""
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
 
+from pimsim.config.errors import InputError
 from pimsim.config.run import RunConfig
 from pimsim.hardware.dram.device_memory import device_memory
 from pimsim.hardware.pim.programs import AttentionShape
@@ -75,6 +77,14 @@ class Device:
             placed.on_pim for part in self.experts for placed in part if placed is not None
         )
 
+    @property
+    def rows_needed(self) -> int:
+        """Rows of each bank that all blocks of the device need, those not simulated too."""
+        kinds = [block.kind for block in self.whole.blocks]
+        simulated, model = Counter(kinds), dict(self.whole.model_blocks)
+        shares = [max(model[kind] / simulated[kind], 1.0) for kind in kinds]
+        return self.mapper.addresses.rows_needed(shares)
+
     def block(self, part: int, layer: int) -> BlockProgram:
         """Program of block ``layer`` for (sub-)batch ``part``."""
         members = self.members[part]
@@ -141,7 +151,7 @@ def build_device(
     costs = None
     if config.pim is not None and placement == "by-tokens":
         costs = ExpertCosts(config.npu, config.memory, config.pim)
-    return Device(
+    device = Device(
         config, work, whole, iterations, tuple(members), tuple(channel), kv, mapper,
         tuple(
             _placements(config, placement, costs, iterations, part, load)
@@ -149,6 +159,13 @@ def build_device(
         ),
         counter_wrap_bytes(config, work.trace.facts.hidden, whole.tp), outside,
     )  # fmt: skip
+    if device.uses_pim and device.rows_needed > org.rows and not config.workload.beyond_banks:
+        raise InputError(
+            f"model {work.trace.model}: in the layout of PIM all blocks need {device.rows_needed} "
+            f"rows of each bank, the memory has {org.rows}: raise parallel.tp or parallel.ep, or "
+            "take it for larger (workload.beyond_banks=true)"
+        )
+    return device
 
 
 def counter_wrap_bytes(config: RunConfig, hidden: int, tp: int) -> int:

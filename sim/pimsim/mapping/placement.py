@@ -62,8 +62,15 @@ def assign_channels(
 
     ``trace``: as the request file says, round-robin where it says nothing. ``round-robin``: in
     the order of the requests. ``least-loaded``: longest first, each to the channel of least
-    ``cost`` so far. Raises ``InputError`` on a channel that the memory does not have.
+    ``cost`` so far. Raises ``InputError`` on a channel that the memory does not have, whether it
+    is used or not.
     """
+    for request in requests:
+        if request.channel is not None and request.channel >= channels:
+            raise InputError(
+                f"request {request.id}: channel {request.channel}, but the memory has "
+                f"channels 0 to {channels - 1}"
+            )
     if policy == "least-loaded":
         loads = [(0, c) for c in range(channels)]  # a heap, as it is
         where = [0] * len(requests)
@@ -74,14 +81,8 @@ def assign_channels(
     placed = [i % channels for i in range(len(requests))]
     if policy == "trace":
         for i, request in enumerate(requests):
-            if request.channel is None:
-                continue
-            if request.channel >= channels:
-                raise InputError(
-                    f"request {request.id}: channel {request.channel}, but the memory has "
-                    f"channels 0 to {channels - 1}"
-                )
-            placed[i] = request.channel
+            if request.channel is not None:
+                placed[i] = request.channel
     return placed
 
 

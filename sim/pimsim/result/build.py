@@ -250,6 +250,19 @@ def _warnings(outcome: Outcome) -> Iterator[str]:
     asked = config.workload.layers
     if asked is not None and asked < layers:
         yield f"{layers} blocks simulated, not {asked}, to show each kind of block in its place"
+    schedule = config.schedule
+    if any(request.channel is not None for request in device.whole.requests):
+        placed = any(kv.shape is not None for kv in device.kv)
+        if not placed:
+            yield (
+                "the channels of the request trace are not used: only a KV cache in PIM's layout "
+                "lies on one channel"
+            )
+        elif schedule.channel_assignment != "trace":
+            yield (
+                "the channels of the request trace are not used: schedule.channel_assignment is "
+                f"{schedule.channel_assignment}; trace takes them"
+            )
     yield from _trace_notes(device)
     yield from capacity_notes(device)
     if config.schedule.sub_batches and layers == 1 and model_layers > 1:
@@ -266,16 +279,11 @@ def _warnings(outcome: Outcome) -> Iterator[str]:
 
 def capacity_notes(device: Device) -> Iterator[str]:
     """Whether the blocks that were not simulated have a place too."""
-    whole, rows = device.whole, device.config.memory.organization.rows
-    kinds = [block.kind for block in whole.blocks]
-    factors = block_factors(kinds, whole.model_blocks)
-    need = device.mapper.addresses.rows_needed(
-        [factors[kind][0] / factors[kind][1] for kind in kinds]
-    )
+    need, rows = device.rows_needed, device.config.memory.organization.rows
     if device.uses_pim and need > rows:
         yield (
             f"in the layout of PIM all blocks need {need} rows of each bank, the memory has "
-            f"{rows}: raise parallel.tp or parallel.ep"
+            f"{rows} and is taken for larger (workload.beyond_banks)"
         )
 
 

@@ -226,7 +226,9 @@ def block_share(
     append_kv: bool = True, ep: int = 1,
 ) -> tuple[Operator, ...]:  # fmt: skip
     """One device's share of a block: cut, fused, with the all-reduces between devices."""
-    forms = [form for o in operators for form in (o.flops, *(x.bytes for x in o.operands))]
+    forms = [
+        form for o in operators for form in (o.m, o.rows, o.flops, *(x.bytes for x in o.operands))
+    ]
     values = step.symbols(forms)
     if load is not None:
         values |= {"A": load.assigned, "E": len(load.experts)}

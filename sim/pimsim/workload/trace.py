@@ -21,6 +21,7 @@ from pimsim.config.base import ConfigModel
 from pimsim.config.errors import InputError, near_miss
 from pimsim.config.reading import parse_json, read_text
 from pimsim.workload.operators import OperatorKind
+from pimsim.workload.program_check import check_program
 
 __all__ = [
     "FORMAT", "VERSION", "BlockRun", "Linear", "ModelFacts", "Operand", "OperandRole",
@@ -48,7 +49,7 @@ SYMBOLS = {
 last ``w`` tokens. In decode T = B = L and P = K."""
 
 _WINDOWED = re.compile(r"[PK]@[1-9][0-9]{0,8}")
-_MAX_COEFFICIENT = 2**62
+_MAX_COEFFICIENT = 2**50
 
 
 def window_symbol(symbol: Literal["P", "K"], window: int | None) -> str:
@@ -71,7 +72,7 @@ def _linear(value: Any) -> Any:
         if isinstance(coefficient, bool) or not isinstance(coefficient, int):
             raise ValueError(f"{symbol}: {coefficient!r} is no whole number")
         if not 0 <= coefficient <= _MAX_COEFFICIENT:
-            raise ValueError(f"{symbol}: {coefficient} is not in 0 to 2^62")
+            raise ValueError(f"{symbol}: {coefficient} is not in 0 to 2^50")
     return dict(value)
 
 
@@ -145,18 +146,18 @@ class SymbolicOperator(ConfigModel):
     shard: Shard = Shard.NONE
     m: Linear = Field(default_factory=dict)
     """Rows of a matrix product."""
-    n: int = Field(default=0, ge=0)
-    k: int = Field(default=0, ge=0)
-    count: int = Field(default=1, ge=1)
+    n: int = Field(default=0, ge=0, le=2**28)
+    k: int = Field(default=0, ge=0, le=2**28)
+    count: int = Field(default=1, ge=1, le=2**16)
     """Products of this size, each with weights of its own (one a head, where MLA's up-projections
     are absorbed)."""
     rows: Linear = Field(default_factory=dict)
     """Vector work: this many vectors ..."""
-    width: int = Field(default=0, ge=0)
+    width: int = Field(default=0, ge=0, le=2**28)
     """... of this many elements. 0 for softmax: as wide as each context."""
-    heads: int = Field(default=0, ge=0)
-    kv_heads: int = Field(default=0, ge=0)
-    head_dim: int = Field(default=0, ge=0)
+    heads: int = Field(default=0, ge=0, le=2**16)
+    kv_heads: int = Field(default=0, ge=0, le=2**16)
+    head_dim: int = Field(default=0, ge=0, le=2**16)
     """Elements of a key (scores, rope, appended) or of a value (values)."""
     window: int | None = Field(default=None, ge=1)
     """A query sees this many last tokens at most."""
@@ -229,23 +230,23 @@ class ModelFacts(ConfigModel):
 
     architecture: str = Field(min_length=1)
     """As transformers names it (``LlamaForCausalLM``), or ``card``."""
-    layers: int = Field(ge=1)
-    hidden: int = Field(ge=1)
-    heads: int = Field(ge=1)
-    kv_heads: int = Field(ge=1)
-    vocab: int = Field(ge=1)
-    max_context: int = Field(ge=1)
-    experts: int = Field(default=0, ge=0)
+    layers: int = Field(ge=1, le=100_000)
+    hidden: int = Field(ge=1, le=2**24)
+    heads: int = Field(ge=1, le=2**16)
+    kv_heads: int = Field(ge=1, le=2**16)
+    vocab: int = Field(ge=1, le=2**28)
+    max_context: int = Field(ge=1, le=2**30)
+    experts: int = Field(default=0, ge=0, le=65_536)
     """Routed experts of a MoE block."""
-    experts_per_token: int = Field(default=0, ge=0)
-    parameters: int = Field(ge=1)
+    experts_per_token: int = Field(default=0, ge=0, le=65_536)
+    parameters: int = Field(ge=1, le=2**50)
     """All of them, tied ones once."""
-    parameter_bytes: int = Field(ge=1)
-    kv_bytes_per_token: int = Field(ge=0)
+    parameter_bytes: int = Field(ge=1, le=2**53)
+    kv_bytes_per_token: int = Field(ge=0, le=2**40)
     """Over all blocks, of a token that no window has passed."""
-    dtype_bytes: int = Field(ge=1)
+    dtype_bytes: int = Field(ge=1, le=8)
     """Bytes of an activation element."""
-    kv_dtype_bytes: int = Field(ge=1)
+    kv_dtype_bytes: int = Field(ge=1, le=8)
 
 
 class OperatorTrace(ConfigModel):
@@ -269,6 +270,7 @@ class OperatorTrace(ConfigModel):
                 raise ValueError(
                     f"{name} runs {blocks} blocks, facts.layers is {self.facts.layers}"
                 )
+        check_program(self.facts, self.phases)
         return self
 
 
@@ -311,4 +313,6 @@ def load_trace(path: Path) -> OperatorTrace:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
         more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
-        raise InputError(f"{path}: {where}: {first['msg']}{more}") from error
+        said = first["msg"].removeprefix("Value error, ")
+        place = f"{where}: " if where else ""
+        raise InputError(f"{path}: {place}{said}{more}") from error
