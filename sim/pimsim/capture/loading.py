@@ -14,6 +14,7 @@ from pimsim.capture.hf_config import DecoderConfig, decoder_config
 from pimsim.capture.known import ALIASES, CONFIGS, PACKAGES, package_weights
 from pimsim.capture.missing_features import refuse_missing
 from pimsim.config.errors import InputError, near_miss
+from pimsim.config.extras import require_extra
 from pimsim.config.paths import given_path
 from pimsim.config.reading import open_input, parse_json, read_text
 
@@ -44,17 +45,7 @@ class LoadedModel:
 def require_torch() -> None:
     """Raise ``InputError`` with what to install where the extra is absent."""
     os.environ.setdefault("TQDM_DISABLE", "1")  # read when tqdm is imported; progress is ours
-    missing = []
-    for name in ("torch", "transformers"):
-        try:
-            __import__(name)
-        except ImportError:
-            missing.append(name)
-    if missing:
-        raise InputError(
-            f"this command needs {' and '.join(missing)}: pip install torch==2.13.0, "
-            "then pip install 'pimsim[torch]'"
-        )
+    require_extra("torch")
 
 
 def load_model(name_or_path: str, *, weights: bool = True) -> LoadedModel:

@@ -57,12 +57,14 @@ def report_command(
 ) -> None:
     """One self-contained HTML page of a run, of several side by side, or of a sweep."""
     from pimsim.config.errors import near_miss
+    from pimsim.config.extras import require_extra
     from pimsim.config.files import write_whole
     from pimsim.report.draw import check_formats, write_charts
     from pimsim.report.runs import read_run, run_charts, runs_page
 
     if commands is not None and timeline is None:
         raise InputError("--commands goes with --timeline FILE")
+    require_extra("report", "bokeh", "jinja2", *(["perfetto"] if timeline is not None else []))
     kinds = [name.strip() for name in formats.split(",")]
     check_formats(kinds)
     if len(folders) == 1 and (given_path(folders[0]) / "store.json").is_file():

@@ -39,12 +39,14 @@ LayersOption = Annotated[
     typer.Option(
         "--layers",
         metavar="N",
+        min=1,
+        max=10_000,
         help="Decoder blocks to simulate; rates are of all the model's.",
     ),
 ]
 BatchOption = Annotated[
     int | None,
-    typer.Option("--batch", metavar="N", help="Take N requests from the front of the trace."),
+    typer.Option("--batch", metavar="N", min=1, max=1_000_000, help="Take N requests from the front of the trace."),
 ]
 TraceOption = Annotated[
     str | None,

@@ -27,7 +27,7 @@ def sweep_command(
         str, typer.Option("--out", metavar="DIR", help="The store; an earlier one goes on.")
     ],
     workers: Annotated[
-        int | None, typer.Option("--workers", metavar="N", min=1, help="Local processes.")
+        int | None, typer.Option("--workers", metavar="N", min=1, max=256, help="Local processes.")
     ] = None,
     dask: Annotated[
         str | None, typer.Option("--dask", metavar="ADDRESS", help="A Dask scheduler instead.")
