@@ -61,7 +61,13 @@ def export_command(
     ] = None,
     tokens: Annotated[
         int,
-        typer.Option("--tokens", metavar="N", min=16, max=1_000_000, help="Tokens of it, in sequences of 256."),
+        typer.Option(
+            "--tokens",
+            metavar="N",
+            min=16,
+            max=1_000_000,
+            help="Tokens of it, in sequences of 256.",
+        ),
     ] = 2048,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
 ) -> None:

@@ -46,7 +46,13 @@ LayersOption = Annotated[
 ]
 BatchOption = Annotated[
     int | None,
-    typer.Option("--batch", metavar="N", min=1, max=1_000_000, help="Take N requests from the front of the trace."),
+    typer.Option(
+        "--batch",
+        metavar="N",
+        min=1,
+        max=1_000_000,
+        help="Take N requests from the front of the trace.",
+    ),
 ]
 TraceOption = Annotated[
     str | None,

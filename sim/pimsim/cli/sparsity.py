@@ -47,11 +47,17 @@ def measure_command(
         typer.Option("--text", metavar="FILE", help="Chosen on its first part, told on its second; "
                      "Python's docstrings by default."),
     ] = None,
-    tokens: Annotated[int, typer.Option("--tokens", min=64, max=1_000_000, help="Tokens of each part.")] = 512,
-    masks: Annotated[int, typer.Option("--masks", min=1, max=1_000_000, help="Tokens whose masks are kept.")] = 32,
+    tokens: Annotated[
+        int, typer.Option("--tokens", min=64, max=1_000_000, help="Tokens of each part.")
+    ] = 512,
+    masks: Annotated[
+        int, typer.Option("--masks", min=1, max=1_000_000, help="Tokens whose masks are kept.")
+    ] = 32,
     percent: Annotated[
         list[float] | None,
-        typer.Option("--percent", min=0.0, max=1000.0, help="Allowed rise of perplexity; may be repeated."),
+        typer.Option(
+            "--percent", min=0.0, max=1000.0, help="Allowed rise of perplexity; may be repeated."
+        ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
 ) -> None:  # fmt: skip

@@ -43,6 +43,7 @@ MAX_TOKENS = 1_000_000
 MAX_TRACE_BYTES = 64 * 2**20
 """Largest trace file accepted, in bytes: well over a million requests."""
 
+_MAX_COLUMNS = 64
 _MAX_INDEX = 2**31 - 1
 _OURS = ("request_id", "arrival_s", "prompt_tokens", "output_tokens", "generated_tokens")
 _ARTIFACT = ("seq_len", "ch_idx")
@@ -175,6 +176,10 @@ def _rows(path: str, text: str) -> Iterator[tuple[int, list[str]]]:
 
 
 def _check_header(path: str, line: int, header: Sequence[str]) -> TraceFormat:
+    if len(header) > _MAX_COLUMNS:
+        raise InputError(
+            f"{path}:{line}: {len(header)} columns; a request trace has at most {_MAX_COLUMNS}"
+        )
     for column in header:
         if header.count(column) > 1:
             raise InputError(f"{path}:{line}: column {_show(column)} is named twice")
