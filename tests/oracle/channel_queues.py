@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+from oracle.dram_controller import PLAIN, silent_precharge
 
 from pimsim.config.delay import evaluate_delay
 from pimsim.config.memory import MemoryConfig
@@ -75,6 +76,10 @@ class Bars:
                     self.rules.append((rule.level, first, then, delay, rule.window))
         for pins in (ROW, COLUMN):
             self.rules += [("channel", a, b, takes(a), 1) for a in pins for b in pins]
+        self.unsent = silent_precharge(memory)
+        self.takes = takes
+        self.tick = tick
+        self.acts: dict[int, int] = {}
         self.history: dict[tuple[int, str, int], deque[int]] = {}
 
     def unit(self, level: str, bank: int) -> int:
@@ -97,7 +102,26 @@ class Bars:
     def allow(self, command: Command, banks: Sequence[int], tick: int) -> bool:
         return all(self.until.get((command, bank), 0) <= tick for bank in banks)
 
+    def close_silently(self, access: Command, bank: int, tick: int) -> None:
+        """``access`` (RDA, WRA) closes its bank as soon as a PRE could."""
+        for level, then, clocks in self.unsent.after:
+            own = {first for first, later in self.unsent.own if later == then}
+            starts = [] if access in own else [(access, tick, self.unsent.until[access])]
+            if not own:
+                starts.append((Command.ACT, self.acts[bank], self.unsent.until[Command.ACT]))
+            for first, start, wait in starts:
+                plain = PLAIN.get(first, first)
+                free = start + (wait + clocks) * self.tick + self.takes(plain) - self.takes(then)
+                for other in self.bound(level, bank):
+                    self.until[then, other] = max(self.until.get((then, other), 0), free)
+
     def note(self, command: Command, banks: Sequence[int], tick: int) -> None:
+        if command == Command.ACT:
+            self.acts[banks[0]] = tick
+        if command in PLAIN:
+            self.close_silently(command, banks[0], tick)
+            assert not self.unsent.own  # no memory of this controller has such rules
+            command = PLAIN[command]
         for index, (level, first, then, delay, window) in enumerate(self.rules):
             if first != command:
                 continue
@@ -228,6 +252,11 @@ class Channel:
             return False
         return any(other.banks[0] in request.banks for other in self.active)
 
+    def waits_for_another(self, request: Request) -> bool:
+        """Where every access closes its row, a row that is open is for one request alone."""
+        held = self.rows[request.banks[0]] is not None
+        return held and self.control.page_policy == "auto-precharge"
+
     def oldest(self, queue: list[Request]) -> Request | None:
         return min(queue, key=lambda request: request.arrival, default=None)
 
@@ -244,8 +273,9 @@ class Channel:
         self.turn_around()
         queue = self.writes if self.writing else self.reads
         found = self.oldest(
-            [r for r in queue if self.may(r, pins, tick) and not self.closes_active(r)]
-        )
+            [r for r in queue if self.may(r, pins, tick) and not self.closes_active(r)
+             and not self.waits_for_another(r)]
+        )  # fmt: skip
         return None if found is None else (found, queue)
 
     def turn_around(self) -> None:
@@ -266,6 +296,9 @@ class Channel:
             self.result.row_misses += command == Command.ACT
             self.result.row_conflicts += command == Command.PRE
         row = request.row if command in (Command.ACT, Command.RD, Command.WR) else -1
+        if self.control.page_policy == "auto-precharge" and command in COLUMN:
+            command = {Command.RD: Command.RDA, Command.WR: Command.WRA}[command]
+            self.rows[bank] = None
         self.result.log.append((tick, self.index, int(command), bank, row))
         self.result.commands[command.name] += 1
         self.bars.note(command, request.banks, tick)
@@ -276,13 +309,13 @@ class Channel:
             self.rows[bank] = request.row
             queue.remove(request)
             self.active.append(request)
-        if command == request.wanted:
+        if PLAIN.get(command, command) == request.wanted:
             queue.remove(request)
             done = tick
-            if command == Command.RD:
+            if request.wanted == Command.RD:
                 done += self.times["CL"] + self.times["nBL"]
                 self.result.latencies.append(done - request.arrival)
-            if command in COLUMN:
+            if request.wanted in COLUMN:
                 self.result.cycles = max(self.result.cycles, done)
 
     def tick(self, tick: int) -> None:

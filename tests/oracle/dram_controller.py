@@ -66,7 +66,7 @@ class Entry:
     @property
     def fields(self) -> tuple[int, int, int, int, int | None]:
         """For comparison: the row only where the command carries one."""
-        carries = self.command in (Command.ACT, Command.RD, Command.WR)
+        carries = self.command in (Command.ACT, Command.RD, Command.WR, Command.RDA, Command.WRA)
         row = self.row if carries else None
         return self.cycle, self.channel, int(self.command), self.bank, row
 
@@ -86,6 +86,39 @@ class OracleResult:
     log: list[Entry]
 
 
+PLAIN = {Command.RDA: Command.RD, Command.WRA: Command.WR}
+"""RDA and WRA go when RD and WR may, and bind what those bind."""
+
+
+@dataclass
+class SilentPrecharge:
+    """A PRE that nobody sends, after RDA or WRA."""
+
+    until: dict[Command, int]
+    """Clocks from ACT, RDA and WRA until it may be."""
+    after: list[tuple[str, Command, int]]
+    """Level, command, clocks: what waits for it."""
+    own: set[tuple[Command, Command]]
+    """Pairs with a rule of the memory's own instead."""
+
+
+def silent_precharge(memory: MemoryConfig) -> SilentPrecharge:
+    """What the memory's rules about PRE mean for accesses that close their bank."""
+    found = SilentPrecharge(dict.fromkeys((Command.ACT, *PLAIN), 0), [], set())
+    for rule in (rule for rule in memory.rules if rule.window == 1):
+        clocks = evaluate_delay(rule.delay, memory.timings, "oracle")
+        for command in found.until:
+            plain = PLAIN.get(command, command)
+            if plain.name in rule.first and "PRE" in rule.then:
+                found.until[command] = max(found.until[command], clocks)
+            if command.name in rule.first and command in PLAIN:
+                found.own |= {(command, Command[name]) for name in rule.then}
+        if "PRE" in rule.first:
+            found.after += [(rule.level, Command[name], clocks) for name in rule.then
+                            if name not in ("PRE", "PREA")]  # fmt: skip
+    return found
+
+
 class Timing:
     """When each bank allows each command: every rule spread over the banks that it binds."""
 
@@ -103,6 +136,9 @@ class Timing:
             for rule in memory.rules if rule.window == 1
             for first in rule.first for then in rule.then
         ]  # fmt: skip
+        self.takes = takes
+        self.unsent = silent_precharge(memory)
+        self.acts = [0] * self.banks
         columns = (Command.RD, Command.WR)
         one_bus = memory.controller.commands_per_cycle == 1
         self.rules += [
@@ -145,8 +181,31 @@ class Timing:
                 return False
         return True
 
+    def close_silently(self, access: Command, bank: int, cycle: int) -> None:
+        """``access`` (RDA, WRA) closes its bank: what waits for a PRE waits for the one that is
+        not sent, as soon as one could be; rules of the memory's own take its place."""
+        for level, then, clocks in self.unsent.after:
+            own = {first for first, later in self.unsent.own if later == then}
+            starts = [] if access in own else [(access, cycle, self.unsent.until[access])]
+            if not own:
+                starts.append((Command.ACT, self.acts[bank], self.unsent.until[Command.ACT]))
+            for first, start, wait in starts:
+                free = start + wait + clocks + self.takes[first] - self.takes[then]
+                for other in self.bound_banks(level, bank):
+                    self.allowed[then, other] = max(self.allowed[then, other], free)
+
     def note(self, command: Command, bank: int, cycle: int) -> None:
         """``command`` went to ``bank`` (REF: to its rank) at ``cycle``."""
+        if command == Command.ACT:
+            self.acts[bank] = cycle
+        if command in PLAIN:
+            self.close_silently(command, bank, cycle)
+            for level, first, then, delay in self.rules:
+                if command in first:
+                    for other in self.bound_banks(level, bank):
+                        free = max(self.allowed[then, other], cycle + delay)
+                        self.allowed[then, other] = free
+            command = PLAIN[command]
         for level, first, then, delay in self.rules:
             if command in first:
                 for other in self.bound[level, bank]:
@@ -164,6 +223,7 @@ class Channel:
         org, self.control = memory.organization, memory.controller
         self.index = index
         self.timing = Timing(memory)
+        self.closing = self.control.page_policy == "auto-precharge"
         self.ranks, self.rank_banks = org.ranks, org.banks
         self.banks = [Bank() for _ in range(org.ranks * org.banks)]
         self.read_delay = memory.timings["CL"] + memory.timings["nBL"]
@@ -371,6 +431,8 @@ class Channel:
         """Put ``command`` on the bus and change the bank's (REF: the rank's) state."""
         bank = self.banks[index]
         row = -1 if request is None else request.row
+        if self.closing:
+            command = {Command.RD: Command.RDA, Command.WR: Command.WRA}.get(command, command)
         self.log.append(Entry(cycle, self.index, command, index, row))
         self.commands[command.name] += 1
         self.timing.note(command, index, cycle)
@@ -382,7 +444,7 @@ class Channel:
         if command == Command.ACT:
             bank.row, bank.accesses = row, 0
             self.open_since.setdefault(rank, cycle)
-        elif command == Command.PRE:
+        elif command == Command.PRE or command in PLAIN:
             bank.row, bank.accesses = None, 0
             first = rank * self.rank_banks
             if all(b.row is None for b in self.banks[first : first + self.rank_banks]):
@@ -393,12 +455,12 @@ class Channel:
             return
         self.last_event = max(self.last_event, cycle)
         self.last_progress = cycle
-        if command in (Command.RD, Command.WR):
+        if command in (Command.RD, Command.WR, *PLAIN):
             self.row_hits += bank.accesses > 0
-            bank.accesses += 1
+            bank.accesses += command not in PLAIN
             bank.queue.remove(request)
             del self.under_way[request.burst, request.is_write]
-        if command == Command.RD:
+        if command in (Command.RD, Command.RDA):
             done = cycle + self.read_delay
             self.latencies += [done - arrival for arrival in request.arrivals]
             self.last_event = max(self.last_event, done)

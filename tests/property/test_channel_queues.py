@@ -83,6 +83,7 @@ def memories(draw: st.DrawFn) -> MemoryConfig:
             "write_drain_low": draw(st.integers(0, high)),
             "refresh": draw(st.sampled_from(REFRESHES)),
             "refresh_pseudo_channels": draw(st.sampled_from(["in-turn", "together"])),
+            "page_policy": draw(st.sampled_from(["open", "auto-precharge"])),
         },
         timings={
             "tREFI": 2 * t["tRFC"] + t["tRC"] + draw(st.integers(100, 400)),
@@ -132,7 +133,7 @@ def replayed(memory: MemoryConfig, stream: Stream) -> ReplayResult:
 
 def same_order(log: Sequence[Sequence[int]]) -> list[tuple[int, ...]]:
     """Commands of a tick in a fixed order: which of its two slots is logged first says nothing."""
-    carries = (Command.ACT, Command.RD, Command.WR)
+    carries = (Command.ACT, Command.RD, Command.WR, Command.RDA, Command.WRA)
     return sorted((t, ch, c, bank, row if c in carries else -1) for t, ch, c, bank, row in log)
 
 

@@ -34,7 +34,8 @@ def runs(memory: MemoryConfig) -> bool:
 
 PRESETS = {name: load_memory(name).config for name in preset_names("memory")}
 MEMORIES = {name: memory for name, memory in PRESETS.items() if runs(memory)}
-CARRIES_ROW = (Command.ACT, Command.RD, Command.WR)
+READS, WRITES = (Command.RD, Command.RDA), (Command.WR, Command.WRA)
+CARRIES_ROW = (Command.ACT, *READS, *WRITES)
 INTERLEAVED = "rorabgbacoch"
 """Channel lowest: consecutive bursts go to consecutive channels."""
 
@@ -95,7 +96,7 @@ def memories(draw: st.DrawFn) -> MemoryConfig:
     refreshes = ["all-bank", "none"] + ["per-bank"] * ("tRFCpb" in memory.timings)
     controller = {
         "scheduler": draw(st.sampled_from(["fr-fcfs", "fr-fcfs", "fcfs"])),
-        "page_policy": draw(st.sampled_from(["open", "open", "closed"])),
+        "page_policy": draw(st.sampled_from(["open", "closed", "auto-precharge"])),
         "row_hit_cap": draw(st.integers(1, 6)),
         "bank_queue_depth": draw(st.integers(1, 10)),
         "read_queue_depth": draw(st.integers(1, 32)),
@@ -193,7 +194,10 @@ def test_log_is_legal_and_requests_are_conserved(memory: MemoryConfig, stream: S
     assert check_commands(kernel.log, memory) is None
     writes = sum(stream.writes)
     reads = len(stream.writes) - writes
-    issued = kernel.commands
+    issued = Counter(kernel.commands)
+    closing = issued["RDA"] + issued["WRA"]
+    assert closing == 0 or memory.controller.page_policy == "auto-precharge"
+    issued += Counter(RD=issued["RDA"], WR=issued["WRA"])
     assert issued["RD"] + oracle.merged_reads == reads
     assert issued["WR"] + oracle.merged_writes + kernel.undrained_writes == writes
     assert kernel.undrained_writes <= memory.organization.channels * max(
@@ -282,8 +286,8 @@ def test_bursts_share_the_data_bus(memory: MemoryConfig, stream: Stream) -> None
     for channel in range(memory.organization.channels):
         held = []
         for cycle, at, command, _, _ in result.log.tolist():
-            if at == channel and command in (Command.RD, Command.WR):
-                start = cycle + (t["CL"] if command == Command.RD else t["CWL"])
+            if at == channel and command in (*READS, *WRITES):
+                start = cycle + (t["CL"] if command in READS else t["CWL"])
                 held.append((start, start + t["nBL"]))
         held.sort()
         assert all(end <= start for (_, end), (start, _) in pairwise(held))

@@ -17,8 +17,8 @@ from pimsim.validate.dramsim3 import command_rows, legality_rows, memory_of, run
 from pimsim.validate.types import References, Row
 
 TABLES = Path(__file__).parents[1] / "data"
-RUNS = 158
-"""Rows of the two tables."""
+RUNS = 284
+"""Rows of the three tables."""
 LATENCY_STEP = 1e-3
 """The table's latencies are rounded to this many cycles."""
 EXACT_ENERGY = 1e-9

@@ -129,6 +129,15 @@ def test_queue_depths_and_comments(read: Read) -> None:
     assert read({"system": {"trans_queue_size": None}}).controller.read_queue_depth == 32
 
 
+def test_close_page_is_auto_precharge(read: Read) -> None:
+    assert read({}).controller.page_policy == "open"
+    closed = read({"system": {"row_buf_policy": "CLOSE_PAGE"}})
+    assert closed.controller.page_policy == "auto-precharge"
+    own = {rule.first[0]: rule.delay for rule in closed.rules if "RDA" in rule.first
+           and "ACT" in rule.then}  # fmt: skip
+    assert own == {"RDA": "nBL + tRTP + tRP"}
+
+
 def test_clock_in_picoseconds(read: Read) -> None:
     assert read({"timing": {"tCK": "0.66"}}).tCK == 660
     assert read({"timing": {"tCK": "0.666 (1/1.5)"}}).tCK == 666  # as GDDR5X_8Gb_x32.ini has it
@@ -148,9 +157,9 @@ BAD: dict[str, tuple[Change, list[str]]] = {
         {"dram_structure": {"protocol": "DDR4"},
          "system": {"refresh_policy": "BANK_LEVEL_STAGGERED"}},
         ["controller.refresh is per-bank", "tRFCpb", "DDR4"]),
-    "a closed page": (
-        {"system": {"row_buf_policy": "CLOSE_PAGE"}},
-        ["row_buf_policy", "CLOSE_PAGE", "OPEN_PAGE"]),
+    "a page policy that is none": (
+        {"system": {"row_buf_policy": "CLOSED_PAGE"}},
+        ["row_buf_policy", "CLOSED_PAGE", "OPEN_PAGE, CLOSE_PAGE"]),
     "a queue per rank": (
         {"system": {"queue_structure": "PER_RANK"}}, ["queue_structure", "PER_RANK", "PER_BANK"]),
     "refresh of all ranks at once": (

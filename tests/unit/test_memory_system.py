@@ -258,7 +258,10 @@ def test_stopping_on_the_way_changes_nothing_beside_pim(
     assert replay(MEMORY, PIMS[pim], [*plan, work], in_steps(sizes)) == expected
 
 
-POLICIES = ["controller.page_policy=closed", "controller.scheduler=fcfs"]
+POLICIES = [
+    "controller.page_policy=closed", "controller.page_policy=auto-precharge",
+    "controller.scheduler=fcfs",
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("policy", POLICIES)

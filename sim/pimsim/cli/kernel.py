@@ -129,9 +129,9 @@ def _dram_report(memory: MemoryConfig, result: ReplayResult) -> dict[str, Any]:
     RD and WR; ``answered_gbps`` those of all requests, of which some are answered together, or
     from a write that still waits.
 
-    Cycles are of ``tick_ps``: half a clock where the command bus uses both edges. PRE and REF
-    count all precharges and refreshes; PREA and REFpb say how many of them were of all banks,
-    or of one.
+    Cycles are of ``tick_ps``: half a clock where the command bus uses both edges. RD, WR, PRE and
+    REF count all reads, writes, precharges and refreshes that were sent; RDA and WRA say how many
+    closed their bank, PREA and REFpb how many were of all banks, or of one.
 
     Energy is what DRAMsim3 counts, from IDD currents and without I/O, but times tCK.
     """
@@ -144,6 +144,8 @@ def _dram_report(memory: MemoryConfig, result: ReplayResult) -> dict[str, Any]:
     }
     commands["PRE"] += result.commands["PREA"]
     commands["REF"] += result.commands["REFpb"]
+    commands["RD"] += result.commands["RDA"]
+    commands["WR"] += result.commands["WRA"]
     ranks = org.pseudo_channels * org.ranks
     whole = org.ranks if memory.controller.model == "channel-queues" else 1
     tick_ps = memory.tCK / result.ticks_per_clock

@@ -25,7 +25,7 @@ Level = Literal[
     "channel", "pseudo_channel", "rank", "other_ranks", "bank_group", "bank", "row_buffer"
 ]
 CommandName = Literal[
-    "ACT", "PRE", "RD", "WR", "REF", "REFpb", "PREA",
+    "ACT", "PRE", "RD", "WR", "REF", "REFpb", "PREA", "RDA", "WRA",
     "G_ACT", "PIM_PRE", "GWRITE", "HEADER", "COMP", "READRES", "GEMV",
 ]  # fmt: skip
 """Commands that a rule may name; ``hardware.dram.rules.Command`` says what each does."""
@@ -117,10 +117,23 @@ class Rule(ConfigModel):
     delay: str
     """Cycles of tCK as arithmetic (+ - * //, max, min) over timing names: ``CL + nBL - CWL +
     tRTRS``, ``max(nBL, tCCD_L)``. In the rules of a PIM design ``n`` is the dot products of a
-    GEMV."""
+    GEMV.
+
+    ``RDA`` and ``WRA`` (auto-precharge) are bound by what binds ``RD`` and ``WR``, and bind what
+    those bind. The bank closes by itself as soon as a PRE could, so what waits for a PRE waits for
+    both delays. A rule with ``RDA`` or ``WRA`` as ``first`` takes the place of that sum."""
     window: int = Field(default=1, ge=1, le=32)
     """The delay separates a command from the ``window``-th one before it (tFAW: 4). Above
     1, ``first`` and ``then`` are one command, the same."""
+
+    @model_validator(mode="after")
+    def _auto_precharge(self) -> Rule:
+        for name in self.then:
+            if name in ("RDA", "WRA"):
+                raise ValueError(f"then: {name} waits for what {name[:2]} waits for; name that")
+        if self.window > 1 and {"RDA", "WRA"} & set(self.first):
+            raise ValueError(f"window {self.window}: RDA and WRA count as RD and WR; name those")
+        return self
 
     @model_validator(mode="after")
     def _windowed(self) -> Rule:
@@ -165,10 +178,11 @@ class ControllerConfig(ConfigModel):
     scheduler: Literal["fr-fcfs", "fcfs"] = "fr-fcfs"
     """``fr-fcfs``: first ready, first come; banks in round robin, in a bank the first request
     that can go. ``fcfs``: of the requests at the banks the oldest alone, whatever it waits for."""
-    page_policy: Literal["open", "closed"] = "open"
+    page_policy: Literal["open", "closed", "auto-precharge"] = "open"
     """``open``: a row stays open until a request for another row, or a refresh, needs the bank.
-    ``closed``: it is precharged as soon as no request queued at its bank hits it. A PRE of its
-    own does that; auto-precharge (RDA, WRA) is not modelled."""
+    ``closed``: it is precharged, by a PRE, as soon as no request queued at its bank hits it.
+    ``auto-precharge``: every access opens its row and closes it again by itself (RDA, WRA), so that
+    none ever hits: the strict closed page (DRAMsim3's ``CLOSE_PAGE``)."""
     row_hit_cap: int = Field(default=4, ge=1, le=1_000_000)
     """After so many column accesses of an open row, a waiting conflict may close it."""
     bank_queue_depth: int = Field(default=8, ge=1, le=1024)
@@ -217,13 +231,19 @@ class ControllerConfig(ConfigModel):
         if self.model == "channel-queues":
             # its devices get latency and rate from npu.network
             for key, usual in (
-                ("requests_per_cycle", 1), ("fabric_latency", 0), ("requests_in_flight", None)
+                ("requests_per_cycle", 1), ("fabric_latency", 0), ("requests_in_flight", None),
+                ("scheduler", "fr-fcfs"), ("row_hit_cap", 4), ("bank_queue_depth", 8),
             ):  # fmt: skip
                 if getattr(self, key) != usual:
                     raise ValueError(
                         f"{key} is of model bank-queues; channel-queues takes {usual}, "
                         f"found {getattr(self, key)}"
                     )
+            if self.page_policy == "closed":
+                raise ValueError(
+                    "page_policy closed is of model bank-queues; channel-queues takes open or "
+                    "auto-precharge"
+                )
         return self
 
 

@@ -24,8 +24,9 @@ from pimsim.validate.types import References, Row
 
 __all__ = ["TABLES", "command_rows", "energy_pj", "legality_rows", "memory_of", "rows", "run_rows"]
 
-TABLES = ("dramsim3.csv", "dramsim3_lpddr4.csv")
-"""The second: the LPDDR4 runs of the reference's NOTES.md, section 1.4."""
+TABLES = ("dramsim3.csv", "dramsim3_lpddr4.csv", "dramsim3_closed.csv")
+"""The second: the LPDDR4 runs of the reference's NOTES.md, section 1.4. The third: runs of the
+same files with ``row_buf_policy = CLOSE_PAGE``, at DRAMsim3 2981759."""
 NEVER = 2 * 10**9
 """tREFI of the runs without refresh."""
 _PRESETS: dict[str, tuple[str, tuple[str, ...]]] = {
@@ -57,16 +58,19 @@ def memory_of(references: References, config: str) -> MemoryConfig:
     """The memory of a run: DRAMsim3's file where there is one, else our preset.
 
     ``config`` ends in ``__noref`` where refresh is out of reach, in ``_refpb`` where it is per
-    bank.
+    bank, in ``_closed`` where every access closes its row.
     """
-    name, _, without = config.partition("__")
-    name = name.removesuffix("_refpb")
+    given, _, without = config.partition("__")
+    name = given.removesuffix("_refpb").removesuffix("_closed")
     path = None if name in _NO_FILE else references.file(f"dram/configs/{name}.ini")
     if path is not None:
         memory = read_dramsim3_ini(path)
     else:
         preset, overrides = _PRESETS[name]
         memory = load_memory(preset, overrides).config
+    if given.endswith("_closed"):
+        closing = memory.controller.model_copy(update={"page_policy": "auto-precharge"})
+        memory = memory.model_copy(update={"controller": closing})
     if without:
         return memory.model_copy(update={"timings": memory.timings | {"tREFI": NEVER}})
     return memory
@@ -77,8 +81,8 @@ def energy_pj(memory: MemoryConfig, result: ReplayResult, constants: EnergyConfi
     org, commands = memory.organization, result.commands
     counts = DramCounts(
         act=commands["ACT"],
-        rd=commands["RD"],
-        wr=commands["WR"],
+        rd=commands["RD"] + commands["RDA"],
+        wr=commands["WR"] + commands["WRA"],
         ref=commands["REF"],
         refpb=commands["REFpb"],
         active_rank_cycles=result.active_rank_cycles,
@@ -106,6 +110,8 @@ def run_rows(references: References, longest: int | None = None) -> Iterator[Row
             )
             yield Row("dramsim3.cycles", case, "cycles", float(row["cycles"]), result.cycles)
             ours = result.commands | {
+                "RD": result.commands["RD"] + result.commands["RDA"],
+                "WR": result.commands["WR"] + result.commands["WRA"],
                 "row_hits": result.row_hits,
                 "undrained_writes": result.undrained_writes,
             }

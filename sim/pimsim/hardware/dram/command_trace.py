@@ -32,6 +32,8 @@ _NAMES = {
     "precharge": Command.PRE,
     "read": Command.RD,
     "write": Command.WR,
+    "read_p": Command.RDA,
+    "write_p": Command.WRA,
     "refresh": Command.REF,
     "refresh_bank": Command.REFpb,
     "precharge_all": Command.PREA,
@@ -134,7 +136,8 @@ def _line(words: Sequence[str], number: int, where: str, memory: MemoryConfig) -
     command = _NAMES[words[1]]
     org = memory.organization
     whole = command in (Command.REF, Command.PREA)
-    has_row = command in (Command.ACT, Command.RD, Command.WR)
+    columns = (Command.RD, Command.WR, Command.RDA, Command.WRA)
+    has_row = command in (Command.ACT, *columns)
     bounds = {
         "cycle": (0, 10**15),
         "channel": (-1, org.channels - 1),
@@ -142,7 +145,7 @@ def _line(words: Sequence[str], number: int, where: str, memory: MemoryConfig) -
         "bank group": (-1 if whole else 0, org.bank_groups - 1),
         "bank": (-1 if whole else 0, org.banks_per_group - 1),
         "row": (0 if has_row else -1, org.rows - 1),
-        "column": (0 if command in (Command.RD, Command.WR) else -1, org.columns - 1),
+        "column": (0 if command in columns else -1, org.columns - 1),
     }
     found = {}
     for field, word in zip(_FIELDS, words, strict=True):

@@ -61,8 +61,8 @@ _OPTIONAL_TIMINGS = {"tPPD": 0, "t32AW": 330}
 """Read, with their defaults, where the rules of the preset name them."""
 
 _CHOICES: tuple[tuple[str, str, dict[str, str], str], ...] = (
-    ("row_buf_policy", "OPEN_PAGE", {"OPEN_PAGE": "open"},
-     "closes by auto-precharge in that tool; ours is --set controller.page_policy=closed"),
+    ("row_buf_policy", "OPEN_PAGE", {"OPEN_PAGE": "open", "CLOSE_PAGE": "auto-precharge"},
+     "a row stays open, or every access closes its own"),
     ("queue_structure", "PER_BANK", {"PER_BANK": ""}, "a queue for each bank is built"),
     ("refresh_policy", "RANK_LEVEL_STAGGERED",
      {"RANK_LEVEL_STAGGERED": "all-bank", "BANK_LEVEL_STAGGERED": "per-bank"},

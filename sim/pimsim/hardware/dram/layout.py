@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from pimsim.config.delay import evaluate_delay
 from pimsim.config.errors import InputError
-from pimsim.config.memory import MemoryConfig
+from pimsim.config.memory import ControllerConfig, MemoryConfig
 from pimsim.config.pim import PimConfig
 from pimsim.hardware.dram.peak import column_clocks
 from pimsim.hardware.dram.rules import COMMANDS, LEVELS, RANK, Command, RuleTables
@@ -23,6 +23,7 @@ from pimsim.hardware.dram.spare import clear, lend
 __all__ = [
     "INFINITY",
     "MAX_LOG",
+    "auto_precharge",
     "bounded",
     "channel_fields",
     "make_board",
@@ -267,6 +268,7 @@ PARAMETERS = np.dtype(
         ("drain_high", _I),
         ("fcfs", _I),
         ("closed_page", _I),
+        ("auto_precharge", _I),  # 0, or what makes RD and WR RDA and WRA in the log
         ("feed", _I),  # requests that a cycle brings at most
         ("in_flight", _I),  # requests that wait for their command at most
         ("dual_command", _I),
@@ -349,6 +351,12 @@ def bounded(found: int, most: int, what: str) -> int:
     return found
 
 
+def auto_precharge(controller: ControllerConfig) -> int:
+    """From RD to RDA, and from WR to WRA, where every access closes its row; else 0."""
+    closing = controller.page_policy == "auto-precharge"
+    return Command.RDA - Command.RD if closing else 0
+
+
 def put_tables(p: Records, tables: RuleTables) -> None:
     """Write compiled rules into kernel parameters, of either controller. Raises ``InputError``
     where they are more than there is room for."""
@@ -411,6 +419,7 @@ def make_parameters(
         "drain_high": controller.drain_at,
         "fcfs": int(controller.scheduler == "fcfs"),
         "closed_page": int(controller.page_policy == "closed"),
+        "auto_precharge": auto_precharge(controller),
         "feed": controller.requests_per_cycle,
         "in_flight": controller.requests_in_flight or INFINITY,
         "dual_command": int(controller.commands_per_cycle == 2),

@@ -15,10 +15,12 @@ from pimsim.config.delay import evaluate_delay
 from pimsim.config.errors import InputError
 from pimsim.config.memory import MemoryConfig, Rule
 from pimsim.config.pim import PimConfig
-from pimsim.hardware.dram.rules import ROW_COMMANDS, Command, CommandBus, window_places
+from pimsim.hardware.dram.rules import BOUND_AS, ROW_COMMANDS, Command, CommandBus, window_places
 
 __all__ = ["TracedCommand", "Violation", "check_commands"]
 
+_COLUMNS = (Command.RD, Command.WR, Command.RDA, Command.WRA)
+_CLOSING = (Command.PRE, Command.PREA, Command.PIM_PRE)
 _CHANNEL_WIDE = {Command.COMP, Command.READRES, Command.GEMV, Command.HEADER}
 
 
@@ -97,13 +99,32 @@ def _laws(memory: MemoryConfig, pim: PimConfig | None) -> list[_Law]:
     for where, rule in listed:
         base = evaluate_delay(rule.delay, {**names, "n": 0}, where)
         slope = evaluate_delay(rule.delay, {**names, "n": 1}, where) - base
-        commands = [frozenset(Command[name] for name in side) for side in (rule.first, rule.then)]
+        commands = [
+            _alike(frozenset(Command[name] for name in side)) for side in (rule.first, rule.then)
+        ]
         places: dict[Command, int] = {}
         if rule.window > 1:
             places = window_places(rule, pim, memory.organization)
-            commands = [frozenset(places)] * 2
+            commands = [_alike(frozenset(places))] * 2
+            places |= {also: places[one] for also, one in BOUND_AS.items() if one in places}
         laws.append(_Law(where, rule, commands[0], commands[1], base, slope, places, pim))
     return laws
+
+
+def _alike(commands: frozenset[Command]) -> frozenset[Command]:
+    """With RD also RDA, with WR also WRA."""
+    return commands | {also for also, one in BOUND_AS.items() if one in commands}
+
+
+def _own_rules(memory: MemoryConfig) -> set[tuple[Command, Command]]:
+    """Pairs of RDA or WRA and what has a rule of its own after them."""
+    return {
+        (Command[first], Command[then])
+        for rule in memory.rules
+        for first in rule.first
+        for then in rule.then
+        if first in ("RDA", "WRA")
+    }
 
 
 class _Banks:
@@ -153,7 +174,7 @@ class _Banks:
         """What in the banks' state forbids ``item``, or None."""
         command, normal, pim = item.command, self.open_row[0], self.open_row[-1]
         banks = self.touched(item)
-        if command in (Command.RD, Command.WR, Command.GWRITE):
+        if command in (*_COLUMNS, Command.GWRITE):
             held = normal[item.bank]
             if held is None or (item.row >= 0 and held != item.row):
                 return f"the bank has {_row(held)}"
@@ -174,7 +195,7 @@ class _Banks:
     def change(self, item: TracedCommand) -> None:
         """Open and close what ``item`` opens and closes."""
         opens = item.command in (Command.ACT, Command.G_ACT)
-        if not opens and item.command not in (Command.PRE, Command.PREA, Command.PIM_PRE):
+        if not opens and item.command not in (*_CLOSING, *BOUND_AS):
             return
         apart = self.pim is not None and self.pim.in_pim_buffer(item.command.name)
         rows = self.open_row[-1 if apart else 0]
@@ -196,6 +217,19 @@ class _Channel:
         """The last command of each set of pins."""
         self.bars: dict[tuple[int, int, Command], tuple[int, TracedCommand]] = {}
         """By law, node and first command: the cycle from which its delay counts, and why."""
+        self.own = _own_rules(memory)
+        self.closing = {
+            (first, law.base)
+            for law in laws
+            if law.rule.window == 1 and law.rule.level in ("row_buffer", "bank")
+            if Command.PRE in law.then
+            for first in law.first
+        }
+        """What a PRE waits for at its bank: so does a bank that closes by itself."""
+        self.opened: dict[int, TracedCommand] = {}
+        """The last ACT of each bank."""
+        self.closed: dict[tuple[int, int, Command], tuple[int, TracedCommand]] = {}
+        """As ``bars``, for the PREs that nobody sends: from which cycle a PRE's delay counts."""
         self.past: dict[tuple[int, int], deque[TracedCommand]] = {}
         """By window law and node: the last commands that count."""
 
@@ -262,10 +296,42 @@ class _Channel:
                 if bar is not None:
                     start, earlier = bar
                     yield start + self.bus.delay(first, item.command, law.base), earlier
+        waits = Command.PRE in law.first and law.binds(Command.PRE, item.command)
+        if waits and item.command not in _CLOSING:
+            yield from self._required_of_closed(index, law, unit, item)
+
+    def _required_of_closed(
+        self, index: int, law: _Law, unit: int, item: TracedCommand
+    ) -> Iterable[tuple[int, TracedCommand]]:
+        """What a PRE that RDA or WRA brings asks for; rules of their own take its place."""
+        given = {access for access, then in self.own if then == item.command}
+        for first in (Command.RDA, Command.WRA, Command.ACT):
+            bar = self.closed.get((index, unit, first))
+            if bar is None or first in given or (first == Command.ACT and given):
+                continue
+            start, earlier = bar
+            yield start + self.bus.delay(first, item.command, law.base), earlier
+
+    def _close(self, item: TracedCommand) -> None:
+        """RDA or WRA closes its bank when a PRE could."""
+        for index, law in enumerate(self.laws):
+            if Command.PRE not in law.first or law.rule.window > 1:
+                continue
+            for earlier in (item, self.opened[item.bank]):
+                clocks = [base for first, base in self.closing if first == earlier.command]
+                start = earlier.cycle + max(clocks, default=0) * self.bus.ticks_per_clock
+                for unit in self.banks.units(range(item.bank, item.bank + 1), law.rule.level):
+                    key = (index, unit, earlier.command)
+                    if key not in self.closed or self.closed[key][0] <= start:
+                        self.closed[key] = (start, earlier)
 
     def _note(self, item: TracedCommand) -> None:
         self.last = self.on_pins[self._pins(item)] = item
         self.banks.change(item)
+        if item.command == Command.ACT:
+            self.opened[item.bank] = item
+        elif item.command in BOUND_AS:
+            self._close(item)
         touched = self.banks.touched(item)
         for index, law in enumerate(self.laws):
             if item.command not in law.first:
@@ -338,9 +404,10 @@ def check_commands(
     order of each channel, ``command`` a ``Command``, ``bank`` counted over
     the channel's ranks, ``row`` -1 for "not checked". A replay's log is such a trace.
 
-    Besides the rules: RD, WR and GWRITE need their row open, ACT and G_ACT closed buffers, REF a
-    rank closed in both buffers, COMP and GEMV the PIM row open in all banks of the channel; the
-    bus takes one command a cycle, or one row and one column command.
+    Besides the rules: RD, WR (with auto-precharge or without) and GWRITE need their row open, ACT
+    and G_ACT closed buffers, REF a rank closed in both buffers, COMP and GEMV the PIM row open in
+    all banks of the channel; the bus takes one command a cycle, or one row and one column command.
+    What waits for a PRE waits for the one that RDA and WRA bring, as soon as one could be sent.
 
     Raises ``InputError`` on a trace that is none: unknown commands or banks, time running back.
     """

@@ -7,6 +7,7 @@ earliest at which it is offered; the controller sees it in the next.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,15 +28,16 @@ from pimsim.hardware.dram.layout import (
     C_ROW_HITS,
     INFINITY,
     Records,
+    auto_precharge,
     bounded,
     make_board,
     make_channels,
     make_parameters,
 )
 from pimsim.hardware.dram.queues import admit
-from pimsim.hardware.dram.rules import COMMANDS, Command, compile_rules
+from pimsim.hardware.dram.rules import BOUND_AS, COMMANDS, Command, compile_rules
 
-__all__ = ["ReplayResult", "logged_commands", "replay"]
+__all__ = ["ReplayResult", "column_commands", "logged_commands", "replay", "sent_commands"]
 
 
 POSTPONED = 8
@@ -169,6 +171,22 @@ def replay(
     return _summarise(memory, channels, board, len(bursts))
 
 
+def sent_commands(memory: MemoryConfig, counter: NDArray[np.int64]) -> dict[str, int]:
+    """Commands by name; the kernels count RDA and WRA as the RD and WR that they are."""
+    counts = counter[C_COMMANDS : C_COMMANDS + len(COMMANDS)]
+    named = dict(zip(COMMANDS, (int(n) for n in counts), strict=True))
+    if auto_precharge(memory.controller):
+        for closing, plain in BOUND_AS.items():
+            named[closing.name] = named[plain.name]
+            named[plain.name] = 0
+    return named
+
+
+def column_commands(commands: Mapping[str, int]) -> int:
+    """Bursts that ``commands`` move: of reads and writes, with auto-precharge or without."""
+    return sum(commands[name] for name in ("RD", "WR", "RDA", "WRA"))
+
+
 def logged_commands(
     board: Records, mapping: AddressMap
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -188,18 +206,18 @@ def _summarise(
     cycles = int(max(channels["last_done"].max(), channels["last_cmd"].max())) + 1
     open_now, since, active = (channels["rank"][:, :, i] for i in range(3))
     active_cycles = active + np.where(open_now > 0, cycles - since, 0)
-    counts = counter[:, C_COMMANDS : C_COMMANDS + len(COMMANDS)].sum(axis=0)
+    counts = sent_commands(memory, counter.sum(axis=0))
     reads = int(counter[:, C_READS].sum())
     latency = int(counter[:, C_READ_LATENCY].sum())
     return ReplayResult(
         cycles=cycles,
-        commands=dict(zip(COMMANDS, (int(n) for n in counts), strict=True)),
+        commands=counts,
         row_hits=int(counter[:, C_ROW_HITS].sum()),
         requests=requests,
         undrained_writes=int(channels["queued"][:, 1].sum()),
         avg_read_latency_cycles=latency / reads if reads else 0.0,
         active_rank_cycles=int(active_cycles.sum()),
-        bytes_moved=int(counts[Command.RD] + counts[Command.WR]) * memory.organization.burst_bytes,
+        bytes_moved=column_commands(counts) * memory.organization.burst_bytes,
         bytes_answered=requests * memory.organization.burst_bytes,
         log=log,
         log_columns=log_columns,

@@ -22,6 +22,7 @@ from pimsim.config.pim import PimConfig
 __all__ = [
     "BANK",
     "BANK_GROUP",
+    "BOUND_AS",
     "COMMANDS",
     "LEVELS",
     "OTHER_RANKS",
@@ -63,8 +64,16 @@ class Command(IntEnum):
     PREA = 13
     """Closes every bank of a rank or, where a controller refreshes whole pseudo channels, of a
     pseudo channel."""
+    RDA = 14
+    """RD with auto-precharge: the bank closes as soon as a PRE could go."""
+    WRA = 15
+    """WR with auto-precharge."""
 
 
+BOUND_AS = {Command.RDA: Command.RD, Command.WRA: Command.WR}
+"""Whose rules a command keeps, in addition to its own."""
+_SILENT = {Command.PRE, Command.PREA, Command.PIM_PRE}
+"""What a bank that closes by itself does not hold up: it takes no place on the bus (tPPD)."""
 COMMANDS = tuple(command.name for command in Command)
 _LEVELS = {
     "channel": 0, "rank": 1, "other_ranks": 2, "bank_group": 3, "bank": 4, "pseudo_channel": 5
@@ -145,7 +154,7 @@ class CommandBus:
 
     def duration(self, command: Command) -> int:
         """Ticks of the memory's bus that ``command`` takes."""
-        return self.memory.command_bus.ticks(command.name)
+        return self.memory.command_bus.ticks(BOUND_AS.get(command, command).name)
 
     def delay(self, first: Command, then: Command, clocks: int) -> int:
         """A rule's delay from start to start: rules count from the ends of both commands."""
@@ -180,6 +189,37 @@ def _bind(
     group[level, int(then)] = max(known, (delay, slope))
 
 
+def _closing_clocks(memory: MemoryConfig) -> dict[Command, int]:
+    """Clocks from ACT, RD and WR until their bank may close."""
+    found = {Command.ACT: 0, Command.RD: 0, Command.WR: 0}
+    for index, rule in enumerate(memory.rules):
+        if rule.window == 1 and "PRE" in rule.then and rule.level in ("row_buffer", "bank"):
+            clocks = evaluate_delay(rule.delay, memory.timings, f"memory.rules[{index}]")
+            for command in found:
+                if command.name in rule.first:
+                    found[command] = max(found[command], clocks)
+    return found
+
+
+def _closes_itself(memory: MemoryConfig, then: Command) -> list[tuple[Command, int]]:
+    """``(first, clocks)`` before a PRE that nobody sends, for what ``then`` waits from a PRE on.
+
+    Where the memory has rules of its own from RDA or WRA to ``then``, those are all that count.
+    """
+    own = {
+        Command[name]
+        for rule in memory.rules
+        if then.name in rule.then
+        for name in rule.first
+        if name in ("RDA", "WRA")
+    }
+    given = {BOUND_AS[command] for command in own}
+    clocks = _closing_clocks(memory)
+    if given:
+        del clocks[Command.ACT]
+    return [(first, delay) for first, delay in clocks.items() if first not in given]
+
+
 def compile_rules(
     memory: MemoryConfig, pim: PimConfig | None, ticks_per_clock: int = 1
 ) -> RuleTables:
@@ -187,8 +227,10 @@ def compile_rules(
 
     A rule at ``row_buffer`` binds only commands of the same buffer: with two row buffers the
     PIM commands live in the second, with one they share the first. That is all a dual row
-    buffer is here.
+    buffer is here. Where every access closes its row (``auto-precharge``), the tables of RD and WR
+    are those of RDA and WRA.
     """
+    closing = memory.controller.page_policy == "auto-precharge"
     names = dict(memory.timings)
     listed = [(rule, f"memory.rules[{i}]") for i, rule in enumerate(memory.rules)]
     if pim is not None:
@@ -220,6 +262,10 @@ def compile_rules(
                         _bind(grouped[first], level, then, delay)
             continue
         for first in (_command(name, where) for name in rule.first):
+            if first in BOUND_AS:
+                if not closing:
+                    continue
+                first = BOUND_AS[first]
             for then in (_command(name, where) for name in rule.then):
                 delay = bus.delay(first, then, base)
                 if rule.level == "row_buffer":
@@ -232,6 +278,10 @@ def compile_rules(
                     _check_scope(rule, first, where)
                     level = _LEVELS[rule.level]
                 _bind(grouped[first], level, then, delay, slope * ticks_per_clock)
+                if closing and first == Command.PRE and then not in _SILENT:
+                    for access, clocks in _closes_itself(memory, then):
+                        after = bus.delay(access, then, clocks + base)
+                        _bind(grouped[access], level, then, after)
     flat = [
         [(level, then, base, slope) for (level, then), (base, slope) in sorted(group.items())]
         for group in grouped

@@ -67,7 +67,8 @@ def _issue(
     ch.last_cmd = cycle
     row = ch.request[entry, Q_ROW] if entry >= 0 else -1
     burst = ch.detail[entry, D_KEY] if p.merge == 1 and entry >= 0 else -1
-    log_command(ch, board, cycle, command, bank, row, burst)
+    sent = command + p.auto_precharge if command in (RD, WR) else command
+    log_command(ch, board, cycle, sent, bank, row, burst)
     apply_rules(ch, p, cycle, command, bank, 0)
     if p.row_buffers == 1:
         pim_forget(ch)
@@ -84,6 +85,8 @@ def _issue(
     ch.counter[C_BUS_BUSY] += p.tccd_s
     ch.ref_alone = 0
     unlink(ch, p, bank, entry, cycle)
+    if p.auto_precharge > 0:
+        close_row(ch, p, cycle, bank, 0)
     if command == RD:
         done = cycle + p.read_delay
         if p.merge == 1:

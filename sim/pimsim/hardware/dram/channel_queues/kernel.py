@@ -58,7 +58,8 @@ __all__ = [
     "upkeep",
 ]  # fmt: skip
 
-ACT, PRE, RD = int(Command.ACT), int(Command.PRE), int(Command.RD)
+ACT, PRE = int(Command.ACT), int(Command.PRE)
+RD, WR = int(Command.RD), int(Command.WR)
 PREA, REF, REFpb = int(Command.PREA), int(Command.REF), int(Command.REFpb)
 
 
@@ -135,11 +136,14 @@ def reconsider(ch: Any, p: Any, bank: int) -> None:
     """The bank changed: when its requests in the queue in turn can go now.
 
     With two slots a tick row hits are the column slot's to find, and a row that was opened for a
-    request stays open until that had it.
+    request stays open until that had it. Where every access closes its row, nobody else gets it.
     """
     if not waits_at(ch, bank):
         return
     held = ch.open_row[bank]
+    if p.auto_precharge > 0 and held >= 0:
+        rebound(ch, bank, INFINITY, INFINITY, -1, -1)
+        return
     command = ACT if held < 0 else PRE
     column_at = earliest(ch, p, RD + ch.writing, bank) if p.single_slot == 1 else INFINITY
     row_at = INFINITY
@@ -167,7 +171,8 @@ def issue(
     """``command`` goes out: what it bars, and the rows that it opens or closes."""
     apply_rules(ch, p, tick, command, bank)
     ch.counter[C_COMMANDS + command] += 1
-    log_command(ch, board, tick, command, bank, row, key)
+    sent = command + p.auto_precharge if command in (RD, WR) else command
+    log_command(ch, board, tick, sent, bank, row, key)
     if command == ACT:
         ch.open_row[bank] = row
         count_open(ch, p, tick, bank, 1)
@@ -226,7 +231,9 @@ def column_of_active(ch: Any, p: Any, board: Any, tick: int) -> int:
     issue(ch, p, board, tick, command, bank, row_of(word), ch.request[entry, R_KEY])
     answer(ch, p, board, tick, entry)
     ch.awaited[bank] -= 1
-    if ch.awaited[bank] == 0:
+    if p.auto_precharge > 0:
+        _close(ch, p, tick, bank)
+    elif ch.awaited[bank] == 0:
         reconsider(ch, p, bank)
     ch.active_len -= 1
     close_gap(ch.active, found, ch.active_len)
@@ -254,6 +261,8 @@ def open_for(ch: Any, p: Any, place: int) -> None:
 @njit(cache=True, inline="always")
 def _column_bound(ch: Any, p: Any, tick: int) -> int:
     """A tick before which no row hit of the queue in turn can go."""
+    if p.auto_precharge > 0:
+        return INFINITY
     command = RD + ch.writing
     return int(max(ch.column_next, on_edge(p, command, max(tick, ch.ready[command]))))
 

@@ -26,6 +26,7 @@ from pimsim.hardware.dram.layout import (
     MAX_WINDOWS,
     PORT_FIELDS,
     SOURCE_FIELDS,
+    auto_precharge,
     bounded,
     channel_fields,
     put_tables,
@@ -161,6 +162,7 @@ PARAMETERS = np.dtype(
         ("ref_interval", _I),
         ("set_gap", _I),  # tRFCpb: from the end of a rank's round of REFpb to its next
         ("rising_only", _I, (STRIDE,)),  # commands that start at rising edges, odd ticks
+        ("auto_precharge", _I),  # 0, or what makes RD and WR RDA and WRA in the log
         ("single_slot", _I),  # one command a tick, whatever its pins
         *PORT_FIELDS,
         ("channel_width", _I),
@@ -231,6 +233,7 @@ def make_parameters(memory: MemoryConfig, tables: RuleTables) -> Records:
         "refresh": policy,
         "ref_interval": interval * scale if policy != NO_REFRESH else interval,
         "set_gap": t.get("tRFCpb", 0) * scale,
+        "auto_precharge": auto_precharge(controller),
         "single_slot": int(controller.commands_per_cycle == 1),
         "sources": 1,
         "ports": 1,

@@ -19,7 +19,6 @@ from pimsim.hardware.compiled import njit
 from pimsim.hardware.dram.address import AddressMap
 from pimsim.hardware.dram.channel_queues.kernel import admit
 from pimsim.hardware.dram.channel_queues.layout import (
-    C_COMMANDS,
     C_CONFLICTS,
     C_HITS,
     C_MISSES,
@@ -34,12 +33,15 @@ from pimsim.hardware.dram.channel_queues.layout import (
 from pimsim.hardware.dram.channel_queues.requests import find_write
 from pimsim.hardware.dram.channel_queues.single_slot import step_as_configured
 from pimsim.hardware.dram.layout import make_board
-from pimsim.hardware.dram.replay import ReplayResult, logged_commands
-from pimsim.hardware.dram.rules import COMMANDS, Command, compile_rules
+from pimsim.hardware.dram.replay import (
+    ReplayResult,
+    column_commands,
+    logged_commands,
+    sent_commands,
+)
+from pimsim.hardware.dram.rules import compile_rules
 
 __all__ = ["replay_ticks"]
-
-RD, WR = int(Command.RD), int(Command.WR)
 
 
 @njit(cache=True, inline="always")
@@ -129,16 +131,16 @@ def _summarise(
     open_now, since, active = (channels["rank"][:, :, i] for i in range(3))
     active_ticks = int((active + np.where(open_now > 0, ticks - since, 0)).sum())
     reads = int(counter[C_READS])
-    counts = counter[C_COMMANDS : C_COMMANDS + len(COMMANDS)]
+    counts = sent_commands(memory, counter)
     return ReplayResult(
         cycles=ticks,
-        commands=dict(zip(COMMANDS, (int(n) for n in counts), strict=True)),
+        commands=counts,
         row_hits=int(counter[C_HITS]),
         requests=requests,
         undrained_writes=0,
         avg_read_latency_cycles=int(counter[C_READ_LATENCY]) / reads if reads else 0.0,
         active_rank_cycles=-(-active_ticks // scale),
-        bytes_moved=int(counts[RD] + counts[WR]) * memory.organization.burst_bytes,
+        bytes_moved=column_commands(counts) * memory.organization.burst_bytes,
         bytes_answered=requests * memory.organization.burst_bytes,
         log=log,
         log_columns=columns,

@@ -24,6 +24,7 @@ from pimsim.hardware.dram.channel_queues.layout import (
     C_CONFLICTS,
     C_HITS,
     C_MISSES,
+    INFINITY,
     R_KEY,
 )
 from pimsim.hardware.dram.channel_queues.requests import (
@@ -58,6 +59,9 @@ def _oldest_of_queue(ch: Any, p: Any, board: Any, tick: int) -> int:
         word = ch.queue[kind, i]
         bank, row = bank_of(word), row_of(word)
         held = ch.open_row[bank]
+        if p.auto_precharge > 0 and held >= 0:  # it is opened for another request alone
+            ch.bound[kind, i] = INFINITY
+            continue
         hits = held == row
         command = RD + kind if hits else ACT if held < 0 else PRE
         at = earliest(ch, p, command, bank)
