@@ -6,9 +6,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
 from pimsim.config.errors import InputError
 from pimsim.config.loader import load_memory
+from pimsim.config.memory import MemoryConfig
+from pimsim.config.resources import preset_names
 from pimsim.hardware.dram.command_trace import read_command_trace
 from pimsim.hardware.dram.rules import compile_rules
 
@@ -24,8 +27,7 @@ Refused = Callable[..., str]
          "m.yaml:3: rules.0.first.0: found 'ACTT'; did you mean 'ACT'?"),
         ("rules:\n  - {level: rank, first: [ACT], then: [ACT], delay: 'tFAW +'}\n",
          "m.yaml:3: rules.0.delay: 'tFAW +' is no delay"),
-        ("rules:\n  - {level: bank, first: [REF], then: [ACT], delay: tRFC}\n",
-         "memory.rules[0]: REF acts on more than one bank"),
+        ("rules: []\n", "m.yaml:2: rules: none from ACT to RD at row_buffer or bank or"),
         ("rules:\n  - {level: rank, first: [RD], then: [ACT], delay: tFAW, window: 4}\n",
          "m.yaml:3: rules.0.window 4: it binds commands to earlier ones of their own kind"),
         ("timings: {tRC: 40}\n", "m.yaml:2: timings.tRC is 40, less than tRAS + tRP = 48"),
@@ -45,6 +47,84 @@ def test_a_memory_that_contradicts_itself(text: str, message: str, tmp_path: Pat
     with pytest.raises(InputError) as refusal:
         compile_rules(load_memory(str(tmp_path / "m.yaml")).config, None)
     assert message in str(refusal.value)
+
+
+def test_a_refresh_of_a_rank_binds_no_bank() -> None:
+    memory = load_memory("hbm2").config
+    rule = memory.rules[0].model_copy(update={"level": "bank", "first": ["REF"], "then": ["ACT"]})
+    with pytest.raises(InputError, match=r"memory\.rules\[0\]: REF acts on more than one bank"):
+        compile_rules(memory.model_copy(update={"rules": [rule]}), None)
+
+
+PAIRS = [
+    ("ACT", "RD"), ("ACT", "WR"), ("ACT", "PRE"), ("PRE", "ACT"), ("RD", "PRE"), ("WR", "PRE"),
+    ("RD", "RD"), ("WR", "WR"), ("RD", "WR"), ("WR", "RD"), ("REF", "ACT"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", preset_names("memory"))
+@pytest.mark.parametrize("pair", PAIRS, ids="-".join)
+def test_rules_that_every_standard_needs_are_missed(name: str, pair: tuple[str, str]) -> None:
+    """Without any rule that ties the two commands, but for those of the bank group, whose other
+    banks would be free, and of other ranks."""
+    memory = load_memory(name).config
+    if pair == ("REF", "ACT") and memory.controller.refresh == "none":
+        pytest.skip(f"{name} is not refreshed")
+    left = []
+    for rule in memory.model_dump()["rules"]:
+        loose = rule["window"] > 1 or rule["level"] in ("other_ranks", "bank_group")
+        if not loose and pair[0] in rule["first"] and pair[1] in rule["then"]:
+            rule["then"] = [then for then in rule["then"] if then != pair[1]]
+        left.append(rule)
+    with pytest.raises(ValidationError, match=f"none from {pair[0]} to {pair[1]} at"):
+        MemoryConfig.model_validate({**memory.model_dump(), "rules": left})
+
+
+def test_ranks_share_their_data_bus_by_a_rule() -> None:
+    values = load_memory("ddr4-3200").config.model_dump()
+    left = [rule for rule in values["rules"] if rule["level"] != "other_ranks"]
+    with pytest.raises(ValidationError, match="none from RD to RD at other_ranks or"):
+        MemoryConfig.model_validate({**values, "rules": left})
+    values["organization"]["ranks"] = 1
+    assert MemoryConfig.model_validate({**values, "rules": left}).organization.ranks == 1
+
+
+@pytest.mark.parametrize(
+    "field",
+    ["channels", "pseudo_channels", "ranks", "bank_groups", "banks_per_group", "rows", "columns"],
+)
+def test_each_part_of_an_address_is_a_power_of_two(field: str) -> None:
+    with pytest.raises(InputError, match=rf"organization\.{field} is 3, but .* power of two"):
+        load_memory("hbm3-6400", [f"organization.{field}=3"])
+
+
+@pytest.mark.parametrize("key", ["address_map", "stream_map"])
+@pytest.mark.parametrize("text", ["rorabgbacococh", "rorabgbaco", "rorabgbachcopc", "rorabgbachcx"])
+def test_a_map_names_each_field_once(key: str, text: str) -> None:
+    with pytest.raises(InputError, match=rf"{key} '{text}' must hold each of"):
+        load_memory("hbm2", [f"{key}={text}"])
+
+
+@pytest.mark.parametrize(
+    "setting",
+    ["scheduler=fcfs", "page_policy=closed", "row_hit_cap=5", "bank_queue_depth=9",
+     "requests_per_cycle=2", "fabric_latency=1", "requests_in_flight=9"],
+)  # fmt: skip
+def test_keys_of_the_other_controller_are_refused(setting: str) -> None:
+    key = setting.partition("=")[0]
+    with pytest.raises(InputError, match=f"{key}.* is of model bank-queues"):
+        load_memory("hbm2-2000", [f"controller.{setting}"])
+
+
+def test_auto_precharge_is_bound_as_what_it_is(tmp_path: Path) -> None:
+    rules = load_memory("hbm2").config.model_dump()["rules"]
+    for rule, why in (
+        ({"first": ["ACT"], "then": ["RDA"]}, "then: RDA waits for what RD waits for"),
+        ({"first": ["WRA"], "then": ["WRA"], "window": 4}, "WRA waits for what WR waits for"),
+    ):
+        wrong = [*rules, {"level": "rank", "delay": "tRP", **rule}]
+        with pytest.raises(ValidationError, match=why):
+            MemoryConfig.model_validate({**load_memory("hbm2").config.model_dump(), "rules": wrong})
 
 
 def test_memories_that_extend_each_other(refused: Refused, tmp_path: Path) -> None:

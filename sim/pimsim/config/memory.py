@@ -47,6 +47,22 @@ _AT_LEAST = (
 """JEDEC timings that contain others: the first is at least the sum of the rest."""
 
 
+_OF_BANK = ("row_buffer", "bank", "bank_group", "rank", "pseudo_channel", "channel")
+_OF_BUS = ("rank", "pseudo_channel", "channel")
+_REQUIRED: tuple[tuple[tuple[str, ...], str, str, str], ...] = (
+    (_OF_BANK, "ACT", "RD", "a row takes tRCD to open"),
+    (_OF_BANK, "ACT", "WR", "a row takes tRCD to open"),
+    (_OF_BANK, "ACT", "PRE", "a row stays open for tRAS"),
+    (_OF_BANK, "PRE", "ACT", "a row takes tRP to close"),
+    (_OF_BANK, "RD", "PRE", "a read takes tRTP before its row may close"),
+    (_OF_BANK, "WR", "PRE", "a write takes its data and tWR before its row may close"),
+    (_OF_BUS, "RD", "RD", "bursts share the data bus"),
+    (_OF_BUS, "WR", "WR", "bursts share the data bus"),
+    (_OF_BUS, "RD", "WR", "the data bus turns round"),
+    (_OF_BUS, "WR", "RD", "the data bus turns round"),
+)
+"""What every standard ties, at one of the levels: first and second command, and why."""
+
 Cycles = Annotated[int, Field(ge=0, le=10**7)]
 
 _READ_TIMINGS = {
@@ -327,6 +343,7 @@ class MemoryConfig(ConfigModel):
                 raise ValueError(
                     "controller.refresh is per-bank, but no rule says what may follow REFpb"
                 )
+        self._ties_what_every_standard_ties()
         org = self.organization
         for field in (
             "channels", "pseudo_channels", "ranks", "bank_groups", "banks_per_group", "rows",
@@ -352,3 +369,25 @@ class MemoryConfig(ConfigModel):
                     f"{key} {text!r} must hold each of {', '.join(needed)} exactly once"
                 )
         return self
+
+    def _ties_what_every_standard_ties(self) -> None:
+        """Raises ``ValueError`` where commands that no memory sends at will are left untied."""
+        needed = list(_REQUIRED)
+        if self.organization.ranks > 1:
+            between = ("other_ranks", "pseudo_channel", "channel")
+            needed += [(between, first, then, why) for _, first, then, why in _REQUIRED[-4:]]
+        refresh = {"all-bank": "REF", "per-bank": "REFpb"}.get(self.controller.refresh)
+        if refresh is not None:
+            needed.append((_OF_BANK, refresh, "ACT", "a refresh takes its time"))
+        tied = {
+            (rule.level, first, then)
+            for rule in self.rules
+            if rule.window == 1
+            for first in rule.first
+            for then in rule.then
+        }
+        for levels, first, then, why in needed:
+            if not any((level, first, then) in tied for level in levels):
+                raise ValueError(
+                    f"rules: none from {first} to {then} at {' or '.join(levels)} ({why})"
+                )
