@@ -138,7 +138,7 @@ def _write_timeline(folder: str, path: Path, channels: list[int]) -> None:
     typer.echo(f"{path}: {path.stat().st_size / 1e6:.1f} MB, open it at ui.perfetto.dev")
     issued = int(outcome.board["logged"][0]) if channels else 0
     if issued > MAX_LOG:
-        until = outcome.board["log"][0, MAX_LOG - 1, 0] * outcome.system.cycle_ps
+        until = int(outcome.board["log"][0, MAX_LOG - 1, 0] * float(outcome.system.cycle_ps))
         typer.echo(
             f"note: commands of the first {until / 1e6:,.1f} us alone ({MAX_LOG:,} of all "
             f"channels' {issued:,})"

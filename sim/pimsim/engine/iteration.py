@@ -101,7 +101,7 @@ def run_iteration(
             return outcome
         missed = missed_phases(memory, limit, seed) if limit is not None else by_command
         if missed <= by_command:
-            cycles = outcome.time_ps // outcome.clock.memory_ps
+            cycles = int(outcome.time_ps // outcome.clock.memory_ps)
             return replace(outcome, errors=sampled_errors(memory, cycles, seed))
         by_command |= missed
         if memory.share_of(by_command) > MOST_BY_COMMAND:
@@ -116,7 +116,7 @@ def _run(device: Device, on_stage: Callable[[str], None] | None, system: Memory)
     port = MemoryPort(env, system, clock)
     recorder, signals = Recorder(), Signals(env)
     npu = NpuSide(env, port, clock, config.npu, config.memory, recorder, signals)
-    launch_ps = config.npu.launch_cycles * clock.npu_ps
+    launch_ps = clock.npu.edge_ps(config.npu.launch_cycles)
     pim_side = PimSide(env, port, clock, recorder, launch_ps, signals)
 
     def iteration() -> Generator[simpy.Event, Any, None]:
@@ -153,7 +153,7 @@ def _run(device: Device, on_stage: Callable[[str], None] | None, system: Memory)
             recorder.stages.append(
                 StageRecord(
                     name, start, end, recorder.npu_busy_cycles - busy,
-                    (pim_side.busy_ps - pim_busy) // clock.npu_ps, bound,
+                    int((pim_side.busy_ps - pim_busy) // clock.npu_ps), bound,
                     next((task.layer for task in (*npu_tasks, *pim_tasks)), 0),
                 )
             )  # fmt: skip

@@ -82,7 +82,7 @@ class MemoryPort:
             if until <= self.system.now and following > self.env.now:
                 until = self.system.now + 1
             group = self.system.advance(until)
-            delay = self.system.now * self.clock.memory_ps - int(self.env.now)
+            delay = self.clock.memory.edge_ps(self.system.now) - int(self.env.now)
             if delay > 0:
                 yield self.env.timeout(delay)
             if group is None:
@@ -97,5 +97,6 @@ class MemoryPort:
 
     def _deliver(self, event: simpy.Event, group: Group) -> Generator[simpy.Event, Any, None]:
         """Answer a group that is on its way through the fabric."""
-        yield self.env.timeout(self._latency * self.clock.memory_ps)
+        now = int(self.env.now)
+        yield self.env.timeout(self.clock.memory.later(now, self._latency) - now)
         event.succeed(group)

@@ -47,8 +47,7 @@ class NpuSide:
         self._burst_bytes = org.burst_bytes
         self._bytes_per_ps = data_buses(memory) * org.burst_bytes / burst_slot_ps(memory)
         # an array that holds the next weights beside the current ones takes the next tile's too
-        self._npu_ps = clock.npu_ps
-        self._fetch_ps = npu.systolic.fetch_cycles * clock.npu_ps
+        self._fetch_cycles = npu.systolic.fetch_cycles
         self._overlaps = npu.systolic.preload == "hidden" and npu.scratchpad.double_buffered
         systolic = npu.systolic
         self._core_elements = systolic.arrays * systolic.rows * systolic.cols
@@ -68,7 +67,7 @@ class NpuSide:
                 self._charge("pim", start)
                 start = int(self.env.now)
             if self.npu.launch_cycles and task.unit != "link":
-                yield self.env.timeout(self.npu.launch_cycles * self.clock.npu_ps)
+                yield self.env.timeout(self._later(start, self.npu.launch_cycles) - start)
                 self._charge("launch", start)
             if task.steps:
                 yield from self._gemm(task, tasks[number + 1 :])
@@ -76,6 +75,10 @@ class NpuSide:
                 yield from self._plain(task)
             self._record(task, start)
             self.signals.done(task)
+
+    def _later(self, time_ps: int, cycles: int) -> int:
+        """``cycles`` of the NPU after ``time_ps``."""
+        return self.clock.npu.later(time_ps, int(cycles))
 
     def _charge(self, cause: str, start_ps: int) -> None:
         """Charge the time since ``start_ps`` to ``cause``."""
@@ -92,10 +95,10 @@ class NpuSide:
         moved = self.port.transfer(task.streams, task.scatters) if _moves(task) else None
         if moved is not None:
             yield moved
-            tail = task.tail_cycles * self.clock.npu_ps
+            tail = self._later(int(self.env.now), task.tail_cycles) - int(self.env.now)
             if tail:
                 yield self.env.timeout(tail)
-        left = task.compute_cycles * self.clock.npu_ps - (int(self.env.now) - start)
+        left = self._later(start, task.compute_cycles) - int(self.env.now)
         busy = min(task.compute_cycles, self.clock.npu_cycle(int(self.env.now) - start))
         if left > 0:
             yield self.env.timeout(left)
@@ -224,11 +227,11 @@ class NpuSide:
                         yield arrival
                 start = max(int(self.env.now), free)
                 if start >= end:  # nothing is left in the array
-                    start += self._fetch_ps
+                    start = self._later(start, self._fetch_cycles)
                 begun = start if begun < 0 else begun
                 plan = block.plan
-                free = start + (plan.lead_cycles + int(plan.interval_cycles.sum())) * self._npu_ps
-                end = start + plan.cycles * self._npu_ps
+                free = self._later(start, plan.lead_cycles + int(plan.interval_cycles.sum()))
+                end = self._later(start, plan.cycles)
                 if not self._overlaps:
                     free = end
                 if block.stores:
@@ -262,23 +265,27 @@ class NpuSide:
         take a tile that follows: each step starts when the arrays are free for it and the weights
         that it needs have arrived."""
         plan = step.plan
-        gap = plan.interval_cycles.astype(np.int64) * self.clock.npu_ps
-        before = np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(gap[:-1])])
-        ready = np.full(plan.steps, free + plan.lead_cycles * self.clock.npu_ps, dtype=np.int64)
+        # edges of the steps as if nothing waited; the last is where the arrays are free again
+        edges = self.clock.npu.edge_ps(
+            np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(plan.interval_cycles)])
+        )
+        before = edges[:-1]
+        lead_ps = self.clock.npu.edge_ps(plan.lead_cycles)
+        ready = np.full(plan.steps, self._later(free, plan.lead_cycles), dtype=np.int64)
         if group is not None and len(group.block_cycles):
-            arrived = np.maximum.accumulate(group.block_cycles) * self.clock.memory_ps
+            arrived = self.clock.memory.edge_ps(np.maximum.accumulate(group.block_cycles))
             needed = (plan.weight_bytes_needed * step.scale).astype(np.int64)
             block = np.minimum(-(-needed // BLOCK_BYTES) - 1, len(arrived) - 1)
             ready = np.maximum(ready, np.where(needed > 0, arrived[np.maximum(block, 0)], 0))
         elif group is not None:
-            ready = np.maximum(ready, group.done_cycle * self.clock.memory_ps)
-        if ready[0] - step.plan.lead_cycles * self.clock.npu_ps >= drained:
-            ready[0] += self._fetch_ps
+            ready = np.maximum(ready, self.clock.memory.edge_ps(group.done_cycle))
+        if ready[0] - lead_ps >= drained:
+            ready[0] = self._later(int(ready[0]), self._fetch_cycles)
         last_start = int((before[-1] + np.maximum.accumulate(ready - before))[-1])
-        end = last_start + plan.drain_cycles * self.clock.npu_ps
+        end = self._later(last_start, plan.drain_cycles)
         if group is not None:
-            end = max(end, group.done_cycle * self.clock.memory_ps)
-        return int(ready[0]) - plan.lead_cycles * self.clock.npu_ps, end, last_start + int(gap[-1])
+            end = max(end, self.clock.memory.edge_ps(group.done_cycle))
+        return int(ready[0]) - lead_ps, end, last_start + int(edges[-1] - edges[-2])
 
     def _finish_by_operand(
         self, step: GemmStep, needed: NDArray[np.int64], free: int, group: Group
@@ -286,19 +293,22 @@ class NpuSide:
         """The same where each step waits for two operands, as the artifact's arrays do; and the
         results, each to be stored once it is there."""
         systolic = self.npu.systolic
-        arrived = -(-group.block_cycles * self.clock.memory_ps // self.clock.npu_ps)
+        arrived = self.clock.npu.cycle(self.clock.memory.edge_ps(group.block_cycles))
         ready = np.maximum(arrived[needed].max(axis=-1), self.clock.npu_cycle(free))
         finish = finish_steps(
             ready.ravel(), ready.shape[1], systolic.rows, stream_cycles(systolic),
             systolic.preload == "artifact-serial",
         )  # fmt: skip
         now = self.clock.memory_cycle(int(self.env.now))
+        ends = self.clock.memory.cycle(self.clock.npu.edge_ps(finish))
         stores = [
-            replace(s, delay=max(self.clock.memory_cycle(finish[i] * self.clock.npu_ps) - now, 0))
+            replace(s, delay=max(int(ends[i]) - now, 0))
             for s, i in zip(step.stores, step.stored_after, strict=True)
             if isinstance(s, Stream)  # results have an operand each, never rows of a matrix
         ]
-        end = max(int(finish[-1]) * self.clock.npu_ps, group.done_cycle * self.clock.memory_ps)
+        end = max(
+            self.clock.npu.edge_ps(int(finish[-1])), self.clock.memory.edge_ps(group.done_cycle)
+        )
         return end, stores
 
     def _account(self, step: GemmStep, start_ps: int, begun_ps: int, stack: Counter[str]) -> None:
@@ -308,7 +318,7 @@ class NpuSide:
         the tile before, whose last results were still in the arrays.
         """
         total = self.clock.npu_cycle(int(self.env.now)) - self.clock.npu_cycle(start_ps)
-        hidden = max(start_ps - begun_ps, 0) // self.clock.npu_ps
+        hidden = int(max(start_ps - begun_ps, 0) // self.clock.npu_ps)
         plans = [block.plan for block in step.blocks] or [step.plan]
         planned = plans[-1].cycles + sum(p.lead_cycles + p.taken_cycles for p in plans[:-1])
         busy = min(planned - hidden, total)
@@ -347,8 +357,8 @@ class NpuSide:
         taken += sum(step.plan.taken_cycles for step in task.steps) // self.npu.cores
         bound = max(
             self.bandwidth_bound_ps(within * burst),
-            task.macs // (self.npu.cores * self._core_elements) * self.clock.npu_ps,
-            taken * self.clock.npu_ps,
+            self.clock.npu.edge_ps(task.macs // (self.npu.cores * self._core_elements)),
+            self.clock.npu.edge_ps(taken),
             task.link_ps,
         )
         recorder.operators.append(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Sequence
 from dataclasses import replace
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -69,7 +70,7 @@ class PimSide:
                 self.vector_tail_cycles += tail
             else:
                 self.result_tail_cycles += tail
-            self.busy_ps += int((last - begin).mean() * self.clock.memory_ps)
+            self.busy_ps += int((last - begin).mean() * float(self.clock.memory_ps))
             self._record(task, group, start)
             self.signals.done(task)
 
@@ -88,7 +89,8 @@ class PimSide:
         """Vector work counts NPU cycles; the memory system counts its own."""
         if self.clock.npu_ps == self.clock.memory_ps:
             return after
-        scaled = -(-after.duration * self.clock.npu_ps // self.clock.memory_ps)
+        ratio = Fraction(self.clock.npu_ps) / self.clock.memory_ps
+        scaled = -(-after.duration * ratio.numerator // ratio.denominator)
         duration = np.where(after.duration < 0, after.duration, scaled)
         return replace(after, duration=duration)
 
@@ -99,8 +101,8 @@ class PimSide:
         banks = org.channels * org.ranks * org.banks
         step = int(system.parameters[0]["tccd_s"])
         macs_per_cycle = banks * system.pim.elements_per_comp
-        bound = task.macs * step // macs_per_cycle * self.clock.memory_ps
-        ends = np.maximum(system.channels["pim_last"] * self.clock.memory_ps, start_ps)
+        bound = self.clock.memory.edge_ps(task.macs * step // macs_per_cycle)
+        ends = np.maximum(self.clock.memory.edge_ps(system.channels["pim_last"]), start_ps)
         recorder.operators.append(
             OperatorRecord(
                 task.name, task.kind, task.unit, task.layer, recorder.stage, start_ps,
@@ -110,7 +112,7 @@ class PimSide:
         )  # fmt: skip
         recorder.macs["pim"] += task.macs
         recorder.vector_lane_ops += task.vector_lane_ops
-        busy_ps = group.vector_busy_cycles * self.clock.memory_ps
-        recorder.vector_unit_cycles += busy_ps // self.clock.npu_ps
+        busy_ps = self.clock.memory.edge_ps(group.vector_busy_cycles)
+        recorder.vector_unit_cycles += int(busy_ps // self.clock.npu_ps)
         recorder.bytes_needed["pim_kv"] += task.kv_bytes
         recorder.bytes_needed["pim_weight"] += task.weight_bytes

@@ -51,7 +51,7 @@ def core_network(npu: NpuConfig) -> Network:
     if npu.network is None:
         return Network(sources=npu.cores)
     network = npu.network
-    period_ps = 10**12 // network.frequency
+    period_ps = Fraction(10**12, network.frequency)
     return Network(
         npu.cores, period_ps, network.latency_cycles * period_ps, network.ports_per_core,
         network.channel_hash == "ipoly",

@@ -180,7 +180,7 @@ def _commands(builder: _Builder, outcome: Outcome, shown: Collection[int]) -> No
     """Every logged command on its bank's track; those of a whole channel or rank on its own."""
     board = outcome.board
     kept = min(int(board["logged"][0]), int(board["log_limit"][0]))
-    tck = outcome.system.cycle_ps
+    clock = outcome.clock.memory
     root = builder.track("DRAM commands")
     channels: dict[int, int] = {}
     banks: dict[tuple[int, int], int] = {}
@@ -193,5 +193,5 @@ def _commands(builder: _Builder, outcome: Outcome, shown: Collection[int]) -> No
             name = f"bank {bank}" if bank >= 0 else "all banks"
             banks[channel, bank] = builder.track(name, channels[channel])
         facts: dict[str, int | str] = {"cycle": cycle, "row": row}
-        start = cycle * tck
-        builder.slice(banks[channel, bank], COMMANDS[command], start, start + tck, facts, "command")
+        start, end = clock.edge_ps(cycle), clock.edge_ps(cycle + 1)
+        builder.slice(banks[channel, bank], COMMANDS[command], start, end, facts, "command")

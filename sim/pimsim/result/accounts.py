@@ -143,10 +143,10 @@ def run_bounds(outcome: Outcome) -> dict[str, int]:
     }
     if system.pim is not None:
         columns = recorder.macs["pim"] // (org.ranks * org.banks * system.pim.elements_per_comp)
-        bounds["pim"] = columns // org.channels * tccd * clock.memory_ps // clock.npu_ps
+        bounds["pim"] = int(columns // org.channels * tccd * clock.memory_ps // clock.npu_ps)
     link = sum(o.bound_ps for o in recorder.operators if o.unit == "link")
     if link:
-        bounds["link"] = link // clock.npu_ps
+        bounds["link"] = int(link // clock.npu_ps)
     return bounds
 
 
@@ -237,6 +237,6 @@ def run_facts(outcome: Outcome, counts: DramCounts) -> RunFacts:
         macs_done=done,
         busy_cycles={
             "npu": recorder.npu_busy_cycles,
-            "pim": outcome.pim.busy_ps // outcome.clock.npu_ps,
+            "pim": int(outcome.pim.busy_ps // outcome.clock.npu_ps),
         },
     )

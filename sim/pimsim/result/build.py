@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
+from fractions import Fraction
 from typing import Any
 
 from pimsim import __version__
@@ -164,7 +165,7 @@ def _stages(outcome: Outcome) -> tuple[StageResult, ...]:
             cycles=clock.npu_cycle(stage.end_ps) - clock.npu_cycle(stage.start_ps),
             npu_busy_cycles=stage.npu_busy_cycles,
             pim_busy_cycles=stage.pim_busy_cycles,
-            bound_cycles=stage.bound_ps // clock.npu_ps,
+            bound_cycles=int(stage.bound_ps // clock.npu_ps),
         )
         for stage in outcome.recorder.stages
     )
@@ -185,7 +186,7 @@ def _operators(outcome: Outcome) -> tuple[OperatorResult, ...]:
             start_cycle=clock.npu_cycle(record.start_ps),
             flops=record.flops,
             bytes=record.bytes,
-            bound_cycles=record.bound_ps // clock.npu_ps,
+            bound_cycles=int(record.bound_ps // clock.npu_ps),
         )
         for record in outcome.recorder.operators
     )
@@ -216,10 +217,12 @@ def _cycle_stack(outcome: Outcome, cycles: int) -> dict[str, dict[str, int]]:
     stacks = {"npu": npu | {"idle": cycles - sum(npu.values())}}
     channels = outcome.system.channels
     counter = channels["counter"].sum(axis=0)
-    # channel-picoseconds by cause: whole numbers, however the clocks relate
-    ps = outcome.clock.memory_ps
+    # by cause: whole numbers of channels times picoseconds, or a part of one where the memory's
+    # period is no whole number of them
+    period = Fraction(outcome.clock.memory_ps)
+    parts, ps = period.denominator, period.numerator
     buses = len(channels) * outcome.system.memory.organization.pseudo_channels
-    total = len(channels) * outcome.time_ps
+    total = len(channels) * outcome.time_ps * parts
     if outcome.system.pim is not None:
         pim: dict[str, int] = {}
         for at in range(N_CAUSES):
@@ -232,7 +235,7 @@ def _cycle_stack(outcome: Outcome, cycles: int) -> dict[str, dict[str, int]]:
     results = counter[C_COMMANDS + int(Command.READRES)] + counter[C_COMMANDS + int(Command.GEMV)]
     results = int(results) * int(outcome.system.parameters[0]["tccd_s"])
     bus = {"transfer": (int(counter[C_BUS_BUSY]) - results) * ps, "readres": results * ps}
-    stacks["dram_bus"] = _fill(bus, "idle", buses * outcome.time_ps, cycles)
+    stacks["dram_bus"] = _fill(bus, "idle", buses * outcome.time_ps * parts, cycles)
     return stacks
 
 

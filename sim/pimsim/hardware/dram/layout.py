@@ -170,18 +170,20 @@ SOURCE_FIELDS: list[Any] = [
     ("passed_head", _I),
     ("passed_len", _I),
     ("passed", _I, (MAX_PASSED, N_OFFER)),  # ring: those that the network has passed on
-    ("port_free", _I),  # picoseconds: the channel's port of the network takes none before
+    ("port_free", _I),  # network's time: the channel's port of the network takes none before
 ]
 """What a channel knows of the streams that wait for it."""
 PORT_FIELDS: list[Any] = [
     ("sources", _I),  # cores
     ("ports", _I),  # of each core
     ("ring", _I),  # segments of one core and channel that the table has room for
-    ("inject_ps", _I),  # from one request of a core to the channel to the next; 0: all at once
-    ("port_ps", _I),  # from one request passed on to the next; 0: there is no network
+    # times of the network: in picoseconds, or in a part of one that makes the periods of its clock
+    # and of the memory's whole
+    ("inject_time", _I),  # from one request of a core to the channel to the next; 0: all at once
+    ("port_time", _I),  # from one request passed on to the next; 0: there is no network
     ("lane_hash", _I, (HASH_ROWS,)),  # what the upper bits of a burst add to its channel
     ("lane_of", _I, (HASH_CHANNELS,)),  # place among its neighbours of the burst on a channel
-    ("tck_ps", _I),
+    ("cycle_time", _I),
 ]
 """How it takes them in."""
 
@@ -439,7 +441,6 @@ def make_parameters(
         "sources": 1,
         "ports": 1,
         "ring": MAX_SEGMENTS // org.channels,
-        "tck_ps": memory.tCK,
         "channel_width": org.channels.bit_length() - 1,
     }
     if pim is not None:

@@ -317,7 +317,7 @@ class _Channel:
         for index, law in enumerate(self.laws):
             if Command.PRE not in law.first or law.rule.window > 1:
                 continue
-            for earlier in (item, self.opened[item.bank]):
+            for earlier in (item, self.opened.get(item.bank, item)):
                 clocks = [base for first, base in self.closing if first == earlier.command]
                 start = earlier.cycle + max(clocks, default=0) * self.bus.ticks_per_clock
                 for unit in self.banks.units(range(item.bank, item.bank + 1), law.rule.level):

@@ -8,6 +8,8 @@ segments on each channel, in which what it asks for stands in order (``sources``
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from fractions import Fraction
+from math import lcm
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,6 +49,8 @@ from pimsim.hardware.dram.transfers import BLOCK_BYTES, Network, Rows, Scatter, 
 __all__ = ["StreamTable", "ring_range"]
 
 Ints = NDArray[np.int64]
+_FINEST = 10_000
+"""Parts of a picosecond that a network's period may have; finer ones are rounded."""
 
 
 def ring_range(after: int, count: int, size: int, what: str) -> int:
@@ -67,18 +71,25 @@ class StreamTable:
         network: Network,
         counter: OperandCounter,
         tickets: Callable[[int], int],
+        cycle_ps: Fraction | int,
     ) -> None:
-        """``tickets``: gives a range of so many tickets, by its first."""
+        """``tickets``: gives a range of so many tickets, by its first; ``cycle_ps``: of the cycles
+        that the channels count."""
         self.network = network
         self.parameters, self.channels, self.board = parameters, channels, board
         self.counter = counter
         self._tickets = tickets
         self._next_listed = 0
-        self._injected_ps = [0] * network.sources
+        self._injected_time = [0] * network.sources
         """When each core's injection ports will be free."""
         self._injected = [0] * network.sources
         """Requests that each core has injected since they last were, modulo its ports."""
-        self._cycle_ps = int(parameters[0]["tck_ps"])
+        period = Fraction(network.period_ps).limit_denominator(_FINEST)
+        self._unit = lcm(cycle_ps.denominator, period.denominator)
+        """Parts of a picosecond in which the network's times are whole numbers."""
+        self._cycle_time = int(cycle_ps * self._unit)
+        self._period_time = int(period * self._unit)
+        self._latency_time = round(network.latency_ps * self._unit)
         self._burst_bytes = memory.organization.burst_bytes
         self.stream_map = AddressMap.parse(memory.stream_map, memory.organization)
         self._channel_bit = self.stream_map.position["ch"]
@@ -92,8 +103,9 @@ class StreamTable:
         p = self.parameters[0]
         p["sources"] = network.sources
         p["ring"] = MAX_SEGMENTS // (channels * network.sources)
-        p["port_ps"] = network.period_ps
-        p["inject_ps"] = network.period_ps * channels // network.ports
+        p["cycle_time"] = self._cycle_time
+        p["port_time"] = self._period_time
+        p["inject_time"] = self._period_time * channels // network.ports
         if network.hashed:
             # only then do the requests of several ports meet at a channel
             p["ports"] = network.ports
@@ -264,16 +276,16 @@ class StreamTable:
 
         Their ``S_READY``, so far cycles from ``start``, becomes the cycle from which each may be
         taken. With a network it was the requests of this transfer before each, and becomes the
-        picosecond at which it has come to the channel's port.
+        network's time at which it has come to the channel's port.
         """
         table, p = self.board["segment"][0], self.parameters[0]
         ring, ports = int(p["ring"]), int(p["ports"])
         cursors = self.channels["seg"][:, source * ports : (source + 1) * ports]
         ends = self.channels["seg_end"][:, source]
-        period, begin = self.network.period_ps, max(start * self._cycle_ps, 0)
+        period, begin = self._period_time, max(start * self._cycle_time, 0)
         if period:
-            begin = max(begin, self._injected_ps[source])
-            if begin > self._injected_ps[source]:
+            begin = max(begin, self._injected_time[source])
+            if begin > self._injected_time[source]:
                 self._injected[source] = 0  # its ports stood still: it begins with the first
         total, passed = 0, self._injected[source]
         for c, rows in enumerate(queued):
@@ -286,12 +298,12 @@ class StreamTable:
             fresh[:, S_GROUP] = ticket + c
             if period:
                 fresh[:, S_PORT] = (fresh[:, S_PORT] + fresh[:, S_READY] + passed) % ports
-                waited_ps = fresh[:, S_READY] * period // self.network.ports
-                fresh[:, S_READY] = begin + self.network.latency_ps + waited_ps
+                waited = fresh[:, S_READY] * period // self.network.ports
+                fresh[:, S_READY] = begin + self._latency_time + waited
             else:
                 fresh[:, S_READY] += start
             place = (c * self.network.sources + source) * ring
             table[place + (end + np.arange(len(fresh))) % ring] = fresh
             ends[c] = end + len(fresh)
         self._injected[source] = (passed + total) % ports
-        self._injected_ps[source] = begin + total * period // self.network.ports
+        self._injected_time[source] = begin + total * period // self.network.ports

@@ -2,7 +2,7 @@
 
 Each core has injection ports; its requests go to them in turn, and each port keeps a queue for
 each channel. The network goes round the queues of a channel, one request of each that has any
-and one every ``port_ps``, and puts them in a buffer before the channel's controller. Where
+and one every ``port_time``, and puts them in a buffer before the channel's controller. Where
 channels are hashed, a core's requests to a channel come from all of its ports, and a round takes
 one of each: neighbouring bursts of a row of DRAM change places, and may come a round apart. With
 one core and no network this is a plain queue. Nothing is copied: a queue is a cursor that skips
@@ -93,15 +93,15 @@ def segment_ready(board: Any, at: int) -> int:
 
 @njit(cache=True, inline="always")
 def _arrival(ch: Any, p: Any, board: Any, queue: int) -> int:
-    """When the head of ``queue`` can be taken: a cycle, with a network a picosecond; INFINITY
-    when it is empty."""
+    """When the head of ``queue`` can be taken: a cycle, with a network its time; INFINITY when
+    it is empty."""
     source = queue // p.ports
     if p.ports > 1:
         _skip(ch, p, board, queue)
     if ch.seg[queue] >= ch.seg_end[source]:
         return INFINITY
     when = segment_ready(board, _front(ch, p, queue))
-    return int(when + ch.seg_pos[queue] * p.inject_ps)
+    return int(when + ch.seg_pos[queue] * p.inject_time)
 
 
 @njit(cache=True, inline="always")
@@ -157,20 +157,20 @@ def _take(ch: Any, p: Any, board: Any, queue: int, into: Any) -> None:
 @njit(cache=True)
 def _pass_through(ch: Any, p: Any, board: Any, cycle: int) -> None:
     """Let the network pass on what it does up to ``cycle``, one request a period."""
-    now_ps = cycle * p.tck_ps
-    while ch.passed_len < MAX_PASSED and ch.port_free <= now_ps:
+    now_time = cycle * p.cycle_time
+    while ch.passed_len < MAX_PASSED and ch.port_free <= now_time:
         queue = _next_queue(ch, p, board, ch.port_free)
         if queue < 0:
             soonest = _first_arrival(ch, p, board)
-            if soonest > now_ps:
+            if soonest > now_time:
                 return
             # the port works at edges of the network's clock
-            ch.port_free = -(-soonest // p.port_ps) * p.port_ps
+            ch.port_free = -(-soonest // p.port_time) * p.port_time
             continue
         at = (ch.passed_head + ch.passed_len) & (MAX_PASSED - 1)
         _take(ch, p, board, queue, ch.passed[at])
         ch.passed_len += 1
-        ch.port_free += p.port_ps
+        ch.port_free += p.port_time
 
 
 @njit(cache=True, inline="always")
@@ -181,7 +181,7 @@ def offer(ch: Any, p: Any, board: Any, cycle: int) -> bool:
     """
     if ch.has_offer == 1:
         return True
-    if p.port_ps > 0:
+    if p.port_time > 0:
         _pass_through(ch, p, board, cycle)
         if ch.passed_len == 0:
             return False
@@ -204,6 +204,6 @@ def next_offer(ch: Any, p: Any, board: Any, cycle: int) -> int:
     if ch.has_offer == 1 or ch.passed_len > 0:
         return cycle + 1
     soonest = _first_arrival(ch, p, board)
-    if p.port_ps > 0 and soonest < INFINITY:
-        soonest = -(-max(soonest, ch.port_free) // p.tck_ps)
+    if p.port_time > 0 and soonest < INFINITY:
+        soonest = -(-max(soonest, ch.port_free) // p.cycle_time)
     return int(max(soonest, cycle + 1))

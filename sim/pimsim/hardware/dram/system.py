@@ -9,6 +9,7 @@ that follows a PIM result can have issued its writes.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from fractions import Fraction
 from typing import Any
 from weakref import proxy
 
@@ -217,7 +218,7 @@ class MemorySystem:
         self.counter = OperandCounter(memory, counter_wrap_bytes)
         self.parameters = self._make_parameters() if parameters is None else parameters.copy()
         self.channels = self._make_channels()
-        self.cycle_ps = int(self.parameters[0]["tck_ps"])
+        self.cycle_ps: Fraction | int = self._period_ps()
         """Picoseconds of the cycles that this system counts."""
         self.board = make_board(log_entries)
         self.now = 0
@@ -228,9 +229,13 @@ class MemorySystem:
         own = proxy(self)
         self.streams = StreamTable(
             memory, self.parameters, self.channels, self.board, network or Network(),
-            self.counter, lambda count: int(own._tickets(count)),
+            self.counter, lambda count: int(own._tickets(count)), self.cycle_ps,
         )  # fmt: skip
         self._pim_state: dict[str, Any] = self._no_after()
+
+    def _period_ps(self) -> Fraction | int:
+        """Of the cycles that this system counts."""
+        return self.memory.tCK
 
     def _make_parameters(self) -> Records:
         """Of the kernel."""

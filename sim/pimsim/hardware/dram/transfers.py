@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from fractions import Fraction
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,10 +23,10 @@ class Network:
 
     sources: int = 1
     """Cores."""
-    period_ps: int = 0
+    period_ps: Fraction | int = 0
     """One cycle of the network: a port, of a core or of a channel, passes one request in it.
     0: no limit."""
-    latency_ps: int = 0
+    latency_ps: Fraction | int = 0
     """From a core's request to the channel's port."""
     ports: int = 1
     """Injection ports of each core."""

@@ -238,7 +238,6 @@ def make_parameters(memory: MemoryConfig, tables: RuleTables) -> Records:
         "sources": 1,
         "ports": 1,
         "ring": MAX_SEGMENTS // org.channels,
-        "tck_ps": memory.tCK // scale,
         "channel_width": org.channels.bit_length() - 1,
     }
     for name, value in values.items():

@@ -6,6 +6,7 @@ ticks of the command bus. No PIM.
 
 from __future__ import annotations
 
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,7 @@ from pimsim.hardware.dram.layout import O_BLOCK, O_BURST, O_GROUP, O_WRITE
 from pimsim.hardware.dram.rules import COMMANDS, compile_rules
 from pimsim.hardware.dram.sources import next_offer, offer
 from pimsim.hardware.dram.system import MemorySystem, group_bound
+from pimsim.hardware.ticks import Ticks
 
 __all__ = ["QueueMemorySystem"]
 
@@ -109,6 +111,11 @@ class QueueMemorySystem(MemorySystem):
 
     def _make_channels(self) -> Records:
         return make_channels(self.memory, self.parameters)
+
+    def _period_ps(self) -> Fraction | int:
+        """Of a tick: half a clock where the command bus uses both edges."""
+        bus = self.memory.command_bus
+        return Ticks.of_period(Fraction(self.memory.tCK, bus.ticks_per_clock)).ps
 
     def _least_eighths(self, reads: bool, writes: bool) -> int:
         """At most one request is answered in a tick."""
