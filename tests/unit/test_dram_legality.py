@@ -45,11 +45,13 @@ START, STEP = 10**6, 10**4
 """Preparations are ``STEP`` apart and long over at ``START``: only the pair itself is close."""
 
 ACT, PRE, RD, WR, REF = Command.ACT, Command.PRE, Command.RD, Command.WR, Command.REF
-PREA = Command.PREA
+PREA, RDA, WRA = Command.PREA, Command.RDA, Command.WRA
 REFPB = Command.REFpb
 G_ACT, PIM_PRE, GWRITE = Command.G_ACT, Command.PIM_PRE, Command.GWRITE
 COMP, READRES, GEMV = Command.COMP, Command.READRES, Command.GEMV
 PIM_BUFFER = {G_ACT, PIM_PRE, COMP, READRES, GEMV}
+CHANGING = (ACT, PRE, PREA, G_ACT, PIM_PRE, RDA, WRA)
+"""Commands that open or close rows."""
 LONG = 40
 """Dot products of a GEMV, more than any adder tree is deep."""
 
@@ -101,7 +103,7 @@ class Trace:
         for touched in self.touched(command, bank):
             if command in (ACT, G_ACT):
                 self.open[buffer, touched] = row
-            elif command in (PRE, PREA, PIM_PRE):
+            elif command in (PRE, PREA, PIM_PRE, RDA, WRA):
                 self.open.pop((buffer, touched), None)
 
     def buffer_of(self, command: Command) -> int:
@@ -123,7 +125,8 @@ class Trace:
             is_open = (buffer, touched) in self.open
             if command == REFPB and is_open:
                 self.close_bank(touched, buffer, step)
-            if command in (RD, WR, GWRITE, PRE, PIM_PRE, COMP, GEMV) and not is_open:
+            needs = (RD, WR, RDA, WRA, GWRITE, PRE, PIM_PRE, COMP, GEMV)
+            if command in needs and not is_open:
                 self.open_bank(touched, buffer, step)
             elif command in (ACT, G_ACT) and is_open:
                 self.close_bank(touched, buffer, step)
@@ -150,7 +153,7 @@ def pair_trace(
         other = spread(rule.window, memory)
     trace = Trace(memory, buffers)
     trace.prepare(first, one, STEP, range(0))
-    changed = trace.touched(first, one) if first in (ACT, PRE, PREA, G_ACT, PIM_PRE) else range(0)
+    changed = trace.touched(first, one) if first in CHANGING else range(0)
     trace.prepare(then, other, STEP, changed)
     trace.put(START, first, one, ROW, LONG)
     for again in range(1, rule.window):
@@ -432,3 +435,43 @@ def test_what_is_no_trace(entry: Entry, said: str) -> None:
 def test_time_does_not_run_back() -> None:
     with pytest.raises(InputError, match="comes after ACT at 9"):
         check_commands([(9, 0, ACT, 0, ROW), (8, 0, ACT, 1, ROW)], FREE)
+
+
+AUTO = "timings.tRAS=40"
+"""Of hbm2: tRCD 14, tRTP 5, tRP 14, nBL 2; a row that is open for less than tRAS closes later."""
+
+
+@pytest.mark.parametrize(
+    ("then", "after_act"),
+    [
+        # a standard without rules of its own: RDA closes when a PRE could, tRAS after ACT; then tRP
+        (Command.ACT, 40 + 14),
+        (Command.REF, 40 + 14),
+    ],
+)
+def test_a_row_that_closes_itself_stays_open_for_tras(then: Command, after_act: int) -> None:
+    memory = load_memory("hbm2", [AUTO]).config
+    own = [rule for rule in memory.rules if not {"RDA", "WRA"} & set(rule.first)]
+    memory = memory.model_copy(update={"rules": own})
+    start = [(100, 0, ACT, 0, 7), (114, 0, RDA, 0, 7)]
+    for early in (0, 1):
+        found = check_commands([*start, (100 + after_act - early, 0, then, 0, 8)], memory)
+        assert (found is None) == (early == 0)
+
+
+def test_rules_of_its_own_take_the_place_of_a_silent_precharge() -> None:
+    """DRAMsim3's: REF tRTP + tRP after RDA, ACT nBL more, whatever is left of tRAS."""
+    memory = load_memory("hbm2", [AUTO]).config
+    start = [(100, 0, ACT, 0, 7), (114, 0, RDA, 0, 7)]
+    assert check_commands([*start, (114 + 5 + 14, 0, REF, 0, -1)], memory) is None
+    assert check_commands([*start, (114 + 5 + 14 - 1, 0, REF, 0, -1)], memory) is not None
+
+
+def test_after_rda_the_bank_is_closed() -> None:
+    memory = load_memory("hbm2").config
+    start = [(100, 0, ACT, 0, 7), (114, 0, RDA, 0, 7)]
+    for command in (RD, RDA, WRA):
+        found = check_commands([*start, (300, 0, command, 0, 7)], memory)
+        assert found is not None and found.kind == "state"
+    found = check_commands([(100, 0, ACT, 0, 7), (113, 0, RDA, 0, 7)], memory)
+    assert found is not None and found.required == 114  # bound as RD is

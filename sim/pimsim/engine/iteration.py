@@ -22,6 +22,7 @@ from pimsim.hardware.dram.device import make_memory_system
 from pimsim.hardware.dram.fast import PhasedMemory, probe_of, unfit
 from pimsim.hardware.dram.layout import Records
 from pimsim.hardware.dram.system import MemorySystem
+from pimsim.hardware.dram.waiting import charged_counters
 from pimsim.mapping.gemm import core_network
 
 __all__ = ["OUTSIDE", "Outcome", "run_iteration"]
@@ -157,7 +158,7 @@ def _run(device: Device, on_stage: Callable[[str], None] | None, system: Memory)
                     next((task.layer for task in (*npu_tasks, *pim_tasks)), 0),
                 )
             )  # fmt: skip
-            recorder.totals.append(recorder.total(system.channels["counter"].sum(axis=0)))
+            recorder.totals.append(recorder.total(charged_counters(system).sum(axis=0)))
 
     with closing(port):
         env.run(until=env.process(iteration()))

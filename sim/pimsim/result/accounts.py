@@ -15,6 +15,7 @@ from pimsim.engine.records import WorkTotals
 from pimsim.hardware.dram.layout import C_COMMANDS, C_COMP_COLUMNS
 from pimsim.hardware.dram.peak import burst_slot_ps, data_buses
 from pimsim.hardware.dram.rules import COMMANDS
+from pimsim.hardware.dram.waiting import charged_counters
 from pimsim.hardware.energy.dram import DramCounts, dram_energy
 from pimsim.hardware.energy.npu import NpuCounts, npu_energy
 from pimsim.hardware.energy.pim import pim_energy
@@ -39,7 +40,7 @@ def dram_counts(outcome: Outcome, counter: NDArray[np.int64] | None = None) -> D
     channels = system.channels
     ranks = org.pseudo_channels * org.ranks
     if counter is None:
-        counter = channels["counter"].sum(axis=0)
+        counter = charged_counters(system).sum(axis=0)
     command = {name: int(counter[C_COMMANDS + at]) for at, name in enumerate(COMMANDS)}
     cycles = outcome.clock.memory_cycle(outcome.time_ps)
     open_now, since, active = (channels["rank"][:, :ranks, at] for at in range(3))
