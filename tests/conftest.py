@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import subprocess
 import sys
@@ -108,3 +109,11 @@ def refused(run_cli: RunCli, tmp_path: Path) -> Callable[..., str]:
         return lines[0]
 
     return run
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """A run without the exporters does not pass for one that tested them."""
+    if importlib.util.find_spec("onnxruntime_genai") is None:
+        terminalreporter.write_line(
+            "not tested: graphs of onnxruntime-genai's builder (pip install '.[exporters]')"
+        )

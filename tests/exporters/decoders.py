@@ -43,6 +43,9 @@ ARCHITECTURES: dict[str, tuple[str, dict[str, Any]]] = {
     "hunyuan": ("hunyuan_v1_dense", {"head_dim": 32}),
     "gpt-oss": ("gpt_oss", {"head_dim": 32, "num_local_experts": 4, "num_experts_per_tok": 2,
                             "sliding_window": 64}),
+    "smollm3-rope": ("smollm3", {"num_hidden_layers": 3, "pad_token_id": 0,
+                                 "no_rope_layers": [1, 1, 1], "use_sliding_window": False,
+                                 "layer_types": ["full_attention"] * 3}),
     "phimoe": ("phimoe", {"num_local_experts": 4, "num_experts_per_tok": 2}),
     "qwen3-moe": ("qwen3_moe", {"head_dim": 64, "num_experts": 4, "num_experts_per_tok": 2,
                                 "moe_intermediate_size": 64}),
@@ -61,6 +64,25 @@ def randomise(model: Any) -> None:
                 each.uniform_(0.5, 1.5)
 
 
+def _add_mxfp4(file: Path, config: Any) -> None:
+    """Experts as gpt-oss is published, 4 bits in blocks of 32, which the builder reads beside the
+    plain ones: shapes alone count here."""
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    tensors = load_file(file)
+    experts, hidden, width = (
+        config.num_local_experts, config.hidden_size, config.intermediate_size,
+    )  # fmt: skip
+    for layer in range(config.num_hidden_layers):
+        for name, rows, depth in (("gate_up", 2 * width, hidden), ("down", hidden, width)):
+            place = f"model.layers.{layer}.mlp.experts.{name}_proj"
+            shape = (experts, rows, depth // 32)
+            tensors[f"{place}_blocks"] = torch.randint(0, 255, (*shape, 16), dtype=torch.uint8)
+            tensors[f"{place}_scales"] = torch.full(shape, 120, dtype=torch.uint8)
+    save_file(tensors, file, metadata={"format": "pt"})
+
+
 def save_decoder(folder: Path, kind: str, changes: dict[str, Any], dtype: str = "float32") -> int:
     """Write a random decoder with its config and tokenizer; answers its parameters."""
     import torch
@@ -72,6 +94,8 @@ def save_decoder(folder: Path, kind: str, changes: dict[str, Any], dtype: str = 
     model = AutoModelForCausalLM.from_config(config, dtype=getattr(torch, dtype))
     randomise(model)
     model.save_pretrained(folder)
+    if kind == "gpt_oss":
+        _add_mxfp4(folder / "model.safetensors", config)
     size = config.get_text_config().vocab_size
     words = {f"w{at}": at for at in range(size - 2)} | {"<unk>": size - 2, "</s>": size - 1}
     tokenizer = Tokenizer(models.WordLevel(words, unk_token="<unk>"))

@@ -40,6 +40,8 @@ PRECISIONS: dict[str, Precision] = {
     "fp32-unpacked": Precision("fp32", "cpu", {"fuse_qkv": "false"}),
     "int4-gate-up": Precision("int4", "cpu", {"fuse_mlp_gate_up": "true"}),
     "fp16-kv-int8": Precision("fp16", "cuda", {"kv_cache_quant_scheme": "int8_per_tensor"}),
+    "fp16-kv-fp8": Precision("fp16", "cuda", {"kv_cache_quant_scheme": "fp8_per_tensor"}),
+    "fp32-kv-int4": Precision("fp32", "cpu", {"kv_cache_quant_scheme": "int4_per_tensor"}),
     "fp16-pruned": Precision("fp16", "cuda", {"prune_lm_head": "true"}),
     "fp16-paged": Precision("fp16", "cuda", {"use_paged_attention": "true"}),
 }
@@ -50,7 +52,14 @@ def build(model: Path, out: Path, precision: Precision) -> str:
     """Write ``out/model.onnx``; answers what the builder says where it cannot."""
     from onnxruntime_genai.models import builder
 
-    chosen = [f"{key}={value}" for key, value in precision.options.items()]
+    options = dict(precision.options)
+    if "kv_cache_quant_scheme" in options:
+        layers = json.loads((model / "config.json").read_text())["num_hidden_layers"]
+        out.mkdir(parents=True, exist_ok=True)
+        options["kv_cache_scale_file"] = str(out / "scales.json")
+        scales = {"k_scales": [0.1] * layers, "v_scales": [0.1] * layers}
+        (out / "scales.json").write_text(json.dumps({"scales": scales}))
+    chosen = [f"{key}={value}" for key, value in options.items()]
     said = io.StringIO()
     try:
         with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):

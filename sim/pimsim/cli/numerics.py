@@ -16,7 +16,10 @@ __all__ = ["numerics_command"]
 
 def numerics_command(
     model: Annotated[
-        str, typer.Argument(metavar="MODEL", help="With weights, as `pimsim export` takes it.")
+        str,
+        typer.Argument(
+            metavar="MODEL", help="With weights, as `pimsim export` takes it; or an .onnx."
+        ),
     ],
     tokens: Annotated[
         int, typer.Option("--tokens", metavar="N", min=16, max=4096, help="Tokens of text.")
@@ -36,6 +39,9 @@ def numerics_command(
 ) -> None:
     """Run a model's tensors through the hardware's arithmetic and through the rows of the banks
     that the timing model maps; exit 1 where an error exceeds its limit."""
+    if model.endswith(".onnx"):
+        _graph(model, as_json)
+        return
     from pimsim.capture.loading import load_model, require_torch
 
     require_torch()
@@ -72,6 +78,36 @@ def numerics_command(
         typer.echo(json.dumps(report, indent=1, allow_nan=False))
     else:
         _print(report)
+    if failed:
+        raise CheckFailed(f"{len(failed)} limits exceeded, the first: {failed[0]}")
+
+
+def _graph(model: str, as_json: bool) -> None:
+    """Products of a quantised graph, by onnxruntime and by our reading of its formats."""
+    from pathlib import Path
+
+    from pimsim.reference.graph_products import product_errors
+    from pimsim.reference.limits import load_limits, products_over_limit
+
+    products = product_errors(Path(model))
+    failed = products_over_limit(load_limits(), products)
+    if as_json:
+        report = {
+            "model": model, "products": [asdict(each) for each in products], "failed": failed,
+            "passed": not failed,
+        }  # fmt: skip
+        typer.echo(json.dumps(report, indent=1, allow_nan=False))
+    else:
+        worst = max(products, key=lambda each: each.relative_rms)
+        for name in dict.fromkeys((p.datapath, p.bits, p.block) for p in products):
+            mine = [p for p in products if (p.datapath, p.bits, p.block) == name]
+            typer.echo(
+                f"{len(mine)} products, {name[1]} bits in blocks of {name[2]}, computed as "
+                f"{name[0]}: worst relative RMS {max(p.relative_rms for p in mine):.2e}"
+            )
+        typer.echo(f"the worst is {worst.node}; against float64 on the numbers in the file")
+        for line in failed:
+            typer.echo(f"over its limit: {line}")
     if failed:
         raise CheckFailed(f"{len(failed)} limits exceeded, the first: {failed[0]}")
 

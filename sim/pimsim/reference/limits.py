@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from pydantic import Field
 
 from pimsim.config.base import ConfigModel
 from pimsim.config.loader import read_document
 from pimsim.config.resources import data_dir
-from pimsim.reference.measure import BankError, ModelError, OperatorError
 
-__all__ = ["Limits", "load_limits", "over_limit"]
+if TYPE_CHECKING:  # needs torch, which graphs do not
+    from pimsim.reference.graph_products import ProductError
+    from pimsim.reference.measure import BankError, ModelError, OperatorError
+
+__all__ = ["Limits", "load_limits", "over_limit", "products_over_limit"]
 
 
 class Limit(ConfigModel):
@@ -32,6 +36,21 @@ class Limits(ConfigModel):
     """Logits."""
     banks: Limit
     """Relative RMS of attention through the banks."""
+    graph_products: dict[str, Limit]
+    """Relative RMS of a quantised graph's products by onnxruntime's datapath."""
+
+
+def products_over_limit(limits: Limits, products: Sequence[ProductError]) -> list[str]:
+    """A line for every product of a graph that exceeds its limit."""
+    lines = []
+    for each in products:
+        limit = limits.graph_products[each.datapath]
+        if not each.relative_rms <= limit.limit:
+            lines.append(
+                f"{each.node}: relative RMS {each.relative_rms:.2e}, limit {limit.limit:g} "
+                f"({limit.reason})"
+            )
+    return lines
 
 
 def load_limits() -> Limits:

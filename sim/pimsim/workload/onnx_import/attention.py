@@ -73,6 +73,8 @@ def fused_attention(reader: Recogniser, node: Any) -> None:
             reader.parts.append(part)
             flows[at] = Flow({part: None})
     window = attributes.get("local_window_size", -1)
+    if window > 0:
+        window = graph.given(node).attribute("local_window_size")
     masks = [_input(node, places.mask)] if _input(node, places.mask) else []
     sink = _input(node, places.sinks)
     past = _input(node, places.past)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from pimsim.workload.onnx_import.parts import Flow, Part
+from pimsim.workload.onnx_import.reading import count_elements
 
 if TYPE_CHECKING:
     from pimsim.workload.onnx_import.recognise import Recogniser
@@ -171,17 +172,23 @@ class GlueRoles:
     def turns(self, glue: dict[int, Any]) -> bool:
         """Whether vectors are turned by angles: a rotary node, or a product with what depends on
         positions alone."""
-        reader = self.reader
         for node in glue.values():
             if node.op_type == "RotaryEmbedding":
                 return True
-            if node.op_type == "Mul" and any(
-                not reader.flow(name).sources and reader.graph.floating(name)
-                and not reader.graph.scalar(name) and reader.graph.stored(name) is None
-                for name in node.input
-            ):  # fmt: skip
+            if node.op_type == "Mul" and any(self._angles(name) for name in node.input):
                 return True
         return False
+
+    def _angles(self, name: str) -> bool:
+        """Whether a value is a row of numbers for each position, whatever the tokens are. One row
+        for all of them is a scale (of dynamic quantisation, by channel)."""
+        reader = self.reader
+        shape = reader.graph.shape(name)
+        return (
+            not reader.flow(name).sources and reader.graph.floating(name)
+            and count_elements(shape) > max(shape[-1:], default=1)
+            and reader.graph.stored(name) is None
+        )  # fmt: skip
 
     def rope(self, name: str) -> Flow:
         """The flow of queries or keys: a part that turns them, where they are turned."""

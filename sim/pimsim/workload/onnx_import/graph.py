@@ -206,7 +206,25 @@ class GraphView:
         pieces = list(whole.pieces)
         if len(node.input) > 3 and node.input[3] and self.stored(node.input[3]) is not None:
             pieces.append(self._piece("zero points", node.input[3]))
+        scale = self._scale_after(node)
+        if scale is not None:
+            pieces.append(Piece("scales", scale.pieces[0].dtype, scale.bytes))
         return Stored(whole.name, whole.shape, whole.elements, tuple(pieces))
+
+    def _scale_after(self, node: Any) -> Stored | None:
+        """The weight's scale, by which a product of whole numbers is multiplied with the data's."""
+        name = node.output[0]
+        for _ in range(4):
+            users = self.users.get(name, [])
+            if len(users) != 1:
+                return None
+            if users[0].op_type == "Mul":
+                other = next((each for each in users[0].input if each != name), "")
+                maker = self.maker.get(other)
+                names = [other] if maker is None else list(maker.input)
+                return next((found for each in names if (found := self.stored(each))), None)
+            name = users[0].output[0]
+        return None
 
     def table(self, node: Any) -> tuple[Stored, int] | None:
         """The table that a ``Gather`` takes rows of, and its number of rows."""

@@ -9,6 +9,8 @@ from itertools import groupby
 from pathlib import Path
 from typing import Literal
 
+from pydantic import ValidationError
+
 from pimsim import __version__
 from pimsim.config.errors import InputError
 from pimsim.workload.canonical import block_labels
@@ -56,6 +58,16 @@ def import_onnx(path: Path, model: str | None = None) -> Imported:
     and a decode that does the same work for one token. Raises ``InputError`` for what is no
     decoder, for sizes that are fixed, or shapes that cannot be found.
     """
+    try:
+        return _import(path, model)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise InputError(
+            f"{path}: its sizes make no operator: {first['loc'][-1]}: {first['msg']}"
+        ) from error
+
+
+def _import(path: Path, model: str | None) -> Imported:
     loaded = read_graph(path)
     sizes = InputSizes.of(loaded)
     rules = ShapeRules(loaded)

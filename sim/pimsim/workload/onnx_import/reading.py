@@ -57,6 +57,7 @@ def read_graph(path: Path) -> LoadedGraph:
         ) from error
     if not model.graph.node:
         raise InputError(f"{path}: no ONNX model: its graph has no nodes")
+    _check_text(path, model)
     opset = {each.domain or "ai.onnx": int(each.version) for each in model.opset_import}
     if "ai.onnx" not in opset:
         raise InputError(f"{path}: its opset_import names no version of ai.onnx")
@@ -71,6 +72,7 @@ def read_graph(path: Path) -> LoadedGraph:
     for each in graph.input:
         _check_input(path, each)
     _check_order(path, graph)
+    _check_counts(path, graph, opset)
     producer = f"{model.producer_name or 'unknown'} {model.producer_version}".strip()
     return LoadedGraph(path, graph, opset, producer, weights)
 
@@ -114,6 +116,22 @@ def _check_input(path: Path, value: Any) -> None:
         raise InputError(f"{where} has the element type {tensor.elem_type}, which is not known")
 
 
+def _check_text(path: Path, model: Any) -> None:
+    """Names are text: protobuf hands on bytes where they are not UTF-8."""
+    graph = model.graph
+    names = [each.domain for each in model.opset_import] + [each.name for each in graph.input]
+    names += [each.name for each in graph.initializer] + [each.name for each in graph.output]
+    names += [
+        dim.dim_param for each in graph.input for dim in each.type.tensor_type.shape.dim
+        if dim.HasField("dim_param")
+    ]  # fmt: skip
+    for node in graph.node:
+        names += [node.name, node.op_type, node.domain, *node.input, *node.output]
+        names += [each.name for each in node.attribute]
+    if not all(isinstance(name, str) for name in names):
+        raise InputError(f"{path}: no ONNX model, or a damaged one: a name in it is not UTF-8")
+
+
 def _check_external(path: Path, tensor: Any) -> None:
     """External data must lie in the model's own folder (CVE-2022-25882 and its kin)."""
     for entry in tensor.external_data:
@@ -148,3 +166,42 @@ def _check_order(path: Path, graph: Any) -> None:
                     "or is not sorted"
                 )
         known |= set(node.output)
+
+
+_LEAST_INPUTS = {
+    "MatMulNBits": 3, "GroupQueryAttention": 1, "MultiHeadAttention": 1, "PagedAttention": 1,
+    "GatherBlockQuantized": 2, "MoE": 5, "QMoE": 6, "RotaryEmbedding": 4, "FusedMatMul": 2,
+    "SimplifiedLayerNormalization": 2, "SkipSimplifiedLayerNormalization": 3,
+    "SkipLayerNormalization": 3, "QuickGelu": 1, "FastGelu": 1, "Gelu": 1, "BiasGelu": 2,
+}  # fmt: skip
+"""Of operators of com.microsoft (docs/ContribOperators.md); ONNX's own say theirs."""
+
+
+def _check_counts(path: Path, graph: Any, opset: dict[str, int]) -> None:
+    """Each node has as many inputs as its operator needs."""
+    known: dict[tuple[str, str], tuple[int, int]] = {}
+    for node in graph.node:
+        key = (node.domain, node.op_type)
+        if key not in known:
+            known[key] = _counts(node, opset)
+        least, most = known[key]
+        given = sum(bool(name) for name in list(node.input)[:least])
+        if given < least or len(node.input) > most:
+            raise InputError(
+                f"{path}: node {node.name or node.op_type!r} ({node.op_type}) has "
+                f"{given if given < least else len(node.input)} inputs; {least} to {most} are "
+                "allowed"
+            )
+
+
+def _counts(node: Any, opset: dict[str, int]) -> tuple[int, int]:
+    """The fewest and the most inputs of an operator."""
+    import onnx
+
+    if node.domain in ("", "ai.onnx") and node.op_type not in _LEAST_INPUTS:
+        try:
+            schema = onnx.defs.get_schema(node.op_type, opset["ai.onnx"], "")
+        except Exception:  # not an operator of this version: nobody will know what it does
+            return 0, 2**31
+        return schema.min_input, schema.max_input
+    return _LEAST_INPUTS.get(node.op_type, 0), 2**31
