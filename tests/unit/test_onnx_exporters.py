@@ -10,7 +10,6 @@ import fcntl
 import importlib.util
 import json
 import os
-import random
 import sys
 from pathlib import Path
 from typing import Any
@@ -29,6 +28,7 @@ from tests.exporters.pairs import (
     compare,
     versions,
 )
+from tests.exporters.random_decoders import random_pairs
 
 from pimsim.workload.degrees import trace_memory_bytes
 from pimsim.workload.onnx_import.importing import import_onnx
@@ -73,34 +73,6 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     problems = json.loads(done.read_text())
     assert not any(problems.values()), problems
     return out
-
-
-def random_pairs(out: Path, count: int = 6, seed: int = 15) -> list[Pair]:
-    """Random tiny decoders in every respect that these architectures allow, as folders."""
-    from tests.exporters.decoders import save_decoder
-
-    draw = random.Random(seed)
-    pairs = []
-    for number in range(count):
-        kind = draw.choice(["llama", "qwen2", "qwen3", "gemma", "gemma2", "phi", "nemotron"])
-        keys = draw.choice([1, 2, 4])
-        values: dict[str, Any] = {
-            "num_key_value_heads": keys, "num_attention_heads": keys * draw.choice([1, 2, 4]),
-            "head_dim": draw.choice([32, 64]), "hidden_size": 32 * draw.choice([3, 4, 6]),
-            "intermediate_size": 32 * draw.choice([5, 8]), "vocab_size": 16 * draw.choice([19, 20]),
-            "num_hidden_layers": draw.choice([1, 2, 3]),
-            "tie_word_embeddings": draw.random() < 0.5,
-        }  # fmt: skip
-        if kind == "llama":
-            values |= {"attention_bias": draw.random() < 0.5, "mlp_bias": draw.random() < 0.5}
-        if kind == "gemma2":
-            values |= {"sliding_window": draw.choice([16, 64]), "num_hidden_layers": 3}
-        if kind in ("phi", "qwen2"):  # their heads have a share of the width each
-            values["hidden_size"] = values["num_attention_heads"] * values.pop("head_dim")
-        name = f"random-{number}"
-        save_decoder(out / name, kind, values)
-        pairs.append((name, draw.choice(["fp32", "fp16", "int4", "bf16"])))
-    return pairs
 
 
 @pytest.mark.parametrize(("name", "precision"), PAIRS)

@@ -169,14 +169,18 @@ class Recorder:
         if not self._paused:
             self.events.append(event)
 
-    def see(self, func: Any, inputs: Sequence[Any], outputs: Sequence[Any]) -> None:
-        """An operation was done."""
+    def see(
+        self, func: Any, inputs: Sequence[Any], outputs: Sequence[Any], by_one: bool = False
+    ) -> None:
+        """An operation was done; ``by_one``: a product with the number 1, which is a copy."""
         if self._paused:
             return
         path, owner = self._path[-1] if self._path else ("", "")
         op = func.overloadpacket.__name__
         if not op.startswith("_"):
             op = op.removesuffix("_")  # in place or not is the same work
+        if by_one and op in ("mul", "div"):
+            op = "clone"
         self.events.append(OpEvent(op, path, owner, self.facts(inputs), self.facts(outputs)))
 
     def facts(self, tensors: Sequence[Any]) -> tuple[TensorFacts, ...]:
@@ -201,7 +205,8 @@ class _Mode(TorchDispatchMode):  # type: ignore[misc]
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
-        self.recorder.see(func, list(_tensors((args, kwargs or {}))), list(_tensors(out)))
+        one = any(isinstance(each, (int, float)) and each == 1 for each in args[1:2])
+        self.recorder.see(func, list(_tensors((args, kwargs or {}))), list(_tensors(out)), one)
         return out
 
 

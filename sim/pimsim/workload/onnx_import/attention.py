@@ -188,6 +188,8 @@ def plain_attention(reader: Recogniser, found: SpeltAttention) -> None:
         return not reader.flow(name).sources
 
     new = [list(behind_repeats(graph, name, is_past))[-1] for name in (found.key, found.value)]
+    for name in (found.key, found.value):
+        reader.glue.claim_scales(reader.flow(name))
     size = tokens * value_dim
     elements = count_elements(graph.shape(new[1]))
     if not size or elements % size:

@@ -55,6 +55,10 @@ class GlueRoles:
             reader.graph.scalar(others[0]) or reader.graph.stored(others[0]) is None
         )
 
+    def claim_scales(self, flow: Flow) -> None:
+        """Factors among glue belong to what uses it."""
+        self.claimed |= {at for at, node in flow.glue.items() if self._scales(node)}
+
     def scales_only(self, flow: Flow) -> bool:
         """Whether all glue are factors."""
         return all(self._scales(node) for node in flow.glue.values())
@@ -195,7 +199,7 @@ class GlueRoles:
         reader = self.reader
         flow = reader.flow(name)
         if not self.turns(flow.glue):
-            self.claimed |= {at for at, node in flow.glue.items() if self._scales(node)}
+            self.claim_scales(flow)
             return Flow(flow.sources)
         width, halves = 0, False
         for node in flow.glue.values():

@@ -133,7 +133,8 @@ class Recogniser:
             self._arithmetic(node)
 
     def _move(self, node: Any) -> None:
-        flow = self.flow(*node.input)
+        # sizes of a vector are no vector
+        flow = Flow() if node.op_type in ("Shape", "Size") else self.flow(*node.input)
         if node.op_type in ("ReduceSum", "Clip", "Min", "Max") and flow.sources:
             self.glue.note(node, flow)
         for name in node.output:
@@ -150,6 +151,7 @@ class Recogniser:
         flow = self.flow(*node.input)
         known = node.op_type in ELEMENTWISE or node.op_type in FUNCTIONS
         known |= node.op_type in ("Softmax", "RotaryEmbedding", "Sin", "Cos", "Einsum", "Exp")
+        known |= node.op_type in GEMMS and not flow.sources  # positions times frequencies
         if not known:
             self.unknown.append(_unknown(node))
         elif flow.sources:
@@ -185,6 +187,11 @@ class Recogniser:
         if experts:
             depth = self._expert_depth(node, data)
         width = weight.elements // max(depth * max(experts, 1), 1)
+        if not depth and weight.rank == 3:
+            raise InputError(
+                f"{graph.where(node)}: it works on every expert for every token, so which experts "
+                "tokens go to is not seen; this architecture is not supported"
+            )
         if not depth or width * depth * max(experts, 1) != weight.elements:
             raise InputError(
                 f"{graph.where(node)}: a product of {depth} features with the weight "
@@ -242,6 +249,8 @@ class Recogniser:
             found for at in gains if len(node.input) > at and node.input[at]
             and (found := graph.stored(node.input[at])) is not None
         ]  # fmt: skip
+        if kind == "LayerNormalization" and len(weights) == 1 and self._ones(node.input[1]):
+            weights = []  # the operator must be given a gain; the model has none
         facts = {"width": graph.width(node.output[0]),
                  "function": "rmsnorm" if rms else "layernorm"}  # fmt: skip
         self.add(Part("norm", node.output[0], dict(sources), facts, weights, module=node.name))
@@ -265,6 +274,10 @@ class Recogniser:
         facts = {"width": width, "rows": rows, "tables": 1, "scaled": False}
         self.add(Part("embed", node.output[0], {}, facts, [weight], module=node.name))
         return True
+
+    def _ones(self, name: str) -> bool:
+        held = self.graph.literal(name)
+        return held is not None and bool((held == 1).all())
 
     def _by_token(self, name: str) -> bool:
         for _ in range(12):

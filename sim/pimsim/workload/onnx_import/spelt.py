@@ -212,5 +212,7 @@ def behind_repeats(graph: GraphView, name: str, is_past: Callable[[str], bool]) 
             "Reshape", "Expand", "Tile", "Unsqueeze", "Squeeze", "Transpose", "Cast", "Identity",
         ):  # fmt: skip
             name = node.input[0]
+        elif node.op_type in ("Mul", "Div") and any(graph.scalar(each) for each in node.input):
+            name = next(each for each in node.input if not graph.scalar(each))
         else:
             return
