@@ -97,12 +97,29 @@ def device_of(resolved: ResolvedRun) -> tuple[Device, RequestTrace]:
     from pimsim.workload.requests import load_requests
 
     config = resolved.config
+    _check_controller(resolved)
     trace = load_requests(config.workload.requests, config.workload.batch)
     model = load_model(config.workload)
     routing = load_run_routing(config, model)
     trace = replace(trace, sha256=inputs_sha256(config.workload, trace.sha256))
     device = build_device(config, model, trace.requests, routing, load_run_sparsity(config, model))
     return device, trace
+
+
+def _check_controller(resolved: ResolvedRun) -> None:
+    """Raises ``InputError`` where a run asks for a controller that it then would not have."""
+    key, config = "memory.controller.model", resolved.config
+    model = config.memory.controller.model
+    if config.pim is None or config.schedule.policy == "serial" or model == "bank-queues":
+        return
+    places = {at: place.rpartition(":")[0] for at, place in resolved.origins.items()}
+    # by the run itself, not by the memory that it names
+    of_run = {place for at, place in places.items() if place and not at.startswith("memory.")}
+    if resolved.origins[key] == "--set" or places[key] in of_run:
+        raise InputError(
+            f"{key}: {model} does not act beside PIM ({config.pim.name}), whose commands only "
+            "bank-queues sends; it acts with schedule.policy=serial, and in kernel dram"
+        )
 
 
 def calibration(resolved: ResolvedRun) -> dict[str, Any] | None:

@@ -70,6 +70,11 @@ def test_a_wrong_override_is_refused(refused: Refused, command: str) -> None:
         ("neupims-artifact-main", "npu.tiling=least-time", "tiling"),
         ("neupims-artifact-main", "npu.cores=2", "cores"),
         ("neupims-artifact-main", "memory.controller.model=channel-queues", "requests_per_cycle"),
+        (
+            "neupims",
+            "memory.controller.model=channel-queues",
+            "memory.controller.model: channel-queues does not act beside PIM (neupims)",
+        ),
         ("onnxim-tpuv4", "memory.controller.requests_in_flight=2", "requests_in_flight"),
         ("onnxim-tpuv4", "memory.controller.fabric_latency=9", "fabric_latency"),
     ],

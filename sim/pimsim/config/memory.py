@@ -190,7 +190,9 @@ class ControllerConfig(ConfigModel):
     """``bank-queues``: requests move from a channel's queues to queues of their banks, served in
     turn (DRAMsim3). ``channel-queues``: one read and one write queue for the channel, a buffer
     of requests whose row was opened for them, maintenance first (Ramulator 2.1's HBM
-    controllers); trace replay only."""
+    controllers); in trace replay and on a device without PIM. Only ``bank-queues`` sends PIM
+    commands: beside PIM a memory that brings ``channel-queues`` runs under it, each pseudo channel
+    a channel, and to ask for ``channel-queues`` there is refused."""
     scheduler: Literal["fr-fcfs", "fcfs"] = "fr-fcfs"
     """``fr-fcfs``: first ready, first come; banks in round robin, in a bank the first request
     that can go. ``fcfs``: of the requests at the banks the oldest alone, whatever it waits for."""
