@@ -46,8 +46,8 @@ def test_energy_of_commands_is_exact(
             rd=int(row["reads"]),
             wr=int(row["writes_issued"]),
             ref=int(row["refs"]),
-            active_rank_cycles=0,
-            idle_rank_cycles=0,
+            active_rank_ps=0,
+            idle_rank_ps=0,
         )
         ours = dram_energy(commands, memory, energy)
         # DRAMsim3 leaves out the factor tCK (NOTES 1.2).
@@ -67,13 +67,14 @@ def test_background_lies_between_all_idle_and_all_active(
     """The table has the energy, not the cycles; a whole number of active ones must explain it."""
     one = command_energy(memory, energy)
     per_tck = memory.tCK / 1000
-    active_pj, idle_pj = one.active_cycle_pj / per_tck, one.idle_cycle_pj / per_tck
+    active_pj, idle_pj = 1000 * one.active_rank_w, 1000 * one.idle_rank_w  # mV x mA, as there
     for row in (row for row in ROWS if row["config"] == config):
         cycles = int(row["cycles"]) * int(row["channels"]) * memory.organization.ranks
         active = (float(row["background_energy"]) - idle_pj * cycles) / (active_pj - idle_pj)
         assert active == pytest.approx(round(active), abs=1e-3)
         assert 0 < round(active) <= cycles
-        counts = DramCounts(0, 0, 0, 0, round(active), cycles - round(active))
+        open_ps, closed_ps = (each * memory.tCK for each in (round(active), cycles - round(active)))
+        counts = DramCounts(0, 0, 0, 0, open_ps, closed_ps)
         ours = dram_energy(counts, memory, energy).background_j
         expected = float(row["background_energy"]) * 1e-12 * per_tck
         assert ours == pytest.approx(expected, rel=1e-9)

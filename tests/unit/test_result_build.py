@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pimsim.config.errors import InputError
 from pimsim.config.loader import ResolvedRun, load_run
 from pimsim.config.run import RunConfig
 from pimsim.engine.device import build_device
@@ -20,7 +21,7 @@ from pimsim.hardware.dram.layout import C_BUS_BUSY, C_COMMANDS
 from pimsim.hardware.dram.rules import COMMANDS
 from pimsim.hardware.energy.dram import dram_energy
 from pimsim.hardware.energy.pim import pim_energy
-from pimsim.result.accounts import dram_counts
+from pimsim.result.accounts import dram_counts, pim_counts, run_energy
 from pimsim.result.build import apportion, build_result
 from pimsim.result.invariants import RunFacts, check_invariants
 from pimsim.result.scale import steady_block_ps
@@ -277,15 +278,15 @@ def test_what_pim_does_fills_the_time_that_it_is_not_waiting(make: Make) -> None
 def test_rank_cycles_and_commands_are_all_counted(make: Make) -> None:
     run = make("neupims")
     counts, org = dram_counts(run.outcome), run.config.memory.organization
-    cycles = run.outcome.clock.memory_cycle(run.outcome.time_ps)
-    rank_cycles = org.channels * org.ranks * cycles
-    assert counts.active_rank_cycles + counts.idle_rank_cycles == rank_cycles
-    assert 0 < counts.active_rank_cycles < rank_cycles
+    rank_ps = org.channels * org.ranks * run.outcome.time_ps
+    assert counts.active_rank_ps + counts.idle_rank_ps == rank_ps
+    assert 0 < counts.active_rank_ps < rank_ps
     total = run.outcome.system.channels["counter"].sum(axis=0)
     command = {name: int(total[C_COMMANDS + at]) for at, name in enumerate(COMMANDS)}
     assert (counts.act, counts.rd, counts.wr) == (command["ACT"], command["RD"], command["WR"])
-    assert counts.gact_banks == command["G_ACT"] * org.banks_per_group
-    assert counts.readres == command["GEMV"]  # one result burst each; no READRES of its own
+    of_pim = pim_counts(run.outcome, run.outcome.recorder.totals[-1])
+    assert of_pim.gact_banks == command["G_ACT"] * org.banks_per_group
+    assert of_pim.readres == command["GEMV"]  # one result burst each; no READRES of its own
     assert command["READRES"] == 0
 
 
@@ -293,12 +294,12 @@ def test_energy_is_that_of_the_counts(make: Make) -> None:
     run = make("npu-pim")
     config, energy = run.config, run.result.energy_j
     assert config.pim is not None
-    counts = dram_counts(run.outcome)
-    dram = dram_energy(counts, config.memory, config.energy)
-    pim = pim_energy(counts, config.memory, config.pim, config.energy, run.card.kv_dtype_bytes)
+    work = run.outcome.recorder.totals[-1]
+    dram = dram_energy(dram_counts(run.outcome, work.counter), config.memory, config.energy)
+    pim = pim_energy(pim_counts(run.outcome, work), config.memory, config.energy)
     assert energy.dram == pytest.approx(dram.total_j)
     assert energy.pim == pytest.approx(pim.total_j)
-    assert energy.static == pytest.approx(config.energy.npu_static_w * run.result.time_s)
+    assert energy.static == pytest.approx(run.result.static_w["total"] * run.result.time_s)
     macs = LAYERS * macs_of_block(run.card, len(CONTEXTS))
     assert energy.npu >= macs * config.energy.npu_mac_pj * 1e-12
     assert energy.link == 0  # one device
@@ -313,3 +314,72 @@ def test_provenance_names_config_trace_and_cost(make: Make) -> None:
     assert provenance.peak_rss_mb > 10
     assert run.result.name == "npu-only"
     assert run.result.model == run.card.name
+
+
+@pytest.mark.parametrize("elements", [8, 16, 32])
+def test_energy_of_pim_is_of_bytes_and_multiplications(make: Make, elements: int) -> None:
+    """The same cache in wider dot products: the same bytes read, the same products."""
+    run = make("npu-pim", f"pim.elements_per_comp={elements}")
+    counts = pim_counts(run.outcome, run.outcome.recorder.totals[-1])
+    banks = run.config.memory.organization.ranks * run.config.memory.organization.banks
+    assert counts.macs == counts.read_bytes // 2
+    assert counts.broadcast_bytes == counts.read_bytes // banks
+    moved = run.facts.bytes_moved
+    assert counts.read_bytes == moved["pim_kv"]
+    sixteen = make("npu-pim")
+    same = pim_counts(sixteen.outcome, sixteen.outcome.recorder.totals[-1])
+    assert counts.read_bytes == pytest.approx(same.read_bytes, rel=0.05)  # tails of contexts
+
+
+def test_a_dot_product_wider_than_a_column_is_refused(make: Make) -> None:
+    with pytest.raises(InputError, match="elements_per_comp is 64"):
+        make("npu-pim", "pim.elements_per_comp=64")
+
+
+def test_writes_left_in_queues_are_charged(make: Make) -> None:
+    """Commands and rates charge the same writes, whether they went out before the end or not."""
+    counts = []
+    for fidelity in ("command", "fast"):
+        run = make("neupims", f"fidelity={fidelity}")
+        counts.append(dram_counts(run.outcome, run.outcome.recorder.totals[-1].counter))
+    assert counts[0].wr == counts[1].wr > 0
+    assert counts[0].rd == counts[1].rd
+
+
+def test_rows_open_at_the_end_count_as_open(make: Make) -> None:
+    """A rank whose rows are open throughout but for refresh: nearly all of the time is active."""
+    run = make("npu-only")
+    counts = dram_counts(run.outcome)
+    channels = run.outcome.system.channels
+    assert (channels["rank"][:, :, 0] > 0).any()
+    closed = int(channels["rank"][:, :, 2].sum()) * run.outcome.clock.memory_ps
+    assert counts.active_rank_ps > closed
+
+
+FREE = [
+    "energy.dram_io_pj_per_bit=0", "memory.currents.IDD4R=55", "memory.currents.IDD4W=55",
+    "memory.currents.IDD0=50.625",  # (34 x 55 + 14 x 40) / 48: a row costs its standby alone
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("preset", ["npu-only", "neupims"])
+def test_standby_is_between_idle_and_active_power_times_time(make: Make, preset: str) -> None:
+    """Where all else is free: 66 mW a rank with an open row, 48 mW without."""
+    result = make(preset, *FREE, "memory.currents.IDD5AB=55").result
+    ranks = 4 * 2
+    assert ranks * 0.048 * result.time_s < result.energy_j.dram < ranks * 0.066 * result.time_s
+
+
+def test_refresh_and_standby_grow_with_time_and_nothing_else_does(make: Make) -> None:
+    run = make("npu-only", *FREE)
+    work = [(run.outcome.recorder.totals[-1], (1, 1))]
+    time_s = run.result.time_s
+    once, thrice = (run_energy(run.outcome, time_s * times, work) for times in (1, 3))
+    assert thrice.dram == pytest.approx(3 * once.dram)
+    assert thrice.static == pytest.approx(3 * once.static)
+    assert (thrice.npu, thrice.sram, thrice.pim) == (once.npu, once.sram, once.pim)
+    work = [(run.outcome.recorder.totals[-1], (6, 2))]
+    assert run_energy(run.outcome, time_s, work).npu == pytest.approx(3 * once.npu)
+    refreshes = dram_counts(run.outcome).ref
+    without = make("npu-only", *FREE, "memory.currents.IDD5AB=55").result.energy_j.dram
+    assert once.dram - without == pytest.approx(refreshes * 1.2 * (250 - 55) * 260e-12, rel=1e-6)

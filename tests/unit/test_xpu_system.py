@@ -109,7 +109,7 @@ def test_the_ffn_on_pim_costs_its_reads_for_every_request() -> None:
     assert split.gemm_s["fc1"] < alone.gemm_s["fc1"]
     assert split.energy_j["memory"] < alone.energy_j["memory"]
     assert split.energy_j["pim"] > alone.energy_j["pim"]
-    assert quirk.energy_j == alone.energy_j
+    assert {**quirk.energy_j, "static": 0} == {**alone.energy_j, "static": 0}
 
 
 def test_capacity_is_that_of_all_memories() -> None:

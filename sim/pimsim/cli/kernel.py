@@ -136,9 +136,8 @@ def _dram_report(memory: MemoryConfig, result: ReplayResult) -> dict[str, Any]:
     Energy is what DRAMsim3 counts, from IDD currents and without I/O, but times tCK.
     """
     from pimsim.config.loader import load_energy
-    from pimsim.hardware.energy.dram import DramCounts, dram_energy
+    from pimsim.hardware.energy.dram import count_dram, dram_energy
 
-    org = memory.organization
     commands = {
         name: count for name, count in result.commands.items() if count or name in _JEDEC_COMMANDS
     }
@@ -146,23 +145,15 @@ def _dram_report(memory: MemoryConfig, result: ReplayResult) -> dict[str, Any]:
     commands["REF"] += result.commands["REFpb"]
     commands["RD"] += result.commands["RDA"]
     commands["WR"] += result.commands["WRA"]
-    ranks = org.pseudo_channels * org.ranks
-    whole = org.ranks if memory.controller.model == "channel-queues" else 1
     tick_ps = memory.tCK / result.ticks_per_clock
-    clocks = -(-result.cycles // result.ticks_per_clock)
     energy = dram_energy(
-        DramCounts(
-            act=commands["ACT"],
-            rd=commands["RD"],
-            wr=commands["WR"],
-            ref=result.commands["REF"] * whole,
-            refpb=result.commands["REFpb"],
-            active_rank_cycles=result.active_rank_cycles,
-            idle_rank_cycles=org.channels * ranks * clocks - result.active_rank_cycles,
+        count_dram(
+            memory, result.commands, result.active_rank_cycles, result.cycles,
+            result.time_ps(memory),
         ),
         memory,
         load_energy("default").config.model_copy(update={"dram_model": "currents"}),
-    )
+    )  # fmt: skip
     report: dict[str, Any] = {
         "cycles": result.cycles,
         "commands": commands,

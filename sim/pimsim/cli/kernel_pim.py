@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from math import fsum
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -147,6 +148,8 @@ def _report(
             "channel 0": _counts(report.get("channel_0_commands", {})),
             "utilisation": shares,
             "energy": f"{report['energy_pj']:,.0f} pJ, dynamic ({parts})" if parts else "",
+            "power": f"{report['stack_w']:.3g} W in the fullest stack, "
+            f"{report['static_stack_w']:.3g} W at rest",
         },
     )
 
@@ -158,10 +161,18 @@ def _counts(commands: dict[str, int]) -> str:
 def _as_json(design: StreamPimConfig, result: StreamResult, macs: int | None) -> dict[str, Any]:
     """A stream's run as JSON. ``utilisation.banks``: share of time in which the channels'
     banks compute; ``macs``: multiply-accumulates of the operation, of the most possible."""
-    from pimsim.hardware.energy.pim_stream import stream_energy_pj
+    from pimsim.hardware.energy.limits import check_limits
+    from pimsim.hardware.energy.pim_stream import (
+        cap_of,
+        fullest_stack_w,
+        static_stack_w,
+        stream_energy_pj,
+    )
     from pimsim.hardware.pim.stream import peak_interval_cycles
 
     commands = result.commands
+    stack_w = fullest_stack_w(design, result.channel_commands, result.cycles * design.tCK)
+    check_limits(cap_of(design, stack_w, "power_cap_w"))
     parts = {name: round(pj, 3) for name, pj in stream_energy_pj(design, commands).items()}
     shares: dict[str, float] = {}
     peak = design.peak
@@ -175,8 +186,10 @@ def _as_json(design: StreamPimConfig, result: StreamResult, macs: int | None) ->
         "time_s": result.cycles * design.tCK / _PS_PER_S,
         "commands": commands,
         "utilisation": shares,
-        "energy_pj": round(sum(parts.values()), 3),
+        "energy_pj": round(fsum(parts.values()), 3),
         "energy_parts_pj": parts,
+        "stack_w": stack_w,
+        "static_stack_w": static_stack_w(design),
         "pim": design.name,
         "tck_ps": design.tCK,
     }

@@ -90,7 +90,7 @@ def system_command(
         f"{card.name} on {resolved.config.name}: {batch} requests of {input_tokens} + "
         f"{output_tokens} tokens"
     )
-    console.print(_summary(result))
+    console.print(_summary(result, batch))
     console.print(_kernels(result))
     for warning in result.warnings:
         typer.echo(f"warning: {warning}", err=True)
@@ -110,6 +110,9 @@ def _report(
         "parts_s": dict(result.parts_s),
         "gemm_s": dict(result.gemm_s),
         "energy_j": {**result.energy_j, "total": result.total_j},
+        "power_w": dict(result.power_w),
+        "static_w": dict(result.static_w),
+        "tdp_w": result.tdp_w,
         "tokens_per_j": case["batch"] / result.total_j,
         "bound": result.bound,
         "bound_s": dict(result.bound_s),
@@ -131,7 +134,16 @@ def _report(
     }
 
 
-def _summary(result: Decoding) -> Table:
+def _power(result: Decoding) -> str:
+    """Watt by part, of one device."""
+    parts = ", ".join(
+        f"{name} {watt:.1f}" for name, watt in result.power_w.items() if watt and name != "total"
+    )
+    limit = "" if result.tdp_w is None else f", TDP {result.tdp_w:,.0f} W"
+    return f"{result.power_w['total']:.1f} W: {parts}{limit}"
+
+
+def _summary(result: Decoding, tokens: int) -> Table:
     from rich.table import Table
 
     def ms(parts: dict[str, float]) -> str:
@@ -149,6 +161,9 @@ def _summary(result: Decoding) -> Table:
         "parts, ms": ms(dict(result.parts_s)),
         "gemm, ms": ms(dict(result.gemm_s)),
         "energy of a step": f"{result.total_j:.3f} J: {joules}",
+        "power of a device": _power(result),
+        "static power": ", ".join(f"{name} {watt:.1f}" for name, watt in result.static_w.items()),
+        "tokens/J": f"{tokens / result.total_j:,.3f}",
         "least time, ms": ms(dict(result.bound_s)),
         "bound": f"{largest}, {result.bound_s[largest] / result.step_s:.1%} of the step",
         "memory": f"{result.need_bytes / 2**30:,.0f} of {result.capacity_bytes / 2**30:,.0f} GiB",

@@ -34,8 +34,8 @@ class EnergyConfig(ConfigModel):
     """One multiply-accumulate beside a bank."""
     pim_buffer_pj_per_bit: float = Field(ge=0, le=1e6)
     """Global (operand) buffer, per bit read or written."""
-    pim_read_factor: float = Field(ge=0, le=1e3)
-    """Array energy of one bank's COMP column as a multiple of a read's array energy."""
+    pim_array_factor: float = Field(ge=0, le=1e3)
+    """Array energy of a byte that a dot product reads, as a multiple of a read's, I/O apart."""
     npu_mac_pj: float = Field(ge=0, le=1e6)
     """One multiply-accumulate of the systolic arrays."""
     vector_op_pj: float = Field(ge=0, le=1e6)
@@ -44,5 +44,18 @@ class EnergyConfig(ConfigModel):
     """Scratchpad, per bit read or written."""
     link_pj_per_bit: float = Field(ge=0, le=1e6)
     """Per bit that leaves a device over its link to the others."""
-    npu_static_w: float = Field(ge=0, le=1e5)
-    """Static power of one device's NPU, all the time."""
+    static_array_w_per_mac: float = Field(ge=0, le=1e5)
+    """Static power of a multiply-accumulate of the arrays, all the time."""
+    static_vector_w_per_lane: float = Field(ge=0, le=1e5)
+    """Of a lane of a vector unit."""
+    static_sram_w_per_mib: float = Field(ge=0, le=1e5)
+    """Of a MiB of scratchpad or accumulator."""
+    static_memory_w_per_gb_per_s: float = Field(ge=0, le=1e5)
+    """Of the memory's controllers and PHYs, per GB/s at its pins; the DRAM's own standby and
+    refresh are counted with its commands."""
+    static_link_w_per_gb_per_s: float = Field(ge=0, le=1e5)
+    """Of the links to other devices, per GB/s in one direction."""
+    static_pim_w_per_lane: float = Field(ge=0, le=1e5)
+    """Of a multiplier beside a bank."""
+    static_rest_w: float = Field(ge=0, le=1e5)
+    """Of all else in a device, whatever its size: control, network, host interface, clocks."""

@@ -95,6 +95,8 @@ class OrganizationConfig(ConfigModel):
     """Data bus of one channel, or of one pseudo channel."""
     burst_length: int = Field(ge=1, le=64)
     """Beats of one RD or WR; a burst moves ``bus_width_bits / 8 * burst_length`` bytes."""
+    channels_per_stack: int = Field(default=1, ge=1, le=1024)
+    """Channels of one stack (or package, or module): what a PIM design's power cap is of."""
     devices_per_rank: int = Field(default=1, ge=1, le=256)
     """Dies that share a command; currents are per die."""
 
@@ -112,6 +114,11 @@ class OrganizationConfig(ConfigModel):
     def banks(self) -> int:
         """Banks of one rank."""
         return self.bank_groups * self.banks_per_group
+
+    @property
+    def stacks(self) -> int:
+        """Stacks that hold all channels; the last one may not be full."""
+        return -(-self.channels // self.channels_per_stack)
 
     @property
     def capacity_bytes(self) -> int:
@@ -311,6 +318,9 @@ class MemoryConfig(ConfigModel):
     command_bus: CommandBusConfig = CommandBusConfig()
     controller: ControllerConfig = ControllerConfig()
     currents: CurrentsConfig
+    power_ceiling_pj_per_bit: float | None = Field(default=None, gt=0)
+    """The most that it draws, as energy of each bit that its pins could move in that time, PIM
+    apart; a run above it is refused. None: not known."""
 
     @property
     def unread_timings(self) -> set[str]:

@@ -119,6 +119,9 @@ class NpuConfig(ConfigModel):
     ``row-major``: activations as rows of k, weights as rows of k for each output (ONNXim); a
     fold starts when all k of its columns have come, results leave a block of columns at a time,
     and bursts that a tile uses in part count in full."""
+    tdp_w: float | None = Field(default=None, gt=0)
+    """The most that a device of it draws, memory included, as it was measured or is sold; a run
+    above it is refused. None: not known."""
     prefetch_weights: bool = False
     """Stream the next product's first two tiles of weights while this one's last tile and the
     vector work and links between them are under way. Only where the scratchpad has room, two

@@ -39,6 +39,9 @@ class PimConfig(ConfigModel):
     """Least dot products' worth of time before a result can be read (adder tree depth)."""
     timings: dict[str, Cycles] = Field(default_factory=dict)
     """Timings of the design, beside those of the memory."""
+    power_cap_w: float | None = Field(default=None, gt=0)
+    """The most that PIM's commands may draw in one stack (``organization.channels_per_stack`` of
+    the memory); a run above it is refused. None: no cap."""
     rules: list[Rule]
     """What binds its commands, each other's and the memory's. PIM_PRE closes the row of PIM's
     buffer; with one row buffer that is a PRE, and the rules of PIM_PRE are rules of PRE."""

@@ -47,6 +47,8 @@ class StreamOrganizationConfig(ConfigModel):
 
     channels: int = Field(ge=1, le=4096)
     """Each with a controller of its own; in a system, of one stack."""
+    channels_per_stack: int = Field(default=1, ge=1, le=4096)
+    """Channels of one stack or package: what the power cap is of."""
     pseudo_channels: int = Field(default=1, ge=1, le=64)
     """In each channel; 1: no such level."""
     ranks: int = Field(default=1, ge=1, le=64)
@@ -66,6 +68,11 @@ class StreamOrganizationConfig(ConfigModel):
     def counts(self) -> tuple[int, int, int, int]:
         """Pseudo channels, ranks, bank groups, banks: children of one node, outermost first."""
         return (self.pseudo_channels, self.ranks, self.bank_groups, self.banks_per_group)
+
+    @property
+    def stacks(self) -> int:
+        """Stacks or packages that hold all channels; the last one may not be full."""
+        return -(-self.channels // self.channels_per_stack)
 
     @property
     def banks(self) -> int:
@@ -277,6 +284,11 @@ class StreamPimConfig(ConfigModel):
     attention: AttentionMapConfig | None = None
     """How attention lies over the banks, for a design whose module reads it."""
     peak: PeakConfig | None = None
+    power_cap_w: float | None = Field(default=None, gt=0)
+    """The most that its commands may draw in one stack (``organization.channels_per_stack``); a
+    run above it is refused. None: no cap."""
+    static_w_per_channel: float = Field(default=0.0, ge=0)
+    """Standby of a channel's DRAM, its controller and PHY, and what its units draw at rest."""
     energy_pj: dict[str, Annotated[float, Field(ge=0, le=1e9)]] = Field(default_factory=dict)
     """pJ of one command in one of the banks that it reaches, by energy class."""
 

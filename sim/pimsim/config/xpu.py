@@ -9,7 +9,15 @@ from pydantic import Field, model_validator
 from pimsim.config.base import ConfigModel
 from pimsim.config.units import Bytes
 
-__all__ = ["HostConfig", "KernelConfig", "RooflineConfig", "TilingConfig", "XpuConfig", "XpuEnergy"]
+__all__ = [
+    "HostConfig",
+    "KernelConfig",
+    "RooflineConfig",
+    "TilingConfig",
+    "XpuConfig",
+    "XpuEnergy",
+    "XpuStatic",
+]
 
 Share = Annotated[float, Field(ge=0.001, le=1)]
 """A part of a peak that is reached."""
@@ -28,6 +36,21 @@ class XpuEnergy(ConfigModel):
     """One operand of a multiply-accumulate; each has three."""
     mac_pj: float = Field(ge=0, le=1e6)
     """One multiply-accumulate, its operands apart."""
+
+
+class XpuStatic(ConfigModel):
+    """Static power by part, all the time."""
+
+    core_w: float = Field(ge=0)
+    """Of a core's multipliers."""
+    sram_w_per_mib: float = Field(ge=0)
+    """Of L1 and L2."""
+    memory_w_per_gb_per_s: float = Field(ge=0)
+    """Of the memory at rest, its controllers and PHYs, per GB/s of its peak."""
+    link_w: float = Field(ge=0)
+    """Of the links to other devices."""
+    rest_w: float = Field(ge=0)
+    """Of all else."""
 
 
 class RooflineConfig(ConfigModel):
@@ -58,6 +81,12 @@ class HostConfig(RooflineConfig):
     """They share the devices' attention evenly."""
     transfer_gb_per_s: float = Field(ge=0.001, le=1e6)
     """One socket's link to its devices, one direction."""
+    static_w: float = Field(default=0.0, ge=0)
+    """One socket and its memory at rest."""
+    memory_pj_per_bit: float = Field(default=0.0, ge=0)
+    """A bit read from its memory."""
+    flop_pj: float = Field(default=0.0, ge=0)
+    """One operation."""
 
 
 class KernelConfig(ConfigModel):
@@ -97,6 +126,9 @@ class XpuConfig(RooflineConfig):
     add_norm: KernelConfig
     """Residual sum and norm in one kernel."""
     energy: XpuEnergy
+    static: XpuStatic
+    tdp_w: float | None = Field(default=None, gt=0)
+    """The most that a device draws, memory included; a run above it is refused. None: not known."""
 
     @model_validator(mode="after")
     def _fits(self) -> XpuConfig:

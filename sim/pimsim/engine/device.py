@@ -10,6 +10,7 @@ from functools import partial
 import numpy as np
 
 from pimsim.config.errors import InputError
+from pimsim.config.memory import MemoryConfig
 from pimsim.config.run import RunConfig
 from pimsim.hardware.dram.device_memory import device_memory
 from pimsim.hardware.pim.programs import AttentionShape
@@ -59,6 +60,13 @@ class Device:
     """Where the artifact's address counter starts anew; 0 where its order is not followed."""
     outside: Block | None = None
     """What runs once beside the decoder blocks; None: it is not a part of the run."""
+    named_memory: MemoryConfig | None = None
+    """The memory as the run names it, where the kernel sees pseudo channels as channels."""
+
+    @property
+    def memory(self) -> MemoryConfig:
+        """The memory as the run names it; what a channel is, energy takes from here."""
+        return self.config.memory if self.named_memory is None else self.named_memory
 
     @property
     def parts(self) -> Sequence[int]:
@@ -113,6 +121,7 @@ def build_device(
     """
     schedule = config.schedule
     on_pim = schedule.policy != "serial" and config.pim is not None
+    named = config.memory
     if on_pim:  # PIM commands are known to one controller only
         config = config.model_copy(update={"memory": device_memory(config.memory)})
     org = config.memory.organization
@@ -157,7 +166,7 @@ def build_device(
             _placements(config, placement, costs, iterations, part, load)
             for part in range(len(members))
         ),
-        counter_wrap_bytes(config, work.trace.facts.hidden, whole.tp), outside,
+        counter_wrap_bytes(config, work.trace.facts.hidden, whole.tp), outside, named,
     )  # fmt: skip
     if device.uses_pim and device.rows_needed > org.rows and not config.workload.beyond_banks:
         raise InputError(

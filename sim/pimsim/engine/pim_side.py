@@ -112,6 +112,7 @@ class PimSide:
         )  # fmt: skip
         recorder.macs["pim"] += task.macs
         recorder.vector_lane_ops += task.vector_lane_ops
+        recorder.sram_bytes += task.sram_bytes
         busy_ps = self.clock.memory.edge_ps(group.vector_busy_cycles)
         recorder.vector_unit_cycles += int(busy_ps // self.clock.npu_ps)
         recorder.bytes_needed["pim_kv"] += task.kv_bytes

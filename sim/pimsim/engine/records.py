@@ -57,19 +57,21 @@ class WorkTotals:
     vector_lane_ops: int = 0
     sram_bytes: int = 0
     link_bytes: int = 0
+    pim_read_bytes: int = 0
+    """Bytes that dot products read in the banks."""
 
     def __sub__(self, before: WorkTotals) -> WorkTotals:
         return WorkTotals(
             self.counter - before.counter, self.macs - before.macs,
             self.vector_lane_ops - before.vector_lane_ops, self.sram_bytes - before.sram_bytes,
-            self.link_bytes - before.link_bytes,
+            self.link_bytes - before.link_bytes, self.pim_read_bytes - before.pim_read_bytes,
         )  # fmt: skip
 
     def __add__(self, other: WorkTotals) -> WorkTotals:
         return WorkTotals(
             self.counter + other.counter, self.macs + other.macs,
             self.vector_lane_ops + other.vector_lane_ops, self.sram_bytes + other.sram_bytes,
-            self.link_bytes + other.link_bytes,
+            self.link_bytes + other.link_bytes, self.pim_read_bytes + other.pim_read_bytes,
         )  # fmt: skip
 
 
@@ -99,5 +101,6 @@ class Recorder:
     def total(self, counter: NDArray[np.int64]) -> WorkTotals:
         """All work so far, beside the channels' counters."""
         return WorkTotals(
-            counter, self.macs["npu"], self.vector_lane_ops, self.sram_bytes, self.link_bytes
-        )
+            counter, self.macs["npu"], self.vector_lane_ops, self.sram_bytes, self.link_bytes,
+            self.bytes_moved["pim_weight"] + self.bytes_moved["pim_kv"],
+        )  # fmt: skip

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
+from math import fsum
 
 from pimsim.config.pim_stream import StreamPimConfig
 from pimsim.config.system import SystemConfig
-from pimsim.hardware.energy.pim_stream import stream_energy_pj
+from pimsim.hardware.energy.limits import check_limits
+from pimsim.hardware.energy.pim_stream import cap_of, stream_energy_pj
 from pimsim.hardware.pim.designs.attacc import attention_cycles
 from pimsim.hardware.xpu import roofline
 from pimsim.mapping.kernels import AttentionKernels
@@ -61,8 +63,8 @@ def _on_xpu(kernels: AttentionKernels, config: SystemConfig) -> AttentionCost:
         hidden_softmax_s=0.0,
         transfer_s=0.0,
         bound=score.bound,
-        memory_pj=sum(each.memory_pj for each in parts),
-        core_pj=sum(each.core_pj for each in parts),
+        memory_pj=fsum(each.memory_pj for each in parts),
+        core_pj=fsum(each.core_pj for each in parts),
         link_bytes=0,
     )
 
@@ -85,8 +87,8 @@ def _on_host(kernels: AttentionKernels, config: SystemConfig) -> AttentionCost:
         hidden_softmax_s=0.0,
         transfer_s=shares * moved / (host.transfer_gb_per_s * 1e9),
         bound=score.bound,
-        memory_pj=0.0,
-        core_pj=0.0,
+        memory_pj=fsum(each.memory_pj for each in (score, value, softmax)),
+        core_pj=fsum(each.core_pj for each in (score, value, softmax)),
         link_bytes=moved,
     )
 
@@ -128,4 +130,6 @@ def _program(
     """Picoseconds and picojoule of one stack. Systems that differ elsewhere share them."""
     design = StreamPimConfig.model_validate_json(design_json)
     result = attention_cycles(design, heads, head_dim, context, element_bytes)
-    return result.time_ps, sum(stream_energy_pj(design, result.commands).values())
+    energy_pj = fsum(stream_energy_pj(design, result.commands).values())
+    check_limits(cap_of(design, energy_pj / max(result.time_ps, 1), "pim.power_cap_w"))
+    return result.time_ps, energy_pj

@@ -7,6 +7,7 @@ Kernels run one after the other; what PIM does at the same time is said by ``ove
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import fsum
 
 from pimsim.config.errors import InputError
 from pimsim.config.pim_stream import StreamPimConfig
@@ -136,7 +137,7 @@ def block_cost(
 ) -> BlockCost:
     """A block at one context, in which ``heads`` heads of each request are on the device."""
     attention = attention_cost(kernels.attention, config)
-    projections_s = sum(each.time_s for each in fixed.projections)
+    projections_s = fsum(each.time_s for each in fixed.projections)
     transfer_s = attention.transfer_s
     if config.overlap != "none":
         others = [transfer_s, projections_s if config.overlap == "projections" else 0.0]
@@ -145,16 +146,16 @@ def block_cost(
         transfer_s = added[0]
         if config.overlap == "projections":
             projections_s = added[1]
-    whole = sum(each.time_s for each in fixed.projections)
+    whole = fsum(each.time_s for each in fixed.projections)
     gemm_s = {each.name: each.time_s * projections_s / whole for each in fixed.projections}
     gemm_s |= {each.name: each.time_s for each in fixed.ffn}
     return BlockCost(
         parts_s={
             "attention": attention.attention_s,
             "softmax": attention.softmax_s,
-            "gemm": sum(gemm_s.values()),
+            "gemm": fsum(gemm_s.values()),
             "communication": fixed.all_reduce_s + transfer_s,
-            "elementwise": sum(cost.time_s for _, cost in fixed.elementwise),
+            "elementwise": fsum(cost.time_s for _, cost in fixed.elementwise),
         },
         gemm_s=gemm_s,
         energy_pj=_energy(attention, fixed, config),
@@ -165,7 +166,7 @@ def block_cost(
 
 def _energy(attention: AttentionCost, fixed: FixedCosts, config: SystemConfig) -> dict[str, float]:
     """Picojoule of one block on one device."""
-    memory = core = pim = 0.0
+    memory = core = pim = host = 0.0
     for gemm in (*fixed.projections, *fixed.ffn):
         share = 1.0 if config.artifact_ffn_energy else gemm.share
         memory += share * gemm.cost.memory_pj
@@ -177,11 +178,13 @@ def _energy(attention: AttentionCost, fixed: FixedCosts, config: SystemConfig) -
         core += cost.core_pj
     if config.attention == "pim":
         pim += attention.memory_pj
+    elif config.attention == "host":
+        host += attention.memory_pj + attention.core_pj
     else:
         memory += attention.memory_pj
         core += attention.core_pj
     link = (fixed.link_bytes + attention.link_bytes) * _BITS * config.link_pj_per_bit
-    return {"memory": memory, "core": core, "pim": pim, "link": link}
+    return {"memory": memory, "core": core, "pim": pim, "host": host, "link": link}
 
 
 def _pim_pj_per_byte(config: SystemConfig) -> float:
@@ -203,14 +206,14 @@ def _bounds(kernels: BlockKernels, fixed: FixedCosts, config: SystemConfig) -> d
     """Least time of each unit for its part of a block: peaks, and each byte once."""
     gemms = (*fixed.projections, *fixed.ffn)
     attention = kernels.attention
-    flops = sum(2 * gemm.share * gemm.product.macs for gemm in gemms)
-    moved = sum(gemm.share * gemm.weight_bytes for gemm in gemms)
+    flops = fsum(2 * gemm.share * gemm.product.macs for gemm in gemms)
+    moved = fsum(gemm.share * gemm.weight_bytes for gemm in gemms)
     bounds = {}
     if config.attention == "xpu":
         flops += 2 * (attention.score.macs + attention.value.macs)
         moved += attention.kv_bytes
     elif config.attention == "pim":
-        read = attention.kv_bytes + sum(gemm.pim_bytes for gemm in gemms)
+        read = attention.kv_bytes + fsum(gemm.pim_bytes for gemm in gemms)
         bounds["pim"] = read / _pim_bandwidth(config, at_commands=True)
     else:
         assert config.host is not None

@@ -8,11 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from math import fsum
 
 from pimsim.config.errors import InputError
 from pimsim.config.system import SystemConfig
 from pimsim.engine.contexts import sampled
 from pimsim.engine.xpu_block import BlockCost, FixedCosts, KernelTime, block_cost
+from pimsim.hardware.energy.limits import PowerLimit, check_limits
+from pimsim.hardware.energy.pim_stream import cap_of
+from pimsim.hardware.energy.system_static import processor_w, system_static
 from pimsim.mapping.kernels import BlockKernels, block_kernels, decode_step
 from pimsim.workload.cards import ModelCard
 
@@ -47,7 +51,15 @@ class Decoding:
     """``gemm`` by its products."""
     energy_j: Mapping[str, float]
     """Of a step: ``memory`` (of the devices), ``core`` (their caches and arithmetic), ``pim``,
-    ``link``."""
+    ``host``, ``link``, and ``static`` of all of them."""
+    power_w: Mapping[str, float]
+    """Mean power of one device, with its PIM stacks and its share of the host: the parts of
+    ``energy_j``, and ``total``."""
+    static_w: Mapping[str, float]
+    """Of one device: ``cores``, ``sram``, ``memory``, ``link``, ``rest``, and where there are any
+    ``pim`` and ``host``; ``total``."""
+    tdp_w: float | None
+    """The most that a device draws, stacks and host apart; None: not known."""
     bound_s: Mapping[str, float]
     """The least time of each unit for the step's work, everything perfect."""
     kernels: tuple[KernelTime, ...]
@@ -65,7 +77,12 @@ class Decoding:
     @property
     def total_j(self) -> float:
         """Energy of a step."""
-        return sum(self.energy_j.values())
+        return fsum(self.energy_j.values())
+
+    @property
+    def dynamic_j(self) -> float:
+        """Energy of a step without static power."""
+        return fsum(joule for part, joule in self.energy_j.items() if part != "static")
 
 
 def decode(
@@ -104,7 +121,15 @@ def decode(
     mean = _mean(steps, tuple(weights.values()))
     layers = card.layers
     parts = {name: layers * time_s for name, time_s in mean.parts_s.items()}
-    step_s = sum(parts.values())
+    step_s = fsum(parts.values())
+    static_w = system_static(config)
+    energy_j = {
+        name: layers * config.devices * pj / _PJ_PER_J for name, pj in mean.energy_pj.items()
+    }
+    energy_j["static"] = config.devices * static_w["total"] * step_s
+    power_w = {name: joule / config.devices / step_s for name, joule in energy_j.items()}
+    power_w["total"] = fsum(power_w.values())
+    check_limits(_limits(config, power_w, static_w))
     need = config.devices * layers * (last.weight_bytes + last.attention.kv_bytes)
     capacity = _capacity(config)
     return Decoding(
@@ -114,9 +139,10 @@ def decode(
         simulated_contexts=len(weights),
         parts_s=parts,
         gemm_s={name: layers * time_s for name, time_s in mean.gemm_s.items()},
-        energy_j={
-            name: layers * config.devices * pj / _PJ_PER_J for name, pj in mean.energy_pj.items()
-        },
+        energy_j=energy_j,
+        power_w=power_w,
+        static_w=static_w,
+        tdp_w=config.xpu.tdp_w,
         bound_s={name: layers * time_s for name, time_s in mean.bound_s.items()},
         kernels=mean.kernels,
         need_bytes=need,
@@ -125,10 +151,24 @@ def decode(
     )
 
 
+def _limits(
+    config: SystemConfig, power_w: Mapping[str, float], static_w: dict[str, float]
+) -> list[PowerLimit]:
+    """What the processor and the PIM stacks may draw."""
+    xpu, stacks, design = config.xpu, config.stacks, config.pim
+    limits = []
+    if xpu.tdp_w is not None:
+        own = fsum((power_w["memory"], power_w["core"], power_w["link"], processor_w(static_w)))
+        limits.append(PowerLimit("xpu.tdp_w", f"a device ({xpu.name})", own, xpu.tdp_w))
+    if config.attention == "pim" and stacks is not None and design is not None:
+        limits += cap_of(design, power_w["pim"] / stacks.count, "pim.power_cap_w")
+    return limits
+
+
 def _mean(steps: Sequence[BlockCost], weights: Sequence[float]) -> BlockCost:
     def mean(of: Callable[[BlockCost], dict[str, float]]) -> dict[str, float]:
         return {
-            name: sum(w * of(step)[name] for step, w in zip(steps, weights, strict=True))
+            name: fsum(w * of(step)[name] for step, w in zip(steps, weights, strict=True))
             for name in of(steps[0])
         }
 

@@ -39,6 +39,7 @@ from pimsim.mapping.gemm import GemmPlaces, gemm_steps, tile_product
 from pimsim.mapping.kv import append_scatters
 from pimsim.mapping.npu_attention import npu_product, npu_softmax
 from pimsim.mapping.parts import block_parts
+from pimsim.mapping.scratchpad import gemm_sram_bytes, softmax_sram_bytes
 from pimsim.mapping.tasks import BlockProgram, GemmStep, NpuTask, PimTask
 from pimsim.mapping.vector import vector_work
 from pimsim.workload.operators import Block, Iteration, Operator, OperatorKind
@@ -115,6 +116,7 @@ class BlockMapper:
             return NpuTask(
                 operator.name, str(operator.kind), "link", layer, 0, 0, 0,
                 link_ps=moved.time_ps, link_bytes=moved.link_bytes,
+                sram_bytes=2 * moved.link_bytes,  # sent and received
             )  # fmt: skip
         if operator.kind is OperatorKind.EMBEDDING:
             return self._embedding(operator, layer)
@@ -148,18 +150,19 @@ class BlockMapper:
         its own weights; of experts those that ``experts`` leaves to the NPU.
         """
         steps: list[GemmStep] = []
-        tiles: list[GemmTile] = []
-        weight_bytes = flops = 0
+        weight_bytes = flops = sram_bytes = 0
         for one, part in _products(operator, experts):
             own, cut = self._steps(one, self.addresses.weights(operator.name, layer, part))
             steps += own
-            tiles += cut
+            sram_bytes += gemm_sram_bytes(
+                own, cut, one.k, self.element_bytes, self.memory.organization.burst_bytes
+            )
             weight_bytes += one.weight_bytes
             flops += one.flops
         return NpuTask(
             operator.name, str(operator.kind), "systolic", layer, flops, weight_bytes, 0,
             steps=tuple(steps), weights_chosen=operator.weights_chosen,
-            sram_bytes=sum(t.weight_bytes + t.input_bytes + t.output_bytes for t in tiles),
+            sram_bytes=sram_bytes,
         )  # fmt: skip
 
     def _steps(self, one: Operator, at: int) -> tuple[Sequence[GemmStep], list[GemmTile]]:
@@ -208,8 +211,12 @@ class BlockMapper:
             compute_cycles=-(-operator.rows // unit.units) * each,
             vector_unit_cycles=each * operator.rows,
             vector_lane_ops=work.lane_ops * operator.rows,
-            sram_bytes=operator.input_bytes + operator.output_bytes,
+            sram_bytes=operator.input_bytes + operator.output_bytes + self._size(streams),
         )  # fmt: skip
+
+    def _size(self, streams: Sequence[Stream]) -> int:
+        """Bytes of ``streams``: each passes the scratchpad on its way to or from DRAM."""
+        return sum(s.total for s in streams) * self.memory.organization.burst_bytes
 
     # the KV cache and attention ---------------------------------------------------------------
     def _kv_append(self, operator: Operator, iteration: Iteration, placed: Placed) -> NpuTask:
@@ -262,10 +269,17 @@ class BlockMapper:
             )  # fmt: skip
         programs, marks, after = self.attention_work[key]
         lane_ops = sum(vector_lane_ops("softmax", c) for c in contexts) * shape.heads
+        if score:  # scores come, are read, and probabilities are written and sent back
+            sram_bytes = 2 * softmax_sram_bytes(contexts, shape.heads, self.element_bytes)
+        else:  # one partial result of each row's worth of tokens
+            rows_each = [-(-c // shape.row_elements) for c in contexts]
+            values = shape.heads * shape.value_dim * sum(rows_each)
+            sram_bytes = 2 * values * self.element_bytes
         return PimTask(
             operator.name, str(operator.kind), "pim", placed.layer, operator.flops, 0,
             operator.kv_read_bytes, programs=programs, marks=marks, after=after,
             vector_lane_ops=lane_ops if score else 0, element_bytes=self.kv_element_bytes,
+            sram_bytes=sram_bytes,
         )  # fmt: skip
 
     # experts ----------------------------------------------------------------------------------

@@ -208,13 +208,17 @@ def expert_tasks(
         lane_ops = pairs * sum(work.lane_ops for work in works)
         lane_ops += pairs * sum(sums[g.name] * g.n for g in level.gemms)
         total = placement.pairs(placement.tokens)
+        width = stored_element_bytes(level.gemms[0])
+        # a partial result of each chunk comes and is read; then what follows reads and writes
+        sram_bytes = 2 * pairs * sum(shapes[g.name].chunks * g.n for g in level.gemms) * width
+        sram_bytes += sum((o.input_bytes + o.output_bytes) * pairs // total for o in level.after)
         tasks.append(
             PimTask(
                 "+".join(g.name for g in level.gemms), str(OperatorKind.EXPERT_GEMM), "pim",
                 layer, sum(g.flops * pairs // total for g in level.gemms),
                 sum(expert_bytes(g)[0] * len(experts) for g in level.gemms), 0,
                 programs=programs, marks=pairs, after=after, vector_lane_ops=lane_ops,
-                element_bytes=stored_element_bytes(level.gemms[0]),
+                sram_bytes=sram_bytes, element_bytes=width,
             )
         )  # fmt: skip
     return tasks

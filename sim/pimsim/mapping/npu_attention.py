@@ -7,9 +7,10 @@ from typing import NamedTuple
 
 from pimsim.config.npu import NpuConfig
 from pimsim.hardware.dram.system import Stream
-from pimsim.hardware.npu.gemm import plan_gemm
+from pimsim.hardware.npu.gemm import GemmPlan, plan_gemm
 from pimsim.hardware.npu.vector import vector_lane_ops
 from pimsim.mapping.attention import softmax_cycles
+from pimsim.mapping.scratchpad import softmax_sram_bytes
 from pimsim.mapping.tasks import NpuTask
 from pimsim.workload.operators import Operator, OperatorKind
 
@@ -29,6 +30,7 @@ def npu_softmax(
         compute_cycles=0 if unit.artifact_free else -(-total // unit.units),
         vector_unit_cycles=0 if unit.artifact_free else total,
         vector_lane_ops=heads * sum(vector_lane_ops("softmax", c) for c in contexts),
+        sram_bytes=softmax_sram_bytes(contexts, heads, element_bytes),
     )  # fmt: skip
 
 
@@ -55,8 +57,31 @@ def npu_product(
         streamed_cycles=sum(cost.streamed for cost in costs),
         loading_cycles=sum(cost.loading for cost in costs),
         tail_cycles=cycles[-1] + npu.systolic.rows + npu.systolic.cols - 2,
-        sram_bytes=operator.kv_read_bytes,
+        sram_bytes=bursts * burst_bytes + sum(
+            _array_bytes(operator, c, score, npu, element_bytes) for c in contexts
+        ),
     )  # fmt: skip
+
+
+def _one_head(
+    operator: Operator, context: int, score: bool, npu: NpuConfig, element_bytes: int
+) -> GemmPlan:
+    """The product of a key head's queries, or probabilities, on one array."""
+    dim = operator.head_dim
+    n, k = (context, dim) if score else (dim, context)
+    one = npu.systolic.model_copy(update={"arrays": 1})
+    return plan_gemm(operator.heads // operator.kv_heads, n, k, one, element_bytes)
+
+
+def _array_bytes(
+    operator: Operator, context: int, score: bool, npu: NpuConfig, element_bytes: int
+) -> int:
+    """Bytes that the arrays read and write for one request, all heads."""
+    plan = _one_head(operator, context, score, npu, element_bytes)
+    assert plan.traffic is not None  # plan_gemm puts it in
+    results = operator.heads // operator.kv_heads * (context if score else operator.head_dim)
+    each = plan.traffic.sram_bytes(results, element_bytes, follows=False, goes_on=False)
+    return each * operator.kv_heads
 
 
 class _Cost(NamedTuple):
@@ -72,7 +97,7 @@ def _cycles(
     operator: Operator, context: int, score: bool, npu: NpuConfig, element_bytes: int
 ) -> _Cost:
     """Array cycles of one request's scores or values, all heads."""
-    systolic, dim = npu.systolic, operator.head_dim
+    systolic = npu.systolic
     if npu.artifact_attention:
         # npu-only branch, half of it to each of the two operators (MECHANISMS 4.12)
         rows = systolic.rows
@@ -83,9 +108,7 @@ def _cycles(
         head = fill + context // 8 + softmax + latency * blocks
         taken = operator.heads * head // 2
         return _Cost(taken, taken, 0)
-    group = operator.heads // operator.kv_heads
-    n, k = (context, dim) if score else (dim, context)
-    one = plan_gemm(group, n, k, systolic.model_copy(update={"arrays": 1}), element_bytes)
+    one = _one_head(operator, context, score, npu, element_bytes)
     # with hidden preloads the next head's keys load while this one drains
     hidden = systolic.preload == "hidden"
     each = one.taken_cycles if hidden else one.cycles

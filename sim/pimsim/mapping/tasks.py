@@ -109,6 +109,8 @@ class PimTask(Task):
     marks: int = 0
     after: After | None = None
     vector_lane_ops: int = 0
+    sram_bytes: int = 0
+    """Results that come, and what the vector units read and write."""
     element_bytes: int = 2
     """Width of what lies in the banks."""
 

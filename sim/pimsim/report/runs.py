@@ -108,6 +108,9 @@ def _headline(result: Result) -> list[tuple[str, str]]:
         ("energy", f"{1e3 / result.tokens_per_j:,.3f} mJ/token" if result.tokens_per_j else "none"),
         ("NPU multiplications", f"{share.npu:.1%} of peak"),
     ]
+    if result.power_w:
+        watt = f"{result.power_w['total']:,.0f} W, {result.static_w['total']:,.0f} static"
+        rows.append(("power of a device", watt))
     if share.pim:
         rows.append(("PIM at work", f"{share.pim:.1%} of the time"))
     rows.append(("DRAM data buses", f"{share.dram_bus:.1%} busy"))
@@ -118,6 +121,8 @@ def _section(chart: Chart, runs: Sequence[RunFolder], names: Sequence[str]) -> S
     tables: tuple[TableData, ...] = ()
     if chart.key in ("comparison", "stacks", "energy") and isinstance(chart, LaneChart):
         tables = (_numbers(chart),)
+        if chart.key == "energy":
+            tables += _power(runs, names)
     elif chart.key == "roofline":
         tables = (_operators(runs[0].result),)
     elif chart.key == "gantt":
@@ -129,6 +134,26 @@ def _numbers(chart: LaneChart) -> TableData:
     columns = tuple(name for name, _ in chart.spans[0].facts) if chart.spans else ()
     rows = tuple(tuple(value for _, value in span.facts) for span in chart.spans)
     return TableData("The numbers", columns, rows)
+
+
+def _power(runs: Sequence[RunFolder], names: Sequence[str]) -> tuple[TableData, ...]:
+    """Power of a device, and its static part, by part with what it is worked out from."""
+    found = []
+    for name, run in zip(names, runs, strict=True):
+        result = run.result
+        rows = [
+            (part, f"{watt:,.2f}", f"{1e3 * result.token_j[part]:,.3f}",
+             result.power_sources.get(part, ""))
+            for part, watt in result.power_w.items()
+        ]  # fmt: skip
+        rows += [
+            (f"static: {part}", f"{watt:,.2f}", "", result.power_sources.get(f"static {part}", ""))
+            for part, watt in result.static_w.items()
+        ]
+        columns = ("part", "W", "mJ/token", "source")
+        if rows:
+            found.append(TableData(f"{name}: power of a device", columns, tuple(rows)))
+    return tuple(found)
 
 
 def _stages(result: Result) -> TableData:

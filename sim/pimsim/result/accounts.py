@@ -5,27 +5,39 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from math import fsum
 
 import numpy as np
 from numpy.typing import NDArray
 
+from pimsim.config.memory import MemoryConfig
 from pimsim.config.run import RunConfig
 from pimsim.engine.iteration import OUTSIDE, Outcome
 from pimsim.engine.records import WorkTotals
 from pimsim.hardware.dram.layout import C_COMMANDS, C_COMP_COLUMNS
 from pimsim.hardware.dram.peak import burst_slot_ps, data_buses
 from pimsim.hardware.dram.rules import COMMANDS
+from pimsim.hardware.dram.standby import active_rank_ticks
 from pimsim.hardware.dram.waiting import charged_counters
-from pimsim.hardware.energy.dram import DramCounts, dram_energy
+from pimsim.hardware.energy.dram import DramCounts, count_dram, dram_energy
+from pimsim.hardware.energy.limits import PowerLimit
 from pimsim.hardware.energy.npu import NpuCounts, npu_energy
-from pimsim.hardware.energy.pim import pim_energy
+from pimsim.hardware.energy.pim import PimCounts, pim_energy
+from pimsim.hardware.energy.static import (
+    StaticPower,
+    device_static,
+    peak_gb_per_s,
+    standby_w,
+    static_words,
+)
 from pimsim.mapping.experts import ExpertPlacement, expert_bytes
-from pimsim.result.invariants import RunFacts
+from pimsim.result.invariants import PowerFacts, RunFacts
 from pimsim.result.types import Energy
 from pimsim.workload.operators import Operator, OperatorKind
 
 __all__ = [
-    "array_elements", "dram_counts", "run_bounds", "run_energy", "run_facts", "work_by_kind",
+    "array_elements", "dram_counts", "pim_counts", "power_facts", "power_sources", "run_bounds",
+    "run_energy", "run_facts", "static_power", "work_by_kind",
 ]  # fmt: skip
 
 _PS_PER_S = 10**12
@@ -36,49 +48,47 @@ _ATTENTION = (OperatorKind.ATTENTION_SCORE, OperatorKind.ATTENTION_VALUE)
 def dram_counts(outcome: Outcome, counter: NDArray[np.int64] | None = None) -> DramCounts:
     """What the channels' commands cost energy for, over all channels; ``counter``: of a part of
     the run (the times are of all of it)."""
-    system, org = outcome.system, outcome.system.memory.organization
-    channels = system.channels
-    ranks = org.pseudo_channels * org.ranks
-    if counter is None:
-        counter = charged_counters(system).sum(axis=0)
-    command = {name: int(counter[C_COMMANDS + at]) for at, name in enumerate(COMMANDS)}
-    cycles = outcome.clock.memory_cycle(outcome.time_ps)
-    open_now, since, active = (channels["rank"][:, :ranks, at] for at in range(3))
-    with_open = active + np.where(open_now > 0, np.maximum(cycles - since, 0), 0)
-    active_cycles = int(np.minimum(with_open, cycles).sum())
-    return DramCounts(
-        act=command["ACT"],
-        rd=command["RD"],
-        wr=command["WR"],
-        ref=command["REF"],
-        refpb=command["REFpb"],
-        active_rank_cycles=active_cycles,
-        idle_rank_cycles=org.channels * ranks * cycles - active_cycles,
-        comp_bank_columns=int(counter[C_COMP_COLUMNS]) * org.ranks * org.banks,
+    system, ticks = outcome.system, outcome.clock.memory_cycle(outcome.time_ps)
+    memory = system.memory
+    active = active_rank_ticks(system.channels, memory, ticks)
+    return count_dram(memory, _commands(outcome, counter), active, ticks, outcome.time_ps)
+
+
+def pim_counts(outcome: Outcome, work: WorkTotals) -> PimCounts:
+    """What PIM's commands in ``work`` cost energy for, over all channels."""
+    memory, pim = outcome.system.memory, outcome.system.pim
+    if pim is None:
+        return PimCounts()
+    org, command = memory.organization, _commands(outcome, work.counter)
+    banks = org.ranks * org.banks
+    return PimCounts(
         gact_banks=command["G_ACT"] * org.banks_per_group,
+        read_bytes=work.pim_read_bytes,
+        macs=int(work.counter[C_COMP_COLUMNS]) * banks * pim.elements_per_comp,
+        broadcast_bytes=work.pim_read_bytes // banks,
         gwrite=command["GWRITE"],
         readres=command["READRES"] + command["GEMV"],
     )
 
 
+def _commands(outcome: Outcome, counter: NDArray[np.int64] | None) -> dict[str, int]:
+    if counter is None:
+        counter = charged_counters(outcome.system).sum(axis=0)
+    return {name: int(counter[C_COMMANDS + at]) for at, name in enumerate(COMMANDS)}
+
+
 def work_energy(outcome: Outcome, work: WorkTotals) -> Energy:
     """Joule of one device for ``work``, without what grows with time."""
-    config = outcome.device.config
-    counts = dram_counts(outcome, work.counter)
-    dram = dram_energy(counts, config.memory, config.energy)
-    pim_j = 0.0
-    if outcome.system.pim is not None:
-        pim_j = pim_energy(
-            counts, config.memory, outcome.system.pim, config.energy,
-            outcome.device.whole.kv_dtype_bytes,
-        ).total_j  # fmt: skip
+    config, memory = outcome.device.config, outcome.device.memory
+    dram = dram_energy(dram_counts(outcome, work.counter), memory, config.energy)
     npu = npu_energy(
-        NpuCounts(work.macs, work.vector_lane_ops, work.sram_bytes, work.link_bytes), 0.0,
+        NpuCounts(work.macs, work.vector_lane_ops, work.sram_bytes, work.link_bytes),
         config.energy,
     )  # fmt: skip
     return Energy.of(
-        dram=dram.total_j - (dram.background_j + dram.refresh_j), pim=pim_j, npu=npu.compute_j,
-        sram=npu.sram_j, link=npu.link_j, static=0.0,
+        dram=fsum((dram.activate_j, dram.read_j, dram.write_j, dram.io_j)),
+        pim=pim_energy(pim_counts(outcome, work), memory, config.energy).total_j,
+        npu=npu.compute_j, sram=npu.sram_j, link=npu.link_j, static=0.0,
     )  # fmt: skip
 
 
@@ -87,21 +97,87 @@ def run_energy(
 ) -> Energy:
     """Joule of one device in ``time_s``: each work for so many blocks of so many simulated."""
     config = outcome.device.config
-    dram = dram_energy(dram_counts(outcome), config.memory, config.energy)
+    dram = dram_energy(dram_counts(outcome), outcome.device.memory, config.energy)
     longer = time_s * _PS_PER_S / outcome.time_ps
     background = (dram.background_j + dram.refresh_j) * longer
     parts = [
         (work_energy(outcome, work), blocks / simulated) for work, (blocks, simulated) in works
     ]
-    static = npu_energy(NpuCounts(0, 0, 0, 0), time_s, config.energy).static_j
+    static = static_power(config, outcome.device.memory).total * time_s
+
+    def scaled(part: str) -> float:
+        return fsum(getattr(each, part) * scale for each, scale in parts)
+
     return Energy.of(
-        dram=sum(part.dram * scale for part, scale in parts) + background,
-        pim=sum(part.pim * scale for part, scale in parts),
-        npu=sum(part.npu * scale for part, scale in parts),
-        sram=sum(part.sram * scale for part, scale in parts),
-        link=sum(part.link * scale for part, scale in parts),
-        static=static,
-    )
+        dram=scaled("dram") + background, pim=scaled("pim"), npu=scaled("npu"),
+        sram=scaled("sram"), link=scaled("link"), static=static,
+    )  # fmt: skip
+
+
+def static_power(config: RunConfig, memory: MemoryConfig) -> StaticPower:
+    """Of one device; ``memory``: as the run names it."""
+    return device_static(config.npu, memory, config.pim, config.link, config.energy)
+
+
+def power_facts(outcome: Outcome) -> PowerFacts:
+    """What the laws of power are checked against: standby, the DRAM's and each stack's power."""
+    config, memory = outcome.device.config, outcome.device.memory
+    time_s = outcome.time_ps / _PS_PER_S
+    dram = dram_energy(dram_counts(outcome), memory, config.energy)
+    least_w, most_w = standby_w(memory, config.energy)
+    limits = []
+    ceiling = memory.power_ceiling_pj_per_bit
+    if ceiling is not None:
+        peak_w = ceiling * 8e-3 * peak_gb_per_s(memory)
+        limits.append(
+            PowerLimit(
+                "memory.power_ceiling_pj_per_bit", f"DRAM of {memory.name}",
+                dram.total_j / time_s, peak_w,
+            )
+        )  # fmt: skip
+    pim = outcome.system.pim
+    if pim is not None and pim.power_cap_w is not None:
+        found = _fullest_stack_w(outcome)
+        limits.append(
+            PowerLimit("pim.power_cap_w", f"PIM {pim.name} in a stack", found, pim.power_cap_w)
+        )
+    return PowerFacts(dram.background_j, least_w * time_s, most_w * time_s, tuple(limits))
+
+
+def _fullest_stack_w(outcome: Outcome) -> float:
+    """PIM's power in the fullest stack, in the stage in which it is highest."""
+    recorder, memory = outcome.recorder, outcome.system.memory
+    columns = outcome.system.channels["counter"][:, C_COMP_COLUMNS].astype(np.int64)
+    each = memory.organization.channels_per_stack
+    stacks = [int(columns[at : at + each].sum()) for at in range(0, len(columns), each)]
+    fullest = max(stacks) / max(sum(stacks), 1)
+    found = 0.0
+    before = WorkTotals(np.zeros_like(recorder.totals[0].counter))
+    for stage, total in zip(recorder.stages, recorder.totals, strict=True):
+        counts = pim_counts(outcome, total - before)
+        before = total
+        time_s = (stage.end_ps - stage.start_ps) / _PS_PER_S
+        if time_s:
+            joule = pim_energy(counts, outcome.device.memory, outcome.device.config.energy).total_j
+            found = max(found, joule * fullest / time_s)
+    return found
+
+
+def power_sources(config: RunConfig, memory: MemoryConfig) -> dict[str, str]:
+    """By part of the static power and of the energy: what it is worked out from."""
+    energy = config.energy
+    words = static_words(config.npu, memory, config.pim, config.link, energy)
+    found = {f"static {part}": text for part, text in words.items()}
+    if energy.dram_model == "currents":
+        found["dram"] = f"IDD currents of {memory.name} ({memory.source}), I/O: "
+        found["dram"] += energy.sources["dram_io_pj_per_bit"]
+    else:
+        found["dram"] = energy.sources["dram_column_pj_per_bit"]
+    found["pim"] = energy.sources["pim_array_factor"]
+    found["npu"] = energy.sources["npu_mac_pj"]
+    found["sram"] = energy.sources["sram_pj_per_bit"]
+    found["link"] = energy.sources["link_pj_per_bit"]
+    return found
 
 
 def work_by_kind(outcome: Outcome) -> dict[str, WorkTotals]:
@@ -221,7 +297,7 @@ def run_facts(outcome: Outcome, counts: DramCounts) -> RunFacts:
     done = {"npu": recorder.macs["npu"]}
     if system.pim is not None:
         macs["pim"] = 0
-        done["pim"] = counts.comp_bank_columns * system.pim.elements_per_comp
+        done["pim"] = pim_counts(outcome, recorder.totals[-1]).macs
     for work in _work(outcome):
         operator, experts = work.operator, work.experts
         if operator.kind in _GEMM:
@@ -240,4 +316,23 @@ def run_facts(outcome: Outcome, counts: DramCounts) -> RunFacts:
             "npu": recorder.npu_busy_cycles,
             "pim": int(outcome.pim.busy_ps // outcome.clock.npu_ps),
         },
+        sram_needed_bytes=_operand_bytes(outcome),
+        sram_bytes=recorder.sram_bytes,
+        power=power_facts(outcome),
     )
+
+
+def _operand_bytes(outcome: Outcome) -> int:
+    """Bytes of both operands of every product on the arrays, each once."""
+    width = outcome.device.whole.dtype_bytes
+    elements = 0
+    for work in _work(outcome):
+        operator, experts = work.operator, work.experts
+        if operator.kind is OperatorKind.EXPERT_GEMM:
+            on_npu = operator.expert_tokens
+            if experts is not None:
+                on_npu = tuple(experts.tokens[e] for e in experts.on_npu)
+            elements += sum(operator.k * (tokens + operator.n) for tokens in on_npu)
+        elif operator.kind in _GEMM:
+            elements += operator.count * operator.k * (operator.m + operator.n if operator.m else 0)
+    return elements * width

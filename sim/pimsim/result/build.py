@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from fractions import Fraction
+from math import fsum
 from typing import Any
 
 from pimsim import __version__
@@ -36,12 +37,15 @@ from pimsim.hardware.dram.layout import (
     X_WAIT,
 )
 from pimsim.hardware.dram.rules import COMMANDS, Command
+from pimsim.hardware.energy.static import refresh_w, standby_w
 from pimsim.result.accounts import (
     array_elements,
     dram_counts,
+    power_sources,
     run_bounds,
     run_energy,
     run_facts,
+    static_power,
     work_by_kind,
 )
 from pimsim.result.experts import expert_summary
@@ -93,6 +97,8 @@ def build_result(
         outcome, iteration_s, [(work, factors[kind]) for kind, work in works.items()]
     )
     devices = whole.tp * whole.pp
+    time_s, memory = time_ps / _PS_PER_S, device.memory
+    static = static_power(resolved.config, memory)
     result = Result(
         cycles=cycles,
         time_s=time_ps / _PS_PER_S,
@@ -122,6 +128,18 @@ def build_result(
         iteration_s=iteration_s,
         devices=devices,
         experts=expert_summary(outcome.device),
+        power_w={part: joule / time_s for part, joule in asdict(energy).items()},
+        static_w=static.by_part(),
+        idle_w=fsum(
+            (
+                static.total,
+                standby_w(memory, resolved.config.energy)[0],
+                refresh_w(memory, resolved.config.energy),
+            )
+        ),
+        tdp_w=resolved.config.npu.tdp_w,
+        token_j={part: joule * devices / whole.tokens for part, joule in asdict(of_model).items()},
+        power_sources=power_sources(resolved.config, memory),
         area_mm2=_area(resolved.config, devices),
         warnings=tuple(_warnings(outcome)),
     )

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
-from math import isclose, isfinite
+from math import fsum, isclose, isfinite
 
 from pimsim.config.errors import CheckFailed
+from pimsim.hardware.energy.limits import PowerLimit, check_limits
 from pimsim.result.types import Energy, Result, Utilisation
 
-__all__ = ["InvariantError", "RunFacts", "check_invariants", "violations"]
+__all__ = [
+    "InvariantError", "PowerFacts", "RunFacts", "check_invariants", "violations",
+]  # fmt: skip
 
 _ENERGY_TOLERANCE = 1e-9
 """Relative; sums of a few floats."""
@@ -18,6 +21,19 @@ _SHARE_TOLERANCE = 1e-9
 
 class InvariantError(CheckFailed):
     """A run broke a bound or a conservation law. Exit code 1."""
+
+
+@dataclass(frozen=True)
+class PowerFacts:
+    """What the laws of power are checked against."""
+
+    standby_j: float = 0.0
+    """DRAM's standby, refresh apart."""
+    standby_least_j: float = 0.0
+    """All ranks closed all the time."""
+    standby_most_j: float = float("inf")
+    """All ranks open all the time."""
+    limits: tuple[PowerLimit, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -33,6 +49,11 @@ class RunFacts:
     macs_done: Mapping[str, int] = field(default_factory=dict)
     busy_cycles: Mapping[str, int] = field(default_factory=dict)
     """By unit: cycles in which it, or one of its copies, was busy."""
+    sram_needed_bytes: int = 0
+    """Operands of the products on the arrays, each once."""
+    sram_bytes: int = 0
+    """What was read from scratchpads and written to them."""
+    power: PowerFacts = PowerFacts()
 
 
 def check_invariants(result: Result, facts: RunFacts) -> None:
@@ -43,11 +64,22 @@ def check_invariants(result: Result, facts: RunFacts) -> None:
     - no unit is busy longer than the run; stages and operators lie within it
     - each unit's cycle stack adds up to the run's cycles, exactly
     - energy parts are finite, not negative, and add up to the total
+    - DRAM's standby lies between idle and active power times time
+    - what the scratchpads pass is at least each operand once
+    - power is energy over time, by part, and never less than the static power
     - utilisations are shares
+
+    Raise ``InputError`` where power is above a limit that the input sets: of a device, of PIM in
+    a stack, of the DRAM at its pins.
     """
     broken = list(violations(result, facts))
     if broken:
         raise InvariantError(f"simulator bug, {len(broken)} law(s) broken: " + "; ".join(broken))
+    limits = list(facts.power.limits)
+    if result.tdp_w is not None:
+        total_w = result.power_w.get("total", 0.0)
+        limits.append(PowerLimit("npu.tdp_w", "a device", total_w, result.tdp_w))
+    check_limits(limits)
 
 
 def violations(result: Result, facts: RunFacts) -> Iterator[str]:
@@ -65,6 +97,7 @@ def violations(result: Result, facts: RunFacts) -> Iterator[str]:
             if cycles < 0:
                 yield f"cycle stack of {unit} has {cycles} cycles of {cause}"
     yield from _energy(result.energy_j)
+    yield from _power(result, facts)
     for item in fields(Utilisation):
         share = getattr(result.utilisation, item.name)
         if not -_SHARE_TOLERANCE <= share <= 1 + _SHARE_TOLERANCE:
@@ -111,11 +144,40 @@ def _work(facts: RunFacts) -> Iterator[str]:
                 yield f"{done.get(name, 0)} {what.format(name)}, {amount} needed"
 
 
+def _power(result: Result, facts: RunFacts) -> Iterator[str]:
+    power, spread = facts.power, 1 + _ENERGY_TOLERANCE
+    if not power.standby_least_j <= power.standby_j * spread or not (
+        power.standby_j <= power.standby_most_j * spread
+    ):
+        yield (
+            f"DRAM stands by with {power.standby_j} J, idle ranks take {power.standby_least_j}, "
+            f"active ones {power.standby_most_j}"
+        )
+    if facts.sram_bytes < facts.sram_needed_bytes:
+        yield (
+            f"scratchpads pass {facts.sram_bytes} bytes, the products' operands have "
+            f"{facts.sram_needed_bytes}"
+        )
+    for name, watt in result.power_w.items():
+        joule = getattr(result.energy_j, name)
+        if not isclose(watt * result.time_s, joule, rel_tol=_ENERGY_TOLERANCE):
+            yield f"power of {name} is {watt} W, {joule} J in {result.time_s} s"
+    if result.static_w:
+        parts = dict(result.static_w)
+        total = parts.pop("total")
+        if min(parts.values()) < 0 or not isclose(fsum(parts.values()), total, abs_tol=1e-12):
+            yield f"static power has parts {parts}, the total is {total} W"
+        if not isclose(total * result.time_s, result.energy_j.static, rel_tol=_ENERGY_TOLERANCE):
+            yield f"static power is {total} W, {result.energy_j.static} J in {result.time_s} s"
+        if result.power_w.get("total", total) * spread < total:
+            yield f"power is {result.power_w['total']} W, {total} W of it static"
+
+
 def _energy(energy: Energy) -> Iterator[str]:
     parts = {item.name: getattr(energy, item.name) for item in fields(Energy)}
     for name, joule in parts.items():
         if not isfinite(joule) or joule < 0:
             yield f"energy of {name} is {joule} J"
     total = parts.pop("total")
-    if not isclose(sum(parts.values()), total, rel_tol=_ENERGY_TOLERANCE):
-        yield f"energy parts add up to {sum(parts.values())} J, the total is {total} J"
+    if not isclose(fsum(parts.values()), total, rel_tol=_ENERGY_TOLERANCE):
+        yield f"energy parts add up to {fsum(parts.values())} J, the total is {total} J"

@@ -24,6 +24,7 @@ __all__ = [
     "operator_table",
     "result_view",
     "stage_table",
+    "static_table",
     "utilisation_table",
 ]
 
@@ -117,6 +118,8 @@ def result_view(result: Result, operators: int = 12) -> Group:
         Text(f"What holds it back: {bottleneck(result)}."),
         energy_table(result),
     ]
+    if result.static_w:
+        parts.append(static_table(result))
     parts += [Text(f"note: {warning}") for warning in result.warnings]
     return Group(*parts)
 
@@ -150,6 +153,12 @@ def headline_table(result: Result) -> Table:
         _rows(table, *_experts(result.experts))
     joule = f"{result.energy_j.total:.4g} J of one device, {result.tokens_per_j:,.2f} tokens/J"
     _rows(table, ("energy", joule))
+    if result.power_w:
+        watt = f"{result.power_w['total']:,.1f} W of one device"
+        watt += f", {result.static_w['total']:,.1f} W static, {result.idle_w:,.1f} W idle"
+        if result.tdp_w is not None:
+            watt += f", at most {result.tdp_w:,.0f} W"
+        _rows(table, ("power", watt))
     if result.latency_s is not None:
         for name in ("ttft", "tpot", "e2e"):
             spread = getattr(result.latency_s, name)
@@ -240,12 +249,31 @@ def cycle_stack_table(result: Result) -> Table:
 
 
 def energy_table(result: Result) -> Table:
-    """Joule by part."""
-    table = _table("energy", "part", "J", "share")
+    """Joule by part, the power of a device, and what a token takes of all devices."""
+    table = _table("energy", "part", "J", "share", "W", "mJ/token", "source")
     for item in fields(Energy):
         joule = getattr(result.energy_j, item.name)
         total = result.energy_j.total
-        _rows(table, (item.name, f"{joule:.4g}", _percent(joule / total) if total else ""))
+        token = result.token_j.get(item.name)
+        _rows(
+            table,
+            (
+                item.name,
+                f"{joule:.4g}",
+                _percent(joule / total) if total else "",
+                f"{result.power_w[item.name]:,.2f}" if item.name in result.power_w else "",
+                "" if token is None else f"{1e3 * token:,.3f}",
+                result.power_sources.get(item.name, ""),
+            ),
+        )
+    return table
+
+
+def static_table(result: Result) -> Table:
+    """Static power of a device by part: its size, what a unit of it draws, and the source."""
+    table = _table("static power", "part", "W", "source")
+    for part, watt in result.static_w.items():
+        _rows(table, (part, f"{watt:,.2f}", result.power_sources.get(f"static {part}", "")))
     return table
 
 
@@ -296,7 +324,7 @@ def _table(title: str, first: str, *columns: str) -> Table:
     table.show_header = bool(first) or any(columns)
     table.add_column(first)
     for column in columns:
-        words = column in ("", "unit", "what holds it back")
+        words = column in ("", "unit", "source", "what holds it back")
         table.add_column(column, justify="left" if words else "right")
     return table
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from importlib import import_module
+from math import fsum
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pimsim.config.errors import InputError, near_miss
@@ -147,7 +148,7 @@ class Energy:
         cls, *, dram: float, pim: float, npu: float, sram: float, link: float, static: float
     ) -> Energy:
         """Parts and their sum."""
-        total = dram + pim + npu + sram + link + static
+        total = fsum((dram, pim, npu, sram, link, static))
         return cls(dram, pim, npu, sram, link, static, total)
 
 
@@ -232,6 +233,21 @@ class Result:
     not simulated, the time of a block in the steady state."""
     devices: int = 1
     """Devices that share the model, ``tp`` x ``pp``; the others do as the simulated one does."""
+    power_w: Mapping[str, float] = field(default_factory=dict)
+    """Mean power of one device over the blocks that were simulated: the parts of ``energy_j``, and
+    ``total``. Empty: not known."""
+    static_w: Mapping[str, float] = field(default_factory=dict)
+    """Static power of one device: ``arrays``, ``vector``, ``sram``, ``memory`` (controllers and
+    PHYs), ``link``, ``pim``, ``rest`` and ``total``; all the time."""
+    idle_w: float = 0.0
+    """One device with nothing to do: static power, standby and refresh of its DRAM."""
+    tdp_w: float | None = None
+    """The most that a device draws (``npu.tdp_w``); None: not known."""
+    token_j: Mapping[str, float] = field(default_factory=dict)
+    """Joule of a token by part, all devices and all blocks of the model; ``total`` is one over
+    ``tokens_per_j``."""
+    power_sources: Mapping[str, str] = field(default_factory=dict)
+    """By part of ``static_w``, and of ``energy_j``: what it is worked out from."""
     experts: Experts | None = None
     """None: the model has none."""
     area_mm2: Mapping[str, float] = field(default_factory=dict)

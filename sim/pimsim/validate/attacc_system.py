@@ -69,7 +69,7 @@ def table_rows(record: Mapping[str, str]) -> Iterator[Row]:
         case,
         "energy_j",
         float(record["g_energy_nJ"]) * 1e-9,
-        result.total_j,
+        result.dynamic_j,
     )
 
 
@@ -120,5 +120,8 @@ def overrides_of(record: Mapping[str, str]) -> list[str]:
             *_LOG,
         ]
     if record["system"] == "dgx-cpu":
-        given.append("artifact_host_per_device=true")
+        # energy of a host is not modelled there
+        given += [
+            "artifact_host_per_device=true", "host.memory_pj_per_bit=0", "host.flop_pj=0",
+        ]  # fmt: skip
     return given

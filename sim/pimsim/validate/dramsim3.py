@@ -18,7 +18,7 @@ from pimsim.hardware.dram.command_trace import read_command_trace
 from pimsim.hardware.dram.dramsim3_ini import read_dramsim3_ini
 from pimsim.hardware.dram.legality import check_commands
 from pimsim.hardware.dram.replay import ReplayResult, replay
-from pimsim.hardware.energy.dram import DramCounts, dram_energy
+from pimsim.hardware.energy.dram import count_dram, dram_energy
 from pimsim.validate.dram_patterns import requests
 from pimsim.validate.types import References, Row
 
@@ -78,15 +78,8 @@ def memory_of(references: References, config: str) -> MemoryConfig:
 
 def energy_pj(memory: MemoryConfig, result: ReplayResult, constants: EnergyConfig) -> float:
     """Energy of a replay without I/O, which DRAMsim3 does not count either."""
-    org, commands = memory.organization, result.commands
-    counts = DramCounts(
-        act=commands["ACT"],
-        rd=commands["RD"] + commands["RDA"],
-        wr=commands["WR"] + commands["WRA"],
-        ref=commands["REF"],
-        refpb=commands["REFpb"],
-        active_rank_cycles=result.active_rank_cycles,
-        idle_rank_cycles=org.channels * org.ranks * result.cycles - result.active_rank_cycles,
+    counts = count_dram(
+        memory, result.commands, result.active_rank_cycles, result.cycles, result.time_ps(memory)
     )
     return dram_energy(counts, memory, constants).core_j * 1e12
 

@@ -35,7 +35,11 @@ def device_memory(memory: MemoryConfig) -> MemoryConfig:
     controller = memory.controller.model_copy(update={"model": "bank-queues"})
     if org.pseudo_channels == 1:
         return memory.model_copy(update={"controller": controller})
-    halves = {"channels": org.channels * org.pseudo_channels, "pseudo_channels": 1}
+    halves = {
+        "channels": org.channels * org.pseudo_channels,
+        "pseudo_channels": 1,
+        "channels_per_stack": org.channels_per_stack * org.pseudo_channels,
+    }
     rules = [
         rule.model_copy(update={"level": "channel"}) if rule.level == "pseudo_channel" else rule
         for rule in memory.rules

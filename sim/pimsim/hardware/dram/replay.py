@@ -36,6 +36,7 @@ from pimsim.hardware.dram.layout import (
 )
 from pimsim.hardware.dram.queues import admit
 from pimsim.hardware.dram.rules import BOUND_AS, COMMANDS, Command, compile_rules
+from pimsim.hardware.dram.standby import active_rank_ticks
 
 __all__ = ["ReplayResult", "column_commands", "logged_commands", "replay", "sent_commands"]
 
@@ -58,7 +59,7 @@ class ReplayResult:
     undrained_writes: int
     avg_read_latency_cycles: float
     active_rank_cycles: int
-    """Cycles, summed over ranks, with any row open."""
+    """Of ``cycles``, summed over ranks, with any row open."""
     bytes_moved: int
     """Over the data buses: a burst for each RD and WR."""
     bytes_answered: int
@@ -75,6 +76,10 @@ class ReplayResult:
     """Requests whose first command was an ACT; None where the controller does not count them."""
     row_conflicts: int | None = None
     """Requests whose first command was a PRE."""
+
+    def time_ps(self, memory: MemoryConfig) -> int:
+        """How long the replay took."""
+        return self.cycles * memory.tCK // self.ticks_per_clock
 
     def trace_lines(self) -> list[TraceLine]:
         """The log as a command trace; raises ``InputError`` where the log was too short."""
@@ -204,8 +209,6 @@ def _summarise(
     mapping = AddressMap.parse(memory.address_map, memory.organization)
     log, log_columns = logged_commands(board, mapping)
     cycles = int(max(channels["last_done"].max(), channels["last_cmd"].max())) + 1
-    open_now, since, active = (channels["rank"][:, :, i] for i in range(3))
-    active_cycles = active + np.where(open_now > 0, cycles - since, 0)
     counts = sent_commands(memory, counter.sum(axis=0))
     reads = int(counter[:, C_READS].sum())
     latency = int(counter[:, C_READ_LATENCY].sum())
@@ -216,7 +219,7 @@ def _summarise(
         requests=requests,
         undrained_writes=int(channels["queued"][:, 1].sum()),
         avg_read_latency_cycles=latency / reads if reads else 0.0,
-        active_rank_cycles=int(active_cycles.sum()),
+        active_rank_cycles=active_rank_ticks(channels, memory, cycles),
         bytes_moved=column_commands(counts) * memory.organization.burst_bytes,
         bytes_answered=requests * memory.organization.burst_bytes,
         log=log,

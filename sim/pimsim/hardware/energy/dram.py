@@ -2,40 +2,85 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from pimsim.config.energy import EnergyConfig
 from pimsim.config.errors import InputError
 from pimsim.config.memory import MemoryConfig
 
-__all__ = ["CommandEnergy", "DramCounts", "DramEnergy", "command_energy", "dram_energy"]
+__all__ = [
+    "CommandEnergy",
+    "DramCounts",
+    "DramEnergy",
+    "command_energy",
+    "count_dram",
+    "dram_energy",
+]
 
 _J_PER_PJ = 1e-12
 _PS_PER_NS = 1000
+_W_PER_MW = 1e-3
 
 
 @dataclass(frozen=True)
 class DramCounts:
-    """What the command engine counted, summed over the channels and ranks it ran."""
+    """What plain commands, refresh and standby cost energy for, summed over channels and ranks."""
 
     act: int
     rd: int
     wr: int
     ref: int
-    active_rank_cycles: int
-    """Cycles of tCK times ranks, with any bank of the rank open."""
-    idle_rank_cycles: int
+    """All-bank refreshes of one rank; ``count_dram`` turns a command that reaches several ranks
+    into one of each."""
+    active_rank_ps: int
+    """Picoseconds times ranks, with any bank of the rank open."""
+    idle_rank_ps: int
     """The same with all banks closed."""
-    comp_bank_columns: int = 0
-    """PIM dot products: COMP columns times the banks that took part."""
-    gact_banks: int = 0
-    """Banks opened by group activations (G_ACT of a bank group of four counts four)."""
-    gwrite: int = 0
-    """GWRITE commands: each reads one row into the global buffer."""
     refpb: int = 0
-    """REFpb: refreshes of one bank."""
-    readres: int = 0
-    """READRES: result bursts that leave the channel."""
+    """Refreshes of one bank."""
+
+
+def count_dram(
+    memory: MemoryConfig,
+    commands: Mapping[str, int],
+    active_rank_ticks: int,
+    ticks: int,
+    time_ps: int,
+) -> DramCounts:
+    """Counts of a run, a replay or a kernel, whatever controller ran it.
+
+    Parameters
+    ----------
+    memory
+        As the controller ran it.
+    commands
+        Commands over all channels, by name.
+    active_rank_ticks
+        Ticks of the controller times ranks with any bank open.
+    ticks, time_ps
+        How long all of it took: in the controller's ticks (clocks, or half clocks where commands
+        go at both edges) and in picoseconds.
+
+    Returns
+    -------
+    DramCounts
+        Standby in rank-picoseconds, which no clock and no way to count channels changes.
+    """
+    org = memory.organization
+    ranks = org.channels * org.pseudo_channels * org.ranks
+    # REF of the channel-queues controller refreshes a whole pseudo channel
+    refreshed = org.ranks if memory.controller.model == "channel-queues" else 1
+    active_ps = min(active_rank_ticks, ranks * ticks) * time_ps // max(ticks, 1)
+    return DramCounts(
+        act=commands.get("ACT", 0),
+        rd=commands.get("RD", 0) + commands.get("RDA", 0),
+        wr=commands.get("WR", 0) + commands.get("WRA", 0),
+        ref=commands.get("REF", 0) * refreshed,
+        refpb=commands.get("REFpb", 0),
+        active_rank_ps=active_ps,
+        idle_rank_ps=ranks * time_ps - active_ps,
+    )
 
 
 @dataclass(frozen=True)
@@ -47,9 +92,10 @@ class CommandEnergy:
     write_pj: float
     refresh_pj: float
     bank_refresh_pj: float
-    active_cycle_pj: float
-    """One rank, one cycle of tCK, any bank open."""
-    idle_cycle_pj: float
+    active_rank_w: float
+    """Standby of one rank with any bank open, in watt: 1 W for 1 ps is 1 pJ."""
+    idle_rank_w: float
+    """The same with all banks closed."""
     burst_io_pj: float
     """One burst through TSV, interposer and PHY."""
 
@@ -86,7 +132,7 @@ def command_energy(memory: MemoryConfig, energy: EnergyConfig) -> CommandEnergy:
     - RD, WR: VDD (IDD4R or IDD4W - IDD3N) nBL
     - REF: VDD (IDD5AB - IDD3N) tRFC
     - REFpb: VDD (IDD5PB - IDD3N) tRFCpb; without IDD5PB a bank's share of REF
-    - background: VDD IDD3N a cycle with a bank open, VDD IDD2N without
+    - standby: VDD IDD3N with a bank open, VDD IDD2N without
 
     ``pj_per_bit``: activation per bit of the opened row, columns per bit moved, REF and
     background as given. I/O energy per bit is added to both.
@@ -98,16 +144,16 @@ def command_energy(memory: MemoryConfig, energy: EnergyConfig) -> CommandEnergy:
     burst_io_pj = burst_bits * energy.dram_io_pj_per_bit
     if energy.dram_model == "pj_per_bit":
         column_pj = burst_bits * energy.dram_column_pj_per_bit
-        # 1 W for 1 ns is 1000 pJ, so 1 W for 1 ps is 1 pJ; a channel's ranks share its power.
-        cycle_pj = energy.dram_background_w_per_channel * memory.tCK / org.ranks
+        # a channel's ranks, in all of its pseudo channels, share its power
+        rank_w = energy.dram_background_w_per_channel / (org.pseudo_channels * org.ranks)
         return CommandEnergy(
             activate_pj=8 * org.row_bytes * energy.dram_activate_pj_per_bit,
             read_pj=column_pj,
             write_pj=column_pj,
             refresh_pj=energy.dram_refresh_pj,
             bank_refresh_pj=energy.dram_refresh_pj / org.banks,
-            active_cycle_pj=cycle_pj,
-            idle_cycle_pj=cycle_pj,
+            active_rank_w=rank_w,
+            idle_rank_w=rank_w,
             burst_io_pj=burst_io_pj,
         )
     idd, timings = memory.currents, memory.timings
@@ -138,8 +184,8 @@ def command_energy(memory: MemoryConfig, energy: EnergyConfig) -> CommandEnergy:
         write_pj=pj_per_ma_cycle * (idd.IDD4W - idd.IDD3N) * timings["nBL"],
         refresh_pj=refresh,
         bank_refresh_pj=bank_refresh,
-        active_cycle_pj=pj_per_ma_cycle * idd.IDD3N,
-        idle_cycle_pj=pj_per_ma_cycle * idd.IDD2N,
+        active_rank_w=idd.VDD * org.devices_per_rank * idd.IDD3N * _W_PER_MW,
+        idle_rank_w=idd.VDD * org.devices_per_rank * idd.IDD2N * _W_PER_MW,
         burst_io_pj=burst_io_pj,
     )
 
@@ -153,8 +199,7 @@ def dram_energy(counts: DramCounts, memory: MemoryConfig, energy: EnergyConfig) 
         write_j=counts.wr * one.write_pj * _J_PER_PJ,
         refresh_j=(counts.ref * one.refresh_pj + counts.refpb * one.bank_refresh_pj) * _J_PER_PJ,
         background_j=(
-            counts.active_rank_cycles * one.active_cycle_pj
-            + counts.idle_rank_cycles * one.idle_cycle_pj
+            counts.active_rank_ps * one.active_rank_w + counts.idle_rank_ps * one.idle_rank_w
         )
         * _J_PER_PJ,
         io_j=(counts.rd + counts.wr) * one.burst_io_pj * _J_PER_PJ,

@@ -1,12 +1,13 @@
-"""Energy of the matrix side: multipliers, vector lanes, scratchpad, links, static power."""
+"""Energy of the matrix side: multipliers, vector lanes, scratchpad, links."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import fsum
 
 from pimsim.config.energy import EnergyConfig
 
-__all__ = ["NpuCounts", "NpuEnergy", "gemm_sram_bytes", "npu_energy"]
+__all__ = ["NpuCounts", "NpuEnergy", "npu_energy"]
 
 _J_PER_PJ = 1e-12
 
@@ -32,7 +33,6 @@ class NpuEnergy:
     vector_j: float
     sram_j: float
     link_j: float
-    static_j: float
 
     @property
     def compute_j(self) -> float:
@@ -42,25 +42,14 @@ class NpuEnergy:
     @property
     def total_j(self) -> float:
         """All parts."""
-        return self.compute_j + self.sram_j + self.link_j + self.static_j
+        return fsum((self.mac_j, self.vector_j, self.sram_j, self.link_j))
 
 
-def gemm_sram_bytes(m: int, n: int, k: int, reuse: int, dtype_bytes: int = 2) -> int:
-    """Scratchpad bytes of one product whose operands each serve ``reuse`` multipliers a read.
-
-    Systolic arrays of R x C read an operand once for R or C multipliers, so ``reuse`` is the
-    array's smaller side; results are written once, and everything that arrives is written once.
-    """
-    streamed = -(-m * n * k // reuse)
-    return (2 * streamed + m * k + k * n + m * n) * dtype_bytes
-
-
-def npu_energy(counts: NpuCounts, time_s: float, energy: EnergyConfig) -> NpuEnergy:
-    """Energy of ``counts`` and of ``time_s`` seconds of static power."""
+def npu_energy(counts: NpuCounts, energy: EnergyConfig) -> NpuEnergy:
+    """Energy of ``counts``; what grows with time is ``static.py``'s."""
     return NpuEnergy(
         mac_j=counts.macs * energy.npu_mac_pj * _J_PER_PJ,
         vector_j=counts.vector_lane_ops * energy.vector_op_pj * _J_PER_PJ,
         sram_j=counts.sram_bytes * 8 * energy.sram_pj_per_bit * _J_PER_PJ,
         link_j=counts.link_bytes * 8 * energy.link_pj_per_bit * _J_PER_PJ,
-        static_j=time_s * energy.npu_static_w,
     )

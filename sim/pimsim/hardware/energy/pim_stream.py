@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from math import fsum
 
 from pimsim.config.pim_stream import LEVELS, CommandConfig, StreamPimConfig
+from pimsim.hardware.energy.limits import PowerLimit
 
-__all__ = ["banks_reached", "stream_energy_pj"]
+__all__ = [
+    "banks_reached", "cap_of", "fullest_stack_w", "static_stack_w", "stream_energy_pj",
+]  # fmt: skip
 
 
 def banks_reached(design: StreamPimConfig, command: CommandConfig) -> int:
@@ -28,3 +32,27 @@ def stream_energy_pj(design: StreamPimConfig, commands: Mapping[str, int]) -> di
             each = design.energy_pj[command.energy] * banks_reached(design, command)
             parts[command.energy] = parts.get(command.energy, 0.0) + count * each
     return parts
+
+
+def fullest_stack_w(
+    design: StreamPimConfig, channels: Sequence[Mapping[str, int]], time_ps: int
+) -> float:
+    """Watt that the commands of the fullest stack draw over ``time_ps``; ``channels``: commands of
+    each channel by name."""
+    each = design.organization.channels_per_stack
+    joule_pj = [fsum(stream_energy_pj(design, commands).values()) for commands in channels]
+    stacks = [fsum(joule_pj[at : at + each]) for at in range(0, len(joule_pj), each)]
+    return max(stacks, default=0.0) / time_ps if time_ps else 0.0
+
+
+def static_stack_w(design: StreamPimConfig) -> float:
+    """Watt of one full stack at rest."""
+    org = design.organization
+    return min(org.channels, org.channels_per_stack) * design.static_w_per_channel
+
+
+def cap_of(design: StreamPimConfig, found_w: float, key: str) -> list[PowerLimit]:
+    """The limit of the power of a stack, if the design has one; ``key`` names it."""
+    if design.power_cap_w is None:
+        return []
+    return [PowerLimit(key, f"PIM {design.name} in a stack", found_w, design.power_cap_w)]

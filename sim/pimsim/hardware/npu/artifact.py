@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from pimsim.config.npu import SystolicConfig
 from pimsim.hardware.compiled import njit
+from pimsim.hardware.npu.operands import ArrayTraffic
 from pimsim.hardware.npu.plan import GemmPlan, ceil_div, check_folds, make_plan
 
 __all__ = ["finish_steps", "plan_artifact_overlapped", "plan_artifact_serial", "stream_cycles"]
@@ -83,6 +84,7 @@ def _plan(
         macs=m * n * k,
         streamed_cycles=folds * stream_cycles(systolic),
         loading_cycles=2 * rows - 1 + (m_blocks * k_blocks - 1) * loading_cycles,
+        traffic=ArrayTraffic(m * k, n * k * m_blocks, m * n * k_blocks, m * n * (k_blocks - 1)),
     )
 
 

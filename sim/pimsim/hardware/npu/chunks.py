@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from pimsim.hardware.npu.operands import ArrayTraffic
 from pimsim.hardware.npu.plan import MAX_STEPS, GemmPlan, ceil_div, make_plan
 
 __all__ = ["plan_streamed_weights"]
@@ -24,6 +25,7 @@ def plan_streamed_weights(
     tail_cycles: int,
     dtype_bytes: int,
     macs: int,
+    traffic: ArrayTraffic,
 ) -> GemmPlan:
     """A plan whose folds stream ``streamed`` vectors of weights at one a cycle.
 
@@ -61,4 +63,5 @@ def plan_streamed_weights(
         macs=macs,
         streamed_cycles=waves * streamed,
         loading_cycles=lead_cycles + (waves - 1) * loading_cycles,
+        traffic=traffic,
     )

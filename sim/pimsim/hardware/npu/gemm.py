@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from pimsim.config.errors import InputError
 from pimsim.config.npu import SystolicConfig
 from pimsim.hardware.npu.artifact import plan_artifact_overlapped, plan_artifact_serial
 from pimsim.hardware.npu.dataflows import load_dataflow
+from pimsim.hardware.npu.operands import shared_reads
 from pimsim.hardware.npu.plan import Dataflow, GemmPlan, ceil_div
 from pimsim.hardware.remembered import remembered
 
@@ -39,7 +42,11 @@ def plan_gemm(m: int, n: int, k: int, systolic: SystolicConfig, dtype_bytes: int
             f"npu.systolic.dataflow must be 'is', found {systolic.dataflow!r}"
         )
     plan = artifact or load_dataflow(systolic.dataflow)
-    return plan(m, n, k, systolic, dtype_bytes)
+    found = plan(m, n, k, systolic, dtype_bytes)
+    if found.traffic is None:
+        reuse = min(systolic.rows, systolic.cols)
+        found = replace(found, traffic=shared_reads(m, n, k, reuse))
+    return found
 
 
 def steady_cycles(m: int, n: int, k: int, systolic: SystolicConfig) -> int:

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from pimsim.config.errors import InputError
 from pimsim.config.npu import SystolicConfig
+from pimsim.hardware.npu.operands import ArrayTraffic
 
 __all__ = ["MAX_FOLDS", "MAX_STEPS", "Dataflow", "GemmPlan", "ceil_div", "check_folds", "make_plan"]
 
@@ -53,6 +54,9 @@ class GemmPlan:
     loading_cycles: int
     """Of ``cycles``: the operand that stays is put into the array and nothing streams. What is
     left of ``cycles`` is filling and draining: the skew of rows and columns."""
+    traffic: ArrayTraffic | None = None
+    """Elements read and written beside the arrays; None: the dataflow does not say, and
+    ``plan_gemm`` puts in what broadcasting along the arrays' smaller side takes."""
 
     @cached_property
     def taken_cycles(self) -> int:
@@ -100,6 +104,7 @@ def make_plan(
     *,
     streamed_cycles: int | None = None,
     loading_cycles: int | None = None,
+    traffic: ArrayTraffic | None = None,
 ) -> GemmPlan:
     """A plan of at most ``max_steps`` steps; ``cycles`` does not depend on the merging.
 
@@ -123,5 +128,5 @@ def make_plan(
     weight_bytes_needed.setflags(write=False)
     return GemmPlan(
         folds, interval_cycles, weight_bytes_needed, lead_cycles, drain_cycles, macs,
-        streamed_cycles, loading_cycles,
+        streamed_cycles, loading_cycles, traffic,
     )  # fmt: skip

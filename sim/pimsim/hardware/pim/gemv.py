@@ -20,7 +20,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from pimsim.config.errors import InputError
 from pimsim.config.memory import MemoryConfig
 from pimsim.config.pim import PimConfig
 from pimsim.hardware.dram.layout import (
@@ -33,6 +32,7 @@ from pimsim.hardware.dram.layout import (
     P_ROW,
 )
 from pimsim.hardware.dram.rules import Command
+from pimsim.hardware.pim.columns import check_column
 
 __all__ = ["GemvShape", "emit", "emit_dot", "gemv_program"]
 
@@ -78,13 +78,11 @@ class GemvShape:
     def of(
         cls, n: int, k: int, memory: MemoryConfig, pim: PimConfig, element_bytes: int
     ) -> GemvShape:
-        """The matrix on ``memory``. Raises ``InputError`` where a row holds no column."""
+        """The matrix on ``memory``. Raises ``InputError`` where a dot product
+        would read more than a column access gives."""
         org = memory.organization
         row = org.row_bytes // element_bytes
-        if pim.elements_per_comp > row:
-            raise InputError(
-                f"pim {pim.name}: elements_per_comp is {pim.elements_per_comp}, a row holds {row}"
-            )
+        check_column(pim, memory, element_bytes)
         return cls(n, k, org.ranks * org.banks, row, pim.elements_per_comp)
 
     @property

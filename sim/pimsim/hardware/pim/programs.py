@@ -26,6 +26,7 @@ from pimsim.config.memory import MemoryConfig
 from pimsim.config.pim import PimConfig
 from pimsim.hardware.dram.layout import P_COMPS, P_MARK, P_OP, P_READY, P_ROW
 from pimsim.hardware.dram.rules import Command
+from pimsim.hardware.pim.columns import check_column
 from pimsim.hardware.pim.gemv import GemvShape, emit, emit_dot, gemv_program
 from pimsim.hardware.remembered import remembered
 
@@ -66,10 +67,7 @@ class AttentionShape:
                 f"pim {pim.name}: {heads} query heads cannot be shared by {kv_heads} key heads; "
                 f"heads must be a multiple of kv_heads"
             )
-        if pim.elements_per_comp > row:
-            raise InputError(
-                f"pim {pim.name}: elements_per_comp is {pim.elements_per_comp}, a row holds {row}"
-            )
+        check_column(pim, memory, element_bytes)
         return cls(
             heads, kv_heads, head_dim, org.ranks * org.banks, row, pim.elements_per_comp,
             head_dim if value_dim is None else value_dim,

@@ -90,7 +90,12 @@ def waves(moved_bytes: int, flops: int, blocks: int, xpu: XpuConfig) -> Cost:
 
 
 def host_stream(moved_bytes: int, flops: int, element_bytes: int, host: HostConfig) -> Cost:
-    """One socket reads all once. Its energy is not modelled, as in AttAcc's simulator."""
+    """One socket reads all once. (AttAcc's simulator models no energy of it.)"""
     compute_s = flops / (peak_flops(host, element_bytes) * host.compute_utilisation)
     memory_s = moved_bytes / (bandwidth(host) * host.memory_utilisation)
-    return Cost(max(compute_s, memory_s), "compute" if compute_s > memory_s else "memory")
+    return Cost(
+        max(compute_s, memory_s),
+        "compute" if compute_s > memory_s else "memory",
+        moved_bytes * _BITS * host.memory_pj_per_bit,
+        flops * host.flop_pj,
+    )

@@ -40,6 +40,7 @@ from pimsim.hardware.dram.replay import (
     sent_commands,
 )
 from pimsim.hardware.dram.rules import compile_rules
+from pimsim.hardware.dram.standby import active_rank_ticks
 
 __all__ = ["replay_ticks"]
 
@@ -128,8 +129,6 @@ def _summarise(
 ) -> ReplayResult:  # fmt: skip
     counter = channels["counter"].sum(axis=0)
     scale = memory.command_bus.ticks_per_clock
-    open_now, since, active = (channels["rank"][:, :, i] for i in range(3))
-    active_ticks = int((active + np.where(open_now > 0, ticks - since, 0)).sum())
     reads = int(counter[C_READS])
     counts = sent_commands(memory, counter)
     return ReplayResult(
@@ -139,7 +138,7 @@ def _summarise(
         requests=requests,
         undrained_writes=0,
         avg_read_latency_cycles=int(counter[C_READ_LATENCY]) / reads if reads else 0.0,
-        active_rank_cycles=-(-active_ticks // scale),
+        active_rank_cycles=active_rank_ticks(channels, memory, ticks),
         bytes_moved=column_commands(counts) * memory.organization.burst_bytes,
         bytes_answered=requests * memory.organization.burst_bytes,
         log=log,

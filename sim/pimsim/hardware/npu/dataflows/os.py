@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pimsim.config.npu import SystolicConfig
 from pimsim.hardware.npu.chunks import plan_streamed_weights
+from pimsim.hardware.npu.operands import ArrayTraffic
 from pimsim.hardware.npu.plan import GemmPlan, ceil_div, check_folds
 
 __all__ = ["plan"]
@@ -40,4 +41,6 @@ def plan(m: int, n: int, k: int, systolic: SystolicConfig, dtype_bytes: int) -> 
         tail_cycles=rows + cols - 2,
         dtype_bytes=dtype_bytes,
         macs=m * n * k,
+        # a fold streams k of both operands and keeps its sums
+        traffic=ArrayTraffic(m * k * n_blocks, n * k * m_blocks, m * n),
     )

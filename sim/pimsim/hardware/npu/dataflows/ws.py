@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from pimsim.config.npu import SystolicConfig
+from pimsim.hardware.npu.operands import ArrayTraffic
 from pimsim.hardware.npu.plan import GemmPlan, ceil_div, check_folds, make_plan
 
 __all__ = ["plan"]
@@ -46,4 +47,6 @@ def plan(m: int, n: int, k: int, systolic: SystolicConfig, dtype_bytes: int) -> 
         streamed_cycles=len(last_fold) * m,
         # a hidden preload shows where it takes longer than the rows that stream meanwhile
         loading_cycles=rows + (len(last_fold) - 1) * (rows if exposed else max(rows - m, 0)),
+        # a fold takes up its block of weights and streams m rows of as many inputs past it
+        traffic=ArrayTraffic(m * k * n_blocks, n * k, m * n * k_blocks, m * n * (k_blocks - 1)),
     )

@@ -1,0 +1,18 @@
+"""How long ranks had an open row, from the channels' records."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from pimsim.config.memory import MemoryConfig
+from pimsim.hardware.dram.layout import Records
+
+__all__ = ["active_rank_ticks"]
+
+
+def active_rank_ticks(channels: Records, memory: MemoryConfig, until: int) -> int:
+    """Ticks times ranks with any row open, up to tick ``until``; rows still open count too."""
+    ranks = memory.organization.pseudo_channels * memory.organization.ranks
+    open_now, since, active = (channels["rank"][:, :ranks, at] for at in range(3))
+    still = np.where(open_now > 0, np.maximum(until - since, 0), 0)
+    return int(np.minimum(active + still, until).sum())
