@@ -10,6 +10,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from pimsim.config.errors import InputError
 from pimsim.config.loader import load_memory, load_pim
 from pimsim.config.memory import MemoryConfig
 from pimsim.config.pim import PimConfig
@@ -322,3 +323,77 @@ def test_all_that_was_asked_for_is_done(plan: list[Submission], work: Submission
     shape = AttentionShape.of(2, 2, 128, MEMORY, PIMS["neupims"], 2)
     tiles = sum(-(-context // shape.banks) for context in work.contexts)
     assert totals[C_COMMANDS + COMMANDS.index("GEMV")] == shape.heads * tiles
+
+
+# tables of a fixed size ----------------------------------------------------------------------
+
+
+def with_tickets(system: MemorySystem, count: int) -> MemorySystem:
+    """The same with few tickets, so that they come round soon."""
+    system.tickets.size = count
+    return system
+
+
+def test_transfers_beside_a_long_operation_never_take_its_tickets() -> None:
+    """More transfers than there are tickets pass by one PIM operation: all of it is done."""
+    heads, tiles = 8, 40
+    shape = AttentionShape.of(heads, heads, 128, QUIET, PIMS["neupims"], 2)
+    program = score_program(shape, tiles * shape.banks, 1000, 900, 0, True, (900, 8))
+    empty = program[:0]
+    system = with_tickets(MemorySystem(QUIET, PIMS["neupims"]), 300)
+    operation = system.submit_pim(0, [program] + [empty] * (CHANNELS - 1), heads)
+    passed = 0
+    while operation.done_cycle < 0:
+        one = system.submit(system.now, [Stream(0, 64, track_blocks=True)])
+        while one.done_cycle < 0 and operation.done_cycle < 0:
+            system.advance(INFINITY)
+        passed += one.done_cycle >= 0
+    assert passed * (CHANNELS + 1) > 300
+    assert count(system, Command.GEMV) == heads * tiles
+
+
+def test_more_transfers_at_once_than_tickets_are_refused() -> None:
+    system = with_tickets(MemorySystem(QUIET), 10 * CHANNELS)
+    for _ in range(10):
+        system.submit(0, [Stream(0, 64)])
+    with pytest.raises(InputError, match="tickets of transfers at once: 40 of 40"):
+        system.submit(0, [Stream(0, 64)])
+
+
+# refresh ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "change",
+    ["organization.ranks=8", "timings.tCCD_L=64", "timings.nBL=128", "timings.tRFC=1700"],
+)
+@pytest.mark.parametrize("pim", sorted(PIMS))
+def test_a_tile_that_never_fits_between_two_refreshes_is_held_back_once(
+    pim: str, change: str
+) -> None:
+    memory = load_memory("hbm2-neupims", [*OVERRIDES, change]).config
+    shape = AttentionShape.of(2, 2, 128, memory, PIMS[pim], 2)
+    composite = PIMS[pim].composite_gemv
+    program = score_program(shape, 16 * shape.banks, 1000, 900, 0, composite, (900, 8))
+    system = MemorySystem(memory, PIMS[pim])
+    finish(system, system.submit_pim(0, [program] * CHANNELS, 2))
+    dots = Command.GEMV if composite else Command.READRES
+    assert count(system, dots) == 2 * 16 * CHANNELS
+    assert count(system, Command.REF) > 0
+
+
+@pytest.mark.parametrize("change", ["timings.tRFC=2080", "timings.tREFI=700", "timings.tFAW=900"])
+def test_refreshes_that_never_leave_all_banks_open_are_refused_before(change: str) -> None:
+    memory = load_memory("hbm2-neupims", [*OVERRIDES, change]).config
+    MemorySystem(memory)  # without dot products it works
+    with pytest.raises(InputError, match="never are all banks of a channel open at once"):
+        MemorySystem(memory, PIMS["neupims"])
+
+
+def test_refreshes_that_leave_no_time_for_requests_are_the_input_s_fault() -> None:
+    memory = load_memory("hbm2-neupims", [*OVERRIDES, "timings.tREFI=262"]).config
+    system = MemorySystem(memory)
+    system.submit(0, [Stream(0, 4000)])
+    with pytest.raises(InputError, match=r"refreshes .* fall due faster"):
+        while system.active:
+            system.advance(INFINITY)

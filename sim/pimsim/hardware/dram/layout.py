@@ -31,6 +31,7 @@ __all__ = [
     "make_parameters",
     "put_tables",
     "refresh_interval",
+    "refreshes_overrun",
 ]
 
 INFINITY = 1 << 60
@@ -223,6 +224,7 @@ CHANNEL = np.dtype(
         ("pim_step", _I),  # dot products of the current COMP instruction already issued
         ("pim_next", _I),  # no PIM command can go before this cycle
         ("pim_estimate", _I),  # cycles that the head will take, -1 if not known
+        ("pim_room", _I),  # cycles between the last refresh and the next one that was due
         ("pim_scan", _I),  # banks below hold nothing that the head must close
         ("pw_len", _I),  # PIM's writes that wait for the write queue
         ("pw_head", _I),  # first of their entries, and how many there are
@@ -383,6 +385,40 @@ def refresh_interval(memory: MemoryConfig) -> int:
     return max(of_rank // org.ranks, 1)
 
 
+def refreshes_overrun(memory: MemoryConfig) -> InputError:
+    """What to raise where refreshes leave no time for anything else."""
+    return InputError(
+        f"memory {memory.name}: refreshes ({memory.controller.refresh}) fall due faster than "
+        "they can be done beside requests; tREFI or tREFIpb is too short for tRFC or tRFCpb"
+    )
+
+
+def _check_room_for_pim(memory: MemoryConfig, pim: PimConfig, tables: RuleTables) -> None:
+    """Raises ``InputError`` where refreshes never leave all banks of a channel open at once, as
+    dot products need: one refresh is hardly over, and its rank opened again, when the next is due.
+    """
+    org, t = memory.organization, memory.timings
+    interval = refresh_interval(memory)
+    opening = 0
+    first, last = tables.first[Command.G_ACT, 0], tables.first[Command.G_ACT, LEVELS]
+    for rule in range(first, last):
+        shared = rule < tables.first[Command.G_ACT, RANK + 1]  # by all groups of the rank
+        if shared and tables.rules[rule, 1] == Command.G_ACT:
+            opening = max(opening, int(tables.rules[rule, 2]))
+    for then, size, delay, _, _, room in tables.windows.tolist():
+        if then == Command.G_ACT and 2 * room > size:
+            opening = max(opening, delay)
+    closed = org.banks + t["tRP"]  # one PRE a cycle
+    needed = closed + t["tRFC"] + (org.bank_groups - 1) * opening + t["tRCDRD"]
+    if interval <= needed:
+        raise InputError(
+            f"memory {memory.name}, pim {pim.name}: a rank is refreshed every {interval} cycles, "
+            f"and closing, refreshing and opening one takes {needed}: never are all banks of a "
+            "channel open at once, as dot products need; lower tRFC or organization.ranks, or "
+            "raise tREFI"
+        )
+
+
 def make_parameters(
     memory: MemoryConfig, pim: PimConfig | None, tables: RuleTables, merge: int = 0
 ) -> Records:
@@ -444,6 +480,7 @@ def make_parameters(
         "channel_width": org.channels.bit_length() - 1,
     }
     if pim is not None:
+        _check_room_for_pim(memory, pim, tables)
         names = {**t, **pim.timings}
         values |= {
             "has_pim": 1,
@@ -483,6 +520,7 @@ def make_channels(memory: MemoryConfig, p: Records) -> Records:
     channels["ref_due"] = p[0]["ref_interval"]
     channels["pim_first_comp"] = 1
     channels["pim_estimate"] = -1
+    channels["pim_room"] = INFINITY
     used = int(p[0]["n_windows"]) * memory.organization.ranks
     rings = channels["window"].reshape(len(channels), -1, WINDOW_SLOT)
     rings[:, :used, 1:] = -INFINITY

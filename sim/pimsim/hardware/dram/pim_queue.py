@@ -117,6 +117,8 @@ def _clear_of_refresh(ch: Any, p: Any, board: Any, cycle: int) -> int:
         return int(max(left, 1))
     if ch.pim_estimate < 0:
         ch.pim_estimate = _estimate(ch, p, board)
+    if ch.pim_estimate >= ch.pim_room:  # it did not fit behind the last refresh, nor will it ever
+        return int(max(left, 1))
     return int(left - ch.pim_estimate)
 
 

@@ -79,6 +79,7 @@ def try_refresh(ch: Any, p: Any, board: Any, cycle: int) -> bool:
     ch.ref_first = (ch.ref_first + 1) % p.ref_units
     ch.pim_refreshed = 1
     ch.pim_skip = 0
+    ch.pim_room = ch.ref_due - cycle - 1
     ch.pim_slack = 0
     ch.pim_next = 0
     return True

@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pimsim.config.errors import InputError
 from pimsim.config.memory import MemoryConfig
 from pimsim.hardware.compiled import njit
 from pimsim.hardware.dram.address import AddressMap
@@ -33,6 +32,7 @@ from pimsim.hardware.dram.layout import (
     make_board,
     make_channels,
     make_parameters,
+    refreshes_overrun,
 )
 from pimsim.hardware.dram.queues import admit
 from pimsim.hardware.dram.rules import BOUND_AS, COMMANDS, Command, compile_rules
@@ -169,10 +169,7 @@ def replay(
         np.maximum.accumulate(np.asarray(arrivals, dtype=np.int64)) + 1,
     )  # fmt: skip
     if ended < 0:
-        raise InputError(
-            f"memory {memory.name}: refreshes ({memory.controller.refresh}) fall due faster than "
-            "they can be done beside requests; tREFI or tREFIpb is too short for tRFC or tRFCpb"
-        )
+        raise refreshes_overrun(memory)
     return _summarise(memory, channels, board, len(bursts))
 
 

@@ -44,19 +44,14 @@ from pimsim.hardware.dram.layout import (
     Records,
     bounded,
 )
+from pimsim.hardware.dram.ranges import Ranges
 from pimsim.hardware.dram.transfers import BLOCK_BYTES, Network, Rows, Scatter, Stream
 
-__all__ = ["StreamTable", "ring_range"]
+__all__ = ["StreamTable"]
 
 Ints = NDArray[np.int64]
 _FINEST = 10_000
 """Parts of a picosecond that a network's period may have; finer ones are rounded."""
-
-
-def ring_range(after: int, count: int, size: int, what: str) -> int:
-    """Where ``count`` entries of a ring fit in one piece: at ``after``, or else at its begin."""
-    bounded(count, size // 2, what)
-    return after if after + count <= size else 0
 
 
 class StreamTable:
@@ -79,7 +74,8 @@ class StreamTable:
         self.parameters, self.channels, self.board = parameters, channels, board
         self.counter = counter
         self._tickets = tickets
-        self._next_listed = 0
+        self.listed = Ranges(MAX_LISTED, "requests of streams with operands")
+        """Entries of their lists, until the transfer is complete."""
         self._injected_time = [0] * network.sources
         """When each core's injection ports will be free."""
         self._injected = [0] * network.sources
@@ -247,8 +243,7 @@ class StreamTable:
         bursts, operand = self.counter.requests(stream.operands, stream.write)
         number = len(stream.operands)
         parts = number if follows is not None else 1
-        at = ring_range(self._next_listed, len(bursts), MAX_LISTED, "requests of a stream")
-        self._next_listed = at + len(bursts)
+        at = self.listed.take(len(bursts))
         sizes = deal(
             bursts, operand, count, parts, low, self._channel_width,
             self.board["listed"][0, at : at + len(bursts)],

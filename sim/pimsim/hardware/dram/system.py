@@ -35,9 +35,11 @@ from pimsim.hardware.dram.layout import (
     make_board,
     make_channels,
     make_parameters,
+    refreshes_overrun,
 )
+from pimsim.hardware.dram.ranges import Ranges
 from pimsim.hardware.dram.rules import Command, compile_rules
-from pimsim.hardware.dram.segments import StreamTable, ring_range
+from pimsim.hardware.dram.segments import StreamTable
 from pimsim.hardware.dram.sources import next_offer
 from pimsim.hardware.dram.transfers import (
     BLOCK_BYTES,
@@ -224,7 +226,8 @@ class MemorySystem:
         self.now = 0
         """Cycle of tCK up to which everything is simulated."""
         self._active: list[Group] = []
-        self._next_ticket = 0
+        self.tickets = Ranges(MAX_TICKETS, "tickets of transfers at once")
+        """Each is its group's, until that is complete."""
         # by a weak reference: a cycle would hold the board until the collector comes by
         own = proxy(self)
         self.streams = StreamTable(
@@ -253,11 +256,15 @@ class MemorySystem:
         return bool(self._active)
 
     def _tickets(self, count: int) -> int:
-        """A range of ``count`` tickets; they are used in turn, long after the last use."""
-        first = ring_range(self._next_ticket, count, MAX_TICKETS, "transfers at once")
-        self._next_ticket = first + count
+        """A range of ``count`` tickets."""
+        first = self.tickets.take(count)
         self.board["ticket"][0, first : first + count] = 0
         return first
+
+    def _own(self, group: Group) -> None:
+        """What was taken from the tables since the last group is this one's."""
+        group.tickets, group.listed = self.tickets.collect(), self.streams.listed.collect()
+        self._active.append(group)
 
     def submit(
         self,
@@ -277,8 +284,7 @@ class MemorySystem:
         lags = [s.follows.lag for s in streams if isinstance(s, Stream) and s.follows is not None]
         released = int(self.parameters[0]["read_delay"]) + min(lags) if lags else INFINITY
         each = self._least_eighths(False in kinds, True in kinds)
-        group = Group(ticket, each, blocks, lookahead=released)
-        self._active.append(group)
+        self._own(group := Group(ticket, each, blocks, lookahead=released))
         return group
 
     def _least_eighths(self, reads: bool, writes: bool) -> int:
@@ -333,7 +339,7 @@ class MemorySystem:
         channels["pim_scan"] = 0
         self._wake(start)
         group = Group(ticket, 8, marks=(first_mark, first_mark + marks), after=after, is_pim=True)
-        self._active.append(group)
+        self._own(group)
         self._pim_state = self._no_after() if after is None else self._start_after(start, after)
         if after is not None and after.spread and self.counter.active:
             # PIM's outputs lie where the counter stands, over all channels
@@ -365,6 +371,11 @@ class MemorySystem:
             "lookahead": int(self.parameters[0]["read_delay"]) + shortest,
         }
 
+    def _refreshes_overrun(self) -> bool:
+        """Whether more refreshes are due than may ever be postponed (JEDEC: 8)."""
+        postponed = max(self.channels["ref_pending"].max(), self.channels["ref_alone"].max())
+        return bool(postponed > 8 * self.parameters[0]["ref_units"])
+
     def _left(self) -> int:
         """Transfers and PIM results still to come."""
         table, count = self.board["ticket"][0], len(self.channels)
@@ -376,6 +387,8 @@ class MemorySystem:
         self.now, fired = self._step(min(until, self.now + NO_PROGRESS_CYCLES))
         if fired < 0:
             if self.now - begun >= NO_PROGRESS_CYCLES and self._active and self._left() == left:
+                if self._refreshes_overrun():
+                    raise refreshes_overrun(self.memory)
                 raise RuntimeError(
                     f"simulator bug: nothing came in {self.now - begun} cycles, {left} to come"
                 )
@@ -384,6 +397,8 @@ class MemorySystem:
         group.done_cycle = self.now
         first, last = group.blocks
         group.block_cycles = self.board["ticket"][0, first:last, 1].copy()
+        self.tickets.give_back(group.tickets)
+        self.streams.listed.give_back(group.listed)
         if group.is_pim:
             group.vector_busy_cycles = int(self._pim_state["after"][4])
         return group

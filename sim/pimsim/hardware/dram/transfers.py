@@ -132,3 +132,6 @@ class Group:
     vector_busy_cycles: int = 0
     lookahead: int = INFINITY
     """Cycles from any command to the first request that its data could release."""
+    tickets: tuple[int, ...] = ()
+    """Ranges of the board that are this group's until it is complete, by their first entry."""
+    listed: tuple[int, ...] = ()

@@ -21,7 +21,7 @@ from pimsim.hardware.dram.channel_queues.layout import (
 )
 from pimsim.hardware.dram.channel_queues.requests import enqueue, find_write
 from pimsim.hardware.dram.channel_queues.single_slot import step_as_configured
-from pimsim.hardware.dram.layout import O_BLOCK, O_BURST, O_GROUP, O_WRITE
+from pimsim.hardware.dram.layout import O_BLOCK, O_BURST, O_GROUP, O_WRITE, refreshes_overrun
 from pimsim.hardware.dram.rules import COMMANDS, compile_rules
 from pimsim.hardware.dram.sources import next_offer, offer
 from pimsim.hardware.dram.system import MemorySystem, group_bound
@@ -123,10 +123,17 @@ class QueueMemorySystem(MemorySystem):
 
     def _step(self, limit: int) -> tuple[int, int]:
         groups = np.array([[g.ticket, g.eighths_each] for g in self._active], dtype=np.int64)
-        return _advance(
+        reached = _advance(
             self.channels, self.parameters, self.board, self.now, limit,
             groups.reshape(-1, 2),
         )  # fmt: skip
+        if self._refreshes_overrun():
+            raise refreshes_overrun(self.memory)
+        return reached
+
+    def _refreshes_overrun(self) -> bool:
+        """Whether more refreshes were due than their ring holds."""
+        return bool(self.channels["overrun"].any())
 
     def command_counts(self) -> dict[str, int]:
         """Commands issued on all channels, by name."""
