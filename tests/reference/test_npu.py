@@ -21,6 +21,7 @@ CASES = (
     "onnxim-tpuv4/8x2048x2048",
     "onnxim-tpuv4/256x768x4096",
     "onnxim-tpuv4/700x640x384",
+    "onnxim-tpuv4/1x640x128",
     "onnxim-transformer/64x256x256",
     "onnxim-transformer/100x300x200",
     "onnxim-transformer/2x300x100",

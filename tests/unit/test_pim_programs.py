@@ -60,7 +60,8 @@ def rows_of(program: Program, command: Command) -> list[int]:
 
 
 shapes = st.sampled_from(sorted(SHAPES))
-contexts = st.integers(1, 2000)
+contexts = st.integers(1, 2000) | st.integers(1, 5).map(lambda rows: rows * 512)
+"""Whole rows of values among them."""
 
 
 def test_a_row_holds_whole_heads() -> None:

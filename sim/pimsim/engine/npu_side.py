@@ -212,16 +212,19 @@ class NpuSide:
         its operands have come, and is stored when its last result is there and the tile asks for
         nothing more: a core issues loads, folds and stores of a tile in this order."""
         ahead = 2 if self.npu.scratchpad.double_buffered else 1
-        loads: list[list[list[simpy.Event]]] = []
+        asked = [self.env.event() for _ in steps]
+        for number in range(min(ahead, len(steps))):
+            asked[number].succeed(self._block_loads(steps[number]))
         stores: list[simpy.Event] = []
         free = end = int(self.env.now)
         for number, step in enumerate(steps):
-            while len(loads) < min(number + ahead, len(steps)):
-                loads.append(self._block_loads(steps[len(loads)]))
             waiting = int(self.env.now)
+            if not asked[number].processed:
+                yield asked[number]
+            loads: Any = asked[number].value
             begun = -1
             results: list[tuple[int, tuple[Rows, ...]]] = []
-            for block, arrivals in zip(step.blocks, loads[number], strict=True):
+            for block, arrivals in zip(step.blocks, loads, strict=True):
                 for arrival in arrivals:
                     if not arrival.processed:
                         yield arrival
@@ -236,16 +239,25 @@ class NpuSide:
                     free = end
                 if block.stores:
                     results.append((end, block.stores))
-            loads[number] = []
             for when, rows in results:
                 stores.append(self.env.process(self._store(rows, when, step.core)))
-            if end > int(self.env.now):
-                yield self.env.timeout(end - int(self.env.now))
+            if number + ahead < len(steps):
+                # its buffer is free when the last result has left
+                self.env.process(self._ask(steps[number + ahead], asked[number + ahead], end))
+            # the next tile enters the arrays while the last results leave them
+            until = free if number + 1 < len(steps) else end
+            if until > int(self.env.now):
+                yield self.env.timeout(until - int(self.env.now))
             self._account(step, waiting, begun, stack)
         start = int(self.env.now)
         yield simpy.AllOf(self.env, stores)
         waited = self.clock.npu_cycle(int(self.env.now)) - self.clock.npu_cycle(start)
         stack["activations"] += waited
+
+    def _ask(self, step: GemmStep, asked: simpy.Event, when: int) -> Process:
+        """Ask at ``when`` for what the tile needs; ``asked`` says that this was done."""
+        yield self.env.timeout(max(when - int(self.env.now), 0))
+        asked.succeed(self._block_loads(step))
 
     def _block_loads(self, step: GemmStep) -> list[list[simpy.Event]]:
         """Ask for everything that the tile needs, in the order of use."""
@@ -377,8 +389,12 @@ class NpuSide:
         if task.unit == "systolic":
             recorder.bytes_needed["weight"] += task.weight_bytes
             recorder.bytes_needed["kv"] += task.kv_bytes
-            loaded = read * burst
-            recorder.bytes_moved["kv" if task.kv_bytes else "weight"] += loaded
+            loads = [s for s in streams if not s.write]
+            # no more bytes of weights than its bursts hold, whatever a stream says
+            recorder.bytes_moved["weight"] += sum(
+                min(s.weight_bytes, s.total * burst) for s in loads
+            )
+            recorder.bytes_moved["kv"] += read * burst if task.kv_bytes else 0
 
 
 def task_streams(task: NpuTask) -> list[Any]:

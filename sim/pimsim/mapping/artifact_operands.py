@@ -31,6 +31,9 @@ class TileOperands:
     """Blocks of results that are written back."""
     stored_after: tuple[int, ...]
     """Compute step that completes each of them."""
+    weight_bytes: int
+    """Of the loads, those of weights and of the bias, of which there is one block's for each block
+    of the batch, whatever its length."""
 
 
 def _blocks(size: int, block: int) -> list[int]:
@@ -51,6 +54,7 @@ def gemm_operands(
     loads: list[int] = []
     if has_bias and tile.k_start == 0:
         loads += [min(block, tile.n) * element_bytes] * len(rows)
+    weight_bytes = sum(loads) + tile.n * tile.k * element_bytes
     weights = np.zeros((len(depths), len(columns)), dtype=np.int64)
     needed = np.zeros((len(rows), len(depths), len(columns), 2), dtype=np.int64)
     for b, row in enumerate(rows):
@@ -74,7 +78,7 @@ def gemm_operands(
                     stores.append(down * across * element_bytes)
                     stored_after.append(((b + 1) * len(depths) - 1) * len(columns) + c)
     by_preload = needed.reshape(-1, len(columns), 2)
-    return TileOperands(tuple(loads), by_preload, tuple(stores), tuple(stored_after))
+    return TileOperands(tuple(loads), by_preload, tuple(stores), tuple(stored_after), weight_bytes)
 
 
 def vector_operands(operator: Operator) -> tuple[tuple[int, ...], tuple[int, ...]]:

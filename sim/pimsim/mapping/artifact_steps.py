@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pimsim.config.npu import NpuConfig
 from pimsim.hardware.dram.system import Stream
@@ -50,7 +50,8 @@ class ArtifactTiler:
             ride = tile.input_bytes + tile.partial_bytes if spill else 0
             loads = []
             if weights + ride:
-                loads.append(Stream(at, self._bursts(weights + ride), track_blocks=True))
+                bursts = self._bursts(weights + ride)
+                loads.append(Stream(at, bursts, track_blocks=True, weight_bytes=weights))
                 at += self._bursts(tile.weight_bytes)
             stored = self._bursts(self._stored(operator, tile.output_bytes)) if spill else 0
             stores = (Stream(self.activation_burst, stored, write=True),) if stored else ()
@@ -70,7 +71,8 @@ class ArtifactTiler:
             self.npu.artifact_store_bug,
         )  # fmt: skip
         plan = plan_gemm(tile.m, tile.n, tile.k, self.npu.systolic, self.element_bytes)
-        loads = (operand_stream(operands.loads, self.burst_bytes, track=True),)
+        stream = operand_stream(operands.loads, self.burst_bytes, track=True)
+        loads = (replace(stream, weight_bytes=operands.weight_bytes),)
         stores = tuple(
             operand_stream((size,), self.burst_bytes, write=True) for size in operands.stores
         )

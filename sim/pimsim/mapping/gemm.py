@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 
 import numpy as np
@@ -164,7 +164,9 @@ class _Tiled(_Layout):
             loads.append(Stream(at.inputs, self._bursts(inputs)))
         if weights:
             first = at.weights + self._weights_at(tile, self._bursts(weights))
-            loads.append(Stream(first, self._bursts(weights), track_blocks=True))
+            loads.append(
+                Stream(first, self._bursts(weights), track_blocks=True, weight_bytes=weights)
+            )
         stores: tuple[Stream, ...] = ()
         if tile.output_bytes and at.outputs is not None:
             stores = (Stream(at.outputs, self._bursts(tile.output_bytes), write=True),)
@@ -202,10 +204,12 @@ class _RowMajor(_Layout):
         at, k = self.places, (self.dims[2], tile.k_start, tile.k)
         loads: list[Rows] = []
         if tile.weight_bytes and m == 0:
-            loads.append(self._rows(at.weights, tile.n_start + n, width, *k))
+            rows = self._rows(at.weights, tile.n_start + n, width, *k)
+            loads.append(replace(rows, weight_bytes=width * tile.k * self.element_bytes))
         if extra:
             end = at.weights + self._bursts(self.dims[1] * self.dims[2] * self.element_bytes)
-            loads.append(Rows(np.array([end]), np.array([self._bursts(extra)])))
+            run = np.array([end]), np.array([self._bursts(extra)])
+            loads.append(Rows(*run, weight_bytes=extra))
         if tile.input_bytes and n == 0 and at.inputs is not None:
             loads.append(self._rows(at.inputs, tile.m_start + m, height, *k))
         if tile.partial_bytes and at.outputs is not None:

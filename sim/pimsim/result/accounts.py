@@ -266,17 +266,30 @@ def _biases_of_pim(operator: Operator, experts: ExpertPlacement | None) -> int:
     return expert_bytes(operator)[1] * len(experts.on_pim)
 
 
+def _bias_bytes(operator: Operator, element_bytes: int) -> int:
+    """Bytes of parameters beside the matrices of an operator."""
+    if operator.kind is OperatorKind.EXPERT_GEMM:
+        return expert_bytes(operator)[1] * len(operator.experts)
+    matrices = operator.count * operator.n * operator.k * element_bytes
+    return max(operator.weight_bytes - matrices, 0)
+
+
 def _needed(outcome: Outcome) -> dict[str, int]:
     """Bytes by class that the operators must read: over the bus, or (``pim_kv``, ``pim_weight``)
     in the banks."""
     needed = {"weight": 0} | {"pim_kv" if kv.shape else "kv": 0 for kv in outcome.device.kv}
     on_pim = biases = 0
+    # the NeuPIMs artifact loads a block of each bias, not all of it (``gemm_operands``)
+    partial_biases = outcome.device.config.npu.artifact_request_order != "none"
+    element_bytes = outcome.device.whole.dtype_bytes
     for work in _work(outcome):
         operator, experts = work.operator, work.experts
         if operator.kind in _GEMM:
             in_banks, _ = _pim_share(operator, experts)
             beside = _biases_of_pim(operator, experts)
             needed["weight"] += operator.weight_bytes - in_banks - beside
+            if partial_biases:
+                needed["weight"] -= max(_bias_bytes(operator, element_bytes) - beside, 0)
             on_pim += in_banks
             biases += beside
         if operator.kv_read_bytes:

@@ -60,6 +60,8 @@ class Stream:
     """Cycles after its submission from which it may go."""
     follows: Follows | None = None
     """What its operands wait for."""
+    weight_bytes: int = 0
+    """Of its bytes, those of weights and biases; the others are activations, keys or values."""
 
     @property
     def total(self) -> int:
@@ -76,6 +78,8 @@ class Rows:
     bursts: Ints
     """Length of each run; the same shape."""
     write: bool = False
+    weight_bytes: int = 0
+    """As of a ``Stream``; a burst that two runs share moves once, so they may be more."""
 
     @property
     def total(self) -> int:
