@@ -190,13 +190,18 @@ def column_commands(commands: Mapping[str, int]) -> int:
 
 
 def logged_commands(
-    board: Records, mapping: AddressMap
+    board: Records, mapping: AddressMap, closing: bool = False
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """``log`` and ``log_columns`` of a ``ReplayResult``."""
+    """``log`` and ``log_columns`` of a ``ReplayResult``; ``closing``: what is logged as RD and WR
+    is RDA and WRA."""
     logged = min(int(board["logged"][0]), int(board["log_limit"][0]))
     bursts = board["log_burst"][0, :logged]
     columns = np.where(bursts >= 0, mapping.decode(bursts).column, -1)
-    return board["log"][0, :logged].copy(), columns
+    log = board["log"][0, :logged].copy()
+    if closing:
+        for access, plain in BOUND_AS.items():
+            log[log[:, 2] == plain, 2] = access
+    return log, columns
 
 
 def _summarise(

@@ -58,8 +58,7 @@ __all__ = [
     "upkeep",
 ]  # fmt: skip
 
-ACT, PRE = int(Command.ACT), int(Command.PRE)
-RD, WR = int(Command.RD), int(Command.WR)
+ACT, PRE, RD = int(Command.ACT), int(Command.PRE), int(Command.RD)
 PREA, REF, REFpb = int(Command.PREA), int(Command.REF), int(Command.REFpb)
 
 
@@ -141,9 +140,6 @@ def reconsider(ch: Any, p: Any, bank: int) -> None:
     if not waits_at(ch, bank):
         return
     held = ch.open_row[bank]
-    if p.auto_precharge > 0 and held >= 0:
-        rebound(ch, bank, INFINITY, INFINITY, -1, -1)
-        return
     command = ACT if held < 0 else PRE
     column_at = earliest(ch, p, RD + ch.writing, bank) if p.single_slot == 1 else INFINITY
     row_at = INFINITY
@@ -171,8 +167,7 @@ def issue(
     """``command`` goes out: what it bars, and the rows that it opens or closes."""
     apply_rules(ch, p, tick, command, bank)
     ch.counter[C_COMMANDS + command] += 1
-    sent = command + p.auto_precharge if command in (RD, WR) else command
-    log_command(ch, board, tick, sent, bank, row, key)
+    log_command(ch, board, tick, command, bank, row, key)
     if command == ACT:
         ch.open_row[bank] = row
         count_open(ch, p, tick, bank, 1)
@@ -182,6 +177,9 @@ def issue(
         for other in range(bank, bank + (1 << p.half_shift)):
             if ch.open_row[other] >= 0:
                 _close(ch, p, tick, other)
+    elif p.auto_precharge == 1 and command < REF:  # RD and WR, which their request looks after
+        ch.open_row[bank] = -1
+        count_open(ch, p, tick, bank, -1)
 
 
 @njit(cache=True, inline="always")
@@ -231,9 +229,7 @@ def column_of_active(ch: Any, p: Any, board: Any, tick: int) -> int:
     issue(ch, p, board, tick, command, bank, row_of(word), ch.request[entry, R_KEY])
     answer(ch, p, board, tick, entry)
     ch.awaited[bank] -= 1
-    if p.auto_precharge > 0:
-        _close(ch, p, tick, bank)
-    elif ch.awaited[bank] == 0:
+    if ch.awaited[bank] == 0:
         reconsider(ch, p, bank)
     ch.active_len -= 1
     close_gap(ch.active, found, ch.active_len)
@@ -261,8 +257,6 @@ def open_for(ch: Any, p: Any, place: int) -> None:
 @njit(cache=True, inline="always")
 def _column_bound(ch: Any, p: Any, tick: int) -> int:
     """A tick before which no row hit of the queue in turn can go."""
-    if p.auto_precharge > 0:
-        return INFINITY
     command = RD + ch.writing
     return int(max(ch.column_next, on_edge(p, command, max(tick, ch.ready[command]))))
 
@@ -374,9 +368,11 @@ def step(ch: Any, p: Any, board: Any, tick: int) -> int:
             return tick + 1
         return int(max(min(min(ch.active_next, row), ch.due), tick + 1))
     serve_in_turn(ch, p)
-    if column > tick:
+    if column > tick and p.auto_precharge == 0:
         _column_of_queue(ch, p, board, tick)
         serve_in_turn(ch, p)
+    elif p.auto_precharge == 1:  # a row that is open is for one request alone
+        ch.column_next = INFINITY
     _row_of_queue(ch, p, board, tick)
     if changed or ch.handed >= 0 or _turn_around(ch, p):
         return tick + 1

@@ -162,7 +162,7 @@ PARAMETERS = np.dtype(
         ("ref_interval", _I),
         ("set_gap", _I),  # tRFCpb: from the end of a rank's round of REFpb to its next
         ("rising_only", _I, (STRIDE,)),  # commands that start at rising edges, odd ticks
-        ("auto_precharge", _I),  # 0, or what makes RD and WR RDA and WRA in the log
+        ("auto_precharge", _I),  # every access closes its row: RD and WR are RDA and WRA
         ("single_slot", _I),  # one command a tick, whatever its pins
         *PORT_FIELDS,
         ("channel_width", _I),
@@ -233,7 +233,7 @@ def make_parameters(memory: MemoryConfig, tables: RuleTables) -> Records:
         "refresh": policy,
         "ref_interval": interval * scale if policy != NO_REFRESH else interval,
         "set_gap": t.get("tRFCpb", 0) * scale,
-        "auto_precharge": auto_precharge(controller),
+        "auto_precharge": int(auto_precharge(controller) > 0),
         "single_slot": int(controller.commands_per_cycle == 1),
         "sources": 1,
         "ports": 1,

@@ -32,7 +32,7 @@ from pimsim.hardware.dram.channel_queues.layout import (
 )
 from pimsim.hardware.dram.channel_queues.requests import find_write
 from pimsim.hardware.dram.channel_queues.single_slot import step_as_configured
-from pimsim.hardware.dram.layout import make_board
+from pimsim.hardware.dram.layout import auto_precharge, make_board
 from pimsim.hardware.dram.replay import (
     ReplayResult,
     column_commands,
@@ -46,10 +46,10 @@ __all__ = ["replay_ticks"]
 
 
 @njit(cache=True, inline="always")
-def _takes(ch: Any, depth: Any, write: int, key: int) -> bool:
-    """Whether the channel takes the request: its queue has room, or a buffered write of the same
-    burst answers or replaces it, which needs none."""
-    return bool(ch.queued[write] < depth[write] or (ch.queued[1] > 0 and find_write(ch, key)))
+def _needs_room(ch: Any, key: int) -> bool:
+    """Whether no buffered write of the same burst answers or replaces the request, which it
+    does without a place in the queue."""
+    return ch.queued[1] == 0 or not find_write(ch, key)
 
 
 @njit(cache=True)
@@ -64,10 +64,11 @@ def _replay(
     total = len(channel)
     at, tick = 0, 1
     while True:
-        offered = 0
+        offered, blocked = 0, False
         while at < total and offered < len(channels) and arrival[at] < tick:
             ch = channels[channel[at]]
-            if not _takes(ch, depth, write[at], key[at]):
+            if ch.queued[write[at]] >= depth[write[at]] and _needs_room(ch, key[at]):
+                blocked = True
                 break
             admit(ch, tick, write[at], bank[at], row[at], key[at])
             ch.now = min(ch.now, tick)
@@ -85,7 +86,9 @@ def _replay(
             done = max(done, ch.last_done)
             busy = busy or ch.queued[0] + ch.queued[1] + ch.active_len > 0
         if at < total:
-            if _takes(channels[channel[at]], depth, write[at], key[at]):
+            ch = channels[channel[at]]
+            room = ch.queued[write[at]] < depth[write[at]]
+            if room or not (blocked or _needs_room(ch, key[at])):
                 soonest = min(soonest, max(tick, arrival[at]) + 1)
         elif not busy and soonest > done:
             return done
@@ -120,7 +123,10 @@ def replay_ticks(
             f"{memory.name}: refreshes fall due faster than they can be issued: more than "
             f"{MAX_MAINTENANCE} wait"
         )
-    return _summarise(memory, channels, int(ticks), len(bursts), *logged_commands(board, mapping))
+    closing = auto_precharge(memory.controller) > 0
+    return _summarise(
+        memory, channels, int(ticks), len(bursts), *logged_commands(board, mapping, closing)
+    )
 
 
 def _summarise(

@@ -59,15 +59,15 @@ def _oldest_of_queue(ch: Any, p: Any, board: Any, tick: int) -> int:
         word = ch.queue[kind, i]
         bank, row = bank_of(word), row_of(word)
         held = ch.open_row[bank]
-        if p.auto_precharge > 0 and held >= 0:  # it is opened for another request alone
-            ch.bound[kind, i] = INFINITY
-            continue
         hits = held == row
         command = RD + kind if hits else ACT if held < 0 else PRE
         at = earliest(ch, p, command, bank)
         if at > tick:
             ch.bound[kind, i] = at
             ch.gate[kind, i] = gate_of(p, command, bank)
+            continue
+        if held >= 0 and p.auto_precharge == 1:  # it is opened for another request alone
+            ch.bound[kind, i] = INFINITY
             continue
         if command == PRE and ch.awaited[bank] > 0:
             last = i  # no younger request goes before that one had its row
