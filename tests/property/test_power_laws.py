@@ -156,3 +156,27 @@ def test_a_stack_of_a_design_keeps_its_cap(name: str, tmp_path: Path) -> None:
     assert found > 0
     if design.power_cap_w is not None:
         assert found <= design.power_cap_w
+
+
+@pytest.mark.parametrize(
+    ("arrays", "side", "sram", "gb_per_s", "link", "measured_w"),
+    [
+        (8, 128, "128MiB", 1200, 112, 90.0),  # TPUv4, whose parts the coefficients are
+        (4, 256, "128MiB", 1640, 224, 106.8),  # TPUv6e
+        (8, 128, "128MiB", 2765, 200, 100.0),  # TPUv5p
+        (4, 128, "64MiB", 819, 100, 108.0),  # TPUv5e; its SRAM and HBM are those of the 5p there
+    ],
+)
+def test_static_power_is_believable_beside_tpus(
+    arrays: int, side: int, sram: str, gb_per_s: float, link: float, measured_w: float
+) -> None:
+    """Sizes and static power of NeuSim's chips (platformxlab/NeuSim, configs/chips)."""
+    run: RunConfig = load_run(
+        "npu-only",
+        [f"npu.systolic={{arrays: {arrays}, rows: {side}, cols: {side}}}",
+         f"npu.scratchpad.capacity={sram}", f"link.bandwidth_gb_per_s={link}"],
+    ).config  # fmt: skip
+    energy = load_energy("default").config
+    found = device_static(run.npu, run.memory, None, run.link, energy).by_part()
+    memory_w = gb_per_s * energy.static_memory_w_per_gb_per_s
+    assert 0.6 < (found["total"] - found["memory"] + memory_w) / measured_w < 1.25

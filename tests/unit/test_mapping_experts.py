@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pimsim.mapping.experts import ExpertPlacement, expert_levels, place_by_tokens
+from pimsim.mapping.experts import (
+    ExpertEnergies,
+    ExpertPlacement,
+    expert_levels,
+    place_by_tokens,
+)
 from pimsim.workload.operators import Block, Operator, OperatorKind
 
 loads = st.dictionaries(st.integers(0, 63), st.integers(1, 40), max_size=20)
@@ -68,3 +74,38 @@ def test_levels_are_products_and_the_work_between_them() -> None:
 
 def test_a_dense_block_has_no_levels() -> None:
     assert expert_levels(Block("decoder", (operator("fc1", OperatorKind.GEMM),))) == ()
+
+
+def _energies(delay: bool) -> ExpertEnergies:
+    """An expert takes 10 J on the NPU, 6 J a token on PIM; 1 J a cycle whatever runs."""
+    return ExpertEnergies(lambda tokens: 10.0, lambda tokens: 6.0 * tokens, 1.0, delay)
+
+
+@pytest.mark.parametrize(
+    ("objective", "threshold"),
+    # experts of 1, 2 and 4 tokens; 8 cycles each on the NPU, 4 a token on PIM, in turns. Time of
+    # thresholds 0, 1, 2, 4: 24, 20, 20, 28. Energy: 30 + 24 = 54, 26 + 20 = 46, 28 + 20 = 48, 70.
+    [(None, 1), (False, 1), (True, 1)],
+)
+def test_an_objective_decides_where_experts_run(objective: bool | None, threshold: int) -> None:
+    energies = None if objective is None else _energies(objective)
+    found = place_by_tokens({0: 1, 1: 2, 2: 4}, lambda t: 8, lambda t: 4 * t, energies=energies)
+    assert found.threshold == threshold
+
+
+def test_energy_and_time_may_disagree() -> None:
+    """PIM is faster (3 cycles for 8) and takes 100 J a token: energy leaves all to the NPU."""
+
+    def place(energies: ExpertEnergies | None) -> int:
+        return place_by_tokens(
+            {0: 1, 1: 1}, lambda t: 8, lambda t: 3 * t, energies=energies
+        ).threshold
+
+    def dear(delay: bool, pim_j: float) -> ExpertEnergies:
+        return ExpertEnergies(lambda t: 10.0, lambda t: pim_j * t, 1.0, delay)
+
+    assert place(None) == 1
+    assert place(dear(False, 100.0)) == 0  # 20 + 16 J against 200 + 6
+    assert place(dear(False, 14.0)) == 1  # 36 J against 34
+    assert place(dear(False, 20.0)) == 0  # 36 J against 46 ...
+    assert place(dear(True, 20.0)) == 1  # ... but 36 x 16 against 46 x 6

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from dataclasses import asdict
+from math import fsum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -161,7 +162,7 @@ def _print(report: dict[str, Any]) -> None:
     console.print(Text(f"{report['model']}: {report['source']}"))
     console.print(
         Text(
-            f"{sum(ratios) / len(ratios):.1%} of {report['ffn']:,} features active, "
+            f"{fsum(ratios) / len(ratios):.1%} of {report['ffn']:,} features active, "
             f"layers {min(ratios):.1%} to {max(ratios):.1%}"
         )
     )

@@ -38,6 +38,9 @@ class ScheduleConfig(ConfigModel):
     expert_placement: Literal["npu", "pim", "by-tokens"] = "by-tokens"
     """Where the experts of a MoE run. ``by-tokens``: where ``policy`` uses PIM, those with few
     tokens there, the others on the NPU, the limit from the time of both (docs/moe.md)."""
+    expert_objective: Literal["time", "energy", "edp"] = "time"
+    """What ``by-tokens`` makes least: the time of both units, the energy of a device, or their
+    product; all by the same estimates."""
     artifact_no_kv_append: bool = False
     """The artifact writes no new K and V."""
     artifact_channel_order: bool = False
@@ -133,6 +136,13 @@ class RunConfig(ConfigModel):
         if self.schedule.expert_placement == "pim" and self.schedule.policy == "serial":
             raise ValueError(
                 "schedule.expert_placement 'pim' needs schedule.policy 'blocked' or 'interleaved'"
+            )
+        if self.schedule.expert_objective != "time" and (
+            self.schedule.expert_placement != "by-tokens" or self.schedule.policy == "serial"
+        ):
+            raise ValueError(
+                f"schedule.expert_objective {self.schedule.expert_objective!r} is for "
+                "expert_placement 'by-tokens' under a policy that uses PIM"
             )
         if self.schedule.attention_placement == "npu" and self.schedule.policy == "serial":
             raise ValueError(

@@ -13,12 +13,13 @@ from pimsim.config.errors import InputError
 from pimsim.config.memory import MemoryConfig
 from pimsim.config.run import RunConfig
 from pimsim.hardware.dram.device_memory import device_memory
+from pimsim.hardware.energy.static import device_static, standby_w
 from pimsim.hardware.pim.programs import AttentionShape
 from pimsim.mapping.addresses import AddressPlan, BlockKv, plan_addresses, visible_tokens
 from pimsim.mapping.attention import operand_rows
 from pimsim.mapping.block import BlockMapper, Placed
 from pimsim.mapping.expert_costs import ExpertCosts
-from pimsim.mapping.experts import ExpertPlacement, place_by_tokens
+from pimsim.mapping.experts import ExpertEnergies, ExpertPlacement, place_by_tokens
 from pimsim.mapping.placement import (
     assign_channels,
     estimate_attention_cycles,
@@ -261,9 +262,20 @@ def _placements(
                 costs.beside(block, not beside) if both else 0,
                 beside * config.memory.tCK * config.npu.frequency // 10**12,
                 costs.stream_share(block) if at_once else None,
+                _expert_energies(config, costs, block),
             )
         )
     return tuple(placements)
+
+
+def _expert_energies(config: RunConfig, costs: ExpertCosts, block: Block) -> ExpertEnergies | None:
+    """What an objective other than time goes by: static power and active DRAM all the time."""
+    objective, energy = config.schedule.expert_objective, config.energy
+    if objective == "time":
+        return None
+    static = device_static(config.npu, config.memory, config.pim, config.link, energy)
+    always_w = static.total + standby_w(config.memory, energy)[1]
+    return costs.energies(block, energy, always_w, objective == "edp")
 
 
 def _addresses(

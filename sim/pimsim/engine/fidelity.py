@@ -50,9 +50,9 @@ def sampled_errors(memory: PhasedMemory, cycles: int, seed: int) -> PhaseErrors:
     chosen = draw.choices(phases, [phase.cycles for phase in phases], k=SAMPLES)
     errors = [_error(memory, phase, draw.randrange(len(memory.channels))) for phase in chosen]
     share = sum(phase.cycles for phase in phases) / max(cycles, 1)
-    mean = sum(errors) / len(errors)
+    mean = math.fsum(errors) / len(errors)
     # around no error: so few cannot tell what they have in common from what happened to them
-    deviation = math.sqrt(sum(error**2 for error in errors) / len(errors))
+    deviation = math.sqrt(math.fsum(error**2 for error in errors) / len(errors))
     probe = memory.probe
     lags = int(
         probe.lag(np.array([phase.bursts for phase in phases]) // len(memory.channels)).sum()

@@ -11,6 +11,7 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import chain, islice
+from math import fsum
 from multiprocessing import get_context, parent_process
 from multiprocessing.connection import wait as wait_for
 from typing import Any, Protocol
@@ -228,7 +229,7 @@ def answers(pool: Pool, jobs: Iterator[Job]) -> Iterator[Answer]:
             error = future.exception()
             if error is None:
                 found = future.result()
-                each = sum(answer.seconds for answer in found) / len(found)
+                each = fsum(answer.seconds for answer in found) / len(found)
                 size = min(max(int(_CHUNK_S / max(each, 1e-6)), 1), _MOST)
                 yield from found
             elif isinstance(error, BrokenProcessPool) or type(error).__name__ == "KilledWorker":

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from math import fsum
 
 from pimsim.config.errors import InputError
 from pimsim.config.memory import MemoryConfig
@@ -88,9 +89,9 @@ class AddressPlan:
         """Rows in each bank of the fullest channel where each simulated block stands for so many:
         weights, activations, operands and caches."""
         beside = self.operand_row - sum(self.block_bursts) // self.row_bursts
-        weights = sum(n * size for n, size in zip(blocks, self.block_bursts, strict=False))
+        weights = fsum(n * size for n, size in zip(blocks, self.block_bursts, strict=False))
         caches = [
-            sum(n * rows[channel] for n, rows in zip(blocks, self.kv_rows, strict=True))
+            fsum(n * rows[channel] for n, rows in zip(blocks, self.kv_rows, strict=True))
             for channel in range(len(self.kv_rows[0]) if self.kv_rows else 0)
         ]
         return round(beside + weights / self.row_bursts + max(caches, default=0))

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from math import fsum
 
+from pimsim.config.energy import EnergyConfig
 from pimsim.config.memory import MemoryConfig
 from pimsim.config.npu import NpuConfig
 from pimsim.config.pim import PimConfig
-from pimsim.hardware.npu.gemm import steady_cycles
+from pimsim.hardware.energy.dram import DramCounts, dram_energy
+from pimsim.hardware.energy.npu import NpuCounts, npu_energy
+from pimsim.hardware.energy.pim import PimCounts, pim_energy
+from pimsim.hardware.npu.gemm import plan_gemm, steady_cycles
 from pimsim.hardware.pim.gemv import GemvShape
 from pimsim.hardware.pim.gemv_time import GemvTime, gemv_time
-from pimsim.mapping.experts import expert_levels, input_bursts, stored_element_bytes
+from pimsim.mapping.experts import ExpertEnergies, expert_levels, input_bursts, stored_element_bytes
 from pimsim.mapping.gemm import bytes_per_kcycle
 from pimsim.workload.operators import Block, Operator, OperatorKind
 
@@ -46,6 +51,45 @@ class ExpertCosts:
         times = self._times(block)
         each = sum(time.beside_cycles if at_once else time.alone_cycles for time in times)
         return -(-tokens * each * self.memory.tCK * self.npu.frequency // 10**12)
+
+    def energies(
+        self, block: Block, energy: EnergyConfig, static_w: float, delay: bool
+    ) -> ExpertEnergies:
+        """Energy of an expert on either machine, for an objective other than time."""
+        return ExpertEnergies(
+            lambda tokens: fsum(
+                self._npu_j(o, tokens, o.weight_bytes // len(o.experts), energy)
+                for o in _experts(block)
+            ),
+            lambda tokens: tokens * fsum(self._pim_j(o, energy) for o in _experts(block)),
+            static_w / self.npu.frequency,
+            delay,
+        )
+
+    def _npu_j(self, operator: Operator, tokens: int, weights: int, energy: EnergyConfig) -> float:
+        """Weights from DRAM, multiplications, what the folds read and write."""
+        org = self.memory.organization
+        bursts, rows = -(-weights // org.burst_bytes), -(-weights // org.row_bytes)
+        dram = dram_energy(DramCounts(rows, bursts, 0, 0, 0, 0), self.memory, energy)
+        plan = plan_gemm(tokens, operator.n, operator.k, self.npu.systolic)
+        assert plan.traffic is not None  # plan_gemm puts it in
+        sram = plan.traffic.sram_bytes(tokens * operator.n, 2, False, False) + weights
+        return dram.total_j + npu_energy(NpuCounts(plan.macs, 0, sram, 0), energy).total_j
+
+    def _pim_j(self, operator: Operator, energy: EnergyConfig) -> float:
+        """One vector: rows opened in all banks, the matrix read, operands and results moved."""
+        shape, org = self._shape(operator), self.memory.organization
+        width = stored_element_bytes(operator)
+        read = shape.rows * shape.banks * shape.row_elements * width
+        counts = PimCounts(
+            gact_banks=shape.rows * shape.banks,
+            read_bytes=read,
+            macs=read // width,
+            broadcast_bytes=read // shape.banks,
+            gwrite=shape.chunks * org.channels,
+            readres=shape.rows * shape.tiles_per_row,
+        )
+        return pim_energy(counts, self.memory, energy).total_j
 
     def stream_share(self, block: Block) -> tuple[int, int]:
         """What is left of a stream's rate beside PIM's experts, as a fraction."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from math import fsum
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,8 +30,8 @@ from pimsim.mapping.vector import vector_work
 from pimsim.workload.operators import Block, Operator, OperatorKind
 
 __all__ = [
-    "ExpertLevel", "ExpertPlacement", "expert_bytes", "expert_levels", "expert_tasks",
-    "input_bursts", "input_scatters",
+    "ExpertEnergies", "ExpertLevel", "ExpertPlacement", "expert_bytes", "expert_levels",
+    "expert_tasks", "input_bursts", "input_scatters",
     "place_by_tokens", "stored_element_bytes",
 ]  # fmt: skip
 
@@ -113,16 +114,36 @@ def expert_bytes(operator: Operator) -> tuple[int, int]:
     return matrix, each - matrix
 
 
+@dataclass(frozen=True)
+class ExpertEnergies:
+    """What experts cost beside time."""
+
+    npu_j: Callable[[int], float]
+    """Joule of one expert with so many tokens on the NPU, static power apart."""
+    pim_j: Callable[[int], float]
+    """The same in the banks."""
+    static_j: float
+    """Joule of an NPU cycle, whatever runs."""
+    delay: bool
+    """The product of energy and time is asked for, not energy alone."""
+
+    def objective(self, time: int, spent_j: float) -> float:
+        """What is to be least, for so many NPU cycles and so much dynamic energy."""
+        joule = spent_j + time * self.static_j
+        return joule * time if self.delay else joule
+
+
 def place_by_tokens(
     tokens: Mapping[int, int], npu_cost: Callable[[int], int], pim_cost: Callable[[int], int],
     npu_else: int = 0, pim_else: int = 0, stream_share: tuple[int, int] | None = None,
+    energies: ExpertEnergies | None = None,
 ) -> ExpertPlacement:  # fmt: skip
     """Experts with few tokens on PIM, the others on the NPU.
 
     ``npu_cost`` and ``pim_cost``: time of one expert with so many tokens; ``npu_else`` and
     ``pim_else``: what the units do beside. ``stream_share``: what PIM leaves of the NPU's rate
     while both work; None: they take turns. The threshold is the one with the least time of all of
-    it, of equal ones the smallest.
+    it, or what ``energies`` asks for in its place, of equal ones the smallest.
     """
 
     def together(npu: int, pim: int) -> int:
@@ -131,17 +152,25 @@ def place_by_tokens(
         left, whole = stream_share
         return pim + max(npu - pim * left // whole, 0)
 
+    def cost(npu: int, pim: int, spent_j: float) -> float:
+        time = together(npu, pim)
+        return time if energies is None else energies.objective(time, spent_j)
+
     loads = sorted(tokens.values())
+    spent = [energies.npu_j(load) for load in loads] if energies is not None else []
     npu = npu_else + sum(npu_cost(load) for load in loads)
     pim = pim_else
-    best, threshold = together(npu, pim), 0
+    best, threshold = cost(npu, pim, fsum(spent)), 0
     for position, load in enumerate(loads):
         npu -= npu_cost(load)
         pim += pim_cost(load)
+        if energies is not None:
+            spent[position] = energies.pim_j(load)
         if position + 1 < len(loads) and loads[position + 1] == load:
             continue  # experts with the same tokens go together
-        if together(npu, pim) < best:
-            best, threshold = together(npu, pim), load
+        found = cost(npu, pim, fsum(spent))
+        if found < best:
+            best, threshold = found, load
     return ExpertPlacement(threshold, tokens)
 
 

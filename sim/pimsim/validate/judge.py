@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from math import fsum
 from statistics import fmean, median
 
 from pimsim.validate.tolerances import Tolerance, tolerance_of
@@ -68,8 +69,8 @@ def _summary(group: str, members: Sequence[Row], limits: Tolerance) -> GroupSumm
     errors = [row.error for row in judged]
     sizes = [abs(error) for error in errors]
     worst = max(judged, key=lambda row: abs(row.error), default=None)
-    total = sum(row.reference for row in judged)
-    bias = sum(row.ours for row in judged) / total - 1 if total else 0.0
+    total = fsum(row.reference for row in judged)
+    bias = fsum(row.ours for row in judged) / total - 1 if total else 0.0
     figures = {
         "mean": fmean(sizes) if sizes else 0.0,
         "median": median(sizes) if sizes else 0.0,
