@@ -96,7 +96,9 @@ def validate_command(
 def _folder(reference: str | None) -> Path | None:
     if reference is None:
         return None
-    path = Path(reference)
+    from pimsim.config.paths import given_path
+
+    path = given_path(reference)
     if not path.is_dir():
         raise InputError(f"--reference {reference}: not a folder")
     return path
