@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pimsim.config.errors import InputError
 from pimsim.config.loader import load_document, load_system
 from pimsim.config.xpu import XpuConfig
 from pimsim.engine.xpu_system import Decoding, decode
@@ -174,7 +175,11 @@ def _others(key: str, value: float) -> list[Any]:
 def _moves(key: str, base: str, new: Any) -> bool:
     if key == "ffn_split" and not base.startswith("pim"):
         return False
-    return _figures(base, f"{key}={new}") != _figures(base)
+    unit = "B" if key.endswith(("memory_capacity", "l1_per_core", "l2")) else ""
+    try:
+        return _figures(base, f"{key}={new}{unit}") != _figures(base)
+    except InputError as error:  # a limit acts where it refuses
+        return key.endswith(("tdp_w", "power_cap_w")) and str(error).startswith(key)
 
 
 @pytest.mark.parametrize("key", _keys())
