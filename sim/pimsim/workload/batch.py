@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pimsim.config.errors import InputError
+from pimsim.config.reading import read_bytes
 from pimsim.config.resources import find_source, preset_names
 from pimsim.config.run import ParallelConfig, RunConfig, WorkloadConfig
 from pimsim.workload.card_trace import card_trace
@@ -265,5 +266,5 @@ def inputs_sha256(workload: WorkloadConfig, requests_sha256: str) -> str:
         return requests_sha256
     digest = hashlib.sha256(requests_sha256.encode())
     for file in files:
-        digest.update(file.read_bytes())
+        digest.update(read_bytes(file))
     return digest.hexdigest()
