@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pimsim.config.loader import load_stream_pim
+from pimsim.config.loader import load_energy, load_run, load_stream_pim
 from pimsim.hardware.energy.pim_stream import (
     banks_reached,
     cap_of,
@@ -12,6 +12,7 @@ from pimsim.hardware.energy.pim_stream import (
     static_stack_w,
     stream_energy_pj,
 )
+from pimsim.hardware.energy.static import device_static, peak_gb_per_s
 
 
 @pytest.mark.parametrize(
@@ -47,3 +48,14 @@ def test_the_fullest_stack_is_what_a_cap_is_of() -> None:
     (limit,) = cap_of(design, found, "key")
     assert (limit.key, limit.found_w, limit.allowed_w) == ("key", found, 30.0)
     assert not cap_of(load_stream_pim("attacc-bank-npc").config, 99.0, "key")
+
+
+def test_static_power_of_a_device_of_four_cores_by_hand() -> None:
+    """ONNXim's TPUv4-like one: 4 x 128 x 128 multipliers, 4 x (32 + 4) MiB, 4 x 4,096 lanes."""
+    run = load_run("onnxim-tpuv4").config
+    found = device_static(run.npu, run.memory, run.pim, run.link, load_energy("default").config)
+    assert found.arrays == pytest.approx(65_536 * 7.46e-5)
+    assert found.sram == pytest.approx(144 * 0.170)
+    assert found.vector == pytest.approx(run.npu.vector.units * 4096 * 4.17e-4)
+    assert found.memory == pytest.approx(peak_gb_per_s(run.memory) * 0.00835)
+    assert found.pim == 0
