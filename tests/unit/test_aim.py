@@ -170,3 +170,22 @@ def test_a_chip_of_two_channels_is_the_published_one() -> None:
     assert 2 * banks * column / seconds == pytest.approx(1.024e12)
     assert AIM.peak.macs == banks * column // AIM.element_bytes
     assert AIM.organization.capacity_bytes // 32 == 512 * 2**20
+
+
+def test_the_simulator_s_activations_are_closer_than_the_device_s() -> None:
+    """Plain reads of 16 banks, a row each: the last ACT goes 15 steps after the first. The public
+    simulator takes its steps from a table, 5 clocks between bank groups and 6 within, its preset
+    and the device 11."""
+    lines = [f"R MEM 0 {bank} 5" for bank in range(16)] + ["AiM EOC"]
+
+    def cycles(name: str, count: int) -> int:
+        design = load_stream_pim(name).config
+        isrs = parse_isr_trace([*lines[:count], lines[-1]], "trace", design)
+        return run_stream(design, isr_stream(isrs, design)).cycles
+
+    assert cycles("aim", 16) - cycles("aim", 1) == 15 * 11
+    assert cycles("aim-simulator", 16) - cycles("aim-simulator", 1) == 15 * 5
+    timings = load_stream_pim("aim-simulator").config.timings
+    assert {key: timings[key] for key in timings if timings[key] != T[key]} == {
+        "nRRDS": 5, "nRRDL": 6,
+    }  # fmt: skip

@@ -80,7 +80,7 @@ def rows(references: References) -> Iterator[Row]:
     ready, which may be a precharge that closes a row older ones still hit, and it answers a
     blocking instruction only after the data of plain reads before it.
     """
-    design = load_stream_pim("aim").config
+    design = load_stream_pim("aim-simulator").config
     for trace, lines, line in _cases(references):
         isrs = parse_isr_trace(lines, trace, design)
         result = run_stream(design, isr_stream(isrs, design))
