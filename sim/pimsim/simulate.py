@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from pimsim.config.content import run_content
 from pimsim.config.errors import InputError
 from pimsim.config.loader import DEFAULT_RUN, ResolvedRun, load_run
 from pimsim.result.types import Result
@@ -77,12 +78,16 @@ def observe(
     from pimsim.engine.iteration import run_iteration
     from pimsim.result.build import build_result
     from pimsim.result.invariants import check_invariants
+    from pimsim.workload.batch import input_hashes
 
+    # before the run: what is read while it goes on is what it began with
+    content = run_content(resolved, input_hashes(resolved.config.workload))
     start = time.perf_counter()
     device, trace = device_of(resolved)
     outcome = run_iteration(device, on_stage, log_entries)
     wall_s = time.perf_counter() - start
     result, facts = build_result(outcome, resolved, trace, wall_s)
+    result = replace(result, provenance=replace(result.provenance, content_sha256=content))
     check_invariants(result, facts)
     return outcome, result
 
@@ -93,7 +98,13 @@ def device_of(resolved: ResolvedRun) -> tuple[Device, RequestTrace]:
     Raises ``InputError`` where the config asks for what cannot be.
     """
     from pimsim.engine.device import build_device
-    from pimsim.workload.batch import inputs_sha256, load_model, load_run_routing, load_run_sparsity
+    from pimsim.workload.batch import (
+        input_hashes,
+        load_model,
+        load_run_routing,
+        load_run_sparsity,
+        traces_sha256,
+    )
     from pimsim.workload.requests import load_requests
 
     config = resolved.config
@@ -101,7 +112,7 @@ def device_of(resolved: ResolvedRun) -> tuple[Device, RequestTrace]:
     trace = load_requests(config.workload.requests, config.workload.batch)
     model = load_model(config.workload)
     routing = load_run_routing(config, model)
-    trace = replace(trace, sha256=inputs_sha256(config.workload, trace.sha256))
+    trace = replace(trace, sha256=traces_sha256(input_hashes(config.workload)))
     device = build_device(config, model, trace.requests, routing, load_run_sparsity(config, model))
     return device, trace
 

@@ -45,7 +45,8 @@ def test_the_default_run_answers(run_cli: RunCli, tmp_path: Path) -> None:
     assert set(result["energy_j"]) == {"dram", "pim", "npu", "sram", "link", "static", "total"}
     assert set(result["fidelity"]) == {"mode", "sampled_phases", "error_mean", "error_ci95"}
     assert set(result["provenance"]) == {
-        "config_sha256", "trace_sha256", "version", "seed", "wall_s", "peak_rss_mb",
+        "config_sha256", "trace_sha256", "content_sha256", "version", "seed", "wall_s",
+        "peak_rss_mb",
     }  # fmt: skip
     for stack in result["cycle_stack"].values():
         assert sum(stack.values()) == result["cycles"]

@@ -100,6 +100,7 @@ def _report(
     case: dict[str, Any], result: Decoding, resolved: Resolved[SystemConfig], card: ModelCard
 ) -> dict[str, Any]:
     from pimsim import __version__
+    from pimsim.config.content import digest, run_content
 
     return {
         **case,
@@ -128,6 +129,9 @@ def _report(
         "warnings": list(result.warnings),
         "provenance": {
             "config_sha256": resolved.sha256,
+            "content_sha256": run_content(
+                resolved, {"case": digest(case), "model": digest(card.model_dump(mode="json"))}
+            ),
             "model_source": card.source,
             "version": __version__,
         },

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Sequence
-from functools import cached_property
+from collections.abc import Mapping, Sequence
 
-from pimsim import __version__
+from pimsim.config.content import digest, run_content
 from pimsim.config.loader import ResolvedRun
-from pimsim.config.plugins import plugin_versions
 from pimsim.config.run import WorkloadConfig
-from pimsim.workload.batch import inputs_sha256
-from pimsim.workload.cards import card_sha256
-from pimsim.workload.requests import load_requests
+from pimsim.workload.batch import input_hashes
 
 __all__ = ["Contents", "kin_of", "point_id", "result_key"]
+
+_FILES = ("requests", "batch", "model", "trace", "routing", "sparsity")
+"""Keys of ``workload`` that say which files are read, and how."""
 
 
 class Contents:
@@ -23,38 +20,24 @@ class Contents:
     change."""
 
     def __init__(self) -> None:
-        self._known: dict[tuple[str, ...], str] = {}
+        self._known: dict[tuple[object, ...], Mapping[str, str]] = {}
 
-    def sha256(self, workload: WorkloadConfig) -> str:
-        """Of all that a workload names: requests, the model's card or trace, routing, sparsity.
-        Raises ``InputError`` where one cannot be read."""
-        names = (
-            workload.requests, str(workload.batch), workload.model, str(workload.trace),
-            workload.routing, workload.sparsity,
-        )  # fmt: skip
+    def of(self, workload: WorkloadConfig) -> Mapping[str, str]:
+        """Of all that a workload names, by key. Raises ``InputError`` where one cannot be read."""
+        names = tuple(getattr(workload, key) for key in _FILES)
         if names not in self._known:
-            requests = load_requests(workload.requests, workload.batch).sha256
-            traces = inputs_sha256(workload, requests)
-            card = "" if workload.trace is not None else card_sha256(workload.model)
-            self._known[names] = hashlib.sha256(f"{traces} {card}".encode()).hexdigest()
+            self._known[names] = input_hashes(workload)
         return self._known[names]
-
-    @cached_property
-    def version(self) -> str:
-        """Of pimsim and its plugins."""
-        return " ".join((__version__, *plugin_versions()))
 
 
 def point_id(base: str, overrides: Sequence[str]) -> str:
     """Of a point of a sweep: its base's name and its values."""
-    return _short(base, sorted(overrides))
+    return digest(base, sorted(overrides))[:32]
 
 
 def result_key(resolved: ResolvedRun, contents: Contents) -> str:
-    """Of a result: the resolved config, the content of all files that it names, the version.
-    Raises ``InputError`` where one of them cannot be read."""
-    found = contents.sha256(resolved.config.workload)
-    return _short(resolved.sha256, found, contents.version)
+    """Of a result: all that it depends on. Raises ``InputError`` where a file cannot be read."""
+    return run_content(resolved, contents.of(resolved.config.workload))[:32]
 
 
 def kin_of(overrides: Sequence[str]) -> str:
@@ -62,7 +45,3 @@ def kin_of(overrides: Sequence[str]) -> str:
     they set tells."""
     programs = ("memory", "pim", "workload", "parallel")
     return "\n".join(sorted(text for text in overrides if text.startswith(programs)))
-
-
-def _short(*parts: object) -> str:
-    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]

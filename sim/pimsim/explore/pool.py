@@ -93,7 +93,8 @@ def _figures(result: dict[str, Any]) -> dict[str, Any]:
         )
     }  # fmt: skip
     provenance = result["provenance"]
-    kept["provenance"] = {k: provenance[k] for k in ("config_sha256", "trace_sha256", "version")}
+    names = ("config_sha256", "trace_sha256", "content_sha256", "version")
+    kept["provenance"] = {name: provenance[name] for name in names}
     return kept
 
 

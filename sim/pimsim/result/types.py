@@ -191,6 +191,8 @@ class Provenance:
     seed: int
     wall_s: float
     peak_rss_mb: float
+    content_sha256: str = ""
+    """Of all that the result depends on (``config.content``); empty in results of before."""
 
 
 @dataclass(frozen=True)

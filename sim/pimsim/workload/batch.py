@@ -10,25 +10,26 @@ one that gets the most tokens. Their sums are added up by the all-reduce that fo
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from pimsim.config.content import digest
 from pimsim.config.errors import InputError
 from pimsim.config.reading import read_bytes
 from pimsim.config.resources import find_source, preset_names
 from pimsim.config.run import ParallelConfig, RunConfig, WorkloadConfig
 from pimsim.workload.card_trace import card_trace
-from pimsim.workload.cards import ModelCard, Parallelism, load_card, parallelism
+from pimsim.workload.cards import ModelCard, Parallelism, card_sha256, load_card, parallelism
 from pimsim.workload.decode import fits_memory
 from pimsim.workload.degrees import trace_degrees
 from pimsim.workload.instantiate import Step, block_share, instantiate
 from pimsim.workload.moe import DROPPED, Routing, UniformRouting
 from pimsim.workload.operators import Block, Iteration
-from pimsim.workload.requests import Request
+from pimsim.workload.requests import Request, load_requests
 from pimsim.workload.routing.shape import MoeShape
 from pimsim.workload.routing.spec import GENERATORS, load_routing
 from pimsim.workload.sparsity import Sparsity, load_sparsity
@@ -37,7 +38,7 @@ from pimsim.workload.trace import OperatorTrace, load_trace
 from pimsim.workload.transforms.sparse_ffn import sparse_ffn
 
 __all__ = [
-    "DeviceRouting", "DeviceWork", "SparseOptions", "device_work", "inputs_sha256", "load_model",
+    "DeviceRouting", "DeviceWork", "SparseOptions", "device_work", "input_hashes", "load_model",
     "load_run_routing", "load_run_sparsity", "moe_shape",
 ]  # fmt: skip
 
@@ -253,18 +254,25 @@ def moe_shape(model: str) -> MoeShape:
     return MoeShape.of(card_trace(load_card(model)))
 
 
-def inputs_sha256(workload: WorkloadConfig, requests_sha256: str) -> str:
-    """Of all traces that a run reads: the requests' own hash where that is the only one."""
-    files = []
-    if workload.trace is not None:
-        files.append(find_source("operators", workload.trace))
+def input_hashes(workload: WorkloadConfig) -> dict[str, str]:
+    """Hash of what each key names, by key. Raises ``InputError`` where one cannot be read."""
+    found = {"requests": load_requests(workload.requests, workload.batch).sha256}
+    if workload.trace is None:
+        found["model"] = card_sha256(workload.model)
+    else:
+        found["trace"] = _file_sha256("operators", workload.trace)
     if workload.routing.partition(":")[0] not in {g.partition(":")[0] for g in GENERATORS}:
-        files.append(find_source("routing", workload.routing))
+        found["routing"] = _file_sha256("routing", workload.routing)
     if workload.sparsity != "none" and not workload.sparsity.startswith("law:"):
-        files.append(find_source("sparsity", workload.sparsity))
-    if not files:
-        return requests_sha256
-    digest = hashlib.sha256(requests_sha256.encode())
-    for file in files:
-        digest.update(read_bytes(file))
-    return digest.hexdigest()
+        found["sparsity"] = _file_sha256("sparsity", workload.sparsity)
+    return found
+
+
+def _file_sha256(kind: str, name: str) -> str:
+    return hashlib.sha256(read_bytes(find_source(kind, name))).hexdigest()
+
+
+def traces_sha256(inputs: Mapping[str, str]) -> str:
+    """Of all traces that a run reads, by ``input_hashes``: the requests' own where that is all."""
+    traces = {key: found for key, found in inputs.items() if key != "model"}
+    return inputs["requests"] if len(traces) == 1 else digest(traces)

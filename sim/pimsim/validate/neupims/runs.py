@@ -10,12 +10,13 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
-from pimsim import __version__
+from pimsim.config.content import run_content
 from pimsim.config.errors import InputError
 from pimsim.config.files import write_whole
 from pimsim.config.loader import Resolved, load_run
 from pimsim.config.run import RunConfig
 from pimsim.validate.neupims.study import Point, Study
+from pimsim.workload.batch import input_hashes
 
 __all__ = ["Case", "Figures", "Store", "grid_case", "run_cases", "step_config"]
 
@@ -41,8 +42,9 @@ class Case:
 
     @cached_property
     def key(self) -> str:
-        """Hash of what is simulated and by which version."""
-        return f"{__version__}-{Resolved(self.config).sha256}"
+        """Hash of all that the figures depend on."""
+        resolved = Resolved(self.config)
+        return run_content(resolved, input_hashes(self.config.workload))
 
 
 class Store:

@@ -11,14 +11,13 @@ import os
 from collections import OrderedDict
 from contextlib import suppress
 from dataclasses import asdict
-from functools import cache
 from hashlib import sha256
 from pathlib import Path
 from threading import Lock
 
 import numpy as np
 
-import pimsim
+from pimsim.config.content import HARDWARE, digest, sources_sha256
 from pimsim.config.files import write_whole
 from pimsim.config.memory import MemoryConfig
 from pimsim.config.pim import PimConfig
@@ -41,17 +40,8 @@ def calibration_file(probe: Probe) -> Path | None:
     home = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
     folder = Path(given) if given else Path(home) / "pimsim"
     pim = "" if probe.pim is None else probe.pim.model_dump_json()
-    content = "\n".join((_sources(), probe.memory.model_dump_json(), pim))
-    return folder / f"calibration-{sha256(content.encode()).hexdigest()[:24]}.json"
-
-
-@cache
-def _sources() -> str:
-    """Version, and what the sources say that a calibration depends on."""
-    digest = sha256(pimsim.__version__.encode())
-    for path in sorted(Path(__file__).parents[1].rglob("*.py")):
-        digest.update(path.read_bytes())
-    return digest.hexdigest()
+    content = digest(sources_sha256(HARDWARE), probe.memory.model_dump_json(), pim)
+    return folder / f"calibration-{content[:24]}.json"
 
 
 def calibrate(probe: Probe) -> bool:
