@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 __all__ = ["sweep_command"]
 
 _SHOWN = 10
+_KINDS = 5
+"""Points, and kinds of errors, that are printed."""
 
 
 def sweep_command(
@@ -35,6 +38,9 @@ def sweep_command(
     retry_failed: Annotated[
         bool, typer.Option("--retry-failed", help="Simulate points that failed before again.")
     ] = False,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Take the place of another sweep in --out.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
 ) -> None:
     """Simulate every point of a sweep; nothing is simulated twice, an interrupted one goes on."""
@@ -43,7 +49,7 @@ def sweep_command(
 
     folder = Path(out)
     with _progress() as on_progress:
-        outcome = run_sweep(Path(sweep), folder, workers, dask, on_progress, retry_failed)
+        outcome = run_sweep(Path(sweep), folder, workers, dask, on_progress, retry_failed, replace)
     for name in outcome.damaged:
         typer.echo(f"note: {name} was damaged; its point was simulated anew", err=True)
     table = load_table(folder)
@@ -59,12 +65,15 @@ def sweep_command(
         report = {
             "points": outcome.points, "simulated": outcome.simulated, "failed": outcome.failed,
             "damaged": list(outcome.damaged), "table": str(folder / "table.parquet"),
+            "errors": dict(_errors(table)),
         }  # fmt: skip
         typer.echo(json.dumps(report))
-        return
-    from pimsim.explore.spec import read_sweep
+    else:
+        from pimsim.explore.spec import read_sweep
 
-    _print(table, read_sweep(Path(sweep)).keys, outcome, folder)
+        _print(table, read_sweep(Path(sweep)).keys, outcome, folder)
+    if outcome.points and outcome.failed == outcome.points:
+        raise typer.Exit(1)
 
 
 @contextmanager
@@ -89,9 +98,7 @@ def _progress() -> Iterator[Callable[[Progress], None] | None]:
 
 
 def _print(table: Any, keys: list[str], outcome: Any, folder: Path) -> None:
-    from rich import box
     from rich.console import Console
-    from rich.table import Table
     from rich.text import Text
 
     console = Console(width=None if sys.stdout.isatty() else 140, highlight=False)
@@ -101,8 +108,31 @@ def _print(table: Any, keys: list[str], outcome: Any, folder: Path) -> None:
             f"{outcome.failed:,} failed; table.parquet has all"
         )
     )
-    if "tokens_per_s" not in table:
-        return
+    if "tokens_per_s" in table:
+        console.print(_fastest(table, keys))
+    found = _errors(table)
+    for error, count in found[:_KINDS]:
+        console.print(Text(f"{count:,} failed: {error}"))
+    if len(found) > _KINDS:
+        console.print(Text(f"{len(found) - _KINDS} more kinds of errors: see 'error' in the table"))
+
+
+def _errors(table: Any) -> list[tuple[str, int]]:
+    """The first error of each kind, and how many points have one of that kind. Errors that differ
+    in their numbers alone are of one kind."""
+    kinds: dict[str, tuple[str, int]] = {}
+    for error in table["error"].dropna():
+        kind = re.sub(r"[0-9][0-9.,]*", "0", error)
+        first, count = kinds.get(kind, (error, 0))
+        kinds[kind] = first, count + 1
+    return sorted(kinds.values(), key=lambda each: -each[1])
+
+
+def _fastest(table: Any, keys: list[str]) -> Any:
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
     best = table.dropna(subset=["tokens_per_s"]).nlargest(_SHOWN, "tokens_per_s")
     shown = Table(title=f"the {len(best)} fastest", box=box.SIMPLE_HEAD, title_justify="left")
     for key in keys:
@@ -114,7 +144,4 @@ def _print(table: Any, keys: list[str], outcome: Any, folder: Path) -> None:
             *(Text(str(row[key])) for key in keys), f"{row['tokens_per_s']:,.1f}",
             f"{row['tokens_per_j']:,.2f}",
         )  # fmt: skip
-    console.print(shown)
-    failed = table[table["error"].notna()]
-    for error, rows in list(failed.groupby("error"))[:3]:
-        console.print(Text(f"{len(rows)} failed: {error}"))
+    return shown

@@ -29,12 +29,18 @@ def holds(text: str, values: Mapping[str, Any], where: str) -> bool:
     try:
         return bool(_value(_parsed(text, where), values, where))
     except (TypeError, ZeroDivisionError, OverflowError) as error:
-        raise InputError(f"{where}: {text!r}: {error}") from error
+        raise InputError(f"{where}: {_shown(text)}: {error}") from error
+    except RecursionError:
+        raise InputError(f"{where}: {_shown(text)} is nested too deeply") from None
 
 
 def check_expression(text: str, names: Mapping[str, Any], where: str) -> None:
-    """Raise ``InputError`` where ``text`` is no expression over ``names``."""
-    _value(_parsed(text, where), names, where, dry=True)
+    """Raise ``InputError`` where ``text`` is no expression over ``names``. Their values do not
+    matter."""
+    try:
+        _value(_parsed(text, where), names, where, dry=True)
+    except RecursionError:
+        raise InputError(f"{where}: {_shown(text)} is nested too deeply") from None
 
 
 def _parsed(text: str, where: str) -> ast.AST:
@@ -43,7 +49,11 @@ def _parsed(text: str, where: str) -> ast.AST:
     try:
         return ast.parse(text.strip(), mode="eval").body
     except (SyntaxError, ValueError, RecursionError, MemoryError):
-        raise InputError(f"{where}: {text!r} is no expression") from None
+        raise InputError(f"{where}: {_shown(text)} is no expression") from None
+
+
+def _shown(text: str) -> str:
+    return repr(text) if len(text) <= 60 else f"{text[:60]!r}..."
 
 
 def _value(node: ast.AST, values: Mapping[str, Any], where: str, dry: bool = False) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from itertools import chain, islice
 from math import fsum
 from multiprocessing import get_context, parent_process
 from multiprocessing.connection import wait as wait_for
+from types import ModuleType
 from typing import Any, Protocol
 
 from pimsim.config.errors import CheckFailed, InputError
@@ -27,10 +29,7 @@ _MOST = 16
 """A chunk takes about so long, and has at most so many points."""
 _WINDOW = 64
 """Points among which kin are looked for."""
-_WHY = (
-    "out of memory? or a script that sweeps outside of if __name__ == '__main__', which every "
-    "worker runs as well"
-)
+_WHY = "out of memory?"
 _TRIES = 2
 """A point that had a worker to itself that died, so often in a row, has failed."""
 
@@ -124,6 +123,18 @@ def _end_with_parent() -> None:
     threading.Thread(target=watch, args=(parent.sentinel,), daemon=True).start()
 
 
+@contextmanager
+def _without_main() -> Iterator[None]:
+    """As if Python ran no script: a new process would run it again up to its main guard, and
+    without one sweep in it, and so on without end. Workers need pimsim alone."""
+    script = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = script
+
+
 class _LocalPool:
     """Processes of this machine."""
 
@@ -138,15 +149,22 @@ class _LocalPool:
         )
 
     def submit(self, jobs: tuple[Job, ...]) -> Future[list[Answer]]:
-        return self._executor.submit(simulate_jobs, jobs)
+        with _without_main():  # workers are started where there is work for them
+            return self._executor.submit(simulate_jobs, jobs)
 
     def revive(self) -> None:
         self._executor.shutdown(wait=False, cancel_futures=True)
         self._executor = self._start()
 
     def end(self, finished: bool) -> None:
-        """Tell the workers to end; what they hold takes a while to give back."""
-        self._executor.shutdown(wait=False, cancel_futures=not finished)
+        """Tell the workers to end; what they hold takes a while to give back. Those whose answers
+        nobody waits for are ended, so that none is left behind with what it shares with us."""
+        if finished:
+            self._executor.shutdown(wait=False)
+            return
+        for worker in list((getattr(self._executor, "_processes", None) or {}).values()):
+            worker.terminate()
+        self._executor.shutdown(wait=True, cancel_futures=True)
 
 
 class _DaskPool:

@@ -26,11 +26,14 @@ def load(folder: PathLike) -> Result | pandas.DataFrame:
 
 
 def sweep(
-    path: PathLike, out: PathLike, *, workers: int | None = None, dask: str | None = None
-) -> pandas.DataFrame:
+    path: PathLike, out: PathLike, *, workers: int | None = None, dask: str | None = None,
+    replace: bool = False,
+) -> pandas.DataFrame:  # fmt: skip
     """Simulate the sweep of a YAML file into the store ``out``, and give its table.
 
-    What the store knows is not simulated again. Raises ``InputError`` for wrong input.
+    What the store knows is not simulated again. ``replace``: let the sweep take the place of
+    another file's in ``out``. Workers run pimsim alone, not the script that calls this, which so
+    needs no ``if __name__ == "__main__"``. Raises ``InputError`` for wrong input.
     """
-    run_sweep(Path(path), Path(out), workers, dask)
+    run_sweep(Path(path), Path(out), workers, dask, replace=replace)
     return load_table(Path(out))

@@ -18,7 +18,9 @@ from pimsim.config.loader import load_run, read_document
 from pimsim.config.resources import looks_like_path
 from pimsim.explore.expressions import check_expression, holds
 
-__all__ = ["MOST_POINTS", "Point", "SweepSpec", "expand", "overrides", "read_sweep"]
+__all__ = [
+    "MOST_POINTS", "Point", "SweepSpec", "expand", "mixed_keys", "overrides", "read_sweep",
+]  # fmt: skip
 
 MOST_POINTS = 1_000_000
 Scalar = bool | int | float | str | None
@@ -175,7 +177,55 @@ def read_sweep(path: Path) -> SweepSpec:
         # a value may be wrong at one point and right at others; a key is wrong everywhere
         if "unknown key" in str(error) or "not a key" in str(error) or "no such" in str(error):
             raise InputError(f"{path}: {error}") from None
+    for key, values in mixed_keys(spec).items():
+        _check_mixed(spec, path, first, key, values)
     return spec
+
+
+def _check_mixed(
+    spec: SweepSpec, path: Path, first: Point, key: str, values: Sequence[Scalar]
+) -> None:
+    """Raise ``InputError`` where one of ``values`` is of a type that the key does not take."""
+    for value in values:
+        try:
+            load_run(base_of(spec, path), overrides(spec, {**first, key: value}, path.parent))
+        except InputError as error:
+            shown = ", ".join(map(json.dumps, values))
+            raise InputError(
+                f"{path}: {key} has values of different types ({shown}): {error}"
+            ) from None
+
+
+def mixed_keys(spec: SweepSpec) -> dict[str, list[Scalar]]:
+    """Keys whose values are of different types, or too large for a column of numbers, with one
+    value of each type."""
+    columns: dict[str, list[Scalar]] = {key: [] for key in spec.keys}
+    for axes in (spec.grid, spec.zip, *(_lists(point) for point in spec.points or [])):
+        for key, values in axes.items():
+            columns[key] += values
+    for key, range_ in (spec.sample.ranges if spec.sample else {}).items():
+        columns[key] += range_.choices or [range_.at(0.0)]
+    found = {}
+    for key, values in columns.items():
+        kinds: dict[str, Scalar] = {}
+        for value in values:
+            if value is not None:
+                kinds.setdefault(_kind(value), value)
+        if len(kinds) > 1 or "large" in kinds:
+            found[key] = list(kinds.values())
+    return found
+
+
+def _lists(point: Point) -> dict[str, list[Scalar]]:
+    return {key: [value] for key, value in point.items()}
+
+
+def _kind(value: Scalar) -> str:
+    if isinstance(value, bool):
+        return "boolean"
+    if isinstance(value, (int, float)):
+        return "number" if abs(value) < 2**63 or isinstance(value, float) else "large"
+    return "text"
 
 
 def base_of(spec: SweepSpec, path: Path) -> str:

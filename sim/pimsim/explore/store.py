@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -48,7 +49,7 @@ class Store:
         try:
             data = json.loads(marker.read_text(encoding="utf-8"))
             found = data["format"], data["version"]
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
             raise InputError(f"{marker}: no store of a sweep, or a damaged one") from None
         if found != (FORMAT, VERSION):
             raise InputError(
@@ -65,25 +66,28 @@ class Store:
         return self._read(self.folder / "results" / f"{key}.json")
 
     def drop_damaged(self) -> list[Path]:
-        """Remove files whose content is not what was written; which they were."""
+        """Remove what is no file, or one whose content is not what was written; which they were.
+        Raises ``InputError`` where one cannot be removed."""
         found = []
         for name in ("results", "points"):
             for path in sorted((self.folder / name).glob("*.json")):
                 if self._read(path) is None:
                     found.append(path)
-                    path.unlink(missing_ok=True)
+                    _remove(path)
         return found
 
     @staticmethod
     def _read(path: Path) -> dict[str, Any] | None:
+        if not path.is_file():  # a pipe would keep us waiting
+            return None
         try:
             data = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return None
-        if not isinstance(data, dict):
-            return None
-        content = data.get("content")
-        if not isinstance(content, dict) or data.get("sha256") != _checksum(content):
+            if not isinstance(data, dict):
+                return None
+            content = data.get("content")
+            if not isinstance(content, dict) or data.get("sha256") != _checksum(content):
+                return None
+        except (OSError, ValueError, RecursionError):  # the last: nested without end
             return None
         return content
 
@@ -111,6 +115,16 @@ class Store:
             write_whole(path, text.encode())
         except OSError as error:
             raise InputError(f"{path}: cannot be written ({error.strerror})") from error
+
+
+def _remove(path: Path) -> None:
+    try:
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+    except OSError as error:
+        raise InputError(f"{path}: damaged, and cannot be removed ({error.strerror})") from error
 
 
 def _checksum(content: Mapping[str, Any]) -> str:

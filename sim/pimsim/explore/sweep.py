@@ -12,7 +12,7 @@ from pimsim.config.errors import InputError
 from pimsim.config.loader import load_run
 from pimsim.explore.keys import Contents, kin_of, point_id, result_key
 from pimsim.explore.pool import Answer, Job, answers, worker_pool
-from pimsim.explore.spec import SweepSpec, base_of, expand, overrides, read_sweep
+from pimsim.explore.spec import SweepSpec, base_of, expand, mixed_keys, overrides, read_sweep
 from pimsim.explore.store import Store
 
 if TYPE_CHECKING:
@@ -116,18 +116,22 @@ class _Sweeping:
 def run_sweep(
     path: Path, out: Path, workers: int | None = None, dask: str | None = None,
     on_progress: Callable[[Progress], None] | None = None, retry_failed: bool = False,
+    replace: bool = False,
 ) -> SweepOutcome:  # fmt: skip
     """Simulate what ``out`` does not know yet of the sweep in ``path``.
 
     A result is known by everything that it depends on, the content of files included.
     ``workers``: local processes, as many as there are cores by default. ``dask``: a scheduler's
-    address instead. The store does not depend on either. Raises ``InputError`` for a wrong sweep
+    address instead. The store does not depend on either. ``replace``: let the sweep take the place
+    of another one's in ``out``, whose results are kept. Raises ``InputError`` for a wrong sweep
     or store; a point that fails is recorded with its error and the sweep goes on.
     """
     spec = read_sweep(path)
     store = Store(out, create=True)
     base, folder = base_of(spec, path), path.resolve().parent
-    store.write_source(path, {"base": base, "folder": str(folder)})
+    if not replace:
+        _check_owner(out, spec, base, path)
+    store.write_source(path, {"base": base, "folder": str(folder), "file": str(path.resolve())})
     damaged = tuple(str(each) for each in store.drop_damaged())
     total = sum(1 for _ in expand(spec, str(path)))
     state = _Sweeping(spec, store, base, folder, retry_failed)
@@ -145,6 +149,23 @@ def run_sweep(
     return SweepOutcome(total, state.simulated, state.failed, damaged)
 
 
+def _check_owner(folder: Path, spec: SweepSpec, base: str, path: Path) -> None:
+    """Raise ``InputError`` where ``folder`` holds the sweep of another file. The same file may have
+    been edited: then the sweep goes on."""
+    try:
+        source = json.loads((folder / "source.json").read_text(encoding="utf-8"))
+        stored, stored_base, _ = _stored_spec(folder)
+        owner = str(source.get("file", "")) or str(source["folder"])
+    except (InputError, OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return  # none, or a damaged one, which is written anew
+    if owner == str(path.resolve()) or (stored, stored_base) == (spec, base):
+        return
+    raise InputError(
+        f"--out {folder} holds the sweep {stored.name!r} of {owner}; give another folder, or "
+        f"--replace to put {path} in its place (results of both are kept)"
+    )
+
+
 def load_table(folder: Path) -> pandas.DataFrame:
     """The sweep in ``folder`` as a table, a row a point in the sweep's order: the swept keys, then
     the figures; ``error`` says why a point has none.
@@ -156,9 +177,12 @@ def load_table(folder: Path) -> pandas.DataFrame:
     store = Store(folder)
     spec, base, files_from = _stored_spec(folder)
     rows = []
+    mixed = mixed_keys(spec)
     for point in expand(spec, str(folder)):
         identity = point_id(base, overrides(spec, point, files_from))
-        rows.append({**point, **_row(store, identity)})
+        # a column has one type: what a key takes in two of them is text
+        shown = {key: _text(value) if key in mixed else value for key, value in point.items()}
+        rows.append({**shown, **_row(store, identity)})
     return pandas.DataFrame(rows)
 
 
@@ -170,8 +194,12 @@ def _stored_spec(folder: Path) -> tuple[SweepSpec, str, Path]:
     try:
         data = json.loads(source.read_text(encoding="utf-8"))
         return spec, str(data["base"]), Path(data["folder"])
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         raise InputError(f"{source}: damaged or missing; sweeping again writes it anew") from None
+
+
+def _text(value: Any) -> str | None:
+    return value if value is None or isinstance(value, str) else json.dumps(value)
 
 
 def _row(store: Store, identity: str) -> dict[str, Any]:
