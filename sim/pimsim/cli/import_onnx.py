@@ -52,7 +52,7 @@ def import_onnx_command(
     if as_json:
         report = {
             "trace": str(path), "source": found.trace.source,
-            "facts": found.trace.facts.model_dump(),
+            "facts": found.trace.facts.model_dump(), "formats": found.formats,
             "unknown": [asdict(each) for each in found.unknown],
         }  # fmt: skip
         typer.echo(json.dumps(report, indent=1, allow_nan=False))
@@ -62,5 +62,6 @@ def import_onnx_command(
         f"{path}: {len(text) / 1000:,.1f} kB; {facts.layers} blocks, {facts.heads} query and "
         f"{facts.kv_heads} key heads, {facts.parameters:,} parameters"
     )
+    typer.echo(f"{found.formats}: a run moves these bytes and computes as its activations' type")
     if found.unknown:
         typer.echo(f"left out: {listed}")

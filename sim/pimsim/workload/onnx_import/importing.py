@@ -49,6 +49,8 @@ class Imported:
 
     trace: OperatorTrace
     unknown: tuple[Unknown, ...]
+    formats: str
+    """Of weights, activations and cache, in words."""
 
 
 def import_onnx(path: Path, model: str | None = None) -> Imported:
@@ -86,11 +88,12 @@ def _import(path: Path, model: str | None) -> Imported:
         )  # fmt: skip
         phases[name] = _phase(parts, runs, path)
     phases.setdefault("decode", phases["prefill"])
+    formats = _formats(parts, kind)
     trace = OperatorTrace(
-        model=model or path.stem, source=_source(loaded, sizes, parts, kind),
+        model=model or path.stem, source=_source(loaded, sizes, formats),
         facts=_facts(graph, parts, phases["decode"], kind), phases=phases,
     )  # fmt: skip
-    return Imported(trace, tuple(unknown))
+    return Imported(trace, tuple(unknown), formats)
 
 
 def _activations(graph: GraphView, parts: Sequence[Part]) -> ElementType:
@@ -257,18 +260,25 @@ def _longest(graph: GraphView, parts: Sequence[Part]) -> int:
     return min(rows, default=_UNKNOWN_CONTEXT)
 
 
-def _source(
-    loaded: LoadedGraph, sizes: InputSizes, parts: Sequence[Part], kind: ElementType
-) -> str:
-    formats = dict.fromkeys(
-        piece.dtype for part in parts if part.what == "product"
-        for weight in part.weights for piece in weight.pieces if piece.what == "weight"
-    )  # fmt: skip
+def _formats(parts: Sequence[Part], kind: ElementType) -> str:
+    """What weights, activations and cache are kept in."""
+    pieces = [
+        piece for part in parts if part.what == "product"
+        for weight in part.weights[:1] for piece in weight.pieces
+    ]  # fmt: skip
+    weights = dict.fromkeys(piece.dtype for piece in pieces if piece.what == "weight")
+    scales = dict.fromkeys(piece.dtype for piece in pieces if piece.what == "scales")
+    zeros = any(piece.what == "zero points" for piece in pieces)
     caches = dict.fromkeys(part.facts["cache"].name for part in parts if part.what == "attention")
-    notes = [f"weights {', '.join(formats)}; activations {kind.name}; cache {', '.join(caches)}"]
-    if not sizes.pasts:
-        notes.append("no KV cache in the graph: decode is its work for one token")
+    note = f"weights {', '.join(weights)}"
+    note += f" with scales {', '.join(scales)}" if scales else ""
+    note += " and zero points" if zeros else ""
+    return f"{note}; activations {kind.name}; cache {', '.join(caches)}"
+
+
+def _source(loaded: LoadedGraph, sizes: InputSizes, formats: str) -> str:
+    past = "" if sizes.pasts else "; no KV cache in the graph: decode is its work for one token"
     return (
         f"pimsim {__version__} import-onnx {loaded.path.name}: made by {loaded.producer}, opset "
-        f"{loaded.opset.get('ai.onnx', 0)}; {'; '.join(notes)}"
+        f"{loaded.opset.get('ai.onnx', 0)}; {formats}{past}"
     )
