@@ -51,8 +51,8 @@ def test_the_default_run_answers(run_cli: RunCli, tmp_path: Path) -> None:
     for stack in result["cycle_stack"].values():
         assert sum(stack.values()) == result["cycles"]
     assert (result["name"], result["model"], result["tokens"]) == ("neupims", "gpt3-7b", 256)
-    preset = pimsim.load_config("neupims").config
-    assert (result["layers_simulated"], result["layers_model"]) == (preset.workload.layers, 32)
+    assert pimsim.load_config("neupims").config.workload.layers == "auto"
+    assert (result["layers_simulated"], result["layers_model"]) == (2, 32)
     layers = range(result["layers_simulated"] - 1)
     names = [stage["name"] for stage in result["stages"]]
     assert names == ["A", "B", *[name for _ in layers for name in "CD"], "E", "F"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,6 @@ from pimsim.config.loader import ResolvedRun, load_run
 from pimsim.config.run import RunConfig
 from pimsim.engine.device import build_device
 from pimsim.engine.iteration import Outcome, run_iteration
-from pimsim.engine.records import StageRecord
 from pimsim.hardware.dram.layout import C_BUS_BUSY, C_COMMANDS
 from pimsim.hardware.dram.rules import COMMANDS
 from pimsim.hardware.energy.dram import dram_energy
@@ -24,7 +22,7 @@ from pimsim.hardware.energy.pim import pim_energy
 from pimsim.result.accounts import dram_counts, pim_counts, run_energy
 from pimsim.result.build import apportion, build_result
 from pimsim.result.invariants import RunFacts, check_invariants
-from pimsim.result.scale import steady_block_ps
+from pimsim.result.steady import block_times
 from pimsim.result.types import Result
 from pimsim.workload.cards import ModelCard, load_card
 from pimsim.workload.requests import RequestTrace, load_requests
@@ -88,47 +86,6 @@ def test_the_largest_remainders_are_rounded_up() -> None:
     assert apportion({"a": 5, "b": 3, "c": 2}, 5) == {"a": 3, "b": 1, "c": 1}  # 2.5, 1.5, 1.0
 
 
-def stages(*named: tuple[str, int]) -> list[StageRecord]:
-    """Records of stages; a block begins with each A and each C."""
-    records, now = [], 0
-    seen: Counter[str] = Counter()
-    for name, duration in named:
-        layer = seen[name]
-        if name in "EF" and seen["C"]:
-            layer = seen["C"]
-        seen[name] += 1
-        records.append(StageRecord(name, now, now + duration, 0, 0, 0, layer))
-        now += duration
-    return records
-
-
-def test_a_block_in_steady_state_is_one_a_b_and_e() -> None:
-    blocks = [("A", 100), ("B", 200), ("E", 300), ("A", 10), ("B", 20), ("E", 30)]
-    blocks += [("A", 12), ("B", 20), ("E", 34)]
-    # the first of each does not count
-    assert (
-        steady_block_ps(stages(*blocks), ["decoder"] * 3, "decoder")
-        == (10 + 12) // 2 + 20 + (30 + 34) // 2
-    )
-    assert steady_block_ps(stages(*blocks[:3]), ["decoder"] * 1, "decoder") == 100 + 200 + 300
-
-
-def test_a_block_in_steady_state_is_one_c_and_d() -> None:
-    edges = [("A", 1000), ("B", 2000)], [("E", 3000), ("F", 4000)]
-    pairs = [("C", 70), ("D", 80), ("C", 7), ("D", 8), ("C", 9), ("D", 10)]
-    assert (
-        steady_block_ps(stages(*edges[0], *pairs, *edges[1]), ["decoder"] * 4, "decoder") == 8 + 9
-    )
-    assert (
-        steady_block_ps(stages(*edges[0], *pairs[:2], *edges[1]), ["decoder"] * 2, "decoder")
-        == 70 + 80
-    )
-    assert (
-        steady_block_ps(stages(*edges[0], *edges[1]), ["decoder"] * 1, "decoder")
-        == 1000 + 2000 + 3000 + 4000
-    )
-
-
 # rates
 
 
@@ -136,7 +93,9 @@ def test_a_block_in_steady_state_is_one_c_and_d() -> None:
 def test_missing_blocks_take_the_time_of_a_steady_one(make: Make, preset: str) -> None:
     run = make(preset)
     result, time_ps = run.result, run.outcome.time_ps
-    block_ps = steady_block_ps(run.outcome.recorder.stages, ["dense"] * LAYERS, "dense")
+    recorder = run.outcome.recorder
+    ends = [stage.end_ps for stage in recorder.stages]
+    (block_ps,) = block_times(recorder.operators, ends, ["dense"] * LAYERS).values()
     iteration_ps = time_ps + (run.card.layers - LAYERS) * block_ps
     assert (result.layers_simulated, result.layers_model) == (LAYERS, run.card.layers)
     assert result.iteration_s == iteration_ps / PS_PER_S

@@ -1,64 +1,92 @@
-"""From simulated blocks to the model's: each kind by its own time and energy."""
+"""From simulated blocks to the model's: each kind by its own times and energy, what differs by what
+is known of all blocks, with an interval."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
+from math import sqrt
 from pathlib import Path
+from random import Random
+from statistics import mean, stdev
 
 import pytest
 
 import pimsim
-from pimsim.engine.records import StageRecord
-from pimsim.result.scale import block_factors, missing_ps, model_blocks, steady_block_ps
+from pimsim.result.scale import block_factors, extrapolate, model_blocks, student_t
 
 MODEL = (("dense", 3), ("moe", 58))
 
 
-def stages(*timed: tuple[str, int, int]) -> list[StageRecord]:
-    """Records of (name, layer, duration)."""
-    records, now = [], 0
-    for name, layer, duration in timed:
-        records.append(StageRecord(name, now, now + duration, 0, 0, 0, layer))
-        now += duration
-    return records
-
-
 def test_each_kind_of_block_stands_for_its_own() -> None:
     simulated = ["dense", "moe", "moe"]
-    run = stages(
-        *[(name, 0, 10) for name in "ABE"], *[(name, 1, 100) for name in "ABE"],
-        *[(name, 2, 300) for name in "ABE"],
-    )  # fmt: skip
-    assert steady_block_ps(run, simulated, "dense") == 30
-    assert steady_block_ps(run, simulated, "moe") == 3 * 200
-    assert missing_ps(run, simulated, MODEL) == 2 * 30 + 56 * 600
+    found = extrapolate({0: 30, 1: 300, 2: 900}, simulated, MODEL)
+    assert found.missing_ps == 2 * 30 + 56 * 600
+    assert (found.half_width_ps, found.spread) == (0.0, None)
     assert block_factors(simulated, MODEL) == {"dense": (3, 1), "moe": (58, 2)}
-
-
-def test_with_sub_batches_a_stage_counts_for_the_block_whose_end_it_runs() -> None:
-    simulated = ["dense", "moe", "moe"]
-    run = stages(
-        ("A", 0, 1), ("B", 0, 2), ("C", 0, 10), ("D", 0, 20), ("C", 1, 100), ("D", 1, 200),
-        ("E", 2, 7), ("F", 2, 8),
-    )  # fmt: skip
-    assert steady_block_ps(run, simulated, "dense") == 10 + 20
-    assert steady_block_ps(run, simulated, "moe") == 100 + 200
-
-
-def test_a_kind_that_is_only_the_last_block_is_put_together() -> None:
-    run = stages(("A", 0, 5), ("B", 0, 40), ("C", 0, 50), ("D", 0, 60), ("E", 1, 70), ("F", 1, 30))
-    # its end beside attention with the next block's start, then the same of the other sub-batch
-    assert steady_block_ps(run, ["dense", "moe"], "moe") == 70 + 5 + max(30 + 5, 40)
 
 
 def test_more_blocks_than_the_model_has_are_their_own_model() -> None:
     assert model_blocks(["decoder"] * 5, [("decoder", 3)]) == {"decoder": 5}
+    assert extrapolate({1: 7}, ["decoder"] * 5, [("decoder", 3)]).missing_ps == 0
+
+
+def test_what_is_known_of_a_block_counts_as_its_own() -> None:
+    # estimates 100 short and exactly right in what tells blocks apart: nothing is left open
+    known = {number: 1000 + 10 * number for number in range(6)}
+    times = {at: known[number] + 100 for at, number in enumerate((0, 2, 4))}
+    found = extrapolate(times, ["moe"] * 3, [("moe", 6)], (0, 2, 4), {"moe": known})
+    assert found.missing_ps == (1010 + 1030 + 1050) + 3 * 100
+    assert found.half_width_ps == 0.0
+    assert found.spread == pytest.approx(stdev(times.values()) / mean(times.values()), rel=1e-3)
+
+
+def test_what_is_not_explained_makes_the_interval() -> None:
+    known = {number: 1000 + number for number in range(10)}
+    left = (90, 100, 116)
+    times = {at: known[at] + each for at, each in enumerate(left)}
+    found = extrapolate(times, ["moe"] * 3, [("moe", 10)], range(3), {"moe": known})
+    assert found.missing_ps == sum(range(1003, 1010)) + 7 * 102
+    # seven blocks of their own, and a mean of three that is as uncertain for all of them
+    assert found.half_width_ps == pytest.approx(4.303 * stdev(left) * sqrt(7 + 7**2 / 3))
+
+
+def test_one_block_alone_says_nothing_of_a_spread() -> None:
+    found = extrapolate(
+        {1: 50}, ["moe"] * 2, [("moe", 4)], (0, 1), {"moe": dict.fromkeys(range(4), 9)}
+    )
+    assert found.missing_ps == 100
+    assert found.half_width_ps is None
+
+
+def test_students_t() -> None:
+    assert (student_t(1), student_t(7), student_t(30), student_t(90)) == (
+        12.706,
+        2.365,
+        2.042,
+        2.042,
+    )
+
+
+def test_the_interval_holds_nineteen_times_of_twenty() -> None:
+    draw = Random(7)
+    held = 0
+    for _ in range(400):
+        known = {number: draw.randrange(10**6, 2 * 10**6) for number in range(32)}
+        true = {number: x + 10**6 + round(draw.gauss(0, 50_000)) for number, x in known.items()}
+        chosen = range(0, 32, 4)
+        times = {at: true[number] for at, number in enumerate(chosen)}
+        found = extrapolate(times, ["moe"] * 8, [("moe", 32)], chosen, {"moe": known})
+        rest = sum(took for number, took in true.items() if number not in chosen)
+        assert found.half_width_ps is not None
+        held += abs(found.missing_ps - rest) <= found.half_width_ps
+    assert 365 <= held <= 395  # 380 are expected, four standard deviations are 17
 
 
 CARD = """\
 name: mixed
 source: made up
-layers: 8
+layers: {layers}
 hidden: 512
 heads: 4
 kv_heads: 2
@@ -74,26 +102,65 @@ tied_embeddings: true
 max_context: 2048
 dtype_bytes: 2
 kv_dtype_bytes: 2
-moe: {experts: 8, experts_per_token: 2, expert_hidden: 512, dense_layers: 2}
-window: {size: 100, full_every: 2}
+moe: {{experts: 8, experts_per_token: 2, expert_hidden: 512, dense_layers: {dense}}}
 """
+WINDOW = "window: {size: 100, full_every: 2}\n"
+SMALL = ["memory.organization.channels=4", "fidelity=command"]
+CONTEXTS = [40, 700, 3, 260, 128, 33, 610, 512]
+Write = Callable[[Sequence[int]], Path]
 
 
 @pytest.mark.parametrize("preset", ["npu-only", "npu-pim", "neupims"])
 def test_few_blocks_of_each_kind_predict_all(
-    preset: str, tmp_path: Path, write_trace: Callable[[Sequence[int]], Path]
+    preset: str, tmp_path: Path, write_trace: Write
 ) -> None:
     card = tmp_path / "card.yaml"
-    card.write_text(CARD)
-    requests = write_trace([40, 700, 3, 260, 128, 33, 610, 512])
+    card.write_text(CARD.format(layers=8, dense=2) + WINDOW)
+    requests = write_trace(CONTEXTS)
 
     def run(layers: int) -> pimsim.Result:
-        small = ["memory.organization.channels=4"]
-        return pimsim.run(preset, model=card, requests=requests, layers=layers, overrides=small)
+        return pimsim.run(preset, model=card, requests=requests, layers=layers, overrides=SMALL)
 
-    few, whole = run(5), run(8)
+    few, whole = run(6), run(8)
     assert few.layers_model == whole.layers_model == 8
     assert whole.iteration_s == whole.time_s
-    # blocks of one kind differ in where their tokens go
-    assert few.iteration_s == pytest.approx(whole.iteration_s, rel=0.1)
-    assert few.tokens_per_j == pytest.approx(whole.tokens_per_j, rel=0.1)
+    assert whole.tokens_per_s_interval == (whole.tokens_per_s, whole.tokens_per_s)
+    assert few.iteration_s == pytest.approx(whole.iteration_s, rel=0.03)
+    assert few.tokens_per_j == pytest.approx(whole.tokens_per_j, rel=0.05)
+
+
+@pytest.mark.parametrize(
+    ("preset", "routing"), list(itertools.product(["npu-only", "neupims"], ["uniform", "zipf:1"]))
+)
+def test_a_default_run_says_what_all_blocks_take(
+    preset: str, routing: str, tmp_path: Path, write_trace: Write
+) -> None:
+    card = tmp_path / "card.yaml"
+    card.write_text(CARD.format(layers=20, dense=0))
+    requests = write_trace(CONTEXTS)
+
+    def run(layers: str) -> pimsim.Result:
+        sets = [*SMALL, f"workload.layers={layers}", f"workload.routing={routing}"]
+        return pimsim.run(preset, model=card, requests=requests, overrides=sets)
+
+    auto, whole = run("auto"), run("null")
+    assert (auto.layers_simulated, whole.layers_simulated) == (10, 20)
+    assert auto.tokens_per_s_interval is not None
+    low, high = auto.tokens_per_s_interval
+    assert low < auto.tokens_per_s < high
+    assert auto.block_spread is not None and auto.block_spread > 0
+    near = abs(auto.tokens_per_s / whole.tokens_per_s - 1) <= 0.02
+    assert near or low <= whole.tokens_per_s <= high
+
+
+def test_equal_blocks_have_no_interval_and_few_that_differ_say_so(
+    tmp_path: Path, write_trace: Write
+) -> None:
+    card, requests = tmp_path / "card.yaml", write_trace(CONTEXTS)
+    equal = pimsim.run("npu-only", model="gpt3-7b", requests=requests, overrides=SMALL)
+    assert equal.layers_simulated == 2
+    assert equal.tokens_per_s_interval == (equal.tokens_per_s, equal.tokens_per_s)
+    card.write_text(CARD.format(layers=8, dense=0))
+    two = pimsim.run("npu-only", model=card, requests=requests, layers=2, overrides=SMALL)
+    assert two.tokens_per_s_interval is None
+    assert any("differ" in warning for warning in two.warnings)

@@ -16,6 +16,12 @@ from pimsim.config.units import Share
 
 __all__ = ["LinkConfig", "ParallelConfig", "RunConfig", "ScheduleConfig", "WorkloadConfig"]
 
+EQUAL_BLOCKS = 2
+"""That ``workload.layers: auto`` simulates: the first starts on an idle memory, the second does
+not."""
+DIFFERING_BLOCKS = 10
+"""The same where blocks differ: the mean of eight or nine, and how much they vary."""
+
 
 class ScheduleConfig(ConfigModel):
     """Who works when."""
@@ -96,8 +102,9 @@ class WorkloadConfig(ConfigModel):
     """A request trace's name (``traces/``) or a CSV path."""
     batch: int | None = Field(default=None, ge=1, le=1_000_000)
     """Take this many requests, in the trace's order; None: all of it."""
-    layers: int | None = Field(default=None, ge=1, le=10_000)
-    """Decoder blocks simulated on the device; None: the model's, divided by ``pp``."""
+    layers: Annotated[int, Field(ge=1, le=10_000)] | Literal["auto"] | None = None
+    """Decoder blocks simulated on the device; None: the model's, divided by ``pp``. ``auto``: 2; of
+    a model whose blocks differ (experts, sparsity) 10, so that their spread is known."""
     beyond_banks: bool = False
     """Simulate although the layout of PIM needs more rows for all blocks than a bank has: the
     figures are then those of a memory with more of them."""

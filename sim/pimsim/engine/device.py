@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -57,6 +57,8 @@ class Device:
     mapper: BlockMapper
     experts: tuple[tuple[ExpertPlacement | None, ...], ...]
     """By (sub-)batch and simulated block: where its experts run; None: it has none."""
+    place: Callable[[Sequence[Iteration], int], tuple[ExpertPlacement | None, ...]]
+    """Where the experts of each block run, of (sub-)batches that it is given, for one of them."""
     counter_wrap_bytes: int
     """Where the artifact's address counter starts anew; 0 where its order is not followed."""
     outside: Block | None = None
@@ -161,12 +163,10 @@ def build_device(
     costs = None
     if config.pim is not None and placement == "by-tokens":
         costs = ExpertCosts(config.npu, config.memory, config.pim)
+    place = partial(_placements, config, placement, costs, load)
     device = Device(
         config, work, whole, iterations, tuple(members), tuple(channel), kv, mapper,
-        tuple(
-            _placements(config, placement, costs, iterations, part, load)
-            for part in range(len(members))
-        ),
+        tuple(place(iterations, part) for part in range(len(members))), place,
         counter_wrap_bytes(config, work.trace.facts.hidden, whole.tp), outside, named,
     )  # fmt: skip
     if device.uses_pim and device.rows_needed > org.rows and not config.workload.beyond_banks:
@@ -231,9 +231,9 @@ def _placements(
     config: RunConfig,
     policy: str,
     costs: ExpertCosts | None,
+    attention_cycles: Sequence[int],
     iterations: Sequence[Iteration],
     part: int,
-    attention_cycles: Sequence[int],
 ) -> tuple[ExpertPlacement | None, ...]:
     """Where the experts of each block of a (sub-)batch run.
 

@@ -25,11 +25,7 @@ from pimsim.hardware.dram.system import MemorySystem
 from pimsim.hardware.dram.waiting import charged_counters
 from pimsim.mapping.gemm import core_network
 
-__all__ = ["OUTSIDE", "Outcome", "run_iteration"]
-
-
-OUTSIDE = "outside"
-"""Name of the stage that is no part of a decoder block."""
+__all__ = ["Outcome", "run_iteration"]
 
 
 def _stages(device: Device) -> Iterator[Stage]:
@@ -37,7 +33,7 @@ def _stages(device: Device) -> Iterator[Stage]:
     yield from load_schedule(device.config.schedule.policy)(device)
     tasks = device.outside_tasks()
     if tasks:
-        yield OUTSIDE, tasks, ()
+        yield "outside", tasks, ()
 
 
 @dataclass(frozen=True)
@@ -155,7 +151,7 @@ def _run(device: Device, on_stage: Callable[[str], None] | None, system: Memory)
                 StageRecord(
                     name, start, end, recorder.npu_busy_cycles - busy,
                     int((pim_side.busy_ps - pim_busy) // clock.npu_ps), bound,
-                    next((task.layer for task in (*npu_tasks, *pim_tasks)), 0),
+                    (done, len(recorder.operators)),
                 )
             )  # fmt: skip
             recorder.totals.append(recorder.total(charged_counters(system).sum(axis=0)))

@@ -43,8 +43,8 @@ class StageRecord:
     npu_busy_cycles: int
     pim_busy_cycles: int
     bound_ps: int
-    layer: int = 0
-    """Simulated block that it belongs to: with sub-batches the one whose end it runs."""
+    operators: tuple[int, int] = (0, 0)
+    """Its operators among the run's: the first, and the one behind the last."""
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,8 @@ class ExpertCosts:
 
     npu: NpuConfig
     memory: MemoryConfig
-    pim: PimConfig
+    pim: PimConfig | None
+    """None: no expert runs there."""
     _known: dict[tuple[GemvShape, int], GemvTime] = field(
         default_factory=dict, compare=False, repr=False
     )
@@ -112,11 +113,13 @@ class ExpertCosts:
         return found
 
     def _shape(self, operator: Operator) -> GemvShape:
+        assert self.pim is not None
         width = stored_element_bytes(operator)
         return GemvShape.of(operator.n, operator.k, self.memory, self.pim, width)
 
     def _time(self, shape: GemvShape, written_bursts: int) -> GemvTime:
         key = (shape, written_bursts)
+        assert self.pim is not None
         if key not in self._known:
             self._known[key] = gemv_time(shape, self.memory, self.pim, written_bursts)
         return self._known[key]

@@ -32,7 +32,7 @@ from pimsim.workload.operators import Block, Operator, OperatorKind
 __all__ = [
     "ExpertEnergies", "ExpertLevel", "ExpertPlacement", "expert_bytes", "expert_levels",
     "expert_tasks", "input_bursts", "input_scatters",
-    "place_by_tokens", "stored_element_bytes",
+    "place_by_tokens", "stored_element_bytes", "together",
 ]  # fmt: skip
 
 Ints = NDArray[np.int64]
@@ -133,6 +133,17 @@ class ExpertEnergies:
         return joule * time if self.delay else joule
 
 
+def together(npu: int, pim: int, stream_share: tuple[int, int] | None) -> int:
+    """Time until both are done: ``npu`` of the NPU's products, ``pim`` of PIM's.
+
+    ``stream_share``: what PIM leaves of the NPU's rate while both work; None: they take turns.
+    """
+    if stream_share is None:
+        return npu + pim
+    left, whole = stream_share
+    return pim + max(npu - pim * left // whole, 0)
+
+
 def place_by_tokens(
     tokens: Mapping[int, int], npu_cost: Callable[[int], int], pim_cost: Callable[[int], int],
     npu_else: int = 0, pim_else: int = 0, stream_share: tuple[int, int] | None = None,
@@ -146,14 +157,8 @@ def place_by_tokens(
     it, or what ``energies`` asks for in its place, of equal ones the smallest.
     """
 
-    def together(npu: int, pim: int) -> int:
-        if stream_share is None:
-            return npu + pim
-        left, whole = stream_share
-        return pim + max(npu - pim * left // whole, 0)
-
     def cost(npu: int, pim: int, spent_j: float) -> float:
-        time = together(npu, pim)
+        time = together(npu, pim, stream_share)
         return time if energies is None else energies.objective(time, spent_j)
 
     loads = sorted(tokens.values())

@@ -20,7 +20,8 @@ from pimsim import __version__
 from pimsim.config.loader import ResolvedRun, load_area
 from pimsim.config.run import RunConfig
 from pimsim.engine.device import Device
-from pimsim.engine.iteration import OUTSIDE, Outcome
+from pimsim.engine.estimates import block_estimates
+from pimsim.engine.iteration import Outcome
 from pimsim.hardware.area import device_area
 from pimsim.hardware.dram.layout import (
     C_BUS_BUSY,
@@ -50,7 +51,8 @@ from pimsim.result.accounts import (
 )
 from pimsim.result.experts import expert_summary
 from pimsim.result.invariants import RunFacts
-from pimsim.result.scale import block_factors, missing_ps, model_blocks
+from pimsim.result.scale import Extrapolation, block_factors, extrapolate, model_blocks
+from pimsim.result.steady import block_times
 from pimsim.result.types import (
     Fidelity,
     OperatorResult,
@@ -85,16 +87,20 @@ def build_result(
     whole, time_ps = device.whole, outcome.time_ps
     cycles = clock.npu_cycle(time_ps)
     kinds = [block.kind for block in whole.blocks]
-    in_blocks = [stage for stage in recorder.stages if stage.name != OUTSIDE]
-    missing = missing_ps(in_blocks, kinds, whole.model_blocks)
-    iteration_s = (time_ps + missing) / _PS_PER_S
+    missing = extrapolate(
+        block_times(recorder.operators, [stage.end_ps for stage in recorder.stages], kinds),
+        kinds, whole.model_blocks, whole.layer_numbers, block_estimates(device),
+    )  # fmt: skip
+    iteration_s = (time_ps + missing.missing_ps) / _PS_PER_S
     layers = sum(model_blocks(kinds, whole.model_blocks).values())
     counts = dram_counts(outcome)
     works = work_by_kind(outcome)
     energy = run_energy(outcome, time_ps / _PS_PER_S, [(recorder.totals[-1], (1, 1))])
-    factors = {OUTSIDE: (1, 1), **block_factors(kinds, whole.model_blocks)}
+    factors = block_factors(kinds, whole.model_blocks)
     of_model = run_energy(
-        outcome, iteration_s, [(work, factors[kind]) for kind, work in works.items()]
+        outcome,
+        iteration_s,
+        [(work, (1, 1) if kind is None else factors[kind]) for kind, work in works.items()],
     )
     devices = whole.tp * whole.pp
     time_s, memory = time_ps / _PS_PER_S, device.memory
@@ -103,6 +109,8 @@ def build_result(
         cycles=cycles,
         time_s=time_ps / _PS_PER_S,
         tokens_per_s=whole.tokens / iteration_s,
+        tokens_per_s_interval=_interval(whole.tokens, time_ps, missing),
+        block_spread=missing.spread,
         iterations=1,
         stages=_stages(outcome),
         operators=_operators(outcome),
@@ -141,9 +149,21 @@ def build_result(
         token_j={part: joule * devices / whole.tokens for part, joule in asdict(of_model).items()},
         power_sources=power_sources(resolved.config, memory),
         area_mm2=_area(resolved.config, devices),
-        warnings=tuple(_warnings(outcome)),
+        warnings=tuple(_warnings(outcome, missing)),
     )
     return result, run_facts(outcome, counts)
+
+
+def _interval(tokens: int, time_ps: int, missing: Extrapolation) -> tuple[float, float] | None:
+    """95 % interval of tokens/s over the blocks that were not simulated, which take some time."""
+    if missing.half_width_ps is None:
+        return None
+    if not missing.half_width_ps:
+        rate = tokens / ((time_ps + missing.missing_ps) / _PS_PER_S)
+        return rate, rate
+    shortest = time_ps + max(missing.missing_ps - missing.half_width_ps, 0)
+    longest = time_ps + missing.missing_ps + missing.half_width_ps
+    return tokens * _PS_PER_S / longest, tokens * _PS_PER_S / shortest
 
 
 def _area(config: RunConfig, devices: int) -> dict[str, float]:
@@ -262,14 +282,14 @@ def _fill(parts: dict[str, int], rest: str, total: int, cycles: int) -> dict[str
     return apportion(parts | {rest: total - sum(parts.values())}, cycles)
 
 
-def _warnings(outcome: Outcome) -> Iterator[str]:
+def _warnings(outcome: Outcome, missing: Extrapolation) -> Iterator[str]:
     device = outcome.device
     config, layers = device.config, device.layers
     model_layers = sum(count for _, count in device.whole.model_blocks)
     if layers > model_layers:
         yield f"{layers} blocks simulated, a device has {model_layers}; rates are of {layers}"
     asked = config.workload.layers
-    if asked is not None and asked < layers:
+    if isinstance(asked, int) and asked < layers:
         yield f"{layers} blocks simulated, not {asked}, to show each kind of block in its place"
     schedule = config.schedule
     if any(request.channel is not None for request in device.whole.requests):
@@ -284,6 +304,11 @@ def _warnings(outcome: Outcome) -> Iterator[str]:
                 "the channels of the request trace are not used: schedule.channel_assignment is "
                 f"{schedule.channel_assignment}; trace takes them"
             )
+    if missing.half_width_ps is None:
+        yield (
+            "blocks differ in the experts or features that work, and too few were simulated to "
+            "know how much their times do: workload.layers=auto simulates enough"
+        )
     yield from _trace_notes(device)
     yield from capacity_notes(device)
     if config.schedule.sub_batches and layers == 1 and model_layers > 1:

@@ -1,17 +1,45 @@
 """From the blocks that were simulated to those that the model has.
 
-Blocks of a kind stand for the others of that kind. With sub-batches a stage does parts of two
-neighbouring blocks; it counts for the one whose end it runs (projection to the last residual).
+Blocks of a kind stand for the others of that kind. Equal ones take as long as one in the steady
+state (``steady``). Where blocks of a kind differ, in the experts that are hit or in the features
+that work, what is known of all of them before anything is simulated (``estimates``) says how much
+of a block's time is its own; what it leaves unexplained in the simulated ones is taken for a random
+sample of what it leaves unexplained in the others, and so gives a mean and an interval.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import fsum, sqrt
 
-from pimsim.engine.records import StageRecord
+__all__ = ["Extrapolation", "block_factors", "extrapolate", "model_blocks", "student_t"]
 
-__all__ = ["block_factors", "missing_ps", "model_blocks", "steady_block_ps"]
+_STUDENT_T = (
+    12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160,
+    2.145, 2.131, 2.120, 2.110, 2.101, 2.093, 2.086, 2.080, 2.074, 2.069, 2.064, 2.060, 2.056,
+    2.052, 2.048, 2.045, 2.042,
+)  # fmt: skip
+"""Two-sided 95 % points of Student's t with 1 to 30 degrees of freedom (any table of it)."""
+
+
+@dataclass(frozen=True)
+class Extrapolation:
+    """Time of the model's blocks that were not simulated."""
+
+    missing_ps: int
+    half_width_ps: float | None
+    """Of the 95 % interval of ``missing_ps``; 0 where all blocks were simulated or those of a kind
+    are equal; None: blocks differ and too few were simulated to know their spread."""
+    spread: float | None
+    """Standard deviation of the times of simulated blocks that differ, over their mean; None:
+    none do, or fewer than two of a kind were simulated."""
+
+
+def student_t(freedom: int) -> float:
+    """Two-sided 95 % point of Student's t; ``freedom`` at least 1, that of 30 counts for more."""
+    return _STUDENT_T[min(freedom, len(_STUDENT_T)) - 1]
 
 
 def model_blocks(simulated: Sequence[str], model: Sequence[tuple[str, int]]) -> dict[str, int]:
@@ -20,44 +48,61 @@ def model_blocks(simulated: Sequence[str], model: Sequence[tuple[str, int]]) -> 
     return {kind: max(count, have[kind]) for kind, count in model}
 
 
-def steady_block_ps(stages: Sequence[StageRecord], simulated: Sequence[str], kind: str) -> int:
-    """Time of one block of ``kind`` once the run has settled, in picoseconds.
+def extrapolate(
+    times: Mapping[int, int], simulated: Sequence[str], model: Sequence[tuple[str, int]],
+    numbers: Sequence[int] = (), estimates: Mapping[str, Mapping[int, int]] | None = None,
+) -> Extrapolation:  # fmt: skip
+    """Time of the blocks that were not simulated.
 
-    With sub-batches a block is one C and one D, else one of each stage. The first of several blocks
-    starts on an idle memory and does not count. A block that is there only as the last one of an
-    interleaved run has no C and D: E and F, each with as much of A as precedes the next block's
-    attention, stand for them. One interleaved block alone: its whole time, in which NPU and PIM
-    hardly overlap.
+    Parameters
+    ----------
+    times
+        Time of blocks in the steady state by number of the simulated block, ps (``block_times``).
+    simulated
+        Kind of each simulated block.
+    model
+        Kinds of the model and how many blocks each has.
+    numbers
+        Number in the model of each simulated block; for kinds with ``estimates``.
+    estimates
+        By kind whose blocks differ: estimated time of each of the model's blocks by number, ps.
+        Only differences between blocks of a kind count.
     """
-    own = [stage for stage in stages if simulated[stage.layer] == kind]
-    names = {stage.name for stage in stages}
-    if "F" in names and "C" not in names:
-        return (stages[-1].end_ps - stages[0].start_ps) // len(simulated)
-    if "C" not in names:
-        return sum(_settled(own, name) for name in dict.fromkeys(stage.name for stage in own))
-    if any(stage.name == "C" for stage in own):
-        return _settled(own, "C") + _settled(own, "D")
-    first, second, last, end = (_settled(stages, name) for name in ("A", "B", "E", "F"))
-    return last + first + max(end + first, second)
-
-
-def _settled(stages: Sequence[StageRecord], name: str) -> int:
-    """Mean time of the stages of that name, the run's first one apart where there are others."""
-    found = [stage for stage in stages if stage.name == name]
-    settled = [stage for stage in found if stage.layer] or found
-    return sum(stage.end_ps - stage.start_ps for stage in settled) // len(settled)
-
-
-def missing_ps(
-    stages: Sequence[StageRecord], simulated: Sequence[str], model: Sequence[tuple[str, int]]
-) -> int:
-    """Time of the model's blocks that were not simulated."""
     have = Counter(simulated)
-    return sum(
-        (count - have[kind]) * steady_block_ps(stages, simulated, kind)
-        for kind, count in model_blocks(simulated, model).items()
-        if count > have[kind]
-    )
+    missing = 0.0
+    square = 0.0  # of the error that each kind's mean has, by variance of a single block
+    deviations: list[float] = []
+    relative: list[float] = []
+    freedom = 0
+    differ = False
+    for kind, count in model_blocks(simulated, model).items():
+        absent = count - have[kind]
+        if absent <= 0:
+            continue
+        own = {at: took for at, took in times.items() if simulated[at] == kind}
+        mean = sum(own.values()) // len(own)
+        known = (estimates or {}).get(kind)
+        if not known:
+            missing += absent * mean
+            continue
+        left_out = [number for number in known if number not in set(numbers)]
+        left = {at: took - known[numbers[at]] for at, took in own.items()}
+        offset = fsum(left.values()) / len(left)
+        missing += fsum(known[number] for number in left_out) + absent * offset
+        differ = True
+        square += absent + absent**2 / len(own)
+        deviations += [each - offset for each in left.values()]
+        relative += [took / mean - 1 for took in own.values()]
+        freedom += len(own) - 1
+    if not differ:
+        return Extrapolation(round(missing), 0.0, None)
+    if freedom < 1:
+        return Extrapolation(round(missing), None, None)
+    variance = fsum(each**2 for each in deviations) / freedom
+    return Extrapolation(
+        round(missing), student_t(freedom) * sqrt(variance * square),
+        sqrt(fsum(each**2 for each in relative) / freedom),
+    )  # fmt: skip
 
 
 def block_factors(

@@ -19,6 +19,7 @@ __all__ = [
     "compare_table",
     "cycle_stack_table",
     "energy_table",
+    "fidelity_words",
     "headline_table",
     "main_cause",
     "operator_table",
@@ -124,12 +125,44 @@ def result_view(result: Result, operators: int = 12) -> Group:
     return Group(*parts)
 
 
+def _throughput(result: Result) -> str:
+    """Tokens/s with what it is uncertain by."""
+    text = f"{result.tokens_per_s:,.1f} tokens/s"
+    interval = result.tokens_per_s_interval
+    if interval is not None and interval[0] < interval[1]:
+        text += f", 95 % interval {interval[0]:,.1f} to {interval[1]:,.1f} (blocks differ"
+        if result.block_spread is not None:
+            text += f", their times by {result.block_spread:.1%}"
+        text += ")"
+    if result.fidelity.mode == "fast":
+        text += f"; {fidelity_words(result)}"
+    return text
+
+
+def _cost(result: Result) -> str:
+    """By how much more blocks that differ cost than the two that equal ones need."""
+    from pimsim.config.run import EQUAL_BLOCKS
+
+    if result.block_spread is None or result.layers_simulated <= EQUAL_BLOCKS:
+        return ""
+    times = result.layers_simulated / EQUAL_BLOCKS
+    return f" as they differ ({times:.3g} times the simulation of {EQUAL_BLOCKS} equal ones)"
+
+
+def fidelity_words(result: Result) -> str:
+    """How a result was simulated; of ``fast`` with its error, wherever its figures are shown."""
+    found = result.fidelity
+    if found.mode != "fast":
+        return found.mode
+    return f"fast, error {found.error_mean:+.2%} +- {found.error_ci95:.2%}"
+
+
 def headline_table(result: Result) -> Table:
     """Throughput, time, energy."""
     table = _table(result.name or "run", "", "")
     _rows(
         table,
-        ("throughput", f"{result.tokens_per_s:,.1f} tokens/s"),
+        ("throughput", _throughput(result)),
         ("cycles", f"{result.cycles:,} of the NPU clock, {_time(result.time_s)}"),
     )
     if result.layers_model:
@@ -138,7 +171,7 @@ def headline_table(result: Result) -> Table:
             ("batch", f"{result.tokens:,} requests, one token each, {result.model}"),
             (
                 "blocks",
-                f"{result.layers_simulated} simulated of {result.layers_model}; "
+                f"{result.layers_simulated} simulated of {result.layers_model}{_cost(result)}; "
                 f"one iteration takes {_time(result.iteration_s)}",
             ),
             ("devices", f"{result.devices}, one simulated"),
@@ -170,12 +203,9 @@ def headline_table(result: Result) -> Table:
                     f"p90 {_time(spread.p90)}, p99 {_time(spread.p99)}",
                 ),
             )
-    fidelity: str = result.fidelity.mode
-    if fidelity == "fast":
-        fidelity += (
-            f", error {result.fidelity.error_mean:.2%} +- {result.fidelity.error_ci95:.2%} "
-            f"over {result.fidelity.sampled_phases} phases"
-        )
+    fidelity = fidelity_words(result)
+    if result.fidelity.mode == "fast":
+        fidelity += f" over {result.fidelity.sampled_phases} phases"
     simulated = f"{result.provenance.wall_s:.2f} s, {result.provenance.peak_rss_mb:.0f} MB"
     _rows(table, ("fidelity", fidelity), ("simulated in", simulated))
     return table

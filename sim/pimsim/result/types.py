@@ -233,6 +233,13 @@ class Result:
     iteration_s: float = 0.0
     """One iteration of ``layers_model`` blocks on a device: ``time_s`` and, for each block that was
     not simulated, the time of a block in the steady state."""
+    tokens_per_s_interval: tuple[float, float] | None = None
+    """95 % interval of ``tokens_per_s``, for the blocks that were not simulated; both ends equal it
+    where all were or those of a kind are equal; null: blocks differ and too few were simulated to
+    know how much. What ``fast`` is off by is ``fidelity``'s."""
+    block_spread: float | None = None
+    """Standard deviation of the times of blocks of one kind over their mean, where they differ and
+    are extrapolated."""
     devices: int = 1
     """Devices that share the model, ``tp`` x ``pp``; the others do as the simulated one does."""
     power_w: Mapping[str, float] = field(default_factory=dict)

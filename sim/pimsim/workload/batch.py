@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +21,13 @@ from pimsim.config.content import digest
 from pimsim.config.errors import InputError
 from pimsim.config.reading import read_bytes
 from pimsim.config.resources import find_source, preset_names
-from pimsim.config.run import ParallelConfig, RunConfig, WorkloadConfig
+from pimsim.config.run import (
+    DIFFERING_BLOCKS,
+    EQUAL_BLOCKS,
+    ParallelConfig,
+    RunConfig,
+    WorkloadConfig,
+)
 from pimsim.workload.card_trace import card_trace
 from pimsim.workload.cards import ModelCard, Parallelism, card_sha256, load_card, parallelism
 from pimsim.workload.decode import fits_memory
@@ -94,9 +100,16 @@ class DeviceWork:
     append_kv: bool
     sparsity: DeviceSparsity | None = None
     """Of the feed-forward networks; None: all features work."""
+    spread: bool = False
+    """Simulated blocks are spread over all of their kind, not the first ones."""
     _steps: dict[tuple[int, ...], Iteration] = field(
         default_factory=dict, compare=False, repr=False
     )
+
+    @property
+    def differ(self) -> bool:
+        """Blocks of a kind differ: in the experts that are hit, or in the features that work."""
+        return self.routing is not None or self.sparsity is not None
 
     @property
     def held_experts(self) -> int:
@@ -127,7 +140,7 @@ class DeviceWork:
             step = instantiate(
                 self.trace, [self.requests[i] for i in key], tp=self.degrees.tp,
                 pp=self.degrees.pp, layers=self.layers, routing=self.routed(key),
-                append_kv=self.append_kv, ep=self.ep,
+                append_kv=self.append_kv, ep=self.ep, spread=self.spread,
             )  # fmt: skip
             self._steps[key] = self._sparse(step, key)
         return self._steps[key]
@@ -144,14 +157,16 @@ class DeviceWork:
 
 def device_work(
     model: ModelCard | OperatorTrace, requests: Sequence[Request], parallel: ParallelConfig,
-    layers: int | None, capacity_bytes: int, routing: Routing | None, seed: int, append_kv: bool,
-    overlapped: bool, sparsity: Sparsity | None = None, sparse: SparseOptions | None = None,
+    layers: int | Literal["auto"] | None, capacity_bytes: int, routing: Routing | None, seed: int,
+    append_kv: bool, overlapped: bool, sparsity: Sparsity | None = None,
+    sparse: SparseOptions | None = None,
 ) -> DeviceWork:  # fmt: skip
     """The work of one device. ``sparsity``: of the feed-forward networks, used as ``sparse`` says.
     Raises ``InputError`` where the model does not fit it.
 
-    ``layers``: blocks to simulate; more are where the model has more kinds. ``overlapped``: a
-    block's end runs beside the next one's attention (sub-batches).
+    ``layers``: blocks to simulate; more are where the model has more kinds. ``auto``: two, of a
+    model whose blocks differ as many as show how much. ``overlapped``: a block's end runs beside
+    the next one's attention (sub-batches).
     """
     if isinstance(model, ModelCard):
         degrees = parallelism(model, parallel.tp, parallel.pp)
@@ -174,6 +189,11 @@ def device_work(
         routing = UniformRouting(experts, trace.facts.experts_per_token, seed)
     if not experts and routing is not None:
         raise InputError(f"workload.routing: model {trace.model} has no experts to route to")
+    differ = bool(experts) or sparsity is not None
+    spread = layers == "auto" and differ
+    if layers == "auto":
+        layers = DIFFERING_BLOCKS if differ else EQUAL_BLOCKS
+        layers = min(layers, trace.facts.layers // degrees.pp)
     if layers is not None:
         layers = max(layers, _least_blocks(trace, degrees.pp, overlapped))
     used = None
@@ -183,7 +203,15 @@ def device_work(
             sparse.predictor,
         )  # fmt: skip
     return DeviceWork(
-        trace, tuple(requests), degrees, ep, layers, routing if experts else None, append_kv, used
+        trace,
+        tuple(requests),
+        degrees,
+        ep,
+        layers,
+        routing if experts else None,
+        append_kv,
+        used,
+        spread,
     )
 
 

@@ -77,12 +77,13 @@ class Step:
         return total
 
 
-def sample_blocks(kinds: Sequence[str], count: int | None) -> list[int]:
+def sample_blocks(kinds: Sequence[str], count: int | None, spread: bool = False) -> list[int]:
     """Numbers of the blocks that stand for a model of these ``kinds``, in its order.
 
     ``None``: all of them. As many as there are or more: all, over again from the first. Fewer:
-    each kind in proportion but at least once, evenly spread over its blocks. Raises
-    ``InputError`` where there are more kinds than blocks wanted.
+    each kind in proportion but at least once, evenly spread over its blocks; of a single kind
+    the first ones, unless ``spread``. Raises ``InputError`` where there are more kinds than blocks
+    wanted.
     """
     if count is None:
         return list(range(len(kinds)))
@@ -91,7 +92,7 @@ def sample_blocks(kinds: Sequence[str], count: int | None) -> list[int]:
     numbers: dict[str, list[int]] = {}
     for number, kind in enumerate(kinds):
         numbers.setdefault(kind, []).append(number)
-    if len(numbers) == 1:
+    if len(numbers) == 1 and not spread:
         return list(range(count))
     if count < len(numbers):
         raise InputError(
@@ -116,17 +117,17 @@ def sample_blocks(kinds: Sequence[str], count: int | None) -> list[int]:
 def instantiate(
     trace: OperatorTrace, requests: Sequence[Request], *, phase: PhaseName = "decode", tp: int = 1,
     pp: int = 1, layers: int | None = None, routing: Routing | None = None, seed: int = 0,
-    append_kv: bool = True, ep: int = 1,
+    append_kv: bool = True, ep: int = 1, spread: bool = False,
 ) -> Iteration:  # fmt: skip
     """One step of ``requests`` on one of ``tp`` x ``pp`` devices.
 
-    ``layers``: how many blocks to take, see ``sample_blocks``; None: all of the device's. The
-    device is that of the first of ``pp`` equal stages of consecutive blocks. ``routing``: of a
-    mixture of experts, uniform with ``seed`` where there is none. ``append_kv=False`` leaves out
-    the writing of new keys and values. ``ep``: groups of devices with experts of their own, so that
-    an expert is cut over ``tp / ep`` of them; the routing is then of one group. Raises
-    ``InputError`` for an empty batch, a phase that the trace does not have, a context beyond the
-    model, or degrees that do not divide it.
+    ``layers``: how many blocks to take, and ``spread``: see ``sample_blocks``; None: all of the
+    device's. The device is that of the first of ``pp`` equal stages of consecutive blocks.
+    ``routing``: of a mixture of experts, uniform with ``seed`` where there is none.
+    ``append_kv=False`` leaves out the writing of new keys and values. ``ep``: groups of devices
+    with experts of their own, so that an expert is cut over ``tp / ep`` of them; the routing is
+    then of one group. Raises ``InputError`` for an empty batch, a phase that the trace does not
+    have, a context beyond the model, or degrees that do not divide it.
     """
     _check(trace, requests, phase)
     if layers is not None and layers < 1:
@@ -137,7 +138,7 @@ def instantiate(
             f"model {trace.model}: layers ({facts.layers}) cannot be cut into pp {pp} stages"
         )
     kinds = list(chosen.sequence())[: facts.layers // pp]
-    numbers = sample_blocks(kinds, layers)
+    numbers = sample_blocks(kinds, layers, spread)
     step = Step.of(requests, phase)
     if routing is None and facts.experts:
         routing = UniformRouting(facts.experts, facts.experts_per_token, seed)

@@ -1,0 +1,55 @@
+"""What is known of every block's time before any is simulated.
+
+Blocks of a kind that differ do so in the experts that are hit or in the features that work. Both
+are known of all blocks, as is where each expert would run; so their times differ by about what the
+units need for that. It is no time of a block, but what tells one from another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from pimsim.engine.device import Device
+from pimsim.mapping.expert_costs import ExpertCosts
+from pimsim.mapping.experts import ExpertPlacement, together
+from pimsim.workload.operators import Block
+
+__all__ = ["block_estimates"]
+
+
+def block_estimates(device: Device) -> Mapping[str, Mapping[int, int]]:
+    """Estimated time of each block that the device has of the model, by kind and number, in ps.
+
+    Only kinds whose blocks differ, and only where some of them are not simulated.
+    """
+    work, whole = device.work, device.whole
+    if not work.differ or whole.layers >= sum(count for _, count in whole.model_blocks):
+        return {}
+    every = replace(work, layers=None, _steps={})
+    iterations = tuple(every.iteration(members) for members in device.members)
+    placements = [device.place(iterations, part) for part in range(len(iterations))]
+    config = device.config
+    costs = ExpertCosts(config.npu, config.memory, config.pim)
+    at_once = config.schedule.policy == "interleaved"
+    found: dict[str, dict[int, int]] = {}
+    for at, number in enumerate(iterations[0].layer_numbers):
+        cycles = sum(
+            _cycles(costs, iteration.blocks[at], placed[at], at_once)
+            for iteration, placed in zip(iterations, placements, strict=True)
+        )
+        kind = iterations[0].blocks[at].kind
+        found.setdefault(kind, {})[number] = cycles * 10**12 // config.npu.frequency
+    return {kind: own for kind, own in found.items() if len(set(own.values())) > 1}
+
+
+def _cycles(costs: ExpertCosts, block: Block, placed: ExpertPlacement | None, at_once: bool) -> int:
+    """NPU cycles of a block's products, those of experts on PIM beside the others or after."""
+    others = costs.beside(block, False)
+    if placed is None:
+        return others
+    npu = sum(costs.on_npu(block, placed.tokens[expert]) for expert in placed.on_npu)
+    if not placed.on_pim:
+        return others + npu
+    pim = sum(costs.on_pim(block, at_once, placed.tokens[expert]) for expert in placed.on_pim)
+    return others + together(npu, pim, costs.stream_share(block) if at_once else None)
