@@ -330,7 +330,7 @@ def test_binary_data_is_refused(refused: Refused, tmp_path: Path) -> None:
 
 def test_what_cannot_be_read_is_refused(refused: Refused, tmp_path: Path) -> None:
     assert "none.trc: no such file" in refused("kernel", "dram", "none.trc")
-    assert "cannot be read: Is a directory" in refused("kernel", "dram", tmp_path)
+    assert "is a directory; a DRAM trace is expected" in refused("kernel", "dram", tmp_path)
 
 
 def test_a_wrong_memory_is_refused(refused_trace: Refused, tmp_path: Path) -> None:

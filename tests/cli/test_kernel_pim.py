@@ -78,7 +78,7 @@ def test_presets_are_listed_and_resolved(run_cli: Callable[..., object]) -> None
              "--context", "64", "--memory", "hbm2"),
             "aim brings its own memory",
         ),
-        (("kernel", "pim-trace", "no.trace"), "no.trace: cannot be read"),
+        (("kernel", "pim-trace", "no.trace"), "no.trace: no such file"),
     ],
 )  # fmt: skip
 def test_what_is_wrong_is_said_in_a_line(

@@ -128,6 +128,10 @@ def _knobs(base: str) -> dict[str, Any]:
 KNOBS = {path for base in BASES for path in _knobs(base)}
 
 
+UNITS = {".capacity": "B", ".accumulator": "B", ".frequency": "Hz", ".tCK": "ps"}
+"""Of quantities, by the end of their key."""
+
+
 def _changes(value: float) -> list[float]:
     """Other values, from small steps to large ones; powers of two stay so."""
     if isinstance(value, bool):
@@ -168,7 +172,7 @@ def _moves(path: str, files: tuple[str, ...]) -> str | None:
             continue
         expected = _result(base, files)
         for other in _changes(_knobs(base)[path]):
-            unit = "B" if path.endswith((".capacity", ".accumulator")) else ""
+            unit = next((u for ends, u in UNITS.items() if path.endswith(ends)), "")
             override = f"{path}={json.dumps(other)}{unit}"
             try:
                 changed = _result(base, (*files, override))

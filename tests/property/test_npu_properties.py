@@ -148,7 +148,7 @@ def test_tile_traffic_is_what_a_cache_of_one_tile_would_move(
     assert loaded == sum(tile.load_bytes for tile in tiles)
 
 
-@given(st.integers(1, 100), st.integers(1, 100), st.integers(1, 100), st.integers(0, 5))
+@given(st.integers(1, 100), st.integers(1, 100), st.integers(1, 100), st.integers(1, 5))
 def test_a_scratchpad_below_one_element_each_is_refused(m: int, n: int, k: int, cap: int) -> None:
     with pytest.raises(InputError, match=r"npu\.scratchpad\.capacity"):
         tile_gemm(m, n, k, 2, scratchpad(cap, double_buffered=False))

@@ -55,6 +55,12 @@ COMMANDS: dict[str, dict[str, Any]] = {
     "SWITCH": {"bus": "column", "mode": "any"},
     "FENCE": {"bus": "none", "mode": "any"},
 }
+TIES = [
+    ("ACT", "RD"), ("ACT", "PRE"), ("PRE", "ACT"), ("RD", "PRE"), ("REF", "ACT"),
+    ("ACTG", "MACG"), ("ACTG", "PREA"), ("PREA", "ACTG"), ("MACG", "PREA"), ("REF", "ACTG"),
+    ("PREA", "REF"),
+]  # fmt: skip
+"""Pairs that a design must bind; rules that are drawn may bind them again."""
 ISSUED = ("RD", "MACG", "WRB", "FENCE")
 
 
@@ -74,6 +80,15 @@ def designs(draw: st.DrawFn) -> StreamPimConfig:
         for _ in range(draw(st.integers(0, 6)))
     ]
     refresh = draw(st.sampled_from([None, {"command": "REF", "interval": "tREFI"}]))
+    rules += [
+        {
+            "level": draw(st.sampled_from(LEVELS)),
+            "first": [one],
+            "then": [two],
+            "delay": draw(delay),
+        }
+        for one, two in TIES
+    ]
     return StreamPimConfig.model_validate(
         {
             "family": "stream",

@@ -13,11 +13,11 @@ from pimsim.hardware.pim.stream import Stream, StreamBuilder, StreamResult, run_
 
 T = {"tRCD": 7, "tRP": 5, "tRAS": 20, "tCCD": 3, "tRTP": 4, "CL": 6, "tREFI": 400, "tRFC": 50}
 RULES = [
-    ("bank", ["ACT"], ["RD"], "tRCD"),
-    ("bank", ["ACT"], ["PRE"], "tRAS"),
-    ("bank", ["ACT"], ["ACT"], "tRAS + tRP"),
-    ("bank", ["PRE"], ["ACT"], "tRP"),
-    ("bank", ["RD"], ["PRE"], "tRTP"),
+    ("bank", ["ACT", "ACT_AB"], ["RD", "RD_AB"], "tRCD"),
+    ("bank", ["ACT", "ACT_AB"], ["PRE"], "tRAS"),
+    ("bank", ["ACT", "ACT_AB"], ["ACT", "ACT_AB"], "tRAS + tRP"),
+    ("bank", ["PRE"], ["ACT", "ACT_AB"], "tRP"),
+    ("bank", ["RD", "RD_AB"], ["PRE"], "tRTP"),
     ("rank", ["RD"], ["RD"], "tCCD"),
     ("rank", ["REF"], ["ACT", "REF"], "tRFC"),
 ]

@@ -234,7 +234,7 @@ def test_equal_points_are_simulated_once(tmp_path: Path, tiny_card: Path) -> Non
     path.write_text(
         f"base: npu-only\nset: {{workload.model: {tiny_card}, workload.layers: 1, "
         "workload.batch: 1}\npoints: [{npu.frequency: 1GHz}, {npu.frequency: 1000MHz}, "
-        "{npu.frequency: 1000000000}]\n"
+        "{npu.frequency: 1000000kHz}]\n"
     )
     out = tmp_path / "out"
     outcome = run_sweep(path, out, workers=2)

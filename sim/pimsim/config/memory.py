@@ -318,7 +318,7 @@ class MemoryConfig(ConfigModel):
     command_bus: CommandBusConfig = CommandBusConfig()
     controller: ControllerConfig = ControllerConfig()
     currents: CurrentsConfig
-    power_ceiling_pj_per_bit: float | None = Field(default=None, gt=0)
+    power_ceiling_pj_per_bit: float | None = Field(default=None, ge=0.001, le=1e6)
     """The most that it draws, as energy of each bit that its pins could move in that time, PIM
     apart; a run above it is refused. None: not known."""
 

@@ -119,7 +119,7 @@ class NpuConfig(ConfigModel):
     ``row-major``: activations as rows of k, weights as rows of k for each output (ONNXim); a
     fold starts when all k of its columns have come, results leave a block of columns at a time,
     and bursts that a tile uses in part count in full."""
-    tdp_w: float | None = Field(default=None, gt=0)
+    tdp_w: float | None = Field(default=None, ge=0.001, le=1e6)
     """The most that a device of it draws, memory included, as it was measured or is sold; a run
     above it is refused. None: not known."""
     prefetch_weights: bool = False

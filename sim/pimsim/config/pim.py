@@ -39,7 +39,7 @@ class PimConfig(ConfigModel):
     """Least dot products' worth of time before a result can be read (adder tree depth)."""
     timings: dict[str, Cycles] = Field(default_factory=dict)
     """Timings of the design, beside those of the memory."""
-    power_cap_w: float | None = Field(default=None, gt=0)
+    power_cap_w: float | None = Field(default=None, ge=0.001, le=1e5)
     """The most that PIM's commands may draw in one stack (``organization.channels_per_stack`` of
     the memory); a run above it is refused. None: no cap."""
     rules: list[Rule]

@@ -284,10 +284,10 @@ class StreamPimConfig(ConfigModel):
     attention: AttentionMapConfig | None = None
     """How attention lies over the banks, for a design whose module reads it."""
     peak: PeakConfig | None = None
-    power_cap_w: float | None = Field(default=None, gt=0)
+    power_cap_w: float | None = Field(default=None, ge=0.001, le=1e5)
     """The most that its commands may draw in one stack (``organization.channels_per_stack``); a
     run above it is refused. None: no cap."""
-    static_w_per_channel: float = Field(default=0.0, ge=0)
+    static_w_per_channel: float = Field(default=0.0, ge=0, le=1e4)
     """Standby of a channel's DRAM, its controller and PHY, and what its units draw at rest."""
     energy_pj: dict[str, Annotated[float, Field(ge=0, le=1e9)]] = Field(default_factory=dict)
     """pJ of one command in one of the banks that it reaches, by energy class."""

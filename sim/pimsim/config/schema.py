@@ -54,6 +54,9 @@ def _found_at(model: type[BaseModel], path: tuple[str | int, ...]) -> tuple[Any,
             annotation, *more = typing.get_args(annotation)
             marks += _flat(more)
             annotation = _without_none(annotation)
+        for member in typing.get_args(annotation):  # of a number, or a word in its place
+            if typing.get_origin(member) is typing.Annotated:
+                marks += _flat(typing.get_args(member)[1:])
     return _without_none(annotation), marks
 
 

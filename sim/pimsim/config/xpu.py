@@ -41,15 +41,15 @@ class XpuEnergy(ConfigModel):
 class XpuStatic(ConfigModel):
     """Static power by part, all the time."""
 
-    core_w: float = Field(ge=0)
+    core_w: float = Field(ge=0, le=1e4)
     """Of a core's multipliers."""
-    sram_w_per_mib: float = Field(ge=0)
+    sram_w_per_mib: float = Field(ge=0, le=1e4)
     """Of L1 and L2."""
-    memory_w_per_gb_per_s: float = Field(ge=0)
+    memory_w_per_gb_per_s: float = Field(ge=0, le=1e4)
     """Of the memory at rest, its controllers and PHYs, per GB/s of its peak."""
-    link_w: float = Field(ge=0)
+    link_w: float = Field(ge=0, le=1e5)
     """Of the links to other devices."""
-    rest_w: float = Field(ge=0)
+    rest_w: float = Field(ge=0, le=1e5)
     """Of all else."""
 
 
@@ -81,11 +81,11 @@ class HostConfig(RooflineConfig):
     """They share the devices' attention evenly."""
     transfer_gb_per_s: float = Field(ge=0.001, le=1e6)
     """One socket's link to its devices, one direction."""
-    static_w: float = Field(default=0.0, ge=0)
+    static_w: float = Field(default=0.0, ge=0, le=1e5)
     """One socket and its memory at rest."""
-    memory_pj_per_bit: float = Field(default=0.0, ge=0)
+    memory_pj_per_bit: float = Field(default=0.0, ge=0, le=1e6)
     """A bit read from its memory."""
-    flop_pj: float = Field(default=0.0, ge=0)
+    flop_pj: float = Field(default=0.0, ge=0, le=1e6)
     """One operation."""
 
 
@@ -127,7 +127,7 @@ class XpuConfig(RooflineConfig):
     """Residual sum and norm in one kernel."""
     energy: XpuEnergy
     static: XpuStatic
-    tdp_w: float | None = Field(default=None, gt=0)
+    tdp_w: float | None = Field(default=None, ge=0.001, le=1e6)
     """The most that a device draws, memory included; a run above it is refused. None: not known."""
 
     @model_validator(mode="after")
