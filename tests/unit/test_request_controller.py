@@ -19,7 +19,7 @@ RULES = [
     ("bank", ["PRE"], ["ACT", "ACT_AB"], "tRP"),
     ("bank", ["RD", "RD_AB"], ["PRE"], "tRTP"),
     ("rank", ["RD"], ["RD"], "tCCD"),
-    ("rank", ["REF"], ["ACT", "REF"], "tRFC"),
+    ("rank", ["REF"], ["ACT", "ACT_AB", "REF"], "tRFC"),
 ]
 
 
