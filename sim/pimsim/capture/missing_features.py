@@ -5,15 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from pimsim.capture.config_values import positive
 from pimsim.config.errors import InputError
 
 __all__ = ["refuse_missing"]
 
 Values = dict[str, Any]
-
-
-def _positive(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value > 0
 
 
 def _has(key: str) -> Callable[[str, Values], bool]:
@@ -58,15 +55,15 @@ _MISSING: tuple[tuple[str, tuple[Callable[[str, Values], bool], ...]], ...] = (
     ("short convolutions between tokens", (_layer_type("conv", "short_conv"),)),
     (
         "KV caches that blocks share (num_kv_shared_layers)",
-        (lambda _, values: _positive(values.get("num_kv_shared_layers")), _has("use_cla")),
+        (lambda _, values: positive(values.get("num_kv_shared_layers")), _has("use_cla")),
     ),
     (
         "a second embedding of each block (hidden_size_per_layer_input)",
-        (lambda _, values: _positive(values.get("hidden_size_per_layer_input")),),
+        (lambda _, values: positive(values.get("hidden_size_per_layer_input")),),
     ),
     (
         "heads of another width in blocks with full attention (global_head_dim)",
-        (_of_kind("gemma4"), lambda _, values: _positive(values.get("global_head_dim"))),
+        (_of_kind("gemma4"), lambda _, values: positive(values.get("global_head_dim"))),
     ),
     (
         "sparse attention by an indexer (index_topk)",
