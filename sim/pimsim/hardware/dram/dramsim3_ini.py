@@ -142,6 +142,8 @@ def read_dramsim3_ini(path: Path) -> MemoryConfig:
     }
     preset = load_memory(protocol.preset).config
     organization = _organization(ini, protocol)
+    # No file of that tool says what a stack is; it is the standard's, as in the preset.
+    organization["channels_per_stack"] = preset.organization.channels_per_stack
     per_bank = policies["refresh_policy"] == "per-bank"
     values = {
         **preset.model_dump(),
