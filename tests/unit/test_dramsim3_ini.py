@@ -169,7 +169,7 @@ BAD: dict[str, tuple[Change, list[str]]] = {
         {"timing": {"tRP": "fast"}}, ["[timing] tRP", "'fast'", "no whole number"]),
     "a timing that is no whole number": (
         {"timing": {"tRP": "13.5"}}, ["[timing] tRP", "'13.5'", "no whole number"]),
-    "a negative timing": ({"timing": {"tRP": "-1"}}, ["tRP", "-1"]),
+    "a negative timing": ({"timing": {"tRP": "-17"}}, ["timings.tRP", "found -17"]),
     "a clock that is no number": (
         {"timing": {"tCK": "1ns"}}, ["[timing] tCK", "'1ns'", "no number"]),
     "a current that is no number": ({"power": {"IDD0": "x"}}, ["[power] IDD0", "'x'"]),

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
-__all__ = ["CheckFailed", "InputError", "near_miss"]
+if TYPE_CHECKING:
+    from pydantic import ValidationError
+
+__all__ = ["CheckFailed", "InputError", "first_fault", "near_miss"]
 
 
 class InputError(Exception):
@@ -32,3 +36,15 @@ def near_miss(found: str, allowed: Iterable[str]) -> str:
         match = difflib.get_close_matches(found.lower(), list(folded), n=1, cutoff=0.6)
         close = [folded[name] for name in match]
     return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def first_fault(error: ValidationError) -> str:
+    """Where the first fault is, what is wrong, what was found where that is short, and how many
+    more there are; for data that no file and line stand behind (``schema.explain`` has those)."""
+    details = error.errors(include_url=False)
+    first = details[0]
+    place = ".".join(str(part) for part in first["loc"])
+    said = first["msg"].removeprefix("Value error, ")
+    found = f", found {first['input']!r}" if isinstance(first["input"], (str, int, float)) else ""
+    more = f" (and {len(details) - 1} more)" if len(details) > 1 else ""
+    return f"{place}: {said}{found}{more}" if place else f"{said}{more}"

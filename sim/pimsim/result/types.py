@@ -12,7 +12,7 @@ from importlib import import_module
 from math import fsum
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from pimsim.config.errors import InputError, near_miss
+from pimsim.config.errors import InputError, first_fault, near_miss
 
 if TYPE_CHECKING:
     import pandas
@@ -313,10 +313,7 @@ class Result:
         try:
             return TypeAdapter(cls).validate_python(dict(data))
         except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(str(part) for part in first["loc"])
-            more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
-            raise ValueError(f"{where}: {first['msg']}{more}") from error
+            raise ValueError(first_fault(error)) from error
 
 
 def _plain(value: Any) -> Any:

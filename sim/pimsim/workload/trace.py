@@ -18,7 +18,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, PlainSerializer, ValidationError, model_validator
 
 from pimsim.config.base import ConfigModel
-from pimsim.config.errors import InputError, near_miss
+from pimsim.config.errors import InputError, first_fault, near_miss
 from pimsim.config.reading import parse_json, read_text
 from pimsim.workload.operators import OperatorKind
 from pimsim.workload.program_check import check_program
@@ -310,9 +310,4 @@ def load_trace(path: Path) -> OperatorTrace:
     try:
         return OperatorTrace.model_validate_json(text)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
-        said = first["msg"].removeprefix("Value error, ")
-        place = f"{where}: " if where else ""
-        raise InputError(f"{path}: {place}{said}{more}") from error
+        raise InputError(f"{path}: {first_fault(error)}") from error

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from pimsim.config.errors import InputError, near_miss
+from pimsim.config.errors import InputError, first_fault, near_miss
 from pimsim.config.loader import load_memory
 from pimsim.config.memory import MemoryConfig
 from pimsim.config.reading import read_text
@@ -169,9 +169,7 @@ def read_dramsim3_ini(path: Path) -> MemoryConfig:
     try:
         return MemoryConfig.model_validate(values)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise InputError(f"{path}: {where + ': ' if where else ''}{first['msg']}") from error
+        raise InputError(f"{path}: {first_fault(error)}") from error
 
 
 def _policy(ini: _Ini, key: str, default: str, built: dict[str, str], why_not: str) -> str:
