@@ -14,7 +14,7 @@ from pathlib import Path
 
 from pimsim.config.loader import load_memory, load_npu_of, load_pim, load_run
 from pimsim.engine.attention import run_attention
-from pimsim.engine.device import build_device
+from pimsim.engine.device import Device, build_device
 from pimsim.engine.iteration import run_iteration
 from pimsim.engine.product import run_product
 from pimsim.validate.types import References, Row
@@ -142,17 +142,26 @@ def iterations(references: References) -> list[Iteration]:
     return [Iteration(*key, tuple(measured)) for key, measured in found.items()]
 
 
-def iteration_rows(iteration: Iteration, references: References) -> Iterator[Row]:
-    """Total and stages of one iteration; nothing where its request file is not at hand."""
+def iteration_device(iteration: Iteration, references: References) -> Device | None:
+    """What the iteration runs on; None where its request file is not at hand."""
     requests = iteration.requests(references)
     if requests is None:
-        return
-    overrides = []
+        return None
+    # The artifact counts no rows, so its memory holds what a memory of its size would not.
+    overrides = ["workload.beyond_banks=true"]
     if iteration.sub_batches == "on":
         # A to F once are two blocks of each sub-batch
-        overrides = ["schedule.sub_batches=true", "workload.layers=2"]
+        overrides += ["schedule.sub_batches=true", "workload.layers=2"]
     config = load_run(PRESETS[iteration.branch], overrides).config
-    outcome = run_iteration(build_device(config, load_card(config.workload.model), requests))
+    return build_device(config, load_card(config.workload.model), requests)
+
+
+def iteration_rows(iteration: Iteration, references: References) -> Iterator[Row]:
+    """Total and stages of one iteration; nothing where its request file is not at hand."""
+    device = iteration_device(iteration, references)
+    if device is None:
+        return
+    outcome = run_iteration(device)
     clock = outcome.clock
     ours = {
         stage.name: clock.npu_cycle(stage.end_ps) - clock.npu_cycle(stage.start_ps)
