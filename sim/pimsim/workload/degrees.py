@@ -10,7 +10,7 @@ from pimsim.workload.instantiate import held_bytes
 from pimsim.workload.requests import Request
 from pimsim.workload.trace import OperandRole, OperatorTrace
 
-__all__ = ["trace_degrees", "trace_memory_bytes"]
+__all__ = ["check_degrees", "trace_degrees", "trace_memory_bytes"]
 
 _MAX_DEGREE = 1024
 
@@ -58,6 +58,13 @@ def trace_degrees(
         f"model {trace.model} (tp {last}, pp {pp}, {len(requests)} requests) needs "
         f"{need / 2**30:.2f} GiB on each device, memory has {capacity_bytes / 2**30:.2f} GiB"
     )
+
+
+def check_degrees(trace: OperatorTrace, tp: int, pp: int) -> None:
+    """Raise ``InputError`` where degrees do not divide the model."""
+    found = _misfit(trace, tp, pp)
+    if found:
+        raise InputError(f"model {trace.model}: {found}")
 
 
 def _misfit(trace: OperatorTrace, tp: int, pp: int) -> str:
