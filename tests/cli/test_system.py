@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from pimsim.cli import main
+from pimsim.cli.edge import exit_code
 
 RunCli = Callable[..., subprocess.CompletedProcess[str]]
 Call = Callable[..., tuple[int, str, str]]
@@ -22,11 +22,9 @@ def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) ->
 
     def run(*arguments: str | Path) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["pimsim", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            main.main()
+        code = exit_code()
         out, err = capsys.readouterr()
-        assert isinstance(ended.value.code, int)
-        return ended.value.code, out, err
+        return code, out, err
 
     return run
 

@@ -6,12 +6,12 @@ import json
 import sys
 from dataclasses import asdict
 from math import fsum
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from pimsim.config.errors import InputError
+from pimsim.config.paths import given_path
 
 if TYPE_CHECKING:
     from pimsim.workload.sparsity.file import SparsityTrace
@@ -91,10 +91,7 @@ def measure_command(
     trace, measured = measure_sparsity(
         loaded, ids[0], ids[1], percents, min(masks, count), source, _say
     )
-    try:
-        write_sparsity(trace, Path(out))
-    except OSError as error:
-        raise InputError(f"--out {out}: cannot be written ({error.strerror})") from error
+    write_sparsity(trace, given_path(out))
     if as_json:
         rows = [asdict(each) | {"rise_percent": each.rise} for each in measured]
         typer.echo(json.dumps({"trace": out, "source": source, "measured": rows}, indent=1))

@@ -22,7 +22,6 @@ A shorter trace is the start of a longer one of the same data set and seed.
 from __future__ import annotations
 
 import math
-import os
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -31,6 +30,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from pimsim.config.errors import InputError, near_miss
+from pimsim.config.files import write_whole
 from pimsim.workload.requests import Request
 
 __all__ = [
@@ -155,15 +155,7 @@ def generate_trace(dataset: str, requests: int, seed: int, path: str | Path) -> 
         f"{row.generated_tokens}"
         for row in rows
     ]
-    target = Path(path)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_bytes(("\n".join(lines) + "\n").encode("ascii"))
-        temporary.replace(target)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise InputError(f"{target}: cannot be written: {error.strerror or error}") from error
-    return target
+    return write_whole(path, ("\n".join(lines) + "\n").encode("ascii"))
 
 
 def _clipped_lognormal(mu: float, sigma: float, longest: int) -> tuple[float, ...]:

@@ -18,8 +18,10 @@ from threading import Lock
 import numpy as np
 
 from pimsim.config.content import HARDWARE, digest, sources_sha256
-from pimsim.config.files import write_whole
+from pimsim.config.errors import InputError
+from pimsim.config.files import make_folder, write_whole
 from pimsim.config.memory import MemoryConfig
+from pimsim.config.paths import cache_folder
 from pimsim.config.pim import PimConfig
 from pimsim.hardware.dram.fast.clock import RefreshClock
 from pimsim.hardware.dram.fast.probe import STREAM_BURSTS, Probe, StreamRate
@@ -37,8 +39,9 @@ def calibration_file(probe: Probe) -> Path | None:
     given = os.environ.get("PIMSIM_CACHE_DIR")
     if given == NONE:
         return None
-    home = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
-    folder = Path(given) if given else Path(home) / "pimsim"
+    folder = Path(given) if given else cache_folder()
+    if folder is None:
+        return None
     pim = "" if probe.pim is None else probe.pim.model_dump_json()
     content = digest(sources_sha256(HARDWARE), probe.memory.model_dump_json(), pim)
     return folder / f"calibration-{content[:24]}.json"
@@ -55,8 +58,8 @@ def calibrate(probe: Probe) -> bool:
     })  # fmt: skip
     if path is not None:
         # a cache that cannot be written is none; all is known in this process
-        with suppress(OSError):
-            path.parent.mkdir(parents=True, exist_ok=True)
+        with suppress(InputError):
+            make_folder(path.parent)
             write_whole(path, json.dumps({"sha256": _sum(content), "content": content}).encode())
     return False
 
