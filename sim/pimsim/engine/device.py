@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -31,8 +31,10 @@ from pimsim.workload.batch import DeviceWork, SparseOptions, device_work
 from pimsim.workload.cards import ModelCard
 from pimsim.workload.moe import Routing
 from pimsim.workload.operators import Block, Iteration, OperatorKind
+from pimsim.workload.outside import Outside
 from pimsim.workload.requests import Request
 from pimsim.workload.sparsity import Sparsity
+from pimsim.workload.stages import stage_kinds
 from pimsim.workload.trace import OperatorTrace
 
 __all__ = ["Device", "build_device", "counter_wrap_bytes"]
@@ -61,8 +63,9 @@ class Device:
     """Where the experts of each block run, of (sub-)batches that it is given, for one of them."""
     counter_wrap_bytes: int
     """Where the artifact's address counter starts anew; 0 where its order is not followed."""
-    outside: Block | None = None
-    """What runs once beside the decoder blocks; None: it is not a part of the run."""
+    outside: tuple[Outside, ...] = ()
+    """What runs once beside the decoder blocks, by pipeline stage; empty: nothing is a part of the
+    run."""
     named_memory: MemoryConfig | None = None
     """The memory as the run names it, where the kernel sees pseudo channels as channels."""
 
@@ -90,11 +93,29 @@ class Device:
 
     @property
     def rows_needed(self) -> int:
-        """Rows of each bank that all blocks of the device need, those not simulated too."""
+        """Rows of each bank that the blocks of the fullest pipeline stage need, those not simulated
+        too, with the caches of all batches under way."""
         kinds = [block.kind for block in self.whole.blocks]
-        simulated, model = Counter(kinds), dict(self.whole.model_blocks)
-        shares = [max(model[kind] / simulated[kind], 1.0) for kind in kinds]
-        return self.mapper.addresses.rows_needed(shares)
+        simulated, addresses = Counter(kinds), self.mapper.addresses
+        if self.whole.pp == 1:
+            model = dict(self.whole.model_blocks)
+            return addresses.rows_needed(
+                [max(model[kind] / simulated[kind], 1.0) for kind in kinds]
+            )
+        return max(
+            addresses.rows_needed(
+                [own[kind] / simulated[kind] for kind in kinds], self.work.batches
+            )
+            for own in (stage_kinds(self.work.kinds, stage) for stage in self.work.stages)
+        )  # fmt: skip
+
+    @property
+    def rows_of(self) -> str:
+        """What ``rows_needed`` counts, for a message."""
+        if self.whole.pp == 1:
+            return "all blocks"
+        batches = self.work.batches
+        return f"the blocks of a stage with the caches of {batches} batch{'es' * (batches > 1)}"
 
     def block(self, part: int, layer: int) -> BlockProgram:
         """Program of block ``layer`` for (sub-)batch ``part``."""
@@ -105,9 +126,11 @@ class Device:
         )  # fmt: skip
         return self.mapper.program(self.iterations[part], placed)
 
-    def outside_tasks(self) -> tuple[NpuTask, ...]:
-        """Tasks of what runs once beside the blocks, for the whole batch."""
-        return () if self.outside is None else self.mapper.outside(self.outside, self.whole)
+    def outside_tasks(self) -> Iterator[tuple[str, tuple[NpuTask, ...]]]:
+        """What runs once beside the blocks, for the whole batch: its name and its tasks."""
+        for number, each in enumerate(self.outside):
+            tasks = self.mapper.outside(each.block, self.whole, number)
+            yield each.label(self.whole.pp), tasks
 
 
 def build_device(
@@ -139,7 +162,7 @@ def build_device(
         ),
     )  # fmt: skip
     whole = work.iteration(range(len(requests)))
-    outside = work.outside() if config.workload.outside else None
+    outside = work.outside(config.workload.outside)
     attends = on_pim and schedule.attention_placement == "pim"
     kv = tuple(_block_kv(block, config, whole.kv_dtype_bytes, attends) for block in whole.blocks)
     cost = _costs(kv, whole.contexts, config) if attends else list(whole.contexts)
@@ -171,8 +194,9 @@ def build_device(
     )  # fmt: skip
     if device.uses_pim and device.rows_needed > org.rows and not config.workload.beyond_banks:
         raise InputError(
-            f"model {work.trace.model}: in the layout of PIM all blocks need {device.rows_needed} "
-            f"rows of each bank, the memory has {org.rows}: raise parallel.tp or parallel.ep, or "
+            f"model {work.trace.model}: in the layout of PIM {device.rows_of} need "
+            f"{device.rows_needed} rows of each bank, the memory has {org.rows}: raise parallel.tp "
+            "or parallel.ep, or "
             "take it for larger (workload.beyond_banks=true)"
         )
     return device
@@ -279,12 +303,12 @@ def _expert_energies(config: RunConfig, costs: ExpertCosts, block: Block) -> Exp
 
 
 def _addresses(
-    config: RunConfig, work: DeviceWork, whole: Iteration, outside: Block | None,
+    config: RunConfig, work: DeviceWork, whole: Iteration, outside: Sequence[Outside],
     kv: Sequence[BlockKv], channel: Sequence[int], placement: str,
 ) -> AddressPlan:  # fmt: skip
     in_banks = config.pim if placement != "npu" else None
     held = work.held_experts
-    blocks = whole.blocks if outside is None else (*whole.blocks, outside)
+    blocks = (*whole.blocks, *(each.block for each in outside))
     weights = [weight_regions(block, held, config.memory, in_banks) for block in blocks]
     linear_kv = activations = 0
     for block, own in zip(whole.blocks, kv, strict=True):
@@ -294,5 +318,6 @@ def _addresses(
         activations = max(activations, max(o.input_bytes + o.output_bytes for o in block.operators))
     rows = operand_rows(config.pim) if config.pim is not None else 0
     return plan_addresses(
-        config.memory, weights, max(linear_kv, 2 * activations), kv, whole.contexts, channel, rows
-    )
+        config.memory, weights[: whole.layers], max(linear_kv, 2 * activations), kv, whole.contexts,
+        channel, rows, weights[whole.layers :],
+    )  # fmt: skip

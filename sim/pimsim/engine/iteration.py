@@ -29,11 +29,10 @@ __all__ = ["Outcome", "run_iteration"]
 
 
 def _stages(device: Device) -> Iterator[Stage]:
-    """The schedule's stages, then what is outside the blocks."""
+    """The schedule's stages, then what is outside the blocks, one stage each."""
     yield from load_schedule(device.config.schedule.policy)(device)
-    tasks = device.outside_tasks()
-    if tasks:
-        yield "outside", tasks, ()
+    for name, tasks in device.outside_tasks():
+        yield name, tasks, ()
 
 
 @dataclass(frozen=True)

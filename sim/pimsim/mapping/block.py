@@ -17,7 +17,12 @@ from pimsim.config.npu import NpuConfig
 from pimsim.config.pim import PimConfig
 from pimsim.config.run import LinkConfig
 from pimsim.hardware.dram.system import Follows, Scatter, Stream
-from pimsim.hardware.fabric.collectives import ring_all_reduce
+from pimsim.hardware.fabric.collectives import (
+    Collective,
+    ring_all_gather,
+    ring_all_reduce,
+    send,
+)
 from pimsim.hardware.npu.tiling import GemmTile
 from pimsim.hardware.npu.vector import vector_lane_ops
 from pimsim.hardware.pim.gemv import GemvShape
@@ -42,7 +47,7 @@ from pimsim.mapping.parts import block_parts
 from pimsim.mapping.scratchpad import gemm_sram_bytes, softmax_sram_bytes
 from pimsim.mapping.tasks import BlockProgram, GemmStep, NpuTask, PimTask
 from pimsim.mapping.vector import vector_work
-from pimsim.workload.operators import Block, Iteration, Operator, OperatorKind
+from pimsim.workload.operators import Block, CollectiveKind, Iteration, Operator, OperatorKind
 
 __all__ = ["BlockMapper", "Placed"]
 
@@ -103,16 +108,17 @@ class BlockMapper:
             tuple(before), tuple(attention), tuple(rest), tuple(experts), iteration.tokens
         )
 
-    def outside(self, block: Block, iteration: Iteration) -> tuple[NpuTask, ...]:
-        """Tasks of what is no decoder block; its weights lie behind those of the blocks."""
-        return tuple(self._npu(o, iteration, iteration.layers) for o in block.operators)
+    def outside(self, block: Block, iteration: Iteration, number: int) -> tuple[NpuTask, ...]:
+        """Tasks of what is no decoder block, the one of this ``number``; its weights lie behind
+        those of the blocks."""
+        return tuple(self._npu(o, iteration, iteration.layers + number) for o in block.operators)
 
     # the NPU side -----------------------------------------------------------------------------
     def _npu(self, operator: Operator, iteration: Iteration, layer: int) -> NpuTask:
         if operator.kind in _GEMMS and operator.m:
             return self.gemm_task(operator, layer)
         if operator.kind is OperatorKind.COLLECTIVE:
-            moved = ring_all_reduce(operator.input_bytes, iteration.tp, self.link)
+            moved = self._collective(operator, iteration.tp)
             return NpuTask(
                 operator.name, str(operator.kind), "link", layer, 0, 0, 0,
                 link_ps=moved.time_ps, link_bytes=moved.link_bytes,
@@ -121,6 +127,15 @@ class BlockMapper:
         if operator.kind is OperatorKind.EMBEDDING:
             return self._embedding(operator, layer)
         return self._vector(operator, layer)
+
+    def _collective(self, operator: Operator, tp: int) -> Collective:
+        match operator.collective:
+            case CollectiveKind.ALL_REDUCE:
+                return ring_all_reduce(operator.output_bytes, tp, self.link)
+            case CollectiveKind.ALL_GATHER:
+                return ring_all_gather(operator.output_bytes, tp, self.link)
+            case CollectiveKind.SEND:
+                return send(operator.output_bytes, self.link)
 
     def _embedding(self, operator: Operator, layer: int) -> NpuTask:
         """Rows of a table come in, one a token."""
