@@ -166,6 +166,12 @@ class RunConfig(ConfigModel):
                 "schedule.attention_placement 'npu' is what schedule.policy 'serial' does anyway; "
                 "it is for 'blocked' and 'interleaved'"
             )
+        on_npu = self.schedule.policy == "serial" or self.schedule.attention_placement == "npu"
+        if self.npu.artifact_attention and not on_npu:
+            raise ValueError(
+                "npu.artifact_attention is attention on the NPU: it needs schedule.policy 'serial' "
+                "or attention_placement 'npu'"
+            )
         if self.max_error is not None and self.fidelity == "command":
             raise ValueError("max_error is for fidelity 'fast'; 'command' has no error to limit")
         if self.schedule.sub_batches and self.schedule.policy in ("serial", "blocked"):
