@@ -7,10 +7,9 @@ after.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
-from typing import Any
 
 from pimsim.config.memory import MemoryConfig
 from pimsim.config.npu import NpuConfig
@@ -30,7 +29,7 @@ from pimsim.hardware.pim.programs import AttentionShape
 from pimsim.mapping.addresses import AddressPlan, visible_tokens
 from pimsim.mapping.artifact_operands import vector_operands
 from pimsim.mapping.artifact_steps import ArtifactTiler, operand_stream
-from pimsim.mapping.attention import score_work, value_work
+from pimsim.mapping.attention import AttentionBatch, PimWork, score_work, value_work
 from pimsim.mapping.experts import (
     ExpertLevel,
     ExpertPlacement,
@@ -85,10 +84,10 @@ class BlockMapper:
     addresses: AddressPlan
     element_bytes: int
     kv_element_bytes: int
-    attention_work: dict[tuple[Any, ...], Any] = field(
+    _attention_work: dict[tuple[Callable[..., PimWork], AttentionBatch], PimWork] = field(
         default_factory=dict, compare=False, repr=False
     )
-    """Programs by operator and members: they are the same in blocks of one kind."""
+    """By product and by all that it is asked for: the same in blocks of one kind."""
 
     def program(self, iteration: Iteration, placed: Placed) -> BlockProgram:
         """Tasks of a block. Attention goes to PIM where it has a shape, experts as placed."""
@@ -275,14 +274,15 @@ class BlockMapper:
         contexts: Sequence[int], pim: PimConfig,
     ) -> PimTask:  # fmt: skip
         score = operator.kind is OperatorKind.ATTENTION_SCORE
-        rows = [self.addresses.kv[placed.layer][i] for i in placed.members]
-        key = (operator.kind, shape, placed.members, tuple(rows))
-        if key not in self.attention_work:
-            self.attention_work[key] = (score_work if score else value_work)(
-                shape, rows, contexts, placed.channel, self.addresses.operand_row, self.memory,
-                pim, self.npu.vector, self.element_bytes,
+        rows = tuple(self.addresses.kv[placed.layer][i] for i in placed.members)
+        find = score_work if score else value_work
+        key = (find, AttentionBatch(shape, rows, tuple(contexts), placed.channel))
+        if key not in self._attention_work:
+            self._attention_work[key] = find(
+                key[1], self.addresses.operand_row, self.memory, pim, self.npu.vector,
+                self.element_bytes,
             )  # fmt: skip
-        programs, marks, after = self.attention_work[key]
+        programs, marks, after = self._attention_work[key]
         lane_ops = sum(vector_lane_ops("softmax", c) for c in contexts) * shape.heads
         if score:  # scores come, are read, and probabilities are written and sent back
             sram_bytes = 2 * softmax_sram_bytes(contexts, shape.heads, self.element_bytes)

@@ -262,10 +262,8 @@ class Probe:
         return int((rank[:, 2] + open_now).sum())
 
     def scatter_ticks(self, scatters: Sequence[Scatter]) -> int:
-        """Of each burst of ``scatters``, all on one channel. It depends on where they lie as well,
-        so that what one run has found is not another's."""
-        own = [replace(each, channel=0) for each in scatters]
-        return self._lone_cycles([], own) * TICKS // max(sum(s.count for s in scatters), 1)
+        """Of each burst of ``scatters``, all on channel 0; it depends on where they lie as well."""
+        return self._lone_cycles([], scatters) * TICKS // max(sum(s.count for s in scatters), 1)
 
     def lost_ticks(self, before: Stream, own: Stream) -> int:
         """What two streams take longer at once than one after the other."""
