@@ -114,6 +114,7 @@ def _say(what: str) -> None:
 def _report(trace: SparsityTrace) -> dict[str, Any]:
     import numpy as np
 
+    from pimsim.workload.draws import RandomStream
     from pimsim.workload.sparsity.union import (
         GRANULARITIES,
         by_popularity,
@@ -123,7 +124,7 @@ def _report(trace: SparsityTrace) -> dict[str, Any]:
     )
 
     rows = unions(trace)
-    random = np.random.default_rng(0)
+    random = RandomStream(0)
     machine: dict[str, dict[str, list[float]]] = {}
     for order in ("as-trained", "popularity"):
         machine[order] = {}
@@ -132,7 +133,7 @@ def _report(trace: SparsityTrace) -> dict[str, Any]:
             for row in rows:
                 found = []
                 for active in trace.active:
-                    at = random.choice(len(active), row.batch, replace=False)
+                    at = random.subsets(1, len(active), row.batch)[0]
                     mask = active[at].any(axis=0)
                     if order == "popularity":
                         mask = mask[by_popularity(active)]
