@@ -11,7 +11,6 @@ from pimsim.config.run import RunConfig
 from pimsim.report.charts import Chart, LaneChart
 from pimsim.report.page import Section, TableData, render_page
 from pimsim.report.run_charts import (
-    ceilings,
     comparison_chart,
     energy_chart,
     gantt_chart,
@@ -52,13 +51,12 @@ def run_charts(runs: Sequence[RunFolder], stage: str | None = None) -> list[Char
     names = _names(runs)
     results = [run.result for run in runs]
     main = runs[0]
-    limits = ceilings(main.config)
     charts: list[Chart] = [comparison_chart(results, names)] if len(runs) > 1 else []
     charts += [
         stack_chart(results, names),
-        roofline_chart(main.result, limits),
+        roofline_chart(main.result),
         gantt_chart(main.result, stage),
-        utilisation_chart(main.result, limits),
+        utilisation_chart(main.result),
         energy_chart(results, names),
     ]
     return charts

@@ -48,6 +48,7 @@ from pimsim.result.accounts import (
 )
 from pimsim.result.experts import expert_summary
 from pimsim.result.invariants import RunFacts
+from pimsim.result.peaks import run_peaks
 from pimsim.result.pipeline import Pipeline, pipeline_of, total_energy
 from pimsim.result.types import (
     Fidelity,
@@ -121,7 +122,8 @@ def build_result(
         iteration_s=pipeline.interval_ps / _PS_PER_S,
         devices=devices,
         pipeline=pipeline.summary(outcome, by_stage),
-        experts=expert_summary(outcome.device),
+        peaks=run_peaks(device),
+        experts=expert_summary(device),
         power_w={part: joule / time_s for part, joule in asdict(energy).items()},
         static_w=static.by_part(),
         idle_w=static.total + idle_dram_w(outcome),
@@ -194,6 +196,10 @@ def _operators(outcome: Outcome) -> tuple[OperatorResult, ...]:
             flops=record.flops,
             bytes=record.bytes,
             bound_cycles=int(record.bound_ps // clock.npu_ps),
+            lead_cycles=(
+                clock.npu_cycle(record.start_ps) - clock.npu_cycle(record.start_ps - record.lead_ps)
+            ),
+            posted_bytes=record.posted_bytes,
         )
         for record in outcome.recorder.operators
     )

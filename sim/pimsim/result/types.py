@@ -91,6 +91,10 @@ class OperatorResult:
     """Bytes that it needs from DRAM, or that PIM reads in the banks."""
     bound_cycles: int = 0
     """Least cycles on this hardware (roofline); 0 where none was computed."""
+    lead_cycles: int = 0
+    """Cycles before its start in which its first loads were under way (prefetch)."""
+    posted_bytes: int = 0
+    """Of ``bytes``: writes that were still queued at its end."""
 
 
 @dataclass(frozen=True)
@@ -280,6 +284,10 @@ class Result:
     ``tokens_per_j``."""
     power_sources: Mapping[str, str] = field(default_factory=dict)
     """By part of ``static_w``, and of ``energy_j``: what it is worked out from."""
+    peaks: Mapping[str, float] = field(default_factory=dict)
+    """What one device could do at most, a second: ``npu_flop_per_s``, ``dram_bytes_per_s`` and
+    ``npu_bytes_per_s`` (through a network), and of what the run puts on PIM ``pim_flop_per_s``,
+    ``pim_kv_bytes_per_s``, ``pim_weight_bytes_per_s``. Empty in results of before."""
     experts: Experts | None = None
     """None: the model has none."""
     area_mm2: Mapping[str, float] = field(default_factory=dict)

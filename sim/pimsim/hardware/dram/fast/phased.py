@@ -118,6 +118,10 @@ class PhasedMemory:
         self.fast.skip(exact.now)
         return group
 
+    def posted_writes(self) -> int:
+        """See ``MemorySystem.posted_writes``; by rates a write is answered when it is done."""
+        return 0 if self._exact is None else self._exact.posted_writes()
+
     def share_of(self, numbers: Set[int]) -> float:
         """Share of the time of all phases that those of these numbers took, 0 to 1."""
         whole = sum(phase.cycles for phase in self.phases)
