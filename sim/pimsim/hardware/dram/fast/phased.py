@@ -86,7 +86,7 @@ class PhasedMemory:
 
     def _ask(self, start: int, asked: Asked) -> FastMemorySystem | MemorySystem:
         """Take note; who is to be asked in this phase, which is a new one where nothing ran."""
-        if not self.active:
+        if not self.phases or (not self.active and self.fast.quiet_at(start)):
             begin = max(start, self.now)
             phase = Phase(self._asked, begin, by_command=self._asked in self._by_command)
             self.phases.append(phase)

@@ -2,8 +2,9 @@
 
 A stream takes its rate for each burst, or that of a chain where others are under way, which short
 streams keep up less well; where it lies in the banks of the one under way, but not behind it, both
-lose. Scattered bursts are timed as they are. What lies where decides about the last two: they are
-known by exactly what the command engine was given.
+lose. Scattered bursts are timed as they are; of writes, which are answered when they are taken, the
+channel has work left for whatever comes behind them. What lies where decides about the last two:
+they are known by exactly what the command engine was given.
 """
 
 from __future__ import annotations
@@ -36,6 +37,8 @@ class Work:
     reads: Ints
     """Bursts."""
     writes: Ints
+    posted: Ints
+    """Of the ticks, those at the end that nobody waits for: writes that were answered before."""
 
 
 class StreamWork:
@@ -48,7 +51,7 @@ class StreamWork:
         self._row_set = row_set(self._map)
         self._before: Stream | None = None
         self._lost_ticks: dict[tuple[Stream, Stream], int] = {}
-        self._scatter_ticks: dict[tuple[Scatter, ...], int] = {}
+        self._scatter_ticks: dict[tuple[Scatter, ...], tuple[int, int]] = {}
 
     @property
     def beside(self) -> int:
@@ -95,9 +98,11 @@ class StreamWork:
             last = own * (probe.writes.ticks if stream.write else read_ticks)
             lost = self._lost(stream, begin, bursts, bool(idle.all()))
             ticks += last + np.where(own > 0, lost, 0)
+        posted = np.zeros(self._channels, np.int64)
         if scatters:
-            ticks += self._scattered(scatters, counted)
-        return Work(ticks, last, counted[0], counted[1])
+            answered, posted = self._scattered(scatters, counted)
+            ticks += answered + posted
+        return Work(ticks, last, counted[0], counted[1], posted)
 
     def _lost(self, stream: Stream | Rows, begin: Ints, bursts: Ints, idle: bool) -> int:
         """Ticks that a stream and the one before it lose to each other."""
@@ -117,8 +122,9 @@ class StreamWork:
             self._lost_ticks[both] = self.probe.lost_ticks(*both)
         return self._lost_ticks[both]
 
-    def _scattered(self, scatters: Sequence[Scatter], counted: Ints) -> Ints:
-        """Ticks by channel; counts the bursts in. The fullest channel says what a burst takes."""
+    def _scattered(self, scatters: Sequence[Scatter], counted: Ints) -> tuple[Ints, Ints]:
+        """Ticks by channel until all are answered, and those that are left then; counts the bursts
+        in. The fullest channel says what a burst takes."""
         bursts = np.zeros(self._channels, dtype=np.int64)
         for scatter in scatters:
             bursts[scatter.channel] += scatter.count
@@ -127,7 +133,8 @@ class StreamWork:
         own = tuple(replace(each, channel=0) for each in scatters if each.channel == fullest)
         if own not in self._scatter_ticks:
             self._scatter_ticks[own] = self.probe.scatter_ticks(own)
-        return bursts * self._scatter_ticks[own]
+        answered, left = self._scatter_ticks[own]
+        return bursts * answered, bursts * left // max(int(bursts[fullest]), 1)
 
 
 def row_set(address_map: AddressMap) -> int:
