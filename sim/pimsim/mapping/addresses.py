@@ -19,9 +19,13 @@ from pimsim.config.memory import MemoryConfig
 from pimsim.hardware.pim.programs import AttentionShape
 
 __all__ = [
-    "AddressPlan", "BlockKv", "KvRows", "WeightRegion", "plan_addresses", "row_bursts",
-    "visible_tokens",
+    "AddressPlan", "BlockKv", "KvRows", "LayoutError", "WeightRegion", "plan_addresses",
+    "row_bursts", "visible_tokens",
 ]  # fmt: skip
+
+
+class LayoutError(InputError):
+    """The banks have too few rows for what is to lie in them."""
 
 
 @dataclass(frozen=True)
@@ -116,7 +120,7 @@ def plan_addresses(
     kv: Sequence[BlockKv], contexts: Sequence[int], channels: Sequence[int], operand_rows: int,
     outside: Sequence[Mapping[str, WeightRegion]] = (),
 ) -> AddressPlan:  # fmt: skip
-    """Lay everything out. Raises ``InputError`` where a channel has too few rows for its KV.
+    """Lay everything out. Raises ``LayoutError`` where a channel has too few rows.
 
     ``weights`` and ``kv``: by simulated block. ``operand_rows``: rows that GWRITE's sources
     take. ``outside``: weights beside the blocks, by work; each is of another device, so that all
@@ -140,7 +144,7 @@ def plan_addresses(
     operand_row = -(-end // stripe)
     first_row = operand_row + operand_rows
     if first_row > org.rows:
-        raise InputError(
+        raise LayoutError(
             f"weights and activations of {len(weights) + bool(outside)} blocks take {first_row} "
             "rows of each bank, "
             f"the memory has {org.rows}"
@@ -153,7 +157,7 @@ def plan_addresses(
         need = [total + own for total, own in zip(need, laid_out[block_kv][1], strict=True)]
     for channel, last in enumerate(need):
         if last > org.rows:
-            raise InputError(
+            raise LayoutError(
                 f"channel {channel} needs {last} rows in each bank for the KV cache of {len(kv)} "
                 f"blocks, the memory has {org.rows}"
             )

@@ -285,6 +285,11 @@ def _warnings(outcome: Outcome, pipeline: Pipeline) -> Iterator[str]:
             "blocks differ in the experts or features that work, and too few were simulated to "
             "know how much their times do: workload.layers=auto simulates enough"
         )
+    if device.narrow_tp is not None:
+        yield (
+            f"tp {device.whole.tp}: the least that holds the layout of PIM too; without it tp "
+            f"{device.narrow_tp} would do (parallel.tp)"
+        )
     yield from _trace_notes(device)
     yield from capacity_notes(device)
     if config.schedule.sub_batches and layers == 1 and model_layers > 1:

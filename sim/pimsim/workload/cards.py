@@ -249,6 +249,26 @@ def parallelism(card: ModelCard, tp: int | None = None, pp: int | None = None) -
 
 def _misfit(card: ModelCard, tp: int, pp: int) -> str:
     """Why these degrees do not suit the card; empty if they do."""
+    shared = _shared_sizes(card)
+    for name, size in shared.items():
+        if tp < 1 or not _shares(name, size, tp):
+            allowed = ", ".join(map(str, tensor_degrees(card)))
+            return f"{name} ({size}) cannot be shared by tp {tp}; tp may be {allowed}"
+    return stages_misfit(card.layers, pp)
+
+
+def tensor_degrees(card: ModelCard) -> tuple[int, ...]:
+    """How many devices may share a layer, ascending."""
+    shared = _shared_sizes(card)
+    return tuple(
+        degree
+        for degree in range(1, min(_MAX_DEGREE, card.heads) + 1)
+        if all(_shares(name, size, degree) for name, size in shared.items())
+    )
+
+
+def _shared_sizes(card: ModelCard) -> dict[str, int]:
+    """What tensor parallelism cuts, by key of the card."""
     shared = {"heads": card.heads, "kv_heads": card.kv_heads}
     if card.mla is not None:
         del shared["kv_heads"]  # the latent is whole on every device
@@ -258,16 +278,7 @@ def _misfit(card: ModelCard, tp: int, pp: int) -> str:
         shared["moe.expert_hidden"] = card.moe.expert_hidden
         if card.moe.shared_hidden:
             shared["moe.shared_hidden"] = card.moe.shared_hidden
-    fits = [
-        degree
-        for degree in range(1, min(_MAX_DEGREE, card.heads) + 1)
-        if all(_shares(name, size, degree) for name, size in shared.items())
-    ]
-    for name, size in shared.items():
-        if tp < 1 or not _shares(name, size, tp):
-            allowed = ", ".join(map(str, fits))
-            return f"{name} ({size}) cannot be shared by tp {tp}; tp may be {allowed}"
-    return stages_misfit(card.layers, pp)
+    return shared
 
 
 def _shares(name: str, size: int, tp: int) -> bool:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from pimsim.config.errors import InputError
-from pimsim.workload.cards import Parallelism
+from pimsim.workload.cards import ModelCard, Parallelism, tensor_degrees
 from pimsim.workload.operators import OperatorKind
 from pimsim.workload.pipeline import MemoryNeed, TableBytes, fullest, stage_needs
 from pimsim.workload.requests import Request
 from pimsim.workload.stages import misfit as stages_misfit
 from pimsim.workload.trace import OperandRole, OperatorTrace, SymbolicOperator
 
-__all__ = ["check_degrees", "trace_degrees", "trace_memory_bytes", "trace_memory_needs"]
+__all__ = [
+    "check_degrees", "larger_degrees", "trace_degrees", "trace_memory_bytes", "trace_memory_needs",
+]  # fmt: skip
 
 _MAX_DEGREE = 1024
 
@@ -104,6 +106,19 @@ def check_degrees(trace: OperatorTrace, tp: int, pp: int) -> None:
     found = _misfit(trace, tp, pp)
     if found:
         raise InputError(f"model {trace.model}: {found}")
+
+
+def larger_degrees(
+    model: ModelCard | OperatorTrace, degrees: Parallelism, ep: int
+) -> Iterator[int]:
+    """Over how many more devices a layer may be shared than it is, ascending; ``ep`` divides them
+    all."""
+    if isinstance(model, ModelCard):
+        suitable: Iterable[int] = tensor_degrees(model)
+    else:
+        most = min(model.facts.heads, _MAX_DEGREE)
+        suitable = (tp for tp in range(1, most + 1) if not _misfit(model, tp, degrees.pp))
+    return (tp for tp in suitable if tp > degrees.tp and tp % ep == 0)
 
 
 def _misfit(trace: OperatorTrace, tp: int, pp: int) -> str:
