@@ -66,7 +66,8 @@ def log_rows(table: Path, simulated_commands: int = SIMULATED_COMMANDS) -> Itera
         if sum(commands.values()) > simulated_commands:
             continue
         result = run_stream(design, attention(design, heads, heads, head_dim, context))
-        yield Row("attacc.log_cycles", case, "cycles", int(line["cycle"]), result.cycles)
+        group = "attacc.log_bank_cycles" if line["pim_type"] == "BA" else "attacc.log_cycles"
+        yield Row(group, case, "cycles", int(line["cycle"]), result.cycles)
 
 
 def _lines(table: Path) -> Iterator[dict[str, str]]:
