@@ -20,7 +20,6 @@ NAMES = (
     "export",
     "fast",
     "sweep",
-    "laws",
 )
 
 

@@ -1,5 +1,4 @@
-"""The oracles in ``tests/oracle`` are importable from the property tests as ``oracle.…``, and what
-draws configs as ``benchmarks.…``."""
+"""The oracles in ``tests/oracle`` are importable from the property tests as ``oracle.…``."""
 
 from __future__ import annotations
 
@@ -8,4 +7,3 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Annotated, Any, TextIO
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -278,16 +276,15 @@ def attention_command(
     )
 
 
-@contextmanager
-def _stdin() -> Iterator[TextIO]:
+def _stdin() -> Any:
     """Standard input as text whose wrong bytes do not stop the parser before it says where."""
-    from pimsim.config.errors import InputError, reason
+    from pimsim.config.errors import InputError
 
     try:
-        with open(0, encoding="utf-8-sig", errors="backslashreplace", closefd=False) as stream:
-            yield stream
+        stream = open(0, encoding="utf-8-sig", errors="backslashreplace", closefd=False)  # noqa: SIM115
     except OSError as error:
-        raise InputError(f"standard input cannot be read: {reason(error)}") from None
+        raise InputError(f"standard input cannot be read: {error.strerror}") from None
+    return stream
 
 
 kernel_app.command("gemv")(gemv_command)

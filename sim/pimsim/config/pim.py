@@ -58,7 +58,8 @@ class PimConfig(ConfigModel):
     """The artifact's npu+pim branch feeds one PIM instruction per cycle for all channels
     together (MECHANISMS 0.4)."""
     artifact_kv_write: bool = False
-    """The artifact writes attention outputs only for contexts above one row, appends no KV."""
+    """The artifact writes attention outputs only for contexts above one row, a tile of banks at a
+    time, and appends no KV."""
     artifact_one_operand_row: bool = False
     """The artifact's GWRITE always reads the same row, which so stays open (MECHANISMS 4.1)."""
     artifact_uncounted_activations: bool = False
@@ -101,11 +102,6 @@ class PimConfig(ConfigModel):
                     f"no rule lets {then} wait for the n dot products of a GEMV: a delay with n is "
                     "needed (artifact_free_comps, as the NeuPIMs artifact, does without)"
                 )
-        if self.artifact_short_pipeline and self.row_buffers == 2:
-            raise ValueError(
-                "artifact_short_pipeline is of the artifact's branch with one row buffer, found "
-                "row_buffers 2"
-            )
         if self.elements_per_comp & (self.elements_per_comp - 1):
             raise ValueError(
                 f"elements_per_comp is {self.elements_per_comp}; a row of a bank is a whole number "

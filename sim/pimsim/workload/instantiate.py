@@ -14,9 +14,8 @@ from typing import Literal, NamedTuple
 
 from pimsim.config.errors import InputError
 from pimsim.workload.moe import ExpertLoad, Routing, UniformRouting
-from pimsim.workload.operators import Block, CollectiveKind, Iteration, Operator, OperatorKind
+from pimsim.workload.operators import Block, Iteration, Operator, OperatorKind
 from pimsim.workload.requests import Request
-from pimsim.workload.stages import cut_blocks, misfit
 from pimsim.workload.trace import (
     OperandRole,
     OperatorTrace,
@@ -26,7 +25,7 @@ from pimsim.workload.trace import (
     evaluate,
 )
 
-__all__ = ["BlockBytes", "Step", "block_share", "held_bytes", "instantiate", "sample_blocks"]
+__all__ = ["Step", "block_share", "held_bytes", "instantiate", "sample_blocks"]
 
 PhaseName = Literal["prefill", "decode"]
 _OF_EXPERTS = ("expert_fc1", "expert_act", "expert_fc2")
@@ -122,8 +121,8 @@ def instantiate(
 ) -> Iteration:  # fmt: skip
     """One step of ``requests`` on one of ``tp`` x ``pp`` devices.
 
-    ``layers``: how many of the model's blocks to take, and ``spread``: see ``sample_blocks``; None:
-    as many as the fullest of ``pp`` stages has, at least one of each kind.
+    ``layers``: how many blocks to take, and ``spread``: see ``sample_blocks``; None: all of the
+    device's. The device is that of the first of ``pp`` equal stages of consecutive blocks.
     ``routing``: of a mixture of experts, uniform with ``seed`` where there is none.
     ``append_kv=False`` leaves out the writing of new keys and values. ``ep``: groups of devices
     with experts of their own, so that an expert is cut over ``tp / ep`` of them; the routing is
@@ -134,12 +133,11 @@ def instantiate(
     if layers is not None and layers < 1:
         raise InputError(f"layers is {layers}; at least 1 is needed")
     facts, chosen = trace.facts, trace.phases[phase]
-    problem = misfit(facts.layers, pp)
-    if problem:
-        raise InputError(f"model {trace.model}: {problem}")
-    kinds = list(chosen.sequence())
-    if layers is None:
-        layers = max(len(set(kinds)), *(len(stage) for stage in cut_blocks(facts.layers, pp)))
+    if pp < 1 or facts.layers % pp:
+        raise InputError(
+            f"model {trace.model}: layers ({facts.layers}) cannot be cut into pp {pp} stages"
+        )
+    kinds = list(chosen.sequence())[: facts.layers // pp]
     numbers = sample_blocks(kinds, layers, spread)
     step = Step.of(requests, phase)
     if routing is None and facts.experts:
@@ -173,28 +171,24 @@ def instantiate(
     )
 
 
-class BlockBytes(NamedTuple):
-    """What a block takes on one device."""
-
-    weights: int
-    """With all experts."""
-    kv: int
-    """Of one batch."""
-
-
-def held_bytes(trace: OperatorTrace, requests: Sequence[Request], tp: int) -> dict[str, BlockBytes]:
-    """What a block of each kind takes on each of ``tp`` devices."""
+def held_bytes(trace: OperatorTrace, requests: Sequence[Request], tp: int, pp: int) -> _Held:
+    """Weights, with all experts, and KV cache of the blocks of one device, in bytes."""
     phase, facts = trace.phases["decode"], trace.facts
     everywhere = ExpertLoad(tuple(range(facts.experts)), (1,) * facts.experts)
     step = Step.of(requests, "decode")
-    found = {}
-    for kind in dict.fromkeys(phase.sequence()):
+    weights = kv = 0
+    kinds = list(phase.sequence())[: facts.layers // pp]
+    for kind in dict.fromkeys(kinds):
         load = everywhere if _has_experts(phase, kind) else None
         operators = block_share(phase.blocks[kind], step, tp, load)
-        found[kind] = BlockBytes(
-            sum(o.weight_bytes for o in operators), sum(o.kv_read_bytes for o in operators)
-        )
-    return found
+        weights += kinds.count(kind) * sum(o.weight_bytes for o in operators)
+        kv += kinds.count(kind) * sum(o.kv_read_bytes for o in operators)
+    return _Held(weights, kv)
+
+
+class _Held(NamedTuple):
+    weights: int
+    kv: int
 
 
 def _check(trace: OperatorTrace, requests: Sequence[Request], phase: PhaseName) -> None:
@@ -453,8 +447,7 @@ def _all_reduce(name: str, source: Operator) -> Operator:
     return Operator(
         name=name,
         kind=OperatorKind.COLLECTIVE,
-        collective=CollectiveKind.ALL_REDUCE,
-        group=str(CollectiveKind.ALL_REDUCE),
+        group="allreduce",
         rows=rows,
         width=width,
         input_bytes=source.output_bytes,

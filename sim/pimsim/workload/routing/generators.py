@@ -6,12 +6,9 @@ All are deterministic in their seed and the block, and independent between block
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import fsum
 
 import numpy as np
 from numpy.typing import NDArray
-
-from pimsim.workload.draws import RandomStream
 
 __all__ = ["TokenIdRouting", "ZipfRouting"]
 
@@ -19,9 +16,19 @@ Ints = NDArray[np.int64]
 
 
 def _zipf(count: int, exponent: float) -> NDArray[np.float64]:
-    weights = [rank**-exponent for rank in range(1, count + 1)]
-    whole = fsum(weights)
-    return np.array([weight / whole for weight in weights])
+    weights = 1.0 / np.arange(1, count + 1) ** exponent
+    share: NDArray[np.float64] = weights / weights.sum()
+    return share
+
+
+def _without_replacement(
+    weights: NDArray[np.float64], rows: int, chosen: int, random: np.random.Generator
+) -> Ints:
+    """``chosen`` of ``len(weights)`` for each row, one after the other by weight (Gumbel top-k,
+    Kool et al. 2019, arXiv 1903.06059)."""
+    keys = np.log(weights) + random.gumbel(size=(rows, len(weights)))
+    found: Ints = np.sort(np.argpartition(-keys, chosen - 1, axis=1)[:, :chosen], axis=1)
+    return found.astype(np.int64)
 
 
 @dataclass(frozen=True)
@@ -35,9 +42,9 @@ class ZipfRouting:
 
     def assignments(self, layer: int, tokens: int) -> Ints:
         """See ``Routing``."""
-        random = RandomStream(self.seed, layer, 1)
+        random = np.random.default_rng((self.seed, layer, 1))
         weights = _zipf(self.experts, self.exponent)[random.permutation(self.experts)]
-        return random.weighted_subsets(tokens, weights, self.experts_per_token)
+        return _without_replacement(weights, tokens, self.experts_per_token, random)
 
 
 @dataclass(frozen=True)
@@ -53,7 +60,9 @@ class TokenIdRouting:
 
     def ids(self, tokens: int) -> Ints:
         """Token ids of a batch."""
-        return RandomStream(self.seed, 2).choices(_zipf(self.vocab, self.exponent), tokens)
+        random = np.random.default_rng((self.seed, 2))
+        drawn: Ints = random.choice(self.vocab, size=tokens, p=_zipf(self.vocab, self.exponent))
+        return drawn.astype(np.int64)
 
     def assignments(self, layer: int, tokens: int) -> Ints:
         """See ``Routing``."""
@@ -61,7 +70,7 @@ class TokenIdRouting:
         unique, where = np.unique(ids, return_inverse=True)
         table = np.empty((len(unique), self.experts_per_token), dtype=np.int64)
         for row, token in enumerate(unique.tolist()):
-            random = RandomStream(self.seed, layer, 3, token)
-            table[row] = random.subsets(1, self.experts, self.experts_per_token)
+            random = np.random.default_rng((self.seed, layer, 3, token))
+            table[row] = np.sort(random.choice(self.experts, self.experts_per_token, replace=False))
         found: Ints = table[where]
         return found
