@@ -159,7 +159,7 @@ def cli_reference() -> str:
     """Every command with its arguments and options."""
     import typer.main
 
-    from pimsim.cli.main import app
+    from pimsim.cli.commands import app
 
     lines = ["# Command line", "", "`pimsim COMMAND --help` says the same.", ""]
     for name, command in _commands(typer.main.get_command(app), "pimsim"):

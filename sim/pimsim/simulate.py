@@ -174,17 +174,24 @@ def run(
 def decode_system(
     name_or_path: PathLike, *, model: PathLike = "gpt3-175b", batch: int = 1,
     input_tokens: int = 2048, output_tokens: int = 128, overrides: Sequence[str] = (),
+    trace: PathLike | None = None,
 ) -> Decoding:  # fmt: skip
     """Decode ``batch`` requests of ``input_tokens`` + ``output_tokens`` on a server of GPUs.
 
-    ``name_or_path``: a system preset (``dgx-a100a``, ``dgx-attacc-bank``) or its YAML. Raises
-    ``InputError``, one line, for wrong input.
+    ``name_or_path``: a system preset (``dgx-a100a``, ``dgx-attacc-bank``) or its YAML. ``trace``:
+    an operator trace's name or path, instead of the card ``model``. Raises ``InputError``, one
+    line, for wrong input.
     """
     from pimsim.config.loader import load_system
+    from pimsim.config.resources import find_source
     from pimsim.engine.xpu_system import decode
     from pimsim.workload.cards import load_card
+    from pimsim.workload.trace import load_trace
 
     config = load_system(os.fspath(name_or_path), overrides).config
+    if trace is not None:
+        source = load_trace(find_source("operators", os.fspath(trace)))
+        return decode(config, source, batch, input_tokens, output_tokens)
     return decode(config, load_card(os.fspath(model)), batch, input_tokens, output_tokens)
 
 

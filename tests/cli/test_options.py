@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import typer
 
-from pimsim.cli.main import app
+from pimsim.cli.commands import app
 from pimsim.config.errors import InputError
 from pimsim.config.extras import EXTRAS, require_extra
 

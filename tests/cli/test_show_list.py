@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 import pimsim
-from pimsim.cli import main
+from pimsim.cli.commands import app
+from pimsim.cli.edge import exit_code
 from pimsim.config.errors import CheckFailed, InputError
 from pimsim.config.loader import load_run
 from pimsim.config.resources import KINDS, preset_names
@@ -139,12 +140,10 @@ def test_exceptions_become_exit_codes(
     def fail(**_options: object) -> None:
         raise raised
 
-    command = next(each for each in main.app.registered_commands if each.name == "list")
+    command = next(each for each in app.registered_commands if each.name == "list")
     monkeypatch.setattr(command, "callback", lambda: fail())
     monkeypatch.setattr(sys, "argv", ["pimsim", "list"])
-    with pytest.raises(SystemExit) as ended:
-        main.main()
-    assert ended.value.code == code
+    assert exit_code() == code
     if message is not None:
         assert capsys.readouterr().err == message
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from pimsim.cli import main
+from pimsim.cli.edge import exit_code
 
 RunCli = Callable[..., subprocess.CompletedProcess[str]]
 Call = Callable[..., tuple[int, str, str]]
@@ -22,11 +22,9 @@ def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) ->
 
     def run(*arguments: str | Path) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["pimsim", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            main.main()
+        code = exit_code()
         out, err = capsys.readouterr()
-        assert isinstance(ended.value.code, int)
-        return ended.value.code, out, err
+        return code, out, err
 
     return run
 
@@ -70,6 +68,22 @@ def test_what_a_real_system_could_not_do_is_a_warning(call: Call) -> None:
     assert report["memory"]["fits"] is False
 
 
+def test_a_trace_is_decoded_as_its_card_is(call: Call, tmp_path: Path) -> None:
+    from pimsim.workload.card_trace import card_trace
+    from pimsim.workload.cards import load_card
+    from pimsim.workload.trace import dump_trace
+
+    path = tmp_path / "mine.json"
+    path.write_text(dump_trace(card_trace(load_card("gpt3-7b"))))
+    card = json.loads(call("system", "dgx-a100a", *SMALL, "--json")[1])
+    code, out, err = call("system", "dgx-a100a", "--trace", path, *SMALL[2:], "--json")
+    assert (code, err) == (0, "")
+    report = json.loads(out)
+    for key in ("model", "tokens_per_s", "parts_s", "energy_j", "memory", "kernels"):
+        assert report[key] == card[key]
+    assert report["provenance"]["content_sha256"] != card["provenance"]["content_sha256"]
+
+
 def test_set_changes_the_system(call: Call) -> None:
     def step(*more: str) -> float:
         report = json.loads(call("system", "dgx-attacc-bank", *SMALL, "--json", *more)[1])
@@ -84,6 +98,9 @@ def test_set_changes_the_system(call: Call) -> None:
     [
         (("dgx-a100",), "unknown system 'dgx-a100'; did you mean 'dgx-a100a'?"),
         (("dgx-a100a", "--model", "gpt3-175"), "unknown model 'gpt3-175'; did you mean"),
+        (("dgx-a100a", "--model", "gpt3-7b", "--trace", "gpt-oss-20b"), "runs one of them"),
+        (("dgx-a100a", "--trace", "nothing.json"), "nothing.json"),
+        (("dgx-a100a", "--model", "mixtral-8x7b"), "its blocks (decoder) have router"),
         (("dgx-a100a", "--batch", "0"), "Invalid value for '--batch'"),
         (("dgx-a100a", "--output", "1"), "Invalid value for '--output'"),
         (("dgx-a100a", "--set", "devics=4"), "unknown key 'devics'; did you mean 'devices'?"),

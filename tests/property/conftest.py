@@ -1,4 +1,5 @@
-"""The oracles in ``tests/oracle`` are importable from the property tests as ``oracle.…``."""
+"""The oracles in ``tests/oracle`` are importable from the property tests as ``oracle.…``, and what
+draws configs as ``benchmarks.…``."""
 
 from __future__ import annotations
 
@@ -7,3 +8,4 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 sys.path.insert(0, str(Path(__file__).resolve().parent))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))

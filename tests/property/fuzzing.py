@@ -55,7 +55,7 @@ class Answer:
 
 def call(arguments: list[str]) -> Answer:
     """Run the command line in this process."""
-    from pimsim.cli import main
+    from pimsim.cli.edge import exit_code
 
     out, err = io.StringIO(), io.StringIO()
     before = sys.argv
@@ -64,12 +64,9 @@ def call(arguments: list[str]) -> Answer:
     try:
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
             try:
-                main.main()
-                code = 0
+                code = exit_code()
             except AcceptedInput:
                 code = None
-            except SystemExit as ended:
-                code = ended.code if isinstance(ended.code, int) else 99
     finally:
         sys.argv = before
     return Answer(code, out.getvalue(), err.getvalue())

@@ -48,7 +48,7 @@ def _commands(command: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[
 
 
 def _from_main() -> list[tuple[tuple[str, ...], Any]]:
-    from pimsim.cli.main import app
+    from pimsim.cli.commands import app
 
     return list(_commands(typer.main.get_command(app)))
 

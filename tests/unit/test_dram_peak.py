@@ -18,7 +18,7 @@ from pimsim.hardware.dram.peak import (
 )
 from pimsim.hardware.dram.replay import replay
 from pimsim.mapping.gemm import GemmPlaces, bytes_per_kcycle, gemm_steps, tile_product
-from pimsim.report.run_charts import ceilings
+from pimsim.result.peaks import device_peaks
 
 
 def memory_of(name: str, *overrides: str) -> MemoryConfig:
@@ -84,7 +84,22 @@ def test_tilings_and_the_roofline_take_the_same_peak(name: str) -> None:
 
 def test_the_roof_of_a_run_is_the_peak() -> None:
     config = load_run("npu-only", ["memory=gddr6"]).config
-    assert ceilings(config).dram_bytes_per_s == pytest.approx(129.29e9, rel=1e-4)
+    peaks = device_peaks(config, config.memory, {})
+    assert peaks["dram_bytes_per_s"] == pytest.approx(129.29e9, rel=1e-4)
+    assert peaks["npu_bytes_per_s"] == peaks["dram_bytes_per_s"]
+
+
+def test_a_network_of_cores_lowers_what_reaches_them() -> None:
+    """One request a network cycle at each channel."""
+    config = load_run("onnxim-tpuv4").config
+    network, org = config.npu.network, config.memory.organization
+    assert network is not None
+    slow = config.npu.model_copy(
+        update={"network": network.model_copy(update={"frequency": 10**8})}
+    )
+    peaks = device_peaks(config.model_copy(update={"npu": slow}), config.memory, {})
+    assert peaks["npu_bytes_per_s"] == org.channels * org.burst_bytes * 10**8
+    assert peaks["npu_bytes_per_s"] < peaks["dram_bytes_per_s"]
 
 
 def test_a_second_pass_reads_the_same_weights() -> None:

@@ -20,6 +20,7 @@ from pimsim.hardware.dram.fast.clock import RefreshClock
 from pimsim.hardware.dram.layout import C_RD
 from pimsim.hardware.dram.system import MemorySystem
 from pimsim.hardware.dram.transfers import Scatter, Stream
+from pimsim.hardware.npu.vector import schedule_in_order
 
 SMALL = ["memory.organization.channels=4", "workload.layers=1", "workload.batch=12"]
 clocks = st.integers(2, 500).flatmap(
@@ -63,11 +64,17 @@ def test_streams_and_pim_drain_at_the_shares_of_the_part_under_way() -> None:
     ch = channel(queued=150, pim_total=200)
     flow.step(ch, PARTS, 0, 100, no_refresh())
     assert (ch["done"][0], ch["pim_done"][0], ch["part"][0]) == (50, 100, 1)
+    assert ch["pim_beside"][0] == 100
     flow.step(ch, PARTS, 100, 300, no_refresh())
     assert (ch["done"][0], ch["pim_done"][0], ch["pim_end"][0]) == (100, 200, 300)
     assert ch["end_done"][0] == 100
     flow.step(ch, PARTS, 300, 400, no_refresh())
     assert ch["done"][0] == 150
+    assert (ch["pim_beside"][0], ch["pim_waited"][0]) == (300, 0)
+    # 20 at half rate, then PIM is alone
+    ch = channel(queued=20, pim_total=200)
+    flow.step(ch, PARTS, 0, 300, no_refresh())
+    assert (ch["pim_beside"][0], ch["pim_end"][0]) == (40, 200)
 
 
 def test_completions_are_foreseen_without_moving() -> None:
@@ -117,6 +124,26 @@ def test_vector_work_goes_in_order_on_few_units() -> None:
     assert used == 21
 
 
+@given(
+    st.lists(st.tuples(st.integers(0, 60), st.integers(0, 25)), min_size=1, max_size=30),
+    st.integers(0, 5),
+)
+def test_vector_work_is_what_the_vector_units_do(work: list[tuple[int, int]], units: int) -> None:
+    ready, duration = (np.array(each, np.int64) for each in zip(*work, strict=True))
+    finish = np.zeros(len(ready), np.int64)
+    used = flow.settle(ready, duration, 0, units, 0, finish)
+    assert finish.tolist() == schedule_in_order(ready, duration, units).tolist()
+    assert used == duration.sum()
+
+
+def test_two_results_of_one_cycle_start_one_after_the_other() -> None:
+    finish = np.zeros(3, np.int64)
+    flow.settle(np.array([5, 5, 5]), np.array([2, 2, 2]), 0, 0, 0, finish)
+    assert finish.tolist() == [7, 8, 9]
+    flow.settle(np.array([5, 5, 5]), np.array([2, 2, 2]), 0, 0, 9, finish)
+    assert finish.tolist() == [11, 12, 13]
+
+
 def test_a_stream_takes_as_long_as_its_commands() -> None:
     memory = load_run("npu-only", ["memory.organization.channels=4"]).config.memory
     probe = Probe(memory, None)
@@ -159,6 +186,58 @@ def test_a_runs_scatters_are_not_those_of_the_run_before() -> None:
     alone = cycles(5000, Probe(memory, None))
     assert cycles(0, probe) != alone
     assert cycles(5000, probe) == alone
+
+
+def done_after(system: MemorySystem | FastMemorySystem, *asked: Stream | Scatter) -> list[int]:
+    """Cycle at which each is complete, one asked for when the one before it is."""
+    ends = []
+    for one in asked:
+        streams, scatters = ([one], []) if isinstance(one, Stream) else ([], [one])
+        system.submit(system.now, streams, scatters)
+        while system.active:
+            system.advance(1 << 40)
+        ends.append(system.now)
+    return ends
+
+
+@pytest.mark.parametrize("count", [4, 24, 100, 300])
+@pytest.mark.parametrize("stride", [1, 128, 512])
+def test_writes_that_were_answered_hold_up_what_comes_behind_them(count: int, stride: int) -> None:
+    memory = load_run(
+        "npu-only", ["memory.organization.channels=1", "memory.controller.refresh=none"]
+    ).config.memory
+    behind = memory.organization.rows // 2 * 32 * 16
+    asked = (Scatter(0, 5000, count, stride), Stream(behind, 1024))
+    exact = done_after(MemorySystem(memory), *asked)
+    fast = done_after(FastMemorySystem(memory, None, Probe(memory, None)), *asked)
+    assert fast[0] == pytest.approx(exact[0], abs=2)
+    assert fast[1] == pytest.approx(exact[1], abs=60)
+    if count > 100 and stride > 1:
+        alone = done_after(MemorySystem(memory), *asked[1:])
+        assert exact[1] - exact[0] > alone[0] + 100
+
+
+def test_pim_stands_still_for_refresh_at_fast_fidelity_as_by_commands() -> None:
+    given = [
+        "workload.batch=48", "workload.layers=1", "memory.organization.channels=4",
+        "memory.organization.rows=131072", "schedule.sub_batches=false",
+    ]  # fmt: skip
+    for design in ("neupims", "newton"):
+        own = [*given, f"pim={design}"]
+        exact = simulate.simulate(simulate.resolve("neupims", own))
+        fast = simulate.simulate(simulate.resolve("neupims", [*own, "fidelity=fast"]))
+        stacks = [one.cycle_stack["pim"] for one in (exact, fast)]
+        assert set(stacks[0]) == set(stacks[1])
+        for cause, cycles in stacks[0].items():
+            assert abs(stacks[1][cause] - cycles) < 0.02 * exact.cycles, (design, cause)
+        assert stacks[0]["refresh"] > 0.01 * exact.cycles
+        assert stacks[1]["refresh"] == pytest.approx(stacks[0]["refresh"], rel=0.3)
+        quiet = [*own, "fidelity=fast", "memory.controller.refresh=none"]
+        assert (
+            not simulate.simulate(simulate.resolve("neupims", quiet))
+            .cycle_stack["pim"]
+            .get("refresh")
+        )
 
 
 def test_streams_wait_for_the_one_row_buffer_that_pim_uses() -> None:

@@ -42,7 +42,7 @@ def test_every_key_has_a_meaning() -> None:
 def test_every_option_of_the_command_line_has_a_text() -> None:
     import typer.main
 
-    from pimsim.cli.main import app
+    from pimsim.cli.commands import app
 
     made = runpy.run_path(str(HOOK))
     commands = list(made["_commands"](typer.main.get_command(app), "pimsim"))

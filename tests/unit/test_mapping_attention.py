@@ -11,7 +11,7 @@ from pimsim.hardware.dram.rules import Command
 from pimsim.hardware.dram.system import After
 from pimsim.hardware.pim.programs import AttentionShape
 from pimsim.mapping.addresses import KvRows
-from pimsim.mapping.attention import NOTHING, value_work
+from pimsim.mapping.attention import NOTHING, AttentionBatch, value_work
 
 CONTEXTS = (1024, 512)
 """The first takes two rows a tile, the second one."""
@@ -23,16 +23,17 @@ TILES = 4
 def values(pim: str, memory: str, preset: str) -> tuple[list[np.ndarray], int, After]:
     design, dram = load_pim(pim).config, load_memory(memory).config
     shape = AttentionShape.of(HEADS, HEADS, HEAD_DIM, dram, design, BYTES)
-    rows = [KvRows(0, 100), KvRows(200, 300)]
-    programs, marks, after = value_work(
-        shape, rows, CONTEXTS, (0, 1), 0, dram, design, load_npu_of(preset).vector, BYTES
-    )
+    batch = AttentionBatch(shape, (KvRows(0, 100), KvRows(200, 300)), CONTEXTS, (0, 1))
+    programs, marks, after = value_work(batch, 0, dram, design, load_npu_of(preset).vector, BYTES)
     return list(programs), marks, after
 
 
 @pytest.mark.parametrize(
     ("pim", "preset"),
-    [("neupims-artifact", "neupims-artifact-main"), ("newton-artifact", "neupims-artifact-npu-pim")],
+    [
+        ("neupims-artifact", "neupims-artifact-main"),
+        ("newton-artifact", "neupims-artifact-npu-pim"),
+    ],
 )
 def test_the_artifact_adds_and_stores_a_tile_at_a_time(pim: str, preset: str) -> None:
     programs, marks, after = values(pim, "hbm2-neupims-artifact", preset)

@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
 import pimsim
+from pimsim.config.errors import InputError
+from pimsim.config.resources import preset_names
 from pimsim.report.charts import LaneChart
 from pimsim.report.palette import cause_colour
 from pimsim.report.run_charts import (
-    ceilings,
     energy_chart,
     gantt_chart,
     roofline_chart,
     stack_chart,
     utilisation_chart,
 )
-from pimsim.result.types import CYCLE_CAUSES, Result
+from pimsim.result.types import CYCLE_CAUSES, OperatorResult, Result
 
 
 @pytest.fixture(scope="module")
@@ -49,16 +51,84 @@ def test_energy_adds_up_to_that_of_a_token(result: Result) -> None:
     assert lane_totals(chart) == {"a": pytest.approx(1e3 / result.tokens_per_j)}
 
 
-def test_no_operator_is_above_its_roof(result: Result) -> None:
-    limits = ceilings(pimsim.load_config("neupims").config)
-    chart = roofline_chart(result, limits)
-    by_unit = {series.name: series.points for series in chart.points}
-    peak = {"NPU arrays": (limits.npu_flop_per_s, limits.dram_bytes_per_s),
-            "PIM": (limits.pim_flop_per_s, limits.pim_bytes_per_s)}  # fmt: skip
-    assert set(by_unit) >= set(peak)
-    for unit, (flops, size) in peak.items():
-        for point in by_unit[unit]:
+def roofs(result: Result) -> dict[str, tuple[float, float]]:
+    """Operations and bytes a second by unit, where PIM reads one kind of element."""
+    peaks = result.peaks
+    npu = peaks["npu_flop_per_s"], peaks["npu_bytes_per_s"]
+    found = {"NPU arrays": npu, "vector units": npu}
+    if "pim_kv_bytes_per_s" in peaks:
+        found["PIM"] = peaks["pim_flop_per_s"], peaks["pim_kv_bytes_per_s"]
+    return found
+
+
+@pytest.mark.parametrize("fidelity", ["command", "fast"])
+@pytest.mark.parametrize("preset", preset_names("hardware"))
+def test_no_operator_is_above_its_roof(preset: str, fidelity: str, tiny_card: Path) -> None:
+    result = pimsim.run(preset, model=tiny_card, batch=4, layers=2, fidelity=fidelity)
+    chart, limits = roofline_chart(result), roofs(result)
+    assert {series.name for series in chart.points} >= {"NPU arrays"}
+    for series in chart.points:
+        flops, size = limits[series.name]
+        for point in series.points:
             assert 0 < point.y * 1e12 <= min(flops, point.x * size) * (1 + 1e-9)
+
+
+def lines_of(result: Result) -> dict[str, tuple[float, float]]:
+    """FLOP/s and bytes/s of each roof, read off its two ends in the chart."""
+    return {
+        line.name: (line.y[-1] * 1e12, line.y[0] * 1e12 / line.x[0])
+        for line in roofline_chart(result).lines
+    }
+
+
+def test_a_roof_of_pim_has_the_run_s_own_element_size(tiny_card: Path, tmp_path: Path) -> None:
+    """16 lanes in each of 32 banks of 32 channels every 2 ns (of 1 GHz: tCCD_S 2): 16.384 TFLOP/s,
+    and as many bytes at 2 bytes an element; half at 1, where a cache of int8 is."""
+    narrow = tmp_path / "int8.yaml"
+    narrow.write_text(tiny_card.read_text().replace("kv_dtype_bytes: 2", "kv_dtype_bytes: 1"))
+    for card, size in ((tiny_card, 2), (narrow, 1)):
+        found = lines_of(pimsim.run("neupims", model=card, batch=4))
+        assert set(found) == {"NPU over DRAM", "PIM in the banks"}
+        assert found["PIM in the banks"] == (
+            pytest.approx(16.384e12), pytest.approx(8.192e12 * size),
+        )  # fmt: skip
+
+
+def test_pim_has_a_roof_only_where_something_runs_on_it(tiny_card: Path) -> None:
+    there = ["schedule.attention_placement=npu"]
+    for name, overrides in (("neupims", there), ("npu-only", [])):
+        result = pimsim.run(name, model=tiny_card, batch=4, overrides=overrides)
+        assert set(lines_of(result)) == {"NPU over DRAM"}
+
+
+def test_each_width_on_pim_has_its_own_roof(result: Result) -> None:
+    """Experts of 2 bytes beside a cache of 1."""
+    peaks = {
+        "npu_flop_per_s": 8e12, "npu_bytes_per_s": 4e12, "pim_flop_per_s": 2e12,
+        "pim_kv_bytes_per_s": 1e12, "pim_weight_bytes_per_s": 2e12,
+    }  # fmt: skip
+    assert lines_of(replace(result, peaks=peaks)) == {
+        "NPU over DRAM": (pytest.approx(8e12), pytest.approx(4e12)),
+        "PIM in the banks, KV cache": (pytest.approx(2e12), pytest.approx(1e12)),
+        "PIM in the banks, experts": (pytest.approx(2e12), pytest.approx(2e12)),
+    }
+
+
+def test_an_operator_s_time_begins_with_its_first_load(result: Result) -> None:
+    """1,000 bytes in 100 cycles and 400 before them; 200 bytes more are written after its end."""
+    operator = OperatorResult(
+        "qkv", "gemm", "systolic", 0, 100, "A", 400, 5000, 1200, 0, lead_cycles=400,
+        posted_bytes=200,
+    )  # fmt: skip
+    made = replace(result, operators=(operator,), cycles=1000, time_s=1e-6)
+    ((point,),) = (series.points for series in roofline_chart(made).points)
+    assert point.x == 5.0
+    assert point.y * 1e12 == pytest.approx(5000 / 500e-9)
+
+
+def test_a_result_without_peaks_has_no_roofline(result: Result) -> None:
+    with pytest.raises(InputError, match="no peaks; run it again"):
+        roofline_chart(replace(result, peaks={}))
 
 
 def test_the_gantt_of_a_stage_is_that_stage(result: Result) -> None:
@@ -73,12 +143,11 @@ def test_the_gantt_of_a_stage_is_that_stage(result: Result) -> None:
 
 
 def test_work_over_time_adds_up_to_the_work(result: Result) -> None:
-    limits = ceilings(pimsim.load_config("neupims").config)
-    chart = utilisation_chart(result, limits)
+    chart = utilisation_chart(result)
     arrays = next(line for line in chart.lines if line.name == "NPU arrays")
     mean = sum(arrays.y) / len(arrays.y) / 100
     flops = sum(o.flops for o in result.operators if o.unit == "systolic")
-    assert mean == pytest.approx(flops / (limits.npu_flop_per_s * result.time_s))
+    assert mean == pytest.approx(flops / (result.peaks["npu_flop_per_s"] * result.time_s))
     assert max(arrays.y) <= 100
 
 

@@ -186,8 +186,21 @@ LAWS: list[tuple[dict[str, Any], str]] = [
     ({"utilisation": replace(make_result().utilisation, pim=1.01)}, "utilisation of pim is 1.01"),
     ({"utilisation": replace(make_result().utilisation, npu=float("nan"))}, "npu is nan"),
     ({"tokens_per_s": float("inf")}, "tokens_per_s is inf"),
+    # 1 ns a cycle: 4096 bytes in 401 cycles are 10.214e9 a second, 1000 operations 2.49e9
+    ({"peaks": {"npu_bytes_per_s": 10.21e9}}, "qkv (layer 0) has 4096 bytes in 401 cycles"),
+    ({"peaks": {"npu_flop_per_s": 2.49e9}}, "qkv (layer 0) has 1000 flops in 401 cycles"),
+    ({"peaks": {"pim_flop_per_s": 3.3e7}}, "score (layer 0) has 10 flops in 301 cycles"),
     ({"time_s": 0.0}, "the run took 1000 cycles, 0.0 s"),
 ]
+
+
+def test_an_operator_may_lie_at_its_roof() -> None:
+    """Prefetch gives it more time, posted writes fewer bytes."""
+    peaks = {"npu_bytes_per_s": 10.22e9, "npu_flop_per_s": 2.5e9, "pim_flop_per_s": 3.99e7}
+    check_invariants(make_result(peaks=peaks), FACTS)
+    peaks["npu_bytes_per_s"] = 8.2e9
+    for change in ({"lead_cycles": 100}, {"posted_bytes": 1000}):
+        check_invariants(make_result(peaks=peaks, operators=operator(**change)), FACTS)
 
 
 @pytest.mark.parametrize(("changes", "message"), LAWS)

@@ -53,7 +53,7 @@ def test_figures_are_drawn_with_units(result: Result, options: list[str], folder
     figures = [
         result.plot.cycle_stack(), result.plot.energy(), result.plot.gantt(),
         result.plot.roofline(resolved), result.plot.roofline(folder),
-        result.plot.utilisation(resolved),
+        result.plot.roofline(), result.plot.utilisation(resolved), result.plot.utilisation(),
     ]  # fmt: skip
     for figure in figures:
         assert "(" in figure.axes[0].get_xlabel()

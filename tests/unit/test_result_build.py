@@ -118,7 +118,9 @@ def test_pipeline_stages_work_on_batches_of_their_own(make: Make) -> None:
     assert run.devices == 2 * 2
     assert run.layers_model == LAYERS  # 4 blocks over 2 stages
     assert run.tokens_per_s == pytest.approx(len(CONTEXTS) / run.time_s)
-    joule = run.energy_j.total * run.devices
+    first, last = run.pipeline
+    assert first.energy_j == pytest.approx(run.energy_j.total)  # all that was simulated is its own
+    joule = 2 * (first.energy_j + last.energy_j)
     assert run.tokens_per_j == pytest.approx(len(CONTEXTS) / joule)
 
 

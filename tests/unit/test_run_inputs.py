@@ -9,6 +9,9 @@ import pytest
 import pimsim
 from pimsim.config.errors import InputError
 from pimsim.simulate import device_of, resolve, simulate
+from pimsim.workload.card_trace import card_trace
+from pimsim.workload.cards import Parallelism, load_card
+from pimsim.workload.degrees import larger_degrees
 from pimsim.workload.requests import load_requests
 
 SMALL = [
@@ -56,6 +59,7 @@ def test_blocks_beyond_the_model_are_said() -> None:
 def test_a_layout_beyond_the_banks_is_refused_unless_asked_for() -> None:
     """Rows are those of all blocks, also of those that are not simulated."""
     run = ["workload.model=gpt-oss-120b", "workload.layers=2", "workload.batch=16"]
+    run.append("parallel.tp=8")
     device, _ = device_of(resolve("npu-pim", [*run, "workload.beyond_banks=true"]))
     rows = 1
     while rows < device.rows_needed:
@@ -65,6 +69,54 @@ def test_a_layout_beyond_the_banks_is_refused_unless_asked_for() -> None:
     few = resolve("npu-pim", [*run, f"memory.organization.rows={rows // 2}"])
     with pytest.raises(InputError, match=rf"all blocks need {device.rows_needed} rows"):
         device_of(few)
+
+
+@pytest.mark.parametrize("what", ["model", "trace"])
+def test_the_degree_left_open_is_one_that_holds_the_layout(what: str) -> None:
+    """gpt-oss-120b on eight devices needs 46,891 rows; the next degrees are 16 and 32."""
+    run = [f"workload.{what}=gpt-oss-120b", "workload.batch=16"]
+    rows = {}
+    for tp in (8, 16, 32):
+        at = [*run, f"parallel.tp={tp}", "workload.beyond_banks=true"]
+        rows[tp] = device_of(resolve("neupims", at))[0].rows_needed
+    assert rows[8] == 46_891 and rows[16] > 32_768 > rows[32]
+    device, _ = device_of(resolve("neupims", run))
+    assert (device.whole.tp, device.narrow_tp, device.rows_needed) == (32, 8, rows[32])
+    asked, _ = device_of(resolve("neupims", [*run, "parallel.tp=32"]))
+    assert asked.narrow_tp is None
+    taken_for_larger, _ = device_of(resolve("neupims", [*run, "workload.beyond_banks=true"]))
+    assert taken_for_larger.whole.tp == 8
+    with pytest.raises(InputError, match=r"\(tp 8, ep 1, pp 1\).*46891 rows.* has 32768: raise"):
+        device_of(resolve("neupims", [*run, "parallel.tp=8"]))
+
+
+def test_a_layout_that_no_degree_holds_is_refused_with_a_way_out() -> None:
+    run = ["workload.model=deepseek-v3", "workload.batch=16"]
+    with pytest.raises(
+        InputError, match=r"\(tp 128, ep 1, pp 1\).*no larger parallel\.tp holds it, raise parallel"
+    ):
+        device_of(resolve("neupims", run))
+    device, _ = device_of(resolve("neupims", [*run, "parallel.ep=16"]))
+    assert (device.whole.tp, device.narrow_tp) == (64, None)
+
+
+def test_larger_degrees_are_those_that_suit_model_and_experts() -> None:
+    card = load_card("gpt-oss-120b")
+    for model in (card, card_trace(card)):
+        assert list(larger_degrees(model, Parallelism(8, 1), 1)) == [16, 32, 64]
+        assert list(larger_degrees(model, Parallelism(8, 1), 32)) == [32, 64]
+        assert list(larger_degrees(model, Parallelism(64, 1), 1)) == []
+
+
+def test_a_run_says_which_degree_it_took_and_why() -> None:
+    result = pimsim.run(
+        "npu-pim", model="gpt-oss-120b", batch=2, layers=2, overrides=["fidelity=fast"]
+    )
+    assert result.devices == 32
+    assert any(
+        note.startswith("tp 32: the least that holds the layout of PIM too; without it tp 8")
+        for note in result.warnings
+    )
 
 
 def test_a_header_of_a_million_columns_is_refused_at_once(tmp_path: Path) -> None:

@@ -239,12 +239,13 @@ def test_refusal_names_the_sizes_in_gib() -> None:
         assert f"{size / gib:.2f}" in message
 
 
-def test_kv_need_is_the_cache_of_the_devices_layers() -> None:
+def test_kv_need_is_the_cache_of_the_devices_layers_for_all_batches_under_way() -> None:
     card = load_card("gpt3-30b")
     per_token = 2 * card.kv_heads // card.tp * card.head_dim * card.kv_dtype_bytes
-    assert memory_need(card, batch(*CONTEXTS)).kv_bytes == TOTAL * per_token * (
-        card.layers // card.pp
-    )
+    of_batch = TOTAL * per_token * (card.layers // card.pp)
+    assert card.pp == 2
+    assert memory_need(card, batch(*CONTEXTS)).kv_bytes == 2 * of_batch
+    assert memory_need(card, batch(*CONTEXTS), batches=1).kv_bytes == of_batch
 
 
 def test_vocabulary_is_cut_over_the_devices_and_rounded_up() -> None:

@@ -18,7 +18,7 @@ LLAMA = load_card("llama-3-8b")
 
 
 def test_kernels_of_a_block_come_from_the_cards_operators() -> None:
-    block = block_kernels(decode_step(GPT, batch=3, context=100, devices=4), fused_gate=True)
+    [block] = block_kernels(decode_step(GPT, batch=3, context=100, devices=4), fused_gate=True)
     products = {name: (work.m, work.n, work.k) for name, work in (*block.projections, *block.ffn)}
     assert products == {
         "qkv": (3, 3 * 4096 // 4, 4096),
@@ -37,15 +37,16 @@ def test_kernels_of_a_block_come_from_the_cards_operators() -> None:
 
 def test_gate_and_up_are_one_product_or_two() -> None:
     step = decode_step(LLAMA, batch=1, context=10, devices=8)
-    one = dict(block_kernels(step, fused_gate=True).ffn)
-    two = dict(block_kernels(step, fused_gate=False).ffn)
+    one = dict(block_kernels(step, fused_gate=True)[0].ffn)
+    two = dict(block_kernels(step, fused_gate=False)[0].ffn)
     assert list(one) == ["fc1", "fc2"]
     assert list(two) == ["gate", "up", "fc2"]
     assert one["fc1"].n == two["gate"].n + two["up"].n == 2 * 14336 // 8
 
 
 def test_queries_of_a_group_are_rows_that_share_a_head_of_keys() -> None:
-    attention = block_kernels(decode_step(LLAMA, 5, 70, 4), fused_gate=True).attention
+    [block] = block_kernels(decode_step(LLAMA, 5, 70, 4), fused_gate=True)
+    attention = block.attention
     score, value = attention.score, attention.value
     assert (score.m, score.n, score.k, score.count) == (4, 70, 128, 5 * 8 // 4)
     assert (value.m, value.n, value.k, value.count) == (4, 128, 70, 5 * 8 // 4)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pimsim.config.errors import CheckFailed, InputError
+from pimsim.config.paths import given_path
 
 if TYPE_CHECKING:
     from pimsim.capture.agree import Agreement
@@ -76,11 +77,10 @@ def export_command(
     from pimsim.workload.trace import dump_trace
 
     if routing is not None:
-        _routing(model, Path(routing), text, tokens)
+        _routing(model, given_path(routing), text, tokens)
         return
     with _no_collection():
         loaded, export = _trace(model)
-    path = Path(f"{loaded.name}.json") if out is None else Path(out)
     if export.unplaced and not allow_unplaced:
         several = ", ".join(
             f"{each.op} in {each.module or 'the model'}" for each in export.unplaced
@@ -91,10 +91,7 @@ def export_command(
         )
     agreement = _agreement(model, loaded.folder is not None) if check else None
     text = dump_trace(export.trace)
-    try:
-        write_whole(path, text.encode())
-    except OSError as error:
-        raise InputError(f"--out {path}: cannot be written ({error.strerror})") from error
+    path = write_whole(f"{loaded.name}.json" if out is None else out, text.encode())
     if as_json:
         typer.echo(json.dumps(_report(export, agreement, path, len(text)), allow_nan=False))
         return
@@ -144,10 +141,7 @@ def _routing(model: str, path: Path, text: str | None, tokens: int) -> None:
     ids = token_ids(loaded, content, tokens)
     with _status(f"{loaded.name}: {tokens} tokens"):
         trace = capture_routing(loaded, ids, width, text_name)
-    try:
-        write_routing(trace, path)
-    except OSError as error:
-        raise InputError(f"--routing {path}: cannot be written ({error.strerror})") from error
+    write_routing(trace, path)
     typer.echo(
         f"{path}: {trace.tokens:,} tokens, {len(trace.moe_layers)} blocks with {trace.experts} "
         f"experts, {path.stat().st_size / 1000:,.1f} kB"

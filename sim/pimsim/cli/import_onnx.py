@@ -43,12 +43,8 @@ def import_onnx_command(
             f"{file}: {len(found.unknown)} nodes belong to no operator that is known ({listed}), "
             f"the first is {first.name or first.op_type!r}; --allow-unknown leaves them out"
         )
-    path = Path(f"{found.trace.model}.json") if out is None else Path(out)
     text = dump_trace(found.trace)
-    try:
-        write_whole(path, text.encode())
-    except OSError as error:
-        raise InputError(f"--out {path}: cannot be written ({error.strerror})") from error
+    path = write_whole(f"{found.trace.model}.json" if out is None else out, text.encode())
     if as_json:
         report = {
             "trace": str(path), "source": found.trace.source,

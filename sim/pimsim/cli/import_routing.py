@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from pimsim.config.errors import InputError
+from pimsim.config.paths import given_path
 
 __all__ = ["import_routing_command"]
 
@@ -44,13 +44,10 @@ def import_routing_command(
     from pimsim.workload.routing.servers import import_routing
 
     shape = moe_shape(model)
-    found = import_routing([Path(name).expanduser() for name in files], shape)
+    found = import_routing([given_path(name) for name in files], shape)
     trace = found.trace
-    path = Path(out) if out is not None else Path(f"{Path(shape.model).name}.routing.parquet")
-    try:
-        write_routing(trace, path)
-    except OSError as error:
-        raise InputError(f"--out {path}: cannot be written ({error.strerror})") from error
+    path = given_path(f"{Path(shape.model).name}.routing.parquet" if out is None else out)
+    write_routing(trace, path)
     sequences = len(set(trace.sequence.tolist()))
     if as_json:
         report = {

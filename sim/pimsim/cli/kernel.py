@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Annotated, Any
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 import typer
 
@@ -276,15 +278,16 @@ def attention_command(
     )
 
 
-def _stdin() -> Any:
+@contextmanager
+def _stdin() -> Iterator[TextIO]:
     """Standard input as text whose wrong bytes do not stop the parser before it says where."""
-    from pimsim.config.errors import InputError
+    from pimsim.config.errors import InputError, reason
 
     try:
-        stream = open(0, encoding="utf-8-sig", errors="backslashreplace", closefd=False)  # noqa: SIM115
+        with open(0, encoding="utf-8-sig", errors="backslashreplace", closefd=False) as stream:
+            yield stream
     except OSError as error:
-        raise InputError(f"standard input cannot be read: {error.strerror}") from None
-    return stream
+        raise InputError(f"standard input cannot be read: {reason(error)}") from None
 
 
 kernel_app.command("gemv")(gemv_command)

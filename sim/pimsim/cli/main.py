@@ -1,149 +1,15 @@
-"""The command line: commands, exit codes, and errors in one line.
-
-Commands are declared here or in modules that import only typer at the top; what they run is
-imported inside them, so that ``pimsim --help`` is quick.
-"""
+"""Where the program starts: nothing is imported before the edge guards it."""
 
 from __future__ import annotations
 
-import os
-import sys
-from typing import Annotated
-
-import typer
-
-from pimsim import __version__
-from pimsim.cli.calibrate import calibrate_command
-from pimsim.cli.check import check_command
-from pimsim.cli.export import export_command
-from pimsim.cli.import_onnx import import_onnx_command
-from pimsim.cli.import_routing import import_routing_command
-from pimsim.cli.kernel import kernel_app
-from pimsim.cli.numerics import numerics_command
-from pimsim.cli.report import report_command
-from pimsim.cli.routing import routing_command
-from pimsim.cli.run import compare_command, run_command
-from pimsim.cli.search import search_command
-from pimsim.cli.show import list_command, show_command
-from pimsim.cli.sparsity import sparsity_app
-from pimsim.cli.sweep import sweep_command
-from pimsim.cli.system import system_command
-from pimsim.cli.validate import validate_command
-from pimsim.config.errors import CheckFailed, InputError
-
-__all__ = ["app", "main"]
-
-EXIT_CHECK_FAILED = 1
-EXIT_WRONG_INPUT = 2
-EXIT_INTERRUPTED = 130
-
-# UsageError: typer exports only its subclass, and newer versions carry a click of their own.
-_UsageError: type[Exception] = typer.BadParameter.__mro__[1]
-
-app = typer.Typer(
-    name="pimsim",
-    help="Simulate decoder LLMs on an NPU beside DRAM whose banks can multiply (PIM).",
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
-
-
-def _print_version(wanted: bool) -> None:
-    if wanted:
-        typer.echo(f"pimsim {__version__}")
-        raise typer.Exit
-
-
-@app.callback(invoke_without_command=True)
-def _options(
-    context: typer.Context,
-    version: Annotated[
-        bool,
-        typer.Option(
-            "--version", callback=_print_version, is_eager=True, help="Print the version."
-        ),
-    ] = False,
-) -> None:
-    """Options before the command; without a command, the help."""
-    if context.invoked_subcommand is None:
-        typer.echo(context.get_help())
-
-
-app.command("run")(run_command)
-app.command("compare")(compare_command)
-app.add_typer(kernel_app, name="kernel")
-app.command("system")(system_command)
-app.command("calibrate")(calibrate_command)
-app.command("check")(check_command)
-app.command("validate")(validate_command)
-app.command("sweep")(sweep_command)
-app.command("search")(search_command)
-app.command("report")(report_command)
-app.command("export")(export_command)
-app.command("import-onnx")(import_onnx_command)
-app.command("import-routing")(import_routing_command)
-app.command("numerics")(numerics_command)
-app.command("routing")(routing_command)
-app.add_typer(sparsity_app, name="sparsity")
-app.command("list")(list_command)
-app.command("show")(show_command)
+__all__ = ["main"]
 
 
 def main() -> None:
-    """Run the command line and exit: 0 done, 1 a check failed, 2 wrong input, 130 interrupted."""
-    sys.exit(_exit_code())
+    """Run the command line and end the process; ``pimsim.cli.edge`` has the exit codes."""
+    from pimsim.cli.edge import end, exit_code
 
-
-def _exit_code() -> int:
-    try:
-        code = app(prog_name="pimsim", standalone_mode=False)
-    except SystemExit as ended:
-        if isinstance(ended.__context__, BrokenPipeError):
-            return _pipe_closed()
-        return ended.code if isinstance(ended.code, int) else int(ended.code is not None)
-    except InputError as error:
-        return _failed(f"error: {error}", EXIT_WRONG_INPUT)
-    except _UsageError as error:
-        return _failed(f"error: {_usage(error)}", EXIT_WRONG_INPUT)
-    except CheckFailed as error:
-        return _failed(f"check failed: {error}", EXIT_CHECK_FAILED)
-    except (KeyboardInterrupt, typer.Abort):
-        return EXIT_INTERRUPTED
-    except BrokenPipeError:
-        return _pipe_closed()
-    return _flushed(code if isinstance(code, int) else 0)
-
-
-def _failed(line: str, code: int) -> int:
-    print(line, file=sys.stderr)
-    return code
-
-
-def _usage(error: Exception) -> str:
-    """One line for a wrong option or argument, with the command whose help says more."""
-    context = getattr(error, "ctx", None)
-    command = context.command_path if context else "pimsim"
-    if type(error).__name__ == "NoArgsIsHelpError":
-        return f"{command} needs a command or arguments; see {command} --help"
-    text: str = getattr(error, "format_message", error.__str__)()
-    message = " ".join(text.split())
-    return f"{message.rstrip('.')}; see {command} --help"
-
-
-def _flushed(code: int) -> int:
-    """Write out what is buffered while a closed pipe can still be told from a success."""
-    try:
-        sys.stdout.flush()
-    except BrokenPipeError:
-        return _pipe_closed()
-    return code
-
-
-def _pipe_closed() -> int:
-    """The reader (``head``) has left: say nothing, and let the interpreter's last flush succeed."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return 0
+    end(exit_code())
 
 
 if __name__ == "__main__":

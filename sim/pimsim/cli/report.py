@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -58,7 +57,6 @@ def report_command(
     """One self-contained HTML page of a run, of several side by side, or of a sweep."""
     from pimsim.config.errors import near_miss
     from pimsim.config.extras import require_extra
-    from pimsim.config.files import write_whole
     from pimsim.report.draw import check_formats, write_charts
     from pimsim.report.runs import read_run, run_charts, runs_page
 
@@ -81,36 +79,32 @@ def report_command(
                 f"{folders[0]} has {', '.join(stages)}"
             )
     channels = _channels(commands, runs[0].config)
-    first = given_path(folders[0]).resolve()
-    path = first.with_name(f"{first.name}-report.html") if out is None else given_path(out)
-    try:
-        write_whole(path, runs_page(runs, stage).encode())
-        typer.echo(f"{path}: {path.stat().st_size / 1e6:.1f} MB")
-        if figures is not None:
-            written = write_charts(run_charts(runs, stage), Path(figures), kinds)
-            typer.echo(f"{figures}: {len(written)} files")
-        if timeline is not None:
-            _write_timeline(folders[0], Path(timeline), channels)
-    except OSError as error:
-        raise InputError(f"{error.filename}: cannot be written ({error.strerror})") from error
+    _write_page(runs_page(runs, stage), folders[0], out)
+    if figures is not None:
+        written = write_charts(run_charts(runs, stage), figures, kinds)
+        typer.echo(f"{figures}: {len(written)} files")
+    if timeline is not None:
+        _write_timeline(folders[0], timeline, channels)
+
+
+def _write_page(page: str, folder: str, out: str | None) -> None:
+    """To ``out``, by default beside ``folder``."""
+    from pimsim.config.files import write_whole
+
+    first = given_path(folder).resolve()
+    content = page.encode()
+    path = write_whole(out or first.with_name(f"{first.name}-report.html"), content)
+    typer.echo(f"{path}: {len(content) / 1e6:.1f} MB")
 
 
 def _sweep(folder: str, out: str | None, figures: str | None, kinds: list[str]) -> None:
-    from pimsim.config.files import write_whole
     from pimsim.report.draw import write_charts
     from pimsim.report.sweeps import sweep_charts, sweep_page
 
-    first = given_path(folder).resolve()
-    path = first.with_name(f"{first.name}-report.html") if out is None else given_path(out)
-    page = sweep_page(folder)
-    try:
-        write_whole(path, page.encode())
-        typer.echo(f"{path}: {path.stat().st_size / 1e6:.1f} MB")
-        if figures is not None:
-            written = write_charts(sweep_charts(folder), Path(figures), kinds)
-            typer.echo(f"{figures}: {len(written)} files")
-    except OSError as error:
-        raise InputError(f"{error.filename}: cannot be written ({error.strerror})") from error
+    _write_page(sweep_page(folder), folder, out)
+    if figures is not None:
+        written = write_charts(sweep_charts(folder), figures, kinds)
+        typer.echo(f"{figures}: {len(written)} files")
 
 
 def _channels(text: str | None, config: RunConfig) -> list[int]:
@@ -125,17 +119,18 @@ def _channels(text: str | None, config: RunConfig) -> list[int]:
     return [int(part) for part in parts]
 
 
-def _write_timeline(folder: str, path: Path, channels: list[int]) -> None:
+def _write_timeline(folder: str, file: str, channels: list[int]) -> None:
     from pimsim.config.files import write_whole
     from pimsim.hardware.dram.layout import MAX_LOG
     from pimsim.report.timeline import timeline
     from pimsim.result.store import CONFIG_FILE
     from pimsim.simulate import observe, resolve
 
-    resolved = resolve(Path(folder) / CONFIG_FILE)
+    resolved = resolve(given_path(folder) / CONFIG_FILE)
     outcome, result = observe(resolved, log_entries=MAX_LOG if channels else 0)
-    write_whole(path, timeline(outcome, result, channels))
-    typer.echo(f"{path}: {path.stat().st_size / 1e6:.1f} MB, open it at ui.perfetto.dev")
+    content = timeline(outcome, result, channels)
+    path = write_whole(file, content)
+    typer.echo(f"{path}: {len(content) / 1e6:.1f} MB, open it at ui.perfetto.dev")
     issued = int(outcome.board["logged"][0]) if channels else 0
     if issued > MAX_LOG:
         until = int(outcome.board["log"][0, MAX_LOG - 1, 0] * float(outcome.system.cycle_ps))

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import sys
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from pimsim.config.paths import given_path
 
 if TYPE_CHECKING:
     from pimsim.explore.search import SearchOutcome, SearchSpec
@@ -28,8 +29,9 @@ def search_command(
     matters. Interrupted searches go on; points that a sweep or a search knows are not simulated."""
     from pimsim.explore.search import read_search, run_search
 
-    spec = read_search(Path(search))
-    outcome = run_search(Path(search), Path(out), workers, _progress)
+    path = given_path(search)
+    spec = read_search(path)
+    outcome = run_search(path, given_path(out), workers, _progress)
     if as_json:
         typer.echo(json.dumps(asdict(outcome), indent=1))
         return

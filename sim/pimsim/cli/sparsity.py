@@ -6,12 +6,12 @@ import json
 import sys
 from dataclasses import asdict
 from math import fsum
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from pimsim.config.errors import InputError
+from pimsim.config.paths import given_path
 
 if TYPE_CHECKING:
     from pimsim.workload.sparsity.file import SparsityTrace
@@ -91,10 +91,7 @@ def measure_command(
     trace, measured = measure_sparsity(
         loaded, ids[0], ids[1], percents, min(masks, count), source, _say
     )
-    try:
-        write_sparsity(trace, Path(out))
-    except OSError as error:
-        raise InputError(f"--out {out}: cannot be written ({error.strerror})") from error
+    write_sparsity(trace, given_path(out))
     if as_json:
         rows = [asdict(each) | {"rise_percent": each.rise} for each in measured]
         typer.echo(json.dumps({"trace": out, "source": source, "measured": rows}, indent=1))
@@ -117,6 +114,7 @@ def _say(what: str) -> None:
 def _report(trace: SparsityTrace) -> dict[str, Any]:
     import numpy as np
 
+    from pimsim.workload.draws import RandomStream
     from pimsim.workload.sparsity.union import (
         GRANULARITIES,
         by_popularity,
@@ -126,7 +124,7 @@ def _report(trace: SparsityTrace) -> dict[str, Any]:
     )
 
     rows = unions(trace)
-    random = np.random.default_rng(0)
+    random = RandomStream(0)
     machine: dict[str, dict[str, list[float]]] = {}
     for order in ("as-trained", "popularity"):
         machine[order] = {}
@@ -135,7 +133,7 @@ def _report(trace: SparsityTrace) -> dict[str, Any]:
             for row in rows:
                 found = []
                 for active in trace.active:
-                    at = random.choice(len(active), row.batch, replace=False)
+                    at = random.subsets(1, len(active), row.batch)[0]
                     mask = active[at].any(axis=0)
                     if order == "popularity":
                         mask = mask[by_popularity(active)]

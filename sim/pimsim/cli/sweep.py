@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pimsim.config.errors import InputError
+from pimsim.config.paths import given_path
 
 if TYPE_CHECKING:
     from pimsim.explore.sweep import Progress
@@ -47,9 +47,9 @@ def sweep_command(
     from pimsim.config.files import write_whole
     from pimsim.explore.sweep import load_table, run_sweep
 
-    folder = Path(out)
+    folder, path = given_path(out), given_path(sweep)
     with _progress() as on_progress:
-        outcome = run_sweep(Path(sweep), folder, workers, dask, on_progress, retry_failed, replace)
+        outcome = run_sweep(path, folder, workers, dask, on_progress, retry_failed, replace)
     for name in outcome.damaged:
         typer.echo(f"note: {name} was damaged; its point was simulated anew", err=True)
     table = load_table(folder)
@@ -57,10 +57,7 @@ def sweep_command(
 
     content = io.BytesIO()
     table.to_parquet(content, index=False)
-    try:
-        write_whole(folder / "table.parquet", content.getvalue())
-    except OSError as error:
-        raise InputError(f"{folder}: cannot be written ({error.strerror})") from error
+    write_whole(folder / "table.parquet", content.getvalue())
     if as_json:
         report = {
             "points": outcome.points, "simulated": outcome.simulated, "failed": outcome.failed,
@@ -71,7 +68,7 @@ def sweep_command(
     else:
         from pimsim.explore.spec import read_sweep
 
-        _print(table, read_sweep(Path(sweep)).keys, outcome, folder)
+        _print(table, read_sweep(path).keys, outcome, folder)
     if outcome.points and outcome.failed == outcome.points:
         raise typer.Exit(1)
 

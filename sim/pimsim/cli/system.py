@@ -15,9 +15,11 @@ if TYPE_CHECKING:
     from pimsim.config.system import SystemConfig
     from pimsim.engine.xpu_system import Decoding
     from pimsim.workload.cards import ModelCard
+    from pimsim.workload.trace import OperatorTrace
 
 __all__ = ["system_command"]
 
+_MODEL = "gpt3-175b"
 _MAX_BATCH = 65_536
 _MAX_TOKENS = 10_000_000
 _FILE_WIDTH = 120
@@ -26,8 +28,21 @@ _FILE_WIDTH = 120
 def system_command(
     name: Annotated[str, typer.Argument(metavar="NAME", help="A system preset or a YAML path.")],
     model: Annotated[
-        str, typer.Option("--model", metavar="NAME", help="A model card's name or YAML path.")
-    ] = "gpt3-175b",
+        str | None,
+        typer.Option(
+            "--model",
+            metavar="NAME",
+            help=f"A model card's name or YAML path; {_MODEL} by default.",
+        ),
+    ] = None,
+    trace: Annotated[
+        str | None,
+        typer.Option(
+            "--trace",
+            metavar="NAME",
+            help="An operator trace's name or JSON path, instead of a card.",
+        ),
+    ] = None,
     batch: Annotated[
         int, typer.Option("--batch", metavar="N", min=1, max=_MAX_BATCH, help="Requests.")
     ] = 1,
@@ -63,23 +78,31 @@ def system_command(
 
     Prefill, embedding and output layer are not counted.
     """
+    from pimsim.config.errors import InputError
     from pimsim.config.loader import load_system
+    from pimsim.config.resources import find_source
     from pimsim.engine.xpu_system import decode
     from pimsim.workload.cards import load_card
+    from pimsim.workload.trace import OperatorTrace, load_trace
 
+    if model is not None and trace is not None:
+        raise InputError("--model and --trace: a system runs one of them")
     resolved = load_system(name, overrides or [])
-    card = load_card(model)
-    result = decode(resolved.config, card, batch, input_tokens, output_tokens, contexts)
+    source = (
+        load_card(model or _MODEL) if trace is None else load_trace(find_source("operators", trace))
+    )
+    result = decode(resolved.config, source, batch, input_tokens, output_tokens, contexts)
+    model_name = source.model if isinstance(source, OperatorTrace) else source.name
     case = {
         "system": resolved.config.name,
-        "model": card.name,
+        "model": model_name,
         "devices": resolved.config.devices,
         "batch": batch,
         "input_tokens": input_tokens,
         "output_tokens": output_tokens,
     }
     if as_json:
-        typer.echo(json.dumps(_report(case, result, resolved, card), indent=1, allow_nan=False))
+        typer.echo(json.dumps(_report(case, result, resolved, source), indent=1, allow_nan=False))
         return
     from rich.console import Console
 
@@ -87,7 +110,7 @@ def system_command(
         width=None if sys.stdout.isatty() else _FILE_WIDTH, markup=False, highlight=False
     )
     console.print(
-        f"{card.name} on {resolved.config.name}: {batch} requests of {input_tokens} + "
+        f"{model_name} on {resolved.config.name}: {batch} requests of {input_tokens} + "
         f"{output_tokens} tokens"
     )
     console.print(_summary(result, batch))
@@ -97,7 +120,10 @@ def system_command(
 
 
 def _report(
-    case: dict[str, Any], result: Decoding, resolved: Resolved[SystemConfig], card: ModelCard
+    case: dict[str, Any],
+    result: Decoding,
+    resolved: Resolved[SystemConfig],
+    source: ModelCard | OperatorTrace,
 ) -> dict[str, Any]:
     from pimsim import __version__
     from pimsim.config.content import digest, run_content
@@ -130,9 +156,9 @@ def _report(
         "provenance": {
             "config_sha256": resolved.sha256,
             "content_sha256": run_content(
-                resolved, {"case": digest(case), "model": digest(card.model_dump(mode="json"))}
+                resolved, {"case": digest(case), "model": digest(source.model_dump(mode="json"))}
             ),
-            "model_source": card.source,
+            "model_source": source.source,
             "version": __version__,
         },
     }

@@ -62,6 +62,7 @@ def validate_command(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
 ) -> None:
     """Hold the timing models against independent simulators and papers; exit 1 outside limits."""
+    from pimsim.config.files import make_folder
     from pimsim.config.resources import data_dir
     from pimsim.validate.suites import load_suites
     from pimsim.validate.tolerances import load_tolerances
@@ -72,18 +73,15 @@ def validate_command(
     if grid and (suite != "neupims" or out is None):
         raise InputError("--grid goes with the suite neupims and --out DIR")
     references = References(data_dir("tests/data"), _folder(reference))
-    if out is not None:
-        from pimsim.validate.write import make_folder
-
-        make_folder(Path(out))
+    folder = None if out is None else make_folder(out)
     found = [(each, _collect(each, references)) for each in suites]
-    if grid and out is not None:
-        found = [(each, [*rows, *_grid_rows(Path(out), workers)]) for each, rows in found]
+    if grid and folder is not None:
+        found = [(each, [*rows, *_grid_rows(folder, workers)]) for each, rows in found]
     from pimsim.validate.judge import judge
 
     summaries = [(each, rows, judge(rows)) for each, rows in found]
-    if out is not None:
-        _write(Path(out), found)
+    if folder is not None:
+        _write(folder, found)
     failures = [line for _, _, groups in summaries for group in groups for line in group.failures]
     if as_json:
         typer.echo(json.dumps(_report(summaries, references), indent=1, allow_nan=False))
@@ -139,14 +137,11 @@ def _write(out: Path, found: Sequence[tuple[Suite, Sequence[Row]]]) -> None:
     from pimsim.validate.tolerances import tolerance_of
     from pimsim.validate.write import write_rows
 
-    try:
-        write_rows(out / "rows.csv", [(suite.name, row) for suite, rows in found for row in rows])
-        for suite, rows in found:
-            # what is only reported (another definition, a paper's average) would set the scale
-            rows = [row for row in rows if tolerance_of(row.group).judges]
-            write_figure(out / suite.name, suite.title, rows)
-    except OSError as error:
-        raise InputError(f"--out {out}: cannot be written ({error.strerror})") from error
+    write_rows(out / "rows.csv", [(suite.name, row) for suite, rows in found for row in rows])
+    for suite, rows in found:
+        # what is only reported (another definition, a paper's average) would set the scale
+        rows = [row for row in rows if tolerance_of(row.group).judges]
+        write_figure(out / suite.name, suite.title, rows)
 
 
 def _report(

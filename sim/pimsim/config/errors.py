@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pydantic import ValidationError
 
-__all__ = ["CheckFailed", "InputError", "first_fault", "near_miss"]
+__all__ = ["CheckFailed", "InputError", "first_fault", "near_miss", "reason"]
 
 
 class InputError(Exception):
@@ -48,3 +48,8 @@ def first_fault(error: ValidationError) -> str:
     found = f", found {first['input']!r}" if isinstance(first["input"], (str, int, float)) else ""
     more = f" (and {len(details) - 1} more)" if len(details) > 1 else ""
     return f"{place}: {said}{found}{more}" if place else f"{said}{more}"
+
+
+def reason(error: OSError) -> str:
+    """Why the system refused. Libraries raise the error with a text alone, without its number."""
+    return error.strerror or " ".join(str(error).split()) or type(error).__name__

@@ -12,6 +12,7 @@ from pimsim.config.errors import InputError
 from pimsim.config.units import Picoseconds
 
 __all__ = [
+    "CONTAINED",
     "CommandBusConfig",
     "CommandName",
     "ControllerConfig",
@@ -30,7 +31,7 @@ CommandName = Literal[
 ]  # fmt: skip
 """Commands that a rule may name; ``hardware.dram.rules.Command`` says what each does."""
 
-_AT_LEAST = (
+CONTAINED = (
     ("tRC", ("tRAS", "tRP")),
     ("tRAS", ("tRCDRD",)),
     ("tRRD_L", ("tRRD_S",)),
@@ -332,7 +333,7 @@ class MemoryConfig(ConfigModel):
         for key in ("nBL", "CL", "CWL", "tRCDRD", "tRCDWR", "tRP", "tRAS", "tRFC", "tREFI"):
             if key not in self.timings:
                 raise ValueError(f"timings lack {key}")
-        for key, terms in _AT_LEAST:
+        for key, terms in CONTAINED:
             if key in self.timings and all(term in self.timings for term in terms):
                 least = sum(self.timings[term] for term in terms)
                 if self.timings[key] < least:

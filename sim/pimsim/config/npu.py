@@ -155,6 +155,16 @@ class NpuConfig(ConfigModel):
         if self.tiling == "gemmini" and self.scratchpad.accumulator is None:
             raise ValueError("tiling 'gemmini' needs scratchpad.accumulator")
         artifact = self.systolic.preload.startswith("artifact")
+        if self.artifact_short_runs and self.operand_layout != "row-major":
+            raise ValueError(
+                "artifact_short_runs is of operand_layout 'row-major', found "
+                f"{self.operand_layout!r}"
+            )
+        if self.artifact_store_bug and not (artifact and self.scratchpad.activations == "dram"):
+            raise ValueError(
+                "artifact_store_bug is the artifact's: it needs systolic.preload "
+                "'artifact-overlapped' or 'artifact-serial' and scratchpad.activations 'dram'"
+            )
         if self.artifact_request_order != "none":
             if not artifact:
                 raise ValueError(

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 from pimsim.config.errors import InputError
 
-__all__ = ["Pathlike", "given_path"]
+__all__ = ["Pathlike", "cache_folder", "given_path"]
 
 Pathlike = str | os.PathLike[str]
 
@@ -43,3 +44,12 @@ def given_path(text: Pathlike) -> Path:
     except RuntimeError:
         user = name.partition("/")[0]
         raise InputError(f"{shown}: no user {user[1:]!r}") from None
+
+
+def cache_folder() -> Path | None:
+    """The user's folder for what pimsim can find out again; None where the user has no home."""
+    places = {"win32": ("LOCALAPPDATA", "~/AppData/Local"), "darwin": ("", "~/Library/Caches")}
+    variable, home = places.get(sys.platform, ("XDG_CACHE_HOME", "~/.cache"))
+    folder = Path(os.environ.get(variable) or os.path.expanduser(home))
+    # nothing belongs below the current folder
+    return folder / "pimsim" if folder.is_absolute() else None

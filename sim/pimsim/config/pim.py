@@ -102,6 +102,11 @@ class PimConfig(ConfigModel):
                     f"no rule lets {then} wait for the n dot products of a GEMV: a delay with n is "
                     "needed (artifact_free_comps, as the NeuPIMs artifact, does without)"
                 )
+        if self.artifact_short_pipeline and self.row_buffers == 2:
+            raise ValueError(
+                "artifact_short_pipeline is of the artifact's branch with one row buffer, found "
+                "row_buffers 2"
+            )
         if self.elements_per_comp & (self.elements_per_comp - 1):
             raise ValueError(
                 f"elements_per_comp is {self.elements_per_comp}; a row of a bank is a whole number "

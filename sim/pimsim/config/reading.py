@@ -12,7 +12,7 @@ import os
 import stat
 from typing import IO, Any
 
-from pimsim.config.errors import InputError
+from pimsim.config.errors import InputError, reason
 from pimsim.config.paths import Pathlike, given_path
 from pimsim.config.resources import display_path
 
@@ -45,7 +45,7 @@ def open_input(
     except FileNotFoundError:
         raise InputError(f"{shown}: no such file; {what} is expected") from None
     except OSError as error:
-        raise InputError(f"{shown}: cannot be read: {error.strerror}") from None
+        raise InputError(f"{shown}: cannot be read: {reason(error)}") from None
     try:
         status = os.fstat(handle)
         kind = stat.S_IFMT(status.st_mode)
@@ -69,7 +69,7 @@ def read_bytes(path: Pathlike, what: str = "a file", max_bytes: int = MAX_BYTES)
             # files below /proc say that they are empty
             content = stream.read(max_bytes + 1)
         except OSError as error:
-            raise InputError(f"{shown}: cannot be read: {error.strerror}") from None
+            raise InputError(f"{shown}: cannot be read: {reason(error)}") from None
     if len(content) > max_bytes:
         raise InputError(f"{shown}: larger than {max_bytes} bytes, the most allowed")
     return content
@@ -85,13 +85,28 @@ def read_text(path: Pathlike, what: str = "a text file", max_bytes: int = MAX_BY
         raise InputError(f"{shown}: not UTF-8 text (byte {error.start})") from None
 
 
-def parse_json(content: str | bytes, label: str) -> Any:
-    """JSON as Python's values. Raises ``InputError`` for what is none, is nested too deep, or
-    holds a number that is too long."""
+def parse_json(content: str | bytes, label: str, first_line: int = 1) -> Any:
+    """JSON as Python's values.
+
+    Parameters
+    ----------
+    content
+        The text, or its UTF-8.
+    label
+        Of the file, for messages.
+    first_line
+        The text's place in the file.
+
+    Raises
+    ------
+    InputError
+        For what is no JSON, is nested too deep, or holds a number that is too long.
+    """
     try:
         return json.loads(content)
     except json.JSONDecodeError as error:
-        raise InputError(f"{label}: no JSON: line {error.lineno}: {error.msg}") from None
+        line = first_line + error.lineno - 1
+        raise InputError(f"{label}: no JSON: line {line}: {error.msg}") from None
     except UnicodeDecodeError as error:
         raise InputError(f"{label}: not UTF-8 text (byte {error.start})") from None
     except RecursionError:

@@ -54,24 +54,32 @@ class ScheduleConfig(ConfigModel):
 
 
 class ParallelConfig(ConfigModel):
-    """Devices that share the model; one device is simulated, the others do the same."""
+    """Devices that share the model. A sample of its blocks is simulated on one device; the ``tp``
+    devices of a pipeline stage do the same, stages differ by their blocks."""
 
     tp: int | None = Field(default=None, ge=1, le=1024)
-    """Tensor parallelism; None: the model card's, of a trace the least that holds it."""
+    """Tensor parallelism; None: the model card's, of a trace the least that holds it; more where
+    the layout of PIM needs more."""
     pp: int | None = Field(default=None, ge=1, le=1024)
-    """Pipeline stages; None: the model card's, of a trace one."""
+    """Pipeline stages, of consecutive blocks: as many in each, or some with one more; None: the
+    model card's, of a trace one."""
+    batches: int | None = Field(default=None, ge=1, le=1024)
+    """Batches under way in the pipeline, each of ``workload.batch`` requests; every stage holds the
+    KV cache of all. None: one a stage; with fewer, stages wait."""
     ep: int = Field(default=1, ge=1, le=1024)
     """Expert parallelism: of the ``tp`` devices, groups that hold experts of their own; ``tp /
     ep`` of them share each expert."""
 
 
 class LinkConfig(ConfigModel):
-    """Between devices: ring all-reduce after projection and FFN."""
+    """Between devices: ring all-reduces of partial sums, ring all-gather of logits, transfers from
+    one pipeline stage to the next."""
 
     bandwidth_gb_per_s: float = Field(ge=0.001, le=1e6)
     """Of a device's link in one direction, GB/s (10^9 bytes)."""
     latency_ns: float = Field(ge=0, le=1e9)
-    """Of each step of the ring; an all-reduce over p devices has 2 (p - 1)."""
+    """Of each step of a collective; an all-reduce over p devices has 2 (p - 1), an all-gather
+    p - 1, a transfer one."""
     artifact_free: bool = False
     """The artifact models no tensor-parallel communication."""
 
@@ -103,13 +111,15 @@ class WorkloadConfig(ConfigModel):
     batch: int | None = Field(default=None, ge=1, le=1_000_000)
     """Take this many requests, in the trace's order; None: all of it."""
     layers: Annotated[int, Field(ge=1, le=10_000)] | Literal["auto"] | None = None
-    """Decoder blocks simulated on the device; None: the model's, divided by ``pp``. ``auto``: 2; of
-    a model whose blocks differ (experts, sparsity) 10, so that their spread is known."""
+    """Decoder blocks simulated on the device; None: as many as the fullest pipeline stage has, the
+    model's where ``pp`` is 1. ``auto``: 2; of a model whose blocks differ (experts, sparsity) 10,
+    so that their spread is known."""
     beyond_banks: bool = False
     """Simulate although the layout of PIM needs more rows for all blocks than a bank has: the
     figures are then those of a memory with more of them."""
     outside: bool = False
-    """Embedding, last norm and output layer are a part of the iteration, once, on the NPU."""
+    """Embedding, last norm and output layer are a part of the iteration, once, on the NPU of the
+    first and of the last pipeline stage, with the collectives of tables that ``tp`` cuts."""
 
 
 class RunConfig(ConfigModel):
@@ -155,6 +165,12 @@ class RunConfig(ConfigModel):
             raise ValueError(
                 "schedule.attention_placement 'npu' is what schedule.policy 'serial' does anyway; "
                 "it is for 'blocked' and 'interleaved'"
+            )
+        on_npu = self.schedule.policy == "serial" or self.schedule.attention_placement == "npu"
+        if self.npu.artifact_attention and not on_npu:
+            raise ValueError(
+                "npu.artifact_attention is attention on the NPU: it needs schedule.policy 'serial' "
+                "or attention_placement 'npu'"
             )
         if self.max_error is not None and self.fidelity == "command":
             raise ValueError("max_error is for fidelity 'fast'; 'command' has no error to limit")

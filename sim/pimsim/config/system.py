@@ -88,4 +88,11 @@ class SystemConfig(ConfigModel):
                 raise ValueError(f"overlap is {self.overlap!r}, but attention is not on pim")
             if self.ffn_split:
                 raise ValueError("ffn_split is true, but attention is not on pim")
+        if self.artifact_ffn_energy and not self.ffn_split:
+            raise ValueError("artifact_ffn_energy is of an FFN on PIM: it needs ffn_split")
+        if self.artifact_host_per_device and self.attention != "host":
+            raise ValueError(
+                "artifact_host_per_device is of attention on the host, found attention on "
+                f"{self.attention}"
+            )
         return self

@@ -16,7 +16,7 @@ from pimsim.hardware.dram.rules import COMMANDS
 from pimsim.hardware.dram.system import Group, MemorySystem
 from pimsim.hardware.pim.programs import AttentionShape
 from pimsim.mapping.addresses import BlockKv, plan_addresses
-from pimsim.mapping.attention import operand_rows, score_work, value_work
+from pimsim.mapping.attention import AttentionBatch, operand_rows, score_work, value_work
 
 __all__ = ["PIM_CAUSES", "AttentionResult", "run_attention"]
 
@@ -58,15 +58,15 @@ def run_attention(
     channel = [CHANNEL] * len(contexts)
     rows = operand_rows(pim)
     addresses = plan_addresses(memory, [{}], 0, [BlockKv(shape)], contexts, channel, rows)
+    batch = AttentionBatch(shape, addresses.kv[0], tuple(contexts), tuple(channel))
     system = MemorySystem(memory, pim)
     ends: list[int] = []
     softmax = 0
     start = 0
     for work in (score_work, value_work):
         programs, marks, after = work(
-            shape, addresses.kv[0], contexts, channel, addresses.operand_row, memory, pim,
-            vector, ELEMENT_BYTES,
-        )  # fmt: skip
+            batch, addresses.operand_row, memory, pim, vector, ELEMENT_BYTES
+        )
         if work is score_work:
             softmax = int(after.duration.sum())
         start = system.now

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
 
-from pimsim.config.errors import InputError
 from pimsim.config.memory import MemoryConfig
 from pimsim.config.run import RunConfig
 from pimsim.hardware.dram.device_memory import device_memory
 from pimsim.hardware.energy.static import device_static, standby_w
 from pimsim.hardware.pim.programs import AttentionShape
-from pimsim.mapping.addresses import AddressPlan, BlockKv, plan_addresses, visible_tokens
+from pimsim.mapping.addresses import (
+    AddressPlan,
+    BlockKv,
+    LayoutError,
+    plan_addresses,
+    visible_tokens,
+)
 from pimsim.mapping.attention import operand_rows
 from pimsim.mapping.block import BlockMapper, Placed
 from pimsim.mapping.expert_costs import ExpertCosts
@@ -28,11 +33,14 @@ from pimsim.mapping.placement import (
 from pimsim.mapping.regions import weight_regions
 from pimsim.mapping.tasks import BlockProgram, NpuTask
 from pimsim.workload.batch import DeviceWork, SparseOptions, device_work
-from pimsim.workload.cards import ModelCard
+from pimsim.workload.cards import ModelCard, Parallelism
+from pimsim.workload.degrees import larger_degrees
 from pimsim.workload.moe import Routing
 from pimsim.workload.operators import Block, Iteration, OperatorKind
+from pimsim.workload.outside import Outside
 from pimsim.workload.requests import Request
 from pimsim.workload.sparsity import Sparsity
+from pimsim.workload.stages import stage_kinds
 from pimsim.workload.trace import OperatorTrace
 
 __all__ = ["Device", "build_device", "counter_wrap_bytes"]
@@ -61,8 +69,12 @@ class Device:
     """Where the experts of each block run, of (sub-)batches that it is given, for one of them."""
     counter_wrap_bytes: int
     """Where the artifact's address counter starts anew; 0 where its order is not followed."""
-    outside: Block | None = None
-    """What runs once beside the decoder blocks; None: it is not a part of the run."""
+    outside: tuple[Outside, ...] = ()
+    """What runs once beside the decoder blocks, by pipeline stage; empty: nothing is a part of the
+    run."""
+    narrow_tp: int | None = None
+    """The degree of tensor parallelism that would hold the model, but not the layout of PIM, where
+    the run left it open."""
     named_memory: MemoryConfig | None = None
     """The memory as the run names it, where the kernel sees pseudo channels as channels."""
 
@@ -90,11 +102,14 @@ class Device:
 
     @property
     def rows_needed(self) -> int:
-        """Rows of each bank that all blocks of the device need, those not simulated too."""
-        kinds = [block.kind for block in self.whole.blocks]
-        simulated, model = Counter(kinds), dict(self.whole.model_blocks)
-        shares = [max(model[kind] / simulated[kind], 1.0) for kind in kinds]
-        return self.mapper.addresses.rows_needed(shares)
+        """Rows of each bank that the blocks of the fullest pipeline stage need, those not simulated
+        too, with the caches of all batches under way."""
+        return _rows_needed(self.mapper.addresses, self.whole, self.work)
+
+    @property
+    def rows_of(self) -> str:
+        """What ``rows_needed`` counts, for a message."""
+        return _rows_of(self.work)
 
     def block(self, part: int, layer: int) -> BlockProgram:
         """Program of block ``layer`` for (sub-)batch ``part``."""
@@ -105,9 +120,11 @@ class Device:
         )  # fmt: skip
         return self.mapper.program(self.iterations[part], placed)
 
-    def outside_tasks(self) -> tuple[NpuTask, ...]:
-        """Tasks of what runs once beside the blocks, for the whole batch."""
-        return () if self.outside is None else self.mapper.outside(self.outside, self.whole)
+    def outside_tasks(self) -> Iterator[tuple[str, tuple[NpuTask, ...]]]:
+        """What runs once beside the blocks, for the whole batch: its name and its tasks."""
+        for number, each in enumerate(self.outside):
+            tasks = self.mapper.outside(each.block, self.whole, number)
+            yield each.label(self.whole.pp), tasks
 
 
 def build_device(
@@ -120,8 +137,87 @@ def build_device(
     ``sparsity``: which features of the feed-forward networks work; the arrays skip a tile of
     weights, as many rows as they have, when none of it does.
     Raises ``InputError`` where the model or its KV cache does not fit, a request names a channel
-    that is not there, or a design cannot do the work.
+    that is not there, or a design cannot do the work. Where the run leaves ``tp`` open, it is the
+    model's, or the next larger one whose devices hold the layout of PIM.
     """
+    parallel = config.parallel
+    try:
+        return _build(config, model, requests, routing, sparsity)
+    except _DegreesError as short:
+        if parallel.tp is not None or config.workload.beyond_banks:
+            raise short.advised("raise parallel.tp or parallel.ep") from None
+        refused = short
+        for tp in larger_degrees(model, short.degrees, parallel.ep):
+            wider = parallel.model_copy(update={"tp": tp})
+            try:
+                device = _build(
+                    config.model_copy(update={"parallel": wider}), model, requests, routing,
+                    sparsity,
+                )  # fmt: skip
+            except _DegreesError as also:
+                refused = also
+                continue
+            return replace(device, narrow_tp=short.degrees.tp)
+        raise refused.advised("no larger parallel.tp holds it, raise parallel.ep") from None
+
+
+class _DegreesError(LayoutError):
+    """The banks have too few rows with these degrees of parallelism."""
+
+    def __init__(self, message: str, degrees: Parallelism, beyond: bool = False) -> None:
+        super().__init__(message)
+        self.degrees = degrees
+        self.beyond = beyond
+        """``workload.beyond_banks`` would let it run."""
+
+    def advised(self, way_out: str) -> LayoutError:
+        """The same with what can be done."""
+        larger = ", or take it for larger (workload.beyond_banks=true)" if self.beyond else ""
+        return LayoutError(f"{self}: {way_out}{larger}")
+
+
+def _check_rows(addresses: AddressPlan, whole: Iteration, work: DeviceWork, rows: int) -> None:
+    """Raise ``_DegreesError`` where the banks have fewer rows than the layout of PIM needs."""
+    needed = _rows_needed(addresses, whole, work)
+    if needed > rows:
+        degrees = work.degrees
+        raise _DegreesError(
+            f"model {work.trace.model} (tp {degrees.tp}, ep {work.ep}, pp {degrees.pp}): in the "
+            f"layout of PIM {_rows_of(work)} need {needed} rows of each bank, the memory has "
+            f"{rows}",
+            degrees,
+            beyond=True,
+        )
+
+
+def _rows_needed(addresses: AddressPlan, whole: Iteration, work: DeviceWork) -> int:
+    """Rows of each bank that the blocks of the fullest pipeline stage need, those not simulated
+    too, with the caches of all batches under way."""
+    kinds = [block.kind for block in whole.blocks]
+    simulated = Counter(kinds)
+    if whole.pp == 1:
+        model = dict(whole.model_blocks)
+        return addresses.rows_needed([max(model[kind] / simulated[kind], 1.0) for kind in kinds])
+    return max(
+        addresses.rows_needed([own[kind] / simulated[kind] for kind in kinds], work.batches)
+        for own in (stage_kinds(work.kinds, stage) for stage in work.stages)
+    )
+
+
+def _rows_of(work: DeviceWork) -> str:
+    """What ``_rows_needed`` counts, for a message."""
+    if work.degrees.pp == 1:
+        return "all blocks"
+    return f"the blocks of a stage with the caches of {work.batches} batch" + (
+        "es" * (work.batches > 1)
+    )
+
+
+def _build(
+    config: RunConfig, model: ModelCard | OperatorTrace, requests: Sequence[Request],
+    routing: Routing | None, sparsity: Sparsity | None,
+) -> Device:  # fmt: skip
+    """The device at the degrees that ``config`` asks for."""
     schedule = config.schedule
     on_pim = schedule.policy != "serial" and config.pim is not None
     named = config.memory
@@ -139,7 +235,7 @@ def build_device(
         ),
     )  # fmt: skip
     whole = work.iteration(range(len(requests)))
-    outside = work.outside() if config.workload.outside else None
+    outside = work.outside(config.workload.outside)
     attends = on_pim and schedule.attention_placement == "pim"
     kv = tuple(_block_kv(block, config, whole.kv_dtype_bytes, attends) for block in whole.blocks)
     cost = _costs(kv, whole.contexts, config) if attends else list(whole.contexts)
@@ -151,9 +247,14 @@ def build_device(
     if schedule.artifact_channel_order:
         members = [tuple(sorted(half, key=lambda i: (channel[i], i))) for half in members]
     iterations = tuple(work.iteration(half) for half in members)
+    try:
+        addresses = _addresses(config, work, whole, outside, kv, channel, placement)
+    except LayoutError as error:
+        raise _DegreesError(str(error), work.degrees) from None
+    if any(each.shape is not None for each in kv) and not config.workload.beyond_banks:
+        _check_rows(addresses, whole, work, org.rows)  # before experts are placed, which takes long
     mapper = BlockMapper(
-        npu=config.npu, memory=config.memory, pim=config.pim, link=config.link,
-        addresses=_addresses(config, work, whole, outside, kv, channel, placement),
+        npu=config.npu, memory=config.memory, pim=config.pim, link=config.link, addresses=addresses,
         element_bytes=whole.dtype_bytes, kv_element_bytes=whole.kv_dtype_bytes,
     )  # fmt: skip
     load = [
@@ -167,14 +268,11 @@ def build_device(
     device = Device(
         config, work, whole, iterations, tuple(members), tuple(channel), kv, mapper,
         tuple(place(iterations, part) for part in range(len(members))), place,
-        counter_wrap_bytes(config, work.trace.facts.hidden, whole.tp), outside, named,
+        counter_wrap_bytes(config, work.trace.facts.hidden, whole.tp), outside,
+        named_memory=named,
     )  # fmt: skip
-    if device.uses_pim and device.rows_needed > org.rows and not config.workload.beyond_banks:
-        raise InputError(
-            f"model {work.trace.model}: in the layout of PIM all blocks need {device.rows_needed} "
-            f"rows of each bank, the memory has {org.rows}: raise parallel.tp or parallel.ep, or "
-            "take it for larger (workload.beyond_banks=true)"
-        )
+    if device.uses_pim and not config.workload.beyond_banks:
+        _check_rows(addresses, whole, work, org.rows)
     return device
 
 
@@ -279,12 +377,12 @@ def _expert_energies(config: RunConfig, costs: ExpertCosts, block: Block) -> Exp
 
 
 def _addresses(
-    config: RunConfig, work: DeviceWork, whole: Iteration, outside: Block | None,
+    config: RunConfig, work: DeviceWork, whole: Iteration, outside: Sequence[Outside],
     kv: Sequence[BlockKv], channel: Sequence[int], placement: str,
 ) -> AddressPlan:  # fmt: skip
     in_banks = config.pim if placement != "npu" else None
     held = work.held_experts
-    blocks = whole.blocks if outside is None else (*whole.blocks, outside)
+    blocks = (*whole.blocks, *(each.block for each in outside))
     weights = [weight_regions(block, held, config.memory, in_banks) for block in blocks]
     linear_kv = activations = 0
     for block, own in zip(whole.blocks, kv, strict=True):
@@ -294,5 +392,6 @@ def _addresses(
         activations = max(activations, max(o.input_bytes + o.output_bytes for o in block.operators))
     rows = operand_rows(config.pim) if config.pim is not None else 0
     return plan_addresses(
-        config.memory, weights, max(linear_kv, 2 * activations), kv, whole.contexts, channel, rows
-    )
+        config.memory, weights[: whole.layers], max(linear_kv, 2 * activations), kv, whole.contexts,
+        channel, rows, weights[whole.layers :],
+    )  # fmt: skip

@@ -19,14 +19,17 @@ __all__ = ["block_estimates"]
 
 
 def block_estimates(device: Device) -> Mapping[str, Mapping[int, int]]:
-    """Estimated time of each block that the device has of the model, by kind and number, in ps.
+    """Estimated time of each block of the model, by kind and number, in ps.
 
     Only kinds whose blocks differ, and only where some of them are not simulated.
     """
     work, whole = device.work, device.whole
-    if not work.differ or whole.layers >= sum(count for _, count in whole.model_blocks):
+    layers = sum(count for _, count in whole.model_blocks)
+    # of a pipeline, stages have other blocks each even where all were simulated
+    are_enough = whole.layers >= layers if whole.pp == 1 else whole.layers > layers
+    if not work.differ or are_enough:
         return {}
-    every = replace(work, layers=None, _steps={})
+    every = replace(work, layers=layers, _steps={})
     iterations = tuple(every.iteration(members) for members in device.members)
     placements = [device.place(iterations, part) for part in range(len(iterations))]
     config = device.config

@@ -13,14 +13,42 @@ from random import Random
 
 import numpy as np
 
+from pimsim.engine.device import Device
 from pimsim.hardware.dram.fast import Phase, PhasedMemory
 from pimsim.hardware.dram.fast.flow import TICKS
 
-__all__ = ["PhaseErrors", "missed_phases", "sampled_errors"]
+__all__ = ["PhaseErrors", "missed_phases", "rates_hold", "sampled_errors"]
 
 SAMPLES = 4
 STUDENT_T = 3.182
 """Two-sided 95 % of Student's t with 3 degrees of freedom."""
+LEAST_ROWS = 512
+"""Of a channel that a product's weights lie in, for the mean of what each row waits for to say what
+all of them do."""
+MOST_BURSTS = 4_000_000
+"""What a few seconds of commands move."""
+
+
+def rates_hold(device: Device) -> bool:
+    """Whether rates say what streams take beside PIM.
+
+    While PIM works, a stream opens a row where PIM's own activations leave room: at once, or a tile
+    or a GWRITE later, or, in the bank that GWRITE reads, when PIM is done. Over many rows that is a
+    rate; weights of a few rows a channel come or do not, and all wait for the last channel. Where
+    two sub-batches have the units work at once on so little, the run is one of commands, which are
+    then few; with long contexts they are not, and PIM alone decides.
+    """
+    if len(device.iterations) == 1 or not device.uses_pim:
+        return True
+    org = device.memory.organization
+    moved, products, weighted = 0, 0, 0
+    for iteration in device.iterations:
+        for operator in (o for block in iteration.blocks for o in block.operators):
+            moved += operator.weight_bytes + operator.kv_read_bytes
+            products += operator.weight_bytes
+            weighted += operator.weight_bytes**2
+    rows = weighted // max(products, 1) // (org.channels * org.row_bytes)
+    return rows >= LEAST_ROWS or moved > MOST_BURSTS * org.burst_bytes
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import simpy
 
 from pimsim.engine.clock import Clock
 from pimsim.engine.device import Device
-from pimsim.engine.fidelity import PhaseErrors, missed_phases, sampled_errors
+from pimsim.engine.fidelity import PhaseErrors, missed_phases, rates_hold, sampled_errors
 from pimsim.engine.memory import Memory, MemoryPort
 from pimsim.engine.npu_side import NpuSide
 from pimsim.engine.pim_side import PimSide
@@ -29,11 +29,10 @@ __all__ = ["Outcome", "run_iteration"]
 
 
 def _stages(device: Device) -> Iterator[Stage]:
-    """The schedule's stages, then what is outside the blocks."""
+    """The schedule's stages, then what is outside the blocks, one stage each."""
     yield from load_schedule(device.config.schedule.policy)(device)
-    tasks = device.outside_tasks()
-    if tasks:
-        yield "outside", tasks, ()
+    for name, tasks in device.outside_tasks():
+        yield name, tasks, ()
 
 
 @dataclass(frozen=True)
@@ -74,7 +73,7 @@ def memory_of(
     network = core_network(config.npu)
     wrap = device.counter_wrap_bytes
     fast = config.fidelity == "fast" and not unfit(pim, network, wrap, log_entries)
-    if fast and by_command is not None:
+    if fast and by_command is not None and rates_hold(device):
         probe = probe_of(config.memory, pim)
         return PhasedMemory(config.memory, pim, probe, network, by_command)
     return make_memory_system(config.memory, pim, network, wrap, log_entries)

@@ -51,8 +51,9 @@ class NpuSide:
         self._overlaps = npu.systolic.preload == "hidden" and npu.scratchpad.double_buffered
         systolic = npu.systolic
         self._core_elements = systolic.arrays * systolic.rows * systolic.cols
-        self._prefetched: dict[int, simpy.Event | None] = {}
+        self._prefetched: dict[int, tuple[simpy.Event | None, int]] = {}
         self._early_bursts = 0
+        self._first_load_ps: int | None = None  # of the task under way, where it was prefetched
 
     def bandwidth_bound_ps(self, size: int) -> int:
         """Least time that ``size`` bytes take on the data buses of all channels."""
@@ -198,14 +199,17 @@ class NpuSide:
     def _prefetch(self, steps: Sequence[GemmStep]) -> None:
         """Start to load tiles of the next product."""
         for step in steps:
-            self._prefetched[id(step)] = self._load(step)
+            self._prefetched[id(step)] = self._load(step), int(self.env.now)
 
     def _taken(self, step: GemmStep) -> simpy.Event | None:
         """The tile's load, which may have begun before its product."""
         if id(step) not in self._prefetched:
             return self._load(step)
         self._early_bursts += sum(part.total for part in step.loads)
-        return self._prefetched.pop(id(step))
+        load, asked_ps = self._prefetched.pop(id(step))
+        if self._first_load_ps is None:
+            self._first_load_ps = asked_ps
+        return load
 
     def _block_core(self, steps: Sequence[GemmStep], stack: Counter[str]) -> Process:
         """Tile by tile, and in a tile block by block: each starts when the arrays are free and
@@ -365,6 +369,10 @@ class NpuSide:
         read = sum(s.total for s in streams if not s.write)
         within = read - self._early_bursts  # writes are posted
         self._early_bursts = 0
+        lead_ps = 0 if self._first_load_ps is None else start_ps - self._first_load_ps
+        self._first_load_ps = None
+        written = moved - read
+        posted = min(self.port.system.posted_writes(), written) if written else 0
         taken = task.compute_cycles if task.unit == "systolic" else 0
         taken += sum(step.plan.taken_cycles for step in task.steps) // self.npu.cores
         bound = max(
@@ -377,7 +385,7 @@ class NpuSide:
             OperatorRecord(
                 task.name, task.kind, task.unit, task.layer, recorder.stage, start_ps,
                 int(self.env.now), task.flops, moved * burst, bound,
-                self.bandwidth_bound_ps(read * burst),
+                self.bandwidth_bound_ps(read * burst), (), lead_ps, posted * burst,
             )
         )  # fmt: skip
         recorder.macs["npu"] += task.macs

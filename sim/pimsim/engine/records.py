@@ -31,6 +31,10 @@ class OperatorRecord:
     """Least time of all its loads on the data buses."""
     channel_end_ps: tuple[int, ...] = ()
     """When each channel's last command of a PIM operation went out."""
+    lead_ps: int = 0
+    """Time before its start in which its first loads were under way."""
+    posted_bytes: int = 0
+    """Of ``bytes``: writes that were still queued at its end."""
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from math import fsum
 
+from pimsim.config.errors import InputError
 from pimsim.config.pim_stream import StreamPimConfig
 from pimsim.config.system import SystemConfig
 from pimsim.hardware.energy.limits import check_limits
@@ -100,6 +101,11 @@ def _on_pim(kernels: AttentionKernels, config: SystemConfig) -> AttentionCost:
     """
     stacks, design = config.stacks, config.pim
     assert stacks is not None and design is not None
+    if kernels.score.b_bytes < 1:
+        raise InputError(
+            f"a KV cache with {kernels.score.b_bytes} bytes an element; PIM {design.name} reads "
+            "elements of whole bytes"
+        )
     time_ps, energy_pj = _program(
         design.model_dump_json(),
         -(-kernels.heads // stacks.count),

@@ -54,7 +54,7 @@ class Gemm:
     @property
     def weight_bytes(self) -> int:
         """Of the whole product."""
-        return self.product.n * self.product.k * self.product.b_bytes * self.product.count
+        return self.product.stored_bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +102,7 @@ def _gemm(name: str, product: Product, config: SystemConfig, *, split: bool) -> 
     cost = roofline.product(product, config.xpu)
     if not split:
         return Gemm(name, cost.time_s, cost, 1.0, product)
-    weights = product.n * product.k * product.b_bytes
+    weights = product.stored_bytes
     pim_s = product.m * weights / _pim_bandwidth(config, at_commands=False)
     if cost.bound == "compute":
         device_s = 2 * product.macs / roofline.peak_flops(config.xpu, product.element_bytes)
@@ -132,11 +132,10 @@ class BlockCost:
     kernels: tuple[KernelTime, ...]
 
 
-def block_cost(
-    kernels: BlockKernels, fixed: FixedCosts, config: SystemConfig, heads: int
-) -> BlockCost:
-    """A block at one context, in which ``heads`` heads of each request are on the device."""
+def block_cost(kernels: BlockKernels, fixed: FixedCosts, config: SystemConfig) -> BlockCost:
+    """A block at one context."""
     attention = attention_cost(kernels.attention, config)
+    heads = kernels.attention.heads // kernels.attention.requests
     projections_s = fsum(each.time_s for each in fixed.projections)
     transfer_s = attention.transfer_s
     if config.overlap != "none":

@@ -7,7 +7,7 @@ neither is prefill.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import fsum
 
 from pimsim.config.errors import InputError
@@ -18,7 +18,9 @@ from pimsim.hardware.energy.limits import PowerLimit, check_limits
 from pimsim.hardware.energy.pim_stream import cap_of
 from pimsim.hardware.energy.system_static import processor_w, system_static
 from pimsim.mapping.kernels import BlockKernels, block_kernels, decode_step
+from pimsim.workload.card_trace import card_trace
 from pimsim.workload.cards import ModelCard
+from pimsim.workload.trace import OperatorTrace
 
 __all__ = ["PIM_CONTEXTS", "Decoding", "decode"]
 
@@ -63,7 +65,7 @@ class Decoding:
     bound_s: Mapping[str, float]
     """The least time of each unit for the step's work, everything perfect."""
     kernels: tuple[KernelTime, ...]
-    """Of the last step's block."""
+    """Of the last step's block, of each kind where there are several."""
     need_bytes: int
     """Weights of the blocks, and the KV cache of the last step, on all devices."""
     capacity_bytes: int
@@ -87,7 +89,7 @@ class Decoding:
 
 def decode(
     config: SystemConfig,
-    card: ModelCard,
+    model: ModelCard | OperatorTrace,
     batch: int,
     input_tokens: int,
     output_tokens: int,
@@ -96,8 +98,8 @@ def decode(
     """Decode ``batch`` requests of the same lengths; see ``Decoding``.
 
     Attention on PIM is simulated at ``pim_contexts`` of the steps and interpolated between.
-    Raises ``InputError`` for sizes that leave no step, devices that do not divide the model, or
-    a KV cache that the PIM cannot lay out.
+    Raises ``InputError`` for sizes that leave no step, devices that do not divide the model,
+    blocks that are not dense, or a KV cache that the PIM cannot lay out.
     """
     if output_tokens < 2:
         raise InputError(
@@ -110,44 +112,51 @@ def decode(
     limit = pim_contexts if config.attention == "pim" else _ROOFLINE_CONTEXTS
     weights = sampled(contexts, limit)
 
-    def kernels_at(context: int) -> BlockKernels:
-        step = decode_step(card, batch, context, config.devices)
+    trace = card_trace(model) if isinstance(model, ModelCard) else model
+
+    def kernels_at(context: int) -> tuple[BlockKernels, ...]:
+        step = decode_step(model, batch, context, config.devices)
         return block_kernels(step, fused_gate=config.fused_gate)
 
     last = kernels_at(contexts[-1])
-    fixed = FixedCosts.of(last, config)
-    heads = card.heads // config.devices
-    steps = [block_cost(kernels_at(context), fixed, config, heads) for context in weights]
-    mean = _mean(steps, tuple(weights.values()))
-    layers = card.layers
-    parts = {name: layers * time_s for name, time_s in mean.parts_s.items()}
-    step_s = fsum(parts.values())
+    fixed = [FixedCosts.of(each, config) for each in last]
+
+    def cost_at(context: int) -> BlockCost:
+        return _all_blocks(
+            [
+                (kernels, block_cost(kernels, costs, config))
+                for kernels, costs in zip(kernels_at(context), fixed, strict=True)
+            ]
+        )
+
+    mean = _mean([cost_at(context) for context in weights], tuple(weights.values()))
+    step_s = fsum(mean.parts_s.values())
     static_w = system_static(config)
-    energy_j = {
-        name: layers * config.devices * pj / _PJ_PER_J for name, pj in mean.energy_pj.items()
-    }
+    energy_j = {name: config.devices * pj / _PJ_PER_J for name, pj in mean.energy_pj.items()}
     energy_j["static"] = config.devices * static_w["total"] * step_s
     power_w = {name: joule / config.devices / step_s for name, joule in energy_j.items()}
     power_w["total"] = fsum(power_w.values())
     check_limits(_limits(config, power_w, static_w))
-    need = config.devices * layers * (last.weight_bytes + last.attention.kv_bytes)
+    need = config.devices * sum(
+        each.count * (each.weight_bytes + each.attention.kv_bytes) for each in last
+    )
     capacity = _capacity(config)
     return Decoding(
         step_s=step_s,
         tokens_per_s=batch / step_s,
         steps=len(contexts),
         simulated_contexts=len(weights),
-        parts_s=parts,
-        gemm_s={name: layers * time_s for name, time_s in mean.gemm_s.items()},
+        parts_s=mean.parts_s,
+        gemm_s=mean.gemm_s,
         energy_j=energy_j,
         power_w=power_w,
         static_w=static_w,
         tdp_w=config.xpu.tdp_w,
-        bound_s={name: layers * time_s for name, time_s in mean.bound_s.items()},
+        bound_s=mean.bound_s,
         kernels=mean.kernels,
         need_bytes=need,
         capacity_bytes=capacity,
-        warnings=tuple(_warnings(card, contexts[-1], need, capacity)),
+        warnings=tuple(_warnings(trace, contexts[-1], need, capacity)),
     )
 
 
@@ -163,6 +172,30 @@ def _limits(
     if config.attention == "pim" and stacks is not None and design is not None:
         limits += cap_of(design, power_w["pim"] / stacks.count, "pim.power_cap_w")
     return limits
+
+
+def _all_blocks(costs: Sequence[tuple[BlockKernels, BlockCost]]) -> BlockCost:
+    """What all blocks take together, of each kind as many as there are."""
+
+    def total(of: Callable[[BlockCost], dict[str, float]]) -> dict[str, float]:
+        names = {name: None for _, cost in costs for name in of(cost)}
+        return {
+            name: fsum(kernels.count * of(cost).get(name, 0.0) for kernels, cost in costs)
+            for name in names
+        }
+
+    rows = [
+        replace(row, name=f"{kernels.kind}: {row.name}") if len(costs) > 1 else row
+        for kernels, cost in costs
+        for row in cost.kernels
+    ]
+    return BlockCost(
+        parts_s=total(lambda cost: cost.parts_s),
+        gemm_s=total(lambda cost: cost.gemm_s),
+        energy_pj=total(lambda cost: cost.energy_pj),
+        bound_s=total(lambda cost: cost.bound_s),
+        kernels=tuple(rows),
+    )
 
 
 def _mean(steps: Sequence[BlockCost], weights: Sequence[float]) -> BlockCost:
@@ -192,12 +225,11 @@ def _capacity(config: SystemConfig) -> int:
     return capacity
 
 
-def _warnings(card: ModelCard, context: int, need: int, capacity: int) -> list[str]:
-    found = []
-    if context > card.max_context:
+def _warnings(trace: OperatorTrace, context: int, need: int, capacity: int) -> list[str]:
+    found, longest = [], trace.facts.max_context
+    if context > longest:
         found.append(
-            f"contexts reach {context} tokens; model {card.name} takes {card.max_context} "
-            "(max_context)"
+            f"contexts reach {context} tokens; model {trace.model} takes {longest} (max_context)"
         )
     if need > capacity:
         found.append(

@@ -16,7 +16,7 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from pimsim.config.base import ConfigModel
-from pimsim.config.errors import InputError, near_miss
+from pimsim.config.errors import InputError, near_miss, reason
 from pimsim.config.files import write_whole
 from pimsim.config.loader import load_run, read_document
 from pimsim.explore.expressions import holds
@@ -156,19 +156,21 @@ def _alone(folder: Path) -> Iterator[None]:
     """One search at a time in a folder. The system frees the lock of a process that is killed."""
     path = folder / "search.lock"
     try:
-        with path.open("w") as held:
-            try:
-                import fcntl
-            except ImportError:  # no such locks on Windows
-                yield
-                return
-            try:
-                fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise InputError(f"--out {folder}: another search is under way there") from None
-            yield
+        held = path.open("w")
     except OSError as error:
-        raise InputError(f"{path}: cannot be used ({error.strerror})") from error
+        raise InputError(f"{path}: cannot be written: {reason(error)}") from error
+    with held:
+        try:
+            import fcntl
+
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except ImportError:  # no such locks on Windows
+            pass
+        except BlockingIOError:
+            raise InputError(f"--out {folder}: another search is under way there") from None
+        except OSError as error:
+            raise InputError(f"{path}: cannot be locked: {reason(error)}") from error
+        yield
 
 
 def _search(
@@ -211,7 +213,7 @@ def _journal(path: Path) -> Any:
                 write_whole(path, whole)
         return JournalStorage(JournalFileBackend(str(path)))
     except OSError as error:
-        raise InputError(f"{path}: cannot be used ({error.strerror})") from error
+        raise InputError(f"{path}: cannot be used: {reason(error)}") from error
 
 
 def _valid(study: Any) -> list[Any]:

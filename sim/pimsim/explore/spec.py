@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import random
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import product
 from math import exp, log, prod
@@ -17,6 +16,7 @@ from pimsim.config.errors import InputError
 from pimsim.config.loader import load_run, read_document
 from pimsim.config.resources import looks_like_path
 from pimsim.explore.expressions import check_expression, holds
+from pimsim.workload.draws import RandomStream
 
 __all__ = [
     "MOST_POINTS", "Point", "SweepSpec", "expand", "mixed_keys", "overrides", "read_sweep",
@@ -253,16 +253,15 @@ def expand(spec: SweepSpec, where: str) -> Iterator[Point]:
 
 
 def _samples(spec: SampleSpec) -> list[Point]:
-    generator = random.Random(spec.seed)
+    random = RandomStream(spec.seed)
     columns: dict[str, list[float]] = {}
     for key in spec.ranges:
         if spec.method == "random":
-            columns[key] = [generator.random() for _ in range(spec.count)]
+            columns[key] = random.uniform(spec.count).tolist()
             continue
         # one in each of ``count`` equal parts, in random order (McKay et al. 1979)
-        cells = list(range(spec.count))
-        generator.shuffle(cells)
-        columns[key] = [(cell + generator.random()) / spec.count for cell in cells]
+        cells = random.permutation(spec.count)
+        columns[key] = ((cells + random.uniform(spec.count)) / spec.count).tolist()
     return [
         {key: spec.ranges[key].at(columns[key][at]) for key in spec.ranges}
         for at in range(spec.count)

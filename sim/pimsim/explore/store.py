@@ -15,8 +15,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pimsim.config.errors import InputError
-from pimsim.config.files import write_whole
+from pimsim.config.errors import InputError, reason
+from pimsim.config.files import make_folder, write_whole
+from pimsim.config.reading import read_bytes
 
 __all__ = ["FORMAT", "Store"]
 
@@ -38,12 +39,9 @@ class Store:
             raise InputError(f"{folder}: no store of a sweep (it has no store.json)")
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise InputError(f"--out {folder}: give a new or empty folder, or a sweep's own")
-        try:
-            for name in ("results", "points"):
-                (folder / name).mkdir(parents=True, exist_ok=True)
-            write_whole(marker, json.dumps({"format": FORMAT, "version": VERSION}).encode())
-        except OSError as error:
-            raise InputError(f"--out {folder}: cannot be written ({error.strerror})") from error
+        for name in ("results", "points"):
+            make_folder(folder / name)
+        write_whole(marker, json.dumps({"format": FORMAT, "version": VERSION}).encode())
 
     def _check(self, marker: Path) -> None:
         try:
@@ -93,11 +91,8 @@ class Store:
 
     def write_source(self, sweep: Path, source: Mapping[str, str]) -> None:
         """Keep the sweep's YAML, and where it came from."""
-        try:
-            write_whole(self.folder / "sweep.yaml", sweep.read_bytes())
-            write_whole(self.folder / "source.json", json.dumps(source).encode())
-        except OSError as error:
-            raise InputError(f"{self.folder}: cannot be written ({error.strerror})") from error
+        write_whole(self.folder / "sweep.yaml", read_bytes(sweep))
+        write_whole(self.folder / "source.json", json.dumps(source).encode())
 
     def write_result(self, key: str, figures: Mapping[str, Any]) -> None:
         """Keep the figures of a simulation."""
@@ -111,10 +106,7 @@ class Store:
     def _write(path: Path, data: Mapping[str, Any]) -> None:
         whole = {"content": data, "sha256": _checksum(data)}
         text = json.dumps(whole, sort_keys=True, allow_nan=False)
-        try:
-            write_whole(path, text.encode())
-        except OSError as error:
-            raise InputError(f"{path}: cannot be written ({error.strerror})") from error
+        write_whole(path, text.encode())
 
 
 def _remove(path: Path) -> None:
@@ -124,7 +116,7 @@ def _remove(path: Path) -> None:
         else:
             path.unlink(missing_ok=True)
     except OSError as error:
-        raise InputError(f"{path}: damaged, and cannot be removed ({error.strerror})") from error
+        raise InputError(f"{path}: damaged, and cannot be removed ({reason(error)})") from error
 
 
 def _checksum(content: Mapping[str, Any]) -> str:

@@ -35,9 +35,9 @@ from numba.core.caching import _Cache
 from numba.core.compiler import CompileResult
 from numba.core.dispatcher import Dispatcher
 from numba.core.serialize import dumps
-from numba.misc.appdirs import AppDirs
 
 from pimsim.config.errors import InputError
+from pimsim.config.paths import cache_folder
 
 __all__ = ["ContentCache", "cache_folders", "kernel_key", "njit", "prune"]
 
@@ -76,10 +76,8 @@ def cache_folders() -> tuple[Path, ...]:
     ``NUMBA_CACHE_DIR`` if it is set, else the user's cache folder, else the package's own."""
     if _SETTINGS.CACHE_DIR:
         return (Path(_SETTINGS.CACHE_DIR) / "pimsim-kernels",)
-    users = Path(AppDirs(appname="pimsim", appauthor=False).user_cache_dir)
     own = Path(__file__).parents[1] / "__pycache__"
-    # Without a home there is no absolute path, and nothing belongs below the current folder.
-    return tuple(folder / "kernels" for folder in (users, own) if folder.is_absolute())
+    return tuple(folder / "kernels" for folder in (cache_folder(), own) if folder is not None)
 
 
 class ContentCache(_Cache):

@@ -19,9 +19,13 @@ from pimsim.config.memory import MemoryConfig
 from pimsim.hardware.pim.programs import AttentionShape
 
 __all__ = [
-    "AddressPlan", "BlockKv", "KvRows", "WeightRegion", "plan_addresses", "row_bursts",
-    "visible_tokens",
+    "AddressPlan", "BlockKv", "KvRows", "LayoutError", "WeightRegion", "plan_addresses",
+    "row_bursts", "visible_tokens",
 ]  # fmt: skip
+
+
+class LayoutError(InputError):
+    """The banks have too few rows for what is to lie in them."""
 
 
 @dataclass(frozen=True)
@@ -69,8 +73,8 @@ class AddressPlan:
     """Bursts of the linear data and rows of the KV cache."""
 
     weight_burst: tuple[Mapping[str, tuple[int, int]], ...]
-    """By simulated block and operator: the first burst of its weights, and bursts from one of its
-    matrices to the next."""
+    """By simulated block, then by work beside the blocks, and operator: the first burst of its
+    weights, and bursts from one of its matrices to the next."""
     activation_burst: int
     """First burst of the activations."""
     operand_row: int
@@ -84,14 +88,17 @@ class AddressPlan:
     """By simulated block: bursts of its weights."""
     kv_rows: tuple[tuple[int, ...], ...] = ()
     """By simulated block: rows that its cache takes in each channel."""
+    outside_bursts: int = 0
+    """Of the weights beside the blocks."""
 
-    def rows_needed(self, blocks: Sequence[float]) -> int:
-        """Rows in each bank of the fullest channel where each simulated block stands for so many:
-        weights, activations, operands and caches."""
-        beside = self.operand_row - sum(self.block_bursts) // self.row_bursts
-        weights = fsum(n * size for n, size in zip(blocks, self.block_bursts, strict=False))
+    def rows_needed(self, blocks: Sequence[float], batches: int = 1) -> int:
+        """Rows in each bank of the fullest channel where each simulated block stands for so many,
+        with the caches of ``batches`` like this one: weights, activations, operands and caches."""
+        linear = sum(self.block_bursts) + self.outside_bursts
+        beside = self.operand_row - linear // self.row_bursts
+        weights = fsum(n * size for n, size in zip(blocks, self.block_bursts, strict=True))
         caches = [
-            fsum(n * rows[channel] for n, rows in zip(blocks, self.kv_rows, strict=True))
+            batches * fsum(n * rows[channel] for n, rows in zip(blocks, self.kv_rows, strict=True))
             for channel in range(len(self.kv_rows[0]) if self.kv_rows else 0)
         ]
         return round(beside + weights / self.row_bursts + max(caches, default=0))
@@ -111,35 +118,35 @@ class AddressPlan:
 def plan_addresses(
     memory: MemoryConfig, weights: Sequence[Mapping[str, WeightRegion]], activation_bytes: int,
     kv: Sequence[BlockKv], contexts: Sequence[int], channels: Sequence[int], operand_rows: int,
+    outside: Sequence[Mapping[str, WeightRegion]] = (),
 ) -> AddressPlan:  # fmt: skip
-    """Lay everything out. Raises ``InputError`` where a channel has too few rows for its KV.
+    """Lay everything out. Raises ``LayoutError`` where a channel has too few rows.
 
     ``weights`` and ``kv``: by simulated block. ``operand_rows``: rows that GWRITE's sources
-    take. Every block has its own KV rows; those of equal blocks are laid out once, all are counted.
+    take. ``outside``: weights beside the blocks, by work; each is of another device, so that all
+    begin at the same place. Every block has its own KV rows; those of equal blocks are laid out
+    once, all are counted.
     """
     org = memory.organization
     stripe = row_bursts(memory)
-    at = 0
     weight_burst: list[Mapping[str, tuple[int, int]]] = []
     ends = [0]
     for block in weights:
-        places: dict[str, tuple[int, int]] = {}
-        for name, region in block.items():
-            each = -(-region.part_bytes // org.burst_bytes)
-            if region.in_rows:
-                at = -(-at // stripe) * stripe
-                each = -(-each // stripe) * stripe
-            places[name] = (at, each)
-            at += each * region.parts
+        places, end = _weight_places(block, ends[-1], org.burst_bytes, stripe)
         weight_burst.append(places)
-        ends.append(at)
-    activation_burst = at
+        ends.append(end)
+    activation_burst = ends[-1]
+    for block in outside:
+        places, end = _weight_places(block, ends[-1], org.burst_bytes, stripe)
+        weight_burst.append(places)
+        activation_burst = max(activation_burst, end)
     end = activation_burst + -(-activation_bytes // org.burst_bytes)
     operand_row = -(-end // stripe)
     first_row = operand_row + operand_rows
     if first_row > org.rows:
-        raise InputError(
-            f"weights and activations of {len(weights)} blocks take {first_row} rows of each bank, "
+        raise LayoutError(
+            f"weights and activations of {len(weights) + bool(outside)} blocks take {first_row} "
+            "rows of each bank, "
             f"the memory has {org.rows}"
         )
     laid_out = {
@@ -150,7 +157,7 @@ def plan_addresses(
         need = [total + own for total, own in zip(need, laid_out[block_kv][1], strict=True)]
     for channel, last in enumerate(need):
         if last > org.rows:
-            raise InputError(
+            raise LayoutError(
                 f"channel {channel} needs {last} rows in each bank for the KV cache of {len(kv)} "
                 f"blocks, the memory has {org.rows}"
             )
@@ -159,7 +166,24 @@ def plan_addresses(
         tuple(laid_out[block_kv][0] for block_kv in kv), stripe,
         tuple(end - start for start, end in pairwise(ends)),
         tuple(tuple(laid_out[block_kv][1]) for block_kv in kv),
+        activation_burst - ends[-1],
     )  # fmt: skip
+
+
+def _weight_places(
+    block: Mapping[str, WeightRegion], first: int, burst_bytes: int, stripe: int
+) -> tuple[dict[str, tuple[int, int]], int]:
+    """Where the weights of a block lie from burst ``first`` on, and the burst behind them."""
+    places: dict[str, tuple[int, int]] = {}
+    at = first
+    for name, region in block.items():
+        each = -(-region.part_bytes // burst_bytes)
+        if region.in_rows:
+            at = -(-at // stripe) * stripe
+            each = -(-each // stripe) * stripe
+        places[name] = (at, each)
+        at += each * region.parts
+    return places, at
 
 
 def _kv_rows(

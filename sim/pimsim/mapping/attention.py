@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +25,8 @@ from pimsim.mapping.addresses import KvRows
 __all__ = [
     "NOTHING",
     "OPERAND_ROWS",
+    "AttentionBatch",
+    "PimWork",
     "add_cycles",
     "operand_rows",
     "score_work",
@@ -36,6 +39,21 @@ NOTHING = -1
 """Duration where no vector work follows a result."""
 OPERAND_ROWS = 64
 """Rows that GWRITE's sources take in turn."""
+PimWork = tuple[tuple[Ints, ...], int, After]
+"""Programs by channel, marks, and the vector work behind these."""
+
+
+@dataclass(frozen=True)
+class AttentionBatch:
+    """Requests that attend on PIM: all that their programs on one machine depend on, so that
+    equal ones have equal programs."""
+
+    shape: AttentionShape
+    rows: tuple[KvRows, ...]
+    """By request, as what follows."""
+    contexts: tuple[int, ...]
+    """Tokens that each sees."""
+    channel: tuple[int, ...]
 
 
 def softmax_cycles(context: int, vector: VectorConfig, element_bytes: int, artifact: bool) -> int:
@@ -73,24 +91,23 @@ def operand_rows(pim: PimConfig) -> int:
 
 
 def _placed(
-    shape: AttentionShape, programs: list[Ints], duration: list[int], outputs: list[int],
-    channel: Sequence[int], memory: MemoryConfig, pim: PimConfig, vector: VectorConfig,
-    parts: int = 1,
-) -> tuple[tuple[Ints, ...], int, After]:  # fmt: skip
+    batch: AttentionBatch, programs: list[Ints], duration: list[int], outputs: list[int],
+    memory: MemoryConfig, pim: PimConfig, vector: VectorConfig, parts: int = 1,
+) -> PimWork:  # fmt: skip
     """Programs by channel, marks, and the vector work of every head, which is done in ``parts``:
     ``duration`` cycles and ``outputs`` bytes to store of each part, both by request."""
-    burst, each = memory.organization.burst_bytes, shape.heads * parts
+    burst, each = memory.organization.burst_bytes, batch.shape.heads * parts
     stored = [-(-size // burst) for size in outputs]
     after = After(
         duration=np.repeat(np.array(duration, dtype=np.int64), each),
         bursts=np.repeat(np.array(stored, dtype=np.int64), each),
-        channel=np.repeat(np.array(channel, dtype=np.int64), each),
+        channel=np.repeat(np.array(batch.channel, dtype=np.int64), each),
         units=0 if vector.artifact_free else vector.units,
         spread=pim.artifact_kv_write,
         overlap=pim.softmax_overlap,
         counter_bytes=sum(outputs) * each,
     )
-    by_channel = _gather(programs, channel, memory.organization.channels, pim)
+    by_channel = _gather(programs, batch.channel, memory.organization.channels, pim)
     return by_channel, len(programs) * each, after
 
 
@@ -104,18 +121,17 @@ def _by_tile(program: Ints, tiles: int) -> Ints:
 
 
 def score_work(
-    shape: AttentionShape, rows: Sequence[KvRows], contexts: Sequence[int],
-    channel: Sequence[int], operand_row: int, memory: MemoryConfig, pim: PimConfig,
+    batch: AttentionBatch, operand_row: int, memory: MemoryConfig, pim: PimConfig,
     vector: VectorConfig, element_bytes: int,
-) -> tuple[tuple[Ints, ...], int, After]:  # fmt: skip
+) -> PimWork:  # fmt: skip
     """Scores and softmax: programs by channel, marks, vector work.
 
     Where a key takes several rows, a vector unit adds the partial scores first.
-    ``rows``, ``contexts`` and ``channel`` are by request; operands come from rows in turn, from
-    ``operand_row`` on.
+    Operands come from rows in turn, from ``operand_row`` on.
     """
+    shape, contexts = batch.shape, batch.contexts
     programs = []
-    for number, (own, context) in enumerate(zip(rows, contexts, strict=True)):
+    for number, (own, context) in enumerate(zip(batch.rows, contexts, strict=True)):
         row = operand_row + number * shape.key_chunks
         programs.append(
             score_program(
@@ -135,23 +151,23 @@ def score_work(
         for c in contexts
     ]
     outputs = [c * element_bytes for c in contexts]
-    return _placed(shape, programs, duration, outputs, channel, memory, pim, vector)
+    return _placed(batch, programs, duration, outputs, memory, pim, vector)
 
 
 def value_work(
-    shape: AttentionShape, rows: Sequence[KvRows], contexts: Sequence[int],
-    channel: Sequence[int], operand_row: int, memory: MemoryConfig, pim: PimConfig,
+    batch: AttentionBatch, operand_row: int, memory: MemoryConfig, pim: PimConfig,
     vector: VectorConfig, element_bytes: int,
-) -> tuple[tuple[Ints, ...], int, After]:  # fmt: skip
+) -> PimWork:  # fmt: skip
     """Weighted values: programs by channel, marks, vector work.
 
     A context longer than a row gives several partial results that a vector unit adds; results
     stay in the scratchpad. The artifact adds and stores those of such contexts tile by tile, each
     time as many bytes as a head has (NeuPIMSAttend.cc).
     """
+    shape = batch.shape
     programs, duration, outputs = [], [], []
     tiles = -(-shape.value_dim // shape.banks) if pim.artifact_kv_write else 1
-    for number, (own, context) in enumerate(zip(rows, contexts, strict=True)):
+    for number, (own, context) in enumerate(zip(batch.rows, batch.contexts, strict=True)):
         chunks = -(-context // shape.row_elements)
         row = operand_row + number * shape.heads * chunks
         program = value_program(
@@ -164,4 +180,4 @@ def value_work(
         duration.append((chunks - 1) * add if partial else NOTHING)
         head_bytes = shape.value_dim * element_bytes
         outputs.append(head_bytes if partial and pim.artifact_kv_write else 0)
-    return _placed(shape, programs, duration, outputs, channel, memory, pim, vector, tiles)
+    return _placed(batch, programs, duration, outputs, memory, pim, vector, tiles)

@@ -7,17 +7,21 @@ after.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
-from typing import Any
 
 from pimsim.config.memory import MemoryConfig
 from pimsim.config.npu import NpuConfig
 from pimsim.config.pim import PimConfig
 from pimsim.config.run import LinkConfig
 from pimsim.hardware.dram.system import Follows, Scatter, Stream
-from pimsim.hardware.fabric.collectives import ring_all_reduce
+from pimsim.hardware.fabric.collectives import (
+    Collective,
+    ring_all_gather,
+    ring_all_reduce,
+    send,
+)
 from pimsim.hardware.npu.tiling import GemmTile
 from pimsim.hardware.npu.vector import vector_lane_ops
 from pimsim.hardware.pim.gemv import GemvShape
@@ -25,7 +29,7 @@ from pimsim.hardware.pim.programs import AttentionShape
 from pimsim.mapping.addresses import AddressPlan, visible_tokens
 from pimsim.mapping.artifact_operands import vector_operands
 from pimsim.mapping.artifact_steps import ArtifactTiler, operand_stream
-from pimsim.mapping.attention import score_work, value_work
+from pimsim.mapping.attention import AttentionBatch, PimWork, score_work, value_work
 from pimsim.mapping.experts import (
     ExpertLevel,
     ExpertPlacement,
@@ -42,7 +46,7 @@ from pimsim.mapping.parts import block_parts
 from pimsim.mapping.scratchpad import gemm_sram_bytes, softmax_sram_bytes
 from pimsim.mapping.tasks import BlockProgram, GemmStep, NpuTask, PimTask
 from pimsim.mapping.vector import vector_work
-from pimsim.workload.operators import Block, Iteration, Operator, OperatorKind
+from pimsim.workload.operators import Block, CollectiveKind, Iteration, Operator, OperatorKind
 
 __all__ = ["BlockMapper", "Placed"]
 
@@ -80,10 +84,10 @@ class BlockMapper:
     addresses: AddressPlan
     element_bytes: int
     kv_element_bytes: int
-    attention_work: dict[tuple[Any, ...], Any] = field(
+    _attention_work: dict[tuple[Callable[..., PimWork], AttentionBatch], PimWork] = field(
         default_factory=dict, compare=False, repr=False
     )
-    """Programs by operator and members: they are the same in blocks of one kind."""
+    """By product and by all that it is asked for: the same in blocks of one kind."""
 
     def program(self, iteration: Iteration, placed: Placed) -> BlockProgram:
         """Tasks of a block. Attention goes to PIM where it has a shape, experts as placed."""
@@ -103,16 +107,17 @@ class BlockMapper:
             tuple(before), tuple(attention), tuple(rest), tuple(experts), iteration.tokens
         )
 
-    def outside(self, block: Block, iteration: Iteration) -> tuple[NpuTask, ...]:
-        """Tasks of what is no decoder block; its weights lie behind those of the blocks."""
-        return tuple(self._npu(o, iteration, iteration.layers) for o in block.operators)
+    def outside(self, block: Block, iteration: Iteration, number: int) -> tuple[NpuTask, ...]:
+        """Tasks of what is no decoder block, the one of this ``number``; its weights lie behind
+        those of the blocks."""
+        return tuple(self._npu(o, iteration, iteration.layers + number) for o in block.operators)
 
     # the NPU side -----------------------------------------------------------------------------
     def _npu(self, operator: Operator, iteration: Iteration, layer: int) -> NpuTask:
         if operator.kind in _GEMMS and operator.m:
             return self.gemm_task(operator, layer)
         if operator.kind is OperatorKind.COLLECTIVE:
-            moved = ring_all_reduce(operator.input_bytes, iteration.tp, self.link)
+            moved = self._collective(operator, iteration.tp)
             return NpuTask(
                 operator.name, str(operator.kind), "link", layer, 0, 0, 0,
                 link_ps=moved.time_ps, link_bytes=moved.link_bytes,
@@ -121,6 +126,15 @@ class BlockMapper:
         if operator.kind is OperatorKind.EMBEDDING:
             return self._embedding(operator, layer)
         return self._vector(operator, layer)
+
+    def _collective(self, operator: Operator, tp: int) -> Collective:
+        match operator.collective:
+            case CollectiveKind.ALL_REDUCE:
+                return ring_all_reduce(operator.output_bytes, tp, self.link)
+            case CollectiveKind.ALL_GATHER:
+                return ring_all_gather(operator.output_bytes, tp, self.link)
+            case CollectiveKind.SEND:
+                return send(operator.output_bytes, self.link)
 
     def _embedding(self, operator: Operator, layer: int) -> NpuTask:
         """Rows of a table come in, one a token."""
@@ -260,14 +274,15 @@ class BlockMapper:
         contexts: Sequence[int], pim: PimConfig,
     ) -> PimTask:  # fmt: skip
         score = operator.kind is OperatorKind.ATTENTION_SCORE
-        rows = [self.addresses.kv[placed.layer][i] for i in placed.members]
-        key = (operator.kind, shape, placed.members, tuple(rows))
-        if key not in self.attention_work:
-            self.attention_work[key] = (score_work if score else value_work)(
-                shape, rows, contexts, placed.channel, self.addresses.operand_row, self.memory,
-                pim, self.npu.vector, self.element_bytes,
+        rows = tuple(self.addresses.kv[placed.layer][i] for i in placed.members)
+        find = score_work if score else value_work
+        key = (find, AttentionBatch(shape, rows, tuple(contexts), placed.channel))
+        if key not in self._attention_work:
+            self._attention_work[key] = find(
+                key[1], self.addresses.operand_row, self.memory, pim, self.npu.vector,
+                self.element_bytes,
             )  # fmt: skip
-        programs, marks, after = self.attention_work[key]
+        programs, marks, after = self._attention_work[key]
         lane_ops = sum(vector_lane_ops("softmax", c) for c in contexts) * shape.heads
         if score:  # scores come, are read, and probabilities are written and sent back
             sram_bytes = 2 * softmax_sram_bytes(contexts, shape.heads, self.element_bytes)

@@ -1,20 +1,27 @@
 """A decode step's operators as the kernels that a GPU launches.
 
 What is fused: rotary positions and the write of new keys and values into the QKV product, whose
-outputs they are; a residual sum with the norm after it (the second one with the next block's first
+outputs they are; a residual sum with the norm after it (the last one with the next block's first
 norm). Biases are added by the product. All requests have the same context.
+
+Products move the bytes that the operators say: of a packed format its elements, scales and zero
+points, of a cache of another type its own.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from fractions import Fraction
 
 from pimsim.config.errors import InputError
 from pimsim.hardware.xpu.tiling import Product
-from pimsim.workload.cards import ModelCard
-from pimsim.workload.decode import decode_iteration
-from pimsim.workload.operators import Iteration, Operator
+from pimsim.workload.card_trace import card_trace
+from pimsim.workload.cards import ModelCard, parallelism
+from pimsim.workload.degrees import check_degrees
+from pimsim.workload.instantiate import instantiate
+from pimsim.workload.operators import Block, Iteration, Operator, OperatorKind
 from pimsim.workload.requests import Request
+from pimsim.workload.trace import OperatorTrace
 
 __all__ = ["AttentionKernels", "BlockKernels", "Streamed", "block_kernels", "decode_step"]
 
@@ -32,13 +39,14 @@ class Streamed:
 class AttentionKernels:
     """Decode attention of one device's heads over all requests."""
 
+    requests: int
     heads: int
     """Query heads of all requests."""
     head_dim: int
     context: int
-    """Tokens that each reads."""
+    """Tokens that each reads: no more than the block's window."""
     element_bytes: int
-    """Of the KV cache."""
+    """Of the KV cache; those narrower than a byte count as one."""
     score: Product
     value: Product
     softmax: Streamed
@@ -54,21 +62,28 @@ class AttentionKernels:
 class BlockKernels:
     """One decoder block on one device, in the order of its launches."""
 
+    kind: str
+    count: int
+    """Blocks of that kind."""
     attention: AttentionKernels
     projections: tuple[tuple[str, Product], ...]
     """QKV and output projection."""
     ffn: tuple[tuple[str, Product], ...]
     add_norms: tuple[Streamed, ...]
+    """Residual sums and norms."""
     activation: Streamed
     reduced_bytes: tuple[int, ...]
     """One device's payload of each all-reduce."""
     weight_bytes: int
 
 
-def decode_step(card: ModelCard, batch: int, context: int, devices: int) -> Iteration:
-    """One block of a step in which each of ``batch`` requests attends to ``context`` tokens.
+def decode_step(
+    model: ModelCard | OperatorTrace, batch: int, context: int, devices: int
+) -> Iteration:
+    """A step in which each of ``batch`` requests attends to ``context`` tokens, one block of each
+    kind.
 
-    Contexts longer than the card's ``max_context`` are taken: they are a matter of quality, not of
+    Contexts longer than the model's ``max_context`` are taken: they are a matter of quality, not of
     time. Raises ``InputError`` for degrees that do not divide the model.
     """
     if batch < 1 or context < 1:
@@ -76,44 +91,99 @@ def decode_step(card: ModelCard, batch: int, context: int, devices: int) -> Iter
     request = Request(
         id=0, arrival_s=0.0, prompt_tokens=context, output_tokens=1, generated_tokens=0
     )
-    longest = max(card.max_context, context)
-    roomy = card.model_copy(update={"max_context": longest})
-    return decode_iteration(roomy, [request] * batch, tp=devices, pp=1, layers=1)
+    if isinstance(model, ModelCard):
+        parallelism(model, devices, 1)
+        model = card_trace(model)
+    else:
+        check_degrees(model, devices, 1)
+    facts = model.facts
+    roomy = facts.model_copy(update={"max_context": max(facts.max_context, context)})
+    kinds = set(model.phases["decode"].sequence())
+    return instantiate(
+        model.model_copy(update={"facts": roomy}), [request] * batch, tp=devices, layers=len(kinds)
+    )
 
 
-def block_kernels(step: Iteration, *, fused_gate: bool) -> BlockKernels:
-    """The kernels of a step; ``fused_gate`` makes gate and up projections one product."""
-    context, requests = step.contexts[0], len(step.contexts)
-    if any(each != context for each in step.contexts):
+def block_kernels(step: Iteration, *, fused_gate: bool) -> tuple[BlockKernels, ...]:
+    """The kernels of each kind of block of a step; ``fused_gate`` makes gate and up projections one
+    product. Raises ``InputError`` for blocks with operators that have no kernel here."""
+    if any(each != step.contexts[0] for each in step.contexts):
         raise ValueError("requests of one context expected")
-    block = step.blocks[0]
-    act, fc1 = block.operator("act"), block.operator("fc1")
-    halves = 1 if fused_gate else fc1.n // act.width
-    one = _gemm(fc1, step, halves)
-    ffn = [("fc1", one)] if halves == 1 else [("gate", one), ("up", one)]
+    blocks = {block.kind: block for block in step.blocks}
+    return tuple(_block(step, blocks[kind], count, fused_gate) for kind, count in step.model_blocks)
+
+
+_ATTENTION = {OperatorKind.ATTENTION_SCORE, OperatorKind.SOFTMAX, OperatorKind.ATTENTION_VALUE}
+_FUSED = {OperatorKind.ROPE, OperatorKind.KV_APPEND}
+_RESIDUALS = ("res1", "res2")
+
+
+def _block(step: Iteration, block: Block, count: int, fused_gate: bool) -> BlockKernels:
+    _check(step, block)
+    products = [each for each in block.operators if each.kind is OperatorKind.GEMM]
+    ffn: list[tuple[str, Product]] = []
+    act = block.operator("act")
+    for each in products:
+        if each.group == "fc1" and not fused_gate and each.n == 2 * act.width:
+            ffn += [(name, _gemm(each, step, 2)) for name in ("gate", "up")]
+        elif each.group in _FFN:
+            ffn.append((each.name, _gemm(each, step)))
     return BlockKernels(
-        attention=_attention(step, requests, context),
-        projections=tuple((name, _gemm(block.operator(name), step)) for name in ("qkv", "proj")),
-        ffn=(*ffn, ("fc2", _gemm(block.operator("fc2"), step))),
-        add_norms=(_add_norm(step, "res1", "ln2"), _add_norm(step, "res2", "ln1")),
+        kind=block.kind,
+        count=count,
+        attention=_attention(step, block),
+        projections=tuple(
+            (each.name, _gemm(each, step)) for each in products if each.group not in _FFN
+        ),
+        ffn=tuple(ffn),
+        add_norms=tuple(_add_norms(block)),
         activation=_streamed(act),
         reduced_bytes=tuple(
-            step.blocks[0].operator(name).input_bytes
-            for name in ("allreduce1", "allreduce2")
-            if step.blocks[0].has(name)
+            each.input_bytes for each in block.operators if each.kind is OperatorKind.COLLECTIVE
         ),
-        weight_bytes=step.weight_bytes,
+        weight_bytes=sum(each.weight_bytes for each in block.operators),
     )
+
+
+_FFN = ("fc1", "fc2")
+
+
+def _check(step: Iteration, block: Block) -> None:
+    """What a block must have, and all that it may have."""
+    for each in block.operators:
+        known = each.kind in _ATTENTION | _FUSED or each.group in _RESIDUALS
+        known = known or each.kind in (
+            OperatorKind.GEMM, OperatorKind.NORM, OperatorKind.COLLECTIVE,
+        ) or each.name == "act"  # fmt: skip
+        if not known:
+            raise InputError(
+                f"model {step.model}: its blocks ({block.kind}) have {each.name} ({each.kind}); "
+                "systems of GPUs compute blocks with attention and a dense feed-forward network"
+            )
+    for name in ("score", "softmax", "value", "act"):
+        if not block.has(name):
+            raise InputError(
+                f"model {step.model}: its blocks ({block.kind}) have no {name}; systems of GPUs "
+                "compute blocks with attention and a dense feed-forward network"
+            )
+
+
+def _per_element(size_bytes: int, elements: int) -> int | Fraction:
+    """Exact: times the elements it is whole bytes again."""
+    found = Fraction(size_bytes, elements)
+    return found.numerator if found.denominator == 1 else found
 
 
 def _gemm(operator: Operator, step: Iteration, parts: int = 1) -> Product:
     """One of ``parts`` equal slices of the columns."""
+    elements = operator.n * operator.k * operator.count
     return Product(
         operator.m,
         operator.n // parts,
         operator.k,
+        operator.count,
         element_bytes=step.dtype_bytes,
-        b_bytes=step.dtype_bytes,
+        b_bytes=_per_element(operator.weight_bytes, elements),
     )
 
 
@@ -121,30 +191,57 @@ def _streamed(operator: Operator) -> Streamed:
     return Streamed(operator.name, operator.input_bytes + operator.output_bytes, operator.flops)
 
 
-def _add_norm(step: Iteration, residual: str, norm: str) -> Streamed:
-    """Two inputs, one output: the sum between them is not counted, as in AttAcc's fit."""
-    first, second = step.blocks[0].operator(residual), step.blocks[0].operator(norm)
-    moved = first.input_bytes + second.output_bytes
-    return Streamed(f"{residual}+{norm}", moved, first.flops + second.flops)
+def _add_norms(block: Block) -> list[Streamed]:
+    """Residual sums with the norm after each, and norms that follow no sum.
+
+    A block's first norm is taken with the last sum of the block before it, which is another of its
+    kind. Two inputs, one output: the sum between them is not counted, as in AttAcc's fit.
+    """
+    sums = [each for each in block.operators if each.group in _RESIDUALS]
+    norms = [each for each in block.operators if each.kind is OperatorKind.NORM]
+    names = {each.name for each in sums}
+    after: dict[str, Operator] = {}
+    for norm in norms:
+        source = next((name for name in norm.depends_on if name in names), None)
+        if source is None and not norm.depends_on and sums:
+            source = sums[-1].name
+        if source is not None and source not in after:
+            after[source] = norm
+    fused = {norm.name for norm in after.values()}
+    found = []
+    for each in (*(norm for norm in norms if norm.name not in fused), *sums):
+        second = after.get(each.name)
+        if second is None:
+            found.append(_streamed(each))
+        else:
+            moved = each.input_bytes + second.output_bytes
+            flops = each.flops + second.flops
+            found.append(Streamed(f"{each.name}+{second.name}", moved, flops))
+    return found
 
 
-def _attention(step: Iteration, requests: int, context: int) -> AttentionKernels:
+def _attention(step: Iteration, block: Block) -> AttentionKernels:
     """A thread block for each KV head of each request, its group of queries the rows."""
-    score, value = step.blocks[0].operator("score"), step.blocks[0].operator("value")
+    score, value = block.operator("score"), block.operator("value")
+    requests, context = len(step.contexts), step.contexts[0]
+    context = min(context, score.window) if score.window else context
     rows, count = score.heads // score.kv_heads, score.kv_heads * requests
 
-    def product(n: int, k: int) -> Product:
-        return Product(rows, n, k, count, step.dtype_bytes, step.kv_dtype_bytes, tiled=False)
+    def product(n: int, k: int, read_bytes: int) -> Product:
+        cached = _per_element(read_bytes, count * n * k)
+        return Product(rows, n, k, count, step.dtype_bytes, cached, tiled=False)
 
+    sent = [each for each in block.operators if each.group == "qkv"]
     return AttentionKernels(
+        requests=requests,
         heads=score.heads * requests,
         head_dim=score.head_dim,
         context=context,
         element_bytes=step.kv_dtype_bytes,
-        score=product(context, score.head_dim),
-        value=product(value.head_dim, context),
-        softmax=_streamed(step.blocks[0].operator("softmax")),
+        score=product(context, score.head_dim, score.kv_read_bytes),
+        value=product(value.head_dim, context, value.kv_read_bytes),
+        softmax=_streamed(block.operator("softmax")),
         kv_bytes=score.kv_read_bytes + value.kv_read_bytes,
-        sent_bytes=step.blocks[0].operator("qkv").output_bytes,
+        sent_bytes=sum(each.output_bytes for each in sent),
         returned_bytes=value.output_bytes,
     )

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pimsim.config.errors import InputError
+from pimsim.workload.draws import RandomStream
 from pimsim.workload.onnx_import.reading import read_graph
 from pimsim.workload.onnx_import.shapes import attributes_of
 
@@ -99,14 +100,14 @@ def product_errors(path: Path, seed: int = 0) -> list[ProductError]:
         raise InputError(f"{path}: its weights cannot be read ({said})") from error
     tensors = {each.name: each for each in model.graph.initializer}
     onnxruntime.set_default_logger_severity(3)
-    found = list(_errors(onnxruntime, model, tensors, np.random.default_rng(seed)))
+    found = list(_errors(onnxruntime, model, tensors, RandomStream(seed)))
     if not found:
         raise InputError(f"{path}: no product in it has packed weights (MatMulNBits)")
     return found
 
 
 def _errors(
-    runtime: Any, model: Any, tensors: dict[str, Any], draw: np.random.Generator
+    runtime: Any, model: Any, tensors: dict[str, Any], draw: RandomStream
 ) -> Iterator[ProductError]:
     from onnx import numpy_helper
 
@@ -121,7 +122,7 @@ def _errors(
         bits, block = int(given.get("bits", 4)), int(given["block_size"])
         weight = packed_matrix(data, scales, zeros, bits, block, int(given["K"]))
         kind = scales.dtype if scales.dtype in (np.float32, np.float16) else np.dtype(np.float32)
-        inputs = draw.standard_normal((_ROWS, int(given["K"]))).astype(kind)
+        inputs = draw.normal(_ROWS, int(given["K"])).astype(kind)
         ours = inputs.astype(np.float64) @ weight.T
         theirs = _run(runtime, model, node, tensors, inputs)
         rms = float(np.sqrt(np.mean((theirs - ours) ** 2) / np.mean(ours**2)))

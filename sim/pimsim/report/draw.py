@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pimsim.config.errors import InputError, near_miss
-from pimsim.config.files import write_whole
+from pimsim.config.files import make_folder, write_whole
+from pimsim.config.paths import Pathlike
 from pimsim.report.charts import Chart, LaneChart, Point, PointSeries, XYChart
 from pimsim.validate.figures import new_figure
 
@@ -132,10 +133,10 @@ def check_formats(formats: Sequence[str]) -> None:
             )
 
 
-def write_charts(charts: Sequence[Chart], folder: Path, formats: Sequence[str]) -> list[Path]:
+def write_charts(charts: Sequence[Chart], folder: Pathlike, formats: Sequence[str]) -> list[Path]:
     """Write every chart as ``folder/KEY.FORMAT``; the same chart gives the same file.
 
-    Raises ``InputError`` for another format than ``FORMATS``.
+    Raises ``InputError`` for another format than ``FORMATS``, and where one cannot be written.
     """
     import matplotlib
 
@@ -147,14 +148,12 @@ def write_charts(charts: Sequence[Chart], folder: Path, formats: Sequence[str]) 
         "pdf": {"metadata": {"CreationDate": None, "ModDate": None}},
     }
     written = []
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = make_folder(folder)
     for chart in charts:
         figure = draw(chart)
         for name in formats:
             content = io.BytesIO()
             with matplotlib.rc_context(_STYLE):
                 figure.savefig(content, format=name, **options[name])
-            path = folder / f"{chart.key}.{name}"
-            write_whole(path, content.getvalue())
-            written.append(path)
+            written.append(write_whole(folder / f"{chart.key}.{name}", content.getvalue()))
     return written

@@ -12,8 +12,6 @@ from pimsim.report.charts import Line, Point, PointSeries, XYChart
 from pimsim.report.draw import PAGE_INCHES, draw
 from pimsim.report.palette import SERIES_COLOURS
 from pimsim.report.run_charts import (
-    Ceilings,
-    ceilings,
     energy_chart,
     gantt_chart,
     roofline_chart,
@@ -68,38 +66,40 @@ class RunPlots:
         """Operators over time, of one stage or the run. ``InputError`` for an unknown stage."""
         return draw(gantt_chart(self._result, stage), width)
 
-    def roofline(self, run: Run, width: float = PAGE_INCHES) -> Figure:
-        """Operators under the peaks of ``run``'s hardware.
+    def roofline(self, run: Run | None = None, width: float = PAGE_INCHES) -> Figure:
+        """Operators under the peaks of the run's own hardware, placement and element sizes.
 
-        ``run``: what was simulated, as ``pimsim.load_config`` gives it, or a preset, a YAML path,
-        or a folder that ``out`` wrote. ``InputError`` where it is not the config of this result.
+        ``run``: may say what is thought to have been simulated, as ``pimsim.load_config`` gives
+        it, or a preset, a YAML path, or a folder that ``out`` wrote. ``InputError`` where it is
+        not the config of this result.
         """
-        return draw(roofline_chart(self._result, self._ceilings(run)), width)
+        self._check(run)
+        return draw(roofline_chart(self._result), width)
 
-    def utilisation(self, run: Run, width: float = PAGE_INCHES) -> Figure:
+    def utilisation(self, run: Run | None = None, width: float = PAGE_INCHES) -> Figure:
         """Share of each peak over time; ``run`` as for ``roofline``."""
-        return draw(utilisation_chart(self._result, self._ceilings(run)), width)
+        self._check(run)
+        return draw(utilisation_chart(self._result), width)
 
     @property
     def _name(self) -> str:
         return self._result.name or "run"
 
-    def _ceilings(self, run: Run) -> Ceilings:
+    def _check(self, run: Run | None) -> None:
+        if run is None:
+            return
         if isinstance(run, Resolved):
-            config, same = run.config, run.sha256
+            same = run.sha256
         elif (Path(run) / store.CONFIG_FILE).is_file():
-            config = load_run(str(Path(run) / store.CONFIG_FILE)).config
             # Its config went through YAML and has no overrides left: the result has the hash.
             same = store.load(run).provenance.config_sha256
         else:
-            resolved = load_run(os.fspath(run))
-            config, same = resolved.config, resolved.sha256
+            same = load_run(os.fspath(run)).sha256
         if same != self._result.provenance.config_sha256:
             raise InputError(
                 "plot: this is not the config of the result, whose overrides it may lack; pass "
                 "what pimsim.load_config gives for the same name and overrides"
             )
-        return ceilings(config)
 
 
 def plot_trade_off(

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import fields
 from itertools import pairwise
 
-from pimsim.config.run import RunConfig
-from pimsim.hardware.dram.device_memory import device_memory
-from pimsim.hardware.dram.peak import column_clocks
-from pimsim.mapping.gemm import bytes_per_kcycle
+from pimsim.config.errors import InputError
 from pimsim.report.charts import LaneChart, Line, Point, PointSeries, Span, XYChart
 from pimsim.report.palette import OPERATOR_COLOURS, SERIES_COLOURS, UNIT_COLOURS, cause_colour
 from pimsim.result.types import CYCLE_CAUSES, Energy, OperatorResult, Result
 
 __all__ = [
-    "Ceilings", "ceilings", "comparison_chart", "energy_chart", "gantt_chart", "roofline_chart",
+    "comparison_chart", "energy_chart", "gantt_chart", "roofline_chart",
     "stack_chart", "utilisation_chart",
 ]  # fmt: skip
 
@@ -24,33 +21,6 @@ _UNIT_NAMES = {
 }  # fmt: skip
 _STACK_NAMES = {"npu": "NPU", "pim": "PIM", "dram_bus": "DRAM data bus"}
 _BINS = 240
-
-
-@dataclass(frozen=True)
-class Ceilings:
-    """What the hardware could do at most."""
-
-    npu_flop_per_s: float
-    dram_bytes_per_s: float
-    pim_flop_per_s: float
-    """0 where there is no PIM."""
-    pim_bytes_per_s: float
-
-
-def ceilings(config: RunConfig) -> Ceilings:
-    """Peaks of a device: arrays all busy, every data bus full, every bank multiplying."""
-    systolic, npu = config.npu.systolic, config.npu
-    elements = npu.cores * systolic.arrays * systolic.rows * systolic.cols
-    bus = bytes_per_kcycle(npu, config.memory) * npu.frequency / 1000
-    pim_macs = 0.0
-    element_bytes = 2
-    if config.pim is not None and config.schedule.policy != "serial":
-        memory = device_memory(config.memory)
-        org = memory.organization
-        step_s = column_clocks(memory) * memory.tCK / 1e12
-        banks = org.channels * org.ranks * org.banks
-        pim_macs = banks * config.pim.elements_per_comp / step_s
-    return Ceilings(2.0 * elements * npu.frequency, bus, 2 * pim_macs, pim_macs * element_bytes)
 
 
 def comparison_chart(results: Sequence[Result], names: Sequence[str]) -> LaneChart:
@@ -105,44 +75,63 @@ def stack_chart(results: Sequence[Result], names: Sequence[str]) -> LaneChart:
     )  # fmt: skip
 
 
-def roofline_chart(result: Result, limits: Ceilings) -> XYChart:
-    """Every operator against the roofs of the unit that it runs on."""
+def roofline_chart(result: Result) -> XYChart:
+    """Every operator against the roofs of the unit that it runs on.
+
+    An operator's time starts with its first load, and what counts is what moved by its end: then
+    no memory can bring it above its roof. Raises ``InputError`` for a result without peaks.
+    """
+    if not result.peaks:
+        raise InputError("roofline: this result of an earlier version has no peaks; run it again")
     seconds = result.time_s / result.cycles
     total: dict[tuple[str, str], list[int]] = {}
-    for operator in result.operators:
-        if operator.flops and operator.cycles and operator.bytes:
-            sums = total.setdefault((operator.name, operator.unit), [0, 0, 0])
-            for at, amount in enumerate((operator.flops, operator.bytes, operator.cycles)):
+    for o in result.operators:
+        work = (o.flops, o.bytes - o.posted_bytes, o.lead_cycles + o.cycles, o.cycles)
+        if min(work) > 0:
+            sums = total.setdefault((o.name, o.unit), [0] * len(work))
+            for at, amount in enumerate(work):
                 sums[at] += amount
     series: dict[str, list[Point]] = {}
-    for (name, unit), (flops, size, cycles) in total.items():
+    for (name, unit), (flops, size, cycles, own) in total.items():
         rate, intensity = flops / (cycles * seconds), flops / size
         facts = (
             ("operator", name), ("unit", _UNIT_NAMES.get(unit, unit)),
             ("intensity", f"{intensity:,.2f} FLOP/byte"), ("rate", f"{rate / 1e12:,.3f} TFLOP/s"),
-            ("time", f"{cycles / result.cycles:.1%} of the run"),
+            ("time", f"{own / result.cycles:.1%} of the run"),
         )  # fmt: skip
-        weight = min(cycles / result.cycles, 1.0)
+        weight = min(own / result.cycles, 1.0)
         series.setdefault(unit, []).append(Point(intensity, rate / 1e12, facts, name, weight))
     xs = [point.x for points in series.values() for point in points] or [1.0]
     low, high = min(*xs, 0.5) / 2, max(*xs, 100.0) * 4
-    roofs = [_roof("NPU over DRAM", limits.npu_flop_per_s, limits.dram_bytes_per_s,
-                   UNIT_COLOURS["systolic"], low, high)]  # fmt: skip
-    if limits.pim_flop_per_s:
-        roofs.append(_roof("PIM in the banks", limits.pim_flop_per_s, limits.pim_bytes_per_s,
-                           UNIT_COLOURS["pim"], low, high))  # fmt: skip
     return XYChart(
         "roofline", "Roofline",
-        "Every operator by its arithmetic intensity; lines are what its unit could do at most. "
-        "Larger marks take more of the run.",
+        "Every operator by its arithmetic intensity, from its first load to its end; lines are "
+        "what its unit could do at most. Larger marks take more of the run.",
         "arithmetic intensity (FLOP/byte)", "rate (TFLOP/s)",
         tuple(
             PointSeries(_UNIT_NAMES.get(unit, unit), UNIT_COLOURS.get(unit, "#666666"),
                         tuple(points), "square" if unit == "pim" else "circle")
             for unit, points in series.items()
         ),
-        tuple(roofs), x_log=True, y_log=True,
+        tuple(_roofs(result.peaks, low, high)), x_log=True, y_log=True,
     )  # fmt: skip
+
+
+_PIM_READS = {"kv": "KV cache", "weight": "experts"}
+
+
+def _roofs(peaks: Mapping[str, float], low: float, high: float) -> Iterator[Line]:
+    """One of the NPU over its DRAM; of PIM one a width of what it reads."""
+    npu = peaks["npu_flop_per_s"], peaks["npu_bytes_per_s"]
+    yield _roof("NPU over DRAM", *npu, UNIT_COLOURS["systolic"], low, high)
+    widths: dict[float, list[str]] = {}
+    for kind, words in _PIM_READS.items():
+        if f"pim_{kind}_bytes_per_s" in peaks:
+            widths.setdefault(peaks[f"pim_{kind}_bytes_per_s"], []).append(words)
+    for size, read in widths.items():
+        which = f", {read[0]}" if len(widths) > 1 else ""
+        name = f"PIM in the banks{which}"
+        yield _roof(name, peaks["pim_flop_per_s"], size, UNIT_COLOURS["pim"], low, high)
 
 
 def _roof(
@@ -194,18 +183,19 @@ def _of_stage(result: Result, stage: str | None) -> tuple[list[OperatorResult], 
     return [], 0
 
 
-def utilisation_chart(result: Result, limits: Ceilings) -> XYChart:
+def utilisation_chart(result: Result) -> XYChart:
     """What each unit does over time, as a share of what it could do."""
     seconds = result.time_s / result.cycles
+    peaks = result.peaks
     edges = [result.cycles * at / _BINS for at in range(_BINS + 1)]
     xs = tuple(edge * seconds * 1e6 for edge in edges[:-1])
     in_banks = [o for o in result.operators if o.unit == "pim"]
     elsewhere = [o for o in result.operators if o.unit != "pim"]
     arrays = [o for o in elsewhere if o.unit == "systolic"]
     rows = (
-        ("NPU arrays", UNIT_COLOURS["systolic"], arrays, "flops", limits.npu_flop_per_s),
-        ("DRAM data buses", "#009E73", elsewhere, "bytes", limits.dram_bytes_per_s),
-        ("PIM", UNIT_COLOURS["pim"], in_banks, "flops", limits.pim_flop_per_s),
+        ("NPU arrays", UNIT_COLOURS["systolic"], arrays, "flops", peaks["npu_flop_per_s"]),
+        ("DRAM data buses", "#009E73", elsewhere, "bytes", peaks["dram_bytes_per_s"]),
+        ("PIM", UNIT_COLOURS["pim"], in_banks, "flops", peaks.get("pim_flop_per_s", 0.0)),
     )
     lines = [
         Line(name, colour, xs, _rates(mine, what, edges, 100 / (peak * seconds)), step=True)

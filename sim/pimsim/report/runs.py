@@ -11,7 +11,6 @@ from pimsim.config.run import RunConfig
 from pimsim.report.charts import Chart, LaneChart
 from pimsim.report.page import Section, TableData, render_page
 from pimsim.report.run_charts import (
-    ceilings,
     comparison_chart,
     energy_chart,
     gantt_chart,
@@ -52,13 +51,12 @@ def run_charts(runs: Sequence[RunFolder], stage: str | None = None) -> list[Char
     names = _names(runs)
     results = [run.result for run in runs]
     main = runs[0]
-    limits = ceilings(main.config)
     charts: list[Chart] = [comparison_chart(results, names)] if len(runs) > 1 else []
     charts += [
         stack_chart(results, names),
-        roofline_chart(main.result, limits),
+        roofline_chart(main.result),
         gantt_chart(main.result, stage),
-        utilisation_chart(main.result, limits),
+        utilisation_chart(main.result),
         energy_chart(results, names),
     ]
     return charts
@@ -126,7 +124,7 @@ def _section(chart: Chart, runs: Sequence[RunFolder], names: Sequence[str]) -> S
     elif chart.key == "roofline":
         tables = (_operators(runs[0].result),)
     elif chart.key == "gantt":
-        tables = (_stages(runs[0].result),)
+        tables = (*_pipeline(runs[0].result), _stages(runs[0].result))
     return Section(chart.key, chart.title, chart, tables)
 
 
@@ -154,6 +152,20 @@ def _power(runs: Sequence[RunFolder], names: Sequence[str]) -> tuple[TableData, 
         if rows:
             found.append(TableData(f"{name}: power of a device", columns, tuple(rows)))
     return tuple(found)
+
+
+def _pipeline(result: Result) -> tuple[TableData, ...]:
+    """Stages of a pipeline, where there are several."""
+    columns = ("stage", "blocks", "ms a batch", "busy", "weights", "KV cache", "J a batch")
+    rows = tuple(
+        (
+            str(number), f"{stage.blocks:,}", f"{1e3 * stage.time_s:,.3f}", f"{stage.busy:.1%}",
+            f"{stage.weights_bytes / 2**30:,.2f} GiB", f"{stage.kv_bytes / 2**30:,.2f} GiB",
+            f"{stage.energy_j:.4g}",
+        )
+        for number, stage in enumerate(result.pipeline, 1)
+    )  # fmt: skip
+    return (TableData("Pipeline, one device of each stage", columns, rows),) if rows else ()
 
 
 def _stages(result: Result) -> TableData:

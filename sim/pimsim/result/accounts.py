@@ -28,6 +28,7 @@ from pimsim.hardware.energy.static import (
     StaticPower,
     device_static,
     peak_gb_per_s,
+    refresh_w,
     standby_w,
     static_words,
 )
@@ -37,8 +38,8 @@ from pimsim.result.types import Energy
 from pimsim.workload.operators import Operator, OperatorKind
 
 __all__ = [
-    "array_elements", "dram_counts", "pim_counts", "power_facts", "power_sources", "run_bounds",
-    "run_energy", "run_facts", "static_power", "work_by_kind",
+    "WorkKey", "array_elements", "dram_counts", "idle_dram_w", "pim_counts", "power_facts",
+    "power_sources", "run_bounds", "run_energy", "run_facts", "static_power", "work_by_kind",
 ]  # fmt: skip
 
 _PS_PER_S = 10**12
@@ -105,17 +106,19 @@ def work_energy(outcome: Outcome, work: WorkTotals) -> Energy:
 
 
 def run_energy(
-    outcome: Outcome, time_s: float, works: Sequence[tuple[WorkTotals, tuple[int, int]]]
-) -> Energy:
-    """Joule of one device in ``time_s``: each work for so many blocks of so many simulated."""
-    config = outcome.device.config
-    dram = dram_energy(dram_counts(outcome), outcome.device.memory, config.energy)
+    outcome: Outcome, time_s: float, works: Sequence[tuple[WorkTotals, tuple[int, int]]],
+    idle_s: float = 0.0,
+) -> Energy:  # fmt: skip
+    """Joule of one device that works for ``time_s`` and then waits for ``idle_s``: each work for
+    so many blocks of so many simulated."""
+    config, memory = outcome.device.config, outcome.device.memory
+    dram = dram_energy(dram_counts(outcome), memory, config.energy)
     longer = time_s * _PS_PER_S / outcome.time_ps
-    background = (dram.background_j + dram.refresh_j) * longer
+    background = (dram.background_j + dram.refresh_j) * longer + idle_dram_w(outcome) * idle_s
     parts = [
         (work_energy(outcome, work), blocks / simulated) for work, (blocks, simulated) in works
     ]
-    static = static_power(config, outcome.device.memory).total * time_s
+    static = static_power(config, memory).total * (time_s + idle_s)
 
     def scaled(part: str) -> float:
         return fsum(getattr(each, part) * scale for each, scale in parts)
@@ -124,6 +127,12 @@ def run_energy(
         dram=scaled("dram") + background, pim=scaled("pim"), npu=scaled("npu"),
         sram=scaled("sram"), link=scaled("link"), static=static,
     )  # fmt: skip
+
+
+def idle_dram_w(outcome: Outcome) -> float:
+    """Watt of one device's DRAM that nobody asks for anything: standby and refresh."""
+    memory, energy = outcome.device.memory, outcome.device.config.energy
+    return standby_w(memory, energy)[0] + refresh_w(memory, energy)
 
 
 def static_power(config: RunConfig, memory: MemoryConfig) -> StaticPower:
@@ -192,19 +201,24 @@ def power_sources(config: RunConfig, memory: MemoryConfig) -> dict[str, str]:
     return found
 
 
-def work_by_kind(outcome: Outcome) -> dict[str | None, WorkTotals]:
-    """What each kind of block did; None: what lies outside the blocks.
+WorkKey = str | int
+"""A kind of block, or the number of work beside the blocks (``Device.outside``)."""
+
+
+def work_by_kind(outcome: Outcome) -> dict[WorkKey, WorkTotals]:
+    """What each kind of block did, and what lies outside the blocks.
 
     What a stage did is its blocks' in proportion to what their operators moved and computed, so
     that it does not matter how a schedule cuts blocks into stages.
     """
     recorder, blocks = outcome.recorder, outcome.device.whole.blocks
-    found: dict[str | None, WorkTotals] = {}
+    found: dict[WorkKey, WorkTotals] = {}
     before = WorkTotals(np.zeros_like(recorder.totals[0].counter))
     for stage, total in zip(recorder.stages, recorder.totals, strict=True):
-        by_kind: dict[str | None, list[OperatorRecord]] = {}
+        by_kind: dict[WorkKey, list[OperatorRecord]] = {}
         for each in recorder.operators[slice(*stage.operators)]:
-            kind = blocks[each.layer].kind if each.layer < len(blocks) else None
+            beside = each.layer - len(blocks)
+            kind = beside if beside >= 0 else blocks[each.layer].kind
             by_kind.setdefault(kind, []).append(each)
         for kind, own in _shared(total - before, by_kind).items():
             found[kind] = found[kind] + own if kind in found else own
@@ -213,8 +227,8 @@ def work_by_kind(outcome: Outcome) -> dict[str | None, WorkTotals]:
 
 
 def _shared(
-    work: WorkTotals, by_kind: Mapping[str | None, Sequence[OperatorRecord]]
-) -> dict[str | None, WorkTotals]:
+    work: WorkTotals, by_kind: Mapping[WorkKey, Sequence[OperatorRecord]]
+) -> dict[WorkKey, WorkTotals]:
     """A stage's work by kind, adding up to it exactly: PIM's commands as bytes in the banks, other
     commands and SRAM as bytes moved, arithmetic as operations, links as time on them."""
     if len(by_kind) == 1:
@@ -226,7 +240,7 @@ def _shared(
         "lanes": lambda o: o.flops if o.unit in ("vector", "pim") else 0,
         "link": lambda o: o.end_ps - o.start_ps if o.unit == "link" else 0,
     }
-    found: dict[str | None, WorkTotals] = {}
+    found: dict[WorkKey, WorkTotals] = {}
     given = WorkTotals(np.zeros_like(work.counter))
     weights = {name: 0 for name in measures}
     sums = {
@@ -321,8 +335,9 @@ def _work(outcome: Outcome) -> Iterator[_Work]:
             for operator in block.operators:
                 is_expert = operator.kind is OperatorKind.EXPERT_GEMM
                 yield _Work(operator, experts if is_expert else None, kv.shape is not None)
-    for operator in device.outside.operators if device.outside is not None else ():
-        yield _Work(operator)
+    for outside in device.outside:
+        for operator in outside.block.operators:
+            yield _Work(operator)
 
 
 def _pim_share(operator: Operator, experts: ExpertPlacement | None) -> tuple[int, int]:

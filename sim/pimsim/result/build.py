@@ -3,9 +3,9 @@
 A run may simulate fewer blocks than the model has. The missing ones are added at the time of a
 block in the steady state, and at the energy of the simulated ones (what grows with time, with
 time). One device is simulated: the ``tp`` devices of a stage do the same at the same time, and the
-``pp`` stages work on different batches at once, so that a replica of the model makes a batch of
-tokens in the time of one stage (the latency of a token is ``pp`` times that). Embedding, output
-layer and sampling are not in an iteration.
+``pp`` stages work on different batches at once (``pipeline``), so that a replica of the model makes
+a batch of tokens in the time of its slowest stage. Sampling is not in an iteration, embedding and
+output layer are where they are asked for.
 """
 
 from __future__ import annotations
@@ -13,14 +13,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from fractions import Fraction
-from math import fsum
 from typing import Any
 
 from pimsim import __version__
 from pimsim.config.loader import ResolvedRun, load_area
 from pimsim.config.run import RunConfig
 from pimsim.engine.device import Device
-from pimsim.engine.estimates import block_estimates
 from pimsim.engine.iteration import Outcome
 from pimsim.hardware.area import device_area
 from pimsim.hardware.dram.layout import (
@@ -38,21 +36,20 @@ from pimsim.hardware.dram.layout import (
     X_WAIT,
 )
 from pimsim.hardware.dram.rules import COMMANDS, Command
-from pimsim.hardware.energy.static import refresh_w, standby_w
 from pimsim.result.accounts import (
     array_elements,
     dram_counts,
+    idle_dram_w,
     power_sources,
     run_bounds,
     run_energy,
     run_facts,
     static_power,
-    work_by_kind,
 )
 from pimsim.result.experts import expert_summary
 from pimsim.result.invariants import RunFacts
-from pimsim.result.scale import Extrapolation, block_factors, extrapolate, model_blocks
-from pimsim.result.steady import block_times
+from pimsim.result.peaks import run_peaks
+from pimsim.result.pipeline import Pipeline, pipeline_of, total_energy
 from pimsim.result.types import (
     Fidelity,
     OperatorResult,
@@ -86,37 +83,26 @@ def build_result(
     device, recorder, clock = outcome.device, outcome.recorder, outcome.clock
     whole, time_ps = device.whole, outcome.time_ps
     cycles = clock.npu_cycle(time_ps)
-    kinds = [block.kind for block in whole.blocks]
-    missing = extrapolate(
-        block_times(recorder.operators, [stage.end_ps for stage in recorder.stages], kinds),
-        kinds, whole.model_blocks, whole.layer_numbers, block_estimates(device),
-    )  # fmt: skip
-    iteration_s = (time_ps + missing.missing_ps) / _PS_PER_S
-    layers = sum(model_blocks(kinds, whole.model_blocks).values())
+    pipeline = pipeline_of(outcome)
     counts = dram_counts(outcome)
-    works = work_by_kind(outcome)
     energy = run_energy(outcome, time_ps / _PS_PER_S, [(recorder.totals[-1], (1, 1))])
-    factors = block_factors(kinds, whole.model_blocks)
-    of_model = run_energy(
-        outcome,
-        iteration_s,
-        [(work, (1, 1) if kind is None else factors[kind]) for kind, work in works.items()],
-    )
+    by_stage = pipeline.stage_energy(outcome)
+    of_model = total_energy(by_stage, whole.tp)
     devices = whole.tp * whole.pp
     time_s, memory = time_ps / _PS_PER_S, device.memory
     static = static_power(resolved.config, memory)
     result = Result(
         cycles=cycles,
         time_s=time_ps / _PS_PER_S,
-        tokens_per_s=whole.tokens / iteration_s,
-        tokens_per_s_interval=_interval(whole.tokens, time_ps, missing),
-        block_spread=missing.spread,
+        tokens_per_s=pipeline.tokens_per_s(whole.tokens),
+        tokens_per_s_interval=pipeline.tokens_per_s_interval(whole.tokens),
+        block_spread=pipeline.spread,
         iterations=1,
         stages=_stages(outcome),
         operators=_operators(outcome),
         utilisation=_utilisation(outcome, cycles),
         energy_j=energy,
-        tokens_per_j=whole.tokens / (of_model.total * devices) if of_model.total else 0.0,
+        tokens_per_j=whole.tokens / of_model.total if of_model.total else 0.0,
         cycle_stack=_cycle_stack(outcome, cycles),
         bound_cycles=run_bounds(outcome),
         fidelity=_fidelity(outcome),
@@ -132,38 +118,22 @@ def build_result(
         model=whole.model,
         tokens=whole.tokens,
         layers_simulated=device.layers,
-        layers_model=layers,
-        iteration_s=iteration_s,
+        layers_model=sum(pipeline.slowest.blocks.values()),
+        iteration_s=pipeline.interval_ps / _PS_PER_S,
         devices=devices,
-        experts=expert_summary(outcome.device),
+        pipeline=pipeline.summary(outcome, by_stage),
+        peaks=run_peaks(device),
+        experts=expert_summary(device),
         power_w={part: joule / time_s for part, joule in asdict(energy).items()},
         static_w=static.by_part(),
-        idle_w=fsum(
-            (
-                static.total,
-                standby_w(memory, resolved.config.energy)[0],
-                refresh_w(memory, resolved.config.energy),
-            )
-        ),
+        idle_w=static.total + idle_dram_w(outcome),
         tdp_w=resolved.config.npu.tdp_w,
-        token_j={part: joule * devices / whole.tokens for part, joule in asdict(of_model).items()},
+        token_j={part: joule / whole.tokens for part, joule in asdict(of_model).items()},
         power_sources=power_sources(resolved.config, memory),
         area_mm2=_area(resolved.config, devices),
-        warnings=tuple(_warnings(outcome, missing)),
+        warnings=tuple(_warnings(outcome, pipeline)),
     )
     return result, run_facts(outcome, counts)
-
-
-def _interval(tokens: int, time_ps: int, missing: Extrapolation) -> tuple[float, float] | None:
-    """95 % interval of tokens/s over the blocks that were not simulated, which take some time."""
-    if missing.half_width_ps is None:
-        return None
-    if not missing.half_width_ps:
-        rate = tokens / ((time_ps + missing.missing_ps) / _PS_PER_S)
-        return rate, rate
-    shortest = time_ps + max(missing.missing_ps - missing.half_width_ps, 0)
-    longest = time_ps + missing.missing_ps + missing.half_width_ps
-    return tokens * _PS_PER_S / longest, tokens * _PS_PER_S / shortest
 
 
 def _area(config: RunConfig, devices: int) -> dict[str, float]:
@@ -210,9 +180,10 @@ def _stages(outcome: Outcome) -> tuple[StageResult, ...]:
 
 
 def _operators(outcome: Outcome) -> tuple[OperatorResult, ...]:
-    # what is outside the blocks is behind the last one
+    # what is outside the blocks is behind the last one, of each pipeline stage in turn
     clock, whole = outcome.clock, outcome.device.whole
-    numbers = (*whole.layer_numbers, outcome.device.work.trace.facts.layers)
+    behind = outcome.device.work.trace.facts.layers
+    numbers = (*whole.layer_numbers, *range(behind, behind + len(outcome.device.outside)))
     return tuple(
         OperatorResult(
             name=record.name,
@@ -225,6 +196,10 @@ def _operators(outcome: Outcome) -> tuple[OperatorResult, ...]:
             flops=record.flops,
             bytes=record.bytes,
             bound_cycles=int(record.bound_ps // clock.npu_ps),
+            lead_cycles=(
+                clock.npu_cycle(record.start_ps) - clock.npu_cycle(record.start_ps - record.lead_ps)
+            ),
+            posted_bytes=record.posted_bytes,
         )
         for record in outcome.recorder.operators
     )
@@ -282,13 +257,14 @@ def _fill(parts: dict[str, int], rest: str, total: int, cycles: int) -> dict[str
     return apportion(parts | {rest: total - sum(parts.values())}, cycles)
 
 
-def _warnings(outcome: Outcome, missing: Extrapolation) -> Iterator[str]:
+def _warnings(outcome: Outcome, pipeline: Pipeline) -> Iterator[str]:
     device = outcome.device
     config, layers = device.config, device.layers
-    model_layers = sum(count for _, count in device.whole.model_blocks)
-    if layers > model_layers:
-        yield f"{layers} blocks simulated, a device has {model_layers}; rates are of {layers}"
+    model_layers = max(map(len, device.work.stages))
     asked = config.workload.layers
+    if isinstance(asked, int) and layers == asked > model_layers:
+        of = layers if device.whole.pp == 1 else model_layers
+        yield f"{layers} blocks simulated, a device has {model_layers}; rates are of {of}"
     if isinstance(asked, int) and asked < layers:
         yield f"{layers} blocks simulated, not {asked}, to show each kind of block in its place"
     schedule = config.schedule
@@ -304,10 +280,15 @@ def _warnings(outcome: Outcome, missing: Extrapolation) -> Iterator[str]:
                 "the channels of the request trace are not used: schedule.channel_assignment is "
                 f"{schedule.channel_assignment}; trace takes them"
             )
-    if missing.half_width_ps is None:
+    if any(stage.missing.half_width_ps is None for stage in pipeline.stages):
         yield (
             "blocks differ in the experts or features that work, and too few were simulated to "
             "know how much their times do: workload.layers=auto simulates enough"
+        )
+    if device.narrow_tp is not None:
+        yield (
+            f"tp {device.whole.tp}: the least that holds the layout of PIM too; without it tp "
+            f"{device.narrow_tp} would do (parallel.tp)"
         )
     yield from _trace_notes(device)
     yield from capacity_notes(device)
@@ -328,7 +309,7 @@ def capacity_notes(device: Device) -> Iterator[str]:
     need, rows = device.rows_needed, device.config.memory.organization.rows
     if device.uses_pim and need > rows:
         yield (
-            f"in the layout of PIM all blocks need {need} rows of each bank, the memory has "
+            f"in the layout of PIM {device.rows_of} need {need} rows of each bank, the memory has "
             f"{rows} and is taken for larger (workload.beyond_banks)"
         )
 
@@ -340,9 +321,8 @@ def _trace_notes(device: Device) -> Iterator[str]:
         return
     if parallel.tp is None:
         yield f"tp {work.degrees.tp}: the least that holds the model (parallel.tp)"
-    outside = work.outside()
-    if outside is not None and not workload.outside:
-        size = sum(operator.weight_bytes for operator in outside.operators)
+    size = work.table_bytes_read
+    if size and not workload.outside:
         yield (
             f"embedding and output layer are not in the iteration ({size / 1e6:.1f} MB of weights "
             "on a device); workload.outside=true runs them too"

@@ -12,11 +12,10 @@ from pydantic import Field, model_validator
 
 from pimsim.config.base import ConfigModel
 from pimsim.config.emit import emit_yaml
-from pimsim.config.errors import InputError
 from pimsim.config.files import write_whole
 from pimsim.config.loader import read_document
 from pimsim.config.paths import given_path
-from pimsim.config.resources import display_path, looks_like_path
+from pimsim.config.resources import looks_like_path
 from pimsim.result.types import Result
 
 __all__ = [
@@ -120,10 +119,7 @@ def updated(case: GoldenCase, result: Result, reason: str) -> GoldenCase:
 def write_golden(golden: GoldenFile, path: Path) -> None:
     """Write to a temporary file beside ``path`` and rename it; leading comments are kept."""
     text = "".join([*_heading(path), "cases:\n", *map(_case_text, golden.cases)])
-    try:
-        write_whole(path, text.encode())
-    except OSError as error:
-        raise InputError(f"{display_path(path)}: cannot be written ({error.strerror})") from error
+    write_whole(path, text.encode())
 
 
 def _heading(path: Path) -> Iterator[str]:

@@ -59,7 +59,7 @@ class RunFacts:
 def check_invariants(result: Result, facts: RunFacts) -> None:
     """Raise ``InvariantError`` with every law that ``result`` breaks.
 
-    - no run, stage or operator is faster than its bound
+    - no run, stage or operator is faster than its bound, and no operator above its roof
     - no fewer bytes move and no fewer MACs are done than the operators need
     - no unit is busy longer than the run; stages and operators lie within it
     - each unit's cycle stack adds up to the run's cycles, exactly
@@ -85,6 +85,7 @@ def check_invariants(result: Result, facts: RunFacts) -> None:
 def violations(result: Result, facts: RunFacts) -> Iterator[str]:
     """Each broken law in words."""
     yield from _time(result)
+    yield from _roofs(result)
     yield from _work(facts)
     for unit, busy in facts.busy_cycles.items():
         if not 0 <= busy <= result.cycles:
@@ -132,6 +133,31 @@ def _time(result: Result) -> Iterator[str]:
         end = operator.start_cycle + operator.cycles
         if operator.start_cycle < 0 or operator.cycles < 0 or end > result.cycles:
             yield f"{where} runs from {operator.start_cycle} to {end}, the run {result.cycles}"
+
+
+def _roofs(result: Result) -> Iterator[str]:
+    """No operator moves its bytes or computes faster than its unit could, from its first load."""
+    cycle_s = result.time_s / max(result.cycles, 1)
+    roofs = {
+        (unit, what): result.peaks[key] * cycle_s
+        for unit, what, key in (
+            ("systolic", "flops", "npu_flop_per_s"), ("systolic", "bytes", "npu_bytes_per_s"),
+            ("vector", "bytes", "npu_bytes_per_s"), ("dma", "bytes", "npu_bytes_per_s"),
+            ("pim", "flops", "pim_flop_per_s"),
+        )
+        if key in result.peaks
+    }  # fmt: skip
+    for o in result.operators:
+        # it may begin and end between two edges of the NPU's clock
+        cycles = o.lead_cycles + o.cycles + 1
+        work = {"flops": o.flops, "bytes": o.bytes - o.posted_bytes}
+        for what, amount in work.items():
+            most = roofs.get((o.unit, what))
+            if most is not None and amount > most * cycles * (1 + _SHARE_TOLERANCE):
+                yield (
+                    f"operator {o.name} (layer {o.layer}) has {amount} {what} in {cycles} cycles; "
+                    f"{most:.6g} a cycle are its roof"
+                )
 
 
 def _work(facts: RunFacts) -> Iterator[str]:

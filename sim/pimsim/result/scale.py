@@ -5,12 +5,15 @@ state (``steady``). Where blocks of a kind differ, in the experts that are hit o
 that work, what is known of all of them before anything is simulated (``estimates``) says how much
 of a block's time is its own; what it leaves unexplained in the simulated ones is taken for a random
 sample of what it leaves unexplained in the others, and so gives a mean and an interval.
+
+A pipeline stage has some of the model's blocks: those that were not simulated come to it, simulated
+ones that it does not have go.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from math import fsum, sqrt
 
@@ -26,7 +29,7 @@ _STUDENT_T = (
 
 @dataclass(frozen=True)
 class Extrapolation:
-    """Time of the model's blocks that were not simulated."""
+    """Time of blocks that were not simulated, less that of simulated ones that are not there."""
 
     missing_ps: int
     half_width_ps: float | None
@@ -35,6 +38,8 @@ class Extrapolation:
     spread: float | None
     """Standard deviation of the times of simulated blocks that differ, over their mean; None:
     none do, or fewer than two of a kind were simulated."""
+    least_ps: float = 0.0
+    """``missing_ps`` if the blocks that were not simulated took no time."""
 
 
 def student_t(freedom: int) -> float:
@@ -51,6 +56,7 @@ def model_blocks(simulated: Sequence[str], model: Sequence[tuple[str, int]]) -> 
 def extrapolate(
     times: Mapping[int, int], simulated: Sequence[str], model: Sequence[tuple[str, int]],
     numbers: Sequence[int] = (), estimates: Mapping[str, Mapping[int, int]] | None = None,
+    own_numbers: Collection[int] | None = None,
 ) -> Extrapolation:  # fmt: skip
     """Time of the blocks that were not simulated.
 
@@ -61,47 +67,64 @@ def extrapolate(
     simulated
         Kind of each simulated block.
     model
-        Kinds of the model and how many blocks each has.
+        Kinds of the blocks that are to be accounted for, and how many there are of each.
     numbers
         Number in the model of each simulated block; for kinds with ``estimates``.
     estimates
         By kind whose blocks differ: estimated time of each of the model's blocks by number, ps.
         Only differences between blocks of a kind count.
+    own_numbers
+        Of a pipeline stage: numbers of its blocks, which ``model`` counts. None: all of the
+        model's, or, where more were simulated than it has, those simulated.
     """
     have = Counter(simulated)
     missing = 0.0
+    least = 0.0
     square = 0.0  # of the error that each kind's mean has, by variance of a single block
     deviations: list[float] = []
     relative: list[float] = []
     freedom = 0
     differ = False
-    for kind, count in model_blocks(simulated, model).items():
-        absent = count - have[kind]
-        if absent <= 0:
-            continue
+    counts = dict(model) if own_numbers is not None else model_blocks(simulated, model)
+    for kind in dict.fromkeys((*counts, *simulated)):
+        count = counts.get(kind, 0)
         own = {at: took for at, took in times.items() if simulated[at] == kind}
-        mean = sum(own.values()) // len(own)
         known = (estimates or {}).get(kind)
-        if not known:
-            missing += absent * mean
+        if not own or (not known and count == have[kind]):
             continue
-        left_out = [number for number in known if number not in set(numbers)]
+        mean = sum(own.values()) // len(own)
+        if not known:
+            missing += (count - have[kind]) * mean
+            least += min(count - have[kind], 0) * mean
+            continue
+        at_numbers = {numbers[at]: at for at, each in enumerate(simulated) if each == kind}
+        wanted = [number for number in known if own_numbers is None or number in own_numbers]
+        added = [number for number in wanted if number not in at_numbers]
+        removed = [at for number, at in at_numbers.items() if number not in wanted]
+        if not added and not removed:
+            continue
         left = {at: took - known[numbers[at]] for at, took in own.items()}
         offset = fsum(left.values()) / len(left)
-        missing += fsum(known[number] for number in left_out) + absent * offset
+        # one that was simulated goes with its own time, where that is known
+        guessed = [numbers[at] for at in removed if at not in own]
+        gone = fsum((*(own[at] for at in removed if at in own), *(known[n] for n in guessed)))
+        gone += len(guessed) * offset
+        net = len(added) - len(guessed)
+        missing += fsum(known[number] for number in added) + len(added) * offset - gone
+        least -= gone
         differ = True
-        square += absent + absent**2 / len(own)
+        square += len(added) + len(guessed) + net**2 / len(own)
         deviations += [each - offset for each in left.values()]
         relative += [took / mean - 1 for took in own.values()]
         freedom += len(own) - 1
     if not differ:
-        return Extrapolation(round(missing), 0.0, None)
+        return Extrapolation(round(missing), 0.0, None, least)
     if freedom < 1:
-        return Extrapolation(round(missing), None, None)
+        return Extrapolation(round(missing), None, None, least)
     variance = fsum(each**2 for each in deviations) / freedom
     return Extrapolation(
         round(missing), student_t(freedom) * sqrt(variance * square),
-        sqrt(fsum(each**2 for each in relative) / freedom),
+        sqrt(fsum(each**2 for each in relative) / freedom), least,
     )  # fmt: skip
 
 

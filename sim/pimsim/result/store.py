@@ -9,7 +9,7 @@ import tempfile
 from dataclasses import asdict, fields
 from pathlib import Path
 
-from pimsim.config.errors import InputError
+from pimsim.config.errors import InputError, reason
 from pimsim.config.files import read_umask
 from pimsim.config.paths import given_path
 from pimsim.config.reading import parse_json, read_text
@@ -44,7 +44,7 @@ def check_writable(out_dir: str | os.PathLike[str]) -> None:
         Path(tempfile.mkdtemp(prefix=".pimsim.", dir=parent)).rmdir()
     except OSError as error:
         raise InputError(
-            f"--out {target}: {parent} is not a folder that can be written ({error.strerror})"
+            f"--out {target}: {parent} is not a folder that can be written ({reason(error)})"
         ) from error
 
 
@@ -62,7 +62,7 @@ def save(result: Result, resolved_yaml: str, out_dir: str | os.PathLike[str]) ->
         final.parent.mkdir(parents=True, exist_ok=True)
         staging = Path(tempfile.mkdtemp(prefix=f".{final.name}.", dir=final.parent))
     except OSError as error:
-        raise InputError(f"--out {target}: cannot be written ({error.strerror})") from error
+        raise InputError(f"--out {target}: cannot be written ({reason(error)})") from error
     try:
         (staging / CONFIG_FILE).write_text(resolved_yaml, encoding="utf-8")
         text = json.dumps(result.to_dict(), indent=1, allow_nan=False)
@@ -71,7 +71,7 @@ def save(result: Result, resolved_yaml: str, out_dir: str | os.PathLike[str]) ->
         staging.chmod(0o777 & ~read_umask())
         _swap(staging, final)
     except OSError as error:
-        raise InputError(f"--out {target}: cannot be written ({error.strerror})") from error
+        raise InputError(f"--out {target}: cannot be written ({reason(error)})") from error
     finally:
         shutil.rmtree(staging, ignore_errors=True)
 
@@ -102,7 +102,7 @@ def _check_target(target: Path) -> None:
     try:
         found = {entry.name for entry in target.iterdir()}
     except OSError as error:
-        raise InputError(f"--out {target}: cannot be read ({error.strerror})") from error
+        raise InputError(f"--out {target}: cannot be read ({reason(error)})") from error
     foreign = sorted(found - _FILES)
     if foreign:
         raise InputError(

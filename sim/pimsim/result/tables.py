@@ -23,6 +23,7 @@ __all__ = [
     "headline_table",
     "main_cause",
     "operator_table",
+    "pipeline_table",
     "result_view",
     "stage_table",
     "static_table",
@@ -119,6 +120,8 @@ def result_view(result: Result, operators: int = 12) -> Group:
         Text(f"What holds it back: {bottleneck(result)}."),
         energy_table(result),
     ]
+    if result.pipeline:
+        parts.insert(1, pipeline_table(result))
     if result.static_w:
         parts.append(static_table(result))
     parts += [Text(f"note: {warning}") for warning in result.warnings]
@@ -208,6 +211,27 @@ def headline_table(result: Result) -> Table:
         fidelity += f" over {result.fidelity.sampled_phases} phases"
     simulated = f"{result.provenance.wall_s:.2f} s, {result.provenance.peak_rss_mb:.0f} MB"
     _rows(table, ("fidelity", fidelity), ("simulated in", simulated))
+    return table
+
+
+def pipeline_table(result: Result) -> Table:
+    """Stages of a pipeline: the slowest sets the rate, the fullest says whether the model fits."""
+    table = _table(
+        "pipeline", "stage", "blocks", "time of a batch", "busy", "weights", "KV cache", "energy"
+    )
+    for number, stage in enumerate(result.pipeline, 1):
+        _rows(
+            table,
+            (
+                f"{number}",
+                f"{stage.blocks:,}",
+                _time(stage.time_s),
+                _percent(stage.busy),
+                f"{stage.weights_bytes / 2**30:,.2f} GiB",
+                f"{stage.kv_bytes / 2**30:,.2f} GiB",
+                f"{stage.energy_j:.4g} J",
+            ),
+        )
     return table
 
 

@@ -25,6 +25,7 @@ __all__ = [
     "Latency",
     "OperatorResult",
     "Percentiles",
+    "PipelineStage",
     "Provenance",
     "Result",
     "StageResult",
@@ -90,6 +91,10 @@ class OperatorResult:
     """Bytes that it needs from DRAM, or that PIM reads in the banks."""
     bound_cycles: int = 0
     """Least cycles on this hardware (roofline); 0 where none was computed."""
+    lead_cycles: int = 0
+    """Cycles before its start in which its first loads were under way (prefetch)."""
+    posted_bytes: int = 0
+    """Of ``bytes``: writes that were still queued at its end."""
 
 
 @dataclass(frozen=True)
@@ -172,6 +177,24 @@ class Experts:
 
 
 @dataclass(frozen=True)
+class PipelineStage:
+    """One stage of a pipeline and a batch."""
+
+    blocks: int
+    """Decoder blocks that it has."""
+    time_s: float
+    """What it takes for them, and for its part of the work beside them; ``send`` included."""
+    busy: float
+    """Share of ``iteration_s``; for the rest of it the stage waits."""
+    weights_bytes: int
+    """On each of its devices."""
+    kv_bytes: int
+    """On each of its devices: of its blocks, for all batches under way."""
+    energy_j: float
+    """One of its devices, from one batch to the next, waiting included."""
+
+
+@dataclass(frozen=True)
 class Fidelity:
     """How exact the run was; errors are relative, of phases simulated in both ways."""
 
@@ -206,15 +229,16 @@ class Result:
     time_s: float
     """The same in seconds."""
     tokens_per_s: float
-    """Tokens of the batch over ``iteration_s``."""
+    """Tokens of a batch over ``iteration_s``."""
     iterations: int
     stages: tuple[StageResult, ...]
     operators: tuple[OperatorResult, ...]
     utilisation: Utilisation
     energy_j: Energy
-    """One device, for the blocks that were simulated."""
+    """One device, for the blocks that were simulated and all work beside blocks."""
     tokens_per_j: float
-    """Tokens of the batch over the energy of all devices for all blocks of the model."""
+    """Tokens of a batch over the energy of all devices for all blocks of the model; stages of a
+    pipeline that wait draw what a device with nothing to do draws."""
     cycle_stack: Mapping[str, Mapping[str, int]]
     """Cycles by unit and cause; each unit's add up to ``cycles``."""
     bound_cycles: Mapping[str, int]
@@ -229,10 +253,11 @@ class Result:
     """Tokens that an iteration makes: one for each request of the batch."""
     layers_simulated: int = 0
     layers_model: int = 0
-    """Decoder blocks that the model has on each device."""
+    """Decoder blocks that the model has on each device; of a pipeline, of the slowest stage."""
     iteration_s: float = 0.0
     """One iteration of ``layers_model`` blocks on a device: ``time_s`` and, for each block that was
-    not simulated, the time of a block in the steady state."""
+    not simulated, the time of a block in the steady state. Of a pipeline: from one batch to the
+    next, which is what the slowest stage takes."""
     tokens_per_s_interval: tuple[float, float] | None = None
     """95 % interval of ``tokens_per_s``, for the blocks that were not simulated; both ends equal it
     where all were or those of a kind are equal; null: blocks differ and too few were simulated to
@@ -241,7 +266,9 @@ class Result:
     """Standard deviation of the times of blocks of one kind over their mean, where they differ and
     are extrapolated."""
     devices: int = 1
-    """Devices that share the model, ``tp`` x ``pp``; the others do as the simulated one does."""
+    """Devices that share the model, ``tp`` x ``pp``."""
+    pipeline: tuple[PipelineStage, ...] = ()
+    """Its stages in their order, where there are several."""
     power_w: Mapping[str, float] = field(default_factory=dict)
     """Mean power of one device over the blocks that were simulated: the parts of ``energy_j``, and
     ``total``. Empty: not known."""
@@ -257,6 +284,10 @@ class Result:
     ``tokens_per_j``."""
     power_sources: Mapping[str, str] = field(default_factory=dict)
     """By part of ``static_w``, and of ``energy_j``: what it is worked out from."""
+    peaks: Mapping[str, float] = field(default_factory=dict)
+    """What one device could do at most, a second: ``npu_flop_per_s``, ``dram_bytes_per_s`` and
+    ``npu_bytes_per_s`` (through a network), and of what the run puts on PIM ``pim_flop_per_s``,
+    ``pim_kv_bytes_per_s``, ``pim_weight_bytes_per_s``. Empty in results of before."""
     experts: Experts | None = None
     """None: the model has none."""
     area_mm2: Mapping[str, float] = field(default_factory=dict)

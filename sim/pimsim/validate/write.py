@@ -1,33 +1,21 @@
-"""A validation on disk: its folder, and the rows as CSV."""
+"""A validation on disk: the rows as CSV."""
 
 from __future__ import annotations
 
 import csv
 import io
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from pimsim.config.errors import InputError
 from pimsim.config.files import write_whole
 from pimsim.validate.judge import status_of
 from pimsim.validate.types import Row
 
-__all__ = ["make_folder", "write_rows"]
+__all__ = ["write_rows"]
 
 COLUMNS = (
     "suite", "group", "case", "metric", "reference", "ours", "error", "status", "known_wrong",
 )  # fmt: skip
-
-
-def make_folder(folder: Path) -> None:
-    """Create ``folder``, before work starts that would be lost without it."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise InputError(f"--out {folder}: cannot be written ({error.strerror})") from error
 
 
 def write_rows(path: Path, rows: Sequence[tuple[str, Row]]) -> None:

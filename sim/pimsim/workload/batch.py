@@ -30,16 +30,19 @@ from pimsim.config.run import (
 )
 from pimsim.workload.card_trace import card_trace
 from pimsim.workload.cards import ModelCard, Parallelism, card_sha256, load_card, parallelism
-from pimsim.workload.decode import fits_memory
-from pimsim.workload.degrees import trace_degrees
-from pimsim.workload.instantiate import Step, block_share, instantiate
+from pimsim.workload.decode import fits_memory, memory_needs
+from pimsim.workload.degrees import trace_degrees, trace_memory_needs
+from pimsim.workload.instantiate import Step, instantiate
 from pimsim.workload.moe import DROPPED, Routing, UniformRouting
-from pimsim.workload.operators import Block, Iteration
+from pimsim.workload.operators import Iteration
+from pimsim.workload.outside import Outside, outside_work, table_bytes_read
+from pimsim.workload.pipeline import MemoryNeed
 from pimsim.workload.requests import Request, load_requests
 from pimsim.workload.routing.shape import MoeShape
 from pimsim.workload.routing.spec import GENERATORS, load_routing
 from pimsim.workload.sparsity import Sparsity, load_sparsity
 from pimsim.workload.sparsity.device import DeviceSparsity
+from pimsim.workload.stages import cut_blocks
 from pimsim.workload.trace import OperatorTrace, load_trace
 from pimsim.workload.transforms.sparse_ffn import sparse_ffn
 
@@ -98,6 +101,10 @@ class DeviceWork:
     routing: Routing | None
     """Of the batch; None: the model has no experts."""
     append_kv: bool
+    batches: int = 1
+    """Under way at once, in the stages of the pipeline."""
+    needs: tuple[MemoryNeed, ...] = ()
+    """What a device of each pipeline stage holds."""
     sparsity: DeviceSparsity | None = None
     """Of the feed-forward networks; None: all features work."""
     spread: bool = False
@@ -124,14 +131,28 @@ class DeviceWork:
             self.routing, len(self.requests), tuple(members), self.trace.facts.experts, self.ep
         )
 
-    def outside(self) -> Block | None:
-        """What runs once for the whole batch, before and after the blocks; None: nothing does."""
-        phase = self.trace.phases["decode"]
-        kinds = [kind for kind in (phase.before, phase.after) if kind is not None]
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """Kind of each of the model's blocks."""
+        return tuple(self.trace.phases["decode"].sequence())
+
+    @property
+    def stages(self) -> tuple[range, ...]:
+        """Numbers of the blocks of each pipeline stage."""
+        return cut_blocks(self.trace.facts.layers, self.degrees.pp)
+
+    def outside(self, with_tables: bool) -> tuple[Outside, ...]:
+        """What runs once for the whole batch beside the blocks, by pipeline stage.
+
+        ``with_tables``: embedding and output layer too, not transfers between stages alone.
+        """
         step = Step.of(self.requests, "decode")
-        shares = [block_share(phase.blocks[kind], step, self.degrees.tp, None) for kind in kinds]
-        operators = tuple(operator for share in shares for operator in share)
-        return Block("outside", operators) if operators else None
+        return outside_work(self.trace, step, self.degrees.tp, self.degrees.pp, with_tables)
+
+    @property
+    def table_bytes_read(self) -> int:
+        """Weights that embedding and output layer read for the batch, on one device of each."""
+        return table_bytes_read(self.trace, Step.of(self.requests, "decode"), self.degrees.tp)
 
     def iteration(self, members: Sequence[int]) -> Iteration:
         """One decode step of some requests of the batch."""
@@ -162,7 +183,7 @@ def device_work(
     sparse: SparseOptions | None = None,
 ) -> DeviceWork:  # fmt: skip
     """The work of one device. ``sparsity``: of the feed-forward networks, used as ``sparse`` says.
-    Raises ``InputError`` where the model does not fit it.
+    Raises ``InputError`` where the model does not fit the devices of each pipeline stage.
 
     ``layers``: blocks to simulate; more are where the model has more kinds. ``auto``: two, of a
     model whose blocks differ as many as show how much. ``overlapped``: a block's end runs beside
@@ -170,11 +191,17 @@ def device_work(
     """
     if isinstance(model, ModelCard):
         degrees = parallelism(model, parallel.tp, parallel.pp)
-        fits_memory(model, requests, degrees.tp, degrees.pp, capacity_bytes)
+        batches = _batches(parallel, degrees)
+        fits_memory(model, requests, degrees.tp, degrees.pp, capacity_bytes, batches)
+        needs = memory_needs(model, requests, degrees.tp, degrees.pp, batches)
         trace = card_trace(model)
     else:
         trace = model
-        degrees = trace_degrees(trace, requests, parallel.tp, parallel.pp, capacity_bytes)
+        degrees = trace_degrees(
+            trace, requests, parallel.tp, parallel.pp, capacity_bytes, parallel.batches
+        )
+        batches = _batches(parallel, degrees)
+        needs = trace_memory_needs(trace, requests, degrees.tp, degrees.pp, batches)
     experts, ep = trace.facts.experts, parallel.ep
     if ep > 1 and not experts:
         raise InputError(
@@ -193,9 +220,9 @@ def device_work(
     spread = layers == "auto" and differ
     if layers == "auto":
         layers = DIFFERING_BLOCKS if differ else EQUAL_BLOCKS
-        layers = min(layers, trace.facts.layers // degrees.pp)
+        layers = min(layers, max(map(len, cut_blocks(trace.facts.layers, degrees.pp))))
     if layers is not None:
-        layers = max(layers, _least_blocks(trace, degrees.pp, overlapped))
+        layers = max(layers, _least_blocks(trace, overlapped))
     used = None
     if sparsity is not None and sparse is not None:
         used = DeviceSparsity(
@@ -210,9 +237,23 @@ def device_work(
         layers,
         routing if experts else None,
         append_kv,
+        batches,
+        needs,
         used,
         spread,
     )
+
+
+def _batches(parallel: ParallelConfig, degrees: Parallelism) -> int:
+    """Batches under way: as asked for, else one a stage. Raises ``InputError``."""
+    if parallel.batches is None:
+        return degrees.pp
+    if parallel.batches > degrees.pp:
+        raise InputError(
+            f"parallel.batches is {parallel.batches}; pp is {degrees.pp}, and a stage works on one "
+            "batch at a time, so no more can be under way"
+        )
+    return parallel.batches
 
 
 class SparseOptions(NamedTuple):
@@ -241,10 +282,10 @@ def load_run_sparsity(config: RunConfig, model: ModelCard | OperatorTrace) -> Sp
     return load_sparsity(spec, layers=trace.facts.layers, ffn=widths.pop(), seed=config.seed)
 
 
-def _least_blocks(trace: OperatorTrace, pp: int, overlapped: bool) -> int:
+def _least_blocks(trace: OperatorTrace, overlapped: bool) -> int:
     """Blocks that show each kind of block; of several kinds one more where a block shows its
     steady state only beside the next one (``overlapped``)."""
-    kinds = list(trace.phases["decode"].sequence())[: trace.facts.layers // pp]
+    kinds = list(trace.phases["decode"].sequence())
     least = len(set(kinds))
     return min(least + 1, len(kinds)) if overlapped and least > 1 else least
 

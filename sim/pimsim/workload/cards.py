@@ -10,6 +10,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from pimsim.config.base import ConfigModel
 from pimsim.config.errors import InputError
+from pimsim.workload.stages import misfit as stages_misfit
 
 __all__ = [
     "ELEMENT_BYTES", "MlaSection", "ModelCard", "MoeSection", "Parallelism", "WindowSection",
@@ -217,14 +218,26 @@ class Parallelism:
     tp: int
     """Devices that share each layer."""
     pp: int
-    """Pipeline stages, each holding ``layers / pp`` blocks."""
+    """Pipeline stages, each of consecutive blocks (``workload.stages``)."""
+
+    def words(self, requests: int, batches: int | None = None) -> str:
+        """The degrees and a batch of so many ``requests``, of which ``batches`` are under way at
+        once (None: one a stage), for a message."""
+        under_way = self.pp if batches is None else batches
+        batch = f"{requests} requests" + (f" in each of {under_way} batches" * (under_way > 1))
+        return f"tp {self.tp}, pp {self.pp}, {batch}"
+
+    @property
+    def of_stage(self) -> str:
+        """Which devices a message speaks of."""
+        return " of the fullest stage" if self.pp > 1 else ""
 
 
 def parallelism(card: ModelCard, tp: int | None = None, pp: int | None = None) -> Parallelism:
     """``tp`` and ``pp``, the card's where ``None``.
 
-    Raises ``InputError`` where heads, KV heads or FFN features do not divide by ``tp``, or layers
-    by ``pp``; it names the degrees that are possible.
+    Raises ``InputError`` where heads, KV heads or FFN features do not divide by ``tp``, or there
+    are fewer layers than ``pp``; it names the degrees that are possible.
     """
     tp = card.tp if tp is None else tp
     pp = card.pp if pp is None else pp
@@ -236,6 +249,26 @@ def parallelism(card: ModelCard, tp: int | None = None, pp: int | None = None) -
 
 def _misfit(card: ModelCard, tp: int, pp: int) -> str:
     """Why these degrees do not suit the card; empty if they do."""
+    shared = _shared_sizes(card)
+    for name, size in shared.items():
+        if tp < 1 or not _shares(name, size, tp):
+            allowed = ", ".join(map(str, tensor_degrees(card)))
+            return f"{name} ({size}) cannot be shared by tp {tp}; tp may be {allowed}"
+    return stages_misfit(card.layers, pp)
+
+
+def tensor_degrees(card: ModelCard) -> tuple[int, ...]:
+    """How many devices may share a layer, ascending."""
+    shared = _shared_sizes(card)
+    return tuple(
+        degree
+        for degree in range(1, min(_MAX_DEGREE, card.heads) + 1)
+        if all(_shares(name, size, degree) for name, size in shared.items())
+    )
+
+
+def _shared_sizes(card: ModelCard) -> dict[str, int]:
+    """What tensor parallelism cuts, by key of the card."""
     shared = {"heads": card.heads, "kv_heads": card.kv_heads}
     if card.mla is not None:
         del shared["kv_heads"]  # the latent is whole on every device
@@ -245,20 +278,7 @@ def _misfit(card: ModelCard, tp: int, pp: int) -> str:
         shared["moe.expert_hidden"] = card.moe.expert_hidden
         if card.moe.shared_hidden:
             shared["moe.shared_hidden"] = card.moe.shared_hidden
-    fits = [
-        degree
-        for degree in range(1, min(_MAX_DEGREE, card.heads) + 1)
-        if all(_shares(name, size, degree) for name, size in shared.items())
-    ]
-    for name, size in shared.items():
-        if tp < 1 or not _shares(name, size, tp):
-            allowed = ", ".join(map(str, fits))
-            return f"{name} ({size}) cannot be shared by tp {tp}; tp may be {allowed}"
-    if not 1 <= pp <= card.layers or card.layers % pp:
-        stages = range(1, min(_MAX_DEGREE, card.layers) + 1)
-        allowed = ", ".join(str(degree) for degree in stages if card.layers % degree == 0)
-        return f"layers ({card.layers}) cannot be cut into pp {pp} stages; pp may be {allowed}"
-    return ""
+    return shared
 
 
 def _shares(name: str, size: int, tp: int) -> bool:

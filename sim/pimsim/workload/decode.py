@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from pimsim.config.errors import InputError
 from pimsim.workload.card_trace import card_trace
 from pimsim.workload.cards import ModelCard, parallelism
-from pimsim.workload.instantiate import PhaseName, held_bytes, instantiate
+from pimsim.workload.instantiate import PhaseName, instantiate
 from pimsim.workload.moe import Routing
 from pimsim.workload.operators import Iteration
+from pimsim.workload.pipeline import MemoryNeed, TableBytes, fullest, stage_needs
 from pimsim.workload.requests import Request
 
-__all__ = ["MemoryNeed", "decode_iteration", "fits_memory", "memory_need"]
+__all__ = ["decode_iteration", "fits_memory", "memory_need", "memory_needs"]
 
 
 def decode_iteration(
@@ -40,42 +40,35 @@ def decode_iteration(
     )  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True)
-class MemoryNeed:
-    """Bytes that a model and its KV cache take on the fullest device."""
+def memory_needs(
+    card: ModelCard, requests: Sequence[Request], tp: int | None = None, pp: int | None = None,
+    batches: int | None = None,
+) -> tuple[MemoryNeed, ...]:  # fmt: skip
+    """What a device of each pipeline stage must hold: its blocks with all experts, its share of the
+    tables, the KV of the contexts (of a sliding window, as much as it sees) of all ``batches`` like
+    this one that are under way (None: one a stage).
 
-    weights_bytes: int
-    kv_bytes: int
-
-    @property
-    def total_bytes(self) -> int:
-        """Weights and KV cache together."""
-        return self.weights_bytes + self.kv_bytes
+    The first stage holds the input table and learned positions, the last one the output layer and
+    the last norm; tied embeddings are one table where both are the same stage. Vocabulary tables
+    are cut by rows over the ``tp`` devices, positions and norms are whole on each.
+    """
+    degrees = parallelism(card, tp, pp)
+    table = -(-card.vocab // degrees.tp) * card.hidden * card.dtype_bytes
+    positions = 0 if card.rope else (card.positions or card.max_context)
+    tables = TableBytes(
+        first=table + positions * card.hidden * card.dtype_bytes,
+        last=table + card.norm_parameters * card.dtype_bytes,
+        shared=table if card.tied_embeddings else 0,
+    )
+    return stage_needs(card_trace(card), requests, degrees.tp, degrees.pp, tables, batches)
 
 
 def memory_need(
-    card: ModelCard, requests: Sequence[Request], tp: int | None = None, pp: int | None = None
-) -> MemoryNeed:
-    """What a device must hold: its blocks with all experts, its share of the embeddings, the KV of
-    the contexts (of a sliding window, as much as it sees).
-
-    The fullest stage is counted: with ``pp`` of 1 the only one, which holds the input table and
-    the output layer (one table where the embeddings are tied), learned positions and the last norm;
-    else the first, which has no output layer. Vocabulary tables are cut by rows over the ``tp``
-    devices, positions and norms are whole on each.
-    """
-    degrees = parallelism(card, tp, pp)
-    blocks = held_bytes(card_trace(card), requests, degrees.tp, degrees.pp)
-    is_whole = degrees.pp == 1
-    tables = 2 if is_whole and not card.tied_embeddings else 1
-    vocab = -(-card.vocab // degrees.tp)
-    positions = 0 if card.rope else (card.positions or card.max_context)
-    outside = (tables * vocab + positions) * card.hidden
-    outside += card.norm_parameters if is_whole else 0
-    return MemoryNeed(
-        weights_bytes=blocks.weights + outside * card.dtype_bytes,
-        kv_bytes=blocks.kv,
-    )
+    card: ModelCard, requests: Sequence[Request], tp: int | None = None, pp: int | None = None,
+    batches: int | None = None,
+) -> MemoryNeed:  # fmt: skip
+    """Of ``memory_needs`` that of the fullest stage."""
+    return fullest(memory_needs(card, requests, tp, pp, batches))
 
 
 def fits_memory(
@@ -84,15 +77,17 @@ def fits_memory(
     tp: int | None,
     pp: int | None,
     capacity_bytes: int,
+    batches: int | None = None,
 ) -> MemoryNeed:
-    """The need of the fullest device, known to fit; raises ``InputError`` where it does not."""
-    need = memory_need(card, requests, tp, pp)
+    """The need of the fullest stage, known to fit; raises ``InputError`` where it does not."""
+    need = memory_need(card, requests, tp, pp, batches)
     if need.total_bytes > capacity_bytes:
         degrees = parallelism(card, tp, pp)
         raise InputError(
-            f"model {card.name} (tp {degrees.tp}, pp {degrees.pp}, {len(requests)} requests) needs "
-            f"{_gib(need.total_bytes)} GiB on each device (weights {_gib(need.weights_bytes)}, "
-            f"KV {_gib(need.kv_bytes)}), memory has {_gib(capacity_bytes)} GiB"
+            f"model {card.name} ({degrees.words(len(requests), batches)}) needs "
+            f"{_gib(need.total_bytes)} GiB on each device{degrees.of_stage} (weights "
+            f"{_gib(need.weights_bytes)}, KV {_gib(need.kv_bytes)}), memory has "
+            f"{_gib(capacity_bytes)} GiB"
         )
     return need
 

@@ -2,44 +2,83 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from pimsim.config.errors import InputError
-from pimsim.workload.cards import Parallelism
-from pimsim.workload.instantiate import held_bytes
+from pimsim.workload.cards import ModelCard, Parallelism, tensor_degrees
+from pimsim.workload.operators import OperatorKind
+from pimsim.workload.pipeline import MemoryNeed, TableBytes, fullest, stage_needs
 from pimsim.workload.requests import Request
-from pimsim.workload.trace import OperandRole, OperatorTrace
+from pimsim.workload.stages import misfit as stages_misfit
+from pimsim.workload.trace import OperandRole, OperatorTrace, SymbolicOperator
 
-__all__ = ["trace_degrees", "trace_memory_bytes"]
+__all__ = [
+    "check_degrees", "larger_degrees", "trace_degrees", "trace_memory_bytes", "trace_memory_needs",
+]  # fmt: skip
 
 _MAX_DEGREE = 1024
 
 
-def trace_memory_bytes(
-    trace: OperatorTrace, requests: Sequence[Request], tp: int, pp: int
-) -> tuple[int, int]:
-    """Bytes of weights and of KV cache on the fullest device.
+def trace_memory_needs(
+    trace: OperatorTrace, requests: Sequence[Request], tp: int, pp: int, batches: int | None = None
+) -> tuple[MemoryNeed, ...]:
+    """What a device of each pipeline stage must hold.
 
-    What is outside blocks (tables, output layer) is cut by ``tp`` and lies on one stage.
+    What is outside blocks is cut by ``tp``: the last stage holds last norm and output layer, the
+    first the rest. ``batches`` like this one are under way at once; None: one a stage.
     """
-    held = held_bytes(trace, requests, tp, pp)
+    return stage_needs(trace, requests, tp, pp, _tables(trace, tp), batches)
+
+
+def trace_memory_bytes(
+    trace: OperatorTrace, requests: Sequence[Request], tp: int, pp: int, batches: int | None = None
+) -> tuple[int, int]:
+    """Bytes of weights and of KV cache on a device of the fullest pipeline stage."""
+    need = fullest(trace_memory_needs(trace, requests, tp, pp, batches))
+    return need.weights_bytes, need.kv_bytes
+
+
+def _tables(trace: OperatorTrace, tp: int) -> TableBytes:
+    """What lies outside the blocks, of parameters that are known as a sum."""
     phase, experts = trace.phases["decode"], trace.facts.experts
     in_blocks = 0
     for kind in phase.sequence():
         for operator in phase.blocks[kind]:
-            form = operator.bytes_of(OperandRole.WEIGHT, write=False)
+            form = _weight_form(operator)
             in_blocks += form.get("1", 0) + form.get("E", 0) * experts
     outside = max(trace.facts.parameter_bytes - in_blocks, 0)
-    return held.weights + -(-outside // tp), held.kv
+    behind = phase.blocks[phase.after] if phase.after is not None else ()
+    last = min(sum(_weight_form(each).get("1", 0) for each in behind), outside)
+    first, table = outside - last, 0
+    if first < _input_table_bytes(trace) // 2:  # tied: only learned positions are left, or nothing
+        table = max((_weight_form(o).get("1", 0) for o in behind if o.n), default=0)
+        first += table
+    whole, first, last = (-(-size // tp) for size in (outside, first, last))
+    return TableBytes(first, last, first + last - whole)
+
+
+def _input_table_bytes(trace: OperatorTrace) -> int:
+    """A row for each word, as large as what a token reads; 0 where nothing is looked up."""
+    phase = trace.phases["decode"]
+    before = phase.blocks[phase.before] if phase.before is not None else ()
+    row = sum(
+        _weight_form(each).get("T", 0) for each in before if each.kind is OperatorKind.EMBEDDING
+    )
+    return trace.facts.vocab * row
+
+
+def _weight_form(operator: SymbolicOperator) -> dict[str, int]:
+    return operator.bytes_of(OperandRole.WEIGHT, write=False)
 
 
 def trace_degrees(
     trace: OperatorTrace, requests: Sequence[Request], tp: int | None, pp: int | None,
-    capacity_bytes: int,
+    capacity_bytes: int, batches: int | None = None,
 ) -> Parallelism:  # fmt: skip
     """``tp`` and ``pp`` as given; else one stage, and the smallest ``tp`` that holds the model.
 
-    Raises ``InputError`` where degrees do not divide the model, or do not hold it.
+    ``batches`` like this one are under way at once; None: one a stage. Raises ``InputError`` where
+    degrees do not suit the model, or do not hold it.
     """
     pp = 1 if pp is None else pp
     most = min(trace.facts.heads, _MAX_DEGREE)
@@ -49,15 +88,37 @@ def trace_degrees(
         if found:
             problem = found
             continue
-        last, need = degree, sum(trace_memory_bytes(trace, requests, degree, pp))
+        last, need = degree, sum(trace_memory_bytes(trace, requests, degree, pp, batches))
         if need <= capacity_bytes:
             return Parallelism(degree, pp)
     if not last:
         raise InputError(f"model {trace.model}: {problem}")
+    tried = Parallelism(last, pp)
     raise InputError(
-        f"model {trace.model} (tp {last}, pp {pp}, {len(requests)} requests) needs "
-        f"{need / 2**30:.2f} GiB on each device, memory has {capacity_bytes / 2**30:.2f} GiB"
+        f"model {trace.model} ({tried.words(len(requests), batches)}) needs "
+        f"{need / 2**30:.2f} GiB on each device{tried.of_stage}, memory has "
+        f"{capacity_bytes / 2**30:.2f} GiB"
     )
+
+
+def check_degrees(trace: OperatorTrace, tp: int, pp: int) -> None:
+    """Raise ``InputError`` where degrees do not divide the model."""
+    found = _misfit(trace, tp, pp)
+    if found:
+        raise InputError(f"model {trace.model}: {found}")
+
+
+def larger_degrees(
+    model: ModelCard | OperatorTrace, degrees: Parallelism, ep: int
+) -> Iterator[int]:
+    """Over how many more devices a layer may be shared than it is, ascending; ``ep`` divides them
+    all."""
+    if isinstance(model, ModelCard):
+        suitable: Iterable[int] = tensor_degrees(model)
+    else:
+        most = min(model.facts.heads, _MAX_DEGREE)
+        suitable = (tp for tp in range(1, most + 1) if not _misfit(model, tp, degrees.pp))
+    return (tp for tp in suitable if tp > degrees.tp and tp % ep == 0)
 
 
 def _misfit(trace: OperatorTrace, tp: int, pp: int) -> str:
@@ -70,6 +131,4 @@ def _misfit(trace: OperatorTrace, tp: int, pp: int) -> str:
         for one in operators:  # blocks may differ in their heads
             if one.heads % tp or (one.kv_heads % tp and tp % one.kv_heads):
                 return f"heads of {kind} ({one.heads}, {one.kv_heads} of keys) and tp {tp}"
-    if pp < 1 or facts.layers % pp:
-        return f"layers ({facts.layers}) cannot be cut into pp {pp} stages"
-    return ""
+    return stages_misfit(facts.layers, pp)

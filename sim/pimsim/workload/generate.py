@@ -14,16 +14,13 @@ seen with a probability proportional to ``o - 1``, and at each of its steps equa
 output length is drawn from the length-biased distribution, the position uniformly from 1 to
 ``o - 1``. Contexts are therefore longer than means suggest, by the inspection paradox.
 
-The same seed gives the same bytes on every machine and with every numpy: the stream is PCG64's
-raw output, which numpy promises to keep (NEP 19), where ``Generator``'s distributions may change.
-A shorter trace is the start of a longer one of the same data set and seed.
+The same seed gives the same bytes on every machine and with every numpy (``draws``). A shorter
+trace is the start of a longer one of the same data set and seed.
 """
 
 from __future__ import annotations
 
 import math
-import os
-from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
@@ -31,6 +28,8 @@ from pathlib import Path
 from types import MappingProxyType
 
 from pimsim.config.errors import InputError, near_miss
+from pimsim.config.files import write_whole
+from pimsim.workload.draws import RandomStream, inverse
 from pimsim.workload.requests import Request
 
 __all__ = [
@@ -126,21 +125,12 @@ def draw_requests(dataset: str, requests: int, seed: int) -> tuple[Request, ...]
         raise InputError(f"the seed is {seed}; allowed are 0 to 2**64 - 1")
     prompts = tuple(accumulate(length_probabilities(DATASETS[dataset].prompt)))
     outputs = tuple(accumulate(seen_output_probabilities(DATASETS[dataset].output)))
-    uniform = _uniform(3 * requests, seed)
-    drawn = []
-    for index in range(requests):
-        u_prompt, u_output, u_position = uniform[3 * index : 3 * index + 3]
-        output = _inverse(outputs, u_output)
-        drawn.append(
-            Request(
-                id=index,
-                arrival_s=0.0,
-                prompt_tokens=_inverse(prompts, u_prompt),
-                output_tokens=output,
-                generated_tokens=1 + int(u_position * (output - 1)),
-            )
-        )
-    return tuple(drawn)
+    u_prompt, u_output, u_position = RandomStream(seed).uniform(requests, 3).T
+    prompt = 1 + inverse(prompts, u_prompt)
+    output = 1 + inverse(outputs, u_output)
+    generated = 1 + (u_position * (output - 1)).astype(int)
+    rows = zip(prompt.tolist(), output.tolist(), generated.tolist(), strict=True)
+    return tuple(Request(index, 0.0, *row) for index, row in enumerate(rows))
 
 
 def generate_trace(dataset: str, requests: int, seed: int, path: str | Path) -> Path:
@@ -155,15 +145,7 @@ def generate_trace(dataset: str, requests: int, seed: int, path: str | Path) -> 
         f"{row.generated_tokens}"
         for row in rows
     ]
-    target = Path(path)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_bytes(("\n".join(lines) + "\n").encode("ascii"))
-        temporary.replace(target)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise InputError(f"{target}: cannot be written: {error.strerror or error}") from error
-    return target
+    return write_whole(path, ("\n".join(lines) + "\n").encode("ascii"))
 
 
 def _clipped_lognormal(mu: float, sigma: float, longest: int) -> tuple[float, ...]:
@@ -179,16 +161,3 @@ def _clipped_lognormal(mu: float, sigma: float, longest: int) -> tuple[float, ..
 
 def _mean(probabilities: Sequence[float]) -> float:
     return math.fsum(length * p for length, p in enumerate(probabilities, start=1))
-
-
-def _inverse(cumulative: Sequence[float], u: float) -> int:
-    """The length whose share of the cumulative distribution holds ``u``."""
-    return min(bisect_right(cumulative, u), len(cumulative) - 1) + 1
-
-
-def _uniform(count: int, seed: int) -> list[float]:
-    """Doubles in [0, 1) from the top 53 bits of each raw word."""
-    from numpy.random import PCG64
-
-    words = PCG64(seed).random_raw(count)
-    return [int(word) / 2**53 for word in words >> 11]

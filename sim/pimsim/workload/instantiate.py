@@ -14,8 +14,9 @@ from typing import Literal, NamedTuple
 
 from pimsim.config.errors import InputError
 from pimsim.workload.moe import ExpertLoad, Routing, UniformRouting
-from pimsim.workload.operators import Block, Iteration, Operator, OperatorKind
+from pimsim.workload.operators import Block, CollectiveKind, Iteration, Operator, OperatorKind
 from pimsim.workload.requests import Request
+from pimsim.workload.stages import cut_blocks, misfit
 from pimsim.workload.trace import (
     OperandRole,
     OperatorTrace,
@@ -25,7 +26,7 @@ from pimsim.workload.trace import (
     evaluate,
 )
 
-__all__ = ["Step", "block_share", "held_bytes", "instantiate", "sample_blocks"]
+__all__ = ["BlockBytes", "Step", "block_share", "held_bytes", "instantiate", "sample_blocks"]
 
 PhaseName = Literal["prefill", "decode"]
 _OF_EXPERTS = ("expert_fc1", "expert_act", "expert_fc2")
@@ -121,8 +122,8 @@ def instantiate(
 ) -> Iteration:  # fmt: skip
     """One step of ``requests`` on one of ``tp`` x ``pp`` devices.
 
-    ``layers``: how many blocks to take, and ``spread``: see ``sample_blocks``; None: all of the
-    device's. The device is that of the first of ``pp`` equal stages of consecutive blocks.
+    ``layers``: how many of the model's blocks to take, and ``spread``: see ``sample_blocks``; None:
+    as many as the fullest of ``pp`` stages has, at least one of each kind.
     ``routing``: of a mixture of experts, uniform with ``seed`` where there is none.
     ``append_kv=False`` leaves out the writing of new keys and values. ``ep``: groups of devices
     with experts of their own, so that an expert is cut over ``tp / ep`` of them; the routing is
@@ -133,11 +134,12 @@ def instantiate(
     if layers is not None and layers < 1:
         raise InputError(f"layers is {layers}; at least 1 is needed")
     facts, chosen = trace.facts, trace.phases[phase]
-    if pp < 1 or facts.layers % pp:
-        raise InputError(
-            f"model {trace.model}: layers ({facts.layers}) cannot be cut into pp {pp} stages"
-        )
-    kinds = list(chosen.sequence())[: facts.layers // pp]
+    problem = misfit(facts.layers, pp)
+    if problem:
+        raise InputError(f"model {trace.model}: {problem}")
+    kinds = list(chosen.sequence())
+    if layers is None:
+        layers = max(len(set(kinds)), *(len(stage) for stage in cut_blocks(facts.layers, pp)))
     numbers = sample_blocks(kinds, layers, spread)
     step = Step.of(requests, phase)
     if routing is None and facts.experts:
@@ -171,24 +173,28 @@ def instantiate(
     )
 
 
-def held_bytes(trace: OperatorTrace, requests: Sequence[Request], tp: int, pp: int) -> _Held:
-    """Weights, with all experts, and KV cache of the blocks of one device, in bytes."""
+class BlockBytes(NamedTuple):
+    """What a block takes on one device."""
+
+    weights: int
+    """With all experts."""
+    kv: int
+    """Of one batch."""
+
+
+def held_bytes(trace: OperatorTrace, requests: Sequence[Request], tp: int) -> dict[str, BlockBytes]:
+    """What a block of each kind takes on each of ``tp`` devices."""
     phase, facts = trace.phases["decode"], trace.facts
     everywhere = ExpertLoad(tuple(range(facts.experts)), (1,) * facts.experts)
     step = Step.of(requests, "decode")
-    weights = kv = 0
-    kinds = list(phase.sequence())[: facts.layers // pp]
-    for kind in dict.fromkeys(kinds):
+    found = {}
+    for kind in dict.fromkeys(phase.sequence()):
         load = everywhere if _has_experts(phase, kind) else None
         operators = block_share(phase.blocks[kind], step, tp, load)
-        weights += kinds.count(kind) * sum(o.weight_bytes for o in operators)
-        kv += kinds.count(kind) * sum(o.kv_read_bytes for o in operators)
-    return _Held(weights, kv)
-
-
-class _Held(NamedTuple):
-    weights: int
-    kv: int
+        found[kind] = BlockBytes(
+            sum(o.weight_bytes for o in operators), sum(o.kv_read_bytes for o in operators)
+        )
+    return found
 
 
 def _check(trace: OperatorTrace, requests: Sequence[Request], phase: PhaseName) -> None:
@@ -447,7 +453,8 @@ def _all_reduce(name: str, source: Operator) -> Operator:
     return Operator(
         name=name,
         kind=OperatorKind.COLLECTIVE,
-        group="allreduce",
+        collective=CollectiveKind.ALL_REDUCE,
+        group=str(CollectiveKind.ALL_REDUCE),
         rows=rows,
         width=width,
         input_bytes=source.output_bytes,

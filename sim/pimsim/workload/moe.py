@@ -8,6 +8,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from pimsim.workload.draws import RandomStream
+
 __all__ = ["DROPPED", "ExpertLoad", "Routing", "UniformRouting"]
 
 DROPPED = -1
@@ -33,9 +35,8 @@ class UniformRouting:
 
     def assignments(self, layer: int, tokens: int) -> NDArray[np.int64]:
         """See ``Routing``."""
-        random = np.random.default_rng((self.seed, layer)).random((tokens, self.experts))
-        chosen = np.argpartition(random, self.experts_per_token - 1, axis=1)
-        return np.sort(chosen[:, : self.experts_per_token], axis=1).astype(np.int64)
+        random = RandomStream(self.seed, layer)
+        return random.subsets(tokens, self.experts, self.experts_per_token)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from enum import StrEnum
 
 from pimsim.workload.requests import Request
 
-__all__ = ["Block", "Iteration", "Operator", "OperatorKind", "map_operators"]
+__all__ = ["Block", "CollectiveKind", "Iteration", "Operator", "OperatorKind", "map_operators"]
 
 
 class OperatorKind(StrEnum):
@@ -32,6 +32,17 @@ class OperatorKind(StrEnum):
     KV_APPEND = "kv_append"
     COLLECTIVE = "collective"
     SAMPLE = "sample"
+
+
+class CollectiveKind(StrEnum):
+    """What devices do together."""
+
+    ALL_REDUCE = "allreduce"
+    """Each has the sum of all."""
+    ALL_GATHER = "allgather"
+    """Each has the parts of all."""
+    SEND = "send"
+    """Each hands what it has to its like in the next pipeline stage."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +88,9 @@ class Operator:
     """What it is in the vocabulary of cards (``qkv``, ``proj``, ``expert_fc1``, ...)."""
     function: str = ""
     """What vector work computes: ``layernorm``, ``rmsnorm``, ``gelu``, ``silu``, ``relu``."""
+    collective: CollectiveKind = CollectiveKind.ALL_REDUCE
+    """Which one a collective is; ``input_bytes`` and ``output_bytes`` are what one device puts in
+    and has in the end."""
     count: int = 1
     """Matrix products of this size, each with weights of its own; ``flops`` and bytes are of all
     of them."""
@@ -148,7 +162,7 @@ class Iteration:
     blocks: tuple[Block, ...]
     """Simulated blocks, in the model's order; equal ones are one object."""
     model_blocks: tuple[tuple[str, int], ...]
-    """How many blocks of each kind the model has on this device."""
+    """How many blocks of each kind the model has, on all pipeline stages."""
     layer_numbers: tuple[int, ...]
     """Which of the model's blocks each of ``blocks`` is."""
     tp: int

@@ -183,7 +183,4 @@ def write_command_trace(path: Path, lines: Sequence[TraceLine], memory: MemoryCo
             f"{place:>3} {item.row:>#8x} {item.column:>#8x}\n"
         )
     data = "".join(rows).encode()
-    try:
-        write_whole(path, gzip.compress(data, mtime=0) if path.suffix == ".gz" else data)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be written: {error.strerror}") from None
+    write_whole(path, gzip.compress(data, mtime=0) if path.suffix == ".gz" else data)

@@ -51,6 +51,7 @@ from pimsim.hardware.dram.transfers import (
     Scatter,
     Stream,
 )
+from pimsim.hardware.dram.waiting import posted_writes
 
 __all__ = [
     "BLOCK_BYTES",
@@ -370,6 +371,10 @@ class MemorySystem:
             "overlap": after.overlap,
             "lookahead": int(self.parameters[0]["read_delay"]) + shortest,
         }
+
+    def posted_writes(self) -> int:
+        """Bursts of writes that are answered and not on the bus yet."""
+        return posted_writes(self)
 
     def _refreshes_overrun(self) -> bool:
         """Whether more refreshes are due than may ever be postponed (JEDEC: 8)."""

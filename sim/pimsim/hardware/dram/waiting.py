@@ -27,7 +27,7 @@ from pimsim.hardware.dram.layout import (
 )
 from pimsim.hardware.dram.rules import Command
 
-__all__ = ["charged_counters"]
+__all__ = ["charged_counters", "posted_writes"]
 
 Ints = NDArray[np.int64]
 ACT, PRE = C_COMMANDS + int(Command.ACT), C_COMMANDS + int(Command.PRE)
@@ -60,6 +60,15 @@ def charged_counters(system: Any) -> Ints:
             counters[c, ACT] += held != row
             counters[c, PRE] += held not in (-1, row)
     return counters
+
+
+def posted_writes(system: Any) -> int:
+    """Bursts that are answered and have no command yet, over all channels of ``system``."""
+    channels, banks = system.channels, int(system.parameters[0]["banks"])
+    if "pw_len" not in channels.dtype.names:  # a controller that answers a write when it is issued
+        return 0
+    at_banks = channels["rows_queued"][:, :banks, 1].sum()
+    return int(channels["queued"][:, 1].sum() + at_banks + channels["pw_len"].sum())
 
 
 def _waiting(ch: Any, banks: int) -> Iterator[tuple[int, int]]:

@@ -1,4 +1,4 @@
-"""Collectives between devices that share a model (tensor parallelism)."""
+"""Collectives between devices that share a model: tensor parallelism, pipeline stages."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from math import ceil
 from pimsim.config.errors import InputError
 from pimsim.config.run import LinkConfig
 
-__all__ = ["Collective", "ring_all_reduce"]
+__all__ = ["Collective", "ring_all_gather", "ring_all_reduce", "send"]
 
 _PS_PER_NS = 1000
 
@@ -35,12 +35,29 @@ def ring_all_reduce(payload_bytes: int, devices: int, link: LinkConfig) -> Colle
     Exact arithmetic, rounded up to a picosecond. One device, no payload, or a link that the
     artifact does not model costs nothing.
     """
-    if devices < 1 or payload_bytes < 0:
-        raise InputError(f"all-reduce of {payload_bytes} bytes over {devices} devices")
-    if devices == 1 or payload_bytes == 0 or link.artifact_free:
+    return _ring("all-reduce", 2 * (devices - 1), payload_bytes, devices, link)
+
+
+def ring_all_gather(payload_bytes: int, devices: int, link: LinkConfig) -> Collective:
+    """Give each of ``devices`` all of ``payload_bytes``, of which each has 1/p, in a ring.
+
+    The second half of an all-reduce: p - 1 steps of 1/p of the payload and a latency each.
+    """
+    return _ring("all-gather", devices - 1, payload_bytes, devices, link)
+
+
+def send(payload_bytes: int, link: LinkConfig) -> Collective:
+    """``payload_bytes`` from one device to another: bytes / bandwidth + latency."""
+    return _ring("transfer", 1, payload_bytes, 1, link)
+
+
+def _ring(what: str, steps: int, payload_bytes: int, parts: int, link: LinkConfig) -> Collective:
+    """``steps`` that each move one of ``parts`` of the payload over every link."""
+    if parts < 1 or payload_bytes < 0:
+        raise InputError(f"{what} of {payload_bytes} bytes over {parts} devices")
+    if steps == 0 or payload_bytes == 0 or link.artifact_free:
         return Collective(time_ps=0, link_bytes=0)
-    steps = 2 * (devices - 1)
-    moved = Fraction(steps * payload_bytes, devices)
+    moved = Fraction(steps * payload_bytes, parts)
     ps_per_byte = 1000 / Fraction(link.bandwidth_gb_per_s)
     latency_ps = steps * _PS_PER_NS * Fraction(link.latency_ns)
     return Collective(time_ps=ceil(moved * ps_per_byte + latency_ps), link_bytes=ceil(moved))

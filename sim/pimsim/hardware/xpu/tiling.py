@@ -8,6 +8,7 @@ as there are tiles along the other dimension.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from fractions import Fraction
 from functools import lru_cache
 
 from pimsim.config.xpu import XpuConfig
@@ -25,8 +26,9 @@ class Product:
     count: int = 1
     element_bytes: int = 2
     """Of A and C."""
-    b_bytes: int = 2
-    """Of an element of B: weights, or the KV cache."""
+    b_bytes: int | Fraction = 2
+    """Of an element of B, with what its format adds to it: weights with scales, zero points and a
+    bias, or the KV cache. A whole B is a whole number of bytes."""
     tiled: bool = True
     """Each tile is a thread block. Not in decode attention, where a head is one."""
 
@@ -34,6 +36,11 @@ class Product:
     def macs(self) -> int:
         """Multiply-adds of all of them."""
         return self.m * self.n * self.k * self.count
+
+    @property
+    def stored_bytes(self) -> int:
+        """All of B, once."""
+        return int(self.n * self.k * self.b_bytes * self.count)
 
     @property
     def least_bytes(self) -> int:
@@ -64,7 +71,7 @@ class Traffic:
 def _moved(product: Product, tile_m: int, tile_n: int) -> int:
     """Bytes that one product reads and writes with tiles of that size."""
     a = -(-product.n // tile_n) * product.m * product.k * product.element_bytes
-    b = -(-product.m // tile_m) * product.n * product.k * product.b_bytes
+    b = int(-(-product.m // tile_m) * product.n * product.k * product.b_bytes)
     return a + b + product.m * product.n * product.element_bytes
 
 

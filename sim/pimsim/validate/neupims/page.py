@@ -9,7 +9,7 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from pimsim.config.files import write_whole
+from pimsim.config.files import make_folder, write_whole
 from pimsim.config.resources import data_dir
 from pimsim.validate.neupims.measured import BRANCHES, read_measured
 from pimsim.validate.neupims.plots import draw_ablation, draw_grid, draw_waterfall
@@ -47,8 +47,7 @@ def published_gap(study: Study, store: Store, published: Published, mode: str) -
 def write_page(study: Study, store: Store, folder: Path) -> Path:
     """Write ``neupims.md`` and its figures (SVG, PNG) into ``folder``."""
     points = list(points_of(study))
-    figures = folder / "figures"
-    figures.mkdir(parents=True, exist_ok=True)
+    figures = make_folder(folder / "figures")
     draw_grid(study, store, points, figures / "neupims-grid")
     draw_ablation(study, store, figures / "neupims-ablation")
     draw_waterfall(study, store, waterfall_points(study), figures / "neupims-waterfall")
@@ -62,9 +61,7 @@ def write_page(study: Study, store: Store, folder: Path) -> Path:
         _assumptions(study, store),
     )
     text = "\n\n".join("\n".join(section) for section in sections) + "\n"
-    path = folder / "neupims.md"
-    write_whole(path, text.encode())
-    return path
+    return write_whole(folder / "neupims.md", text.encode())
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:

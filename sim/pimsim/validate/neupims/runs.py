@@ -93,7 +93,12 @@ def _case(changes: tuple[str, ...], model: str, requests: str, batch: int) -> Ca
     config = _config(changes)
     # the artifact counts no rows; a point that has no room for all blocks says so
     workload = {"model": model, "requests": requests, "batch": batch, "beyond_banks": True}
-    return Case(config.model_copy(update={"workload": config.workload.model_copy(update=workload)}))
+    # nor does it have the caches of other batches in the pipeline; ratios do not depend on them
+    update = {
+        "workload": config.workload.model_copy(update=workload),
+        "parallel": config.parallel.model_copy(update={"batches": 1}),
+    }
+    return Case(config.model_copy(update=update))
 
 
 @cache

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pimsim.config.errors import InputError
+from pimsim.workload.draws import RandomStream
 from pimsim.workload.moe import DROPPED, UniformRouting
 from pimsim.workload.routing.file import RoutingTrace
 from pimsim.workload.routing.replay import capacity, dropped
@@ -22,6 +23,7 @@ __all__ = ["LayerFindings", "agreement_with", "experts_hit", "findings", "unifor
 
 Ints = NDArray[np.int64]
 _PAIRS = 20_000
+_BATCHES_DRAWN = 50
 QUARTERS = 4
 BATCHES = (1, 2, 4, 8, 16, 32, 64)
 
@@ -66,9 +68,9 @@ def findings(trace: RoutingTrace, capacity_factor: float, seed: int = 0) -> list
 
 def _pairs(trace: RoutingTrace, seed: int) -> tuple[Ints, Ints]:
     """Pairs of tokens of the same id, and any pairs; shape (pairs, 2)."""
-    random = np.random.default_rng(seed)
+    random = RandomStream(seed)
     count = trace.tokens
-    any_two = random.integers(0, count, size=(_PAIRS, 2))
+    any_two = random.below(count, _PAIRS, 2)
     any_two = any_two[any_two[:, 0] != any_two[:, 1]]
     known = np.flatnonzero(trace.token >= 0)
     order = known[np.argsort(trace.token[known], kind="stable")]
@@ -77,9 +79,9 @@ def _pairs(trace: RoutingTrace, seed: int) -> tuple[Ints, Ints]:
     if not often.any():
         return np.zeros((0, 2), dtype=np.int64), any_two
     # an id counts once, however often it comes
-    which = random.choice(np.flatnonzero(often), size=_PAIRS)
-    first = random.integers(0, counts[which])
-    second = (first + 1 + random.integers(0, counts[which] - 1)) % counts[which]
+    which = np.flatnonzero(often)[random.below(int(often.sum()), _PAIRS)]
+    first = random.below(counts[which], _PAIRS)
+    second = (first + 1 + random.below(counts[which] - 1, _PAIRS)) % counts[which]
     pairs = np.stack([order[starts[which] + first], order[starts[which] + second]], axis=1)
     return pairs, any_two
 
@@ -107,7 +109,7 @@ def _drops(trace: RoutingTrace, chosen: Ints, factor: float) -> tuple[float, ...
 def experts_hit(trace: RoutingTrace, seed: int = 0) -> dict[int, tuple[float, float]]:
     """Experts that a decode batch hits in a block, by its size: the trace's mean over blocks and
     draws, and what independent uniform choices give."""
-    random = np.random.default_rng(seed)
+    random = RandomStream(seed)
     result = {}
     for size in BATCHES:
         if size > trace.tokens:
@@ -115,8 +117,8 @@ def experts_hit(trace: RoutingTrace, seed: int = 0) -> dict[int, tuple[float, fl
         hit = []
         for layer in trace.moe_layers:
             chosen = trace.of_layer(layer)
-            for _ in range(50):
-                rows = chosen[random.choice(trace.tokens, size, replace=False)]
+            for batch in random.subsets(_BATCHES_DRAWN, trace.tokens, size):
+                rows = chosen[batch]
                 hit.append(len(np.unique(rows[rows != DROPPED])))
         share = 1 - (1 - trace.experts_per_token / trace.experts) ** size
         result[size] = (float(np.mean(hit)), trace.experts * share)

@@ -6,9 +6,12 @@ All are deterministic in their seed and the block, and independent between block
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import fsum
 
 import numpy as np
 from numpy.typing import NDArray
+
+from pimsim.workload.draws import RandomStream
 
 __all__ = ["TokenIdRouting", "ZipfRouting"]
 
@@ -16,19 +19,9 @@ Ints = NDArray[np.int64]
 
 
 def _zipf(count: int, exponent: float) -> NDArray[np.float64]:
-    weights = 1.0 / np.arange(1, count + 1) ** exponent
-    share: NDArray[np.float64] = weights / weights.sum()
-    return share
-
-
-def _without_replacement(
-    weights: NDArray[np.float64], rows: int, chosen: int, random: np.random.Generator
-) -> Ints:
-    """``chosen`` of ``len(weights)`` for each row, one after the other by weight (Gumbel top-k,
-    Kool et al. 2019, arXiv 1903.06059)."""
-    keys = np.log(weights) + random.gumbel(size=(rows, len(weights)))
-    found: Ints = np.sort(np.argpartition(-keys, chosen - 1, axis=1)[:, :chosen], axis=1)
-    return found.astype(np.int64)
+    weights = [rank**-exponent for rank in range(1, count + 1)]
+    whole = fsum(weights)
+    return np.array([weight / whole for weight in weights])
 
 
 @dataclass(frozen=True)
@@ -42,9 +35,9 @@ class ZipfRouting:
 
     def assignments(self, layer: int, tokens: int) -> Ints:
         """See ``Routing``."""
-        random = np.random.default_rng((self.seed, layer, 1))
+        random = RandomStream(self.seed, layer, 1)
         weights = _zipf(self.experts, self.exponent)[random.permutation(self.experts)]
-        return _without_replacement(weights, tokens, self.experts_per_token, random)
+        return random.weighted_subsets(tokens, weights, self.experts_per_token)
 
 
 @dataclass(frozen=True)
@@ -60,9 +53,7 @@ class TokenIdRouting:
 
     def ids(self, tokens: int) -> Ints:
         """Token ids of a batch."""
-        random = np.random.default_rng((self.seed, 2))
-        drawn: Ints = random.choice(self.vocab, size=tokens, p=_zipf(self.vocab, self.exponent))
-        return drawn.astype(np.int64)
+        return RandomStream(self.seed, 2).choices(_zipf(self.vocab, self.exponent), tokens)
 
     def assignments(self, layer: int, tokens: int) -> Ints:
         """See ``Routing``."""
@@ -70,7 +61,7 @@ class TokenIdRouting:
         unique, where = np.unique(ids, return_inverse=True)
         table = np.empty((len(unique), self.experts_per_token), dtype=np.int64)
         for row, token in enumerate(unique.tolist()):
-            random = np.random.default_rng((self.seed, layer, 3, token))
-            table[row] = np.sort(random.choice(self.experts, self.experts_per_token, replace=False))
+            random = RandomStream(self.seed, layer, 3, token)
+            table[row] = random.subsets(1, self.experts, self.experts_per_token)
         found: Ints = table[where]
         return found

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pimsim.config.errors import InputError
+from pimsim.workload.draws import RandomStream
 from pimsim.workload.moe import DROPPED, Routing
 from pimsim.workload.routing.file import RoutingTrace
 
@@ -30,7 +31,7 @@ class TraceRouting:
         """See ``Routing``. Raises ``InputError`` for a block that the trace does not have."""
         if layer not in self.trace.moe_layers:
             raise InputError(f"routing of {self.trace.model}: block {layer} has no rows")
-        random = np.random.default_rng((self.seed, 4))
+        random = RandomStream(self.seed, 4)
         whole, rest = divmod(tokens, self.trace.tokens)
         drawn = [random.permutation(self.trace.tokens) for _ in range(whole + (rest > 0))]
         at = np.concatenate(drawn)[:tokens] if drawn else np.zeros(0, dtype=np.int64)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from math import isfinite
 from typing import Protocol
 
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from pimsim.config.errors import InputError, near_miss
 from pimsim.config.resources import find_source
+from pimsim.workload.draws import RandomStream
 from pimsim.workload.sparsity.file import SparsityTrace, read_sparsity
 from pimsim.workload.sparsity.laws import COEFFICIENTS, activation_ratio
 
@@ -38,7 +39,7 @@ class TraceSparsity:
     def active(self, layer: int, tokens: int) -> Mask:
         """See ``Sparsity``."""
         count = self.trace.active.shape[1]
-        random = np.random.default_rng((self.seed, 5))
+        random = RandomStream(self.seed, 5)
         rounds = -(-tokens // count)
         at = np.concatenate([random.permutation(count) for _ in range(rounds)])[:tokens]
         found: Mask = self.trace.active[layer][at]
@@ -49,22 +50,19 @@ class TraceSparsity:
 class LawSparsity:
     """Features are active independently of each other, each as often as it is popular.
 
-    The mean is the law's ratio; popularity is a beta distribution of concentration 1, so a few
-    features work for most tokens and most for few (**assumed**; the paper's figure 9 shows such
-    skew without numbers)."""
+    The mean is the law's ratio; popularity is a beta distribution of concentration 1 (a generalised
+    arcsine law), so a few features work for most tokens and most for few (**assumed**; the paper's
+    figure 9 shows such skew without numbers)."""
 
     ratio: float
     ffn: int
     seed: int = 0
-    _concentration: float = field(default=1.0, repr=False)
 
     def active(self, layer: int, tokens: int) -> Mask:
         """See ``Sparsity``."""
-        random = np.random.default_rng((self.seed, layer, 6))
-        a = max(self.ratio * self._concentration, 1e-9)
-        b = max((1 - self.ratio) * self._concentration, 1e-9)
-        popularity = random.beta(a, b, size=self.ffn)
-        found: Mask = random.random((tokens, self.ffn)) < popularity
+        random = RandomStream(self.seed, layer, 6)
+        popularity = random.arcsine(min(max(self.ratio, 1e-9), 1 - 1e-9), self.ffn)
+        found: Mask = random.uniform(tokens, self.ffn) < popularity
         return found
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from pimsim.workload.draws import RandomStream
 from pimsim.workload.sparsity.file import SparsityTrace
 
 __all__ = ["BATCHES", "GRANULARITIES", "UnionRow", "by_popularity", "kept", "neighbours", "unions"]
@@ -47,7 +48,7 @@ class UnionRow:
 
 def unions(trace: SparsityTrace, seed: int = 0, draws: int = 20) -> list[UnionRow]:
     """The union over a batch, mean over layers and draws."""
-    random = np.random.default_rng(seed)
+    random = RandomStream(seed)
     layers, tokens, _ = trace.active.shape
     rows = []
     for batch in BATCHES:
@@ -55,8 +56,8 @@ def unions(trace: SparsityTrace, seed: int = 0, draws: int = 20) -> list[UnionRo
             break
         scattered, following = [], []
         for _ in range(draws):
-            at = random.choice(tokens, batch, replace=False)
-            start = int(random.integers(0, tokens - batch + 1))
+            at = random.subsets(1, tokens, batch)[0]
+            start = int(random.below(tokens - batch + 1, 1)[0])
             for layer in range(layers):
                 scattered.append(trace.active[layer][at].any(axis=0).mean())
                 following.append(trace.active[layer][start : start + batch].any(axis=0).mean())

@@ -18,8 +18,10 @@ from threading import Lock
 import numpy as np
 
 from pimsim.config.content import HARDWARE, digest, sources_sha256
-from pimsim.config.files import write_whole
+from pimsim.config.errors import InputError
+from pimsim.config.files import make_folder, write_whole
 from pimsim.config.memory import MemoryConfig
+from pimsim.config.paths import cache_folder
 from pimsim.config.pim import PimConfig
 from pimsim.hardware.dram.fast.clock import RefreshClock
 from pimsim.hardware.dram.fast.probe import STREAM_BURSTS, Probe, StreamRate
@@ -37,11 +39,16 @@ def calibration_file(probe: Probe) -> Path | None:
     given = os.environ.get("PIMSIM_CACHE_DIR")
     if given == NONE:
         return None
-    home = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
-    folder = Path(given) if given else Path(home) / "pimsim"
-    pim = "" if probe.pim is None else probe.pim.model_dump_json()
-    content = digest(sources_sha256(HARDWARE), probe.memory.model_dump_json(), pim)
+    folder = Path(given) if given else cache_folder()
+    if folder is None:
+        return None
+    content = digest(sources_sha256(HARDWARE), *_configs(probe.memory, probe.pim))
     return folder / f"calibration-{content[:24]}.json"
+
+
+def _configs(memory: MemoryConfig, pim: PimConfig | None) -> tuple[str, str]:
+    """All that a probe depends on, but for sources."""
+    return memory.model_dump_json(), "" if pim is None else pim.model_dump_json()
 
 
 def calibrate(probe: Probe) -> bool:
@@ -55,8 +62,8 @@ def calibrate(probe: Probe) -> bool:
     })  # fmt: skip
     if path is not None:
         # a cache that cannot be written is none; all is known in this process
-        with suppress(OSError):
-            path.parent.mkdir(parents=True, exist_ok=True)
+        with suppress(InputError):
+            make_folder(path.parent)
             write_whole(path, json.dumps({"sha256": _sum(content), "content": content}).encode())
     return False
 
@@ -90,24 +97,19 @@ def _read(probe: Probe, path: Path) -> bool:
     return True
 
 
-def probe_of(memory: MemoryConfig, pim: PimConfig | None) -> Probe:
-    """The calibrated probe of these configs; runs of one process share what it found out."""
-    return _probe(memory.model_dump_json(), None if pim is None else pim.model_dump_json())
-
-
-_probes: OrderedDict[tuple[str, str | None], Probe] = OrderedDict()
+_probes: OrderedDict[tuple[str, str], Probe] = OrderedDict()
+"""The latest, as many as stay below ``MOST_BYTES``: what one keeps grows with use."""
 _lock = Lock()
 
 
-def _probe(memory: str, pim: str | None) -> Probe:
-    """The latest probes, as many as stay below ``MOST_BYTES``: what one keeps grows with use."""
-    key = memory, pim
+def probe_of(memory: MemoryConfig, pim: PimConfig | None) -> Probe:
+    """The calibrated probe of these configs; runs of one process share what it found out."""
+    key = _configs(memory, pim)
     with _lock:
         if key in _probes:
             _probes.move_to_end(key)
             return _probes[key]
-    design = None if pim is None else PimConfig.model_validate_json(pim)
-    probe = Probe(MemoryConfig.model_validate_json(memory), design)
+    probe = Probe(memory, pim)
     calibrate(probe)
     with _lock:
         _probes[key] = probe

@@ -80,7 +80,7 @@ def _operation(name: str, operation: Operation) -> dict[str, Any]:
         )[:MOST_KINDS]
     ]  # fmt: skip
     return {
-        "name": name, "kinds": kinds, "refresh_stall_cycles": rates.stall / TICKS,
+        "name": name, "kinds": kinds, "refresh_stall_cycles": rates.stall.ticks / TICKS,
         "stall_share": rates.stall_share / ONE,
     }  # fmt: skip
 

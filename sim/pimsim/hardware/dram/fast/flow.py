@@ -38,6 +38,7 @@ FLOW = np.dtype(
         ("pim_end", _I),  # tick at which it was done, -1 before
         ("end_done", _I),  # stream work drained by then
         ("pim_waited", _I),  # ticks that it waited for a refresh
+        ("pim_beside", _I),  # ticks that it worked while the channel had stream work, too
         ("part", _I),  # part of the program under way
     ],
     align=True,
@@ -75,10 +76,10 @@ def _pim_waits(now: int, started: bool, need: int, refresh: Any) -> int:
 def _next(
     now: int, until: int, left: int, begin: int, pim_done: int, pim_total: int, pim_begin: int,
     part: int, parts: Any, refresh: Any,
-) -> tuple[int, int, int, int, int]:  # fmt: skip
-    """``(tick, stream work, PIM work, part, waited)``: the next change of rates, at most
-    ``until``; what is drained by then, the part that is under way from then on, and how long PIM
-    stood still for a refresh."""
+) -> tuple[int, int, int, int, int, int]:  # fmt: skip
+    """``(tick, stream work, PIM work, part, waited, beside)``: the next change of rates, at most
+    ``until``; what is drained by then, the part that is under way from then on, how long PIM
+    stood still for a refresh, and how long it worked beside stream work."""
     after, waiting = until, False
     streaming = left > 0 and now >= begin
     computing = pim_done < pim_total and now >= pim_begin
@@ -112,7 +113,8 @@ def _next(
     pim = min(pim_left, passed * pim_rate // ONE) if computing else 0
     if computing and pim == pim_left:
         part += 1
-    return after, stream, pim, part, passed if waiting else 0
+    beside = passed if computing and streaming else 0
+    return after, stream, pim, part, passed if waiting else 0, beside
 
 
 @njit(cache=True)
@@ -122,13 +124,14 @@ def step(flow: Any, parts: Any, now: int, until: int, refresh: Any) -> None:
         ch = flow[c]
         at = now
         while at < until:
-            at, stream, pim, ch.part, waited = _next(
+            at, stream, pim, ch.part, waited, beside = _next(
                 at, until, ch.queued - ch.done, ch.begin, ch.pim_done, ch.pim_total, ch.pim_begin,
                 ch.part, parts, refresh,
             )  # fmt: skip
             ch.done += stream
             ch.pim_done += pim
             ch.pim_waited += waited
+            ch.pim_beside += beside
             if ch.pim_end < 0 and ch.pim_done >= ch.pim_total:
                 ch.pim_end, ch.end_done = at, ch.done
 
@@ -140,7 +143,7 @@ def _reach(ch: Any, parts: Any, now: int, target: int, before: int, refresh: Any
     done, pim_done, part, at = ch.done, ch.pim_done, ch.part, now
     while done < target and at < before:
         # what lies behind the target does not change when it is reached
-        at, stream, pim, part, _ = _next(
+        at, stream, pim, part, _, _ = _next(
             at, NEVER, target - done, ch.begin, pim_done, ch.pim_total, ch.pim_begin, part, parts,
             refresh,
         )  # fmt: skip
@@ -158,7 +161,7 @@ def pim_end(flow: Any, parts: Any, now: int, before: int, refresh: Any) -> int:
         ch = flow[c]
         done, pim_done, part, at = ch.done, ch.pim_done, ch.part, now
         while pim_done < ch.pim_total and at < before:
-            at, stream, pim, part, _ = _next(
+            at, stream, pim, part, _, _ = _next(
                 at, NEVER, ch.queued - done, ch.begin, pim_done, ch.pim_total, ch.pim_begin, part,
                 parts, refresh,
             )  # fmt: skip

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from pimsim.hardware.dram.fast.flow import ONE, PART_END, PARTS
 from pimsim.hardware.dram.fast.phases import bursts_each, part_of
 from pimsim.hardware.dram.fast.pieces import PieceRates, as_parts, time_pieces
-from pimsim.hardware.dram.fast.probe import Probe
+from pimsim.hardware.dram.fast.probe import Probe, Stall
 from pimsim.hardware.dram.fast.programs import Pieces, estimate, find_pieces, reserved
 from pimsim.hardware.dram.layout import (
     C_BUS_BUSY,
@@ -19,7 +19,9 @@ from pimsim.hardware.dram.layout import (
     C_COMP_COLUMNS,
     C_RD,
     C_REFRESHES,
+    C_STACK,
     C_WR,
+    N_CAUSES,
     N_COUNTERS,
     N_INSTRUCTION,
     P_COMPS,
@@ -47,14 +49,16 @@ class Operation:
     work: Ints
     """Ticks alone, (channels,)."""
     counts: Ints
-    """What the counters will count, (channels, N_COUNTERS); causes of time in proportion."""
+    """What the counters will count, (channels, N_COUNTERS); causes of time come with it."""
     mark_channel: Ints
     mark_work: Ints
     """Ticks of its channel's work after which each mark's last result is read."""
-    stall: int
-    """Ticks for which a refresh stops it."""
+    stall: Stall
+    """What refreshes cost it."""
     stall_share: int
     """Of 4096: what a stream gets meanwhile."""
+    causes: NDArray[np.float64]
+    """Shares of its time by cause, see ``PieceRates``."""
     pieces: Pieces | None = None
     rates: PieceRates | None = None
 
@@ -71,7 +75,7 @@ class Operation:
                 programs, np.ascontiguousarray(own), np.zeros(1, np.int64),
                 self.work[channel : channel + 1], self.counts[channel : channel + 1],
                 np.zeros(len(marks), np.int64), self.mark_work[marks], self.stall,
-                self.stall_share,
+                self.stall_share, self.causes,
             ),
             marks,
         )  # fmt: skip
@@ -90,8 +94,10 @@ def analyse(
         counts = np.zeros((count, N_COUNTERS), np.int64)
         nowhere = np.zeros(marks, np.int64)
         return Operation(
-            programs, np.zeros((1, PARTS), np.int64), none, none, counts, nowhere, nowhere, 0, ONE
-        )
+            programs, np.zeros((1, PARTS), np.int64), none, none, counts, nowhere, nowhere,
+            Stall(0, 0), ONE,
+            np.zeros((2, N_CAUSES)),
+        )  # fmt: skip
     channel = np.repeat(np.arange(count), sizes)
     last = _last_of_marks(whole, marks)
     bursts = np.zeros(len(whole), np.int64)
@@ -123,7 +129,7 @@ def analyse(
     return Operation(
         programs, parts, first_part, work, counts,
         np.where(known, channel[last], 0), np.where(known, passed[last], 0), rates.stall,
-        rates.stall_share, pieces, rates,
+        rates.stall_share, rates.causes, pieces, rates,
     )  # fmt: skip
 
 
@@ -133,8 +139,9 @@ def _counts(
     """What the channels will count: instructions as they are, what they need in proportion."""
     p = probe.parameters[0]
     counts = np.multiply.outer(work, rates.counts) // rates.counted_ticks
-    # of the writes that follow, and of refresh, others keep the books
+    # of the writes that follow, of refresh and of causes of time, others keep the books
     counts[:, [C_RD, C_WR, *C_REFRESHES]] = 0
+    counts[:, C_STACK : C_STACK + N_CAUSES] = 0
     op, comps = whole[:, P_OP], whole[:, P_COMPS]
     for command in (Command.GWRITE, Command.HEADER, Command.READRES, Command.GEMV):
         counts[:, C_COMMANDS + int(command)] = np.bincount(

@@ -86,7 +86,7 @@ class PhasedMemory:
 
     def _ask(self, start: int, asked: Asked) -> FastMemorySystem | MemorySystem:
         """Take note; who is to be asked in this phase, which is a new one where nothing ran."""
-        if not self.active:
+        if not self.phases or (not self.active and self.fast.quiet_at(start)):
             begin = max(start, self.now)
             phase = Phase(self._asked, begin, by_command=self._asked in self._by_command)
             self.phases.append(phase)
@@ -117,6 +117,10 @@ class PhasedMemory:
         self.channels["pim_last"] = exact.channels["pim_last"]
         self.fast.skip(exact.now)
         return group
+
+    def posted_writes(self) -> int:
+        """See ``MemorySystem.posted_writes``; by rates a write is answered when it is done."""
+        return 0 if self._exact is None else self._exact.posted_writes()
 
     def share_of(self, numbers: Set[int]) -> float:
         """Share of the time of all phases that those of these numbers took, 0 to 1."""

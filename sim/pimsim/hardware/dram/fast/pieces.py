@@ -23,9 +23,9 @@ from pimsim.hardware.dram.fast.flow import (
     PARTS,
     TICKS,
 )
-from pimsim.hardware.dram.fast.probe import Probe
-from pimsim.hardware.dram.fast.programs import Pieces, job_of
-from pimsim.hardware.dram.layout import N_COUNTERS
+from pimsim.hardware.dram.fast.probe import Probe, Stall
+from pimsim.hardware.dram.fast.programs import Job, Pieces, job_of
+from pimsim.hardware.dram.layout import C_STACK, N_CAUSES, N_COUNTERS, X_COMPUTE, X_REFRESH
 
 __all__ = ["PieceRates", "as_parts", "time_pieces"]
 
@@ -34,6 +34,8 @@ Floats = NDArray[np.float64]
 SAMPLED_CHANNELS = 3
 REFRESHES = 8
 """That a stretch of a program meets, to see how long each stops it."""
+MOST_REPEATED = 4096
+"""Instructions of a short program that is repeated for that."""
 
 
 @dataclass(frozen=True)
@@ -49,10 +51,13 @@ class PieceRates:
     """What the counters of the channels that were run have counted, (N_COUNTERS,)."""
     counted_ticks: int
     """In so much work."""
-    stall: int
-    """Ticks for which a refresh stops a program."""
+    stall: Stall
+    """What refreshes cost a program."""
     stall_share: int
     """Of 4096: what a stream gets while PIM stands still for a refresh."""
+    causes: Floats
+    """Shares of the time of PIM's commands by cause, refresh left out: alone, and beside a stream;
+    (2, N_CAUSES)."""
 
 
 def time_pieces(
@@ -72,16 +77,13 @@ def time_pieces(
     alone, beside, read = _Seen(kinds), _Seen(kinds), _Seen(kinds)
     stopped: list[tuple[Ints, Ints, Ints]] = []
     counts = np.zeros(N_COUNTERS, np.int64)
-    stall = 0
+    beside_counts = counts.copy()
+    stall = Stall(0, 0)
     for channel in _sample(pieces, about):
         own = np.flatnonzero(pieces.channel == channel)
         first = pieces.first[own] - pieces.first[own[0]]
-        if not stall:
-            # refresh comes by time, not by kind: a stretch of the program as it is
-            long = int(np.searchsorted(np.cumsum(about[own]), REFRESHES * probe.interval)) + 1
-            end = int(pieces.size[own[:long]].sum())
-            stretch = job_of(programs[channel][:end], first[:long], bursts[own[:long]])
-            stall = probe.stall(stretch)
+        if not stall.ticks:
+            stall = probe.stall(_stretch(probe, programs[channel], about[own], first, bursts[own]))
         found = probe.program(job_of(programs[channel], first, bursts[own]), beside_bursts)
         kind = pieces.kind[own]
         alone.add(kind, found.alone)
@@ -89,6 +91,7 @@ def time_pieces(
         read.add(kind[found.clear], found.reads[found.clear])
         stopped.append((kind[~found.clear], found.beside[~found.clear], found.reads[~found.clear]))
         counts += found.counts[:N_COUNTERS]
+        beside_counts += found.beside_counts[:N_COUNTERS]
     size = about[pieces.example].astype(float)
     ticks = np.maximum(np.rint(alone.mean(size)).astype(np.int64), 1)
     slowed = np.maximum(np.rint(beside.mean(size)).astype(np.int64), 1)
@@ -100,7 +103,32 @@ def time_pieces(
     return PieceRates(
         ticks, np.clip(stream * ONE // slowed, 1, ONE), np.clip(ticks * ONE // slowed, 1, ONE),
         counts, max(int(alone.total.sum()), 1), stall, stall_share,
+        np.array([_causes(counts), _causes(beside_counts)]),
     )  # fmt: skip
+
+
+def _stretch(probe: Probe, program: Ints, about: Ints, first: Ints, bursts: Ints) -> Job:
+    """As much of a channel's program as meets a few refreshes, which come by time, not by kind: its
+    beginning, or all of it as often as it takes. ``about``, ``first``, ``bursts``: by piece."""
+    wanted = REFRESHES * probe.interval
+    whole = max(int(about.sum()), 1)
+    times = min(-(-wanted // whole), -(-MOST_REPEATED // len(program)))
+    long = int(np.searchsorted(np.cumsum(np.tile(about, times)), wanted)) + 1
+    starts = (np.arange(times)[:, None] * len(program) + first).ravel()
+    end = int(starts[long]) if long < len(starts) else times * len(program)
+    repeated = np.tile(program, (times, 1))[:end]
+    return job_of(repeated, starts[:long], np.tile(bursts, times)[:long])
+
+
+def _causes(counts: Ints) -> Floats:
+    """Shares of the causes of PIM's time but refresh."""
+    stack = counts[C_STACK : C_STACK + N_CAUSES].astype(float)
+    stack[X_REFRESH] = 0
+    total = float(stack.sum())
+    if not total:
+        stack[X_COMPUTE], total = 1.0, 1.0
+    shares: Floats = stack / total
+    return shares
 
 
 class _Seen:

@@ -18,13 +18,15 @@ from pimsim.config.memory import MemoryConfig
 from pimsim.config.pim import PimConfig
 from pimsim.hardware.dram.device import make_memory_system
 from pimsim.hardware.dram.fast.clock import RefreshClock
-from pimsim.hardware.dram.fast.flow import NEVER, TICKS
+from pimsim.hardware.dram.fast.flow import NEVER, ONE, TICKS
 from pimsim.hardware.dram.fast.programs import Job
 from pimsim.hardware.dram.layout import (
+    C_STACK,
     INFINITY,
     MAX_LOG,
     P_MARK,
     P_OP,
+    X_REFRESH,
     refresh_interval,
 )
 from pimsim.hardware.dram.rules import Command
@@ -32,7 +34,7 @@ from pimsim.hardware.dram.system import MemorySystem
 from pimsim.hardware.dram.transfers import Group, Scatter, Stream
 from pimsim.hardware.remembered import Remembered
 
-__all__ = ["Probe", "ProgramTimes", "StreamRate"]
+__all__ = ["Probe", "ProgramTimes", "Stall", "StreamRate"]
 
 Ints = NDArray[np.int64]
 PROGRAM_BYTES = 4 << 20
@@ -44,6 +46,8 @@ INTERVALS = 4
 STREAM_BURSTS = (16, 64, 256, 1024, 4096)
 """Lengths of streams that are run."""
 CHAIN_STREAMS = 16
+BEHIND_BURSTS = 1024
+"""Of the stream that shows what writes leave behind: longer than they last."""
 LEAST_BESIDE = 64
 """Shorter streams than these are not what keeps a memory busy beside PIM."""
 QUIET_CYCLES = 4096
@@ -81,12 +85,26 @@ class ProgramTimes:
     """Whether no refresh came while it ran beside the stream."""
     counts: Ints
     """What the channel's counters count when it runs alone, (N_COUNTERS,)."""
+    beside_counts: Ints
+    """The same beside the stream, which counts too, refresh on."""
 
     @property
     def nbytes(self) -> int:
         """Of its arrays."""
-        arrays = (self.alone, self.beside, self.reads, self.clear, self.counts)
+        arrays = (
+            self.alone, self.beside, self.reads, self.clear, self.counts, self.beside_counts,
+        )  # fmt: skip
         return sum(array.nbytes for array in arrays)
+
+
+@dataclass(frozen=True)
+class Stall:
+    """What refreshes cost a PIM program."""
+
+    ticks: int
+    """Of each, until the piece that follows can begin."""
+    share: int
+    """Of 4096: of all that they cost, what counts as refresh; the rest is opening rows again."""
 
 
 class Probe:
@@ -98,7 +116,7 @@ class Probe:
         self.pim = pim
         # by content; nothing that is known changes with what else is
         self._programs: Remembered[ProgramTimes] = Remembered(PROGRAM_BYTES, lambda one: one.nbytes)
-        self._stalls: Remembered[int] = Remembered(PROGRAM_BYTES // 8, lambda _: 0)
+        self._stalls: Remembered[Stall] = Remembered(PROGRAM_BYTES // 8, lambda _: 0)
         self._seen: dict[bool, StreamRate] = {}
         self._quiet: Probe | None = None
         system = make_memory_system(self.memory, self.pim)
@@ -261,11 +279,24 @@ class Probe:
         open_now = np.where(rank[:, 0] > 0, np.maximum(system.now - rank[:, 1], 0), 0)
         return int((rank[:, 2] + open_now).sum())
 
-    def scatter_ticks(self, scatters: Sequence[Scatter]) -> int:
-        """Of each burst of ``scatters``, all on one channel. It depends on where they lie as well,
-        so that what one run has found is not another's."""
-        own = [replace(each, channel=0) for each in scatters]
-        return self._lone_cycles([], own) * TICKS // max(sum(s.count for s in scatters), 1)
+    def scatter_ticks(self, scatters: Sequence[Scatter]) -> tuple[int, int]:
+        """Of each burst of ``scatters``, all on channel 0, until the last is answered, and of all
+        of them what a stream that comes then has to wait for longer than its own bursts, clear of
+        refresh: writes are answered when they are taken, and their rows are still to be opened."""
+        each = self._lone_cycles([], scatters) * TICKS // max(sum(s.count for s in scatters), 1)
+        return each, self.quiet._left_ticks(scatters)
+
+    def _left_ticks(self, scatters: Sequence[Scatter]) -> int:
+        if not any(scatter.write for scatter in scatters):
+            return 0
+        system = self.one_channel()
+        system.submit(0, [], scatters)
+        answered = _run(system)
+        org = self.memory.organization
+        behind = Stream(org.rows // 2 * org.ranks * org.banks * org.columns, BEHIND_BURSTS)
+        system.submit(answered, [behind])
+        waited = (_run(system) - answered) * TICKS - BEHIND_BURSTS * self.reads.ticks
+        return waited if waited > self.reads.latency else 0
 
     def lost_ticks(self, before: Stream, own: Stream) -> int:
         """What two streams take longer at once than one after the other."""
@@ -295,25 +326,33 @@ class Probe:
 
     def _program(self, job: Job, bursts: int) -> ProgramTimes:
         alone, counts, _, _ = self.quiet._run_job(job)
-        beside, _, reads, clear = self._run_job(job, bursts)
-        return ProgramTimes(alone, beside, reads, clear, counts)
+        beside, beside_counts, reads, clear = self._run_job(job, bursts)
+        return ProgramTimes(alone, beside, reads, clear, counts, beside_counts)
 
-    def stall(self, job: Job) -> int:
-        """Ticks for which a refresh stops a channel's program: until the piece that follows can
-        begin; 0 where it meets none."""
+    def stall(self, job: Job) -> Stall:
+        """What refreshes cost a channel's program; nothing where it meets none."""
         if self.quiet is self:
-            return 0
+            return Stall(0, 0)
         return self._stalls.get(job.content, lambda: self._stall(job))
 
-    def _stall(self, job: Job) -> int:
+    def _stall(self, job: Job) -> Stall:
         durations = self.quiet._run_job(job)[0]
-        ends = np.cumsum(self._run_job(job)[0])
+        took, counts, _, _ = self._run_job(job)
+        ends = np.cumsum(took)
         due = np.arange(self.interval * TICKS, ends[-1], self.interval * TICKS)
         after = np.searchsorted(ends, due, side="right")
-        # the piece must have begun after it
-        clear = np.append(0, ends)[after] <= due
+        # a refresh that fell due in a piece waits for its end: the next one is held up
+        late = np.append(took - durations, 0)
+        after += (late[after + 1] > late[after]) & (after + 1 < len(ends))
+        starts = np.append(0, ends)[after]
+        # the piece must have been next when it fell due, or the one after that
+        clear = starts <= due + took.max()
         stops = (ends[after] - durations[after] - due)[clear]
-        return int(stops.mean()) if len(stops) else 0
+        if not len(stops):
+            return Stall(0, 0)
+        lost = max(int(ends[-1] - durations.sum()), 1)
+        share = int(counts[C_STACK + X_REFRESH]) * TICKS * ONE // lost
+        return Stall(max(int(stops.mean()), 0), min(share, ONE))
 
     def _run_job(
         self, job: Job, bursts: int = 0

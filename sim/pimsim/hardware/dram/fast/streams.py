@@ -2,13 +2,14 @@
 
 A stream takes its rate for each burst, or that of a chain where others are under way, which short
 streams keep up less well; where it lies in the banks of the one under way, but not behind it, both
-lose. Scattered bursts are timed as they are. What lies where decides about the last two, so that
-what one run has found out is not another's.
+lose. Scattered bursts are timed as they are; of writes, which are answered when they are taken, the
+channel has work left for whatever comes behind them. What lies where decides about the last two:
+they are known by exactly what the command engine was given.
 """
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -36,20 +37,21 @@ class Work:
     reads: Ints
     """Bursts."""
     writes: Ints
+    posted: Ints
+    """Of the ticks, those at the end that nobody waits for: writes that were answered before."""
 
 
 class StreamWork:
     """What the transfers of one run cost."""
 
     def __init__(self, memory: MemoryConfig, probe: Probe) -> None:
-        org = memory.organization
         self.probe = probe
-        self._map = AddressMap.parse(memory.stream_map, org)
-        self._channels = org.channels
-        self._row_set = org.columns * org.banks * org.ranks
-        """Bursts of a channel from a row to the next one of the same bank."""
+        self._map = AddressMap.parse(memory.stream_map, memory.organization)
+        self._channels = memory.organization.channels
+        self._row_set = row_set(self._map)
         self._before: Stream | None = None
-        self._known: dict[Hashable, int] = {}
+        self._lost_ticks: dict[tuple[Stream, Stream], int] = {}
+        self._scatter_ticks: dict[tuple[Scatter, ...], tuple[int, int]] = {}
 
     @property
     def beside(self) -> int:
@@ -58,7 +60,7 @@ class StreamWork:
 
     def join(self, other: StreamWork) -> None:
         """Be of the same run as ``other``: know what it does, and the other way round."""
-        self._known = other._known
+        self._lost_ticks, self._scatter_ticks = other._lost_ticks, other._scatter_ticks
 
     def runs(self, stream: Stream | Rows) -> tuple[Ints, Ints]:
         """First burst, in the channel's own numbers, and bursts of each run on each channel,
@@ -96,9 +98,11 @@ class StreamWork:
             last = own * (probe.writes.ticks if stream.write else read_ticks)
             lost = self._lost(stream, begin, bursts, bool(idle.all()))
             ticks += last + np.where(own > 0, lost, 0)
+        posted = np.zeros(self._channels, np.int64)
         if scatters:
-            ticks += self._scattered(scatters, counted)
-        return Work(ticks, last, counted[0], counted[1])
+            answered, posted = self._scattered(scatters, counted)
+            ticks += answered + posted
+        return Work(ticks, last, counted[0], counted[1], posted)
 
     def _lost(self, stream: Stream | Rows, begin: Ints, bursts: Ints, idle: bool) -> int:
         """Ticks that a stream and the one before it lose to each other."""
@@ -113,23 +117,53 @@ class StreamWork:
             return 0
         late = max(before.bursts - MOST_BURSTS, 0)
         before = replace(before, first_burst=before.first_burst + late, bursts=before.bursts - late)
-        own = replace(own, bursts=min(size, MOST_BURSTS))
-        where = [(s.first_burst % self._row_set, s.bursts, s.write) for s in (before, own)]
-        rows = [s.first_burst // self._row_set for s in (before, own)]
-        key = ("lost", *where, rows[0] == rows[1])
-        if key not in self._known:
-            self._known[key] = self.probe.lost_ticks(before, own)
-        return self._known[key]
+        both = lowered(before, replace(own, bursts=min(size, MOST_BURSTS)), self._row_set)
+        if both not in self._lost_ticks:
+            self._lost_ticks[both] = self.probe.lost_ticks(*both)
+        return self._lost_ticks[both]
 
-    def _scattered(self, scatters: Sequence[Scatter], counted: Ints) -> Ints:
-        """Ticks by channel; counts the bursts in. The fullest channel says what a burst takes."""
+    def _scattered(self, scatters: Sequence[Scatter], counted: Ints) -> tuple[Ints, Ints]:
+        """Ticks by channel until all are answered, and those that are left then; counts the bursts
+        in. The fullest channel says what a burst takes."""
         bursts = np.zeros(self._channels, dtype=np.int64)
         for scatter in scatters:
             bursts[scatter.channel] += scatter.count
             counted[int(scatter.write), scatter.channel] += scatter.count
         fullest = int(bursts.argmax())
-        own = [scatter for scatter in scatters if scatter.channel == fullest]
-        key = ("scatter", *sorted((s.count, s.stride, s.write) for s in own))
-        if key not in self._known:
-            self._known[key] = self.probe.scatter_ticks(own)
-        return bursts * self._known[key]
+        own = tuple(replace(each, channel=0) for each in scatters if each.channel == fullest)
+        if own not in self._scatter_ticks:
+            self._scatter_ticks[own] = self.probe.scatter_ticks(own)
+        answered, left = self._scatter_ticks[own]
+        return bursts * answered, bursts * left // max(int(bursts[fullest]), 1)
+
+
+def row_set(address_map: AddressMap) -> int:
+    """Bursts of a channel from a row to the next one of the same bank; 0 where a row is not the
+    highest part of a burst's place in its channel, so that this says nothing of the row."""
+    position, width = address_map.position, address_map.width
+    row, channel = position["ro"], position["ch"]
+    inner = (name for name, bits in width.items() if bits and name not in ("ro", "ch"))
+    if any(position[name] > row for name in inner):
+        return 0
+    return 1 << (row - width["ch"] if channel < row else row)
+
+
+def lowered(before: Stream, own: Stream, rows: int) -> tuple[Stream, Stream]:
+    """The same streams as low in memory as they can be without a difference to their commands:
+    banks and columns stay, and rows that both have; which other rows they are plays no role.
+
+    ``rows``: bursts of a row of all banks; 0: nothing is moved.
+    """
+    if not rows:
+        return before, own
+    down = before.first_burst // rows
+    before = replace(before, first_burst=before.first_burst - down * rows)
+    row, place = divmod(own.first_burst, rows)
+    last = (before.first_burst + before.bursts - 1) // rows
+    row -= down
+    if row > last or row + (place + own.bursts - 1) // rows < 0:
+        row = last + 1  # they share none
+    if row < 0:
+        before = replace(before, first_burst=before.first_burst - row * rows)
+        row = 0
+    return before, replace(own, first_burst=row * rows + place)

@@ -20,6 +20,7 @@ from pimsim.config.pim import PimConfig
 from pimsim.hardware.dram.fast.flow import (
     FLOW,
     NEVER,
+    ONE,
     PARTS,
     REFRESH,
     TICKS,
@@ -41,6 +42,8 @@ from pimsim.hardware.dram.layout import (
     MAX_RANKS,
     N_CAUSES,
     N_COUNTERS,
+    X_COMPUTE,
+    X_REFRESH,
 )
 from pimsim.hardware.dram.transfers import (
     BLOCK_BYTES,
@@ -124,6 +127,8 @@ class FastMemorySystem:
         self.channels = np.zeros(count, dtype=np.dtype(fields, align=True))
         self._flow = np.zeros(count, dtype=FLOW)
         self._flow["pim_end"] = 0
+        self._posted = np.zeros(count, np.int64)
+        """Of the work asked for last on each channel, what nobody waits for."""
         self._parts = np.zeros((1, PARTS), dtype=np.int64)
         self._now = 0
         self._tick = 0  # on the clock that leaves out refresh, as all ticks here
@@ -158,14 +163,15 @@ class FastMemorySystem:
         submission."""
         del source
         flow = self._flow
-        idle = flow["queued"] == flow["done"]
-        work = self.streams.of(streams, scatters, idle)
+        # writes that were answered before may still be under way; nobody waits for them
+        work = self.streams.of(streams, scatters, flow["queued"] - self._posted <= flow["done"])
         rate = self.probe.reads if work.reads.any() else self.probe.writes
         # a channel that stood still needs its time to the first burst
         begin = max(self._clock.active(start * TICKS), self._tick) + rate.latency
-        flow["begin"][idle & (work.ticks > 0)] = begin
+        flow["begin"][(flow["queued"] == flow["done"]) & (work.ticks > 0)] = begin
         first = flow["queued"].copy()
         flow["queued"] += work.ticks
+        self._posted = np.where(work.ticks > 0, work.posted, self._posted)
         blocks = 0
         for stream in streams:
             if isinstance(stream, Stream) and stream.track_blocks:
@@ -175,7 +181,8 @@ class FastMemorySystem:
         group = Group(-1, 0)
         self._transfers.append(
             _Transfer(
-                group, first, flow["queued"].copy(), self.probe.lag(work.reads + work.writes),
+                group, first, flow["queued"] - work.posted,
+                np.where(work.posted > 0, 0, self.probe.lag(work.reads + work.writes)),
                 work.reads, work.writes, blocks, self._tick,
             )
         )  # fmt: skip
@@ -191,16 +198,17 @@ class FastMemorySystem:
         flow = self._flow
         flow["pim_total"] = operation.work
         flow["pim_done"] = 0
-        flow["pim_waited"] = 0
+        flow["pim_waited"] = flow["pim_beside"] = 0
         flow["part"] = operation.first_part
         self._parts = operation.parts
-        if operation.stall:
+        self._pim_refresh[:] = 0
+        if operation.stall.ticks:
             # on the clock that leaves out what stops the streams too
             clock, refresh = self._clock, self._pim_refresh[0]
             refresh["first"] = clock.interval
             refresh["interval"] = clock.interval - clock.stall
             refresh["share"] = operation.stall_share
-            refresh["stall"] = max(operation.stall - clock.stall, 0)
+            refresh["stall"] = max(operation.stall.ticks - clock.stall, 0)
         tick = max(self._clock.active(start * TICKS), self._tick)
         flow["pim_begin"] = tick
         flow["pim_end"] = np.where(operation.work > 0, -1, tick)
@@ -208,6 +216,15 @@ class FastMemorySystem:
         self._running = _Running(group, operation, self._tick, tick, after)
         self._snapshot()
         return group
+
+    def quiet_at(self, cycle: int) -> bool:
+        """Whether nothing is under way at ``cycle``, posted writes included, if nothing more is
+        asked for."""
+        if self.active:
+            return False
+        flow = self._flow
+        left = int((flow["queued"] - flow["done"]).max())
+        return left <= max(self._clock.active(cycle * TICKS) - self._tick, 0)
 
     # of use to whoever runs parts of it again ---------------------------------------------------
     def skip(self, cycle: int) -> None:
@@ -406,10 +423,23 @@ class FastMemorySystem:
         group.done_cycle = self.now
         self._ends.append((self._flow["pim_end"].copy(), self._flow["end_done"].copy()))
         counts = operation.counts.copy()
-        spent = np.maximum(self.channels["pim_last"] - self._cycle(running.start), 0)
-        stack = counts[:, C_STACK : C_STACK + N_CAUSES]
-        total = np.maximum(stack.sum(axis=1), 1)
-        stack[:] = stack * spent[:, None] // total[:, None]
-        stack[:, 0] += np.where(operation.work > 0, spent - stack.sum(axis=1), 0)
+        counts[:, C_STACK : C_STACK + N_CAUSES] = self._causes(running)
         self.channels["counter"][:, :N_COUNTERS] += counts
         return group
+
+    def _causes(self, running: _Running) -> Ints:
+        """Cycles of each channel's PIM commands by cause, (channels, N_CAUSES): as in the channels
+        that were run alone, and as beside streams for as long as there were some; what refreshes
+        cost, while the clock or PIM stood still, is refresh and opening rows again."""
+        flow, operation = self._flow, running.operation
+        spent = np.maximum(self.channels["pim_last"] - self._cycle(running.start), 0)
+        spent = np.where(operation.work > 0, spent, 0)
+        worked = (flow["pim_end"] - flow["pim_begin"] - flow["pim_waited"]) // TICKS
+        worked = np.clip(worked, 0, spent)
+        beside = np.minimum(flow["pim_beside"] // TICKS, worked)
+        refresh = (spent - worked) * operation.stall.share // ONE
+        times = np.stack([spent - refresh - beside, beside], axis=1)
+        stack: Ints = (times @ operation.causes).astype(np.int64)
+        stack[:, X_REFRESH] += refresh
+        stack[:, X_COMPUTE] += spent - stack.sum(axis=1)  # what was rounded off
+        return stack

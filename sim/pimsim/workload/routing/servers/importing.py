@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pimsim.config.errors import InputError
+from pimsim.config.reading import read_bytes
 from pimsim.workload.routing.servers.arrays import read_npy, read_npz
 from pimsim.workload.routing.servers.recorded import ImportedRouting, Record, assemble
 from pimsim.workload.routing.servers.recorder import read_recorder
@@ -54,7 +55,7 @@ def import_routing(paths: Sequence[Path], shape: MoeShape) -> ImportedRouting:
 
 
 def _read(path: Path, shape: MoeShape) -> tuple[list[Record], list[str]]:
-    where, data = str(path), _bytes(path)
+    where, data = str(path), read_bytes(path, "what a server recorded", _MOST_BYTES)
     if data.startswith(_GZIP):
         data = _unzipped(where, data)
     if data.startswith(_NPY):
@@ -73,17 +74,6 @@ def _read(path: Path, shape: MoeShape) -> tuple[list[Record], list[str]]:
             "text)"
         ) from None
     return read_responses(where, text), []
-
-
-def _bytes(path: Path) -> bytes:
-    try:
-        if not path.is_file():
-            raise InputError(f"{path}: {'no file' if path.exists() else 'no such file'}")
-        if path.stat().st_size > _MOST_BYTES:
-            raise InputError(f"{path}: {path.stat().st_size} bytes; at most {_MOST_BYTES} are read")
-        return path.read_bytes()
-    except OSError as error:
-        raise InputError(f"{path}: {error.strerror}") from None
 
 
 def _unzipped(where: str, data: bytes) -> bytes:

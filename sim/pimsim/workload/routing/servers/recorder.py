@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pimsim.config.errors import InputError
+from pimsim.workload.draws import RandomStream
 from pimsim.workload.routing.servers.recorded import Record
 from pimsim.workload.routing.shape import MoeShape
 
@@ -171,7 +172,5 @@ def _dealt(where: str, counts: Ints, choices: int, seed: int) -> Ints:
     blocks = []
     for block, each in enumerate(counts):
         row = np.repeat(np.arange(len(each)), each).reshape(choices, tokens).T
-        # raw integers: numpy may change what its distributions make of them
-        raw = np.random.PCG64((seed, block)).random_raw(tokens)
-        blocks.append(row[np.argsort(raw, kind="stable")])
+        blocks.append(row[RandomStream(seed, block).permutation(tokens)])
     return np.stack(blocks, axis=1)

@@ -23,7 +23,6 @@ from __future__ import annotations
 import base64
 import binascii
 import io
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -32,6 +31,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pimsim.config.errors import InputError
+from pimsim.config.reading import parse_json
 from pimsim.workload.routing.servers.recorded import Record
 
 __all__ = ["read_responses"]
@@ -63,25 +63,14 @@ def read_responses(where: str, text: str) -> list[Record]:
 
 def _values(where: str, text: str) -> Iterator[tuple[str, Any]]:
     """The file's JSON: one value, or one a line."""
+    lines = [(at, line) for at, line in enumerate(text.splitlines(), 1) if line.strip()]
     try:
-        yield where, json.loads(text)
-        return
-    except RecursionError:
-        raise InputError(f"{where}: JSON that is nested too deeply") from None
-    except json.JSONDecodeError as whole:
-        lines = [line for line in text.splitlines() if line.strip()]
+        values = [(where, parse_json(text, where))]
+    except InputError:
         if len(lines) < 2:
-            raise InputError(f"{where}: line {whole.lineno}: no JSON: {whole.msg}") from None
-    for number, line in enumerate(text.splitlines(), 1):
-        if not line.strip():
-            continue
-        try:
-            value = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise InputError(f"{where}: line {number}: no JSON: {error.msg}") from None
-        except RecursionError:
-            raise InputError(f"{where}: line {number}: JSON nested too deeply") from None
-        yield f"{where}: line {number}", value
+            raise
+        values = [(f"{where}: line {at}", parse_json(line, where, at)) for at, line in lines]
+    yield from values
 
 
 def _answers(place: str, value: Any, depth: int) -> Iterator[tuple[str, Mapping[str, Any]]]:

@@ -1,0 +1,78 @@
+"""What one device could do at most: the roofs of every picture and of the laws on intervals."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from fractions import Fraction
+
+from pimsim.config.memory import MemoryConfig
+from pimsim.config.run import RunConfig
+from pimsim.engine.device import Device
+from pimsim.hardware.dram.device_memory import device_memory
+from pimsim.hardware.dram.peak import column_clocks, peak_bytes_per_s
+
+__all__ = ["device_peaks", "pim_element_bytes", "run_peaks"]
+
+_PS_PER_S = 10**12
+
+
+def device_peaks(
+    config: RunConfig, memory: MemoryConfig, pim_bytes: Mapping[str, int]
+) -> dict[str, float]:
+    """Peaks of one device, a second.
+
+    Parameters
+    ----------
+    config : RunConfig
+        The matrix side and the PIM design.
+    memory : MemoryConfig
+        As the run names it.
+    pim_bytes : Mapping[str, int]
+        Width of an element by what PIM reads in the banks (``pim_element_bytes``); empty: nothing
+        runs on PIM.
+
+    Returns
+    -------
+    dict[str, float]
+        ``npu_flop_per_s``: every multiplier of the arrays at work. ``dram_bytes_per_s``: every
+        burst slot of every data bus. ``npu_bytes_per_s``: the same as far as a network between
+        cores and channels passes it on. ``pim_flop_per_s``: one dot product a column slot in every
+        bank, and ``pim_KIND_bytes_per_s``, the bytes that they read, where KIND lies on PIM.
+    """
+    systolic, npu, org = config.npu.systolic, config.npu, memory.organization
+    elements = npu.cores * systolic.arrays * systolic.rows * systolic.cols
+    bus = peak_bytes_per_s(memory)
+    through = bus
+    if npu.network is not None:  # one request a network cycle at every channel
+        through = min(bus, float(org.channels * org.burst_bytes * npu.network.frequency))
+    peaks = {
+        "npu_flop_per_s": 2.0 * elements * npu.frequency,
+        "dram_bytes_per_s": bus,
+        "npu_bytes_per_s": through,
+    }
+    if pim_bytes and config.pim is not None:
+        kernel = device_memory(memory)
+        banks = kernel.organization.channels * kernel.organization.ranks * kernel.organization.banks
+        slot_s = Fraction(column_clocks(kernel) * kernel.tCK) / _PS_PER_S
+        macs = float(banks * config.pim.elements_per_comp / slot_s)
+        peaks["pim_flop_per_s"] = 2 * macs
+        for kind, size in pim_bytes.items():
+            peaks[f"pim_{kind}_bytes_per_s"] = macs * size
+    return peaks
+
+
+def pim_element_bytes(device: Device) -> dict[str, int]:
+    """Bytes of an element by what PIM reads: ``kv`` where attention runs on it, ``weight`` where
+    experts do."""
+    found = {}
+    if any(kv.shape is not None for kv in device.kv):
+        found["kv"] = device.whole.kv_dtype_bytes
+    placed = (each for part in device.experts for each in part if each is not None)
+    if any(each.on_pim for each in placed):
+        found["weight"] = device.whole.dtype_bytes
+    return found
+
+
+def run_peaks(device: Device) -> dict[str, float]:
+    """Peaks of the device of a run, with its own placement and its own element sizes."""
+    return device_peaks(device.config, device.memory, pim_element_bytes(device))

@@ -1,0 +1,81 @@
+"""A model cut into pipeline stages: which blocks each holds, and what it takes in memory.
+
+Stages differ: in how many blocks they have and of which kinds, and in that the first holds the
+input table and the last the output layer. Batches follow one another through the stages, as many at
+a time as there are stages (GPipe, Huang et al. 2019, arXiv 1811.06965), so that each stage keeps
+the KV cache of all of them for its blocks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from pimsim.workload.instantiate import BlockBytes, held_bytes
+from pimsim.workload.requests import Request
+from pimsim.workload.stages import cut_blocks, stage_kinds
+from pimsim.workload.trace import OperatorTrace
+
+__all__ = ["MemoryNeed", "TableBytes", "fullest", "stage_needs"]
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryNeed:
+    """Bytes that a pipeline stage takes on each of its devices."""
+
+    weights_bytes: int
+    kv_bytes: int
+    """Of all batches under way."""
+
+    @property
+    def total_bytes(self) -> int:
+        """Weights and KV cache together."""
+        return self.weights_bytes + self.kv_bytes
+
+
+@dataclass(frozen=True, slots=True)
+class TableBytes:
+    """Bytes on each device of what lies outside the blocks."""
+
+    first: int
+    """On the first stage: the input table, learned positions."""
+    last: int
+    """On the last stage: the last norm and the output layer."""
+    shared: int = 0
+    """Of both: a table that is input table and output layer at once, held once by a stage that is
+    the first and the last."""
+
+
+def stage_needs(
+    trace: OperatorTrace, requests: Sequence[Request], tp: int, pp: int, tables: TableBytes,
+    batches: int | None = None,
+) -> tuple[MemoryNeed, ...]:  # fmt: skip
+    """What each of ``pp`` stages takes, in their order.
+
+    ``batches`` like ``requests`` are under way at once; None: one a stage.
+    """
+    kinds = list(trace.phases["decode"].sequence())
+    each = held_bytes(trace, requests, tp)
+    under_way = pp if batches is None else batches
+    stages = cut_blocks(len(kinds), pp)
+    needs = []
+    for number, blocks in enumerate(stages):
+        weights, kv = _sum(each, stage_kinds(kinds, blocks))
+        is_first, is_last = number == 0, number == len(stages) - 1
+        weights += tables.first if is_first else 0
+        weights += tables.last if is_last else 0
+        weights -= tables.shared if is_first and is_last else 0
+        needs.append(MemoryNeed(weights, kv * under_way))
+    return tuple(needs)
+
+
+def _sum(each: Mapping[str, BlockBytes], counts: Mapping[str, int]) -> tuple[int, int]:
+    return (
+        sum(count * each[kind].weights for kind, count in counts.items()),
+        sum(count * each[kind].kv for kind, count in counts.items()),
+    )
+
+
+def fullest(needs: Sequence[MemoryNeed]) -> MemoryNeed:
+    """The stage that takes the most, which decides whether a model fits; the first of equals."""
+    return max(needs, key=lambda need: need.total_bytes)

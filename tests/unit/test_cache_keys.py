@@ -1,0 +1,288 @@
+"""What is remembered is known by all that it depends on: a value asked for after another that
+differs from it in one field alone is what it would be without the other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pimsim.config.loader import load_memory, load_pim, load_run
+from pimsim.config.memory import MemoryConfig
+from pimsim.config.pim import PimConfig
+from pimsim.hardware.dram.address import AddressMap
+from pimsim.hardware.dram.device_memory import device_memory
+from pimsim.hardware.dram.fast import Probe, calibration, calibration_file
+from pimsim.hardware.dram.fast.programs import Job
+from pimsim.hardware.dram.fast.streams import StreamWork, lowered, row_set
+from pimsim.hardware.dram.layout import P_COMPS
+from pimsim.hardware.dram.transfers import Rows, Scatter, Stream
+from pimsim.hardware.pim.gemv import GemvShape
+from pimsim.hardware.pim.programs import AttentionShape
+from pimsim.mapping import expert_costs
+from pimsim.mapping.addresses import KvRows
+from pimsim.mapping.attention import AttentionBatch, score_work, value_work
+from pimsim.mapping.expert_costs import ExpertCosts
+from pimsim.mapping.tasks import PimTask
+from pimsim.simulate import device_of, resolve
+
+MEMORY = load_memory("hbm2-neupims", ["organization.channels=2"]).config
+NEUPIMS = load_run("neupims").config
+PIM = load_pim("neupims").config
+
+
+def one_field_changed(value: Any, other: Callable[[str, Any], Any]) -> Iterator[tuple[str, Any]]:
+    """``value`` with another value of each of its fields in turn."""
+    for field in fields(value):
+        now = getattr(value, field.name)
+        yield field.name, replace(value, **{field.name: other(field.name, now)})
+
+
+# attention's programs ---------------------------------------------------------------------------
+def work_of(find: Callable[..., Any], batch: AttentionBatch) -> list[Any]:
+    programs, marks, after = find(batch, 0, MEMORY, PIM, NEUPIMS.npu.vector, 2)
+    return [
+        [program.tolist() for program in programs], marks, after.duration.tolist(),
+        after.bursts.tolist(), after.channel.tolist(),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("find", [score_work, value_work])
+def test_each_field_of_a_batch_is_another_batch_with_other_work(find: Callable[..., Any]) -> None:
+    shape = AttentionShape.of(4, 2, 64, MEMORY, PIM, 2)
+    batch = AttentionBatch(shape, (KvRows(100, 200), KvRows(300, 400)), (700, 40), (0, 1))
+
+    def other(name: str, now: Any) -> Any:
+        return {
+            "shape": AttentionShape.of(4, 4, 64, MEMORY, PIM, 2),
+            "rows": (KvRows(101, 201), now[1]) if name == "rows" else None,
+            "contexts": (1700, 40), "channel": (0, 0),
+        }[name]  # fmt: skip
+
+    found = {name: one for name, one in one_field_changed(batch, other)}
+    assert len({batch, *found.values()}) == 1 + len(found)
+    for name, one in found.items():
+        assert work_of(find, one) != work_of(find, batch), name
+
+
+def test_a_window_within_a_tile_of_the_context_has_programs_of_its_own(
+    tiny_card: Path, tmp_path: Path, write_trace: Callable[[Sequence[int]], Path]
+) -> None:
+    # 100 and 120 tokens take four rows of 32 banks alike: only what is seen of them differs
+    card = tmp_path / "windows.yaml"
+    card.write_text(tiny_card.read_text() + "window:\n  size: 100\n  full_every: 2\n")
+    given = [
+        f"workload.model={card}", f"workload.requests={write_trace([120, 110])}", "parallel.tp=1",
+        "workload.layers=4", "schedule.sub_batches=false", "memory.organization.channels=2",
+    ]  # fmt: skip
+
+    def dot_products(order: Sequence[int]) -> dict[int, list[int]]:
+        device, _ = device_of(resolve("neupims", given))
+        return {
+            layer: [
+                sum(int(program[:, P_COMPS].sum()) for program in task.programs)
+                for task in device.block(0, layer).attention
+                if isinstance(task, PimTask)
+            ]
+            for layer in order
+        }
+
+    forward, backward = dot_products(range(4)), dot_products(range(3, -1, -1))
+    assert forward == backward
+    assert forward[0] == forward[2] != forward[1] == forward[3]
+    assert forward[0][1] < forward[1][1]
+
+
+# transfers at fast fidelity ---------------------------------------------------------------------
+def stream_work(memory: MemoryConfig) -> StreamWork:
+    return StreamWork(memory, PROBE)
+
+
+ONE_CHANNEL = device_memory(load_memory("hbm2-neupims", ["organization.channels=1"]).config)
+PROBE = Probe(ONE_CHANNEL, None)
+BUSY = np.zeros(1, np.bool_)
+
+
+def test_scatters_are_known_by_each_field() -> None:
+    scatter = Scatter(0, 5000, 24, 7, write=False)
+    others = {"channel": 0, "first": 5032, "count": 25, "stride": 4096, "write": True}
+    seen = stream_work(ONE_CHANNEL)
+    before = seen.of([], [scatter], BUSY).ticks.tolist()
+    differing = 0
+    for name, one in one_field_changed(scatter, lambda name, _: others[name]):
+        afresh = stream_work(ONE_CHANNEL).of([], [one], BUSY).ticks.tolist()
+        assert seen.of([], [one], BUSY).ticks.tolist() == afresh, name
+        differing += afresh != before
+    assert differing >= 3
+    both = [scatter, replace(scatter, first=9000, stride=1)]
+    assert (
+        seen.of([], both, BUSY).ticks.tolist()
+        == stream_work(ONE_CHANNEL).of([], both, BUSY).ticks.tolist()
+    )
+
+
+def test_scatters_of_the_other_channels_play_no_role_in_what_a_burst_takes() -> None:
+    two = load_memory("hbm2-neupims", ["organization.channels=2"]).config
+    work = stream_work(two)
+    full, short = Scatter(1, 5000, 24, 7), Scatter(0, 64, 8, 1)
+    alone = stream_work(ONE_CHANNEL).of([], [replace(full, channel=0)], BUSY).ticks[0]
+    idle = np.zeros(2, np.bool_)
+    assert work.of([], [full, short], idle).ticks.tolist() == [alone // 24 * 8, alone]
+
+
+@settings(max_examples=40)
+@given(
+    st.integers(0, 10), st.integers(0, 4095), st.integers(1, 1024), st.booleans(),
+    st.integers(0, 10), st.integers(0, 4095), st.integers(1, 1024), st.booleans(),
+)  # fmt: skip
+def test_streams_that_are_moved_down_lose_as_much(
+    row: int, place: int, bursts: int, write: bool,
+    other_row: int, other_place: int, other_bursts: int, other_write: bool,
+) -> None:  # fmt: skip
+    rows = row_set(AddressMap.parse(ONE_CHANNEL.stream_map, ONE_CHANNEL.organization))
+    org = ONE_CHANNEL.organization
+    assert rows == org.columns * org.banks * org.ranks
+    before = Stream((row + 3) * rows + place % rows, bursts, write)
+    own = Stream((other_row + 3) * rows + other_place % rows, other_bursts, other_write)
+    low = lowered(before, own, rows)
+    assert PROBE.lost_ticks(*low) == PROBE.lost_ticks(before, own)
+    assert lowered(*low, rows) == low
+    up = replace(before, first_burst=before.first_burst + 5 * rows)
+    assert lowered(up, replace(own, first_burst=own.first_burst + 5 * rows), rows) == low
+    for moved, given_one in zip(low, (before, own), strict=True):
+        assert moved.first_burst % rows == given_one.first_burst % rows
+        assert replace(moved, first_burst=0) == replace(given_one, first_burst=0)
+
+
+def test_rows_that_two_streams_share_stay_shared_and_no_others() -> None:
+    # rows of 100 bursts: row 7 beside 8 and 9, then 9 beside 10
+    assert lowered(Stream(705, 10), Stream(830, 120), 100) == (Stream(5, 10), Stream(130, 120))
+    assert lowered(Stream(705, 10), Stream(4230, 20), 100) == (Stream(5, 10), Stream(130, 20))
+    assert lowered(Stream(705, 10), Stream(130, 20), 100) == (Stream(5, 10), Stream(130, 20))
+    assert lowered(Stream(705, 200), Stream(830, 20), 100) == (Stream(5, 200), Stream(130, 20))
+    assert lowered(Stream(705, 200), Stream(930, 20), 100) == (Stream(5, 200), Stream(230, 20))
+    assert lowered(Stream(705, 195), Stream(930, 20), 100) == (Stream(5, 195), Stream(230, 20))
+    # the one that comes next begins in a row below, and reaches into the other's first or does not
+    assert lowered(Stream(705, 10), Stream(630, 71), 100) == (Stream(105, 10), Stream(30, 71))
+    assert lowered(Stream(705, 10), Stream(630, 70), 100) == (Stream(5, 10), Stream(130, 70))
+    assert lowered(Stream(705, 10), Stream(630, 70), 0) == (Stream(705, 10), Stream(630, 70))
+
+
+@pytest.mark.parametrize(
+    ("text", "rows"), [("rorabgbacoch", 4096), ("chrorabgbaco", 4096), ("rabgbarococh", 0)]
+)
+def test_a_row_set_is_what_lies_below_the_row(text: str, rows: int) -> None:
+    org = load_memory("hbm2", ["organization.channels=4"]).config.organization
+    each = org.columns * org.banks * org.ranks * org.pseudo_channels
+    assert row_set(AddressMap.parse(text, org)) == (each if rows else 0)
+
+
+def test_streams_are_known_by_each_field() -> None:
+    rows = row_set(AddressMap.parse(ONE_CHANNEL.stream_map, ONE_CHANNEL.organization))
+    before, own = Stream(0, 128), Stream(rows + 40, 128)
+    seen = stream_work(ONE_CHANNEL)
+
+    def ticks(work: StreamWork, one: Stream, next_one: Stream) -> int:
+        work.of([one], [], BUSY)
+        return int(work.of([next_one], [], BUSY).ticks[0])
+
+    ticks(seen, before, own)
+    changed = [
+        (before, replace(own, bursts=64)), (before, replace(own, write=True)),
+        (before, replace(own, first_burst=40)), (before, replace(own, first_burst=rows + 72)),
+        (replace(before, bursts=64), own), (replace(before, write=True), own),
+        (replace(before, first_burst=32), own), (Stream(0, 2 * rows), own),
+    ]  # fmt: skip
+    lost = set()
+    for one, other in changed:
+        afresh = ticks(stream_work(ONE_CHANNEL), one, other)
+        assert ticks(seen, one, other) == afresh
+        lost.add(afresh)
+    assert len(lost) >= 4
+
+
+def test_runs_of_rows_lose_nothing_and_are_no_streams() -> None:
+    work = stream_work(ONE_CHANNEL)
+    work.of([Stream(0, 128)], [], BUSY)
+    runs = Rows(np.array([5000, 9000]), np.array([8, 8]))
+    found = work.of([runs], [], BUSY)
+    assert found.ticks[0] == 16 * PROBE.chain_ticks(np.array([16]))[0]
+    assert found.reads.tolist() == [16]
+
+
+def test_programs_are_known_by_each_field() -> None:
+    program = np.array([[1, 2, 3, 4], [5, 6, 7, 8]])
+    job = Job(program, np.array([0, 3]))
+    others = [
+        Job(program + np.eye(2, 4, dtype=np.int64), job.bursts), Job(program, np.array([0, 4])),
+        Job(program, np.array([3, 0])), Job(program.T.copy(), job.bursts),
+    ]  # fmt: skip
+    assert len(fields(Job)) == 2
+    assert len({job.content, *(other.content for other in others)}) == 5
+    assert Job(program.copy(), job.bursts.copy()).content == job.content
+
+
+# what memories and designs have shown -----------------------------------------------------------
+def leaves(values: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    items = values.items() if isinstance(values, dict) else enumerate(values)
+    for key, value in items:
+        if isinstance(value, (dict, list)) and value:
+            yield from leaves(value, (*path, key))
+        else:
+            yield (*path, key)
+
+
+def changed(config: Any, path: Sequence[Any]) -> Any:
+    """``config`` with another value at ``path``, whether it makes sense or not."""
+    if not path:
+        return 12345 if config != 12345 else 54321
+    if isinstance(config, dict):
+        return {**config, path[0]: changed(config[path[0]], path[1:])}
+    if isinstance(config, (tuple, list)):
+        return (*config[: path[0]], changed(config[path[0]], path[1:]), *config[path[0] + 1 :])
+    return config.model_copy(update={path[0]: changed(getattr(config, path[0]), path[1:])})
+
+
+@pytest.mark.filterwarnings("ignore:Pydantic serializer warnings")
+def test_probes_and_calibrations_are_known_by_each_value_of_memory_and_design(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Bare:
+        nbytes = 0
+
+        def __init__(self, memory: MemoryConfig, pim: PimConfig | None) -> None:
+            self.memory, self.pim = memory, pim
+
+    monkeypatch.setattr(calibration, "Probe", Bare)
+    monkeypatch.setattr(calibration, "calibrate", lambda probe: False)
+    monkeypatch.setenv("PIMSIM_CACHE_DIR", "/nowhere")
+    calibration._probes.clear()
+    pairs: list[tuple[Any, Any]] = [(MEMORY, PIM), (MEMORY, None)]
+    pairs += [(changed(MEMORY, at), PIM) for at in leaves(MEMORY.model_dump())]
+    pairs += [(MEMORY, changed(PIM, at)) for at in leaves(PIM.model_dump())]
+    assert len(pairs) > 80
+    found = [calibration.probe_of(memory, pim) for memory, pim in pairs]
+    assert len({id(probe) for probe in found}) == len(pairs)
+    assert [calibration.probe_of(memory, pim) for memory, pim in pairs] == found
+    assert len({calibration_file(probe) for probe in found}) == len(pairs)
+    calibration._probes.clear()
+
+
+# experts ----------------------------------------------------------------------------------------
+def test_times_of_experts_are_known_by_each_argument(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        expert_costs, "gemv_time",
+        lambda shape, memory, pim, written: (shape, memory.name, pim.name, written),
+    )  # fmt: skip
+    costs = ExpertCosts(NEUPIMS.npu, MEMORY, PIM)
+    shape = GemvShape.of(256, 512, MEMORY, PIM, 2)
+    asked = [(shape, 0), (shape, 1)]
+    asked += [(one, 0) for _, one in one_field_changed(shape, lambda _, now: now + 1)]
+    found: list[Any] = [costs._time(*each) for each in (*asked, *asked)]
+    assert found == [(one, MEMORY.name, PIM.name, written) for one, written in (*asked, *asked)]

@@ -1,0 +1,47 @@
+"""A key that nothing would read beside the others is refused, and says what it needs."""
+
+from __future__ import annotations
+
+import pytest
+
+from pimsim.config.errors import InputError
+from pimsim.config.loader import load_run, load_system
+
+
+@pytest.mark.parametrize(
+    ("preset", "key", "value", "needs"),
+    [
+        ("neupims", "npu.artifact_short_runs", "true", "operand_layout 'row-major'"),
+        ("neupims", "npu.artifact_store_bug", "true", "artifact-overlapped"),
+        ("npu-only", "npu.artifact_store_bug", "true", "activations 'dram'"),
+        ("neupims", "npu.artifact_attention", "true", "policy 'serial'"),
+        ("neupims", "pim.artifact_short_pipeline", "true", "row_buffers 2"),
+    ],
+)
+def test_of_a_run(preset: str, key: str, value: str, needs: str) -> None:
+    with pytest.raises(InputError, match=key.rpartition(".")[2]) as refusal:
+        load_run(preset, [f"{key}={value}"])
+    assert needs in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("preset", "changes"),
+    [
+        ("onnxim-tpuv4", ["npu.artifact_short_runs=true"]),
+        ("neupims-artifact-main", ["npu.artifact_store_bug=true"]),
+        ("npu-only", ["npu.artifact_attention=true"]),
+        ("neupims", ["npu.artifact_attention=true", "schedule.attention_placement=npu"]),
+        ("npu-pim", ["pim.artifact_short_pipeline=true"]),
+    ],
+)
+def test_where_it_acts_it_is_taken(preset: str, changes: list[str]) -> None:
+    load_run(preset, changes)
+
+
+def test_of_a_system() -> None:
+    with pytest.raises(InputError, match="artifact_ffn_energy is of an FFN on PIM"):
+        load_system("dgx-a100a", ["artifact_ffn_energy=true"])
+    with pytest.raises(InputError, match="artifact_host_per_device is of attention on the host"):
+        load_system("dgx-attacc-bank", ["artifact_host_per_device=true"])
+    load_system("dgx-a100a-cpu", ["artifact_host_per_device=true"])
+    load_system("dgx-attacc-bank", ["ffn_split=true", "artifact_ffn_energy=true"])
