@@ -203,7 +203,7 @@ def test_rows_of_pim_are_those_of_all_batches(run: Run) -> None:
 def test_a_layout_of_all_batches_beyond_the_banks_is_refused(run: Run) -> None:
     needed = run(6, "parallel.pp=6", preset="npu-pim")[0].device.rows_needed
     rows = 1 << (needed - 1).bit_length()
-    small = ("parallel.pp=6", f"memory.organization.rows={rows // 2}")
+    small = ("parallel.pp=6", "parallel.tp=1", f"memory.organization.rows={rows // 2}")
     with pytest.raises(
         InputError, match=f"blocks of a stage with the caches of 6 batches need {needed} rows"
     ):
