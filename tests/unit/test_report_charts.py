@@ -16,6 +16,7 @@ from pimsim.report.palette import cause_colour
 from pimsim.report.run_charts import (
     energy_chart,
     gantt_chart,
+    power_chart,
     roofline_chart,
     stack_chart,
     utilisation_chart,
@@ -143,12 +144,29 @@ def test_the_gantt_of_a_stage_is_that_stage(result: Result) -> None:
 
 
 def test_work_over_time_adds_up_to_the_work(result: Result) -> None:
-    chart = utilisation_chart(result)
+    chart, series = utilisation_chart(result), result.series
+    assert series is not None
     arrays = next(line for line in chart.lines if line.name == "NPU arrays")
-    mean = sum(arrays.y) / len(arrays.y) / 100
+    done = sum(y * s for y, s in zip(arrays.y, series.lengths_s, strict=False)) / 100
     flops = sum(o.flops for o in result.operators if o.unit == "systolic")
-    assert mean == pytest.approx(flops / (result.peaks["npu_flop_per_s"] * result.time_s))
-    assert max(arrays.y) <= 100
+    assert done == pytest.approx(flops / result.peaks["npu_flop_per_s"])
+    assert max(max(line.y) for line in chart.lines) <= 100 * (1 + 1e-9)
+
+
+def test_power_over_time_adds_up_to_the_energy(result: Result) -> None:
+    chart, series = power_chart(result), result.series
+    assert series is not None and chart.y_range is not None
+    for name, joule in (("all parts", result.energy_j.total), ("dram", result.energy_j.dram)):
+        watt = next(line for line in chart.lines if line.name == name)
+        used = sum(y * s for y, s in zip(watt.y, series.lengths_s, strict=False))
+        assert used == pytest.approx(joule)
+        assert max(watt.y) < chart.y_range[1]
+
+
+def test_a_result_of_before_has_no_pictures_over_time(result: Result) -> None:
+    for chart in (utilisation_chart, power_chart):
+        with pytest.raises(InputError, match="no intervals; run it again"):
+            chart(replace(result, series=None))
 
 
 def test_every_cause_has_a_colour_of_its_own() -> None:

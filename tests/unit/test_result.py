@@ -16,7 +16,13 @@ from rich.console import Console, RenderableType
 from pimsim.config.errors import CheckFailed, InputError
 from pimsim.result import store
 from pimsim.result.compare import causes, compare, comparison_rows
-from pimsim.result.invariants import InvariantError, RunFacts, check_invariants
+from pimsim.result.invariants import (
+    InvariantError,
+    PowerFacts,
+    RunFacts,
+    check_invariants,
+    violations,
+)
 from pimsim.result.tables import (
     bottleneck,
     compare_table,
@@ -34,6 +40,7 @@ from pimsim.result.types import (
     Percentiles,
     Provenance,
     Result,
+    Series,
     StageResult,
     Utilisation,
 )
@@ -192,6 +199,62 @@ LAWS: list[tuple[dict[str, Any], str]] = [
     ({"peaks": {"pim_flop_per_s": 3.3e7}}, "score (layer 0) has 10 flops in 301 cycles"),
     ({"time_s": 0.0}, "the run took 1000 cycles, 0.0 s"),
 ]
+
+
+SERIES = Series(
+    end_ps=(600_000, 1_000_000), dram_bytes=(600, 400), pim_bytes=(0, 0), npu_macs=(30, 20),
+    pim_macs=(0, 0), link_bytes=(0, 0),
+    energy_j={
+        "dram": (0.6, 0.4), "pim": (0.5, 0.0), "npu": (0.25, 0.0), "sram": (0.0, 0.125),
+        "link": (0.0, 0.0), "static": (0.075, 0.05),
+    },
+)  # fmt: skip
+OVER_TIME = replace(
+    FACTS, series_totals={"dram_bytes": 1000, "npu_macs": 50}, power=PowerFacts(dram_most_w=1.1e6)
+)
+# what the device does most of in the first interval of 600 ns and in the second of 400
+SOUND = {"dram_bytes_per_s": 1e9, "npu_flop_per_s": 1e8}
+
+
+@pytest.mark.parametrize(
+    ("changes", "peaks", "facts", "message"),
+    [
+        ({}, {}, {}, ""),
+        ({}, {"dram_bytes_per_s": 0.9e9}, {}, "dram_bytes in interval 0: 600 in 600000 ps"),
+        ({}, {"npu_flop_per_s": 0.9e8}, {}, "npu_macs in interval 0: 30 in 600000 ps"),
+        ({"pim_macs": (0, 5)}, {}, {}, "pim_macs in interval 1: 5 in 400000 ps, at most 0"),
+        ({"pim_macs": (0, 5)}, {"pim_flop_per_s": 2.5e7}, {}, ""),
+        ({}, {}, {"series_totals": {"dram_bytes": 999}}, "dram_bytes over time: 1000"),
+        ({"dram_bytes": (1001, -1)}, {"dram_bytes_per_s": 1e12}, {}, "least -1"),
+        ({"end_ps": (600_000, 999_000)}, {}, {}, "intervals end at 999000 ps"),
+        ({"end_ps": (1_000_000, 1_000_000)}, {}, {}, "the shortest takes 0"),
+        ({"energy_j": SERIES.energy_j | {"dram": (0.6, 0.3)}}, {}, {}, "energy of dram over time"),
+        ({"energy_j": SERIES.energy_j | {"dram": (1.1, -0.1)}}, {}, {}, "energy of dram over time"),
+        ({}, {}, {"power": PowerFacts(dram_most_w=0.9e6)}, "DRAM takes 0.6 J in interval 0"),
+    ],
+)
+def test_what_is_shown_over_time_is_what_happened(
+    changes: dict[str, Any], peaks: dict[str, float], facts: dict[str, Any], message: str
+) -> None:
+    result = make_result(
+        series=replace(SERIES, **changes), peaks=SOUND | peaks, operators=(), stages=()
+    )
+    found = list(violations(result, replace(OVER_TIME, **facts)))
+    assert bool(found) == bool(message) and message in "; ".join(found)
+
+
+def test_no_interval_is_below_the_static_power() -> None:
+    """0.125 J in 1 us: 125 kW, of which the second interval lacks a part."""
+    static = {"rest": 125e3, "total": 125e3}
+    low = SERIES.energy_j | {"dram": (1.0, 0.0), "sram": (0.125, 0.0), "static": (0.1, 0.025)}
+    for joules, message in ((SERIES.energy_j, ""), (low, "interval 1 takes 0.025 J in 400000 ps")):
+        result = make_result(
+            series=replace(SERIES, energy_j=joules), peaks=SOUND, static_w=static, operators=(),
+            stages=(),
+        )  # fmt: skip
+        facts = replace(OVER_TIME, power=PowerFacts())
+        found = list(violations(result, facts))
+        assert bool(found) == bool(message) and message in "; ".join(found)
 
 
 def test_an_operator_may_lie_at_its_roof() -> None:

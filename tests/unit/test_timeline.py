@@ -113,9 +113,20 @@ def test_counters_integrate_to_what_was_moved_and_used(
         steps = samples[name]
         return sum(v * (b - a) for (a, v), (b, _) in pairwise(steps))
 
-    moved = sum(o.bytes for o in outcome.recorder.operators if o.unit != "pim")
-    assert integral("DRAM bandwidth") == pytest.approx(moved, rel=2e-2)  # GB/s x ns, rounded times
-    assert integral("power of the device") * 1e-9 == pytest.approx(result.energy_j.total, rel=2e-2)
+    series = result.series
+    assert series is not None
+    moved = {"DRAM bandwidth": series.dram_bytes, "PIM bandwidth in the banks": series.pim_bytes}
+    for name, amounts in moved.items():  # GB/s x ns, rounded times
+        assert integral(name) == pytest.approx(sum(amounts), rel=1e-3)
+    assert integral("power of the device") * 1e-9 == pytest.approx(result.energy_j.total, rel=1e-3)
+    share = integral("NPU multiplications") * 1e-9 / 100
+    assert share * result.peaks["npu_flop_per_s"] / 2 == pytest.approx(
+        outcome.recorder.macs["npu"], rel=1e-3
+    )
+    for name, most in (
+        ("DRAM bandwidth", result.peaks["dram_bytes_per_s"] / 1e9), ("NPU multiplications", 100),
+    ):  # fmt: skip
+        assert 0 < max(value for _, value in samples[name]) <= most * (1 + 1e-9)
 
 
 def test_the_trace_processor_answers_sql(written: bytes, tmp_path: Path, packets: Any) -> None:

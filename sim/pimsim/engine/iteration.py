@@ -18,6 +18,7 @@ from pimsim.engine.pim_side import PimSide
 from pimsim.engine.policies import Stage, load_schedule
 from pimsim.engine.records import Recorder, StageRecord
 from pimsim.engine.signals import Signals
+from pimsim.engine.work import WorkOverTime
 from pimsim.hardware.dram.device import make_memory_system
 from pimsim.hardware.dram.fast import PhasedMemory, probe_of, unfit
 from pimsim.hardware.dram.layout import Records
@@ -110,7 +111,7 @@ def _run(device: Device, on_stage: Callable[[str], None] | None, system: Memory)
     env = simpy.Environment()
     clock = Clock.of(config.npu.frequency, system.cycle_ps)
     port = MemoryPort(env, system, clock)
-    recorder, signals = Recorder(), Signals(env)
+    recorder, signals = Recorder(work=WorkOverTime(clock.memory)), Signals(env)
     npu = NpuSide(env, port, clock, config.npu, config.memory, recorder, signals)
     launch_ps = clock.npu.edge_ps(config.npu.launch_cycles)
     pim_side = PimSide(env, port, clock, recorder, launch_ps, signals)

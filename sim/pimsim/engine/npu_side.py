@@ -17,6 +17,7 @@ from pimsim.engine.clock import Clock
 from pimsim.engine.memory import MemoryPort
 from pimsim.engine.records import OperatorRecord, Recorder
 from pimsim.engine.signals import Signals
+from pimsim.engine.work import Span
 from pimsim.hardware.dram.peak import burst_slot_ps, data_buses
 from pimsim.hardware.dram.system import BLOCK_BYTES, Group, Rows, Stream
 from pimsim.hardware.npu.artifact import finish_steps, stream_cycles
@@ -53,6 +54,7 @@ class NpuSide:
         self._core_elements = systolic.arrays * systolic.rows * systolic.cols
         self._prefetched: dict[int, tuple[simpy.Event | None, int]] = {}
         self._early_bursts = 0
+        self._tiles: list[Span] = []  # of the task under way: when the arrays have each, its work
         self._first_load_ps: int | None = None  # of the task under way, where it was prefetched
 
     def bandwidth_bound_ps(self, size: int) -> int:
@@ -183,6 +185,7 @@ class NpuSide:
             if end > now:
                 yield self.env.timeout(end - now)
             free = follows if self._overlaps else max(end, now)
+            self._tiles.append((begun, min(follows, max(end, now)), step.plan.macs))
             self._account(step, waiting, begun, stack)
             if number + ahead < len(steps):
                 loads.append(self._load(steps[number + ahead]))
@@ -241,6 +244,7 @@ class NpuSide:
                 end = self._later(start, plan.cycles)
                 if not self._overlaps:
                     free = end
+                self._tiles.append((start, free, plan.macs))
                 if block.stores:
                     results.append((end, block.stores))
             for when, rows in results:
@@ -372,7 +376,10 @@ class NpuSide:
         lead_ps = 0 if self._first_load_ps is None else start_ps - self._first_load_ps
         self._first_load_ps = None
         written = moved - read
-        posted = min(self.port.system.posted_writes(), written) if written else 0
+        posted = 0
+        if written:
+            cycles = self.clock.memory_cycle(int(self.env.now)) - self.clock.memory_cycle(start_ps)
+            posted = min(self.port.system.posted_writes(moved, cycles), written)
         taken = task.compute_cycles if task.unit == "systolic" else 0
         taken += sum(step.plan.taken_cycles for step in task.steps) // self.npu.cores
         bound = max(
@@ -388,6 +395,14 @@ class NpuSide:
                 self.bandwidth_bound_ps(read * burst), (), lead_ps, posted * burst,
             )
         )  # fmt: skip
+        recorder.work.spread(
+            self._tiles or [(start_ps, int(self.env.now), 1)],
+            (
+                ("macs", task.macs), ("vector_lane_ops", task.vector_lane_ops),
+                ("sram_bytes", task.sram_bytes), ("link_bytes", task.link_bytes),
+            ),
+        )  # fmt: skip
+        self._tiles = []
         recorder.macs["npu"] += task.macs
         recorder.array_cycles += taken
         recorder.vector_unit_cycles += task.vector_unit_cycles

@@ -76,14 +76,21 @@ class PimSide:
 
     def _columns(self) -> int:
         """Dot products of all banks so far."""
-        org = self.port.system.memory.organization
         counted = int(self.port.system.channels["counter"][:, C_COMP_COLUMNS].sum())
-        return counted * org.ranks * org.banks
+        return counted * self._banks
+
+    @property
+    def _banks(self) -> int:
+        """Of a channel."""
+        org = self.port.system.memory.organization
+        return org.ranks * org.banks
 
     def _record_columns(self, task: PimTask, columns: int) -> None:
         assert self.port.system.pim is not None
         size = columns * self.port.system.pim.elements_per_comp * task.element_bytes
         self.recorder.bytes_moved["pim_weight" if task.weight_bytes else "pim_kv"] += size
+        steps, read = self.recorder.pim_read[-1]
+        self.recorder.pim_read.append((steps + columns // self._banks, read + size))
 
     def _in_memory_cycles(self, after: After) -> After:
         """Vector work counts NPU cycles; the memory system counts its own."""
@@ -113,6 +120,10 @@ class PimSide:
         recorder.macs["pim"] += task.macs
         recorder.vector_lane_ops += task.vector_lane_ops
         recorder.sram_bytes += task.sram_bytes
+        recorder.work.spread(
+            [(start_ps, int(self.env.now), 1)],
+            (("vector_lane_ops", task.vector_lane_ops), ("sram_bytes", task.sram_bytes)),
+        )
         busy_ps = self.clock.memory.edge_ps(group.vector_busy_cycles)
         recorder.vector_unit_cycles += int(busy_ps // self.clock.npu_ps)
         recorder.bytes_needed["pim_kv"] += task.kv_bytes

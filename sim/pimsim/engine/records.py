@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from pimsim.engine.work import WorkOverTime
+
 __all__ = ["OperatorRecord", "Recorder", "StageRecord", "WorkTotals"]
 
 
@@ -99,6 +101,11 @@ class Recorder:
     sram_bytes: int = 0
     link_bytes: int = 0
     macs: Counter[str] = field(default_factory=Counter)
+    work: WorkOverTime = field(default_factory=WorkOverTime)
+    """The same, but for DRAM and PIM, by when it was done."""
+    pim_read: list[tuple[int, int]] = field(default_factory=lambda: [(0, 0)])
+    """After each PIM operation: dot product steps of all channels, and bytes that dot products
+    read, since the start."""
     bytes_needed: Counter[str] = field(default_factory=Counter)
     bytes_moved: Counter[str] = field(default_factory=Counter)
 

@@ -6,10 +6,14 @@ scheme (personal.sron.nl/~pault), whose neighbours in a stack differ in lightnes
 
 from __future__ import annotations
 
-from pimsim.result.types import CYCLE_CAUSES
+from dataclasses import fields
+
+from pimsim.result.types import CYCLE_CAUSES, Energy
 from pimsim.validate.figures import COLOURS
 
-__all__ = ["OPERATOR_COLOURS", "SERIES_COLOURS", "UNIT_COLOURS", "cause_colour"]
+__all__ = [
+    "OPERATOR_COLOURS", "SERIES_COLOURS", "UNIT_COLOURS", "cause_colour", "energy_colour",
+]  # fmt: skip
 
 SERIES_COLOURS = COLOURS
 UNIT_COLOURS = {
@@ -24,6 +28,12 @@ _MUTED = (
 )  # fmt: skip
 OPERATOR_COLOURS = (*COLOURS[:6], *_MUTED)
 _FIXED = {"computing": "#0072B2", "weights": "#D55E00", "idle": _IDLE, "npu": "#BBBBBB"}
+
+
+def energy_colour(part: str) -> str:
+    """The same part of the energy has the same colour in every picture."""
+    parts = [item.name for item in fields(Energy) if item.name != "total"]
+    return SERIES_COLOURS[parts.index(part) % 7]
 
 
 def cause_colour(cause: str) -> str:

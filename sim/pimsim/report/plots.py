@@ -14,6 +14,7 @@ from pimsim.report.palette import SERIES_COLOURS
 from pimsim.report.run_charts import (
     energy_chart,
     gantt_chart,
+    power_chart,
     roofline_chart,
     stack_chart,
     utilisation_chart,
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = ["RunPlots", "plot_trade_off"]
 
-_FIGURES = ("cycle_stack", "energy", "gantt", "roofline", "utilisation")
+_FIGURES = ("cycle_stack", "energy", "gantt", "power", "roofline", "utilisation")
 _LABELS = {
     "tokens_per_s": "throughput (tokens/s)",
     "mj_per_token": "energy (mJ/token)",
@@ -80,6 +81,10 @@ class RunPlots:
         """Share of each peak over time; ``run`` as for ``roofline``."""
         self._check(run)
         return draw(utilisation_chart(self._result), width)
+
+    def power(self, width: float = PAGE_INCHES) -> Figure:
+        """Watt of a device over time, by part."""
+        return draw(power_chart(self._result), width)
 
     @property
     def _name(self) -> str:

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields
-from itertools import pairwise
 
 from pimsim.config.errors import InputError
 from pimsim.report.charts import LaneChart, Line, Point, PointSeries, Span, XYChart
-from pimsim.report.palette import OPERATOR_COLOURS, SERIES_COLOURS, UNIT_COLOURS, cause_colour
-from pimsim.result.types import CYCLE_CAUSES, Energy, OperatorResult, Result
+from pimsim.report.palette import (
+    OPERATOR_COLOURS,
+    SERIES_COLOURS,
+    UNIT_COLOURS,
+    cause_colour,
+    energy_colour,
+)
+from pimsim.result.types import CYCLE_CAUSES, Energy, OperatorResult, Result, Series
 
 __all__ = [
-    "comparison_chart", "energy_chart", "gantt_chart", "roofline_chart",
+    "comparison_chart", "energy_chart", "gantt_chart", "power_chart", "roofline_chart",
     "stack_chart", "utilisation_chart",
 ]  # fmt: skip
 
@@ -20,7 +25,6 @@ _UNIT_NAMES = {
     "systolic": "NPU arrays", "vector": "vector units", "dma": "DMA", "pim": "PIM", "link": "links",
 }  # fmt: skip
 _STACK_NAMES = {"npu": "NPU", "pim": "PIM", "dram_bus": "DRAM data bus"}
-_BINS = 240
 
 
 def comparison_chart(results: Sequence[Result], names: Sequence[str]) -> LaneChart:
@@ -184,45 +188,64 @@ def _of_stage(result: Result, stage: str | None) -> tuple[list[OperatorResult], 
 
 
 def utilisation_chart(result: Result) -> XYChart:
-    """What each unit does over time, as a share of what it could do."""
-    seconds = result.time_s / result.cycles
+    """What each unit does over time, as a share of what it could do. Raises ``InputError`` for a
+    result without intervals."""
+    series = _series(result)
     peaks = result.peaks
-    edges = [result.cycles * at / _BINS for at in range(_BINS + 1)]
-    xs = tuple(edge * seconds * 1e6 for edge in edges[:-1])
-    in_banks = [o for o in result.operators if o.unit == "pim"]
-    elsewhere = [o for o in result.operators if o.unit != "pim"]
-    arrays = [o for o in elsewhere if o.unit == "systolic"]
-    rows = (
-        ("NPU arrays", UNIT_COLOURS["systolic"], arrays, "flops", peaks["npu_flop_per_s"]),
-        ("DRAM data buses", "#009E73", elsewhere, "bytes", peaks["dram_bytes_per_s"]),
-        ("PIM", UNIT_COLOURS["pim"], in_banks, "flops", peaks.get("pim_flop_per_s", 0.0)),
+    rows: tuple[tuple[str, str, Sequence[int], float], ...] = (
+        ("NPU arrays", UNIT_COLOURS["systolic"], series.npu_macs, peaks["npu_flop_per_s"] / 2),
+        ("DRAM data buses", "#009E73", series.dram_bytes, peaks["dram_bytes_per_s"]),
+        ("PIM", UNIT_COLOURS["pim"], series.pim_macs, peaks.get("pim_flop_per_s", 0.0) / 2),
     )
     lines = [
-        Line(name, colour, xs, _rates(mine, what, edges, 100 / (peak * seconds)), step=True)
-        for name, colour, mine, what, peak in rows
-        if mine and peak
+        _over_time(series, name, colour, [100 * rate / peak for rate in series.rates(amounts)])
+        for name, colour, amounts, peak in rows
+        if any(amounts) and peak
     ]
     return XYChart(
         "utilisation", "Work done over time",
-        "Multiplications and bytes of the operators under way, spread evenly over each, as a share "
-        "of what the unit could do.",
+        "Multiplications of the arrays and of PIM, and bytes on the data buses, when they take "
+        "place, as a share of what the unit could do.",
         "time (us)", "share of the peak (%)", lines=tuple(lines), y_range=(0.0, 105.0),
     )  # fmt: skip
 
 
-def _rates(
-    operators: Sequence[OperatorResult], what: str, edges: Sequence[float], scale: float
-) -> tuple[float, ...]:
-    """Amount a cycle of ``what`` between each pair of ``edges``, times ``scale``."""
-    rates = []
-    for start, end in pairwise(edges):
-        amount = 0.0
-        for o in operators:
-            inside = min(end, o.start_cycle + o.cycles) - max(start, o.start_cycle)
-            if inside > 0:
-                amount += getattr(o, what) * inside / o.cycles
-        rates.append(amount / (end - start) * scale)
-    return tuple(rates)
+def power_chart(result: Result) -> XYChart:
+    """Power of a device over time: all of it, and each part. Raises as ``utilisation_chart``."""
+    series = _series(result)
+    watts = {part: series.rates(joules) for part, joules in series.energy_j.items()}
+    total = [sum(parts) for parts in zip(*watts.values(), strict=True)]
+    lines = [
+        _over_time(series, part, energy_colour(part), watt, dashed=part == "static")
+        for part, watt in watts.items()
+        if any(watt)
+    ]
+    lines.append(_over_time(series, "all parts", "#000000", total, above=True))
+    if result.tdp_w is not None:
+        most = [result.tdp_w] * len(total)
+        lines.append(_over_time(series, "TDP", "#D55E00", most, dashed=True))
+    top = 1.05 * max(max(line.y) for line in lines)
+    return XYChart(
+        "power", "Power over time",
+        "One device: energy of what is done in each interval, standby and refresh of its DRAM, and "
+        "static power.",
+        "time (us)", "power (W)", lines=tuple(lines), y_range=(0.0, top),
+    )  # fmt: skip
+
+
+def _series(result: Result) -> Series:
+    if result.series is None:
+        raise InputError("this result of an earlier version has no intervals; run it again")
+    return result.series
+
+
+def _over_time(
+    series: Series, name: str, colour: str, values: Sequence[float], dashed: bool = False,
+    above: bool = False,
+) -> Line:  # fmt: skip
+    """A value for each interval; the last holds to its end."""
+    x = tuple(end / 1e6 for end in (0, *series.end_ps))
+    return Line(name, colour, x, (*values, values[-1]), dashed, step=True, above=above)
 
 
 def energy_chart(results: Sequence[Result], names: Sequence[str]) -> LaneChart:
@@ -244,7 +267,7 @@ def energy_chart(results: Sequence[Result], names: Sequence[str]) -> LaneChart:
                 spans.append(Span(name, at, at + share * token, part, facts))
             at += share * token
     used = {span.series for span in spans}
-    colours = {p: SERIES_COLOURS[i % 7] for i, p in enumerate(parts) if p in used}
+    colours = {part: energy_colour(part) for part in parts if part in used}
     return LaneChart(
         "energy", "Energy of a token",
         "Shares of the simulated blocks, scaled to the energy of a token on all devices.",

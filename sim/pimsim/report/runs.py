@@ -14,6 +14,7 @@ from pimsim.report.run_charts import (
     comparison_chart,
     energy_chart,
     gantt_chart,
+    power_chart,
     roofline_chart,
     stack_chart,
     utilisation_chart,
@@ -52,13 +53,13 @@ def run_charts(runs: Sequence[RunFolder], stage: str | None = None) -> list[Char
     results = [run.result for run in runs]
     main = runs[0]
     charts: list[Chart] = [comparison_chart(results, names)] if len(runs) > 1 else []
-    charts += [
-        stack_chart(results, names),
-        roofline_chart(main.result),
-        gantt_chart(main.result, stage),
-        utilisation_chart(main.result),
-        energy_chart(results, names),
-    ]
+    charts.append(stack_chart(results, names))
+    if main.result.peaks:
+        charts.append(roofline_chart(main.result))
+    charts.append(gantt_chart(main.result, stage))
+    if main.result.series is not None:
+        charts += [utilisation_chart(main.result), power_chart(main.result)]
+    charts.append(energy_chart(results, names))
     return charts
 
 
@@ -82,9 +83,20 @@ def runs_page(runs: Sequence[RunFolder], stage: str | None = None) -> str:
         f"{result.tokens:,} requests, {result.layers_simulated} of {result.layers_model} blocks "
         f"simulated on one of {result.devices} devices, fidelity {result.fidelity.mode}",
         _headline(result), [f"What holds {main.name} back: {bottleneck(result)}.",
-                            *(f"Note: {warning}" for warning in result.warnings)],
+                            *(f"Note: {warning}" for warning in (*result.warnings,
+                                                                 *_missing(result)))],
         sections,
     )  # fmt: skip
+
+
+def _missing(result: Result) -> list[str]:
+    """Pictures that a result of an earlier version has no figures for."""
+    if result.peaks and result.series is not None:
+        return []
+    return [
+        "this result is of an earlier version: for its roofline, and its work and power over "
+        "time, run it again"
+    ]
 
 
 def _names(runs: Sequence[RunFolder]) -> list[str]:

@@ -8,9 +8,9 @@ each slice says its picoseconds.
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from itertools import count
+from math import fsum
 from typing import TYPE_CHECKING, Any
 
 from pimsim.hardware.dram.rules import COMMANDS
@@ -18,7 +18,6 @@ from pimsim.result.types import Result
 
 if TYPE_CHECKING:
     from pimsim.engine.iteration import Outcome
-    from pimsim.engine.records import OperatorRecord
 
 __all__ = ["timeline"]
 
@@ -88,7 +87,7 @@ def timeline(outcome: Outcome, result: Result, channels: Collection[int] = ()) -
     for stage in outcome.recorder.stages:
         builder.slice(stages, stage.name, stage.start_ps, stage.end_ps, {}, "stage")
     _operators(builder, outcome)
-    _counters(builder, outcome, result)
+    _counters(builder, result)
     if channels:
         _commands(builder, outcome, channels)
     return bytes(builder.trace.serialize())
@@ -117,63 +116,26 @@ def _operators(builder: _Builder, outcome: Outcome) -> None:
             builder.slice(channels[channel], o.name, o.start_ps, end, own, "task", (arrow,))
 
 
-def _counters(builder: _Builder, outcome: Outcome, result: Result) -> None:
-    """Rates of the operators under way, each spread evenly over its time."""
-    records = outcome.recorder.operators
-    rows = (
-        ("DRAM bandwidth", "GB/s", [o for o in records if o.unit != "pim"], "bytes", 1e3),
-        ("PIM bandwidth in the banks", "GB/s", [o for o in records if o.unit == "pim"], "bytes",
-         1e3),
-    )  # fmt: skip
-    for name, unit, mine, what, scale in rows:
-        if mine:
-            amounts = [(o, getattr(o, what) * scale) for o in mine]
-            _write_steps(builder, builder.track(name, unit=unit), amounts, 0.0, outcome.time_ps)
-    power = builder.track("power of the device", unit="W")
-    energy = result.energy_j
-    watts = list(_dynamic(records, result))
-    floor = energy.static / result.time_s
-    _write_steps(builder, power, watts, floor, outcome.time_ps)
-
-
-def _dynamic(
-    records: list[OperatorRecord], result: Result
-) -> Iterator[tuple[OperatorRecord, float]]:
-    """Picojoule of each operator: each part of the energy by the work that causes it."""
-    energy = result.energy_j
-    flops = {"pim": 0, "npu": 0}
-    moved = 0
-    for o in records:
-        flops["pim" if o.unit == "pim" else "npu"] += o.flops
-        moved += o.bytes if o.unit != "pim" else 0
-    linked = sum(o.end_ps - o.start_ps for o in records if o.unit == "link")
-    for o in records:
-        joule = 0.0
-        if o.unit == "pim":
-            joule += energy.pim * o.flops / flops["pim"] if flops["pim"] else 0.0
-        elif o.unit == "link":
-            joule += energy.link * (o.end_ps - o.start_ps) / linked if linked else 0.0
-        else:
-            joule += energy.npu * o.flops / flops["npu"] if flops["npu"] else 0.0
-            joule += (energy.dram + energy.sram) * o.bytes / moved if moved else 0.0
-        yield o, joule * 1e12
-
-
-def _write_steps(
-    builder: _Builder, track: int, amounts: list[tuple[OperatorRecord, float]], floor: float,
-    end_ps: int,
-) -> None:  # fmt: skip
-    """A counter that is the sum of ``amount / duration`` of what is under way, and ``floor``."""
-    changes: dict[int, float] = defaultdict(float)
-    for o, amount in amounts:
-        if o.end_ps > o.start_ps and amount:
-            rate = amount / (o.end_ps - o.start_ps)
-            changes[o.start_ps] += rate
-            changes[o.end_ps] -= rate
-    level = 0.0
-    for at in sorted({0, end_ps, *changes}):
-        level += changes.get(at, 0.0)
-        builder.sample(track, at, floor + max(level, 0.0))
+def _counters(builder: _Builder, result: Result) -> None:
+    """The run's intervals: rates of the data buses, of the banks, of the arrays, and power."""
+    series = result.series
+    assert series is not None  # of a run that was simulated just now
+    peak = result.peaks["npu_flop_per_s"] / 2
+    shares = [100 * rate / peak for rate in series.rates(series.npu_macs)]
+    joules = [fsum(parts) for parts in zip(*series.energy_j.values(), strict=True)]
+    rows = [
+        ("DRAM bandwidth", "GB/s", [rate / 1e9 for rate in series.rates(series.dram_bytes)]),
+        ("NPU multiplications", "% of peak", shares),
+        ("power of the device", "W", series.rates(joules)),
+    ]
+    if any(series.pim_bytes):
+        banks = [rate / 1e9 for rate in series.rates(series.pim_bytes)]
+        rows.insert(1, ("PIM bandwidth in the banks", "GB/s", banks))
+    starts = (0, *series.end_ps)
+    for name, unit, values in rows:
+        track = builder.track(name, unit=unit)
+        for at, value in zip(starts, (*values, values[-1]), strict=True):
+            builder.sample(track, at, value)
 
 
 def _commands(builder: _Builder, outcome: Outcome, shown: Collection[int]) -> None:

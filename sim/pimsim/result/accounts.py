@@ -27,6 +27,7 @@ from pimsim.hardware.energy.pim import PimCounts, pim_energy
 from pimsim.hardware.energy.static import (
     StaticPower,
     device_static,
+    dram_peak_w,
     peak_gb_per_s,
     refresh_w,
     standby_w,
@@ -162,7 +163,11 @@ def power_facts(outcome: Outcome) -> PowerFacts:
         limits.append(
             PowerLimit("pim.power_cap_w", f"PIM {pim.name} in a stack", found, pim.power_cap_w)
         )
-    return PowerFacts(dram.background_j, least_w * time_s, most_w * time_s, tuple(limits))
+    buffers = 1 if pim is None else pim.row_buffers
+    return PowerFacts(
+        dram.background_j, least_w * time_s, most_w * time_s,
+        dram_peak_w(memory, config.energy, buffers), tuple(limits),
+    )  # fmt: skip
 
 
 def _fullest_stack_w(outcome: Outcome) -> float:

@@ -11,7 +11,7 @@ output layer are where they are asked for.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from fractions import Fraction
 from typing import Any
 
@@ -50,6 +50,7 @@ from pimsim.result.experts import expert_summary
 from pimsim.result.invariants import RunFacts
 from pimsim.result.peaks import run_peaks
 from pimsim.result.pipeline import Pipeline, pipeline_of, total_energy
+from pimsim.result.series import run_series, series_totals
 from pimsim.result.types import (
     Fidelity,
     OperatorResult,
@@ -123,6 +124,7 @@ def build_result(
         devices=devices,
         pipeline=pipeline.summary(outcome, by_stage),
         peaks=run_peaks(device),
+        series=run_series(outcome),
         experts=expert_summary(device),
         power_w={part: joule / time_s for part, joule in asdict(energy).items()},
         static_w=static.by_part(),
@@ -133,7 +135,12 @@ def build_result(
         area_mm2=_area(resolved.config, devices),
         warnings=tuple(_warnings(outcome, pipeline)),
     )
-    return result, run_facts(outcome, counts)
+    facts = replace(
+        run_facts(outcome, counts),
+        series_totals=series_totals(outcome),
+        clock_ps=float(max(clock.npu_ps, clock.memory_ps)),
+    )
+    return result, facts
 
 
 def _area(config: RunConfig, devices: int) -> dict[str, float]:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
+from itertools import pairwise
 from math import fsum, isclose, isfinite
 
 from pimsim.config.errors import CheckFailed
 from pimsim.hardware.energy.limits import PowerLimit, check_limits
-from pimsim.result.types import Energy, Result, Utilisation
+from pimsim.result.types import Energy, Result, Series, Utilisation
 
 __all__ = [
     "InvariantError", "PowerFacts", "RunFacts", "check_invariants", "violations",
@@ -33,6 +34,8 @@ class PowerFacts:
     """All ranks closed all the time."""
     standby_most_j: float = float("inf")
     """All ranks open all the time."""
+    dram_most_w: float = float("inf")
+    """What the DRAM draws at most for a short time."""
     limits: tuple[PowerLimit, ...] = ()
 
 
@@ -54,6 +57,10 @@ class RunFacts:
     sram_bytes: int = 0
     """What was read from scratchpads and written to them."""
     power: PowerFacts = PowerFacts()
+    series_totals: Mapping[str, int] = field(default_factory=dict)
+    """What the intervals of each amount of ``Series`` add up to."""
+    clock_ps: float = 0.0
+    """The longer period of both clocks: where an interval ends is known as well as that."""
 
 
 def check_invariants(result: Result, facts: RunFacts) -> None:
@@ -68,6 +75,8 @@ def check_invariants(result: Result, facts: RunFacts) -> None:
     - what the scratchpads pass is at least each operand once
     - power is energy over time, by part, and never less than the static power
     - utilisations are shares
+    - over time, what is done in the intervals adds up to what was done and used, exactly; in none
+      is a unit above its peak, the device below its static power or the DRAM above its most
 
     Raise ``InputError`` where power is above a limit that the input sets: of a device, of PIM in
     a stack, of the DRAM at its pins.
@@ -99,6 +108,8 @@ def violations(result: Result, facts: RunFacts) -> Iterator[str]:
                 yield f"cycle stack of {unit} has {cycles} cycles of {cause}"
     yield from _energy(result.energy_j)
     yield from _power(result, facts)
+    if result.series is not None:
+        yield from _series(result, result.series, facts)
     for item in fields(Utilisation):
         share = getattr(result.utilisation, item.name)
         if not -_SHARE_TOLERANCE <= share <= 1 + _SHARE_TOLERANCE:
@@ -197,6 +208,45 @@ def _power(result: Result, facts: RunFacts) -> Iterator[str]:
             yield f"static power is {total} W, {result.energy_j.static} J in {result.time_s} s"
         if result.power_w.get("total", total) * spread < total:
             yield f"power is {result.power_w['total']} W, {total} W of it static"
+
+
+_SERIES_PEAKS = (
+    ("dram_bytes", 1, "dram_bytes_per_s"),
+    ("npu_macs", 2, "npu_flop_per_s"),
+    ("pim_macs", 2, "pim_flop_per_s"),
+)
+"""Amounts of ``Series``, how many a peak counts for one, and the peak."""
+
+
+def _series(result: Result, series: Series, facts: RunFacts) -> Iterator[str]:
+    """What is shown over time is what happened, and possible."""
+    ends = (0, *series.end_ps)
+    lengths = [end - start for start, end in pairwise(ends)]
+    if min(lengths) <= 0 or not isclose(ends[-1] * 1e-12, result.time_s, rel_tol=_SHARE_TOLERANCE):
+        yield f"intervals end at {ends[-1]} ps, the shortest takes {min(lengths)}"
+        return
+    for name, total in facts.series_totals.items():
+        amounts = getattr(series, name)
+        if sum(amounts) != total or min(amounts) < 0:
+            yield f"{name} over time: {sum(amounts)}, least {min(amounts)}; in all {total}"
+    for name, times, peak in _SERIES_PEAKS:
+        most = result.peaks.get(peak, 0.0) / times * 1e-12
+        for at, (amount, length) in enumerate(zip(getattr(series, name), lengths, strict=True)):
+            if amount > most * (length + facts.clock_ps) * (1 + _SHARE_TOLERANCE) + 1:
+                yield f"{name} in interval {at}: {amount} in {length} ps, at most {most * length:g}"
+    for part, joules in series.energy_j.items():
+        whole = getattr(result.energy_j, part)
+        if not isclose(fsum(joules), whole, rel_tol=_ENERGY_TOLERANCE) or min(joules) < 0:
+            yield f"energy of {part} over time: {fsum(joules)} J, in all {whole} J"
+    static_w = result.static_w.get("total", 0.0)
+    parts = zip(*series.energy_j.values(), strict=True)
+    for at, (length, each) in enumerate(zip(lengths, parts, strict=True)):
+        if fsum(each) < static_w * length * 1e-12 * (1 - _ENERGY_TOLERANCE):
+            yield f"interval {at} takes {fsum(each)} J in {length} ps, {static_w} W are static"
+    for at, (length, joule) in enumerate(zip(lengths, series.energy_j["dram"], strict=True)):
+        most_w = facts.power.dram_most_w * (1 + facts.clock_ps / length)
+        if joule > most_w * length * 1e-12:
+            yield f"DRAM takes {joule} J in interval {at} of {length} ps, {most_w} W at most"
 
 
 def _energy(energy: Energy) -> Iterator[str]:

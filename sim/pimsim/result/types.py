@@ -6,9 +6,10 @@ refuses unknown and missing keys.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from importlib import import_module
+from itertools import pairwise
 from math import fsum
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -28,6 +29,7 @@ __all__ = [
     "PipelineStage",
     "Provenance",
     "Result",
+    "Series",
     "StageResult",
     "Utilisation",
 ]
@@ -58,7 +60,7 @@ CYCLE_CAUSES: dict[str, str] = {
 }
 """Names of causes in a cycle stack, in words. A stack may use names that are not listed."""
 
-_TABLES = ("operators", "stages", "cycle_stack")
+_TABLES = ("operators", "stages", "cycle_stack", "series")
 
 
 @dataclass(frozen=True)
@@ -195,6 +197,35 @@ class PipelineStage:
 
 
 @dataclass(frozen=True)
+class Series:
+    """What one device did over time, in intervals that follow each other from 0 on; of the blocks
+    that were simulated."""
+
+    end_ps: tuple[int, ...]
+    """End of each interval; the next one's start."""
+    dram_bytes: tuple[int, ...]
+    """On the data buses: reads, writes and results of PIM, when they hold the bus."""
+    pim_bytes: tuple[int, ...]
+    """Read in the banks by dot products."""
+    npu_macs: tuple[int, ...]
+    """Multiply-accumulates of the arrays, evenly while they have a tile."""
+    pim_macs: tuple[int, ...]
+    """Multiplications beside the banks, when they hold them."""
+    link_bytes: tuple[int, ...]
+    energy_j: Mapping[str, tuple[float, ...]]
+    """By part, as ``Energy`` has them."""
+
+    @property
+    def lengths_s(self) -> list[float]:
+        """Seconds that each interval takes."""
+        return [(end - start) * 1e-12 for start, end in pairwise((0, *self.end_ps))]
+
+    def rates(self, amounts: Sequence[float]) -> list[float]:
+        """Each interval's amount a second."""
+        return [amount / length for amount, length in zip(amounts, self.lengths_s, strict=True)]
+
+
+@dataclass(frozen=True)
 class Fidelity:
     """How exact the run was; errors are relative, of phases simulated in both ways."""
 
@@ -288,6 +319,8 @@ class Result:
     """What one device could do at most, a second: ``npu_flop_per_s``, ``dram_bytes_per_s`` and
     ``npu_bytes_per_s`` (through a network), and of what the run puts on PIM ``pim_flop_per_s``,
     ``pim_kv_bytes_per_s``, ``pim_weight_bytes_per_s``. Empty in results of before."""
+    series: Series | None = None
+    """The run over time; None in results of before."""
     experts: Experts | None = None
     """None: the model has none."""
     area_mm2: Mapping[str, float] = field(default_factory=dict)
@@ -297,7 +330,8 @@ class Result:
 
     def table(self, name: str = "operators") -> pandas.DataFrame:
         """``operators`` or ``stages``: a row each, in the order of the run; ``cycle_stack``: a row
-        a unit and cause. Columns carry units: ``*_cycles`` of the NPU clock, ``size_bytes``.
+        a unit and cause; ``series``: a row an interval of time. Columns carry units: ``*_cycles``
+        of the NPU clock, ``*_bytes``, ``*_macs``, ``*_ps``, ``*_j``.
 
         Raises ``InputError`` for another name.
         """
@@ -314,11 +348,22 @@ class Result:
                 for cause, cycles in stack.items()
             ]
             return pandas.DataFrame(rows, columns=["unit", "cause", "cycles"])
+        if name == "series":
+            return pandas.DataFrame(self._intervals())
         kind = OperatorResult if name == "operators" else StageResult
         items = self.operators if name == "operators" else self.stages
         columns = [field.name for field in fields(kind)]
         frame = pandas.DataFrame([asdict(item) for item in items], columns=columns)
         return frame.rename(columns={"bytes": "size_bytes", "start_cycle": "start_cycles"})
+
+    def _intervals(self) -> dict[str, Sequence[float]]:
+        """Columns of the table ``series``."""
+        if self.series is None:
+            return {}
+        one = asdict(self.series)
+        joules = one.pop("energy_j")
+        starts = (0, *self.series.end_ps[:-1])
+        return {"start_ps": starts, **one, **{f"{part}_j": j for part, j in joules.items()}}
 
     @property
     def plot(self) -> Any:

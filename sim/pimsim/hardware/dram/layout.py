@@ -233,6 +233,8 @@ CHANNEL = np.dtype(
         ("pw_burst", _I),  # next burst that they write
         ("last_cmd", _I),  # cycle of the last command
         ("last_done", _I),  # cycle at which the last data arrived
+        ("bus_until", _I),  # cycle at which the data bus is done with all bursts so far
+        ("columns_until", _I),  # the same of the banks and their dot products
         ("counter", _I, (N_COUNTERS,)),
         ("rank", _I, (MAX_RANKS, 3)),  # open row buffers, since when any, cycles with any
         ("wake", _I, (MAX_BANKS,)),  # no request of the bank can go before this cycle

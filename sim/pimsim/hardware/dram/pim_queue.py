@@ -313,7 +313,9 @@ def pim_issue(
         done += p.result_slope * max(comps, p.comp_pipeline)
         _busy(ch, cycle + p.tccd_s * comps, X_COMPUTE)
         ch.counter[C_COMP_COLUMNS] += comps
+        ch.columns_until = max(ch.columns_until, cycle) + p.tccd_s * comps
         ch.counter[C_BUS_BUSY] += p.tccd_s
+        ch.bus_until = max(ch.bus_until, cycle) + p.tccd_s
         ch.pim_head += 1
         _finish(ch, p, board, cycle, at, done)
         if buffers == 1 and board.program[at, P_LAST] == 1:
@@ -345,6 +347,7 @@ def pim_issue(
         _account(ch, cycle, X_COMPUTE)
         _busy(ch, cycle + p.tccd_s, X_COMPUTE)
         ch.counter[C_COMP_COLUMNS] += 1
+        ch.columns_until = max(ch.columns_until, cycle) + p.tccd_s
         if ch.pim_first_comp == 1:
             ch.pim_first_comp = 0
             after = cycle + p.comp_gap
@@ -358,6 +361,7 @@ def pim_issue(
     elif command == READRES:
         _account(ch, cycle, X_COMPUTE)
         ch.counter[C_BUS_BUSY] += p.tccd_s
+        ch.bus_until = max(ch.bus_until, cycle) + p.tccd_s
         ch.pim_first_comp = 1
         ch.pim_head += 1
         _finish(ch, p, board, cycle, at, cycle + p.read_delay)

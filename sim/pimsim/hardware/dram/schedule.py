@@ -83,6 +83,7 @@ def _issue(
         ch.counter[C_ROW_HITS] += 1
     ch.bank[bank, B_HITS] = hits + 1
     ch.counter[C_BUS_BUSY] += p.tccd_s
+    ch.bus_until = max(ch.bus_until, cycle) + p.tccd_s
     ch.ref_alone = 0
     unlink(ch, p, bank, entry, cycle)
     if p.auto_precharge > 0:

@@ -39,6 +39,7 @@ from pimsim.hardware.dram.layout import (
 )
 from pimsim.hardware.dram.ranges import Ranges
 from pimsim.hardware.dram.rules import Command, compile_rules
+from pimsim.hardware.dram.samples import NEXT, make_samples, next_sample, sum_with_banks
 from pimsim.hardware.dram.segments import StreamTable
 from pimsim.hardware.dram.sources import next_offer
 from pimsim.hardware.dram.transfers import (
@@ -159,7 +160,7 @@ def _all_done(channels: Any, board: Any, ticket: int) -> int:
 def _advance(
     channels: Any, parameters: Any, boards: Any, now: int, until: int, groups: Any,
     pim_group: int, first_mark: int, info: Any, finish: Any, after: Any, unit_free: Any,
-    spread: bool, lookahead: int, overlap: bool, released: int,
+    spread: bool, lookahead: int, overlap: bool, released: int, samples: Any, sampling: Any,
 ) -> tuple[int, int]:  # fmt: skip
     """Simulate until a group is complete or ``until``; ``(cycle, index of the group or -1)``.
 
@@ -168,7 +169,7 @@ def _advance(
     """
     p, board = parameters[0], boards[0]
     while True:
-        horizon = min(until, now + released)
+        horizon = min(until, now + released, sampling[NEXT])
         fired = -1
         for g in range(len(groups)):
             bound = group_bound(channels, board, now, groups[g, 0], groups[g, 1])
@@ -200,6 +201,9 @@ def _advance(
                     channels, board, now, first_mark, info, finish, after, unit_free, spread,
                     ready,
                 )  # fmt: skip
+        if now >= sampling[NEXT]:
+            row = next_sample(samples, sampling, now)
+            sum_with_banks(channels, p.ranks, now, samples[row])
 
 
 class MemorySystem:
@@ -224,6 +228,8 @@ class MemorySystem:
         self.cycle_ps: Fraction | int = self._period_ps()
         """Picoseconds of the cycles that this system counts."""
         self.board = make_board(log_entries)
+        self.samples = make_samples()
+        """What all channels had done by cycles at equal distances, and how many there are."""
         self.now = 0
         """Cycle of tCK up to which everything is simulated."""
         self._active: list[Group] = []
@@ -372,9 +378,15 @@ class MemorySystem:
             "lookahead": int(self.parameters[0]["read_delay"]) + shortest,
         }
 
-    def posted_writes(self) -> int:
-        """Bursts of writes that are answered and not on the bus yet."""
+    def posted_writes(self, moved: int, cycles: int) -> int:
+        """Bursts of writes that are answered and not on the bus yet; ``moved``: bursts that were
+        asked for and answered in the last ``cycles``, for those who do not know."""
+        del moved, cycles
         return posted_writes(self)
+
+    def sample(self, row: Ints) -> None:
+        """Put into ``row`` what all channels have done by now."""
+        sum_with_banks(self.channels, int(self.parameters[0]["ranks"]), self.now, row)
 
     def _refreshes_overrun(self) -> bool:
         """Whether more refreshes are due than may ever be postponed (JEDEC: 8)."""
@@ -419,4 +431,5 @@ class MemorySystem:
             self.channels, self.parameters, self.board, self.now, limit, groups, pim, first_mark,
             s["info"], s["finish"], s["after"], s["unit_free"], s["spread"], s["lookahead"],
             s["overlap"], min((g.lookahead for g in self._active), default=INFINITY),
+            *self.samples,
         )  # fmt: skip

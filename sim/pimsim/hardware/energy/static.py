@@ -11,12 +11,13 @@ from pimsim.config.memory import MemoryConfig
 from pimsim.config.npu import NpuConfig
 from pimsim.config.pim import PimConfig
 from pimsim.config.run import LinkConfig
-from pimsim.hardware.dram.peak import peak_bytes_per_s
+from pimsim.hardware.dram.peak import burst_slot_ps, data_buses, peak_bytes_per_s
 from pimsim.hardware.energy.dram import command_energy
 
 __all__ = [
     "StaticPower",
     "device_static",
+    "dram_peak_w",
     "peak_gb_per_s",
     "refresh_w",
     "standby_w",
@@ -134,6 +135,23 @@ def standby_w(memory: MemoryConfig, energy: EnergyConfig) -> tuple[float, float]
     ranks = org.channels * org.pseudo_channels * org.ranks
     least, most = sorted((one.idle_rank_w, one.active_rank_w))
     return ranks * least, ranks * most
+
+
+def dram_peak_w(memory: MemoryConfig, energy: EnergyConfig, row_buffers: int = 1) -> float:
+    """More than the DRAM can draw, PIM's commands apart, in any time that is long beside a command.
+
+    All rows open, every burst slot used by the dearer of RD and WR, every row buffer of every bank
+    opened once a tRC, and every rank refreshed all the time.
+    """
+    org, one, t = memory.organization, command_energy(memory, energy), memory.timings
+    ranks = org.channels * org.pseudo_channels * org.ranks
+    burst_pj = max(one.read_pj, one.write_pj) + one.burst_io_pj
+    bursts = float(data_buses(memory) / burst_slot_ps(memory)) * burst_pj
+    rows = ranks * org.banks * row_buffers * one.activate_pj / ((t["tRAS"] + t["tRP"]) * memory.tCK)
+    refresh = one.refresh_pj / (t["tRFC"] * memory.tCK)
+    if "tRFCpb" in t:
+        refresh = max(refresh, org.banks * one.bank_refresh_pj / (t["tRFCpb"] * memory.tCK))
+    return standby_w(memory, energy)[1] + bursts + rows + ranks * refresh  # pJ/ps: W
 
 
 def refresh_w(memory: MemoryConfig, energy: EnergyConfig) -> float:

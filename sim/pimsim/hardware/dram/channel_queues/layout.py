@@ -33,7 +33,7 @@ from pimsim.hardware.dram.layout import (
 )
 from pimsim.hardware.dram.layout import C_ROW_HITS as C_HITS
 from pimsim.hardware.dram.layout import N_COUNTERS as N_DEVICE_COUNTERS
-from pimsim.hardware.dram.peak import column_clocks
+from pimsim.hardware.dram.peak import burst_slot_ps, column_clocks
 from pimsim.hardware.dram.rules import (
     BANK,
     BANK_GROUP,
@@ -116,6 +116,7 @@ CHANNEL = np.dtype(
         ("free", _I),  # entries of the pool given back, -1 if none
         ("pool_used", _I),  # entries of the pool ever used
         ("last_done", _I),  # tick at which the last request was answered
+        ("bus_until", _I),  # ticks times pseudo channels at which their buses are done
         *SOURCE_FIELDS,
         ("set_free", _I, (MAX_RANKS,)),  # tick from which a rank's next round may start
         ("upkeep", _I, (MAX_MAINTENANCE, 2)),  # ring: REF or REFpb, first bank
@@ -154,6 +155,7 @@ PARAMETERS = np.dtype(
         ("read_delay", _I),
         ("nbl", _I),
         ("tccd_s", _I),
+        ("bus_slot", _I),  # of one burst on a bus to the next, at the memory's peak
         ("read_depth", _I),
         ("write_depth", _I),
         ("drain_low", _I),
@@ -226,6 +228,7 @@ def make_parameters(memory: MemoryConfig, tables: RuleTables) -> Records:
         "read_delay": (t["CL"] + t["nBL"]) * scale,
         "nbl": t["nBL"] * scale,
         "tccd_s": column_clocks(memory) * scale,
+        "bus_slot": int(burst_slot_ps(memory) * scale / memory.tCK),
         "read_depth": bounded(controller.read_queue_depth, MAX_QUEUE, "read_queue_depth"),
         "write_depth": bounded(controller.write_queue_depth, MAX_QUEUE, "write_queue_depth"),
         "drain_low": max(controller.write_drain_low, 1),  # an empty queue ends every drain

@@ -179,6 +179,7 @@ def answer(ch: Any, p: Any, board: Any, tick: int, entry: int) -> None:
     """A column command went out: a write is done, a read when its data came."""
     done = tick
     ch.counter[C_BUS_BUSY] += p.tccd_s
+    ch.bus_until = max(ch.bus_until, tick * p.halves) + p.bus_slot
     if ch.request[entry, R_WRITE] == 0:
         done += p.read_delay
         ch.counter[C_READS] += 1

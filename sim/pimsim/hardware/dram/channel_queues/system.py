@@ -10,6 +10,7 @@ from fractions import Fraction
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pimsim.hardware.compiled import njit
 from pimsim.hardware.dram.bank import complete
@@ -23,6 +24,7 @@ from pimsim.hardware.dram.channel_queues.requests import enqueue, find_write
 from pimsim.hardware.dram.channel_queues.single_slot import step_as_configured
 from pimsim.hardware.dram.layout import O_BLOCK, O_BURST, O_GROUP, O_WRITE, refreshes_overrun
 from pimsim.hardware.dram.rules import COMMANDS, compile_rules
+from pimsim.hardware.dram.samples import NEXT, next_sample, sum_channels
 from pimsim.hardware.dram.sources import next_offer, offer
 from pimsim.hardware.dram.system import MemorySystem, group_bound
 from pimsim.hardware.ticks import Ticks
@@ -82,12 +84,12 @@ def _run_channel(ch: Any, p: Any, board: Any, until: int) -> None:
 @njit(cache=True)
 def _advance(
     channels: Any, parameters: Any, boards: Any, now: int, until: int,
-    groups: Any,
+    groups: Any, samples: Any, sampling: Any,
 ) -> tuple[int, int]:  # fmt: skip
     """Simulate until a group is complete or ``until``; ``(tick, index of the group or -1)``."""
     p, board = parameters[0], boards[0]
     while True:
-        horizon = until
+        horizon = min(until, sampling[NEXT])
         fired = -1
         for g in range(len(groups)):
             bound = group_bound(channels, board, now, groups[g, 0], groups[g, 1])
@@ -100,6 +102,9 @@ def _advance(
             if channels[c].now < horizon:
                 _run_channel(channels[c], p, board, horizon)
         now = horizon
+        if now >= sampling[NEXT]:
+            row = next_sample(samples, sampling, now)
+            sum_channels(channels, p.ranks, now, p.halves, samples[row])
 
 
 class QueueMemorySystem(MemorySystem):
@@ -125,11 +130,16 @@ class QueueMemorySystem(MemorySystem):
         groups = np.array([[g.ticket, g.eighths_each] for g in self._active], dtype=np.int64)
         reached = _advance(
             self.channels, self.parameters, self.board, self.now, limit,
-            groups.reshape(-1, 2),
+            groups.reshape(-1, 2), *self.samples,
         )  # fmt: skip
         if self._refreshes_overrun():
             raise refreshes_overrun(self.memory)
         return reached
+
+    def sample(self, row: NDArray[np.int64]) -> None:
+        """See ``MemorySystem.sample``."""
+        p = self.parameters[0]
+        sum_channels(self.channels, int(p["ranks"]), self.now, int(p["halves"]), row)
 
     def _refreshes_overrun(self) -> bool:
         """Whether more refreshes were due than their ring holds."""

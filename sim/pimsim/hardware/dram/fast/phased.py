@@ -16,6 +16,8 @@ from pimsim.hardware.dram.fast.phases import Asked, Phase, after_of, replay
 from pimsim.hardware.dram.fast.probe import Probe
 from pimsim.hardware.dram.fast.system import FastMemorySystem
 from pimsim.hardware.dram.layout import C_REFRESHES
+from pimsim.hardware.dram.peak import burst_slot_ps, data_buses
+from pimsim.hardware.dram.samples import A_BUS_LEFT, A_COLUMNS_LEFT, N_SAMPLE
 from pimsim.hardware.dram.system import MemorySystem
 from pimsim.hardware.dram.transfers import After, Group, Network, Rows, Scatter, Stream
 
@@ -38,6 +40,7 @@ class PhasedMemory:
         self.fast = FastMemorySystem(memory, pim, probe, network)
         self.probe = probe
         self.parameters = self.fast.parameters
+        self.samples = self.fast.samples
         self.channels = self.fast.channels
         self.cycle_ps = self.fast.cycle_ps
         self.phases: list[Phase] = []
@@ -115,12 +118,25 @@ class PhasedMemory:
         counted[:, C_REFRESHES] = 0  # they are counted here all the time
         self.channels["counter"] += counted
         self.channels["pim_last"] = exact.channels["pim_last"]
+        row = np.zeros(N_SAMPLE, np.int64)
+        exact.sample(row)
+        self.fast.unfinished = int(row[A_BUS_LEFT]), int(row[A_COLUMNS_LEFT])
         self.fast.skip(exact.now)
+        self.fast.unfinished = (0, 0)
         return group
 
-    def posted_writes(self) -> int:
-        """See ``MemorySystem.posted_writes``; by rates a write is answered when it is done."""
-        return 0 if self._exact is None else self._exact.posted_writes()
+    def sample(self, row: Ints) -> None:
+        """See ``MemorySystem.sample``."""
+        self.fast.sample(row)
+
+    def posted_writes(self, moved: int, cycles: int) -> int:
+        """See ``MemorySystem.posted_writes``. By rates those that the buses had no time for, at
+        most as many as the write queues hold."""
+        if self._exact is not None and self.phases and self.phases[-1].by_command:
+            return self._exact.posted_writes(moved, cycles)
+        slots = int(cycles * self.cycle_ps * data_buses(self.memory) / burst_slot_ps(self.memory))
+        held = self.memory.controller.write_queue_depth * self.memory.organization.channels
+        return min(max(moved - slots, 0), held)
 
     def share_of(self, numbers: Set[int]) -> float:
         """Share of the time of all phases that those of these numbers took, 0 to 1."""

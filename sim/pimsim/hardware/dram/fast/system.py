@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from pimsim.config.memory import MemoryConfig
 from pimsim.config.pim import PimConfig
+from pimsim.hardware.dram.fast.books import Transfer
 from pimsim.hardware.dram.fast.flow import (
     FLOW,
     NEVER,
@@ -31,19 +32,25 @@ from pimsim.hardware.dram.fast.flow import (
 )
 from pimsim.hardware.dram.fast.operations import Operation, analyse
 from pimsim.hardware.dram.fast.phases import bursts_each
-from pimsim.hardware.dram.fast.probe import Probe, StreamRate
+from pimsim.hardware.dram.fast.probe import Probe
 from pimsim.hardware.dram.fast.streams import StreamWork
 from pimsim.hardware.dram.layout import (
-    C_BUS_BUSY,
-    C_RD,
     C_REFRESHES,
     C_STACK,
-    C_WR,
     MAX_RANKS,
     N_CAUSES,
     N_COUNTERS,
     X_COMPUTE,
     X_REFRESH,
+)
+from pimsim.hardware.dram.samples import (
+    A_ACTIVE,
+    A_BUS_LEFT,
+    A_COLUMNS_LEFT,
+    NEXT,
+    make_samples,
+    next_sample,
+    shares,
 )
 from pimsim.hardware.dram.transfers import (
     BLOCK_BYTES,
@@ -71,23 +78,6 @@ def unfit(
     if pim is not None and (pim.artifact_shared_issue or pim.artifact_kv_write):
         return f"the artifact's quirks of pim {pim.name}"
     return "a log of commands" if log_entries else ""
-
-
-@dataclass
-class _Transfer:
-    """Work of a group on each channel, in ticks since the start of the run."""
-
-    group: Group
-    first: Ints
-    end: Ints
-    lag: Ints
-    """Of what comes behind it that has come before."""
-    reads: Ints
-    """Bursts by channel."""
-    writes: Ints
-    blocks: int
-    begun: int
-    """Tick of its submission."""
 
 
 @dataclass
@@ -134,7 +124,7 @@ class FastMemorySystem:
         self._tick = 0  # on the clock that leaves out refresh, as all ticks here
         self._clock = probe.clock
         self._pim_refresh = np.zeros(1, dtype=REFRESH)
-        self._transfers: list[_Transfer] = []
+        self._transfers: list[Transfer] = []
         self._running: _Running | None = None
         self._operations: dict[int, Operation] = {}
         self._times: deque[int] = deque([0])
@@ -143,6 +133,12 @@ class FastMemorySystem:
         self.streams = StreamWork(memory, probe)
         self._refreshed = 0
         self._by_bank = memory.controller.refresh == "per-bank"
+        self.samples = make_samples()
+        """As of ``MemorySystem``, at about equal distances: the stops of the way."""
+        self._draining: list[Transfer] = []  # complete, but for writes that are posted
+        self.unfinished = (0, 0)
+        """Of what a controller by commands has counted: time that buses still take, and dot
+        products."""
 
     @property
     def now(self) -> int:
@@ -169,7 +165,7 @@ class FastMemorySystem:
         # a channel that stood still needs its time to the first burst
         begin = max(self._clock.active(start * TICKS), self._tick) + rate.latency
         flow["begin"][(flow["queued"] == flow["done"]) & (work.ticks > 0)] = begin
-        first = flow["queued"].copy()
+        first = queued = flow["queued"].copy()
         flow["queued"] += work.ticks
         self._posted = np.where(work.ticks > 0, work.posted, self._posted)
         blocks = 0
@@ -180,10 +176,10 @@ class FastMemorySystem:
                 first = flow["queued"] - work.last
         group = Group(-1, 0)
         self._transfers.append(
-            _Transfer(
+            Transfer(
                 group, first, flow["queued"] - work.posted,
                 np.where(work.posted > 0, 0, self.probe.lag(work.reads + work.writes)),
-                work.reads, work.writes, blocks, self._tick,
+                work.reads, work.writes, blocks, self._tick, (queued, flow["queued"].copy()),
             )
         )  # fmt: skip
         return group
@@ -307,6 +303,26 @@ class FastMemorySystem:
             self._now = max(self._now, self._cycle(upto))
             self._snapshot()
             self._refresh()
+            if self._now >= self.samples[1][NEXT]:
+                self.sample(self.samples[0][next_sample(*self.samples, self._now)])
+
+    def sample(self, row: Ints) -> None:
+        """See ``MemorySystem.sample``: what is counted, and what is drained of what is not
+        complete, without posted writes that are still to come."""
+        done = self._flow["done"]
+        counts = self.channels["counter"].sum(axis=0)
+        self._draining = [each for each in self._draining if not each.is_drained(done)]
+        for each in self._transfers:
+            counts += each.drained(self.probe, done, counted=False)
+        for each in self._draining:
+            counts += each.drained(self.probe, done, counted=True)
+        if self._running is not None:
+            whole, none = self._running.operation, np.zeros(len(done), np.int64)
+            own = shares(none, whole.work, self._flow["pim_done"], whole.counts.T)
+            counts += own.sum(axis=1)
+        row[:N_COUNTERS] = counts[:N_COUNTERS]
+        row[A_ACTIVE] = self.channels["rank"][:, :, 2].sum()
+        row[A_BUS_LEFT], row[A_COLUMNS_LEFT] = self.unfinished
 
     def _cycle(self, tick: int) -> int:
         return -(-self._clock.wall(tick) // TICKS)
@@ -339,30 +355,18 @@ class FastMemorySystem:
         ranks = org.ranks * org.pseudo_channels
         self.channels["rank"][:, :ranks, 2] = self.now * rate.active // (rate.cycles * ranks)
 
-    def _complete(self, done: _Transfer) -> Group:
+    def _complete(self, done: Transfer) -> Group:
         """Its last burst has come."""
         group = done.group
         group.done_cycle = self.now
-        counter = self.channels["counter"]
-        for bursts, at, rate in self._moved(done):
-            counts = bursts[:, None] * rate.counts[None, :] // rate.bursts
-            counts[:, [C_RD, C_WR, *C_REFRESHES]] = 0
-            counts[:, C_BUS_BUSY] = bursts * int(self.parameters[0]["tccd_s"])
-            counts[:, at] = bursts
-            counter += counts
+        self.channels["counter"] += done.counts(self.probe)
+        if not done.is_drained(self._flow["done"]):
+            self._draining.append(done)
         if done.blocks:
             group.block_cycles = self._arrivals(done)
         return group
 
-    def _moved(self, done: _Transfer) -> list[tuple[Ints, int, StreamRate]]:
-        found = []
-        if done.reads.any():
-            found.append((done.reads, C_RD, self.probe.reads))
-        if done.writes.any():
-            found.append((done.writes, C_WR, self.probe.writes))
-        return found
-
-    def _arrivals(self, done: _Transfer) -> Ints:
+    def _arrivals(self, done: Transfer) -> Ints:
         """Cycle of each block on the channel that was last."""
         before = self._drained[-2][0] if len(self._drained) > 1 else done.first
         late = int((done.end - before).argmax())

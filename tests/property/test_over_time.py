@@ -1,0 +1,91 @@
+"""Laws of everything that is shown over time, over all presets that the registry has.
+
+``observe`` checks the laws with every result; here are the runs, and what they must not hide.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from functools import partial
+from math import fsum
+from pathlib import Path
+
+import pytest
+
+import pimsim.engine.iteration
+import pimsim.hardware.dram.system
+from pimsim.config.loader import load_preset, pim_model
+from pimsim.config.pim import PimConfig
+from pimsim.config.resources import preset_names
+from pimsim.engine.work import WorkOverTime
+from pimsim.hardware.dram.samples import make_samples
+from pimsim.result.series import series_totals
+from pimsim.simulate import observe, overrides_of, resolve
+
+MEMORIES = preset_names("memory")
+HARDWARE = preset_names("hardware")
+DESIGNS = [name for name in preset_names("pim") if pim_model(name) is PimConfig]
+CASES = [
+    *((name, ()) for name in HARDWARE),
+    *(("npu-only", (f"memory={name}",)) for name in MEMORIES),
+    *(("neupims", (f"pim={name}",)) for name in DESIGNS),
+    ("npu-only", ("energy=pj-per-bit",)), ("neupims", ("workload.outside=true",)),
+    ("neupims", ("schedule.attention_placement=npu",)),
+]  # fmt: skip
+
+
+def holds(preset: str, overrides: tuple[str, ...], fidelity: str, card: Path) -> int:
+    """Intervals of a run, in none of which a unit is above its peak."""
+    options = [*overrides_of(model=card, batch=8, layers=2, fidelity=fidelity), *overrides]
+    outcome, result = observe(resolve(preset, options))
+    series, peaks = result.series, result.peaks
+    assert series is not None
+    assert {name: sum(getattr(series, name)) for name in series_totals(outcome)} == (
+        series_totals(outcome)
+    )
+    # an interval's ends are known to a cycle
+    cycle_s = float(max(outcome.clock.npu_ps, outcome.clock.memory_ps)) * 1e-12
+    for amounts, times, peak in (
+        (series.dram_bytes, 1, "dram_bytes_per_s"), (series.npu_macs, 2, "npu_flop_per_s"),
+        (series.pim_macs, 2, "pim_flop_per_s"),
+    ):  # fmt: skip
+        for amount, length in zip(amounts, series.lengths_s, strict=True):
+            assert amount * times <= peaks.get(peak, 0) * (length + cycle_s) * (1 + 1e-9) + 2
+    for part, joules in series.energy_j.items():
+        assert fsum(joules) == pytest.approx(asdict(result.energy_j)[part], rel=1e-9)
+    watts = [fsum(each) for each in zip(*map(series.rates, series.energy_j.values()), strict=True)]
+    assert min(watts) >= result.static_w["total"] * (1 - 1e-9)
+    mean = fsum(w * s for w, s in zip(watts, series.lengths_s, strict=True)) / result.time_s
+    assert mean == pytest.approx(result.power_w["total"], rel=1e-9)
+    assert sum(series.dram_bytes) > 0 and sum(series.npu_macs) > 0
+    return len(series.end_ps)
+
+
+@pytest.mark.parametrize("fidelity", ["command", "fast"])
+@pytest.mark.parametrize(("preset", "overrides"), CASES)
+def test_no_interval_of_any_preset_is_above_a_peak(
+    preset: str, overrides: tuple[str, ...], fidelity: str, tiny_card: Path
+) -> None:
+    assert holds(preset, overrides, fidelity, tiny_card) > 10
+
+
+@pytest.mark.parametrize("interval", [16, 64, 256])
+@pytest.mark.parametrize("preset", HARDWARE)
+def test_nor_is_a_short_one(
+    preset: str, interval: int, tiny_card: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a few bursts: those across an edge are many among them; and tables fill up."""
+    monkeypatch.setattr(
+        pimsim.hardware.dram.system, "make_samples", lambda: make_samples(interval)
+    )  # fmt: skip
+    monkeypatch.setattr(
+        pimsim.engine.iteration, "WorkOverTime", partial(WorkOverTime, interval=interval)
+    )
+    assert holds(preset, (), "command", tiny_card) > 64
+
+
+def test_a_small_model_on_a_wide_memory_keeps_its_parts(tiny_card: Path) -> None:
+    """Two pseudo channels share a record: both buses count."""
+    memory = load_preset("memory", "hbm3-6400").config
+    assert memory.organization.pseudo_channels == 2
+    assert holds("npu-only", ("memory=hbm3-6400",), "command", tiny_card) > 10
