@@ -47,3 +47,26 @@ def test_unknown_nodes_stop_it_unless_they_may_be_left_out(
     assert list(tmp_path.iterdir()) == []
     done = run_cli("import-onnx", model / "odd.onnx", "--allow-unknown", cwd=tmp_path)
     assert "left out: ai.onnx.Tan x 1" in done.stdout
+
+
+def test_a_graph_with_the_name_of_all_graphs_is_called_as_its_folder(
+    run_cli: RunCli, model: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "tiny-int4"
+    folder.mkdir()
+    (folder / "model.onnx").write_bytes((model / "good.onnx").read_bytes())
+    done = run_cli("import-onnx", folder / "model.onnx", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    trace = json.loads((tmp_path / "tiny-int4.json").read_text())
+    assert trace["model"] == "tiny-int4"
+
+
+@pytest.mark.parametrize(
+    "command",
+    [("run", "npu-only", "--trace"), ("system", "dgx-a100a", "--trace"), ("export",)],
+)
+def test_a_graph_where_a_trace_is_expected_says_what_makes_one(
+    refused: Callable[..., str], model: Path, command: tuple[str, ...]
+) -> None:
+    line = refused(*command, model / "good.onnx")
+    assert f"`pimsim import-onnx {model / 'good.onnx'}` makes" in line

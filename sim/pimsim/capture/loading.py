@@ -87,6 +87,10 @@ def load_model(name_or_path: str, *, weights: bool = True) -> LoadedModel:
         model, size = _on_meta(str(path), _read_config(path))
         stem = path.absolute().parent.name if path.name == "config.json" else path.stem
         return LoadedModel(stem, model, False, path.name, element_bytes=size)
+    if path.suffix == ".onnx":
+        raise InputError(
+            f"{path}: a graph; `pimsim import-onnx {path}` makes an operator trace of it"
+        )
     raise InputError(f"{path}: no model: a folder, a .gguf or a config.json is expected")
 
 

@@ -298,6 +298,10 @@ def load_trace(path: Path) -> OperatorTrace:
     Raises ``InputError``, one line, for what is no JSON, another format, a newer version, or the
     first key that is wrong.
     """
+    if path.suffix == ".onnx":
+        raise InputError(
+            f"{path}: a graph, not an operator trace; `pimsim import-onnx {path}` makes one of it"
+        )
     text = read_text(path, "an operator trace, a JSON file,", MAX_TRACE_BYTES)
     data = parse_json(text, str(path))
     if not isinstance(data, dict) or data.get("format") != FORMAT:

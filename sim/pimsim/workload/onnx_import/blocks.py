@@ -142,9 +142,14 @@ class _Core:
         for key, path in self.paths.items():
             products = [part for part in path if part.what == "product"]
             if len(products) != 1 or any(p.what in ("residual", "embed") for p in path):
+                latent = any(
+                    each in other.after or any(each in norm.after for norm in other.after)
+                    for each in products for other in products
+                )  # fmt: skip
                 raise InputError(
-                    f"{where}: the {key} of its attention comes from {len(products)} products; "
-                    "attention whose queries, keys and values are each one product is read"
+                    f"{where}: {'latent attention (MLA): ' if latent else ''}the {key} of its "
+                    f"attention comes from {len(products)} products; attention whose queries, "
+                    "keys and values are each one product is read"
                 )
             self.products[key] = products[0]
         before = {each: None for product in self.products.values() for each in product.after}

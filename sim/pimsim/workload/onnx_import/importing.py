@@ -39,6 +39,8 @@ _PREFILLS = (Sample(1, 7, 0), Sample(1, 11, 0), Sample(2, 5, 0))
 _DECODES = (Sample(1, 1, 5), Sample(2, 1, 5), Sample(3, 1, 4))
 _LOOKED_AT = Sample(2, 5, 3)
 """What is recognised: more than one of each, so that no dimension is taken for another."""
+_ANY_GRAPH = ("model", "decoder_model", "decoder_model_merged", "decoder_with_past_model")
+"""Names of files that onnxruntime-genai's builder and optimum give."""
 _UNKNOWN_CONTEXT = 1_000_000
 _MOST_BLOCKS = 10_000
 
@@ -56,6 +58,7 @@ class Imported:
 def import_onnx(path: Path, model: str | None = None) -> Imported:
     """The operator trace of a decoder's graph.
 
+    ``model``: what it is called; the file's name, or the folder's of a ``model.onnx``.
     A graph with a KV cache among its inputs gives prefill and decode; one without gives prefill,
     and a decode that does the same work for one token. Raises ``InputError`` for what is no
     decoder, for sizes that are fixed, or shapes that cannot be found.
@@ -90,10 +93,16 @@ def _import(path: Path, model: str | None) -> Imported:
     phases.setdefault("decode", phases["prefill"])
     formats = _formats(parts, kind)
     trace = OperatorTrace(
-        model=model or path.stem, source=_source(loaded, sizes, formats),
+        model=model or _name(path), source=_source(loaded, sizes, formats),
         facts=_facts(graph, parts, phases["decode"], kind), phases=phases,
     )  # fmt: skip
     return Imported(trace, tuple(unknown), formats)
+
+
+def _name(path: Path) -> str:
+    """The file's, or its folder's where it has the name that exporters give all graphs."""
+    folder = path.absolute().parent.name
+    return folder if path.stem in _ANY_GRAPH and folder else path.stem
 
 
 def _activations(graph: GraphView, parts: Sequence[Part]) -> ElementType:

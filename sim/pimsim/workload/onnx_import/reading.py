@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from pimsim.config.errors import InputError
+from pimsim.config.reading import open_input
 from pimsim.workload.onnx_import.formats import DTYPES
 
 __all__ = ["LoadedGraph", "count_elements", "read_graph"]
 
 _MOST_NODES = 2_000_000
+_DEEPEST = 100
 _MOST_DIMS = 16
 _LONGEST_DIM = 2**32
 _MOST_ELEMENTS = 2**44
@@ -45,16 +47,13 @@ def read_graph(path: Path) -> LoadedGraph:
     """
     import onnx
 
-    try:
-        model = onnx.load_model(str(path), load_external_data=False)
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file") from None
-    except OSError as error:
-        raise InputError(f"{path}: {error.strerror}") from error
-    except Exception as error:  # protobuf raises its own kinds
-        raise InputError(
-            f"{path}: no ONNX model, or a truncated one ({error})".splitlines()[0]
-        ) from error
+    with open_input(path, "an ONNX graph") as stream:
+        try:
+            model = onnx.load_model_from_string(stream.read())
+        except Exception as error:  # protobuf raises its own kinds
+            raise InputError(
+                f"{path}: no ONNX model, or a truncated one ({error})".splitlines()[0]
+            ) from error
     if not model.graph.node:
         raise InputError(f"{path}: no ONNX model: its graph has no nodes")
     _check_text(path, model)
@@ -82,11 +81,43 @@ def _inlined(path: Path, model: Any) -> Any:
         return model
     from onnx.inliner import inline_local_functions
 
+    count = _inlined_nodes(path, model)
+    if count > _MOST_NODES:
+        raise InputError(
+            f"{path}: {count:,} nodes with its local functions inlined; {_MOST_NODES:,} are allowed"
+        )
     try:
         return inline_local_functions(model)
     except Exception as error:  # a function without a body, that calls itself, of another opset
         said = next(iter(str(error).splitlines()), type(error).__name__)
         raise InputError(f"{path}: its local functions cannot be inlined ({said})") from error
+
+
+def _inlined_nodes(path: Path, model: Any) -> int:
+    """Nodes that inlining makes: a function may call another twice, that another twice, ..."""
+    bodies = {(each.domain, each.name): each.node for each in model.functions}
+    known: dict[tuple[str, str], int] = {}
+
+    def count(nodes: Any, inside: tuple[tuple[str, str], ...]) -> int:
+        total = 0
+        for node in nodes:
+            key = (node.domain, node.op_type)
+            graphs = [each.g.node for each in node.attribute if each.HasField("g")]
+            total += sum(count(each, inside) for each in graphs)
+            if key not in bodies:
+                total += 1
+                continue
+            if key in inside or len(inside) > _DEEPEST:
+                raise InputError(
+                    f"{path}: its local function {node.op_type!r} calls itself, or {_DEEPEST} "
+                    "others one inside the other"
+                )
+            if key not in known:
+                known[key] = count(bodies[key], (*inside, key))
+            total += known[key]
+        return total
+
+    return count(model.graph.node, ())
 
 
 def _shape_of(path: Path, tensor: Any) -> tuple[int, ...]:

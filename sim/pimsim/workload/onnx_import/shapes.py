@@ -3,21 +3,27 @@
 Small whole numbers (shapes, axes, positions) are computed; all else is inferred node by node with
 ONNX's own rules, and those of ``fused_shapes`` for ``com.microsoft``. Blocks of a decoder repeat,
 so what a node gives is remembered by its operator, attributes and what is known of its inputs.
+The numbers that are looked at and computed are counted, so that no file makes this run for long.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
+from pimsim.config.errors import InputError
 from pimsim.workload.onnx_import.folding import MOST_ELEMENTS, fold
 from pimsim.workload.onnx_import.fused_shapes import Given, fused_shape, is_fused
 from pimsim.workload.onnx_import.reading import LoadedGraph, count_elements
 
-__all__ = ["ShapeRules", "Value", "attributes_of"]
+__all__ = ["MOST_NUMBERS", "ShapeRules", "Value", "attributes_of"]
+
+MOST_NUMBERS = 2**28
+"""Numbers that all nodes of a graph together may be given and give, over all sizes that it is
+looked at with. Graphs of exporters stay below 2^23."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +55,9 @@ class ShapeRules:
     """What the nodes of one graph give; remembers what it found."""
 
     loaded: LoadedGraph
+    most_numbers: int = MOST_NUMBERS
+    numbers: int = 0
+    """Looked at and computed until now."""
     _keys: list[tuple[Any, ...]] = field(default_factory=list)
     _known: dict[tuple[Any, ...], list[Value]] = field(default_factory=dict)
     _weights: dict[str, Value] = field(default_factory=dict)
@@ -65,14 +74,26 @@ class ShapeRules:
         values |= self._weights
         for node, static in zip(self.loaded.graph.node, self._keys, strict=True):
             inputs = [values.get(name) if name else None for name in node.input]
+            self._count(each for each in inputs if each is not None)
             key = (static, tuple(None if each is None else each.signature for each in inputs))
             found = self._known.get(key)
             if found is None:
                 found = self._known[key] = self._outputs(node, inputs)
+                self._count(found)
             for name, value in zip(node.output, found, strict=False):
                 if name:
                     values[name] = value
         return values
+
+    def _count(self, values: Iterable[Value]) -> None:
+        self.numbers += sum(
+            count_elements(each.constant.shape) for each in values if each.constant is not None
+        )
+        if self.numbers > self.most_numbers:
+            raise InputError(
+                f"{self.loaded.path}: finding its shapes takes more than {self.most_numbers:,} "
+                "numbers (of shapes, positions, masks)"
+            )
 
     def given(self, node: Any, inputs: Sequence[Value | None]) -> Given:
         """What is known of a node whose inputs are these."""
