@@ -136,9 +136,10 @@ def overrides_of(record: Mapping[str, str]) -> list[str]:
             f"ffn_split={'true' if '--ffopt' in record['opts'] else 'false'}",
             "stacks.artifact_softmax=true",
             f"stacks.artifact_internal_scale={_SCALES[record['pim']][capped]}",
-            "artifact_ffn_energy=true",
             *_LOG,
         ]
+        if "--ffopt" in record["opts"]:
+            given.append("artifact_ffn_energy=true")
     if record["system"] == "dgx-cpu":
         # energy of a host is not modelled there
         given += [
