@@ -12,6 +12,8 @@ import typer
 from pimsim.config.paths import given_path
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from pimsim.explore.search import SearchOutcome, SearchSpec
 
 __all__ = ["search_command"]
@@ -34,8 +36,10 @@ def search_command(
     outcome = run_search(path, given_path(out), workers, _progress)
     if as_json:
         typer.echo(json.dumps(asdict(outcome), indent=1))
-        return
-    _print(spec, outcome)
+    else:
+        _print(spec, outcome)
+    if not any(trial.values for trial in outcome.trials):
+        raise typer.Exit(1)
 
 
 def _progress(done: int, total: int) -> None:
@@ -50,8 +54,15 @@ def _print(spec: SearchSpec, outcome: SearchOutcome) -> None:
     from rich.text import Text
 
     console = Console(width=None if sys.stdout.isatty() else 140, highlight=False)
-    failed = [trial for trial in outcome.trials if trial.error]
-    console.print(Text(f"{spec.name}: {len(outcome.trials)} trials, {len(failed)} failed"))
+    tried = [trial for trial in outcome.trials if trial.tried and trial.same_as is None]
+    failed = [trial for trial in tried if trial.error]
+    left_out = sum(not trial.tried for trial in outcome.trials)
+    console.print(
+        Text(
+            f"{spec.name}: {len(outcome.trials)} trials of {len(tried)} different configs, "
+            f"{len(failed)} failed" + (f"; {left_out} not tried ('where')" if left_out else "")
+        )
+    )
     table = Table(title="the front", box=box.SIMPLE_HEAD, title_justify="left")
     table.add_column("trial", justify="right")
     for key in spec.space:
@@ -65,14 +76,28 @@ def _print(spec: SearchSpec, outcome: SearchOutcome) -> None:
             *(f"{value:,.6g}" for value in trial.values),
         )  # fmt: skip
     console.print(table)
-    if outcome.importance:
-        table = Table(title="which key matters", box=box.SIMPLE_HEAD, title_justify="left")
-        table.add_column("key")
-        for metric in outcome.importance:
-            table.add_column(metric, justify="right")
-        for key in spec.space:
-            shares = (f"{each.get(key, 0.0):.0%}" for each in outcome.importance.values())
-            table.add_row(Text(key), *shares)
-        console.print(table)
-    for trial in failed[:3]:
-        console.print(Text(f"trial {trial.number} failed: {trial.error}"))
+    if any(outcome.importance.values()):
+        console.print(_which_key(spec, outcome))
+    for error, trial in list({trial.error: trial for trial in reversed(failed)}.items())[:-4:-1]:
+        console.print(Text(f"trial {trial.number} failed: {error}"))
+
+
+def _which_key(spec: SearchSpec, outcome: SearchOutcome) -> Table:
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(title="which key matters", box=box.SIMPLE_HEAD, title_justify="left")
+    table.caption = "share of the variance over all points, and over the better half of them"
+    table.caption_justify = "left"
+    table.add_column("key")
+    columns = []
+    for metric, ends in outcome.importance.items():
+        for name, heading in (("all", metric), ("good_end", "better half")):
+            if name in ends:
+                table.add_column(heading, justify="right")
+                columns.append(ends[name])
+    for key in spec.space:
+        table.add_row(Text(key), *(f"{each.keys[key]:.0%}" for each in columns))
+    table.add_row("in combination", *(f"{each.together:.0%}" for each in columns))
+    return table

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import ast
 import operator
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from pimsim.config.errors import InputError, near_miss
@@ -34,13 +34,33 @@ def holds(text: str, values: Mapping[str, Any], where: str) -> bool:
         raise InputError(f"{where}: {_shown(text)} is nested too deeply") from None
 
 
-def check_expression(text: str, names: Mapping[str, Any], where: str) -> None:
-    """Raise ``InputError`` where ``text`` is no expression over ``names``. Their values do not
-    matter."""
+def check_expression(
+    text: str, names: Mapping[str, Any], where: str, prefixes: tuple[str, ...] = ()
+) -> None:
+    """Raise ``InputError`` where ``text`` is no expression over ``names`` and over what begins with
+    one of ``prefixes``. Their values do not matter."""
     try:
-        _value(_parsed(text, where), names, where, dry=True)
+        _value(_parsed(text, where), _Open(names, prefixes), where, dry=True)
     except RecursionError:
         raise InputError(f"{where}: {_shown(text)} is nested too deeply") from None
+
+
+class _Open(Mapping[str, Any]):
+    """Names, and all that begin with some prefixes."""
+
+    def __init__(self, names: Mapping[str, Any], prefixes: tuple[str, ...]) -> None:
+        self._names, self._prefixes = names, prefixes
+
+    def __getitem__(self, name: str) -> Any:
+        if name not in self._names and self._prefixes and name.startswith(self._prefixes):
+            return 1
+        return self._names[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
 
 
 def _parsed(text: str, where: str) -> ast.AST:
@@ -68,8 +88,7 @@ def _value(node: ast.AST, values: Mapping[str, Any], where: str, dry: bool = Fal
             return name == "true"
         if name not in values:
             raise InputError(
-                f"{where}: {name!r} is no key of this sweep{near_miss(name, values)}; "
-                f"known: {', '.join(values)}"
+                f"{where}: {name!r} is unknown{near_miss(name, values)}; known: {', '.join(values)}"
             )
         return values[name]
     if isinstance(node, ast.BinOp) and type(node.op) in _BINARY:

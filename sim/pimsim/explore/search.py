@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
+from math import ceil, isfinite, log
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,12 +19,13 @@ from pimsim.config.base import ConfigModel
 from pimsim.config.errors import InputError, near_miss, reason
 from pimsim.config.files import write_whole
 from pimsim.config.loader import load_run, read_document
-from pimsim.explore.expressions import holds
+from pimsim.explore.expressions import check_expression, holds
+from pimsim.explore.importance import Importance, importance
 from pimsim.explore.keys import Contents, point_id, result_key
 from pimsim.explore.pool import Job, Pool, answers, worker_pool
-from pimsim.explore.spec import RangeSpec, Scalar, overrides
+from pimsim.explore.spec import RangeSpec, Scalar, check_mixed, mixed, overrides
 from pimsim.explore.store import Store
-from pimsim.explore.sweep import flat_figures
+from pimsim.explore.sweep import FIGURES, OPEN_FIGURES, flat_figures
 
 __all__ = ["METRICS", "SearchOutcome", "SearchSpec", "Trial", "read_search", "run_search"]
 
@@ -78,27 +79,33 @@ class SearchSpec(ConfigModel):
     """Constraints over keys and figures (``mj_per_token < 20``); a point that breaks one is not
     on the front."""
     trials: int = Field(default=50, ge=1, le=100_000)
-    """Points to try, with those that failed or that an earlier call tried in the same folder."""
+    """Points to draw, with those that failed, that ``where`` leaves out, that were drawn before,
+    or that an earlier call drew in the same folder."""
     batch: int = Field(default=8, ge=1, le=1000)
     """Points that are chosen at once, from what all batches before have shown; workers share
     them, so that how many there are changes nothing."""
     sampler: Literal["tpe", "nsga2", "random"] = "tpe"
     """How points are chosen: ``tpe`` (tree-structured Parzen estimator), ``nsga2`` (genetic), or
     ``random``."""
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, le=2**32 - 1)
     """The same seed chooses the same points."""
 
 
 @dataclass(frozen=True)
 class Trial:
-    """A point that was tried."""
+    """A point that was drawn."""
 
     number: int
     point: dict[str, Any]
     values: tuple[float, ...]
-    """Of the objectives; empty where it failed."""
+    """Of the objectives; empty where it failed or was not tried."""
     feasible: bool
     error: str
+    """Why it failed."""
+    tried: bool = True
+    """False: it breaks a constraint of ``where``."""
+    same_as: int | None = None
+    """The first trial with the same config, where there is one."""
 
 
 @dataclass(frozen=True)
@@ -107,9 +114,10 @@ class SearchOutcome:
 
     trials: tuple[Trial, ...]
     front: tuple[int, ...]
-    """Numbers of the trials that no other beats, constraints kept."""
-    importance: dict[str, dict[str, float]]
-    """Share of each key in the spread of each objective (PED-ANOVA, Watanabe et al. 2023)."""
+    """Numbers of the trials that no other beats, constraints kept; equal configs once."""
+    importance: dict[str, dict[str, Importance]]
+    """By objective: what each key adds to its variance over ``all`` points, and over the better
+    half of them (``good_end``). Without what too few points were tried for."""
 
 
 def read_search(path: Path) -> SearchSpec:
@@ -120,9 +128,18 @@ def read_search(path: Path) -> SearchSpec:
         raise InputError(f"{path}: {sorted(twice)[0]} is in set and in space")
     base = _base(spec, path)
     first = {key: range_.at(0.0) for key, range_ in spec.space.items()}
-    load_run(base, overrides(spec, first, path.resolve().parent))
+    try:
+        load_run(base, overrides(spec, first, path.resolve().parent))
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+    for key, values in mixed({key: each.choices or [] for key, each in spec.space.items()}).items():
+        check_mixed(spec, base, path, first, key, values)
+    keys = dict.fromkeys([*spec.set, *spec.space], 1)
     for at, text in enumerate(spec.where):
-        holds(text, {**spec.set, **first}, f"{path}: where.{at}")
+        check_expression(text, keys, f"{path}: where.{at}")
+    names = {**keys, **dict.fromkeys([*METRICS, *FIGURES], 1)}
+    for at, text in enumerate(spec.constraints):
+        check_expression(text, names, f"{path}: constraints.{at}", OPEN_FIGURES)
     return spec
 
 
@@ -182,8 +199,7 @@ def _search(
         study_name=spec.name, storage=storage, load_if_exists=True,
         directions=[objective.direction for objective in spec.objectives],
     )  # fmt: skip
-    base, folder = _base(spec, path), path.resolve().parent
-    contents = Contents()
+    base, contents = _base(spec, path), Contents()
     with worker_pool(workers, None) as pool:
         while True:
             asked = _batch(optuna, study, spec)
@@ -192,9 +208,9 @@ def _search(
                 on_trial(done, spec.trials)
             if not asked:
                 break
-            figures = _simulated(spec, asked, store, pool, base, folder, contents)
+            found = _simulated(spec, asked, store, pool, base, path, contents, _failed(study))
             for trial in asked:
-                _tell(optuna, study, trial, spec, *figures[trial.number])
+                _tell(optuna, study, trial, spec, found[trial.number], path)
     return _outcome(study, spec)
 
 
@@ -239,7 +255,7 @@ def _batch(optuna: Any, study: Any, spec: SearchSpec) -> list[Any]:
         begun -= spec.batch  # a whole batch was asked and not told
     asked = [optuna.trial.Trial(study, t._trial_id) for t in open_]
     for number in range(len(valid), min(begun + spec.batch, spec.trials)):
-        study.sampler = _sampler(spec, spec.seed * 1_000_003 + number)
+        study.sampler = _sampler(spec, (spec.seed * 1_000_003 + number) % 2**32)
         trial = study.ask()
         for key, each in spec.space.items():
             _suggest(trial, key, each)
@@ -247,42 +263,59 @@ def _batch(optuna: Any, study: Any, spec: SearchSpec) -> list[Any]:
     return asked
 
 
-Found = tuple[Mapping[str, Any] | None, str]
-"""A trial's figures, or why it has none."""
+@dataclass(frozen=True)
+class _Found:
+    """What came of a trial: figures, or why there are none."""
+
+    figures: Mapping[str, Any] | None = None
+    error: str = ""
+    key: str = ""
+    """Of the result; equal configs have equal ones."""
+    tried: bool = True
+
+
+def _failed(study: Any) -> dict[str, str]:
+    """Errors of configs that failed, by key: they are not simulated again."""
+    attributes = [trial.user_attrs for trial in _valid(study)]
+    return {each["key"]: each["error"] for each in attributes if each.get("error")}
 
 
 def _simulated(
-    spec: SearchSpec, asked: Sequence[Any], store: Store, pool: Pool, base: str, folder: Path,
-    contents: Contents,
-) -> dict[int, Found]:  # fmt: skip
+    spec: SearchSpec, asked: Sequence[Any], store: Store, pool: Pool, base: str, path: Path,
+    contents: Contents, failed: Mapping[str, str],
+) -> dict[int, _Found]:  # fmt: skip
     """What is known of each trial by its number, after simulating what is not."""
-    found: dict[int, Found] = {}
+    found: dict[int, _Found] = {}
     keys: dict[str, list[int]] = {}
     jobs: list[Job] = []
     for trial in asked:
         point = _point(spec, trial.params)
-        if not all(holds(text, {**spec.set, **point}, "where") for text in spec.where):
-            found[trial.number] = None, "breaks a constraint of 'where'"
+        values = {**spec.set, **point}
+        if not all(holds(t, values, f"{path}: where.{n}") for n, t in enumerate(spec.where)):
+            found[trial.number] = _Found(tried=False)
             continue
-        given = overrides(spec, point, folder)
+        given = overrides(spec, point, path.resolve().parent)
         try:
             key = result_key(load_run(base, given), contents)
         except InputError as error:
-            found[trial.number] = None, str(error)
+            found[trial.number] = _Found(error=str(error))
             continue
         known = store.result(key)
         if known is not None:
-            found[trial.number] = known, ""
+            found[trial.number] = _Found(known, key=key)
+        elif key in failed:
+            found[trial.number] = _Found(error=failed[key], key=key)
         elif key in keys:
             keys[key].append(trial.number)
         else:
             keys[key] = [trial.number]
             jobs.append(Job(point_id(base, given), key, base, tuple(given)))
     for answer in answers(pool, iter(jobs)):
+        key = answer.job.key
         if answer.figures is not None:
-            store.write_result(answer.job.key, answer.figures)
-        for number in keys[answer.job.key]:
-            found[number] = answer.figures, answer.error
+            store.write_result(key, answer.figures)
+        for number in keys[key]:
+            found[number] = _Found(answer.figures, answer.error, key)
     return found
 
 
@@ -332,65 +365,66 @@ def _metrics(figures: Mapping[str, Any]) -> dict[str, Any]:
     return flat | {"mj_per_token": 1e3 / frugal if frugal else float("inf"), "area_mm2": area}
 
 
-def _tell(
-    optuna: Any, study: Any, trial: Any, spec: SearchSpec, figures: Mapping[str, Any] | None,
-    error: str,
-) -> None:  # fmt: skip
-    if figures is None:
-        trial.set_user_attr("error", error)
+def _tell(optuna: Any, study: Any, trial: Any, spec: SearchSpec, found: _Found, path: Path) -> None:
+    trial.set_user_attr("key", found.key)
+    if found.figures is None:
+        trial.set_user_attr("tried", found.tried)
+        trial.set_user_attr("error", found.error)
         study.tell(trial, state=optuna.trial.TrialState.FAIL)
         return
-    metrics = _metrics(figures)
+    metrics = _metrics(found.figures)
     names = {**spec.set, **_point(spec, trial.params), **metrics}
-    trial.set_user_attr("feasible", all(holds(t, names, "constraints") for t in spec.constraints))
+    kept = [holds(t, names, f"{path}: constraints.{n}") for n, t in enumerate(spec.constraints)]
+    trial.set_user_attr("feasible", all(kept))
     study.tell(trial, [float(metrics[objective.metric]) for objective in spec.objectives])
 
 
 def _outcome(study: Any, spec: SearchSpec) -> SearchOutcome:
-    trials, complete = [], []
-    for number, each in enumerate(_valid(study)):
-        feasible = bool(each.user_attrs.get("feasible", False))
-        values = tuple(each.values or ())
+    trials: list[Trial] = []
+    first: dict[str, int] = {}
+    """By what a config is known by, the first trial that has it."""
+    drawn = _valid(study)
+    for number, each in enumerate(drawn):
+        told, point = each.user_attrs, _point(spec, each.params)
+        same = first.setdefault(told.get("key") or repr(point), number)
         trials.append(
-            Trial(number, _point(spec, each.params), values, feasible,
-                  str(each.user_attrs.get("error", "")))
+            Trial(
+                number, point, tuple(each.values or ()), bool(told.get("feasible", False)),
+                str(told.get("error", "")), bool(told.get("tried", True)),
+                None if same == number else same,
+            )
         )  # fmt: skip
-        if values and feasible:
-            complete.append(trials[-1])
+    different = [trial for trial in trials if trial.values and trial.same_as is None]
     signs = [1 if o.direction == "maximize" else -1 for o in spec.objectives]
-    scores = {t.number: [s * v for s, v in zip(signs, t.values, strict=True)] for t in complete}
+    scores = {
+        trial.number: [sign * value for sign, value in zip(signs, trial.values, strict=True)]
+        for trial in different if trial.feasible
+    }  # fmt: skip
     front = tuple(n for n, mine in scores.items() if not any(
         _beats(other, mine) for k, other in scores.items() if k != n))  # fmt: skip
-    return SearchOutcome(tuple(trials), front, _importance(study, spec))
+    points = [(drawn[trial.number].params, trial.values) for trial in different]
+    return SearchOutcome(tuple(trials), front, _importance(points, spec))
 
 
 def _beats(other: list[float], mine: list[float]) -> bool:
     return all(a >= b for a, b in zip(other, mine, strict=True)) and other != mine
 
 
-def _small_is_good(at: int, direction: str, trial: Any) -> float:
-    value = float(trial.values[at])
-    return -value if direction == "maximize" else value
-
-
-def _importance(study: Any, spec: SearchSpec) -> dict[str, dict[str, float]]:
-    """Empty where there are too few trials to tell."""
-    import warnings
-
-    import optuna
-
-    if len([t for t in _valid(study) if t.values]) < 4:
-        return {}
-    found = {}
-    with warnings.catch_warnings():
-        # the evaluator is marked experimental; that it looks at small values is seen to below
-        warnings.simplefilter("ignore")
-        for at, objective in enumerate(spec.objectives):
-            try:
-                found[objective.metric] = optuna.importance.get_param_importances(
-                    study, evaluator=optuna.importance.PedAnovaImportanceEvaluator(),
-                    target=partial(_small_is_good, at, objective.direction),
-                )  # fmt: skip
-            except (ValueError, RuntimeError):  # all values alike: nothing has an influence
-                found[objective.metric] = dict.fromkeys(spec.space, 0.0)
+def _importance(
+    points: Sequence[tuple[Mapping[str, Any], Sequence[float]]], spec: SearchSpec
+) -> dict[str, dict[str, Importance]]:
+    """Of each objective, over different points."""
+    axes: dict[str, Callable[[float], float]] = {
+        key: log if each.log else float for key, each in spec.space.items() if each.numbers
+    }
+    found: dict[str, dict[str, Importance]] = {}
+    for at, objective in enumerate(spec.objectives):
+        best = objective.direction == "maximize"
+        known = [(point, values[at]) for point, values in points if isfinite(values[at])]
+        better = sorted(known, key=lambda each: each[1], reverse=best)[: ceil(len(known) / 2)]
+        found[objective.metric] = {}
+        for name, some in (("all", known), ("good_end", better)):
+            shares = importance([each[0] for each in some], [each[1] for each in some], axes)
+            if shares is not None:
+                found[objective.metric][name] = shares
     return found

@@ -23,6 +23,8 @@ __all__ = [
 ]  # fmt: skip
 
 MOST_POINTS = 1_000_000
+LARGEST = 2**53
+"""Of an interval's ends: whole numbers up to it are doubles."""
 Scalar = bool | int | float | str | None
 Point = dict[str, Scalar]
 """Values by config key."""
@@ -51,6 +53,11 @@ class RangeSpec(ConfigModel):
             raise ValueError("either low and high, or choices")
         if interval:
             assert self.low is not None and self.high is not None
+            for name, value in (("low", self.low), ("high", self.high)):
+                if abs(value) > LARGEST:
+                    raise ValueError(f"{name} is {value:.3g}; allowed are -2^53 to 2^53")
+                if self.integer and value != int(value):
+                    raise ValueError(f"integer: {name} must be a whole number, found {value}")
             if self.low > self.high:
                 raise ValueError(f"low ({self.low}) exceeds high ({self.high})")
             if self.unit and self.integer:
@@ -58,6 +65,11 @@ class RangeSpec(ConfigModel):
             if self.log and self.low <= 0:
                 raise ValueError(f"log needs a low above 0, found {self.low}")
         return self
+
+    @property
+    def numbers(self) -> bool:
+        """Whether all values are numbers, so that some lie between others."""
+        return all(_kind(each) == "number" for each in self.choices or [])
 
     def at(self, share: float) -> Scalar:
         """The value at ``share``, 0 to 1, of the range."""
@@ -70,7 +82,7 @@ class RangeSpec(ConfigModel):
                 return min(int(exp(log(first) + share * log((last + 1) / first))), last)
             return min(first + int(share * (last - first + 1)), last)
         if self.log:
-            return self.written(exp(log(self.low) + share * log(self.high / self.low)))
+            return self.written(exp(log(self.low) + share * (log(self.high) - log(self.low))))
         return self.written(self.low + share * (self.high - self.low))
 
     def written(self, value: float) -> Scalar:
@@ -84,9 +96,9 @@ class SampleSpec(ConfigModel):
     method: Literal["random", "latin-hypercube"] = "latin-hypercube"
     """``random``: each point by itself. ``latin-hypercube``: each range is cut into ``count`` equal
     parts, and each part holds one point."""
-    count: int = Field(ge=1)
+    count: int = Field(ge=1, le=MOST_POINTS)
     """Points drawn; every combination of the rest of the sweep takes all of them."""
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, le=2**63 - 1)
     """The same seed draws the same points."""
     ranges: dict[str, RangeSpec] = Field(min_length=1)
     """Ranges or choices by config key."""
@@ -178,18 +190,20 @@ def read_sweep(path: Path) -> SweepSpec:
         if "unknown key" in str(error) or "not a key" in str(error) or "no such" in str(error):
             raise InputError(f"{path}: {error}") from None
     for key, values in mixed_keys(spec).items():
-        _check_mixed(spec, path, first, key, values)
+        check_mixed(spec, base_of(spec, path), path, first, key, values)
     return spec
 
 
-def _check_mixed(
-    spec: SweepSpec, path: Path, first: Point, key: str, values: Sequence[Scalar]
+def check_mixed(
+    spec: ManyRuns, base: str, path: Path, first: Point, key: str, values: Sequence[Scalar]
 ) -> None:
     """Raise ``InputError`` where one of ``values`` is of a type that the key does not take."""
     for value in values:
         try:
-            load_run(base_of(spec, path), overrides(spec, {**first, key: value}, path.parent))
+            load_run(base, overrides(spec, {**first, key: value}, path.resolve().parent))
         except InputError as error:
+            if len(values) == 1:
+                raise InputError(f"{path}: {error}") from None
             shown = ", ".join(map(json.dumps, values))
             raise InputError(
                 f"{path}: {key} has values of different types ({shown}): {error}"
@@ -197,19 +211,24 @@ def _check_mixed(
 
 
 def mixed_keys(spec: SweepSpec) -> dict[str, list[Scalar]]:
-    """Keys whose values are of different types, or too large for a column of numbers, with one
-    value of each type."""
+    """Keys whose values are ``mixed``, with one value of each type."""
     columns: dict[str, list[Scalar]] = {key: [] for key in spec.keys}
     for axes in (spec.grid, spec.zip, *(_lists(point) for point in spec.points or [])):
         for key, values in axes.items():
             columns[key] += values
     for key, range_ in (spec.sample.ranges if spec.sample else {}).items():
         columns[key] += range_.choices or [range_.at(0.0)]
+    return mixed(columns)
+
+
+def mixed(columns: Mapping[str, Sequence[Scalar]]) -> dict[str, list[Scalar]]:
+    """Keys whose values are of different types, or too large for a column of numbers, with one
+    value of each type."""
     found = {}
     for key, values in columns.items():
         kinds: dict[str, Scalar] = {}
         for value in values:
-            if value is not None:
+            if _kind(value) != "none":
                 kinds.setdefault(_kind(value), value)
         if len(kinds) > 1 or "large" in kinds:
             found[key] = list(kinds.values())
@@ -221,6 +240,8 @@ def _lists(point: Point) -> dict[str, list[Scalar]]:
 
 
 def _kind(value: Scalar) -> str:
+    if value is None:
+        return "none"
     if isinstance(value, bool):
         return "boolean"
     if isinstance(value, (int, float)):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ from pimsim.explore.keys import Contents, kin_of, point_id, result_key
 from pimsim.explore.pool import Answer, Job, answers, worker_pool
 from pimsim.explore.spec import SweepSpec, base_of, expand, mixed_keys, overrides, read_sweep
 from pimsim.explore.store import Store
+from pimsim.result.types import Energy, Utilisation
 
 if TYPE_CHECKING:
     import pandas
@@ -216,6 +217,16 @@ def _row(store: Store, identity: str) -> dict[str, Any]:
     row = dict(flat_figures(figures))
     row["error"] = None
     return row
+
+
+FIGURES = (
+    "cycles", "time_s", "tokens_per_s", "tokens", "model", "layers_simulated", "layers_model",
+    "iteration_s", "devices", "tokens_per_j", "fidelity", "warnings",
+    *(f"utilisation.{each.name}" for each in fields(Utilisation)),
+    *(f"energy_j.{each.name}" for each in fields(Energy)),
+)  # fmt: skip
+OPEN_FIGURES = ("bound_cycles.", "cycle_stack.", "area_mm2.")
+"""Columns that every table has, and beginnings of those that depend on the machine."""
 
 
 def flat_figures(figures: dict[str, Any]) -> Iterable[tuple[str, Any]]:
