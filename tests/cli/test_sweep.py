@@ -139,5 +139,91 @@ def test_wrong_sweeps_are_refused(refused: Callable[..., str], tmp_path: Path) -
     path.write_text("grid: {workload.batch: []}\n")
     assert "is empty" in refused("sweep", path, "--out", tmp_path / "out")
     path.write_text("grid: {workload.batch: [1]}\n")
+    path.write_text("grid: {npu.frequency: [1, 1GHz]}\n")
+    line = refused("sweep", path, "--out", tmp_path / "out")
+    assert "npu.frequency has values of different types" in line
+    deep = "(" * 10_000 + "1" + ")" * 10_000
+    path.write_text(f"grid: {{workload.batch: [1]}}\nwhere: ['{deep}']\n")
+    assert "where.0: longer than 500 characters" in refused(
+        "sweep", path, "--out", tmp_path / "out"
+    )
+    assert not (tmp_path / "out").exists()
+    path.write_text("grid: {workload.batch: [1]}\n")
     line = refused("sweep", path, "--out", tmp_path / "out", "--dask", "tcp://127.0.0.1:1")
     assert "no scheduler answers" in line
+
+
+def test_a_sweep_that_fails_everywhere_says_each_kind_of_reason(
+    run_cli: RunCli, tmp_path: Path, tiny_card: Path
+) -> None:
+    path, out = tmp_path / "s.yaml", tmp_path / "out"
+    path.write_text(
+        f"base: npu-only\nset: {{workload.model: {tiny_card}, workload.layers: 1}}\npoints:\n"
+        "- {workload.batch: 500}\n- {workload.batch: 600}\n- {memory.timings.tFAW: -3}\n"
+    )
+    done = run_cli("sweep", path, "--out", out, "--workers", "1")
+    assert (done.returncode, done.stderr) == (1, "")
+    lines = done.stdout.splitlines()
+    assert "3 points, 3 simulated now, 3 failed" in lines[0]
+    assert lines[1].startswith("2 failed: ") and "500" in lines[1]
+    assert lines[2].startswith("1 failed: ") and "tFAW" in lines[2]
+    assert len(lines) == 3
+    again = run_cli("sweep", path, "--out", out, "--workers", "1", "--json")
+    assert (again.returncode, again.stderr) == (1, "")
+    data = json.loads(again.stdout)
+    assert (data["simulated"], data["failed"]) == (0, 3)
+    assert sorted(data["errors"].values()) == [1, 2]
+    # one point that has a result is a sweep that worked
+    path.write_text(path.read_text() + "- {workload.batch: 1}\n")
+    assert run_cli("sweep", path, "--out", out, "--workers", "1").returncode == 0
+
+
+def test_another_sweep_takes_a_store_where_it_is_asked_to(
+    run_cli: RunCli, refused: Callable[..., str], sweep: Path, tmp_path: Path
+) -> None:
+    other, out = tmp_path / "other.yaml", tmp_path / "out"
+    text = sweep.read_text()
+    first = text.replace(str(list(range(10, 10 + POINTS))), "[10, 11]")
+    assert first != text
+    (tmp_path / "first.yaml").write_text(first)
+    other.write_text(first.replace("[10, 11]", "[11, 12]"))
+    assert run_cli("sweep", tmp_path / "first.yaml", "--out", out).returncode == 0
+    line = refused("sweep", other, "--out", out)
+    assert str(tmp_path / "first.yaml") in line and "--replace" in line
+    done = run_cli("sweep", other, "--out", out, "--replace", "--json")
+    assert (done.returncode, json.loads(done.stdout)["simulated"]) == (0, 1)
+
+
+def test_damage_is_named_and_mended(run_cli: RunCli, sweep: Path, tmp_path: Path) -> None:
+    path, out = tmp_path / "s.yaml", tmp_path / "out"
+    path.write_text(sweep.read_text().replace(str(list(range(10, 10 + POINTS))), "[10, 11]"))
+    assert run_cli("sweep", path, "--out", out).returncode == 0
+    before = files(out)
+    folder, deep = sorted((out / "results").glob("*.json"))
+    folder.unlink()
+    folder.mkdir()
+    deep.write_text("[" * 100_000 + "]" * 100_000)
+    done = run_cli("sweep", path, "--out", out)
+    assert done.returncode == 0
+    assert done.stderr.splitlines() == [
+        f"note: {each} was damaged; it was made anew" for each in (folder, deep)
+    ]
+    assert "2 simulated now" in done.stdout
+    assert files(out) == before
+
+
+def test_a_script_without_a_main_guard_sweeps_once(sweep: Path, tmp_path: Path) -> None:
+    """Its workers do not run it again: they would sweep, too, and so on without end."""
+    script = tmp_path / "study.py"
+    script.write_text(
+        "import sys\nimport pimsim\nwith open('starts', 'a') as stream:\n    stream.write('x')\n"
+        f"table = pimsim.sweep({str(sweep)!r}, 'out', workers=2)\n"
+        "assert sys.modules['__main__'].table is table\n"
+        "print(len(table), int(table['error'].isna().sum()))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, script], cwd=tmp_path, capture_output=True, text=True, timeout=120
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.split() == [str(POINTS), str(POINTS)]
+    assert (tmp_path / "starts").read_text() == "x"

@@ -51,7 +51,7 @@ def sweep_command(
     with _progress() as on_progress:
         outcome = run_sweep(path, folder, workers, dask, on_progress, retry_failed, replace)
     for name in outcome.damaged:
-        typer.echo(f"note: {name} was damaged; its point was simulated anew", err=True)
+        typer.echo(f"note: {name} was damaged; it was made anew", err=True)
     table = load_table(folder)
     import io
 
