@@ -17,6 +17,7 @@ from pimsim.capture.export import export_trace  # noqa: E402
 from pimsim.capture.gguf_config import config_of  # noqa: E402
 from pimsim.capture.hf_config import decoder_config, longest_context  # noqa: E402
 from pimsim.capture.loading import load_model  # noqa: E402
+from pimsim.capture.missing_features import GGUF_TYPES, MODEL_TYPES, Missing  # noqa: E402
 from pimsim.config.errors import InputError  # noqa: E402
 from pimsim.workload.agreement import disagreements  # noqa: E402
 from pimsim.workload.degrees import trace_degrees  # noqa: E402
@@ -153,6 +154,46 @@ MISSING = {
     "lfm2": ({"layer_types": ["conv", "full_attention"]}, "short convolutions"),
     "t5": ({"is_encoder_decoder": True}, "an encoder"),
 }
+
+
+@pytest.mark.parametrize(
+    ("kind", "text", "words"),
+    [
+        ("llama4", "llama4_text", "llama4_text has chunked attention"),
+        ("gemma4", "gemma4_text", "gemma4_text has heads of another width in blocks with full"),
+        ("gemma3n", "gemma3n_text", "gemma3n_text has KV caches that blocks share"),
+        ("qwen3_5", "qwen3_5_text", "qwen3_5_text has gated delta blocks"),
+    ],
+)
+def test_a_text_model_inside_another_is_refused_by_its_feature(
+    kind: str, text: str, words: str
+) -> None:
+    section = TEXT | {"model_type": text} | ({"num_kv_shared_layers": 15} if "3n" in text else {})
+    with pytest.raises(InputError) as caught:
+        decoder_config("c.json", {"model_type": kind, "text_config": section, "vision_config": {}})
+    assert f"c.json: {words}" in str(caught.value)
+    assert str(caught.value).endswith("; not supported") and "\n" not in str(caught.value)
+
+
+def test_features_have_one_name_each_however_they_are_found() -> None:
+    """Types of configs and of GGUF files name features of the one table, and none that is read."""
+    assert set(MODEL_TYPES.values()) | set(GGUF_TYPES.values()) <= set(Missing)
+    for name, feature in GGUF_TYPES.items():
+        with pytest.raises(InputError) as caught:
+            config_of("m.gguf", {"general.architecture": name}, {})
+        assert str(caught.value) == f"m.gguf: {name} has {feature}; not supported"
+    for name, feature in MODEL_TYPES.items():
+        for kind in (name, f"{name}_text"):
+            with pytest.raises(InputError) as caught:
+                decoder_config("c.json", TEXT | {"model_type": kind})
+            assert str(caught.value) == f"c.json: {kind} has {feature}; not supported"
+    # the same decoder under both names has the same feature
+    for config, gguf in (("falcon_h1", "falcon-h1"), ("granitemoehybrid", "granitehybrid"),
+                         ("qwen3_next", "qwen3next"), ("qwen3_5_moe", "qwen35moe"),
+                         ("kimi_linear", "kimi-linear"), ("glm_moe_dsa", "glm-dsa")):  # fmt: skip
+        assert MODEL_TYPES[config] is GGUF_TYPES[gguf]
+    for name in set(MODEL_TYPES) & set(GGUF_TYPES):
+        assert MODEL_TYPES[name] is GGUF_TYPES[name]
 
 
 @pytest.mark.parametrize("kind", MISSING)

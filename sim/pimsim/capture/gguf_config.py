@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from pimsim.capture.missing_features import refuse_gguf
 from pimsim.config.errors import InputError, near_miss
 
 __all__ = ["gguf_config"]
@@ -28,23 +29,6 @@ _ARCHITECTURES = {
     "smollm3": "smollm3", "stablelm": "stablelm", "starcoder2": "starcoder2",
 }  # fmt: skip
 """GGUF's names, and the types of transformers that do the same."""
-_OF_STATE = {
-    "arwkv7": "recurrent blocks", "falcon-h1": "Mamba state-space blocks",
-    "gemma3n": "KV caches that blocks share",
-    "gemma4": "heads of another width in blocks with full attention",
-    "glm-dsa": "sparse attention by an indexer",
-    "granitehybrid": "Mamba state-space blocks", "jamba": "Mamba state-space blocks",
-    "kimi-linear": "gated delta blocks (linear attention)",
-    "lfm2": "short convolutions between tokens",
-    "lfm2moe": "short convolutions between tokens", "llama4": "chunked attention",
-    "mamba": "Mamba state-space blocks", "mamba2": "Mamba state-space blocks",
-    "nemotron_h": "Mamba state-space blocks", "nemotron_h_moe": "Mamba state-space blocks",
-    "plamo2": "Mamba state-space blocks", "qwen35": "gated delta blocks (linear attention)",
-    "qwen35moe": "gated delta blocks (linear attention)",
-    "qwen3next": "gated delta blocks (linear attention)", "rwkv6": "recurrent blocks",
-    "rwkv6qwen2": "recurrent blocks", "rwkv7": "recurrent blocks",
-}  # fmt: skip
-"""Architectures with something that has no operators here."""
 _KEYS = {
     "num_hidden_layers": "block_count", "hidden_size": "embedding_length",
     "intermediate_size": "feed_forward_length", "num_attention_heads": "attention.head_count",
@@ -88,8 +72,7 @@ def config_of(where: str, fields: Mapping[str, Any], tensors: Mapping[str, list[
     name = fields.get("general.architecture")
     if not isinstance(name, str):
         raise InputError(f"{where}: general.architecture is missing")
-    if name in _OF_STATE:
-        raise InputError(f"{where}: {name} has {_OF_STATE[name]}; not supported")
+    refuse_gguf(where, name)
     if name not in _ARCHITECTURES:
         raise InputError(
             f"{where}: architecture {name!r} of GGUF is not known"
