@@ -11,9 +11,10 @@ import pytest
 import pimsim
 from pimsim.config.errors import InputError
 from pimsim.config.resources import preset_names
-from pimsim.report.charts import LaneChart
+from pimsim.report.charts import LaneChart, Point, PointSeries, XYChart, labels
 from pimsim.report.palette import cause_colour
 from pimsim.report.run_charts import (
+    comparison_chart,
     energy_chart,
     gantt_chart,
     power_chart,
@@ -172,3 +173,40 @@ def test_a_result_of_before_has_no_pictures_over_time(result: Result) -> None:
 def test_every_cause_has_a_colour_of_its_own() -> None:
     colours = [cause_colour(cause) for cause in CYCLE_CAUSES]
     assert len(set(colours)) == len(colours)
+
+
+def test_names_of_points_that_lie_on_each_other_are_one() -> None:
+    """0.12 decades are a factor of 1.32."""
+    points = tuple(
+        Point(x, y, text=text)
+        for x, y, text in (
+            (10, 130, "a"),
+            (10, 100, "b"),
+            (13, 101, "c"),
+            (10, 70, "d"),
+            (1, 1, ""),
+        )
+    )
+    series = PointSeries("all", "#000000", points)
+    chart = XYChart("k", "t", "c", "x", "y", (series,), x_log=True, y_log=True)
+    assert labels(series, chart) == [(10, 130, "a, c, b"), (10, 70, "d")]
+    assert [text for *_, text in labels(series, replace(chart, x_log=False))] == list("acbd")
+
+
+def test_axes_end_with_what_they_show(result: Result) -> None:
+    gantt = gantt_chart(result)
+    assert gantt.x_end == max(span.end for span in gantt.spans)
+    assert comparison_chart([result], ["a"]).x_end > result.tokens_per_s
+    micro = result.time_s * 1e6
+    for chart in (utilisation_chart(result), power_chart(result)):
+        assert chart.x_range == (0, pytest.approx(micro))
+        assert all(line.x[-1] == pytest.approx(micro) for line in chart.lines)
+        assert chart.y_range is not None
+        assert chart.y_range[0] == 0 <= min(min(line.y) for line in chart.lines)
+        assert max(max(line.y) for line in chart.lines) < chart.y_range[1]
+
+
+@pytest.mark.parametrize("preset", preset_names("hardware"))
+def test_every_cause_has_words(preset: str, tiny_card: Path) -> None:
+    stack = pimsim.run(preset, model=tiny_card, batch=4, fidelity="fast").cycle_stack
+    assert {cause for causes in stack.values() for cause in causes} <= set(CYCLE_CAUSES)

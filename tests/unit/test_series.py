@@ -137,6 +137,32 @@ def test_intervals_add_up_to_the_run(observed: tuple[Outcome, Result]) -> None:
     assert series.end_ps[-1] == outcome.time_ps
 
 
+@pytest.mark.parametrize("fidelity", ["command", "fast"])
+def test_nothing_moves_where_nobody_asked(fidelity: str, tiny_card: Path) -> None:
+    """Between an operator's end and the next one's first load, here through long collectives, only
+    posted writes go out; nor after the last one at the end of the run."""
+    options = overrides_of(model=tiny_card, batch=8, layers=2, fidelity=fidelity)
+    slow = ["parallel.tp=2", "link.latency_ns=5000"]
+    outcome, result = observe(resolve("neupims", [*options, *slow]))
+    series, memory = result.series, outcome.system.memory
+    assert series is not None
+    asked = [
+        (o.start_ps - o.lead_ps, o.end_ps) for o in outcome.recorder.operators
+        if o.bytes or o.unit == "pim"
+    ]  # fmt: skip
+    starts = (0, *series.end_ps[:-1])
+    idle = [
+        at for at, (start, end) in enumerate(zip(starts, series.end_ps, strict=True))
+        if not any(begin < end and start < done for begin, done in asked)
+    ]  # fmt: skip
+    assert len(idle) > 5 and idle[-1] == len(series.end_ps) - 1
+    posted = memory.controller.write_queue_depth * memory.organization.channels
+    for at in idle:
+        assert series.dram_bytes[at] <= 2 * posted * memory.organization.burst_bytes
+        assert series.pim_bytes[at] == 0
+    assert sum(series.dram_bytes[at] > 0 for at in idle) < len(idle) / 2
+
+
 def test_bytes_are_where_their_commands_are(tiny_card: Path) -> None:
     """The log of commands, counted by interval, says the same but for what lies across edges."""
     options = overrides_of(model=tiny_card, batch=8, layers=1)

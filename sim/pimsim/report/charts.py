@@ -8,8 +8,9 @@ the same.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from math import log10
 
-__all__ = ["Chart", "LaneChart", "Line", "Point", "PointSeries", "Span", "XYChart"]
+__all__ = ["Chart", "LaneChart", "Line", "Point", "PointSeries", "Span", "XYChart", "labels"]
 
 Facts = tuple[tuple[str, str], ...]
 """What one reads on a mark: names and values, with units."""
@@ -43,6 +44,12 @@ class LaneChart:
     colours: dict[str, str]
     """By series, in the order of the legend."""
     legend: bool = True
+
+    @property
+    def x_end(self) -> float:
+        """Where the axis ends: with the last bar, with room for what is written behind bars."""
+        last = max((span.end for span in self.spans), default=0.0) or 1.0
+        return last * 1.1 if any(span.text for span in self.spans) else last
 
 
 @dataclass(frozen=True)
@@ -95,9 +102,39 @@ class XYChart:
     lines: tuple[Line, ...] = ()
     x_log: bool = False
     y_log: bool = False
+    x_range: tuple[float, float] | None = None
     y_range: tuple[float, float] | None = field(default=None)
     x_names: tuple[str, ...] = ()
     """What stands at 0, 1, 2 ... where x is no number."""
 
 
 Chart = LaneChart | XYChart
+_NEAR = 0.12
+"""Decades within which names of points share a place."""
+
+
+def labels(series: PointSeries, chart: XYChart) -> list[tuple[float, float, str]]:
+    """Where names are written: x, y, text; of points that lie near each other, all in one place."""
+
+    def place(point: Point) -> tuple[float, float]:
+        x = log10(point.x) if chart.x_log and point.x > 0 else point.x
+        y = log10(point.y) if chart.y_log and point.y > 0 else point.y
+        return x, y
+
+    near = _NEAR if chart.x_log and chart.y_log else 0.0
+    groups: list[list[Point]] = []
+    for point in sorted(series.points, key=lambda each: -each.y):
+        if not point.text:
+            continue
+        x, y = place(point)
+        for group in groups:
+            first_x, first_y = place(group[0])
+            if abs(x - first_x) <= near and abs(y - first_y) <= near:
+                group.append(point)
+                break
+        else:
+            groups.append([point])
+    return [
+        (group[0].x, group[0].y, ", ".join(dict.fromkeys(point.text for point in group)))
+        for group in groups
+    ]

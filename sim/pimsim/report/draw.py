@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from pimsim.config.errors import InputError, near_miss
 from pimsim.config.files import make_folder, write_whole
 from pimsim.config.paths import Pathlike
-from pimsim.report.charts import Chart, LaneChart, Point, PointSeries, XYChart
+from pimsim.report.charts import Chart, LaneChart, XYChart, labels
 from pimsim.validate.figures import new_figure
 
 if TYPE_CHECKING:
@@ -22,8 +22,6 @@ __all__ = ["FORMATS", "check_formats", "draw", "write_charts"]
 FORMATS = ("png", "svg", "pdf")
 PAGE_INCHES = 7.0
 """Text width of a two-column page (IEEE, ACM)."""
-_NEAR = 0.12
-"""Decades within which names of points share a place."""
 _MARKERS = {"circle": "o", "square": "s", "triangle": "^", "diamond": "D"}
 _STYLE: Any = {
     "font.size": 8, "axes.titlesize": 9, "svg.hashsalt": "pimsim", "svg.fonttype": "none",
@@ -44,7 +42,7 @@ def draw(chart: Chart, width: float = PAGE_INCHES) -> Figure:
         else:
             figure = new_figure(width, width * 0.55)
             axes = figure.subplots()
-            _plane(axes, chart)
+            _plane(figure, axes, chart)
         axes.set_title(chart.title, loc="left")
         axes.set_xlabel(chart.x_label)
         axes.grid(color="#dddddd", linewidth=0.5)
@@ -69,13 +67,12 @@ def _lanes(figure: Figure, axes: Axes, chart: LaneChart) -> None:
                 va="center", fontsize=7,
             )  # fmt: skip
     axes.set_yticks(range(len(place)), list(reversed(chart.lanes)))
-    axes.set_xlim(left=0)
-    axes.margins(x=0.08 if any(span.text for span in chart.spans) else 0.0)
+    axes.set_xlim(0, chart.x_end)
     if chart.legend:
         figure.legend(loc="outside lower center", ncols=3, fontsize=7, frameon=False)
 
 
-def _plane(axes: Axes, chart: XYChart) -> None:
+def _plane(figure: Figure, axes: Axes, chart: XYChart) -> None:
     for line in chart.lines:
         axes.plot(
             line.x, line.y, color=line.colour, label=line.name, linewidth=1.2,
@@ -89,7 +86,7 @@ def _plane(axes: Axes, chart: XYChart) -> None:
             marker=_MARKERS[series.marker], label=series.name, alpha=0.85, edgecolors="white",
             linewidths=0.5, zorder=3,
         )  # fmt: skip
-        for x, y, text in _labels(series, chart):
+        for x, y, text in labels(series, chart):
             axes.annotate(text, (x, y), (5, 3), textcoords="offset points", fontsize=6.5)
     axes.set_ylabel(chart.y_label)
     if chart.x_names:
@@ -100,27 +97,10 @@ def _plane(axes: Axes, chart: XYChart) -> None:
         axes.set_yscale("log")
     if chart.y_range is not None:
         axes.set_ylim(*chart.y_range)
+    if chart.x_range is not None:
+        axes.set_xlim(*chart.x_range)
     if chart.lines or len(chart.points) > 1:
-        axes.legend(fontsize=7, frameon=False)
-
-
-def _labels(series: PointSeries, chart: XYChart) -> list[tuple[float, float, str]]:
-    """Where names are written; of points that lie on each other, all in one place."""
-    from math import log10
-
-    def place(point: Point) -> tuple[float, float]:
-        x = log10(point.x) if chart.x_log and point.x > 0 else point.x
-        y = log10(point.y) if chart.y_log and point.y > 0 else point.y
-        return round(x / _NEAR), round(y / _NEAR)
-
-    found: dict[tuple[float, float], list[Point]] = {}
-    for point in series.points:
-        if point.text:
-            found.setdefault(place(point) if chart.x_log else (point.x, point.y), []).append(point)
-    return [
-        (points[0].x, max(p.y for p in points), ", ".join(dict.fromkeys(p.text for p in points)))
-        for points in found.values()
-    ]
+        figure.legend(loc="outside lower center", ncols=4, fontsize=7, frameon=False)
 
 
 def check_formats(formats: Sequence[str]) -> None:

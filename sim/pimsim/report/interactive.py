@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from pimsim.report.charts import Chart, LaneChart, Line, XYChart
+from pimsim.report.charts import Chart, LaneChart, Line, XYChart, labels
 
 __all__ = ["chart_parts", "library_script"]
 
@@ -37,7 +37,7 @@ def _figure(chart: Chart) -> Any:
 
 
 def _lanes(chart: LaneChart) -> Any:
-    from bokeh.models import ColumnDataSource, HoverTool
+    from bokeh.models import ColumnDataSource, HoverTool, Range1d
     from bokeh.plotting import figure
 
     names = _fact_names([span.facts for span in chart.spans])
@@ -68,7 +68,7 @@ def _lanes(chart: LaneChart) -> Any:
             text=[span.text for span in labelled], x_offset=4, text_baseline="middle",
             text_font_size="11px", text_color="#888888",
         )  # fmt: skip
-    plot.x_range.start = 0
+    plot.x_range = Range1d(0, chart.x_end)
     return plot
 
 
@@ -81,6 +81,7 @@ def _plane(chart: XYChart) -> Any:
         x_axis_label=chart.x_label, y_axis_label=chart.y_label, name=chart.key,
         x_axis_type="log" if chart.x_log else "linear",
         y_axis_type="log" if chart.y_log else "linear",
+        **({"x_range": chart.x_range} if chart.x_range is not None else {}),
         **({"y_range": chart.y_range} if chart.y_range is not None else {}),
     )  # fmt: skip
     if chart.x_names:
@@ -102,6 +103,13 @@ def _plane(chart: XYChart) -> Any:
             source=source, line_color="white", line_width=0.5,
         )  # fmt: skip
         plot.add_tools(HoverTool(renderers=[marks], tooltips=_tooltips(names), visible=False))
+        named = labels(series, chart)
+        if named:
+            plot.text(
+                x=[x for x, _, _ in named], y=[y for _, y, _ in named],
+                text=[text for _, _, text in named], x_offset=8, text_baseline="middle",
+                text_font_size="11px", text_color="#888888",
+            )  # fmt: skip
     _lines(plot, [line for line in chart.lines if line.above])
     return plot
 

@@ -66,11 +66,11 @@ def render_page(
     )  # fmt: skip
 
 
-def _legend(chart: Chart | None) -> list[tuple[str, str]]:
-    """Names and colours."""
+def _legend(chart: Chart | None) -> list[tuple[str, str, str]]:
+    """Names, colours, and how a thing is drawn: ``mark``, ``line`` or ``dashed``."""
     if chart is None:
         return []
     if isinstance(chart, LaneChart):
-        return list(chart.colours.items()) if chart.legend else []
-    lines = [(line.name, line.colour) for line in chart.lines]
-    return lines + [(series.name, series.colour) for series in chart.points]
+        return [(*each, "mark") for each in chart.colours.items()] if chart.legend else []
+    lines = [(one.name, one.colour, "dashed" if one.dashed else "line") for one in chart.lines]
+    return lines + [(series.name, series.colour, "mark") for series in chart.points]

@@ -206,7 +206,8 @@ def utilisation_chart(result: Result) -> XYChart:
         "utilisation", "Work done over time",
         "Multiplications of the arrays and of PIM, and bytes on the data buses, when they take "
         "place, as a share of what the unit could do.",
-        "time (us)", "share of the peak (%)", lines=tuple(lines), y_range=(0.0, 105.0),
+        "time (us)", "share of the peak (%)", lines=tuple(lines),
+        x_range=(0.0, series.end_ps[-1] / 1e6), y_range=(0.0, 105.0),
     )  # fmt: skip
 
 
@@ -220,7 +221,7 @@ def power_chart(result: Result) -> XYChart:
         for part, watt in watts.items()
         if any(watt)
     ]
-    lines.append(_over_time(series, "all parts", "#000000", total, above=True))
+    lines.append(_over_time(series, "all parts", "#777777", total, above=True))
     if result.tdp_w is not None:
         most = [result.tdp_w] * len(total)
         lines.append(_over_time(series, "TDP", "#D55E00", most, dashed=True))
@@ -229,7 +230,8 @@ def power_chart(result: Result) -> XYChart:
         "power", "Power over time",
         "One device: energy of what is done in each interval, standby and refresh of its DRAM, and "
         "static power.",
-        "time (us)", "power (W)", lines=tuple(lines), y_range=(0.0, top),
+        "time (us)", "power (W)", lines=tuple(lines),
+        x_range=(0.0, series.end_ps[-1] / 1e6), y_range=(0.0, top),
     )  # fmt: skip
 
 

@@ -136,7 +136,12 @@ def _samples(outcome: Outcome, last: int) -> Ints:
     system.sample(end[0])
     end[0, A_CYCLE] = last
     end[0, A_ACTIVE] = active_rank_ticks(system.channels, system.memory, last)
-    rows = np.concatenate([np.zeros((1, N_SAMPLE), np.int64), taken[taken[:, A_CYCLE] < last], end])
+    idle = end.copy()  # nothing has come since the memory was busy last
+    idle[0, A_CYCLE] = min(int(system.now), last)
+    idle[0, A_ACTIVE] = active_rank_ticks(system.channels, system.memory, int(idle[0, A_CYCLE]))
+    begin = np.zeros((1, N_SAMPLE), np.int64)
+    end[0, [A_BUS_LEFT, A_COLUMNS_LEFT]] *= int(system.now) >= last
+    rows = np.concatenate([begin, taken[taken[:, A_CYCLE] < idle[0, A_CYCLE]], idle, end])
     # what is drained of several transfers is rounded; what is counted in the end is exact
     upto = np.minimum(rows[:, :N_COUNTERS], end[0, :N_COUNTERS])
     rows[:, :N_COUNTERS] = np.maximum.accumulate(upto, axis=0)

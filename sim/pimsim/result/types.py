@@ -49,7 +49,7 @@ CYCLE_CAUSES: dict[str, str] = {
     "readres": "reading PIM results (READRES)",
     "gwrite": "filling the PIM global buffer (GWRITE)",
     "channel_imbalance": "waiting for the fullest channel",
-    "other_sub_batch": "waiting for the other sub-batch",
+    "core_imbalance": "waiting for the fullest core",
     "vector": "waiting for the vector unit",
     "pim": "waiting for PIM",
     "npu": "waiting for the NPU",

@@ -303,8 +303,17 @@ class FastMemorySystem:
             self._now = max(self._now, self._cycle(upto))
             self._snapshot()
             self._refresh()
-            if self._now >= self.samples[1][NEXT]:
-                self.sample(self.samples[0][next_sample(*self.samples, self._now)])
+            self._sample_if_due()
+
+    def _sample_if_due(self) -> None:
+        """Take the sample that is due, of an idle stretch the first one too: what came before it
+        did not come in it."""
+        table, state = self.samples
+        idle = all(map(np.array_equal, self._drained[-1], self._drained[-2]))
+        if idle and self._now > state[NEXT]:
+            self.sample(table[next_sample(table, state, int(state[NEXT]))])
+        if self._now >= state[NEXT]:
+            self.sample(table[next_sample(table, state, self._now)])
 
     def sample(self, row: Ints) -> None:
         """See ``MemorySystem.sample``: what is counted, and what is drained of what is not
