@@ -11,7 +11,7 @@ import pytest
 from pimsim.config.errors import InputError
 from pimsim.workload.cards import load_card
 from pimsim.workload.decode import decode_iteration
-from pimsim.workload.operators import Iteration
+from pimsim.workload.operators import Iteration, map_operators
 from pimsim.workload.requests import Request
 from pimsim.workload.transforms import load_transform, transform_names
 
@@ -59,3 +59,38 @@ def test_kv_quantise_is_a_model_with_such_a_cache(dtype_bytes: int, iteration: I
 def test_kv_quantise_refuses_other_widths(dtype_bytes: int) -> None:
     with pytest.raises(InputError, match="allowed: 1, 2, 4"):
         load_transform("kv_quantise")(dtype_bytes=dtype_bytes)
+
+
+SIZES = {"hidden": 64, "heads": 4, "kv_heads": 4, "head_dim": 16, "ffn_hidden": 128}
+
+
+def sparse(iteration: Iteration, active: int, predictor: str) -> dict[str, tuple[int, int, int]]:
+    """n, k and weight bytes of the products of the network with the first features active."""
+    union = np.arange(128) < active
+    transform = load_transform("sparse_ffn")(
+        union=lambda _: union, granularity=1, predictor=predictor
+    )
+    block = transform(iteration).blocks[0]
+    operators = [block.operator(name) for name in ("fc1", "fc2")]
+    return {each.name: (each.n, each.k, each.weight_bytes) for each in operators}
+
+
+def test_sparse_ffn_leaves_the_bias_of_what_stays() -> None:
+    """OPT's network of 64 and 128 features in 2 bytes, with biases, 40 of them active: the second
+    bias is of the outputs and stays whole, the first is of the features."""
+    card = load_card("opt-66b").model_copy(update=SIZES)
+    iteration = decode_iteration(card, [Request(0, 0.0, 10, 20, 5)], tp=1)
+    whole, second = 2 * (128 * 64 + 128), 2 * 40 * 64 + 2 * 64
+    assert sparse(iteration, 128, "none")["fc1"] == (128, 64, whole)
+    assert sparse(iteration, 40, "none") == {"fc1": (128, 64, whole), "fc2": (64, 40, second)}
+    first = 2 * (40 * 64 + 40)
+    assert sparse(iteration, 40, "oracle") == {"fc1": (40, 64, first), "fc2": (64, 40, second)}
+
+
+def test_sparse_ffn_of_packed_weights_reads_less_of_them() -> None:
+    """4 bits and a scale of 16 for each 32, 9/16 of a byte a weight."""
+    card = load_card("llama-3-8b").model_copy(update=SIZES)
+    plain = decode_iteration(card, [Request(0, 0.0, 10, 20, 5)], tp=1)
+    packed = map_operators(plain, lambda o: replace(o, weight_bytes=o.weight_bytes * 9 // 32))
+    assert sparse(packed, 40, "none")["fc2"] == (64, 40, 64 * 40 * 9 // 16)
+    assert sparse(packed, 40, "oracle")["fc1"] == (80, 64, 80 * 64 * 9 // 16)

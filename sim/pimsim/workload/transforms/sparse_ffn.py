@@ -40,14 +40,23 @@ def sparse_ffn(
     def transform(iteration: Iteration) -> Iteration:
         blocks = []
         for number, block in zip(iteration.layer_numbers, iteration.blocks, strict=True):
-            blocks.append(_block(block, number, union, granularity, predictor == "oracle"))
+            blocks.append(
+                _block(
+                    block, number, union, granularity, predictor == "oracle", iteration.dtype_bytes
+                )
+            )
         return replace(iteration, blocks=tuple(blocks))
 
     return transform
 
 
 def _block(
-    block: Block, number: int, union: Callable[[int], Mask], granularity: int, predicted: bool
+    block: Block,
+    number: int,
+    union: Callable[[int], Mask],
+    granularity: int,
+    predicted: bool,
+    element_bytes: int,
 ) -> Block:
     if not block.has("fc2"):
         return block
@@ -58,12 +67,12 @@ def _block(
             f"sparse_ffn: block {number} has {features} features, the mask {len(mask)}"
         )
     left = max(int(kept(mask, granularity).sum()), 1)
-    second = _fewer(block.operator("fc2"), "k", left, features)
+    second = _fewer(block.operator("fc2"), "k", left, features, element_bytes)
     changed = {"fc2": replace(second, weights_chosen=not predicted)}
     if predicted:
         first = block.operator("fc1")
         halves = first.n // features
-        changed["fc1"] = _fewer(first, "n", left * halves, first.n)
+        changed["fc1"] = _fewer(first, "n", left * halves, first.n, element_bytes)
         act = block.operator("act")
         changed["act"] = replace(
             act, width=left, flops=act.flops * left // features,
@@ -74,18 +83,23 @@ def _block(
     return replace(block, operators=tuple(operators))
 
 
-def _fewer(operator: Operator, dim: str, left: int, before: int) -> Operator:
+def _fewer(operator: Operator, dim: str, left: int, before: int, element_bytes: int) -> Operator:
     """The product with ``left`` of its ``before`` rows or columns of weights; a bias of another
-    dimension stays whole."""
-    size = operator.weight_bytes
-    element = size // (operator.n * operator.k)
-    matrix = operator.n * operator.k * element
-    bias = size - matrix
+    dimension stays whole.
+
+    What is above ``element_bytes`` a weight is the bias. Weights in a packed format are below that:
+    they shrink as a whole, with their scales.
+    """
+    matrix = operator.n * operator.k * element_bytes
+    bias = operator.weight_bytes - matrix
+    if bias < 0:
+        kept_bytes = -(-operator.weight_bytes * left // before)
+    elif dim == "k":
+        kept_bytes = matrix * left // before + bias
+    else:
+        kept_bytes = (matrix + bias) * left // before
     if dim == "k":
         new = replace(operator, k=left, input_bytes=operator.input_bytes * left // before)
     else:
-        bias = bias * left // before
         new = replace(operator, n=left, output_bytes=operator.output_bytes * left // before)
-    return replace(
-        new, weight_bytes=new.n * new.k * element + bias, flops=operator.flops * left // before
-    )
+    return replace(new, weight_bytes=kept_bytes, flops=operator.flops * left // before)
