@@ -2,7 +2,9 @@
 
 Blocks of a kind that differ do so in the experts that are hit or in the features that work. Both
 are known of all blocks, as is where each expert would run; so their times differ by about what the
-units need for that. It is no time of a block, but what tells one from another.
+units need for that, of the memory at the rate that it sustains: a block whose experts wait for PIM
+loses nothing to refresh of a stream, one that waits for weights does. It is no time of a block, but
+what tells one from another.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from pimsim.engine.device import Device
+from pimsim.hardware.dram.sustained import sustained_share
 from pimsim.mapping.expert_costs import ExpertCosts
 from pimsim.mapping.experts import ExpertPlacement, together
 from pimsim.workload.operators import Block
@@ -33,7 +36,8 @@ def block_estimates(device: Device) -> Mapping[str, Mapping[int, int]]:
     iterations = tuple(every.iteration(members) for members in device.members)
     placements = [device.place(iterations, part) for part in range(len(iterations))]
     config = device.config
-    costs = ExpertCosts(config.npu, config.memory, config.pim)
+    share = sustained_share(config.memory)
+    costs = ExpertCosts(config.npu, config.memory, config.pim, share)
     at_once = config.schedule.policy == "interleaved"
     found: dict[str, dict[int, int]] = {}
     for at, number in enumerate(iterations[0].layer_numbers):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from math import fsum
+from fractions import Fraction
+from math import ceil, fsum
 
 from pimsim.config.energy import EnergyConfig
 from pimsim.config.memory import MemoryConfig
@@ -30,14 +31,21 @@ class ExpertCosts:
     memory: MemoryConfig
     pim: PimConfig | None
     """None: no expert runs there."""
+    sustained: Fraction = Fraction(1)
+    """Of the memory's peak rate, what a stream alone is taken to get."""
     _known: dict[tuple[GemvShape, int], GemvTime] = field(
         default_factory=dict, compare=False, repr=False
     )
 
     def product_cycles(self, m: int, n: int, k: int, weight_bytes: int) -> int:
         """On the NPU: streaming the weights, or the arrays, whichever takes longer."""
-        stream = -(-weight_bytes * 1000 // bytes_per_kcycle(self.npu, self.memory))
+        stream = self._stream_cycles(weight_bytes)
         return max(stream, steady_cycles(m, n, k, self.npu.systolic) // self.npu.cores)
+
+    def _stream_cycles(self, moved_bytes: int) -> int:
+        """Of the NPU, for so much of the memory."""
+        peak = bytes_per_kcycle(self.npu, self.memory)
+        return ceil(moved_bytes * 1000 / (peak * self.sustained))
 
     def on_npu(self, block: Block, tokens: int) -> int:
         """All products of an expert of ``block`` with ``tokens`` tokens, on the NPU."""
@@ -128,7 +136,7 @@ class ExpertCosts:
         """What the NPU multiplies in a block beside experts; where it ``attends``, it reads the
         cache too."""
         cache = sum(o.kv_read_bytes for o in block.operators) if attends else 0
-        return -(-cache * 1000 // bytes_per_kcycle(self.npu, self.memory)) + sum(
+        return self._stream_cycles(cache) + sum(
             o.count * self.product_cycles(o.m, o.n, o.k, o.weight_bytes // o.count)
             for o in block.operators
             if o.kind in (OperatorKind.GEMM, OperatorKind.ROUTER) and o.m
