@@ -173,8 +173,10 @@ def _hardware(draw: random.Random) -> Draw:
         f"fidelity={draw.choice(('command', 'fast'))}", f"seed={draw.randrange(100)}",
     ]  # fmt: skip
     if draw.random() < 0.3:
-        stages = draw.choice([pp for pp in range(1, card.layers + 1) if card.layers % pp == 0])
+        stages = draw.choice(range(1, card.layers + 1))
         own.append(f"parallel.pp={stages}")
+        if stages % 3 == 0:
+            own.append(f"parallel.batches={stages // 3}")
     if draw.random() < 0.7:
         own.append(f"memory={draw.choice(preset_names('memory'))}")
         own.append("memory.organization.rows=131072")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Sequence
 from fractions import Fraction
-from math import fsum
+from math import fsum, sqrt
 from pathlib import Path
 
 import pytest
@@ -16,6 +16,8 @@ from pimsim.config.errors import InputError
 from pimsim.config.resources import preset_names
 from pimsim.engine.iteration import Outcome
 from pimsim.hardware.fabric.collectives import ring_all_gather, ring_all_reduce, send
+from pimsim.result.accounts import run_energy
+from pimsim.result.scale import extrapolate
 from pimsim.result.types import Result
 from pimsim.simulate import device_of, observe, resolve
 from pimsim.workload.card_trace import card_trace
@@ -422,3 +424,47 @@ def test_a_pipeline_is_shown_stage_by_stage(run: Run) -> None:
     assert "pipeline" not in console.export_text(clear=True).rsplit("run", 1)[-1]
     assert _pipeline(whole) == () and whole.pipeline == ()
     assert Result.from_dict(piped.to_dict()) == piped
+
+
+def test_a_device_that_waits_draws_idle_power_and_does_no_work(run: Run) -> None:
+    outcome, result = run(4)
+    work = [(outcome.recorder.totals[-1], (1, 1))]
+    busy, waited = (run_energy(outcome, result.time_s, work, idle_s) for idle_s in (0.0, 2.0))
+    idle_w = result.idle_w - result.static_w["total"]
+    assert waited.static - busy.static == pytest.approx(2 * result.static_w["total"])
+    assert waited.dram - busy.dram == pytest.approx(2 * idle_w)
+    assert (waited.npu, waited.sram, waited.link) == (busy.npu, busy.sram, busy.link)
+    assert waited.total - busy.total == pytest.approx(2 * result.idle_w)
+
+
+# extrapolation by stage
+
+
+def test_a_stage_takes_its_own_blocks_of_those_simulated() -> None:
+    """Two dense and three others simulated, at 10 and 100 ps in the steady state."""
+    simulated = ["dense", "dense", "moe", "moe", "moe"]
+    times = {1: 10, 3: 90, 4: 110}
+    for own, expected in (
+        ({"dense": 2, "moe": 3}, 0),
+        ({"dense": 3, "moe": 1}, 10 - 200),
+        ({"moe": 7}, -20 + 400),
+        ({"dense": 1}, -10 - 300),
+    ):
+        found = extrapolate(times, simulated, tuple(own.items()), own_numbers=range(9))
+        assert (found.missing_ps, found.half_width_ps) == (expected, 0.0)
+
+
+def test_blocks_that_differ_come_and_go_by_number() -> None:
+    """Of six blocks 0, 2, 4 were simulated; the stage has 3, 4 and 5."""
+    known = {number: 1000 + 10 * number for number in range(6)}
+    left = {1: 90, 2: 110}  # the run's first block says nothing of its own time
+    times = {at: known[2 * at] + each for at, each in left.items()}
+    found = extrapolate(
+        times, ["moe"] * 3, (("moe", 3),), (0, 2, 4), {"moe": known}, range(3, 6)
+    )  # fmt: skip
+    # 3 and 5 come with the mean of what was left open; 2 goes with its time, 0 with an estimate
+    assert found.missing_ps == (1030 + 1050 + 2 * 100) - (1020 + 90) - (1000 + 100)
+    assert found.least_ps == -(1020 + 90) - (1000 + 100)
+    # two that come and one that goes unseen, of which the mean is off for one more than goes
+    spread = sqrt((10**2 + 10**2) / 1)
+    assert found.half_width_ps == pytest.approx(12.706 * spread * sqrt(3 + 1**2 / 2))

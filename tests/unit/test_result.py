@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -38,6 +38,7 @@ from pimsim.result.types import (
     Latency,
     OperatorResult,
     Percentiles,
+    PipelineStage,
     Provenance,
     Result,
     Series,
@@ -175,6 +176,22 @@ def operator(**changes: Any) -> tuple[OperatorResult, ...]:
     return replace(first, **changes), *others
 
 
+def pipeline(
+    first: Mapping[str, Any] | None = None, last: Mapping[str, Any] | None = None, **changes: Any
+) -> dict[str, Any]:
+    """Two stages of two devices each: 10 W static for half a second, 15 J for 4 tokens of 7.5 J."""
+    stages = (
+        PipelineStage(4, 0.5, 1.0, 10, 10, 8.0), PipelineStage(3, 0.4, 0.8, 10, 10, 7.0),
+    )  # fmt: skip
+    return {
+        "pipeline": (replace(stages[0], **(first or {})), replace(stages[1], **(last or {}))),
+        "iteration_s": 0.5, "layers_model": 4, "devices": 4, "tokens": 4,
+        "token_j": {"total": 7.5},
+        "energy_j": Energy.of(dram=1.0, pim=0.0, npu=0.0, sram=0.0, link=0.0, static=1e-5),
+        "static_w": {"arrays": 4.0, "rest": 6.0, "total": 10.0}, **changes,
+    }  # fmt: skip
+
+
 LAWS: list[tuple[dict[str, Any], str]] = [
     ({"stages": stage(bound_cycles=401)}, "stage A took 400 cycles, its bound is 401"),
     ({"stages": stage(npu_busy_cycles=401)}, "stage A has npu busy 401 of 400 cycles"),
@@ -198,6 +215,12 @@ LAWS: list[tuple[dict[str, Any], str]] = [
     ({"peaks": {"npu_flop_per_s": 2.49e9}}, "qkv (layer 0) has 1000 flops in 401 cycles"),
     ({"peaks": {"pim_flop_per_s": 3.3e7}}, "score (layer 0) has 10 flops in 301 cycles"),
     ({"time_s": 0.0}, "the run took 1000 cycles, 0.0 s"),
+    (pipeline(first={"time_s": 0.51}), "a pipeline stage takes 0.51 s, a batch leaves every 0.5 s"),
+    (pipeline(layers_model=8), "pipeline stages have fewer blocks than the slowest one, 8"),
+    (pipeline(first={"busy": 0.9}), "pipeline stage 1 is busy 0.9 of 0.5 s"),
+    (pipeline(last={"busy": 0.0, "time_s": 0.0}), "pipeline stage 2 is busy 0.0 of 0.5 s"),
+    (pipeline(last={"energy_j": 4.9}), "pipeline stage 2 takes 4.9 J, 5.0 J of it static"),
+    (pipeline(first={"energy_j": 9.0}), "pipeline stages take 32.0 J, the tokens 30.0 J"),
 ]
 
 
@@ -255,6 +278,10 @@ def test_no_interval_is_below_the_static_power() -> None:
         facts = replace(OVER_TIME, power=PowerFacts())
         found = list(violations(result, facts))
         assert bool(found) == bool(message) and message in "; ".join(found)
+
+
+def test_a_sound_pipeline_passes() -> None:
+    check_invariants(make_result(**pipeline()), FACTS)
 
 
 def test_an_operator_may_lie_at_its_roof() -> None:

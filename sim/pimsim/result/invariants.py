@@ -77,6 +77,7 @@ def check_invariants(result: Result, facts: RunFacts) -> None:
     - utilisations are shares
     - over time, what is done in the intervals adds up to what was done and used, exactly; in none
       is a unit above its peak, the device below its static power or the DRAM above its most
+    - a pipeline's slowest stage sets the rate, and its stages' energy is that of the tokens
 
     Raise ``InputError`` where power is above a limit that the input sets: of a device, of PIM in
     a stack, of the DRAM at its pins.
@@ -110,6 +111,7 @@ def violations(result: Result, facts: RunFacts) -> Iterator[str]:
     yield from _power(result, facts)
     if result.series is not None:
         yield from _series(result, result.series, facts)
+    yield from _pipeline(result)
     for item in fields(Utilisation):
         share = getattr(result.utilisation, item.name)
         if not -_SHARE_TOLERANCE <= share <= 1 + _SHARE_TOLERANCE:
@@ -247,6 +249,29 @@ def _series(result: Result, series: Series, facts: RunFacts) -> Iterator[str]:
         most_w = facts.power.dram_most_w * (1 + facts.clock_ps / length)
         if joule > most_w * length * 1e-12:
             yield f"DRAM takes {joule} J in interval {at} of {length} ps, {most_w} W at most"
+
+
+def _pipeline(result: Result) -> Iterator[str]:
+    stages = result.pipeline
+    if not stages:
+        return
+    slowest = max(stage.time_s for stage in stages)
+    if not slowest <= result.iteration_s * (1 + _SHARE_TOLERANCE):
+        yield f"a pipeline stage takes {slowest} s, a batch leaves every {result.iteration_s} s"
+    if sum(stage.blocks for stage in stages) < result.layers_model:
+        yield f"pipeline stages have fewer blocks than the slowest one, {result.layers_model}"
+    for number, stage in enumerate(stages, 1):
+        if not 0 < stage.busy <= 1 + _SHARE_TOLERANCE or not isclose(
+            stage.busy * result.iteration_s, stage.time_s, rel_tol=_ENERGY_TOLERANCE
+        ):
+            yield f"pipeline stage {number} is busy {stage.busy} of {result.iteration_s} s"
+        least_j = result.static_w.get("total", 0.0) * result.iteration_s
+        if stage.energy_j * (1 + _ENERGY_TOLERANCE) < least_j:
+            yield f"pipeline stage {number} takes {stage.energy_j} J, {least_j} J of it static"
+    joule = fsum(stage.energy_j for stage in stages) * result.devices / len(stages)
+    of_tokens = result.token_j.get("total", 0.0) * result.tokens
+    if not isclose(joule, of_tokens, rel_tol=_ENERGY_TOLERANCE):
+        yield f"pipeline stages take {joule} J, the tokens {of_tokens} J"
 
 
 def _energy(energy: Energy) -> Iterator[str]:
