@@ -17,10 +17,11 @@ from math import fsum
 from pimsim.engine.estimates import block_estimates
 from pimsim.engine.iteration import Outcome
 from pimsim.engine.records import WorkTotals
-from pimsim.result.accounts import WorkKey, run_energy, work_by_kind
+from pimsim.result.accounts import run_energy
 from pimsim.result.scale import Extrapolation, extrapolate, model_blocks
 from pimsim.result.steady import block_times
 from pimsim.result.types import Energy, PipelineStage
+from pimsim.result.works import WorkKey, work_by_kind
 from pimsim.workload.stages import stage_kinds
 
 __all__ = ["Pipeline", "StageTime", "pipeline_of", "total_energy"]
