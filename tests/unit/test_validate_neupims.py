@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 
 from pimsim.config.errors import InputError
+from pimsim.config.loader import Resolved
+from pimsim.simulate import device_of
 from pimsim.validate.neupims import explain, page, runs
 from pimsim.validate.neupims.measured import BRANCHES, read_measured
 from pimsim.validate.neupims.ratios import grid_cases, waterfall, waterfall_cases
@@ -114,6 +116,7 @@ def test_the_page_and_its_figures(
     assert "keeps 50% of the multipliers busy" in page
     crowded = "At gpt3-7b ShareGPT 512, gpt3-13b ShareGPT 384, "
     assert crowded in page and "34331 rows" in page
+    assert "gpt3-30b and gpt3-175b are cut into pipeline stages." in page
     linked = {part.split(")")[0] for part in page.split("](")[1:]}
     assert len(linked) == 3
     for link in linked:
@@ -169,3 +172,13 @@ def test_what_was_measured() -> None:
     measured = read_measured(table)
     assert set(measured["sg-clb-512"]) == set(BRANCHES)
     assert measured["u512-64"]["main on"] == 123471 + 121984
+
+
+def test_a_pipeline_of_the_grid_holds_the_cache_of_one_batch() -> None:
+    """As the artifact counts it; with one for each stage this point would need 33.8 GiB of 32."""
+    case = grid_case(STUDY, "npu-only", "clean", Point("gpt3-30b", "ShareGPT", 256))
+    device, _ = device_of(Resolved(case.config))
+    assert (device.whole.pp, device.work.batches) == (2, 1)
+    apart = case.config.parallel.model_copy(update={"batches": None})
+    with pytest.raises(InputError, match=r"256 requests in each of 2 batches\) needs 33\.76 GiB"):
+        device_of(Resolved(case.config.model_copy(update={"parallel": apart})))

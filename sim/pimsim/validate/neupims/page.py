@@ -25,6 +25,7 @@ from pimsim.validate.neupims.ratios import (
 )
 from pimsim.validate.neupims.runs import Store, grid_case
 from pimsim.validate.neupims.study import MODES, Point, Published, Study, points_of
+from pimsim.workload.cards import load_card
 
 __all__ = ["CLOSE", "published_gap", "write_page"]
 
@@ -149,6 +150,14 @@ def _left_out(study: Study, store: Store) -> Iterator[str]:
             f"At {', '.join(crowded)} the two simulated blocks have room on PIM, all blocks of the "
             f"model would not ({name}: {note}): the paper's machine holds this batch only in a "
             "denser layout than row by row. The figures stand as they are."
+        )
+        yield ""
+    staged = [model for model in study.grid.models if load_card(model).pp > 1]
+    if staged:
+        yield (
+            f"{' and '.join(staged)} are cut into pipeline stages. As in the artifact, memory "
+            "holds the cache of one batch, not of one for each stage (`parallel.batches=1`); "
+            "ratios do not depend on how many are under way."
         )
         yield ""
 
