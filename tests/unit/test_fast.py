@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,10 +18,15 @@ from pimsim.hardware.dram.address import AddressMap
 from pimsim.hardware.dram.device_memory import device_memory
 from pimsim.hardware.dram.fast import FastMemorySystem, Probe, calibrate, calibration_file, flow
 from pimsim.hardware.dram.fast.clock import RefreshClock
+from pimsim.hardware.dram.fast.pieces import _sample
+from pimsim.hardware.dram.fast.programs import Pieces
 from pimsim.hardware.dram.layout import C_RD
 from pimsim.hardware.dram.system import MemorySystem
 from pimsim.hardware.dram.transfers import Scatter, Stream
 from pimsim.hardware.npu.vector import schedule_in_order
+from pimsim.hardware.pim.programs import AttentionShape
+from pimsim.mapping.addresses import KvRows
+from pimsim.mapping.attention import AttentionBatch, PimWork, score_work
 
 SMALL = ["memory.organization.channels=4", "workload.layers=1", "workload.batch=12"]
 clocks = st.integers(2, 500).flatmap(
@@ -313,3 +319,72 @@ def test_a_calibration_is_read_back_and_a_damaged_one_is_not(
     assert not calibrate(Probe(memory, None))
     monkeypatch.setenv("PIMSIM_CACHE_DIR", "none")
     assert calibration_file(first) is None
+
+
+def pim_cycles(system: MemorySystem | FastMemorySystem, work: PimWork, *streams: Stream) -> int:
+    """Cycle at which a PIM operation beside ``streams`` is complete."""
+    for stream in streams:
+        system.submit(system.now, [stream])
+    group = system.submit_pim(system.now, *work)
+    while group.done_cycle < 0:
+        system.advance(1 << 40)
+    return group.done_cycle
+
+
+def test_results_that_one_row_buffer_holds_back_are_written_behind_it() -> None:
+    given = ["memory=ddr4-3200", "memory.organization.channels=1", "memory.controller.refresh=none"]
+    config = load_run("neupims", [*given, "pim=newton"]).config
+    memory, pim = config.memory, config.pim
+    assert pim is not None
+    shape = AttentionShape.of(8, 8, 64, memory, pim, 2)
+    batch = AttentionBatch(shape, (KvRows(100, 400), KvRows(700, 900)), (900, 300), (0, 0))
+    programs, marks, after = score_work(batch, 0, memory, pim, config.npu.vector, 2)
+    probe = Probe(memory, pim)
+    took = {}
+    for factor in (0, 20):
+        work = (programs, marks, replace(after, bursts=after.bursts * factor))
+        exact = pim_cycles(MemorySystem(memory, pim), work)
+        assert pim_cycles(FastMemorySystem(memory, pim, probe), work) == pytest.approx(
+            exact, rel=0.01
+        )
+        took[factor] = exact
+    written = 20 * int(after.bursts.sum())
+    # most of them: a burst takes four clocks
+    assert took[20] - took[0] > 3 * written
+
+
+def test_a_stream_waits_while_what_pim_has_left_is_written() -> None:
+    memory = load_run("npu-only", ["memory.organization.channels=1"]).config.memory
+    probe = Probe(memory, None)
+    ends = []
+    for late in (0, 700):
+        fast = FastMemorySystem(memory, None, probe)
+        fast.submit(0, [Stream(0, 1024)])
+        fast.advance(500)
+        fast._hold_up(np.array([late * flow.TICKS]))
+        while fast.active:
+            fast.advance(1 << 40)
+        ends.append(fast.now)
+    assert ends[1] == ends[0] + 700
+    idle = FastMemorySystem(memory, None, probe)
+    idle._hold_up(np.array([700 * flow.TICKS]))
+    assert done_after(idle, Stream(0, 1024)) == ends[:1]
+
+
+def test_each_channel_that_may_be_the_last_is_seen() -> None:
+    # 20 channels do the same, one works on pieces of a kind of its own
+    channel, kind = np.repeat(np.arange(21), 10), np.tile(np.arange(2), 105)
+    kind[200:] = 2
+    pieces = Pieces(np.arange(210), np.ones(210, np.int64), channel, kind, np.array([0, 1, 200]))
+    assert 20 in _sample(pieces, np.full(210, 100))
+    assert len(_sample(pieces, np.full(210, 100))) == 3
+
+
+def test_the_last_block_arrives_when_its_transfer_is_complete() -> None:
+    memory = load_run("npu-only", ["memory.organization.channels=4"]).config.memory
+    for system in (MemorySystem(memory), FastMemorySystem(memory, None, Probe(memory, None))):
+        group = system.submit(0, [Stream(0, 10_000, track_blocks=True)])
+        while system.active:
+            system.advance(1 << 40)
+        assert group.block_cycles[-1] == group.done_cycle == system.now
+        assert (np.diff(group.block_cycles) >= 0).all()

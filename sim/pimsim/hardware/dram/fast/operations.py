@@ -57,6 +57,8 @@ class Operation:
     """What refreshes cost it."""
     stall_share: int
     """Of 4096: what a stream gets meanwhile."""
+    tail: Ints
+    """Ticks for which each channel still writes results when its commands are out, (channels,)."""
     causes: NDArray[np.float64]
     """Shares of its time by cause, see ``PieceRates``."""
     pieces: Pieces | None = None
@@ -75,7 +77,7 @@ class Operation:
                 programs, np.ascontiguousarray(own), np.zeros(1, np.int64),
                 self.work[channel : channel + 1], self.counts[channel : channel + 1],
                 np.zeros(len(marks), np.int64), self.mark_work[marks], self.stall,
-                self.stall_share, self.causes,
+                self.stall_share, self.tail[channel : channel + 1], self.causes,
             ),
             marks,
         )  # fmt: skip
@@ -95,8 +97,7 @@ def analyse(
         nowhere = np.zeros(marks, np.int64)
         return Operation(
             programs, np.zeros((1, PARTS), np.int64), none, none, counts, nowhere, nowhere,
-            Stall(0, 0), ONE,
-            np.zeros((2, N_CAUSES)),
+            Stall(0, 0), ONE, none, np.zeros((2, N_CAUSES)),
         )  # fmt: skip
     channel = np.repeat(np.arange(count), sizes)
     last = _last_of_marks(whole, marks)
@@ -123,13 +124,14 @@ def analyse(
         counts[:, C_WR] += writes
         counts[:, C_BUS_BUSY] += writes * int(probe.parameters[0]["tccd_s"])
     piece_of = np.repeat(np.arange(len(ends)), pieces.size)
+    tail = rates.tail * np.bincount(channel, bursts, minlength=count)
     size, place = pieces.size[piece_of], np.arange(len(whole)) - pieces.first[piece_of] + 1
     passed = ends[piece_of] - rates.ticks[pieces.kind][piece_of] * (size - place) // size
     known = last >= 0
     return Operation(
         programs, parts, first_part, work, counts,
         np.where(known, channel[last], 0), np.where(known, passed[last], 0), rates.stall,
-        rates.stall_share, rates.causes, pieces, rates,
+        rates.stall_share, tail.astype(np.int64), rates.causes, pieces, rates,
     )  # fmt: skip
 
 

@@ -55,6 +55,8 @@ class PieceRates:
     """What refreshes cost a program."""
     stall_share: int
     """Of 4096: what a stream gets while PIM stands still for a refresh."""
+    tail: float
+    """Ticks for which each burst of results is still written when all commands are out."""
     causes: Floats
     """Shares of the time of PIM's commands by cause, refresh left out: alone, and beside a stream;
     (2, N_CAUSES)."""
@@ -77,7 +79,7 @@ def time_pieces(
     alone, beside, read = _Seen(kinds), _Seen(kinds), _Seen(kinds)
     stopped: list[tuple[Ints, Ints, Ints]] = []
     counts = np.zeros(N_COUNTERS, np.int64)
-    beside_counts = counts.copy()
+    beside_counts, tail = counts.copy(), 0.0
     stall = Stall(0, 0)
     for channel in _sample(pieces, about):
         own = np.flatnonzero(pieces.channel == channel)
@@ -92,6 +94,7 @@ def time_pieces(
         stopped.append((kind[~found.clear], found.beside[~found.clear], found.reads[~found.clear]))
         counts += found.counts[:N_COUNTERS]
         beside_counts += found.beside_counts[:N_COUNTERS]
+        tail = max(tail, found.tail / max(int(bursts[own].sum()), 1))
     size = about[pieces.example].astype(float)
     ticks = np.maximum(np.rint(alone.mean(size)).astype(np.int64), 1)
     slowed = np.maximum(np.rint(beside.mean(size)).astype(np.int64), 1)
@@ -103,7 +106,7 @@ def time_pieces(
     return PieceRates(
         ticks, np.clip(stream * ONE // slowed, 1, ONE), np.clip(ticks * ONE // slowed, 1, ONE),
         counts, max(int(alone.total.sum()), 1), stall, stall_share,
-        np.array([_causes(counts), _causes(beside_counts)]),
+        tail, np.array([_causes(counts), _causes(beside_counts)]),
     )  # fmt: skip
 
 
@@ -157,12 +160,13 @@ class _Seen:
 
 
 def _sample(pieces: Pieces, about: Ints) -> list[int]:
-    """Channels that together show most of the work: each adds the most of what is not seen yet."""
+    """Channels that together show most of the work: each adds the most of what is not seen yet. An
+    operation takes as long as its last channel, so that a kind is worth what it is to any one."""
     channels = int(pieces.channel.max()) + 1
     kinds = len(pieces.example)
     work = np.zeros((channels, kinds))
     np.add.at(work, (pieces.channel, pieces.kind), about)
-    weight = work.sum(axis=0)
+    weight = work.max(axis=0)
     chosen: list[int] = []
     left = np.ones(kinds)
     for _ in range(min(SAMPLED_CHANNELS, channels)):

@@ -87,6 +87,9 @@ class ProgramTimes:
     """What the channel's counters count when it runs alone, (N_COUNTERS,)."""
     beside_counts: Ints
     """The same beside the stream, which counts too, refresh on."""
+    tail: int
+    """Ticks for which its results are still written when all its commands are out: with one row
+    buffer they come behind it."""
 
     @property
     def nbytes(self) -> int:
@@ -325,9 +328,9 @@ class Probe:
         return self._programs.get(content, lambda: self._program(job, length))
 
     def _program(self, job: Job, bursts: int) -> ProgramTimes:
-        alone, counts, _, _ = self.quiet._run_job(job)
-        beside, beside_counts, reads, clear = self._run_job(job, bursts)
-        return ProgramTimes(alone, beside, reads, clear, counts, beside_counts)
+        alone, counts, _, _, tail = self.quiet._run_job(job)
+        beside, beside_counts, reads, clear, _ = self._run_job(job, bursts)
+        return ProgramTimes(alone, beside, reads, clear, counts, beside_counts, tail)
 
     def stall(self, job: Job) -> Stall:
         """What refreshes cost a channel's program; nothing where it meets none."""
@@ -337,7 +340,7 @@ class Probe:
 
     def _stall(self, job: Job) -> Stall:
         durations = self.quiet._run_job(job)[0]
-        took, counts, _, _ = self._run_job(job)
+        took, counts, *_ = self._run_job(job)
         ends = np.cumsum(took)
         due = np.arange(self.interval * TICKS, ends[-1], self.interval * TICKS)
         after = np.searchsorted(ends, due, side="right")
@@ -356,9 +359,10 @@ class Probe:
 
     def _run_job(
         self, job: Job, bursts: int = 0
-    ) -> tuple[Ints, Ints, Ints, NDArray[np.bool_]]:  # fmt: skip
-        """Ticks of each piece, what was counted in all, reads that went out meanwhile, and whether
-        no refresh came meanwhile. ``bursts``: of each stream beside it, two at a time."""
+    ) -> tuple[Ints, Ints, Ints, NDArray[np.bool_], int]:  # fmt: skip
+        """Ticks of each piece, what was counted in all, reads that went out meanwhile, whether no
+        refresh came meanwhile, and ticks from its last result to its last write. ``bursts``: of
+        each stream beside it, two at a time."""
         p = self.parameters[0]
         system = self.one_channel(MAX_LOG if bursts else 0)
         # from half of the memory on, which programs do not reach
@@ -390,7 +394,8 @@ class Probe:
         bounds = np.append(start, ends)
         clear = np.diff(bounds // self.interval) == 0
         counts: Ints = system.channels["counter"][0].copy()
-        return np.diff(bounds) * TICKS, counts, reads, clear
+        tail = max(group.done_cycle - int(ends[-1]) - int(p["read_delay"]), 0)
+        return np.diff(bounds) * TICKS, counts, reads, clear, tail * TICKS
 
 
 def _left(system: MemorySystem, group: Group) -> int:

@@ -390,8 +390,9 @@ class FastMemorySystem:
         share = np.arange(1, done.blocks + 1) * (done.end[late] - done.first[late]) // done.blocks
         # in order, a block is there once those that the controller left behind are
         needed = np.minimum(done.first[late] + share + done.lag[late], flow["done"])
-        at = np.interp(needed, drained, times)
-        return np.minimum(self._cycles(at), self.now)
+        at = np.minimum(self._cycles(np.interp(needed, drained, times)), self.now)
+        at[-1] = self.now  # its end is that of the transfer, whichever channel was late
+        return at
 
     def _tail(self, running: _Running) -> int:
         """Cycle at which the last result is read and the vector work behind it is done; the
@@ -411,7 +412,18 @@ class FastMemorySystem:
             if after.bursts[-1]:  # the last output is written once it is there
                 own = int(bursts_each(after, len(self.channels))[-1])
                 end += own * self.probe.writes.ticks // TICKS
+            self._hold_up(operation.tail)
+            end = max(end, int((self.channels["pim_last"] + operation.tail // TICKS).max()) + delay)
         return max(end, self.now)
+
+    def _hold_up(self, ticks: Ints) -> None:
+        """Streams that are under way go on so much later on each channel: it writes what PIM has
+        left."""
+        flow = self._flow
+        later = np.maximum(flow["begin"], self._tick) + ticks
+        flow["begin"] = np.where(
+            (ticks > 0) & (flow["queued"] > flow["done"]), later, flow["begin"]
+        )
 
     def _mark_cycles(self, operation: Operation, operation_start: int) -> Ints:
         """When each mark's last result was asked for."""
