@@ -124,6 +124,7 @@ def _report(
                 "name": case.name,
                 "passed": not found,
                 "cycles": result.cycles,
+                "fidelity": result.fidelity.words,
                 "stages": stage_cycles(result),
                 "differences": [
                     {

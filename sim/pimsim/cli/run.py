@@ -193,7 +193,11 @@ def _moved(names: Sequence[str], results: Sequence[Result]) -> Iterator[str]:
 
     for name, result in zip(names[1:], results[1:], strict=True):
         found = [each.words() for each in causes(results[0], result)]
-        yield f"{name} against {names[0]}: {'; '.join(found) if found else 'nothing moved'}"
+        said = " against ".join(
+            f"{run} ({each.fidelity.words})" if each.fidelity.mode == "fast" else run
+            for run, each in ((name, result), (names[0], results[0]))
+        )
+        yield f"{said}: {'; '.join(found) if found else 'nothing moved'}"
 
 
 def _simulated(each: ResolvedRun | Result) -> Result:

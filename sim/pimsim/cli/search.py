@@ -69,11 +69,13 @@ def _print(spec: SearchSpec, outcome: SearchOutcome) -> None:
         table.add_column(Text(key), justify="right")
     for objective in spec.objectives:
         table.add_column(f"{objective.metric} ({objective.direction})", justify="right")
+    table.add_column("fidelity", justify="right")
     on_front = [trial for trial in outcome.trials if trial.number in outcome.front]
     for trial in sorted(on_front, key=lambda t: t.values):
         table.add_row(
             str(trial.number), *(Text(str(trial.point[key])) for key in spec.space),
             *(f"{value:,.6g}" for value in trial.values),
+            "" if trial.fidelity is None else trial.fidelity.words,
         )  # fmt: skip
     console.print(table)
     if any(outcome.importance.values()):

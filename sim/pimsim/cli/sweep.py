@@ -130,15 +130,17 @@ def _fastest(table: Any, keys: list[str]) -> Any:
     from rich.table import Table
     from rich.text import Text
 
+    from pimsim.explore.sweep import row_fidelity
+
     best = table.dropna(subset=["tokens_per_s"]).nlargest(_SHOWN, "tokens_per_s")
     shown = Table(title=f"the {len(best)} fastest", box=box.SIMPLE_HEAD, title_justify="left")
     for key in keys:
         shown.add_column(Text(key))
-    for heading in ("tokens/s", "tokens/J"):
+    for heading in ("tokens/s", "tokens/J", "fidelity"):
         shown.add_column(heading, justify="right")
     for _, row in best.iterrows():
         shown.add_row(
             *(Text(str(row[key])) for key in keys), f"{row['tokens_per_s']:,.1f}",
-            f"{row['tokens_per_j']:,.2f}",
+            f"{row['tokens_per_j']:,.2f}", row_fidelity(row),
         )  # fmt: skip
     return shown

@@ -26,6 +26,7 @@ from pimsim.explore.pool import Job, Pool, answers, worker_pool
 from pimsim.explore.spec import RangeSpec, Scalar, check_mixed, mixed, overrides
 from pimsim.explore.store import Store
 from pimsim.explore.sweep import FIGURES, OPEN_FIGURES, flat_figures
+from pimsim.result.types import Fidelity
 
 __all__ = ["METRICS", "SearchOutcome", "SearchSpec", "Trial", "read_search", "run_search"]
 
@@ -106,6 +107,8 @@ class Trial:
     """False: it breaks a constraint of ``where``."""
     same_as: int | None = None
     """The first trial with the same config, where there is one."""
+    fidelity: Fidelity | None = None
+    """How its figures were simulated, and what they are off by; None where it has none."""
 
 
 @dataclass(frozen=True)
@@ -375,6 +378,7 @@ def _tell(optuna: Any, study: Any, trial: Any, spec: SearchSpec, found: _Found, 
     metrics = _metrics(found.figures)
     names = {**spec.set, **_point(spec, trial.params), **metrics}
     kept = [holds(t, names, f"{path}: constraints.{n}") for n, t in enumerate(spec.constraints)]
+    trial.set_user_attr("fidelity", found.figures["fidelity"])
     trial.set_user_attr("feasible", all(kept))
     study.tell(trial, [float(metrics[objective.metric]) for objective in spec.objectives])
 
@@ -386,12 +390,13 @@ def _outcome(study: Any, spec: SearchSpec) -> SearchOutcome:
     drawn = _valid(study)
     for number, each in enumerate(drawn):
         told, point = each.user_attrs, _point(spec, each.params)
+        said = told.get("fidelity")  # a journal of before says nothing
         same = first.setdefault(told.get("key") or repr(point), number)
         trials.append(
             Trial(
                 number, point, tuple(each.values or ()), bool(told.get("feasible", False)),
                 str(told.get("error", "")), bool(told.get("tried", True)),
-                None if same == number else same,
+                None if same == number else same, Fidelity(**said) if said else None,
             )
         )  # fmt: skip
     different = [trial for trial in trials if trial.values and trial.same_as is None]

@@ -14,12 +14,12 @@ from pimsim.explore.keys import Contents, kin_of, point_id, result_key
 from pimsim.explore.pool import Answer, Job, answers, worker_pool
 from pimsim.explore.spec import SweepSpec, base_of, expand, mixed_keys, overrides, read_sweep
 from pimsim.explore.store import Store
-from pimsim.result.types import Energy, Utilisation
+from pimsim.result.types import Energy, Utilisation, fidelity_words
 
 if TYPE_CHECKING:
     import pandas
 
-__all__ = ["Progress", "SweepOutcome", "flat_figures", "load_table", "run_sweep"]
+__all__ = ["Progress", "SweepOutcome", "flat_figures", "load_table", "row_fidelity", "run_sweep"]
 
 
 @dataclass(frozen=True)
@@ -221,7 +221,8 @@ def _row(store: Store, identity: str) -> dict[str, Any]:
 
 FIGURES = (
     "cycles", "time_s", "tokens_per_s", "tokens", "model", "layers_simulated", "layers_model",
-    "iteration_s", "devices", "tokens_per_j", "fidelity", "warnings",
+    "iteration_s", "devices", "tokens_per_j", "fidelity", "fidelity.error_mean",
+    "fidelity.error_ci95", "warnings",
     *(f"utilisation.{each.name}" for each in fields(Utilisation)),
     *(f"energy_j.{each.name}" for each in fields(Energy)),
 )  # fmt: skip
@@ -241,7 +242,19 @@ def flat_figures(figures: dict[str, Any]) -> Iterable[tuple[str, Any]]:
                     yield f"{name}.{unit}.{cause}", cycles
         elif name == "fidelity":
             yield "fidelity", value["mode"]
+            for part in ("error_mean", "error_ci95"):
+                yield f"fidelity.{part}", value[part]
         elif name == "warnings":
             yield "warnings", "; ".join(value)
         elif name != "provenance":
             yield name, value
+
+
+def row_fidelity(row: Any) -> str:
+    """How a row of a sweep's table was simulated, of ``fast`` with its error; empty where its
+    figures do not say."""
+    mode = row.get("fidelity")
+    if not isinstance(mode, str):
+        return ""
+    mean, half_width = (float(row[f"fidelity.{part}"]) for part in ("error_mean", "error_ci95"))
+    return fidelity_words(mode, mean, half_width)

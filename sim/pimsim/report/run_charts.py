@@ -38,6 +38,7 @@ def comparison_chart(results: Sequence[Result], names: Sequence[str]) -> LaneCha
                 ("throughput", f"{result.tokens_per_s:,.1f} tokens/s"),
                 ("over the first", f"{result.tokens_per_s / first:.2f}x"),
                 ("energy", f"{_millijoule(result)} mJ/token"),
+                ("fidelity", result.fidelity.words),
             ),
             text=f"{result.tokens_per_s / first:.2f}x",
         )

@@ -20,7 +20,7 @@ from pimsim.report.run_charts import (
     utilisation_chart,
 )
 from pimsim.result import store
-from pimsim.result.tables import bottleneck
+from pimsim.result.tables import bottleneck, titled
 from pimsim.result.types import Result
 
 __all__ = ["RunFolder", "read_run", "run_charts", "runs_page"]
@@ -81,7 +81,7 @@ def runs_page(runs: Sequence[RunFolder], stage: str | None = None) -> str:
     return render_page(
         f"{title} on {result.model}" if result.model else title,
         f"{result.tokens:,} requests, {result.layers_simulated} of {result.layers_model} blocks "
-        f"simulated on one of {result.devices} devices, fidelity {result.fidelity.mode}",
+        f"simulated on one of {result.devices} devices, fidelity {result.fidelity.words}",
         _headline(result), [f"What holds {main.name} back: {bottleneck(result)}.",
                             *(f"Note: {warning}" for warning in (*result.warnings,
                                                                  *_missing(result)))],
@@ -114,6 +114,7 @@ def _headline(result: Result) -> list[tuple[str, str]]:
     share = result.utilisation
     rows = [
         ("throughput", f"{result.tokens_per_s:,.0f} tokens/s"),
+        ("fidelity", result.fidelity.words),
         ("iteration", f"{result.iteration_s * 1e3:,.3f} ms"),
         ("energy", f"{1e3 / result.tokens_per_j:,.3f} mJ/token" if result.tokens_per_j else "none"),
         ("NPU multiplications", f"{share.npu:.1%} of peak"),
@@ -190,7 +191,9 @@ def _stages(result: Result) -> TableData:
         )
         for stage in result.stages[:_MOST_STAGES]
     )  # fmt: skip
-    return TableData(_first("Stages", len(result.stages), _MOST_STAGES), columns, rows)
+    return TableData(
+        _first(titled("Stages", result), len(result.stages), _MOST_STAGES), columns, rows
+    )
 
 
 def _operators(result: Result) -> TableData:
@@ -202,7 +205,9 @@ def _operators(result: Result) -> TableData:
         )
         for o in result.operators[:_MOST_OPERATORS]
     )  # fmt: skip
-    return TableData(_first("Operators", len(result.operators), _MOST_OPERATORS), columns, rows)
+    return TableData(
+        _first(titled("Operators", result), len(result.operators), _MOST_OPERATORS), columns, rows
+    )
 
 
 def _first(what: str, count: int, most: int) -> str:
@@ -210,12 +215,21 @@ def _first(what: str, count: int, most: int) -> str:
 
 
 def _provenance(runs: Sequence[RunFolder], names: Sequence[str]) -> TableData:
-    columns = ("run", "version", "config sha256", "trace sha256", "seed", "simulated in", "peak")
+    columns = (
+        "run",
+        "fidelity",
+        "version",
+        "config sha256",
+        "trace sha256",
+        "seed",
+        "simulated in",
+        "peak",
+    )
     rows = tuple(
         (
-            name, p.version, p.config_sha256[:16], p.trace_sha256[:16], str(p.seed),
-            f"{p.wall_s:.2f} s", f"{p.peak_rss_mb:.0f} MB",
+            name, run.result.fidelity.words, p.version, p.config_sha256[:16],
+            p.trace_sha256[:16], str(p.seed), f"{p.wall_s:.2f} s", f"{p.peak_rss_mb:.0f} MB",
         )
-        for name, p in ((n, run.result.provenance) for n, run in zip(names, runs, strict=True))
+        for name, run, p in ((n, r, r.result.provenance) for n, r in zip(names, runs, strict=True))
     )  # fmt: skip
     return TableData("Where the results come from", columns, rows, folded=False)

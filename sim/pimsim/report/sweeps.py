@@ -14,7 +14,7 @@ from pimsim.config.loader import read_document
 from pimsim.config.run import RunConfig
 from pimsim.config.schema import quantity_at
 from pimsim.explore.spec import SweepSpec
-from pimsim.explore.sweep import load_table
+from pimsim.explore.sweep import load_table, row_fidelity
 from pimsim.report.charts import Chart, Line, Point, PointSeries, XYChart
 from pimsim.report.page import Section, TableData, render_page
 from pimsim.report.palette import SERIES_COLOURS
@@ -55,7 +55,7 @@ def sweep_page(folder: str | Path) -> str:
     charts = sweep_charts(folder)
     sections = [Section(chart.key, chart.title, chart) for chart in charts]
     front = front_of(done["tokens_per_s"].tolist(), _energy(done))
-    columns = (*keys, "tokens/s", "mJ/token", "cycles")
+    columns = (*keys, "tokens/s", "mJ/token", "cycles", "fidelity")
     shown = TableData("The front", columns, _rows(done.iloc[front], keys), folded=False)
     sections.insert(1, Section("front", "The front", tables=(shown,)))
     fastest = done.nlargest(_MOST_ROWS, "tokens_per_s")
@@ -75,8 +75,8 @@ def sweep_page(folder: str | Path) -> str:
     frugal = done.nlargest(1, "tokens_per_j").iloc[0]
     headline = [
         ("points", f"{len(table):,}"), ("failed", f"{len(failed):,}"),
-        ("fastest", f"{best['tokens_per_s']:,.0f} tokens/s"),
-        ("most frugal", f"{1e3 / frugal['tokens_per_j']:,.3f} mJ/token"),
+        ("fastest", f"{best['tokens_per_s']:,.0f} tokens/s{_error(best)}"),
+        ("most frugal", f"{1e3 / frugal['tokens_per_j']:,.3f} mJ/token{_error(frugal)}"),
         ("on the front", f"{len(front):,}"),
     ]  # fmt: skip
     sentences = [
@@ -105,7 +105,13 @@ def _facts(row: Any, keys: Sequence[str]) -> tuple[tuple[str, str], ...]:
         *((key, str(row[key])) for key in keys),
         ("throughput", f"{row['tokens_per_s']:,.1f} tokens/s"),
         ("energy", f"{1e3 / float(str(row['tokens_per_j'])):,.3f} mJ/token"),
+        ("fidelity", row_fidelity(row)),
     )
+
+
+def _error(row: Any) -> str:
+    """Behind a figure of fast fidelity."""
+    return f" ({row_fidelity(row)})" if row.get("fidelity") == "fast" else ""
 
 
 def _trade_off(table: pandas.DataFrame, keys: Sequence[str]) -> XYChart:
@@ -141,8 +147,16 @@ def _effect(table: pandas.DataFrame, key: str) -> XYChart:
     places, label, names = _axis(key, done[key].tolist())
     rates = [float(rate) for rate in done["tokens_per_s"]]
     points = tuple(
-        Point(place, rate, ((key, str(value)), ("throughput", f"{rate:,.1f} tokens/s")))
-        for place, value, rate in zip(places, done[key], rates, strict=True)
+        Point(
+            place,
+            rate,
+            (
+                (key, str(row[key])),
+                ("throughput", f"{rate:,.1f} tokens/s"),
+                ("fidelity", row_fidelity(row)),
+            ),
+        )
+        for place, rate, (_, row) in zip(places, rates, done.iterrows(), strict=True)
     )
     x, y = _means(places, rates)
     grouped = len(x) < len(set(places))
@@ -198,7 +212,7 @@ def _rows(table: pandas.DataFrame, keys: Sequence[str]) -> tuple[tuple[str, ...]
     return tuple(
         (
             *(str(row[key]) for key in keys), f"{row['tokens_per_s']:,.1f}",
-            f"{1e3 / row['tokens_per_j']:,.3f}", f"{row['cycles']:,.0f}",
+            f"{1e3 / row['tokens_per_j']:,.3f}", f"{row['cycles']:,.0f}", row_fidelity(row),
         )
         for _, row in table.iterrows()
     )  # fmt: skip

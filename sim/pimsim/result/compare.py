@@ -21,7 +21,9 @@ def comparison_rows(
     """One row per result: headline, shares, and ratios to the first.
 
     ``speedup`` is throughput over the first one's, ``energy_ratio`` tokens per joule over the
-    first one's, ``area_mm2`` silicon of all devices. Names default to those of the configs.
+    first one's, ``area_mm2`` silicon of all devices; ``error_mean`` and ``error_ci95`` (half of the
+    95 % interval) are what ``fidelity`` fast is off by, relative. Names default to those of the
+    configs.
     """
     if not results:
         raise InputError("compare: no results given")
@@ -45,6 +47,9 @@ def comparison_rows(
             "tokens_per_j": result.tokens_per_j,
             "energy_ratio": _ratio(result.tokens_per_j, first.tokens_per_j),
             "area_mm2": result.area_mm2.get("total", float("nan")),
+            "fidelity": result.fidelity.mode,
+            "error_mean": result.fidelity.error_mean,
+            "error_ci95": result.fidelity.error_ci95,
         }
         for label, result in zip(labels, results, strict=True)
     ]

@@ -19,7 +19,6 @@ __all__ = [
     "compare_table",
     "cycle_stack_table",
     "energy_table",
-    "fidelity_words",
     "headline_table",
     "main_cause",
     "operator_table",
@@ -27,6 +26,7 @@ __all__ = [
     "result_view",
     "stage_table",
     "static_table",
+    "titled",
     "utilisation_table",
 ]
 
@@ -117,7 +117,7 @@ def result_view(result: Result, operators: int = 12) -> Group:
         operator_table(result, operators),
         utilisation_table(result),
         cycle_stack_table(result),
-        Text(f"What holds it back: {bottleneck(result)}."),
+        Text(f"{titled('What holds it back', result)}: {bottleneck(result)}."),
         energy_table(result),
     ]
     if result.pipeline:
@@ -138,7 +138,7 @@ def _throughput(result: Result) -> str:
             text += f", their times by {result.block_spread:.1%}"
         text += ")"
     if result.fidelity.mode == "fast":
-        text += f"; {fidelity_words(result)}"
+        text += f"; {result.fidelity.words}"
     return text
 
 
@@ -152,12 +152,9 @@ def _cost(result: Result) -> str:
     return f" as they differ ({times:.3g} times the simulation of {EQUAL_BLOCKS} equal ones)"
 
 
-def fidelity_words(result: Result) -> str:
-    """How a result was simulated; of ``fast`` with its error, wherever its figures are shown."""
-    found = result.fidelity
-    if found.mode != "fast":
-        return found.mode
-    return f"fast, error {found.error_mean:+.2%} +- {found.error_ci95:.2%}"
+def titled(title: str, result: Result) -> str:
+    """A table's title; at fast fidelity with the error of its figures."""
+    return f"{title} ({result.fidelity.words})" if result.fidelity.mode == "fast" else title
 
 
 def headline_table(result: Result) -> Table:
@@ -206,7 +203,7 @@ def headline_table(result: Result) -> Table:
                     f"p90 {_time(spread.p90)}, p99 {_time(spread.p99)}",
                 ),
             )
-    fidelity = fidelity_words(result)
+    fidelity = result.fidelity.words
     if result.fidelity.mode == "fast":
         fidelity += f" over {result.fidelity.sampled_phases} phases"
     simulated = f"{result.provenance.wall_s:.2f} s, {result.provenance.peak_rss_mb:.0f} MB"
@@ -244,7 +241,14 @@ def stage_table(result: Result) -> Table:
         for at, amount in enumerate((*counted, stage.bound_cycles)):
             sums[at] += amount
     table = _table(
-        "stages", "stage", "count", "cycles", "share", "NPU busy", "PIM busy", "bound/cycles"
+        titled("stages", result),
+        "stage",
+        "count",
+        "cycles",
+        "share",
+        "NPU busy",
+        "PIM busy",
+        "bound/cycles",
     )
     for name, (count, cycles, npu, pim, bound) in total.items():
         _rows(
@@ -272,7 +276,8 @@ def operator_table(result: Result, limit: int = 12) -> Table:
         sums[2] += operator.bytes
         sums[3] += operator.bound_cycles
     ranked = sorted(total.items(), key=lambda item: (-item[1][1], item[0]))
-    table = _table("operators", "operator", "unit", "count", "cycles", "bytes", "bound/cycles")
+    title = titled("operators", result)
+    table = _table(title, "operator", "unit", "count", "cycles", "bytes", "bound/cycles")
     for (name, unit), (count, cycles, moved, bound) in ranked[:limit]:
         of_bound = _share(bound, cycles) if bound and cycles else ""
         _rows(table, (name, unit, f"{count:,}", f"{cycles:,}", f"{moved:,}", of_bound))
@@ -284,7 +289,7 @@ def operator_table(result: Result, limit: int = 12) -> Table:
 
 def utilisation_table(result: Result) -> Table:
     """Shares of the run."""
-    table = _table("utilisation", "unit", "share")
+    table = _table(titled("utilisation", result), "unit", "share")
     for item in fields(Utilisation):
         _rows(table, (item.name, _percent(getattr(result.utilisation, item.name))))
     return table
@@ -293,7 +298,7 @@ def utilisation_table(result: Result) -> Table:
 def cycle_stack_table(result: Result) -> Table:
     """Where each unit's cycles went; every column adds up to the run."""
     units = list(result.cycle_stack)
-    table = _table("cycle stack", "cause", *units)
+    table = _table(titled("cycle stack", result), "cause", *units)
     for cause in _causes(result.cycle_stack):
         counts = [result.cycle_stack[unit].get(cause, 0) for unit in units]
         if any(counts):
@@ -304,7 +309,7 @@ def cycle_stack_table(result: Result) -> Table:
 
 def energy_table(result: Result) -> Table:
     """Joule by part, the power of a device, and what a token takes of all devices."""
-    table = _table("energy", "part", "J", "share", "W", "mJ/token", "source")
+    table = _table(titled("energy", result), "part", "J", "share", "W", "mJ/token", "source")
     for item in fields(Energy):
         joule = getattr(result.energy_j, item.name)
         total = result.energy_j.total
@@ -333,12 +338,14 @@ def static_table(result: Result) -> Table:
 
 def compare_table(results: Sequence[Result], names: Sequence[str]) -> Table:
     """Throughput, ratios to the first, utilisation, energy, and what holds each back."""
+    fast = any(result.fidelity.mode == "fast" for result in results)
     table = _table(
         f"compared with {names[0]}" if names else "compare",
         "",
         "tokens/s",
         "speed-up",
         "cycles",
+        *(("fidelity",) if fast else ()),
         "NPU",
         "PIM",
         "DRAM bus",
@@ -356,6 +363,7 @@ def compare_table(results: Sequence[Result], names: Sequence[str]) -> Table:
                 f"{row['tokens_per_s']:,.1f}",
                 _times(float(row["speedup"])),
                 f"{row['cycles']:,}",
+                *((result.fidelity.words,) if fast else ()),
                 _percent(float(row["npu"])),
                 _percent(float(row["pim"])),
                 _percent(float(row["dram_bus"])),

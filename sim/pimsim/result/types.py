@@ -32,6 +32,7 @@ __all__ = [
     "Series",
     "StageResult",
     "Utilisation",
+    "fidelity_words",
 ]
 
 CYCLE_CAUSES: dict[str, str] = {
@@ -233,6 +234,18 @@ class Fidelity:
     sampled_phases: int = 0
     error_mean: float = 0.0
     error_ci95: float = 0.0
+    """Half width of the 95 % interval."""
+
+    @property
+    def words(self) -> str:
+        """How a figure was simulated, of ``fast`` with its error: wherever figures are shown."""
+        return fidelity_words(self.mode, self.error_mean, self.error_ci95)
+
+
+def fidelity_words(mode: str, error_mean: float, error_ci95: float) -> str:
+    """``command``, or ``fast`` with its error and the half width of its 95 % interval, both
+    relative."""
+    return mode if mode != "fast" else f"fast, error {error_mean:+.2%} +- {error_ci95:.2%}"
 
 
 @dataclass(frozen=True)
@@ -331,10 +344,16 @@ class Result:
     def table(self, name: str = "operators") -> pandas.DataFrame:
         """``operators`` or ``stages``: a row each, in the order of the run; ``cycle_stack``: a row
         a unit and cause; ``series``: a row an interval of time. Columns carry units: ``*_cycles``
-        of the NPU clock, ``*_bytes``, ``*_macs``, ``*_ps``, ``*_j``.
+        of the NPU clock, ``*_bytes``, ``*_macs``, ``*_ps``, ``*_j``. At fast fidelity the last
+        column, ``fidelity``, has the error of them all.
 
         Raises ``InputError`` for another name.
         """
+        frame = self._frame(name)
+        fast = self.fidelity.mode == "fast"
+        return frame.assign(fidelity=self.fidelity.words) if fast else frame
+
+    def _frame(self, name: str) -> pandas.DataFrame:
         import pandas
 
         if name not in _TABLES:

@@ -122,7 +122,7 @@ class StreamWork:
             self._lost_ticks[both] = self.probe.lost_ticks(*both)
         return self._lost_ticks[both]
 
-    def _scattered(self, scatters: Sequence[Scatter], counted: Ints) -> tuple[Ints, Ints, Ints]:
+    def _scattered(self, scatters: Sequence[Scatter], counted: Ints) -> tuple[Ints, Ints]:
         """Ticks by channel until all are answered, and those that are left then; counts the bursts
         in. The fullest channel says what a burst takes."""
         bursts = np.zeros(self._channels, dtype=np.int64)
