@@ -19,11 +19,13 @@ from pimsim.hardware.dram.device_memory import device_memory
 from pimsim.hardware.dram.fast import FastMemorySystem, Probe, calibrate, calibration_file, flow
 from pimsim.hardware.dram.fast.clock import RefreshClock
 from pimsim.hardware.dram.fast.pieces import _sample
-from pimsim.hardware.dram.fast.programs import Pieces
-from pimsim.hardware.dram.layout import C_RD
+from pimsim.hardware.dram.fast.programs import Job, Pieces, reserved
+from pimsim.hardware.dram.layout import C_RD, C_STACK, N_COUNTERS, N_INSTRUCTION, X_REFRESH
+from pimsim.hardware.dram.rules import Command
 from pimsim.hardware.dram.system import MemorySystem
 from pimsim.hardware.dram.transfers import Scatter, Stream
 from pimsim.hardware.npu.vector import schedule_in_order
+from pimsim.hardware.pim.gemv import emit
 from pimsim.hardware.pim.programs import AttentionShape
 from pimsim.mapping.addresses import KvRows
 from pimsim.mapping.attention import AttentionBatch, PimWork, score_work
@@ -388,3 +390,69 @@ def test_the_last_block_arrives_when_its_transfer_is_complete() -> None:
             system.advance(1 << 40)
         assert group.block_cycles[-1] == group.done_cycle == system.now
         assert (np.diff(group.block_cycles) >= 0).all()
+
+
+@pytest.mark.parametrize("design", ["neupims", "newton"])
+def test_a_tile_keeps_clear_of_refresh_by_the_rows_that_it_opens(design: str) -> None:
+    """NeuPIMs section 5.3 by hand: banks to close, pairs of groups, dot products, reads."""
+    config = load_run("neupims", [f"pim={design}", "memory.organization.channels=1"]).config
+    memory, pim = config.memory, config.pim
+    assert pim is not None
+    p = Probe(memory, pim).parameters[0]
+    banks = memory.organization.banks * memory.organization.ranks
+    groups = banks >> int(p["group_shift"])
+    dots = int(p["tccd_s"]) * max(8, int(p["comp_pipeline"])) + int(p["tccd_l"]) * 2
+
+    def tile(closed: int, opened: int) -> int:
+        pairs = int(p["tfaw"]) * (opened // 2 - 1)
+        return closed * int(p["trtp"]) + pairs + int(p["trcd"]) + dots + 1
+
+    gwrite = int(p["gwrite"]) + int(p["trp"]) + int(p["trcd"]) + int(p["trtp"]) + 1
+    program = np.array(
+        [emit(Command.GWRITE, 5), emit(Command.HEADER, 9, 8, 3), emit(Command.HEADER, 9, 8, 3),
+         emit(Command.GWRITE, 5), emit(Command.HEADER, 9, 8, 3), emit(Command.HEADER, 10, 8, 3),
+         emit(Command.HEADER, 10, 8, 3)]
+    )  # fmt: skip
+    channel = np.array([0, 0, 0, 0, 0, 0, 1])
+    own = 1 if design == "newton" else 0  # GWRITE's row takes the place of the tile's in its bank
+    assert reserved(program, channel, p).tolist() == [
+        gwrite, tile(banks, groups), tile(0, 0), gwrite, tile(own, own), tile(banks, groups),
+        tile(banks, groups),
+    ]  # fmt: skip
+
+
+def test_what_never_keeps_clear_of_refresh_reserves_nothing() -> None:
+    config = load_run("neupims", ["memory.organization.channels=1"]).config
+    assert config.pim is not None
+    pim = config.pim.model_copy(update={"refresh_avoidance": False})
+    p = Probe(config.memory, pim).parameters[0]
+    program = np.array([emit(Command.GWRITE, 5), emit(Command.HEADER, 9, 8, 3)])
+    assert reserved(program, np.zeros(2, np.int64), p).tolist() == [0, 0]
+
+
+def test_a_refresh_that_falls_due_in_a_piece_is_seen_at_the_next() -> None:
+    """Ten pieces of 30 cycles, a refresh due every 100 that stops the next piece by 20, of which
+    12 count as refresh."""
+    memory = load_run("neupims", ["memory.organization.channels=1"]).config.memory
+    probe = Probe(memory, load_run("neupims").config.pim)
+    probe.interval = 100
+    counts = np.zeros(N_COUNTERS, np.int64)
+    counts[C_STACK + X_REFRESH] = 24
+    quiet = np.full(8, 30) * flow.TICKS
+    # the fourth begins at 90 and ends at 120, the fifth waits until 140; the seventh spans 200
+    with_refresh = np.array([30, 30, 30, 30, 50, 30, 30, 50]) * flow.TICKS
+    nothing = np.zeros(0)
+
+    class Ran:
+        def __init__(self, took: np.ndarray) -> None:
+            self.took = took
+
+        def _run_job(self, job: object) -> tuple[object, ...]:
+            return self.took, counts, nothing, nothing, 0
+
+    probe._quiet = Ran(quiet)  # type: ignore[assignment]
+    probe._run_job = Ran(with_refresh)._run_job  # type: ignore[method-assign, assignment]
+    found = probe._stall(Job(np.zeros((0, N_INSTRUCTION), np.int64), np.zeros(0, np.int64)))
+    # until 140 after the refresh at 100, until 250 after the one at 200
+    assert found.ticks == (40 + 50) // 2 * flow.TICKS
+    assert found.share == 24 * flow.ONE // 40

@@ -111,7 +111,7 @@ def analyse(
         np.add.reduceat(estimate(whole, probe.parameters[0]), pieces.first),
         np.add.reduceat(bursts, pieces.first), beside_bursts,
     )  # fmt: skip
-    needs = reserved(whole, probe.parameters[0])[pieces.first]
+    needs = reserved(whole, channel, probe.parameters[0])[pieces.first]
     parts, first_part, work, ends = as_parts(rates, pieces, needs, count)
     counts = _counts(probe, count, whole, channel, rates, work)
     if after is not None:

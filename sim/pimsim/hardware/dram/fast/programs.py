@@ -22,6 +22,7 @@ from pimsim.hardware.dram.layout import (
     P_OP,
     P_READS,
     P_READY,
+    P_ROW,
     Records,
 )
 from pimsim.hardware.dram.pim_queue import gwrite_estimate, tile_estimate
@@ -116,19 +117,28 @@ def job_of(program: Ints, first: Ints, bursts: Ints) -> Job:
 
 
 @njit(cache=True)
-def reserved(program: Any, p: Any) -> Any:
+def reserved(program: Any, channel: Any, p: Any) -> Any:
     """Cycles that the controller keeps free before a refresh for the piece that each instruction
-    begins, (instructions,): its own estimate, as if all banks were open with another row."""
+    begins, (instructions,): its own estimate, as if all banks were open, with the row of the
+    channel's tile before. In one row buffer GWRITE has opened its own row in its bank since."""
     found = np.zeros(len(program), dtype=np.int64)
     if p.avoid_refresh == 0:
         return found
     groups = p.banks >> p.group_shift
+    row, wrong = -1, 0
     for at in range(len(program)):
         op, comps, reads = program[at, P_OP], program[at, P_COMPS], program[at, P_READS]
+        if at == 0 or channel[at] != channel[at - 1]:
+            row = -1
         if op == _GWRITE:
             found[at] = gwrite_estimate(p, True, True) + 1
+            wrong = 1 if p.row_buffers == 1 else 0
         elif op == _HEADER:
-            found[at] = tile_estimate(p, p.banks, groups, comps, reads) + 1
+            if program[at, P_ROW] != row:
+                found[at] = tile_estimate(p, p.banks, groups, comps, reads) + 1
+            else:
+                found[at] = tile_estimate(p, wrong, wrong, comps, reads) + 1
+            row, wrong = program[at, P_ROW], 0
     return found
 
 
