@@ -97,7 +97,7 @@ def _estimate(ch: Any, p: Any, board: Any) -> int:
                 wrong += 1
         if ready < group_banks:
             to_open += 1
-            to_close += wrong
+            to_close += wrong + ready
     comps, reads = board.program[at, P_COMPS], board.program[at, P_READS]
     return tile_estimate(p, to_close, to_open, comps, reads)
 
@@ -143,15 +143,29 @@ def _all_banks(ch: Any, p: Any, command: int) -> int:
 
 
 @njit(cache=True)
+def _group_is_open(ch: Any, p: Any, bank: int, row: int) -> bool:
+    """Whether the whole bank group of ``bank`` has ``row`` in PIM's buffer."""
+    first = bank >> p.group_shift << p.group_shift
+    for other in range(first, first + (1 << p.group_shift)):
+        if ch.bank[other, B_ROW + p.row_buffers - 1] != row:
+            return False
+    return True
+
+
+@njit(cache=True)
 def _header_next(ch: Any, p: Any, cycle: int, row: int) -> tuple[int, int, int]:
-    """``(when, command, bank)``: close a bank that holds another row, or the header itself."""
+    """``(when, command, bank)``: close a bank that holds another row, or the header itself.
+
+    One that holds the right row is closed too where its group does not: G_ACT opens whole groups,
+    and only closed ones (with one row buffer GWRITE takes the first bank's row away).
+    """
     buffers = p.row_buffers
     pim_buffer = buffers - 1
     closer = PIM_PRE if buffers == 2 else PRE
     when, command, target = INFINITY, HEADER, 0
     for bank in range(ch.pim_scan, p.banks):
         held = ch.bank[bank, B_ROW + pim_buffer]
-        if held >= 0 and held != row:
+        if held >= 0 and not (held == row and _group_is_open(ch, p, bank, row)):
             at = earliest(ch, p, closer, bank)
             need = closer
         elif buffers == 2 and held < 0 and ch.bank[bank, B_ROW] == row:
