@@ -21,6 +21,7 @@ from pimsim.capture.hf_config import longest_context
 from pimsim.capture.loading import LoadedModel
 from pimsim.capture.operators import hold_to_parameters, symbolic_block
 from pimsim.capture.recorder import Recorder
+from pimsim.capture.weight_formats import quantised
 from pimsim.config.errors import InputError
 from pimsim.workload.canonical import block_labels, canonical_block
 from pimsim.workload.symbolic import OperatorMaker
@@ -96,6 +97,8 @@ def export_trace(loaded: LoadedModel) -> Export:
         facts=_facts(model, config, phases, _experts(whole), per_token, element),
         phases=phases,
     )
+    if loaded.weights is not None:
+        trace = quantised(trace, loaded.weights)
     return Export(trace, tuple(unplaced))
 
 
@@ -319,6 +322,10 @@ def _facts(
     )  # fmt: skip
 
 
+def _format(loaded: LoadedModel) -> str:
+    return "" if loaded.weights is None else f" with products in {loaded.weights.words}"
+
+
 def _source(loaded: LoadedModel) -> str:
     import transformers
 
@@ -327,7 +334,7 @@ def _source(loaded: LoadedModel) -> str:
     config = sha256(json.dumps(values, sort_keys=True, default=str).encode()).hexdigest()[:16]
     return (
         f"pimsim {__version__} export {loaded.name}: {type(loaded.model).__name__} from "
-        f"{loaded.origin} (config sha256 {config}), traced on the meta device with torch "
-        f"{torch.__version__}, transformers {transformers.__version__}, Python "
+        f"{loaded.origin} (config sha256 {config}){_format(loaded)}, traced on the meta device "
+        f"with torch {torch.__version__}, transformers {transformers.__version__}, Python "
         f"{platform.python_version()}"
     )

@@ -51,6 +51,8 @@ class DecoderConfig:
     blocks: Blocks = ()
     """Sizes of each block that are not the config's; none where all blocks are alike."""
     notes: tuple[str, ...] = field(default=())
+    quantisation: Any = None
+    """Its ``quantization_config``: shapes are those of the plain weights."""
 
 
 def decoder_config(where: str, data: Mapping[str, Any]) -> DecoderConfig:
@@ -70,6 +72,7 @@ def decoder_config(where: str, data: Mapping[str, Any]) -> DecoderConfig:
     """
     values, notes = _text(where, dict(data), [])
     kind = values.pop("model_type", None)
+    quantisation = values.pop("quantization_config", None)
     if not isinstance(kind, str) or not kind:
         raise InputError(
             f"{where}: model_type is {kind!r}; the name of an architecture is expected"
@@ -89,7 +92,7 @@ def decoder_config(where: str, data: Mapping[str, Any]) -> DecoderConfig:
         values, blocks = by_block(where, values)
     _check(where, kind, values)
     values["pad_token_id"] = None  # of a class's default, often beyond the vocabulary
-    return DecoderConfig(kind, values, blocks, tuple(notes))
+    return DecoderConfig(kind, values, blocks, tuple(notes), quantisation)
 
 
 def _text(where: str, data: Values, notes: list[str]) -> tuple[Values, list[str]]:

