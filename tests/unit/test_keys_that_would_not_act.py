@@ -16,6 +16,8 @@ from pimsim.config.loader import load_run, load_system
         ("npu-only", "npu.artifact_store_bug", "true", "activations 'dram'"),
         ("neupims", "npu.artifact_attention", "true", "policy 'serial'"),
         ("neupims", "pim.artifact_short_pipeline", "true", "row_buffers 2"),
+        ("npu-pim", "pim.artifact_free_comps", "true", "composite_gemv"),
+        ("neupims-artifact-main", "npu.systolic.fetch_cycles", "5", "not for the artifact's"),
     ],
 )
 def test_of_a_run(preset: str, key: str, value: str, needs: str) -> None:

@@ -186,6 +186,7 @@ class NpuConfig(ConfigModel):
             ("network", self.network, None),
             ("operand_layout", self.operand_layout, "tiled"),
             ("tiling", self.tiling, "least-traffic"),
+            ("systolic.fetch_cycles", self.systolic.fetch_cycles, 0),
         ):
             if found != usual:
                 raise ValueError(f"{key} is for preload exposed or hidden, not for the artifact's")

@@ -102,6 +102,8 @@ class PimConfig(ConfigModel):
                     f"no rule lets {then} wait for the n dot products of a GEMV: a delay with n is "
                     "needed (artifact_free_comps, as the NeuPIMs artifact, does without)"
                 )
+        if self.artifact_free_comps and not self.composite_gemv:
+            raise ValueError("artifact_free_comps is of GEMV commands: it needs composite_gemv")
         if self.artifact_short_pipeline and self.row_buffers == 2:
             raise ValueError(
                 "artifact_short_pipeline is of the artifact's branch with one row buffer, found "
