@@ -8,7 +8,8 @@ from pimsim.config.resources import preset_names, preset_path
 from pimsim.workload.agreement import disagreements
 from pimsim.workload.card_trace import card_trace
 from pimsim.workload.cards import ModelCard, load_card
-from pimsim.workload.trace import load_trace
+from pimsim.workload.operators import OperatorKind
+from pimsim.workload.trace import OperatorTrace, Shard, load_trace
 
 BOTH = sorted(set(preset_names("model")) & set(preset_names("operators")))
 
@@ -54,6 +55,48 @@ def test_what_differs_is_named(change: dict[str, object], group: str, size: str)
     other = ModelCard.model_validate({**card.model_dump(), **change})
     found = {(each.group, each.size) for each in disagreements(card_trace(other), card_trace(card))}
     assert (group, size) in found
+
+
+def changed(trace: OperatorTrace, name: str, **update: object) -> OperatorTrace:
+    """The trace with one operator of each block another one."""
+    phases = {}
+    for phase, each in trace.phases.items():
+        blocks = {
+            kind: tuple(o.model_copy(update=update) if o.name == name else o for o in operators)
+            for kind, operators in each.blocks.items()
+        }
+        phases[phase] = each.model_copy(update={"blocks": blocks})
+    return trace.model_copy(update={"phases": phases})
+
+
+@pytest.mark.parametrize(
+    ("name", "update", "group", "fact"),
+    [
+        ("fc2", {"shard": Shard.COLUMNS}, "fc2", "shards"),
+        ("q", {"shard": Shard.NONE}, "qkv", "shards"),
+        ("act", {"function": "gelu"}, "act", "functions"),
+        ("score", {"window": 64}, "score", "windows"),
+        ("score", {"depends_on": ("rope",)}, "score", "after"),
+        ("proj", {"kind": OperatorKind.ROUTER}, "proj", "kinds"),
+        ("fc2", {"depends_on": ("ln2",)}, "fc2", "after"),
+    ],
+)
+def test_what_an_operator_is_and_follows_is_compared(
+    name: str, update: dict[str, object], group: str, fact: str
+) -> None:
+    trace = card_trace(load_card("llama-3-8b"))
+    found = {
+        (each.group, each.size) for each in disagreements(changed(trace, name, **update), trace)
+    }
+    assert (group, fact) in found
+
+
+def test_a_detour_says_the_same() -> None:
+    """What an operator needs through another is not missed where it is not named too."""
+    trace = card_trace(load_card("llama-3-8b"))
+    softmax = next(o for o in trace.phases["decode"].blocks["decoder"] if o.name == "softmax")
+    both = changed(trace, "softmax", depends_on=(*softmax.depends_on, "rope"))
+    assert list(disagreements(both, trace)) == []
 
 
 def test_another_order_of_blocks_is_a_disagreement() -> None:

@@ -11,7 +11,7 @@ torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
 from pimsim.capture.loading import LoadedModel  # noqa: E402
-from pimsim.capture.routing import capture_routing  # noqa: E402
+from pimsim.capture.routing import _by_weight, capture_routing  # noqa: E402
 from pimsim.capture.sparsity import measure_sparsity  # noqa: E402
 from pimsim.config.errors import InputError  # noqa: E402
 
@@ -88,3 +88,24 @@ def test_nan_is_told() -> None:
         model.model.model.norm.weight.fill_(float("nan"))
     with pytest.raises(InputError, match="NaN"):
         capture_routing(model, [4] * 32, 16, "test")
+
+
+@pytest.mark.parametrize("kind", ["mixtral", "qwen3_moe", "gpt_oss"])
+def test_the_first_choice_has_the_largest_score(kind: str) -> None:
+    """Choices are in falling weight: the first one is the argmax of what its router scores."""
+    model = loaded(kind, **MOE[kind])
+    ids = torch.randint(3, 96, (16,), generator=torch.Generator().manual_seed(1)).tolist()
+    trace = capture_routing(model, ids, 16, "test")
+    with torch.no_grad():
+        scores = model.model(
+            input_ids=torch.tensor([ids]), use_cache=False, output_router_logits=True
+        ).router_logits
+    for layer, each in enumerate(scores):
+        assert trace.chosen[layer, :, 0].tolist() == each.reshape(16, 6).argmax(-1).tolist()
+
+
+def test_choices_are_put_in_falling_weight() -> None:
+    chosen = torch.tensor([[4, 1, 7], [0, 2, 3]])
+    weights = torch.tensor([[0.2, 0.5, 0.3], [0.1, 0.1, 0.8]])
+    assert _by_weight(chosen, (weights, chosen)).tolist() == [[1, 7, 4], [3, 0, 2]]
+    assert _by_weight(chosen, (chosen,)).tolist() == chosen.tolist()

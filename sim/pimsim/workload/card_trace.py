@@ -217,7 +217,7 @@ class _Blocks:
         else:
             block.append(
                 self.make.gemm(
-                    "kv_b", heads * (mla.nope_dim + mla.v_dim), latent, ("kv_a_norm",),
+                    "kv_b", heads * (mla.nope_dim + mla.v_dim), latent, ("kv_append",),
                     shard=Shard.COLUMNS,
                 )
             )  # fmt: skip
