@@ -100,38 +100,44 @@ def test_a_window_within_a_tile_of_the_context_has_programs_of_its_own(
 
 
 # transfers at fast fidelity ---------------------------------------------------------------------
-def stream_work(memory: MemoryConfig) -> StreamWork:
-    return StreamWork(memory, PROBE)
-
-
 ONE_CHANNEL = device_memory(load_memory("hbm2-neupims", ["organization.channels=1"]).config)
 PROBE = Probe(ONE_CHANNEL, None)
 BUSY = np.zeros(1, np.bool_)
 
 
+def seen_work(memory: MemoryConfig = ONE_CHANNEL) -> StreamWork:
+    """Transfers of a run in a process that has seen those of the runs before."""
+    return StreamWork(memory, PROBE)
+
+
+def fresh_work() -> StreamWork:
+    """Transfers of a run in a process that has seen none."""
+    probe = Probe(ONE_CHANNEL, None)
+    for one, known in ((probe, PROBE), (probe.quiet, PROBE.quiet)):
+        one.recall(known.reads, known.writes, known.clock, known.lags, known.chains)
+    return StreamWork(ONE_CHANNEL, probe)
+
+
 def test_scatters_are_known_by_each_field() -> None:
     scatter = Scatter(0, 5000, 24, 7, write=False)
     others = {"channel": 0, "first": 5032, "count": 25, "stride": 4096, "write": True}
-    seen = stream_work(ONE_CHANNEL)
+    seen = seen_work()
     before = seen.of([], [scatter], BUSY).ticks.tolist()
     differing = 0
     for name, one in one_field_changed(scatter, lambda name, _: others[name]):
-        afresh = stream_work(ONE_CHANNEL).of([], [one], BUSY).ticks.tolist()
+        afresh = fresh_work().of([], [one], BUSY).ticks.tolist()
         assert seen.of([], [one], BUSY).ticks.tolist() == afresh, name
         differing += afresh != before
     assert differing >= 3
     both = [scatter, replace(scatter, first=9000, stride=1)]
-    assert (
-        seen.of([], both, BUSY).ticks.tolist()
-        == stream_work(ONE_CHANNEL).of([], both, BUSY).ticks.tolist()
-    )
+    assert seen.of([], both, BUSY).ticks.tolist() == fresh_work().of([], both, BUSY).ticks.tolist()
 
 
 def test_scatters_of_the_other_channels_play_no_role_in_what_a_burst_takes() -> None:
     two = load_memory("hbm2-neupims", ["organization.channels=2"]).config
-    work = stream_work(two)
+    work = seen_work(two)
     full, short = Scatter(1, 5000, 24, 7), Scatter(0, 64, 8, 1)
-    alone = stream_work(ONE_CHANNEL).of([], [replace(full, channel=0)], BUSY).ticks[0]
+    alone = fresh_work().of([], [replace(full, channel=0)], BUSY).ticks[0]
     idle = np.zeros(2, np.bool_)
     assert work.of([], [full, short], idle).ticks.tolist() == [alone // 24 * 8, alone]
 
@@ -186,7 +192,7 @@ def test_a_row_set_is_what_lies_below_the_row(text: str, rows: int) -> None:
 def test_streams_are_known_by_each_field() -> None:
     rows = row_set(AddressMap.parse(ONE_CHANNEL.stream_map, ONE_CHANNEL.organization))
     before, own = Stream(0, 128), Stream(rows + 40, 128)
-    seen = stream_work(ONE_CHANNEL)
+    seen = seen_work()
 
     def ticks(work: StreamWork, one: Stream, next_one: Stream) -> int:
         work.of([one], [], BUSY)
@@ -201,14 +207,14 @@ def test_streams_are_known_by_each_field() -> None:
     ]  # fmt: skip
     lost = set()
     for one, other in changed:
-        afresh = ticks(stream_work(ONE_CHANNEL), one, other)
+        afresh = ticks(fresh_work(), one, other)
         assert ticks(seen, one, other) == afresh
         lost.add(afresh)
     assert len(lost) >= 4
 
 
 def test_runs_of_rows_lose_nothing_and_are_no_streams() -> None:
-    work = stream_work(ONE_CHANNEL)
+    work = seen_work()
     work.of([Stream(0, 128)], [], BUSY)
     runs = Rows(np.array([5000, 9000]), np.array([8, 8]))
     found = work.of([runs], [], BUSY)

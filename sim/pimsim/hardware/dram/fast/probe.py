@@ -48,6 +48,8 @@ STREAM_BURSTS = (16, 64, 256, 1024, 4096)
 CHAIN_STREAMS = 16
 BEHIND_BURSTS = 1024
 """Of the stream that shows what writes leave behind: longer than they last."""
+SCATTER_BYTES = 160
+"""Of one in a key, about."""
 LEAST_BESIDE = 64
 """Shorter streams than these are not what keeps a memory busy beside PIM."""
 QUIET_CYCLES = 4096
@@ -120,6 +122,10 @@ class Probe:
         # by content; nothing that is known changes with what else is
         self._programs: Remembered[ProgramTimes] = Remembered(PROGRAM_BYTES, lambda one: one.nbytes)
         self._stalls: Remembered[Stall] = Remembered(PROGRAM_BYTES // 8, lambda _: 0)
+        self._scatters: Remembered[tuple[int, int, int]] = Remembered(
+            PROGRAM_BYTES // 4, lambda found: found[2] * SCATTER_BYTES
+        )
+        self._lost: Remembered[int] = Remembered(PROGRAM_BYTES // 8, lambda _: 0)
         self._seen: dict[bool, StreamRate] = {}
         self._quiet: Probe | None = None
         system = make_memory_system(self.memory, self.pim)
@@ -138,7 +144,8 @@ class Probe:
     @property
     def nbytes(self) -> int:
         """What it keeps, about."""
-        own = self._programs.nbytes + self._stalls.nbytes + 2 * self.parameters.nbytes
+        kept = (self._programs, self._stalls, self._scatters, self._lost)
+        own = sum(one.nbytes for one in kept) + 2 * self.parameters.nbytes
         return own if self._quiet is None else own + self._quiet.nbytes
 
     def one_channel(self, log_entries: int = 0) -> MemorySystem:
@@ -282,12 +289,17 @@ class Probe:
         open_now = np.where(rank[:, 0] > 0, np.maximum(system.now - rank[:, 1], 0), 0)
         return int((rank[:, 2] + open_now).sum())
 
-    def scatter_ticks(self, scatters: Sequence[Scatter]) -> tuple[int, int]:
+    def scatter_ticks(self, scatters: tuple[Scatter, ...]) -> tuple[int, int]:
         """Of each burst of ``scatters``, all on channel 0, until the last is answered, and of all
         of them what a stream that comes then has to wait for longer than its own bursts, clear of
         refresh: writes are answered when they are taken, and their rows are still to be opened."""
-        each = self._lone_cycles([], scatters) * TICKS // max(sum(s.count for s in scatters), 1)
-        return each, self.quiet._left_ticks(scatters)
+        each, left, _ = self._scatters.get(scatters, lambda: self._scatter_ticks(scatters))
+        return each, left
+
+    def _scatter_ticks(self, scatters: tuple[Scatter, ...]) -> tuple[int, int, int]:
+        bursts = max(sum(each.count for each in scatters), 1)
+        each = self._lone_cycles([], scatters) * TICKS // bursts
+        return each, self.quiet._left_ticks(scatters), len(scatters)
 
     def _left_ticks(self, scatters: Sequence[Scatter]) -> int:
         if not any(scatter.write for scatter in scatters):
@@ -305,6 +317,9 @@ class Probe:
         """What two streams take longer at once than one after the other."""
         if self.quiet is not self:
             return self.quiet.lost_ticks(before, own)
+        return self._lost.get((before, own), lambda: self._lost_ticks(before, own))
+
+    def _lost_ticks(self, before: Stream, own: Stream) -> int:
         both = [(s, self.writes if s.write else self.reads) for s in (before, own)]
         alone = both[0][1].latency + sum(s.bursts * rate.ticks for s, rate in both)
         system = self.one_channel()

@@ -42,7 +42,7 @@ class Work:
 
 
 class StreamWork:
-    """What the transfers of one run cost."""
+    """What the transfers of one run cost, one after the other."""
 
     def __init__(self, memory: MemoryConfig, probe: Probe) -> None:
         self.probe = probe
@@ -50,17 +50,11 @@ class StreamWork:
         self._channels = memory.organization.channels
         self._row_set = row_set(self._map)
         self._before: Stream | None = None
-        self._lost_ticks: dict[tuple[Stream, Stream], int] = {}
-        self._scatter_ticks: dict[tuple[Scatter, ...], tuple[int, int]] = {}
 
     @property
     def beside(self) -> int:
         """Bursts a channel of the streams that are asked for now."""
         return STREAM_BURSTS[-1] if self._before is None else self._before.bursts
-
-    def join(self, other: StreamWork) -> None:
-        """Be of the same run as ``other``: know what it does, and the other way round."""
-        self._lost_ticks, self._scatter_ticks = other._lost_ticks, other._scatter_ticks
 
     def runs(self, stream: Stream | Rows) -> tuple[Ints, Ints]:
         """First burst, in the channel's own numbers, and bursts of each run on each channel,
@@ -118,9 +112,7 @@ class StreamWork:
         late = max(before.bursts - MOST_BURSTS, 0)
         before = replace(before, first_burst=before.first_burst + late, bursts=before.bursts - late)
         both = lowered(before, replace(own, bursts=min(size, MOST_BURSTS)), self._row_set)
-        if both not in self._lost_ticks:
-            self._lost_ticks[both] = self.probe.lost_ticks(*both)
-        return self._lost_ticks[both]
+        return self.probe.lost_ticks(*both)
 
     def _scattered(self, scatters: Sequence[Scatter], counted: Ints) -> tuple[Ints, Ints]:
         """Ticks by channel until all are answered, and those that are left then; counts the bursts
@@ -131,9 +123,7 @@ class StreamWork:
             counted[int(scatter.write), scatter.channel] += scatter.count
         fullest = int(bursts.argmax())
         own = tuple(replace(each, channel=0) for each in scatters if each.channel == fullest)
-        if own not in self._scatter_ticks:
-            self._scatter_ticks[own] = self.probe.scatter_ticks(own)
-        answered, left = self._scatter_ticks[own]
+        answered, left = self.probe.scatter_ticks(own)
         return bursts * answered, bursts * left // max(int(bursts[fullest]), 1)
 
 

@@ -232,7 +232,6 @@ class FastMemorySystem:
         """One channel by itself, idle; it knows what this device does, and these ``operations`` by
         the ``id`` of their programs."""
         own = FastMemorySystem(self.probe.memory, self.pim, self.probe)
-        own.streams.join(self.streams)
         own._operations = operations
         return own
 
