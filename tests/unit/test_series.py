@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+import pimsim.engine.iteration
 from pimsim.config.loader import load_energy, load_preset
 from pimsim.engine.iteration import Outcome
+from pimsim.engine.work import Span, WorkOverTime
 from pimsim.hardware.dram import system as memory_systems
 from pimsim.hardware.dram.device import make_memory_system
+from pimsim.hardware.dram.fast import FastMemorySystem, probe_of
+from pimsim.hardware.dram.fast import system as fast_systems
+from pimsim.hardware.dram.fast.books import Transfer
 from pimsim.hardware.dram.layout import C_COMMANDS
 from pimsim.hardware.dram.rules import Command
 from pimsim.hardware.dram.samples import A_ACTIVE, A_BUS_LEFT, A_CYCLE, COUNT, N_SAMPLE
 from pimsim.hardware.dram.samples import make_samples as make
-from pimsim.hardware.dram.transfers import Stream
+from pimsim.hardware.dram.transfers import Group, Scatter, Stream
+from pimsim.hardware.energy.dram import command_energy
 from pimsim.hardware.energy.static import dram_peak_w, standby_w
 from pimsim.report.run_charts import power_chart, utilisation_chart
 from pimsim.result import series as module
@@ -44,6 +52,89 @@ def test_samples_are_met_exactly_and_between_them_time_is_even() -> None:
     found = module._between(rows, np.array([0, 50, 100, 125, 150]))
     assert found[:, RD].tolist() == [0, 20, 40, 40, 41]
     assert found[:, A_CYCLE].tolist() == [0, 50, 100, 125, 150]
+
+
+def test_after_the_last_sample_nothing_comes() -> None:
+    """The memory was busy until cycle 130 of 200, with 4 ticks of a burst to come."""
+    taken, now = np.zeros((3, N_SAMPLE), np.int64), np.zeros(N_SAMPLE, np.int64)
+    taken[:, A_CYCLE], taken[:, RD] = [50, 100, 150], [10, 31, 32]
+    now[[A_CYCLE, RD, A_ACTIVE, A_BUS_LEFT]] = 130, 30, 120, 4
+    rows = module._with_end(taken, now, 200, 190)
+    assert rows[:, A_CYCLE].tolist() == [0, 50, 100, 130, 200]
+    assert rows[:, RD].tolist() == [0, 10, 30, 30, 30]  # 31 was rounded up
+    assert rows[:, A_ACTIVE].tolist() == [0, 0, 0, 120, 190]
+    assert rows[:, A_BUS_LEFT].tolist() == [0, 0, 0, 4, 0]
+    assert module._with_end(taken, now, 130, 120)[-1, A_BUS_LEFT] == 4
+
+
+def test_what_waits_at_the_end_costs_its_energy_there(
+    observed: tuple[Outcome, Result], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outcome, result = observed
+    series, wr = result.series, C_COMMANDS + int(Command.WR)
+    assert series is not None
+    counted = module.charged_counters(outcome.system)
+    counted[0, wr] += 1000
+    monkeypatch.setattr(module, "charged_counters", lambda _: counted)
+    more = run_series(outcome)
+    assert more.energy_j["dram"][:-1] == pytest.approx(series.energy_j["dram"][:-1])
+    one = command_energy(outcome.device.memory, outcome.device.config.energy)
+    joule = more.energy_j["dram"][-1] - series.energy_j["dram"][-1]
+    assert joule == pytest.approx(1000 * (one.write_pj + one.burst_io_pj) * 1e-12)
+    size = outcome.system.memory.organization.burst_bytes
+    assert sum(more.dram_bytes) - sum(series.dram_bytes) == 1000 * size
+
+
+def test_posted_writes_of_a_transfer_are_counted_as_they_drain() -> None:
+    """8 writes a channel, work from tick 100 to 180; with all counted, what is not done is less."""
+    memory = load_preset("memory", "hbm2-neupims").config
+    probe = probe_of(memory, None)
+    writes = np.array([8, 8])
+    none = np.zeros(2, np.int64)
+    work = np.array([100, 100]), np.array([180, 180])
+    transfer = Transfer(Group(-1, 0), none, none, none, none, writes, 0, 0, work)
+    wr = C_COMMANDS + int(Command.WR)
+    for done, counted, bursts in (
+        ((100, 100), False, 0), ((140, 100), False, 4), ((200, 190), False, 16),
+        ((140, 100), True, -12), ((200, 190), True, 0),
+    ):  # fmt: skip
+        assert transfer.drained(probe, np.array(done), counted)[wr] == bursts
+    assert transfer.counts(probe)[:, wr].tolist() == [8, 8]
+    assert not transfer.is_drained(np.array([180, 179]))
+    assert transfer.is_drained(np.array([180, 180]))
+
+
+def test_a_sample_at_fast_leaves_out_posted_writes() -> None:
+    """Answered at once, they drain later: 4 writes a channel."""
+    memory = load_preset("memory", "hbm2-neupims").config
+    system = FastMemorySystem(memory, None, probe_of(memory, None))
+    row, wr = np.zeros(N_SAMPLE, np.int64), C_COMMANDS + int(Command.WR)
+    channels = range(memory.organization.channels)
+    system.submit(0, [], [Scatter(c, 0, 4) for c in channels])
+    while system.active:
+        system.advance(1 << 20)
+    system.sample(row)
+    whole = 4 * memory.organization.channels
+    assert system.channels["counter"][:, wr].sum() == whole
+    assert row[wr] < whole
+    system.skip(system.now + 1000)
+    system.sample(row)
+    assert row[wr] == whole
+
+
+def test_at_fast_an_idle_stretch_has_a_sample_at_its_begin() -> None:
+    """What was read before cycle 1,024 is not spread over the time up to cycle 10,000."""
+    memory = load_preset("memory", "hbm2-neupims").config
+    system = FastMemorySystem(memory, None, probe_of(memory, None))
+    bursts = 8 * memory.organization.channels
+    for start in (0, 10_000):
+        system.submit(start, [Stream(0, bursts)])
+        while system.active:
+            system.advance(1 << 20)
+    table, state = system.samples
+    rows = table[: int(state[COUNT])]
+    assert (int(rows[0, A_CYCLE]), int(rows[0, RD])) == (1024, bursts)
+    assert rows[-1, A_CYCLE] >= 10_000 and rows[-1, RD] >= bursts
 
 
 def test_what_waits_at_the_end_moves_when_the_bus_was_free_last() -> None:
@@ -135,14 +226,21 @@ def test_intervals_add_up_to_the_run(observed: tuple[Outcome, Result]) -> None:
     assert set(series.energy_j) | {"total"} == set(asdict(Energy.of(
         dram=0, pim=0, npu=0, sram=0, link=0, static=0)))  # fmt: skip
     assert series.end_ps[-1] == outcome.time_ps
+    first, *_, last = series.lengths_s
+    assert 0.5 - 1e-6 <= last / first <= 1.5
 
 
+@pytest.mark.parametrize("interval", [1024, 8192])
 @pytest.mark.parametrize("fidelity", ["command", "fast"])
-def test_nothing_moves_where_nobody_asked(fidelity: str, tiny_card: Path) -> None:
+def test_nothing_moves_where_nobody_asked(
+    fidelity: str, interval: int, tiny_card: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Between an operator's end and the next one's first load, here through long collectives, only
     posted writes go out; nor after the last one at the end of the run."""
+    for system in (memory_systems, fast_systems):
+        monkeypatch.setattr(system, "make_samples", lambda **_: make(interval))
     options = overrides_of(model=tiny_card, batch=8, layers=2, fidelity=fidelity)
-    slow = ["parallel.tp=2", "link.latency_ns=5000"]
+    slow = ["parallel.tp=2", f"link.latency_ns={5 * interval}"]
     outcome, result = observe(resolve("neupims", [*options, *slow]))
     series, memory = result.series, outcome.system.memory
     assert series is not None
@@ -160,7 +258,42 @@ def test_nothing_moves_where_nobody_asked(fidelity: str, tiny_card: Path) -> Non
     for at in idle:
         assert series.dram_bytes[at] <= 2 * posted * memory.organization.burst_bytes
         assert series.pim_bytes[at] == 0
-    assert sum(series.dram_bytes[at] > 0 for at in idle) < len(idle) / 2
+    # posted writes are done by then; those of the end are in the last one
+    later = [at for at in idle[:-1] if at - 1 in idle]
+    assert len(later) > 5
+    assert {series.dram_bytes[at] for at in later} == {0}
+
+
+@pytest.mark.parametrize("preset", ["neupims", "npu-only", "onnxim-tpuv4"])
+def test_the_arrays_have_one_tile_after_the_other(
+    preset: str, tiny_card: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No two at once on a core, none longer than its operator, none faster than all multipliers."""
+    seen: list[tuple[list[Span], dict[str, int]]] = []
+
+    class Watched(WorkOverTime):
+        def spread(self, spans: Sequence[Span], amounts: Iterable[tuple[str, int]]) -> None:
+            given = dict(amounts)
+            seen.append((list(spans), given))
+            super().spread(spans, given.items())
+
+    monkeypatch.setattr(pimsim.engine.iteration, "WorkOverTime", Watched)
+    options = overrides_of(model=tiny_card, batch=8, layers=2)
+    # several tiles a product
+    small = [] if preset == "onnxim-tpuv4" else ["npu.scratchpad.capacity=512KiB"]
+    outcome, _ = observe(resolve(preset, [*options, *small]))
+    npu, clock = outcome.device.config.npu, outcome.clock
+    elements = npu.systolic.arrays * npu.systolic.rows * npu.systolic.cols
+    tiled = [(spans, given["macs"]) for spans, given in seen if given.get("macs")]
+    assert any(len(spans) > 1 for spans, _ in tiled)
+    for spans, macs in tiled:
+        if len(spans) == 1:
+            continue
+        assert sum(weight for *_, weight in spans) == macs
+        if npu.cores == 1:
+            assert all(a[1] <= b[0] for a, b in pairwise(spans))
+        for start, end, weight in spans:
+            assert weight <= elements * (clock.npu_cycle(end) - clock.npu_cycle(start) + 1)
 
 
 def test_bytes_are_where_their_commands_are(tiny_card: Path) -> None:

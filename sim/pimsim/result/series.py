@@ -131,19 +131,26 @@ def _samples(outcome: Outcome, last: int) -> Ints:
     """Samples of the run, from nothing at cycle 0 to what the channels have counted at its end."""
     system = outcome.system
     table, state = system.samples
-    taken = table[: int(state[COUNT])]
-    end = np.zeros((1, N_SAMPLE), np.int64)
-    system.sample(end[0])
-    end[0, A_CYCLE] = last
-    end[0, A_ACTIVE] = active_rank_ticks(system.channels, system.memory, last)
-    idle = end.copy()  # nothing has come since the memory was busy last
-    idle[0, A_CYCLE] = min(int(system.now), last)
-    idle[0, A_ACTIVE] = active_rank_ticks(system.channels, system.memory, int(idle[0, A_CYCLE]))
-    begin = np.zeros((1, N_SAMPLE), np.int64)
-    end[0, [A_BUS_LEFT, A_COLUMNS_LEFT]] *= int(system.now) >= last
-    rows = np.concatenate([begin, taken[taken[:, A_CYCLE] < idle[0, A_CYCLE]], idle, end])
+    now = np.zeros(N_SAMPLE, np.int64)
+    system.sample(now)
+    now[A_CYCLE] = min(int(system.now), last)
+    now[A_ACTIVE] = active_rank_ticks(system.channels, system.memory, int(now[A_CYCLE]))
+    active = active_rank_ticks(system.channels, system.memory, last)
+    return _with_end(table[: int(state[COUNT])], now, last, active)
+
+
+def _with_end(taken: Ints, now: Ints, last: int, active: int) -> Ints:
+    """Samples from nothing at cycle 0 to cycle ``last``; ``now``: of when the memory was busy last,
+    after which nothing comes, but open rows stay open (``active`` at the end)."""
+    end = now.copy()
+    end[A_CYCLE], end[A_ACTIVE] = last, active
+    if now[A_CYCLE] < last:
+        end[[A_BUS_LEFT, A_COLUMNS_LEFT]] = 0  # it is over by then
+    begin = np.zeros(N_SAMPLE, np.int64)
+    before = taken[taken[:, A_CYCLE] < now[A_CYCLE]]
+    rows: Ints = np.concatenate([begin[None], before, now[None], end[None]])
     # what is drained of several transfers is rounded; what is counted in the end is exact
-    upto = np.minimum(rows[:, :N_COUNTERS], end[0, :N_COUNTERS])
+    upto = np.minimum(rows[:, :N_COUNTERS], end[:N_COUNTERS])
     rows[:, :N_COUNTERS] = np.maximum.accumulate(upto, axis=0)
     return rows
 

@@ -48,9 +48,9 @@ N_SAMPLE = N_COUNTERS + 4
 COUNT, INTERVAL, NEXT = range(3)
 
 
-def make_samples(interval: int = FIRST_INTERVAL) -> tuple[Ints, Ints]:
-    """An empty table, (MOST, N_SAMPLE), and its state."""
-    return np.zeros((MOST, N_SAMPLE), np.int64), np.array([0, interval, interval], np.int64)
+def make_samples(interval: int = FIRST_INTERVAL, most: int = MOST) -> tuple[Ints, Ints]:
+    """An empty table, (most, N_SAMPLE), and its state; ``most`` is even."""
+    return np.zeros((most, N_SAMPLE), np.int64), np.array([0, interval, interval], np.int64)
 
 
 def shares(begin: Ints, end: Ints, done: Ints, amounts: Ints) -> Ints:

@@ -16,6 +16,8 @@ from pimsim.hardware.dram.transfers import Group
 __all__ = ["Transfer"]
 
 Ints = NDArray[np.int64]
+_OWN = [C_RD, C_WR, *C_REFRESHES]
+"""Counters of which others keep the books."""
 
 
 @dataclass
@@ -53,9 +55,12 @@ class Transfer:
         it is ``counted``, below 0: what is not done of it."""
         found = np.zeros(probe.reads.counts.shape, np.int64)
         for bursts, at, rate in self._bursts(probe):
-            part = shares(*self.work, done, bursts).sum()
-            less = bursts.sum() if counted else 0
-            found += _counts(probe, np.array([part - less]), at, rate)[0]
+            part = int(shares(*self.work, done, bursts).sum())
+            part -= int(bursts.sum()) if counted else 0
+            others = rate.counts * part // rate.bursts
+            others[_OWN] = 0
+            others[C_BUS_BUSY], others[at] = part * int(probe.parameters[0]["tccd_s"]), part
+            found += others
         return found
 
     def _bursts(self, probe: Probe) -> Iterator[tuple[Ints, int, StreamRate]]:
@@ -68,7 +73,7 @@ class Transfer:
 def _counts(probe: Probe, bursts: Ints, at: int, rate: StreamRate) -> Ints:
     """What so many bursts of a kind count, (len(bursts), N_COUNTERS)."""
     counts: Ints = bursts[:, None] * rate.counts[None, :] // rate.bursts
-    counts[:, [C_RD, C_WR, *C_REFRESHES]] = 0
+    counts[:, _OWN] = 0
     counts[:, C_BUS_BUSY] = bursts * int(probe.parameters[0]["tccd_s"])
     counts[:, at] = bursts
     return counts

@@ -47,6 +47,7 @@ from pimsim.hardware.dram.samples import (
     A_ACTIVE,
     A_BUS_LEFT,
     A_COLUMNS_LEFT,
+    MOST,
     NEXT,
     make_samples,
     next_sample,
@@ -133,8 +134,9 @@ class FastMemorySystem:
         self.streams = StreamWork(memory, probe)
         self._refreshed = 0
         self._by_bank = memory.controller.refresh == "per-bank"
-        self.samples = make_samples()
-        """As of ``MemorySystem``, at about equal distances: the stops of the way."""
+        self.samples = make_samples(most=MOST // 2)
+        """As of ``MemorySystem``, at about equal distances: the stops of the way; half as many, as
+        each costs as much as a stop."""
         self._draining: list[Transfer] = []  # complete, but for writes that are posted
         self.unfinished = (0, 0)
         """Of what a controller by commands has counted: time that buses still take, and dot
@@ -232,6 +234,7 @@ class FastMemorySystem:
         """One channel by itself, idle; it knows what this device does, and these ``operations`` by
         the ``id`` of their programs."""
         own = FastMemorySystem(self.probe.memory, self.pim, self.probe)
+        own.samples[1][NEXT] = NEVER  # nobody looks at them
         own._operations = operations
         return own
 
@@ -308,6 +311,8 @@ class FastMemorySystem:
         """Take the sample that is due, of an idle stretch the first one too: what came before it
         did not come in it."""
         table, state = self.samples
+        if self._now < state[NEXT]:
+            return
         idle = all(map(np.array_equal, self._drained[-1], self._drained[-2]))
         if idle and self._now > state[NEXT]:
             self.sample(table[next_sample(table, state, int(state[NEXT]))])
