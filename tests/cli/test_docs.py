@@ -25,19 +25,26 @@ pytestmark = pytest.mark.skipif(not DOCS.exists(), reason="the documentation is 
 def test_a_pages_files_and_commands_work_in_their_order(
     run_cli: RunCli, tmp_path: Path, page: str
 ) -> None:
+    """What a block of ``text`` shows are lines of what the commands before it print."""
     ran = 0
+    said: set[str] = set()
     for language, content in FENCE.findall((DOCS / page).read_text()):
         if language == "yaml":
             name = content.split("\n", 1)[0].removeprefix("# ")
             assert name.endswith(".yaml"), content
             (tmp_path / name).write_text(content)
+        elif language == "text":
+            shown = {" ".join(line.split()) for line in content.splitlines()}
+            assert shown <= said, shown - said
         elif language == "console":
+            said = set()
             for line in content.splitlines():
                 assert line.startswith("$ pimsim "), line
                 arguments = shlex.split(line.removeprefix("$ pimsim "), comments=True)
                 done = run_cli(*arguments, cwd=tmp_path)
                 assert done.returncode == 0, (line, done.stderr)
                 assert done.stdout, line
+                said |= {" ".join(line.split()) for line in done.stdout.splitlines()}
                 ran += 1
     assert ran >= 2
 
