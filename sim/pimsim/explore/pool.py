@@ -19,6 +19,7 @@ from types import ModuleType
 from typing import Any, Protocol
 
 from pimsim.config.errors import CheckFailed, InputError
+from pimsim.result.types import Result
 
 __all__ = ["Answer", "Job", "Pool", "answers", "worker_pool"]
 
@@ -73,7 +74,7 @@ def simulate_job(job: Job) -> Answer:
     from pimsim.simulate import resolve, simulate
 
     try:
-        figures = _figures(simulate(resolve(job.base, job.overrides)).to_dict())
+        figures = _figures(simulate(resolve(job.base, job.overrides)))
     except (InputError, CheckFailed) as error:
         return Answer(job, None, str(error))
     except Exception as error:  # whatever it is, the other points can still be simulated
@@ -81,19 +82,15 @@ def simulate_job(job: Job) -> Answer:
     return Answer(job, figures)
 
 
-def _figures(result: dict[str, Any]) -> dict[str, Any]:
+def _figures(result: Result) -> dict[str, Any]:
     """The parts of a result that do not grow with its length and do not change from run to run."""
-    kept = {
-        name: result[name]
-        for name in (
-            "cycles", "time_s", "tokens_per_s", "tokens", "model", "layers_simulated",
-            "layers_model", "iteration_s", "devices", "tokens_per_j", "utilisation", "energy_j",
-            "cycle_stack", "bound_cycles", "fidelity", "area_mm2", "warnings",
-        )
-    }  # fmt: skip
-    provenance = result["provenance"]
+    kept = result.to_dict((
+        "cycles", "time_s", "tokens_per_s", "tokens", "model", "layers_simulated", "layers_model",
+        "iteration_s", "devices", "tokens_per_j", "utilisation", "energy_j", "cycle_stack",
+        "bound_cycles", "fidelity", "area_mm2", "warnings",
+    ))  # fmt: skip
     names = ("config_sha256", "trace_sha256", "content_sha256", "version")
-    kept["provenance"] = {name: provenance[name] for name in names}
+    kept["provenance"] = {name: getattr(result.provenance, name) for name in names}
     return kept
 
 

@@ -6,8 +6,8 @@ refuses unknown and missing keys.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from importlib import import_module
 from itertools import pairwise
 from math import fsum
@@ -392,10 +392,11 @@ class Result:
         # the facade ``pimsim`` does, so that results stay free of report and matplotlib.
         return import_module("pimsim.report.plots").RunPlots(self)
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain dicts, lists, numbers and strings, as JSON takes them."""
-        plain: dict[str, Any] = _plain(asdict(self))
-        return plain
+    def to_dict(self, names: Iterable[str] | None = None) -> dict[str, Any]:
+        """Plain dicts, lists, numbers and strings, as JSON takes them; of all fields, or of
+        ``names``."""
+        wanted = [each.name for each in fields(self)] if names is None else names
+        return {name: _plain(getattr(self, name)) for name in wanted}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Result:
@@ -412,7 +413,12 @@ class Result:
 
 
 def _plain(value: Any) -> Any:
-    """Tuples to lists, mappings to dicts, so that to_dict equals what JSON gives back."""
+    """Dataclasses and mappings to dicts, tuples to lists, so that to_dict equals what JSON gives
+    back."""
+    if value is None or isinstance(value, (int, float, str)):
+        return value
+    if is_dataclass(value):
+        return {each.name: _plain(getattr(value, each.name)) for each in fields(value)}
     if isinstance(value, Mapping):
         return {key: _plain(item) for key, item in value.items()}
     if isinstance(value, (tuple, list)):
