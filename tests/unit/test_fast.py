@@ -16,7 +16,15 @@ from pimsim import simulate
 from pimsim.config.loader import load_run
 from pimsim.hardware.dram.address import AddressMap
 from pimsim.hardware.dram.device_memory import device_memory
-from pimsim.hardware.dram.fast import FastMemorySystem, Probe, calibrate, calibration_file, flow
+from pimsim.hardware.dram.fast import (
+    FastMemorySystem,
+    PhasedMemory,
+    Probe,
+    calibrate,
+    calibration_file,
+    flow,
+    probe_of,
+)
 from pimsim.hardware.dram.fast.clock import RefreshClock
 from pimsim.hardware.dram.fast.pieces import _sample
 from pimsim.hardware.dram.fast.programs import Job, Pieces, reserved
@@ -456,3 +464,14 @@ def test_a_refresh_that_falls_due_in_a_piece_is_seen_at_the_next() -> None:
     # until 140 after the refresh at 100, until 250 after the one at 200
     assert found.ticks == (40 + 50) // 2 * flow.TICKS
     assert found.share == 24 * flow.ONE // 40
+
+
+def test_writes_that_are_answered_early_fit_the_queues() -> None:
+    """By rates no more of them than the queues of the channels and of their banks hold."""
+    memory = load_run("npu-only", ["memory=hbm2-neupims-artifact"]).config.memory
+    org, controller = memory.organization, memory.controller
+    places = controller.write_queue_depth + org.ranks * org.banks * controller.bank_queue_depth
+    system = PhasedMemory(memory, None, probe_of(memory, None), None, frozenset())
+    assert system.posted_writes(10**9, 0) == org.channels * places
+    assert system.posted_writes(100, 0) == 100
+    assert system.posted_writes(100, 10**6) == 0

@@ -131,11 +131,13 @@ class PhasedMemory:
 
     def posted_writes(self, moved: int, cycles: int) -> int:
         """See ``MemorySystem.posted_writes``. By rates those that the buses had no time for, at
-        most as many as the write queues hold."""
+        most as many as the queues of channels and banks hold."""
         if self._exact is not None and self.phases and self.phases[-1].by_command:
             return self._exact.posted_writes(moved, cycles)
         slots = int(cycles * self.cycle_ps * data_buses(self.memory) / burst_slot_ps(self.memory))
-        held = self.memory.controller.write_queue_depth * self.memory.organization.channels
+        controller, org = self.memory.controller, self.memory.organization
+        at_banks = org.ranks * org.banks * controller.bank_queue_depth
+        held = (controller.write_queue_depth + at_banks) * org.channels
         return min(max(moved - slots, 0), held)
 
     def share_of(self, numbers: Set[int]) -> float:
