@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from pimsim.validate.attacc import DIRECT, LOG, direct_rows, log_rows
-from pimsim.validate.types import Row
+from pimsim.validate.types import References, Row
 
 
 def by_group(rows: Iterable[Row]) -> dict[str, list[Row]]:
@@ -20,8 +20,8 @@ def by_group(rows: Iterable[Row]) -> dict[str, list[Row]]:
 
 @pytest.fixture(scope="module")
 def direct(repo_dir: Path) -> dict[str, list[Row]]:
-    tables = [repo_dir / "tests" / "data" / name for name in DIRECT]
-    return by_group(row for table in tables for row in direct_rows(table))
+    references = References(repo_dir / "tests" / "data", None)
+    return by_group(row for name in DIRECT for row in direct_rows(references.table(name)))
 
 
 def test_cycles_of_fresh_runs(direct: dict[str, list[Row]]) -> None:

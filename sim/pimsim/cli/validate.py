@@ -38,7 +38,8 @@ def validate_command(
             metavar="DIR",
             help="Folder with other projects' own files, which do not ship: dram/configs, "
             "neupims/requests, attacc/attention_cycles.csv. Rows that need them are skipped "
-            "without it.",
+            "without it. Tables in it take the place of ours: neupims/cycles.csv, npu/onnxim.csv "
+            "and so on.",
         ),
     ] = None,
     out: Annotated[
@@ -150,14 +151,14 @@ def _report(
 ) -> dict[str, Any]:
     from dataclasses import asdict
 
-    from pimsim.validate.judge import status_of
+    from pimsim.validate.judge import status_of, verdict_of
 
     return {
         "reference": str(references.folder) if references.folder else None,
         "passed": not any(group.failures for _, _, groups in summaries for group in groups),
         "suites": {
             suite.name: {
-                "groups": [asdict(group) for group in groups],
+                "groups": [asdict(group) | {"verdict": verdict_of(group)} for group in groups],
                 "rows": [
                     asdict(row)
                     | {

@@ -8,7 +8,6 @@ GEMVs written as ISRs.
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Callable, Iterator
 
 from pimsim.config.errors import InputError
@@ -88,7 +87,7 @@ def rows(references: References) -> Iterator[Row]:
         group = "aim.plain_cycles" if plain else "aim.cycles"
         reference = float(line.get("cycles") or line["memory_system_cycles"])
         yield from _compared(group, trace, reference, line["ch0_commands"], result)
-    for line in csv.DictReader((references.tables / "aim_gemv.csv").read_text().splitlines()):
+    for line in references.table("aim_gemv.csv"):
         outputs, inputs, batch = (int(line[key]) for key in ("outputs", "inputs", "batch"))
         case = f"gemv {outputs}x{inputs} batch {batch} {line['activation']}".strip()
         stream = gemv(design, outputs, inputs, batch, line["activation"] or None)
@@ -112,7 +111,7 @@ def _compared(
 def _cases(references: References) -> Iterator[tuple[str, list[str], dict[str, str]]]:
     """Name, instructions and line of the table of each trace."""
     for table in _TABLES:
-        for line in csv.DictReader((references.tables / table).read_text().splitlines()):
+        for line in references.table(table):
             name = line["trace"]
             yield name, _repeated(line["isrs"]) if "isrs" in line else trace_lines(name), line
 

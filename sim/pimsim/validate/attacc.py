@@ -10,7 +10,7 @@ against that generator (``attention.artifact_repeats_softmax``).
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from pimsim.config.loader import load_stream_pim
@@ -33,15 +33,15 @@ _COUNTS = ("mac", "softmax", "mvgb", "mvsb", "wrgb")
 def rows(references: References) -> Iterator[Row]:
     """Fresh runs, then the log where ``--reference`` has it."""
     for table in DIRECT:
-        yield from direct_rows(references.tables / table)
+        yield from direct_rows(references.table(table))
     log = references.file(LOG)
     if log is not None:
         yield from log_rows(log)
 
 
-def direct_rows(table: Path) -> Iterator[Row]:
+def direct_rows(lines: Iterable[Mapping[str, str]]) -> Iterator[Row]:
     """Cycles and command counts of the fresh runs."""
-    for line in _lines(table):
+    for line in lines:
         design = _design(line["level"], capped=not line["preset"].endswith("_NPC"))
         heads, head_dim, context = (int(line[key]) for key in ("nhead_per_hbm", "dhead", "L"))
         element_bytes = int(line.get("dbyte", design.element_bytes))

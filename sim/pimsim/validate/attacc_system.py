@@ -7,7 +7,6 @@ What it does wrong is switched on (``artifact_*``), so that the rest can be comp
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterator, Mapping
 
 from pimsim.config.errors import InputError
@@ -48,9 +47,8 @@ _PARTS = {
 def rows(references: References) -> Iterator[Row]:
     """Throughput, the parts of the step and its energy, for each row of the tables."""
     for name in TABLES:
-        with (references.tables / name).open(newline="", encoding="utf-8") as stream:
-            for record in csv.DictReader(stream):
-                yield from table_rows(record)
+        for record in references.table(name):
+            yield from table_rows(record)
 
 
 def table_rows(record: Mapping[str, str]) -> Iterator[Row]:

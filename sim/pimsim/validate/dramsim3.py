@@ -6,7 +6,6 @@ themselves are read, and its golden command traces are compared command by comma
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterator
 from itertools import zip_longest
 from pathlib import Path
@@ -91,7 +90,7 @@ def run_rows(references: References, longest: int | None = None) -> Iterator[Row
     """
     constants = load_energy("default").config.model_copy(update={"dram_model": "currents"})
     for table in TABLES:
-        for row in csv.DictReader((references.tables / table).read_text().splitlines()):
+        for row in references.table(table):
             count = int(row["n"])
             if longest is not None and count > longest:
                 continue

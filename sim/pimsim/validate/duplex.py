@@ -5,7 +5,6 @@ Ours follow from the presets: banks that a command reads, tCCD, multipliers and 
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterator
 
 from pimsim.config.loader import load_stream_pim
@@ -43,7 +42,6 @@ def peak(design: StreamPimConfig) -> dict[str, float]:
 
 def rows(references: References) -> Iterator[Row]:
     """Group ``duplex.peak``."""
-    with (references.tables / TABLE).open(newline="") as file:
-        for line in csv.DictReader(file):
-            found = peak(load_stream_pim(line["pim"]).config)[line["metric"]]
-            yield Row("duplex.peak", line["pim"], line["metric"], float(line["reference"]), found)
+    for line in references.table(TABLE):
+        found = line.known("metric", peak(load_stream_pim(line["pim"]).config))
+        yield Row("duplex.peak", line["pim"], line["metric"], float(line["reference"]), found)

@@ -7,7 +7,6 @@ addresses (src/tests/PIMBenchTestCases.h).
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterator, Mapping
 
 from pimsim.config.loader import load_stream_pim
@@ -27,9 +26,8 @@ def rows(references: References) -> Iterator[Row]:
     """Groups ``hbm_pim.pim_cycles`` and ``hbm_pim.base_cycles``."""
     design = load_stream_pim(PRESET).config
     for name in TABLES:
-        with (references.tables / name).open(newline="") as file:
-            for line in csv.DictReader(file):
-                yield from compare(design, line)
+        for line in references.table(name):
+            yield from compare(design, line)
 
 
 def compare(design: StreamPimConfig, line: Mapping[str, str]) -> Iterator[Row]:

@@ -10,7 +10,7 @@ from statistics import fmean, median
 from pimsim.validate.tolerances import Tolerance, tolerance_of
 from pimsim.validate.types import Row
 
-__all__ = ["GroupSummary", "judge", "status_of"]
+__all__ = ["GroupSummary", "judge", "status_of", "verdict_of"]
 
 _ROUNDING = 1e-12
 """Floating-point noise in a relative error; far below one cycle of any row."""
@@ -41,15 +41,25 @@ class GroupSummary:
 
 
 def status_of(row: Row) -> str:
-    """``exact``, ``ok``, ``outside``, ``known miss`` or ``reference wrong``."""
+    """``exact``, ``ok``, ``outside``, ``known miss`` or ``reference wrong``; ``reported`` in a
+    group without limits."""
     if row.known_wrong:
         return "reference wrong"
     if _key(row) in tolerance_of(row.group).misses:
         return "known miss"
     if row.error == 0:
         return "exact"
+    if not tolerance_of(row.group).judges:
+        return "reported"
     each = tolerance_of(row.group).each
     return "outside" if each is not None and abs(row.error) > each + _ROUNDING else "ok"
+
+
+def verdict_of(group: GroupSummary) -> str:
+    """``ok``, ``FAILED``, or ``reported`` where nothing is judged."""
+    if not tolerance_of(group.group).judges:
+        return "reported"
+    return "FAILED" if group.failures else "ok"
 
 
 def judge(rows: Iterable[Row]) -> list[GroupSummary]:

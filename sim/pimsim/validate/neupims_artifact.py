@@ -6,23 +6,23 @@ Rows: attention alone, a matrix product alone, the stages of one decode iteratio
 
 from __future__ import annotations
 
-import csv
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
+from pimsim.config.errors import InputError
 from pimsim.config.loader import load_memory, load_npu_of, load_pim, load_run
 from pimsim.engine.attention import run_attention
 from pimsim.engine.device import Device, build_device
 from pimsim.engine.iteration import run_iteration
 from pimsim.engine.product import run_product
-from pimsim.validate.types import References, Row
+from pimsim.validate.types import Line, References, Row
 from pimsim.workload.cards import load_card
 from pimsim.workload.requests import Request, load_requests
 
 __all__ = [
-    "Iteration", "attention_rows", "gemm_rows", "iteration_rows", "iterations", "order_row", "rows",
+    "Iteration", "attention_rows", "gemm_rows", "iteration_rows", "iterations", "order_rows",
+    "rows",
 ]  # fmt: skip
 
 TABLE = "neupims_cycles.csv"
@@ -34,6 +34,16 @@ PRESETS = {
 PIM_DESIGNS = {"main": "neupims-artifact", "npu+pim": "newton-artifact"}
 MEMORY = "hbm2-neupims-artifact"
 CHANNELS = 32
+MODEL, TP = "gpt3-7b", 4
+"""Of the iterations in the shipped table."""
+NUMBERS = {
+    word: count
+    for count, word in enumerate(
+        ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"), start=1
+    )
+}
+"""How many requests of a channel, as the table writes them; or a number."""
+_COUNT = "([1-9][0-9]{0,5})"
 PIM_BOUND_SHARE = 0.95
 """Share of a stage that its PIM operators must fill for PIM to be what bounds it."""
 
@@ -47,13 +57,17 @@ class Iteration:
     """``on`` or ``off``."""
     trace: str
     """``u512-64``: 64 requests of 512 tokens, channel i mod 32; ``sg-...``: a file."""
+    model: str
+    """A card's name."""
+    tp: int
     measured: tuple[tuple[str, int], ...]
     """Cycles by ``total``, ``stage_A``, ``A/SA/attn.QKVgen``."""
 
     @property
     def name(self) -> str:
-        """As rows and tests name it."""
-        return f"{self.branch}/{self.sub_batches}/{self.trace}"
+        """As rows and tests name it; the model where it is not that of the shipped table."""
+        own = "" if (self.model, self.tp) == (MODEL, TP) else f"/{self.model}-tp{self.tp}"
+        return f"{self.branch}/{self.sub_batches}/{self.trace}{own}"
 
     def stages(self) -> dict[str, int]:
         """Cycles by stage; none for branch npu-only, which has no stages."""
@@ -80,10 +94,19 @@ class Iteration:
         )  # fmt: skip
 
 
-def _table(references: References) -> list[dict[str, str]]:
-    path: Path = references.tables / TABLE
-    with path.open(newline="") as table:
-        return [row for row in csv.DictReader(table) if row["metric"] == "cycles"]
+def _table(references: References) -> list[Line]:
+    return [line for line in references.table(TABLE) if line["metric"] == "cycles"]
+
+
+def _sizes(line: Line, column: str, pattern: str) -> tuple[int, ...]:
+    """The numbers of a word. Raises ``InputError`` where it is of another form."""
+    found = re.fullmatch(pattern, line[column])
+    if found is None:
+        raise InputError(
+            f"{line.where}: {column}: {line[column]!r}; h8d128 heads are mb:h8d128, and requests "
+            "of a channel one-512, four-512, 16-512, in an iteration u512-64 or a file's name"
+        )
+    return tuple(int(text) for text in found.groups())
 
 
 def rows(references: References) -> Iterator[Row]:
@@ -92,31 +115,39 @@ def rows(references: References) -> Iterator[Row]:
     yield from gemm_rows(references)
     for iteration in iterations(references):
         yield from iteration_rows(iteration, references)
-    yield order_row(references)
+    yield from order_rows(references)
 
 
 def attention_rows(references: References, only: str = "") -> Iterator[Row]:
     """Scores (with their softmax) and values of one channel, no other traffic."""
     measured: dict[tuple[str, str, str], dict[str, int]] = {}
+    lines: dict[tuple[str, str, str], Line] = {}
     for row in _table(references):
         if row["model"].startswith("mb:") and "/attn." in row["op"]:
             key = (row["branch"], row["model"].removeprefix("mb:"), row["trace"])
-            measured.setdefault(key, {})[row["op"].split(".")[-1]] = int(row["value"])
+            measured.setdefault(key, {})[row["op"].split(".")[-1]] = row.whole("value")
+            lines[key] = row
     memory = load_memory(MEMORY).config
     vector = load_npu_of(PRESETS["main"]).vector
     for (branch, model, trace), cycles in measured.items():
         case = f"{branch}/{model}/{trace}"
         if only not in case:
             continue
-        heads, head_dim = (int(text) for text in model.removeprefix("h").split("d"))
-        count, context = trace.split("-")
-        contexts = [int(context)] * {"one": 1, "four": 4}[count]
-        pim = load_pim(PIM_DESIGNS[branch]).config
+        line = lines[branch, model, trace]
+        heads, head_dim = _sizes(line, "model", rf"mb:h{_COUNT}d{_COUNT}")
+        requests = NUMBERS.get(trace.partition("-")[0], 0)
+        if requests:
+            contexts = [*_sizes(line, "trace", rf"[a-z]+-{_COUNT}")] * requests
+        else:
+            requests, context = _sizes(line, "trace", rf"{_COUNT}-{_COUNT}")
+            contexts = [context] * requests
+        pim = load_pim(line.known("branch", PIM_DESIGNS)).config
         ours = run_attention(memory, pim, heads, head_dim, contexts, vector)
         for op, found in (
             ("NeuPIMSLogitSoftmax", ours.score_cycles), ("NeuPIMSAttend", ours.value_cycles),
         ):  # fmt: skip
-            yield Row("neupims.attention", f"{case}/{op}", "cycles", cycles[op], found)
+            if op in cycles:
+                yield Row("neupims.attention", f"{case}/{op}", "cycles", cycles[op], found)
 
 
 def gemm_rows(references: References) -> Iterator[Row]:
@@ -126,19 +157,22 @@ def gemm_rows(references: References) -> Iterator[Row]:
         if sizes is None:
             continue
         m, k, n = (int(text) for text in sizes.groups())
-        config = load_run(PRESETS[row["branch"]]).config
+        config = load_run(row.known("branch", PRESETS)).config
         ours = run_product(config, load_card(config.workload.model), m, n, k)
         case = f"{row['branch']}/gemm{m}x{k}x{n}"
-        yield Row("neupims.gemm", case, "cycles", int(row["value"]), ours)
+        yield Row("neupims.gemm", case, "cycles", row.whole("value"), ours)
 
 
 def iterations(references: References) -> list[Iteration]:
     """The decode iterations of the table, in its order."""
-    found: dict[tuple[str, str, str], list[tuple[str, int]]] = {}
+    found: dict[tuple[str, str, str, str, int], list[tuple[str, int]]] = {}
     for row in _table(references):
         if not row["model"].startswith("mb:"):
-            key = (row["branch"], row["sub_batch"], row["trace"])
-            found.setdefault(key, []).append((row["op"], int(row["value"])))
+            row.known("branch", PRESETS)
+            row.known("sub_batch", {"on": "", "off": ""})
+            model = row["model"].lower()
+            key = (row["branch"], row["sub_batch"], row["trace"], model, row.whole("tp"))
+            found.setdefault(key, []).append((row["op"], row.whole("value")))
     return [Iteration(*key, tuple(measured)) for key, measured in found.items()]
 
 
@@ -148,7 +182,10 @@ def iteration_device(iteration: Iteration, references: References) -> Device | N
     if requests is None:
         return None
     # The artifact counts no rows, so its memory holds what a memory of its size would not.
-    overrides = ["workload.beyond_banks=true"]
+    overrides = [
+        "workload.beyond_banks=true", f"workload.model={iteration.model}",
+        f"parallel.tp={iteration.tp}",
+    ]  # fmt: skip
     if iteration.sub_batches == "on":
         # A to F once are two blocks of each sub-batch
         overrides += ["schedule.sub_batches=true", "workload.layers=2"]
@@ -167,23 +204,26 @@ def iteration_rows(iteration: Iteration, references: References) -> Iterator[Row
         stage.name: clock.npu_cycle(stage.end_ps) - clock.npu_cycle(stage.start_ps)
         for stage in outcome.recorder.stages
     }
-    total = dict(iteration.measured)["total"]
+    total = dict(iteration.measured).get("total")
     time = clock.npu_cycle(outcome.time_ps)
-    yield Row("neupims.total", iteration.name, "cycles", total, time)
+    if total is not None:
+        yield Row("neupims.total", iteration.name, "cycles", total, time)
     for stage, cycles in iteration.stages().items():
         group = "neupims.pim_stage" if iteration.bound_by_pim(stage) else "neupims.stream_stage"
         yield Row(group, f"{iteration.name}/{stage}", "cycles", cycles, ours.get(stage, 0))
 
 
-def order_row(references: References) -> Row:
+def order_rows(references: References) -> Iterator[Row]:
     """How far the artifact's own order moves one product: context for ``neupims.stream_stage``."""
-    case = next(i for i in iterations(references) if i.name == "main/on/sg-rr-64")
-    measured = dict(case.measured)
-    alone, beside = measured["A/SA/attn.QKVgen"], measured["C/SA/attn.QKVgen"]
-    return Row(
-        "neupims.stream_stage", f"{case.name}/QKV in stage A and in stage C", "cycles", alone,
-        beside,
-        known_wrong="both are the artifact's: one product, 32 rows, with the memory to itself and "
-        "beside PIM; banks run ahead of each other as its request order and its phase to the "
-        "refreshes have it",
-    )  # fmt: skip
+    for case in iterations(references):
+        measured = dict(case.measured)
+        alone, beside = (measured.get(f"{stage}/SA/attn.QKVgen") for stage in "AC")
+        if case.name != "main/on/sg-rr-64" or alone is None or beside is None:
+            continue
+        yield Row(
+            "neupims.stream_stage", f"{case.name}/QKV in stage A and in stage C", "cycles", alone,
+            beside,
+            known_wrong="both are the artifact's: one product, 32 rows, with the memory to itself "
+            "and beside PIM; banks run ahead of each other as its request order and its phase to "
+            "the refreshes have it",
+        )  # fmt: skip

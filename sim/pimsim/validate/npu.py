@@ -7,9 +7,7 @@ configs. ``matmul_cycles`` is a core's multiply-accumulates over those of its ar
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Container, Iterator, Mapping
-from pathlib import Path
 
 from pimsim.config.loader import load_run
 from pimsim.config.npu import SystolicConfig
@@ -27,14 +25,9 @@ PRESETS = {
 ONNXIM_TABLES = ("onnxim.csv", "onnxim_more.csv")
 
 
-def _table(path: Path) -> list[dict[str, str]]:
-    with path.open(newline="", encoding="utf-8") as stream:
-        return list(csv.DictReader(stream))
-
-
 def scalesim_rows(references: References) -> Iterator[Row]:
     """Every run of SCALE-Sim 3: cycles by its closed form, and as it reports them."""
-    for run in _table(references.tables / "scalesim.csv"):
+    for run in references.table("scalesim.csv"):
         systolic = SystolicConfig.model_validate(
             {
                 "arrays": 1, "rows": int(run["rows"]), "cols": int(run["cols"]),
@@ -51,8 +44,8 @@ def scalesim_rows(references: References) -> Iterator[Row]:
 def onnxim_rows(references: References, cases: Container[str] | None = None) -> Iterator[Row]:
     """Every run of ONNXim, or those of ``cases``."""
     for name in ONNXIM_TABLES:
-        for run in _table(references.tables / name):
-            case = f"{PRESETS[run['config']]}/{run['M']}x{run['N']}x{run['K']}"
+        for run in references.table(name):
+            case = f"{run.known('config', PRESETS)}/{run['M']}x{run['N']}x{run['K']}"
             if cases is None or case in cases:
                 yield from _onnxim(run, case)
 

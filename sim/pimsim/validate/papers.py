@@ -5,7 +5,6 @@ Peaks follow from presets alone; speed-ups, utilisation and power are simulated.
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Callable, Iterator
 from functools import cache
 
@@ -30,10 +29,9 @@ _ATTACC_READS = ("nCCDS", 2)
 
 def rows(references: References) -> Iterator[Row]:
     """Groups ``papers.peak``, ``papers.attacc`` and ``papers.reported``."""
-    with (references.tables / TABLE).open(newline="", encoding="utf-8") as file:
-        for line in csv.DictReader(file):
-            ours = _figure(line["case"], line["metric"])
-            yield Row(line["group"], line["case"], line["metric"], float(line["reference"]), ours)
+    for line in references.table(TABLE):
+        ours = _figure(line["case"], line["metric"])
+        yield Row(line["group"], line["case"], line["metric"], float(line["reference"]), ours)
 
 
 def _figure(case: str, metric: str) -> float:

@@ -9,7 +9,6 @@ the pseudo channel to the column, seed 1.
 
 from __future__ import annotations
 
-import csv
 import random
 from collections.abc import Iterator, Mapping
 
@@ -128,6 +127,5 @@ def _compared(line: Mapping[str, str]) -> Iterator[Row]:
 
 def rows(references: References) -> Iterator[Row]:
     """Every run of the table. Cycles are ticks: clocks for HBM2, half clocks for HBM3."""
-    with (references.tables / TABLE).open(encoding="utf-8", newline="") as table:
-        for line in csv.DictReader(table):
-            yield from _compared(line)
+    for line in references.table(TABLE):
+        yield from _compared(line)

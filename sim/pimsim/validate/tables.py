@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from rich.table import Table
 
-from pimsim.validate.judge import GroupSummary, status_of
+from pimsim.validate.judge import GroupSummary, status_of, verdict_of
 from pimsim.validate.tolerances import tolerance_of
 from pimsim.validate.types import Row
 
@@ -30,7 +30,7 @@ def row_table(group: str, rows: Sequence[Row], most: int | None) -> Table:
     for row in rows:
         status = status_of(row)
         note = row.known_wrong or limits.misses.get(f"{row.case} {row.metric}", "")
-        said = "" if status in ("exact", "ok") else status
+        said = "" if status in ("exact", "ok", "reported") else status
         table.add_row(
             row.case, row.metric, _figure(row.reference), _figure(row.ours), f"{row.error:+.2%}",
             ": ".join(part for part in (said, note) if part),
@@ -57,7 +57,7 @@ def summary_table(groups: Sequence[GroupSummary]) -> Table:
             group.group, str(group.rows), str(group.exact), f"{group.mean:.2%}",
             f"{group.median:.2%}", f"{group.worst:+.2%}", f"{group.bias:+.2%}",
             str(group.known_wrong or ""), str(group.misses or ""),
-            ", ".join(said) or "reported", "FAILED" if group.failures else "ok",
+            ", ".join(said), verdict_of(group),
         )  # fmt: skip
     return table
 
