@@ -16,8 +16,10 @@ from pimsim.config.errors import InputError
 from pimsim.config.resources import preset_names
 from pimsim.engine.iteration import Outcome
 from pimsim.hardware.fabric.collectives import ring_all_gather, ring_all_reduce, send
+from pimsim.mapping.addresses import WeightRegion, plan_addresses
 from pimsim.result.accounts import run_energy
-from pimsim.result.scale import extrapolate
+from pimsim.result.pipeline import Pipeline, StageTime
+from pimsim.result.scale import Extrapolation, extrapolate
 from pimsim.result.types import Result
 from pimsim.simulate import device_of, observe, resolve
 from pimsim.workload.card_trace import card_trace
@@ -25,6 +27,7 @@ from pimsim.workload.cards import ModelCard, load_card
 from pimsim.workload.decode import memory_need, memory_needs
 from pimsim.workload.degrees import trace_memory_needs
 from pimsim.workload.instantiate import held_bytes
+from pimsim.workload.pipeline import MemoryNeed, fullest
 from pimsim.workload.requests import Request
 from pimsim.workload.stages import cut_blocks, misfit
 
@@ -468,3 +471,62 @@ def test_blocks_that_differ_come_and_go_by_number() -> None:
     # two that come and one that goes unseen, of which the mean is off for one more than goes
     spread = sqrt((10**2 + 10**2) / 1)
     assert found.half_width_ps == pytest.approx(12.706 * spread * sqrt(3 + 1**2 / 2))
+
+
+def stage_time(simulated_ps: int, missing: Extrapolation) -> StageTime:
+    return StageTime({"moe": 1}, (), simulated_ps, missing)
+
+
+def test_the_slowest_stage_sets_rate_and_interval() -> None:
+    """100 +- 20 ps and 110 +- 5 ps: 110, between 105 and 120; blocks to come take some time."""
+    wide = stage_time(70, Extrapolation(30, 20.0, 0.1))
+    narrow = stage_time(70, Extrapolation(40, 5.0, 0.1))
+    short = stage_time(70, Extrapolation(-30, 50.0, 0.1, least_ps=-45.0))
+    assert wide.interval_ps() == (80.0, 120.0)
+    assert stage_time(70, Extrapolation(10, 20.0, 0.1)).interval_ps() == (70.0, 100.0)
+    assert short.interval_ps() == (25.0, 90.0)
+    both = Pipeline((wide, narrow), 2)
+    assert (both.interval_ps, both.slowest) == (110, narrow)
+    assert both.tokens_per_s(11) == pytest.approx(11 / 110e-12)
+    assert both.tokens_per_s_interval(12) == pytest.approx((12 / 120e-12, 12 / 105e-12))
+    # one batch alone: the sum of the stages
+    alone = Pipeline((wide, narrow), 1)
+    assert alone.interval_ps == 210
+    assert alone.tokens_per_s_interval(1) == pytest.approx((1 / 235e-12, 1 / 185e-12))
+    unknown = Pipeline((wide, stage_time(70, Extrapolation(0, None, None))), 2)
+    assert unknown.tokens_per_s_interval(1) is None
+    equal = Pipeline((stage_time(70, Extrapolation(3, 0.0, None)),) * 2, 2)
+    assert equal.tokens_per_s_interval(1) == (equal.tokens_per_s(1),) * 2
+
+
+def test_the_fullest_stage_is_that_of_weights_and_caches_together() -> None:
+    needs = (MemoryNeed(5, 1), MemoryNeed(4, 3), MemoryNeed(3, 4))
+    assert fullest(needs) == needs[1]
+
+
+def test_a_default_run_simulates_what_the_fullest_stage_has(run: Run) -> None:
+    _, result = run(3, "parallel.pp=2", "workload.layers=auto")
+    assert [stage.blocks for stage in result.pipeline] == [2, 1]
+    assert result.layers_simulated == 2
+    _, middle = run(7, "parallel.pp=3")
+    assert [stage.blocks for stage in middle.pipeline] == [2, 3, 2]
+    assert (middle.layers_simulated, middle.layers_model) == (3, 3)
+
+
+def test_weights_beside_the_blocks_of_other_stages_take_the_same_place(run: Run) -> None:
+    """The output layer is the larger one; activations lie behind it, whichever comes last."""
+    plan = run(4, "parallel.pp=2", "workload.outside=true")[0].device.mapper.addresses
+    blocks, (embed, head) = plan.weight_burst[:2], plan.weight_burst[2:]
+    behind = sum(plan.block_bursts)
+    assert len(blocks) == 2
+    assert embed["embed"][0] == head["final_norm"][0] == behind
+    burst = 64
+    assert plan.outside_bursts * burst >= 4000 * 512 * 2
+    assert plan.activation_burst == behind + plan.outside_bursts
+    small, large = ({"w": WeightRegion(n * burst)} for n in (3, 8))
+    memory = resolve("npu-only").config.memory
+    for outside in ((small, large), (large, small)):
+        found = plan_addresses(memory, [small], 0, [], [], [], 0, outside)
+        per = memory.organization.burst_bytes
+        assert found.activation_burst == (3 + 8) * burst // per
+        assert [each["w"][0] for each in found.weight_burst] == [0, *[3 * burst // per] * 2]
