@@ -13,6 +13,12 @@ SIZES: dict[str, Any] = {
 }  # fmt: skip
 """Whole blocks of 32 in each product, so that every precision can be written."""
 
+_SHARED: dict[str, Any] = {
+    "n_routed_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 64,
+    "n_shared_experts": 1, "first_k_dense_replace": 1, "n_group": 1, "topk_group": 1,
+}  # fmt: skip
+"""A dense block, then one with a shared expert beside the routed ones."""
+
 ARCHITECTURES: dict[str, tuple[str, dict[str, Any]]] = {
     "llama": ("llama", {}),
     "llama-tied": ("llama", {"tie_word_embeddings": True}),
@@ -50,6 +56,17 @@ ARCHITECTURES: dict[str, tuple[str, dict[str, Any]]] = {
     "qwen3-moe": ("qwen3_moe", {"head_dim": 64, "num_experts": 4, "num_experts_per_tok": 2,
                                 "moe_intermediate_size": 64}),
     "mixtral": ("mixtral", {"num_local_experts": 4, "num_experts_per_tok": 2}),
+    "qwen2-moe": ("qwen2_moe", {"num_experts": 4, "num_experts_per_tok": 2,
+                                "moe_intermediate_size": 64,
+                                "shared_expert_intermediate_size": 96}),
+    "deepseek-v3": ("deepseek_v3", {"num_key_value_heads": 4, "kv_lora_rank": 32,
+                                    "q_lora_rank": 48, "qk_rope_head_dim": 16,
+                                    "qk_nope_head_dim": 32, "v_head_dim": 32} | _SHARED),
+    "deepseek-v2": ("deepseek_v2", {"num_key_value_heads": 4, "kv_lora_rank": 32,
+                                    "q_lora_rank": None, "qk_rope_head_dim": 16,
+                                    "qk_nope_head_dim": 32, "v_head_dim": 32,
+                                    "topk_method": "greedy"} | _SHARED),
+    "glm4-moe": ("glm4_moe", {"head_dim": 32} | _SHARED),
 }  # fmt: skip
 """Name: transformers' model type, and what differs from ``SIZES``."""
 

@@ -83,7 +83,9 @@ def main() -> None:
         folder = out / name
         if not folder.is_dir():
             save_decoder(folder, *ARCHITECTURES[name])
-        problem = build(folder, out / f"{name}_{precision}", PRECISIONS[precision])
+        graph = out / f"{name}_{precision}"
+        done = (graph / "model.onnx").is_file()
+        problem = "" if done else build(folder, graph, PRECISIONS[precision])
         print(json.dumps({"model": name, "precision": precision, "problem": problem}), flush=True)
 
 

@@ -1,8 +1,15 @@
 """All pairs of architecture, exporter and precision, held to the law, as a table for the docs.
 
-``python -m tests.exporters.pairs OUT`` writes graphs into ``OUT``, reads each, compares its trace
-with the export of the same folder, and writes the table of ``docs/onnx.md``; ``--only NAME``
-(repeated) takes some architectures, ``--table RESULTS.json`` writes the table from earlier results.
+``python -m tests.exporters.pairs OUT --optimum OPT/bin/python`` writes graphs into ``OUT``, reads
+each, compares its trace with the export of the same folder, and writes the table of
+``docs/onnx.md``. Optimum's exporter needs older transformers, in an environment of its own:
+
+    python -m venv OPT
+    OPT/bin/pip install optimum-onnx 'transformers==4.55.4' torch accelerate
+
+Graphs that ``OUT`` has are not written again, so that it goes on where it was stopped. ``--only
+NAME`` (repeated) writes some architectures, ``--no-torch`` and no ``--optimum`` leave exporters
+out; the table is of all that was ever written into ``OUT``. Exit 1 where a pair differs.
 """
 
 from __future__ import annotations
@@ -10,31 +17,32 @@ from __future__ import annotations
 import argparse
 import importlib.metadata
 import json
+import os
 import subprocess
 import sys
 import warnings
+from collections import Counter
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from tests.exporters.decoders import ARCHITECTURES
 from tests.exporters.genai import PRECISIONS
 from tests.exporters.law import differences
+from tests.exporters.written import BUILDER, folder_as_written
 
-__all__ = ["EXPECTED", "Pair", "build_pairs", "compare", "table", "versions"]
+from pimsim.workload.trace import OperatorTrace
+
+__all__ = ["Pair", "build_pairs", "compare", "table", "versions"]
 
 TORCH = ("f32", "f32 with a cache")
+WRITTEN, OPTIMUM = "written.json", "optimum.json"
 BEGIN, END = "<!-- exporters: begin -->", "<!-- exporters: end -->"
 _DOCS = Path(__file__).resolve().parents[2] / "docs" / "onnx.md"
 _TIED_TWICE = {"int8", "int8-asymmetric"}
 
-EXPECTED = {
-    "olmo": "the builder writes RMS norms with gains of ones for norms without parameters",
-    "mistral-window": "the builder leaves the window out",
-    "smollm3": "the builder turns heads in blocks without rotary positions, or fails",
-}
-"""Where an exporter's graph computes another thing than the folder: read as it is."""
-
+Row = dict[str, Any]
 Pair = tuple[str, str]
 """Architecture, precision."""
 
@@ -67,8 +75,6 @@ def build_pairs(out: Path, pairs: Sequence[Pair]) -> dict[Pair, str]:
 def compare(graph: Path, folder: Path, precision: str, longest: bool = True) -> list[str]:
     """What differs between a graph's trace and the export of its folder; the first is a refusal's
     line where the graph is not read."""
-    from pimsim.capture.export import export_trace
-    from pimsim.capture.loading import load_model
     from pimsim.config.errors import InputError
     from pimsim.workload.onnx_import.importing import import_onnx
 
@@ -78,14 +84,22 @@ def compare(graph: Path, folder: Path, precision: str, longest: bool = True) -> 
         return [f"refused: {str(error).removeprefix(f'{graph}: ')}"]
     if found.unknown:
         return [f"unknown: {found.unknown[0].op_type}"]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        export = export_trace(load_model(str(folder), weights=False)).trace
+    export = _export(folder)
     config = json.loads((folder / "config.json").read_text())
     # a table that is shared is kept twice where only one use of it is quantised
     twice = bool(config.get("tie_word_embeddings")) and precision in _TIED_TWICE
     copies = export.facts.vocab * export.facts.hidden if twice else 0
     return differences(found.trace, export, copies, longest)
+
+
+@lru_cache(maxsize=4)
+def _export(folder: Path) -> OperatorTrace:
+    from pimsim.capture.export import export_trace
+    from pimsim.capture.loading import load_model
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return export_trace(load_model(str(folder), weights=False)).trace
 
 
 def _torch(out: Path, name: str, cache: bool) -> str:
@@ -94,6 +108,8 @@ def _torch(out: Path, name: str, cache: bool) -> str:
     from tests.exporters.torch_dynamo import export_decoder
 
     path = out / f"{name}_torch{'_cache' if cache else ''}"
+    if (path / "model.onnx").is_file():
+        return ""
     path.mkdir(parents=True, exist_ok=True)
     try:
         model = transformers.AutoModelForCausalLM.from_pretrained(
@@ -105,41 +121,78 @@ def _torch(out: Path, name: str, cache: bool) -> str:
     return ""
 
 
-def results(out: Path, names: Iterable[str], torch_too: bool) -> list[dict[str, Any]]:
-    """A row a pair: what came of it."""
-    rows = []
+def write_all(out: Path, names: Iterable[str], torch_too: bool) -> None:
+    """Have all pairs written; ``written.json`` says of each what its exporter's problem is."""
     for name in names:
         built = build_pairs(out, [(name, precision) for precision in PRECISIONS])
-        for (_, precision), problem in built.items():
-            rows.append(_row(out, name, "onnxruntime-genai", precision, problem))
+        rows = [
+            _written(out, name, "onnxruntime-genai", precision, problem)
+            for (_, precision), problem in built.items()
+        ]
         for precision in TORCH if torch_too else ():
             problem = _torch(out, name, precision.endswith("cache"))
-            rows.append(_row(out, name, "torch.onnx.export", precision, problem))
-        print(name, sum(row["state"] == "equal" for row in rows), len(rows), flush=True)
-    return rows
+            rows.append(_written(out, name, "torch.onnx.export", precision, problem))
+        print(name, sum(not row["problem"] for row in rows), "of", len(rows), "written", flush=True)
+        new = {(row["model"], row["exporter"]) for row in rows}
+        kept = [r for r in _rows(out / WRITTEN) if (r["model"], r["exporter"]) not in new]
+        (out / WRITTEN).write_text(json.dumps(kept + rows, indent=1))
 
 
-def _row(out: Path, name: str, exporter: str, precision: str, problem: str) -> dict[str, Any]:
-    row = {"model": name, "exporter": exporter, "precision": precision}
-    if problem:
-        return row | {"state": "not written", "reason": problem.replace(str(out), "OUT")[:160]}
-    kind = precision
-    if exporter.startswith("torch"):
-        kind = "torch_cache" if precision.endswith("cache") else "torch"
-    found = compare(out / f"{name}_{kind}" / "model.onnx", out / name, precision,
-                    not exporter.startswith("torch"))  # fmt: skip
+def _rows(path: Path) -> list[Row]:
+    return list(json.loads(path.read_text())) if path.is_file() else []
+
+
+def _written(out: Path, name: str, exporter: str, precision: str, problem: str) -> Row:
+    said = problem.replace(str(out), "OUT")[:160]
+    return {"model": name, "exporter": exporter, "precision": precision, "problem": said}
+
+
+def write_optimum(out: Path, python: str) -> None:
+    """The same of optimum's exporter, by the interpreter of its own environment."""
+    script = Path(__file__).with_name("optimum_export.py")
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    done = subprocess.run(
+        [python, "-W", "ignore", str(script), str(out)], env=environment,
+        stderr=subprocess.PIPE, text=True, check=False,
+    )  # fmt: skip
+    if done.returncode:
+        raise RuntimeError(f"optimum's process failed: {done.stderr[-2000:]}")
+
+
+def _place(row: Row) -> tuple[str, str]:
+    """Names of a pair's graph and of the folder that it was made from."""
+    name, precision = row["model"], row["precision"]
+    cached = precision.endswith("cache")
+    if row["exporter"] == "optimum":
+        return f"{name}-optimum_{'cache' if cached else 'plain'}", f"{name}-optimum"
+    if row["exporter"].startswith("torch"):
+        return f"{name}_torch{'_cache' if cached else ''}", name
+    return f"{name}_{precision}", name
+
+
+def outcome(out: Path, row: Row) -> Row:
+    """What came of a pair: its ``state``, and the ``reason`` where it is not plainly equal."""
+    if row["problem"]:
+        return row | {"state": "not written", "reason": row["problem"]}
+    graph, source = _place(row)
+    folder, why = out / source, ""
+    builder = row["exporter"] == "onnxruntime-genai"
+    if builder and row["model"] in BUILDER:
+        written = BUILDER[row["model"]]
+        folder, why = folder_as_written(folder, written), written.why
+    # other exporters compute angles: their graphs say no longest context
+    found = compare(out / graph / "model.onnx", folder, row["precision"], longest=builder)
     if not found:
-        return row | {"state": "equal", "reason": ""}
-    if found[0].startswith(("refused", "unknown")):
-        return row | {"state": "refused", "reason": found[0][:160]}
-    said = found[0][:160] if exporter.startswith("torch") else EXPECTED.get(name, found[0][:160])
-    return row | {"state": "differs", "reason": said}
+        return row | {"state": "equal", "reason": why}
+    refused = found[0].startswith(("refused", "unknown"))
+    return row | {"state": "refused" if refused else "differs", "reason": found[0][:160]}
 
 
 def table(rows: Sequence[dict[str, Any]], made_with: dict[str, str]) -> str:
     """The rows as Markdown: per architecture and exporter what is equal, and what else is."""
-    if any(row["exporter"] == "optimum" for row in rows):
-        made_with = made_with | {"optimum-onnx": "0.1.0 (with transformers 4.55.4)"}
+    for of_optimum in dict.fromkeys(row.get("with", "") for row in rows) if rows else ():
+        if of_optimum:
+            made_with = made_with | {"optimum-onnx": of_optimum}
     lines = [
         "Made with " + ", ".join(f"{name} {number}" for name, number in made_with.items()) + ".",
         "", "| architecture | exporter | equal to the export of its folder | else |",
@@ -153,8 +206,9 @@ def table(rows: Sequence[dict[str, Any]], made_with: dict[str, str]) -> str:
             equal = [row["precision"] for row in mine if row["state"] == "equal"]
             other: dict[str, list[str]] = {}
             for row in mine:
-                if row["state"] != "equal":
-                    said = f"{row['state']}: {row['reason']}".replace("|", "\\|")
+                if row["reason"]:
+                    state = "equal to what is written" if row["state"] == "equal" else row["state"]
+                    said = f"{state}: {row['reason']}".replace("|", "\\|")
                     other.setdefault(said, []).append(row["precision"])
             rest = "; ".join(f"{', '.join(which)} {said}" for said, which in other.items())
             lines.append(f"| {name} | {exporter} | {', '.join(equal) or '-'} | {rest or '-'} |")
@@ -163,24 +217,30 @@ def table(rows: Sequence[dict[str, Any]], made_with: dict[str, str]) -> str:
 
 def main() -> None:
     """See above."""
-    parser = argparse.ArgumentParser()
+    parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("out", type=Path)
-    parser.add_argument("--only", action="append")
+    parser.add_argument("--only", action="append", metavar="NAME")
     parser.add_argument("--no-torch", action="store_true")
-    parser.add_argument("--table", type=Path)
+    parser.add_argument("--optimum", metavar="PYTHON")
     given = parser.parse_args()
-    if given.table:
-        rows = json.loads(given.table.read_text())
-    else:
-        given.out.mkdir(parents=True, exist_ok=True)
-        rows = results(given.out, given.only or ARCHITECTURES, not given.no_torch)
-        other = given.out / "optimum.json"  # of tests.exporters.optimum_export
-        rows += json.loads(other.read_text()) if other.is_file() else []
-        (given.out / "results.json").write_text(json.dumps(rows, indent=1))
+    given.out.mkdir(parents=True, exist_ok=True)
+    write_all(given.out, given.only or ARCHITECTURES, not given.no_torch)
+    if given.optimum:
+        write_optimum(given.out, given.optimum)
+    order = list(ARCHITECTURES)
+    rows = sorted(_rows(given.out / WRITTEN), key=lambda row: order.index(row["model"]))
+    rows = [outcome(given.out, row) for row in [*rows, *_rows(given.out / OPTIMUM)]]
+    differ = [row for row in rows if row["state"] == "differs"]
+    for row in differ:
+        print(*(row[key] for key in ("model", "exporter", "precision", "reason")))
+    states = Counter(row["state"] for row in rows)
+    print(", ".join(f"{count} {state}" for state, count in states.items()))
     text = _DOCS.read_text(encoding="utf-8")
     before, rest = text.split(BEGIN)
     after = rest.split(END)[1]
-    _DOCS.write_text(f"{before}{BEGIN}\n{table(rows, versions())}{END}{after}", encoding="utf-8")
+    made = f"{before}{BEGIN}\n{table(rows, versions())}{END}{after}"
+    _DOCS.write_text(made, encoding="utf-8")
+    sys.exit(bool(differ))
 
 
 if __name__ == "__main__":

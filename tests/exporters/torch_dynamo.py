@@ -56,7 +56,11 @@ def export_decoder(model: Any, path: Path, *, cache: bool) -> None:
                 dynamic_shapes={"input_ids": tokens},
             )  # fmt: skip
         else:
-            past = [torch.randn(2, heads, 5, dim, dtype=model.dtype) for _ in range(2 * layers)]
+            # latent attention keeps keys and values of other widths
+            latent = getattr(config, "kv_lora_rank", None)
+            key = config.qk_nope_head_dim + config.qk_rope_head_dim if latent else dim
+            widths = (key, config.v_head_dim if latent else dim) * layers
+            past = [torch.randn(2, heads, 5, width, dtype=model.dtype) for width in widths]
             held = {0: torch.export.Dim.DYNAMIC, 2: torch.export.Dim.DYNAMIC}
             kinds = [f"{at}.{kind}" for at in range(layers) for kind in ("key", "value")]
             program = torch.onnx.export(

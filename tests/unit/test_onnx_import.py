@@ -135,6 +135,24 @@ def test_a_fused_graph_is_the_card(tmp_path: Path, window: int) -> None:
     assert (facts.layers, facts.heads, facts.kv_heads) == (LAYERS, HEADS, KEYS)
 
 
+@pytest.mark.parametrize(
+    ("kind", "factor", "flops"), [("Mul", 12.0, {"T": HIDDEN}), ("Mul", 1.0, {}), ("Div", 1.0, {})]
+)
+def test_a_factor_of_one_behind_the_table_computes_nothing(
+    tmp_path: Path, kind: str, factor: float, flops: dict[str, int]
+) -> None:
+    model = genai_model()
+    table = model.graph.node[0]
+    table.output[0] = "rows"
+    scaled = helper.make_node(kind, ["rows", "factor"], ["x0"], name="/scale")
+    model.graph.node.insert(1, scaled)
+    model.graph.initializer.append(numpy_helper.from_array(np.array(factor, np.float16), "factor"))
+    found = import_onnx(saved(tmp_path, model))
+    assert found.unknown == ()
+    [embed] = found.trace.phases["decode"].blocks["embed"]
+    assert embed.flops == flops
+
+
 def test_an_imported_trace_can_be_written_read_and_run(tmp_path: Path) -> None:
     found = import_onnx(saved(tmp_path, genai_model()))
     path = tmp_path / "tiny.json"

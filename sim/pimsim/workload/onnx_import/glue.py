@@ -55,6 +55,13 @@ class GlueRoles:
             reader.graph.scalar(others[0]) or reader.graph.stored(others[0]) is None
         )
 
+    def _by_one(self, node: Any) -> bool:
+        """Whether a node multiplies by, or divides by, a 1 of the file: nothing is computed."""
+        if node.op_type not in ("Mul", "Div"):
+            return False
+        held = [self.reader.graph.literal(name) for name in node.input]
+        return any(each is not None and bool((each == 1).all()) for each in held)
+
     def claim_scales(self, flow: Flow) -> None:
         """Factors among glue belong to what uses it."""
         self.claimed |= {at for at, node in flow.glue.items() if self._scales(node)}
@@ -106,7 +113,7 @@ class GlueRoles:
             return self.rope(name)
         elif self._embeds(flow):
             part = next(iter(flow.sources))
-            part.facts["scaled"] = part.facts["scaled"] or bool(flow.glue)
+            part.facts["scaled"] |= any(not self._by_one(node) for node in flow.glue.values())
             self.claimed |= set(flow.glue)
         elif self.scales_only(flow):
             self.claimed |= set(flow.glue)
