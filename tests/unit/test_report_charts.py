@@ -11,7 +11,8 @@ import pytest
 import pimsim
 from pimsim.config.errors import InputError
 from pimsim.config.resources import preset_names
-from pimsim.report.charts import LaneChart, Point, PointSeries, XYChart, labels
+from pimsim.report.charts import LaneChart, Line, Point, PointSeries, XYChart, labels
+from pimsim.report.interactive import _sides
 from pimsim.report.palette import cause_colour
 from pimsim.report.run_charts import (
     comparison_chart,
@@ -210,3 +211,15 @@ def test_axes_end_with_what_they_show(result: Result) -> None:
 def test_every_cause_has_words(preset: str, tiny_card: Path) -> None:
     stack = pimsim.run(preset, model=tiny_card, batch=4, fidelity="fast").cycle_stack
     assert {cause for causes in stack.values() for cause in causes} <= set(CYCLE_CAUSES)
+
+
+def test_names_on_the_page_lie_towards_the_middle() -> None:
+    """Of 1 to 100 on a logarithmic axis the middle is 10."""
+    points = tuple(Point(x, 1, text=text) for x, text in ((1, "a"), (8, "b"), (12, "c")))
+    series = PointSeries("all", "#000000", points)
+    line = Line("roof", "#000000", (1, 100), (1, 1))
+    chart = XYChart("k", "t", "c", "x", "y", (series,), (line,), x_log=True, y_log=True)
+    assert [(align, offset, {name for *_, text in named for name in text.split(", ")})
+            for align, offset, named in _sides(series, chart)] == [
+        ("left", 8, {"a", "b"}), ("right", -8, {"c"}),
+    ]  # fmt: skip

@@ -5,10 +5,11 @@ Legends are the page's own text: they wrap on a phone and a screen reader reads 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from math import sqrt
 from typing import Any
 
-from pimsim.report.charts import Chart, LaneChart, Line, XYChart, labels
+from pimsim.report.charts import Chart, LaneChart, Line, PointSeries, XYChart, labels
 
 __all__ = ["chart_parts", "library_script"]
 
@@ -103,15 +104,28 @@ def _plane(chart: XYChart) -> Any:
             source=source, line_color="white", line_width=0.5,
         )  # fmt: skip
         plot.add_tools(HoverTool(renderers=[marks], tooltips=_tooltips(names), visible=False))
-        named = labels(series, chart)
-        if named:
+        for text_align, x_offset, named in _sides(series, chart):
             plot.text(
                 x=[x for x, _, _ in named], y=[y for _, y, _ in named],
-                text=[text for _, _, text in named], x_offset=8, text_baseline="middle",
-                text_font_size="11px", text_color="#888888",
+                text=[text for _, _, text in named], x_offset=x_offset, text_align=text_align,
+                text_baseline="middle", text_font_size="11px", text_color="#888888",
             )  # fmt: skip
     _lines(plot, [line for line in chart.lines if line.above])
     return plot
+
+
+def _sides(
+    series: PointSeries, chart: XYChart
+) -> Iterator[tuple[str, int, list[tuple[float, float, str]]]]:
+    """Alignment, offset and names: towards the middle, where a narrow page has room for them."""
+    named = labels(series, chart)
+    xs = [x for line in chart.lines for x in line.x] + [point.x for point in series.points]
+    low, high = min(xs, default=0.0), max(xs, default=0.0)
+    middle = sqrt(low * high) if chart.x_log else (low + high) / 2
+    for align, offset, on_this_side in (("left", 8, False), ("right", -8, True)):
+        own = [each for each in named if (each[0] > middle) == on_this_side]
+        if own:
+            yield align, offset, own
 
 
 def _lines(plot: Any, lines: Sequence[Line]) -> None:

@@ -2,7 +2,8 @@
 
 Tracks: stages, units (arrays, vector, DMA, links, PIM), one a PIM channel, and on demand one a
 bank with every command. Arrows go from an operator of a unit to its work in each channel. Counters:
-bandwidth of the data buses and of the banks, power. Times are rounded to the trace's nanoseconds;
+bandwidth of the data buses and of the banks, multiplications of the arrays and power, from the
+run's intervals (``Result.series``). Times are rounded to the trace's nanoseconds;
 each slice says its picoseconds.
 """
 
