@@ -66,7 +66,6 @@ ARCHITECTURES: dict[str, tuple[str, dict[str, Any]]] = {
                                     "q_lora_rank": None, "qk_rope_head_dim": 16,
                                     "qk_nope_head_dim": 32, "v_head_dim": 32,
                                     "topk_method": "greedy"} | _SHARED),
-    "glm4-moe": ("glm4_moe", {"head_dim": 32} | _SHARED),
 }  # fmt: skip
 """Name: transformers' model type, and what differs from ``SIZES``."""
 

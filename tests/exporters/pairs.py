@@ -18,6 +18,7 @@ import argparse
 import importlib.metadata
 import json
 import os
+import re
 import subprocess
 import sys
 import warnings
@@ -143,7 +144,8 @@ def _rows(path: Path) -> list[Row]:
 
 
 def _written(out: Path, name: str, exporter: str, precision: str, problem: str) -> Row:
-    said = problem.replace(str(out), "OUT")[:160]
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", problem)  # torch writes in colours
+    said = plain.partition(" Next steps:")[0].replace(str(out), "OUT")[:160]
     return {"model": name, "exporter": exporter, "precision": precision, "problem": said}
 
 
@@ -208,7 +210,8 @@ def table(rows: Sequence[dict[str, Any]], made_with: dict[str, str]) -> str:
             for row in mine:
                 if row["reason"]:
                     state = "equal to what is written" if row["state"] == "equal" else row["state"]
-                    said = f"{state}: {row['reason']}".replace("|", "\\|")
+                    said = f"{state}: {row['reason'].removeprefix('refused: ')}"
+                    said = said.replace("|", "\\|")
                     other.setdefault(said, []).append(row["precision"])
             rest = "; ".join(f"{', '.join(which)} {said}" for said, which in other.items())
             lines.append(f"| {name} | {exporter} | {', '.join(equal) or '-'} | {rest or '-'} |")

@@ -34,6 +34,7 @@ from tests.exporters.random_decoders import random_pairs
 from tests.exporters.written import BUILDER
 
 from pimsim.config.errors import InputError
+from pimsim.mapping.kernels import block_kernels, decode_step
 from pimsim.workload.degrees import trace_memory_bytes
 from pimsim.workload.onnx_import.importing import import_onnx
 from pimsim.workload.requests import Request
@@ -156,6 +157,19 @@ def test_experts_in_4_bits_are_counted_by_expert(exported: Path) -> None:
         }
         assert (trace.facts.experts, trace.facts.experts_per_token) == (4, 2)
         assert first.m == {"A": 1}
+
+
+@pytest.mark.parametrize("pair", ["llama_int4", "llama_fp32-kv-int4", "gemma2_fp16"])
+def test_a_server_of_gpus_moves_the_bytes_of_the_graph(exported: Path, pair: str) -> None:
+    step = decode_step(read(exported, pair), batch=3, context=90, devices=1)
+    of_kind = {block.kind: block.operators for block in step.blocks}
+    for block in block_kernels(step, fused_gate=False):
+        operators, attention = of_kind[block.kind], block.attention
+        products = [product for _, product in (*block.projections, *block.ffn)]
+        weights = sum(o.weight_bytes for o in operators if o.kind == "gemm")
+        cached = sum(o.kv_read_bytes for o in operators)
+        assert sum(each.stored_bytes for each in products) == weights
+        assert attention.score.stored_bytes + attention.value.stored_bytes == cached
 
 
 def test_parameters_do_not_depend_on_the_format(exported: Path) -> None:
