@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -57,24 +58,36 @@ class Process:
     wall_s: float
     cpu_s: float
     peak_mb: float
+    """Of the process, or of the largest that it has waited for."""
     stdout: str
+
+
+_LAUNCHER = """
+import json, os, sys, time
+start = time.perf_counter()
+child = os.posix_spawn(sys.argv[2], sys.argv[2:], os.environ)
+_, status, usage = os.wait4(child, 0)
+found = time.perf_counter() - start, usage.ru_utime + usage.ru_stime, usage.ru_maxrss, status
+os.write(int(sys.argv[1]), json.dumps(found).encode())
+"""
+"""A process starts with the peak memory of the one that started it: this one is small."""
 
 
 def run_process(arguments: Sequence[str], environment: Mapping[str, str] | None = None) -> Process:
     """Run Python with ``arguments``. Raises ``RuntimeError`` when it fails."""
-    start = time.perf_counter()
-    process = subprocess.Popen(
-        [sys.executable, *arguments], stdout=subprocess.PIPE, text=True,
-        env={**os.environ, **(environment or {})},
-    )  # fmt: skip
-    assert process.stdout is not None
-    stdout = process.stdout.read()
-    _, status, usage = os.wait4(process.pid, 0)
-    wall_s = time.perf_counter() - start
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        raise RuntimeError(f"python {' '.join(arguments)} ended with {process.returncode}")
+    read, write = os.pipe()
+    command = [
+        sys.executable, "-I", "-S", "-c", _LAUNCHER, str(write), sys.executable, *arguments,
+    ]  # fmt: skip
+    with os.fdopen(read) as told:
+        done = subprocess.run(
+            command, stdout=subprocess.PIPE, text=True, pass_fds=[write], check=False,
+            env={**os.environ, **(environment or {})},
+        )  # fmt: skip
+        os.close(write)
+        wall_s, cpu_s, peak, status = json.loads(told.read())
+    if status:
+        code = os.waitstatus_to_exitcode(status)
+        raise RuntimeError(f"python {' '.join(arguments)} ended with {code}")
     kilo = 1 if sys.platform == "darwin" else 1024
-    return Process(
-        wall_s, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * kilo / 10**6, stdout
-    )  # fmt: skip
+    return Process(wall_s, cpu_s, peak * kilo / 10**6, done.stdout)

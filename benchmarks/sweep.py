@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import resource
-import subprocess
-import sys
 import tempfile
-import time
 from pathlib import Path
 
-from benchmarks.measurement import Measurement
+from benchmarks.measurement import Measurement, run_process
 
 __all__ = ["measure"]
 
@@ -28,22 +24,18 @@ LIMIT_S = 60.0
 
 
 def _sweep(points: int, workers: int) -> tuple[float, float]:
-    """Seconds, and the peak of the largest process so far in MB."""
+    """Seconds, and the peak of the largest process in MB."""
     # a smaller sweep has fewer batches, not smaller ones: what a run needs grows with them
     step = 4 * POINTS // points
     batches = ", ".join(str(8 + step * at) for at in range(points // 16))
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "sweep.yaml")
         path.write_text(SWEEP.format(batches=batches))
-        command = [
-            sys.executable, "-m", "pimsim.cli.main", "sweep", str(path),
+        done = run_process([
+            "-m", "pimsim.cli.main", "sweep", str(path),
             "--out", str(Path(folder, "store")), "--workers", str(workers),
-        ]  # fmt: skip
-        start = time.perf_counter()
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        took = time.perf_counter() - start
-    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1000
-    return took, peak
+        ])  # fmt: skip
+    return done.wall_s, done.peak_mb
 
 
 def measure() -> list[Measurement]:

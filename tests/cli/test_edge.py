@@ -21,6 +21,7 @@ from pimsim.cli.edge import WORDS, exit_code
 from pimsim.config import files
 from pimsim.config.errors import CheckFailed, InputError, reason
 from pimsim.config.files import make_folder, write_whole
+from pimsim.explore.pool import _deaf, _LocalPool
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals and streams of POSIX")
 
@@ -30,6 +31,11 @@ def raising(error: BaseException) -> Callable[[], object]:
         raise error
 
     return run
+
+
+def caused(error: BaseException, cause: BaseException) -> BaseException:
+    error.__cause__ = cause
+    return error
 
 
 @pytest.mark.parametrize(
@@ -49,6 +55,9 @@ def raising(error: BaseException) -> Callable[[], object]:
             2,
             "error: not enough memory",
         ),
+        (caused(OSError("libllvm.so"), OSError("x: failed to map segment")), 2,
+         "error: not enough memory"),
+        (caused(RuntimeError("a compiler's"), MemoryError()), 2, "error: not enough memory"),
         (
             ModuleNotFoundError("No module named 'concurrent.futures'"),
             2,
@@ -395,3 +404,70 @@ def test_without_room_nothing_is_kept_and_nothing_half_written(tmp_path: Path) -
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == "error: --out out: cannot be written (File too large)\n"
     assert list(tmp_path.iterdir()) == [cache]
+
+
+LITTLE = """
+import resource, sys
+import numba, numpy, pyarrow
+from pimsim.cli.main import main
+pages = int(open("/proc/self/statm").read().split()[0])
+limit = pages * resource.getpagesize() + (200 << 20)
+resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+sys.argv = ["pimsim", *sys.argv[1:]]
+main()
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs /proc")
+def test_too_little_memory_is_one_line(tmp_path: Path) -> None:
+    """200 MB more than what the libraries take: a device's channels alone are more."""
+    done = subprocess.run(
+        [sys.executable, "-c", LITTLE, "run", *TINY, "--out", "out"], cwd=tmp_path,
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", "error: not enough memory\n")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_libraries_say_nothing_of_caches_that_they_cannot_keep(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    home = str(tmp_path / "file" / "below")
+    environment = {key: value for key, value in os.environ.items() if key[:3] not in ("MPL", "XDG")}
+    code = "from pimsim.validate.figures import new_figure; new_figure(1, 1)"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False,
+        env={**environment, "HOME": home},
+    )  # fmt: skip
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+# workers
+
+
+def test_workers_do_not_hear_what_a_terminal_sends_to_all() -> None:
+    """They would each print a traceback."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [])
+    pool = _LocalPool(1)
+    try:
+        assert pool.submit(()).result() == []
+        (worker,) = pool._executor._processes
+        status = Path(f"/proc/{worker}/status").read_text()
+        blocked = int(re.findall(r"SigBlk:\s*(\w+)", status)[0], 16)
+        assert blocked >> (signal.SIGINT - 1) & 1
+        assert not blocked >> (signal.SIGTERM - 1) & 1
+    finally:
+        pool.end(finished=True)
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, []) == before
+
+
+def test_a_signal_that_comes_while_workers_start_is_not_lost(stopped: Stopped) -> None:
+    done: list[str] = []
+
+    def work() -> None:
+        with _deaf():
+            _stop_with("SIGINT")
+            done.append("started")
+        done.append("never")
+
+    assert stopped(work) == (130, "interrupted\n")
+    assert done == ["started"]

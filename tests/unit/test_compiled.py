@@ -15,6 +15,7 @@ from typing import Any
 import numba
 import numpy as np
 import pytest
+from numba.core.compiler import CompileResult
 from numba.core.dispatcher import Dispatcher
 
 import pimsim.hardware
@@ -222,6 +223,29 @@ def test_a_second_folder_is_taken_where_the_first_cannot_be_written(
     again = make()
     assert again(4) == 8
     assert sum(again.stats.cache_hits.values()) == 1
+
+
+@pytest.mark.parametrize("name", ["_rebuild", "_reduce"])
+def test_a_numba_that_keeps_its_own_elsewhere_costs_time_alone(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Kernels are compiled, and not kept."""
+    monkeypatch.setattr(compiled, "cache_folders", lambda: (tmp_path,))
+
+    def make() -> Any:
+        @compiled.njit(cache=True)
+        def twice(x: int) -> int:
+            return 2 * x
+
+        return twice
+
+    if name == "_rebuild":
+        assert make()(3) == 6  # there is something to read
+    monkeypatch.delattr(CompileResult, name)
+    moved = make()
+    assert moved(4) == 8
+    assert sum(moved.stats.cache_hits.values()) == 0
+    assert len(list(tmp_path.iterdir())) == (name == "_rebuild")
 
 
 def test_what_is_old_or_too_much_is_removed(

@@ -179,35 +179,53 @@ def test_probes_are_dropped_beyond_their_bytes(monkeypatch: pytest.MonkeyPatch) 
     calibration._probes.clear()
 
 
-SCRIPT = """
-import json, sys
-from pimsim.simulate import resolve, simulate
-def held():
-    for line in open("/proc/self/status"):
-        if line.startswith("VmRSS"):
-            return int(line.split()[1]) / 1024
-found = []
-for number in range(int(sys.argv[1])):
-    simulate(resolve(("neupims", "npu-only", "npu-pim")[number % 3], [
-        "workload.model=smollm2-135m", "parallel.tp=1", "workload.layers=1",
-        f"workload.batch={4 + number % 7}", f"fidelity={sys.argv[2]}",
-        f"memory.timings.tRP={12 + number // 3}",
-    ]))
-    found.append(held())
-print(json.dumps(found))
-"""
+NEEDS_PROC = pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc")
 
 
-@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc")
-@pytest.mark.parametrize(("runs", "fidelity"), [(16, "command"), (16, "fast")])
-def test_the_last_of_many_different_runs_holds_little_more_than_the_third(
-    runs: int, fidelity: str
-) -> None:
-    """Of all three devices; ``benchmarks.memory`` has the 100 runs and the 800 points."""
+def _python(repo_dir: Path, *arguments: str) -> str:
+    """What a process prints that starts in the checkout, where ``benchmarks`` lies."""
     done = subprocess.run(
-        [sys.executable, "-c", SCRIPT, str(runs), fidelity], capture_output=True, text=True,
-        timeout=300, env={**os.environ, "PIMSIM_CACHE_DIR": "none"},
+        [sys.executable, *arguments], cwd=repo_dir, capture_output=True, text=True, timeout=300,
+        env={**os.environ, "PIMSIM_CACHE_DIR": "none"}, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    held = json.loads(done.stdout)
-    assert held[-1] < 1.1 * held[2], held
+    return done.stdout
+
+
+@NEEDS_PROC
+@pytest.mark.parametrize(
+    ("kind", "count", "fidelity"), [("runs", 16, "command"), ("runs", 16, "fast"),
+                                    ("points", 40, "fast")],
+)  # fmt: skip
+def test_the_last_of_many_different_runs_holds_little_more_than_the_second(
+    kind: str, count: int, fidelity: str, repo_dir: Path
+) -> None:
+    """The small form of ``python -m benchmarks memory``, which has 100 runs and 800 points."""
+    held = json.loads(_python(repo_dir, "-m", "benchmarks.memory", kind, str(count), fidelity))
+    assert len(held) == count
+    assert held[-1] < 1.1 * held[1], held
+
+
+LARGE = "large = b'x' * (400 << 20); "
+"""More than what it starts will hold."""
+
+
+@NEEDS_PROC
+def test_a_process_says_its_own_peak_and_not_that_of_who_started_it(repo_dir: Path) -> None:
+    child = "from pimsim.result.build import _peak_rss_mb; print(_peak_rss_mb())"
+    code = f"{LARGE}import subprocess, sys; subprocess.run([sys.executable, '-c', {child!r}])"
+    assert 20 < float(_python(repo_dir, "-c", code)) < 350
+    assert float(_python(repo_dir, "-c", LARGE + child)) > 400
+
+
+@NEEDS_PROC
+def test_a_benchmark_measures_the_process_that_it_starts(repo_dir: Path) -> None:
+    run = "from benchmarks.measurement import run_process; "
+    code = f"{LARGE}{run}print(run_process(['-c', 'print(5)']).peak_mb)"
+    assert 4 < float(_python(repo_dir, "-c", code)) < 100
+    code = f"{run}found = run_process(['-c', {LARGE + 'print(5)'!r}]); "
+    peak, said = _python(repo_dir, "-c", f"{code}print(found.peak_mb, found.stdout)").split()
+    assert 400 < float(peak) < 500 and said == "5"
+    failed = f"{run}run_process(['-c', 'raise SystemExit(3)'])"
+    with pytest.raises(AssertionError, match="ended with 3"):
+        _python(repo_dir, "-c", failed)

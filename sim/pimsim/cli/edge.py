@@ -151,16 +151,24 @@ def _outcome(run: Callable[[], object]) -> tuple[str, int]:
     except BrokenPipeError:  # the reader (``head``) has left
         _discard(sys.stdout)
         return "", 0
-    except MemoryError:
-        return "error: not enough memory", EXIT_REFUSED
     except Exception as error:
-        if any(words in str(error).lower() for words in _OUT_OF_MEMORY):
+        if _is_of_memory(error):
             return "error: not enough memory", EXIT_REFUSED
         told = _told(error)
         if told is None:
             raise
         return told
     return "", found if isinstance(found, int) else 0
+
+
+def _is_of_memory(error: BaseException | None) -> bool:
+    """Whether too little memory is at the bottom of it, as libraries and the loader say it."""
+    while error is not None:
+        said = str(error).lower()
+        if isinstance(error, MemoryError) or any(words in said for words in _OUT_OF_MEMORY):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def _told(error: Exception) -> tuple[str, int] | None:

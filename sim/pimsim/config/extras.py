@@ -6,7 +6,7 @@ from importlib.util import find_spec
 
 from pimsim.config.errors import InputError
 
-__all__ = ["EXTRAS", "require_extra"]
+__all__ = ["EXTRAS", "hush", "require_extra"]
 
 EXTRAS: dict[str, tuple[str, ...]] = {
     "report": ("bokeh", "jinja2", "perfetto"),
@@ -27,6 +27,14 @@ def require_extra(extra: str, *modules: str) -> None:
         raise InputError(
             f"this command needs {named}: {_FIRST.get(extra, '')}pip install 'pimsim[{extra}]'"
         )
+
+
+def hush(library: str) -> None:
+    """Have a library log errors alone: that a cache of its own cannot be kept, in a home that
+    cannot be written, changes no result."""
+    import logging
+
+    logging.getLogger(library).setLevel(logging.ERROR)
 
 
 def _is_there(name: str) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import threading
 import time
@@ -15,6 +16,7 @@ from itertools import chain, islice
 from math import fsum
 from multiprocessing import get_context, parent_process
 from multiprocessing.connection import wait as wait_for
+from multiprocessing.resource_tracker import ensure_running
 from types import ModuleType
 from typing import Any, Protocol
 
@@ -132,6 +134,21 @@ def _without_main() -> Iterator[None]:
         sys.modules["__main__"] = script
 
 
+@contextmanager
+def _deaf() -> Iterator[None]:
+    """Processes that are started do not hear Ctrl-C, which a terminal sends to all: whoever started
+    them ends them, and only that one has something to say. What comes meanwhile comes after."""
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    ensure_running()  # it would lift the block where it starts
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 class _LocalPool:
     """Processes of this machine."""
 
@@ -146,7 +163,7 @@ class _LocalPool:
         )
 
     def submit(self, jobs: tuple[Job, ...]) -> Future[list[Answer]]:
-        with _without_main():  # workers are started where there is work for them
+        with _without_main(), _deaf():  # workers are started where there is work for them
             return self._executor.submit(simulate_jobs, jobs)
 
     def revive(self) -> None:

@@ -31,10 +31,7 @@ from typing import Any, TypeVar
 import llvmlite
 import numba
 import numpy as np
-from numba.core.caching import _Cache
-from numba.core.compiler import CompileResult
 from numba.core.dispatcher import Dispatcher
-from numba.core.serialize import dumps
 
 from pimsim.config.errors import InputError
 from pimsim.config.paths import cache_folder
@@ -48,6 +45,9 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 _DAY_S = 86_400
 _DIGEST = 32
 _SETTINGS: Any = numba.config
+_MOVED = (AttributeError, ImportError, TypeError)
+"""What is raised where a numba keeps its own at another place than 0.60 to 0.68 do: nothing is kept
+then, and kernels are compiled in every process."""
 _SWITCHES = ("OPT", "BOUNDSCHECK", "DEBUGINFO_DEFAULT", "LOOP_VECTORIZE", "SLP_VECTORIZE")
 """Of numba's settings, those that change the code that is made."""
 
@@ -80,8 +80,9 @@ def cache_folders() -> tuple[Path, ...]:
     return tuple(folder / "kernels" for folder in (cache_folder(), own) if folder is not None)
 
 
-class ContentCache(_Cache):
-    """Compiled code of one kernel, a file for each signature."""
+class ContentCache:
+    """Compiled code of one kernel, a file for each signature; as numba's own ``_Cache``, of which
+    a dispatcher calls what is public here."""
 
     def __init__(self, dispatcher: Dispatcher) -> None:
         self._dispatcher = dispatcher
@@ -105,9 +106,16 @@ class ContentCache(_Cache):
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
         """What was compiled for ``sig``, or None."""
-        target_context.refresh()
         if not self._enabled:
             return None
+        try:
+            return self._loaded(sig, target_context)
+        except _MOVED:
+            self.disable()
+            return None
+
+    def _loaded(self, sig: Any, target_context: Any) -> Any:
+        target_context.refresh()
         name = self._file_name(sig, target_context.codegen())
         for folder in cache_folders():
             path = folder / name
@@ -115,14 +123,23 @@ class ContentCache(_Cache):
                 data = path.read_bytes()
                 if sha256(data[_DIGEST:]).digest() == data[:_DIGEST]:
                     _mark_used(path)
+                    from numba.core.compiler import CompileResult
+
                     return CompileResult._rebuild(target_context, *pickle.loads(data[_DIGEST:]))
         return None
 
     def save_overload(self, sig: Any, cres: Any) -> None:
         """Keep what was compiled for ``sig``, where there is a place for it."""
-        if not self._enabled or cres.library.has_dynamic_globals or cres.lifted:
+        if self._enabled:
+            with suppress(*_MOVED):
+                self._keep(sig, cres)
+
+    def _keep(self, sig: Any, cres: Any) -> None:
+        if cres.library.has_dynamic_globals or cres.lifted:
             return
         name = self._file_name(sig, cres.library.codegen)
+        from numba.core.serialize import dumps
+
         data = dumps(cres._reduce())
         for folder in cache_folders():
             with suppress(OSError):

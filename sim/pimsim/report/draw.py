@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pimsim.config.errors import InputError, near_miss
+from pimsim.config.extras import hush
 from pimsim.config.files import make_folder, write_whole
 from pimsim.config.paths import Pathlike
 from pimsim.report.charts import Chart, LaneChart, XYChart, labels
@@ -31,6 +32,7 @@ _STYLE: Any = {
 
 def draw(chart: Chart, width: float = PAGE_INCHES) -> Figure:
     """The chart as a figure of ``width`` inches."""
+    hush("matplotlib")
     import matplotlib
 
     with matplotlib.rc_context(_STYLE):
@@ -118,9 +120,10 @@ def write_charts(charts: Sequence[Chart], folder: Pathlike, formats: Sequence[st
 
     Raises ``InputError`` for another format than ``FORMATS``, and where one cannot be written.
     """
+    check_formats(formats)
+    hush("matplotlib")
     import matplotlib
 
-    check_formats(formats)
     # without these a file would hold the time at which it was made
     options: dict[str, dict[str, Any]] = {
         "png": {"dpi": 200},

@@ -11,8 +11,10 @@ output layer are where they are asked for.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import asdict, replace
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 from pimsim import __version__
@@ -347,9 +349,14 @@ def _quirks(values: Mapping[str, Any], path: tuple[str, ...]) -> Iterator[str]:
 
 
 def _peak_rss_mb() -> float:
-    """Most memory that this process ever held, in MB."""
+    """Most memory that this process ever held, in MB. Where the system tells it of the process
+    alone; else what it says may be of the process that started this one."""
     import resource
     import sys
 
+    with suppress(OSError):
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024 / 10**6
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / 10**6 if sys.platform == "darwin" else peak * 1024 / 10**6

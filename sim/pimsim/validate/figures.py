@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pimsim.config.extras import hush
 from pimsim.config.files import write_whole
 from pimsim.validate.types import Row
 
@@ -23,6 +24,7 @@ _MARKERS = "osD^vPX"
 
 def new_figure(width: float, height: float) -> Figure:
     """An empty figure of that many inches, which needs no display."""
+    hush("matplotlib")
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

@@ -28,7 +28,7 @@ from pimsim.hardware.dram.fast.probe import STREAM_BURSTS, Probe, StreamRate
 
 __all__ = ["calibrate", "calibration_file", "probe_of"]
 
-MOST_BYTES = 32 << 20
+MOST_BYTES = 16 << 20
 """Of all probes of a process."""
 NONE = "none"
 """Value of ``PIMSIM_CACHE_DIR`` that keeps nothing."""
