@@ -9,8 +9,9 @@ import resource
 import signal
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -97,9 +98,11 @@ def _stop_with(name: str) -> None:
 @pytest.fixture
 def stopped(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Callable[[Callable[[], object]], tuple[int, str]]:
+) -> Iterator[Callable[[Callable[[], object]], tuple[int, str]]]:
     """Exit code and line of work that a signal stops; handlers are as before."""
     monkeypatch.setattr(edge, "AGAIN_S", 0.05)
+    # a shell's background ignores some
+    before_test = {name: signal.signal(getattr(signal, name), signal.SIG_DFL) for name in WORDS}
     watched = (*WORDS, "SIGALRM")
 
     def handlers() -> list[object]:
@@ -114,7 +117,9 @@ def stopped(
         assert out == ""
         return code, err
 
-    return run
+    yield run
+    for name, handler in before_test.items():
+        signal.signal(getattr(signal, name), handler)
 
 
 Stopped = Callable[[Callable[[], object]], tuple[int, str]]
@@ -122,7 +127,6 @@ Stopped = Callable[[Callable[[], object]], tuple[int, str]]
 
 @pytest.mark.parametrize(("name", "words"), WORDS.items())
 def test_a_signal_ends_the_work_with_its_code(name: str, words: str, stopped: Stopped) -> None:
-    signal.signal(getattr(signal, name), signal.SIG_DFL)
     assert stopped(lambda: _stop_with(name)) == (128 + getattr(signal, name), f"{words}\n")
 
 
@@ -197,10 +201,7 @@ def test_an_error_that_a_signal_caused_is_the_signal(stopped: Stopped) -> None:
 def test_a_signal_that_is_ignored_stays_ignored(stopped: Stopped) -> None:
     """``nohup``, and what a shell puts in the background."""
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    try:
-        assert stopped(lambda: _stop_with("SIGHUP")) == (0, "")
-    finally:
-        signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    assert stopped(lambda: _stop_with("SIGHUP")) == (0, "")
 
 
 # every command with every stream
@@ -399,11 +400,11 @@ def test_without_room_nothing_is_kept_and_nothing_half_written(tmp_path: Path) -
     done = _run(tmp_path, limit, "run", *TINY, "--fidelity", "fast", "--json", **environment)
     assert (done.returncode, done.stderr) == (0, "")
     assert json.loads(done.stdout)["cycles"] > 0
-    assert list(cache.iterdir()) == []
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
     done = _run(tmp_path, limit, "run", *TINY, "--out", "out", **environment)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == "error: --out out: cannot be written (File too large)\n"
-    assert list(tmp_path.iterdir()) == [cache]
+    assert list(tmp_path.iterdir()) in ([], [cache])
 
 
 LITTLE = """
@@ -465,7 +466,8 @@ def test_a_signal_that_comes_while_workers_start_is_not_lost(stopped: Stopped) -
 
     def work() -> None:
         with _deaf():
-            _stop_with("SIGINT")
+            # to this thread: another one, of pytest's, would take it at once
+            signal.pthread_kill(threading.get_ident(), signal.SIGINT)
             done.append("started")
         done.append("never")
 

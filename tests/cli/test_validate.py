@@ -59,7 +59,7 @@ def test_outside_its_limits_it_fails(monkeypatch: pytest.MonkeyPatch) -> None:
         (["pim", "--reference", "nowhere"], "--reference nowhere: not a folder"),
         (["pim", "--grid"], "--grid goes with the suite neupims and --out DIR"),
         (["neupims", "--grid"], "--grid goes with the suite neupims and --out DIR"),
-        (["pim", "--out", "/proc/nowhere"], "--out /proc/nowhere: cannot be written"),
+        (["pim", "--out", "/proc/nowhere"], "/proc/nowhere: cannot be written"),
         (["dram", "--reference", "."], "no file dram/"),
     ],
 )
