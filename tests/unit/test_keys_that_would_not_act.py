@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 
 from pimsim.config.errors import InputError
-from pimsim.config.loader import load_run, load_system
+from pimsim.config.loader import load_energy, load_memory, load_run, load_system
+from pimsim.config.resources import preset_names
+from pimsim.hardware.energy.static import dram_peak_w, refresh_w
 
 
 @pytest.mark.parametrize(
@@ -47,3 +49,12 @@ def test_of_a_system() -> None:
         load_system("dgx-attacc-bank", ["artifact_host_per_device=true"])
     load_system("dgx-a100a-cpu", ["artifact_host_per_device=true"])
     load_system("dgx-attacc-bank", ["ffn_split=true", "artifact_ffn_energy=true"])
+
+
+@pytest.mark.parametrize("energy", preset_names("energy"))
+def test_timings_of_nothing_are_taken_where_nothing_needs_them(energy: str) -> None:
+    """A memory that is not refreshed may say that a refresh takes no time."""
+    memory = load_memory("hbm2-onnxim", ["timings.tRFC=0"]).config
+    constants = load_energy(energy).config
+    assert 0 < dram_peak_w(memory, constants) < float("inf")
+    assert refresh_w(memory, constants) == 0

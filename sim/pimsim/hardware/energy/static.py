@@ -147,10 +147,13 @@ def dram_peak_w(memory: MemoryConfig, energy: EnergyConfig, row_buffers: int = 1
     ranks = org.channels * org.pseudo_channels * org.ranks
     burst_pj = max(one.read_pj, one.write_pj) + one.burst_io_pj
     bursts = float(data_buses(memory) / burst_slot_ps(memory)) * burst_pj
-    rows = ranks * org.banks * row_buffers * one.activate_pj / ((t["tRAS"] + t["tRP"]) * memory.tCK)
-    refresh = one.refresh_pj / (t["tRFC"] * memory.tCK)
+    # no command takes less than a clock, whatever its timing says
+    row_ps = max(t["tRAS"] + t["tRP"], 1) * memory.tCK
+    rows = ranks * org.banks * row_buffers * one.activate_pj / row_ps
+    refresh = one.refresh_pj / (max(t["tRFC"], 1) * memory.tCK)
     if "tRFCpb" in t:
-        refresh = max(refresh, org.banks * one.bank_refresh_pj / (t["tRFCpb"] * memory.tCK))
+        bank_ps = max(t["tRFCpb"], 1) * memory.tCK
+        refresh = max(refresh, org.banks * one.bank_refresh_pj / bank_ps)
     return standby_w(memory, energy)[1] + bursts + rows + ranks * refresh  # pJ/ps: W
 
 
