@@ -46,6 +46,14 @@ def validate_command(
         str | None,
         typer.Option("--out", metavar="DIR", help="Write rows (CSV) and a figure a suite there."),
     ] = None,
+    ranges: Annotated[
+        str | None,
+        typer.Option(
+            "--ranges",
+            metavar="FILE",
+            help="Write each group's range of errors into the block of a page (docs/limits.md).",
+        ),
+    ] = None,
     grid: Annotated[
         bool,
         typer.Option(
@@ -83,6 +91,11 @@ def validate_command(
     summaries = [(each, rows, judge(rows)) for each, rows in found]
     if folder is not None:
         _write(folder, found)
+    if ranges is not None:
+        from pimsim.config.paths import given_path
+        from pimsim.validate.ranges import write_ranges
+
+        write_ranges(given_path(ranges), [group for _, _, groups in summaries for group in groups])
     failures = [line for _, _, groups in summaries for group in groups for line in group.failures]
     if as_json:
         typer.echo(json.dumps(_report(summaries, references), indent=1, allow_nan=False))

@@ -34,6 +34,10 @@ class GroupSummary:
     worst: float
     """The signed error of the largest size."""
     worst_row: str
+    least: float
+    """The signed errors lie between this ..."""
+    greatest: float
+    """... and this."""
     bias: float
     """Sum of ours over sum of references, less one."""
     failures: tuple[str, ...]
@@ -94,6 +98,8 @@ def _summary(group: str, members: Sequence[Row], limits: Tolerance) -> GroupSumm
         misses=sum(_key(row) in limits.misses for row in judged),
         worst=worst.error if worst else 0.0,
         worst_row=_key(worst) if worst else "",
+        least=min(errors, default=0.0),
+        greatest=max(errors, default=0.0),
         failures=tuple(_failures(judged, limits, figures.get)),
         mean=figures["mean"],
         median=figures["median"],
