@@ -35,7 +35,7 @@ LARGE = {
 }  # fmt: skip
 """Models, and on how many devices."""
 SMALL = {"smollm2-135m": 1, "gemma-3-270m": 1}
-EXPERTS = {"mixtral-8x7b": 4, "qwen3-30b-a3b": 4, "olmoe-1b-7b": 4, "gpt-oss-120b": 8}
+EXPERTS = {"mixtral-8x7b": 16, "qwen3-30b-a3b": 8, "olmoe-1b-7b": 8, "gpt-oss-120b": 32}
 BATCHES = (4, 8, 12, 16, 24, 32, 48, 64, 96, 128, 200, 256, 384, 512)
 
 
