@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import pandas
 
     from pimsim.engine.device import Device
-    from pimsim.engine.iteration import Outcome
+    from pimsim.engine.iteration import Outcome, Progress
     from pimsim.engine.xpu_system import Decoding
     from pimsim.workload.requests import RequestTrace
 
@@ -61,17 +61,18 @@ def resolve(
     return load_run(os.fspath(name_or_path), overrides)
 
 
-def simulate(resolved: ResolvedRun, on_stage: Callable[[str], None] | None = None) -> Result:
+def simulate(resolved: ResolvedRun, on_stage: Callable[[Progress], None] | None = None) -> Result:
     """Simulate a resolved config and check the laws that every run obeys.
 
-    ``on_stage`` hears the name of each stage before it is simulated. Raises ``InputError`` where
-    the config asks for what cannot be, ``InvariantError`` where the simulator has a bug.
+    ``on_stage`` hears of each stage, and how far the blocks are, before it is simulated. Raises
+    ``InputError`` where the config asks for what cannot be, ``InvariantError`` where the simulator
+    has a bug.
     """
     return observe(resolved, on_stage)[1]
 
 
 def observe(
-    resolved: ResolvedRun, on_stage: Callable[[str], None] | None = None, log_entries: int = 0
+    resolved: ResolvedRun, on_stage: Callable[[Progress], None] | None = None, log_entries: int = 0
 ) -> tuple[Outcome, Result]:
     """``simulate``, and what the engine left behind: records, counters, and the first
     ``log_entries`` commands."""

@@ -16,6 +16,7 @@ from pimsim.config.errors import InputError
 
 if TYPE_CHECKING:
     from pimsim.config.loader import ResolvedRun
+    from pimsim.engine.iteration import Progress
     from pimsim.result.types import Result
 
 __all__ = ["compare_command", "run_command"]
@@ -214,7 +215,7 @@ def _simulate(resolved: ResolvedRun) -> Result:
 
 
 @contextmanager
-def _progress(name: str) -> Iterator[Callable[[str], None] | None]:
+def _progress(name: str) -> Iterator[Callable[[Progress], None] | None]:
     """A line on stderr while a run takes its time; nothing where stderr is no terminal."""
     if not sys.stderr.isatty():
         yield None
@@ -226,10 +227,11 @@ def _progress(name: str) -> Iterator[Callable[[str], None] | None]:
     with Console(stderr=True).status(f"{shown}: preparing") as status:
         count = 0
 
-        def on_stage(stage: str) -> None:
+        def on_stage(now: Progress) -> None:
             nonlocal count
             count += 1
-            status.update(f"{shown}: stage {count} ({stage})")
+            blocks = f"block {now.blocks_begun} of {now.blocks}"
+            status.update(f"{shown}: {blocks}, stage {count} ({escape(now.stage)})")
 
         yield on_stage
 

@@ -15,7 +15,7 @@ from pimsim.engine.fidelity import PhaseErrors, missed_phases, rates_hold, sampl
 from pimsim.engine.memory import Memory, MemoryPort
 from pimsim.engine.npu_side import NpuSide
 from pimsim.engine.pim_side import PimSide
-from pimsim.engine.policies import Stage, load_schedule
+from pimsim.engine.policies import Machine, Stage, load_schedule
 from pimsim.engine.records import Recorder, StageRecord
 from pimsim.engine.signals import Signals
 from pimsim.engine.work import WorkOverTime
@@ -25,13 +25,39 @@ from pimsim.hardware.dram.layout import Records
 from pimsim.hardware.dram.system import MemorySystem
 from pimsim.hardware.dram.waiting import charged_counters
 from pimsim.mapping.gemm import core_network
+from pimsim.mapping.tasks import BlockProgram
 
-__all__ = ["Outcome", "run_iteration"]
+__all__ = ["Outcome", "Progress", "run_iteration"]
 
 
-def _stages(device: Device) -> Iterator[Stage]:
+@dataclass(frozen=True)
+class Progress:
+    """A stage that is about to be simulated."""
+
+    stage: str
+    blocks_begun: int
+    """Blocks that a stage so far has a part of, this one included."""
+    blocks: int
+    """In all."""
+
+
+class _Counted:
+    """The device, as a schedule sees it, and how many of its blocks were asked for."""
+
+    def __init__(self, device: Device) -> None:
+        self._device = device
+        self.parts, self.layers = device.parts, device.layers
+        self.begun = 0
+
+    def block(self, part: int, layer: int) -> BlockProgram:
+        """As the device's."""
+        self.begun = max(self.begun, layer + 1)
+        return self._device.block(part, layer)
+
+
+def _stages(device: Device, machine: Machine) -> Iterator[Stage]:
     """The schedule's stages, then what is outside the blocks, one stage each."""
-    yield from load_schedule(device.config.schedule.policy)(device)
+    yield from load_schedule(device.config.schedule.policy)(machine)
     for name, tasks in device.outside_tasks():
         yield name, tasks, ()
 
@@ -81,7 +107,7 @@ def memory_of(
 
 
 def run_iteration(
-    device: Device, on_stage: Callable[[str], None] | None = None, log_entries: int = 0
+    device: Device, on_stage: Callable[[Progress], None] | None = None, log_entries: int = 0
 ) -> Outcome:
     """Run every stage of the device's schedule; ``on_stage`` hears of each before it starts.
 
@@ -105,7 +131,7 @@ def run_iteration(
             return _run(device, on_stage, memory_of(device, log_entries, None))
 
 
-def _run(device: Device, on_stage: Callable[[str], None] | None, system: Memory) -> Outcome:
+def _run(device: Device, on_stage: Callable[[Progress], None] | None, system: Memory) -> Outcome:
     """All stages on ``system``."""
     config = device.config
     env = simpy.Environment()
@@ -116,15 +142,17 @@ def _run(device: Device, on_stage: Callable[[str], None] | None, system: Memory)
     launch_ps = clock.npu.edge_ps(config.npu.launch_cycles)
     pim_side = PimSide(env, port, clock, recorder, launch_ps, signals)
 
+    machine = _Counted(device)
+
     def iteration() -> Generator[simpy.Event, Any, None]:
-        for name, npu_tasks, pim_tasks in _stages(device):
+        for name, npu_tasks, pim_tasks in _stages(device, machine):
             recorder.stage = name
             if launch_ps and recorder.stages:
                 # that a stage has ended is seen as late as that an operator has
                 yield env.timeout(launch_ps)
                 recorder.npu_causes["launch"] += config.npu.launch_cycles
             if on_stage is not None:
-                on_stage(name)
+                on_stage(Progress(name, machine.begun, machine.layers))
             start, done = int(env.now), len(recorder.operators)
             busy, pim_busy = recorder.npu_busy_cycles, pim_side.busy_ps
             sides = []
