@@ -1,0 +1,506 @@
+"""Every key of every preset on every path that takes it: what is changed, and what that moves."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from benchmarks.valid_configs import words_of
+
+from pimsim.config.delay import timing_names
+from pimsim.config.errors import InputError
+from pimsim.config.loader import (
+    CONFIG_MODELS,
+    load_energy,
+    load_preset,
+    load_run,
+    load_system,
+)
+from pimsim.config.memory import CONTAINED
+from pimsim.config.resources import preset_names
+from pimsim.config.schema import quantity_at
+from pimsim.engine.xpu_system import decode
+from pimsim.hardware.area import device_area
+from pimsim.hardware.dram.replay import replay
+from pimsim.hardware.energy.dram import count_dram, dram_energy
+from pimsim.hardware.energy.static import peak_gb_per_s
+from pimsim.simulate import resolve, simulate
+from pimsim.workload.cards import load_card
+
+__all__ = ["INACTIVE", "SUBJECTS", "Subject", "Verdict", "keys_of", "verdict", "write_inputs"]
+
+CARD = """\
+name: small
+source: made up for this test
+layers: 4
+hidden: 512
+heads: 4
+kv_heads: 4
+head_dim: 128
+ffn_hidden: 1024
+ffn_gated: false
+activation: gelu
+norm: layernorm
+bias: true
+rope: false
+vocab: 1000
+tied_embeddings: true
+max_context: 4096
+dtype_bytes: 2
+kv_dtype_bytes: 2
+tp: 2
+pp: 1
+"""
+CONTEXTS = (700, 31, 511, 64, 1279)
+"""Some that are about to fill a burst of new values (multiples of 32), some longer than a row."""
+_SMALL = (
+    "memory.organization.channels=2", "npu.systolic.rows=32", "npu.systolic.cols=16",
+    "npu.systolic.arrays=2", "npu.vector.lanes=64", "npu.vector.units=2", "workload.layers=1",
+)  # fmt: skip
+_FOLDER = Path("knobs")
+_LABELS = {"name", "description", "source", "sources", "standard"}
+"""Keys that only say what a thing is called."""
+
+Verdict = Literal["moves", "limits", "refused", "nothing"]
+"""Another value moves a figure; a run is refused by the key's name, as of a limit; no other value
+is taken; nothing happens."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A preset on one path."""
+
+    path: str
+    """``command`` and ``fast`` (runs), ``replay``, ``system``, ``energy``, ``area``."""
+    kind: str
+    preset: str
+
+    @property
+    def own(self) -> tuple[str, ...]:
+        """Overrides that make it small."""
+        return {"hardware": _SMALL, "memory": ("organization.channels=1",)}.get(self.kind, ())
+
+    def variants(self, key: str) -> Iterator[tuple[str, ...]]:
+        """Overrides under which another value of the key may act where it does not without."""
+        yield ()
+        if self.kind == "memory" and "tRFCpb" in _config(self).timings:
+            yield ("controller.refresh=per-bank",)
+        if self.kind == "system":
+            yield ("xpu.l1_per_core=24KiB", "xpu.l2=128KiB")
+        section, found, timing = key.rpartition("timings.")
+        if found:
+            known = _value(_config(self), (*section.split(".")[:-1], "timings"))
+            for whole, parts in CONTAINED:
+                # within the other, a larger value is refused
+                if timing in parts and whole in known:
+                    yield (f"{section}timings.{whole}={8 * known[whole]}",)
+
+    def __str__(self) -> str:
+        return f"{self.preset}-{self.path}"
+
+
+SUBJECTS = [
+    Subject(path, kind, preset)
+    for path, kind in (
+        ("command", "hardware"), ("fast", "hardware"), ("replay", "memory"), ("system", "system"),
+        ("energy", "energy"), ("area", "area"),
+    )
+    for preset in preset_names(kind)
+]  # fmt: skip
+
+
+def write_inputs(folder: Path) -> None:
+    """The small model and its requests, where ``figures`` finds them."""
+    global _FOLDER
+    _FOLDER = folder
+    (folder / "card.yaml").write_text(CARD)
+    lines = [f"{i},0.0,{c - 1},10,1" for i, c in enumerate(CONTEXTS)]
+    header = "request_id,arrival_s,prompt_tokens,output_tokens,generated_tokens"
+    (folder / "requests.csv").write_text("\n".join([header, *lines, ""]))
+
+
+# keys and other values ----------------------------------------------------------------------------
+
+
+def _leaves(values: Mapping[str, Any], path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    for key, value in values.items():
+        if key in _LABELS:
+            continue
+        if isinstance(value, Mapping) and value:
+            yield from _leaves(value, (*path, key))
+        else:
+            yield (*path, key)
+
+
+@cache
+def _config(subject: Subject) -> Any:
+    return load_preset(subject.kind, subject.preset, subject.own).config
+
+
+def cores_of(subject: Subject) -> int:
+    """Of a run's device."""
+    return int(_config(subject).npu.cores)
+
+
+def keys_of(subject: Subject) -> list[str]:
+    """Dotted keys of all values but names: those of lists and texts have tests of their own."""
+    config = _config(subject)
+    found = []
+    for path in _leaves(config.model_dump(mode="json")):
+        value, section = _value(config, path), path[0]
+        # inputs, and PIM designs in systems, have tests of their own
+        if (subject.kind, section) in (("hardware", "workload"), ("system", "pim")):
+            continue
+        if path == ("fidelity",) or isinstance(value, (list, Mapping)):
+            continue
+        if isinstance(value, str) and not words_of(CONFIG_MODELS[subject.kind], path):
+            continue
+        found.append(".".join(path))
+    return found
+
+
+def _value(config: Any, path: tuple[str, ...]) -> Any:
+    for key in path:
+        config = config[key] if isinstance(config, Mapping) else getattr(config, key)
+    return config
+
+
+_INSTEAD_OF_NULL = {
+    "npu.network": ["{frequency: 1GHz}", "{frequency: 100MHz}"],
+    "npu.scratchpad.accumulator": ["16KiB"],
+    "npu.tdp_w": ["0.001"],
+    "memory.controller.write_drain_high": ["4", "16"],
+    "memory.controller.requests_in_flight": ["1"],
+    "memory.currents.IDD5PB": ["80"],
+    "memory.power_ceiling_pj_per_bit": ["0.001"],
+    "pim": ["newton", "neupims"],
+    "pim.power_cap_w": ["0.001"],
+    "parallel.tp": ["1", "4"],
+    "parallel.pp": ["2"],
+    "max_error": ["0.001"],
+    "host": ["dgx-a100a-cpu"],
+    "stacks": ["{}"],
+}
+"""Values where there is none."""
+
+
+def others(subject: Subject, key: str) -> list[str]:
+    """Other values of a key as ``--set`` takes them, from small steps to large ones."""
+    path = tuple(key.split("."))
+    value = _value(_config(subject), path)
+    model = CONFIG_MODELS[subject.kind]
+    words = [json.dumps(word) for word in words_of(model, path) if word != value]
+    if words:
+        return words
+    if isinstance(value, bool):
+        return [json.dumps(not value)]
+    if value is None:
+        full = key if subject.kind != "memory" else f"memory.{key}"
+        return _INSTEAD_OF_NULL.get(full, [])
+    if isinstance(value, str):
+        return []
+    quantity = quantity_at(model, path)
+    unit = quantity.units[0][0] if quantity else ""
+    if isinstance(value, float):
+        return [
+            str(value * 1.5 + 0.25),
+            str(value * 0.9),
+            str(value * 0.5),
+            str(value * 0.01),
+            str(value * 1e-4),
+        ]
+    numbers = (value * 2, value + 1, value // 2, value * 8, value * 64, value // 64, 127, 0)
+    return [f"{number}{unit}" for number in dict.fromkeys(numbers) if number != value]
+
+
+# figures ------------------------------------------------------------------------------------------
+
+
+def _run(subject: Subject, *overrides: str) -> object:
+    own = [
+        *_SMALL, f"workload.model={_FOLDER / 'card.yaml'}",
+        f"workload.requests={_FOLDER / 'requests.csv'}", f"fidelity={subject.path}",
+    ]  # fmt: skip
+    found = simulate(resolve(subject.preset, [*own, *overrides])).to_dict()
+    for key in ("provenance", "warnings"):
+        del found[key]
+    return json.dumps(found)
+
+
+def _replay(subject: Subject, *overrides: str) -> object:
+    """Random bursts, a stream, a hot row, and writes to the same, in queues and at their pace."""
+    memory = load_preset("memory", subject.preset, [*subject.own, *overrides]).config
+    draw = np.random.default_rng(3)
+    org = memory.organization
+    space = org.capacity_bytes // org.burst_bytes
+    rows = 4 * org.columns * org.banks
+    bursts = np.concatenate([
+        draw.integers(0, space, 600), draw.integers(0, space, 600), np.arange(600),
+        draw.integers(0, org.columns, 300) + rows * (draw.random(300) < 0.1), np.arange(600),
+    ])  # fmt: skip
+    mixed = [np.ones(600, dtype=bool), draw.random(1500) < 0.4, np.arange(600) % 8 < 3]
+    writes = np.concatenate(mixed).astype(np.int64)
+    figures: list[object] = [peak_gb_per_s(memory), org.capacity_bytes]
+    for arrivals in (None, np.arange(len(bursts), dtype=np.int64) * 23):
+        done = replay(memory, bursts * org.burst_bytes, writes, arrivals)
+        time_ps = done.time_ps(memory)
+        counts = count_dram(memory, done.commands, done.active_rank_cycles, done.cycles, time_ps)
+        energy = dram_energy(counts, memory, load_energy("default").config)
+        figures += [time_ps, done.commands, done.row_hits, done.avg_read_latency_cycles, energy]
+    return figures
+
+
+def _decode(subject: Subject, *overrides: str) -> object:
+    config = load_system(subject.preset, overrides).config
+    figures: list[object] = []
+    for model, batch, context in (("gpt3-7b", 40, 700), ("gpt3-7b", 999, 9), ("llama-3-8b", 5, 90)):
+        found = decode(config, load_card(model), batch, context, 3)
+        figures.append(
+            [found.parts_s, found.energy_j, found.static_w, found.bound_s, found.capacity_bytes]
+        )
+    return json.dumps(figures)
+
+
+def _energy(subject: Subject, *overrides: str) -> object:
+    own = [f"energy={subject.preset}", *(f"energy.{text}" for text in overrides)]
+    return _run(Subject("command", "hardware", "neupims"), *own)
+
+
+def _area(subject: Subject, *overrides: str) -> object:
+    area = load_preset("area", subject.preset, overrides).config
+    run = load_run("neupims").config
+    return device_area(run.npu, run.memory, run.pim, area)
+
+
+_FIGURES: dict[str, Callable[..., object]] = {
+    "command": _run, "fast": _run, "replay": _replay, "system": _decode, "energy": _energy,
+    "area": _area,
+}  # fmt: skip
+
+
+@cache
+def _unchanged(subject: Subject, variant: tuple[str, ...]) -> object:
+    return _FIGURES[subject.path](subject, *variant)
+
+
+def verdict(subject: Subject, key: str) -> tuple[Verdict, str]:
+    """What other values of a key do, and the one that did it."""
+    accepted = ""
+    for variant in subject.variants(key):
+        for other in others(subject, key):
+            overrides = (*variant, f"{key}={other}")
+            try:
+                load_preset(subject.kind, subject.preset, [*subject.own, *overrides])
+                expected = _unchanged(subject, variant)
+            except InputError:
+                continue
+            try:
+                if _FIGURES[subject.path](subject, *overrides) != expected:
+                    return "moves", " ".join(overrides)
+            except InputError as refusal:
+                if str(refusal).startswith(key):
+                    return "limits", " ".join(overrides)
+                continue
+            accepted = " ".join(overrides)
+    return ("nothing", accepted) if accepted else ("refused", "")
+
+
+# what cannot act ----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Inactive:
+    """Keys that move nothing on a path, when, and why."""
+
+    paths: str
+    """Of ``Subject.path``, by spaces."""
+    keys: str
+    """Regular expression of the whole key."""
+    when: Callable[[Any], bool]
+    """Of the config of the subject (of a run, or of a memory alone)."""
+    why: str
+    needs_load: bool = False
+    """They may act where the small run happens to load the part; each does on some other path or
+    preset."""
+
+    def covers(self, subject: Subject, key: str) -> bool:
+        """Whether the key can do nothing here."""
+        is_here = subject.path in self.paths.split() and re.fullmatch(self.keys, key)
+        return bool(is_here) and self.when(_config(subject))
+
+
+def _always(_: Any) -> bool:
+    return True
+
+
+def _has_turns_of_ranks(memory: Any) -> bool:
+    """Whether a rule that binds anything here reads tRTRS."""
+    several = memory.organization.ranks > 1
+    rules = [rule for rule in memory.rules if several or rule.level != "other_ranks"]
+    return "tRTRS" in timing_names(rule.delay for rule in rules)
+
+
+def _plain_queues(run: Any) -> bool:
+    """Whether a run's memory is under bank-queues, its own or beside PIM."""
+    return run.memory.controller.model == "bank-queues" or run.schedule.policy != "serial"
+
+
+INACTIVE = [
+    Inactive(
+        "replay",
+        "controller.(requests_per_cycle|fabric_latency|requests_in_flight)",
+        _always,
+        "of a device's units: a replay hands requests to the controller itself",
+    ),
+    Inactive(
+        "replay",
+        "organization.channels_per_stack",
+        _always,
+        "what a PIM design's power cap is of; test_power_limits.py",
+    ),
+    Inactive(
+        "replay",
+        "power_ceiling_pj_per_bit",
+        _always,
+        "a limit of a run; test_power_laws.py holds replays of all presets to it",
+    ),
+    Inactive(
+        "replay",
+        "timings.tRTRS",
+        lambda m: not _has_turns_of_ranks(m),
+        "rules of PIM designs read it, of its own only those between ranks, if any",
+    ),
+    Inactive(
+        "replay",
+        "controller.refresh_pseudo_channels",
+        lambda m: (
+            m.organization.pseudo_channels < 2
+            or m.controller.model == "bank-queues"
+            or "tRFCpb" not in m.timings
+        ),
+        "there is one pseudo channel to go round, or no refresh bank by bank, or the kernel sees "
+        "each as a channel",
+    ),
+    Inactive(
+        "replay",
+        "timings.(tCCD_S|tWTR_S)",
+        lambda m: m.organization.bank_groups == 1,
+        "of other bank groups, and there is one",
+    ),
+    Inactive(
+        "replay",
+        "currents.IDD5PB",
+        lambda m: "tRFCpb" not in m.timings,
+        "of refreshes bank by bank, which the memory does not have",
+    ),
+    Inactive(
+        "replay",
+        "timings.tRFC|timings.tREFI|currents.IDD5AB",
+        lambda m: m.controller.refresh == "none" and "tRFCpb" not in m.timings,
+        "the preset is not refreshed",
+    ),
+    Inactive(
+        "replay",
+        "command_bus.ticks_per_clock",
+        lambda m: m.controller.model == "bank-queues" and not m.command_bus.duration,
+        "every command takes one clock",
+    ),
+    Inactive(
+        "command fast",
+        "memory.command_bus.ticks_per_clock",
+        lambda r: _plain_queues(r) and not r.memory.command_bus.duration,
+        "every command takes one clock",
+    ),
+    Inactive(
+        "command fast",
+        "memory.organization.channels_per_stack",
+        _always,
+        "what a PIM design's power cap is of; test_power_limits.py",
+    ),
+    Inactive(
+        "command fast",
+        "memory.timings.(tRFCpb|tREFIpb|tRREFD)|memory.currents.IDD5PB",
+        lambda r: r.memory.controller.refresh != "per-bank",
+        "of refreshes bank by bank; test_dead_knobs.py",
+    ),
+    Inactive(
+        "command fast",
+        "memory.controller.refresh_pseudo_channels",
+        lambda r: _plain_queues(r) or r.memory.controller.refresh != "per-bank",
+        "of channel-queues, which refreshes bank by bank",
+    ),
+    Inactive(
+        "command fast",
+        "schedule.expert_(placement|objective)",
+        _always,
+        "the model has no experts; test_models_on_device.py",
+    ),
+    Inactive(
+        "command fast",
+        "memory.timings.(tRFC|tREFI)|memory.currents.IDD5AB",
+        lambda r: r.memory.controller.refresh == "none",
+        "the preset is not refreshed",
+    ),
+    Inactive(
+        "command fast",
+        "npu.vector.gelu_latency|link.latency_ns|energy.link_pj_per_bit",
+        lambda r: r.npu.vector.artifact_free or r.link.artifact_free,
+        "the artifact's vector work and links are free",
+    ),
+    Inactive(
+        "command fast",
+        "npu.prefetch_weights",
+        lambda r: not r.npu.model_copy(update={"prefetch_weights": True}).prefetches,
+        "weights come by themselves only where activations stay on chip and operands lie in tiles",
+    ),
+    Inactive(
+        "command fast",
+        "schedule.split",
+        lambda r: not r.schedule.sub_batches,
+        "of sub-batches",
+    ),
+    Inactive(
+        "command fast",
+        "schedule.channel_assignment|energy.pim_.*",
+        lambda r: r.schedule.policy == "serial",
+        "nothing is done in the banks",
+    ),
+    Inactive(
+        "command fast",
+        "energy.dram_(activate_pj_per_bit|column_pj_per_bit|refresh_pj|background.*)",
+        lambda r: r.energy.dram_model == "currents",
+        "of the model pj_per_bit",
+    ),
+    Inactive(
+        "command fast",
+        "npu.scratchpad.double_buffered|npu.artifact_short_runs|memory.timings.tWTR_S"
+        "|memory.controller.(row_hit_cap|(read|write)_queue_depth|write_drain_low)"
+        "|pim.(read_write_slack|artifact_one_operand_row|artifact_uncounted_activations)",
+        _always,
+        "the small model fills no scratchpad and few queues; test_dead_knobs.py",
+        needs_load=True,
+    ),
+    Inactive(
+        "command fast", "npu.core_assignment", lambda r: r.npu.cores == 1, "there is one core"
+    ),
+    Inactive("command", "seed", _always, "nothing is drawn; test_fast.py, test_routing.py"),
+    Inactive(
+        "energy",
+        "dram_(activate_pj_per_bit|column_pj_per_bit|refresh_pj|background.*)",
+        lambda e: e.dram_model == "currents",
+        "of the model pj_per_bit",
+    ),
+    Inactive(
+        "system",
+        "stacks.bandwidth_gb_per_s",
+        lambda s: s.stacks.artifact_internal_scale is None and not s.stacks.artifact_softmax,
+        "only AttAcc's simulator goes by the pins' bandwidth (stacks.artifact_*)",
+    ),
+]
+"""The short list. What it covers must do nothing, so that a key that begins to act leaves it."""
