@@ -51,6 +51,18 @@ def test_chance_is_taken_off() -> None:
     assert found.together == pytest.approx(2 / 2.75)
 
 
+def test_chance_is_taken_off_for_each_coefficient() -> None:
+    """n + b c over 12 points: squares of 8 for n, which has two coefficients, and of 12 for the
+    rest with 7 points left over; n keeps (8 - 2 x 12 / 7) / 12 beside 12 / 7."""
+    values = {"x": -1.0, "y": 0.0, "z": 1.0}
+    points = [{"n": n, "b": b, "c": c} for n, b, c in product(values, SIGNS, SIGNS)]
+    objective = [values[str(p["n"])] + float(p["b"]) * float(p["c"]) for p in points]
+    found = importance(points, objective, {"b": float, "c": float})
+    assert found is not None
+    assert found.keys == pytest.approx({"n": 2 / 11, "b": 0.0, "c": 0.0}, abs=1e-12)
+    assert found.together == pytest.approx(9 / 11)
+
+
 def test_names_have_a_value_each() -> None:
     values = {"x": 0.0, "y": 3.0, "z": 1.0}
     points = [{"name": name, "on": on} for name, on in product(values, (True, False))]
