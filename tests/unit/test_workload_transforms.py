@@ -55,6 +55,39 @@ def test_kv_quantise_is_a_model_with_such_a_cache(dtype_bytes: int, iteration: I
     assert transform(iteration) == decode_iteration(card, iteration.requests)
 
 
+@pytest.mark.parametrize("model", ["gemma-3-270m", "deepseek-v3"])
+@pytest.mark.parametrize("tp", [1, 2])
+def test_kv_quantise_of_windows_and_latent_caches(model: str, tp: int) -> None:
+    """Windows of 512 that two contexts are beyond, and one key head for all devices."""
+    card = load_card(model).model_copy(update={"kv_dtype_bytes": 1})
+    requests = [Request(i, 0.0, 500 + 300 * i, 20, 5) for i in range(3)]
+    wide = decode_iteration(load_card(model), requests, tp=tp)
+    narrow = decode_iteration(card, requests, tp=tp)
+    assert load_transform("kv_quantise")(dtype_bytes=1)(wide) == narrow != wide
+
+
+@pytest.mark.parametrize("dtype_bytes", [1, 2, 4])
+def test_kv_quantise_widens_a_cache_of_4_bits(dtype_bytes: int, iteration: Iteration) -> None:
+    """Contexts of 15, 16 and 17 tokens, 8 key heads of 128 features: 48 x 1,024 elements of keys
+    and as many of values are read, 3 x 2,048 are written, each in half a byte before."""
+    card = load_card("llama-3-8b").model_copy(update={"kv_dtype_bytes": 1})
+    one_byte = decode_iteration(card, iteration.requests)
+    packed = map_operators(
+        one_byte,
+        lambda o: replace(
+            o, kv_read_bytes=o.kv_read_bytes // 2, kv_write_bytes=o.kv_write_bytes // 2
+        ),
+    )
+    found = load_transform("kv_quantise")(dtype_bytes=dtype_bytes)(packed)
+    assert found.kv_dtype_bytes == dtype_bytes
+    block, before = found.blocks[0], packed.blocks[0]
+    for name in ("score", "value"):
+        assert before.operator(name).kv_read_bytes == 48 * 1024 // 2
+        assert block.operator(name).kv_read_bytes == 48 * 1024 * dtype_bytes
+    assert before.operator("kv_append").kv_write_bytes == 3 * 2048 // 2
+    assert block.operator("kv_append").kv_write_bytes == 3 * 2048 * dtype_bytes
+
+
 @pytest.mark.parametrize("dtype_bytes", [0, -1, 3])
 def test_kv_quantise_refuses_other_widths(dtype_bytes: int) -> None:
     with pytest.raises(InputError, match="allowed: 1, 2, 4"):

@@ -5,6 +5,7 @@ Scales are taken as one per tensor, hence of no size, and widening as part of th
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from pimsim.config.errors import InputError
@@ -16,7 +17,7 @@ __all__ = ["kv_quantise"]
 
 
 def kv_quantise(*, dtype_bytes: int) -> Transform:
-    """Keep each element of K and V in ``dtype_bytes`` bytes.
+    """Keep each element of K and V in ``dtype_bytes`` bytes, however many bits it had.
 
     Raises ``InputError`` for widths that are none of ``ELEMENT_BYTES``.
     """
@@ -25,15 +26,24 @@ def kv_quantise(*, dtype_bytes: int) -> Transform:
         raise InputError(f"kv_quantise: dtype_bytes is {dtype_bytes}; allowed: {allowed}")
 
     def transform(iteration: Iteration) -> Iteration:
-        before = iteration.kv_dtype_bytes
-
-        def narrower(operator: Operator) -> Operator:
+        def stored(operator: Operator) -> Operator:
+            read, written = _cached_elements(operator, iteration.contexts)
             return replace(
-                operator,
-                kv_read_bytes=operator.kv_read_bytes // before * dtype_bytes,
-                kv_write_bytes=operator.kv_write_bytes // before * dtype_bytes,
+                operator, kv_read_bytes=read * dtype_bytes, kv_write_bytes=written * dtype_bytes
             )
 
-        return replace(map_operators(iteration, narrower), kv_dtype_bytes=dtype_bytes)
+        return replace(map_operators(iteration, stored), kv_dtype_bytes=dtype_bytes)
 
     return transform
+
+
+def _cached_elements(operator: Operator, contexts: Sequence[int]) -> tuple[int, int]:
+    """Elements of the cache that an operator reads and writes.
+
+    They follow from its dims, as elements of a 4-bit cache are less than
+    ``Iteration.kv_dtype_bytes``.
+    """
+    seen = sum(min(context, operator.window or context) for context in contexts)
+    read = operator.kv_heads * operator.head_dim * seen if operator.kv_read_bytes else 0
+    written = operator.rows * operator.width if operator.kv_write_bytes else 0
+    return read, written
