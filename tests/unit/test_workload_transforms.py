@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from pimsim.config.errors import InputError
+from pimsim.workload.arithmetic import ACTIVATION_FLOPS, GATE_FLOPS
 from pimsim.workload.cards import load_card
 from pimsim.workload.decode import decode_iteration
 from pimsim.workload.operators import Iteration, map_operators
@@ -127,3 +128,33 @@ def test_sparse_ffn_of_packed_weights_reads_less_of_them() -> None:
     packed = map_operators(plain, lambda o: replace(o, weight_bytes=o.weight_bytes * 9 // 32))
     assert sparse(packed, 40, "none")["fc2"] == (64, 40, 64 * 40 * 9 // 16)
     assert sparse(packed, 40, "oracle")["fc1"] == (80, 64, 80 * 64 * 9 // 16)
+
+
+def test_sparse_ffn_leaves_out_work_and_activations() -> None:
+    """Features 0, 17 and 100 of 128 are active: three groups of 16, 48 features, stay. Of three
+    tokens in 2 bytes; gate and up are 64 x 48 each, and the output keeps its 64 features."""
+    card = load_card("llama-3-8b").model_copy(update=SIZES)
+    requests = [Request(i, 0.0, 10, 20, 5) for i in range(3)]
+    union = np.isin(np.arange(128), (0, 17, 100))
+    transform = load_transform("sparse_ffn")(
+        union=lambda _: union, granularity=16, predictor="oracle"
+    )
+    block = transform(decode_iteration(card, requests, tp=1)).blocks[0]
+    first, act, second = (block.operator(name) for name in ("fc1", "act", "fc2"))
+    assert (first.n, first.k, first.flops) == (96, 64, 2 * 3 * 96 * 64)
+    assert (first.input_bytes, first.output_bytes) == (2 * 3 * 64, 2 * 3 * 96)
+    each = ACTIVATION_FLOPS["silu"] + GATE_FLOPS
+    assert (act.rows, act.width, act.flops) == (3, 48, 3 * 48 * each)
+    assert (act.input_bytes, act.output_bytes) == (2 * 3 * 96, 2 * 3 * 48)
+    assert (second.n, second.k, second.flops) == (64, 48, 2 * 3 * 64 * 48)
+    assert (second.input_bytes, second.output_bytes) == (2 * 3 * 48, 2 * 3 * 64)
+    assert not second.weights_chosen
+
+
+def test_sparse_ffn_rounds_up_and_leaves_one_feature() -> None:
+    """40 of 128 features of 4,609 bytes are 1,440.3; of no active feature one is left."""
+    card = load_card("llama-3-8b").model_copy(update=SIZES)
+    plain = decode_iteration(card, [Request(0, 0.0, 10, 20, 5)], tp=1)
+    packed = map_operators(plain, lambda o: replace(o, weight_bytes=4609))
+    assert sparse(packed, 40, "none")["fc2"] == (64, 40, 1441)
+    assert sparse(plain, 0, "none")["fc2"] == (64, 1, 2 * 64)
