@@ -385,3 +385,72 @@ def test_a_run_takes_a_servers_file_directly_and_what_was_written_reads_back(
     written = load_routing(str(tmp_path / "t.routing.parquet"), DENSE_FIRST, seed=3)
     for layer in (1, 2, 3):
         assert np.array_equal(direct.assignments(layer, 20), written.assignments(layer, 20))
+
+
+def test_choices_of_one_answer_have_their_own_experts_and_ids(tmp_path: Path) -> None:
+    """SGLang's extension of the answer is the first choice's, its ids are listed by choice; usage
+    counts both choices, so it tells no position."""
+    answer = {
+        "choices": [{"index": 0}, {"index": 1, "sgl_ext": {"routed_experts": raw(routed(7, 1))}}],
+        "sgl_ext": {
+            "routed_experts": raw(routed(6)), "input_ids": IDS[:PROMPT],
+            "output_ids": [[1, 2], [3, 4, 5]],
+        },
+        "usage": {"prompt_tokens": PROMPT, "completion_tokens": 5},
+    }  # fmt: skip
+    found = imported(tmp_path, answer, ALL)
+    assert is_same(found, np.concatenate([routed(6), routed(7, 1)]))
+    assert found.trace.sequence.tolist() == [0] * 6 + [1] * 7
+    assert found.trace.position.tolist() == [*range(6), *range(7)]
+    assert found.trace.token.tolist() == [*IDS[:PROMPT], 1, *IDS[:PROMPT], 3, 4]
+    del answer["choices"][1]["sgl_ext"]  # type: ignore[attr-defined]
+    assert is_same(imported(tmp_path, answer, ALL), routed(6))
+
+
+def test_a_flat_buffer_that_both_numbers_of_blocks_divide_has_all_blocks(tmp_path: Path) -> None:
+    """Three tokens of four blocks are as many numbers as four of the three with experts."""
+    answer = {"meta_info": {"routed_experts": raw(with_dense(routed(3)))}}
+    assert is_same(imported(tmp_path, answer), routed(3))
+
+
+def test_a_token_that_one_block_does_not_know_is_left_out(tmp_path: Path) -> None:
+    experts = routed(4).copy()
+    experts[1, 2] = -1
+    found = imported(tmp_path, {"choices": [{"routed_experts": experts.tolist()}]}, ALL)
+    assert is_same(found, routed(4)[[0, 2, 3]])
+    assert found.trace.position.tolist() == [0, 2, 3]
+
+
+def test_the_largest_value_is_a_mark_where_it_is_no_expert(tmp_path: Path) -> None:
+    """Of 255 experts the last one is 254."""
+    experts = np.array([[[254, 3]], [[255, 255]], [[4, 254]]], dtype=np.uint8)
+    answer = {"choices": [{"routed_experts": npy(experts)}]}
+    found = imported(tmp_path, answer, MoeShape("wide", 1, (0,), 255, 2))
+    assert is_same(found, experts[[0, 2]])
+
+
+def test_one_choice_of_expert_0_everywhere_is_known(tmp_path: Path) -> None:
+    """Zeros are a buffer's first state only where a token takes two experts or more."""
+    answer = {"choices": [{"routed_experts": [[[0], [0]], [[0], [3]]]}]}
+    found = imported(tmp_path, answer, MoeShape("top 1", 2, (0, 1), 8, 1))
+    assert found.trace.chosen.tolist() == [[[0], [0]], [[0], [3]]]
+
+
+def test_copies_of_experts_are_those_of_their_block(tmp_path: Path) -> None:
+    """In block b, 8 and 9 are copies of experts b - 1 and b; what is beyond the choices is padding
+    and no shared expert."""
+    table = np.stack([[*range(8), block - 1, block] for block in range(4)])
+    chosen = np.full((4, 2, 8), -1)
+    chosen[1:, :, :2] = [[[8, 7], [9, 6]]] * 3
+    one = {
+        "input_ids": [5, 6], "positions": [0, 1], "extend_seq_lens": [2],
+        "topk_ids_of_layer": chosen.astype(np.int32),
+    }  # fmt: skip
+    path = save(
+        tmp_path / "r.pt", {"records": [one], "last_physical_to_logical_map": table.clip(0)}
+    )
+    found = import_routing([path], DENSE_FIRST)
+    assert found.trace.chosen.tolist() == [
+        [[0, 7], [1, 6]], [[1, 7], [2, 6]], [[2, 7], [3, 6]],
+    ]  # fmt: skip
+    assert not [note for note in found.notes if "shared" in note]
