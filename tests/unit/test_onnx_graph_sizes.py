@@ -284,6 +284,59 @@ def test_a_mixture_of_experts(
     assert trace.facts.parameters == PARAMETERS + LAYERS * (network - 3 * HIDDEN * FFN)
 
 
+@pytest.mark.parametrize("chosen", [1, 3])
+def test_experts_whose_weights_are_gathered(tmp_path: Path, chosen: int) -> None:
+    """As torch writes them: weights of the chosen of 4 experts, products, their weighted sum; how
+    many there are follows from the rows of a product."""
+    model = genai_model()
+    axes = {"axis2": [2], "axis3": [3], "axes": [2, 3], "chosen": [chosen]}
+    model.graph.initializer.extend(
+        [numpy_helper.from_array(np.array(each), name) for name, each in axes.items()]
+    )
+    for at in range(LAYERS):
+        source = maker_of(model, f"gate_proj{at}").input[0]
+        gone = {f"gate_proj{at}", f"up_proj{at}", f"s{at}", f"a{at}", f"g{at}"}
+        for node in [each for each in model.graph.node if set(each.output) & gone]:
+            model.graph.node.remove(node)
+        steps = [
+            ("MatMul", [source, f"r{at}"], ["scores"]),
+            ("Softmax", ["scores"], ["shares"]),
+            ("TopK", ["shares", "chosen"], ["best", "which"]),
+            ("Gather", [f"w1.{at}", "which"], ["first"]),
+            ("Unsqueeze", [source, "axes"], ["token"]),
+            ("MatMul", ["token", "first"], ["inner"]),
+            ("Relu", ["inner"], ["active"]),
+            ("Gather", [f"w2.{at}", "which"], ["second"]),
+            ("MatMul", ["active", "second"], ["each"]),
+            ("Squeeze", ["each", "axis3"], ["rows"]),
+            ("Unsqueeze", ["best", "axis3"], ["factors"]),
+            ("Mul", ["rows", "factors"], ["weighted"]),
+            ("ReduceSum", ["weighted", "axis2"], [f"down_proj{at}"]),
+        ]
+        made = {name for _, _, outs in steps for name in outs} - {f"down_proj{at}"}
+        nodes = [
+            helper.make_node(
+                kind, *([f"{n}{at}" if n in made else n for n in names] for names in (ins, outs)),
+                **({"keepdims": 0} if kind == "ReduceSum" else {}),
+            )
+            for kind, ins, outs in steps
+        ]  # fmt: skip
+        weights = [
+            weight(f"r{at}", HIDDEN, EXPERTS), weight(f"w1.{at}", EXPERTS, HIDDEN, WIDTH),
+            weight(f"w2.{at}", EXPERTS, WIDTH, HIDDEN),
+        ]  # fmt: skip
+        replaced(model, f"down_proj{at}", *nodes, weights=weights)
+    trace = imported(tmp_path, model)
+    assert (trace.facts.experts, trace.facts.experts_per_token) == (EXPERTS, chosen)
+    label = next(iter(trace.phases["decode"].blocks))
+    one, two = operator(trace, "expert_fc1", label), operator(trace, "expert_fc2", label)
+    assert (one.n, one.k, two.n, two.k) == (WIDTH, HIDDEN, HIDDEN, WIDTH)
+    assert stored(one) == stored(two) == [("f16", {"E": 2 * HIDDEN * WIDTH})]
+    assert operator(trace, "route", label).width == EXPERTS
+    act = operator(trace, "expert_act", label)
+    assert (act.rows, act.width, act.function) == ({"A": 1}, WIDTH, "relu")
+
+
 def attending(**attributes: Any) -> tuple[Any, list[Any]]:
     """The model, and the nodes of its attention, given these attributes."""
     model = genai_model()
