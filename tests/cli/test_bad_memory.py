@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 from collections.abc import Callable
 from pathlib import Path
 
@@ -165,6 +166,19 @@ def test_a_line_that_is_no_command(line: str, message: str, tmp_path: Path) -> N
     with pytest.raises(InputError) as refusal:
         read_command_trace(tmp_path / "c.cmd", load_memory("hbm2").config)
     assert message in str(refusal.value)
+
+
+def test_a_trace_has_so_many_lines_and_no_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Blank lines count: kilobytes of gzip hold billions of them."""
+    monkeypatch.setattr("pimsim.hardware.dram.command_trace.MAX_LINES", 3)
+    path, memory = tmp_path / "c.cmd.gz", load_memory("hbm2").config
+    path.write_bytes(gzip.compress(b"1 activate 0 0 0 0 0x0 0x0\n\n\n"))
+    assert len(read_command_trace(path, memory)) == 1
+    path.write_bytes(gzip.compress(b"1 activate 0 0 0 0 0x0 0x0\n\n\n\n"))
+    with pytest.raises(InputError, match=r"c\.cmd\.gz: more than 3 lines, the limit"):
+        read_command_trace(path, memory)
 
 
 @pytest.mark.parametrize(

@@ -59,6 +59,23 @@ def test_what_cannot_be_measured_is_refused(
     assert "tokens" in refused("numerics", model, "--text", short)
 
 
+def test_no_model_is_said_before_docstrings_are_gathered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Those of the standard library take ten seconds."""
+    from pimsim.cli.edge import exit_code
+
+    def gather() -> str:
+        raise AssertionError
+
+    monkeypatch.setattr("pimsim.capture.train.held_out_text", gather)
+    out = str(tmp_path / "s.parquet")
+    for command in (("numerics",), ("sparsity", "measure", "--out", out)):
+        monkeypatch.setattr("sys.argv", ["pimsim", *command, __file__])
+        assert exit_code() == 2
+        assert "no model: a folder, a .gguf or a config.json" in capsys.readouterr().err
+
+
 def test_nan_in_the_weights_is_told(
     refused: Callable[..., str], model: Path, tmp_path: Path
 ) -> None:

@@ -117,6 +117,9 @@ def test_set_changes_the_system(call: Call) -> None:
         (("dgx-attacc-bank", "--set", "pim=neupims"), "pim: neupims is of the Newton family"),
         (("dgx-attacc-bank", "--set", "pim=aim"), "pim aim: key attention is missing"),
         (("dgx-attacc-bank", "--contexts", "0"), "Invalid value for '--contexts'"),
+        (("dgx-attacc-bank", "--contexts", "4097"), "less than or equal to 4096"),
+        (("dgx-a100a", "--input", f"1{'0' * 23}"), "less than or equal to 10000000"),
+        (("dgx-a100a", "--output", f"1{'0' * 23}"), "less than or equal to 10000000"),
         (("dgx-a100a", "--set", "xpu=b200"), "unknown xpu 'b200'"),
     ],
 )

@@ -67,6 +67,19 @@ def changed(tmp_path: Path, change: Any = None, meta: dict[str, Any] | None = No
     return path
 
 
+def test_metadata_nested_too_deep_is_refused(tmp_path: Path) -> None:
+    import pyarrow.parquet as pq
+
+    path = tmp_path / "t.parquet"
+    write_routing(made(), path)
+    table = pq.read_table(path).replace_schema_metadata({"pimsim": "[" * 100_000})
+    pq.write_table(table, path)
+    with pytest.raises(
+        InputError, match=r"t\.parquet: metadata 'pimsim': no JSON: nested too deep"
+    ):
+        read_routing(path)
+
+
 @pytest.mark.parametrize(
     ("change", "meta", "expected"),
     [

@@ -43,6 +43,19 @@ def test_a_trace_reads_back(tmp_path: Path) -> None:
     assert found.measured == trace.measured
 
 
+def test_metadata_nested_too_deep_is_refused(tmp_path: Path) -> None:
+    import pyarrow.parquet as pq
+
+    path = tmp_path / "t.parquet"
+    write_sparsity(made(), path)
+    table = pq.read_table(path).replace_schema_metadata({"pimsim": "[" * 100_000})
+    pq.write_table(table, path)
+    with pytest.raises(
+        InputError, match=r"t\.parquet: metadata 'pimsim': no JSON: nested too deep"
+    ):
+        read_sparsity(path)
+
+
 @pytest.mark.parametrize(
     ("meta", "expected"),
     [

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from time import perf_counter
+
 import pytest
 
 from pimsim.config.errors import InputError
@@ -133,6 +135,15 @@ def test_sampled_contexts_give_the_mean_of_what_grows_linearly(limit: int) -> No
     assert sum(weights.values()) == pytest.approx(1)
     mean = sum(context * weight for context, weight in weights.items())
     assert mean == pytest.approx(sum(contexts) / len(contexts))
+
+
+def test_the_weight_of_a_sampled_context_by_hand() -> None:
+    """Steps 0 to 5 of which 0, 2 and 5 are simulated: 1 is half of 0 and half of 2; 3 is two thirds
+    of 2, 4 is one. The steps between are never walked: ten million answer at once."""
+    assert sampled(range(6), 3) == {0: 1.5 / 6, 2: 2.5 / 6, 5: 2 / 6}
+    begun = perf_counter()
+    assert sampled(range(10**9), 2) == {0: 0.5, 10**9 - 1: 0.5}
+    assert perf_counter() - begun < 5
 
 
 def test_few_contexts_are_all_simulated() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -9,20 +10,36 @@ from pimsim.capture.loading import LoadedModel
 from pimsim.config.errors import InputError
 from pimsim.config.reading import read_text as read_text_file
 
-__all__ = ["read_text", "token_ids"]
+__all__ = ["Text", "read_text", "token_ids"]
 
 
-def read_text(path: str | None) -> tuple[str, str]:
-    """A file's text and its name; without a file the held-out docstrings of the standard library,
-    which are on any machine with Python."""
-    if path is None:
+@dataclass(frozen=True)
+class Text:
+    """A text to measure on."""
+
+    name: str
+    given: str | None = None
+    """A file's; None: the held-out docstrings of the standard library, which are on any machine
+    with Python."""
+
+    @property
+    def content(self) -> str:
+        """The text. Docstrings take seconds to gather: first see that there is a model."""
+        if self.given is not None:
+            return self.given
         from pimsim.capture.train import held_out_text
 
-        return held_out_text(), "held-out docstrings of Python's standard library"
-    text = read_text_file(path)
-    if not text.strip():
+        return held_out_text()
+
+
+def read_text(path: str | None) -> Text:
+    """A file's text, or without a file docstrings. Raises ``InputError`` for a file without any."""
+    if path is None:
+        return Text("held-out docstrings of Python's standard library")
+    given = read_text_file(path)
+    if not given.strip():
         raise InputError(f"{path}: holds no text")
-    return text, Path(path).name
+    return Text(Path(path).name, given)
 
 
 def token_ids(loaded: LoadedModel, text: str, count: int) -> list[int]:

@@ -140,7 +140,7 @@ def _routing(model: str, path: Path, text: str | None, tokens: int) -> None:
     require_torch()
     from pimsim.capture.text import read_text, token_ids
 
-    content, text_name = read_text(text)
+    measured_text = read_text(text)
     with _status(f"{model}: loading its weights"):
         loaded = load_model(model)
     if not loaded.real:
@@ -149,9 +149,9 @@ def _routing(model: str, path: Path, text: str | None, tokens: int) -> None:
     from pimsim.workload.routing.file import write_routing
 
     width = min(256, tokens)
-    ids = token_ids(loaded, content, tokens)
+    ids = token_ids(loaded, measured_text.content, tokens)
     with _status(f"{loaded.name}: {tokens} tokens"):
-        trace = capture_routing(loaded, ids, width, text_name)
+        trace = capture_routing(loaded, ids, width, measured_text.name)
     write_routing(trace, path)
     typer.echo(
         f"{path}: {trace.tokens:,} tokens, {len(trace.moe_layers)} blocks with {trace.experts} "

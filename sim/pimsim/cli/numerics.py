@@ -54,7 +54,7 @@ def numerics_command(
     from pimsim.simulate import resolve
 
     config = resolve(run).config
-    content, text_name = read_text(text)
+    measured_text = read_text(text)
     loaded = load_model(model)
     if not loaded.real:
         raise InputError(f"model {loaded.name}: it has no weights to compute with")
@@ -62,14 +62,14 @@ def numerics_command(
 
     from pimsim.reference.measure import bank_errors, model_errors, operator_errors
 
-    ids = torch.tensor([token_ids(loaded, content, tokens)])
+    ids = torch.tensor([token_ids(loaded, measured_text.content, tokens)])
     whole = model_errors(loaded.model, ids, paths, _say)
     operators = operator_errors(loaded.model, ids, paths)
     contexts = sorted({min(17, tokens), min(100, tokens), tokens})
     banks = bank_errors(loaded.model, ids, config, contexts)
     failed = over_limit(limits, operators, whole, banks)
     report: dict[str, Any] = {
-        "model": loaded.name, "tokens": tokens, "text": text_name, "run": config.name,
+        "model": loaded.name, "tokens": tokens, "text": measured_text.name, "run": config.name,
         "operators": [asdict(each) for each in operators],
         "whole_model": [asdict(each) for each in whole],
         "banks": [asdict(each) for each in banks], "failed": failed, "passed": not failed,

@@ -73,7 +73,7 @@ def measure_command(
     from pimsim.capture.text import read_text, token_ids
     from pimsim.workload.sparsity.file import write_sparsity
 
-    content, name = read_text(text)
+    measured_text = read_text(text)
     loaded = load_model(model)
     if not loaded.real:
         raise InputError(f"model {loaded.name}: it has no weights to measure")
@@ -83,10 +83,10 @@ def measure_command(
 
     width = min(256, tokens)
     count = tokens // width * width
-    ids = torch.tensor(token_ids(loaded, content, 2 * count)).view(2, -1, width)
+    ids = torch.tensor(token_ids(loaded, measured_text.content, 2 * count)).view(2, -1, width)
     source = (
-        f"{loaded.origin}; chosen on {count} tokens of {name}, told on the next {count}, "
-        f"sequences of {width}"
+        f"{loaded.origin}; chosen on {count} tokens of {measured_text.name}, told on the next "
+        f"{count}, sequences of {width}"
     )
     trace, measured = measure_sparsity(
         loaded, ids[0], ids[1], percents, min(masks, count), source, _say

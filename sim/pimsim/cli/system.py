@@ -22,6 +22,7 @@ __all__ = ["system_command"]
 _MODEL = "gpt3-175b"
 _MAX_BATCH = 65_536
 _MAX_TOKENS = 10_000_000
+_MAX_CONTEXTS = 4096
 _FILE_WIDTH = 120
 
 
@@ -64,7 +65,7 @@ def system_command(
             "--contexts",
             metavar="N",
             min=1,
-            max=_MAX_TOKENS,
+            max=_MAX_CONTEXTS,
             help="Steps whose attention on PIM is simulated; those between are interpolated.",
         ),
     ] = 3,

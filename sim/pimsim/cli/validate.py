@@ -72,6 +72,7 @@ def validate_command(
 ) -> None:
     """Hold the timing models against independent simulators and papers; exit 1 outside limits."""
     from pimsim.config.files import make_folder
+    from pimsim.config.paths import given_path
     from pimsim.config.resources import data_dir
     from pimsim.validate.suites import load_suites
     from pimsim.validate.tolerances import load_tolerances
@@ -82,6 +83,11 @@ def validate_command(
     if grid and (suite != "neupims" or out is None):
         raise InputError("--grid goes with the suite neupims and --out DIR")
     references = References(data_dir("tests/data"), _folder(reference))
+    page = None if ranges is None else given_path(ranges)
+    if page is not None:
+        from pimsim.validate.ranges import split_page
+
+        split_page(page)  # a page that has no place for them is said before the first simulation
     folder = None if out is None else make_folder(out)
     found = [(each, _collect(each, references)) for each in suites]
     if grid and folder is not None:
@@ -91,11 +97,10 @@ def validate_command(
     summaries = [(each, rows, judge(rows)) for each, rows in found]
     if folder is not None:
         _write(folder, found)
-    if ranges is not None:
-        from pimsim.config.paths import given_path
+    if page is not None:
         from pimsim.validate.ranges import write_ranges
 
-        write_ranges(given_path(ranges), [group for _, _, groups in summaries for group in groups])
+        write_ranges(page, [group for _, _, groups in summaries for group in groups])
     failures = [line for _, _, groups in summaries for group in groups for line in group.failures]
     if as_json:
         typer.echo(json.dumps(_report(summaries, references), indent=1, allow_nan=False))

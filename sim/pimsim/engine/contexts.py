@@ -22,9 +22,8 @@ def sampled(contexts: Sequence[int], limit: int) -> dict[int, float]:
     chosen = [round(index * last / (limit - 1)) for index in range(limit)]
     weights = dict.fromkeys(chosen, 0.0)
     for left, right in pairwise(chosen):
-        for index in range(left, right):
-            part = (index - left) / (right - left)
-            weights[left] += 1 - part
-            weights[right] += part
+        # of the steps from left up to right, each adds to both by how near it is to them
+        weights[left] += (right - left + 1) / 2
+        weights[right] += (right - left - 1) / 2
     weights[last] += 1
     return {contexts[index]: weight / len(contexts) for index, weight in weights.items()}

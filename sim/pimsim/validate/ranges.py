@@ -10,7 +10,7 @@ from pimsim.config.files import write_whole
 from pimsim.config.reading import read_text
 from pimsim.validate.judge import GroupSummary, verdict_of
 
-__all__ = ["BEGIN", "END", "range_lines", "write_ranges"]
+__all__ = ["BEGIN", "END", "range_lines", "split_page", "write_ranges"]
 
 BEGIN = "<!-- ranges: written by `pimsim validate --ranges FILE` -->"
 END = "<!-- end of ranges -->"
@@ -27,16 +27,25 @@ def range_lines(groups: Sequence[GroupSummary]) -> dict[str, str]:
     }
 
 
-def write_ranges(path: Path, groups: Sequence[GroupSummary]) -> None:
-    """Put the groups' lines into the block of a page; those of groups that did not run stay.
+def split_page(path: Path) -> tuple[str, str, str]:
+    """What stands before, in and after the block of a page.
 
-    Raises ``InputError`` where the page has no block.
+    Raises ``InputError`` for what cannot be read, or has no block.
     """
     text = read_text(path, "a page", _MAX_PAGE_BYTES)
     before, begin, rest = text.partition(BEGIN)
     block, end, after = rest.partition(END)
     if not begin or not end:
         raise InputError(f"{path}: no block between {BEGIN!r} and {END!r}")
+    return before, block, after
+
+
+def write_ranges(path: Path, groups: Sequence[GroupSummary]) -> None:
+    """Put the groups' lines into the block of a page; those of groups that did not run stay.
+
+    Raises ``InputError`` where the page has no block.
+    """
+    before, block, after = split_page(path)
     kept = {
         line.split("|")[1].strip(): line
         for line in block.splitlines()

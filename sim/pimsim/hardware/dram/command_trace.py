@@ -39,6 +39,8 @@ _NAMES = {
     "precharge_all": Command.PREA,
 }
 MAX_LINE = 4096
+MAX_LINES = 20_000_000
+"""Of a trace, empty ones too: a few kilobytes of gzip may hold billions of them."""
 _SPELT = {command: name for name, command in _NAMES.items()}
 _FIELDS = ("cycle", "command", "channel", "rank", "bank group", "bank", "row", "column")
 _EXAMPLE = "16 read 0 0 3 1 0x1132 0x11"
@@ -115,6 +117,8 @@ def _lines(stream: TextIO, label: str, memory: MemoryConfig) -> Iterator[TraceLi
         text = stream.readline(MAX_LINE)
         if not text:
             return
+        if number > MAX_LINES:
+            raise InputError(f"{label}: more than {MAX_LINES:,} lines, the limit")
         if len(text) == MAX_LINE:
             raise InputError(f"{label}:{number}: longer than {MAX_LINE} characters, the limit")
         words = text.partition("#")[0].split()

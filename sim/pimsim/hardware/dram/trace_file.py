@@ -34,8 +34,9 @@ from pimsim.hardware.dram.address import AddressMap
 
 __all__ = ["MAX_CYCLE", "DramTrace", "read_trace"]
 
-MAX_CYCLE = 10**11
-"""Latest cycle of a request: 100 s of a 1 GHz memory, whose every refresh is simulated."""
+MAX_CYCLE = 10**10
+"""Latest cycle of a request: 10 s of a 1 GHz memory, whose every refresh is simulated, which takes
+about as long."""
 
 MAX_LINE = 4096
 _CHUNK = 1 << 22

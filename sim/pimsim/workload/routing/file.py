@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from pimsim.config.errors import InputError
 from pimsim.config.files import write_whole
+from pimsim.config.reading import parse_json
 from pimsim.workload.parquet import integers, read_parquet
 
 __all__ = [
@@ -111,7 +112,7 @@ def read_routing(path: Path) -> RoutingTrace:
 
 def _metadata(path: Path, found: dict[bytes, bytes]) -> dict[str, Any]:
     try:
-        meta = json.loads(found[b"pimsim"])
+        meta = parse_json(found[b"pimsim"], f"{path}: metadata 'pimsim'")
         if meta["format"] != FORMAT:
             raise KeyError
         version = meta["version"]

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from pimsim.config.errors import InputError
 from pimsim.config.files import write_whole
+from pimsim.config.reading import parse_json
 from pimsim.workload.parquet import integers, read_parquet
 
 __all__ = ["FORMAT", "VERSION", "SparsityTrace", "read_sparsity", "write_sparsity"]
@@ -113,7 +114,7 @@ def read_sparsity(path: Path) -> SparsityTrace:
 
 def _metadata(path: Path, found: dict[bytes, bytes]) -> dict[str, Any]:
     try:
-        meta = json.loads(found[b"pimsim"])
+        meta = parse_json(found[b"pimsim"], f"{path}: metadata 'pimsim'")
         if meta["format"] != FORMAT:
             raise KeyError
         version, layers, ffn = meta["version"], meta["layers"], meta["ffn"]
