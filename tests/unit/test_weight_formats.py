@@ -13,7 +13,7 @@ pytest.importorskip("transformers")
 
 from pimsim.capture.export import export_trace
 from pimsim.capture.loading import LoadedModel, load_model
-from pimsim.capture.weight_formats import weight_format
+from pimsim.capture.weight_formats import WeightFormat, weight_format
 from pimsim.config.errors import InputError
 from pimsim.workload.trace import OperandRole, OperatorTrace
 
@@ -94,6 +94,26 @@ def test_parameter_bytes_are_those_of_the_checkpoint(tmp_path: Path) -> None:
 def test_gptq(tmp_path: Path, change: dict[str, Any], expected: dict[str, int]) -> None:
     found = weights(traced(tmp_path, LLAMA, GPTQ | change), "q")
     assert {name: size["1"] for name, (_, size) in found.items()} == expected
+
+
+def test_the_group_of_each_input_is_stored_and_not_of_each_output(tmp_path: Path) -> None:
+    """96 inputs and 64 outputs: an int32 for each of the 96."""
+    trace = traced(tmp_path, LLAMA, GPTQ | {"desc_act": True})
+    assert weights(trace, "fc2")["group of each input"] == ("int32", {"1": 384})
+
+
+def test_bytes_are_rounded_up() -> None:
+    """7 x 3 elements of 3 bits are 63 bits; a scale and a zero point an output are 9 bits."""
+    found = WeightFormat("int3", 3, 32, zero_bits=3).pieces(7, 3)
+    assert found == {"": ("int3", 8), ".scales": ("f16", 6), ".zero points": ("uint3", 2)}
+
+
+def test_parameter_bytes_of_experts_are_those_of_all_of_them(tmp_path: Path) -> None:
+    plain, packed = traced(tmp_path, MOE), traced(tmp_path, MOE, AWQ)
+    # a block: q, proj 64 x 64, k, v 64 x 32; of each of 4 experts gate, up 64 x 96, fc2 96 x 64
+    elements = 2 * 64 * 64 + 2 * 64 * 32 + 4 * 3 * 64 * 96
+    saved = 2 * elements - (elements // 2 + elements // 32 * 2 + elements // 32 // 2)
+    assert plain.facts.parameter_bytes - packed.facts.parameter_bytes == 2 * saved
 
 
 def test_the_output_layer_where_it_is_said(tmp_path: Path) -> None:
