@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 import subprocess
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 RunCli = Callable[..., subprocess.CompletedProcess[str]]
 Refused = Callable[..., str]
-
-PIMS = ("neupims", "newton", "neupims-artifact", "newton-artifact")
 
 
 def attention(run_cli: RunCli, *options: str | int, pim: str = "neupims") -> dict[str, Any]:
@@ -22,15 +21,50 @@ def attention(run_cli: RunCli, *options: str | int, pim: str = "neupims") -> dic
     return report
 
 
-@pytest.mark.parametrize("pim", PIMS)
-def test_every_design_runs_on_its_memory(run_cli: RunCli, pim: str) -> None:
-    report = attention(run_cli, "--heads", 2, "--head-dim", 128, "--context", 512, pim=pim)
+@pytest.mark.parametrize(
+    ("pim", "memory"),
+    [
+        ("neupims", "hbm2-neupims"),
+        ("newton", "hbm2-neupims"),
+        ("neupims-artifact", "hbm2-neupims-artifact"),
+        ("newton-artifact", "hbm2-neupims-artifact"),
+    ],
+)
+def test_every_design_runs_on_its_devices_memory_whatever_its_name(
+    run_cli: RunCli, pim: str, memory: str, tmp_path: Path
+) -> None:
+    options = ("--heads", 2, "--head-dim", 128, "--context", 512)
+    report = attention(run_cli, *options, pim=pim)
     assert report["score_cycles"] > 0
     assert report["value_cycles"] > 0
     assert report["commands"]["G_ACT"] > 0
-    artifact = "-artifact" if pim.endswith("-artifact") else ""
-    assert report["memory"] == f"hbm2-neupims{artifact}"
+    assert report["memory"] == memory
     assert report["pim"] == pim
+    for name in ("mine", "my-artifact"):
+        own = tmp_path / f"{name}.yaml"
+        own.write_text(f"extends: {pim}\nname: {name}\n")
+        renamed = attention(run_cli, *options, pim=str(own))
+        assert renamed == {**report, "pim": name}
+
+
+def test_the_device_of_a_design_brings_memory_and_vector_units(run_cli: RunCli) -> None:
+    """A context of several rows, whose partial sums the artifact's units add in no time."""
+    options = ("--heads", 2, "--head-dim", 128, "--context", 2048)
+    own = attention(run_cli, *options)
+    artifact = attention(run_cli, *options, "--set", "device=neupims-artifact-main")
+    assert artifact["memory"] == "hbm2-neupims-artifact"
+    same = attention(
+        run_cli, *options, "--set", "device=neupims-artifact-main", "--memory", "hbm2-neupims"
+    )
+    assert same["memory"] == own["memory"]
+    assert same != own
+
+
+def test_a_device_that_is_none_is_refused(refused: Refused) -> None:
+    options = "--pim neupims --set device=neupim --heads 2 --head-dim 128 --context 8"
+    line = refused("kernel", "attention", *options.split())
+    assert line.startswith("error: neupims: device: unknown hardware 'neupim'")
+    assert "did you mean 'neupims'?" in line
 
 
 def test_a_design_with_composite_commands_uses_them(run_cli: RunCli) -> None:

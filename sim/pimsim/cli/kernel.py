@@ -209,8 +209,8 @@ def attention_command(
         str | None,
         typer.Option(
             metavar="NAME|FILE",
-            help="A preset, our YAML, or a DRAMsim3 .ini; without it hbm2-neupims, for an "
-            "-artifact PIM hbm2-neupims-artifact. Not for a PIM that brings its own.",
+            help="A preset, our YAML, or a DRAMsim3 .ini; without it that of the PIM's 'device'. "
+            "Not for a PIM that brings its own.",
         ),
     ] = None,
     kv_heads: Annotated[
@@ -231,7 +231,7 @@ def attention_command(
     channels, one request.
     """
     from pimsim.config.errors import InputError
-    from pimsim.config.loader import load_npu_of, load_pim, pim_model
+    from pimsim.config.loader import load_pim, load_run, pim_model
     from pimsim.config.pim_stream import StreamPimConfig
 
     if pim_model(pim) is StreamPimConfig:
@@ -244,13 +244,14 @@ def attention_command(
     if kv_heads not in (None, heads):
         raise InputError(f"--kv-heads {kv_heads}: {pim} has every head's K and V to itself")
     design = load_pim(pim, overrides or []).config
-    artifact = design.name.endswith("-artifact")
-    default_memory = "hbm2-neupims-artifact" if artifact else "hbm2-neupims"
-    config = read_memory(memory or default_memory, [])
-    vector = load_npu_of("neupims-artifact-main" if artifact else "neupims").vector
+    try:
+        device = load_run(design.device).config
+    except InputError as error:
+        raise InputError(f"{pim}: device: {error}") from None
+    config = device.memory if memory is None else read_memory(memory, [])
     from pimsim.engine.attention import run_attention
 
-    result = run_attention(config, design, heads, head_dim, context, vector)
+    result = run_attention(config, design, heads, head_dim, context, device.npu.vector)
     report = {
         "score_cycles": result.score_cycles,
         "value_cycles": result.value_cycles,

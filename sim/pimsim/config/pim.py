@@ -25,6 +25,9 @@ class PimConfig(ConfigModel):
     """What messages and reports call it."""
     source: str
     """Where the design and its numbers come from."""
+    device: str = "neupims"
+    """Hardware preset or YAML whose memory and vector units ``pimsim kernel attention`` takes for
+    it; a run has its own."""
     row_buffers: Literal[1, 2]
     """2: the bank has a second row buffer for PIM, so normal reads go on (NeuPIMs section 5)."""
     composite_gemv: bool
