@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -61,19 +61,24 @@ def resolve(
     return load_run(os.fspath(name_or_path), overrides)
 
 
-def simulate(resolved: ResolvedRun, on_stage: Callable[[Progress], None] | None = None) -> Result:
+def simulate(
+    resolved: ResolvedRun, on_stage: Callable[[Progress], None] | None = None,
+    over_time: bool = True,
+) -> Result:  # fmt: skip
     """Simulate a resolved config and check the laws that every run obeys.
 
-    ``on_stage`` hears of each stage, and how far the blocks are, before it is simulated. Raises
-    ``InputError`` where the config asks for what cannot be, ``InvariantError`` where the simulator
-    has a bug.
+    ``on_stage`` hears of each stage, and how far the blocks are, before it is simulated. Without
+    ``over_time`` the result has no ``series``, which no other figure depends on, and comes sooner.
+    Raises ``InputError`` where the config asks for what cannot be, ``InvariantError`` where the
+    simulator has a bug.
     """
-    return observe(resolved, on_stage)[1]
+    return observe(resolved, on_stage, over_time=over_time)[1]
 
 
 def observe(
-    resolved: ResolvedRun, on_stage: Callable[[Progress], None] | None = None, log_entries: int = 0
-) -> tuple[Outcome, Result]:
+    resolved: ResolvedRun, on_stage: Callable[[Progress], None] | None = None, log_entries: int = 0,
+    over_time: bool = True,
+) -> tuple[Outcome, Result]:  # fmt: skip
     """``simulate``, and what the engine left behind: records, counters, and the first
     ``log_entries`` commands."""
     from pimsim.engine.iteration import run_iteration
@@ -82,10 +87,11 @@ def observe(
     from pimsim.workload.batch import input_hashes
 
     # before the run: what is read while it goes on is what it began with
-    content = run_content(resolved, input_hashes(resolved.config.workload))
+    inputs = input_hashes(resolved.config.workload)
+    content = run_content(resolved, inputs)
     start = time.perf_counter()
-    device, trace = device_of(resolved)
-    outcome = run_iteration(device, on_stage, log_entries)
+    device, trace = device_of(resolved, inputs)
+    outcome = run_iteration(device, on_stage, log_entries, over_time)
     wall_s = time.perf_counter() - start
     result, facts = build_result(outcome, resolved, trace, wall_s)
     result = replace(result, provenance=replace(result.provenance, content_sha256=content))
@@ -93,10 +99,13 @@ def observe(
     return outcome, result
 
 
-def device_of(resolved: ResolvedRun) -> tuple[Device, RequestTrace]:
+def device_of(
+    resolved: ResolvedRun, inputs: Mapping[str, str] | None = None
+) -> tuple[Device, RequestTrace]:
     """The device with the work of its batch mapped, and the requests, hashed with all other inputs.
 
-    Raises ``InputError`` where the config asks for what cannot be.
+    ``inputs``: their hashes by key, where they are known. Raises ``InputError`` where the config
+    asks for what cannot be.
     """
     from pimsim.engine.device import build_device
     from pimsim.workload.batch import (
@@ -113,7 +122,8 @@ def device_of(resolved: ResolvedRun) -> tuple[Device, RequestTrace]:
     trace = load_requests(config.workload.requests, config.workload.batch)
     model = load_model(config.workload)
     routing = load_run_routing(config, model)
-    trace = replace(trace, sha256=traces_sha256(input_hashes(config.workload)))
+    hashes = input_hashes(config.workload) if inputs is None else inputs
+    trace = replace(trace, sha256=traces_sha256(hashes))
     device = build_device(config, model, trace.requests, routing, load_run_sparsity(config, model))
     return device, trace
 

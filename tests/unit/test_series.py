@@ -31,7 +31,7 @@ from pimsim.report.run_charts import power_chart, utilisation_chart
 from pimsim.result import series as module
 from pimsim.result.series import run_series, series_totals
 from pimsim.result.types import Energy, Result, Series
-from pimsim.simulate import observe, overrides_of, resolve
+from pimsim.simulate import observe, overrides_of, resolve, simulate
 
 RD = C_COMMANDS + int(Command.RD)
 
@@ -323,3 +323,14 @@ def test_dram_draws_at_most_all_at_once(name: str) -> None:
     memory, energy = load_preset("memory", name).config, load_energy("default").config
     one, two = (dram_peak_w(memory, energy, buffers) for buffers in (1, 2))
     assert standby_w(memory, energy)[1] < one < two
+
+
+def test_a_run_that_is_not_watched_over_time_is_the_same(
+    observed: tuple[Outcome, Result], tiny_card: Path
+) -> None:
+    watched = observed[1]
+    options = overrides_of(model=tiny_card, batch=8, layers=2, fidelity=watched.fidelity.mode)
+    alone = simulate(resolve("neupims", options), over_time=False)
+    assert watched.series is not None
+    assert alone.series is None
+    assert replace(alone, series=watched.series, provenance=watched.provenance) == watched

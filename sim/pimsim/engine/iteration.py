@@ -22,6 +22,7 @@ from pimsim.engine.work import WorkOverTime
 from pimsim.hardware.dram.device import make_memory_system
 from pimsim.hardware.dram.fast import PhasedMemory, probe_of, unfit
 from pimsim.hardware.dram.layout import Records
+from pimsim.hardware.dram.samples import stop_sampling
 from pimsim.hardware.dram.system import MemorySystem
 from pimsim.hardware.dram.waiting import charged_counters
 from pimsim.mapping.gemm import core_network
@@ -74,6 +75,8 @@ class Outcome:
     time_ps: int
     errors: PhaseErrors | None = None
     """Of a run at fast fidelity."""
+    over_time: bool = True
+    """Whether what was done over time is known, and not in sum alone."""
 
     @property
     def board(self) -> Records:
@@ -107,18 +110,20 @@ def memory_of(
 
 
 def run_iteration(
-    device: Device, on_stage: Callable[[Progress], None] | None = None, log_entries: int = 0
-) -> Outcome:
+    device: Device, on_stage: Callable[[Progress], None] | None = None, log_entries: int = 0,
+    over_time: bool = True,
+) -> Outcome:  # fmt: skip
     """Run every stage of the device's schedule; ``on_stage`` hears of each before it starts.
 
-    The memory system logs its first ``log_entries`` commands. At fast fidelity with a
+    The memory system logs its first ``log_entries`` commands, and takes samples over time where
+    ``over_time``. At fast fidelity with a
     ``max_error``, phases that miss it are simulated by commands, from the start again until none
     is left; where they are most of the run, all of it is.
     """
     limit, seed = device.config.max_error, device.config.seed
     by_command: frozenset[int] = frozenset()
     while True:
-        outcome = _run(device, on_stage, memory_of(device, log_entries, by_command))
+        outcome = _run(device, on_stage, memory_of(device, log_entries, by_command), over_time)
         memory = outcome.system
         if not isinstance(memory, PhasedMemory):
             return outcome
@@ -128,12 +133,16 @@ def run_iteration(
             return replace(outcome, errors=sampled_errors(memory, cycles, seed))
         by_command |= missed
         if memory.share_of(by_command) > MOST_BY_COMMAND:
-            return _run(device, on_stage, memory_of(device, log_entries, None))
+            return _run(device, on_stage, memory_of(device, log_entries, None), over_time)
 
 
-def _run(device: Device, on_stage: Callable[[Progress], None] | None, system: Memory) -> Outcome:
+def _run(
+    device: Device, on_stage: Callable[[Progress], None] | None, system: Memory, over_time: bool
+) -> Outcome:
     """All stages on ``system``."""
     config = device.config
+    if not over_time:
+        stop_sampling(system.samples)
     env = simpy.Environment()
     clock = Clock.of(config.npu.frequency, system.cycle_ps)
     port = MemoryPort(env, system, clock)
@@ -186,4 +195,4 @@ def _run(device: Device, on_stage: Callable[[Progress], None] | None, system: Me
 
     with closing(port):
         env.run(until=env.process(iteration()))
-    return Outcome(device, recorder, system, clock, pim_side, int(env.now))
+    return Outcome(device, recorder, system, clock, pim_side, int(env.now), over_time=over_time)

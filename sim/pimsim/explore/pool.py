@@ -76,7 +76,7 @@ def simulate_job(job: Job) -> Answer:
     from pimsim.simulate import resolve, simulate
 
     try:
-        figures = _figures(simulate(resolve(job.base, job.overrides)))
+        figures = _figures(simulate(resolve(job.base, job.overrides), over_time=False))
     except (InputError, CheckFailed) as error:
         return Answer(job, None, str(error))
     except Exception as error:  # whatever it is, the other points can still be simulated

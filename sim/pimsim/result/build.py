@@ -126,7 +126,7 @@ def build_result(
         devices=devices,
         pipeline=pipeline.summary(outcome, by_stage),
         peaks=run_peaks(device),
-        series=run_series(outcome),
+        series=run_series(outcome) if outcome.over_time else None,
         experts=expert_summary(device),
         power_w={part: joule / time_s for part, joule in asdict(energy).items()},
         static_w=static.by_part(),

@@ -27,6 +27,7 @@ __all__ = [
     "make_samples",
     "next_sample",
     "shares",
+    "stop_sampling",
     "sum_channels",
     "sum_with_banks",
 ]  # fmt: skip
@@ -51,6 +52,11 @@ COUNT, INTERVAL, NEXT = range(3)
 def make_samples(interval: int = FIRST_INTERVAL, most: int = MOST) -> tuple[Ints, Ints]:
     """An empty table, (most, N_SAMPLE), and its state; ``most`` is even."""
     return np.zeros((most, N_SAMPLE), np.int64), np.array([0, interval, interval], np.int64)
+
+
+def stop_sampling(samples: tuple[Ints, Ints]) -> None:
+    """Take no more: nobody looks at them."""
+    samples[1][NEXT] = np.iinfo(np.int64).max
 
 
 def shares(begin: Ints, end: Ints, done: Ints, amounts: Ints) -> Ints:

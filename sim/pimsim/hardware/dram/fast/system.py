@@ -52,6 +52,7 @@ from pimsim.hardware.dram.samples import (
     make_samples,
     next_sample,
     shares,
+    stop_sampling,
 )
 from pimsim.hardware.dram.transfers import (
     BLOCK_BYTES,
@@ -234,7 +235,7 @@ class FastMemorySystem:
         """One channel by itself, idle; it knows what this device does, and these ``operations`` by
         the ``id`` of their programs."""
         own = FastMemorySystem(self.probe.memory, self.pim, self.probe)
-        own.samples[1][NEXT] = NEVER  # nobody looks at them
+        stop_sampling(own.samples)
         own._operations = operations
         return own
 
