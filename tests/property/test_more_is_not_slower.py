@@ -104,10 +104,15 @@ def _more(kind: str, preset: str, key: str, times: float, own: tuple[str, ...]) 
 
 
 def _small(preset: str) -> tuple[str, ...]:
-    """Channels and a scratchpad that a small model fills, so that twice as much acts."""
+    """Little enough of each resource for a small model to need it, so that twice as much acts."""
     config = load_preset("hardware", preset).config
     channels = config.memory.organization.channels
-    fewer = [f"memory.organization.channels={min(8, channels)}"]
+    fewer = [
+        f"memory.organization.channels={min(8, channels)}",
+        "npu.vector.lanes=8",
+        "npu.vector.units=4",
+        "link.bandwidth_gb_per_s=5",
+    ]
     if config.npu.tiling != "gemmini":  # whose tiles have a least size
         fewer.append(f"npu.scratchpad.capacity={min(2**18, config.npu.scratchpad.capacity)}B")
     return tuple(fewer)
