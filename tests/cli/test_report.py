@@ -137,7 +137,7 @@ def test_the_page_renders_without_errors_and_fits_the_screen(
     errors = [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"]
     assert errors == []
     charts = browser.find_elements("css selector", ".plot > div > *")
-    assert len(charts) == 6
+    assert len(charts) == 7
     sizes = [(chart.size["width"], chart.size["height"]) for chart in charts]
     assert all(across > 200 and down > 80 for across, down in sizes), sizes
     loaded = browser.execute_script("return performance.getEntriesByType('resource').length")
