@@ -244,7 +244,7 @@ def test_kin_share_what_programs_depend_on() -> None:
 
 
 def test_a_bug_of_the_simulator_fails_its_point(monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(*_: object) -> None:
+    def broken(*_: object, **__: object) -> None:
         raise KeyError("act")
 
     monkeypatch.setattr("pimsim.simulate.simulate", broken)
