@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 import numpy as np
 from benchmarks.valid_configs import words_of
+from cards import small_card
 
 from pimsim.config.delay import timing_names
 from pimsim.config.errors import InputError
@@ -35,28 +36,7 @@ from pimsim.workload.cards import load_card
 
 __all__ = ["INACTIVE", "SUBJECTS", "Subject", "Verdict", "keys_of", "verdict", "write_inputs"]
 
-CARD = """\
-name: small
-source: made up for this test
-layers: 4
-hidden: 512
-heads: 4
-kv_heads: 4
-head_dim: 128
-ffn_hidden: 1024
-ffn_gated: false
-activation: gelu
-norm: layernorm
-bias: true
-rope: false
-vocab: 1000
-tied_embeddings: true
-max_context: 4096
-dtype_bytes: 2
-kv_dtype_bytes: 2
-tp: 2
-pp: 1
-"""
+CARD = small_card()
 CONTEXTS = (700, 31, 511, 64, 1279)
 """Some that are about to fill a burst of new values (multiples of 32), some longer than a row."""
 _SMALL = (

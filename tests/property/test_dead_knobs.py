@@ -13,34 +13,14 @@ from functools import cache
 from typing import Any
 
 import pytest
+from cards import small_card
 
 from pimsim.config.errors import InputError
 from pimsim.config.loader import load_run
 from pimsim.config.run import RunConfig
 from pimsim.simulate import resolve, simulate
 
-CARD = """\
-name: small
-source: made up for this test
-layers: 2
-hidden: 1024
-heads: 8
-kv_heads: 8
-head_dim: 128
-ffn_hidden: 2048
-ffn_gated: false
-activation: gelu
-norm: layernorm
-bias: true
-rope: false
-vocab: 1000
-tied_embeddings: true
-max_context: 4096
-dtype_bytes: 2
-kv_dtype_bytes: 2
-tp: 2
-pp: 1
-"""
+CARD = small_card(layers=2, hidden=1024, heads=8, ffn_hidden=2048)
 CONTEXTS = (700, 31, 300, 64, 511, 900, 95, 1279)
 """Some that are about to fill a burst of new values (multiples of 32), some longer than a row."""
 SMALL = (

@@ -25,6 +25,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from cards import small_card
 from fuzzing import CASES, seeds
 
 from pimsim.config.loader import CONFIG_MODELS, load_preset
@@ -67,28 +68,7 @@ OF_SYSTEMS = {
     "stacks.transfer_gb_per_s": 2,
     "stacks.bandwidth_gb_per_s": 2,
 }
-CARD = """\
-name: small
-source: made up for this test
-layers: 4
-hidden: 256
-heads: 4
-kv_heads: 4
-head_dim: 64
-ffn_hidden: 1024
-ffn_gated: false
-activation: gelu
-norm: layernorm
-bias: true
-rope: false
-vocab: 1000
-tied_embeddings: true
-max_context: 4096
-dtype_bytes: 2
-kv_dtype_bytes: 2
-tp: 2
-pp: 1
-"""
+CARD = small_card(hidden=256, head_dim=64)
 
 
 def _more(kind: str, preset: str, key: str, times: float, own: tuple[str, ...]) -> str | None:
