@@ -30,6 +30,7 @@ def measure() -> list[Measurement]:
     from pimsim.hardware.dram.rules import COMMANDS
     from pimsim.workload.cards import load_card
     from pimsim.workload.requests import load_requests
+    from pimsim.workload.step import Step
 
     cases = [("neupims", ["schedule.sub_batches=false", "workload.layers=1"], "sharegpt-256")]
     reference = _reference_requests()
@@ -44,7 +45,7 @@ def measure() -> list[Measurement]:
         def block(config=config, card=card) -> None:  # type: ignore[no-untyped-def]
             nonlocal issued
             trace = load_requests(config.workload.requests, config.workload.batch)
-            outcome = run_iteration(build_device(config, card, trace.requests))
+            outcome = run_iteration(build_device(config, card, Step.decode(trace.requests)))
             counter = outcome.system.channels["counter"]
             issued = int(counter[:, C_COMMANDS : C_COMMANDS + len(COMMANDS)].sum())
 

@@ -116,6 +116,7 @@ def device_of(
         traces_sha256,
     )
     from pimsim.workload.requests import load_requests
+    from pimsim.workload.step import Step
 
     config = resolved.config
     _check_controller(resolved)
@@ -124,7 +125,8 @@ def device_of(
     routing = load_run_routing(config, model)
     hashes = input_hashes(config.workload) if inputs is None else inputs
     trace = replace(trace, sha256=traces_sha256(hashes))
-    device = build_device(config, model, trace.requests, routing, load_run_sparsity(config, model))
+    step = Step.decode(trace.requests)
+    device = build_device(config, model, step, routing, load_run_sparsity(config, model))
     return device, trace
 
 

@@ -26,6 +26,7 @@ from pimsim.result.types import Result
 from pimsim.workload.cards import ModelCard
 from pimsim.workload.operators import OperatorKind
 from pimsim.workload.requests import Request, RequestTrace
+from pimsim.workload.step import Step
 
 PRESETS = ("npu-only", "npu-pim", "neupims")
 few = settings(max_examples=12)
@@ -79,7 +80,7 @@ def run(
         Request(id=i, arrival_s=0.0, prompt_tokens=c, output_tokens=2, generated_tokens=0)
         for i, c in enumerate(batch)
     )
-    device = build_device(resolved.config, card, requests)
+    device = build_device(resolved.config, card, Step.decode(requests))
     outcome = run_iteration(device)
     result, facts = build_result(
         outcome, resolved, RequestTrace("made up", Path("none"), requests, "none", "pimsim"), 0.0

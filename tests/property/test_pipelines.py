@@ -12,6 +12,7 @@ from test_models_on_device import PRESETS, cards, contexts, run
 from pimsim.workload.cards import ModelCard, tensor_degrees
 from pimsim.workload.decode import memory_needs
 from pimsim.workload.requests import Request
+from pimsim.workload.step import Step
 
 few = settings(max_examples=10)
 
@@ -33,8 +34,8 @@ def test_stages_hold_the_model_and_all_batches(
     tp = data.draw(st.sampled_from(tensor_degrees(card)))
     pp = data.draw(st.integers(1, layers))
     batches = data.draw(st.integers(1, pp))
-    (whole,) = memory_needs(card, batch(lengths), tp, 1)
-    stages = memory_needs(card, batch(lengths), tp, pp, batches)
+    (whole,) = memory_needs(card, Step.decode(batch(lengths)), tp, 1)
+    stages = memory_needs(card, Step.decode(batch(lengths)), tp, pp, batches)
     table = -(-card.vocab // tp) * card.hidden * card.dtype_bytes  # tied: on both ends
     assert len(stages) == pp
     assert sum(s.weights_bytes for s in stages) == whole.weights_bytes + (pp > 1) * table

@@ -9,9 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pimsim.workload.cards import ModelCard
-from pimsim.workload.decode import decode_iteration, memory_need
-from pimsim.workload.operators import Iteration, Operator, OperatorKind
+from pimsim.workload.decode import card_pass, memory_need
+from pimsim.workload.operators import ForwardPass, Operator, OperatorKind
 from pimsim.workload.requests import Request
+from pimsim.workload.step import Step
 
 REPLICATED = {OperatorKind.NORM, OperatorKind.ELEMENTWISE, OperatorKind.COLLECTIVE}
 """What every device does in full under tensor parallelism."""
@@ -52,7 +53,7 @@ def batch(lengths: Iterable[int]) -> list[Request]:
     return [Request(i, 0.0, length, 1, 0) for i, length in enumerate(lengths)]
 
 
-def of_kind(iteration: Iteration, kind: OperatorKind) -> list[Operator]:
+def of_kind(iteration: ForwardPass, kind: OperatorKind) -> list[Operator]:
     return [operator for operator in iteration.blocks[0].operators if operator.kind is kind]
 
 
@@ -60,7 +61,7 @@ def of_kind(iteration: Iteration, kind: OperatorKind) -> list[Operator]:
 def test_products_do_two_operations_per_weight_and_token(
     card: ModelCard, lengths: list[int]
 ) -> None:
-    iteration = decode_iteration(card, batch(lengths), layers=1)
+    iteration = card_pass(card, Step.decode(batch(lengths)), layers=1)
     attention = card.heads * card.head_dim
     matrices = card.hidden * (
         2 * attention
@@ -77,7 +78,7 @@ def test_products_do_two_operations_per_weight_and_token(
 def test_attention_does_four_operations_per_feature_of_each_cached_token(
     card: ModelCard, lengths: list[int]
 ) -> None:
-    iteration = decode_iteration(card, batch(lengths), layers=1)
+    iteration = card_pass(card, Step.decode(batch(lengths)), layers=1)
     total = sum(lengths)
     flops = (
         iteration.blocks[0].operator("score").flops + iteration.blocks[0].operator("value").flops
@@ -91,8 +92,8 @@ def test_attention_does_four_operations_per_feature_of_each_cached_token(
 @given(st.sampled_from([2, 3, 4]).flatmap(lambda tp: st.tuples(st.just(tp), cards(tp))), contexts)
 def test_devices_together_do_the_work_of_one(shared: tuple[int, ModelCard], lengths: list[int]):
     tp, card = shared
-    alone = decode_iteration(card, batch(lengths), tp=1, layers=1)
-    device = decode_iteration(card, batch(lengths), tp=tp, layers=1)
+    alone = card_pass(card, Step.decode(batch(lengths)), tp=1, layers=1)
+    device = card_pass(card, Step.decode(batch(lengths)), tp=tp, layers=1)
     for whole in alone.blocks[0].operators:
         part = device.blocks[0].operator(whole.name)
         copies = 1 if whole.kind in REPLICATED else tp
@@ -114,8 +115,8 @@ def test_longer_contexts_never_shrink_anything(
 ) -> None:
     grown = list(lengths)
     grown[data.draw(st.integers(0, len(lengths) - 1))] += 1
-    before = decode_iteration(card, batch(lengths))
-    after = decode_iteration(card, batch(grown))
+    before = card_pass(card, Step.decode(batch(lengths)))
+    after = card_pass(card, Step.decode(batch(grown)))
     for size in SIZES:
         assert getattr(after, size) >= getattr(before, size)
     assert after.kv_read_bytes > before.kv_read_bytes
@@ -127,8 +128,10 @@ def test_longer_contexts_never_shrink_anything(
 def test_sub_batches_add_up_to_the_batch_but_read_the_weights_twice(
     card: ModelCard, first: list[int], second: list[int], append_kv: bool
 ) -> None:
-    parts = [decode_iteration(card, batch(part), append_kv=append_kv) for part in (first, second)]
-    whole = decode_iteration(card, batch([*first, *second]), append_kv=append_kv)
+    parts = [
+        card_pass(card, Step.decode(batch(part)), append_kv=append_kv) for part in (first, second)
+    ]
+    whole = card_pass(card, Step.decode(batch([*first, *second])), append_kv=append_kv)
     for size in SIZES:
         together = sum(getattr(part, size) for part in parts)
         factor = 2 if size == "weight_bytes" else 1
@@ -137,7 +140,7 @@ def test_sub_batches_add_up_to_the_batch_but_read_the_weights_twice(
 
 @given(cards(), contexts)
 def test_every_result_but_the_last_is_used(card: ModelCard, lengths: list[int]) -> None:
-    operators = decode_iteration(card, batch(lengths)).blocks[0].operators
+    operators = card_pass(card, Step.decode(batch(lengths))).blocks[0].operators
     used = {name for operator in operators for name in operator.depends_on}
     assert {operator.name for operator in operators} - used == {"res2"}
 
@@ -146,7 +149,7 @@ def test_every_result_but_the_last_is_used(card: ModelCard, lengths: list[int]) 
 def test_no_operator_has_a_negative_size_and_none_does_nothing(
     card: ModelCard, lengths: list[int]
 ) -> None:
-    for operator in decode_iteration(card, batch(lengths)).blocks[0].operators:
+    for operator in card_pass(card, Step.decode(batch(lengths))).blocks[0].operators:
         assert min(getattr(operator, size) for size in SIZES) >= 0
         moved = operator.output_bytes + operator.kv_write_bytes
         assert moved > 0
@@ -155,7 +158,7 @@ def test_no_operator_has_a_negative_size_and_none_does_nothing(
 
 @given(cards(tp=2), contexts)
 def test_sharing_a_model_never_needs_more_on_a_device(card: ModelCard, lengths: list[int]) -> None:
-    alone, shared = (memory_need(card, batch(lengths), tp=tp) for tp in (1, 2))
+    alone, shared = (memory_need(card, Step.decode(batch(lengths)), tp=tp) for tp in (1, 2))
     assert shared.weights_bytes <= alone.weights_bytes
     assert shared.kv_bytes * 2 == alone.kv_bytes
 
@@ -163,6 +166,6 @@ def test_sharing_a_model_never_needs_more_on_a_device(card: ModelCard, lengths: 
 @pytest.mark.parametrize("order", [1, -1])
 @given(card=cards(), lengths=contexts)
 def test_order_of_requests_changes_no_size(card: ModelCard, lengths: list[int], order: int) -> None:
-    plain = decode_iteration(card, batch(lengths))
-    sorted_ = decode_iteration(card, batch(sorted(lengths)[::order]))
+    plain = card_pass(card, Step.decode(batch(lengths)))
+    sorted_ = card_pass(card, Step.decode(batch(sorted(lengths)[::order])))
     assert sorted_.blocks == plain.blocks

@@ -38,6 +38,7 @@ from pimsim.mapping.kernels import block_kernels, decode_step
 from pimsim.workload.degrees import trace_memory_bytes
 from pimsim.workload.onnx_import.importing import import_onnx
 from pimsim.workload.requests import Request
+from pimsim.workload.step import Step
 from pimsim.workload.trace import OperandRole, OperatorTrace
 
 pytestmark = pytest.mark.filterwarnings("default")
@@ -204,8 +205,8 @@ def test_memory_at_any_degree_is_that_of_the_export(exported: Path, name: str) -
     requests = [Request(at, 0, 30 + at, 1, 0) for at in range(3)]
     for tp in (1, 2, 4):
         for pp in (1, 2):
-            ours = trace_memory_bytes(graph, requests, tp, pp)
-            theirs = trace_memory_bytes(export, requests, tp, pp)
+            ours = trace_memory_bytes(graph, Step.decode(requests), tp, pp)
+            theirs = trace_memory_bytes(export, Step.decode(requests), tp, pp)
             assert [4 * each for each in ours] == [size * each for each in theirs], (tp, pp)
 
 

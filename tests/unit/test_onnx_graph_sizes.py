@@ -31,10 +31,11 @@ from test_onnx_import import (
 from pimsim.workload.agreement import disagreements
 from pimsim.workload.card_trace import card_trace
 from pimsim.workload.cards import ModelCard
-from pimsim.workload.decode import decode_iteration
+from pimsim.workload.decode import card_pass
 from pimsim.workload.instantiate import instantiate
 from pimsim.workload.onnx_import.importing import import_onnx
 from pimsim.workload.requests import Request
+from pimsim.workload.step import Step
 from pimsim.workload.trace import OperandRole, OperatorTrace, SymbolicOperator
 
 MS = "com.microsoft"
@@ -84,8 +85,8 @@ def test_a_device_has_what_it_has_of_the_card(tmp_path: Path, tp: int) -> None:
     """Columns and rows are cut alike: half of each product's weights, and its partial sums."""
     trace = imported(tmp_path, genai_model())
     requests = [Request(at, 0.0, 10 + at, 4, 2) for at in range(3)]
-    ours = instantiate(trace, requests, tp=tp).blocks[0]
-    card = decode_iteration(CARD, requests, tp=tp).blocks[0]
+    ours = instantiate(trace, Step.decode(requests), tp=tp).blocks[0]
+    card = card_pass(CARD, Step.decode(requests), tp=tp).blocks[0]
     for one in ours.operators:
         other = card.operator(one.name)
         assert one.weight_bytes == other.weight_bytes, one.name

@@ -30,6 +30,7 @@ from pimsim.workload.instantiate import held_bytes
 from pimsim.workload.pipeline import MemoryNeed, fullest
 from pimsim.workload.requests import Request
 from pimsim.workload.stages import cut_blocks, misfit
+from pimsim.workload.step import Step
 
 CARD = """\
 name: stages
@@ -147,27 +148,27 @@ def test_needs_of_uneven_stages_by_hand() -> None:
     # q and o, k and v, gate, up and down of one of two devices; two norms
     block = hidden * 2 * (hidden + 1024 + 3 * card.ffn_hidden // 2) + 2 * hidden * 2
     token = 2 * 4 * 128 * 2
-    needs = memory_needs(card, requests, tp=2, pp=3)
+    needs = memory_needs(card, Step.decode(requests), tp=2, pp=3)
     sizes = (11, 11, 10)
     assert [need.kv_bytes for need in needs] == [3 * 129 * token * size for size in sizes]
     assert [need.weights_bytes for need in needs] == [
         11 * block + table, 11 * block, 10 * block + table + hidden * 2
     ]  # fmt: skip
-    assert memory_need(card, requests, tp=2, pp=3) == needs[0]
+    assert memory_need(card, Step.decode(requests), tp=2, pp=3) == needs[0]
 
 
 @pytest.mark.parametrize("name", preset_names("model"))
 def test_stages_together_hold_what_one_device_holds(name: str) -> None:
     card, requests = load_card(name), batch(7, 1000)
     for tp in {1, card.tp}:
-        (whole,) = memory_needs(card, requests, tp, 1)
+        (whole,) = memory_needs(card, Step.decode(requests), tp, 1)
         table = -(-card.vocab // tp) * card.hidden * card.dtype_bytes
         for pp in (2, 3, card.layers):
-            stages = memory_needs(card, requests, tp, pp)
+            stages = memory_needs(card, Step.decode(requests), tp, pp)
             twice = table if card.tied_embeddings else 0
             assert sum(s.weights_bytes for s in stages) == whole.weights_bytes + twice
             assert sum(s.kv_bytes for s in stages) == pp * whole.kv_bytes
-            single = memory_needs(card, requests, tp, pp, batches=1)
+            single = memory_needs(card, Step.decode(requests), tp, pp, batches=1)
             assert sum(s.kv_bytes for s in single) == whole.kv_bytes
 
 
@@ -175,8 +176,8 @@ def test_stages_together_hold_what_one_device_holds(name: str) -> None:
 def test_the_need_of_a_trace_is_that_of_its_card(name: str) -> None:
     card, requests = load_card(name), batch(7, 1000)
     for pp in (1, 2, 5):
-        assert trace_memory_needs(card_trace(card), requests, 1, pp) == memory_needs(
-            card, requests, 1, pp
+        assert trace_memory_needs(card_trace(card), Step.decode(requests), 1, pp) == memory_needs(
+            card, Step.decode(requests), 1, pp
         )
 
 
@@ -185,10 +186,10 @@ def test_tied_tables_of_a_trace_lie_on_both_ends() -> None:
         card = ModelCard.model_validate(
             load_card("gpt3-7b").model_dump() | {"tied_embeddings": tied, "rope": not learned}
         )
-        needs = memory_needs(card, batch(5), 1, 4)
-        assert trace_memory_needs(card_trace(card), batch(5), 1, 4) == needs
+        needs = memory_needs(card, Step.decode(batch(5)), 1, 4)
+        assert trace_memory_needs(card_trace(card), Step.decode(batch(5)), 1, 4) == needs
         table = card.vocab * card.hidden * 2
-        blocks = 8 * held_bytes(card_trace(card), batch(5), 1)["decoder"].weights
+        blocks = 8 * held_bytes(card_trace(card), Step.decode(batch(5)), 1)["decoder"].weights
         positions = card.max_context * card.hidden * 2 if learned else 0
         assert needs[0].weights_bytes == blocks + table + positions
         assert needs[3].weights_bytes == blocks + table + 2 * card.hidden * 2

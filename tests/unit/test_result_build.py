@@ -26,6 +26,7 @@ from pimsim.result.steady import block_times
 from pimsim.result.types import Result
 from pimsim.workload.cards import ModelCard, load_card
 from pimsim.workload.requests import RequestTrace, load_requests
+from pimsim.workload.step import Step
 
 CONTEXTS = (40, 700, 3, 260, 128, 33, 610)
 LAYERS = 2
@@ -58,7 +59,7 @@ def make(tiny_card: Path, write_trace: Callable[[Sequence[int]], Path]) -> Make:
         resolved = load_run(preset, [*small, *overrides])
         card = load_card(tiny_card)
         trace = load_requests(write_trace(CONTEXTS))
-        outcome = run_iteration(build_device(resolved.config, card, trace.requests))
+        outcome = run_iteration(build_device(resolved.config, card, Step.decode(trace.requests)))
         result, facts = build_result(outcome, resolved, trace, wall_s=0.25)
         check_invariants(result, facts)
         return Run(resolved, card, trace, outcome, result, facts)

@@ -17,12 +17,13 @@ import pimsim
 from pimsim.config.errors import InputError
 from pimsim.config.resources import preset_names, preset_path
 from pimsim.workload.cards import load_card
-from pimsim.workload.decode import decode_iteration
+from pimsim.workload.decode import card_pass
 from pimsim.workload.requests import Request
 from pimsim.workload.sparsity import load_sparsity
 from pimsim.workload.sparsity.file import SparsityTrace, read_sparsity, write_sparsity
 from pimsim.workload.sparsity.laws import BOTTLENECK, COEFFICIENTS, activation_ratio
 from pimsim.workload.sparsity.union import GRANULARITIES, by_popularity, kept, unions
+from pimsim.workload.step import Step
 from pimsim.workload.transforms.sparse_ffn import sparse_ffn
 
 masks = hnp.arrays(np.bool_, st.integers(1, 300))
@@ -170,7 +171,7 @@ def iteration(tp: int = 1) -> Any:
         Request(id=i, arrival_s=0.0, prompt_tokens=9, output_tokens=1, generated_tokens=0)
         for i in range(3)
     ]
-    return decode_iteration(load_card("llama-3-8b"), requests, tp=tp, pp=1, layers=2)
+    return card_pass(load_card("llama-3-8b"), Step.decode(requests), tp=tp, pp=1, layers=2)
 
 
 def test_the_second_product_loses_rows_and_the_first_columns_if_they_are_known() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -11,11 +13,12 @@ from pimsim.config.resources import preset_names
 from pimsim.workload.arithmetic import COMBINE_FLOPS, RESIDUAL_FLOPS
 from pimsim.workload.card_trace import card_trace
 from pimsim.workload.cards import ModelCard, load_card
-from pimsim.workload.decode import decode_iteration, memory_need
+from pimsim.workload.decode import card_pass, memory_need
 from pimsim.workload.instantiate import instantiate, sample_blocks
 from pimsim.workload.moe import DROPPED, ExpertLoad, UniformRouting
-from pimsim.workload.operators import Iteration, OperatorKind
+from pimsim.workload.operators import ForwardPass, OperatorKind
 from pimsim.workload.requests import Request
+from pimsim.workload.step import Step
 from pimsim.workload.trace import OperatorTrace, dump_trace
 
 
@@ -37,7 +40,7 @@ class Fixed:
 
 
 def block(card: ModelCard, requests: tuple[Request, ...], at: int = 0, **options: object):
-    return decode_iteration(card, requests, tp=1, pp=1, **options).blocks[at]  # type: ignore[arg-type]
+    return card_pass(card, Step.decode(requests), tp=1, pp=1, **options).blocks[at]  # type: ignore[arg-type]
 
 
 # experts --------------------------------------------------------------------------------------
@@ -63,14 +66,14 @@ def test_tokens_are_conserved_under_uniform_routing() -> None:
     card, tokens = load_card("qwen3-30b-a3b"), 37
     moe = card.moe
     assert moe is not None
-    step = decode_iteration(card, batch(*[9] * tokens), tp=1, pp=1)
+    step = card_pass(card, Step.decode(batch(*[9] * tokens)), tp=1, pp=1)
     loads = [b.operator("expert_fc1") for b in step.blocks]
     assert {load.m for load in loads} == {tokens * moe.experts_per_token}
     assert all(sum(load.expert_tokens) == load.m for load in loads)
     assert len({load.expert_tokens for load in loads}) > 1  # blocks differ
-    again = decode_iteration(card, batch(*[9] * tokens), tp=1, pp=1)
+    again = card_pass(card, Step.decode(batch(*[9] * tokens)), tp=1, pp=1)
     assert again == step
-    other = decode_iteration(card, batch(*[9] * tokens), tp=1, pp=1, seed=1)
+    other = card_pass(card, Step.decode(batch(*[9] * tokens)), tp=1, pp=1, seed=1)
     assert other != step
 
 
@@ -92,7 +95,7 @@ def test_shared_expert_takes_every_token_and_first_blocks_are_dense() -> None:
     card, requests = load_card("deepseek-v3"), batch(4, 4)
     moe = card.moe
     assert moe is not None
-    step = decode_iteration(card, requests, tp=1, pp=1)
+    step = card_pass(card, Step.decode(requests), tp=1, pp=1)
     kinds = [b.kind for b in step.blocks]
     assert kinds == ["dense"] * moe.dense_layers + ["moe"] * (card.layers - moe.dense_layers)
     assert step.model_blocks == (("dense", 3), ("moe", 58))
@@ -120,14 +123,14 @@ def test_a_gate_on_the_shared_expert_is_apart_from_its_gated_network() -> None:
 
 
 def test_all_reduce_follows_the_sum_of_experts_once() -> None:
-    step = decode_iteration(load_card("deepseek-v3"), batch(4), tp=4, pp=1)
+    step = card_pass(load_card("deepseek-v3"), Step.decode(batch(4)), tp=4, pp=1)
     reduced = [o for o in step.blocks[-1].operators if o.kind is OperatorKind.COLLECTIVE]
     assert [o.depends_on for o in reduced] == [("proj",), ("combine",)]
 
 
 def test_memory_holds_every_expert() -> None:
     card = load_card("mixtral-8x7b")
-    need = memory_need(card, batch(1), 1, 1)
+    need = memory_need(card, Step.decode(batch(1)), 1, 1)
     assert need.weights_bytes == card_trace(card).facts.parameter_bytes
 
 
@@ -152,7 +155,7 @@ def test_decode_reads_one_latent_for_all_heads_once() -> None:
 def test_decode_of_deepseek_v3_does_the_work_that_the_absorbed_trace_does() -> None:
     """reference/workloads.md: 72.0 MB of cache at 1025 tokens."""
     card = load_card("deepseek-v3")
-    step = decode_iteration(card, batch(1025), tp=1, pp=1)
+    step = card_pass(card, Step.decode(batch(1025)), tp=1, pp=1)
     assert step.kv_read_bytes / 1e6 == pytest.approx(72.0, abs=0.05)
 
 
@@ -172,7 +175,7 @@ def test_prefill_expands_the_latent_instead() -> None:
 def test_the_latent_is_whole_on_every_device() -> None:
     card, tp = load_card("deepseek-v3"), 64
     part, whole = (
-        decode_iteration(card, batch(50), tp=degree, pp=1).blocks[0] for degree in (tp, 1)
+        card_pass(card, Step.decode(batch(50)), tp=degree, pp=1).blocks[0] for degree in (tp, 1)
     )
     assert part.operator("score").kv_read_bytes == whole.operator("score").kv_read_bytes
     assert part.operator("kv_a").n == whole.operator("kv_a").n
@@ -185,7 +188,7 @@ def test_windows_limit_what_is_read_and_held() -> None:
     card = load_card("gemma-3-270m")
     assert card.window is not None
     size, contexts = card.window.size, (card.window.size - 1, card.window.size + 100)
-    step = decode_iteration(card, batch(*contexts), tp=1, pp=1)
+    step = card_pass(card, Step.decode(batch(*contexts)), tp=1, pp=1)
     per_token = card.kv_heads * card.head_dim * card.kv_dtype_bytes
     seen = {"sliding": sum(min(c, size) for c in contexts), "full": sum(contexts)}
     for each in step.blocks:
@@ -195,7 +198,7 @@ def test_windows_limit_what_is_read_and_held() -> None:
         assert each.operator("softmax").width == widest
     assert [b.kind for b in step.blocks[:6]] == ["sliding"] * 5 + ["full"]
     held = sum(2 * per_token * seen[b.kind] for b in step.blocks)
-    assert memory_need(card, batch(*contexts)).kv_bytes == held
+    assert memory_need(card, Step.decode(batch(*contexts))).kv_bytes == held
 
 
 @pytest.mark.parametrize(("prompt", "window"), [(1, 4), (4, 4), (5, 4), (9, 4), (3, 1)])
@@ -210,7 +213,7 @@ def test_pairs_of_a_windowed_prefill_are_those_one_counts(prompt: int, window: i
 
 def test_norms_of_each_head_have_one_gain_on_every_device() -> None:
     card = load_card("qwen3-30b-a3b")
-    part = decode_iteration(card, batch(8), tp=4, pp=1).blocks[0]
+    part = card_pass(card, Step.decode(batch(8)), tp=4, pp=1).blocks[0]
     for name, heads in (("qk_norm.q_norm", card.heads), ("qk_norm.k_norm", card.kv_heads)):
         norm = part.operator(name)
         assert (norm.rows, norm.width) == (heads // 4, card.head_dim)
@@ -230,12 +233,14 @@ def test_a_sample_has_every_kind_in_proportion() -> None:
 
 
 @pytest.mark.parametrize("name", preset_names("model"))
-@pytest.mark.parametrize("phase", ["prefill", "decode"])
-def test_every_card_gives_both_phases_and_its_trace_reads_back(name: str, phase: str) -> None:
+@pytest.mark.parametrize("make", [Step.prefill, Step.decode], ids=["prefill", "decode"])
+def test_every_card_gives_both_phases_and_its_trace_reads_back(
+    name: str, make: Callable[[Sequence[Request]], Step]
+) -> None:
     card = load_card(name)
     trace = card_trace(card)
-    step: Iteration = instantiate(trace, batch(12, 9), phase=phase)  # type: ignore[arg-type]
-    assert step.tokens == (2 if phase == "decode" else 21)
+    step: ForwardPass = instantiate(trace, make(batch(12, 9)))
+    assert step.tokens == (2 if make == Step.decode else 21)
     assert step.layers == card.layers
     assert all(o.flops or o.kv_write_bytes for b in step.blocks for o in b.operators)
     assert OperatorTrace.model_validate_json(dump_trace(trace)) == trace

@@ -11,6 +11,7 @@ from pimsim.config.resources import preset_names
 from pimsim.workload.cards import load_card, parallelism
 from pimsim.workload.decode import memory_need
 from pimsim.workload.requests import Request
+from pimsim.workload.step import Step
 
 ONE = (Request(id=0, arrival_s=0.0, prompt_tokens=1, output_tokens=1, generated_tokens=0),)
 
@@ -51,7 +52,7 @@ def test_every_shipped_card_has_a_parameter_count_to_be_held_against() -> None:
 def test_shipped_card_has_the_parameters_of_the_published_model(name: str) -> None:
     card = load_card(name)
     published, tolerance = PARAMETERS[name]
-    parameters = memory_need(card, ONE, tp=1, pp=1).weights_bytes / card.dtype_bytes
+    parameters = memory_need(card, Step.decode(ONE), tp=1, pp=1).weights_bytes / card.dtype_bytes
     assert parameters == pytest.approx(published, rel=tolerance)
 
 

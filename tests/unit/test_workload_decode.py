@@ -8,9 +8,10 @@ from pimsim.config.errors import InputError
 from pimsim.config.resources import preset_names
 from pimsim.workload.card_trace import card_trace
 from pimsim.workload.cards import ModelCard, load_card
-from pimsim.workload.decode import decode_iteration, fits_memory, memory_need
-from pimsim.workload.operators import Block, Iteration, Operator, OperatorKind
+from pimsim.workload.decode import card_pass, fits_memory, memory_need
+from pimsim.workload.operators import Block, ForwardPass, Operator, OperatorKind
 from pimsim.workload.requests import Request
+from pimsim.workload.step import Step
 
 
 def batch(*contexts: int) -> tuple[Request, ...]:
@@ -33,33 +34,33 @@ PLAIN = [
 MODELS = pytest.mark.parametrize("card", PLAIN, ids=lambda card: card.name)
 
 
-def names(iteration: Iteration) -> list[str]:
+def names(iteration: ForwardPass) -> list[str]:
     return [operator.name for operator in iteration.blocks[0].operators]
 
 
 def test_gpt_block_in_order() -> None:
-    iteration = decode_iteration(load_card("gpt3-7b"), batch(*CONTEXTS))
+    iteration = card_pass(load_card("gpt3-7b"), Step.decode(batch(*CONTEXTS)))
     assert " ".join(names(iteration)) == (
         "ln1 qkv kv_append score softmax value proj allreduce1 res1 ln2 fc1 act fc2 allreduce2 res2"
     )
 
 
 def test_rope_comes_between_projection_and_cache() -> None:
-    iteration = decode_iteration(load_card("llama-3-8b"), batch(*CONTEXTS))
+    iteration = card_pass(load_card("llama-3-8b"), Step.decode(batch(*CONTEXTS)))
     assert names(iteration)[1:5] == ["qkv", "rope", "kv_append", "score"]
     assert iteration.blocks[0].operator("kv_append").depends_on == ("rope",)
     assert iteration.blocks[0].operator("score").depends_on == ("rope", "kv_append")
 
 
 def test_one_device_has_nothing_to_reduce() -> None:
-    iteration = decode_iteration(load_card("gpt3-7b"), batch(*CONTEXTS), tp=1)
+    iteration = card_pass(load_card("gpt3-7b"), Step.decode(batch(*CONTEXTS)), tp=1)
     assert not any(o.kind is OperatorKind.COLLECTIVE for o in iteration.blocks[0].operators)
     assert iteration.blocks[0].operator("res1").depends_on == ("proj",)
     assert iteration.blocks[0].operator("res2").depends_on == ("fc2", "res1")
 
 
 def test_without_append_nothing_is_written_and_nothing_waits_for_it() -> None:
-    iteration = decode_iteration(load_card("gpt3-7b"), batch(*CONTEXTS), append_kv=False)
+    iteration = card_pass(load_card("gpt3-7b"), Step.decode(batch(*CONTEXTS)), append_kv=False)
     assert not iteration.blocks[0].has("kv_append")
     assert iteration.kv_write_bytes == 0
     assert iteration.blocks[0].operator("score").depends_on == ("qkv",)
@@ -68,7 +69,7 @@ def test_without_append_nothing_is_written_and_nothing_waits_for_it() -> None:
 
 @MODELS
 def test_gemm_shapes(card: ModelCard) -> None:
-    iteration = decode_iteration(card, batch(*CONTEXTS))
+    iteration = card_pass(card, Step.decode(batch(*CONTEXTS)))
     gate = 2 if card.ffn_gated else 1
     expected = {
         "qkv": ((card.heads + 2 * card.kv_heads) * card.head_dim // card.tp, card.hidden),
@@ -89,7 +90,7 @@ def test_gemm_shapes(card: ModelCard) -> None:
 
 @MODELS
 def test_attention_sizes(card: ModelCard) -> None:
-    iteration = decode_iteration(card, batch(*CONTEXTS))
+    iteration = card_pass(card, Step.decode(batch(*CONTEXTS)))
     heads, kv_heads = card.heads // card.tp, card.kv_heads // card.tp
     features = B * heads * card.head_dim * card.dtype_bytes
     scores = heads * TOTAL * card.dtype_bytes
@@ -110,7 +111,7 @@ def test_attention_sizes(card: ModelCard) -> None:
 
 @MODELS
 def test_append_writes_one_key_and_one_value_per_request(card: ModelCard) -> None:
-    iteration = decode_iteration(card, batch(*CONTEXTS))
+    iteration = card_pass(card, Step.decode(batch(*CONTEXTS)))
     per_token = 2 * card.kv_heads // card.tp * card.head_dim * card.kv_dtype_bytes
     assert iteration.blocks[0].operator("kv_append").kv_write_bytes == B * per_token
     assert iteration.kv_write_bytes == iteration.layers * B * per_token
@@ -119,7 +120,7 @@ def test_append_writes_one_key_and_one_value_per_request(card: ModelCard) -> Non
 
 @MODELS
 def test_vector_work_covers_the_whole_hidden_state(card: ModelCard) -> None:
-    iteration = decode_iteration(card, batch(*CONTEXTS))
+    iteration = card_pass(card, Step.decode(batch(*CONTEXTS)))
     state = B * card.hidden * card.dtype_bytes
     for name in ("ln1", "ln2", "res1", "res2"):
         operator = iteration.blocks[0].operator(name)
@@ -147,7 +148,7 @@ ROPE = ["* cos", "* sin", "+"]
 )
 def test_vector_arithmetic_per_element(name: str, norm: list[str], activation: list[str]) -> None:
     card = load_card(name)
-    iteration = decode_iteration(card, batch(*CONTEXTS))
+    iteration = card_pass(card, Step.decode(batch(*CONTEXTS)))
     heads, kv_heads = card.heads // card.tp, card.kv_heads // card.tp
     expected = {
         "ln1": len(norm) * B * card.hidden,
@@ -166,8 +167,8 @@ def test_vector_arithmetic_per_element(name: str, norm: list[str], activation: l
 def test_iteration_says_what_it_is() -> None:
     card = load_card("gpt3-175b")
     requests = batch(*CONTEXTS)
-    iteration = decode_iteration(card, requests)
-    assert (iteration.model, iteration.phase, iteration.tokens) == ("gpt3-175b", "decode", B)
+    iteration = card_pass(card, Step.decode(requests))
+    assert (iteration.model, iteration.tokens) == ("gpt3-175b", B)
     assert (iteration.contexts, iteration.requests) == (CONTEXTS, requests)
     assert iteration.layers == card.layers // card.pp
     assert (iteration.tp, iteration.pp) == (card.tp, card.pp)
@@ -176,8 +177,8 @@ def test_iteration_says_what_it_is() -> None:
 
 def test_layers_may_be_overridden_and_scale_the_sums() -> None:
     card = load_card("gpt3-7b")
-    one = decode_iteration(card, batch(*CONTEXTS), layers=1)
-    seven = decode_iteration(card, batch(*CONTEXTS), layers=7)
+    one = card_pass(card, Step.decode(batch(*CONTEXTS)), layers=1)
+    seven = card_pass(card, Step.decode(batch(*CONTEXTS)), layers=7)
     assert one.flops == sum(operator.flops for operator in one.blocks[0].operators)
     for size in ("flops", "weight_bytes", "input_bytes", "output_bytes", "kv_read_bytes"):
         assert getattr(seven, size) == 7 * getattr(one, size) > 0
@@ -185,55 +186,55 @@ def test_layers_may_be_overridden_and_scale_the_sums() -> None:
 
 def test_generated_tokens_are_part_of_the_context() -> None:
     request = Request(id=0, arrival_s=0.0, prompt_tokens=5, output_tokens=9, generated_tokens=4)
-    assert decode_iteration(load_card("gpt3-7b"), [request]).contexts == (5 + 4,)
+    assert card_pass(load_card("gpt3-7b"), Step.decode([request])).contexts == (5 + 4,)
 
 
 def test_empty_batch_is_refused() -> None:
-    with pytest.raises(InputError, match="the batch is empty"):
-        decode_iteration(load_card("gpt3-7b"), [])
+    with pytest.raises(ValueError, match="a step without entries"):
+        Step.decode([])
 
 
 def test_context_beyond_the_model_is_refused() -> None:
     card = load_card("gpt3-7b")
-    decode_iteration(card, batch(card.max_context))
+    card_pass(card, Step.decode(batch(card.max_context)))
     with pytest.raises(InputError, match=rf"request 1 .* {card.max_context + 1} tokens"):
-        decode_iteration(card, batch(1, card.max_context + 1))
+        card_pass(card, Step.decode(batch(1, card.max_context + 1)))
 
 
 @pytest.mark.parametrize("layers", [0, -1])
 def test_layers_must_be_positive(layers: int) -> None:
     with pytest.raises(InputError, match="at least 1"):
-        decode_iteration(load_card("gpt3-7b"), batch(1), layers=layers)
+        card_pass(load_card("gpt3-7b"), Step.decode(batch(1)), layers=layers)
 
 
 def test_tp_that_does_not_divide_is_refused_with_those_that_do() -> None:
     with pytest.raises(InputError, match=r"heads \(32\) cannot be shared by tp 3; .*1, 2, 4, 8"):
-        decode_iteration(load_card("llama-3-8b"), batch(1), tp=3)
+        card_pass(load_card("llama-3-8b"), Step.decode(batch(1)), tp=3)
 
 
 def test_devices_beyond_the_key_heads_hold_the_same_ones() -> None:
     card = load_card("llama-3-8b")
     tp = 2 * card.kv_heads
-    score = decode_iteration(card, batch(*CONTEXTS), tp=tp).blocks[0].operator("score")
+    score = card_pass(card, Step.decode(batch(*CONTEXTS)), tp=tp).blocks[0].operator("score")
     assert (score.heads, score.kv_heads) == (card.heads // tp, 1)
     assert score.kv_read_bytes == TOTAL * card.head_dim * card.kv_dtype_bytes
-    qkv = decode_iteration(card, batch(1), tp=tp).blocks[0].operator("qkv")
+    qkv = card_pass(card, Step.decode(batch(1)), tp=tp).blocks[0].operator("qkv")
     assert qkv.n == (card.heads // tp + 2) * card.head_dim
 
 
 def test_a_model_fits_exactly_its_need_and_not_a_byte_less() -> None:
     card, requests = load_card("gpt3-7b"), batch(*CONTEXTS)
-    need = memory_need(card, requests)
-    assert fits_memory(card, requests, None, None, need.total_bytes) == need
+    need = memory_need(card, Step.decode(requests))
+    assert fits_memory(card, Step.decode(requests), None, None, need.total_bytes) == need
     with pytest.raises(InputError, match=r"gpt3-7b .*GiB on each device \(weights .*, KV .*\)"):
-        fits_memory(card, requests, None, None, need.total_bytes - 1)
+        fits_memory(card, Step.decode(requests), None, None, need.total_bytes - 1)
 
 
 def test_refusal_names_the_sizes_in_gib() -> None:
     card, gib = load_card("gpt3-175b"), 2**30
-    need = memory_need(card, batch(2048), 1, 1)
+    need = memory_need(card, Step.decode(batch(2048)), 1, 1)
     with pytest.raises(InputError) as caught:
-        fits_memory(card, batch(2048), 1, 1, 32 * gib)
+        fits_memory(card, Step.decode(batch(2048)), 1, 1, 32 * gib)
     message = str(caught.value)
     for size in (need.total_bytes, need.weights_bytes, need.kv_bytes, 32 * gib):
         assert f"{size / gib:.2f}" in message
@@ -244,8 +245,8 @@ def test_kv_need_is_the_cache_of_the_devices_layers_for_all_batches_under_way() 
     per_token = 2 * card.kv_heads // card.tp * card.head_dim * card.kv_dtype_bytes
     of_batch = TOTAL * per_token * (card.layers // card.pp)
     assert card.pp == 2
-    assert memory_need(card, batch(*CONTEXTS)).kv_bytes == 2 * of_batch
-    assert memory_need(card, batch(*CONTEXTS), batches=1).kv_bytes == of_batch
+    assert memory_need(card, Step.decode(batch(*CONTEXTS))).kv_bytes == 2 * of_batch
+    assert memory_need(card, Step.decode(batch(*CONTEXTS)), batches=1).kv_bytes == of_batch
 
 
 def test_vocabulary_is_cut_over_the_devices_and_rounded_up() -> None:
@@ -253,11 +254,11 @@ def test_vocabulary_is_cut_over_the_devices_and_rounded_up() -> None:
     one_more = card.model_copy(update={"vocab": card.vocab + card.tp})
     row = card.hidden * card.dtype_bytes
     assert card.vocab % card.tp == 1  # so that up and down differ
-    blocks = decode_iteration(card, batch(1)).weight_bytes
+    blocks = card_pass(card, Step.decode(batch(1))).weight_bytes
     rows = card.vocab // card.tp + 1
     outside = rows * row + card.max_context * row + card.norm_parameters * card.dtype_bytes
-    assert memory_need(card, batch(1)).weights_bytes == blocks + outside
-    assert memory_need(one_more, batch(1)).weights_bytes == blocks + outside + row
+    assert memory_need(card, Step.decode(batch(1))).weights_bytes == blocks + outside
+    assert memory_need(one_more, Step.decode(batch(1))).weights_bytes == blocks + outside + row
 
 
 def test_untied_output_layer_is_a_second_table_unless_another_stage_has_it() -> None:
@@ -265,20 +266,17 @@ def test_untied_output_layer_is_a_second_table_unless_another_stage_has_it() -> 
     tied = untied.model_copy(update={"tied_embeddings": True})
     table = untied.vocab * untied.hidden * untied.dtype_bytes
     extra = {
-        pp: memory_need(untied, batch(1), 1, pp).weights_bytes
-        - memory_need(tied, batch(1), 1, pp).weights_bytes
+        pp: memory_need(untied, Step.decode(batch(1)), 1, pp).weights_bytes
+        - memory_need(tied, Step.decode(batch(1)), 1, pp).weights_bytes
         for pp in (1, 2)
     }
     assert extra == {1: table, 2: 0}
 
 
-def _iteration(*operators: Operator, contexts: tuple[int, ...] = (1,)) -> Iteration:
-    return Iteration(
+def _pass(*operators: Operator) -> ForwardPass:
+    return ForwardPass(
         model="m",
-        phase="decode",
-        tokens=1,
-        contexts=contexts,
-        requests=batch(1),
+        step=Step.decode(batch(1)),
         blocks=(Block("decoder", operators),),
         model_blocks=(("decoder", 1),),
         layer_numbers=(0,),
@@ -292,25 +290,20 @@ def _iteration(*operators: Operator, contexts: tuple[int, ...] = (1,)) -> Iterat
 def test_an_iteration_out_of_dependency_order_cannot_be_made() -> None:
     first = Operator(name="a", kind=OperatorKind.NORM)
     second = Operator(name="b", kind=OperatorKind.NORM, depends_on=("a",))
-    assert _iteration(first, second).blocks[0].has("b")
+    assert _pass(first, second).blocks[0].has("b")
     with pytest.raises(ValueError, match="'b' depends on 'a'"):
-        _iteration(second, first)
+        _pass(second, first)
 
 
 def test_an_iteration_with_a_name_twice_cannot_be_made() -> None:
     operator = Operator(name="a", kind=OperatorKind.NORM)
     with pytest.raises(ValueError, match="'a' is there twice"):
-        _iteration(operator, operator)
-
-
-def test_an_iteration_needs_a_context_for_each_request() -> None:
-    with pytest.raises(ValueError, match="2 contexts for 1 requests"):
-        _iteration(contexts=(1, 2))
+        _pass(operator, operator)
 
 
 def test_asking_for_an_operator_that_is_not_there() -> None:
     with pytest.raises(KeyError, match="qkv"):
-        _iteration().blocks[0].operator("qkv")
+        _pass().blocks[0].operator("qkv")
 
 
 # (card field, changed value) -> every field of a card must move some number of the iteration or
@@ -354,16 +347,16 @@ def test_no_field_of_a_card_is_without_effect(field: str) -> None:
 
 def _numbers(card: ModelCard) -> tuple[object, ...]:
     requests = batch(*CONTEXTS)
-    need, phases = memory_need(card, requests), card_trace(card).phases
-    return decode_iteration(card, requests), need, phases
+    need, phases = memory_need(card, Step.decode(requests)), card_trace(card).phases
+    return card_pass(card, Step.decode(requests)), need, phases
 
 
 def test_rows_of_the_position_table_may_differ_from_the_longest_context() -> None:
     card = load_card("gpt3-7b")
     more = ModelCard.model_validate({**card.model_dump(), "positions": card.max_context + 2})
     extra = 2 * card.hidden * card.dtype_bytes
-    assert memory_need(more, batch(1)).weights_bytes == (
-        memory_need(card, batch(1)).weights_bytes + extra
+    assert memory_need(more, Step.decode(batch(1))).weights_bytes == (
+        memory_need(card, Step.decode(batch(1))).weights_bytes + extra
     )
 
 

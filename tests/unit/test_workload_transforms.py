@@ -11,9 +11,10 @@ import pytest
 from pimsim.config.errors import InputError
 from pimsim.workload.arithmetic import ACTIVATION_FLOPS, GATE_FLOPS
 from pimsim.workload.cards import load_card
-from pimsim.workload.decode import decode_iteration
-from pimsim.workload.operators import Iteration, map_operators
+from pimsim.workload.decode import card_pass
+from pimsim.workload.operators import ForwardPass, map_operators
 from pimsim.workload.requests import Request
+from pimsim.workload.step import Step
 from pimsim.workload.transforms import load_transform, transform_names
 
 HALF = np.arange(load_card("llama-3-8b").ffn_hidden) % 256 < 128
@@ -25,9 +26,9 @@ PARAMETERS: dict[str, dict[str, Any]] = {
 
 
 @pytest.fixture
-def iteration() -> Iteration:
+def iteration() -> ForwardPass:
     requests = [Request(i, 0.0, 10 + i, 20, 5) for i in range(3)]
-    return decode_iteration(load_card("llama-3-8b"), requests)
+    return card_pass(load_card("llama-3-8b"), Step.decode(requests))
 
 
 def test_every_technique_is_tested() -> None:
@@ -36,7 +37,7 @@ def test_every_technique_is_tested() -> None:
 
 @pytest.mark.parametrize("name", PARAMETERS)
 def test_a_transform_leaves_its_argument_and_gives_the_same_each_time(
-    name: str, iteration: Iteration
+    name: str, iteration: ForwardPass
 ) -> None:
     before = replace(iteration)
     transform = load_transform(name)(**PARAMETERS[name])
@@ -50,10 +51,10 @@ def test_unknown_transform_is_answered_with_a_near_miss() -> None:
 
 
 @pytest.mark.parametrize("dtype_bytes", [1, 2, 4])
-def test_kv_quantise_is_a_model_with_such_a_cache(dtype_bytes: int, iteration: Iteration) -> None:
+def test_kv_quantise_is_a_model_with_such_a_cache(dtype_bytes: int, iteration: ForwardPass) -> None:
     card = load_card("llama-3-8b").model_copy(update={"kv_dtype_bytes": dtype_bytes})
     transform = load_transform("kv_quantise")(dtype_bytes=dtype_bytes)
-    assert transform(iteration) == decode_iteration(card, iteration.requests)
+    assert transform(iteration) == card_pass(card, Step.decode(iteration.requests))
 
 
 @pytest.mark.parametrize("model", ["gemma-3-270m", "deepseek-v3"])
@@ -62,17 +63,17 @@ def test_kv_quantise_of_windows_and_latent_caches(model: str, tp: int) -> None:
     """Windows of 512 that two contexts are beyond, and one key head for all devices."""
     card = load_card(model).model_copy(update={"kv_dtype_bytes": 1})
     requests = [Request(i, 0.0, 500 + 300 * i, 20, 5) for i in range(3)]
-    wide = decode_iteration(load_card(model), requests, tp=tp)
-    narrow = decode_iteration(card, requests, tp=tp)
+    wide = card_pass(load_card(model), Step.decode(requests), tp=tp)
+    narrow = card_pass(card, Step.decode(requests), tp=tp)
     assert load_transform("kv_quantise")(dtype_bytes=1)(wide) == narrow != wide
 
 
 @pytest.mark.parametrize("dtype_bytes", [1, 2, 4])
-def test_kv_quantise_widens_a_cache_of_4_bits(dtype_bytes: int, iteration: Iteration) -> None:
+def test_kv_quantise_widens_a_cache_of_4_bits(dtype_bytes: int, iteration: ForwardPass) -> None:
     """Contexts of 15, 16 and 17 tokens, 8 key heads of 128 features: 48 x 1,024 elements of keys
     and as many of values are read, 3 x 2,048 are written, each in half a byte before."""
     card = load_card("llama-3-8b").model_copy(update={"kv_dtype_bytes": 1})
-    one_byte = decode_iteration(card, iteration.requests)
+    one_byte = card_pass(card, Step.decode(iteration.requests))
     packed = map_operators(
         one_byte,
         lambda o: replace(
@@ -98,7 +99,7 @@ def test_kv_quantise_refuses_other_widths(dtype_bytes: int) -> None:
 SIZES = {"hidden": 64, "heads": 4, "kv_heads": 4, "head_dim": 16, "ffn_hidden": 128}
 
 
-def sparse(iteration: Iteration, active: int, predictor: str) -> dict[str, tuple[int, int, int]]:
+def sparse(iteration: ForwardPass, active: int, predictor: str) -> dict[str, tuple[int, int, int]]:
     """n, k and weight bytes of the products of the network with the first features active."""
     union = np.arange(128) < active
     transform = load_transform("sparse_ffn")(
@@ -113,7 +114,7 @@ def test_sparse_ffn_leaves_the_bias_of_what_stays() -> None:
     """OPT's network of 64 and 128 features in 2 bytes, with biases, 40 of them active: the second
     bias is of the outputs and stays whole, the first is of the features."""
     card = load_card("opt-66b").model_copy(update=SIZES)
-    iteration = decode_iteration(card, [Request(0, 0.0, 10, 20, 5)], tp=1)
+    iteration = card_pass(card, Step.decode([Request(0, 0.0, 10, 20, 5)]), tp=1)
     whole, second = 2 * (128 * 64 + 128), 2 * 40 * 64 + 2 * 64
     assert sparse(iteration, 128, "none")["fc1"] == (128, 64, whole)
     assert sparse(iteration, 40, "none") == {"fc1": (128, 64, whole), "fc2": (64, 40, second)}
@@ -124,7 +125,7 @@ def test_sparse_ffn_leaves_the_bias_of_what_stays() -> None:
 def test_sparse_ffn_of_packed_weights_reads_less_of_them() -> None:
     """4 bits and a scale of 16 for each 32, 9/16 of a byte a weight."""
     card = load_card("llama-3-8b").model_copy(update=SIZES)
-    plain = decode_iteration(card, [Request(0, 0.0, 10, 20, 5)], tp=1)
+    plain = card_pass(card, Step.decode([Request(0, 0.0, 10, 20, 5)]), tp=1)
     packed = map_operators(plain, lambda o: replace(o, weight_bytes=o.weight_bytes * 9 // 32))
     assert sparse(packed, 40, "none")["fc2"] == (64, 40, 64 * 40 * 9 // 16)
     assert sparse(packed, 40, "oracle")["fc1"] == (80, 64, 80 * 64 * 9 // 16)
@@ -139,7 +140,7 @@ def test_sparse_ffn_leaves_out_work_and_activations() -> None:
     transform = load_transform("sparse_ffn")(
         union=lambda _: union, granularity=16, predictor="oracle"
     )
-    block = transform(decode_iteration(card, requests, tp=1)).blocks[0]
+    block = transform(card_pass(card, Step.decode(requests), tp=1)).blocks[0]
     first, act, second = (block.operator(name) for name in ("fc1", "act", "fc2"))
     assert (first.n, first.k, first.flops) == (96, 64, 2 * 3 * 96 * 64)
     assert (first.input_bytes, first.output_bytes) == (2 * 3 * 64, 2 * 3 * 96)
@@ -154,7 +155,7 @@ def test_sparse_ffn_leaves_out_work_and_activations() -> None:
 def test_sparse_ffn_rounds_up_and_leaves_one_feature() -> None:
     """40 of 128 features of 4,609 bytes are 1,440.3; of no active feature one is left."""
     card = load_card("llama-3-8b").model_copy(update=SIZES)
-    plain = decode_iteration(card, [Request(0, 0.0, 10, 20, 5)], tp=1)
+    plain = card_pass(card, Step.decode([Request(0, 0.0, 10, 20, 5)]), tp=1)
     packed = map_operators(plain, lambda o: replace(o, weight_bytes=4609))
     assert sparse(packed, 40, "none")["fc2"] == (64, 40, 1441)
     assert sparse(plain, 0, "none")["fc2"] == (64, 1, 2 * 64)

@@ -36,11 +36,11 @@ from pimsim.workload.batch import DeviceWork, SparseOptions, device_work
 from pimsim.workload.cards import ModelCard, Parallelism
 from pimsim.workload.degrees import larger_degrees
 from pimsim.workload.moe import Routing
-from pimsim.workload.operators import Block, Iteration, OperatorKind
+from pimsim.workload.operators import Block, ForwardPass, OperatorKind
 from pimsim.workload.outside import Outside
-from pimsim.workload.requests import Request
 from pimsim.workload.sparsity import Sparsity
 from pimsim.workload.stages import stage_kinds
+from pimsim.workload.step import Step
 from pimsim.workload.trace import OperatorTrace
 
 __all__ = ["Device", "build_device", "counter_wrap_bytes"]
@@ -53,9 +53,9 @@ class Device:
     config: RunConfig
     work: DeviceWork
     """The model, and how it is shared."""
-    whole: Iteration
-    """The whole batch, for totals."""
-    iterations: tuple[Iteration, ...]
+    whole: ForwardPass
+    """The whole step, for totals."""
+    passes: tuple[ForwardPass, ...]
     members: tuple[tuple[int, ...], ...]
     """Indices into the batch of each (sub-)batch."""
     channel: tuple[int, ...]
@@ -65,7 +65,7 @@ class Device:
     mapper: BlockMapper
     experts: tuple[tuple[ExpertPlacement | None, ...], ...]
     """By (sub-)batch and simulated block: where its experts run; None: it has none."""
-    place: Callable[[Sequence[Iteration], int], tuple[ExpertPlacement | None, ...]]
+    place: Callable[[Sequence[ForwardPass], int], tuple[ExpertPlacement | None, ...]]
     """Where the experts of each block run, of (sub-)batches that it is given, for one of them."""
     counter_wrap_bytes: int
     """Where the artifact's address counter starts anew; 0 where its order is not followed."""
@@ -86,7 +86,7 @@ class Device:
     @property
     def parts(self) -> Sequence[int]:
         """The (sub-)batches."""
-        return range(len(self.iterations))
+        return range(len(self.passes))
 
     @property
     def layers(self) -> int:
@@ -118,7 +118,7 @@ class Device:
             part, layer, members, tuple(self.channel[i] for i in members), self.kv[layer].shape,
             self.experts[part][layer], self.config.schedule.policy == "blocked",
         )  # fmt: skip
-        return self.mapper.program(self.iterations[part], placed)
+        return self.mapper.program(self.passes[part], placed)
 
     def outside_tasks(self) -> Iterator[tuple[str, tuple[NpuTask, ...]]]:
         """What runs once beside the blocks, for the whole batch: its name and its tasks."""
@@ -128,10 +128,10 @@ class Device:
 
 
 def build_device(
-    config: RunConfig, model: ModelCard | OperatorTrace, requests: Sequence[Request],
+    config: RunConfig, model: ModelCard | OperatorTrace, step: Step,
     routing: Routing | None = None, sparsity: Sparsity | None = None,
 ) -> Device:  # fmt: skip
-    """Place ``requests`` and map ``model`` for ``config``.
+    """Place the requests of ``step`` and map ``model`` for ``config``.
 
     ``routing``: where the tokens of a mixture of experts go; None: uniform, by the run's seed.
     ``sparsity``: which features of the feed-forward networks work; the arrays skip a tile of
@@ -142,7 +142,7 @@ def build_device(
     """
     parallel = config.parallel
     try:
-        return _build(config, model, requests, routing, sparsity)
+        return _build(config, model, step, routing, sparsity)
     except _DegreesError as short:
         if parallel.tp is not None or config.workload.beyond_banks:
             raise short.advised("raise parallel.tp or parallel.ep") from None
@@ -151,9 +151,8 @@ def build_device(
             wider = parallel.model_copy(update={"tp": tp})
             try:
                 device = _build(
-                    config.model_copy(update={"parallel": wider}), model, requests, routing,
-                    sparsity,
-                )  # fmt: skip
+                    config.model_copy(update={"parallel": wider}), model, step, routing, sparsity
+                )
             except _DegreesError as also:
                 refused = also
                 continue
@@ -176,7 +175,7 @@ class _DegreesError(LayoutError):
         return LayoutError(f"{self}: {way_out}{larger}")
 
 
-def _check_rows(addresses: AddressPlan, whole: Iteration, work: DeviceWork, rows: int) -> None:
+def _check_rows(addresses: AddressPlan, whole: ForwardPass, work: DeviceWork, rows: int) -> None:
     """Raise ``_DegreesError`` where the banks have fewer rows than the layout of PIM needs."""
     needed = _rows_needed(addresses, whole, work)
     if needed > rows:
@@ -190,7 +189,7 @@ def _check_rows(addresses: AddressPlan, whole: Iteration, work: DeviceWork, rows
         )
 
 
-def _rows_needed(addresses: AddressPlan, whole: Iteration, work: DeviceWork) -> int:
+def _rows_needed(addresses: AddressPlan, whole: ForwardPass, work: DeviceWork) -> int:
     """Rows of each bank that the blocks of the fullest pipeline stage need, those not simulated
     too, with the caches of all batches under way."""
     kinds = [block.kind for block in whole.blocks]
@@ -214,7 +213,7 @@ def _rows_of(work: DeviceWork) -> str:
 
 
 def _build(
-    config: RunConfig, model: ModelCard | OperatorTrace, requests: Sequence[Request],
+    config: RunConfig, model: ModelCard | OperatorTrace, step: Step,
     routing: Routing | None, sparsity: Sparsity | None,
 ) -> Device:  # fmt: skip
     """The device at the degrees that ``config`` asks for."""
@@ -226,7 +225,7 @@ def _build(
     org = config.memory.organization
     placement = schedule.expert_placement if on_pim else "npu"
     work = device_work(
-        model, requests, config.parallel, config.workload.layers, org.capacity_bytes, routing,
+        model, step, config.parallel, config.workload.layers, org.capacity_bytes, routing,
         config.seed, append_kv=not schedule.artifact_no_kv_append,
         overlapped=schedule.sub_batches, sparsity=sparsity,
         sparse=SparseOptions(
@@ -234,19 +233,19 @@ def _build(
             config.workload.sparsity_predictor,
         ),
     )  # fmt: skip
-    whole = work.iteration(range(len(requests)))
+    whole = work.forward(range(len(step.entries)))
     outside = work.outside(config.workload.outside)
     attends = on_pim and schedule.attention_placement == "pim"
     kv = tuple(_block_kv(block, config, whole.kv_dtype_bytes, attends) for block in whole.blocks)
     cost = _costs(kv, whole.contexts, config) if attends else list(whole.contexts)
-    channel = assign_channels(requests, org.channels, schedule.channel_assignment, cost)
-    members = [tuple(range(len(requests)))]
+    channel = assign_channels(step.requests, org.channels, schedule.channel_assignment, cost)
+    members = [tuple(range(len(step.entries)))]
     if schedule.sub_batches:
         halves = split_sub_batches(channel, cost, schedule.split)
         members = [tuple(half) for half in halves if half]
     if schedule.artifact_channel_order:
         members = [tuple(sorted(half, key=lambda i: (channel[i], i))) for half in members]
-    iterations = tuple(work.iteration(half) for half in members)
+    passes = tuple(work.forward(half) for half in members)
     try:
         addresses = _addresses(config, work, whole, outside, kv, channel, placement)
     except LayoutError as error:
@@ -266,8 +265,8 @@ def _build(
         costs = ExpertCosts(config.npu, config.memory, config.pim)
     place = partial(_placements, config, placement, costs, load)
     device = Device(
-        config, work, whole, iterations, tuple(members), tuple(channel), kv, mapper,
-        tuple(place(iterations, part) for part in range(len(members))), place,
+        config, work, whole, passes, tuple(members), tuple(channel), kv, mapper,
+        tuple(place(passes, part) for part in range(len(members))), place,
         counter_wrap_bytes(config, work.trace.facts.hidden, whole.tp), outside,
         named_memory=named,
     )  # fmt: skip
@@ -330,7 +329,7 @@ def _placements(
     policy: str,
     costs: ExpertCosts | None,
     attention_cycles: Sequence[int],
-    iterations: Sequence[Iteration],
+    passes: Sequence[ForwardPass],
     part: int,
 ) -> tuple[ExpertPlacement | None, ...]:
     """Where the experts of each block of a (sub-)batch run.
@@ -339,7 +338,7 @@ def _placements(
     them the other one's is beside this one's experts, and the NPU's other products too.
     """
     placements: list[ExpertPlacement | None] = []
-    for block in iterations[part].blocks:
+    for block in passes[part].blocks:
         experts = [o for o in block.operators if o.kind is OperatorKind.EXPERT_GEMM]
         if not experts:
             placements.append(None)
@@ -349,7 +348,7 @@ def _placements(
             limit = 0 if policy == "npu" else max(tokens.values(), default=0)
             placements.append(ExpertPlacement(limit, tokens))
             continue
-        both = len(iterations) > 1
+        both = len(passes) > 1
         beside = attention_cycles[1 - part] if both else 0
         at_once = config.schedule.policy == "interleaved"
         placements.append(
@@ -377,7 +376,7 @@ def _expert_energies(config: RunConfig, costs: ExpertCosts, block: Block) -> Exp
 
 
 def _addresses(
-    config: RunConfig, work: DeviceWork, whole: Iteration, outside: Sequence[Outside],
+    config: RunConfig, work: DeviceWork, whole: ForwardPass, outside: Sequence[Outside],
     kv: Sequence[BlockKv], channel: Sequence[int], placement: str,
 ) -> AddressPlan:  # fmt: skip
     in_banks = config.pim if placement != "npu" else None

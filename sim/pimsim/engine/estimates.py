@@ -32,20 +32,20 @@ def block_estimates(device: Device) -> Mapping[str, Mapping[int, int]]:
     are_enough = whole.layers >= layers if whole.pp == 1 else whole.layers > layers
     if not work.differ or are_enough:
         return {}
-    every = replace(work, layers=layers, _steps={})
-    iterations = tuple(every.iteration(members) for members in device.members)
-    placements = [device.place(iterations, part) for part in range(len(iterations))]
+    every = replace(work, layers=layers, _passes={})
+    passes = tuple(every.forward(members) for members in device.members)
+    placements = [device.place(passes, part) for part in range(len(passes))]
     config = device.config
     share = sustained_share(config.memory)
     costs = ExpertCosts(config.npu, config.memory, config.pim, share)
     at_once = config.schedule.policy == "interleaved"
     found: dict[str, dict[int, int]] = {}
-    for at, number in enumerate(iterations[0].layer_numbers):
+    for at, number in enumerate(passes[0].layer_numbers):
         cycles = sum(
-            _cycles(costs, iteration.blocks[at], placed[at], at_once)
-            for iteration, placed in zip(iterations, placements, strict=True)
+            _cycles(costs, forward.blocks[at], placed[at], at_once)
+            for forward, placed in zip(passes, placements, strict=True)
         )
-        kind = iterations[0].blocks[at].kind
+        kind = passes[0].blocks[at].kind
         found.setdefault(kind, {})[number] = cycles * 10**12 // config.npu.frequency
     return {kind: own for kind, own in found.items() if len(set(own.values())) > 1}
 

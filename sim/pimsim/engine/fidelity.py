@@ -38,11 +38,11 @@ def rates_hold(device: Device) -> bool:
     two sub-batches have the units work at once on so little, the run is one of commands, which are
     then few; with long contexts they are not, and PIM alone decides.
     """
-    if len(device.iterations) == 1 or not device.uses_pim:
+    if len(device.passes) == 1 or not device.uses_pim:
         return True
     org = device.memory.organization
     moved, products, weighted = 0, 0, 0
-    for iteration in device.iterations:
+    for iteration in device.passes:
         for operator in (o for block in iteration.blocks for o in block.operators):
             moved += operator.weight_bytes + operator.kv_read_bytes
             products += operator.weight_bytes

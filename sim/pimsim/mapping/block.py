@@ -46,7 +46,7 @@ from pimsim.mapping.parts import block_parts
 from pimsim.mapping.scratchpad import gemm_sram_bytes, softmax_sram_bytes
 from pimsim.mapping.tasks import BlockProgram, GemmStep, NpuTask, PimTask
 from pimsim.mapping.vector import vector_work
-from pimsim.workload.operators import Block, CollectiveKind, Iteration, Operator, OperatorKind
+from pimsim.workload.operators import Block, CollectiveKind, ForwardPass, Operator, OperatorKind
 
 __all__ = ["BlockMapper", "Placed"]
 
@@ -89,7 +89,7 @@ class BlockMapper:
     )
     """By product and by all that it is asked for: the same in blocks of one kind."""
 
-    def program(self, iteration: Iteration, placed: Placed) -> BlockProgram:
+    def program(self, iteration: ForwardPass, placed: Placed) -> BlockProgram:
         """Tasks of a block. Attention goes to PIM where it has a shape, experts as placed."""
         layer = placed.layer
         parts = block_parts(iteration.blocks[layer])
@@ -107,13 +107,13 @@ class BlockMapper:
             tuple(before), tuple(attention), tuple(rest), tuple(experts), iteration.tokens
         )
 
-    def outside(self, block: Block, iteration: Iteration, number: int) -> tuple[NpuTask, ...]:
+    def outside(self, block: Block, iteration: ForwardPass, number: int) -> tuple[NpuTask, ...]:
         """Tasks of what is no decoder block, the one of this ``number``; its weights lie behind
         those of the blocks."""
         return tuple(self._npu(o, iteration, iteration.layers + number) for o in block.operators)
 
     # the NPU side -----------------------------------------------------------------------------
-    def _npu(self, operator: Operator, iteration: Iteration, layer: int) -> NpuTask:
+    def _npu(self, operator: Operator, iteration: ForwardPass, layer: int) -> NpuTask:
         if operator.kind in _GEMMS and operator.m:
             return self.gemm_task(operator, layer)
         if operator.kind is OperatorKind.COLLECTIVE:
@@ -233,7 +233,7 @@ class BlockMapper:
         return sum(s.total for s in streams) * self.memory.organization.burst_bytes
 
     # the KV cache and attention ---------------------------------------------------------------
-    def _kv_append(self, operator: Operator, iteration: Iteration, placed: Placed) -> NpuTask:
+    def _kv_append(self, operator: Operator, iteration: ForwardPass, placed: Placed) -> NpuTask:
         streams: tuple[Stream, ...] = ()
         scatters: list[Scatter] = []
         if placed.shape is None:
@@ -251,7 +251,7 @@ class BlockMapper:
         )  # fmt: skip
 
     def _attention(
-        self, operator: Operator, iteration: Iteration, placed: Placed
+        self, operator: Operator, iteration: ForwardPass, placed: Placed
     ) -> list[PimTask | NpuTask]:
         contexts = [visible_tokens(c, operator.window or None) for c in iteration.contexts]
         if placed.shape is None or self.pim is None:
@@ -299,7 +299,7 @@ class BlockMapper:
 
     # experts ----------------------------------------------------------------------------------
     def _with_experts(
-        self, tasks: Sequence[NpuTask], late: Sequence[Operator], iteration: Iteration,
+        self, tasks: Sequence[NpuTask], late: Sequence[Operator], iteration: ForwardPass,
         placed: Placed, experts: ExpertPlacement,
     ) -> tuple[list[NpuTask], list[PimTask]]:  # fmt: skip
         """The rest of a block: ``tasks`` that need no expert, then ``late``.
@@ -354,7 +354,7 @@ class BlockMapper:
         return GemvShape.of(operator.n, operator.k, self.memory, self.pim, width)
 
     def _send_inputs(
-        self, levels: Sequence[ExpertLevel], experts: ExpertPlacement, iteration: Iteration,
+        self, levels: Sequence[ExpertLevel], experts: ExpertPlacement, iteration: ForwardPass,
         layer: int,
     ) -> NpuTask:  # fmt: skip
         """Tokens with an expert on PIM go to the channels once, whichever experts they have: as

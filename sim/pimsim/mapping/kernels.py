@@ -19,8 +19,9 @@ from pimsim.workload.card_trace import card_trace
 from pimsim.workload.cards import ModelCard, parallelism
 from pimsim.workload.degrees import check_degrees
 from pimsim.workload.instantiate import instantiate
-from pimsim.workload.operators import Block, Iteration, Operator, OperatorKind
+from pimsim.workload.operators import Block, ForwardPass, Operator, OperatorKind
 from pimsim.workload.requests import Request
+from pimsim.workload.step import Step
 from pimsim.workload.trace import OperatorTrace
 
 __all__ = ["AttentionKernels", "BlockKernels", "Streamed", "block_kernels", "decode_step"]
@@ -79,7 +80,7 @@ class BlockKernels:
 
 def decode_step(
     model: ModelCard | OperatorTrace, batch: int, context: int, devices: int
-) -> Iteration:
+) -> ForwardPass:
     """A step in which each of ``batch`` requests attends to ``context`` tokens, one block of each
     kind.
 
@@ -100,11 +101,14 @@ def decode_step(
     roomy = facts.model_copy(update={"max_context": max(facts.max_context, context)})
     kinds = set(model.phases["decode"].sequence())
     return instantiate(
-        model.model_copy(update={"facts": roomy}), [request] * batch, tp=devices, layers=len(kinds)
+        model.model_copy(update={"facts": roomy}),
+        Step.decode([request] * batch),
+        tp=devices,
+        layers=len(kinds),
     )
 
 
-def block_kernels(step: Iteration, *, fused_gate: bool) -> tuple[BlockKernels, ...]:
+def block_kernels(step: ForwardPass, *, fused_gate: bool) -> tuple[BlockKernels, ...]:
     """The kernels of each kind of block of a step; ``fused_gate`` makes gate and up projections one
     product. Raises ``InputError`` for blocks with operators that have no kernel here."""
     if any(each != step.contexts[0] for each in step.contexts):
@@ -118,7 +122,7 @@ _FUSED = {OperatorKind.ROPE, OperatorKind.KV_APPEND}
 _RESIDUALS = ("res1", "res2")
 
 
-def _block(step: Iteration, block: Block, count: int, fused_gate: bool) -> BlockKernels:
+def _block(step: ForwardPass, block: Block, count: int, fused_gate: bool) -> BlockKernels:
     _check(step, block)
     products = [each for each in block.operators if each.kind is OperatorKind.GEMM]
     ffn: list[tuple[str, Product]] = []
@@ -148,7 +152,7 @@ def _block(step: Iteration, block: Block, count: int, fused_gate: bool) -> Block
 _FFN = ("fc1", "fc2")
 
 
-def _check(step: Iteration, block: Block) -> None:
+def _check(step: ForwardPass, block: Block) -> None:
     """What a block must have, and all that it may have."""
     for each in block.operators:
         known = each.kind in _ATTENTION | _FUSED or each.group in _RESIDUALS
@@ -174,7 +178,7 @@ def _per_element(size_bytes: int, elements: int) -> int | Fraction:
     return found.numerator if found.denominator == 1 else found
 
 
-def _gemm(operator: Operator, step: Iteration, parts: int = 1) -> Product:
+def _gemm(operator: Operator, step: ForwardPass, parts: int = 1) -> Product:
     """One of ``parts`` equal slices of the columns."""
     elements = operator.n * operator.k * operator.count
     return Product(
@@ -220,7 +224,7 @@ def _add_norms(block: Block) -> list[Streamed]:
     return found
 
 
-def _attention(step: Iteration, block: Block) -> AttentionKernels:
+def _attention(step: ForwardPass, block: Block) -> AttentionKernels:
     """A thread block for each KV head of each request, its group of queries the rows."""
     score, value = block.operator("score"), block.operator("value")
     requests, context = len(step.contexts), step.contexts[0]

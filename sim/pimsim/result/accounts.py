@@ -241,7 +241,7 @@ class _Work:
 def _work(outcome: Outcome) -> Iterator[_Work]:
     """Every operator of every block and (sub-)batch."""
     device = outcome.device
-    for iteration, placed in zip(device.iterations, device.experts, strict=True):
+    for iteration, placed in zip(device.passes, device.experts, strict=True):
         for block, experts, kv in zip(iteration.blocks, placed, device.kv, strict=True):
             for operator in block.operators:
                 is_expert = operator.kind is OperatorKind.EXPERT_GEMM

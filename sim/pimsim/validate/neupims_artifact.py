@@ -19,6 +19,7 @@ from pimsim.engine.product import run_product
 from pimsim.validate.types import Line, References, Row
 from pimsim.workload.cards import load_card
 from pimsim.workload.requests import Request, load_requests
+from pimsim.workload.step import Step
 
 __all__ = [
     "Iteration", "attention_rows", "gemm_rows", "iteration_rows", "iterations", "order_rows",
@@ -190,7 +191,7 @@ def iteration_device(iteration: Iteration, references: References) -> Device | N
         # A to F once are two blocks of each sub-batch
         overrides += ["schedule.sub_batches=true", "workload.layers=2"]
     config = load_run(PRESETS[iteration.branch], overrides).config
-    return build_device(config, load_card(config.workload.model), requests)
+    return build_device(config, load_card(config.workload.model), Step.decode(requests))
 
 
 def iteration_rows(iteration: Iteration, references: References) -> Iterator[Row]:

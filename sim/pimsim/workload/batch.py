@@ -32,17 +32,18 @@ from pimsim.workload.card_trace import card_trace
 from pimsim.workload.cards import ModelCard, Parallelism, card_sha256, load_card, parallelism
 from pimsim.workload.decode import fits_memory, memory_needs
 from pimsim.workload.degrees import trace_degrees, trace_memory_needs
-from pimsim.workload.instantiate import Step, instantiate
+from pimsim.workload.instantiate import instantiate
 from pimsim.workload.moe import DROPPED, Routing, UniformRouting
-from pimsim.workload.operators import Iteration
+from pimsim.workload.operators import ForwardPass
 from pimsim.workload.outside import Outside, outside_work, table_bytes_read
 from pimsim.workload.pipeline import MemoryNeed
-from pimsim.workload.requests import Request, load_requests
+from pimsim.workload.requests import load_requests
 from pimsim.workload.routing.shape import MoeShape
 from pimsim.workload.routing.spec import GENERATORS, load_routing
 from pimsim.workload.sparsity import Sparsity, load_sparsity
 from pimsim.workload.sparsity.device import DeviceSparsity
 from pimsim.workload.stages import cut_blocks
+from pimsim.workload.step import Step
 from pimsim.workload.trace import OperatorTrace, load_trace
 from pimsim.workload.transforms.sparse_ffn import sparse_ffn
 
@@ -56,11 +57,11 @@ Ints = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class DeviceRouting:
-    """What one device sees of a batch's routing: its experts, the tokens of a sub-batch."""
+    """What one device sees of a step's routing: its experts, the tokens of a sub-batch."""
 
     batch: Routing
     tokens: int
-    """Of the whole batch."""
+    """Of the whole step."""
     members: tuple[int, ...]
     """Which of them are routed here."""
     experts: int
@@ -68,11 +69,11 @@ class DeviceRouting:
     """Groups of devices with experts of their own."""
 
     def whole(self, layer: int) -> Ints:
-        """The batch's assignments, of all experts."""
+        """The step's assignments, of all experts."""
         return self.batch.assignments(layer, self.tokens)
 
     def group_tokens(self, layer: int) -> Ints:
-        """Pairs of a token and an expert by group, of the whole batch; shape (groups,)."""
+        """Pairs of a token and an expert by group, of the whole step; shape (groups,)."""
         found = self.whole(layer)
         held = self.experts // self.groups
         return np.bincount(found[found != DROPPED] // held, minlength=self.groups)
@@ -91,10 +92,10 @@ class DeviceRouting:
 
 @dataclass(frozen=True)
 class DeviceWork:
-    """What a device does for a batch."""
+    """What a device does in a step."""
 
     trace: OperatorTrace
-    requests: tuple[Request, ...]
+    step: Step
     degrees: Parallelism
     ep: int
     layers: int | None
@@ -109,7 +110,7 @@ class DeviceWork:
     """Of the feed-forward networks; None: all features work."""
     spread: bool = False
     """Simulated blocks are spread over all of their kind, not the first ones."""
-    _steps: dict[tuple[int, ...], Iteration] = field(
+    _passes: dict[tuple[int, ...], ForwardPass] = field(
         default_factory=dict, compare=False, repr=False
     )
 
@@ -124,12 +125,13 @@ class DeviceWork:
         return self.trace.facts.experts // self.ep
 
     def routed(self, members: Sequence[int]) -> DeviceRouting | None:
-        """The routing of some requests, as the device sees it."""
+        """The routing of the tokens of some entries, as the device sees it."""
         if self.routing is None:
             return None
         return DeviceRouting(
-            self.routing, len(self.requests), tuple(members), self.trace.facts.experts, self.ep
-        )
+            self.routing, self.step.tokens, self.step.token_numbers(members),
+            self.trace.facts.experts, self.ep,
+        )  # fmt: skip
 
     @property
     def kinds(self) -> tuple[str, ...]:
@@ -142,42 +144,42 @@ class DeviceWork:
         return cut_blocks(self.trace.facts.layers, self.degrees.pp)
 
     def outside(self, with_tables: bool) -> tuple[Outside, ...]:
-        """What runs once for the whole batch beside the blocks, by pipeline stage.
+        """What runs once for the whole step beside the blocks, by pipeline stage.
 
         ``with_tables``: embedding and output layer too, not transfers between stages alone.
         """
-        step = Step.of(self.requests, "decode")
-        return outside_work(self.trace, step, self.degrees.tp, self.degrees.pp, with_tables)
+        return outside_work(self.trace, self.step, self.degrees.tp, self.degrees.pp, with_tables)
 
     @property
     def table_bytes_read(self) -> int:
-        """Weights that embedding and output layer read for the batch, on one device of each."""
-        return table_bytes_read(self.trace, Step.of(self.requests, "decode"), self.degrees.tp)
+        """Weights that embedding and output layer read for the step, on one device of each."""
+        return table_bytes_read(self.trace, self.step, self.degrees.tp)
 
-    def iteration(self, members: Sequence[int]) -> Iteration:
-        """One decode step of some requests of the batch."""
+    def forward(self, members: Sequence[int]) -> ForwardPass:
+        """The pass of some entries of the step."""
         key = tuple(members)
-        if key not in self._steps:
-            step = instantiate(
-                self.trace, [self.requests[i] for i in key], tp=self.degrees.tp,
-                pp=self.degrees.pp, layers=self.layers, routing=self.routed(key),
-                append_kv=self.append_kv, ep=self.ep, spread=self.spread,
+        if key not in self._passes:
+            found = instantiate(
+                self.trace, self.step.part(key), tp=self.degrees.tp, pp=self.degrees.pp,
+                layers=self.layers, routing=self.routed(key), append_kv=self.append_kv, ep=self.ep,
+                spread=self.spread,
             )  # fmt: skip
-            self._steps[key] = self._sparse(step, key)
-        return self._steps[key]
+            self._passes[key] = self._sparse(found, key)
+        return self._passes[key]
 
-    def _sparse(self, step: Iteration, members: tuple[int, ...]) -> Iteration:
+    def _sparse(self, forward: ForwardPass, members: tuple[int, ...]) -> ForwardPass:
         sparsity = self.sparsity
         if sparsity is None:
-            return step
+            return forward
+        tokens = self.step.token_numbers(members)
         return sparse_ffn(
-            union=lambda layer: sparsity.union(layer, members),
-            granularity=sparsity.granularity, predictor=sparsity.predictor,
-        )(step)  # fmt: skip
+            union=lambda layer: sparsity.union(layer, tokens), granularity=sparsity.granularity,
+            predictor=sparsity.predictor,
+        )(forward)  # fmt: skip
 
 
 def device_work(
-    model: ModelCard | OperatorTrace, requests: Sequence[Request], parallel: ParallelConfig,
+    model: ModelCard | OperatorTrace, step: Step, parallel: ParallelConfig,
     layers: int | Literal["auto"] | None, capacity_bytes: int, routing: Routing | None, seed: int,
     append_kv: bool, overlapped: bool, sparsity: Sparsity | None = None,
     sparse: SparseOptions | None = None,
@@ -192,16 +194,16 @@ def device_work(
     if isinstance(model, ModelCard):
         degrees = parallelism(model, parallel.tp, parallel.pp)
         batches = _batches(parallel, degrees)
-        fits_memory(model, requests, degrees.tp, degrees.pp, capacity_bytes, batches)
-        needs = memory_needs(model, requests, degrees.tp, degrees.pp, batches)
+        fits_memory(model, step, degrees.tp, degrees.pp, capacity_bytes, batches)
+        needs = memory_needs(model, step, degrees.tp, degrees.pp, batches)
         trace = card_trace(model)
     else:
         trace = model
         degrees = trace_degrees(
-            trace, requests, parallel.tp, parallel.pp, capacity_bytes, parallel.batches
+            trace, step, parallel.tp, parallel.pp, capacity_bytes, parallel.batches
         )
         batches = _batches(parallel, degrees)
-        needs = trace_memory_needs(trace, requests, degrees.tp, degrees.pp, batches)
+        needs = trace_memory_needs(trace, step, degrees.tp, degrees.pp, batches)
     experts, ep = trace.facts.experts, parallel.ep
     if ep > 1 and not experts:
         raise InputError(
@@ -226,12 +228,12 @@ def device_work(
     used = None
     if sparsity is not None and sparse is not None:
         used = DeviceSparsity(
-            sparsity, len(requests), degrees.tp, sparse.sorted, sparse.granularity,
+            sparsity, step.tokens, degrees.tp, sparse.sorted, sparse.granularity,
             sparse.predictor,
         )  # fmt: skip
     return DeviceWork(
         trace,
-        tuple(requests),
+        step,
         degrees,
         ep,
         layers,

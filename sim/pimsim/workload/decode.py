@@ -2,51 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from pimsim.config.errors import InputError
 from pimsim.workload.card_trace import card_trace
 from pimsim.workload.cards import ModelCard, parallelism
-from pimsim.workload.instantiate import PhaseName, instantiate
+from pimsim.workload.instantiate import instantiate
 from pimsim.workload.moe import Routing
-from pimsim.workload.operators import Iteration
+from pimsim.workload.operators import ForwardPass
 from pimsim.workload.pipeline import MemoryNeed, TableBytes, fullest, stage_needs
-from pimsim.workload.requests import Request
+from pimsim.workload.step import Step
 
-__all__ = ["decode_iteration", "fits_memory", "memory_need", "memory_needs"]
+__all__ = ["card_pass", "fits_memory", "memory_need", "memory_needs"]
 
 
-def decode_iteration(
+def card_pass(
     card: ModelCard,
-    requests: Sequence[Request],
+    step: Step,
     tp: int | None = None,
     pp: int | None = None,
     layers: int | None = None,
     append_kv: bool = True,
     routing: Routing | None = None,
     seed: int = 0,
-    phase: PhaseName = "decode",
-) -> Iteration:
-    """The step of a batch on one of ``tp`` x ``pp`` devices.
+) -> ForwardPass:
+    """``step`` on one of ``tp`` x ``pp`` devices.
 
     ``tp`` and ``pp`` are the card's where ``None``; the rest is as in ``instantiate``. Raises
-    ``InputError`` for an empty batch, a context that the model cannot take, or degrees of
-    parallelism that do not divide it.
+    ``InputError`` for a context that the model cannot take, or degrees of parallelism that do not
+    divide it.
     """
     degrees = parallelism(card, tp, pp)
     return instantiate(
-        card_trace(card), requests, phase=phase, tp=degrees.tp, pp=degrees.pp, layers=layers,
-        routing=routing, seed=seed, append_kv=append_kv,
+        card_trace(card), step, tp=degrees.tp, pp=degrees.pp, layers=layers, routing=routing,
+        seed=seed, append_kv=append_kv,
     )  # fmt: skip
 
 
 def memory_needs(
-    card: ModelCard, requests: Sequence[Request], tp: int | None = None, pp: int | None = None,
+    card: ModelCard, step: Step, tp: int | None = None, pp: int | None = None,
     batches: int | None = None,
 ) -> tuple[MemoryNeed, ...]:  # fmt: skip
     """What a device of each pipeline stage must hold: its blocks with all experts, its share of the
-    tables, the KV of the contexts (of a sliding window, as much as it sees) of all ``batches`` like
-    this one that are under way (None: one a stage).
+    tables, the KV of the step's contexts (of a sliding window, as much as it sees) of all
+    ``batches`` like this one that are under way (None: one a stage).
 
     The first stage holds the input table and learned positions, the last one the output layer and
     the last norm; tied embeddings are one table where both are the same stage. Vocabulary tables
@@ -60,31 +57,31 @@ def memory_needs(
         last=table + card.norm_parameters * card.dtype_bytes,
         shared=table if card.tied_embeddings else 0,
     )
-    return stage_needs(card_trace(card), requests, degrees.tp, degrees.pp, tables, batches)
+    return stage_needs(card_trace(card), step, degrees.tp, degrees.pp, tables, batches)
 
 
 def memory_need(
-    card: ModelCard, requests: Sequence[Request], tp: int | None = None, pp: int | None = None,
+    card: ModelCard, step: Step, tp: int | None = None, pp: int | None = None,
     batches: int | None = None,
 ) -> MemoryNeed:  # fmt: skip
     """Of ``memory_needs`` that of the fullest stage."""
-    return fullest(memory_needs(card, requests, tp, pp, batches))
+    return fullest(memory_needs(card, step, tp, pp, batches))
 
 
 def fits_memory(
     card: ModelCard,
-    requests: Sequence[Request],
+    step: Step,
     tp: int | None,
     pp: int | None,
     capacity_bytes: int,
     batches: int | None = None,
 ) -> MemoryNeed:
     """The need of the fullest stage, known to fit; raises ``InputError`` where it does not."""
-    need = memory_need(card, requests, tp, pp, batches)
+    need = memory_need(card, step, tp, pp, batches)
     if need.total_bytes > capacity_bytes:
         degrees = parallelism(card, tp, pp)
         raise InputError(
-            f"model {card.name} ({degrees.words(len(requests), batches)}) needs "
+            f"model {card.name} ({degrees.words(len(step.entries), batches)}) needs "
             f"{_gib(need.total_bytes)} GiB on each device{degrees.of_stage} (weights "
             f"{_gib(need.weights_bytes)}, KV {_gib(need.kv_bytes)}), memory has "
             f"{_gib(capacity_bytes)} GiB"

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 
 from pimsim.config.errors import InputError
 from pimsim.workload.cards import ModelCard, Parallelism, tensor_degrees
 from pimsim.workload.operators import OperatorKind
 from pimsim.workload.pipeline import MemoryNeed, TableBytes, fullest, stage_needs
-from pimsim.workload.requests import Request
 from pimsim.workload.stages import misfit as stages_misfit
+from pimsim.workload.step import Step
 from pimsim.workload.trace import OperandRole, OperatorTrace, SymbolicOperator
 
 __all__ = [
@@ -20,21 +20,21 @@ _MAX_DEGREE = 1024
 
 
 def trace_memory_needs(
-    trace: OperatorTrace, requests: Sequence[Request], tp: int, pp: int, batches: int | None = None
+    trace: OperatorTrace, step: Step, tp: int, pp: int, batches: int | None = None
 ) -> tuple[MemoryNeed, ...]:
     """What a device of each pipeline stage must hold.
 
     What is outside blocks is cut by ``tp``: the last stage holds last norm and output layer, the
     first the rest. ``batches`` like this one are under way at once; None: one a stage.
     """
-    return stage_needs(trace, requests, tp, pp, _tables(trace, tp), batches)
+    return stage_needs(trace, step, tp, pp, _tables(trace, tp), batches)
 
 
 def trace_memory_bytes(
-    trace: OperatorTrace, requests: Sequence[Request], tp: int, pp: int, batches: int | None = None
+    trace: OperatorTrace, step: Step, tp: int, pp: int, batches: int | None = None
 ) -> tuple[int, int]:
     """Bytes of weights and of KV cache on a device of the fullest pipeline stage."""
-    need = fullest(trace_memory_needs(trace, requests, tp, pp, batches))
+    need = fullest(trace_memory_needs(trace, step, tp, pp, batches))
     return need.weights_bytes, need.kv_bytes
 
 
@@ -72,7 +72,7 @@ def _weight_form(operator: SymbolicOperator) -> dict[str, int]:
 
 
 def trace_degrees(
-    trace: OperatorTrace, requests: Sequence[Request], tp: int | None, pp: int | None,
+    trace: OperatorTrace, step: Step, tp: int | None, pp: int | None,
     capacity_bytes: int, batches: int | None = None,
 ) -> Parallelism:  # fmt: skip
     """``tp`` and ``pp`` as given; else one stage, and the smallest ``tp`` that holds the model.
@@ -88,14 +88,14 @@ def trace_degrees(
         if found:
             problem = found
             continue
-        last, need = degree, sum(trace_memory_bytes(trace, requests, degree, pp, batches))
+        last, need = degree, sum(trace_memory_bytes(trace, step, degree, pp, batches))
         if need <= capacity_bytes:
             return Parallelism(degree, pp)
     if not last:
         raise InputError(f"model {trace.model}: {problem}")
     tried = Parallelism(last, pp)
     raise InputError(
-        f"model {trace.model} ({tried.words(len(requests), batches)}) needs "
+        f"model {trace.model} ({tried.words(len(step.entries), batches)}) needs "
         f"{need / 2**30:.2f} GiB on each device{tried.of_stage}, memory has "
         f"{capacity_bytes / 2**30:.2f} GiB"
     )

@@ -1,4 +1,4 @@
-"""An operator trace and a batch to an iteration: symbols get values, devices get their share.
+"""An operator trace and a step to a forward pass: symbols get values, devices get their share.
 
 Tensor parallelism is Megatron's (Shoeybi et al. 2019, arXiv 1909.08053, section 3): operators cut
 by columns, rows or heads as their ``shard`` says, partial sums added up over the devices before
@@ -10,13 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 from pimsim.config.errors import InputError
 from pimsim.workload.moe import ExpertLoad, Routing, UniformRouting
-from pimsim.workload.operators import Block, CollectiveKind, Iteration, Operator, OperatorKind
-from pimsim.workload.requests import Request
+from pimsim.workload.operators import Block, CollectiveKind, ForwardPass, Operator, OperatorKind
 from pimsim.workload.stages import cut_blocks, misfit
+from pimsim.workload.step import Step
+from pimsim.workload.step_operators import StepOperator, step_operators
 from pimsim.workload.trace import (
     OperandRole,
     OperatorTrace,
@@ -26,56 +27,12 @@ from pimsim.workload.trace import (
     evaluate,
 )
 
-__all__ = ["BlockBytes", "Step", "block_share", "held_bytes", "instantiate", "sample_blocks"]
+__all__ = ["BlockBytes", "block_share", "held_bytes", "instantiate", "sample_blocks"]
 
-PhaseName = Literal["prefill", "decode"]
 _OF_EXPERTS = ("expert_fc1", "expert_act", "expert_fc2")
 """Groups that are cut over the devices which hold the same experts."""
 _LINEAR = ("combine",)
 """Groups that may work on partial sums: they add and scale."""
-
-
-@dataclass(frozen=True)
-class Step:
-    """What the symbols of a trace stand for in one batch."""
-
-    tokens: int
-    contexts: tuple[int, ...]
-    """Tokens that each request's attention reads, the current ones included."""
-    new_tokens: tuple[int, ...]
-    """Tokens that each request adds."""
-
-    @classmethod
-    def of(cls, requests: Sequence[Request], phase: PhaseName) -> Step:
-        """Decode: one token of each request. Prefill: its whole prompt."""
-        if phase == "decode":
-            contexts = tuple(request.context for request in requests)
-            return cls(len(requests), contexts, (1,) * len(requests))
-        prompts = tuple(request.prompt_tokens for request in requests)
-        return cls(sum(prompts), prompts, prompts)
-
-    def symbols(self, forms: Sequence[Mapping[str, int]]) -> dict[str, int]:
-        """Values of the symbols that ``forms`` use, but for those of a routing."""
-        values = {"T": self.tokens, "B": len(self.contexts), "L": len(self.contexts)}
-        for form in forms:
-            for symbol in form:
-                if symbol[0] in "PK" and symbol not in values:
-                    window = int(symbol[2:]) if "@" in symbol else None
-                    values[symbol] = self._pairs(window) if symbol[0] == "P" else self._keys(window)
-        return values
-
-    def _keys(self, window: int | None) -> int:
-        return sum(c if window is None else min(c, window) for c in self.contexts)
-
-    def _pairs(self, window: int | None) -> int:
-        """Sum over new tokens of the keys that each sees: itself and all before it."""
-        total = 0
-        for context, new in zip(self.contexts, self.new_tokens, strict=True):
-            limit = context if window is None else min(window, context)
-            first = context - new + 1
-            growing = max(min(limit, context) - first, 0)  # positions before the limit is reached
-            total += growing * (2 * first + growing - 1) // 2 + (new - growing) * limit
-        return total
 
 
 def sample_blocks(kinds: Sequence[str], count: int | None, spread: bool = False) -> list[int]:
@@ -116,53 +73,51 @@ def sample_blocks(kinds: Sequence[str], count: int | None, spread: bool = False)
 
 
 def instantiate(
-    trace: OperatorTrace, requests: Sequence[Request], *, phase: PhaseName = "decode", tp: int = 1,
-    pp: int = 1, layers: int | None = None, routing: Routing | None = None, seed: int = 0,
-    append_kv: bool = True, ep: int = 1, spread: bool = False,
-) -> Iteration:  # fmt: skip
-    """One step of ``requests`` on one of ``tp`` x ``pp`` devices.
+    trace: OperatorTrace, step: Step, *, tp: int = 1, pp: int = 1, layers: int | None = None,
+    routing: Routing | None = None, seed: int = 0, append_kv: bool = True, ep: int = 1,
+    spread: bool = False,
+) -> ForwardPass:  # fmt: skip
+    """``step`` on one of ``tp`` x ``pp`` devices.
 
     ``layers``: how many of the model's blocks to take, and ``spread``: see ``sample_blocks``; None:
     as many as the fullest of ``pp`` stages has, at least one of each kind.
     ``routing``: of a mixture of experts, uniform with ``seed`` where there is none.
     ``append_kv=False`` leaves out the writing of new keys and values. ``ep``: groups of devices
     with experts of their own, so that an expert is cut over ``tp / ep`` of them; the routing is
-    then of one group. Raises ``InputError`` for an empty batch, a phase that the trace does not
-    have, a context beyond the model, or degrees that do not divide it.
+    then of one group. Raises ``InputError`` for a context beyond the model, a step that the trace
+    has no operators for, or degrees that do not divide it.
     """
-    _check(trace, requests, phase)
+    _check(trace, step)
     if layers is not None and layers < 1:
         raise InputError(f"layers is {layers}; at least 1 is needed")
-    facts, chosen = trace.facts, trace.phases[phase]
+    facts, phase = trace.facts, trace.phases["decode"]
     problem = misfit(facts.layers, pp)
     if problem:
         raise InputError(f"model {trace.model}: {problem}")
-    kinds = list(chosen.sequence())
+    kinds = list(phase.sequence())
     if layers is None:
         layers = max(len(set(kinds)), *(len(stage) for stage in cut_blocks(facts.layers, pp)))
     numbers = sample_blocks(kinds, layers, spread)
-    step = Step.of(requests, phase)
     if routing is None and facts.experts:
         routing = UniformRouting(facts.experts, facts.experts_per_token, seed)
+    symbolic = {
+        kind: step_operators(trace, kind, step) for kind in {kinds[number] for number in numbers}
+    }
     made: dict[object, Block] = {}
     blocks = []
     for number in numbers:
         kind = kinds[number]
         load = None
-        if _has_experts(chosen, kind):
+        if _has_experts(phase, kind):
             assert routing is not None
             load = _load(trace, routing, number, step.tokens)
         key = (kind, load)
         if key not in made:
-            operators = block_share(chosen.blocks[kind], step, tp, load, append_kv, ep)
-            made[key] = Block(kind, operators)
+            made[key] = Block(kind, block_share(symbolic[kind], tp, load, append_kv, ep))
         blocks.append(made[key])
-    return Iteration(
+    return ForwardPass(
         model=trace.model,
-        phase=phase,
-        tokens=step.tokens,
-        contexts=step.contexts,
-        requests=tuple(requests),
+        step=step,
         blocks=tuple(blocks),
         model_blocks=tuple((kind, kinds.count(kind)) for kind in dict.fromkeys(kinds)),
         layer_numbers=tuple(numbers),
@@ -182,30 +137,27 @@ class BlockBytes(NamedTuple):
     """Of one batch."""
 
 
-def held_bytes(trace: OperatorTrace, requests: Sequence[Request], tp: int) -> dict[str, BlockBytes]:
-    """What a block of each kind takes on each of ``tp`` devices."""
+def held_bytes(trace: OperatorTrace, step: Step, tp: int) -> dict[str, BlockBytes]:
+    """What a block of each kind takes on each of ``tp`` devices at the end of ``step``."""
     phase, facts = trace.phases["decode"], trace.facts
     everywhere = ExpertLoad(tuple(range(facts.experts)), (1,) * facts.experts)
-    step = Step.of(requests, "decode")
+    reading = step.reading()
     found = {}
     for kind in dict.fromkeys(phase.sequence()):
         load = everywhere if _has_experts(phase, kind) else None
-        operators = block_share(phase.blocks[kind], step, tp, load)
+        symbolic = [StepOperator(operator, reading) for operator in phase.blocks[kind]]
+        operators = block_share(symbolic, tp, load)
         found[kind] = BlockBytes(
             sum(o.weight_bytes for o in operators), sum(o.kv_read_bytes for o in operators)
         )
     return found
 
 
-def _check(trace: OperatorTrace, requests: Sequence[Request], phase: PhaseName) -> None:
-    if phase not in trace.phases:
-        raise InputError(f"trace of {trace.model}: it has no {phase}")
-    if not requests:
-        raise InputError(f"model {trace.model}: the batch is empty; at least 1 request is needed")
-    for request in requests:
-        if not 1 <= request.context <= trace.facts.max_context:
+def _check(trace: OperatorTrace, step: Step) -> None:
+    for entry in step.entries:
+        if not 1 <= entry.context <= trace.facts.max_context:
             raise InputError(
-                f"request {request.id} has a context of {request.context} tokens; "
+                f"request {entry.request.id} has a context of {entry.context} tokens; "
                 f"model {trace.model} takes 1 to {trace.facts.max_context} (max_context)"
             )
 
@@ -229,30 +181,33 @@ def _load(trace: OperatorTrace, routing: Routing, layer: int, tokens: int) -> Ex
 
 
 def block_share(
-    operators: Sequence[SymbolicOperator], step: Step, tp: int, load: ExpertLoad | None,
-    append_kv: bool = True, ep: int = 1,
+    operators: Sequence[StepOperator], tp: int, load: ExpertLoad | None, append_kv: bool = True,
+    ep: int = 1,
 ) -> tuple[Operator, ...]:  # fmt: skip
     """One device's share of a block: cut, fused, with the all-reduces between devices."""
-    forms = [
-        form for o in operators for form in (o.m, o.rows, o.flops, *(x.bytes for x in o.operands))
-    ]
-    values = step.symbols(forms)
+    forms: dict[tuple[int, ...], list[Mapping[str, int]]] = {}
+    steps = {each.entries: each.step for each in operators}
+    for each in operators:
+        forms.setdefault(each.entries, []).extend(each.forms())
+    values = {entries: steps[entries].symbols(own) for entries, own in forms.items()}
     if load is not None:
-        values |= {"A": load.assigned, "E": len(load.experts)}
+        for own in values.values():
+            own |= {"A": load.assigned, "E": len(load.experts)}
     shares = []
-    for operator in operators:
+    for each in operators:
+        operator = each.symbolic
         if operator.kind is OperatorKind.KV_APPEND and not append_kv:
             continue
         degree = tp // ep if operator.group in _OF_EXPERTS else tp
-        shares.append((operator, _share(operator, values, step, degree, load)))
-    return _reduced(_fused(shares), operators, tp)
+        shares.append((operator, _share(each, values[each.entries], degree, load)))
+    return _reduced(_fused(shares), [each.symbolic for each in operators], tp)
 
 
 def _share(
-    operator: SymbolicOperator, values: Mapping[str, int], step: Step, tp: int,
-    load: ExpertLoad | None,
-) -> Operator:  # fmt: skip
+    each: StepOperator, values: Mapping[str, int], tp: int, load: ExpertLoad | None
+) -> Operator:
     """The operator's part on one of ``tp`` devices, under its own name."""
+    operator, step = each.symbolic, each.step
     cut = _Cut.of(operator, tp)
     rows = evaluate(operator.rows, values)
     if operator.shard is Shard.HEADS and rows:
@@ -292,6 +247,7 @@ def _share(
         expert_tokens=experts.tokens if experts else (),
         weights_chosen=experts is not None and operator.group == "expert_fc1",
         experts=experts.experts if experts else (),
+        entries=each.entries,
     )
 
 

@@ -1,4 +1,4 @@
-"""What a forward pass does: operators, and the iteration they make up.
+"""What a forward pass does: operators, and the blocks they make up.
 
 Every size is that of one device, after tensor parallelism. Bytes are the operands' sizes; which of
 them cross the memory bus, and how often, is the mapping's decision.
@@ -11,8 +11,9 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from pimsim.workload.requests import Request
+from pimsim.workload.step import Step
 
-__all__ = ["Block", "CollectiveKind", "Iteration", "Operator", "OperatorKind", "map_operators"]
+__all__ = ["Block", "CollectiveKind", "ForwardPass", "Operator", "OperatorKind", "map_operators"]
 
 
 class OperatorKind(StrEnum):
@@ -62,7 +63,7 @@ class Operator:
     """Vector work: this many vectors ..."""
     width: int = 0
     """... of this many output elements. For softmax the widest: each request has its own, see
-    ``Iteration.contexts``."""
+    ``ForwardPass.step``."""
     heads: int = 0
     """Query heads on this device (attention, softmax, rope)."""
     kv_heads: int = 0
@@ -101,6 +102,8 @@ class Operator:
     ``weight_bytes`` those of these experts."""
     experts: tuple[int, ...] = ()
     """Which experts these are."""
+    entries: tuple[int, ...] = ()
+    """Numbers of the step's entries that it works on; empty: all of them."""
     weights_chosen: bool = False
     """Which of its weights it reads is known only from the result of an operator before it: experts
     from the router's, features that turned out active from the activation's."""
@@ -144,21 +147,14 @@ class Block:
 
 
 @dataclass(frozen=True, slots=True)
-class Iteration:
-    """One step of a batch on one device: the blocks that are simulated, one after the other.
+class ForwardPass:
+    """A step on one device: the blocks that are simulated, one after the other.
 
-    ``contexts`` and ``requests`` are in the same order; raises ``ValueError`` where their numbers
-    differ, or where there is no block.
+    Raises ``ValueError`` where there is no block.
     """
 
     model: str
-    phase: str
-    """``decode``: one new token of each request. ``prefill``: whole prompts."""
-    tokens: int
-    """Tokens in the step; in decode the number of requests."""
-    contexts: tuple[int, ...]
-    """Tokens that each request's attention reads, the current one included."""
-    requests: tuple[Request, ...]
+    step: Step
     blocks: tuple[Block, ...]
     """Simulated blocks, in the model's order; equal ones are one object."""
     model_blocks: tuple[tuple[str, int], ...]
@@ -173,12 +169,25 @@ class Iteration:
     """Bytes of an element of the KV cache."""
 
     def __post_init__(self) -> None:
-        if len(self.contexts) != len(self.requests):
-            raise ValueError(f"{len(self.contexts)} contexts for {len(self.requests)} requests")
         if not self.blocks:
-            raise ValueError("an iteration without blocks")
+            raise ValueError("a forward pass without blocks")
         if len(self.layer_numbers) != len(self.blocks):
             raise ValueError(f"{len(self.layer_numbers)} numbers for {len(self.blocks)} blocks")
+
+    @property
+    def tokens(self) -> int:
+        """Tokens that are fed."""
+        return self.step.tokens
+
+    @property
+    def contexts(self) -> tuple[int, ...]:
+        """Tokens that attention reads of each request, the new ones included."""
+        return self.step.contexts
+
+    @property
+    def requests(self) -> tuple[Request, ...]:
+        """In the order of ``contexts``."""
+        return self.step.requests
 
     @property
     def layers(self) -> int:
@@ -219,10 +228,10 @@ class Iteration:
         return self._sum(lambda operator: operator.kv_write_bytes)
 
 
-def map_operators(iteration: Iteration, change: Callable[[Operator], Operator]) -> Iteration:
-    """The iteration with each operator replaced; blocks that were one object stay one."""
+def map_operators(forward: ForwardPass, change: Callable[[Operator], Operator]) -> ForwardPass:
+    """The forward pass with each operator replaced; blocks that were one object stay one."""
     done: dict[int, Block] = {}
-    for block in iteration.blocks:
+    for block in forward.blocks:
         if id(block) not in done:
             done[id(block)] = replace(block, operators=tuple(map(change, block.operators)))
-    return replace(iteration, blocks=tuple(done[id(block)] for block in iteration.blocks))
+    return replace(forward, blocks=tuple(done[id(block)] for block in forward.blocks))

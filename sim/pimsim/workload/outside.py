@@ -11,8 +11,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from pimsim.workload.instantiate import Step, block_share
+from pimsim.workload.instantiate import block_share
 from pimsim.workload.operators import Block, CollectiveKind, Operator, OperatorKind
+from pimsim.workload.step import Step
+from pimsim.workload.step_operators import StepOperator
 from pimsim.workload.trace import OperatorTrace, Shard, SymbolicOperator
 
 __all__ = ["Outside", "outside_work", "table_bytes_read"]
@@ -72,11 +74,16 @@ def table_bytes_read(trace: OperatorTrace, step: Step, tp: int) -> int:
     )
 
 
+def _share(symbolic: Sequence[SymbolicOperator], step: Step, tp: int) -> tuple[Operator, ...]:
+    """One device's part of what runs on the whole step."""
+    return block_share([StepOperator(operator, step) for operator in symbolic], tp, None)
+
+
 def _embedding(symbolic: Sequence[SymbolicOperator], step: Step, tp: int) -> list[Operator]:
     """The rows of each device's part of the table, and their sum over the devices."""
     result: list[Operator] = []
     renamed: dict[str, str] = {}
-    for operator in block_share(symbolic, step, tp, None):
+    for operator in _share(symbolic, step, tp):
         after = tuple(renamed.get(name, name) for name in operator.depends_on)
         result.append(replace(operator, depends_on=after))
         if operator.kind is OperatorKind.EMBEDDING and tp > 1:
@@ -93,7 +100,7 @@ def _embedding(symbolic: Sequence[SymbolicOperator], step: Step, tp: int) -> lis
 
 def _logits(symbolic: Sequence[SymbolicOperator], step: Step, tp: int) -> list[Operator]:
     """The last norm and each device's columns of logits, gathered behind what is cut so."""
-    shares = list(block_share(symbolic, step, tp, None))
+    shares = list(_share(symbolic, step, tp))
     cut = {operator.group for operator in symbolic if operator.shard is Shard.COLUMNS}
     places = [at for at, operator in enumerate(shares) if operator.group in cut]
     if tp == 1 or not places:

@@ -12,8 +12,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from pimsim.workload.instantiate import BlockBytes, held_bytes
-from pimsim.workload.requests import Request
 from pimsim.workload.stages import cut_blocks, stage_kinds
+from pimsim.workload.step import Step
 from pimsim.workload.trace import OperatorTrace
 
 __all__ = ["MemoryNeed", "TableBytes", "fullest", "stage_needs"]
@@ -47,15 +47,15 @@ class TableBytes:
 
 
 def stage_needs(
-    trace: OperatorTrace, requests: Sequence[Request], tp: int, pp: int, tables: TableBytes,
+    trace: OperatorTrace, step: Step, tp: int, pp: int, tables: TableBytes,
     batches: int | None = None,
 ) -> tuple[MemoryNeed, ...]:  # fmt: skip
     """What each of ``pp`` stages takes, in their order.
 
-    ``batches`` like ``requests`` are under way at once; None: one a stage.
+    ``batches`` of ``step`` are under way at once; None: one a stage.
     """
     kinds = list(trace.phases["decode"].sequence())
-    each = held_bytes(trace, requests, tp)
+    each = held_bytes(trace, step, tp)
     under_way = pp if batches is None else batches
     stages = cut_blocks(len(kinds), pp)
     needs = []

@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import Any, Protocol, cast
 
 from pimsim.config.plugins import load_module, module_names
-from pimsim.workload.operators import Iteration
+from pimsim.workload.operators import ForwardPass
 
 __all__ = ["Transform", "TransformFactory", "load_transform", "transform_names"]
 
@@ -19,7 +19,7 @@ __all__ = ["Transform", "TransformFactory", "load_transform", "transform_names"]
 class Transform(Protocol):
     """What a technique does to an iteration; the argument is left as it is."""
 
-    def __call__(self, iteration: Iteration, /) -> Iteration: ...
+    def __call__(self, forward: ForwardPass, /) -> ForwardPass: ...
 
 
 class TransformFactory(Protocol):

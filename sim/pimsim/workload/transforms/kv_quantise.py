@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from pimsim.config.errors import InputError
 from pimsim.workload.cards import ELEMENT_BYTES
-from pimsim.workload.operators import Iteration, Operator, map_operators
+from pimsim.workload.operators import ForwardPass, Operator, map_operators
 from pimsim.workload.transforms import Transform
 
 __all__ = ["kv_quantise"]
@@ -25,14 +25,14 @@ def kv_quantise(*, dtype_bytes: int) -> Transform:
         allowed = ", ".join(map(str, ELEMENT_BYTES))
         raise InputError(f"kv_quantise: dtype_bytes is {dtype_bytes}; allowed: {allowed}")
 
-    def transform(iteration: Iteration) -> Iteration:
+    def transform(forward: ForwardPass) -> ForwardPass:
         def stored(operator: Operator) -> Operator:
-            read, written = _cached_elements(operator, iteration.contexts)
+            read, written = _cached_elements(operator, forward.contexts)
             return replace(
                 operator, kv_read_bytes=read * dtype_bytes, kv_write_bytes=written * dtype_bytes
             )
 
-        return replace(map_operators(iteration, stored), kv_dtype_bytes=dtype_bytes)
+        return replace(map_operators(forward, stored), kv_dtype_bytes=dtype_bytes)
 
     return transform
 
@@ -41,7 +41,7 @@ def _cached_elements(operator: Operator, contexts: Sequence[int]) -> tuple[int, 
     """Elements of the cache that an operator reads and writes.
 
     They follow from its dims, as elements of a 4-bit cache are less than
-    ``Iteration.kv_dtype_bytes``.
+    ``ForwardPass.kv_dtype_bytes``.
     """
     seen = sum(min(context, operator.window or context) for context in contexts)
     read = operator.kv_heads * operator.head_dim * seen if operator.kv_read_bytes else 0

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pimsim.config.errors import InputError
-from pimsim.workload.operators import Block, Iteration, Operator
+from pimsim.workload.operators import Block, ForwardPass, Operator
 from pimsim.workload.sparsity.union import kept
 from pimsim.workload.transforms import Transform
 
@@ -37,15 +37,15 @@ def sparse_ffn(
     if predictor not in ("none", "oracle"):
         raise InputError(f"sparse_ffn: predictor is {predictor!r}; allowed: none, oracle")
 
-    def transform(iteration: Iteration) -> Iteration:
+    def transform(forward: ForwardPass) -> ForwardPass:
         blocks = []
-        for number, block in zip(iteration.layer_numbers, iteration.blocks, strict=True):
+        for number, block in zip(forward.layer_numbers, forward.blocks, strict=True):
             blocks.append(
                 _block(
-                    block, number, union, granularity, predictor == "oracle", iteration.dtype_bytes
+                    block, number, union, granularity, predictor == "oracle", forward.dtype_bytes
                 )
             )
-        return replace(iteration, blocks=tuple(blocks))
+        return replace(forward, blocks=tuple(blocks))
 
     return transform
 

@@ -1,0 +1,146 @@
+"""Which of a trace's operators a step runs in a block, and on which of its entries.
+
+A trace has two forms of a block: one for prompts, one for tokens that all get logits. Of most
+models they are the same. Latent attention differs: of a prompt the latent is expanded to keys and
+values, of a single token that is absorbed into queries and outputs (DeepSeek-V2, arXiv 2405.04434,
+section 2.1.2). In a step of both, what the forms have in common runs once over all tokens, and
+each entry's attention is that of its own form.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from pimsim.config.errors import InputError
+from pimsim.workload.operators import OperatorKind
+from pimsim.workload.step import Step
+from pimsim.workload.trace import OperatorTrace, SymbolicOperator
+
+__all__ = ["StepOperator", "step_operators"]
+
+_ATTENTION = (
+    OperatorKind.ATTENTION_SCORE, OperatorKind.SOFTMAX, OperatorKind.ATTENTION_VALUE,
+)  # fmt: skip
+_PROMPT = ".prompt"
+"""Behind the name of a prompt's operator where the other entries have one of that name."""
+
+
+@dataclass(frozen=True)
+class StepOperator:
+    """An operator, and what it works on."""
+
+    symbolic: SymbolicOperator
+    step: Step
+    entries: tuple[int, ...] = ()
+    """Numbers of the entries of ``step`` in the whole one; empty: it is the whole one."""
+
+    def forms(self) -> Iterator[Mapping[str, int]]:
+        """All of its sizes that depend on the step."""
+        symbolic = self.symbolic
+        yield from (symbolic.m, symbolic.rows, symbolic.flops)
+        yield from (operand.bytes for operand in symbolic.operands)
+
+
+def step_operators(trace: OperatorTrace, kind: str, step: Step) -> list[StepOperator]:
+    """The operators of a block of ``kind`` in ``step``, each after those that it depends on.
+
+    Raises ``InputError`` where the step feeds a prompt and the trace has no form for it.
+    """
+    prompts = tuple(at for at, entry in enumerate(step.entries) if entry.feeds_prompt)
+    others = tuple(at for at in range(len(step.entries)) if at not in set(prompts))
+    single = trace.phases["decode"].blocks[kind]
+    if not prompts:
+        return [StepOperator(operator, step) for operator in single]
+    if "prefill" not in trace.phases:
+        raise InputError(f"trace of {trace.model}: it has no prefill")
+    of_prompt = trace.phases["prefill"].blocks.get(kind)
+    if of_prompt is None:
+        raise InputError(f"trace of {trace.model}: its prefill has no block {kind!r}")
+    if any(step.entries[at].cached for at in prompts):
+        of_prompt = _over_cache(of_prompt)
+    if not others:
+        return [StepOperator(operator, step) for operator in of_prompt]
+    return _merged(single, of_prompt, step, others, prompts)
+
+
+def _over_cache(operators: Sequence[SymbolicOperator]) -> tuple[SymbolicOperator, ...]:
+    """With what lies between the cache and the scores (MLA's expansion) done for all that is
+    cached, not for the new tokens alone."""
+    ancestors: dict[str, set[str]] = {}
+    for operator in operators:
+        found = set(operator.depends_on)
+        for name in operator.depends_on:
+            found |= ancestors[name]
+        ancestors[operator.name] = found
+    appends = {o.name for o in operators if o.kind is OperatorKind.KV_APPEND}
+    needed = {name for o in operators if o.kind in _ATTENTION for name in ancestors[o.name]}
+    return tuple(
+        _of_keys(operator)
+        if operator.name in needed and operator.kind not in _ATTENTION
+        and ancestors[operator.name] & appends else operator
+        for operator in operators
+    )  # fmt: skip
+
+
+def _of_keys(operator: SymbolicOperator) -> SymbolicOperator:
+    """The operator, once for each key that is read in place of each new token."""
+
+    def keys(form: Mapping[str, int]) -> dict[str, int]:
+        return {"K" if symbol == "T" else symbol: n for symbol, n in form.items()}
+
+    operands = tuple(
+        operand.model_copy(update={"bytes": keys(operand.bytes)}) for operand in operator.operands
+    )
+    return operator.model_copy(
+        update={
+            "m": keys(operator.m), "rows": keys(operator.rows), "flops": keys(operator.flops),
+            "operands": operands,
+        }
+    )  # fmt: skip
+
+
+def _merged(
+    single: Sequence[SymbolicOperator], of_prompt: Sequence[SymbolicOperator], step: Step,
+    others: tuple[int, ...], prompts: tuple[int, ...],
+) -> list[StepOperator]:  # fmt: skip
+    """Both forms of a block in one: what they have in common over all entries."""
+
+    def bare(operator: SymbolicOperator) -> SymbolicOperator:
+        return operator.model_copy(update={"depends_on": ()})
+
+    mine = {operator.name: operator for operator in single}
+    common = {o.name for o in of_prompt if o.name in mine and bare(o) == bare(mine[o.name])}
+    if any(o.kind in _ATTENTION and o.name not in common for o in single):
+        common -= {o.name for o in single if o.kind in _ATTENTION}
+    renamed = {o.name: o.name + _PROMPT for o in of_prompt if o.name in mine.keys() - common}
+    twins = {
+        o.name: o.model_copy(
+            update={
+                "name": renamed.get(o.name, o.name),
+                "group": o.group + _PROMPT if o.name in renamed else o.group,
+                "depends_on": tuple(renamed.get(name, name) for name in o.depends_on),
+            }
+        )
+        for o in of_prompt
+    }  # fmt: skip
+    result: list[StepOperator] = []
+    left, of_others, of_prompts = list(of_prompt), step.part(others), step.part(prompts)
+
+    def prompts_up_to(name: str | None) -> None:
+        while left and left[0].name != name:
+            operator = left.pop(0)
+            assert operator.name not in common, "forms have their operators in different orders"
+            result.append(StepOperator(twins[operator.name], of_prompts, prompts))
+
+    for operator in single:
+        if operator.name not in common:
+            result.append(StepOperator(operator, of_others, others))
+            continue
+        prompts_up_to(operator.name)
+        left.pop(0)
+        after = dict.fromkeys((*operator.depends_on, *twins[operator.name].depends_on))
+        both = operator.model_copy(update={"depends_on": tuple(after)})
+        result.append(StepOperator(both, step))
+    prompts_up_to(None)
+    return result
