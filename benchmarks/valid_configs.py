@@ -17,7 +17,7 @@ from pydantic import BaseModel
 
 from pimsim.config.errors import InputError
 from pimsim.config.loader import load_preset, pim_model
-from pimsim.config.pim import PimConfig
+from pimsim.config.pim import PimDesignConfig
 from pimsim.config.plugins import ModuleName, module_names
 from pimsim.config.resources import preset_names
 from pimsim.config.schema import annotation_at, marks_at, quantity_at
@@ -183,7 +183,7 @@ def _hardware(draw: random.Random) -> Draw:
     if draw.random() < 0.8:
         own.append(f"memory.organization.channels={draw.choice((2, 4, 8, 16))}")
     if _config("hardware", preset).pim is not None and draw.random() < 0.6:
-        newton = [name for name in preset_names("pim") if pim_model(name) is PimConfig]
+        newton = [name for name in preset_names("pim") if pim_model(name) is PimDesignConfig]
         own.append(f"pim={draw.choice(newton)}")
     if draw.random() < 0.3:
         own.append(f"energy={draw.choice(preset_names('energy'))}")
@@ -222,7 +222,7 @@ def _system(draw: random.Random) -> Draw:
 
 
 def _stream(draw: random.Random) -> Draw:
-    names = [name for name in preset_names("pim") if pim_model(name) is not PimConfig]
+    names = [name for name in preset_names("pim") if pim_model(name) is not PimDesignConfig]
     preset = draw.choice(names)
     operation = draw.choice(sorted({"gemv", "attention"} & set(_config("pim", preset).operations)))
     if operation == "gemv":

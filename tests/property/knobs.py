@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -14,7 +13,6 @@ import numpy as np
 from benchmarks.valid_configs import words_of
 from cards import small_card
 
-from pimsim.config.delay import timing_names
 from pimsim.config.errors import InputError
 from pimsim.config.loader import (
     CONFIG_MODELS,
@@ -34,7 +32,9 @@ from pimsim.hardware.energy.static import peak_gb_per_s
 from pimsim.simulate import resolve, simulate
 from pimsim.workload.cards import load_card
 
-__all__ = ["INACTIVE", "SUBJECTS", "Subject", "Verdict", "keys_of", "verdict", "write_inputs"]
+__all__ = [
+    "SUBJECTS", "Subject", "Verdict", "config_of", "cores_of", "keys_of", "verdict", "write_inputs",
+]  # fmt: skip
 
 CARD = small_card()
 CONTEXTS = (700, 31, 511, 64, 1279)
@@ -69,13 +69,13 @@ class Subject:
     def variants(self, key: str) -> Iterator[tuple[str, ...]]:
         """Overrides under which another value of the key may act where it does not without."""
         yield ()
-        if self.kind == "memory" and "tRFCpb" in _config(self).timings:
+        if self.kind == "memory" and "tRFCpb" in config_of(self).timings:
             yield ("controller.refresh=per-bank",)
         if self.kind == "system":
             yield ("xpu.l1_per_core=24KiB", "xpu.l2=128KiB")
         section, found, timing = key.rpartition("timings.")
         if found:
-            known = _value(_config(self), (*section.split(".")[:-1], "timings"))
+            known = _value(config_of(self), (*section.split(".")[:-1], "timings"))
             for whole, parts in CONTAINED:
                 # within the other, a larger value is refused
                 if timing in parts and whole in known:
@@ -119,18 +119,18 @@ def _leaves(values: Mapping[str, Any], path: tuple[str, ...] = ()) -> Iterator[t
 
 
 @cache
-def _config(subject: Subject) -> Any:
+def config_of(subject: Subject) -> Any:
     return load_preset(subject.kind, subject.preset, subject.own).config
 
 
 def cores_of(subject: Subject) -> int:
     """Of a run's device."""
-    return int(_config(subject).npu.cores)
+    return int(config_of(subject).npu.cores)
 
 
 def keys_of(subject: Subject) -> list[str]:
-    """Dotted keys of all values but names: those of lists and texts have tests of their own."""
-    config = _config(subject)
+    """Dotted keys of all values but names and lists, which have tests of their own."""
+    config = config_of(subject)
     found = []
     for path in _leaves(config.model_dump(mode="json")):
         value, section = _value(config, path), path[0]
@@ -138,8 +138,6 @@ def keys_of(subject: Subject) -> list[str]:
         if (subject.kind, section) in (("hardware", "workload"), ("system", "pim")):
             continue
         if path == ("fidelity",) or isinstance(value, (list, Mapping)):
-            continue
-        if isinstance(value, str) and not words_of(CONFIG_MODELS[subject.kind], path):
             continue
         found.append(".".join(path))
     return found
@@ -173,7 +171,7 @@ _INSTEAD_OF_NULL = {
 def others(subject: Subject, key: str) -> list[str]:
     """Other values of a key as ``--set`` takes them, from small steps to large ones."""
     path = tuple(key.split("."))
-    value = _value(_config(subject), path)
+    value = _value(config_of(subject), path)
     model = CONFIG_MODELS[subject.kind]
     words = [json.dumps(word) for word in words_of(model, path) if word != value]
     if words:
@@ -184,7 +182,9 @@ def others(subject: Subject, key: str) -> list[str]:
         full = key if subject.kind != "memory" else f"memory.{key}"
         return _INSTEAD_OF_NULL.get(full, [])
     if isinstance(value, str):
-        return []
+        # of an expression, of a map of fields of two letters, of the name of a preset
+        own = [f"({value}) * 2", value[2:] + value[:2]]
+        return [*own, *(name for name in preset_names(subject.kind) if name != value)]
     quantity = quantity_at(model, path)
     unit = quantity.units[0][0] if quantity else ""
     if isinstance(value, float):
@@ -289,198 +289,3 @@ def verdict(subject: Subject, key: str) -> tuple[Verdict, str]:
                 continue
             accepted = " ".join(overrides)
     return ("nothing", accepted) if accepted else ("refused", "")
-
-
-# what cannot act ----------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Inactive:
-    """Keys that move nothing on a path, when, and why."""
-
-    paths: str
-    """Of ``Subject.path``, by spaces."""
-    keys: str
-    """Regular expression of the whole key."""
-    when: Callable[[Any], bool]
-    """Of the config of the subject (of a run, or of a memory alone)."""
-    why: str
-    needs_load: bool = False
-    """They may act where the small run happens to load the part; each does on some other path or
-    preset."""
-
-    def covers(self, subject: Subject, key: str) -> bool:
-        """Whether the key can do nothing here."""
-        is_here = subject.path in self.paths.split() and re.fullmatch(self.keys, key)
-        return bool(is_here) and self.when(_config(subject))
-
-
-def _always(_: Any) -> bool:
-    return True
-
-
-def _has_turns_of_ranks(memory: Any) -> bool:
-    """Whether a rule that binds anything here reads tRTRS."""
-    several = memory.organization.ranks > 1
-    rules = [rule for rule in memory.rules if several or rule.level != "other_ranks"]
-    return "tRTRS" in timing_names(rule.delay for rule in rules)
-
-
-def _plain_queues(run: Any) -> bool:
-    """Whether a run's memory is under bank-queues, its own or beside PIM."""
-    return run.memory.controller.model == "bank-queues" or run.schedule.policy != "serial"
-
-
-INACTIVE = [
-    Inactive(
-        "replay",
-        "controller.(requests_per_cycle|fabric_latency|requests_in_flight)",
-        _always,
-        "of a device's units: a replay hands requests to the controller itself",
-    ),
-    Inactive(
-        "replay",
-        "organization.channels_per_stack",
-        _always,
-        "what a PIM design's power cap is of; test_power_limits.py",
-    ),
-    Inactive(
-        "replay",
-        "power_ceiling_pj_per_bit",
-        _always,
-        "a limit of a run; test_power_laws.py holds replays of all presets to it",
-    ),
-    Inactive(
-        "replay",
-        "timings.tRTRS",
-        lambda m: not _has_turns_of_ranks(m),
-        "rules of PIM designs read it, of its own only those between ranks, if any",
-    ),
-    Inactive(
-        "replay",
-        "controller.refresh_pseudo_channels",
-        lambda m: (
-            m.organization.pseudo_channels < 2
-            or m.controller.model == "bank-queues"
-            or "tRFCpb" not in m.timings
-        ),
-        "there is one pseudo channel to go round, or no refresh bank by bank, or the kernel sees "
-        "each as a channel",
-    ),
-    Inactive(
-        "replay",
-        "timings.(tCCD_S|tWTR_S)",
-        lambda m: m.organization.bank_groups == 1,
-        "of other bank groups, and there is one",
-    ),
-    Inactive(
-        "replay",
-        "currents.IDD5PB",
-        lambda m: "tRFCpb" not in m.timings,
-        "of refreshes bank by bank, which the memory does not have",
-    ),
-    Inactive(
-        "replay",
-        "timings.tRFC|timings.tREFI|currents.IDD5AB",
-        lambda m: m.controller.refresh == "none" and "tRFCpb" not in m.timings,
-        "the preset is not refreshed",
-    ),
-    Inactive(
-        "replay",
-        "command_bus.ticks_per_clock",
-        lambda m: m.controller.model == "bank-queues" and not m.command_bus.duration,
-        "every command takes one clock",
-    ),
-    Inactive(
-        "command fast",
-        "memory.command_bus.ticks_per_clock",
-        lambda r: _plain_queues(r) and not r.memory.command_bus.duration,
-        "every command takes one clock",
-    ),
-    Inactive(
-        "command fast",
-        "memory.organization.channels_per_stack",
-        _always,
-        "what a PIM design's power cap is of; test_power_limits.py",
-    ),
-    Inactive(
-        "command fast",
-        "memory.timings.(tRFCpb|tREFIpb|tRREFD)|memory.currents.IDD5PB",
-        lambda r: r.memory.controller.refresh != "per-bank",
-        "of refreshes bank by bank; test_dead_knobs.py",
-    ),
-    Inactive(
-        "command fast",
-        "memory.controller.refresh_pseudo_channels",
-        lambda r: _plain_queues(r) or r.memory.controller.refresh != "per-bank",
-        "of channel-queues, which refreshes bank by bank",
-    ),
-    Inactive(
-        "command fast",
-        "schedule.expert_(placement|objective)",
-        _always,
-        "the model has no experts; test_models_on_device.py",
-    ),
-    Inactive(
-        "command fast",
-        "memory.timings.(tRFC|tREFI)|memory.currents.IDD5AB",
-        lambda r: r.memory.controller.refresh == "none",
-        "the preset is not refreshed",
-    ),
-    Inactive(
-        "command fast",
-        "npu.vector.gelu_latency|link.latency_ns|energy.link_pj_per_bit",
-        lambda r: r.npu.vector.artifact_free or r.link.artifact_free,
-        "the artifact's vector work and links are free",
-    ),
-    Inactive(
-        "command fast",
-        "npu.prefetch_weights",
-        lambda r: not r.npu.model_copy(update={"prefetch_weights": True}).prefetches,
-        "weights come by themselves only where activations stay on chip and operands lie in tiles",
-    ),
-    Inactive(
-        "command fast",
-        "schedule.split",
-        lambda r: not r.schedule.sub_batches,
-        "of sub-batches",
-    ),
-    Inactive(
-        "command fast",
-        "schedule.channel_assignment|energy.pim_.*",
-        lambda r: r.schedule.policy == "serial",
-        "nothing is done in the banks",
-    ),
-    Inactive(
-        "command fast",
-        "energy.dram_(activate_pj_per_bit|column_pj_per_bit|refresh_pj|background.*)",
-        lambda r: r.energy.dram_model == "currents",
-        "of the model pj_per_bit",
-    ),
-    Inactive(
-        "command fast",
-        "npu.scratchpad.double_buffered|npu.artifact_short_runs|memory.timings.tWTR_S"
-        "|memory.controller.(row_hit_cap|(read|write)_queue_depth|write_drain_low)"
-        "|pim.(read_write_slack|artifact_one_operand_row|artifact_uncounted_activations)",
-        _always,
-        "the small model fills no scratchpad and few queues; test_dead_knobs.py",
-        needs_load=True,
-    ),
-    Inactive(
-        "command fast", "npu.core_assignment", lambda r: r.npu.cores == 1, "there is one core"
-    ),
-    Inactive("command", "seed", _always, "nothing is drawn; test_fast.py, test_routing.py"),
-    Inactive(
-        "energy",
-        "dram_(activate_pj_per_bit|column_pj_per_bit|refresh_pj|background.*)",
-        lambda e: e.dram_model == "currents",
-        "of the model pj_per_bit",
-    ),
-    Inactive(
-        "system",
-        "stacks.bandwidth_gb_per_s",
-        lambda s: s.stacks.artifact_internal_scale is None and not s.stacks.artifact_softmax,
-        "only AttAcc's simulator goes by the pins' bandwidth (stacks.artifact_*)",
-    ),
-]
-"""The short list. What it covers must do nothing, so that a key that begins to act leaves it."""

@@ -12,7 +12,8 @@ import random
 
 import knobs
 import pytest
-from knobs import INACTIVE, SUBJECTS, Subject, keys_of, verdict
+from inactive_keys import INACTIVE, Inactive
+from knobs import SUBJECTS, Subject, keys_of, verdict
 
 _SHARE = os.environ.get("PIMSIM_KNOBS", "40")
 """Keys of runs that are walked, of devices with one core by commands; ``all``: of all presets at
@@ -56,7 +57,7 @@ def test_all_keys_of_a_preset_act_or_are_refused(subject: Subject) -> None:
 
 
 @pytest.mark.parametrize("reason", INACTIVE, ids=lambda each: each.keys)
-def test_every_exception_is_one(reason: knobs.Inactive) -> None:
+def test_every_exception_is_one(reason: Inactive) -> None:
     """It names keys that exist, has a reason, and does not cover all presets where it has a
     condition."""
     covered = [

@@ -15,7 +15,7 @@ import pytest
 import pimsim.engine.iteration
 import pimsim.hardware.dram.system
 from pimsim.config.loader import load_preset, pim_model
-from pimsim.config.pim import PimConfig
+from pimsim.config.pim import PimDesignConfig
 from pimsim.config.resources import preset_names
 from pimsim.engine.work import WorkOverTime
 from pimsim.hardware.dram.samples import make_samples
@@ -24,7 +24,7 @@ from pimsim.simulate import observe, overrides_of, resolve
 
 MEMORIES = preset_names("memory")
 HARDWARE = preset_names("hardware")
-DESIGNS = [name for name in preset_names("pim") if pim_model(name) is PimConfig]
+DESIGNS = [name for name in preset_names("pim") if pim_model(name) is PimDesignConfig]
 CASES = [
     *((name, ()) for name in HARDWARE),
     *(("npu-only", (f"memory={name}",)) for name in MEMORIES),

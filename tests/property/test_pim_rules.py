@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from pimsim.config.errors import InputError
 from pimsim.config.loader import load_memory, load_pim, load_stream_pim, pim_model
 from pimsim.config.memory import MemoryConfig
-from pimsim.config.pim import PimConfig
+from pimsim.config.pim import PimConfig, PimDesignConfig
 from pimsim.config.resources import preset_names
 from pimsim.hardware.dram.device_memory import device_memory
 from pimsim.hardware.dram.layout import INFINITY, P_COMPS, P_OP
@@ -28,8 +28,8 @@ from pimsim.hardware.dram.system import MemorySystem, Stream
 from pimsim.hardware.pim.programs import AttentionShape, score_program, value_program
 
 Ints = NDArray[np.int64]
-NEWTON = [name for name in preset_names("pim") if pim_model(name) is PimConfig]
-STREAM = [name for name in preset_names("pim") if pim_model(name) is not PimConfig]
+NEWTON = [name for name in preset_names("pim") if pim_model(name) is PimDesignConfig]
+STREAM = [name for name in preset_names("pim") if pim_model(name) is not PimDesignConfig]
 HEADS, DIM, OPERANDS = 2, 128, (900, 8)
 
 
@@ -244,17 +244,17 @@ def test_a_command_that_no_rule_ties_is_refused(
         pytest.skip("a GEMV reads its result itself")
     values = pim_of(name, buffers, composite).model_dump()
     values["rules"] = [r.model_dump() for r in pim_of(name, buffers, composite).bound_rules]
-    PimConfig.model_validate(values)
+    PimDesignConfig.model_validate(values)
     values["rules"] = without(pim_of(name, buffers, composite).bound_rules, first, then)
     with pytest.raises(ValueError, match=f"when {then} may follow {first}"):
-        PimConfig.model_validate(values)
+        PimDesignConfig.model_validate(values)
 
 
 def test_a_precharge_that_does_not_wait_for_all_dot_products_is_the_artifacts() -> None:
     values = pim_of("neupims-artifact", 2).model_dump()
     values["artifact_free_comps"] = False
     with pytest.raises(ValueError, match="n dot products"):
-        PimConfig.model_validate(values)
+        PimDesignConfig.model_validate(values)
 
 
 @pytest.mark.parametrize("name", STREAM)

@@ -87,7 +87,8 @@ def test_quirks_are_on_only_in_the_artifacts_presets(name: str) -> None:
 def test_the_section_loaders_give_what_the_run_holds() -> None:
     run = load_run("neupims").config
     assert load_memory("hbm2-neupims").config == run.memory
-    assert load_pim("neupims").config == run.pim
+    assert run.pim is not None
+    assert load_pim("neupims").config.model_dump(exclude={"device"}) == run.pim.model_dump()
     assert load_energy("default").config == run.energy
     assert load_npu_of("neupims") == run.npu
 
@@ -277,7 +278,9 @@ def test_the_last_set_wins() -> None:
 
 def test_set_replaces_a_whole_section_by_a_preset() -> None:
     changed = load_run("neupims", ["pim=newton", "memory.controller.row_hit_cap=7"])
-    assert changed.config.pim == load_pim("newton").config
+    newton = load_pim("newton").config.model_dump(exclude={"device"})
+    assert changed.config.pim is not None
+    assert changed.config.pim.model_dump() == newton
     assert changed.config.memory.controller.row_hit_cap == 7
 
 
@@ -323,3 +326,31 @@ def test_a_wrong_override_is_refused(override: str, message: str) -> None:
 def test_set_inside_a_null_section_says_how_to_give_it_a_value() -> None:
     message = _refusal("npu-only", "pim.row_buffers=2")
     assert "pim is null here; give it a value first, such as --set pim=" in message
+
+
+# keys of a design by itself
+
+
+def test_a_designs_device_stays_with_the_design(tmp_path: Path) -> None:
+    """It is what kernels take; a run that names the design, or extends it, has its own."""
+    assert load_pim("neupims-artifact").config.device == "neupims-artifact-main"
+    own = _write(tmp_path, "own.yaml", "extends: neupims-artifact\n")
+    assert load_pim(own).config.device == "neupims-artifact-main"
+    assert load_pim(own, ["device=npu-pim"]).config.device == "npu-pim"
+    for text in (own, f"{{extends: {own}, row_buffers: 2}}"):
+        run = load_run("neupims", [f"pim={text}"])
+        assert run.config.pim is not None
+        assert run.config.pim.artifact_free_comps
+        assert "device" not in run.config.pim.model_dump()
+
+
+@pytest.mark.parametrize(
+    "pim", ["{device: npu-pim}", "{extends: neupims-artifact, device: npu-pim}"]
+)
+def test_a_run_refuses_a_designs_device(pim: str, tmp_path: Path) -> None:
+    path = _write(tmp_path, "run.yaml", f"extends: neupims\npim: {pim}\n")
+    assert f"{path}:2: unknown key 'pim.device'" in _refusal(path)
+    assert "--set pim.device=npu-pim: unknown key 'pim.device'" in _refusal(
+        "neupims", "pim.device=npu-pim"
+    )
+    assert "--set: unknown key 'pim.device'" in _refusal("neupims", f"pim={pim}")

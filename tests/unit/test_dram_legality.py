@@ -13,7 +13,7 @@ import pytest
 from pimsim.config.errors import InputError
 from pimsim.config.loader import load_memory, load_pim, pim_model
 from pimsim.config.memory import CommandBusConfig, MemoryConfig, Rule
-from pimsim.config.pim import PimConfig
+from pimsim.config.pim import PimConfig, PimDesignConfig
 from pimsim.config.resources import preset_names
 from pimsim.hardware.dram.device_memory import device_memory
 from pimsim.hardware.dram.legality import Violation, check_commands
@@ -37,7 +37,7 @@ MEMORIES = {
 PIMS = {
     name: load_pim(name).config
     for name in preset_names("pim")
-    if pim_model(name) is PimConfig  # stream designs have rules of their own, and their own tests
+    if pim_model(name) is PimDesignConfig  # stream designs have rules, and tests, of their own
 }
 PIM_MEMORY = MEMORIES["hbm2-neupims"]
 ROW, OTHER_ROW = 3, 4

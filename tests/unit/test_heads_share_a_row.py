@@ -9,14 +9,14 @@ from __future__ import annotations
 import pytest
 
 from pimsim.config.loader import pim_model
-from pimsim.config.pim import PimConfig
+from pimsim.config.pim import PimDesignConfig
 from pimsim.config.resources import preset_names
 from pimsim.hardware.dram.legality import check_commands
 from pimsim.hardware.dram.rules import Command
 from pimsim.simulate import observe, resolve
 
 _LOGGED = 20_000
-NEWTON = [name for name in preset_names("pim") if pim_model(name) is PimConfig]
+NEWTON = [name for name in preset_names("pim") if pim_model(name) is PimDesignConfig]
 
 
 @pytest.mark.parametrize("design", NEWTON)

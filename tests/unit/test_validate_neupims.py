@@ -44,9 +44,8 @@ def test_the_grid_is_the_papers() -> None:
 def test_all_steps_of_the_waterfall_make_the_artifacts_machine(machine: str) -> None:
     last = step_config(STUDY, machine, POINT, len(STUDY.waterfall.steps))
     quirks = grid_case(STUDY, machine, "quirks", POINT)
-    # blocks of one batch are alike, so how many are simulated does not matter; a design's device
-    # is for kernels alone
-    assert _differences(last, quirks) <= LABELS | {"workload.layers", "pim.device"}
+    # blocks of one batch are alike, so how many are simulated does not matter
+    assert _differences(last, quirks) <= LABELS | {"workload.layers"}
     assert not _differences(
         step_config(STUDY, machine, POINT, 0), grid_case(STUDY, machine, "clean", POINT)
     )

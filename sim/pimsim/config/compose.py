@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -34,6 +34,8 @@ class Layout:
     """Keys whose value is a document of another kind: a name, a path, or a mapping."""
     references: tuple[tuple[str, ...], ...] = ()
     """Paths to values that name a preset or a file; relative files count from the YAML's."""
+    alone: tuple[str, ...] = ()
+    """Keys of a document by itself, which do not come along where it is a section of another."""
 
 
 def compose(name_or_path: str, layout: Layout) -> Entry:
@@ -80,11 +82,20 @@ def _resolve(entry: Entry, layout: Layout, folder: Path | None, chain: tuple[Pat
 
 def _section(entry: Entry, layout: Layout, folder: Path | None, chain: tuple[Path, ...]) -> Entry:
     if isinstance(entry.value, str):
-        return replace(_extended(entry, layout, folder, chain), replaces=True)
+        found = _extended(entry, layout, folder, chain)
+        return replace(_without(found, layout.alone), replaces=True)
     if not isinstance(entry.value, dict):
         return entry
+    own = entry.value.keys() & set(layout.alone)
     resolved = _resolve(entry, layout, folder, chain)
-    return replace(resolved, replaces="extends" in entry.value)
+    # what stands in the section itself stays, to be refused
+    dropped = [key for key in layout.alone if key not in own]
+    return replace(_without(resolved, dropped), replaces="extends" in entry.value)
+
+
+def _without(entry: Entry, keys: Sequence[str]) -> Entry:
+    assert isinstance(entry.value, dict)
+    return replace(entry, value={k: v for k, v in entry.value.items() if k not in keys})
 
 
 def _extended(entry: Entry, layout: Layout, folder: Path | None, chain: tuple[Path, ...]) -> Entry:

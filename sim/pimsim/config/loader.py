@@ -19,7 +19,7 @@ from pimsim.config.energy import EnergyConfig
 from pimsim.config.errors import InputError, near_miss
 from pimsim.config.memory import MemoryConfig
 from pimsim.config.npu import NpuConfig
-from pimsim.config.pim import PimConfig
+from pimsim.config.pim import PimDesignConfig
 from pimsim.config.pim_stream import StreamPimConfig
 from pimsim.config.run import RunConfig
 from pimsim.config.schema import explain, quantity_at
@@ -50,7 +50,8 @@ __all__ = [
 DEFAULT_RUN = "neupims"
 """The run of ``pimsim run`` without a name."""
 
-_PLAIN = {kind: Layout(kind, {}) for kind in ("memory", "pim", "energy", "xpu", "area", "model")}
+_PLAIN = {kind: Layout(kind, {}) for kind in ("memory", "energy", "xpu", "area", "model")}
+_PLAIN["pim"] = Layout("pim", {}, alone=("device",))
 _LAYOUTS = {
     **_PLAIN,
     "hardware": Layout(
@@ -65,7 +66,7 @@ _LAYOUTS = {
 CONFIG_MODELS: dict[str, type[BaseModel]] = {
     "hardware": RunConfig,
     "memory": MemoryConfig,
-    "pim": PimConfig,
+    "pim": PimDesignConfig,
     "energy": EnergyConfig,
     "xpu": XpuConfig,
     "area": AreaConfig,
@@ -195,20 +196,20 @@ def load_memory(name_or_path: str, overrides: Sequence[str] = ()) -> Resolved[Me
     return load_document(MemoryConfig, "memory", name_or_path, overrides)
 
 
-def load_pim(name_or_path: str, overrides: Sequence[str] = ()) -> Resolved[PimConfig]:
+def load_pim(name_or_path: str, overrides: Sequence[str] = ()) -> Resolved[PimDesignConfig]:
     """Load a PIM design: a preset's name or a YAML path."""
-    return load_document(PimConfig, "pim", name_or_path, overrides)
+    return load_document(PimDesignConfig, "pim", name_or_path, overrides)
 
 
-def pim_model(name_or_path: str) -> type[PimConfig] | type[StreamPimConfig]:
+def pim_model(name_or_path: str) -> type[PimDesignConfig] | type[StreamPimConfig]:
     """The model of a PIM design's YAML: those of the Newton family have no ``family``."""
     value = compose(name_or_path, _LAYOUTS["pim"]).value
-    return StreamPimConfig if isinstance(value, Mapping) and "family" in value else PimConfig
+    return StreamPimConfig if isinstance(value, Mapping) and "family" in value else PimDesignConfig
 
 
 def load_stream_pim(name_or_path: str, overrides: Sequence[str] = ()) -> Resolved[StreamPimConfig]:
     """Load a PIM design with commands of its own: a preset's name or a YAML path."""
-    if pim_model(name_or_path) is PimConfig:
+    if pim_model(name_or_path) is PimDesignConfig:
         raise InputError(
             f"pim {name_or_path!r} is of the Newton family, on a memory preset: it has a run and "
             "pimsim kernel attention; a design with commands of its own is expected (such as aim)"

@@ -311,10 +311,11 @@ class MemoryConfig(ConfigModel):
     """Cycles of tCK by JEDEC name; ``nBL`` is the cycles that a burst holds the data bus."""
     rules: list[Rule]
     address_map: str = "rorabgbachco"
-    """Fields from the most to the least significant bit, above the burst offset:
-    ro row, ra rank, bg bank group, ba bank, ch channel, co column, pc pseudo channel."""
+    """Of a trace's addresses: fields from the most to the least significant bit, above the burst
+    offset: ro row, ra rank, bg bank group, ba bank, ch channel, co column, pc pseudo channel. Of a
+    device only ``npu.artifact_request_order`` reads it."""
     stream_map: str = "rorabgbacoch"
-    """The same for the NPU's streams (weights, activations): channel lowest, so that a
+    """The same for a device's streams (weights, activations): channel lowest, so that a
     stream uses all channels at once."""
     command_bus: CommandBusConfig = CommandBusConfig()
     controller: ControllerConfig = ControllerConfig()

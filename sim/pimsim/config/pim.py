@@ -12,7 +12,7 @@ from pimsim.config.base import ConfigModel
 from pimsim.config.delay import timing_names
 from pimsim.config.memory import CommandName, Cycles, Rule
 
-__all__ = ["PIM_BUFFER", "PimConfig"]
+__all__ = ["PIM_BUFFER", "PimConfig", "PimDesignConfig"]
 
 PIM_BUFFER: frozenset[CommandName] = frozenset({"G_ACT", "PIM_PRE", "COMP", "READRES", "GEMV"})
 """Commands on the row buffer of PIM: a second one of each bank, or the one that there is."""
@@ -25,9 +25,6 @@ class PimConfig(ConfigModel):
     """What messages and reports call it."""
     source: str
     """Where the design and its numbers come from."""
-    device: str = "neupims"
-    """Hardware preset or YAML whose memory and vector units ``pimsim kernel attention`` takes for
-    it; a run has its own."""
     row_buffers: Literal[1, 2]
     """2: the bank has a second row buffer for PIM, so normal reads go on (NeuPIMs section 5)."""
     composite_gemv: bool
@@ -179,3 +176,11 @@ class PimConfig(ConfigModel):
 def _closing(commands: list[CommandName]) -> list[CommandName]:
     """``commands`` where PIM's row is closed by a PRE."""
     return list(dict.fromkeys("PRE" if name == "PIM_PRE" else name for name in commands))
+
+
+class PimDesignConfig(PimConfig):
+    """A PIM design by itself, on no run's device."""
+
+    device: str = "neupims"
+    """Hardware preset or YAML whose memory and vector units ``pimsim kernel attention`` takes for
+    it. Of the design alone: a run has its own and refuses the key."""

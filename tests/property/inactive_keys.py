@@ -1,0 +1,218 @@
+"""The short list of keys that do nothing on a path, each with the reason."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from knobs import Subject, config_of
+
+from pimsim.config.delay import timing_names
+
+__all__ = ["INACTIVE", "Inactive"]
+
+
+@dataclass(frozen=True)
+class Inactive:
+    """Keys that move nothing on a path, when, and why."""
+
+    paths: str
+    """Of ``Subject.path``, by spaces."""
+    keys: str
+    """Regular expression of the whole key."""
+    when: Callable[[Any], bool]
+    """Of the config of the subject (of a run, or of a memory alone)."""
+    why: str
+    needs_load: bool = False
+    """They may act where the small run happens to load the part; each does on some other path or
+    preset."""
+
+    def covers(self, subject: Subject, key: str) -> bool:
+        """Whether the key can do nothing here."""
+        is_here = subject.path in self.paths.split() and re.fullmatch(self.keys, key)
+        return bool(is_here) and self.when(config_of(subject))
+
+
+def _always(_: Any) -> bool:
+    return True
+
+
+def _has_turns_of_ranks(memory: Any) -> bool:
+    """Whether a rule that binds anything here reads tRTRS."""
+    several = memory.organization.ranks > 1
+    rules = [rule for rule in memory.rules if several or rule.level != "other_ranks"]
+    return "tRTRS" in timing_names(rule.delay for rule in rules)
+
+
+def _plain_queues(run: Any) -> bool:
+    """Whether a run's memory is under bank-queues, its own or beside PIM."""
+    return run.memory.controller.model == "bank-queues" or run.schedule.policy != "serial"
+
+
+INACTIVE = [
+    Inactive(
+        "replay",
+        "controller.(requests_per_cycle|fabric_latency|requests_in_flight)",
+        _always,
+        "of a device's units: a replay hands requests to the controller itself",
+    ),
+    Inactive(
+        "replay",
+        "stream_map",
+        _always,
+        "where a device's streams lie; a trace's addresses go by address_map",
+    ),
+    Inactive(
+        "replay",
+        "organization.channels_per_stack",
+        _always,
+        "what a PIM design's power cap is of; test_power_limits.py",
+    ),
+    Inactive(
+        "replay",
+        "power_ceiling_pj_per_bit",
+        _always,
+        "a limit of a run; test_power_laws.py holds replays of all presets to it",
+    ),
+    Inactive(
+        "replay",
+        "timings.tRTRS",
+        lambda m: not _has_turns_of_ranks(m),
+        "rules of PIM designs read it, of its own only those between ranks, if any",
+    ),
+    Inactive(
+        "replay",
+        "controller.refresh_pseudo_channels",
+        lambda m: (
+            m.organization.pseudo_channels < 2
+            or m.controller.model == "bank-queues"
+            or "tRFCpb" not in m.timings
+        ),
+        "there is one pseudo channel to go round, or no refresh bank by bank, or the kernel sees "
+        "each as a channel",
+    ),
+    Inactive(
+        "replay",
+        "timings.(tCCD_S|tWTR_S)",
+        lambda m: m.organization.bank_groups == 1,
+        "of other bank groups, and there is one",
+    ),
+    Inactive(
+        "replay",
+        "currents.IDD5PB",
+        lambda m: "tRFCpb" not in m.timings,
+        "of refreshes bank by bank, which the memory does not have",
+    ),
+    Inactive(
+        "replay",
+        "timings.tRFC|timings.tREFI|currents.IDD5AB",
+        lambda m: m.controller.refresh == "none" and "tRFCpb" not in m.timings,
+        "the preset is not refreshed",
+    ),
+    Inactive(
+        "replay",
+        "command_bus.ticks_per_clock",
+        lambda m: m.controller.model == "bank-queues" and not m.command_bus.duration,
+        "every command takes one clock",
+    ),
+    Inactive(
+        "command fast",
+        "memory.command_bus.ticks_per_clock",
+        lambda r: _plain_queues(r) and not r.memory.command_bus.duration,
+        "every command takes one clock",
+    ),
+    Inactive(
+        "command fast",
+        "memory.address_map",
+        lambda r: r.npu.artifact_request_order == "none",
+        "of a trace's addresses; where a device's streams lie is stream_map",
+    ),
+    Inactive(
+        "command fast",
+        "memory.organization.channels_per_stack",
+        _always,
+        "what a PIM design's power cap is of; test_power_limits.py",
+    ),
+    Inactive(
+        "command fast",
+        "memory.timings.(tRFCpb|tREFIpb|tRREFD)|memory.currents.IDD5PB",
+        lambda r: r.memory.controller.refresh != "per-bank",
+        "of refreshes bank by bank; test_dead_knobs.py",
+    ),
+    Inactive(
+        "command fast",
+        "memory.controller.refresh_pseudo_channels",
+        lambda r: _plain_queues(r) or r.memory.controller.refresh != "per-bank",
+        "of channel-queues, which refreshes bank by bank",
+    ),
+    Inactive(
+        "command fast",
+        "schedule.expert_(placement|objective)",
+        _always,
+        "the model has no experts; test_models_on_device.py",
+    ),
+    Inactive(
+        "command fast",
+        "memory.timings.(tRFC|tREFI)|memory.currents.IDD5AB",
+        lambda r: r.memory.controller.refresh == "none",
+        "the preset is not refreshed",
+    ),
+    Inactive(
+        "command fast",
+        "npu.vector.gelu_latency|link.latency_ns|energy.link_pj_per_bit",
+        lambda r: r.npu.vector.artifact_free or r.link.artifact_free,
+        "the artifact's vector work and links are free",
+    ),
+    Inactive(
+        "command fast",
+        "npu.prefetch_weights",
+        lambda r: not r.npu.model_copy(update={"prefetch_weights": True}).prefetches,
+        "weights come by themselves only where activations stay on chip and operands lie in tiles",
+    ),
+    Inactive(
+        "command fast",
+        "schedule.split",
+        lambda r: not r.schedule.sub_batches,
+        "of sub-batches",
+    ),
+    Inactive(
+        "command fast",
+        "schedule.channel_assignment|energy.pim_.*",
+        lambda r: r.schedule.policy == "serial",
+        "nothing is done in the banks",
+    ),
+    Inactive(
+        "command fast",
+        "energy.dram_(activate_pj_per_bit|column_pj_per_bit|refresh_pj|background.*)",
+        lambda r: r.energy.dram_model == "currents",
+        "of the model pj_per_bit",
+    ),
+    Inactive(
+        "command fast",
+        "npu.scratchpad.double_buffered|npu.artifact_short_runs|memory.timings.tWTR_S"
+        "|memory.controller.(row_hit_cap|(read|write)_queue_depth|write_drain_low)"
+        "|pim.(read_write_slack|artifact_one_operand_row|artifact_uncounted_activations)",
+        _always,
+        "the small model fills no scratchpad and few queues; test_dead_knobs.py",
+        needs_load=True,
+    ),
+    Inactive(
+        "command fast", "npu.core_assignment", lambda r: r.npu.cores == 1, "there is one core"
+    ),
+    Inactive("command", "seed", _always, "nothing is drawn; test_fast.py, test_routing.py"),
+    Inactive(
+        "energy",
+        "dram_(activate_pj_per_bit|column_pj_per_bit|refresh_pj|background.*)",
+        lambda e: e.dram_model == "currents",
+        "of the model pj_per_bit",
+    ),
+    Inactive(
+        "system",
+        "stacks.bandwidth_gb_per_s",
+        lambda s: s.stacks.artifact_internal_scale is None and not s.stacks.artifact_softmax,
+        "only AttAcc's simulator goes by the pins' bandwidth (stacks.artifact_*)",
+    ),
+]
+"""The short list. What it covers must do nothing, so that a key that begins to act leaves it."""
