@@ -222,7 +222,7 @@ class StreamTable:
         rows[:, S_BLOCK] = -1
         if not stream.track_blocks:
             return rows, (0, 0)
-        length = max(BLOCK_BYTES // self._burst_bytes, 1)
+        length = stream.block_bursts or max(BLOCK_BYTES // self._burst_bytes, 1)
         number = -(-stream.bursts // length)
         block = self._tickets(number)
         sizes = np.full(number, length, dtype=np.int64)

@@ -52,7 +52,7 @@ class Stream:
     bursts: int
     write: bool = False
     track_blocks: bool = False
-    """Record the arrival of each block of ``BLOCK_BYTES``, or of each operand."""
+    """Record the arrival of each block, or of each operand."""
     operands: tuple[int, ...] = ()
     """Bytes of each operand where the NeuPIMs artifact's order of requests is followed: then they
     lie where its counter stands, and ``first_burst`` is not read."""
@@ -62,6 +62,8 @@ class Stream:
     """What its operands wait for."""
     weight_bytes: int = 0
     """Of its bytes, those of weights and biases; the others are activations, keys or values."""
+    block_bursts: int = 0
+    """Of each block, a power of two; 0: as many as ``BLOCK_BYTES`` are."""
 
     @property
     def total(self) -> int:

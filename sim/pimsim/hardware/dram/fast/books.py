@@ -32,7 +32,8 @@ class Transfer:
     reads: Ints
     """Bursts by channel."""
     writes: Ints
-    blocks: int
+    blocks: NDArray[np.float64]
+    """Of the stream whose blocks count, see ``Work``."""
     begun: int
     """Tick of its submission."""
     work: tuple[Ints, Ints]

@@ -37,6 +37,7 @@ from pimsim.hardware.remembered import Remembered
 __all__ = ["Probe", "ProgramTimes", "Stall", "StreamRate"]
 
 Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
 PROGRAM_BYTES = 4 << 20
 """What a probe remembers of programs, a few runs' worth: the memory of a long sweep stays flat."""
 PLACES = 8
@@ -126,6 +127,9 @@ class Probe:
             PROGRAM_BYTES // 4, lambda found: found[2] * SCATTER_BYTES
         )
         self._lost: Remembered[int] = Remembered(PROGRAM_BYTES // 8, lambda _: 0)
+        self._come: Remembered[Floats] = Remembered(PROGRAM_BYTES // 8, lambda one: one.nbytes)
+        self.blocks: Remembered[Floats] = Remembered(PROGRAM_BYTES // 8, lambda one: one.nbytes)
+        """Of streams that were asked for, by place: see ``StreamWork``."""
         self._seen: dict[bool, StreamRate] = {}
         self._quiet: Probe | None = None
         system = make_memory_system(self.memory, self.pim)
@@ -144,7 +148,7 @@ class Probe:
     @property
     def nbytes(self) -> int:
         """What it keeps, about."""
-        kept = (self._programs, self._stalls, self._scatters, self._lost)
+        kept = (self._programs, self._stalls, self._scatters, self._lost, self._come, self.blocks)
         own = sum(one.nbytes for one in kept) + 2 * self.parameters.nbytes
         return own if self._quiet is None else own + self._quiet.nbytes
 
@@ -326,6 +330,22 @@ class Probe:
         for stream, _ in both:
             system.submit(0, [stream])
         return max(_run(system) * TICKS - alone, 0)
+
+    def moved_when_come(self, first: int, bursts: int, each: int) -> Floats:
+        """Bursts that an idle channel has had the time to move, clear of refresh, when all of the
+        first ``each``, twice as many, ... of a stream of reads have come, (ceil(bursts / each),).
+        """
+        if self.quiet is not self:
+            return self.quiet.moved_when_come(first, bursts, each)
+        return self._come.get((first, bursts, each), lambda: self._moved(first, bursts, each))
+
+    def _moved(self, first: int, bursts: int, each: int) -> Floats:
+        system = self.one_channel()
+        group = system.submit(0, [Stream(first, bursts, track_blocks=True, block_bursts=each)])
+        _run(system)
+        came = np.maximum.accumulate(group.block_cycles) * TICKS
+        moved: Floats = (came - self.reads.latency) / self.reads.ticks
+        return np.maximum(moved, np.minimum(np.arange(each, bursts + each, each), bursts))
 
     def _lone_cycles(self, streams: Sequence[Stream], scatters: Sequence[Scatter] = ()) -> int:
         """Cycles of a transfer on an idle channel, clear of refresh."""

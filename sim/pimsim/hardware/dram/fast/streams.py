@@ -17,12 +17,14 @@ from numpy.typing import NDArray
 
 from pimsim.config.memory import MemoryConfig
 from pimsim.hardware.dram.address import AddressMap
+from pimsim.hardware.dram.fast.arrivals import work_when_come
 from pimsim.hardware.dram.fast.probe import STREAM_BURSTS, Probe
-from pimsim.hardware.dram.transfers import Rows, Scatter, Stream
+from pimsim.hardware.dram.transfers import BLOCK_BYTES, Rows, Scatter, Stream
 
 __all__ = ["StreamWork", "Work"]
 
 Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
 MOST_BURSTS = 1024
 """Of each of two streams that are run at once to see what they lose."""
 
@@ -39,6 +41,9 @@ class Work:
     writes: Ints
     posted: Ints
     """Of the ticks, those at the end that nobody waits for: writes that were answered before."""
+    blocks: Floats
+    """Share of its tracked stream's work that is done when each block has come, on the channel
+    where that is latest; none where no stream is tracked."""
 
 
 class StreamWork:
@@ -96,7 +101,24 @@ class StreamWork:
         if scatters:
             answered, posted = self._scattered(scatters, counted)
             ticks += answered + posted
-        return Work(ticks, last, counted[0], counted[1], posted)
+        blocks = np.zeros(0)
+        for stream, (begin, bursts) in zip(streams, parts, strict=True):
+            if isinstance(stream, Stream) and stream.track_blocks:
+                blocks = self._blocks(stream, begin[0], bursts[0])
+        return Work(ticks, last, counted[0], counted[1], posted, blocks)
+
+    def _blocks(self, stream: Stream, begin: Ints, bursts: Ints) -> Floats:
+        """What ``Work.blocks`` says of a stream that has these bursts on each channel."""
+        rows, channels = self._row_set, self._channels
+        length = max(BLOCK_BYTES // self.probe.memory.organization.burst_bytes, 1)
+        place = stream.first_burst % (rows * channels) if rows else stream.first_burst
+        return self.probe.blocks.get(
+            (place, stream.bursts, channels),
+            lambda: work_when_come(
+                self.probe, begin, bursts, max(length // channels, 1),
+                -(-stream.bursts // length), rows,
+            ),
+        )  # fmt: skip
 
     def _lost(self, stream: Stream | Rows, begin: Ints, bursts: Ints, idle: bool) -> int:
         """Ticks that a stream and the one before it lose to each other."""

@@ -55,7 +55,6 @@ from pimsim.hardware.dram.samples import (
     stop_sampling,
 )
 from pimsim.hardware.dram.transfers import (
-    BLOCK_BYTES,
     After,
     Group,
     Network,
@@ -171,18 +170,14 @@ class FastMemorySystem:
         first = queued = flow["queued"].copy()
         flow["queued"] += work.ticks
         self._posted = np.where(work.ticks > 0, work.posted, self._posted)
-        blocks = 0
-        for stream in streams:
-            if isinstance(stream, Stream) and stream.track_blocks:
-                length = max(BLOCK_BYTES // self.memory.organization.burst_bytes, 1)
-                blocks = -(-stream.bursts // length)
-                first = flow["queued"] - work.last
+        if len(work.blocks):
+            first = flow["queued"] - work.last
         group = Group(-1, 0)
         self._transfers.append(
             Transfer(
                 group, first, flow["queued"] - work.posted,
                 np.where(work.posted > 0, 0, self.probe.lag(work.reads + work.writes)),
-                work.reads, work.writes, blocks, self._tick, (queued, flow["queued"].copy()),
+                work.reads, work.writes, work.blocks, self._tick, (queued, flow["queued"].copy()),
             )
         )  # fmt: skip
         return group
@@ -376,7 +371,7 @@ class FastMemorySystem:
         self.channels["counter"] += done.counts(self.probe)
         if not done.is_drained(self._flow["done"]):
             self._draining.append(done)
-        if done.blocks:
+        if len(done.blocks):
             group.block_cycles = self._arrivals(done)
         return group
 
@@ -392,9 +387,8 @@ class FastMemorySystem:
         line += zip(self._times, (int(each[0][late]) for each in self._drained), strict=True)
         line.sort()
         times, drained = np.array(line).T
-        share = np.arange(1, done.blocks + 1) * (done.end[late] - done.first[late]) // done.blocks
-        # in order, a block is there once those that the controller left behind are
-        needed = np.minimum(done.first[late] + share + done.lag[late], flow["done"])
+        share = done.blocks * (done.end[late] - done.first[late])
+        needed = np.minimum(done.first[late] + share.astype(np.int64), flow["done"])
         at = np.minimum(self._cycles(np.interp(needed, drained, times)), self.now)
         at[-1] = self.now  # its end is that of the transfer, whichever channel was late
         return at
