@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from pimsim.engine.device import Device
     from pimsim.engine.iteration import Outcome, Progress
     from pimsim.engine.xpu_system import Decoding
+    from pimsim.workload.batch import Inputs
     from pimsim.workload.requests import RequestTrace
 
 __all__ = [
@@ -84,12 +85,11 @@ def observe(
     from pimsim.engine.iteration import run_iteration
     from pimsim.result.build import build_result
     from pimsim.result.invariants import check_invariants
-    from pimsim.workload.batch import input_hashes
+    from pimsim.workload.batch import load_inputs
 
-    # before the run: what is read while it goes on is what it began with
-    inputs = input_hashes(resolved.config.workload)
-    content = run_content(resolved, inputs)
     start = time.perf_counter()
+    inputs = load_inputs(resolved.config.workload)
+    content = run_content(resolved, inputs.hashes)
     device, trace = device_of(resolved, inputs)
     outcome = run_iteration(device, on_stage, log_entries, over_time)
     wall_s = time.perf_counter() - start
@@ -99,32 +99,28 @@ def observe(
     return outcome, result
 
 
-def device_of(
-    resolved: ResolvedRun, inputs: Mapping[str, str] | None = None
-) -> tuple[Device, RequestTrace]:
+def device_of(resolved: ResolvedRun, inputs: Inputs | None = None) -> tuple[Device, RequestTrace]:
     """The device with the work of its batch mapped, and the requests, hashed with all other inputs.
 
-    ``inputs``: their hashes by key, where they are known. Raises ``InputError`` where the config
-    asks for what cannot be.
+    ``inputs``: where they were read before. Raises ``InputError`` where the config asks for what
+    cannot be.
     """
     from pimsim.engine.device import build_device
     from pimsim.workload.batch import (
-        input_hashes,
+        load_inputs,
         load_model,
         load_run_routing,
         load_run_sparsity,
         traces_sha256,
     )
-    from pimsim.workload.requests import load_requests
     from pimsim.workload.step import Step
 
     config = resolved.config
     _check_controller(resolved)
-    trace = load_requests(config.workload.requests, config.workload.batch)
-    model = load_model(config.workload)
+    read = load_inputs(config.workload) if inputs is None else inputs
+    model = load_model(config.workload) if read.card is None else read.card
     routing = load_run_routing(config, model)
-    hashes = input_hashes(config.workload) if inputs is None else inputs
-    trace = replace(trace, sha256=traces_sha256(hashes))
+    trace = replace(read.requests, sha256=traces_sha256(read.hashes))
     step = Step.decode(trace.requests)
     device = build_device(config, model, step, routing, load_run_sparsity(config, model))
     return device, trace

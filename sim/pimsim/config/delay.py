@@ -70,12 +70,15 @@ def evaluate_delay(text: str, names: Mapping[str, int], where: str) -> int:
     if len(text) > _MAX_LENGTH:
         raise InputError(f"{where}: a delay of {len(text)} characters; {_MAX_LENGTH} are allowed")
     try:
-        tree = _parsed(text)
+        tree, used = _parsed(text)
     except (SyntaxError, ValueError, MemoryError, RecursionError) as error:
         reason = getattr(error, "msg", None) or str(error) or "nested too deep"
         raise InputError(f"{where}: {text!r} is no delay: {reason}") from error
     try:
-        cycles = int(_Delay(names, where).visit(tree))
+        if all(name in names for name in used):
+            cycles = _evaluated(text, tuple((name, names[name]) for name in used), where)
+        else:
+            cycles = int(_Delay(names, where).visit(tree))
     except RecursionError:
         raise InputError(f"{where}: {text[:40]!r}... is nested too deep") from None
     if abs(cycles) > _MAX_CYCLES:
@@ -91,6 +94,16 @@ def timing_names(texts: Iterable[str]) -> set[str]:
 
 
 @lru_cache(maxsize=1024)
-def _parsed(text: str) -> ast.Expression:
-    """The same few expressions are evaluated for every request and rule."""
-    return ast.parse(text, mode="eval")
+def _parsed(text: str) -> tuple[ast.Expression, tuple[str, ...]]:
+    """The expression, and the names that it asks for. The same few are evaluated for every request
+    and rule."""
+    tree = ast.parse(text, mode="eval")
+    called = [node.func for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    names = (node for node in ast.walk(tree) if isinstance(node, ast.Name) and node not in called)
+    return tree, tuple(dict.fromkeys(node.id for node in names))
+
+
+@lru_cache(maxsize=4096)
+def _evaluated(text: str, values: tuple[tuple[str, int], ...], where: str) -> int:
+    """A delay whose names are all known; peak rates ask for the same ones many times a run."""
+    return int(_Delay(dict(values), where).visit(_parsed(text)[0]))

@@ -141,12 +141,14 @@ def _run(
 ) -> Outcome:
     """All stages on ``system``."""
     config = device.config
-    if not over_time:
-        stop_sampling(system.samples)
     env = simpy.Environment()
     clock = Clock.of(config.npu.frequency, system.cycle_ps)
+    work = WorkOverTime(clock.memory)
+    if not over_time:
+        stop_sampling(system.samples)
+        work.stop()
     port = MemoryPort(env, system, clock)
-    recorder, signals = Recorder(work=WorkOverTime(clock.memory)), Signals(env)
+    recorder, signals = Recorder(work=work), Signals(env)
     npu = NpuSide(env, port, clock, config.npu, config.memory, recorder, signals)
     launch_ps = clock.npu.edge_ps(config.npu.launch_cycles)
     pim_side = PimSide(env, port, clock, recorder, launch_ps, signals)

@@ -40,6 +40,7 @@ class WorkOverTime:
         self.clock = Ticks.of_period(1000) if clock is None else clock
         self.interval = interval
         self.most = most
+        self._stopped = False
         self._edges = [0]
         self._sums: dict[str, list[int]] = {kind: [] for kind in KINDS}
 
@@ -47,12 +48,18 @@ class WorkOverTime:
         """Amount of each interval so far."""
         return self._sums[kind]
 
+    def stop(self) -> None:
+        """Take no more: nobody looks at it."""
+        self._stopped = True
+
     def spread(self, spans: Sequence[Span], amounts: Iterable[tuple[str, int]]) -> None:
         """Deal ``amounts`` to ``spans`` by weight, and spread what each has evenly over it.
 
         Without any weight all of it goes over the whole time from the first span's start to the
         last one's end.
         """
+        if self._stopped:
+            return
         whole = sum(weight for _, _, weight in spans)
         if not whole:
             spans = [(spans[0][0], max(end for _, end, _ in spans), 1)]

@@ -29,15 +29,15 @@ from pimsim.config.run import (
     WorkloadConfig,
 )
 from pimsim.workload.card_trace import card_trace
-from pimsim.workload.cards import ModelCard, Parallelism, card_sha256, load_card, parallelism
-from pimsim.workload.decode import fits_memory, memory_needs
+from pimsim.workload.cards import ModelCard, Parallelism, load_card, load_hashed_card, parallelism
+from pimsim.workload.decode import fits_memory
 from pimsim.workload.degrees import trace_degrees, trace_memory_needs
 from pimsim.workload.instantiate import instantiate
 from pimsim.workload.moe import DROPPED, Routing, UniformRouting
 from pimsim.workload.operators import ForwardPass
 from pimsim.workload.outside import Outside, outside_work, table_bytes_read
 from pimsim.workload.pipeline import MemoryNeed
-from pimsim.workload.requests import load_requests
+from pimsim.workload.requests import RequestTrace, load_requests
 from pimsim.workload.routing.shape import MoeShape
 from pimsim.workload.routing.spec import GENERATORS, load_routing
 from pimsim.workload.sparsity import Sparsity, load_sparsity
@@ -48,8 +48,8 @@ from pimsim.workload.trace import OperatorTrace, load_trace
 from pimsim.workload.transforms.sparse_ffn import sparse_ffn
 
 __all__ = [
-    "DeviceRouting", "DeviceWork", "SparseOptions", "device_work", "input_hashes", "load_model",
-    "load_run_routing", "load_run_sparsity", "moe_shape",
+    "DeviceRouting", "DeviceWork", "Inputs", "SparseOptions", "device_work", "input_hashes",
+    "load_inputs", "load_model", "load_run_routing", "load_run_sparsity", "moe_shape",
 ]  # fmt: skip
 
 Ints = NDArray[np.int64]
@@ -194,8 +194,7 @@ def device_work(
     if isinstance(model, ModelCard):
         degrees = parallelism(model, parallel.tp, parallel.pp)
         batches = _batches(parallel, degrees)
-        fits_memory(model, step, degrees.tp, degrees.pp, capacity_bytes, batches)
-        needs = memory_needs(model, step, degrees.tp, degrees.pp, batches)
+        needs = fits_memory(model, step, degrees.tp, degrees.pp, capacity_bytes, batches)
         trace = card_trace(model)
     else:
         trace = model
@@ -325,18 +324,35 @@ def moe_shape(model: str) -> MoeShape:
     return MoeShape.of(card_trace(load_card(model)))
 
 
+class Inputs(NamedTuple):
+    """What a run reads before it begins; requests and card are read once, so that what is hashed is
+    what is used."""
+
+    requests: RequestTrace
+    card: ModelCard | None
+    """None: the model is an operator trace."""
+    hashes: dict[str, str]
+    """See ``input_hashes``."""
+
+
 def input_hashes(workload: WorkloadConfig) -> dict[str, str]:
     """Hash of what each key names, by key. Raises ``InputError`` where one cannot be read."""
-    found = {"requests": load_requests(workload.requests, workload.batch).sha256}
+    return load_inputs(workload).hashes
+
+
+def load_inputs(workload: WorkloadConfig) -> Inputs:
+    """Requests and card of ``workload``, and hashes of all that it names. Raises ``InputError``."""
+    requests = load_requests(workload.requests, workload.batch)
+    found, card = {"requests": requests.sha256}, None
     if workload.trace is None:
-        found["model"] = card_sha256(workload.model)
+        card, found["model"] = load_hashed_card(workload.model)
     else:
         found["trace"] = _file_sha256("operators", workload.trace)
     if workload.routing.partition(":")[0] not in {g.partition(":")[0] for g in GENERATORS}:
         found["routing"] = _file_sha256("routing", workload.routing)
     if workload.sparsity != "none" and not workload.sparsity.startswith("law:"):
         found["sparsity"] = _file_sha256("sparsity", workload.sparsity)
-    return found
+    return Inputs(requests, card, found)
 
 
 def _file_sha256(kind: str, name: str) -> str:

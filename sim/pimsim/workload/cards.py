@@ -14,7 +14,7 @@ from pimsim.workload.stages import misfit as stages_misfit
 
 __all__ = [
     "ELEMENT_BYTES", "MlaSection", "ModelCard", "MoeSection", "Parallelism", "WindowSection",
-    "card_sha256", "load_card", "parallelism",
+    "load_card", "load_hashed_card", "parallelism",
 ]  # fmt: skip
 
 ELEMENT_BYTES = (1, 2, 4)
@@ -292,13 +292,12 @@ def load_card(name_or_path: str | Path) -> ModelCard:
 
     Raises ``InputError`` naming file, line and key of what is wrong.
     """
+    return load_hashed_card(name_or_path)[0]
+
+
+def load_hashed_card(name_or_path: str | Path) -> tuple[ModelCard, str]:
+    """``load_card``, and the hash of the card's values, wherever they stand."""
     from pimsim.config.loader import load_document
 
-    return load_document(ModelCard, "model", str(name_or_path)).config
-
-
-def card_sha256(name_or_path: str | Path) -> str:
-    """Hash of a card's values, wherever they stand. Raises as ``load_card``."""
-    from pimsim.config.loader import load_document
-
-    return load_document(ModelCard, "model", str(name_or_path)).sha256
+    found = load_document(ModelCard, "model", str(name_or_path))
+    return found.config, found.sha256

@@ -75,9 +75,10 @@ def fits_memory(
     pp: int | None,
     capacity_bytes: int,
     batches: int | None = None,
-) -> MemoryNeed:
-    """The need of the fullest stage, known to fit; raises ``InputError`` where it does not."""
-    need = memory_need(card, step, tp, pp, batches)
+) -> tuple[MemoryNeed, ...]:
+    """``memory_needs`` that fit; raises ``InputError`` where that of the fullest stage does not."""
+    needs = memory_needs(card, step, tp, pp, batches)
+    need = fullest(needs)
     if need.total_bytes > capacity_bytes:
         degrees = parallelism(card, tp, pp)
         raise InputError(
@@ -86,7 +87,7 @@ def fits_memory(
             f"{_gib(need.weights_bytes)}, KV {_gib(need.kv_bytes)}), memory has "
             f"{_gib(capacity_bytes)} GiB"
         )
-    return need
+    return needs
 
 
 def _gib(size_bytes: int) -> str:

@@ -105,20 +105,28 @@ def load_requests(name_or_path: str | Path, batch: int | None = None) -> Request
     """
     path = name_or_path if isinstance(name_or_path, Path) else find_source("trace", name_or_path)
     content = read_bytes(path, "a request trace, a CSV file,", MAX_TRACE_BYTES)
-    source, requests = _parse(display_path(path), content, batch)
+    shown = display_path(path)
+    if batch is not None and batch < 1:
+        raise InputError(
+            f"{shown}: a batch of {batch} requests was asked for; at least 1 is needed"
+        )
+    source, requests = _parse(shown, content)
+    if batch is not None and batch > len(requests):
+        raise InputError(
+            f"{shown}: a batch of {batch} requests was asked for, the trace has {len(requests)}"
+        )
     return RequestTrace(
         name=path.stem,
         path=path,
-        requests=requests,
+        requests=requests[:batch],
         sha256=hashlib.sha256(content).hexdigest(),
         source=source,
     )
 
 
 @lru_cache(maxsize=8)
-def _parse(path: str, content: bytes, batch: int | None) -> tuple[TraceFormat, tuple[Request, ...]]:
-    if batch is not None and batch < 1:
-        raise InputError(f"{path}: a batch of {batch} requests was asked for; at least 1 is needed")
+def _parse(path: str, content: bytes) -> tuple[TraceFormat, tuple[Request, ...]]:
+    """All requests; points of a sweep take different numbers of them."""
     rows = _rows(path, _decode(path, content))
     header_line, raw_header = next(rows, (0, []))
     if not raw_header:
@@ -144,11 +152,7 @@ def _parse(path: str, content: bytes, batch: int | None) -> tuple[TraceFormat, t
         requests.append(request)
     if not requests:
         raise InputError(f"{path}: the request trace is empty (a header, but no requests)")
-    if batch is not None and batch > len(requests):
-        raise InputError(
-            f"{path}: a batch of {batch} requests was asked for, the trace has {len(requests)}"
-        )
-    return source, tuple(requests[:batch])
+    return source, tuple(requests)
 
 
 def _decode(path: str, content: bytes) -> str:

@@ -30,6 +30,7 @@ from pimsim.hardware.dram.layout import (
     refresh_interval,
 )
 from pimsim.hardware.dram.rules import Command
+from pimsim.hardware.dram.samples import stop_sampling
 from pimsim.hardware.dram.system import MemorySystem
 from pimsim.hardware.dram.transfers import Group, Scatter, Stream
 from pimsim.hardware.remembered import Remembered
@@ -154,9 +155,11 @@ class Probe:
 
     def one_channel(self, log_entries: int = 0) -> MemorySystem:
         """An idle channel."""
-        return make_memory_system(
+        system = make_memory_system(
             self.memory, self.pim, log_entries=log_entries, parameters=self.parameters
         )
+        stop_sampling(system.samples)
+        return system
 
     @property
     def quiet(self) -> Probe:

@@ -144,7 +144,11 @@ class StreamWork:
             bursts[scatter.channel] += scatter.count
             counted[int(scatter.write), scatter.channel] += scatter.count
         fullest = int(bursts.argmax())
-        own = tuple(replace(each, channel=0) for each in scatters if each.channel == fullest)
+        own = tuple(
+            Scatter(0, each.first, each.count, each.stride, each.write)
+            for each in scatters
+            if each.channel == fullest
+        )
         answered, left = self.probe.scatter_ticks(own)
         return bursts * answered, bursts * left // max(int(bursts[fullest]), 1)
 
