@@ -8,8 +8,9 @@ import pytest
 
 from pimsim.config.errors import InputError
 from pimsim.validate.judge import judge
-from pimsim.validate.ranges import BEGIN, END, range_lines, write_ranges
+from pimsim.validate.ranges import BEGIN, END, range_lines, split_page, write_ranges
 from pimsim.validate.suites import load_suites
+from pimsim.validate.tolerances import load_tolerances, tolerance_of
 from pimsim.validate.types import References, Row
 
 REPO = Path(__file__).parents[2]
@@ -50,3 +51,22 @@ def test_the_page_says_what_the_suite_finds() -> None:
     lines = PAGE.read_text().splitlines()
     for group, line in range_lines(groups).items():
         assert line in lines, f"{group}: run pimsim validate pim --ranges docs/limits.md"
+
+
+def test_the_page_has_every_group_within_its_limits() -> None:
+    """As ``pimsim validate --reference DIR --ranges docs/limits.md`` wrote it, all suites run."""
+    _, block, _ = split_page(PAGE)
+    found = [line for line in block.splitlines() if line.startswith("| ")][1:]
+    cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in found]
+    # what only --grid finds is in docs/neupims.md
+    expected = {group for group in load_tolerances() if not group.startswith("neupims.published")}
+    assert {row[0] for row in cells} == expected
+    for group, rows, exact, median, least, greatest, verdict in cells:
+        limit = tolerance_of(group)
+        assert verdict == ("ok" if limit.judges else "reported"), group
+        assert int(exact.replace(",", "")) <= int(rows.replace(",", "")), group
+        worst = max(abs(float(end.rstrip("%"))) for end in (least, greatest))
+        if limit.each is not None and not limit.misses:
+            assert worst <= 100 * limit.each + 0.005, group
+        if limit.median is not None:
+            assert float(median.rstrip("%")) <= 100 * limit.median + 0.005, group
