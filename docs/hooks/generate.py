@@ -15,8 +15,6 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from pimsim.config.plugins import module_names
-
 ROOT = Path(__file__).resolve().parents[2]
 SECTIONS: tuple[tuple[str, str, str], ...] = (
     ("Run", "pimsim.config.run:RunConfig", "a run; presets in `configs/hardware/`"),
@@ -128,7 +126,7 @@ def _limits(metadata: list[Any]) -> Iterator[str]:
         if units:
             yield f"{mark.what} (" + ", ".join(f"`{unit}`" for unit, _ in units) + ")"
         if getattr(mark, "kind", None):
-            yield "one of " + ", ".join(f"`{one}`" for one in module_names(mark.kind))
+            yield "one of " + ", ".join(f"`{one}`" for one in mark.choices)
         for name, words in (
             ("ge", "at least"),
             ("gt", "above"),

@@ -94,9 +94,21 @@ def observe(
     outcome = run_iteration(device, on_stage, log_entries, over_time)
     wall_s = time.perf_counter() - start
     result, facts = build_result(outcome, resolved, trace, wall_s)
-    result = replace(result, provenance=replace(result.provenance, content_sha256=content))
+    result = replace(
+        result,
+        provenance=replace(result.provenance, content_sha256=content),
+        warnings=(*result.warnings, *_departures(resolved)),
+    )
     check_invariants(result, facts)
     return outcome, result
+
+
+def _departures(resolved: ResolvedRun) -> list[str]:
+    """That a run follows a published simulator and no hardware, and by which keys, in a line."""
+    from pimsim.reproductions import departures
+
+    found = departures(resolved.config)
+    return [f"quirks of a published artifact are on: {', '.join(found)}"] if found else []
 
 
 def device_of(resolved: ResolvedRun, inputs: Inputs | None = None) -> tuple[Device, RequestTrace]:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from pimsim.config.errors import InputError
 from pimsim.config.npu import ScratchpadConfig, SystolicConfig
 from pimsim.config.run import LinkConfig
-from pimsim.hardware.fabric.collectives import ring_all_reduce
+from pimsim.hardware.fabric.collectives import all_reduce
 from pimsim.hardware.npu.dataflows import load_dataflow
 from pimsim.hardware.npu.gemm import ARTIFACT_PLANS, plan_gemm, utilisation
 from pimsim.hardware.npu.tiling import GemmTile, TilingPolicy, tile_gemm
@@ -184,14 +184,18 @@ def test_more_units_are_never_slower(ops: list[tuple[int, int]], units: int) -> 
 
 
 def link(bandwidth: float, latency: float, free: bool = False) -> LinkConfig:
-    return LinkConfig(bandwidth_gb_per_s=bandwidth, latency_ns=latency, artifact_free=free)
+    return LinkConfig(
+        bandwidth_gb_per_s=bandwidth,
+        latency_ns=latency,
+        collectives="neupims_none" if free else "ring",
+    )
 
 
 @given(st.integers(1, 2**40), st.integers(2, 1024), st.integers(1, 4000), st.integers(0, 5000))
-def test_ring_all_reduce_is_its_closed_form(
+def test_all_reduce_is_its_closed_form(
     payload: int, devices: int, bandwidth: int, latency: int
 ) -> None:
-    done = ring_all_reduce(payload, devices, link(bandwidth, latency))
+    done = all_reduce(payload, devices, link(bandwidth, latency))
     seconds = 2 * (devices - 1) / devices * payload / (bandwidth * 1e9)
     seconds += 2 * (devices - 1) * latency * 1e-9
     assert done.time_ps == pytest.approx(seconds * 1e12, rel=1e-9, abs=1)
@@ -203,19 +207,19 @@ def test_ring_all_reduce_is_its_closed_form(
     ("payload", "devices", "free"), [(1000, 1, False), (0, 4, False), (1000, 4, True)]
 )
 def test_all_reduce_that_costs_nothing(payload: int, devices: int, free: bool) -> None:
-    done = ring_all_reduce(payload, devices, link(10, 100, free))
+    done = all_reduce(payload, devices, link(10, 100, free))
     assert (done.time_ps, done.link_bytes) == (0, 0)
 
 
 @pytest.mark.parametrize(("payload", "devices"), [(-1, 2), (1, 0)])
 def test_impossible_all_reduce_is_refused(payload: int, devices: int) -> None:
     with pytest.raises(InputError, match="all-reduce of"):
-        ring_all_reduce(payload, devices, link(10, 100))
+        all_reduce(payload, devices, link(10, 100))
 
 
 @given(st.integers(1, 10**9), st.integers(1, 4))
 def test_cycles_of_a_collective_are_started_cycles(payload: int, ghz: int) -> None:
-    done = ring_all_reduce(payload, 4, link(100, 10))
+    done = all_reduce(payload, 4, link(100, 10))
     cycles = done.cycles(ghz * 10**9)
     assert (cycles - 1) * 1000 < done.time_ps * ghz <= cycles * 1000
 

@@ -64,23 +64,6 @@ def test_every_leaf_of_a_preset_has_an_origin(kind: str, name: str) -> None:
         assert origin == "default" or re.fullmatch(r"configs/\w+/[\w-]+\.yaml:[0-9]+", origin), key
 
 
-@pytest.mark.parametrize("name", preset_names("hardware"))
-def test_quirks_are_on_only_in_the_artifacts_presets(name: str) -> None:
-    def quirks(values: dict[str, object], path: str = "") -> list[str]:
-        found = []
-        for key, value in values.items():
-            if isinstance(value, dict):
-                found += quirks(value, f"{path}{key}.")
-            elif key.startswith("artifact_") and value is True:
-                found.append(path + key)
-        if str(values.get("preload", "")).startswith("artifact-"):
-            found.append(f"{path}preload")
-        return found
-
-    reproduces = "artifact" in name or name.startswith("onnxim-")
-    assert bool(quirks(load_run(name).config.model_dump())) == reproduces
-
-
 # presets by section
 
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from pimsim.config.errors import InputError
 from pimsim.config.resources import preset_names
 from pimsim.engine.iteration import Outcome
-from pimsim.hardware.fabric.collectives import ring_all_gather, ring_all_reduce, send
+from pimsim.hardware.fabric.collectives import all_gather, all_reduce, send
 from pimsim.mapping.addresses import WeightRegion, plan_addresses
 from pimsim.result.accounts import run_energy
 from pimsim.result.pipeline import Pipeline, StageTime
@@ -368,15 +368,15 @@ def test_tables_cut_by_tp_are_added_up_and_gathered(run: Run) -> None:
     for pp in (1, 2):
         outcome, result = run(4, f"parallel.pp={pp}", "parallel.tp=2", "workload.outside=true")
         link, tokens = outcome.device.config.link, len(CONTEXTS)
-        embedded = ring_all_reduce(tokens * 512 * 2, 2, link)
-        logits = ring_all_gather(tokens * 4000 * 2, 2, link)
+        embedded = all_reduce(tokens * 512 * 2, 2, link)
+        logits = all_gather(tokens * 4000 * 2, 2, link)
         assert link_ps(outcome, "embed_allreduce") == [embedded.time_ps]
         assert link_ps(outcome, "lm_head_allgather") == [logits.time_ps]
         shown = {o.name: o for o in result.operators if o.unit == "link"}
         assert {"embed_allreduce", "lm_head_allgather"} <= set(shown)
         assert ("send" in shown) == (pp == 2)
         # the collectives of the blocks, those of the tables, and what is sent
-        block = 2 * ring_all_reduce(tokens * 512 * 2, 2, link).link_bytes
+        block = 2 * all_reduce(tokens * 512 * 2, 2, link).link_bytes
         total = 4 * block + embedded.link_bytes + logits.link_bytes
         total += (pp - 1) * send(tokens * 512 * 2, link).link_bytes
         joule = 2 * total * 8 * outcome.device.config.energy.link_pj_per_bit * 1e-12
@@ -390,14 +390,14 @@ def test_one_device_a_stage_has_no_collectives_of_tables(run: Run) -> None:
 
 def test_an_all_gather_is_the_second_half_of_an_all_reduce() -> None:
     link = resolve("npu-only").config.link
-    both, half = (f(12_000, 4, link) for f in (ring_all_reduce, ring_all_gather))
+    both, half = (f(12_000, 4, link) for f in (all_reduce, all_gather))
     assert half.link_bytes * 2 == both.link_bytes == 2 * 3 * 12_000 // 4
     assert abs(both.time_ps - 2 * half.time_ps) <= 1
     exact = 12_000 * 1000 / Fraction(link.bandwidth_gb_per_s) + 1000 * Fraction(link.latency_ns)
     assert send(12_000, link).time_ps == -(-exact.numerator // exact.denominator)
     assert send(12_000, link).link_bytes == 12_000
-    free = link.model_copy(update={"artifact_free": True})
-    assert send(12_000, free).time_ps == ring_all_gather(12_000, 4, free).time_ps == 0
+    free = link.model_copy(update={"collectives": "neupims_none"})
+    assert send(12_000, free).time_ps == all_gather(12_000, 4, free).time_ps == 0
 
 
 # pages

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict
+from typing import Self
+
+from pydantic import BaseModel, ConfigDict, model_validator
+
+from pimsim.config.plugins import check_modules
 
 __all__ = ["ConfigModel"]
 
@@ -17,3 +21,8 @@ class ConfigModel(BaseModel):
         use_attribute_docstrings=True,
         allow_inf_nan=False,
     )
+
+    @model_validator(mode="after")
+    def _has_what_its_modules_need(self) -> Self:
+        check_modules(self)
+        return self

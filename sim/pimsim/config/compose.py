@@ -10,6 +10,7 @@ from pydantic import BaseModel
 
 from pimsim.config.errors import InputError, near_miss
 from pimsim.config.paths import given_path
+from pimsim.config.plugins import former_name
 from pimsim.config.resources import (
     display_path,
     find_source,
@@ -171,8 +172,11 @@ def _set(
     known = list(children) if is_open_mapping(model, done) else keys_at(model, done)
     if key not in known:
         raise InputError(
-            f"--set {text}: unknown key {'.'.join(here)!r}{near_miss(key, known)}; "
-            f"allowed: {', '.join(sorted(known)) or 'none'}"
+            f"--set {text}: unknown key {'.'.join(here)!r}"
+            + (
+                former_name(here, text.partition("=")[2])
+                or f"{near_miss(key, known)}; allowed: {', '.join(sorted(known)) or 'none'}"
+            )
         )
     section = layout.sections.get(key, Layout("", {}))
     if not rest:

@@ -3,13 +3,16 @@
 What is one file to add (DESIGN section 6) is found by where it lies. A distribution adds to that
 with an entry point of the group ``pimsim.plugins`` that names a package of its own, laid out as
 this project is: ``configs/KIND/*.yaml``, ``models/``, ``traces/``, and a module each in
-``dataflows/``, ``designs/``, ``policies/`` and ``transforms/``. A name is taken once: a plugin
-cannot change what another one, or pimsim, means by it.
+``collectives/``, ``dataflows/``, ``designs/``, ``policies/``, ``transforms/`` and the folders of
+``_VARIANTS``. ``pimsim.reproductions`` is laid out in the same way and found by the same path. A
+name is taken once: a plugin cannot change what another one, or pimsim, means by it.
 """
 
 from __future__ import annotations
 
 import pkgutil
+import typing
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
@@ -19,23 +22,29 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from pydantic import GetCoreSchemaHandler
+from pydantic import BaseModel, GetCoreSchemaHandler
 from pydantic_core import CoreSchema, core_schema
 
 from pimsim.config.errors import InputError, near_miss
 
 __all__ = [
-    "GROUP", "ModuleName", "Plugin", "load_module", "module_names", "plugin_versions", "plugins",
+    "GROUP", "ModuleName", "Plugin", "check_modules", "chosen_modules", "former_name",
+    "is_reproduction", "load_module", "module_names", "plugin_versions", "plugins",
 ]  # fmt: skip
 
 GROUP = "pimsim.plugins"
 _OURS = {
+    "collective": "pimsim.hardware.fabric.collectives",
     "dataflow": "pimsim.hardware.npu.dataflows",
     "design": "pimsim.hardware.pim.designs",
     "policy": "pimsim.engine.policies",
     "transform": "pimsim.workload.transforms",
 }
 """Our package of each kind; a plugin's has its last name."""
+_VARIANTS = {"setting": "settings"}
+"""Kinds whose usual choices are parts of the main path: the folder in which others have theirs."""
+_REPRODUCTIONS = "pimsim.reproductions"
+"""What published simulators do differently; imported only where a config asks for it."""
 
 
 @dataclass(frozen=True)
@@ -77,9 +86,11 @@ def plugin_versions() -> tuple[str, ...]:
 @cache
 def _modules(kind: str) -> dict[str, str]:
     """Modules of a kind by the name that configs use."""
-    _, *inside = _OURS[kind].split(".")
-    last = inside[-1]
-    places = [("pimsim", _OURS[kind], Path(__file__).parents[1].joinpath(*inside))]
+    last = _VARIANTS.get(kind) or _OURS[kind].rpartition(".")[-1]
+    packages = [_OURS[kind]] if kind in _OURS else []
+    packages.append(f"{_REPRODUCTIONS}.{last}")
+    root = Path(__file__).parents[2]
+    places = [("pimsim", package, root.joinpath(*package.split("."))) for package in packages]
     places += [(p.name, f"{p.package}.{last}", p.folder / last) for p in plugins()]
     found: dict[str, str] = {}
     for owner, package, folder in places:
@@ -108,17 +119,42 @@ def load_module(kind: str, name: str) -> ModuleType:
     return import_module(known[name])
 
 
+def is_reproduction(kind: str, name: str) -> bool:
+    """Whether the module of that name follows a published simulator and no hardware."""
+    return _modules(kind).get(name, "").startswith(f"{_REPRODUCTIONS}.")
+
+
+def former_name(path: Sequence[str | int], value: object = None) -> str:
+    """What the key at ``path`` is called now, as the end of a message; empty where it is new."""
+    former: Mapping[str, str] = import_module(_REPRODUCTIONS).FORMER_NAMES
+    for begin in range(len(path)):
+        key = ".".join(map(str, path[begin:]))
+        for known in (key, f"{key}={value}"):
+            if known in former:
+                return f"; it is {former[known]} now"
+    return ""
+
+
 @dataclass(frozen=True, slots=True)
 class ModuleName:
     """Marks a config field as the name of a module of a kind."""
 
     kind: str
+    words: tuple[str, ...] = ()
+    """Further choices, which are parts of the main path."""
+
+    @property
+    def choices(self) -> list[str]:
+        """All names that are allowed."""
+        return [*self.words, *module_names(self.kind)]
 
     def check(self, name: str) -> str:
         """``name``, if there is such a module; ``ValueError`` otherwise."""
-        names = module_names(self.kind)
-        if name not in names:
-            raise ValueError(f"found {name!r}{near_miss(name, names)}; allowed: {', '.join(names)}")
+        choices = self.choices
+        if name not in choices:
+            raise ValueError(
+                f"found {name!r}{near_miss(name, choices)}; allowed: {', '.join(choices)}"
+            )
         return name
 
     def __get_pydantic_core_schema__(
@@ -126,3 +162,38 @@ class ModuleName:
     ) -> CoreSchema:
         """As text that is checked."""
         return core_schema.no_info_after_validator_function(self.check, handler(source))
+
+
+@cache
+def _module_fields(model: type[BaseModel]) -> tuple[tuple[str, ModuleName], ...]:
+    """Fields of ``model`` that name a module, or list some."""
+    found = []
+    for name, field in model.model_fields.items():
+        marks: list[Any] = list(field.metadata)
+        for member in (field.annotation, *typing.get_args(field.annotation)):
+            marks += typing.get_args(member)[1:] if hasattr(member, "__metadata__") else ()
+        found += [(name, mark) for mark in marks if isinstance(mark, ModuleName)]
+    return tuple(found)
+
+
+def chosen_modules(section: BaseModel) -> Iterator[tuple[str, str, str]]:
+    """Key, kind and name of each module that ``section`` itself names."""
+    for key, mark in _module_fields(type(section)):
+        value = getattr(section, key)
+        for name in (value,) if isinstance(value, str) else value or ():
+            if name not in mark.words:
+                yield key, mark.kind, name
+
+
+def check_modules(section: BaseModel) -> None:
+    """Let each module that is not of the main path say what it needs of ``section``.
+
+    Its ``check``, where it has one, takes the section and raises ``ValueError`` with a message that
+    begins with a key.
+    """
+    for _, kind, name in chosen_modules(section):
+        ours = _OURS.get(kind)
+        if ours is None or not _modules(kind)[name].startswith(f"{ours}."):
+            check = getattr(load_module(kind, name), "check", None)
+            if check is not None:
+                check(section)

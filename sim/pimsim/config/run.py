@@ -72,16 +72,16 @@ class ParallelConfig(ConfigModel):
 
 
 class LinkConfig(ConfigModel):
-    """Between devices: ring all-reduces of partial sums, ring all-gather of logits, transfers from
-    one pipeline stage to the next."""
+    """Between devices: all-reduces of partial sums, all-gathers of logits, transfers from one
+    pipeline stage to the next."""
 
     bandwidth_gb_per_s: float = Field(ge=0.001, le=1e6)
     """Of a device's link in one direction, GB/s (10^9 bytes)."""
     latency_ns: float = Field(ge=0, le=1e9)
-    """Of each step of a collective; an all-reduce over p devices has 2 (p - 1), an all-gather
-    p - 1, a transfer one."""
-    artifact_free: bool = False
-    """The artifact models no tensor-parallel communication."""
+    """Of each step of a collective; in a ring an all-reduce over p devices has 2 (p - 1), an
+    all-gather p - 1, a transfer one."""
+    collectives: Annotated[str, ModuleName("collective")] = "ring"
+    """How devices sum and gather: in a ``ring``, or as a module of that name does."""
 
 
 class WorkloadConfig(ConfigModel):

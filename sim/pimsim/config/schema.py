@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from pimsim.config.errors import InputError, near_miss
+from pimsim.config.plugins import former_name
 from pimsim.config.tree import Entry, lookup
 from pimsim.config.units import Quantity
 
@@ -137,9 +138,9 @@ def _one_line(detail: Any, root: Entry, model: type[BaseModel]) -> str:
     key = ".".join(map(str, path))
     if kind == "extra_forbidden":
         allowed = keys_at(model, path[:-1])
-        return (
-            f"{entry.origin}: unknown key {key!r}{near_miss(str(path[-1]), allowed)}; "
-            f"allowed: {', '.join(sorted(allowed))}"
+        return f"{entry.origin}: unknown key {key!r}" + (
+            former_name(path, detail["input"])
+            or f"{near_miss(str(path[-1]), allowed)}; allowed: {', '.join(sorted(allowed))}"
         )
     if kind == "missing":
         return f"{entry.origin}: {key} is missing"
@@ -150,7 +151,7 @@ def _one_line(detail: Any, root: Entry, model: type[BaseModel]) -> str:
         choices = [str(arg) for arg in typing.get_args(annotation_at(model, path))]
         return (
             f"{entry.origin}: {key}: found {found}{near_miss(str(detail['input']), choices)}; "
-            f"allowed: {', '.join(choices)}"
+            f"allowed: {', '.join(choices)}{former_name(path, detail['input'])}"
         )
     if kind in _BOUNDS:
         quantity = quantity_at(model, path)

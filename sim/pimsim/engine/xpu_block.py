@@ -13,7 +13,7 @@ from pimsim.config.errors import InputError
 from pimsim.config.pim_stream import StreamPimConfig
 from pimsim.config.system import SystemConfig
 from pimsim.engine.xpu_attention import AttentionCost, attention_cost, host_shares
-from pimsim.hardware.fabric.collectives import ring_all_reduce
+from pimsim.hardware.fabric.collectives import all_reduce
 from pimsim.hardware.pim.bandwidth import unit_bandwidth
 from pimsim.hardware.xpu import roofline
 from pimsim.hardware.xpu.sharing import device_share, exposed
@@ -72,7 +72,7 @@ class FixedCosts:
         """Costs of a block of any context."""
         xpu = config.xpu
         reduced = [
-            ring_all_reduce(payload, config.devices, config.link) for payload in block.reduced_bytes
+            all_reduce(payload, config.devices, config.link) for payload in block.reduced_bytes
         ]
         elementwise = [
             (each.name, roofline.stream(each.moved_bytes, each.flops, xpu.add_norm, xpu))

@@ -16,12 +16,7 @@ from pimsim.config.npu import NpuConfig
 from pimsim.config.pim import PimConfig
 from pimsim.config.run import LinkConfig
 from pimsim.hardware.dram.system import Follows, Scatter, Stream
-from pimsim.hardware.fabric.collectives import (
-    Collective,
-    ring_all_gather,
-    ring_all_reduce,
-    send,
-)
+from pimsim.hardware.fabric.collectives import Collective, all_gather, all_reduce, send
 from pimsim.hardware.npu.tiling import GemmTile
 from pimsim.hardware.npu.vector import vector_lane_ops
 from pimsim.hardware.pim.gemv import GemvShape
@@ -130,9 +125,9 @@ class BlockMapper:
     def _collective(self, operator: Operator, tp: int) -> Collective:
         match operator.collective:
             case CollectiveKind.ALL_REDUCE:
-                return ring_all_reduce(operator.output_bytes, tp, self.link)
+                return all_reduce(operator.output_bytes, tp, self.link)
             case CollectiveKind.ALL_GATHER:
-                return ring_all_gather(operator.output_bytes, tp, self.link)
+                return all_gather(operator.output_bytes, tp, self.link)
             case CollectiveKind.SEND:
                 return send(operator.output_bytes, self.link)
 

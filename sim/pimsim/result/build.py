@@ -15,7 +15,6 @@ from contextlib import suppress
 from dataclasses import asdict, replace
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
 
 from pimsim import __version__
 from pimsim.config.loader import ResolvedRun, load_area
@@ -306,9 +305,6 @@ def _warnings(outcome: Outcome, pipeline: Pipeline) -> Iterator[str]:
             "one block alone never overlaps one sub-batch's NPU work with the other's PIM work as "
             "the steady state does; for its throughput simulate 2 blocks or more"
         )
-    quirks = sorted(_quirks(config.model_dump(), ()))
-    if quirks:
-        yield f"quirks of a published artifact are on: {', '.join(quirks)}"
     if config.npu.vector.artifact_free:
         yield "vector units never queue here, their utilisation is given as 0"
 
@@ -336,16 +332,6 @@ def _trace_notes(device: Device) -> Iterator[str]:
             f"embedding and output layer are not in the iteration ({size / 1e6:.1f} MB of weights "
             "on a device); workload.outside=true runs them too"
         )
-
-
-def _quirks(values: Mapping[str, Any], path: tuple[str, ...]) -> Iterator[str]:
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            yield from _quirks(value, (*path, key))
-        elif (key.startswith("artifact_") and value not in (False, "none")) or (
-            key == "preload" and str(value).startswith("artifact")
-        ):
-            yield ".".join((*path, key))
 
 
 def _peak_rss_mb() -> float:

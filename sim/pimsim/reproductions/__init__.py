@@ -1,0 +1,62 @@
+"""What published simulators do differently from the hardware that they stand for.
+
+One quirk is one module. Where the main path has a choice of strategies, the quirk is one more of
+them, in the folder of that kind (``collectives/``, ``dataflows/`` and so on), and a config asks for
+it by its name as for any other. Where the quirk is a value of an ordinary key that no hardware
+would have, a module of ``settings/`` says so: the section's model (``SECTION``), the key (``KEY``)
+and which values those are (``departs``). Nothing else in pimsim imports these modules or knows what
+they are called: they are found by the path that plugins use (``pimsim.config.plugins``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cache
+from types import ModuleType
+from typing import Any
+
+from pydantic import BaseModel
+
+from pimsim.config.plugins import chosen_modules, is_reproduction, load_module, module_names
+
+__all__ = ["FORMER_NAMES", "departures"]
+
+FORMER_NAMES = {
+    "link.artifact_free": "link.collectives (neupims_none)",
+}
+"""Keys, or values of keys, of before each quirk was a module of its own, and what they are now."""
+
+
+def departures(config: BaseModel) -> list[str]:
+    """Dotted keys of ``config`` by which it follows a published simulator and no hardware."""
+    return sorted(_departures(config, ()))
+
+
+def _departures(value: Any, path: tuple[str, ...]) -> Iterator[str]:
+    if isinstance(value, BaseModel):
+        chosen = (key for key, kind, name in chosen_modules(value) if is_reproduction(kind, name))
+        settings = (
+            each.KEY for each in _settings()
+            if isinstance(value, each.SECTION) and each.departs(getattr(value, each.KEY))
+        )  # fmt: skip
+        switched = (
+            key for key in type(value).model_fields
+            if (key.startswith("artifact_") and getattr(value, key) not in (False, None, "none"))
+            or (key == "preload" and getattr(value, key).startswith("artifact"))
+        )  # fmt: skip
+        for key in dict.fromkeys((*chosen, *settings, *switched)):
+            yield ".".join((*path, key))
+        for name in type(value).model_fields:
+            yield from _departures(getattr(value, name), (*path, name))
+    elif isinstance(value, list):
+        for number, each in enumerate(value):
+            yield from _departures(each, (*path, str(number)))
+    elif isinstance(value, dict):
+        for name, each in value.items():
+            yield from _departures(each, (*path, str(name)))
+
+
+@cache
+def _settings() -> tuple[ModuleType, ...]:
+    """The modules of ``settings/``."""
+    return tuple(load_module("setting", name) for name in module_names("setting"))

@@ -1,0 +1,1 @@
+"""Collectives of published simulators; see ``pimsim.hardware.fabric.collectives``."""

@@ -1,0 +1,1 @@
+"""Values of ordinary keys that published simulators have and hardware would not."""
