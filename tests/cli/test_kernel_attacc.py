@@ -38,7 +38,7 @@ def test_placements_differ_as_their_units_do(run_cli: Any) -> None:
 
 def test_knobs_are_set_from_the_command_line(run_cli: Any) -> None:
     sizes = ("--heads", "3", "--head-dim", "128", "--context", "2049")
-    knob = ("--set", "attention.artifact_repeats_softmax=true")
+    knob = ("--set", "attention.stage_rules=[attacc_repeats_softmax]")
     report = attention(run_cli, "--pim", "attacc-bank", *sizes, *knob)
     assert report["commands"]["SFM"] == 30
 

@@ -80,8 +80,8 @@ class Device:
         for index, rule in enumerate(self.design.rules):
             if name in rule.first:
                 at = place
-                if rule.artifact_place is not None:
-                    at = tuple(place[LEVELS.index(level) - 1] for level in rule.artifact_place)
+                if rule.other_place is not None:
+                    at = tuple(place[LEVELS.index(level) - 1] for level in rule.other_place)
                 for node in self.nodes(rule.level, command, at):
                     past = self.past.setdefault((index, node), deque(maxlen=rule.window))
                     past.append(now)

@@ -116,7 +116,7 @@ def _choose(channel: Channel, queue: list[int], now: int) -> tuple[int, str] | N
             if any(banks.intersection(device.banks(e.name, e.place)) for e in others):
                 continue
         moves = name == entry.name and design.commands[name].row == "any"
-        holds = design.controller.artifact_hits_hold_moves
+        holds = design.controller.hits_hold_moves
         if at and moves and holds and any(hit.place == entry.place for hit in hits):
             continue
         return at, name

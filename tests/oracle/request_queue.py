@@ -86,7 +86,7 @@ def run(design: StreamPimConfig, requests: list[Request]) -> list[Issued]:
         if refresh is not None:
             step = interval // org.ranks
             if now > 0 and now % step == 0:
-                if refresh.artifact_drops:
+                if refresh.drops_late:
                     owed.clear()
                 owed.append(fallen_due % org.ranks)
                 fallen_due += 1

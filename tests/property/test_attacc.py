@@ -33,7 +33,7 @@ def designs(draw: st.DrawFn) -> StreamPimConfig:
             "queue_depth": draw(st.integers(1, 40)),
             "commands_per_cycle": draw(st.integers(1, 2)),
             "row_lookahead": draw(st.booleans()),
-            "artifact_hits_hold_moves": draw(st.booleans()),
+            "hits_hold_moves": draw(st.booleans()),
             "refresh": draw(st.sampled_from([None, design.controller.refresh])),
         }
     )

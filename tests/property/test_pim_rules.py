@@ -252,7 +252,7 @@ def test_a_command_that_no_rule_ties_is_refused(
 
 def test_a_precharge_that_does_not_wait_for_all_dot_products_is_the_artifacts() -> None:
     values = pim_of("neupims-artifact", 2).model_dump()
-    values["artifact_free_comps"] = False
+    values["timed_comps"] = True
     with pytest.raises(ValueError, match="n dot products"):
         PimDesignConfig.model_validate(values)
 

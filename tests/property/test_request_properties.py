@@ -103,7 +103,7 @@ def test_every_command_goes_when_the_oracle_says(
     postponed: int,
     drops: bool,
 ) -> None:
-    refresh = {"postponed": postponed, "artifact_drops": drops}
+    refresh = {"postponed": postponed, "drops_late": drops}
     controller = DESIGN.controller.model_copy(
         update={
             "queue_depth": queue_depth,

@@ -11,10 +11,7 @@ from pimsim.config.pim_stream import StreamPimConfig
 from pimsim.hardware.pim.attacc_plan import Part, Plan, shape_of
 from pimsim.hardware.pim.designs.attacc import attention, attention_commands, attention_cycles
 
-KNOBS_OFF = (
-    "attention.artifact_drops_remainder=false",
-    "attention.artifact_replays_first_head=false",
-)
+KNOBS_OFF = ("attention.stage_rules=[]",)
 
 
 def design(name: str, *overrides: str) -> StreamPimConfig:
@@ -76,7 +73,11 @@ def test_the_published_generator_issues_the_first_heads_values_twice() -> None:
 
 
 def test_before_its_fix_the_generator_repeated_an_unpaired_softmax() -> None:
-    pim = design("attacc-bank", "attention.artifact_repeats_softmax=true")
+    pim = design(
+        "attacc-bank",
+        "attention.stage_rules=[attacc_drops_remainder, attacc_replays_first_head, "
+        "attacc_repeats_softmax]",
+    )
     tokens = -(-2049 // 16)
     steps = -(-tokens // 16)
     assert attention_commands(pim, 3, 128, 2049)["SFM"] == 3 * (steps + 1)

@@ -17,8 +17,8 @@ from pimsim.hardware.energy.static import dram_peak_w, refresh_w
         ("neupims", "npu.artifact_store_bug", "true", "artifact-overlapped"),
         ("npu-only", "npu.artifact_store_bug", "true", "activations 'dram'"),
         ("neupims", "npu.artifact_attention", "true", "policy 'serial'"),
-        ("neupims", "pim.artifact_short_pipeline", "true", "row_buffers 2"),
-        ("npu-pim", "pim.artifact_free_comps", "true", "composite_gemv"),
+        ("neupims", "pim.pipeline_fill", "tCCD_S", "row_buffers 2"),
+        ("npu-pim", "pim.timed_comps", "false", "composite_gemv"),
         ("neupims-artifact-main", "npu.systolic.fetch_cycles", "5", "not for the artifact's"),
     ],
 )
@@ -35,7 +35,7 @@ def test_of_a_run(preset: str, key: str, value: str, needs: str) -> None:
         ("neupims-artifact-main", ["npu.artifact_store_bug=true"]),
         ("npu-only", ["npu.artifact_attention=true"]),
         ("neupims", ["npu.artifact_attention=true", "schedule.attention_placement=npu"]),
-        ("npu-pim", ["pim.artifact_short_pipeline=true"]),
+        ("npu-pim", ["pim.pipeline_fill=tCCD_S"]),
     ],
 )
 def test_where_it_acts_it_is_taken(preset: str, changes: list[str]) -> None:

@@ -16,13 +16,13 @@ from pimsim.hardware.dram.layout import P_COMPS, P_MARK, P_OP, P_ROW
 from pimsim.hardware.dram.rules import Command
 from pimsim.hardware.pim.programs import AttentionShape, score_program, value_program
 from pimsim.mapping.addresses import AddressPlan, BlockKv, WeightRegion, plan_addresses
-from pimsim.mapping.attention import OPERAND_ROWS
 from pimsim.mapping.kv import append_scatters, channel_burst
 
 MEMORY = load_memory("hbm2-neupims").config
 ORG = MEMORY.organization
 PIM = load_pim("neupims").config
 SHAPE = AttentionShape.of(8, 8, 128, MEMORY, PIM, 2)
+OPERAND_ROWS = 8
 ROW_ELEMENTS = ORG.row_bytes // 2
 STRIPE = ORG.channels * ORG.ranks * ORG.banks * ORG.columns
 """Bursts of one row of every bank of every channel."""

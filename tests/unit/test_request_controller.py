@@ -159,7 +159,7 @@ def test_only_the_quirk_loses_refreshes() -> None:
     owed_at_most = 8 * 2
     due = 3000 * T["tCCD"] // (T["tREFI"] // 2)
     assert due - owed_at_most <= refreshes() <= due + 3
-    assert refreshes(artifact_drops=True) < due / 2 + 2
+    assert refreshes(drops_late=True) < due / 2 + 2
 
 
 MODE_ROWS = [

@@ -51,23 +51,23 @@ class PimConfig(ConfigModel):
     """Normal commands are let in beside waiting PIM commands only with this much slack left."""
     softmax_overlap: bool = True
     """Softmax of a head starts when its logits are read; else when all PIM work is done."""
-    artifact_free_comps: bool = False
-    """The artifact lets a bank precharge 5 cycles after COMPS_READRES although its dot products
-    still run (MECHANISMS B4); without it a precharge waits for them."""
+    timed_comps: bool = True
+    """The dot products of a GEMV take time: its result is read, and its row is closed, when they
+    have ended. Off: as soon as the rules let it, whatever they say of ``n``."""
     artifact_shared_issue: bool = False
     """The artifact's npu+pim branch feeds one PIM instruction per cycle for all channels
     together (MECHANISMS 0.4)."""
     artifact_kv_write: bool = False
     """The artifact writes attention outputs only for contexts above one row, a tile of banks at a
     time, and appends no KV."""
-    artifact_one_operand_row: bool = False
-    """The artifact's GWRITE always reads the same row, which so stays open (MECHANISMS 4.1)."""
-    artifact_uncounted_activations: bool = False
-    """The artifact's G_ACT does not count in the windows of activations of its rank (tFAW), and
-    waits for no room in them (MECHANISMS 4.2)."""
-    artifact_short_pipeline: bool = False
-    """The artifact's single-row-buffer branch fills the adder pipeline at one COMP a cycle,
-    although a COMP takes a burst's time."""
+    operand_rows: int = Field(default=64, ge=1, le=65536)
+    """Rows that GWRITE's sources take in turn; one that is read again stays open."""
+    windowed_activations: bool = True
+    """G_ACT counts in the windows of activations of its rank (tFAW), once for each bank that it
+    opens, and waits for room in them."""
+    pipeline_fill: Literal["comp", "tCCD_S"] = "comp"
+    """What a dot product adds while ``comp_pipeline`` of them fill the adder tree, with one row
+    buffer: the time that a COMP takes, or tCCD_S."""
 
     @property
     def unread_timings(self) -> set[str]:
@@ -97,16 +97,16 @@ class PimConfig(ConfigModel):
                     f"no rule says when {then} may follow {first}: {why}"
                 )
             grows = any(re.search(r"\bn\b", rule.delay) for rule in rules)
-            if first == "GEMV" and then == self.closer and not (grows or self.artifact_free_comps):
+            if first == "GEMV" and then == self.closer and self.timed_comps and not grows:
                 raise ValueError(
                     f"no rule lets {then} wait for the n dot products of a GEMV: a delay with n is "
-                    "needed (artifact_free_comps, as the NeuPIMs artifact, does without)"
+                    "needed (timed_comps=false does without)"
                 )
-        if self.artifact_free_comps and not self.composite_gemv:
-            raise ValueError("artifact_free_comps is of GEMV commands: it needs composite_gemv")
-        if self.artifact_short_pipeline and self.row_buffers == 2:
+        if not self.timed_comps and not self.composite_gemv:
+            raise ValueError("timed_comps is of GEMV commands: false needs composite_gemv")
+        if self.pipeline_fill != "comp" and self.row_buffers == 2:
             raise ValueError(
-                "artifact_short_pipeline is of the artifact's branch with one row buffer, found "
+                f"pipeline_fill {self.pipeline_fill!r} is of designs with one row buffer, found "
                 "row_buffers 2"
             )
         if self.elements_per_comp & (self.elements_per_comp - 1):

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
 from pimsim.config.base import ConfigModel
+from pimsim.config.plugins import ModuleName
 
 __all__ = ["AttentionCommands", "AttentionMapConfig", "InnerLevel", "LayoutField"]
 
@@ -62,15 +63,8 @@ class AttentionMapConfig(ConfigModel):
     """The first MAC of a pair of heads is issued ahead, beside the query's writes, to open its
     row; it is issued once more with its step."""
     commands: AttentionCommands
-    artifact_drops_remainder: bool = False
-    """The published generator spreads query writes and probability moves over the steps of the
-    head before by a rounded-down share and forgets the rest: fewer WRGB and MVGB than needed."""
-    artifact_replays_first_head: bool = False
-    """The published generator issues the values of a pair's first head twice (its index is
-    ``i`` where ``i + 1`` is meant), so on the first head's channels and rows."""
-    artifact_repeats_softmax: bool = False
-    """Before its commit c600051 the published generator sent softmax and probabilities of an
-    unpaired head in every step of its scores (indentation); its shipped log is from then."""
+    stage_rules: list[Annotated[str, ModuleName("stage_rule")]] = Field(default_factory=list)
+    """What the pipeline of heads does otherwise, each as the module of that name says."""
 
     @model_validator(mode="after")
     def _consistent(self) -> AttentionMapConfig:
@@ -84,6 +78,8 @@ class AttentionMapConfig(ConfigModel):
             )
         if sorted(set(self.column_order)) != sorted(self.column_order):
             raise ValueError(f"column_order names a field twice: {', '.join(self.column_order)}")
+        if len(set(self.stage_rules)) < len(self.stage_rules):
+            raise ValueError(f"stage_rules names a rule twice: {', '.join(self.stage_rules)}")
         if "column" not in self.column_order or self.column_order[-1:] != ["row"]:
             raise ValueError("column_order must hold column, and end with row")
         return self

@@ -145,10 +145,9 @@ class StreamRule(ConfigModel):
     window: int = Field(default=1, ge=1, le=64)
     """The delay separates a command of ``then`` from the ``window``-th one of ``first`` before it
     (tFAW: 4)."""
-    artifact_place: list[StreamLevel] | None = None
+    other_place: list[StreamLevel] | None = None
     """Binds another bank than the first command's: its pseudo channel, rank, bank group and bank
-    are the first command's coordinates at these four levels. The published AttAcc simulator
-    looks up the banks of a per-bank MAC one level too high. At level ``bank``, with controller
+    are the first command's coordinates at these four levels. At level ``bank``, with controller
     order ``window``."""
 
 
@@ -165,9 +164,9 @@ class RefreshConfig(ConfigModel):
     postponed: int = Field(default=0, ge=0, le=64)
     """Refreshes of a node that may be owed while requests go on; beyond, nothing else is issued
     until all have gone out (order ``requests``)."""
-    artifact_drops: bool = False
-    """A refresh that has not gone out when the next one falls due is lost: PIMSimulator keeps
-    one (order ``requests``). Under a stream of reads nearly all of a rank's are."""
+    drops_late: bool = False
+    """A refresh that has not gone out when the next one falls due is lost (order ``requests``);
+    under a stream of reads nearly all of a rank's are."""
 
 
 class ModeRowConfig(ConfigModel):
@@ -202,10 +201,9 @@ class StreamControllerConfig(ConfigModel):
     """Host instructions (each of one or more commands) handed out per cycle; 0: no limit."""
     row_lookahead: bool = False
     """Activates and precharges of commands that wait behind a barrier may go ahead."""
-    artifact_hits_hold_moves: bool = False
-    """With ``window``: the published AttAcc scheduler holds a command that needs no row (a move
-    between buffers) too while a row hit waits at the bank that its address names, until it is
-    the oldest."""
+    hits_hold_moves: bool = False
+    """With ``window``: a command that needs no row (a move between buffers) is held too while a
+    row hit waits at the bank that its address names, until it is the oldest."""
     mode_switch: str | None = None
     """Command that takes the place of one that is due but belongs to another mode."""
     mode_rows: list[ModeRowConfig] = Field(default_factory=list)
@@ -226,7 +224,7 @@ class StreamControllerConfig(ConfigModel):
             "address_map": not requests and self.address_map is not None,
         }
         if not requests and self.refresh is not None:
-            for key in ("staggered", "postponed", "artifact_drops"):
+            for key in ("staggered", "postponed", "drops_late"):
                 wrong[f"refresh.{key}"] = bool(getattr(self.refresh, key))
         for key, is_wrong in wrong.items():
             if is_wrong:
@@ -303,11 +301,11 @@ class StreamPimConfig(ConfigModel):
                     "limit (instructions_per_cycle 0)"
                 )
             return self
-        if controller.artifact_hits_hold_moves:
-            raise ValueError("controller.artifact_hits_hold_moves needs controller.order window")
+        if controller.hits_hold_moves:
+            raise ValueError("controller.hits_hold_moves needs controller.order window")
         for index, rule in enumerate(self.rules):
-            if rule.artifact_place is not None:
-                raise ValueError(f"rules.{index}.artifact_place needs controller.order window")
+            if rule.other_place is not None:
+                raise ValueError(f"rules.{index}.other_place needs controller.order window")
         return self
 
     @model_validator(mode="after")

@@ -16,7 +16,7 @@ from pimsim.hardware.dram.rules import COMMANDS
 from pimsim.hardware.dram.system import Group, MemorySystem
 from pimsim.hardware.pim.programs import AttentionShape
 from pimsim.mapping.addresses import BlockKv, plan_addresses
-from pimsim.mapping.attention import AttentionBatch, operand_rows, score_work, value_work
+from pimsim.mapping.attention import AttentionBatch, score_work, value_work
 
 __all__ = ["PIM_CAUSES", "AttentionResult", "run_attention"]
 
@@ -56,7 +56,7 @@ def run_attention(
     memory = device_memory(memory)
     shape = AttentionShape.of(heads, heads, head_dim, memory, pim, ELEMENT_BYTES)
     channel = [CHANNEL] * len(contexts)
-    rows = operand_rows(pim)
+    rows = pim.operand_rows
     addresses = plan_addresses(memory, [{}], 0, [BlockKv(shape)], contexts, channel, rows)
     batch = AttentionBatch(shape, addresses.kv[0], tuple(contexts), tuple(channel))
     system = MemorySystem(memory, pim)

@@ -21,7 +21,6 @@ from pimsim.mapping.addresses import (
     plan_addresses,
     visible_tokens,
 )
-from pimsim.mapping.attention import operand_rows
 from pimsim.mapping.block import BlockMapper, Placed
 from pimsim.mapping.expert_costs import ExpertCosts
 from pimsim.mapping.experts import ExpertEnergies, ExpertPlacement, place_by_tokens
@@ -389,7 +388,7 @@ def _addresses(
             linear_kv = max(linear_kv, sum(o.kv_read_bytes for o in block.operators))
     for block in blocks:
         activations = max(activations, max(o.input_bytes + o.output_bytes for o in block.operators))
-    rows = operand_rows(config.pim) if config.pim is not None else 0
+    rows = config.pim.operand_rows if config.pim is not None else 0
     return plan_addresses(
         config.memory, weights[: whole.layers], max(linear_kv, 2 * activations), kv, whole.contexts,
         channel, rows, weights[whole.layers :],

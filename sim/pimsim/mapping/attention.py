@@ -24,11 +24,9 @@ from pimsim.mapping.addresses import KvRows
 
 __all__ = [
     "NOTHING",
-    "OPERAND_ROWS",
     "AttentionBatch",
     "PimWork",
     "add_cycles",
-    "operand_rows",
     "score_work",
     "softmax_cycles",
     "value_work",
@@ -37,8 +35,6 @@ __all__ = [
 Ints = NDArray[np.int64]
 NOTHING = -1
 """Duration where no vector work follows a result."""
-OPERAND_ROWS = 64
-"""Rows that GWRITE's sources take in turn."""
 PimWork = tuple[tuple[Ints, ...], int, After]
 """Programs by channel, marks, and the vector work behind these."""
 
@@ -83,11 +79,6 @@ def _gather(
     for program, c in zip(programs, channel, strict=True):
         mine[c].append(program)
     return tuple(np.concatenate(parts) if parts else empty for parts in mine)
-
-
-def operand_rows(pim: PimConfig) -> int:
-    """Rows that GWRITE's sources take in turn; in the artifact it is always the same one."""
-    return 1 if pim.artifact_one_operand_row else OPERAND_ROWS
 
 
 def _placed(
@@ -141,7 +132,7 @@ def score_work(
                 row,
                 number * shape.heads,
                 pim.composite_gemv,
-                wrap=(operand_row, operand_rows(pim)),
+                wrap=(operand_row, pim.operand_rows),
             )
         )
     artifact = vector.artifact_free
@@ -172,7 +163,7 @@ def value_work(
         row = operand_row + number * shape.heads * chunks
         program = value_program(
             shape, context, own.values, row, number * shape.heads, pim.composite_gemv,
-            wrap=(operand_row, operand_rows(pim)),
+            wrap=(operand_row, pim.operand_rows),
         )  # fmt: skip
         programs.append(_by_tile(program, tiles))
         partial = chunks > 1

@@ -23,7 +23,7 @@ from pimsim.hardware.dram.layout import N_INSTRUCTION, P_MARK, P_OP, P_ROW
 from pimsim.hardware.dram.rules import Command
 from pimsim.hardware.dram.system import After, Scatter
 from pimsim.hardware.pim.gemv import GemvShape, gemv_program
-from pimsim.mapping.attention import NOTHING, add_cycles, operand_rows
+from pimsim.mapping.attention import NOTHING, add_cycles
 from pimsim.mapping.kv import channel_burst
 from pimsim.mapping.tasks import PimTask
 from pimsim.mapping.vector import vector_work
@@ -185,7 +185,7 @@ def input_scatters(
 ) -> list[Scatter]:  # fmt: skip
     """Bursts that bring ``vectors`` vectors to the channels that multiply them."""
     org = memory.organization
-    rows = operand_rows(pim)
+    rows = pim.operand_rows
     found = []
     for channel in range(org.channels):
         chunks = shape.chunks_of(shape.share(channel, org.channels))
@@ -287,7 +287,7 @@ def _programs(
     memory: MemoryConfig, pim: PimConfig,
 ) -> tuple[Ints, ...]:  # fmt: skip
     """Instructions by channel: expert after expert, token after token."""
-    channels, sources = memory.organization.channels, operand_rows(pim)
+    channels, sources = memory.organization.channels, pim.operand_rows
     tokens = np.array([placement.tokens[e] for e in experts], dtype=np.int64)
     pairs = int(tokens.sum())
     by_channel: list[list[Ints]] = [[] for _ in range(channels)]

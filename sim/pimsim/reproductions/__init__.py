@@ -22,6 +22,16 @@ from pimsim.config.plugins import chosen_modules, is_reproduction, load_module, 
 __all__ = ["FORMER_NAMES", "departures"]
 
 FORMER_NAMES = {
+    "artifact_free_comps": "timed_comps (false)",
+    "artifact_one_operand_row": "operand_rows (1)",
+    "artifact_uncounted_activations": "windowed_activations (false)",
+    "artifact_short_pipeline": "pipeline_fill (tCCD_S)",
+    "artifact_hits_hold_moves": "hits_hold_moves",
+    "artifact_drops": "drops_late",
+    "artifact_place": "other_place",
+    "artifact_drops_remainder": "stage_rules ([attacc_drops_remainder])",
+    "artifact_replays_first_head": "stage_rules ([attacc_replays_first_head])",
+    "artifact_repeats_softmax": "stage_rules ([attacc_repeats_softmax])",
     "link.artifact_free": "link.collectives (neupims_none)",
 }
 """Keys, or values of keys, of before each quirk was a module of its own, and what they are now."""

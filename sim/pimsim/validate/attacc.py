@@ -4,7 +4,7 @@ Fresh runs: commit c600051 of scale-snu/attacc_simulator (``attacc_direct.csv``;
 small sizes, 1 and 2 B elements ``attacc_random.csv``). The log shipped
 with it (``attacc/attention_cycles.csv``) was written by its trace generator as of before that
 commit, which repeats softmax and probabilities of an unpaired head in every step; it is held
-against that generator (``attention.artifact_repeats_softmax``).
+against that generator (stage rule ``attacc_repeats_softmax``).
 """
 
 from __future__ import annotations
@@ -82,7 +82,8 @@ def _design(level: str, *, capped: bool) -> StreamPimConfig:
 def _of_the_log(design: StreamPimConfig, element_bytes: int) -> StreamPimConfig:
     """``design`` with the trace generator of the log's time."""
     assert design.attention is not None
-    mapping = design.attention.model_copy(update={"artifact_repeats_softmax": True})
+    rules = [*design.attention.stage_rules, "attacc_repeats_softmax"]
+    mapping = design.attention.model_copy(update={"stage_rules": rules})
     return design.model_copy(update={"attention": mapping, "element_bytes": element_bytes})
 
 

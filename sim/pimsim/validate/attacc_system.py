@@ -22,7 +22,8 @@ TABLES = ("attacc_system.csv", "attacc_system_more.csv")
 _MODELS = {"GPT-175B": "gpt3-175b", "LLAMA-65B": "llama-65b"}
 
 _LOG = (
-    "pim.attention.artifact_repeats_softmax=true",
+    "pim.attention.stage_rules=[attacc_drops_remainder, attacc_replays_first_head, "
+    "attacc_repeats_softmax]",
     "pim.energy_pj.move=87.68",
     "pim.energy_pj.host_move=97.28",
 )

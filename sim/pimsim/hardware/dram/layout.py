@@ -492,8 +492,8 @@ def make_parameters(
             "holds_opening": int((tables.windows[:, 0] == int(Command.G_ACT)).any()),
             "shared_window": int((tables.windows[:, 3] != RANK).any()),
             "comp_gap": pim.comp_pipeline
-            * (t.get("tCCD_S", 1) if pim.artifact_short_pipeline else values["tccd_s"]),
-            "result_slope": 0 if pim.artifact_free_comps else values["tccd_s"],
+            * (t.get("tCCD_S", 1) if pim.pipeline_fill == "tCCD_S" else values["tccd_s"]),
+            "result_slope": values["tccd_s"] if pim.timed_comps else 0,
             "avoid_refresh": int(pim.refresh_avoidance),
             "slack": pim.read_write_slack,
         }

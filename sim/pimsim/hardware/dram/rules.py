@@ -127,7 +127,7 @@ def window_places(
     fills must pass before the next.
     """
     places = {Command[name]: 1 for name in rule.first}
-    counted = pim is not None and not pim.artifact_uncounted_activations
+    counted = pim is not None and pim.windowed_activations
     if Command.ACT in places and counted:
         places[Command.G_ACT] = organization.banks_per_group
     return places

@@ -12,10 +12,12 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import IntEnum
+from functools import cache
 from math import prod
 
 from pimsim.config.pim_attention import AttentionMapConfig, InnerLevel
 from pimsim.config.pim_stream import StreamOrganizationConfig
+from pimsim.config.plugins import load_module
 
 __all__ = [
     "AttentionShape",
@@ -23,6 +25,7 @@ __all__ = [
     "Piece",
     "Plan",
     "Stage",
+    "StageMaker",
     "level_size",
     "shape_of",
 ]
@@ -186,7 +189,9 @@ class Plan:
         key = (opens, first, second, channel)
         if key not in self._made:
             busy = (first,) if second is None else (first, second)
-            maker = _StageMaker(self._mapping, self.shape, busy, channel)
+            maker = _stage_maker(tuple(self._mapping.stage_rules))(
+                self._mapping, self.shape, busy, channel
+            )
             pieces = tuple(maker.single() if second is None else maker.pair(opens))
             number = self._numbers.setdefault(pieces, len(self._numbers))
             self._made[key] = (number, pieces)
@@ -194,7 +199,9 @@ class Plan:
 
 
 @dataclass(frozen=True)
-class _StageMaker:
+class StageMaker:
+    """The pieces of one stage on one channel. A stage rule is a subclass of it, ``Stages``."""
+
     mapping: AttentionMapConfig
     shape: AttentionShape
     busy: tuple[int, ...]
@@ -220,14 +227,12 @@ class _StageMaker:
         for step in range(groups + 1):
             yield from self._mac_and_move(Part.VALUE_MAC, Part.VALUE_MOVE, first, step, groups)
             yield from self._softmax(second, step, groups)
-        last = first if self.mapping.artifact_replays_first_head else second
-        yield from self._values(last)
+        yield from self._values(self.closing_head(first, second))
 
     def single(self) -> Iterator[Piece]:
         """A head without a partner: nothing runs beside its softmax."""
         head = 0
         steps = self.shape.score_steps
-        repeats = self.mapping.artifact_repeats_softmax
         softmax = [
             *self._whole(Part.SOFTMAX, head, 1),
             *self._whole(Part.PROBABILITY, head, self.shape.probability_moves),
@@ -239,11 +244,22 @@ class _StageMaker:
             yield from self._mac_and_move(Part.SCORE_MAC, Part.SCORE_MOVE, head, step, steps)
             if step < steps:
                 yield _BARRIER
-            if repeats:
+            if self.softmax_follows(step, steps):
                 yield from softmax
-        if not repeats:
-            yield from softmax
         yield from self._values(head)
+
+    def closing_head(self, first: int, second: int) -> int:
+        """Of a pair, the head whose values come last."""
+        del first
+        return second
+
+    def softmax_follows(self, step: int, steps: int) -> bool:
+        """Whether the softmax of a head without a partner comes behind ``step`` of its scores."""
+        return step == steps
+
+    def share(self, total: int, steps: int) -> int:
+        """Items of each of ``steps`` that move ``total`` of them; the last may have fewer."""
+        return -(-total // steps)
 
     def _values(self, head: int) -> Iterator[Piece]:
         groups = self.shape.dim_steps
@@ -280,8 +296,15 @@ class _StageMaker:
         items = self.shape.query_writes if part is Part.QUERY else self.shape.probability_moves
         busy = self.busy[head]
         total = items * busy
-        share = total // steps if self.mapping.artifact_drops_remainder else -(-total // steps)
+        share = self.share(total, steps)
         bounds = (min(step * share, total), min((step + 1) * share, total))
         start, stop = (-(-(bound - self.channel) // busy) for bound in bounds)
         if self.channel < busy and start < stop:
             yield Piece(part, head, start, stop)
+
+
+@cache
+def _stage_maker(rules: tuple[str, ...]) -> type[StageMaker]:
+    """A maker of stages that follows all of ``rules``."""
+    bases = tuple(load_module("stage_rule", rule).Stages for rule in rules)
+    return type("Stages", bases, {}) if bases else StageMaker

@@ -38,7 +38,7 @@ MAX_LANES = 256
 MAX_RULES = 4096
 """Pairs of commands at a level."""
 MAX_ELSEWHERE = 16
-"""Pairs of commands whose rule has ``artifact_place``."""
+"""Pairs of commands whose rule has ``other_place``."""
 MAX_WINDOWS = 8
 MAX_WINDOW = 16
 
@@ -173,7 +173,7 @@ def make_parameters(design: StreamPimConfig, lanes: int) -> Any:
     p.commands_per_cycle = controller.commands_per_cycle
     p.instructions_per_cycle = controller.instructions_per_cycle
     p.row_lookahead = controller.row_lookahead
-    p.hits_hold_moves = controller.artifact_hits_hold_moves
+    p.hits_hold_moves = controller.hits_hold_moves
     p.mode_switch = optional(controller.mode_switch)
     p.refresh = optional(refresh.command if refresh else None)
     if refresh is not None:
@@ -181,7 +181,7 @@ def make_parameters(design: StreamPimConfig, lanes: int) -> Any:
         p.refresh_nodes = _refresh_nodes(design, refresh)
         p.refresh_step = p.refresh_interval // p.refresh_nodes if refresh.staggered else 0
         p.refresh_postponed = refresh.postponed * p.refresh_nodes
-        p.refresh_drops = refresh.artifact_drops
+        p.refresh_drops = refresh.drops_late
     for at, (name, command) in enumerate(design.commands.items()):
         p.broadcast[at] = [level in command.broadcast for level in LEVELS[1:]]
         if command.bank_block is not None:
@@ -215,7 +215,7 @@ def _fill_pairs(p: Any, design: StreamPimConfig, number: dict[str, int]) -> None
     """Rules of two commands; of several for the same pair and level the longest binds."""
     grouped: dict[tuple[int, int], dict[int, int]] = {}
     for index, rule in enumerate(design.rules):
-        if rule.window > 1 or rule.artifact_place is not None:
+        if rule.window > 1 or rule.other_place is not None:
             continue
         delay, level = _delay(design, index, rule), LEVELS.index(rule.level)
         for first in rule.first:
@@ -239,14 +239,14 @@ def _fill_elsewhere(p: Any, design: StreamPimConfig, number: dict[str, int]) -> 
     """Rules that bind another bank than the first command's."""
     inner, counts = LEVELS[1:], design.organization.counts
     for index, rule in enumerate(design.rules):
-        if rule.artifact_place is None:
+        if rule.other_place is None:
             continue
-        where = f"{design.name}: rules.{index}.artifact_place"
+        where = f"{design.name}: rules.{index}.other_place"
         if rule.level != "bank" or rule.window > 1:
             raise InputError(f"{where}: found level {rule.level}; allowed: bank, without window")
-        if len(rule.artifact_place) != len(inner) or "channel" in rule.artifact_place:
-            raise InputError(f"{where}: found {rule.artifact_place}; allowed: four of {inner}")
-        sources = [inner.index(level) for level in rule.artifact_place]
+        if len(rule.other_place) != len(inner) or "channel" in rule.other_place:
+            raise InputError(f"{where}: found {rule.other_place}; allowed: four of {inner}")
+        sources = [inner.index(level) for level in rule.other_place]
         for target, source in enumerate(sources):
             if counts[source] > counts[target]:
                 raise InputError(

@@ -174,7 +174,7 @@ def _fill(p: Any, ch: Any, entries: Any, queue: Any, bounds: Any) -> None:
 
 @njit(cache=True)
 def _bar_elsewhere(p: Any, ch: Any, command: int, place: Any, now: int) -> None:
-    """Rules with ``artifact_place``: the barred bank's coordinates are taken from other levels."""
+    """Rules with ``other_place``: the barred bank's coordinates are taken from other levels."""
     for rule in range(p.n_elsewhere):
         if p.elsewhere[rule, 0] != command:
             continue

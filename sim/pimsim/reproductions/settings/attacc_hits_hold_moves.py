@@ -1,0 +1,18 @@
+"""AttAcc's published scheduler holds moves between buffers too while a row hit waits at their bank.
+
+A move needs no row, but its address names a bank; it goes when it is the oldest.
+"""
+
+from __future__ import annotations
+
+from pimsim.config.pim_stream import StreamControllerConfig
+
+__all__ = ["KEY", "SECTION", "departs"]
+
+SECTION = StreamControllerConfig
+KEY = "hits_hold_moves"
+
+
+def departs(value: bool) -> bool:
+    """Whether it does so with this value."""
+    return value
