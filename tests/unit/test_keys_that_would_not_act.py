@@ -43,12 +43,12 @@ def test_where_it_acts_it_is_taken(preset: str, changes: list[str]) -> None:
 
 
 def test_of_a_system() -> None:
-    with pytest.raises(InputError, match="artifact_ffn_energy is of an FFN on PIM"):
-        load_system("dgx-a100a", ["artifact_ffn_energy=true"])
-    with pytest.raises(InputError, match="artifact_host_per_device is of attention on the host"):
-        load_system("dgx-attacc-bank", ["artifact_host_per_device=true"])
-    load_system("dgx-a100a-cpu", ["artifact_host_per_device=true"])
-    load_system("dgx-attacc-bank", ["ffn_split=true", "artifact_ffn_energy=true"])
+    with pytest.raises(InputError, match="attacc_ffn_energy is of an FFN on PIM"):
+        load_system("dgx-a100a", ["cost_rules=[attacc_ffn_energy]"])
+    with pytest.raises(InputError, match="attacc_host_per_device is of attention on the host"):
+        load_system("dgx-attacc-bank", ["cost_rules=[attacc_host_per_device]"])
+    load_system("dgx-a100a-cpu", ["cost_rules=[attacc_host_per_device]"])
+    load_system("dgx-attacc-bank", ["ffn_split=true", "cost_rules=[attacc_ffn_energy]"])
 
 
 @pytest.mark.parametrize("energy", preset_names("energy"))

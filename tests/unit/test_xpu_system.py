@@ -8,8 +8,9 @@ import pytest
 
 from pimsim.config.errors import InputError
 from pimsim.config.loader import load_stream_pim, load_system
+from pimsim.config.system import SystemConfig
 from pimsim.engine.contexts import sampled
-from pimsim.engine.xpu_attention import host_shares
+from pimsim.engine.xpu_rules import cost_rules
 from pimsim.engine.xpu_system import decode
 from pimsim.hardware.pim.bandwidth import unit_bandwidth
 from pimsim.mapping.kernels import block_kernels, decode_step
@@ -82,11 +83,15 @@ def test_the_buffer_die_reads_at_the_pins_rate() -> None:
     assert found == pytest.approx(670.4e9, rel=0.01)
 
 
+def shares(config: SystemConfig) -> float:
+    return cost_rules(config).host_shares(config)
+
+
 def test_two_sockets_serve_eight_devices_unless_each_has_its_own() -> None:
-    assert host_shares(load_system("dgx-a100a-cpu").config) == 4
-    assert host_shares(load_system("dgx-a100a-cpu", ["devices=1"]).config) == 1
-    quirk = load_system("dgx-a100a-cpu", ["artifact_host_per_device=true"]).config
-    assert host_shares(quirk) == 1
+    assert shares(load_system("dgx-a100a-cpu").config) == 4
+    assert shares(load_system("dgx-a100a-cpu", ["devices=1"]).config) == 1
+    quirk = load_system("dgx-a100a-cpu", ["cost_rules=[attacc_host_per_device]"]).config
+    assert shares(quirk) == 1
     apart = decode(quirk, GPT, 8, 256, 4)
     shared = decode(load_system("dgx-a100a-cpu").config, GPT, 8, 256, 4)
     assert shared.parts_s["attention"] == pytest.approx(4 * apart.parts_s["attention"])
@@ -107,7 +112,7 @@ def test_the_ffn_on_pim_costs_its_reads_for_every_request() -> None:
     split = decode(load_system("dgx-attacc-bank").config, GPT, 8, 256, 3)
     alone = decode(load_system("dgx-attacc-bank", ["ffn_split=false"]).config, GPT, 8, 256, 3)
     quirk = decode(
-        load_system("dgx-attacc-bank", ["artifact_ffn_energy=true"]).config, GPT, 8, 256, 3
+        load_system("dgx-attacc-bank", ["cost_rules=[attacc_ffn_energy]"]).config, GPT, 8, 256, 3
     )
     assert split.gemm_s["fc1"] < alone.gemm_s["fc1"]
     assert split.energy_j["memory"] < alone.energy_j["memory"]

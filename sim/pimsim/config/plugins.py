@@ -41,7 +41,7 @@ _OURS = {
     "transform": "pimsim.workload.transforms",
 }
 """Our package of each kind; a plugin's has its last name."""
-_VARIANTS = {"setting": "settings", "stage_rule": "stage_rules"}
+_VARIANTS = {"setting": "settings", "stage_rule": "stage_rules", "cost_rule": "cost_rules"}
 """Kinds whose usual choices are parts of the main path: the folder in which others have theirs."""
 _REPRODUCTIONS = "pimsim.reproductions"
 """What published simulators do differently; imported only where a config asks for it."""

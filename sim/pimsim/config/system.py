@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from pimsim.config.base import ConfigModel
 from pimsim.config.pim_stream import StreamPimConfig
+from pimsim.config.plugins import ModuleName
 from pimsim.config.run import LinkConfig
 from pimsim.config.xpu import HostConfig, XpuConfig
 
@@ -24,13 +25,10 @@ class StacksConfig(ConfigModel):
     transfer_gb_per_s: float = Field(ge=0.001, le=1e6)
     """The link between a device and its stacks, one direction."""
     bandwidth_gb_per_s: float = Field(ge=0.001, le=1e6)
-    """One stack's, at its pins; only AttAcc's simulator goes by it (the two keys below)."""
-    artifact_internal_scale: float | None = Field(default=None, ge=0.001, le=1000)
-    """AttAcc's simulator lets the FFN on PIM read at this multiple of the pins' bandwidth, whatever
-    the PIM's commands allow; null: at the rate of its MAC commands."""
-    artifact_softmax: bool = False
-    """AttAcc's simulator lets the softmax, a stream at the stacks' pins, hide projections and
-    transfers, and then counts its time as zero. (Its attention commands already contain it.)"""
+    """One stack's, at its pins; read by ``ffn_read_multiple`` and by cost rules."""
+    ffn_read_multiple: float | None = Field(default=None, ge=0.001, le=1000)
+    """The FFN on PIM reads at this multiple of the pins' bandwidth, whatever the PIM's commands
+    allow; null: at the rate of its MAC commands."""
 
 
 class SystemConfig(ConfigModel):
@@ -61,10 +59,8 @@ class SystemConfig(ConfigModel):
     or these and the QKV and output projections (AttAcc section 6)."""
     ffn_split: bool = False
     """The FFN's weights lie on devices and PIM in proportion to how fast each passes them."""
-    artifact_ffn_energy: bool = False
-    """AttAcc's simulator charges the FFN's part on PIM as if the device had done it."""
-    artifact_host_per_device: bool = False
-    """AttAcc's simulator gives each device's attention a socket, and its link, of its own."""
+    cost_rules: list[Annotated[str, ModuleName("cost_rule")]] = Field(default_factory=list)
+    """What is counted otherwise, each as the module of that name says."""
 
     @field_validator("pim", mode="before")
     @classmethod
@@ -88,11 +84,6 @@ class SystemConfig(ConfigModel):
                 raise ValueError(f"overlap is {self.overlap!r}, but attention is not on pim")
             if self.ffn_split:
                 raise ValueError("ffn_split is true, but attention is not on pim")
-        if self.artifact_ffn_energy and not self.ffn_split:
-            raise ValueError("artifact_ffn_energy is of an FFN on PIM: it needs ffn_split")
-        if self.artifact_host_per_device and self.attention != "host":
-            raise ValueError(
-                "artifact_host_per_device is of attention on the host, found attention on "
-                f"{self.attention}"
-            )
+        if len(set(self.cost_rules)) < len(self.cost_rules):
+            raise ValueError(f"cost_rules names a rule twice: {', '.join(self.cost_rules)}")
         return self

@@ -9,13 +9,14 @@ from math import fsum
 from pimsim.config.errors import InputError
 from pimsim.config.pim_stream import StreamPimConfig
 from pimsim.config.system import SystemConfig
+from pimsim.engine.xpu_rules import cost_rules
 from pimsim.hardware.energy.limits import check_limits
 from pimsim.hardware.energy.pim_stream import cap_of, stream_energy_pj
 from pimsim.hardware.pim.designs.attacc import attention_cycles
 from pimsim.hardware.xpu import roofline
 from pimsim.mapping.kernels import AttentionKernels
 
-__all__ = ["AttentionCost", "attention_cost", "host_shares"]
+__all__ = ["AttentionCost", "attention_cost"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +28,7 @@ class AttentionCost:
     softmax_s: float
     """Softmax, where it is a kernel of its own."""
     hidden_softmax_s: float
-    """What the artifact lets hide other work, but not take time."""
+    """What hides other work, but takes no time of its own."""
     transfer_s: float
     """Queries, keys and values to the unit, and results back."""
     bound: str
@@ -43,14 +44,6 @@ def attention_cost(kernels: AttentionKernels, config: SystemConfig) -> Attention
     if config.attention == "pim":
         return _on_pim(kernels, config)
     return _on_xpu(kernels, config)
-
-
-def host_shares(config: SystemConfig) -> float:
-    """Devices whose attention one socket does."""
-    assert config.host is not None
-    if config.artifact_host_per_device:
-        return 1.0
-    return max(1.0, config.devices / config.host.sockets)
 
 
 def _on_xpu(kernels: AttentionKernels, config: SystemConfig) -> AttentionCost:
@@ -72,7 +65,7 @@ def _on_xpu(kernels: AttentionKernels, config: SystemConfig) -> AttentionCost:
 
 def _on_host(kernels: AttentionKernels, config: SystemConfig) -> AttentionCost:
     """A socket does the attention of several devices, one after the other."""
-    host, shares = config.host, host_shares(config)
+    host, shares = config.host, cost_rules(config).host_shares(config)
     assert host is not None
     score, value = (
         roofline.host_stream(each.least_bytes, 2 * each.macs, each.element_bytes, host)
@@ -113,14 +106,11 @@ def _on_pim(kernels: AttentionKernels, config: SystemConfig) -> AttentionCost:
         kernels.context,
         kernels.element_bytes,
     )
-    softmax = kernels.softmax
-    rate = stacks.count * stacks.bandwidth_gb_per_s * 1e9
-    hidden_s = max(softmax.moved_bytes, softmax.flops) / rate
     moved = kernels.sent_bytes + kernels.returned_bytes
     return AttentionCost(
         attention_s=time_ps * 1e-12,
         softmax_s=0.0,
-        hidden_softmax_s=hidden_s if stacks.artifact_softmax else 0.0,
+        hidden_softmax_s=cost_rules(config).hiding_softmax_s(kernels.softmax, config),
         transfer_s=moved / (stacks.transfer_gb_per_s * 1e9),
         bound="pim",
         memory_pj=stacks.count * energy_pj,

@@ -12,7 +12,8 @@ from math import fsum
 from pimsim.config.errors import InputError
 from pimsim.config.pim_stream import StreamPimConfig
 from pimsim.config.system import SystemConfig
-from pimsim.engine.xpu_attention import AttentionCost, attention_cost, host_shares
+from pimsim.engine.xpu_attention import AttentionCost, attention_cost
+from pimsim.engine.xpu_rules import cost_rules
 from pimsim.hardware.fabric.collectives import all_reduce
 from pimsim.hardware.pim.bandwidth import unit_bandwidth
 from pimsim.hardware.xpu import roofline
@@ -116,9 +117,9 @@ def _pim_bandwidth(config: SystemConfig, *, at_commands: bool) -> float:
     """Bytes a second that the PIM units beside one device read at most."""
     stacks, design = config.stacks, config.pim
     assert stacks is not None and design is not None
-    if at_commands or stacks.artifact_internal_scale is None:
+    if at_commands or stacks.ffn_read_multiple is None:
         return stacks.count * unit_bandwidth(design, _mac(design))
-    return stacks.count * stacks.bandwidth_gb_per_s * 1e9 * stacks.artifact_internal_scale
+    return stacks.count * stacks.bandwidth_gb_per_s * 1e9 * stacks.ffn_read_multiple
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,8 +167,9 @@ def block_cost(kernels: BlockKernels, fixed: FixedCosts, config: SystemConfig) -
 def _energy(attention: AttentionCost, fixed: FixedCosts, config: SystemConfig) -> dict[str, float]:
     """Picojoule of one block on one device."""
     memory = core = pim = host = 0.0
+    rules = cost_rules(config)
     for gemm in (*fixed.projections, *fixed.ffn):
-        share = 1.0 if config.artifact_ffn_energy else gemm.share
+        share = rules.energy_share(gemm.share)
         memory += share * gemm.cost.memory_pj
         core += share * gemm.cost.core_pj
         if share < 1:
@@ -216,7 +218,7 @@ def _bounds(kernels: BlockKernels, fixed: FixedCosts, config: SystemConfig) -> d
         bounds["pim"] = read / _pim_bandwidth(config, at_commands=True)
     else:
         assert config.host is not None
-        read = host_shares(config) * attention.kv_bytes
+        read = cost_rules(config).host_shares(config) * attention.kv_bytes
         bounds["host"] = read / roofline.bandwidth(config.host)
     element_bytes = gemms[0].product.element_bytes
     return {

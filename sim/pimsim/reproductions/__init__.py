@@ -32,6 +32,10 @@ FORMER_NAMES = {
     "artifact_drops_remainder": "stage_rules ([attacc_drops_remainder])",
     "artifact_replays_first_head": "stage_rules ([attacc_replays_first_head])",
     "artifact_repeats_softmax": "stage_rules ([attacc_repeats_softmax])",
+    "artifact_internal_scale": "ffn_read_multiple",
+    "artifact_softmax": "cost_rules ([attacc_hiding_softmax])",
+    "artifact_ffn_energy": "cost_rules ([attacc_ffn_energy])",
+    "artifact_host_per_device": "cost_rules ([attacc_host_per_device])",
     "link.artifact_free": "link.collectives (neupims_none)",
 }
 """Keys, or values of keys, of before each quirk was a module of its own, and what they are now."""

@@ -2,7 +2,8 @@
 
 Its options are ours under other names: ``--powerlimit`` chooses the capped PIM, ``--pipeopt`` is
 ``overlap: projections`` (without it transfers overlap all the same), ``--ffopt`` is ``ffn_split``.
-What it does wrong is switched on (``artifact_*``), so that the rest can be compared.
+What it does wrong is switched on (``cost_rules``, ``ffn_read_multiple``), so that the rest can be
+compared.
 """
 
 from __future__ import annotations
@@ -133,15 +134,16 @@ def overrides_of(record: Mapping[str, str]) -> list[str]:
         given += [
             f"overlap={'projections' if projections else 'transfers'}",
             f"ffn_split={'true' if '--ffopt' in record['opts'] else 'false'}",
-            "stacks.artifact_softmax=true",
-            f"stacks.artifact_internal_scale={_SCALES[record['pim']][capped]}",
+            f"stacks.ffn_read_multiple={_SCALES[record['pim']][capped]}",
             *_LOG,
         ]
+        rules = ["attacc_hiding_softmax"]
         if "--ffopt" in record["opts"]:
-            given.append("artifact_ffn_energy=true")
+            rules.append("attacc_ffn_energy")
+        given.append(f"cost_rules=[{', '.join(rules)}]")
     if record["system"] == "dgx-cpu":
         # energy of a host is not modelled there
         given += [
-            "artifact_host_per_device=true", "host.memory_pj_per_bit=0", "host.flop_pj=0",
+            "cost_rules=[attacc_host_per_device]", "host.memory_pj_per_bit=0", "host.flop_pj=0",
         ]  # fmt: skip
     return given

@@ -1,0 +1,1 @@
+"""What published simulators of servers count otherwise; see ``pimsim.engine.xpu_rules``."""
