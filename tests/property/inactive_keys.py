@@ -162,7 +162,7 @@ INACTIVE = [
     Inactive(
         "command fast",
         "npu.vector.gelu_latency|link.latency_ns|energy.link_pj_per_bit",
-        lambda r: r.npu.vector.artifact_free or r.link.artifact_free,
+        lambda r: r.npu.vector.artifact_free or r.link.collectives == "neupims_none",
         "the artifact's vector work and links are free",
     ),
     Inactive(
@@ -193,7 +193,7 @@ INACTIVE = [
         "command fast",
         "npu.scratchpad.double_buffered|npu.artifact_short_runs|memory.timings.tWTR_S"
         "|memory.controller.(row_hit_cap|(read|write)_queue_depth|write_drain_low)"
-        "|pim.(read_write_slack|artifact_one_operand_row|artifact_uncounted_activations)",
+        "|pim.(read_write_slack|operand_rows|windowed_activations)",
         _always,
         "the small model fills no scratchpad and few queues; test_dead_knobs.py",
         needs_load=True,
@@ -211,8 +211,8 @@ INACTIVE = [
     Inactive(
         "system",
         "stacks.bandwidth_gb_per_s",
-        lambda s: s.stacks.artifact_internal_scale is None and not s.stacks.artifact_softmax,
-        "only AttAcc's simulator goes by the pins' bandwidth (stacks.artifact_*)",
+        lambda s: s.stacks.ffn_read_multiple is None and not s.cost_rules,
+        "only AttAcc's simulator goes by the pins' bandwidth",
     ),
 ]
 """The short list. What it covers must do nothing, so that a key that begins to act leaves it."""

@@ -46,7 +46,7 @@ BASES: dict[str, tuple[str, tuple[str, ...]]] = {
         ("memory.controller.refresh=per-bank", "memory.currents.IDD5PB=80.0"),
     ),
     "pj-per-bit": ("neupims", ("energy=pj-per-bit",)),
-    "artifact": ("neupims-artifact-npu-pim", ("schedule.artifact_no_kv_append=false",)),
+    "artifact": ("neupims-artifact-npu-pim", ("schedule.kv_append=true",)),
     "cores": (
         "npu-only",
         (

@@ -22,10 +22,10 @@ from pimsim.hardware.dram.layout import (
 from pimsim.hardware.dram.rules import Command
 from pimsim.hardware.pim.programs import (
     AttentionShape,
-    front_end_ready,
     score_program,
     value_program,
 )
+from pimsim.reproductions.front_ends.neupims_shared import FrontEnd
 
 MEMORY = load_memory("hbm2-neupims").config
 PIM = load_pim("neupims").config
@@ -199,7 +199,7 @@ def test_sources_of_gwrite_come_in_turn() -> None:
 def test_the_front_end_walks_one_request_after_the_other() -> None:
     shape = shape_of("mha")
     programs = [score_program(shape, context, 0, 0, 0, False, WRAP) for context in (64, 33)]
-    front_end_ready(programs)
+    FrontEnd().release(programs)
     at = 0
     for program in programs:
         for instruction in program:
@@ -209,5 +209,5 @@ def test_the_front_end_walks_one_request_after_the_other() -> None:
 
 def test_composite_commands_take_the_front_end_one_cycle_each() -> None:
     program = score_program(shape_of("mha"), 64, 0, 0, 0, True, WRAP)
-    front_end_ready([program])
+    FrontEnd().release([program])
     assert program[:, P_READY].tolist() == list(range(len(program)))

@@ -106,5 +106,5 @@ def test_a_run_says_that_it_follows_one(tiny_card: Path) -> None:
         if "quirks of a published artifact are on" in warning
     ]
     assert len(told) == 1
-    for key in ("link.collectives",):
+    for key in ("link.collectives", "pim.front_end", "pim.operand_rows", "schedule.kv_append"):
         assert key in told[0]

@@ -43,7 +43,7 @@ def calibrate_command(
     options = overrides_of(model, requests, layers, batch, "fast", trace, routing)
     found = calibration(resolve(run, [*options, *(overrides or [])]))
     if found is None:
-        raise InputError(f"{run}: follows the artifact command by command; there are no rates")
+        raise InputError(f"{run}: runs command by command at any fidelity; there are no rates")
     if as_json:
         typer.echo(json.dumps(found, indent=1, allow_nan=False))
         return

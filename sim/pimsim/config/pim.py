@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
 from pimsim.config.base import ConfigModel
 from pimsim.config.delay import timing_names
 from pimsim.config.memory import CommandName, Cycles, Rule
+from pimsim.config.plugins import ModuleName
 
 __all__ = ["PIM_BUFFER", "PimConfig", "PimDesignConfig"]
 
@@ -54,12 +55,13 @@ class PimConfig(ConfigModel):
     timed_comps: bool = True
     """The dot products of a GEMV take time: its result is read, and its row is closed, when they
     have ended. Off: as soon as the rules let it, whatever they say of ``n``."""
-    artifact_shared_issue: bool = False
-    """The artifact's npu+pim branch feeds one PIM instruction per cycle for all channels
-    together (MECHANISMS 0.4)."""
-    artifact_kv_write: bool = False
-    """The artifact writes attention outputs only for contexts above one row, a tile of banks at a
-    time, and appends no KV."""
+    front_end: Annotated[str, ModuleName("front_end", ("per-channel",))] = "per-channel"
+    """How PIM instructions come to the channels. ``per-channel``: to each as fast as it takes them.
+    Or as the module of that name has it."""
+    result_writes: Annotated[str, ModuleName("result_writes", ("own-channel",))] = "own-channel"
+    """Where attention writes what vector units make of PIM's results. ``own-channel``:
+    probabilities to the request's channel, sums of values stay on chip. Or as the module of that
+    name has it."""
     operand_rows: int = Field(default=64, ge=1, le=65536)
     """Rows that GWRITE's sources take in turn; one that is read again stays open."""
     windowed_activations: bool = True

@@ -41,7 +41,13 @@ _OURS = {
     "transform": "pimsim.workload.transforms",
 }
 """Our package of each kind; a plugin's has its last name."""
-_VARIANTS = {"setting": "settings", "stage_rule": "stage_rules", "cost_rule": "cost_rules"}
+_VARIANTS = {
+    "cost_rule": "cost_rules",
+    "front_end": "front_ends",
+    "result_writes": "result_writes",
+    "setting": "settings",
+    "stage_rule": "stage_rules",
+}
 """Kinds whose usual choices are parts of the main path: the folder in which others have theirs."""
 _REPRODUCTIONS = "pimsim.reproductions"
 """What published simulators do differently; imported only where a config asks for it."""

@@ -47,10 +47,11 @@ class ScheduleConfig(ConfigModel):
     expert_objective: Literal["time", "energy", "edp"] = "time"
     """What ``by-tokens`` makes least: the time of both units, the energy of a device, or their
     product; all by the same estimates."""
-    artifact_no_kv_append: bool = False
-    """The artifact writes no new K and V."""
-    artifact_channel_order: bool = False
-    """The artifact's scheduler walks requests channel by channel, not in the batch's order."""
+    kv_append: bool = True
+    """The new keys and values of a step are written to the cache."""
+    request_order: Literal["batch", "channel"] = "batch"
+    """In which order the requests of a (sub-)batch are walked: as they stand in the batch, or
+    channel by channel."""
 
 
 class ParallelConfig(ConfigModel):

@@ -225,7 +225,7 @@ def _build(
     placement = schedule.expert_placement if on_pim else "npu"
     work = device_work(
         model, step, config.parallel, config.workload.layers, org.capacity_bytes, routing,
-        config.seed, append_kv=not schedule.artifact_no_kv_append,
+        config.seed, append_kv=schedule.kv_append,
         overlapped=schedule.sub_batches, sparsity=sparsity,
         sparse=SparseOptions(
             config.workload.sparsity_order == "popularity", config.npu.systolic.rows,
@@ -242,7 +242,7 @@ def _build(
     if schedule.sub_batches:
         halves = split_sub_batches(channel, cost, schedule.split)
         members = [tuple(half) for half in halves if half]
-    if schedule.artifact_channel_order:
+    if schedule.request_order == "channel":
         members = [tuple(sorted(half, key=lambda i: (channel[i], i))) for half in members]
     passes = tuple(work.forward(half) for half in members)
     try:

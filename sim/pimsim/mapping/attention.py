@@ -16,11 +16,12 @@ from pimsim.hardware.dram.system import After
 from pimsim.hardware.npu.vector import add_tree_levels, vector_cycles
 from pimsim.hardware.pim.programs import (
     AttentionShape,
-    front_end_ready,
     score_program,
     value_program,
 )
 from pimsim.mapping.addresses import KvRows
+from pimsim.mapping.front_end import front_end
+from pimsim.mapping.result_writes import result_writes
 
 __all__ = [
     "NOTHING",
@@ -72,8 +73,7 @@ def _gather(
     programs: list[Ints], channel: Sequence[int], channels: int, pim: PimConfig
 ) -> tuple[Ints, ...]:
     """Programs of requests as programs of channels, in batch order."""
-    if pim.artifact_shared_issue:
-        front_end_ready(programs)
+    front_end(pim).release(programs)
     empty = np.zeros((0, N_INSTRUCTION), dtype=np.int64)
     mine: list[list[Ints]] = [[] for _ in range(channels)]
     for program, c in zip(programs, channel, strict=True):
@@ -94,7 +94,7 @@ def _placed(
         bursts=np.repeat(np.array(stored, dtype=np.int64), each),
         channel=np.repeat(np.array(batch.channel, dtype=np.int64), each),
         units=0 if vector.artifact_free else vector.units,
-        spread=pim.artifact_kv_write,
+        spread=result_writes(pim).spread,
         overlap=pim.softmax_overlap,
         counter_bytes=sum(outputs) * each,
     )
@@ -102,12 +102,12 @@ def _placed(
     return by_channel, len(programs) * each, after
 
 
-def _by_tile(program: Ints, tiles: int) -> Ints:
-    """``program`` with a mark for each tile of a head, whose ``tiles`` are read one after the
+def _by_part(program: Ints, parts: int) -> Ints:
+    """``program`` with a mark for each part of a head, whose ``parts`` are read one after the
     other, chunk by chunk, in place of one for the head."""
     marked = np.flatnonzero(program[:, P_MARK] >= 0)
-    program[marked, P_MARK] *= tiles
-    program[marked, P_MARK] += np.arange(len(marked)) % tiles
+    program[marked, P_MARK] *= parts
+    program[marked, P_MARK] += np.arange(len(marked)) % parts
     return program
 
 
@@ -152,12 +152,12 @@ def value_work(
     """Weighted values: programs by channel, marks, vector work.
 
     A context longer than a row gives several partial results that a vector unit adds; results
-    stay in the scratchpad. The artifact adds and stores those of such contexts tile by tile, each
-    time as many bytes as a head has (NeuPIMSAttend.cc).
+    stay in the scratchpad, or go where ``pim.result_writes`` has them go.
     """
     shape = batch.shape
     programs, duration, outputs = [], [], []
-    tiles = -(-shape.value_dim // shape.banks) if pim.artifact_kv_write else 1
+    writes = result_writes(pim)
+    parts = writes.parts(shape)
     for number, (own, context) in enumerate(zip(batch.rows, batch.contexts, strict=True)):
         chunks = -(-context // shape.row_elements)
         row = operand_row + number * shape.heads * chunks
@@ -165,10 +165,10 @@ def value_work(
             shape, context, own.values, row, number * shape.heads, pim.composite_gemv,
             wrap=(operand_row, pim.operand_rows),
         )  # fmt: skip
-        programs.append(_by_tile(program, tiles))
+        programs.append(_by_part(program, parts))
         partial = chunks > 1
         add = add_cycles(shape.value_dim, vector)
         duration.append((chunks - 1) * add if partial else NOTHING)
         head_bytes = shape.value_dim * element_bytes
-        outputs.append(head_bytes if partial and pim.artifact_kv_write else 0)
-    return _placed(batch, programs, duration, outputs, memory, pim, vector, tiles)
+        outputs.append(writes.value_bytes(head_bytes, partial))
+    return _placed(batch, programs, duration, outputs, memory, pim, vector, parts)

@@ -24,13 +24,13 @@ from numpy.typing import NDArray
 from pimsim.config.errors import InputError
 from pimsim.config.memory import MemoryConfig
 from pimsim.config.pim import PimConfig
-from pimsim.hardware.dram.layout import P_COMPS, P_MARK, P_OP, P_READY, P_ROW
+from pimsim.hardware.dram.layout import P_MARK, P_OP, P_ROW
 from pimsim.hardware.dram.rules import Command
 from pimsim.hardware.pim.columns import check_column
 from pimsim.hardware.pim.gemv import GemvShape, emit, emit_dot, gemv_program
 from pimsim.hardware.remembered import remembered
 
-__all__ = ["AttentionShape", "front_end_ready", "score_program", "value_program"]
+__all__ = ["AttentionShape", "score_program", "value_program"]
 
 Ints = NDArray[np.int64]
 
@@ -260,17 +260,3 @@ def _value_template(
     program[:, P_ROW] += np.where(computing, head // group * tiles * chunks, 0)
     program[:, P_MARK] = np.where(program[:, P_MARK] >= 0, head, -1)
     return _Template.of(program)
-
-
-def front_end_ready(programs: list[Ints]) -> None:
-    """Set ``P_READY`` for a front end that feeds one instruction a cycle to all channels.
-
-    ``programs``: one for each request, in the order in which the front end walks them. This is
-    what the NeuPIMs artifact's npu+pim branch does (MECHANISMS 0.4); each COMP is one
-    instruction.
-    """
-    at = 0
-    for program in programs:
-        cost = np.where(program[:, P_OP] == int(Command.COMP), program[:, P_COMPS], 1)
-        program[:, P_READY] = at + np.cumsum(cost) - cost
-        at += int(cost.sum())

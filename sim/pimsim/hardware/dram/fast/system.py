@@ -76,8 +76,8 @@ def unfit(
         return "a network between cores and channels"
     if counter_wrap_bytes:
         return "the artifact's order of requests"
-    if pim is not None and (pim.artifact_shared_issue or pim.artifact_kv_write):
-        return f"the artifact's quirks of pim {pim.name}"
+    if pim is not None and (pim.front_end, pim.result_writes) != ("per-channel", "own-channel"):
+        return f"pim {pim.name}: front_end {pim.front_end}, result_writes {pim.result_writes}"
     return "a log of commands" if log_entries else ""
 
 

@@ -1,0 +1,1 @@
+"""Front ends of published simulators; see ``pimsim.mapping.front_end``."""

@@ -1,0 +1,1 @@
+"""Writes of published simulators; see ``pimsim.mapping.result_writes``."""
