@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from pimsim.config.memory import MemoryConfig
 from pimsim.config.pim import PimConfig
 from pimsim.hardware.dram.device import make_memory_system
-from pimsim.hardware.dram.fast.operations import Operation
+from pimsim.hardware.dram.fast.known import KnownOperations
 from pimsim.hardware.dram.fast.phases import Asked, Phase, after_of, replay
 from pimsim.hardware.dram.fast.probe import Probe
 from pimsim.hardware.dram.fast.system import FastMemorySystem
@@ -161,18 +161,17 @@ class PhasedMemory:
         fast.skip(start)
         return replay(exact, phase, asked), replay(fast, phase, asked)
 
-    def _part(self, phase: Phase, channel: int) -> tuple[list[Asked], dict[int, Operation]]:
+    def _part(self, phase: Phase, channel: int) -> tuple[list[Asked], KnownOperations]:
         """What ``channel`` has of a phase, and its PIM operations."""
         asked: list[Asked] = []
-        operations: dict[int, Operation] = {}
+        operations = KnownOperations()
         for one in phase.asked:
             if len(one.programs):
-                own, marks = self.fast.operation(one.programs, one.marks, one.after).on_channel(
-                    channel
-                )
+                whole = self.fast.operation(one.programs, one.marks, one.after)
+                own, marks = whole.on_channel(channel)
                 after = after_of(one.after, marks, len(self.channels))
+                operations.add(own, len(marks), after)
                 asked.append(replace(one, programs=own.programs, marks=len(marks), after=after))
-                operations[id(own.programs)] = own
             else:
                 streams = [
                     s for each in one.streams for s in self.fast.streams.share(each, channel)

@@ -30,6 +30,7 @@ from pimsim.hardware.dram.fast.flow import (
     settle,
     step,
 )
+from pimsim.hardware.dram.fast.known import KnownOperations
 from pimsim.hardware.dram.fast.operations import Operation, analyse
 from pimsim.hardware.dram.fast.phases import bursts_each
 from pimsim.hardware.dram.fast.probe import Probe
@@ -127,7 +128,7 @@ class FastMemorySystem:
         self._pim_refresh = np.zeros(1, dtype=REFRESH)
         self._transfers: list[Transfer] = []
         self._running: _Running | None = None
-        self._operations: dict[int, Operation] = {}
+        self._operations = KnownOperations()
         self._times: deque[int] = deque([0])
         self._ends: deque[tuple[Ints, Ints]] = deque()
         self._drained: deque[tuple[Ints, Ints]] = deque([(self._flow["done"].copy(),) * 2])
@@ -226,9 +227,8 @@ class FastMemorySystem:
         self._now = max(self._now, cycle)
         self._go(self._clock.active(self._now * TICKS))
 
-    def one_channel(self, operations: dict[int, Operation]) -> FastMemorySystem:
-        """One channel by itself, idle; it knows what this device does, and these ``operations`` by
-        the ``id`` of their programs."""
+    def one_channel(self, operations: KnownOperations) -> FastMemorySystem:
+        """One channel by itself, idle; it knows what this device does, and these ``operations``."""
         own = FastMemorySystem(self.probe.memory, self.pim, self.probe)
         stop_sampling(own.samples)
         own._operations = operations
@@ -237,17 +237,16 @@ class FastMemorySystem:
     @property
     def known_operations(self) -> list[Operation]:
         """PIM operations in the order in which they were first asked for."""
-        return list(self._operations.values())
+        return list(self._operations)
 
     def operation(
         self, programs: Sequence[Ints], marks: int, after: After | None
     ) -> Operation:  # fmt: skip
         """What these programs are as work."""
-        operation = self._operations.get(id(programs))
-        if operation is None:
-            operation = analyse(self.probe, programs, marks, after, self.streams.beside)
-            self._operations[id(programs)] = operation
-        return operation
+        return self._operations.get(
+            programs, marks, after,
+            lambda: analyse(self.probe, programs, marks, after, self.streams.beside),
+        )  # fmt: skip
 
     # time -------------------------------------------------------------------------------------
     def advance(self, until: int) -> Group | None:
