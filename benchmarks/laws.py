@@ -82,7 +82,7 @@ def _hardware(draw: Draw) -> Iterator[str]:
 
     resolved = resolve(draw.preset, draw.overrides)
     config = resolved.config
-    alone = config.pim is None or config.schedule.policy == "serial"
+    alone = config.pim is None or not config.schedule.declared.uses_pim
     keeps_log = config.fidelity == "command" and not (
         alone and config.memory.controller.model == "channel-queues"
     )

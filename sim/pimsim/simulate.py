@@ -142,7 +142,7 @@ def _check_controller(resolved: ResolvedRun) -> None:
     """Raises ``InputError`` where a run asks for a controller that it then would not have."""
     key, config = "memory.controller.model", resolved.config
     model = config.memory.controller.model
-    if config.pim is None or config.schedule.policy == "serial" or model == "bank-queues":
+    if config.pim is None or not config.schedule.declared.uses_pim or model == "bank-queues":
         return
     places = {at: place.rpartition(":")[0] for at, place in resolved.origins.items()}
     # by the run itself, not by the memory that it names

@@ -11,13 +11,16 @@ from pathlib import Path
 import pytest
 
 POLICY = """
-from pimsim.engine.policies import serial
+from pimsim.engine.schedules.serial import Serial
 
 NAMES = {"A": "before", "B": "attention", "E": "after"}
 
-def stages(machine):
-    for name, on_npu, on_pim in serial.stages(machine):
-        yield NAMES[name], on_npu, on_pim
+class SCHEDULE(Serial):
+    uses_pim = True
+
+    def stages(self, machine):
+        for name, on_npu, on_pim in super().stages(machine):
+            yield NAMES[name], on_npu, on_pim
 """
 DATAFLOW = """
 from dataclasses import replace
@@ -41,7 +44,7 @@ FILES = {
     "acme/__init__.py": "",
     "acme/configs/pim/acme-pim.yaml": "extends: neupims\nname: acme-pim\nelements_per_comp: 32\n",
     "acme/models/acme-1b.yaml": "extends: gpt3-7b\nname: acme-1b\nlayers: 2\n",
-    "acme/policies/one_stage.py": POLICY,
+    "acme/schedules/one_stage.py": POLICY,
     "acme/dataflows/sleepy.py": DATAFLOW,
     "acme/designs/acme_isr.py": DESIGN,
     "acme/transforms/as_is.py": TRANSFORM,
@@ -109,7 +112,11 @@ def test_its_modules_are_loaded_by_name(acme: Path) -> None:
     ("name", "text", "said"),
     [
         ("acme/configs/pim/newton.yaml", "extends: neupims\n", "pim 'newton' is there twice"),
-        ("acme/policies/serial.py", POLICY, "policy 'serial' is there already"),
+        ("acme/schedules/serial.py", POLICY, "policy 'serial' is there already"),
+        (
+            "acme/schedules/nothing.py", "def stages(machine):\n    return ()\n",
+            "has no SCHEDULE with uses_pim, at_once, max_parts",
+        ),
         (
             "acme-1.0.dist-info/entry_points.txt", "[pimsim.plugins]\nacme = amce\n",
             "no package 'amce'",
@@ -120,7 +127,8 @@ def test_what_is_there_already_or_not_at_all_is_refused(
     acme: Path, name: str, text: str, said: str
 ) -> None:
     (acme / name).write_text(text)
-    done = run(acme, "run", "npu-pim", "--batch", "2", "--layers", "1")
+    policy = ("--set", "schedule.policy=nothing") if "nothing" in name else ()
+    done = run(acme, "run", "npu-pim", "--batch", "2", "--layers", "1", *policy)
     assert done.returncode == 2
     assert said in done.stderr
     assert "Traceback" not in done.stderr

@@ -118,11 +118,12 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 from pimsim.engine import iteration
 real = iteration.load_schedule
 def schedule(name):
-    def stages(machine):
-        yield next(real(name)(machine))
-        os.kill(os.getpid(), signal.SIGINT)
-        yield from real(name)(machine)
-    return stages
+    class Stopped(real(name)):
+        def stages(self, machine):
+            yield next(super().stages(machine))
+            os.kill(os.getpid(), signal.SIGINT)
+            yield from super().stages(machine)
+    return Stopped
 iteration.load_schedule = schedule
 sys.argv = ["pimsim", *sys.argv[1:]]
 from pimsim.cli.main import main

@@ -48,7 +48,7 @@ def _has_turns_of_ranks(memory: Any) -> bool:
 
 def _plain_queues(run: Any) -> bool:
     """Whether a run's memory is under bank-queues, its own or beside PIM."""
-    return run.memory.controller.model == "bank-queues" or run.schedule.policy != "serial"
+    return run.memory.controller.model == "bank-queues" or run.schedule.declared.uses_pim
 
 
 INACTIVE = [
@@ -180,7 +180,7 @@ INACTIVE = [
     Inactive(
         "command fast",
         "schedule.channel_assignment|energy.pim_.*",
-        lambda r: r.schedule.policy == "serial",
+        lambda r: not r.schedule.declared.uses_pim,
         "nothing is done in the banks",
     ),
     Inactive(

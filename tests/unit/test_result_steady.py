@@ -9,11 +9,13 @@ from typing import Any
 
 import pytest
 
+from pimsim.config import plugins
 from pimsim.config.loader import load_run
+from pimsim.config.plugins import load_module
 from pimsim.config.plugins import module_names as names
 from pimsim.engine import iteration
-from pimsim.engine.policies import Machine, Stage, load_schedule
 from pimsim.engine.records import OperatorRecord
+from pimsim.engine.schedules import Program, Stage, load_schedule
 from pimsim.result.steady import block_times
 from pimsim.result.types import Result
 from pimsim.simulate import simulate
@@ -129,11 +131,12 @@ def run(
 
     def run(preset: str, cut: Cut | None, *sets: str) -> Result:
         def load(name: str) -> Any:
-            def stages(machine: Machine) -> Iterator[Stage]:
-                found = list(load_schedule(name)(machine))
-                return iter(found) if cut is None else cut(found)
+            class Cut(load_schedule(name)):  # type: ignore[misc]
+                def stages(self, program: Program) -> Iterator[Stage]:
+                    found = list(super().stages(program))
+                    return iter(found) if cut is None else cut(found)
 
-            return stages
+            return Cut
 
         monkeypatch.setattr(iteration, "load_schedule", load)
         small = ("memory.organization.channels=4", f"workload.model={tiny_card}")
@@ -160,9 +163,10 @@ NAMES = ("outside", "A", "F", "C", "E", "", "outside")
 def test_no_number_depends_on_a_stages_name(
     run: Callable[..., Result], policy: str, outside: str
 ) -> None:
-    preset = "npu-only" if policy == "serial" else "npu-pim"
+    declared = load_schedule(policy)
+    preset = "npu-pim" if declared.uses_pim else "npu-only"
     sets = [f"schedule.policy={policy}", f"workload.outside={outside}", "workload.layers=3"]
-    if policy == "interleaved":
+    if declared.max_parts != 1:
         preset, sets = "neupims", [*sets, "schedule.sub_batches=true"]
 
     def renamed(stages: Sequence[Stage]) -> Iterator[Stage]:
@@ -170,6 +174,28 @@ def test_no_number_depends_on_a_stages_name(
             yield NAMES[at % len(NAMES)], npu, pim
 
     assert unnamed(run(preset, renamed, *sets)) == unnamed(run(preset, None, *sets))
+
+
+@pytest.mark.parametrize("policy", names("policy"))
+def test_no_number_depends_on_a_schedules_name(
+    run: Callable[..., Result], policy: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    declared = load_schedule(policy)
+    preset = "neupims" if declared.max_parts != 1 else "npu-pim"
+    preset = preset if declared.uses_pim else "npu-only"
+    sets = ["workload.layers=2", f"schedule.policy={policy}"]
+    found = unnamed(run(preset, None, *sets))
+    modules = {name: load_module("policy", name).__name__ for name in names("policy")}
+    # each has the name of another one, which says the opposite of what it does
+    others = dict(zip(modules, [*list(modules)[1:], *list(modules)[:1]], strict=True))
+    renamed = {others[name]: module for name, module in modules.items()}
+    own = plugins._modules
+    monkeypatch.setattr(
+        plugins, "_modules", lambda kind: renamed if kind == "policy" else own(kind)
+    )
+    assert load_schedule(others[policy]) is declared
+    sets[-1] = f"schedule.policy={others[policy]}"
+    assert unnamed(run(preset, None, *sets)) == found
 
 
 def test_blocks_in_one_stage_are_as_fast_as_in_several(run: Callable[..., Result]) -> None:

@@ -3,7 +3,7 @@
 What is one file to add (DESIGN section 6) is found by where it lies. A distribution adds to that
 with an entry point of the group ``pimsim.plugins`` that names a package of its own, laid out as
 this project is: ``configs/KIND/*.yaml``, ``models/``, ``traces/``, and a module each in
-``collectives/``, ``dataflows/``, ``designs/``, ``policies/``, ``transforms/`` and the folders of
+``collectives/``, ``dataflows/``, ``designs/``, ``schedules/``, ``transforms/`` and the folders of
 ``_VARIANTS``. ``pimsim.reproductions`` is laid out in the same way and found by the same path. A
 name is taken once: a plugin cannot change what another one, or pimsim, means by it.
 """
@@ -37,7 +37,7 @@ _OURS = {
     "collective": "pimsim.hardware.fabric.collectives",
     "dataflow": "pimsim.hardware.npu.dataflows",
     "design": "pimsim.hardware.pim.designs",
-    "policy": "pimsim.engine.policies",
+    "policy": "pimsim.engine.schedules",
     "transform": "pimsim.workload.transforms",
 }
 """Our package of each kind; a plugin's has its last name."""
@@ -78,7 +78,7 @@ def _plugin(entry: EntryPoint) -> Plugin:
     if spec is None or not spec.submodule_search_locations:
         raise InputError(
             f"plugin {entry.name!r} ({GROUP}): no package {entry.module!r}; "
-            "an entry point names a package with configs, models, policies and so on"
+            "an entry point names a package with configs, models, schedules and so on"
         )
     version = entry.dist.version if entry.dist is not None else ""
     return Plugin(entry.name, entry.module, Path(spec.submodule_search_locations[0]), version)

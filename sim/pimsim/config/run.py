@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from pimsim.config.base import ConfigModel
+from pimsim.config.declared import DeclaredSchedule, declared_schedule, schedules_with_pim
 from pimsim.config.energy import EnergyConfig
 from pimsim.config.memory import MemoryConfig
 from pimsim.config.npu import NpuConfig
@@ -52,6 +53,11 @@ class ScheduleConfig(ConfigModel):
     request_order: Literal["batch", "channel"] = "batch"
     """In which order the requests of a (sub-)batch are walked: as they stand in the batch, or
     channel by channel."""
+
+    @property
+    def declared(self) -> DeclaredSchedule:
+        """What the schedule declares of itself, whatever it is called."""
+        return declared_schedule(self.policy)
 
 
 class ParallelConfig(ConfigModel):
@@ -149,25 +155,27 @@ class RunConfig(ConfigModel):
 
     @model_validator(mode="after")
     def _consistent(self) -> RunConfig:
-        if self.schedule.policy != "serial" and self.pim is None:
+        declared = self.schedule.declared
+        if declared.uses_pim and self.pim is None:
             raise ValueError(f"schedule.policy {self.schedule.policy!r} needs a pim section")
-        if self.schedule.expert_placement == "pim" and self.schedule.policy == "serial":
+        if self.schedule.expert_placement == "pim" and not declared.uses_pim:
             raise ValueError(
-                "schedule.expert_placement 'pim' needs schedule.policy 'blocked' or 'interleaved'"
+                "schedule.expert_placement 'pim' needs a schedule.policy that uses PIM: "
+                f"{schedules_with_pim()}"
             )
         if self.schedule.expert_objective != "time" and (
-            self.schedule.expert_placement != "by-tokens" or self.schedule.policy == "serial"
+            self.schedule.expert_placement != "by-tokens" or not declared.uses_pim
         ):
             raise ValueError(
                 f"schedule.expert_objective {self.schedule.expert_objective!r} is for "
                 "expert_placement 'by-tokens' under a policy that uses PIM"
             )
-        if self.schedule.attention_placement == "npu" and self.schedule.policy == "serial":
+        if self.schedule.attention_placement == "npu" and not declared.uses_pim:
             raise ValueError(
-                "schedule.attention_placement 'npu' is what schedule.policy 'serial' does anyway; "
-                "it is for 'blocked' and 'interleaved'"
+                f"schedule.attention_placement 'npu' is what schedule.policy "
+                f"{self.schedule.policy!r} does anyway; it is for {schedules_with_pim()}"
             )
-        on_npu = self.schedule.policy == "serial" or self.schedule.attention_placement == "npu"
+        on_npu = not declared.uses_pim or self.schedule.attention_placement == "npu"
         if self.npu.artifact_attention and not on_npu:
             raise ValueError(
                 "npu.artifact_attention is attention on the NPU: it needs schedule.policy 'serial' "
@@ -175,6 +183,9 @@ class RunConfig(ConfigModel):
             )
         if self.max_error is not None and self.fidelity == "command":
             raise ValueError("max_error is for fidelity 'fast'; 'command' has no error to limit")
-        if self.schedule.sub_batches and self.schedule.policy in ("serial", "blocked"):
-            raise ValueError("schedule.sub_batches needs schedule.policy 'interleaved'")
+        if self.schedule.sub_batches and declared.max_parts == 1:
+            raise ValueError(
+                f"schedule.sub_batches: schedule.policy {self.schedule.policy!r} takes one batch; "
+                "'interleaved' takes two"
+            )
         return self

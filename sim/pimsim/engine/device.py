@@ -113,9 +113,10 @@ class Device:
     def block(self, part: int, layer: int) -> BlockProgram:
         """Program of block ``layer`` for (sub-)batch ``part``."""
         members = self.members[part]
+        declared = self.config.schedule.declared
         placed = Placed(
             part, layer, members, tuple(self.channel[i] for i in members), self.kv[layer].shape,
-            self.experts[part][layer], self.config.schedule.policy == "blocked",
+            self.experts[part][layer], declared.uses_pim and not declared.at_once,
         )  # fmt: skip
         return self.mapper.program(self.passes[part], placed)
 
@@ -217,7 +218,7 @@ def _build(
 ) -> Device:  # fmt: skip
     """The device at the degrees that ``config`` asks for."""
     schedule = config.schedule
-    on_pim = schedule.policy != "serial" and config.pim is not None
+    on_pim = schedule.declared.uses_pim and config.pim is not None
     named = config.memory
     if on_pim:  # PIM commands are known to one controller only
         config = config.model_copy(update={"memory": device_memory(config.memory)})
@@ -349,7 +350,7 @@ def _placements(
             continue
         both = len(passes) > 1
         beside = attention_cycles[1 - part] if both else 0
-        at_once = config.schedule.policy == "interleaved"
+        at_once = config.schedule.declared.at_once
         placements.append(
             place_by_tokens(
                 tokens,

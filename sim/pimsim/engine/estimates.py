@@ -38,7 +38,7 @@ def block_estimates(device: Device) -> Mapping[str, Mapping[int, int]]:
     config = device.config
     share = sustained_share(config.memory)
     costs = ExpertCosts(config.npu, config.memory, config.pim, share)
-    at_once = config.schedule.policy == "interleaved"
+    at_once = config.schedule.declared.at_once
     found: dict[str, dict[int, int]] = {}
     for at, number in enumerate(passes[0].layer_numbers):
         cycles = sum(

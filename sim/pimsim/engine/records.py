@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from pimsim.engine.work import WorkOverTime
 
-__all__ = ["OperatorRecord", "Recorder", "StageRecord", "WorkTotals"]
+__all__ = ["OperatorRecord", "Recorder", "StageRecord", "StepRecord", "WorkTotals"]
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,23 @@ class StageRecord:
     bound_ps: int
     operators: tuple[int, int] = (0, 0)
     """Its operators among the run's: the first, and the one behind the last."""
+
+
+@dataclass(frozen=True)
+class StepRecord:
+    """What a step of a machine took. Times in picoseconds since the machine was switched on."""
+
+    start_ps: int
+    end_ps: int
+    stages: tuple[int, int]
+    """Its stages among the recorder's, and their totals: the first, and the one behind the last."""
+    operators: tuple[int, int]
+    """The same of its operators."""
+
+    @property
+    def time_ps(self) -> int:
+        """From its first task's start to its last one's end."""
+        return self.end_ps - self.start_ps
 
 
 @dataclass(frozen=True)

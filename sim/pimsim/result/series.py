@@ -223,19 +223,17 @@ def _energy(
     outcome: Outcome, grid: _Grid, counts: Ints, read: Ints, work: dict[str, Ints], active: Ints
 ) -> dict[str, tuple[float, ...]]:
     """Joule by part: what is done at what one of each costs, and what grows with time."""
-    things: dict[str, NDArray[Any]] = {
-        f"C{at}": counts[:, at] for at in range(N_COUNTERS) if counts[:, at].any()
-    }
     found: dict[str, NDArray[Any]] = {part: np.zeros(len(read)) for part in _PARTS}
-    for name, amounts in (*things.items(), ("pim_read_bytes", read), *work.items()):
+    once_each: list[tuple[NDArray[Any], WorkTotals]] = []
+    for at in range(N_COUNTERS):
+        counter = np.zeros(N_COUNTERS, np.int64)
+        counter[at] = _ONCE
+        once_each.append((counts[:, at], WorkTotals(counter)))
+    for name, amounts in (("pim_read_bytes", read), *work.items()):
+        once_each.append((amounts, WorkTotals(np.zeros(N_COUNTERS, np.int64), **{name: _ONCE})))
+    for amounts, once in once_each:
         if not amounts.any():
             continue
-        counter = np.zeros(N_COUNTERS, np.int64)
-        if name.startswith("C"):
-            counter[int(name[1:])] = _ONCE
-            once = WorkTotals(counter)
-        else:
-            once = WorkTotals(counter, **{name: _ONCE})
         cost = work_energy(outcome, once)
         for part in _PARTS:
             found[part] += amounts * (getattr(cost, part) / _ONCE)

@@ -10,10 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pimsim.engine.policies import load_schedule
+from pimsim.config.plugins import module_names
+from pimsim.engine.schedules import load_schedule
 from pimsim.mapping.tasks import BlockProgram, NpuTask, PimTask
 
-POLICIES = ("serial", "blocked", "interleaved")
+POLICIES = module_names("policy")
 
 
 def npu(name: str, layer: int) -> NpuTask:
@@ -51,7 +52,7 @@ def stages(policy: str, machine: FakeMachine) -> list[tuple[str, list[str], list
     def names(tasks: Sequence[NpuTask | PimTask]) -> list[str]:
         return [f"{task.name}/{task.layer}" for task in tasks]
 
-    return [(name, names(a), names(b)) for name, a, b in load_schedule(policy)(machine)]
+    return [(name, names(a), names(b)) for name, a, b in load_schedule(policy)().stages(machine)]
 
 
 @pytest.mark.parametrize("policy", POLICIES)
@@ -99,8 +100,7 @@ policies = st.sampled_from(POLICIES)
 def test_every_task_runs_once_and_after_what_it_needs(
     policy: str, layers: int, batches: int
 ) -> None:
-    if policy != "interleaved":
-        batches = 1
+    batches = min(batches, load_schedule(policy).max_parts or batches)
     found = stages(policy, FakeMachine(layers, batches))
     when = {
         task: (stage, at)
@@ -122,6 +122,6 @@ def test_every_task_runs_once_and_after_what_it_needs(
 
 
 def test_naive_schedules_never_use_both_sides_at_once() -> None:
-    for policy in ("serial", "blocked"):
+    for policy in (name for name in POLICIES if not load_schedule(name).at_once):
         for _, on_npu, on_pim in stages(policy, FakeMachine(3, 1)):
             assert not (on_npu and on_pim)

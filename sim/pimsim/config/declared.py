@@ -1,0 +1,42 @@
+"""What a schedule declares of itself, for checks of a config that names one."""
+
+from __future__ import annotations
+
+from typing import Protocol, cast
+
+from pimsim.config.errors import InputError
+from pimsim.config.plugins import load_module, module_names
+
+__all__ = ["DeclaredSchedule", "declared_schedule", "schedules_with_pim"]
+
+
+class DeclaredSchedule(Protocol):
+    """See ``pimsim.engine.schedules.Schedule``."""
+
+    uses_pim: bool
+    at_once: bool
+    max_parts: int | None
+
+
+def declared_schedule(name: str) -> DeclaredSchedule:
+    """What the schedule of the module ``name`` declares.
+
+    Raises
+    ------
+    InputError
+        Where there is no such module, or it declares nothing.
+    """
+    module = load_module("policy", name)
+    found = getattr(module, "SCHEDULE", None)
+    missing = [key for key in DeclaredSchedule.__annotations__ if not hasattr(found, key)]
+    if missing:
+        raise InputError(
+            f"schedule.policy {name!r}: module {module.__name__} has no SCHEDULE with "
+            f"{', '.join(missing)}; a schedule is a subclass of pimsim.engine.schedules.Schedule"
+        )
+    return cast(DeclaredSchedule, found)
+
+
+def schedules_with_pim() -> str:
+    """Names of all that use PIM, as a message says which are allowed."""
+    return ", ".join(name for name in module_names("policy") if declared_schedule(name).uses_pim)
