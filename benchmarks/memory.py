@@ -19,6 +19,12 @@ MOST_MB = 500.0
 GROWTH = 1.10
 """The last of many runs holds at most so many times what the second did."""
 RUNS, POINTS = 100, 800
+LARGE_RUNS = (
+    (),
+    ("--set", "memory.organization.channels=512"),
+    ("--set", "memory=hbm3-6400", "--set", "memory.organization.channels=512"),
+)
+"""Options of runs that are large in one thing."""
 DEVICES = ("neupims", "npu-pim", "npu-only")
 POINTS_EACH = 20
 """Of one memory."""
@@ -26,9 +32,17 @@ POINTS_EACH = 20
 
 def measure() -> list[Measurement]:
     """Peak of ``pimsim run`` in a process of its own; growth over runs and over points."""
-    done = run_process(["-m", "pimsim.cli.main", "run", "--json"])
     return [
-        Measurement("pimsim run, peak memory", done.peak_mb, "MB", MOST_MB, at_least=False),
+        *(
+            Measurement(
+                f"pimsim run {' '.join(options)}, peak memory",
+                run_process(["-m", "pimsim.cli.main", "run", "--json", *options]).peak_mb,
+                "MB",
+                MOST_MB,
+                at_least=False,
+            )
+            for options in LARGE_RUNS
+        ),
         _growth(f"{RUNS} runs, command", held_after("runs", RUNS, "command")),
         _growth(f"{RUNS} runs, fast", held_after("runs", RUNS, "fast")),
         _growth(

@@ -15,7 +15,7 @@ from pimsim.config.loader import load_memory
 from pimsim.config.memory import MemoryConfig
 from pimsim.hardware.dram.device import make_memory_system
 from pimsim.hardware.dram.hashing import ipoly_channel, ipoly_tables
-from pimsim.hardware.dram.layout import C_COMMANDS
+from pimsim.hardware.dram.layout import C_COMMANDS, MAX_PASSED
 from pimsim.hardware.dram.rules import Command
 from pimsim.hardware.dram.system import Group, MemorySystem, Network, Rows, Stream
 
@@ -128,6 +128,52 @@ def test_latency_of_the_network_delays_the_first_request() -> None:
     _, (near,) = alone(Network(1, 1000))
     _, (far,) = alone(Network(1, 1000, latency_ps=50_000))
     assert far.done_cycle - near.done_cycle == pytest.approx(50, abs=2)
+
+
+@pytest.mark.parametrize("ports", [1, 4])
+@pytest.mark.parametrize("wait", [0, 30, 400])
+def test_what_is_queued_in_steps_is_read_once_and_in_few_places(ports: int, wait: int) -> None:
+    """Segments that are through make room: their list is as long as what is queued at once."""
+    network = Network(1, 1000, ports=ports, hashed=True)
+    config = load_memory("hbm2", ["organization.channels=2", "controller.refresh=none"]).config
+    system = make_memory_system(config, network=network)
+    groups = []
+    for number in range(150):
+        rows = rows_of([(number << 9, 16), ((number << 9) + 100, 8)])
+        groups.append(system.submit(system.now, [rows]))
+        system.advance(system.now + wait)
+    most = int(system.channels["seg_end"].max())
+    finish(system)
+    assert moved(system, Command.RD) == 150 * 24
+    ends = [group.done_cycle for group in groups]
+    assert ends == sorted(ends) and ends[0] > 0
+    if wait == 400:
+        assert most <= 64
+    if not wait:
+        assert most >= 300, "nothing was read yet"
+
+
+@pytest.mark.parametrize("later", [1, 100, 150])
+def test_what_was_passed_on_waits_in_the_order_of_the_network(later: int) -> None:
+    """A channel slower than its network lets requests pile up, more than its ring holds: a core
+    that comes later stands behind what was passed on before, and takes turns from then on."""
+    config = load_memory("hbm2", ["organization.channels=1", "controller.refresh=none"]).config
+    own = 4 * MAX_PASSED
+    row = config.organization.columns * config.organization.banks
+    row *= config.organization.ranks
+    network = Network(2, config.tCK, ports=1)
+    system = MemorySystem(config, log_entries=16 * own, network=network)
+    first = np.arange(2 * own, dtype=np.int64) * row  # each in a row of its own of one bank
+    one = np.ones(own, dtype=np.int64)
+    system.submit(0, [Rows(first[:own], one)])
+    assert system.advance(later) is None
+    system.submit(later, [Rows(first[own:], one)], source=1)
+    finish(system)
+    log = system.board["log"][0, : int(system.board["logged"][0])]
+    served = log[log[:, 2] == int(Command.RD), 4]
+    both = np.stack([own + np.arange(own - later), np.arange(later, own)], axis=1).ravel()
+    assert served[:later].tolist() == list(range(later))
+    assert served[later : later + len(both)].tolist() == both.tolist()
 
 
 def test_cores_share_the_memory_evenly() -> None:

@@ -13,15 +13,41 @@ import numpy as np
 import pytest
 
 from pimsim.config.loader import load_memory, load_pim
+from pimsim.config.resources import preset_names
 from pimsim.hardware.dram import spare
+from pimsim.hardware.dram.channel_queues import layout as channel_queues
+from pimsim.hardware.dram.device import make_memory_system
 from pimsim.hardware.dram.fast import calibration
-from pimsim.hardware.dram.layout import CHANNEL, make_board, make_channels
+from pimsim.hardware.dram.layout import (
+    CHANNEL,
+    FILTER,
+    MAX_PIM_WRITES,
+    STRIDE,
+    make_board,
+    make_channels,
+    make_parameters,
+    places,
+)
+from pimsim.hardware.dram.rules import compile_rules
 from pimsim.hardware.dram.system import MemorySystem
 from pimsim.hardware.dram.transfers import Stream
 from pimsim.hardware.remembered import Remembered, remembered
 from pimsim.simulate import observe, resolve, simulate
 
 TINY = ["workload.model=smollm2-135m", "parallel.tp=1", "workload.layers=1", "workload.batch=4"]
+
+
+NEEDS_PROC = pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc")
+
+
+def _python(repo_dir: Path, *arguments: str) -> str:
+    """What a process prints that starts in the checkout, where ``benchmarks`` lies."""
+    done = subprocess.run(
+        [sys.executable, *arguments], cwd=repo_dir, capture_output=True, text=True, timeout=300,
+        env={**os.environ, "PIMSIM_CACHE_DIR": "none"}, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 def test_an_array_is_lent_again_once_nobody_holds_it_or_a_view() -> None:
@@ -41,8 +67,10 @@ def test_an_array_is_lent_again_once_nobody_holds_it_or_a_view() -> None:
     again, before = spare.lend(kind, 2)
     assert before and len(again) == 2
     assert again["a"].tolist() == [7, 7]
-    spare.clear(again, but=("b",))
+    again["b"] = 5
+    spare.clear(again, {"b": 3})
     assert again["a"].tolist() == [0, 0]
+    assert again["b"].tolist() == [[0, 0, 0, 5]] * 2
 
 
 def test_a_larger_array_takes_the_place_of_an_idle_smaller_one() -> None:
@@ -54,6 +82,11 @@ def test_a_larger_array_takes_the_place_of_an_idle_smaller_one() -> None:
     held = [spare.lend(kind, 1)[0] for _ in range(spare.MOST + 2)]
     assert len(spare._kept[kind]) == spare.MOST
     assert len({each.__array_interface__["data"] for each in held}) == len(held)
+
+
+def _places(system: MemorySystem) -> dict[str, int]:
+    is_own = system.channels.dtype == CHANNEL
+    return (places if is_own else channel_queues.places)(system.parameters)
 
 
 @pytest.mark.parametrize("name", ["hbm2", "hbm3-6400"])
@@ -73,9 +106,74 @@ def test_lent_channels_are_as_new_ones(name: str) -> None:
     del system
     system = fresh()
     assert spare._kept[dtype] and len(spare._kept[dtype]) == 1
+    used = _places(system)
     for field in dtype.names or ():
-        if field != "passed":
-            assert np.array_equal(system.channels[field], new[field]), field
+        found, expected = system.channels[field], new[field]
+        if field in used:
+            assert not (found[:, used[field] :].view(np.uint8) != 0xA5).any(), f"{field}: touched"
+            found, expected = found[:, : used[field]], expected[:, : used[field]]
+        assert np.array_equal(found, expected), field
+
+
+def test_a_channel_has_places_for_what_can_be_under_way() -> None:
+    """hbm2-neupims: 32 banks in 8 groups and one rank, queues of 8 a bank, 32 reads, 32 writes."""
+    config = load_memory("hbm2-neupims").config
+    org, controller = config.organization, config.controller
+    banks = org.ranks * org.banks
+    nodes = 1 + org.ranks + org.ranks * org.bank_groups + banks
+    system = MemorySystem(config, load_pim("neupims").config)
+    found = places(system.parameters)
+    assert found["request"] == (
+        banks * controller.bank_queue_depth + controller.read_queue_depth
+        + controller.write_queue_depth
+    )  # fmt: skip
+    assert found["bank"] == found["wake"] == found["rows_queued"] == banks
+    assert found["ready"] == nodes * STRIDE
+    assert found["detail"] == found["seen"] == 0, "only a replay merges requests"
+    assert found["pw"] == MAX_PIM_WRITES
+    assert places(MemorySystem(config).parameters)["pw"] == 0
+    merging = make_parameters(config, None, compile_rules(config, None), merge=1)
+    assert places(merging)["detail"] == found["request"] and places(merging)["seen"] == 2 * FILTER
+
+
+@pytest.mark.parametrize("name", preset_names("memory"))
+def test_channels_of_every_memory_are_small(name: str) -> None:
+    """What a channel touches of its record, at most: 512 of them take less than 100 MB."""
+    memory = load_memory(name, ["organization.channels=1"]).config
+    system = make_memory_system(memory)
+    used = _places(system)
+    size = 0
+    for field, (kind, *_) in (system.channels.dtype.fields or {}).items():
+        entries = kind.shape[0] if kind.shape else 1
+        size += kind.itemsize // entries * used.get(field, entries)
+    assert size < 190_000
+    system.submit(0, [Stream(0, 3000), Stream(5000, 3000, write=True)])
+    while system.active:
+        system.advance(1 << 40)
+    assert 0 < int(system.channels["pool_used"].max()) <= used["request"]
+
+
+@NEEDS_PROC
+@pytest.mark.parametrize("name", ["hbm2-neupims", "hbm3-6400"])
+def test_hundreds_of_channels_take_little(name: str, repo_dir: Path) -> None:
+    """A process that reads from 512 channels and one that reads from 8 of the same memory."""
+    code = """
+import sys
+from benchmarks.memory import _held_mb
+from pimsim.config.loader import load_memory
+from pimsim.hardware.dram.device import make_memory_system
+from pimsim.hardware.dram.transfers import Stream
+for channels in (8, 512):
+    memory = load_memory(sys.argv[1], [f"organization.channels={channels}"]).config
+    system = make_memory_system(memory)
+    for begin in range(300):
+        system.submit(system.now, [Stream(begin << 15, 64 * channels)])
+        while system.active:
+            system.advance(1 << 40)
+    print(_held_mb())
+"""
+    few, many = map(float, _python(repo_dir, "-c", code, name).split())
+    assert many - few < 504 * 0.2, (few, many)
 
 
 def test_a_run_on_lent_records_is_the_run_on_new_ones() -> None:
@@ -177,19 +275,6 @@ def test_probes_are_dropped_beyond_their_bytes(monkeypatch: pytest.MonkeyPatch) 
     assert len(calibration._probes) == 3
     assert calibration.probe_of(memory, None) is not first
     calibration._probes.clear()
-
-
-NEEDS_PROC = pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc")
-
-
-def _python(repo_dir: Path, *arguments: str) -> str:
-    """What a process prints that starts in the checkout, where ``benchmarks`` lies."""
-    done = subprocess.run(
-        [sys.executable, *arguments], cwd=repo_dir, capture_output=True, text=True, timeout=300,
-        env={**os.environ, "PIMSIM_CACHE_DIR": "none"}, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    return done.stdout
 
 
 @NEEDS_PROC

@@ -1,8 +1,8 @@
 """The channel kernel's state: structured arrays, one record a channel.
 
-Records have room for the largest memory, so that the kernel is compiled once for all of them;
-what is not used is never touched. Queued requests, tickets, streams and PIM programs are plain
-two-dimensional arrays whose columns are named here.
+Records have addresses for the largest memory, so that the kernel is compiled once for all of them;
+only the ``places`` that a memory uses are ever touched and take memory. Queued requests, tickets,
+streams and PIM programs are plain two-dimensional arrays whose columns are named here.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ __all__ = [
     "make_board",
     "make_channels",
     "make_parameters",
+    "places",
     "put_tables",
     "refresh_interval",
     "refreshes_overrun",
@@ -59,9 +60,10 @@ MAX_SOURCES = 64
 """Cores whose requests a channel takes in turn."""
 MAX_QUEUES = 1024
 """Injection ports of all cores."""
-MAX_PASSED = 1 << 15
-"""Requests that the network has passed on and a channel has not taken; ONNXim knows no limit, and
-here the network waits when there are so many."""
+MAX_PASSED = 64
+"""Ring of requests that the network has passed on and a channel has not taken. ONNXim knows no
+limit: what does not fit is passed on later at the time that it had, as what the network chooses at
+a time depends on nothing that comes after it."""
 HASH_ROWS = 4096
 HASH_CHANNELS = 16
 MAX_INSTRUCTIONS = 1 << 22
@@ -162,9 +164,9 @@ Records = NDArray[Any]
 _I = np.int64
 
 SOURCE_FIELDS: list[Any] = [
-    ("seg", _I, (MAX_QUEUES,)),  # of each queue: stream segment under way, counted from the start
+    ("seg", _I, (MAX_QUEUES,)),  # of each queue: stream segment under way, in its core's list
     ("seg_pos", _I, (MAX_QUEUES,)),  # requests already taken from it
-    ("seg_end", _I, (MAX_SOURCES,)),  # of each core
+    ("seg_end", _I, (MAX_SOURCES,)),  # of each core: length of its list
     ("turn_queue", _I),  # whose turn it is
     ("has_offer", _I),
     ("offered", _I, (N_OFFER,)),  # the request that the controller takes next
@@ -177,7 +179,7 @@ SOURCE_FIELDS: list[Any] = [
 PORT_FIELDS: list[Any] = [
     ("sources", _I),  # cores
     ("ports", _I),  # of each core
-    ("ring", _I),  # segments of one core and channel that the table has room for
+    ("room", _I),  # segments of one core and channel that the table has room for
     # times of the network: in picoseconds, or in a part of one that makes the periods of its clock
     # and of the memory's whole
     ("inject_time", _I),  # from one request of a core to the channel to the next; 0: all at once
@@ -478,7 +480,7 @@ def make_parameters(
         "tccd_l": max(t["nBL"], t.get("tCCD_L", 1)),
         "sources": 1,
         "ports": 1,
-        "ring": MAX_SEGMENTS // org.channels,
+        "room": MAX_SEGMENTS // org.channels,
         "channel_width": org.channels.bit_length() - 1,
     }
     if pim is not None:
@@ -506,11 +508,30 @@ def make_parameters(
     return p
 
 
+def places(p: Records) -> dict[str, int]:
+    """How many entries, along its first axis, a channel uses of each field that is larger.
+
+    Of ``request`` those that can be under way: the controller's queues and the banks' are full.
+    """
+    one = p[0]
+    banks = int(one["banks"])
+    under_way = banks * int(one["bank_depth"]) + int(one["read_depth"]) + int(one["write_depth"])
+    merging = one["merge"] == 1
+    return {
+        "wake": banks, "row_wake": banks, "closed": banks, "bank": banks, "rows_queued": banks,
+        "window": int(one["n_windows"]) * int(one["ranks"]) * WINDOW_SLOT,
+        "request": under_way, "detail": under_way if merging else 0,
+        "ready": (int(one["bank_node"]) + banks) * STRIDE,
+        "seen": 2 * FILTER if merging else 0,
+        "pw": MAX_PIM_WRITES if one["has_pim"] else 0,
+    }  # fmt: skip
+
+
 def make_channels(memory: MemoryConfig, p: Records) -> Records:
     """All channels idle, all banks closed, cycle 0; shape (channels,)."""
     channels, lent_before = lend(CHANNEL, memory.organization.channels)
     if lent_before:
-        clear(channels, but=("passed",))  # a ring: written before it is read
+        clear(channels, places(p))
     channels["index"] = np.arange(len(channels))
     channels["free"] = -1
     banks = int(p[0]["banks"])

@@ -1,7 +1,7 @@
 """Streams of several cores as segments that the channels read: what is queued, and where.
 
 A stream is consecutive bursts of the linear address space, rows of a matrix, or operands in the
-artifact's order; on a channel it is one segment or more (``layout.S_*``). Each core has a ring of
+artifact's order; on a channel it is one segment or more (``layout.S_*``). Each core has a list of
 segments on each channel, in which what it asks for stands in order (``sources``).
 """
 
@@ -50,6 +50,8 @@ from pimsim.hardware.dram.transfers import BLOCK_BYTES, Network, Rows, Scatter, 
 __all__ = ["StreamTable"]
 
 Ints = NDArray[np.int64]
+_CLOSE_UP = 16
+"""Segments that are through before those behind them move."""
 _FINEST = 10_000
 """Parts of a picosecond that a network's period may have; finer ones are rounded."""
 
@@ -98,7 +100,7 @@ class StreamTable:
         bounded(network.sources, MAX_SOURCES, "cores that share a memory")
         p = self.parameters[0]
         p["sources"] = network.sources
-        p["ring"] = MAX_SEGMENTS // (channels * network.sources)
+        p["room"] = MAX_SEGMENTS // (channels * network.sources)
         p["cycle_time"] = self._cycle_time
         p["port_time"] = self._period_time
         p["inject_time"] = self._period_time * channels // network.ports
@@ -274,7 +276,7 @@ class StreamTable:
         network's time at which it has come to the channel's port.
         """
         table, p = self.board["segment"][0], self.parameters[0]
-        ring, ports = int(p["ring"]), int(p["ports"])
+        room, ports = int(p["room"]), int(p["ports"])
         cursors = self.channels["seg"][:, source * ports : (source + 1) * ports]
         ends = self.channels["seg_end"][:, source]
         period, begin = self._period_time, max(start * self._cycle_time, 0)
@@ -287,8 +289,10 @@ class StreamTable:
             if not any(map(len, rows)):
                 continue
             fresh = np.concatenate(rows)
+            place = (c * self.network.sources + source) * room
+            self._close_up(table[place : place + room], cursors[c], ends[c : c + 1], len(fresh))
             end = int(ends[c])
-            bounded(end - int(cursors[c].min()) + len(fresh), ring, "stream segments of a core")
+            bounded(end + len(fresh), room, "stream segments of a core")
             total += int(fresh[:, S_COUNT].sum())
             fresh[:, S_GROUP] = ticket + c
             if period:
@@ -297,8 +301,20 @@ class StreamTable:
                 fresh[:, S_READY] = begin + self._latency_time + waited
             else:
                 fresh[:, S_READY] += start
-            place = (c * self.network.sources + source) * ring
-            table[place + (end + np.arange(len(fresh))) % ring] = fresh
+            table[place + end : place + end + len(fresh)] = fresh
             ends[c] = end + len(fresh)
         self._injected[source] = (passed + total) % ports
         self._injected_time[source] = begin + total * period // self.network.ports
+
+    @staticmethod
+    def _close_up(own: Ints, cursors: Ints, end: Ints, fresh: int) -> None:
+        """Move the segments in ``own`` that are not through to its front, where more lie before
+        them than they are, or ``fresh`` ones have no room: so as much of it is used as was ever
+        queued at once."""
+        first = int(cursors.min())
+        left = int(end[0]) - first
+        if first < max(left, _CLOSE_UP) and int(end[0]) + fresh <= len(own):
+            return
+        own[:left] = own[first : first + left]
+        cursors -= first
+        end -= first

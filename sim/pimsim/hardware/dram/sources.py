@@ -50,8 +50,7 @@ __all__ = ["next_offer", "offer"]
 def _front(ch: Any, p: Any, queue: int) -> int:
     """Place in the table of the segment at the head of ``queue``."""
     source = queue // p.ports
-    ring = ch.index * p.sources + source
-    return int(ring * p.ring + ch.seg[queue] % p.ring)
+    return int((ch.index * p.sources + source) * p.room + ch.seg[queue])
 
 
 @njit(cache=True, inline="always")

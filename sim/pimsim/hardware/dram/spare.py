@@ -1,14 +1,15 @@
 """Large arrays that one simulation after the other uses: a page is fetched from the system once.
 
-A board is 0.8 GB of addresses of which a run touches a few MB; a device's channels are 55 MB. An
+A board is 0.8 GB of addresses and a channel 0.7 MB, of which a run touches a few MB and 80 KB. An
 array is lent again as soon as nobody holds it, or a view of it, any more, so that a process that
 simulates for hours holds as much as it did after its first run.
 """
 
 from __future__ import annotations
 
+import mmap
 import sys
-from collections.abc import Collection
+from collections.abc import Mapping
 from threading import Lock
 
 import numpy as np
@@ -24,11 +25,25 @@ _kept: dict[np.dtype[np.void], list[Records]] = {}
 _lock = Lock()
 
 
+def _zeros(dtype: np.dtype[np.void], count: int) -> Records:
+    """An array of its own pages, each of which takes memory when it is first written.
+
+    numpy asks the system for huge pages, which take 2 MB for one byte that is touched: hundreds of
+    channels that use a tenth of their addresses would take all of them.
+    """
+    length = max(count * dtype.itemsize, 1)
+    if not hasattr(mmap, "MADV_NOHUGEPAGE"):
+        return np.zeros(count, dtype=dtype)
+    pages = mmap.mmap(-1, length, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    pages.madvise(mmap.MADV_NOHUGEPAGE)
+    return np.frombuffer(pages, dtype=dtype, count=count)
+
+
 def _holders(arrays: list[Records], at: int) -> int:
     return sys.getrefcount(arrays[at])
 
 
-_NOBODY = _holders([np.zeros(1, np.dtype([("none", np.int64)]))], 0)
+_NOBODY = _holders([_zeros(np.dtype([("none", np.int64)]), 1)], 0)
 """What ``_holders`` says of an array that only its list holds."""
 
 
@@ -41,7 +56,7 @@ def lend(dtype: np.dtype[np.void], count: int) -> tuple[Records, bool]:
         for at in idle:
             if len(arrays[at]) >= count:
                 return arrays[at][:count], True
-        made = np.zeros(count, dtype=dtype)
+        made = _zeros(dtype, count)
         if idle:  # too small: the larger one serves both
             arrays[idle[0]] = made
         elif len(arrays) < MOST:
@@ -49,8 +64,10 @@ def lend(dtype: np.dtype[np.void], count: int) -> tuple[Records, bool]:
         return made[:], False
 
 
-def clear(records: Records, but: Collection[str] = ()) -> None:
-    """Zero all fields but those whose content is written before it is read."""
+def clear(records: Records, places: Mapping[str, int]) -> None:
+    """Zero all fields; of those in ``places`` only so many entries along their first axis."""
     for name in records.dtype.names or ():
-        if name not in but:
+        if name in places:
+            records[name][:, : places[name]] = 0
+        else:
             records[name] = 0

@@ -57,6 +57,7 @@ __all__ = [
     "PARAMETERS",
     "make_channels",
     "make_parameters",
+    "places",
 ]
 
 MAX_BANKS = 512
@@ -240,7 +241,7 @@ def make_parameters(memory: MemoryConfig, tables: RuleTables) -> Records:
         "single_slot": int(controller.commands_per_cycle == 1),
         "sources": 1,
         "ports": 1,
-        "ring": MAX_SEGMENTS // org.channels,
+        "room": MAX_SEGMENTS // org.channels,
         "channel_width": org.channels.bit_length() - 1,
     }
     for name, value in values.items():
@@ -267,16 +268,33 @@ def make_parameters(memory: MemoryConfig, tables: RuleTables) -> Records:
     return p
 
 
+def places(p: Records) -> dict[str, int]:
+    """How many entries, along its first axis, a channel uses of each field that is larger.
+
+    Of ``request`` those that can be under way: both queues are full, and each bank's row was
+    opened for another one.
+    """
+    one = p[0]
+    banks, ranks = int(one["banks"]), int(one["ranks"])
+    return {
+        "open_row": banks, "awaited": banks, "active": banks, "active_bound": banks,
+        "window": int(one["n_windows"]) * ranks * WINDOW_SLOT,
+        "request": int(one["read_depth"]) + int(one["write_depth"]) + banks,
+        "ready": (int(one["bank_node"]) + banks) * STRIDE,
+    }  # fmt: skip
+
+
 def make_channels(memory: MemoryConfig, p: Records) -> Records:
     """All channels idle, all banks closed, tick 0; shape (channels,)."""
     channels, lent_before = lend(CHANNEL, memory.organization.channels)
+    used = places(p)
     if lent_before:
-        clear(channels)
+        clear(channels, used)
     channels["index"] = np.arange(len(channels))
-    channels["open_row"] = -1
+    channels["open_row"][:, : used["open_row"]] = -1
     channels["handed"] = -1
     channels["free"] = -1
     channels["due"] = p[0]["ref_interval"]
     rings = channels["window"].reshape(len(channels), -1, WINDOW_SLOT)
-    rings[:, :, 1:] = -INFINITY
+    rings[:, : used["window"] // WINDOW_SLOT, 1:] = -INFINITY
     return channels
