@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from pimsim.config.loader import load_memory, load_pim, load_run
 from pimsim.config.memory import MemoryConfig
@@ -19,9 +20,10 @@ from pimsim.config.pim import PimConfig
 from pimsim.hardware.dram.address import AddressMap
 from pimsim.hardware.dram.device_memory import device_memory
 from pimsim.hardware.dram.fast import Probe, calibration, calibration_file
-from pimsim.hardware.dram.fast.programs import Job
+from pimsim.hardware.dram.fast.programs import Job, job_of, renamed_rows
 from pimsim.hardware.dram.fast.streams import StreamWork, lowered, row_set
-from pimsim.hardware.dram.layout import P_COMPS
+from pimsim.hardware.dram.layout import N_INSTRUCTION, P_COMPS, P_LAST, P_OP, P_READS, P_ROW
+from pimsim.hardware.dram.rules import Command
 from pimsim.hardware.dram.transfers import Rows, Scatter, Stream
 from pimsim.hardware.pim.gemv import GemvShape
 from pimsim.hardware.pim.programs import AttentionShape
@@ -32,6 +34,7 @@ from pimsim.mapping.expert_costs import ExpertCosts
 from pimsim.mapping.tasks import PimTask
 from pimsim.simulate import device_of, resolve
 
+Ints = NDArray[np.int64]
 MEMORY = load_memory("hbm2-neupims", ["organization.channels=2"]).config
 NEUPIMS = load_run("neupims").config
 PIM = load_pim("neupims").config
@@ -232,6 +235,68 @@ def test_programs_are_known_by_each_field() -> None:
     assert len(fields(Job)) == 2
     assert len({job.content, *(other.content for other in others)}) == 5
     assert Job(program.copy(), job.bursts.copy()).content == job.content
+
+
+def tiles(*rows: int) -> Ints:
+    """A program with a tile on each of these rows."""
+    program = np.zeros((3 * len(rows), N_INSTRUCTION), np.int64)
+    for at, row in enumerate(rows):
+        for place, command in enumerate((Command.HEADER, Command.COMP, Command.READRES)):
+            program[3 * at + place, [P_OP, P_ROW, P_COMPS, P_READS]] = command, row, 8, 1
+    program[2::3, P_LAST] = 1
+    return program
+
+
+def job(*rows: int, bursts: int = 4) -> Job:
+    written = np.full(len(rows), bursts)
+    return job_of(tiles(*rows), 3 * np.arange(len(rows)), written)
+
+
+def test_rows_are_numbered_as_they_come_first() -> None:
+    own = [row for row in (7, 7, 5, 9, 5) for _ in range(3)]
+    program = tiles(7, 7, 5, 9, 5)
+    assert program[:, P_ROW].tolist() == own
+    assert renamed_rows(program, 2, 10)[::3, P_ROW].tolist() == [2, 2, 3, 4, 3]
+    assert renamed_rows(program, 5, 10)[::3, P_ROW].tolist() == [5, 5, 6, 7, 6]
+    others = np.delete(np.arange(N_INSTRUCTION), P_ROW)
+    assert np.array_equal(renamed_rows(program, 2, 10)[:, others], program[:, others])
+    assert program[:, P_ROW].tolist() == own
+    # rows of writes below, rows of streams above
+    assert np.array_equal(renamed_rows(program, 6, 10), program)
+    assert np.array_equal(renamed_rows(program, 2, 9), program)
+    assert len(renamed_rows(program[:0], 2, 10)) == 0
+
+
+def test_a_program_is_known_by_which_rows_are_the_same() -> None:
+    probe = Probe(PROBE.memory, load_pim("neupims").config)
+    first = probe.program(job(700, 700, 500), 64)
+    assert probe.program(job(31, 31, 900), 64) is first
+    assert probe.stall(job(31, 31, 900)) is probe.stall(job(700, 700, 500))
+    apart = probe.program(job(700, 600, 500), 64)
+    assert apart is not first
+    assert apart.alone.sum() > first.alone.sum()  # one more row to open
+    for found, rows in ((first, (31, 31, 900)), (apart, (5, 6, 7))):
+        fresh = Probe(PROBE.memory, probe.pim)
+        alone, counts, *_ = fresh.quiet._run_job(job(*rows))
+        beside, _, reads, *_ = fresh._run_job(job(*rows), 64)
+        assert np.array_equal(found.alone, alone)
+        assert np.array_equal(found.counts, counts)
+        assert np.array_equal(found.beside, beside)
+        assert np.array_equal(found.reads, reads)
+
+
+def test_rows_that_writes_or_streams_may_be_in_are_left_as_they_are() -> None:
+    probe = Probe(PROBE.memory, load_pim("neupims").config)
+    org = probe.memory.organization
+    per_row = org.columns * org.banks * org.ranks
+    low, high = job(1, 1, 2, bursts=per_row // 3), job(org.rows // 2 - 1, org.rows // 2)
+    assert probe._renamed(low).program[::3, P_ROW].tolist() == [1, 1, 2]
+    lower = job(1, 1, 2, bursts=per_row // 3 + 1)  # its last write is in row 1
+    assert probe._renamed(lower).program[::3, P_ROW].tolist() == [1, 1, 2]
+    above = job(9, 9, 4, bursts=per_row // 3 + 1)
+    assert probe._renamed(above).program[::3, P_ROW].tolist() == [2, 2, 3]
+    assert probe._renamed(high).program is high.program
+    assert probe._renamed(job(9, 4, bursts=0)).program[::3, P_ROW].tolist() == [0, 1]
 
 
 # what memories and designs have shown -----------------------------------------------------------

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -79,12 +80,17 @@ class AddressMap:
     def below(self, burst: int | NDArray[np.int64]) -> NDArray[np.int64]:
         """How many bursts below ``burst`` each channel has, (channels,); for an array of shape
         (runs, 1), (runs, channels)."""
-        channel = np.arange(self.organization.channels, dtype=np.int64)
         low, width = self.position["ch"], self.width["ch"]
         whole = (burst >> (low + width)) << low
-        rest = (burst & ((1 << (low + width)) - 1)) - (channel << low)
-        below: NDArray[np.int64] = whole + np.clip(rest, 0, 1 << low)
+        rest = (burst & ((1 << (low + width)) - 1)) - self._first_of_channel
+        # np.clip takes several times as long
+        below: NDArray[np.int64] = whole + np.minimum(np.maximum(rest, 0), 1 << low)
         return below
+
+    @cached_property
+    def _first_of_channel(self) -> NDArray[np.int64]:
+        """First burst of each channel."""
+        return np.arange(self.organization.channels, dtype=np.int64) << self.position["ch"]
 
     def decode(self, bursts: NDArray[np.int64]) -> Coordinates:
         """Coordinates of burst indices (byte address // burst size); higher bits wrap."""

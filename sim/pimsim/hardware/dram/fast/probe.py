@@ -16,10 +16,11 @@ from numpy.typing import NDArray
 
 from pimsim.config.memory import MemoryConfig
 from pimsim.config.pim import PimConfig
+from pimsim.hardware.dram.address import AddressMap
 from pimsim.hardware.dram.device import make_memory_system
 from pimsim.hardware.dram.fast.clock import RefreshClock
 from pimsim.hardware.dram.fast.flow import NEVER, ONE, TICKS
-from pimsim.hardware.dram.fast.programs import Job
+from pimsim.hardware.dram.fast.programs import Job, renamed_rows
 from pimsim.hardware.dram.layout import (
     C_STACK,
     INFINITY,
@@ -121,6 +122,7 @@ class Probe:
         single = memory.organization.model_copy(update={"channels": 1})
         self.memory = memory.model_copy(update={"organization": single})
         self.pim = pim
+        self._map = AddressMap.parse(self.memory.stream_map, single)
         # by content; nothing that is known changes with what else is
         self._programs: Remembered[ProgramTimes] = Remembered(PROGRAM_BYTES, lambda one: one.nbytes)
         self._stalls: Remembered[Stall] = Remembered(PROGRAM_BYTES // 8, lambda _: 0)
@@ -362,8 +364,20 @@ class Probe:
         closer a refresh, the fewer reads go between the tiles of a single row buffer; so it is on
         there."""
         length = min(max(bursts, LEAST_BESIDE), STREAM_BURSTS[-1])
+        job = self._renamed(job)
         content = job.content + length.to_bytes(8, "little")
         return self._programs.get(content, lambda: self._program(job, length))
+
+    def _renamed(self, job: Job) -> Job:
+        """The same in rows that do not tell requests and batches apart: above those that its own
+        writes go to, below those of the streams beside it."""
+        row = self._map.position["ro"]
+        if row + self._map.width["ro"] < sum(self._map.width.values()):
+            return job  # writes and streams may be in any row
+        written = int(job.bursts.sum())
+        least = (written - 1 >> row) + 1
+        program = renamed_rows(job.program, least, self.memory.organization.rows // 2)
+        return Job(program, job.bursts)
 
     def _program(self, job: Job, bursts: int) -> ProgramTimes:
         alone, counts, _, _, tail = self.quiet._run_job(job)
@@ -374,6 +388,7 @@ class Probe:
         """What refreshes cost a channel's program; nothing where it meets none."""
         if self.quiet is self:
             return Stall(0, 0)
+        job = self._renamed(job)
         return self._stalls.get(job.content, lambda: self._stall(job))
 
     def _stall(self, job: Job) -> Stall:

@@ -29,7 +29,7 @@ from pimsim.hardware.dram.pim_queue import gwrite_estimate, tile_estimate
 from pimsim.hardware.dram.rules import Command
 from pimsim.hardware.dram.transfers import After
 
-__all__ = ["Job", "Pieces", "estimate", "find_pieces", "job_of", "reserved"]
+__all__ = ["Job", "Pieces", "estimate", "find_pieces", "job_of", "renamed_rows", "reserved"]
 
 Ints = NDArray[np.int64]
 _GWRITE, _HEADER = int(Command.GWRITE), int(Command.HEADER)
@@ -114,6 +114,25 @@ def job_of(program: Ints, first: Ints, bursts: Ints) -> Job:
     own[:, P_MARK] = -1
     own[np.append(first[1:], len(program)) - 1, P_MARK] = np.arange(len(first))
     return Job(own, bursts)
+
+
+def renamed_rows(program: Ints, least: int, most: int) -> Ints:
+    """The program with its rows numbered from ``least`` on in the order in which they come first:
+    which rows they are plays no role for its commands, only which of them are the same.
+
+    As it is where a row is below ``least`` or not below ``most``, among those of others.
+    """
+    rows = program[:, P_ROW]
+    if not len(rows) or rows.min() < least or rows.max() >= most:
+        return program
+    # most instructions are on the row of the one before
+    changes = np.append(True, rows[1:] != rows[:-1])
+    _, first, which = np.unique(rows[changes], return_index=True, return_inverse=True)
+    number = np.empty(len(first), np.int64)
+    number[np.argsort(first)] = np.arange(least, least + len(first))
+    renamed = program.copy()
+    renamed[:, P_ROW] = number[which][np.cumsum(changes) - 1]
+    return renamed
 
 
 @njit(cache=True)

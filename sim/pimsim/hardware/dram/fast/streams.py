@@ -66,8 +66,8 @@ class StreamWork:
         (runs, channels)."""
         first = np.asarray(stream.first_burst, np.int64).reshape(-1, 1)
         bursts = np.asarray(stream.bursts, np.int64).reshape(-1, 1)
-        begin = self._map.below(first)
-        return begin, self._map.below(first + bursts) - begin
+        begin, end = self._map.below(np.stack([first, first + bursts]))
+        return begin, end - begin
 
     def share(self, stream: Stream | Rows, channel: int) -> list[Stream | Rows]:
         """The part of a stream that lies on ``channel``, in that channel's own numbers."""
