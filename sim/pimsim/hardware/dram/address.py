@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,6 +40,7 @@ class AddressMap:
     organization: OrganizationConfig
 
     @classmethod
+    @lru_cache(maxsize=64)
     def parse(cls, text: str, organization: OrganizationConfig) -> AddressMap:
         """The map that ``text`` describes; ``MemoryConfig`` has checked its fields."""
         counts = {

@@ -16,7 +16,7 @@ from pimsim.hardware.compiled import njit
 
 __all__ = [
     "FLOW", "NEVER", "ONE", "PARTS", "PART_BEGIN", "PART_END", "PART_NEED", "PART_PIM",
-    "PART_STREAM", "REFRESH", "TICKS", "next_completion", "pim_end", "settle", "step",
+    "PART_STREAM", "REFRESH", "TICKS", "next_begin", "next_completion", "pim_end", "settle", "step",
 ]  # fmt: skip
 
 TICKS = 4096
@@ -171,6 +171,16 @@ def pim_end(flow: Any, parts: Any, now: int, before: int, refresh: Any) -> int:
         if last >= before:
             break
     return int(last)
+
+
+@njit(cache=True)
+def next_begin(flow: Any, tick: int, until: int) -> int:
+    """The first tick behind ``tick`` at which any channel sets out, ``until`` at the latest."""
+    for c in range(len(flow)):
+        for begin in (flow[c].begin, flow[c].pim_begin):
+            if tick < begin < until:
+                until = begin
+    return int(until)
 
 
 @njit(cache=True)

@@ -25,6 +25,7 @@ from pimsim.hardware.dram.fast.flow import (
     PARTS,
     REFRESH,
     TICKS,
+    next_begin,
     next_completion,
     pim_end,
     settle,
@@ -292,10 +293,8 @@ class FastMemorySystem:
         """To ``tick``; ``now`` is the cycle in which it lies."""
         while tick > self._tick:
             # work is remembered as a line from stop to stop: stop where a channel sets out
-            flow = self._flow
-            begins = np.concatenate([flow["begin"], flow["pim_begin"]])
-            upto = int(np.min(begins, initial=tick, where=begins > self._tick))
-            step(flow, self._parts, self._tick, upto, self._pim_refresh[0])
+            upto = next_begin(self._flow, self._tick, tick)
+            step(self._flow, self._parts, self._tick, upto, self._pim_refresh[0])
             self._tick = upto
             self._now = max(self._now, self._cycle(upto))
             self._snapshot()
@@ -429,15 +428,14 @@ class FastMemorySystem:
         drained = np.array([each[1] for each in self._drained])
         # the operation before may still stand in the oldest entries
         begin = int(np.searchsorted(times, operation_start, side="right")) - 1
-        found = np.zeros(len(operation.mark_work), np.int64)
+        asked = np.zeros(len(operation.mark_work))
         for c in range(len(self.channels)):
             own = operation.mark_channel == c
             if own.any():
                 # a channel that was done between two stops was so at its own time
                 stops = np.minimum(times[begin:], self._flow["pim_end"][c])
-                at = np.interp(operation.mark_work[own], drained[begin:, c], stops)
-                found[own] = self._cycles(at)
-        return found
+                asked[own] = np.interp(operation.mark_work[own], drained[begin:, c], stops)
+        return self._cycles(asked)
 
     def _complete_pim(self, running: _Running) -> Group:
         """Its last result is there."""
