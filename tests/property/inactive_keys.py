@@ -51,6 +51,12 @@ def _plain_queues(run: Any) -> bool:
     return run.memory.controller.model == "bank-queues" or run.schedule.declared.uses_pim
 
 
+def _goes_by_streams(run: Any) -> bool:
+    """Whether ``fast`` goes by rates, and nothing is done in the banks."""
+    follows = run.npu.network is not None or run.npu.artifact_request_order != "none"
+    return run.schedule.policy == "serial" and not follows
+
+
 INACTIVE = [
     Inactive(
         "replay",
@@ -202,6 +208,19 @@ INACTIVE = [
         "command fast", "npu.core_assignment", lambda r: r.npu.cores == 1, "there is one core"
     ),
     Inactive("command", "seed", _always, "nothing is drawn; test_fast.py, test_routing.py"),
+    Inactive(
+        "fast",
+        "seed",
+        _always,
+        "of the phases that are tried, and the small run has few; test_fast.py",
+        needs_load=True,
+    ),
+    Inactive(
+        "fast",
+        "memory.timings.tWTR_L|memory.controller.write_drain_high",
+        _goes_by_streams,
+        "rates are those of streams that read or write alone; docs/limits.md",
+    ),
     Inactive(
         "energy",
         "dram_(activate_pj_per_bit|column_pj_per_bit|refresh_pj|background.*)",

@@ -5,10 +5,11 @@ from __future__ import annotations
 import pytest
 
 from pimsim.config.loader import load_memory
+from pimsim.hardware.dram.device import make_memory_system
 from pimsim.hardware.dram.layout import C_BUS_BUSY, C_COMMANDS, C_WR, INFINITY
 from pimsim.hardware.dram.rules import Command
 from pimsim.hardware.dram.system import MemorySystem, Stream
-from pimsim.hardware.dram.waiting import charged_counters
+from pimsim.hardware.dram.waiting import charged_counters, posted_writes
 from pimsim.simulate import resolve, simulate
 
 ACT, PRE = C_COMMANDS + int(Command.ACT), C_COMMANDS + int(Command.PRE)
@@ -74,3 +75,33 @@ def test_writes_cost_energy_in_every_run(fidelity: str) -> None:
         for current in (500, 5000)
     ]
     assert energy[1] > energy[0]
+
+
+def test_writes_are_posted_until_their_data_is_over_the_bus() -> None:
+    """Five wait for their commands; of 300 the one whose command was the last is still to come."""
+    assert posted_writes(finished(Stream(0, 5, write=True))) == 5
+    system = finished(Stream(0, 300, write=True))
+    waiting = 300 - int(system.channels["counter"][0, C_WR])
+    assert system.channels["bus_until"][0] == system.now + 1  # of the 2 clocks of a burst
+    assert posted_writes(system) == waiting + 1
+    system.channels["bus_until"][0] = system.now + 3
+    assert posted_writes(system) == waiting + 2
+    system.channels["bus_until"][0] = system.now
+    assert posted_writes(system) == waiting
+
+
+def test_each_bus_of_a_channel_may_hold_a_burst() -> None:
+    """One write on one of two pseudo channels, whose time the kernel adds up: its command goes in
+    the clock before the answer, its data takes the bus for nBL."""
+    system = make_memory_system(
+        load_memory(
+            "hbm2-2000", ["organization.channels=1", "controller.refresh=none", "timings.nBL=32"]
+        ).config
+    )
+    group = system.submit(0, [Stream(0, 1, write=True)])
+    while system.advance(INFINITY) is not group:
+        pass
+    answered = system.now
+    for since, posted in ((0, 2), (30, 1), (31, 0)):
+        system.advance(answered + since)
+        assert posted_writes(system) == posted, since

@@ -8,6 +8,7 @@ run is charged with do.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,7 @@ from pimsim.hardware.dram.layout import (
     Q_ROW,
     Q_WRITE,
 )
+from pimsim.hardware.dram.peak import burst_slot_ps, data_buses
 from pimsim.hardware.dram.rules import Command
 
 __all__ = ["charged_counters", "posted_writes"]
@@ -63,12 +65,21 @@ def charged_counters(system: Any) -> Ints:
 
 
 def posted_writes(system: Any) -> int:
-    """Bursts that are answered and have no command yet, over all channels of ``system``."""
-    channels, banks = system.channels, int(system.parameters[0]["banks"])
+    """Bursts that are answered and not over the bus yet, over all channels of ``system``.
+
+    Those that have no command yet, and those whose data is still to come, rounded up. Reads that
+    are under way count with the latter, and a burst more for each further bus of a channel, whose
+    time the kernel adds up.
+    """
+    channels, memory = system.channels, system.memory
+    buses = data_buses(memory) // len(channels)
+    slot = int(burst_slot_ps(memory) / Fraction(system.cycle_ps))
+    left = np.maximum(channels["bus_until"] - system.now * buses + (buses - 1) * slot, 0)
+    coming = int((-(-left // slot)).sum())
     if "pw_len" not in channels.dtype.names:  # a controller that answers a write when it is issued
-        return 0
-    at_banks = channels["rows_queued"][:, :banks, 1].sum()
-    return int(channels["queued"][:, 1].sum() + at_banks + channels["pw_len"].sum())
+        return coming
+    at_banks = channels["rows_queued"][:, : int(system.parameters[0]["banks"]), 1].sum()
+    return coming + int(channels["queued"][:, 1].sum() + at_banks + channels["pw_len"].sum())
 
 
 def _waiting(ch: Any, banks: int) -> Iterator[tuple[int, int]]:
