@@ -113,9 +113,9 @@ class Device:
     def block(self, part: int, layer: int) -> BlockProgram:
         """Program of block ``layer`` for (sub-)batch ``part``."""
         members = self.members[part]
-        declared = self.config.schedule.declared
+        kv, declared = self.kv[layer], self.config.schedule.declared
         placed = Placed(
-            part, layer, members, tuple(self.channel[i] for i in members), self.kv[layer].shape,
+            part, layer, members, tuple(self.channel[i] for i in members), kv.shape, kv.window,
             self.experts[part][layer], declared.uses_pim and not declared.at_once,
         )  # fmt: skip
         return self.mapper.program(self.passes[part], placed)

@@ -63,6 +63,8 @@ class Placed:
     """Channel of each member."""
     shape: AttentionShape | None
     """Attention on PIM; None: on the NPU."""
+    window: int | None = None
+    """Tokens of a request that the block's cache keeps, in a ring; None: all."""
     experts: ExpertPlacement | None = None
     exclusive: bool = False
     """The NPU waits while experts run on PIM (blocked mode)."""
@@ -238,7 +240,7 @@ class BlockMapper:
             kv = self.addresses.kv[placed.layer]
             scatters = append_scatters(
                 placed.shape, [kv[i] for i in placed.members], placed.channel,
-                iteration.contexts, operator.window or None, self.memory, self.kv_element_bytes,
+                iteration.contexts, placed.window, self.memory, self.kv_element_bytes,
             )  # fmt: skip
         return NpuTask(
             operator.name, str(operator.kind), "dma", placed.layer, 0, 0, operator.kv_write_bytes,
