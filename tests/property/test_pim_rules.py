@@ -25,6 +25,7 @@ from pimsim.hardware.dram.layout import INFINITY, P_COMPS, P_OP
 from pimsim.hardware.dram.legality import check_commands
 from pimsim.hardware.dram.rules import Command, compile_rules
 from pimsim.hardware.dram.system import MemorySystem, Stream
+from pimsim.hardware.pim.kv_layout import KvRows
 from pimsim.hardware.pim.programs import AttentionShape, score_program, value_program
 
 Ints = NDArray[np.int64]
@@ -82,11 +83,12 @@ def programs_of(memory: MemoryConfig, pim: PimConfig, contexts: Sequence[int]) -
     shape = AttentionShape.of(HEADS, HEADS, DIM, memory, pim, 2)
     row, found = 1000, []
     for at, context in enumerate(contexts):
-        for make, rows in ((score_program, shape.key_rows), (value_program, shape.value_rows)):
+        rows = KvRows.from_row(row, shape.kv_sections, context)
+        for make in (score_program, value_program):
             found.append(
-                make(shape, context, row, 900, HEADS * at, pim.composite_gemv, wrap=OPERANDS)
+                make(shape, context, rows, 900, HEADS * at, pim.composite_gemv, wrap=OPERANDS)
             )
-            row += rows(context)
+        row += rows.count
     return np.concatenate(found)
 
 

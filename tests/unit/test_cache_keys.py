@@ -26,9 +26,9 @@ from pimsim.hardware.dram.layout import N_INSTRUCTION, P_COMPS, P_LAST, P_OP, P_
 from pimsim.hardware.dram.rules import Command
 from pimsim.hardware.dram.transfers import Rows, Scatter, Stream
 from pimsim.hardware.pim.gemv import GemvShape
+from pimsim.hardware.pim.kv_layout import KvRows, RowRuns
 from pimsim.hardware.pim.programs import AttentionShape
 from pimsim.mapping import expert_costs
-from pimsim.mapping.addresses import KvRows
 from pimsim.mapping.attention import AttentionBatch, score_work, value_work
 from pimsim.mapping.expert_costs import ExpertCosts
 from pimsim.mapping.tasks import PimTask
@@ -59,12 +59,17 @@ def work_of(find: Callable[..., Any], batch: AttentionBatch) -> list[Any]:
 @pytest.mark.parametrize("find", [score_work, value_work])
 def test_each_field_of_a_batch_is_another_batch_with_other_work(find: Callable[..., Any]) -> None:
     shape = AttentionShape.of(4, 2, 64, MEMORY, PIM, 2)
-    batch = AttentionBatch(shape, (KvRows(100, 200), KvRows(300, 400)), (700, 40), (0, 1))
+
+    def at(first: int) -> KvRows:
+        """More rows than any of these batches needs."""
+        return KvRows(*(RowRuns(((first + 1000 * section, 999),)) for section in range(3)))
+
+    batch = AttentionBatch(shape, (at(100), at(4100)), (700, 40), (0, 1))
 
     def other(name: str, now: Any) -> Any:
         return {
             "shape": AttentionShape.of(4, 4, 64, MEMORY, PIM, 2),
-            "rows": (KvRows(101, 201), now[1]) if name == "rows" else None,
+            "rows": (at(101), now[1]) if name == "rows" else None,
             "contexts": (1700, 40), "channel": (0, 0),
         }[name]  # fmt: skip
 

@@ -34,8 +34,8 @@ from pimsim.hardware.dram.system import MemorySystem
 from pimsim.hardware.dram.transfers import Scatter, Stream
 from pimsim.hardware.npu.vector import schedule_in_order
 from pimsim.hardware.pim.gemv import emit
+from pimsim.hardware.pim.kv_layout import KvRows
 from pimsim.hardware.pim.programs import AttentionShape
-from pimsim.mapping.addresses import KvRows
 from pimsim.mapping.attention import AttentionBatch, PimWork, score_work
 
 SMALL = ["memory.organization.channels=4", "workload.layers=1", "workload.batch=12"]
@@ -347,7 +347,8 @@ def test_results_that_one_row_buffer_holds_back_are_written_behind_it() -> None:
     memory, pim = config.memory, config.pim
     assert pim is not None
     shape = AttentionShape.of(8, 8, 64, memory, pim, 2)
-    batch = AttentionBatch(shape, (KvRows(100, 400), KvRows(700, 900)), (900, 300), (0, 0))
+    rows = tuple(KvRows.from_row(100 + at, shape.kv_sections, 900) for at in (0, 600))
+    batch = AttentionBatch(shape, rows, (900, 300), (0, 0))
     programs, marks, after = score_work(batch, 0, memory, pim, config.npu.vector, 2)
     probe = Probe(memory, pim)
     took = {}

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
-from itertools import pairwise
+from collections.abc import Callable, Sequence
+from itertools import combinations, pairwise
+from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pimsim.config.errors import InputError
 from pimsim.config.loader import load_memory, load_pim
+from pimsim.config.memory import MemoryConfig
+from pimsim.hardware.dram.address import AddressMap
 from pimsim.hardware.dram.layout import P_COMPS, P_MARK, P_OP, P_ROW
 from pimsim.hardware.dram.rules import Command
 from pimsim.hardware.pim.programs import AttentionShape, score_program, value_program
 from pimsim.mapping.addresses import AddressPlan, BlockKv, WeightRegion, plan_addresses
-from pimsim.mapping.kv import append_scatters, channel_burst
+from pimsim.mapping.kv import append_scatters
+from pimsim.simulate import device_of, resolve
 
 MEMORY = load_memory("hbm2-neupims").config
 ORG = MEMORY.organization
@@ -75,8 +80,9 @@ def test_rows_of_a_channel_never_overlap(batch: list[tuple[int, int]]) -> None:
         taken: list[int] = []
         for context, where, rows in zip(contexts, channel, found.kv[0], strict=True):
             if where == c:
-                taken += range(rows.keys, rows.keys + SHAPE.key_rows(context))
-                taken += range(rows.values, rows.values + SHAPE.value_rows(context))
+                assert rows.keys.count == SHAPE.key_rows(context)
+                assert rows.values.count == SHAPE.value_rows(context)
+                taken += [*rows.keys.rows(), *rows.values.rows()]
         # without a gap either
         assert sorted(taken) == list(range(first, first + len(taken)))
 
@@ -86,19 +92,17 @@ def test_programs_stay_within_the_rows_that_are_set_aside(context: int) -> None:
     found = plan([context], [0])
     rows = found.kv[0][0]
     wrap = (found.operand_row, OPERAND_ROWS)
-    for program, first, count in (
+    for program, places in (
         (
-            score_program(SHAPE, context, rows.keys, found.operand_row, 0, True, wrap),
-            rows.keys, SHAPE.key_rows(context),
+            score_program(SHAPE, context, rows, found.operand_row, 0, True, wrap), rows.keys,
         ),
         (
-            value_program(SHAPE, context, rows.values, found.operand_row, 0, True, wrap),
-            rows.values, SHAPE.value_rows(context),
+            value_program(SHAPE, context, rows, found.operand_row, 0, True, wrap), rows.values,
         ),
     ):  # fmt: skip
         sources = program[:, P_OP] == int(Command.GWRITE)
         used = program[~sources, P_ROW]
-        assert set(used) == set(range(first, first + count))
+        assert set(used) == set(places.rows())
         operands = program[sources, P_ROW]
         assert operands.min() >= found.operand_row
         assert operands.max() < found.operand_row + OPERAND_ROWS
@@ -106,7 +110,7 @@ def test_programs_stay_within_the_rows_that_are_set_aside(context: int) -> None:
 
 def test_without_pim_the_kv_cache_takes_no_rows() -> None:
     found = plan([500, 600], [0, 1], shape=None)
-    assert [(rows.keys, rows.values) for rows in found.kv[0]] == [(0, 0)] * 2
+    assert [rows.count for rows in found.kv[0]] == [0, 0]
 
 
 def test_a_channel_that_overflows_is_refused_with_its_need() -> None:
@@ -166,8 +170,16 @@ def test_a_window_keeps_its_last_tokens_alone(contexts: list[int], window: int) 
     kv = [BlockKv(SHAPE), BlockKv(SHAPE, window)]
     found = plan_addresses(MEMORY, [{}, {}], 0, kv, contexts, channel, 0)
     for context, full, kept in zip(contexts, *found.kv, strict=True):
-        assert full.values - full.keys == SHAPE.key_rows(context)
-        assert kept.values - kept.keys == SHAPE.key_rows(min(context, window))
+        assert full.keys.count == SHAPE.key_rows(context)
+        assert kept.keys.count == SHAPE.key_rows(min(context, window))
+
+
+def row_of(burst: int, memory: MemoryConfig = MEMORY) -> int:
+    """The row of a burst of channel 0."""
+    found = AddressMap.parse(memory.stream_map, memory.organization)
+    bit, width = found.position["ch"], found.width["ch"]
+    whole = (burst >> bit) << (bit + width) | (burst & ((1 << bit) - 1))
+    return int(found.decode(np.array([whole])).row[0])
 
 
 WIDE = AttentionShape.of(4, 1, ROW_ELEMENTS + 64, MEMORY, PIM, 2, ROW_ELEMENTS)
@@ -184,39 +196,58 @@ def test_every_token_is_appended_within_its_request_s_rows(
     last = 1000 if window is None else 5 * window
     found = plan_addresses(MEMORY, [{}], 0, [BlockKv(shape, window)], [last], [0], 0)
     rows = found.kv[0][0]
-    end = rows.values + shape.value_rows(last if window is None else window)
+    mine = {row for section in rows.sections for row in section.rows()}
     written: set[int] = set()
     for context in range(last - steps + 1, last + 1):
         kept = context if window is None else min(context, window)
-        # rows are those of the context at hand, so each step begins at its own
-        for scatter in append_scatters(shape, [rows], [0], [context], window, MEMORY, 2):
+        for scatter in append_scatters(shape, [rows], [0], [context], [1], window, MEMORY, 2):
             bursts = range(
                 scatter.first, scatter.first + scatter.count * scatter.stride, scatter.stride
             )
-            if window is not None:
-                assert not written & set(bursts)
-                written |= set(bursts)
-            assert scatter.first >= channel_burst(MEMORY, rows.keys, 0, 0)
-            assert max(bursts) < channel_burst(MEMORY, end, 0, 0)
+            assert not written & set(bursts)
+            written |= set(bursts)
+            assert {row_of(burst) for burst in bursts} <= mine
         assert kept <= last
-    if window is not None:
-        # each token's key and value once
-        per_burst = ORG.burst_bytes // 2
-        keys = window * -(-shape.kv_heads * shape.head_dim // per_burst)
-        values = window // per_burst * shape.kv_heads * shape.value_dim
-        assert len(written) == keys + values
+    # each token's key and value once; values that do not fill a burst are held
+    per_burst = ORG.burst_bytes // 2
+    keys = steps * -(-shape.kv_heads * shape.head_dim // per_burst)
+    first = last - steps
+    fills = last // per_burst - first // per_burst if window is None else window // per_burst
+    assert len(written) == keys + fills * shape.kv_heads * shape.value_dim
+
+
+def test_new_tokens_of_every_block_go_to_their_requests_rows(
+    tiny_card: Path, tmp_path: Path, write_trace: Callable[[Sequence[int]], Path]
+) -> None:
+    """A block with a window keeps a ring: a context past it writes no row of another request."""
+    card = tmp_path / "windows.yaml"
+    card.write_text(tiny_card.read_text() + "window:\n  size: 100\n  full_every: 2\n")
+    device, _ = device_of(
+        resolve(
+            "npu-pim",
+            [f"workload.model={card}", f"workload.requests={write_trace([500, 330, 90])}",
+             "parallel.tp=1", "workload.layers=2", "memory.organization.channels=1"],
+        )
+    )  # fmt: skip
+    for layer, rows in enumerate(device.mapper.addresses.kv):
+        task = next(t for t in device.block(0, layer).qkv if t.scatters)
+        own = [{row for section in one.sections for row in section.rows().tolist()} for one in rows]
+        assert all(one.isdisjoint(other) for one, other in combinations(own, 2))
+        found = [row_of(scatter.first, device.config.memory) for scatter in task.scatters]
+        assert all(any(row in one for one in own) for row in found)
+        assert [bool(one.intersection(found)) for one in own] == [True] * 3
 
 
 @given(st.integers(1, 1500))
 def test_scores_of_a_latent_meet_every_token(context: int) -> None:
     rows = plan([context], [0], shape=WIDE).kv[0][0]
-    found = score_program(WIDE, context, rows.keys, 7, 0, True, (7, 64))
+    found = score_program(WIDE, context, rows, 7, 0, True, (7, 64))
     dots = found[found[:, P_OP] == int(Command.GEMV)]
     tiles = -(-context // WIDE.banks)
     assert len(dots) == WIDE.heads * tiles * 2  # the row and the rest of each key
     assert dots[:, P_COMPS].sum() == WIDE.heads * tiles * (ROW_ELEMENTS + 64) // 16
     used = found[found[:, P_OP] != int(Command.GWRITE)][:, P_ROW]
-    assert set(used) == set(range(rows.keys, rows.keys + WIDE.key_rows(context)))
+    assert set(used) == {*rows.keys.rows(), *rows.shared_keys.rows()}
     marks = Counter(dots[:, P_MARK].tolist())
     assert set(marks) == set(range(WIDE.heads))
     assert len(set(marks.values())) == 1

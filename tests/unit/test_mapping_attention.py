@@ -9,8 +9,8 @@ from pimsim.config.loader import load_memory, load_npu_of, load_pim
 from pimsim.hardware.dram.layout import P_MARK, P_OP
 from pimsim.hardware.dram.rules import Command
 from pimsim.hardware.dram.system import After
+from pimsim.hardware.pim.kv_layout import KvRows
 from pimsim.hardware.pim.programs import AttentionShape
-from pimsim.mapping.addresses import KvRows
 from pimsim.mapping.attention import NOTHING, AttentionBatch, value_work
 
 CONTEXTS = (1024, 512)
@@ -23,7 +23,11 @@ TILES = 4
 def values(pim: str, memory: str, preset: str) -> tuple[list[np.ndarray], int, After]:
     design, dram = load_pim(pim).config, load_memory(memory).config
     shape = AttentionShape.of(HEADS, HEADS, HEAD_DIM, dram, design, BYTES)
-    batch = AttentionBatch(shape, (KvRows(0, 100), KvRows(200, 300)), CONTEXTS, (0, 1))
+    rows = tuple(
+        KvRows.from_row(first, shape.kv_sections, context)
+        for first, context in zip((0, 200), CONTEXTS, strict=True)
+    )
+    batch = AttentionBatch(shape, rows, CONTEXTS, (0, 1))
     programs, marks, after = value_work(batch, 0, dram, design, load_npu_of(preset).vector, BYTES)
     return list(programs), marks, after
 

@@ -135,7 +135,7 @@ def estimate(context: int, **heads: int) -> int:
 
 def test_the_estimate_is_algorithm_1() -> None:
     t, one = MEMORY.timings, shape(4, 4)
-    assert one.key_chunks == 1  # four heads of 128 elements fill a row of 512
+    assert len(one.key_pieces) == 1  # four heads of 128 elements fill a row of 512
     gwrite = evaluate_delay(PIM.gwrite_cycles, t, "gwrite") + t["tRCDRD"]
     step = max(t["nBL"], t["tCCD_S"])
     opened = one.banks + t["tFAW"] * (MEMORY.organization.bank_groups - 1) + t["tRCDRD"]

@@ -25,6 +25,7 @@ from pimsim.hardware.dram.system import (
     Scatter,
     Stream,
 )
+from pimsim.hardware.pim.kv_layout import KvRows
 from pimsim.hardware.pim.programs import AttentionShape, score_program
 
 CHANNELS = 4
@@ -173,7 +174,8 @@ def _submit(system: MemorySystem, memory: MemoryConfig, pim: PimConfig, one: Sub
     programs = [np.zeros((0, 8), dtype=np.int64) for _ in range(CHANNELS)]
     row = 1000
     for i, context in enumerate(one.contexts):
-        made = score_program(shape, context, row, 900, 2 * i, pim.composite_gemv, (900, 8))
+        rows = KvRows.from_row(row, shape.kv_sections, context)
+        made = score_program(shape, context, rows, 900, 2 * i, pim.composite_gemv, (900, 8))
         programs[i % CHANNELS] = np.concatenate([programs[i % CHANNELS], made])
         row += shape.key_rows(context)
     marks = 2 * len(one.contexts)
@@ -338,7 +340,8 @@ def test_transfers_beside_a_long_operation_never_take_its_tickets() -> None:
     """More transfers than there are tickets pass by one PIM operation: all of it is done."""
     heads, tiles = 8, 40
     shape = AttentionShape.of(heads, heads, 128, QUIET, PIMS["neupims"], 2)
-    program = score_program(shape, tiles * shape.banks, 1000, 900, 0, True, (900, 8))
+    rows = KvRows.from_row(1000, shape.kv_sections, tiles * shape.banks)
+    program = score_program(shape, tiles * shape.banks, rows, 900, 0, True, (900, 8))
     empty = program[:0]
     system = with_tickets(MemorySystem(QUIET, PIMS["neupims"]), 300)
     operation = system.submit_pim(0, [program] + [empty] * (CHANNELS - 1), heads)
@@ -374,7 +377,8 @@ def test_a_tile_that_never_fits_between_two_refreshes_is_held_back_once(
     memory = load_memory("hbm2-neupims", [*OVERRIDES, change]).config
     shape = AttentionShape.of(2, 2, 128, memory, PIMS[pim], 2)
     composite = PIMS[pim].composite_gemv
-    program = score_program(shape, 16 * shape.banks, 1000, 900, 0, composite, (900, 8))
+    rows = KvRows.from_row(1000, shape.kv_sections, 16 * shape.banks)
+    program = score_program(shape, 16 * shape.banks, rows, 900, 0, composite, (900, 8))
     system = MemorySystem(memory, PIMS[pim])
     finish(system, system.submit_pim(0, [program] * CHANNELS, 2))
     dots = Command.GEMV if composite else Command.READRES

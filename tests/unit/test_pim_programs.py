@@ -20,6 +20,7 @@ from pimsim.hardware.dram.layout import (
     P_ROW,
 )
 from pimsim.hardware.dram.rules import Command
+from pimsim.hardware.pim.kv_layout import KvRows
 from pimsim.hardware.pim.programs import (
     AttentionShape,
     score_program,
@@ -45,6 +46,10 @@ SHAPES = {
 
 def shape_of(name: str) -> AttentionShape:
     return AttentionShape.of(*SHAPES[name], MEMORY, PIM, 2)
+
+
+def rows_at(shape: AttentionShape, first: int, context: int) -> KvRows:
+    return KvRows.from_row(first, shape.kv_sections, context)
 
 
 def up(amount: int, unit: int) -> int:
@@ -90,10 +95,10 @@ def test_query_heads_that_no_key_heads_share_are_refused() -> None:
 def test_commands_of_scores(name: str, context: int) -> None:
     shape = shape_of(name)
     group, tiles = shape.heads // shape.kv_heads, up(context, shape.banks)
-    program = score_program(shape, context, 100, 0, 0, True, WRAP)
+    program = score_program(shape, context, rows_at(shape, 100, context), 0, 0, True, WRAP)
     # the query's slice of each chunk, once for each member of a group
-    assert count(program, Command.GWRITE) == shape.key_chunks * group
-    assert count(program, Command.HEADER) == shape.key_chunks * group * tiles
+    assert count(program, Command.GWRITE) == len(shape.key_pieces) * group
+    assert count(program, Command.HEADER) == len(shape.key_pieces) * group * tiles
     assert count(program, Command.GEMV) == shape.heads * tiles
     dots = program[program[:, P_OP] == int(Command.GEMV), P_COMPS]
     assert set(dots) == {up(shape.head_dim, shape.elements_per_comp)}
@@ -102,8 +107,8 @@ def test_commands_of_scores(name: str, context: int) -> None:
 @given(shapes, contexts)
 def test_a_header_announces_what_follows_it(name: str, context: int) -> None:
     for program in (
-        score_program(shape_of(name), context, 0, 0, 0, True, WRAP),
-        value_program(shape_of(name), context, 0, 0, 0, True, WRAP),
+        make(shape_of(name), context, rows_at(shape_of(name), 0, context), 0, 0, True, WRAP)
+        for make in (score_program, value_program)
     ):
         headers = np.flatnonzero(program[:, P_OP] == int(Command.HEADER))
         for at in headers:
@@ -120,7 +125,7 @@ def test_a_header_announces_what_follows_it(name: str, context: int) -> None:
 def test_each_key_row_is_visited_once_by_each_member_of_a_group(name: str, context: int) -> None:
     shape = shape_of(name)
     first = 1000
-    program = score_program(shape, context, first, 0, 0, True, WRAP)
+    program = score_program(shape, context, rows_at(shape, first, context), 0, 0, True, WRAP)
     visited = rows_of(program, Command.HEADER)
     rows = range(first, first + shape.key_rows(context))
     assert sorted(visited) == sorted([*rows] * (shape.heads // shape.kv_heads))
@@ -133,7 +138,7 @@ def test_each_key_row_is_visited_once_by_each_member_of_a_group(name: str, conte
 def test_commands_of_values(name: str, context: int) -> None:
     shape = shape_of(name)
     chunks, tiles = up(context, shape.row_elements), up(shape.head_dim, shape.banks)
-    program = value_program(shape, context, 100, 0, 0, True, WRAP)
+    program = value_program(shape, context, rows_at(shape, 100, context), 0, 0, True, WRAP)
     assert count(program, Command.GWRITE) == shape.heads * chunks
     assert count(program, Command.HEADER) == shape.heads * chunks * tiles
     assert count(program, Command.GEMV) == shape.heads * chunks * tiles
@@ -148,7 +153,9 @@ def test_commands_of_values(name: str, context: int) -> None:
 def test_each_value_row_is_visited_once_by_each_member_of_a_group(name: str, context: int) -> None:
     shape = shape_of(name)
     first = 1000
-    program = value_program(shape, context, first, 0, 0, True, WRAP)
+    places = rows_at(shape, first, context)
+    program = value_program(shape, context, places, 0, 0, True, WRAP)
+    first += shape.key_rows(context)
     rows = range(first, first + shape.value_rows(context))
     assert sorted(rows_of(program, Command.HEADER)) == sorted(
         [*rows] * (shape.heads // shape.kv_heads)
@@ -162,20 +169,22 @@ def test_each_value_row_is_visited_once_by_each_member_of_a_group(name: str, con
 def test_every_head_gets_its_results_and_no_other(name: str, context: int, first: int) -> None:
     shape = shape_of(name)
     tiles = up(context, shape.banks)
-    score = score_program(shape, context, 0, 0, first, True, WRAP)
+    rows = rows_at(shape, 0, context)
+    score = score_program(shape, context, rows, 0, first, True, WRAP)
     marks = score[score[:, P_MARK] >= 0, P_MARK]
     assert np.bincount(marks - first).tolist() == [tiles] * shape.heads
     parts = up(context, shape.row_elements) * up(shape.head_dim, shape.banks)
-    value = value_program(shape, context, 0, 0, first, True, WRAP)
+    value = value_program(shape, context, rows, 0, first, True, WRAP)
     marks = value[value[:, P_MARK] >= 0, P_MARK]
     assert np.bincount(marks - first).tolist() == [parts] * shape.heads
 
 
 @given(shapes, contexts)
 def test_without_the_composite_command_the_same_work_takes_two(name: str, context: int) -> None:
+    rows = rows_at(shape_of(name), 0, context)
     for make in (score_program, value_program):
-        one = make(shape_of(name), context, 0, 0, 0, True, WRAP)
-        two = make(shape_of(name), context, 0, 0, 0, False, WRAP)
+        one = make(shape_of(name), context, rows, 0, 0, True, WRAP)
+        two = make(shape_of(name), context, rows, 0, 0, False, WRAP)
         assert count(two, Command.GEMV) == 0
         assert count(two, Command.COMP) == count(two, Command.READRES) == count(one, Command.GEMV)
         gemv = one[:, P_OP] == int(Command.GEMV)
@@ -187,7 +196,8 @@ def test_without_the_composite_command_the_same_work_takes_two(name: str, contex
 
 def test_sources_of_gwrite_come_in_turn() -> None:
     first, most = WRAP[0] + 7, 3
-    program = value_program(shape_of("mha"), 600, 100, first, 0, True, (first, most))
+    shape = shape_of("mha")
+    program = value_program(shape, 600, rows_at(shape, 100, 600), first, 0, True, (first, most))
     rows = rows_of(program, Command.GWRITE)
     assert rows == [first + at % most for at in range(len(rows))]
     assert len(rows) > most
@@ -198,7 +208,10 @@ def test_sources_of_gwrite_come_in_turn() -> None:
 
 def test_the_front_end_walks_one_request_after_the_other() -> None:
     shape = shape_of("mha")
-    programs = [score_program(shape, context, 0, 0, 0, False, WRAP) for context in (64, 33)]
+    programs = [
+        score_program(shape, context, rows_at(shape, 0, context), 0, 0, False, WRAP)
+        for context in (64, 33)
+    ]
     FrontEnd().release(programs)
     at = 0
     for program in programs:
@@ -208,6 +221,7 @@ def test_the_front_end_walks_one_request_after_the_other() -> None:
 
 
 def test_composite_commands_take_the_front_end_one_cycle_each() -> None:
-    program = score_program(shape_of("mha"), 64, 0, 0, 0, True, WRAP)
+    shape = shape_of("mha")
+    program = score_program(shape, 64, rows_at(shape, 0, 64), 0, 0, True, WRAP)
     FrontEnd().release([program])
     assert program[:, P_READY].tolist() == list(range(len(program)))

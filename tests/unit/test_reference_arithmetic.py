@@ -17,8 +17,8 @@ from hypothesis import strategies as st  # noqa: E402
 from pimsim.config.errors import InputError  # noqa: E402
 from pimsim.config.loader import load_run  # noqa: E402
 from pimsim.hardware.dram.device_memory import device_memory  # noqa: E402
+from pimsim.hardware.pim.kv_layout import KvRows  # noqa: E402
 from pimsim.hardware.pim.programs import AttentionShape  # noqa: E402
-from pimsim.mapping.addresses import KvRows  # noqa: E402
 from pimsim.reference.arithmetic import (  # noqa: E402
     PimDatapath,
     exp_table,
@@ -181,8 +181,8 @@ def test_attention_through_the_mapped_rows_is_attention(
 @pytest.mark.parametrize("damage", ["row", "bank", "column", "swap"])
 def test_an_error_in_the_layout_is_a_wrong_number(damage: str) -> None:
     shape, query, key, value = case(8, 2, 128, 70)
-    rows = KvRows(0, shape.key_rows(70))
-    array = BankArray(MEMORY, rows.values + shape.value_rows(70))
+    rows = KvRows.from_row(0, shape.kv_sections, 70)
+    array = BankArray(MEMORY, rows.count)
     write_cache(array, shape, rows, key, value)
     assert error_of(shape, query, key, value, array) < 1e-6
     if damage == "row":
@@ -192,7 +192,8 @@ def test_an_error_in_the_layout_is_a_wrong_number(damage: str) -> None:
     elif damage == "column":
         array.cells[0] = array.cells[0].roll(1, dims=1)
     else:
-        array.cells[rows.values :] = array.cells[rows.values :].flip(0)
+        values = rows.values.rows()
+        array.cells[values] = array.cells[values].flip(0)
     assert error_of(shape, query, key, value, array) > 1e-3
 
 

@@ -18,8 +18,8 @@ from pimsim.engine.npu_side import NpuSide
 from pimsim.engine.records import Recorder
 from pimsim.hardware.dram.device import make_memory_system
 from pimsim.hardware.npu.search import tile_for_cores
+from pimsim.hardware.pim.kv_layout import KvRows
 from pimsim.hardware.pim.programs import AttentionShape
-from pimsim.mapping.addresses import KvRows
 from pimsim.mapping.gemm import GemmPlaces, gemm_steps, tile_product
 from pimsim.mapping.kv import append_scatters, channel_burst
 from pimsim.mapping.tasks import NpuTask
@@ -182,10 +182,10 @@ def test_a_window_s_keys_are_a_ring(context: int, slot: int) -> None:
     """The last token takes the place of the one a window before it."""
     memory, pim = load_memory("hbm2-neupims").config, load_pim("neupims").config
     shape = AttentionShape.of(4, 4, 128, memory, pim, 2)
-    rows = KvRows(keys=100, values=500)
-    found = append_scatters(shape, [rows], [0], [context], WINDOW, memory, 2)
+    rows = KvRows.from_row(100, shape.kv_sections, WINDOW)
+    found = append_scatters(shape, [rows], [0], [context], [1], WINDOW, memory, 2)
     tile, bank = divmod(slot, shape.banks)
-    row = rows.keys + tile * shape.key_chunks
+    row = rows.keys.row(tile * len(shape.key_pieces))
     assert found[0].first == channel_burst(memory, row, bank, 0)
     # values go out when a burst of them is there, at the same places of the ring
-    assert (len(found) > shape.key_chunks) == ((slot + 1) % 32 == 0)
+    assert (len(found) > len(shape.key_pieces)) == ((slot + 1) % 32 == 0)

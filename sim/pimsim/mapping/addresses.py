@@ -16,24 +16,17 @@ from math import fsum
 
 from pimsim.config.errors import InputError
 from pimsim.config.memory import MemoryConfig
+from pimsim.hardware.pim.kv_layout import KvRows
 from pimsim.hardware.pim.programs import AttentionShape
 
 __all__ = [
-    "AddressPlan", "BlockKv", "KvRows", "LayoutError", "WeightRegion", "plan_addresses",
-    "row_bursts", "visible_tokens",
+    "AddressPlan", "BlockKv", "LayoutError", "WeightRegion", "plan_addresses", "row_bursts",
+    "visible_tokens",
 ]  # fmt: skip
 
 
 class LayoutError(InputError):
     """The banks have too few rows for what is to lie in them."""
-
-
-@dataclass(frozen=True)
-class KvRows:
-    """First rows of one request's keys and values."""
-
-    keys: int
-    values: int
 
 
 @dataclass(frozen=True)
@@ -194,11 +187,10 @@ def _kv_rows(
     rows: list[KvRows] = []
     for context, channel in zip(contexts, channels, strict=True):
         if kv.shape is None:
-            rows.append(KvRows(0, 0))
+            rows.append(KvRows())
             continue
         kept = visible_tokens(context, kv.window)
-        keys = first_row + used[channel]
-        values = keys + kv.shape.key_rows(kept)
-        used[channel] += kv.shape.key_rows(kept) + kv.shape.value_rows(kept)
-        rows.append(KvRows(keys, values))
+        own = KvRows.from_row(first_row + used[channel], kv.shape.kv_sections, kept)
+        used[channel] += own.count
+        rows.append(own)
     return tuple(rows), used

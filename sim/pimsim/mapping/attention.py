@@ -14,12 +14,12 @@ from pimsim.config.pim import PimConfig
 from pimsim.hardware.dram.layout import N_INSTRUCTION, P_MARK
 from pimsim.hardware.dram.system import After
 from pimsim.hardware.npu.vector import add_tree_levels, vector_cycles
+from pimsim.hardware.pim.kv_layout import KvRows
 from pimsim.hardware.pim.programs import (
     AttentionShape,
     score_program,
     value_program,
 )
-from pimsim.mapping.addresses import KvRows
 from pimsim.mapping.front_end import front_end
 from pimsim.mapping.result_writes import result_writes
 
@@ -123,12 +123,12 @@ def score_work(
     shape, contexts = batch.shape, batch.contexts
     programs = []
     for number, (own, context) in enumerate(zip(batch.rows, contexts, strict=True)):
-        row = operand_row + number * shape.key_chunks
+        row = operand_row + number * len(shape.key_pieces)
         programs.append(
             score_program(
                 shape,
                 context,
-                own.keys,
+                own,
                 row,
                 number * shape.heads,
                 pim.composite_gemv,
@@ -136,7 +136,7 @@ def score_work(
             )
         )
     artifact = vector.artifact_free
-    partial = shape.wide_keys(1).chunks - 1 if shape.is_wide else 0
+    partial = shape.head_chunks - 1
     duration = [
         softmax_cycles(c, vector, element_bytes, artifact) + partial * add_cycles(c, vector)
         for c in contexts
@@ -162,7 +162,7 @@ def value_work(
         chunks = -(-context // shape.row_elements)
         row = operand_row + number * shape.heads * chunks
         program = value_program(
-            shape, context, own.values, row, number * shape.heads, pim.composite_gemv,
+            shape, context, own, row, number * shape.heads, pim.composite_gemv,
             wrap=(operand_row, pim.operand_rows),
         )  # fmt: skip
         programs.append(_by_part(program, parts))

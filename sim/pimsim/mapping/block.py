@@ -240,7 +240,8 @@ class BlockMapper:
             kv = self.addresses.kv[placed.layer]
             scatters = append_scatters(
                 placed.shape, [kv[i] for i in placed.members], placed.channel,
-                iteration.contexts, placed.window, self.memory, self.kv_element_bytes,
+                iteration.contexts, iteration.step.new_tokens, placed.window, self.memory,
+                self.kv_element_bytes,
             )  # fmt: skip
         return NpuTask(
             operator.name, str(operator.kind), "dma", placed.layer, 0, 0, operator.kv_write_bytes,

@@ -4,7 +4,8 @@ With the PIM layout a new key fills its slice of a row. A new value is one eleme
 rows, so values are kept on chip until a burst's worth of tokens has come: then one burst for each
 element of the vector. With a latent cache (MLA) the latent is both: it is a row for the scores and,
 once more, a column for the values, as a PIM that adds along rows cannot add over tokens otherwise.
-With a sliding window, rows are a ring.
+With a sliding window, rows are a ring. Where a token goes depends on its position alone, so that
+what is written stays where it is.
 """
 
 from __future__ import annotations
@@ -15,86 +16,82 @@ from functools import lru_cache
 from pimsim.config.memory import MemoryConfig, OrganizationConfig
 from pimsim.hardware.dram.address import AddressMap
 from pimsim.hardware.dram.system import Scatter
+from pimsim.hardware.pim.kv_layout import KvRows
 from pimsim.hardware.pim.programs import AttentionShape
-from pimsim.mapping.addresses import KvRows, visible_tokens
 
 __all__ = ["append_scatters", "channel_burst", "channel_bursts", "key_scatters", "value_scatters"]
 
 
 def append_scatters(
     shape: AttentionShape, rows: Sequence[KvRows], channel: Sequence[int],
-    contexts: Sequence[int], window: int | None, memory: MemoryConfig, element_bytes: int,
+    contexts: Sequence[int], new_tokens: Sequence[int], window: int | None, memory: MemoryConfig,
+    element_bytes: int,
 ) -> list[Scatter]:  # fmt: skip
-    """Bursts that the last token of each request writes; the arguments are by request."""
+    """Bursts that the new tokens of each request write; sequences are by request.
+
+    Parameters
+    ----------
+    rows, channel : where each cache lies, shape (requests,)
+    contexts : tokens of each request, the new ones among them
+    new_tokens : how many of these, the last ones, are new; 1 in a decode step
+    window : tokens that the cache keeps, in a ring; None: all
+    element_bytes : of an element of the cache
+
+    Returns
+    -------
+    Request after request and token after token: the key's bursts, then those of the values that
+    fill with this token.
+    """
     found: list[Scatter] = []
-    for own, c, context in zip(rows, channel, contexts, strict=True):
-        kept = visible_tokens(context, window)
-        position = context - 1 if window is None else (context - 1) % window
-        found += key_scatters(shape, own, c, position, kept, memory, element_bytes)
-        found += value_scatters(shape, own, c, position, kept, memory, element_bytes)
+    for own, c, context, new in zip(rows, channel, contexts, new_tokens, strict=True):
+        for token in range(context - new, context):
+            at = token if window is None else token % window
+            found += key_scatters(shape, own, c, at, memory, element_bytes)
+            found += value_scatters(shape, own, c, at, memory, element_bytes)
     return found
 
 
 def key_scatters(
-    shape: AttentionShape, rows: KvRows, channel: int, position: int, kept: int,
-    memory: MemoryConfig, element_bytes: int,
+    shape: AttentionShape, rows: KvRows, channel: int, position: int, memory: MemoryConfig,
+    element_bytes: int,
 ) -> list[Scatter]:  # fmt: skip
-    """Bursts of the key at ``position`` of a cache that keeps ``kept`` tokens, chunk by chunk."""
+    """Bursts of the key at ``position`` of a cache, piece by piece."""
     per_burst = memory.organization.burst_bytes // element_bytes
     tile, bank = divmod(position, shape.banks)
-    if shape.is_wide:
-        return _append_wide_key(shape, rows, channel, tile, bank, kept, memory, per_burst)
-    row = rows.keys + tile * shape.key_chunks
-    slice_bursts = -(-shape.heads_per_row * shape.head_dim // per_burst)
-    whole = -(-shape.kv_heads * shape.head_dim // per_burst)
-    firsts = channel_bursts(memory, range(row, row + shape.key_chunks), bank, 0)
-    return [
-        Scatter(channel, first, min(slice_bursts, whole - chunk * slice_bursts))
-        for chunk, first in enumerate(firsts)
-    ]
-
-
-def _append_wide_key(
-    shape: AttentionShape, rows: KvRows, channel: int, tile: int, bank: int, kept: int,
-    memory: MemoryConfig, per_burst: int,
-) -> list[Scatter]:  # fmt: skip
-    """A key that takes several rows: whole ones, and the rest beside those of other tiles."""
-    keys = shape.wide_keys(kept)
-    found = []
-    for head in range(shape.kv_heads):
-        first = rows.keys + head * keys.rows
-        for chunk in range(keys.full_chunks):
-            at = channel_burst(memory, first + chunk * keys.tiles + tile, bank, 0)
-            found.append(Scatter(channel, at, memory.organization.columns))
-        if keys.last_comps:
-            row, place = divmod(tile, keys.tiles_per_row)
-            bursts = -(-(shape.head_dim % shape.row_elements) // per_burst)
-            column = place * keys.last_comps * shape.elements_per_comp // per_burst
-            row += first + keys.full_chunks * keys.tiles
-            found.append(Scatter(channel, channel_burst(memory, row, bank, column), bursts))
+    sections, found = shape.kv_sections, []
+    for piece in shape.key_pieces:
+        if piece.is_shared:
+            page, place = divmod(tile, piece.tiles)
+            row = rows.shared_keys.row(page * sections.shared_keys.page_rows + piece.row)
+        else:
+            place = 0
+            row = rows.keys.row(tile * sections.keys.page_rows + piece.row)
+        # dot products begin at a column, bursts may hold more: the first of this key's is the
+        # one in which it begins
+        first = place * len(piece.heads) * piece.comps * shape.elements_per_comp
+        bursts = -(-len(piece.heads) * piece.elements // per_burst)
+        at = channel_burst(memory, row, bank, first // per_burst)
+        found.append(Scatter(channel, at, bursts))
     return found
 
 
 def value_scatters(
-    shape: AttentionShape, rows: KvRows, channel: int, position: int, kept: int,
-    memory: MemoryConfig, element_bytes: int,
+    shape: AttentionShape, rows: KvRows, channel: int, position: int, memory: MemoryConfig,
+    element_bytes: int,
 ) -> list[Scatter]:  # fmt: skip
     """Bursts of the last burst's worth of values up to ``position``, a run of banks for each tile
     of each head; none while a burst is not full."""
     per_burst = memory.organization.burst_bytes // element_bytes
     if (position + 1) % per_burst:
         return []
-    chunks = -(-kept // shape.row_elements)
-    chunk = position // shape.row_elements
-    tiles = -(-shape.value_dim // shape.banks)
-    column = position % shape.row_elements // per_burst
+    chunk, token = divmod(position, shape.row_elements)
     stride = channel_burst(memory, 0, 1, 0) - channel_burst(memory, 0, 0, 0)
-    count = min(shape.banks, shape.value_dim)
-    first = rows.values + chunk
-    slots = range(first, first + shape.kv_heads * tiles * chunks, chunks)
+    count, page = min(shape.banks, shape.value_dim), shape.kv_sections.values.page_rows
+    slots = [rows.values.row(chunk * page + slot) for slot in range(page)]
     return [
-        Scatter(channel, at, count, stride) for at in channel_bursts(memory, slots, 0, column)
-    ]  # fmt: skip
+        Scatter(channel, at, count, stride)
+        for at in channel_bursts(memory, slots, 0, token // per_burst)
+    ]
 
 
 @lru_cache(maxsize=16)

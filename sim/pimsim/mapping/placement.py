@@ -41,16 +41,15 @@ def estimate_attention_cycles(
     step = column_clocks(memory)
     opened = shape.banks + t.get("tFAW", 0) * (groups - 1) + t["tRCDRD"]
     group = shape.heads // shape.kv_heads
-    score_tiles = -(-context // shape.banks) * shape.key_chunks * group
+    score_tiles = -(-context // shape.banks) * len(shape.key_pieces) * group
     comps = shape.comps_per_key
     heads = min(shape.heads_per_row, shape.kv_heads)
     dots = heads * step * (max(comps, pim.comp_pipeline) + 1)
-    score = shape.key_chunks * group * gwrite + score_tiles * (opened + dots)
+    score = len(shape.key_pieces) * group * gwrite + score_tiles * (opened + dots)
     chunks = -(-context // shape.row_elements)
-    tiles = -(-shape.value_dim // shape.banks)
     tokens = np.minimum(context, shape.row_elements)
     comps_each = np.maximum(-(-tokens // shape.elements_per_comp), pim.comp_pipeline)
-    value = shape.heads * chunks * (gwrite + tiles * (opened + step * (comps_each + 1)))
+    value = shape.heads * chunks * (gwrite + shape.value_tiles * (opened + step * (comps_each + 1)))
     cycles: Ints = score + value
     return cycles
 

@@ -20,8 +20,8 @@ from pimsim.hardware.dram.address import AddressMap
 from pimsim.hardware.dram.layout import P_COMPS, P_MARK, P_OP, P_ROW
 from pimsim.hardware.dram.rules import Command
 from pimsim.hardware.dram.system import Scatter
+from pimsim.hardware.pim.kv_layout import KvRows
 from pimsim.hardware.pim.programs import AttentionShape, score_program, value_program
-from pimsim.mapping.addresses import KvRows
 from pimsim.mapping.kv import key_scatters, value_scatters
 from pimsim.reference.arithmetic import PimDatapath, pim_dot
 
@@ -117,19 +117,19 @@ def attend_in_banks(
             f"a row of {shape.row_elements} are modelled"
         )
     context = keys.shape[1]
-    rows = KvRows(0, shape.key_rows(context))
+    rows = KvRows.from_row(0, shape.kv_sections, context)
     banks = array
     if banks is None:
-        banks = BankArray(memory, rows.values + shape.value_rows(context))
+        banks = BankArray(memory, rows.count)
         write_cache(banks, shape, rows, keys, values)
     group = shape.heads // shape.kv_heads
-    program = score_program(shape, context, rows.keys, 0, 0, composite, (0, 1))
+    program = score_program(shape, context, rows, 0, 0, composite, (0, 1))
     found = banks.run(program, _query_sources(shape, queries), path)
     weights = []
     for head in range(shape.heads):
         scores = torch.cat(found[head])[:context]
         weights.append(softmax(scores))
-    program = value_program(shape, context, rows.values, 0, 0, composite, (0, 1))
+    program = value_program(shape, context, rows, 0, 0, composite, (0, 1))
     chunks = -(-context // shape.row_elements)
     sources = [
         weights[head][chunk * shape.row_elements : (chunk + 1) * shape.row_elements]
@@ -149,15 +149,14 @@ def attend_in_banks(
 
 
 def _query_sources(shape: AttentionShape, queries: Any) -> list[Any]:
-    """What each GWRITE of the scores brings: of each chunk and member of a group of query heads,
-    the queries that meet the row's keys."""
+    """What each GWRITE of the scores brings: of each piece and member of a group of query heads,
+    the queries that meet the row's keys, once for each tile that shares the row."""
     group = shape.heads // shape.kv_heads
     sources = []
-    for chunk in range(shape.key_chunks):
-        first = chunk * shape.heads_per_row
-        kv_heads = range(first, min(first + shape.heads_per_row, shape.kv_heads))
+    for piece in shape.key_pieces:
         for member in range(group):
-            sources.append(torch.cat([queries[kv * group + member] for kv in kv_heads]))
+            own = torch.cat([queries[kv * group + member] for kv in piece.heads])
+            sources.append(own.repeat(piece.tiles))
     return sources
 
 
@@ -169,11 +168,9 @@ def write_cache(
     kv_heads, context, _ = keys.shape
     memory, per = banks.memory, banks.per_burst
     for position in range(context):
-        scatters = key_scatters(shape, rows, 0, position, context, memory, ELEMENT_BYTES)
-        for chunk, scatter in enumerate(scatters):
-            first = chunk * shape.heads_per_row
-            heads = range(first, min(first + shape.heads_per_row, kv_heads))
-            numbers = torch.cat([keys[head, position] for head in heads])
+        scatters = key_scatters(shape, rows, 0, position, memory, ELEMENT_BYTES)
+        for piece, scatter in zip(shape.key_pieces, scatters, strict=True):
+            numbers = torch.cat([keys[head, position] for head in piece.heads])
             short = -len(numbers) % per
             padded = torch.cat([numbers, torch.zeros(short)])
             banks.write(scatter, padded.view(-1, per)[: scatter.count])
@@ -182,7 +179,7 @@ def write_cache(
     padded_values[:, :context] = values
     tiles = -(-shape.value_dim // shape.banks)
     for position in range(per - 1, last, per):
-        scatters = value_scatters(shape, rows, 0, position, context, memory, ELEMENT_BYTES)
+        scatters = value_scatters(shape, rows, 0, position, memory, ELEMENT_BYTES)
         for slot, scatter in enumerate(scatters):
             head, tile = divmod(slot, tiles)
             start = tile * shape.banks

@@ -5,12 +5,16 @@ heads wide (a chunk). Scores of a chunk: the query's slice goes to the global bu
 for each tile of tokens a header and, for each head, dot products over the head's elements and a
 read of one result from every bank.
 
-A head that is wider than a row (MLA's latent and rope key together) is a matrix of its own, see
-``gemv.py``: its scores are the product of the query with a row for each token.
+A head that is wider than a row (MLA's latent and rope key together) takes several: rows that it
+fills, and one with what is left, which it shares with the keys of other tiles; the buffer then
+holds the end of the query once for each of these, and a header reads as many results.
 
 Values: a row holds one element of the value vector for many tokens (a chunk of the context), the
 elements lie one in each bank. For each head and chunk the weights go to the global buffer, then
 each tile of elements is one header, dot products over the tokens and one result read.
+
+Rows are those of ``kv_layout.py``: keys tile by tile, values chunk by chunk, so that they stay
+where they are while the context grows.
 """
 
 from __future__ import annotations
@@ -27,10 +31,11 @@ from pimsim.config.pim import PimConfig
 from pimsim.hardware.dram.layout import P_MARK, P_OP, P_ROW
 from pimsim.hardware.dram.rules import Command
 from pimsim.hardware.pim.columns import check_column
-from pimsim.hardware.pim.gemv import GemvShape, emit, emit_dot, gemv_program
+from pimsim.hardware.pim.gemv import emit, emit_dot
+from pimsim.hardware.pim.kv_layout import KvRows, KvSection, KvSections
 from pimsim.hardware.remembered import remembered
 
-__all__ = ["AttentionShape", "score_program", "value_program"]
+__all__ = ["AttentionShape", "KeyPiece", "score_program", "value_program"]
 
 Ints = NDArray[np.int64]
 
@@ -89,51 +94,103 @@ class AttentionShape:
         return max(self.row_elements // (self.comps_per_key * self.elements_per_comp), 1)
 
     @cached_property
-    def key_chunks(self) -> int:
-        """Rows that hold the keys of one tile of tokens; of a wide head, pieces of its query."""
-        if self.is_wide:
-            return self.kv_heads * -(-self.head_dim // self.row_elements)
-        return -(-self.kv_heads // self.heads_per_row)
+    def head_chunks(self) -> int:
+        """Pieces in which one head's key, and the query that meets it, comes."""
+        return -(-self.head_dim // self.row_elements)
 
-    def wide_keys(self, context: int) -> GemvShape:
-        """The keys of one wide head as a matrix: a row for each token."""
-        return GemvShape(
-            context, self.head_dim, self.banks, self.row_elements, self.elements_per_comp
+    @cached_property
+    def key_pieces(self) -> tuple[KeyPiece, ...]:
+        """Rows that hold the keys of one tile of tokens, head after head."""
+        if self.is_wide:
+            return tuple(
+                self._wide_piece(head, chunk)
+                for head in range(self.kv_heads)
+                for chunk in range(self.head_chunks)
+            )
+        heads, each = range(self.kv_heads), self.heads_per_row
+        return tuple(
+            KeyPiece(heads[first : first + each], self.head_dim, self.comps_per_key, row)
+            for row, first in enumerate(range(0, self.kv_heads, each))
         )
+
+    def _wide_piece(self, head: int, chunk: int) -> KeyPiece:
+        """Piece ``chunk`` of the key of a head that takes several rows."""
+        heads = range(head, head + 1)
+        elements = min(self.head_dim - chunk * self.row_elements, self.row_elements)
+        comps = -(-elements // self.elements_per_comp)
+        left = -(-(self.head_dim % self.row_elements) // self.elements_per_comp)
+        tiles = self.row_elements // (left * self.elements_per_comp) if left else 1
+        if tiles > 1 and chunk == self.head_chunks - 1:
+            return KeyPiece(heads, elements, comps, head, tiles)
+        own = self.head_chunks - int(tiles > 1)
+        return KeyPiece(heads, elements, comps, head * own + chunk)
+
+    @cached_property
+    def kv_sections(self) -> KvSections:
+        """Pages in which the cache grows."""
+        shared = [piece for piece in self.key_pieces if piece.is_shared]
+        tiles = shared[0].tiles if shared else 1
+        return KvSections(
+            KvSection(self.banks, len(self.key_pieces) - len(shared)),
+            KvSection(self.banks * tiles, len(shared)),
+            KvSection(self.row_elements, self.kv_heads * self.value_tiles),
+        )
+
+    @cached_property
+    def value_tiles(self) -> int:
+        """Tiles of a value's elements, one element in each bank."""
+        return -(-self.value_dim // self.banks)
 
     def key_rows(self, context: int) -> int:
         """Rows of each bank that the keys of ``context`` tokens take."""
-        if self.is_wide:
-            return self.kv_heads * self.wide_keys(context).rows
-        return -(-context // self.banks) * self.key_chunks
+        return self.kv_sections.keys.rows(context) + self.kv_sections.shared_keys.rows(context)
 
     def value_rows(self, context: int) -> int:
         """Rows of each bank that the values take."""
-        tiles = -(-self.value_dim // self.banks)
-        return self.kv_heads * -(-context // self.row_elements) * tiles
+        return self.kv_sections.values.rows(context)
 
 
-def _turn(row: int, wrap: tuple[int, int]) -> int:
-    """``row``, kept within the rows that GWRITE's sources take in turn."""
-    first, count = wrap
-    return first + (row - first) % count
+@dataclass(frozen=True)
+class KeyPiece:
+    """A row with keys of a tile of tokens, or a part of it: what the operand of a GWRITE meets."""
+
+    heads: range
+    """Key heads that lie side by side in it."""
+    elements: int
+    """Of each head's key."""
+    comps: int
+    """Dot products over these; each begins at a column."""
+    row: int
+    """Which row of its section's page it is."""
+    tiles: int = 1
+    """Tiles of tokens that share the row."""
+
+    @property
+    def is_shared(self) -> bool:
+        """Keys of several tokens of a bank lie in the row."""
+        return self.tiles > 1
 
 
 def score_program(
-    shape: AttentionShape, context: int, first_row: int, query_row: int, first_mark: int,
+    shape: AttentionShape, context: int, rows: KvRows, query_row: int, first_mark: int,
     composite: bool, wrap: tuple[int, int],
 ) -> Ints:  # fmt: skip
     """Scores of one request, (instructions, N_INSTRUCTION). Mark ``first_mark + h``: head h.
 
-    Keys lie in rows from ``first_row``; the query's slices in rows from ``query_row`` of the
-    bank that GWRITE reads, within ``wrap`` (first of those rows, how many).
+    ``rows``: where the cache lies. The query's slices are in rows from ``query_row`` of the bank
+    that GWRITE reads, within ``wrap`` (first of those rows, how many).
     """
-    if shape.is_wide:
-        return _wide_scores(shape, context, first_row, query_row, first_mark, composite, wrap)
+    sections = shape.kv_sections
     template = _score_template(shape, -(-context // shape.banks), composite)
+    places = np.concatenate(
+        (
+            rows.keys.rows()[: sections.keys.rows(context)],
+            rows.shared_keys.rows()[: sections.shared_keys.rows(context)],
+        )
+    )
     group = shape.heads // shape.kv_heads
-    sources = query_row + np.arange(shape.key_chunks * group)
-    return template.placed(first_row, sources, first_mark, wrap)
+    sources = query_row + np.arange(len(shape.key_pieces) * group)
+    return template.placed(places, sources, first_mark, wrap)
 
 
 _TEMPLATES_BYTES = 24 << 20
@@ -142,13 +199,14 @@ _TEMPLATES_BYTES = 24 << 20
 
 @dataclass(frozen=True)
 class _Template:
-    """A program whose rows and marks count from 0; what GWRITE reads is not said yet."""
+    """A program whose marks and rows count from 0, those of a section behind those of the one
+    before; what GWRITE reads is not said yet."""
 
     program: Ints
     sources: Ints
     """Its GWRITEs, in order."""
     computing: Ints
-    """1 for each instruction that is none, 0 for others."""
+    """Its other instructions, in order."""
     marked: Ints
     """1 for each instruction with a mark, 0 for others."""
 
@@ -162,16 +220,17 @@ class _Template:
     def of(cls, program: Ints) -> _Template:
         is_source = program[:, P_OP] == int(Command.GWRITE)
         return cls(
-            program, np.flatnonzero(is_source), (~is_source).astype(np.int64),
+            program, np.flatnonzero(is_source), np.flatnonzero(~is_source),
             (program[:, P_MARK] >= 0).astype(np.int64),
         )  # fmt: skip
 
     def placed(
-        self, first_row: int, source_rows: Ints, first_mark: int, wrap: tuple[int, int]
-    ) -> Ints:
-        """The program of one request; ``source_rows``: of each GWRITE, before ``wrap``."""
+        self, rows: Ints, source_rows: Ints, first_mark: int, wrap: tuple[int, int]
+    ) -> Ints:  # fmt: skip
+        """The program of one request. ``rows``: where each of the template's rows lies;
+        ``source_rows``: of each GWRITE, before ``wrap``."""
         found = self.program.copy()
-        found[:, P_ROW] += first_row * self.computing
+        found[self.computing, P_ROW] = rows[self.program[self.computing, P_ROW]]
         found[:, P_MARK] += first_mark * self.marked
         first, count = wrap
         found[self.sources, P_ROW] = first + (source_rows - first) % count
@@ -181,57 +240,62 @@ class _Template:
 @remembered(_TEMPLATES_BYTES, lambda template: template.nbytes)
 def _score_template(shape: AttentionShape, tiles: int, composite: bool) -> _Template:
     """Scores over so many tiles of keys; a request's context says no more."""
-    comps = shape.comps_per_key
-    group = shape.heads // shape.kv_heads
+    group, heads = shape.heads // shape.kv_heads, range(shape.kv_heads)
     pieces: list[Ints] = []
-    for chunk in range(shape.key_chunks):
-        kv_heads = range(
-            chunk * shape.heads_per_row, min((chunk + 1) * shape.heads_per_row, shape.kv_heads)
-        )
-        for member in range(group):
-            # every query head of a group has its own query: the buffer is filled once for each
-            pieces.append(np.array([emit(Command.GWRITE, 0)]))
-            tile = [emit(Command.HEADER, 0, comps * len(kv_heads), len(kv_heads))]
-            for kv_head in kv_heads:
-                last = int(kv_head == kv_heads[-1])
-                tile += emit_dot(composite, 0, comps, kv_head * group + member, last)
-            block = np.array(tile, dtype=np.int64)
-            repeated = np.tile(block, (tiles, 1))
-            rows = np.arange(tiles) * shape.key_chunks + chunk
-            repeated[:, P_ROW] = np.repeat(rows, len(block))
-            pieces.append(repeated)
+    # every query head of a group has its own query: the buffer is filled once for each
+    if shape.is_wide:
+        for head in heads:
+            own = [piece for piece in shape.key_pieces if head in piece.heads]
+            for member in range(group):
+                pieces += [_piece_scores(shape, p, member, tiles, composite) for p in own]
+    else:
+        for piece in shape.key_pieces:
+            for member in range(group):
+                pieces.append(_piece_scores(shape, piece, member, tiles, composite))
     return _Template.of(np.concatenate(pieces))
 
 
-def _wide_scores(
-    shape: AttentionShape, context: int, first_row: int, query_row: int, first_mark: int,
-    composite: bool, wrap: tuple[int, int],
-) -> Ints:  # fmt: skip
-    """Scores where a key takes several rows: each query is multiplied with its head's matrix."""
-    keys = shape.wide_keys(context)
-    group = shape.heads // shape.kv_heads
-    pieces: list[Ints] = []
-    for head in range(shape.heads):
-        sources = [
-            _turn(query_row + head * keys.chunks + chunk, wrap) for chunk in range(keys.chunks)
-        ]
-        row = first_row + head // group * keys.rows
-        pieces.append(
-            gemv_program(keys, (0, keys.rows), row, sources, first_mark + head, composite)
-        )
-    return np.concatenate(pieces)
+def _piece_scores(
+    shape: AttentionShape, piece: KeyPiece, member: int, tiles: int, composite: bool
+) -> Ints:
+    """A GWRITE, then all ``tiles`` of a piece of keys, as many in a row as share one."""
+    sections, group = shape.kv_sections, shape.heads // shape.kv_heads
+    page, first = sections.keys.page_rows, piece.row
+    if piece.is_shared:
+        first += sections.keys.page_rows * tiles
+        page = sections.shared_keys.page_rows
+    full, rest = divmod(tiles, piece.tiles)
+    blocks = [np.array([emit(Command.GWRITE, 0)])]
+    for row, count, shared in ((0, full, piece.tiles), (full, int(rest > 0), rest)):
+        if not count:
+            continue
+        reads = shared * len(piece.heads)
+        one = [emit(Command.HEADER, 0, piece.comps * reads, reads)]
+        for place in range(shared):
+            for head in piece.heads:
+                last = int(place == shared - 1 and head == piece.heads[-1])
+                one += emit_dot(composite, 0, piece.comps, head * group + member, last)
+        block = np.tile(np.array(one, dtype=np.int64), (count, 1))
+        block[:, P_ROW] = first + page * np.repeat(row + np.arange(count), len(one))
+        blocks.append(block)
+    return np.concatenate(blocks)
 
 
 def value_program(
-    shape: AttentionShape, context: int, first_row: int, weights_row: int, first_mark: int,
+    shape: AttentionShape, context: int, rows: KvRows, weights_row: int, first_mark: int,
     composite: bool, wrap: tuple[int, int],
 ) -> Ints:  # fmt: skip
-    """Weighted values of one request. Mark ``first_mark + h``: all results of head h."""
+    """Weighted values of one request. Mark ``first_mark + h``: all results of head h.
+
+    ``rows``: where the cache lies. The weights are in rows from ``weights_row`` of the bank that
+    GWRITE reads, within ``wrap`` (first of those rows, how many).
+    """
     chunks = -(-context // shape.row_elements)
     rest = context - (chunks - 1) * shape.row_elements
     template = _value_template(shape, chunks, -(-rest // shape.elements_per_comp), composite)
     sources = weights_row + np.arange(shape.heads * chunks)
-    return template.placed(first_row, sources, first_mark, wrap)
+    places = rows.values.rows()[: shape.value_rows(context)]
+    return template.placed(places, sources, first_mark, wrap)
 
 
 @remembered(_TEMPLATES_BYTES, lambda template: template.nbytes)
@@ -239,7 +303,7 @@ def _value_template(
     shape: AttentionShape, chunks: int, last_comps: int, composite: bool
 ) -> _Template:
     """Values of so many rows' worth of tokens, the last of which takes ``last_comps``."""
-    tiles = -(-shape.value_dim // shape.banks)
+    tiles, page = shape.value_tiles, shape.kv_sections.values.page_rows
     group = shape.heads // shape.kv_heads
     # one head's instructions, then as many copies as there are heads, each with its own rows
     one: list[list[int]] = []
@@ -250,13 +314,13 @@ def _value_template(
         announced = 1 << (comps - 1).bit_length()
         one.append(emit(Command.GWRITE, 0))
         for tile in range(tiles):
-            row = tile * chunks + chunk
+            row = chunk * page + tile
             one.append(emit(Command.HEADER, row, announced, 1))
             one += emit_dot(composite, row, comps, 0, 1)
     block = np.array(one, dtype=np.int64)
     program = np.tile(block, (shape.heads, 1))
     head = np.repeat(np.arange(shape.heads), len(block))
     computing = program[:, P_OP] != int(Command.GWRITE)
-    program[:, P_ROW] += np.where(computing, head // group * tiles * chunks, 0)
+    program[:, P_ROW] += np.where(computing, head // group * tiles, 0)
     program[:, P_MARK] = np.where(program[:, P_MARK] >= 0, head, -1)
     return _Template.of(program)

@@ -1,0 +1,122 @@
+"""Rows of a channel's banks that hold keys and values, in pages that never move.
+
+A cache only grows: a page is a fixed number of rows for a fixed number of tokens, and the next
+page comes behind the ones that are there, so where a token's key and value lie does not depend on
+how many tokens follow. Keys that fill rows of their own, what is left of keys where several tokens
+share a row, and values grow by pages of unlike sizes: each is a section.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["KvRows", "KvSection", "KvSections", "RowRuns"]
+
+Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class RowRuns:
+    """Rows of every bank of a channel, in the order in which a section fills them."""
+
+    runs: tuple[tuple[int, int], ...] = ()
+    """First row of each run, and how many rows follow one another."""
+
+    @classmethod
+    def of(cls, runs: Iterable[tuple[int, int]]) -> RowRuns:
+        """``runs`` with neighbours joined and empty ones left out."""
+        joined: list[tuple[int, int]] = []
+        for first, count in runs:
+            if joined and sum(joined[-1]) == first:
+                joined[-1] = (joined[-1][0], joined[-1][1] + count)
+            elif count:
+                joined.append((first, count))
+        return cls(tuple(joined))
+
+    @cached_property
+    def count(self) -> int:
+        """Rows in all runs."""
+        return sum(count for _, count in self.runs)
+
+    def row(self, number: int) -> int:
+        """The row of this ``number``, counted from 0. Raises ``IndexError`` past the last one."""
+        left = number
+        for first, count in self.runs:
+            if left < count:
+                return first + left
+            left -= count
+        raise IndexError(f"row {number} of {self.count}")
+
+    def rows(self) -> Ints:
+        """All rows, shape (count,)."""
+        if len(self.runs) == 1:
+            first, count = self.runs[0]
+            return np.arange(first, first + count)
+        return np.concatenate(
+            [np.zeros(0, np.int64), *(np.arange(first, first + n) for first, n in self.runs)]
+        )
+
+
+@dataclass(frozen=True)
+class KvSection:
+    """A part of a cache that grows a page at a time."""
+
+    page_tokens: int
+    """Tokens that a page holds."""
+    page_rows: int
+    """Rows of every bank that it takes; 0: there is no such part."""
+
+    def rows(self, tokens: int) -> int:
+        """Rows of the pages that ``tokens`` have begun."""
+        return -(-tokens // self.page_tokens) * self.page_rows
+
+
+@dataclass(frozen=True)
+class KvSections:
+    """The sections of one block's cache of one request."""
+
+    keys: KvSection
+    """Rows that hold keys of one token a bank."""
+    shared_keys: KvSection
+    """Rows that hold, in each bank, what is left of the keys of several tokens."""
+    values: KvSection
+
+    def __iter__(self) -> Iterator[KvSection]:
+        yield from (self.keys, self.shared_keys, self.values)
+
+    def rows(self, tokens: int) -> int:
+        """Rows of every bank that ``tokens`` take."""
+        return sum(section.rows(tokens) for section in self)
+
+
+@dataclass(frozen=True)
+class KvRows:
+    """Where the sections of one block's cache of one request lie, in its channel."""
+
+    keys: RowRuns = RowRuns()
+    shared_keys: RowRuns = RowRuns()
+    values: RowRuns = RowRuns()
+
+    @classmethod
+    def from_row(cls, first: int, sections: KvSections, tokens: int) -> KvRows:
+        """The rows of ``tokens``, one section behind the other from row ``first`` on."""
+        found = []
+        for section in sections:
+            found.append(RowRuns.of([(first, section.rows(tokens))]))
+            first += found[-1].count
+        return cls(*found)
+
+    @property
+    def sections(self) -> tuple[RowRuns, RowRuns, RowRuns]:
+        """In the order of ``KvSections``."""
+        return self.keys, self.shared_keys, self.values
+
+    @cached_property
+    def count(self) -> int:
+        """Rows of every bank that it takes."""
+        return self.keys.count + self.shared_keys.count + self.values.count
