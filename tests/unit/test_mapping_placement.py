@@ -147,6 +147,16 @@ def test_the_estimate_is_algorithm_1() -> None:
     assert estimate(context, heads=4, kv_heads=4) == expected
 
 
+def test_the_estimate_opens_a_row_once_for_all_tokens_in_it() -> None:
+    t, one = MEMORY.timings, shape(1, 1)
+    opened = one.banks + t["tFAW"] * (MEMORY.organization.bank_groups - 1) + t["tRCDRD"]
+    own = PIM.model_copy(update={"keys_share_rows": False})
+    context = np.array([9 * one.banks])  # in rows of four tiles: three rows, else nine
+    apart = AttentionShape.of(1, 1, 128, MEMORY, own, 2)
+    found = [estimate_attention_cycles(context, each, MEMORY, PIM)[0] for each in (one, apart)]
+    assert found[1] - found[0] == 6 * opened
+
+
 @given(st.integers(1, 5000), st.integers(0, 500))
 def test_a_longer_context_is_never_estimated_shorter(context: int, more: int) -> None:
     assert estimate(context + more) >= estimate(context)

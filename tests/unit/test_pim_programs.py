@@ -42,6 +42,8 @@ SHAPES = {
     "odd": (3, 3, 80),
 }
 """Query heads, KV heads, head dimension."""
+TILES_PER_ROW = {"gqa": 2, "mqa": 4, "odd": 2}
+"""Tiles of keys that share a row of 512 elements; each has one to itself otherwise."""
 
 
 def shape_of(name: str) -> AttentionShape:
@@ -98,7 +100,8 @@ def test_commands_of_scores(name: str, context: int) -> None:
     program = score_program(shape, context, rows_at(shape, 100, context), 0, 0, True, WRAP)
     # the query's slice of each chunk, once for each member of a group
     assert count(program, Command.GWRITE) == len(shape.key_pieces) * group
-    assert count(program, Command.HEADER) == len(shape.key_pieces) * group * tiles
+    shared = TILES_PER_ROW.get(name, 1)
+    assert count(program, Command.HEADER) == len(shape.key_pieces) * group * up(tiles, shared)
     assert count(program, Command.GEMV) == shape.heads * tiles
     dots = program[program[:, P_OP] == int(Command.GEMV), P_COMPS]
     assert set(dots) == {up(shape.head_dim, shape.elements_per_comp)}
@@ -129,6 +132,41 @@ def test_each_key_row_is_visited_once_by_each_member_of_a_group(name: str, conte
     visited = rows_of(program, Command.HEADER)
     rows = range(first, first + shape.key_rows(context))
     assert sorted(visited) == sorted([*rows] * (shape.heads // shape.kv_heads))
+
+
+def test_tokens_whose_keys_leave_room_in_a_row_share_it() -> None:
+    """One key head of 128 in rows of 512: four tiles a row, the last row of six tiles holds two."""
+    shape = shape_of("mqa")
+    assert (shape.key_rows(6 * shape.banks), shape.key_rows(8 * shape.banks + 1)) == (2, 3)
+    program = score_program(
+        shape, 6 * shape.banks, rows_at(shape, 100, 6 * shape.banks), 0, 0, True, WRAP
+    )
+    headers = program[program[:, P_OP] == int(Command.HEADER)]
+    assert headers[:, [P_ROW, P_COMPS, P_READS]].tolist() == [[100, 32, 4], [101, 16, 2]] * 5
+    dots = program[program[:, P_OP] == int(Command.GEMV)]
+    assert dots[:, P_LAST].tolist() == [0, 0, 0, 1, 0, 1] * 5
+    assert dots[:, P_MARK].tolist() == [head for head in range(5) for _ in range(6)]
+
+
+def test_a_narrower_type_shares_rows_among_more_tokens() -> None:
+    wide, narrow = (AttentionShape.of(8, 1, 128, MEMORY, PIM, width) for width in (2, 1))
+    context = 16 * wide.banks
+    assert (wide.key_rows(context), narrow.key_rows(context)) == (4, 2)
+    comps = [
+        score_program(shape, context, rows_at(shape, 0, context), 0, 0, True, WRAP)
+        for shape in (wide, narrow)
+    ]
+    announced = [
+        set(each[each[:, P_OP] == int(Command.HEADER), P_COMPS].tolist()) for each in comps
+    ]
+    assert announced == [{32}, {64}]  # dot products of a row's activation
+
+
+def test_a_design_may_leave_the_rest_of_a_row_empty() -> None:
+    own = PIM.model_copy(update={"keys_share_rows": False})
+    for heads, dim in ((1, 128), (1, 576)):
+        shape = AttentionShape.of(8, heads, dim, MEMORY, own, 2)
+        assert shape.key_rows(6 * shape.banks) == 6 * up(dim, 512)
 
 
 # values -------------------------------------------------------------------------------------

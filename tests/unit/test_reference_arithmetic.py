@@ -169,12 +169,20 @@ def error_of(shape: Any, query: Any, key: Any, value: Any, array: Any = None) ->
 
 @pytest.mark.parametrize(
     ("heads", "kv", "dim", "context"),
-    [(4, 4, 64, 1), (9, 3, 64, 33), (8, 2, 128, 70), (32, 32, 128, 40), (2, 1, 64, 530)],
+    [
+        (4, 4, 64, 1),
+        (9, 3, 64, 33),
+        (8, 2, 128, 70),
+        (32, 32, 128, 40),
+        (2, 1, 64, 530),
+        (4, 1, 128, 300),
+    ],
 )
 def test_attention_through_the_mapped_rows_is_attention(
     heads: int, kv: int, dim: int, context: int
 ) -> None:
-    """More tokens than banks, groups of queries, heads over several rows, values over two rows."""
+    """More tokens than banks, groups of queries, heads over several rows, values over two rows,
+    tokens that share a row, the last of which is not full."""
     assert error_of(*case(heads, kv, dim, context)) < 1e-6
 
 

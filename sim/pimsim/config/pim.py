@@ -32,6 +32,9 @@ class PimConfig(ConfigModel):
     """COMPS_READRES: one command for n dot products and the read of their result."""
     elements_per_comp: int = Field(ge=1, le=4096)
     """Multipliers beside each bank: elements of a row that one COMP multiplies."""
+    keys_share_rows: bool = True
+    """Keys of several tokens of a bank share a row where one token's do not fill it; else those of
+    each token begin at a row of their own."""
     activation_group: Literal["bank_group"] = "bank_group"
     """Banks that one G_ACT opens."""
     gwrite_cycles: str = "(tCCD_S + tCCD_L) * 32"

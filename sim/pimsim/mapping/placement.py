@@ -31,7 +31,7 @@ def estimate_attention_cycles(
 ) -> Ints:
     """Cycles that attention of so many tokens each takes on one channel by itself.
 
-    NeuPIMs Algorithm 1: a GWRITE for each chunk, and for each tile the precharges, the group
+    NeuPIMs Algorithm 1: a GWRITE for each chunk, and for each row the precharges, the group
     activations under tFAW and the dot products; times from the memory's own timings.
     """
     t = memory.timings
@@ -41,11 +41,11 @@ def estimate_attention_cycles(
     step = column_clocks(memory)
     opened = shape.banks + t.get("tFAW", 0) * (groups - 1) + t["tRCDRD"]
     group = shape.heads // shape.kv_heads
-    score_tiles = -(-context // shape.banks) * len(shape.key_pieces) * group
-    comps = shape.comps_per_key
-    heads = min(shape.heads_per_row, shape.kv_heads)
-    dots = heads * step * (max(comps, pim.comp_pipeline) + 1)
-    score = len(shape.key_pieces) * group * gwrite + score_tiles * (opened + dots)
+    key_tiles = -(-context // shape.banks)
+    score = np.zeros_like(context)
+    for piece in shape.key_pieces:
+        dots = len(piece.heads) * step * (max(piece.comps, pim.comp_pipeline) + 1)
+        score += group * (gwrite + -(-key_tiles // piece.tiles) * opened + key_tiles * dots)
     chunks = -(-context // shape.row_elements)
     tokens = np.minimum(context, shape.row_elements)
     comps_each = np.maximum(-(-tokens // shape.elements_per_comp), pim.comp_pipeline)

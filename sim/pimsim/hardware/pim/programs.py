@@ -1,13 +1,14 @@
 """How attention of one request becomes PIM commands (NeuPIMs section 5, its Algorithm 1).
 
 Keys: the tokens of a tile lie one in each bank; a row holds a slice of the key vector, several
-heads wide (a chunk). Scores of a chunk: the query's slice goes to the global buffer (GWRITE), then
+heads wide (a piece). Scores of a piece: the query's slice goes to the global buffer (GWRITE), then
 for each tile of tokens a header and, for each head, dot products over the head's elements and a
-read of one result from every bank.
+read of one result from every bank. A head that is wider than a row (MLA's latent and rope key
+together) takes several.
 
-A head that is wider than a row (MLA's latent and rope key together) takes several: rows that it
-fills, and one with what is left, which it shares with the keys of other tiles; the buffer then
-holds the end of the query once for each of these, and a header reads as many results.
+A token's keys that do not fill a row (one key head a device, in grouped attention over many) share
+it with those of other tiles, and so does what is left of a head that is wider than a row. The
+buffer then holds the query's slice once for each of these, and a header announces as many results.
 
 Values: a row holds one element of the value vector for many tokens (a chunk of the context), the
 elements lie one in each bank. For each head and chunk the weights go to the global buffer, then
@@ -54,6 +55,8 @@ class AttentionShape:
     elements_per_comp: int
     value_dim: int
     """Elements of a value."""
+    keys_share_rows: bool = True
+    """Keys of several tiles of tokens share a row that one tile's do not fill."""
 
     @classmethod
     def of(
@@ -75,7 +78,7 @@ class AttentionShape:
         check_column(pim, memory, element_bytes)
         return cls(
             heads, kv_heads, head_dim, org.ranks * org.banks, row, pim.elements_per_comp,
-            head_dim if value_dim is None else value_dim,
+            head_dim if value_dim is None else value_dim, pim.keys_share_rows,
         )  # fmt: skip
 
     @cached_property
@@ -108,10 +111,15 @@ class AttentionShape:
                 for chunk in range(self.head_chunks)
             )
         heads, each = range(self.kv_heads), self.heads_per_row
+        tiles = self._tiles(max(each // self.kv_heads, 1))
         return tuple(
-            KeyPiece(heads[first : first + each], self.head_dim, self.comps_per_key, row)
+            KeyPiece(heads[first : first + each], self.head_dim, self.comps_per_key, row, tiles)
             for row, first in enumerate(range(0, self.kv_heads, each))
         )
+
+    def _tiles(self, room: int) -> int:
+        """Tiles of tokens that share a row with ``room`` for so many."""
+        return room if self.keys_share_rows else 1
 
     def _wide_piece(self, head: int, chunk: int) -> KeyPiece:
         """Piece ``chunk`` of the key of a head that takes several rows."""
@@ -119,7 +127,8 @@ class AttentionShape:
         elements = min(self.head_dim - chunk * self.row_elements, self.row_elements)
         comps = -(-elements // self.elements_per_comp)
         left = -(-(self.head_dim % self.row_elements) // self.elements_per_comp)
-        tiles = self.row_elements // (left * self.elements_per_comp) if left else 1
+        room = self.row_elements // (left * self.elements_per_comp) if left else 1
+        tiles = self._tiles(room)
         if tiles > 1 and chunk == self.head_chunks - 1:
             return KeyPiece(heads, elements, comps, head, tiles)
         own = self.head_chunks - int(tiles > 1)
