@@ -134,6 +134,7 @@ contexts = st.lists(st.integers(1, 1200), min_size=1, max_size=2)
 @example(memory="hbm2-neupims", work=[1024], beside=[])
 @example(memory="gddr6", work=[300], beside=[Stream(0, 300)])
 @example(memory="hbm3-6400", work=[300], beside=[Stream(0, 300)])
+@example(memory="hbm3-6400", work=[874], beside=[Stream(3020, 306, write=True)])
 def test_every_command_beside_pim_is_legal(
     name: str, buffers: int, composite: bool, memory: str, work: list[int], beside: list[Stream]
 ) -> None:

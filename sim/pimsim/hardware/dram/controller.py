@@ -23,7 +23,7 @@ from pimsim.hardware.dram.layout import (
     O_WRITE,
     P_READY,
 )
-from pimsim.hardware.dram.pim_queue import GWRITE_BANK, pim_issue, pim_poll
+from pimsim.hardware.dram.pim_queue import GWRITE_BANK, on_column_pins, pim_issue, pim_poll
 from pimsim.hardware.dram.queues import admit, drain_starts, move_to_bank, start_drain
 from pimsim.hardware.dram.refresh import fall_due, refresh_next, try_refresh, unit_banks
 from pimsim.hardware.dram.schedule import bank_work, fcfs_next, issue_next
@@ -63,7 +63,7 @@ def _select(ch: Any, p: Any, board: Any, cycle: int) -> tuple[int, int]:
                 command, bank = pim_poll(ch, p, board, cycle)
                 if command >= 0:
                     pim_issue(ch, p, board, cycle, command, bank)
-                    return 0, p.banks
+                    return int(on_column_pins(command)), p.banks
                 alone = p.row_buffers == 1 or ch.pim_slack < p.slack
             if alone:
                 return -1, 0

@@ -45,7 +45,9 @@ from pimsim.hardware.dram.layout import (
 )
 from pimsim.hardware.dram.rules import Command
 
-__all__ = ["gwrite_estimate", "pim_forget", "pim_issue", "pim_poll", "tile_estimate"]
+__all__ = [
+    "gwrite_estimate", "on_column_pins", "pim_forget", "pim_issue", "pim_poll", "tile_estimate",
+]  # fmt: skip
 
 ACT, PRE = int(Command.ACT), int(Command.PRE)
 G_ACT, PIM_PRE, GWRITE = int(Command.G_ACT), int(Command.PIM_PRE), int(Command.GWRITE)
@@ -53,6 +55,13 @@ HEADER, COMP, READRES = int(Command.HEADER), int(Command.COMP), int(Command.READ
 GEMV = int(Command.GEMV)
 GWRITE_BANK = 0
 """Bank that holds GWRITE's source row."""
+
+
+@njit(cache=True, inline="always")
+def on_column_pins(command: int) -> bool:
+    """Where row and column commands have pins of their own: it takes those of a RD (the rest of
+    ``rules.ROW_COMMANDS``)."""
+    return command in (GWRITE, COMP, READRES, GEMV)
 
 
 @njit(cache=True, inline="always")
