@@ -18,7 +18,7 @@ from pydantic import BaseModel
 from pimsim.config.errors import InputError
 from pimsim.config.loader import load_preset, pim_model
 from pimsim.config.pim import PimDesignConfig
-from pimsim.config.plugins import ModuleName, module_names
+from pimsim.config.plugins import ModuleName
 from pimsim.config.resources import preset_names
 from pimsim.config.schema import annotation_at, marks_at, quantity_at
 from pimsim.workload.cards import ModelCard, load_card, parallelism
@@ -80,7 +80,7 @@ def words_of(model: type[BaseModel], path: tuple[str, ...]) -> list[Any]:
     """Words that a key takes: those of its type, or of the modules that it names."""
     for mark in marks_at(model, path):
         if isinstance(mark, ModuleName):
-            return list(module_names(mark.kind))
+            return list(mark.choices)
     annotation = annotation_at(model, path)
     return list(typing.get_args(annotation)) if typing.get_origin(annotation) is Literal else []
 

@@ -106,11 +106,14 @@ def test_without_json_a_table_is_printed(run_cli: RunCli) -> None:
         ("1 1 1 --array 0x4", "--array: rows 0: input should be greater"),
         ("1 1 1 --array 4x99999", "--array: columns 99999: input should be less"),
         ("1 1 1 --arrays 0", "--arrays: 0: input should be greater"),
-        ("1 1 1 --dataflow sw", "--dataflow 'sw'; allowed: is, os, ws"),
+        (
+            "1 1 1 --dataflow sw",
+            "--dataflow 'sw'; allowed: is, neupims_overlapped",
+        ),
         ("1 1 1 --preload hiden", "--preload 'hiden'; did you mean 'hidden'?"),
         ("1 1 1 --npu neupim", "unknown hardware 'neupim'; did you mean 'neupims'?"),
         ("1 1 1 --npu none.yaml", "none.yaml: no such file"),
-        ("1 1 1 --npu neupims-artifact-main --dataflow ws", "dataflow must be 'is', found 'ws'"),
+        ("1 1 1 --npu neupims-artifact-main --array 8x4", "of square arrays, found 8 x 4"),
         ("2000000000 2000000000 2000000000", "more than 2**62 bytes"),
     ],
 )

@@ -132,7 +132,7 @@ INACTIVE = [
     Inactive(
         "command fast",
         "memory.address_map",
-        lambda r: r.npu.artifact_request_order == "none",
+        lambda r: not r.npu.operand_layout.startswith("neupims"),
         "of a trace's addresses; where a device's streams lie is stream_map",
     ),
     Inactive(
@@ -197,7 +197,7 @@ INACTIVE = [
     ),
     Inactive(
         "command fast",
-        "npu.scratchpad.double_buffered|npu.artifact_short_runs|memory.timings.tWTR_S"
+        "npu.scratchpad.double_buffered|memory.timings.tWTR_S"
         "|memory.controller.(row_hit_cap|(read|write)_queue_depth|write_drain_low)"
         "|pim.(read_write_slack|operand_rows|windowed_activations)",
         _always,

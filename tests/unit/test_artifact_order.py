@@ -9,13 +9,16 @@ from hypothesis import strategies as st
 
 from pimsim.config.errors import InputError
 from pimsim.config.loader import load_memory, load_npu_of, load_run
-from pimsim.hardware.dram.artifact_order import OperandCounter, deal, hash_set_order
 from pimsim.hardware.dram.layout import INFINITY
+from pimsim.hardware.dram.request_order import deal
 from pimsim.hardware.dram.system import Follows, Group, MemorySystem, Stream
-from pimsim.hardware.npu.artifact import finish_steps
 from pimsim.hardware.npu.gemm import plan_gemm
 from pimsim.hardware.npu.tiling import GemmTile
-from pimsim.mapping.artifact_operands import gemm_operands
+from pimsim.reproductions.neupims_arrays import finish_steps
+from pimsim.reproductions.neupims_hash_set import OperandCounter, hash_set_order
+from pimsim.reproductions.neupims_operands import Block, gemm_operands
+from pimsim.reproductions.tilings import neupims_partial_stores
+from pimsim.workload.operators import Operator, OperatorKind
 
 MEMORY = load_memory("hbm2-neupims-artifact").config
 BURST = MEMORY.organization.burst_bytes
@@ -102,7 +105,7 @@ def tile(m: int, n: int, k: int) -> GemmTile:
 
 @given(st.integers(1, 600), st.integers(1, 900), st.integers(1, 900))
 def test_operands_move_weights_activations_and_bias_once(m: int, n: int, k: int) -> None:
-    found = gemm_operands(tile(m, n, k), m, n, 128, 2, has_bias=True, store_bug=False)
+    found = gemm_operands(tile(m, n, k), 128, 2, True, lambda block: (block.rows, block.columns))
     bias = -(-m // 128) * min(n, 128) * 2
     assert sum(found.loads) == (n * k + m * k) * 2 + bias
     assert sum(found.stores) == m * n * 2
@@ -114,7 +117,14 @@ def test_operands_move_weights_activations_and_bias_once(m: int, n: int, k: int)
 
 @given(st.integers(1, 600), st.integers(1, 900))
 def test_the_store_bug_keeps_what_the_reference_says(m: int, n: int) -> None:
-    found = gemm_operands(tile(m, n, 128), m, n, 128, 2, has_bias=False, store_bug=True)
+    npu = load_npu_of("neupims-artifact-main")
+    product = Operator("product", OperatorKind.GEMM, m=m, n=n, k=128)
+    tiles = neupims_partial_stores.Tiles(npu, MEMORY, 2, 0)
+
+    def stored(block: Block) -> tuple[int, int]:
+        return tiles.stored_block(product, tile(m, n, 128), block)
+
+    found = gemm_operands(tile(m, n, 128), 128, 2, False, stored)
     if m <= n:
         assert sum(found.stores) == m * min(n, 128 * -(-m // 128)) * 2
 
@@ -147,7 +157,7 @@ def test_a_late_step_behind_a_busy_array_starts_as_if_it_had_been_there() -> Non
 def system(**controller: object) -> MemorySystem:
     overrides = ["controller.refresh=none", *(f"controller.{k}={v}" for k, v in controller.items())]
     memory = load_memory("hbm2-neupims-artifact", overrides).config
-    return MemorySystem(memory, counter_wrap_bytes=WRAP)
+    return MemorySystem(memory, order=OperandCounter(memory, WRAP))
 
 
 def finish(memory: MemorySystem, group: Group) -> int:
@@ -194,7 +204,10 @@ def test_a_limit_on_reads_in_flight_keeps_a_stream_in_order() -> None:
 
 
 def test_the_order_needs_the_artifacts_arrays_and_its_activations_in_memory() -> None:
-    with pytest.raises(InputError, match="artifact_request_order"):
-        load_run("neupims", ["npu.artifact_request_order=device"])
+    counter = "npu.operand_layout=neupims_counter"
+    with pytest.raises(InputError, match="needs tiling 'neupims_blocks'"):
+        load_run("neupims", [counter])
+    with pytest.raises(InputError, match=r"needs systolic\.dataflow 'neupims_overlapped'"):
+        load_run("neupims", [counter, "npu.tiling=neupims_blocks"])
     with pytest.raises(InputError, match="activations"):
         load_run("neupims-artifact-main", ["npu.scratchpad.activations=scratchpad"])

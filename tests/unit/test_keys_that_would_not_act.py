@@ -13,13 +13,12 @@ from pimsim.hardware.energy.static import dram_peak_w, refresh_w
 @pytest.mark.parametrize(
     ("preset", "key", "value", "needs"),
     [
-        ("neupims", "npu.artifact_short_runs", "true", "operand_layout 'row-major'"),
-        ("neupims", "npu.artifact_store_bug", "true", "artifact-overlapped"),
-        ("npu-only", "npu.artifact_store_bug", "true", "activations 'dram'"),
+        ("neupims-artifact-main", "npu.operand_layout", "onnxim_short_runs", "is not for tiling"),
+        ("onnxim-tpuv4", "npu.tiling", "neupims_partial_stores", "cores is not for"),
         ("neupims", "npu.artifact_attention", "true", "policy 'serial'"),
         ("neupims", "pim.pipeline_fill", "tCCD_S", "row_buffers 2"),
         ("npu-pim", "pim.timed_comps", "false", "composite_gemv"),
-        ("neupims-artifact-main", "npu.systolic.fetch_cycles", "5", "not for the artifact's"),
+        ("neupims-artifact-main", "npu.systolic.fetch_cycles", "5", "allowed: 0"),
     ],
 )
 def test_of_a_run(preset: str, key: str, value: str, needs: str) -> None:
@@ -31,8 +30,8 @@ def test_of_a_run(preset: str, key: str, value: str, needs: str) -> None:
 @pytest.mark.parametrize(
     ("preset", "changes"),
     [
-        ("onnxim-tpuv4", ["npu.artifact_short_runs=true"]),
-        ("neupims-artifact-main", ["npu.artifact_store_bug=true"]),
+        ("onnxim-tpuv4", ["npu.operand_layout=row-major"]),
+        ("neupims-artifact-main", ["npu.tiling=neupims_blocks"]),
         ("npu-only", ["npu.artifact_attention=true"]),
         ("neupims", ["npu.artifact_attention=true", "schedule.attention_placement=npu"]),
         ("npu-pim", ["pim.pipeline_fill=tCCD_S"]),

@@ -44,7 +44,7 @@ def test_the_artifact_adds_and_stores_a_tile_at_a_time(pim: str, preset: str) ->
     assert marks == len(CONTEXTS) * HEADS * TILES == len(after.duration)
     # each tile stores as much as the whole head has: 128 elements, four bursts
     assert after.bursts.tolist() == [4] * 8 + [0] * 8
-    assert after.counter_bytes == HEADS * TILES * HEAD_DIM * BYTES
+    assert after.output_bytes == HEADS * TILES * HEAD_DIM * BYTES
     assert after.duration.tolist() == [0] * 8 + [NOTHING] * 8
     assert after.channel.tolist() == [0] * 8 + [1] * 8
     read = programs[0][programs[0][:, P_MARK] >= 0][:, P_MARK].tolist()

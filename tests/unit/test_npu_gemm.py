@@ -7,16 +7,18 @@ from typing import Any
 
 import numpy as np
 import pytest
+from pydantic import ValidationError
 
 from pimsim.config.errors import InputError
 from pimsim.config.npu import SystolicConfig
+from pimsim.config.plugins import module_names
 from pimsim.hardware.npu import plan as plan_module
 from pimsim.hardware.npu.dataflows import load_dataflow
-from pimsim.hardware.npu.gemm import ARTIFACT_PLANS, plan_gemm, utilisation
+from pimsim.hardware.npu.gemm import plan_gemm, utilisation
 from pimsim.hardware.npu.plan import ceil_div, make_plan
 
 R, C, ARRAYS = 16, 8, 4
-PLANS = {**{name: load_dataflow(name) for name in ("ws", "os", "is")}, **ARTIFACT_PLANS}
+PLANS = {name: load_dataflow(name) for name in module_names("dataflow")}
 
 
 def systolic(dataflow: str, preload: str, arrays: int = ARRAYS, **more: Any) -> SystolicConfig:
@@ -70,13 +72,13 @@ def test_hidden_steady_state_is_onnxims() -> None:
 
 
 @pytest.mark.parametrize(
-    ("preload", "between"), [("artifact-overlapped", 0), ("artifact-serial", 1)]
+    ("dataflow", "between"), [("neupims_overlapped", 0), ("neupims_serial", 1)]
 )
 @pytest.mark.parametrize("batch", [1, 128, 129, 512])
-def test_artifact_steady_state(preload: str, between: int, batch: int) -> None:
+def test_artifact_steady_state(dataflow: str, between: int, batch: int) -> None:
     """MECHANISMS 4.10: 128 or 271 cycles where a preload comes, 16 elsewhere."""
     side, n, k = 128, 1000, 1024
-    config = systolic("is", preload, arrays=8, rows=side, cols=side)
+    config = systolic(dataflow, "exposed", arrays=8, rows=side, cols=side)
     stream = side // 8
     latency = side + side - 2 + stream
     distance = latency + 1 if between else side
@@ -89,13 +91,15 @@ def test_artifact_steady_state(preload: str, between: int, batch: int) -> None:
 
 
 def test_artifact_streams_no_faster_than_its_issue_limit() -> None:
-    config = systolic("is", "artifact-overlapped", arrays=4096)
+    config = systolic("neupims_overlapped", "exposed", arrays=4096, cols=R)
     assert plan_gemm(1, 5 * R, 1, config).interval_cycles[0] == 4
 
 
-def test_artifact_preload_refuses_another_dataflow() -> None:
-    with pytest.raises(InputError, match=r"dataflow must be 'is', found 'ws'"):
-        plan_gemm(1, 1, 1, systolic("ws", "artifact-serial"))
+def test_the_artifacts_arrays_are_square_and_fetch_while_they_load() -> None:
+    with pytest.raises(ValidationError, match=f"square arrays, found {R} x {R + 1}"):
+        systolic("neupims_serial", "exposed", cols=R + 1)
+    with pytest.raises(ValidationError, match="fetch_cycles is 3"):
+        systolic("neupims_serial", "exposed", cols=R, fetch_cycles=3)
 
 
 @pytest.mark.parametrize("name", list(PLANS))

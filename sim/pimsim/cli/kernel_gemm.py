@@ -257,8 +257,9 @@ def _refuse_without_memory(options: Mapping[str, object]) -> None:
 
 
 def _preset_tiling(npu: NpuConfig) -> str:
-    """What the preset asks for; its default, which asks for nothing, becomes least-time."""
-    return "least-time" if npu.tiling == "least-traffic" else npu.tiling
+    """What the preset asks for; its default, which asks for nothing, becomes least-time, and so
+    does a module's own, which is of runs."""
+    return npu.tiling if npu.tiling in _TILINGS and npu.tiling != _TILINGS[0] else "least-time"
 
 
 def _npu(preset: NpuConfig, systolic: SystolicConfig, options: Mapping[str, object]) -> NpuConfig:

@@ -13,8 +13,10 @@ from pimsim.config.units import Bytes, Hertz
 __all__ = ["NetworkConfig", "NpuConfig", "ScratchpadConfig", "SystolicConfig", "VectorConfig"]
 
 Dataflow = Annotated[str, ModuleName("dataflow")]
-Tiling = Literal["least-traffic", "least-time", "gemmini"]
-Preload = Literal["exposed", "hidden", "artifact-overlapped", "artifact-serial"]
+TILINGS = ("least-traffic", "least-time", "gemmini")
+Tiling = Annotated[str, ModuleName("tiling", TILINGS)]
+OperandLayout = Annotated[str, ModuleName("operand_layout", ("tiled", "row-major"))]
+Preload = Literal["exposed", "hidden"]
 
 
 class SystolicConfig(ConfigModel):
@@ -31,9 +33,7 @@ class SystolicConfig(ConfigModel):
     plugin's."""
     preload: Preload = "hidden"
     """``exposed``: SCALE-Sim 3's closed form, folds never overlap. ``hidden``: the next fold's
-    stationary operand loads while the current one computes (ONNXim: max(streamed, rows) a fold).
-    ``artifact-overlapped`` and ``artifact-serial`` are what the NeuPIMs artifact does on its
-    branches main and npu-only (MECHANISMS 4.10), for presets that reproduce it."""
+    stationary operand loads while the current one computes (ONNXim: max(streamed, rows) a fold)."""
     fetch_cycles: int = Field(default=0, ge=0, le=10_000)
     """From the scratchpad to the array's edge; only an array that works hides it, so that one
     which has drained starts so much later (ONNXim's SystolicWS: rows - 1)."""
@@ -111,14 +111,15 @@ class NpuConfig(ConfigModel):
     """How a GEMM is cut into tiles. ``least-traffic``: the fewest bytes. ``least-time``: the
     least of the greater of computing and moving, with the first load and the last store, over
     all cores. ``gemmini``: square output tiles that fill the accumulator (Gemmini's tiled_matmul,
-    ONNXim's Mapping.cc), more of them where there are fewer than cores."""
+    ONNXim's Mapping.cc), more of them where there are fewer than cores. Or as the module of that
+    name cuts it."""
     core_assignment: Literal["round-robin", "least-loaded"] = "round-robin"
     """Which core works on an output tile: in turn (ONNXim), or the one with the least work."""
-    operand_layout: Literal["tiled", "row-major"] = "tiled"
+    operand_layout: OperandLayout = "tiled"
     """How operands lie in DRAM. ``tiled``: each tile in one piece, in the order of use.
     ``row-major``: activations as rows of k, weights as rows of k for each output (ONNXim); a
     fold starts when all k of its columns have come, results leave a block of columns at a time,
-    and bursts that a tile uses in part count in full."""
+    and bursts that a tile uses in part count in full. Or as the module of that name has them."""
     tdp_w: float | None = Field(default=None, ge=0.001, le=1e6)
     """The most that a device of it draws, memory included, as it was measured or is sold; a run
     above it is refused. None: not known."""
@@ -126,20 +127,8 @@ class NpuConfig(ConfigModel):
     """Stream the next product's first two tiles of weights while this one's last tile and the
     vector work and links between them are under way. Only where the scratchpad has room, two
     buffers, and weights come by themselves: activations stay on chip, operands lie in tiles."""
-    artifact_short_runs: bool = False
-    """ONNXim asks for a run of a row in as many requests as its bytes fill, from the aligned
-    address of its first element on, and so misses the last one of most runs that begin inside
-    a request (GemmWS.cc); row-major operands only."""
     launch_cycles: int = Field(default=0, ge=0, le=1_000_000)
     """NPU cycles from the end of one operator to the start of the next."""
-    artifact_request_order: Literal["none", "device", "model"] = "none"
-    """The artifact's loads and stores take their addresses from one counter and go out in the
-    order of a hash set, operand by operand (MECHANISMS 0.2, Common.cc ``from_instruction``). The
-    counter starts anew after 5 E^2 elements (E: hidden size), of the ``device``'s share under
-    tensor parallelism or of the whole ``model``. ``none``: in order of address."""
-    artifact_store_bug: bool = False
-    """The artifact writes back only B * min(N, 128 * ceil(B / 128)) outputs of a GEMM
-    (transposed index, MECHANISMS B2)."""
     artifact_attention: bool = False
     """npu-only branch: attention of one request at a time, head by head, 271 cycles per started
     block of 128 tokens (MECHANISMS 4.12)."""
@@ -154,40 +143,4 @@ class NpuConfig(ConfigModel):
     def _consistent(self) -> NpuConfig:
         if self.tiling == "gemmini" and self.scratchpad.accumulator is None:
             raise ValueError("tiling 'gemmini' needs scratchpad.accumulator")
-        artifact = self.systolic.preload.startswith("artifact")
-        if self.artifact_short_runs and self.operand_layout != "row-major":
-            raise ValueError(
-                "artifact_short_runs is of operand_layout 'row-major', found "
-                f"{self.operand_layout!r}"
-            )
-        if self.artifact_store_bug and not (artifact and self.scratchpad.activations == "dram"):
-            raise ValueError(
-                "artifact_store_bug is the artifact's: it needs systolic.preload "
-                "'artifact-overlapped' or 'artifact-serial' and scratchpad.activations 'dram'"
-            )
-        if self.artifact_request_order != "none":
-            if not artifact:
-                raise ValueError(
-                    "artifact_request_order is the artifact's: systolic.preload must be "
-                    f"'artifact-overlapped' or 'artifact-serial', found {self.systolic.preload!r}"
-                )
-            if self.scratchpad.activations != "dram":
-                raise ValueError("artifact_request_order needs scratchpad.activations 'dram'")
-            if self.prefetch_weights:
-                raise ValueError(
-                    "prefetch_weights fetches in order of address: artifact_request_order must be "
-                    f"'none', found {self.artifact_request_order!r}"
-                )
-        if not artifact:
-            return self
-        # the artifact's presets are what its two branches do, and those have one core
-        for key, found, usual in (
-            ("cores", self.cores, 1),
-            ("network", self.network, None),
-            ("operand_layout", self.operand_layout, "tiled"),
-            ("tiling", self.tiling, "least-traffic"),
-            ("systolic.fetch_cycles", self.systolic.fetch_cycles, 0),
-        ):
-            if found != usual:
-                raise ValueError(f"{key} is for preload exposed or hidden, not for the artifact's")
         return self

@@ -42,7 +42,7 @@ from pimsim.workload.stages import stage_kinds
 from pimsim.workload.step import Step
 from pimsim.workload.trace import OperatorTrace
 
-__all__ = ["Device", "build_device", "counter_wrap_bytes"]
+__all__ = ["Device", "build_device"]
 
 
 @dataclass(frozen=True)
@@ -66,8 +66,6 @@ class Device:
     """By (sub-)batch and simulated block: where its experts run; None: it has none."""
     place: Callable[[Sequence[ForwardPass], int], tuple[ExpertPlacement | None, ...]]
     """Where the experts of each block run, of (sub-)batches that it is given, for one of them."""
-    counter_wrap_bytes: int
-    """Where the artifact's address counter starts anew; 0 where its order is not followed."""
     outside: tuple[Outside, ...] = ()
     """What runs once beside the decoder blocks, by pipeline stage; empty: nothing is a part of the
     run."""
@@ -267,21 +265,11 @@ def _build(
     device = Device(
         config, work, whole, passes, tuple(members), tuple(channel), kv, mapper,
         tuple(place(passes, part) for part in range(len(members))), place,
-        counter_wrap_bytes(config, work.trace.facts.hidden, whole.tp), outside,
-        named_memory=named,
+        outside, named_memory=named,
     )  # fmt: skip
     if device.uses_pim and not config.workload.beyond_banks:
         _check_rows(addresses, whole, work, org.rows)
     return device
-
-
-def counter_wrap_bytes(config: RunConfig, hidden: int, tp: int) -> int:
-    """5 E^2 elements of the artifact's 2 bytes, shared by ``tp`` devices or not."""
-    order = config.npu.artifact_request_order
-    if order == "none":
-        return 0
-    whole = 10 * hidden**2
-    return whole // tp if order == "device" else whole
 
 
 def _block_kv(block: Block, config: RunConfig, element_bytes: int, on_pim: bool) -> BlockKv:

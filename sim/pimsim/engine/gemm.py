@@ -19,13 +19,13 @@ from pimsim.hardware.dram.device import make_memory_system
 from pimsim.hardware.npu.gemm import steady_cycles
 from pimsim.hardware.npu.search import CoreTiling
 from pimsim.mapping.gemm import (
-    GemmPlaces,
     bytes_per_kcycle,
     core_network,
     gemm_steps,
     tile_product,
 )
 from pimsim.mapping.tasks import NpuTask
+from pimsim.mapping.tile_layouts import GemmPlaces
 
 __all__ = ["GemmRun", "run_gemm"]
 

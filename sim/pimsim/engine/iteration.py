@@ -18,6 +18,7 @@ from pimsim.hardware.dram.fast import PhasedMemory, probe_of, unfit
 from pimsim.hardware.dram.layout import Records
 from pimsim.hardware.dram.system import MemorySystem
 from pimsim.mapping.gemm import core_network
+from pimsim.mapping.operands import operands
 
 __all__ = ["Outcome", "Progress", "memory_of", "run_iteration"]
 
@@ -60,12 +61,14 @@ def memory_of(
     # two row buffers or one, the controller needs the design only if attention goes there
     pim = config.pim if device.uses_pim else None
     network = core_network(config.npu)
-    wrap = device.counter_wrap_bytes
-    fast = config.fidelity == "fast" and not unfit(pim, network, wrap, log_entries)
+    order = operands(config.npu.operand_layout).request_order(
+        config.memory, device.work.trace.facts.hidden, device.whole.tp
+    )
+    fast = config.fidelity == "fast" and not unfit(pim, network, order, log_entries)
     if fast and by_command is not None and rates_hold(device):
         probe = probe_of(config.memory, pim)
         return PhasedMemory(config.memory, pim, probe, network, by_command)
-    return make_memory_system(config.memory, pim, network, wrap, log_entries)
+    return make_memory_system(config.memory, pim, network, order, log_entries)
 
 
 def run_iteration(

@@ -20,7 +20,7 @@ from pimsim.engine.signals import Signals
 from pimsim.engine.work import Span
 from pimsim.hardware.dram.peak import burst_slot_ps, data_buses
 from pimsim.hardware.dram.system import BLOCK_BYTES, Group, Rows, Stream
-from pimsim.hardware.npu.artifact import finish_steps, stream_cycles
+from pimsim.hardware.npu.dataflows import load_finish_cycles
 from pimsim.mapping.tasks import GemmStep, NpuTask
 
 __all__ = ["ARRAY_CAUSES", "NpuSide", "fetched_early", "task_streams"]
@@ -310,15 +310,12 @@ class NpuSide:
     def _finish_by_operand(
         self, step: GemmStep, needed: NDArray[np.int64], free: int, group: Group
     ) -> tuple[int, list[Stream]]:
-        """The same where each step waits for two operands, as the artifact's arrays do; and the
-        results, each to be stored once it is there."""
+        """The same where each step waits for two operands of its own; and the results, each to be
+        stored once it is there."""
         systolic = self.npu.systolic
         arrived = self.clock.npu.cycle(self.clock.memory.edge_ps(group.block_cycles))
         ready = np.maximum(arrived[needed].max(axis=-1), self.clock.npu_cycle(free))
-        finish = finish_steps(
-            ready.ravel(), ready.shape[1], systolic.rows, stream_cycles(systolic),
-            systolic.preload == "artifact-serial",
-        )  # fmt: skip
+        finish = load_finish_cycles(systolic.dataflow)(ready, systolic)
         now = self.clock.memory_cycle(int(self.env.now))
         ends = self.clock.memory.cycle(self.clock.npu.edge_ps(finish))
         stores = [

@@ -8,13 +8,13 @@ import simpy
 
 from pimsim.config.run import RunConfig
 from pimsim.engine.clock import Clock
-from pimsim.engine.device import counter_wrap_bytes
 from pimsim.engine.memory import MemoryPort
 from pimsim.engine.npu_side import NpuSide
 from pimsim.engine.records import Recorder
 from pimsim.hardware.dram.system import MemorySystem
 from pimsim.mapping.addresses import WeightRegion, plan_addresses
 from pimsim.mapping.block import BlockMapper
+from pimsim.mapping.operands import operands
 from pimsim.workload.cards import ModelCard, parallelism
 from pimsim.workload.operators import Operator, OperatorKind
 
@@ -24,8 +24,8 @@ __all__ = ["run_product"]
 def run_product(config: RunConfig, card: ModelCard, m: int, n: int, k: int) -> int:
     """NPU cycles of C[m, n] = A[m, k] B[k, n] with a bias of n.
 
-    ``card`` says how wide an element is and, for the artifact's presets, where its address counter
-    starts anew. Raises ``InputError`` for sizes that the arrays or the scratchpad cannot take.
+    ``card`` says how wide an element is and, for a request order of its own, how wide the model's
+    hidden state. Raises ``InputError`` for sizes that the arrays or the scratchpad cannot take.
     """
     width = card.dtype_bytes
     operator = Operator(
@@ -45,7 +45,9 @@ def run_product(config: RunConfig, card: ModelCard, m: int, n: int, k: int) -> i
     system = MemorySystem(
         config.memory,
         config.pim,
-        counter_wrap_bytes=counter_wrap_bytes(config, card.hidden, split.tp),
+        order=operands(config.npu.operand_layout).request_order(
+            config.memory, card.hidden, split.tp
+        ),
     )
     with closing(MemoryPort(env, system, clock)) as port:
         npu = NpuSide(env, port, clock, config.npu, config.memory, Recorder())

@@ -96,7 +96,7 @@ def _placed(
         units=0 if vector.artifact_free else vector.units,
         spread=result_writes(pim).spread,
         overlap=pim.softmax_overlap,
-        counter_bytes=sum(outputs) * each,
+        output_bytes=sum(outputs) * each,
     )
     by_channel = _gather(programs, batch.channel, memory.organization.channels, pim)
     return by_channel, len(programs) * each, after

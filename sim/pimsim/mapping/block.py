@@ -9,21 +9,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import chain
 
 from pimsim.config.memory import MemoryConfig
 from pimsim.config.npu import NpuConfig
 from pimsim.config.pim import PimConfig
 from pimsim.config.run import LinkConfig
-from pimsim.hardware.dram.system import Follows, Scatter, Stream
+from pimsim.hardware.dram.system import Scatter, Stream
 from pimsim.hardware.fabric.collectives import Collective, all_gather, all_reduce, send
 from pimsim.hardware.npu.tiling import GemmTile
 from pimsim.hardware.npu.vector import vector_lane_ops
 from pimsim.hardware.pim.gemv import GemvShape
 from pimsim.hardware.pim.programs import AttentionShape
 from pimsim.mapping.addresses import AddressPlan, visible_tokens
-from pimsim.mapping.artifact_operands import vector_operands
-from pimsim.mapping.artifact_steps import ArtifactTiler, operand_stream
 from pimsim.mapping.attention import AttentionBatch, PimWork, score_work, value_work
 from pimsim.mapping.experts import (
     ExpertLevel,
@@ -34,10 +31,11 @@ from pimsim.mapping.experts import (
     input_scatters,
     stored_element_bytes,
 )
-from pimsim.mapping.gemm import GemmPlaces, gemm_steps, tile_product
 from pimsim.mapping.kv import append_scatters
 from pimsim.mapping.npu_attention import npu_product, npu_softmax
+from pimsim.mapping.operands import operands
 from pimsim.mapping.parts import block_parts
+from pimsim.mapping.product_tiles import product_tiles
 from pimsim.mapping.scratchpad import gemm_sram_bytes, softmax_sram_bytes
 from pimsim.mapping.tasks import BlockProgram, GemmStep, NpuTask, PimTask
 from pimsim.mapping.vector import vector_work
@@ -178,44 +176,18 @@ class BlockMapper:
 
     def _steps(self, one: Operator, at: int) -> tuple[Sequence[GemmStep], list[GemmTile]]:
         """Steps of one product whose weights begin at burst ``at``."""
-        size, spill = self.element_bytes, self._in_dram(one)
-        dims = (one.m, one.n, one.k)
-        activation = self.addresses.activation_burst
-        if self.npu.systolic.preload.startswith("artifact"):
-            burst_bytes = self.memory.organization.burst_bytes
-            return ArtifactTiler(self.npu, burst_bytes, size, activation).steps(one, at, spill)
-        places = GemmPlaces(
-            at,
-            activation if spill else None,
-            activation + self._bursts(one.input_bytes) if spill else None,
+        tiles = product_tiles(self.npu.tiling)(
+            self.npu, self.memory, self.element_bytes, self.addresses.activation_burst
         )
-        tiling = tile_product(*dims, size, self.npu, self.memory)
-        steps = gemm_steps(dims, tiling, places, size, self.npu, self.memory, one.weight_bytes)
-        return steps, list(chain(*tiling.cores))
+        return tiles.steps(one, at, self._in_dram(one))
 
     def _vector(self, operator: Operator, layer: int) -> NpuTask:
         unit = self.npu.vector
         work = vector_work(operator, unit)
         each = work.cycles
-        streams: tuple[Stream, ...] = ()
-        if self.npu.artifact_request_order != "none":
-            burst_bytes = self.memory.organization.burst_bytes
-            loads, stores = vector_operands(operator)
-            common = len(loads) % len(stores)
-            # the row's way to the vector unit and the result's way back
-            lag = each + 2 * self.memory.controller.fabric_latency
-            follows = Follows(common, len(loads) // len(stores), lag)
-            streams = (
-                operand_stream(loads, burst_bytes, track=True),
-                replace(operand_stream(stores, burst_bytes, write=True), follows=follows),
-            )
-        elif self._in_dram(operator):
-            at = self.addresses.activation_burst
-            loaded = operator.input_bytes + operator.weight_bytes
-            streams = (
-                Stream(at, self._bursts(loaded)),
-                Stream(at, self._bursts(operator.output_bytes), write=True),
-            )
+        at = self.addresses.activation_burst if self._in_dram(operator) else None
+        layout = operands(self.npu.operand_layout)
+        streams = tuple(layout.vector_streams(operator, each, at, self.memory))
         return NpuTask(
             operator.name, str(operator.kind), "vector", layer, operator.flops,
             operator.weight_bytes, 0, streams=streams,

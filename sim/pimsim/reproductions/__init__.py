@@ -36,6 +36,11 @@ FORMER_NAMES = {
     "artifact_kv_write": "result_writes (neupims_by_tile)",
     "artifact_no_kv_append": "kv_append (false)",
     "artifact_channel_order": "request_order (channel)",
+    "artifact_request_order": "operand_layout (neupims_counter, neupims_whole_counter)",
+    "artifact_short_runs": "operand_layout (onnxim_short_runs)",
+    "systolic.preload=artifact-overlapped": "systolic.dataflow (neupims_overlapped)",
+    "systolic.preload=artifact-serial": "systolic.dataflow (neupims_serial)",
+    "artifact_store_bug": "tiling (neupims_partial_stores)",
     "artifact_internal_scale": "ffn_read_multiple",
     "artifact_softmax": "cost_rules ([attacc_hiding_softmax])",
     "artifact_ffn_energy": "cost_rules ([attacc_ffn_energy])",
@@ -60,7 +65,6 @@ def _departures(value: Any, path: tuple[str, ...]) -> Iterator[str]:
         switched = (
             key for key in type(value).model_fields
             if (key.startswith("artifact_") and getattr(value, key) not in (False, None, "none"))
-            or (key == "preload" and getattr(value, key).startswith("artifact"))
         )  # fmt: skip
         for key in dict.fromkeys((*chosen, *settings, *switched)):
             yield ".".join((*path, key))

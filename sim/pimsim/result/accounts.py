@@ -33,6 +33,7 @@ from pimsim.hardware.energy.static import (
     static_words,
 )
 from pimsim.mapping.experts import ExpertPlacement, expert_bytes
+from pimsim.mapping.operands import operands
 from pimsim.result.invariants import PowerFacts, RunFacts
 from pimsim.result.types import Energy
 from pimsim.workload.operators import Operator, OperatorKind
@@ -281,8 +282,7 @@ def _needed(outcome: Outcome) -> dict[str, int]:
     in the banks."""
     needed = {"weight": 0} | {"pim_kv" if kv.shape else "kv": 0 for kv in outcome.device.kv}
     on_pim = biases = 0
-    # the NeuPIMs artifact loads a block of each bias, not all of it (``gemm_operands``)
-    partial_biases = outcome.device.config.npu.artifact_request_order != "none"
+    whole_biases = operands(outcome.device.config.npu.operand_layout).whole_biases
     element_bytes = outcome.device.whole.dtype_bytes
     for work in _work(outcome):
         operator, experts = work.operator, work.experts
@@ -290,7 +290,7 @@ def _needed(outcome: Outcome) -> dict[str, int]:
             in_banks, _ = _pim_share(operator, experts)
             beside = _biases_of_pim(operator, experts)
             needed["weight"] += operator.weight_bytes - in_banks - beside
-            if partial_biases:
+            if not whole_biases:
                 needed["weight"] -= max(_bias_bytes(operator, element_bytes) - beside, 0)
             on_pim += in_banks
             biases += beside

@@ -6,6 +6,7 @@ from pimsim.config.errors import InputError
 from pimsim.config.memory import MemoryConfig
 from pimsim.config.pim import PimConfig
 from pimsim.hardware.dram.layout import Records
+from pimsim.hardware.dram.request_order import RequestOrder
 from pimsim.hardware.dram.system import MemorySystem, Network
 
 __all__ = ["make_memory_system"]
@@ -15,24 +16,25 @@ def make_memory_system(
     memory: MemoryConfig,
     pim: PimConfig | None = None,
     network: Network | None = None,
-    counter_wrap_bytes: int = 0,
+    order: RequestOrder | None = None,
     log_entries: int = 0,
     parameters: Records | None = None,
 ) -> MemorySystem:
-    """All channels idle; ``counter_wrap_bytes``, ``parameters``: see ``MemorySystem``.
+    """All channels idle; ``order``, ``parameters``: see ``MemorySystem``.
 
     Raises ``InputError`` where the controller cannot serve the design, or keeps no log of
     ``log_entries`` commands.
     """
     if memory.controller.model == "bank-queues":
-        return MemorySystem(memory, pim, log_entries, network, counter_wrap_bytes, parameters)
+        return MemorySystem(memory, pim, log_entries, network, order, parameters)
     if log_entries:
         raise InputError(
             f"memory {memory.name}: controller.model channel-queues logs no commands on a device"
         )
-    if counter_wrap_bytes:
+    if order is not None:
         raise InputError(
-            f"memory {memory.name}: npu.artifact_request_order needs controller.model bank-queues"
+            f"memory {memory.name}: controller.model channel-queues has no request order of its "
+            "own, which npu.operand_layout asks for; allowed: bank-queues"
         )
     if pim is not None:
         raise InputError(

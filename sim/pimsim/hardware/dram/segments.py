@@ -1,8 +1,8 @@
 """Streams of several cores as segments that the channels read: what is queued, and where.
 
 A stream is consecutive bursts of the linear address space, rows of a matrix, or operands in the
-artifact's order; on a channel it is one segment or more (``layout.S_*``). Each core has a list of
-segments on each channel, in which what it asks for stands in order (``sources``).
+memory's request order; on a channel it is one segment or more (``layout.S_*``). Each core has a
+list of segments on each channel, in which what it asks for stands in order (``sources``).
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 
 from pimsim.config.memory import MemoryConfig
 from pimsim.hardware.dram.address import AddressMap
-from pimsim.hardware.dram.artifact_order import OperandCounter, deal
 from pimsim.hardware.dram.hashing import ipoly_tables
 from pimsim.hardware.dram.layout import (
     HASH_ROWS,
@@ -45,6 +44,7 @@ from pimsim.hardware.dram.layout import (
     bounded,
 )
 from pimsim.hardware.dram.ranges import Ranges
+from pimsim.hardware.dram.request_order import RequestOrder, deal
 from pimsim.hardware.dram.transfers import BLOCK_BYTES, Network, Rows, Scatter, Stream
 
 __all__ = ["StreamTable"]
@@ -66,7 +66,7 @@ class StreamTable:
         channels: Records,
         board: Records,
         network: Network,
-        counter: OperandCounter,
+        order: RequestOrder | None,
         tickets: Callable[[int], int],
         cycle_ps: Fraction | int,
     ) -> None:
@@ -74,7 +74,7 @@ class StreamTable:
         that the channels count."""
         self.network = network
         self.parameters, self.channels, self.board = parameters, channels, board
-        self.counter = counter
+        self.order = order
         self._tickets = tickets
         self.listed = Ranges(MAX_LISTED, "requests of streams with operands")
         """Entries of their lists, until the transfer is complete."""
@@ -242,7 +242,8 @@ class StreamTable:
         its own, (channels, operands, N_SEGMENT).
         """
         count, low, follows = len(self.channels), self._channel_bit, stream.follows
-        bursts, operand = self.counter.requests(stream.operands, stream.write)
+        assert self.order is not None, "a stream names its operands, the memory has no order"
+        bursts, operand = self.order.requests(stream.operands, stream.write)
         number = len(stream.operands)
         parts = number if follows is not None else 1
         at = self.listed.take(len(bursts))

@@ -19,7 +19,6 @@ from numpy.typing import NDArray
 from pimsim.config.memory import MemoryConfig
 from pimsim.config.pim import PimConfig
 from pimsim.hardware.compiled import njit
-from pimsim.hardware.dram.artifact_order import OperandCounter
 from pimsim.hardware.dram.controller import run_channel
 from pimsim.hardware.dram.layout import (
     INFINITY,
@@ -38,6 +37,7 @@ from pimsim.hardware.dram.layout import (
     refreshes_overrun,
 )
 from pimsim.hardware.dram.ranges import Ranges
+from pimsim.hardware.dram.request_order import RequestOrder
 from pimsim.hardware.dram.rules import Command, compile_rules
 from pimsim.hardware.dram.samples import NEXT, make_samples, next_sample, sum_with_banks
 from pimsim.hardware.dram.segments import StreamTable
@@ -215,14 +215,14 @@ class MemorySystem:
         pim: PimConfig | None = None,
         log_entries: int = 0,
         network: Network | None = None,
-        counter_wrap_bytes: int = 0,
+        order: RequestOrder | None = None,
         parameters: Records | None = None,
     ) -> None:
-        """``counter_wrap_bytes``: where the counter of streams with operands starts anew; 0:
-        there are none. ``parameters``: of an earlier system of the same configs."""
+        """``order``: of streams that name their operands; None: there are none. ``parameters``:
+        of an earlier system of the same configs."""
         self.memory = memory
         self.pim = pim
-        self.counter = OperandCounter(memory, counter_wrap_bytes)
+        self.order = order
         self.parameters = self._make_parameters() if parameters is None else parameters.copy()
         self.channels = self._make_channels()
         self.cycle_ps: Fraction | int = self._period_ps()
@@ -239,7 +239,7 @@ class MemorySystem:
         own = proxy(self)
         self.streams = StreamTable(
             memory, self.parameters, self.channels, self.board, network or Network(),
-            self.counter, lambda count: int(own._tickets(count)), self.cycle_ps,
+            order, lambda count: int(own._tickets(count)), self.cycle_ps,
         )  # fmt: skip
         self._pim_state: dict[str, Any] = self._no_after()
 
@@ -250,7 +250,7 @@ class MemorySystem:
     def _make_parameters(self) -> Records:
         """Of the kernel."""
         rules = compile_rules(self.memory, self.pim)
-        merge = 2 if self.counter.active else 0
+        merge = 2 if self.order is not None else 0
         return make_parameters(self.memory, self.pim, rules, merge=merge)
 
     def _make_channels(self) -> Records:
@@ -348,12 +348,12 @@ class MemorySystem:
         group = Group(ticket, 8, marks=(first_mark, first_mark + marks), after=after, is_pim=True)
         self._own(group)
         self._pim_state = self._no_after() if after is None else self._start_after(start, after)
-        if after is not None and after.spread and self.counter.active:
-            # PIM's outputs lie where the counter stands, over all channels
-            first = self.counter.burst
+        if after is not None and after.spread and self.order is not None:
+            # PIM's outputs lie where the next operand would, over all channels
+            first = self.order.burst
             self.channels["pw_burst"] = self.streams.stream_map.below(first)
             self._pim_state["after"][3] = first
-            self.counter.skip(after.counter_bytes)
+            self.order.skip(after.output_bytes)
         return group
 
     def _no_after(self) -> dict[str, Any]:

@@ -54,8 +54,8 @@ class Stream:
     track_blocks: bool = False
     """Record the arrival of each block, or of each operand."""
     operands: tuple[int, ...] = ()
-    """Bytes of each operand where the NeuPIMs artifact's order of requests is followed: then they
-    lie where its counter stands, and ``first_burst`` is not read."""
+    """Bytes of each operand where the memory has a ``RequestOrder``: that says where they lie, and
+    ``first_burst`` is not read."""
     delay: int = 0
     """Cycles after its submission from which it may go."""
     follows: Follows | None = None
@@ -117,8 +117,8 @@ class After:
     spread: bool
     overlap: bool = True
     """Start with a result as soon as it is there; else when all PIM work is done."""
-    counter_bytes: int = 0
-    """How far all outputs move the counter of streams with operands."""
+    output_bytes: int = 0
+    """Of all outputs, which move on a memory's ``RequestOrder``."""
 
 
 @dataclass

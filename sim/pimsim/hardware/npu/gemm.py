@@ -6,19 +6,13 @@ from dataclasses import replace
 
 from pimsim.config.errors import InputError
 from pimsim.config.npu import SystolicConfig
-from pimsim.hardware.npu.artifact import plan_artifact_overlapped, plan_artifact_serial
 from pimsim.hardware.npu.dataflows import load_dataflow
 from pimsim.hardware.npu.operands import shared_reads
-from pimsim.hardware.npu.plan import Dataflow, GemmPlan, ceil_div
+from pimsim.hardware.npu.plan import GemmPlan, ceil_div
 from pimsim.hardware.remembered import remembered
 
 __all__ = ["GemmPlan", "plan_gemm", "steady_cycles", "utilisation"]
 
-ARTIFACT_PLANS: dict[str, Dataflow] = {
-    "artifact-overlapped": plan_artifact_overlapped,
-    "artifact-serial": plan_artifact_serial,
-}
-"""Preloads that are plans of their own, in place of the dataflow's."""
 MAX_DIMENSION = 2**31 - 1
 """Above this, cumulative bytes could leave 64-bit integers."""
 
@@ -27,22 +21,14 @@ MAX_DIMENSION = 2**31 - 1
 def plan_gemm(m: int, n: int, k: int, systolic: SystolicConfig, dtype_bytes: int = 2) -> GemmPlan:
     """Plan C[m, n] = A[m, k] B[k, n] (A activations of m tokens, B weights).
 
-    Raises ``InputError`` for a size below 1 or absurdly large, and for an artifact preload with
-    a dataflow other than the artifact's (input stationary).
+    Raises ``InputError`` for a size below 1 or absurdly large.
     """
     for name, size in (("m", m), ("n", n), ("k", k), ("dtype_bytes", dtype_bytes)):
         if not 1 <= size <= MAX_DIMENSION:
             raise InputError(f"gemm {m} x {n} x {k}: {name} is {size}, allowed 1..{MAX_DIMENSION}")
     if n * k * dtype_bytes >= 2**62 or m * n >= 2**62:
         raise InputError(f"gemm {m} x {n} x {k}: more than 2**62 bytes")
-    artifact = ARTIFACT_PLANS.get(systolic.preload)
-    if artifact is not None and systolic.dataflow != "is":
-        raise InputError(
-            f"npu.systolic.preload {systolic.preload!r} keeps the input stationary: "
-            f"npu.systolic.dataflow must be 'is', found {systolic.dataflow!r}"
-        )
-    plan = artifact or load_dataflow(systolic.dataflow)
-    found = plan(m, n, k, systolic, dtype_bytes)
+    found = load_dataflow(systolic.dataflow)(m, n, k, systolic, dtype_bytes)
     if found.traffic is None:
         reuse = min(systolic.rows, systolic.cols)
         found = replace(found, traffic=shared_reads(m, n, k, reuse))
@@ -54,7 +40,7 @@ def steady_cycles(m: int, n: int, k: int, systolic: SystolicConfig) -> int:
     sum of the plan's intervals, in closed form where there is one."""
     rows, cols = systolic.rows, systolic.cols
     closed = {"ws": (m, (k, n)), "os": (k, (m, n)), "is": (n, (k, m))}
-    if systolic.preload in ARTIFACT_PLANS or systolic.dataflow not in closed:
+    if systolic.dataflow not in closed:
         return int(plan_gemm(m, n, k, systolic).interval_cycles.sum())
     streamed, stationary = closed[systolic.dataflow]
     waves = ceil_div(ceil_div(stationary[0], rows) * ceil_div(stationary[1], cols), systolic.arrays)

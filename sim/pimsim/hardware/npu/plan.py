@@ -29,7 +29,7 @@ class GemmPlan:
     """Steps of C[m, n] = A[m, k] B[k, n] on the arrays, A activations and B weights.
 
     A step is one fold on each of the arrays that work in parallel, a piece of such folds where
-    weights are the streamed operand, or one block of the artifact's plans. A controller that
+    weights are the streamed operand, or a block of results of any other plan. A controller that
     waits for weights starts step 0 ``lead_cycles`` after the start of the product and when
     ``weight_bytes_needed[0]`` have arrived, then step i + 1 ``interval_cycles[i]`` after step i,
     or when its weights have arrived, whichever is later.

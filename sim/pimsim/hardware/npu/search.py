@@ -16,7 +16,7 @@ from itertools import product
 from math import isqrt
 
 from pimsim.config.errors import InputError
-from pimsim.config.npu import NpuConfig
+from pimsim.config.npu import TILINGS, NpuConfig
 from pimsim.hardware.npu.gemm import steady_cycles
 from pimsim.hardware.npu.plan import ceil_div
 from pimsim.hardware.npu.tiling import (
@@ -103,7 +103,8 @@ def tile_for_cores(
     judge = _Judge(whole, dtype_bytes, npu, max(bytes_per_kcycle, 1))
     judge.check_room()
     plain = npu.cores == 1 and npu.scratchpad.accumulator is None
-    by_rule = npu.tiling == "gemmini" or (npu.tiling == "least-traffic" and plain)
+    # what a module cuts by itself is judged here as the least traffic
+    by_rule = npu.tiling == "gemmini" or (npu.tiling != "least-time" and plain)
     found = judge.all_cuts() if explain or not by_rule else []
     if npu.tiling == "gemmini":
         cut = judge.judge(_gemmini_sizes(whole, dtype_bytes, npu), "mnk", keep=False)
@@ -119,13 +120,14 @@ def tile_for_cores(
             f"take {cut.tiles} tiles, more than {MAX_TILES}"
         )
     keep = npu.tiling != "gemmini"
+    policy = npu.tiling if npu.tiling in TILINGS else "least-traffic"
     places = _deal(tile_places(whole, cut.sizes, cut.order), whole, cut.sizes, npu)
     tiles = tuple(cut_tiles(own, whole, cut.sizes, keep, dtype_bytes) for own in places)
     others: dict[Sizes, Cut] = {}
     for other in sorted(found, key=lambda c: (c.cycles, c.traffic_bytes, c.tiles, c.sizes)):
         if other.sizes != cut.sizes:
             others.setdefault(other.sizes, other)
-    return CoreTiling(cut, tiles, len(found), tuple(others.values())[:8], npu.tiling)
+    return CoreTiling(cut, tiles, len(found), tuple(others.values())[:8], policy)
 
 
 def _orders(cores: int) -> tuple[str, ...]:

@@ -45,6 +45,7 @@ from pimsim.hardware.dram.layout import (
     X_COMPUTE,
     X_REFRESH,
 )
+from pimsim.hardware.dram.request_order import RequestOrder
 from pimsim.hardware.dram.samples import (
     A_ACTIVE,
     A_BUS_LEFT,
@@ -71,13 +72,13 @@ Ints = NDArray[np.int64]
 
 
 def unfit(
-    pim: PimConfig | None, network: Network | None, counter_wrap_bytes: int, log_entries: int
+    pim: PimConfig | None, network: Network | None, order: RequestOrder | None, log_entries: int
 ) -> str:
     """Why a device cannot be run at ``fast`` fidelity; empty where it can."""
     if network is not None and network.period_ps:
         return "a network between cores and channels"
-    if counter_wrap_bytes:
-        return "the artifact's order of requests"
+    if order is not None:
+        return "a request order of its own"
     if pim is not None and (pim.front_end, pim.result_writes) != ("per-channel", "own-channel"):
         return f"pim {pim.name}: front_end {pim.front_end}, result_writes {pim.result_writes}"
     return "a log of commands" if log_entries else ""

@@ -7,15 +7,30 @@ are one list of operands (MatMul.cc ``initialize_instructions``, LayerNorm.cc, A
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from pimsim.hardware.dram.system import Stream
 from pimsim.hardware.npu.tiling import GemmTile
 from pimsim.workload.operators import Operator
 
-__all__ = ["TileOperands", "gemm_operands", "vector_operands"]
+__all__ = ["Block", "TileOperands", "gemm_operands", "operand_stream", "vector_operands"]
+
+
+@dataclass(frozen=True)
+class Block:
+    """A block of a tile's results, and how many of them are the tile's."""
+
+    row: int
+    """Its number along the batch."""
+    column: int
+    size: int
+    """Rows and columns of a full block."""
+    rows: int
+    columns: int
 
 
 @dataclass(frozen=True)
@@ -41,14 +56,14 @@ def _blocks(size: int, block: int) -> list[int]:
 
 
 def gemm_operands(
-    tile: GemmTile, m: int, n: int, block: int, element_bytes: int, has_bias: bool,
-    store_bug: bool,
+    tile: GemmTile, block: int, element_bytes: int, has_bias: bool,
+    stored: Callable[[Block], tuple[int, int]],
 ) -> TileOperands:  # fmt: skip
     """Operands of ``tile`` of C[m, n] = A[m, k] B[k, n], blocks of ``block`` x ``block``.
 
     The steps run over batch blocks, k blocks, output blocks. Weights are loaded in the first
-    batch block's steps, activations in each batch block's first step of a k block. ``store_bug``:
-    output indices are not transposed (MECHANISMS B2), so block (b, c) holds rows from c, not b.
+    batch block's steps, activations in each batch block's first step of a k block. ``stored``: rows
+    and columns of a block of results that are written.
     """
     rows, depths, columns = (_blocks(size, block) for size in (tile.m, tile.k, tile.n))
     loads: list[int] = []
@@ -71,9 +86,8 @@ def gemm_operands(
     stores, stored_after = [], []
     if tile.output_bytes:
         for b, row in enumerate(rows):
-            across = min(block, n - tile.m_start - b * block) if store_bug else row
             for c, column in enumerate(columns):
-                down = min(block, m - tile.n_start - c * block) if store_bug else column
+                down, across = stored(Block(b, c, block, row, column))
                 if down > 0 and across > 0:
                     stores.append(down * across * element_bytes)
                     stored_after.append(((b + 1) * len(depths) - 1) * len(columns) + c)
@@ -87,3 +101,10 @@ def vector_operands(operator: Operator) -> tuple[tuple[int, ...], tuple[int, ...
     parameters = (operator.weight_bytes // 2,) * 2 if operator.weight_bytes else ()
     loads = (*parameters, *(row,) * (operator.input_bytes // row))
     return loads, (row,) * operator.rows
+
+
+def operand_stream(
+    operands: tuple[int, ...], burst_bytes: int, write: bool = False, track: bool = False
+) -> Stream:
+    """Operands of these bytes, where the artifact's counter stands."""
+    return Stream(0, -(-sum(operands) // burst_bytes), write, track, operands)

@@ -5,8 +5,7 @@ Common.cc:73-115) takes them from one counter that all operands share, in steps 
 collects the bursts that they touch in a ``robin_hood::unordered_set`` (3.11.5). Requests go out in
 the order in which that set is walked. The set is an open-addressed table that keeps its entries
 ordered by home slot, then by the hash bits beside it, largest first; both come from the hash of
-the address, so the walk is a sort. It is the artifact's own and no property of hardware: streams
-that name no operands go out in order of address.
+the address, so the walk is a sort. It is the artifact's own and no property of hardware.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from pimsim.config.memory import MemoryConfig
 from pimsim.hardware.compiled import njit
 from pimsim.hardware.dram.address import AddressMap
 
-__all__ = ["OperandCounter", "deal", "hash_set_order"]
+__all__ = ["OperandCounter", "hash_set_order"]
 
 Ints = NDArray[np.int64]
 ELEMENT_BYTES = 2
@@ -106,33 +105,11 @@ def _requests(
     return bursts, operand
 
 
-@njit(cache=True)
-def deal(
-    bursts: Ints, operand: Ints, channels: int, parts: int, low: int, width: int, listed: Ints
-) -> Ints:
-    """Deal requests to channels, in order; their numbers by channel and part.
-
-    ``parts``: 1, or the number of operands where each has a list of its own. ``low`` and
-    ``width``: the channel's bits of a burst. ``listed``: (requests, 2), out: the burst within the
-    channel and its operand, channel by channel.
-    """
-    sizes = np.zeros(channels * parts, dtype=np.int64)
-    for i in range(len(bursts)):
-        part = operand[i] if parts > 1 else 0
-        sizes[((bursts[i] >> low) & (channels - 1)) * parts + part] += 1
-    at = np.cumsum(sizes) - sizes
-    for i in range(len(bursts)):
-        part = operand[i] if parts > 1 else 0
-        place = ((bursts[i] >> low) & (channels - 1)) * parts + part
-        own = bursts[i] >> (low + width) << low | bursts[i] & ((1 << low) - 1)
-        listed[at[place], 0] = own
-        listed[at[place], 1] = operand[i]
-        at[place] += 1
-    return sizes
-
-
 class OperandCounter:
-    """The address counter of the artifact, and the requests that operands make of it."""
+    """The address counter of the artifact, and the requests that operands make of it.
+
+    A ``RequestOrder``; the counter starts anew after ``wrap_bytes``.
+    """
 
     def __init__(self, memory: MemoryConfig, wrap_bytes: int) -> None:
         self._burst_bytes = memory.organization.burst_bytes
@@ -144,7 +121,6 @@ class OperandCounter:
             move = address.position[name] - low
             moves[move] = moves.get(move, 0) | (1 << stream.width[name]) - 1 << low
         self._fields = np.array([(bits, move) for move, bits in moves.items()], dtype=np.int64)
-        self.active = wrap_bytes > 0
         self._bytes = 0
         self._asked, self._read = -1, False
         """Last burst that was asked for, and whether it was read."""

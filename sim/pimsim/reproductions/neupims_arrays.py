@@ -1,4 +1,4 @@
-"""What the NeuPIMs artifact's two branches do (reference neupims/MECHANISMS.md, 0.5 and 4.10).
+"""What the arrays of the NeuPIMs artifact do on both branches (MECHANISMS 0.5 and 4.10).
 
 Both compute the product transposed: R x R blocks of the activations (batch x k) stay in the
 array, blocks of R output columns of the weights stream by, in the order batch blocks, k blocks,
@@ -15,46 +15,38 @@ from pimsim.hardware.compiled import njit
 from pimsim.hardware.npu.operands import ArrayTraffic
 from pimsim.hardware.npu.plan import GemmPlan, ceil_div, check_folds, make_plan
 
-__all__ = ["finish_steps", "plan_artifact_overlapped", "plan_artifact_serial", "stream_cycles"]
+__all__ = ["check", "finish_steps", "latency_cycles", "plan_blocks", "stream_cycles"]
 
 Ints = NDArray[np.int64]
 MIN_STREAM_CYCLES = 4
 """The artifact never issues two instructions closer than this."""
 
 
-def plan_artifact_overlapped(
-    m: int, n: int, k: int, systolic: SystolicConfig, dtype_bytes: int
-) -> GemmPlan:
-    """Branch main: a block after a preload starts R cycles after the one before it.
-
-    All others start max(R / arrays, 4) cycles apart: the ``arrays`` are modelled as one that
-    streams so many times faster. In steady state
-    ``ceil(m/R) ceil(k/R) (R + max(R/arrays, 4) (ceil(n/R) - 1))`` cycles.
-    """
-    loading = max(systolic.rows - stream_cycles(systolic), 0)
-    return _plan(m, n, k, systolic, dtype_bytes, systolic.rows, loading)
-
-
-def plan_artifact_serial(
-    m: int, n: int, k: int, systolic: SystolicConfig, dtype_bytes: int
-) -> GemmPlan:
-    """Branch npu-only: a preload waits until the instruction before it has left the array.
-
-    In steady state ``ceil(m/R) ceil(k/R) (latency + 1 + max(R/arrays, 4) (ceil(n/R) - 1))``
-    cycles with the latency of one block, R + C - 2 + max(R/arrays, 4).
-    """
-    return _plan(m, n, k, systolic, dtype_bytes, _latency_cycles(systolic) + 1, 0)
+def check(section: SystolicConfig) -> None:
+    """Raise ``ValueError`` for arrays that the artifact does not know."""
+    if section.rows != section.cols:
+        raise ValueError(
+            f"dataflow {section.dataflow!r} is of square arrays, found {section.rows} x "
+            f"{section.cols}"
+        )
+    if section.fetch_cycles:
+        raise ValueError(
+            f"fetch_cycles is {section.fetch_cycles}: dataflow {section.dataflow!r} fetches while "
+            "it loads; allowed: 0"
+        )
 
 
 def stream_cycles(systolic: SystolicConfig) -> int:
+    """From one block to the next: the arrays are modelled as one that streams faster."""
     return max(systolic.rows // systolic.arrays, MIN_STREAM_CYCLES)
 
 
-def _latency_cycles(systolic: SystolicConfig) -> int:
+def latency_cycles(systolic: SystolicConfig) -> int:
+    """From the start of a block to its last result."""
     return systolic.rows + systolic.cols - 2 + stream_cycles(systolic)
 
 
-def _plan(
+def plan_blocks(
     m: int,
     n: int,
     k: int,
@@ -63,7 +55,10 @@ def _plan(
     preload_distance: int,
     loading_cycles: int,
 ) -> GemmPlan:
-    """``loading_cycles``: of ``preload_distance``, those in which nothing streams or drains."""
+    """The plan of C[m, n] = A[m, k] B[k, n] whose preloads are ``preload_distance`` cycles apart.
+
+    ``loading_cycles``: of these, those in which nothing streams or drains.
+    """
     rows = systolic.rows
     m_blocks, k_blocks, n_blocks = ceil_div(m, rows), ceil_div(k, rows), ceil_div(n, rows)
     folds = check_folds(m, n, k, m_blocks * k_blocks * n_blocks)
@@ -80,7 +75,7 @@ def _plan(
         interval_cycles=np.tile(per_preload, m_blocks * k_blocks),
         weight_bytes_needed=weight_bytes,
         lead_cycles=2 * rows - 1,
-        drain_cycles=_latency_cycles(systolic),
+        drain_cycles=latency_cycles(systolic),
         macs=m * n * k,
         streamed_cycles=folds * stream_cycles(systolic),
         loading_cycles=2 * rows - 1 + (m_blocks * k_blocks - 1) * loading_cycles,

@@ -1,0 +1,1 @@
+"""Arrays of published simulators; see ``pimsim.hardware.npu.dataflows``."""

@@ -1,0 +1,33 @@
+"""The arrays of the NeuPIMs artifact, branch main (MECHANISMS 4.10).
+
+A block after a preload starts R cycles after the one before it. All others start max(R / arrays, 4)
+cycles apart: the ``arrays`` are modelled as one that streams so many times faster. In steady state
+``ceil(m/R) ceil(k/R) (R + max(R/arrays, 4) (ceil(n/R) - 1))`` cycles.
+"""
+
+from __future__ import annotations
+
+from pimsim.config.npu import SystolicConfig
+from pimsim.hardware.npu.dataflows import Ints
+from pimsim.hardware.npu.plan import GemmPlan
+from pimsim.reproductions.neupims_arrays import (
+    check,
+    finish_steps,
+    plan_blocks,
+    stream_cycles,
+)
+
+__all__ = ["check", "finish_cycles", "plan"]
+
+
+def plan(m: int, n: int, k: int, systolic: SystolicConfig, dtype_bytes: int) -> GemmPlan:
+    """See ``pimsim.hardware.npu.plan``."""
+    loading = max(systolic.rows - stream_cycles(systolic), 0)
+    return plan_blocks(m, n, k, systolic, dtype_bytes, systolic.rows, loading)
+
+
+def finish_cycles(ready: Ints, systolic: SystolicConfig) -> Ints:
+    """See ``pimsim.hardware.npu.dataflows``."""
+    return finish_steps(
+        ready.ravel(), ready.shape[1], systolic.rows, stream_cycles(systolic), False
+    )

@@ -1,0 +1,1 @@
+"""Operands of published simulators; see ``pimsim.mapping.operands``."""

@@ -1,0 +1,1 @@
+"""Tilings of published simulators; see ``pimsim.mapping.product_tiles``."""
