@@ -323,7 +323,7 @@ def test_a_designs_device_stays_with_the_design(tmp_path: Path) -> None:
     for text in (own, f"{{extends: {own}, row_buffers: 2}}"):
         run = load_run("neupims", [f"pim={text}"])
         assert run.config.pim is not None
-        assert run.config.pim.artifact_free_comps
+        assert not run.config.pim.timed_comps
         assert "device" not in run.config.pim.model_dump()
 
 

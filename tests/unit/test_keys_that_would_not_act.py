@@ -15,7 +15,7 @@ from pimsim.hardware.energy.static import dram_peak_w, refresh_w
     [
         ("neupims-artifact-main", "npu.operand_layout", "onnxim_short_runs", "is not for tiling"),
         ("onnxim-tpuv4", "npu.tiling", "neupims_partial_stores", "cores is not for"),
-        ("neupims", "npu.artifact_attention", "true", "policy 'serial'"),
+        ("neupims", "npu.attention", "neupims_head_by_head", "policy 'serial'"),
         ("neupims", "pim.pipeline_fill", "tCCD_S", "row_buffers 2"),
         ("npu-pim", "pim.timed_comps", "false", "composite_gemv"),
         ("neupims-artifact-main", "npu.systolic.fetch_cycles", "5", "allowed: 0"),
@@ -32,8 +32,8 @@ def test_of_a_run(preset: str, key: str, value: str, needs: str) -> None:
     [
         ("onnxim-tpuv4", ["npu.operand_layout=row-major"]),
         ("neupims-artifact-main", ["npu.tiling=neupims_blocks"]),
-        ("npu-only", ["npu.artifact_attention=true"]),
-        ("neupims", ["npu.artifact_attention=true", "schedule.attention_placement=npu"]),
+        ("npu-only", ["npu.attention=neupims_head_by_head"]),
+        ("neupims", ["npu.attention=neupims_head_by_head", "schedule.attention_placement=npu"]),
         ("npu-pim", ["pim.pipeline_fill=tCCD_S"]),
     ],
 )

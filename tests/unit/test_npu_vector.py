@@ -45,12 +45,12 @@ def test_unit_latencies_give_the_artifacts_formulas(width: int) -> None:
 
 def test_artifact_softmax_over_the_bytes_of_512_logits() -> None:
     """MECHANISMS 4.11: observed 42 cycles a head."""
-    assert vector_cycles("softmax", 512 * 2, vector(artifact_free=True)) == 42
+    assert vector_cycles("softmax", 512 * 2, vector(timing="neupims_free")) == 42
 
 
 def test_artifact_free_leaves_trees_and_scalars() -> None:
     """MECHANISMS B3: a layernorm row costs 5 cycles, add and gelu nothing."""
-    free = vector(artifact_free=True)
+    free = vector(timing="neupims_free")
     assert vector_cycles("layernorm", 4096, free) == 5
     assert vector_cycles("add", 4096, free) == vector_cycles("gelu", 4096, free) == 0
 

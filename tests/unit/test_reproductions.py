@@ -28,6 +28,16 @@ SUITES = "".join(path.read_text() for path in sorted((SOURCES / "validate").rglo
 PRESETS = [(kind, name) for kind in CONFIG_MODELS for name in preset_names(kind)]
 
 
+def test_no_quirk_is_named_elsewhere() -> None:
+    named = re.compile(r"\bartifact_\w|\"artifact[-\"]")
+    found = [
+        f"{path.relative_to(SOURCES)}: {line.strip()}"
+        for path in sorted(SOURCES.rglob("*.py")) if OWN not in path.parents
+        for line in path.read_text().splitlines() if named.search(line)
+    ]  # fmt: skip
+    assert not found, "\n".join(found)
+
+
 def _sections(value: Any) -> Iterator[BaseModel]:
     if isinstance(value, BaseModel):
         yield value

@@ -314,6 +314,9 @@ def _systolic(preset: SystolicConfig, options: Mapping[str, object]) -> Systolic
         return SystolicConfig.model_validate({**preset.model_dump(), **given})
     except ValidationError as error:
         first = error.errors()[0]
+        if not first["loc"]:  # of several keys; the message names one
+            said = first["msg"].removeprefix("Value error, ")
+            raise InputError(f"npu.systolic.{said}") from None
         field = str(first["loc"][0])
         option = {"rows": "--array: rows", "cols": "--array: columns"}.get(field, f"--{field}:")
         raise InputError(f"{option} {first['input']}: {first['msg'].lower()}") from None

@@ -313,7 +313,7 @@ class MemoryConfig(ConfigModel):
     address_map: str = "rorabgbachco"
     """Of a trace's addresses: fields from the most to the least significant bit, above the burst
     offset: ro row, ra rank, bg bank group, ba bank, ch channel, co column, pc pseudo channel. Of a
-    device only ``npu.artifact_request_order`` reads it."""
+    device only a request order of ``npu.operand_layout`` reads it."""
     stream_map: str = "rorabgbacoch"
     """The same for a device's streams (weights, activations): channel lowest, so that a
     stream uses all channels at once."""

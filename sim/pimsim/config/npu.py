@@ -58,9 +58,9 @@ class VectorConfig(ConfigModel):
     """A square root, one for each vector of a norm."""
     add_tree_latency: int = Field(default=1, ge=1, le=100_000)
     """A pass of the tree that sums ``lanes`` elements, or finds their maximum."""
-    artifact_free: bool = False
-    """The artifact's moved-from vector bug: every vector operation of the NPU side works on
-    zero elements (MECHANISMS B3) and units never queue (MECHANISMS 4.11)."""
+    timing: Annotated[str, ModuleName("vector_timing", ("passes",))] = "passes"
+    """What an operation takes. ``passes``: the passes of its formula over all of its elements, and
+    it waits for a unit that is free. Or as the module of that name has it."""
 
 
 class ScratchpadConfig(ConfigModel):
@@ -129,9 +129,9 @@ class NpuConfig(ConfigModel):
     buffers, and weights come by themselves: activations stay on chip, operands lie in tiles."""
     launch_cycles: int = Field(default=0, ge=0, le=1_000_000)
     """NPU cycles from the end of one operator to the start of the next."""
-    artifact_attention: bool = False
-    """npu-only branch: attention of one request at a time, head by head, 271 cycles per started
-    block of 128 tokens (MECHANISMS 4.12)."""
+    attention: Annotated[str, ModuleName("npu_attention", ("by-products",))] = "by-products"
+    """What scores and values of one new token take. ``by-products``: a matrix product for each head
+    of keys, dealt to the arrays. Or as the module of that name has it."""
 
     @property
     def prefetches(self) -> bool:

@@ -44,11 +44,13 @@ _OURS = {
 _VARIANTS = {
     "cost_rule": "cost_rules",
     "front_end": "front_ends",
+    "npu_attention": "npu_attention",
     "operand_layout": "operand_layouts",
     "result_writes": "result_writes",
     "setting": "settings",
     "stage_rule": "stage_rules",
     "tiling": "tilings",
+    "vector_timing": "vector_timings",
 }
 """Kinds whose usual choices are parts of the main path: the folder in which others have theirs."""
 _REPRODUCTIONS = "pimsim.reproductions"

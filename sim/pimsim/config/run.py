@@ -176,10 +176,10 @@ class RunConfig(ConfigModel):
                 f"{self.schedule.policy!r} does anyway; it is for {schedules_with_pim()}"
             )
         on_npu = not declared.uses_pim or self.schedule.attention_placement == "npu"
-        if self.npu.artifact_attention and not on_npu:
+        if self.npu.attention != "by-products" and not on_npu:
             raise ValueError(
-                "npu.artifact_attention is attention on the NPU: it needs schedule.policy 'serial' "
-                "or attention_placement 'npu'"
+                f"npu.attention {self.npu.attention!r} is of attention on the NPU: it needs "
+                "schedule.policy 'serial' or attention_placement 'npu'"
             )
         if self.max_error is not None and self.fidelity == "command":
             raise ValueError("max_error is for fidelity 'fast'; 'command' has no error to limit")

@@ -13,7 +13,8 @@ from pimsim.config.npu import VectorConfig
 from pimsim.config.pim import PimConfig
 from pimsim.hardware.dram.layout import N_INSTRUCTION, P_MARK
 from pimsim.hardware.dram.system import After
-from pimsim.hardware.npu.vector import add_tree_levels, vector_cycles
+from pimsim.hardware.npu.vector import vector_cycles
+from pimsim.hardware.npu.vector_timing import vector_timing
 from pimsim.hardware.pim.kv_layout import KvRows
 from pimsim.hardware.pim.programs import (
     AttentionShape,
@@ -27,9 +28,7 @@ __all__ = [
     "NOTHING",
     "AttentionBatch",
     "PimWork",
-    "add_cycles",
     "score_work",
-    "softmax_cycles",
     "value_work",
 ]
 
@@ -51,22 +50,6 @@ class AttentionBatch:
     contexts: tuple[int, ...]
     """Tokens that each sees."""
     channel: tuple[int, ...]
-
-
-def softmax_cycles(context: int, vector: VectorConfig, element_bytes: int, artifact: bool) -> int:
-    """Cycles of one head's softmax. The artifact passes bytes for elements (MECHANISMS 4.11)."""
-    if artifact:
-        width = context * element_bytes
-        passes = -(-width // vector.lanes)
-        per_pass = vector.add_latency + vector.exp_latency + vector.mul_latency
-        tree = 2 * add_tree_levels(width, vector.lanes) * vector.add_tree_latency
-        return tree + passes * per_pass
-    return vector_cycles("softmax", context, vector)
-
-
-def add_cycles(width: int, vector: VectorConfig) -> int:
-    """Cycles of adding one vector of partial sums to another; free in the artifact."""
-    return 0 if vector.artifact_free else vector_cycles("add", width, vector)
 
 
 def _gather(
@@ -93,7 +76,7 @@ def _placed(
         duration=np.repeat(np.array(duration, dtype=np.int64), each),
         bursts=np.repeat(np.array(stored, dtype=np.int64), each),
         channel=np.repeat(np.array(batch.channel, dtype=np.int64), each),
-        units=0 if vector.artifact_free else vector.units,
+        units=vector.units if vector_timing(vector).queues else 0,
         spread=result_writes(pim).spread,
         overlap=pim.softmax_overlap,
         output_bytes=sum(outputs) * each,
@@ -135,10 +118,11 @@ def score_work(
                 wrap=(operand_row, pim.operand_rows),
             )
         )
-    artifact = vector.artifact_free
+    timing = vector_timing(vector)
     partial = shape.head_chunks - 1
     duration = [
-        softmax_cycles(c, vector, element_bytes, artifact) + partial * add_cycles(c, vector)
+        vector_cycles("softmax", timing.pim_scores(c, element_bytes), vector)
+        + partial * vector_cycles("add", c, vector)
         for c in contexts
     ]
     outputs = [c * element_bytes for c in contexts]
@@ -167,7 +151,7 @@ def value_work(
         )  # fmt: skip
         programs.append(_by_part(program, parts))
         partial = chunks > 1
-        add = add_cycles(shape.value_dim, vector)
+        add = vector_cycles("add", shape.value_dim, vector)
         duration.append((chunks - 1) * add if partial else NOTHING)
         head_bytes = shape.value_dim * element_bytes
         outputs.append(writes.value_bytes(head_bytes, partial))

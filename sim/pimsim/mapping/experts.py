@@ -22,8 +22,9 @@ from pimsim.config.pim import PimConfig
 from pimsim.hardware.dram.layout import N_INSTRUCTION, P_MARK, P_OP, P_ROW
 from pimsim.hardware.dram.rules import Command
 from pimsim.hardware.dram.system import After, Scatter
+from pimsim.hardware.npu.vector import vector_cycles
 from pimsim.hardware.pim.gemv import GemvShape, gemv_program
-from pimsim.mapping.attention import NOTHING, add_cycles
+from pimsim.mapping.attention import NOTHING
 from pimsim.mapping.kv import channel_burst
 from pimsim.mapping.tasks import PimTask
 from pimsim.mapping.vector import vector_work
@@ -225,7 +226,7 @@ def expert_tasks(
         programs = _programs(level, experts, placement, shapes, rows, operand_row, memory, pim)
         works = [vector_work(operator, vector) for operator in level.after]
         sums = {g.name: shapes[g.name].chunks - (expert_bytes(g)[1] == 0) for g in level.gemms}
-        adds = sum(sums[g.name] * add_cycles(g.n, vector) for g in level.gemms)
+        adds = sum(sums[g.name] * vector_cycles("add", g.n, vector) for g in level.gemms)
         duration = adds + sum(work.cycles for work in works)
         bursts = 0
         if following is not None:

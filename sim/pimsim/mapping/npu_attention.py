@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from typing import NamedTuple
 
 from pimsim.config.npu import NpuConfig
+from pimsim.config.plugins import load_module
 from pimsim.hardware.dram.system import Stream
 from pimsim.hardware.npu.gemm import GemmPlan, plan_gemm
-from pimsim.hardware.npu.vector import vector_lane_ops
-from pimsim.mapping.attention import softmax_cycles
+from pimsim.hardware.npu.vector import vector_cycles, vector_lane_ops
+from pimsim.hardware.npu.vector_timing import vector_timing
 from pimsim.mapping.scratchpad import softmax_sram_bytes
 from pimsim.mapping.tasks import NpuTask
 from pimsim.workload.operators import Operator, OperatorKind
 
-__all__ = ["npu_product", "npu_softmax"]
+__all__ = ["ArrayCost", "SingleAttention", "npu_product", "npu_softmax"]
 
 
 def npu_softmax(
@@ -22,13 +24,13 @@ def npu_softmax(
 ) -> NpuTask:
     """Softmax of every head of every request over ``contexts`` scores each."""
     unit = npu.vector
-    each = [softmax_cycles(c, unit, element_bytes, False) for c in contexts]
     heads = operator.rows // max(len(contexts), 1)
-    total = sum(each) * heads
+    total = sum(vector_cycles("softmax", c, unit) for c in contexts) * heads
+    total = vector_timing(unit).npu_softmax_cycles(total)
     return NpuTask(
         operator.name, str(operator.kind), "vector", layer, operator.flops, 0, 0,
-        compute_cycles=0 if unit.artifact_free else -(-total // unit.units),
-        vector_unit_cycles=0 if unit.artifact_free else total,
+        compute_cycles=-(-total // unit.units),
+        vector_unit_cycles=total,
         vector_lane_ops=heads * sum(vector_lane_ops("softmax", c) for c in contexts),
         sram_bytes=softmax_sram_bytes(contexts, heads, element_bytes),
     )  # fmt: skip
@@ -44,10 +46,10 @@ def npu_product(
     stays on chip from its scores to its values.
     """
     score = operator.kind is OperatorKind.ATTENTION_SCORE
-    costs = [_cycles(operator, c, score, npu, element_bytes) for c in contexts]
+    attention = _chosen(npu.attention)
+    costs = [attention.cost(operator, c, score, npu, element_bytes) for c in contexts]
     cycles = [cost.taken for cost in costs]
-    # in order of address in the artifact's presets too: there the latency of one head after
-    # the other bounds attention, not its loads
+    # in order of address, whatever ``npu.operand_layout`` says of other operands
     bursts = -(-operator.kv_read_bytes // burst_bytes)
     return NpuTask(
         operator.name, str(operator.kind), "systolic", layer, operator.flops, 0,
@@ -84,7 +86,7 @@ def _array_bytes(
     return each * operator.kv_heads
 
 
-class _Cost(NamedTuple):
+class ArrayCost(NamedTuple):
     """Array cycles of one request."""
 
     taken: int
@@ -93,24 +95,29 @@ class _Cost(NamedTuple):
     loading: int
 
 
-def _cycles(
-    operator: Operator, context: int, score: bool, npu: NpuConfig, element_bytes: int
-) -> _Cost:
-    """Array cycles of one request's scores or values, all heads."""
-    systolic = npu.systolic
-    if npu.artifact_attention:
-        # npu-only branch, half of it to each of the two operators (MECHANISMS 4.12)
-        rows = systolic.rows
-        fill = 2 * rows - 1
-        blocks = -(-(context + rows - 1) // rows)
-        softmax = softmax_cycles(context, npu.vector, 1, False)
-        latency = systolic.rows + systolic.cols - 2 + max(rows // systolic.arrays, 4) + 1
-        head = fill + context // 8 + softmax + latency * blocks
-        taken = operator.heads * head // 2
-        return _Cost(taken, taken, 0)
-    one = _one_head(operator, context, score, npu, element_bytes)
-    # with hidden preloads the next head's keys load while this one drains
-    hidden = systolic.preload == "hidden"
-    each = one.taken_cycles if hidden else one.cycles
-    parts = (each, one.streamed_cycles, min(one.loading_cycles, each - one.streamed_cycles))
-    return _Cost(*(-(-part * operator.kv_heads // systolic.arrays) for part in parts))
+class SingleAttention:
+    """Products of one new token with its keys, or its values: ``by-products``.
+
+    A module of kind ``npu_attention`` offers a subclass of it, ``Attention``.
+    """
+
+    def cost(
+        self, operator: Operator, context: int, score: bool, npu: NpuConfig, element_bytes: int
+    ) -> ArrayCost:
+        """Array cycles of one request's scores (``score``) or values over ``context`` tokens, all
+        heads."""
+        systolic = npu.systolic
+        one = _one_head(operator, context, score, npu, element_bytes)
+        # with hidden preloads the next head's keys load while this one drains
+        hidden = systolic.preload == "hidden"
+        each = one.taken_cycles if hidden else one.cycles
+        parts = (each, one.streamed_cycles, min(one.loading_cycles, each - one.streamed_cycles))
+        return ArrayCost(*(-(-part * operator.kv_heads // systolic.arrays) for part in parts))
+
+
+@cache
+def _chosen(name: str) -> SingleAttention:
+    if name == "by-products":
+        return SingleAttention()
+    made: SingleAttention = load_module("npu_attention", name).Attention()
+    return made

@@ -41,6 +41,8 @@ FORMER_NAMES = {
     "systolic.preload=artifact-overlapped": "systolic.dataflow (neupims_overlapped)",
     "systolic.preload=artifact-serial": "systolic.dataflow (neupims_serial)",
     "artifact_store_bug": "tiling (neupims_partial_stores)",
+    "vector.artifact_free": "vector.timing (neupims_free)",
+    "artifact_attention": "attention (neupims_head_by_head)",
     "artifact_internal_scale": "ffn_read_multiple",
     "artifact_softmax": "cost_rules ([attacc_hiding_softmax])",
     "artifact_ffn_energy": "cost_rules ([attacc_ffn_energy])",
@@ -62,11 +64,7 @@ def _departures(value: Any, path: tuple[str, ...]) -> Iterator[str]:
             each.KEY for each in _settings()
             if isinstance(value, each.SECTION) and each.departs(getattr(value, each.KEY))
         )  # fmt: skip
-        switched = (
-            key for key in type(value).model_fields
-            if (key.startswith("artifact_") and getattr(value, key) not in (False, None, "none"))
-        )  # fmt: skip
-        for key in dict.fromkeys((*chosen, *settings, *switched)):
+        for key in dict.fromkeys((*chosen, *settings)):
             yield ".".join((*path, key))
         for name in type(value).model_fields:
             yield from _departures(getattr(value, name), (*path, name))

@@ -37,6 +37,7 @@ from pimsim.hardware.dram.layout import (
     X_WAIT,
 )
 from pimsim.hardware.dram.rules import COMMANDS, Command
+from pimsim.hardware.npu.vector_timing import vector_timing
 from pimsim.result.accounts import (
     array_elements,
     dram_counts,
@@ -222,7 +223,7 @@ def _utilisation(outcome: Outcome, cycles: int) -> Utilisation:
     commands = int(counter[:, C_COMMANDS : C_COMMANDS + len(COMMANDS)].sum())
     vector = config.npu.vector
     # vector units that never queue are as many as it takes: no share of them can be told
-    used = 0 if vector.artifact_free else recorder.vector_unit_cycles
+    used = recorder.vector_unit_cycles if vector_timing(vector).queues else 0
     return Utilisation(
         npu=recorder.macs["npu"] / (array_elements(config) * cycles),
         vector=used / (vector.units * cycles),
@@ -305,7 +306,7 @@ def _warnings(outcome: Outcome, pipeline: Pipeline) -> Iterator[str]:
             "one block alone never overlaps one sub-batch's NPU work with the other's PIM work as "
             "the steady state does; for its throughput simulate 2 blocks or more"
         )
-    if config.npu.vector.artifact_free:
+    if not vector_timing(config.npu.vector).queues:
         yield "vector units never queue here, their utilisation is given as 0"
 
 

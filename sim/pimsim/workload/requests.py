@@ -142,7 +142,7 @@ def _parse(path: str, content: bytes) -> tuple[TraceFormat, tuple[Request, ...]]
                 f"({','.join(header)})"
             )
         row = _Row(path, line, dict(zip(header, cells, strict=True)))
-        request = _request(row) if source == "pimsim" else _artifact_request(row, len(requests))
+        request = _request(row) if source == "pimsim" else _neupims_request(row, len(requests))
         if request.id in first_seen:
             raise InputError(
                 f"{path}:{line}: request_id {request.id} was used before, "
@@ -264,7 +264,7 @@ def _channel(row: _Row) -> int | None:
     return row.integer("channel", 0, _MAX_INDEX)
 
 
-def _artifact_request(row: _Row, index: int) -> Request:
+def _neupims_request(row: _Row, index: int) -> Request:
     """The artifact's requests arrive at 0 and make exactly one token (MECHANISMS 4.14)."""
     return Request(
         id=index,

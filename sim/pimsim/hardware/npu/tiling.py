@@ -79,9 +79,8 @@ def tile_gemm(
     A tile holds its weights, inputs and outputs. ``least-traffic`` takes, among tile sizes of
     about dimension / c with c = 1, 2, 3, 4, 6, 8, 12, ... and all loop orders, the one that moves
     the fewest bytes, then the fewest weights, then cuts k the least, then the fewest tiles;
-    operands that two tiles in a row share are not loaded twice. ``halve-largest`` is the
-    artifact's rule (MECHANISMS 4.10): halve the largest dimension until a tile fits; each tile
-    loads its own operands.
+    operands that two tiles in a row share are not loaded twice. ``halve-largest`` halves the
+    largest dimension until a tile fits (MECHANISMS 4.10); each tile loads its own operands.
 
     Raises ``InputError`` when not even one element of each operand fits, or when the product
     would take more than 200 000 tiles.

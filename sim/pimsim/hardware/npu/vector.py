@@ -11,6 +11,7 @@ from pimsim.config.errors import InputError, near_miss
 from pimsim.config.npu import VectorConfig
 from pimsim.hardware.compiled import njit
 from pimsim.hardware.npu.plan import ceil_div
+from pimsim.hardware.npu.vector_timing import vector_timing
 
 __all__ = [
     "VectorKind",
@@ -47,8 +48,7 @@ def vector_cycles(kind: VectorKind, width: int, vector: VectorConfig) -> int:
     - rmsnorm: one tree, scalars mul + sqrt, vectors 3 mul (square, scale, gain)
     - silu: exp, add, 2 mul; rope: 2 mul, add
 
-    ``artifact_free``: everything but softmax works on zero elements (MECHANISMS B3), so a
-    layernorm costs its trees and scalars alone.
+    Of how many elements it is the time says ``vector.timing``.
     """
     if kind not in get_args(VectorKind):
         allowed = ", ".join(get_args(VectorKind))
@@ -57,8 +57,7 @@ def vector_cycles(kind: VectorKind, width: int, vector: VectorConfig) -> int:
         )
     if width < 0:
         raise InputError(f"vector operation {kind}: width {width} is negative")
-    if vector.artifact_free and kind != "softmax":
-        width = 0
+    width = vector_timing(vector).elements(kind, width)
     passes = ceil_div(width, vector.lanes)
     tree = add_tree_levels(width, vector.lanes) * vector.add_tree_latency
     add, mul = vector.add_latency, vector.mul_latency
@@ -108,8 +107,8 @@ def schedule_in_order(
 
     One operation issues per cycle, the first of them at 0 or later. Each starts at the latest of
     its ready cycle, the previous issue + 1, and the cycle at which a unit is free; a unit is busy
-    for the duration. ``units`` <= 0: a unit is always free (the artifact never queues,
-    MECHANISMS 4.11). Arrays are int64 of equal length; returns int64.
+    for the duration. ``units`` <= 0: a unit is always free. Arrays are int64 of equal length;
+    returns int64.
     """
     count = len(ready_cycles)
     finish = np.empty(count, dtype=np.int64)

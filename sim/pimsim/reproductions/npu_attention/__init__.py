@@ -1,0 +1,1 @@
+"""Attention on the arrays of published simulators; see ``pimsim.mapping.npu_attention``."""

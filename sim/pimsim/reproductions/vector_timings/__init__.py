@@ -1,0 +1,1 @@
+"""Vector work of published simulators; see ``pimsim.hardware.npu.vector_timing``."""
