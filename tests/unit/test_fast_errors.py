@@ -107,7 +107,7 @@ def test_limits_are_at_their_values() -> None:
         parts = [SimpleNamespace(blocks=[SimpleNamespace(operators=[product])] * blocks)] * 2
         org = SimpleNamespace(channels=2, row_bytes=1024, burst_bytes=64)
         memory = SimpleNamespace(organization=org)
-        return SimpleNamespace(iterations=parts, uses_pim=True, memory=memory)
+        return SimpleNamespace(passes=parts, uses_pim=True, memory=memory)
 
     assert rates_hold(device(LEAST_ROWS, 1))
     assert not rates_hold(device(LEAST_ROWS - 1, 1))

@@ -40,6 +40,10 @@ FLOW = np.dtype(
         ("pim_waited", _I),  # ticks that it waited for a refresh
         ("pim_beside", _I),  # ticks that it worked while the channel had stream work, too
         ("part", _I),  # part of the program under way
+        ("writes_from", _I),  # stream work that is writes, from here on
+        ("writes_to", _I),  # and up to here
+        ("write_stream", _I),  # both rates beside each other there, of 4096
+        ("write_pim", _I),
     ],
     align=True,
 )
@@ -75,7 +79,7 @@ def _pim_waits(now: int, started: bool, need: int, refresh: Any) -> int:
 @njit(cache=True)
 def _next(
     now: int, until: int, left: int, begin: int, pim_done: int, pim_total: int, pim_begin: int,
-    part: int, parts: Any, refresh: Any,
+    part: int, parts: Any, refresh: Any, done: int, ch: Any,
 ) -> tuple[int, int, int, int, int, int]:  # fmt: skip
     """``(tick, stream work, PIM work, part, waited, beside)``: the next change of rates, at most
     ``until``; what is drained by then, the part that is under way from then on, how long PIM
@@ -94,14 +98,22 @@ def _next(
         stream_rate = refresh.share
     if computing:
         pim_left = parts[part, PART_END] - pim_done
-        if streaming:
+        if streaming and ch.writes_from <= done < ch.writes_to:
+            stream_rate, pim_rate = ch.write_stream, ch.write_pim
+        elif streaming:
             stream_rate, pim_rate = parts[part, PART_STREAM], parts[part, PART_PIM]
     if left > 0 and now < begin:
         after = min(after, begin)
     if pim_done < pim_total and now < pim_begin:
         after = min(after, pim_begin)
     if streaming:
-        after = min(after, now - (-left * ONE // stream_rate))
+        # what it drains until it is done, or its writes begin or end
+        drained = left
+        if done < ch.writes_from:
+            drained = min(left, ch.writes_from - done)
+        elif done < ch.writes_to:
+            drained = min(left, ch.writes_to - done)
+        after = min(after, now - (-drained * ONE // stream_rate))
     if computing:
         after = min(after, now - (-pim_left * ONE // pim_rate))
         if refresh.interval > 0:
@@ -126,7 +138,7 @@ def step(flow: Any, parts: Any, now: int, until: int, refresh: Any) -> None:
         while at < until:
             at, stream, pim, ch.part, waited, beside = _next(
                 at, until, ch.queued - ch.done, ch.begin, ch.pim_done, ch.pim_total, ch.pim_begin,
-                ch.part, parts, refresh,
+                ch.part, parts, refresh, ch.done, ch,
             )  # fmt: skip
             ch.done += stream
             ch.pim_done += pim
@@ -145,7 +157,7 @@ def _reach(ch: Any, parts: Any, now: int, target: int, before: int, refresh: Any
         # what lies behind the target does not change when it is reached
         at, stream, pim, part, _, _ = _next(
             at, NEVER, target - done, ch.begin, pim_done, ch.pim_total, ch.pim_begin, part, parts,
-            refresh,
+            refresh, done, ch,
         )  # fmt: skip
         done += stream
         pim_done += pim
@@ -163,7 +175,7 @@ def pim_end(flow: Any, parts: Any, now: int, before: int, refresh: Any) -> int:
         while pim_done < ch.pim_total and at < before:
             at, stream, pim, part, _, _ = _next(
                 at, NEVER, ch.queued - done, ch.begin, pim_done, ch.pim_total, ch.pim_begin, part,
-                parts, refresh,
+                parts, refresh, done, ch,
             )  # fmt: skip
             done += stream
             pim_done += pim

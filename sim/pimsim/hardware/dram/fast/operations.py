@@ -57,6 +57,8 @@ class Operation:
     """What refreshes cost it."""
     stall_share: int
     """Of 4096: what a stream gets meanwhile."""
+    beside_writes: tuple[int, int]
+    """Of 4096: what a stream of writes gets, and what PIM does, beside each other."""
     tail: Ints
     """Ticks for which each channel still writes results when its commands are out, (channels,)."""
     causes: NDArray[np.float64]
@@ -77,7 +79,7 @@ class Operation:
                 programs, np.ascontiguousarray(own), np.zeros(1, np.int64),
                 self.work[channel : channel + 1], self.counts[channel : channel + 1],
                 np.zeros(len(marks), np.int64), self.mark_work[marks], self.stall,
-                self.stall_share, self.tail[channel : channel + 1], self.causes,
+                self.stall_share, self.beside_writes, self.tail[channel : channel + 1], self.causes,
             ),
             marks,
         )  # fmt: skip
@@ -97,7 +99,7 @@ def analyse(
         nowhere = np.zeros(marks, np.int64)
         return Operation(
             programs, np.zeros((1, PARTS), np.int64), none, none, counts, nowhere, nowhere,
-            Stall(0, 0), ONE, none, np.zeros((2, N_CAUSES)),
+            Stall(0, 0), ONE, (ONE, ONE), none, np.zeros((2, N_CAUSES)),
         )  # fmt: skip
     channel = np.repeat(np.arange(count), sizes)
     last = _last_of_marks(whole, marks)
@@ -131,7 +133,7 @@ def analyse(
     return Operation(
         programs, parts, first_part, work, counts,
         np.where(known, channel[last], 0), np.where(known, passed[last], 0), rates.stall,
-        rates.stall_share, tail.astype(np.int64), rates.causes, pieces, rates,
+        rates.stall_share, rates.beside_writes, tail.astype(np.int64), rates.causes, pieces, rates,
     )  # fmt: skip
 
 

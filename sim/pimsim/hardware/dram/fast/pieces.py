@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,6 +35,8 @@ Floats = NDArray[np.float64]
 SAMPLED_CHANNELS = 3
 REFRESHES = 8
 """That a stretch of a program meets, to see how long each stops it."""
+WRITES_LONG = 4
+"""Times as long as the writes that hold it up is the stretch that shows for how long they do."""
 MOST_REPEATED = 4096
 """Instructions of a short program that is repeated for that."""
 
@@ -55,6 +58,8 @@ class PieceRates:
     """What refreshes cost a program."""
     stall_share: int
     """Of 4096: what a stream gets while PIM stands still for a refresh."""
+    beside_writes: tuple[int, int]
+    """Of 4096: what a stream of writes gets, and what PIM does, beside each other."""
     tail: float
     """Ticks for which each burst of results is still written when all commands are out."""
     causes: Floats
@@ -80,13 +85,17 @@ def time_pieces(
     stopped: list[tuple[Ints, Ints, Ints]] = []
     counts = np.zeros(N_COUNTERS, np.int64)
     beside_counts, tail = counts.copy(), 0.0
-    stall = Stall(0, 0)
-    for channel in _sample(pieces, about):
+    stall, beside_writes = Stall(0, 0), (ONE, ONE)
+    for number, channel in enumerate(_sample(pieces, about)):
         own = np.flatnonzero(pieces.channel == channel)
         first = pieces.first[own] - pieces.first[own[0]]
+        stretch = partial(_stretch, programs[channel], about[own], first, bursts[own])
         if not stall.ticks:
-            stall = probe.stall(_stretch(probe, programs[channel], about[own], first, bursts[own]))
-        found = probe.program(job_of(programs[channel], first, bursts[own]), beside_bursts)
+            stall = probe.stall(stretch(REFRESHES * probe.interval))
+        job = job_of(programs[channel], first, bursts[own])
+        found = probe.program(job, beside_bursts)
+        if number == 0:
+            beside_writes = probe.beside_writes(stretch(WRITES_LONG * probe.write_cycles))
         kind = pieces.kind[own]
         alone.add(kind, found.alone)
         beside.add(kind[found.clear], found.beside[found.clear])
@@ -106,14 +115,14 @@ def time_pieces(
     return PieceRates(
         ticks, np.clip(stream * ONE // slowed, 1, ONE), np.clip(ticks * ONE // slowed, 1, ONE),
         counts, max(int(alone.total.sum()), 1), stall, stall_share,
-        tail, np.array([_causes(counts), _causes(beside_counts)]),
+        beside_writes, tail, np.array([_causes(counts), _causes(beside_counts)]),
     )  # fmt: skip
 
 
-def _stretch(probe: Probe, program: Ints, about: Ints, first: Ints, bursts: Ints) -> Job:
-    """As much of a channel's program as meets a few refreshes, which come by time, not by kind: its
-    beginning, or all of it as often as it takes. ``about``, ``first``, ``bursts``: by piece."""
-    wanted = REFRESHES * probe.interval
+def _stretch(program: Ints, about: Ints, first: Ints, bursts: Ints, wanted: int) -> Job:
+    """As much of a channel's program as takes ``wanted`` cycles, for what comes by time, not by
+    kind, as refreshes and writes do: its beginning, or all of it as often as it takes. ``about``,
+    ``first``, ``bursts``: by piece."""
     whole = max(int(about.sum()), 1)
     times = min(-(-wanted // whole), -(-MOST_REPEATED // len(program)))
     long = int(np.searchsorted(np.cumsum(np.tile(about, times)), wanted)) + 1

@@ -50,7 +50,8 @@ STREAM_BURSTS = (16, 64, 256, 1024, 4096)
 """Lengths of streams that are run."""
 CHAIN_STREAMS = 16
 BEHIND_BURSTS = 1024
-"""Of the stream that shows what writes leave behind: longer than they last."""
+"""Of the stream that shows what writes leave behind, longer than they last, and of writes that
+PIM is run beside."""
 SCATTER_BYTES = 160
 """Of one in a key, about."""
 LEAST_BESIDE = 64
@@ -128,6 +129,9 @@ class Probe:
         self._stalls: Remembered[Stall] = Remembered(PROGRAM_BYTES // 8, lambda _: 0)
         self._scatters: Remembered[tuple[int, int, int]] = Remembered(
             PROGRAM_BYTES // 4, lambda found: found[2] * SCATTER_BYTES
+        )
+        self._beside_writes: Remembered[tuple[int, int]] = Remembered(
+            PROGRAM_BYTES // 8, lambda _: 0
         )
         self._lost: Remembered[int] = Remembered(PROGRAM_BYTES // 8, lambda _: 0)
         self._come: Remembered[Floats] = Remembered(PROGRAM_BYTES // 8, lambda one: one.nbytes)
@@ -390,6 +394,33 @@ class Probe:
             return Stall(0, 0)
         job = self._renamed(job)
         return self._stalls.get(job.content, lambda: self._stall(job))
+
+    @property
+    def write_cycles(self) -> int:
+        """Of the writes that ``beside_writes`` has beside a program."""
+        return BEHIND_BURSTS * self.writes.ticks // TICKS
+
+    def beside_writes(self, job: Job) -> tuple[int, int]:
+        """What a stream of writes and a channel's program get of their rates beside each other, of
+        4096: writes are drained before anything else, and may leave PIM nothing."""
+        if self.quiet is not self:
+            return self.quiet.beside_writes(job)
+        return self._beside_writes.get(job.content, lambda: self._share_beside_writes(job))
+
+    def _share_beside_writes(self, job: Job) -> tuple[int, int]:
+        org = self.memory.organization
+        first = org.rows // 2 * org.ranks * org.banks * org.columns
+        ends = []
+        for bursts in (0, BEHIND_BURSTS):
+            system = self.one_channel()
+            writes = system.submit(0, [Stream(first, bursts, write=True)] if bursts else [])
+            system.submit_pim(0, [job.program], len(job.bursts), job.after)
+            _run(system)
+            ends.append(int(system.channels["pim_last"][0]))
+        alone = BEHIND_BURSTS * self.writes.ticks
+        took = max(writes.done_cycle * TICKS, alone)
+        worked = max(took - (ends[1] - ends[0]) * TICKS, 0)
+        return alone * ONE // took, min(max(worked * ONE // took, 1), ONE)
 
     def _stall(self, job: Job) -> Stall:
         durations = self.quiet._run_job(job)[0]

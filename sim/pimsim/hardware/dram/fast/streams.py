@@ -41,6 +41,8 @@ class Work:
     writes: Ints
     posted: Ints
     """Of the ticks, those at the end that nobody waits for: writes that were answered before."""
+    writing: Ints
+    """Of the ticks, those of writes, the last of them."""
     blocks: Floats
     """Share of its tracked stream's work that is done when each block has come, on the channel
     where that is latest; none where no stream is tracked."""
@@ -87,6 +89,7 @@ class StreamWork:
         probe = self.probe
         ticks = np.zeros(self._channels, np.int64)
         last = ticks
+        writing = ticks.copy()
         parts = [self.runs(stream) for stream in streams]
         sizes = [bursts.sum(axis=0) for _, bursts in parts]
         counted = np.zeros((2, self._channels), np.int64)  # reads, writes
@@ -97,15 +100,19 @@ class StreamWork:
             last = own * (probe.writes.ticks if stream.write else read_ticks)
             lost = self._lost(stream, begin, bursts, bool(idle.all()))
             ticks += last + np.where(own > 0, lost, 0)
+            if stream.write:
+                writing += last
         posted = np.zeros(self._channels, np.int64)
         if scatters:
             answered, posted = self._scattered(scatters, counted)
             ticks += answered + posted
+            if any(scatter.write for scatter in scatters):
+                writing += answered + posted
         blocks = np.zeros(0)
         for stream, (begin, bursts) in zip(streams, parts, strict=True):
             if isinstance(stream, Stream) and stream.track_blocks:
                 blocks = self._blocks(stream, begin[0], bursts[0])
-        return Work(ticks, last, counted[0], counted[1], posted, blocks)
+        return Work(ticks, last, counted[0], counted[1], posted, writing, blocks)
 
     def _blocks(self, stream: Stream, begin: Ints, bursts: Ints) -> Floats:
         """What ``Work.blocks`` says of a stream that has these bursts on each channel."""

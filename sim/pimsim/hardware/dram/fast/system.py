@@ -121,6 +121,8 @@ class FastMemorySystem:
         self.channels = np.zeros(count, dtype=np.dtype(fields, align=True))
         self._flow = np.zeros(count, dtype=FLOW)
         self._flow["pim_end"] = 0
+        self._writes: deque[tuple[Ints, Ints]] = deque()
+        """Work that is writes, from and to, by channel, of transfers behind those in ``_flow``."""
         self._posted = np.zeros(count, np.int64)
         """Of the work asked for last on each channel, what nobody waits for."""
         self._parts = np.zeros((1, PARTS), dtype=np.int64)
@@ -172,6 +174,9 @@ class FastMemorySystem:
         flow["begin"][(flow["queued"] == flow["done"]) & (work.ticks > 0)] = begin
         first = queued = flow["queued"].copy()
         flow["queued"] += work.ticks
+        if work.writing.any():
+            self._writes.append((flow["queued"] - work.writing, flow["queued"].copy()))
+            self._next_writes()
         self._posted = np.where(work.ticks > 0, work.posted, self._posted)
         if len(work.blocks):
             first = flow["queued"] - work.last
@@ -197,6 +202,7 @@ class FastMemorySystem:
         flow["pim_done"] = 0
         flow["pim_waited"] = flow["pim_beside"] = 0
         flow["part"] = operation.first_part
+        flow["write_stream"], flow["write_pim"] = operation.beside_writes
         self._parts = operation.parts
         self._pim_refresh[:] = 0
         if operation.stall.ticks:
@@ -296,11 +302,18 @@ class FastMemorySystem:
             # work is remembered as a line from stop to stop: stop where a channel sets out
             upto = next_begin(self._flow, self._tick, tick)
             step(self._flow, self._parts, self._tick, upto, self._pim_refresh[0])
+            self._next_writes()
             self._tick = upto
             self._now = max(self._now, self._cycle(upto))
             self._snapshot()
             self._refresh()
             self._sample_if_due()
+
+    def _next_writes(self) -> None:
+        """Let the channels know where their next writes are."""
+        writes, flow = self._writes, self._flow
+        while writes and not (flow["writes_to"] > flow["done"]).any():
+            flow["writes_from"], flow["writes_to"] = writes.popleft()
 
     def _sample_if_due(self) -> None:
         """Take the sample that is due, of an idle stretch the first one too: what came before it
