@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from pimsim.workload.requests import RequestTrace
 
 __all__ = [
-    "calibration", "compare", "decode_system", "device_of", "observe", "overrides_of", "resolve",
-    "run", "simulate",
+    "calibration", "compare", "decode_system", "device_of", "devices_of", "observe",
+    "overrides_of", "resolve", "run", "simulate",
 ]  # fmt: skip
 
 PathLike = str | os.PathLike[str]
@@ -35,6 +35,7 @@ def overrides_of(
     model: PathLike | None = None, requests: PathLike | None = None,
     layers: int | None = None, batch: int | None = None, fidelity: str | None = None,
     trace: PathLike | None = None, routing: PathLike | None = None, max_error: str | None = None,
+    phase: str | None = None, chunk: int | None = None, steps: int | None = None,
 ) -> list[str]:  # fmt: skip
     """The options that have a name of their own, as ``--set`` overrides.
 
@@ -49,6 +50,9 @@ def overrides_of(
         "workload.requests": None if requests is None else os.fspath(requests),
         "workload.layers": layers,
         "workload.batch": batch,
+        "workload.phase": phase,
+        "workload.chunk": chunk,
+        "workload.steps": steps,
         "fidelity": "fast" if fidelity is None and max_error is not None else fidelity,
         "max_error": max_error,
     }
@@ -82,7 +86,7 @@ def observe(
 ) -> tuple[Outcome, Result]:  # fmt: skip
     """``simulate``, and what the engine left behind: records, counters, and the first
     ``log_entries`` commands."""
-    from pimsim.engine.iteration import run_iteration
+    from pimsim.engine.iteration import run_devices
     from pimsim.result.build import build_result
     from pimsim.result.invariants import check_invariants
     from pimsim.workload.batch import load_inputs
@@ -90,8 +94,8 @@ def observe(
     start = time.perf_counter()
     inputs = load_inputs(resolved.config.workload)
     content = run_content(resolved, inputs.hashes)
-    device, trace = device_of(resolved, inputs)
-    outcome = run_iteration(device, on_stage, log_entries, over_time)
+    devices, trace = devices_of(resolved, inputs)
+    outcome = run_devices(devices, on_stage, log_entries, over_time)
     wall_s = time.perf_counter() - start
     result, facts = build_result(outcome, resolved, trace, wall_s)
     result = replace(
@@ -112,12 +116,21 @@ def _departures(resolved: ResolvedRun) -> list[str]:
 
 
 def device_of(resolved: ResolvedRun, inputs: Inputs | None = None) -> tuple[Device, RequestTrace]:
-    """The device with the work of its batch mapped, and the requests, hashed with all other inputs.
+    """``devices_of`` at the first step."""
+    devices, trace = devices_of(resolved, inputs)
+    return devices[0], trace
+
+
+def devices_of(
+    resolved: ResolvedRun, inputs: Inputs | None = None
+) -> tuple[tuple[Device, ...], RequestTrace]:
+    """The device with its work mapped, at each of the run's steps, and the requests, hashed with
+    all other inputs.
 
     ``inputs``: where they were read before. Raises ``InputError`` where the config asks for what
     cannot be.
     """
-    from pimsim.engine.device import build_device
+    from pimsim.engine.device import build_devices
     from pimsim.workload.batch import (
         load_inputs,
         load_model,
@@ -125,7 +138,7 @@ def device_of(resolved: ResolvedRun, inputs: Inputs | None = None) -> tuple[Devi
         load_run_sparsity,
         traces_sha256,
     )
-    from pimsim.workload.step import Step
+    from pimsim.workload.run_steps import run_steps
 
     config = resolved.config
     _check_controller(resolved)
@@ -133,9 +146,9 @@ def device_of(resolved: ResolvedRun, inputs: Inputs | None = None) -> tuple[Devi
     model = load_model(config.workload) if read.card is None else read.card
     routing = load_run_routing(config, model)
     trace = replace(read.requests, sha256=traces_sha256(read.hashes))
-    step = Step.decode(trace.requests)
-    device = build_device(config, model, step, routing, load_run_sparsity(config, model))
-    return device, trace
+    steps = run_steps(trace.requests, config.workload)
+    devices = build_devices(config, model, steps, routing, load_run_sparsity(config, model))
+    return devices, trace
 
 
 def _check_controller(resolved: ResolvedRun) -> None:
@@ -169,20 +182,25 @@ def run(
     name_or_path: PathLike = DEFAULT_RUN, *, model: PathLike | None = None,
     requests: PathLike | None = None, layers: int | None = None, batch: int | None = None,
     trace: PathLike | None = None, routing: PathLike | None = None, fidelity: str | None = None,
-    max_error: str | None = None, overrides: Sequence[str] = (), out: PathLike | None = None,
+    max_error: str | None = None, phase: str | None = None, chunk: int | None = None,
+    steps: int | None = None, overrides: Sequence[str] = (), out: PathLike | None = None,
 ) -> Result:  # fmt: skip
-    """Simulate one decode iteration of a batch.
+    """Simulate one step of a batch, or several: a decode iteration unless asked otherwise.
 
     ``name_or_path``: a preset or a run's YAML. ``model``: a card's name or path, or ``trace``: an
     operator trace's; ``routing``: where tokens go in a mixture of experts; ``requests``: a request
     trace's, ``layers``: decoder blocks to simulate, ``batch``: requests taken from the front of the
     trace. ``fidelity``: ``command`` or ``fast``, ``max_error``: of the latter (``"2%"``).
+    ``phase``: ``decode`` or ``prefill``; ``chunk``: most new tokens of a request in a step;
+    ``steps``: how many to run, contexts growing.
     ``overrides``: any other value, as ``"npu.frequency=2GHz"``; they come last. ``out``: a
     folder for config, result and operators. Raises ``InputError``, one line, for wrong input.
     """
     from pimsim.result import store
 
-    options = overrides_of(model, requests, layers, batch, fidelity, trace, routing, max_error)
+    options = overrides_of(
+        model, requests, layers, batch, fidelity, trace, routing, max_error, phase, chunk, steps
+    )
     resolved = resolve(name_or_path, [*options, *overrides])
     if out is not None:
         store.check_writable(out)
@@ -220,7 +238,8 @@ def compare(
     runs: Sequence[PathLike | Result], *, model: PathLike | None = None,
     requests: PathLike | None = None, layers: int | None = None, batch: int | None = None,
     trace: PathLike | None = None, routing: PathLike | None = None, fidelity: str | None = None,
-    max_error: str | None = None, overrides: Sequence[str] = (),
+    max_error: str | None = None, phase: str | None = None, chunk: int | None = None,
+    steps: int | None = None, overrides: Sequence[str] = (),
 ) -> pandas.DataFrame:  # fmt: skip
     """Runs side by side, one row each, ratios to the first.
 
@@ -230,7 +249,9 @@ def compare(
     from pimsim.result import store
     from pimsim.result.compare import compare as table
 
-    options = overrides_of(model, requests, layers, batch, fidelity, trace, routing, max_error)
+    options = overrides_of(
+        model, requests, layers, batch, fidelity, trace, routing, max_error, phase, chunk, steps
+    )
     options += overrides
     results, names = [], []
     for each in runs:

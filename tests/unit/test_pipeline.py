@@ -18,7 +18,7 @@ from pimsim.engine.iteration import Outcome
 from pimsim.hardware.fabric.collectives import all_gather, all_reduce, send
 from pimsim.mapping.addresses import WeightRegion, plan_addresses
 from pimsim.result.accounts import run_energy
-from pimsim.result.pipeline import Pipeline, StageTime
+from pimsim.result.pipeline import Pipeline, RunPipeline, StageTime
 from pimsim.result.scale import Extrapolation, extrapolate
 from pimsim.result.types import Result
 from pimsim.simulate import device_of, observe, resolve
@@ -488,16 +488,27 @@ def test_the_slowest_stage_sets_rate_and_interval() -> None:
     assert short.interval_ps() == (25.0, 90.0)
     both = Pipeline((wide, narrow), 2)
     assert (both.interval_ps, both.slowest) == (110, narrow)
-    assert both.tokens_per_s(11) == pytest.approx(11 / 110e-12)
-    assert both.tokens_per_s_interval(12) == pytest.approx((12 / 120e-12, 12 / 105e-12))
+    run = RunPipeline((both,))
+    assert run.tokens_per_s(11) == pytest.approx(11 / 110e-12)
+    assert run.tokens_per_s_interval(12) == pytest.approx((12 / 120e-12, 12 / 105e-12))
     # one batch alone: the sum of the stages
     alone = Pipeline((wide, narrow), 1)
     assert alone.interval_ps == 210
-    assert alone.tokens_per_s_interval(1) == pytest.approx((1 / 235e-12, 1 / 185e-12))
+    assert alone.bounds_ps() == (185, 235)
     unknown = Pipeline((wide, stage_time(70, Extrapolation(0, None, None))), 2)
-    assert unknown.tokens_per_s_interval(1) is None
+    assert unknown.bounds_ps() is None
     equal = Pipeline((stage_time(70, Extrapolation(3, 0.0, None)),) * 2, 2)
-    assert equal.tokens_per_s_interval(1) == (equal.tokens_per_s(1),) * 2
+    assert equal.bounds_ps() == (73, 73)
+    # steps follow one another
+    steps = RunPipeline((both, alone))
+    assert steps.interval_ps == 110 + 210
+    assert steps.tokens_per_s(16) == pytest.approx(16 / 320e-12)
+    assert steps.tokens_per_s_interval(1) == pytest.approx((1 / 355e-12, 1 / 290e-12))
+    assert RunPipeline((both, unknown)).tokens_per_s_interval(1) is None
+    certain = RunPipeline((equal, equal))
+    assert certain.tokens_per_s_interval(1) == (certain.tokens_per_s(1),) * 2
+    assert certain.spread is None
+    assert steps.spread == 0.1
 
 
 def test_the_fullest_stage_is_that_of_weights_and_caches_together() -> None:

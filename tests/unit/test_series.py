@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-import pimsim.engine.iteration
+import pimsim.engine.machine
 from pimsim.config.loader import load_energy, load_preset
 from pimsim.engine.iteration import Outcome
 from pimsim.engine.work import Span, WorkOverTime
@@ -277,7 +277,7 @@ def test_the_arrays_have_one_tile_after_the_other(
             seen.append((list(spans), given))
             super().spread(spans, given.items())
 
-    monkeypatch.setattr(pimsim.engine.iteration, "WorkOverTime", Watched)
+    monkeypatch.setattr(pimsim.engine.machine, "WorkOverTime", Watched)
     options = overrides_of(model=tiny_card, batch=8, layers=2)
     # several tiles a product
     small = [] if preset == "onnxim-tpuv4" else ["npu.scratchpad.capacity=512KiB"]

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 import typer
 
+from pimsim.cli.kernel_attention import attention_command
 from pimsim.cli.kernel_gemm import gemm_command
-from pimsim.cli.kernel_pim import elementwise_command, gemv_command, stream_attention, trace_command
+from pimsim.cli.kernel_pim import elementwise_command, gemv_command, trace_command
 from pimsim.cli.memories import read_memory
 from pimsim.cli.tables import print_table
 
@@ -192,91 +193,7 @@ def _picojoule(joule: float) -> float:
 kernel_app.command("gemm")(gemm_command)
 
 
-@kernel_app.command("attention")
-def attention_command(
-    pim: Annotated[str, typer.Option(metavar="NAME", help="PIM preset or YAML.")],
-    heads: Annotated[int, typer.Option(metavar="H", min=1, max=_MAX_SIZE, help="Heads.")],
-    head_dim: Annotated[
-        int, typer.Option(metavar="D", min=1, max=_MAX_SIZE, help="Dimension of a head.")
-    ],
-    context: Annotated[
-        list[int],
-        typer.Option(
-            metavar="L", min=1, max=_MAX_SIZE, help="Tokens of one request; once for each request."
-        ),
-    ],
-    memory: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME|FILE",
-            help="A preset, our YAML, or a DRAMsim3 .ini; without it that of the PIM's 'device'. "
-            "Not for a PIM that brings its own.",
-        ),
-    ] = None,
-    kv_heads: Annotated[
-        int | None,
-        typer.Option(
-            metavar="H", min=1, max=_MAX_SIZE, help="Heads of K and V; without it as many as heads."
-        ),
-    ] = None,
-    overrides: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Change a value of the PIM; repeatable."),
-    ] = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Decode attention of requests on PIM, with no other traffic.
-
-    A PIM of the Newton family: on one channel of a memory. One that brings its own: on all its
-    channels, one request.
-    """
-    from pimsim.config.errors import InputError
-    from pimsim.config.loader import load_pim, load_run, pim_model
-    from pimsim.config.pim_stream import StreamPimConfig
-
-    if pim_model(pim) is StreamPimConfig:
-        if memory is not None:
-            raise InputError(f"--memory {memory}: {pim} brings its own memory")
-        if len(context) != 1:
-            raise InputError(f"--context: {pim} takes one request, found {len(context)}")
-        stream_attention(pim, overrides, heads, kv_heads or heads, head_dim, context[0], as_json)
-        return
-    if kv_heads not in (None, heads):
-        raise InputError(f"--kv-heads {kv_heads}: {pim} has every head's K and V to itself")
-    design = load_pim(pim, overrides or []).config
-    try:
-        device = load_run(design.device).config
-    except InputError as error:
-        raise InputError(f"{pim}: device: {error}") from None
-    config = device.memory if memory is None else read_memory(memory, [])
-    from pimsim.engine.attention import run_attention
-
-    result = run_attention(config, design, heads, head_dim, context, device.npu.vector)
-    report = {
-        "score_cycles": result.score_cycles,
-        "value_cycles": result.value_cycles,
-        "softmax_cycles": result.softmax_cycles,
-        "commands": dict(result.commands),
-        "pim_stack": dict(result.pim_stack),
-        "pim": design.name,
-        "memory": config.name,
-    }
-    if as_json:
-        typer.echo(json.dumps(report, indent=2))
-        return
-    commands = {name: count for name, count in result.commands.items() if count}
-    plural = "" if len(context) == 1 else "s"
-    stack = {cause: cycles for cause, cycles in result.pim_stack.items() if cycles}
-    print_table(
-        f"{len(context)} request{plural}, {heads} heads of {head_dim}, on {design.name}",
-        {
-            "score": f"{result.score_cycles:,} cycles",
-            "value": f"{result.value_cycles:,} cycles",
-            "softmax": f"{result.softmax_cycles:,} cycles",
-            "commands": ", ".join(f"{name} {count:,}" for name, count in commands.items()),
-            "PIM cycles": ", ".join(f"{cause} {cycles:,}" for cause, cycles in stack.items()),
-        },
-    )
+kernel_app.command("attention")(attention_command)
 
 
 @contextmanager

@@ -84,6 +84,28 @@ MaxErrorOption = Annotated[
         help="With fast: phases that are off by more (2%) are simulated at command fidelity.",
     ),
 ]
+PhaseOption = Annotated[
+    str | None,
+    typer.Option(
+        "--phase",
+        metavar="decode|prefill",
+        help="What each request is asked: one new token, or its whole prompt.",
+    ),
+]
+ChunkOption = Annotated[
+    int | None,
+    typer.Option(
+        "--chunk", metavar="N", help="At most N new tokens of a request in a step; more steps."
+    ),
+]
+StepsOption = Annotated[
+    int | None,
+    typer.Option(
+        "--steps",
+        metavar="N",
+        help="Run N steps, contexts growing; a request that is fed goes on with a token a step.",
+    ),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
 
 
@@ -98,6 +120,9 @@ def run_command(
     overrides: SetOption = None,
     fidelity: FidelityOption = None,
     max_error: MaxErrorOption = None,
+    phase: PhaseOption = None,
+    chunk: ChunkOption = None,
+    steps: StepsOption = None,
     out: Annotated[
         str | None,
         typer.Option(
@@ -106,10 +131,12 @@ def run_command(
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Simulate one decode iteration of a batch: throughput, energy, and what holds it back."""
+    """Simulate a step of a batch, or several: throughput, energy, and what holds it back."""
     from pimsim.simulate import overrides_of, resolve
 
-    options = overrides_of(model, requests, layers, batch, fidelity, trace, routing, max_error)
+    options = overrides_of(
+        model, requests, layers, batch, fidelity, trace, routing, max_error, phase, chunk, steps
+    )
     resolved = resolve(run, [*options, *(overrides or [])])
     if out is not None:
         from pimsim.result.store import check_writable
@@ -144,6 +171,9 @@ def compare_command(
     overrides: SetOption = None,
     fidelity: FidelityOption = None,
     max_error: MaxErrorOption = None,
+    phase: PhaseOption = None,
+    chunk: ChunkOption = None,
+    steps: StepsOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Runs side by side, with ratios to the first and what holds each back."""
@@ -151,7 +181,9 @@ def compare_command(
     from pimsim.simulate import overrides_of, resolve
 
     options = [
-        *overrides_of(model, requests, layers, batch, fidelity, trace, routing, max_error),
+        *overrides_of(
+            model, requests, layers, batch, fidelity, trace, routing, max_error, phase, chunk, steps
+        ),
         *(overrides or []),
     ]
     if len(runs) < 2:

@@ -108,7 +108,8 @@ class NpuConfig(ConfigModel):
     network: NetworkConfig | None = None
     """None: a channel takes a request each cycle, of one core after the other's."""
     tiling: Tiling = "least-traffic"
-    """How a GEMM is cut into tiles. ``least-traffic``: the fewest bytes. ``least-time``: the
+    """How a GEMM is cut into tiles. ``least-traffic``: the fewest bytes, of the cuts that leave
+    neither arrays nor memory busy for longer than another does. ``least-time``: the
     least of the greater of computing and moving, with the first load and the last store, over
     all cores. ``gemmini``: square output tiles that fill the accumulator (Gemmini's tiled_matmul,
     ONNXim's Mapping.cc), more of them where there are fewer than cores. Or as the module of that

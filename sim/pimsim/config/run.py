@@ -42,6 +42,9 @@ class ScheduleConfig(ConfigModel):
     has one, else round-robin."""
     attention_placement: Literal["pim", "npu"] = "pim"
     """Where attention runs under a ``policy`` that uses PIM; ``npu`` leaves PIM to the experts."""
+    attention_pim_tokens: int = Field(default=1, ge=1, le=1_000_000)
+    """Most new tokens of a request whose attention runs on PIM, one token after the other; a
+    request with more (a prompt, or a piece of it) attends on the NPU, in tiles."""
     expert_placement: Literal["npu", "pim", "by-tokens"] = "by-tokens"
     """Where the experts of a MoE run. ``by-tokens``: where ``policy`` uses PIM, those with few
     tokens there, the others on the NPU, the limit from the time of both (docs/moe.md)."""
@@ -113,6 +116,16 @@ class WorkloadConfig(ConfigModel):
     capacity_factor: float | None = Field(default=None, gt=0, le=1000)
     """An expert takes this many times its even share of the batch's tokens and drops the rest;
     None: it takes all."""
+    phase: Literal["decode", "prefill"] = "decode"
+    """What each request is asked: one new token, or its whole prompt; a column ``new_tokens`` of
+    the request trace says it by request."""
+    chunk: int | None = Field(default=None, ge=1, le=1_000_000)
+    """At most so many new tokens of a request in a step, so that prompts take as many steps as
+    they need; None: all at once."""
+    steps: int | None = Field(default=None, ge=1, le=100_000)
+    """Steps to run, one after the other on a machine that goes on, contexts growing; a request
+    that has been fed what it is asked goes on with one token a step. None: as many as are needed
+    to feed it."""
     requests: str
     """A request trace's name (``traces/``) or a CSV path."""
     batch: int | None = Field(default=None, ge=1, le=1_000_000)

@@ -45,9 +45,10 @@ class AttentionResult:
 
 def run_attention(
     memory: MemoryConfig, pim: PimConfig, heads: int, head_dim: int, contexts: Sequence[int],
-    vector: VectorConfig,
+    vector: VectorConfig, new_tokens: int = 1,
 ) -> AttentionResult:  # fmt: skip
-    """Attend to requests with ``contexts`` tokens in their KV cache, 2-byte elements.
+    """Attend to requests with ``contexts`` tokens in their KV cache, 2-byte elements, the last
+    ``new_tokens`` of each one after the other.
 
     ``heads``: heads on this device, each with its own keys and values. The device has one
     channel's worth of requests; its other channels are idle. Raises ``InputError`` where the
@@ -58,7 +59,9 @@ def run_attention(
     channel = [CHANNEL] * len(contexts)
     rows = pim.operand_rows
     addresses = plan_addresses(memory, [{}], 0, [BlockKv(shape)], contexts, channel, rows)
-    batch = AttentionBatch(shape, addresses.kv[0], tuple(contexts), tuple(channel))
+    rows_of = [own for own in addresses.kv[0] for _ in range(new_tokens)]
+    seen = [each - back for each in contexts for back in range(new_tokens - 1, -1, -1)]
+    batch = AttentionBatch(shape, tuple(rows_of), tuple(seen), (CHANNEL,) * len(seen))
     system = MemorySystem(memory, pim)
     ends: list[int] = []
     softmax = 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -18,10 +18,12 @@ from pimsim.mapping.addresses import (
     AddressPlan,
     BlockKv,
     LayoutError,
+    WeightRegion,
     plan_addresses,
     visible_tokens,
 )
-from pimsim.mapping.block import BlockMapper, Placed
+from pimsim.mapping.block import BlockMapper
+from pimsim.mapping.block_placement import BlockPlacement
 from pimsim.mapping.expert_costs import ExpertCosts
 from pimsim.mapping.experts import ExpertEnergies, ExpertPlacement, place_by_tokens
 from pimsim.mapping.placement import (
@@ -37,12 +39,13 @@ from pimsim.workload.degrees import larger_degrees
 from pimsim.workload.moe import Routing
 from pimsim.workload.operators import Block, ForwardPass, OperatorKind
 from pimsim.workload.outside import Outside
+from pimsim.workload.run_steps import step_at_end
 from pimsim.workload.sparsity import Sparsity
 from pimsim.workload.stages import stage_kinds
 from pimsim.workload.step import Step
 from pimsim.workload.trace import OperatorTrace
 
-__all__ = ["Device", "build_device"]
+__all__ = ["Device", "build_device", "build_devices"]
 
 
 @dataclass(frozen=True)
@@ -57,6 +60,8 @@ class Device:
     passes: tuple[ForwardPass, ...]
     members: tuple[tuple[int, ...], ...]
     """Indices into the batch of each (sub-)batch."""
+    entries: tuple[tuple[int, ...], ...]
+    """The same as numbers of the step's entries, which some requests may not be among."""
     channel: tuple[int, ...]
     """Channel of each request of the batch."""
     kv: tuple[BlockKv, ...]
@@ -79,6 +84,11 @@ class Device:
     def memory(self) -> MemoryConfig:
         """The memory as the run names it; what a channel is, energy takes from here."""
         return self.config.memory if self.named_memory is None else self.named_memory
+
+    @property
+    def pim_tokens(self) -> int:
+        """Most new tokens of a request that attends on PIM."""
+        return self.config.schedule.attention_pim_tokens
 
     @property
     def parts(self) -> Sequence[int]:
@@ -112,9 +122,10 @@ class Device:
         """Program of block ``layer`` for (sub-)batch ``part``."""
         members = self.members[part]
         kv, declared = self.kv[layer], self.config.schedule.declared
-        placed = Placed(
+        placed = BlockPlacement(
             part, layer, members, tuple(self.channel[i] for i in members), kv.shape, kv.window,
             self.experts[part][layer], declared.uses_pim and not declared.at_once,
+            self.pim_tokens,
         )  # fmt: skip
         return self.mapper.program(self.passes[part], placed)
 
@@ -129,8 +140,19 @@ def build_device(
     config: RunConfig, model: ModelCard | OperatorTrace, step: Step,
     routing: Routing | None = None, sparsity: Sparsity | None = None,
 ) -> Device:  # fmt: skip
-    """Place the requests of ``step`` and map ``model`` for ``config``.
+    """``build_devices`` of a single step."""
+    (device,) = build_devices(config, model, (step,), routing, sparsity)
+    return device
 
+
+def build_devices(
+    config: RunConfig, model: ModelCard | OperatorTrace, steps: Sequence[Step],
+    routing: Routing | None = None, sparsity: Sparsity | None = None,
+) -> tuple[Device, ...]:  # fmt: skip
+    """Place the requests of ``steps`` and map ``model`` for ``config``: the device at each step.
+
+    Weights, requests and the rows of their caches lie where they lie in all steps; there is room
+    for the contexts of the last.
     ``routing``: where the tokens of a mixture of experts go; None: uniform, by the run's seed.
     ``sparsity``: which features of the feed-forward networks work; the arrays skip a tile of
     weights, as many rows as they have, when none of it does.
@@ -140,7 +162,7 @@ def build_device(
     """
     parallel = config.parallel
     try:
-        return _build(config, model, step, routing, sparsity)
+        return _build(config, model, steps, routing, sparsity)
     except _DegreesError as short:
         if parallel.tp is not None or config.workload.beyond_banks:
             raise short.advised("raise parallel.tp or parallel.ep") from None
@@ -148,13 +170,13 @@ def build_device(
         for tp in larger_degrees(model, short.degrees, parallel.ep):
             wider = parallel.model_copy(update={"tp": tp})
             try:
-                device = _build(
-                    config.model_copy(update={"parallel": wider}), model, step, routing, sparsity
+                devices = _build(
+                    config.model_copy(update={"parallel": wider}), model, steps, routing, sparsity
                 )
             except _DegreesError as also:
                 refused = also
                 continue
-            return replace(device, narrow_tp=short.degrees.tp)
+            return tuple(replace(each, narrow_tp=short.degrees.tp) for each in devices)
         raise refused.advised("no larger parallel.tp holds it, raise parallel.ep") from None
 
 
@@ -211,10 +233,10 @@ def _rows_of(work: DeviceWork) -> str:
 
 
 def _build(
-    config: RunConfig, model: ModelCard | OperatorTrace, step: Step,
+    config: RunConfig, model: ModelCard | OperatorTrace, steps: Sequence[Step],
     routing: Routing | None, sparsity: Sparsity | None,
-) -> Device:  # fmt: skip
-    """The device at the degrees that ``config`` asks for."""
+) -> tuple[Device, ...]:  # fmt: skip
+    """The device at each step, at the degrees that ``config`` asks for."""
     schedule = config.schedule
     on_pim = schedule.declared.uses_pim and config.pim is not None
     named = config.memory
@@ -222,8 +244,9 @@ def _build(
         config = config.model_copy(update={"memory": device_memory(config.memory)})
     org = config.memory.organization
     placement = schedule.expert_placement if on_pim else "npu"
-    work = device_work(
-        model, step, config.parallel, config.workload.layers, org.capacity_bytes, routing,
+    at_end = step_at_end(steps)
+    held = device_work(
+        model, at_end, config.parallel, config.workload.layers, org.capacity_bytes, routing,
         config.seed, append_kv=schedule.kv_append,
         overlapped=schedule.sub_batches, sparsity=sparsity,
         sparse=SparseOptions(
@@ -231,45 +254,64 @@ def _build(
             config.workload.sparsity_predictor,
         ),
     )  # fmt: skip
-    whole = work.forward(range(len(step.entries)))
-    outside = work.outside(config.workload.outside)
+    batch = held.forward(range(len(at_end.entries)))
     attends = on_pim and schedule.attention_placement == "pim"
-    kv = tuple(_block_kv(block, config, whole.kv_dtype_bytes, attends) for block in whole.blocks)
-    cost = _costs(kv, whole.contexts, config) if attends else list(whole.contexts)
-    channel = assign_channels(step.requests, org.channels, schedule.channel_assignment, cost)
-    members = [tuple(range(len(step.entries)))]
-    if schedule.sub_batches:
-        halves = split_sub_batches(channel, cost, schedule.split)
-        members = [tuple(half) for half in halves if half]
-    if schedule.request_order == "channel":
-        members = [tuple(sorted(half, key=lambda i: (channel[i], i))) for half in members]
-    passes = tuple(work.forward(half) for half in members)
+    kv = tuple(_block_kv(block, config, batch.kv_dtype_bytes, attends) for block in batch.blocks)
+    cost = _costs(kv, batch.contexts, config) if attends else list(batch.contexts)
+    channel = assign_channels(at_end.requests, org.channels, schedule.channel_assignment, cost)
+    works = [held if step == at_end else held.at(step) for step in steps]
+    outside = [work.outside(config.workload.outside) for work in works]
+    wholes = [work.forward(range(len(work.step.entries))) for work in works]
     try:
-        addresses = _addresses(config, work, whole, outside, kv, channel, placement)
+        addresses = _addresses(config, held, batch, wholes, outside, kv, channel, placement)
     except LayoutError as error:
-        raise _DegreesError(str(error), work.degrees) from None
+        raise _DegreesError(str(error), held.degrees) from None
     if any(each.shape is not None for each in kv) and not config.workload.beyond_banks:
-        _check_rows(addresses, whole, work, org.rows)  # before experts are placed, which takes long
+        # before experts are placed, which takes long
+        _check_rows(addresses, batch, held, org.rows)
     mapper = BlockMapper(
         npu=config.npu, memory=config.memory, pim=config.pim, link=config.link, addresses=addresses,
-        element_bytes=whole.dtype_bytes, kv_element_bytes=whole.kv_dtype_bytes,
+        element_bytes=batch.dtype_bytes, kv_element_bytes=batch.kv_dtype_bytes,
     )  # fmt: skip
-    load = [
-        0 if not attends else max(_by_channel(half, channel, cost, org.channels))
-        for half in members
-    ]
     costs = None
     if config.pim is not None and placement == "by-tokens":
         costs = ExpertCosts(config.npu, config.memory, config.pim)
-    place = partial(_placements, config, placement, costs, load)
-    device = Device(
-        config, work, whole, passes, tuple(members), tuple(channel), kv, mapper,
-        tuple(place(passes, part) for part in range(len(members))), place,
-        outside, named_memory=named,
-    )  # fmt: skip
-    if device.uses_pim and not config.workload.beyond_banks:
-        _check_rows(addresses, whole, work, org.rows)
-    return device
+    number = {request.id: at for at, request in enumerate(at_end.requests)}
+    devices = []
+    for work, whole, beside in zip(works, wholes, outside, strict=True):
+        of_batch = [number[request.id] for request in work.step.requests]
+        entries = _sub_batches(config, [channel[i] for i in of_batch], [cost[i] for i in of_batch])
+        members = tuple(tuple(of_batch[at] for at in part) for part in entries)
+        passes = tuple(work.forward(part) for part in entries)
+        load = [
+            0 if not attends else max(_by_channel(part, channel, cost, org.channels))
+            for part in members
+        ]
+        place = partial(_placements, config, placement, costs, load)
+        devices.append(
+            Device(
+                config, work, whole, passes, members, entries, tuple(channel), kv, mapper,
+                tuple(place(passes, part) for part in range(len(members))), place,
+                beside, named_memory=named,
+            )
+        )  # fmt: skip
+    if any(each.uses_pim for each in devices) and not config.workload.beyond_banks:
+        _check_rows(addresses, batch, held, org.rows)
+    return tuple(devices)
+
+
+def _sub_batches(
+    config: RunConfig, channel: Sequence[int], cost: Sequence[int]
+) -> tuple[tuple[int, ...], ...]:
+    """Numbers of the entries of each (sub-)batch; ``channel`` and ``cost`` by entry."""
+    schedule = config.schedule
+    parts = [tuple(range(len(channel)))]
+    if schedule.sub_batches:
+        halves = split_sub_batches(channel, cost, schedule.split)
+        parts = [tuple(half) for half in halves if half]
+    if schedule.request_order == "channel":
+        parts = [tuple(sorted(part, key=lambda at: (channel[at], at))) for part in parts]
+    return tuple(parts)
 
 
 def _block_kv(block: Block, config: RunConfig, element_bytes: int, on_pim: bool) -> BlockKv:
@@ -364,21 +406,36 @@ def _expert_energies(config: RunConfig, costs: ExpertCosts, block: Block) -> Exp
 
 
 def _addresses(
-    config: RunConfig, work: DeviceWork, whole: ForwardPass, outside: Sequence[Outside],
-    kv: Sequence[BlockKv], channel: Sequence[int], placement: str,
+    config: RunConfig, work: DeviceWork, batch: ForwardPass, wholes: Sequence[ForwardPass],
+    outside: Sequence[Sequence[Outside]], kv: Sequence[BlockKv], channel: Sequence[int],
+    placement: str,
 ) -> AddressPlan:  # fmt: skip
+    """Of all that the steps need; ``batch``: at their end."""
     in_banks = config.pim if placement != "npu" else None
     held = work.held_experts
-    blocks = (*whole.blocks, *(each.block for each in outside))
-    weights = [weight_regions(block, held, config.memory, in_banks) for block in blocks]
+
+    def regions(blocks: Iterable[Block]) -> dict[str, WeightRegion]:
+        """Of blocks with the same weights, which not every step asks for all of."""
+        found: dict[str, WeightRegion] = {}
+        for block in blocks:
+            found |= weight_regions(block, held, config.memory, in_banks)
+        return found
+
+    weights = [regions(same) for same in zip(*(w.blocks for w in wholes), strict=True)]
+    beside = [
+        regions(each.block for each in same) for same in zip(*outside, strict=True)
+    ]  # fmt: skip
     linear_kv = activations = 0
-    for block, own in zip(whole.blocks, kv, strict=True):
+    for block, own in zip(batch.blocks, kv, strict=True):
         if own.shape is None:
             linear_kv = max(linear_kv, sum(o.kv_read_bytes for o in block.operators))
-    for block in blocks:
-        activations = max(activations, max(o.input_bytes + o.output_bytes for o in block.operators))
+    for blocks in (*(w.blocks for w in wholes), *([e.block for e in each] for each in outside)):
+        for block in {id(block): block for block in blocks}.values():
+            activations = max(
+                activations, max(o.input_bytes + o.output_bytes for o in block.operators)
+            )
     rows = config.pim.operand_rows if config.pim is not None else 0
     return plan_addresses(
-        config.memory, weights[: whole.layers], max(linear_kv, 2 * activations), kv, whole.contexts,
-        channel, rows, weights[whole.layers :],
+        config.memory, weights, max(linear_kv, 2 * activations), kv, batch.contexts, channel, rows,
+        beside,
     )  # fmt: skip

@@ -33,7 +33,7 @@ def block_estimates(device: Device) -> Mapping[str, Mapping[int, int]]:
     if not work.differ or are_enough:
         return {}
     every = replace(work, layers=layers, _passes={})
-    passes = tuple(every.forward(members) for members in device.members)
+    passes = tuple(every.forward(entries) for entries in device.entries)
     placements = [device.place(passes, part) for part in range(len(passes))]
     config = device.config
     share = sustained_share(config.memory)

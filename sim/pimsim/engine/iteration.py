@@ -1,9 +1,11 @@
-"""One decode iteration on one device, in time."""
+"""The steps of a run on one device, in time."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Set
+from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass, replace
+
+import numpy as np
 
 from pimsim.engine.clock import Clock
 from pimsim.engine.device import Device
@@ -11,7 +13,7 @@ from pimsim.engine.fidelity import PhaseErrors, missed_phases, rates_hold, sampl
 from pimsim.engine.machine import Machine, Progress
 from pimsim.engine.memory import Memory
 from pimsim.engine.pim_side import PimSide
-from pimsim.engine.records import Recorder
+from pimsim.engine.records import OperatorRecord, Recorder, StageRecord, StepRecord, WorkTotals
 from pimsim.engine.schedules import load_schedule
 from pimsim.hardware.dram.device import make_memory_system
 from pimsim.hardware.dram.fast import PhasedMemory, probe_of, unfit
@@ -20,14 +22,34 @@ from pimsim.hardware.dram.system import MemorySystem
 from pimsim.mapping.gemm import core_network
 from pimsim.mapping.operands import operands
 
-__all__ = ["Outcome", "Progress", "memory_of", "run_iteration"]
+__all__ = ["Outcome", "Progress", "StepOutcome", "memory_of", "run_devices", "run_iteration"]
+
+
+@dataclass(frozen=True)
+class StepOutcome:
+    """What one step of a run did."""
+
+    number: int
+    device: Device
+    record: StepRecord
+    operators: Sequence[OperatorRecord]
+    stages: Sequence[StageRecord]
+    totals: Sequence[WorkTotals]
+    """Before the step, and at the end of each of its stages."""
+
+    @property
+    def time_ps(self) -> int:
+        """What it took."""
+        return self.record.time_ps
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What an iteration left behind, for ``result`` to read."""
+    """What a run left behind, for ``result`` to read."""
 
-    device: Device
+    devices: tuple[Device, ...]
+    """At each step."""
+    records: tuple[StepRecord, ...]
     recorder: Recorder
     system: Memory
     clock: Clock
@@ -37,6 +59,28 @@ class Outcome:
     """Of a run at fast fidelity."""
     over_time: bool = True
     """Whether what was done over time is known, and not in sum alone."""
+
+    @property
+    def device(self) -> Device:
+        """At the first step: what does not change is the same at all of them."""
+        return self.devices[0]
+
+    @property
+    def steps(self) -> tuple[StepOutcome, ...]:
+        """The run, step by step."""
+        recorder = self.recorder
+        nothing = WorkTotals(np.zeros_like(recorder.totals[0].counter))
+        found = []
+        for number, (device, record) in enumerate(zip(self.devices, self.records, strict=True)):
+            first, end = record.stages
+            before = recorder.totals[first - 1] if first else nothing
+            found.append(
+                StepOutcome(
+                    number, device, record, recorder.operators[slice(*record.operators)],
+                    recorder.stages[first:end], (before, *recorder.totals[first:end]),
+                )
+            )  # fmt: skip
+        return tuple(found)
 
     @property
     def board(self) -> Records:
@@ -51,21 +95,21 @@ MOST_BY_COMMAND = 0.5
 
 
 def memory_of(
-    device: Device, log_entries: int = 0, by_command: Set[int] | None = frozenset()
+    devices: Sequence[Device], log_entries: int = 0, by_command: Set[int] | None = frozenset()
 ) -> Memory:
     """The device's memory at its config's fidelity; by commands, too, where rates do not fit it.
 
     ``by_command``: phases of a run at fast fidelity that are simulated by commands; None: all.
     """
-    config = device.config
+    device, config = devices[0], devices[0].config
     # two row buffers or one, the controller needs the design only if attention goes there
-    pim = config.pim if device.uses_pim else None
+    pim = config.pim if any(each.uses_pim for each in devices) else None
     network = core_network(config.npu)
     order = operands(config.npu.operand_layout).request_order(
         config.memory, device.work.trace.facts.hidden, device.whole.tp
     )
     fast = config.fidelity == "fast" and not unfit(pim, network, order, log_entries)
-    if fast and by_command is not None and rates_hold(device):
+    if fast and by_command is not None and all(map(rates_hold, devices)):
         probe = probe_of(config.memory, pim)
         return PhasedMemory(config.memory, pim, probe, network, by_command)
     return make_memory_system(config.memory, pim, network, order, log_entries)
@@ -75,17 +119,26 @@ def run_iteration(
     device: Device, on_stage: Callable[[Progress], None] | None = None, log_entries: int = 0,
     over_time: bool = True,
 ) -> Outcome:  # fmt: skip
-    """Run every stage of the device's schedule; ``on_stage`` hears of each before it starts.
+    """``run_devices`` of a single step."""
+    return run_devices((device,), on_stage, log_entries, over_time)
+
+
+def run_devices(
+    devices: Sequence[Device], on_stage: Callable[[Progress], None] | None = None,
+    log_entries: int = 0, over_time: bool = True,
+) -> Outcome:  # fmt: skip
+    """Run a device's steps one after the other, all stages of its schedule; ``on_stage`` hears of
+    each before it starts.
 
     The memory system logs its first ``log_entries`` commands, and takes samples over time where
     ``over_time``. At fast fidelity with a
     ``max_error``, phases that miss it are simulated by commands, from the start again until none
     is left; where they are most of the run, all of it is.
     """
-    limit, seed = device.config.max_error, device.config.seed
+    limit, seed = devices[0].config.max_error, devices[0].config.seed
     by_command: frozenset[int] = frozenset()
     while True:
-        outcome = _run(device, on_stage, memory_of(device, log_entries, by_command), over_time)
+        outcome = _run(devices, on_stage, memory_of(devices, log_entries, by_command), over_time)
         memory = outcome.system
         if not isinstance(memory, PhasedMemory):
             return outcome
@@ -95,17 +148,19 @@ def run_iteration(
             return replace(outcome, errors=sampled_errors(memory, cycles, seed))
         by_command |= missed
         if memory.share_of(by_command) > MOST_BY_COMMAND:
-            return _run(device, on_stage, memory_of(device, log_entries, None), over_time)
+            return _run(devices, on_stage, memory_of(devices, log_entries, None), over_time)
 
 
 def _run(
-    device: Device, on_stage: Callable[[Progress], None] | None, system: Memory, over_time: bool
-) -> Outcome:
-    """The device's step on ``system``, which has done nothing yet."""
-    config = device.config
+    devices: Sequence[Device], on_stage: Callable[[Progress], None] | None, system: Memory,
+    over_time: bool,
+) -> Outcome:  # fmt: skip
+    """The device's steps on ``system``, which has done nothing yet."""
+    config = devices[0].config
+    schedule = load_schedule(config.schedule.policy)()
     with Machine(config.npu, config.memory, system, over_time) as machine:
-        machine.run(device, load_schedule(config.schedule.policy)(), on_stage)
+        records = tuple(machine.run(device, schedule, on_stage) for device in devices)
     return Outcome(
-        device, machine.recorder, system, machine.clock, machine.pim, machine.now_ps,
-        over_time=over_time,
+        tuple(devices), records, machine.recorder, system, machine.clock, machine.pim,
+        machine.now_ps, over_time=over_time,
     )  # fmt: skip

@@ -52,6 +52,7 @@ class NpuSide:
         self._overlaps = npu.systolic.preload == "hidden" and npu.scratchpad.double_buffered
         systolic = npu.systolic
         self._core_elements = systolic.arrays * systolic.rows * systolic.cols
+        self._lane_elements = self._core_elements  # of the task under way
         self._prefetched: dict[int, tuple[simpy.Event | None, int]] = {}
         self._early_bursts = 0
         self._tiles: list[Span] = []  # of the task under way: when the arrays have each, its work
@@ -72,6 +73,7 @@ class NpuSide:
             if self.npu.launch_cycles and task.unit != "link":
                 yield self.env.timeout(self._later(start, self.npu.launch_cycles) - start)
                 self._charge("launch", start)
+            self._lane_elements = self._core_elements // task.lanes
             if task.steps:
                 yield from self._gemm(task, tasks[number + 1 :])
             else:
@@ -123,30 +125,29 @@ class NpuSide:
 
     def _gemm(self, task: NpuTask, following: Sequence[NpuTask]) -> Process:
         """Each core works on its own tiles; the product is done when the last core is."""
-        own = _by_core(task)
+        own = _by_lane(task)
         start = int(self.env.now)
-        stacks = {core: Counter[str]() for core in own}
+        stacks = {lane: Counter[str]() for lane in own}
         early = fetched_early(following) if self.npu.prefetches else None
-        after = _by_core(early) if early is not None else {}
+        after = _by_lane(early) if early is not None else {}
         if len(own) == 1:
-            (core,) = own
-            yield from self._core(own[core], after.get(core, []), stacks[core])
+            (lane,) = own
+            yield from self._core(own[lane], after.get(lane, []), stacks[lane])
         else:
             sides = [
-                self.env.process(self._core(own[core], after.get(core, []), stacks[core]))
-                for core in sorted(own)
+                self.env.process(self._core(own[lane], after.get(lane, []), stacks[lane]))
+                for lane in sorted(own)
             ]
             yield simpy.AllOf(self.env, sides)
         total = self.clock.npu_cycle(int(self.env.now)) - self.clock.npu_cycle(start)
-        self._merge(list(stacks.values()), total)
+        self._merge(list(stacks.values()), total, self.npu.cores * task.lanes)
 
-    def _merge(self, stacks: Sequence[Counter[str]], total: int) -> None:
-        """The mean over all cores of what each spent ``total`` cycles on."""
-        cores = self.npu.cores
+    def _merge(self, stacks: Sequence[Counter[str]], total: int, lanes: int) -> None:
+        """The mean over all ``lanes`` of what each spent ``total`` cycles on."""
         merged: Counter[str] = Counter()
         for stack in stacks:
             merged += stack
-        spent = Counter({cause: cycles // cores for cause, cycles in merged.items()})
+        spent = Counter({cause: cycles // lanes for cause, cycles in merged.items()})
         if total > sum(spent.values()):
             spent["core_imbalance"] = total - sum(spent.values())
         self.recorder.npu_causes += spent
@@ -339,9 +340,11 @@ class NpuSide:
         plans = [block.plan for block in step.blocks] or [step.plan]
         planned = plans[-1].cycles + sum(p.lead_cycles + p.taken_cycles for p in plans[:-1])
         busy = min(planned - hidden, total)
+        waited = min(step.waiting_cycles, busy)
+        stack["vector"] += waited
         stack.update(
             self._busy_causes(
-                busy, step.plan.macs, sum(p.streamed_cycles for p in plans),
+                busy - waited, step.plan.macs, sum(p.streamed_cycles for p in plans),
                 sum(p.loading_cycles for p in plans),
             )
         )  # fmt: skip
@@ -352,7 +355,7 @@ class NpuSide:
         part of it, the operand that stays on its way in, and the skew of rows and columns."""
         streamed = min(streamed, busy)
         loading = min(loading, busy - streamed)
-        full = min(-(-macs // self._core_elements), streamed)
+        full = min(-(-macs // self._lane_elements), streamed)
         return Counter(
             {
                 "computing": full,
@@ -378,11 +381,16 @@ class NpuSide:
             cycles = self.clock.memory_cycle(int(self.env.now)) - self.clock.memory_cycle(start_ps)
             posted = min(self.port.system.posted_writes(moved, cycles), written)
         taken = task.compute_cycles if task.unit == "systolic" else 0
-        taken += sum(step.plan.taken_cycles for step in task.steps) // self.npu.cores
+        lanes = self.npu.cores * task.lanes
+        taken += sum(s.plan.taken_cycles - s.waiting_cycles for s in task.steps) // lanes
         bound = max(
             self.bandwidth_bound_ps(within * burst),
             self.clock.npu.edge_ps(task.macs // (self.npu.cores * self._core_elements)),
             self.clock.npu.edge_ps(taken),
+            # a product's vector work is a part of it and goes on beside it
+            self.clock.npu.edge_ps(
+                task.vector_unit_cycles // self.npu.vector.units if task.steps else 0
+            ),
             task.link_ps,
         )
         recorder.operators.append(
@@ -390,6 +398,7 @@ class NpuSide:
                 task.name, task.kind, task.unit, task.layer, recorder.stage, start_ps,
                 int(self.env.now), task.flops, moved * burst, bound,
                 self.bandwidth_bound_ps(read * burst), (), lead_ps, posted * burst,
+                2 * task.executed_macs,
             )
         )  # fmt: skip
         recorder.work.spread(
@@ -440,11 +449,11 @@ def fetched_early(following: Sequence[NpuTask]) -> NpuTask | None:
     return None
 
 
-def _by_core(task: NpuTask) -> dict[int, list[GemmStep]]:
-    """The product's tiles by the core that works on them."""
-    own: dict[int, list[GemmStep]] = {}
+def _by_lane(task: NpuTask) -> dict[tuple[int, int], list[GemmStep]]:
+    """The product's tiles by the core and the lane that work on them."""
+    own: dict[tuple[int, int], list[GemmStep]] = {}
     for step in task.steps:
-        own.setdefault(step.core, []).append(step)
+        own.setdefault((step.core, step.lane), []).append(step)
     return own
 
 

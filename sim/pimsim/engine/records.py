@@ -37,6 +37,8 @@ class OperatorRecord:
     """Time before its start in which its first loads were under way."""
     posted_bytes: int = 0
     """Of ``bytes``: writes that were still queued at its end."""
+    executed_flops: int = 0
+    """Of the arrays, where that is more than ``flops``; 0: as many."""
 
 
 @dataclass(frozen=True)

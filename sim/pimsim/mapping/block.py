@@ -7,21 +7,21 @@ after.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 from pimsim.config.memory import MemoryConfig
 from pimsim.config.npu import NpuConfig
 from pimsim.config.pim import PimConfig
 from pimsim.config.run import LinkConfig
-from pimsim.hardware.dram.system import Scatter, Stream
+from pimsim.hardware.dram.system import Stream
 from pimsim.hardware.fabric.collectives import Collective, all_gather, all_reduce, send
 from pimsim.hardware.npu.tiling import GemmTile
-from pimsim.hardware.npu.vector import vector_lane_ops
 from pimsim.hardware.pim.gemv import GemvShape
-from pimsim.hardware.pim.programs import AttentionShape
-from pimsim.mapping.addresses import AddressPlan, visible_tokens
-from pimsim.mapping.attention import AttentionBatch, PimWork, score_work, value_work
+from pimsim.mapping.addresses import AddressPlan
+from pimsim.mapping.attention_tasks import AttentionMapper
+from pimsim.mapping.block_placement import BlockPlacement
 from pimsim.mapping.experts import (
     ExpertLevel,
     ExpertPlacement,
@@ -31,41 +31,17 @@ from pimsim.mapping.experts import (
     input_scatters,
     stored_element_bytes,
 )
-from pimsim.mapping.kv import append_scatters
-from pimsim.mapping.npu_attention import npu_product, npu_softmax
 from pimsim.mapping.operands import operands
 from pimsim.mapping.parts import block_parts
 from pimsim.mapping.product_tiles import product_tiles
-from pimsim.mapping.scratchpad import gemm_sram_bytes, softmax_sram_bytes
+from pimsim.mapping.scratchpad import gemm_sram_bytes
 from pimsim.mapping.tasks import BlockProgram, GemmStep, NpuTask, PimTask
 from pimsim.mapping.vector import vector_work
 from pimsim.workload.operators import Block, CollectiveKind, ForwardPass, Operator, OperatorKind
 
-__all__ = ["BlockMapper", "Placed"]
+__all__ = ["BlockMapper"]
 
-_PRODUCTS = (OperatorKind.ATTENTION_SCORE, OperatorKind.ATTENTION_VALUE)
 _GEMMS = (OperatorKind.GEMM, OperatorKind.ROUTER, OperatorKind.EXPERT_GEMM)
-
-
-@dataclass(frozen=True)
-class Placed:
-    """One block of a (sub-)batch and what was decided about it."""
-
-    part: int
-    """Number of the (sub-)batch."""
-    layer: int
-    """Number of the simulated block."""
-    members: tuple[int, ...]
-    """Indices into the batch."""
-    channel: tuple[int, ...]
-    """Channel of each member."""
-    shape: AttentionShape | None
-    """Attention on PIM; None: on the NPU."""
-    window: int | None = None
-    """Tokens of a request that the block's cache keeps, in a ring; None: all."""
-    experts: ExpertPlacement | None = None
-    exclusive: bool = False
-    """The NPU waits while experts run on PIM (blocked mode)."""
 
 
 @dataclass(frozen=True)
@@ -79,40 +55,44 @@ class BlockMapper:
     addresses: AddressPlan
     element_bytes: int
     kv_element_bytes: int
-    _attention_work: dict[tuple[Callable[..., PimWork], AttentionBatch], PimWork] = field(
-        default_factory=dict, compare=False, repr=False
-    )
-    """By product and by all that it is asked for: the same in blocks of one kind."""
 
-    def program(self, iteration: ForwardPass, placed: Placed) -> BlockProgram:
+    @cached_property
+    def attention(self) -> AttentionMapper:
+        """What maps attention."""
+        return AttentionMapper(
+            self.npu, self.memory, self.pim, self.addresses, self.element_bytes,
+            self.kv_element_bytes, self._vector,
+        )  # fmt: skip
+
+    def program(self, forward: ForwardPass, placed: BlockPlacement) -> BlockProgram:
         """Tasks of a block. Attention goes to PIM where it has a shape, experts as placed."""
         layer = placed.layer
-        parts = block_parts(iteration.blocks[layer])
+        block = forward.blocks[layer]
+        parts = block_parts(block)
         before = [
-            self._kv_append(o, iteration, placed)
-            if o.kind is OperatorKind.KV_APPEND else self._npu(o, iteration, layer)
+            self.attention.append(o, forward, placed)
+            if o.kind is OperatorKind.KV_APPEND else self._npu(o, block, forward, layer)
             for o in parts.before
         ]  # fmt: skip
-        attention = [t for o in parts.attention for t in self._attention(o, iteration, placed)]
-        rest = [self._npu(o, iteration, layer) for o in parts.after]
+        attention = tuple(self.attention.tasks(parts.attention, block, forward, placed))
+        rest = [self._npu(o, block, forward, layer) for o in parts.after]
         experts: list[PimTask] = []
         if placed.experts is not None:
-            rest, experts = self._with_experts(rest, parts.late, iteration, placed, placed.experts)
-        return BlockProgram(
-            tuple(before), tuple(attention), tuple(rest), tuple(experts), iteration.tokens
-        )
+            rest, experts = self._with_experts(rest, parts.late, forward, placed, placed.experts)
+        return BlockProgram(tuple(before), attention, tuple(rest), tuple(experts), forward.tokens)
 
-    def outside(self, block: Block, iteration: ForwardPass, number: int) -> tuple[NpuTask, ...]:
+    def outside(self, block: Block, forward: ForwardPass, number: int) -> tuple[NpuTask, ...]:
         """Tasks of what is no decoder block, the one of this ``number``; its weights lie behind
         those of the blocks."""
-        return tuple(self._npu(o, iteration, iteration.layers + number) for o in block.operators)
+        layer = forward.layers + number
+        return tuple(self._npu(o, block, forward, layer) for o in block.operators)
 
     # the NPU side -----------------------------------------------------------------------------
-    def _npu(self, operator: Operator, iteration: ForwardPass, layer: int) -> NpuTask:
+    def _npu(self, operator: Operator, block: Block, forward: ForwardPass, layer: int) -> NpuTask:
         if operator.kind in _GEMMS and operator.m:
             return self.gemm_task(operator, layer)
         if operator.kind is OperatorKind.COLLECTIVE:
-            moved = self._collective(operator, iteration.tp)
+            moved = self._collective(operator, forward.tp)
             return NpuTask(
                 operator.name, str(operator.kind), "link", layer, 0, 0, 0,
                 link_ps=moved.time_ps, link_bytes=moved.link_bytes,
@@ -120,7 +100,7 @@ class BlockMapper:
             )  # fmt: skip
         if operator.kind is OperatorKind.EMBEDDING:
             return self._embedding(operator, layer)
-        return self._vector(operator, layer)
+        return self._vector(operator, layer, _passing_bytes(operator, block))
 
     def _collective(self, operator: Operator, tp: int) -> Collective:
         match operator.collective:
@@ -181,13 +161,20 @@ class BlockMapper:
         )
         return tiles.steps(one, at, self._in_dram(one))
 
-    def _vector(self, operator: Operator, layer: int) -> NpuTask:
+    def _vector(self, operator: Operator, layer: int, passing_bytes: int = 0) -> NpuTask:
+        """Vector work; ``passing_bytes`` of its inputs pass the vector units on their way from the
+        arrays (an epilogue), so that they are not loaded, and the product stores what it made."""
         unit = self.npu.vector
         work = vector_work(operator, unit)
         each = work.cycles
         at = self.addresses.activation_burst if self._in_dram(operator) else None
+        moved = operator
+        if at is not None and passing_bytes and self.npu.scratchpad.activations != "dram":
+            left = max(operator.input_bytes - passing_bytes, 0)
+            moved = replace(operator, input_bytes=left, output_bytes=0)
         layout = operands(self.npu.operand_layout)
-        streams = tuple(layout.vector_streams(operator, each, at, self.memory))
+        found = layout.vector_streams(moved, each, at, self.memory)
+        streams = tuple(stream for stream in found if stream.total)
         return NpuTask(
             operator.name, str(operator.kind), "vector", layer, operator.flops,
             operator.weight_bytes, 0, streams=streams,
@@ -201,76 +188,10 @@ class BlockMapper:
         """Bytes of ``streams``: each passes the scratchpad on its way to or from DRAM."""
         return sum(s.total for s in streams) * self.memory.organization.burst_bytes
 
-    # the KV cache and attention ---------------------------------------------------------------
-    def _kv_append(self, operator: Operator, iteration: ForwardPass, placed: Placed) -> NpuTask:
-        streams: tuple[Stream, ...] = ()
-        scatters: list[Scatter] = []
-        if placed.shape is None:
-            at = self.addresses.activation_burst
-            streams = (Stream(at, self._bursts(operator.kv_write_bytes), write=True),)
-        else:
-            kv = self.addresses.kv[placed.layer]
-            scatters = append_scatters(
-                placed.shape, [kv[i] for i in placed.members], placed.channel,
-                iteration.contexts, iteration.step.new_tokens, placed.window, self.memory,
-                self.kv_element_bytes,
-            )  # fmt: skip
-        return NpuTask(
-            operator.name, str(operator.kind), "dma", placed.layer, 0, 0, operator.kv_write_bytes,
-            streams=streams, scatters=tuple(scatters), sram_bytes=operator.kv_write_bytes,
-        )  # fmt: skip
-
-    def _attention(
-        self, operator: Operator, iteration: ForwardPass, placed: Placed
-    ) -> list[PimTask | NpuTask]:
-        contexts = [visible_tokens(c, operator.window or None) for c in iteration.contexts]
-        if placed.shape is None or self.pim is None:
-            if operator.kind in _PRODUCTS:
-                return [
-                    npu_product(
-                        operator, placed.layer, contexts, self.npu, self.element_bytes,
-                        self.addresses.activation_burst, self.memory.organization.burst_bytes,
-                    )
-                ]  # fmt: skip
-            if operator.kind is OperatorKind.SOFTMAX:
-                return [npu_softmax(operator, placed.layer, contexts, self.npu, self.element_bytes)]
-            return [self._vector(operator, placed.layer)]
-        if operator.kind not in _PRODUCTS:
-            return []  # follows the scores head by head
-        return [self._pim_product(operator, placed, placed.shape, contexts, self.pim)]
-
-    def _pim_product(
-        self, operator: Operator, placed: Placed, shape: AttentionShape,
-        contexts: Sequence[int], pim: PimConfig,
-    ) -> PimTask:  # fmt: skip
-        score = operator.kind is OperatorKind.ATTENTION_SCORE
-        rows = tuple(self.addresses.kv[placed.layer][i] for i in placed.members)
-        find = score_work if score else value_work
-        key = (find, AttentionBatch(shape, rows, tuple(contexts), placed.channel))
-        if key not in self._attention_work:
-            self._attention_work[key] = find(
-                key[1], self.addresses.operand_row, self.memory, pim, self.npu.vector,
-                self.element_bytes,
-            )  # fmt: skip
-        programs, marks, after = self._attention_work[key]
-        lane_ops = sum(vector_lane_ops("softmax", c) for c in contexts) * shape.heads
-        if score:  # scores come, are read, and probabilities are written and sent back
-            sram_bytes = 2 * softmax_sram_bytes(contexts, shape.heads, self.element_bytes)
-        else:  # one partial result of each row's worth of tokens
-            rows_each = [-(-c // shape.row_elements) for c in contexts]
-            values = shape.heads * shape.value_dim * sum(rows_each)
-            sram_bytes = 2 * values * self.element_bytes
-        return PimTask(
-            operator.name, str(operator.kind), "pim", placed.layer, operator.flops, 0,
-            operator.kv_read_bytes, programs=programs, marks=marks, after=after,
-            vector_lane_ops=lane_ops if score else 0, element_bytes=self.kv_element_bytes,
-            sram_bytes=sram_bytes,
-        )  # fmt: skip
-
     # experts ----------------------------------------------------------------------------------
     def _with_experts(
-        self, tasks: Sequence[NpuTask], late: Sequence[Operator], iteration: ForwardPass,
-        placed: Placed, experts: ExpertPlacement,
+        self, tasks: Sequence[NpuTask], late: Sequence[Operator], forward: ForwardPass,
+        placed: BlockPlacement, experts: ExpertPlacement,
     ) -> tuple[list[NpuTask], list[PimTask]]:  # fmt: skip
         """The rest of a block: ``tasks`` that need no expert, then ``late``.
 
@@ -278,12 +199,12 @@ class BlockMapper:
         meanwhile, or waits (``placed.exclusive``), and goes on when all are done.
         """
         layer = placed.layer
-        levels = expert_levels(iteration.blocks[layer])
+        levels = expert_levels(forward.blocks[layer])
         within = {o.name for level in levels for o in (*level.gemms, *level.after)}
         result, on_pim = list(tasks), self._pim_experts(levels, experts, placed)
         if on_pim:
             read = {name for gemm in levels[0].gemms for name in gemm.depends_on}
-            send = self._send_inputs(levels, experts, iteration, layer)
+            send = self._send_inputs(levels, experts, forward, layer)
             last = max((at + 1 for at, task in enumerate(tasks) if task.name in read), default=0)
             result.insert(last, replace(send, signals=on_pim[0].waits_for))
         waits_for = on_pim[-1].signals if on_pim else None
@@ -291,7 +212,7 @@ class BlockMapper:
             if operator.name in within:
                 task = self._own_experts(operator, layer, experts)
             else:
-                task = self._npu(operator, iteration, layer)
+                task = self._npu(operator, forward.blocks[layer], forward, layer)
             if task is None:
                 continue
             if placed.exclusive or operator.name not in within:
@@ -324,7 +245,7 @@ class BlockMapper:
         return GemvShape.of(operator.n, operator.k, self.memory, self.pim, width)
 
     def _send_inputs(
-        self, levels: Sequence[ExpertLevel], experts: ExpertPlacement, iteration: ForwardPass,
+        self, levels: Sequence[ExpertLevel], experts: ExpertPlacement, forward: ForwardPass,
         layer: int,
     ) -> NpuTask:  # fmt: skip
         """Tokens with an expert on PIM go to the channels once, whichever experts they have: as
@@ -332,7 +253,7 @@ class BlockMapper:
         whose vector units add them."""
         assert self.pim is not None
         gemm = levels[0].gemms[0]
-        vectors = min(iteration.tokens, experts.pairs(experts.on_pim))
+        vectors = min(forward.tokens, experts.pairs(experts.on_pim))
         scatters = input_scatters(
             self.gemv_shape(gemm), vectors, self.addresses.operand_row, self.memory, self.pim,
             stored_element_bytes(gemm),
@@ -351,7 +272,7 @@ class BlockMapper:
         )  # fmt: skip
 
     def _pim_experts(
-        self, levels: Sequence[ExpertLevel], experts: ExpertPlacement, placed: Placed
+        self, levels: Sequence[ExpertLevel], experts: ExpertPlacement, placed: BlockPlacement
     ) -> list[PimTask]:
         """PIM's experts, level after level; the first waits for the inputs."""
         if not experts.on_pim:
@@ -376,6 +297,17 @@ class BlockMapper:
             replace(task, waits_for=(*key, number), signals=(*key, number + 1))
             for number, task in enumerate(tasks)
         ]
+
+
+def _passing_bytes(operator: Operator, block: Block) -> int:
+    """Of the inputs of ``operator``, bytes that a matrix product makes right before it, where each
+    element is worked on by itself: no norm, whose rows must be there as a whole."""
+    if operator.kind not in (OperatorKind.ACTIVATION, OperatorKind.ELEMENTWISE):
+        return 0
+    return sum(
+        other.output_bytes for other in block.operators
+        if other.kind is OperatorKind.GEMM and other.name in operator.depends_on
+    )  # fmt: skip
 
 
 def _products(

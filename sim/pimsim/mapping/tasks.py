@@ -59,6 +59,10 @@ class GemmStep:
     """Bytes of the tracked stream for each byte of weights, where other operands ride along."""
     core: int = 0
     """Core that works on it."""
+    lane: int = 0
+    """Of the core's lanes, whose arrays work on it (``NpuTask.lanes``)."""
+    waiting_cycles: int = 0
+    """Of the plan's cycles, those in which the arrays wait for the vector units."""
     blocks: tuple[GemmBlock, ...] = ()
     """Where operands come and results leave block by block; loads and stores are then theirs."""
     needed: NDArray[np.int64] | None = None
@@ -74,6 +78,11 @@ class NpuTask(Task):
 
     steps: tuple[GemmStep, ...] = ()
     """Tiles, for the systolic arrays."""
+    lanes: int = 1
+    """Into how many groups that work side by side each core's arrays are parted."""
+    executed_macs: int = 0
+    """Multiply-accumulates that the arrays do; 0: those that ``flops`` says. Tiles on the diagonal
+    of causal attention are done in full."""
     weights_chosen: bool = False
     """Which weights its tiles load is known only when the tasks before it are done."""
     streams: tuple[Stream, ...] = ()
@@ -98,6 +107,8 @@ class NpuTask(Task):
     @property
     def macs(self) -> int:
         """Multiply-accumulates of the arrays."""
+        if self.executed_macs:
+            return self.executed_macs
         return self.flops // 2 if self.unit == "systolic" else 0
 
 

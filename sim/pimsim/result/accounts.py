@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from pimsim.config.memory import MemoryConfig
 from pimsim.config.run import RunConfig
+from pimsim.engine.device import Device
 from pimsim.engine.iteration import Outcome
 from pimsim.engine.records import WorkTotals
 from pimsim.hardware.dram.layout import C_COMMANDS, C_COMP_COLUMNS
@@ -32,11 +33,20 @@ from pimsim.hardware.energy.static import (
     standby_w,
     static_words,
 )
+from pimsim.mapping.attention_split import (
+    AttentionSplit,
+    bytes_in_banks,
+    bytes_over_bus,
+    keys_are_made,
+    share_of,
+    split_attention,
+)
 from pimsim.mapping.experts import ExpertPlacement, expert_bytes
 from pimsim.mapping.operands import operands
 from pimsim.result.invariants import PowerFacts, RunFacts
 from pimsim.result.types import Energy
 from pimsim.workload.operators import Operator, OperatorKind
+from pimsim.workload.step import Step
 
 __all__ = [
     "array_elements", "dram_counts", "idle_dram_w", "pim_counts", "power_facts",
@@ -236,17 +246,40 @@ class _Work:
     operator: Operator
     experts: ExpertPlacement | None = None
     """Of an operator of experts."""
-    attends_on_pim: bool = False
+    attention: AttentionSplit | None = None
+    """Of scores and values."""
+    step: Step | None = None
+    keys_are_made: bool = False
+
+    def in_banks(self) -> Fraction:
+        """Of attention's multiply-accumulates, those in the banks."""
+        operator, step, split = self.operator, self.step, self.attention
+        assert step is not None
+        assert split is not None
+        among = [step.entries[at] for at in operator.entries] or step.entries
+        return share_of([step.entries[at] for at in split.pim], among, operator.window or None)
 
 
 def _work(outcome: Outcome) -> Iterator[_Work]:
-    """Every operator of every block and (sub-)batch."""
-    device = outcome.device
-    for iteration, placed in zip(device.passes, device.experts, strict=True):
-        for block, experts, kv in zip(iteration.blocks, placed, device.kv, strict=True):
+    """Every operator of every step, block and (sub-)batch."""
+    for device in outcome.devices:
+        yield from _work_of(device)
+
+
+def _work_of(device: Device) -> Iterator[_Work]:
+    """The same of one step."""
+    for forward, placed in zip(device.passes, device.experts, strict=True):
+        for block, experts, kv in zip(forward.blocks, placed, device.kv, strict=True):
             for operator in block.operators:
+                if operator.kind in _ATTENTION:
+                    made = keys_are_made(block, operator)
+                    split = split_attention(
+                        forward.step, operator, kv.shape is not None, device.pim_tokens, made
+                    )
+                    yield _Work(operator, None, split, forward.step, made)
+                    continue
                 is_expert = operator.kind is OperatorKind.EXPERT_GEMM
-                yield _Work(operator, experts if is_expert else None, kv.shape is not None)
+                yield _Work(operator, experts if is_expert else None)
     for outside in device.outside:
         for operator in outside.block.operators:
             yield _Work(operator)
@@ -280,7 +313,7 @@ def _bias_bytes(operator: Operator, element_bytes: int) -> int:
 def _needed(outcome: Outcome) -> dict[str, int]:
     """Bytes by class that the operators must read: over the bus, or (``pim_kv``, ``pim_weight``)
     in the banks."""
-    needed = {"weight": 0} | {"pim_kv" if kv.shape else "kv": 0 for kv in outcome.device.kv}
+    needed = {"weight": 0, "kv": 0, "pim_kv": 0}
     on_pim = biases = 0
     whole_biases = operands(outcome.device.config.npu.operand_layout).whole_biases
     element_bytes = outcome.device.whole.dtype_bytes
@@ -294,12 +327,14 @@ def _needed(outcome: Outcome) -> dict[str, int]:
                 needed["weight"] -= max(_bias_bytes(operator, element_bytes) - beside, 0)
             on_pim += in_banks
             biases += beside
-        if operator.kv_read_bytes:
-            needed["pim_kv" if work.attends_on_pim else "kv"] += operator.kv_read_bytes
+        if operator.kv_read_bytes and work.step is not None and work.attention is not None:
+            of = operator, work.step, work.attention
+            needed["pim_kv"] += bytes_in_banks(*of)
+            needed["kv"] += bytes_over_bus(*of, work.keys_are_made)
     if on_pim:
         needed["pim_weight"] = on_pim
-    needed["over_bus"] = needed["weight"] + biases + needed.get("kv", 0)
-    return needed
+    needed["over_bus"] = needed["weight"] + biases + needed["kv"]
+    return {kind: size for kind, size in needed.items() if size or kind == "weight"}
 
 
 def run_facts(outcome: Outcome, counts: DramCounts) -> RunFacts:
@@ -321,7 +356,10 @@ def run_facts(outcome: Outcome, counts: DramCounts) -> RunFacts:
             if on_banks:
                 macs["pim"] += on_banks
         elif operator.kind in _ATTENTION:
-            macs["pim" if work.attends_on_pim else "npu"] += operator.flops // 2
+            on_banks = int(work.in_banks() * (operator.flops // 2))
+            macs["npu"] += operator.flops // 2 - on_banks
+            if on_banks:
+                macs["pim"] += on_banks
     return RunFacts(
         bytes_needed=needed,
         bytes_moved=moved,

@@ -51,7 +51,7 @@ from pimsim.result.accounts import (
 from pimsim.result.experts import expert_summary
 from pimsim.result.invariants import RunFacts
 from pimsim.result.peaks import run_peaks
-from pimsim.result.pipeline import Pipeline, pipeline_of, total_energy
+from pimsim.result.pipeline import RunPipeline, pipeline_of, total_energy
 from pimsim.result.series import run_series, series_totals
 from pimsim.result.types import (
     Fidelity,
@@ -59,6 +59,7 @@ from pimsim.result.types import (
     Provenance,
     Result,
     StageResult,
+    StepResult,
     Utilisation,
 )
 from pimsim.workload.requests import RequestTrace
@@ -85,6 +86,7 @@ def build_result(
     """The result of a run, and what the laws are checked against. ``wall_s``: seconds it took."""
     device, recorder, clock = outcome.device, outcome.recorder, outcome.clock
     whole, time_ps = device.whole, outcome.time_ps
+    tokens = sum(each.whole.tokens for each in outcome.devices)
     cycles = clock.npu_cycle(time_ps)
     pipeline = pipeline_of(outcome)
     counts = dram_counts(outcome)
@@ -97,15 +99,15 @@ def build_result(
     result = Result(
         cycles=cycles,
         time_s=time_ps / _PS_PER_S,
-        tokens_per_s=pipeline.tokens_per_s(whole.tokens),
-        tokens_per_s_interval=pipeline.tokens_per_s_interval(whole.tokens),
+        tokens_per_s=pipeline.tokens_per_s(tokens),
+        tokens_per_s_interval=pipeline.tokens_per_s_interval(tokens),
         block_spread=pipeline.spread,
-        iterations=1,
+        iterations=len(outcome.devices),
         stages=_stages(outcome),
         operators=_operators(outcome),
         utilisation=_utilisation(outcome, cycles),
         energy_j=energy,
-        tokens_per_j=whole.tokens / of_model.total if of_model.total else 0.0,
+        tokens_per_j=tokens / of_model.total if of_model.total else 0.0,
         cycle_stack=_cycle_stack(outcome, cycles),
         bound_cycles=run_bounds(outcome),
         fidelity=_fidelity(outcome),
@@ -119,7 +121,8 @@ def build_result(
         ),
         name=resolved.config.name,
         model=whole.model,
-        tokens=whole.tokens,
+        tokens=tokens,
+        steps=_steps(outcome, pipeline),
         layers_simulated=device.layers,
         layers_model=sum(pipeline.slowest.blocks.values()),
         iteration_s=pipeline.interval_ps / _PS_PER_S,
@@ -127,12 +130,12 @@ def build_result(
         pipeline=pipeline.summary(outcome, by_stage),
         peaks=run_peaks(device),
         series=run_series(outcome) if outcome.over_time else None,
-        experts=expert_summary(device),
+        experts=expert_summary(outcome.devices),
         power_w={part: joule / time_s for part, joule in asdict(energy).items()},
         static_w=static.by_part(),
         idle_w=static.total + idle_dram_w(outcome),
         tdp_w=resolved.config.npu.tdp_w,
-        token_j={part: joule / whole.tokens for part, joule in asdict(of_model).items()},
+        token_j={part: joule / tokens for part, joule in asdict(of_model).items()},
         power_sources=power_sources(resolved.config, memory),
         area_mm2=_area(resolved.config, devices),
         warnings=tuple(_warnings(outcome, pipeline)),
@@ -174,17 +177,35 @@ def apportion(weights: Mapping[str, int], total: int) -> dict[str, int]:
     return shares
 
 
+def _steps(outcome: Outcome, pipeline: RunPipeline) -> tuple[StepResult, ...]:
+    clock = outcome.clock
+    found = []
+    for each, of_model in zip(outcome.steps, pipeline.steps, strict=True):
+        step, record = each.device.whole.step, each.record
+        found.append(
+            StepResult(
+                requests=len(step.entries), tokens=step.tokens, logits=step.logits, made=step.made,
+                context_max=max(step.contexts),
+                cycles=clock.npu_cycle(record.end_ps) - clock.npu_cycle(record.start_ps),
+                time_s=each.time_ps / _PS_PER_S, iteration_s=of_model.interval_ps / _PS_PER_S,
+            )
+        )  # fmt: skip
+    return tuple(found)
+
+
 def _stages(outcome: Outcome) -> tuple[StageResult, ...]:
     clock = outcome.clock
     return tuple(
         StageResult(
+            step=step.number,
             name=stage.name,
             cycles=clock.npu_cycle(stage.end_ps) - clock.npu_cycle(stage.start_ps),
             npu_busy_cycles=stage.npu_busy_cycles,
             pim_busy_cycles=stage.pim_busy_cycles,
             bound_cycles=int(stage.bound_ps // clock.npu_ps),
         )
-        for stage in outcome.recorder.stages
+        for step in outcome.steps
+        for stage in step.stages
     )
 
 
@@ -209,8 +230,11 @@ def _operators(outcome: Outcome) -> tuple[OperatorResult, ...]:
                 clock.npu_cycle(record.start_ps) - clock.npu_cycle(record.start_ps - record.lead_ps)
             ),
             posted_bytes=record.posted_bytes,
+            step=step.number,
+            executed_flops=record.executed_flops,
         )
-        for record in outcome.recorder.operators
+        for step in outcome.steps
+        for record in step.operators
     )
 
 
@@ -266,7 +290,7 @@ def _fill(parts: dict[str, int], rest: str, total: int, cycles: int) -> dict[str
     return apportion(parts | {rest: total - sum(parts.values())}, cycles)
 
 
-def _warnings(outcome: Outcome, pipeline: Pipeline) -> Iterator[str]:
+def _warnings(outcome: Outcome, pipeline: RunPipeline) -> Iterator[str]:
     device = outcome.device
     config, layers = device.config, device.layers
     model_layers = max(map(len, device.work.stages))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from pimsim.engine.device import Device
@@ -11,28 +13,29 @@ from pimsim.workload.moe import DROPPED
 __all__ = ["expert_summary"]
 
 
-def expert_summary(device: Device) -> Experts | None:
-    """Over the simulated blocks with experts; None where there are none."""
-    placements = [p for part in device.experts for p in part if p is not None]
-    routed = device.work.routed(range(len(device.whole.requests)))
-    if not placements or routed is None:
+def expert_summary(devices: Sequence[Device]) -> Experts | None:
+    """Over the simulated blocks with experts, of all steps; None where there are none."""
+    placements = [p for each in devices for part in each.experts for p in part if p is not None]
+    if not placements:
         return None
     loads = [tokens for placed in placements for tokens in placed.tokens.values()]
     pairs = sum(loads)
     on_pim = sum(placed.pairs(placed.on_pim) for placed in placements)
-    numbers = {
-        number
-        for number, placed in zip(device.whole.layer_numbers, device.experts[0], strict=True)
-        if placed is not None
-    }
-    groups = [routed.group_tokens(number) for number in sorted(numbers)]
+    groups, dropped = [], 0
+    for device in devices:
+        routed = device.work.routed(range(len(device.whole.requests)))
+        assert routed is not None
+        placed = zip(device.whole.layer_numbers, device.experts[0], strict=True)
+        for number in sorted({number for number, own in placed if own is not None}):
+            groups.append(routed.group_tokens(number))
+            dropped += int(np.sum(routed.whole(number) == DROPPED))
     return Experts(
         hit_mean=len(loads) / len(placements),
         tokens_mean=pairs / len(loads) if loads else 0.0,
         tokens_max=max(loads, default=0),
         on_pim_share=on_pim / pairs if pairs else 0.0,
         threshold_max=max(placed.threshold for placed in placements),
-        dropped=sum(int(np.sum(routed.whole(number) == DROPPED)) for number in numbers),
+        dropped=dropped,
         device_imbalance=float(np.mean([_imbalance(group) for group in groups])),
     )
 

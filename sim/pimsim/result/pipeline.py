@@ -15,16 +15,16 @@ from itertools import pairwise
 from math import fsum
 
 from pimsim.engine.estimates import block_estimates
-from pimsim.engine.iteration import Outcome
+from pimsim.engine.iteration import Outcome, StepOutcome
 from pimsim.engine.records import WorkTotals
 from pimsim.result.accounts import run_energy
 from pimsim.result.scale import Extrapolation, extrapolate, model_blocks
 from pimsim.result.steady import block_times
 from pimsim.result.types import Energy, PipelineStage
-from pimsim.result.works import WorkKey, work_by_kind
+from pimsim.result.works import work_by_kind
 from pimsim.workload.stages import stage_kinds
 
-__all__ = ["Pipeline", "StageTime", "pipeline_of", "total_energy"]
+__all__ = ["Pipeline", "RunPipeline", "StageTime", "pipeline_of", "total_energy"]
 
 _PS_PER_S = 10**12
 
@@ -76,59 +76,110 @@ class Pipeline:
     def _interval(self, times: Sequence[int]) -> int:
         return max(*times, -(-sum(times) // self.batches))
 
-    def tokens_per_s(self, tokens: int) -> float:
-        """Of batches of ``tokens``."""
-        return tokens / (self.interval_ps / _PS_PER_S)
-
-    def tokens_per_s_interval(self, tokens: int) -> tuple[float, float] | None:
-        """95 % interval of the rate, for the blocks that were not simulated; None: not known."""
+    def bounds_ps(self) -> tuple[float, float] | None:
+        """95 % interval of ``interval_ps``, for the blocks that were not simulated; None: not
+        known."""
         found = [stage.interval_ps() for stage in self.stages]
         known = [each for each in found if each is not None]
         if len(known) < len(found):
             return None
         if not any(stage.missing.half_width_ps for stage in self.stages):
-            return self.tokens_per_s(tokens), self.tokens_per_s(tokens)
+            return float(self.interval_ps), float(self.interval_ps)
         low, high = ([side[end] for side in known] for end in (0, 1))
-        shortest = max(*low, fsum(low) / self.batches)
-        longest = max(*high, fsum(high) / self.batches)
-        return tokens * _PS_PER_S / longest, tokens * _PS_PER_S / shortest
+        return max(*low, fsum(low) / self.batches), max(*high, fsum(high) / self.batches)
 
     @property
     def spread(self) -> float | None:
         """Of the times of simulated blocks that differ (``Extrapolation``), where any do."""
         return next((s.missing.spread for s in self.stages if s.missing.spread is not None), None)
 
-    def stage_energy(self, outcome: Outcome) -> tuple[Energy, ...]:
-        """Joule of one device of each stage, from one batch to the next."""
-        works, simulated = work_by_kind(outcome), _simulated(outcome)
-        return tuple(self._energy(outcome, stage, works, simulated) for stage in self.stages)
-
-    def _energy(
-        self, outcome: Outcome, stage: StageTime, works: Mapping[WorkKey, WorkTotals],
-        simulated: Mapping[str, int],
-    ) -> Energy:  # fmt: skip
-        own: list[tuple[WorkTotals, tuple[int, int]]] = []
-        for key, work in works.items():
+    def stage_works(self, step: StepOutcome, number: int) -> list[_Share]:
+        """What stage ``number`` does in ``step``: each work for so many blocks of so many
+        simulated."""
+        stage, simulated = self.stages[number], _simulated(step)
+        own: list[_Share] = []
+        for key, work in work_by_kind(step).items():
             if isinstance(key, str):
                 own.append((work, (stage.blocks.get(key, 0), simulated[key])))
             elif key in stage.outside:
                 own.append((work, (1, 1)))
-        idle_ps = self.interval_ps - stage.time_ps
-        return run_energy(outcome, stage.time_ps / _PS_PER_S, own, idle_ps / _PS_PER_S)
+        return own
+
+
+_Share = tuple[WorkTotals, tuple[int, int]]
+
+
+@dataclass(frozen=True)
+class RunPipeline:
+    """The pipeline at each step of a run, of which one follows the other."""
+
+    steps: tuple[Pipeline, ...]
+
+    @property
+    def interval_ps(self) -> int:
+        """From one batch to the next one that leaves the pipeline, over all steps."""
+        return sum(each.interval_ps for each in self.steps)
+
+    @property
+    def slowest(self) -> StageTime:
+        """Of the first step."""
+        return self.steps[0].slowest
+
+    @property
+    def stages(self) -> tuple[StageTime, ...]:
+        """Of all steps."""
+        return tuple(stage for each in self.steps for stage in each.stages)
+
+    @property
+    def spread(self) -> float | None:
+        """Of the times of simulated blocks that differ, of the first step that knows any."""
+        return next((each.spread for each in self.steps if each.spread is not None), None)
+
+    def tokens_per_s(self, tokens: int) -> float:
+        """Of ``tokens`` in all steps."""
+        return tokens / (self.interval_ps / _PS_PER_S)
+
+    def tokens_per_s_interval(self, tokens: int) -> tuple[float, float] | None:
+        """95 % interval of the rate, for the blocks that were not simulated; None: not known."""
+        found = [each.bounds_ps() for each in self.steps]
+        known = [each for each in found if each is not None]
+        if len(known) < len(found):
+            return None
+        if all(low == high for low, high in known):
+            return self.tokens_per_s(tokens), self.tokens_per_s(tokens)
+        shortest, longest = (fsum(each[end] for each in known) for end in (0, 1))
+        return tokens * _PS_PER_S / longest, tokens * _PS_PER_S / shortest
+
+    def stage_energy(self, outcome: Outcome) -> tuple[Energy, ...]:
+        """Joule of one device of each stage, from one batch to the next, in all steps."""
+        found = []
+        for number in range(len(self.steps[0].stages)):
+            own: list[_Share] = []
+            time_ps = idle_ps = 0
+            for each, step in zip(self.steps, outcome.steps, strict=True):
+                own += each.stage_works(step, number)
+                time_ps += each.stages[number].time_ps
+                idle_ps += each.interval_ps - each.stages[number].time_ps
+            found.append(run_energy(outcome, time_ps / _PS_PER_S, own, idle_ps / _PS_PER_S))
+        return tuple(found)
 
     def summary(self, outcome: Outcome, energies: Sequence[Energy]) -> tuple[PipelineStage, ...]:
         """For a reader; empty where there is one stage."""
-        if len(self.stages) == 1:
+        if len(self.steps[0].stages) == 1:
             return ()
-        needs = outcome.device.work.needs
-        return tuple(
-            PipelineStage(
-                blocks=sum(stage.blocks.values()), time_s=stage.time_ps / _PS_PER_S,
-                busy=stage.time_ps / self.interval_ps, weights_bytes=need.weights_bytes,
-                kv_bytes=need.kv_bytes, energy_j=energy.total,
-            )
-            for stage, need, energy in zip(self.stages, needs, energies, strict=True)
-        )  # fmt: skip
+        found = []
+        needs = zip(outcome.device.work.needs, energies, strict=True)
+        for number, (need, energy) in enumerate(needs):
+            time_ps = sum(each.stages[number].time_ps for each in self.steps)
+            found.append(
+                PipelineStage(
+                    blocks=sum(self.steps[0].stages[number].blocks.values()),
+                    time_s=time_ps / _PS_PER_S, busy=time_ps / self.interval_ps,
+                    weights_bytes=need.weights_bytes, kv_bytes=need.kv_bytes,
+                    energy_j=energy.total,
+                )
+            )  # fmt: skip
+        return tuple(found)
 
 
 def total_energy(energies: Sequence[Energy], devices_each: int) -> Energy:
@@ -138,24 +189,29 @@ def total_energy(energies: Sequence[Energy], devices_each: int) -> Energy:
     return Energy.of(**parts)
 
 
-def pipeline_of(outcome: Outcome) -> Pipeline:
-    """The stages of a run's model, from what was simulated of it."""
-    device, recorder = outcome.device, outcome.recorder
+def pipeline_of(outcome: Outcome) -> RunPipeline:
+    """The stages of a run's model at each step, from what was simulated of it."""
+    return RunPipeline(tuple(_step_pipeline(step) for step in outcome.steps))
+
+
+def _step_pipeline(step: StepOutcome) -> Pipeline:
+    device = step.device
     whole, work = device.whole, device.work
     kinds = [block.kind for block in whole.blocks]
-    ends = [stage.end_ps for stage in recorder.stages]
-    times = block_times(recorder.operators, ends, kinds)
+    start = step.record.start_ps
+    ends = [stage.end_ps for stage in step.stages]
+    times = block_times(step.operators, ends, kinds)
     estimates = block_estimates(device)
     if whole.pp == 1:
         missing = extrapolate(times, kinds, whole.model_blocks, whole.layer_numbers, estimates)
         every = tuple(range(len(device.outside)))
         blocks = model_blocks(kinds, whole.model_blocks)
-        return Pipeline((StageTime(blocks, every, outcome.time_ps, missing),), 1)
+        return Pipeline((StageTime(blocks, every, step.time_ps, missing),), 1)
     # what lies outside the blocks ran after them, one stage of the schedule each
     beside = len(device.outside)
-    marks = [0, *ends][-beside - 1 :]
+    marks = [start, *ends][-beside - 1 :]
     took = [end - begin for begin, end in pairwise(marks)]
-    of_blocks = outcome.time_ps - sum(took)
+    of_blocks = step.time_ps - sum(took)
     stages = []
     for number, numbers in enumerate(work.stages):
         own = stage_kinds(work.kinds, numbers)
@@ -168,5 +224,5 @@ def pipeline_of(outcome: Outcome) -> Pipeline:
     return Pipeline(tuple(stages), work.batches)
 
 
-def _simulated(outcome: Outcome) -> Mapping[str, int]:
-    return Counter(block.kind for block in outcome.device.whole.blocks)
+def _simulated(step: StepOutcome) -> Mapping[str, int]:
+    return Counter(block.kind for block in step.device.whole.blocks)

@@ -31,6 +31,7 @@ __all__ = [
     "Result",
     "Series",
     "StageResult",
+    "StepResult",
     "Utilisation",
     "fidelity_words",
 ]
@@ -75,6 +76,8 @@ class StageResult:
     pim_busy_cycles: int
     bound_cycles: int = 0
     """Least cycles that the stage's work can take on this hardware; 0 where none was computed."""
+    step: int = 0
+    """Number of the step that it is a part of."""
 
 
 @dataclass(frozen=True)
@@ -98,6 +101,32 @@ class OperatorResult:
     """Cycles before its start in which its first loads were under way (prefetch)."""
     posted_bytes: int = 0
     """Of ``bytes``: writes that were still queued at its end."""
+    step: int = 0
+    """Number of the step that it is a part of."""
+    executed_flops: int = 0
+    """What the arrays do for ``flops``, where that is more (tiles on the diagonal of causal
+    attention are done in full); 0: as many."""
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """One forward pass of a run."""
+
+    requests: int
+    tokens: int
+    """That are fed."""
+    logits: int
+    """Rows of logits that are wanted."""
+    made: int
+    """Tokens that come out."""
+    context_max: int
+    """Tokens of the longest context, the new ones included."""
+    cycles: int
+    """Of the blocks that were simulated and all work beside blocks, NPU clock."""
+    time_s: float
+    """The same in seconds."""
+    iteration_s: float
+    """Of all blocks, as in ``Result``."""
 
 
 @dataclass(frozen=True)
@@ -273,8 +302,9 @@ class Result:
     time_s: float
     """The same in seconds."""
     tokens_per_s: float
-    """Tokens of a batch over ``iteration_s``."""
+    """``tokens`` over ``iteration_s``."""
     iterations: int
+    """Steps."""
     stages: tuple[StageResult, ...]
     operators: tuple[OperatorResult, ...]
     utilisation: Utilisation
@@ -294,13 +324,15 @@ class Result:
     """Name of the run's config."""
     model: str = ""
     tokens: int = 0
-    """Tokens that an iteration makes: one for each request of the batch."""
+    """Tokens that are fed in all steps: of a decode step as many as it makes."""
+    steps: tuple[StepResult, ...] = ()
+    """The forward passes, one after the other; empty in results of before."""
     layers_simulated: int = 0
     layers_model: int = 0
     """Decoder blocks that the model has on each device; of a pipeline, of the slowest stage."""
     iteration_s: float = 0.0
-    """One iteration of ``layers_model`` blocks on a device: ``time_s`` and, for each block that was
-    not simulated, the time of a block in the steady state. Of a pipeline: from one batch to the
+    """All steps, of ``layers_model`` blocks each, on a device: ``time_s`` and, for each block that
+    was not simulated, the time of a block in the steady state. Of a pipeline: from one batch to the
     next, which is what the slowest stage takes."""
     tokens_per_s_interval: tuple[float, float] | None = None
     """95 % interval of ``tokens_per_s``, for the blocks that were not simulated; both ends equal it

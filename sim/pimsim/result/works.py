@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
-from pimsim.engine.iteration import Outcome
+from pimsim.engine.iteration import StepOutcome
 from pimsim.engine.records import OperatorRecord, WorkTotals
 from pimsim.hardware.dram.layout import C_COMMANDS, C_COMP_COLUMNS
 from pimsim.hardware.dram.rules import Command
@@ -30,24 +31,22 @@ WorkKey = str | int
 """A kind of block, or the number of work beside the blocks (``Device.outside``)."""
 
 
-def work_by_kind(outcome: Outcome) -> dict[WorkKey, WorkTotals]:
-    """What each kind of block did, and what lies outside the blocks.
+def work_by_kind(step: StepOutcome) -> dict[WorkKey, WorkTotals]:
+    """What each kind of block did in a step, and what lies outside the blocks.
 
     What a stage did is its blocks' in proportion to what their operators moved and computed, so
     that it does not matter how a schedule cuts blocks into stages.
     """
-    recorder, blocks = outcome.recorder, outcome.device.whole.blocks
+    blocks, first = step.device.whole.blocks, step.record.operators[0]
     found: dict[WorkKey, WorkTotals] = {}
-    before = WorkTotals(np.zeros_like(recorder.totals[0].counter))
-    for stage, total in zip(recorder.stages, recorder.totals, strict=True):
+    for stage, (before, total) in zip(step.stages, pairwise(step.totals), strict=True):
         by_kind: dict[WorkKey, list[OperatorRecord]] = {}
-        for each in recorder.operators[slice(*stage.operators)]:
+        for each in step.operators[stage.operators[0] - first : stage.operators[1] - first]:
             beside = each.layer - len(blocks)
             kind = beside if beside >= 0 else blocks[each.layer].kind
             by_kind.setdefault(kind, []).append(each)
         for kind, own in _shared(total - before, by_kind).items():
             found[kind] = found[kind] + own if kind in found else own
-        before = total
     return found
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -154,6 +154,13 @@ class DeviceWork:
     def table_bytes_read(self) -> int:
         """Weights that embedding and output layer read for the step, on one device of each."""
         return table_bytes_read(self.trace, self.step, self.degrees.tp)
+
+    def at(self, step: Step) -> DeviceWork:
+        """The work of another step of the same requests."""
+        sparsity = self.sparsity
+        if sparsity is not None:
+            sparsity = replace(sparsity, tokens=step.tokens)
+        return replace(self, step=step, sparsity=sparsity, _passes={})
 
     def forward(self, members: Sequence[int]) -> ForwardPass:
         """The pass of some entries of the step."""

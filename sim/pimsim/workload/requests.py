@@ -2,7 +2,8 @@
 
 Two CSV formats are read, told apart by their header:
 
-- pimsim's own, ``request_id,arrival_s,prompt_tokens,output_tokens,generated_tokens[,channel]``;
+- pimsim's own, ``request_id,arrival_s,prompt_tokens,output_tokens,generated_tokens`` and, where
+  a request has them, ``channel`` and ``new_tokens``;
 - the NeuPIMs artifact's, ``seq_len,ch_idx``: a context length and the channel of its KV cache.
 
 ``traces/README.md`` describes each column.
@@ -48,7 +49,7 @@ _MAX_INDEX = 2**31 - 1
 _OURS = ("request_id", "arrival_s", "prompt_tokens", "output_tokens", "generated_tokens")
 _ARTIFACT = ("seq_len", "ch_idx")
 _COLUMNS: dict[TraceFormat, tuple[tuple[str, ...], tuple[str, ...]]] = {
-    "pimsim": (_OURS, (*_OURS, "channel")),
+    "pimsim": (_OURS, (*_OURS, "channel", "new_tokens")),
     "neupims-artifact": (_ARTIFACT, _ARTIFACT),
 }
 """The columns that a format needs, and those that it may have."""
@@ -70,6 +71,8 @@ class Request:
     output_tokens: int
     generated_tokens: int
     channel: int | None = None
+    new_tokens: int | None = None
+    """Of the context, tokens at its end that the run feeds; None: what the run's phase says."""
 
     @property
     def context(self) -> int:
@@ -245,6 +248,7 @@ def _request(row: _Row) -> Request:
         output_tokens=row.integer("output_tokens", 1, MAX_TOKENS),
         generated_tokens=row.integer("generated_tokens", 0, MAX_TOKENS),
         channel=_channel(row),
+        new_tokens=_new_tokens(row),
     )
     if request.generated_tokens > request.output_tokens:
         raise row.error(
@@ -255,7 +259,18 @@ def _request(row: _Row) -> Request:
             "generated_tokens",
             f"with prompt_tokens ({request.prompt_tokens}) the context may be at most {MAX_TOKENS}",
         )
+    if request.new_tokens is not None and request.new_tokens > request.context:
+        raise row.error(
+            "new_tokens",
+            f"at most prompt_tokens + generated_tokens ({request.context}) is expected",
+        )
     return request
+
+
+def _new_tokens(row: _Row) -> int | None:
+    if not row.cells.get("new_tokens", "").strip():
+        return None
+    return row.integer("new_tokens", 1, MAX_TOKENS)
 
 
 def _channel(row: _Row) -> int | None:

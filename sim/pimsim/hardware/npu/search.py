@@ -60,6 +60,11 @@ class Cut:
     cycles: int
 
     @property
+    def pace_cycles(self) -> int:
+        """Of the arrays or of the memory, whichever takes longer."""
+        return max(self.compute_cycles, self.memory_cycles)
+
+    @property
     def bound(self) -> str:
         """``compute``, ``memory`` or ``turnover``, whichever takes longest."""
         longest = max(self.compute_cycles, self.memory_cycles, self.turnover_cycles)
@@ -102,18 +107,21 @@ def tile_for_cores(
         raise InputError(f"gemm {m} x {n} x {k} of {dtype_bytes} bytes: sizes must be at least 1")
     judge = _Judge(whole, dtype_bytes, npu, max(bytes_per_kcycle, 1))
     judge.check_room()
-    plain = npu.cores == 1 and npu.scratchpad.accumulator is None
+    alone = npu.cores == 1 and npu.scratchpad.accumulator is None
     # what a module cuts by itself is judged here as the least traffic
-    by_rule = npu.tiling == "gemmini" or (npu.tiling != "least-time" and plain)
-    found = judge.all_cuts() if explain or not by_rule else []
+    by_traffic = npu.tiling not in ("gemmini", "least-time")
+    fewest = judge.judge(*least_traffic(m, n, k, judge.room)) if by_traffic and alone else None
+    # as long as memory sets the pace, nothing is gained by another cut
+    settled = fewest is not None and fewest.compute_cycles <= fewest.memory_cycles
+    found = [] if (settled or npu.tiling == "gemmini") and not explain else judge.all_cuts()
     if npu.tiling == "gemmini":
         cut = judge.judge(_gemmini_sizes(whole, dtype_bytes, npu), "mnk", keep=False)
     elif npu.tiling == "least-time":
         cut = min(found, key=lambda c: (c.cycles, c.traffic_bytes, c.tiles, c.sizes))
-    elif plain:
-        cut = judge.judge(*least_traffic(m, n, k, judge.room))
+    elif fewest is not None and settled:
+        cut = fewest
     else:
-        cut = min(found, key=lambda c: (c.traffic_bytes, c.cycles, c.tiles, c.sizes))
+        cut = min(found, key=lambda c: (c.pace_cycles, c.traffic_bytes, c.cycles, c.tiles, c.sizes))
     if cut.tiles > MAX_TILES:
         raise InputError(
             f"npu.scratchpad.capacity {npu.scratchpad.capacity} B: gemm {m} x {n} x {k} would "

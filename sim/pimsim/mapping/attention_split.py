@@ -1,0 +1,105 @@
+"""Which of a step's requests attend where, and what each side must read and multiply for them.
+
+With the cache in PIM's layout, requests with few enough new tokens attend in the banks, once for
+each token. The others attend on the NPU: those with one new token as one matrix-vector product
+after the other, those with several in tiles.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from math import ceil
+
+from pimsim.workload.operators import Block, Operator, OperatorKind
+from pimsim.workload.step import Step, StepEntry
+
+__all__ = [
+    "AttentionSplit", "bytes_in_banks", "bytes_over_bus", "key_bytes", "keys_are_made", "share_of",
+    "split_attention",
+]  # fmt: skip
+
+
+@dataclass(frozen=True)
+class AttentionSplit:
+    """Numbers of the entries by where they attend."""
+
+    pim: tuple[int, ...]
+    single: tuple[int, ...]
+    """On the NPU, one new token each."""
+    tiled: tuple[int, ...]
+    """On the NPU, in tiles."""
+
+
+def split_attention(
+    step: Step, operator: Operator, on_pim: bool, pim_tokens: int, made: bool
+) -> AttentionSplit:
+    """Where the entries of ``step`` that ``operator`` works on attend.
+
+    ``on_pim``: the cache lies in PIM's layout. ``pim_tokens``: most new tokens of a request that
+    attends there. ``made``: its keys are not those of the cache (``keys_are_made``).
+    """
+    entries = operator.entries or tuple(range(len(step.entries)))
+    fed = step.new_tokens
+    pim = tuple(at for at in entries if on_pim and not made and fed[at] <= pim_tokens)
+    rest = [at for at in entries if at not in set(pim)] if pim else list(entries)
+    return AttentionSplit(
+        pim,
+        tuple(at for at in rest if fed[at] == 1 and not made),
+        tuple(at for at in rest if fed[at] > 1 or made),
+    )
+
+
+def keys_are_made(block: Block, score: Operator) -> bool:
+    """Whether a product lies between the cache and the keys that ``score`` reads (MLA of prompts):
+    then these are activations."""
+    operators = {operator.name: operator for operator in block.operators}
+
+    def ancestors(name: str) -> set[str]:
+        found: set[str] = set()
+        left = [name]
+        while left:
+            for before in operators[left.pop()].depends_on:
+                if before not in found:
+                    found.add(before)
+                    left.append(before)
+        return found
+
+    appends = {o.name for o in block.operators if o.kind is OperatorKind.KV_APPEND}
+    return any(
+        operators[name].kind is OperatorKind.GEMM and ancestors(name) & appends
+        for name in ancestors(score.name)
+    )
+
+
+def share_of(
+    entries: Sequence[StepEntry], among: Sequence[StepEntry], window: int | None
+) -> Fraction:
+    """Of the pairs of a token and a key of ``among``, those of ``entries``."""
+    whole = sum(entry.pairs(window) for entry in among)
+    return Fraction(sum(entry.pairs(window) for entry in entries), whole)
+
+
+def key_bytes(operator: Operator, step: Step) -> Fraction:
+    """Bytes that ``operator`` reads of the cache for one key, all of its heads."""
+    entries = [step.entries[at] for at in operator.entries] or list(step.entries)
+    keys = sum(entry.keys(operator.window or None) for entry in entries)
+    return Fraction(operator.kv_read_bytes, keys)
+
+
+def bytes_in_banks(operator: Operator, step: Step, split: AttentionSplit) -> int:
+    """Bytes of the cache that are read in the banks: for each new token what it sees."""
+    pairs = sum(step.entries[at].pairs(operator.window or None) for at in split.pim)
+    return ceil(pairs * key_bytes(operator, step))
+
+
+def bytes_over_bus(operator: Operator, step: Step, split: AttentionSplit, made: bool) -> int:
+    """Bytes of the cache that the NPU cannot do without: all that is seen, but for keys and values
+    of the step itself that attention in tiles may find on chip."""
+    window = operator.window or None
+    keys = sum(step.entries[at].keys(window) for at in split.single)
+    if not made:
+        tiled = (step.entries[at] for at in split.tiled)
+        keys += sum(max(entry.keys(window) - entry.new_tokens, 0) for entry in tiled)
+    return int(keys * key_bytes(operator, step))

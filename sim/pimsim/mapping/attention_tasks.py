@@ -1,0 +1,220 @@
+"""A block's attention and what it writes to the cache, as tasks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from fractions import Fraction
+
+from pimsim.config.memory import MemoryConfig
+from pimsim.config.npu import NpuConfig
+from pimsim.config.pim import PimConfig
+from pimsim.hardware.dram.system import Scatter, Stream
+from pimsim.hardware.npu.vector import vector_lane_ops
+from pimsim.mapping.addresses import AddressPlan, visible_tokens
+from pimsim.mapping.attention import AttentionBatch, PimWork, score_work, value_work
+from pimsim.mapping.attention_split import (
+    AttentionSplit,
+    bytes_in_banks,
+    key_bytes,
+    keys_are_made,
+    share_of,
+    split_attention,
+)
+from pimsim.mapping.block_placement import BlockPlacement
+from pimsim.mapping.flash_attention import FlashAttention, flash_task
+from pimsim.mapping.kv import append_scatters
+from pimsim.mapping.kv_reads import KvReads, LinearKv
+from pimsim.mapping.npu_attention import npu_product, npu_softmax
+from pimsim.mapping.scratchpad import softmax_sram_bytes
+from pimsim.mapping.tasks import NpuTask, PimTask
+from pimsim.workload.operators import Block, ForwardPass, Operator, OperatorKind
+from pimsim.workload.step import Step
+
+__all__ = ["AttentionMapper"]
+
+
+@dataclass(frozen=True)
+class AttentionMapper:
+    """Maps attention of one (sub-)batch onto the device."""
+
+    npu: NpuConfig
+    memory: MemoryConfig
+    pim: PimConfig | None
+    addresses: AddressPlan
+    element_bytes: int
+    kv_element_bytes: int
+    vector_task: Callable[[Operator, int], NpuTask]
+    """Of vector work between scores and values that is no softmax."""
+    _programs: dict[tuple[Callable[..., PimWork], AttentionBatch], PimWork] = field(
+        default_factory=dict, compare=False, repr=False
+    )
+    """By product and by all that it is asked for: the same in blocks of one kind."""
+
+    def _bursts(self, size: int) -> int:
+        return -(-size // self.memory.organization.burst_bytes)
+
+    def append(self, operator: Operator, forward: ForwardPass, placed: BlockPlacement) -> NpuTask:
+        """New keys and values go to the cache."""
+        streams: tuple[Stream, ...] = ()
+        scatters: list[Scatter] = []
+        if placed.shape is None:
+            at = self.addresses.activation_burst
+            streams = (Stream(at, self._bursts(operator.kv_write_bytes), write=True),)
+        else:
+            kv = self.addresses.kv[placed.layer]
+            scatters = append_scatters(
+                placed.shape, [kv[i] for i in placed.members], placed.channel, forward.contexts,
+                forward.step.new_tokens, placed.window, self.memory, self.kv_element_bytes,
+            )  # fmt: skip
+        return NpuTask(
+            operator.name, str(operator.kind), "dma", placed.layer, 0, 0, operator.kv_write_bytes,
+            streams=streams, scatters=tuple(scatters), sram_bytes=operator.kv_write_bytes,
+        )  # fmt: skip
+
+    def tasks(
+        self, operators: Sequence[Operator], block: Block, forward: ForwardPass,
+        placed: BlockPlacement,
+    ) -> Iterator[PimTask | NpuTask]:  # fmt: skip
+        """Scores, softmax and values of ``block``, and what lies between them."""
+        scores: dict[tuple[int, ...], Operator] = {}
+        split = AttentionSplit((), (), ())
+        for operator in operators:
+            if operator.kind is OperatorKind.ATTENTION_SCORE:
+                scores[operator.entries] = operator
+            score = scores.get(operator.entries)
+            if score is not None:
+                made = keys_are_made(block, score)
+                split = split_attention(
+                    forward.step, score, placed.shape is not None and self.pim is not None,
+                    placed.pim_tokens, made,
+                )  # fmt: skip
+            if operator.kind in (OperatorKind.ATTENTION_SCORE, OperatorKind.ATTENTION_VALUE):
+                if split.pim:
+                    yield self._in_banks(operator, split, forward.step, placed)
+                if split.single:
+                    yield self._single_product(operator, split.single, forward.step, placed)
+                if split.tiled and score is not None and score is not operator:
+                    yield self._tiled(score, operator, split.tiled, forward.step, placed, made)
+            elif split.single and operator.kind is OperatorKind.SOFTMAX:
+                contexts = _visible(forward.step, split.single, operator.window)
+                own = _part(operator, split.single, forward.step)
+                yield npu_softmax(own, placed.layer, contexts, self.npu, self.element_bytes)
+            elif split.single:
+                yield self.vector_task(_part(operator, split.single, forward.step), placed.layer)
+
+    def _single_product(
+        self, operator: Operator, entries: tuple[int, ...], step: Step, placed: BlockPlacement
+    ) -> NpuTask:
+        """One new token a request, on the NPU."""
+        return npu_product(
+            _part(operator, entries, step), placed.layer, _visible(step, entries, operator.window),
+            self.npu, self.element_bytes, self.addresses.activation_burst,
+            self.memory.organization.burst_bytes,
+        )  # fmt: skip
+
+    def _in_banks(
+        self, operator: Operator, split: AttentionSplit, step: Step, placed: BlockPlacement
+    ) -> PimTask:
+        """Token after token, in the banks."""
+        shape, pim = placed.shape, self.pim
+        assert shape is not None
+        assert pim is not None
+        is_score = operator.kind is OperatorKind.ATTENTION_SCORE
+        members, positions = _by_token(step, split.pim)
+        contexts = [visible_tokens(each, operator.window or None) for each in positions]
+        kv = self.addresses.kv[placed.layer]
+        batch = AttentionBatch(
+            shape, tuple(kv[placed.members[i]] for i in members), tuple(contexts),
+            tuple(placed.channel[i] for i in members),
+        )  # fmt: skip
+        find = score_work if is_score else value_work
+        key = (find, batch)
+        if key not in self._programs:
+            self._programs[key] = find(
+                batch, self.addresses.operand_row, self.memory, pim, self.npu.vector,
+                self.element_bytes,
+            )  # fmt: skip
+        programs, marks, after = self._programs[key]
+        lane_ops = sum(vector_lane_ops("softmax", c) for c in contexts) * shape.heads
+        if is_score:  # scores come, are read, and probabilities are written and sent back
+            sram_bytes = 2 * softmax_sram_bytes(contexts, shape.heads, self.element_bytes)
+        else:  # one partial result of each row's worth of tokens
+            rows_each = [-(-c // shape.row_elements) for c in contexts]
+            values = shape.heads * shape.value_dim * sum(rows_each)
+            sram_bytes = 2 * values * self.element_bytes
+        return PimTask(
+            operator.name, str(operator.kind), "pim", placed.layer,
+            _part(operator, split.pim, step).flops, 0, bytes_in_banks(operator, step, split),
+            programs=programs, marks=marks, after=after,
+            vector_lane_ops=lane_ops if is_score else 0, element_bytes=self.kv_element_bytes,
+            sram_bytes=sram_bytes,
+        )  # fmt: skip
+
+    def _tiled(
+        self, score: Operator, value: Operator, entries: tuple[int, ...], step: Step,
+        placed: BlockPlacement, made: bool,
+    ) -> NpuTask:  # fmt: skip
+        """Several new tokens a request, on the NPU in tiles."""
+        fed = [step.entries[at] for at in entries]
+        each = (key_bytes(score, step) + key_bytes(value, step)) / score.kv_heads
+        new = [entry.context if made else entry.new_tokens for entry in fed]
+        fresh_bytes = int(sum(new) * each * score.kv_heads)
+        moved = fresh_bytes + score.input_bytes + value.output_bytes
+        pad = self.npu.scratchpad
+        is_spilled = pad.activations == "dram" or moved > pad.capacity // 4
+        at = self.addresses.activation_burst
+        burst_bytes = self.memory.organization.burst_bytes
+        reads, cached_at, new_at = [], at, at
+        for entry, fresh in zip(fed, new, strict=True):
+            cached = None
+            if not made and entry.cached:
+                cached = LinearKv(cached_at, entry.cached, each, burst_bytes)
+                cached_at += self._bursts(int(entry.cached * each * score.kv_heads))
+            made_now = LinearKv(new_at, fresh, each, burst_bytes) if is_spilled else None
+            new_at += self._bursts(int(fresh * each * score.kv_heads))
+            reads.append(KvReads(0 if made else entry.cached, cached, made_now))
+        return flash_task(
+            FlashAttention(
+                score, value, placed.layer, self.npu, self.memory, self.element_bytes,
+                (at, at) if is_spilled else None,
+            ),
+            fed, reads,
+        )  # fmt: skip
+
+
+def _visible(step: Step, entries: Sequence[int], window: int) -> list[int]:
+    """Keys that the last token of each entry sees."""
+    return [visible_tokens(step.entries[at].context, window or None) for at in entries]
+
+
+def _by_token(step: Step, entries: Sequence[int]) -> tuple[list[int], list[int]]:
+    """The entry of each new token, and the context at it."""
+    members: list[int] = []
+    contexts: list[int] = []
+    for at in entries:
+        entry = step.entries[at]
+        members += [at] * entry.new_tokens
+        contexts += range(entry.cached + 1, entry.context + 1)
+    return members, contexts
+
+
+def _part(operator: Operator, entries: Sequence[int], step: Step) -> Operator:
+    """The operator's work for some of the entries that it works on."""
+    whole = operator.entries or tuple(range(len(step.entries)))
+    if tuple(entries) == whole:
+        return operator
+    window = operator.window or None
+    among = [step.entries[at] for at in whole]
+    own = [step.entries[at] for at in entries]
+    share = share_of(own, among, window)
+    tokens = Fraction(sum(e.new_tokens for e in own), sum(e.new_tokens for e in among))
+    keys = sum(entry.keys(window) for entry in own)
+    return replace(
+        operator,
+        flops=int(operator.flops * share),
+        rows=int(operator.rows * tokens),
+        input_bytes=int(operator.input_bytes * share),
+        output_bytes=int(operator.output_bytes * share),
+        kv_read_bytes=int(key_bytes(operator, step) * keys),
+    )

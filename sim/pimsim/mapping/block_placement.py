@@ -1,0 +1,33 @@
+"""What was decided about one block of a (sub-)batch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pimsim.hardware.pim.programs import AttentionShape
+from pimsim.mapping.experts import ExpertPlacement
+
+__all__ = ["BlockPlacement"]
+
+
+@dataclass(frozen=True)
+class BlockPlacement:
+    """Where the requests and the experts of one block are."""
+
+    part: int
+    """Number of the (sub-)batch."""
+    layer: int
+    """Number of the simulated block."""
+    members: tuple[int, ...]
+    """Indices into the batch."""
+    channel: tuple[int, ...]
+    """Channel of each member."""
+    shape: AttentionShape | None
+    """Of the cache in PIM's layout; None: it is linear, all attention is on the NPU."""
+    window: int | None = None
+    """Tokens of a request that the block's cache keeps, in a ring; None: all."""
+    experts: ExpertPlacement | None = None
+    exclusive: bool = False
+    """The NPU waits while experts run on PIM (blocked mode)."""
+    pim_tokens: int = 1
+    """Most new tokens of a request that attends on PIM."""

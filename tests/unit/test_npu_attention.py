@@ -1,0 +1,81 @@
+"""Attention alone on the NPU: counts by hand, bounds, and how it is dealt to cores and arrays."""
+
+from __future__ import annotations
+
+import pytest
+
+from pimsim.config.loader import load_run
+from pimsim.config.resources import preset_names
+from pimsim.engine.npu_attention import NpuAttentionResult, run_npu_attention
+
+
+def attend(
+    hardware: str, heads: int, dim: int, contexts: list[int], new: int, *overrides: str,
+    kv_heads: int | None = None, window: int | None = None,
+) -> NpuAttentionResult:  # fmt: skip
+    config = load_run(hardware, list(overrides)).config
+    return run_npu_attention(config, heads, kv_heads or heads, dim, contexts, new, window)
+
+
+@pytest.mark.parametrize("hardware", preset_names("hardware"))
+@pytest.mark.parametrize("new", [7, 300])
+def test_every_npu_attends_no_faster_than_its_parts(hardware: str, new: int) -> None:
+    found = attend(hardware, 4, 64, [300], new)
+    assert found.flops == 2 * 2 * 64 * 4 * (new * (2 * 300 - new + 1) // 2)
+    assert found.executed_flops >= found.flops
+    assert found.cycles >= max(found.array_cycles, found.vector_cycles, found.memory_cycles)
+    assert sum(found.causes.values()) == pytest.approx(found.cycles, rel=0.01)
+
+
+def test_causal_attention_of_a_prompt_is_half_of_all_pairs() -> None:
+    found = attend("npu-only", 2, 128, [1024], 1024)
+    assert found.flops == 2 * 2 * 128 * 2 * 1024 * 1025 // 2
+    # eight tiles of 128 keys, the one on the diagonal in full: 36 of 64
+    assert found.executed_flops == 2 * 2 * 128 * 2 * 36 * 128 * 128
+
+
+def test_a_prompt_comes_near_the_busier_side() -> None:
+    found = attend("npu-only", 32, 128, [2048, 2048], 2048)
+    busier = max(found.array_cycles, found.vector_cycles, found.memory_cycles)
+    assert busier <= found.cycles <= 1.05 * busier
+
+
+def test_a_window_bounds_what_is_seen() -> None:
+    found = attend("npu-only", 4, 64, [300], 300, window=50)
+    assert found.flops == 2 * 2 * 64 * 4 * (50 * 51 // 2 + 250 * 50)
+
+
+def test_a_group_of_heads_shares_its_keys() -> None:
+    """The same arithmetic, a quarter of the keys and values from memory."""
+    alone, shared = (attend("npu-only", 16, 128, [4096], 64, kv_heads=kv) for kv in (16, 4))
+    assert alone.flops == shared.flops
+    queries = 16 * 128 * 64 * 2
+    stays_on_chip = 0  # queries and results
+    cached = 4032 * 2 * 128 * 2
+    assert alone.read_bytes - stays_on_chip >= 16 * cached
+    assert shared.read_bytes - stays_on_chip < 4 * cached + queries + 64 * 2 * 128 * 2 * 4
+
+
+@pytest.mark.parametrize("cores", [2, 4, 8])
+def test_work_is_dealt_to_all_cores(cores: int) -> None:
+    """The same arrays, vector units and scratchpad, parted."""
+    one = attend("npu-only", 32, 128, [2048], 2048)
+    parted = attend(
+        "npu-only", 32, 128, [2048], 2048, f"npu.cores={cores}",
+        f"npu.systolic.arrays={8 // cores}", f"npu.scratchpad.capacity={32 // cores}MiB",
+    )  # fmt: skip
+    assert parted.cycles == pytest.approx(one.cycles, rel=0.05)
+
+
+def test_one_head_is_dealt_to_all_arrays() -> None:
+    found = attend("npu-only", 1, 128, [4096], 4096)
+    busier = max(found.array_cycles, found.vector_cycles, found.memory_cycles)
+    assert found.cycles <= 1.1 * busier
+
+
+def test_queries_that_do_not_fit_take_several_passes() -> None:
+    """Keys are read again for each."""
+    roomy = attend("npu-only", 8, 128, [4096], 4096)
+    tight = attend("npu-only", 8, 128, [4096], 4096, "npu.scratchpad.capacity=4MiB")
+    assert tight.flops == roomy.flops
+    assert tight.read_bytes > 2 * roomy.read_bytes
