@@ -73,20 +73,20 @@ def test_a_layout_beyond_the_banks_is_refused_unless_asked_for() -> None:
 
 @pytest.mark.parametrize("what", ["model", "trace"])
 def test_the_degree_left_open_is_one_that_holds_the_layout(what: str) -> None:
-    """gpt-oss-120b on eight devices needs 46,891 rows; the next degrees are 16 and 32."""
-    run = [f"workload.{what}=gpt-oss-120b", "workload.batch=16"]
+    """gpt-oss-120b on eight devices needs 46,898 rows; the next degrees are 16 and 32."""
+    run = [f"workload.{what}=gpt-oss-120b", "workload.batch=128"]
     rows = {}
     for tp in (8, 16, 32):
         at = [*run, f"parallel.tp={tp}", "workload.beyond_banks=true"]
         rows[tp] = device_of(resolve("neupims", at))[0].rows_needed
-    assert rows[8] == 46_891 and rows[16] > 32_768 > rows[32]
+    assert rows[8] == 46_898 and rows[16] > 32_768 > rows[32]
     device, _ = device_of(resolve("neupims", run))
     assert (device.whole.tp, device.narrow_tp, device.rows_needed) == (32, 8, rows[32])
     asked, _ = device_of(resolve("neupims", [*run, "parallel.tp=32"]))
     assert asked.narrow_tp is None
     taken_for_larger, _ = device_of(resolve("neupims", [*run, "workload.beyond_banks=true"]))
     assert taken_for_larger.whole.tp == 8
-    with pytest.raises(InputError, match=r"\(tp 8, ep 1, pp 1\).*46891 rows.* has 32768: raise"):
+    with pytest.raises(InputError, match=r"\(tp 8, ep 1, pp 1\).*46898 rows.* has 32768: raise"):
         device_of(resolve("neupims", [*run, "parallel.tp=8"]))
 
 
