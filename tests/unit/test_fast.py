@@ -518,7 +518,8 @@ def test_pim_stands_still_beside_writes_as_by_commands(
     memory, pim = device_memory(config.memory), config.pim
     assert pim is not None
     shape = AttentionShape.of(8, 8, 128, memory, pim, 2)
-    batch = AttentionBatch(shape, (KvRows(100, 400), KvRows(700, 900)), (4000, 3000), (0, 0))
+    rows = tuple(KvRows.from_row(100 + at, shape.kv_sections, 4000) for at in (0, 2000))
+    batch = AttentionBatch(shape, rows, (4000, 3000), (0, 0))
     work = score_work(batch, 0, memory, pim, config.npu.vector, 2)
     org = memory.organization
     first = org.rows // 2 * org.ranks * org.banks * org.columns
