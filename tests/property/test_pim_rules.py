@@ -23,6 +23,7 @@ from pimsim.config.resources import preset_names
 from pimsim.hardware.dram.device_memory import device_memory
 from pimsim.hardware.dram.layout import INFINITY, P_COMPS, P_OP
 from pimsim.hardware.dram.legality import check_commands
+from pimsim.hardware.dram.pim_program import written_out
 from pimsim.hardware.dram.rules import Command, compile_rules
 from pimsim.hardware.dram.system import MemorySystem, Stream
 from pimsim.hardware.pim.kv_layout import KvRows
@@ -107,7 +108,8 @@ def run(
         assert system.advance(INFINITY) is not None
     logged = int(system.board["logged"][0])
     assert logged < 200_000
-    dots = iter(program[program[:, P_OP] == int(Command.GEMV), P_COMPS].tolist())
+    issued = written_out(program)
+    dots = iter(issued[issued[:, P_OP] == int(Command.GEMV), P_COMPS].tolist())
     log = [
         (*entry, next(dots)) if entry[2] == int(Command.GEMV) else tuple(entry)
         for entry in system.board["log"][0, :logged].tolist()

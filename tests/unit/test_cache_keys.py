@@ -22,7 +22,16 @@ from pimsim.hardware.dram.device_memory import device_memory
 from pimsim.hardware.dram.fast import Probe, calibration, calibration_file
 from pimsim.hardware.dram.fast.programs import Job, job_of, renamed_rows
 from pimsim.hardware.dram.fast.streams import StreamWork, lowered, row_set
-from pimsim.hardware.dram.layout import N_INSTRUCTION, P_COMPS, P_LAST, P_OP, P_READS, P_ROW
+from pimsim.hardware.dram.layout import (
+    N_INSTRUCTION,
+    P_COMPS,
+    P_LAST,
+    P_OP,
+    P_READS,
+    P_ROUNDS,
+    P_ROW,
+)
+from pimsim.hardware.dram.pim_program import written_out
 from pimsim.hardware.dram.rules import Command
 from pimsim.hardware.dram.transfers import Rows, Scatter, Stream
 from pimsim.hardware.pim.gemv import GemvShape
@@ -94,7 +103,7 @@ def test_a_window_within_a_tile_of_the_context_has_programs_of_its_own(
         device, _ = device_of(resolve("neupims", given))
         return {
             layer: [
-                sum(int(program[:, P_COMPS].sum()) for program in task.programs)
+                sum(int(written_out(program)[:, P_COMPS].sum()) for program in task.programs)
                 for task in device.block(0, layer).attention
                 if isinstance(task, PimTask)
             ]
@@ -248,6 +257,7 @@ def tiles(*rows: int) -> Ints:
     for at, row in enumerate(rows):
         for place, command in enumerate((Command.HEADER, Command.COMP, Command.READRES)):
             program[3 * at + place, [P_OP, P_ROW, P_COMPS, P_READS]] = command, row, 8, 1
+    program[:, P_ROUNDS] = 1
     program[2::3, P_LAST] = 1
     return program
 

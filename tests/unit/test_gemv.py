@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from pimsim.config.errors import InputError
 from pimsim.config.loader import load_memory, load_pim
 from pimsim.hardware.dram.layout import P_COMPS, P_MARK, P_OP, P_READS, P_ROW
+from pimsim.hardware.dram.pim_program import written_out
 from pimsim.hardware.dram.rules import Command
 from pimsim.hardware.pim.gemv import GemvShape, gemv_program
 from pimsim.hardware.pim.gemv_time import gemv_time
@@ -29,7 +30,7 @@ shapes = st.builds(
 
 def program(shape: GemvShape, run: tuple[int, int], composite: bool = True) -> np.ndarray:
     chunks = shape.chunks_of(run)
-    return gemv_program(shape, run, 1000, list(chunks), 0, composite)
+    return written_out(gemv_program(shape, run, 1000, list(chunks), 0, composite))
 
 
 @given(shapes, st.integers(1, 40))

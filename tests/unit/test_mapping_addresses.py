@@ -17,6 +17,7 @@ from pimsim.config.loader import load_memory, load_pim
 from pimsim.config.memory import MemoryConfig
 from pimsim.hardware.dram.address import AddressMap
 from pimsim.hardware.dram.layout import P_COMPS, P_MARK, P_OP, P_ROW
+from pimsim.hardware.dram.pim_program import written_out
 from pimsim.hardware.dram.rules import Command
 from pimsim.hardware.pim.programs import AttentionShape, score_program, value_program
 from pimsim.mapping.addresses import AddressPlan, BlockKv, WeightRegion, plan_addresses
@@ -100,6 +101,7 @@ def test_programs_stay_within_the_rows_that_are_set_aside(context: int) -> None:
             value_program(SHAPE, context, rows, found.operand_row, 0, True, wrap), rows.values,
         ),
     ):  # fmt: skip
+        program = written_out(program)
         sources = program[:, P_OP] == int(Command.GWRITE)
         used = program[~sources, P_ROW]
         assert set(used) == set(places.rows())
@@ -241,7 +243,7 @@ def test_new_tokens_of_every_block_go_to_their_requests_rows(
 @given(st.integers(1, 1500))
 def test_scores_of_a_latent_meet_every_token(context: int) -> None:
     rows = plan([context], [0], shape=WIDE).kv[0][0]
-    found = score_program(WIDE, context, rows, 7, 0, True, (7, 64))
+    found = written_out(score_program(WIDE, context, rows, 7, 0, True, (7, 64)))
     dots = found[found[:, P_OP] == int(Command.GEMV)]
     tiles = -(-context // WIDE.banks)
     assert len(dots) == WIDE.heads * tiles * 2  # the row and the rest of each key

@@ -7,6 +7,7 @@ import pytest
 
 from pimsim.config.loader import load_memory, load_npu_of, load_pim
 from pimsim.hardware.dram.layout import P_MARK, P_OP
+from pimsim.hardware.dram.pim_program import written_out
 from pimsim.hardware.dram.rules import Command
 from pimsim.hardware.dram.system import After
 from pimsim.hardware.pim.kv_layout import KvRows
@@ -29,7 +30,7 @@ def values(pim: str, memory: str, preset: str) -> tuple[list[np.ndarray], int, A
     )
     batch = AttentionBatch(shape, rows, CONTEXTS, (0, 1))
     programs, marks, after = value_work(batch, 0, dram, design, load_npu_of(preset).vector, BYTES)
-    return list(programs), marks, after
+    return [written_out(program) for program in programs], marks, after
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from pimsim.config.errors import InputError
 from pimsim.config.loader import load_memory, load_pim
 from pimsim.config.memory import MemoryConfig
 from pimsim.config.pim import PimConfig
-from pimsim.hardware.dram.layout import C_COMMANDS, INFINITY
+from pimsim.hardware.dram.layout import C_COMMANDS, INFINITY, N_INSTRUCTION
 from pimsim.hardware.dram.legality import check_commands
 from pimsim.hardware.dram.rules import COMMANDS, Command
 from pimsim.hardware.dram.system import (
@@ -171,7 +171,7 @@ def _submit(system: MemorySystem, memory: MemoryConfig, pim: PimConfig, one: Sub
     if not one.contexts:
         return system.submit(one.at, one.streams, one.scatters)
     shape = AttentionShape.of(2, 2, 128, memory, pim, 2)
-    programs = [np.zeros((0, 8), dtype=np.int64) for _ in range(CHANNELS)]
+    programs = [np.zeros((0, N_INSTRUCTION), dtype=np.int64) for _ in range(CHANNELS)]
     row = 1000
     for i, context in enumerate(one.contexts):
         rows = KvRows.from_row(row, shape.kv_sections, context)

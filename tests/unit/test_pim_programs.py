@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from itertools import count as count_up
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -19,13 +22,11 @@ from pimsim.hardware.dram.layout import (
     P_READY,
     P_ROW,
 )
+from pimsim.hardware.dram.pim_program import instructions, written_out
 from pimsim.hardware.dram.rules import Command
-from pimsim.hardware.pim.kv_layout import KvRows
-from pimsim.hardware.pim.programs import (
-    AttentionShape,
-    score_program,
-    value_program,
-)
+from pimsim.hardware.pim import programs
+from pimsim.hardware.pim.kv_layout import KvRows, RowRuns
+from pimsim.hardware.pim.programs import AttentionShape
 from pimsim.reproductions.front_ends.neupims_shared import FrontEnd
 
 MEMORY = load_memory("hbm2-neupims").config
@@ -52,6 +53,16 @@ def shape_of(name: str) -> AttentionShape:
 
 def rows_at(shape: AttentionShape, first: int, context: int) -> KvRows:
     return KvRows.from_row(first, shape.kv_sections, context)
+
+
+def score_program(*arguments: Any) -> Program:
+    """Of every instruction that is issued."""
+    return written_out(programs.score_program(*arguments))
+
+
+def value_program(*arguments: Any) -> Program:
+    """Of every instruction that is issued."""
+    return written_out(programs.value_program(*arguments))
 
 
 def up(amount: int, unit: int) -> int:
@@ -241,7 +252,70 @@ def test_sources_of_gwrite_come_in_turn() -> None:
     assert len(rows) > most
 
 
+# loops --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", sorted(SHAPES))
+@pytest.mark.parametrize("composite", [True, False])
+def test_a_program_is_as_long_for_any_context(name: str, composite: bool) -> None:
+    shape = shape_of(name)
+    for make in (programs.score_program, programs.value_program):
+        short, long = (
+            make(shape, context, rows_at(shape, 0, context), 0, 0, composite, WRAP)
+            for context in (4096, 1 << 20)
+        )
+        assert len(short) == len(long) < 300
+        assert instructions(long) > 200 * instructions(short)
+
+
+def runs_of(count: int, lengths: list[int], gap: int) -> RowRuns:
+    """So many rows in runs of ``lengths``, in turn, which lie apart and from high to low."""
+    runs, left = [], count
+    for at in count_up():
+        if left <= 0:
+            return RowRuns.of(runs)
+        length = min(lengths[at % len(lengths)], left)
+        runs.append((10_000 - at * (max(lengths) + gap), length))
+        left -= length
+    raise AssertionError
+
+
+@given(shapes, contexts, st.lists(st.integers(1, 9), min_size=1, max_size=4), st.booleans())
+def test_rows_of_a_cache_in_pieces_are_those_that_it_has(
+    name: str, context: int, lengths: list[int], composite: bool
+) -> None:
+    """The same program, with the row that the cache has where it counts from 0."""
+    shape, sections = shape_of(name), shape_of(name).kv_sections
+    pieces = KvRows(*(runs_of(part.rows(context), lengths, 1) for part in sections))
+    for make, places in (
+        (score_program, [*pieces.keys.rows(), *pieces.shared_keys.rows()]),
+        (value_program, [*pieces.values.rows()]),
+    ):
+        found = make(shape, context, pieces, 3, 0, composite, WRAP)
+        whole = make(shape, context, KvRows.from_row(0, sections, context), 3, 0, composite, WRAP)
+        first = 0 if make is score_program else shape.key_rows(context)
+        computing = whole[:, P_OP] != int(Command.GWRITE)
+        whole[computing, P_ROW] = np.array(places)[whole[computing, P_ROW] - first]
+        assert found.tolist() == whole.tolist()
+
+
 # a front end that feeds one instruction a cycle ---------------------------------------------
+
+
+@pytest.mark.parametrize("composite", [True, False])
+def test_the_front_end_counts_all_rounds_of_a_loop(composite: bool) -> None:
+    shape = shape_of("gqa")
+    given = [
+        make(shape, context, rows_at(shape, 0, context), 0, 0, composite, WRAP)
+        for context in (700, 2000)
+        for make in (programs.score_program, programs.value_program)
+    ]
+    issued = [written_out(program) for program in given]
+    FrontEnd().release(given)
+    FrontEnd().release(issued)
+    assert sum(map(len, given)) < sum(map(len, issued)) / 3
+    for compact, plain in zip(given, issued, strict=True):
+        assert written_out(compact).tolist() == plain.tolist()
 
 
 def test_the_front_end_walks_one_request_after_the_other() -> None:

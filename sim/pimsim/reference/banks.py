@@ -18,6 +18,7 @@ from pimsim.config.errors import InputError
 from pimsim.config.memory import MemoryConfig
 from pimsim.hardware.dram.address import AddressMap
 from pimsim.hardware.dram.layout import P_COMPS, P_MARK, P_OP, P_ROW
+from pimsim.hardware.dram.pim_program import written_out
 from pimsim.hardware.dram.rules import Command
 from pimsim.hardware.dram.system import Scatter
 from pimsim.hardware.pim.kv_layout import KvRows
@@ -68,7 +69,7 @@ class BankArray:
         buffer = torch.zeros(self.row_elements)
         waiting = list(sources)
         column, row, latched = 0, -1, []  # type: ignore[var-annotated]
-        for line in program:
+        for line in written_out(program):
             op = int(line[P_OP])
             if op == int(Command.GWRITE):
                 buffer = torch.zeros(self.row_elements)

@@ -21,8 +21,8 @@ from pimsim.hardware.dram.layout import (
     O_BURST,
     O_GROUP,
     O_WRITE,
-    P_READY,
 )
+from pimsim.hardware.dram.pim_program import instruction_after, ready_in_round
 from pimsim.hardware.dram.pim_queue import GWRITE_BANK, on_column_pins, pim_issue, pim_poll
 from pimsim.hardware.dram.queues import admit, drain_starts, move_to_bank, start_drain
 from pimsim.hardware.dram.refresh import fall_due, refresh_next, try_refresh, unit_banks
@@ -78,27 +78,40 @@ def _drain_holds(ch: Any, draining: bool) -> bool:
     return draining and not (ch.pim_mode == 1 and ch.movable[1] == 0)
 
 
+@njit(cache=True, inline="always")
+def _offered_at(ch: Any, board: Any) -> int:
+    """Cycle at which the front end offers the next PIM instruction."""
+    return ready_in_round(board, ch.pim_avail_at, ch.pim_avail_round)
+
+
+@njit(cache=True, inline="always")
+def _take_offered(ch: Any, board: Any) -> None:
+    """The next PIM instruction comes to the PIM command queue."""
+    ch.pim_avail += 1
+    at, number = instruction_after(board, ch.pim_avail_at, ch.pim_avail_round)
+    ch.pim_avail_at, ch.pim_avail_round = at, number
+
+
 @njit(cache=True)
 def _transfer(ch: Any, p: Any, board: Any, cycle: int) -> None:
     """Move one request to its bank, or one PIM instruction to the PIM command queue."""
     start_drain(ch, p)
     draining = ch.drain > 0
     if p.has_pim == 1:
-        available = ch.pim_avail
-        waiting = available - ch.pim_head
-        offered = available < ch.pim_end and board.program[available, P_READY] <= cycle
+        waiting = ch.pim_avail - ch.pim_head
+        offered = ch.pim_avail < ch.pim_end and _offered_at(ch, board) <= cycle
         if p.row_buffers == 2:
             if offered and (
                 not (draining and waiting >= 2)
                 and (waiting < 2 or ch.queued[0] == 0)
                 and waiting < PIM_QUEUE
             ):
-                ch.pim_avail += 1
+                _take_offered(ch, board)
                 if waiting == 0:
                     ch.pim_next = cycle + 1
                 return
         elif offered and waiting < PIM_QUEUE and not _drain_holds(ch, draining):
-            ch.pim_avail += 1
+            _take_offered(ch, board)
             if waiting == 0:
                 ch.pim_next = cycle + 1
             return
@@ -173,12 +186,11 @@ def next_cycle(ch: Any, p: Any, board: Any, cycle: int) -> int:
         when = min(when, refresh_next(ch, p))
         frozen, thawed = unit_banks(p, ch.ref_first)
     if has_pim:
-        available = ch.pim_avail
-        if available < ch.pim_end:
+        if ch.pim_avail < ch.pim_end:
             room = waiting < 2 or (dual and ch.queued[0] == 0)
             held = not dual and _drain_holds(ch, draining)
             if (room or not dual) and waiting < PIM_QUEUE and not held:
-                when = min(when, board.program[available, P_READY])
+                when = min(when, _offered_at(ch, board))
         blocked = _banks_blocked(ch, p)
         turn = dual or ch.waiting == 0 or ch.pim_mode == 1
         if turn and waiting > 0 and frozen < 0 and ch.pim_skip == 0:

@@ -66,7 +66,8 @@ limit: what does not fit is passed on later at the time that it had, as what the
 a time depends on nothing that comes after it."""
 HASH_ROWS = 4096
 HASH_CHANNELS = 16
-MAX_INSTRUCTIONS = 1 << 22
+MAX_INSTRUCTIONS = 1 << 20
+"""Of the programs of all channels, each loop written once."""
 MAX_LISTED = 1 << 23
 """Requests of streams that do not go out in order of address."""
 MAX_LOG = 1 << 22
@@ -127,16 +128,22 @@ N_SEGMENT = 16
 O_BURST, O_WRITE, O_GROUP, O_BLOCK = range(4)
 N_OFFER = 4
 
-# a PIM instruction -------------------------------------------------------------------------
+# a PIM instruction, which may stand in a loop (``pim_program``) --------------------------------
 P_OP = 0
-P_ROW = 1
+P_ROW = 1  # in the first round of its loop
 P_COMPS = 2  # dot products of this instruction; of the whole tile in a header
 P_READS = 3  # result reads that a header announces
-P_READY = 4  # cycle at which the front end offers it
+P_READY = 4  # cycle at which the front end offers it, in the first round
 P_MARK = 5  # ticket of its (request, head), -1 if none
 P_LAST = 6  # last instruction of a tile
 P_GROUP = 7  # ticket of the whole operation
-N_INSTRUCTION = 8
+P_ROUNDS = 8  # how often its loop runs; 1: it stands in none
+P_LOOP = 9  # instructions of the loop that it ends, else 0
+P_ROW_STEP = 10  # rows from one round to the next
+P_RING = 11  # first of the rows that are used in turn,
+P_RING_ROWS = 12  # and how many they are; 0: rows are not used in turn
+P_READY_STEP = 13  # cycles from one round to the next
+N_INSTRUCTION = 14
 
 # counters ----------------------------------------------------------------------------------
 C_COMMANDS = 0  # one for each command
@@ -209,9 +216,14 @@ CHANNEL = np.dtype(
         ("pool_used", _I),  # request entries ever used
         ("seq", _I),  # requests moved to the banks, for first come first served
         *SOURCE_FIELDS,
-        ("pim_head", _I),  # next PIM instruction to issue
-        ("pim_avail", _I),  # end of those in the PIM command queue
-        ("pim_end", _I),
+        ("pim_head", _I),  # PIM instructions issued
+        ("pim_head_at", _I),  # the next one to issue: its place in the program,
+        ("pim_head_round", _I),  # the round of its loop,
+        ("pim_row", _I),  # and its row in that round
+        ("pim_avail", _I),  # those that came to the PIM command queue
+        ("pim_avail_at", _I),  # the next one to come
+        ("pim_avail_round", _I),
+        ("pim_end", _I),  # all of the operation
         ("pim_skip", _I),  # PIM waits for the next refresh
         ("pim_gwriting", _I),
         ("pim_gwrite_done", _I),

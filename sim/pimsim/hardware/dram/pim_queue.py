@@ -33,7 +33,6 @@ from pimsim.hardware.dram.layout import (
     P_MARK,
     P_OP,
     P_READS,
-    P_ROW,
     STRIDE,
     X_ACTIVATE,
     X_COMPUTE,
@@ -43,6 +42,7 @@ from pimsim.hardware.dram.layout import (
     X_REFRESH,
     X_TFAW,
 )
+from pimsim.hardware.dram.pim_program import instruction_after, row_in_round
 from pimsim.hardware.dram.rules import Command
 
 __all__ = [
@@ -88,8 +88,8 @@ def tile_estimate(p: Any, to_close: int, to_open: int, comps: int, reads: int) -
 @njit(cache=True)
 def _estimate(ch: Any, p: Any, board: Any) -> int:
     """Cycles that the GWRITE or the tile at the head will take."""
-    at = ch.pim_head
-    row = board.program[at, P_ROW]
+    at = ch.pim_head_at
+    row = ch.pim_row
     if board.program[at, P_OP] == GWRITE:
         held = ch.bank[GWRITE_BANK, B_ROW]
         return gwrite_estimate(p, held != row, held >= 0)
@@ -232,8 +232,8 @@ def pim_poll(ch: Any, p: Any, board: Any, cycle: int) -> tuple[int, int]:
 
     Sets ``pim_next`` to a cycle before which the answer stays the same.
     """
-    at = ch.pim_head
-    op, row = board.program[at, P_OP], board.program[at, P_ROW]
+    at = ch.pim_head_at
+    op, row = board.program[at, P_OP], ch.pim_row
     if ch.pim_gwriting == 1:
         if op != GWRITE or ch.pim_gwrite_done < INFINITY:
             ch.pim_next = ch.pim_gwrite_done
@@ -300,6 +300,16 @@ def _leave_mode(ch: Any) -> None:
     ch.pim_slack = 0
 
 
+@njit(cache=True, inline="always")
+def _pass_head(ch: Any, board: Any) -> None:
+    """The head is issued: the next instruction's turn comes."""
+    ch.pim_head += 1
+    at, number = instruction_after(board, ch.pim_head_at, ch.pim_head_round)
+    ch.pim_head_at, ch.pim_head_round = at, number
+    if ch.pim_head < ch.pim_end:
+        ch.pim_row = row_in_round(board, at, number)
+
+
 @njit(cache=True)
 def _finish(ch: Any, p: Any, board: Any, cycle: int, at: int, done: int) -> None:
     """Instruction ``at`` is complete at ``done``."""
@@ -317,8 +327,8 @@ def pim_issue(
 ) -> None:  # fmt: skip
     """Issue ``command`` for the PIM queue's head."""
     buffers = p.row_buffers
-    at = ch.pim_head
-    row, comps = board.program[at, P_ROW], board.program[at, P_COMPS]
+    at = ch.pim_head_at
+    row, comps = ch.pim_row, board.program[at, P_COMPS]
     ch.counter[C_COMMANDS + command] += 1
     ch.last_cmd = cycle
     ch.pim_next = cycle + 1
@@ -326,7 +336,7 @@ def pim_issue(
     if command == HEADER:
         _account(ch, cycle, X_HEADER)
         ch.pim_opened = 0
-        ch.pim_head += 1
+        _pass_head(ch, board)
         pim_forget(ch)
         return
     if command == GEMV:
@@ -339,7 +349,7 @@ def pim_issue(
         ch.columns_until = max(ch.columns_until, cycle) + p.tccd_s * comps
         ch.counter[C_BUS_BUSY] += p.tccd_s
         ch.bus_until = max(ch.bus_until, cycle) + p.tccd_s
-        ch.pim_head += 1
+        _pass_head(ch, board)
         _finish(ch, p, board, cycle, at, done)
         if buffers == 1 and board.program[at, P_LAST] == 1:
             _leave_mode(ch)
@@ -364,7 +374,7 @@ def pim_issue(
         _busy(ch, cycle + p.gwrite, X_GWRITE)
         ch.pim_gwrite_done = cycle + p.gwrite
         ch.pim_next = cycle + p.gwrite
-        ch.pim_head += 1
+        _pass_head(ch, board)
         _finish(ch, p, board, cycle, at, cycle + p.gwrite)
     elif command == COMP:
         _account(ch, cycle, X_COMPUTE)
@@ -379,14 +389,14 @@ def pim_issue(
         ch.pim_step += 1
         if ch.pim_step == comps:
             ch.pim_step = 0
-            ch.pim_head += 1
+            _pass_head(ch, board)
             _finish(ch, p, board, cycle, at, cycle)
     elif command == READRES:
         _account(ch, cycle, X_COMPUTE)
         ch.counter[C_BUS_BUSY] += p.tccd_s
         ch.bus_until = max(ch.bus_until, cycle) + p.tccd_s
         ch.pim_first_comp = 1
-        ch.pim_head += 1
+        _pass_head(ch, board)
         _finish(ch, p, board, cycle, at, cycle + p.read_delay)
         if board.program[at, P_LAST] == 1:
             _leave_mode(ch)

@@ -29,6 +29,8 @@ from pimsim.hardware.dram.layout import (
     P_MARK,
     P_OP,
     P_READY,
+    P_ROUNDS,
+    P_ROW,
     Records,
     bounded,
     make_board,
@@ -309,7 +311,7 @@ class MemorySystem:
     def submit_pim(
         self, start: int, programs: Sequence[Ints], marks: int, after: After | None = None
     ) -> Group:
-        """Run a PIM program on each channel (arrays of N_INSTRUCTION columns; may be empty).
+        """Run a PIM program on each channel (see ``pim_program``; may be empty).
 
         ``P_MARK`` of an instruction is the (request, head) in 0..marks-1 that its result belongs
         to, or -1; ``P_READY`` counts from ``start``. One PIM operation runs at a time.
@@ -320,6 +322,7 @@ class MemorySystem:
         ticket = self._tickets(count)
         first_mark = self._tickets(max(marks, 1))
         sizes = np.array([len(program) for program in programs])
+        instructions = np.array([int(program[:, P_ROUNDS].sum()) for program in programs])
         total = bounded(int(sizes.sum()), MAX_INSTRUCTIONS, "PIM instructions in one operation")
         program = self.board["program"][0, :total]
         program[:] = np.concatenate([p for p in programs if len(p)]) if total else 0
@@ -328,16 +331,19 @@ class MemorySystem:
         program[:, P_GROUP] = ticket + channel
         program[:, P_READY] += start
         marked = program[:, P_MARK] >= 0
-        counts = np.bincount(program[marked, P_MARK], minlength=max(marks, 1))
-        self.board["ticket"][0, first_mark : first_mark + len(counts), 0] = counts
+        counts = self.board["ticket"][0, first_mark : first_mark + max(marks, 1), 0]
+        np.add.at(counts, program[marked, P_MARK], program[marked, P_ROUNDS])
         program[marked, P_MARK] += first_mark
         real = program[:, P_OP] != int(Command.HEADER)
-        left = np.bincount(channel[real], minlength=count)
-        self.board["ticket"][0, ticket : ticket + count, 0] = left
+        left = self.board["ticket"][0, ticket : ticket + count, 0]
+        np.add.at(left, channel[real], program[real, P_ROUNDS])
         self.board["ticket"][0, ticket : ticket + count, 1] = start
         channels = self.channels
-        channels["pim_head"] = channels["pim_avail"] = ends - sizes
-        channels["pim_end"] = ends
+        channels["pim_head"] = channels["pim_avail"] = 0
+        channels["pim_head_at"] = channels["pim_avail_at"] = ends - sizes
+        channels["pim_head_round"] = channels["pim_avail_round"] = 0
+        channels["pim_row"] = [program[0, P_ROW] if len(program) else 0 for program in programs]
+        channels["pim_end"] = instructions
         channels["pim_last"] = start
         channels["pim_next"] = 0
         channels["pim_until"] = 0

@@ -29,8 +29,10 @@ from pimsim.hardware.dram.layout import (
     P_MARK,
     P_OP,
     P_READS,
+    P_ROUNDS,
     P_ROW,
 )
+from pimsim.hardware.dram.pim_program import loop
 from pimsim.hardware.dram.rules import Command
 from pimsim.hardware.pim.columns import check_column
 
@@ -50,6 +52,7 @@ def emit(
     instruction[P_READS] = reads
     instruction[P_MARK] = mark
     instruction[P_LAST] = last
+    instruction[P_ROUNDS] = 1
     return instruction
 
 
@@ -178,6 +181,6 @@ def _rows(comps: int, reads: int, count: int, first_row: int, mark: int, composi
     one = [emit(Command.HEADER, 0, comps * reads, reads)]
     for read in range(reads):
         one += emit_dot(composite, 0, comps, mark, int(read == reads - 1))
-    rows = np.tile(np.array(one, dtype=np.int64), (count, 1))
-    rows[:, P_ROW] = first_row + np.repeat(np.arange(count), len(one))
-    return rows
+    rows = np.array(one, dtype=np.int64)
+    rows[:, P_ROW] = first_row
+    return loop(rows, count, 1)

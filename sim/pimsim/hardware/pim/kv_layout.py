@@ -52,6 +52,27 @@ class RowRuns:
             left -= count
         raise IndexError(f"row {number} of {self.count}")
 
+    def at(self, numbers: Ints) -> Ints:
+        """The rows of these ``numbers``, counted from 0, of the same shape; all are below
+        ``count``."""
+        if not self.runs:
+            return numbers
+        first, count = np.array(self.runs, dtype=np.int64).T
+        before = np.cumsum(count) - count
+        run = np.searchsorted(before, numbers, side="right") - 1
+        found: Ints = numbers + (first - before)[run]
+        return found
+
+    def between(self, first: int, end: int) -> RowRuns:
+        """The rows of numbers ``first`` to before ``end``."""
+        found, at = [], 0
+        for start, count in self.runs:
+            low, high = max(first - at, 0), min(end - at, count)
+            if low < high:
+                found.append((start + low, high - low))
+            at += count
+        return RowRuns(tuple(found))
+
     def rows(self) -> Ints:
         """All rows, shape (count,)."""
         if len(self.runs) == 1:

@@ -29,11 +29,21 @@ from numpy.typing import NDArray
 from pimsim.config.errors import InputError
 from pimsim.config.memory import MemoryConfig
 from pimsim.config.pim import PimConfig
-from pimsim.hardware.dram.layout import P_MARK, P_OP, P_ROW
+from pimsim.hardware.dram.layout import (
+    P_LOOP,
+    P_MARK,
+    P_OP,
+    P_RING,
+    P_RING_ROWS,
+    P_ROUNDS,
+    P_ROW,
+    P_ROW_STEP,
+)
+from pimsim.hardware.dram.pim_program import loop, loop_starts
 from pimsim.hardware.dram.rules import Command
 from pimsim.hardware.pim.columns import check_column
 from pimsim.hardware.pim.gemv import emit, emit_dot
-from pimsim.hardware.pim.kv_layout import KvRows, KvSection, KvSections
+from pimsim.hardware.pim.kv_layout import KvRows, KvSection, KvSections, RowRuns
 from pimsim.hardware.remembered import remembered
 
 __all__ = ["AttentionShape", "KeyPiece", "score_program", "value_program"]
@@ -191,59 +201,66 @@ def score_program(
     """
     sections = shape.kv_sections
     template = _score_template(shape, -(-context // shape.banks), composite)
-    places = np.concatenate(
-        (
-            rows.keys.rows()[: sections.keys.rows(context)],
-            rows.shared_keys.rows()[: sections.shared_keys.rows(context)],
-        )
-    )
-    group = shape.heads // shape.kv_heads
-    sources = query_row + np.arange(len(shape.key_pieces) * group)
-    return template.placed(places, sources, first_mark, wrap)
+    own = rows.keys.between(0, sections.keys.rows(context))
+    shared = rows.shared_keys.between(0, sections.shared_keys.rows(context))
+    places = RowRuns.of((*own.runs, *shared.runs))
+    return template.placed(places, query_row, first_mark, wrap)
 
 
-_TEMPLATES_BYTES = 24 << 20
-"""Of score and of value programs that are remembered: those of a batch of 256."""
+_TEMPLATES_BYTES = 4 << 20
+"""Of score and of value programs that are remembered."""
 
 
 @dataclass(frozen=True)
 class _Template:
-    """A program whose marks and rows count from 0, those of a section behind those of the one
-    before; what GWRITE reads is not said yet."""
+    """A program whose marks, rows and GWRITEs count from 0, rows of a section behind those of the
+    one before."""
 
     program: Ints
-    sources: Ints
-    """Its GWRITEs, in order."""
-    computing: Ints
-    """Its other instructions, in order."""
-    marked: Ints
-    """1 for each instruction with a mark, 0 for others."""
 
     @property
     def nbytes(self) -> int:
-        """Of its arrays."""
-        arrays = (self.program, self.sources, self.computing, self.marked)
-        return sum(array.nbytes for array in arrays)
-
-    @classmethod
-    def of(cls, program: Ints) -> _Template:
-        is_source = program[:, P_OP] == int(Command.GWRITE)
-        return cls(
-            program, np.flatnonzero(is_source), np.flatnonzero(~is_source),
-            (program[:, P_MARK] >= 0).astype(np.int64),
-        )  # fmt: skip
+        """Of its array."""
+        return self.program.nbytes
 
     def placed(
-        self, rows: Ints, source_rows: Ints, first_mark: int, wrap: tuple[int, int]
+        self, rows: RowRuns, first_source: int, first_mark: int, wrap: tuple[int, int]
     ) -> Ints:  # fmt: skip
-        """The program of one request. ``rows``: where each of the template's rows lies;
-        ``source_rows``: of each GWRITE, before ``wrap``."""
-        found = self.program.copy()
-        found[self.computing, P_ROW] = rows[self.program[self.computing, P_ROW]]
-        found[:, P_MARK] += first_mark * self.marked
+        """The program of one request. ``rows``: where the template's rows lie; ``first_source``:
+        row that the first GWRITE reads, before ``wrap``; the others read those behind it."""
+        found = self.program if len(rows.runs) < 2 else _cut(self.program, rows)
+        found = found.copy()
+        is_source = found[:, P_OP] == int(Command.GWRITE)
+        found[~is_source, P_ROW] = rows.at(found[~is_source, P_ROW])
+        found[:, P_MARK] += first_mark * (found[:, P_MARK] >= 0)
         first, count = wrap
-        found[self.sources, P_ROW] = first + (source_rows - first) % count
+        found[is_source, P_ROW] = first + (first_source + found[is_source, P_ROW] - first) % count
+        found[is_source & (found[:, P_ROUNDS] > 1), P_RING : P_RING_ROWS + 1] = wrap
         return found
+
+
+def _cut(program: Ints, rows: RowRuns) -> Ints:
+    """The program with its loops cut where a row lies in another run of ``rows`` than the one of
+    the round before."""
+    starts = np.flatnonzero(loop_starts(program))
+    begins = np.cumsum([count for _, count in rows.runs])[:-1]
+    found = []
+    for body in np.split(program, starts[1:]):
+        rounds = int(body[0, P_ROUNDS])
+        if rounds == 1:
+            found.append(body)
+            continue
+        computing = body[body[:, P_OP] != int(Command.GWRITE)]
+        row, step = np.unique(computing[:, [P_ROW, P_ROW_STEP]], axis=0).T
+        # the first round in which each of the rows lies in the run that begins there, or behind it
+        ends = np.unique(-(-(begins[:, None] - row) // step))
+        ends = np.concatenate(([0], ends[(ends > 0) & (ends < rounds)], [rounds]))
+        one = body.copy()
+        one[:, P_ROUNDS], one[:, [P_LOOP, P_ROW_STEP]] = 1, 0
+        for first, end in zip(ends[:-1].tolist(), ends[1:].tolist(), strict=True):
+            one[:, P_ROW] = body[:, P_ROW] + first * body[:, P_ROW_STEP]
+            found.append(loop(one.copy(), end - first, body[:, P_ROW_STEP]))
+    return np.concatenate(found)
 
 
 @remembered(_TEMPLATES_BYTES, lambda template: template.nbytes)
@@ -261,7 +278,9 @@ def _score_template(shape: AttentionShape, tiles: int, composite: bool) -> _Temp
         for piece in shape.key_pieces:
             for member in range(group):
                 pieces.append(_piece_scores(shape, piece, member, tiles, composite))
-    return _Template.of(np.concatenate(pieces))
+    for number, scores in enumerate(pieces):
+        scores[0, P_ROW] = number  # its GWRITE
+    return _Template(np.concatenate(pieces))
 
 
 def _piece_scores(
@@ -276,17 +295,15 @@ def _piece_scores(
     full, rest = divmod(tiles, piece.tiles)
     blocks = [np.array([emit(Command.GWRITE, 0)])]
     for row, count, shared in ((0, full, piece.tiles), (full, int(rest > 0), rest)):
-        if not count:
-            continue
         reads = shared * len(piece.heads)
         one = [emit(Command.HEADER, 0, piece.comps * reads, reads)]
         for place in range(shared):
             for head in piece.heads:
                 last = int(place == shared - 1 and head == piece.heads[-1])
                 one += emit_dot(composite, 0, piece.comps, head * group + member, last)
-        block = np.tile(np.array(one, dtype=np.int64), (count, 1))
-        block[:, P_ROW] = first + page * np.repeat(row + np.arange(count), len(one))
-        blocks.append(block)
+        block = np.array(one, dtype=np.int64)
+        block[:, P_ROW] = first + page * row
+        blocks.append(loop(block, count, page))
     return np.concatenate(blocks)
 
 
@@ -302,9 +319,8 @@ def value_program(
     chunks = -(-context // shape.row_elements)
     rest = context - (chunks - 1) * shape.row_elements
     template = _value_template(shape, chunks, -(-rest // shape.elements_per_comp), composite)
-    sources = weights_row + np.arange(shape.heads * chunks)
-    places = rows.values.rows()[: shape.value_rows(context)]
-    return template.placed(places, sources, first_mark, wrap)
+    places = rows.values.between(0, shape.value_rows(context))
+    return template.placed(places, weights_row, first_mark, wrap)
 
 
 @remembered(_TEMPLATES_BYTES, lambda template: template.nbytes)
@@ -314,22 +330,24 @@ def _value_template(
     """Values of so many rows' worth of tokens, the last of which takes ``last_comps``."""
     tiles, page = shape.value_tiles, shape.kv_sections.values.page_rows
     group = shape.heads // shape.kv_heads
+    full = -(-shape.row_elements // shape.elements_per_comp)
+    alike = chunks if last_comps == full else chunks - 1
     # one head's instructions, then as many copies as there are heads, each with its own rows
-    one: list[list[int]] = []
-    for chunk in range(chunks):
-        full = -(-shape.row_elements // shape.elements_per_comp)
-        comps = full if chunk < chunks - 1 else last_comps
+    blocks: list[Ints] = []
+    for chunk, rounds, comps in ((0, alike, full), (chunks - 1, chunks - alike, last_comps)):
         # a header announces its dot products as a power of two (MECHANISMS 4.1)
         announced = 1 << (comps - 1).bit_length()
-        one.append(emit(Command.GWRITE, 0))
+        one = [emit(Command.GWRITE, chunk)]
         for tile in range(tiles):
             row = chunk * page + tile
             one.append(emit(Command.HEADER, row, announced, 1))
             one += emit_dot(composite, row, comps, 0, 1)
-    block = np.array(one, dtype=np.int64)
+        body = np.array(one, dtype=np.int64)
+        blocks.append(loop(body, rounds, np.where(body[:, P_OP] == int(Command.GWRITE), 1, page)))
+    block = np.concatenate(blocks)
     program = np.tile(block, (shape.heads, 1))
     head = np.repeat(np.arange(shape.heads), len(block))
-    computing = program[:, P_OP] != int(Command.GWRITE)
-    program[:, P_ROW] += np.where(computing, head // group * tiles, 0)
+    is_source = program[:, P_OP] == int(Command.GWRITE)
+    program[:, P_ROW] += np.where(is_source, head * chunks, head // group * tiles)
     program[:, P_MARK] = np.where(program[:, P_MARK] >= 0, head, -1)
-    return _Template.of(program)
+    return _Template(program)

@@ -14,6 +14,7 @@ from pimsim.hardware.dram.fast.operations import Operation
 from pimsim.hardware.dram.fast.phased import PhasedMemory
 from pimsim.hardware.dram.fast.probe import STREAM_BURSTS, Probe, StreamRate
 from pimsim.hardware.dram.layout import P_COMPS, P_OP
+from pimsim.hardware.dram.pim_program import written_out
 from pimsim.hardware.dram.rules import Command
 
 __all__ = ["describe"]
@@ -59,7 +60,7 @@ def _operation(name: str, operation: Operation) -> dict[str, Any]:
     rates, pieces = operation.rates, operation.pieces
     assert rates is not None and pieces is not None
     times = np.bincount(pieces.kind, minlength=len(pieces.example))
-    whole = np.concatenate([program for program in operation.programs if len(program)])
+    whole = np.concatenate([written_out(program) for program in operation.programs if len(program)])
     slowed = rates.ticks * ONE / rates.pim_share
     # pieces that differ in what follows them alone are one to the reader
     same: dict[str, NDArray[np.float64]] = defaultdict(lambda: np.zeros(4))

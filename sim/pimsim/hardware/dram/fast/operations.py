@@ -28,6 +28,7 @@ from pimsim.hardware.dram.layout import (
     P_MARK,
     P_OP,
 )
+from pimsim.hardware.dram.pim_program import written_out
 from pimsim.hardware.dram.rules import Command
 from pimsim.hardware.dram.transfers import After
 
@@ -91,8 +92,9 @@ def analyse(
 ) -> Operation:  # fmt: skip
     """How long each channel's program takes, and what comes of it when."""
     count = len(programs)
-    sizes = np.array([len(program) for program in programs])
-    whole = np.concatenate([np.zeros((0, N_INSTRUCTION), np.int64), *programs])
+    issued = [written_out(program) for program in programs]
+    sizes = np.array([len(program) for program in issued])
+    whole = np.concatenate([np.zeros((0, N_INSTRUCTION), np.int64), *issued])
     if not len(whole):
         none = np.zeros(count, dtype=np.int64)
         counts = np.zeros((count, N_COUNTERS), np.int64)
@@ -109,7 +111,7 @@ def analyse(
         bursts[last[last >= 0]] = written[last >= 0]
     pieces = find_pieces(whole, channel, bursts)
     rates = time_pieces(
-        probe, programs, pieces,
+        probe, issued, pieces,
         np.add.reduceat(estimate(whole, probe.parameters[0]), pieces.first),
         np.add.reduceat(bursts, pieces.first), beside_bursts,
     )  # fmt: skip

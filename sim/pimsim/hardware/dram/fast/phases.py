@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pimsim.hardware.dram.layout import P_MARK
+from pimsim.hardware.dram.pim_program import instructions
 from pimsim.hardware.dram.transfers import After, Group, Rows, Scatter, Stream
 
 __all__ = ["Asked", "Phase", "Service", "after_of", "bursts_each", "part_of", "replay"]
@@ -89,7 +90,7 @@ class Phase:
             (
                 sum(stream.total for stream in one.streams),
                 sum(scatter.count for scatter in one.scatters),
-                sum(len(program) for program in one.programs), one.behind,
+                sum(instructions(program) for program in one.programs), one.behind,
             )
             for one in self.asked
         )  # fmt: skip

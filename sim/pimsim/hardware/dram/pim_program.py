@@ -1,0 +1,132 @@
+"""PIM programs: instructions, of which those that repeat stand once, in a loop.
+
+A program is an array (instructions, ``N_INSTRUCTION``). Neighbours in it may be a loop: they run
+``P_ROUNDS`` times one after the other, and from one round to the next their rows grow by
+``P_ROW_STEP`` each and the cycles at which they are offered by ``P_READY_STEP``. Rows that are used
+in turn stay within ``P_RING_ROWS`` from ``P_RING`` on. What they do and the mark that they count
+for is the same in every round. ``P_LOOP`` of the last instruction of a loop says how many it has;
+loops do not contain one another.
+
+Attention over a context is the same few tiles as often as the context is long: so written, its
+program is as long for any context.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pimsim.hardware.compiled import njit
+from pimsim.hardware.dram.layout import (
+    P_LOOP,
+    P_READY,
+    P_READY_STEP,
+    P_RING,
+    P_RING_ROWS,
+    P_ROUNDS,
+    P_ROW,
+    P_ROW_STEP,
+)
+
+__all__ = [
+    "instruction_after", "instructions", "loop", "loop_starts", "ready_in_round", "row_in_round",
+    "written_out",
+]  # fmt: skip
+
+Ints = NDArray[np.int64]
+
+
+@njit(cache=True, inline="always")
+def instruction_after(board: Any, at: int, number: int) -> tuple[int, int]:
+    """Place and round of the instruction that follows the one at ``at`` in round ``number``."""
+    size = board.program[at, P_LOOP]
+    if size == 0:
+        return at + 1, number
+    if number + 1 < board.program[at, P_ROUNDS]:
+        return at + 1 - size, number + 1
+    return at + 1, 0
+
+
+@njit(cache=True, inline="always")
+def row_in_round(board: Any, at: int, number: int) -> int:
+    """Row of the instruction at ``at`` in round ``number`` of its loop."""
+    row = board.program[at, P_ROW] + number * board.program[at, P_ROW_STEP]
+    ring = board.program[at, P_RING_ROWS]
+    if ring > 0:
+        first = board.program[at, P_RING]
+        row = first + (row - first) % ring
+    return int(row)
+
+
+@njit(cache=True, inline="always")
+def ready_in_round(board: Any, at: int, number: int) -> int:
+    """Cycle at which the instruction at ``at`` is offered in round ``number`` of its loop."""
+    return int(board.program[at, P_READY] + number * board.program[at, P_READY_STEP])
+
+
+def loop(body: Ints, rounds: int, row_step: int | Ints) -> Ints:
+    """``body``, which has no loop, ``rounds`` times with rows ``row_step`` apart: all of them, or,
+    of shape (instructions,), each.
+
+    Parameters
+    ----------
+    body
+        Instructions, (instructions, ``N_INSTRUCTION``).
+    rounds
+        How often they run, in all; 0: never.
+
+    Returns
+    -------
+    Ints
+        (instructions, ``N_INSTRUCTION``), without any where ``rounds`` is 0.
+    """
+    if rounds < 2:
+        return body[: len(body) * rounds]
+    found = body.copy()
+    found[:, P_ROUNDS] = rounds
+    found[:, P_ROW_STEP] = row_step
+    found[-1, P_LOOP] = len(body)
+    return found
+
+
+def instructions(program: Ints) -> int:
+    """How many are issued."""
+    return int(program[:, P_ROUNDS].sum())
+
+
+def loop_starts(program: Ints) -> NDArray[np.bool_]:
+    """For each instruction whether it is the first of a loop, or stands in none."""
+    starts: NDArray[np.bool_] = program[:, P_ROUNDS] == 1
+    ends = np.flatnonzero(program[:, P_LOOP])
+    starts[ends + 1 - program[ends, P_LOOP]] = True
+    return starts
+
+
+def written_out(program: Ints) -> Ints:
+    """The same instructions without loops, in the order in which they are issued.
+
+    Returns
+    -------
+    Ints
+        (instructions issued, ``N_INSTRUCTION``).
+    """
+    if not program[:, P_LOOP].any():
+        return program
+    starts = np.flatnonzero(loop_starts(program))
+    size = np.diff(np.append(starts, len(program)))
+    rounds = program[starts, P_ROUNDS]
+    # of each instruction issued: the loop, the round and the place in it
+    own = np.repeat(np.arange(len(starts)), size * rounds)
+    since = np.arange(len(own)) - (np.cumsum(size * rounds) - size * rounds)[own]
+    number, place = np.divmod(since, size[own])
+    found = program[starts[own] + place]
+    found[:, P_ROW] += number * found[:, P_ROW_STEP]
+    found[:, P_READY] += number * found[:, P_READY_STEP]
+    in_turn = found[:, P_RING_ROWS] > 0
+    first = found[in_turn, P_RING]
+    found[in_turn, P_ROW] = first + (found[in_turn, P_ROW] - first) % found[in_turn, P_RING_ROWS]
+    found[:, [P_LOOP, P_ROW_STEP, P_READY_STEP, P_RING, P_RING_ROWS]] = 0
+    found[:, P_ROUNDS] = 1
+    return found
