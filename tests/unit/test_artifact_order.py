@@ -14,6 +14,7 @@ from pimsim.hardware.dram.request_order import deal
 from pimsim.hardware.dram.system import Follows, Group, MemorySystem, Stream
 from pimsim.hardware.npu.gemm import plan_gemm
 from pimsim.hardware.npu.tiling import GemmTile
+from pimsim.mapping.operands import operands
 from pimsim.reproductions.neupims_arrays import finish_steps
 from pimsim.reproductions.neupims_hash_set import OperandCounter, hash_set_order
 from pimsim.reproductions.neupims_operands import Block, gemm_operands
@@ -211,3 +212,16 @@ def test_the_order_needs_the_artifacts_arrays_and_its_activations_in_memory() ->
         load_run("neupims", [counter, "npu.tiling=neupims_blocks"])
     with pytest.raises(InputError, match="activations"):
         load_run("neupims-artifact-main", ["npu.scratchpad.activations=scratchpad"])
+
+
+def test_the_counter_of_branch_main_is_shared_by_the_devices_of_a_model() -> None:
+    """5 E^2 elements of 2 bytes: after so many bursts it stands where it began."""
+    hidden, tp = 1024, 4
+    for name, devices in (("neupims_counter", tp), ("neupims_whole_counter", 1)):
+        order = operands(name).request_order(MEMORY, hidden, tp)
+        assert order is not None
+        assert order.burst == 0
+        order.skip(10 * hidden**2 // devices - BURST)
+        assert order.burst == 10 * hidden**2 // devices // BURST - 1
+        order.skip(BURST)
+        assert order.burst == 0

@@ -16,6 +16,7 @@ from pimsim.hardware.npu.vector import (
     vector_cycles,
     vector_lane_ops,
 )
+from pimsim.hardware.npu.vector_timing import vector_timing
 
 LANES = 128
 
@@ -45,7 +46,9 @@ def test_unit_latencies_give_the_artifacts_formulas(width: int) -> None:
 
 def test_artifact_softmax_over_the_bytes_of_512_logits() -> None:
     """MECHANISMS 4.11: observed 42 cycles a head."""
-    assert vector_cycles("softmax", 512 * 2, vector(timing="neupims_free")) == 42
+    free = vector(timing="neupims_free")
+    assert vector_timing(free).pim_scores(512, 2) == 512 * 2
+    assert vector_cycles("softmax", 512 * 2, free) == 42
 
 
 def test_artifact_free_leaves_trees_and_scalars() -> None:
@@ -53,6 +56,16 @@ def test_artifact_free_leaves_trees_and_scalars() -> None:
     free = vector(timing="neupims_free")
     assert vector_cycles("layernorm", 4096, free) == 5
     assert vector_cycles("add", 4096, free) == vector_cycles("gelu", 4096, free) == 0
+    assert vector_timing(free).npu_softmax_cycles(42) == 0
+    assert not vector_timing(free).queues
+
+
+def test_vectors_take_the_time_of_all_their_elements_and_queue() -> None:
+    usual = vector_timing(vector())
+    assert usual.elements("add", 4096) == 4096
+    assert usual.pim_scores(512, 2) == 512
+    assert usual.npu_softmax_cycles(42) == 42
+    assert usual.queues
 
 
 @pytest.mark.parametrize(
