@@ -113,7 +113,7 @@ def test_without_json_a_table_is_printed(run_cli: RunCli) -> None:
         ("1 1 1 --preload hiden", "--preload 'hiden'; did you mean 'hidden'?"),
         ("1 1 1 --npu neupim", "unknown hardware 'neupim'; did you mean 'neupims'?"),
         ("1 1 1 --npu none.yaml", "none.yaml: no such file"),
-        ("1 1 1 --npu neupims-artifact-main --array 8x4", "of square arrays, found 8 x 4"),
+        ("1 1 1 --npu onnxim-tpuv4 --dataflow neupims_serial", "systolic.fetch_cycles is 127"),
         ("2000000000 2000000000 2000000000", "more than 2**62 bytes"),
     ],
 )

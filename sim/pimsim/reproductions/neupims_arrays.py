@@ -24,11 +24,6 @@ MIN_STREAM_CYCLES = 4
 
 def check(section: SystolicConfig) -> None:
     """Raise ``ValueError`` for arrays that the artifact does not know."""
-    if section.rows != section.cols:
-        raise ValueError(
-            f"dataflow {section.dataflow!r} is of square arrays, found {section.rows} x "
-            f"{section.cols}"
-        )
     if section.fetch_cycles:
         raise ValueError(
             f"fetch_cycles is {section.fetch_cycles}: dataflow {section.dataflow!r} fetches while "
