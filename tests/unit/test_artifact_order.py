@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -128,6 +130,19 @@ def test_the_store_bug_keeps_what_the_reference_says(m: int, n: int) -> None:
     found = gemm_operands(tile(m, n, 128), 128, 2, False, stored)
     if m <= n:
         assert sum(found.stores) == m * min(n, 128 * -(-m // 128)) * 2
+
+
+def test_the_store_bug_goes_by_the_place_of_the_tile() -> None:
+    """Of 300 tokens and 900 outputs, block (1, 2) of the tile from token 128 and output 64: rows
+    from 64 + 2 * 128 = 320, of which there are none; block (1, 1) has those from 192, 108 of them,
+    and columns from 128 + 128 = 256, a whole block."""
+    npu = load_npu_of("neupims-artifact-main")
+    product = Operator("product", OperatorKind.GEMM, m=300, n=900, k=128)
+    tiles = neupims_partial_stores.Tiles(npu, MEMORY, 2, 0)
+    place = replace(tile(172, 836, 128), m_start=128, n_start=64)
+    assert tiles.stored_block(product, place, Block(1, 1, 128, 44, 128)) == (108, 128)
+    assert tiles.stored_block(product, place, Block(1, 2, 128, 44, 128)) == (0, 128)
+    assert tiles.stored_block(product, place, Block(6, 0, 128, 44, 128)) == (128, 4)
 
 
 # the arrays -------------------------------------------------------------------------------------

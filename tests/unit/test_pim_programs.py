@@ -322,7 +322,7 @@ def test_the_front_end_walks_one_request_after_the_other() -> None:
     shape = shape_of("mha")
     programs = [
         score_program(shape, context, rows_at(shape, 0, context), 0, 0, False, WRAP)
-        for context in (64, 33)
+        for context in (64, 33, 7)
     ]
     FrontEnd().release(programs)
     at = 0
