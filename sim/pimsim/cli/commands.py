@@ -21,6 +21,7 @@ from pimsim.cli.numerics import numerics_command
 from pimsim.cli.report import report_command
 from pimsim.cli.routing import routing_command
 from pimsim.cli.run import compare_command, run_command
+from pimsim.cli.schema import schema_command
 from pimsim.cli.search import search_command
 from pimsim.cli.show import list_command, show_command
 from pimsim.cli.sparsity import sparsity_app
@@ -79,6 +80,7 @@ app.command("import-routing")(import_routing_command)
 app.command("numerics")(numerics_command)
 app.command("routing")(routing_command)
 app.add_typer(sparsity_app, name="sparsity")
+app.command("schema")(schema_command)
 app.command("list")(list_command)
 app.command("show")(show_command)
 

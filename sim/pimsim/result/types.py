@@ -11,15 +11,17 @@ from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from importlib import import_module
 from itertools import pairwise
 from math import fsum
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pimsim.config.errors import InputError, first_fault, near_miss
+from pimsim.result.rows import CYCLE_CAUSES, OperatorResult, StageResult, StepResult, Strict
 
 if TYPE_CHECKING:
     import pandas
 
 __all__ = [
     "CYCLE_CAUSES",
+    "VERSION",
     "Energy",
     "Experts",
     "Fidelity",
@@ -36,101 +38,15 @@ __all__ = [
     "fidelity_words",
 ]
 
-CYCLE_CAUSES: dict[str, str] = {
-    "computing": "computing",
-    "array_part": "computing with a part of the array",
-    "array_loading": "loading the array",
-    "array_fill_drain": "filling or draining the array",
-    "weights": "waiting for weights",
-    "activations": "waiting for activations",
-    "activation_window": "waiting for the activation window (tFAW)",
-    "row_miss": "row misses",
-    "command_bus": "waiting for the C/A bus",
-    "data_bus": "waiting for the data bus",
-    "refresh": "refresh",
-    "readres": "reading PIM results (READRES)",
-    "gwrite": "filling the PIM global buffer (GWRITE)",
-    "channel_imbalance": "waiting for the fullest channel",
-    "core_imbalance": "waiting for the fullest core",
-    "vector": "waiting for the vector unit",
-    "pim": "waiting for PIM",
-    "npu": "waiting for the NPU",
-    "collective": "waiting for the other devices",
-    "transfer": "moving data",
-    "launch": "waiting for the next operator's start",
-    "idle": "idle: no work",
-}
-"""Names of causes in a cycle stack, in words. A stack may use names that are not listed."""
-
+VERSION = 2
+"""Of ``result.json``. It counts up when a key comes or goes, or means another thing."""
+_FIRST_VERSION = 1
+"""Of results that do not say."""
 _TABLES = ("operators", "stages", "cycle_stack", "series")
 
 
 @dataclass(frozen=True)
-class StageResult:
-    """One stage of the schedule; stages follow one another."""
-
-    name: str
-    cycles: int
-    npu_busy_cycles: int
-    """Systolic arrays at work, filling and draining included."""
-    pim_busy_cycles: int
-    bound_cycles: int = 0
-    """Least cycles that the stage's work can take on this hardware; 0 where none was computed."""
-    step: int = 0
-    """Number of the step that it is a part of."""
-
-
-@dataclass(frozen=True)
-class OperatorResult:
-    """One operator (of one sub-batch, of one layer)."""
-
-    name: str
-    kind: str
-    unit: str
-    layer: int
-    cycles: int
-    """From its start to its end, waits in between included."""
-    stage: str = ""
-    start_cycle: int = 0
-    flops: int = 0
-    bytes: int = 0
-    """Bytes that it needs from DRAM, or that PIM reads in the banks."""
-    bound_cycles: int = 0
-    """Least cycles on this hardware (roofline); 0 where none was computed."""
-    lead_cycles: int = 0
-    """Cycles before its start in which its first loads were under way (prefetch)."""
-    posted_bytes: int = 0
-    """Of ``bytes``: writes that were still queued at its end."""
-    step: int = 0
-    """Number of the step that it is a part of."""
-    executed_flops: int = 0
-    """What the arrays do for ``flops``, where that is more (tiles on the diagonal of causal
-    attention are done in full); 0: as many."""
-
-
-@dataclass(frozen=True)
-class StepResult:
-    """One forward pass of a run."""
-
-    requests: int
-    tokens: int
-    """That are fed."""
-    logits: int
-    """Rows of logits that are wanted."""
-    made: int
-    """Tokens that come out."""
-    context_max: int
-    """Tokens of the longest context, the new ones included."""
-    cycles: int
-    """Of the blocks that were simulated and all work beside blocks, NPU clock."""
-    time_s: float
-    """The same in seconds."""
-    iteration_s: float
-    """Of all blocks, as in ``Result``."""
-
-
-@dataclass(frozen=True)
-class Utilisation:
+class Utilisation(Strict):
     """Share of the run, 0 to 1."""
 
     npu: float
@@ -148,7 +64,7 @@ class Utilisation:
 
 
 @dataclass(frozen=True)
-class Percentiles:
+class Percentiles(Strict):
     """Seconds."""
 
     mean: float
@@ -158,7 +74,7 @@ class Percentiles:
 
 
 @dataclass(frozen=True)
-class Latency:
+class Latency(Strict):
     """Of requests, when a run serves them to the end."""
 
     ttft: Percentiles
@@ -169,7 +85,7 @@ class Latency:
 
 
 @dataclass(frozen=True)
-class Energy:
+class Energy(Strict):
     """Joule; ``total`` is the sum of the others."""
 
     dram: float
@@ -190,7 +106,7 @@ class Energy:
 
 
 @dataclass(frozen=True)
-class Experts:
+class Experts(Strict):
     """Where the tokens of a mixture of experts went, over the simulated blocks."""
 
     hit_mean: float
@@ -209,7 +125,7 @@ class Experts:
 
 
 @dataclass(frozen=True)
-class PipelineStage:
+class PipelineStage(Strict):
     """One stage of a pipeline and a batch."""
 
     blocks: int
@@ -227,7 +143,7 @@ class PipelineStage:
 
 
 @dataclass(frozen=True)
-class Series:
+class Series(Strict):
     """What one device did over time, in intervals that follow each other from 0 on; of the blocks
     that were simulated."""
 
@@ -256,7 +172,7 @@ class Series:
 
 
 @dataclass(frozen=True)
-class Fidelity:
+class Fidelity(Strict):
     """How exact the run was; errors are relative, of phases simulated in both ways."""
 
     mode: Literal["command", "fast"]
@@ -278,7 +194,7 @@ def fidelity_words(mode: str, error_mean: float, error_ci95: float) -> str:
 
 
 @dataclass(frozen=True)
-class Provenance:
+class Provenance(Strict):
     """Where a result comes from."""
 
     config_sha256: str
@@ -292,10 +208,8 @@ class Provenance:
 
 
 @dataclass(frozen=True)
-class Result:
+class Result(Strict):
     """What happened in one run."""
-
-    __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid", "allow_inf_nan": False}
 
     cycles: int
     """Whole run, NPU clock."""
@@ -425,21 +339,32 @@ class Result:
         return import_module("pimsim.report.plots").RunPlots(self)
 
     def to_dict(self, names: Iterable[str] | None = None) -> dict[str, Any]:
-        """Plain dicts, lists, numbers and strings, as JSON takes them; of all fields, or of
-        ``names``."""
-        wanted = [each.name for each in fields(self)] if names is None else names
-        return {name: _plain(getattr(self, name)) for name in wanted}
+        """Plain dicts, lists, numbers and strings, as JSON takes them; of all fields, with the
+        ``version`` of the format, or of the fields ``names`` alone."""
+        if names is None:
+            return {"version": VERSION, **self.to_dict(each.name for each in fields(self))}
+        return {name: _plain(getattr(self, name)) for name in names}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Result:
-        """The inverse of ``to_dict``.
+        """The inverse of ``to_dict``; what an earlier version did not have is left empty.
 
-        Raises ``ValueError`` that names each key that is unknown, missing or of the wrong type.
+        Raises
+        ------
+        ValueError
+            Where a key is unknown, missing or of the wrong type, which it names, or where the
+            version is a later one.
         """
         from pydantic import TypeAdapter, ValidationError
 
+        content = dict(data)
+        version = content.pop("version", _FIRST_VERSION)
+        if type(version) is not int or not _FIRST_VERSION <= version <= VERSION:
+            raise ValueError(
+                f"version: {version!r} of a result; this pimsim reads {_FIRST_VERSION} to {VERSION}"
+            )
         try:
-            return TypeAdapter(cls).validate_python(dict(data))
+            return TypeAdapter(cls).validate_python(content)
         except ValidationError as error:
             raise ValueError(first_fault(error)) from error
 

@@ -1,0 +1,104 @@
+"""Rows of a result's tables, and what a cycle stack may say."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+__all__ = ["CYCLE_CAUSES", "OperatorResult", "StageResult", "StepResult", "Strict"]
+
+CYCLE_CAUSES: dict[str, str] = {
+    "computing": "computing",
+    "array_part": "computing with a part of the array",
+    "array_loading": "loading the array",
+    "array_fill_drain": "filling or draining the array",
+    "weights": "waiting for weights",
+    "activations": "waiting for activations",
+    "activation_window": "waiting for the activation window (tFAW)",
+    "row_miss": "row misses",
+    "command_bus": "waiting for the C/A bus",
+    "data_bus": "waiting for the data bus",
+    "refresh": "refresh",
+    "readres": "reading PIM results (READRES)",
+    "gwrite": "filling the PIM global buffer (GWRITE)",
+    "channel_imbalance": "waiting for the fullest channel",
+    "core_imbalance": "waiting for the fullest core",
+    "vector": "waiting for the vector unit",
+    "pim": "waiting for PIM",
+    "npu": "waiting for the NPU",
+    "collective": "waiting for the other devices",
+    "transfer": "moving data",
+    "launch": "waiting for the next operator's start",
+    "idle": "idle: no work",
+}
+"""Names of causes in a cycle stack, in words. A stack may use names that are not listed."""
+
+
+class Strict:
+    """What is in ``result.json``: unknown keys, and numbers that are none, are refused."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid", "allow_inf_nan": False}
+
+
+@dataclass(frozen=True)
+class StageResult(Strict):
+    """One stage of the schedule; stages follow one another."""
+
+    name: str
+    cycles: int
+    npu_busy_cycles: int
+    """Systolic arrays at work, filling and draining included."""
+    pim_busy_cycles: int
+    bound_cycles: int = 0
+    """Least cycles that the stage's work can take on this hardware; 0 where none was computed."""
+    step: int = 0
+    """Number of the step that it is a part of."""
+
+
+@dataclass(frozen=True)
+class OperatorResult(Strict):
+    """One operator (of one sub-batch, of one layer)."""
+
+    name: str
+    kind: str
+    unit: str
+    layer: int
+    cycles: int
+    """From its start to its end, waits in between included."""
+    stage: str = ""
+    start_cycle: int = 0
+    flops: int = 0
+    bytes: int = 0
+    """Bytes that it needs from DRAM, or that PIM reads in the banks."""
+    bound_cycles: int = 0
+    """Least cycles on this hardware (roofline); 0 where none was computed."""
+    lead_cycles: int = 0
+    """Cycles before its start in which its first loads were under way (prefetch)."""
+    posted_bytes: int = 0
+    """Of ``bytes``: writes that were still queued at its end."""
+    step: int = 0
+    """Number of the step that it is a part of."""
+    executed_flops: int = 0
+    """What the arrays do for ``flops``, where that is more (tiles on the diagonal of causal
+    attention are done in full); 0: as many."""
+
+
+@dataclass(frozen=True)
+class StepResult(Strict):
+    """One forward pass of a run."""
+
+    requests: int
+    tokens: int
+    """That are fed."""
+    logits: int
+    """Rows of logits that are wanted."""
+    made: int
+    """Tokens that come out."""
+    context_max: int
+    """Tokens of the longest context, the new ones included."""
+    cycles: int
+    """Of the blocks that were simulated and all work beside blocks, NPU clock."""
+    time_s: float
+    """The same in seconds."""
+    iteration_s: float
+    """Of all blocks, as in ``Result``."""
