@@ -19,6 +19,7 @@ from pimsim.hardware.dram.address import AddressMap
 from pimsim.hardware.dram.layout import P_COMPS, P_MARK, P_OP, P_ROW
 from pimsim.hardware.dram.pim_program import written_out
 from pimsim.hardware.dram.rules import Command
+from pimsim.hardware.pim.kv_layout import KvRows
 from pimsim.hardware.pim.programs import AttentionShape, score_program, value_program
 from pimsim.mapping.addresses import AddressPlan, BlockKv, WeightRegion, plan_addresses
 from pimsim.mapping.kv import append_scatters
@@ -67,6 +68,11 @@ def test_operands_begin_on_a_row_that_no_linear_data_touches() -> None:
         assert (found.operand_row - 1) * STRIPE < end <= found.operand_row * STRIPE
 
 
+def caches(found: AddressPlan, layer: int = 0) -> list[KvRows]:
+    """Where a block's cache of each request lies."""
+    return [found.kv(layer, member) for member in range(len(found.requests))]
+
+
 requests = st.lists(
     st.tuples(st.integers(1, 3000), st.integers(0, 3)), min_size=1, max_size=12
 )  # fmt: skip
@@ -79,7 +85,7 @@ def test_rows_of_a_channel_never_overlap(batch: list[tuple[int, int]]) -> None:
     first = found.operand_row + OPERAND_ROWS
     for c in set(channel):
         taken: list[int] = []
-        for context, where, rows in zip(contexts, channel, found.kv[0], strict=True):
+        for context, where, rows in zip(contexts, channel, caches(found), strict=True):
             if where == c:
                 assert rows.keys.count == SHAPE.key_rows(context)
                 assert rows.values.count == SHAPE.value_rows(context)
@@ -91,7 +97,7 @@ def test_rows_of_a_channel_never_overlap(batch: list[tuple[int, int]]) -> None:
 @given(st.integers(1, 3000))
 def test_programs_stay_within_the_rows_that_are_set_aside(context: int) -> None:
     found = plan([context], [0])
-    rows = found.kv[0][0]
+    rows = found.kv(0, 0)
     wrap = (found.operand_row, OPERAND_ROWS)
     for program, places in (
         (
@@ -112,7 +118,7 @@ def test_programs_stay_within_the_rows_that_are_set_aside(context: int) -> None:
 
 def test_without_pim_the_kv_cache_takes_no_rows() -> None:
     found = plan([500, 600], [0, 1], shape=None)
-    assert [rows.count for rows in found.kv[0]] == [0, 0]
+    assert [rows.count for rows in caches(found)] == [0, 0]
 
 
 def test_a_channel_that_overflows_is_refused_with_its_need() -> None:
@@ -121,9 +127,11 @@ def test_a_channel_that_overflows_is_refused_with_its_need() -> None:
     first = plan([], [], layers).operand_row + OPERAND_ROWS
     most = (ORG.rows - first) // (layers * each)
     plan([context] * most, [5] * most, layers)
-    need = first + layers * (most + 1) * each
+    rows = ORG.rows - first
     with pytest.raises(
-        InputError, match=f"channel 5 needs {need} rows .* 2 blocks, the memory has {ORG.rows}"
+        InputError,
+        match=f"cache of 2 blocks is full: request {most} needs {layers * each} rows of channel 5 "
+        f"for {context} tokens, {rows - most * layers * each} of {rows} are free; end or evict",
     ):
         plan([context] * (most + 1), [5] * (most + 1), layers)
 
@@ -133,7 +141,7 @@ def test_every_block_needs_rows_of_its_own() -> None:
     each = SHAPE.key_rows(context) + SHAPE.value_rows(context)
     requests = (ORG.rows // 2) // each
     plan([context] * requests, [0] * requests, layers=1)
-    with pytest.raises(InputError, match="channel 0 needs"):
+    with pytest.raises(InputError, match="cache of 3 blocks is full: request"):
         plan([context] * requests, [0] * requests, layers=3)
 
 
@@ -171,7 +179,7 @@ def test_a_window_keeps_its_last_tokens_alone(contexts: list[int], window: int) 
     channel = [0] * len(contexts)
     kv = [BlockKv(SHAPE), BlockKv(SHAPE, window)]
     found = plan_addresses(MEMORY, [{}, {}], 0, kv, contexts, channel, 0)
-    for context, full, kept in zip(contexts, *found.kv, strict=True):
+    for context, full, kept in zip(contexts, caches(found), caches(found, 1), strict=True):
         assert full.keys.count == SHAPE.key_rows(context)
         assert kept.keys.count == SHAPE.key_rows(min(context, window))
 
@@ -197,7 +205,7 @@ def test_every_token_is_appended_within_its_request_s_rows(
     steps = 160 if window is None else window
     last = 1000 if window is None else 5 * window
     found = plan_addresses(MEMORY, [{}], 0, [BlockKv(shape, window)], [last], [0], 0)
-    rows = found.kv[0][0]
+    rows = found.kv(0, 0)
     mine = {row for section in rows.sections for row in section.rows()}
     written: set[int] = set()
     for context in range(last - steps + 1, last + 1):
@@ -231,7 +239,8 @@ def test_new_tokens_of_every_block_go_to_their_requests_rows(
              "parallel.tp=1", "workload.layers=2", "memory.organization.channels=1"],
         )
     )  # fmt: skip
-    for layer, rows in enumerate(device.mapper.addresses.kv):
+    for layer in range(2):
+        rows = caches(device.mapper.addresses, layer)
         task = next(t for t in device.block(0, layer).qkv if t.scatters)
         own = [{row for section in one.sections for row in section.rows().tolist()} for one in rows]
         assert all(one.isdisjoint(other) for one, other in combinations(own, 2))
@@ -242,7 +251,7 @@ def test_new_tokens_of_every_block_go_to_their_requests_rows(
 
 @given(st.integers(1, 1500))
 def test_scores_of_a_latent_meet_every_token(context: int) -> None:
-    rows = plan([context], [0], shape=WIDE).kv[0][0]
+    rows = plan([context], [0], shape=WIDE).kv(0, 0)
     found = written_out(score_program(WIDE, context, rows, 7, 0, True, (7, 64)))
     dots = found[found[:, P_OP] == int(Command.GEMV)]
     tiles = -(-context // WIDE.banks)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -71,6 +72,35 @@ def test_a_layout_beyond_the_banks_is_refused_unless_asked_for() -> None:
         device_of(few)
 
 
+def test_a_full_cache_names_the_first_request_without_room() -> None:
+    """In the order of the batch: those before it fit, with all blocks that are not simulated."""
+    run = ["workload.model=gpt3-7b", "workload.batch=256", "parallel.tp=4"]
+    few = resolve("neupims", [*run, "memory.organization.rows=16384"])
+    with pytest.raises(InputError, match=r"request \d+ .* first without room") as caught:
+        device_of(few)
+    found = re.search(
+        r"need (\d+) rows .*; request (\d+) with (\d+) tokens is the first without room: its cache "
+        r"takes (\d+) rows in channel (\d+), (\d+) are left: raise parallel.tp", str(caught.value),
+    )  # fmt: skip
+    assert found is not None
+    need, request, tokens, takes, channel, left = map(int, found.groups())
+    device, _ = device_of(resolve("neupims", [*run, "memory.organization.rows=32768"]))
+    assert device.rows_needed == need
+    kv = device.kv[0]
+    assert kv.shape is not None
+    rows = {
+        each.id: kv.shape.kv_sections.rows(each.context) * 32 for each in device.whole.requests
+    }  # 32 blocks
+    where = dict(zip(rows, device.channel, strict=True))
+    assert (where[request], rows[request]) == (channel, takes)
+    assert tokens == next(e.context for e in device.whole.requests if e.id == request)
+    before = sum(
+        size for each, size in rows.items() if where[each] == channel and each < request
+    )  # fmt: skip
+    beside = need - max(sum(rows[e] for e in rows if where[e] == c) for c in set(where.values()))
+    assert left == 16384 - beside - before < takes
+
+
 @pytest.mark.parametrize("what", ["model", "trace"])
 def test_the_degree_left_open_is_one_that_holds_the_layout(what: str) -> None:
     """gpt-oss-120b on eight devices needs 46,898 rows; the next degrees are 16 and 32."""
@@ -86,7 +116,8 @@ def test_the_degree_left_open_is_one_that_holds_the_layout(what: str) -> None:
     assert asked.narrow_tp is None
     taken_for_larger, _ = device_of(resolve("neupims", [*run, "workload.beyond_banks=true"]))
     assert taken_for_larger.whole.tp == 8
-    with pytest.raises(InputError, match=r"\(tp 8, ep 1, pp 1\).*46898 rows.* has 32768: raise"):
+    refused = r"\(tp 8, ep 1, pp 1\).*46898 rows.* has 32768; request 0 .*: raise"
+    with pytest.raises(InputError, match=refused):
         device_of(resolve("neupims", [*run, "parallel.tp=8"]))
 
 

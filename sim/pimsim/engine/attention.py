@@ -59,7 +59,8 @@ def run_attention(
     channel = [CHANNEL] * len(contexts)
     rows = pim.operand_rows
     addresses = plan_addresses(memory, [{}], 0, [BlockKv(shape)], contexts, channel, rows)
-    rows_of = [own for own in addresses.kv[0] for _ in range(new_tokens)]
+    caches = [addresses.kv(0, number) for number in range(len(contexts))]
+    rows_of = [own for own in caches for _ in range(new_tokens)]
     seen = [each - back for each in contexts for back in range(new_tokens - 1, -1, -1)]
     batch = AttentionBatch(shape, tuple(rows_of), tuple(seen), (CHANNEL,) * len(seen))
     system = MemorySystem(memory, pim)

@@ -26,6 +26,7 @@ from pimsim.mapping.block import BlockMapper
 from pimsim.mapping.block_placement import BlockPlacement
 from pimsim.mapping.expert_costs import ExpertCosts
 from pimsim.mapping.experts import ExpertEnergies, ExpertPlacement, place_by_tokens
+from pimsim.mapping.kv_cache import linear_sections
 from pimsim.mapping.placement import (
     assign_channels,
     estimate_attention_cycles,
@@ -197,13 +198,17 @@ class _DegreesError(LayoutError):
 
 def _check_rows(addresses: AddressPlan, whole: ForwardPass, work: DeviceWork, rows: int) -> None:
     """Raise ``_DegreesError`` where the banks have fewer rows than the layout of PIM needs."""
-    needed = _rows_needed(addresses, whole, work)
+    counted = _blocks_counted(whole, work)
+    needed = max(addresses.rows_needed(*each) for each in counted)
     if needed > rows:
         degrees = work.degrees
+        fullest = max(counted, key=lambda each: addresses.rows_needed(*each))
+        short = addresses.first_without_room(rows, *fullest)
+        refused = "" if short is None else f"; {short}"
         raise _DegreesError(
             f"model {work.trace.model} (tp {degrees.tp}, ep {work.ep}, pp {degrees.pp}): in the "
             f"layout of PIM {_rows_of(work)} need {needed} rows of each bank, the memory has "
-            f"{rows}",
+            f"{rows}{refused}",
             degrees,
             beyond=True,
         )
@@ -212,15 +217,21 @@ def _check_rows(addresses: AddressPlan, whole: ForwardPass, work: DeviceWork, ro
 def _rows_needed(addresses: AddressPlan, whole: ForwardPass, work: DeviceWork) -> int:
     """Rows of each bank that the blocks of the fullest pipeline stage need, those not simulated
     too, with the caches of all batches under way."""
+    return max(addresses.rows_needed(*each) for each in _blocks_counted(whole, work))
+
+
+def _blocks_counted(whole: ForwardPass, work: DeviceWork) -> list[tuple[list[float], int]]:
+    """By pipeline stage: how many blocks each simulated one stands for, and the batches that have
+    a cache there."""
     kinds = [block.kind for block in whole.blocks]
     simulated = Counter(kinds)
     if whole.pp == 1:
         model = dict(whole.model_blocks)
-        return addresses.rows_needed([max(model[kind] / simulated[kind], 1.0) for kind in kinds])
-    return max(
-        addresses.rows_needed([own[kind] / simulated[kind] for kind in kinds], work.batches)
+        return [([max(model[kind] / simulated[kind], 1.0) for kind in kinds], 1)]
+    return [
+        ([own[kind] / simulated[kind] for kind in kinds], work.batches)
         for own in (stage_kinds(work.kinds, stage) for stage in work.stages)
-    )
+    ]
 
 
 def _rows_of(work: DeviceWork) -> str:
@@ -256,7 +267,7 @@ def _build(
     )  # fmt: skip
     batch = held.forward(range(len(at_end.entries)))
     attends = on_pim and schedule.attention_placement == "pim"
-    kv = tuple(_block_kv(block, config, batch.kv_dtype_bytes, attends) for block in batch.blocks)
+    kv = tuple(_block_kv(block, config, batch, attends) for block in batch.blocks)
     cost = _costs(kv, batch.contexts, config) if attends else list(batch.contexts)
     channel = assign_channels(at_end.requests, org.channels, schedule.channel_assignment, cost)
     works = [held if step == at_end else held.at(step) for step in steps]
@@ -314,21 +325,32 @@ def _sub_batches(
     return tuple(parts)
 
 
-def _block_kv(block: Block, config: RunConfig, element_bytes: int, on_pim: bool) -> BlockKv:
-    """How a block keeps its cache; rows of the PIM layout where attention is on PIM."""
+def _block_kv(block: Block, config: RunConfig, whole: ForwardPass, on_pim: bool) -> BlockKv:
+    """How a block keeps its cache: rows of the PIM layout where attention is on PIM, else bursts
+    of what is read a token."""
     score = next((o for o in block.operators if o.kind is OperatorKind.ATTENTION_SCORE), None)
     value = next((o for o in block.operators if o.kind is OperatorKind.ATTENTION_VALUE), None)
     if score is None or value is None:
         return BlockKv(None)
     window = score.window or None
     if not on_pim:
-        return BlockKv(None, window)
+        size = _token_bytes(block, whole.step, window)
+        return BlockKv(None, window, linear_sections(size, config.memory.organization.burst_bytes))
     assert config.pim is not None
     shape = AttentionShape.of(
-        score.heads, score.kv_heads, score.head_dim, config.memory, config.pim, element_bytes,
-        value.head_dim,
+        score.heads, score.kv_heads, score.head_dim, config.memory, config.pim,
+        whole.kv_dtype_bytes, value.head_dim,
     )  # fmt: skip
     return BlockKv(shape, window)
+
+
+def _token_bytes(block: Block, step: Step, window: int | None) -> int:
+    """Bytes that a block keeps of a token: what it writes, or where it writes nothing, reads."""
+    written = sum(o.kv_write_bytes for o in block.operators)
+    if written:
+        return -(-written // step.tokens)
+    read = sum(o.kv_read_bytes for o in block.operators)
+    return -(-read // sum(entry.keys(window) for entry in step.entries))
 
 
 def _costs(kv: Sequence[BlockKv], contexts: Sequence[int], config: RunConfig) -> list[int]:
@@ -437,5 +459,5 @@ def _addresses(
     rows = config.pim.operand_rows if config.pim is not None else 0
     return plan_addresses(
         config.memory, weights, max(linear_kv, 2 * activations), kv, batch.contexts, channel, rows,
-        beside,
+        beside, [request.id for request in batch.requests],
     )  # fmt: skip

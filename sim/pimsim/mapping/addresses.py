@@ -2,22 +2,24 @@
 
 Weights and activations are linear and spread over all channels, weights of each block after
 those of the block before. Matrices that PIM multiplies begin at a row of all banks of all channels,
-so that the same bytes serve a stream to the NPU and the multipliers in the banks. KV rows begin at
-the first row that no linear data touches; a request's rows lie in its own channel, in every bank
-alike.
+so that the same bytes serve a stream to the NPU and the multipliers in the banks. The KV cache
+begins at the first row that no linear data touches: with the PIM layout a request's rows lie in
+its own channel, in every bank alike; else its keys and values are bursts over all channels.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from math import fsum
 
 from pimsim.config.errors import InputError
 from pimsim.config.memory import MemoryConfig
-from pimsim.hardware.pim.kv_layout import KvRows
+from pimsim.hardware.pim.kv_layout import KvRows, KvSections
 from pimsim.hardware.pim.programs import AttentionShape
+from pimsim.mapping.kv_cache import CacheFullError, CacheKind, KvCache
 
 __all__ = [
     "AddressPlan", "BlockKv", "LayoutError", "WeightRegion", "plan_addresses", "row_bursts",
@@ -48,6 +50,13 @@ class BlockKv:
     """Rows of the PIM layout; None: it is read by the NPU, in order."""
     window: int | None = None
     """A request's last tokens that are kept, in a ring; None: all."""
+    linear: KvSections | None = None
+    """Bursts of a cache that the NPU reads in order; None: the block has none."""
+
+    @property
+    def sections(self) -> KvSections | None:
+        """Pages in which it grows."""
+        return self.linear if self.shape is None else self.shape.kv_sections
 
 
 def visible_tokens(context: int, window: int | None) -> int:
@@ -73,28 +82,71 @@ class AddressPlan:
     operand_row: int
     """First row, below the KV rows, that GWRITE's sources take (queries, attention weights,
     vectors that experts multiply)."""
-    kv: tuple[tuple[KvRows, ...], ...]
-    """By simulated block: one entry for each request, in batch order."""
+    cache: KvCache
+    """Keys and values of the requests; simulated blocks are those that it counts."""
+    cache_kind: tuple[int | None, ...]
+    """By simulated block: its kind in the cache; None: it keeps nothing."""
+    requests: tuple[Hashable, ...]
+    """By request of the batch: what the cache knows it as."""
     row_bursts: int
     """Bursts of one row of every bank of every channel."""
     block_bursts: tuple[int, ...] = ()
     """By simulated block: bursts of its weights."""
-    kv_rows: tuple[tuple[int, ...], ...] = ()
-    """By simulated block: rows that its cache takes in each channel."""
     outside_bursts: int = 0
     """Of the weights beside the blocks."""
+
+    def kv(self, layer: int, member: int) -> KvRows:
+        """Where block ``layer`` keeps keys and values of request ``member`` of the batch, as the
+        cache has them now."""
+        kind = self.cache_kind[layer]
+        return KvRows() if kind is None else self.cache.pages(self.requests[member], kind)
+
+    def cache_rows(self, layer: int) -> tuple[int, ...]:
+        """Rows that the cache of block ``layer`` takes in each channel, shape (channels,); of a
+        linear one as many as its bursts fill."""
+        kind, channels = self.cache_kind[layer], self.cache.channels
+        if kind is None:
+            return (0,) * channels
+        rows = self.cache.rows_by_channel(kind)
+        return rows if self.cache.unit == "row" else (-(-sum(rows) // self.row_bursts),)
 
     def rows_needed(self, blocks: Sequence[float], batches: int = 1) -> int:
         """Rows in each bank of the fullest channel where each simulated block stands for so many,
         with the caches of ``batches`` like this one: weights, activations, operands and caches."""
+        by_block = [self.cache_rows(layer) for layer in range(len(blocks))]
+        caches = [
+            batches * fsum(n * rows for n, rows in zip(blocks, of_channel, strict=True))
+            for of_channel in zip(*by_block, strict=True)
+        ]
+        return round(self._rows_beside(blocks) + max(caches, default=0))
+
+    def _rows_beside(self, blocks: Sequence[float]) -> float:
+        """Rows in each bank of what is no cache, where each simulated block stands for so many."""
         linear = sum(self.block_bursts) + self.outside_bursts
         beside = self.operand_row - linear // self.row_bursts
         weights = fsum(n * size for n, size in zip(blocks, self.block_bursts, strict=True))
-        caches = [
-            batches * fsum(n * rows[channel] for n, rows in zip(blocks, self.kv_rows, strict=True))
-            for channel in range(len(self.kv_rows[0]) if self.kv_rows else 0)
-        ]
-        return round(beside + weights / self.row_bursts + max(caches, default=0))
+        return beside + weights / self.row_bursts
+
+    def first_without_room(
+        self, rows: int, blocks: Sequence[float], batches: int = 1
+    ) -> str | None:
+        """Which request of the batch is the first whose cache finds too few of ``rows``, in words;
+        ``blocks`` and ``batches`` as in ``rows_needed``. None: no request does."""
+        left = [rows - round(self._rows_beside(blocks))] * self.cache.channels
+        if self.cache.unit != "row":
+            return None
+        for member, request in enumerate(self.requests):
+            channel = self.cache.channel(request)
+            caches = (n * self.kv(layer, member).count for layer, n in enumerate(blocks))
+            need = round(batches * fsum(caches))
+            if need > left[channel]:
+                return (
+                    f"request {request} with {self.cache.tokens(request)} tokens is the first "
+                    f"without room: its cache takes {need} rows in channel {channel}, "
+                    f"{max(left[channel], 0)} are left"
+                )
+            left[channel] -= need
+        return None
 
     def weights(self, operator: str, layer: int, part: int = 0) -> int:
         """First burst of matrix ``part`` of ``operator`` in block ``layer``."""
@@ -111,14 +163,15 @@ class AddressPlan:
 def plan_addresses(
     memory: MemoryConfig, weights: Sequence[Mapping[str, WeightRegion]], activation_bytes: int,
     kv: Sequence[BlockKv], contexts: Sequence[int], channels: Sequence[int], operand_rows: int,
-    outside: Sequence[Mapping[str, WeightRegion]] = (),
+    outside: Sequence[Mapping[str, WeightRegion]] = (), requests: Sequence[Hashable] | None = None,
 ) -> AddressPlan:  # fmt: skip
     """Lay everything out. Raises ``LayoutError`` where a channel has too few rows.
 
-    ``weights`` and ``kv``: by simulated block. ``operand_rows``: rows that GWRITE's sources
-    take. ``outside``: weights beside the blocks, by work; each is of another device, so that all
-    begin at the same place. Every block has its own KV rows; those of equal blocks are laid out
-    once, all are counted.
+    ``weights`` and ``kv``: by simulated block. ``contexts`` and ``channels``: by request of the
+    batch; ``requests``: what the cache is to know them as, else numbers from 0 on.
+    ``operand_rows``: rows that GWRITE's sources take. ``outside``: weights beside the blocks, by
+    work; each is of another device, so that all begin at the same place. Every block has its own
+    KV rows; those of equal blocks are laid out once, all are counted.
     """
     org = memory.organization
     stripe = row_bursts(memory)
@@ -142,25 +195,39 @@ def plan_addresses(
             "rows of each bank, "
             f"the memory has {org.rows}"
         )
-    laid_out = {
-        each: _kv_rows(each, first_row, org.channels, contexts, channels) for each in set(kv)
-    }
-    need = [first_row] * org.channels
-    for block_kv in kv:
-        need = [total + own for total, own in zip(need, laid_out[block_kv][1], strict=True)]
-    for channel, last in enumerate(need):
-        if last > org.rows:
-            raise LayoutError(
-                f"channel {channel} needs {last} rows in each bank for the KV cache of {len(kv)} "
-                f"blocks, the memory has {org.rows}"
-            )
+    names = tuple(range(len(contexts)) if requests is None else requests)
+    cache = _kv_cache(kv, first_row, memory)
+    kinds = list(dict.fromkeys(each for each in kv if each.sections is not None))
+    for name, context, channel in zip(names, contexts, channels, strict=True):
+        try:
+            cache.allocate(name, context, channel if cache.channels > 1 else 0)
+        except CacheFullError as error:
+            raise LayoutError(str(error)) from None
     return AddressPlan(
-        tuple(weight_burst), activation_burst, operand_row,
-        tuple(laid_out[block_kv][0] for block_kv in kv), stripe,
-        tuple(end - start for start, end in pairwise(ends)),
-        tuple(tuple(laid_out[block_kv][1]) for block_kv in kv),
-        activation_burst - ends[-1],
+        tuple(weight_burst), activation_burst, operand_row, cache,
+        tuple(kinds.index(each) if each in kinds else None for each in kv), names, stripe,
+        tuple(end - start for start, end in pairwise(ends)), activation_burst - ends[-1],
     )  # fmt: skip
+
+
+def _kv_cache(kv: Sequence[BlockKv], first_row: int, memory: MemoryConfig) -> KvCache:
+    """The cache of blocks that keep it like ``kv``, from ``first_row`` on. Raises ``ValueError``
+    where some are in PIM's layout and others are not: they would lie over one another."""
+    org = memory.organization
+    count = Counter(each for each in kv if each.sections is not None)
+    kinds = [
+        CacheKind(each.sections, blocks, each.window)
+        for each, blocks in count.items()
+        if each.sections is not None
+    ]
+    layouts = {each.shape is None for each in count}
+    if len(layouts) > 1:
+        raise ValueError("caches in PIM's layout and in order on one device")
+    if True in layouts:
+        stripe = row_bursts(memory)
+        rows = org.rows - first_row
+        return KvCache(kinds, 1, rows * stripe, first_row * stripe, unit="burst")
+    return KvCache(kinds, org.channels, org.rows - first_row, first_row)
 
 
 def _weight_places(
@@ -177,20 +244,3 @@ def _weight_places(
         places[name] = (at, each)
         at += each * region.parts
     return places, at
-
-
-def _kv_rows(
-    kv: BlockKv, first_row: int, count: int, contexts: Sequence[int], channels: Sequence[int]
-) -> tuple[tuple[KvRows, ...], list[int]]:
-    """One block's rows of each request, and how many each of ``count`` channels gives."""
-    used = [0] * count
-    rows: list[KvRows] = []
-    for context, channel in zip(contexts, channels, strict=True):
-        if kv.shape is None:
-            rows.append(KvRows())
-            continue
-        kept = visible_tokens(context, kv.window)
-        own = KvRows.from_row(first_row + used[channel], kv.shape.kv_sections, kept)
-        used[channel] += own.count
-        rows.append(own)
-    return tuple(rows), used

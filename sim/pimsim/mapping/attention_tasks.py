@@ -62,9 +62,9 @@ class AttentionMapper:
             at = self.addresses.activation_burst
             streams = (Stream(at, self._bursts(operator.kv_write_bytes), write=True),)
         else:
-            kv = self.addresses.kv[placed.layer]
+            rows = [self.addresses.kv(placed.layer, i) for i in placed.members]
             scatters = append_scatters(
-                placed.shape, [kv[i] for i in placed.members], placed.channel, forward.contexts,
+                placed.shape, rows, placed.channel, forward.contexts,
                 forward.step.new_tokens, placed.window, self.memory, self.kv_element_bytes,
             )  # fmt: skip
         return NpuTask(
@@ -123,9 +123,9 @@ class AttentionMapper:
         is_score = operator.kind is OperatorKind.ATTENTION_SCORE
         members, positions = _by_token(step, split.pim)
         contexts = [visible_tokens(each, operator.window or None) for each in positions]
-        kv = self.addresses.kv[placed.layer]
+        rows = [self.addresses.kv(placed.layer, i) for i in placed.members]
         batch = AttentionBatch(
-            shape, tuple(kv[placed.members[i]] for i in members), tuple(contexts),
+            shape, tuple(rows[i] for i in members), tuple(contexts),
             tuple(placed.channel[i] for i in members),
         )  # fmt: skip
         find = score_work if is_score else value_work

@@ -47,7 +47,7 @@ def append_scatters(
         for token in range(context - new, context):
             at = token if window is None else token % window
             found += key_scatters(shape, own, c, at, memory, element_bytes)
-            found += value_scatters(shape, own, c, at, memory, element_bytes)
+            found += value_scatters(shape, own, c, at, memory, element_bytes, window)
     return found
 
 
@@ -77,12 +77,13 @@ def key_scatters(
 
 def value_scatters(
     shape: AttentionShape, rows: KvRows, channel: int, position: int, memory: MemoryConfig,
-    element_bytes: int,
+    element_bytes: int, window: int | None = None,
 ) -> list[Scatter]:  # fmt: skip
     """Bursts of the last burst's worth of values up to ``position``, a run of banks for each tile
-    of each head; none while a burst is not full."""
+    of each head; none while a burst is not full. The end of a ring of ``window`` tokens may not
+    fill one: the ring goes on at its start, so that they are written as they are."""
     per_burst = memory.organization.burst_bytes // element_bytes
-    if (position + 1) % per_burst:
+    if (position + 1) % per_burst and position + 1 != window:
         return []
     chunk, token = divmod(position, shape.row_elements)
     stride = channel_burst(memory, 0, 1, 0) - channel_burst(memory, 0, 0, 0)

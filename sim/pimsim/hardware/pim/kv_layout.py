@@ -63,6 +63,11 @@ class RowRuns:
         found: Ints = numbers + (first - before)[run]
         return found
 
+    @property
+    def end(self) -> int | None:
+        """The row behind the last one; None: there is none."""
+        return sum(self.runs[-1]) if self.runs else None
+
     def between(self, first: int, end: int) -> RowRuns:
         """The rows of numbers ``first`` to before ``end``."""
         found, at = [], 0
@@ -91,6 +96,8 @@ class KvSection:
     """Tokens that a page holds."""
     page_rows: int
     """Rows of every bank that it takes; 0: there is no such part."""
+    token_rows: float = 0.0
+    """Rows of every bank that the elements of one token would fill, one beside the other."""
 
     def rows(self, tokens: int) -> int:
         """Rows of the pages that ``tokens`` have begun."""
@@ -109,6 +116,9 @@ class KvSections:
 
     def __iter__(self) -> Iterator[KvSection]:
         yield from (self.keys, self.shared_keys, self.values)
+
+    def __getitem__(self, part: int) -> KvSection:
+        return (self.keys, self.shared_keys, self.values)[part]
 
     def rows(self, tokens: int) -> int:
         """Rows of every bank that ``tokens`` take."""

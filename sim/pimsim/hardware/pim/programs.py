@@ -147,12 +147,19 @@ class AttentionShape:
     @cached_property
     def kv_sections(self) -> KvSections:
         """Pages in which the cache grows."""
+        own = [piece for piece in self.key_pieces if not piece.is_shared]
         shared = [piece for piece in self.key_pieces if piece.is_shared]
+        row = self.banks * self.row_elements
+        keys = [
+            sum(len(piece.heads) * piece.elements for piece in pieces) / row
+            for pieces in (own, shared)
+        ]
+        values = self.kv_heads * self.value_dim / row
         tiles = shared[0].tiles if shared else 1
         return KvSections(
-            KvSection(self.banks, len(self.key_pieces) - len(shared)),
-            KvSection(self.banks * tiles, len(shared)),
-            KvSection(self.row_elements, self.kv_heads * self.value_tiles),
+            KvSection(self.banks, len(own), keys[0]),
+            KvSection(self.banks * tiles, len(shared), keys[1]),
+            KvSection(self.row_elements, self.kv_heads * self.value_tiles, values),
         )
 
     @cached_property

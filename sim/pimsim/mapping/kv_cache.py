@@ -1,0 +1,314 @@
+"""The KV cache of a device: which rows each request has, and which are free.
+
+Rows of a channel are handed out lowest first, as pages of the layout of ``kv_layout.py`` ask for
+them; a request's rows stay its own until it is freed. Equal blocks keep their caches alike, so one
+of each kind is laid out and all are counted. Where the NPU reads the cache in order, the same
+allocator hands out bursts of one linear region instead of rows of a channel.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Hashable, Iterable, Sequence
+from dataclasses import dataclass
+from math import gcd
+
+from pimsim.config.errors import InputError
+from pimsim.hardware.pim.kv_layout import KvRows, KvSection, KvSections, RowRuns
+
+__all__ = [
+    "KEYS",
+    "LINEAR_PAGE_TOKENS",
+    "VALUES",
+    "CacheFullError",
+    "CacheKind",
+    "KvCache",
+    "RowUse",
+    "linear_sections",
+]
+
+KEYS = (0, 1)
+"""Sections with keys, in the order of ``KvSections``."""
+VALUES = (2,)
+"""Sections with values."""
+
+
+LINEAR_PAGE_TOKENS = 16
+"""Tokens of a page that the NPU reads in order, or the next number that fills whole bursts: the
+block size of vLLM by default (Kwon et al., SOSP 2023, section 7.2)."""
+
+
+def linear_sections(token_bytes: int, burst_bytes: int) -> KvSections:
+    """The pages of a cache that the NPU reads in order: bursts in place of rows, key and value of
+    a token (``token_bytes``, all heads) together, in the section of keys."""
+    whole = burst_bytes // gcd(burst_bytes, token_bytes)  # the fewest tokens that fill bursts
+    tokens = -(-LINEAR_PAGE_TOKENS // whole) * whole
+    keys = KvSection(tokens, tokens * token_bytes // burst_bytes, token_bytes / burst_bytes)
+    return KvSections(keys, KvSection(1, 0), KvSection(1, 0))
+
+
+class CacheFullError(InputError):
+    """A channel has too few free rows for the tokens that a request brings."""
+
+
+@dataclass(frozen=True)
+class CacheKind:
+    """A kind of block's way of keeping keys and values."""
+
+    sections: KvSections
+    blocks: int = 1
+    """Blocks of the kind, simulated or not."""
+    window: int | None = None
+    """A request's last tokens that are kept, in a ring; None: all."""
+
+    def kept(self, tokens: int) -> int:
+        """Of so many tokens, those that are kept."""
+        return tokens if self.window is None else min(tokens, self.window)
+
+    def rows(self, tokens: int) -> int:
+        """Rows of every bank that a request of so many tokens takes in all blocks of the kind."""
+        return self.blocks * self.sections.rows(self.kept(tokens))
+
+
+@dataclass(frozen=True)
+class RowUse:
+    """How full the rows are that requests hold, all channels and blocks together."""
+
+    rows: int
+    """Rows of every bank that are handed out."""
+    filled: float
+    """Of these, as many as their tokens' elements would fill."""
+
+    @property
+    def share(self) -> float:
+        """Elements in use of those that the rows hold; 1 where there are none."""
+        return self.filled / self.rows if self.rows else 1.0
+
+    @property
+    def fragmentation(self) -> float:
+        """Share of the rows that holds nothing: pages begun, rows that their keys do not fill."""
+        return 1.0 - self.share
+
+
+class _FreeRows:
+    """Rows of one channel that one kind of block has free: runs in order, no two adjacent."""
+
+    def __init__(self, first: int, count: int) -> None:
+        self.runs = [(first, count)] if count else []
+
+    def take(self, count: int, behind: int | None) -> list[tuple[int, int]]:
+        """``count`` rows: those from row ``behind`` on, if they are free, then the lowest run that
+        holds the rest, else the lowest there are."""
+        taken: list[tuple[int, int]] = []
+        at = bisect_left(self.runs, behind, key=_first) if behind is not None else len(self.runs)
+        if at < len(self.runs) and self.runs[at][0] == behind:
+            taken.append(self._cut(at, count))
+            count -= taken[-1][1]
+        while count:
+            whole = (at for at, (_, free) in enumerate(self.runs) if free >= count)
+            taken.append(self._cut(next(whole, 0), count))
+            count -= taken[-1][1]
+        return taken
+
+    def _cut(self, at: int, count: int) -> tuple[int, int]:
+        """Up to ``count`` rows from the start of run ``at``."""
+        first, free = self.runs[at]
+        used = min(free, count)
+        self.runs[at : at + 1] = [(first + used, free - used)] if used < free else []
+        return first, used
+
+    def give(self, runs: Iterable[tuple[int, int]]) -> None:
+        """Take back rows that were handed out."""
+        joined: list[tuple[int, int]] = []
+        for first, count in sorted((*self.runs, *runs)):
+            if joined and sum(joined[-1]) == first:
+                joined[-1] = (joined[-1][0], joined[-1][1] + count)
+            else:
+                joined.append((first, count))
+        self.runs = joined
+
+
+def _first(run: tuple[int, int]) -> int:
+    return run[0]
+
+
+@dataclass
+class _Request:
+    """What one request holds."""
+
+    channel: int
+    tokens: int
+    rows: list[KvRows]
+    """By kind of block."""
+
+
+class KvCache:
+    """Pages of keys and values of the requests on one device.
+
+    Parameters
+    ----------
+    kinds : kinds of blocks, whose caches lie over the same rows in turn
+    channels : channels, each with rows of its own
+    rows : rows of every bank that each channel has for the caches of all blocks
+    first_row : first of them
+    unit : what a row is called in messages ("burst" where the cache is a linear region)
+    """
+
+    def __init__(
+        self, kinds: Sequence[CacheKind], channels: int, rows: int, first_row: int = 0,
+        unit: str = "row",
+    ) -> None:  # fmt: skip
+        self.kinds = tuple(kinds)
+        self.rows = rows
+        self.unit = unit
+        self._free = [
+            [_FreeRows(first_row, rows // kind.blocks) for _ in range(channels)]
+            for kind in self.kinds
+        ]
+        self._used = [0] * channels
+        self._held: dict[Hashable, _Request] = {}
+
+    @property
+    def channels(self) -> int:
+        """Channels that have rows of their own."""
+        return len(self._used)
+
+    @property
+    def requests(self) -> tuple[Hashable, ...]:
+        """Requests that hold pages, in the order in which they came."""
+        return tuple(self._held)
+
+    def tokens(self, request: Hashable) -> int:
+        """Tokens of ``request``, those that have left a window among them."""
+        return self._held[request].tokens
+
+    def channel(self, request: Hashable) -> int:
+        """The channel of ``request``."""
+        return self._held[request].channel
+
+    def used_rows(self, channel: int) -> int:
+        """Rows of every bank of ``channel`` that requests hold, all blocks counted."""
+        return self._used[channel]
+
+    def free_rows(self, channel: int) -> int:
+        """Rows of every bank of ``channel`` that no request holds."""
+        return self.rows - self._used[channel]
+
+    def rows_needed(self, tokens: int, held: int = 0) -> int:
+        """Rows that a request needs to go from ``held`` tokens to ``tokens``, all blocks."""
+        return sum(kind.rows(tokens) - kind.rows(held) for kind in self.kinds)
+
+    def allocate(self, request: Hashable, tokens: int, channel: int = 0) -> None:
+        """Give ``request``, which holds nothing yet, pages for ``tokens`` in ``channel``.
+
+        Raises ``CacheFullError``, and takes nothing, where the channel has too few free rows.
+        """
+        if request in self._held:
+            raise ValueError(f"request {request} is in the cache already")
+        self._check(request, tokens, 0, channel)
+        self._held[request] = _Request(channel, 0, [KvRows() for _ in self.kinds])
+        self._grow(request, tokens)
+
+    def append(self, request: Hashable, tokens: int = 1) -> None:
+        """Let ``request`` grow by ``tokens``; what it holds stays where it is.
+
+        Raises ``CacheFullError``, and takes nothing, where its channel has too few free rows.
+        """
+        one = self._held[request]
+        self._check(request, one.tokens + tokens, one.tokens, one.channel)
+        self._grow(request, one.tokens + tokens)
+
+    def free(self, request: Hashable) -> int:
+        """Take the pages of ``request`` back; answers the tokens that it had, for who evicts it
+        and will bring them again."""
+        one = self._held.pop(request)
+        for kind, free, rows in zip(self.kinds, self._free, one.rows, strict=True):
+            free[one.channel].give([run for part in rows.sections for run in part.runs])
+            self._used[one.channel] -= kind.blocks * rows.count
+        return one.tokens
+
+    def pages(self, request: Hashable, kind: int = 0) -> KvRows:
+        """Where the cache of ``request`` lies in each block of a ``kind``."""
+        return self._held[request].rows[kind]
+
+    def keys(self, request: Hashable, first: int, end: int, kind: int = 0) -> RowRuns:
+        """Rows with keys of the tokens from ``first`` to before ``end``, counted from the
+        request's first, whole pages of them; of a cache in bursts, the bursts.
+
+        Raises ``ValueError`` where the cache does not hold these tokens (any more).
+        """
+        parts = (self._rows_of(request, part, first, end, kind) for part in KEYS)
+        return RowRuns.of(run for part in parts for run in part.runs)
+
+    def values(self, request: Hashable, first: int, end: int, kind: int = 0) -> RowRuns:
+        """The same of values."""
+        return self._rows_of(request, VALUES[0], first, end, kind)
+
+    def use(self, parts: Sequence[int] = (*KEYS, *VALUES)) -> RowUse:
+        """How full the rows are that requests hold; of ``KEYS`` or ``VALUES`` alone."""
+        rows, filled = 0, 0.0
+        for one in self._held.values():
+            for kind, held in zip(self.kinds, one.rows, strict=True):
+                for part in parts:
+                    rows += kind.blocks * held.sections[part].count
+                    each = kind.sections[part].token_rows
+                    filled += kind.blocks * each * kind.kept(one.tokens)
+        return RowUse(rows, filled)
+
+    def rows_by_channel(self, kind: int) -> tuple[int, ...]:
+        """Rows of every bank that requests hold in one block of a ``kind``, shape (channels,)."""
+        found = [0] * len(self._used)
+        for one in self._held.values():
+            found[one.channel] += one.rows[kind].count
+        return tuple(found)
+
+    @property
+    def fragmentation(self) -> float:
+        """Share of the rows that requests hold in which nothing lies."""
+        return self.use().fragmentation
+
+    def _check(self, request: Hashable, tokens: int, held: int, channel: int) -> None:
+        need, free = self.rows_needed(tokens, held), self.free_rows(channel)
+        if need > free:
+            blocks = sum(kind.blocks for kind in self.kinds)
+            more = f"{tokens - held} more tokens" if held else f"{tokens} tokens"
+            raise CacheFullError(
+                f"the KV cache of {blocks} block{'s' * (blocks != 1)} is full: request {request} "
+                f"needs {need} {self.unit}s of channel {channel} for {more}, {free} of {self.rows} "
+                "are free; end or evict a request, place it in another channel, or take more "
+                "channels or devices"
+            )
+
+    def _grow(self, request: Hashable, tokens: int) -> None:
+        one = self._held[request]
+        for number, (kind, free) in enumerate(zip(self.kinds, self._free, strict=True)):
+            grown = []
+            for section, part in zip(kind.sections, one.rows[number].sections, strict=True):
+                more = section.rows(kind.kept(tokens)) - part.count
+                taken = free[one.channel].take(more, part.end)
+                grown.append(RowRuns.of((*part.runs, *taken)))
+            before, one.rows[number] = one.rows[number], KvRows(*grown)
+            self._used[one.channel] += kind.blocks * (one.rows[number].count - before.count)
+        one.tokens = tokens
+
+    def _rows_of(
+        self, request: Hashable, part: int, first: int, end: int, kind: int
+    ) -> RowRuns:  # fmt: skip
+        """Rows of one section with tokens ``first`` to before ``end``."""
+        one, how = self._held[request], self.kinds[kind]
+        if not one.tokens - how.kept(one.tokens) <= first <= end <= one.tokens:
+            raise ValueError(
+                f"request {request} keeps tokens {one.tokens - how.kept(one.tokens)} to "
+                f"{one.tokens}, asked for {first} to {end}"
+            )
+        section, rows = how.sections[part], one.rows[kind].sections[part]
+        spans = [(first, end)]
+        if how.window is not None:  # a ring: what goes over its end is at its start
+            at, size = first % how.window, end - first
+            spans = [(at, min(at + size, how.window)), (0, max(at + size - how.window, 0))]
+        found: list[tuple[int, int]] = []
+        for start, stop in spans:
+            if stop > start:
+                page = start // section.page_tokens * section.page_rows
+                found += rows.between(page, section.rows(stop)).runs
+        return RowRuns.of(found)
