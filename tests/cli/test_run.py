@@ -92,17 +92,19 @@ def test_the_artifacts_request_file_is_read_as_it_is(run_cli: RunCli, tmp_path: 
     assert any("quirks" in warning for warning in result["warnings"])
 
 
-def test_out_keeps_config_result_and_operators(
+def test_out_keeps_config_result_and_tables(
     run_cli: RunCli, tmp_path: Path, tiny_card: Path
 ) -> None:
     out = tmp_path / "new" / "run"
     printed = json_of(run_cli("run", *SMALL, "--model", tiny_card, "--out", out, "--json"))
     assert sorted(path.name for path in out.iterdir()) == [
-        "config.yaml", "operators.parquet", "result.json",
+        "config.yaml", "operators.parquet", "requests.parquet", "result.json", "stages.parquet",
+        "steps.parquet",
     ]  # fmt: skip
     assert json.loads((out / "result.json").read_text()) == printed
-    frame = pandas.read_parquet(out / "operators.parquet")
-    assert frame.to_dict("records") == printed["operators"]
+    for table in ("operators", "requests", "stages", "steps"):
+        frame = pandas.read_parquet(out / f"{table}.parquet")
+        assert frame.to_dict("records") == printed[table]
     assert [path.name for path in out.parent.iterdir()] == ["run"]
     # the config that was kept gives the same run again
     again = json_of(run_cli("run", out / "config.yaml", "--json"))

@@ -426,7 +426,7 @@ def test_saved_result_loads_equal(tmp_path: Path) -> None:
     store.save(result, "name: neupims\n", out)
     assert store.load(out) == result
     assert store.load_config_text(out) == "name: neupims\n"
-    frame = pandas.read_parquet(out / store.OPERATORS_FILE)
+    frame = pandas.read_parquet(out / store.TABLE_FILES["operators"])
     assert frame["name"].tolist() == [op.name for op in result.operators]
     assert frame["cycles"].sum() == sum(op.cycles for op in result.operators)
     assert frame["start_cycle"].dtype == "int64"
@@ -435,7 +435,7 @@ def test_saved_result_loads_equal(tmp_path: Path) -> None:
 
 def test_a_run_without_operators_has_a_typed_table(tmp_path: Path) -> None:
     store.save(make_result(operators=()), "", tmp_path / "run")
-    frame = pandas.read_parquet(tmp_path / "run" / store.OPERATORS_FILE)
+    frame = pandas.read_parquet(tmp_path / "run" / store.TABLE_FILES["operators"])
     assert len(frame) == 0
     assert frame["cycles"].dtype == "int64"
 
@@ -496,7 +496,7 @@ def test_a_failed_save_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Monkey
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(store, "_write_operators", full)
+    monkeypatch.setattr(store, "_write_tables", full)
     with pytest.raises(InputError, match="No space left on device"):
         store.save(make_result(tokens_per_s=1.0), "new", tmp_path / "run")
     assert store.load_config_text(tmp_path / "run") == "old"

@@ -126,7 +126,7 @@ def run_command(
     out: Annotated[
         str | None,
         typer.Option(
-            "--out", metavar="DIR", help="Write config, result and operators (Parquet) there."
+            "--out", metavar="DIR", help="Write config, result and tables (Parquet) there."
         ),
     ] = None,
     as_json: JsonOption = False,

@@ -52,14 +52,12 @@ from pimsim.result.experts import expert_summary
 from pimsim.result.invariants import RunFacts
 from pimsim.result.peaks import run_peaks
 from pimsim.result.pipeline import RunPipeline, pipeline_of, total_energy
+from pimsim.result.run_rows import operator_rows, request_rows, stage_rows, step_rows
 from pimsim.result.series import run_series, series_totals
 from pimsim.result.types import (
     Fidelity,
-    OperatorResult,
     Provenance,
     Result,
-    StageResult,
-    StepResult,
     Utilisation,
 )
 from pimsim.workload.requests import RequestTrace
@@ -103,8 +101,8 @@ def build_result(
         tokens_per_s_interval=pipeline.tokens_per_s_interval(tokens),
         block_spread=pipeline.spread,
         iterations=len(outcome.devices),
-        stages=_stages(outcome),
-        operators=_operators(outcome),
+        stages=stage_rows(outcome),
+        operators=operator_rows(outcome),
         utilisation=_utilisation(outcome, cycles),
         energy_j=energy,
         tokens_per_j=tokens / of_model.total if of_model.total else 0.0,
@@ -122,7 +120,8 @@ def build_result(
         name=resolved.config.name,
         model=whole.model,
         tokens=tokens,
-        steps=_steps(outcome, pipeline),
+        steps=step_rows(outcome, pipeline),
+        requests=request_rows(outcome),
         layers_simulated=device.layers,
         layers_model=sum(pipeline.slowest.blocks.values()),
         iteration_s=pipeline.interval_ps / _PS_PER_S,
@@ -175,67 +174,6 @@ def apportion(weights: Mapping[str, int], total: int) -> dict[str, int]:
     ]:
         shares[name] += 1
     return shares
-
-
-def _steps(outcome: Outcome, pipeline: RunPipeline) -> tuple[StepResult, ...]:
-    clock = outcome.clock
-    found = []
-    for each, of_model in zip(outcome.steps, pipeline.steps, strict=True):
-        step, record = each.device.whole.step, each.record
-        found.append(
-            StepResult(
-                requests=len(step.entries), tokens=step.tokens, logits=step.logits, made=step.made,
-                context_max=max(step.contexts),
-                cycles=clock.npu_cycle(record.end_ps) - clock.npu_cycle(record.start_ps),
-                time_s=each.time_ps / _PS_PER_S, iteration_s=of_model.interval_ps / _PS_PER_S,
-            )
-        )  # fmt: skip
-    return tuple(found)
-
-
-def _stages(outcome: Outcome) -> tuple[StageResult, ...]:
-    clock = outcome.clock
-    return tuple(
-        StageResult(
-            step=step.number,
-            name=stage.name,
-            cycles=clock.npu_cycle(stage.end_ps) - clock.npu_cycle(stage.start_ps),
-            npu_busy_cycles=stage.npu_busy_cycles,
-            pim_busy_cycles=stage.pim_busy_cycles,
-            bound_cycles=int(stage.bound_ps // clock.npu_ps),
-        )
-        for step in outcome.steps
-        for stage in step.stages
-    )
-
-
-def _operators(outcome: Outcome) -> tuple[OperatorResult, ...]:
-    # what is outside the blocks is behind the last one, of each pipeline stage in turn
-    clock, whole = outcome.clock, outcome.device.whole
-    behind = outcome.device.work.trace.facts.layers
-    numbers = (*whole.layer_numbers, *range(behind, behind + len(outcome.device.outside)))
-    return tuple(
-        OperatorResult(
-            name=record.name,
-            kind=record.kind,
-            unit=record.unit,
-            layer=numbers[record.layer],
-            cycles=clock.npu_cycle(record.end_ps) - clock.npu_cycle(record.start_ps),
-            stage=record.stage,
-            start_cycle=clock.npu_cycle(record.start_ps),
-            flops=record.flops,
-            bytes=record.bytes,
-            bound_cycles=int(record.bound_ps // clock.npu_ps),
-            lead_cycles=(
-                clock.npu_cycle(record.start_ps) - clock.npu_cycle(record.start_ps - record.lead_ps)
-            ),
-            posted_bytes=record.posted_bytes,
-            step=step.number,
-            executed_flops=record.executed_flops,
-        )
-        for step in outcome.steps
-        for record in step.operators
-    )
 
 
 def _utilisation(outcome: Outcome, cycles: int) -> Utilisation:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-__all__ = ["CYCLE_CAUSES", "OperatorResult", "StageResult", "StepResult", "Strict"]
+__all__ = ["CYCLE_CAUSES", "OperatorResult", "RequestResult", "StageResult", "StepResult", "Strict"]
 
 CYCLE_CAUSES: dict[str, str] = {
     "computing": "computing",
@@ -53,6 +53,8 @@ class StageResult(Strict):
     """Least cycles that the stage's work can take on this hardware; 0 where none was computed."""
     step: int = 0
     """Number of the step that it is a part of."""
+    device: int = 0
+    """Number of the device."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,7 @@ class OperatorResult(Strict):
     kind: str
     unit: str
     layer: int
+    """Number of the block in the model; what lies outside the blocks is behind the last."""
     cycles: int
     """From its start to its end, waits in between included."""
     stage: str = ""
@@ -81,6 +84,8 @@ class OperatorResult(Strict):
     executed_flops: int = 0
     """What the arrays do for ``flops``, where that is more (tiles on the diagonal of causal
     attention are done in full); 0: as many."""
+    device: int = 0
+    """Number of the device."""
 
 
 @dataclass(frozen=True)
@@ -102,3 +107,29 @@ class StepResult(Strict):
     """The same in seconds."""
     iteration_s: float
     """Of all blocks, as in ``Result``."""
+    step: int = 0
+    """Its number."""
+    device: int = 0
+    """Number of the device."""
+
+
+@dataclass(frozen=True)
+class RequestResult(Strict):
+    """One request of a run."""
+
+    id: int
+    first_step: int
+    """That it has a part in."""
+    last_step: int
+    context: int
+    """Tokens at the end of its last step, the new ones included."""
+    new_tokens: int
+    """That are fed, over all steps."""
+    made: int
+    """Tokens that come out, over all steps."""
+    part: int = 0
+    """Number of its (sub-)batch, in its first step."""
+    channel: int | None = None
+    """Where its keys and values lie; None: not on one channel alone."""
+    device: int = 0
+    """Number of the device."""

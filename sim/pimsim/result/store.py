@@ -1,4 +1,4 @@
-"""A result on disk: ``config.yaml``, ``result.json``, ``operators.parquet`` in one folder."""
+"""A result on disk: ``config.yaml``, ``result.json``, and its tables as Parquet, in one folder."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ import json
 import os
 import shutil
 import tempfile
-from dataclasses import asdict, fields
 from pathlib import Path
 
 from pimsim.config.errors import InputError, reason
 from pimsim.config.files import read_umask
 from pimsim.config.paths import given_path
 from pimsim.config.reading import parse_json, read_text
-from pimsim.result.types import OperatorResult, Result
+from pimsim.result.frames import ROW_TABLES, parquet
+from pimsim.result.types import Result
 
 __all__ = [
     "CONFIG_FILE",
-    "OPERATORS_FILE",
     "RESULT_FILE",
+    "TABLE_FILES",
     "check_writable",
     "load",
     "load_config_text",
@@ -27,9 +27,10 @@ __all__ = [
 
 CONFIG_FILE = "config.yaml"
 RESULT_FILE = "result.json"
-OPERATORS_FILE = "operators.parquet"
+TABLE_FILES = {name: f"{name}.parquet" for name in ROW_TABLES}
+"""By table; columns are the keys of ``result.json``."""
 _MAX_BYTES = 2**30
-_FILES = {CONFIG_FILE, RESULT_FILE, OPERATORS_FILE}
+_FILES = {CONFIG_FILE, RESULT_FILE, *TABLE_FILES.values()}
 
 
 def check_writable(out_dir: str | os.PathLike[str]) -> None:
@@ -49,7 +50,7 @@ def check_writable(out_dir: str | os.PathLike[str]) -> None:
 
 
 def save(result: Result, resolved_yaml: str, out_dir: str | os.PathLike[str]) -> None:
-    """Write the three files to ``out_dir`` as a whole or not at all.
+    """Write config, result and tables to ``out_dir`` as a whole or not at all.
 
     They are written to a new folder beside it, which is then renamed. An existing ``out_dir`` is
     replaced when it is empty or holds a result and nothing else; otherwise, or when the place
@@ -67,7 +68,7 @@ def save(result: Result, resolved_yaml: str, out_dir: str | os.PathLike[str]) ->
         (staging / CONFIG_FILE).write_text(resolved_yaml, encoding="utf-8")
         text = json.dumps(result.to_dict(), indent=1, allow_nan=False)
         (staging / RESULT_FILE).write_text(text + "\n", encoding="utf-8")
-        _write_operators(result, staging / OPERATORS_FILE)
+        _write_tables(result, staging)
         staging.chmod(0o777 & ~read_umask())
         _swap(staging, final)
     except OSError as error:
@@ -125,11 +126,8 @@ def _swap(staging: Path, target: Path) -> None:
             raise
 
 
-def _write_operators(result: Result, path: Path) -> None:
-    import pyarrow
+def _write_tables(result: Result, folder: Path) -> None:
     import pyarrow.parquet
 
-    types = {"str": pyarrow.string(), "int": pyarrow.int64()}
-    schema = pyarrow.schema([(item.name, types[str(item.type)]) for item in fields(OperatorResult)])
-    rows = [asdict(operator) for operator in result.operators]
-    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows, schema=schema), path)
+    for name, file in TABLE_FILES.items():
+        pyarrow.parquet.write_table(parquet(result, name), folder / file)

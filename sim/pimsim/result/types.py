@@ -7,14 +7,21 @@ refuses unknown and missing keys.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass
 from importlib import import_module
 from itertools import pairwise
 from math import fsum
 from typing import TYPE_CHECKING, Any, Literal
 
-from pimsim.config.errors import InputError, first_fault, near_miss
-from pimsim.result.rows import CYCLE_CAUSES, OperatorResult, StageResult, StepResult, Strict
+from pimsim.config.errors import first_fault
+from pimsim.result.rows import (
+    CYCLE_CAUSES,
+    OperatorResult,
+    RequestResult,
+    StageResult,
+    StepResult,
+    Strict,
+)
 
 if TYPE_CHECKING:
     import pandas
@@ -30,6 +37,7 @@ __all__ = [
     "Percentiles",
     "PipelineStage",
     "Provenance",
+    "RequestResult",
     "Result",
     "Series",
     "StageResult",
@@ -42,7 +50,6 @@ VERSION = 2
 """Of ``result.json``. It counts up when a key comes or goes, or means another thing."""
 _FIRST_VERSION = 1
 """Of results that do not say."""
-_TABLES = ("operators", "stages", "cycle_stack", "series")
 
 
 @dataclass(frozen=True)
@@ -241,6 +248,8 @@ class Result(Strict):
     """Tokens that are fed in all steps: of a decode step as many as it makes."""
     steps: tuple[StepResult, ...] = ()
     """The forward passes, one after the other; empty in results of before."""
+    requests: tuple[RequestResult, ...] = ()
+    """Of all steps; empty in results of before."""
     layers_simulated: int = 0
     layers_model: int = 0
     """Decoder blocks that the model has on each device; of a pipeline, of the slowest stage."""
@@ -288,47 +297,30 @@ class Result(Strict):
     """What a reader of the numbers must know."""
 
     def table(self, name: str = "operators") -> pandas.DataFrame:
-        """``operators`` or ``stages``: a row each, in the order of the run; ``cycle_stack``: a row
-        a unit and cause; ``series``: a row an interval of time. Columns carry units: ``*_cycles``
-        of the NPU clock, ``*_bytes``, ``*_macs``, ``*_ps``, ``*_j``. At fast fidelity the last
-        column, ``fidelity``, has the error of them all.
+        """One of the run's tables (``pimsim.result.frames``).
 
-        Raises ``InputError`` for another name.
+        Parameters
+        ----------
+        name
+            ``steps``, ``requests``, ``stages``, ``operators``: a row each, in the order of the
+            run; ``cycle_stack``: a row a unit and cause; ``series``: a row an interval of time.
+
+        Returns
+        -------
+        pandas.DataFrame
+            Columns say where a row belongs (``device``, ``step``, ``part``: the sub-batch,
+            ``block``: its number in the model, ``unit``) and carry units: ``*_cycles`` of the NPU
+            clock, ``*_bytes``, ``*_macs``, ``*_s``, ``*_ps``, ``*_j``. At fast fidelity the last
+            column, ``fidelity``, has the error of them all.
+
+        Raises
+        ------
+        InputError
+            For another name.
         """
-        frame = self._frame(name)
-        fast = self.fidelity.mode == "fast"
-        return frame.assign(fidelity=self.fidelity.words) if fast else frame
+        from pimsim.result.frames import frame
 
-    def _frame(self, name: str) -> pandas.DataFrame:
-        import pandas
-
-        if name not in _TABLES:
-            raise InputError(
-                f"no table {name!r}{near_miss(name, _TABLES)}; there are {', '.join(_TABLES)}"
-            )
-        if name == "cycle_stack":
-            rows = [
-                (unit, cause, cycles)
-                for unit, stack in self.cycle_stack.items()
-                for cause, cycles in stack.items()
-            ]
-            return pandas.DataFrame(rows, columns=["unit", "cause", "cycles"])
-        if name == "series":
-            return pandas.DataFrame(self._intervals())
-        kind = OperatorResult if name == "operators" else StageResult
-        items = self.operators if name == "operators" else self.stages
-        columns = [field.name for field in fields(kind)]
-        frame = pandas.DataFrame([asdict(item) for item in items], columns=columns)
-        return frame.rename(columns={"bytes": "size_bytes", "start_cycle": "start_cycles"})
-
-    def _intervals(self) -> dict[str, Sequence[float]]:
-        """Columns of the table ``series``."""
-        if self.series is None:
-            return {}
-        one = asdict(self.series)
-        joules = one.pop("energy_j")
-        starts = (0, *self.series.end_ps[:-1])
-        return {"start_ps": starts, **one, **{f"{part}_j": j for part, j in joules.items()}}
+        return frame(self, name)
 
     @property
     def plot(self) -> Any:
