@@ -47,6 +47,7 @@ BASES: dict[str, tuple[str, tuple[str, ...]]] = {
     ),
     "pj-per-bit": ("neupims", ("energy=pj-per-bit",)),
     "artifact": ("neupims-artifact-npu-pim", ("schedule.kv_append=true",)),
+    "one-head": ("neupims", ("parallel.tp=8",)),
     "cores": (
         "npu-only",
         (
@@ -118,7 +119,7 @@ def _changes(value: float) -> list[float]:
         return [not value]
     if isinstance(value, float):
         return [value * 1.5 + 0.25, value * 0.9]
-    return [value * 2, value + 1, value // 2, value * 8, value * 64, 0]
+    return [value * 2, value + 1, value // 2, value * 8, value * 64, 0, 1]
 
 
 @pytest.fixture(scope="module")
