@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from io import StringIO
 from pathlib import Path
 
 import pytest
 import simpy
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.console import Console
 
 from pimsim.config.loader import load_memory, load_npu_of, load_pim, load_run
 from pimsim.engine.clock import Clock
@@ -25,8 +28,9 @@ from pimsim.mapping.kv import append_scatters, channel_burst
 from pimsim.mapping.tasks import NpuTask
 from pimsim.result.accounts import dram_counts, run_facts
 from pimsim.result.invariants import RunFacts, violations
-from pimsim.result.types import Result
-from pimsim.simulate import observe, resolve
+from pimsim.result.tables import headline_table
+from pimsim.result.types import KvCacheUse, Result
+from pimsim.simulate import observe, resolve, simulate
 
 ARTIFACT = ["neupims-artifact-main", "neupims-artifact-npu-pim", "neupims-artifact-npu-only"]
 BLOCK = 128
@@ -189,3 +193,34 @@ def test_a_window_s_keys_are_a_ring(context: int, slot: int) -> None:
     assert found[0].first == channel_burst(memory, row, bank, 0)
     # values go out when a burst of them is there, at the same places of the ring
     assert (len(found) > len(shape.key_pieces)) == ((slot + 1) % 32 == 0)
+
+
+# how full the rows of the cache are ---------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("shares", "keys"), [("true", 1.0), ("false", 0.25)], ids=["shared", "a row a token"]
+)
+def test_a_run_says_how_full_the_rows_of_keys_and_values_are(
+    tmp_path: Path, tiny_card: Path, write_trace: Callable[[Sequence[int]], Path],
+    shares: str, keys: float,
+) -> None:  # fmt: skip
+    """One key head of 128 elements a device, rows of 512 elements in 32 banks: 1024 tokens fill
+    eight rows of keys and eight of values; a row a tile of 32 tokens, keys fill a quarter."""
+    given = [
+        f"workload.model={tiny_card}", f"workload.requests={write_trace([1024] * 3)}",
+        "workload.layers=2", "parallel.tp=4", "schedule.sub_batches=false",
+        f"pim.keys_share_rows={shares}",
+    ]  # fmt: skip
+    result = simulate(resolve("neupims", given))
+    assert result.kv_cache == KvCacheUse(
+        rows=2 * 3 * (int(8 / keys) + 8), keys_filled=keys, values_filled=1.0,
+        filled=16 / (8 / keys + 8),
+    )  # fmt: skip
+    buffer = StringIO()
+    Console(file=buffer, width=200).print(headline_table(result))
+    text = f"filled: keys {keys:.1%}, values 100.0%"
+    assert text in buffer.getvalue()
+    linear = simulate(resolve("npu-only", given[:4]))
+    # pages of 16 tokens: 512 bytes a token in bursts of 64 bytes
+    assert linear.kv_cache == KvCacheUse(0, 1.0, 1.0, bursts=2 * 3 * 1024 * 512 // 64, filled=1.0)

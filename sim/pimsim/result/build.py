@@ -50,6 +50,7 @@ from pimsim.result.accounts import (
 )
 from pimsim.result.experts import expert_summary
 from pimsim.result.invariants import RunFacts
+from pimsim.result.kv_cache import kv_cache_use
 from pimsim.result.peaks import run_peaks
 from pimsim.result.pipeline import RunPipeline, pipeline_of, total_energy
 from pimsim.result.run_rows import operator_rows, request_rows, stage_rows, step_rows
@@ -130,6 +131,7 @@ def build_result(
         peaks=run_peaks(device),
         series=run_series(outcome) if outcome.over_time else None,
         experts=expert_summary(outcome.devices),
+        kv_cache=kv_cache_use(device),
         power_w={part: joule / time_s for part, joule in asdict(energy).items()},
         static_w=static.by_part(),
         idle_w=static.total + idle_dram_w(outcome),

@@ -5,7 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-__all__ = ["CYCLE_CAUSES", "OperatorResult", "RequestResult", "StageResult", "StepResult", "Strict"]
+__all__ = [
+    "CYCLE_CAUSES",
+    "KvCacheUse",
+    "OperatorResult",
+    "RequestResult",
+    "StageResult",
+    "StepResult",
+    "Strict",
+]
 
 CYCLE_CAUSES: dict[str, str] = {
     "computing": "computing",
@@ -133,3 +141,19 @@ class RequestResult(Strict):
     """Where its keys and values lie; None: not on one channel alone."""
     device: int = 0
     """Number of the device."""
+
+
+@dataclass(frozen=True)
+class KvCacheUse(Strict):
+    """How full the KV cache of the simulated blocks is when the run ends, all channels together."""
+
+    rows: int
+    """Rows of every bank that keys and values take in PIM's layout; 0 where the NPU reads them in
+    order."""
+    keys_filled: float
+    """Share of the rows of keys that their tokens fill; 1 where there are none, as next."""
+    values_filled: float
+    bursts: int = 0
+    """Bursts that they take where the NPU reads them in order."""
+    filled: float = 1.0
+    """Share of all these rows, or bursts, that tokens fill; the rest is fragmentation."""

@@ -8,7 +8,7 @@ from math import isnan
 from typing import TYPE_CHECKING
 
 from pimsim.result.compare import comparison_rows
-from pimsim.result.types import CYCLE_CAUSES, Energy, Experts, Result, Utilisation
+from pimsim.result.types import CYCLE_CAUSES, Energy, Experts, KvCacheUse, Result, Utilisation
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -55,6 +55,16 @@ def _experts(experts: Experts) -> list[tuple[str, str]]:
             ("fullest device", f"has {experts.device_imbalance:.2f} times the mean of the pairs")
         )
     return rows
+
+
+def _kv_cache(use: KvCacheUse) -> str:
+    """Rows or bursts of the simulated blocks, and how full they are."""
+    if use.bursts:
+        return f"{use.bursts:,} bursts in the simulated blocks, {_percent(use.filled)} filled"
+    return (
+        f"{use.rows:,} rows of the banks in the simulated blocks, {_percent(use.filled)} filled: "
+        f"keys {_percent(use.keys_filled)}, values {_percent(use.values_filled)}"
+    )
 
 
 def bottleneck(result: Result) -> str:
@@ -184,6 +194,8 @@ def headline_table(result: Result) -> Table:
         _rows(table, ("silicon", silicon))
     if result.experts is not None:
         _rows(table, *_experts(result.experts))
+    if result.kv_cache is not None:
+        _rows(table, ("KV cache", _kv_cache(result.kv_cache)))
     joule = f"{result.energy_j.total:.4g} J of one device, {result.tokens_per_j:,.2f} tokens/J"
     _rows(table, ("energy", joule))
     if result.power_w:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pimsim.config.errors import first_fault
 from pimsim.result.rows import (
     CYCLE_CAUSES,
+    KvCacheUse,
     OperatorResult,
     RequestResult,
     StageResult,
@@ -32,6 +33,7 @@ __all__ = [
     "Energy",
     "Experts",
     "Fidelity",
+    "KvCacheUse",
     "Latency",
     "OperatorResult",
     "Percentiles",
@@ -291,6 +293,8 @@ class Result(Strict):
     """The run over time; None in results of before."""
     experts: Experts | None = None
     """None: the model has none."""
+    kv_cache: KvCacheUse | None = None
+    """None: nothing is kept; in results of before too."""
     area_mm2: Mapping[str, float] = field(default_factory=dict)
     """Silicon of all devices by part, and ``total`` (``configs/area``); empty: not known."""
     warnings: tuple[str, ...] = field(default=())
