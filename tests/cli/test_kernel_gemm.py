@@ -108,7 +108,7 @@ def test_without_json_a_table_is_printed(run_cli: RunCli) -> None:
         ("1 1 1 --arrays 0", "--arrays: 0: input should be greater"),
         (
             "1 1 1 --dataflow sw",
-            "--dataflow 'sw'; allowed: is, neupims_overlapped",
+            "--dataflow 'sw'; allowed: is, os, ws",
         ),
         ("1 1 1 --preload hiden", "--preload 'hiden'; did you mean 'hidden'?"),
         ("1 1 1 --npu neupim", "unknown hardware 'neupim'; did you mean 'neupims'?"),

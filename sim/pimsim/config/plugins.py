@@ -115,8 +115,8 @@ def _modules(kind: str) -> dict[str, str]:
 
 
 def module_names(kind: str) -> list[str]:
-    """Names of all modules of a kind, sorted; none is imported."""
-    return sorted(_modules(kind))
+    """Names of all modules of a kind, sorted, reproductions last; none is imported."""
+    return sorted(_modules(kind), key=lambda name: (is_reproduction(kind, name), name))
 
 
 def load_module(kind: str, name: str) -> ModuleType:
