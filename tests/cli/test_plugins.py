@@ -12,15 +12,16 @@ import pytest
 
 POLICY = """
 from pimsim.engine.schedules.serial import Serial
+from pimsim.mapping.barrier import Barrier
 
 NAMES = {"A": "before", "B": "attention", "E": "after"}
 
 class SCHEDULE(Serial):
     uses_pim = True
 
-    def stages(self, machine):
-        for name, on_npu, on_pim in super().stages(machine):
-            yield NAMES[name], on_npu, on_pim
+    def order(self, program):
+        for task in super().order(program):
+            yield Barrier(NAMES[task.label]) if isinstance(task, Barrier) else task
 """
 DATAFLOW = """
 from dataclasses import replace
@@ -40,11 +41,15 @@ TRANSFORM = """
 def as_is():
     return lambda iteration: iteration
 """
+PAGE = Path(__file__).parents[2] / "docs" / "pim-design.md"
+LEVEL = PAGE.read_text().rpartition("```python\n")[2].partition("```")[0]
+"""The schedule that the page shows."""
 FILES = {
     "acme/__init__.py": "",
     "acme/configs/pim/acme-pim.yaml": "extends: neupims\nname: acme-pim\nelements_per_comp: 32\n",
     "acme/models/acme-1b.yaml": "extends: gpt3-7b\nname: acme-1b\nlayers: 2\n",
     "acme/schedules/one_stage.py": POLICY,
+    "acme/schedules/level.py": LEVEL,
     "acme/dataflows/sleepy.py": DATAFLOW,
     "acme/designs/acme_isr.py": DESIGN,
     "acme/transforms/as_is.py": TRANSFORM,
@@ -83,6 +88,22 @@ def test_what_it_adds_is_found_by_name(acme: Path) -> None:
     assert done.returncode == 0, done.stderr
     stages = json.loads(done.stdout)["stages"]
     assert [stage["name"] for stage in stages] == ["before", "attention", "after"]
+
+
+def test_the_page_s_schedule_runs_and_overlaps(acme: Path) -> None:
+    small = (
+        "run", "neupims", "--model", "acme-1b", "--batch", "9", "--layers", "2", "--json",
+        "--set", "memory.organization.rows=65536", "--set", "schedule.policy=level",
+    )  # fmt: skip
+    found = [
+        json.loads(run(acme, *small, "--set", f"schedule.sub_batches={parts}").stdout)
+        for parts in ("false", "3")
+    ]
+    for result, parts in zip(found, (1, 3), strict=True):
+        assert [stage["name"] for stage in result["stages"]] == ["block 0", "block 1"]
+        assert sum(o["name"] == "fc1" for o in result["operators"]) == 2 * parts
+    # the banks work beside the NPU, which waits for them without sub-batches
+    assert found[1]["cycle_stack"]["npu"]["pim"] < found[0]["cycle_stack"]["npu"]["pim"]
 
 
 def test_its_dataflow_is_one_among_ours(acme: Path) -> None:

@@ -49,7 +49,7 @@ def causes(
     )
     flops = 2 * sum(int(np.prod(shape)) for shape in shapes)
     task = NpuTask("product", "gemm", "systolic", 0, flops, 0, 0, steps=steps)
-    env.run(until=env.process(side.run([task])))
+    env.run(until=env.process(side.run(task)))
     found = {cause: cycles for cause, cycles in recorder.npu_causes.items() if cycles}
     assert sum(found.values()) == clock.npu_cycle(int(env.now))
     return found, recorder

@@ -241,7 +241,7 @@ def test_new_tokens_of_every_block_go_to_their_requests_rows(
     )  # fmt: skip
     for layer in range(2):
         rows = caches(device.mapper.addresses, layer)
-        task = next(t for t in device.block(0, layer).qkv if t.scatters)
+        task = next(t for t in device.block(0, layer).before if t.scatters)
         own = [{row for section in one.sections for row in section.rows().tolist()} for one in rows]
         assert all(one.isdisjoint(other) for one, other in combinations(own, 2))
         found = [row_of(scatter.first, device.config.memory) for scatter in task.scatters]

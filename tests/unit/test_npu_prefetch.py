@@ -72,7 +72,8 @@ def products(preset: str, *overrides: str) -> tuple[NpuTask, ...]:
     device, _ = device_of(load_run(preset, [*SMALL, *overrides]))
     block = device.block(0, 0)
     on_npu = [task for task in block.attention if isinstance(task, NpuTask)]
-    return (*block.qkv, *on_npu, *block.rest)
+    on_chip = (*block.after, *block.late)
+    return (*block.before, *on_npu, *on_chip)
 
 
 def early(tasks: tuple[NpuTask, ...]) -> dict[str, str | None]:

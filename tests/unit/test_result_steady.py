@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,9 @@ from pimsim.config.plugins import load_module
 from pimsim.config.plugins import module_names as names
 from pimsim.engine import iteration
 from pimsim.engine.records import OperatorRecord
-from pimsim.engine.schedules import Program, Stage, load_schedule
+from pimsim.engine.schedules import load_schedule
+from pimsim.mapping.barrier import Barrier
+from pimsim.mapping.program import AnyTask, Program
 from pimsim.result.steady import block_times
 from pimsim.result.types import Result
 from pimsim.simulate import simulate
@@ -120,7 +123,8 @@ def test_what_lies_outside_the_blocks_is_no_block() -> None:
 
 # whole runs, their stages cut and named anew
 
-Cut = Callable[[Sequence[Stage]], Iterator[Stage]]
+Given = Barrier | AnyTask
+Cut = Callable[[Iterator[Given]], Iterator[Given]]
 
 
 @pytest.fixture
@@ -132,9 +136,9 @@ def run(
     def run(preset: str, cut: Cut | None, *sets: str) -> Result:
         def load(name: str) -> Any:
             class Cut(load_schedule(name)):  # type: ignore[misc]
-                def stages(self, program: Program) -> Iterator[Stage]:
-                    found = list(super().stages(program))
-                    return iter(found) if cut is None else cut(found)
+                def order(self, program: Program) -> Iterator[Given]:
+                    found = super().order(program)
+                    return found if cut is None else cut(found)
 
             return Cut
 
@@ -169,9 +173,10 @@ def test_no_number_depends_on_a_stages_name(
     if declared.max_parts != 1:
         preset, sets = "neupims", [*sets, "schedule.sub_batches=true"]
 
-    def renamed(stages: Sequence[Stage]) -> Iterator[Stage]:
-        for at, (_, npu, pim) in enumerate(stages):
-            yield NAMES[at % len(NAMES)], npu, pim
+    def renamed(order: Iterator[Given]) -> Iterator[Given]:
+        names = cycle(NAMES)
+        for task in order:
+            yield Barrier(next(names)) if isinstance(task, Barrier) else task
 
     assert unnamed(run(preset, renamed, *sets)) == unnamed(run(preset, None, *sets))
 
@@ -201,13 +206,14 @@ def test_no_number_depends_on_a_schedules_name(
 def test_blocks_in_one_stage_are_as_fast_as_in_several(run: Callable[..., Result]) -> None:
     sets = ["workload.layers=4", "npu.prefetch_weights=false"]
 
-    def in_one(stages: Sequence[Stage]) -> Iterator[Stage]:
-        yield "all", [task for _, npu, _ in stages for task in npu], ()
+    def in_one(order: Iterator[Given]) -> Iterator[Given]:
+        return (task for task in order if not isinstance(task, Barrier))
 
-    def one_each(stages: Sequence[Stage]) -> Iterator[Stage]:
-        for _, npu, _ in stages:
-            for task in npu:
-                yield "x", [task], ()
+    def one_each(order: Iterator[Given]) -> Iterator[Given]:
+        for task in order:
+            if not isinstance(task, Barrier):
+                yield Barrier("x")
+                yield task
 
     several = run("npu-only", None, *sets)
     for cut in (in_one, one_each):

@@ -82,7 +82,7 @@ def test_activations_do_not_stand_in_for_weights(layout: str, spilled: bool) -> 
         system = make_memory_system(memory)
         clock = Clock.of(npu.frequency, system.cycle_ps)
         side = NpuSide(env, MemoryPort(env, system, clock), clock, npu, memory, recorder)
-        env.run(until=env.process(side.run([task])))
+        env.run(until=env.process(side.run(task)))
         return recorder.bytes_moved["weight"]
 
     assert moved(without=False) == n * k * 2 + n * 2

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol, cast
 
 from pimsim.config.errors import InputError
 from pimsim.config.plugins import load_module, module_names
 
-__all__ = ["DeclaredSchedule", "declared_schedule", "schedules_with_pim"]
+__all__ = ["DeclaredSchedule", "declared_schedule", "schedules_with_parts", "schedules_with_pim"]
 
 
 class DeclaredSchedule(Protocol):
@@ -39,4 +40,13 @@ def declared_schedule(name: str) -> DeclaredSchedule:
 
 def schedules_with_pim() -> str:
     """Names of all that use PIM, as a message says which are allowed."""
-    return ", ".join(name for name in module_names("policy") if declared_schedule(name).uses_pim)
+    return _named(lambda declared: declared.uses_pim)
+
+
+def schedules_with_parts(parts: int) -> str:
+    """Names of all that take so many sub-batches."""
+    return _named(lambda declared: declared.max_parts is None or declared.max_parts >= parts)
+
+
+def _named(fits: Callable[[DeclaredSchedule], bool]) -> str:
+    return ", ".join(name for name in module_names("policy") if fits(declared_schedule(name)))

@@ -7,7 +7,12 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from pimsim.config.base import ConfigModel
-from pimsim.config.declared import DeclaredSchedule, declared_schedule, schedules_with_pim
+from pimsim.config.declared import (
+    DeclaredSchedule,
+    declared_schedule,
+    schedules_with_parts,
+    schedules_with_pim,
+)
 from pimsim.config.energy import EnergyConfig
 from pimsim.config.memory import MemoryConfig
 from pimsim.config.npu import NpuConfig
@@ -30,10 +35,12 @@ class ScheduleConfig(ConfigModel):
     policy: Annotated[str, ModuleName("policy")]
     """``serial``: one unit after the other, attention on the NPU. ``blocked``: attention on PIM,
     NPU and PIM never at once. ``interleaved``: two sub-batches, NPU and PIM at once
-    (NeuPIMs section 6.2), where ``sub_batches`` is on. Or a plugin's."""
-    sub_batches: bool = False
-    """Two halves of the batch, so that the NPU works on one while PIM attends to the other; off:
-    one batch, its stages one after the other. Needs ``interleaved``."""
+    (NeuPIMs section 6.2), where ``sub_batches`` is on; ``rotating``: the same with as many as
+    ``sub_batches`` says. ``greedy``: no barriers, whatever is ready, PIM's work first. Or a
+    plugin's."""
+    sub_batches: bool | Annotated[int, Field(ge=2, le=64)] = False
+    """Parts of the batch, so that the NPU works on one while PIM attends to another: two halves
+    (on), or so many; off: one batch. Of schedules that take so many."""
     split: Literal["per-channel", "balanced"] = "per-channel"
     """``per-channel``: half of each channel's request list to each sub-batch. ``balanced``: the
     partition with equal estimated PIM time on each channel."""
@@ -56,6 +63,11 @@ class ScheduleConfig(ConfigModel):
     request_order: Literal["batch", "channel"] = "batch"
     """In which order the requests of a (sub-)batch are walked: as they stand in the batch, or
     channel by channel."""
+
+    @property
+    def parts(self) -> int:
+        """(Sub-)batches that are asked for."""
+        return 1 + self.sub_batches if isinstance(self.sub_batches, bool) else self.sub_batches
 
     @property
     def declared(self) -> DeclaredSchedule:
@@ -196,9 +208,11 @@ class RunConfig(ConfigModel):
             )
         if self.max_error is not None and self.fidelity == "command":
             raise ValueError("max_error is for fidelity 'fast'; 'command' has no error to limit")
-        if self.schedule.sub_batches and declared.max_parts == 1:
+        most, parts = declared.max_parts, self.schedule.parts
+        if most is not None and parts > most:
             raise ValueError(
-                f"schedule.sub_batches: schedule.policy {self.schedule.policy!r} takes one batch; "
-                "'interleaved' takes two"
+                f"schedule.sub_batches asks for {parts} sub-batches; schedule.policy "
+                f"{self.schedule.policy!r} takes at most {most}, "
+                f"{schedules_with_parts(parts)} so many"
             )
         return self

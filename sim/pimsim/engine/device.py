@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -32,8 +32,9 @@ from pimsim.mapping.placement import (
     estimate_attention_cycles,
     split_sub_batches,
 )
+from pimsim.mapping.program import Program
 from pimsim.mapping.regions import weight_regions
-from pimsim.mapping.tasks import BlockProgram, NpuTask
+from pimsim.mapping.tasks import BlockProgram
 from pimsim.workload.batch import DeviceWork, SparseOptions, device_work
 from pimsim.workload.cards import ModelCard, Parallelism
 from pimsim.workload.degrees import larger_degrees
@@ -122,19 +123,24 @@ class Device:
     def block(self, part: int, layer: int) -> BlockProgram:
         """Program of block ``layer`` for (sub-)batch ``part``."""
         members = self.members[part]
-        kv, declared = self.kv[layer], self.config.schedule.declared
+        kv = self.kv[layer]
         placed = BlockPlacement(
             part, layer, members, tuple(self.channel[i] for i in members), kv.shape, kv.window,
-            self.experts[part][layer], declared.uses_pim and not declared.at_once,
-            self.pim_tokens,
+            self.experts[part][layer], self.pim_tokens,
         )  # fmt: skip
         return self.mapper.program(self.passes[part], placed)
 
-    def outside_tasks(self) -> Iterator[tuple[str, tuple[NpuTask, ...]]]:
-        """What runs once beside the blocks, for the whole batch: its name and its tasks."""
-        for number, each in enumerate(self.outside):
-            tasks = self.mapper.outside(each.block, self.whole, number)
-            yield each.label(self.whole.pp), tasks
+    def program(self) -> Program:
+        """The step as a graph of tasks: the blocks of each (sub-)batch, and what runs once beside
+        them for the whole batch."""
+        outside = [
+            (
+                each.label(self.whole.pp),
+                partial(self.mapper.outside, each.block, self.whole, number),
+            )
+            for number, each in enumerate(self.outside)
+        ]
+        return Program(len(self.parts), self.layers, self.block, outside)
 
 
 def build_device(
@@ -259,7 +265,7 @@ def _build(
     held = device_work(
         model, at_end, config.parallel, config.workload.layers, org.capacity_bytes, routing,
         config.seed, append_kv=schedule.kv_append,
-        overlapped=schedule.sub_batches, sparsity=sparsity,
+        overlapped=schedule.parts > 1, sparsity=sparsity,
         sparse=SparseOptions(
             config.workload.sparsity_order == "popularity", config.npu.systolic.rows,
             config.workload.sparsity_predictor,
@@ -317,9 +323,9 @@ def _sub_batches(
     """Numbers of the entries of each (sub-)batch; ``channel`` and ``cost`` by entry."""
     schedule = config.schedule
     parts = [tuple(range(len(channel)))]
-    if schedule.sub_batches:
-        halves = split_sub_batches(channel, cost, schedule.split)
-        parts = [tuple(half) for half in halves if half]
+    if schedule.parts > 1:
+        split = split_sub_batches(channel, cost, schedule.split, schedule.parts)
+        parts = [tuple(part) for part in split if part]
     if schedule.request_order == "channel":
         parts = [tuple(sorted(part, key=lambda at: (channel[at], at))) for part in parts]
     return tuple(parts)
@@ -386,8 +392,8 @@ def _placements(
 ) -> tuple[ExpertPlacement | None, ...]:
     """Where the experts of each block of a (sub-)batch run.
 
-    ``attention_cycles``: by (sub-)batch, what attention takes on the fullest channel; with two of
-    them the other one's is beside this one's experts, and the NPU's other products too.
+    ``attention_cycles``: by (sub-)batch, what attention takes on the fullest channel; with several
+    of them the next one's is beside this one's experts, and the NPU's other products too.
     """
     placements: list[ExpertPlacement | None] = []
     for block in passes[part].blocks:
@@ -401,7 +407,7 @@ def _placements(
             placements.append(ExpertPlacement(limit, tokens))
             continue
         both = len(passes) > 1
-        beside = attention_cycles[1 - part] if both else 0
+        beside = attention_cycles[(part + 1) % len(passes)] if both else 0
         at_once = config.schedule.declared.at_once
         placements.append(
             place_by_tokens(

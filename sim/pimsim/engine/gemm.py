@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from contextlib import closing
 from dataclasses import dataclass
-
-import simpy
 
 from pimsim.config.errors import InputError
 from pimsim.config.memory import MemoryConfig
 from pimsim.config.npu import NpuConfig
-from pimsim.engine.clock import Clock
-from pimsim.engine.memory import MemoryPort
-from pimsim.engine.npu_side import NpuSide, task_streams
-from pimsim.engine.records import Recorder
+from pimsim.engine.machine import Machine
+from pimsim.engine.npu_side import task_streams
+from pimsim.engine.schedules import Schedule
 from pimsim.hardware.dram.device import make_memory_system
 from pimsim.hardware.npu.gemm import steady_cycles
 from pimsim.hardware.npu.search import CoreTiling
@@ -24,6 +20,7 @@ from pimsim.mapping.gemm import (
     gemm_steps,
     tile_product,
 )
+from pimsim.mapping.program import Program
 from pimsim.mapping.tasks import NpuTask
 from pimsim.mapping.tile_layouts import GemmPlaces
 
@@ -85,13 +82,8 @@ def run_gemm(
     task = NpuTask(
         "gemm", "gemm", "systolic", 0, 2 * m * n * k, n * k * element_bytes, 0, steps=steps
     )
-    env = simpy.Environment()
-    system = make_memory_system(memory, network=core_network(npu))
-    clock = Clock.of(npu.frequency, system.cycle_ps)
-    recorder = Recorder()
-    with closing(MemoryPort(env, system, clock)) as port:
-        side = NpuSide(env, port, clock, npu, memory, recorder)
-        env.run(until=env.process(side.run([task])))
+    with Machine(npu, memory, make_memory_system(memory, network=core_network(npu))) as machine:
+        took = machine.run(Program.of(task), Schedule())
     moved = task_streams(task)
     read, written = (
         sum(s.total for s in moved if s.write is write) * org.burst_bytes for write in (False, True)
@@ -103,13 +95,13 @@ def run_gemm(
     for core, tiles in enumerate(tiling.cores):
         taken[core] = sum(steady_cycles(t.m, t.n, t.k, npu.systolic) for t in tiles)
     return GemmRun(
-        cycles=clock.npu_cycle(int(env.now)),
+        cycles=machine.clock.npu_cycle(took.end_ps),
         compute_cycles=max(taken.values()),
         memory_cycles=-(-(read + written) * 1000 // bytes_per_kcycle(npu, memory)),
         read_bytes=read,
         written_bytes=written,
         core_folds=tuple(folds[core] for core in range(npu.cores)),
-        causes={cause: cycles for cause, cycles in recorder.npu_causes.items() if cycles},
+        causes={cause: cycles for cause, cycles in machine.recorder.npu_causes.items() if cycles},
         tiling=tiling,
         macs=m * n * k,
         element_bytes=element_bytes,

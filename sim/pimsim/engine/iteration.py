@@ -159,7 +159,7 @@ def _run(
     config = devices[0].config
     schedule = load_schedule(config.schedule.policy)()
     with Machine(config.npu, config.memory, system, over_time) as machine:
-        records = tuple(machine.run(device, schedule, on_stage) for device in devices)
+        records = tuple(machine.run(device.program(), schedule, on_stage) for device in devices)
     return Outcome(
         tuple(devices), records, machine.recorder, system, machine.clock, machine.pim,
         machine.now_ps, over_time=over_time,

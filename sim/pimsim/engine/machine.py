@@ -2,28 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Protocol
 
 import simpy
 
 from pimsim.config.memory import MemoryConfig
 from pimsim.config.npu import NpuConfig
 from pimsim.engine.clock import Clock
+from pimsim.engine.dispatch import LINK, NPU, PIM, UNITS, Dispatch, Process
+from pimsim.engine.links import Links
 from pimsim.engine.memory import Memory, MemoryPort
 from pimsim.engine.npu_side import NpuSide
 from pimsim.engine.pim_side import PimSide
 from pimsim.engine.records import Recorder, StageRecord, StepRecord
-from pimsim.engine.schedules import Program, Schedule, Stage
-from pimsim.engine.signals import Signals
+from pimsim.engine.schedules import Schedule
 from pimsim.engine.work import WorkOverTime
 from pimsim.hardware.dram.samples import stop_sampling
 from pimsim.hardware.dram.waiting import charged_counters
-from pimsim.mapping.tasks import BlockProgram, NpuTask
+from pimsim.mapping.program import AnyTask, Program
 
-__all__ = ["Machine", "Progress", "StepProgram"]
+__all__ = ["Machine", "Progress"]
 
 
 @dataclass(frozen=True)
@@ -35,27 +35,6 @@ class Progress:
     """Blocks that a stage so far has a part of, this one included."""
     blocks: int
     """In all."""
-
-
-class StepProgram(Program, Protocol):
-    """What a machine runs: the blocks that a schedule orders, and what lies beside them."""
-
-    def outside_tasks(self) -> Iterator[tuple[str, Sequence[NpuTask]]]:
-        """Work that runs once behind the blocks: its name and its tasks, one stage each."""
-
-
-class _Counted:
-    """A program, as a schedule sees it, and how many of its blocks were asked for."""
-
-    def __init__(self, program: Program) -> None:
-        self._program = program
-        self.parts, self.layers = program.parts, program.layers
-        self.begun = 0
-
-    def block(self, part: int, layer: int) -> BlockProgram:
-        """As the program's."""
-        self.begun = max(self.begun, layer + 1)
-        return self._program.block(part, layer)
 
 
 class Machine:
@@ -87,10 +66,12 @@ class Machine:
             self.recorder.work.stop()
         self._launch_cycles = npu.launch_cycles
         launch_ps = self.clock.npu.edge_ps(npu.launch_cycles)
-        signals = Signals(self.env)
         self._port = MemoryPort(self.env, system, self.clock)
-        self.npu = NpuSide(self.env, self._port, self.clock, npu, memory, self.recorder, signals)
-        self.pim = PimSide(self.env, self._port, self.clock, self.recorder, launch_ps, signals)
+        self.npu = NpuSide(self.env, self._port, self.clock, npu, memory, self.recorder)
+        self.pim = PimSide(self.env, self._port, self.clock, self.recorder, launch_ps)
+        self.links = Links(self.env, self.recorder)
+        self.units = {unit: simpy.Resource(self.env) for unit in UNITS}
+        """What a task takes while it is done; one task at a time."""
 
     @property
     def now_ps(self) -> int:
@@ -107,7 +88,7 @@ class Machine:
         self._port.close()
 
     def run(
-        self, program: StepProgram, schedule: Schedule,
+        self, program: Program, schedule: Schedule,
         on_stage: Callable[[Progress], None] | None = None,
     ) -> StepRecord:  # fmt: skip
         """Run a step from now on, to its last task.
@@ -125,67 +106,84 @@ class Machine:
         -------
         StepRecord
             When it began and ended, and which of the recorder's operators and stages are its own.
+
+        Raises
+        ------
+        InputError
+            Where the schedule forgets a task, gives one twice, or has tasks wait for one another.
         """
-        begin = self.now_ps
-        stages, operators = len(self.recorder.stages), len(self.recorder.operators)
+        begin, recorder = self.now_ps, self.recorder
+        stages, operators = len(recorder.stages), len(recorder.operators)
         self.env.run(until=self.env.process(self._step(program, schedule, on_stage)))
         return StepRecord(
-            begin, self.now_ps, (stages, len(self.recorder.stages)),
-            (operators, len(self.recorder.operators)),
+            begin, self.now_ps, (stages, len(recorder.stages)),
+            (operators, len(recorder.operators)),
         )  # fmt: skip
 
     def _step(
-        self, program: StepProgram, schedule: Schedule,
-        on_stage: Callable[[Progress], None] | None,
-    ) -> Generator[simpy.Event, Any, None]:  # fmt: skip
-        counted = _Counted(program)
-        for name, npu_tasks, pim_tasks in _stages(program, schedule, counted):
-            self.recorder.stage = name
+        self, program: Program, schedule: Schedule, on_stage: Callable[[Progress], None] | None
+    ) -> Process:
+        dispatch = Dispatch(self.env, program, schedule, self._is_held)
+        while (label := dispatch.begin()) is not None:
+            self.recorder.stage = label
             if self._launch_cycles and self.recorder.stages:
                 # that a stage has ended is seen as late as that an operator has
                 yield self.env.timeout(self.clock.npu.edge_ps(self._launch_cycles))
                 self.recorder.npu_causes["launch"] += self._launch_cycles
             if on_stage is not None:
-                on_stage(Progress(name, counted.begun, counted.layers))
-            yield from self._stage(name, npu_tasks, pim_tasks)
+                on_stage(Progress(label, dispatch.blocks_begun, program.layers))
+            yield from self._stage(label, dispatch)
 
-    def _stage(
-        self, name: str, npu_tasks: Sequence[Any], pim_tasks: Sequence[Any]
-    ) -> Generator[simpy.Event, Any, None]:
+    def _is_held(self, task: AnyTask) -> bool:
+        """Whether the arrays cannot take the task, as their buffers are another product's."""
+        return task.unit == "systolic" and self.npu.fetched not in (None, task.id)
+
+    def _stage(self, label: str, dispatch: Dispatch) -> Process:
         env, clock, recorder = self.env, self.clock, self.recorder
         start, done = self.now_ps, len(recorder.operators)
         busy, pim_busy = recorder.npu_busy_cycles, self.pim.busy_ps
-        sides = []
-        if npu_tasks:
-            sides.append(env.process(self.npu.run(npu_tasks)))
-        if pim_tasks:
-            sides.append(env.process(self.pim.run(pim_tasks)))
-        npu_end = start
-        if npu_tasks:
-            yield sides[0]
-            npu_end = self.now_ps
-        if sides:
-            yield simpy.AllOf(env, sides)
-        end = self.now_ps
-        recorder.npu_causes["pim"] += clock.npu_cycle(end) - clock.npu_cycle(npu_end)
+        dispatch.wait_from(start)
+
+        def waited(since_ps: int) -> None:
+            self.npu.charge("collective" if dispatch.last_unit == LINK else "pim", since_ps)
+
+        serve = {
+            NPU: dispatch.serve(NPU, self._taking(NPU, self.npu.run), waited),
+            PIM: dispatch.serve(PIM, self._taking(PIM, self.pim.run)),
+            LINK: dispatch.serve(LINK, self._taking(LINK, self.links.run)),
+        }
+        working = [env.process(serve[unit]) for unit in UNITS if dispatch.has_work(unit)]
+        if working:
+            yield simpy.AllOf(env, working)
+        if self.now_ps > dispatch.idle_ps[NPU]:
+            waited(dispatch.idle_ps[NPU])
         mine = recorder.operators[done:]
-        bound = max(
-            sum(o.bound_ps for o in mine if o.unit == "pim"),
-            sum(o.bound_ps for o in mine if o.unit != "pim"),
-            sum(o.loads_ps for o in mine),
-        )
+        bound = {unit: 0 for unit in UNITS}
+        for each in mine:
+            bound[dispatch.unit_of(each.unit)] += each.bound_ps
         recorder.stages.append(
             StageRecord(
-                name, start, end, recorder.npu_busy_cycles - busy,
-                int((self.pim.busy_ps - pim_busy) // clock.npu_ps), bound,
+                label, start, self.now_ps, recorder.npu_busy_cycles - busy,
+                int((self.pim.busy_ps - pim_busy) // clock.npu_ps),
+                max(*bound.values(), sum(o.loads_ps for o in mine)),
                 (done, len(recorder.operators)),
             )
         )  # fmt: skip
         recorder.totals.append(recorder.total(charged_counters(self.system).sum(axis=0)))
 
+    def _taking(
+        self, unit: str, run: Callable[[AnyTask, Sequence[AnyTask]], Process]
+    ) -> Callable[[AnyTask, Sequence[AnyTask]], Process]:
+        """``run`` while ``unit`` is taken, and the links where they do the task."""
 
-def _stages(program: StepProgram, schedule: Schedule, counted: _Counted) -> Iterator[Stage]:
-    """The schedule's stages, then what is outside the blocks, one stage each."""
-    yield from schedule.stages(counted)
-    for name, tasks in program.outside_tasks():
-        yield name, tasks, ()
+        def taking(task: AnyTask, following: Sequence[AnyTask]) -> Process:
+            needed = [unit, LINK] if task.unit == "link" and unit != LINK else [unit]
+            taken = [(self.units[each], self.units[each].request()) for each in needed]
+            for _, request in taken:
+                if not request.triggered:
+                    yield request
+            yield from run(task, following)
+            for resource, request in taken:
+                resource.release(request)
+
+        return taking

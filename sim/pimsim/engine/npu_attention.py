@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import closing
 from dataclasses import dataclass
-
-import simpy
 
 from pimsim.config.errors import InputError
 from pimsim.config.run import RunConfig
-from pimsim.engine.clock import Clock
-from pimsim.engine.memory import MemoryPort
-from pimsim.engine.npu_side import NpuSide, task_streams
-from pimsim.engine.records import Recorder
+from pimsim.engine.machine import Machine
+from pimsim.engine.npu_side import task_streams
+from pimsim.engine.schedules import Schedule
 from pimsim.hardware.dram.device import make_memory_system
 from pimsim.mapping.addresses import BlockKv, plan_addresses
 from pimsim.mapping.attention_tasks import AttentionMapper
 from pimsim.mapping.block_placement import BlockPlacement
 from pimsim.mapping.gemm import bytes_per_kcycle, core_network
+from pimsim.mapping.program import Program
 from pimsim.mapping.tasks import NpuTask
 from pimsim.workload.instantiate import block_share
 from pimsim.workload.operators import Block, ForwardPass, Operator
@@ -90,20 +87,17 @@ def run_npu_attention(
     (block,) = forward.blocks
     tasks = _tasks(config, forward, block)
     npu = config.npu
-    env = simpy.Environment()
     system = make_memory_system(config.memory, network=core_network(npu))
-    clock = Clock.of(npu.frequency, system.cycle_ps)
-    recorder = Recorder()
-    with closing(MemoryPort(env, system, clock)) as port:
-        side = NpuSide(env, port, clock, npu, config.memory, recorder)
-        env.run(until=env.process(side.run(tasks)))
+    with Machine(npu, config.memory, system) as machine:
+        step = machine.run(Program.of(*tasks), Schedule())
+    recorder = machine.recorder
     burst_bytes = config.memory.organization.burst_bytes
     read, written = (
         sum(s.total for task in tasks for s in task_streams(task) if s.write is write) * burst_bytes
         for write in (False, True)
     )
     return NpuAttentionResult(
-        cycles=clock.npu_cycle(int(env.now)),
+        cycles=machine.clock.npu_cycle(step.end_ps),
         array_cycles=recorder.array_cycles,
         vector_cycles=recorder.vector_unit_cycles // npu.vector.units,
         memory_cycles=-(-(read + written) * 1000 // bytes_per_kcycle(npu, config.memory)),

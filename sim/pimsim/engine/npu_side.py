@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Generator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -14,21 +14,20 @@ from numpy.typing import NDArray
 from pimsim.config.memory import MemoryConfig
 from pimsim.config.npu import NpuConfig
 from pimsim.engine.clock import Clock
+from pimsim.engine.dispatch import Process
 from pimsim.engine.memory import MemoryPort
 from pimsim.engine.records import OperatorRecord, Recorder
-from pimsim.engine.signals import Signals
 from pimsim.engine.work import Span
 from pimsim.hardware.dram.peak import burst_slot_ps, data_buses
 from pimsim.hardware.dram.system import BLOCK_BYTES, Group, Rows, Stream
 from pimsim.hardware.npu.dataflows import load_finish_cycles
-from pimsim.mapping.tasks import GemmStep, NpuTask
+from pimsim.mapping.program import AnyTask
+from pimsim.mapping.tasks import GemmStep, NpuTask, TaskId
 
 __all__ = ["ARRAY_CAUSES", "NpuSide", "fetched_early", "task_streams"]
 
 ARRAY_CAUSES = ("computing", "array_part", "array_loading", "array_fill_drain")
 """Causes of a cycle stack in which the arrays are at work."""
-
-Process = Generator[simpy.Event, Any, Any]
 
 
 class NpuSide:
@@ -36,10 +35,9 @@ class NpuSide:
 
     def __init__(
         self, env: simpy.Environment, port: MemoryPort, clock: Clock, npu: NpuConfig,
-        memory: MemoryConfig, recorder: Recorder, signals: Signals | None = None,
+        memory: MemoryConfig, recorder: Recorder,
     ) -> None:  # fmt: skip
         self.env = env
-        self.signals = Signals(env) if signals is None else signals
         self.port = port
         self.clock = clock
         self.npu = npu
@@ -55,6 +53,8 @@ class NpuSide:
         self._lane_elements = self._core_elements  # of the task under way
         self._prefetched: dict[int, tuple[simpy.Event | None, int]] = {}
         self._early_bursts = 0
+        self.fetched: TaskId | None = None
+        """The product whose first tiles are in the buffers, or will be: the arrays' next one."""
         self._tiles: list[Span] = []  # of the task under way: when the arrays have each, its work
         self._first_load_ps: int | None = None  # of the task under way, where it was prefetched
 
@@ -62,30 +62,26 @@ class NpuSide:
         """Least time that ``size`` bytes take on the data buses of all channels."""
         return int(size / self._bytes_per_ps)
 
-    def run(self, tasks: Sequence[NpuTask]) -> Process:
-        """Run ``tasks`` in order."""
-        for number, task in enumerate(tasks):
-            start = int(self.env.now)
-            if not self.signals.ready(task):
-                yield self.signals.event(task.waits_for)
-                self._charge("pim", start)
-                start = int(self.env.now)
-            if self.npu.launch_cycles and task.unit != "link":
-                yield self.env.timeout(self._later(start, self.npu.launch_cycles) - start)
-                self._charge("launch", start)
-            self._lane_elements = self._core_elements // task.lanes
-            if task.steps:
-                yield from self._gemm(task, tasks[number + 1 :])
-            else:
-                yield from self._plain(task)
-            self._record(task, start)
-            self.signals.done(task)
+    def run(self, task: AnyTask, following: Sequence[AnyTask] = ()) -> Process:
+        """Do a task; ``following``: what comes next as far as it is known."""
+        assert isinstance(task, NpuTask)
+        start = int(self.env.now)
+        if self.npu.launch_cycles and task.unit != "link":
+            yield self.env.timeout(self._later(start, self.npu.launch_cycles) - start)
+            self.charge("launch", start)
+        self.fetched = None
+        self._lane_elements = self._core_elements // task.lanes
+        if task.steps:
+            yield from self._gemm(task, following)
+        else:
+            yield from self._plain(task)
+        self._record(task, start)
 
     def _later(self, time_ps: int, cycles: int) -> int:
         """``cycles`` of the NPU after ``time_ps``."""
         return self.clock.npu.later(time_ps, int(cycles))
 
-    def _charge(self, cause: str, start_ps: int) -> None:
+    def charge(self, cause: str, start_ps: int) -> None:
         """Charge the time since ``start_ps`` to ``cause``."""
         cycles = self.clock.npu_cycle(int(self.env.now)) - self.clock.npu_cycle(start_ps)
         self.recorder.npu_causes[cause] += cycles
@@ -95,7 +91,7 @@ class NpuSide:
         start = int(self.env.now)
         if task.link_ps:
             yield self.env.timeout(task.link_ps)
-            self._charge("collective", start)
+            self.charge("collective", start)
             return
         moved = self.port.transfer(task.streams, task.scatters) if _moves(task) else None
         if moved is not None:
@@ -123,12 +119,13 @@ class NpuSide:
     def _load(self, step: GemmStep) -> simpy.Event | None:
         return self.port.transfer(step.loads, source=step.core) if step.loads else None
 
-    def _gemm(self, task: NpuTask, following: Sequence[NpuTask]) -> Process:
+    def _gemm(self, task: NpuTask, following: Sequence[AnyTask]) -> Process:
         """Each core works on its own tiles; the product is done when the last core is."""
         own = _by_lane(task)
         start = int(self.env.now)
         stacks = {lane: Counter[str]() for lane in own}
         early = fetched_early(following) if self.npu.prefetches else None
+        self.fetched = None if early is None else early.id
         after = _by_lane(early) if early is not None else {}
         if len(own) == 1:
             (lane,) = own
@@ -398,7 +395,7 @@ class NpuSide:
                 task.name, task.kind, task.unit, task.layer, recorder.stage, start_ps,
                 int(self.env.now), task.flops, moved * burst, bound,
                 self.bandwidth_bound_ps(read * burst), (), lead_ps, posted * burst,
-                2 * task.executed_macs,
+                2 * task.executed_macs, task.id.part,
             )
         )  # fmt: skip
         recorder.work.spread(
@@ -432,7 +429,7 @@ def task_streams(task: NpuTask) -> list[Any]:
     return [s for part in parts for s in (*part.loads, *part.stores)] + list(task.streams)
 
 
-def fetched_early(following: Sequence[NpuTask]) -> NpuTask | None:
+def fetched_early(following: Sequence[AnyTask]) -> NpuTask | None:
     """The next product among the tasks that follow, if its weights may come before it starts.
 
     None where attention is before it, which needs the buffers for keys and values; where the
@@ -441,6 +438,7 @@ def fetched_early(following: Sequence[NpuTask]) -> NpuTask | None:
     hold up.
     """
     for task in following:
+        assert isinstance(task, NpuTask)
         if task.unit == "systolic":
             known = not task.kv_bytes and not task.weights_chosen
             return task if known and task.steps and not task.steps[0].inputs_first else None

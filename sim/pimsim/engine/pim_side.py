@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from fractions import Fraction
-from typing import Any
 
 import numpy as np
 import simpy
 
 from pimsim.engine.clock import Clock
+from pimsim.engine.dispatch import Process
 from pimsim.engine.memory import MemoryPort
 from pimsim.engine.records import OperatorRecord, Recorder
-from pimsim.engine.signals import Signals
 from pimsim.hardware.dram.layout import C_COMP_COLUMNS
 from pimsim.hardware.dram.system import After, Group
+from pimsim.mapping.program import AnyTask
 from pimsim.mapping.tasks import PimTask
 
 __all__ = ["PimSide"]
-
-Process = Generator[simpy.Event, Any, Any]
 
 
 class PimSide:
@@ -28,10 +26,9 @@ class PimSide:
 
     def __init__(
         self, env: simpy.Environment, port: MemoryPort, clock: Clock, recorder: Recorder,
-        launch_ps: int = 0, signals: Signals | None = None,
+        launch_ps: int = 0,
     ) -> None:  # fmt: skip
         self.env = env
-        self.signals = Signals(env) if signals is None else signals
         self.port = port
         self.clock = clock
         self.recorder = recorder
@@ -45,34 +42,29 @@ class PimSide:
         self.result_tail_cycles = 0
         """The same of operations that no vector work follows: results are on their way."""
 
-    def run(self, tasks: Sequence[PimTask]) -> Process:
-        """Run ``tasks`` in order, but let those that need not wait pass those that must."""
+    def run(self, task: AnyTask, following: Sequence[AnyTask] = ()) -> Process:
+        """Do a task, whatever follows it."""
+        del following
+        assert isinstance(task, PimTask)
         system = self.port.system
-        left = list(tasks)
-        while left:
-            ready = next((i for i, task in enumerate(left) if self.signals.ready(task)), None)
-            if ready is None:
-                yield simpy.AnyOf(self.env, [self.signals.event(t.waits_for) for t in left])
-                continue
-            task = left.pop(ready)
-            start = int(self.env.now)
-            if self.launch_ps:
-                yield self.env.timeout(self.launch_ps)
-            begin = max(self.clock.memory_cycle(int(self.env.now)), system.now)
-            after = None if task.after is None else self._in_memory_cycles(task.after)
-            columns = self._columns()
-            group: Group = yield self.port.compute(task.programs, task.marks, after)
-            self._record_columns(task, self._columns() - columns)
-            last = system.channels["pim_last"]
-            self.idle_at_end += last.max() - last
-            tail = group.done_cycle - int(last.max())
-            if group.vector_busy_cycles:
-                self.vector_tail_cycles += tail
-            else:
-                self.result_tail_cycles += tail
-            self.busy_ps += int((last - begin).mean() * float(self.clock.memory_ps))
-            self._record(task, group, start)
-            self.signals.done(task)
+        start = int(self.env.now)
+        if self.launch_ps:
+            yield self.env.timeout(self.launch_ps)
+        begin = max(self.clock.memory_cycle(int(self.env.now)), system.now)
+        vector_work = task.vector_work
+        after = None if vector_work is None else self._in_memory_cycles(vector_work)
+        columns = self._columns()
+        group: Group = yield self.port.compute(task.programs, task.marks, after)
+        self._record_columns(task, self._columns() - columns)
+        last = system.channels["pim_last"]
+        self.idle_at_end += last.max() - last
+        tail = group.done_cycle - int(last.max())
+        if group.vector_busy_cycles:
+            self.vector_tail_cycles += tail
+        else:
+            self.result_tail_cycles += tail
+        self.busy_ps += int((last - begin).mean() * float(self.clock.memory_ps))
+        self._record(task, group, start)
 
     def _columns(self) -> int:
         """Dot products of all banks so far."""
@@ -114,7 +106,7 @@ class PimSide:
             OperatorRecord(
                 task.name, task.kind, task.unit, task.layer, recorder.stage, start_ps,
                 int(self.env.now), task.flops, task.kv_bytes + task.weight_bytes, bound, 0,
-                tuple(ends.tolist()),
+                tuple(ends.tolist()), part=task.id.part,
             )
         )  # fmt: skip
         recorder.macs["pim"] += task.macs

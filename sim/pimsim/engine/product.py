@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-from contextlib import closing
-
-import simpy
-
 from pimsim.config.run import RunConfig
-from pimsim.engine.clock import Clock
-from pimsim.engine.memory import MemoryPort
-from pimsim.engine.npu_side import NpuSide
-from pimsim.engine.records import Recorder
+from pimsim.engine.machine import Machine
+from pimsim.engine.schedules import Schedule
 from pimsim.hardware.dram.system import MemorySystem
 from pimsim.mapping.addresses import WeightRegion, plan_addresses
 from pimsim.mapping.block import BlockMapper
 from pimsim.mapping.operands import operands
+from pimsim.mapping.program import Program
 from pimsim.workload.cards import ModelCard, parallelism
 from pimsim.workload.operators import Operator, OperatorKind
 
@@ -40,8 +35,6 @@ def run_product(config: RunConfig, card: ModelCard, m: int, n: int, k: int) -> i
         addresses=addresses, element_bytes=width, kv_element_bytes=width,
     )  # fmt: skip
     split = parallelism(card, config.parallel.tp, config.parallel.pp)
-    clock = Clock.of(config.npu.frequency, config.memory.tCK)
-    env = simpy.Environment()
     system = MemorySystem(
         config.memory,
         config.pim,
@@ -49,7 +42,6 @@ def run_product(config: RunConfig, card: ModelCard, m: int, n: int, k: int) -> i
             config.memory, card.hidden, split.tp
         ),
     )
-    with closing(MemoryPort(env, system, clock)) as port:
-        npu = NpuSide(env, port, clock, config.npu, config.memory, Recorder())
-        env.run(until=env.process(npu.run([mapper.gemm_task(operator, 0)])))
-    return clock.npu_cycle(int(env.now))
+    with Machine(config.npu, config.memory, system) as machine:
+        step = machine.run(Program.of(mapper.gemm_task(operator, 0)), Schedule())
+    return machine.clock.npu_cycle(step.end_ps)

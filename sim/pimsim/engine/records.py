@@ -39,6 +39,8 @@ class OperatorRecord:
     """Of ``bytes``: writes that were still queued at its end."""
     executed_flops: int = 0
     """Of the arrays, where that is more than ``flops``; 0: as many."""
+    part: int = 0
+    """Number of the (sub-)batch; below 0: of all of them."""
 
 
 @dataclass(frozen=True)

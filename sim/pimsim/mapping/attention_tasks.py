@@ -146,7 +146,7 @@ class AttentionMapper:
         return PimTask(
             operator.name, str(operator.kind), "pim", placed.layer,
             _part(operator, split.pim, step).flops, 0, bytes_in_banks(operator, step, split),
-            programs=programs, marks=marks, after=after,
+            programs=programs, marks=marks, vector_work=after,
             vector_lane_ops=lane_ops if is_score else 0, element_bytes=self.kv_element_bytes,
             sram_bytes=sram_bytes,
         )  # fmt: skip

@@ -34,8 +34,9 @@ from pimsim.mapping.experts import (
 from pimsim.mapping.operands import operands
 from pimsim.mapping.parts import block_parts
 from pimsim.mapping.product_tiles import product_tiles
+from pimsim.mapping.program import link_block
 from pimsim.mapping.scratchpad import gemm_sram_bytes
-from pimsim.mapping.tasks import BlockProgram, GemmStep, NpuTask, PimTask
+from pimsim.mapping.tasks import WHOLE_BATCH, BlockProgram, GemmStep, NpuTask, PimTask
 from pimsim.mapping.vector import vector_work
 from pimsim.workload.operators import Block, CollectiveKind, ForwardPass, Operator, OperatorKind
 
@@ -75,17 +76,38 @@ class BlockMapper:
             for o in parts.before
         ]  # fmt: skip
         attention = tuple(self.attention.tasks(parts.attention, block, forward, placed))
-        rest = [self._npu(o, block, forward, layer) for o in parts.after]
+        after = [self._npu(o, block, forward, layer) for o in parts.after]
+        late: list[NpuTask] = []
         experts: list[PimTask] = []
+        inputs: NpuTask | None = None
+        read: set[str] = set()
+        levels = expert_levels(block) if placed.experts is not None else ()
+        routed = {o.name for level in levels for o in (*level.gemms, *level.after)}
         if placed.experts is not None:
-            rest, experts = self._with_experts(rest, parts.late, forward, placed, placed.experts)
-        return BlockProgram(tuple(before), attention, tuple(rest), tuple(experts), forward.tokens)
+            experts = self._pim_experts(levels, placed.experts, layer)
+            if experts:
+                inputs = self._send_inputs(levels, placed.experts, forward, layer)
+                read = {name for gemm in levels[0].gemms for name in gemm.depends_on}
+                ends = [at + 1 for at, task in enumerate(after) if task.name in read]
+                after.insert(max(ends, default=0), inputs)
+            for o in parts.late:
+                own = (
+                    self._own_experts(o, layer, placed.experts)
+                    if o.name in routed else self._npu(o, block, forward, layer)
+                )  # fmt: skip
+                late += [] if own is None else [own]
+        groups = BlockProgram(tuple(before), attention, tuple(after), tuple(late), tuple(experts))
+        return link_block(
+            groups, block, placed.part, layer, [o.name for o in parts.attention], inputs, read,
+            routed,
+        )  # fmt: skip
 
-    def outside(self, block: Block, forward: ForwardPass, number: int) -> tuple[NpuTask, ...]:
+    def outside(self, block: Block, forward: ForwardPass, number: int) -> BlockProgram:
         """Tasks of what is no decoder block, the one of this ``number``; its weights lie behind
         those of the blocks."""
-        layer = forward.layers + number
-        return tuple(self._npu(o, block, forward, layer) for o in block.operators)
+        at = forward.layers + number
+        tasks = tuple(self._npu(o, block, forward, at) for o in block.operators)
+        return link_block(BlockProgram(tasks, (), ()), block, WHOLE_BATCH, at)
 
     # the NPU side -----------------------------------------------------------------------------
     def _npu(self, operator: Operator, block: Block, forward: ForwardPass, layer: int) -> NpuTask:
@@ -189,37 +211,6 @@ class BlockMapper:
         return sum(s.total for s in streams) * self.memory.organization.burst_bytes
 
     # experts ----------------------------------------------------------------------------------
-    def _with_experts(
-        self, tasks: Sequence[NpuTask], late: Sequence[Operator], forward: ForwardPass,
-        placed: BlockPlacement, experts: ExpertPlacement,
-    ) -> tuple[list[NpuTask], list[PimTask]]:  # fmt: skip
-        """The rest of a block: ``tasks`` that need no expert, then ``late``.
-
-        PIM's experts get their inputs as soon as these are there; the NPU works on its own experts
-        meanwhile, or waits (``placed.exclusive``), and goes on when all are done.
-        """
-        layer = placed.layer
-        levels = expert_levels(forward.blocks[layer])
-        within = {o.name for level in levels for o in (*level.gemms, *level.after)}
-        result, on_pim = list(tasks), self._pim_experts(levels, experts, placed)
-        if on_pim:
-            read = {name for gemm in levels[0].gemms for name in gemm.depends_on}
-            send = self._send_inputs(levels, experts, forward, layer)
-            last = max((at + 1 for at, task in enumerate(tasks) if task.name in read), default=0)
-            result.insert(last, replace(send, signals=on_pim[0].waits_for))
-        waits_for = on_pim[-1].signals if on_pim else None
-        for operator in late:
-            if operator.name in within:
-                task = self._own_experts(operator, layer, experts)
-            else:
-                task = self._npu(operator, forward.blocks[layer], forward, layer)
-            if task is None:
-                continue
-            if placed.exclusive or operator.name not in within:
-                task, waits_for = replace(task, waits_for=waits_for), None
-            result.append(task)
-        return result, on_pim
-
     def _own_experts(
         self, operator: Operator, layer: int, experts: ExpertPlacement
     ) -> NpuTask | None:
@@ -272,9 +263,9 @@ class BlockMapper:
         )  # fmt: skip
 
     def _pim_experts(
-        self, levels: Sequence[ExpertLevel], experts: ExpertPlacement, placed: BlockPlacement
+        self, levels: Sequence[ExpertLevel], experts: ExpertPlacement, layer: int
     ) -> list[PimTask]:
-        """PIM's experts, level after level; the first waits for the inputs."""
+        """PIM's experts, level after level."""
         if not experts.on_pim:
             return []
         assert self.pim is not None
@@ -282,21 +273,14 @@ class BlockMapper:
         for level, following in zip(levels, (*levels[1:], None), strict=True):
             gemms = (*level.gemms, *(following.gemms if following else ()))
             rows = {
-                g.name: {
-                    e: self.addresses.weights_row(g.name, placed.layer, e) for e in experts.on_pim
-                }
+                g.name: {e: self.addresses.weights_row(g.name, layer, e) for e in experts.on_pim}
                 for g in level.gemms
             }
             tasks += expert_tasks(
                 level, following, experts, {g.name: self.gemv_shape(g) for g in gemms}, rows,
-                self.addresses.operand_row, placed.layer, self.memory, self.pim, self.npu.vector,
+                self.addresses.operand_row, layer, self.memory, self.pim, self.npu.vector,
             )  # fmt: skip
-        # each waits for the one before, the first for the inputs, so that other work may pass
-        key = (placed.part, placed.layer, "experts")
-        return [
-            replace(task, waits_for=(*key, number), signals=(*key, number + 1))
-            for number, task in enumerate(tasks)
-        ]
+        return tasks
 
 
 def _passing_bytes(operator: Operator, block: Block) -> int:

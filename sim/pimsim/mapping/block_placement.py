@@ -27,7 +27,5 @@ class BlockPlacement:
     window: int | None = None
     """Tokens of a request that the block's cache keeps, in a ring; None: all."""
     experts: ExpertPlacement | None = None
-    exclusive: bool = False
-    """The NPU waits while experts run on PIM (blocked mode)."""
     pim_tokens: int = 1
     """Most new tokens of a request that attends on PIM."""

@@ -252,7 +252,8 @@ def expert_tasks(
                 "+".join(g.name for g in level.gemms), str(OperatorKind.EXPERT_GEMM), "pim",
                 layer, sum(g.flops * pairs // total for g in level.gemms),
                 sum(expert_bytes(g)[0] * len(experts) for g in level.gemms), 0,
-                programs=programs, marks=pairs, after=after, vector_lane_ops=lane_ops,
+                programs=programs, marks=pairs, vector_work=after,
+                vector_lane_ops=lane_ops,
                 sram_bytes=sram_bytes, element_bytes=width,
             )
         )  # fmt: skip

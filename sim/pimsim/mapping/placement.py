@@ -86,33 +86,34 @@ def assign_channels(
 
 
 def split_sub_batches(
-    channel: Sequence[int], cost: Sequence[int], policy: str
-) -> tuple[list[int], list[int]]:
-    """Indices of the requests of the first and of the second sub-batch, each in batch order.
+    channel: Sequence[int], cost: Sequence[int], policy: str, parts: int = 2
+) -> tuple[list[int], ...]:
+    """Indices of the requests of each of ``parts`` sub-batches, each in batch order.
 
-    ``per-channel``: the first half of each channel's list to the first; of an odd list the one
-    left over goes to either in turn. ``balanced``: on each channel, longest first to the
-    sub-batch with less estimated time, ties in turn.
+    ``per-channel``: each channel's list in runs of equal length, the first to the first sub-batch;
+    what is left over of a list goes to the sub-batches in turn. ``balanced``: on each channel,
+    longest first to the sub-batch with the least estimated time, ties in turn.
     """
     members: dict[int, list[int]] = {}
     for i, c in enumerate(channel):
         members.setdefault(c, []).append(i)
-    halves: tuple[list[int], list[int]] = ([], [])
+    split: tuple[list[int], ...] = tuple([] for _ in range(parts))
     turn = 0
     for c in sorted(members):
         mine = members[c]
         if policy == "balanced":
-            load = [0, 0]
+            load = [0] * parts
             for i in sorted(mine, key=lambda i: (-cost[i], i)):
-                side = turn if load[0] == load[1] else int(load[1] < load[0])
-                halves[side].append(i)
-                load[side] += cost[i]
-            turn ^= 1
+                part = min(range(parts), key=lambda p: (load[p], (p - turn) % parts))
+                split[part].append(i)
+                load[part] += cost[i]
+            turn = (turn + 1) % parts
             continue
-        half = len(mine) // 2
-        if len(mine) % 2:
-            half += 1 - turn
-            turn ^= 1
-        halves[0].extend(mine[:half])
-        halves[1].extend(mine[half:])
-    return sorted(halves[0]), sorted(halves[1])
+        each, left = divmod(len(mine), parts)
+        more = {(turn + at) % parts for at in range(left)}
+        turn = (turn + left) % parts
+        first = 0
+        for part, own in enumerate(split):
+            own.extend(mine[first : first + each + (part in more)])
+            first += each + (part in more)
+    return tuple(sorted(own) for own in split)

@@ -6,8 +6,8 @@ arrays, cycles of a vector unit, commands for each channel. It knows no time.
 
 from __future__ import annotations
 
-from collections.abc import Hashable
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +15,23 @@ from numpy.typing import NDArray
 from pimsim.hardware.dram.system import After, Rows, Scatter, Stream
 from pimsim.hardware.npu.plan import GemmPlan
 
-__all__ = ["BlockProgram", "GemmBlock", "GemmStep", "NpuTask", "PimTask", "Task"]
+__all__ = [
+    "WHOLE_BATCH", "BlockProgram", "GemmBlock", "GemmStep", "NpuTask", "PimTask", "Task", "TaskId",
+]  # fmt: skip
+
+WHOLE_BATCH = -1
+"""The part of a task that is of all sub-batches."""
+
+
+class TaskId(NamedTuple):
+    """Which task of a step: its place in the program."""
+
+    part: int
+    """Number of the (sub-)batch, or ``WHOLE_BATCH``."""
+    block: int
+    """Number of the simulated block; what lies outside the blocks has numbers behind them."""
+    number: int
+    """Of the block's tasks."""
 
 
 @dataclass(frozen=True)
@@ -30,10 +46,11 @@ class Task:
     flops: int
     weight_bytes: int
     kv_bytes: int
-    waits_for: Hashable = field(default=None, kw_only=True)
-    """Signal of a task of the other side in the same stage that this one must not precede."""
-    signals: Hashable = field(default=None, kw_only=True)
-    """What this task says when it is done; None: nobody waits for it."""
+    id: TaskId = field(default=TaskId(0, 0, 0), kw_only=True)
+    after: tuple[TaskId, ...] = field(default=(), kw_only=True)
+    """Tasks that must be done before this one starts."""
+    feeds_pim: bool = field(default=False, kw_only=True)
+    """A task of PIM in its block waits for it, if not for it alone."""
 
 
 @dataclass(frozen=True)
@@ -118,7 +135,8 @@ class PimTask(Task):
 
     programs: tuple[NDArray[np.int64], ...] = ()
     marks: int = 0
-    after: After | None = None
+    vector_work: After | None = None
+    """What the vector units do with its results."""
     vector_lane_ops: int = 0
     sram_bytes: int = 0
     """Results that come, and what the vector units read and write."""
@@ -133,13 +151,24 @@ class PimTask(Task):
 
 @dataclass(frozen=True)
 class BlockProgram:
-    """One decoder block for one (sub-)batch."""
+    """One decoder block for one (sub-)batch, each group in an order that its edges allow."""
 
-    qkv: tuple[NpuTask, ...]
+    before: tuple[NpuTask, ...]
     """Up to what attention needs: norm, QKV, rope, KV append."""
     attention: tuple[PimTask | NpuTask, ...]
-    rest: tuple[NpuTask, ...]
-    """From the projection to the block's end."""
+    after: tuple[NpuTask, ...]
+    """From the projection on, what needs no expert: all to the block's end where it has none."""
+    late: tuple[NpuTask, ...] = ()
+    """The NPU's experts, and what needs any expert."""
     experts: tuple[PimTask, ...] = ()
-    """Experts on PIM, beside ``rest``: they wait for its router and it waits for them."""
-    tokens: int = field(default=0)
+    """Experts on PIM: they wait for their inputs, and what combines experts waits for them."""
+
+    @property
+    def end(self) -> tuple[PimTask | NpuTask, ...]:
+        """What follows attention."""
+        return (*self.after, *self.late, *self.experts)
+
+    @property
+    def tasks(self) -> tuple[PimTask | NpuTask, ...]:
+        """All of them."""
+        return (*self.before, *self.attention, *self.end)

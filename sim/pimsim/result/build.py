@@ -265,7 +265,7 @@ def _warnings(outcome: Outcome, pipeline: RunPipeline) -> Iterator[str]:
         )
     yield from _trace_notes(device)
     yield from capacity_notes(device)
-    if config.schedule.sub_batches and layers == 1 and model_layers > 1:
+    if config.schedule.parts > 1 and layers == 1 and model_layers > 1:
         yield (
             "one block alone never overlaps one sub-batch's NPU work with the other's PIM work as "
             "the steady state does; for its throughput simulate 2 blocks or more"

@@ -16,9 +16,11 @@ from pimsim.engine.records import OperatorRecord
 
 __all__ = ["block_times"]
 
-_State = tuple[int, frozenset[tuple[int, frozenset[tuple[str, int]]]]]
-"""Complete blocks ahead; of what was begun, how far ahead it is and how many operators of each kind
-were done."""
+_Kinds = Counter[tuple[int, str]]
+"""Operators that are done, by (sub-)batch and kind."""
+_State = tuple[int, frozenset[tuple[int, frozenset[tuple[tuple[int, str], int]]]]]
+"""Complete blocks ahead; of what was begun, how far ahead it is and how many operators of each
+(sub-)batch and kind were done."""
 
 
 def block_times(
@@ -103,17 +105,17 @@ def _between(
 
 def _states(
     operators: Sequence[OperatorRecord], moments: Sequence[int]
-) -> dict[int, tuple[int, dict[int, Counter[str]]]]:
+) -> dict[int, tuple[int, dict[int, _Kinds]]]:
     """By moment, how many blocks are complete, and what is done of those that were begun."""
     whole: Counter[int] = Counter(o.layer for o in operators)
-    done: dict[int, Counter[str]] = {}
+    done: dict[int, _Kinds] = {}
     counted: Counter[int] = Counter()
-    states: dict[int, tuple[int, dict[int, Counter[str]]]] = {}
+    states: dict[int, tuple[int, dict[int, _Kinds]]] = {}
     following = complete = 0
     for moment in moments:
         while following < len(operators) and operators[following].end_ps <= moment:
             each = operators[following]
-            done.setdefault(each.layer, Counter())[each.kind] += 1
+            done.setdefault(each.layer, Counter())[each.part, each.kind] += 1
             counted[each.layer] += 1
             if counted[each.layer] == whole[each.layer]:
                 done.pop(each.layer)
@@ -123,7 +125,7 @@ def _states(
     return states
 
 
-def _ahead(state: tuple[int, dict[int, Counter[str]]], block: int) -> _State:
+def _ahead(state: tuple[int, dict[int, _Kinds]], block: int) -> _State:
     """The state as seen from ``block``."""
     complete, begun = state
     return complete - block, frozenset(

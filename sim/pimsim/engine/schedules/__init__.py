@@ -1,45 +1,30 @@
-"""Schedules: who works when. One module each, found by its name.
+"""Schedules: in which order, and with what at once, the tasks of a step are done.
 
-Config reads what a schedule declares of itself, so nothing heavy is imported here.
+One module each, found by its name. Config reads what a schedule declares of itself, so nothing
+heavy is imported here.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, ClassVar
 
 from pimsim.config.declared import declared_schedule
 from pimsim.config.errors import InputError
 
 if TYPE_CHECKING:
-    from pimsim.mapping.tasks import BlockProgram
+    from pimsim.mapping.barrier import Barrier
+    from pimsim.mapping.program import AnyTask, Program
 
-__all__ = ["Program", "Schedule", "Stage", "load_schedule"]
-
-Stage = tuple[str, Sequence[Any], Sequence[Any]]
-"""Name, tasks of the NPU side, tasks of the PIM side; both end before the next stage."""
-
-
-class Program(Protocol):
-    """What a schedule needs of the work."""
-
-    @property
-    def parts(self) -> Sequence[int]:
-        """The (sub-)batches."""
-
-    @property
-    def layers(self) -> int:
-        """Blocks to run."""
-
-    def block(self, part: int, layer: int) -> BlockProgram:
-        """Program of a block for one (sub-)batch."""
+__all__ = ["Schedule", "load_schedule"]
 
 
 class Schedule:
-    """An order of a program's tasks, and what it asks of the program.
+    """An order of a program's tasks, and what it asks of the machine.
 
     A module of a schedule has a subclass of this one by the name ``SCHEDULE``. What it is called
-    decides nothing: configs, placement and estimates read what the class declares.
+    decides nothing: configs, placement and estimates read what the class declares. By itself this
+    class does block after block without barriers.
     """
 
     uses_pim: ClassVar[bool] = True
@@ -48,10 +33,31 @@ class Schedule:
     """NPU and PIM may work at the same time."""
     max_parts: ClassVar[int | None] = 1
     """Sub-batches that it takes at most; None: any number."""
+    in_order: ClassVar[bool] = True
+    """The NPU does its tasks, transfers over links too, in the order in which they are given and
+    waits where the next one must; else whatever ``choose`` takes of those that are ready, and links
+    work beside it. PIM lets tasks that are ready pass others in any case."""
 
-    def stages(self, program: Program) -> Iterator[Stage]:
-        """The tasks of all blocks in stages, each of which ends before the next begins."""
-        raise NotImplementedError
+    def order(self, program: Program) -> Iterator[Barrier | AnyTask]:
+        """All tasks of all blocks, each once, with barriers between.
+
+        It is asked for more as tasks are done: up to the next barrier, and of one sub-batch not
+        beyond the block behind the first that is not done. A task also waits for those that it
+        needs (``Task.after``), so that a schedule may leave barriers out.
+
+        Parameters
+        ----------
+        program
+            Tasks of each sub-batch (``parts``) and block (``layers``).
+        """
+        for layer in range(program.layers):
+            for part in program.parts:
+                yield from program.block(part, layer).tasks
+
+    def choose(self, unit: str, ready: Sequence[AnyTask]) -> AnyTask:
+        """The task that a free ``unit`` (``npu``, ``pim`` or ``link``) takes, of those that are
+        ``ready``, at least one, in the order in which they were given: the first."""
+        return ready[0]
 
 
 def load_schedule(name: str) -> type[Schedule]:

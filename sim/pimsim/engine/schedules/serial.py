@@ -1,10 +1,16 @@
-"""One unit after the other, attention wherever it was mapped: the NPU-only program."""
+"""One unit after the other, attention wherever it was mapped: the NPU-only machine."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
-from pimsim.engine.schedules import Program, Schedule, Stage
+from pimsim.engine.schedules import Schedule
+from pimsim.mapping.barrier import Barrier
+
+if TYPE_CHECKING:
+    from pimsim.mapping.program import AnyTask, Program
+    from pimsim.mapping.tasks import BlockProgram
 
 __all__ = ["SCHEDULE", "Serial"]
 
@@ -16,14 +22,19 @@ class Serial(Schedule):
     uses_pim = False
     at_once = False
 
-    def stages(self, program: Program) -> Iterator[Stage]:
-        """Three of each block."""
+    def order(self, program: Program) -> Iterator[Barrier | AnyTask]:
+        """Three stages of each block."""
         for layer in range(program.layers):
-            block = program.block(0, layer)
-            yield "A", block.qkv, ()
-            on_pim = [task for task in block.attention if task.unit == "pim"]
-            yield "B", [task for task in block.attention if task.unit != "pim"], on_pim
-            yield "E", block.rest, block.experts
+            yield from self.stages(program.block(0, layer))
+
+    def stages(self, block: BlockProgram) -> Iterator[Barrier | AnyTask]:
+        """Those of one block."""
+        yield Barrier("A")
+        yield from block.before
+        yield Barrier("B")
+        yield from block.attention
+        yield Barrier("E")
+        yield from block.end
 
 
 SCHEDULE = Serial
