@@ -19,6 +19,7 @@ _LAZY = {
     "load": "pimsim.explore.results:load",
     "load_config": "pimsim.config.loader:load_run",
     "plot_trade_off": "pimsim.report.plots:plot_trade_off",
+    "prefill_system": "pimsim.simulate:prefill_system",
     "Result": "pimsim.result.types:Result",
     "run": "pimsim.simulate:run",
     "sweep": "pimsim.explore.results:sweep",

@@ -19,13 +19,16 @@ if TYPE_CHECKING:
 
     from pimsim.engine.device import Device
     from pimsim.engine.iteration import Outcome, Progress
+    from pimsim.engine.xpu_prefill import Prefilling
     from pimsim.engine.xpu_system import Decoding
     from pimsim.workload.batch import Inputs
+    from pimsim.workload.cards import ModelCard
     from pimsim.workload.requests import RequestTrace
+    from pimsim.workload.trace import OperatorTrace
 
 __all__ = [
     "calibration", "compare", "decode_system", "device_of", "devices_of", "observe",
-    "overrides_of", "resolve", "run", "simulate",
+    "overrides_of", "prefill_system", "resolve", "run", "simulate",
 ]  # fmt: skip
 
 PathLike = str | os.PathLike[str]
@@ -222,16 +225,37 @@ def decode_system(
     line, for wrong input.
     """
     from pimsim.config.loader import load_system
-    from pimsim.config.resources import find_source
     from pimsim.engine.xpu_system import decode
+
+    config = load_system(os.fspath(name_or_path), overrides).config
+    return decode(config, _source(model, trace), batch, input_tokens, output_tokens)
+
+
+def prefill_system(
+    name_or_path: PathLike, *, model: PathLike = "gpt3-175b", batch: int = 1,
+    input_tokens: int = 2048, chunk: int | None = None, overrides: Sequence[str] = (),
+    trace: PathLike | None = None,
+) -> Prefilling:  # fmt: skip
+    """Feed ``batch`` prompts of ``input_tokens`` on a server of GPUs, up to their first tokens.
+
+    ``chunk``: most new tokens of a request in a step; None: the whole prompt. The rest as
+    ``decode_system``. Raises ``InputError``, one line, for wrong input.
+    """
+    from pimsim.config.loader import load_system
+    from pimsim.engine.xpu_prefill import prefill
+
+    config = load_system(os.fspath(name_or_path), overrides).config
+    return prefill(config, _source(model, trace), batch, input_tokens, chunk)
+
+
+def _source(model: PathLike, trace: PathLike | None) -> ModelCard | OperatorTrace:
+    from pimsim.config.resources import find_source
     from pimsim.workload.cards import load_card
     from pimsim.workload.trace import load_trace
 
-    config = load_system(os.fspath(name_or_path), overrides).config
     if trace is not None:
-        source = load_trace(find_source("operators", os.fspath(trace)))
-        return decode(config, source, batch, input_tokens, output_tokens)
-    return decode(config, load_card(os.fspath(model)), batch, input_tokens, output_tokens)
+        return load_trace(find_source("operators", os.fspath(trace)))
+    return load_card(os.fspath(model))
 
 
 def compare(

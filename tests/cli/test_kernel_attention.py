@@ -110,7 +110,16 @@ def test_without_json_a_table_is_printed(run_cli: RunCli) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ("--heads 2 --head-dim 128 --context 8", "Missing option '--pim'"),
+        ("--heads 2 --head-dim 128 --context 8", "attention runs on --pim, on the NPU of"),
+        ("--gpu h10 --heads 2 --head-dim 128 --context 8", "'h100'"),
+        (
+            "--gpu h100 --pim neupims --heads 2 --head-dim 128 --context 8",
+            "found --pim neupims and",
+        ),
+        ("--gpu h100 --heads 2 --head-dim 128 --context 8 --memory hbm2", "--gpu h100 brings its"),
+        ("--gpu h100 --heads 2 --head-dim 128 --context 8 --new-tokens 9", "8 tokens has fewer"),
+        ("--gpu h100 --heads 3 --kv-heads 2 --head-dim 128 --context 8", "share them evenly"),
+        ("--gpu h100 --heads 2 --head-dim 9999 --context 8", "xpu.l1_per_core"),
         ("--pim neupims --heads 2 --head-dim 128", "Missing option '--context'"),
         ("--pim neupim --heads 2 --head-dim 128 --context 8", "did you mean 'neupims'?"),
         ("--pim neupims --heads 0 --head-dim 128 --context 8", "'--heads'"),
@@ -128,3 +137,21 @@ def test_wrong_input_is_refused(refused: Refused, arguments: str, message: str) 
 def test_a_context_beyond_the_channel_is_refused(refused: Refused) -> None:
     options = "--pim neupims --heads 32 --head-dim 128 --context 2000000000"
     assert "channel" in refused("kernel", "attention", *options.split())
+
+
+def test_a_gpu_runs_a_chunk_alone(run_cli: RunCli) -> None:
+    """Two tiles of 64 queries over 160 keys: 124 in one tile of 128, 160 in two; 8 heads each."""
+    options = "--gpu a100 --heads 8 --kv-heads 2 --head-dim 128 --context 160 --new-tokens 100"
+    done = run_cli("kernel", "attention", *options.split(), "--json")
+    assert (done.returncode, done.stderr) == (0, "")
+    report = json.loads(done.stdout)
+    pairs = 100 * 60 + 100 * 101 // 2
+    assert report["flops"] == 4 * 128 * pairs * 8
+    assert report["executed_flops"] == 4 * 128 * 64 * 128 * 3 * 8
+    assert (report["blocks"], report["tile"], report["bound"]) == (16, [64, 128], "compute")
+    assert report["memory_bytes"] == 8 * 100 * 512 + 2 * 160 * 512
+    # 16 blocks at once, as long as the one of two tiles
+    assert report["time_s"] == pytest.approx(4 * 128 * 64 * 128 * 2 / (312e12 * 0.8 / 108))
+    table = run_cli("kernel", "attention", *options.split(), "--window", "32").stdout
+    assert "on a100" in table
+    assert f"{4 * 128 * 32 * 100 * 8:,} needed" in table

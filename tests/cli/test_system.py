@@ -29,6 +29,7 @@ def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) ->
     return run
 
 
+PREFILL = ("--phase", "prefill")
 SMALL = ("--model", "gpt3-7b", "--batch", "3", "--input", "100", "--output", "4")
 
 
@@ -54,6 +55,27 @@ def test_the_table_says_the_same(call: Call) -> None:
     assert f"{report['tokens_per_s']:,.2f}" in out
     assert f"attention {1e3 * report['parts_s']['attention']:.3f}" in out
     assert "xpu+pim" in out
+
+
+def test_prefill_says_what_all_its_chunks_take(call: Call) -> None:
+    arguments = ("system", "dgx-a100a", *PREFILL, *SMALL[:4], "--input", "100", "--chunk", "40")
+    code, out, err = call(*arguments, "--json")
+    assert (code, err) == (0, "")
+    report = json.loads(out)
+    assert (report["phase"], report["chunk"], report["steps"]) == ("prefill", 40, 3)
+    assert report["time_s"] == pytest.approx(3 * report["step_s"])
+    assert report["tokens_per_s"] == pytest.approx(3 * 100 / report["time_s"])
+    assert report["tokens_per_j"] == pytest.approx(100 / report["energy_j"]["total"])
+    assert sum(report["parts_s"].values()) == pytest.approx(report["step_s"])
+    assert report["kv_written_bytes"] == 32 * 3 * 100 * 2 * 4096 * 2
+    decoded = json.loads(call("system", "dgx-a100a", *SMALL, "--json")[1])
+    own = {"chunk", "time_s", "flops", "attention_flops", "executed_attention_flops"}
+    assert report.keys() - decoded.keys() == own | {"kv_written_bytes"}
+    assert decoded.keys() - report.keys() == {"output_tokens", "simulated_contexts"}
+    code, out, _ = call(*arguments)
+    assert f"{1e3 * report['time_s']:.3f} ms, to the logits" in out
+    assert f"{report['executed_attention_flops']:,} done" in out
+    assert "lm_head" in out
 
 
 def test_what_a_real_system_could_not_do_is_a_warning(call: Call) -> None:
@@ -120,7 +142,21 @@ def test_set_changes_the_system(call: Call) -> None:
         (("dgx-attacc-bank", "--contexts", "4097"), "less than or equal to 4096"),
         (("dgx-a100a", "--input", f"1{'0' * 23}"), "less than or equal to 10000000"),
         (("dgx-a100a", "--output", f"1{'0' * 23}"), "less than or equal to 10000000"),
-        (("dgx-a100a", "--set", "xpu=b200"), "unknown xpu 'b200'"),
+        (("dgx-a100a", "--set", "xpu=b20"), "unknown xpu 'b20'; did you mean 'b200'?"),
+        (("dgx-a100a", "--phase", "prefil"), "unknown 'prefil'; did you mean 'prefill'?"),
+        (("dgx-a100a", "--chunk", "8"), "--chunk 8: it is for --phase prefill, found decode"),
+        (("dgx-a100a", *PREFILL, "--output", "8"), "--output 8: it is for --phase decode, found"),
+        (("dgx-a100a", *PREFILL, "--contexts", "8"), "--contexts 8: it is for --phase decode"),
+        (("dgx-a100a", *PREFILL, "--chunk", "0"), "Invalid value for '--chunk'"),
+        (("dgx-a100a", *PREFILL, "--input", "0"), "Invalid value for '--input'"),
+        (
+            ("dgx-a100a", *PREFILL, "--input", "32769", "--chunk", "1"),
+            "into 32,769 steps; at most 16,384 are simulated, so at least 3 is needed",
+        ),
+        (("dgx-a100a", *PREFILL, "--model", "mixtral-8x7b"), "its blocks (decoder) have router"),
+        (("dgx-a100a", *PREFILL, "--set", "devices=5"), "cannot be shared by tp 5; tp may be"),
+        (("dgx-a100a", *PREFILL, "--set", "xpu.flash.query_rows=0"), "allowed: at least 1"),
+        (("dgx-a100a", *PREFILL, "--set", "xpu.l1_per_core=8KiB"), "xpu.l1_per_core: 8192 bytes"),
     ],
 )
 def test_wrong_input_is_refused_in_one_line(

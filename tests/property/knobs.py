@@ -24,6 +24,7 @@ from pimsim.config.loader import (
 from pimsim.config.memory import CONTAINED
 from pimsim.config.resources import preset_names
 from pimsim.config.schema import quantity_at
+from pimsim.engine.xpu_prefill import prefill
 from pimsim.engine.xpu_system import decode
 from pimsim.hardware.area import device_area
 from pimsim.hardware.dram.replay import replay
@@ -249,6 +250,8 @@ def _decode(subject: Subject, *overrides: str) -> object:
         figures.append(
             [found.parts_s, found.energy_j, found.static_w, found.bound_s, found.capacity_bytes]
         )
+    prompts = prefill(config, load_card("llama-3-8b"), 3, 700, 500)
+    figures.append([prompts.parts_s, prompts.energy_j])
     return json.dumps(figures)
 
 

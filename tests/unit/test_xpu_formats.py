@@ -15,7 +15,7 @@ from pimsim.hardware.xpu.tiling import Product, traffic
 from pimsim.mapping.kernels import BlockKernels, block_kernels, decode_step
 from pimsim.workload.card_trace import card_trace
 from pimsim.workload.cards import ModelCard, load_card
-from pimsim.workload.operators import Iteration, OperatorKind
+from pimsim.workload.operators import ForwardPass, OperatorKind
 from pimsim.workload.trace import (
     Operand,
     OperandRole,
@@ -114,7 +114,7 @@ def heads_of(source: ModelCard | OperatorTrace) -> int:
     ],
 )
 def test_kernels_move_the_bytes_of_the_trace(name: str, devices: int) -> None:
-    step: Iteration = decode_step(SOURCES[name], batch=3, context=90, devices=devices)
+    step: ForwardPass = decode_step(SOURCES[name], batch=3, context=90, devices=devices)
     of_kind = {block.kind: block for block in step.blocks}
     for fused in (True, False):
         blocks = block_kernels(step, fused_gate=fused)

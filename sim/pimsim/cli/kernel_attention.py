@@ -1,4 +1,4 @@
-"""``pimsim kernel attention``: attention alone, on PIM or on the NPU."""
+"""``pimsim kernel attention``: attention alone, on PIM, on the NPU or on a GPU."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from pimsim.cli.kernel_flash import flash_attention
 from pimsim.cli.kernel_pim import stream_attention
 from pimsim.cli.memories import read_memory
 from pimsim.cli.tables import print_table
@@ -38,6 +39,10 @@ def attention_command(
         str | None,
         typer.Option(metavar="NAME", help="On the NPU of a hardware preset or run's YAML."),
     ] = None,
+    gpu: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="On a GPU, fused: an xpu preset or YAML."),
+    ] = None,
     new_tokens: Annotated[
         int,
         typer.Option(
@@ -67,21 +72,34 @@ def attention_command(
         typer.Option(
             "--set",
             metavar="KEY=VALUE",
-            help="Change a value of the PIM, or of the hardware; repeatable.",
+            help="Change a value of the PIM, the hardware or the GPU; repeatable.",
         ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
 ) -> None:
-    """Attention of requests, with no other traffic: on PIM, or in tiles on the NPU.
+    """Attention of requests, with no other traffic: on PIM, or in tiles on an NPU or a GPU.
 
     A PIM of the Newton family: on one channel of a memory, several new tokens one after the other.
-    One that brings its own: on all its channels, one request. The NPU: on all its arrays.
+    One that brings its own: on all its channels, one request. The NPU: on all its arrays. A GPU:
+    in one launch.
     """
     from pimsim.config.errors import InputError
 
-    if (pim is None) == (hardware is None):
-        given = "neither" if pim is None else f"--pim {pim} and --hardware {hardware}"
-        raise InputError(f"attention runs on --pim or on the NPU of --hardware, found {given}")
+    places = {"--pim": pim, "--hardware": hardware, "--gpu": gpu}
+    given = [f"{option} {name}" for option, name in places.items() if name is not None]
+    if len(given) != 1:
+        raise InputError(
+            "attention runs on --pim, on the NPU of --hardware or on --gpu, found "
+            f"{' and '.join(given) or 'neither'}"
+        )
+    if gpu is not None:
+        if memory is not None:
+            raise InputError(f"--memory {memory}: --gpu {gpu} brings its own")
+        flash_attention(
+            gpu, overrides or [], heads, kv_heads or heads, head_dim, context, new_tokens, window,
+            as_json,
+        )  # fmt: skip
+        return
     if hardware is not None:
         if memory is not None:
             raise InputError(
@@ -94,7 +112,9 @@ def attention_command(
         return
     assert pim is not None
     if window is not None:
-        raise InputError(f"--window {window}: it is for --hardware; on PIM give the tokens seen")
+        raise InputError(
+            f"--window {window}: it is for --hardware and --gpu; on PIM give the tokens seen"
+        )
     _on_pim(pim, overrides or [], heads, kv_heads, head_dim, context, new_tokens, memory, as_json)
 
 

@@ -1,4 +1,4 @@
-"""``pimsim system``: decoding on GPUs, with attention on them, on their host, or on PIM."""
+"""``pimsim system``: prefill and decoding on GPUs, with a KV cache on them, their host, or PIM."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
     from pimsim.config.loader import Resolved
     from pimsim.config.system import SystemConfig
+    from pimsim.engine.xpu_prefill import Prefilling
+    from pimsim.engine.xpu_steps import MeanStep
     from pimsim.engine.xpu_system import Decoding
     from pimsim.workload.cards import ModelCard
     from pimsim.workload.trace import OperatorTrace
@@ -23,6 +25,8 @@ _MODEL = "gpt3-175b"
 _MAX_BATCH = 65_536
 _MAX_TOKENS = 10_000_000
 _MAX_CONTEXTS = 4096
+_OUTPUT_TOKENS = 128
+_PHASES = ("decode", "prefill")
 _FILE_WIDTH = 120
 
 
@@ -54,54 +58,92 @@ def system_command(
         ),
     ] = 2048,
     output_tokens: Annotated[
-        int,
+        int | None,
         typer.Option(
-            "--output", metavar="L", min=2, max=_MAX_TOKENS, help="Tokens that each makes."
+            "--output",
+            metavar="L",
+            min=2,
+            max=_MAX_TOKENS,
+            help=f"Tokens that each makes; {_OUTPUT_TOKENS} by default.",
         ),
-    ] = 128,
+    ] = None,
     contexts: Annotated[
-        int,
+        int | None,
         typer.Option(
             "--contexts",
             metavar="N",
             min=1,
             max=_MAX_CONTEXTS,
-            help="Steps whose attention on PIM is simulated; those between are interpolated.",
+            help="Steps whose attention on PIM is simulated; those between are interpolated; 3 by "
+            "default.",
         ),
-    ] = 3,
+    ] = None,
+    phase: Annotated[
+        str,
+        typer.Option(
+            "--phase",
+            metavar="decode|prefill",
+            help="What is simulated: the tokens after the first, or the prompts up to it.",
+        ),
+    ] = "decode",
+    chunk: Annotated[
+        int | None,
+        typer.Option(
+            "--chunk",
+            metavar="N",
+            min=1,
+            max=_MAX_TOKENS,
+            help="With prefill: at most N new tokens of a request in a step; more steps.",
+        ),
+    ] = None,
     overrides: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Change a value; may be repeated."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
 ) -> None:
-    """Decode a batch on a server of GPUs: tokens/s, the mean step's parts, energy and bounds.
+    """A batch on a server of GPUs: tokens/s, the mean step's parts, energy and bounds.
 
-    Prefill, embedding and output layer are not counted.
+    Decoding, or with --phase prefill the prompts, whole or in chunks. Embedding and sampling are
+    not counted; the output layer only in prefill.
     """
     from pimsim.config.errors import InputError
     from pimsim.config.loader import load_system
     from pimsim.config.resources import find_source
-    from pimsim.engine.xpu_system import decode
     from pimsim.workload.cards import load_card
     from pimsim.workload.trace import OperatorTrace, load_trace
 
     if model is not None and trace is not None:
         raise InputError("--model and --trace: a system runs one of them")
+    _check_phase(phase, output_tokens, contexts, chunk)
     resolved = load_system(name, overrides or [])
     source = (
         load_card(model or _MODEL) if trace is None else load_trace(find_source("operators", trace))
     )
-    result = decode(resolved.config, source, batch, input_tokens, output_tokens, contexts)
-    model_name = source.model if isinstance(source, OperatorTrace) else source.name
-    case = {
+    case: dict[str, Any] = {
         "system": resolved.config.name,
-        "model": model_name,
+        "model": source.model if isinstance(source, OperatorTrace) else source.name,
         "devices": resolved.config.devices,
+        "phase": phase,
         "batch": batch,
         "input_tokens": input_tokens,
-        "output_tokens": output_tokens,
     }
+    result: Decoding | Prefilling
+    if phase == "prefill":
+        from pimsim.engine.xpu_prefill import prefill
+
+        result = prefill(resolved.config, source, batch, input_tokens, chunk)
+        case["chunk"] = result.chunk
+        title = f"{batch} prompts of {input_tokens} tokens"
+    else:
+        from pimsim.engine.xpu_system import PIM_CONTEXTS, decode
+
+        made = output_tokens or _OUTPUT_TOKENS
+        result = decode(
+            resolved.config, source, batch, input_tokens, made, contexts or PIM_CONTEXTS
+        )
+        case["output_tokens"] = made
+        title = f"{batch} requests of {input_tokens} + {made} tokens"
     if as_json:
         typer.echo(json.dumps(_report(case, result, resolved, source), indent=1, allow_nan=False))
         return
@@ -110,19 +152,37 @@ def system_command(
     console = Console(
         width=None if sys.stdout.isatty() else _FILE_WIDTH, markup=False, highlight=False
     )
-    console.print(
-        f"{model_name} on {resolved.config.name}: {batch} requests of {input_tokens} + "
-        f"{output_tokens} tokens"
-    )
-    console.print(_summary(result, batch))
+    console.print(f"{case['model']} on {case['system']}: {title}")
+    console.print(_summary(result))
     console.print(_kernels(result))
     for warning in result.warnings:
         typer.echo(f"warning: {warning}", err=True)
 
 
+def _check_phase(
+    phase: str, output_tokens: int | None, contexts: int | None, chunk: int | None
+) -> None:
+    """Raises ``InputError`` for a phase that is none, and for options of the other."""
+    from pimsim.config.errors import InputError, near_miss
+
+    if phase not in _PHASES:
+        raise InputError(
+            f"--phase: unknown {phase!r}{near_miss(phase, _PHASES)}; allowed: {', '.join(_PHASES)}"
+        )
+    others: dict[str, int | None] = (
+        {"--output": output_tokens, "--contexts": contexts}
+        if phase == "prefill"
+        else {"--chunk": chunk}
+    )
+    for option, value in others.items():
+        if value is not None:
+            right = next(each for each in _PHASES if each != phase)
+            raise InputError(f"{option} {value}: it is for --phase {right}, found {phase}")
+
+
 def _report(
     case: dict[str, Any],
-    result: Decoding,
+    result: Decoding | Prefilling,
     resolved: Resolved[SystemConfig],
     source: ModelCard | OperatorTrace,
 ) -> dict[str, Any]:
@@ -134,14 +194,14 @@ def _report(
         "tokens_per_s": result.tokens_per_s,
         "step_s": result.step_s,
         "steps": result.steps,
-        "simulated_contexts": result.simulated_contexts,
+        **_of_phase(result),
         "parts_s": dict(result.parts_s),
         "gemm_s": dict(result.gemm_s),
         "energy_j": {**result.energy_j, "total": result.total_j},
         "power_w": dict(result.power_w),
         "static_w": dict(result.static_w),
         "tdp_w": result.tdp_w,
-        "tokens_per_j": case["batch"] / result.total_j,
+        "tokens_per_j": result.tokens_per_j,
         "bound": result.bound,
         "bound_s": dict(result.bound_s),
         "kernels": [
@@ -165,7 +225,22 @@ def _report(
     }
 
 
-def _power(result: Decoding) -> str:
+def _of_phase(result: Decoding | Prefilling) -> dict[str, Any]:
+    """What only one of the phases has."""
+    from pimsim.engine.xpu_prefill import Prefilling
+
+    if not isinstance(result, Prefilling):
+        return {"simulated_contexts": result.simulated_contexts}
+    return {
+        "time_s": result.time_s,
+        "flops": result.flops,
+        "attention_flops": result.attention_flops,
+        "executed_attention_flops": result.executed_attention_flops,
+        "kv_written_bytes": result.kv_written_bytes,
+    }
+
+
+def _power(result: MeanStep) -> str:
     """Watt by part, of one device."""
     parts = ", ".join(
         f"{name} {watt:.1f}" for name, watt in result.power_w.items() if watt and name != "total"
@@ -174,27 +249,44 @@ def _power(result: Decoding) -> str:
     return f"{result.power_w['total']:.1f} W: {parts}{limit}"
 
 
-def _summary(result: Decoding, tokens: int) -> Table:
+def _summary(result: Decoding | Prefilling) -> Table:
     from rich.table import Table
+
+    from pimsim.engine.xpu_prefill import Prefilling
 
     def ms(parts: dict[str, float]) -> str:
         return ", ".join(f"{name} {1e3 * value:.3f}" for name, value in parts.items() if value)
 
     joules = ", ".join(f"{name} {value:.3f}" for name, value in result.energy_j.items() if value)
     largest = result.bound
+    if isinstance(result, Prefilling):
+        many = "the one" if result.steps == 1 else f"the mean of {result.steps}"
+        about = f"{many}, at most {result.chunk} tokens of a request each"
+        own = {
+            "prefill": f"{1e3 * result.time_s:.3f} ms, to the logits of the first tokens",
+            "FLOPs": f"{result.flops:,} needed, of them {result.attention_flops:,} of attention "
+            f"({result.executed_attention_flops:,} done)",
+            "keys and values": f"{result.kv_written_bytes:,} B written",
+        }
+    else:
+        about = (
+            f"the mean of {result.steps} "
+            f"(attention simulated at {result.simulated_contexts} contexts)"
+        )
+        own = {}
     table = Table(show_header=False)
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
     for what, text in {
         "tokens/s": f"{result.tokens_per_s:,.2f}",
-        "step": f"{1e3 * result.step_s:.3f} ms, the mean of {result.steps} "
-        f"(attention simulated at {result.simulated_contexts} contexts)",
+        **own,
+        "step": f"{1e3 * result.step_s:.3f} ms, {about}",
         "parts, ms": ms(dict(result.parts_s)),
         "gemm, ms": ms(dict(result.gemm_s)),
         "energy of a step": f"{result.total_j:.3f} J: {joules}",
         "power of a device": _power(result),
         "static power": ", ".join(f"{name} {watt:.1f}" for name, watt in result.static_w.items()),
-        "tokens/J": f"{tokens / result.total_j:,.3f}",
+        "tokens/J": f"{result.tokens_per_j:,.3f}",
         "least time, ms": ms(dict(result.bound_s)),
         "bound": f"{largest}, {result.bound_s[largest] / result.step_s:.1%} of the step",
         "memory": f"{result.need_bytes / 2**30:,.0f} of {result.capacity_bytes / 2**30:,.0f} GiB",
@@ -203,10 +295,12 @@ def _summary(result: Decoding, tokens: int) -> Table:
     return table
 
 
-def _kernels(result: Decoding) -> Table:
+def _kernels(result: MeanStep) -> Table:
     from rich.table import Table
 
-    table = Table(title="a block of the last step, nothing overlapped", title_justify="left")
+    table = Table(
+        title="the last step's kernels, once a block, nothing overlapped", title_justify="left"
+    )
     for heading in ("kernel", "unit"):
         table.add_column(heading)
     table.add_column("us", justify="right")

@@ -10,6 +10,7 @@ from pimsim.config.base import ConfigModel
 from pimsim.config.units import Bytes
 
 __all__ = [
+    "FlashConfig",
     "HostConfig",
     "KernelConfig",
     "RooflineConfig",
@@ -112,6 +113,16 @@ class TilingConfig(ConfigModel):
     """Rows and columns of the tile that a tensor core holds in registers."""
 
 
+class FlashConfig(ConfigModel):
+    """The tile of fused attention, where it fits L1; unless given, what FlashAttention-2 takes for
+    a paged cache."""
+
+    query_rows: int = Field(default=64, ge=1, le=65536)
+    """Queries of a head that a thread block has."""
+    key_columns: int = Field(default=128, ge=1, le=65536)
+    """Keys that it multiplies at a time."""
+
+
 class XpuConfig(RooflineConfig):
     """A GPU: cores that take thread blocks in waves, an L1 each and one L2."""
 
@@ -122,6 +133,11 @@ class XpuConfig(RooflineConfig):
     l2: Bytes = Field(ge=1, le=2**40)
     """Shared by all cores; holds the tiles of several blocks."""
     tiling: TilingConfig
+    flash: FlashConfig = FlashConfig()
+    """Attention of several new tokens (prefill)."""
+    exponential_tops: float | None = Field(default=None, ge=0.001, le=1e6)
+    """10^12 exponentials a second, which the softmax of such attention takes beside the matrix
+    units; None: they hold nothing back."""
     activation: KernelConfig
     add_norm: KernelConfig
     """Residual sum and norm in one kernel."""

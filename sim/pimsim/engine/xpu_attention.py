@@ -1,7 +1,10 @@
-"""Decode attention by the unit that holds the KV cache: the device, the host, or PIM stacks."""
+"""Attention: of single tokens by the unit that holds the KV cache, which is the device, the host or
+PIM stacks; of several new tokens, fused, by the device.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from math import fsum
@@ -14,9 +17,10 @@ from pimsim.hardware.energy.limits import check_limits
 from pimsim.hardware.energy.pim_stream import cap_of, stream_energy_pj
 from pimsim.hardware.pim.designs.attacc import attention_cycles
 from pimsim.hardware.xpu import roofline
+from pimsim.hardware.xpu.flash import FlashAttention, flash
 from pimsim.mapping.kernels import AttentionKernels
 
-__all__ = ["AttentionCost", "attention_cost"]
+__all__ = ["AttentionCost", "attention_cost", "flash_cost", "kv_transfer_s"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +48,33 @@ def attention_cost(kernels: AttentionKernels, config: SystemConfig) -> Attention
     if config.attention == "pim":
         return _on_pim(kernels, config)
     return _on_xpu(kernels, config)
+
+
+def flash_cost(works: Sequence[FlashAttention], config: SystemConfig) -> AttentionCost:
+    """Fused attention of one block on the device, one launch after the other."""
+    costs = [flash(work, config.xpu) for work in works]
+    return AttentionCost(
+        attention_s=fsum(each.time_s for each in costs),
+        softmax_s=0.0,
+        hidden_softmax_s=0.0,
+        transfer_s=0.0,
+        bound=max(costs, key=lambda each: each.time_s).bound,
+        memory_pj=fsum(each.memory_pj for each in costs),
+        core_pj=fsum(each.core_pj for each in costs),
+        link_bytes=0,
+    )
+
+
+def kv_transfer_s(moved_bytes: int, config: SystemConfig) -> float:
+    """Seconds in which keys and values of one device pass between it and who holds the cache."""
+    if config.attention == "host":
+        assert config.host is not None
+        shares = cost_rules(config).host_shares(config)
+        return shares * moved_bytes / (config.host.transfer_gb_per_s * 1e9)
+    if config.attention == "pim":
+        assert config.stacks is not None
+        return moved_bytes / (config.stacks.transfer_gb_per_s * 1e9)
+    return 0.0
 
 
 def _on_xpu(kernels: AttentionKernels, config: SystemConfig) -> AttentionCost:

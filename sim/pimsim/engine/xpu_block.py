@@ -1,4 +1,4 @@
-"""One decoder block of a decode step on a device: the time, energy and least times of its kernels.
+"""One decoder block of a step on a device: the time, energy and least times of its kernels.
 
 Kernels run one after the other; what PIM does at the same time is said by ``overlap`` and
 ``ffn_split``.
@@ -12,7 +12,7 @@ from math import fsum
 from pimsim.config.errors import InputError
 from pimsim.config.pim_stream import StreamPimConfig
 from pimsim.config.system import SystemConfig
-from pimsim.engine.xpu_attention import AttentionCost, attention_cost
+from pimsim.engine.xpu_attention import AttentionCost, attention_cost, flash_cost
 from pimsim.engine.xpu_rules import cost_rules
 from pimsim.hardware.fabric.collectives import all_reduce
 from pimsim.hardware.pim.bandwidth import unit_bandwidth
@@ -21,7 +21,7 @@ from pimsim.hardware.xpu.sharing import device_share, exposed
 from pimsim.hardware.xpu.tiling import Product
 from pimsim.mapping.kernels import BlockKernels
 
-__all__ = ["BlockCost", "FixedCosts", "Gemm", "KernelTime", "block_cost"]
+__all__ = ["BlockCost", "FixedCosts", "Gemm", "KernelTime", "block_cost", "gemm_cost"]
 
 _BITS = 8
 
@@ -134,12 +134,12 @@ class BlockCost:
 
 
 def block_cost(kernels: BlockKernels, fixed: FixedCosts, config: SystemConfig) -> BlockCost:
-    """A block at one context."""
-    attention = attention_cost(kernels.attention, config)
-    heads = kernels.attention.heads // kernels.attention.requests
+    """A block at one context; of several new tokens only where the device has attention."""
+    attention = _attention(kernels, config)
     projections_s = fsum(each.time_s for each in fixed.projections)
     transfer_s = attention.transfer_s
-    if config.overlap != "none":
+    if config.overlap != "none" and kernels.attention is not None:
+        heads = kernels.attention.heads // kernels.attention.requests
         others = [transfer_s, projections_s if config.overlap == "projections" else 0.0]
         busy = attention.attention_s + attention.hidden_softmax_s
         added = exposed(busy, others, heads)
@@ -161,6 +161,31 @@ def block_cost(kernels: BlockKernels, fixed: FixedCosts, config: SystemConfig) -
         energy_pj=_energy(attention, fixed, config),
         bound_s=_bounds(kernels, fixed, config),
         kernels=_kernel_times(attention, fixed, config),
+    )
+
+
+def _attention(kernels: BlockKernels, config: SystemConfig) -> AttentionCost:
+    if kernels.attention is not None:
+        return attention_cost(kernels.attention, config)
+    if config.attention != "xpu":
+        raise ValueError("attention of several new tokens is the device's")
+    return flash_cost(kernels.flash, config)
+
+
+def gemm_cost(name: str, product: Product, config: SystemConfig) -> BlockCost:
+    """A product beside the blocks, on the device alone."""
+    gemm = _gemm(name, product, config, split=False)
+    return BlockCost(
+        parts_s={"gemm": gemm.time_s},
+        gemm_s={name: gemm.time_s},
+        energy_pj={"memory": gemm.cost.memory_pj, "core": gemm.cost.core_pj},
+        bound_s={
+            "xpu_compute": 2
+            * product.macs
+            / roofline.peak_flops(config.xpu, product.element_bytes),
+            "xpu_memory": gemm.weight_bytes / roofline.bandwidth(config.xpu),
+        },
+        kernels=(KernelTime(name, "xpu", gemm.time_s, gemm.cost.bound),),
     )
 
 
@@ -206,19 +231,18 @@ def _mac(design: StreamPimConfig) -> str:
 def _bounds(kernels: BlockKernels, fixed: FixedCosts, config: SystemConfig) -> dict[str, float]:
     """Least time of each unit for its part of a block: peaks, and each byte once."""
     gemms = (*fixed.projections, *fixed.ffn)
-    attention = kernels.attention
     flops = fsum(2 * gemm.share * gemm.product.macs for gemm in gemms)
     moved = fsum(gemm.share * gemm.weight_bytes for gemm in gemms)
     bounds = {}
     if config.attention == "xpu":
-        flops += 2 * (attention.score.macs + attention.value.macs)
-        moved += attention.kv_bytes
+        flops += 2 * kernels.attention_macs
+        moved += kernels.kv_bytes
     elif config.attention == "pim":
-        read = attention.kv_bytes + fsum(gemm.pim_bytes for gemm in gemms)
+        read = kernels.kv_bytes + fsum(gemm.pim_bytes for gemm in gemms)
         bounds["pim"] = read / _pim_bandwidth(config, at_commands=True)
     else:
         assert config.host is not None
-        read = cost_rules(config).host_shares(config) * attention.kv_bytes
+        read = cost_rules(config).host_shares(config) * kernels.kv_bytes
         bounds["host"] = read / roofline.bandwidth(config.host)
     element_bytes = gemms[0].product.element_bytes
     return {

@@ -1,8 +1,9 @@
-"""A decode step's operators as the kernels that a GPU launches.
+"""A step's operators as the kernels that a GPU launches.
 
 What is fused: rotary positions and the write of new keys and values into the QKV product, whose
 outputs they are; a residual sum with the norm after it (the last one with the next block's first
-norm). Biases are added by the product. All requests have the same context.
+norm). Biases are added by the product. Where each request feeds one token and all have the same
+context, scores, softmax and values are three kernels; in any other step attention is one.
 
 Products move the bytes that the operators say: of a packed format its elements, scales and zero
 points, of a cache of another type its own.
@@ -10,21 +11,28 @@ points, of a cache of another type its own.
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
 from pimsim.config.errors import InputError
+from pimsim.hardware.xpu.flash import FlashAttention, FlashPart
 from pimsim.hardware.xpu.tiling import Product
 from pimsim.workload.card_trace import card_trace
 from pimsim.workload.cards import ModelCard, parallelism
 from pimsim.workload.degrees import check_degrees
 from pimsim.workload.instantiate import instantiate
 from pimsim.workload.operators import Block, ForwardPass, Operator, OperatorKind
+from pimsim.workload.outside import outside_work
 from pimsim.workload.requests import Request
-from pimsim.workload.step import Step
+from pimsim.workload.step import Mask, Step, StepEntry
 from pimsim.workload.trace import OperatorTrace
 
-__all__ = ["AttentionKernels", "BlockKernels", "Streamed", "block_kernels", "decode_step"]
+__all__ = [
+    "AttentionKernels", "BlockKernels", "Streamed", "block_kernels", "decode_step", "flash_parts",
+    "forward_pass", "output_layer",
+]  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +74,8 @@ class BlockKernels:
     kind: str
     count: int
     """Blocks of that kind."""
-    attention: AttentionKernels
+    attention: AttentionKernels | None
+    """None: it is ``flash``."""
     projections: tuple[tuple[str, Product], ...]
     """QKV and output projection."""
     ffn: tuple[tuple[str, Product], ...]
@@ -76,6 +85,26 @@ class BlockKernels:
     reduced_bytes: tuple[int, ...]
     """One device's payload of each all-reduce."""
     weight_bytes: int
+    flash: tuple[FlashAttention, ...] = ()
+    """One launch for each form of attention that the step has."""
+    kv_written_bytes: int = 0
+    """New keys and values."""
+    kv_cached_bytes: int = 0
+    """Keys and values of earlier steps that attention reads, as they lie in the cache."""
+
+    @property
+    def kv_bytes(self) -> int:
+        """Keys and values that attention reads, each once."""
+        if self.attention is not None:
+            return self.attention.kv_bytes
+        return sum(each.kv_bytes for each in self.flash)
+
+    @property
+    def attention_macs(self) -> int:
+        """Multiply-adds of pairs of a new token and a key that it attends to."""
+        if self.attention is not None:
+            return self.attention.score.macs + self.attention.value.macs
+        return sum(each.macs for each in self.flash)
 
 
 def decode_step(
@@ -92,32 +121,57 @@ def decode_step(
     request = Request(
         id=0, arrival_s=0.0, prompt_tokens=context, output_tokens=1, generated_tokens=0
     )
+    return forward_pass(model, Step.decode([request] * batch), devices)
+
+
+def forward_pass(model: ModelCard | OperatorTrace, step: Step, devices: int) -> ForwardPass:
+    """``step`` on one of ``devices``, one block of each kind; see ``decode_step``."""
     if isinstance(model, ModelCard):
         parallelism(model, devices, 1)
         model = card_trace(model)
     else:
         check_degrees(model, devices, 1)
     facts = model.facts
-    roomy = facts.model_copy(update={"max_context": max(facts.max_context, context)})
+    roomy = facts.model_copy(update={"max_context": max(facts.max_context, *step.contexts)})
     kinds = set(model.phases["decode"].sequence())
     return instantiate(
-        model.model_copy(update={"facts": roomy}),
-        Step.decode([request] * batch),
-        tp=devices,
-        layers=len(kinds),
+        model.model_copy(update={"facts": roomy}), step, tp=devices, layers=len(kinds)
     )
 
 
 def block_kernels(step: ForwardPass, *, fused_gate: bool) -> tuple[BlockKernels, ...]:
     """The kernels of each kind of block of a step; ``fused_gate`` makes gate and up projections one
     product. Raises ``InputError`` for blocks with operators that have no kernel here."""
-    if any(each != step.contexts[0] for each in step.contexts):
-        raise ValueError("requests of one context expected")
     blocks = {block.kind: block for block in step.blocks}
     return tuple(_block(step, blocks[kind], count, fused_gate) for kind, count in step.model_blocks)
 
 
-_ATTENTION = {OperatorKind.ATTENTION_SCORE, OperatorKind.SOFTMAX, OperatorKind.ATTENTION_VALUE}
+def output_layer(trace: OperatorTrace, step: Step, devices: int) -> tuple[tuple[str, Product], ...]:
+    """Products behind the blocks on one of ``devices``, with a row for each that logits are wanted
+    of; none where there are none."""
+    return tuple(
+        (
+            each.name,
+            Product(
+                each.m,
+                each.n,
+                each.k,
+                each.count,
+                trace.facts.dtype_bytes,
+                _per_element(each.weight_bytes, each.n * each.k * each.count),
+            ),
+        )
+        for outside in outside_work(trace, step, devices, 1, with_tables=True)
+        for each in outside.block.operators
+        if each.kind is OperatorKind.GEMM and each.m
+    )
+
+
+_ATTENTION = {
+    OperatorKind.ATTENTION_SCORE: "score",
+    OperatorKind.SOFTMAX: "softmax",
+    OperatorKind.ATTENTION_VALUE: "value",
+}
 _FUSED = {OperatorKind.ROPE, OperatorKind.KV_APPEND}
 _RESIDUALS = ("res1", "res2")
 
@@ -132,10 +186,13 @@ def _block(step: ForwardPass, block: Block, count: int, fused_gate: bool) -> Blo
             ffn += [(name, _gemm(each, step, 2)) for name in ("gate", "up")]
         elif each.group in _FFN:
             ffn.append((each.name, _gemm(each, step)))
+    written = sum(each.kv_write_bytes for each in block.operators)
+    window = next(each.window for each in block.operators if each.kind in _ATTENTION) or None
+    cached = sum(max(each.keys(window) - each.new_tokens, 0) for each in step.step.entries)
     return BlockKernels(
         kind=block.kind,
         count=count,
-        attention=_attention(step, block),
+        attention=_attention(step, block) if _feeds_alike_tokens(step.step) else None,
         projections=tuple(
             (each.name, _gemm(each, step)) for each in products if each.group not in _FFN
         ),
@@ -146,7 +203,17 @@ def _block(step: ForwardPass, block: Block, count: int, fused_gate: bool) -> Blo
             each.input_bytes for each in block.operators if each.kind is OperatorKind.COLLECTIVE
         ),
         weight_bytes=sum(each.weight_bytes for each in block.operators),
+        flash=() if _feeds_alike_tokens(step.step) else tuple(_flash(step, block)),
+        kv_written_bytes=written,
+        kv_cached_bytes=written * cached // step.step.tokens,
     )
+
+
+def _feeds_alike_tokens(step: Step) -> bool:
+    """Whether each request feeds one token and all read as many."""
+    return {(entry.new_tokens, entry.context) for entry in step.entries} == {
+        (1, step.entries[0].context)
+    }
 
 
 _FFN = ("fc1", "fc2")
@@ -155,7 +222,7 @@ _FFN = ("fc1", "fc2")
 def _check(step: ForwardPass, block: Block) -> None:
     """What a block must have, and all that it may have."""
     for each in block.operators:
-        known = each.kind in _ATTENTION | _FUSED or each.group in _RESIDUALS
+        known = each.kind in _ATTENTION or each.kind in _FUSED or each.group in _RESIDUALS
         known = known or each.kind in (
             OperatorKind.GEMM, OperatorKind.NORM, OperatorKind.COLLECTIVE,
         ) or each.name == "act"  # fmt: skip
@@ -164,12 +231,14 @@ def _check(step: ForwardPass, block: Block) -> None:
                 f"model {step.model}: its blocks ({block.kind}) have {each.name} ({each.kind}); "
                 "systems of GPUs compute blocks with attention and a dense feed-forward network"
             )
-    for name in ("score", "softmax", "value", "act"):
-        if not block.has(name):
-            raise InputError(
-                f"model {step.model}: its blocks ({block.kind}) have no {name}; systems of GPUs "
-                "compute blocks with attention and a dense feed-forward network"
-            )
+    kinds = {each.kind for each in block.operators}
+    missing = [name for kind, name in _ATTENTION.items() if kind not in kinds]
+    missing += [] if block.has("act") else ["act"]
+    if missing:
+        raise InputError(
+            f"model {step.model}: its blocks ({block.kind}) have no {missing[0]}; systems of GPUs "
+            "compute blocks with attention and a dense feed-forward network"
+        )
 
 
 def _per_element(size_bytes: int, elements: int) -> int | Fraction:
@@ -249,3 +318,53 @@ def _attention(step: ForwardPass, block: Block) -> AttentionKernels:
         sent_bytes=sum(each.output_bytes for each in sent),
         returned_bytes=value.output_bytes,
     )
+
+
+def flash_parts(entries: Sequence[StepEntry], window: int | None) -> tuple[FlashPart, ...]:
+    """Entries that are asked the same as one part each, in the order of their first.
+
+    ``window``: a token sees so many last ones, itself among them; None: all before it.
+    """
+    alike = Counter((each.new_tokens, each.context, each.mask) for each in entries)
+    shapes = {(each.new_tokens, each.context, each.mask): each for each in entries}
+    return tuple(
+        FlashPart(
+            requests=count,
+            new_tokens=shapes[shape].new_tokens,
+            context=shapes[shape].context,
+            keys=shapes[shape].keys(window),
+            pairs=shapes[shape].pairs(window),
+            causal=shapes[shape].mask is Mask.CAUSAL,
+        )
+        for shape, count in alike.items()
+    )
+
+
+def _flash(step: ForwardPass, block: Block) -> Iterator[FlashAttention]:
+    """The block's attention of each form, with all entries of that form."""
+
+    def of_kind(kind: OperatorKind, entries: tuple[int, ...]) -> Operator:
+        return next(
+            each for each in block.operators if each.kind is kind and each.entries == entries
+        )
+
+    for score in block.operators:
+        if score.kind is not OperatorKind.ATTENTION_SCORE:
+            continue
+        value = of_kind(OperatorKind.ATTENTION_VALUE, score.entries)
+        entries = [step.step.entries[at] for at in score.entries] or list(step.step.entries)
+        window = score.window or None
+        keys = sum(each.keys(window) for each in entries)
+        yield FlashAttention(
+            parts=flash_parts(entries, window),
+            heads=score.heads,
+            kv_heads=score.kv_heads,
+            key_dim=score.head_dim,
+            value_dim=value.head_dim,
+            window=window,
+            element_bytes=step.dtype_bytes,
+            key_value_bytes=_per_element(
+                score.kv_read_bytes + value.kv_read_bytes, keys * score.kv_heads
+            ),
+            softmax_flops=of_kind(OperatorKind.SOFTMAX, score.entries).flops,
+        )

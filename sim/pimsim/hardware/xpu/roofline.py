@@ -13,9 +13,9 @@ from typing import Literal
 from pimsim.config.xpu import HostConfig, KernelConfig, RooflineConfig, XpuConfig
 from pimsim.hardware.xpu.tiling import Product, tiles, traffic, wave_utilisation
 
-__all__ = ["Cost", "bandwidth", "host_stream", "peak_flops", "product", "stream", "waves"]
+__all__ = ["Bound", "Cost", "bandwidth", "host_stream", "peak_flops", "product", "stream", "waves"]
 
-Bound = Literal["compute", "memory", "launch"]
+Bound = Literal["compute", "exponentials", "memory", "launch"]
 
 _BITS = 8
 

@@ -1,0 +1,73 @@
+"""``pimsim kernel attention --gpu``: fused attention of several new tokens, on a GPU alone."""
+
+from __future__ import annotations
+
+import json
+
+import typer
+
+from pimsim.cli.tables import print_table
+
+__all__ = ["flash_attention"]
+
+
+def flash_attention(
+    gpu: str, overrides: list[str], heads: int, kv_heads: int, head_dim: int,
+    contexts: list[int], new_tokens: int, window: int | None, as_json: bool,
+) -> None:  # fmt: skip
+    """Requests in one launch, elements of two bytes; prints time, bound, FLOPs, bytes and energy.
+
+    Raises ``InputError`` for a context shorter than its new tokens, and heads that do not share
+    those of keys evenly.
+    """
+    from pimsim.config.errors import InputError
+    from pimsim.config.loader import load_preset
+    from pimsim.hardware.xpu.flash import FlashAttention, flash, flash_tile, flash_work
+    from pimsim.mapping.kernels import flash_parts
+    from pimsim.workload.requests import Request
+    from pimsim.workload.step import StepEntry
+
+    if heads % kv_heads:
+        raise InputError(f"--kv-heads {kv_heads}: {heads} heads cannot share them evenly")
+    for context in contexts:
+        if context < new_tokens:
+            raise InputError(
+                f"--new-tokens {new_tokens}: a context of {context} tokens has fewer; allowed: 1 "
+                f"to {context}"
+            )
+    xpu = load_preset("xpu", gpu, overrides).config
+    entries = [
+        StepEntry(Request(at, 0.0, context, 1, 0), new_tokens, context)
+        for at, context in enumerate(contexts)
+    ]
+    work = FlashAttention(
+        flash_parts(entries, window), heads, kv_heads, head_dim, head_dim, window, 2, 4 * head_dim
+    )
+    cost, done = flash(work, xpu), flash_work(work, xpu)
+    rows, keys = flash_tile(work, xpu)
+    report = {
+        "time_s": cost.time_s,
+        "bound": cost.bound,
+        "flops": 2 * work.macs,
+        "executed_flops": 2 * done.pairs * 2 * head_dim,
+        "blocks": done.blocks,
+        "tile": [rows, keys],
+        "memory_bytes": done.memory_bytes,
+        "energy_j": cost.energy_pj * 1e-12,
+        "gpu": xpu.name,
+    }
+    if as_json:
+        typer.echo(json.dumps(report, indent=2))
+        return
+    plural = "" if len(contexts) == 1 else "s"
+    print_table(
+        f"{len(contexts)} request{plural}, {heads} heads of {head_dim}, {new_tokens} new tokens "
+        f"each, on {xpu.name}",
+        {
+            "attention": f"{1e6 * cost.time_s:,.3f} us, bound by {cost.bound}",
+            "FLOPs": f"{report['flops']:,} needed, {report['executed_flops']:,} done",
+            "thread blocks": f"{done.blocks:,}, tiles of {rows} queries and {keys} keys",
+            "moved": f"{done.memory_bytes:,} B to and from memory",
+            "energy": f"{1e-12 * cost.energy_pj:.6f} J",
+        },
+    )

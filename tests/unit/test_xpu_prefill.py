@@ -1,0 +1,243 @@
+"""Prefill on systems of GPUs: kernels of any step, chunks, transfers and logits, by hand."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import pytest
+
+from pimsim.config.errors import InputError
+from pimsim.config.loader import load_system
+from pimsim.engine.xpu_block import FixedCosts, block_cost
+from pimsim.engine.xpu_prefill import Prefilling, prefill, prefill_steps
+from pimsim.engine.xpu_system import decode
+from pimsim.hardware.fabric.collectives import all_reduce
+from pimsim.hardware.xpu import roofline
+from pimsim.hardware.xpu.flash import flash
+from pimsim.hardware.xpu.tiling import Product
+from pimsim.mapping.kernels import (
+    block_kernels,
+    decode_step,
+    forward_pass,
+    output_layer,
+)
+from pimsim.workload.card_trace import card_trace
+from pimsim.workload.cards import load_card
+from pimsim.workload.requests import Request
+from pimsim.workload.step import Step, StepEntry
+
+GPT = load_card("gpt3-7b")
+LLAMA = load_card("llama-3-8b")
+REQUEST = Request(id=0, arrival_s=0.0, prompt_tokens=10**6, output_tokens=1, generated_tokens=0)
+
+
+def step(*entries: tuple[int, int, int]) -> Step:
+    """Of (new tokens, context, rows of logits)."""
+    return Step(tuple(StepEntry(REQUEST, new, context, rows, 0) for new, context, rows in entries))
+
+
+def test_kernels_of_a_prompt_by_hand() -> None:
+    asked = step((100, 160, 0), (100, 160, 0))
+    [block] = block_kernels(forward_pass(LLAMA, asked, 4), fused_gate=True)
+    products = {name: (work.m, work.n, work.k) for name, work in (*block.projections, *block.ffn)}
+    assert products == {
+        "qkv": (200, (32 + 2 * 8) * 128 // 4, 4096),
+        "proj": (200, 4096, 4096 // 4),
+        "fc1": (200, 2 * 14336 // 4, 4096),
+        "fc2": (200, 4096, 14336 // 4),
+    }
+    assert block.attention is None
+    [attention] = block.flash
+    [part] = attention.parts
+    assert (part.requests, part.new_tokens, part.context, part.keys) == (2, 100, 160, 160)
+    assert part.pairs == 60 * 100 + 100 * 101 // 2
+    assert (attention.heads, attention.kv_heads) == (32 // 4, 8 // 4)
+    assert (attention.key_dim, attention.value_dim, attention.key_value_bytes) == (128, 128, 512)
+    assert block.attention_macs == 2 * part.pairs * 8 * 256
+    assert block.kv_bytes == 2 * 160 * 2 * 512
+    assert block.kv_written_bytes == 2 * 100 * 2 * 512
+    assert block.kv_cached_bytes == 2 * 60 * 2 * 512
+    assert attention.softmax_flops == 5 * 2 * part.pairs * 8
+    assert block.reduced_bytes == (200 * 4096 * 2,) * 2
+
+
+def test_single_tokens_of_one_context_are_what_decoding_has() -> None:
+    [block] = block_kernels(forward_pass(GPT, step((1, 90, 1), (1, 90, 1)), 2), fused_gate=True)
+    assert [block] == list(block_kernels(decode_step(GPT, 2, 90, 2), fused_gate=True))
+    assert block.flash == ()
+    assert block.attention is not None
+    assert block.attention_macs == 2 * 90 * 16 * 256
+    assert block.kv_bytes == block.attention.kv_bytes == 2 * 90 * 16 * 512
+
+
+def test_a_mixed_step_groups_equal_entries_in_one_launch() -> None:
+    asked = step((1, 90, 1), (64, 64, 0), (1, 90, 1), (1, 91, 1), (5, 90, 5))
+    [block] = block_kernels(forward_pass(GPT, asked, 1), fused_gate=True)
+    assert {work.m for _, work in (*block.projections, *block.ffn)} == {72}
+    [attention] = block.flash
+    shapes = [(part.requests, part.new_tokens, part.context) for part in attention.parts]
+    assert shapes == [(2, 1, 90), (1, 64, 64), (1, 1, 91), (1, 5, 90)]
+    pairs = 2 * 90 + 64 * 65 // 2 + 91 + 85 * 5 + 15
+    assert block.attention_macs == pairs * 32 * 256
+    assert block.kv_bytes == (3 * 90 + 64 + 91) * 32 * 512
+
+
+def test_a_window_limits_keys() -> None:
+    """Gemma's sliding blocks see 512 keys; new tokens 301 to 1000 of the prompt."""
+    forward = forward_pass(load_card("gemma-3-270m"), step((700, 1000, 0)), 1)
+    blocks = {each.kind: each for each in block_kernels(forward, fused_gate=True)}
+    assert {kind: each.flash[0].window for kind, each in blocks.items()} == {
+        "sliding": 512, "full": None,
+    }  # fmt: skip
+    [sliding], [full] = (blocks[kind].flash for kind in ("sliding", "full"))
+    growing = sum(range(301, 512))  # keys of tokens that see fewer than the window
+    assert (sliding.parts[0].keys, sliding.parts[0].pairs) == (1000, growing + 489 * 512)
+    assert (full.parts[0].keys, full.parts[0].pairs) == (1000, 700 * 300 + 700 * 701 // 2)
+    late = forward_pass(load_card("gemma-3-270m"), step((100, 1000, 0)), 1)
+    blocks = {each.kind: each for each in block_kernels(late, fused_gate=True)}
+    token = blocks["full"].kv_written_bytes // 100
+    assert blocks["sliding"].kv_bytes == 611 * token
+    assert blocks["sliding"].kv_cached_bytes == 511 * token
+    assert blocks["full"].kv_cached_bytes == 900 * token
+
+
+def test_the_block_by_hand() -> None:
+    """Three prompts of 48 on four devices: each kernel alone, and their sum."""
+    config = load_system("dgx-a100a", ["devices=4"]).config
+    result = prefill(config, GPT, 3, 48)
+    xpu, tokens, hidden = config.xpu, 144, 4096
+    gemm = {
+        "qkv": Product(tokens, 3 * hidden // 4, hidden, b_bytes=2 + _bias(2, hidden)),
+        "proj": Product(tokens, hidden, hidden // 4, b_bytes=2 + _bias(2, hidden // 4)),
+        "fc1": Product(tokens, hidden, hidden, b_bytes=2 + _bias(2, hidden)),
+        "fc2": Product(tokens, hidden, hidden, b_bytes=2 + _bias(2, hidden)),
+    }
+    for name, product in gemm.items():
+        found = 32 * roofline.product(product, xpu).time_s
+        assert result.gemm_s[name] == pytest.approx(found, rel=1e-3), name
+    [block] = block_kernels(forward_pass(GPT, prefill_steps(3, 48)[0], 4), fused_gate=False)
+    assert result.parts_s["attention"] == pytest.approx(32 * flash(block.flash[0], xpu).time_s)
+    reduced = all_reduce(tokens * hidden * 2, 4, config.link).time_ps * 1e-12
+    assert result.parts_s["communication"] == pytest.approx(32 * 2 * reduced)
+    [(name, head)] = output_layer(card_trace(GPT), prefill_steps(3, 48)[0], 4)
+    assert (name, head.m, head.n, head.k) == ("lm_head", 3, -(-50257 // 4), hidden)
+    assert result.gemm_s["lm_head"] == pytest.approx(roofline.product(head, xpu).time_s)
+    assert result.parts_s["gemm"] == pytest.approx(sum(result.gemm_s.values()))
+    macs = 32 * (sum(each.macs for each in gemm.values()) + block.attention_macs) + head.macs
+    assert result.flops == 4 * 2 * macs
+    assert result.attention_flops == 2 * 32 * 3 * (48 * 49 // 2) * 32 * 256
+    assert result.executed_attention_flops == 2 * 32 * 3 * 64 * 128 * 32 * 256
+    assert result.kv_written_bytes == 32 * 3 * 48 * 2 * hidden * 2
+
+
+def _bias(element_bytes: int, depth: int) -> float:
+    return element_bytes / depth
+
+
+@pytest.mark.parametrize("name", ["dgx-a100a", "dgx-attacc-bank", "dgx-a100a-cpu"])
+def test_chunks_do_the_same_work(name: str) -> None:
+    config = load_system(name).config
+    results = [prefill(config, LLAMA, 3, 1000, chunk) for chunk in (None, 1000, 500, 128, 7)]
+    assert results[0] == results[1]
+    assert [each.steps for each in results] == [1, 1, 2, 8, 143]
+    for each in results:
+        check_laws(each, 3)
+        assert each.flops == results[0].flops
+        assert each.attention_flops == results[0].attention_flops
+        assert each.kv_written_bytes == results[0].kv_written_bytes
+        assert each.need_bytes == results[0].need_bytes
+    assert all(one.time_s < more.time_s for one, more in pairwise(results[1:]))
+
+
+def check_laws(result: Prefilling, batch: int) -> None:
+    assert result.step_s >= max(result.bound_s.values())
+    assert sum(result.parts_s.values()) == pytest.approx(result.step_s)
+    assert result.time_s == pytest.approx(result.steps * result.step_s)
+    assert result.executed_attention_flops >= result.attention_flops
+    assert all(joule >= 0 for joule in result.energy_j.values())
+    assert result.tokens_per_s * result.time_s == pytest.approx(batch * 1000)
+
+
+def test_the_bounds_are_all_flops_at_the_peak() -> None:
+    config = load_system("dgx-h100").config
+    result = prefill(config, LLAMA, 2, 700, 300)
+    peak = 8 * 989.4e12
+    assert result.bound_s["xpu_compute"] * result.steps == pytest.approx(result.flops / peak)
+
+
+def test_logits_are_made_once_however_many_chunks() -> None:
+    config = load_system("dgx-a100a").config
+    heads = [prefill(config, GPT, 2, 900, chunk) for chunk in (None, 300)]
+    whole, pieces = (each.gemm_s["lm_head"] * each.steps for each in heads)
+    assert whole == pytest.approx(pieces)
+    steps = prefill_steps(2, 900, 400)
+    assert [(each.new_tokens, each.contexts, each.logits, each.made) for each in steps] == [
+        ((400, 400), (400, 400), 0, 0),
+        ((400, 400), (800, 800), 0, 0),
+        ((100, 100), (900, 900), 2, 2),
+    ]
+    assert output_layer(card_trace(GPT), steps[0], 8) == ()
+
+
+@pytest.mark.parametrize(("name", "shares"), [("dgx-attacc-bank", 1), ("dgx-a100a-cpu", 4)])
+def test_keys_go_to_who_holds_them_and_come_back(name: str, shares: int) -> None:
+    """Chunks of 400, 400 and 100: 900 keys go, 400 and 800 come back."""
+    config = load_system(name).config
+    holder = config.stacks if config.attention == "pim" else config.host
+    assert holder is not None
+    alone = config.model_copy(update={"attention": "xpu", "overlap": "none", "ffn_split": False})
+    there, here = (prefill(each, GPT, 2, 900, 400) for each in (config, alone))
+    moved = 32 * 2 * (900 + 400 + 800) * 2 * (4096 // 8) * 2
+    more = 3 * (there.parts_s["communication"] - here.parts_s["communication"])
+    assert more == pytest.approx(shares * moved / (holder.transfer_gb_per_s * 1e9))
+    joule = 3 * (there.energy_j["link"] - here.energy_j["link"])
+    assert joule == pytest.approx(8 * moved * 8 * config.link_pj_per_bit * 1e-12)
+    assert there.energy_j["pim"] == there.energy_j["host"] == 0
+    assert there.parts_s["attention"] == here.parts_s["attention"]
+
+
+def test_decoding_needs_the_room_that_prefill_needs() -> None:
+    config = load_system("dgx-a100a").config
+    assert prefill(config, LLAMA, 3, 801).need_bytes == decode(config, LLAMA, 3, 800, 2).need_bytes
+
+
+def test_latent_attention_expands_what_is_cached() -> None:
+    """DeepSeek's dense blocks: 16 heads of 192 and 128 a device, keys of 60 cached tokens made
+    again."""
+    dense = load_card("deepseek-v3").model_copy(update={"moe": None})
+    forward = forward_pass(dense, step((100, 160, 0), (1, 90, 1)), 8)
+    [kernels] = block_kernels(forward, fused_gate=True)
+    single, prompt = sorted(kernels.flash, key=lambda each: each.kv_heads)
+    assert (prompt.heads, prompt.kv_heads, prompt.key_dim, prompt.value_dim) == (16, 16, 192, 128)
+    assert [(part.new_tokens, part.context) for part in prompt.parts] == [(100, 160)]
+    assert prompt.key_value_bytes == (192 + 128) * 2
+    assert (single.heads, single.kv_heads) == (16, 1)
+    assert [(part.new_tokens, part.context) for part in single.parts] == [(1, 90)]
+    expansion = dict(kernels.projections)["kv_b"]
+    assert (expansion.m, expansion.k) == (160, 512)
+    config = load_system("dgx-h100").config
+    cost = block_cost(kernels, FixedCosts.of(kernels, config), config)
+    assert cost.parts_s["attention"] == pytest.approx(
+        sum(flash(each, config.xpu).time_s for each in kernels.flash)
+    )
+
+
+@pytest.mark.parametrize(
+    ("sizes", "message"),
+    [
+        ((0, 5, None), "batch: 0; at least 1"),
+        ((1, 0, None), "input: 0; at least 1"),
+        ((1, 5, 0), "chunk: 0; at least 1"),
+        ((1, 16_385, 1), "into 16,385 steps; at most 16,384 are simulated, so at least 2"),
+    ],
+)
+def test_sizes_that_are_none(sizes: tuple[int, int, int | None], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        prefill_steps(*sizes)
+
+
+def test_attention_of_several_tokens_is_refused_where_pim_has_it() -> None:
+    config = load_system("dgx-attacc-bank").config
+    [block] = block_kernels(forward_pass(GPT, step((8, 8, 1)), 8), fused_gate=True)
+    with pytest.raises(ValueError, match="is the device's"):
+        block_cost(block, FixedCosts.of(block, config), config)
