@@ -7,6 +7,7 @@ import pytest
 from pimsim.config.loader import load_run
 from pimsim.config.resources import preset_names
 from pimsim.engine.npu_attention import NpuAttentionResult, run_npu_attention
+from pimsim.mapping.gemm import tile_product
 
 
 def attend(
@@ -65,6 +66,30 @@ def test_work_is_dealt_to_all_cores(cores: int) -> None:
         f"npu.systolic.arrays={8 // cores}", f"npu.scratchpad.capacity={32 // cores}MiB",
     )  # fmt: skip
     assert parted.cycles == pytest.approx(one.cycles, rel=0.05)
+
+
+@pytest.mark.parametrize("cores", [2, 4, 8])
+def test_single_tokens_are_dealt_to_all_cores(cores: int) -> None:
+    """N34: as many arrays in cores of their own take as long as in one."""
+    contexts = [900 + 10 * at for at in range(16)]
+    slow = attend("npu-only", 32, 128, contexts, 1, "npu.systolic.arrays=1")
+    parted = attend("npu-only", 32, 128, contexts, 1, f"npu.cores={cores}", "npu.systolic.arrays=1")
+    together = attend("npu-only", 32, 128, contexts, 1, f"npu.systolic.arrays={cores}")
+    assert parted.cycles == pytest.approx(together.cycles, rel=0.02)
+    assert parted.array_cycles == together.array_cycles
+    assert parted.read_bytes == together.read_bytes
+    busier = max(slow.array_cycles / cores, together.memory_cycles)
+    assert parted.cycles <= 1.2 * busier
+
+
+@pytest.mark.parametrize("cores", [1, 2, 4, 8])
+def test_a_product_that_arrays_hold_back_has_tiles_for_all_cores(cores: int) -> None:
+    """N35: with the default tiling."""
+    config = load_run("npu-only", [f"npu.cores={cores}", "npu.systolic.arrays=1"]).config
+    cut = tile_product(256, 4096, 4096, 2, config.npu, config.memory, activations_move=False)
+    folds = [sum(-(-tile.n // 128) * -(-tile.k // 128) for tile in own) for own in cut.cores]
+    assert max(folds) == min(folds)
+    assert cut.cut.compute_cycles == 32 * 32 // cores * 256
 
 
 def test_one_head_is_dealt_to_all_arrays() -> None:

@@ -93,7 +93,7 @@ class NpuSide:
             yield self.env.timeout(task.link_ps)
             self.charge("collective", start)
             return
-        moved = self.port.transfer(task.streams, task.scatters) if _moves(task) else None
+        moved = self._moved(task) if _moves(task) else None
         if moved is not None:
             yield moved
             tail = self._later(int(self.env.now), task.tail_cycles) - int(self.env.now)
@@ -115,6 +115,13 @@ class NpuSide:
             self.recorder.npu_causes["vector"] += busy
         waited = "activations" if task.unit == "vector" else "weights"
         self.recorder.npu_causes[waited] += total - busy
+
+    def _moved(self, task: NpuTask) -> simpy.Event:
+        """Ask for all that a task without tiles moves."""
+        if not task.stream_each_core:
+            return self.port.transfer(task.streams, task.scatters)
+        parts = [self.port.transfer([s], source=core) for core, s in enumerate(task.streams)]
+        return simpy.AllOf(self.env, parts)
 
     def _load(self, step: GemmStep) -> simpy.Event | None:
         return self.port.transfer(step.loads, source=step.core) if step.loads else None

@@ -48,9 +48,11 @@ def tile_product(
     npu: NpuConfig,
     memory: MemoryConfig,
     explain: bool = False,
+    activations_move: bool = True,
 ) -> CoreTiling:
     """The cut of C[m, n] = A[m, k] B[k, n] that ``npu.tiling`` picks, and why."""
-    return tile_for_cores(m, n, k, element_bytes, npu, bytes_per_kcycle(npu, memory), explain)
+    rate = bytes_per_kcycle(npu, memory)
+    return tile_for_cores(m, n, k, element_bytes, npu, rate, explain, activations_move)
 
 
 def gemm_steps(

@@ -6,9 +6,11 @@ from collections.abc import Sequence
 from functools import cache
 from typing import NamedTuple
 
+import numpy as np
+
 from pimsim.config.npu import NpuConfig
 from pimsim.config.plugins import load_module
-from pimsim.hardware.dram.system import Stream
+from pimsim.hardware.dram.system import Rows, Stream
 from pimsim.hardware.npu.gemm import GemmPlan, plan_gemm
 from pimsim.hardware.npu.vector import vector_cycles, vector_lane_ops
 from pimsim.hardware.npu.vector_timing import vector_timing
@@ -17,6 +19,10 @@ from pimsim.mapping.tasks import NpuTask
 from pimsim.workload.operators import Operator, OperatorKind
 
 __all__ = ["ArrayCost", "SingleAttention", "npu_product", "npu_softmax"]
+
+
+_MOST_RUNS = 2048
+"""Of a core's part of a cache; the memory system takes a few times as many at once."""
 
 
 def npu_softmax(
@@ -54,7 +60,8 @@ def npu_product(
     return NpuTask(
         operator.name, str(operator.kind), "systolic", layer, operator.flops, 0,
         operator.kv_read_bytes,
-        streams=(Stream(first_burst, bursts),) if bursts else (),
+        streams=_dealt(first_burst, bursts, bursts // max(sum(contexts), 1), npu.cores),
+        stream_each_core=npu.cores > 1,
         compute_cycles=sum(cycles),
         streamed_cycles=sum(cost.streamed for cost in costs),
         loading_cycles=sum(cost.loading for cost in costs),
@@ -62,6 +69,22 @@ def npu_product(
         sram_bytes=bursts * burst_bytes + sum(
             _array_bytes(operator, c, score, npu, element_bytes) for c in contexts
         ),
+    )  # fmt: skip
+
+
+def _dealt(first: int, bursts: int, token_bursts: int, cores: int) -> tuple[Stream | Rows, ...]:
+    """The cache, token after token, of which each core loads the heads that it works on: one
+    stream, or one set of runs for each core."""
+    if cores == 1 or not bursts:
+        return (Stream(first, bursts),) if bursts else ()
+    # of a token's keys or values, one core's; of several tokens where runs would be too many
+    each = max(token_bursts // cores, -(-bursts // (_MOST_RUNS * cores)), 1)
+    starts = np.arange(0, bursts, each, dtype=np.int64)
+    lengths = np.minimum(each, bursts - starts)
+    owner = np.arange(len(starts)) % cores
+    return tuple(
+        Rows(first + starts[owner == core], lengths[owner == core])
+        for core in range(cores) if core < len(starts)
     )  # fmt: skip
 
 
@@ -105,14 +128,14 @@ class SingleAttention:
         self, operator: Operator, context: int, score: bool, npu: NpuConfig, element_bytes: int
     ) -> ArrayCost:
         """Array cycles of one request's scores (``score``) or values over ``context`` tokens, all
-        heads."""
-        systolic = npu.systolic
+        heads, which are dealt to the arrays of all cores."""
+        systolic, arrays = npu.systolic, npu.systolic.arrays * npu.cores
         one = _one_head(operator, context, score, npu, element_bytes)
         # with hidden preloads the next head's keys load while this one drains
         hidden = systolic.preload == "hidden"
         each = one.taken_cycles if hidden else one.cycles
         parts = (each, one.streamed_cycles, min(one.loading_cycles, each - one.streamed_cycles))
-        return ArrayCost(*(-(-part * operator.kv_heads // systolic.arrays) for part in parts))
+        return ArrayCost(*(-(-part * operator.kv_heads // arrays) for part in parts))
 
 
 @cache

@@ -47,7 +47,7 @@ class ProductTiles:
             first + self.bursts(product.input_bytes) if spill else None,
         )
         size = self.element_bytes
-        tiling = tile_product(*dims, size, self.npu, self.memory)
+        tiling = tile_product(*dims, size, self.npu, self.memory, activations_move=spill)
         steps = gemm_steps(dims, tiling, places, size, self.npu, self.memory, product.weight_bytes)
         return steps, list(chain(*tiling.cores))
 

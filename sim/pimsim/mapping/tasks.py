@@ -102,8 +102,10 @@ class NpuTask(Task):
     of causal attention are done in full."""
     weights_chosen: bool = False
     """Which weights its tiles load is known only when the tasks before it are done."""
-    streams: tuple[Stream, ...] = ()
+    streams: tuple[Stream | Rows, ...] = ()
     """Loads and stores of a task without tiles, in order."""
+    stream_each_core: bool = False
+    """The streams are those of the cores in their order, one each; else all are core 0's."""
     scatters: tuple[Scatter, ...] = ()
     compute_cycles: int = 0
     """NPU cycles of a task without tiles, beside its loads and stores."""

@@ -95,17 +95,19 @@ def tile_for_cores(
     npu: NpuConfig,
     bytes_per_kcycle: int,
     explain: bool = False,
+    activations_move: bool = True,
 ) -> CoreTiling:
     """Cut C[m, n] = A[m, k] B[k, n] for the cores of ``npu`` by its ``tiling``.
 
     ``bytes_per_kcycle``: what the memory moves in 1000 NPU cycles at its full rate. ``explain``:
-    judge the other cuts too where the policy does not ask for them. Raises ``InputError`` where
+    judge the other cuts too where the policy does not ask for them. ``activations_move``: inputs
+    and outputs cross the memory's bus; else weights alone do. Raises ``InputError`` where
     no tile fits, or the product takes too many.
     """
     whole = (m, n, k)
     if min(m, n, k, dtype_bytes) < 1:
         raise InputError(f"gemm {m} x {n} x {k} of {dtype_bytes} bytes: sizes must be at least 1")
-    judge = _Judge(whole, dtype_bytes, npu, max(bytes_per_kcycle, 1))
+    judge = _Judge(whole, dtype_bytes, npu, max(bytes_per_kcycle, 1), activations_move)
     judge.check_room()
     alone = npu.cores == 1 and npu.scratchpad.accumulator is None
     # what a module cuts by itself is judged here as the least traffic
@@ -146,11 +148,15 @@ def _orders(cores: int) -> tuple[str, ...]:
 class _Judge:
     """Estimates cuts of one product."""
 
-    def __init__(self, whole: Sizes, dtype_bytes: int, npu: NpuConfig, rate: int) -> None:
+    def __init__(
+        self, whole: Sizes, dtype_bytes: int, npu: NpuConfig, rate: int, moving: bool = True
+    ) -> None:
         self.whole = whole
         self.dtype_bytes = dtype_bytes
         self.npu = npu
         self.rate = rate
+        # on one core a cut's traffic is counted in all its operands, wherever they are
+        self.moving = moving or npu.cores == 1
         pad = npu.scratchpad
         share = 2 if pad.double_buffered else 1
         self.room = pad.capacity // share // dtype_bytes
@@ -203,7 +209,9 @@ class _Judge:
             outer_m = order.index("m") < order.index("n")
             reload_a = counts[1] if not outer_m and counts[0] > 1 else min(busy, counts[1])
             reload_b = counts[0] if outer_m and counts[1] > 1 else min(busy, counts[0])
-        traffic = m * k * reload_a + n * k * reload_b + m * n * (2 * reload_c - 1)
+        traffic = n * k * reload_b
+        if self.moving:
+            traffic += m * k * reload_a + m * n * (2 * reload_c - 1)
         traffic *= self.dtype_bytes
         memory = self._move(traffic)
         rounds = ceil_div(counts[0] * counts[1], busy)
