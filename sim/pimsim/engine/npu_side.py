@@ -124,7 +124,9 @@ class NpuSide:
         return simpy.AllOf(self.env, parts)
 
     def _load(self, step: GemmStep) -> simpy.Event | None:
-        return self.port.transfer(step.loads, source=step.core) if step.loads else None
+        if not step.loads and not step.scatters:
+            return None
+        return self.port.transfer(step.loads, step.scatters, step.core)
 
     def _gemm(self, task: NpuTask, following: Sequence[AnyTask]) -> Process:
         """Each core works on its own tiles; the product is done when the last core is."""
@@ -373,8 +375,10 @@ class NpuSide:
         recorder = self.recorder
         burst = self._burst_bytes
         streams = task_streams(task)
-        moved = sum(s.total for s in streams) + sum(s.count for s in task.scatters)
+        scatters = [*task.scatters, *(s for step in task.steps for s in step.scatters)]
+        moved = sum(s.total for s in streams) + sum(s.count for s in scatters)
         read = sum(s.total for s in streams if not s.write)
+        read += sum(s.count for s in scatters if not s.write)
         within = read - self._early_bursts  # writes are posted
         self._early_bursts = 0
         lead_ps = 0 if self._first_load_ps is None else start_ps - self._first_load_ps

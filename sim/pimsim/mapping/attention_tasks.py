@@ -24,7 +24,7 @@ from pimsim.mapping.attention_split import (
 from pimsim.mapping.block_placement import BlockPlacement
 from pimsim.mapping.flash_attention import FlashAttention, flash_task
 from pimsim.mapping.kv import append_scatters
-from pimsim.mapping.kv_reads import KvReads, LinearKv
+from pimsim.mapping.kv_reads import BankedKv, CachedKv, KvReads, LinearKv
 from pimsim.mapping.npu_attention import npu_product, npu_softmax
 from pimsim.mapping.scratchpad import softmax_sram_bytes
 from pimsim.mapping.tasks import NpuTask, PimTask
@@ -166,10 +166,10 @@ class AttentionMapper:
         at = self.addresses.activation_burst
         burst_bytes = self.memory.organization.burst_bytes
         reads, cached_at, new_at = [], at, at
-        for entry, fresh in zip(fed, new, strict=True):
-            cached = None
+        for at_entry, entry, fresh in zip(entries, fed, new, strict=True):
+            cached: CachedKv | None = None
             if not made and entry.cached:
-                cached = LinearKv(cached_at, entry.cached, each, burst_bytes)
+                cached = self._cached(placed, at_entry, each, cached_at, entry.cached)
                 cached_at += self._bursts(int(entry.cached * each * score.kv_heads))
             made_now = LinearKv(new_at, fresh, each, burst_bytes) if is_spilled else None
             new_at += self._bursts(int(fresh * each * score.kv_heads))
@@ -180,6 +180,18 @@ class AttentionMapper:
                 (at, at) if is_spilled else None,
             ),
             fed, reads,
+        )  # fmt: skip
+
+    def _cached(
+        self, placed: BlockPlacement, entry: int, token_bytes: Fraction, at: int, tokens: int
+    ) -> CachedKv:
+        """Where the tokens before the step of an entry lie, from burst ``at`` on where the cache is
+        linear."""
+        if placed.shape is None:
+            return LinearKv(at, tokens, token_bytes, self.memory.organization.burst_bytes)
+        return BankedKv(
+            placed.shape, self.addresses.kv[placed.layer][placed.members[entry]],
+            placed.channel[entry], token_bytes, self.memory, self.kv_element_bytes, placed.window,
         )  # fmt: skip
 
 

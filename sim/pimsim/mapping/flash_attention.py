@@ -149,6 +149,7 @@ def flash_task(
         for at, entry in enumerate(entries)
     )
     moved = sum(s.total for step in steps for s in (*step.loads, *step.stores))
+    moved += sum(s.count for step in steps for s in step.scatters)
     burst_bytes = attention.memory.organization.burst_bytes
     share = Fraction(sum(e.pairs(score.window or None) for e in entries), 1)
     needed = 2 * share * score.heads * (score.head_dim + value.head_dim)
@@ -256,7 +257,8 @@ def _steps(
         loads += reads.loads(job.head, run)
         yield (
             GemmStep(
-                plan.plan, tuple(loads), stores, 0, waiting_cycles=plan.waiting_cycles
+                plan.plan, tuple(loads), stores, 0, waiting_cycles=plan.waiting_cycles,
+                scatters=tuple(reads.scatters(job.head, run)),
             ),
             plan,
         )  # fmt: skip

@@ -7,14 +7,19 @@ memory.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from math import ceil
 from typing import Protocol
 
-from pimsim.hardware.dram.system import Rows, Stream
+from pimsim.config.memory import MemoryConfig
+from pimsim.hardware.dram.system import Rows, Scatter, Stream
+from pimsim.hardware.pim.kv_layout import KvRows
+from pimsim.hardware.pim.programs import AttentionShape
+from pimsim.mapping.kv import channel_burst
 
-__all__ = ["CachedKv", "KvReads", "LinearKv"]
+__all__ = ["BankedKv", "CachedKv", "KvReads", "LinearKv"]
 
 
 class CachedKv(Protocol):
@@ -26,6 +31,9 @@ class CachedKv(Protocol):
 
     def loads(self, head: int, tokens: range) -> list[Stream | Rows]:
         """What reads those of ``tokens`` of one head, in the order of the tokens."""
+
+    def scatters(self, head: int, tokens: range) -> list[Scatter]:
+        """The same where they lie in one channel."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +53,84 @@ class LinearKv:
         first = int(begin // self.burst_bytes)
         bursts = ceil(end / self.burst_bytes) - first
         return [Stream(self.first_burst + first, bursts, track_blocks=True)]
+
+    def scatters(self, head: int, tokens: range) -> list[Scatter]:
+        """None."""
+        del head, tokens
+        return []
+
+
+@dataclass(frozen=True)
+class BankedKv:
+    """Rows of PIM's layout in the request's channel."""
+
+    shape: AttentionShape
+    rows: KvRows
+    channel: int
+    token_bytes: Fraction
+    memory: MemoryConfig
+    element_bytes: int
+    window: int | None = None
+    """Tokens that are kept, in a ring; None: all."""
+
+    def loads(self, head: int, tokens: range) -> list[Stream | Rows]:
+        """None."""
+        del head, tokens
+        return []
+
+    def scatters(self, head: int, tokens: range) -> list[Scatter]:
+        """Keys tile after tile, a burst of all banks at a time, then values."""
+        per_burst = self.memory.organization.burst_bytes // self.element_bytes
+        spans = self._spans(tokens)
+        bursts = [b for span in spans for b in self._key_bursts(head, span, per_burst)]
+        bursts += [b for span in spans for b in self._value_bursts(head, span, per_burst)]
+        stride = channel_burst(self.memory, 0, 1, 0) - channel_burst(self.memory, 0, 0, 0)
+        return [Scatter(self.channel, at, banks, stride, write=False) for at, banks in bursts]
+
+    def _spans(self, tokens: range) -> list[range]:
+        """Places of ``tokens``: with a window they lie in a ring."""
+        window = self.window
+        if window is None or tokens.stop <= window:
+            return [tokens]
+        first, size = tokens.start % window, len(tokens)
+        spans = (range(first, min(first + size, window)), range(max(first + size - window, 0)))
+        return [span for span in spans if span]
+
+    def _value_bursts(self, head: int, tokens: range, per_burst: int) -> Iterator[tuple[int, int]]:
+        """First burst, in the first bank, and banks, of each burst of values."""
+        shape, page = self.shape, self.shape.kv_sections.values.page_rows
+        each = shape.row_elements
+        for chunk in range(tokens.start // each, -(-tokens.stop // each)):
+            base = chunk * each
+            begin = max(tokens.start - base, 0) // per_burst
+            end = -(-min(tokens.stop - base, each) // per_burst)
+            for tile in range(shape.value_tiles):
+                row = self.rows.values.row(chunk * page + head * shape.value_tiles + tile)
+                banks = min(shape.banks, shape.value_dim - tile * shape.banks)
+                for column in range(begin, end):
+                    yield channel_burst(self.memory, row, 0, column), banks
+
+    def _key_bursts(self, head: int, tokens: range, per_burst: int) -> Iterator[tuple[int, int]]:
+        """First burst, in the first bank, and banks, of each burst of keys."""
+        shape, sections = self.shape, self.shape.kv_sections
+        for tile in range(tokens.start // shape.banks, -(-tokens.stop // shape.banks)):
+            banks = min(tokens.stop - tile * shape.banks, shape.banks)
+            for piece in shape.key_pieces:
+                if head not in piece.heads:
+                    continue
+                if piece.is_shared:
+                    page, place = divmod(tile, piece.tiles)
+                    row = self.rows.shared_keys.row(
+                        page * sections.shared_keys.page_rows + piece.row
+                    )
+                else:
+                    place = 0
+                    row = self.rows.keys.row(tile * sections.keys.page_rows + piece.row)
+                before = place * len(piece.heads) + piece.heads.index(head)
+                first = before * piece.comps * shape.elements_per_comp
+                begin, end = first // per_burst, -(-(first + piece.elements) // per_burst)
+                for column in range(begin, end):
+                    yield channel_burst(self.memory, row, 0, column), banks
 
 
 @dataclass(frozen=True)
@@ -77,8 +163,21 @@ class KvReads:
     def loads(self, head: int, keys: range) -> list[Stream | Rows]:
         """What reads one head's ``keys``."""
         found: list[Stream | Rows] = []
-        for run, kv in self._parts(keys):
-            if kv is self.new:
-                run = range(run.start - self.cached_tokens, run.stop - self.cached_tokens)
+        for run, kv in self._own(keys):
             found += kv.loads(head, run)
+        if self.scatters(head, keys):
+            # arrival of the streams says nothing of the rest
+            found = [replace(s, track_blocks=False) if isinstance(s, Stream) else s for s in found]
         return found
+
+    def scatters(self, head: int, keys: range) -> list[Scatter]:
+        """The same in the request's channel."""
+        return [each for run, kv in self._own(keys) for each in kv.scatters(head, run)]
+
+    def _own(self, keys: range) -> list[tuple[range, CachedKv]]:
+        """``_parts`` with tokens counted from the first of each."""
+        cached = self.cached_tokens
+        return [
+            (range(run.start - cached, run.stop - cached) if kv is self.new else run, kv)
+            for run, kv in self._parts(keys)
+        ]

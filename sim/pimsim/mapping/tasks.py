@@ -78,6 +78,8 @@ class GemmStep:
     """Core that works on it."""
     lane: int = 0
     """Of the core's lanes, whose arrays work on it (``NpuTask.lanes``)."""
+    scatters: tuple[Scatter, ...] = ()
+    """What it loads from single channels, behind ``loads``."""
     waiting_cycles: int = 0
     """Of the plan's cycles, those in which the arrays wait for the vector units."""
     blocks: tuple[GemmBlock, ...] = ()
