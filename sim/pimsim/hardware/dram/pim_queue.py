@@ -189,7 +189,7 @@ def _header_next(ch: Any, p: Any, cycle: int, row: int) -> tuple[int, int, int]:
         if at < when:
             when, command, target = at, need, bank
     if when == INFINITY:
-        return cycle, HEADER, 0
+        return earliest(ch, p, HEADER, 0), HEADER, 0
     return when, command, target
 
 
