@@ -402,7 +402,7 @@ def _placements(
             placements.append(None)
             continue
         tokens = dict(zip(experts[0].experts, experts[0].expert_tokens, strict=True))
-        if policy != "by-tokens" or costs is None:
+        if policy != "by-tokens" or costs is None or not tokens:
             limit = 0 if policy == "npu" else max(tokens.values(), default=0)
             placements.append(ExpertPlacement(limit, tokens))
             continue
