@@ -190,7 +190,7 @@ class AttentionMapper:
         if placed.shape is None:
             return LinearKv(at, tokens, token_bytes, self.memory.organization.burst_bytes)
         return BankedKv(
-            placed.shape, self.addresses.kv[placed.layer][placed.members[entry]],
+            placed.shape, self.addresses.kv(placed.layer, placed.members[entry]),
             placed.channel[entry], token_bytes, self.memory, self.kv_element_bytes, placed.window,
         )  # fmt: skip
 
