@@ -7,13 +7,15 @@ holds after each of so many different runs, or points of a sweep over memories.
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from benchmarks.measurement import Measurement, run_process
 
-__all__ = ["held_after", "measure"]
+__all__ = ["held_after", "measure", "write_long"]
 
 MOST_MB = 500.0
 GROWTH = 1.10
@@ -25,6 +27,8 @@ LARGE_RUNS = (
     ("--set", "memory=hbm3-6400", "--set", "memory.organization.channels=512"),
 )
 """Options of runs that are large in one thing."""
+LONG_REQUESTS, LONG_CONTEXT = 64, 131072
+LONG_MEMORY = "memory.organization.rows=2097152"
 DEVICES = ("neupims", "npu-pim", "npu-only")
 POINTS_EACH = 20
 """Of one memory."""
@@ -43,6 +47,7 @@ def measure() -> list[Measurement]:
             )
             for options in LARGE_RUNS
         ),
+        *(_long_contexts(fidelity) for fidelity in ("command", "fast")),
         _growth(f"{RUNS} runs, command", held_after("runs", RUNS, "command")),
         _growth(f"{RUNS} runs, fast", held_after("runs", RUNS, "fast")),
         _growth(
@@ -50,6 +55,33 @@ def measure() -> list[Measurement]:
             held_after("points", POINTS, "fast"),
         ),
     ]
+
+
+def _long_contexts(fidelity: str) -> Measurement:
+    """``LONG_REQUESTS`` of ``LONG_CONTEXT`` tokens on a memory that is large enough for them."""
+    with TemporaryDirectory() as folder:
+        requests, card = Path(folder) / "requests.csv", Path(folder) / "card.yaml"
+        write_long(requests, card, LONG_REQUESTS, LONG_CONTEXT)
+        options = ("--model", str(card), "--requests", str(requests), "--fidelity", fidelity)
+        done = run_process(
+            ["-m", "pimsim.cli.main", "run", "neupims", "--json", *options, "--set", LONG_MEMORY]
+        )
+    return Measurement(
+        f"{LONG_REQUESTS} contexts of {LONG_CONTEXT}, llama-3-8b, {fidelity}: peak memory",
+        done.peak_mb, "MB", MOST_MB, at_least=False, note=f"{done.cpu_s:.1f} CPU s",
+    )  # fmt: skip
+
+
+def write_long(requests: Path, card: Path, count: int, context: int) -> None:
+    """Write a trace of ``count`` requests that each see ``context`` tokens, and llama-3-8b's card
+    for as many."""
+    lines = ["request_id,arrival_s,prompt_tokens,output_tokens,generated_tokens"]
+    lines += [f"{number},0.0,{context - 1},2,1" for number in range(count)]
+    requests.write_text("\n".join(lines) + "\n")
+    from pimsim.config.resources import preset_path
+
+    text = preset_path("model", "llama-3-8b").read_text()
+    card.write_text(re.sub(r"(?m)^max_context:.*$", f"max_context: {context}", text))
 
 
 def _growth(what: str, held: list[float]) -> Measurement:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,12 +24,22 @@ from pimsim.hardware.dram.fast import (
     calibrate,
     calibration_file,
     flow,
+    operations,
+    pieces,
     probe_of,
 )
 from pimsim.hardware.dram.fast.clock import RefreshClock
 from pimsim.hardware.dram.fast.pieces import _sample
 from pimsim.hardware.dram.fast.programs import Job, Pieces, reserved
-from pimsim.hardware.dram.layout import C_RD, C_STACK, N_COUNTERS, N_INSTRUCTION, X_REFRESH
+from pimsim.hardware.dram.layout import (
+    C_COMMANDS,
+    C_COMP_COLUMNS,
+    C_RD,
+    C_STACK,
+    N_COUNTERS,
+    N_INSTRUCTION,
+    X_REFRESH,
+)
 from pimsim.hardware.dram.rules import Command
 from pimsim.hardware.dram.system import MemorySystem
 from pimsim.hardware.dram.transfers import Scatter, Stream
@@ -36,7 +47,7 @@ from pimsim.hardware.npu.vector import schedule_in_order
 from pimsim.hardware.pim.gemv import emit
 from pimsim.hardware.pim.kv_layout import KvRows
 from pimsim.hardware.pim.programs import AttentionShape
-from pimsim.mapping.attention import AttentionBatch, PimWork, score_work
+from pimsim.mapping.attention import AttentionBatch, PimWork, score_work, value_work
 
 SMALL = ["memory.organization.channels=4", "workload.layers=1", "workload.batch=12"]
 clocks = st.integers(2, 500).flatmap(
@@ -72,7 +83,9 @@ def no_refresh() -> np.void:
 
 
 HALF = flow.ONE // 2
-PARTS = np.array([[0, 100, HALF, flow.ONE, 0], [100, 200, flow.ONE // 4, HALF, 0]])
+PARTS = np.array(
+    [[0, 100, HALF, flow.ONE, 0, 1, 0, 0], [100, 200, flow.ONE // 4, HALF, 0, 1, 0, 0]]
+)
 
 
 def test_streams_and_pim_drain_at_the_shares_of_the_part_under_way() -> None:
@@ -115,6 +128,34 @@ def test_pim_keeps_clear_of_a_refresh_and_stands_still_after_it() -> None:
     flow.step(ch, parts, 0, 180, refresh)
     assert (ch["pim_done"][0], ch["pim_waited"][0]) == (100, 80)
     assert ch["done"][0] == 50 + 40
+
+
+@pytest.mark.parametrize("keep", [0, 60])
+@pytest.mark.parametrize("until", [1, 90, 333, 1250])
+def test_a_loop_of_parts_drains_as_if_each_round_were_one(until: int, keep: int) -> None:
+    """A part, four rounds of two, and a part; beside a stream and refreshes."""
+    one = [(100, HALF, flow.ONE), (70, flow.ONE // 4, HALF), (30, HALF, HALF)]
+    order, at = [0, *[1, 2] * 4, 0], 0
+    plain, loop = [], []
+    for number, kind in enumerate(order):
+        size, stream, pim = one[kind]
+        plain.append([at, at + size, stream, pim, keep, 1, 0, 0])
+        if number in (0, 1, 2, 9):
+            looped = number in (1, 2)
+            loop.append([*plain[-1][:5], 4 if looped else 1, 2 * (number == 2), 100 * looped])
+        at += size
+    refresh = np.zeros(1, flow.REFRESH)[0]
+    refresh["first"], refresh["interval"], refresh["stall"] = 150, 400, 30
+    refresh["share"] = HALF
+    found = []
+    for parts in (np.array(plain), np.array(loop)):
+        ch = channel(queued=700, pim_total=600)
+        flow.step(ch, parts, 0, until, refresh)
+        end = flow.pim_end(ch, parts, until, flow.NEVER, refresh)
+        reached = flow.next_completion(ch, parts, until, flow.NEVER, np.array([[690]]), refresh)
+        names = [name for name in flow.FLOW.names if name != "part"]
+        found.append((ch[names].tolist(), end, reached))
+    assert found[0] == found[1]
 
 
 @pytest.mark.parametrize("until", [1, 90, 333])
@@ -364,6 +405,43 @@ def test_results_that_one_row_buffer_holds_back_are_written_behind_it() -> None:
     assert took[20] - took[0] > 3 * written
 
 
+@pytest.mark.parametrize("pim", ["neupims", "newton"])
+@pytest.mark.parametrize("work", [score_work, value_work])
+def test_long_loops_are_as_if_written_out_in_few_parts(
+    pim: str, work: Callable[..., PimWork], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """40,000 tokens and 700: of the loops of the first a part is run, as long as writes last."""
+    given = ["memory.organization.channels=2", "memory.organization.rows=131072", f"pim={pim}"]
+    config = load_run("neupims", given).config
+    memory, design = config.memory, config.pim
+    assert design is not None
+    shape = AttentionShape.of(4, 2, 128, memory, design, 2)
+    contexts = (40_000, 700)
+    rows = tuple(
+        KvRows.from_row(first, shape.kv_sections, context)
+        for first, context in zip((100, 100), contexts, strict=True)
+    )
+    batch = AttentionBatch(shape, rows, contexts, (0, 1))
+    asked = work(batch, 0, memory, design, config.npu.vector, 2)
+    found = []
+    for rounds in (pieces.MOST_ROUNDS, 1 << 40):
+        monkeypatch.setattr(pieces, "MOST_ROUNDS", rounds)
+        monkeypatch.setattr(operations, "MOST_ROUNDS", rounds)
+        fast = FastMemorySystem(memory, design, Probe(memory, design))
+        found.append((pim_cycles(fast, asked), fast.known_operations[0]))
+    (cycles, few), (expected, many) = found
+    # one row buffer holds results back: what is left of them at the end is measured on fewer rounds
+    assert cycles == pytest.approx(expected, rel=5e-4 if pim == "neupims" else 0.01)
+    assert len(few.parts) < 900 < len(many.parts)
+    assert few.work == pytest.approx(many.work, rel=2e-3)
+    assert few.mark_work == pytest.approx(many.mark_work, rel=2e-3)
+    of_commands = slice(C_COMMANDS, C_COMMANDS + len(Command))
+    exact = [int(command) for command in Command if command.name in ("GWRITE", "GEMV", "COMP")]
+    for one, other in zip(few.counts, many.counts, strict=True):
+        assert one[of_commands][exact].tolist() == other[of_commands][exact].tolist()
+        assert one[C_COMP_COLUMNS] == other[C_COMP_COLUMNS] > 0
+
+
 def test_a_stream_waits_while_what_pim_has_left_is_written() -> None:
     memory = load_run("npu-only", ["memory.organization.channels=1"]).config.memory
     probe = Probe(memory, None)
@@ -386,7 +464,8 @@ def test_each_channel_that_may_be_the_last_is_seen() -> None:
     # 20 channels do the same, one works on pieces of a kind of its own
     channel, kind = np.repeat(np.arange(21), 10), np.tile(np.arange(2), 105)
     kind[200:] = 2
-    pieces = Pieces(np.arange(210), np.ones(210, np.int64), channel, kind, np.array([0, 1, 200]))
+    one = np.ones(210, np.int64)
+    pieces = Pieces(np.arange(210), one, channel, kind, np.array([0, 1, 200]), one, 0 * one)
     assert 20 in _sample(pieces, np.full(210, 100))
     assert len(_sample(pieces, np.full(210, 100))) == 3
 

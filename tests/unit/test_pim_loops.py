@@ -27,7 +27,13 @@ from pimsim.hardware.dram.layout import (
     P_ROW,
     P_ROW_STEP,
 )
-from pimsim.hardware.dram.pim_program import instructions, loop, loop_starts, written_out
+from pimsim.hardware.dram.pim_program import (
+    instructions,
+    issue_order,
+    loop,
+    loop_starts,
+    written_out,
+)
 from pimsim.hardware.dram.rules import Command
 from pimsim.hardware.dram.system import MemorySystem
 from pimsim.hardware.dram.transfers import Stream
@@ -64,6 +70,22 @@ def test_a_loop_written_out_by_hand() -> None:
     assert found[:, P_ROUNDS].tolist() == [1] * 12
     assert not found[:, [P_LOOP, P_ROW_STEP, P_READY_STEP, P_RING, P_RING_ROWS]].any()
     assert found[:, P_OP].tolist() == program[[0, 1, 2, 3, 1, 2, 3, 1, 2, 3, 4, 5], P_OP].tolist()
+
+
+def test_a_long_loop_stays_but_for_its_ends() -> None:
+    tile = body(8, 1, 3, row=20)
+    both = np.concatenate([source(12, (10, 4)), tile])
+    both[:, P_READY], both[:, P_READY_STEP] = [0, 1, 2], 3
+    program = np.concatenate([loop(both, 9, 2), loop(tile, 4, 1)])
+    found = written_out(program, 4)
+    assert len(found) == 3 * 3 + 4 * 2
+    assert found[:, P_ROUNDS].tolist() == [1, 1, 1, 7, 7, 7, 1, 1, 1] + [1] * 8
+    assert found[:, P_LOOP].tolist() == [0, 0, 0, 0, 0, 3] + [0] * 11
+    assert found[:9, P_ROW].tolist() == [12, 20, 20, 10, 22, 22, 12, 36, 36]
+    assert found[:9, P_READY].tolist() == [0, 1, 2, 3, 4, 5, 24, 25, 26]
+    assert written_out(found).tolist() == written_out(program).tolist()
+    assert written_out(program, 9).tolist() == written_out(program).tolist()
+    assert issue_order(program).tolist() == [0, 1, 2] * 9 + [3, 4] * 4
 
 
 def test_loops_of_no_and_of_one_round_are_none() -> None:

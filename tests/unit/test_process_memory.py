@@ -291,6 +291,29 @@ def test_the_last_of_many_different_runs_holds_little_more_than_the_second(
     assert held[-1] < 1.1 * held[1], held
 
 
+@NEEDS_PROC
+@pytest.mark.parametrize("fidelity", ["command", "fast"])
+def test_long_contexts_hold_what_short_ones_do(fidelity: str, repo_dir: Path) -> None:
+    """Eight requests of 4,096 tokens, then of 131,072: their programs are as long."""
+    code = """
+import sys, tempfile
+from pathlib import Path
+from benchmarks.memory import LONG_MEMORY, _held_mb, write_long
+from pimsim.simulate import resolve, simulate
+with tempfile.TemporaryDirectory() as folder:
+    requests, card = Path(folder) / "requests.csv", Path(folder) / "card.yaml"
+    for context in (4096, 131072):
+        write_long(requests, card, 8, context)
+        simulate(resolve("neupims", [
+            f"workload.model={card}", f"workload.requests={requests}", "workload.layers=1",
+            "parallel.tp=8", f"fidelity={sys.argv[1]}", LONG_MEMORY,
+        ]))
+        print(_held_mb())
+"""
+    short, long = map(float, _python(repo_dir, "-c", code, fidelity).split())
+    assert long - short < 40, (short, long)
+
+
 LARGE = "large = b'x' * (400 << 20); "
 """More than what it starts will hold."""
 

@@ -31,8 +31,8 @@ from pimsim.hardware.dram.layout import (
 )
 
 __all__ = [
-    "instruction_after", "instructions", "loop", "loop_starts", "ready_in_round", "row_in_round",
-    "written_out",
+    "instruction_after", "instructions", "issue_order", "loop", "loop_starts", "ready_in_round",
+    "row_in_round", "written_out",
 ]  # fmt: skip
 
 Ints = NDArray[np.int64]
@@ -104,29 +104,55 @@ def loop_starts(program: Ints) -> NDArray[np.bool_]:
     return starts
 
 
-def written_out(program: Ints) -> Ints:
+def issue_order(program: Ints) -> Ints:
+    """Place in ``program`` of each instruction that is issued, in order, (instructions issued,)."""
+    return _rounds(program, program[:, P_ROUNDS])[0]
+
+
+def written_out(program: Ints, most_rounds: int | None = None) -> Ints:
     """The same instructions without loops, in the order in which they are issued.
+
+    Parameters
+    ----------
+    program
+        (instructions, ``N_INSTRUCTION``).
+    most_rounds
+        Loops of more rounds stay, their first and last round apart: what is special about the
+        ends of a loop is seen there, what lies between is all alike.
 
     Returns
     -------
     Ints
-        (instructions issued, ``N_INSTRUCTION``).
+        (instructions, ``N_INSTRUCTION``).
     """
     if not program[:, P_LOOP].any():
         return program
-    starts = np.flatnonzero(loop_starts(program))
-    size = np.diff(np.append(starts, len(program)))
-    rounds = program[starts, P_ROUNDS]
-    # of each instruction issued: the loop, the round and the place in it
-    own = np.repeat(np.arange(len(starts)), size * rounds)
-    since = np.arange(len(own)) - (np.cumsum(size * rounds) - size * rounds)[own]
-    number, place = np.divmod(since, size[own])
-    found = program[starts[own] + place]
+    most = int(program[:, P_ROUNDS].max()) if most_rounds is None else most_rounds
+    is_long = program[:, P_ROUNDS] > most
+    order, number = _rounds(program, np.where(is_long, 3, program[:, P_ROUNDS]))
+    found, is_long = program[order], is_long[order]
+    # the second of the three copies of a long loop is all of it but its ends
+    rounds = found[:, P_ROUNDS]
+    between = is_long & (number == 1) & (rounds > 3)
+    number = np.where(is_long & (number == 2), rounds - 1, number)
     found[:, P_ROW] += number * found[:, P_ROW_STEP]
     found[:, P_READY] += number * found[:, P_READY_STEP]
     in_turn = found[:, P_RING_ROWS] > 0
     first = found[in_turn, P_RING]
     found[in_turn, P_ROW] = first + (found[in_turn, P_ROW] - first) % found[in_turn, P_RING_ROWS]
-    found[:, [P_LOOP, P_ROW_STEP, P_READY_STEP, P_RING, P_RING_ROWS]] = 0
-    found[:, P_ROUNDS] = 1
+    found[:, P_ROUNDS] = np.where(between, rounds - 2, 1)
+    for column in (P_LOOP, P_ROW_STEP, P_READY_STEP, P_RING, P_RING_ROWS):
+        found[~between, column] = 0
     return found
+
+
+def _rounds(program: Ints, rounds: Ints) -> tuple[Ints, Ints]:
+    """Place in ``program`` and number of the round of each instruction, in order, where loops run
+    ``rounds`` times, (instructions,)."""
+    starts = np.flatnonzero(loop_starts(program))
+    size = np.diff(np.append(starts, len(program)))
+    times = size * rounds[starts]
+    own = np.repeat(np.arange(len(starts)), times)
+    since = np.arange(len(own)) - (np.cumsum(times) - times)[own]
+    number, place = np.divmod(since, size[own])
+    return starts[own] + place, number

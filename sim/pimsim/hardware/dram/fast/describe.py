@@ -12,6 +12,7 @@ from pimsim.hardware.dram.fast.calibration import calibration_file
 from pimsim.hardware.dram.fast.flow import ONE, TICKS
 from pimsim.hardware.dram.fast.operations import Operation
 from pimsim.hardware.dram.fast.phased import PhasedMemory
+from pimsim.hardware.dram.fast.pieces import MOST_ROUNDS
 from pimsim.hardware.dram.fast.probe import STREAM_BURSTS, Probe, StreamRate
 from pimsim.hardware.dram.layout import P_COMPS, P_OP
 from pimsim.hardware.dram.pim_program import written_out
@@ -59,8 +60,10 @@ def _stream(probe: Probe, rate: StreamRate) -> dict[str, float]:
 def _operation(name: str, operation: Operation) -> dict[str, Any]:
     rates, pieces = operation.rates, operation.pieces
     assert rates is not None and pieces is not None
-    times = np.bincount(pieces.kind, minlength=len(pieces.example))
-    whole = np.concatenate([written_out(program) for program in operation.programs if len(program)])
+    times = np.bincount(pieces.kind, pieces.rounds, minlength=len(pieces.example))
+    whole = np.concatenate(
+        [written_out(program, MOST_ROUNDS) for program in operation.programs if len(program)]
+    )
     slowed = rates.ticks * ONE / rates.pim_share
     # pieces that differ in what follows them alone are one to the reader
     same: dict[str, NDArray[np.float64]] = defaultdict(lambda: np.zeros(4))

@@ -15,8 +15,9 @@ import numpy as np
 from pimsim.hardware.compiled import njit
 
 __all__ = [
-    "FLOW", "NEVER", "ONE", "PARTS", "PART_BEGIN", "PART_END", "PART_NEED", "PART_PIM",
-    "PART_STREAM", "REFRESH", "TICKS", "next_begin", "next_completion", "pim_end", "settle", "step",
+    "FLOW", "NEVER", "ONE", "PARTS", "PART_BEGIN", "PART_END", "PART_LOOP", "PART_NEED",
+    "PART_PIM", "PART_ROUNDS", "PART_STEP", "PART_STREAM", "REFRESH", "TICKS", "next_begin",
+    "next_completion", "pim_end", "settle", "step",
 ]  # fmt: skip
 
 TICKS = 4096
@@ -39,7 +40,7 @@ FLOW = np.dtype(
         ("end_done", _I),  # stream work drained by then
         ("pim_waited", _I),  # ticks that it waited for a refresh
         ("pim_beside", _I),  # ticks that it worked while the channel had stream work, too
-        ("part", _I),  # part of the program under way
+        ("part", _I),  # part of the program under way, and the round of its loop, see ``_PLACE``
         ("writes_from", _I),  # stream work that is writes, from here on
         ("writes_to", _I),  # and up to here
         ("write_stream", _I),  # both rates beside each other there, of 4096
@@ -49,10 +50,16 @@ FLOW = np.dtype(
 )
 """One channel."""
 
-PARTS = 5
+PARTS = 8
 # a part of a channel's program: work before it and up to its end, both rates beside each other, of
-# 4096, and the ticks that must be left before the next refresh for it to start
-PART_BEGIN, PART_END, PART_STREAM, PART_PIM, PART_NEED = range(PARTS)
+# 4096, and the ticks that must be left before the next refresh for it to start; parts that follow
+# one another may be a loop: how often it runs, of how many parts it is, at its last one, and the
+# work of one round
+PART_BEGIN, PART_END, PART_STREAM, PART_PIM, PART_NEED, PART_ROUNDS, PART_LOOP, PART_STEP = range(
+    PARTS
+)
+_PLACE = (1 << 32) - 1
+"""Bits of ``FLOW.part`` that say which part is under way; those above say in which round."""
 
 
 REFRESH = np.dtype([("first", _I), ("interval", _I), ("stall", _I), ("share", _I)], align=True)
@@ -76,6 +83,18 @@ def _pim_waits(now: int, started: bool, need: int, refresh: Any) -> int:
     return now
 
 
+@njit(cache=True, inline="always")
+def _part_after(parts: Any, part: int) -> int:
+    """The part that follows ``part``."""
+    size = parts[part & _PLACE, PART_LOOP]
+    if size == 0:
+        return part + 1
+    number = (part >> 32) + 1
+    if number < parts[part & _PLACE, PART_ROUNDS]:
+        return int((part & _PLACE) + 1 - size + (number << 32))
+    return (part & _PLACE) + 1
+
+
 @njit(cache=True)
 def _next(
     now: int, until: int, left: int, begin: int, pim_done: int, pim_total: int, pim_begin: int,
@@ -87,9 +106,12 @@ def _next(
     after, waiting = until, False
     streaming = left > 0 and now >= begin
     computing = pim_done < pim_total and now >= pim_begin
+    own, before = 0, 0
     if computing:
-        started = pim_done > parts[part, PART_BEGIN]
-        wait = _pim_waits(now, started, parts[part, PART_NEED], refresh)
+        own = part & _PLACE
+        before = (part >> 32) * parts[own, PART_STEP]  # work of rounds that are over
+        started = pim_done > before + parts[own, PART_BEGIN]
+        wait = _pim_waits(now, started, parts[own, PART_NEED], refresh)
         if wait > now:
             computing, waiting = False, True
             after = min(after, wait)
@@ -97,11 +119,11 @@ def _next(
     if waiting:
         stream_rate = refresh.share
     if computing:
-        pim_left = parts[part, PART_END] - pim_done
+        pim_left = before + parts[own, PART_END] - pim_done
         if streaming and ch.writes_from <= done < ch.writes_to:
             stream_rate, pim_rate = ch.write_stream, ch.write_pim
         elif streaming:
-            stream_rate, pim_rate = parts[part, PART_STREAM], parts[part, PART_PIM]
+            stream_rate, pim_rate = parts[own, PART_STREAM], parts[own, PART_PIM]
     if left > 0 and now < begin:
         after = min(after, begin)
     if pim_done < pim_total and now < pim_begin:
@@ -124,7 +146,7 @@ def _next(
     stream = min(left, passed * stream_rate // ONE) if streaming else 0
     pim = min(pim_left, passed * pim_rate // ONE) if computing else 0
     if computing and pim == pim_left:
-        part += 1
+        part = _part_after(parts, part)
     beside = passed if computing and streaming else 0
     return after, stream, pim, part, passed if waiting else 0, beside
 

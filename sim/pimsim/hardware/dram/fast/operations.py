@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from pimsim.hardware.dram.fast.flow import ONE, PART_END, PARTS
 from pimsim.hardware.dram.fast.phases import bursts_each, part_of
-from pimsim.hardware.dram.fast.pieces import PieceRates, as_parts, time_pieces
+from pimsim.hardware.dram.fast.pieces import MOST_ROUNDS, PieceRates, as_parts, time_pieces
 from pimsim.hardware.dram.fast.probe import Probe, Stall
 from pimsim.hardware.dram.fast.programs import Pieces, estimate, find_pieces, reserved
 from pimsim.hardware.dram.layout import (
@@ -27,6 +27,7 @@ from pimsim.hardware.dram.layout import (
     P_COMPS,
     P_MARK,
     P_OP,
+    P_ROUNDS,
 )
 from pimsim.hardware.dram.pim_program import written_out
 from pimsim.hardware.dram.rules import Command
@@ -92,9 +93,9 @@ def analyse(
 ) -> Operation:  # fmt: skip
     """How long each channel's program takes, and what comes of it when."""
     count = len(programs)
-    issued = [written_out(program) for program in programs]
-    sizes = np.array([len(program) for program in issued])
-    whole = np.concatenate([np.zeros((0, N_INSTRUCTION), np.int64), *issued])
+    opened = [written_out(program, MOST_ROUNDS) for program in programs]
+    sizes = np.array([len(program) for program in opened])
+    whole = np.concatenate([np.zeros((0, N_INSTRUCTION), np.int64), *opened])
     if not len(whole):
         none = np.zeros(count, dtype=np.int64)
         counts = np.zeros((count, N_COUNTERS), np.int64)
@@ -111,7 +112,7 @@ def analyse(
         bursts[last[last >= 0]] = written[last >= 0]
     pieces = find_pieces(whole, channel, bursts)
     rates = time_pieces(
-        probe, issued, pieces,
+        probe, opened, pieces,
         np.add.reduceat(estimate(whole, probe.parameters[0]), pieces.first),
         np.add.reduceat(bursts, pieces.first), beside_bursts,
     )  # fmt: skip
@@ -148,10 +149,11 @@ def _counts(
     # of the writes that follow, of refresh and of causes of time, others keep the books
     counts[:, [C_RD, C_WR, *C_REFRESHES]] = 0
     counts[:, C_STACK : C_STACK + N_CAUSES] = 0
-    op, comps = whole[:, P_OP], whole[:, P_COMPS]
+    op, rounds = whole[:, P_OP], whole[:, P_ROUNDS]
+    comps = whole[:, P_COMPS] * rounds
     for command in (Command.GWRITE, Command.HEADER, Command.READRES, Command.GEMV):
         counts[:, C_COMMANDS + int(command)] = np.bincount(
-            channel[op == int(command)], minlength=count
+            channel[op == int(command)], rounds[op == int(command)], minlength=count
         )
     columns = {
         command: np.bincount(

@@ -18,17 +18,28 @@ from pimsim.hardware.dram.fast.flow import (
     ONE,
     PART_BEGIN,
     PART_END,
+    PART_LOOP,
     PART_NEED,
     PART_PIM,
+    PART_ROUNDS,
+    PART_STEP,
     PART_STREAM,
     PARTS,
     TICKS,
 )
 from pimsim.hardware.dram.fast.probe import Probe, Stall
 from pimsim.hardware.dram.fast.programs import Job, Pieces, job_of
-from pimsim.hardware.dram.layout import C_STACK, N_CAUSES, N_COUNTERS, X_COMPUTE, X_REFRESH
+from pimsim.hardware.dram.layout import (
+    C_STACK,
+    N_CAUSES,
+    N_COUNTERS,
+    P_ROUNDS,
+    X_COMPUTE,
+    X_REFRESH,
+)
+from pimsim.hardware.dram.pim_program import issue_order, written_out
 
-__all__ = ["PieceRates", "as_parts", "time_pieces"]
+__all__ = ["MOST_ROUNDS", "PieceRates", "as_parts", "time_pieces"]
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -37,6 +48,12 @@ REFRESHES = 8
 """That a stretch of a program meets, to see how long each stops it."""
 WRITES_LONG = 4
 """Times as long as the writes that hold it up is the stretch that shows for how long they do."""
+MOST_ROUNDS = 64
+"""Of a loop that are written out; of a longer one so many at least are run, and it goes on as these
+do."""
+DRAINED_LONG = 8
+"""Times as long as the writes behind a piece is what is run of a loop: they drain in less than
+that."""
 MOST_REPEATED = 4096
 """Instructions of a short program that is repeated for that."""
 
@@ -78,7 +95,7 @@ def time_pieces(
     """Run a few channels, alone and beside a stream, and say what each kind of piece takes.
 
     ``about``: estimated cycles of each piece; ``bursts``: written after each;
-    ``beside_bursts``: of each stream beside it.
+    ``beside_bursts``: of each stream beside it. Loops in ``programs`` are run in part.
     """
     kinds = len(pieces.example)
     alone, beside, read = _Seen(kinds), _Seen(kinds), _Seen(kinds)
@@ -87,12 +104,11 @@ def time_pieces(
     beside_counts, tail = counts.copy(), 0.0
     stall, beside_writes = Stall(0, 0), (ONE, ONE)
     for number, channel in enumerate(_sample(pieces, about)):
-        own = np.flatnonzero(pieces.channel == channel)
-        first = pieces.first[own] - pieces.first[own[0]]
-        stretch = partial(_stretch, programs[channel], about[own], first, bursts[own])
+        program, first, own = _sampled(probe, programs[channel], pieces, channel, about, bursts)
+        stretch = partial(_stretch, program, about[own], first, bursts[own])
         if not stall.ticks:
             stall = probe.stall(stretch(REFRESHES * probe.interval))
-        job = job_of(programs[channel], first, bursts[own])
+        job = job_of(program, first, bursts[own])
         found = probe.program(job, beside_bursts)
         if number == 0:
             beside_writes = probe.beside_writes(stretch(WRITES_LONG * probe.write_cycles))
@@ -117,6 +133,33 @@ def time_pieces(
         counts, max(int(alone.total.sum()), 1), stall, stall_share,
         beside_writes, tail, np.array([_causes(counts), _causes(beside_counts)]),
     )  # fmt: skip
+
+
+def _sampled(
+    probe: Probe, program: Ints, pieces: Pieces, channel: int, about: Ints, bursts: Ints
+) -> tuple[Ints, Ints, Ints]:
+    """A channel's program without loops, fewer rounds of long ones, the first instruction of each
+    of its pieces, and which of ``pieces`` these are.
+
+    Of each loop at least ``MOST_ROUNDS`` rounds are left, and what takes as long as all that comes
+    by time and not by kind: refreshes, writes beside it, and those of results, which would else
+    come closer after one another than they do.
+    """
+    own = np.flatnonzero(pieces.channel == channel)
+    drained = int(bursts[own].max()) * probe.writes.ticks // TICKS
+    least = max(
+        REFRESHES * probe.interval, WRITES_LONG * probe.write_cycles, DRAINED_LONG * drained
+    )
+    starts, loop = _loops(pieces.rounds[own], pieces.loop[own])
+    each = np.maximum(np.add.reduceat(about[own], np.flatnonzero(starts)), 1)
+    most = np.maximum(-(-least // each), MOST_ROUNDS)[loop]
+    short = program.copy()
+    size = pieces.size[own]
+    short[:, P_ROUNDS] = np.minimum(short[:, P_ROUNDS], np.repeat(most, size))
+    order = issue_order(short)
+    first = np.flatnonzero(np.isin(order, pieces.first[own] - pieces.first[own[0]]))
+    piece = np.repeat(own, size)[order[first]]
+    return written_out(short), first, piece
 
 
 def _stretch(program: Ints, about: Ints, first: Ints, bursts: Ints, wanted: int) -> Job:
@@ -174,7 +217,7 @@ def _sample(pieces: Pieces, about: Ints) -> list[int]:
     channels = int(pieces.channel.max()) + 1
     kinds = len(pieces.example)
     work = np.zeros((channels, kinds))
-    np.add.at(work, (pieces.channel, pieces.kind), about)
+    np.add.at(work, (pieces.channel, pieces.kind), about * pieces.rounds)
     weight = work.max(axis=0)
     chosen: list[int] = []
     left = np.ones(kinds)
@@ -198,23 +241,45 @@ def as_parts(
     ``needs``: cycles that must be left before a refresh for each piece to start.
     """
     ticks = rates.ticks[pieces.kind]
-    ends = np.cumsum(ticks)
-    work = np.bincount(pieces.channel, ticks, minlength=channels).astype(np.int64)
-    ends -= (np.cumsum(work) - work)[pieces.channel]
+    starts, own = _loops(pieces.rounds, pieces.loop)
+    each = np.add.reduceat(ticks, np.flatnonzero(starts))  # of a round of each loop
+    rounds = pieces.rounds[starts]
+    work = np.bincount(pieces.channel, ticks * pieces.rounds, minlength=channels).astype(np.int64)
+    before = np.cumsum(each * rounds) - each * rounds
+    within = np.cumsum(ticks) - (np.cumsum(each) - each)[own]
+    first_ends = before[own] + within - (np.cumsum(work) - work)[pieces.channel]
+    ends = first_ends + each[own] * (pieces.rounds - 1)
     parts = np.zeros((len(ends), PARTS), np.int64)
-    parts[:, PART_BEGIN] = ends - ticks
-    parts[:, PART_END] = ends
+    parts[:, PART_BEGIN] = first_ends - ticks
+    parts[:, PART_END] = first_ends
     parts[:, PART_STREAM] = rates.stream_share[pieces.kind]
     parts[:, PART_PIM] = rates.pim_share[pieces.kind]
     parts[:, PART_NEED] = needs * TICKS
+    parts[:, PART_ROUNDS] = pieces.rounds
+    parts[:, PART_LOOP] = pieces.loop
+    parts[:, PART_STEP] = np.where(pieces.rounds > 1, each[own], 0)
+    # a loop of one piece that need not keep clear of refresh is one long piece
+    long = (pieces.loop == 1) & (needs == 0)
+    parts[long, PART_END] = ends[long]
+    parts[long, PART_ROUNDS], parts[long, PART_LOOP], parts[long, PART_STEP] = 1, 0, 0
     # neighbours that differ in nothing are one part, unless each must keep clear of refresh
     kept = np.ones(len(parts), dtype=bool)
     shares = parts[:, [PART_STREAM, PART_PIM, PART_NEED]]
     kept[:-1] = (shares[1:] != shares[:-1]).any(axis=1) | (needs[:-1] > 0)
     kept[:-1] |= pieces.channel[1:] != pieces.channel[:-1]
+    kept[:-1] |= (parts[1:, PART_ROUNDS] > 1) | (parts[:-1, PART_ROUNDS] > 1)
     begins = parts[np.append(True, kept[:-1]), PART_BEGIN]
     parts = np.ascontiguousarray(parts[kept])
     parts[:, PART_BEGIN] = begins
     # a channel without work may point behind the last part: it never looks
     first = np.searchsorted(pieces.channel[kept], np.arange(channels))
     return parts, first, work, ends
+
+
+def _loops(rounds: Ints, loop: Ints) -> tuple[NDArray[np.bool_], Ints]:
+    """Whether each piece is the first of its loop, or stands in none; and the number of its loop,
+    (pieces,). Arguments: of ``Pieces``."""
+    starts: NDArray[np.bool_] = rounds == 1
+    ends = np.flatnonzero(loop)
+    starts[ends + 1 - loop[ends]] = True
+    return starts, np.cumsum(starts) - 1

@@ -18,10 +18,12 @@ from pimsim.hardware.compiled import njit
 from pimsim.hardware.dram.layout import (
     P_COMPS,
     P_LAST,
+    P_LOOP,
     P_MARK,
     P_OP,
     P_READS,
     P_READY,
+    P_ROUNDS,
     P_ROW,
     Records,
 )
@@ -74,10 +76,15 @@ class Pieces:
     """Number of its kind."""
     example: Ints
     """A piece of each kind, (kinds,)."""
+    rounds: Ints
+    """How often each comes, one after the other or in turn with the others of its loop."""
+    loop: Ints
+    """Pieces of the loop that each ends, 0 for those that end none."""
 
 
 def find_pieces(whole: Ints, channel: Ints, bursts: Ints) -> Pieces:
     """Cut the programs of all channels, (instructions, N_INSTRUCTION), at GWRITEs and HEADERs.
+    Loops in them stay, each piece once; what precedes one is what ends its rounds.
 
     A kind is what a piece does and what it follows: nothing, a GWRITE or a tile. Streams that were
     under way have rows open when a program begins, and never again as many.
@@ -101,7 +108,10 @@ def find_pieces(whole: Ints, channel: Ints, bursts: Ints) -> Pieces:
     for column in (size, np.add.reduceat(bursts, first), before):
         signature = (signature ^ (signature >> 31)) * _SPREAD + column
     _, example, kind = np.unique(signature, return_index=True, return_inverse=True)
-    return Pieces(first, size, channel[first], kind, example)
+    end = first + size - 1
+    begins = np.searchsorted(first, end - whole[end, P_LOOP] + 1)
+    loop = np.where(whole[end, P_LOOP] > 0, np.arange(len(first)) - begins + 1, 0)
+    return Pieces(first, size, channel[first], kind, example, whole[first, P_ROUNDS], loop)
 
 
 def job_of(program: Ints, first: Ints, bursts: Ints) -> Job:
