@@ -21,7 +21,10 @@ FENCE = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 pytestmark = pytest.mark.skipif(not DOCS.exists(), reason="the documentation is in a checkout only")
 
 
-@pytest.mark.parametrize("page", ["tutorial.md", "pim-design.md", "fidelity.md", "steps.md"])
+PAGES = ["tutorial.md", "pim-design.md", "fidelity.md", "steps.md", "gpu.md"]
+
+
+@pytest.mark.parametrize("page", PAGES)
 def test_a_pages_files_and_commands_work_in_their_order(
     run_cli: RunCli, tmp_path: Path, page: str
 ) -> None:

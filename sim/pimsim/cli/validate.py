@@ -28,7 +28,8 @@ def validate_command(
     suite: Annotated[
         str | None,
         typer.Argument(
-            metavar="[SUITE]", help="dram, npu, pim, neupims, attacc or papers; without it, all."
+            metavar="[SUITE]",
+            help="dram, npu, pim, neupims, attacc, gpu or papers; without it, all.",
         ),
     ] = None,
     reference: Annotated[
@@ -37,7 +38,7 @@ def validate_command(
             "--reference",
             metavar="DIR",
             help="Folder with other projects' own files, which do not ship: dram/configs, "
-            "neupims/requests, attacc/attention_cycles.csv. Rows that need them are skipped "
+            "neupims/requests, attacc/attention_cycles.csv, gpu. Rows that need them are skipped "
             "without it. Tables in it take the place of ours: neupims/cycles.csv, npu/onnxim.csv "
             "and so on.",
         ),

@@ -15,7 +15,7 @@ from pimsim.config.reading import read_text
 
 T = TypeVar("T")
 
-__all__ = ["OWN_TABLES", "Line", "References", "Row", "Suite"]
+__all__ = ["OWN_TABLES", "Line", "References", "Row", "Suite", "read_lines"]
 
 
 @dataclass(frozen=True)
@@ -90,6 +90,14 @@ class Line(dict[str, str]):
             )
         return int(self[column])
 
+    def number(self, column: str) -> float:
+        """A number; ``InputError`` for anything else."""
+        if not re.fullmatch(_NUMBER[0], self[column]):
+            raise InputError(
+                f"{self.where}: {column}: {_NUMBER[1]} is expected, found {self[column]!r}"
+            )
+        return float(self[column])
+
     def known(self, column: str, values: Mapping[str, T]) -> T:
         """What a word stands for. Raises ``InputError`` with the near miss."""
         word = self[column]
@@ -101,7 +109,8 @@ class Line(dict[str, str]):
         return values[word]
 
 
-def _lines(path: Path) -> Iterator[Line]:
+def read_lines(path: Path) -> Iterator[Line]:
+    """Lines of a table. Raises ``InputError``, with file and line, for one that is none."""
     lines = csv.DictReader(
         read_text(path, "a table of reference figures", _MAX_TABLE_BYTES).splitlines()
     )
@@ -117,7 +126,7 @@ def _lines(path: Path) -> Iterator[Line]:
 @cache
 def _numbers(shipped: Path) -> Mapping[str, tuple[str, str]]:
     """Patterns of the columns in which the shipped table has numbers alone."""
-    lines = list(_lines(shipped))
+    lines = list(read_lines(shipped))
     return {
         column: kind
         for column in lines[0]
@@ -145,10 +154,10 @@ class References:
         shipped = self.tables / name
         own = None if self.folder is None else self.folder / OWN_TABLES[name]
         if own is None or not own.exists():
-            yield from _lines(shipped)
+            yield from read_lines(shipped)
             return
         patterns = _numbers(shipped)
-        for line in _lines(own):
+        for line in read_lines(own):
             for column, (pattern, what) in patterns.items():
                 if column in line and not re.fullmatch(pattern, line[column]):
                     raise InputError(
