@@ -10,6 +10,7 @@ from typing import Any
 from knobs import Subject, config_of
 
 from pimsim.config.delay import timing_names
+from pimsim.mapping.operands import operands
 
 __all__ = ["INACTIVE", "Inactive"]
 
@@ -53,7 +54,7 @@ def _plain_queues(run: Any) -> bool:
 
 def _goes_by_streams(run: Any) -> bool:
     """Whether ``fast`` goes by rates, and nothing is done in the banks."""
-    follows = run.npu.network is not None or run.npu.artifact_request_order != "none"
+    follows = run.npu.network is not None or operands(run.npu.operand_layout).one_by_one
     return run.schedule.policy == "serial" and not follows
 
 
@@ -132,7 +133,7 @@ INACTIVE = [
     Inactive(
         "command fast",
         "memory.address_map",
-        lambda r: not r.npu.operand_layout.startswith("neupims"),
+        lambda r: not operands(r.npu.operand_layout).one_by_one,
         "of a trace's addresses; where a device's streams lie is stream_map",
     ),
     Inactive(
