@@ -21,6 +21,8 @@ from pimsim.engine.schedules import Schedule
 from pimsim.engine.work import WorkOverTime
 from pimsim.hardware.dram.samples import stop_sampling
 from pimsim.hardware.dram.waiting import charged_counters
+from pimsim.hardware.npu.vector_timing import vector_timing
+from pimsim.hardware.vector_units import VectorUnits
 from pimsim.mapping.program import AnyTask, Program
 
 __all__ = ["Machine", "Progress"]
@@ -67,6 +69,8 @@ class Machine:
         self._launch_cycles = npu.launch_cycles
         launch_ps = self.clock.npu.edge_ps(npu.launch_cycles)
         self._port = MemoryPort(self.env, system, self.clock)
+        if vector_timing(npu.vector).queues:
+            system.vector_units = VectorUnits(npu.vector.units)
         self.npu = NpuSide(self.env, self._port, self.clock, npu, memory, self.recorder)
         self.pim = PimSide(self.env, self._port, self.clock, self.recorder, launch_ps)
         self.links = Links(self.env, self.recorder)

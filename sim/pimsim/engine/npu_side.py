@@ -21,6 +21,7 @@ from pimsim.engine.work import Span
 from pimsim.hardware.dram.peak import burst_slot_ps, data_buses
 from pimsim.hardware.dram.system import BLOCK_BYTES, Group, Rows, Stream
 from pimsim.hardware.npu.dataflows import load_finish_cycles
+from pimsim.hardware.vector_units import list_scheduled
 from pimsim.mapping.program import AnyTask
 from pimsim.mapping.tasks import GemmStep, NpuTask, TaskId
 
@@ -93,13 +94,14 @@ class NpuSide:
             yield self.env.timeout(task.link_ps)
             self.charge("collective", start)
             return
+        waited = self._take_vector_units(task, start)
         moved = self._moved(task) if _moves(task) else None
         if moved is not None:
             yield moved
             tail = self._later(int(self.env.now), task.tail_cycles) - int(self.env.now)
             if tail:
                 yield self.env.timeout(tail)
-        left = self._later(start, task.compute_cycles) - int(self.env.now)
+        left = self._later(start, waited + task.compute_cycles) - int(self.env.now)
         busy = min(task.compute_cycles, self.clock.npu_cycle(int(self.env.now) - start))
         if left > 0:
             yield self.env.timeout(left)
@@ -113,8 +115,27 @@ class NpuSide:
             )
         else:
             self.recorder.npu_causes["vector"] += busy
-        waited = "activations" if task.unit == "vector" else "weights"
-        self.recorder.npu_causes[waited] += total - busy
+        # of the time without computing, what PIM's softmax had the vector units
+        waited = min(waited, total - busy)
+        self.recorder.npu_causes["pim"] += waited
+        loads = "activations" if task.unit == "vector" else "weights"
+        self.recorder.npu_causes[loads] += total - busy - waited
+
+    def _take_vector_units(self, task: NpuTask, start_ps: int) -> int:
+        """Deal the task's vectors to the units; NPU cycles that it takes longer as PIM's vector
+        work has some of them."""
+        units = self.port.system.vector_units
+        if units is None or not task.vector_unit_cycles:
+            return 0
+        npu, memory = self.clock.npu, self.clock.memory
+        now, vectors = npu.cycle(start_ps), task.vector_unit_cycles // task.vector_each
+        starts = np.maximum(npu.cycle(memory.edge_ps(units.free)), now)
+        ends = list_scheduled(starts, task.vector_each, vectors)
+        # up to the memory's cycle in which they end: its rounding holds nobody up
+        free = memory.cycle(npu.edge_ps(ends) + 1) - 1
+        units.take(np.where(ends > starts, free, 0), memory.cycle(start_ps))
+        alone = -(-vectors // len(ends)) * task.vector_each
+        return int(ends.max(where=ends > starts, initial=now)) - now - alone
 
     def _moved(self, task: NpuTask) -> simpy.Event:
         """Ask for all that a task without tiles moves."""

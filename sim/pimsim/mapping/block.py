@@ -201,7 +201,7 @@ class BlockMapper:
             operator.name, str(operator.kind), "vector", layer, operator.flops,
             operator.weight_bytes, 0, streams=streams,
             compute_cycles=-(-operator.rows // unit.units) * each,
-            vector_unit_cycles=each * operator.rows,
+            vector_unit_cycles=each * operator.rows, vector_each=max(each, 1),
             vector_lane_ops=work.lane_ops * operator.rows,
             sram_bytes=operator.input_bytes + operator.output_bytes + self._size(streams),
         )  # fmt: skip

@@ -119,6 +119,8 @@ class NpuTask(Task):
     """NPU cycles that must follow the last load."""
     vector_unit_cycles: int = 0
     """Cycles of vector units, added over units."""
+    vector_each: int = 1
+    """Of these, what one vector takes, which one unit does; 1 where vectors differ."""
     vector_lane_ops: int = 0
     sram_bytes: int = 0
     link_ps: int = 0

@@ -55,6 +55,7 @@ from pimsim.hardware.dram.transfers import (
     Stream,
 )
 from pimsim.hardware.dram.waiting import posted_writes
+from pimsim.hardware.vector_units import VectorUnits
 
 __all__ = [
     "BLOCK_BYTES",
@@ -244,6 +245,8 @@ class MemorySystem:
             order, lambda count: int(own._tickets(count)), self.cycle_ps,
         )  # fmt: skip
         self._pim_state: dict[str, Any] = self._no_after()
+        self.vector_units: VectorUnits | None = None
+        """Those that vector work behind PIM's results shares with others; None: it has its own."""
 
     def _period_ps(self) -> Fraction | int:
         """Of the cycles that this system counts."""
@@ -378,11 +381,17 @@ class MemorySystem:
             "info": np.stack([after.duration, after.bursts, after.channel], axis=1),
             "finish": np.zeros(len(after.duration), np.int64),
             "after": state,
-            "unit_free": np.full(after.units, start, np.int64),
+            "unit_free": self._units(after.units, start),
             "spread": after.spread,
             "overlap": after.overlap,
             "lookahead": int(self.parameters[0]["read_delay"]) + shortest,
         }
+
+    def _units(self, count: int, start: int) -> Ints:
+        """When each of ``count`` units is free."""
+        if self.vector_units is None or not count:
+            return np.full(count, start, np.int64)
+        return self.vector_units.free
 
     def posted_writes(self, moved: int, cycles: int) -> int:
         """Bursts of writes that are answered and not on the bus yet; ``moved``: bursts that were

@@ -237,22 +237,31 @@ def next_completion(
 
 
 @njit(cache=True)
-def settle(ready: Any, duration: Any, start: int, units: int, not_before: int, finish: Any) -> int:
+def settle(
+    ready: Any, duration: Any, start: int, free: Any, taken: Any, not_before: int, finish: Any
+) -> int:  # fmt: skip
     """Vector work behind PIM results, in order: one starts a cycle, when its result is ``ready``
-    and a unit is free (0 units: they never queue). Fills ``finish``; cycles of the units."""
-    free = np.full(max(units, 1), start)
-    last, used = start - 1, 0
+    and a unit is free. Fills ``finish``; cycles of the units.
+
+    ``free``: by unit, the cycle from which it is, at last as this work leaves it; none: they never
+    queue. ``taken``: (times, 2) cycle from which others had the units, and how long each of them.
+    """
+    last, used, others = start - 1, 0, 0
     for mark in range(len(ready)):
         if duration[mark] < 0:
             finish[mark] = ready[mark]
             continue
-        begin = max(ready[mark], last + 1, not_before)
-        if units > 0:
-            unit = 0
-            for i in range(1, units):
-                if free[i] < free[unit]:
-                    unit = i
-            begin = max(begin, free[unit])
+        soonest = max(ready[mark], last + 1, not_before)
+        begin = soonest
+        if len(free) > 0:
+            unit = np.argmin(free)
+            begin = max(soonest, free[unit])
+            while others < len(taken) and taken[others, 0] <= begin:
+                for i in range(len(free)):
+                    free[i] = max(free[i], taken[others, 0]) + taken[others, 1]
+                others += 1
+                unit = np.argmin(free)
+                begin = max(soonest, free[unit])
             free[unit] = begin + duration[mark]
         last = begin
         used += duration[mark]

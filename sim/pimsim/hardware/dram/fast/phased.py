@@ -20,6 +20,7 @@ from pimsim.hardware.dram.peak import burst_slot_ps, data_buses
 from pimsim.hardware.dram.samples import A_BUS_LEFT, A_COLUMNS_LEFT, N_SAMPLE
 from pimsim.hardware.dram.system import MemorySystem
 from pimsim.hardware.dram.transfers import After, Group, Network, Rows, Scatter, Stream
+from pimsim.hardware.vector_units import VectorUnits
 
 __all__ = ["PhasedMemory"]
 
@@ -49,6 +50,15 @@ class PhasedMemory:
         self._numbers: dict[int, int] = {}  # of the phase's requests, by group
         self._last = (-1, 0)  # request of the phase that was completed last, and when
         self._asked = 0
+
+    @property
+    def vector_units(self) -> VectorUnits | None:
+        """As of ``MemorySystem``."""
+        return self.fast.vector_units
+
+    @vector_units.setter
+    def vector_units(self, units: VectorUnits | None) -> None:
+        self.fast.vector_units = units
 
     @property
     def now(self) -> int:
@@ -103,6 +113,7 @@ class PhasedMemory:
             return self.fast
         if self._exact is None:
             self._exact = make_memory_system(self.memory, self.pim, self.network)
+            self._exact.vector_units = self.vector_units
         while self._exact.now < self.now:
             self._exact.advance(self.now)
         return self._exact

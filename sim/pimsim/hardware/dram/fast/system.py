@@ -65,6 +65,7 @@ from pimsim.hardware.dram.transfers import (
     Scatter,
     Stream,
 )
+from pimsim.hardware.vector_units import VectorUnits
 
 __all__ = ["FastMemorySystem", "unfit"]
 
@@ -94,6 +95,8 @@ class _Running:
     """Tick of its submission, and the one from which it runs."""
     start: int
     after: After | None
+    unit_free: Ints
+    """When each of the shared vector units was free as it began."""
     end: int = -1
     """Tick of its last result or write, once all commands are out."""
     end_cycle: int = -1
@@ -143,6 +146,8 @@ class FastMemorySystem:
         """As of ``MemorySystem``, at about equal distances: the stops of the way; half as many, as
         each costs as much as a stop."""
         self._draining: list[Transfer] = []  # complete, but for writes that are posted
+        self.vector_units: VectorUnits | None = None
+        """As of ``MemorySystem``."""
         self.unfinished = (0, 0)
         """Of what a controller by commands has counted: time that buses still take, and dot
         products."""
@@ -216,7 +221,11 @@ class FastMemorySystem:
         flow["pim_begin"] = tick
         flow["pim_end"] = np.where(operation.work > 0, -1, tick)
         group = Group(-1, 0, marks=(0, marks), after=after, is_pim=True)
-        self._running = _Running(group, operation, self._tick, tick, after)
+        free = np.zeros(0, np.int64)
+        if self.vector_units is not None:
+            free = self.vector_units.free.copy()
+            self.vector_units.taken.clear()
+        self._running = _Running(group, operation, self._tick, tick, after, free)
         self._snapshot()
         return group
 
@@ -416,9 +425,7 @@ class FastMemorySystem:
             ready = self._mark_cycles(operation, running.begun) + delay
             finish = np.zeros(len(ready), np.int64)
             begin = 0 if after.overlap else end
-            running.group.vector_busy_cycles = settle(
-                ready, after.duration, self._cycle(running.start), after.units, begin, finish
-            )
+            running.group.vector_busy_cycles = self._settle(running, after, ready, begin, finish)
             end = max(end, int(finish.max()))
             if after.bursts[-1]:  # the last output is written once it is there
                 own = int(bursts_each(after, len(self.channels))[-1])
@@ -426,6 +433,20 @@ class FastMemorySystem:
             self._hold_up(operation.tail)
             end = max(end, int((self.channels["pim_last"] + operation.tail // TICKS).max()) + delay)
         return max(end, self.now)
+
+    def _settle(
+        self, running: _Running, after: After, ready: Ints, begin: int, finish: Ints
+    ) -> int:
+        """See ``settle``: on units of its own, or on those that the NPU had meanwhile, too."""
+        start, shared = self._cycle(running.start), self.vector_units
+        free, taken = np.full(after.units, start), np.zeros((0, 2), np.int64)
+        if shared is not None and len(free):
+            free = running.unit_free
+            taken = np.array(shared.taken, np.int64).reshape(-1, 2)
+        used = settle(ready, after.duration, start, free, taken, begin, finish)
+        if shared is not None and len(free):
+            np.maximum(shared.free, free, out=shared.free)
+        return int(used)
 
     def _hold_up(self, ticks: Ints) -> None:
         """Streams that are under way go on so much later on each channel: it writes what PIM has
