@@ -250,6 +250,19 @@ def test_a_section_is_cut_where_no_run_holds_it() -> None:
     assert cache.free_rows(0) == 0
 
 
+def test_rows_in_three_runs_are_all_used() -> None:
+    kind = CacheKind(AttentionShape.of(4, 4, 128, MEMORY, PIM, 2).kv_sections)
+    cache = KvCache([kind], 1, 85)
+    for name in "abcde":
+        cache.allocate(name, 32)  # one row of keys, sixteen of values
+    for name in "ace":
+        cache.free(name)
+    cache.allocate("f", 600)  # nineteen rows of keys, twice sixteen of values
+    assert cache.pages("f").keys == RowRuns(((0, 17), (34, 2)))
+    assert cache.pages("f").values == RowRuns(((36, 15), (68, 17)))
+    assert cache.free_rows(0) == 0
+
+
 def test_a_request_is_allocated_once() -> None:
     cache = KvCache(KINDS, 1, ROWS)
     cache.allocate(3, 10)
