@@ -221,3 +221,21 @@ def test_blocks_in_one_stage_are_as_fast_as_in_several(run: Callable[..., Result
         assert found.cycles == pytest.approx(several.cycles, rel=0.01)
         assert found.tokens_per_s == pytest.approx(several.tokens_per_s, rel=0.01)
         assert found.tokens_per_j == pytest.approx(several.tokens_per_j, rel=0.01)
+
+
+@pytest.mark.parametrize("device", ["neupims", "npu-pim", "npu-only"])
+def test_equal_blocks_differ_by_the_refreshes_that_they_meet(device: str) -> None:
+    """Two blocks stand for all 30 within half a percent where there is no refresh; with refresh,
+    blocks as short as these may meet one more or less than the next."""
+    given = ["workload.model=smollm2-135m", "workload.batch=16", "parallel.tp=1"]
+    errors = {}
+    for refresh in ("none", "all-bank"):
+        memory = f"memory.controller.refresh={refresh}"
+        few, every = (
+            simulate(load_run(device, [*given, memory, f"workload.layers={layers}"]))
+            for layers in ("auto", "null")
+        )
+        assert (few.layers_simulated, every.layers_simulated) == (2, 30)
+        errors[refresh] = abs(few.tokens_per_s / every.tokens_per_s - 1)
+    assert errors["none"] < 0.005
+    assert errors["none"] < errors["all-bank"] < 0.03
