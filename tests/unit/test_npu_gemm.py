@@ -95,7 +95,9 @@ def test_artifact_streams_no_faster_than_its_issue_limit() -> None:
     assert plan_gemm(1, 5 * R, 1, config).interval_cycles[0] == 4
 
 
-def test_the_artifacts_arrays_fetch_while_they_load() -> None:
+def test_the_artifacts_arrays_fetch_while_they_load_and_say_when() -> None:
+    with pytest.raises(ValidationError, match="preload is 'hidden'"):
+        systolic("neupims_overlapped", "hidden", cols=R)
     with pytest.raises(ValidationError, match="fetch_cycles is 3"):
         systolic("neupims_serial", "exposed", cols=R, fetch_cycles=3)
 

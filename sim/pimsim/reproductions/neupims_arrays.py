@@ -23,11 +23,16 @@ MIN_STREAM_CYCLES = 4
 
 
 def check(section: SystolicConfig) -> None:
-    """Raise ``ValueError`` for arrays that the artifact does not know."""
+    """Raise ``ValueError`` for keys of arrays that would not act beside these plans."""
     if section.fetch_cycles:
         raise ValueError(
             f"fetch_cycles is {section.fetch_cycles}: dataflow {section.dataflow!r} fetches while "
             "it loads; allowed: 0"
+        )
+    if section.preload != "exposed":
+        raise ValueError(
+            f"preload is {section.preload!r}: dataflow {section.dataflow!r} says itself when a "
+            "block may load; allowed: exposed"
         )
 
 
