@@ -68,7 +68,7 @@ def _print(spec: SearchSpec, outcome: SearchOutcome) -> None:
     for key in spec.space:
         table.add_column(Text(key), justify="right")
     for objective in spec.objectives:
-        table.add_column(f"{objective.metric} ({objective.direction})", justify="right")
+        table.add_column(f"{objective.metric} ({objective.sought})", justify="right")
     table.add_column("fidelity", justify="right")
     on_front = [trial for trial in outcome.trials if trial.number in outcome.front]
     for trial in sorted(on_front, key=lambda t: t.values):

@@ -131,16 +131,18 @@ def _fastest(table: Any, keys: list[str]) -> Any:
     from rich.text import Text
 
     from pimsim.explore.sweep import row_fidelity
+    from pimsim.result.metrics import METRICS
 
     best = table.dropna(subset=["tokens_per_s"]).nlargest(_SHOWN, "tokens_per_s")
     shown = Table(title=f"the {len(best)} fastest", box=box.SIMPLE_HEAD, title_justify="left")
     for key in keys:
         shown.add_column(Text(key))
-    for heading in ("tokens/s", "tokens/J", "fidelity"):
+    metrics = [METRICS[name] for name in ("tokens_per_s", "tokens_per_j")]
+    for heading in (*(metric.column for metric in metrics), "fidelity"):
         shown.add_column(heading, justify="right")
     for _, row in best.iterrows():
         shown.add_row(
-            *(Text(str(row[key])) for key in keys), f"{row['tokens_per_s']:,.1f}",
-            f"{row['tokens_per_j']:,.2f}", row_fidelity(row),
+            *(Text(str(row[key])) for key in keys),
+            *(metric.number(metric.of(row)) for metric in metrics), row_fidelity(row),
         )  # fmt: skip
     return shown

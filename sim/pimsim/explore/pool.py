@@ -21,7 +21,7 @@ from types import ModuleType
 from typing import Any, Protocol
 
 from pimsim.config.errors import CheckFailed, InputError
-from pimsim.result.types import Result
+from pimsim.explore.figures import kept_figures
 
 __all__ = ["Answer", "Job", "Pool", "answers", "worker_pool"]
 
@@ -76,24 +76,12 @@ def simulate_job(job: Job) -> Answer:
     from pimsim.simulate import resolve, simulate
 
     try:
-        figures = _figures(simulate(resolve(job.base, job.overrides), over_time=False))
+        figures = kept_figures(simulate(resolve(job.base, job.overrides), over_time=False))
     except (InputError, CheckFailed) as error:
         return Answer(job, None, str(error))
     except Exception as error:  # whatever it is, the other points can still be simulated
         return Answer(job, None, f"simulator bug, {type(error).__name__}: {error}")
     return Answer(job, figures)
-
-
-def _figures(result: Result) -> dict[str, Any]:
-    """The parts of a result that do not grow with its length and do not change from run to run."""
-    kept = result.to_dict((
-        "cycles", "time_s", "tokens_per_s", "tokens", "model", "layers_simulated", "layers_model",
-        "iteration_s", "devices", "tokens_per_j", "utilisation", "energy_j", "cycle_stack",
-        "bound_cycles", "fidelity", "area_mm2", "warnings",
-    ))  # fmt: skip
-    names = ("config_sha256", "trace_sha256", "content_sha256", "version")
-    kept["provenance"] = {name: getattr(result.provenance, name) for name in names}
-    return kept
 
 
 class Pool(Protocol):

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from math import ceil, isfinite, log
+from math import ceil, isfinite, isnan, log
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,35 +20,26 @@ from pimsim.config.errors import InputError, near_miss, reason
 from pimsim.config.files import write_whole
 from pimsim.config.loader import load_run, read_document
 from pimsim.explore.expressions import check_expression, holds
+from pimsim.explore.figures import COLUMNS, OPEN_COLUMNS, metrics_of
 from pimsim.explore.importance import Importance, importance
 from pimsim.explore.keys import Contents, point_id, result_key
 from pimsim.explore.pool import Job, Pool, answers, worker_pool
 from pimsim.explore.spec import RangeSpec, Scalar, check_mixed, mixed, overrides
 from pimsim.explore.store import Store
-from pimsim.explore.sweep import FIGURES, OPEN_FIGURES, flat_figures
+from pimsim.result.metrics import METRICS
 from pimsim.result.types import Fidelity
 
-__all__ = ["METRICS", "SearchOutcome", "SearchSpec", "Trial", "read_search", "run_search"]
-
-METRICS = {
-    "tokens_per_s": "tokens a second",
-    "mj_per_token": "energy of a token, all devices (mJ)",
-    "iteration_s": "time of an iteration of all blocks (s)",
-    "cycles": "cycles of the simulated blocks",
-    "devices": "devices that share the model",
-    "area_mm2": "silicon of all devices (mm2), by configs/area",
-}
-"""What may be an objective; constraints may use any figure of the store's table."""
+__all__ = ["SearchOutcome", "SearchSpec", "Trial", "read_search", "run_search"]
 
 
 class Objective(ConfigModel):
     """A figure to be made large or small."""
 
     metric: str = Field(
-        description="; ".join(f"``{name}``: {what}" for name, what in METRICS.items())
+        description="; ".join(f"``{name}``: {each.meaning}" for name, each in METRICS.items())
     )
-    direction: Literal["maximize", "minimize"]
-    """Which values are better."""
+    direction: Literal["maximize", "minimize"] | None = None
+    """Which values are better; null: as the metric says."""
 
     @model_validator(mode="after")
     def _known(self) -> Objective:
@@ -58,6 +49,11 @@ class Objective(ConfigModel):
                 f"known: {', '.join(METRICS)}"
             )
         return self
+
+    @property
+    def sought(self) -> Literal["maximize", "minimize"]:
+        """Which values are better."""
+        return self.direction or METRICS[self.metric].direction
 
 
 class SearchSpec(ConfigModel):
@@ -140,9 +136,9 @@ def read_search(path: Path) -> SearchSpec:
     keys = dict.fromkeys([*spec.set, *spec.space], 1)
     for at, text in enumerate(spec.where):
         check_expression(text, keys, f"{path}: where.{at}")
-    names = {**keys, **dict.fromkeys([*METRICS, *FIGURES], 1)}
+    names = {**keys, **dict.fromkeys([*METRICS, *COLUMNS], 1)}
     for at, text in enumerate(spec.constraints):
-        check_expression(text, names, f"{path}: constraints.{at}", OPEN_FIGURES)
+        check_expression(text, names, f"{path}: constraints.{at}", OPEN_COLUMNS)
     return spec
 
 
@@ -200,7 +196,7 @@ def _search(
     storage = _journal(store.folder / "journal.log")
     study = optuna.create_study(
         study_name=spec.name, storage=storage, load_if_exists=True,
-        directions=[objective.direction for objective in spec.objectives],
+        directions=[objective.sought for objective in spec.objectives],
     )  # fmt: skip
     base, contents = _base(spec, path), Contents()
     with worker_pool(workers, None) as pool:
@@ -361,13 +357,6 @@ def _suggest(trial: Any, key: str, each: RangeSpec) -> None:
         trial.suggest_float(key, float(each.low), float(each.high), log=each.log)
 
 
-def _metrics(figures: Mapping[str, Any]) -> dict[str, Any]:
-    flat = dict(flat_figures(dict(figures)))
-    frugal = flat.get("tokens_per_j") or 0.0
-    area = flat.get("area_mm2.total", 0.0)
-    return flat | {"mj_per_token": 1e3 / frugal if frugal else float("inf"), "area_mm2": area}
-
-
 def _tell(optuna: Any, study: Any, trial: Any, spec: SearchSpec, found: _Found, path: Path) -> None:
     trial.set_user_attr("key", found.key)
     if found.figures is None:
@@ -375,7 +364,12 @@ def _tell(optuna: Any, study: Any, trial: Any, spec: SearchSpec, found: _Found, 
         trial.set_user_attr("error", found.error)
         study.tell(trial, state=optuna.trial.TrialState.FAIL)
         return
-    metrics = _metrics(found.figures)
+    metrics = metrics_of(found.figures)
+    unknown = [o.metric for o in spec.objectives if isnan(metrics[o.metric])]
+    if unknown:
+        trial.set_user_attr("error", f"{unknown[0]} is not known of this point")
+        study.tell(trial, state=optuna.trial.TrialState.FAIL)
+        return
     names = {**spec.set, **_point(spec, trial.params), **metrics}
     kept = [holds(t, names, f"{path}: constraints.{n}") for n, t in enumerate(spec.constraints)]
     trial.set_user_attr("fidelity", found.figures["fidelity"])
@@ -400,7 +394,7 @@ def _outcome(study: Any, spec: SearchSpec) -> SearchOutcome:
             )
         )  # fmt: skip
     different = [trial for trial in trials if trial.values and trial.same_as is None]
-    signs = [1 if o.direction == "maximize" else -1 for o in spec.objectives]
+    signs = [1 if o.sought == "maximize" else -1 for o in spec.objectives]
     scores = {
         trial.number: [sign * value for sign, value in zip(signs, trial.values, strict=True)]
         for trial in different if trial.feasible
@@ -424,7 +418,7 @@ def _importance(
     }
     found: dict[str, dict[str, Importance]] = {}
     for at, objective in enumerate(spec.objectives):
-        best = objective.direction == "maximize"
+        best = objective.sought == "maximize"
         known = [(point, values[at]) for point, values in points if isfinite(values[at])]
         better = sorted(known, key=lambda each: each[1], reverse=best)[: ceil(len(known) / 2)]
         found[objective.metric] = {}

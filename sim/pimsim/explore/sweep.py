@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field, fields
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pimsim.config.errors import InputError
 from pimsim.config.loader import load_run
+from pimsim.explore.figures import flat_figures, row_fidelity
 from pimsim.explore.keys import Contents, kin_of, point_id, result_key
 from pimsim.explore.pool import Answer, Job, answers, worker_pool
 from pimsim.explore.spec import SweepSpec, base_of, expand, mixed_keys, overrides, read_sweep
 from pimsim.explore.store import Store
-from pimsim.result.types import Energy, Utilisation, fidelity_words
 
 if TYPE_CHECKING:
     import pandas
 
-__all__ = ["Progress", "SweepOutcome", "flat_figures", "load_table", "row_fidelity", "run_sweep"]
+__all__ = ["Progress", "SweepOutcome", "load_table", "row_fidelity", "run_sweep"]
 
 
 @dataclass(frozen=True)
@@ -217,44 +217,3 @@ def _row(store: Store, identity: str) -> dict[str, Any]:
     row = dict(flat_figures(figures))
     row["error"] = None
     return row
-
-
-FIGURES = (
-    "cycles", "time_s", "tokens_per_s", "tokens", "model", "layers_simulated", "layers_model",
-    "iteration_s", "devices", "tokens_per_j", "fidelity", "fidelity.error_mean",
-    "fidelity.error_ci95", "warnings",
-    *(f"utilisation.{each.name}" for each in fields(Utilisation)),
-    *(f"energy_j.{each.name}" for each in fields(Energy)),
-)  # fmt: skip
-OPEN_FIGURES = ("bound_cycles.", "cycle_stack.", "area_mm2.")
-"""Columns that every table has, and beginnings of those that depend on the machine."""
-
-
-def flat_figures(figures: dict[str, Any]) -> Iterable[tuple[str, Any]]:
-    """The figures of a result by name, nested ones under dotted names."""
-    for name, value in figures.items():
-        if name in ("utilisation", "energy_j", "bound_cycles", "area_mm2"):
-            for part, number in value.items():
-                yield f"{name}.{part}", number
-        elif name == "cycle_stack":
-            for unit, causes in value.items():
-                for cause, cycles in causes.items():
-                    yield f"{name}.{unit}.{cause}", cycles
-        elif name == "fidelity":
-            yield "fidelity", value["mode"]
-            for part in ("error_mean", "error_ci95"):
-                yield f"fidelity.{part}", value[part]
-        elif name == "warnings":
-            yield "warnings", "; ".join(value)
-        elif name != "provenance":
-            yield name, value
-
-
-def row_fidelity(row: Any) -> str:
-    """How a row of a sweep's table was simulated, of ``fast`` with its error; empty where its
-    figures do not say."""
-    mode = row.get("fidelity")
-    if not isinstance(mode, str):
-        return ""
-    mean, half_width = (float(row[f"fidelity.{part}"]) for part in ("error_mean", "error_ci95"))
-    return fidelity_words(mode, mean, half_width)

@@ -21,6 +21,7 @@ from pimsim.report.run_charts import (
 )
 from pimsim.report.sweeps import front_of
 from pimsim.result import store
+from pimsim.result.metrics import METRICS, metric_label
 from pimsim.result.types import Result
 
 if TYPE_CHECKING:
@@ -30,13 +31,6 @@ if TYPE_CHECKING:
 __all__ = ["RunPlots", "plot_trade_off"]
 
 _FIGURES = ("cycle_stack", "energy", "gantt", "power", "roofline", "utilisation")
-_LABELS = {
-    "tokens_per_s": "throughput (tokens/s)",
-    "mj_per_token": "energy (mJ/token)",
-    "iteration_s": "iteration (s)",
-    "area_mm2.total": "area of all devices (mm2)",
-}
-
 Run = ResolvedRun | str | os.PathLike[str]
 
 
@@ -122,8 +116,9 @@ def plot_trade_off(
     import pandas
 
     # A sweep in which all points failed has no figures, not even these columns.
-    if "tokens_per_j" in table:
-        table = table.assign(mj_per_token=1e3 / table["tokens_per_j"])
+    energy = METRICS["mj_per_token"]
+    if energy.field in table:
+        table = table.assign(**{energy.name: energy.scale / table[energy.field]})
     numeric = [str(c) for c in table.columns if pandas.api.types.is_numeric_dtype(table[c])]
     for name in (cost, gain):
         if name not in numeric:
@@ -141,7 +136,7 @@ def plot_trade_off(
     others = tuple(Point(costs[i], gains[i]) for i in range(len(costs)) if i not in kept)
     best = tuple(Point(costs[i], gains[i]) for i in front)
     colour = SERIES_COLOURS[1]
-    x, y = _LABELS.get(cost, cost), _LABELS.get(gain, gain)
+    x, y = metric_label(cost), metric_label(gain)
     chart = XYChart(
         "trade-off", f"{y.partition(' (')[0].capitalize()} against {x.partition(' (')[0]}",
         "The front has no other point that gains as much for as little.", x, y,

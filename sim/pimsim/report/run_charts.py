@@ -14,30 +14,28 @@ from pimsim.report.palette import (
     cause_colour,
     energy_colour,
 )
-from pimsim.result.types import CYCLE_CAUSES, Energy, OperatorResult, Result, Series
+from pimsim.result.metrics import METRICS
+from pimsim.result.types import Energy, OperatorResult, Result, Series
+from pimsim.result.words import OPERATOR_UNITS, cause_words, ordered_causes, unit_words
 
 __all__ = [
     "comparison_chart", "energy_chart", "gantt_chart", "power_chart", "roofline_chart",
     "stack_chart", "utilisation_chart",
 ]  # fmt: skip
 
-_UNIT_NAMES = {
-    "systolic": "NPU arrays", "vector": "vector units", "dma": "DMA", "pim": "PIM", "link": "links",
-}  # fmt: skip
-_STACK_NAMES = {"npu": "NPU", "pim": "PIM", "dram_bus": "DRAM data bus"}
-
 
 def comparison_chart(results: Sequence[Result], names: Sequence[str]) -> LaneChart:
     """Throughput of each run, with its ratio to the first."""
     first = results[0].tokens_per_s
+    rate, energy = METRICS["tokens_per_s"], METRICS["mj_per_token"]
     spans = tuple(
         Span(
-            name, 0.0, result.tokens_per_s, "throughput",
+            name, 0.0, result.tokens_per_s, rate.words,
             facts=(
                 ("run", name),
-                ("throughput", f"{result.tokens_per_s:,.1f} tokens/s"),
+                (rate.words, rate.text(result.tokens_per_s)),
                 ("over the first", f"{result.tokens_per_s / first:.2f}x"),
-                ("energy", f"{_millijoule(result)} mJ/token"),
+                (energy.words, energy.text(energy.of(result))),
                 ("fidelity", result.fidelity.words),
             ),
             text=f"{result.tokens_per_s / first:.2f}x",
@@ -45,8 +43,9 @@ def comparison_chart(results: Sequence[Result], names: Sequence[str]) -> LaneCha
         for name, result in zip(names, results, strict=True)
     )  # fmt: skip
     return LaneChart(
-        "comparison", "Throughput", f"Tokens per second; beside each bar its ratio to {names[0]}.",
-        "throughput (tokens/s)", tuple(names), spans, {"throughput": SERIES_COLOURS[0]},
+        "comparison", rate.words.capitalize(),
+        f"Tokens per second; beside each bar its ratio to {names[0]}.",
+        rate.label, tuple(names), spans, {rate.words: SERIES_COLOURS[0]},
         legend=False,
     )  # fmt: skip
 
@@ -57,26 +56,27 @@ def stack_chart(results: Sequence[Result], names: Sequence[str]) -> LaneChart:
     found: set[str] = set()
     for name, result in zip(names, results, strict=True):
         for unit, stack in result.cycle_stack.items():
-            lane = _STACK_NAMES.get(unit, unit)
+            lane = unit_words(unit)
             lane = lane if len(results) == 1 else f"{name}: {lane}"
             lanes.append(lane)
             at = 0
-            for cause in _ordered(stack):
+            for cause in ordered_causes(cause for cause in stack if stack[cause]):
                 cycles = stack[cause]
                 facts = (
-                    ("unit", lane), ("cause", _words(cause)), ("cycles", f"{cycles:,}"),
+                    ("unit", lane), ("cause", cause_words(cause)), ("cycles", f"{cycles:,}"),
                     ("share", f"{cycles / result.cycles:.1%}"),
                 )  # fmt: skip
                 share = 100 / result.cycles
-                spans.append(Span(lane, at * share, (at + cycles) * share, _words(cause), facts))
+                spans.append(
+                    Span(lane, at * share, (at + cycles) * share, cause_words(cause), facts)
+                )
                 found.add(cause)
                 at += cycles
-    causes = [c for c in (*CYCLE_CAUSES, *sorted(found - set(CYCLE_CAUSES))) if c in found]
     return LaneChart(
         "stacks", "Where the cycles went",
         "Each unit's cycles by what it did or waited for; each bar is the whole run.",
         "share of the run (%)", tuple(lanes), tuple(spans),
-        {_words(cause): cause_colour(cause) for cause in causes},
+        {cause_words(cause): cause_colour(cause) for cause in ordered_causes(found)},
     )  # fmt: skip
 
 
@@ -100,7 +100,7 @@ def roofline_chart(result: Result) -> XYChart:
     for (name, unit), (flops, size, cycles, own) in total.items():
         rate, intensity = flops / (cycles * seconds), flops / size
         facts = (
-            ("operator", name), ("unit", _UNIT_NAMES.get(unit, unit)),
+            ("operator", name), ("unit", unit_words(unit)),
             ("intensity", f"{intensity:,.2f} FLOP/byte"), ("rate", f"{rate / 1e12:,.3f} TFLOP/s"),
             ("time", f"{own / result.cycles:.1%} of the run"),
         )  # fmt: skip
@@ -114,7 +114,7 @@ def roofline_chart(result: Result) -> XYChart:
         "what its unit could do at most. Larger marks take more of the run.",
         "arithmetic intensity (FLOP/byte)", "rate (TFLOP/s)",
         tuple(
-            PointSeries(_UNIT_NAMES.get(unit, unit), UNIT_COLOURS.get(unit, "#666666"),
+            PointSeries(unit_words(unit), UNIT_COLOURS.get(unit, "#666666"),
                         tuple(points), "square" if unit == "pim" else "circle")
             for unit, points in series.items()
         ),
@@ -151,7 +151,7 @@ def gantt_chart(result: Result, stage: str | None = None) -> LaneChart:
     """Operators on their units over time; ``stage``: the first of that name alone."""
     chosen, origin = _of_stage(result, stage)
     micro = result.time_s / result.cycles * 1e6
-    units = [unit for unit in _UNIT_NAMES if any(o.unit == unit for o in chosen)]
+    units = [unit for unit in OPERATOR_UNITS if any(o.unit == unit for o in chosen)]
     spans = []
     for o in chosen:
         start = (o.start_cycle - origin) * micro
@@ -162,20 +162,20 @@ def gantt_chart(result: Result, stage: str | None = None) -> LaneChart:
             ("bound", f"{o.bound_cycles / o.cycles:.0%} of its time" if o.cycles else ""),
         )  # fmt: skip
         end = start + o.cycles * micro
-        spans.append(Span(_UNIT_NAMES[o.unit], start, end, o.name, facts))
+        spans.append(Span(unit_words(o.unit), start, end, o.name, facts))
     names = list(dict.fromkeys(o.name for o in chosen))
     what = "the run" if stage is None else f"stage {stage}"
     return LaneChart(
         "gantt", f"Who works when: {what}",
         "Operators on the units of one device. Zoom and pan to see short ones.",
-        "time (us)", tuple(_UNIT_NAMES[unit] for unit in units), tuple(spans),
+        "time (us)", tuple(unit_words(unit) for unit in units), tuple(spans),
         {name: OPERATOR_COLOURS[at % len(OPERATOR_COLOURS)] for at, name in enumerate(names)},
     )  # fmt: skip
 
 
 def _of_stage(result: Result, stage: str | None) -> tuple[list[OperatorResult], int]:
     if stage is None:
-        return [o for o in result.operators if o.unit in _UNIT_NAMES], 0
+        return [o for o in result.operators if o.unit in OPERATOR_UNITS], 0
     start = 0
     for one in result.stages:
         if one.name == stage:
@@ -194,9 +194,19 @@ def utilisation_chart(result: Result) -> XYChart:
     series = _series(result)
     peaks = result.peaks
     rows: tuple[tuple[str, str, Sequence[int], float], ...] = (
-        ("NPU arrays", UNIT_COLOURS["systolic"], series.npu_macs, peaks["npu_flop_per_s"] / 2),
-        ("DRAM data buses", "#009E73", series.dram_bytes, peaks["dram_bytes_per_s"]),
-        ("PIM", UNIT_COLOURS["pim"], series.pim_macs, peaks.get("pim_flop_per_s", 0.0) / 2),
+        (
+            unit_words("systolic"),
+            UNIT_COLOURS["systolic"],
+            series.npu_macs,
+            peaks["npu_flop_per_s"] / 2,
+        ),
+        (METRICS["dram_bus"].words, "#009E73", series.dram_bytes, peaks["dram_bytes_per_s"]),
+        (
+            unit_words("pim"),
+            UNIT_COLOURS["pim"],
+            series.pim_macs,
+            peaks.get("pim_flop_per_s", 0.0) / 2,
+        ),
     )
     lines = [
         _over_time(series, name, colour, [100 * rate / peak for rate in series.rates(amounts)])
@@ -254,16 +264,18 @@ def _over_time(
 def energy_chart(results: Sequence[Result], names: Sequence[str]) -> LaneChart:
     """Energy of a token by part."""
     parts = [item.name for item in fields(Energy) if item.name != "total"]
+    metric = METRICS["mj_per_token"]
     spans = []
     for name, result in zip(names, results, strict=True):
         total = result.energy_j.total
-        token = 1e3 / result.tokens_per_j if result.tokens_per_j else 0.0
+        token = metric.of(result) if result.tokens_per_j else 0.0
         at = 0.0
         for part in parts:
             joule = getattr(result.energy_j, part)
             share = joule / total if total else 0.0
             facts = (
-                ("run", name), ("part", part), ("energy", f"{share * token:.4g} mJ/token"),
+                ("run", name), ("part", part),
+                (metric.words, f"{share * token:.4g} {metric.unit}"),
                 ("share", f"{share:.1%}"),
             )  # fmt: skip
             if share:
@@ -274,20 +286,5 @@ def energy_chart(results: Sequence[Result], names: Sequence[str]) -> LaneChart:
     return LaneChart(
         "energy", "Energy of a token",
         "Shares of the simulated blocks, scaled to the energy of a token on all devices.",
-        "energy (mJ/token)", tuple(names), tuple(spans), colours,
+        metric.label, tuple(names), tuple(spans), colours,
     )  # fmt: skip
-
-
-def _millijoule(result: Result) -> str:
-    return f"{1e3 / result.tokens_per_j:,.3f}" if result.tokens_per_j else "none"
-
-
-def _ordered(stack: object) -> list[str]:
-    assert isinstance(stack, dict)
-    known = [cause for cause in CYCLE_CAUSES if cause != "idle" and stack.get(cause)]
-    other = sorted(cause for cause in stack if cause not in CYCLE_CAUSES and stack[cause])
-    return [*known, *other, *(["idle"] if stack.get("idle") else [])]
-
-
-def _words(cause: str) -> str:
-    return CYCLE_CAUSES.get(cause, cause.replace("_", " "))

@@ -20,8 +20,10 @@ from pimsim.report.run_charts import (
     utilisation_chart,
 )
 from pimsim.result import store
+from pimsim.result.metrics import METRICS
 from pimsim.result.tables import bottleneck, titled
 from pimsim.result.types import Result
+from pimsim.result.words import unit_words
 
 __all__ = ["RunFolder", "read_run", "run_charts", "runs_page"]
 
@@ -111,20 +113,23 @@ def _names(runs: Sequence[RunFolder]) -> list[str]:
 
 
 def _headline(result: Result) -> list[tuple[str, str]]:
-    share = result.utilisation
+    def row(name: str, digits: int | None = None) -> tuple[str, str]:
+        metric = METRICS[name]
+        return metric.words, metric.text(metric.of(result), digits)
+
     rows = [
-        ("throughput", f"{result.tokens_per_s:,.0f} tokens/s"),
+        row("tokens_per_s", 0),
         ("fidelity", result.fidelity.words),
-        ("iteration", f"{result.iteration_s * 1e3:,.3f} ms"),
-        ("energy", f"{1e3 / result.tokens_per_j:,.3f} mJ/token" if result.tokens_per_j else "none"),
-        ("NPU multiplications", f"{share.npu:.1%} of peak"),
+        (METRICS["iteration_s"].words, f"{result.iteration_s * 1e3:,.3f} ms"),
+        row("mj_per_token"),
+        row("npu"),
     ]
     if result.power_w:
         watt = f"{result.power_w['total']:,.0f} W, {result.static_w['total']:,.0f} static"
         rows.append(("power of a device", watt))
-    if share.pim:
-        rows.append(("PIM at work", f"{share.pim:.1%} of the time"))
-    rows.append(("DRAM data buses", f"{share.dram_bus:.1%} busy"))
+    if result.utilisation.pim:
+        rows.append(row("pim"))
+    rows.append(row("dram_bus"))
     return rows
 
 
@@ -161,7 +166,7 @@ def _power(runs: Sequence[RunFolder], names: Sequence[str]) -> tuple[TableData, 
             (f"static: {part}", f"{watt:,.2f}", "", result.power_sources.get(f"static {part}", ""))
             for part, watt in result.static_w.items()
         ]
-        columns = ("part", "W", "mJ/token", "source")
+        columns = ("part", "W", METRICS["mj_per_token"].unit, "source")
         if rows:
             found.append(TableData(f"{name}: power of a device", columns, tuple(rows)))
     return tuple(found)
@@ -200,8 +205,8 @@ def _operators(result: Result) -> TableData:
     columns = ("operator", "kind", "unit", "block", "stage", "cycles", "bytes", "FLOP", "bound")
     rows = tuple(
         (
-            o.name, o.kind, o.unit, str(o.layer), o.stage, f"{o.cycles:,}", f"{o.bytes:,}",
-            f"{o.flops:,}", f"{o.bound_cycles:,}",
+            o.name, o.kind, unit_words(o.unit), str(o.layer), o.stage, f"{o.cycles:,}",
+            f"{o.bytes:,}", f"{o.flops:,}", f"{o.bound_cycles:,}",
         )
         for o in result.operators[:_MOST_OPERATORS]
     )  # fmt: skip

@@ -18,6 +18,7 @@ from pimsim.explore.sweep import load_table, row_fidelity
 from pimsim.report.charts import Chart, Line, Point, PointSeries, XYChart
 from pimsim.report.page import Section, TableData, render_page
 from pimsim.report.palette import SERIES_COLOURS
+from pimsim.result.metrics import METRICS
 
 if TYPE_CHECKING:
     import pandas
@@ -27,6 +28,9 @@ __all__ = ["front_of", "sweep_charts", "sweep_page"]
 _MOST_ROWS = 200
 _MOST_KEYS = 8
 _MOST_MEANS = 24
+_RATE, _ENERGY = METRICS["tokens_per_s"], METRICS["mj_per_token"]
+_SHOWN = (_RATE.name, _ENERGY.name, "cycles")
+"""Metrics of the tables of points."""
 
 
 def front_of(gains: Sequence[float], costs: Sequence[float]) -> list[int]:
@@ -55,7 +59,7 @@ def sweep_page(folder: str | Path) -> str:
     charts = sweep_charts(folder)
     sections = [Section(chart.key, chart.title, chart) for chart in charts]
     front = front_of(done["tokens_per_s"].tolist(), _energy(done))
-    columns = (*keys, "tokens/s", "mJ/token", "cycles", "fidelity")
+    columns = (*keys, *(METRICS[name].column for name in _SHOWN), "fidelity")
     shown = TableData("The front", columns, _rows(done.iloc[front], keys), folded=False)
     sections.insert(1, Section("front", "The front", tables=(shown,)))
     fastest = done.nlargest(_MOST_ROWS, "tokens_per_s")
@@ -75,8 +79,8 @@ def sweep_page(folder: str | Path) -> str:
     frugal = done.nlargest(1, "tokens_per_j").iloc[0]
     headline = [
         ("points", f"{len(table):,}"), ("failed", f"{len(failed):,}"),
-        ("fastest", f"{best['tokens_per_s']:,.0f} tokens/s{_error(best)}"),
-        ("most frugal", f"{1e3 / frugal['tokens_per_j']:,.3f} mJ/token{_error(frugal)}"),
+        ("fastest", _RATE.text(_RATE.of(best), 0) + _error(best)),
+        ("most frugal", _ENERGY.text(_ENERGY.of(frugal)) + _error(frugal)),
         ("on the front", f"{len(front):,}"),
     ]  # fmt: skip
     sentences = [
@@ -97,14 +101,13 @@ def _read(folder: str | Path) -> tuple[SweepSpec, pandas.DataFrame, list[str]]:
 
 def _energy(table: pandas.DataFrame) -> list[float]:
     """Millijoule a token."""
-    return (1e3 / table["tokens_per_j"]).tolist()
+    return [_ENERGY.of(row) for _, row in table.iterrows()]
 
 
 def _facts(row: Any, keys: Sequence[str]) -> tuple[tuple[str, str], ...]:
     return (
         *((key, str(row[key])) for key in keys),
-        ("throughput", f"{row['tokens_per_s']:,.1f} tokens/s"),
-        ("energy", f"{1e3 / float(str(row['tokens_per_j'])):,.3f} mJ/token"),
+        *((each.words, each.text(each.of(row))) for each in (_RATE, _ENERGY)),
         ("fidelity", row_fidelity(row)),
     )
 
@@ -135,9 +138,9 @@ def _trade_off(table: pandas.DataFrame, keys: Sequence[str]) -> XYChart:
         tuple(gains[at] for at in front), dashed=True,
     )  # fmt: skip
     return XYChart(
-        "trade-off", "Throughput against energy",
+        "trade-off", f"{_RATE.words.capitalize()} against {_ENERGY.words}",
         "Each point is a run; the front has no other that is faster for as little energy.",
-        "energy (mJ/token)", "throughput (tokens/s)", series, (line,),
+        _ENERGY.label, _RATE.label, series, (line,),
     )  # fmt: skip
 
 
@@ -152,7 +155,7 @@ def _effect(table: pandas.DataFrame, key: str) -> XYChart:
             rate,
             (
                 (key, str(row[key])),
-                ("throughput", f"{rate:,.1f} tokens/s"),
+                (_RATE.words, _RATE.text(rate)),
                 ("fidelity", row_fidelity(row)),
             ),
         )
@@ -162,9 +165,9 @@ def _effect(table: pandas.DataFrame, key: str) -> XYChart:
     grouped = len(x) < len(set(places))
     caption = "All points, and the mean over the other keys"
     return XYChart(
-        f"key-{_slug(key)}", f"Throughput by {key}",
+        f"key-{_slug(key)}", f"{_RATE.words.capitalize()} by {key}",
         f"{caption}, {len(x)} groups of neighbours." if grouped else f"{caption}.", label,
-        "throughput (tokens/s)", (PointSeries("points", "#999999", points),),
+        _RATE.label, (PointSeries("points", "#999999", points),),
         (Line("mean", SERIES_COLOURS[0], x, y, above=True),), x_names=names,
     )  # fmt: skip
 
@@ -211,8 +214,8 @@ def _named(row: Any, keys: Sequence[str]) -> str:
 def _rows(table: pandas.DataFrame, keys: Sequence[str]) -> tuple[tuple[str, ...], ...]:
     return tuple(
         (
-            *(str(row[key]) for key in keys), f"{row['tokens_per_s']:,.1f}",
-            f"{1e3 / row['tokens_per_j']:,.3f}", f"{row['cycles']:,.0f}", row_fidelity(row),
+            *(str(row[key]) for key in keys),
+            *(METRICS[name].number(METRICS[name].of(row)) for name in _SHOWN), row_fidelity(row),
         )
         for _, row in table.iterrows()
     )  # fmt: skip

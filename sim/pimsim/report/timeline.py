@@ -15,15 +15,15 @@ from math import fsum
 from typing import TYPE_CHECKING, Any
 
 from pimsim.hardware.dram.rules import COMMANDS
+from pimsim.result.metrics import METRICS
 from pimsim.result.types import Result
+from pimsim.result.words import OPERATOR_UNITS, unit_words
 
 if TYPE_CHECKING:
     from pimsim.engine.iteration import Outcome
 
 __all__ = ["timeline"]
 
-_UNITS = {"systolic": "NPU arrays", "vector": "vector units", "dma": "DMA", "link": "links",
-          "pim": "PIM"}  # fmt: skip
 _SEQUENCE = 1
 
 
@@ -96,8 +96,8 @@ def timeline(outcome: Outcome, result: Result, channels: Collection[int] = ()) -
 
 def _operators(builder: _Builder, outcome: Outcome) -> None:
     records = outcome.recorder.operators
-    units = [unit for unit in _UNITS if any(o.unit == unit for o in records)]
-    tracks = {unit: builder.track(_UNITS[unit]) for unit in units}
+    units = [unit for unit in OPERATOR_UNITS if any(o.unit == unit for o in records)]
+    tracks = {unit: builder.track(unit_words(unit)) for unit in units}
     channels: dict[int, int] = {}
     flow = count(1)
     for o in records:
@@ -126,7 +126,7 @@ def _counters(builder: _Builder, result: Result) -> None:
     joules = [fsum(parts) for parts in zip(*series.energy_j.values(), strict=True)]
     rows = [
         ("DRAM bandwidth", "GB/s", [rate / 1e9 for rate in series.rates(series.dram_bytes)]),
-        ("NPU multiplications", "% of peak", shares),
+        (METRICS["npu"].words, METRICS["npu"].unit, shares),
         ("power of the device", "W", series.rates(joules)),
     ]
     if any(series.pim_bytes):

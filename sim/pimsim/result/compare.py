@@ -7,12 +7,20 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pimsim.config.errors import InputError
-from pimsim.result.types import CYCLE_CAUSES, Result
+from pimsim.result.metrics import METRICS
+from pimsim.result.types import Result
+from pimsim.result.words import cause_words
 
 if TYPE_CHECKING:
     import pandas
 
-__all__ = ["Cause", "causes", "compare", "comparison_rows"]
+__all__ = ["COMPARED", "Cause", "causes", "compare", "comparison_rows"]
+
+COMPARED = (
+    "tokens_per_s", "cycles", "time_s", "npu", "vector", "pim", "dram_bus", "command_bus",
+    "energy_j", "tokens_per_j", "area_mm2",
+)  # fmt: skip
+"""Metrics that runs are compared by."""
 
 
 def comparison_rows(
@@ -34,19 +42,10 @@ def comparison_rows(
     return [
         {
             "name": label,
-            "tokens_per_s": result.tokens_per_s,
-            "speedup": _ratio(result.tokens_per_s, first.tokens_per_s),
+            **{name: METRICS[name].of(result) for name in COMPARED},
             "cycles": result.cycles,
-            "time_s": result.time_s,
-            "npu": result.utilisation.npu,
-            "vector": result.utilisation.vector,
-            "pim": result.utilisation.pim,
-            "dram_bus": result.utilisation.dram_bus,
-            "command_bus": result.utilisation.command_bus,
-            "energy_j": result.energy_j.total,
-            "tokens_per_j": result.tokens_per_j,
+            "speedup": _ratio(result.tokens_per_s, first.tokens_per_s),
             "energy_ratio": _ratio(result.tokens_per_j, first.tokens_per_j),
-            "area_mm2": result.area_mm2.get("total", float("nan")),
             "fidelity": result.fidelity.mode,
             "error_mean": result.fidelity.error_mean,
             "error_ci95": result.fidelity.error_ci95,
@@ -84,7 +83,7 @@ class Cause:
 
     def words(self) -> str:
         """One clause, as in ``waiting for weights fell by 41 % (120 to 71 us)``."""
-        what = CYCLE_CAUSES.get(self.cause, self.cause.replace("_", " "))
+        what = cause_words(self.cause)
         unit = {"npu": "of the NPU", "pim": "of PIM"}.get(self.unit, f"of {self.unit}")
         where = f"{what} {unit}"
         amounts = f"{self.before:,.1f} to {self.after:,.1f} us a block"

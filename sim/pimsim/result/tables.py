@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import fields
+from itertools import chain
 from math import isnan
 from typing import TYPE_CHECKING
 
 from pimsim.result.compare import comparison_rows
-from pimsim.result.types import CYCLE_CAUSES, Energy, Experts, KvCacheUse, Result, Utilisation
+from pimsim.result.metrics import METRICS
+from pimsim.result.types import Energy, Experts, KvCacheUse, Result, Utilisation
+from pimsim.result.words import cause_words, ordered_causes, unit_words
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -83,7 +86,9 @@ def bottleneck(result: Result) -> str:
             shares.pop("npu", None)
             shares.pop("idle", None)
         ranked = sorted(shares.items(), key=lambda item: -item[1])[:3]
-        causes = [f"{_percent(share)} {_cause(c)}" for c, share in ranked if share >= _LEAST_SHARE]
+        causes = [
+            f"{_percent(share)} {cause_words(c)}" for c, share in ranked if share >= _LEAST_SHARE
+        ]
         if causes:
             sentences.append(f"{_UNIT[unit]} spends {', '.join(causes)}")
     if result.bound_cycles:
@@ -102,12 +107,12 @@ def main_cause(result: Result) -> str:
     if not shares:
         return ""
     cause = max(shares, key=lambda name: shares[name])
-    text = f"{_percent(shares[cause])} {_cause(cause)}"
+    text = f"{_percent(shares[cause])} {cause_words(cause)}"
     of_pim = _shares(result, "pim")
     of_pim.pop("npu", None)
     if cause == "pim" and of_pim:
         inner = max(of_pim, key=lambda name: of_pim[name])
-        text += f" ({_percent(of_pim[inner])} {_cause(inner)})"
+        text += f" ({_percent(of_pim[inner])} {cause_words(inner)})"
     return text
 
 
@@ -140,7 +145,7 @@ def result_view(result: Result, operators: int = 12) -> Group:
 
 def _throughput(result: Result) -> str:
     """Tokens/s with what it is uncertain by."""
-    text = f"{result.tokens_per_s:,.1f} tokens/s"
+    text = METRICS["tokens_per_s"].text(result.tokens_per_s)
     interval = result.tokens_per_s_interval
     if interval is not None and interval[0] < interval[1]:
         text += f", 95 % interval {interval[0]:,.1f} to {interval[1]:,.1f} (blocks differ"
@@ -172,7 +177,7 @@ def headline_table(result: Result) -> Table:
     table = _table(result.name or "run", "", "")
     _rows(
         table,
-        ("throughput", _throughput(result)),
+        (METRICS["tokens_per_s"].words, _throughput(result)),
         ("cycles", f"{result.cycles:,} of the NPU clock, {_time(result.time_s)}"),
     )
     if result.layers_model:
@@ -187,17 +192,19 @@ def headline_table(result: Result) -> Table:
             ("devices", f"{result.devices}, one simulated"),
         )
     if result.area_mm2:
-        total = result.area_mm2["total"]
+        area, total = METRICS["area_mm2"], result.area_mm2["total"]
         silicon = (
-            f"{total:,.0f} mm2 of all devices, {result.tokens_per_s / total:,.2f} tokens/s/mm2"
+            f"{area.text(total)} of all devices, {result.tokens_per_s / total:,.2f} "
+            f"{METRICS['tokens_per_s'].unit}/{area.unit}"
         )
-        _rows(table, ("silicon", silicon))
+        _rows(table, (area.words, silicon))
     if result.experts is not None:
         _rows(table, *_experts(result.experts))
     if result.kv_cache is not None:
         _rows(table, ("KV cache", _kv_cache(result.kv_cache)))
-    joule = f"{result.energy_j.total:.4g} J of one device, {result.tokens_per_j:,.2f} tokens/J"
-    _rows(table, ("energy", joule))
+    joule = f"{result.energy_j.total:.4g} J of one device, "
+    joule += METRICS["tokens_per_j"].text(result.tokens_per_j)
+    _rows(table, (METRICS["mj_per_token"].words, joule))
     if result.power_w:
         watt = f"{result.power_w['total']:,.1f} W of one device"
         watt += f", {result.static_w['total']:,.1f} W static, {result.idle_w:,.1f} W idle"
@@ -292,7 +299,7 @@ def operator_table(result: Result, limit: int = 12) -> Table:
     table = _table(title, "operator", "unit", "count", "cycles", "bytes", "bound/cycles")
     for (name, unit), (count, cycles, moved, bound) in ranked[:limit]:
         of_bound = _share(bound, cycles) if bound and cycles else ""
-        _rows(table, (name, unit, f"{count:,}", f"{cycles:,}", f"{moved:,}", of_bound))
+        _rows(table, (name, unit_words(unit), f"{count:,}", f"{cycles:,}", f"{moved:,}", of_bound))
     if len(ranked) > limit:
         rest = sum(sums[1] for _, sums in ranked[limit:])
         _rows(table, (f"{len(ranked) - limit} more", "", "", f"{rest:,}", "", ""))
@@ -303,25 +310,28 @@ def utilisation_table(result: Result) -> Table:
     """Shares of the run."""
     table = _table(titled("utilisation", result), "unit", "share")
     for item in fields(Utilisation):
-        _rows(table, (item.name, _percent(getattr(result.utilisation, item.name))))
+        metric = METRICS[item.name]
+        _rows(table, (metric.words, metric.text(metric.of(result))))
     return table
 
 
 def cycle_stack_table(result: Result) -> Table:
     """Where each unit's cycles went; every column adds up to the run."""
     units = list(result.cycle_stack)
-    table = _table(titled("cycle stack", result), "cause", *units)
-    for cause in _causes(result.cycle_stack):
+    table = _table(titled("cycle stack", result), "cause", *map(unit_words, units))
+    for cause in ordered_causes(chain.from_iterable(result.cycle_stack.values())):
         counts = [result.cycle_stack[unit].get(cause, 0) for unit in units]
         if any(counts):
             shares = [_share(count, result.cycles) if count else "" for count in counts]
-            _rows(table, (_cause(cause), *shares))
+            _rows(table, (cause_words(cause), *shares))
     return table
 
 
 def energy_table(result: Result) -> Table:
     """Joule by part, the power of a device, and what a token takes of all devices."""
-    table = _table(titled("energy", result), "part", "J", "share", "W", "mJ/token", "source")
+    table = _table(
+        titled("energy", result), "part", "J", "share", "W", METRICS["mj_per_token"].unit, "source"
+    )
     for item in fields(Energy):
         joule = getattr(result.energy_j, item.name)
         total = result.energy_j.total
@@ -348,44 +358,30 @@ def static_table(result: Result) -> Table:
     return table
 
 
+_COMPARED = (
+    "tokens_per_s", "speedup", "cycles", "fidelity", "npu", "pim", "dram_bus", "mj_per_token",
+    "tokens_per_j", "energy_ratio", "area_mm2",
+)  # fmt: skip
+_RATIOS = {"speedup": "speed-up", "energy_ratio": "ratio"}
+
+
 def compare_table(results: Sequence[Result], names: Sequence[str]) -> Table:
     """Throughput, ratios to the first, utilisation, energy, and what holds each back."""
     fast = any(result.fidelity.mode == "fast" for result in results)
+    shown = [name for name in _COMPARED if name != "fidelity" or fast]
+    headings = [METRICS[name].column if name in METRICS else name for name in shown]
     table = _table(
         f"compared with {names[0]}" if names else "compare",
-        "",
-        "tokens/s",
-        "speed-up",
-        "cycles",
-        *(("fidelity",) if fast else ()),
-        "NPU",
-        "PIM",
-        "DRAM bus",
-        "mJ/token",
-        "tokens/J",
-        "ratio",
-        "mm2",
-        "what holds it back",
-    )
+        "", *(_RATIOS.get(name, name) for name in headings), "what holds it back",
+    )  # fmt: skip
     for row, result in zip(comparison_rows(results, names), results, strict=True):
-        _rows(
-            table,
-            (
-                str(row["name"]),
-                f"{row['tokens_per_s']:,.1f}",
-                _times(float(row["speedup"])),
-                f"{row['cycles']:,}",
-                *((result.fidelity.words,) if fast else ()),
-                _percent(float(row["npu"])),
-                _percent(float(row["pim"])),
-                _percent(float(row["dram_bus"])),
-                _millijoule(float(row["tokens_per_j"])),
-                f"{row['tokens_per_j']:,.2f}",
-                _times(float(row["energy_ratio"])),
-                f"{row['area_mm2']:,.0f}",
-                main_cause(result),
-            ),
-        )
+        cells = [
+            METRICS[name].number(METRICS[name].of(result)) if name in METRICS
+            else _times(float(row[name])) if name in _RATIOS
+            else result.fidelity.words
+            for name in shown
+        ]  # fmt: skip
+        _rows(table, (str(row["name"]), *cells, main_cause(result)))
     return table
 
 
@@ -411,18 +407,6 @@ def _rows(table: Table, *rows: tuple[str, ...]) -> None:
         table.add_row(*(Text(cell) for cell in row))
 
 
-def _causes(stacks: Mapping[str, Mapping[str, int]]) -> list[str]:
-    """Causes in the order of ``CYCLE_CAUSES``, unknown ones before ``idle``."""
-    found = {cause for stack in stacks.values() for cause in stack}
-    order = [cause for cause in CYCLE_CAUSES if cause != "idle"]
-    known = [cause for cause in order if cause in found]
-    return known + sorted(found - set(CYCLE_CAUSES)) + (["idle"] if "idle" in found else [])
-
-
-def _cause(cause: str) -> str:
-    return CYCLE_CAUSES.get(cause, cause.replace("_", " "))
-
-
 def _share(part: int, whole: int) -> str:
     return _percent(part / whole) if whole else ""
 
@@ -433,10 +417,6 @@ def _percent(share: float) -> str:
 
 def _times(ratio: float) -> str:
     return "" if isnan(ratio) else f"{ratio:.2f}x"
-
-
-def _millijoule(tokens_per_j: float) -> str:
-    return f"{1e3 / tokens_per_j:,.3f}" if tokens_per_j else ""
 
 
 def _time(seconds: float) -> str:

@@ -1,0 +1,84 @@
+"""The figures of a point: what a sweep keeps of a result, and the columns of its table."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import fields
+from typing import Any
+
+from pimsim.result.metrics import METRICS
+from pimsim.result.types import Energy, Result, Utilisation, fidelity_words
+
+__all__ = [
+    "COLUMNS", "OPEN_COLUMNS", "flat_figures", "kept_figures", "metrics_of", "row_fidelity",
+]  # fmt: skip
+
+_KEPT = (
+    "cycles", "time_s", "tokens_per_s", "tokens", "model", "layers_simulated", "layers_model",
+    "iteration_s", "devices", "tokens_per_j", "utilisation", "energy_j", "cycle_stack",
+    "bound_cycles", "fidelity", "area_mm2", "warnings",
+)  # fmt: skip
+"""Fields of a result."""
+_PROVENANCE = ("config_sha256", "trace_sha256", "content_sha256", "version")
+_PARTS = {
+    "utilisation": tuple(each.name for each in fields(Utilisation)),
+    "energy_j": tuple(each.name for each in fields(Energy)),
+    "fidelity": ("error_mean", "error_ci95"),
+}
+_OPEN = ("bound_cycles", "cycle_stack", "area_mm2")
+"""Fields whose parts depend on the machine."""
+OPEN_COLUMNS = tuple(f"{name}." for name in _OPEN)
+"""Beginnings of columns that depend on the machine."""
+COLUMNS = tuple(
+    column
+    for name in _KEPT
+    if name not in _OPEN
+    for column in (
+        *((name,) if name not in ("utilisation", "energy_j") else ()),
+        *(f"{name}.{part}" for part in _PARTS.get(name, ())),
+    )
+)
+"""Columns that every table has."""
+
+
+def kept_figures(result: Result) -> dict[str, Any]:
+    """The parts of a result that do not grow with its length and do not change from run to run."""
+    kept = result.to_dict(_KEPT)
+    kept["provenance"] = {name: getattr(result.provenance, name) for name in _PROVENANCE}
+    return kept
+
+
+def flat_figures(figures: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Figures that were kept, by column of a table: nested ones under dotted names."""
+    for name, value in figures.items():
+        if name in ("utilisation", "energy_j", "bound_cycles", "area_mm2"):
+            for part, number in value.items():
+                yield f"{name}.{part}", number
+        elif name == "cycle_stack":
+            for unit, causes in value.items():
+                for cause, cycles in causes.items():
+                    yield f"{name}.{unit}.{cause}", cycles
+        elif name == "fidelity":
+            yield "fidelity", value["mode"]
+            for part in _PARTS[name]:
+                yield f"{name}.{part}", value[part]
+        elif name == "warnings":
+            yield name, "; ".join(value)
+        elif name != "provenance":
+            yield name, value
+
+
+def metrics_of(figures: Mapping[str, Any]) -> dict[str, Any]:
+    """Figures that were kept, by column, and all metrics by name."""
+    flat = dict(flat_figures(figures))
+    return flat | {name: metric.of(flat) for name, metric in METRICS.items()}
+
+
+def row_fidelity(row: Any) -> str:
+    """How a row of a sweep's table was simulated, of ``fast`` with its error; empty where its
+    figures do not say."""
+    mode = row.get("fidelity")
+    if not isinstance(mode, str):
+        return ""
+    mean, half_width = (float(row[f"fidelity.{part}"]) for part in _PARTS["fidelity"])
+    return fidelity_words(mode, mean, half_width)

@@ -1,0 +1,169 @@
+"""The figures of a run, each declared once: what it is called in tables, pages, timelines, sweeps
+and searches, in which unit it is shown, where it comes from, and which of its values are better."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+from pimsim.result.types import Result
+
+__all__ = ["METRICS", "Metric", "Row", "metric_label"]
+
+
+class Row(Protocol):
+    """Values by column: a mapping, or a row of a frame."""
+
+    def get(self, key: str, default: Any = ..., /) -> Any:
+        """The value of a column; ``default`` where there is none."""
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A figure of a run."""
+
+    name: str
+    """In tables, searches and constraints; with its unit, where it has one."""
+    words: str
+    """In pages, tables of a terminal and axes."""
+    unit: str
+    """As it is shown; empty: a count."""
+    meaning: str
+    """More of it, for who chooses an objective."""
+    better: Literal["higher", "lower"]
+    field: str
+    """Of ``result.json`` and of a sweep's table; parts behind dots."""
+    digits: int = 1
+    """Behind the point, as it is shown."""
+    scale: float = 1.0
+    """Units of one of the field's."""
+    reciprocal: bool = False
+    """It is ``scale`` over the field, not the field times ``scale``."""
+    heading: str = ""
+    """Of its column in a table; empty: its unit."""
+
+    def of(self, source: Result | Row) -> float:
+        """The figure of a result, or of a row of a sweep's table.
+
+        Returns
+        -------
+        float
+            In the unit of the name: a share where that is shown in percent. NaN where the source
+            does not have it; infinite where it is a reciprocal of nothing.
+        """
+        value = float(_field(source, self.field))
+        if not self.reciprocal:
+            return value if self.unit.startswith("%") else value * self.scale
+        return self.scale / value if value else float("inf")
+
+    def number(self, value: float, digits: int | None = None) -> str:
+        """A value, in the unit of the name, as text without the unit; empty where it is none."""
+        if value != value or value in (float("inf"), float("-inf")):
+            return ""
+        places = self.digits if digits is None else digits
+        if self.unit.startswith("%"):
+            return f"{value:.{places}%}"
+        return f"{value:,.{places}f}"
+
+    def text(self, value: float, digits: int | None = None) -> str:
+        """A value with its unit; ``none`` where there is none."""
+        number = self.number(value, digits)
+        if not number:
+            return "none"
+        return f"{number} {self.unit.removeprefix('%').strip()}".rstrip()
+
+    @property
+    def label(self) -> str:
+        """Of an axis: words and unit."""
+        return f"{self.words} ({self.unit})" if self.unit else self.words
+
+    @property
+    def column(self) -> str:
+        """What heads its column in a table."""
+        return self.heading or self.unit or self.words
+
+    @property
+    def direction(self) -> Literal["maximize", "minimize"]:
+        """To better values."""
+        return "maximize" if self.better == "higher" else "minimize"
+
+
+def _field(source: Result | Row, path: str) -> Any:
+    if not isinstance(source, Result):
+        return source.get(path, float("nan"))
+    value: Any = source
+    for name in path.split("."):
+        if isinstance(value, Mapping):
+            value = value.get(name, float("nan"))
+        else:
+            value = getattr(value, name)
+    return value
+
+
+METRICS: Mapping[str, Metric] = {
+    each.name: each
+    for each in (
+        Metric(
+            "tokens_per_s", "throughput", "tokens/s", "tokens a second of all devices", "higher",
+            "tokens_per_s",
+        ),
+        Metric(
+            "cycles", "cycles", "", "cycles of the simulated blocks", "lower", "cycles", digits=0
+        ),
+        Metric("time_s", "time", "s", "time of the simulated blocks", "lower", "time_s", digits=6),
+        Metric(
+            "iteration_s", "iteration", "s", "time of an iteration of all blocks", "lower",
+            "iteration_s", digits=6,
+        ),
+        Metric(
+            "devices", "devices", "", "devices that share the model", "lower", "devices", digits=0
+        ),
+        Metric(
+            "npu", "NPU multiplications", "% of peak",
+            "multiplications of the arrays, of those that they could do", "higher",
+            "utilisation.npu", heading="NPU",
+        ),
+        Metric(
+            "vector", "vector units", "% of the time", "vector units at work", "higher",
+            "utilisation.vector", heading="vector",
+        ),
+        Metric(
+            "pim", "PIM at work", "% of the time", "PIM commands under way, over the channels",
+            "higher", "utilisation.pim", heading="PIM",
+        ),
+        Metric(
+            "dram_bus", "DRAM data buses", "% of the time", "data buses busy, over the channels",
+            "higher", "utilisation.dram_bus", heading="DRAM bus",
+        ),
+        Metric(
+            "command_bus", "DRAM command buses", "% of the time", "C/A buses busy", "higher",
+            "utilisation.command_bus", heading="C/A bus",
+        ),
+        Metric(
+            "energy_j", "energy of the blocks", "J",
+            "energy of one device for the simulated blocks", "lower", "energy_j.total", digits=5,
+        ),
+        Metric(
+            "mj_per_token", "energy", "mJ/token", "energy of a token, all devices", "lower",
+            "tokens_per_j", digits=3, scale=1e3, reciprocal=True,
+        ),
+        Metric(
+            "tokens_per_j", "tokens for energy", "tokens/J", "tokens of a joule, all devices",
+            "higher", "tokens_per_j", digits=2,
+        ),
+        Metric(
+            "area_mm2", "silicon", "mm2", "silicon of all devices, by configs/area", "lower",
+            "area_mm2.total", digits=0,
+        ),
+    )
+}  # fmt: skip
+"""By name."""
+
+
+def metric_label(column: str) -> str:
+    """What an axis is called that shows a column of a sweep's table, or a metric."""
+    for each in METRICS.values():
+        if each.name == column or (each.field == column and not each.reciprocal):
+            return each.label
+    return column
