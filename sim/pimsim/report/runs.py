@@ -21,12 +21,14 @@ from pimsim.report.run_charts import (
 )
 from pimsim.result import store
 from pimsim.result.metrics import METRICS
+from pimsim.result.steps import STEP_COLUMNS, batch_words, step_cells
 from pimsim.result.tables import bottleneck, titled
 from pimsim.result.types import Result
 from pimsim.result.words import unit_words
 
 __all__ = ["RunFolder", "read_run", "run_charts", "runs_page"]
 
+_MOST_STEPS = 200
 _MOST_STAGES = 200
 _MOST_OPERATORS = 400
 
@@ -70,6 +72,9 @@ def runs_page(runs: Sequence[RunFolder], stage: str | None = None) -> str:
     main, result = runs[0], runs[0].result
     names = _names(runs)
     sections = [_section(chart, runs, names) for chart in run_charts(runs, stage)]
+    if len(result.steps) > 1:
+        steps = _steps(result)
+        sections.insert(len(runs) > 1, Section("steps", steps.title, tables=(steps,)))
     sections.append(
         Section(
             "config", "Config", texts=tuple(
@@ -82,7 +87,7 @@ def runs_page(runs: Sequence[RunFolder], stage: str | None = None) -> str:
     title = main.name if len(runs) == 1 else " against ".join(names[:3])
     return render_page(
         f"{title} on {result.model}" if result.model else title,
-        f"{result.tokens:,} requests, {result.layers_simulated} of {result.layers_model} blocks "
+        f"{batch_words(result)}, {result.layers_simulated} of {result.layers_model} blocks "
         f"simulated on one of {result.devices} devices, fidelity {result.fidelity.words}",
         _headline(result), [f"What holds {main.name} back: {bottleneck(result)}.",
                             *(f"Note: {warning}" for warning in (*result.warnings,
@@ -120,7 +125,10 @@ def _headline(result: Result) -> list[tuple[str, str]]:
     rows = [
         row("tokens_per_s", 0),
         ("fidelity", result.fidelity.words),
-        (METRICS["iteration_s"].words, f"{result.iteration_s * 1e3:,.3f} ms"),
+        (
+            METRICS["iteration_s"].words if len(result.steps) < 2 else "all steps",
+            f"{result.iteration_s * 1e3:,.3f} ms",
+        ),
         row("mj_per_token"),
         row("npu"),
     ]
@@ -186,11 +194,26 @@ def _pipeline(result: Result) -> tuple[TableData, ...]:
     return (TableData("Pipeline, one device of each stage", columns, rows),) if rows else ()
 
 
+def _steps(result: Result) -> TableData:
+    rows = tuple(map(step_cells, result.steps[:_MOST_STEPS]))
+    title = _first(titled("Steps", result), len(result.steps), _MOST_STEPS)
+    return TableData(title, STEP_COLUMNS, rows, folded=False)
+
+
+def _of_step(result: Result, step: int) -> tuple[str, ...]:
+    """The cell that says which step a row is of, where there are several."""
+    return (f"{step:,}",) if len(result.steps) > 1 else ()
+
+
 def _stages(result: Result) -> TableData:
-    columns = ("stage", "cycles", "share", "NPU busy", "PIM busy", "bound/cycles")
+    columns = (
+        *(("step",) if len(result.steps) > 1 else ()),
+        "stage", "cycles", "share", "NPU busy", "PIM busy", "bound/cycles",
+    )  # fmt: skip
     rows = tuple(
         (
-            stage.name, f"{stage.cycles:,}", f"{stage.cycles / result.cycles:.1%}",
+            *_of_step(result, stage.step), stage.name, f"{stage.cycles:,}",
+            f"{stage.cycles / result.cycles:.1%}",
             *(f"{part / stage.cycles:.1%}" if stage.cycles else "" for part in (
                 stage.npu_busy_cycles, stage.pim_busy_cycles, stage.bound_cycles)),
         )
@@ -202,11 +225,14 @@ def _stages(result: Result) -> TableData:
 
 
 def _operators(result: Result) -> TableData:
-    columns = ("operator", "kind", "unit", "block", "stage", "cycles", "bytes", "FLOP", "bound")
+    columns = (
+        *(("step",) if len(result.steps) > 1 else ()),
+        "operator", "kind", "unit", "block", "stage", "cycles", "bytes", "FLOP", "bound",
+    )  # fmt: skip
     rows = tuple(
         (
-            o.name, o.kind, unit_words(o.unit), str(o.layer), o.stage, f"{o.cycles:,}",
-            f"{o.bytes:,}", f"{o.flops:,}", f"{o.bound_cycles:,}",
+            *_of_step(result, o.step), o.name, o.kind, unit_words(o.unit), str(o.layer), o.stage,
+            f"{o.cycles:,}", f"{o.bytes:,}", f"{o.flops:,}", f"{o.bound_cycles:,}",
         )
         for o in result.operators[:_MOST_OPERATORS]
     )  # fmt: skip

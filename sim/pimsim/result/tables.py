@@ -8,8 +8,10 @@ from itertools import chain
 from math import isnan
 from typing import TYPE_CHECKING
 
+from pimsim.result.cells import add_rows, duration, new_table, percent
 from pimsim.result.compare import comparison_rows
 from pimsim.result.metrics import METRICS
+from pimsim.result.steps import batch_words, step_table
 from pimsim.result.types import Energy, Experts, KvCacheUse, Result, Utilisation
 from pimsim.result.words import cause_words, ordered_causes, unit_words
 
@@ -49,7 +51,7 @@ def _experts(experts: Experts) -> list[tuple[str, str]]:
     if experts.dropped:
         found += f"; {experts.dropped} pairs of token and expert dropped"
     rows = [("experts", found)]
-    share = f"{_percent(experts.on_pim_share)} of the pairs of token and expert"
+    share = f"{percent(experts.on_pim_share)} of the pairs of token and expert"
     if experts.on_pim_share:
         share += f", experts of up to {experts.threshold_max} tokens"
     rows.append(("experts on PIM", share))
@@ -63,10 +65,10 @@ def _experts(experts: Experts) -> list[tuple[str, str]]:
 def _kv_cache(use: KvCacheUse) -> str:
     """Rows or bursts of the simulated blocks, and how full they are."""
     if use.bursts:
-        return f"{use.bursts:,} bursts in the simulated blocks, {_percent(use.filled)} filled"
+        return f"{use.bursts:,} bursts in the simulated blocks, {percent(use.filled)} filled"
     return (
-        f"{use.rows:,} rows of the banks in the simulated blocks, {_percent(use.filled)} filled: "
-        f"keys {_percent(use.keys_filled)}, values {_percent(use.values_filled)}"
+        f"{use.rows:,} rows of the banks in the simulated blocks, {percent(use.filled)} filled: "
+        f"keys {percent(use.keys_filled)}, values {percent(use.values_filled)}"
     )
 
 
@@ -87,13 +89,13 @@ def bottleneck(result: Result) -> str:
             shares.pop("idle", None)
         ranked = sorted(shares.items(), key=lambda item: -item[1])[:3]
         causes = [
-            f"{_percent(share)} {cause_words(c)}" for c, share in ranked if share >= _LEAST_SHARE
+            f"{percent(share)} {cause_words(c)}" for c, share in ranked if share >= _LEAST_SHARE
         ]
         if causes:
             sentences.append(f"{_UNIT[unit]} spends {', '.join(causes)}")
     if result.bound_cycles:
         unit = max(result.bound_cycles, key=lambda name: result.bound_cycles[name])
-        share = _percent(result.bound_cycles[unit] / result.cycles)
+        share = percent(result.bound_cycles[unit] / result.cycles)
         sentences.append(
             f"the nearest bound is {_BOUND.get(unit, unit)} ({share} of the time even if all else "
             "were free)"
@@ -107,12 +109,12 @@ def main_cause(result: Result) -> str:
     if not shares:
         return ""
     cause = max(shares, key=lambda name: shares[name])
-    text = f"{_percent(shares[cause])} {cause_words(cause)}"
+    text = f"{percent(shares[cause])} {cause_words(cause)}"
     of_pim = _shares(result, "pim")
     of_pim.pop("npu", None)
     if cause == "pim" and of_pim:
         inner = max(of_pim, key=lambda name: of_pim[name])
-        text += f" ({_percent(of_pim[inner])} {cause_words(inner)})"
+        text += f" ({percent(of_pim[inner])} {cause_words(inner)})"
     return text
 
 
@@ -135,6 +137,8 @@ def result_view(result: Result, operators: int = 12) -> Group:
         Text(f"{titled('What holds it back', result)}: {bottleneck(result)}."),
         energy_table(result),
     ]
+    if len(result.steps) > 1:
+        parts.insert(1, step_table(result))
     if result.pipeline:
         parts.insert(1, pipeline_table(result))
     if result.static_w:
@@ -174,20 +178,21 @@ def titled(title: str, result: Result) -> str:
 
 def headline_table(result: Result) -> Table:
     """Throughput, time, energy."""
-    table = _table(result.name or "run", "", "")
-    _rows(
+    table = new_table(result.name or "run", "", "")
+    add_rows(
         table,
         (METRICS["tokens_per_s"].words, _throughput(result)),
-        ("cycles", f"{result.cycles:,} of the NPU clock, {_time(result.time_s)}"),
+        ("cycles", f"{result.cycles:,} of the NPU clock, {duration(result.time_s)}"),
     )
     if result.layers_model:
-        _rows(
+        add_rows(
             table,
-            ("batch", f"{result.tokens:,} requests, one token each, {result.model}"),
+            ("batch", f"{batch_words(result)}, {result.model}"),
             (
                 "blocks",
                 f"{result.layers_simulated} simulated of {result.layers_model}{_cost(result)}; "
-                f"one iteration takes {_time(result.iteration_s)}",
+                f"{'all steps take' if len(result.steps) > 1 else 'one iteration takes'} "
+                f"{duration(result.iteration_s)}",
             ),
             ("devices", f"{result.devices}, one simulated"),
         )
@@ -197,52 +202,52 @@ def headline_table(result: Result) -> Table:
             f"{area.text(total)} of all devices, {result.tokens_per_s / total:,.2f} "
             f"{METRICS['tokens_per_s'].unit}/{area.unit}"
         )
-        _rows(table, (area.words, silicon))
+        add_rows(table, (area.words, silicon))
     if result.experts is not None:
-        _rows(table, *_experts(result.experts))
+        add_rows(table, *_experts(result.experts))
     if result.kv_cache is not None:
-        _rows(table, ("KV cache", _kv_cache(result.kv_cache)))
+        add_rows(table, ("KV cache", _kv_cache(result.kv_cache)))
     joule = f"{result.energy_j.total:.4g} J of one device, "
     joule += METRICS["tokens_per_j"].text(result.tokens_per_j)
-    _rows(table, (METRICS["mj_per_token"].words, joule))
+    add_rows(table, (METRICS["mj_per_token"].words, joule))
     if result.power_w:
         watt = f"{result.power_w['total']:,.1f} W of one device"
         watt += f", {result.static_w['total']:,.1f} W static, {result.idle_w:,.1f} W idle"
         if result.tdp_w is not None:
             watt += f", at most {result.tdp_w:,.0f} W"
-        _rows(table, ("power", watt))
+        add_rows(table, ("power", watt))
     if result.latency_s is not None:
         for name in ("ttft", "tpot", "e2e"):
             spread = getattr(result.latency_s, name)
-            _rows(
+            add_rows(
                 table,
                 (
                     name,
-                    f"mean {_time(spread.mean)}, p50 {_time(spread.p50)}, "
-                    f"p90 {_time(spread.p90)}, p99 {_time(spread.p99)}",
+                    f"mean {duration(spread.mean)}, p50 {duration(spread.p50)}, "
+                    f"p90 {duration(spread.p90)}, p99 {duration(spread.p99)}",
                 ),
             )
     fidelity = result.fidelity.words
     if result.fidelity.mode == "fast":
         fidelity += f" over {result.fidelity.sampled_phases} phases"
     simulated = f"{result.provenance.wall_s:.2f} s, {result.provenance.peak_rss_mb:.0f} MB"
-    _rows(table, ("fidelity", fidelity), ("simulated in", simulated))
+    add_rows(table, ("fidelity", fidelity), ("simulated in", simulated))
     return table
 
 
 def pipeline_table(result: Result) -> Table:
     """Stages of a pipeline: the slowest sets the rate, the fullest says whether the model fits."""
-    table = _table(
+    table = new_table(
         "pipeline", "stage", "blocks", "time of a batch", "busy", "weights", "KV cache", "energy"
     )
     for number, stage in enumerate(result.pipeline, 1):
-        _rows(
+        add_rows(
             table,
             (
                 f"{number}",
                 f"{stage.blocks:,}",
-                _time(stage.time_s),
-                _percent(stage.busy),
+                duration(stage.time_s),
+                percent(stage.busy),
                 f"{stage.weights_bytes / 2**30:,.2f} GiB",
                 f"{stage.kv_bytes / 2**30:,.2f} GiB",
                 f"{stage.energy_j:.4g} J",
@@ -259,7 +264,7 @@ def stage_table(result: Result) -> Table:
         counted = (1, stage.cycles, stage.npu_busy_cycles, stage.pim_busy_cycles)
         for at, amount in enumerate((*counted, stage.bound_cycles)):
             sums[at] += amount
-    table = _table(
+    table = new_table(
         titled("stages", result),
         "stage",
         "count",
@@ -270,7 +275,7 @@ def stage_table(result: Result) -> Table:
         "bound/cycles",
     )
     for name, (count, cycles, npu, pim, bound) in total.items():
-        _rows(
+        add_rows(
             table,
             (
                 name,
@@ -296,52 +301,54 @@ def operator_table(result: Result, limit: int = 12) -> Table:
         sums[3] += operator.bound_cycles
     ranked = sorted(total.items(), key=lambda item: (-item[1][1], item[0]))
     title = titled("operators", result)
-    table = _table(title, "operator", "unit", "count", "cycles", "bytes", "bound/cycles")
+    table = new_table(title, "operator", "unit", "count", "cycles", "bytes", "bound/cycles")
     for (name, unit), (count, cycles, moved, bound) in ranked[:limit]:
         of_bound = _share(bound, cycles) if bound and cycles else ""
-        _rows(table, (name, unit_words(unit), f"{count:,}", f"{cycles:,}", f"{moved:,}", of_bound))
+        add_rows(
+            table, (name, unit_words(unit), f"{count:,}", f"{cycles:,}", f"{moved:,}", of_bound)
+        )
     if len(ranked) > limit:
         rest = sum(sums[1] for _, sums in ranked[limit:])
-        _rows(table, (f"{len(ranked) - limit} more", "", "", f"{rest:,}", "", ""))
+        add_rows(table, (f"{len(ranked) - limit} more", "", "", f"{rest:,}", "", ""))
     return table
 
 
 def utilisation_table(result: Result) -> Table:
     """Shares of the run."""
-    table = _table(titled("utilisation", result), "unit", "share")
+    table = new_table(titled("utilisation", result), "unit", "share")
     for item in fields(Utilisation):
         metric = METRICS[item.name]
-        _rows(table, (metric.words, metric.text(metric.of(result))))
+        add_rows(table, (metric.words, metric.text(metric.of(result))))
     return table
 
 
 def cycle_stack_table(result: Result) -> Table:
     """Where each unit's cycles went; every column adds up to the run."""
     units = list(result.cycle_stack)
-    table = _table(titled("cycle stack", result), "cause", *map(unit_words, units))
+    table = new_table(titled("cycle stack", result), "cause", *map(unit_words, units))
     for cause in ordered_causes(chain.from_iterable(result.cycle_stack.values())):
         counts = [result.cycle_stack[unit].get(cause, 0) for unit in units]
         if any(counts):
             shares = [_share(count, result.cycles) if count else "" for count in counts]
-            _rows(table, (cause_words(cause), *shares))
+            add_rows(table, (cause_words(cause), *shares))
     return table
 
 
 def energy_table(result: Result) -> Table:
     """Joule by part, the power of a device, and what a token takes of all devices."""
-    table = _table(
+    table = new_table(
         titled("energy", result), "part", "J", "share", "W", METRICS["mj_per_token"].unit, "source"
     )
     for item in fields(Energy):
         joule = getattr(result.energy_j, item.name)
         total = result.energy_j.total
         token = result.token_j.get(item.name)
-        _rows(
+        add_rows(
             table,
             (
                 item.name,
                 f"{joule:.4g}",
-                _percent(joule / total) if total else "",
+                percent(joule / total) if total else "",
                 f"{result.power_w[item.name]:,.2f}" if item.name in result.power_w else "",
                 "" if token is None else f"{1e3 * token:,.3f}",
                 result.power_sources.get(item.name, ""),
@@ -352,9 +359,9 @@ def energy_table(result: Result) -> Table:
 
 def static_table(result: Result) -> Table:
     """Static power of a device by part: its size, what a unit of it draws, and the source."""
-    table = _table("static power", "part", "W", "source")
+    table = new_table("static power", "part", "W", "source")
     for part, watt in result.static_w.items():
-        _rows(table, (part, f"{watt:,.2f}", result.power_sources.get(f"static {part}", "")))
+        add_rows(table, (part, f"{watt:,.2f}", result.power_sources.get(f"static {part}", "")))
     return table
 
 
@@ -370,7 +377,7 @@ def compare_table(results: Sequence[Result], names: Sequence[str]) -> Table:
     fast = any(result.fidelity.mode == "fast" for result in results)
     shown = [name for name in _COMPARED if name != "fidelity" or fast]
     headings = [METRICS[name].column if name in METRICS else name for name in shown]
-    table = _table(
+    table = new_table(
         f"compared with {names[0]}" if names else "compare",
         "", *(_RATIOS.get(name, name) for name in headings), "what holds it back",
     )  # fmt: skip
@@ -381,46 +388,13 @@ def compare_table(results: Sequence[Result], names: Sequence[str]) -> Table:
             else result.fidelity.words
             for name in shown
         ]  # fmt: skip
-        _rows(table, (str(row["name"]), *cells, main_cause(result)))
+        add_rows(table, (str(row["name"]), *cells, main_cause(result)))
     return table
-
-
-def _table(title: str, first: str, *columns: str) -> Table:
-    from rich import box
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(title=Text(title), title_justify="left", box=box.SIMPLE_HEAD)
-    table.show_header = bool(first) or any(columns)
-    table.add_column(first)
-    for column in columns:
-        words = column in ("", "unit", "source", "what holds it back")
-        table.add_column(column, justify="left" if words else "right")
-    return table
-
-
-def _rows(table: Table, *rows: tuple[str, ...]) -> None:
-    """Rows of plain text: names come from the user's files and must not be read as markup."""
-    from rich.text import Text
-
-    for row in rows:
-        table.add_row(*(Text(cell) for cell in row))
 
 
 def _share(part: int, whole: int) -> str:
-    return _percent(part / whole) if whole else ""
-
-
-def _percent(share: float) -> str:
-    return f"{share:.1%}"
+    return percent(part / whole) if whole else ""
 
 
 def _times(ratio: float) -> str:
     return "" if isnan(ratio) else f"{ratio:.2f}x"
-
-
-def _time(seconds: float) -> str:
-    for limit, factor, unit in ((1e-3, 1e6, "us"), (1.0, 1e3, "ms")):
-        if seconds < limit:
-            return f"{seconds * factor:,.3f} {unit}"
-    return f"{seconds:,.3f} s"
