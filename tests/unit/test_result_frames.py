@@ -82,6 +82,13 @@ def test_sub_batches_and_channels_of_requests(tiny_card: Path) -> None:
     assert set(requests["part"]) == {0, 1}
     assert requests["channel"].notna().all()
     assert requests["channel"].between(0, 31).all()
+    operators = result.table("operators")
+    assert set(operators["part"]) == {0, 1}
+    kinds = operators.groupby(["part", "block"])["name"].agg(sorted)
+    assert len(kinds) == 4 and len(set(map(tuple, kinds))) == 1  # each does the same
+    wide = operators[operators["name"] == "qkv"].groupby("part")["flops"].first()
+    sizes = requests["part"].value_counts()
+    assert wide[0] * sizes[1] == wide[1] * sizes[0]  # in proportion to its requests
     dealt = ran(
         tiny_card, "neupims", "workload.batch=6", "workload.layers=1",
         "schedule.channel_assignment=round-robin", "schedule.sub_batches=false",
@@ -95,7 +102,7 @@ def test_every_table_says_first_where_a_row_belongs(mixed: Result) -> None:
         "steps": ["device", "step"],
         "requests": ["device", "first_step", "last_step", "part"],
         "stages": ["device", "step"],
-        "operators": ["device", "step", "block", "unit"],
+        "operators": ["device", "step", "part", "block", "unit"],
         "cycle_stack": ["unit"],
         "series": ["start_ps", "end_ps"],
     }

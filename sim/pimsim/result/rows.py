@@ -94,6 +94,8 @@ class OperatorResult(Strict):
     attention are done in full); 0: as many."""
     device: int = 0
     """Number of the device."""
+    part: int = 0
+    """Number of the (sub-)batch; below 0: of all of them."""
 
 
 @dataclass(frozen=True)

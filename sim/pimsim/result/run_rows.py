@@ -102,6 +102,7 @@ def operator_rows(outcome: Outcome) -> tuple[OperatorResult, ...]:
             posted_bytes=record.posted_bytes,
             step=step.number,
             executed_flops=record.executed_flops,
+            part=record.part,
         )
         for step in outcome.steps
         for record in step.operators
