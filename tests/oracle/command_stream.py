@@ -14,7 +14,7 @@ from itertools import product
 
 from pimsim.config.delay import evaluate_delay
 from pimsim.config.pim_stream import LEVELS, CommandConfig, StreamPimConfig
-from pimsim.hardware.pim.stream import Stream
+from pimsim.hardware.pim.stream import CommandStream
 
 __all__ = ["check_log", "simulate"]
 
@@ -186,7 +186,7 @@ class Channel:
 
 
 def simulate(
-    design: StreamPimConfig, stream: Stream
+    design: StreamPimConfig, stream: CommandStream
 ) -> tuple[int, list[Counter[str]], list[list[tuple[int, str]]]]:
     """Cycles, commands by channel, and (cycle, command) as each channel issued them."""
     names = list(design.commands)

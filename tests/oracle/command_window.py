@@ -8,13 +8,13 @@ from oracle.command_stream import Channel, Device, Entry
 
 from pimsim.config.delay import evaluate_delay
 from pimsim.config.pim_stream import LEVELS, StreamPimConfig
-from pimsim.hardware.pim.stream import Stream
+from pimsim.hardware.pim.stream import CommandStream
 
 __all__ = ["simulate_window"]
 
 
 def simulate_window(
-    design: StreamPimConfig, stream: Stream
+    design: StreamPimConfig, stream: CommandStream
 ) -> tuple[int, list[list[tuple[int, str]]]]:
     """Cycles, and (cycle, command) as each channel issued them."""
     names = list(design.commands)

@@ -13,7 +13,7 @@ from oracle.command_window import simulate_window
 from pimsim.config.loader import load_stream_pim
 from pimsim.config.pim_stream import StreamPimConfig
 from pimsim.hardware.pim.designs.attacc import attention, attention_commands, attention_cycles
-from pimsim.hardware.pim.stream import Stream, StreamBuilder, run_stream
+from pimsim.hardware.pim.stream import CommandStream, StreamBuilder, run_stream
 
 PLACEMENTS = ("attacc-bank", "attacc-bg", "attacc-buffer")
 DESIGNS = {name: load_stream_pim(name).config for name in PLACEMENTS}
@@ -44,7 +44,7 @@ def designs(draw: st.DrawFn) -> StreamPimConfig:
 
 
 @st.composite
-def streams(draw: st.DrawFn, design: StreamPimConfig) -> Stream:
+def streams(draw: st.DrawFn, design: StreamPimConfig) -> CommandStream:
     builder = StreamBuilder(design, [8, 8])
     kinds = draw(st.sets(st.sampled_from(SENT), min_size=2))
     for _ in range(draw(st.integers(0, 25))):

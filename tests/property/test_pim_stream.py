@@ -17,7 +17,7 @@ from oracle.command_stream import check_log, simulate
 from pimsim.config.loader import load_stream_pim
 from pimsim.config.pim_stream import StreamPimConfig
 from pimsim.hardware.pim.designs import mapping_of
-from pimsim.hardware.pim.stream import Stream, StreamBuilder, run_stream
+from pimsim.hardware.pim.stream import CommandStream, StreamBuilder, run_stream
 
 LEVELS = ("channel", "pseudo_channel", "rank", "bank_group", "bank")
 COMMANDS: dict[str, dict[str, Any]] = {
@@ -130,7 +130,7 @@ def designs(draw: st.DrawFn) -> StreamPimConfig:
 
 
 @st.composite
-def streams(draw: st.DrawFn, design: StreamPimConfig) -> Stream:
+def streams(draw: st.DrawFn, design: StreamPimConfig) -> CommandStream:
     copies = draw(st.sampled_from([[4], [1, 3]]))
     lanes = draw(st.integers(1, 3))
     counts = design.organization.counts

@@ -11,7 +11,7 @@ from oracle.stream_rules import broken_rules
 from pimsim.config.loader import load_stream_pim
 from pimsim.config.pim_stream import StreamPimConfig
 from pimsim.hardware.pim.designs.hbm_pim import elementwise, gemv
-from pimsim.hardware.pim.stream import Stream, StreamBuilder, run_stream
+from pimsim.hardware.pim.stream import CommandStream, StreamBuilder, run_stream
 
 DESIGN = load_stream_pim("hbm-pim").config
 
@@ -72,7 +72,7 @@ def test_refresh_only_adds_cycles() -> None:
     assert run_stream(free, stream).cycles < run_stream(DESIGN, stream).cycles
 
 
-def against_oracle(design: StreamPimConfig, stream: Stream) -> None:
+def against_oracle(design: StreamPimConfig, stream: CommandStream) -> None:
     """The kernel's commands are those of the oracle, to the cycle."""
     names = list(design.commands)
     requests = [

@@ -12,7 +12,7 @@ from pimsim.config.pim_stream import StreamPimConfig
 from pimsim.hardware.energy.pim_stream import stream_energy_pj
 from pimsim.hardware.pim.designs import mapping_of
 from pimsim.hardware.pim.host_traffic import host_traffic
-from pimsim.hardware.pim.stream import Stream, run_stream
+from pimsim.hardware.pim.stream import CommandStream, run_stream
 
 PRESETS = ("hbm-pim", "duplex", "duplex-bank-group", "duplex-bank")
 
@@ -26,7 +26,7 @@ LIMITS = {
 """They bind when they are small."""
 
 
-def _streams(design: StreamPimConfig) -> list[Stream]:
+def _streams(design: StreamPimConfig) -> list[CommandStream]:
     gemv = mapping_of(design, "gemv")
     # two passes, done before the first refresh, where there is an input buffer
     few, many = (512, 5) if design.design == "hbm_pim" else (32, 66)

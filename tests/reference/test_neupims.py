@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from pimsim.validate.neupims_artifact import (
-    Iteration,
+    MeasuredIteration,
     attention_rows,
     gemm_rows,
     iteration_device,
@@ -130,5 +130,5 @@ def test_heads_that_are_added_and_stored_leave_an_instruction_a_cycle() -> None:
     assert abs(stages[f"{LONG}/B"].error) < 0.005
 
 
-def _pim_bound(iteration: Iteration) -> list[str]:
+def _pim_bound(iteration: MeasuredIteration) -> list[str]:
     return [stage for stage in iteration.stages() if iteration.bound_by_pim(stage)]

@@ -13,13 +13,13 @@ from pimsim.config.errors import InputError
 from pimsim.config.loader import load_memory, load_npu_of, load_run
 from pimsim.hardware.dram.layout import INFINITY
 from pimsim.hardware.dram.request_order import deal
-from pimsim.hardware.dram.system import Follows, Group, MemorySystem, Stream
+from pimsim.hardware.dram.system import Group, MemorySystem, OperandDependency, Stream
 from pimsim.hardware.npu.gemm import plan_gemm
 from pimsim.hardware.npu.tiling import GemmTile
 from pimsim.mapping.operands import operands
 from pimsim.reproductions.neupims_arrays import finish_steps
 from pimsim.reproductions.neupims_hash_set import OperandCounter, hash_set_order
-from pimsim.reproductions.neupims_operands import Block, gemm_operands
+from pimsim.reproductions.neupims_operands import TileBlock, gemm_operands
 from pimsim.reproductions.tilings import neupims_partial_stores
 from pimsim.workload.operators import Operator, OperatorKind
 
@@ -124,7 +124,7 @@ def test_the_store_bug_keeps_what_the_reference_says(m: int, n: int) -> None:
     product = Operator("product", OperatorKind.GEMM, m=m, n=n, k=128)
     tiles = neupims_partial_stores.Tiles(npu, MEMORY, 2, 0)
 
-    def stored(block: Block) -> tuple[int, int]:
+    def stored(block: TileBlock) -> tuple[int, int]:
         return tiles.stored_block(product, tile(m, n, 128), block)
 
     found = gemm_operands(tile(m, n, 128), 128, 2, False, stored)
@@ -140,9 +140,9 @@ def test_the_store_bug_goes_by_the_place_of_the_tile() -> None:
     product = Operator("product", OperatorKind.GEMM, m=300, n=900, k=128)
     tiles = neupims_partial_stores.Tiles(npu, MEMORY, 2, 0)
     place = replace(tile(172, 836, 128), m_start=128, n_start=64)
-    assert tiles.stored_block(product, place, Block(1, 1, 128, 44, 128)) == (108, 128)
-    assert tiles.stored_block(product, place, Block(1, 2, 128, 44, 128)) == (0, 128)
-    assert tiles.stored_block(product, place, Block(6, 0, 128, 44, 128)) == (128, 4)
+    assert tiles.stored_block(product, place, TileBlock(1, 1, 128, 44, 128)) == (108, 128)
+    assert tiles.stored_block(product, place, TileBlock(1, 2, 128, 44, 128)) == (0, 128)
+    assert tiles.stored_block(product, place, TileBlock(6, 0, 128, 44, 128)) == (128, 4)
 
 
 # the arrays -------------------------------------------------------------------------------------
@@ -197,7 +197,7 @@ def test_a_store_follows_its_own_loads() -> None:
     lag = 500
     rows = (8192, 8192)
     loads = Stream(0, 256, track_blocks=True, operands=rows)
-    stores = Stream(0, 256, write=True, operands=rows, follows=Follows(0, 1, lag))
+    stores = Stream(0, 256, write=True, operands=rows, follows=OperandDependency(0, 1, lag))
     memory = system()
     group = memory.submit(0, [loads, stores])
     done = finish(memory, group)

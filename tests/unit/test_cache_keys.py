@@ -20,7 +20,7 @@ from pimsim.config.pim import PimConfig
 from pimsim.hardware.dram.address import AddressMap
 from pimsim.hardware.dram.device_memory import device_memory
 from pimsim.hardware.dram.fast import Probe, calibration, calibration_file
-from pimsim.hardware.dram.fast.programs import Job, job_of, renamed_rows
+from pimsim.hardware.dram.fast.programs import ProgramRun, job_of, renamed_rows
 from pimsim.hardware.dram.fast.streams import StreamWork, lowered, row_set
 from pimsim.hardware.dram.layout import (
     N_INSTRUCTION,
@@ -241,14 +241,15 @@ def test_runs_of_rows_lose_nothing_and_are_no_streams() -> None:
 
 def test_programs_are_known_by_each_field() -> None:
     program = np.array([[1, 2, 3, 4], [5, 6, 7, 8]])
-    job = Job(program, np.array([0, 3]))
+    job = ProgramRun(program, np.array([0, 3]))
     others = [
-        Job(program + np.eye(2, 4, dtype=np.int64), job.bursts), Job(program, np.array([0, 4])),
-        Job(program, np.array([3, 0])), Job(program.T.copy(), job.bursts),
+        ProgramRun(program + np.eye(2, 4, dtype=np.int64), job.bursts),
+        ProgramRun(program, np.array([0, 4])),
+        ProgramRun(program, np.array([3, 0])), ProgramRun(program.T.copy(), job.bursts),
     ]  # fmt: skip
-    assert len(fields(Job)) == 2
+    assert len(fields(ProgramRun)) == 2
     assert len({job.content, *(other.content for other in others)}) == 5
-    assert Job(program.copy(), job.bursts.copy()).content == job.content
+    assert ProgramRun(program.copy(), job.bursts.copy()).content == job.content
 
 
 def tiles(*rows: int) -> Ints:
@@ -262,7 +263,7 @@ def tiles(*rows: int) -> Ints:
     return program
 
 
-def job(*rows: int, bursts: int = 4) -> Job:
+def job(*rows: int, bursts: int = 4) -> ProgramRun:
     written = np.full(len(rows), bursts)
     return job_of(tiles(*rows), 3 * np.arange(len(rows)), written)
 

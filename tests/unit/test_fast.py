@@ -30,7 +30,7 @@ from pimsim.hardware.dram.fast import (
 )
 from pimsim.hardware.dram.fast.clock import RefreshClock
 from pimsim.hardware.dram.fast.pieces import _sample
-from pimsim.hardware.dram.fast.programs import Job, Pieces, reserved
+from pimsim.hardware.dram.fast.programs import Pieces, ProgramRun, reserved
 from pimsim.hardware.dram.layout import (
     C_COMMANDS,
     C_COMP_COLUMNS,
@@ -560,7 +560,7 @@ def test_a_refresh_that_falls_due_in_a_piece_is_seen_at_the_next() -> None:
 
     probe._quiet = Ran(quiet)  # type: ignore[assignment]
     probe._run_job = Ran(with_refresh)._run_job  # type: ignore[method-assign, assignment]
-    found = probe._stall(Job(np.zeros((0, N_INSTRUCTION), np.int64), np.zeros(0, np.int64)))
+    found = probe._stall(ProgramRun(np.zeros((0, N_INSTRUCTION), np.int64), np.zeros(0, np.int64)))
     # until 140 after the refresh at 100, until 250 after the one at 200
     assert found.ticks == (40 + 50) // 2 * flow.TICKS
     assert found.share == 24 * flow.ONE // 40

@@ -10,7 +10,7 @@ import pytest
 from pimsim.hardware.dram.fast import FastMemorySystem, PhasedMemory
 from pimsim.hardware.dram.fast.known import KnownOperations
 from pimsim.hardware.dram.fast.operations import Operation
-from pimsim.hardware.dram.transfers import After
+from pimsim.hardware.dram.transfers import ResultWork
 from pimsim.simulate import observe, resolve
 
 SMALL = [
@@ -25,9 +25,9 @@ def operation(*programs: np.ndarray) -> Operation:
     return empty
 
 
-def output(**changed: object) -> After:
+def output(**changed: object) -> ResultWork:
     nothing = np.zeros(2, np.int64)
-    return replace(After(nothing, nothing + 3, nothing, 0, False), **changed)  # type: ignore[arg-type]
+    return replace(ResultWork(nothing, nothing + 3, nothing, 0, False), **changed)  # type: ignore[arg-type]
 
 
 PROGRAMS = (np.arange(20).reshape(2, 10), np.arange(10, 40).reshape(3, 10))
@@ -62,7 +62,7 @@ def test_programs_that_differ_anywhere_are_others(channel: int) -> None:
         (2, output(bursts=np.array([3, 4]))), (2, output(channel=np.array([0, 1]))),
     ],
 )  # fmt: skip
-def test_other_results_are_other_operations(marks: int, after: After | None) -> None:
+def test_other_results_are_other_operations(marks: int, after: ResultWork | None) -> None:
     known, first, other = KnownOperations(), operation(*PROGRAMS), operation(*PROGRAMS)
     known.add(first, 2, output())
     assert known.get(PROGRAMS, marks, after, lambda: other) is other

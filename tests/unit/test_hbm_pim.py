@@ -18,7 +18,7 @@ from pimsim.hardware.pim.designs.hbm_pim import (
     steps,
 )
 from pimsim.hardware.pim.host_traffic import host_traffic
-from pimsim.hardware.pim.stream import Stream, run_stream
+from pimsim.hardware.pim.stream import CommandStream, run_stream
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +26,7 @@ def design() -> StreamPimConfig:
     return load_stream_pim("hbm-pim").config
 
 
-def stepping(design: StreamPimConfig, stream: Stream) -> int:
+def stepping(design: StreamPimConfig, stream: CommandStream) -> int:
     """Accesses that step the PIM blocks' program: those of rows that can hold operands."""
     names = list(design.commands)
     in_pim = np.isin(stream.entries[:, 0], [names.index("RD_AB"), names.index("WR_AB")])

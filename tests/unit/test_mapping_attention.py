@@ -9,7 +9,7 @@ from pimsim.config.loader import load_memory, load_npu_of, load_pim
 from pimsim.hardware.dram.layout import P_MARK, P_OP
 from pimsim.hardware.dram.pim_program import written_out
 from pimsim.hardware.dram.rules import Command
-from pimsim.hardware.dram.system import After
+from pimsim.hardware.dram.system import ResultWork
 from pimsim.hardware.pim.kv_layout import KvRows
 from pimsim.hardware.pim.programs import AttentionShape
 from pimsim.mapping.attention import NOTHING, AttentionBatch, value_work
@@ -21,7 +21,7 @@ TILES = 4
 """Of 32 banks in a head of 128."""
 
 
-def values(pim: str, memory: str, preset: str) -> tuple[list[np.ndarray], int, After]:
+def values(pim: str, memory: str, preset: str) -> tuple[list[np.ndarray], int, ResultWork]:
     design, dram = load_pim(pim).config, load_memory(memory).config
     shape = AttentionShape.of(HEADS, HEADS, HEAD_DIM, dram, design, BYTES)
     rows = tuple(

@@ -19,9 +19,9 @@ from pimsim.hardware.dram.legality import check_commands
 from pimsim.hardware.dram.rules import COMMANDS, Command
 from pimsim.hardware.dram.system import (
     BLOCK_BYTES,
-    After,
     Group,
     MemorySystem,
+    ResultWork,
     Scatter,
     Stream,
 )
@@ -179,7 +179,7 @@ def _submit(system: MemorySystem, memory: MemoryConfig, pim: PimConfig, one: Sub
         programs[i % CHANNELS] = np.concatenate([programs[i % CHANNELS], made])
         row += shape.key_rows(context)
     marks = 2 * len(one.contexts)
-    after = After(
+    after = ResultWork(
         np.full(marks, one.softmax, dtype=np.int64),
         np.full(marks, one.writes, dtype=np.int64),
         np.array([i // 2 % CHANNELS for i in range(marks)], dtype=np.int64),

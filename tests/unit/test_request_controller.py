@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from pimsim.config.errors import InputError
 from pimsim.config.pim_stream import StreamPimConfig
-from pimsim.hardware.pim.stream import Stream, StreamBuilder, StreamResult, run_stream
+from pimsim.hardware.pim.stream import CommandStream, StreamBuilder, StreamResult, run_stream
 
 T = {"tRCD": 7, "tRP": 5, "tRAS": 20, "tCCD": 3, "tRTP": 4, "CL": 6, "tREFI": 400, "tRFC": 50}
 RULES = [
@@ -49,7 +49,7 @@ def design(**controller: Any) -> StreamPimConfig:
 
 def reads(
     config: StreamPimConfig, *requests: tuple[int, int, bool], command: str = "RD", rank: int = 0
-) -> Stream:
+) -> CommandStream:
     """Reads of (bank, row), each a fence or not."""
     builder = StreamBuilder(config, [1])
     for bank, row, fence in requests:
@@ -58,7 +58,7 @@ def reads(
     return builder.build()
 
 
-def log(config: StreamPimConfig, stream: Stream) -> list[tuple[int, str, int]]:
+def log(config: StreamPimConfig, stream: CommandStream) -> list[tuple[int, str, int]]:
     """(cycle, command, bank) of all commands."""
     names = list(config.commands)
     lines = run_stream(config, stream, log=True).log[0]

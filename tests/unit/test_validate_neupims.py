@@ -14,11 +14,11 @@ from pimsim.simulate import device_of
 from pimsim.validate.neupims import explain, page, runs
 from pimsim.validate.neupims.measured import BRANCHES, read_measured
 from pimsim.validate.neupims.ratios import grid_cases, waterfall, waterfall_cases
-from pimsim.validate.neupims.runs import Case, Figures, Store, grid_case, run_cases, step_config
-from pimsim.validate.neupims.study import MODES, Point, load_study, points_of
+from pimsim.validate.neupims.runs import Case, Figures, RunStore, grid_case, run_cases, step_config
+from pimsim.validate.neupims.study import MODES, StudyPoint, load_study, points_of
 
 STUDY = load_study()
-POINT = Point("gpt3-7b", "ShareGPT", 512)
+POINT = StudyPoint("gpt3-7b", "ShareGPT", 512)
 LABELS = {"name", "description", "memory.name", "memory.source", "pim.name", "pim.source"}
 """Where presets differ without a difference in what is simulated."""
 
@@ -88,14 +88,14 @@ def test_nothing_is_simulated_twice_and_an_interrupted_grid_resumes(
     cases = list(waterfall_cases(STUDY, [POINT]))
     distinct = len({case.key for case in cases})
     assert distinct < len(cases)
-    store = Store(tmp_path / "store.json")
+    store = RunStore(tmp_path / "store.json")
     run_cases(cases[:5], store, 1, lambda done, of: None)
-    run_cases(cases, Store(tmp_path / "store.json"), 1, lambda done, of: None)
+    run_cases(cases, RunStore(tmp_path / "store.json"), 1, lambda done, of: None)
     assert len(counted) == distinct
 
 
 def test_a_waterfall_multiplies_up_to_its_last_ratio(counted: list[Case]) -> None:
-    store = Store(None)
+    store = RunStore(None)
     run_cases(waterfall_cases(STUDY, [POINT]), store, 1, lambda done, of: None)
     for published in STUDY.published:
         ratio, steps = waterfall(STUDY, store, published, POINT)
@@ -132,7 +132,7 @@ def test_a_broken_store_is_named(tmp_path: Path) -> None:
     path = tmp_path / "store.json"
     path.write_text('{"a": {"unknown": 1}}')
     with pytest.raises(InputError, match=r"store\.json"):
-        Store(path)
+        RunStore(path)
 
 
 def test_points_that_do_not_fit_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -142,7 +142,7 @@ def test_points_that_do_not_fit_are_named(monkeypatch: pytest.MonkeyPatch) -> No
         return _made_up(case)
 
     monkeypatch.setattr(runs, "simulate_case", simulate)
-    store = Store(None)
+    store = RunStore(None)
     run_cases(grid_cases(STUDY, list(points_of(STUDY))), store, 1, lambda done, of: None)
     said = "\n".join(page._left_out(STUDY, store))
     assert "over 32 of the 40 points" in said
@@ -161,7 +161,7 @@ def test_what_does_not_fit_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_simulated_point_agrees_with_a_run() -> None:
     import pimsim
 
-    point = Point("gpt3-7b", "Alpaca", 8)
+    point = StudyPoint("gpt3-7b", "Alpaca", 8)
     found = runs.simulate_case(grid_case(STUDY, "npu-pim", "clean", point))
     run = pimsim.run("npu-pim", model="gpt3-7b", requests="alpaca-512", batch=8)
     assert found.tokens_per_s == run.tokens_per_s
@@ -176,7 +176,7 @@ def test_what_was_measured() -> None:
 
 def test_a_pipeline_of_the_grid_holds_the_cache_of_one_batch() -> None:
     """As the artifact counts it; with one for each stage this point would need 33.8 GiB of 32."""
-    case = grid_case(STUDY, "npu-only", "clean", Point("gpt3-30b", "ShareGPT", 256))
+    case = grid_case(STUDY, "npu-only", "clean", StudyPoint("gpt3-30b", "ShareGPT", 256))
     device, _ = device_of(Resolved(case.config))
     assert (device.whole.pp, device.work.batches) == (2, 1)
     apart = case.config.parallel.model_copy(update={"batches": None})

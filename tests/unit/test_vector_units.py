@@ -15,7 +15,7 @@ from pimsim.config.loader import load_run
 from pimsim.engine.machine import Machine
 from pimsim.engine.schedules import Schedule
 from pimsim.hardware.dram.layout import INFINITY, N_INSTRUCTION
-from pimsim.hardware.dram.system import After, MemorySystem
+from pimsim.hardware.dram.system import MemorySystem, ResultWork
 from pimsim.hardware.vector_units import VectorUnits, list_scheduled
 from pimsim.mapping.program import Program
 from pimsim.mapping.tasks import NpuTask
@@ -84,7 +84,7 @@ def test_pim_waits_for_units_that_the_npu_has() -> None:
         system.vector_units.free[:] = taken
         nothing = [np.zeros((0, N_INSTRUCTION), np.int64)] * RUN.memory.organization.channels
         one = np.zeros(1, np.int64)
-        work = After(duration=one + 50, bursts=one, channel=one, units=UNITS, spread=False)
+        work = ResultWork(duration=one + 50, bursts=one, channel=one, units=UNITS, spread=False)
         system.submit_pim(0, nothing, 1, work)
         while (group := system.advance(INFINITY)) is None:
             pass

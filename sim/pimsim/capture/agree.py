@@ -9,7 +9,7 @@ import torch
 
 from pimsim.capture.attention import TraceCache, traced_attention
 from pimsim.capture.export import cache_argument
-from pimsim.capture.recorder import Recorder
+from pimsim.capture.recorder import OperationRecorder
 from pimsim.config.errors import InputError
 
 __all__ = ["Agreement", "compare_with_model"]
@@ -71,7 +71,7 @@ def _logits(model: Any, ids: Any, prompt: int, traced: bool) -> Any:
     """Logits of the prompt's last position and of each step, shape (1 + steps, vocabulary)."""
     from transformers import DynamicCache
 
-    recorder = Recorder()
+    recorder = OperationRecorder()
     argument = cache_argument(model)
     rows = []
     cache = TraceCache(recorder) if traced else DynamicCache()

@@ -18,7 +18,7 @@ import torch
 from transformers import AttentionInterface, DynamicCache
 from transformers.masking_utils import AttentionMaskInterface
 
-from pimsim.capture.recorder import AppendEvent, AttentionEvent, Recorder
+from pimsim.capture.recorder import AppendEvent, AttentionEvent, OperationRecorder
 from pimsim.config.errors import InputError
 
 __all__ = ["TraceCache", "traced_attention"]
@@ -33,7 +33,7 @@ _MLA_PARTS = {
 class TraceCache(DynamicCache):  # type: ignore[misc]
     """Keys and values of all blocks, whole contexts: windows are attention's matter."""
 
-    def __init__(self, recorder: Recorder) -> None:
+    def __init__(self, recorder: OperationRecorder) -> None:
         super().__init__()
         self.recorder = recorder
 
@@ -58,7 +58,7 @@ class TraceCache(DynamicCache):  # type: ignore[misc]
 
 
 @contextmanager
-def traced_attention(model: Any, recorder: Recorder, absorbed: bool) -> Iterator[None]:
+def traced_attention(model: Any, recorder: OperationRecorder, absorbed: bool) -> Iterator[None]:
     """Have ``model`` call our attention; ``absorbed``: MLA blocks work on the latent."""
 
     def attend(
@@ -162,7 +162,7 @@ def attention(
     return weights.to(value.dtype) @ value
 
 
-def _absorbed_forward(recorder: Recorder) -> Any:
+def _absorbed_forward(recorder: OperationRecorder) -> Any:
     def forward(
         self: Any, hidden_states: Any, position_embeddings: Any, attention_mask: Any = None,
         cache: Any = None, **_: Any,

@@ -20,7 +20,7 @@ from pimsim.capture.drafts import OUTSIDE, Draft, Unplaced, drafts_of_blocks
 from pimsim.capture.hf_config import longest_context
 from pimsim.capture.loading import LoadedModel
 from pimsim.capture.operators import hold_to_parameters, symbolic_block
-from pimsim.capture.recorder import Recorder
+from pimsim.capture.recorder import OperationRecorder
 from pimsim.capture.weight_formats import quantised
 from pimsim.config.errors import InputError
 from pimsim.workload.canonical import block_labels, canonical_block
@@ -144,7 +144,7 @@ def _run(
 ) -> dict[int, list[Draft]]:
     """Operators by block of one forward pass."""
     model = loaded.model
-    recorder = Recorder()
+    recorder = OperationRecorder()
     cache = TraceCache(recorder)
     device = next(iter(model.parameters())).device
     argument = cache_argument(model)

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-__all__ = ["AppendEvent", "AttentionEvent", "OpEvent", "Recorder", "TensorFacts"]
+__all__ = ["AppendEvent", "AttentionEvent", "OpEvent", "OperationRecorder", "TensorFacts"]
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ _FLOATS = {
 
 
 @dataclass
-class Recorder:
+class OperationRecorder:
     """Events of a forward pass, in order. Use ``watch(model)`` around the call."""
 
     events: list[Event] = field(default_factory=list)
@@ -199,7 +199,7 @@ class Recorder:
 
 
 class _Mode(TorchDispatchMode):  # type: ignore[misc]
-    def __init__(self, recorder: Recorder) -> None:
+    def __init__(self, recorder: OperationRecorder) -> None:
         super().__init__()
         self.recorder = recorder
 

@@ -12,7 +12,7 @@ from pimsim.cli.tables import print_table
 
 if TYPE_CHECKING:
     from pimsim.config.pim_stream import StreamPimConfig
-    from pimsim.hardware.pim.stream import Stream, StreamResult
+    from pimsim.hardware.pim.stream import CommandStream, StreamResult
 
 __all__ = ["elementwise_command", "gemv_command", "stream_attention", "trace_command"]
 
@@ -119,7 +119,7 @@ def _operation(pim: str, overrides: list[str] | None, name: str) -> tuple[Stream
 def _report(
     title: str,
     design: StreamPimConfig,
-    stream: Stream,
+    stream: CommandStream,
     as_json: bool,
     *,
     macs: int | None = None,

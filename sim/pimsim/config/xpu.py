@@ -20,7 +20,7 @@ __all__ = [
     "XpuStatic",
 ]
 
-Share = Annotated[float, Field(ge=0.001, le=1)]
+PeakShare = Annotated[float, Field(ge=0.001, le=1)]
 """A part of a peak that is reached."""
 
 
@@ -65,11 +65,11 @@ class RooflineConfig(ConfigModel):
     """Source of each number, by its key."""
     peak_tflops: float = Field(ge=0.001, le=1e6)
     """With elements of two bytes; a multiply-add is two. Elements of one byte go twice as fast."""
-    compute_utilisation: Share
+    compute_utilisation: PeakShare
     """Part of the peak that a product reaches when all cores have a block."""
     memory_bandwidth_gb_per_s: float = Field(ge=0.001, le=1e6)
     """Peak, GB/s (10^9 bytes); of a host, one socket's."""
-    memory_utilisation: Share
+    memory_utilisation: PeakShare
     """Part of the bandwidth that a stream reaches when all cores have a block."""
     memory_capacity: Bytes = Field(ge=1, le=2**50)
     """Room for weights and KV cache; of a host, one socket's. Too little in all gives a warning."""

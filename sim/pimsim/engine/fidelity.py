@@ -14,7 +14,7 @@ from random import Random
 import numpy as np
 
 from pimsim.engine.device import Device
-from pimsim.hardware.dram.fast import Phase, PhasedMemory
+from pimsim.hardware.dram.fast import MemoryPhase, PhasedMemory
 from pimsim.hardware.dram.fast.flow import TICKS
 
 __all__ = ["PhaseErrors", "missed_phases", "rates_hold", "sampled_errors"]
@@ -89,7 +89,7 @@ def sampled_errors(memory: PhasedMemory, cycles: int, seed: int) -> PhaseErrors:
     return PhaseErrors(len(chosen), mean * share, STUDENT_T * deviation * share + edges)
 
 
-def _error(memory: PhasedMemory, phase: Phase, channel: int) -> float:
+def _error(memory: PhasedMemory, phase: MemoryPhase, channel: int) -> float:
     """Of the rates, relative; 0 where the channel has nothing of the phase."""
     exact, fast = memory.cycles_again(phase, channel)
     return fast / exact - 1 if exact > 0 else 0.0
@@ -99,7 +99,7 @@ def missed_phases(memory: PhasedMemory, limit: float, seed: int) -> frozenset[in
     """Numbers of the phases by rates whose kind is off by more than ``limit`` (relative), one of
     each kind tried on a channel drawn at random."""
     draw = Random(seed)
-    kinds: dict[tuple[object, ...], list[Phase]] = defaultdict(list)
+    kinds: dict[tuple[object, ...], list[MemoryPhase]] = defaultdict(list)
     for phase in memory.phases:
         if phase.cycles > 0 and not phase.by_command:
             kinds[phase.kind].append(phase)

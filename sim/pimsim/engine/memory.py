@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from pimsim.engine.clock import Clock
 from pimsim.hardware.dram.fast import PhasedMemory
 from pimsim.hardware.dram.layout import INFINITY
-from pimsim.hardware.dram.system import After, Group, MemorySystem, Rows, Scatter, Stream
+from pimsim.hardware.dram.system import Group, MemorySystem, ResultWork, Rows, Scatter, Stream
 
 __all__ = ["Memory", "MemoryPort"]
 
@@ -63,7 +63,7 @@ class MemoryPort:
         return self._watch(self.system.submit(self._now(), streams, scatters, source))
 
     def compute(
-        self, programs: Sequence[NDArray[np.int64]], marks: int, after: After | None
+        self, programs: Sequence[NDArray[np.int64]], marks: int, after: ResultWork | None
     ) -> simpy.Event:
         """Run a PIM operation; the event's value is the completed ``Group``."""
         return self._watch(self.system.submit_pim(self._now(), programs, marks, after))

@@ -14,7 +14,7 @@ from pimsim.engine.dispatch import Process
 from pimsim.engine.memory import MemoryPort
 from pimsim.engine.records import OperatorRecord, Recorder
 from pimsim.hardware.dram.layout import C_COMP_COLUMNS
-from pimsim.hardware.dram.system import After, Group
+from pimsim.hardware.dram.system import Group, ResultWork
 from pimsim.mapping.program import AnyTask
 from pimsim.mapping.tasks import PimTask
 
@@ -84,7 +84,7 @@ class PimSide:
         steps, read = self.recorder.pim_read[-1]
         self.recorder.pim_read.append((steps + columns // self._banks, read + size))
 
-    def _in_memory_cycles(self, after: After) -> After:
+    def _in_memory_cycles(self, after: ResultWork) -> ResultWork:
         """Vector work counts NPU cycles; the memory system counts its own."""
         if self.clock.npu_ps == self.clock.memory_ps:
             return after

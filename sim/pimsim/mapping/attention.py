@@ -12,7 +12,7 @@ from pimsim.config.memory import MemoryConfig
 from pimsim.config.npu import VectorConfig
 from pimsim.config.pim import PimConfig
 from pimsim.hardware.dram.layout import N_INSTRUCTION, P_MARK
-from pimsim.hardware.dram.system import After
+from pimsim.hardware.dram.system import ResultWork
 from pimsim.hardware.npu.vector import vector_cycles
 from pimsim.hardware.npu.vector_timing import vector_timing
 from pimsim.hardware.pim.kv_layout import KvRows
@@ -35,7 +35,7 @@ __all__ = [
 Ints = NDArray[np.int64]
 NOTHING = -1
 """Duration where no vector work follows a result."""
-PimWork = tuple[tuple[Ints, ...], int, After]
+PimWork = tuple[tuple[Ints, ...], int, ResultWork]
 """Programs by channel, marks, and the vector work behind these."""
 
 
@@ -72,7 +72,7 @@ def _placed(
     ``duration`` cycles and ``outputs`` bytes to store of each part, both by request."""
     burst, each = memory.organization.burst_bytes, batch.shape.heads * parts
     stored = [-(-size // burst) for size in outputs]
-    after = After(
+    after = ResultWork(
         duration=np.repeat(np.array(duration, dtype=np.int64), each),
         bursts=np.repeat(np.array(stored, dtype=np.int64), each),
         channel=np.repeat(np.array(batch.channel, dtype=np.int64), each),

@@ -22,7 +22,7 @@ from pimsim.mapping.attention_split import (
     split_attention,
 )
 from pimsim.mapping.block_placement import BlockPlacement
-from pimsim.mapping.flash_attention import FlashAttention, flash_task
+from pimsim.mapping.flash_attention import TiledAttention, flash_task
 from pimsim.mapping.kv import append_scatters
 from pimsim.mapping.kv_reads import BankedKv, CachedKv, KvReads, LinearKv
 from pimsim.mapping.npu_attention import npu_product, npu_softmax
@@ -175,7 +175,7 @@ class AttentionMapper:
             new_at += self._bursts(int(fresh * each * score.kv_heads))
             reads.append(KvReads(0 if made else entry.cached, cached, made_now))
         return flash_task(
-            FlashAttention(
+            TiledAttention(
                 score, value, placed.layer, self.npu, self.memory, self.element_bytes,
                 (at, at) if is_spilled else None,
             ),

@@ -21,7 +21,7 @@ from pimsim.config.npu import VectorConfig
 from pimsim.config.pim import PimConfig
 from pimsim.hardware.dram.layout import N_INSTRUCTION, P_MARK, P_OP, P_ROW
 from pimsim.hardware.dram.rules import Command
-from pimsim.hardware.dram.system import After, Scatter
+from pimsim.hardware.dram.system import ResultWork, Scatter
 from pimsim.hardware.npu.vector import vector_cycles
 from pimsim.hardware.pim.gemv import GemvShape, gemv_program
 from pimsim.mapping.attention import NOTHING
@@ -232,7 +232,7 @@ def expert_tasks(
         if following is not None:
             target = following.gemms[0]
             bursts = input_bursts(shapes[target.name], memory, stored_element_bytes(target))
-        after = After(
+        after = ResultWork(
             duration=np.full(pairs, duration if duration or bursts else NOTHING, dtype=np.int64),
             bursts=np.full(pairs, bursts, dtype=np.int64),
             channel=np.zeros(pairs, dtype=np.int64),

@@ -32,14 +32,14 @@ from pimsim.mapping.tasks import GemmStep, NpuTask
 from pimsim.workload.operators import Operator
 from pimsim.workload.step import Mask, StepEntry
 
-__all__ = ["FlashAttention", "flash_task"]
+__all__ = ["TiledAttention", "flash_task"]
 
 _MOST_PASSES = 64
 """Into how many passes a request's tokens are cut at most for the sake of idle arrays."""
 
 
 @dataclass(frozen=True)
-class FlashAttention:
+class TiledAttention:
     """One attention of a block: what its scores and values are, and on what it runs."""
 
     score: Operator
@@ -117,7 +117,7 @@ class _Cut:
 
 
 def flash_task(
-    attention: FlashAttention, entries: Sequence[StepEntry], reads: Sequence[KvReads]
+    attention: TiledAttention, entries: Sequence[StepEntry], reads: Sequence[KvReads]
 ) -> NpuTask:
     """Scores, softmax and values of ``entries`` as one task.
 
@@ -162,7 +162,7 @@ def flash_task(
     )  # fmt: skip
 
 
-def _cut(attention: FlashAttention, entries: Sequence[StepEntry], reads: Sequence[KvReads]) -> _Cut:
+def _cut(attention: TiledAttention, entries: Sequence[StepEntry], reads: Sequence[KvReads]) -> _Cut:
     """The cut that ends first, of those the one that moves the fewest bytes, of those the one
     with the most arrays by themselves."""
     npu = attention.npu
@@ -195,7 +195,7 @@ def _cut(attention: FlashAttention, entries: Sequence[StepEntry], reads: Sequenc
 
 
 def _jobs(
-    attention: FlashAttention, entries: Sequence[StepEntry], passes: Sequence[int], heads: int
+    attention: TiledAttention, entries: Sequence[StepEntry], passes: Sequence[int], heads: int
 ) -> Iterator[_Job]:
     """The passes of ``heads`` heads of keys, request after request."""
     for at, (entry, count) in enumerate(zip(entries, passes, strict=True)):
@@ -206,7 +206,7 @@ def _jobs(
 
 
 def _cost(
-    attention: FlashAttention, work: FlashPass, reads: KvReads, arrays: int
+    attention: TiledAttention, work: FlashPass, reads: KvReads, arrays: int
 ) -> tuple[int, int]:
     """Cycles that a pass takes when others follow it, and bytes of keys and values from memory."""
     plan = flash_plan(work, work.keys, attention.units(arrays))
@@ -233,7 +233,7 @@ def _makespan(costs: Sequence[int], lanes: int) -> int:
 
 
 def _steps(
-    attention: FlashAttention, job: _Job, reads: KvReads, arrays: int, units: FlashUnits
+    attention: TiledAttention, job: _Job, reads: KvReads, arrays: int, units: FlashUnits
 ) -> Iterator[tuple[GemmStep, FlashPlan]]:
     """Runs of keys, each a load; queries come with the first, results leave with the last."""
     keys, length = job.work.keys, attention.run_keys(arrays)

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from pimsim.hardware.dram.system import After, Rows, Scatter, Stream
+from pimsim.hardware.dram.system import ResultWork, Rows, Scatter, Stream
 from pimsim.hardware.npu.plan import GemmPlan
 
 __all__ = [
@@ -141,7 +141,7 @@ class PimTask(Task):
 
     programs: tuple[NDArray[np.int64], ...] = ()
     marks: int = 0
-    vector_work: After | None = None
+    vector_work: ResultWork | None = None
     """What the vector units do with its results."""
     vector_lane_ops: int = 0
     sram_bytes: int = 0

@@ -17,11 +17,11 @@ from pimsim.hardware.dram.system import Stream
 from pimsim.hardware.npu.tiling import GemmTile
 from pimsim.workload.operators import Operator
 
-__all__ = ["Block", "TileOperands", "gemm_operands", "operand_stream", "vector_operands"]
+__all__ = ["TileBlock", "TileOperands", "gemm_operands", "operand_stream", "vector_operands"]
 
 
 @dataclass(frozen=True)
-class Block:
+class TileBlock:
     """A block of a tile's results, and how many of them are the tile's."""
 
     row: int
@@ -57,7 +57,7 @@ def _blocks(size: int, block: int) -> list[int]:
 
 def gemm_operands(
     tile: GemmTile, block: int, element_bytes: int, has_bias: bool,
-    stored: Callable[[Block], tuple[int, int]],
+    stored: Callable[[TileBlock], tuple[int, int]],
 ) -> TileOperands:  # fmt: skip
     """Operands of ``tile`` of C[m, n] = A[m, k] B[k, n], blocks of ``block`` x ``block``.
 
@@ -87,7 +87,7 @@ def gemm_operands(
     if tile.output_bytes:
         for b, row in enumerate(rows):
             for c, column in enumerate(columns):
-                down, across = stored(Block(b, c, block, row, column))
+                down, across = stored(TileBlock(b, c, block, row, column))
                 if down > 0 and across > 0:
                     stores.append(down * across * element_bytes)
                     stored_after.append(((b + 1) * len(depths) - 1) * len(columns) + c)

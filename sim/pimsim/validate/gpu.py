@@ -16,7 +16,7 @@ from pimsim.hardware.xpu import roofline
 from pimsim.hardware.xpu.flash import FlashAttention, flash
 from pimsim.hardware.xpu.tiling import Product
 from pimsim.mapping.kernels import flash_parts
-from pimsim.validate.types import Line, References, Row, read_lines
+from pimsim.validate.types import ReferenceLine, References, Row, read_lines
 from pimsim.workload.requests import Request
 from pimsim.workload.step import StepEntry
 
@@ -72,7 +72,7 @@ def rows(references: References) -> Iterator[Row]:
                 yield from make(line)
 
 
-def _attention(line: Line) -> Iterator[Row]:
+def _attention(line: ReferenceLine) -> Iterator[Row]:
     if line["phase"] != "context":
         return
     gpu, batch, new = line.known("device", _DEVICES), line.whole("batch_size"), line.whole("isl")
@@ -84,7 +84,7 @@ def _attention(line: Line) -> Iterator[Row]:
     yield Row(f"gpu.{size}_prompts_{gpu}", case, "us", line.number("latency_us"), ours)
 
 
-def _product(line: Line) -> Iterator[Row]:
+def _product(line: ReferenceLine) -> Iterator[Row]:
     gpu, m, n, k = line.known("device", _DEVICES), *(line.whole(name) for name in "mnk")
     size = "many" if m >= _MANY_ROWS else "few"
     ours = product_us(gpu, m, n, k)
@@ -92,7 +92,7 @@ def _product(line: Line) -> Iterator[Row]:
     yield Row(f"gpu.products_{size}_rows_{gpu}", case, "us", line.number("latency_us"), ours)
 
 
-def _chunk(line: Line) -> Iterator[Row]:
+def _chunk(line: ReferenceLine) -> Iterator[Row]:
     """A chunk alone: steps that decode too are not of one shape."""
     new, cached = line.whole("prefill_chunk"), line.whole("kv_prefill")
     if not new or line.whole("n_decode"):
@@ -102,7 +102,7 @@ def _chunk(line: Line) -> Iterator[Row]:
     yield Row("gpu.chunks_rtx4090", case, "us", line.number("time_us"), ours)
 
 
-def _dense(line: Line) -> Iterator[Row]:
+def _dense(line: ReferenceLine) -> Iterator[Row]:
     if line["layer"] not in _LLAMA_PRODUCTS:
         return
     (n, k), m = _LLAMA_PRODUCTS[line["layer"]], line.whole("tokens")
@@ -112,7 +112,7 @@ def _dense(line: Line) -> Iterator[Row]:
     yield Row(f"gpu.products_{size}_rows_rtx4090", case, "us", line.number("time_us"), ours)
 
 
-_TABLES: dict[str, Callable[[Line], Iterator[Row]]] = {
+_TABLES: dict[str, Callable[[ReferenceLine], Iterator[Row]]] = {
     f"{_FOLDER}attention_bf16.csv": _attention,
     f"{_PROFILE}attention.csv": _chunk,
     f"{_FOLDER}gemm_bf16.csv": _product,

@@ -13,7 +13,7 @@ from pimsim.config.loader import load_stream_pim
 from pimsim.config.pim_stream import StreamPimConfig
 from pimsim.hardware.pim.designs import mapping_of
 from pimsim.hardware.pim.host_traffic import host_traffic
-from pimsim.hardware.pim.stream import Stream, run_stream
+from pimsim.hardware.pim.stream import CommandStream, run_stream
 from pimsim.validate.types import References, Row
 
 __all__ = ["PRESET", "TABLES", "compare", "rows"]
@@ -65,7 +65,7 @@ def _tile_elements(design: StreamPimConfig) -> int:
     return columns * design.capacities["grf_registers"] * org.column_bytes // design.element_bytes
 
 
-def _host(design: StreamPimConfig, read: list[int], written: int) -> Stream:
+def _host(design: StreamPimConfig, read: list[int], written: int) -> CommandStream:
     """Reads of consecutive ranges of so many bytes, then, when all is there, the writes."""
     unit = design.organization.column_bytes
     ranges, at = [], 0

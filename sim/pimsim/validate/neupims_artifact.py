@@ -16,14 +16,14 @@ from pimsim.engine.attention import run_attention
 from pimsim.engine.device import Device, build_device
 from pimsim.engine.iteration import run_iteration
 from pimsim.engine.product import run_product
-from pimsim.validate.types import Line, References, Row
+from pimsim.validate.types import ReferenceLine, References, Row
 from pimsim.workload.cards import load_card
 from pimsim.workload.requests import Request, load_requests
 from pimsim.workload.step import Step
 
 __all__ = [
-    "Iteration", "attention_rows", "gemm_rows", "iteration_rows", "iterations", "order_rows",
-    "rows",
+    "MeasuredIteration", "attention_rows", "gemm_rows", "iteration_rows", "iterations",
+    "order_rows", "rows",
 ]  # fmt: skip
 
 TABLE = "neupims_cycles.csv"
@@ -50,7 +50,7 @@ PIM_BOUND_SHARE = 0.95
 
 
 @dataclass(frozen=True)
-class Iteration:
+class MeasuredIteration:
     """One decode iteration of the table."""
 
     branch: str
@@ -95,11 +95,11 @@ class Iteration:
         )  # fmt: skip
 
 
-def _table(references: References) -> list[Line]:
+def _table(references: References) -> list[ReferenceLine]:
     return [line for line in references.table(TABLE) if line["metric"] == "cycles"]
 
 
-def _sizes(line: Line, column: str, pattern: str) -> tuple[int, ...]:
+def _sizes(line: ReferenceLine, column: str, pattern: str) -> tuple[int, ...]:
     """The numbers of a word. Raises ``InputError`` where it is of another form."""
     found = re.fullmatch(pattern, line[column])
     if found is None:
@@ -122,7 +122,7 @@ def rows(references: References) -> Iterator[Row]:
 def attention_rows(references: References, only: str = "") -> Iterator[Row]:
     """Scores (with their softmax) and values of one channel, no other traffic."""
     measured: dict[tuple[str, str, str], dict[str, int]] = {}
-    lines: dict[tuple[str, str, str], Line] = {}
+    lines: dict[tuple[str, str, str], ReferenceLine] = {}
     for row in _table(references):
         if row["model"].startswith("mb:") and "/attn." in row["op"]:
             key = (row["branch"], row["model"].removeprefix("mb:"), row["trace"])
@@ -164,7 +164,7 @@ def gemm_rows(references: References) -> Iterator[Row]:
         yield Row("neupims.gemm", case, "cycles", row.whole("value"), ours)
 
 
-def iterations(references: References) -> list[Iteration]:
+def iterations(references: References) -> list[MeasuredIteration]:
     """The decode iterations of the table, in its order."""
     found: dict[tuple[str, str, str, str, int], list[tuple[str, int]]] = {}
     for row in _table(references):
@@ -174,10 +174,10 @@ def iterations(references: References) -> list[Iteration]:
             model = row["model"].lower()
             key = (row["branch"], row["sub_batch"], row["trace"], model, row.whole("tp"))
             found.setdefault(key, []).append((row["op"], row.whole("value")))
-    return [Iteration(*key, tuple(measured)) for key, measured in found.items()]
+    return [MeasuredIteration(*key, tuple(measured)) for key, measured in found.items()]
 
 
-def iteration_device(iteration: Iteration, references: References) -> Device | None:
+def iteration_device(iteration: MeasuredIteration, references: References) -> Device | None:
     """What the iteration runs on; None where its request file is not at hand."""
     requests = iteration.requests(references)
     if requests is None:
@@ -194,7 +194,7 @@ def iteration_device(iteration: Iteration, references: References) -> Device | N
     return build_device(config, load_card(config.workload.model), Step.decode(requests))
 
 
-def iteration_rows(iteration: Iteration, references: References) -> Iterator[Row]:
+def iteration_rows(iteration: MeasuredIteration, references: References) -> Iterator[Row]:
     """Total and stages of one iteration; nothing where its request file is not at hand."""
     device = iteration_device(iteration, references)
     if device is None:

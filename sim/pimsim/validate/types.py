@@ -15,7 +15,7 @@ from pimsim.config.reading import read_text
 
 T = TypeVar("T")
 
-__all__ = ["OWN_TABLES", "Line", "References", "Row", "Suite", "read_lines"]
+__all__ = ["OWN_TABLES", "ReferenceLine", "References", "Row", "Suite", "read_lines"]
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ _WHOLE = ("[0-9]{1,18}", "a whole number")
 _NUMBER = (r"[+-]?([0-9]{1,18}(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]{1,2})?", "a number")
 
 
-class Line(dict[str, str]):
+class ReferenceLine(dict[str, str]):
     """One line of a table, which says where it stands when a column is missing."""
 
     def __init__(self, values: Mapping[str, str], where: str) -> None:
@@ -109,7 +109,7 @@ class Line(dict[str, str]):
         return values[word]
 
 
-def read_lines(path: Path) -> Iterator[Line]:
+def read_lines(path: Path) -> Iterator[ReferenceLine]:
     """Lines of a table. Raises ``InputError``, with file and line, for one that is none."""
     lines = csv.DictReader(
         read_text(path, "a table of reference figures", _MAX_TABLE_BYTES).splitlines()
@@ -120,7 +120,7 @@ def read_lines(path: Path) -> Iterator[Line]:
         where = f"{path}:{lines.line_num}"
         if None in line or None in line.values():
             raise InputError(f"{where}: {len(lines.fieldnames)} fields are expected")
-        yield Line(line, where)
+        yield ReferenceLine(line, where)
 
 
 @cache
@@ -145,7 +145,7 @@ class References:
     """``--reference DIR``: other projects' own files, which do not ship, and tables that take the
     place of ours (``OWN_TABLES``); None without."""
 
-    def table(self, name: str) -> Iterator[Line]:
+    def table(self, name: str) -> Iterator[ReferenceLine]:
         """Lines of the shipped table ``name``, or of the one that takes its place in ``folder``.
 
         Raises ``InputError``, with file and line, for a table that is none, and for text where the

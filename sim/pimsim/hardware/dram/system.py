@@ -46,10 +46,10 @@ from pimsim.hardware.dram.segments import StreamTable
 from pimsim.hardware.dram.sources import next_offer
 from pimsim.hardware.dram.transfers import (
     BLOCK_BYTES,
-    After,
-    Follows,
     Group,
     Network,
+    OperandDependency,
+    ResultWork,
     Rows,
     Scatter,
     Stream,
@@ -59,11 +59,11 @@ from pimsim.hardware.vector_units import VectorUnits
 
 __all__ = [
     "BLOCK_BYTES",
-    "After",
-    "Follows",
     "Group",
     "MemorySystem",
     "Network",
+    "OperandDependency",
+    "ResultWork",
     "Rows",
     "Scatter",
     "Stream",
@@ -312,7 +312,7 @@ class MemorySystem:
         np.minimum(self.channels["now"], max(start, self.now), out=self.channels["now"])
 
     def submit_pim(
-        self, start: int, programs: Sequence[Ints], marks: int, after: After | None = None
+        self, start: int, programs: Sequence[Ints], marks: int, after: ResultWork | None = None
     ) -> Group:
         """Run a PIM program on each channel (see ``pim_program``; may be empty).
 
@@ -372,7 +372,7 @@ class MemorySystem:
             "spread": False, "lookahead": INFINITY, "overlap": True,
         }  # fmt: skip
 
-    def _start_after(self, start: int, after: After) -> dict[str, Any]:
+    def _start_after(self, start: int, after: ResultWork) -> dict[str, Any]:
         shortest = max(int(after.duration.min()), 0) if len(after.duration) else 0
         state = np.zeros(N_AFTER, np.int64)
         state[1] = start - 1

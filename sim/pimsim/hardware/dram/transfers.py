@@ -10,7 +10,16 @@ from numpy.typing import NDArray
 
 from pimsim.hardware.dram.layout import INFINITY
 
-__all__ = ["BLOCK_BYTES", "After", "Follows", "Group", "Network", "Rows", "Scatter", "Stream"]
+__all__ = [
+    "BLOCK_BYTES",
+    "Group",
+    "Network",
+    "OperandDependency",
+    "ResultWork",
+    "Rows",
+    "Scatter",
+    "Stream",
+]
 
 Ints = NDArray[np.int64]
 BLOCK_BYTES = 32 * 1024
@@ -35,7 +44,7 @@ class Network:
 
 
 @dataclass(frozen=True)
-class Follows:
+class OperandDependency:
     """How the operands of a stream follow those of the tracked stream before it: number i goes
     ``lag`` cycles after the ``common`` first ones and the i-th ``each`` of the others arrived."""
 
@@ -58,7 +67,7 @@ class Stream:
     ``first_burst`` is not read."""
     delay: int = 0
     """Cycles after its submission from which it may go."""
-    follows: Follows | None = None
+    follows: OperandDependency | None = None
     """What its operands wait for."""
     weight_bytes: int = 0
     """Of its bytes, those of weights and biases; the others are activations, keys or values."""
@@ -101,7 +110,7 @@ class Scatter:
 
 
 @dataclass(frozen=True)
-class After:
+class ResultWork:
     """What the vector units do with PIM results: one entry for each (request, head), in order.
 
     An operation starts when its results are read, its turn has come (one a cycle) and a unit is
@@ -130,7 +139,7 @@ class Group:
     """Least cycles between two completions on one channel, times eight."""
     blocks: tuple[int, int] = (0, 0)
     marks: tuple[int, int] = (0, 0)
-    after: After | None = None
+    after: ResultWork | None = None
     is_pim: bool = False
     done_cycle: int = -1
     block_cycles: Ints = field(default_factory=lambda: np.zeros(0, dtype=np.int64))

@@ -14,7 +14,7 @@ from pathlib import Path
 from pimsim.config.errors import InputError, near_miss
 from pimsim.config.pim_stream import StreamPimConfig
 from pimsim.config.reading import read_bytes
-from pimsim.hardware.pim.stream import Stream, StreamBuilder
+from pimsim.hardware.pim.stream import CommandStream, StreamBuilder
 
 __all__ = ["Isr", "isr_stream", "parse_isr_trace", "read_isr_trace", "table_row"]
 
@@ -187,7 +187,7 @@ def table_row(design: StreamPimConfig, function: int) -> int:
     return design.organization.rows - tables + function % tables
 
 
-def isr_stream(isrs: Sequence[Isr], design: StreamPimConfig) -> Stream:
+def isr_stream(isrs: Sequence[Isr], design: StreamPimConfig) -> CommandStream:
     """The commands of ``isrs``; the stream's first channel is channel 0.
 
     Channels to which the same instructions go are simulated once. RD_MAC, RD_AF, SYNC and EOC

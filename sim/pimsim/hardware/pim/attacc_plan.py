@@ -20,7 +20,7 @@ from pimsim.config.pim_stream import StreamOrganizationConfig
 from pimsim.config.plugins import load_module
 
 __all__ = [
-    "AttentionShape",
+    "AttAccAttention",
     "Part",
     "Piece",
     "Plan",
@@ -72,7 +72,7 @@ _BARRIER = Piece(Part.BARRIER)
 
 
 @dataclass(frozen=True)
-class AttentionShape:
+class AttAccAttention:
     """One head on one channel, in commands."""
 
     token_steps: int
@@ -127,7 +127,7 @@ def shape_of(
     head_dim: int,
     context: int,
     element_bytes: int,
-) -> AttentionShape:
+) -> AttAccAttention:
     """Commands of a head of ``head_dim`` elements over ``context`` tokens."""
 
     def nodes(levels: list[InnerLevel]) -> int:
@@ -136,7 +136,7 @@ def shape_of(
     column = organization.column_bytes // element_bytes
     tokens = nodes(mapping.token_levels)
     dims = nodes(mapping.dim_levels)
-    return AttentionShape(
+    return AttAccAttention(
         token_steps=-(-context // tokens),
         dim_steps=-(-head_dim // (dims * column)),
         batch=mapping.score_batch,
@@ -151,7 +151,7 @@ class Plan:
     """What each channel does. Channels take heads in turn, one each; the last turn may be short."""
 
     def __init__(
-        self, mapping: AttentionMapConfig, shape: AttentionShape, heads: int, channels: int
+        self, mapping: AttentionMapConfig, shape: AttAccAttention, heads: int, channels: int
     ) -> None:
         self.shape = shape
         self._mapping = mapping
@@ -203,7 +203,7 @@ class StageMaker:
     """The pieces of one stage on one channel. A stage rule is a subclass of it, ``Stages``."""
 
     mapping: AttentionMapConfig
-    shape: AttentionShape
+    shape: AttAccAttention
     busy: tuple[int, ...]
     """Channels that work on the stage's first head, and on its second."""
     channel: int

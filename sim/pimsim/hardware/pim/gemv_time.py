@@ -9,7 +9,7 @@ import numpy as np
 from pimsim.config.memory import MemoryConfig
 from pimsim.config.pim import PimConfig
 from pimsim.hardware.dram.layout import INFINITY
-from pimsim.hardware.dram.system import After, Group, MemorySystem, Stream
+from pimsim.hardware.dram.system import Group, MemorySystem, ResultWork, Stream
 from pimsim.hardware.pim.gemv import GemvShape, gemv_program
 
 __all__ = ["GemvTime", "gemv_time"]
@@ -58,7 +58,7 @@ def _run(
     system = MemorySystem(memory, pim)
     group: Group | None = None
     if vectors:
-        after = After(
+        after = ResultWork(
             duration=np.zeros(vectors, dtype=np.int64),
             bursts=np.full(vectors, written_bursts, dtype=np.int64),
             channel=np.zeros(vectors, dtype=np.int64), units=0, spread=True,

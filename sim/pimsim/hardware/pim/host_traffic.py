@@ -11,14 +11,14 @@ from pimsim.config.errors import InputError
 from pimsim.config.memory import OrganizationConfig
 from pimsim.config.pim_stream import StreamPimConfig
 from pimsim.hardware.dram.address import AddressMap
-from pimsim.hardware.pim.stream import ENTRY_FIELDS, Stream
+from pimsim.hardware.pim.stream import ENTRY_FIELDS, CommandStream
 
 __all__ = ["host_traffic"]
 
 
 def host_traffic(
     design: StreamPimConfig, ranges: Sequence[tuple[str, int, int]], phases: Sequence[int]
-) -> Stream:
+) -> CommandStream:
     """Accesses to address ranges ``(command, first byte, bytes)``, in order.
 
     ``phases[i]`` is the phase of ``ranges[i]``; phases never fall, and one starts when all
@@ -62,7 +62,7 @@ def host_traffic(
         for index, content in enumerate(alike)
     ]
     blocking = np.ones(max(phases, default=-1) + 1, dtype=np.bool_)
-    return Stream(np.concatenate(parts), blocking, tuple(map(len, alike.values())), lanes=1)
+    return CommandStream(np.concatenate(parts), blocking, tuple(map(len, alike.values())), lanes=1)
 
 
 def _entries(

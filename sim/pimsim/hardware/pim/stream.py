@@ -27,7 +27,7 @@ from pimsim.hardware.pim.stream_window import schedule_window
 __all__ = [
     "ENTRY_FIELDS",
     "MAX_COMMANDS",
-    "Stream",
+    "CommandStream",
     "StreamBuilder",
     "StreamResult",
     "Wait",
@@ -42,11 +42,11 @@ Wait = Literal["none", "issued", "completed"]
 
 ENTRY_FIELDS = ("command", "channel", "pseudo_channel", "rank", "bank_group", "bank", "row", "lane",
            "wait", "instruction")  # fmt: skip
-"""Columns of ``Stream.entries``."""
+"""Columns of ``CommandStream.entries``."""
 
 
 @dataclass(frozen=True)
-class Stream:
+class CommandStream:
     """Commands in the order in which the host sends them."""
 
     entries: NDArray[np.int64]
@@ -127,7 +127,7 @@ class StreamBuilder:
         """A host instruction without commands: it takes the host's time only."""
         self._blocking.append(False)
 
-    def build(self, timings: Mapping[str, int] | None = None) -> Stream:
+    def build(self, timings: Mapping[str, int] | None = None) -> CommandStream:
         """The stream so far, with the operation's own ``timings``.
 
         Raises ``InputError`` where a row or bank does not exist.
@@ -139,7 +139,7 @@ class StreamBuilder:
         )
         _check(self._design, entries, len(self._copies), self._lanes)
         blocking = np.array(self._blocking, dtype=np.bool_)
-        return Stream(entries, blocking, self._copies, self._lanes, timings or {})
+        return CommandStream(entries, blocking, self._copies, self._lanes, timings or {})
 
 
 def _check(design: StreamPimConfig, entries: NDArray[np.int64], channels: int, lanes: int) -> None:
@@ -184,7 +184,9 @@ class StreamResult:
         return total
 
 
-def run_stream(design: StreamPimConfig, stream: Stream, *, log: bool = False) -> StreamResult:
+def run_stream(
+    design: StreamPimConfig, stream: CommandStream, *, log: bool = False
+) -> StreamResult:
     """Schedule every command of ``stream`` under every rule of ``design``.
 
     With ``log`` it runs twice: first to see how long the log is. Raises ``InputError`` when the
@@ -242,7 +244,7 @@ def peak_interval_cycles(design: StreamPimConfig) -> int:
     return max(1, evaluate_delay(text, design.timings, f"{design.name}: peak.interval"))
 
 
-def _by_channel(stream: Stream) -> tuple[Any, list[tuple[int, int]]]:
+def _by_channel(stream: CommandStream) -> tuple[Any, list[tuple[int, int]]]:
     """Entries (``ENTRY`` records) channel by channel, and where each channel's begin and end."""
     columns = stream.entries
     columns = columns[np.argsort(columns[:, 1], kind="stable")]

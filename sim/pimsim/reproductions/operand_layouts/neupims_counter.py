@@ -14,7 +14,7 @@ from pimsim.config.memory import MemoryConfig
 from pimsim.config.npu import NpuConfig
 from pimsim.config.plugins import load_module
 from pimsim.hardware.dram.request_order import RequestOrder
-from pimsim.hardware.dram.system import Follows, Stream
+from pimsim.hardware.dram.system import OperandDependency, Stream
 from pimsim.mapping import operands
 from pimsim.mapping.product_tiles import product_tiles
 from pimsim.reproductions.neupims_hash_set import OperandCounter
@@ -68,7 +68,7 @@ class Operands(operands.Operands):
         loads, stores = vector_operands(operator)
         common = len(loads) % len(stores)
         lag = cycles + 2 * memory.controller.fabric_latency
-        follows = Follows(common, len(loads) // len(stores), lag)
+        follows = OperandDependency(common, len(loads) // len(stores), lag)
         return (
             operand_stream(loads, burst_bytes, track=True),
             replace(operand_stream(stores, burst_bytes, write=True), follows=follows),

@@ -17,7 +17,7 @@ from pimsim.mapping.operands import operands
 from pimsim.mapping.product_tiles import ProductTiles
 from pimsim.mapping.tasks import GemmStep
 from pimsim.mapping.tile_layouts import Tiled
-from pimsim.reproductions.neupims_operands import Block, gemm_operands, operand_stream
+from pimsim.reproductions.neupims_operands import TileBlock, gemm_operands, operand_stream
 from pimsim.workload.operators import Operator
 
 __all__ = ["Tiles", "check"]
@@ -88,7 +88,7 @@ class Tiles(ProductTiles):
         del product
         return output_bytes
 
-    def stored_block(self, product: Operator, tile: GemmTile, block: Block) -> tuple[int, int]:
+    def stored_block(self, product: Operator, tile: GemmTile, block: TileBlock) -> tuple[int, int]:
         """Rows and columns of a block of the tile's results that are written."""
         del product, tile
         return block.rows, block.columns

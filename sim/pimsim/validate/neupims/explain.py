@@ -12,7 +12,7 @@ from pimsim.validate.neupims.ratios import (
     waterfall_cases,
     waterfall_points,
 )
-from pimsim.validate.neupims.runs import Store, run_cases
+from pimsim.validate.neupims.runs import RunStore, run_cases
 from pimsim.validate.neupims.study import MODES, load_study, points_of
 from pimsim.validate.types import Row
 
@@ -27,7 +27,7 @@ def explain(folder: Path, workers: int, tell: Callable[[int, int], None]) -> lis
     Rows are the paper's averages beside ours, in every mode.
     """
     study = load_study()
-    store = Store(folder / STORE_FILE)
+    store = RunStore(folder / STORE_FILE)
     points = list(points_of(study))
     cases = [*grid_cases(study, points), *waterfall_cases(study, waterfall_points(study))]
     run_cases(cases, store, workers, tell)

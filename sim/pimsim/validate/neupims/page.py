@@ -23,8 +23,8 @@ from pimsim.validate.neupims.ratios import (
     waterfall_points,
     weights_bound,
 )
-from pimsim.validate.neupims.runs import Store, grid_case
-from pimsim.validate.neupims.study import MODES, Point, Published, Study, points_of
+from pimsim.validate.neupims.runs import RunStore, grid_case
+from pimsim.validate.neupims.study import MODES, Published, Study, StudyPoint, points_of
 from pimsim.workload.cards import load_card
 
 __all__ = ["CLOSE", "published_gap", "write_page"]
@@ -39,13 +39,13 @@ _MODE_NAMES = {
 }
 
 
-def published_gap(study: Study, store: Store, published: Published, mode: str) -> float:
+def published_gap(study: Study, store: RunStore, published: Published, mode: str) -> float:
     """Mean over the grid, relative to the paper's, less one."""
     mean = mean_ratio(study, store, published, mode, points_of(study))
     return mean / published.value - 1
 
 
-def write_page(study: Study, store: Store, folder: Path) -> Path:
+def write_page(study: Study, store: RunStore, folder: Path) -> Path:
     """Write ``neupims.md`` and its figures (SVG, PNG) into ``folder``."""
     points = list(points_of(study))
     figures = make_folder(folder / "figures")
@@ -79,7 +79,7 @@ def _ratio(value: float | None) -> str:
     return _NO_FIT if value is None or math.isnan(value) else f"{value:.2f}"
 
 
-def _head(study: Study, store: Store) -> Iterator[str]:
+def _head(study: Study, store: RunStore) -> Iterator[str]:
     yield "# The NeuPIMs result, explained"
     yield ""
     yield (
@@ -127,7 +127,7 @@ def _head(study: Study, store: Store) -> Iterator[str]:
         )
 
 
-def _left_out(study: Study, store: Store) -> Iterator[str]:
+def _left_out(study: Study, store: RunStore) -> Iterator[str]:
     """Points of the grid that a machine cannot hold, which no mean contains."""
     points = list(points_of(study))
     notes = [figures_at(study, store, "npu-only", "clean", point).note for point in points]
@@ -199,7 +199,7 @@ def _measured(study: Study) -> Iterator[str]:
     )
 
 
-def _grid(study: Study, store: Store, points: Sequence[Point]) -> Iterator[str]:
+def _grid(study: Study, store: RunStore, points: Sequence[StudyPoint]) -> Iterator[str]:
     yield "## The grid"
     yield ""
     yield "![Speed-ups over batch](figures/neupims-grid.svg)"
@@ -214,7 +214,7 @@ def _grid(study: Study, store: Store, points: Sequence[Point]) -> Iterator[str]:
             for requests in study.grid.requests:
                 cells = []
                 for batch in study.grid.batches:
-                    point = Point(model, requests, batch)
+                    point = StudyPoint(model, requests, batch)
                     values = [
                         _ratio(ratio_at(study, store, published.of, published.over, mode, point))
                         for mode in MODES
@@ -225,7 +225,7 @@ def _grid(study: Study, store: Store, points: Sequence[Point]) -> Iterator[str]:
         yield from _table(("model", "requests", *map(str, study.grid.batches)), rows)
 
 
-def _ablation(study: Study, store: Store) -> Iterator[str]:
+def _ablation(study: Study, store: RunStore) -> Iterator[str]:
     model, requests = study.ablation.model, study.ablation.requests
     yield "## The ablation (figure 13)"
     yield ""
@@ -243,7 +243,7 @@ def _ablation(study: Study, store: Store) -> Iterator[str]:
         yield ""
         rows = []
         for batch in study.grid.batches:
-            point = Point(model, requests, batch)
+            point = StudyPoint(model, requests, batch)
             ratios = [ratio_at(study, store, key, "npu-pim", mode, point) for key in LADDER]
             last = ratio_at(study, store, "sbi", "gmlbp", mode, point)
             rows.append((str(batch), *map(_ratio, ratios), _percent(last)))
@@ -256,9 +256,9 @@ def _percent(ratio: float | None) -> str:
     return "" if ratio is None else f"{ratio - 1:+.0%}"
 
 
-def _utilisation(study: Study, store: Store) -> Iterator[str]:
+def _utilisation(study: Study, store: RunStore) -> Iterator[str]:
     table = study.utilisation
-    point = Point(table.model, table.requests, table.batch)
+    point = StudyPoint(table.model, table.requests, table.batch)
     yield f"## Utilisation (table 4: {point})"
     yield ""
     rows = []
@@ -293,7 +293,7 @@ def _utilisation(study: Study, store: Store) -> Iterator[str]:
     )
 
 
-def _waterfalls(study: Study, store: Store) -> Iterator[str]:
+def _waterfalls(study: Study, store: RunStore) -> Iterator[str]:
     yield "## From pimsim to the artifact, one departure at a time"
     yield ""
     yield (
@@ -315,7 +315,7 @@ def _waterfalls(study: Study, store: Store) -> Iterator[str]:
         yield from _table(("", *(p.name for p in study.published), "the departure"), rows)
 
 
-def _assumptions(study: Study, store: Store) -> Iterator[str]:
+def _assumptions(study: Study, store: RunStore) -> Iterator[str]:
     yield "## Which assumption carries which ratio"
     yield ""
     yield (
@@ -363,7 +363,7 @@ _MECHANISMS = (
 """What follows from how the machines work, whatever the figures are."""
 
 
-def _sub_batches(study: Study, store: Store) -> Iterator[str]:
+def _sub_batches(study: Study, store: RunStore) -> Iterator[str]:
     """Where sub-batches begin to pay, by mode."""
     for mode in MODES:
         pays = []
@@ -371,7 +371,7 @@ def _sub_batches(study: Study, store: Store) -> Iterator[str]:
             for requests in study.grid.requests:
                 gains = {
                     batch: ratio_at(
-                        study, store, "sbi", "gmlbp", mode, Point(model, requests, batch)
+                        study, store, "sbi", "gmlbp", mode, StudyPoint(model, requests, batch)
                     )
                     for batch in study.grid.batches
                 }

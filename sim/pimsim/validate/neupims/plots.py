@@ -7,8 +7,8 @@ from pathlib import Path
 
 from pimsim.validate.figures import COLOURS, new_figure, save_figure
 from pimsim.validate.neupims.ratios import LADDER, ratio_at, waterfall
-from pimsim.validate.neupims.runs import Store
-from pimsim.validate.neupims.study import MODES, Point, Study
+from pimsim.validate.neupims.runs import RunStore
+from pimsim.validate.neupims.study import MODES, Study, StudyPoint
 
 __all__ = ["draw_ablation", "draw_grid", "draw_waterfall"]
 
@@ -21,7 +21,7 @@ _LABELS = {
 }
 
 
-def draw_grid(study: Study, store: Store, points: Sequence[Point], stem: Path) -> None:
+def draw_grid(study: Study, store: RunStore, points: Sequence[StudyPoint], stem: Path) -> None:
     """Speed-ups over batch: a column for each published ratio, a row for each data set."""
     figure = new_figure(11, 6.5)
     rows = list(study.grid.requests)
@@ -66,7 +66,7 @@ def draw_grid(study: Study, store: Store, points: Sequence[Point], stem: Path) -
     save_figure(figure, stem)
 
 
-def draw_ablation(study: Study, store: Store, stem: Path) -> None:
+def draw_ablation(study: Study, store: RunStore, stem: Path) -> None:
     """Throughput over NPU+PIM as the mechanisms are added, by batch."""
     figure = new_figure(13, 3.6)
     axes = figure.subplots(1, len(MODES), sharey=True)
@@ -76,7 +76,7 @@ def draw_ablation(study: Study, store: Store, stem: Path) -> None:
             values = [
                 ratio_at(
                     study, store, key, "npu-pim", mode,
-                    Point(study.ablation.model, study.ablation.requests, batch),
+                    StudyPoint(study.ablation.model, study.ablation.requests, batch),
                 ) or 0.0
                 for batch in study.grid.batches
             ]  # fmt: skip
@@ -93,7 +93,7 @@ def draw_ablation(study: Study, store: Store, stem: Path) -> None:
     save_figure(figure, stem)
 
 
-def draw_waterfall(study: Study, store: Store, points: Sequence[Point], stem: Path) -> None:
+def draw_waterfall(study: Study, store: RunStore, points: Sequence[StudyPoint], stem: Path) -> None:
     """How each of the artifact's departures moves each published ratio."""
     figure = new_figure(12, 2.6 + 2.4 * len(points))
     axes = figure.subplots(len(points), len(study.published), sharey=True, squeeze=False)

@@ -10,13 +10,13 @@ from pimsim.config.errors import InputError
 from pimsim.config.loader import Resolved
 from pimsim.config.run import RunConfig
 from pimsim.mapping.gemm import bytes_per_kcycle
-from pimsim.validate.neupims.runs import Case, Figures, Store, grid_case, step_config
-from pimsim.validate.neupims.study import MODES, Point, Published, Study
+from pimsim.validate.neupims.runs import Case, Figures, RunStore, grid_case, step_config
+from pimsim.validate.neupims.study import MODES, Published, Study, StudyPoint
 from pimsim.workload.cards import load_card
 
 __all__ = [
     "LADDER",
-    "Step",
+    "WaterfallStep",
     "crowding",
     "figures_at",
     "grid_cases",
@@ -32,7 +32,7 @@ LADDER = ("npu-pim", "drb", "gmlbp", "sbi")
 """The order in which figure 13 adds the mechanisms."""
 
 
-def grid_cases(study: Study, points: Sequence[Point]) -> Iterator[Case]:
+def grid_cases(study: Study, points: Sequence[StudyPoint]) -> Iterator[Case]:
     """Every machine in every mode at each point."""
     for point in points:
         for mode in MODES:
@@ -40,14 +40,16 @@ def grid_cases(study: Study, points: Sequence[Point]) -> Iterator[Case]:
                 yield grid_case(study, machine.key, mode, point)
 
 
-def figures_at(study: Study, store: Store, machine: str, mode: str, point: Point) -> Figures:
+def figures_at(
+    study: Study, store: RunStore, machine: str, mode: str, point: StudyPoint
+) -> Figures:
     """What the store holds for a machine, or for ``neupims``: whichever that is at the batch."""
     key = study.neupims(point.batch) if machine == "neupims" else machine
     return store[grid_case(study, key, mode, point)]
 
 
 def ratio_at(
-    study: Study, store: Store, of: str, over: str, mode: str, point: Point
+    study: Study, store: RunStore, of: str, over: str, mode: str, point: StudyPoint
 ) -> float | None:
     """Throughput of one machine over that of another; None where one cannot hold the model."""
     above = figures_at(study, store, of, mode, point).tokens_per_s
@@ -56,7 +58,7 @@ def ratio_at(
 
 
 def mean_ratio(
-    study: Study, store: Store, published: Published, mode: str, points: Iterable[Point]
+    study: Study, store: RunStore, published: Published, mode: str, points: Iterable[StudyPoint]
 ) -> float:
     """Arithmetic mean over ``points``, as an average of speed-ups is given in the paper."""
     found = [
@@ -68,7 +70,7 @@ def mean_ratio(
 
 
 @dataclass(frozen=True)
-class Step:
+class WaterfallStep:
     """The ratio after one more of the artifact's departures."""
 
     name: str
@@ -78,15 +80,15 @@ class Step:
     """What the step multiplied it by."""
 
 
-def waterfall_points(study: Study) -> list[Point]:
+def waterfall_points(study: Study) -> list[StudyPoint]:
     """Where the waterfall is drawn."""
     return [
-        Point(str(model), str(requests), int(batch))
+        StudyPoint(str(model), str(requests), int(batch))
         for model, requests, batch in study.waterfall.points
     ]
 
 
-def waterfall_cases(study: Study, points: Sequence[Point]) -> Iterator[Case]:
+def waterfall_cases(study: Study, points: Sequence[StudyPoint]) -> Iterator[Case]:
     """Each machine that the published ratios name, after 0, 1, ... all steps."""
     for point in points:
         for machine in ("npu-only", "npu-pim", study.neupims(point.batch)):
@@ -95,8 +97,8 @@ def waterfall_cases(study: Study, points: Sequence[Point]) -> Iterator[Case]:
 
 
 def waterfall(
-    study: Study, store: Store, published: Published, point: Point
-) -> tuple[float, list[Step]]:
+    study: Study, store: RunStore, published: Published, point: StudyPoint
+) -> tuple[float, list[WaterfallStep]]:
     """The ratio of our machines, and after each of the artifact's departures."""
 
     def ratio(steps: int) -> float:
@@ -110,16 +112,16 @@ def waterfall(
     found = []
     for count, step in enumerate(study.waterfall.steps, 1):
         after = ratio(count)
-        found.append(Step(step.name, step.why, after, after / before))
+        found.append(WaterfallStep(step.name, step.why, after, after / before))
         before = after
     return first, found
 
 
-def _machine(study: Study, key: str, point: Point) -> str:
+def _machine(study: Study, key: str, point: StudyPoint) -> str:
     return study.neupims(point.batch) if key == "neupims" else key
 
 
-def crowding(study: Study, point: Point) -> str:
+def crowding(study: Study, point: StudyPoint) -> str:
     """What a run of NeuPIMs would warn of: rows of the banks that all blocks need together, more
     than there are; empty if there is room, or not even for the weights and the cache (which the
     point's figures say)."""

@@ -15,10 +15,10 @@ from pimsim.config.errors import InputError
 from pimsim.config.files import write_whole
 from pimsim.config.loader import Resolved, load_run
 from pimsim.config.run import RunConfig
-from pimsim.validate.neupims.study import Point, Study
+from pimsim.validate.neupims.study import Study, StudyPoint
 from pimsim.workload.batch import input_hashes
 
-__all__ = ["Case", "Figures", "Store", "grid_case", "run_cases", "step_config"]
+__all__ = ["Case", "Figures", "RunStore", "grid_case", "run_cases", "step_config"]
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Case:
         return run_content(resolved, input_hashes(self.config.workload))
 
 
-class Store:
+class RunStore:
     """Figures by key in one JSON file, rewritten whole after each simulation."""
 
     def __init__(self, path: Path | None) -> None:
@@ -82,7 +82,7 @@ def _read(path: Path) -> dict[str, Figures]:
         ) from None
 
 
-def grid_case(study: Study, machine: str, mode: str, point: Point) -> Case:
+def grid_case(study: Study, machine: str, mode: str, point: StudyPoint) -> Case:
     """``machine`` at ``point`` of the grid."""
     changes = study.machine(machine).changes(study, mode)
     return _case(changes, point.model, study.grid.requests[point.requests], point.batch)
@@ -107,7 +107,7 @@ def _config(changes: tuple[str, ...]) -> RunConfig:
     return load_run(preset, overrides).config
 
 
-def step_config(study: Study, machine: str, point: Point, steps: int) -> Case:
+def step_config(study: Study, machine: str, point: StudyPoint, steps: int) -> Case:
     """``machine`` without quirks but for those of the first ``steps`` of the waterfall."""
     clean = grid_case(study, machine, "clean", point)
     quirks = grid_case(study, machine, "quirks", point)
@@ -149,7 +149,7 @@ def simulate_case(case: Case) -> Figures:
 
 
 def run_cases(
-    cases: Iterable[Case], store: Store, workers: int, tell: Callable[[int, int], None]
+    cases: Iterable[Case], store: RunStore, workers: int, tell: Callable[[int, int], None]
 ) -> None:
     """Simulate what ``store`` lacks on ``workers`` processes; ``tell(done, of)`` as they end."""
     todo = {case.key: case for case in cases if case not in store}

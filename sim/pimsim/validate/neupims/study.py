@@ -12,7 +12,7 @@ from pimsim.config.base import ConfigModel
 from pimsim.config.loader import read_document
 from pimsim.config.resources import data_dir
 
-__all__ = ["MODES", "Point", "Study", "load_study", "points_of"]
+__all__ = ["MODES", "Study", "StudyPoint", "load_study", "points_of"]
 
 MODES = ("clean", "waiting", "quirks")
 """``clean``: our machines. ``waiting``: ours, but weights wait for their operator. ``quirks``: the
@@ -30,7 +30,7 @@ class Grid(ConfigModel):
     """NeuPIMs runs with sub-batches from this batch on, as the artifact's README says."""
 
 
-class Machine(ConfigModel):
+class StudiedMachine(ConfigModel):
     """One machine: a preset and overrides, in each mode."""
 
     key: str
@@ -92,7 +92,7 @@ class Study(ConfigModel):
     """All of the file."""
 
     grid: Grid
-    machines: list[Machine]
+    machines: list[StudiedMachine]
     waiting: list[str]
     """Overrides of mode ``waiting``."""
     published: list[Published]
@@ -100,7 +100,7 @@ class Study(ConfigModel):
     utilisation: Utilised
     waterfall: Waterfall
 
-    def machine(self, key: str) -> Machine:
+    def machine(self, key: str) -> StudiedMachine:
         """The machine ``key``."""
         return next(machine for machine in self.machines if machine.key == key)
 
@@ -110,7 +110,7 @@ class Study(ConfigModel):
 
 
 @dataclass(frozen=True, order=True)
-class Point:
+class StudyPoint:
     """One place of the grid."""
 
     model: str
@@ -129,9 +129,9 @@ def load_study() -> Study:
 
 def points_of(
     study: Study, models: Sequence[str] | None = None, batches: Sequence[int] | None = None
-) -> Iterator[Point]:
+) -> Iterator[StudyPoint]:
     """The grid's points, or those of some models and batches."""
     for model in models or study.grid.models:
         for requests in study.grid.requests:
             for batch in batches or study.grid.batches:
-                yield Point(model, requests, batch)
+                yield StudyPoint(model, requests, batch)

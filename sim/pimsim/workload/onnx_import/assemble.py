@@ -9,7 +9,7 @@ from pimsim.config.errors import InputError
 from pimsim.workload.canonical import canonical_block
 from pimsim.workload.fit_forms import fit_form
 from pimsim.workload.onnx_import.formats import ElementType, Stored
-from pimsim.workload.onnx_import.parts import Part
+from pimsim.workload.onnx_import.parts import GraphPart
 from pimsim.workload.onnx_import.reading import count_elements
 from pimsim.workload.onnx_import.shapes import Value
 from pimsim.workload.operators import OperatorKind
@@ -51,7 +51,9 @@ class Runs:
         return form
 
 
-def block_operators(parts: Sequence[Part], runs: Runs, where: str) -> tuple[SymbolicOperator, ...]:
+def block_operators(
+    parts: Sequence[GraphPart], runs: Runs, where: str
+) -> tuple[SymbolicOperator, ...]:
     """The operators of one block, or of what is before or after them, in the cards' order.
 
     Raises ``InputError`` where a product has another number of rows than tokens.
@@ -70,7 +72,7 @@ def block_operators(parts: Sequence[Part], runs: Runs, where: str) -> tuple[Symb
 
 
 class _Maker:
-    def __init__(self, runs: Runs, attention: Part | None, where: str) -> None:
+    def __init__(self, runs: Runs, attention: GraphPart | None, where: str) -> None:
         self.runs, self.attention, self.where = runs, attention, where
         kind = runs.activations
         cache = attention.facts["cache"] if attention is not None else kind
@@ -79,7 +81,7 @@ class _Maker:
         )
         self.cache = cache
 
-    def operators(self, part: Part, after: tuple[str, ...]) -> list[SymbolicOperator]:
+    def operators(self, part: GraphPart, after: tuple[str, ...]) -> list[SymbolicOperator]:
         """One operator, or the three of attention."""
         made = getattr(self, f"_{part.what}")(part, after)
         found = made if isinstance(made, list) else [made]
@@ -124,7 +126,7 @@ class _Maker:
         rest = [each for each in operator.operands if each.role is not OperandRole.WEIGHT]
         return operator.model_copy(update={"operands": (*operands, *rest)})
 
-    def _product(self, part: Part, after: tuple[str, ...]) -> SymbolicOperator:
+    def _product(self, part: GraphPart, after: tuple[str, ...]) -> SymbolicOperator:
         facts, group = part.facts, part.group
         shard = _SHARDS.get(group, Shard.NONE)
         experts = facts["experts"]
@@ -141,7 +143,7 @@ class _Maker:
         whole = [False] + [shard is Shard.ROWS] * (len(part.weights) - 1)
         return self._with(made, part.weights, "E" if experts else "1", max(experts, 1), whole)
 
-    def _symbol(self, part: Part) -> str:
+    def _symbol(self, part: GraphPart) -> str:
         """The one symbol that a product's rows are."""
         if part.facts["experts"]:
             return "A"
@@ -154,7 +156,7 @@ class _Maker:
             )
         return "T"
 
-    def _norm(self, part: Part, after: tuple[str, ...]) -> SymbolicOperator:
+    def _norm(self, part: GraphPart, after: tuple[str, ...]) -> SymbolicOperator:
         facts = part.facts
         count = facts.get("count")
         form = {"T": count} if count else self.runs.rows(part.out, self.where)
@@ -173,7 +175,7 @@ class _Maker:
                  <= 2 * facts["width"]] * len(part.weights)  # fmt: skip
         return self._with(made, part.weights, whole=whole)
 
-    def _rope(self, part: Part, after: tuple[str, ...]) -> SymbolicOperator:
+    def _rope(self, part: GraphPart, after: tuple[str, ...]) -> SymbolicOperator:
         assert self.attention is not None
         facts = self.attention.facts
         turned = part.facts["width"]
@@ -183,12 +185,12 @@ class _Maker:
             )
         return self.make.rope(facts["heads"], facts["kv_heads"], turned, facts["key_dim"], after)
 
-    def _append(self, part: Part, after: tuple[str, ...]) -> SymbolicOperator:
+    def _append(self, part: GraphPart, after: tuple[str, ...]) -> SymbolicOperator:
         facts = part.facts
         size = facts["kv_heads"] * (facts["key_dim"] + facts["value_dim"])
         return self.make.append(size, facts["kv_heads"], facts["key_dim"], after)
 
-    def _attention(self, part: Part, after: tuple[str, ...]) -> list[SymbolicOperator]:
+    def _attention(self, part: GraphPart, after: tuple[str, ...]) -> list[SymbolicOperator]:
         facts = part.facts
         score, softmax, value = self.make.scores(
             facts["heads"], facts["kv_heads"], facts["key_dim"], facts["value_dim"],
@@ -198,23 +200,23 @@ class _Maker:
             softmax = self._with(softmax, [facts["sinks"]])
         return [score, softmax, value]
 
-    def _act(self, part: Part, after: tuple[str, ...]) -> SymbolicOperator:
+    def _act(self, part: GraphPart, after: tuple[str, ...]) -> SymbolicOperator:
         facts = part.facts
         rows = {"A": 1} if facts["experts"] else {"T": 1}
         return self.make.activate(
             part.name, rows, facts["width"], facts["function"], facts["gated"], after
         )
 
-    def _residual(self, part: Part, after: tuple[str, ...]) -> SymbolicOperator:
+    def _residual(self, part: GraphPart, after: tuple[str, ...]) -> SymbolicOperator:
         return self.make.residual(part.name, part.facts["width"], after)
 
-    def _route(self, part: Part, after: tuple[str, ...]) -> SymbolicOperator:
+    def _route(self, part: GraphPart, after: tuple[str, ...]) -> SymbolicOperator:
         return self.make.route(part.facts["width"], part.facts["scoring"], after)
 
-    def _combine(self, part: Part, after: tuple[str, ...]) -> SymbolicOperator:
+    def _combine(self, part: GraphPart, after: tuple[str, ...]) -> SymbolicOperator:
         return self.make.combine(part.facts["width"], part.facts["shared"], after)
 
-    def _embed(self, part: Part, after: tuple[str, ...]) -> SymbolicOperator:
+    def _embed(self, part: GraphPart, after: tuple[str, ...]) -> SymbolicOperator:
         facts = part.facts
         made = self.make.embed(facts["width"], facts["tables"], facts["scaled"])
         operands = []

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from pimsim.config.errors import InputError
 from pimsim.workload.onnx_import.formats import ElementType, Stored, element_type
-from pimsim.workload.onnx_import.parts import Flow, Part
+from pimsim.workload.onnx_import.parts import Flow, GraphPart
 from pimsim.workload.onnx_import.reading import count_elements
 from pimsim.workload.onnx_import.spelt import SpeltAttention, behind_repeats
 from pimsim.workload.onnx_import.windows import mask_window
@@ -69,7 +69,7 @@ def fused_attention(reader: Recogniser, node: Any) -> None:
             or key_dim
         )
         for at in (0, 1):
-            part = Part("rope", "", dict(flows[at].sources), {"width": turned})
+            part = GraphPart("rope", "", dict(flows[at].sources), {"width": turned})
             reader.parts.append(part)
             flows[at] = Flow({part: None})
     window = attributes.get("local_window_size", -1)
@@ -143,7 +143,7 @@ def _split_bias(
 
 
 def _norm(reader: Recogniser, flow: Flow, gain: Stored, dim: int, count: int, node: Any) -> Flow:
-    part = Part(
+    part = GraphPart(
         "norm", "", dict(flow.sources), {"width": dim, "function": "rmsnorm", "count": count},
         [gain], module=node.name,
     )  # fmt: skip
@@ -166,9 +166,9 @@ def _attend(
         "window": window, "sinks": sinks, "cache": cache, "query": flows[0], "key": flows[1],
         "value": flows[2],
     }  # fmt: skip
-    append = Part("append", "", {**flows[1].sources, **flows[2].sources}, dict(facts))
+    append = GraphPart("append", "", {**flows[1].sources, **flows[2].sources}, dict(facts))
     reader.parts.append(append)
-    part = Part("attention", out, {**flows[0].sources, append: None}, facts, module=module)
+    part = GraphPart("attention", out, {**flows[0].sources, append: None}, facts, module=module)
     if sinks is not None:
         part.weights.append(sinks)
     reader.add(part)

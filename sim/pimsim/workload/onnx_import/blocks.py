@@ -6,12 +6,12 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from pimsim.config.errors import InputError
-from pimsim.workload.onnx_import.parts import HEAD, START, Part
+from pimsim.workload.onnx_import.parts import HEAD, START, GraphPart
 
 __all__ = ["place_parts"]
 
 
-def place_parts(parts: Sequence[Part], path: Path) -> list[Part]:
+def place_parts(parts: Sequence[GraphPart], path: Path) -> list[GraphPart]:
     """The parts with ``layer``, ``name`` and ``group``, each after those that it needs.
 
     A block begins at the value that the norm before its attention reads; what needs that value is
@@ -34,25 +34,25 @@ def place_parts(parts: Sequence[Part], path: Path) -> list[Part]:
     return found
 
 
-def _users(parts: Iterable[Part]) -> dict[Part, list[Part]]:
-    users: dict[Part, list[Part]] = {}
+def _users(parts: Iterable[GraphPart]) -> dict[GraphPart, list[GraphPart]]:
+    users: dict[GraphPart, list[GraphPart]] = {}
     for part in parts:
         for other in part.after:
             users.setdefault(other, []).append(part)
     return users
 
 
-def _swap(parts: Iterable[Part], old: Part, new: Part) -> None:
+def _swap(parts: Iterable[GraphPart], old: GraphPart, new: GraphPart) -> None:
     """All that needed ``old`` needs ``new``."""
     for part in parts:
         if old in part.after and part is not new:
             part.after = {(new if each is old else each): None for each in part.after}
 
 
-def _with_routes(parts: list[Part], path: Path) -> list[Part]:
+def _with_routes(parts: list[GraphPart], path: Path) -> list[GraphPart]:
     """Behind each router the step from scores to weights of chosen experts."""
-    found: list[Part] = []
-    routes: dict[Part, Part] = {}
+    found: list[GraphPart] = []
+    routes: dict[GraphPart, GraphPart] = {}
     for part in parts:
         found.append(part)
         if part.what == "product" and part.facts.get("router"):
@@ -60,7 +60,7 @@ def _with_routes(parts: list[Part], path: Path) -> list[Part]:
             if scores is None:
                 raise InputError(f"{path}: a router ({part.module}) without softmax or sigmoid")
             scoring, width = scores
-            route = Part("route", part.out, {part: None}, {"scoring": scoring, "width": width})
+            route = GraphPart("route", part.out, {part: None}, {"scoring": scoring, "width": width})
             routes[part] = route
             found.append(route)
     for part in found:
@@ -72,9 +72,9 @@ def _with_routes(parts: list[Part], path: Path) -> list[Part]:
     return found
 
 
-def _behind(start: Iterable[Part]) -> list[Part]:
+def _behind(start: Iterable[GraphPart]) -> list[GraphPart]:
     """Parts before attention, back to its products."""
-    found: dict[Part, None] = {}
+    found: dict[GraphPart, None] = {}
     waiting = list(start)
     while waiting:
         part = waiting.pop()
@@ -86,7 +86,7 @@ def _behind(start: Iterable[Part]) -> list[Part]:
     return list(found)
 
 
-def _one_rope(parts: list[Part], core: _Core) -> list[Part]:
+def _one_rope(parts: list[GraphPart], core: _Core) -> list[GraphPart]:
     """Queries and keys are turned by one operator."""
     first, second = (
         next((part for part in core.paths[key] if part.what == "rope"), None)
@@ -101,7 +101,7 @@ def _one_rope(parts: list[Part], core: _Core) -> list[Part]:
     return _sorted(left)
 
 
-def _one_combine(parts: list[Part]) -> list[Part]:
+def _one_combine(parts: list[GraphPart]) -> list[GraphPart]:
     """A sum with the shared expert's result is a part of the sum of experts."""
     for part in [each for each in parts if each.what == "combine"]:
         inner = next((each for each in part.after if each.what == "combine"), None)
@@ -112,9 +112,9 @@ def _one_combine(parts: list[Part]) -> list[Part]:
     return parts
 
 
-def _sorted(parts: Sequence[Part]) -> list[Part]:
+def _sorted(parts: Sequence[GraphPart]) -> list[GraphPart]:
     """The same parts, each after those that it needs, else in their order."""
-    done: dict[Part, None] = {}
+    done: dict[GraphPart, None] = {}
     inside = set(parts)
 
     for root in parts:
@@ -133,12 +133,12 @@ def _sorted(parts: Sequence[Part]) -> list[Part]:
 class _Core:
     """Attention with all that is before it in its block."""
 
-    def __init__(self, attention: Part, where: str) -> None:
+    def __init__(self, attention: GraphPart, where: str) -> None:
         self.attention = attention
         self.paths = {
             key: _behind(attention.facts[key].sources) for key in ("query", "key", "value")
         }
-        self.products: dict[str, Part] = {}
+        self.products: dict[str, GraphPart] = {}
         for key, path in self.paths.items():
             products = [part for part in path if part.what == "product"]
             if len(products) != 1 or any(p.what in ("residual", "embed") for p in path):
@@ -165,8 +165,8 @@ class _Core:
             )
 
 
-def _layers(parts: Sequence[Part], cores: Sequence[_Core], path: Path) -> None:
-    begins: dict[Part, int] = {}
+def _layers(parts: Sequence[GraphPart], cores: Sequence[_Core], path: Path) -> None:
+    begins: dict[GraphPart, int] = {}
     for at, core in enumerate(cores):
         for part in core.stream:
             begins[part] = at
@@ -189,7 +189,11 @@ class _Roles:
     """Names of one block's parts."""
 
     def __init__(
-        self, core: _Core, parts: Sequence[Part], users: dict[Part, list[Part]], where: str
+        self,
+        core: _Core,
+        parts: Sequence[GraphPart],
+        users: dict[GraphPart, list[GraphPart]],
+        where: str,
     ) -> None:
         self.core, self.parts, self.users, self.where = core, parts, users, where
 
@@ -216,7 +220,7 @@ class _Roles:
                     f"{self.where}: {part.what} {part.module or part.out!r} has no place in a "
                     "decoder block"
                 )
-        seen: dict[str, Part] = {}
+        seen: dict[str, GraphPart] = {}
         for part in self.parts:
             if part.name in seen:
                 raise InputError(
@@ -246,7 +250,7 @@ class _Roles:
             if part.what == "append":
                 part.name = part.group = "kv_append"
 
-    def _product(self, part: Part) -> None:
+    def _product(self, part: GraphPart) -> None:
         users = self.users.get(part, [])
         experts = bool(part.facts["experts"])
         after_act = any(each.what == "act" for each in part.after)
@@ -268,9 +272,9 @@ class _Roles:
             name = ("gate" if part.facts.get("passes") else "up") if two else "fc1"
             part.name = f"{prefix}{name}"
 
-    def _is_shared(self, part: Part) -> bool:
+    def _is_shared(self, part: GraphPart) -> bool:
         """Whether it leads to the sum of experts, as a network of its own."""
-        waiting, seen = [part], set[Part]()
+        waiting, seen = [part], set[GraphPart]()
         while waiting:
             each = waiting.pop()
             if each in seen or each.what == "residual":
@@ -282,14 +286,14 @@ class _Roles:
                 waiting += self.users.get(each, [])
         return False
 
-    def _act(self, part: Part) -> None:
+    def _act(self, part: GraphPart) -> None:
         if part.facts["experts"]:
             part.name = part.group = "expert_act"
         else:
             prefix = "shared_" if self._is_shared(part) else ""
             part.name = part.group = f"{prefix}act"
 
-    def _norm(self, part: Part) -> None:
+    def _norm(self, part: GraphPart) -> None:
         sources = {each.name for each in part.after}
         if sources == {"proj"}:
             part.name = "post_ln1"
@@ -300,7 +304,7 @@ class _Roles:
         part.group = part.name
 
 
-def _outside(parts: Sequence[Part], path: Path) -> None:
+def _outside(parts: Sequence[GraphPart], path: Path) -> None:
     names = {
         START: {"embed": "embed", "norm": "embed_norm"},
         HEAD: {"norm": "final_norm", "product": "lm_head"},

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from pimsim.config.errors import InputError
-from pimsim.workload.onnx_import.formats import Piece, Stored
+from pimsim.workload.onnx_import.formats import FormatPiece, Stored
 from pimsim.workload.onnx_import.graph import GraphView
-from pimsim.workload.onnx_import.parts import Part
+from pimsim.workload.onnx_import.parts import GraphPart
 from pimsim.workload.onnx_import.reading import count_elements
 
 if TYPE_CHECKING:
@@ -78,18 +78,18 @@ def fused_experts(reader: Recogniser, node: Any) -> None:
         source.facts["scores"] = ("softmax", over)
     data = reader.consume(node.input[0])
     common = {"experts": experts, "chosen": source, "per_token": chosen}
-    one = Part("product", "", dict(data.sources), {"n": columns, "k": hidden, **common},
+    one = GraphPart("product", "", dict(data.sources), {"n": columns, "k": hidden, **common},
                [*first, *third], module=node.name)  # fmt: skip
     one.facts["bias"] = any(_is_bias(each, experts) for each in one.weights)
-    act = Part("act", "", {one: None}, {
+    act = GraphPart("act", "", {one: None}, {
         "function": _FUNCTIONS[kind], "gated": columns == 2 * width, "width": width,
         "experts": experts, "packed": True,
     })  # fmt: skip
-    two = Part("product", "", {act: None}, {"n": hidden, "k": width, **common}, second,
+    two = GraphPart("product", "", {act: None}, {"n": hidden, "k": width, **common}, second,
                module=node.name)  # fmt: skip
     two.facts["bias"] = any(_is_bias(each, experts) for each in two.weights)
     reader.parts += [one, act, two]
-    reader.add(Part("combine", node.output[0], {two: None, source: None},
+    reader.add(GraphPart("combine", node.output[0], {two: None, source: None},
                     {"width": hidden, "shared": False}, module=node.name))  # fmt: skip
 
 
@@ -120,9 +120,9 @@ def _weights(graph: GraphView, node: Any, number: int) -> list[Stored]:
         stored = weight.pieces[0].bytes
         kind = graph.attributes(node).get("quant_type", b"int")
         name = "int" if kind in (b"int", "int") else "f"
-        pieces = [Piece("weight", f"{name}{bits}", stored)]
+        pieces = [FormatPiece("weight", f"{name}{bits}", stored)]
         pieces += [
-            Piece(what, each.pieces[0].dtype, each.pieces[0].bytes)
+            FormatPiece(what, each.pieces[0].dtype, each.pieces[0].bytes)
             for what in ("scales", "zero points") if (each := found.get(what)) is not None
         ]  # fmt: skip
         weight = Stored(weight.name, weight.shape, stored * 8 // bits, tuple(pieces))

@@ -5,7 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
-__all__ = ["DTYPES", "FLOATS", "ElementType", "Piece", "Stored", "element_type", "tensor_bytes"]
+__all__ = [
+    "DTYPES",
+    "FLOATS",
+    "ElementType",
+    "FormatPiece",
+    "Stored",
+    "element_type",
+    "tensor_bytes",
+]
 
 
 class ElementType(NamedTuple):
@@ -42,7 +50,7 @@ def tensor_bytes(elements: int, bits: int) -> int:
 
 
 @dataclass(frozen=True)
-class Piece:
+class FormatPiece:
     """One tensor of the file that is a part of a weight."""
 
     what: str
@@ -61,7 +69,7 @@ class Stored:
     """Of the tensor that lies in the file."""
     elements: int
     """Numbers that the model has, however they are packed."""
-    pieces: tuple[Piece, ...]
+    pieces: tuple[FormatPiece, ...]
 
     @property
     def bytes(self) -> int:

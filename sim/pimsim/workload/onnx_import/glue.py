@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from pimsim.workload.onnx_import.parts import Flow, Part
+from pimsim.workload.onnx_import.parts import Flow, GraphPart
 from pimsim.workload.onnx_import.reading import count_elements
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ class GlueRoles:
         flow = reader.flow(name)
         if not flow.glue and not self.mixture(flow):
             return flow
-        made: Part | None = None
+        made: GraphPart | None = None
         if any(part.what == "experts" for part in flow.sources) or self._done_experts(flow):
             made = self._combine(name, flow)
         elif (found := self._function(flow)) is not None and self._of_products(flow):
@@ -127,7 +127,7 @@ class GlueRoles:
     def _of_products(self, flow: Flow) -> bool:
         return all(part.what == "product" for part in flow.sources) and len(flow.sources) <= 2
 
-    def _activation(self, name: str, flow: Flow, at: int, function: str) -> Part:
+    def _activation(self, name: str, flow: Flow, at: int, function: str) -> GraphPart:
         reader = self.reader
         through = self.inputs[at].sources
         width = reader.graph.width(name)
@@ -145,7 +145,7 @@ class GlueRoles:
             "experts": experts, "packed": packed,
         }  # fmt: skip
         self.claimed |= set(flow.glue)
-        return reader.add(Part("act", name, dict(flow.sources), facts))
+        return reader.add(GraphPart("act", name, dict(flow.sources), facts))
 
     def _done_experts(self, flow: Flow) -> bool:
         """Whether second products of experts are in it, so that what follows adds them up."""
@@ -155,7 +155,7 @@ class GlueRoles:
             for part in flow.sources
         )  # fmt: skip
 
-    def _combine(self, name: str, flow: Flow) -> Part:
+    def _combine(self, name: str, flow: Flow) -> GraphPart:
         width = self.reader.graph.width(name)
         self.claimed |= set(flow.glue)
         shared = [
@@ -164,9 +164,9 @@ class GlueRoles:
             and any(each.what == "act" for each in part.after)
         ]  # fmt: skip
         facts = {"width": width, "shared": bool(shared)}
-        return self.reader.add(Part("combine", name, dict(flow.sources), facts))
+        return self.reader.add(GraphPart("combine", name, dict(flow.sources), facts))
 
-    def routed(self, part: Part, node: Any) -> None:
+    def routed(self, part: GraphPart, node: Any) -> None:
         """An expert's product: the router is what its weights are chosen by."""
         graph, reader = self.reader.graph, self.reader
         makers = [graph.maker[name] for name in node.input if name in graph.maker]
@@ -219,7 +219,7 @@ class GlueRoles:
                 halves |= node.op_type == "Sub"
                 width = max(width, reader.graph.width(node.output[0]))
         self.claimed |= set(flow.glue)
-        part = Part("rope", name, dict(flow.sources), {"width": width * (2 if halves else 1)})
+        part = GraphPart("rope", name, dict(flow.sources), {"width": width * (2 if halves else 1)})
         reader.add(part)
         return Flow({part: None})
 

@@ -9,7 +9,7 @@ from typing import Any
 from pimsim.config.errors import InputError
 from pimsim.workload.onnx_import.formats import (
     FLOATS,
-    Piece,
+    FormatPiece,
     Stored,
     element_type,
     tensor_bytes,
@@ -148,12 +148,14 @@ class GraphView:
     def _plain(self, name: str) -> Stored:
         shape, code = self.loaded.weights[name]
         kind, elements = element_type(code), count_elements(shape)
-        piece = Piece("weight", kind.name, tensor_bytes(elements, kind.bits))
+        piece = FormatPiece("weight", kind.name, tensor_bytes(elements, kind.bits))
         return Stored(name, shape, elements, (piece,))
 
-    def _piece(self, what: str, name: str) -> Piece:
+    def _piece(self, what: str, name: str) -> FormatPiece:
         kind = element_type(self.dtype(name))
-        return Piece(what, kind.name, tensor_bytes(count_elements(self.shape(name)), kind.bits))
+        return FormatPiece(
+            what, kind.name, tensor_bytes(count_elements(self.shape(name)), kind.bits)
+        )
 
     def _dequantised(self, node: Any) -> Stored | None:
         """``DequantizeLinear`` of a stored tensor, by tensor, by axis or by block."""
@@ -179,7 +181,7 @@ class GraphView:
         blocks = -(-depth // block)
         data, scales = self._initializer(node, 1), self._initializer(node, 2)
         size = width * blocks * tensor_bytes(block, bits)
-        pieces = [Piece("weight", f"int{bits}", size), self._piece("scales", scales)]
+        pieces = [FormatPiece("weight", f"int{bits}", size), self._piece("scales", scales)]
         held = self._piece("weight", data).bytes
         if held != size or count_elements(self.shape(scales)) != width * blocks:
             raise InputError(
@@ -208,7 +210,7 @@ class GraphView:
             pieces.append(self._piece("zero points", node.input[3]))
         scale = self._scale_after(node)
         if scale is not None:
-            pieces.append(Piece("scales", scale.pieces[0].dtype, scale.bytes))
+            pieces.append(FormatPiece("scales", scale.pieces[0].dtype, scale.bytes))
         return Stored(whole.name, whole.shape, whole.elements, tuple(pieces))
 
     def _scale_after(self, node: Any) -> Stored | None:
@@ -236,7 +238,7 @@ class GraphView:
             return (whole, shape[0]) if len(shape) == 2 else None
         given = self.given(node)
         elements = count_elements(shape) * packing(given)
-        pieces = [Piece("weight", f"int{given.attribute('bits', 4)}", whole.pieces[0].bytes)]
+        pieces = [FormatPiece("weight", f"int{given.attribute('bits', 4)}", whole.pieces[0].bytes)]
         for at, what in ((2, "scales"), (3, "zero points")):
             if len(node.input) > at and node.input[at]:
                 pieces.append(self._piece(what, node.input[at]))

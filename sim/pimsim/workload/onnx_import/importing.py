@@ -19,7 +19,7 @@ from pimsim.workload.onnx_import.blocks import place_parts
 from pimsim.workload.onnx_import.formats import ElementType, Stored, element_type
 from pimsim.workload.onnx_import.graph import GraphView
 from pimsim.workload.onnx_import.inputs import InputSizes, Sample
-from pimsim.workload.onnx_import.parts import HEAD, START, Part, Unknown
+from pimsim.workload.onnx_import.parts import HEAD, START, GraphPart, Unknown
 from pimsim.workload.onnx_import.reading import LoadedGraph, read_graph
 from pimsim.workload.onnx_import.recognise import recognise
 from pimsim.workload.onnx_import.shapes import ShapeRules, Value
@@ -105,7 +105,7 @@ def _name(path: Path) -> str:
     return folder if path.stem in _ANY_GRAPH and folder else path.stem
 
 
-def _activations(graph: GraphView, parts: Sequence[Part]) -> ElementType:
+def _activations(graph: GraphView, parts: Sequence[GraphPart]) -> ElementType:
     """The type that most products work in."""
     codes = [graph.dtype(part.facts["data"]) for part in parts if "data" in part.facts]
     codes = [code for code in codes if element_type(code).bits >= 16 and code in (1, 10, 11, 16)]
@@ -114,11 +114,11 @@ def _activations(graph: GraphView, parts: Sequence[Part]) -> ElementType:
     return element_type(max(set(codes), key=codes.count) if codes else 1)
 
 
-def _phase(parts: Sequence[Part], runs: Runs, path: Path) -> Phase:
+def _phase(parts: Sequence[GraphPart], runs: Runs, path: Path) -> Phase:
     layers = sorted({part.layer for part in parts if part.layer >= 0})
     if len(layers) > _MOST_BLOCKS:
         raise InputError(f"{path}: {len(layers):,} blocks; {_MOST_BLOCKS:,} are allowed")
-    of_layer: dict[int, list[Part]] = {}
+    of_layer: dict[int, list[GraphPart]] = {}
     for part in parts:
         of_layer.setdefault(part.layer, []).append(part)
     kinds: list[tuple[SymbolicOperator, ...]] = []
@@ -150,7 +150,9 @@ def _phase(parts: Sequence[Part], runs: Runs, path: Path) -> Phase:
                  after=outer["after"])  # fmt: skip
 
 
-def _signature(parts: Sequence[Part], values: Sequence[Mapping[str, Value]]) -> tuple[object, ...]:
+def _signature(
+    parts: Sequence[GraphPart], values: Sequence[Mapping[str, Value]]
+) -> tuple[object, ...]:
     """Equal where two blocks have the same operators."""
     place = {part: at for at, part in enumerate(parts)}
     return tuple(
@@ -186,7 +188,7 @@ def _nameless(operator: SymbolicOperator) -> SymbolicOperator:
     return operator.model_copy(update={"operands": operands, "module": folded(operator.module)})
 
 
-def _weights(parts: Sequence[Part]) -> list[Stored]:
+def _weights(parts: Sequence[GraphPart]) -> list[Stored]:
     """All weights of the model: a matrix or table once, whoever reads it.
 
     An exporter lays vectors with the same numbers into one tensor (a gain of ones at the start of
@@ -205,7 +207,9 @@ def _weights(parts: Sequence[Part]) -> list[Stored]:
     return found
 
 
-def _facts(graph: GraphView, parts: Sequence[Part], decode: Phase, kind: ElementType) -> ModelFacts:
+def _facts(
+    graph: GraphView, parts: Sequence[GraphPart], decode: Phase, kind: ElementType
+) -> ModelFacts:
     attentions = [part.facts for part in parts if part.what == "attention"]
     embed = next((part for part in parts if part.what == "embed"), None)
     head = next((part for part in parts if part.name == "lm_head"), None)
@@ -231,7 +235,7 @@ def _facts(graph: GraphView, parts: Sequence[Part], decode: Phase, kind: Element
     )  # fmt: skip
 
 
-def _per_token(graph: GraphView, parts: Sequence[Part]) -> int:
+def _per_token(graph: GraphView, parts: Sequence[GraphPart]) -> int:
     """Experts that a token goes to: an operator says so, or the rows of gathered products."""
     found = set()
     for part in parts:
@@ -257,7 +261,7 @@ def _per_token(graph: GraphView, parts: Sequence[Part]) -> int:
     return next(iter(found), 0)
 
 
-def _longest(graph: GraphView, parts: Sequence[Part]) -> int:
+def _longest(graph: GraphView, parts: Sequence[GraphPart]) -> int:
     """Rows of the tables of angles; a number beyond all contexts where angles are computed."""
     rows = []
     for node in graph.nodes:
@@ -269,7 +273,7 @@ def _longest(graph: GraphView, parts: Sequence[Part]) -> int:
     return min(rows, default=_UNKNOWN_CONTEXT)
 
 
-def _formats(parts: Sequence[Part], kind: ElementType) -> str:
+def _formats(parts: Sequence[GraphPart], kind: ElementType) -> str:
     """What weights, activations and cache are kept in."""
     pieces = [
         piece for part in parts if part.what == "product"

@@ -7,7 +7,7 @@ from typing import Any
 
 from pimsim.workload.onnx_import.formats import Stored
 
-__all__ = ["HEAD", "START", "Flow", "Part", "Unknown"]
+__all__ = ["HEAD", "START", "Flow", "GraphPart", "Unknown"]
 
 START, HEAD = -1, -2
 """Numbers of what comes before and after the blocks."""
@@ -23,7 +23,7 @@ class Unknown:
 
 
 @dataclass(eq=False)
-class Part:
+class GraphPart:
     """An operator of one block."""
 
     what: str
@@ -31,7 +31,7 @@ class Part:
     ``route``, ``experts`` (a fused mixture), ``combine``."""
     out: str
     """A value with as many rows as it has."""
-    after: dict[Part, None] = field(default_factory=dict)
+    after: dict[GraphPart, None] = field(default_factory=dict)
     """Parts whose results it needs."""
     facts: dict[str, Any] = field(default_factory=dict)
     weights: list[Stored] = field(default_factory=list)
@@ -46,7 +46,7 @@ class Part:
 class Flow:
     """Where a value comes from: the parts before it, and the nodes since them."""
 
-    sources: dict[Part, None] = field(default_factory=dict)
+    sources: dict[GraphPart, None] = field(default_factory=dict)
     glue: dict[int, Any] = field(default_factory=dict)
     """Arithmetic that belongs to no part yet, by its place in the graph."""
 
@@ -57,7 +57,7 @@ class Flow:
             return other
         return Flow(self.sources | other.sources, self.glue | other.glue)
 
-    def only(self, what: str) -> Part | None:
+    def only(self, what: str) -> GraphPart | None:
         """Its single source, where that is of one kind."""
         if len(self.sources) != 1:
             return None

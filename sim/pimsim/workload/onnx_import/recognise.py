@@ -16,7 +16,7 @@ from pimsim.workload.onnx_import.experts import fused_experts, gathered_weight
 from pimsim.workload.onnx_import.formats import Stored
 from pimsim.workload.onnx_import.glue import ELEMENTWISE, FUNCTIONS, GlueRoles
 from pimsim.workload.onnx_import.graph import GEMMS, MOVEMENT, GraphView
-from pimsim.workload.onnx_import.parts import Flow, Part, Unknown
+from pimsim.workload.onnx_import.parts import Flow, GraphPart, Unknown
 from pimsim.workload.onnx_import.reading import count_elements
 from pimsim.workload.onnx_import.spelt import spelt_attention, spelt_norm
 
@@ -32,7 +32,7 @@ _FUSED_ATTENTION = frozenset({
 _STREAM = ("embed", "residual")
 
 
-def recognise(graph: GraphView, ids: str) -> tuple[list[Part], list[Unknown]]:
+def recognise(graph: GraphView, ids: str) -> tuple[list[GraphPart], list[Unknown]]:
     """Parts, each after those that it needs, and the nodes that are left over.
 
     ``ids``: the input with token ids. Raises ``InputError`` for attributes and shapes that make no
@@ -47,7 +47,7 @@ class Recogniser:
     def __init__(self, graph: GraphView, ids: str) -> None:
         self.graph, self.ids = graph, ids
         self.flows: dict[str, Flow] = {}
-        self.parts: list[Part] = []
+        self.parts: list[GraphPart] = []
         self.glue = GlueRoles(self)
         self.unknown: list[Unknown] = []
         self.patterns: dict[int, Any] = {}
@@ -57,7 +57,7 @@ class Recogniser:
         self.positions: dict[str, Stored] = {}
         """Values that are rows of a table which is not looked up by token."""
 
-    def run(self) -> tuple[list[Part], list[Unknown]]:
+    def run(self) -> tuple[list[GraphPart], list[Unknown]]:
         """All nodes."""
         self._find_patterns()
         for node in self.graph.nodes:
@@ -81,7 +81,7 @@ class Recogniser:
             found = found | self.flows.get(name, Flow())
         return found
 
-    def add(self, part: Part, *outs: str) -> Part:
+    def add(self, part: GraphPart, *outs: str) -> GraphPart:
         """A part, whose results are these values."""
         self.parts.append(part)
         for name in (part.out, *outs):
@@ -107,7 +107,7 @@ class Recogniser:
         if hasattr(found, "query"):
             plain_attention(self, found)
             return
-        part = Part(
+        part = GraphPart(
             "norm", found.out, self.consume(found.data).sources,
             {"width": self.graph.width(found.out), "function": found.function},
             list(found.weights), module=found.nodes[-1].name,
@@ -197,7 +197,7 @@ class Recogniser:
                 f"{graph.where(node)}: a product of {depth} features with the weight "
                 f"{weight.name!r} of shape {weight.shape}"
             )
-        part = Part(
+        part = GraphPart(
             "product", out, dict(flow.sources),
             {"n": width, "k": depth, "experts": experts, "data": data}, [weight], module=node.name,
         )  # fmt: skip
@@ -220,7 +220,7 @@ class Recogniser:
         column = bool(shape) and shape[-1] == 1 and node.input[1] == data
         return shape[-2] if column and len(shape) > 1 else self.graph.width(data)
 
-    def _bias(self, part: Part, weight: Stored | None) -> bool:
+    def _bias(self, part: GraphPart, weight: Stored | None) -> bool:
         if weight is None or weight.elements != part.facts["n"] * max(part.facts["experts"], 1):
             return False
         part.facts["bias"] = True
@@ -241,7 +241,7 @@ class Recogniser:
                     raise InputError(f"{graph.where(node)}: its bias belongs to no product")
             added = self._residual(node, node.input[0], node.input[1],
                                    node.output[3] if len(node.output) > 3 else "")  # fmt: skip
-            sources: dict[Part, None] = {added: None}
+            sources: dict[GraphPart, None] = {added: None}
         else:
             gains = [1] if rms else [1, 2]
             sources = self.consume(data).sources
@@ -253,7 +253,7 @@ class Recogniser:
             weights = []  # the operator must be given a gain; the model has none
         facts = {"width": graph.width(node.output[0]),
                  "function": "rmsnorm" if rms else "layernorm"}  # fmt: skip
-        self.add(Part("norm", node.output[0], dict(sources), facts, weights, module=node.name))
+        self.add(GraphPart("norm", node.output[0], dict(sources), facts, weights, module=node.name))
 
     def _table(self, node: Any) -> bool:
         """Rows of a table by token or by position; False for any other node."""
@@ -272,7 +272,7 @@ class Recogniser:
             return True
         width = weight.elements // max(rows, 1)
         facts = {"width": width, "rows": rows, "tables": 1, "scaled": False}
-        self.add(Part("embed", node.output[0], {}, facts, [weight], module=node.name))
+        self.add(GraphPart("embed", node.output[0], {}, facts, [weight], module=node.name))
         return True
 
     def _ones(self, name: str) -> bool:
@@ -359,10 +359,10 @@ class Recogniser:
             return False
         return not self.glue.activates(a, b)
 
-    def _residual(self, node: Any, one: str, two: str, out: str) -> Part:
+    def _residual(self, node: Any, one: str, two: str, out: str) -> GraphPart:
         sources = self.consume(one).sources | self.consume(two).sources
         shape = self.graph.shape(one)
-        part = Part(
+        part = GraphPart(
             "residual", out or one, dict(sources), {"width": shape[-1] if shape else 0},
             module=node.name,
         )  # fmt: skip

@@ -5,11 +5,11 @@ from __future__ import annotations
 from pimsim.hardware.dram.fast.calibration import calibrate, calibration_file, probe_of
 from pimsim.hardware.dram.fast.describe import describe
 from pimsim.hardware.dram.fast.phased import PhasedMemory
-from pimsim.hardware.dram.fast.phases import Phase
+from pimsim.hardware.dram.fast.phases import MemoryPhase
 from pimsim.hardware.dram.fast.probe import Probe
 from pimsim.hardware.dram.fast.system import FastMemorySystem, unfit
 
 __all__ = [
-    "FastMemorySystem", "Phase", "PhasedMemory", "Probe", "calibrate", "calibration_file",
+    "FastMemorySystem", "MemoryPhase", "PhasedMemory", "Probe", "calibrate", "calibration_file",
     "describe", "probe_of", "unfit",
 ]  # fmt: skip

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pimsim.hardware.dram.fast.operations import Operation
-from pimsim.hardware.dram.transfers import After
+from pimsim.hardware.dram.transfers import ResultWork
 
 __all__ = ["KnownOperations"]
 
@@ -24,7 +24,7 @@ class KnownOperations:
     lengths differ on their first channels.
     """
 
-    _by_length: dict[tuple[int, ...], list[tuple[After | None, Operation]]] = field(
+    _by_length: dict[tuple[int, ...], list[tuple[ResultWork | None, Operation]]] = field(
         default_factory=dict
     )
     _all: list[Operation] = field(default_factory=list)
@@ -34,7 +34,7 @@ class KnownOperations:
         return iter(self._all)
 
     def get(
-        self, programs: Sequence[Ints], marks: int, after: After | None,
+        self, programs: Sequence[Ints], marks: int, after: ResultWork | None,
         find: Callable[[], Operation],
     ) -> Operation:  # fmt: skip
         """The operation of these ``programs``, ``marks`` results and their outputs, or, where it
@@ -46,7 +46,7 @@ class KnownOperations:
         self.add(operation, marks, after)
         return operation
 
-    def add(self, operation: Operation, marks: int, after: After | None) -> None:
+    def add(self, operation: Operation, marks: int, after: ResultWork | None) -> None:
         """Take note of an operation of ``marks`` results, with what is written behind them; of
         equal ones the first is known."""
         alike = self._by_length.setdefault(_length(operation.programs, marks), [])
@@ -63,7 +63,7 @@ def _equal(one: Sequence[Ints], other: Sequence[Ints]) -> bool:
     return all(a is b or np.array_equal(a, b) for a, b in zip(one, other, strict=True))
 
 
-def _equal_outputs(one: After | None, other: After | None) -> bool:
+def _equal_outputs(one: ResultWork | None, other: ResultWork | None) -> bool:
     """Whether as much is written behind each result, in the same places. How long the vector
     units take for it, an operation does not say."""
     if one is None or other is None:

@@ -31,7 +31,7 @@ from pimsim.hardware.dram.layout import (
 )
 from pimsim.hardware.dram.pim_program import written_out
 from pimsim.hardware.dram.rules import Command
-from pimsim.hardware.dram.transfers import After
+from pimsim.hardware.dram.transfers import ResultWork
 
 __all__ = ["Operation", "analyse"]
 
@@ -88,7 +88,7 @@ class Operation:
 
 
 def analyse(
-    probe: Probe, programs: Sequence[Ints], marks: int, after: After | None,
+    probe: Probe, programs: Sequence[Ints], marks: int, after: ResultWork | None,
     beside_bursts: int,
 ) -> Operation:  # fmt: skip
     """How long each channel's program takes, and what comes of it when."""

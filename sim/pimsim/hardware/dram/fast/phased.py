@@ -12,14 +12,14 @@ from pimsim.config.memory import MemoryConfig
 from pimsim.config.pim import PimConfig
 from pimsim.hardware.dram.device import make_memory_system
 from pimsim.hardware.dram.fast.known import KnownOperations
-from pimsim.hardware.dram.fast.phases import Asked, Phase, after_of, replay
+from pimsim.hardware.dram.fast.phases import MemoryPhase, Submission, after_of, replay
 from pimsim.hardware.dram.fast.probe import Probe
 from pimsim.hardware.dram.fast.system import FastMemorySystem
 from pimsim.hardware.dram.layout import C_REFRESHES
 from pimsim.hardware.dram.peak import burst_slot_ps, data_buses
 from pimsim.hardware.dram.samples import A_BUS_LEFT, A_COLUMNS_LEFT, N_SAMPLE
 from pimsim.hardware.dram.system import MemorySystem
-from pimsim.hardware.dram.transfers import After, Group, Network, Rows, Scatter, Stream
+from pimsim.hardware.dram.transfers import Group, Network, ResultWork, Rows, Scatter, Stream
 from pimsim.hardware.vector_units import VectorUnits
 
 __all__ = ["PhasedMemory"]
@@ -44,7 +44,7 @@ class PhasedMemory:
         self.samples = self.fast.samples
         self.channels = self.fast.channels
         self.cycle_ps = self.fast.cycle_ps
-        self.phases: list[Phase] = []
+        self.phases: list[MemoryPhase] = []
         self._by_command = by_command
         self._exact: MemorySystem | None = None
         self._numbers: dict[int, int] = {}  # of the phase's requests, by group
@@ -75,14 +75,14 @@ class PhasedMemory:
         source: int = 0,
     ) -> Group:  # fmt: skip
         """See ``MemorySystem.submit``."""
-        system = self._ask(start, Asked(streams=streams, scatters=scatters))
+        system = self._ask(start, Submission(streams=streams, scatters=scatters))
         return self._number(system.submit(start, streams, scatters, source))
 
     def submit_pim(
-        self, start: int, programs: Sequence[Ints], marks: int, after: After | None = None
+        self, start: int, programs: Sequence[Ints], marks: int, after: ResultWork | None = None
     ) -> Group:
         """See ``MemorySystem.submit_pim``."""
-        system = self._ask(start, Asked(programs=programs, marks=marks, after=after))
+        system = self._ask(start, Submission(programs=programs, marks=marks, after=after))
         return self._number(system.submit_pim(start, programs, marks, after))
 
     def advance(self, until: int) -> Group | None:
@@ -97,11 +97,11 @@ class PhasedMemory:
                 self.phases[-1].end = self.now
         return group
 
-    def _ask(self, start: int, asked: Asked) -> FastMemorySystem | MemorySystem:
+    def _ask(self, start: int, asked: Submission) -> FastMemorySystem | MemorySystem:
         """Take note; who is to be asked in this phase, which is a new one where nothing ran."""
         if not self.phases or (not self.active and self.fast.quiet_at(start)):
             begin = max(start, self.now)
-            phase = Phase(self._asked, begin, by_command=self._asked in self._by_command)
+            phase = MemoryPhase(self._asked, begin, by_command=self._asked in self._by_command)
             self.phases.append(phase)
             self._numbers.clear()
             self._last = (-1, begin)
@@ -158,7 +158,7 @@ class PhasedMemory:
         return own / max(whole, 1)
 
     # the same once more -------------------------------------------------------------------------
-    def cycles_again(self, phase: Phase, channel: int) -> tuple[int, int]:
+    def cycles_again(self, phase: MemoryPhase, channel: int) -> tuple[int, int]:
         """Cycles that a phase takes on one channel by itself: by commands, and by rates."""
         asked, operations = self._part(phase, channel)
         period = self.probe.period
@@ -172,9 +172,9 @@ class PhasedMemory:
         fast.skip(start)
         return replay(exact, phase, asked), replay(fast, phase, asked)
 
-    def _part(self, phase: Phase, channel: int) -> tuple[list[Asked], KnownOperations]:
+    def _part(self, phase: MemoryPhase, channel: int) -> tuple[list[Submission], KnownOperations]:
         """What ``channel`` has of a phase, and its PIM operations."""
-        asked: list[Asked] = []
+        asked: list[Submission] = []
         operations = KnownOperations()
         for one in phase.asked:
             if len(one.programs):

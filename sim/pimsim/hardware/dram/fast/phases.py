@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 
 from pimsim.hardware.dram.layout import P_MARK
 from pimsim.hardware.dram.pim_program import instructions
-from pimsim.hardware.dram.transfers import After, Group, Rows, Scatter, Stream
+from pimsim.hardware.dram.transfers import Group, ResultWork, Rows, Scatter, Stream
 
-__all__ = ["Asked", "Phase", "Service", "after_of", "bursts_each", "part_of", "replay"]
+__all__ = ["MemoryPhase", "Service", "Submission", "after_of", "bursts_each", "part_of", "replay"]
 
 Ints = NDArray[np.int64]
 Streams = Sequence[Stream | Rows]
@@ -38,21 +38,21 @@ class Service(Protocol):
     ) -> Group: ...
 
     def submit_pim(
-        self, start: int, programs: Sequence[Ints], marks: int, after: After | None = None
+        self, start: int, programs: Sequence[Ints], marks: int, after: ResultWork | None = None
     ) -> Group: ...
 
     def advance(self, until: int) -> Group | None: ...
 
 
 @dataclass(frozen=True)
-class Asked:
+class Submission:
     """What was asked of the memory at once: a transfer, or a PIM operation."""
 
     streams: Streams = ()
     scatters: Sequence[Scatter] = ()
     programs: Sequence[Ints] = ()
     marks: int = 0
-    after: After | None = None
+    after: ResultWork | None = None
     behind: int = -1
     """The request of this phase that had been completed last when this one came; -1: none."""
     delay: int = 0
@@ -60,14 +60,14 @@ class Asked:
 
 
 @dataclass
-class Phase:
+class MemoryPhase:
     """Everything asked for between two moments at which the memory was idle."""
 
     number: int
     """Of requests since the start of the run."""
     start: int
     """Cycle."""
-    asked: list[Asked] = field(default_factory=list)
+    asked: list[Submission] = field(default_factory=list)
     end: int = -1
     by_command: bool = False
     """Whether it was simulated at command fidelity."""
@@ -104,7 +104,7 @@ def part_of(programs: Sequence[Ints], channel: int, marks: Ints) -> list[Ints]:
     return [own]
 
 
-def after_of(after: After | None, marks: Ints, channels: int) -> After | None:
+def after_of(after: ResultWork | None, marks: Ints, channels: int) -> ResultWork | None:
     """What follows the results ``marks``, all on one of so many channels."""
     if after is None:
         return None
@@ -114,12 +114,12 @@ def after_of(after: After | None, marks: Ints, channels: int) -> After | None:
     )  # fmt: skip
 
 
-def bursts_each(after: After, channels: int) -> Ints:
+def bursts_each(after: ResultWork, channels: int) -> Ints:
     """Bursts of each output that one channel writes."""
     return -(-after.bursts // channels) if after.spread else after.bursts
 
 
-def replay(system: Service, phase: Phase, asked: Sequence[Asked]) -> int:
+def replay(system: Service, phase: MemoryPhase, asked: Sequence[Submission]) -> int:
     """Cycles of a phase on ``system``, which is idle at the cycle of the refresh interval at which
     the phase began. ``asked``: what a channel had of it."""
     begun = system.now

@@ -28,7 +28,7 @@ from pimsim.hardware.dram.fast.flow import (
     TICKS,
 )
 from pimsim.hardware.dram.fast.probe import Probe, Stall
-from pimsim.hardware.dram.fast.programs import Job, Pieces, job_of
+from pimsim.hardware.dram.fast.programs import Pieces, ProgramRun, job_of
 from pimsim.hardware.dram.layout import (
     C_STACK,
     N_CAUSES,
@@ -162,7 +162,7 @@ def _sampled(
     return written_out(short), first, piece
 
 
-def _stretch(program: Ints, about: Ints, first: Ints, bursts: Ints, wanted: int) -> Job:
+def _stretch(program: Ints, about: Ints, first: Ints, bursts: Ints, wanted: int) -> ProgramRun:
     """As much of a channel's program as takes ``wanted`` cycles, for what comes by time, not by
     kind, as refreshes and writes do: its beginning, or all of it as often as it takes. ``about``,
     ``first``, ``bursts``: by piece."""

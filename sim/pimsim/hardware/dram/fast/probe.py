@@ -20,7 +20,7 @@ from pimsim.hardware.dram.address import AddressMap
 from pimsim.hardware.dram.device import make_memory_system
 from pimsim.hardware.dram.fast.clock import RefreshClock
 from pimsim.hardware.dram.fast.flow import NEVER, ONE, TICKS
-from pimsim.hardware.dram.fast.programs import Job, renamed_rows
+from pimsim.hardware.dram.fast.programs import ProgramRun, renamed_rows
 from pimsim.hardware.dram.layout import (
     C_STACK,
     INFINITY,
@@ -363,7 +363,7 @@ class Probe:
         system.submit(start, streams, scatters)
         return _run(system) - start
 
-    def program(self, job: Job, bursts: int) -> ProgramTimes:
+    def program(self, job: ProgramRun, bursts: int) -> ProgramTimes:
         """A channel's program alone, and beside a chain of reads of about so many bursts each. The
         closer a refresh, the fewer reads go between the tiles of a single row buffer; so it is on
         there."""
@@ -372,7 +372,7 @@ class Probe:
         content = job.content + length.to_bytes(8, "little")
         return self._programs.get(content, lambda: self._program(job, length))
 
-    def _renamed(self, job: Job) -> Job:
+    def _renamed(self, job: ProgramRun) -> ProgramRun:
         """The same in rows that do not tell requests and batches apart: above those that its own
         writes go to, below those of the streams beside it."""
         row = self._map.position["ro"]
@@ -381,14 +381,14 @@ class Probe:
         written = int(job.bursts.sum())
         least = (written - 1 >> row) + 1
         program = renamed_rows(job.program, least, self.memory.organization.rows // 2)
-        return Job(program, job.bursts)
+        return ProgramRun(program, job.bursts)
 
-    def _program(self, job: Job, bursts: int) -> ProgramTimes:
+    def _program(self, job: ProgramRun, bursts: int) -> ProgramTimes:
         alone, counts, _, _, tail = self.quiet._run_job(job)
         beside, beside_counts, reads, clear, _ = self._run_job(job, bursts)
         return ProgramTimes(alone, beside, reads, clear, counts, beside_counts, tail)
 
-    def stall(self, job: Job) -> Stall:
+    def stall(self, job: ProgramRun) -> Stall:
         """What refreshes cost a channel's program; nothing where it meets none."""
         if self.quiet is self:
             return Stall(0, 0)
@@ -400,14 +400,14 @@ class Probe:
         """Of the writes that ``beside_writes`` has beside a program."""
         return BEHIND_BURSTS * self.writes.ticks // TICKS
 
-    def beside_writes(self, job: Job) -> tuple[int, int]:
+    def beside_writes(self, job: ProgramRun) -> tuple[int, int]:
         """What a stream of writes and a channel's program get of their rates beside each other, of
         4096: writes are drained before anything else, and may leave PIM nothing."""
         if self.quiet is not self:
             return self.quiet.beside_writes(job)
         return self._beside_writes.get(job.content, lambda: self._share_beside_writes(job))
 
-    def _share_beside_writes(self, job: Job) -> tuple[int, int]:
+    def _share_beside_writes(self, job: ProgramRun) -> tuple[int, int]:
         org = self.memory.organization
         first = org.rows // 2 * org.ranks * org.banks * org.columns
         ends = []
@@ -422,7 +422,7 @@ class Probe:
         worked = max(took - (ends[1] - ends[0]) * TICKS, 0)
         return alone * ONE // took, min(max(worked * ONE // took, 1), ONE)
 
-    def _stall(self, job: Job) -> Stall:
+    def _stall(self, job: ProgramRun) -> Stall:
         durations = self.quiet._run_job(job)[0]
         took, counts, *_ = self._run_job(job)
         ends = np.cumsum(took)
@@ -442,7 +442,7 @@ class Probe:
         return Stall(max(int(stops.mean()), 0), min(share, ONE))
 
     def _run_job(
-        self, job: Job, bursts: int = 0
+        self, job: ProgramRun, bursts: int = 0
     ) -> tuple[Ints, Ints, Ints, NDArray[np.bool_], int]:  # fmt: skip
         """Ticks of each piece, what was counted in all, reads that went out meanwhile, whether no
         refresh came meanwhile, and ticks from its last result to its last write. ``bursts``: of

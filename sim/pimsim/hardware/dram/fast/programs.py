@@ -29,9 +29,9 @@ from pimsim.hardware.dram.layout import (
 )
 from pimsim.hardware.dram.pim_queue import gwrite_estimate, tile_estimate
 from pimsim.hardware.dram.rules import Command
-from pimsim.hardware.dram.transfers import After
+from pimsim.hardware.dram.transfers import ResultWork
 
-__all__ = ["Job", "Pieces", "estimate", "find_pieces", "job_of", "renamed_rows", "reserved"]
+__all__ = ["Pieces", "ProgramRun", "estimate", "find_pieces", "job_of", "renamed_rows", "reserved"]
 
 Ints = NDArray[np.int64]
 _GWRITE, _HEADER = int(Command.GWRITE), int(Command.HEADER)
@@ -42,7 +42,7 @@ _SPREAD = -7046029254386353131
 
 
 @dataclass(frozen=True)
-class Job:
+class ProgramRun:
     """One channel's program, its pieces marked by their numbers, and what each of them writes."""
 
     program: Ints
@@ -50,10 +50,10 @@ class Job:
     """By piece."""
 
     @property
-    def after(self) -> After:
+    def after(self) -> ResultWork:
         """Its vector work as if it took no time: what counts here is what it writes."""
         nothing = np.zeros(len(self.bursts), dtype=np.int64)
-        return After(nothing, self.bursts, nothing, 0, False)
+        return ResultWork(nothing, self.bursts, nothing, 0, False)
 
     @cached_property
     def content(self) -> bytes:
@@ -114,7 +114,7 @@ def find_pieces(whole: Ints, channel: Ints, bursts: Ints) -> Pieces:
     return Pieces(first, size, channel[first], kind, example, whole[first, P_ROUNDS], loop)
 
 
-def job_of(program: Ints, first: Ints, bursts: Ints) -> Job:
+def job_of(program: Ints, first: Ints, bursts: Ints) -> ProgramRun:
     """A channel's program apart from those of the others, ready at once.
 
     ``first``: first instruction of each piece; ``bursts``: written after each piece.
@@ -123,7 +123,7 @@ def job_of(program: Ints, first: Ints, bursts: Ints) -> Job:
     own[:, P_READY] = 0
     own[:, P_MARK] = -1
     own[np.append(first[1:], len(program)) - 1, P_MARK] = np.arange(len(first))
-    return Job(own, bursts)
+    return ProgramRun(own, bursts)
 
 
 def renamed_rows(program: Ints, least: int, most: int) -> Ints:

@@ -58,9 +58,9 @@ from pimsim.hardware.dram.samples import (
     stop_sampling,
 )
 from pimsim.hardware.dram.transfers import (
-    After,
     Group,
     Network,
+    ResultWork,
     Rows,
     Scatter,
     Stream,
@@ -94,7 +94,7 @@ class _Running:
     begun: int
     """Tick of its submission, and the one from which it runs."""
     start: int
-    after: After | None
+    after: ResultWork | None
     unit_free: Ints
     """When each of the shared vector units was free as it began."""
     end: int = -1
@@ -196,7 +196,7 @@ class FastMemorySystem:
         return group
 
     def submit_pim(
-        self, start: int, programs: Sequence[Ints], marks: int, after: After | None = None
+        self, start: int, programs: Sequence[Ints], marks: int, after: ResultWork | None = None
     ) -> Group:
         """Run a PIM program on each channel; see ``MemorySystem.submit_pim``."""
         if self._running is not None:
@@ -257,7 +257,7 @@ class FastMemorySystem:
         return list(self._operations)
 
     def operation(
-        self, programs: Sequence[Ints], marks: int, after: After | None
+        self, programs: Sequence[Ints], marks: int, after: ResultWork | None
     ) -> Operation:  # fmt: skip
         """What these programs are as work."""
         return self._operations.get(
@@ -435,7 +435,7 @@ class FastMemorySystem:
         return max(end, self.now)
 
     def _settle(
-        self, running: _Running, after: After, ready: Ints, begin: int, finish: Ints
+        self, running: _Running, after: ResultWork, ready: Ints, begin: int, finish: Ints
     ) -> int:
         """See ``settle``: on units of its own, or on those that the NPU had meanwhile, too."""
         start, shared = self._cycle(running.start), self.vector_units

@@ -1,7 +1,7 @@
 """PIM designs: one module each, found by the ``design`` key of its YAML.
 
 A module offers a function for each operation that its presets list in ``operations``, from the
-operation's sizes to the ``Stream`` that does it:
+operation's sizes to the ``CommandStream`` that does it:
 
 - ``gemv(design, outputs, inputs, batch)``: ``batch`` products of one matrix with a vector each
 - ``attention(design, heads, kv_heads, head_dim, context)``: decode attention of one request
@@ -18,7 +18,7 @@ from collections.abc import Callable
 from pimsim.config.errors import InputError, near_miss
 from pimsim.config.pim_stream import StreamPimConfig
 from pimsim.config.plugins import load_module, module_names
-from pimsim.hardware.pim.stream import Stream
+from pimsim.hardware.pim.stream import CommandStream
 
 __all__ = ["design_names", "mapping_of"]
 
@@ -28,7 +28,7 @@ def design_names() -> list[str]:
     return module_names("design")
 
 
-def mapping_of(design: StreamPimConfig, operation: str) -> Callable[..., Stream]:
+def mapping_of(design: StreamPimConfig, operation: str) -> Callable[..., CommandStream]:
     """The function that maps ``operation`` to commands of ``design``."""
     names = design_names()
     if design.design not in names:
@@ -42,7 +42,7 @@ def mapping_of(design: StreamPimConfig, operation: str) -> Callable[..., Stream]
             f"it does: {', '.join(design.operations)}"
         )
     module = load_module("design", design.design)
-    found: Callable[..., Stream] | None = getattr(module, operation, None)
+    found: Callable[..., CommandStream] | None = getattr(module, operation, None)
     if found is None:
         raise InputError(
             f"{design.name} lists the operation {operation!r}, which {module.__name__} lacks"

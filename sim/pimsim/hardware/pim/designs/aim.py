@@ -14,7 +14,7 @@ from pathlib import Path
 from pimsim.config.errors import InputError, near_miss
 from pimsim.config.pim_stream import StreamPimConfig
 from pimsim.hardware.pim.aim_isr import isr_stream, read_isr_trace, table_row
-from pimsim.hardware.pim.stream import Stream, StreamBuilder
+from pimsim.hardware.pim.stream import CommandStream, StreamBuilder
 
 __all__ = ["elementwise", "gemv", "trace"]
 
@@ -25,7 +25,7 @@ def gemv(
     inputs: int,
     batch: int = 1,
     activation: str | None = None,
-) -> Stream:
+) -> CommandStream:
     """``batch`` times ``outputs`` dot products of ``inputs`` elements, then an ``activation``.
 
     A bank holds whole outputs, cut into pieces as long as the global buffer. A piece of the
@@ -63,7 +63,7 @@ def gemv(
     return _ended(builder, copies)
 
 
-def elementwise(design: StreamPimConfig, function: str, elements: int) -> Stream:
+def elementwise(design: StreamPimConfig, function: str, elements: int) -> CommandStream:
     """``multiply``: two vectors that lie in banks 0 and 1 of the bank groups; or an activation
     function of values that the host writes to the accumulators and reads back."""
     org = design.organization
@@ -87,7 +87,7 @@ def elementwise(design: StreamPimConfig, function: str, elements: int) -> Stream
     return _ended(builder, copies)
 
 
-def trace(design: StreamPimConfig, path: Path) -> Stream:
+def trace(design: StreamPimConfig, path: Path) -> CommandStream:
     """The host instructions of a trace file of the public AiM simulator."""
     return isr_stream(read_isr_trace(path, design), design)
 
@@ -137,6 +137,6 @@ def _table(design: StreamPimConfig, activation: str) -> int:
     return table_row(design, known.index(activation))
 
 
-def _ended(builder: StreamBuilder, copies: list[int]) -> Stream:
+def _ended(builder: StreamBuilder, copies: list[int]) -> CommandStream:
     builder.add("EOC", channels=range(len(copies)), wait="completed", blocking=True)
     return builder.build()

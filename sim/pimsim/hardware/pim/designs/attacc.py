@@ -18,7 +18,7 @@ from pimsim.config.errors import InputError
 from pimsim.config.pim_attention import AttentionMapConfig, InnerLevel
 from pimsim.config.pim_stream import LEVELS, StreamPimConfig
 from pimsim.hardware.pim.attacc_plan import (
-    AttentionShape,
+    AttAccAttention,
     Part,
     Piece,
     Plan,
@@ -26,19 +26,19 @@ from pimsim.hardware.pim.attacc_plan import (
     level_size,
     shape_of,
 )
-from pimsim.hardware.pim.stream import MAX_COMMANDS, Stream, run_stream
+from pimsim.hardware.pim.stream import MAX_COMMANDS, CommandStream, run_stream
 
-__all__ = ["AttentionResult", "attention", "attention_commands", "attention_cycles"]
+__all__ = ["AttAccAttentionResult", "attention", "attention_commands", "attention_cycles"]
 
 Ints = NDArray[np.int64]
 
 _WAIT_ISSUED = 1
 _COLUMNS = 10
-"""Columns of ``Stream.entries``."""
+"""Columns of ``CommandStream.entries``."""
 
 
 @dataclass(frozen=True)
-class AttentionResult:
+class AttAccAttentionResult:
     """Decode attention of one token of each head, in one stack."""
 
     cycles: int
@@ -50,7 +50,7 @@ class AttentionResult:
 
 def attention_cycles(
     pim_config: StreamPimConfig, heads: int, head_dim: int, context: int, element_bytes: int
-) -> AttentionResult:
+) -> AttAccAttentionResult:
     """Attention of ``heads`` heads over ``context`` tokens each, on one stack.
 
     ``element_bytes``: of K, V, query and probabilities. Raises ``InputError`` for what the
@@ -58,12 +58,12 @@ def attention_cycles(
     """
     design = pim_config.model_copy(update={"element_bytes": element_bytes})
     result = run_stream(design, attention(design, heads, heads, head_dim, context))
-    return AttentionResult(result.cycles, result.cycles * design.tCK, result.commands)
+    return AttAccAttentionResult(result.cycles, result.cycles * design.tCK, result.commands)
 
 
 def attention(
     design: StreamPimConfig, heads: int, kv_heads: int, head_dim: int, context: int
-) -> Stream:
+) -> CommandStream:
     """The stream of decode attention; a K and V that query heads share is read for each."""
     mapping, shape = _mapping(design, heads, kv_heads, head_dim, context)
     plan = Plan(mapping, shape, heads, design.organization.channels)
@@ -83,7 +83,7 @@ def attention(
             entries[filled : filled + len(block), 1] = channel
             filled += len(block)
     entries[:, 9] = np.arange(len(entries))
-    return Stream(
+    return CommandStream(
         entries=entries,
         blocking=np.zeros(len(entries), dtype=np.bool_),
         copies=tuple(channels.values()),
@@ -108,7 +108,7 @@ def attention_commands(
 
 def _mapping(
     design: StreamPimConfig, heads: int, kv_heads: int, head_dim: int, context: int
-) -> tuple[AttentionMapConfig, AttentionShape]:
+) -> tuple[AttentionMapConfig, AttAccAttention]:
     mapping, org = design.attention, design.organization
     if mapping is None:
         raise InputError(f"{design.name}: key attention is missing; design attacc needs it")
@@ -172,7 +172,7 @@ class _Layout:
         self,
         design: StreamPimConfig,
         mapping: AttentionMapConfig,
-        shape: AttentionShape,
+        shape: AttAccAttention,
         head_dim: int,
     ) -> None:
         self.design, self.mapping, self.shape = design, mapping, shape

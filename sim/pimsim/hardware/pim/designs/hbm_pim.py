@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from pimsim.config.errors import InputError, near_miss
 from pimsim.config.pim_stream import StreamPimConfig
-from pimsim.hardware.pim.stream import Stream, StreamBuilder
+from pimsim.hardware.pim.stream import CommandStream, StreamBuilder
 
 __all__ = ["Instruction", "elementwise", "elementwise_program", "gemv", "gemv_program", "steps"]
 
@@ -138,7 +138,7 @@ class _Host:
         """To all-bank PIM mode, where accesses step the program, or back: a control write."""
         self.access("WR_AB", EVEN, self._design.capacity("register_row"), 1)
 
-    def finish(self) -> Stream:
+    def finish(self) -> CommandStream:
         """Back to single-bank mode."""
         self._switch_banks("bank", "WR_AB")
         self._park()
@@ -161,7 +161,7 @@ def _check_rows(design: StreamPimConfig, what: str, rows: int) -> None:
         )
 
 
-def gemv(design: StreamPimConfig, outputs: int, inputs: int, batch: int = 1) -> Stream:
+def gemv(design: StreamPimConfig, outputs: int, inputs: int, batch: int = 1) -> CommandStream:
     """``batch`` products of an ``outputs`` x ``inputs`` matrix with a vector.
 
     Each block sums eight outputs in GRF_B, so that a tile has 8 outputs a block. Tiles of 128
@@ -195,7 +195,7 @@ def gemv(design: StreamPimConfig, outputs: int, inputs: int, batch: int = 1) -> 
     return host.finish()
 
 
-def elementwise(design: StreamPimConfig, function: str, elements: int) -> Stream:
+def elementwise(design: StreamPimConfig, function: str, elements: int) -> CommandStream:
     """``function`` (add, multiply, relu) of vectors of ``elements``, padded to whole tiles.
 
     A tile is eight columns of every bank: read into registers, combined with the second

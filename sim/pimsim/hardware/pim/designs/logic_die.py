@@ -14,7 +14,7 @@ from itertools import product
 from pimsim.config.errors import InputError
 from pimsim.config.pim_stream import LEVELS, StreamPimConfig
 from pimsim.hardware.energy.pim_stream import banks_reached
-from pimsim.hardware.pim.stream import Stream, StreamBuilder, Wait
+from pimsim.hardware.pim.stream import CommandStream, StreamBuilder, Wait
 
 __all__ = ["bundle_places", "column_bytes", "column_time_ps", "gemv"]
 
@@ -73,7 +73,7 @@ class _Region:
             first += count
 
 
-def gemv(design: StreamPimConfig, outputs: int, inputs: int, batch: int = 1) -> Stream:
+def gemv(design: StreamPimConfig, outputs: int, inputs: int, batch: int = 1) -> CommandStream:
     """An ``outputs`` x ``inputs`` matrix times ``batch`` vectors.
 
     Outputs are spread evenly over the pseudo channels. As many vectors as the input buffer holds
