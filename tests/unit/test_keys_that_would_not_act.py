@@ -19,6 +19,10 @@ from pimsim.hardware.energy.static import dram_peak_w, refresh_w
         ("neupims", "pim.pipeline_fill", "tCCD_S", "row_buffers 2"),
         ("npu-pim", "pim.timed_comps", "false", "composite_gemv"),
         ("neupims-artifact-main", "npu.systolic.fetch_cycles", "5", "allowed: 0"),
+        ("neupims", "schedule.sub_batches", "3", "takes at most 2, greedy, rotating so many"),
+        ("npu-pim", "schedule.sub_batches", "true", "asks for 2 sub-batches"),
+        ("neupims", "schedule.sub_batches", "1", "found 1; allowed: true (two halves), false, or"),
+        ("neupims", "schedule.sub_batches", "65", "2 to 64 parts"),
     ],
 )
 def test_of_a_run(preset: str, key: str, value: str, needs: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from pimsim.config.base import ConfigModel
 from pimsim.config.declared import (
@@ -29,6 +29,10 @@ DIFFERING_BLOCKS = 10
 """The same where blocks differ: the mean of eight or nine, and how much they vary."""
 
 
+MOST_PARTS = 64
+"""Sub-batches at most."""
+
+
 class ScheduleConfig(ConfigModel):
     """Who works when."""
 
@@ -38,7 +42,7 @@ class ScheduleConfig(ConfigModel):
     (NeuPIMs section 6.2), where ``sub_batches`` is on; ``rotating``: the same with as many as
     ``sub_batches`` says. ``greedy``: no barriers, whatever is ready, PIM's work first. Or a
     plugin's."""
-    sub_batches: bool | Annotated[int, Field(ge=2, le=64)] = False
+    sub_batches: bool | Annotated[int, Field(ge=2, le=MOST_PARTS)] = False
     """Parts of the batch, so that the NPU works on one while PIM attends to another: two halves
     (on), or so many; off: one batch. Of schedules that take so many."""
     split: Literal["per-channel", "balanced"] = "per-channel"
@@ -63,6 +67,17 @@ class ScheduleConfig(ConfigModel):
     request_order: Literal["batch", "channel"] = "batch"
     """In which order the requests of a (sub-)batch are walked: as they stand in the batch, or
     channel by channel."""
+
+    @field_validator("sub_batches", mode="before")
+    @classmethod
+    def _is_a_number_of_parts(cls, value: object) -> object:
+        """One line for both kinds of value. Raises ``ValueError``."""
+        counts = isinstance(value, int) and 2 <= value <= MOST_PARTS
+        if not counts and not isinstance(value, bool):
+            raise ValueError(
+                f"found {value!r}; allowed: true (two halves), false, or 2 to {MOST_PARTS} parts"
+            )
+        return value
 
     @property
     def parts(self) -> int:
