@@ -332,6 +332,22 @@ def test_greedy_feeds_pim_first_and_links_work_beside() -> None:
     assert any(a < d and c < b for a, b in spans["link"] for c, d in spans["npu"])
 
 
+def test_greedy_takes_what_pim_waits_for_then_the_earliest_block() -> None:
+    rest, early, late = block(0, 0).after[0], block(1, 1).before[0], block(0, 2).before[0]
+    assert Greedy().choose("npu", [rest, late, early]) is early
+    assert Greedy().choose("npu", [block(1, 1).after[0], rest]) is rest
+
+
+def test_pim_lets_what_is_ready_pass_what_waits() -> None:
+    """Stage C: experts of the first sub-batch are given first, but wait for the NPU."""
+    trace = done(load_schedule("interleaved")(), program(2, 2, moe=True), [10])
+    stage = dict(trace.stages)["C"]
+    assert stage.index("score1/0") < stage.index("inputs0/0")
+    on_pim = [trace.tasks[own] for own in trace.start if trace.unit[own] == "pim"]
+    order = [f"{task.name}{task.id.part}/{task.id.block}" for task in on_pim]
+    assert order.index("score1/0") < order.index("expert10/0")
+
+
 def test_no_more_than_the_next_block_is_made() -> None:
     made: list[tuple[int, int]] = []
     ended: list[int] = []
