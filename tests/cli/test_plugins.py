@@ -103,7 +103,8 @@ def test_the_page_s_schedule_runs_and_overlaps(acme: Path) -> None:
         assert [stage["name"] for stage in result["stages"]] == ["block 0", "block 1"]
         assert sum(o["name"] == "fc1" for o in result["operators"]) == 2 * parts
     # the banks work beside the NPU, which waits for them without sub-batches
-    assert found[1]["cycle_stack"]["npu"]["pim"] < found[0]["cycle_stack"]["npu"]["pim"]
+    alone, beside = (result["cycle_stack"]["npu"].get("pim", 0) for result in found)
+    assert beside < alone
 
 
 def test_its_dataflow_is_one_among_ours(acme: Path) -> None:
