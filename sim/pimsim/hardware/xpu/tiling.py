@@ -129,7 +129,7 @@ def _l2_tile(
         fitting = int(left / (part_k * product.b_bytes + m * product.element_bytes))
         n = product.n if fitting >= product.n else fitting // block_n * block_n
         if n <= 0:
-            continue
+            break  # nor do more rows fit
         moved = _moved(product, m, n)
         if moved < best[0]:
             best = (moved, m, n)
