@@ -174,5 +174,6 @@ def test_no_attention_is_faster_than_its_roofline(work: FlashAttention, name: st
 
 
 def test_the_tile_is_the_configs() -> None:
+    assert FlashConfig() == A100.flash
     other = A100.model_copy(update={"flash": FlashConfig(query_rows=32, key_columns=16)})
     assert flash_work(WORK, other).pairs == 32 * 16 * (6 + 8 + 10 + 10) * 12

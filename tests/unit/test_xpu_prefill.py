@@ -8,6 +8,7 @@ import pytest
 
 from pimsim.config.errors import InputError
 from pimsim.config.loader import load_system
+from pimsim.engine.xpu_attention import flash_cost
 from pimsim.engine.xpu_block import FixedCosts, block_cost
 from pimsim.engine.xpu_prefill import Prefilling, prefill, prefill_steps
 from pimsim.engine.xpu_system import decode
@@ -125,6 +126,9 @@ def test_the_block_by_hand() -> None:
     assert result.parts_s["gemm"] == pytest.approx(sum(result.gemm_s.values()))
     macs = 32 * (sum(each.macs for each in gemm.values()) + block.attention_macs) + head.macs
     assert result.flops == 4 * 2 * macs
+    weights = sum(work.stored_bytes for _, work in (*block.projections, *block.ffn))
+    moved = 32 * (weights + block.kv_bytes) + head.stored_bytes
+    assert result.bound_s["xpu_memory"] == pytest.approx(moved / 3352e9)
     assert result.attention_flops == 2 * 32 * 3 * (48 * 49 // 2) * 32 * 256
     assert result.executed_attention_flops == 2 * 32 * 3 * 64 * 128 * 32 * 256
     assert result.kv_written_bytes == 32 * 3 * 48 * 2 * hidden * 2
@@ -220,6 +224,10 @@ def test_latent_attention_expands_what_is_cached() -> None:
     assert cost.parts_s["attention"] == pytest.approx(
         sum(flash(each, config.xpu).time_s for each in kernels.flash)
     )
+    both, costs = flash_cost(kernels.flash, config), [flash(e, config.xpu) for e in kernels.flash]
+    assert both.memory_pj == pytest.approx(sum(each.memory_pj for each in costs))
+    assert both.core_pj == pytest.approx(sum(each.core_pj for each in costs))
+    assert both.bound == max(costs, key=lambda each: each.time_s).bound
 
 
 @pytest.mark.parametrize(

@@ -48,7 +48,7 @@ def step_operators(trace: OperatorTrace, kind: str, step: Step) -> list[StepOper
     Raises ``InputError`` where the step feeds a prompt and the trace has no form for it.
     """
     prompts = tuple(at for at, entry in enumerate(step.entries) if entry.feeds_prompt)
-    others = tuple(at for at in range(len(step.entries)) if at not in set(prompts))
+    others = tuple(at for at, entry in enumerate(step.entries) if not entry.feeds_prompt)
     single = trace.phases["decode"].blocks[kind]
     if not prompts:
         return [StepOperator(operator, step) for operator in single]
