@@ -63,6 +63,22 @@ def test_a_request_that_ends_early_has_a_step_range_of_its_own(
     ]  # fmt: skip
 
 
+def test_a_request_keeps_its_channel_where_others_have_ended(
+    tiny_card: Path, tmp_path: Path
+) -> None:
+    """The second step has the last request alone, whose rows are where they were."""
+    file = tmp_path / "requests.csv"
+    file.write_text(f"{HEAD}\n5,0,3,4,0,3\n6,0,2,4,0,2\n7,0,7,4,0,7\n")
+    result = ran(
+        tiny_card, "npu-pim", f"workload.requests={file}", "workload.chunk=4",
+        "workload.layers=1", "schedule.channel_assignment=round-robin",
+    )  # fmt: skip
+    assert [step.requests for step in result.steps] == [3, 1]
+    assert [(r.id, r.channel, r.last_step) for r in result.requests] == [
+        (5, 0, 0), (6, 1, 0), (7, 2, 1),
+    ]  # fmt: skip
+
+
 def test_rows_add_up_over_steps(mixed: Result) -> None:
     steps, stages, operators = (mixed.table(name) for name in ("steps", "stages", "operators"))
     assert stages.groupby("step")["cycles"].sum().tolist() == steps["cycles"].tolist()
