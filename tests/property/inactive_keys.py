@@ -126,6 +126,12 @@ INACTIVE = [
     ),
     Inactive(
         "command fast",
+        "schedule.attention_pim_tokens",
+        lambda r: r.workload.phase == "decode",
+        "a decode step feeds each request one token; test_run_steps.py",
+    ),
+    Inactive(
+        "command fast",
         "memory.command_bus.ticks_per_clock",
         lambda r: _plain_queues(r) and not r.memory.command_bus.duration,
         "every command takes one clock",

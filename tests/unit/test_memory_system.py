@@ -377,12 +377,12 @@ def test_a_tile_that_never_fits_between_two_refreshes_is_held_back_once(
     memory = load_memory("hbm2-neupims", [*OVERRIDES, change]).config
     shape = AttentionShape.of(2, 2, 128, memory, PIMS[pim], 2)
     composite = PIMS[pim].composite_gemv
-    rows = KvRows.from_row(1000, shape.kv_sections, 16 * shape.banks)
-    program = score_program(shape, 16 * shape.banks, rows, 900, 0, composite, (900, 8))
+    rows = KvRows.from_row(1000, shape.kv_sections, 48 * shape.banks)
+    program = score_program(shape, 48 * shape.banks, rows, 900, 0, composite, (900, 8))
     system = MemorySystem(memory, PIMS[pim])
     finish(system, system.submit_pim(0, [program] * CHANNELS, 2))
     dots = Command.GEMV if composite else Command.READRES
-    assert count(system, dots) == 2 * 16 * CHANNELS
+    assert count(system, dots) == 2 * 48 * CHANNELS
     assert count(system, Command.REF) > 0
 
 
