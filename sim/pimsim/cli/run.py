@@ -95,7 +95,11 @@ PhaseOption = Annotated[
 ChunkOption = Annotated[
     int | None,
     typer.Option(
-        "--chunk", metavar="N", help="At most N new tokens of a request in a step; more steps."
+        "--chunk",
+        metavar="N",
+        min=1,
+        max=1_000_000,
+        help="At most N new tokens of a request in a step; more steps.",
     ),
 ]
 StepsOption = Annotated[
@@ -103,6 +107,8 @@ StepsOption = Annotated[
     typer.Option(
         "--steps",
         metavar="N",
+        min=1,
+        max=100_000,
         help="Run N steps, contexts growing; a request that is fed goes on with a token a step.",
     ),
 ]
