@@ -134,7 +134,7 @@ def test_wrong_input_is_refused(refused: Refused, arguments: tuple[str, ...], to
 
 def test_experts_on_pim_need_a_machine_that_uses_it(refused: Refused) -> None:
     line = refused("run", "npu-only", "--set", "schedule.expert_placement=pim")
-    assert "needs a schedule.policy that uses PIM: blocked, interleaved" in line
+    assert "needs a schedule.policy that uses PIM: blocked, greedy, interleaved" in line
 
 
 def test_a_broken_trace_is_refused(refused: Refused, tmp_path: Path) -> None:

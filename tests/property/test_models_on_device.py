@@ -114,7 +114,7 @@ def test_experts_do_the_same_work_wherever_they_run(
         f"schedule.attention_placement={attention}",
     )  # fmt: skip
     needed = sum(
-        o.flops for iteration in device.iterations for block in iteration.blocks
+        o.flops for forward in device.passes for block in forward.blocks
         for o in block.operators if o.kind is OperatorKind.EXPERT_GEMM
     )  # fmt: skip
     mine = [o for o in outcome.recorder.operators if o.kind == "expert_gemm"]

@@ -11,15 +11,16 @@ from hypothesis import strategies as st
 
 from pimsim.config.errors import InputError
 from pimsim.config.npu import ScratchpadConfig, SystolicConfig
+from pimsim.config.plugins import module_names
 from pimsim.config.run import LinkConfig
 from pimsim.hardware.fabric.collectives import all_reduce
 from pimsim.hardware.npu.dataflows import load_dataflow
-from pimsim.hardware.npu.gemm import ARTIFACT_PLANS, plan_gemm, utilisation
+from pimsim.hardware.npu.gemm import plan_gemm, utilisation
 from pimsim.hardware.npu.tiling import GemmTile, TilingPolicy, tile_gemm
 from pimsim.hardware.npu.vector import schedule_in_order
 
 size = st.integers(1, 300)
-PLANS = {**{name: load_dataflow(name) for name in ("ws", "os", "is")}, **ARTIFACT_PLANS}
+PLANS = {name: load_dataflow(name) for name in module_names("dataflow")}
 dtype = st.sampled_from([1, 2, 4])
 policies = st.sampled_from(["least-traffic", "halve-largest"])
 arrays_of = st.builds(

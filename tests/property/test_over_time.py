@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-import pimsim.engine.iteration
+import pimsim.engine.machine
 import pimsim.hardware.dram.system
 from pimsim.config.loader import load_preset, pim_model
 from pimsim.config.pim import PimDesignConfig
@@ -79,7 +79,7 @@ def test_nor_is_a_short_one(
         pimsim.hardware.dram.system, "make_samples", lambda: make_samples(interval)
     )  # fmt: skip
     monkeypatch.setattr(
-        pimsim.engine.iteration, "WorkOverTime", partial(WorkOverTime, interval=interval)
+        pimsim.engine.machine, "WorkOverTime", partial(WorkOverTime, interval=interval)
     )
     assert holds(preset, (), "command", tiny_card) > 64
 

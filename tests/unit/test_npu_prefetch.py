@@ -40,7 +40,8 @@ def test_same_bytes_in_less_time(cores: int) -> None:
     assert early.cycles < late.cycles
     # behind vector work and links, which leave the bus free
     after, before = cycles(early), cycles(late)
-    assert after["fc1"] < before["fc1"] - 1000
+    # two tiles a core, which are smaller where there are more cores
+    assert after["fc1"] < before["fc1"] - 1000 // cores
     assert after["qkv"] == before["qkv"]  # nothing goes before it
 
 

@@ -141,7 +141,7 @@ def test_larger_degrees_are_those_that_suit_model_and_experts() -> None:
 
 def test_a_run_says_which_degree_it_took_and_why() -> None:
     result = pimsim.run(
-        "npu-pim", model="gpt-oss-120b", batch=2, layers=2, overrides=["fidelity=fast"]
+        "npu-pim", model="gpt-oss-120b", batch=64, layers=2, overrides=["fidelity=fast"]
     )
     assert result.devices == 32
     assert any(

@@ -16,7 +16,7 @@ from pimsim.workload.cards import ModelCard, load_card
 from pimsim.workload.decode import card_pass, memory_need
 from pimsim.workload.instantiate import instantiate, sample_blocks
 from pimsim.workload.moe import DROPPED, ExpertLoad, UniformRouting
-from pimsim.workload.operators import ForwardPass, OperatorKind
+from pimsim.workload.operators import Block, ForwardPass, OperatorKind
 from pimsim.workload.requests import Request
 from pimsim.workload.step import Step
 from pimsim.workload.trace import OperatorTrace, dump_trace
@@ -40,7 +40,12 @@ class Fixed:
 
 
 def block(card: ModelCard, requests: tuple[Request, ...], at: int = 0, **options: object):
-    return card_pass(card, Step.decode(requests), tp=1, pp=1, **options).blocks[at]  # type: ignore[arg-type]
+    step = Step.decode(requests)
+    return card_pass(card, step, tp=1, pp=1, **options).blocks[at]  # type: ignore[arg-type]
+
+
+def prompt_block(card: ModelCard, prompt: int) -> Block:
+    return card_pass(card, Step.prefill(batch(prompt)), tp=1, pp=1).blocks[0]
 
 
 # experts --------------------------------------------------------------------------------------
@@ -163,7 +168,7 @@ def test_prefill_expands_the_latent_instead() -> None:
     card, prompt = load_card("deepseek-v3"), 1024
     mla = card.mla
     assert mla is not None
-    decoder = block(card, batch(prompt), phase="prefill")
+    decoder = prompt_block(card, prompt)
     assert not decoder.has("absorb_k")
     expand = decoder.operator("kv_b")
     assert (expand.m, expand.n) == (prompt, card.heads * (mla.nope_dim + mla.v_dim))
@@ -206,7 +211,7 @@ def test_pairs_of_a_windowed_prefill_are_those_one_counts(prompt: int, window: i
     card = ModelCard.model_validate(
         {**load_card("smollm2-135m").model_dump(), "window": {"size": window}}
     )
-    score = block(card, batch(prompt), phase="prefill").operator("score")
+    score = prompt_block(card, prompt).operator("score")
     pairs = sum(min(position + 1, window) for position in range(prompt))
     assert score.flops == 2 * card.heads * card.head_dim * pairs
 

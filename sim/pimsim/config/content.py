@@ -24,7 +24,9 @@ __all__ = ["HARDWARE", "SIMULATION", "digest", "folder_sha256", "run_content", "
 
 HARDWARE = ("__init__.py", "config", "hardware")
 """Sources that the timing of a part depends on."""
-SIMULATION = (*HARDWARE, "workload", "mapping", "engine", "result", "simulate.py")
+SIMULATION = (
+    *HARDWARE, "workload", "mapping", "engine", "result", "reproductions", "simulate.py",
+)  # fmt: skip
 """Sources that a result depends on."""
 
 
