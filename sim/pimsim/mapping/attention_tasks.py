@@ -77,24 +77,20 @@ class AttentionMapper:
         placed: BlockPlacement,
     ) -> Iterator[PimTask | NpuTask]:  # fmt: skip
         """Scores, softmax and values of ``block``, and what lies between them."""
+        on_pim = placed.shape is not None and self.pim is not None
         scores: dict[tuple[int, ...], Operator] = {}
-        split = AttentionSplit((), (), ())
         for operator in operators:
             if operator.kind is OperatorKind.ATTENTION_SCORE:
                 scores[operator.entries] = operator
-            score = scores.get(operator.entries)
-            if score is not None:
-                made = keys_are_made(block, score)
-                split = split_attention(
-                    forward.step, score, placed.shape is not None and self.pim is not None,
-                    placed.pim_tokens, made,
-                )  # fmt: skip
+            score = scores[operator.entries]  # of the same entries, before all that follows it
+            made = keys_are_made(block, score)
+            split = split_attention(forward.step, score, on_pim, placed.pim_tokens, made)
             if operator.kind in (OperatorKind.ATTENTION_SCORE, OperatorKind.ATTENTION_VALUE):
                 if split.pim:
                     yield self._in_banks(operator, split, forward.step, placed)
                 if split.single:
                     yield self._single_product(operator, split.single, forward.step, placed)
-                if split.tiled and score is not None and score is not operator:
+                if split.tiled and score is not operator:
                     yield self._tiled(score, operator, split.tiled, forward.step, placed, made)
             elif split.single and operator.kind is OperatorKind.SOFTMAX:
                 contexts = _visible(forward.step, split.single, operator.window)

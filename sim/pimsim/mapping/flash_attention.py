@@ -151,10 +151,10 @@ def flash_task(
     moved = sum(s.total for step in steps for s in (*step.loads, *step.stores))
     moved += sum(s.count for step in steps for s in step.scatters)
     burst_bytes = attention.memory.organization.burst_bytes
-    share = Fraction(sum(e.pairs(score.window or None) for e in entries), 1)
-    needed = 2 * share * score.heads * (score.head_dim + value.head_dim)
+    pairs = sum(entry.pairs(score.window or None) for entry in entries)
+    needed = 2 * pairs * score.heads * (score.head_dim + value.head_dim)
     return NpuTask(
-        "attention", "attention", "systolic", attention.layer, int(needed), 0, size,
+        "attention", "attention", "systolic", attention.layer, needed, 0, size,
         steps=tuple(steps), lanes=lanes, executed_macs=sum(p.plan.macs for p in plans),
         vector_unit_cycles=sum(p.vector_cycles for p in plans),
         vector_lane_ops=sum(p.vector_lane_ops for p in plans),
