@@ -61,16 +61,15 @@ class Cut:
 
     @property
     def pace_cycles(self) -> int:
-        """Of the arrays or of the memory, whichever takes longer."""
-        return max(self.compute_cycles, self.memory_cycles)
+        """Of the arrays, of the memory or of turning the buffers over, whichever takes longest."""
+        return max(self.compute_cycles, self.memory_cycles, self.turnover_cycles)
 
     @property
     def bound(self) -> str:
         """``compute``, ``memory`` or ``turnover``, whichever takes longest."""
-        longest = max(self.compute_cycles, self.memory_cycles, self.turnover_cycles)
-        if longest == self.compute_cycles:
+        if self.pace_cycles == self.compute_cycles:
             return "compute"
-        return "memory" if longest == self.memory_cycles else "turnover"
+        return "memory" if self.pace_cycles == self.memory_cycles else "turnover"
 
 
 @dataclass(frozen=True)
@@ -123,7 +122,8 @@ def tile_for_cores(
     elif fewest is not None and settled:
         cut = fewest
     else:
-        cut = min(found, key=lambda c: (c.pace_cycles, c.traffic_bytes, c.cycles, c.tiles, c.sizes))
+        # few tiles: each has the arrays drain before its buffer takes another
+        cut = min(found, key=lambda c: (c.pace_cycles, c.traffic_bytes, c.tiles, c.cycles, c.sizes))
     if cut.tiles > MAX_TILES:
         raise InputError(
             f"npu.scratchpad.capacity {npu.scratchpad.capacity} B: gemm {m} x {n} x {k} would "
