@@ -128,6 +128,30 @@ def test_without_json_a_table_is_printed(run_cli: RunCli) -> None:
         ("--pim neupims --heads 2 --head-dim 128 --context 8 --context nan", "'--context'"),
         ("--pim neupims --heads 2 --head-dim 128 --context 99999999999", "'--context'"),
         ("--pim neupims --heads 2 --head-dim 128 --context 8 --memory hmb2", "'hbm2'"),
+        (
+            "--hardware npu-only --heads 4 --head-dim 64 --context 300 --new-tokens 301",
+            "300 tokens has fewer",
+        ),
+        (
+            "--pim neupims --heads 4 --head-dim 64 --context 300 --new-tokens 301",
+            "300 tokens has fewer",
+        ),
+        (
+            "--hardware npu-only --heads 4 --head-dim 64 --context 300 --kv-heads 3",
+            "must divide the 4 heads",
+        ),
+        (
+            "--hardware npu-only --heads 4 --head-dim 64 --context 300 --memory hbm2",
+            "--hardware npu-only has one",
+        ),
+        (
+            "--pim neupims --heads 4 --head-dim 64 --context 300 --window 9",
+            "it is for --hardware and --gpu",
+        ),
+        (
+            "--pim aim --heads 4 --head-dim 64 --context 300 --new-tokens 2",
+            "aim takes one token at a time",
+        ),
     ],
 )
 def test_wrong_input_is_refused(refused: Refused, arguments: str, message: str) -> None:

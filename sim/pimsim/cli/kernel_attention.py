@@ -92,6 +92,12 @@ def attention_command(
             "attention runs on --pim, on the NPU of --hardware or on --gpu, found "
             f"{' and '.join(given) or 'neither'}"
         )
+    for tokens in context:
+        if tokens < new_tokens:
+            raise InputError(
+                f"--new-tokens {new_tokens}: a context of {tokens} tokens has fewer; allowed: 1 "
+                f"to {tokens}"
+            )
     if gpu is not None:
         if memory is not None:
             raise InputError(f"--memory {memory}: --gpu {gpu} brings its own")
@@ -166,12 +172,6 @@ def _on_pim(
         return
     if kv_heads not in (None, heads):
         raise InputError(f"--kv-heads {kv_heads}: {pim} has every head's K and V to itself")
-    for context in contexts:
-        if context < new_tokens:
-            raise InputError(
-                f"--new-tokens {new_tokens}: a context of {context} tokens has fewer; allowed: 1 "
-                f"to {context}"
-            )
     design = load_pim(pim, overrides).config
     try:
         device = load_run(design.device).config

@@ -17,8 +17,7 @@ def flash_attention(
 ) -> None:  # fmt: skip
     """Requests in one launch, elements of two bytes; prints time, bound, FLOPs, bytes and energy.
 
-    Raises ``InputError`` for a context shorter than its new tokens, and heads that do not share
-    those of keys evenly.
+    Raises ``InputError`` for heads that do not share those of keys evenly.
     """
     from pimsim.config.errors import InputError
     from pimsim.config.loader import load_preset
@@ -29,12 +28,6 @@ def flash_attention(
 
     if heads % kv_heads:
         raise InputError(f"--kv-heads {kv_heads}: {heads} heads cannot share them evenly")
-    for context in contexts:
-        if context < new_tokens:
-            raise InputError(
-                f"--new-tokens {new_tokens}: a context of {context} tokens has fewer; allowed: 1 "
-                f"to {context}"
-            )
     xpu = load_preset("xpu", gpu, overrides).config
     entries = [
         StepEntry(Request(at, 0.0, context, 1, 0), new_tokens, context)

@@ -28,7 +28,8 @@ from pimsim.workload.card_trace import card_trace
 from pimsim.workload.cards import ModelCard
 from pimsim.workload.instantiate import held_bytes
 from pimsim.workload.requests import Request
-from pimsim.workload.step import Step, StepEntry
+from pimsim.workload.run_steps import prompt_pieces
+from pimsim.workload.step import Step
 from pimsim.workload.trace import OperatorTrace
 
 __all__ = ["Prefilling", "prefill", "prefill_steps"]
@@ -74,12 +75,8 @@ def prefill_steps(batch: int, input_tokens: int, chunk: int | None = None) -> tu
     request = Request(
         id=0, arrival_s=0.0, prompt_tokens=input_tokens, output_tokens=1, generated_tokens=0
     )
-    steps = []
-    for first in range(0, input_tokens, piece):
-        end = min(first + piece, input_tokens)
-        wanted = int(end == input_tokens)
-        steps.append(Step((StepEntry(request, end - first, end, wanted, wanted),) * batch))
-    return tuple(steps)
+    pieces = prompt_pieces(request, 0, input_tokens, piece)
+    return tuple(Step((entry,) * batch) for entry in pieces)
 
 
 def prefill(

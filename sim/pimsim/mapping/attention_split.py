@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from math import ceil
 
+from pimsim.workload.ancestors import ancestors
 from pimsim.workload.operators import Block, Operator, OperatorKind
 from pimsim.workload.step import Step, StepEntry
 
@@ -54,22 +55,11 @@ def split_attention(
 def keys_are_made(block: Block, score: Operator) -> bool:
     """Whether a product lies between the cache and the keys that ``score`` reads (MLA of prompts):
     then these are activations."""
-    operators = {operator.name: operator for operator in block.operators}
-
-    def ancestors(name: str) -> set[str]:
-        found: set[str] = set()
-        left = [name]
-        while left:
-            for before in operators[left.pop()].depends_on:
-                if before not in found:
-                    found.add(before)
-                    left.append(before)
-        return found
-
+    above = ancestors(block.operators)
     appends = {o.name for o in block.operators if o.kind is OperatorKind.KV_APPEND}
     return any(
-        operators[name].kind is OperatorKind.GEMM and ancestors(name) & appends
-        for name in ancestors(score.name)
+        o.kind is OperatorKind.GEMM and o.name in above[score.name] and above[o.name] & appends
+        for o in block.operators
     )
 
 

@@ -78,13 +78,14 @@ class AttentionMapper:
     ) -> Iterator[PimTask | NpuTask]:  # fmt: skip
         """Scores, softmax and values of ``block``, and what lies between them."""
         on_pim = placed.shape is not None and self.pim is not None
-        scores: dict[tuple[int, ...], Operator] = {}
+        known: dict[tuple[int, ...], tuple[Operator, bool, AttentionSplit]] = {}
         for operator in operators:
             if operator.kind is OperatorKind.ATTENTION_SCORE:
-                scores[operator.entries] = operator
-            score = scores[operator.entries]  # of the same entries, before all that follows it
-            made = keys_are_made(block, score)
-            split = split_attention(forward.step, score, on_pim, placed.pim_tokens, made)
+                made = keys_are_made(block, operator)
+                split = split_attention(forward.step, operator, on_pim, placed.pim_tokens, made)
+                known[operator.entries] = operator, made, split
+            # of the scores of the same entries, which are before all that follows them
+            score, made, split = known[operator.entries]
             if operator.kind in (OperatorKind.ATTENTION_SCORE, OperatorKind.ATTENTION_VALUE):
                 if split.pim:
                     yield self._in_banks(operator, split, forward.step, placed)

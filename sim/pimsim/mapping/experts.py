@@ -28,6 +28,7 @@ from pimsim.mapping.attention import NOTHING
 from pimsim.mapping.kv import channel_burst
 from pimsim.mapping.tasks import PimTask
 from pimsim.mapping.vector import vector_work
+from pimsim.workload.ancestors import ancestors
 from pimsim.workload.operators import Block, Operator, OperatorKind
 
 __all__ = [
@@ -77,23 +78,19 @@ class ExpertPlacement:
 def expert_levels(block: Block) -> tuple[ExpertLevel, ...]:
     """The levels of a block's experts, in order; none where it has no experts."""
     depth: dict[str, int] = {}
-    ancestors: dict[str, set[str]] = {}
+    needs = ancestors(block.operators)
     by_name = {operator.name: operator for operator in block.operators}
     for operator in block.operators:
-        found = set(operator.depends_on)
-        for name in operator.depends_on:
-            found |= ancestors[name]
-        ancestors[operator.name] = found
         above = max((depth[name] for name in operator.depends_on), default=0)
         depth[operator.name] = above + (operator.kind is OperatorKind.EXPERT_GEMM)
     experts = [o for o in block.operators if o.kind is OperatorKind.EXPERT_GEMM]
-    needed = {name for o in experts for name in ancestors[o.name]}
+    needed = {name for o in experts for name in needs[o.name]}
     levels = []
     for level in sorted({depth[o.name] for o in experts}):
         between = tuple(
             o for name, o in by_name.items()
             if name in needed and depth[name] == level and o.kind is not OperatorKind.EXPERT_GEMM
-            and any(a in ancestors[name] for a in (e.name for e in experts))
+            and any(e.name in needs[name] for e in experts)
         )  # fmt: skip
         levels.append(ExpertLevel(tuple(o for o in experts if depth[o.name] == level), between))
     return tuple(levels)

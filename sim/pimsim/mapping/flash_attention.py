@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from heapq import heapify, heapreplace
 from itertools import pairwise
 
 from pimsim.config.errors import InputError
@@ -28,6 +27,7 @@ from pimsim.hardware.npu.flash import (
 )
 from pimsim.mapping.gemm import bytes_per_kcycle
 from pimsim.mapping.kv_reads import KvReads
+from pimsim.mapping.placement import deal_longest_first
 from pimsim.mapping.tasks import GemmStep, NpuTask
 from pimsim.workload.operators import Operator
 from pimsim.workload.step import Mask, StepEntry
@@ -139,7 +139,7 @@ def flash_task(
     lanes = npu.systolic.arrays // cut.arrays
     jobs = list(_jobs(attention, entries, cut.passes, score.kv_heads))
     costs = [_cost(attention, job.work, reads[job.entry], cut.arrays)[0] for job in jobs]
-    owner = _deal(costs, npu.cores * lanes)
+    owner = deal_longest_first(costs, npu.cores * lanes)
     for job, lane in zip(jobs, owner, strict=True):
         for step, plan in _steps(attention, job, reads[job.entry], cut.arrays, units):
             steps.append(replace(step, core=lane % npu.cores, lane=lane // npu.cores))
@@ -213,21 +213,10 @@ def _cost(
     return plan.plan.taken_cycles, reads.stored_bytes(work.keys)
 
 
-def _deal(costs: Sequence[int], lanes: int) -> list[int]:
-    """The lane of each piece of work: the longest first, to the lane with the least so far."""
-    loads = [(0, lane) for lane in range(lanes)]
-    heapify(loads)
-    owner = [0] * len(costs)
-    for at in sorted(range(len(costs)), key=lambda at: (-costs[at], at)):
-        load, owner[at] = loads[0]
-        heapreplace(loads, (load + costs[at], owner[at]))
-    return owner
-
-
 def _makespan(costs: Sequence[int], lanes: int) -> int:
     """What the fullest lane has."""
     loads = [0] * lanes
-    for cost, lane in zip(costs, _deal(costs, lanes), strict=True):
+    for cost, lane in zip(costs, deal_longest_first(costs, lanes), strict=True):
         loads[lane] += cost
     return max(loads)
 

@@ -21,7 +21,12 @@ from pimsim.hardware.dram.peak import column_clocks
 from pimsim.hardware.pim.programs import AttentionShape
 from pimsim.workload.requests import Request
 
-__all__ = ["assign_channels", "estimate_attention_cycles", "split_sub_batches"]
+__all__ = [
+    "assign_channels",
+    "deal_longest_first",
+    "estimate_attention_cycles",
+    "split_sub_batches",
+]
 
 Ints = NDArray[np.int64]
 
@@ -54,6 +59,16 @@ def estimate_attention_cycles(
     return cycles
 
 
+def deal_longest_first(cost: Sequence[int], places: int) -> list[int]:
+    """The place of each piece of work: the longest first, to the place with the least so far."""
+    loads = [(0, place) for place in range(places)]  # a heap, as it is
+    where = [0] * len(cost)
+    for i in sorted(range(len(cost)), key=lambda i: (-cost[i], i)):
+        load, where[i] = loads[0]
+        heapreplace(loads, (load + cost[i], where[i]))
+    return where
+
+
 def assign_channels(
     requests: Sequence[Request], channels: int, policy: str, cost: Sequence[int]
 ) -> list[int]:
@@ -71,12 +86,7 @@ def assign_channels(
                 f"channels 0 to {channels - 1}"
             )
     if policy == "least-loaded":
-        loads = [(0, c) for c in range(channels)]  # a heap, as it is
-        where = [0] * len(requests)
-        for i in sorted(range(len(requests)), key=lambda i: (-cost[i], i)):
-            load, where[i] = loads[0]
-            heapreplace(loads, (load + cost[i], where[i]))
-        return where
+        return deal_longest_first(cost, channels)
     placed = [i % channels for i in range(len(requests))]
     if policy == "trace":
         for i, request in enumerate(requests):

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 from pimsim.config.run import WorkloadConfig
 from pimsim.workload.requests import Request
 from pimsim.workload.step import Step, StepEntry
 
-__all__ = ["run_steps", "step_at_end"]
+__all__ = ["prompt_pieces", "run_steps", "step_at_end"]
 
 
 def run_steps(requests: Sequence[Request], workload: WorkloadConfig) -> tuple[Step, ...]:
@@ -19,27 +20,36 @@ def run_steps(requests: Sequence[Request], workload: WorkloadConfig) -> tuple[St
     step. With ``steps`` the run has so many, and a request whose tokens are fed goes on with one
     token a step; without it the run ends when all are fed, and a request leaves when its own are.
     """
-    chunk = workload.chunk
-    left = [_new_tokens(request, workload) for request in requests]
-    contexts = [
-        _context(request, workload) - new for request, new in zip(requests, left, strict=True)
-    ]
-    most = max(-(-new // chunk) if chunk else 1 for new in left)
-    count = workload.steps or most
+    fed = [_pieces_of(request, workload) for request in requests]
     steps: list[Step] = []
-    for _ in range(count):
+    for number in range(workload.steps or max(map(len, fed))):
         entries: list[StepEntry] = []
-        for at, request in enumerate(requests):
-            if not left[at] and workload.steps is None:
-                continue
-            pending = left[at] or 1
-            new = min(pending, chunk or pending)
-            left[at] = max(left[at] - new, 0)
-            contexts[at] += new
-            is_last = not left[at]
-            entries.append(StepEntry(request, new, contexts[at], int(is_last), int(is_last)))
+        for request, own in zip(requests, fed, strict=True):
+            ahead = number + 1 - len(own)
+            if ahead <= 0:
+                entries.append(own[number])
+            elif workload.steps is not None:
+                entries.append(StepEntry(request, 1, own[-1].context + ahead))
         steps.append(Step(tuple(entries)))
     return tuple(steps)
+
+
+def prompt_pieces(
+    request: Request, cached: int, new_tokens: int, chunk: int | None
+) -> list[StepEntry]:
+    """The entries that feed ``new_tokens`` behind ``cached`` ones, at most ``chunk`` each (None:
+    all at once); logits are wanted of the last token alone."""
+    end = cached + new_tokens
+    firsts = range(cached, end, chunk or new_tokens)
+    return [
+        StepEntry(request, stop - first, stop, int(stop == end), int(stop == end))
+        for first, stop in pairwise((*firsts, end))
+    ]
+
+
+def _pieces_of(request: Request, workload: WorkloadConfig) -> list[StepEntry]:
+    new = _new_tokens(request, workload)
+    return prompt_pieces(request, _context(request, workload) - new, new, workload.chunk)
 
 
 def _new_tokens(request: Request, workload: WorkloadConfig) -> int:

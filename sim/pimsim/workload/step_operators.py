@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from pimsim.config.errors import InputError
+from pimsim.workload.ancestors import ancestors
 from pimsim.workload.operators import OperatorKind
 from pimsim.workload.step import Step
 from pimsim.workload.trace import OperatorTrace, SymbolicOperator
@@ -67,18 +68,13 @@ def step_operators(trace: OperatorTrace, kind: str, step: Step) -> list[StepOper
 def _over_cache(operators: Sequence[SymbolicOperator]) -> tuple[SymbolicOperator, ...]:
     """With what lies between the cache and the scores (MLA's expansion) done for all that is
     cached, not for the new tokens alone."""
-    ancestors: dict[str, set[str]] = {}
-    for operator in operators:
-        found = set(operator.depends_on)
-        for name in operator.depends_on:
-            found |= ancestors[name]
-        ancestors[operator.name] = found
+    above = ancestors(operators)
     appends = {o.name for o in operators if o.kind is OperatorKind.KV_APPEND}
-    needed = {name for o in operators if o.kind in _ATTENTION for name in ancestors[o.name]}
+    needed = {name for o in operators if o.kind in _ATTENTION for name in above[o.name]}
     return tuple(
         _of_keys(operator)
         if operator.name in needed and operator.kind not in _ATTENTION
-        and ancestors[operator.name] & appends else operator
+        and above[operator.name] & appends else operator
         for operator in operators
     )  # fmt: skip
 
