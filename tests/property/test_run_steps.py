@@ -22,11 +22,13 @@ def requests(folder: Path, *rows: str) -> Path:
     return path
 
 
-def run(preset: str, trace: Path, fidelity: str = "command", **workload: object) -> Result:
+def run(
+    preset: str, trace: Path, *more: str, fidelity: str = "command", **workload: object
+) -> Result:
     given = {"model": MODEL, "requests": trace, "layers": 1, **workload}
     keys = [f"workload.{key}={value}" for key, value in given.items()]
     # simulate() holds every result to the laws
-    return simulate(resolve(preset, [*keys, "parallel.tp=3", f"fidelity={fidelity}"]))
+    return simulate(resolve(preset, [*keys, "parallel.tp=3", f"fidelity={fidelity}", *more]))
 
 
 @pytest.mark.parametrize("fidelity", ["command", "fast"])
@@ -35,7 +37,7 @@ def test_prompts_decodes_and_verifications_run_in_one_step(
     preset: str, fidelity: str, tmp_path: Path
 ) -> None:
     trace = requests(tmp_path, "70,9,2,1", "40,9,0,40", "90,9,6,5", "33,9,1,")
-    found = run(preset, trace, fidelity)
+    found = run(preset, trace, fidelity=fidelity)
     (step,) = found.steps
     assert (step.requests, step.tokens, step.logits, step.made) == (4, 47, 4, 4)
     kinds = Counter(o.kind for o in found.operators)
@@ -63,14 +65,20 @@ def test_chunks_write_and_multiply_what_the_prompt_does(
     assert parts.tokens == whole.tokens == 200
 
 
-@pytest.mark.parametrize("preset", ["npu-only", "npu-pim", "neupims"])
-def test_steps_in_a_row_take_what_single_ones_take(preset: str, tmp_path: Path) -> None:
-    """What carries over, open rows and the refreshes' phase, is worth less than 1 % here."""
-    row = run(preset, requests(tmp_path, *[f"{4000 + 50 * n},90,1," for n in range(24)]), steps=3)
-    single = [
-        run(preset, requests(tmp_path, *[f"{4000 + 50 * n},90,{1 + at}," for n in range(24)]))
-        for at in range(3)
-    ]
+@pytest.mark.parametrize(
+    ("preset", "schedule"),
+    [("npu-only", "serial"), ("npu-pim", "blocked"), ("neupims", "interleaved"),
+     ("neupims", "greedy")],
+)  # fmt: skip
+def test_steps_in_a_row_take_what_single_ones_take(
+    preset: str, schedule: str, tmp_path: Path
+) -> None:
+    """What carries over, open rows, weights that come early and the refreshes' phase, is worth less
+    than 1 % here."""
+    key = f"schedule.policy={schedule}"
+    rows = [[f"{4000 + 50 * n},90,{1 + at}," for n in range(24)] for at in range(3)]
+    row = run(preset, requests(tmp_path, *rows[0]), key, steps=3)
+    single = [run(preset, requests(tmp_path, *each), key) for each in rows]
     assert [s.context_max for s in row.steps] == [s.steps[0].context_max for s in single]
     assert row.cycles == pytest.approx(sum(s.cycles for s in single), rel=0.01)
     assert sum(s.cycles for s in row.steps) == row.cycles

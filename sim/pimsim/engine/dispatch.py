@@ -21,6 +21,8 @@ NPU, PIM, LINK = UNITS = ("npu", "pim", "link")
 Process = Generator[simpy.Event, Any, Any]
 _BLOCKS_AHEAD = 1
 """Of one sub-batch tasks are asked for so many blocks beyond the first that is not done."""
+FIRST_STAGE = "step"
+"""What the stage is called that a step begins with no barrier."""
 _NAMED = 4
 """Tasks at most that a message names."""
 
@@ -37,7 +39,10 @@ class Dispatch:
         self._program = program
         self._schedule = schedule
         self._is_held = is_held
+        self.following: Dispatch | None = None
+        """The step after this one, where that is known."""
         self._order = self._checked(schedule, program)
+        self._begun = False
         self._head = next(self._order, None)
         self._waiting: dict[str, list[AnyTask]] = {unit: [] for unit in UNITS}
         self._open: dict[int, Counter[int]] = defaultdict(Counter)
@@ -67,14 +72,25 @@ class Dispatch:
     # the order ----------------------------------------------------------------------------------
     def begin(self) -> str | None:
         """Go to the next stage: what it is called, None where there is none."""
-        label = ""
+        first, self._begun = not self._begun, True
+        if first and (self._given or not isinstance(self._head, Barrier | None)):
+            self._ask()
+            return FIRST_STAGE
         if self._head is None:
             return None
-        if isinstance(self._head, Barrier):
-            label = self._head.label
-            self._head = next(self._order, None)
+        assert isinstance(self._head, Barrier)
+        label = self._head.label
+        self._head = next(self._order, None)
         self._ask()
         return label
+
+    def coming(self) -> list[AnyTask]:
+        """What the NPU would do first of a step that is to come, up to its first product; nothing
+        where the step begins with a barrier."""
+        if isinstance(self._head, Barrier) and not self._given:
+            return []
+        self._ask()
+        return list(self._waiting[NPU]) if self._schedule.in_order else self._foreseen(())
 
     def wait_from(self, time_ps: int) -> None:
         """No unit has had anything to do since ``time_ps``."""
@@ -140,8 +156,7 @@ class Dispatch:
             if waited is not None and self.idle_ps[unit] < int(self._env.now):
                 waited(self.idle_ps[unit])
             self._running += 1
-            in_order = self._schedule.in_order
-            yield from run(task, list(queue) if in_order else self._expected(task))
+            yield from run(task, self._expected(task))
             self._finish(task, unit)
 
     def _is_ready(self, task: AnyTask) -> bool:
@@ -168,9 +183,22 @@ class Dispatch:
         return ready[chosen]
 
     def _expected(self, task: AnyTask) -> list[AnyTask]:
-        """What the NPU would do after ``task`` if PIM did nothing meanwhile, up to the next
-        product."""
-        known = {*self._done, task.id}
+        """What the NPU will do after ``task``, or where it may choose, would if PIM did nothing
+        meanwhile, up to the next product; behind this step's last tasks the next step's first."""
+        if self._schedule.in_order:
+            found = list(self._waiting[NPU])
+            left = 0
+        else:
+            found = self._foreseen((task.id,))
+            left = len(self._waiting[NPU]) + len(self._waiting[LINK]) - len(found)
+        if self.following is not None and self._head is None and not left:
+            found += self.following.coming()
+        return found
+
+    def _foreseen(self, ended: Sequence[TaskId]) -> list[AnyTask]:
+        """What the NPU and the links would do behind ``ended``, up to the next product, if nobody
+        else did anything."""
+        known = {*self._done, *ended}
         left = [*self._waiting[NPU], *self._waiting[LINK]]
         found: list[AnyTask] = []
         while ready := [each for each in left if known.issuperset(each.after)]:

@@ -159,8 +159,14 @@ def _run(
     config = devices[0].config
     schedule = load_schedule(config.schedule.policy)()
     with Machine(config.npu, config.memory, system, over_time) as machine:
-        records = tuple(machine.run(device.program(), schedule, on_stage) for device in devices)
+        records = []
+        program = devices[0].program()
+        for after in (*devices[1:], None):
+            following = None if after is None else after.program()
+            records.append(machine.run(program, schedule, on_stage, following))
+            if following is not None:
+                program = following
     return Outcome(
-        tuple(devices), records, machine.recorder, system, machine.clock, machine.pim,
+        tuple(devices), tuple(records), machine.recorder, system, machine.clock, machine.pim,
         machine.now_ps, over_time=over_time,
     )  # fmt: skip

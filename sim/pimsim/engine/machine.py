@@ -74,6 +74,7 @@ class Machine:
         self.npu = NpuSide(self.env, self._port, self.clock, npu, memory, self.recorder)
         self.pim = PimSide(self.env, self._port, self.clock, self.recorder, launch_ps)
         self.links = Links(self.env, self.recorder)
+        self._following: tuple[Program, Dispatch] | None = None
         self.units = {unit: simpy.Resource(self.env) for unit in UNITS}
         """What a task takes while it is done; one task at a time."""
 
@@ -93,7 +94,7 @@ class Machine:
 
     def run(
         self, program: Program, schedule: Schedule,
-        on_stage: Callable[[Progress], None] | None = None,
+        on_stage: Callable[[Progress], None] | None = None, following: Program | None = None,
     ) -> StepRecord:  # fmt: skip
         """Run a step from now on, to its last task.
 
@@ -105,6 +106,10 @@ class Machine:
             Their order.
         on_stage
             Hears of each stage before it starts.
+        following
+            The step that is run next, by the same schedule, where that is known by now: weights of
+            its first product may come while this step's last one is computed. None: whoever
+            decides on steps does so when this one has ended.
 
         Returns
         -------
@@ -115,19 +120,37 @@ class Machine:
         ------
         InputError
             Where the schedule forgets a task, gives one twice, or has tasks wait for one another.
+        ValueError
+            Where another program was said to follow the step before.
         """
         begin, recorder = self.now_ps, self.recorder
         stages, operators = len(recorder.stages), len(recorder.operators)
-        self.env.run(until=self.env.process(self._step(program, schedule, on_stage)))
+        dispatch = self._dispatch(program, schedule, following)
+        self.env.run(until=self.env.process(self._step(program, dispatch, on_stage)))
         return StepRecord(
             begin, self.now_ps, (stages, len(recorder.stages)),
             (operators, len(recorder.operators)),
         )  # fmt: skip
 
+    def _dispatch(
+        self, program: Program, schedule: Schedule, following: Program | None
+    ) -> Dispatch:
+        """Of ``program``, whose first tasks may be known since the step before."""
+        if self._following is None:
+            own = Dispatch(self.env, program, schedule, self._is_held)
+        else:
+            expected, own = self._following
+            if expected is not program:
+                raise ValueError("this is not the program that was said to follow")
+        self._following = None
+        if following is not None:
+            own.following = Dispatch(self.env, following, schedule, self._is_held)
+            self._following = following, own.following
+        return own
+
     def _step(
-        self, program: Program, schedule: Schedule, on_stage: Callable[[Progress], None] | None
+        self, program: Program, dispatch: Dispatch, on_stage: Callable[[Progress], None] | None
     ) -> Process:
-        dispatch = Dispatch(self.env, program, schedule, self._is_held)
         while (label := dispatch.begin()) is not None:
             self.recorder.stage = label
             if self._launch_cycles and self.recorder.stages:
@@ -145,6 +168,7 @@ class Machine:
     def _stage(self, label: str, dispatch: Dispatch) -> Process:
         env, clock, recorder = self.env, self.clock, self.recorder
         start, done = self.now_ps, len(recorder.operators)
+        early_ps = self.npu.early_loads_ps
         busy, pim_busy = recorder.npu_busy_cycles, self.pim.busy_ps
         dispatch.wait_from(start)
 
@@ -169,7 +193,7 @@ class Machine:
             StageRecord(
                 label, start, self.now_ps, recorder.npu_busy_cycles - busy,
                 int((self.pim.busy_ps - pim_busy) // clock.npu_ps),
-                max(*bound.values(), sum(o.loads_ps for o in mine)),
+                max(*bound.values(), sum(o.loads_ps for o in mine) - early_ps),
                 (done, len(recorder.operators)),
             )
         )  # fmt: skip

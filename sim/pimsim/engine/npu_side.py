@@ -52,12 +52,18 @@ class NpuSide:
         systolic = npu.systolic
         self._core_elements = systolic.arrays * systolic.rows * systolic.cols
         self._lane_elements = self._core_elements  # of the task under way
-        self._prefetched: dict[int, tuple[simpy.Event | None, int]] = {}
+        self._prefetched: dict[int, tuple[simpy.Event | None, int, int]] = {}
         self._early_bursts = 0
         self.fetched: TaskId | None = None
         """The product whose first tiles are in the buffers, or will be: the arrays' next one."""
         self._tiles: list[Span] = []  # of the task under way: when the arrays have each, its work
         self._first_load_ps: int | None = None  # of the task under way, where it was prefetched
+
+    @property
+    def early_loads_ps(self) -> int:
+        """Least time of loads of tiles that their product has not taken yet."""
+        bursts = sum(bursts for _, _, bursts in self._prefetched.values())
+        return self.bandwidth_bound_ps(bursts * self._burst_bytes)
 
     def bandwidth_bound_ps(self, size: int) -> int:
         """Least time that ``size`` bytes take on the data buses of all channels."""
@@ -70,7 +76,8 @@ class NpuSide:
         if self.npu.launch_cycles and task.unit != "link":
             yield self.env.timeout(self._later(start, self.npu.launch_cycles) - start)
             self.charge("launch", start)
-        self.fetched = None
+        if task.id == self.fetched:
+            self.fetched = None
         self._lane_elements = self._core_elements // task.lanes
         if task.steps:
             yield from self._gemm(task, following)
@@ -155,7 +162,8 @@ class NpuSide:
         start = int(self.env.now)
         stacks = {lane: Counter[str]() for lane in own}
         early = fetched_early(following) if self.npu.prefetches else None
-        self.fetched = None if early is None else early.id
+        if early is not None:
+            self.fetched = early.id
         after = _by_lane(early) if early is not None else {}
         if len(own) == 1:
             (lane,) = own
@@ -230,14 +238,15 @@ class NpuSide:
     def _prefetch(self, steps: Sequence[GemmStep]) -> None:
         """Start to load tiles of the next product."""
         for step in steps:
-            self._prefetched[id(step)] = self._load(step), int(self.env.now)
+            bursts = sum(part.total for part in step.loads)
+            self._prefetched[id(step)] = self._load(step), int(self.env.now), bursts
 
     def _taken(self, step: GemmStep) -> simpy.Event | None:
         """The tile's load, which may have begun before its product."""
         if id(step) not in self._prefetched:
             return self._load(step)
-        self._early_bursts += sum(part.total for part in step.loads)
-        load, asked_ps = self._prefetched.pop(id(step))
+        load, asked_ps, bursts = self._prefetched.pop(id(step))
+        self._early_bursts += bursts
         if self._first_load_ps is None:
             self._first_load_ps = asked_ps
         return load

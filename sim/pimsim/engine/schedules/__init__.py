@@ -43,7 +43,9 @@ class Schedule:
 
         It is asked for more as tasks are done: up to the next barrier, and of one sub-batch not
         beyond the block behind the first that is not done. A task also waits for those that it
-        needs (``Task.after``), so that a schedule may leave barriers out.
+        needs (``Task.after``), so that a schedule may leave barriers out. Where a step does not
+        begin with one, weights of its first product may come while the last product of the step
+        before is computed; what is before its first barrier is a stage ``step``.
 
         Parameters
         ----------

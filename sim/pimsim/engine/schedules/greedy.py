@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from pimsim.engine.schedules import Schedule
-from pimsim.mapping.barrier import Barrier
 
 if TYPE_CHECKING:
-    from pimsim.mapping.program import AnyTask, Program
+    from pimsim.mapping.program import AnyTask
 
 __all__ = ["SCHEDULE", "Greedy"]
 
@@ -21,11 +20,6 @@ class Greedy(Schedule):
 
     max_parts = None
     in_order = False
-
-    def order(self, program: Program) -> Iterator[Barrier | AnyTask]:
-        """Block after block of all sub-batches, in one stage."""
-        yield Barrier("step")
-        yield from super().order(program)
 
     def choose(self, unit: str, ready: Sequence[AnyTask]) -> AnyTask:
         """What PIM waits for, then the earliest block's."""
