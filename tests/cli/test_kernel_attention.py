@@ -47,11 +47,12 @@ def test_every_design_runs_on_its_devices_memory_whatever_its_name(
         assert renamed == {**report, "pim": name}
 
 
-def test_the_device_of_a_design_brings_memory_and_vector_units(run_cli: RunCli) -> None:
+def test_a_design_brings_its_memory_and_its_device_vector_units(run_cli: RunCli) -> None:
     """A context of several rows, whose partial sums the artifact's units add in no time."""
     options = ("--heads", 2, "--head-dim", 128, "--context", 2048)
     own = attention(run_cli, *options)
-    artifact = attention(run_cli, *options, "--set", "device=neupims-artifact-main")
+    artifact = attention(run_cli, *options, "--set", "device=neupims-artifact-main",
+        "--set", "memory=hbm2-neupims-artifact")  # fmt: skip
     assert artifact["memory"] == "hbm2-neupims-artifact"
     same = attention(
         run_cli, *options, "--set", "device=neupims-artifact-main", "--memory", "hbm2-neupims"

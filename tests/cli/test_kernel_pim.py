@@ -65,7 +65,7 @@ def test_presets_are_listed_and_resolved(run_cli: Callable[..., object]) -> None
         ),
         (
             ("show", "aim", "--set", "commands.MAC16.latency=nBBL"),
-            "unknown timing 'nBBL'; did you mean 'nBL'",
+            "no timing 'nBBL'; did you mean 'nBL'",
         ),
         (("show", "aim", "--set", "family=strem"), "did you mean 'stream'"),
         (
@@ -97,4 +97,4 @@ def test_a_rule_that_names_an_unknown_command_is_found_by_its_line(
         "  - {level: channel, first: [ACT16], then: [MAK16], delay: nRCDRDMAC}\n"
     )
     line = refused("kernel", "gemv", "4", "4", "--pim", path)
-    assert "mine.yaml:5: rules.1.then: unknown command 'MAK16'; did you mean 'MAC16'" in line
+    assert "mine.yaml:5: rules.1.then.0: unknown command 'MAK16'; did you mean 'MAC16'" in line

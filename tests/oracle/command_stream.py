@@ -12,8 +12,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import product
 
+from pimsim.config.commands import CommandConfig
 from pimsim.config.delay import evaluate_delay
-from pimsim.config.pim_stream import LEVELS, CommandConfig, StreamPimConfig
+from pimsim.config.pim_stream import LEVELS, StreamPimConfig
 from pimsim.hardware.pim.stream import CommandStream
 
 __all__ = ["check_log", "simulate"]

@@ -12,9 +12,10 @@ import pytest
 
 from pimsim.config.errors import InputError
 from pimsim.config.loader import load_memory, load_pim, pim_model
-from pimsim.config.memory import CommandBusConfig, MemoryConfig, Rule
+from pimsim.config.memory import CommandBusConfig, MemoryConfig
 from pimsim.config.pim import PimConfig, PimDesignConfig
 from pimsim.config.resources import preset_names
+from pimsim.config.rules import Rule
 from pimsim.hardware.dram.device_memory import device_memory
 from pimsim.hardware.dram.legality import Violation, check_commands
 from pimsim.hardware.dram.rules import Command

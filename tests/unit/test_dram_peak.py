@@ -50,7 +50,7 @@ def test_few_bank_groups_bind_by_the_long_distance() -> None:
     assert column_clocks(memory_of("hbm2-2000", "organization.bank_groups=1")) == 4
     assert column_clocks(memory_of("hbm2-2000", "organization.bank_groups=2")) == 2
     assert column_clocks(memory_of("ddr5-4800", "organization.bank_groups=1")) == 12
-    assert column_clocks(memory_of("ddr5-4800", "organization.bank_groups=1"), "WR") == 48
+    assert column_clocks(memory_of("ddr5-4800", "organization.bank_groups=1"), "write") == 48
 
 
 def test_ranks_that_take_turns_may_be_faster_than_one() -> None:

@@ -177,7 +177,13 @@ def _on_pim(
         device = load_run(design.device).config
     except InputError as error:
         raise InputError(f"{pim}: device: {error}") from None
-    config = device.memory if memory is None else read_memory(memory, [])
+    config = design.memory
+    if memory is not None:
+        config = read_memory(memory, [])
+        try:
+            design.check_beside(config)
+        except ValueError as error:
+            raise InputError(f"--memory {memory}, pim {design.name}: {error}") from None
     from pimsim.engine.attention import run_attention
 
     result = run_attention(config, design, heads, head_dim, contexts, device.npu.vector, new_tokens)

@@ -51,7 +51,7 @@ DEFAULT_RUN = "neupims"
 """The run of ``pimsim run`` without a name."""
 
 _PLAIN = {kind: Layout(kind, {}) for kind in ("memory", "energy", "xpu", "area", "model")}
-_PLAIN["pim"] = Layout("pim", {}, alone=("device",))
+_PLAIN["pim"] = Layout("pim", {"memory": _PLAIN["memory"]}, alone=("device", "memory"))
 _LAYOUTS = {
     **_PLAIN,
     "hardware": Layout(

@@ -7,29 +7,30 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from pimsim.config.base import ConfigModel
-from pimsim.config.delay import evaluate_delay, timing_names
-from pimsim.config.errors import InputError
+from pimsim.config.delay import timing_names
+from pimsim.config.errors import near_miss
+from pimsim.config.rules import Rule, Vocabulary
 from pimsim.config.units import Picoseconds
 
 __all__ = [
     "CONTAINED",
+    "Action",
     "CommandBusConfig",
-    "CommandName",
     "ControllerConfig",
     "CurrentsConfig",
     "MemoryConfig",
     "OrganizationConfig",
-    "Rule",
 ]
 
-Level = Literal[
-    "channel", "pseudo_channel", "rank", "other_ranks", "bank_group", "bank", "row_buffer"
-]
-CommandName = Literal[
-    "ACT", "PRE", "RD", "WR", "REF", "REFpb", "PREA", "RDA", "WRA",
-    "G_ACT", "PIM_PRE", "GWRITE", "HEADER", "COMP", "READRES", "GEMV",
+Action = Literal[
+    "activate", "precharge", "read", "write", "refresh", "refresh-bank", "precharge-all",
+    "read-precharge", "write-precharge",
 ]  # fmt: skip
-"""Commands that a rule may name; ``hardware.dram.rules.Command`` says what each does."""
+"""What a controller can do with a command; what it is called is the standard's own.
+
+``refresh`` and ``precharge-all`` are of a rank (a controller that refreshes whole pseudo channels:
+of one), ``refresh-bank`` of one bank; ``read-precharge`` and ``write-precharge`` close their row
+by themselves."""
 
 CONTAINED = (
     ("tRC", ("tRAS", "tRP")),
@@ -50,19 +51,24 @@ CONTAINED = (
 
 _OF_BANK = ("row_buffer", "bank", "bank_group", "rank", "pseudo_channel", "channel")
 _OF_BUS = ("rank", "pseudo_channel", "channel")
-_REQUIRED: tuple[tuple[tuple[str, ...], str, str, str], ...] = (
-    (_OF_BANK, "ACT", "RD", "a row takes tRCD to open"),
-    (_OF_BANK, "ACT", "WR", "a row takes tRCD to open"),
-    (_OF_BANK, "ACT", "PRE", "a row stays open for tRAS"),
-    (_OF_BANK, "PRE", "ACT", "a row takes tRP to close"),
-    (_OF_BANK, "RD", "PRE", "a read takes tRTP before its row may close"),
-    (_OF_BANK, "WR", "PRE", "a write takes its data and tWR before its row may close"),
-    (_OF_BUS, "RD", "RD", "bursts share the data bus"),
-    (_OF_BUS, "WR", "WR", "bursts share the data bus"),
-    (_OF_BUS, "RD", "WR", "the data bus turns round"),
-    (_OF_BUS, "WR", "RD", "the data bus turns round"),
+_REQUIRED: tuple[tuple[tuple[str, ...], Action, Action, str], ...] = (
+    (_OF_BANK, "activate", "read", "a row takes tRCD to open"),
+    (_OF_BANK, "activate", "write", "a row takes tRCD to open"),
+    (_OF_BANK, "activate", "precharge", "a row stays open for tRAS"),
+    (_OF_BANK, "precharge", "activate", "a row takes tRP to close"),
+    (_OF_BANK, "read", "precharge", "a read takes tRTP before its row may close"),
+    (_OF_BANK, "write", "precharge", "a write takes its data and tWR before its row may close"),
+    (_OF_BUS, "read", "read", "bursts share the data bus"),
+    (_OF_BUS, "write", "write", "bursts share the data bus"),
+    (_OF_BUS, "read", "write", "the data bus turns round"),
+    (_OF_BUS, "write", "read", "the data bus turns round"),
 )
-"""What every standard ties, at one of the levels: first and second command, and why."""
+"""What every standard ties, at one of the levels: first and second command by what they do, and
+why."""
+
+_LEVELS = (*_OF_BANK[::-1], "other_ranks")
+"""What a memory's rules may hold at: levels of its organisation, a bank's row buffer, and what
+does not share a rank."""
 
 Cycles = Annotated[int, Field(ge=0, le=10**7)]
 
@@ -128,61 +134,16 @@ class OrganizationConfig(ConfigModel):
         return halves * self.ranks * self.banks * self.rows * self.row_bytes
 
 
-class Rule(ConfigModel):
-    """At ``level``, any command of ``first`` then any of ``then``: at least ``delay`` cycles."""
-
-    level: Level
-    """What both commands must share to be bound. ``other_ranks``: the second one goes to a rank
-    that did not get the first. ``row_buffer``: the bank and, of two, its row buffer."""
-    first: list[CommandName]
-    """Commands that start the delay."""
-    then: list[CommandName]
-    """Commands that wait for it."""
-    delay: str
-    """Cycles of tCK as arithmetic (+ - * //, max, min) over timing names: ``CL + nBL - CWL +
-    tRTRS``, ``max(nBL, tCCD_L)``. In the rules of a PIM design ``n`` is the dot products of a
-    GEMV.
-
-    ``RDA`` and ``WRA`` (auto-precharge) are bound by what binds ``RD`` and ``WR``, and bind what
-    those bind. The bank closes by itself as soon as a PRE could, so what waits for a PRE waits for
-    both delays. A rule with ``RDA`` or ``WRA`` as ``first`` takes the place of that sum."""
-    window: int = Field(default=1, ge=1, le=32)
-    """The delay separates a command from the ``window``-th one before it (tFAW: 4). Above
-    1, ``first`` and ``then`` are one command, the same."""
-
-    @model_validator(mode="after")
-    def _auto_precharge(self) -> Rule:
-        for name in self.then:
-            if name in ("RDA", "WRA"):
-                raise ValueError(f"then: {name} waits for what {name[:2]} waits for; name that")
-        if self.window > 1 and {"RDA", "WRA"} & set(self.first):
-            raise ValueError(f"window {self.window}: RDA and WRA count as RD and WR; name those")
-        return self
-
-    @model_validator(mode="after")
-    def _windowed(self) -> Rule:
-        if self.window > 1 and (
-            self.level not in ("rank", "pseudo_channel", "channel") or self.first != self.then
-        ):
-            raise ValueError(
-                f"window {self.window}: it binds commands to earlier ones of their own kind in a "
-                f"rank, found {', '.join(self.first)} then {', '.join(self.then)} at {self.level}"
-            )
-        if self.window > 1 and len(self.first) > 1:
-            raise ValueError(f"window {self.window}: one command, found {', '.join(self.first)}")
-        return self
-
-
 class CommandBusConfig(ConfigModel):
     """How commands go over the command pins, where that is not one command a clock."""
 
     ticks_per_clock: Literal[1, 2] = 1
     """2: commands go at both clock edges (HBM3), and a controller that models this counts its
     cycles in half clocks. Delays stay in clocks."""
-    duration: dict[CommandName, Annotated[int, Field(ge=1, le=64)]] = Field(default={})
+    duration: dict[str, Annotated[int, Field(ge=1, le=64)]] = Field(default={})
     """Ticks that a command occupies its pins; one clock where none is given. A rule's delay
     counts from the last tick of its first command to the last tick of the next."""
-    either_edge: list[CommandName] = Field(default=[])
+    either_edge: list[str] = Field(default=[])
     """Commands that may start at a falling edge too; the others start at a rising one."""
 
     def ticks(self, command: str) -> int:
@@ -309,7 +270,11 @@ class MemoryConfig(ConfigModel):
     """One clock of the command bus."""
     timings: dict[str, Cycles]
     """Cycles of tCK by JEDEC name; ``nBL`` is the cycles that a burst holds the data bus."""
+    commands: dict[str, Action]
+    """What the controller does with each command of the standard, by its name there."""
     rules: list[Rule]
+    """When a command may follow another one. Above a ``window`` of 1, ``first`` and ``then`` are
+    one command, the same."""
     address_map: str = "rorabgbachco"
     """Of a trace's addresses: fields from the most to the least significant bit, above the burst
     offset: ro row, ra rank, bg bank group, ba bank, ch channel, co column, pc pseudo channel. Of a
@@ -342,20 +307,18 @@ class MemoryConfig(ConfigModel):
                         f"timings.{key} is {self.timings[key]}, less than "
                         f"{' + '.join(terms)} = {least}, which it contains"
                     )
-        for index, rule in enumerate(self.rules):
-            try:
-                evaluate_delay(rule.delay, self.timings, f"rules.{index}.delay")
-            except InputError as error:
-                raise ValueError(str(error)) from None
-        if self.controller.refresh == "per-bank":
-            if "tRFCpb" not in self.timings:
+        per_bank = self.controller.refresh == "per-bank"
+        if per_bank and "tRFCpb" not in self.timings:
+            raise ValueError(
+                "controller.refresh is per-bank, but timings lack tRFCpb: "
+                f"{self.standard} as described here has no refresh of one bank"
+            )
+        self._names_what_it_has()
+        if per_bank:
+            refresh = self.command("refresh-bank")
+            if not any(refresh in rule.first for rule in self.rules):
                 raise ValueError(
-                    "controller.refresh is per-bank, but timings lack tRFCpb: "
-                    f"{self.standard} as described here has no REFpb"
-                )
-            if not any("REFpb" in rule.first for rule in self.rules):
-                raise ValueError(
-                    "controller.refresh is per-bank, but no rule says what may follow REFpb"
+                    f"controller.refresh is per-bank, but no rule says what may follow {refresh}"
                 )
         self._ties_what_every_standard_ties()
         org = self.organization
@@ -384,15 +347,88 @@ class MemoryConfig(ConfigModel):
                 )
         return self
 
+    @property
+    def levels(self) -> tuple[str, ...]:
+        """What a rule may hold at."""
+        return _LEVELS
+
+    def command(self, action: Action) -> str:
+        """What the standard calls the command that does ``action``; ``ValueError`` without one."""
+        found = [name for name, does in self.commands.items() if does == action]
+        if not found:
+            raise ValueError(f"commands: none is for {action!r}")
+        return found[0]
+
+    def _names_what_it_has(self) -> None:
+        """Raises ``ValueError`` where commands and levels are named that there are not, or where
+        the controller has no command for what it does."""
+        twice = [name for name, does in self.commands.items() if self.command(does) != name]
+        if twice:
+            does = self.commands[twice[0]]
+            raise ValueError(
+                f"commands.{twice[0]}: {self.command(does)} is for {does!r} already; a controller "
+                "has one command for it"
+            )
+        controller = self.controller
+        needed: list[Action] = ["activate", "precharge", "read", "write"]
+        if controller.refresh != "none":
+            needed.append("refresh" if controller.refresh == "all-bank" else "refresh-bank")
+        if controller.page_policy == "auto-precharge":
+            needed += ["read-precharge", "write-precharge"]
+        for action in needed:
+            self.command(action)
+        Vocabulary(self.levels, self.commands, self.timings).check(self.rules)
+        for key, names in (
+            ("duration", self.command_bus.duration), ("either_edge", self.command_bus.either_edge),
+        ):  # fmt: skip
+            for name in names:
+                if name not in self.commands:
+                    raise ValueError(
+                        f"command_bus.{key}: unknown command {name!r}"
+                        f"{near_miss(name, self.commands)}; known: {', '.join(self.commands)}"
+                    )
+        for index, rule in enumerate(self.rules):
+            try:
+                self._fits_requests(rule)
+            except ValueError as error:
+                raise ValueError(f"rules.{index}: {error}") from None
+
+    def _fits_requests(self, rule: Rule) -> None:
+        """Raises ``ValueError`` for what the controllers of requests cannot keep to."""
+        closing = {
+            name for name, does in self.commands.items()
+            if does in ("read-precharge", "write-precharge")
+        }  # fmt: skip
+        if rule.other_place is not None:
+            raise ValueError("other_place is of the rules of a PIM design's command stream")
+        for name in rule.then:
+            if name in closing:
+                plain = self.command("read" if self.commands[name][0] == "r" else "write")
+                raise ValueError(f"then: {name} waits for what {plain} waits for; name that")
+        if rule.window == 1:
+            return
+        if closing & set(rule.first):
+            raise ValueError(
+                f"window {rule.window}: {', '.join(sorted(closing))} count as what they close "
+                "after; name that"
+            )
+        if rule.level not in ("rank", "pseudo_channel", "channel") or rule.first != rule.then:
+            raise ValueError(
+                f"window {rule.window}: it binds commands to earlier ones of their own kind in a "
+                f"rank, found {', '.join(rule.first)} then {', '.join(rule.then)} at {rule.level}"
+            )
+        if len(rule.first) > 1:
+            raise ValueError(f"window {rule.window}: one command, found {', '.join(rule.first)}")
+
     def _ties_what_every_standard_ties(self) -> None:
         """Raises ``ValueError`` where commands that no memory sends at will are left untied."""
         needed = list(_REQUIRED)
         if self.organization.ranks > 1:
             between = ("other_ranks", "pseudo_channel", "channel")
             needed += [(between, first, then, why) for _, first, then, why in _REQUIRED[-4:]]
-        refresh = {"all-bank": "REF", "per-bank": "REFpb"}.get(self.controller.refresh)
-        if refresh is not None:
-            needed.append((_OF_BANK, refresh, "ACT", "a refresh takes its time"))
+        if self.controller.refresh != "none":
+            refresh: Action = "refresh" if self.controller.refresh == "all-bank" else "refresh-bank"
+            needed.append((_OF_BANK, refresh, "activate", "a refresh takes its time"))
         tied = {
             (rule.level, first, then)
             for rule in self.rules
@@ -400,7 +436,8 @@ class MemoryConfig(ConfigModel):
             for first in rule.first
             for then in rule.then
         }
-        for levels, first, then, why in needed:
+        for levels, action, next_action, why in needed:
+            first, then = self.command(action), self.command(next_action)
             if not any((level, first, then) in tied for level in levels):
                 raise ValueError(
                     f"rules: none from {first} to {then} at {' or '.join(levels)} ({why})"

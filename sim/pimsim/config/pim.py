@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
 from pimsim.config.base import ConfigModel
+from pimsim.config.commands import CommandConfig, PimAction
 from pimsim.config.delay import timing_names
-from pimsim.config.memory import CommandName, Cycles, Rule
+from pimsim.config.memory import Cycles, MemoryConfig
 from pimsim.config.plugins import ModuleName
+from pimsim.config.rules import DOT_PRODUCTS, Rule, Vocabulary
 
-__all__ = ["PIM_BUFFER", "PimConfig", "PimDesignConfig"]
-
-PIM_BUFFER: frozenset[CommandName] = frozenset({"G_ACT", "PIM_PRE", "COMP", "READRES", "GEMV"})
-"""Commands on the row buffer of PIM: a second one of each bank, or the one that there is."""
+__all__ = ["PimConfig", "PimDesignConfig"]
 
 
 class PimConfig(ConfigModel):
@@ -35,8 +34,6 @@ class PimConfig(ConfigModel):
     keys_share_rows: bool = True
     """Keys of several tokens of a bank share a row where one token's do not fill it; else those of
     each token begin at a row of their own."""
-    activation_group: Literal["bank_group"] = "bank_group"
-    """Banks that one G_ACT opens."""
     gwrite_cycles: str = "(tCCD_S + tCCD_L) * 32"
     """Cycles that GWRITE takes to fill the global buffer, over timing names."""
     comp_pipeline: int = Field(default=6, ge=1, le=10_000)
@@ -46,9 +43,11 @@ class PimConfig(ConfigModel):
     power_cap_w: float | None = Field(default=None, ge=0.001, le=1e5)
     """The most that PIM's commands may draw in one stack (``organization.channels_per_stack`` of
     the memory); a run above it is refused. None: no cap."""
+    commands: dict[str, CommandConfig]
+    """Its commands, by name, beside those of the memory."""
     rules: list[Rule]
-    """What binds its commands, each other's and the memory's. PIM_PRE closes the row of PIM's
-    buffer; with one row buffer that is a PRE, and the rules of PIM_PRE are rules of PRE."""
+    """What binds its commands, each other's and the memory's. Rules of a command that is another
+    one where PIM has no row buffer of its own (``with_one_buffer``) are that one's there."""
     refresh_avoidance: bool = True
     """Before a header or GWRITE, hold PIM back if its estimate reaches into the next refresh."""
     read_write_slack: int = Field(default=10, ge=0, le=1_000_000)
@@ -92,23 +91,9 @@ class PimConfig(ConfigModel):
         return values
 
     @model_validator(mode="after")
-    def _tied(self) -> PimConfig:
-        bound = self.bound_rules
-        for first, then, why in self._ties():
-            rules = [rule for rule in bound if self._binds(rule, first, then)]
-            if not rules:
-                raise ValueError(
-                    f"with row_buffers {self.row_buffers} and composite_gemv {self.composite_gemv} "
-                    f"no rule says when {then} may follow {first}: {why}"
-                )
-            grows = any(re.search(r"\bn\b", rule.delay) for rule in rules)
-            if first == "GEMV" and then == self.closer and self.timed_comps and not grows:
-                raise ValueError(
-                    f"no rule lets {then} wait for the n dot products of a GEMV: a delay with n is "
-                    "needed (timed_comps=false does without)"
-                )
+    def _consistent(self) -> PimConfig:
         if not self.timed_comps and not self.composite_gemv:
-            raise ValueError("timed_comps is of GEMV commands: false needs composite_gemv")
+            raise ValueError("timed_comps is of composite commands: false needs composite_gemv")
         if self.pipeline_fill != "comp" and self.row_buffers == 2:
             raise ValueError(
                 f"pipeline_fill {self.pipeline_fill!r} is of designs with one row buffer, found "
@@ -121,71 +106,133 @@ class PimConfig(ConfigModel):
             )
         return self
 
-    @property
-    def closer(self) -> CommandName:
-        """The command that closes the row of PIM's buffer."""
-        return "PIM_PRE" if self.row_buffers == 2 else "PRE"
+    def check_beside(self, memory: MemoryConfig, key: str = "") -> None:
+        """Raise ``ValueError`` where the design cannot be on ``memory``: its rules name what
+        neither has, or leave untied what one command needs of another. ``key``: where the design
+        stands, for the message."""
+        at = f"{key}." if key else ""
+        self._check_actions(at)
+        timings = {**memory.timings, **self.timings, DOT_PRODUCTS: 0}
+        words = Vocabulary(memory.levels, {**memory.commands, **self.commands}, timings)
+        words.check(self.rules, f"{at}rules")
+        words.check_delay(self.gwrite_cycles, f"{at}gwrite_cycles")
+        for name, command in self.commands.items():
+            if command.with_one_buffer not in (None, *memory.commands):
+                raise ValueError(
+                    f"{at}commands.{name}.with_one_buffer: {memory.name} has no command "
+                    f"{command.with_one_buffer!r}; it has: {', '.join(memory.commands)}"
+                )
+        self._check_ties(memory, f"{key}: " if key else "")
+
+    def _check_actions(self, at: str) -> None:
+        """Raises ``ValueError`` where an action has no command, or two."""
+        seen: dict[str, str] = {}
+        for name, command in self.commands.items():
+            if command.action is None:
+                raise ValueError(
+                    f"{at}commands.{name}: its action is missing; the memory's controller, which "
+                    "takes this design's commands, does nothing with it"
+                )
+            if command.action in seen:
+                raise ValueError(
+                    f"{at}commands.{name}: {seen[command.action]} is for {command.action!r} already"
+                )
+            seen[command.action] = name
+        needed: list[PimAction] = ["activate", "precharge", "load-operand", "announce"]
+        needed += ["multiply-and-read"] if self.composite_gemv else ["multiply", "read-result"]
+        for action in needed:
+            if action not in seen:
+                raise ValueError(f"{at}commands: none has the action {action!r}")
+
+    def _check_ties(self, memory: MemoryConfig, at: str) -> None:
+        """Raises ``ValueError`` where no rule binds two commands of which one needs the other."""
+        for first, then, why in self._ties(memory):
+            rules = [rule for rule in self.rules if self._binds(rule, first, then)]
+            if not rules:
+                raise ValueError(
+                    f"{at}with row_buffers {self.row_buffers} and composite_gemv "
+                    f"{self.composite_gemv} no rule says when {then} may follow {first}: {why}"
+                )
+            grows = any(re.search(rf"\b{DOT_PRODUCTS}\b", rule.delay) for rule in rules)
+            composite = self.composite_gemv and first == self.command("multiply-and-read")
+            if composite and then == self.closer and self.timed_comps and not grows:
+                raise ValueError(
+                    f"{at}no rule lets {then} wait for the n dot products of a {first}: a delay "
+                    "with n is needed (timed_comps=false does without)"
+                )
+
+    def command(self, action: PimAction) -> str:
+        """The name of the command that does ``action``."""
+        return next(name for name, each in self.commands.items() if each.action == action)
+
+    def sent_as(self, command: str) -> str:
+        """What goes over the bus for ``command``: another one where PIM shares the row buffer."""
+        own = self.commands.get(command)
+        instead = None if own is None or self.row_buffers == 2 else own.with_one_buffer
+        return instead or command
 
     @property
-    def bound_rules(self) -> tuple[Rule, ...]:
-        """``rules``, in their order, over the commands that there are: see ``closer``."""
-        if self.row_buffers == 2:
-            return tuple(self.rules)
-        return tuple(
-            rule.model_copy(update={"first": _closing(rule.first), "then": _closing(rule.then)})
-            for rule in self.rules
-        )
+    def closer(self) -> str:
+        """The command that closes the row of PIM's buffer."""
+        return self.sent_as(self.command("precharge"))
 
     def in_pim_buffer(self, command: str) -> bool:
         """Whether ``command`` works on a row buffer that normal commands do not share."""
-        return self.row_buffers == 2 and command in PIM_BUFFER
+        own = self.commands.get(command)
+        return self.row_buffers == 2 and own is not None and own.row_buffer == "own"
 
-    def _binds(self, rule: Rule, first: CommandName, then: CommandName) -> bool:
-        if first not in rule.first or then not in rule.then:
+    def _binds(self, rule: Rule, first: str, then: str) -> bool:
+        if first not in map(self.sent_as, rule.first) or then not in map(self.sent_as, rule.then):
             return False
         apart = self.in_pim_buffer(first) != self.in_pim_buffer(then)
         return rule.level != "row_buffer" or not apart
 
-    def _ties(self) -> Iterator[tuple[CommandName, CommandName, str]]:
+    def _ties(self, memory: MemoryConfig) -> Iterator[tuple[str, str, str]]:
         """Pairs of commands that a rule must bind: what the second needs of the first."""
-        dot: CommandName = "GEMV" if self.composite_gemv else "COMP"
-        result: CommandName = "GEMV" if self.composite_gemv else "READRES"
-        closer = self.closer
-        yield "ACT", "GWRITE", "it reads an open row"
-        yield "GWRITE", "PRE", "the row is read until the buffer is full"
-        yield "GWRITE", "GWRITE", "there is one global buffer"
-        yield "GWRITE", dot, "the dot products read the global buffer"
-        yield dot, "GWRITE", "the dot products read the global buffer"
-        yield "G_ACT", dot, "the dot products read an open row"
+        own: Mapping[str | None, str] = {each.action: name for name, each in self.commands.items()}
+        dot = own["multiply-and-read" if self.composite_gemv else "multiply"]
+        result = own["multiply-and-read" if self.composite_gemv else "read-result"]
+        load, opener, closer = own["load-operand"], own["activate"], self.closer
+        act, pre = memory.command("activate"), memory.command("precharge")
+        yield act, load, "it reads an open row"
+        yield load, pre, "the row is read until the buffer is full"
+        yield load, load, "there is one global buffer"
+        yield load, dot, "the dot products read the global buffer"
+        yield dot, load, "the dot products read the global buffer"
+        yield opener, dot, "the dot products read an open row"
         yield dot, dot, "a bank multiplies one column at a time"
         yield dot, closer, "the dot products read an open row"
         if not self.composite_gemv:
-            yield "COMP", "READRES", "the result is read when the dot products have ended"
-            yield "READRES", "COMP", "the accumulator is free when it has been read"
-            yield "READRES", closer, "the row closes when the result has been read"
-        yield "G_ACT", closer, "a row stays open for tRAS"
-        yield closer, "G_ACT", "a bank is precharged first"
-        yield closer, "REF", "a bank is precharged first"
-        yield "REF", "G_ACT", "a refresh takes its time"
-        yield "G_ACT", "G_ACT", "activations draw on one supply"
-        yield "ACT", "G_ACT", "activations draw on one supply"
-        yield "G_ACT", "ACT", "activations draw on one supply"
-        columns: tuple[CommandName, ...] = ("RD", "WR")
-        for column in columns:
+            yield dot, result, "the result is read when the dot products have ended"
+            yield result, dot, "the accumulator is free when it has been read"
+            yield result, closer, "the row closes when the result has been read"
+        yield opener, closer, "a row stays open for tRAS"
+        yield closer, opener, "a bank is precharged first"
+        if "refresh" in memory.commands.values():
+            refresh = memory.command("refresh")
+            yield closer, refresh, "a bank is precharged first"
+            yield refresh, opener, "a refresh takes its time"
+        yield opener, opener, "activations draw on one supply"
+        yield act, opener, "activations draw on one supply"
+        yield opener, act, "activations draw on one supply"
+        for column in (memory.command("read"), memory.command("write")):
             yield column, result, "results go over the data bus"
             yield result, column, "results go over the data bus"
-            yield column, "GWRITE", "a bank reads one row at a time"
-            yield "GWRITE", column, "a bank reads one row at a time"
-
-
-def _closing(commands: list[CommandName]) -> list[CommandName]:
-    """``commands`` where PIM's row is closed by a PRE."""
-    return list(dict.fromkeys("PRE" if name == "PIM_PRE" else name for name in commands))
+            yield column, load, "a bank reads one row at a time"
+            yield load, column, "a bank reads one row at a time"
 
 
 class PimDesignConfig(PimConfig):
     """A PIM design by itself, on no run's device."""
 
+    memory: MemoryConfig
+    """The memory that it is on. Of the design alone: a run has its own, which a run that takes the
+    design by ``--set pim=...`` gets from here unless its memory is set too."""
     device: str = "neupims"
-    """Hardware preset or YAML whose memory and vector units ``pimsim kernel attention`` takes for
-    it. Of the design alone: a run has its own and refuses the key."""
+    """Hardware preset or YAML whose vector units ``pimsim kernel attention`` takes for it. Of the
+    design alone: a run has its own and refuses the key."""
+
+    @model_validator(mode="after")
+    def _fits_its_memory(self) -> PimDesignConfig:
+        self.check_beside(self.memory)
+        return self

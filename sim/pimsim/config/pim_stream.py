@@ -6,40 +6,35 @@ designs here (GDDR6-AiM, HBM-PIM, AttAcc ...) bring a memory and commands of the
 
 from __future__ import annotations
 
-import ast
 from collections.abc import Iterator
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
 from pimsim.config.base import ConfigModel
+from pimsim.config.commands import CommandConfig
 from pimsim.config.delay import timing_names
 from pimsim.config.errors import InputError, near_miss
 from pimsim.config.pim_attention import AttentionMapConfig
+from pimsim.config.rules import Rule, Vocabulary
 from pimsim.config.units import Picoseconds
 
 __all__ = [
     "LEVELS",
-    "CommandConfig",
     "ModeRowConfig",
     "PeakConfig",
     "RefreshConfig",
     "StreamControllerConfig",
     "StreamOrganizationConfig",
     "StreamPimConfig",
-    "StreamRule",
 ]
 
-StreamLevel = Literal["channel", "pseudo_channel", "rank", "bank_group", "bank"]
-LEVELS: tuple[StreamLevel, ...] = ("channel", "pseudo_channel", "rank", "bank_group", "bank")
+LEVELS = ("channel", "pseudo_channel", "rank", "bank_group", "bank")
 """From the outermost level to the innermost."""
 
 
 Amount = Annotated[int, Field(ge=0, le=2**31 - 1)]
 """Cycles, or what a buffer holds."""
-
-Mode = Literal["any", "bank", "register", "all_bank"]
-"""What a channel can be set to; ``any``: the command is the same in all."""
 
 
 class StreamOrganizationConfig(ConfigModel):
@@ -88,67 +83,6 @@ class StreamOrganizationConfig(ConfigModel):
     def capacity_bytes(self) -> int:
         """Bytes of all channels."""
         return self.channels * self.banks * self.rows * self.row_bytes
-
-
-class CommandConfig(ConfigModel):
-    """One command of the design."""
-
-    broadcast: list[Literal["pseudo_channel", "rank", "bank_group", "bank"]] = Field(
-        default_factory=list
-    )
-    """Levels at which it goes to every node instead of the addressed one: an all-bank command
-    has ``[bank_group, bank]``, one bank in each bank group ``[bank_group]``."""
-    bank_block: int | None = Field(default=None, ge=2, le=64)
-    """Of the banks of a bank group only an aligned block of so many, with the addressed one
-    (Duplex: two banks of each bank group are a bundle); needs ``bank`` in ``broadcast``."""
-    bus: Literal["row", "column", "none", "both"]
-    """C/A pins that it takes for a cycle; ``none``: it costs no slot (bookkeeping)."""
-    row: Literal["any", "open", "closed"] = "any"
-    """``open``: its row must be open in all its banks; ``closed``: all its banks must be closed.
-    Where they are not, the controller issues ``precharge`` or ``activate`` first."""
-    activate: str | None = None
-    """Command that opens the row first; needed with ``row`` ``open``."""
-    precharge: str | None = None
-    """Command that closes the bank first; needed with ``row`` ``open`` or ``closed``."""
-    effect: Literal["none", "open", "close"] = "none"
-    """On its banks, after it was issued (``close``: precharge, or auto-precharge)."""
-    latency: str = "1"
-    """Cycles from issue until it counts as completed, over timing names."""
-    queue: Literal["pim", "plain"] = "pim"
-    """A channel holds commands of one kind at a time: the host waits with plain reads and writes
-    until PIM commands have gone out, and the other way round."""
-    mode: Mode = "bank"
-    """Where ``controller.mode_switch`` is given, a channel is switched to the mode of what it
-    does next (AiM: TMOD between commands on banks and on registers). Where
-    ``controller.mode_rows`` are given, the command waits until its channel is in the mode."""
-    drives: int = Field(default=1, ge=1, le=64)
-    """Banks that follow one addressed bank (HBM-PIM's all-bank mode: those of its parity); they
-    are always in the same state, so that only the addressed one is kept."""
-    energy: str | None = None
-    """Key in ``energy_pj``."""
-
-
-class StreamRule(ConfigModel):
-    """At each node of ``level``, any of ``first`` then any of ``then``: at least ``delay`` cycles.
-
-    A broadcast command concerns all nodes that it reaches.
-    """
-
-    level: StreamLevel
-    """The delay holds at each node of this level that both commands reach."""
-    first: list[str]
-    """Commands that start the delay."""
-    then: list[str]
-    """Commands that wait for it."""
-    delay: str
-    """Cycles of tCK as arithmetic (+ - * //, max, min) over timing names."""
-    window: int = Field(default=1, ge=1, le=64)
-    """The delay separates a command of ``then`` from the ``window``-th one of ``first`` before it
-    (tFAW: 4)."""
-    other_place: list[StreamLevel] | None = None
-    """Binds another bank than the first command's: its pseudo channel, rank, bank group and bank
-    are the first command's coordinates at these four levels. At level ``bank``, with controller
-    order ``window``."""
 
 
 class RefreshConfig(ConfigModel):
@@ -275,7 +209,7 @@ class StreamPimConfig(ConfigModel):
     timings: dict[str, Amount]
     """Cycles of tCK by name; rules, latencies and intervals are written in these."""
     commands: dict[str, CommandConfig]
-    rules: list[StreamRule]
+    rules: list[Rule]
     controller: StreamControllerConfig
     capacities: dict[str, Amount] = Field(default_factory=dict)
     """Buffers and registers of the design (``global_buffer_bytes``), read by its module."""
@@ -316,13 +250,10 @@ class StreamPimConfig(ConfigModel):
                     f"{where}: unknown command {name!r}{near_miss(name, self.commands)}; "
                     f"known: {', '.join(self.commands)}"
                 )
+        words = Vocabulary(LEVELS, self.commands, self.timings)
+        words.check(self.rules)
         for where, text in self._delays():
-            for name in _names(where, text):
-                if name not in self.timings:
-                    raise ValueError(
-                        f"{where}: unknown timing {name!r}{near_miss(name, self.timings)}; "
-                        f"known: {', '.join(self.timings)}"
-                    )
+            words.check_delay(text, where)
         controller = self.controller
         refresh = controller.refresh.command if controller.refresh else None
         for where, other, rows in (
@@ -370,7 +301,8 @@ class StreamPimConfig(ConfigModel):
     @property
     def unread_timings(self) -> set[str]:
         """Timings that nothing reads."""
-        return self.timings.keys() - timing_names(text for _, text in self._delays())
+        delays = [*(rule.delay for rule in self.rules), *(text for _, text in self._delays())]
+        return self.timings.keys() - timing_names(delays)
 
     def capacity(self, key: str) -> int:
         """A capacity that the design's module needs, at least 1; ``InputError`` without it."""
@@ -428,9 +360,6 @@ class StreamPimConfig(ConfigModel):
             for key, other in (("activate", command.activate), ("precharge", command.precharge)):
                 if other is not None:
                     yield f"commands.{name}.{key}", other
-        for index, rule in enumerate(self.rules):
-            for key, names in (("first", rule.first), ("then", rule.then)):
-                yield from ((f"rules.{index}.{key}", name) for name in names)
         for index, mode_row in enumerate(self.controller.mode_rows):
             yield f"controller.mode_rows.{index}.command", mode_row.command
         if self.attention is not None:
@@ -445,23 +374,9 @@ class StreamPimConfig(ConfigModel):
 
     def _delays(self) -> Iterator[tuple[str, str]]:
         """Where arithmetic over timings stands, and the text."""
-        for index, rule in enumerate(self.rules):
-            yield f"rules.{index}.delay", rule.delay
         for name, command in self.commands.items():
             yield f"commands.{name}.latency", command.latency
         if self.peak is not None:
             yield "peak.interval", self.peak.interval
         if self.controller.refresh is not None:
             yield "controller.refresh.interval", self.controller.refresh.interval
-
-
-def _names(where: str, text: str) -> list[str]:
-    """Timing names in ``text``; ``config.delay.evaluate_delay`` evaluates it."""
-    try:
-        tree = ast.parse(text, mode="eval")
-    except (SyntaxError, ValueError):
-        raise ValueError(f"{where}: {text!r} is no arithmetic over timings") from None
-    called = {id(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)}
-    return [
-        node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and id(node) not in called
-    ]

@@ -198,6 +198,8 @@ class RunConfig(ConfigModel):
         declared = self.schedule.declared
         if declared.uses_pim and self.pim is None:
             raise ValueError(f"schedule.policy {self.schedule.policy!r} needs a pim section")
+        if declared.uses_pim and self.pim is not None:
+            self.pim.check_beside(self.memory, "pim")
         if self.schedule.expert_placement == "pim" and not declared.uses_pim:
             raise ValueError(
                 "schedule.expert_placement 'pim' needs a schedule.policy that uses PIM: "

@@ -11,11 +11,18 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from pimsim.config.delay import evaluate_delay
 from pimsim.config.errors import InputError
-from pimsim.config.memory import MemoryConfig, Rule
+from pimsim.config.memory import MemoryConfig
 from pimsim.config.pim import PimConfig
-from pimsim.hardware.dram.rules import BOUND_AS, ROW_COMMANDS, Command, CommandBus, window_places
+from pimsim.config.rules import Rule, delay_line
+from pimsim.hardware.dram.rules import (
+    BOUND_AS,
+    ROW_COMMANDS,
+    Command,
+    CommandBus,
+    command_numbers,
+    window_places,
+)
 
 __all__ = ["TracedCommand", "Violation", "check_commands"]
 
@@ -80,35 +87,43 @@ class _Law:
     slope: int
     places: dict[Command, int]
     """Of a window: how many of its places each command takes."""
-    pim: PimConfig | None
+    apart: frozenset[Command]
+    """Commands on a row buffer that normal ones do not share."""
 
     def binds(self, first: Command, then: Command) -> bool:
         """At ``row_buffer``, two commands meet only if they use the same buffer."""
-        if self.rule.level != "row_buffer" or self.pim is None:
-            return True
-        return self.pim.in_pim_buffer(first.name) == self.pim.in_pim_buffer(then.name)
+        return self.rule.level != "row_buffer" or (first in self.apart) == (then in self.apart)
 
 
 def _laws(memory: MemoryConfig, pim: PimConfig | None) -> list[_Law]:
-    names = dict(memory.timings)
+    names, numbers = dict(memory.timings), command_numbers(memory, pim)
     listed = [(f"memory.rules[{i}]", rule) for i, rule in enumerate(memory.rules)]
     if pim is not None:
         names.update(pim.timings)
-        listed += [(f"pim.rules[{i}]", rule) for i, rule in enumerate(pim.bound_rules)]
+        listed += [(f"pim.rules[{i}]", rule) for i, rule in enumerate(pim.rules)]
+    apart = frozenset(_apart(memory, pim))
     laws = []
     for where, rule in listed:
-        base = evaluate_delay(rule.delay, {**names, "n": 0}, where)
-        slope = evaluate_delay(rule.delay, {**names, "n": 1}, where) - base
+        base, slope = delay_line(rule.delay, names, where)
         commands = [
-            _alike(frozenset(Command[name] for name in side)) for side in (rule.first, rule.then)
+            _alike(frozenset(numbers[name] for name in side)) for side in (rule.first, rule.then)
         ]
         places: dict[Command, int] = {}
         if rule.window > 1:
-            places = window_places(rule, pim, memory.organization)
+            counted = (numbers[name] for name in rule.first)
+            places = window_places(counted, pim, memory.organization)
             commands = [_alike(frozenset(places))] * 2
             places |= {also: places[one] for also, one in BOUND_AS.items() if one in places}
-        laws.append(_Law(where, rule, commands[0], commands[1], base, slope, places, pim))
+        laws.append(_Law(where, rule, commands[0], commands[1], base, slope, places, apart))
     return laws
+
+
+def _apart(memory: MemoryConfig, pim: PimConfig | None) -> set[Command]:
+    """Commands on a row buffer that normal ones do not share."""
+    if pim is None:
+        return set()
+    numbers = command_numbers(memory, pim)
+    return {numbers[name] for name in pim.commands if pim.in_pim_buffer(name)}
 
 
 def _alike(commands: frozenset[Command]) -> frozenset[Command]:
@@ -118,12 +133,13 @@ def _alike(commands: frozenset[Command]) -> frozenset[Command]:
 
 def _own_rules(memory: MemoryConfig) -> set[tuple[Command, Command]]:
     """Pairs of RDA or WRA and what has a rule of its own after them."""
+    numbers = command_numbers(memory, None)
     return {
-        (Command[first], Command[then])
+        (numbers[first], numbers[then])
         for rule in memory.rules
         for first in rule.first
         for then in rule.then
-        if first in ("RDA", "WRA")
+        if numbers[first] in BOUND_AS
     }
 
 
@@ -135,7 +151,7 @@ class _Banks:
         self.rows = org.rows
         self.rank_size, self.group_size = org.banks, org.banks_per_group
         self.half_size, self.ranks = org.ranks * org.banks, org.ranks
-        self.pim = pim
+        self.apart = _apart(memory, pim)
         self.count = org.pseudo_channels * self.half_size
         whole = memory.controller.model == "channel-queues"
         self.refreshed = self.half_size if whole else self.rank_size
@@ -197,8 +213,7 @@ class _Banks:
         opens = item.command in (Command.ACT, Command.G_ACT)
         if not opens and item.command not in (*_CLOSING, *BOUND_AS):
             return
-        apart = self.pim is not None and self.pim.in_pim_buffer(item.command.name)
-        rows = self.open_row[-1 if apart else 0]
+        rows = self.open_row[-1 if item.command in self.apart else 0]
         for bank in self.touched(item):
             rows[bank] = item.row if opens else None
 
@@ -211,7 +226,8 @@ class _Channel:
         self.laws = laws
         self.bus = CommandBus(memory, _ticks_per_clock(memory))
         self.two_sets = memory.controller.commands_per_cycle == 2
-        self.either_edge = {Command[name] for name in memory.command_bus.either_edge}
+        numbers = command_numbers(memory, None)
+        self.either_edge = {numbers[name] for name in memory.command_bus.either_edge}
         self.last: TracedCommand | None = None
         self.on_pins: dict[bool, TracedCommand] = {}
         """The last command of each set of pins."""

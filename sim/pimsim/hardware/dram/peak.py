@@ -9,20 +9,20 @@ from __future__ import annotations
 from fractions import Fraction
 
 from pimsim.config.delay import evaluate_delay
-from pimsim.config.memory import MemoryConfig
+from pimsim.config.memory import Action, MemoryConfig
 
 __all__ = ["burst_slot_ps", "column_clocks", "data_buses", "peak_bytes_per_s"]
 
 
-def column_clocks(memory: MemoryConfig, command: str = "RD") -> int:
+def column_clocks(memory: MemoryConfig, action: Action = "read") -> int:
     """Least clocks of tCK between two column commands on one data bus, in a long run of them.
 
     Parameters
     ----------
     memory : MemoryConfig
         Its rules and timings are read; nothing is assumed of its standard.
-    command : str
-        ``RD`` or ``WR``.
+    action : str
+        ``read`` or ``write``.
 
     Returns
     -------
@@ -32,6 +32,7 @@ def column_clocks(memory: MemoryConfig, command: str = "RD") -> int:
         commands as there are groups.
     """
     org = memory.organization
+    command = memory.command(action)
     delays: dict[str, int] = {}
     for index, rule in enumerate(memory.rules):
         if rule.window == 1 and command in rule.first and command in rule.then:

@@ -1,23 +1,26 @@
-"""A DRAM standard compiled to tables: commands, levels and delays, nothing else.
+"""A DRAM standard, and a PIM design on it, compiled to tables of the channels' kernels.
 
-The channel kernel knows no standard. It reads, for each command that it issues, a list of
-``(level, then, delay, slope)``: at the node of that level, ``then`` may follow after ``delay``
-cycles, plus ``slope`` for each dot product of a composite PIM command. ``window`` rules (tFAW)
-bind a command to the n-th before it.
+The channel kernel knows no standard: what its commands are called is the memory's, and what may
+follow what is in the tables (``hardware/rule_tables.py``). What a command bus makes of delays,
+auto-precharge and ``window`` rules (tFAW), which bind a command to the n-th before it, are put in
+here.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pimsim.config.delay import evaluate_delay
-from pimsim.config.errors import InputError, near_miss
-from pimsim.config.memory import MemoryConfig, OrganizationConfig, Rule
+from pimsim.config.commands import PimAction
+from pimsim.config.errors import InputError
+from pimsim.config.memory import Action, MemoryConfig, OrganizationConfig
 from pimsim.config.pim import PimConfig
+from pimsim.hardware.rule_tables import NamedRule, PairTable, named_rules
 
 __all__ = [
     "BANK",
@@ -32,13 +35,15 @@ __all__ = [
     "Command",
     "CommandBus",
     "RuleTables",
+    "command_numbers",
     "compile_rules",
     "window_places",
 ]
 
 
 class Command(IntEnum):
-    """What goes over the command bus; the order is the kernel's."""
+    """What the kernels do with what goes over the command bus; the order is theirs, and the names
+    are those that results count commands by."""
 
     ACT = 0
     PRE = 1
@@ -70,6 +75,16 @@ class Command(IntEnum):
     """WR with auto-precharge."""
 
 
+_ACTIONS: dict[Action, Command] = {
+    "activate": Command.ACT, "precharge": Command.PRE, "read": Command.RD, "write": Command.WR,
+    "refresh": Command.REF, "refresh-bank": Command.REFpb, "precharge-all": Command.PREA,
+    "read-precharge": Command.RDA, "write-precharge": Command.WRA,
+}  # fmt: skip
+_PIM_ACTIONS: dict[PimAction, Command] = {
+    "activate": Command.G_ACT, "precharge": Command.PIM_PRE, "load-operand": Command.GWRITE,
+    "announce": Command.HEADER, "multiply": Command.COMP, "read-result": Command.READRES,
+    "multiply-and-read": Command.GEMV,
+}  # fmt: skip
 BOUND_AS = {Command.RDA: Command.RD, Command.WRA: Command.WR}
 """Whose rules a command keeps, in addition to its own."""
 _SILENT = {Command.PRE, Command.PREA, Command.PIM_PRE}
@@ -107,41 +122,44 @@ class RuleTables:
     """(windows, commands): places that a command takes in the window's rule."""
 
 
-def _command(name: str, where: str) -> Command:
-    try:
-        return Command[name]
-    except KeyError:
-        raise InputError(
-            f"{where}: no command {name!r}{near_miss(name, COMMANDS)}; "
-            f"known are {', '.join(COMMANDS)}"
-        ) from None
+def command_numbers(memory: MemoryConfig, pim: PimConfig | None) -> dict[str, Command]:
+    """The kernels' commands by the names that ``memory`` and ``pim`` have for them."""
+    numbers = {name: _ACTIONS[action] for name, action in memory.commands.items()}
+    if pim is not None:
+        for name, command in pim.commands.items():
+            if pim.sent_as(name) in numbers:
+                numbers[name] = numbers[pim.sent_as(name)]
+            elif command.action is not None:
+                numbers[name] = _PIM_ACTIONS[command.action]
+    return numbers
 
 
 def window_places(
-    rule: Rule, pim: PimConfig | None, organization: OrganizationConfig
+    first: Iterable[int], pim: PimConfig | None, organization: OrganizationConfig
 ) -> dict[Command, int]:
-    """Places that commands take in a window of ``rule``: one each.
+    """Places that commands take in a window over ``first``: one each.
 
     A window over ACT is one over activations: PIM's G_ACT, which opens a bank group at once, takes
     as many as there are banks in it. Where it opens more than a window holds, as many windows as it
     fills must pass before the next.
     """
-    places = {Command[name]: 1 for name in rule.first}
+    places = {Command(number): 1 for number in first}
     counted = pim is not None and pim.windowed_activations
     if Command.ACT in places and counted:
         places[Command.G_ACT] = organization.banks_per_group
     return places
 
 
-def _check_scope(rule: Rule, first: Command, where: str) -> None:
+def _check_scope(named: NamedRule, first: Command) -> None:
     """A command that touches many banks can only bind from its own level upwards."""
+    level = named.rule.level
     too_low = (
-        (first in _CHANNEL_WIDE and rule.level != "channel")
-        or (first in _RANK_WIDE and rule.level in ("bank_group", "bank", "row_buffer"))
-        or (first in _GROUP_WIDE and rule.level in ("bank", "row_buffer"))
+        (first in _CHANNEL_WIDE and level != "channel")
+        or (first in _RANK_WIDE and level in ("bank_group", "bank", "row_buffer"))
+        or (first in _GROUP_WIDE and level in ("bank", "row_buffer"))
     )
     if too_low:
-        raise InputError(f"{where}: {first.name} acts on more than one {rule.level}")
+        raise InputError(f"{named.where}: {first.name} acts on more than one {level}")
 
 
 @dataclass(frozen=True)
@@ -154,7 +172,14 @@ class CommandBus:
 
     def duration(self, command: Command) -> int:
         """Ticks of the memory's bus that ``command`` takes."""
-        return self.memory.command_bus.ticks(BOUND_AS.get(command, command).name)
+        return self._durations.get(
+            BOUND_AS.get(command, command), self.memory.command_bus.ticks_per_clock
+        )
+
+    @cached_property
+    def _durations(self) -> dict[Command, int]:
+        numbers = command_numbers(self.memory, None)
+        return {numbers[name]: n for name, n in self.memory.command_bus.duration.items()}
 
     def delay(self, first: Command, then: Command, clocks: int) -> int:
         """A rule's delay from start to start: rules count from the ends of both commands."""
@@ -180,41 +205,29 @@ class CommandBus:
         return -(-ticks * self.ticks_per_clock // self.memory.command_bus.ticks_per_clock)
 
 
-def _bind(
-    group: dict[tuple[int, int], tuple[int, int]], level: int, then: Command, delay: int,
-    slope: int = 0,
-) -> None:  # fmt: skip
-    """Let ``then`` wait at ``level``, unless it does so for longer."""
-    known = group.get((level, int(then)), (-(10**9), 0))
-    group[level, int(then)] = max(known, (delay, slope))
-
-
-def _closing_clocks(memory: MemoryConfig) -> dict[Command, int]:
-    """Clocks from ACT, RD and WR until their bank may close."""
+def _closing_clocks(rules: Sequence[NamedRule]) -> dict[Command, int]:
+    """Clocks from ACT, RD and WR until their bank may close, by the memory's own rules."""
     found = {Command.ACT: 0, Command.RD: 0, Command.WR: 0}
-    for index, rule in enumerate(memory.rules):
-        if rule.window == 1 and "PRE" in rule.then and rule.level in ("row_buffer", "bank"):
-            clocks = evaluate_delay(rule.delay, memory.timings, f"memory.rules[{index}]")
+    for each in rules:
+        if (
+            each.rule.window == 1
+            and Command.PRE in each.then
+            and each.rule.level in ("row_buffer", "bank")
+        ):
             for command in found:
-                if command.name in rule.first:
-                    found[command] = max(found[command], clocks)
+                if command in each.first:
+                    found[command] = max(found[command], each.base)
     return found
 
 
-def _closes_itself(memory: MemoryConfig, then: Command) -> list[tuple[Command, int]]:
+def _closes_itself(rules: Sequence[NamedRule], then: Command) -> list[tuple[Command, int]]:
     """``(first, clocks)`` before a PRE that nobody sends, for what ``then`` waits from a PRE on.
 
     Where the memory has rules of its own from RDA or WRA to ``then``, those are all that count.
     """
-    own = {
-        Command[name]
-        for rule in memory.rules
-        if then.name in rule.then
-        for name in rule.first
-        if name in ("RDA", "WRA")
-    }
-    given = {BOUND_AS[command] for command in own}
-    clocks = _closing_clocks(memory)
+    own = {first for each in rules if then in each.then for first in each.first} & set(BOUND_AS)
+    given = {BOUND_AS[Command(command)] for command in own}
+    clocks = _closing_clocks(rules)
     if given:
         del clocks[Command.ACT]
     return [(first, delay) for first, delay in clocks.items() if first not in given]
@@ -231,25 +244,23 @@ def compile_rules(
     are those of RDA and WRA.
     """
     closing = memory.controller.page_policy == "auto-precharge"
-    names = dict(memory.timings)
-    listed = [(rule, f"memory.rules[{i}]") for i, rule in enumerate(memory.rules)]
+    numbers = command_numbers(memory, pim)
+    own = tuple(named_rules(memory.rules, "memory.rules", numbers, memory.timings))
+    listed = own
     if pim is not None:
-        names.update(pim.timings)
-        listed += [(rule, f"pim.rules[{i}]") for i, rule in enumerate(pim.bound_rules)]
+        timings = {**memory.timings, **pim.timings}
+        listed += tuple(named_rules(pim.rules, "pim.rules", numbers, timings))
+    in_pim_buffer = _in_pim_buffer(pim, numbers)
     bus = CommandBus(memory, ticks_per_clock)
-    grouped: list[dict[tuple[int, int], tuple[int, int]]] = [{} for _ in Command]
+    pairs = PairTable(len(Command), LEVELS)
     for first, then, ticks in bus.occupancy():
-        grouped[first][_LEVELS["channel"], int(then)] = (ticks, 0)
+        pairs.bind(first, _LEVELS["channel"], then, ticks)
     windows: list[tuple[int, ...]] = []
     adds: list[dict[Command, int]] = []
-    for rule, where in listed:
-        # n, the dot products of a composite command, enters linearly: two points give the line
-        base = evaluate_delay(rule.delay, {**names, "n": 0}, where)
-        slope = evaluate_delay(rule.delay, {**names, "n": 1}, where) - base
+    for named in listed:
+        rule, base = named.rule, named.base
         if rule.window > 1:
-            for name in (*rule.first, *rule.then):
-                _command(name, where)
-            places = window_places(rule, pim, memory.organization)
+            places = window_places(named.first, pim, memory.organization)
             at, level, size = len(windows), _LEVELS[rule.level], rule.window
             for then, room in places.items():
                 # from the end of any of them to the end of this one
@@ -258,46 +269,41 @@ def compile_rules(
                 adds.append({command: min(count, size) for command, count in places.items()})
                 for first, count in places.items():
                     if count > size:
-                        delay = bus.delay(first, then, -(-count // size) * base)
-                        _bind(grouped[first], level, then, delay)
+                        pairs.bind(
+                            first, level, then, bus.delay(first, then, -(-count // size) * base)
+                        )
             continue
-        for first in (_command(name, where) for name in rule.first):
+        for first in map(Command, named.first):
             if first in BOUND_AS:
                 if not closing:
                     continue
                 first = BOUND_AS[first]
-            for then in (_command(name, where) for name in rule.then):
+            for then in map(Command, named.then):
                 delay = bus.delay(first, then, base)
                 if rule.level == "row_buffer":
-                    if pim is not None and (
-                        pim.in_pim_buffer(first.name) != pim.in_pim_buffer(then.name)
-                    ):
+                    if (first in in_pim_buffer) != (then in in_pim_buffer):
                         continue
                     level = _LEVELS["bank_group" if first in _GROUP_WIDE else "bank"]
                 else:
-                    _check_scope(rule, first, where)
+                    _check_scope(named, first)
                     level = _LEVELS[rule.level]
-                _bind(grouped[first], level, then, delay, slope * ticks_per_clock)
+                pairs.bind(first, level, then, delay, named.slope * ticks_per_clock)
                 if closing and first == Command.PRE and then not in _SILENT:
-                    for access, clocks in _closes_itself(memory, then):
-                        after = bus.delay(access, then, clocks + base)
-                        _bind(grouped[access], level, then, after)
-    flat = [
-        [(level, then, base, slope) for (level, then), (base, slope) in sorted(group.items())]
-        for group in grouped
-    ]
-    first_index = np.zeros((len(Command), LEVELS + 1), dtype=np.int64)
-    rows: list[tuple[int, int, int, int]] = []
-    for command, group in enumerate(flat):
-        for level in range(LEVELS):
-            first_index[command, level] = len(rows)
-            rows += [row for row in group if row[0] == level]
-        first_index[command, LEVELS] = len(rows)
+                    for access, clocks in _closes_itself(own, then):
+                        pairs.bind(access, level, then, bus.delay(access, then, clocks + base))
+    rules, first_index = pairs.arrays()
     return RuleTables(
-        rules=np.array(rows, dtype=np.int64).reshape(-1, 4),
+        rules=rules,
         first=first_index,
         windows=np.array(windows, dtype=np.int64).reshape(-1, 6),
         window_adds=np.array(
             [[places.get(command, 0) for command in Command] for places in adds], dtype=np.int64
         ).reshape(-1, len(Command)),
     )
+
+
+def _in_pim_buffer(pim: PimConfig | None, numbers: Mapping[str, Command]) -> set[Command]:
+    """Commands on a row buffer that normal commands do not share."""
+    if pim is None:
+        return set()
+    return {numbers[name] for name in pim.commands if pim.in_pim_buffer(name)}

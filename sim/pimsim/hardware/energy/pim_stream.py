@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from math import fsum
 
-from pimsim.config.pim_stream import LEVELS, CommandConfig, StreamPimConfig
+from pimsim.config.commands import CommandConfig
+from pimsim.config.pim_stream import LEVELS, StreamPimConfig
 from pimsim.hardware.energy.limits import PowerLimit
 
 __all__ = [

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import product
 from typing import Any
 
 import numpy as np
 
 from pimsim.config.delay import evaluate_delay
 from pimsim.config.errors import InputError
-from pimsim.config.pim_stream import LEVELS, RefreshConfig, StreamPimConfig, StreamRule
+from pimsim.config.pim_stream import LEVELS, RefreshConfig, StreamPimConfig
+from pimsim.hardware.rule_tables import NamedRule, PairTable, named_rules
 
 __all__ = [
     "BUSES",
@@ -194,9 +196,12 @@ def make_parameters(design: StreamPimConfig, lanes: int) -> Any:
         p.latency[at] = cycles(command.latency, f"commands.{name}.latency", 1)
         p.mode[at] = MODES.index(command.mode)
         p.queue[at] = QUEUES.index(command.queue)
-    _fill_pairs(p, design, number)
-    _fill_elsewhere(p, design, number)
-    _fill_windows(p, design, number)
+    rules = tuple(named_rules(design.rules, f"{design.name}: rules", number, design.timings))
+    windows = [named for named in rules if named.rule.window > 1]
+    elsewhere = [named for named in rules if named.rule.other_place is not None]
+    _fill_pairs(p, design, [n for n in rules if n not in windows and n not in elsewhere])
+    _fill_elsewhere(p, design, elsewhere)
+    _fill_windows(p, design, windows)
     return p
 
 
@@ -207,79 +212,60 @@ def _refresh_nodes(design: StreamPimConfig, refresh: RefreshConfig) -> int:
     return math.prod(count for level, count in levels if level not in wide)
 
 
-def _delay(design: StreamPimConfig, index: int, rule: StreamRule) -> int:
-    return evaluate_delay(rule.delay, design.timings, f"{design.name}: rules.{index}.delay")
-
-
-def _fill_pairs(p: Any, design: StreamPimConfig, number: dict[str, int]) -> None:
-    """Rules of two commands; of several for the same pair and level the longest binds."""
-    grouped: dict[tuple[int, int], dict[int, int]] = {}
-    for index, rule in enumerate(design.rules):
-        if rule.window > 1 or rule.other_place is not None:
-            continue
-        delay, level = _delay(design, index, rule), LEVELS.index(rule.level)
-        for first in rule.first:
-            delays = grouped.setdefault((number[first], level), {})
-            for then in rule.then:
-                delays[number[then]] = max(delay, delays.get(number[then], delay))
-    if sum(map(len, grouped.values())) > MAX_RULES:
+def _fill_pairs(p: Any, design: StreamPimConfig, rules: Sequence[NamedRule]) -> None:
+    """Rules of two commands."""
+    pairs = PairTable(len(design.commands), len(LEVELS))
+    for named in rules:
+        level = LEVELS.index(named.rule.level)
+        for first, then in product(named.first, named.then):
+            pairs.bind(first, level, then, named.base)
+            p.bound[then, level] = 1
+    rows, firsts = pairs.arrays()
+    if len(rows) > MAX_RULES:
         raise InputError(f"{design.name}: rules: more than {MAX_RULES} pairs of commands")
-    row = 0
-    for command in range(len(number)):
-        for level in range(len(LEVELS)):
-            p.first[command, level] = row
-            for after, delay in grouped.get((command, level), {}).items():
-                p.rules[row] = (after, delay)
-                p.bound[after, level] = 1
-                row += 1
-        p.first[command, len(LEVELS)] = row
+    p.rules[: len(rows)] = rows[:, 1:3]
+    p.first[: len(firsts)] = firsts
 
 
-def _fill_elsewhere(p: Any, design: StreamPimConfig, number: dict[str, int]) -> None:
+def _fill_elsewhere(p: Any, design: StreamPimConfig, rules: Sequence[NamedRule]) -> None:
     """Rules that bind another bank than the first command's."""
     inner, counts = LEVELS[1:], design.organization.counts
-    for index, rule in enumerate(design.rules):
-        if rule.other_place is None:
-            continue
-        where = f"{design.name}: rules.{index}.other_place"
+    for named in rules:
+        rule, where = named.rule, f"{named.where}.other_place"
         if rule.level != "bank" or rule.window > 1:
             raise InputError(f"{where}: found level {rule.level}; allowed: bank, without window")
-        if len(rule.other_place) != len(inner) or "channel" in rule.other_place:
-            raise InputError(f"{where}: found {rule.other_place}; allowed: four of {inner}")
-        sources = [inner.index(level) for level in rule.other_place]
+        places = rule.other_place or []
+        if len(places) != len(inner) or "channel" in places:
+            raise InputError(f"{where}: found {places}; allowed: four of {inner}")
+        sources = [inner.index(level) for level in places]
         for target, source in enumerate(sources):
             if counts[source] > counts[target]:
                 raise InputError(
                     f"{where}: a {inner[source]} (of {counts[source]}) as {inner[target]} "
                     f"(of {counts[target]})"
                 )
-        delay = _delay(design, index, rule)
-        for first in rule.first:
-            for then in rule.then:
-                if p.n_elsewhere == MAX_ELSEWHERE:
-                    raise InputError(f"{where}: more than {MAX_ELSEWHERE} pairs of commands")
-                p.elsewhere[p.n_elsewhere] = (number[first], number[then], delay, *sources)
-                p.bound[number[then], LEVELS.index("bank")] = 1
-                p.n_elsewhere += 1
+        for first, then in product(named.first, named.then):
+            if p.n_elsewhere == MAX_ELSEWHERE:
+                raise InputError(f"{where}: more than {MAX_ELSEWHERE} pairs of commands")
+            p.elsewhere[p.n_elsewhere] = (first, then, named.base, *sources)
+            p.bound[then, LEVELS.index("bank")] = 1
+            p.n_elsewhere += 1
 
 
-def _fill_windows(p: Any, design: StreamPimConfig, number: dict[str, int]) -> None:
+def _fill_windows(p: Any, design: StreamPimConfig, rules: Sequence[NamedRule]) -> None:
     """Rules that bind a command to the n-th before it."""
-    found = [(index, rule) for index, rule in enumerate(design.rules) if rule.window > 1]
-    if len(found) > MAX_WINDOWS:
+    if len(rules) > MAX_WINDOWS:
         raise InputError(f"{design.name}: rules: more than {MAX_WINDOWS} with a window")
-    p.n_windows = len(found)
-    for slot, (index, rule) in enumerate(found):
-        if rule.window > MAX_WINDOW:
-            raise InputError(
-                f"{design.name}: rules.{index}.window: found {rule.window}; "
-                f"allowed: at most {MAX_WINDOW}"
-            )
-        p.windows[slot] = (LEVELS.index(rule.level), rule.window, _delay(design, index, rule))
-        for name in rule.first:
-            p.window_first[slot, number[name]] = 1
-        for name in rule.then:
-            p.window_then[slot, number[name]] = 1
+    p.n_windows = len(rules)
+    for slot, named in enumerate(rules):
+        window = named.rule.window
+        if window > MAX_WINDOW:
+            raise InputError(f"{named.where}.window: found {window}; allowed: at most {MAX_WINDOW}")
+        p.windows[slot] = (LEVELS.index(named.rule.level), window, named.base)
+        for first in named.first:
+            p.window_first[slot, first] = 1
+        for then in named.then:
+            p.window_then[slot, then] = 1
 
 
 def make_channels(p: Any, bounds: Sequence[tuple[int, int]]) -> Any:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from pimsim.config.pim_stream import StreamRule
+from pimsim.config.rules import Rule
 
 __all__ = ["KEY", "SECTION", "departs"]
 
-SECTION = StreamRule
+SECTION = Rule
 KEY = "other_place"
 
 

@@ -43,6 +43,7 @@ from pimsim.hardware.dram.rules import (
     RANK,
     Command,
     RuleTables,
+    command_numbers,
 )
 from pimsim.hardware.dram.spare import clear, lend
 
@@ -261,9 +262,10 @@ def make_parameters(memory: MemoryConfig, tables: RuleTables) -> Records:
     for at, name in enumerate(("ro", "ra", "bg", "ba", "co", "pc")):
         p[0]["field"][at] = fields.get(name, (0, 0))
     if scale == 2:
-        either = set(memory.command_bus.either_edge)
+        numbers = command_numbers(memory, None)
+        either = {numbers[name] for name in memory.command_bus.either_edge}
         for command in Command:
-            p[0]["rising_only"][command] = int(command.name not in either)
+            p[0]["rising_only"][command] = int(command not in either)
     put_tables(p, tables)
     return p
 

@@ -1,0 +1,66 @@
+"""Commands of PIM designs as data: what each reaches, opens, closes and costs."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from pimsim.config.base import ConfigModel
+
+__all__ = ["CommandConfig", "Mode", "PimAction"]
+
+Mode = Literal["any", "bank", "register", "all_bank"]
+"""What a channel can be set to; ``any``: the command is the same in all."""
+
+PimAction = Literal[
+    "activate", "precharge", "load-operand", "announce", "multiply", "read-result",
+    "multiply-and-read",
+]  # fmt: skip
+"""What a memory's controller, which takes PIM commands beside requests, does with one."""
+
+
+class CommandConfig(ConfigModel):
+    """One command of a design."""
+
+    action: PimAction | None = None
+    """What the memory's controller does with it, for a design that shares that controller:
+    ``activate`` opens rows for dot products and ``precharge`` closes them, ``load-operand`` reads a
+    row into the global buffer, ``announce`` says what a product will do, ``multiply`` is one dot
+    product in all banks, ``read-result`` reads their accumulators, and ``multiply-and-read`` is
+    several dot products and a read under one command."""
+    row_buffer: Literal["shared", "own"] = "shared"
+    """``own``: it works on the second of two row buffers, PIM's."""
+    with_one_buffer: str | None = None
+    """Command of the memory that takes its place where PIM has no row buffer of its own."""
+    broadcast: list[str] = Field(default_factory=list)
+    """Levels at which it goes to every node instead of the addressed one: an all-bank command
+    has ``[bank_group, bank]``, one bank in each bank group ``[bank_group]``."""
+    bank_block: int | None = Field(default=None, ge=2, le=64)
+    """Of the banks of a bank group only an aligned block of so many, with the addressed one
+    (Duplex: two banks of each bank group are a bundle); needs ``bank`` in ``broadcast``."""
+    bus: Literal["row", "column", "none", "both"]
+    """C/A pins that it takes for a cycle; ``none``: it costs no slot (bookkeeping)."""
+    row: Literal["any", "open", "closed"] = "any"
+    """``open``: its row must be open in all its banks; ``closed``: all its banks must be closed.
+    Where they are not, the controller issues ``precharge`` or ``activate`` first."""
+    activate: str | None = None
+    """Command that opens the row first; needed with ``row`` ``open``."""
+    precharge: str | None = None
+    """Command that closes the bank first; needed with ``row`` ``open`` or ``closed``."""
+    effect: Literal["none", "open", "close"] = "none"
+    """On its banks, after it was issued (``close``: precharge, or auto-precharge)."""
+    latency: str = "1"
+    """Cycles from issue until it counts as completed, over timing names."""
+    queue: Literal["pim", "plain"] = "pim"
+    """A channel holds commands of one kind at a time: the host waits with plain reads and writes
+    until PIM commands have gone out, and the other way round."""
+    mode: Mode = "bank"
+    """Where ``controller.mode_switch`` is given, a channel is switched to the mode of what it
+    does next (AiM: TMOD between commands on banks and on registers). Where
+    ``controller.mode_rows`` are given, the command waits until its channel is in the mode."""
+    drives: int = Field(default=1, ge=1, le=64)
+    """Banks that follow one addressed bank (HBM-PIM's all-bank mode: those of its parity); they
+    are always in the same state, so that only the addressed one is kept."""
+    energy: str | None = None
+    """Key in ``energy_pj``."""
