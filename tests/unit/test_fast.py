@@ -174,16 +174,12 @@ def test_kernels_are_what_they_are_in_plain_python(until: int) -> None:
         assert flow.pim_end.py_func(plain, parts, until, flow.NEVER, refresh[0]) == end
 
 
-NOBODY = np.zeros((0, 2), np.int64)
-"""Else has the vector units."""
-
-
 def test_vector_work_goes_in_order_on_few_units() -> None:
     finish = np.zeros(4, np.int64)
     free = np.zeros(1, np.int64)
     ready, duration = np.array([5, 5, 9, 20]), np.array([10, 10, -1, 1])
-    used = flow.settle(ready, duration, 0, free, NOBODY, 0, finish)
-    assert free.tolist() == [26]
+    last, used = flow.settle(ready, duration, -1, free, 0, finish)
+    assert free.tolist() == [26] and last == 25
     assert finish.tolist() == [15, 25, 9, 26]
     assert used == 21
 
@@ -195,30 +191,25 @@ def test_vector_work_goes_in_order_on_few_units() -> None:
 def test_vector_work_is_what_the_vector_units_do(work: list[tuple[int, int]], units: int) -> None:
     ready, duration = (np.array(each, np.int64) for each in zip(*work, strict=True))
     finish = np.zeros(len(ready), np.int64)
-    used = flow.settle(ready, duration, 0, np.zeros(units, np.int64), NOBODY, 0, finish)
+    free = np.zeros(units, np.int64)
+    _, used = flow.settle(ready, duration, -1, free, 0, finish)
     assert finish.tolist() == schedule_in_order(ready, duration, units).tolist()
     assert used == duration.sum()
+    # piece by piece it is the same
+    free[:], last, again = 0, -1, np.zeros(len(ready), np.int64)
+    for at in range(len(ready)):
+        own = slice(at, at + 1)
+        last, _ = flow.settle(ready[own], duration[own], last, free, 0, again[own])
+    assert again.tolist() == finish.tolist()
 
 
 def test_two_results_of_one_cycle_start_one_after_the_other() -> None:
     finish = np.zeros(3, np.int64)
     none = np.zeros(0, np.int64)
-    flow.settle(np.array([5, 5, 5]), np.array([2, 2, 2]), 0, none, NOBODY, 0, finish)
+    flow.settle(np.array([5, 5, 5]), np.array([2, 2, 2]), -1, none, 0, finish)
     assert finish.tolist() == [7, 8, 9]
-    flow.settle(np.array([5, 5, 5]), np.array([2, 2, 2]), 0, none, NOBODY, 9, finish)
+    flow.settle(np.array([5, 5, 5]), np.array([2, 2, 2]), -1, none, 9, finish)
     assert finish.tolist() == [11, 12, 13]
-
-
-def test_vector_work_waits_while_others_have_the_units() -> None:
-    """Two units; the NPU has both for 10 cycles from 6 and from 30 on. What is ready before goes
-    before, what has begun is not interrupted, and the NPU's turn then comes behind it."""
-    finish = np.zeros(5, np.int64)
-    taken = np.array([[6, 10], [30, 10]])
-    ready, free = np.array([5, 7, 8, 29, 31]), np.zeros(2, np.int64)
-    flow.settle(ready, np.full(5, 4), 0, free, taken, 0, finish)
-    # 5 to 9; then one unit is the NPU's from 6 to 16, the other from 9 to 19
-    assert finish.tolist() == [9, 20, 23, 33, 44]
-    assert sorted(free.tolist()) == [43, 44]
 
 
 def test_a_stream_takes_as_long_as_its_commands() -> None:

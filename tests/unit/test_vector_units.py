@@ -14,12 +14,13 @@ from hypothesis import strategies as st
 from pimsim.config.loader import load_run
 from pimsim.engine.machine import Machine
 from pimsim.engine.schedules import Schedule
+from pimsim.hardware.dram.fast import FastMemorySystem, probe_of
 from pimsim.hardware.dram.layout import INFINITY, N_INSTRUCTION
 from pimsim.hardware.dram.system import MemorySystem, ResultWork
 from pimsim.hardware.vector_units import VectorUnits, list_scheduled
 from pimsim.mapping.program import Program
-from pimsim.mapping.tasks import NpuTask
-from pimsim.simulate import observe
+from pimsim.mapping.tasks import NpuTask, PimTask
+from pimsim.simulate import device_of, observe
 
 RUN = load_run("neupims").config
 UNITS = RUN.npu.vector.units
@@ -110,3 +111,38 @@ def test_units_are_not_busy_longer_than_the_run(
     busy = outcome.recorder.vector_unit_cycles
     assert busy <= result.cycles
     assert busy > 0.8 * result.cycles
+
+
+def test_what_asks_while_pim_runs_comes_behind_the_results_so_far() -> None:
+    """Units are taken by what PIM has read by now, not by what it will read, at both fidelities."""
+    device, _ = device_of(load_run("neupims", ["workload.batch=8", "workload.layers=1"]))
+    task = next(t for t in device.block(0, 0).attention if isinstance(t, PimTask))
+    work, memory, pim = task.vector_work, device.memory, device.config.pim
+    assert work is not None
+    spent = int(work.duration.clip(0).sum())
+
+    def run(system: MemorySystem | FastMemorySystem, at: int, taken: int) -> tuple[int, int, int]:
+        """Cycles that units have been given at ``at``, from which on the NPU has all of them so
+        long; end of the operation, and of the units."""
+        one, long = 1_000_000, int(work.duration.max())  # type: ignore[union-attr]
+        system.vector_units = units = VectorUnits(one)  # so many that none is taken twice
+        system.submit_pim(0, task.programs, task.marks, work)
+        assert system.advance(at) is None
+        system.settle_results()
+        given = np.count_nonzero(units.free)
+        units.take(np.full(one, at + taken))
+        while (group := system.advance(INFINITY)) is None:
+            pass
+        assert group.vector_busy_cycles == spent
+        assert units.free.max() <= group.done_cycle + long
+        return given, group.done_cycle, int(units.free.max())
+
+    whole = run(MemorySystem(memory, pim), 1, 0)[1]
+    probe = probe_of(memory, pim)
+    marks = int((work.duration >= 0).sum())
+    for at in (whole // 4, whole // 2):
+        exact = run(MemorySystem(memory, pim), at, 10 * whole)
+        fast = run(FastMemorySystem(memory, pim, probe), at, 10 * whole)
+        assert 0 < exact[0] < marks
+        assert fast[0] == pytest.approx(exact[0], abs=0.1 * marks)
+        assert exact[1] > 10 * whole and fast[1] == pytest.approx(exact[1], rel=0.01)

@@ -134,13 +134,14 @@ class NpuSide:
         units = self.port.system.vector_units
         if units is None or not task.vector_unit_cycles:
             return 0
+        self.port.system.settle_results()
         npu, memory = self.clock.npu, self.clock.memory
         now, vectors = npu.cycle(start_ps), task.vector_unit_cycles // task.vector_each
         starts = np.maximum(npu.cycle(memory.edge_ps(units.free)), now)
         ends = list_scheduled(starts, task.vector_each, vectors)
         # up to the memory's cycle in which they end: its rounding holds nobody up
         free = memory.cycle(npu.edge_ps(ends) + 1) - 1
-        units.take(np.where(ends > starts, free, 0), memory.cycle(start_ps))
+        units.take(np.where(ends > starts, free, 0))
         alone = -(-vectors // len(ends)) * task.vector_each
         return int(ends.max(where=ends > starts, initial=now)) - now - alone
 

@@ -19,16 +19,9 @@ class VectorUnits:
     def __init__(self, count: int) -> None:
         self.free: Ints = np.zeros(count, np.int64)
         """Cycle from which each unit is free."""
-        self.taken: list[tuple[int, int]] = []
-        """What the NPU did since a PIM operation began: the cycle from which, and how long a unit
-        was taken in the mean; for those who settle PIM's work when the operation ends."""
 
-    def take(self, ends: Ints, start: int) -> None:
-        """The NPU has each unit from cycle ``start`` up to ``ends``, where these are later than
-        what is known."""
-        busy = np.maximum(ends - np.maximum(self.free, start), 0)
-        if busy.any():
-            self.taken.append((start, -(-int(busy.sum()) // len(busy))))
+    def take(self, ends: Ints) -> None:
+        """The NPU has each unit up to ``ends``, where these are later than what is known."""
         self.free[:] = np.maximum(self.free, ends)
 
 

@@ -393,6 +393,9 @@ class MemorySystem:
             return np.full(count, start, np.int64)
         return self.vector_units.free
 
+    def settle_results(self) -> None:
+        """Vector work behind results that are known by now has its units: it gets them in time."""
+
     def posted_writes(self, moved: int, cycles: int) -> int:
         """Bursts of writes that are answered and not on the bus yet; ``moved``: bursts that were
         asked for and answered in the last ``cycles``, for those who do not know."""

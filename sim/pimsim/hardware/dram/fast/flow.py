@@ -238,32 +238,26 @@ def next_completion(
 
 @njit(cache=True)
 def settle(
-    ready: Any, duration: Any, start: int, free: Any, taken: Any, not_before: int, finish: Any
-) -> int:  # fmt: skip
+    ready: Any, duration: Any, last: int, free: Any, not_before: int, finish: Any
+) -> tuple[int, int]:
     """Vector work behind PIM results, in order: one starts a cycle, when its result is ``ready``
-    and a unit is free. Fills ``finish``; cycles of the units.
+    and a unit is free, the first behind ``last``. Fills ``finish``; the cycle in which the last one
+    starts, and cycles of the units.
 
     ``free``: by unit, the cycle from which it is, at last as this work leaves it; none: they never
-    queue. ``taken``: (times, 2) cycle from which others had the units, and how long each of them.
+    queue.
     """
-    last, used, others = start - 1, 0, 0
+    used = 0
     for mark in range(len(ready)):
         if duration[mark] < 0:
             finish[mark] = ready[mark]
             continue
-        soonest = max(ready[mark], last + 1, not_before)
-        begin = soonest
+        begin = max(ready[mark], last + 1, not_before)
         if len(free) > 0:
             unit = np.argmin(free)
-            begin = max(soonest, free[unit])
-            while others < len(taken) and taken[others, 0] <= begin:
-                for i in range(len(free)):
-                    free[i] = max(free[i], taken[others, 0]) + taken[others, 1]
-                others += 1
-                unit = np.argmin(free)
-                begin = max(soonest, free[unit])
+            begin = max(begin, free[unit])
             free[unit] = begin + duration[mark]
         last = begin
         used += duration[mark]
         finish[mark] = begin + duration[mark]
-    return used
+    return last, used

@@ -60,6 +60,10 @@ class PhasedMemory:
     def vector_units(self, units: VectorUnits | None) -> None:
         self.fast.vector_units = units
 
+    def settle_results(self) -> None:
+        """See ``FastMemorySystem.settle_results``."""
+        self.fast.settle_results()
+
     @property
     def now(self) -> int:
         """Cycle up to which everything is simulated."""

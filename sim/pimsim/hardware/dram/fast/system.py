@@ -96,7 +96,13 @@ class _Running:
     start: int
     after: ResultWork | None
     unit_free: Ints
-    """When each of the shared vector units was free as it began."""
+    """When each vector unit is free: the device's own array, where it is shared."""
+    finish: Ints
+    """When the vector work behind each result is done, of those that are settled."""
+    settled: int = 0
+    """Results whose vector work has its unit."""
+    last: int = -1
+    """Cycle in which the last vector work began."""
     end: int = -1
     """Tick of its last result or write, once all commands are out."""
     end_cycle: int = -1
@@ -221,11 +227,14 @@ class FastMemorySystem:
         flow["pim_begin"] = tick
         flow["pim_end"] = np.where(operation.work > 0, -1, tick)
         group = Group(-1, 0, marks=(0, marks), after=after, is_pim=True)
-        free = np.zeros(0, np.int64)
-        if self.vector_units is not None:
-            free = self.vector_units.free.copy()
-            self.vector_units.taken.clear()
-        self._running = _Running(group, operation, self._tick, tick, after, free)
+        first = self._cycle(tick)
+        free = np.full(0 if after is None else after.units, first, np.int64)
+        if self.vector_units is not None and len(free):
+            free = self.vector_units.free
+        finish = np.zeros(0 if after is None else len(after.duration), np.int64)
+        self._running = _Running(
+            group, operation, self._tick, tick, after, free, finish, last=first - 1
+        )
         self._snapshot()
         return group
 
@@ -422,11 +431,8 @@ class FastMemorySystem:
         delay = int(self.parameters[0]["read_delay"])
         end = int(self.channels["pim_last"].max()) + delay
         if after is not None and len(after.duration):
-            ready = self._mark_cycles(operation, running.begun) + delay
-            finish = np.zeros(len(ready), np.int64)
-            begin = 0 if after.overlap else end
-            running.group.vector_busy_cycles = self._settle(running, after, ready, begin, finish)
-            end = max(end, int(finish.max()))
+            self._settle(running, after, len(after.duration), 0 if after.overlap else end)
+            end = max(end, int(running.finish.max()))
             if after.bursts[-1]:  # the last output is written once it is there
                 own = int(bursts_each(after, len(self.channels))[-1])
                 end += own * self.probe.writes.ticks // TICKS
@@ -434,19 +440,32 @@ class FastMemorySystem:
             end = max(end, int((self.channels["pim_last"] + operation.tail // TICKS).max()) + delay)
         return max(end, self.now)
 
+    def settle_results(self) -> None:
+        """Give units to the vector work behind results of PIM that were asked for by now, in order,
+        up to the first that was not: whoever asks for units next comes behind it."""
+        running = self._running
+        if running is None or running.after is None or not running.after.overlap:
+            return
+        operation, first = running.operation, running.settled
+        done = self._flow["pim_done"][operation.mark_channel[first:]]
+        missing = np.flatnonzero(operation.mark_work[first:] > done)
+        self._settle(running, running.after, first + int(missing[0] if len(missing) else len(done)))
+
     def _settle(
-        self, running: _Running, after: ResultWork, ready: Ints, begin: int, finish: Ints
-    ) -> int:
-        """See ``settle``: on units of its own, or on those that the NPU had meanwhile, too."""
-        start, shared = self._cycle(running.start), self.vector_units
-        free, taken = np.full(after.units, start), np.zeros((0, 2), np.int64)
-        if shared is not None and len(free):
-            free = running.unit_free
-            taken = np.array(shared.taken, np.int64).reshape(-1, 2)
-        used = settle(ready, after.duration, start, free, taken, begin, finish)
-        if shared is not None and len(free):
-            np.maximum(shared.free, free, out=shared.free)
-        return int(used)
+        self, running: _Running, after: ResultWork, count: int, not_before: int = 0
+    ) -> None:
+        """The vector work behind the first ``count`` results has its units."""
+        own = slice(running.settled, count)
+        if own.start >= count:
+            return
+        delay = int(self.parameters[0]["read_delay"])
+        ready = self._mark_cycles(running.operation, running.begun, own) + delay
+        running.last, used = settle(
+            ready, after.duration[own], running.last, running.unit_free, not_before,
+            running.finish[own],
+        )  # fmt: skip
+        running.group.vector_busy_cycles += int(used)
+        running.settled = count
 
     def _hold_up(self, ticks: Ints) -> None:
         """Streams that are under way go on so much later on each channel: it writes what PIM has
@@ -457,19 +476,20 @@ class FastMemorySystem:
             (ticks > 0) & (flow["queued"] > flow["done"]), later, flow["begin"]
         )
 
-    def _mark_cycles(self, operation: Operation, operation_start: int) -> Ints:
-        """When each mark's last result was asked for."""
+    def _mark_cycles(self, operation: Operation, operation_start: int, marks: slice) -> Ints:
+        """When the last result of each of ``marks`` was asked for."""
         times = np.array(self._times)
         drained = np.array([each[1] for each in self._drained])
         # the operation before may still stand in the oldest entries
         begin = int(np.searchsorted(times, operation_start, side="right")) - 1
-        asked = np.zeros(len(operation.mark_work))
-        for c in range(len(self.channels)):
-            own = operation.mark_channel == c
-            if own.any():
-                # a channel that was done between two stops was so at its own time
-                stops = np.minimum(times[begin:], self._flow["pim_end"][c])
-                asked[own] = np.interp(operation.mark_work[own], drained[begin:, c], stops)
+        work, channel = operation.mark_work[marks], operation.mark_channel[marks]
+        asked = np.zeros(len(work))
+        for c in np.unique(channel).tolist():
+            own = channel == c
+            stops, end = times[begin:], int(self._flow["pim_end"][c])
+            if end >= 0:  # a channel that was done between two stops was so at its own time
+                stops = np.minimum(stops, end)
+            asked[own] = np.interp(work[own], drained[begin:, c], stops)
         return self._cycles(asked)
 
     def _complete_pim(self, running: _Running) -> Group:
