@@ -64,8 +64,8 @@ def draw_points(seed: int, count: int, most_bursts: float = float("inf")) -> Ite
             continue  # too small a memory, a design that the controller does not serve
         moved = sum(
             operator.weight_bytes + operator.kv_read_bytes
-            for iteration in device.iterations
-            for block in iteration.blocks
+            for forward in device.passes
+            for block in forward.blocks
             for operator in block.operators
         )
         if moved > most_bursts * device.memory.organization.burst_bytes:

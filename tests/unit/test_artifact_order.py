@@ -21,6 +21,7 @@ from pimsim.reproductions.neupims_arrays import finish_steps
 from pimsim.reproductions.neupims_hash_set import OperandCounter, hash_set_order
 from pimsim.reproductions.neupims_operands import TileBlock, gemm_operands
 from pimsim.reproductions.tilings import neupims_partial_stores
+from pimsim.simulate import resolve, simulate
 from pimsim.workload.operators import Operator, OperatorKind
 
 MEMORY = load_memory("hbm2-neupims-artifact").config
@@ -240,3 +241,18 @@ def test_the_counter_of_branch_main_is_shared_by_the_devices_of_a_model() -> Non
         assert order.burst == 10 * hidden**2 // devices // BURST - 1
         order.skip(BURST)
         assert order.burst == 0
+
+
+def test_a_burst_that_operands_share_is_no_ones_bound() -> None:
+    """Of 2880 features over 64 devices, the scores of 8 tokens lie in a burst that the router has
+    asked for: nothing is read for ``route``, whose bound was 3 cycles and which took 2."""
+    overrides = [
+        "workload.model=gpt-oss-120b", "parallel.tp=64", "workload.layers=1", "workload.batch=8",
+        "memory=lpddr4-2400", "memory.organization.channels=2", "memory.organization.rows=131072",
+        "pim=newton", "seed=91",
+    ]  # fmt: skip
+    result = simulate(resolve("neupims-artifact-main", overrides))
+    route = next(one for one in result.operators if one.name == "route")
+    burst = 128
+    assert (route.bytes, route.posted_bytes, route.bound_cycles) == (2 * burst, 2 * burst, 0)
+    assert route.cycles == 2

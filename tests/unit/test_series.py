@@ -34,6 +34,7 @@ from pimsim.result.types import Energy, Result, Series
 from pimsim.simulate import observe, overrides_of, resolve, simulate
 
 RD = C_COMMANDS + int(Command.RD)
+REF = C_COMMANDS + int(Command.REF)
 
 
 @pytest.fixture(scope="module", params=["command", "fast"])
@@ -99,6 +100,9 @@ def test_posted_writes_of_a_transfer_are_counted_as_they_drain() -> None:
         ((140, 100), True, -12), ((200, 190), True, 0),
     ):  # fmt: skip
         assert transfer.drained(probe, np.array(done), counted)[wr] == bursts
+    # a burst takes 2 cycles of 10 ticks: at 47 one of the fifth's two is over
+    for done, cycles in (((140, 100), 0), ((147, 100), 1), ((149, 166), 2), ((180, 180), 0)):
+        assert transfer.begun_burst_cycles(probe, np.array(done)) == cycles
     assert transfer.counts(probe)[:, wr].tolist() == [8, 8]
     assert not transfer.is_drained(np.array([180, 179]))
     assert transfer.is_drained(np.array([180, 180]))
@@ -134,6 +138,9 @@ def test_at_fast_an_idle_stretch_has_a_sample_at_its_begin() -> None:
     table, state = system.samples
     rows = table[: int(state[COUNT])]
     assert (int(rows[0, A_CYCLE]), int(rows[0, RD])) == (1024, bursts)
+    # nor are its refreshes, one in 1,950 cycles, nor the time in which it has rows open
+    assert rows[:2, REF].tolist() == [0, 10_000 // 1950 * memory.organization.channels]
+    assert rows[0, A_ACTIVE] * 9 < rows[1, A_ACTIVE]
     assert rows[-1, A_CYCLE] >= 10_000 and rows[-1, RD] >= bursts
 
 

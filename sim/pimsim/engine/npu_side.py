@@ -410,15 +410,19 @@ class NpuSide:
         moved = sum(s.total for s in streams) + sum(s.count for s in scatters)
         read = sum(s.total for s in streams if not s.write)
         read += sum(s.count for s in scatters if not s.write)
-        within = read - self._early_bursts  # writes are posted
+        written = moved - read
+        # one that an operand shares with the operand before it is not asked for again
+        named = [s for s in streams if isinstance(s, Stream) and s.operands and not s.write]
+        shared = min(len(named), read)
+        read -= shared
+        within = max(read - self._early_bursts, 0)  # writes are posted
         self._early_bursts = 0
         lead_ps = 0 if self._first_load_ps is None else start_ps - self._first_load_ps
         self._first_load_ps = None
-        written = moved - read
-        posted = 0
+        posted = shared
         if written:
             cycles = self.clock.memory_cycle(int(self.env.now)) - self.clock.memory_cycle(start_ps)
-            posted = min(self.port.system.posted_writes(moved, cycles), written)
+            posted += min(self.port.system.posted_writes(moved, cycles), written)
         taken = task.compute_cycles if task.unit == "systolic" else 0
         lanes = self.npu.cores * task.lanes
         taken += sum(s.plan.taken_cycles - s.waiting_cycles for s in task.steps) // lanes

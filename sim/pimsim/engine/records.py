@@ -36,7 +36,8 @@ class OperatorRecord:
     lead_ps: int = 0
     """Time before its start in which its first loads were under way."""
     posted_bytes: int = 0
-    """Of ``bytes``: writes that were still queued at its end."""
+    """Of ``bytes``: writes that were still queued at its end, and what may have come before it in
+    a burst that two operands share."""
     executed_flops: int = 0
     """Of the arrays, where that is more than ``flops``; 0: as many."""
     part: int = 0

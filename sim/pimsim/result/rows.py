@@ -86,7 +86,8 @@ class OperatorResult(Strict):
     lead_cycles: int = 0
     """Cycles before its start in which its first loads were under way (prefetch)."""
     posted_bytes: int = 0
-    """Of ``bytes``: writes that were still queued at its end."""
+    """Of ``bytes``: writes that were still queued at its end, and what may have come before it in
+    a burst that two operands share."""
     step: int = 0
     """Number of the step that it is a part of."""
     executed_flops: int = 0

@@ -64,6 +64,17 @@ class Transfer:
             found += others
         return found
 
+    def begun_burst_cycles(self, probe: Probe, done: Ints) -> int:
+        """Cycles that the buses have given to bursts which ``drained`` does not count yet, over all
+        channels: it counts whole ones, and a bus that is never idle would seem to move one more
+        between two looks than it can."""
+        slot = int(probe.parameters[0]["tccd_s"])
+        return sum(
+            int((shares(*self.work, done, bursts * slot)).sum())
+            - slot * int(shares(*self.work, done, bursts).sum())
+            for bursts, _, _ in self._bursts(probe)
+        )
+
     def _bursts(self, probe: Probe) -> Iterator[tuple[Ints, int, StreamRate]]:
         if self.reads.any():
             yield self.reads, C_RD, probe.reads

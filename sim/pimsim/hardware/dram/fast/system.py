@@ -324,8 +324,8 @@ class FastMemorySystem:
             self._tick = upto
             self._now = max(self._now, self._cycle(upto))
             self._snapshot()
-            self._refresh()
             self._sample_if_due()
+            self._refresh(self._now)
 
     def _next_writes(self) -> None:
         """Let the channels know where their next writes are."""
@@ -341,7 +341,9 @@ class FastMemorySystem:
             return
         idle = all(map(np.array_equal, self._drained[-1], self._drained[-2]))
         if idle and self._now > state[NEXT]:
+            self._refresh(int(state[NEXT]))
             self.sample(table[next_sample(table, state, int(state[NEXT]))])
+        self._refresh(self._now)
         if self._now >= state[NEXT]:
             self.sample(table[next_sample(table, state, self._now)])
 
@@ -355,6 +357,7 @@ class FastMemorySystem:
             counts += each.drained(self.probe, done, counted=False)
         for each in self._draining:
             counts += each.drained(self.probe, done, counted=True)
+        moving = [*self._transfers, *self._draining]
         if self._running is not None:
             whole, none = self._running.operation, np.zeros(len(done), np.int64)
             own = shares(none, whole.work, self._flow["pim_done"], whole.counts.T)
@@ -362,6 +365,8 @@ class FastMemorySystem:
         row[:N_COUNTERS] = counts[:N_COUNTERS]
         row[A_ACTIVE] = self.channels["rank"][:, :, 2].sum()
         row[A_BUS_LEFT], row[A_COLUMNS_LEFT] = self.unfinished
+        # of a burst that is not counted yet, so much of its time is over
+        row[A_BUS_LEFT] -= sum(each.begun_burst_cycles(self.probe, done) for each in moving)
 
     def _cycle(self, tick: int) -> int:
         return -(-self._clock.wall(tick) // TICKS)
@@ -384,15 +389,15 @@ class FastMemorySystem:
         self._times.append(self._tick)
         self._drained.append((self._flow["done"].copy(), self._flow["pim_done"].copy()))
 
-    def _refresh(self) -> None:
-        """Refresh goes on whatever else does."""
-        due = self.now // self.probe.interval
+    def _refresh(self, cycle: int) -> None:
+        """Refresh goes on whatever else does, so far up to ``cycle``."""
+        due = cycle // self.probe.interval
         at = C_REFRESHES[int(self._by_bank)]
         self.channels["counter"][:, at] += due - self._refreshed
         self._refreshed = due
         org, rate = self.memory.organization, self.probe.reads
         ranks = org.ranks * org.pseudo_channels
-        self.channels["rank"][:, :ranks, 2] = self.now * rate.active // (rate.cycles * ranks)
+        self.channels["rank"][:, :ranks, 2] = cycle * rate.active // (rate.cycles * ranks)
 
     def _complete(self, done: Transfer) -> Group:
         """Its last burst has come."""
