@@ -29,7 +29,7 @@ def validate_command(
         str | None,
         typer.Argument(
             metavar="[SUITE]",
-            help="dram, npu, pim, neupims, attacc, gpu or papers; without it, all.",
+            help="dram, npu, pim, neupims, attacc, gpu, serving or papers; without it, all.",
         ),
     ] = None,
     reference: Annotated[
@@ -38,9 +38,9 @@ def validate_command(
             "--reference",
             metavar="DIR",
             help="Folder with other projects' own files, which do not ship: dram/configs, "
-            "neupims/requests, attacc/attention_cycles.csv, gpu. Rows that need them are skipped "
-            "without it. Tables in it take the place of ours: neupims/cycles.csv, npu/onnxim.csv "
-            "and so on.",
+            "neupims/requests, attacc/attention_cycles.csv, gpu, serving. Rows that need them are "
+            "skipped without it. Tables in it take the place of ours: neupims/cycles.csv, "
+            "npu/onnxim.csv and so on.",
         ),
     ] = None,
     out: Annotated[

@@ -38,6 +38,8 @@ _OURS = {
     "dataflow": "pimsim.hardware.npu.dataflows",
     "design": "pimsim.hardware.pim.designs",
     "policy": "pimsim.engine.schedules",
+    "router": "pimsim.serving.routers",
+    "scheduler": "pimsim.serving.schedulers",
     "transform": "pimsim.workload.transforms",
 }
 """Our package of each kind; a plugin's has its last name."""

@@ -1,0 +1,1 @@
+"""Schedulers of published simulators; see ``pimsim.serving.schedulers``."""

@@ -1,0 +1,48 @@
+"""Routers: which replica a request goes to. One module each, found by its name.
+
+A module has a subclass of ``Router`` by the name ``ROUTER``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pimsim.config.errors import InputError
+from pimsim.config.plugins import load_module
+from pimsim.serving.schedulers import Scheduler
+
+__all__ = ["Router", "load_router"]
+
+
+class Router:
+    """Sends the requests of a service to its replicas.
+
+    Parameters
+    ----------
+    schedulers
+        Of the replicas, which say what waits and runs there.
+    """
+
+    def __init__(self, schedulers: Sequence[Scheduler]) -> None:
+        self.schedulers = schedulers
+
+    def replica(self, request: int) -> int:
+        """Number of the replica that the request of that row, which arrives now, goes to."""
+        raise NotImplementedError
+
+
+def load_router(name: str) -> type[Router]:
+    """The router of the module ``name``.
+
+    Raises
+    ------
+    InputError
+        Where there is no such module, or its ``ROUTER`` is no subclass of ``Router``.
+    """
+    found = getattr(load_module("router", name), "ROUTER", None)
+    if not (isinstance(found, type) and issubclass(found, Router)):
+        raise InputError(
+            f"router {name!r}: its module has no ROUTER that is a subclass of "
+            "pimsim.serving.routers.Router"
+        )
+    return found

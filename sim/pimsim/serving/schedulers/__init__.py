@@ -1,0 +1,197 @@
+"""Schedulers: which requests go into a replica's next step. One module each, found by its name.
+
+A module has a subclass of ``Scheduler`` by the name ``SCHEDULER``, whose ``Settings`` say what its
+section of a service may hold. What it is called decides nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pimsim.config.errors import InputError
+from pimsim.config.plugins import load_module
+from pimsim.config.service import SchedulerSettings
+from pimsim.serving.blocks import BlockCache
+from pimsim.serving.ending import Speculation, end_step
+from pimsim.serving.lists import append
+from pimsim.serving.records import ENTRY, RUNNING, WAITING, Records, new_lists, new_step
+
+__all__ = ["Batch", "Demand", "Scheduler", "load_scheduler"]
+
+
+@dataclass(frozen=True)
+class Demand:
+    """What the requests of a service need at most: what a scheduler can be asked to take."""
+
+    prompt: int
+    """Tokens of the longest prompt."""
+    tokens: int
+    """Tokens of the longest prompt and output together."""
+
+
+class Batch:
+    """The entries of one step, in arrays that are used again for another when it has ended."""
+
+    def __init__(self, most: int) -> None:
+        self.entries = np.zeros(most, dtype=ENTRY)
+        """``ENTRY`` records, of which the step has the first ``requests``."""
+        self.step = new_step()
+        """Its sums, shape (1,); the attributes below have them as they were when it was made."""
+        self.preempted_ids = np.zeros(most, dtype=np.int64)
+        self.finished_rows = np.zeros(most, dtype=np.int64)
+        self.number = self.start_ps = self.requests = self.tokens = self.context = 0
+        """Of the replica's steps, from 1; when it starts; requests that take part; tokens that are
+        fed; tokens in the cache at its end, the fed ones included, over all requests."""
+        self.preempted: NDArray[np.int64] = self.preempted_ids[:0]
+        """Numbers of the requests that were put out of the cache for it."""
+
+    def read(self) -> None:
+        """Take over the sums that a scheduler wrote into ``step``."""
+        (
+            self.number, self.start_ps, _, self.requests, self.tokens, self.context, preempted, _,
+        ) = self.step[0].item()  # fmt: skip
+        self.preempted = self.preempted_ids[:preempted]
+
+    @property
+    def end_ps(self) -> int:
+        """When it ends."""
+        return int(self.step["end_ps"][0])
+
+    @property
+    def new_tokens(self) -> NDArray[np.int64]:
+        """Tokens that are fed of each request."""
+        return np.asarray(self.entries["new"][: self.requests])
+
+    @property
+    def contexts(self) -> NDArray[np.int64]:
+        """Tokens in the cache at the end of the step, of each request."""
+        return np.asarray(self.entries["context"][: self.requests])
+
+
+class Scheduler:
+    """One replica's scheduler.
+
+    Parameters
+    ----------
+    settings
+        Of the type that the class names.
+    requests : ``REQUEST`` records of all requests of the service, shape (requests,)
+    prefix
+        Numbers of what their first blocks hold, one request behind the other.
+    cache
+        The replica's blocks.
+    stages
+        Steps that may be under way at once.
+    speculation
+        What is guessed; it must guess nothing where ``takes_drafts`` is false.
+    """
+
+    Settings: ClassVar[type[SchedulerSettings]] = SchedulerSettings
+    null_blocks: ClassVar[int] = 0
+    """Blocks of the cache that no request ever holds."""
+    takes_drafts: ClassVar[bool] = False
+    """Its steps may verify guessed tokens."""
+    shares_prefixes: ClassVar[bool] = False
+    """It can look for blocks of a prompt that are in the cache."""
+    keeps_running: ClassVar[bool] = True
+    """Requests in a step stay in the list of running ones; else they join it when it ends."""
+
+    def __init__(
+        self, settings: Any, requests: Records, prefix: NDArray[np.int32], cache: BlockCache,
+        stages: int, speculation: Speculation,
+    ) -> None:  # fmt: skip
+        self.settings = settings
+        self.requests = requests
+        self.prefix = prefix
+        self.cache = cache
+        self.stages = stages
+        self.speculation = speculation
+        self.lists = new_lists()
+        self._spare: list[Batch] = []
+
+    @classmethod
+    def most_running(cls, settings: Any) -> int:
+        """Requests that hold blocks at once, at most."""
+        raise NotImplementedError
+
+    @classmethod
+    def blocks_held(cls, settings: Any, tokens: int, size: int) -> int:
+        """Blocks that a request of so many tokens in the cache holds."""
+        return -(-tokens // size)
+
+    @classmethod
+    def check(cls, settings: Any, demand: Demand, block_tokens: int, stages: int) -> None:
+        """Raises ``InputError`` where it cannot serve such requests, whatever the cache holds."""
+
+    @property
+    def waiting(self) -> int:
+        """Requests that wait."""
+        return int(self.lists["count"][WAITING])
+
+    @property
+    def running(self) -> int:
+        """Requests in the list of running ones."""
+        return int(self.lists["count"][RUNNING])
+
+    def arrive(self, request: int) -> None:
+        """The request of that row joins those that wait."""
+        append(self.requests, self.lists[WAITING], request)
+
+    def schedule(self, now_ps: int, number: int) -> Batch | None:
+        """Step ``number``, taken out of waiting and running requests; None: nobody can go."""
+        batch = self._spare.pop() if self._spare else Batch(self.most_running(self.settings))
+        batch.step["start_ps"] = now_ps
+        batch.step["number"] = number
+        self.choose(batch)
+        batch.read()
+        while not batch.requests and len(batch.preempted):  # who gave up his blocks was alone in it
+            self.choose(batch)
+            batch.read()
+        if batch.requests:
+            return batch
+        self._spare.append(batch)
+        return None
+
+    def choose(self, batch: Batch) -> None:
+        """Fill ``batch``: entries, sums, who was preempted. A request in it is ``flying``."""
+        raise NotImplementedError
+
+    def end(self, batch: Batch, gaps: NDArray[np.int64]) -> NDArray[np.int64]:
+        """A step has ended: tokens are made, requests leave; ``gaps`` counts the times between
+        tokens.
+
+        Returns
+        -------
+        array
+            Rows of the requests that have their last token.
+        """
+        cache = self.cache
+        end_step(
+            self.requests, self.lists, cache.pool, cache.blocks, cache.table, cache.slots,
+            batch.entries, batch.step, batch.finished_rows, self.speculation.rules, gaps,
+            self.keeps_running,
+        )  # fmt: skip
+        self._spare.append(batch)
+        return batch.finished_rows[: batch.step["finished"][0]]
+
+
+def load_scheduler(name: str) -> type[Scheduler]:
+    """The scheduler of the module ``name``.
+
+    Raises
+    ------
+    InputError
+        Where there is no such module, or its ``SCHEDULER`` is no subclass of ``Scheduler``.
+    """
+    module = load_module("scheduler", name)
+    found = getattr(module, "SCHEDULER", None)
+    if not (isinstance(found, type) and issubclass(found, Scheduler)):
+        raise InputError(
+            f"scheduler {name!r}: module {module.__name__} has no SCHEDULER that is a subclass of "
+            "pimsim.serving.schedulers.Scheduler"
+        )
+    return found

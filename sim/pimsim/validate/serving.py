@@ -1,0 +1,236 @@
+"""Schedules of vLLM and Vidur, met row by row and step by step.
+
+The tables (``serving/`` of ``--reference DIR``) were made by those projects' own schedulers with
+the model's run replaced by a clock in whole microseconds, so that every column of every row is
+exact. They do not ship.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from pydantic import ValidationError
+
+from pimsim.config.errors import InputError, first_fault, near_miss
+from pimsim.config.reading import parse_json, read_bytes, read_text
+from pimsim.serving.ending import Speculation
+from pimsim.serving.records import Records
+from pimsim.serving.routers import load_router
+from pimsim.serving.schedulers import Batch, Scheduler, load_scheduler
+from pimsim.serving.service import Fleet, Service
+from pimsim.serving.step_times.linear import Linear
+from pimsim.validate.types import ReferenceLine, References, Row, read_lines
+from pimsim.workload.traffic import Traffic
+
+__all__ = ["rows", "scenario_fleet"]
+
+_FOLDER = "serving/"
+_TABLES = (
+    ("serving.csv", "serving_scenarios.json"), ("speculation.csv", "speculation_scenarios.json"),
+)  # fmt: skip
+_PS_PER_US = 10**6
+_VLLM = "vllm-v1"
+_VIDUR = {
+    "vllm": "vidur_vllm", "sarathi": "vidur_sarathi", "orca": "vidur_orca",
+    "lightllm": "vidur_lightllm",
+}  # fmt: skip
+_RENAMED = {"chunked": "chunked_prefill"}
+_OURS = frozenset({
+    "engine", "what", "scheduler", "step_us", "token_us", "ctx_ns", "num_blocks", "block_size",
+    "replicas", "pp", "router", "k", "accept", "batch_cap", "max_tokens", "watermark",
+})  # fmt: skip
+"""Keys of a scenario that are not the scheduler's settings, or are of those that have a use for
+them: the scenarios of one engine give all the same ones."""
+_REQUEST_COLUMNS: Mapping[str, str] = {
+    "replica": "replica", "first_scheduled_us": "first_scheduled_ps",
+    "first_scheduled_step": "first_scheduled_step", "first_token_us": "first_token_ps",
+    "first_token_step": "first_token_step", "finish_us": "finish_ps",
+    "finish_step": "finish_step", "preemptions": "preemptions", "cached_tokens": "cached",
+    "verifications": "verifications", "accepted_drafts": "accepted",
+}  # fmt: skip
+"""Columns of the tables, and where our requests have them."""
+
+
+class _Steps:
+    """Every step as the tables have it."""
+
+    def __init__(self) -> None:
+        self.found: list[dict[str, Any]] = []
+
+    def made(self, replica: int, batch: Batch, scheduler: Scheduler) -> None:
+        """Keep a step; who ends with it is not known yet."""
+        self.found.append({
+            "step": batch.number, "start_us": batch.start_ps / _PS_PER_US,
+            "end_us": batch.end_ps / _PS_PER_US, "tokens": batch.tokens,
+            "scheduled_requests": batch.requests, "running": scheduler.running,
+            "waiting": scheduler.waiting, "free_blocks_before_results": scheduler.cache.free,
+            "preempted_ids": " ".join(map(str, batch.preempted)),
+        })  # fmt: skip
+
+    def ended(self, requests: Records) -> list[dict[str, Any]]:
+        """The steps; those that ended with one run no longer, as the table counts."""
+        for step in requests["finish_step"].tolist():
+            self.found[step - 1]["running"] -= 1
+        return self.found
+
+
+def rows(references: References) -> Iterator[Row]:
+    """Each column of each request and step; none without the folder."""
+    if references.folder is None:
+        return
+    prefixes = _prefixes(references)
+    steps = _by_scenario(_read_gzip(references))
+    for table, scenarios in _TABLES:
+        known = _scenarios(references, scenarios)
+        path = references.file(_FOLDER + table)
+        assert path is not None
+        for name, lines in _by_scenario(read_lines(path)).items():
+            if name not in known:
+                raise InputError(f"{lines[0].where}: no scenario {name!r}{near_miss(name, known)}")
+            yield from _scenario(
+                name, known[name], lines, prefixes.get(name, {}), steps.get(name, [])
+            )
+
+
+def _scenario(
+    name: str, scenario: Mapping[str, Any], lines: Sequence[ReferenceLine],
+    prefixes: Mapping[int, Sequence[int]], steps: Sequence[ReferenceLine],
+) -> Iterator[Row]:  # fmt: skip
+    service = Service(_traffic(lines, prefixes), scenario_fleet(scenario, name, lines[0]["engine"]))
+    watcher = _Steps()
+    service.run([watcher])
+    group = "serving.speculation" if scenario.get("k") else f"serving.{scenario['engine']}"
+    for line, ours in zip(lines, service.requests, strict=True):
+        for column, field in _REQUEST_COLUMNS.items():
+            if line.get(column):
+                scale = _PS_PER_US if field.endswith("_ps") else 1
+                value = ours[field] / scale
+                yield Row(group, f"{name}/{line['id']}", column, line.whole(column), value)
+    if steps:
+        found = watcher.ended(service.requests)
+        yield Row("serving.steps", name, "steps", len(steps), len(found))
+        for line, one in zip(steps, found, strict=False):
+            for column, value in one.items():
+                if column == "preempted_ids":  # their number, and whether they are the same
+                    wanted, given = len(line[column].split()), len(value.split())
+                    same = line[column] == value
+                    yield Row("serving.steps", f"{name}/{line['step']}", column, wanted, given)
+                    if wanted == given and not same:
+                        yield Row("serving.steps", f"{name}/{line['step']}", "order", 1, 0)
+                else:
+                    case = f"{name}/{line['step']}"
+                    yield Row("serving.steps", case, column, line.whole(column), value)
+
+
+def scenario_fleet(scenario: Mapping[str, Any], name: str, engine: str = "") -> Fleet:
+    """What a scenario of the reference runs on.
+
+    Parameters
+    ----------
+    scenario
+        Its parameters, as ``serving_scenarios.json`` has them.
+    name
+        Its name, for messages.
+    engine
+        Who made its rows; of vLLM the version matters.
+
+    Raises
+    ------
+    InputError
+        For parameters that nobody here knows.
+    """
+    given = {_RENAMED.get(key, key): value for key, value in scenario.items()}
+    if given["engine"] == _VLLM:
+        kind = "vllm"
+        if engine.startswith("vllm-0.19"):
+            given["version"] = "0.19"
+    elif given.get("scheduler") in _VIDUR:
+        kind = _VIDUR[given["scheduler"]]
+    else:
+        raise InputError(
+            f"scenario {name}: scheduler {given.get('scheduler')!r} of engine {given['engine']!r}"
+        )
+    scheduler = load_scheduler(kind)
+    settings = scheduler.Settings.model_fields
+    unknown = [key for key in given if key not in settings and key not in _OURS]
+    if unknown:
+        raise InputError(
+            f"scenario {name}: unknown parameter {unknown[0]!r}{near_miss(unknown[0], settings)}"
+        )
+    own = {key: value for key, value in given.items() if key in settings}
+    try:
+        validated = scheduler.Settings(**{"name": kind, **own})
+    except ValidationError as error:
+        raise InputError(f"scenario {name}: {first_fault(error)}") from None
+    # lightllm counts tokens
+    block_tokens = 1 if given.get("scheduler") == "lightllm" else given["block_size"]
+    return Fleet(
+        scheduler, validated,
+        Linear(given["step_us"], given["token_us"], given.get("ctx_ns", 0)),
+        given["num_blocks"], block_tokens, load_router(given.get("router", "round_robin")),
+        given.get("replicas", 1), given.get("pp", 1),
+        Speculation(given.get("k", 0), given.get("accept", 0)),
+    )  # fmt: skip
+
+
+def _traffic(lines: Sequence[ReferenceLine], prefixes: Mapping[int, Sequence[int]]) -> Traffic:
+    def column(name: str) -> Any:
+        return np.array([line.whole(name) if line.get(name) else 0 for line in lines])
+
+    held = [prefixes.get(line.whole("id"), ()) for line in lines]
+    counts = np.array([len(each) for each in held])
+    return Traffic(
+        column("arrival_us") * _PS_PER_US, column("prompt"), column("output"),
+        id=column("id"), priority=column("priority"),
+        prefix=np.array([block for each in held for block in each], dtype=np.int32),
+        prefix_first=np.cumsum(counts) - counts, prefix_blocks=counts,
+        places=tuple(line.where for line in lines),
+    )  # fmt: skip
+
+
+def _by_scenario(lines: Iterator[ReferenceLine]) -> dict[str, list[ReferenceLine]]:
+    found: dict[str, list[ReferenceLine]] = defaultdict(list)
+    for line in lines:
+        found[line["scenario"]].append(line)
+    return found
+
+
+def _scenarios(references: References, name: str) -> dict[str, Any]:
+    path = references.file(_FOLDER + name)
+    assert path is not None
+    found = parse_json(read_text(path, "scenarios, a JSON file,"), str(path))
+    if not isinstance(found, dict) or not all(isinstance(one, dict) for one in found.values()):
+        raise InputError(f"{path}: an object of scenarios by name is expected")
+    return found
+
+
+def _prefixes(references: References) -> dict[str, dict[int, list[int]]]:
+    """Blocks of prompts by scenario and request."""
+    path = references.file(f"{_FOLDER}serving_prefix_blocks.jsonl")
+    assert path is not None
+    found: dict[str, dict[int, list[int]]] = defaultdict(dict)
+    for number, line in enumerate(
+        read_text(path, "blocks of prompts, JSON lines,").splitlines(), 1
+    ):
+        one = parse_json(line, str(path), number)
+        found[one["scenario"]][one["id"]] = one["blocks"]
+    return found
+
+
+def _read_gzip(references: References) -> Iterator[ReferenceLine]:
+    """Lines of the table of steps."""
+    path = references.file(f"{_FOLDER}serving_steps.csv.gz")
+    assert path is not None
+    try:
+        text = gzip.decompress(read_bytes(path, "a compressed table")).decode()
+    except (OSError, EOFError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: no compressed table: {error}") from None
+    lines = csv.DictReader(io.StringIO(text))
+    for line in lines:
+        yield ReferenceLine(line, f"{path}:{lines.line_num}")
