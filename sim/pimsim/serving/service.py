@@ -208,6 +208,8 @@ class Service:
     def _make(self, replica: _Replica, watchers: Sequence[Watcher]) -> None:
         while replica.under_way < self.fleet.stages:
             batch = replica.scheduler.schedule(self.now_ps, replica.steps + 1)
+            while batch is None and replica.scheduler.gave_up and not replica.under_way:
+                batch = replica.scheduler.schedule(self.now_ps, replica.steps + 1)
             if batch is None:
                 return
             replica.steps += 1

@@ -111,6 +111,8 @@ class Scheduler:
         self.stages = stages
         self.speculation = speculation
         self.lists = new_lists()
+        self.gave_up = False
+        """Somebody lost his blocks when ``schedule`` was last called."""
         self._spare: list[Batch] = []
 
     @classmethod
@@ -148,9 +150,7 @@ class Scheduler:
         batch.step["number"] = number
         self.choose(batch)
         batch.read()
-        while not batch.requests and len(batch.preempted):  # who gave up his blocks was alone in it
-            self.choose(batch)
-            batch.read()
+        self.gave_up = len(batch.preempted) > 0
         if batch.requests:
             return batch
         self._spare.append(batch)

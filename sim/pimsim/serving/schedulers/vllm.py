@@ -153,18 +153,13 @@ def _wait(requests: Any, lists: Any, request: int, by_priority: bool) -> None:
 @njit(cache=True)
 def _victim(requests: Any, lists: Any, by_priority: bool) -> int:
     """Who gives up his blocks: the last that was admitted, or of the largest priority number the
-    last that arrived. Not one in a step that is under way."""
-    at = lists[RUNNING].tail
-    found = NONE
+    last that arrived."""
+    found = lists[RUNNING].tail
+    at = found if by_priority else NONE
     while at != NONE:
-        one = requests[at]
-        if not one.flying:
-            if not by_priority:
-                return int(at)
-            if found == NONE or (one.priority, one.arrival_ps) >= (
-                requests[found].priority, requests[found].arrival_ps
-            ):  # fmt: skip
-                found = at
+        one, last = requests[at], requests[found]
+        if (one.priority, one.arrival_ps) >= (last.priority, last.arrival_ps):
+            found = at
         at = one.previous
     return int(found)
 
@@ -208,6 +203,7 @@ def _choose(
     budget = rules.tokens
     alone = lists[RUNNING].count + lists[WAITING].count <= 1 and not rules.early
 
+    stuck = False
     row = lists[RUNNING].head
     while row != NONE and budget > 0:
         request = requests[row]
@@ -222,6 +218,9 @@ def _choose(
         while held - request.blocks > pool.free and not gave_up:
             victim = _victim(requests, lists, rules.by_priority)
             one = requests[victim]
+            stuck = one.flying  # until his step ends
+            if stuck:
+                break
             gave_up = victim == row
             if one.entry != NONE:  # it was in this step: what it had is free for others
                 budget += entries[one.entry].new
@@ -232,6 +231,8 @@ def _choose(
             _preempt(requests, lists, pool, blocks, table, slots, victim, rules.by_priority)
             preempted[sums.preempted] = one.id
             sums.preempted += 1
+        if stuck:
+            break
         if gave_up:
             if not rules.by_priority or rules.early:
                 break
@@ -244,10 +245,8 @@ def _choose(
         budget -= tokens
         row = request.next
 
-    while (
-        sums.preempted == 0 and budget > 0 and lists[WAITING].count > 0
-        and lists[RUNNING].count < rules.seqs
-    ):  # fmt: skip
+    admits = sums.preempted == 0 and not stuck
+    while admits and budget > 0 and lists[WAITING].count > 0 and lists[RUNNING].count < rules.seqs:
         row = lists[WAITING].head
         request = requests[row]
         hits = idle = 0
