@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from math import lcm
 
 import numpy as np
 import pytest
@@ -23,8 +22,8 @@ from pimsim.mapping.kv_cache import (
     CacheFullError,
     CacheKind,
     KvCache,
-    linear_sections,
 )
+from pimsim.mapping.linear_kv import LinearLayout
 
 MEMORY = load_memory("hbm2-neupims").config
 ORG = MEMORY.organization
@@ -114,7 +113,7 @@ def test_kv_written_and_held_is_what_the_steps_brought(
     for new in steps:
         cache.append(0, new)
         found = append_scatters(
-            shape, [cache.pages(0)], [0], [cache.tokens(0)], [new], window, MEMORY, width
+            shape, [cache.pages(0)], [0], [cache.tokens(0)], [new], [window], MEMORY, width
         )
         places = cells(found)
         mine = set(rows_of(cache.pages(0)))
@@ -135,7 +134,7 @@ def test_tokens_share_no_burst_and_no_burst_is_left_out(
     per_burst = ORG.burst_bytes // width
     whole = -(-tokens // per_burst) * per_burst
     pages = KvRows.from_row(7, shape.kv_sections, whole)
-    found = append_scatters(shape, [pages], [0], [whole], [whole], None, MEMORY, width)
+    found = append_scatters(shape, [pages], [0], [whole], [whole], [None], MEMORY, width)
     count = Counter(cells(found))
     apart = shape.comps_per_key * shape.elements_per_comp % per_burst == 0
     assert not apart or set(count.values()) == {1}
@@ -305,30 +304,150 @@ def test_no_rows_hold_more_than_they_have(
 # a cache that the NPU reads in order ---------------------------------------------------------
 
 
-@given(st.integers(1, 5000), st.integers(1, 900), st.data())
+sizes = st.sampled_from([40, 64, 80, 96, 128, 256, 1152])
+layouts = st.builds(LinearLayout, st.integers(1, 9), sizes, st.just(0) | sizes, st.just(64))
+
+
+@given(layouts, st.integers(1, 900), st.data())
 def test_a_linear_cache_gives_the_bursts_of_tokens(
-    token_bytes: int, tokens: int, data: st.DataObject
+    layout: LinearLayout, tokens: int, data: st.DataObject
 ) -> None:
     """Whole pages of 16 tokens, or as many as fill whole bursts of 64 bytes."""
-    sections = linear_sections(token_bytes, 64)
-    page = sections.keys.page_tokens
-    assert page * token_bytes == sections.keys.page_rows * 64
-    assert 16 <= page < 16 + lcm(token_bytes, 64) // token_bytes
-    cache = KvCache([CacheKind(sections)], 1, 10**8, first_row=1000, unit="burst")
+    page, heads = layout.page_tokens, layout.kv_heads
+    for size, section in (
+        (layout.key_bytes, layout.sections.keys), (layout.value_bytes, layout.sections.values)
+    ):  # fmt: skip
+        assert page * size % 64 == 0
+        assert (section.page_tokens, section.page_rows) == (page, heads * page * size // 64)
+    assert 16 <= page < 16 + 64
+    cache = KvCache([CacheKind(layout.sections)], 1, 10**8, first_row=1000, unit="burst")
     cache.allocate(0, 70)
     cache.allocate(1, tokens)
     first = data.draw(st.integers(0, tokens - 1))
     end = data.draw(st.integers(first + 1, tokens))
-    start = 1000 + sections.rows(70)
-    ((at, bursts),) = cache.keys(1, first, end).runs
-    assert at == start + first // page * sections.keys.page_rows
-    assert at + bursts == start + sections.rows(end)
-    assert cache.values(1, first, end).count == 0
-    assert cache.use().filled == pytest.approx((70 + tokens) * token_bytes / 64)
+    at = 1000 + layout.sections.rows(70)
+    pages = range(first // page, -(-end // page))
+    for found, section in (
+        (cache.keys(1, first, end), layout.sections.keys),
+        (cache.values(1, first, end), layout.sections.values),
+    ):
+        rows = section.page_rows
+        wanted = ((at + pages.start * rows, len(pages) * rows),) if rows else ()
+        assert found.runs == wanted
+        at += section.rows(tokens)
+    each = layout.token_bytes
+    assert each == heads * (layout.key_bytes + layout.value_bytes)
+    assert cache.use().filled == pytest.approx((70 + tokens) * each / 64)
+
+
+def token_bursts(layout: LinearLayout, part: int, head: int, place: int) -> set[int]:
+    """By hand: bursts with the key or the value of one head of the token at ``place``."""
+    size = layout.key_bytes if part == KEYS[0] else layout.value_bytes
+    page, token = divmod(place, layout.page_tokens)
+    first = ((page * layout.kv_heads + head) * layout.page_tokens + token) * size
+    return set(range(first // 64, -(-(first + size) // 64)))
+
+
+@given(layouts, windows, st.integers(1, 400), st.data())
+def test_a_linear_cache_is_read_where_its_tokens_lie(
+    layout: LinearLayout, ring: int | None, context: int, data: st.DataObject
+) -> None:
+    """Of all heads, and of some; no burst twice."""
+    first = data.draw(st.integers(max(context - (ring or context), 0), context - 1))
+    heads = data.draw(st.none() | st.integers(0, layout.kv_heads - 1))
+    chosen = range(layout.kv_heads) if heads is None else range(heads, heads + 1)
+    for part in (KEYS[0], VALUES[0]):
+        found = layout.read(part, range(first, context), ring, None if heads is None else chosen)
+        bursts = Counter(
+            burst
+            for at, end in zip(found.first, found.end, strict=True)
+            for burst in range(at, end)
+        )
+        wanted = {
+            burst
+            for token in range(first, context) for head in chosen
+            for burst in token_bursts(layout, part, head, token if ring is None else token % ring)
+        }  # fmt: skip
+        assert set(bursts) == wanted
+        # the two ends of a ring may meet in a burst
+        assert found.total <= len(wanted) + (2 * len(chosen) if ring else 0)
+
+
+@given(layouts, windows, st.lists(st.integers(1, 90), min_size=1, max_size=6))
+def test_linear_caches_write_each_burst_when_it_fills(
+    layout: LinearLayout, ring: int | None, steps: list[int]
+) -> None:
+    """Bytes written and bytes held, together those that the steps brought; all of them where
+    they are read."""
+    context, turn = 0, ring or sum(steps) + 1
+    for new in (min(step, turn) for step in steps):
+        before, context = context, context + new
+        for part, size in ((KEYS[0], layout.key_bytes), (VALUES[0], layout.value_bytes)):
+            found = layout.written(part, range(before, context), ring)
+            places = [token % turn for token in range(before, context)]
+
+            begins = [place % layout.page_tokens * size for place in places]
+            held = [size + 63 if place + 1 == ring else size for place in places]
+            fills = sum((at + each) // 64 - at // 64 for at, each in zip(begins, held, strict=True))
+            assert found.total == layout.kv_heads * fills
+            seen = layout.read(part, range(before, context), ring)
+            read = {b for a, e in zip(seen.first, seen.end, strict=True) for b in range(a, e)}
+            assert {
+                b for a, e in zip(found.first, found.end, strict=True) for b in range(a, e)
+            } <= read
+
+
+@given(layouts, st.integers(1, 3000), st.integers(1, 8))
+def test_a_linear_cache_is_dealt_to_cores_as_a_whole(
+    layout: LinearLayout, tokens: int, cores: int
+) -> None:
+    rows = KvRows.from_row(500, layout.sections, tokens)
+    (whole,) = layout.reads(KEYS[0], [range(tokens)], [rows], [None])
+    parts = layout.reads(KEYS[0], [range(tokens)], [rows], [None], cores)
+    assert len(parts) <= cores
+    assert (
+        sum(part.total for part in parts)
+        == whole.total
+        == len(
+            {
+                int(burst)
+                for part in (whole, *parts)
+                for at, count in zip(part.first_burst, part.bursts, strict=True)
+                for burst in range(at, at + count)
+            }
+        )
+    )
+    # a head's keys are with one core where heads come out even
+    if layout.kv_heads % cores == 0 and tokens >= layout.page_tokens:
+        head = layout.sections.keys.page_rows // layout.kv_heads
+        for core, part in enumerate(parts):
+            for at, count in zip(part.first_burst, part.bursts, strict=True):
+                own = {
+                    (int(burst) - 500) // head % layout.kv_heads for burst in (at, at + count - 1)
+                }
+                assert {each * cores // layout.kv_heads for each in own} == {core}
+
+
+def test_a_page_that_lies_in_two_runs_is_read_where_it_lies() -> None:
+    layout = LinearLayout(2, 128, 64, 64)  # a page of keys has 64 bursts, one of values 32
+    rows = KvRows(RowRuns(((10, 40), (100, 88))), RowRuns(), RowRuns(((300, 64),)))
+    (keys,) = layout.reads(KEYS[0], [range(24)], [rows], [None])
+    # sixteen tokens of both heads, then eight tokens of each: 16 of 32 bursts
+    assert list(zip(keys.first_burst, keys.bursts, strict=True)) == [
+        (10, 40), (100, 24 + 16), (156, 16)
+    ]  # fmt: skip
+    (values,) = layout.reads(VALUES[0], [range(24)], [rows], [None], heads=range(1, 2))
+    assert list(zip(values.first_burst, values.bursts, strict=True)) == [(316, 16), (348, 8)]
+    (new,) = layout.appends([range(23, 24)], [rows], [None])
+    assert list(zip(new.first_burst, new.bursts, strict=True)) == [
+        (124 + 14, 2), (156 + 14, 2), (332 + 7, 1), (348 + 7, 1)
+    ]  # fmt: skip
+    assert new.write
+    assert not keys.write
 
 
 def test_tokens_that_left_a_window_are_not_there() -> None:
-    kind = CacheKind(linear_sections(64, 64), window=96)
+    kind = CacheKind(LinearLayout(1, 64, 0, 64).sections, window=96)
     cache = KvCache([kind], 1, 10**4, unit="burst")
     cache.allocate(0, 250)
     assert cache.pages(0).keys == RowRuns(((0, 96),))

@@ -35,7 +35,7 @@ def test_what_is_read_of_the_banks_is_what_was_written(
 ) -> None:
     shape = shape_of(heads, kv_heads, dim)
     rows = KvRows.from_row(40, shape.kv_sections, 2048)
-    written = append_scatters(shape, [rows], [3], [tokens], [tokens], None, MEMORY, 2)
+    written = append_scatters(shape, [rows], [3], [tokens], [tokens], [None], MEMORY, 2)
     kv = BankedKv(shape, rows, 3, Fraction(4 * dim), MEMORY, 2)
     read = [s for head in range(kv_heads) for s in kv.scatters(head, range(tokens))]
     assert not any(s.write for s in read)
@@ -57,7 +57,7 @@ def test_a_ring_is_read_where_it_was_written() -> None:
     shape, window = shape_of(4, 4, 128), 256
     rows = KvRows.from_row(0, shape.kv_sections, window)
     kv = BankedKv(shape, rows, 0, Fraction(512), MEMORY, 2, window)
-    written = append_scatters(shape, [rows], [0], [608], [256], window, MEMORY, 2)
+    written = append_scatters(shape, [rows], [0], [608], [256], [window], MEMORY, 2)
     read = [s for head in range(4) for s in kv.scatters(head, range(352, 608))]
     assert places(read) == places(written)
 

@@ -210,7 +210,7 @@ def test_every_token_is_appended_within_its_request_s_rows(
     written: set[int] = set()
     for context in range(last - steps + 1, last + 1):
         kept = context if window is None else min(context, window)
-        for scatter in append_scatters(shape, [rows], [0], [context], [1], window, MEMORY, 2):
+        for scatter in append_scatters(shape, [rows], [0], [context], [1], [window], MEMORY, 2):
             bursts = range(
                 scatter.first, scatter.first + scatter.count * scatter.stride, scatter.stride
             )

@@ -187,7 +187,7 @@ def test_a_window_s_keys_are_a_ring(context: int, slot: int) -> None:
     memory, pim = load_memory("hbm2-neupims").config, load_pim("neupims").config
     shape = AttentionShape.of(4, 4, 128, memory, pim, 2)
     rows = KvRows.from_row(100, shape.kv_sections, WINDOW)
-    found = append_scatters(shape, [rows], [0], [context], [1], WINDOW, memory, 2)
+    found = append_scatters(shape, [rows], [0], [context], [1], [WINDOW], memory, 2)
     tile, bank = divmod(slot, shape.banks)
     row = rows.keys.row(tile * len(shape.key_pieces))
     assert found[0].first == channel_burst(memory, row, bank, 0)

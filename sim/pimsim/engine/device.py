@@ -22,11 +22,11 @@ from pimsim.mapping.addresses import (
     plan_addresses,
     visible_tokens,
 )
+from pimsim.mapping.attention_split import linear_layout
 from pimsim.mapping.block import BlockMapper
 from pimsim.mapping.block_placement import BlockPlacement
 from pimsim.mapping.expert_costs import ExpertCosts
 from pimsim.mapping.experts import ExpertEnergies, ExpertPlacement, place_by_tokens
-from pimsim.mapping.kv_cache import linear_sections
 from pimsim.mapping.placement import (
     assign_channels,
     estimate_attention_cycles,
@@ -125,7 +125,7 @@ class Device:
         members = self.members[part]
         kv = self.kv[layer]
         placed = BlockPlacement(
-            part, layer, members, tuple(self.channel[i] for i in members), kv.shape, kv.window,
+            part, layer, members, tuple(self.channel[i] for i in members), kv.shape, kv.linear,
             self.experts[part][layer], self.pim_tokens,
         )  # fmt: skip
         return self.mapper.program(self.passes[part], placed)
@@ -332,31 +332,22 @@ def _sub_batches(
 
 
 def _block_kv(block: Block, config: RunConfig, whole: ForwardPass, on_pim: bool) -> BlockKv:
-    """How a block keeps its cache: rows of the PIM layout where attention is on PIM, else bursts
-    of what is read a token."""
+    """How a block keeps its cache: rows of the PIM layout where attention is on PIM, else pages
+    that the NPU reads."""
     score = next((o for o in block.operators if o.kind is OperatorKind.ATTENTION_SCORE), None)
     value = next((o for o in block.operators if o.kind is OperatorKind.ATTENTION_VALUE), None)
     if score is None or value is None:
         return BlockKv(None)
     window = score.window or None
     if not on_pim:
-        size = _token_bytes(block, whole.step, window)
-        return BlockKv(None, window, linear_sections(size, config.memory.organization.burst_bytes))
+        burst_bytes = config.memory.organization.burst_bytes
+        return BlockKv(None, window, linear_layout(score, value, whole.step, burst_bytes))
     assert config.pim is not None
     shape = AttentionShape.of(
         score.heads, score.kv_heads, score.head_dim, config.memory, config.pim,
         whole.kv_dtype_bytes, value.head_dim,
     )  # fmt: skip
     return BlockKv(shape, window)
-
-
-def _token_bytes(block: Block, step: Step, window: int | None) -> int:
-    """Bytes that a block keeps of a token: what it writes, or where it writes nothing, reads."""
-    written = sum(o.kv_write_bytes for o in block.operators)
-    if written:
-        return -(-written // step.tokens)
-    read = sum(o.kv_read_bytes for o in block.operators)
-    return -(-read // sum(entry.keys(window) for entry in step.entries))
 
 
 def _costs(kv: Sequence[BlockKv], contexts: Sequence[int], config: RunConfig) -> list[int]:
@@ -453,10 +444,7 @@ def _addresses(
     beside = [
         regions(each.block for each in same) for same in zip(*outside, strict=True)
     ]  # fmt: skip
-    linear_kv = activations = 0
-    for block, own in zip(batch.blocks, kv, strict=True):
-        if own.shape is None:
-            linear_kv = max(linear_kv, sum(o.kv_read_bytes for o in block.operators))
+    activations = 0
     for blocks in (*(w.blocks for w in wholes), *([e.block for e in each] for each in outside)):
         for block in {id(block): block for block in blocks}.values():
             activations = max(
@@ -464,6 +452,6 @@ def _addresses(
             )
     rows = config.pim.operand_rows if config.pim is not None else 0
     return plan_addresses(
-        config.memory, weights, max(linear_kv, 2 * activations), kv, batch.contexts, channel, rows,
+        config.memory, weights, 2 * activations, kv, batch.contexts, channel, rows,
         beside, [request.id for request in batch.requests],
     )  # fmt: skip

@@ -12,6 +12,7 @@ from pimsim.engine.npu_side import task_streams
 from pimsim.engine.schedules import Schedule
 from pimsim.hardware.dram.device import make_memory_system
 from pimsim.mapping.addresses import BlockKv, plan_addresses
+from pimsim.mapping.attention_split import linear_layout
 from pimsim.mapping.attention_tasks import AttentionMapper
 from pimsim.mapping.block_placement import BlockPlacement
 from pimsim.mapping.gemm import bytes_per_kcycle, core_network
@@ -129,11 +130,15 @@ def _forward(
 
 
 def _tasks(config: RunConfig, forward: ForwardPass, block: Block) -> list[NpuTask]:
-    size = sum(o.kv_read_bytes + o.input_bytes + o.output_bytes for o in block.operators)
+    size = sum(o.input_bytes + o.output_bytes for o in block.operators)
     requests = range(len(forward.contexts))
+    score, _, value = block.operators
+    burst_bytes = config.memory.organization.burst_bytes
+    layout = linear_layout(score, value, forward.step, burst_bytes)
     addresses = plan_addresses(
-        config.memory, [{}], size, [BlockKv(None)], forward.contexts, [0] * len(requests), 0
-    )
+        config.memory, [{}], size, [BlockKv(None, score.window or None, layout)],
+        forward.contexts, [0] * len(requests), 0,
+    )  # fmt: skip
 
     def no_vector_work(operator: Operator, layer: int) -> NpuTask:
         raise AssertionError("attention has no vector work but softmax")
@@ -141,6 +146,6 @@ def _tasks(config: RunConfig, forward: ForwardPass, block: Block) -> list[NpuTas
     mapper = AttentionMapper(
         config.npu, config.memory, None, addresses, ELEMENT_BYTES, ELEMENT_BYTES, no_vector_work
     )
-    placed = BlockPlacement(0, 0, tuple(requests), (0,) * len(requests), None)
+    placed = BlockPlacement(0, 0, tuple(requests), (0,) * len(requests), None, layout)
     found = mapper.tasks(block.operators, block, forward, placed)
     return [task for task in found if isinstance(task, NpuTask)]

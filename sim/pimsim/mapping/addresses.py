@@ -20,6 +20,7 @@ from pimsim.config.memory import MemoryConfig
 from pimsim.hardware.pim.kv_layout import KvRows, KvSections
 from pimsim.hardware.pim.programs import AttentionShape
 from pimsim.mapping.kv_cache import CacheFullError, CacheKind, KvCache
+from pimsim.mapping.linear_kv import LinearLayout
 
 __all__ = [
     "AddressPlan", "BlockKv", "LayoutError", "WeightRegion", "plan_addresses", "row_bursts",
@@ -50,13 +51,15 @@ class BlockKv:
     """Rows of the PIM layout; None: it is read by the NPU, in order."""
     window: int | None = None
     """A request's last tokens that are kept, in a ring; None: all."""
-    linear: KvSections | None = None
-    """Bursts of a cache that the NPU reads in order; None: the block has none."""
+    linear: LinearLayout | None = None
+    """Pages of a cache that the NPU reads in order; None: the block has none."""
 
     @property
     def sections(self) -> KvSections | None:
         """Pages in which it grows."""
-        return self.linear if self.shape is None else self.shape.kv_sections
+        if self.shape is not None:
+            return self.shape.kv_sections
+        return None if self.linear is None else self.linear.sections
 
 
 def visible_tokens(context: int, window: int | None) -> int:
@@ -100,6 +103,12 @@ class AddressPlan:
         cache has them now."""
         kind = self.cache_kind[layer]
         return KvRows() if kind is None else self.cache.pages(self.requests[member], kind)
+
+    def ring(self, layer: int, member: int) -> int | None:
+        """Tokens of request ``member`` of the batch that block ``layer`` keeps, in a ring; None:
+        all."""
+        kind = self.cache_kind[layer]
+        return None if kind is None else self.cache.ring(self.requests[member], kind)
 
     def cache_rows(self, layer: int) -> tuple[int, ...]:
         """Rows that the cache of block ``layer`` takes in each channel, shape (channels,); of a

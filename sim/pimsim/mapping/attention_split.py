@@ -12,13 +12,14 @@ from dataclasses import dataclass
 from fractions import Fraction
 from math import ceil
 
+from pimsim.mapping.linear_kv import LinearLayout
 from pimsim.workload.ancestors import ancestors
 from pimsim.workload.operators import Block, Operator, OperatorKind
 from pimsim.workload.step import Step, StepEntry
 
 __all__ = [
-    "AttentionSplit", "bytes_in_banks", "bytes_over_bus", "key_bytes", "keys_are_made", "share_of",
-    "split_attention",
+    "AttentionSplit", "bytes_in_banks", "bytes_over_bus", "key_bytes", "keys_are_made",
+    "linear_layout", "share_of", "split_attention",
 ]  # fmt: skip
 
 
@@ -76,6 +77,13 @@ def key_bytes(operator: Operator, step: Step) -> Fraction:
     entries = [step.entries[at] for at in operator.entries] or list(step.entries)
     keys = sum(entry.keys(operator.window or None) for entry in entries)
     return Fraction(operator.kv_read_bytes, keys)
+
+
+def linear_layout(score: Operator, value: Operator, step: Step, burst_bytes: int) -> LinearLayout:
+    """How a cache that the NPU reads keeps what ``score`` and ``value`` read of it in ``step``."""
+    heads = score.kv_heads
+    key, own = (ceil(key_bytes(each, step) / heads) for each in (score, value))
+    return LinearLayout(heads, key, own, burst_bytes)
 
 
 def bytes_in_banks(operator: Operator, step: Step, split: AttentionSplit) -> int:

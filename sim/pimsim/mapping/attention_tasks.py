@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 
 from pimsim.config.memory import MemoryConfig
 from pimsim.config.npu import NpuConfig
 from pimsim.config.pim import PimConfig
-from pimsim.hardware.dram.system import Scatter, Stream
+from pimsim.hardware.dram.system import Rows, Scatter
 from pimsim.hardware.npu.vector import vector_lane_ops
+from pimsim.hardware.pim.kv_layout import KvRows
 from pimsim.mapping.addresses import AddressPlan, visible_tokens
 from pimsim.mapping.attention import AttentionBatch, PimWork, score_work, value_work
 from pimsim.mapping.attention_split import (
@@ -24,7 +25,8 @@ from pimsim.mapping.attention_split import (
 from pimsim.mapping.block_placement import BlockPlacement
 from pimsim.mapping.flash_attention import TiledAttention, flash_task
 from pimsim.mapping.kv import append_scatters
-from pimsim.mapping.kv_reads import BankedKv, CachedKv, KvReads, LinearKv
+from pimsim.mapping.kv_cache import KEYS, VALUES
+from pimsim.mapping.kv_reads import BankedKv, CachedKv, KvReads, LinearKv, PagedKv
 from pimsim.mapping.npu_attention import npu_product, npu_softmax
 from pimsim.mapping.scratchpad import softmax_sram_bytes
 from pimsim.mapping.tasks import NpuTask, PimTask
@@ -56,21 +58,30 @@ class AttentionMapper:
 
     def append(self, operator: Operator, forward: ForwardPass, placed: BlockPlacement) -> NpuTask:
         """New keys and values go to the cache."""
-        streams: tuple[Stream, ...] = ()
+        streams: tuple[Rows, ...] = ()
         scatters: list[Scatter] = []
-        if placed.shape is None:
-            at = self.addresses.activation_burst
-            streams = (Stream(at, self._bursts(operator.kv_write_bytes), write=True),)
-        else:
-            rows = [self.addresses.kv(placed.layer, i) for i in placed.members]
+        rows, rings = self._kept(placed, range(len(placed.members)))
+        step = forward.step
+        if placed.shape is not None:
             scatters = append_scatters(
-                placed.shape, rows, placed.channel, forward.contexts,
-                forward.step.new_tokens, placed.window, self.memory, self.kv_element_bytes,
+                placed.shape, rows, placed.channel, step.contexts, step.new_tokens, rings,
+                self.memory, self.kv_element_bytes,
             )  # fmt: skip
+        elif placed.linear is not None:
+            new = [range(entry.cached, entry.context) for entry in step.entries]
+            streams = placed.linear.appends(new, rows, rings)
         return NpuTask(
             operator.name, str(operator.kind), "dma", placed.layer, 0, 0, operator.kv_write_bytes,
             streams=streams, scatters=tuple(scatters), sram_bytes=operator.kv_write_bytes,
         )  # fmt: skip
+
+    def _kept(
+        self, placed: BlockPlacement, entries: Iterable[int]
+    ) -> tuple[list[KvRows], list[int | None]]:
+        """Where the caches of ``entries`` lie, and the tokens of each that are kept, in a ring."""
+        members = [placed.members[at] for at in entries]
+        plan, layer = self.addresses, placed.layer
+        return [plan.kv(layer, i) for i in members], [plan.ring(layer, i) for i in members]
 
     def tasks(
         self, operators: Sequence[Operator], block: Block, forward: ForwardPass,
@@ -104,10 +115,17 @@ class AttentionMapper:
         self, operator: Operator, entries: tuple[int, ...], step: Step, placed: BlockPlacement
     ) -> NpuTask:
         """One new token a request, on the NPU."""
+        assert placed.linear is not None, "such requests attend in the banks"
+        visible = _visible(step, entries, operator.window)
+        ends = [step.entries[at].context for at in entries]
+        part = (KEYS if operator.kind is OperatorKind.ATTENTION_SCORE else VALUES)[0]
+        streams = placed.linear.reads(
+            part, [range(end - seen, end) for end, seen in zip(ends, visible, strict=True)],
+            *self._kept(placed, entries), self.npu.cores,
+        )  # fmt: skip
         return npu_product(
-            _part(operator, entries, step), placed.layer, _visible(step, entries, operator.window),
-            self.npu, self.element_bytes, self.addresses.activation_burst,
-            self.memory.organization.burst_bytes,
+            _part(operator, entries, step), placed.layer, visible, self.npu, self.element_bytes,
+            streams, self.memory.organization.burst_bytes,
         )  # fmt: skip
 
     def _in_banks(
@@ -162,12 +180,11 @@ class AttentionMapper:
         is_spilled = pad.activations == "dram" or moved > pad.capacity // 4
         at = self.addresses.activation_burst
         burst_bytes = self.memory.organization.burst_bytes
-        reads, cached_at, new_at = [], at, at
+        reads, new_at = [], at
         for at_entry, entry, fresh in zip(entries, fed, new, strict=True):
             cached: CachedKv | None = None
             if not made and entry.cached:
-                cached = self._cached(placed, at_entry, each, cached_at, entry.cached)
-                cached_at += self._bursts(int(entry.cached * each * score.kv_heads))
+                cached = self._cached(placed, at_entry, each)
             made_now = LinearKv(new_at, fresh, each, burst_bytes) if is_spilled else None
             new_at += self._bursts(int(fresh * each * score.kv_heads))
             reads.append(KvReads(0 if made else entry.cached, cached, made_now))
@@ -179,16 +196,15 @@ class AttentionMapper:
             fed, reads,
         )  # fmt: skip
 
-    def _cached(
-        self, placed: BlockPlacement, entry: int, token_bytes: Fraction, at: int, tokens: int
-    ) -> CachedKv:
-        """Where the tokens before the step of an entry lie, from burst ``at`` on where the cache is
-        linear."""
+    def _cached(self, placed: BlockPlacement, entry: int, token_bytes: Fraction) -> CachedKv:
+        """Where the tokens before the step of an entry lie."""
+        (rows,), (ring,) = self._kept(placed, [entry])
         if placed.shape is None:
-            return LinearKv(at, tokens, token_bytes, self.memory.organization.burst_bytes)
+            assert placed.linear is not None, "a block without a cache reads one"
+            return PagedKv(placed.linear, rows, ring)
         return BankedKv(
-            placed.shape, self.addresses.kv(placed.layer, placed.members[entry]),
-            placed.channel[entry], token_bytes, self.memory, self.kv_element_bytes, placed.window,
+            placed.shape, rows, placed.channel[entry], token_bytes, self.memory,
+            self.kv_element_bytes, ring,
         )  # fmt: skip
 
 

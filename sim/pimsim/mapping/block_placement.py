@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from pimsim.hardware.pim.programs import AttentionShape
 from pimsim.mapping.experts import ExpertPlacement
+from pimsim.mapping.linear_kv import LinearLayout
 
 __all__ = ["BlockPlacement"]
 
@@ -24,8 +25,8 @@ class BlockPlacement:
     """Channel of each member."""
     shape: AttentionShape | None
     """Of the cache in PIM's layout; None: it is linear, all attention is on the NPU."""
-    window: int | None = None
-    """Tokens of a request that the block's cache keeps, in a ring; None: all."""
+    linear: LinearLayout | None = None
+    """Of a linear cache; None: it is in PIM's layout, or there is none."""
     experts: ExpertPlacement | None = None
     pim_tokens: int = 1
     """Most new tokens of a request that attends on PIM."""

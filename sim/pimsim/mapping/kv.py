@@ -24,8 +24,8 @@ __all__ = ["append_scatters", "channel_burst", "channel_bursts", "key_scatters",
 
 def append_scatters(
     shape: AttentionShape, rows: Sequence[KvRows], channel: Sequence[int],
-    contexts: Sequence[int], new_tokens: Sequence[int], window: int | None, memory: MemoryConfig,
-    element_bytes: int,
+    contexts: Sequence[int], new_tokens: Sequence[int], rings: Sequence[int | None],
+    memory: MemoryConfig, element_bytes: int,
 ) -> list[Scatter]:  # fmt: skip
     """Bursts that the new tokens of each request write; sequences are by request.
 
@@ -34,7 +34,7 @@ def append_scatters(
     rows, channel : where each cache lies, shape (requests,)
     contexts : tokens of each request, the new ones among them
     new_tokens : how many of these, the last ones, are new; 1 in a decode step
-    window : tokens that the cache keeps, in a ring; None: all
+    rings : tokens that the cache of each keeps, in a ring; None: all
     element_bytes : of an element of the cache
 
     Returns
@@ -43,11 +43,12 @@ def append_scatters(
     fill with this token.
     """
     found: list[Scatter] = []
-    for own, c, context, new in zip(rows, channel, contexts, new_tokens, strict=True):
+    each = zip(rows, channel, contexts, new_tokens, rings, strict=True)
+    for own, c, context, new, ring in each:
         for token in range(context - new, context):
-            at = token if window is None else token % window
+            at = token if ring is None else token % ring
             found += key_scatters(shape, own, c, at, memory, element_bytes)
-            found += value_scatters(shape, own, c, at, memory, element_bytes, window)
+            found += value_scatters(shape, own, c, at, memory, element_bytes, ring)
     return found
 
 
@@ -77,13 +78,13 @@ def key_scatters(
 
 def value_scatters(
     shape: AttentionShape, rows: KvRows, channel: int, position: int, memory: MemoryConfig,
-    element_bytes: int, window: int | None = None,
+    element_bytes: int, ring: int | None = None,
 ) -> list[Scatter]:  # fmt: skip
     """Bursts of the last burst's worth of values up to ``position``, a run of banks for each tile
-    of each head; none while a burst is not full. The end of a ring of ``window`` tokens may not
+    of each head; none while a burst is not full. The end of a ``ring`` of so many tokens may not
     fill one: the ring goes on at its start, so that they are written as they are."""
     per_burst = memory.organization.burst_bytes // element_bytes
-    if (position + 1) % per_burst and position + 1 != window:
+    if (position + 1) % per_burst and position + 1 != ring:
         return []
     chunk, token = divmod(position, shape.row_elements)
     stride = channel_burst(memory, 0, 1, 0) - channel_burst(memory, 0, 0, 0)

@@ -11,40 +11,23 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
-from math import gcd
 
 from pimsim.config.errors import InputError
-from pimsim.hardware.pim.kv_layout import KvRows, KvSection, KvSections, RowRuns
+from pimsim.hardware.pim.kv_layout import KvRows, KvSections, RowRuns, ring_spans
 
 __all__ = [
     "KEYS",
-    "LINEAR_PAGE_TOKENS",
     "VALUES",
     "CacheFullError",
     "CacheKind",
     "KvCache",
     "RowUse",
-    "linear_sections",
 ]
 
 KEYS = (0, 1)
 """Sections with keys, in the order of ``KvSections``."""
 VALUES = (2,)
 """Sections with values."""
-
-
-LINEAR_PAGE_TOKENS = 16
-"""Tokens of a page that the NPU reads in order, or the next number that fills whole bursts: the
-block size of vLLM by default (Kwon et al., SOSP 2023, section 7.2)."""
-
-
-def linear_sections(token_bytes: int, burst_bytes: int) -> KvSections:
-    """The pages of a cache that the NPU reads in order: bursts in place of rows, key and value of
-    a token (``token_bytes``, all heads) together, in the section of keys."""
-    whole = burst_bytes // gcd(burst_bytes, token_bytes)  # the fewest tokens that fill bursts
-    tokens = -(-LINEAR_PAGE_TOKENS // whole) * whole
-    keys = KvSection(tokens, tokens * token_bytes // burst_bytes, token_bytes / burst_bytes)
-    return KvSections(keys, KvSection(1, 0), KvSection(1, 0))
 
 
 class CacheFullError(InputError):
@@ -231,6 +214,11 @@ class KvCache:
         """Where the cache of ``request`` lies in each block of a ``kind``."""
         return self._held[request].rows[kind]
 
+    def ring(self, request: Hashable, kind: int = 0) -> int | None:
+        """Tokens of ``request`` that blocks of a ``kind`` keep, in a ring; None: all."""
+        del request
+        return self.kinds[kind].window
+
     def keys(self, request: Hashable, first: int, end: int, kind: int = 0) -> RowRuns:
         """Rows with keys of the tokens from ``first`` to before ``end``, counted from the
         request's first, whole pages of them; of a cache in bursts, the bursts.
@@ -302,13 +290,8 @@ class KvCache:
                 f"{one.tokens}, asked for {first} to {end}"
             )
         section, rows = how.sections[part], one.rows[kind].sections[part]
-        spans = [(first, end)]
-        if how.window is not None:  # a ring: what goes over its end is at its start
-            at, size = first % how.window, end - first
-            spans = [(at, min(at + size, how.window)), (0, max(at + size - how.window, 0))]
         found: list[tuple[int, int]] = []
-        for start, stop in spans:
-            if stop > start:
-                page = start // section.page_tokens * section.page_rows
-                found += rows.between(page, section.rows(stop)).runs
+        for span in ring_spans(first, end, how.window):
+            page = span.start // section.page_tokens * section.page_rows
+            found += rows.between(page, section.rows(span.stop)).runs
         return RowRuns.of(found)

@@ -15,11 +15,13 @@ from typing import Protocol
 
 from pimsim.config.memory import MemoryConfig
 from pimsim.hardware.dram.system import Rows, Scatter, Stream
-from pimsim.hardware.pim.kv_layout import KvRows
+from pimsim.hardware.pim.kv_layout import KvRows, ring_spans
 from pimsim.hardware.pim.programs import AttentionShape
 from pimsim.mapping.kv import channel_burst
+from pimsim.mapping.kv_cache import KEYS, VALUES
+from pimsim.mapping.linear_kv import LinearLayout
 
-__all__ = ["BankedKv", "CachedKv", "KvReads", "LinearKv"]
+__all__ = ["BankedKv", "CachedKv", "KvReads", "LinearKv", "PagedKv"]
 
 
 class CachedKv(Protocol):
@@ -38,7 +40,7 @@ class CachedKv(Protocol):
 
 @dataclass(frozen=True)
 class LinearKv:
-    """Head after head, each the tokens' keys and values in their order."""
+    """Among the activations: head after head, each the tokens' keys and values in their order."""
 
     first_burst: int
     tokens: int
@@ -61,6 +63,37 @@ class LinearKv:
 
 
 @dataclass(frozen=True)
+class PagedKv:
+    """Pages over all channels, which the NPU reads in order."""
+
+    layout: LinearLayout
+    rows: KvRows
+    """The bursts of the request's pages."""
+    ring: int | None = None
+    """Tokens that are kept, in a ring; None: all."""
+
+    @property
+    def token_bytes(self) -> Fraction:
+        """Of one token of one head, key and value."""
+        return Fraction(self.layout.key_bytes + self.layout.value_bytes)
+
+    def loads(self, head: int, tokens: range) -> list[Stream | Rows]:
+        """Keys page after page, then values."""
+        heads = range(head, head + 1)
+        own, parts, rings = [tokens], (KEYS[0], VALUES[0]), [self.ring]
+        return [
+            stream
+            for part in parts
+            for stream in self.layout.reads(part, own, [self.rows], rings, heads=heads)
+        ]
+
+    def scatters(self, head: int, tokens: range) -> list[Scatter]:
+        """None."""
+        del head, tokens
+        return []
+
+
+@dataclass(frozen=True)
 class BankedKv:
     """Rows of PIM's layout in the request's channel."""
 
@@ -70,7 +103,7 @@ class BankedKv:
     token_bytes: Fraction
     memory: MemoryConfig
     element_bytes: int
-    window: int | None = None
+    ring: int | None = None
     """Tokens that are kept, in a ring; None: all."""
 
     def loads(self, head: int, tokens: range) -> list[Stream | Rows]:
@@ -81,20 +114,11 @@ class BankedKv:
     def scatters(self, head: int, tokens: range) -> list[Scatter]:
         """Keys tile after tile, a burst of all banks at a time, then values."""
         per_burst = self.memory.organization.burst_bytes // self.element_bytes
-        spans = self._spans(tokens)
+        spans = ring_spans(tokens.start, tokens.stop, self.ring)
         bursts = [b for span in spans for b in self._key_bursts(head, span, per_burst)]
         bursts += [b for span in spans for b in self._value_bursts(head, span, per_burst)]
         stride = channel_burst(self.memory, 0, 1, 0) - channel_burst(self.memory, 0, 0, 0)
         return [Scatter(self.channel, at, banks, stride, write=False) for at, banks in bursts]
-
-    def _spans(self, tokens: range) -> list[range]:
-        """Places of ``tokens``: with a window they lie in a ring."""
-        window = self.window
-        if window is None or tokens.stop <= window:
-            return [tokens]
-        first, size = tokens.start % window, len(tokens)
-        spans = (range(first, min(first + size, window)), range(max(first + size - window, 0)))
-        return [span for span in spans if span]
 
     def _value_bursts(self, head: int, tokens: range, per_burst: int) -> Iterator[tuple[int, int]]:
         """First burst, in the first bank, and banks, of each burst of values."""
@@ -165,7 +189,7 @@ class KvReads:
         found: list[Stream | Rows] = []
         for run, kv in self._own(keys):
             found += kv.loads(head, run)
-        if self.scatters(head, keys):
+        if self.scatters(head, keys) or any(isinstance(part, Rows) for part in found):
             # arrival of the streams says nothing of the rest
             found = [replace(s, track_blocks=False) if isinstance(s, Stream) else s for s in found]
         return found

@@ -6,11 +6,9 @@ from collections.abc import Sequence
 from functools import cache
 from typing import NamedTuple
 
-import numpy as np
-
 from pimsim.config.npu import NpuConfig
 from pimsim.config.plugins import load_module
-from pimsim.hardware.dram.system import Rows, Stream
+from pimsim.hardware.dram.system import Rows
 from pimsim.hardware.npu.gemm import GemmPlan, plan_gemm
 from pimsim.hardware.npu.vector import vector_cycles, vector_lane_ops
 from pimsim.hardware.npu.vector_timing import vector_timing
@@ -19,10 +17,6 @@ from pimsim.mapping.tasks import NpuTask
 from pimsim.workload.operators import Operator, OperatorKind
 
 __all__ = ["ArrayCost", "SingleAttention", "npu_product", "npu_softmax"]
-
-
-_MOST_RUNS = 2048
-"""Of a core's part of a cache; the memory system takes a few times as many at once."""
 
 
 def npu_softmax(
@@ -44,9 +38,9 @@ def npu_softmax(
 
 def npu_product(
     operator: Operator, layer: int, contexts: Sequence[int], npu: NpuConfig, element_bytes: int,
-    first_burst: int, burst_bytes: int,
+    streams: Sequence[Rows], burst_bytes: int,
 ) -> NpuTask:  # fmt: skip
-    """Scores or values of all requests.
+    """Scores or values of all requests; ``streams`` read the cache, one for each core.
 
     Values that read what the scores have brought (MLA's latent) move nothing: a request's latent
     stays on chip from its scores to its values.
@@ -56,11 +50,11 @@ def npu_product(
     costs = [attention.cost(operator, c, score, npu, element_bytes) for c in contexts]
     cycles = [cost.taken for cost in costs]
     # in order of address, whatever ``npu.operand_layout`` says of other operands
-    bursts = -(-operator.kv_read_bytes // burst_bytes)
+    bursts = sum(stream.total for stream in streams)
     return NpuTask(
         operator.name, str(operator.kind), "systolic", layer, operator.flops, 0,
         operator.kv_read_bytes,
-        streams=_dealt(first_burst, bursts, bursts // max(sum(contexts), 1), npu.cores),
+        streams=tuple(streams),
         stream_each_core=npu.cores > 1,
         compute_cycles=sum(cycles),
         streamed_cycles=sum(cost.streamed for cost in costs),
@@ -69,22 +63,6 @@ def npu_product(
         sram_bytes=bursts * burst_bytes + sum(
             _array_bytes(operator, c, score, npu, element_bytes) for c in contexts
         ),
-    )  # fmt: skip
-
-
-def _dealt(first: int, bursts: int, token_bursts: int, cores: int) -> tuple[Stream | Rows, ...]:
-    """The cache, token after token, of which each core loads the heads that it works on: one
-    stream, or one set of runs for each core."""
-    if cores == 1 or not bursts:
-        return (Stream(first, bursts),) if bursts else ()
-    # of a token's keys or values, one core's; of several tokens where runs would be too many
-    each = max(token_bursts // cores, -(-bursts // (_MOST_RUNS * cores)), 1)
-    starts = np.arange(0, bursts, each, dtype=np.int64)
-    lengths = np.minimum(each, bursts - starts)
-    owner = np.arange(len(starts)) % cores
-    return tuple(
-        Rows(first + starts[owner == core], lengths[owner == core])
-        for core in range(cores) if core < len(starts)
     )  # fmt: skip
 
 

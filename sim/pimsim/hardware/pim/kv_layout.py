@@ -15,9 +15,22 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["KvRows", "KvSection", "KvSections", "RowRuns"]
+__all__ = ["KvRows", "KvSection", "KvSections", "RowRuns", "ring_spans"]
 
 Ints = NDArray[np.int64]
+
+
+def ring_spans(first: int, end: int, ring: int | None) -> list[range]:
+    """Places of the tokens from ``first`` to before ``end`` in a cache that keeps the last
+    ``ring`` tokens, each in the place of the one that many before it; None: it keeps all.
+
+    Of no more tokens than it keeps; in order, none of them empty.
+    """
+    if ring is None:
+        return [range(first, end)] if first < end else []
+    at, size = first % ring, end - first
+    spans = (range(at, min(at + size, ring)), range(max(at + size - ring, 0)))
+    return [span for span in spans if span]
 
 
 @dataclass(frozen=True)
