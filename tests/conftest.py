@@ -6,11 +6,14 @@ import importlib.util
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+from forked_commands import ForkedCommands
 
 settings.register_profile("pimsim", deadline=None, derandomize=True, max_examples=50)
 settings.load_profile("pimsim")
@@ -79,12 +82,18 @@ def write_trace(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Sequence[
 
 
 @pytest.fixture(scope="session")
-def run_cli() -> RunCli:
+def run_cli(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunCli]:
     """``run_cli("show", "neupims", cwd=...)``: pimsim in a process of its own."""
+    forks = None
+    if hasattr(os, "fork"):
+        forks = ForkedCommands(tmp_path_factory.mktemp("streams"))
 
     def run(*arguments: str | Path, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+        words = [str(each) for each in arguments]
+        if forks is not None and forks.serves():
+            return forks.run(words, cwd or Path.cwd(), timeout_s=120)
         return subprocess.run(
-            [sys.executable, "-m", "pimsim.cli.main", *map(str, arguments)],
+            [sys.executable, "-m", "pimsim.cli.main", *words],
             cwd=cwd,
             capture_output=True,
             text=True,
@@ -92,7 +101,9 @@ def run_cli() -> RunCli:
             check=False,
         )
 
-    return run
+    yield run
+    if forks is not None:
+        forks.end()
 
 
 @pytest.fixture

@@ -49,14 +49,26 @@ def test_a_small_model_passes_with_every_datapath(run_cli: RunCli, model: Path) 
 
 
 def test_what_cannot_be_measured_is_refused(
-    refused: Callable[..., str], model: Path, tmp_path: Path
-) -> None:
+    refused: Callable[..., str], model: Path, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    from pimsim.cli.edge import exit_code
+
+    def refused_here(*words: str | Path) -> str:
+        """In this process, which has PyTorch loaded."""
+        monkeypatch.setattr("sys.argv", ["pimsim", *map(str, words)])
+        assert exit_code() == 2
+        printed = capsys.readouterr()
+        (line,) = printed.err.splitlines()
+        assert printed.out == "" and line.startswith("error: ")
+        return line
+
     assert "did you mean 'bf16-16'?" in refused("numerics", model, "--datapath", "bf16-61")
-    assert "no weights" in refused("numerics", "llama-3-8b")
-    assert "no config.json" in refused("numerics", tmp_path)
+    assert "no weights" in refused_here("numerics", "llama-3-8b")
+    assert "no config.json" in refused_here("numerics", tmp_path)
     short = tmp_path / "short.txt"
     short.write_text("too few")
-    assert "tokens" in refused("numerics", model, "--text", short)
+    assert "tokens" in refused_here("numerics", model, "--text", short)
 
 
 def test_no_model_is_said_before_docstrings_are_gathered(

@@ -56,12 +56,18 @@ def start(sweep: Path, out: Path) -> subprocess.Popen[bytes]:
 def test_killed_at_any_moment_it_goes_on_where_it_was(
     sweep: Path, whole: dict[str, bytes], run_cli: RunCli
 ) -> None:
-    """SIGKILL 20 times: what was written stays, whole, and the end is the undisturbed one."""
+    """SIGKILL while it starts, and soon after each file that it writes: what was written stays,
+    whole, and the end is the undisturbed one."""
     out = sweep.with_name("killed")
     known: dict[str, bytes] = {}
-    for round_ in range(20):
+    for round_ in range(12):
         process = start(sweep, out)
-        time.sleep(0.4 + 0.17 * round_)
+        if round_ < 3:
+            time.sleep(0.4 * (round_ + 1))
+        else:
+            while process.poll() is None and len(files(out)) == len(known):
+                time.sleep(0.002)
+            time.sleep(0.006 * round_)
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
         now = files(out)
