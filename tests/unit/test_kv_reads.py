@@ -11,7 +11,7 @@ from pimsim.config.loader import load_run
 from pimsim.hardware.dram.system import Scatter, Stream
 from pimsim.hardware.pim.kv_layout import KvRows
 from pimsim.hardware.pim.programs import AttentionShape
-from pimsim.mapping.kv import append_scatters
+from pimsim.mapping.kv import append_scatters, value_scatters
 from pimsim.mapping.kv_reads import BankedKv, KvReads, LinearKv
 
 NEUPIMS = load_run("neupims").config
@@ -85,3 +85,14 @@ def test_cached_keys_come_from_the_cache_and_new_ones_from_where_they_were_made(
     on_chip = KvReads(20, cached, None)
     assert on_chip.stored(range(16, 24)) == ((16, 20, Fraction(64)),)
     assert len(on_chip.loads(1, range(20, 24))) == 0
+
+
+@pytest.mark.parametrize("dim", [80, 32, 16, 576])
+def test_values_fill_no_more_banks_than_they_have_elements(dim: int) -> None:
+    """A head of 80 elements in 32 banks: two tiles of 32 and one of 16."""
+    shape = shape_of(2, 2, dim)
+    rows = KvRows.from_row(0, shape.kv_sections, 64)
+    found = value_scatters(shape, rows, 0, 31, MEMORY, 2)
+    tiles = [min(32, dim - first) for first in range(0, dim, 32)]
+    assert [s.count for s in found] == 2 * tiles
+    assert len(places(found)) == 2 * dim

@@ -88,12 +88,14 @@ def value_scatters(
         return []
     chunk, token = divmod(position, shape.row_elements)
     stride = channel_burst(memory, 0, 1, 0) - channel_burst(memory, 0, 0, 0)
-    count, page = min(shape.banks, shape.value_dim), shape.kv_sections.values.page_rows
+    page, tiles = shape.kv_sections.values.page_rows, shape.value_tiles
     slots = [rows.values.row(chunk * page + slot) for slot in range(page)]
-    return [
-        Scatter(channel, at, count, stride)
-        for at in channel_bursts(memory, slots, 0, token // per_burst)
+    # a head's last tile may have fewer elements than there are banks
+    counts = [
+        min(shape.banks, shape.value_dim - slot % tiles * shape.banks) for slot in range(page)
     ]
+    bursts = channel_bursts(memory, slots, 0, token // per_burst)
+    return [Scatter(channel, at, count, stride) for at, count in zip(bursts, counts, strict=True)]
 
 
 @lru_cache(maxsize=16)

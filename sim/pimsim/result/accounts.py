@@ -44,6 +44,7 @@ from pimsim.mapping.attention_split import (
 from pimsim.mapping.experts import ExpertPlacement, expert_bytes
 from pimsim.mapping.operands import operands
 from pimsim.result.invariants import PowerFacts, RunFacts
+from pimsim.result.kv_writes import kv_writes
 from pimsim.result.types import Energy
 from pimsim.workload.operators import Operator, OperatorKind
 from pimsim.workload.step import Step
@@ -342,7 +343,10 @@ def run_facts(outcome: Outcome, counts: DramCounts) -> RunFacts:
     recorder, system = outcome.recorder, outcome.system
     needed = _needed(outcome)
     moved = dict(recorder.bytes_moved)
-    moved["over_bus"] = counts.rd * system.memory.organization.burst_bytes
+    burst_bytes = system.memory.organization.burst_bytes
+    writes = tuple(kv_writes(outcome))
+    needed["kv_written"] = sum(each.written for each in writes)
+    moved["over_bus"], moved["kv_written"] = counts.rd * burst_bytes, counts.wr * burst_bytes
     macs = {"npu": 0}
     done = {"npu": recorder.macs["npu"]}
     if system.pim is not None:
@@ -371,6 +375,7 @@ def run_facts(outcome: Outcome, counts: DramCounts) -> RunFacts:
         },
         sram_needed_bytes=_operand_bytes(outcome),
         sram_bytes=recorder.sram_bytes,
+        kv_writes=writes,
         power=power_facts(outcome),
     )
 

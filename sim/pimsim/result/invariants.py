@@ -12,7 +12,7 @@ from pimsim.hardware.energy.limits import PowerLimit, check_limits
 from pimsim.result.types import Energy, Result, Series, Utilisation
 
 __all__ = [
-    "InvariantError", "PowerFacts", "RunFacts", "check_invariants", "violations",
+    "InvariantError", "KvWrites", "PowerFacts", "RunFacts", "check_invariants", "violations",
 ]  # fmt: skip
 
 _ENERGY_TOLERANCE = 1e-9
@@ -40,6 +40,26 @@ class PowerFacts:
 
 
 @dataclass(frozen=True)
+class KvWrites:
+    """What a step wrote to the KV cache of one block, and what its tokens are there, in bytes."""
+
+    step: int
+    layer: int
+    written: int
+    """Moved to memory."""
+    brought: int = 0
+    """Of the step's tokens, as the cache's layout keeps them."""
+    empty: int = 0
+    """Of what was written, what no token fills: a key's last burst, the end of a ring."""
+    held_before: int = 0
+    """On chip when the step begins, for a burst to fill."""
+    held_after: int = 0
+    """The same when it ends; the next step goes on with it."""
+    needed: int = 0
+    """Of the step's tokens, as the workload states them, each once."""
+
+
+@dataclass(frozen=True)
 class RunFacts:
     """What the engine counted, beside what it reports, in exact integers."""
 
@@ -56,6 +76,8 @@ class RunFacts:
     """Operands of the products on the arrays, each once."""
     sram_bytes: int = 0
     """What was read from scratchpads and written to them."""
+    kv_writes: tuple[KvWrites, ...] = ()
+    """Of every step and simulated block."""
     power: PowerFacts = PowerFacts()
     series_totals: Mapping[str, int] = field(default_factory=dict)
     """What the intervals of each amount of ``Series`` add up to."""
@@ -68,6 +90,8 @@ def check_invariants(result: Result, facts: RunFacts) -> None:
 
     - no run, stage or operator is faster than its bound, and no operator above its roof
     - no fewer bytes move and no fewer MACs are done than the operators need
+    - of every step and block, what was written to the KV cache and what is held on chip for a
+      burst to fill are the step's tokens, exactly
     - no unit is busy longer than the run; stages and operators lie within it
     - each unit's cycle stack adds up to the run's cycles, exactly
     - energy parts are finite, not negative, and add up to the total
@@ -97,6 +121,7 @@ def violations(result: Result, facts: RunFacts) -> Iterator[str]:
     yield from _time(result)
     yield from _roofs(result)
     yield from _work(facts)
+    yield from _kv_cache(facts)
     for unit, busy in facts.busy_cycles.items():
         if not 0 <= busy <= result.cycles:
             yield f"{unit} is busy {busy} cycles of a run of {result.cycles}"
@@ -181,6 +206,20 @@ def _work(facts: RunFacts) -> Iterator[str]:
         for name, amount in needed.items():
             if done.get(name, 0) < amount:
                 yield f"{done.get(name, 0)} {what.format(name)}, {amount} needed"
+
+
+def _kv_cache(facts: RunFacts) -> Iterator[str]:
+    for each in facts.kv_writes:
+        where = f"step {each.step}, block {each.layer}"
+        came = each.written - each.empty + each.held_after - each.held_before
+        if came != each.brought:
+            yield (
+                f"{where}: {each.written} bytes of keys and values written, {each.empty} of them "
+                f"empty, {each.held_after} held, {each.held_before} of them before; its tokens "
+                f"bring {each.brought}"
+            )
+        if each.brought < each.needed:
+            yield f"{where}: the cache keeps {each.brought} bytes of {each.needed} of its tokens"
 
 
 def _power(result: Result, facts: RunFacts) -> Iterator[str]:
