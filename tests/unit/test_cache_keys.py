@@ -20,12 +20,13 @@ from pimsim.config.pim import PimConfig
 from pimsim.hardware.dram.address import AddressMap
 from pimsim.hardware.dram.device_memory import device_memory
 from pimsim.hardware.dram.fast import Probe, calibration, calibration_file
-from pimsim.hardware.dram.fast.programs import ProgramRun, job_of, renamed_rows
+from pimsim.hardware.dram.fast.programs import ProgramRun, Results, job_of, renamed_rows
 from pimsim.hardware.dram.fast.streams import StreamWork, lowered, row_set
 from pimsim.hardware.dram.layout import (
     N_INSTRUCTION,
     P_COMPS,
     P_LAST,
+    P_MARK,
     P_OP,
     P_READS,
     P_ROUNDS,
@@ -131,7 +132,9 @@ def fresh_work() -> StreamWork:
     """Transfers of a run in a process that has seen none."""
     probe = Probe(ONE_CHANNEL, None)
     for one, known in ((probe, PROBE), (probe.quiet, PROBE.quiet)):
-        one.recall(known.reads, known.writes, known.clock, known.lags, known.chains)
+        one.recall(
+            known.reads, known.writes, known.clock, known.lags, known.chains, known.rank_stops
+        )
     return StreamWork(ONE_CHANNEL, probe)
 
 
@@ -241,15 +244,33 @@ def test_runs_of_rows_lose_nothing_and_are_no_streams() -> None:
 
 def test_programs_are_known_by_each_field() -> None:
     program = np.array([[1, 2, 3, 4], [5, 6, 7, 8]])
-    job = ProgramRun(program, np.array([0, 3]))
+    job = ProgramRun(program, np.array([0, 3]), np.array([-1, 20]), np.array([0, 1]))
     others = [
-        ProgramRun(program + np.eye(2, 4, dtype=np.int64), job.bursts),
-        ProgramRun(program, np.array([0, 4])),
-        ProgramRun(program, np.array([3, 0])), ProgramRun(program.T.copy(), job.bursts),
+        replace(job, program=program + np.eye(2, 4, dtype=np.int64)),
+        replace(job, bursts=np.array([0, 4])), replace(job, bursts=np.array([3, 0])),
+        replace(job, program=program.T.copy()), replace(job, duration=np.array([-1, 21])),
+        replace(job, ends=np.array([0])), replace(job, overlap=False),
     ]  # fmt: skip
-    assert len(fields(ProgramRun)) == 2
-    assert len({job.content, *(other.content for other in others)}) == 5
-    assert ProgramRun(program.copy(), job.bursts.copy()).content == job.content
+    assert len(fields(ProgramRun)) == 5
+    assert len({job.content, *(other.content for other in others)}) == 8
+    again = ProgramRun(
+        *(getattr(job, each.name).copy() for each in fields(job) if each.name != "overlap")
+    )
+    assert again.content == job.content
+
+
+def test_results_go_out_where_they_are_and_not_where_pieces_end() -> None:
+    """Two tiles, the first with a result of its own in its middle, 5 bursts after 20 cycles."""
+    bursts, duration = np.zeros(6, np.int64), np.full(6, -1)
+    bursts[1], duration[1] = 5, 20
+    duration[5] = 0
+    found = job_of(tiles(7, 7), np.array([0, 3]), Results(bursts, duration, overlap=False))
+    assert found.program[:, P_MARK].tolist() == [-1, 0, 1, -1, -1, 2]
+    assert found.bursts.tolist() == [5, 0, 0]
+    assert found.duration.tolist() == [20, -1, 0]
+    assert found.ends.tolist() == [1, 2]
+    assert not found.after.overlap
+    assert found.after.duration.tolist() == [20, -1, 0]
 
 
 def tiles(*rows: int) -> Ints:
@@ -264,7 +285,8 @@ def tiles(*rows: int) -> Ints:
 
 
 def job(*rows: int, bursts: int = 4) -> ProgramRun:
-    written = np.full(len(rows), bursts)
+    ends = np.arange(3 * len(rows)) % 3 == 2
+    written = Results(np.where(ends, bursts, 0), np.where(ends, 0, -1))
     return job_of(tiles(*rows), 3 * np.arange(len(rows)), written)
 
 

@@ -24,7 +24,7 @@ from pimsim.config.memory import MemoryConfig
 from pimsim.config.paths import cache_folder
 from pimsim.config.pim import PimConfig
 from pimsim.hardware.dram.fast.clock import RefreshClock
-from pimsim.hardware.dram.fast.probe import STREAM_BURSTS, Probe, StreamRate
+from pimsim.hardware.dram.fast.probe import STREAM_BURSTS, Probe, RankStops, StreamRate
 
 __all__ = ["calibrate", "calibration_file", "probe_of"]
 
@@ -59,6 +59,7 @@ def calibrate(probe: Probe) -> bool:
     content = json.dumps({
         "reads": _plain(probe.reads), "writes": _plain(probe.writes), "lags": probe.lags,
         "chains": probe.chains, "clock": asdict(probe.clock),
+        "rank_stops": asdict(probe.rank_stops),
     })  # fmt: skip
     if path is not None:
         # a cache that cannot be written is none; all is known in this process
@@ -88,12 +89,13 @@ def _read(probe: Probe, path: Path) -> bool:
             for name in ("reads", "writes")
         ]
         clock = RefreshClock(**found["clock"])
+        rank_stops = RankStops(**found["rank_stops"])
         lags, chains = (tuple(map(int, found[name])) for name in ("lags", "chains"))
         if not len(lags) == len(chains) == len(STREAM_BURSTS):
             return False
     except (OSError, ValueError, KeyError, TypeError):
         return False
-    probe.recall(rates[0], rates[1], clock, lags, chains)
+    probe.recall(rates[0], rates[1], clock, lags, chains, rank_stops)
     return True
 
 

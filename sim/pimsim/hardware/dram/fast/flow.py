@@ -16,7 +16,8 @@ from pimsim.hardware.compiled import njit
 
 __all__ = [
     "FLOW", "NEVER", "ONE", "PARTS", "PART_BEGIN", "PART_END", "PART_LOOP", "PART_NEED",
-    "PART_PIM", "PART_ROUNDS", "PART_STEP", "PART_STREAM", "REFRESH", "TICKS", "next_begin",
+    "PART_PIM", "PART_ROUNDS", "PART_STEP", "PART_STREAM", "REFRESH", "STOPS", "STRETCH",
+    "STRETCH_BEGIN", "STRETCH_END", "STRETCH_PLACE", "STRETCH_RUN", "TICKS", "TRAIL", "next_begin",
     "next_completion", "pim_end", "settle", "step",
 ]  # fmt: skip
 
@@ -45,6 +46,8 @@ FLOW = np.dtype(
         ("writes_to", _I),  # and up to here
         ("write_stream", _I),  # both rates beside each other there, of 4096
         ("write_pim", _I),
+        ("stretch", _I),  # of its stream work that is under way, see ``STRETCH``
+        ("stops", _I),  # how often a refresh has stopped its streams, see ``TRAIL``
     ],
     align=True,
 )
@@ -60,6 +63,28 @@ PART_BEGIN, PART_END, PART_STREAM, PART_PIM, PART_NEED, PART_ROUNDS, PART_LOOP, 
 )
 _PLACE = (1 << 32) - 1
 """Bits of ``FLOW.part`` that say which part is under way; those above say in which round."""
+
+
+STRETCH = 4
+# of a channel's stream work: from where to where it is one stream, how far from the first rank's
+# first burst that begins, and for how long it stays in a rank; 0: it lies anywhere
+STRETCH_BEGIN, STRETCH_END, STRETCH_PLACE, STRETCH_RUN = range(STRETCH)
+TRAIL = 32
+"""Stops of each channel's streams that are remembered: when each began and ended, and the work that
+was done by then."""
+STOPS = np.dtype(
+    [
+        ("interval", _I),  # ticks from one refresh to the next; 0: none stops streams here
+        ("ranks", _I),  # that are refreshed in turn
+        ("stall", _I),  # ticks for which a stream in the rank that is refreshed stands still
+        ("mean", _I),  # and on average, wherever it is
+        ("run", _I),  # bursts of a stream in a rank
+        ("ahead", _I),  # so few of them at the end are passed by what comes behind
+        ("taken", _I),  # ticks from one request to the next that the channel takes in
+    ],
+    align=True,
+)
+"""Refreshes of single ranks as streams see them."""
 
 
 REFRESH = np.dtype([("first", _I), ("interval", _I), ("stall", _I), ("share", _I)], align=True)
@@ -83,6 +108,48 @@ def _pim_waits(now: int, started: bool, need: int, refresh: Any) -> int:
     return now
 
 
+@njit(cache=True)
+def _stopped(
+    now: int, done: int, left: int, idle: int, channel: int, stretch: int, stretches: Any,
+    stops: Any,
+) -> tuple[int, int, int]:  # fmt: skip
+    """``(until, changes, work)``: the tick up to which a refresh stops a stream, ``now`` where none
+    does; and, of one that goes on, how far that is known: a tick, and work from here.
+
+    ``left``: work up to the end of what is looked at; ``idle``: the tick up to which the channel
+    had none.
+    """
+    number = now // stops.interval
+    begin = number * stops.interval
+    over = begin + stops.stall
+    if number == 0 or now >= max(over, begin + stops.mean):
+        return now, begin + stops.interval, left
+    while stretch + 1 < len(stretches) and done >= stretches[stretch, channel, STRETCH_END]:
+        stretch += 1
+    own = stretches[stretch, channel]
+    run = own[STRETCH_RUN]
+    if run == 0:
+        return max(now, begin + stops.mean), begin + stops.interval, left
+    if now >= over:
+        return now, begin + stops.interval, left
+    place = own[STRETCH_PLACE] + done - own[STRETCH_BEGIN]
+    rest = run - place % run
+    if place // run % stops.ranks == (number - 1) % stops.ranks:
+        # no more than the channel has taken in since it began, faster than it is done with them
+        ahead = run * stops.ahead
+        if stops.taken > 0:
+            lead = max(begin - idle, 0) * (run - stops.taken * stops.run) // stops.taken
+            ahead = min(ahead, max(lead, 0))
+        if rest * stops.run > ahead:
+            return over, over, left
+        # the few that are left wait at their banks; so does the end, if it comes before the refresh
+        # is over
+        behind = max(left - rest, 0)
+        if behind < over - now:
+            return over - behind, over, left
+    return now, over, max(min(rest, own[STRETCH_END] - done), 1)
+
+
 @njit(cache=True, inline="always")
 def _part_after(parts: Any, part: int) -> int:
     """The part that follows ``part``."""
@@ -99,12 +166,21 @@ def _part_after(parts: Any, part: int) -> int:
 def _next(
     now: int, until: int, left: int, begin: int, pim_done: int, pim_total: int, pim_begin: int,
     part: int, parts: Any, refresh: Any, done: int, ch: Any,
+    channel: int, stretches: Any, stops: Any,
 ) -> tuple[int, int, int, int, int, int]:  # fmt: skip
     """``(tick, stream work, PIM work, part, waited, beside)``: the next change of rates, at most
     ``until``; what is drained by then, the part that is under way from then on, how long PIM
     stood still for a refresh, and how long it worked beside stream work."""
     after, waiting = until, False
     streaming = left > 0 and now >= begin
+    known = left
+    # beside PIM, its rates say what streams get while a refresh stops it
+    if streaming and stops.interval > 0 and (pim_done >= pim_total or now < pim_begin):
+        stop, changes, known = _stopped(
+            now, done, left, begin, channel, ch.stretch, stretches, stops
+        )
+        streaming = stop <= now
+        after = min(after, changes if streaming else stop)
     computing = pim_done < pim_total and now >= pim_begin
     own, before = 0, 0
     if computing:
@@ -130,11 +206,11 @@ def _next(
         after = min(after, pim_begin)
     if streaming:
         # what it drains until it is done, or its writes begin or end
-        drained = left
+        drained = min(left, known)
         if done < ch.writes_from:
-            drained = min(left, ch.writes_from - done)
+            drained = min(drained, ch.writes_from - done)
         elif done < ch.writes_to:
-            drained = min(left, ch.writes_to - done)
+            drained = min(drained, ch.writes_to - done)
         after = min(after, now - (-drained * ONE // stream_rate))
     if computing:
         after = min(after, now - (-pim_left * ONE // pim_rate))
@@ -152,26 +228,42 @@ def _next(
 
 
 @njit(cache=True)
-def step(flow: Any, parts: Any, now: int, until: int, refresh: Any) -> None:
-    """Drain all channels from tick ``now`` to ``until``. ``refresh``: a ``REFRESH``."""
+def step(
+    flow: Any, parts: Any, now: int, until: int, refresh: Any, stretches: Any, stops: Any,
+    trail: Any,
+) -> None:  # fmt: skip
+    """Drain all channels from tick ``now`` to ``until``. ``refresh``: a ``REFRESH``; ``stretches``:
+    (stretches, channels, STRETCH), at least one; ``stops``: a ``STOPS``; ``trail``: (channels,
+    TRAIL, 3), where stops are noted."""
     for c in range(len(flow)):
         ch = flow[c]
         at = now
         while at < until:
+            before, left = at, ch.queued - ch.done
             at, stream, pim, ch.part, waited, beside = _next(
-                at, until, ch.queued - ch.done, ch.begin, ch.pim_done, ch.pim_total, ch.pim_begin,
-                ch.part, parts, refresh, ch.done, ch,
+                at, until, left, ch.begin, ch.pim_done, ch.pim_total, ch.pim_begin,
+                ch.part, parts, refresh, ch.done, ch, c, stretches, stops,
             )  # fmt: skip
+            if stops.interval > 0 and stream == 0 and pim == 0 and left > 0 and before >= ch.begin:
+                trail[c, ch.stops % TRAIL] = before, at, ch.done
+                ch.stops += 1
             ch.done += stream
             ch.pim_done += pim
             ch.pim_waited += waited
             ch.pim_beside += beside
+            while (
+                ch.stretch + 1 < len(stretches) and ch.done >= stretches[ch.stretch, c, STRETCH_END]
+            ):
+                ch.stretch += 1
             if ch.pim_end < 0 and ch.pim_done >= ch.pim_total:
                 ch.pim_end, ch.end_done = at, ch.done
 
 
 @njit(cache=True)
-def _reach(ch: Any, parts: Any, now: int, target: int, before: int, refresh: Any) -> int:
+def _reach(
+    ch: Any, parts: Any, now: int, target: int, before: int, refresh: Any, channel: int,
+    stretches: Any, stops: Any,
+) -> int:  # fmt: skip
     """Tick at which the channel's drained stream work reaches ``target``; or, where that is later,
     one that is not earlier than ``before``."""
     done, pim_done, part, at = ch.done, ch.pim_done, ch.part, now
@@ -179,7 +271,7 @@ def _reach(ch: Any, parts: Any, now: int, target: int, before: int, refresh: Any
         # what lies behind the target does not change when it is reached
         at, stream, pim, part, _, _ = _next(
             at, NEVER, target - done, ch.begin, pim_done, ch.pim_total, ch.pim_begin, part, parts,
-            refresh, done, ch,
+            refresh, done, ch, channel, stretches, stops,
         )  # fmt: skip
         done += stream
         pim_done += pim
@@ -187,7 +279,9 @@ def _reach(ch: Any, parts: Any, now: int, target: int, before: int, refresh: Any
 
 
 @njit(cache=True)
-def pim_end(flow: Any, parts: Any, now: int, before: int, refresh: Any) -> int:
+def pim_end(
+    flow: Any, parts: Any, now: int, before: int, refresh: Any, stretches: Any, stops: Any
+) -> int:
     """Tick at which the last channel has done its PIM work, if nothing more is asked for; or,
     where that is later, one that is not earlier than ``before``."""
     last = now
@@ -197,7 +291,7 @@ def pim_end(flow: Any, parts: Any, now: int, before: int, refresh: Any) -> int:
         while pim_done < ch.pim_total and at < before:
             at, stream, pim, part, _, _ = _next(
                 at, NEVER, ch.queued - done, ch.begin, pim_done, ch.pim_total, ch.pim_begin, part,
-                parts, refresh, done, ch,
+                parts, refresh, done, ch, c, stretches, stops,
             )  # fmt: skip
             done += stream
             pim_done += pim
@@ -219,15 +313,16 @@ def next_begin(flow: Any, tick: int, until: int) -> int:
 
 @njit(cache=True)
 def next_completion(
-    flow: Any, parts: Any, now: int, before: int, targets: Any, refresh: Any
-) -> tuple[int, int]:
+    flow: Any, parts: Any, now: int, before: int, targets: Any, refresh: Any, stretches: Any,
+    stops: Any,
+) -> tuple[int, int]:  # fmt: skip
     """``(tick, row)`` of the first row of ``targets``, (groups, channels), that all channels
     reach before tick ``before``; row -1 where there is none."""
     best, row = before, -1
     for g in range(len(targets)):
         last = now
         for c in range(len(flow)):
-            at = _reach(flow[c], parts, now, targets[g, c], best, refresh)
+            at = _reach(flow[c], parts, now, targets[g, c], best, refresh, c, stretches, stops)
             last = max(last, at)
             if last >= best:
                 break

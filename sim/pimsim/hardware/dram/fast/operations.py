@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +12,7 @@ from pimsim.hardware.dram.fast.flow import ONE, PART_END, PARTS
 from pimsim.hardware.dram.fast.phases import bursts_each, part_of
 from pimsim.hardware.dram.fast.pieces import MOST_ROUNDS, PieceRates, as_parts, time_pieces
 from pimsim.hardware.dram.fast.probe import Probe, Stall
-from pimsim.hardware.dram.fast.programs import Pieces, estimate, find_pieces, reserved
+from pimsim.hardware.dram.fast.programs import Pieces, Results, estimate, find_pieces, reserved
 from pimsim.hardware.dram.layout import (
     C_BUS_BUSY,
     C_COMMANDS,
@@ -106,15 +106,17 @@ def analyse(
         )  # fmt: skip
     channel = np.repeat(np.arange(count), sizes)
     last = _last_of_marks(whole, marks)
-    bursts = np.zeros(len(whole), np.int64)
+    results = Results(np.zeros(len(whole), np.int64), np.full(len(whole), -1))
     if after is not None:
-        written = bursts_each(after, count)
-        bursts[last[last >= 0]] = written[last >= 0]
-    pieces = find_pieces(whole, channel, bursts)
+        there = last >= 0
+        results = replace(results, overlap=after.overlap)
+        results.bursts[last[there]] = bursts_each(after, count)[there]
+        results.duration[last[there]] = after.duration[there]
+    pieces = find_pieces(whole, channel, results.bursts)
     rates = time_pieces(
         probe, opened, pieces,
         np.add.reduceat(estimate(whole, probe.parameters[0]), pieces.first),
-        np.add.reduceat(bursts, pieces.first), beside_bursts,
+        results, beside_bursts,
     )  # fmt: skip
     needs = reserved(whole, channel, probe.parameters[0])[pieces.first]
     parts, first_part, work, ends = as_parts(rates, pieces, needs, count)
@@ -129,7 +131,7 @@ def analyse(
         counts[:, C_WR] += writes
         counts[:, C_BUS_BUSY] += writes * int(probe.parameters[0]["tccd_s"])
     piece_of = np.repeat(np.arange(len(ends)), pieces.size)
-    tail = rates.tail * np.bincount(channel, bursts, minlength=count)
+    tail = rates.tail * np.bincount(channel, results.bursts, minlength=count)
     size, place = pieces.size[piece_of], np.arange(len(whole)) - pieces.first[piece_of] + 1
     passed = ends[piece_of] - rates.ticks[pieces.kind][piece_of] * (size - place) // size
     known = last >= 0

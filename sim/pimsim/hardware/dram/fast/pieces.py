@@ -28,7 +28,7 @@ from pimsim.hardware.dram.fast.flow import (
     TICKS,
 )
 from pimsim.hardware.dram.fast.probe import Probe, Stall
-from pimsim.hardware.dram.fast.programs import Pieces, ProgramRun, job_of
+from pimsim.hardware.dram.fast.programs import Pieces, ProgramRun, Results, job_of
 from pimsim.hardware.dram.layout import (
     C_STACK,
     N_CAUSES,
@@ -89,12 +89,12 @@ def time_pieces(
     programs: Sequence[Ints],
     pieces: Pieces,
     about: Ints,
-    bursts: Ints,
+    results: Results,
     beside_bursts: int,
 ) -> PieceRates:
     """Run a few channels, alone and beside a stream, and say what each kind of piece takes.
 
-    ``about``: estimated cycles of each piece; ``bursts``: written after each;
+    ``about``: estimated cycles of each piece; ``results``: of all programs' instructions;
     ``beside_bursts``: of each stream beside it. Loops in ``programs`` are run in part.
     """
     kinds = len(pieces.example)
@@ -104,11 +104,13 @@ def time_pieces(
     beside_counts, tail = counts.copy(), 0.0
     stall, beside_writes = Stall(0, 0), (ONE, ONE)
     for number, channel in enumerate(_sample(pieces, about)):
-        program, first, own = _sampled(probe, programs[channel], pieces, channel, about, bursts)
-        stretch = partial(_stretch, program, about[own], first, bursts[own])
+        program, first, own, written = _sampled(
+            probe, programs[channel], pieces, channel, about, results
+        )
+        stretch = partial(_stretch, program, about[own], first, written)
         if not stall.ticks:
             stall = probe.stall(stretch(REFRESHES * probe.interval))
-        job = job_of(program, first, bursts[own])
+        job = job_of(program, first, written)
         found = probe.program(job, beside_bursts)
         if number == 0:
             beside_writes = probe.beside_writes(stretch(WRITES_LONG * probe.write_cycles))
@@ -119,13 +121,15 @@ def time_pieces(
         stopped.append((kind[~found.clear], found.beside[~found.clear], found.reads[~found.clear]))
         counts += found.counts[:N_COUNTERS]
         beside_counts += found.beside_counts[:N_COUNTERS]
-        tail = max(tail, found.tail / max(int(bursts[own].sum()), 1))
+        tail = max(tail, found.tail / max(int(written.bursts.sum()), 1))
     size = about[pieces.example].astype(float)
     ticks = np.maximum(np.rint(alone.mean(size)).astype(np.int64), 1)
     slowed = np.maximum(np.rint(beside.mean(size)).astype(np.int64), 1)
     stream = np.rint(read.mean(size) * probe.reads.ticks).astype(np.int64)
     kind, took, reads = (np.concatenate(each) for each in zip(*stopped, strict=True))
-    longer = int((took - slowed[kind] - probe.clock.stall).sum())
+    # where all streams stand still at once for a refresh, they do not meanwhile
+    stopped_all = 0 if probe.rank_stops.run else probe.clock.stall
+    longer = int((took - slowed[kind] - stopped_all).sum())
     more = int((reads * probe.reads.ticks - stream[kind]).sum())
     stall_share = min(max(more * ONE // longer, 1), ONE) if longer > 0 else ONE
     return PieceRates(
@@ -136,17 +140,21 @@ def time_pieces(
 
 
 def _sampled(
-    probe: Probe, program: Ints, pieces: Pieces, channel: int, about: Ints, bursts: Ints
-) -> tuple[Ints, Ints, Ints]:
+    probe: Probe, program: Ints, pieces: Pieces, channel: int, about: Ints, results: Results
+) -> tuple[Ints, Ints, Ints, Results]:
     """A channel's program without loops, fewer rounds of long ones, the first instruction of each
-    of its pieces, and which of ``pieces`` these are.
+    of its pieces, which of ``pieces`` these are, and what follows its instructions.
 
     Of each loop at least ``MOST_ROUNDS`` rounds are left, and what takes as long as all that comes
     by time and not by kind: refreshes, writes beside it, and those of results, which would else
-    come closer after one another than they do.
+    come closer after one another than they do. Where rounds are left out, results are written when
+    their piece ends, beside one that comes once a loop, and not beside its rounds.
     """
     own = np.flatnonzero(pieces.channel == channel)
-    drained = int(bursts[own].max()) * probe.writes.ticks // TICKS
+    first = int(pieces.first[own[0]])
+    written = results.of(slice(first, first + len(program)))
+    most_bursts = np.add.reduceat(written.bursts, pieces.first[own] - first).max()
+    drained = int(most_bursts) * probe.writes.ticks // TICKS
     least = max(
         REFRESHES * probe.interval, WRITES_LONG * probe.write_cycles, DRAINED_LONG * drained
     )
@@ -157,22 +165,25 @@ def _sampled(
     size = pieces.size[own]
     short[:, P_ROUNDS] = np.minimum(short[:, P_ROUNDS], np.repeat(most, size))
     order = issue_order(short)
-    first = np.flatnonzero(np.isin(order, pieces.first[own] - pieces.first[own[0]]))
-    piece = np.repeat(own, size)[order[first]]
-    return written_out(short), first, piece
+    begins = np.flatnonzero(np.isin(order, pieces.first[own] - first))
+    piece = np.repeat(own, size)[order[begins]]
+    written = written.of(order)
+    if (short[:, P_ROUNDS] < program[:, P_ROUNDS]).any():
+        written = written.at_ends(begins)
+    return written_out(short), begins, piece, written
 
 
-def _stretch(program: Ints, about: Ints, first: Ints, bursts: Ints, wanted: int) -> ProgramRun:
+def _stretch(program: Ints, about: Ints, first: Ints, results: Results, wanted: int) -> ProgramRun:
     """As much of a channel's program as takes ``wanted`` cycles, for what comes by time, not by
     kind, as refreshes and writes do: its beginning, or all of it as often as it takes. ``about``,
-    ``first``, ``bursts``: by piece."""
+    ``first``: by piece; ``results``: by instruction."""
     whole = max(int(about.sum()), 1)
     times = min(-(-wanted // whole), -(-MOST_REPEATED // len(program)))
     long = int(np.searchsorted(np.cumsum(np.tile(about, times)), wanted)) + 1
     starts = (np.arange(times)[:, None] * len(program) + first).ravel()
     end = int(starts[long]) if long < len(starts) else times * len(program)
     repeated = np.tile(program, (times, 1))[:end]
-    return job_of(repeated, starts[:long], np.tile(bursts, times)[:long])
+    return job_of(repeated, starts[:long], results.repeated(times).of(slice(end)))
 
 
 def _causes(counts: Ints) -> Floats:

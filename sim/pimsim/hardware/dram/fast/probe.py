@@ -36,7 +36,7 @@ from pimsim.hardware.dram.system import MemorySystem
 from pimsim.hardware.dram.transfers import Group, Scatter, Stream
 from pimsim.hardware.remembered import Remembered
 
-__all__ = ["Probe", "ProgramTimes", "Stall", "StreamRate"]
+__all__ = ["Probe", "ProgramTimes", "RankStops", "Stall", "StreamRate"]
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -56,6 +56,8 @@ SCATTER_BYTES = 160
 """Of one in a key, about."""
 LEAST_BESIDE = 64
 """Shorter streams than these are not what keeps a memory busy beside PIM."""
+RUN_PLACES = 16
+"""A stream's run in a rank is looked at in such steps."""
 QUIET_CYCLES = 4096
 """Stands for a refresh interval where there is none."""
 
@@ -114,6 +116,19 @@ class Stall:
     """Of each, until the piece that follows can begin."""
     share: int
     """Of 4096: of all that they cost, what counts as refresh; the rest is opening rows again."""
+
+
+@dataclass(frozen=True)
+class RankStops:
+    """What a refresh of one rank costs a stream, which lies in one rank after the other."""
+
+    run: int = 0
+    """Bursts that lie in a rank before the next one's begin; 0: a stream is in all at once."""
+    stall: int = 0
+    """Ticks for which a stream in the rank that is refreshed stands still."""
+    ahead: int = 0
+    """Bursts at the end of a rank's run that wait at their banks for the refresh while those of the
+    next rank pass."""
 
 
 class Probe:
@@ -193,10 +208,53 @@ class Probe:
 
     def recall(
         self, reads: StreamRate, writes: StreamRate, clock: RefreshClock, lags: tuple[int, ...],
-        chains: tuple[int, ...],
+        chains: tuple[int, ...], rank_stops: RankStops,
     ) -> None:  # fmt: skip
         """Take over what a probe of the same configs has found out before."""
-        self.__dict__.update(reads=reads, writes=writes, clock=clock, lags=lags, chains=chains)
+        self.__dict__.update(
+            reads=reads, writes=writes, clock=clock, lags=lags, chains=chains,
+            rank_stops=rank_stops,
+        )  # fmt: skip
+
+    @cached_property
+    def rank_stops(self) -> RankStops:
+        """Of streams of reads, where refreshes of ranks are far enough apart to see each; those of
+        a single rank, which stop the clock, and of banks, are no such stops."""
+        org = self.memory.organization
+        if self.memory.controller.refresh != "all-bank" or org.ranks == 1:
+            return RankStops()
+        run = 1 << self._map.position["ra"]
+        ticks = self.quiet.reads.ticks
+        # of the second rank, as the second refresh is
+        begun = min(WARM_CYCLES * TICKS // ticks, self.interval * TICKS // ticks // 4)
+        bursts = min(begun + 2 * run, self.interval * TICKS * 3 // 4 // ticks)
+        if run < RUN_PLACES:
+            return RankStops()
+
+        def lost(left: int) -> int:
+            """Ticks, with so many bursts of its rank to come when the refresh falls due."""
+            stream = Stream(2 * run - left - begun, bursts)
+            start = 2 * self.interval - (begun * ticks + self.reads.latency) // TICKS
+            return (self._from(start, stream) - self.quiet._from(start, stream)) * TICKS
+
+        full = [lost(run * (RUN_PLACES - 1 - at) // RUN_PLACES) for at in range(RUN_PLACES // 4)]
+        stall = sum(full) // len(full)
+        passed, held = 0, min(run * 3 // 4, bursts - begun - stall // ticks)
+        while held - passed > 1:
+            left = (passed + held) // 2
+            if lost(left) < stall // 2:
+                passed = left
+            else:
+                held = left
+        return RankStops(run, stall, passed) if stall > 0 else RankStops()
+
+    def _from(self, start: int, stream: Stream) -> int:
+        """Cycle at which a stream is complete that comes to an idle channel at ``start``."""
+        system = self.one_channel()
+        while system.now < start:
+            system.advance(start)
+        system.submit(start, [stream])
+        return _run(system)
 
     @cached_property
     def reads(self) -> StreamRate:
@@ -381,7 +439,7 @@ class Probe:
         written = int(job.bursts.sum())
         least = (written - 1 >> row) + 1
         program = renamed_rows(job.program, least, self.memory.organization.rows // 2)
-        return ProgramRun(program, job.bursts)
+        return replace(job, program=program)
 
     def _program(self, job: ProgramRun, bursts: int) -> ProgramTimes:
         alone, counts, _, _, tail = self.quiet._run_job(job)
@@ -439,7 +497,10 @@ class Probe:
             return Stall(0, 0)
         lost = max(int(ends[-1] - durations.sum()), 1)
         share = int(counts[C_STACK + X_REFRESH]) * TICKS * ONE // lost
-        return Stall(max(int(stops.mean()), 0), min(share, ONE))
+        each = int(stops.mean())
+        if self.pim is not None and not self.pim.refresh_avoidance:
+            each = lost // len(due)  # what it costs the piece that it stops, too
+        return Stall(max(each, 0), min(share, ONE))
 
     def _run_job(
         self, job: ProgramRun, bursts: int = 0
@@ -467,7 +528,8 @@ class Probe:
         board = system.board[0]
         ends = board["ticket"][group.marks[0] : group.marks[1], 1].copy()
         # a tile ends when its last result is asked for, a GWRITE when it is done
-        last = np.flatnonzero(job.program[:, P_MARK] >= 0)
+        ends = ends[job.ends]
+        last = np.flatnonzero(job.program[:, P_MARK] >= 0)[job.ends]
         ends -= np.where(job.program[last, P_OP] == int(Command.GWRITE), 0, int(p["read_delay"]))
         ends = np.maximum.accumulate(np.maximum(ends, start))
         reads = np.zeros(len(ends), dtype=np.int64)

@@ -31,7 +31,10 @@ from pimsim.hardware.dram.pim_queue import gwrite_estimate, tile_estimate
 from pimsim.hardware.dram.rules import Command
 from pimsim.hardware.dram.transfers import ResultWork
 
-__all__ = ["Pieces", "ProgramRun", "estimate", "find_pieces", "job_of", "renamed_rows", "reserved"]
+__all__ = [
+    "Pieces", "ProgramRun", "Results", "estimate", "find_pieces", "job_of", "renamed_rows",
+    "reserved",
+]  # fmt: skip
 
 Ints = NDArray[np.int64]
 _GWRITE, _HEADER = int(Command.GWRITE), int(Command.HEADER)
@@ -42,25 +45,62 @@ _SPREAD = -7046029254386353131
 
 
 @dataclass(frozen=True)
+class Results:
+    """What follows each instruction of programs."""
+
+    bursts: Ints
+    """That are written, (instructions,)."""
+    duration: Ints
+    """Cycles of vector work before they are; below 0: nothing follows."""
+    overlap: bool = True
+    """See ``ResultWork``."""
+
+    def of(self, instructions: Ints | slice) -> Results:
+        """Of these instructions, in order."""
+        return Results(self.bursts[instructions], self.duration[instructions], self.overlap)
+
+    def at_ends(self, first: Ints) -> Results:
+        """Written at once at the end of the piece that they are in. ``first``: first instruction
+        of each."""
+        bursts, duration = np.zeros_like(self.bursts), np.full_like(self.duration, -1)
+        last = np.append(first[1:], len(bursts)) - 1
+        bursts[last] = np.add.reduceat(self.bursts, first)
+        duration[last] = 0
+        return Results(bursts, duration, self.overlap)
+
+    def repeated(self, times: int) -> Results:
+        """Of the same instructions so many times."""
+        return Results(np.tile(self.bursts, times), np.tile(self.duration, times), self.overlap)
+
+
+@dataclass(frozen=True)
 class ProgramRun:
-    """One channel's program, its pieces marked by their numbers, and what each of them writes."""
+    """One channel's program, marked where a piece ends or where results are all there."""
 
     program: Ints
     bursts: Ints
-    """By piece."""
+    """That are written, by mark."""
+    duration: Ints
+    """Cycles of vector work before they are, below 0 where nothing follows; by mark."""
+    ends: Ints
+    """Marks at which pieces end."""
+    overlap: bool = True
+    """See ``ResultWork``."""
 
     @property
     def after(self) -> ResultWork:
-        """Its vector work as if it took no time: what counts here is what it writes."""
-        nothing = np.zeros(len(self.bursts), dtype=np.int64)
-        return ResultWork(nothing, self.bursts, nothing, 0, False)
+        """Its vector work as if units never queued: others have results, too, but as many units
+        as it takes are there."""
+        nowhere = np.zeros(len(self.bursts), dtype=np.int64)
+        return ResultWork(self.duration, self.bursts, nowhere, 0, False, self.overlap)
 
     @cached_property
     def content(self) -> bytes:
         """What tells it from another."""
         digest = blake2b(digest_size=16)
-        for part in (self.program, self.bursts):
+        for part in (self.program, self.bursts, self.duration, self.ends):
             digest.update(np.ascontiguousarray(part).data)
+        digest.update(bytes([self.overlap]))
         return digest.digest()
 
 
@@ -114,16 +154,22 @@ def find_pieces(whole: Ints, channel: Ints, bursts: Ints) -> Pieces:
     return Pieces(first, size, channel[first], kind, example, whole[first, P_ROUNDS], loop)
 
 
-def job_of(program: Ints, first: Ints, bursts: Ints) -> ProgramRun:
+def job_of(program: Ints, first: Ints, results: Results) -> ProgramRun:
     """A channel's program apart from those of the others, ready at once.
 
-    ``first``: first instruction of each piece; ``bursts``: written after each piece.
+    ``first``: first instruction of each piece.
     """
     own = program.copy()
     own[:, P_READY] = 0
     own[:, P_MARK] = -1
-    own[np.append(first[1:], len(program)) - 1, P_MARK] = np.arange(len(first))
-    return ProgramRun(own, bursts)
+    last = np.append(first[1:], len(program)) - 1
+    marked = (results.duration >= 0) | (results.bursts > 0)
+    marked[last] = True
+    number = np.cumsum(marked) - 1
+    own[marked, P_MARK] = number[marked]
+    return ProgramRun(
+        own, results.bursts[marked], results.duration[marked], number[last], results.overlap
+    )
 
 
 def renamed_rows(program: Ints, least: int, most: int) -> Ints:

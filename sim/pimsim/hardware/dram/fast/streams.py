@@ -43,6 +43,10 @@ class Work:
     """Of the ticks, those at the end that nobody waits for: writes that were answered before."""
     writing: Ints
     """Of the ticks, those of writes, the last of them."""
+    stretches: Ints
+    """Of the ticks, those of each stream, ranks where it lies, as far as is known, (streams,
+    channels, 3): ticks, place of its first burst among those of a run in all ranks, ticks of a run
+    in a rank; (0, channels, 3) where refreshes of ranks do not stop streams one by one."""
     blocks: Floats
     """Share of its tracked stream's work that is done when each block has come, on the channel
     where that is latest; none where no stream is tracked."""
@@ -93,26 +97,49 @@ class StreamWork:
         parts = [self.runs(stream) for stream in streams]
         sizes = [bursts.sum(axis=0) for _, bursts in parts]
         counted = np.zeros((2, self._channels), np.int64)  # reads, writes
+        stretches: list[Ints] = []
         for stream, own in zip(streams, sizes, strict=True):
             counted[int(stream.write)] += own
         read_ticks = np.where(idle, probe.reads.ticks, probe.chain_ticks(counted[0]))
         for stream, (begin, bursts), own in zip(streams, parts, sizes, strict=True):
             last = own * (probe.writes.ticks if stream.write else read_ticks)
             lost = self._lost(stream, begin, bursts, bool(idle.all()))
-            ticks += last + np.where(own > 0, lost, 0)
+            spent = last + np.where(own > 0, lost, 0)
+            ticks += spent
+            stretches.append(self._stretch(begin, bursts, own, spent))
             if stream.write:
                 writing += last
         posted = np.zeros(self._channels, np.int64)
         if scatters:
             answered, posted = self._scattered(scatters, counted)
             ticks += answered + posted
+            stretches.append(self._anywhere(answered + posted))
             if any(scatter.write for scatter in scatters):
                 writing += answered + posted
         blocks = np.zeros(0)
         for stream, (begin, bursts) in zip(streams, parts, strict=True):
             if isinstance(stream, Stream) and stream.track_blocks:
                 blocks = self._blocks(stream, begin[0], bursts[0])
-        return Work(ticks, last, counted[0], counted[1], posted, writing, blocks)
+        known = np.zeros((0, self._channels, 3), np.int64)
+        if probe.rank_stops.run:
+            known = np.array(stretches, np.int64).reshape(-1, self._channels, 3)
+        return Work(ticks, last, counted[0], counted[1], posted, writing, known, blocks)
+
+    def _anywhere(self, ticks: Ints) -> Ints:
+        """A row of ``Work.stretches`` of work that lies anywhere."""
+        found = np.zeros((self._channels, 3), np.int64)
+        found[:, 0] = ticks
+        return found
+
+    def _stretch(self, begin: Ints, bursts: Ints, own: Ints, ticks: Ints) -> Ints:
+        """A row of ``Work.stretches`` of a stream, ``own`` bursts in all of its runs."""
+        found = self._anywhere(ticks)
+        run = self.probe.rank_stops.run
+        if run and (begin[1:] == begin[:-1] + bursts[:-1]).all():
+            place = begin[0] % (run * self.probe.memory.organization.ranks)
+            found[:, 1] = place * ticks // np.maximum(own, 1)
+            found[:, 2] = run * ticks // np.maximum(own, 1)
+        return found
 
     def _blocks(self, stream: Stream, begin: Ints, bursts: Ints) -> Floats:
         """What ``Work.blocks`` says of a stream that has these bursts on each channel."""

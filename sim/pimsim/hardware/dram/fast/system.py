@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -24,7 +24,14 @@ from pimsim.hardware.dram.fast.flow import (
     ONE,
     PARTS,
     REFRESH,
+    STOPS,
+    STRETCH,
+    STRETCH_BEGIN,
+    STRETCH_END,
+    STRETCH_PLACE,
+    STRETCH_RUN,
     TICKS,
+    TRAIL,
     next_begin,
     next_completion,
     pim_end,
@@ -138,6 +145,17 @@ class FastMemorySystem:
         self._now = 0
         self._tick = 0  # on the clock that leaves out refresh, as all ticks here
         self._clock = probe.clock
+        # refreshes of one rank stop the streams in it and those in others not: no clock
+        self._stops = np.zeros(1, dtype=STOPS)
+        self._stretches = np.zeros((1, count, STRETCH), np.int64)
+        self._trail = np.zeros((count, TRAIL, 3), np.int64)
+        if probe.rank_stops.run:
+            self._clock = replace(probe.clock, stall=0)
+            self._stops[0] = (
+                probe.interval * TICKS, memory.organization.ranks, probe.rank_stops.stall,
+                probe.clock.stall, probe.rank_stops.run, probe.rank_stops.ahead,
+                TICKS // memory.controller.requests_per_cycle,
+            )  # fmt: skip
         self._pim_refresh = np.zeros(1, dtype=REFRESH)
         self._transfers: list[Transfer] = []
         self._running: _Running | None = None
@@ -184,6 +202,7 @@ class FastMemorySystem:
         begin = max(self._clock.active(start * TICKS), self._tick) + rate.latency
         flow["begin"][(flow["queued"] == flow["done"]) & (work.ticks > 0)] = begin
         first = queued = flow["queued"].copy()
+        self._stretch_out(work.stretches)
         flow["queued"] += work.ticks
         if work.writing.any():
             self._writes.append((flow["queued"] - work.writing, flow["queued"].copy()))
@@ -200,6 +219,19 @@ class FastMemorySystem:
             )
         )  # fmt: skip
         return group
+
+    def _stretch_out(self, more: Ints) -> None:
+        """Take note of where the streams lie that are queued next; see ``Work.stretches``."""
+        if not len(more):
+            return
+        flow = self._flow
+        over = int(flow["stretch"].min())
+        flow["stretch"] -= over
+        rows = np.zeros((len(more), len(flow), STRETCH), np.int64)
+        ends = flow["queued"] + np.cumsum(more[:, :, 0], axis=0)
+        rows[:, :, STRETCH_BEGIN], rows[:, :, STRETCH_END] = ends - more[:, :, 0], ends
+        rows[:, :, STRETCH_PLACE], rows[:, :, STRETCH_RUN] = more[:, :, 1], more[:, :, 2]
+        self._stretches = np.concatenate([self._stretches[over:], rows])
 
     def submit_pim(
         self, start: int, programs: Sequence[Ints], marks: int, after: ResultWork | None = None
@@ -281,16 +313,18 @@ class FastMemorySystem:
         while True:
             targets = self._targets()
             tick, row = next_completion(
-                self._flow, self._parts, self._tick, limit + 1, targets, self._pim_refresh[0]
-            )
+                self._flow, self._parts, self._tick, limit + 1, targets, self._pim_refresh[0],
+                self._stretches, self._stops[0],
+            )  # fmt: skip
             running = self._running
             pim = limit + 1
             if running is not None:
                 pim = running.end
                 if pim < 0:
                     pim = pim_end(
-                        self._flow, self._parts, self._tick, tick + 1, self._pim_refresh[0]
-                    )
+                        self._flow, self._parts, self._tick, tick + 1, self._pim_refresh[0],
+                        self._stretches, self._stops[0],
+                    )  # fmt: skip
             if min(tick, pim) > limit:
                 self._go(limit)
                 self._now = max(self._now, until)
@@ -319,7 +353,10 @@ class FastMemorySystem:
         while tick > self._tick:
             # work is remembered as a line from stop to stop: stop where a channel sets out
             upto = next_begin(self._flow, self._tick, tick)
-            step(self._flow, self._parts, self._tick, upto, self._pim_refresh[0])
+            step(
+                self._flow, self._parts, self._tick, upto, self._pim_refresh[0], self._stretches,
+                self._stops[0], self._trail,
+            )  # fmt: skip
             self._next_writes()
             self._tick = upto
             self._now = max(self._now, self._cycle(upto))
@@ -419,6 +456,9 @@ class FastMemorySystem:
         ends.append((int(flow["pim_end"]), int(flow["end_done"])))
         # rates changed where a PIM operation ended on this channel
         line = [end for end in ends if end[0] >= self._times[0]]
+        stops = self._trail[late, : min(int(flow["stops"]), TRAIL)]
+        for begin, end, at in stops[stops[:, 0] >= self._times[0]].tolist():
+            line += [(begin, at), (end, at)]
         line += zip(self._times, (int(each[0][late]) for each in self._drained), strict=True)
         line.sort()
         times, drained = np.array(line).T
