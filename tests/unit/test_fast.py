@@ -608,6 +608,13 @@ def test_a_refresh_that_falls_due_in_a_piece_is_seen_at_the_next() -> None:
     # until 140 after the refresh at 100, until 250 after the one at 200
     assert found.ticks == (40 + 50) // 2 * flow.TICKS
     assert found.share == 24 * flow.ONE // 40
+    # pieces of which one fits between two refreshes: each is held up until 20 behind one, and none
+    # falls due while one runs, however much longer the next one is held up
+    probe._quiet = Ran(np.full(4, 60) * flow.TICKS)  # type: ignore[assignment]
+    alone = np.array([60, 120, 100, 101]) * flow.TICKS
+    probe._run_job = Ran(alone)._run_job  # type: ignore[method-assign, assignment]
+    found = probe._stall(ProgramRun(np.zeros((0, N_INSTRUCTION), np.int64), none, none, none))
+    assert found.ticks == (20 + 20 + 21) * flow.TICKS // 3
 
 
 def test_writes_that_are_answered_early_fit_the_queues() -> None:

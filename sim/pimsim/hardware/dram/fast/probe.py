@@ -488,7 +488,8 @@ class Probe:
         after = np.searchsorted(ends, due, side="right")
         # a refresh that fell due in a piece waits for its end: the next one is held up
         late = np.append(took - durations, 0)
-        after += (late[after + 1] > late[after]) & (after + 1 < len(ends))
+        began = ends[after] - durations[after] <= due
+        after += began & (late[after + 1] > late[after]) & (after + 1 < len(ends))
         starts = np.append(0, ends)[after]
         # the piece must have been next when it fell due, or the one after that
         clear = starts <= due + took.max()
