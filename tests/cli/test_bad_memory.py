@@ -24,6 +24,8 @@ Refused = Callable[..., str]
     [
         ("rules:\n  - {level: rank, first: [ACT], then: [ACT], delay: tRRD_X}\n",
          "m.yaml:3: rules.0.delay: no timing 'tRRD_X'; did you mean 'tRRD_"),
+        ("rules:\n  - {level: rank, first: [ACT], then: [ACT], delay: tFAW + tRRD_X}\n",
+         "m.yaml:3: rules.0.delay: no timing 'tRRD_X'; did you mean 'tRRD_"),
         ("rules:\n  - {level: rank, first: [ACTT], then: [ACT], delay: tFAW}\n",
          "m.yaml:3: rules.0.first.0: unknown command 'ACTT'; did you mean 'ACT'?"),
         ("rules:\n  - {level: rank, first: [ACT], then: [ACT], delay: 'tFAW +'}\n",

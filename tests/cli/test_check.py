@@ -91,6 +91,7 @@ def test_a_moved_count_fails_with_a_table(run_cli: RunCli, tmp_path: Path, recor
 def test_update_leaves_the_reason_of_what_did_not_move(
     run_cli: RunCli, tmp_path: Path, recorded: Path
 ) -> None:
+    recorded.write_text(recorded.read_text() + "\n# so it stays as it is\n")
     before = recorded.read_text()
     done = run_cli("check", "--update", "--reason", "another", cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")

@@ -173,6 +173,7 @@ def test_an_onnxim_machine_and_a_table(run_cli: RunCli) -> None:
     [
         ("1 1 1 --cores 2", "--cores needs --memory: without it the product is compute only"),
         ("1 1 1 --tiling least-time", "--tiling needs --memory"),
+        ("1 1 1 --element-bytes 1", "--element-bytes needs --memory"),
         ("1 1 1 --memory hbm9", "unknown memory 'hbm9'"),
         ("1 1 1 --memory hbm2 --cores 0", "--cores 0: input should be greater"),
         ("1 1 1 --memory hbm2 --tiling best", "--tiling 'best'; allowed: least-traffic"),

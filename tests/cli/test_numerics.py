@@ -71,6 +71,29 @@ def test_what_cannot_be_measured_is_refused(
     assert "tokens" in refused_here("numerics", model, "--text", short)
 
 
+def test_a_graphs_products_are_summed_up_by_their_datapath(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from pimsim.cli.edge import exit_code
+    from pimsim.reference.graph_products import ProductError
+
+    products = [
+        ProductError("a", "f16", 4, 32, True, 1e-3), ProductError("b", "f16", 4, 32, True, 3e-3),
+        ProductError("c", "f16", 4, 32, False, 2e-3), ProductError("d", "f32", 8, 128, False, 1e-6),
+    ]  # fmt: skip
+    monkeypatch.setattr("pimsim.reference.graph_products.product_errors", lambda _: products)
+    monkeypatch.setattr("sys.argv", ["pimsim", "numerics", "m.onnx"])
+    assert exit_code() == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "3 products, 4 bits in blocks of 32, computed as f16: worst relative RMS 3.00e-03",
+        "1 products, 8 bits in blocks of 128, computed as f32: worst relative RMS 1.00e-06",
+        "the worst is b; against float64 on the numbers in the file",
+    ]
+    products.append(ProductError("e", "f32", 8, 128, False, 2e-5))
+    assert exit_code() == 1
+    assert "over its limit: e: relative RMS 2.00e-05" in capsys.readouterr().out
+
+
 def test_no_model_is_said_before_docstrings_are_gathered(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -118,3 +118,30 @@ def test_a_constraint_that_cannot_be_computed_is_one_line(
     path = write("constraints: ['cycles < model']")
     line = refused("search", path, "--out", tmp_path / "out")
     assert "constraints.0: 'cycles < model': '<' not supported" in line
+
+
+def test_the_front_is_listed_by_its_first_objective(capsys: pytest.CaptureFixture[str]) -> None:
+    from types import SimpleNamespace
+    from typing import Any
+
+    from pimsim.cli.search import _print
+
+    def trial(number: int, batch: int, *values: float) -> SimpleNamespace:
+        return SimpleNamespace(
+            number=number, point={"workload.batch": batch}, values=values, fidelity=None,
+            tried=True, same_as=None, error=None,
+        )  # fmt: skip
+
+    objectives = [
+        SimpleNamespace(metric="area_mm2", sought="least"),
+        SimpleNamespace(metric="tokens_per_s", sought="most"),
+    ]
+    spec: Any = SimpleNamespace(name="s", space={"workload.batch": None}, objectives=objectives)
+    trials = [trial(0, 64, 9.0, 900.0), trial(1, 8, 7.0, 100.0), trial(2, 16, 4.0, 400.0)]
+    outcome: Any = SimpleNamespace(trials=trials, front=(0, 2), importance={"area_mm2": {}})
+    _print(spec, outcome)
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert [words for words in lines if words and words[0].isdigit()] == [
+        ["2", "16", "4", "400"], ["0", "64", "9", "900"],
+    ]  # fmt: skip
+    assert ["s:", "3", "trials", "of", "3", "different", "configs,", "0", "failed"] in lines

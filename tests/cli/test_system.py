@@ -54,6 +54,7 @@ def test_the_table_says_the_same(call: Call) -> None:
     assert (code, err) == (0, "")
     assert f"{report['tokens_per_s']:,.2f}" in out
     assert f"attention {1e3 * report['parts_s']['attention']:.3f}" in out
+    assert f"{1e3 * report['step_s']:.3f} ms, " in out
     assert "xpu+pim" in out
 
 

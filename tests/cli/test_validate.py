@@ -37,7 +37,9 @@ def test_json_is_one_object(run_cli: RunCli) -> None:
     assert groups["aim.counts"]["rows"] == groups["aim.counts"]["exact"]
 
 
-def test_outside_its_limits_it_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_outside_its_limits_it_fails(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     from pimsim.cli.validate import validate_command
     from pimsim.config.errors import CheckFailed
     from pimsim.validate import judge, suites
@@ -46,10 +48,15 @@ def test_outside_its_limits_it_fails(monkeypatch: pytest.MonkeyPatch) -> None:
 
     strict = Tolerance(each=0.0, reason="no row may be off")
     monkeypatch.setattr(judge, "tolerance_of", lambda group: strict)
-    wrong = Suite("pim", "one row", lambda _: iter([Row("aim.cycles", "a", "cycles", 100, 101)]))
+    rows = [Row("aim.cycles", "a", "cycles", 100, 101), Row("aim.counts", "a", "RD", 7, 7)]
+    wrong = Suite("pim", "a right and a wrong row", lambda _: iter(rows))
     monkeypatch.setattr(suites, "load_suites", lambda name: [wrong])
     with pytest.raises(CheckFailed, match=r"a cycles: \+1\.00%"):
         validate_command("pim", as_json=True)
+    report = json.loads(capsys.readouterr().out)
+    assert report["passed"] is False
+    verdicts = {each["group"]: each["verdict"] for each in report["suites"]["pim"]["groups"]}
+    assert verdicts == {"aim.cycles": "FAILED", "aim.counts": "ok"}
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from pydantic import ValidationError
 
 from pimsim.config.resources import preset_names, preset_path
 from pimsim.workload.agreement import disagreements
@@ -111,3 +112,11 @@ def test_another_order_of_blocks_is_a_disagreement() -> None:
 def test_shipped_traces_are_small() -> None:
     for name in preset_names("operators"):
         assert preset_path("operators", name).stat().st_size < 200_000, name
+
+
+@pytest.mark.parametrize("value", [True, 1.5, "T", None])
+def test_a_size_that_is_no_number_of_something_is_refused(value: object) -> None:
+    trace = card_trace(load_card("llama-3-8b"))
+    (first, *_) = trace.phases["decode"].blocks["decoder"]
+    with pytest.raises(ValidationError, match="is neither a whole number nor a mapping of symbols"):
+        type(first).model_validate(first.model_dump() | {"flops": value})

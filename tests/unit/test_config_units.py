@@ -9,7 +9,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from pimsim.config.npu import NpuConfig, ScratchpadConfig
 from pimsim.config.schema import quantity_at
-from pimsim.config.units import Bytes, Hertz, Picoseconds, Quantity
+from pimsim.config.units import Bytes, Hertz, Picoseconds, Quantity, Share
 
 NS, GHZ, KIB = 10**3, 10**9, 2**10
 
@@ -67,3 +67,13 @@ def test_a_quantity_is_shown_in_its_largest_fitting_unit() -> None:
     assert _units(ScratchpadConfig, "capacity").format(32 * KIB**2) == "32MiB"
     assert _units(NpuConfig, "frequency").format(GHZ) == "1GHz"
     assert _units(NpuConfig, "frequency").format(0) == "0Hz"
+
+
+@pytest.mark.parametrize("text", [0.02, "2%", " 2 % ", "2.0%"])
+def test_a_share_may_be_in_percent(text: object) -> None:
+    assert TypeAdapter(Share).validate_python(text) == 0.02
+
+
+def test_what_is_no_share_is_named() -> None:
+    with pytest.raises(ValidationError, match=r"a share expected \(0\.02 or 2%\), found 'two%'"):
+        TypeAdapter(Share).validate_python("two%")

@@ -72,6 +72,16 @@ def test_the_interval_is_that_of_a_phase_and_of_its_edges() -> None:
     assert sampled_errors(by_command, 1100, 0).sampled == 0
 
 
+def test_phases_are_drawn_in_proportion_to_their_length() -> None:
+    """A hundred short phases that are twice too long are a ten thousandth of the time."""
+    short = [SomePhase(at, 2) for at in range(1, 101)]
+    memory: Any = SomeMemory(
+        [SomePhase(0, 2_000_000), *short], {0: 2_000_000} | dict.fromkeys(range(1, 101), 1)
+    )
+    found = [sampled_errors(memory, 2_000_200, seed).mean for seed in range(20)]
+    assert found == [0.0] * 20
+
+
 def small(*overrides: str) -> list[str]:
     return [
         "workload.model=gemma-3-270m", "workload.batch=16", "parallel.tp=1", "workload.layers=2",

@@ -31,7 +31,10 @@ def tiles_of(work: FlashPass, tile: int) -> list[tuple[int, int, int]]:
         return max(oldest, 0) <= key <= newest
 
     for start in range(0, work.context, tile):
-        keys = [k for k in range(start, min(start + tile, work.context)) if k in work.keys]
+        keys = [
+            key for key in range(start, min(start + tile, work.context))
+            if any(sees(token, key) for token in tokens)
+        ]  # fmt: skip
         seen = sum(any(sees(token, key) for key in keys) for token in tokens)
         if keys:
             found.append((keys[0], len(keys), seen))
@@ -96,6 +99,15 @@ def test_arrays_that_work_together_share_the_tokens() -> None:
     assert both.taken_cycles == alone.taken_cycles // 2 + 2 * 2
     assert (alone.loading_cycles, both.loading_cycles) == (0, 4)
     assert both.macs == alone.macs
+
+
+def test_a_token_s_heads_stay_on_one_array() -> None:
+    """Five tokens of three heads on two arrays: the busier one has three tokens, nine rows."""
+    work = FlashPass(11, 5, 16, 3, 4, 4, causal=False)
+    units = FlashUnits(ARRAY, 2, VECTOR, Fraction(1000), 2)
+    found = flash_plan(work, work.keys, units)
+    expected = 2 * steady_cycles(9, 4, 4, ALONE)
+    assert found.plan.interval_cycles.tolist() == [expected] * 4
 
 
 @pytest.mark.parametrize("length", [4, 8, 12, 40])

@@ -73,6 +73,12 @@ def drop_outputs(model: Any) -> None:
     del model.graph.node[-1].output[:]
 
 
+def lone_factor(model: Any, domain: str) -> None:
+    node = next(each for each in model.graph.node if each.op_type == "MatMul")
+    node.domain = domain
+    del node.input[1:]
+
+
 def drop_opset(model: Any) -> None:
     del model.opset_import[:]
     model.opset_import.extend([helper.make_opsetid("com.microsoft", 1)])
@@ -86,6 +92,10 @@ CASES: dict[str, tuple[Callable[[Any], None], str]] = {
     "dtype 0": (lambda m: retype(m, 0), "element type 0"),
     "dtype 99": (lambda m: retype(m, 99), "element type 99"),
     "input dtype 99": (lambda m: input_type(m, 99), "'input_ids' has the element type 99"),
+    "one factor": (lambda m: lone_factor(m, ""), "(MatMul) has 1 inputs; 2 to 2 are allowed"),
+    "one factor of ai.onnx": (
+        lambda m: lone_factor(m, "ai.onnx"), "(MatMul) has 1 inputs; 2 to 2 are allowed",
+    ),
     "no opset": (drop_opset, "names no version of ai.onnx"),
     "no outputs": (drop_outputs, "it has no outputs"),
     "no N": (lambda m: with_bits(m, N=None), "attribute N is missing"),

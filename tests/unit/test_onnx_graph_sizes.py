@@ -186,12 +186,14 @@ def test_products_of_whole_numbers(tmp_path: Path) -> None:
     assert trace.facts.parameters == PARAMETERS
 
 
-def test_a_table_in_4_bits(tmp_path: Path) -> None:
-    """A row of 64: 32 bytes, two scales of 16 bits, a byte with two zero points."""
+@pytest.mark.parametrize("said", [{"bits": 4}, {}])
+def test_a_table_in_4_bits(tmp_path: Path, said: dict[str, int]) -> None:
+    """A row of 64: 32 bytes, two scales of 16 bits, a byte with two zero points. 4 bits are meant
+    where the node does not say how many."""
     model = genai_model()
     node = helper.make_node(
-        "GatherBlockQuantized", ["q", "input_ids", "s", "z"], ["x0"], domain=MS, bits=4,
-        block_size=32, gather_axis=0, quantize_axis=1,
+        "GatherBlockQuantized", ["q", "input_ids", "s", "z"], ["x0"], domain=MS,
+        block_size=32, gather_axis=0, quantize_axis=1, **said,
     )  # fmt: skip
     weights = [
         array("q", BYTE, VOCAB, HIDDEN // 2), array("s", HALF, VOCAB, 2), array("z", BYTE, VOCAB, 1)
@@ -220,7 +222,7 @@ def test_a_table_that_is_the_output_layer_too_counts_once(tmp_path: Path) -> Non
 EXPERTS, WIDTH = 4, 32
 
 
-def with_experts(kind: str, chosen: int, normalised: int) -> Any:
+def with_experts(kind: str, chosen: int, normalised: int, activation: str = "swiglu") -> Any:
     """The network of each block as a mixture: swiglu of 2 x 32 features, a bias in both products;
     QMoE in 4 bits with blocks of 32, scales and zero points."""
     model = genai_model()
@@ -247,7 +249,7 @@ def with_experts(kind: str, chosen: int, normalised: int) -> Any:
             helper.make_node("MatMul", [source, f"r{at}"], [f"scores{at}"]),
             helper.make_node(
                 kind, [source, f"scores{at}", *(names[n].name if n else "" for n in order)],
-                [f"down_proj{at}"], domain=MS, k=chosen, activation_type="swiglu",
+                [f"down_proj{at}"], domain=MS, k=chosen, activation_type=activation,
                 normalize_routing_weights=normalised,
             ),
         ]  # fmt: skip
@@ -283,6 +285,18 @@ def test_a_mixture_of_experts(
         ]  # fmt: skip
     network = EXPERTS * (64 * 64 + 64 + 64 * 32 + 64) + HIDDEN * EXPERTS
     assert trace.facts.parameters == PARAMETERS + LAYERS * (network - 3 * HIDDEN * FFN)
+
+
+@pytest.mark.parametrize(
+    ("activation", "function"),
+    [("relu", "relu"), ("gelu", "gelu"), ("silu", "silu"), ("swiglu", "silu")],
+)
+def test_the_function_of_experts_is_that_of_their_node(
+    tmp_path: Path, activation: str, function: str
+) -> None:
+    trace = imported(tmp_path, with_experts("MoE", 2, 1, activation))
+    label = next(iter(trace.phases["decode"].blocks))
+    assert operator(trace, "expert_act", label).function == function
 
 
 @pytest.mark.parametrize("chosen", [1, 3])

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from fractions import Fraction
 from math import fsum, sqrt
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -219,6 +220,23 @@ def test_a_layout_of_all_batches_beyond_the_banks_is_refused(run: Run) -> None:
     ):
         run(6, *small, preset="npu-pim")
     run(6, *small, "parallel.batches=1", preset="npu-pim")
+
+
+@pytest.mark.parametrize(
+    ("pp", "batches", "words"),
+    [
+        (1, 1, "all blocks"),
+        (2, 1, "the blocks of a stage with the caches of 1 batch"),
+        (2, 2, "the blocks of a stage with the caches of 2 batches"),
+    ],
+)
+def test_rows_are_said_to_be_of_what_needs_them(pp: int, batches: int, words: str) -> None:
+    from types import SimpleNamespace
+
+    from pimsim.engine.device import _rows_of
+
+    work: Any = SimpleNamespace(degrees=SimpleNamespace(pp=pp), batches=batches)
+    assert _rows_of(work) == words
 
 
 # time

@@ -208,3 +208,15 @@ def test_an_error_in_the_layout_is_a_wrong_number(damage: str) -> None:
 def test_heads_that_are_no_whole_comps_are_refused() -> None:
     with pytest.raises(InputError, match="whole COMPs"):
         error_of(*case(2, 1, 24, 5))
+
+
+def test_an_error_at_its_limit_is_within_it() -> None:
+    from pimsim.reference.limits import load_limits, over_limit
+    from pimsim.reference.measure import OperatorError
+
+    limits = load_limits()
+    for datapath, limit in limits.operators.items():
+        at, above = limit.limit, limit.limit * 1.001 + 1e-300
+        assert over_limit(limits, [OperatorError(datapath, "fc1", at, 0.0)], [], []) == []
+        (line,) = over_limit(limits, [OperatorError(datapath, "fc1", above, 0.0)], [], [])
+        assert line.startswith(f"{datapath}, fc1: relative RMS ")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from itertools import cycle
 from pathlib import Path
 from typing import Any
@@ -90,6 +90,27 @@ def test_stages_may_be_cut_elsewhere() -> None:
     # two stages of two blocks, and a stage for each operator
     assert block_times(*run_of(one[:6], one[6:]), ["d"] * 4) == whole
     assert block_times(*run_of(*[[each] for each in one]), ["d"] * 4) == whole
+
+
+def test_when_a_step_begins_changes_no_block() -> None:
+    """A later step's times count from its own begin, which no clock of the run has."""
+    at_once = (
+        [OperatorRecord("any", "pim", "pim", at, "any", 0, 100, 0, 0, 0) for at in range(2)],
+        [100],
+    )
+    cases = [
+        (at_once, 2, {0: 50, 1: 50}),
+        (run_of(*serial((100, 200, 300))), 1, {0: 600}),
+        (run_of(*serial((100, 200, 300), (10, 20, 30), (12, 20, 34))), 3, {1: 60, 2: 66}),
+        (run_of(*interleaved(5, 10, 35, 30)), 5, dict.fromkeys((1, 2, 3), 80)),
+    ]  # fmt: skip
+    for (records, ends), blocks, expected in cases:
+        for begin in (0, 7000):
+            moved = [
+                replace(o, start_ps=o.start_ps + begin, end_ps=o.end_ps + begin) for o in records
+            ]
+            found = block_times(moved, [end + begin for end in ends], ["d"] * blocks)
+            assert found == expected, (begin, blocks)
 
 
 def test_both_sides_on_their_own_are_as_fast_as_the_slower() -> None:

@@ -86,6 +86,7 @@ def test_metadata_nested_too_deep_is_refused(tmp_path: Path) -> None:
         (None, {"version": 2}, "version 2; this pimsim reads up to 1"),
         (None, {"format": "other"}, "no routing trace"),
         (None, {"experts": 4}, "the model has 0 to 3"),
+        (None, {"experts": 7}, "expert 7; the model has 0 to 6"),
         (None, {"layers": 2}, "layer 2; the model has 0 to 1"),
         (None, {"experts_per_token": 3}, "must have 3 entries"),
         (lambda t: t.drop_columns(["token"]), None, "no column 'token'"),
@@ -223,6 +224,14 @@ def test_findings_tell_a_specialised_routing_from_a_random_one() -> None:
         agreement_with(made(60), base)
 
 
+def test_a_load_is_over_what_was_not_dropped() -> None:
+    """Four tokens of two choices, three of them dropped: 3, 1, 1 and 0 tokens, 1.25 on average."""
+    choices = np.array([[0, 1], [0, DROPPED], [2, DROPPED], [0, DROPPED]])
+    where = np.zeros(4, dtype=np.int64), np.arange(4), np.arange(4)
+    (found,) = findings(RoutingTrace("t", "made", 1, 4, 2, *where, (0,), choices[None]), 1.25)
+    assert (found.max_over_mean, found.min_over_mean, found.dead) == (3 / 1.25, 0.0, 1)
+
+
 def test_experts_hit_by_uniform_batches_are_as_computed() -> None:
     for size, (found, expected) in experts_hit(uniform_control(made(4000))).items():
         assert found == pytest.approx(expected, rel=0.05), size
@@ -249,3 +258,22 @@ def test_training_separates_the_shipped_traces() -> None:
         assert after.same_token_overlap > 3 * after.random_overlap
     agreed = [np.mean(agreement_with(step, trained)) for step in steps]
     assert agreed == sorted(agreed)
+
+
+def test_hits_are_printed_above_those_of_independent_choices(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    from pimsim.cli.routing import _print
+
+    trace = {"tokens": 9, "same_first_choice_as_last": None, "layers": []}
+    hits = {
+        "early": {"1": (2.0, 2.1), "8": (5.24, 6.5)},
+        "late": {"1": (2.0, 2.1), "8": (4.0, 6.5)},
+    }
+    rows = {name: {**trace, "experts_hit": each} for name, each in hits.items()}
+    _print({"experts": 8, "experts_per_token": 2, "capacity_factor": 1.25, "traces": rows})
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    at = lines.index(["trace", "1", "8"])
+    assert [words for words in lines[at + 1 :] if len(words) > 1] == [
+        ["early", "2.0", "5.2"], ["late", "2.0", "4.0"], ["independent", "choices", "2.1", "6.5"],
+    ]  # fmt: skip

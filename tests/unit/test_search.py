@@ -20,6 +20,7 @@ from pimsim.config.errors import InputError
 from pimsim.explore import search
 from pimsim.explore.pool import Answer, Job
 from pimsim.explore.search import read_search, run_search
+from pimsim.explore.spec import RangeSpec
 
 pytestmark = pytest.mark.filterwarnings("default")
 
@@ -284,3 +285,19 @@ def test_unknown_metrics_and_keys_are_refused(tmp_path: Path, tiny_card: Path) -
     path.write_text(text.replace("npu.systolic.arrays", "npu.systolic.array"))
     with pytest.raises(InputError, match=r"did you mean"):
         read_search(path)
+
+
+@pytest.mark.parametrize("log", [True, False])
+@pytest.mark.parametrize("integer", [True, False])
+def test_a_range_is_asked_for_as_it_is_written(integer: bool, log: bool) -> None:
+    asked: list[tuple[object, ...]] = []
+
+    class Trial:
+        def suggest_int(self, key: str, low: int, high: int, log: bool = False) -> None:
+            asked.append((True, key, low, high, log))
+
+        def suggest_float(self, key: str, low: float, high: float, log: bool = False) -> None:
+            asked.append((False, key, low, high, log))
+
+    search._suggest(Trial(), "k", RangeSpec(low=2, high=8, integer=integer, log=log))
+    assert asked == [(integer, "k", 2, 8, log)]

@@ -332,6 +332,21 @@ def test_dram_draws_at_most_all_at_once(name: str) -> None:
     assert standby_w(memory, energy)[1] < one < two
 
 
+def test_banks_that_are_refreshed_one_by_one_draw_at_most_all_at_once() -> None:
+    """Where REFpb of every bank draws more than REF, the peak rises by all banks of all ranks."""
+    energy = load_energy("default").config
+    low, high = (
+        load_preset("memory", "hbm2", [f"currents.IDD5PB={milliampere}"]).config
+        for milliampere in (2000.0, 3000.0)
+    )
+    org = low.organization
+    banks = org.channels * org.pseudo_channels * org.ranks * org.banks
+    each = [command_energy(memory, energy).bank_refresh_pj for memory in (low, high)]
+    assert each[1] > each[0] > 0
+    expected = banks * (each[1] - each[0]) / (low.timings["tRFCpb"] * low.tCK)
+    assert dram_peak_w(high, energy) - dram_peak_w(low, energy) == pytest.approx(expected)
+
+
 def test_a_run_that_is_not_watched_over_time_is_the_same(
     observed: tuple[Outcome, Result], tiny_card: Path
 ) -> None:

@@ -166,6 +166,13 @@ def test_a_sparsity_that_is_not_there_or_does_not_fit_is_refused(spec: str, expe
     assert expected in str(caught.value)
 
 
+def test_groups_of_no_features_and_unknown_predictors_are_refused() -> None:
+    with pytest.raises(InputError, match=r"granularity is 0; at least 1"):
+        sparse_ffn(union=lambda _: np.ones(4, dtype=np.bool_), granularity=0)
+    with pytest.raises(InputError, match=r"predictor is 'all'; allowed: none, oracle"):
+        sparse_ffn(union=lambda _: np.ones(4, dtype=np.bool_), granularity=1, predictor="all")
+
+
 def iteration(tp: int = 1) -> Any:
     requests = [
         Request(id=i, arrival_s=0.0, prompt_tokens=9, output_tokens=1, generated_tokens=0)

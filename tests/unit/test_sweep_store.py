@@ -91,6 +91,7 @@ def test_types_of_columns() -> None:
     columns = {
         "numbers": [1, 2.5, None], "texts": ["a", "b"], "both": [1, "1", 2], "flags": [True, False],
         "flag and number": [True, 1], "large": [1, 2**63], "least": [-(2**63) + 1], "none": [None],
+        "huge": [1e30, 2],
     }  # fmt: skip
     found = mixed(columns)  # type: ignore[arg-type]
     assert found == {"both": [1, "1"], "flag and number": [True, 1], "large": [1, 2**63]}
@@ -118,6 +119,33 @@ def test_a_key_of_two_types_is_text_in_the_table(
     table = load_table(tmp_path / "out")
     assert set(table["workload.layers"]) == {"auto", "1"}
     table.to_parquet(tmp_path / "t.parquet")
+
+
+def test_text_of_a_column_is_as_yaml_has_it(tmp_path: Path) -> None:
+    path, store = tmp_path / "s.yaml", Store(tmp_path / "out", create=True)
+    path.write_text("base: neupims\ngrid: {schedule.sub_batches: [true, 3, false]}\n")
+    store.write_source(path, {"base": "neupims", "folder": str(tmp_path)})
+    table = load_table(tmp_path / "out")
+    assert table["schedule.sub_batches"].tolist() == ["true", "3", "false"]
+    assert table["error"].tolist() == ["not simulated yet"] * 3
+
+
+def test_a_store_of_another_version_is_refused(swept: tuple[Path, Path]) -> None:
+    path, out = swept
+    marker = out / "store.json"
+    mine = json.loads(marker.read_text())
+    for other in ({"version": mine["version"] + 1}, {"format": "other"}):
+        marker.write_text(json.dumps(mine | other))
+        for use in (lambda: load_table(out), lambda: run_sweep(path, out, workers=1)):
+            with pytest.raises(InputError) as caught:
+                use()
+            found = mine | other
+            assert str(caught.value) == (
+                f"{marker}: a store of {found['format']!r}, version {found['version']}; "
+                f"this pimsim reads {mine['format']!r}, version {mine['version']}"
+            )
+    marker.write_text(json.dumps(mine))
+    assert len(load_table(out)) == 2
 
 
 def test_another_sweep_does_not_take_a_store_unasked(
@@ -155,7 +183,7 @@ def test_the_same_file_edited_and_the_same_sweep_elsewhere_go_on(
 
 
 @pytest.mark.parametrize("kind", ["results", "points"])
-@pytest.mark.parametrize("damage", ["folder", "deep", "pipe", "list", "number", "bytes"])
+@pytest.mark.parametrize("damage", ["folder", "deep", "pipe", "list", "number", "edit", "bytes"])
 def test_what_is_no_file_of_a_store_is_named_and_made_anew(
     swept: tuple[Path, Path], kind: str, damage: str
 ) -> None:
@@ -168,7 +196,10 @@ def test_what_is_no_file_of_a_store_is_named_and_made_anew(
     elif damage == "pipe":
         os.mkfifo(victim)
     else:
-        text = {"deep": "[" * 100_000 + "]" * 100_000, "list": "[]", "number": '{"content": 1}'}
+        text = {
+            "deep": "[" * 100_000 + "]" * 100_000, "list": "[]", "number": '{"content": 1}',
+            "edit": '{"content": {"error": "x", "cycles": 1}, "sha256": "of another content"}',
+        }  # fmt: skip
         victim.write_bytes(text[damage].encode() if damage in text else b"\xff\xfe")
     if kind == "results":
         with pytest.raises(InputError, match=f"{victim.name}: damaged or missing"):

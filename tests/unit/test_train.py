@@ -44,3 +44,13 @@ def test_the_same_recipe_gives_the_same_checkpoint_and_both_kinds_learn(tmp_path
 def test_an_unknown_kind_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="known: moe, relu, silu"):
         train(Recipe(kind="gelu"), tmp_path)
+
+
+@pytest.mark.parametrize("per_token", [1, 2, 4])
+def test_the_loss_of_balance_is_1_of_even_experts_and_most_of_the_same_ones(per_token: int) -> None:
+    """Switch, section 2.2: experts times the sum of shares times probabilities."""
+    nearly_even = torch.stack([torch.roll(torch.arange(8.0), at) for at in range(8)]) * 1e-5
+    assert float(module._balance(nearly_even, 8, per_token)) == pytest.approx(1, abs=1e-4)
+    same = torch.full((5, 8), -50.0)
+    same[:, :per_token] = 50.0
+    assert float(module._balance(same, 8, per_token)) == pytest.approx(8 / per_token)

@@ -86,6 +86,7 @@ def test_without_the_folder_there_are_no_rows(tmp_path: Path) -> None:
         ("a100,1,context,1,64,0,8,8,128,5", r"csv:2: device: unknown 'a100'; did you mean"),
         ("a100_sxm,1,context,1,x,0,8,8,128,5", r"csv:2: isl: a whole number is expected"),
         ("a100_sxm,1,context,1,64,0,8,8,128,fast", r"csv:2: latency_us: a number is expected"),
+        ("a100_sxm,1,context,1,64,0,8,8,128,5us", r"csv:2: latency_us: a number is expected"),
         ("a100_sxm,1,context,1,64,0,8,8,128", r"csv:2: 10 fields are expected"),
     ],
 )

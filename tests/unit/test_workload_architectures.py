@@ -157,6 +157,20 @@ def test_decode_reads_one_latent_for_all_heads_once() -> None:
     assert absorb.weight_bytes == card.heads * mla.kv_lora * mla.nope_dim * card.dtype_bytes
 
 
+def test_keys_and_values_of_a_latent_may_be_of_other_sizes() -> None:
+    card = load_card("deepseek-v3")
+    assert card.mla is not None
+    mla = card.mla.model_copy(update={"nope_dim": 96, "v_dim": 64})
+    decoder = block(card.model_copy(update={"mla": mla}), batch(100, 7))
+    into, out = decoder.operator("absorb_k"), decoder.operator("absorb_v")
+    assert (into.n, into.k) == (mla.kv_lora, 96)
+    assert (out.n, out.k) == (64, mla.kv_lora)
+    each = card.heads * mla.kv_lora * card.dtype_bytes
+    assert (into.weight_bytes, out.weight_bytes) == (96 * each, 64 * each)
+    assert decoder.operator("q_b").n == card.heads * (96 + mla.rope_dim)
+    assert decoder.operator("proj").k == card.heads * 64
+
+
 def test_decode_of_deepseek_v3_does_the_work_that_the_absorbed_trace_does() -> None:
     """reference/workloads.md: 72.0 MB of cache at 1025 tokens."""
     card = load_card("deepseek-v3")
