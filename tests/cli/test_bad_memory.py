@@ -10,7 +10,7 @@ import pytest
 from pydantic import ValidationError
 
 from pimsim.config.errors import InputError
-from pimsim.config.loader import load_memory
+from pimsim.config.loader import load_memory, load_pim
 from pimsim.config.memory import MemoryConfig
 from pimsim.config.resources import preset_names
 from pimsim.hardware.dram.command_trace import read_command_trace
@@ -57,6 +57,10 @@ def test_a_refresh_of_a_rank_binds_no_bank() -> None:
     rule = memory.rules[0].model_copy(update={"level": "bank", "first": ["REF"], "then": ["ACT"]})
     with pytest.raises(InputError, match=r"memory\.rules\[0\]: REF acts on more than one bank"):
         compile_rules(memory.model_copy(update={"rules": [rule]}), None)
+    pim = load_pim("neupims").config
+    of_pim = pim.model_copy(update={"rules": [*pim.rules[:1], rule]})
+    with pytest.raises(InputError, match=r"pim\.rules\[1\]: REF acts on more than one bank"):
+        compile_rules(load_memory("hbm2-neupims").config, of_pim)
 
 
 PAIRS = [

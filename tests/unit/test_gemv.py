@@ -16,7 +16,7 @@ from pimsim.hardware.dram.layout import P_COMPS, P_MARK, P_OP, P_READS, P_ROW
 from pimsim.hardware.dram.pim_program import written_out
 from pimsim.hardware.dram.rules import Command
 from pimsim.hardware.pim.gemv import GemvShape, gemv_program
-from pimsim.hardware.pim.gemv_time import gemv_time
+from pimsim.hardware.pim.gemv_time import _programs, gemv_time
 
 MEMORY = load_memory("hbm2-neupims").config
 PIM = load_pim("neupims").config
@@ -102,6 +102,18 @@ def test_a_longer_vector_takes_longer() -> None:
     for time in times:
         assert time.beside_cycles >= time.alone_cycles
         assert 0 < time.stream_bursts < time.stream_alone_bursts
+
+
+def test_no_vector_lies_in_a_matrix_or_in_the_vector_before() -> None:
+    org = MEMORY.organization
+    shape = GemvShape.of(4 * org.channels * BANKS, 2 * ROW, MEMORY, PIM, 2)
+    for program in map(written_out, _programs(shape, MEMORY, PIM, 4)):
+        of_vector = program[:, P_OP] == int(Command.GWRITE)
+        of_matrix = program[:, P_OP] == int(Command.GEMV)
+        vectors, matrices = (set(program[each, P_ROW].tolist()) for each in (of_vector, of_matrix))
+        assert vectors and matrices and not vectors & matrices
+        # one of two vectors in turn, each matrix in rows of its own
+        assert len(matrices) >= 4 * len(vectors) / 2
 
 
 def test_a_single_row_buffer_leaves_a_stream_less() -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pimsim.mapping.block import _products
 from pimsim.mapping.experts import (
     ExpertEnergies,
     ExpertPlacement,
@@ -109,3 +112,24 @@ def test_energy_and_time_may_disagree() -> None:
     assert place(dear(False, 14.0)) == 1  # 36 J against 34
     assert place(dear(False, 20.0)) == 0  # 36 J against 46 ...
     assert place(dear(True, 20.0)) == 1  # ... but 36 x 16 against 46 x 6
+
+
+def test_an_expert_s_product_has_its_share_of_tokens_and_one_matrix() -> None:
+    """Three of four tokens and one of them; the matrices are of one size."""
+    whole = replace(
+        operator("down", EXPERT), experts=(2, 5), expert_tokens=(3, 1), m=4, n=8, k=16,
+        weight_bytes=2 * 256, input_bytes=4 * 32, output_bytes=4 * 16, flops=4 * 256,
+    )  # fmt: skip
+    (one, first), (two, second) = _products(whole, None)
+    assert (first, second) == (2, 5)
+    sizes = ("m", "weight_bytes", "input_bytes", "output_bytes", "flops")
+    assert [getattr(one, size) for size in sizes] == [3, 256, 96, 48, 768]
+    assert [getattr(two, size) for size in sizes] == [1, 256, 32, 16, 256]
+    on_npu = ExpertPlacement(1, {2: 3, 5: 1})
+    assert [expert for _, expert in _products(whole, on_npu)] == [2]
+    heads = replace(whole, kind=OperatorKind.GEMM, experts=(), expert_tokens=(), count=4)
+    parts = list(_products(heads, None))
+    assert [part for _, part in parts] == [0, 1, 2, 3]
+    assert {tuple(getattr(each, size) for size in sizes) for each, _ in parts} == {
+        (4, 128, 32, 16, 256)
+    }

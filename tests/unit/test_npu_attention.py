@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from pimsim.config.loader import load_run
 from pimsim.config.resources import preset_names
 from pimsim.engine.npu_attention import NpuAttentionResult, run_npu_attention
+from pimsim.mapping.flash_attention import TiledAttention
 from pimsim.mapping.gemm import tile_product
+from pimsim.mapping.npu_attention import npu_softmax
+from pimsim.workload.operators import Operator, OperatorKind
 
 
 def attend(
@@ -104,3 +109,32 @@ def test_queries_that_do_not_fit_take_several_passes() -> None:
     tight = attend("npu-only", 8, 128, [4096], 4096, "npu.scratchpad.capacity=4MiB")
     assert tight.flops == roomy.flops
     assert tight.read_bytes > 2 * roomy.read_bytes
+
+
+def test_softmax_of_all_heads_over_all_scores() -> None:
+    """Three heads; 100 and 7 scores: an exponential, a difference and so on for each of them."""
+    npu = load_run("npu-only", []).config.npu
+    contexts = (100, 7)
+    scores = Operator("softmax", OperatorKind.SOFTMAX, rows=3 * 2, flops=99)
+    task = npu_softmax(scores, 0, contexts, npu, 2)
+    rows = {c: npu_softmax(replace(scores, rows=1), 0, (c,), npu, 2) for c in contexts}
+    for size in ("vector_unit_cycles", "vector_lane_ops", "sram_bytes"):
+        each = [getattr(rows[c], size) for c in contexts]
+        assert min(each) > 0
+        assert getattr(task, size) == 3 * sum(each), size
+    assert rows[100].vector_lane_ops * 7 == rows[7].vector_lane_ops * 100
+    assert task.compute_cycles == -(-task.vector_unit_cycles // npu.vector.units)
+
+
+@pytest.mark.parametrize(
+    ("cores", "together", "share"), [(1, 1, 1), (1, 4, 4), (2, 1, 1), (2, 4, 4), (4, 2, 1)]
+)
+def test_vector_units_are_shared_by_all_arrays_of_all_cores(
+    cores: int, together: int, share: int
+) -> None:
+    """Of four arrays in each core; as many vector units as arrays, half of them on four cores."""
+    units = min(4 * cores, 8)
+    settings = [f"npu.cores={cores}", "npu.systolic.arrays=4", f"npu.vector.units={units}"]
+    npu = load_run("npu-only", settings).config.npu
+    attention = TiledAttention(None, None, 0, npu, None, 2, None)  # type: ignore[arg-type]
+    assert attention.units(together).vector_units == share

@@ -220,3 +220,13 @@ def test_an_error_at_its_limit_is_within_it() -> None:
         assert over_limit(limits, [OperatorError(datapath, "fc1", at, 0.0)], [], []) == []
         (line,) = over_limit(limits, [OperatorError(datapath, "fc1", above, 0.0)], [], [])
         assert line.startswith(f"{datapath}, fc1: relative RMS ")
+
+
+@pytest.mark.parametrize("segments", [None, 8, 64])
+def test_softmax_is_of_differences(segments: int | None) -> None:
+    """Scores beyond what an exponential in float32 can be, and masked ones."""
+    scores = torch.tensor([[3.0, 1.0, -2.0, float("-inf")]])
+    expected = softmax(scores, segments)
+    assert expected[0, 3] == 0 and float(expected.sum()) == pytest.approx(1)
+    for shift in (-4096.0, 4096.0):
+        assert torch.equal(softmax(scores + shift, segments), expected)

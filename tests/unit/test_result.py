@@ -370,6 +370,17 @@ def test_stages_of_a_name_are_summed() -> None:
     assert row == ["A", "2", "800", "40.0%", "100.0%", "0.0%", "87.5%"]
 
 
+def test_stages_of_a_page_are_in_their_order() -> None:
+    from pimsim.report.runs import _stages
+
+    table = _stages(make_result())
+    assert table.columns == ("stage", "cycles", "share", "NPU busy", "PIM busy", "bound/cycles")
+    assert table.rows == (
+        ("A", "400", "40.0%", "100.0%", "0.0%", "87.5%"),
+        ("B", "600", "60.0%", "16.7%", "100.0%", "0.0%"),
+    )
+
+
 def test_operators_of_a_name_are_summed_and_the_longest_come_first() -> None:
     text = rendered(operator_table(make_result()))
     assert text.index("score") < text.index("qkv")

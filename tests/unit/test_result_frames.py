@@ -113,6 +113,14 @@ def test_sub_batches_and_channels_of_requests(tiny_card: Path) -> None:
     assert set(dealt["part"]) == {0}
 
 
+def test_the_cycle_stack_is_a_row_for_each_cause_of_each_unit(mixed: Result) -> None:
+    table = mixed.table("cycle_stack")
+    assert {
+        unit: dict(zip(rows["cause"], rows["cycles"], strict=True))
+        for unit, rows in table.groupby("unit")
+    } == {unit: dict(stack) for unit, stack in mixed.cycle_stack.items()}
+
+
 def test_every_table_says_first_where_a_row_belongs(mixed: Result) -> None:
     first = {
         "steps": ["device", "step"],

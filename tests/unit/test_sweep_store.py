@@ -121,6 +121,13 @@ def test_a_key_of_two_types_is_text_in_the_table(
     table.to_parquet(tmp_path / "t.parquet")
 
 
+def test_a_file_that_is_not_there_is_said_before_the_first_point(tmp_path: Path) -> None:
+    path = tmp_path / "s.yaml"
+    path.write_text("base: npu-only\ngrid: {memory: [./none.yaml, hbm2]}\n")
+    with pytest.raises(InputError, match=r"s\.yaml: .*none\.yaml: no such file"):
+        read_sweep(path)
+
+
 def test_text_of_a_column_is_as_yaml_has_it(tmp_path: Path) -> None:
     path, store = tmp_path / "s.yaml", Store(tmp_path / "out", create=True)
     path.write_text("base: neupims\ngrid: {schedule.sub_batches: [true, 3, false]}\n")

@@ -10,7 +10,9 @@ from pimsim.config.errors import InputError
 from pimsim.config.loader import load_stream_pim, load_system
 from pimsim.config.system import SystemConfig
 from pimsim.engine.contexts import sampled
+from pimsim.engine.xpu_block import BlockCost, KernelTime
 from pimsim.engine.xpu_rules import cost_rules
+from pimsim.engine.xpu_steps import mean_cost
 from pimsim.engine.xpu_system import decode
 from pimsim.hardware.pim.bandwidth import unit_bandwidth
 from pimsim.mapping.kernels import block_kernels, decode_step
@@ -166,3 +168,22 @@ def test_more_contexts_change_the_step_little() -> None:
 def test_no_step_is_refused(input_tokens: int, output_tokens: int) -> None:
     with pytest.raises(InputError, match="at least"):
         decode(load_system("dgx-a100a").config, GPT, 1, input_tokens, output_tokens)
+
+
+def test_a_mean_of_steps_is_weighted_and_has_the_kernels_of_the_last() -> None:
+    names = ("parts_s", "gemm_s", "energy_pj", "bound_s")
+    first, last = (
+        BlockCost(
+            *(
+                {f"{name}-both": factor * at, f"{name}-{which}": 1.0}
+                for at, name in enumerate(names, 1)
+            ),
+            kernels=(KernelTime(which, "xpu", 1.0, "memory"),),
+        )
+        for which, factor in (("first", 8), ("last", 16))
+    )
+    mean = mean_cost([first, last], (0.25, 0.75))
+    for at, name in enumerate(names, 1):
+        expected = {f"{name}-both": 14.0 * at, f"{name}-first": 0.25, f"{name}-last": 0.75}
+        assert getattr(mean, name) == expected
+    assert mean.kernels == last.kernels
