@@ -16,7 +16,8 @@ from pimsim.config.npu import SystolicConfig
 from pimsim.config.plugins import is_reproduction, module_names
 from pimsim.engine.clock import Clock
 from pimsim.engine.memory import MemoryPort
-from pimsim.engine.npu_side import ARRAY_CAUSES, NpuSide
+from pimsim.engine.npu_records import ARRAY_CAUSES
+from pimsim.engine.npu_side import NpuSide
 from pimsim.engine.records import Recorder
 from pimsim.hardware.dram.device import make_memory_system
 from pimsim.hardware.npu.gemm import plan_gemm, utilisation

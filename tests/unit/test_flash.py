@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from fractions import Fraction
 from itertools import product
 
@@ -11,6 +12,7 @@ import pytest
 from pimsim.config.npu import SystolicConfig, VectorConfig
 from pimsim.hardware.npu.flash import FlashPass, FlashUnits, flash_plan, key_tile, resident_bytes
 from pimsim.hardware.npu.gemm import steady_cycles
+from pimsim.hardware.npu.vector_timing import VectorTiming
 
 ARRAY = SystolicConfig(arrays=2, rows=4, cols=4, dataflow="ws", preload="hidden")
 VECTOR = VectorConfig(
@@ -67,13 +69,14 @@ def test_a_prompt_by_hand() -> None:
     ]
     assert arrays == [12, 8]
     # two trees of 7, a difference of 2 and an exponential of 5 a row; 3 more to rescale its sums
-    vector = [6 * (14 + 7), 2 * (14 + 7 + 3)]
+    # and, behind the last tile, to divide them
+    vector = [6 * (14 + 7), 2 * (14 + 7 + 3) + 6 * 3]
     assert found.plan.interval_cycles.tolist() == vector  # longer than the arrays
-    divide = 6 * 3
-    assert found.vector_cycles == sum(vector) + divide
+    assert found.softmax_cycles.tolist() == vector
+    assert found.vector_cycles == sum(vector)
     assert found.waiting_cycles == vector[0] - 12 + vector[1] - 8
     assert found.plan.macs == (6 * 4 + 2 * 2) * 8
-    assert found.plan.drain_cycles == 8 + vector[1] + divide + 2 * (4 + 4 - 2)
+    assert found.plan.drain_cycles == 8 + vector[1] + 2 * (4 + 4 - 2)
     assert found.vector_lane_ops == 4 * (6 * 4 + 2 * 2) + 2 * 4 + 6 * 4
     assert found.plan.streamed_cycles == 2 * (6 + 2)
 
@@ -140,3 +143,34 @@ def test_what_stays_on_chip() -> None:
     # a token's queries of 2 bytes, sums of 4, a maximum and a sum of exponentials; two tiles
     assert resident_bytes(10, 3, 8, 4, 16, 2) == 10 * 3 * (8 * 2 + 4 * 4 + 8) + 2 * 16 * 12 * 2
     assert key_tile(ARRAY.model_copy(update={"cols": 16})) == 16
+
+
+def test_vector_timing_says_what_a_tile_takes() -> None:
+    """A module of a timing under which softmax is free leaves the arrays alone."""
+    work = FlashPass(0, 6, 6, 1, 4, 4)
+    free = replace(ONE, vector=VECTOR.model_copy(update={"timing": "neupims_free"}))
+    found = flash_plan(work, work.keys, free)
+    assert found.vector_cycles == found.waiting_cycles == 0
+    assert found.plan.interval_cycles.tolist() == [12, 8]
+    usual = flash_plan(work, work.keys, ONE)
+    assert found.vector_lane_ops == usual.vector_lane_ops and found.sram_bytes == usual.sram_bytes
+
+
+@pytest.mark.parametrize(
+    ("kind", "left"),
+    [("softmax", [6 * 14, 2 * (14 + 3) + 6 * 3]),  # trees of one level
+     ("mul", [6 * 21, 2 * 21])],  # nothing is rescaled
+)  # fmt: skip
+def test_elements_of_each_operation_are_the_timing_s(
+    kind: str, left: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A timing that says that operations of one kind have no elements."""
+
+    class Timing(VectorTiming):
+        def elements(self, asked: str, width: int) -> int:
+            return 0 if asked == kind else width
+
+    monkeypatch.setattr("pimsim.hardware.npu.flash.vector_timing", lambda vector: Timing())
+    # windows that nobody has asked for before: plans are remembered
+    work = FlashPass(0, 6, 6, 1, 4, 4, window=90 + len(kind))
+    assert flash_plan(work, work.keys, ONE).softmax_cycles.tolist() == left

@@ -9,7 +9,7 @@ from pimsim.config.errors import InputError
 from pimsim.config.memory import MemoryConfig
 from pimsim.config.npu import NpuConfig
 from pimsim.engine.machine import Machine
-from pimsim.engine.npu_side import task_streams
+from pimsim.engine.npu_records import task_streams
 from pimsim.engine.schedules import Schedule
 from pimsim.hardware.dram.device import make_memory_system
 from pimsim.hardware.npu.gemm import steady_cycles

@@ -34,6 +34,10 @@ class MemoryPort:
         self._latency = system.memory.controller.fabric_latency
         self._waiting: dict[int, simpy.Event] = {}
         self._submitted = env.event()
+        self.vector_work = False
+        """Whether vector work behind the results of a PIM operation is under way."""
+        self.vector_work_begins = env.event()
+        """Happens when it next gets under way."""
         self._running = self._run()
         env.process(self._running)
 
@@ -66,7 +70,23 @@ class MemoryPort:
         self, programs: Sequence[NDArray[np.int64]], marks: int, after: ResultWork | None
     ) -> simpy.Event:
         """Run a PIM operation; the event's value is the completed ``Group``."""
-        return self._watch(self.system.submit_pim(self._now(), programs, marks, after))
+        done = self._watch(self.system.submit_pim(self._now(), programs, marks, after))
+        if after is not None and len(after.duration):
+            self.begin_vector_work()
+            assert done.callbacks is not None
+            done.callbacks.append(self._ended)
+        return done
+
+    def begin_vector_work(self) -> None:
+        """Results of PIM begin to want vector units."""
+        self.vector_work = True
+        begins, self.vector_work_begins = self.vector_work_begins, self.env.event()
+        begins.succeed()
+
+    def _ended(self, operation: simpy.Event) -> None:
+        """The vector work behind PIM's results is done."""
+        del operation
+        self.vector_work = False
 
     def _run(self) -> Generator[simpy.Event, Any, None]:
         while True:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pimsim.config.errors import InputError
 from pimsim.config.run import RunConfig
 from pimsim.engine.machine import Machine
-from pimsim.engine.npu_side import task_streams
+from pimsim.engine.npu_records import task_streams
 from pimsim.engine.schedules import Schedule
 from pimsim.hardware.dram.device import make_memory_system
 from pimsim.mapping.addresses import BlockKv, plan_addresses

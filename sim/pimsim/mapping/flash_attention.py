@@ -247,6 +247,7 @@ def _steps(
         yield (
             GemmStep(
                 plan.plan, tuple(loads), stores, 0, waiting_cycles=plan.waiting_cycles,
+                softmax_cycles=plan.softmax_cycles,
                 scatters=tuple(reads.scatters(job.head, run)),
             ),
             plan,

@@ -82,6 +82,9 @@ class GemmStep:
     """What it loads from single channels, behind ``loads``."""
     waiting_cycles: int = 0
     """Of the plan's cycles, those in which the arrays wait for the vector units."""
+    softmax_cycles: NDArray[np.int64] | None = None
+    """Of vector units, added over units, for each step of ``plan`` that is a tile of attention,
+    shape (steps,); None: they do nothing."""
     blocks: tuple[GemmBlock, ...] = ()
     """Where operands come and results leave block by block; loads and stores are then theirs."""
     needed: NDArray[np.int64] | None = None

@@ -21,6 +21,7 @@ from pimsim.hardware.npu.gemm import steady_cycles
 from pimsim.hardware.npu.operands import PARTIAL_BYTES, shared_reads
 from pimsim.hardware.npu.plan import GemmPlan, ceil_div, make_plan
 from pimsim.hardware.npu.vector import add_tree_levels
+from pimsim.hardware.npu.vector_timing import vector_timing
 from pimsim.hardware.remembered import remembered
 
 __all__ = ["FlashPass", "FlashPlan", "FlashUnits", "flash_plan", "key_tile", "resident_bytes"]
@@ -91,12 +92,18 @@ class FlashPlan:
     plan: GemmPlan
     """A step for each tile of keys; its ``weight_bytes_needed`` are those of keys and values, its
     ``macs`` those that are done, of tiles on the diagonal in full."""
-    vector_cycles: int
-    """Of vector units, added over units."""
+    softmax_cycles: NDArray[np.int64]
+    """Of vector units, added over units, by tile; behind the last of a pass its sums are
+    divided."""
     vector_lane_ops: int
     waiting_cycles: int
     """Of ``plan.taken_cycles``: the arrays wait for the vector units."""
     sram_bytes: int
+
+    @property
+    def vector_cycles(self) -> int:
+        """Of vector units, added over units."""
+        return int(self.softmax_cycles.sum())
 
 
 def key_tile(systolic: SystolicConfig) -> int:
@@ -113,7 +120,7 @@ def resident_bytes(
     return tokens * group * row + 2 * tile * (key_dim + value_dim) * element_bytes
 
 
-@remembered(16 << 20, lambda found: 16 * found.plan.steps + 400)
+@remembered(16 << 20, lambda found: 24 * found.plan.steps + 400)
 def flash_plan(
     work: FlashPass, keys: range, units: FlashUnits,
     stored: tuple[tuple[int, int, Fraction], ...] = (),
@@ -153,11 +160,12 @@ def flash_plan(
         dtype=np.int64,
     )
     rows = tokens * work.group
-    rescale = ceil_div(work.value_dim, vector.lanes) * vector.mul_latency
+    rescale = _scale_cycles(work.value_dim, vector)
     softmax = rows * np.array([_row_cycles(n, vector) for n in widths.tolist()], dtype=np.int64)
     is_first = starts == work.keys.start
     softmax += np.where(is_first, 0, rows * rescale)
-    divide = work.tokens * work.group * rescale if keys.stop == work.keys.stop else 0
+    is_last = keys.stop == work.keys.stop
+    softmax[-1] += work.tokens * work.group * rescale if is_last else 0
     waits = -(-softmax * share.denominator // share.numerator)
     intervals = np.maximum(arrays, waits)
     needed = np.zeros(len(starts), dtype=np.int64)
@@ -167,7 +175,7 @@ def flash_plan(
     folds = ceil_div(work.key_dim, systolic.rows) * ceil_div(tile, systolic.cols)
     folds += ceil_div(tile, systolic.rows) * ceil_div(work.value_dim, systolic.cols)
     streamed = min(folds * int(most.sum()), int(arrays.sum()))
-    drain = int(arrays[-1] + waits[-1]) + ceil_div(divide * share.denominator, share.numerator)
+    drain = int(arrays[-1] + waits[-1])
     pairs, dims = int((rows * widths).sum()), work.key_dim + work.value_dim
     plan = make_plan(
         folds=folds * len(starts),
@@ -181,11 +189,11 @@ def flash_plan(
     )
     return FlashPlan(
         plan=plan,
-        vector_cycles=int(softmax.sum()) + divide,
+        softmax_cycles=softmax,
         # maximum, difference, exponential and sum of each score; sums rescaled and divided
         vector_lane_ops=4 * pairs
         + int(rows[~is_first].sum()) * work.value_dim
-        + (work.tokens * work.group * work.value_dim if divide else 0),
+        + (work.tokens * work.group * work.value_dim if is_last else 0),
         waiting_cycles=int((intervals - arrays).sum()),
         sram_bytes=_sram_bytes(work, rows, widths, units),
     )
@@ -202,9 +210,16 @@ def _array_cycles(work: FlashPass, rows: int, keys: int, one: SystolicConfig) ->
 def _row_cycles(keys: int, vector: VectorConfig) -> int:
     """Of one vector unit: a query's scores of one tile. Trees for maximum and sum, and a pass each
     of differences and exponentials; latencies as in ``vector_cycles``."""
+    timing = vector_timing(vector)
+    keys = timing.elements("softmax", keys)
     tree = add_tree_levels(keys, vector.lanes) * vector.add_tree_latency
     passes = ceil_div(keys, vector.lanes)
-    return 2 * tree + passes * (vector.add_latency + vector.exp_latency)
+    return timing.npu_softmax_cycles(2 * tree + passes * (vector.add_latency + vector.exp_latency))
+
+
+def _scale_cycles(width: int, vector: VectorConfig) -> int:
+    """Of one vector unit: a query's sums are multiplied by a number."""
+    return ceil_div(vector_timing(vector).elements("mul", width), vector.lanes) * vector.mul_latency
 
 
 def _sram_bytes(
