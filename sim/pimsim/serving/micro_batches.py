@@ -27,7 +27,8 @@ class MicroBatchSettings(SchedulerSettings):
     """Of every scheduler of micro-batches."""
 
     batch_cap: int = Field(default=128, ge=1, le=MOST_RUNNING)
-    """Requests that hold blocks at once; a pipeline's stages share them."""
+    """Requests that hold blocks at once; the stages of a pipeline share them (of ``orca`` each has
+    as many)."""
 
 
 class PagedSettings(MicroBatchSettings):
@@ -49,7 +50,7 @@ class MicroBatches(Scheduler):
     when the step ends."""
 
     @classmethod
-    def most_running(cls, settings: Any) -> int:
+    def most_running(cls, settings: Any, stages: int) -> int:
         """Requests that hold blocks at once."""
         return int(settings.batch_cap)
 

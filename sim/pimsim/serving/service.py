@@ -131,7 +131,8 @@ class Service:
         kind, settings = fleet.scheduler, fleet.settings
         most = int(_most_tokens(traffic, fleet).max())
         cache = BlockCache.of(
-            fleet.blocks - kind.null_blocks, fleet.block_tokens, kind.most_running(settings),
+            fleet.blocks - kind.null_blocks, fleet.block_tokens,
+            kind.most_running(settings, fleet.stages),
             kind.blocks_held(settings, most, fleet.block_tokens), traffic.prefix_contents,
         )  # fmt: skip
         scheduler = kind(

@@ -3,6 +3,10 @@
 The tables (``serving/`` of ``--reference DIR``) were made by those projects' own schedulers with
 the model's run replaced by a clock in whole microseconds, so that every column of every row is
 exact. They do not ship.
+
+A measured server (``requests/``, an RTX 4090 under vLLM 0.19) is served with the profile of its
+layers as it is (``gpu/``), nothing fitted: what its means are off by is the profile's and the
+rules' own.
 """
 
 from __future__ import annotations
@@ -11,7 +15,7 @@ import csv
 import gzip
 import io
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -23,12 +27,14 @@ from pimsim.serving.ending import Speculation
 from pimsim.serving.records import Records
 from pimsim.serving.routers import load_router
 from pimsim.serving.schedulers import Batch, Scheduler, load_scheduler
+from pimsim.serving.schedulers.vllm import Vllm, VllmSettings
 from pimsim.serving.service import Fleet, Service
 from pimsim.serving.step_times.linear import Linear
+from pimsim.serving.step_times.profile import load_profile
 from pimsim.validate.types import ReferenceLine, References, Row, read_lines
 from pimsim.workload.traffic import Traffic
 
-__all__ = ["rows", "scenario_fleet"]
+__all__ = ["measured_rows", "rows", "scenario_fleet"]
 
 _FOLDER = "serving/"
 _TABLES = (
@@ -84,6 +90,7 @@ def rows(references: References) -> Iterator[Row]:
     """Each column of each request and step; none without the folder."""
     if references.folder is None:
         return
+    yield from measured_rows(references)
     prefixes = _prefixes(references)
     steps = _by_scenario(_read_gzip(references))
     for table, scenarios in _TABLES:
@@ -126,6 +133,55 @@ def _scenario(
                 else:
                     case = f"{name}/{line['step']}"
                     yield Row("serving.steps", case, column, line.whole(column), value)
+
+
+def measured_rows(references: References) -> Iterator[Row]:
+    """Means of a measured run, served with the profile of its layers."""
+    path = references.file(_MEASURED)
+    profile = references.file(f"{_PROFILE}/attention.csv")
+    assert path is not None
+    assert profile is not None
+    lines = list(read_lines(path))
+    wanted = {
+        name: np.array([line.whole(f"{name}_us") for line in lines])
+        for name in ("arrival", "first_token", "finish")
+    }
+    settings = VllmSettings(name="vllm", version="0.19", **_MEASURED_SETTINGS)
+    fleet = Fleet(
+        Vllm, settings, load_profile(profile.parent, _MEASURED_LAYERS), _MEASURED_BLOCKS, 16,
+        load_router("round_robin"),
+    )  # fmt: skip
+    service = Service(_traffic(lines, {}), fleet)
+    service.run()
+    ours = {
+        name: service.requests[f"{name}_ps"] / _PS_PER_US
+        for name in ("arrival", "first_token", "finish")
+    }
+    output = np.array([line.whole("output") for line in lines])
+    for metric, figure in _MEANS.items():
+        reference, found = (float(figure(times, output)) for times in (wanted, ours))
+        yield Row("serving.measured_rtx4090", "300 ShareGPT requests", metric, reference, found)
+
+
+def _tpot_us(times: Mapping[str, Any], output: Any) -> Any:
+    made = (times["finish"] - times["first_token"])[output > 1]
+    return (made / (output[output > 1] - 1)).mean()
+
+
+_MEANS: Mapping[str, Callable[[Mapping[str, Any], Any], Any]] = {
+    "mean_ttft_us": lambda times, output: (times["first_token"] - times["arrival"]).mean(),
+    "mean_tpot_us": _tpot_us,
+    "mean_latency_us": lambda times, output: (times["finish"] - times["arrival"]).mean(),
+}
+_MEASURED = "requests/vllm019_measured_RTX4090_Llama-3.1-8B.csv"
+_PROFILE = "gpu/rtx4090_llama31_8b_profile"
+_MEASURED_LAYERS = 32
+"""Of Llama 3.1 8B; the profile has one."""
+_MEASURED_BLOCKS = 2588
+_MEASURED_SETTINGS: Mapping[str, Any] = {
+    "max_num_seqs": 256, "max_num_batched_tokens": 2048, "reserve_full_isl": True,
+}  # fmt: skip
+"""As that server was started; the last is vLLM's default."""
 
 
 def scenario_fleet(scenario: Mapping[str, Any], name: str, engine: str = "") -> Fleet:
@@ -183,11 +239,11 @@ def _traffic(lines: Sequence[ReferenceLine], prefixes: Mapping[int, Sequence[int
     def column(name: str) -> Any:
         return np.array([line.whole(name) if line.get(name) else 0 for line in lines])
 
-    held = [prefixes.get(line.whole("id"), ()) for line in lines]
+    held = [prefixes.get(line.whole("id"), ()) if prefixes else () for line in lines]
     counts = np.array([len(each) for each in held])
     return Traffic(
         column("arrival_us") * _PS_PER_US, column("prompt"), column("output"),
-        id=column("id"), priority=column("priority"),
+        id=column("id") if "id" in lines[0] else np.arange(len(lines)), priority=column("priority"),
         prefix=np.array([block for each in held for block in each], dtype=np.int32),
         prefix_first=np.cumsum(counts) - counts, prefix_blocks=counts,
         places=tuple(line.where for line in lines),

@@ -116,8 +116,8 @@ class Scheduler:
         self._spare: list[Batch] = []
 
     @classmethod
-    def most_running(cls, settings: Any) -> int:
-        """Requests that hold blocks at once, at most."""
+    def most_running(cls, settings: Any, stages: int) -> int:
+        """Requests that hold blocks at once, at most, with so many steps under way."""
         raise NotImplementedError
 
     @classmethod
@@ -145,7 +145,11 @@ class Scheduler:
 
     def schedule(self, now_ps: int, number: int) -> Batch | None:
         """Step ``number``, taken out of waiting and running requests; None: nobody can go."""
-        batch = self._spare.pop() if self._spare else Batch(self.most_running(self.settings))
+        batch = (
+            self._spare.pop()
+            if self._spare
+            else Batch(self.most_running(self.settings, self.stages))
+        )
         batch.step["start_ps"] = now_ps
         batch.step["number"] = number
         self.choose(batch)

@@ -48,9 +48,14 @@ class Orca(MicroBatches):
                 f"{demand.tokens} tokens"
             )
 
+    @classmethod
+    def most_running(cls, settings: Any, stages: int) -> int:
+        """As many in each of the steps under way."""
+        return int(settings.batch_cap) * stages
+
     @property
     def most_entries(self) -> int:
-        """Requests of one micro-batch: all that hold blocks."""
+        """Requests of one micro-batch."""
         return int(self.settings.batch_cap)
 
     def choose(self, batch: Batch) -> None:

@@ -55,7 +55,8 @@ class VllmSettings(SchedulerSettings):
     prefix_caching: bool = False
     """Blocks at the start of a prompt that are in the cache are not computed again."""
     reserve_full_isl: bool = False
-    """Nobody is admitted whose whole prompt does not fit the blocks that are free then."""
+    """Nobody is admitted whose whole prompt does not fit the blocks that are free then (vLLM:
+    ``scheduler_reserve_full_isl``, true there)."""
     version: Literal["0.33", "0.19"] = "0.33"
     """Of vLLM. In 0.19 the threshold holds for a request alone, too, and by priority a request that
     gives up its own blocks is the last that is looked at."""
@@ -100,7 +101,7 @@ class Vllm(Scheduler):
         )  # fmt: skip
 
     @classmethod
-    def most_running(cls, settings: Any) -> int:
+    def most_running(cls, settings: Any, stages: int) -> int:
         """Requests that run at once."""
         return int(settings.max_num_seqs)
 

@@ -1,0 +1,120 @@
+"""Tables of others as columns: a CSV's header is checked, its numbers are read as whole arrays."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import Iterable, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pimsim.config.errors import InputError, near_miss
+from pimsim.config.reading import read_text
+from pimsim.config.resources import display_path
+
+__all__ = ["CsvColumns", "read_columns", "read_csv"]
+
+_WHOLE = re.compile(r"\s*[0-9]{1,18}\s*")
+_NUMBER = re.compile(r"\s*[+-]?([0-9]{1,18}(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]{1,2})?\s*")
+
+
+class CsvColumns:
+    """The lines of a CSV file by column, as text; numbers are read where they are asked for."""
+
+    def __init__(self, path: Path, header: Sequence[str], lines: list[list[str]]) -> None:
+        self.shown = display_path(path)
+        self.header = tuple(header)
+        self._lines = lines
+
+    def __len__(self) -> int:
+        return len(self._lines)
+
+    def where(self, row: int) -> str:
+        """File and line of a row."""
+        return f"{self.shown}:{row + 2}"
+
+    def text(self, column: str) -> list[str]:
+        """A column as it stands."""
+        at = self.header.index(column)
+        return [line[at] for line in self._lines]
+
+    def whole(self, column: str) -> NDArray[np.int64]:
+        """A column of whole numbers of at least 0. Raises ``InputError`` with file and line."""
+        return self._numbers(column, _WHOLE, "a whole number", np.int64)
+
+    def numbers(self, column: str) -> NDArray[np.float64]:
+        """A column of numbers. Raises ``InputError`` with file and line."""
+        return self._numbers(column, _NUMBER, "a number", np.float64)
+
+    def _numbers(self, column: str, pattern: re.Pattern[str], what: str, kind: Any) -> Any:
+        cells = self.text(column)
+        for row, cell in enumerate(cells):
+            if pattern.fullmatch(cell) is None:
+                shown = cell if len(cell) <= 40 else f"{cell[:37]}..."
+                raise InputError(f"{self.where(row)}: {column} is {shown!r}; {what} is expected")
+        return np.array(cells, dtype=np.str_).astype(kind)
+
+
+def read_csv(path: Path, what: str, content: str | None = None) -> CsvColumns:
+    """A CSV file with a header.
+
+    Parameters
+    ----------
+    path
+        Of the file.
+    what
+        What is expected, as in "a request trace".
+    content
+        The text, where it was read before.
+
+    Raises
+    ------
+    InputError
+        For what is no CSV, and for lines with more or fewer cells than the header.
+    """
+    text = read_text(path, what) if content is None else content
+    shown = display_path(path)
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    try:
+        rows = [row for row in reader if row]
+    except csv.Error as error:
+        raise InputError(f"{shown}:{reader.line_num}: not a CSV row: {error}") from None
+    if not rows:
+        raise InputError(f"{shown}: {what} is expected, the file is empty")
+    header = [cell.strip() for cell in rows[0]]
+    for number, row in enumerate(islice(rows, 1, None), 2):
+        if len(row) != len(header):
+            raise InputError(
+                f"{shown}:{number}: {len(row)} fields, where the header names {len(header)}"
+            )
+    return CsvColumns(path, header, rows[1:])
+
+
+def read_columns(
+    path: Path, what: str, text: Iterable[str] = (), whole: Iterable[str] = (),
+    numbers: Iterable[str] = (),
+) -> dict[str, Any]:  # fmt: skip
+    """The columns of these names, texts as lists and numbers as arrays.
+
+    Raises ``InputError`` as ``read_csv`` does, and for a column that is missing.
+    """
+    table = read_csv(path, what)
+    text, whole, numbers = tuple(text), tuple(whole), tuple(numbers)
+    for name in (*text, *whole, *numbers):
+        if name not in table.header:
+            raise InputError(
+                f"{table.shown}:1: column {name!r} is missing"
+                f"{near_miss(name, table.header)}; found {', '.join(table.header)}"
+            )
+    if not len(table):
+        raise InputError(f"{table.shown}: a header, but no lines; {what} is expected")
+    return {
+        **{name: table.text(name) for name in text},
+        **{name: table.whole(name) for name in whole},
+        **{name: table.numbers(name) for name in numbers},
+    }
