@@ -10,6 +10,7 @@ import re
 import types
 import typing
 from collections.abc import Iterator
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,23 @@ SECTIONS: tuple[tuple[str, str, str], ...] = (
     ("Model card", "pimsim.workload.cards:ModelCard", "`models/`, and `--model FILE`"),
     ("Sweep", "pimsim.explore.spec:SweepSpec", "`pimsim sweep FILE`"),
     ("Search", "pimsim.explore.search:SearchSpec", "`pimsim search FILE`"),
+    ("Service", "pimsim.config.service:ServiceConfig", "`pimsim serve FILE`; `configs/service/`"),
+    *(
+        (
+            f"Scheduler {name}",
+            f"pimsim.serving.schedulers.{name}:SCHEDULER.Settings",
+            "`scheduler:` of a service",
+        )
+        for name in ("vllm", "vllm_v0", "sarathi", "orca", "lightllm", "static")
+    ),
+    *(
+        (
+            f"Arrivals {name}",
+            f"pimsim.workload.arrivals.{name}:SETTINGS",
+            "`requests.arrivals:` of a service",
+        )
+        for name in ("poisson", "gamma", "closed", "at_once")
+    ),
 )  # fmt: skip
 """Title, model, and where it is used."""
 
@@ -36,8 +54,8 @@ def load(name: str) -> Any:
     """What ``module:attribute`` names."""
     from importlib import import_module
 
-    module, _, attribute = name.partition(":")
-    return getattr(import_module(module), attribute)
+    module, _, attributes = name.partition(":")
+    return attrgetter(attributes)(import_module(module))
 
 
 def yaml_reference() -> str:

@@ -22,6 +22,8 @@ _LAZY = {
     "prefill_system": "pimsim.simulate:prefill_system",
     "Result": "pimsim.result.types:Result",
     "run": "pimsim.simulate:run",
+    "serve": "pimsim.services:serve",
+    "ServiceResult": "pimsim.result.service:ServiceResult",
     "sweep": "pimsim.explore.results:sweep",
 }
 

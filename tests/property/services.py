@@ -13,7 +13,7 @@ from pimsim.serving.routers import load_router
 from pimsim.serving.schedulers import Batch, Scheduler, load_scheduler
 from pimsim.serving.service import Fleet, Service
 from pimsim.serving.step_times.linear import Linear
-from pimsim.workload.traffic import Traffic
+from pimsim.workload.traffic import PrefixBlocks, Traffic
 
 SCHEDULERS = module_names("scheduler")
 LONGEST = 120
@@ -32,14 +32,14 @@ def traffic(seed: int, count: int = 40, gap_us: int = 20_000) -> Traffic:
     draw = np.random.default_rng(seed)
     arrivals = np.cumsum(draw.integers(0, 2 * gap_us, count)) * PS_PER_US
     prompt = draw.integers(1, LONGEST + 1, count)
-    first = np.zeros(count, dtype=np.int64)
     numbers = np.arange(3 * LONGEST, dtype=np.int32)
-    begins = draw.integers(0, 3, count) * LONGEST
-    first[:] = begins
+    first = draw.integers(0, 3, count) * LONGEST
     return Traffic(
         arrivals, prompt, draw.integers(1, LONGEST + 1, count),
-        priority=draw.integers(0, 3, count), prefix=numbers, prefix_first=first,
-        prefix_blocks=np.where(draw.integers(0, 2, count) > 0, prompt // 4, 0),
+        priority=draw.integers(0, 3, count),
+        prefixes=PrefixBlocks(
+            4, numbers, first, np.where(draw.integers(0, 2, count) > 0, prompt // 4, 0)
+        ),
     )  # fmt: skip
 
 

@@ -14,7 +14,7 @@ from pimsim.serving.schedulers import Batch, Scheduler
 from pimsim.serving.schedulers.vllm import Vllm, VllmSettings
 from pimsim.serving.service import Fleet, Service
 from pimsim.serving.step_times.linear import Linear
-from pimsim.workload.traffic import Traffic
+from pimsim.workload.traffic import PrefixBlocks, Traffic
 
 PS_PER_US = 10**6
 
@@ -79,8 +79,10 @@ def ours(rules: Rules, asked: list[One]) -> tuple[Service, Steps]:
         np.array([one.arrival for one in asked]) * PS_PER_US,
         np.array([one.prompt for one in asked]), np.array([one.output for one in asked]),
         priority=np.array([one.priority for one in asked]),
-        prefix=np.array([name for one in asked for name in one.ids], dtype=np.int32),
-        prefix_first=np.cumsum(counts) - counts, prefix_blocks=counts,
+        prefixes=PrefixBlocks(
+            rules.block, np.array([name for one in asked for name in one.ids], dtype=np.int32),
+            np.cumsum(counts) - counts, counts,
+        ),
     )  # fmt: skip
     fleet = Fleet(
         Vllm, settings, Linear(rules.step_us, rules.token_us, rules.ctx_ns), rules.blocks,

@@ -23,6 +23,7 @@ from pimsim.cli.routing import routing_command
 from pimsim.cli.run import compare_command, run_command
 from pimsim.cli.schema import schema_command
 from pimsim.cli.search import search_command
+from pimsim.cli.serve import serve_command
 from pimsim.cli.show import list_command, show_command
 from pimsim.cli.sparsity import sparsity_app
 from pimsim.cli.sweep import sweep_command
@@ -66,6 +67,7 @@ def _options(
 
 app.command("run")(run_command)
 app.command("compare")(compare_command)
+app.command("serve")(serve_command)
 app.add_typer(kernel_app, name="kernel")
 app.command("system")(system_command)
 app.command("calibrate")(calibrate_command)

@@ -17,7 +17,8 @@ def list_command(
         str | None,
         typer.Argument(
             metavar="KIND",
-            help="hardware, memory, pim, energy, xpu, system, model or trace; all without it.",
+            help="hardware, memory, pim, energy, xpu, system, service, model or trace; all without "
+            "it.",
         ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Names by kind, as JSON.")] = False,
@@ -64,7 +65,8 @@ def show_command(
     kind: Annotated[
         str | None,
         typer.Option(
-            help="hardware, memory, pim, energy, xpu, system or model, where two share a name. "
+            help="hardware, memory, pim, energy, xpu, system, service or model, where two share a "
+            "name. "
             "Without it: the first of these that has the name; hardware for a path."
         ),
     ] = None,
@@ -137,9 +139,13 @@ def _load(kind: str, name: str, overrides: list[str]) -> Resolved[Any]:
         from pimsim.workload.cards import ModelCard
 
         return loader.load_document(ModelCard, "model", name, overrides)
+    if kind == "service":
+        from pimsim.config.service_loader import load_service
+
+        return load_service(name, overrides)
     models = loader.CONFIG_MODELS
     if kind not in models:
-        allowed = [*models, "model"]
+        allowed = [*models, "model", "service"]
         raise InputError(
             f"unknown kind of preset {kind!r}{near_miss(kind, allowed)}; "
             f"allowed: {', '.join(allowed)}"

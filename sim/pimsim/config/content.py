@@ -20,7 +20,9 @@ from pimsim.config.plugins import plugins
 if TYPE_CHECKING:
     from pimsim.config.loader import Resolved
 
-__all__ = ["HARDWARE", "SIMULATION", "digest", "folder_sha256", "run_content", "sources_sha256"]
+__all__ = ["HARDWARE", "SERVICE", "SIMULATION", "digest", "folder_sha256", "run_content",
+    "service_content", "sources_sha256",
+]  # fmt: skip
 
 HARDWARE = ("__init__.py", "config", "hardware")
 """Sources that the timing of a part depends on."""
@@ -28,6 +30,11 @@ SIMULATION = (
     *HARDWARE, "workload", "mapping", "engine", "result", "reproductions", "simulate.py",
 )  # fmt: skip
 """Sources that a result depends on."""
+SERVICE = (
+    "__init__.py", "config", "workload", "serving", "result", "reproductions", "services.py",
+    "hardware/compiled.py",
+)  # fmt: skip
+"""The same of a service whose step times are given."""
 
 
 def digest(*parts: object) -> str:
@@ -56,6 +63,15 @@ def sources_sha256(names: tuple[str, ...] = SIMULATION) -> str:
         own = folder_sha256(path) if path.is_dir() else sha256(path.read_bytes()).hexdigest()
         found.append((name, own))
     return digest(found)
+
+
+def service_content(config: object, inputs: Mapping[str, str]) -> str:
+    """The hash of all that the result of a service depends on: its config's values, and the hash
+    of each file that it names."""
+    return digest({
+        "config": config, "inputs": dict(inputs), "plugins": _plugins(),
+        "sources": sources_sha256(SERVICE),
+    })  # fmt: skip
 
 
 @cache

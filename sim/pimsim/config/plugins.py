@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import pkgutil
 import typing
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
@@ -34,10 +34,12 @@ __all__ = [
 
 GROUP = "pimsim.plugins"
 _OURS = {
+    "arrivals": "pimsim.workload.arrivals",
     "collective": "pimsim.hardware.fabric.collectives",
     "dataflow": "pimsim.hardware.npu.dataflows",
     "design": "pimsim.hardware.pim.designs",
     "policy": "pimsim.engine.schedules",
+    "request_format": "pimsim.workload.request_formats",
     "router": "pimsim.serving.routers",
     "scheduler": "pimsim.serving.schedulers",
     "transform": "pimsim.workload.transforms",
@@ -124,11 +126,18 @@ def module_names(kind: str) -> list[str]:
 def load_module(kind: str, name: str) -> ModuleType:
     """The module of that name; ``InputError`` with the near miss where there is none."""
     known = _modules(kind)
+    name = _as_module(name, known)
     if name not in known:
         raise InputError(
             f"unknown {kind} {name!r}{near_miss(name, known)}; known: {', '.join(sorted(known))}"
         )
     return import_module(known[name])
+
+
+def _as_module(name: str, known: Collection[str]) -> str:
+    """``name``, or with underscores in place of hyphens, where that is a name."""
+    other = name.replace("-", "_")
+    return other if name not in known and other in known else name
 
 
 def is_reproduction(kind: str, name: str) -> bool:
@@ -161,8 +170,9 @@ class ModuleName:
         return [*self.words, *module_names(self.kind)]
 
     def check(self, name: str) -> str:
-        """``name``, if there is such a module; ``ValueError`` otherwise."""
+        """The module's name, if there is such a one; ``ValueError`` otherwise."""
         choices = self.choices
+        name = _as_module(name, choices)
         if name not in choices:
             raise ValueError(
                 f"found {name!r}{near_miss(name, choices)}; allowed: {', '.join(choices)}"

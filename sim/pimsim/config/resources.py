@@ -30,6 +30,7 @@ KINDS: dict[str, tuple[str, str]] = {
     "xpu": ("configs/xpu", ".yaml"),
     "area": ("configs/area", ".yaml"),
     "system": ("configs/system", ".yaml"),
+    "service": ("configs/service", ".yaml"),
     "model": ("models", ".yaml"),
     "trace": ("traces", ".csv"),
     "operators": ("traces", ".json"),

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
 
 from pimsim.config.base import ConfigModel
 from pimsim.config.plugins import ModuleName
+from pimsim.config.traffic import RequestsConfig
+from pimsim.config.units import Picoseconds
 
-__all__ = ["MOST_RUNNING", "MOST_TOKENS", "SchedulerSettings"]
+__all__ = [
+    "MOST_RUNNING", "MOST_TOKENS", "CacheConfig", "LinearConfig", "ProfileConfig", "ReplicasConfig",
+    "SchedulerSettings", "ServiceConfig", "SloConfig", "SpeculationConfig", "StepTimeConfig",
+]  # fmt: skip
 
 MOST_RUNNING = 65_536
 """Requests that run at once on a replica, at most."""
 MOST_TOKENS = 100_000_000
 """Tokens of a request or of a step, at most."""
+_MOST_BLOCKS = 2**30
 
 
 class SchedulerSettings(ConfigModel):
@@ -20,3 +28,104 @@ class SchedulerSettings(ConfigModel):
 
     name: Annotated[str, ModuleName("scheduler")]
     """A module of ``pimsim.serving.schedulers``, or a plugin's; the other keys are its own."""
+
+
+class CacheConfig(ConfigModel):
+    """The KV cache of a replica."""
+
+    blocks: int = Field(ge=1, le=_MOST_BLOCKS)
+    """All of them; ``vllm`` keeps one that no request ever holds."""
+    block_tokens: int = Field(default=16, ge=1, le=65_536)
+    """Tokens of a block."""
+
+
+class LinearConfig(ConfigModel):
+    """``step_us + token_us T + floor(ctx_ns C / 1000)`` microseconds for a step that feeds T tokens
+    of requests that have C in the cache at its end."""
+
+    step_us: int = Field(ge=1, le=10**9)
+    """Of each step."""
+    token_us: int = Field(ge=0, le=10**6)
+    """Of each token that is fed."""
+    ctx_ns: int = Field(default=0, ge=0, le=10**6)
+    """Of each token of context."""
+
+
+class ProfileConfig(ConfigModel):
+    """Measured layers (docs/serving.md has the tables)."""
+
+    folder: str
+    """Of ``dense.csv``, ``per_sequence.csv`` and ``attention.csv``; a relative one is written with
+    a slash (``./profile``) and counts from this file."""
+    layers: int = Field(ge=1, le=10_000)
+    """Blocks of the model; the tables have one."""
+
+
+class StepTimeConfig(ConfigModel):
+    """What a step takes: one of these."""
+
+    linear: LinearConfig | None = None
+    """In closed form."""
+    profile: ProfileConfig | None = None
+    """By a profile of layers."""
+
+    @model_validator(mode="after")
+    def _one_of_them(self) -> StepTimeConfig:
+        if (self.linear is None) == (self.profile is None):
+            raise ValueError("either linear or profile, not both and not none")
+        return self
+
+
+class ReplicasConfig(ConfigModel):
+    """Machines that serve the same model, each alone."""
+
+    count: int = Field(default=1, ge=1, le=10_000)
+    """How many."""
+    router: Annotated[str, ModuleName("router")] = "round_robin"
+    """Which one a request goes to: ``round_robin``, ``lor`` (the shortest queue), or a plugin's."""
+    stages: int = Field(default=1, ge=1, le=1024)
+    """Of each one's pipeline: as many steps are under way, and each stage takes a step's time."""
+
+
+class SpeculationConfig(ConfigModel):
+    """Guessed tokens that the next step verifies."""
+
+    drafts: int = Field(ge=1, le=64)
+    """After each step that made a token, of each request; to guess takes no time."""
+    accept: Annotated[int, Field(ge=0)] | Annotated[float, Field(gt=0, lt=1)] | Literal["mix"]
+    """How many are right: so many at most; with that probability each, up to the first that is not;
+    or ``mix``: ``(7 id + 13 j) mod (drafts + 1)`` in a request's j-th verification."""
+
+
+class SloConfig(ConfigModel):
+    """What a request must keep to count as served well; goodput counts those."""
+
+    ttft: Picoseconds | None = Field(default=None, gt=0)
+    """Arrival to first token."""
+    tpot: Picoseconds | None = Field(default=None, gt=0)
+    """First token to last, by the tokens behind the first; a request of one token has none."""
+    itl: Picoseconds | None = Field(default=None, gt=0)
+    """The longest gap between two tokens of a request."""
+    e2e: Picoseconds | None = Field(default=None, gt=0)
+    """Arrival to last token."""
+
+
+class ServiceConfig(ConfigModel):
+    """Everything that a service depends on."""
+
+    name: str
+    """What results call it."""
+    description: str = ""
+    """One line for ``pimsim list``."""
+    model: str | None = None
+    """A card's name (``models/``) or YAML path, whose longest context bounds requests; None:
+    nothing does but the cache."""
+    requests: RequestsConfig
+    scheduler: SchedulerSettings
+    cache: CacheConfig
+    step_time: StepTimeConfig
+    replicas: ReplicasConfig = ReplicasConfig()
+    speculation: SpeculationConfig | None = None
+    slo: SloConfig = SloConfig()
+    seed: int = Field(default=0, ge=0, le=2**63 - 1)
+    """Of all that is drawn: lengths, arrivals, drafts that are right."""

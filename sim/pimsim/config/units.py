@@ -14,7 +14,16 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, ValidationInfo
 
-__all__ = ["WRITTEN", "Bytes", "Hertz", "Picoseconds", "Quantity", "Share", "parse_quantity"]
+__all__ = [
+    "WRITTEN",
+    "Bytes",
+    "Hertz",
+    "Picoseconds",
+    "Quantity",
+    "Share",
+    "parse_quantity",
+    "parse_time",
+]
 
 _FREQUENCY = {"Hz": 1, "kHz": 10**3, "MHz": 10**6, "GHz": 10**9}
 _TIME_PS = {"ps": 1, "ns": 10**3, "us": 10**6, "ms": 10**9, "s": 10**12}
@@ -108,6 +117,11 @@ Picoseconds = Annotated[int, BeforeValidator(_AS_TIME.validate), _AS_TIME]
 
 Bytes = Annotated[int, BeforeValidator(_AS_BYTES.validate), _AS_BYTES]
 """A size in bytes; YAML writes ``32MiB``."""
+
+
+def parse_time(text: str) -> int:
+    """Picoseconds of ``"10s"``. Raises ``ValueError`` as ``parse_quantity`` does."""
+    return parse_quantity(text, _TIME_PS, "a time", written=True)
 
 
 def _parse_share(value: Any) -> Any:

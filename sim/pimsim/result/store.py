@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 from pimsim.config.errors import InputError, reason
@@ -23,6 +24,7 @@ __all__ = [
     "load",
     "load_config_text",
     "save",
+    "write_folder",
 ]
 
 CONFIG_FILE = "config.yaml"
@@ -50,10 +52,22 @@ def check_writable(out_dir: str | os.PathLike[str]) -> None:
 
 
 def save(result: Result, resolved_yaml: str, out_dir: str | os.PathLike[str]) -> None:
-    """Write config, result and tables to ``out_dir`` as a whole or not at all.
+    """Write config, result and tables to ``out_dir``, see ``write_folder``."""
 
-    They are written to a new folder beside it, which is then renamed. An existing ``out_dir`` is
-    replaced when it is empty or holds a result and nothing else; otherwise, or when the place
+    def fill(folder: Path) -> None:
+        (folder / CONFIG_FILE).write_text(resolved_yaml, encoding="utf-8")
+        text = json.dumps(result.to_dict(), indent=1, allow_nan=False)
+        (folder / RESULT_FILE).write_text(text + "\n", encoding="utf-8")
+        _write_tables(result, folder)
+
+    write_folder(out_dir, fill)
+
+
+def write_folder(out_dir: str | os.PathLike[str], fill: Callable[[Path], None]) -> None:
+    """Write a result's files to ``out_dir`` as a whole or not at all.
+
+    ``fill`` writes them to a new folder beside it, which is then renamed. An existing ``out_dir``
+    is replaced when it is empty or holds a result and nothing else; otherwise, or when the place
     cannot be written, ``InputError``.
     """
     target = given_path(out_dir)
@@ -65,10 +79,7 @@ def save(result: Result, resolved_yaml: str, out_dir: str | os.PathLike[str]) ->
     except OSError as error:
         raise InputError(f"--out {target}: cannot be written ({reason(error)})") from error
     try:
-        (staging / CONFIG_FILE).write_text(resolved_yaml, encoding="utf-8")
-        text = json.dumps(result.to_dict(), indent=1, allow_nan=False)
-        (staging / RESULT_FILE).write_text(text + "\n", encoding="utf-8")
-        _write_tables(result, staging)
+        fill(staging)
         staging.chmod(0o777 & ~read_umask())
         _swap(staging, final)
     except OSError as error:
@@ -83,6 +94,8 @@ def load(out_dir: str | os.PathLike[str]) -> Result:
     data = parse_json(read_text(path, "a result's JSON", _MAX_BYTES), str(path))
     if not isinstance(data, dict):
         raise InputError(f"{path}: not a result's JSON (found {type(data).__name__})")
+    if "goodput" in data:
+        raise InputError(f"{path}: the result of a service (pimsim serve); a run's is expected")
     try:
         return Result.from_dict(data)
     except ValueError as error:

@@ -24,44 +24,44 @@ WAITING, RUNNING, ASIDE = 0, 1, 2
 _WHOLE = np.int64
 REQUEST = np.dtype(
     [
+        # how far it is; what every step looks at lies together
+        ("next", _WHOLE),  # in its list
+        ("previous", _WHOLE),
+        ("computed", _WHOLE),  # tokens whose keys and values are in the cache, drafts included
+        ("length", _WHOLE),  # tokens that are known: the prompt, and what was made
+        ("blocks", _WHOLE),  # that it holds
+        ("drafts", _WHOLE),  # guessed tokens behind the known ones, for the next step
+        ("entry", np.int32),  # its entry in the step that is being made
+        ("slot", np.int32),  # its row of the table of blocks
+        ("flying", np.bool_),  # in a step that has not ended
+        ("decoding", np.bool_),  # all known tokens but the last one have been fed
         # what is asked
-        ("id", _WHOLE),
         ("prompt", _WHOLE),
         ("output", _WHOLE),
+        ("last_token_ps", _WHOLE),
+        ("longest_gap_ps", _WHOLE),
+        ("first_token_ps", _WHOLE),
+        ("first_scheduled_ps", _WHOLE),
+        ("id", _WHOLE),
         ("priority", _WHOLE),  # smaller is served first
         ("arrival_ps", _WHOLE),
         ("prefix_first", _WHOLE),  # its first block among those of all requests that may be shared
         ("prefix_blocks", _WHOLE),  # how many it has
-        # how far it is
-        ("computed", _WHOLE),  # tokens whose keys and values are in the cache, drafts included
-        ("length", _WHOLE),  # tokens that are known: the prompt, and what was made
-        ("decoding", np.bool_),  # all known tokens but the last one have been fed
-        ("drafts", _WHOLE),  # guessed tokens behind the known ones, for the next step
-        ("flying", np.bool_),  # in a step that has not ended
-        ("entry", _WHOLE),  # its entry in the step that is being made
-        # where it is
-        ("replica", _WHOLE),
-        ("next", _WHOLE),  # in its list
-        ("previous", _WHOLE),
-        ("slot", _WHOLE),  # its row of the table of blocks
-        ("blocks", _WHOLE),  # that it holds
-        ("offered", _WHOLE),  # of them, those at its start that others may share
+        ("offered", _WHOLE),  # of its blocks, those at its start that others may share
         # what is said of it
-        ("first_scheduled_ps", _WHOLE),
+        ("replica", _WHOLE),
         ("first_scheduled_step", _WHOLE),
-        ("first_token_ps", _WHOLE),
         ("first_token_step", _WHOLE),
         ("finish_ps", _WHOLE),
         ("finish_step", _WHOLE),
-        ("last_token_ps", _WHOLE),
-        ("longest_gap_ps", _WHOLE),
         ("preemptions", _WHOLE),
         ("cached", _WHOLE),  # tokens of the prompt found in the cache when it was first admitted
         ("recomputed", _WHOLE),  # tokens that were fed before and had to be fed again
         ("verifications", _WHOLE),
         ("accepted", _WHOLE),  # drafts
         ("rejected", _WHOLE),  # drafts that were fed for nothing
-    ]
+    ],
+    align=True,
 )
 """A request of a service."""
 

@@ -23,7 +23,7 @@ from pimsim.serving.records import NONE, REQUEST, WAITING, Records
 from pimsim.serving.routers import Router
 from pimsim.serving.schedulers import Batch, Demand, Scheduler
 from pimsim.serving.step_times import StepTime
-from pimsim.workload.traffic import Traffic
+from pimsim.workload.traffic import NOBODY, PrefixBlocks, Traffic
 
 __all__ = ["Fleet", "Service", "Watcher", "request_records"]
 
@@ -65,19 +65,15 @@ class _Replica:
         self.steps = 0
 
 
-def request_records(traffic: Traffic) -> Records:
-    """``REQUEST`` records of requests of which nothing is known but what they ask."""
+def request_records(traffic: Traffic, prefixes: PrefixBlocks | None = None) -> Records:
+    """``REQUEST`` records of requests of which nothing is known but what they ask. ``prefixes``:
+    blocks of the cache that they begin with."""
     found = np.zeros(len(traffic), dtype=REQUEST)
-    for name in (
-        "id",
-        "prompt",
-        "output",
-        "priority",
-        "arrival_ps",
-        "prefix_first",
-        "prefix_blocks",
-    ):
+    for name in ("id", "prompt", "output", "priority", "arrival_ps"):
         found[name] = getattr(traffic, name)
+    if prefixes is not None:
+        found["prefix_first"], found["prefix_blocks"] = prefixes.first, prefixes.count
+    found["arrival_ps"][traffic.follows != NOBODY] = NONE  # until the one before has ended
     found["length"] = traffic.prompt
     for name in (
         "entry", "replica", "next", "previous", "slot", "first_scheduled_ps",
@@ -108,7 +104,11 @@ class Service:
         _check(traffic, fleet)
         self.traffic = traffic
         self.fleet = fleet
-        self.requests = request_records(traffic)
+        shares = fleet.scheduler.shares_prefixes and fleet.settings.prefix_caching
+        self._prefixes: PrefixBlocks | None = None
+        if shares and traffic.prefixes is not None:
+            self._prefixes = traffic.prefixes.split(fleet.block_tokens, traffic.prompt)
+        self.requests = request_records(traffic, self._prefixes)
         self.gaps = new_gaps()
         self.now_ps = 0
         self.arrived = 0
@@ -118,11 +118,11 @@ class Service:
         self._ends: list[tuple[int, int, _Replica, Batch]] = []
         self._arrivals: list[tuple[int, int]] = [
             (int(self.requests["arrival_ps"][row]), row)
-            for row in np.flatnonzero(traffic.follows < 0).tolist()
+            for row in np.flatnonzero(traffic.follows == NOBODY).tolist()
         ]
         heapq.heapify(self._arrivals)
         self._successors = {
-            int(before): row for row, before in enumerate(traffic.follows) if before >= 0
+            int(before): row for row, before in enumerate(traffic.follows) if before != NOBODY
         }
         self._made = 0
 
@@ -133,11 +133,11 @@ class Service:
         cache = BlockCache.of(
             fleet.blocks - kind.null_blocks, fleet.block_tokens,
             kind.most_running(settings, fleet.stages),
-            kind.blocks_held(settings, most, fleet.block_tokens), traffic.prefix_contents,
+            kind.blocks_held(settings, most, fleet.block_tokens),
+            0 if self._prefixes is None else self._prefixes.contents,
         )  # fmt: skip
-        scheduler = kind(
-            settings, self.requests, traffic.prefix, cache, fleet.stages, fleet.speculation
-        )
+        prefix = np.zeros(0, dtype=np.int32) if self._prefixes is None else self._prefixes.numbers
+        scheduler = kind(settings, self.requests, prefix, cache, fleet.stages, fleet.speculation)
         return _Replica(number, scheduler, fleet.stages)
 
     @property

@@ -32,7 +32,7 @@ from pimsim.serving.service import Fleet, Service
 from pimsim.serving.step_times.linear import Linear
 from pimsim.serving.step_times.profile import load_profile
 from pimsim.validate.types import ReferenceLine, References, Row, read_lines
-from pimsim.workload.traffic import Traffic
+from pimsim.workload.traffic import PrefixBlocks, Traffic
 
 __all__ = ["measured_rows", "rows", "scenario_fleet"]
 
@@ -109,7 +109,8 @@ def _scenario(
     name: str, scenario: Mapping[str, Any], lines: Sequence[ReferenceLine],
     prefixes: Mapping[int, Sequence[int]], steps: Sequence[ReferenceLine],
 ) -> Iterator[Row]:  # fmt: skip
-    service = Service(_traffic(lines, prefixes), scenario_fleet(scenario, name, lines[0]["engine"]))
+    fleet = scenario_fleet(scenario, name, lines[0]["engine"])
+    service = Service(_traffic(lines, prefixes, fleet.block_tokens), fleet)
     watcher = _Steps()
     service.run([watcher])
     group = "serving.speculation" if scenario.get("k") else f"serving.{scenario['engine']}"
@@ -151,7 +152,7 @@ def measured_rows(references: References) -> Iterator[Row]:
         Vllm, settings, load_profile(profile.parent, _MEASURED_LAYERS), _MEASURED_BLOCKS, 16,
         load_router("round_robin"),
     )  # fmt: skip
-    service = Service(_traffic(lines, {}), fleet)
+    service = Service(_traffic(lines, {}, 16), fleet)
     service.run()
     ours = {
         name: service.requests[f"{name}_ps"] / _PS_PER_US
@@ -235,18 +236,20 @@ def scenario_fleet(scenario: Mapping[str, Any], name: str, engine: str = "") -> 
     )  # fmt: skip
 
 
-def _traffic(lines: Sequence[ReferenceLine], prefixes: Mapping[int, Sequence[int]]) -> Traffic:
+def _traffic(
+    lines: Sequence[ReferenceLine], prefixes: Mapping[int, Sequence[int]], block_tokens: int
+) -> Traffic:
     def column(name: str) -> Any:
         return np.array([line.whole(name) if line.get(name) else 0 for line in lines])
 
     held = [prefixes.get(line.whole("id"), ()) if prefixes else () for line in lines]
     counts = np.array([len(each) for each in held])
+    numbers = np.array([block for each in held for block in each], dtype=np.int32)
     return Traffic(
         column("arrival_us") * _PS_PER_US, column("prompt"), column("output"),
         id=column("id") if "id" in lines[0] else np.arange(len(lines)), priority=column("priority"),
-        prefix=np.array([block for each in held for block in each], dtype=np.int32),
-        prefix_first=np.cumsum(counts) - counts, prefix_blocks=counts,
-        places=tuple(line.where for line in lines),
+        prefixes=PrefixBlocks(block_tokens, numbers, np.cumsum(counts) - counts, counts),
+        place=lambda row: lines[row].where,
     )  # fmt: skip
 
 

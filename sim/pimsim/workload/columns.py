@@ -45,19 +45,21 @@ class CsvColumns:
 
     def whole(self, column: str) -> NDArray[np.int64]:
         """A column of whole numbers of at least 0. Raises ``InputError`` with file and line."""
-        return self._numbers(column, _WHOLE, "a whole number", np.int64)
+        found: NDArray[np.int64] = self._checked(column, _WHOLE, "a whole number").astype(np.int64)
+        return found
 
     def numbers(self, column: str) -> NDArray[np.float64]:
         """A column of numbers. Raises ``InputError`` with file and line."""
-        return self._numbers(column, _NUMBER, "a number", np.float64)
+        found: NDArray[np.float64] = self._checked(column, _NUMBER, "a number").astype(np.float64)
+        return found
 
-    def _numbers(self, column: str, pattern: re.Pattern[str], what: str, kind: Any) -> Any:
+    def _checked(self, column: str, pattern: re.Pattern[str], what: str) -> NDArray[np.str_]:
         cells = self.text(column)
         for row, cell in enumerate(cells):
             if pattern.fullmatch(cell) is None:
                 shown = cell if len(cell) <= 40 else f"{cell[:37]}..."
                 raise InputError(f"{self.where(row)}: {column} is {shown!r}; {what} is expected")
-        return np.array(cells, dtype=np.str_).astype(kind)
+        return np.array(cells, dtype=np.str_)
 
 
 def read_csv(path: Path, what: str, content: str | None = None) -> CsvColumns:

@@ -6,20 +6,71 @@ picoseconds.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Traffic"]
+from pimsim.config.errors import InputError
+
+__all__ = ["NOBODY", "PrefixBlocks", "Traffic"]
 
 Ints = NDArray[np.int64]
 
-_NOBODY = -1
+NOBODY = -1
+"""In place of a request's row."""
 
 
-def _none() -> NDArray[np.int32]:
-    return np.zeros(0, dtype=np.int32)
+def _empty() -> Ints:
+    return np.zeros(0, dtype=np.int64)
+
+
+@dataclass(frozen=True)
+class PrefixBlocks:
+    """What the blocks at the start of prompts hold, by number: equal numbers are equal content
+    behind equal content."""
+
+    tokens: int
+    """Of a block."""
+    numbers: NDArray[np.int32]
+    """From 0, those of one request behind those of another."""
+    first: Ints
+    """Where each request's begin, shape (requests,)."""
+    count: Ints
+    """How many each has; its last one may be filled in part."""
+
+    @property
+    def contents(self) -> int:
+        """Numbers in use: 0 to one less."""
+        return int(self.numbers.max()) + 1 if len(self.numbers) else 0
+
+    def split(self, tokens: int, prompt: Ints) -> PrefixBlocks:
+        """The same in blocks of fewer tokens, full ones alone.
+
+        Parameters
+        ----------
+        tokens
+            Of a block; a divisor of ``self.tokens``.
+        prompt
+            Tokens of each prompt.
+
+        Raises
+        ------
+        InputError
+            Where whole blocks do not make up one of these.
+        """
+        if self.tokens % tokens:
+            raise InputError(
+                f"cache.block_tokens is {tokens}; blocks of prompts have {self.tokens} tokens in "
+                "the request trace, which is no multiple of it"
+            )
+        parts = self.tokens // tokens
+        wide = self.numbers.astype(np.int64)[:, np.newaxis] * parts + np.arange(parts)
+        return PrefixBlocks(
+            tokens, wide.reshape(-1).astype(np.int32), self.first * parts,
+            np.minimum(self.count * parts, prompt // tokens),
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -32,32 +83,24 @@ class Traffic:
     """Tokens of the prompt, at least 1."""
     output: Ints
     """Tokens to make, the first one included, at least 1."""
-    id: Ints = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+    id: Ints = field(default_factory=_empty)
     """Numbers by which they are called; by default from 0."""
-    priority: Ints = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+    priority: Ints = field(default_factory=_empty)
     """The smaller, the sooner; by default 0."""
-    follows: Ints = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
-    """Row of the request whose end each waits for, or -1: it comes at its time."""
-    pause_ps: Ints = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+    follows: Ints = field(default_factory=_empty)
+    """Row of the request whose end each waits for, or ``NOBODY``: it comes at its time."""
+    pause_ps: Ints = field(default_factory=_empty)
     """Time between that end and its arrival."""
-    prefix: NDArray[np.int32] = field(default_factory=_none)
-    """What blocks at the start of prompts hold, by number, one request behind the other: equal
-    numbers are equal content behind equal content."""
-    prefix_first: Ints = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
-    """Where each request's begin."""
-    prefix_blocks: Ints = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
-    """How many it has, full ones of its prompt."""
-    places: tuple[str, ...] | str = "requests"
-    """Where a request stands, for messages: of each, or of all."""
+    prefixes: PrefixBlocks | None = None
+    """Beginnings of prompts that may be shared; None: nothing is known of them."""
+    place: Callable[[int], str] | None = None
+    """Where the request of a row stands, for messages."""
 
     def __post_init__(self) -> None:
         count = len(self.prompt)
         defaults = {
-            "id": np.arange(count, dtype=np.int64), "priority": np.zeros(count, dtype=np.int64),
-            "follows": np.full(count, _NOBODY, dtype=np.int64),
-            "pause_ps": np.zeros(count, dtype=np.int64),
-            "prefix_first": np.zeros(count, dtype=np.int64),
-            "prefix_blocks": np.zeros(count, dtype=np.int64),
+            "id": np.arange(count), "priority": np.zeros(count, dtype=np.int64),
+            "follows": np.full(count, NOBODY), "pause_ps": np.zeros(count, dtype=np.int64),
         }  # fmt: skip
         for name, values in defaults.items():
             if not len(getattr(self, name)):
@@ -66,19 +109,44 @@ class Traffic:
     def __len__(self) -> int:
         return len(self.prompt)
 
-    @property
-    def prefix_contents(self) -> int:
-        """Numbers that ``prefix`` uses: 0 to one less."""
-        return int(self.prefix.max()) + 1 if len(self.prefix) else 0
-
     def where(self, row: int) -> str:
         """How a message calls the request of a row."""
-        if isinstance(self.places, str):
-            return f"{self.places}: request {self.id[row]}"
-        return self.places[row]
+        said = f"request {self.id[row]}"
+        return said if self.place is None else f"{self.place(row)}: {said}"
 
     def scaled(self, rate: float) -> Traffic:
-        """The same requests at ``rate`` times the rate, pauses unchanged."""
+        """The same requests at ``rate`` times the rate; pauses stay."""
         if rate == 1:
             return self
         return replace(self, arrival_ps=np.rint(self.arrival_ps / rate).astype(np.int64))
+
+    def first(self, count: int) -> Traffic:
+        """Those at the front of the list."""
+        prefixes = self.prefixes
+        if prefixes is not None:
+            prefixes = replace(prefixes, first=prefixes.first[:count], count=prefixes.count[:count])
+        columns = ("arrival_ps", "prompt", "output", "id", "priority", "follows", "pause_ps")
+        return replace(
+            self, prefixes=prefixes, **{name: getattr(self, name)[:count] for name in columns}
+        )
+
+    def check(self) -> Traffic:
+        """Itself. Raises ``InputError``, with the request, for arrivals that are out of order and
+        for a prompt or an output of no tokens."""
+        for name in ("prompt", "output"):
+            empty = np.flatnonzero(getattr(self, name) < 1)
+            if len(empty):
+                hint = "; requests.skip_empty leaves such requests out" if name == "output" else ""
+                raise InputError(
+                    f"{self.where(int(empty[0]))}: {name} is 0 tokens, at least 1 is expected{hint}"
+                )
+        timed = np.flatnonzero(self.follows == NOBODY)
+        back = np.flatnonzero(np.diff(self.arrival_ps[timed]) < 0)
+        if len(back):
+            row, before = int(timed[back[0] + 1]), int(timed[back[0]])
+            raise InputError(
+                f"{self.where(row)} arrives at {self.arrival_ps[row] / 1e12:.6f} s, before the one "
+                f"that stands before it ({self.arrival_ps[before] / 1e12:.6f} s); arrivals must be "
+                "in order"
+            )
+        return self

@@ -213,7 +213,9 @@ def _choose(
         if request.flying or tokens <= 0:
             row = request.next
             continue
-        held = blocks_of(request.computed + tokens, pool.tokens)
+        held = request.blocks  # mostly enough, and a division is most of what a decode takes
+        if request.computed + tokens > held * pool.tokens:
+            held = blocks_of(request.computed + tokens, pool.tokens)
         behind = request.next
         gave_up = False
         while held - request.blocks > pool.free and not gave_up:
@@ -239,7 +241,8 @@ def _choose(
                 break
             row = behind
             continue
-        grow(pool, blocks, table, slots, found, request, held)
+        if held > request.blocks:
+            grow(pool, blocks, table, slots, found, request, held)
         if rules.sharing:
             offer(blocks, table, found, prefix, request, request.computed + tokens, pool.tokens)
         put(requests, entries, sums, row, tokens, 0)

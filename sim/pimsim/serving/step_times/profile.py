@@ -39,6 +39,9 @@ _ONCE = ("embedding", "final_layernorm")
 _TWICE = "layernorm"
 """Before attention, and before the feed-forward network."""
 _AXES = ("prefill_chunk", "kv_prefill", "n_decode", "kv_decode")
+_WORDS = (
+    "tokens of prompts", "tokens before them", "requests that decode", "tokens of mean context",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -71,15 +74,15 @@ class LayerProfile:
             batch.entries, batch.requests, *self.axes, self.attention_ps, self.beside
         )
         if axis >= 0:
-            self._check(_AXES[axis], found, int(self.axes[axis][-1]), "attention.csv")
+            self._check(_WORDS[axis], found, int(self.axes[axis][-1]), "attention.csv")
         around = self.dense_ps[batch.tokens] + self.sequences_ps[batch.requests]
         return int(around) + self.layers * int(attention)
 
     def _check(self, what: str, found: int, most: int, table: str) -> None:
         if found > most:
             raise InputError(
-                f"{self.source}/{table}: a step with {what} of {found}; the profile was measured "
-                f"up to {most}"
+                f"{self.source}/{table}: a step has {found} {what}; the profile was measured up to "
+                f"{most}"
             )
 
 

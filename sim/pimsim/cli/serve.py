@@ -1,0 +1,107 @@
+"""``pimsim serve``."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from pimsim.cli.edge import Stopped
+
+if TYPE_CHECKING:
+    from pimsim.result.service import ServiceResult
+    from pimsim.services import ServiceProgress, ServiceRun
+
+__all__ = ["serve_command"]
+
+
+def serve_command(
+    service: Annotated[
+        str, typer.Argument(metavar="SERVICE", help="A preset's name or a YAML path.")
+    ],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Change a value; may be repeated."),
+    ] = None,
+    max_time: Annotated[
+        str | None,
+        typer.Option("--max-time", metavar="TIME", help="Stop at this simulated time (60s)."),
+    ] = None,
+    max_requests: Annotated[
+        int | None,
+        typer.Option(
+            "--max-requests",
+            metavar="N",
+            min=1,
+            max=100_000_000,
+            help="Stop when so many requests have ended.",
+        ),
+    ] = None,
+    out: Annotated[
+        str | None,
+        typer.Option(
+            "--out",
+            metavar="DIR",
+            help="Write config, result, requests and steps (Parquet) there.",
+        ),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
+) -> None:
+    """Serve requests: throughput, TTFT, TPOT, gaps, goodput, who waits, what the cache holds.
+
+    Ctrl-C stops, tells and writes what is known, and ends with 130.
+    """
+    from pimsim.services import ServiceRun, prepare, stop_time
+
+    until_ps = stop_time(max_time)
+    with ServiceRun(prepare(service, overrides or []), out) as running:
+        try:
+            with _progress(service) as on_progress:
+                running.run(until_ps, max_requests, on_progress)
+        except Stopped:
+            _tell(running, as_json)
+            raise
+        _tell(running, as_json)
+
+
+def _tell(running: ServiceRun, as_json: bool) -> None:
+    """Write the folder, then print."""
+    result = running.result()
+    running.save(result)
+    if as_json:
+        typer.echo(json.dumps(result.to_dict(), indent=1, allow_nan=False))
+    else:
+        _print(result)
+
+
+def _print(result: ServiceResult) -> None:
+    from pimsim.cli.tables import print_table
+    from pimsim.result.service_view import service_rows
+
+    print_table(result.name, service_rows(result))
+
+
+@contextmanager
+def _progress(name: str) -> Iterator[Callable[[ServiceProgress], None] | None]:
+    """A line on stderr while the service runs; nothing where stderr is no terminal."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+    from rich.markup import escape
+
+    shown = escape(name)
+    with Console(stderr=True).status(f"{shown}: preparing") as status:
+
+        def on_progress(now: ServiceProgress) -> None:
+            left = "" if now.left_s is None else f", {now.left_s:,.0f} s left"
+            status.update(
+                f"{shown}: {now.time_ps / 1e12:,.1f} s simulated, {now.finished:,} of "
+                f"{now.requests:,} requests done{left}"
+            )
+
+        yield on_progress

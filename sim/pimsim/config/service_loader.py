@@ -1,0 +1,108 @@
+"""A service's YAML, whose scheduler and arrivals bring the keys of their sections along."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from pydantic import ValidationError, create_model
+
+from pimsim.config.compose import Layout, apply_override, compose
+from pimsim.config.errors import InputError
+from pimsim.config.loader import Resolved
+from pimsim.config.plugins import ModuleName, load_module
+from pimsim.config.schema import explain
+from pimsim.config.service import ServiceConfig
+from pimsim.config.traffic import FROM_FILE, RequestsConfig
+from pimsim.config.tree import Entry, lookup, plain
+from pimsim.config.units import WRITTEN
+
+__all__ = ["ResolvedService", "load_service", "service_model"]
+
+ResolvedService = Resolved[ServiceConfig]
+
+_LAYOUT = Layout(
+    "service", {}, (("requests", "file"), ("model",), ("step_time", "profile", "folder"))
+)
+_CHOICES = (
+    (("scheduler", "name"), "scheduler", lambda module: module.SCHEDULER.Settings),
+    (("requests", "arrivals", "process"), "arrivals", lambda module: module.SETTINGS),
+)
+"""Keys that name a module, its kind, and where it has its settings."""
+
+
+def load_service(name_or_path: str, overrides: Sequence[str] = ()) -> ResolvedService:
+    """Load a service: a preset's name (``configs/service``) or a YAML path.
+
+    ``overrides`` are ``key.of.it=value``, in order. Another scheduler, or process of arrivals,
+    drops the keys of the former one that it does not have.
+
+    Raises
+    ------
+    InputError
+        With file, line, key, what was found and what is allowed.
+    """
+    root = compose(name_or_path, _LAYOUT)
+    for text in overrides:
+        root = _pruned(apply_override(root, text, service_model(root), _LAYOUT), text)
+    model = service_model(root)
+    try:
+        config = model.model_validate(plain(root), context=WRITTEN)
+    except ValidationError as error:
+        raise explain(error, root, model) from None
+    return Resolved(config, root)
+
+
+def service_model(root: Entry) -> type[ServiceConfig]:
+    """The config model of the document ``root``: with the keys of the scheduler and of the arrivals
+    that it names. Raises ``InputError`` for a name that is none."""
+    scheduler, arrivals = (
+        _settings(root, path, kind, settings) for path, kind, settings in _CHOICES
+    )
+    fields: dict[str, Any] = {}
+    if scheduler is not None:
+        fields["scheduler"] = (scheduler, ...)
+    if arrivals is not None:
+        own = create_model(
+            "RequestsConfig", __base__=RequestsConfig, __doc__=RequestsConfig.__doc__,
+            arrivals=(arrivals, ...),
+        )  # fmt: skip
+        fields["requests"] = (own, ...)
+    if not fields:
+        return ServiceConfig
+    return create_model(
+        "ServiceConfig", __base__=ServiceConfig, __doc__=ServiceConfig.__doc__, **fields
+    )
+
+
+def _settings(root: Entry, path: tuple[str, ...], kind: str, settings: Any) -> Any:
+    entry, steps = lookup(root, path)
+    if steps < len(path) or not isinstance(entry.value, str) or entry.value == FROM_FILE:
+        return None
+    try:
+        name = ModuleName(kind, (FROM_FILE,) if kind == "arrivals" else ()).check(entry.value)
+    except ValueError as error:  # before its other keys are found to be nobody's
+        raise InputError(f"{entry.origin}: {'.'.join(path)}: {error}") from None
+    return settings(load_module(kind, name))
+
+
+def _pruned(root: Entry, text: str) -> Entry:
+    """Without the keys of a scheduler, or process, that ``text`` has just replaced."""
+    changed = tuple(part.strip() for part in text.partition("=")[0].split("."))
+    for path, kind, settings in _CHOICES:
+        own = _settings(root, path, kind, settings) if changed == path else None
+        if own is not None:
+            section, _ = lookup(root, path[:-1])
+            assert isinstance(section.value, dict)
+            kept = {key: one for key, one in section.value.items() if key in own.model_fields}
+            return _with(root, path[:-1], replace(section, value=kept))
+    return root
+
+
+def _with(root: Entry, path: tuple[str, ...], section: Entry) -> Entry:
+    if not path:
+        return section
+    assert isinstance(root.value, dict)
+    inner = _with(root.value[path[0]], path[1:], section)
+    return replace(root, value={**root.value, path[0]: inner})

@@ -1,0 +1,273 @@
+"""What a service came to: figures of its requests, its steps, its cache."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pimsim.config.service import SloConfig
+from pimsim.serving.gaps import gap_percentile, mean_gap_ps
+from pimsim.serving.records import NONE, Records
+from pimsim.serving.service import Service
+from pimsim.serving.step_log import StepLog
+from pimsim.workload.traffic import NOBODY
+
+__all__ = ["ServiceResult", "Verdict", "build_service_result", "judge_load"]
+
+VERSION = 1
+"""Of the format of ``to_dict``."""
+_PS_PER_S = 10**12
+_SHARES = (0.5, 0.9, 0.99)
+_TREND_POINTS = 20
+_TREND_LIMIT = 1.96 * (_TREND_POINTS * (_TREND_POINTS - 1) * (2 * _TREND_POINTS + 5) / 18) ** 0.5
+"""Of Mann and Kendall's sum of signs, beyond which a trend is no chance (5 %, both sides)."""
+_LEAST_QUEUE = 10
+"""Requests that wait at the last arrival where a load is too much, at least."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether requests come faster than they are served."""
+
+    overloaded: bool
+    offered_per_s: float
+    """Requests that arrive, between the first and the last."""
+    carried_per_s: float
+    """Requests that end, in the second half of that time."""
+    queue: int
+    """Who waits for his first step at the last arrival."""
+
+    @property
+    def words(self) -> str:
+        """One line."""
+        if not self.overloaded:
+            return "the queue does not grow"
+        return (
+            f"overloaded: {self.offered_per_s:.3g} requests/s come and {self.carried_per_s:.3g} "
+            f"are served; {self.queue:,} wait when the last one comes"
+        )
+
+
+@dataclass(frozen=True)
+class ServiceResult:
+    """A service, as far as it came."""
+
+    name: str
+    requests: Records
+    """``REQUEST`` records, one each."""
+    figures: dict[str, Any]
+    """What ``pimsim serve --json`` prints."""
+    verdict: Verdict | None
+    """None where requests wait for others' ends, or too few arrived to say."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """The figures, as JSON can hold them."""
+        return self.figures
+
+    def table(self) -> Any:
+        """A pandas frame, a row a request: times in seconds, NaN where it has not come so far."""
+        import pandas
+
+        from pimsim.result.service_rows import request_columns
+
+        return pandas.DataFrame(request_columns(self.requests))
+
+
+def build_service_result(
+    service: Service, log: StepLog, name: str, slo: SloConfig, extra: dict[str, Any]
+) -> ServiceResult:
+    """Figures of a service, done or not.
+
+    Parameters
+    ----------
+    service
+        As far as it has come.
+    log
+        Of all its steps.
+    name
+        What it is called.
+    slo
+        What a request must keep.
+    extra
+        Further figures: fidelity, provenance.
+    """
+    log.flush()
+    asked = service.requests
+    seconds = service.now_ps / _PS_PER_S
+    done = asked["finish_ps"] != NONE
+    started = asked["first_token_ps"] != NONE
+    verdict = judge_load(service)
+    made = int((asked["length"] - asked["prompt"])[started].sum())
+    cached = int(asked["cached"].sum())
+    fed_prompts = int(asked["prompt"][started].sum())
+    figures: dict[str, Any] = {
+        "version": VERSION,
+        "name": name,
+        "finished": service.done,
+        "requests": {
+            "asked": len(asked), "arrived": service.arrived, "finished": service.finished,
+        },
+        "time_s": seconds,
+        "requests_per_s": _rate(service.finished, seconds),
+        "tokens_per_s": _rate(made, seconds),
+        "latency_s": {
+            "ttft": _spread((asked["first_token_ps"] - asked["arrival_ps"])[started]),
+            "tpot": _spread(_tpot_ps(asked[done])),
+            "itl": _gaps(service),
+            "e2e": _spread((asked["finish_ps"] - asked["arrival_ps"])[done]),
+            "queue": _spread(
+                (asked["first_scheduled_ps"] - asked["arrival_ps"])[
+                    asked["first_scheduled_ps"] != NONE
+                ]
+            ),
+        },
+        "tpot_is": "(finish - first token) / (output - 1), of requests of more than one token",
+        "slo": {
+            key: value / _PS_PER_S
+            for key, value in slo.model_dump().items() if value is not None
+        },
+        "goodput": _goodput(asked[done], slo, seconds),
+        "queue": {
+            "max": log.most_waiting,
+            "at_last_arrival": None if verdict is None else verdict.queue,
+            "overloaded": None if verdict is None else verdict.overloaded,
+            "offered_per_s": None if verdict is None else verdict.offered_per_s,
+            "carried_per_s": None if verdict is None else verdict.carried_per_s,
+        },
+        "kv": {
+            "blocks": service.replicas[0].scheduler.cache.count,
+            "block_tokens": service.fleet.block_tokens,
+            "used": log.used_block_ps / log.busy_ps if log.busy_ps else 0.0,
+            "peak": log.peak_blocks,
+            "preemptions": int(asked["preemptions"].sum()),
+            "recomputed_tokens": int(asked["recomputed"].sum()),
+            "cached_tokens": cached,
+            "prefix_hits": cached / fed_prompts if fed_prompts else 0.0,
+        },
+        "steps": {
+            "count": log.steps, "tokens": log.tokens,
+            "mean_requests": log.entries / log.steps if log.steps else 0.0,
+            "mean_tokens": log.tokens / log.steps if log.steps else 0.0,
+        },
+        "drafts": {
+            "verifications": int(asked["verifications"].sum()),
+            "accepted": int(asked["accepted"].sum()), "rejected": int(asked["rejected"].sum()),
+        },
+        "over_time": _over_time(service, log),
+        "power_w": None,
+        **extra,
+    }  # fmt: skip
+    return ServiceResult(name, asked, figures, verdict)
+
+
+def judge_load(service: Service) -> Verdict | None:
+    """Whether the queue grows while requests arrive: Mann and Kendall's test of its length at
+    twenty moments. None where arrivals depend on ends, or are all at once, or have hardly begun."""
+    asked = service.requests
+    arrivals = _reached(asked[asked["replica"] != NONE], "arrival_ps")
+    depends = (service.traffic.follows != NOBODY).any()
+    if depends or len(arrivals) < _TREND_POINTS or arrivals[0] == arrivals[-1]:
+        return None
+    first, last = int(arrivals[0]), int(arrivals[-1])
+    moments = np.linspace(first, last, _TREND_POINTS + 1)[1:].astype(np.int64)
+    queue = _count(arrivals, moments) - _count(_reached(asked, "first_scheduled_ps"), moments)
+    signs = sum(int(np.sign(queue[at + 1 :] - queue[at]).sum()) for at in range(len(queue)))
+    middle = (first + last) // 2
+    ends = _reached(asked, "finish_ps")
+    carried = int(_count(ends, np.array([last]))[0] - _count(ends, np.array([middle]))[0])
+    return Verdict(
+        overloaded=signs > _TREND_LIMIT and int(queue[-1]) >= _LEAST_QUEUE,
+        offered_per_s=(len(arrivals) - 1) / (last - first) * _PS_PER_S,
+        carried_per_s=carried / (last - middle) * _PS_PER_S, queue=int(queue[-1]),
+    )  # fmt: skip
+
+
+def _reached(asked: Records, column: str) -> NDArray[np.int64]:
+    """When requests came so far, those that did, in order."""
+    return np.sort(asked[column][asked[column] != NONE])
+
+
+def _count(times: NDArray[np.int64], moments: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Of ``times``, in order, those up to each moment."""
+    return np.searchsorted(times, moments, side="right").astype(np.int64)
+
+
+def _rate(count: int, seconds: float) -> float:
+    return count / seconds if seconds else 0.0
+
+
+def _tpot_ps(done: Records) -> NDArray[np.float64]:
+    several = done[done["output"] > 1]
+    found: NDArray[np.float64] = (several["finish_ps"] - several["first_token_ps"]) / (
+        several["output"] - 1
+    )
+    return found
+
+
+def _spread(times_ps: NDArray[Any]) -> dict[str, float | None]:
+    """Mean, percentiles and maximum, in seconds; None of nothing."""
+    if not len(times_ps):
+        return dict.fromkeys(("mean", "p50", "p90", "p99", "max"))
+    p50, p90, p99 = np.quantile(times_ps, _SHARES)
+    values = (times_ps.mean(), p50, p90, p99, times_ps.max())
+    return {
+        key: float(value) / _PS_PER_S
+        for key, value in zip(("mean", "p50", "p90", "p99", "max"), values, strict=True)
+    }
+
+
+def _gaps(service: Service) -> dict[str, float | None]:
+    """The same of all gaps between tokens."""
+    longest = int(service.requests["longest_gap_ps"].max())
+    values = (
+        mean_gap_ps(service.gaps), *(gap_percentile(service.gaps, share) for share in _SHARES),
+        longest,
+    )  # fmt: skip
+    return {
+        key: None if value != value else min(float(value), longest) / _PS_PER_S
+        for key, value in zip(("mean", "p50", "p90", "p99", "max"), values, strict=True)
+    }
+
+
+def _goodput(done: Records, slo: SloConfig, seconds: float) -> dict[str, float | None]:
+    """Requests that keep all of the SLO: how many a second, and of those that ended."""
+    limits = {key: value for key, value in slo.model_dump().items() if value is not None}
+    if not limits:
+        return {"requests_per_s": None, "share": None}
+    behind = done["output"] - 1
+    spent = {
+        "ttft": done["first_token_ps"] - done["arrival_ps"],
+        "tpot": (done["finish_ps"] - done["first_token_ps"]) / np.maximum(behind, 1),
+        "itl": done["longest_gap_ps"],
+        "e2e": done["finish_ps"] - done["arrival_ps"],
+    }
+    good = np.ones(len(done), dtype=bool)
+    for key, limit in limits.items():
+        good &= spent[key] <= limit
+    kept = int(good.sum())
+    return {
+        "requests_per_s": _rate(kept, seconds),
+        "share": kept / len(done) if len(done) else None,
+    }
+
+
+def _over_time(service: Service, log: StepLog) -> dict[str, list[float]]:
+    """By intervals of equal length: steps, tokens fed, mean requests of a step, who was put out;
+    and at each one's end who waits for his first step and who is in the system."""
+    asked = service.requests
+    count = int(min(service.now_ps // log.interval_ps + 1, len(log.columns["steps"])))
+    ends = np.minimum(np.arange(1, count + 1) * log.interval_ps, service.now_ps)
+    arrived = _count(_reached(asked, "arrival_ps"), ends)
+    steps = log.columns["steps"][:count]
+    return {
+        "end_s": (ends / _PS_PER_S).tolist(),
+        "steps": steps.tolist(),
+        "tokens": log.columns["tokens"][:count].tolist(),
+        "batch": (log.columns["requests"][:count] / np.maximum(steps, 1)).tolist(),
+        "preempted": log.columns["preempted"][:count].tolist(),
+        "queue": (arrived - _count(_reached(asked, "first_scheduled_ps"), ends)).tolist(),
+        "in_system": (arrived - _count(_reached(asked, "finish_ps"), ends)).tolist(),
+    }

@@ -1,0 +1,70 @@
+"""A service's figures as a table for people."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pimsim.result.service import ServiceResult
+
+__all__ = ["service_rows"]
+
+
+def service_rows(result: ServiceResult) -> dict[str, str]:
+    """Lines of the table, by what they say."""
+    all_figures = result.to_dict()
+    asked, kv, steps = (all_figures[key] for key in ("requests", "kv", "steps"))
+    latency, good = all_figures["latency_s"], all_figures["goodput"]
+    verdict = result.verdict
+    return {
+        "requests": _requests(asked),
+        "simulated": f"{all_figures['time_s']:,.3f} s, {steps['count']:,} steps of "
+        f"{steps['mean_requests']:.1f} requests and {steps['mean_tokens']:.1f} tokens",
+        "throughput": f"{all_figures['requests_per_s']:,.3f} requests/s, "
+        f"{all_figures['tokens_per_s']:,.1f} tokens/s",
+        "queueing": _times(latency["queue"]),
+        "TTFT": _times(latency["ttft"]),
+        "TPOT": _times(latency["tpot"]),
+        "gap": _times(latency["itl"]),
+        "latency": _times(latency["e2e"]),
+        "SLO": ", ".join(f"{key} {_time(value)}" for key, value in all_figures["slo"].items()),
+        "goodput": ""
+        if good["share"] is None
+        else f"{good['requests_per_s']:,.3f} requests/s, {good['share']:.1%} of those that ended",
+        "KV cache": f"{kv['used'] / kv['blocks']:.1%} of {kv['blocks']:,} blocks of "
+        f"{kv['block_tokens']} tokens in use, {kv['peak'] / kv['blocks']:.1%} at most",
+        "preemptions": f"{kv['preemptions']:,}, {kv['recomputed_tokens']:,} tokens fed again"
+        if kv["preemptions"]
+        else "",
+        "prefix hits": f"{kv['prefix_hits']:.1%} of the prompts' tokens"
+        if kv["cached_tokens"]
+        else "",
+        "drafts": _drafts(all_figures["drafts"]),
+        "load": "" if verdict is None else verdict.words,
+        "warnings": "; ".join(all_figures["warnings"]),
+    }  # fmt: skip
+
+
+def _requests(asked: Mapping[str, int]) -> str:
+    said = f"{asked['finished']:,} of {asked['asked']:,} ended"
+    waiting = asked["arrived"] - asked["finished"]
+    return f"{said}, {waiting:,} more had arrived" if waiting else said
+
+
+def _drafts(drafts: Mapping[str, int]) -> str:
+    if not drafts["verifications"]:
+        return ""
+    return (
+        f"{drafts['accepted']:,} accepted in {drafts['verifications']:,} verifications, "
+        f"{drafts['rejected']:,} fed for nothing"
+    )
+
+
+def _times(spread: Mapping[str, Any]) -> str:
+    if spread["mean"] is None:
+        return ""
+    return ", ".join(f"{key} {_time(spread[key])}" for key in ("mean", "p50", "p90", "p99", "max"))
+
+
+def _time(seconds: float) -> str:
+    return f"{seconds:,.3f} s" if seconds >= 1 else f"{1000 * seconds:,.3f} ms"

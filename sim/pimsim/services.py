@@ -1,0 +1,259 @@
+"""A service from its name to its result: what ``pimsim serve`` and ``pimsim.serve`` do."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pimsim import __version__
+from pimsim.config.content import folder_sha256, service_content
+from pimsim.config.errors import InputError
+from pimsim.config.paths import given_path
+from pimsim.config.service import ServiceConfig, StepTimeConfig
+from pimsim.config.service_loader import ResolvedService, load_service
+from pimsim.config.units import parse_time
+from pimsim.reproductions import departures
+from pimsim.result.service import ServiceResult, build_service_result
+from pimsim.result.service_rows import StepsFile, write_requests
+from pimsim.result.store import CONFIG_FILE, RESULT_FILE, check_writable, write_folder
+from pimsim.serving.ending import Speculation
+from pimsim.serving.routers import load_router
+from pimsim.serving.schedulers import load_scheduler
+from pimsim.serving.service import Fleet, Service
+from pimsim.serving.step_log import StepLog
+from pimsim.serving.step_times import StepTime
+from pimsim.serving.step_times.linear import Linear
+from pimsim.serving.step_times.profile import load_profile
+from pimsim.workload.cards import load_card
+from pimsim.workload.load_traffic import LoadedTraffic, load_traffic
+from pimsim.workload.traffic import Traffic
+
+__all__ = ["ServiceProgress", "ServiceRun", "prepare", "serve", "stop_time"]
+
+PathLike = str | os.PathLike[str]
+_LOOK_EVERY = 512
+"""Moments between two looks at the clock."""
+_TOLD_S = 0.2
+"""Between two calls of ``on_progress``."""
+
+
+@dataclass(frozen=True)
+class ServiceProgress:
+    """How far a service is."""
+
+    time_ps: int
+    """Simulated."""
+    finished: int
+    requests: int
+    left_s: float | None
+    """Seconds of the wall clock until all is done, if requests go on ending as they have; None:
+    none has ended yet."""
+
+
+class ServiceRun:
+    """A service that can be run, interrupted, and asked what it came to so far.
+
+    Parameters
+    ----------
+    resolved
+        Its config.
+    out
+        Folder that ``save`` writes, or None.
+
+    Raises
+    ------
+    InputError
+        Where the config asks for what cannot be.
+    """
+
+    def __init__(self, resolved: ResolvedService, out: PathLike | None = None) -> None:
+        config = resolved.config
+        self._resolved = resolved
+        self._begin = time.perf_counter()
+        loaded = load_traffic(config.requests, config.seed)
+        _check_context(config, loaded.traffic)
+        self.service = Service(loaded.traffic, _fleet(config))
+        self._content = service_content(config.model_dump(mode="json"), _inputs(config, loaded))
+        self._format = loaded.format
+        self._out = None if out is None else given_path(out)
+        self._scratch: str | None = None
+        self._steps: StepsFile | None = None
+        if self._out is not None:
+            check_writable(self._out)
+            self._scratch = tempfile.mkdtemp(prefix="pimsim.")
+            self._steps = StepsFile(Path(self._scratch) / "steps.parquet")
+        self.log = StepLog(self._steps)
+
+    def __enter__(self) -> ServiceRun:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._scratch is not None:
+            shutil.rmtree(self._scratch, ignore_errors=True)
+
+    def run(
+        self, until_ps: int | None = None, until_finished: int | None = None,
+        on_progress: Callable[[ServiceProgress], None] | None = None,
+    ) -> None:  # fmt: skip
+        """Serve until all is done, or until a time or a number of requests that have ended."""
+        tell = None if on_progress is None else _Teller(on_progress)
+        self.service.run([self.log], until_ps, until_finished, tell)
+
+    def result(self) -> ServiceResult:
+        """What it came to so far."""
+        config = self._resolved.config
+        step_time = config.step_time
+        extra: dict[str, Any] = {
+            "scheduler": config.scheduler.name,
+            "fidelity": {"step_time": "linear" if step_time.linear is not None else "profile"},
+            "provenance": {
+                "pimsim": __version__, "content_sha256": self._content, "seed": config.seed,
+                "requests_format": self._format,
+                "wall_s": round(time.perf_counter() - self._begin, 3),
+            },
+            "warnings": _warnings(config),
+        }  # fmt: skip
+        return build_service_result(self.service, self.log, config.name, config.slo, extra)
+
+    def save(self, result: ServiceResult) -> None:
+        """Write config, result, and a row for each request and step, where ``out`` says."""
+        if self._out is None or self._scratch is None or self._steps is None:
+            return
+        self._steps.close()
+        steps = Path(self._scratch) / "steps.parquet"
+
+        def fill(folder: Path) -> None:
+            (folder / CONFIG_FILE).write_text(self._resolved.to_yaml(), encoding="utf-8")
+            text = json.dumps(result.to_dict(), indent=1, allow_nan=False)
+            (folder / RESULT_FILE).write_text(text + "\n", encoding="utf-8")
+            write_requests(result.requests, folder / "requests.parquet")
+            if steps.exists():
+                shutil.copyfile(steps, folder / "steps.parquet")
+
+        write_folder(self._out, fill)
+
+
+class _Teller:
+    """Calls ``on_progress`` now and then."""
+
+    def __init__(self, on_progress: Callable[[ServiceProgress], None]) -> None:
+        self._tell = on_progress
+        self._begin = self._told = time.monotonic()
+        self._moments = 0
+
+    def __call__(self, service: Service) -> None:
+        self._moments += 1
+        if self._moments % _LOOK_EVERY:
+            return
+        now = time.monotonic()
+        if now - self._told < _TOLD_S:
+            return
+        self._told = now
+        done, of = service.finished, len(service.requests)
+        left = (now - self._begin) * (of - done) / done if done else None
+        self._tell(ServiceProgress(service.now_ps, done, of, left))
+
+
+def serve(
+    name_or_path: PathLike, *, overrides: Sequence[str] = (), out: PathLike | None = None,
+    max_time: str | None = None, max_requests: int | None = None,
+) -> ServiceResult:  # fmt: skip
+    """Serve requests.
+
+    Parameters
+    ----------
+    name_or_path
+        A preset of ``configs/service``, or a service's YAML.
+    overrides
+        Other values, as ``"scheduler.max_num_seqs=64"``, in order.
+    out
+        A folder for config, result, requests and steps.
+    max_time
+        Simulated time to stop at, with its unit (``"60s"``).
+    max_requests
+        Stop when so many have ended.
+
+    Returns
+    -------
+    ServiceResult
+        Its figures, and its requests as a table.
+
+    Raises
+    ------
+    InputError
+        For wrong input, in one line.
+    """
+    until_ps = stop_time(max_time)
+    with ServiceRun(prepare(name_or_path, overrides), out) as running:
+        running.run(until_ps, max_requests)
+        result = running.result()
+        running.save(result)
+    return result
+
+
+def prepare(name_or_path: PathLike, overrides: Sequence[str] = ()) -> ResolvedService:
+    """The config of a service: a preset's name or a YAML path, with overrides."""
+    return load_service(os.fspath(name_or_path), overrides)
+
+
+def stop_time(text: str | None) -> int | None:
+    """Picoseconds of ``--max-time``. Raises ``InputError``."""
+    if text is None:
+        return None
+    try:
+        return parse_time(text)
+    except ValueError as error:
+        raise InputError(f"--max-time: {error}") from None
+
+
+def _fleet(config: ServiceConfig) -> Fleet:
+    guesses = config.speculation
+    return Fleet(
+        load_scheduler(config.scheduler.name), config.scheduler, _step_time(config.step_time),
+        config.cache.blocks, config.cache.block_tokens, load_router(config.replicas.router),
+        config.replicas.count, config.replicas.stages,
+        Speculation() if guesses is None
+        else Speculation(guesses.drafts, guesses.accept, config.seed),
+    )  # fmt: skip
+
+
+def _step_time(config: StepTimeConfig) -> StepTime:
+    if config.linear is not None:
+        return Linear(**config.linear.model_dump())
+    assert config.profile is not None
+    return load_profile(config.profile.folder, config.profile.layers)
+
+
+def _inputs(config: ServiceConfig, loaded: LoadedTraffic) -> dict[str, str]:
+    """Hashes of the files that the config names, by what they are."""
+    found = {"requests": loaded.sha256}
+    if config.step_time.profile is not None:
+        folder = given_path(config.step_time.profile.folder)
+        found["profile"] = folder_sha256(folder, (".csv",))
+    return found
+
+
+def _check_context(config: ServiceConfig, traffic: Traffic) -> None:
+    """Raises ``InputError`` for a request that is longer than the model's context."""
+    if config.model is None:
+        return
+    limit = load_card(config.model).max_context
+    tokens = traffic.prompt + traffic.output
+    row = int(tokens.argmax())
+    if tokens[row] > limit:
+        raise InputError(
+            f"{traffic.where(row)}: {traffic.prompt[row]} + {traffic.output[row]} tokens; the "
+            f"context of model {config.model} is {limit}"
+        )
+
+
+def _warnings(config: ServiceConfig) -> list[str]:
+    found = departures(config)
+    return [f"quirks of a published artifact are on: {', '.join(found)}"] if found else []
