@@ -82,7 +82,12 @@ def _print(result: ServiceResult) -> None:
     from pimsim.cli.tables import print_table
     from pimsim.result.service_view import service_rows
 
-    print_table(result.name, service_rows(result))
+    width = None if sys.stdout.isatty() else _FILE_WIDTH
+    print_table(result.name, service_rows(result), width)
+
+
+_FILE_WIDTH = 160
+"""Columns of a table that goes to a file or a pipe."""
 
 
 @contextmanager

@@ -7,8 +7,9 @@ from collections.abc import Mapping
 __all__ = ["print_table"]
 
 
-def print_table(title: str, rows: Mapping[str, str]) -> None:
-    """A title and a table of two columns; rows without a value are left out."""
+def print_table(title: str, rows: Mapping[str, str], width: int | None = None) -> None:
+    """A title and a table of two columns; rows without a value are left out. ``width``: columns of
+    text; None: the terminal's."""
     from rich.console import Console
     from rich.table import Table
 
@@ -19,6 +20,6 @@ def print_table(title: str, rows: Mapping[str, str]) -> None:
         if value:
             table.add_row(name, value)
     # Names come from the user's files: brackets in them are no markup.
-    console = Console(markup=False, highlight=False)
+    console = Console(markup=False, highlight=False, width=width)
     console.print(title)
     console.print(table)

@@ -255,8 +255,9 @@ def _goodput(done: Records, slo: SloConfig, seconds: float) -> dict[str, float |
 
 
 def _over_time(service: Service, log: StepLog) -> dict[str, list[float]]:
-    """By intervals of equal length: steps, tokens fed, mean requests of a step, who was put out;
-    and at each one's end who waits for his first step and who is in the system."""
+    """By intervals of equal length: steps, tokens fed, a step's requests and blocks in use on
+    average, who was put out; and at each one's end who waits for his first step and who is in the
+    system."""
     asked = service.requests
     count = int(min(service.now_ps // log.interval_ps + 1, len(log.columns["steps"])))
     ends = np.minimum(np.arange(1, count + 1) * log.interval_ps, service.now_ps)
@@ -267,6 +268,7 @@ def _over_time(service: Service, log: StepLog) -> dict[str, list[float]]:
         "steps": steps.tolist(),
         "tokens": log.columns["tokens"][:count].tolist(),
         "batch": (log.columns["requests"][:count] / np.maximum(steps, 1)).tolist(),
+        "kv_used": (log.columns["used_blocks"][:count] / np.maximum(steps, 1)).tolist(),
         "preempted": log.columns["preempted"][:count].tolist(),
         "queue": (arrived - _count(_reached(asked, "first_scheduled_ps"), ends)).tolist(),
         "in_system": (arrived - _count(_reached(asked, "finish_ps"), ends)).tolist(),

@@ -59,7 +59,8 @@ class StepLog:
         self.most_waiting = 0
         self.interval_ps = 10**9
         self.columns: dict[str, NDArray[np.float64]] = {
-            name: np.zeros(INTERVALS) for name in ("steps", "tokens", "requests", "preempted")
+            name: np.zeros(INTERVALS)
+            for name in ("steps", "tokens", "requests", "used_blocks", "preempted")
         }
         """Sums by interval in which a step began."""
 
