@@ -16,8 +16,7 @@ from typing import Any, Literal
 from pydantic import BaseModel
 
 from pimsim.config.errors import InputError
-from pimsim.config.loader import load_preset, pim_model
-from pimsim.config.pim import PimDesignConfig
+from pimsim.config.loader import load_preset
 from pimsim.config.plugins import ModuleName
 from pimsim.config.resources import preset_names
 from pimsim.config.schema import annotation_at, marks_at, quantity_at
@@ -183,7 +182,7 @@ def _hardware(draw: random.Random) -> Draw:
     if draw.random() < 0.8:
         own.append(f"memory.organization.channels={draw.choice((2, 4, 8, 16))}")
     if _config("hardware", preset).pim is not None and draw.random() < 0.6:
-        newton = [name for name in preset_names("pim") if pim_model(name) is PimDesignConfig]
+        newton = [name for name in preset_names("pim") if _config("pim", name).controller is None]
         own.append(f"pim={draw.choice(newton)}")
     if draw.random() < 0.3:
         own.append(f"energy={draw.choice(preset_names('energy'))}")
@@ -222,7 +221,7 @@ def _system(draw: random.Random) -> Draw:
 
 
 def _stream(draw: random.Random) -> Draw:
-    names = [name for name in preset_names("pim") if pim_model(name) is not PimDesignConfig]
+    names = [name for name in preset_names("pim") if _config("pim", name).controller is not None]
     preset = draw.choice(names)
     operation = draw.choice(sorted({"gemv", "attention"} & set(_config("pim", preset).operations)))
     if operation == "gemv":

@@ -20,8 +20,7 @@ ROOT = Path(__file__).resolve().parents[2]
 SECTIONS: tuple[tuple[str, str, str], ...] = (
     ("Run", "pimsim.config.run:RunConfig", "a run; presets in `configs/hardware/`"),
     ("Memory", "pimsim.config.memory:MemoryConfig", "`memory:` of a run"),
-    ("PIM design", "pimsim.config.pim:PimDesignConfig", "`pim:` of a run; `configs/pim/`"),
-    ("PIM with its own memory", "pimsim.config.pim_stream:StreamPimConfig", "`--pim`"),
+    ("PIM design", "pimsim.config.pim:PimDesignConfig", "`pim:` of a run, `--pim`; `configs/pim/`"),
     ("Energy", "pimsim.config.energy:EnergyConfig", "`energy:` of a run; `configs/energy/`"),
     ("Area", "pimsim.config.area:AreaConfig", "`configs/area/`"),
     ("GPU", "pimsim.config.xpu:XpuConfig", "`configs/xpu/`"),

@@ -44,20 +44,20 @@ def test_presets_are_listed_and_resolved(run_cli: Callable[..., object]) -> None
     assert {"aim", "aim-refresh", "neupims"} <= set(listed)
     shown = json.loads(run_cli("show", "aim-refresh", "--json").stdout)  # type: ignore[attr-defined]
     refresh = shown["config"]["controller"]["refresh"]
-    assert (refresh["command"], refresh["interval"]) == ("REFab", "nREFI")
-    assert shown["origins"]["timings.nRFC"].startswith("configs/pim/aim.yaml:")
+    assert (refresh["command"], refresh["interval"]) == ("REFab", "tREFI")
+    assert shown["origins"]["memory.timings.tRFC"].startswith("configs/memory/gddr6-aim.yaml:")
 
 
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("run", "--set", "pim=aim"), "a run takes a PIM of the Newton family"),
-        (("kernel", "gemv", "4", "4", "--pim", "neupims"), "is of the Newton family"),
+        (("run", "--set", "pim=aim"), "pim.controller: aim has a controller of its own, and a run"),
+        (("kernel", "gemv", "4", "4", "--pim", "neupims"), "has no controller of its own"),
         (("kernel", "gemv", "4", "4", "--pim", "aimm"), "unknown pim 'aimm'; did you mean 'aim'"),
         (("kernel", "gemv", "0", "4", "--pim", "aim"), "Invalid value for 'OUT'"),
         (
-            ("kernel", "gemv", "4", "4", "--pim", "aim", "--set", "timings.nBLL=1"),
-            "unknown key 'timings.nBLL'; did you mean 'nBL'",
+            ("kernel", "gemv", "4", "4", "--pim", "aim", "--set", "timings.nMODH=1"),
+            "unknown key 'timings.nMODH'; did you mean 'nMODCH'",
         ),
         (
             ("show", "aim", "--set", "commands.MAC16.activate=ACT61"),
@@ -67,7 +67,7 @@ def test_presets_are_listed_and_resolved(run_cli: Callable[..., object]) -> None
             ("show", "aim", "--set", "commands.MAC16.latency=nBBL"),
             "no timing 'nBBL'; did you mean 'nBL'",
         ),
-        (("show", "aim", "--set", "family=strem"), "did you mean 'stream'"),
+        (("show", "aim", "--set", "family=stream"), "unknown key 'family'"),
         (
             ("kernel", "attention", "--pim", "aim", "--heads", "1", "--head-dim", "64",
              "--context", "64"),

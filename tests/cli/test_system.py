@@ -137,7 +137,10 @@ def test_set_changes_the_system(call: Call) -> None:
             "allowed: at least 0.001, at most 1",
         ),
         (("dgx-a100a", "--set", "xpu.l1_per_core=1KiB"), "but the smallest tile (8 x 8) needs"),
-        (("dgx-attacc-bank", "--set", "pim=neupims"), "pim: neupims is of the Newton family"),
+        (
+            ("dgx-attacc-bank", "--set", "pim=neupims"),
+            "pim.controller: neupims has none",
+        ),
         (("dgx-attacc-bank", "--set", "pim=aim"), "pim aim: key attention is missing"),
         (("dgx-attacc-bank", "--contexts", "0"), "Invalid value for '--contexts'"),
         (("dgx-attacc-bank", "--contexts", "4097"), "less than or equal to 4096"),

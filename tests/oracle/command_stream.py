@@ -12,9 +12,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import product
 
+from oracle.stream_rules import depth_of
+
 from pimsim.config.commands import CommandConfig
 from pimsim.config.delay import evaluate_delay
-from pimsim.config.pim_stream import LEVELS, StreamPimConfig
+from pimsim.config.memory import LEVELS
+from pimsim.config.pim import PimDesignConfig
 from pimsim.hardware.pim.stream import CommandStream
 
 __all__ = ["check_log", "simulate"]
@@ -28,11 +31,11 @@ Place = tuple[int, ...]
 class Device:
     """A channel under its rules: what may go when, and what banks hold."""
 
-    def __init__(self, design: StreamPimConfig) -> None:
+    def __init__(self, design: PimDesignConfig) -> None:
         self.design = design
         self.counts = design.organization.counts
         self.delays = [
-            evaluate_delay(rule.delay, design.timings, "oracle") for rule in design.rules
+            evaluate_delay(rule.delay, design.all_timings, "oracle") for rule in design.all_rules
         ]
         self.past: dict[tuple[int, Place], deque[int]] = {}
         """By rule and node: cycles of the last first-commands, as many as its window."""
@@ -45,17 +48,25 @@ class Device:
             range(count) if name in command.broadcast else (at,)
             for name, count, at in zip(LEVELS[1:], self.counts, place, strict=True)
         ]
-        return list(product(*choices[: LEVELS.index(level)]))  # type: ignore[arg-type]
+        return list(product(*choices[: depth_of(level)]))  # type: ignore[arg-type]
+
+    def started(self, level: str, command: CommandConfig, place: Place) -> list[Place]:
+        """Nodes at which a rule of ``level`` counts from the command on."""
+        nodes = self.nodes(level, command, place)
+        if level != "other_ranks":
+            return nodes
+        ranks = {(pseudo, rank) for pseudo, _ in nodes for rank in range(self.counts[1])}
+        return sorted(ranks - set(nodes))
 
     def banks(self, name: str, place: Place) -> list[Place]:
-        return self.nodes("bank", self.design.commands[name], place)
+        return self.nodes("bank", self.design.all_commands[name], place)
 
     def earliest(self, name: str, place: Place) -> int:
         at = 0
-        for index, rule in enumerate(self.design.rules):
+        for index, rule in enumerate(self.design.all_rules):
             if name not in rule.then:
                 continue
-            for node in self.nodes(rule.level, self.design.commands[name], place):
+            for node in self.nodes(rule.level, self.design.all_commands[name], place):
                 past = self.past.get((index, node), ())
                 if len(past) == rule.window:
                     at = max(at, past[0] + self.delays[index])
@@ -63,7 +74,7 @@ class Device:
 
     def step(self, name: str, place: Place, row: int) -> str:
         """``name``, or what has to come before it."""
-        command = self.design.commands[name]
+        command = self.design.all_commands[name]
         if command.row == "any":
             return name
         held = [self.rows.get(bank) for bank in self.banks(name, place)]
@@ -77,13 +88,13 @@ class Device:
         return name
 
     def issue(self, name: str, place: Place, row: int, now: int) -> None:
-        command = self.design.commands[name]
-        for index, rule in enumerate(self.design.rules):
+        command = self.design.all_commands[name]
+        for index, rule in enumerate(self.design.all_rules):
             if name in rule.first:
                 at = place
                 if rule.other_place is not None:
                     at = tuple(place[LEVELS.index(level) - 1] for level in rule.other_place)
-                for node in self.nodes(rule.level, command, at):
+                for node in self.started(rule.level, command, at):
                     past = self.past.setdefault((index, node), deque(maxlen=rule.window))
                     past.append(now)
         if command.effect == "open":
@@ -93,9 +104,9 @@ class Device:
                 self.rows.pop(bank, None)
 
 
-def check_log(design: StreamPimConfig, log: Sequence[Sequence[int]]) -> str | None:
+def check_log(design: PimDesignConfig, log: Sequence[Sequence[int]]) -> str | None:
     """The first thing wrong in a channel's log (``StreamResult.log``), or None."""
-    names = list(design.commands)
+    names = list(design.all_commands)
     device = Device(design)
     buses: dict[int, list[str]] = {}
     before = 0
@@ -105,7 +116,7 @@ def check_log(design: StreamPimConfig, log: Sequence[Sequence[int]]) -> str | No
         if now < before:
             return f"{said}: after {before}"
         before = now
-        command = design.commands[name]
+        command = design.all_commands[name]
         if device.earliest(name, place) > now:
             return f"{said}: allowed from {device.earliest(name, place)}"
         if device.step(name, place, int(row)) != name:
@@ -156,7 +167,7 @@ class Channel:
         design = self.device.design
         self.device.issue(name, place, row, now)
         self.log.append((now, name))
-        latency = evaluate_delay(design.commands[name].latency, design.timings, "oracle")
+        latency = evaluate_delay(design.all_commands[name].latency, design.all_timings, "oracle")
         self.done = max(self.done, now + latency)
 
     def held_back(self, at: int, now: int) -> bool:
@@ -187,10 +198,10 @@ class Channel:
 
 
 def simulate(
-    design: StreamPimConfig, stream: CommandStream
+    design: PimDesignConfig, stream: CommandStream
 ) -> tuple[int, list[Counter[str]], list[list[tuple[int, str]]]]:
     """Cycles, commands by channel, and (cycle, command) as each channel issued them."""
-    names = list(design.commands)
+    names = list(design.all_commands)
     channels = [Channel(Device(design), []) for _ in stream.copies]
     for line in stream.entries:
         place = tuple(map(int, line[2:6]))
@@ -234,7 +245,7 @@ def _send(channels: list[Channel], instruction: int, depth: int) -> bool:
             and channel.entries[channel.sent].instruction == instruction
         ):
             waiting = [i for i in range(channel.sent) if i not in channel.gone]
-            queues = channel.device.design.commands
+            queues = channel.device.design.all_commands
             kind = queues[channel.entries[channel.sent].name].queue
             if len(waiting) >= depth:
                 break
@@ -251,10 +262,10 @@ def _serve(channel: Channel, now: int) -> None:
     device, design = channel.device, channel.device.design
     controller, refresh = design.controller, design.controller.refresh
     if refresh is not None:
-        interval = evaluate_delay(refresh.interval, design.timings, "oracle")
+        interval = evaluate_delay(refresh.interval, design.all_timings, "oracle")
         if now >= channel.due + interval and not channel.refreshes:
             channel.due += interval
-            command = design.commands[refresh.command]
+            command = design.all_commands[refresh.command]
             choices = [
                 (0,) if level in command.broadcast else range(count)
                 for level, count in zip(LEVELS[1:], device.counts, strict=True)
@@ -266,10 +277,10 @@ def _serve(channel: Channel, now: int) -> None:
             assert refresh is not None
             place = channel.refreshes[0]
             name = device.step(refresh.command, place, -1)
-            if device.earliest(name, place) > now or design.commands[name].bus in taken:
+            if device.earliest(name, place) > now or design.all_commands[name].bus in taken:
                 return
             channel.put(name, place, -1, now)
-            taken.append(design.commands[name].bus)
+            taken.append(design.all_commands[name].bus)
             if name == refresh.command:
                 channel.refreshes.pop(0)
             continue
@@ -279,14 +290,16 @@ def _serve(channel: Channel, now: int) -> None:
         at, name = found
         entry = channel.entries[at]
         if name == controller.mode_switch and name != entry.name:
-            channel.mode = design.commands[entry.name].mode
+            channel.mode = design.all_commands[entry.name].mode
         channel.put(name, entry.place, entry.row, now)
         if name == entry.name:
             channel.gone.add(at)
-            latency = evaluate_delay(design.commands[name].latency, design.timings, "oracle")
+            latency = evaluate_delay(
+                design.all_commands[name].latency, design.all_timings, "oracle"
+            )
             channel.done_of[at] = now + latency
-        if design.commands[name].bus != "none":
-            taken.append(design.commands[name].bus)
+        if design.all_commands[name].bus != "none":
+            taken.append(design.all_commands[name].bus)
 
 
 def _choose(channel: Channel, now: int, taken: list[str]) -> tuple[int, str] | None:
@@ -300,24 +313,24 @@ def _choose(channel: Channel, now: int, taken: list[str]) -> tuple[int, str] | N
         behind = channel.held_back(at, now)
         if behind and (name == entry.name or not design.controller.row_lookahead):
             continue
-        if name != entry.name and design.commands[name].effect == "close":
+        if name != entry.name and design.all_commands[name].effect == "close":
             closing = set(device.banks(name, entry.place))
             older = [channel.entries[i] for i in heads if i < at]
             if any(
                 device.rows.get(bank) == other.row
                 for other in older
-                if design.commands[other.name].row == "open"
+                if design.all_commands[other.name].row == "open"
                 for bank in closing.intersection(device.banks(other.name, other.place))
             ):
                 continue
         ready = device.earliest(name, entry.place) <= now
-        switch, mode = design.controller.mode_switch, design.commands[entry.name].mode
+        switch, mode = design.controller.mode_switch, design.all_commands[entry.name].mode
         if switch is not None and mode not in ("any", channel.mode):
             name = switch
         if (
             ready
             and device.earliest(name, entry.place) <= now
-            and design.commands[name].bus not in taken
+            and design.all_commands[name].bus not in taken
         ):
             return at, name
     return None

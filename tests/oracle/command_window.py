@@ -7,17 +7,18 @@ from itertools import product
 from oracle.command_stream import Channel, Device, Entry
 
 from pimsim.config.delay import evaluate_delay
-from pimsim.config.pim_stream import LEVELS, StreamPimConfig
+from pimsim.config.memory import LEVELS
+from pimsim.config.pim import PimDesignConfig
 from pimsim.hardware.pim.stream import CommandStream
 
 __all__ = ["simulate_window"]
 
 
 def simulate_window(
-    design: StreamPimConfig, stream: CommandStream
+    design: PimDesignConfig, stream: CommandStream
 ) -> tuple[int, list[list[tuple[int, str]]]]:
     """Cycles, and (cycle, command) as each channel issued them."""
-    names = list(design.commands)
+    names = list(design.all_commands)
     channels = [Channel(Device(design), []) for _ in stream.copies]
     for line in stream.entries:
         place = tuple(map(int, line[2:6]))
@@ -41,10 +42,10 @@ def _cycle(channel: Channel, queue: list[int], now: int) -> None:
     device, design = channel.device, channel.device.design
     refresh = design.controller.refresh
     if refresh is not None:
-        interval = evaluate_delay(refresh.interval, design.timings, "oracle")
+        interval = evaluate_delay(refresh.interval, design.all_timings, "oracle")
         if now >= channel.due + interval and not channel.refreshes:
             channel.due += interval
-            wide = design.commands[refresh.command].broadcast
+            wide = design.all_commands[refresh.command].broadcast
             counts = zip(LEVELS[1:], device.counts, strict=True)
             choices = [(0,) if level in wide else tuple(range(count)) for level, count in counts]
             channel.refreshes = list(product(*choices))
@@ -64,7 +65,7 @@ def _cycle(channel: Channel, queue: list[int], now: int) -> None:
         found = _choose(channel, queue, now)
         if found is None:
             return
-        bus = design.commands[found[1]].bus
+        bus = design.all_commands[found[1]].bus
         if taken and (bus == taken or "both" in (bus, taken)):
             return
         _go(channel, queue, *found, now)
@@ -72,7 +73,7 @@ def _cycle(channel: Channel, queue: list[int], now: int) -> None:
 
 
 def _bus(channel: Channel, at: int) -> str:
-    return channel.device.design.commands[channel.entries[at].name].bus
+    return channel.device.design.all_commands[channel.entries[at].name].bus
 
 
 def _waits(channel: Channel, at: int, now: int) -> bool:
@@ -98,7 +99,7 @@ def _choose(channel: Channel, queue: list[int], now: int) -> tuple[int, str] | N
     hits = [
         entry
         for i, entry in waiting.items()
-        if steps[i] == entry.name and design.commands[steps[i]].row == "open"
+        if steps[i] == entry.name and design.all_commands[steps[i]].row == "open"
     ]
     behind = False
     for at, i in enumerate(queue):
@@ -106,16 +107,19 @@ def _choose(channel: Channel, queue: list[int], now: int) -> tuple[int, str] | N
         behind = behind or (entry.wait != 0 if at else _waits(channel, i, now))
         if behind and (name == entry.name or not design.controller.row_lookahead):
             continue
-        if design.commands[entry.name].bus == "none" or device.earliest(name, entry.place) > now:
+        if (
+            design.all_commands[entry.name].bus == "none"
+            or device.earliest(name, entry.place) > now
+        ):
             continue
         if at and name != entry.name:
             older = [waiting[k] for k in queue[:at]]
-            others = [e for e in older if design.commands[e.name].row == "open"]
-            others += hits if design.commands[name].effect == "close" else []
+            others = [e for e in older if design.all_commands[e.name].row == "open"]
+            others += hits if design.all_commands[name].effect == "close" else []
             banks = set(device.banks(name, entry.place))
             if any(banks.intersection(device.banks(e.name, e.place)) for e in others):
                 continue
-        moves = name == entry.name and design.commands[name].row == "any"
+        moves = name == entry.name and design.all_commands[name].row == "any"
         holds = design.controller.hits_hold_moves
         if at and moves and holds and any(hit.place == entry.place for hit in hits):
             continue

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from oracle.stream_rules import reached
+from oracle.stream_rules import depth_of, reached
 
 from pimsim.config.delay import evaluate_delay
-from pimsim.config.pim_stream import LEVELS, StreamPimConfig
+from pimsim.config.memory import LEVELS
+from pimsim.config.pim import PimDesignConfig
 
 Place = tuple[int, int, int, int]
 Request = tuple[str, Place, int, bool]
@@ -22,7 +23,7 @@ Issued = tuple[int, str, Place, int]
 class Channel:
     """A channel's state, and what has been issued."""
 
-    design: StreamPimConfig
+    design: PimDesignConfig
     mode: str = "bank"
     rows: dict[Place, tuple[int, str]] = field(default_factory=dict)
     """Open rows, and the access for which each was opened."""
@@ -32,20 +33,25 @@ class Channel:
 
     def may(self, name: str, place: Place, now: int) -> bool:
         """Whether all rules let ``name`` go in cycle ``now``."""
-        for rule in self.design.rules:
+        for rule in self.design.all_rules:
             if name not in rule.then:
                 continue
-            depth = LEVELS.index(rule.level)
-            delay = evaluate_delay(rule.delay, self.design.timings, "oracle")
+            depth = depth_of(rule.level)
+            delay = evaluate_delay(rule.delay, self.design.all_timings, "oracle")
             for node in reached(self.design, name, place, depth):
+                places = {node}
+                if rule.level == "other_ranks":
+                    places = {(node[0], rank) for rank in range(self.design.organization.ranks)}
+                    places -= {node}
                 for first in rule.first:
-                    if now - self.last.get((depth, node, first), -(10**9)) < delay:
-                        return False
+                    for at in places:
+                        if now - self.last.get((depth, at, first), -(10**9)) < delay:
+                            return False
         return True
 
     def issue(self, name: str, place: Place, row: int, now: int, access: str = "") -> None:
         """Issue ``name``; ``row`` is that of an activate or access, else of what is closed."""
-        command = self.design.commands[name]
+        command = self.design.all_commands[name]
         for depth in range(len(LEVELS)):
             for node in reached(self.design, name, place, depth):
                 self.last[depth, node, name] = now
@@ -68,7 +74,7 @@ class Channel:
         self.log.append((now, name, place, shown))
 
 
-def run(design: StreamPimConfig, requests: list[Request]) -> list[Issued]:
+def run(design: PimDesignConfig, requests: list[Request]) -> list[Issued]:
     """All commands until the last request is issued."""
     org, refresh = design.organization, design.controller.refresh
     banks: list[Place] = [
@@ -81,7 +87,7 @@ def run(design: StreamPimConfig, requests: list[Request]) -> list[Issued]:
     channel, queue, coming = Channel(design), [], list(requests)
     owed: list[int] = []
     fallen_due, turn, now, catching_up = 0, 0, 0, False
-    interval = evaluate_delay(refresh.interval, design.timings, "oracle") if refresh else 0
+    interval = evaluate_delay(refresh.interval, design.all_timings, "oracle") if refresh else 0
     while queue or coming:
         if refresh is not None:
             step = interval // org.ranks
@@ -106,7 +112,7 @@ def _cycle(
     design, refresh = channel.design, channel.design.controller.refresh
 
     def close_of(bank: Place) -> str:
-        return str(design.commands[channel.rows[bank][1]].precharge)
+        return str(design.all_commands[channel.rows[bank][1]].precharge)
 
     if owed and refresh is not None:
         still_open = [bank for bank in banks if bank[1] == owed[0] and bank in channel.rows]
@@ -131,8 +137,8 @@ def _cycle(
             return turn
     second = next((i for i, request in enumerate(queue) if request[3] and i > 0), len(queue))
     for command, place, row, _ in queue[:second]:
-        activate = str(design.commands[command].activate)
-        mode = design.commands[activate].mode
+        activate = str(design.all_commands[command].activate)
+        mode = design.all_commands[activate].mode
         reopens = any((m.row, m.to) == (row, channel.mode) for m in design.controller.mode_rows)
         if (
             place not in channel.rows

@@ -8,14 +8,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pimsim.config.delay import evaluate_delay
-from pimsim.config.pim_stream import LEVELS, StreamPimConfig
+from pimsim.config.memory import LEVELS
+from pimsim.config.pim import PimDesignConfig
 
 
 def reached(
-    design: StreamPimConfig, name: str, place: tuple[int, ...], depth: int
+    design: PimDesignConfig, name: str, place: tuple[int, ...], depth: int
 ) -> set[tuple[int, ...]]:
     """Nodes ``depth`` levels below the channel that a command at ``place`` concerns."""
-    command = design.commands[name]
+    command = design.all_commands[name]
     nodes: set[tuple[int, ...]] = {()}
     for level, count, at in zip(
         LEVELS[1 : depth + 1], design.organization.counts, place, strict=False
@@ -28,15 +29,32 @@ def reached(
     return nodes
 
 
-def broken_rules(design: StreamPimConfig, log: NDArray[np.int64]) -> Iterator[str]:
+def depth_of(level: str) -> int:
+    """Levels below the channel at which a rule counts: a bank has one row buffer here."""
+    return LEVELS.index({"row_buffer": "bank", "other_ranks": "rank"}.get(level, level))
+
+
+def started(
+    design: PimDesignConfig, name: str, place: tuple[int, ...], level: str
+) -> set[tuple[int, ...]]:
+    """Nodes at which a rule of ``level`` counts from a command at ``place`` on."""
+    nodes = reached(design, name, place, depth_of(level))
+    if level != "other_ranks":
+        return nodes
+    return {
+        (pseudo, rank) for pseudo, _ in nodes for rank in range(design.organization.ranks)
+    } - nodes
+
+
+def broken_rules(design: PimDesignConfig, log: NDArray[np.int64]) -> Iterator[str]:
     """A line for every rule that a channel's log breaks, and for every access to a wrong row."""
-    names = list(design.commands)
+    names = list(design.all_commands)
     lines = [(int(c), names[n], tuple(map(int, place)), int(row))
              for c, n, *place, row in log.tolist()]  # fmt: skip
     lines = [(c, n, tuple(p), r) for c, n, p, r in lines]
     open_rows: dict[tuple[int, ...], int] = {}
     for cycle, name, place, row in lines:
-        command = design.commands[name]
+        command = design.all_commands[name]
         banks = reached(design, name, place, 4)
         if command.row == "open" and any(open_rows.get(bank) != row for bank in banks):
             yield f"{cycle}: {name} in {place}: row {row} is not open"
@@ -50,9 +68,9 @@ def broken_rules(design: StreamPimConfig, log: NDArray[np.int64]) -> Iterator[st
         if design.controller.refresh and name == design.controller.refresh.command:
             for bank in banks & set(open_rows):
                 yield f"{cycle}: {name}: {bank} is open"
-    for rule in design.rules:
-        delay = evaluate_delay(rule.delay, design.timings, "oracle")
-        depth = LEVELS.index(rule.level)
+    for rule in design.all_rules:
+        delay = evaluate_delay(rule.delay, design.all_timings, "oracle")
+        depth = depth_of(rule.level)
         history: dict[tuple[int, ...], list[int]] = {}
         for cycle, name, place, _ in lines:
             nodes = reached(design, name, place, depth)
@@ -62,5 +80,5 @@ def broken_rules(design: StreamPimConfig, log: NDArray[np.int64]) -> Iterator[st
                 if len(past) == rule.window and cycle - past[0] < delay:
                     yield f"{cycle}: {name} at {node}: {rule.first} {rule.delay} broken"
             if name in rule.first:
-                for node in nodes:
+                for node in started(design, name, place, rule.level):
                     history.setdefault(node, []).append(cycle)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import cache
 
 import pytest
+from stream_knobs import memory_knobs
 
 from pimsim.config.errors import InputError
 from pimsim.config.loader import load_stream_pim
@@ -28,8 +29,8 @@ TRACES = [
 
 
 def outcome(*overrides: str) -> object:
+    design = load_stream_pim("aim-refresh", overrides).config
     try:
-        design = load_stream_pim("aim-refresh", overrides).config
         streams = [
             isr_stream(parse_isr_trace([*lines, "AiM EOC"], "t", design), design)
             for lines in TRACES
@@ -52,6 +53,7 @@ def knobs() -> list[tuple[str, float | str]]:
     design = load_stream_pim("aim-refresh").config
     found: list[tuple[str, float | str]] = []
     found += [(f"timings.{name}", cycles + 60) for name, cycles in design.timings.items()]
+    found += memory_knobs("aim-refresh")
     found += [(f"energy_pj.{name}", pj + 1) for name, pj in design.energy_pj.items()]
     found += [
         ("capacities.global_buffer_bytes", 1024),
@@ -60,11 +62,11 @@ def knobs() -> list[tuple[str, float | str]]:
         ("controller.instructions_per_cycle", 0),
         ("controller.mode_switch", "null"),
         ("controller.refresh", "null"),
-        ("organization.channels", 16),
-        ("organization.columns", 32),
-        ("organization.column_bytes", 64),
+        ("memory.organization.channels", 16),
+        ("memory.organization.columns", 32),
+        ("memory.organization.burst_length", 32),
         ("element_bytes", 1),
-        ("peak.interval", "nCWL"),
+        ("peak.interval", "CWL"),
     ]
     return found
 

@@ -11,7 +11,7 @@ from oracle.command_stream import check_log
 from oracle.command_window import simulate_window
 
 from pimsim.config.loader import load_stream_pim
-from pimsim.config.pim_stream import StreamPimConfig
+from pimsim.config.pim import PimDesignConfig
 from pimsim.hardware.pim.designs.attacc import attention, attention_commands, attention_cycles
 from pimsim.hardware.pim.stream import CommandStream, StreamBuilder, run_stream
 
@@ -21,13 +21,18 @@ SENT = ("MACAB", "MACSB", "MACPB", "WRGB", "MVSB", "SFM", "BARRIER")
 
 
 @st.composite
-def designs(draw: st.DrawFn) -> StreamPimConfig:
+def designs(draw: st.DrawFn) -> PimDesignConfig:
     """A smaller AttAcc with other timings and another controller."""
     design = DESIGNS["attacc-bank"]
     small = {"pseudo_channels": 1, "bank_groups": 2, "banks_per_group": 2}
-    timings = {key: draw(st.integers(0, 9)) for key in sorted(design.timings)}
+    timings = {key: draw(st.integers(0, 9)) for key in sorted(design.all_timings)}
     # refresh has to leave time for the longest command to come through
-    timings |= {"nRFC": draw(st.integers(1, 20)), "nREFI": draw(st.integers(120, 400))}
+    timings |= {
+        "tRFC": draw(st.integers(1, 20)),
+        "CL": 1,
+        "CWL": 1,
+        "tREFI": draw(st.integers(120, 400)),
+    }
     controller = design.controller.model_copy(
         update={
             "queue_depth": draw(st.integers(1, 40)),
@@ -38,13 +43,14 @@ def designs(draw: st.DrawFn) -> StreamPimConfig:
         }
     )
     organization = design.organization.model_copy(update=small)
+    memory = design.memory.model_copy(update={"organization": organization})
     return design.model_copy(
-        update={"timings": timings, "controller": controller, "organization": organization}
+        update={"timings": timings, "controller": controller, "memory": memory}
     )
 
 
 @st.composite
-def streams(draw: st.DrawFn, design: StreamPimConfig) -> CommandStream:
+def streams(draw: st.DrawFn, design: PimDesignConfig) -> CommandStream:
     builder = StreamBuilder(design, [8, 8])
     kinds = draw(st.sets(st.sampled_from(SENT), min_size=2))
     for _ in range(draw(st.integers(0, 25))):
@@ -66,7 +72,7 @@ def test_jumping_to_events_changes_no_cycle(data: st.DataObject) -> None:
     stream = data.draw(streams(design))
     result = run_stream(design, stream, log=True)
     cycles, logs = simulate_window(design, stream)
-    names = list(design.commands)
+    names = list(design.all_commands)
     assert [[(int(line[0]), names[line[1]]) for line in log] for log in result.log] == logs
     assert result.cycles == cycles
     for log in result.log:
@@ -110,6 +116,6 @@ def test_attention_reads_k_and_v_and_takes_longer_when_it_is_larger(
     # one MAC command after the other, of the channel with most heads
     turns, units = -(-heads // 16), design.peak.macs // 16
     columns = turns * 2 * -(-head_dim * context // (units * 16))
-    assert least.cycles >= columns * design.timings[design.peak.interval]
+    assert least.cycles >= columns * design.all_timings[design.peak.interval]
     for sizes in ((heads + 16, head_dim, context), (heads, head_dim, context + 16 * more)):
         assert attention_cycles(design, *sizes, 2).cycles >= least.cycles

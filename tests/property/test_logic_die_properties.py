@@ -38,7 +38,7 @@ def test_a_long_product_with_refreshes_breaks_no_rule(case: str) -> None:
     design = DESIGNS[case]
     stream = gemv(design, 4 * 640, 4096, 12)
     log = run_stream(design, stream, log=True).log[0]
-    names = list(design.commands)
+    names = list(design.all_commands)
     assert (log[:, 1] == names.index("REFab")).any()
     timed = design.model_copy(update={"timings": {**design.timings, **stream.timings}})
     assert list(broken_rules(timed, log)) == []

@@ -14,8 +14,7 @@ import pytest
 
 import pimsim.engine.machine
 import pimsim.hardware.dram.system
-from pimsim.config.loader import load_preset, pim_model
-from pimsim.config.pim import PimDesignConfig
+from pimsim.config.loader import load_pim, load_preset
 from pimsim.config.resources import preset_names
 from pimsim.engine.work import WorkOverTime
 from pimsim.hardware.dram.samples import make_samples
@@ -24,7 +23,7 @@ from pimsim.simulate import observe, overrides_of, resolve
 
 MEMORIES = preset_names("memory")
 HARDWARE = preset_names("hardware")
-DESIGNS = [name for name in preset_names("pim") if pim_model(name) is PimDesignConfig]
+DESIGNS = [name for name in preset_names("pim") if load_pim(name).config.controller is None]
 CASES = [
     *((name, ()) for name in HARDWARE),
     *(("npu-only", (f"memory={name}",)) for name in MEMORIES),

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from pimsim.config.errors import InputError
-from pimsim.config.loader import load_memory, load_pim, load_stream_pim, pim_model
+from pimsim.config.loader import load_memory, load_pim, load_stream_pim
 from pimsim.config.memory import MemoryConfig
 from pimsim.config.pim import PimConfig, PimDesignConfig
 from pimsim.config.resources import preset_names
@@ -31,8 +31,8 @@ from pimsim.hardware.pim.kv_layout import KvRows
 from pimsim.hardware.pim.programs import AttentionShape, score_program, value_program
 
 Ints = NDArray[np.int64]
-NEWTON = [name for name in preset_names("pim") if pim_model(name) is PimDesignConfig]
-STREAM = [name for name in preset_names("pim") if pim_model(name) is not PimDesignConfig]
+NEWTON = [name for name in preset_names("pim") if load_pim(name).config.controller is None]
+STREAM = [name for name in preset_names("pim") if load_pim(name).config.controller is not None]
 HEADS, DIM, OPERANDS = 2, 128, (900, 8)
 
 

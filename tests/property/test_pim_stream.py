@@ -12,10 +12,11 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from oracle.bare_memory import bare_memory
 from oracle.command_stream import check_log, simulate
 
 from pimsim.config.loader import load_stream_pim
-from pimsim.config.pim_stream import StreamPimConfig
+from pimsim.config.pim import PimDesignConfig
 from pimsim.hardware.pim.designs import mapping_of
 from pimsim.hardware.pim.stream import CommandStream, StreamBuilder, run_stream
 
@@ -65,7 +66,7 @@ ISSUED = ("RD", "MACG", "WRB", "FENCE")
 
 
 @st.composite
-def designs(draw: st.DrawFn) -> StreamPimConfig:
+def designs(draw: st.DrawFn) -> PimDesignConfig:
     small = st.integers(1, 2)
     names = st.lists(st.sampled_from(sorted(COMMANDS)), min_size=1, max_size=3, unique=True)
     delay = st.sampled_from(["tA", "tB", "tC", "tA + tB", "max(tA, tC) - 1"])
@@ -79,6 +80,10 @@ def designs(draw: st.DrawFn) -> StreamPimConfig:
         }
         for _ in range(draw(st.integers(0, 6)))
     ]
+    rules += [
+        {"level": "other_ranks", "first": draw(names), "then": draw(names), "delay": draw(delay)}
+        for _ in range(draw(st.integers(0, 2)))
+    ]
     refresh = draw(st.sampled_from([None, {"command": "REF", "interval": "tREFI"}]))
     rules += [
         {
@@ -89,26 +94,27 @@ def designs(draw: st.DrawFn) -> StreamPimConfig:
         }
         for one, two in TIES
     ]
-    return StreamPimConfig.model_validate(
+    return PimDesignConfig.model_validate(
         {
-            "family": "stream",
             "name": "random",
             "source": "made up",
             "design": "aim",
             "dtype": "bf16",
             "element_bytes": 2,
             "operations": [],
-            "organization": {
-                "channels": 4,
-                "pseudo_channels": draw(small),
-                "ranks": draw(small),
-                "bank_groups": draw(small),
-                "banks_per_group": draw(small),
-                "rows": 8,
-                "columns": 4,
-                "column_bytes": 32,
-            },
-            "tCK": 500,
+            "memory": bare_memory(
+                {
+                    "channels": 4,
+                    "pseudo_channels": draw(small),
+                    "ranks": draw(small),
+                    "bank_groups": draw(small),
+                    "banks_per_group": draw(small),
+                    "rows": 8,
+                    "columns": 4,
+                    "column_bytes": 32,
+                },
+                500,
+            ),
             "timings": {
                 "tA": draw(st.integers(1, 5)),
                 "tB": draw(st.integers(1, 9)),
@@ -130,7 +136,7 @@ def designs(draw: st.DrawFn) -> StreamPimConfig:
 
 
 @st.composite
-def streams(draw: st.DrawFn, design: StreamPimConfig) -> CommandStream:
+def streams(draw: st.DrawFn, design: PimDesignConfig) -> CommandStream:
     copies = draw(st.sampled_from([[4], [1, 3]]))
     lanes = draw(st.integers(1, 3))
     counts = design.organization.counts
@@ -158,7 +164,7 @@ def test_jumping_to_events_changes_no_cycle(data: st.DataObject) -> None:
     stream = data.draw(streams(design))
     result = run_stream(design, stream, log=True)
     cycles, counts, logs = simulate(design, stream)
-    names = list(design.commands)
+    names = list(design.all_commands)
     ours = [[(int(line[0]), names[line[1]]) for line in log] for log in result.log]
     assert ours == logs
     assert result.cycles == cycles
@@ -173,7 +179,7 @@ def test_every_command_is_legal_and_comes_once_and_lanes_keep_order(data: st.Dat
     design = data.draw(designs())
     stream = data.draw(streams(design))
     result = run_stream(design, stream, log=True)
-    names = list(design.commands)
+    names = list(design.all_commands)
     for channel, log in enumerate(result.log):
         assert check_log(design, log.tolist()) is None
         own = [line for line in stream.entries if line[1] == channel]

@@ -9,9 +9,8 @@ import numpy as np
 import pytest
 
 from pimsim.config.errors import InputError
-from pimsim.config.loader import load_energy, load_preset, load_run, load_stream_pim, pim_model
+from pimsim.config.loader import load_energy, load_pim, load_preset, load_run, load_stream_pim
 from pimsim.config.memory import MemoryConfig
-from pimsim.config.pim_stream import StreamPimConfig
 from pimsim.config.resources import preset_names
 from pimsim.config.run import RunConfig
 from pimsim.hardware.dram.device_memory import device_memory
@@ -33,7 +32,7 @@ MEMORIES = preset_names("memory")
 ENERGIES = preset_names("energy")
 HARDWARE = preset_names("hardware")
 SYSTEMS = preset_names("system")
-STREAMS = [name for name in preset_names("pim") if pim_model(name) is StreamPimConfig]
+STREAMS = [name for name in preset_names("pim") if load_pim(name).config.controller is not None]
 
 
 def memory_of(name: str) -> MemoryConfig:

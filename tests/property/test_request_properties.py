@@ -9,7 +9,7 @@ from oracle import request_queue
 from oracle.stream_rules import broken_rules
 
 from pimsim.config.loader import load_stream_pim
-from pimsim.config.pim_stream import StreamPimConfig
+from pimsim.config.pim import PimDesignConfig
 from pimsim.hardware.pim.designs.hbm_pim import elementwise, gemv
 from pimsim.hardware.pim.stream import CommandStream, StreamBuilder, run_stream
 
@@ -22,7 +22,7 @@ REQUESTS = st.lists(
 )
 
 
-def without_refresh(design: StreamPimConfig) -> StreamPimConfig:
+def without_refresh(design: PimDesignConfig) -> PimDesignConfig:
     controller = design.controller.model_copy(update={"refresh": None})
     return design.model_copy(update={"controller": controller})
 
@@ -45,7 +45,7 @@ def test_all_requests_are_served_legally_between_their_fences(
             groups.append([])
     result = run_stream(DESIGN, builder.build(), log=True)
     assert list(broken_rules(DESIGN, result.log[0])) == []
-    names = list(DESIGN.commands)
+    names = list(DESIGN.all_commands)
     served = [
         (names[line[1]], int(line[4] * 4 + line[5]), int(line[6]))
         for line in result.log[0]
@@ -72,9 +72,9 @@ def test_refresh_only_adds_cycles() -> None:
     assert run_stream(free, stream).cycles < run_stream(DESIGN, stream).cycles
 
 
-def against_oracle(design: StreamPimConfig, stream: CommandStream) -> None:
+def against_oracle(design: PimDesignConfig, stream: CommandStream) -> None:
     """The kernel's commands are those of the oracle, to the cycle."""
-    names = list(design.commands)
+    names = list(design.all_commands)
     requests = [
         (names[row[0]], (row[2], row[3], row[4], row[5]), row[6], row[8] != 0)
         for row in stream.entries.tolist()

@@ -5,10 +5,11 @@ from __future__ import annotations
 from functools import cache
 
 import pytest
+from stream_knobs import memory_knobs
 
 from pimsim.config.errors import InputError
 from pimsim.config.loader import load_stream_pim
-from pimsim.config.pim_stream import StreamPimConfig
+from pimsim.config.pim import PimDesignConfig
 from pimsim.hardware.energy.pim_stream import stream_energy_pj
 from pimsim.hardware.pim.designs import mapping_of
 from pimsim.hardware.pim.host_traffic import host_traffic
@@ -26,7 +27,7 @@ LIMITS = {
 """They bind when they are small."""
 
 
-def _streams(design: StreamPimConfig) -> list[CommandStream]:
+def _streams(design: PimDesignConfig) -> list[CommandStream]:
     gemv = mapping_of(design, "gemv")
     # two passes, done before the first refresh, where there is an input buffer
     few, many = (512, 5) if design.design == "hbm_pim" else (32, 66)
@@ -39,8 +40,8 @@ def _streams(design: StreamPimConfig) -> list[CommandStream]:
 
 
 def outcome(preset: str, *overrides: str) -> object:
+    design = load_stream_pim(preset, overrides).config
     try:
-        design = load_stream_pim(preset, overrides).config
         results = [run_stream(design, stream) for stream in _streams(design)]
     except InputError as error:
         return str(error)
@@ -58,6 +59,7 @@ def knobs(preset: str) -> list[tuple[str, str, float]]:
     for name, cycles in design.timings.items():
         if name not in SET_BY_THE_OPERATION:
             found.append((preset, f"timings.{name}", 3 * cycles + 300))
+    found += [(preset, key, value) for key, value in memory_knobs(preset)]
     for name, value in design.capacities.items():
         if name not in ADDRESSES:
             changed = LIMITS.get(name, 2 * value if name != "crf_per_burst" else 1)

@@ -14,9 +14,9 @@ from pimsim.hardware.pim.designs.aim import elementwise, gemv
 from pimsim.hardware.pim.stream import StreamResult, run_stream
 
 AIM = load_stream_pim("aim").config
-T = AIM.timings
+T = AIM.all_timings
 HOST_SEES_END = 2
-ROW_TURN = T["nRTP"] + T["nRP"]
+ROW_TURN = T["tRTP"] + T["tRP"]
 
 
 def run(*lines: str) -> StreamResult:
@@ -27,8 +27,8 @@ def run(*lines: str) -> StreamResult:
 @pytest.mark.parametrize("columns", [1, 2, 64])
 @pytest.mark.parametrize("rows", [1, 2, 5])
 def test_all_bank_mac_rows(columns: int, rows: int) -> None:
-    row = T["nRCDRDMAC"] + T["nCCDL"] * (columns - 1)
-    again = max(row + T["nRTP"], T["nRAS"]) + T["nRP"]
+    row = T["nRCDRDMAC"] + T["tCCD_L"] * (columns - 1)
+    again = max(row + T["tRTP"], T["tRAS"]) + T["tRP"]
     again = max(again, T["nRC"])
     result = run(*(f"AiM MAC_ABK {columns} 0xffffffff {row}" for row in range(rows)))
     assert result.cycles == (rows - 1) * again + row + 1 + HOST_SEES_END
@@ -38,10 +38,10 @@ def test_all_bank_mac_rows(columns: int, rows: int) -> None:
 
 def test_register_commands_switch_the_mode_once_each_way() -> None:
     result = run("AiM WR_BIAS 0 1", "AiM RD_MAC 0 1", "AiM MAC_ABK 1 1 0", "AiM RD_MAC 0 1")
-    read = T["nMODCH"] + T["nCWLREG"] + T["nBL"] + T["nWTRL"]
+    read = T["nMODCH"] + T["nCWLREG"] + T["nBL"] + T["tWTR_L"]
     answer = read + T["nCLREG"] + T["nBL"] + 1
     mac = answer + T["nMODCH"] + T["nRCDRDMAC"]
-    last = mac + T["nCCDL"] + T["nMODCH"] + T["nCLREG"] + T["nBL"]
+    last = mac + T["tCCD_L"] + T["nMODCH"] + T["nCLREG"] + T["nBL"]
     # the host sends the end of the trace a cycle after it has the answer
     assert result.cycles == last + 1 + HOST_SEES_END
     assert result.commands["TMOD"] == 3
@@ -63,7 +63,7 @@ def test_the_queue_holds_one_kind_of_command_at_a_time() -> None:
     """The host cannot go on to other channels while one has plain writes to get rid of."""
     free = run("W MEM 0 0 0", "AiM MAC_ABK 1 0x7fffffff 0")
     held = run("W MEM 0 0 0", "AiM MAC_ABK 1 0xffffffff 0", "AiM MAC_ABK 1 0x7fffffff 0")
-    assert held.cycles > free.cycles + T["nRCDWR"]
+    assert held.cycles > free.cycles + T["tRCDWR"]
 
 
 @pytest.mark.parametrize(
@@ -155,18 +155,18 @@ def test_refresh_costs_its_share() -> None:
     refreshed = load_stream_pim("aim-refresh").config
     plain, with_it = (run_stream(d, gemv(d, 8192, 8192)) for d in (AIM, refreshed))
     rounds = with_it.commands["REFab"] // 32
-    assert rounds == with_it.cycles // refreshed.timings["nREFI"]
+    assert rounds == with_it.cycles // refreshed.all_timings["tREFI"]
     cost = (with_it.cycles - plain.cycles) / rounds
-    assert T["nRFC"] < cost < T["nRFC"] + ROW_TURN + T["nRCDRDMAC"]
+    assert T["tRFC"] < cost < T["tRFC"] + ROW_TURN + T["nRCDRDMAC"]
 
 
 def test_a_chip_of_two_channels_is_the_published_one() -> None:
     """1 TFLOPS and 1 TB/s inside a chip, 32 GFLOPS a bank (ISSCC 2022; IANUS table 1)."""
     assert AIM.peak is not None
-    seconds = T["nCCDL"] * AIM.tCK * 1e-12
+    seconds = T["tCCD_L"] * AIM.tCK * 1e-12
     assert 2 * 2 * AIM.peak.macs / seconds == pytest.approx(1.024e12)
     assert 2 * AIM.peak.macs / 16 / seconds == pytest.approx(32e9)
-    banks, column = AIM.organization.banks, AIM.organization.column_bytes
+    banks, column = AIM.organization.channel_banks, AIM.organization.burst_bytes
     assert 2 * banks * column / seconds == pytest.approx(1.024e12)
     assert AIM.peak.macs == banks * column // AIM.element_bytes
     assert AIM.organization.capacity_bytes // 32 == 512 * 2**20
@@ -185,7 +185,7 @@ def test_the_simulator_s_activations_are_closer_than_the_device_s() -> None:
 
     assert cycles("aim", 16) - cycles("aim", 1) == 15 * 11
     assert cycles("aim-simulator", 16) - cycles("aim-simulator", 1) == 15 * 5
-    timings = load_stream_pim("aim-simulator").config.timings
+    timings = load_stream_pim("aim-simulator").config.all_timings
     assert {key: timings[key] for key in timings if timings[key] != T[key]} == {
-        "nRRDS": 5, "nRRDL": 6,
+        "tRRD_S": 5, "tRRD_L": 6,
     }  # fmt: skip

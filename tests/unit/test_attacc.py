@@ -7,14 +7,14 @@ import pytest
 
 from pimsim.config.errors import InputError
 from pimsim.config.loader import load_stream_pim
-from pimsim.config.pim_stream import StreamPimConfig
+from pimsim.config.pim import PimDesignConfig
 from pimsim.hardware.pim.attacc_plan import Part, Plan, shape_of
 from pimsim.hardware.pim.designs.attacc import attention, attention_commands, attention_cycles
 
 KNOBS_OFF = ("attention.stage_rules=[]",)
 
 
-def design(name: str, *overrides: str) -> StreamPimConfig:
+def design(name: str, *overrides: str) -> PimDesignConfig:
     return load_stream_pim(name, overrides).config
 
 
@@ -92,7 +92,7 @@ def test_every_column_of_k_and_v_is_read_once(name: str) -> None:
     # one channel has two heads, whose sizes fill whole rows of every bank
     stream = attention(pim, 17, 17, 128, 1024)
     channel = stream.copies.index(1)
-    mac = list(pim.commands).index(pim.attention.commands.mac)
+    mac = list(pim.all_commands).index(pim.attention.commands.mac)
     mine = (stream.entries[:, 0] == mac) & (stream.entries[:, 1] == channel)
     rows, reads = np.unique(stream.entries[mine][1:, 2:7], axis=0, return_counts=True)
     assert set(reads) == {org.columns}
@@ -136,10 +136,12 @@ def test_the_repaired_design_does_what_attention_needs(name: str) -> None:
 
 def test_refresh_holds_a_channel_back_for_its_time() -> None:
     with_refresh = attention_cycles(design("attacc-bank"), 16, 128, 3000, 2)
-    without = attention_cycles(design("attacc-bank", "timings.nREFI=1000000"), 16, 128, 3000, 2)
+    without = attention_cycles(
+        design("attacc-bank", "memory.timings.tREFI=1000000"), 16, 128, 3000, 2
+    )
     assert with_refresh.commands["REFab"] == 16 * 2 and "REFab" not in without.commands
-    nrfc = design("attacc-bank").timings["nRFC"]
-    assert with_refresh.cycles - without.cycles == pytest.approx(nrfc, rel=0.1)
+    trfc = design("attacc-bank").memory.timings["tRFC"]
+    assert with_refresh.cycles - without.cycles == pytest.approx(trfc, rel=0.1)
 
 
 @pytest.mark.parametrize(
@@ -153,7 +155,16 @@ def test_refresh_holds_a_channel_back_for_its_time() -> None:
         (("attention.commands.mac=MACXB",), (1, 128, 512), "unknown command 'MACXB'"),
         (("attention.column_order=[bank,column,row]",), (1, 128, 512), "bank is in column_order"),
         (("attention.column_order=[column]",), (1, 128, 512), "end with row"),
-        (("controller.order=lanes",), (1, 128, 512), "needs controller.order window"),
+        (
+            ("controller.order=lanes",),
+            (1, 128, 512),
+            "hits_hold_moves cannot be set with the order",
+        ),
+        (
+            ("controller.order=lanes", "controller.hits_hold_moves=false"),
+            (1, 128, 512),
+            "other_place needs controller.order window",
+        ),
         (("controller.instructions_per_cycle=1",), (1, 128, 512), "instructions_per_cycle 0"),
     ],
 )

@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from pimsim.config.errors import InputError
-from pimsim.config.loader import load_memory, load_pim, pim_model
+from pimsim.config.loader import load_memory, load_pim
 from pimsim.config.memory import CommandBusConfig, MemoryConfig
-from pimsim.config.pim import PimConfig, PimDesignConfig
+from pimsim.config.pim import PimConfig
 from pimsim.config.resources import preset_names
 from pimsim.config.rules import Rule
 from pimsim.hardware.dram.device_memory import device_memory
@@ -38,7 +38,7 @@ MEMORIES = {
 PIMS = {
     name: load_pim(name).config
     for name in preset_names("pim")
-    if pim_model(name) is PimDesignConfig  # stream designs have rules, and tests, of their own
+    if load_pim(name).config.controller is None  # the others have tests of their own
 }
 PIM_MEMORY = MEMORIES["hbm2-neupims"]
 ROW, OTHER_ROW = 3, 4

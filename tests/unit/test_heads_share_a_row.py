@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import pytest
 
-from pimsim.config.loader import pim_model
-from pimsim.config.pim import PimDesignConfig
+from pimsim.config.loader import load_pim
 from pimsim.config.resources import preset_names
 from pimsim.hardware.dram.legality import check_commands
 from pimsim.hardware.dram.rules import Command
 from pimsim.simulate import observe, resolve
 
 _LOGGED = 20_000
-NEWTON = [name for name in preset_names("pim") if pim_model(name) is PimDesignConfig]
+NEWTON = [name for name in preset_names("pim") if load_pim(name).config.controller is None]
 
 
 @pytest.mark.parametrize("design", NEWTON)

@@ -109,6 +109,8 @@ SHORTER = {
     ("lpddr4-2400", "tPPD"): "DRAMsim3's LPDDR4_8Gb_x16_2400.ini",
     ("hbm3-6400", "tRREFD"): "Ramulator 2.1's preset: 8 clocks",
     ("hbm3-6400-16gb", "tRREFD"): "Ramulator 2.1's preset: 8 clocks",
+    ("gddr6-aim", "tRAS"): "CENT's simulator of AiM: 27 ns",
+    ("hbm2-pimsimulator", "tRTP"): "PIMSimulator's READ_TO_PRE_DELAY: 3 cycles",
     ("hbm2-onnxim", "tRCDRD"): "ONNXim has Ramulator 2.0's HBM2_2.5Gbps: half the cycles",
     ("hbm2-onnxim", "tRP"): "the same",
     ("hbm2-onnxim", "tRAS"): "the same",

@@ -8,7 +8,7 @@ import pytest
 
 from pimsim.config.errors import InputError
 from pimsim.config.loader import load_stream_pim
-from pimsim.config.pim_stream import StreamPimConfig
+from pimsim.config.pim import PimDesignConfig
 from pimsim.hardware.pim.designs import mapping_of
 from pimsim.hardware.pim.designs.logic_die import bundle_places, column_bytes, column_time_ps, gemv
 from pimsim.hardware.pim.stream import run_stream
@@ -19,11 +19,11 @@ NAMES = ("duplex", "duplex-bank-group", "duplex-bank")
 OUTPUTS, INPUTS = 4096, 4096
 
 
-def load(name: str, *overrides: str) -> StreamPimConfig:
+def load(name: str, *overrides: str) -> PimDesignConfig:
     return load_stream_pim(name, overrides).config
 
 
-def time_ps(design: StreamPimConfig, op_per_byte: int) -> int:
+def time_ps(design: PimDesignConfig, op_per_byte: int) -> int:
     """An FP16 product does one operation per byte and vector."""
     return run_stream(design, gemv(design, OUTPUTS, INPUTS, op_per_byte)).cycles * design.tCK
 
@@ -45,9 +45,11 @@ def test_bundles_are_all_banks_of_a_pseudo_channel_once(
     name: str, banks: int, bundles: int
 ) -> None:
     design = load(name)
-    assert column_bytes(design) == banks * design.organization.column_bytes
+    assert column_bytes(design) == banks * design.organization.burst_bytes
     assert len(bundle_places(design)) == bundles
-    assert banks * bundles * design.organization.pseudo_channels == design.organization.banks
+    assert (
+        banks * bundles * design.organization.pseudo_channels == design.organization.channel_banks
+    )
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -80,14 +82,14 @@ def test_time_is_that_of_the_reads_up_to_op_per_byte_8_and_of_the_multipliers_be
 
 def test_two_bundles_hide_what_one_shows_of_row_changes() -> None:
     one, two = load("duplex"), load("duplex", "capacities.bundles=2")
-    t, columns = one.timings, one.organization.columns
-    row_change = t["nRCD"] + (columns - 1) * t["nCCDL"] + t["nRTPL"] + t["nRP"]
-    refresh_share = 1 - t["nRFC"] / t["nREFI"]
+    t, columns = one.all_timings, one.organization.columns
+    row_change = t["tRCDRD"] + (columns - 1) * t["tCCD_L"] + t["tRTP"] + t["tRP"]
+    refresh_share = 1 - t["tRFC"] / t["tREFI"]
     shares = [
         OUTPUTS * INPUTS * 2 / bandwidth_gbps(design) * 1000 / time_ps(design, 1)
         for design in (one, two)
     ]
-    assert shares[0] == pytest.approx(columns * t["nCCDL"] / row_change * refresh_share, rel=0.03)
+    assert shares[0] == pytest.approx(columns * t["tCCD_L"] / row_change * refresh_share, rel=0.03)
     assert shares[1] == pytest.approx(refresh_share, rel=0.04)
 
 

@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tests.oracle.bare_memory import bare_memory
 
 from pimsim.config.errors import InputError
 from pimsim.config.loader import load_stream_pim
-from pimsim.config.pim_stream import StreamPimConfig
+from pimsim.config.pim import PimDesignConfig
 from pimsim.hardware.energy.pim_stream import stream_energy_pj
 from pimsim.hardware.pim.designs import design_names, mapping_of
 from pimsim.hardware.pim.stream import StreamBuilder, StreamResult, run_stream
@@ -29,26 +30,26 @@ RULES = [
 ROW_COMMAND = {"bus": "column", "row": "open", "activate": "ACT", "precharge": "PRE"}
 
 
-def design(**changes: Any) -> StreamPimConfig:
+def design(**changes: Any) -> PimDesignConfig:
     """Two bank groups of four banks; ``changes`` of the controller, or whole sections."""
     controller = {"queue_depth": 64}
     sections: dict[str, Any] = {
-        "family": "stream",
         "name": "small",
         "source": "made up",
         "design": "aim",
         "dtype": "bf16",
         "element_bytes": 2,
         "operations": ["gemv"],
-        "organization": {
-            "channels": 4,
-            "bank_groups": 2,
-            "banks_per_group": 4,
-            "rows": 16,
-            "columns": 8,
-            "column_bytes": 32,
-        },
-        "tCK": 1000,
+        "memory": bare_memory(
+            {
+                "channels": 4,
+                "bank_groups": 2,
+                "banks_per_group": 4,
+                "rows": 16,
+                "columns": 8,
+                "column_bytes": 32,
+            }
+        ),
         "timings": {"RCD": RCD, "RAS": RAS, "RP": RP, "CCD": CCD, "RTP": RTP, "FAW": FAW},
         "commands": {
             "ACT": {"bus": "row", "effect": "open"},
@@ -66,15 +67,15 @@ def design(**changes: Any) -> StreamPimConfig:
             sections[key] = value
         else:
             controller[key] = value
-    return StreamPimConfig.model_validate(sections)
+    return PimDesignConfig.model_validate(sections)
 
 
 def bank(number: int) -> tuple[int, int, int, int]:
     return (0, 0, number // 4, number % 4)
 
 
-def issued(result: StreamResult, small: StreamPimConfig, channel: int = 0) -> list[tuple[int, str]]:
-    names = list(small.commands)
+def issued(result: StreamResult, small: PimDesignConfig, channel: int = 0) -> list[tuple[int, str]]:
+    names = list(small.all_commands)
     return [(int(line[0]), names[line[1]]) for line in result.log[channel]]
 
 
@@ -192,7 +193,7 @@ def test_refresh_closes_rows_first_and_stops_everything_else() -> None:
         {"level": "channel", "first": ["REF"], "then": ["ACT"], "delay": "RFC"},
     ]
     refreshed["controller"]["refresh"] = {"command": "REF", "interval": "REFI"}
-    small = StreamPimConfig.model_validate(refreshed)
+    small = PimDesignConfig.model_validate(refreshed)
     builder = StreamBuilder(small, [1])
     builder.add("RD", row=0, count=20)
     found = issued(run_stream(small, builder.build(), log=True), small)
@@ -210,7 +211,7 @@ def test_refresh_closes_rows_first_and_stops_everything_else() -> None:
 
 def test_refreshes_that_leave_no_time_are_an_error() -> None:
     with pytest.raises(InputError, match="refreshes that leave no time"):
-        busy = load_stream_pim("aim-refresh", ["timings.nREFI=100"]).config
+        busy = load_stream_pim("aim-refresh", ["memory.timings.tREFI=211"]).config
         run_stream(busy, mapping_of(busy, "gemv")(busy, 16, 1024))
 
 
@@ -235,7 +236,7 @@ def test_the_kernel_is_its_plain_python_run() -> None:
     cycles = schedule.py_func(parameters, channels, entries, stream.blocking, log)
     assert cycles == compiled.cycles
     for channel, counts in zip(channels, compiled.channel_commands, strict=True):
-        assert [int(channel.counts[list(aim.commands).index(name)]) for name in counts] == list(
+        assert [int(channel.counts[list(aim.all_commands).index(name)]) for name in counts] == list(
             counts.values()
         )
 
@@ -266,7 +267,7 @@ def test_more_channels_than_there_are_is_refused() -> None:
     ("change", "said"),
     [
         ({"rules": [{**RULES[0], "first": ["ATC"]}]}, "unknown command 'ATC'; did you mean 'ACT'"),
-        ({"rules": [{**RULES[0], "delay": "RCD + tRAS"}]}, "no timing 'tRAS'"),
+        ({"rules": [{**RULES[0], "delay": "RCD + tRAZ"}]}, "no timing 'tRAZ'"),
         ({"rules": [{**RULES[0], "delay": "RCD +"}]}, "is no delay"),
         ({"mode_switch": "TMOD"}, "controller.mode_switch: unknown command 'TMOD'"),
         ({"timings": {"RCD": -1}}, r"timings.RCD\n.*greater than or equal to 0"),
@@ -302,10 +303,9 @@ def test_a_command_gets_its_row_opened_whole(change: dict[str, Any], said: str) 
 
 def test_what_records_have_no_room_for_is_refused() -> None:
     big = design().model_dump()
-    big["organization"]["bank_groups"] = 64
-    big["organization"]["banks_per_group"] = 64
+    big["memory"]["organization"] |= {"bank_groups": 64, "banks_per_group": 64}
     with pytest.raises(InputError, match="banks of a channel: found 4096"):
-        make_parameters(StreamPimConfig.model_validate(big), 1)
+        make_parameters(PimDesignConfig.model_validate(big), 1)
     with pytest.raises(InputError, match="window: found 17"):
         make_parameters(design(rules=[*RULES, {**RULES[5], "window": 17}]), 1)
     with pytest.raises(InputError, match=r"commands\.RD\.latency: RCD - RCD is 0 cycles"):

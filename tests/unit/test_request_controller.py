@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 from pydantic import ValidationError
+from tests.oracle.bare_memory import bare_memory
 
 from pimsim.config.errors import InputError
-from pimsim.config.pim_stream import StreamPimConfig
+from pimsim.config.pim import PimDesignConfig
 from pimsim.hardware.pim.stream import CommandStream, StreamBuilder, StreamResult, run_stream
 
 T = {"tRCD": 7, "tRP": 5, "tRAS": 20, "tCCD": 3, "tRTP": 4, "CL": 6, "tREFI": 400, "tRFC": 50}
@@ -23,14 +24,15 @@ RULES = [
 ]
 
 
-def design(**controller: Any) -> StreamPimConfig:
-    return StreamPimConfig.model_validate(
+def design(**controller: Any) -> PimDesignConfig:
+    return PimDesignConfig.model_validate(
         {
-            "family": "stream", "name": "made-up", "source": "none", "design": "hbm_pim",
+            "name": "made-up", "source": "none", "design": "hbm_pim",
             "dtype": "fp16", "element_bytes": 2, "operations": [],
-            "organization": {"channels": 2, "ranks": 2, "bank_groups": 1, "banks_per_group": 4,
-                             "rows": 64, "columns": 8, "column_bytes": 32},
-            "tCK": 1000, "timings": T,
+            "memory": bare_memory(
+                {"channels": 2, "ranks": 2, "bank_groups": 1, "banks_per_group": 4,
+                 "rows": 64, "columns": 8, "column_bytes": 32}),
+            "timings": T,
             "commands": {
                 "ACT": {"bus": "row", "effect": "open", "mode": "bank"},
                 "ACT_AB": {"bus": "row", "effect": "open", "mode": "all_bank"},
@@ -48,7 +50,7 @@ def design(**controller: Any) -> StreamPimConfig:
 
 
 def reads(
-    config: StreamPimConfig, *requests: tuple[int, int, bool], command: str = "RD", rank: int = 0
+    config: PimDesignConfig, *requests: tuple[int, int, bool], command: str = "RD", rank: int = 0
 ) -> CommandStream:
     """Reads of (bank, row), each a fence or not."""
     builder = StreamBuilder(config, [1])
@@ -58,9 +60,9 @@ def reads(
     return builder.build()
 
 
-def log(config: StreamPimConfig, stream: CommandStream) -> list[tuple[int, str, int]]:
+def log(config: PimDesignConfig, stream: CommandStream) -> list[tuple[int, str, int]]:
     """(cycle, command, bank) of all commands."""
-    names = list(config.commands)
+    names = list(config.all_commands)
     lines = run_stream(config, stream, log=True).log[0]
     return [(int(line[0]), names[line[1]], int(line[5])) for line in lines]
 
@@ -118,10 +120,10 @@ def test_the_queue_hands_over_one_request_a_cycle_while_it_has_room() -> None:
 REFRESH = {"command": "REF", "interval": "tREFI"}
 
 
-def refresh_log(config: StreamPimConfig, count: int) -> list[tuple[int, int]]:
+def refresh_log(config: PimDesignConfig, count: int) -> list[tuple[int, int]]:
     builder = StreamBuilder(config, [1])
     builder.add("RD", row=1, count=count)
-    names = list(config.commands)
+    names = list(config.all_commands)
     lines = run_stream(config, builder.build(), log=True).log[0]
     return [(int(line[0]), int(line[3])) for line in lines if names[line[1]] == "REF"]
 
@@ -211,8 +213,8 @@ def test_what_a_queue_of_requests_cannot_do_is_refused() -> None:
     free = free.model_copy(
         update={
             "commands": {
-                **free.commands,
-                "PRE": free.commands["PRE"].model_copy(update={"bus": "none"}),
+                **free.all_commands,
+                "PRE": free.all_commands["PRE"].model_copy(update={"bus": "none"}),
             }
         }
     )

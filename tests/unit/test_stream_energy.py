@@ -32,7 +32,7 @@ def test_a_broadcast_costs_each_bank_that_it_reaches(
     name: str, command: str, banks: int, each_pj: float
 ) -> None:
     design = load_stream_pim(name).config
-    assert banks_reached(design, design.commands[command]) == banks
+    assert banks_reached(design, design.all_commands[command]) == banks
     found = stream_energy_pj(design, {command: 3})
     assert sum(found.values()) == pytest.approx(3 * banks * each_pj)
 

@@ -158,10 +158,10 @@ def _on_pim(
     contexts: list[int], new_tokens: int, memory: str | None, as_json: bool,
 ) -> None:  # fmt: skip
     from pimsim.config.errors import InputError
-    from pimsim.config.loader import load_pim, load_run, pim_model
-    from pimsim.config.pim_stream import StreamPimConfig
+    from pimsim.config.loader import load_pim, load_run
 
-    if pim_model(pim) is StreamPimConfig:
+    design = load_pim(pim, overrides).config
+    if design.controller is not None:
         if memory is not None:
             raise InputError(f"--memory {memory}: {pim} brings its own memory")
         if len(contexts) != 1:
@@ -172,7 +172,6 @@ def _on_pim(
         return
     if kv_heads not in (None, heads):
         raise InputError(f"--kv-heads {kv_heads}: {pim} has every head's K and V to itself")
-    design = load_pim(pim, overrides).config
     try:
         device = load_run(design.device).config
     except InputError as error:

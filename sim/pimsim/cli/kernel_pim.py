@@ -11,7 +11,7 @@ import typer
 from pimsim.cli.tables import print_table
 
 if TYPE_CHECKING:
-    from pimsim.config.pim_stream import StreamPimConfig
+    from pimsim.config.pim import PimDesignConfig
     from pimsim.hardware.pim.stream import CommandStream, StreamResult
 
 __all__ = ["elementwise_command", "gemv_command", "stream_attention", "trace_command"]
@@ -107,7 +107,7 @@ def stream_attention(
     _report(title, design, stream, as_json, macs=2 * heads * head_dim * context)
 
 
-def _operation(pim: str, overrides: list[str] | None, name: str) -> tuple[StreamPimConfig, Any]:
+def _operation(pim: str, overrides: list[str] | None, name: str) -> tuple[PimDesignConfig, Any]:
     """The design, and its function for an operation."""
     from pimsim.config.loader import load_stream_pim
     from pimsim.hardware.pim.designs import mapping_of
@@ -118,7 +118,7 @@ def _operation(pim: str, overrides: list[str] | None, name: str) -> tuple[Stream
 
 def _report(
     title: str,
-    design: StreamPimConfig,
+    design: PimDesignConfig,
     stream: CommandStream,
     as_json: bool,
     *,
@@ -158,7 +158,7 @@ def _counts(commands: dict[str, int]) -> str:
     return ", ".join(f"{name} {count:,}" for name, count in commands.items())
 
 
-def _as_json(design: StreamPimConfig, result: StreamResult, macs: int | None) -> dict[str, Any]:
+def _as_json(design: PimDesignConfig, result: StreamResult, macs: int | None) -> dict[str, Any]:
     """A stream's run as JSON. ``utilisation.banks``: share of time in which the channels'
     banks compute; ``macs``: multiply-accumulates of the operation, of the most possible."""
     from pimsim.hardware.energy.limits import check_limits

@@ -7,8 +7,10 @@ from typing import Literal
 from pydantic import Field
 
 from pimsim.config.base import ConfigModel
+from pimsim.config.memory import MemoryConfig
+from pimsim.config.rules import Rule
 
-__all__ = ["CommandConfig", "Mode", "PimAction"]
+__all__ = ["CommandConfig", "Mode", "PimAction", "memory_commands", "stream_rules"]
 
 Mode = Literal["any", "bank", "register", "all_bank"]
 """What a channel can be set to; ``any``: the command is the same in all."""
@@ -39,7 +41,7 @@ class CommandConfig(ConfigModel):
     bank_block: int | None = Field(default=None, ge=2, le=64)
     """Of the banks of a bank group only an aligned block of so many, with the addressed one
     (Duplex: two banks of each bank group are a bundle); needs ``bank`` in ``broadcast``."""
-    bus: Literal["row", "column", "none", "both"]
+    bus: Literal["row", "column", "none", "both"] = "column"
     """C/A pins that it takes for a cycle; ``none``: it costs no slot (bookkeeping)."""
     row: Literal["any", "open", "closed"] = "any"
     """``open``: its row must be open in all its banks; ``closed``: all its banks must be closed.
@@ -64,3 +66,43 @@ class CommandConfig(ConfigModel):
     are always in the same state, so that only the addressed one is kept."""
     energy: str | None = None
     """Key in ``energy_pj``."""
+
+
+def memory_commands(memory: MemoryConfig) -> dict[str, CommandConfig]:
+    """The memory's commands as a command stream has them: by what its controller does with each.
+
+    Those with auto-precharge are not among them: a stream's rows are closed by its controller.
+    """
+    act, pre = memory.command("activate"), memory.command("precharge")
+    does = {action: name for name, action in memory.commands.items()}
+    rank = ["bank_group", "bank"]
+    opened = {"row": "open", "activate": act, "precharge": pre, "queue": "plain"}
+    known = {
+        "activate": {"bus": "row", "effect": "open"},
+        "precharge": {"bus": "row", "effect": "close"},
+        "precharge-all": {"bus": "row", "effect": "close", "broadcast": rank},
+        "read": {"latency": "CL + nBL", **opened},
+        "write": {"latency": "CWL + nBL", **opened},
+        "refresh": {
+            "bus": "row", "row": "closed", "precharge": does.get("precharge-all", pre),
+            "broadcast": rank,
+        },
+        "refresh-bank": {"bus": "row", "row": "closed", "precharge": pre},
+    }  # fmt: skip
+    return {
+        name: CommandConfig.model_validate(known[action])
+        for name, action in memory.commands.items()
+        if action in known
+    }
+
+
+def stream_rules(memory: MemoryConfig) -> list[Rule]:
+    """The memory's rules over the commands that a stream has."""
+    known = memory_commands(memory)
+    found = []
+    for rule in memory.rules:
+        first = [name for name in rule.first if name in known]
+        then = [name for name in rule.then if name in known]
+        if first and then:
+            found.append(rule.model_copy(update={"first": first, "then": then}))
+    return found

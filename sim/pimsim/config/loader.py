@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -20,11 +20,10 @@ from pimsim.config.errors import InputError, near_miss
 from pimsim.config.memory import MemoryConfig
 from pimsim.config.npu import NpuConfig
 from pimsim.config.pim import PimDesignConfig
-from pimsim.config.pim_stream import StreamPimConfig
 from pimsim.config.run import RunConfig
 from pimsim.config.schema import explain, quantity_at
 from pimsim.config.system import SystemConfig
-from pimsim.config.tree import Entry, lookup, plain, read_tree
+from pimsim.config.tree import Entry, lookup, parse_text, plain, read_tree
 from pimsim.config.units import WRITTEN
 from pimsim.config.xpu import XpuConfig
 
@@ -43,7 +42,6 @@ __all__ = [
     "load_run",
     "load_stream_pim",
     "load_system",
-    "pim_model",
     "read_document",
 ]
 
@@ -52,6 +50,7 @@ DEFAULT_RUN = "neupims"
 
 _PLAIN = {kind: Layout(kind, {}) for kind in ("memory", "energy", "xpu", "area", "model")}
 _PLAIN["pim"] = Layout("pim", {"memory": _PLAIN["memory"]}, alone=("device", "memory"))
+_ON_ITS_MEMORY = Layout("pim", {"memory": _PLAIN["memory"]}, alone=("device",))
 _LAYOUTS = {
     **_PLAIN,
     "hardware": Layout(
@@ -59,7 +58,7 @@ _LAYOUTS = {
         {kind: _PLAIN[kind] for kind in ("memory", "pim", "energy")},
         (("workload", "model"), ("workload", "requests")),
     ),
-    "system": Layout("system", {kind: _PLAIN[kind] for kind in ("xpu", "pim")}),
+    "system": Layout("system", {"xpu": _PLAIN["xpu"], "pim": _ON_ITS_MEMORY}),
 }
 
 
@@ -72,8 +71,7 @@ CONFIG_MODELS: dict[str, type[BaseModel]] = {
     "area": AreaConfig,
     "system": SystemConfig,
 }
-"""The config model of each kind of YAML (``pim_model`` for PIM designs of other families);
-model cards belong to ``workload``."""
+"""The config model of each kind of YAML; model cards belong to ``workload``."""
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -128,6 +126,8 @@ def load_document(
     """
     layout = _LAYOUTS[kind]
     root = compose(name_or_path, layout)
+    if kind == "hardware":
+        root = _with_memory_of_pim(root, overrides)
     for text in overrides:
         root = apply_override(root, text, model, layout)
     try:
@@ -136,6 +136,23 @@ def load_document(
         raise explain(error, root, model) from None
     _check_timings(config, root, ())
     return Resolved(config, root)
+
+
+def _with_memory_of_pim(root: Entry, overrides: Sequence[str]) -> Entry:
+    """A run that gets another PIM design by ``--set pim=NAME`` gets that design's memory too,
+    unless its own is set."""
+    chosen = dict(text.partition("=")[::2] for text in overrides)
+    design = parse_text(chosen.get("pim", ""), "--set").value
+    assert isinstance(root.value, dict)
+    if not isinstance(design, str) or "memory" in chosen:
+        return root
+    try:
+        found = compose(design, _LAYOUTS["pim"]).value
+    except InputError:
+        return root  # the override itself says what is wrong
+    if not isinstance(found, dict) or "memory" not in found:
+        return root
+    return replace(root, value={**root.value, "memory": found["memory"]})
 
 
 def _check_timings(config: BaseModel, root: Entry, path: tuple[str, ...]) -> None:
@@ -201,26 +218,21 @@ def load_pim(name_or_path: str, overrides: Sequence[str] = ()) -> Resolved[PimDe
     return load_document(PimDesignConfig, "pim", name_or_path, overrides)
 
 
-def pim_model(name_or_path: str) -> type[PimDesignConfig] | type[StreamPimConfig]:
-    """The model of a PIM design's YAML: those of the Newton family have no ``family``."""
-    value = compose(name_or_path, _LAYOUTS["pim"]).value
-    return StreamPimConfig if isinstance(value, Mapping) and "family" in value else PimDesignConfig
-
-
-def load_stream_pim(name_or_path: str, overrides: Sequence[str] = ()) -> Resolved[StreamPimConfig]:
-    """Load a PIM design with commands of its own: a preset's name or a YAML path."""
-    if pim_model(name_or_path) is PimDesignConfig:
+def load_stream_pim(name_or_path: str, overrides: Sequence[str] = ()) -> Resolved[PimDesignConfig]:
+    """Load a PIM design that has a controller of its own: a preset's name or a YAML path."""
+    found = load_pim(name_or_path, overrides)
+    if found.config.controller is None:
         raise InputError(
-            f"pim {name_or_path!r} is of the Newton family, on a memory preset: it has a run and "
-            "pimsim kernel attention; a design with commands of its own is expected (such as aim)"
+            f"pim {name_or_path!r} has no controller of its own: its commands go through the "
+            "memory's, which pimsim run and pimsim kernel attention have; a design with one is "
+            "expected (such as aim)"
         )
-    return load_document(StreamPimConfig, "pim", name_or_path, overrides)
+    return found
 
 
 def load_preset(kind: str, name_or_path: str, overrides: Sequence[str] = ()) -> Resolved[Any]:
     """Load a preset or file of any kind of ``CONFIG_MODELS``."""
-    model = pim_model(name_or_path) if kind == "pim" else CONFIG_MODELS[kind]
-    return load_document(model, kind, name_or_path, overrides)
+    return load_document(CONFIG_MODELS[kind], kind, name_or_path, overrides)
 
 
 def load_energy(name_or_path: str, overrides: Sequence[str] = ()) -> Resolved[EnergyConfig]:

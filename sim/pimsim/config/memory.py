@@ -14,6 +14,7 @@ from pimsim.config.units import Picoseconds
 
 __all__ = [
     "CONTAINED",
+    "LEVELS",
     "Action",
     "CommandBusConfig",
     "ControllerConfig",
@@ -66,7 +67,9 @@ _REQUIRED: tuple[tuple[tuple[str, ...], Action, Action, str], ...] = (
 """What every standard ties, at one of the levels: first and second command by what they do, and
 why."""
 
-_LEVELS = (*_OF_BANK[::-1], "other_ranks")
+LEVELS = ("channel", "pseudo_channel", "rank", "bank_group", "bank")
+"""Levels of an organisation, from the outermost to the innermost."""
+_RULE_LEVELS = (*LEVELS, "row_buffer", "other_ranks")
 """What a memory's rules may hold at: levels of its organisation, a bank's row buffer, and what
 does not share a rank."""
 
@@ -121,6 +124,16 @@ class OrganizationConfig(ConfigModel):
     def banks(self) -> int:
         """Banks of one rank."""
         return self.bank_groups * self.banks_per_group
+
+    @property
+    def counts(self) -> tuple[int, int, int, int]:
+        """Pseudo channels, ranks, bank groups, banks: children of one node, outermost first."""
+        return (self.pseudo_channels, self.ranks, self.bank_groups, self.banks_per_group)
+
+    @property
+    def channel_banks(self) -> int:
+        """Banks of one channel."""
+        return self.pseudo_channels * self.ranks * self.banks
 
     @property
     def stacks(self) -> int:
@@ -350,7 +363,7 @@ class MemoryConfig(ConfigModel):
     @property
     def levels(self) -> tuple[str, ...]:
         """What a rule may hold at."""
-        return _LEVELS
+        return _RULE_LEVELS
 
     def command(self, action: Action) -> str:
         """What the standard calls the command that does ``action``; ``ValueError`` without one."""

@@ -1,35 +1,78 @@
-"""Processing in memory: what the banks can do and how the controller drives them."""
+"""PIM designs as data: what one adds to the memory that it is on.
+
+One schema for all of them. A design's commands go through the memory's controller beside requests
+(Newton, NeuPIMs), or it has a controller of its own that takes a stream of them (GDDR6-AiM,
+HBM-PIM, AttAcc, Duplex).
+"""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
 from pimsim.config.base import ConfigModel
-from pimsim.config.commands import CommandConfig, PimAction
+from pimsim.config.commands import CommandConfig, PimAction, memory_commands, stream_rules
 from pimsim.config.delay import timing_names
-from pimsim.config.memory import Cycles, MemoryConfig
+from pimsim.config.errors import InputError
+from pimsim.config.memory import MemoryConfig, OrganizationConfig
+from pimsim.config.pim_attention import AttentionMapConfig
+from pimsim.config.pim_controller import PeakConfig, PimControllerConfig
 from pimsim.config.plugins import ModuleName
-from pimsim.config.rules import DOT_PRODUCTS, Rule, Vocabulary
+from pimsim.config.rules import Rule
 
 __all__ = ["PimConfig", "PimDesignConfig"]
 
+Amount = Annotated[int, Field(ge=0, le=2**31 - 1)]
+"""Cycles, or what a buffer holds."""
+
+_SHARED = (
+    "row_buffers", "composite_gemv", "elements_per_comp", "keys_share_rows", "gwrite_cycles",
+    "comp_pipeline", "refresh_avoidance", "read_write_slack", "softmax_overlap", "timed_comps",
+    "front_end", "result_writes", "operand_rows", "windowed_activations", "pipeline_fill",
+)  # fmt: skip
+"""What is of designs whose commands go through the memory's controller."""
+_OWN = (
+    "operations", "activations", "capacities", "attention", "peak", "static_w_per_channel",
+    "energy_pj",
+)  # fmt: skip
+"""What is of designs with a controller of their own."""
+
 
 class PimConfig(ConfigModel):
-    """A PIM design on top of a memory (Newton, NeuPIMs)."""
+    """A PIM design: what it adds to a memory."""
 
     name: str
     """What messages and reports call it."""
     source: str
     """Where the design and its numbers come from."""
-    row_buffers: Literal[1, 2]
+    design: str = "newton"
+    """How operations become commands: a module of ``pimsim.hardware.pim.designs``, or ``newton``
+    for designs whose commands go through the memory's controller."""
+    dtype: str = "fp16"
+    """Number format of a kernel's operands (``bf16``, ``fp16``); a run has its own."""
+    element_bytes: int = Field(default=2, ge=1, le=8)
+    """Bytes of one of them."""
+    timings: dict[str, Amount] = Field(default_factory=dict)
+    """Timings of the design in cycles of tCK, beside those of the memory."""
+    commands: dict[str, CommandConfig]
+    """Its commands, by name, beside those of the memory; one of the memory's name takes that one's
+    place."""
+    rules: list[Rule]
+    """What binds its commands, each other's and the memory's. Rules of a command that is another
+    one where PIM has no row buffer of its own (``with_one_buffer``) are that one's there."""
+    power_cap_w: float | None = Field(default=None, ge=0.001, le=1e5)
+    """The most that PIM's commands may draw in one stack (``organization.channels_per_stack`` of
+    the memory); a run above it is refused. None: no cap."""
+    controller: PimControllerConfig | None = None
+    """The controller that takes its commands; none: the memory's, beside requests. What stands
+    below up to ``pipeline_fill`` is of designs without one, the rest of those with one."""
+    row_buffers: Literal[1, 2] = 1
     """2: the bank has a second row buffer for PIM, so normal reads go on (NeuPIMs section 5)."""
-    composite_gemv: bool
+    composite_gemv: bool = False
     """COMPS_READRES: one command for n dot products and the read of their result."""
-    elements_per_comp: int = Field(ge=1, le=4096)
+    elements_per_comp: int = Field(default=16, ge=1, le=4096)
     """Multipliers beside each bank: elements of a row that one COMP multiplies."""
     keys_share_rows: bool = True
     """Keys of several tokens of a bank share a row where one token's do not fill it; else those of
@@ -38,16 +81,6 @@ class PimConfig(ConfigModel):
     """Cycles that GWRITE takes to fill the global buffer, over timing names."""
     comp_pipeline: int = Field(default=6, ge=1, le=10_000)
     """Least dot products' worth of time before a result can be read (adder tree depth)."""
-    timings: dict[str, Cycles] = Field(default_factory=dict)
-    """Timings of the design, beside those of the memory."""
-    power_cap_w: float | None = Field(default=None, ge=0.001, le=1e5)
-    """The most that PIM's commands may draw in one stack (``organization.channels_per_stack`` of
-    the memory); a run above it is refused. None: no cap."""
-    commands: dict[str, CommandConfig]
-    """Its commands, by name, beside those of the memory."""
-    rules: list[Rule]
-    """What binds its commands, each other's and the memory's. Rules of a command that is another
-    one where PIM has no row buffer of its own (``with_one_buffer``) are that one's there."""
     refresh_avoidance: bool = True
     """Before a header or GWRITE, hold PIM back if its estimate reaches into the next refresh."""
     read_write_slack: int = Field(default=10, ge=0, le=1_000_000)
@@ -73,22 +106,60 @@ class PimConfig(ConfigModel):
     """What a dot product adds while ``comp_pipeline`` of them fill the adder tree, with one row
     buffer: the time that a COMP takes, or tCCD_S."""
 
+    operations: list[str] = Field(default_factory=list)
+    """What it can do: ``gemv``, ``attention``, ``elementwise`` ...; all else is refused."""
+    activations: list[str] = Field(default_factory=list)
+    """Activation functions that it has."""
+    capacities: dict[str, Amount] = Field(default_factory=dict)
+    """Buffers and registers of the design (``global_buffer_bytes``), read by its module."""
+    attention: AttentionMapConfig | None = None
+    """How attention lies over the banks, for a design whose module reads it."""
+    peak: PeakConfig | None = None
+    static_w_per_channel: float = Field(default=0.0, ge=0, le=1e4)
+    """Standby of a channel's DRAM, its controller and PHY, and what its units draw at rest."""
+    energy_pj: dict[str, Annotated[float, Field(ge=0, le=1e9)]] = Field(default_factory=dict)
+    """pJ of one command in one of the banks that it reaches, by energy class."""
+
     @property
     def unread_timings(self) -> set[str]:
         """Timings that nothing reads."""
-        delays = [self.gwrite_cycles, *(rule.delay for rule in self.rules)]
+        delays = [*(rule.delay for rule in self.rules), *(text for _, text in self.delays())]
         return self.timings.keys() - timing_names(delays)
+
+    def delays(self) -> Iterator[tuple[str, str]]:
+        """Where arithmetic over timings stands, but for rules, and the text."""
+        if self.controller is None:
+            yield "gwrite_cycles", self.gwrite_cycles
+            return
+        for name, command in self.commands.items():
+            yield f"commands.{name}.latency", command.latency
+        if self.peak is not None:
+            yield "peak.interval", self.peak.interval
+        if self.controller.refresh is not None:
+            yield "controller.refresh.interval", self.controller.refresh.interval
 
     @model_validator(mode="before")
     @classmethod
-    def _newton_family(cls, values: Any) -> Any:
+    def _no_family(cls, values: Any) -> Any:
         if isinstance(values, dict) and "family" in values:
             raise ValueError(
-                f"family {values['family']!r}: {values.get('name')} brings a memory and commands "
-                "of its own, and a run takes a PIM of the Newton family (see pimsim list pim); "
-                "pimsim kernel gemv, attention and pim-trace take this one (--pim)"
+                "family: no longer a key; a design with a controller section has a controller of "
+                "its own, and memory names the memory that it is on"
             )
         return values
+
+    @model_validator(mode="after")
+    def _of_one_kind(self) -> PimConfig:
+        kind = "has no controller" if self.controller is None else "has a controller"
+        for key in _OWN if self.controller is None else _SHARED:
+            if getattr(self, key) != type(self).model_fields[key].get_default(
+                call_default_factory=True
+            ):
+                other = "with" if self.controller is None else "without"
+                raise ValueError(
+                    f"{key} is of designs {other} a controller of their own, and this one {kind}"
+                )
+        return self
 
     @model_validator(mode="after")
     def _consistent(self) -> PimConfig:
@@ -110,56 +181,10 @@ class PimConfig(ConfigModel):
         """Raise ``ValueError`` where the design cannot be on ``memory``: its rules name what
         neither has, or leave untied what one command needs of another. ``key``: where the design
         stands, for the message."""
-        at = f"{key}." if key else ""
-        self._check_actions(at)
-        timings = {**memory.timings, **self.timings, DOT_PRODUCTS: 0}
-        words = Vocabulary(memory.levels, {**memory.commands, **self.commands}, timings)
-        words.check(self.rules, f"{at}rules")
-        words.check_delay(self.gwrite_cycles, f"{at}gwrite_cycles")
-        for name, command in self.commands.items():
-            if command.with_one_buffer not in (None, *memory.commands):
-                raise ValueError(
-                    f"{at}commands.{name}.with_one_buffer: {memory.name} has no command "
-                    f"{command.with_one_buffer!r}; it has: {', '.join(memory.commands)}"
-                )
-        self._check_ties(memory, f"{key}: " if key else "")
+        from pimsim.config.pim_beside import check_shared, check_stream
 
-    def _check_actions(self, at: str) -> None:
-        """Raises ``ValueError`` where an action has no command, or two."""
-        seen: dict[str, str] = {}
-        for name, command in self.commands.items():
-            if command.action is None:
-                raise ValueError(
-                    f"{at}commands.{name}: its action is missing; the memory's controller, which "
-                    "takes this design's commands, does nothing with it"
-                )
-            if command.action in seen:
-                raise ValueError(
-                    f"{at}commands.{name}: {seen[command.action]} is for {command.action!r} already"
-                )
-            seen[command.action] = name
-        needed: list[PimAction] = ["activate", "precharge", "load-operand", "announce"]
-        needed += ["multiply-and-read"] if self.composite_gemv else ["multiply", "read-result"]
-        for action in needed:
-            if action not in seen:
-                raise ValueError(f"{at}commands: none has the action {action!r}")
-
-    def _check_ties(self, memory: MemoryConfig, at: str) -> None:
-        """Raises ``ValueError`` where no rule binds two commands of which one needs the other."""
-        for first, then, why in self._ties(memory):
-            rules = [rule for rule in self.rules if self._binds(rule, first, then)]
-            if not rules:
-                raise ValueError(
-                    f"{at}with row_buffers {self.row_buffers} and composite_gemv "
-                    f"{self.composite_gemv} no rule says when {then} may follow {first}: {why}"
-                )
-            grows = any(re.search(rf"\b{DOT_PRODUCTS}\b", rule.delay) for rule in rules)
-            composite = self.composite_gemv and first == self.command("multiply-and-read")
-            if composite and then == self.closer and self.timed_comps and not grows:
-                raise ValueError(
-                    f"{at}no rule lets {then} wait for the n dot products of a {first}: a delay "
-                    "with n is needed (timed_comps=false does without)"
-                )
+        check = check_shared if self.controller is None else check_stream
+        check(self, memory, f"{key}." if key else "")
 
     def command(self, action: PimAction) -> str:
         """The name of the command that does ``action``."""
@@ -181,49 +206,19 @@ class PimConfig(ConfigModel):
         own = self.commands.get(command)
         return self.row_buffers == 2 and own is not None and own.row_buffer == "own"
 
-    def _binds(self, rule: Rule, first: str, then: str) -> bool:
-        if first not in map(self.sent_as, rule.first) or then not in map(self.sent_as, rule.then):
-            return False
-        apart = self.in_pim_buffer(first) != self.in_pim_buffer(then)
-        return rule.level != "row_buffer" or not apart
-
-    def _ties(self, memory: MemoryConfig) -> Iterator[tuple[str, str, str]]:
-        """Pairs of commands that a rule must bind: what the second needs of the first."""
-        own: Mapping[str | None, str] = {each.action: name for name, each in self.commands.items()}
-        dot = own["multiply-and-read" if self.composite_gemv else "multiply"]
-        result = own["multiply-and-read" if self.composite_gemv else "read-result"]
-        load, opener, closer = own["load-operand"], own["activate"], self.closer
-        act, pre = memory.command("activate"), memory.command("precharge")
-        yield act, load, "it reads an open row"
-        yield load, pre, "the row is read until the buffer is full"
-        yield load, load, "there is one global buffer"
-        yield load, dot, "the dot products read the global buffer"
-        yield dot, load, "the dot products read the global buffer"
-        yield opener, dot, "the dot products read an open row"
-        yield dot, dot, "a bank multiplies one column at a time"
-        yield dot, closer, "the dot products read an open row"
-        if not self.composite_gemv:
-            yield dot, result, "the result is read when the dot products have ended"
-            yield result, dot, "the accumulator is free when it has been read"
-            yield result, closer, "the row closes when the result has been read"
-        yield opener, closer, "a row stays open for tRAS"
-        yield closer, opener, "a bank is precharged first"
-        if "refresh" in memory.commands.values():
-            refresh = memory.command("refresh")
-            yield closer, refresh, "a bank is precharged first"
-            yield refresh, opener, "a refresh takes its time"
-        yield opener, opener, "activations draw on one supply"
-        yield act, opener, "activations draw on one supply"
-        yield opener, act, "activations draw on one supply"
-        for column in (memory.command("read"), memory.command("write")):
-            yield column, result, "results go over the data bus"
-            yield result, column, "results go over the data bus"
-            yield column, load, "a bank reads one row at a time"
-            yield load, column, "a bank reads one row at a time"
+    def capacity(self, key: str) -> int:
+        """A capacity that the design's module needs, at least 1; ``InputError`` without it."""
+        found = self.capacities.get(key, 0)
+        if found < 1:
+            raise InputError(
+                f"{self.name}: capacities.{key}: found {self.capacities.get(key, 'nothing')}; "
+                f"design {self.design!r} needs at least 1"
+            )
+        return found
 
 
 class PimDesignConfig(PimConfig):
-    """A PIM design by itself, on no run's device."""
+    """A PIM design on the memory that it brings, on no run's device."""
 
     memory: MemoryConfig
     """The memory that it is on. Of the design alone: a run has its own, which a run that takes the
@@ -231,6 +226,41 @@ class PimDesignConfig(PimConfig):
     device: str = "neupims"
     """Hardware preset or YAML whose vector units ``pimsim kernel attention`` takes for it. Of the
     design alone: a run has its own and refuses the key."""
+
+    @property
+    def organization(self) -> OrganizationConfig:
+        """Of its memory."""
+        return self.memory.organization
+
+    @property
+    def tCK(self) -> int:
+        """Picoseconds of one cycle of the timings."""
+        return self.memory.tCK
+
+    @property
+    def own_controller(self) -> PimControllerConfig:
+        """``InputError`` for a design whose commands go through the memory's controller."""
+        if self.controller is None:
+            raise InputError(
+                f"{self.name} has no controller of its own: its commands go through the memory's, "
+                "which pimsim run and kernel attention have"
+            )
+        return self.controller
+
+    @property
+    def all_timings(self) -> dict[str, int]:
+        """Cycles by name, of the memory and of the design."""
+        return {**self.memory.timings, **self.timings}
+
+    @property
+    def all_commands(self) -> dict[str, CommandConfig]:
+        """Commands by name, the memory's first; their order is their number."""
+        return {**memory_commands(self.memory), **self.commands}
+
+    @property
+    def all_rules(self) -> list[Rule]:
+        """Rules of the memory over the commands that a stream has, then those of the design."""
+        return [*stream_rules(self.memory), *self.rules]
 
     @model_validator(mode="after")
     def _fits_its_memory(self) -> PimDesignConfig:

@@ -198,6 +198,12 @@ class RunConfig(ConfigModel):
         declared = self.schedule.declared
         if declared.uses_pim and self.pim is None:
             raise ValueError(f"schedule.policy {self.schedule.policy!r} needs a pim section")
+        if self.pim is not None and self.pim.controller is not None:
+            raise ValueError(
+                f"pim.controller: {self.pim.name} has a controller of its own, and a run takes a "
+                "PIM whose commands go through the memory's (see pimsim list pim); pimsim kernel "
+                "gemv, attention and pim-trace take this one (--pim)"
+            )
         if declared.uses_pim and self.pim is not None:
             self.pim.check_beside(self.memory, "pim")
         if self.schedule.expert_placement == "pim" and not declared.uses_pim:

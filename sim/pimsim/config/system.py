@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
 from pimsim.config.base import ConfigModel
-from pimsim.config.pim_stream import StreamPimConfig
+from pimsim.config.pim import PimDesignConfig
 from pimsim.config.plugins import ModuleName
 from pimsim.config.run import LinkConfig
 from pimsim.config.xpu import HostConfig, XpuConfig
@@ -50,7 +50,7 @@ class SystemConfig(ConfigModel):
     attention: Literal["xpu", "host", "pim"]
     """Who holds the KV cache and does attention."""
     host: HostConfig | None = None
-    pim: StreamPimConfig | None = None
+    pim: PimDesignConfig | None = None
     stacks: StacksConfig | None = None
     fused_gate: bool = True
     """Gate and up projections of a gated FFN are one product, else two."""
@@ -62,18 +62,13 @@ class SystemConfig(ConfigModel):
     cost_rules: list[Annotated[str, ModuleName("cost_rule")]] = Field(default_factory=list)
     """What is counted otherwise, each as the module of that name says."""
 
-    @field_validator("pim", mode="before")
-    @classmethod
-    def _own_commands(cls, value: Any) -> Any:
-        if isinstance(value, dict) and "family" not in value:
-            raise ValueError(
-                f"{value.get('name')} is of the Newton family, which sits on a run's memory; a "
-                "design with commands of its own is expected (such as attacc-bank)"
-            )
-        return value
-
     @model_validator(mode="after")
     def _consistent(self) -> SystemConfig:
+        if self.pim is not None and self.pim.controller is None:
+            raise ValueError(
+                f"pim.controller: {self.pim.name} has none: its commands go through a run's "
+                "memory; a design with a controller of its own is expected (such as attacc-bank)"
+            )
         if self.attention == "host" and self.host is None:
             raise ValueError("attention on host needs a host section")
         if self.attention == "pim" and (self.pim is None or self.stacks is None):

@@ -10,7 +10,7 @@ from functools import lru_cache
 from math import fsum
 
 from pimsim.config.errors import InputError
-from pimsim.config.pim_stream import StreamPimConfig
+from pimsim.config.pim import PimDesignConfig
 from pimsim.config.system import SystemConfig
 from pimsim.engine.xpu_rules import cost_rules
 from pimsim.hardware.energy.limits import check_limits
@@ -155,7 +155,7 @@ def _program(
     design_json: str, heads: int, head_dim: int, context: int, element_bytes: int
 ) -> tuple[int, float]:
     """Picoseconds and picojoule of one stack. Systems that differ elsewhere share them."""
-    design = StreamPimConfig.model_validate_json(design_json)
+    design = PimDesignConfig.model_validate_json(design_json)
     result = attention_cycles(design, heads, head_dim, context, element_bytes)
     energy_pj = fsum(stream_energy_pj(design, result.commands).values())
     check_limits(cap_of(design, energy_pj / max(result.time_ps, 1), "pim.power_cap_w"))

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from math import fsum
 
 from pimsim.config.errors import InputError
-from pimsim.config.pim_stream import StreamPimConfig
+from pimsim.config.pim import PimDesignConfig
 from pimsim.config.system import SystemConfig
 from pimsim.engine.xpu_attention import AttentionCost, attention_cost, flash_cost
 from pimsim.engine.xpu_rules import cost_rules
@@ -217,11 +217,11 @@ def _pim_pj_per_byte(config: SystemConfig) -> float:
     """A weight read and multiplied in PIM: a MAC command's energy over a bank's column."""
     design = config.pim
     assert design is not None
-    energy = design.commands[_mac(design)].energy
-    return design.energy_pj[energy] / design.organization.column_bytes if energy else 0.0
+    energy = design.all_commands[_mac(design)].energy
+    return design.energy_pj[energy] / design.organization.burst_bytes if energy else 0.0
 
 
-def _mac(design: StreamPimConfig) -> str:
+def _mac(design: PimDesignConfig) -> str:
     """The command that multiplies; ``InputError`` for a design without attention."""
     if design.attention is None:
         raise InputError(f"pim {design.name}: key attention is missing; a system needs it")

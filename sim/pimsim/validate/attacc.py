@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from pimsim.config.loader import load_stream_pim
-from pimsim.config.pim_stream import StreamPimConfig
+from pimsim.config.pim import PimDesignConfig
 from pimsim.hardware.pim.designs.attacc import attention, attention_commands
 from pimsim.hardware.pim.stream import run_stream
 from pimsim.validate.types import References, Row
@@ -75,11 +75,11 @@ def _lines(table: Path) -> Iterator[dict[str, str]]:
         yield from csv.DictReader(file)
 
 
-def _design(level: str, *, capped: bool) -> StreamPimConfig:
+def _design(level: str, *, capped: bool) -> PimDesignConfig:
     return load_stream_pim(f"attacc-{level}" + ("" if capped else "-npc")).config
 
 
-def _of_the_log(design: StreamPimConfig, element_bytes: int) -> StreamPimConfig:
+def _of_the_log(design: PimDesignConfig, element_bytes: int) -> PimDesignConfig:
     """``design`` with the trace generator of the log's time."""
     assert design.attention is not None
     rules = [*design.attention.stage_rules, "attacc_repeats_softmax"]
@@ -87,7 +87,7 @@ def _of_the_log(design: StreamPimConfig, element_bytes: int) -> StreamPimConfig:
     return design.model_copy(update={"attention": mapping, "element_bytes": element_bytes})
 
 
-def _counts(design: StreamPimConfig, commands: Mapping[str, int]) -> dict[str, int]:
+def _counts(design: PimDesignConfig, commands: Mapping[str, int]) -> dict[str, int]:
     """Commands by the table's names."""
     assert design.attention is not None
     names = design.attention.commands

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from pimsim.config.loader import load_stream_pim
-from pimsim.config.pim_stream import StreamPimConfig
+from pimsim.config.pim import PimDesignConfig
 from pimsim.hardware.pim.designs.logic_die import column_bytes
 from pimsim.validate.types import References, Row
 
@@ -18,17 +18,17 @@ TABLE = "duplex.csv"
 _FLOP_PER_MAC = 2
 
 
-def _modules(design: StreamPimConfig) -> int:
+def _modules(design: PimDesignConfig) -> int:
     return design.organization.channels * design.organization.pseudo_channels
 
 
-def bandwidth_gbps(design: StreamPimConfig) -> float:
+def bandwidth_gbps(design: PimDesignConfig) -> float:
     """GB/s into the GEMM modules: a bundle's columns every tCCD_L."""
-    interval_ns = design.timings["nCCDL"] * design.tCK / 1000
+    interval_ns = design.all_timings["tCCD_L"] * design.tCK / 1000
     return _modules(design) * column_bytes(design) / interval_ns
 
 
-def peak(design: StreamPimConfig) -> dict[str, float]:
+def peak(design: PimDesignConfig) -> dict[str, float]:
     """The figures by metric."""
     limits = design.capacities
     macs_per_ns = _modules(design) * limits["macs_per_pseudo_channel"] * 1000

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from pimsim.config.loader import load_stream_pim
-from pimsim.config.pim_stream import StreamPimConfig
+from pimsim.config.pim import PimDesignConfig
 from pimsim.hardware.pim.designs import mapping_of
 from pimsim.hardware.pim.host_traffic import host_traffic
 from pimsim.hardware.pim.stream import CommandStream, run_stream
@@ -30,7 +30,7 @@ def rows(references: References) -> Iterator[Row]:
             yield from compare(design, line)
 
 
-def compare(design: StreamPimConfig, line: Mapping[str, str]) -> Iterator[Row]:
+def compare(design: PimDesignConfig, line: Mapping[str, str]) -> Iterator[Row]:
     """Both rows of one line of a table."""
     kernel, batch = line["kernel"], int(line["batch"])
     outputs, inputs = int(line["out"]), int(line["in"])
@@ -58,16 +58,16 @@ def compare(design: StreamPimConfig, line: Mapping[str, str]) -> Iterator[Row]:
     )  # fmt: skip
 
 
-def _tile_elements(design: StreamPimConfig) -> int:
+def _tile_elements(design: PimDesignConfig) -> int:
     """Elements of an elementwise tile: a register file's worth of columns of every bank."""
     org = design.organization
     columns = org.channels * org.bank_groups * org.banks_per_group
-    return columns * design.capacities["grf_registers"] * org.column_bytes // design.element_bytes
+    return columns * design.capacities["grf_registers"] * org.burst_bytes // design.element_bytes
 
 
-def _host(design: StreamPimConfig, read: list[int], written: int) -> CommandStream:
+def _host(design: PimDesignConfig, read: list[int], written: int) -> CommandStream:
     """Reads of consecutive ranges of so many bytes, then, when all is there, the writes."""
-    unit = design.organization.column_bytes
+    unit = design.organization.burst_bytes
     ranges, at = [], 0
     for size in read:
         ranges.append(("RD", at, size))

@@ -21,9 +21,9 @@ __all__ = ["TABLE", "rows"]
 TABLE = "papers.csv"
 _FLOP_PER_MAC = 2
 _CHANNELS_PER_AIM_CHIP = 2
-_READS = {"aim": ("nCCDS", 1), "hbm-pim": ("tCCD_S", 1)}
+_READS = {"aim": ("tCCD_S", 1), "hbm-pim": ("tCCD_S", 1)}
 """How often a design's host reads a column of a channel, and how many at once."""
-_ATTACC_READS = ("nCCDS", 2)
+_ATTACC_READS = ("tCCD_S", 2)
 """A column of each of two pseudo channels."""
 
 
@@ -70,7 +70,7 @@ def _design_peak(name: str, metric: str) -> float:
         cycles_per_ns = 1000 / design.tCK
         return _CHANNELS_PER_AIM_CHIP * _FLOP_PER_MAC * macs_per_cycle * cycles_per_ns / 1000
     timing, columns = _READS.get(name, _ATTACC_READS)
-    external = columns * design.organization.column_bytes / design.timings[timing]
+    external = columns * design.organization.burst_bytes / design.all_timings[timing]
     return macs_per_cycle * design.element_bytes / external
 
 

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from math import fsum
 
 from pimsim.config.commands import CommandConfig
-from pimsim.config.pim_stream import LEVELS, StreamPimConfig
+from pimsim.config.memory import LEVELS
+from pimsim.config.pim import PimDesignConfig
 from pimsim.hardware.energy.limits import PowerLimit
 
 __all__ = [
@@ -14,7 +15,7 @@ __all__ = [
 ]  # fmt: skip
 
 
-def banks_reached(design: StreamPimConfig, command: CommandConfig) -> int:
+def banks_reached(design: PimDesignConfig, command: CommandConfig) -> int:
     """Banks of a channel to which one command goes."""
     reached = 1
     for level, count in zip(LEVELS[1:], design.organization.counts, strict=True):
@@ -24,11 +25,11 @@ def banks_reached(design: StreamPimConfig, command: CommandConfig) -> int:
     return reached * command.drives
 
 
-def stream_energy_pj(design: StreamPimConfig, commands: Mapping[str, int]) -> dict[str, float]:
+def stream_energy_pj(design: PimDesignConfig, commands: Mapping[str, int]) -> dict[str, float]:
     """pJ by energy class of ``commands`` (counts over all channels); dynamic energy only."""
     parts: dict[str, float] = {}
     for name, count in commands.items():
-        command = design.commands[name]
+        command = design.all_commands[name]
         if command.energy is not None:
             each = design.energy_pj[command.energy] * banks_reached(design, command)
             parts[command.energy] = parts.get(command.energy, 0.0) + count * each
@@ -36,7 +37,7 @@ def stream_energy_pj(design: StreamPimConfig, commands: Mapping[str, int]) -> di
 
 
 def fullest_stack_w(
-    design: StreamPimConfig, channels: Sequence[Mapping[str, int]], time_ps: int
+    design: PimDesignConfig, channels: Sequence[Mapping[str, int]], time_ps: int
 ) -> float:
     """Watt that the commands of the fullest stack draw over ``time_ps``; ``channels``: commands of
     each channel by name."""
@@ -46,13 +47,13 @@ def fullest_stack_w(
     return max(stacks, default=0.0) / time_ps if time_ps else 0.0
 
 
-def static_stack_w(design: StreamPimConfig) -> float:
+def static_stack_w(design: PimDesignConfig) -> float:
     """Watt of one full stack at rest."""
     org = design.organization
     return min(org.channels, org.channels_per_stack) * design.static_w_per_channel
 
 
-def cap_of(design: StreamPimConfig, found_w: float, key: str) -> list[PowerLimit]:
+def cap_of(design: PimDesignConfig, found_w: float, key: str) -> list[PowerLimit]:
     """The limit of the power of a stack, if the design has one; ``key`` names it."""
     if design.power_cap_w is None:
         return []

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pimsim.config.errors import InputError, near_miss
-from pimsim.config.pim_stream import StreamPimConfig
+from pimsim.config.pim import PimDesignConfig
 from pimsim.config.reading import read_bytes
 from pimsim.hardware.pim.stream import CommandStream, StreamBuilder
 
@@ -81,14 +81,14 @@ _REGIONS = ("MEM", "GPR", "CFR")
 _ACTIVATION_FUNCTION = 2
 
 
-def read_isr_trace(path: Path, design: StreamPimConfig) -> list[Isr]:
+def read_isr_trace(path: Path, design: PimDesignConfig) -> list[Isr]:
     """The instructions of a trace file. Raises ``InputError`` with the line that is wrong."""
     content = read_bytes(path, "a trace of AiM instructions", MAX_TRACE_BYTES)
     text = content.decode("utf-8-sig", errors="backslashreplace")
     return parse_isr_trace(text.splitlines(), str(path), design)
 
 
-def parse_isr_trace(lines: Iterable[str], label: str, design: StreamPimConfig) -> list[Isr]:
+def parse_isr_trace(lines: Iterable[str], label: str, design: PimDesignConfig) -> list[Isr]:
     """As ``read_isr_trace``, from lines; ``label`` names them in messages."""
     found: list[Isr] = []
     for number, line in enumerate(lines, start=1):
@@ -103,7 +103,7 @@ def parse_isr_trace(lines: Iterable[str], label: str, design: StreamPimConfig) -
     raise InputError(f"{label}: no 'AiM EOC' ends the trace")
 
 
-def _parse(words: Sequence[str], where: str, design: StreamPimConfig) -> Isr:
+def _parse(words: Sequence[str], where: str, design: PimDesignConfig) -> Isr:
     kind = words[0]
     if kind not in ("AiM", "R", "W"):
         raise InputError(
@@ -144,12 +144,12 @@ def _number(text: str, field: str, where: str) -> int:
 
 
 def _isr(
-    opcode: str, form: _Form, values: dict[str, int], where: str, design: StreamPimConfig
+    opcode: str, form: _Form, values: dict[str, int], where: str, design: PimDesignConfig
 ) -> Isr:
     org = design.organization
     limits = {
         "channel": org.channels,
-        "bank": org.banks,
+        "bank": org.channel_banks,
         "row": table_row(design, 0),
         "opsize": org.columns + 1,
         "register": 3,
@@ -181,13 +181,13 @@ def _isr(
     )
 
 
-def table_row(design: StreamPimConfig, function: int) -> int:
+def table_row(design: PimDesignConfig, function: int) -> int:
     """The row of every bank that holds the table of an activation function."""
     tables = design.capacity("activation_tables")
     return design.organization.rows - tables + function % tables
 
 
-def isr_stream(isrs: Sequence[Isr], design: StreamPimConfig) -> CommandStream:
+def isr_stream(isrs: Sequence[Isr], design: PimDesignConfig) -> CommandStream:
     """The commands of ``isrs``; the stream's first channel is channel 0.
 
     Channels to which the same instructions go are simulated once. RD_MAC, RD_AF, SYNC and EOC
@@ -202,7 +202,7 @@ def isr_stream(isrs: Sequence[Isr], design: StreamPimConfig) -> CommandStream:
     }
     per_group = design.organization.banks_per_group
     plain = any(_FORMS[isr.opcode].command in _PLAIN for isr in isrs)
-    builder = StreamBuilder(design, copies, 1 + design.organization.banks if plain else 1)
+    builder = StreamBuilder(design, copies, 1 + design.organization.channel_banks if plain else 1)
     function = 0
     for isr in isrs:
         form = _FORMS[isr.opcode]

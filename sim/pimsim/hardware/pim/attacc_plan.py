@@ -15,8 +15,8 @@ from enum import IntEnum
 from functools import cache
 from math import prod
 
+from pimsim.config.memory import OrganizationConfig
 from pimsim.config.pim_attention import AttentionMapConfig, InnerLevel
-from pimsim.config.pim_stream import StreamOrganizationConfig
 from pimsim.config.plugins import load_module
 
 __all__ = [
@@ -111,7 +111,7 @@ class AttAccAttention:
         return (stop - start) * each
 
 
-def level_size(organization: StreamOrganizationConfig, level: str) -> int:
+def level_size(organization: OrganizationConfig, level: str) -> int:
     """Nodes of ``level`` below one node of the level above."""
     return {
         "pseudo_channel": organization.pseudo_channels,
@@ -123,7 +123,7 @@ def level_size(organization: StreamOrganizationConfig, level: str) -> int:
 
 def shape_of(
     mapping: AttentionMapConfig,
-    organization: StreamOrganizationConfig,
+    organization: OrganizationConfig,
     head_dim: int,
     context: int,
     element_bytes: int,
@@ -133,7 +133,7 @@ def shape_of(
     def nodes(levels: list[InnerLevel]) -> int:
         return prod(level_size(organization, level) for level in levels)
 
-    column = organization.column_bytes // element_bytes
+    column = organization.burst_bytes // element_bytes
     tokens = nodes(mapping.token_levels)
     dims = nodes(mapping.dim_levels)
     return AttAccAttention(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pimsim.config.delay import evaluate_delay
-from pimsim.config.pim_stream import StreamPimConfig
+from pimsim.config.pim import PimDesignConfig
 from pimsim.hardware.energy.pim_stream import banks_reached
 
 __all__ = ["unit_bandwidth"]
@@ -11,7 +11,7 @@ __all__ = ["unit_bandwidth"]
 _PS_PER_S = 10**12
 
 
-def unit_bandwidth(design: StreamPimConfig, command: str) -> float:
+def unit_bandwidth(design: PimDesignConfig, command: str) -> float:
     """Bytes a second of all channels when ``command`` goes out as often as its rules allow.
 
     Only rules between two of them at one channel count: all others bind commands to fewer banks.
@@ -19,11 +19,11 @@ def unit_bandwidth(design: StreamPimConfig, command: str) -> float:
     spacing = max(
         [1]
         + [
-            evaluate_delay(rule.delay, design.timings, design.name)
-            for rule in design.rules
+            evaluate_delay(rule.delay, design.all_timings, design.name)
+            for rule in design.all_rules
             if rule.level == "channel" and command in rule.first and command in rule.then
         ]
     )
     organization = design.organization
-    width = organization.column_bytes * banks_reached(design, design.commands[command])
+    width = organization.burst_bytes * banks_reached(design, design.all_commands[command])
     return organization.channels * width * _PS_PER_S / (spacing * design.tCK)

@@ -8,8 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pimsim.config.errors import InputError
-from pimsim.config.memory import OrganizationConfig
-from pimsim.config.pim_stream import StreamPimConfig
+from pimsim.config.pim import PimDesignConfig
 from pimsim.hardware.dram.address import AddressMap
 from pimsim.hardware.pim.stream import ENTRY_FIELDS, CommandStream
 
@@ -17,36 +16,23 @@ __all__ = ["host_traffic"]
 
 
 def host_traffic(
-    design: StreamPimConfig, ranges: Sequence[tuple[str, int, int]], phases: Sequence[int]
+    design: PimDesignConfig, ranges: Sequence[tuple[str, int, int]], phases: Sequence[int]
 ) -> CommandStream:
     """Accesses to address ranges ``(command, first byte, bytes)``, in order.
 
     ``phases[i]`` is the phase of ``ranges[i]``; phases never fall, and one starts when all
     before it is completed. Channels that get the same requests are simulated once. Raises
-    ``InputError`` where the design has no address map that fits.
+    ``InputError`` where the design has no queue of requests.
     """
-    text = design.controller.address_map
-    if text is None:
-        raise InputError(f"{design.name} has no controller.address_map for a host's addresses")
+    if design.own_controller.order != "requests":
+        raise InputError(f"{design.name}: a host's traffic needs controller.order 'requests'")
     org = design.organization
-    layout = OrganizationConfig(
-        channels=org.channels, ranks=org.ranks, bank_groups=org.bank_groups,
-        banks_per_group=org.banks_per_group, rows=org.rows, columns=org.columns,
-        bus_width_bits=org.column_bytes * 8, burst_length=1,
-    )  # fmt: skip
-    for what in ("channels", "ranks", "bank_groups", "banks_per_group", "rows", "columns"):
-        count = getattr(layout, what)
-        if count & (count - 1):
-            raise InputError(
-                f"{design.name}: organization.{what} is {count}, but an address map needs a "
-                "power of two"
-            )
-    address_map = AddressMap.parse(text, layout)
-    number = {name: index for index, name in enumerate(design.commands)}
+    address_map = AddressMap.parse(design.memory.address_map, org)
+    number = {name: index for index, name in enumerate(design.all_commands)}
     channels, columns = [], []
     for (command, first, size), phase in zip(ranges, phases, strict=True):
-        last = -(-(first + size) // org.column_bytes)
-        where = address_map.decode(np.arange(first // org.column_bytes, last, dtype=np.int64))
+        last = -(-(first + size) // org.burst_bytes)
+        where = address_map.decode(np.arange(first // org.burst_bytes, last, dtype=np.int64))
         channels.append(where.channel.astype(np.int16))
         kind = np.full(len(where.bank), number[command] * len(ranges) + phase)
         columns.append(np.stack((kind, where.bank, where.row), axis=1))
@@ -66,7 +52,7 @@ def host_traffic(
 
 
 def _entries(
-    design: StreamPimConfig, requests: NDArray[np.int64], channel: int, phases: int
+    design: PimDesignConfig, requests: NDArray[np.int64], channel: int, phases: int
 ) -> NDArray[np.int64]:
     """Stream entries of one channel from (command and phase, bank in the channel, row)."""
     org = design.organization

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pimsim.config.errors import InputError
-from pimsim.config.pim_stream import StreamPimConfig
+from pimsim.config.pim import PimDesignConfig
 from pimsim.hardware.pim.requests_kernel import MAX_DEPTH, MAX_MODE_ROWS, QUEUE, run_requests
 from pimsim.hardware.pim.stream_tables import MODES, WAITS
 
@@ -20,7 +20,7 @@ __all__ = ["schedule_requests"]
 
 
 def schedule_requests(
-    design: StreamPimConfig,
+    design: PimDesignConfig,
     p: Any,
     channels: Any,
     entries: Any,
@@ -51,18 +51,18 @@ def schedule_requests(
     return start
 
 
-def _mode_rows(design: StreamPimConfig) -> NDArray[np.int64]:
+def _mode_rows(design: PimDesignConfig) -> NDArray[np.int64]:
     """(mode rows, 4): command, row, banks as bits, mode."""
-    number = {name: index for index, name in enumerate(design.commands)}
+    number = {name: index for index, name in enumerate(design.all_commands)}
     rows = [
         (number[m.command], m.row, sum(1 << bank for bank in set(m.banks)), MODES.index(m.to))
-        for m in design.controller.mode_rows
+        for m in design.own_controller.mode_rows
     ]
     return np.array(rows, dtype=np.int64).reshape(-1, 4)
 
 
-def _check(design: StreamPimConfig, entries: Any) -> None:
-    controller = design.controller
+def _check(design: PimDesignConfig, entries: Any) -> None:
+    controller = design.own_controller
     for what, found, most in (
         ("queue_depth", controller.queue_depth, MAX_DEPTH),
         ("mode_rows", len(controller.mode_rows), MAX_MODE_ROWS),
@@ -71,7 +71,7 @@ def _check(design: StreamPimConfig, entries: Any) -> None:
             raise InputError(
                 f"{design.name}: controller.{what}: found {found}; allowed: at most {most}"
             )
-    for number, (name, command) in enumerate(design.commands.items()):
+    for number, (name, command) in enumerate(design.all_commands.items()):
         if command.bus not in ("row", "column"):
             raise InputError(
                 f"{design.name}: commands.{name}.bus: found {command.bus!r}; with the order "

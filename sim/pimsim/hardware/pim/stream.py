@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from pimsim.config.delay import evaluate_delay
 from pimsim.config.errors import InputError
-from pimsim.config.pim_stream import StreamPimConfig
+from pimsim.config.pim import PimDesignConfig
 from pimsim.hardware.pim.requests import schedule_requests
 from pimsim.hardware.pim.stream_kernel import schedule
 from pimsim.hardware.pim.stream_tables import ENTRY, WAITS, make_channels, make_parameters
@@ -67,9 +67,9 @@ class StreamBuilder:
     ``copies``: real channels for each simulated one (``[32]``: all 32 channels do the same).
     """
 
-    def __init__(self, design: StreamPimConfig, copies: Sequence[int], lanes: int = 1) -> None:
+    def __init__(self, design: PimDesignConfig, copies: Sequence[int], lanes: int = 1) -> None:
         self._design = design
-        self._number = {name: index for index, name in enumerate(design.commands)}
+        self._number = {name: index for index, name in enumerate(design.all_commands)}
         self._copies = tuple(copies)
         self._lanes = lanes
         self._blocks: list[NDArray[np.int64]] = []
@@ -142,9 +142,9 @@ class StreamBuilder:
         return CommandStream(entries, blocking, self._copies, self._lanes, timings or {})
 
 
-def _check(design: StreamPimConfig, entries: NDArray[np.int64], channels: int, lanes: int) -> None:
+def _check(design: PimDesignConfig, entries: NDArray[np.int64], channels: int, lanes: int) -> None:
     org = design.organization
-    limits = (len(design.commands), channels, *org.counts, org.rows, lanes)
+    limits = (len(design.all_commands), channels, *org.counts, org.rows, lanes)
     for column, limit in enumerate(limits):
         values = entries[:, column]
         least = -1 if ENTRY_FIELDS[column] == "row" else 0
@@ -155,7 +155,7 @@ def _check(design: StreamPimConfig, entries: NDArray[np.int64], channels: int, l
                 f"{int(values[wrong.argmax()])}; there are {limit}"
             )
 
-    opening = [command.row == "open" for command in design.commands.values()]
+    opening = [command.row == "open" for command in design.all_commands.values()]
     if (np.array(opening)[entries[:, 0]] & (entries[:, 6] < 0)).any():
         raise InputError(f"{design.name}: a command of the stream needs a row and names none")
 
@@ -185,7 +185,7 @@ class StreamResult:
 
 
 def run_stream(
-    design: StreamPimConfig, stream: CommandStream, *, log: bool = False
+    design: PimDesignConfig, stream: CommandStream, *, log: bool = False
 ) -> StreamResult:
     """Schedule every command of ``stream`` under every rule of ``design``.
 
@@ -194,22 +194,22 @@ def run_stream(
     """
     if stream.timings:
         design = design.model_copy(update={"timings": {**design.timings, **stream.timings}})
-    if design.controller.order == "window" and (stream.lanes > 1 or stream.blocking.any()):
+    if design.own_controller.order == "window" and (stream.lanes > 1 or stream.blocking.any()):
         raise InputError(
             f"{design.name}: controller.order window has one lane and a host that never waits"
         )
     parameters = make_parameters(design, stream.lanes)
     entries, bounds = _by_channel(stream)
-    names = list(design.commands)
+    names = list(design.all_commands)
     room = 0
     while True:
         channels = make_channels(parameters, bounds)
         lines = np.zeros((len(bounds), room, 7), dtype=np.int64)
-        if design.controller.order == "requests":
+        if design.own_controller.order == "requests":
             cycles = schedule_requests(
                 design, parameters, channels, entries, stream.blocking, lines
             )
-        elif design.controller.order == "window":
+        elif design.own_controller.order == "window":
             cycles = int(schedule_window(parameters, channels, entries, lines))
         else:
             cycles = int(schedule(parameters, channels, entries, stream.blocking, lines))
@@ -227,7 +227,7 @@ def run_stream(
             {
                 name: int(count)
                 for name, count in zip(names, channel.counts, strict=False)
-                if design.commands[name].bus != "none"
+                if design.all_commands[name].bus != "none"
             }
             for channel in channels
         ),
@@ -236,12 +236,12 @@ def run_stream(
     )
 
 
-def peak_interval_cycles(design: StreamPimConfig) -> int:
+def peak_interval_cycles(design: PimDesignConfig) -> int:
     """Least cycles between two of a channel's ``peak`` commands."""
     if design.peak is None:
         raise InputError(f"{design.name}: peak is missing")
     text = design.peak.interval
-    return max(1, evaluate_delay(text, design.timings, f"{design.name}: peak.interval"))
+    return max(1, evaluate_delay(text, design.all_timings, f"{design.name}: peak.interval"))
 
 
 def _by_channel(stream: CommandStream) -> tuple[Any, list[tuple[int, int]]]:

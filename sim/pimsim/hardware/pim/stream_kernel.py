@@ -13,11 +13,13 @@ from __future__ import annotations
 from typing import Any
 
 from pimsim.hardware.compiled import njit
-from pimsim.hardware.pim.stream_tables import BUSES, EFFECTS, MODES, NEVER, ROWS, WAITS
+from pimsim.hardware.pim.stream_tables import BUSES, EFFECTS, MODES, NEVER, PLACES, ROWS, WAITS
 
 __all__ = ["schedule"]
 
-_BANK_LEVEL = 4
+_BANK_LEVEL = PLACES.index("bank")
+_RANK_LEVEL = PLACES.index("rank")
+_OTHER_RANKS = PLACES.index("other_ranks")
 _NO_BUS, _BOTH = BUSES.index("none"), BUSES.index("both")
 _ANY_ROW, _OPEN, _CLOSED = (ROWS.index(name) for name in ("any", "open", "closed"))
 _OPENS, _CLOSES = (EFFECTS.index(name) for name in ("open", "close"))
@@ -82,6 +84,24 @@ def _earliest(p: Any, ch: Any, command: int, place: Any) -> int:
 
 
 @njit(cache=True)
+def _bar_other_ranks(p: Any, ch: Any, command: int, place: Any, now: int) -> None:
+    """Rules of ``command`` for the ranks of its pseudo channels that it does not reach."""
+    if p.broadcast[command, 1]:
+        return
+    for pseudo in range(p.counts[0]):
+        if not p.broadcast[command, 0] and pseudo != place[0]:
+            continue
+        for rank in range(p.counts[1]):
+            if rank == place[1]:
+                continue
+            node = p.offsets[_RANK_LEVEL] + pseudo * p.counts[1] + rank
+            for rule in range(p.first[command, _OTHER_RANKS], p.first[command, _OTHER_RANKS + 1]):
+                then, bar = p.rules[rule, 0], now + p.rules[rule, 1]
+                if ch.ready[node, then] < bar:
+                    ch.ready[node, then] = bar
+
+
+@njit(cache=True)
 def _put(p: Any, ch: Any, log: Any, command: int, place: Any, row: int, now: int) -> None:
     """Issue ``command``: what it bars, rows, count, log."""
     for level in range(_BANK_LEVEL + 1):
@@ -94,6 +114,9 @@ def _put(p: Any, ch: Any, log: Any, command: int, place: Any, row: int, now: int
             for i in range(found):
                 if ch.ready[ch.nodes[i], then] < bar:
                     ch.ready[ch.nodes[i], then] = bar
+    begin, end = p.first[command, _OTHER_RANKS], p.first[command, _OTHER_RANKS + 1]
+    if begin < end:
+        _bar_other_ranks(p, ch, command, place, now)
     for w in range(p.n_windows):
         if p.window_first[w, command]:
             for i in range(_reach(p, ch.nodes, p.windows[w, 0], command, place)):

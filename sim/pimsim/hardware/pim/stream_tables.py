@@ -7,7 +7,7 @@ so that it is compiled once for all of them; what is not used is never touched.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import product
 from typing import Any
 
@@ -15,7 +15,9 @@ import numpy as np
 
 from pimsim.config.delay import evaluate_delay
 from pimsim.config.errors import InputError
-from pimsim.config.pim_stream import LEVELS, RefreshConfig, StreamPimConfig
+from pimsim.config.memory import LEVELS
+from pimsim.config.pim import PimDesignConfig
+from pimsim.config.pim_controller import RefreshConfig
 from pimsim.hardware.rule_tables import NamedRule, PairTable, named_rules
 
 __all__ = [
@@ -30,6 +32,8 @@ __all__ = [
     "make_parameters",
 ]
 
+PLACES = (*LEVELS, "other_ranks")
+"""Where a rule of two commands may hold, as the kernel counts it; a bank has one row buffer."""
 NEVER = 1 << 60
 """Later than any cycle of any run."""
 MAX_COMMANDS = 64
@@ -81,7 +85,7 @@ PARAMETERS = np.dtype(
         ("latency", _INT, MAX_COMMANDS),
         ("mode", _INT, MAX_COMMANDS),
         ("queue", _INT, MAX_COMMANDS),
-        ("first", _INT, (MAX_COMMANDS, len(LEVELS) + 1)),
+        ("first", _INT, (MAX_COMMANDS, len(PLACES) + 1)),
         # rules of first command c at level l: first[c, l] to first[c, l + 1] - 1
         ("rules", _INT, (MAX_RULES, 2)),  # then, delay
         ("bound", _INT, (MAX_COMMANDS, len(LEVELS))),  # whether a rule there holds it back
@@ -142,21 +146,22 @@ ENTRY = np.dtype(
 """A command of a stream, as the kernel reads it."""
 
 
-def make_parameters(design: StreamPimConfig, lanes: int) -> Any:
+def make_parameters(design: PimDesignConfig, lanes: int) -> Any:
     """The design's record. Raises ``InputError`` for what no record has room for."""
-    names = list(design.commands)
+    names = list(design.all_commands)
     number = {name: index for index, name in enumerate(names)}
-    controller, refresh = design.controller, design.controller.refresh
+    controller = design.own_controller
+    refresh = controller.refresh
     for what, found, most in (
         ("commands", len(names), MAX_COMMANDS),
-        ("organization: banks of a channel", design.organization.banks, MAX_BANKS),
+        ("memory.organization: banks of a channel", design.organization.channel_banks, MAX_BANKS),
         ("lanes", lanes, MAX_LANES),
     ):
         if found > most:
             raise InputError(f"{design.name}: {what}: found {found}; allowed: at most {most}")
 
     def cycles(text: str, where: str, least: int) -> int:
-        value = evaluate_delay(text, design.timings, f"{design.name}: {where}")
+        value = evaluate_delay(text, design.all_timings, f"{design.name}: {where}")
         if value < least:
             raise InputError(
                 f"{design.name}: {where}: {text} is {value} cycles; allowed: at least {least}"
@@ -184,7 +189,7 @@ def make_parameters(design: StreamPimConfig, lanes: int) -> Any:
         p.refresh_step = p.refresh_interval // p.refresh_nodes if refresh.staggered else 0
         p.refresh_postponed = refresh.postponed * p.refresh_nodes
         p.refresh_drops = refresh.drops_late
-    for at, (name, command) in enumerate(design.commands.items()):
+    for at, (name, command) in enumerate(design.all_commands.items()):
         p.broadcast[at] = [level in command.broadcast for level in LEVELS[1:]]
         if command.bank_block is not None:
             p.broadcast[at, -1] = command.bank_block
@@ -196,7 +201,9 @@ def make_parameters(design: StreamPimConfig, lanes: int) -> Any:
         p.latency[at] = cycles(command.latency, f"commands.{name}.latency", 1)
         p.mode[at] = MODES.index(command.mode)
         p.queue[at] = QUEUES.index(command.queue)
-    rules = tuple(named_rules(design.rules, f"{design.name}: rules", number, design.timings))
+    rules = tuple(
+        named_rules(design.all_rules, f"{design.name}: rules", number, design.all_timings)
+    )
     windows = [named for named in rules if named.rule.window > 1]
     elsewhere = [named for named in rules if named.rule.other_place is not None]
     _fill_pairs(p, design, [n for n in rules if n not in windows and n not in elsewhere])
@@ -205,21 +212,52 @@ def make_parameters(design: StreamPimConfig, lanes: int) -> Any:
     return p
 
 
-def _refresh_nodes(design: StreamPimConfig, refresh: RefreshConfig) -> int:
+def _refresh_nodes(design: PimDesignConfig, refresh: RefreshConfig) -> int:
     """Nodes of a channel that take a refresh command each."""
-    wide = design.commands[refresh.command].broadcast
+    wide = design.all_commands[refresh.command].broadcast
     levels = zip(LEVELS[1:], design.organization.counts, strict=True)
     return math.prod(count for level, count in levels if level not in wide)
 
 
-def _fill_pairs(p: Any, design: StreamPimConfig, rules: Sequence[NamedRule]) -> None:
+class _Bus:
+    """What the memory's command bus makes of delays: commands of several ticks hold their pins, and
+    rules count from the ends of both."""
+
+    def __init__(self, design: PimDesignConfig) -> None:
+        bus = design.memory.command_bus
+        self._per_clock = bus.ticks_per_clock
+        self._ticks = [bus.ticks(name) for name in design.all_commands]
+        self._pins = [command.bus for command in design.all_commands.values()]
+        self._apart = design.own_controller.commands_per_cycle == 2
+
+    def delay(self, first: int, then: int, clocks: int) -> int:
+        """Clocks from start to start."""
+        ticks = clocks * self._per_clock + self._ticks[first] - self._ticks[then]
+        return -(-ticks // self._per_clock)
+
+    def occupied(self) -> Iterator[tuple[int, int, int]]:
+        """``(first, then, clocks)``: while a command is sent, its pins take no other."""
+        for first, ticks in enumerate(self._ticks):
+            clocks = -(-ticks // self._per_clock)
+            for then, pins in enumerate(self._pins):
+                if clocks > 1 and (not self._apart or pins in (self._pins[first], "both")):
+                    yield first, then, clocks
+
+
+def _fill_pairs(p: Any, design: PimDesignConfig, rules: Sequence[NamedRule]) -> None:
     """Rules of two commands."""
-    pairs = PairTable(len(design.commands), len(LEVELS))
+    names = list(design.all_commands)
+    pairs = PairTable(len(names), len(PLACES))
+    bus = _Bus(design)
+    for first, then, clocks in bus.occupied():
+        pairs.bind(first, 0, then, clocks)
+        p.bound[then, 0] = 1
     for named in rules:
-        level = LEVELS.index(named.rule.level)
+        level = "bank" if named.rule.level == "row_buffer" else named.rule.level
+        place = PLACES.index(level)
         for first, then in product(named.first, named.then):
-            pairs.bind(first, level, then, named.base)
-            p.bound[then, level] = 1
+            pairs.bind(first, place, then, bus.delay(first, then, named.base))
+            p.bound[then, LEVELS.index("rank" if level == "other_ranks" else level)] = 1
     rows, firsts = pairs.arrays()
     if len(rows) > MAX_RULES:
         raise InputError(f"{design.name}: rules: more than {MAX_RULES} pairs of commands")
@@ -227,7 +265,7 @@ def _fill_pairs(p: Any, design: StreamPimConfig, rules: Sequence[NamedRule]) -> 
     p.first[: len(firsts)] = firsts
 
 
-def _fill_elsewhere(p: Any, design: StreamPimConfig, rules: Sequence[NamedRule]) -> None:
+def _fill_elsewhere(p: Any, design: PimDesignConfig, rules: Sequence[NamedRule]) -> None:
     """Rules that bind another bank than the first command's."""
     inner, counts = LEVELS[1:], design.organization.counts
     for named in rules:
@@ -252,7 +290,7 @@ def _fill_elsewhere(p: Any, design: StreamPimConfig, rules: Sequence[NamedRule])
             p.n_elsewhere += 1
 
 
-def _fill_windows(p: Any, design: StreamPimConfig, rules: Sequence[NamedRule]) -> None:
+def _fill_windows(p: Any, design: PimDesignConfig, rules: Sequence[NamedRule]) -> None:
     """Rules that bind a command to the n-th before it."""
     if len(rules) > MAX_WINDOWS:
         raise InputError(f"{design.name}: rules: more than {MAX_WINDOWS} with a window")
@@ -261,7 +299,8 @@ def _fill_windows(p: Any, design: StreamPimConfig, rules: Sequence[NamedRule]) -
         window = named.rule.window
         if window > MAX_WINDOW:
             raise InputError(f"{named.where}.window: found {window}; allowed: at most {MAX_WINDOW}")
-        p.windows[slot] = (LEVELS.index(named.rule.level), window, named.base)
+        level = LEVELS.index("bank" if named.rule.level == "row_buffer" else named.rule.level)
+        p.windows[slot] = (level, window, named.base)
         for first in named.first:
             p.window_first[slot, first] = 1
         for then in named.then:

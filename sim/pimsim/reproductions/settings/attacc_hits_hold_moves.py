@@ -5,11 +5,11 @@ A move needs no row, but its address names a bank; it goes when it is the oldest
 
 from __future__ import annotations
 
-from pimsim.config.pim_stream import StreamControllerConfig
+from pimsim.config.pim_controller import PimControllerConfig
 
 __all__ = ["KEY", "SECTION", "departs"]
 
-SECTION = StreamControllerConfig
+SECTION = PimControllerConfig
 KEY = "hits_hold_moves"
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pimsim.config.pim_stream import RefreshConfig
+from pimsim.config.pim_controller import RefreshConfig
 
 __all__ = ["KEY", "SECTION", "departs"]
 

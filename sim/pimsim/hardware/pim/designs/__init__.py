@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from pimsim.config.errors import InputError, near_miss
-from pimsim.config.pim_stream import StreamPimConfig
+from pimsim.config.pim import PimDesignConfig
 from pimsim.config.plugins import load_module, module_names
 from pimsim.hardware.pim.stream import CommandStream
 
@@ -28,7 +28,7 @@ def design_names() -> list[str]:
     return module_names("design")
 
 
-def mapping_of(design: StreamPimConfig, operation: str) -> Callable[..., CommandStream]:
+def mapping_of(design: PimDesignConfig, operation: str) -> Callable[..., CommandStream]:
     """The function that maps ``operation`` to commands of ``design``."""
     names = design_names()
     if design.design not in names:

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from pimsim.config.errors import InputError, near_miss
-from pimsim.config.pim_stream import StreamPimConfig
+from pimsim.config.pim import PimDesignConfig
 from pimsim.hardware.pim.aim_isr import isr_stream, read_isr_trace, table_row
 from pimsim.hardware.pim.stream import CommandStream, StreamBuilder
 
@@ -20,7 +20,7 @@ __all__ = ["elementwise", "gemv", "trace"]
 
 
 def gemv(
-    design: StreamPimConfig,
+    design: PimDesignConfig,
     outputs: int,
     inputs: int,
     batch: int = 1,
@@ -35,12 +35,12 @@ def gemv(
     """
     org = design.organization
     per_column = _elements(design)
-    buffered = design.capacity("global_buffer_bytes") // org.column_bytes
+    buffered = design.capacity("global_buffer_bytes") // org.burst_bytes
     if buffered == 0:
         raise InputError(f"{design.name}: capacities.global_buffer_bytes: less than a column")
     per_piece = min(org.columns, buffered) * per_column
     table = None if activation is None else _table(design, activation)
-    copies, turns = _share(-(-outputs // org.banks), org.channels)
+    copies, turns = _share(-(-outputs // org.channel_banks), org.channels)
     pieces = -(-inputs // per_piece)
     _check_rows(design, len(turns) * pieces, f"a {outputs} x {inputs} matrix")
     builder = StreamBuilder(design, copies)
@@ -63,7 +63,7 @@ def gemv(
     return _ended(builder, copies)
 
 
-def elementwise(design: StreamPimConfig, function: str, elements: int) -> CommandStream:
+def elementwise(design: PimDesignConfig, function: str, elements: int) -> CommandStream:
     """``multiply``: two vectors that lie in banks 0 and 1 of the bank groups; or an activation
     function of values that the host writes to the accumulators and reads back."""
     org = design.organization
@@ -77,7 +77,7 @@ def elementwise(design: StreamPimConfig, function: str, elements: int) -> Comman
                 builder.add("EWMUL16", row=row, count=count, channels=channels)
         return _ended(builder, copies)
     table = _table(design, function)
-    copies, turns = _share(-(-elements // org.banks), org.channels)
+    copies, turns = _share(-(-elements // org.channel_banks), org.channels)
     builder = StreamBuilder(design, copies)
     builder.pause()  # the host selects the function (W CFR)
     for channels in turns:
@@ -87,16 +87,16 @@ def elementwise(design: StreamPimConfig, function: str, elements: int) -> Comman
     return _ended(builder, copies)
 
 
-def trace(design: StreamPimConfig, path: Path) -> CommandStream:
+def trace(design: PimDesignConfig, path: Path) -> CommandStream:
     """The host instructions of a trace file of the public AiM simulator."""
     return isr_stream(read_isr_trace(path, design), design)
 
 
-def _elements(design: StreamPimConfig) -> int:
+def _elements(design: PimDesignConfig) -> int:
     """Elements in a column of one bank."""
-    found = design.organization.column_bytes // design.element_bytes
+    found = design.organization.burst_bytes // design.element_bytes
     if found == 0:
-        raise InputError(f"{design.name}: organization.column_bytes: less than an element")
+        raise InputError(f"{design.name}: organization.burst_bytes: less than an element")
     return found
 
 
@@ -118,7 +118,7 @@ def _runs(turns: list[range]) -> Iterator[tuple[range, int]]:
             start = at
 
 
-def _check_rows(design: StreamPimConfig, rows: int, what: str) -> None:
+def _check_rows(design: PimDesignConfig, rows: int, what: str) -> None:
     free = max(0, table_row(design, 0))
     if rows > free:
         raise InputError(
@@ -127,7 +127,7 @@ def _check_rows(design: StreamPimConfig, rows: int, what: str) -> None:
         )
 
 
-def _table(design: StreamPimConfig, activation: str) -> int:
+def _table(design: PimDesignConfig, activation: str) -> int:
     known = design.activations
     if activation not in known:
         raise InputError(

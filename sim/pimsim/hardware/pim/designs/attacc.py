@@ -15,8 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pimsim.config.errors import InputError
+from pimsim.config.memory import LEVELS
+from pimsim.config.pim import PimDesignConfig
 from pimsim.config.pim_attention import AttentionMapConfig, InnerLevel
-from pimsim.config.pim_stream import LEVELS, StreamPimConfig
 from pimsim.hardware.pim.attacc_plan import (
     AttAccAttention,
     Part,
@@ -49,7 +50,7 @@ class AttAccAttentionResult:
 
 
 def attention_cycles(
-    pim_config: StreamPimConfig, heads: int, head_dim: int, context: int, element_bytes: int
+    pim_config: PimDesignConfig, heads: int, head_dim: int, context: int, element_bytes: int
 ) -> AttAccAttentionResult:
     """Attention of ``heads`` heads over ``context`` tokens each, on one stack.
 
@@ -62,7 +63,7 @@ def attention_cycles(
 
 
 def attention(
-    design: StreamPimConfig, heads: int, kv_heads: int, head_dim: int, context: int
+    design: PimDesignConfig, heads: int, kv_heads: int, head_dim: int, context: int
 ) -> CommandStream:
     """The stream of decode attention; a K and V that query heads share is read for each."""
     mapping, shape = _mapping(design, heads, kv_heads, head_dim, context)
@@ -92,7 +93,7 @@ def attention(
 
 
 def attention_commands(
-    design: StreamPimConfig, heads: int, head_dim: int, context: int
+    design: PimDesignConfig, heads: int, head_dim: int, context: int
 ) -> dict[str, int]:
     """Commands of the stream by name, of all channels, without scheduling them."""
     mapping, shape = _mapping(design, heads, heads, head_dim, context)
@@ -103,17 +104,17 @@ def attention_commands(
         for stage in stages:
             for part, count in plan.commands(stage).items():
                 total[names[part]] += count * copies
-    return {name: count for name, count in total.items() if design.commands[name].bus != "none"}
+    return {name: count for name, count in total.items() if design.all_commands[name].bus != "none"}
 
 
 def _mapping(
-    design: StreamPimConfig, heads: int, kv_heads: int, head_dim: int, context: int
+    design: PimDesignConfig, heads: int, kv_heads: int, head_dim: int, context: int
 ) -> tuple[AttentionMapConfig, AttAccAttention]:
     mapping, org = design.attention, design.organization
     if mapping is None:
         raise InputError(f"{design.name}: key attention is missing; design attacc needs it")
     spread = {*mapping.token_levels, *mapping.dim_levels}
-    reached = design.commands[mapping.commands.mac].broadcast
+    reached = design.all_commands[mapping.commands.mac].broadcast
     if spread != set(reached):
         raise InputError(
             f"{design.name}: attention spreads a head over {', '.join(sorted(spread))}, but "
@@ -124,10 +125,10 @@ def _mapping(
             raise InputError(f"{design.name}: {what} is {size}; at least 1 is needed")
     if kv_heads < 1 or heads % kv_heads:
         raise InputError(f"{design.name}: {heads} heads cannot share {kv_heads} KV heads")
-    if org.column_bytes % design.element_bytes:
+    if org.burst_bytes % design.element_bytes:
         raise InputError(
             f"{design.name}: elements of {design.element_bytes} bytes do not fill a column of "
-            f"{org.column_bytes}"
+            f"{org.burst_bytes}"
         )
     shape = shape_of(mapping, org, head_dim, context, design.element_bytes)
     used = shape.macs // prod(
@@ -143,11 +144,11 @@ def _mapping(
     return mapping, shape
 
 
-def _head_columns(design: StreamPimConfig, mapping: AttentionMapConfig, head_dim: int) -> int:
+def _head_columns(design: PimDesignConfig, mapping: AttentionMapConfig, head_dim: int) -> int:
     """Columns in each bank from the K of one head to that of the next."""
     room = mapping.reserved_context * head_dim * mapping.reserved_element_bytes
     org = design.organization
-    return ceil(ceil(room / org.banks) / org.column_bytes)
+    return ceil(ceil(room / org.channel_banks) / org.burst_bytes)
 
 
 def _command_names(mapping: AttentionMapConfig) -> dict[Part, str]:
@@ -170,14 +171,14 @@ class _Layout:
 
     def __init__(
         self,
-        design: StreamPimConfig,
+        design: PimDesignConfig,
         mapping: AttentionMapConfig,
         shape: AttAccAttention,
         head_dim: int,
     ) -> None:
         self.design, self.mapping, self.shape = design, mapping, shape
         self.head_columns = _head_columns(design, mapping, head_dim)
-        number = {name: index for index, name in enumerate(design.commands)}
+        number = {name: index for index, name in enumerate(design.all_commands)}
         self.command = {part: number[name] for part, name in _command_names(mapping).items()}
         self.macs = self._mac_columns()
         self._blocks: dict[tuple[int, int], Ints] = {}

@@ -12,7 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from pimsim.config.errors import InputError, near_miss
-from pimsim.config.pim_stream import StreamPimConfig
+from pimsim.config.pim import PimDesignConfig
 from pimsim.hardware.pim.stream import CommandStream, StreamBuilder
 
 __all__ = ["Instruction", "elementwise", "elementwise_program", "gemv", "gemv_program", "steps"]
@@ -52,7 +52,7 @@ def steps(program: tuple[Instruction, ...]) -> int:
     return total
 
 
-def gemv_program(design: StreamPimConfig, input_tiles: int) -> tuple[Instruction, ...]:
+def gemv_program(design: PimDesignConfig, input_tiles: int) -> tuple[Instruction, ...]:
     """MACs on the even banks' tiles, then the odd ones', then the outputs' way to the bank."""
     registers = design.capacity("grf_registers")
     program: list[Instruction] = []
@@ -66,7 +66,7 @@ def gemv_program(design: StreamPimConfig, input_tiles: int) -> tuple[Instruction
 
 
 def elementwise_program(
-    design: StreamPimConfig, function: str, tiles: int
+    design: PimDesignConfig, function: str, tiles: int
 ) -> tuple[Instruction, ...]:
     """For each parity: an operand into registers, the operation on the way, the way back."""
     registers = design.capacity("grf_registers")
@@ -84,7 +84,7 @@ def elementwise_program(
 class _Host:
     """Requests of one channel, in groups that a fence ends; all channels get the same."""
 
-    def __init__(self, design: StreamPimConfig) -> None:
+    def __init__(self, design: PimDesignConfig) -> None:
         self._design = design
         self._builder = StreamBuilder(design, [design.organization.channels])
         self._park()
@@ -93,7 +93,7 @@ class _Host:
     def _switch_banks(self, mode: str, command: str) -> None:
         """Requests to the row that sets a channel to ``mode``."""
         per_group = self._design.organization.banks_per_group
-        for mode_row in self._design.controller.mode_rows:
+        for mode_row in self._design.own_controller.mode_rows:
             if mode_row.to == mode:
                 banks = [divmod(bank, per_group) for bank in mode_row.banks]
                 self._requests(command, mode_row.row, banks)
@@ -145,7 +145,7 @@ class _Host:
         return self._builder.build()
 
 
-def _check_format(design: StreamPimConfig) -> None:
+def _check_format(design: PimDesignConfig) -> None:
     if (design.dtype, design.element_bytes) != ("fp16", 2):
         raise InputError(
             f"{design.name}: found dtype {design.dtype!r} of {design.element_bytes} bytes; its "
@@ -153,7 +153,7 @@ def _check_format(design: StreamPimConfig) -> None:
         )
 
 
-def _check_rows(design: StreamPimConfig, what: str, rows: int) -> None:
+def _check_rows(design: PimDesignConfig, what: str, rows: int) -> None:
     limit = design.capacity("weight_rows")
     if rows > limit:
         raise InputError(
@@ -161,7 +161,7 @@ def _check_rows(design: StreamPimConfig, what: str, rows: int) -> None:
         )
 
 
-def gemv(design: StreamPimConfig, outputs: int, inputs: int, batch: int = 1) -> CommandStream:
+def gemv(design: PimDesignConfig, outputs: int, inputs: int, batch: int = 1) -> CommandStream:
     """``batch`` products of an ``outputs`` x ``inputs`` matrix with a vector.
 
     Each block sums eight outputs in GRF_B, so that a tile has 8 outputs a block. Tiles of 128
@@ -170,7 +170,7 @@ def gemv(design: StreamPimConfig, outputs: int, inputs: int, batch: int = 1) -> 
     """
     _check_format(design)
     org, registers = design.organization, design.capacity("grf_registers")
-    per_column = org.column_bytes // design.element_bytes
+    per_column = org.burst_bytes // design.element_bytes
     output_tiles = -(-outputs // (org.channels * design.capacity("pim_blocks") * registers))
     input_tiles = -(-inputs // (registers * per_column))
     even_tiles = -(-input_tiles // 2)
@@ -195,7 +195,7 @@ def gemv(design: StreamPimConfig, outputs: int, inputs: int, batch: int = 1) -> 
     return host.finish()
 
 
-def elementwise(design: StreamPimConfig, function: str, elements: int) -> CommandStream:
+def elementwise(design: PimDesignConfig, function: str, elements: int) -> CommandStream:
     """``function`` (add, multiply, relu) of vectors of ``elements``, padded to whole tiles.
 
     A tile is eight columns of every bank: read into registers, combined with the second
@@ -209,7 +209,7 @@ def elementwise(design: StreamPimConfig, function: str, elements: int) -> Comman
         )
     _check_format(design)
     org, registers = design.organization, design.capacity("grf_registers")
-    per_column = org.column_bytes // design.element_bytes
+    per_column = org.burst_bytes // design.element_bytes
     banks = org.bank_groups * org.banks_per_group
     tiles = -(-elements // (org.channels * banks * registers * per_column))
     rows = -(-tiles * registers // org.columns)

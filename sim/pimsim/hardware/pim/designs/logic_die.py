@@ -12,27 +12,28 @@ from dataclasses import dataclass
 from itertools import product
 
 from pimsim.config.errors import InputError
-from pimsim.config.pim_stream import LEVELS, StreamPimConfig
+from pimsim.config.memory import LEVELS
+from pimsim.config.pim import PimDesignConfig
 from pimsim.hardware.energy.pim_stream import banks_reached
 from pimsim.hardware.pim.stream import CommandStream, StreamBuilder, Wait
 
 __all__ = ["bundle_places", "column_bytes", "column_time_ps", "gemv"]
 
 
-def column_bytes(design: StreamPimConfig) -> int:
+def column_bytes(design: PimDesignConfig) -> int:
     """Bytes that one command brings to a pseudo channel's GEMM module."""
-    return banks_reached(design, design.commands["RDB"]) * design.organization.column_bytes
+    return banks_reached(design, design.all_commands["RDB"]) * design.organization.burst_bytes
 
 
-def column_time_ps(design: StreamPimConfig, vectors: int) -> int:
+def column_time_ps(design: PimDesignConfig, vectors: int) -> int:
     """Picoseconds that a GEMM module takes to multiply one column with ``vectors``."""
     macs = vectors * column_bytes(design) // design.element_bytes
     return -(-macs * design.capacity("mac_clock_ps") // design.capacity("macs_per_pseudo_channel"))
 
 
-def bundle_places(design: StreamPimConfig) -> list[tuple[int, int, int]]:
+def bundle_places(design: PimDesignConfig) -> list[tuple[int, int, int]]:
     """(rank, bank group, bank) of each bundle of a pseudo channel."""
-    command = design.commands["RDB"]
+    command = design.all_commands["RDB"]
     ranges = []
     for level, count in zip(LEVELS[2:], design.organization.counts[1:], strict=True):
         wide = level in command.broadcast
@@ -46,7 +47,7 @@ class _Region:
     """Consecutive columns of every pseudo channel, row by row over the bundles in use."""
 
     builder: StreamBuilder
-    design: StreamPimConfig
+    design: PimDesignConfig
     bundles: list[tuple[int, int, int]]
     first_row: int
 
@@ -73,7 +74,7 @@ class _Region:
             first += count
 
 
-def gemv(design: StreamPimConfig, outputs: int, inputs: int, batch: int = 1) -> CommandStream:
+def gemv(design: PimDesignConfig, outputs: int, inputs: int, batch: int = 1) -> CommandStream:
     """An ``outputs`` x ``inputs`` matrix times ``batch`` vectors.
 
     Outputs are spread evenly over the pseudo channels. As many vectors as the input buffer holds
@@ -136,15 +137,15 @@ def gemv(design: StreamPimConfig, outputs: int, inputs: int, batch: int = 1) -> 
     return builder.build(timings=_unit_timings(design, vectors))
 
 
-def _columns(design: StreamPimConfig, elements: int, modules: int = 1) -> int:
+def _columns(design: PimDesignConfig, elements: int, modules: int = 1) -> int:
     """Columns of each of ``modules`` that hold so many elements together."""
     return -(-elements * design.element_bytes // (column_bytes(design) * modules))
 
 
-def _unit_timings(design: StreamPimConfig, vectors: int) -> dict[str, int]:
+def _unit_timings(design: PimDesignConfig, vectors: int) -> dict[str, int]:
     """The GEMM module's times with so many vectors, in cycles."""
     column_ps = column_time_ps(design, vectors)
-    buffered = next(rule.window for rule in design.rules if rule.delay == "nBUFFER")
+    buffered = next(rule.window for rule in design.all_rules if rule.delay == "nBUFFER")
     return {
         "nCOLUMN": -(-column_ps // design.tCK),
         "nBUFFER": -(-buffered * column_ps // design.tCK),
