@@ -12,7 +12,7 @@ from typing import cast
 
 import yaml
 
-from pimsim.config.errors import InputError
+from pimsim.config.errors import InputError, near_miss
 from pimsim.config.reading import read_text
 from pimsim.config.resources import display_path
 
@@ -78,13 +78,74 @@ def _child(value: object, key: str | int) -> Entry | None:
 
 
 def merge(base: Entry, over: Entry) -> Entry:
-    """``over`` on top of ``base``: mappings key by key, anything else replaced."""
+    """``over`` on top of ``base``: mappings key by key, anything else replaced.
+
+    Over a list, a mapping of ``add`` and ``drop`` is what differs from it. Raises ``InputError``
+    where it drops what is not there.
+    """
+    if isinstance(base.value, tuple) and isinstance(over.value, dict):
+        return _edited(base, over)
     if over.replaces or not (isinstance(base.value, dict) and isinstance(over.value, dict)):
         return over
     merged = dict(base.value)
     for key, child in over.value.items():
         merged[key] = merge(merged[key], child) if key in merged else child
     return Entry(merged, over.origin, base.replaces)
+
+
+def _edited(base: Entry, over: Entry) -> Entry:
+    """A list without what ``over`` drops, and with what it adds at the end."""
+    assert isinstance(base.value, tuple) and isinstance(over.value, dict)
+    unknown = [key for key in over.value if key not in ("add", "drop")]
+    if unknown or not over.value:
+        found = repr(unknown[0]) if unknown else "nothing"
+        raise InputError(
+            f"{over.origin}: found {found} over a list; allowed: add and drop, or a list in its "
+            "place"
+        )
+    left = list(base.value)
+    for entry in _listed(over, "drop"):
+        left.remove(_dropped(entry, left))
+    return Entry((*left, *_listed(over, "add")), over.origin)
+
+
+def _listed(over: Entry, key: str) -> tuple[Entry, ...]:
+    assert isinstance(over.value, dict)
+    entry = over.value.get(key, Entry((), over.origin))
+    if not isinstance(entry.value, tuple):
+        raise InputError(f"{entry.origin}: {key}: a list is expected")
+    return entry.value
+
+
+def _dropped(entry: Entry, left: list[Entry]) -> Entry:
+    """The one of ``left`` that ``entry`` means: of a mapping all keys that it gives are equal."""
+    wanted = plain(entry)
+
+    def is_meant(other: Entry) -> bool:
+        value = plain(other)
+        if isinstance(wanted, dict) and isinstance(value, dict):
+            return all(key in value and value[key] == one for key, one in wanted.items())
+        return wanted == value
+
+    found = [other for other in left if is_meant(other)]
+    if len(found) == 1:
+        return found[0]
+    if not found:
+        others = [plain(other) for other in left]
+        if isinstance(wanted, dict):  # near misses in the keys that it gives
+            rows = [other for other in others if isinstance(other, dict)]
+            others = [{k: v for k, v in row.items() if k in wanted} for row in rows]
+        close = near_miss(_flow(wanted), map(_flow, others))
+        raise InputError(f"{entry.origin}: drop: there is no {_flow(wanted)}{close}")
+    lines = ", ".join(other.origin for other in found)
+    raise InputError(
+        f"{entry.origin}: drop: {_flow(wanted)} means {len(found)} of them ({lines}); say more keys"
+    )
+
+
+def _flow(value: object) -> str:
+    """A value in one line of YAML."""
+    return yaml.safe_dump(value, default_flow_style=True, width=10**6, sort_keys=False).strip()
 
 
 def read_tree(path: Path) -> Entry:
