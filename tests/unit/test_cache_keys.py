@@ -81,6 +81,7 @@ def test_each_field_of_a_batch_is_another_batch_with_other_work(find: Callable[.
             "shape": AttentionShape.of(4, 4, 64, MEMORY, PIM, 2),
             "rows": (at(101), now[1]) if name == "rows" else None,
             "contexts": (1700, 40), "channel": (0, 0),
+            "places": ((range(600, 1000), range(300)), (range(40),)),
         }[name]  # fmt: skip
 
     found = {name: one for name, one in one_field_changed(batch, other)}

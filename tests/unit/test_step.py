@@ -77,8 +77,6 @@ def test_a_step_of_requests() -> None:
     assert prefill.token_numbers([1]) == tuple(range(5, 14))
     assert prefill.token_numbers([1, 0]) == (*range(5, 14), *range(5))
     assert prefill.part([1]).requests == (requests[1],)
-    assert prefill.reading().contexts == (5, 9)
-    assert prefill.reading().tokens == 2
 
 
 @pytest.mark.parametrize(

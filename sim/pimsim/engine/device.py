@@ -41,7 +41,7 @@ from pimsim.workload.degrees import larger_degrees
 from pimsim.workload.moe import Routing
 from pimsim.workload.operators import Block, ForwardPass, OperatorKind
 from pimsim.workload.outside import Outside
-from pimsim.workload.run_steps import step_at_end
+from pimsim.workload.run_steps import step_at_end, step_held
 from pimsim.workload.sparsity import Sparsity
 from pimsim.workload.stages import stage_kinds
 from pimsim.workload.step import Step
@@ -261,7 +261,7 @@ def _build(
         config = config.model_copy(update={"memory": device_memory(config.memory)})
     org = config.memory.organization
     placement = schedule.expert_placement if on_pim else "npu"
-    at_end = step_at_end(steps)
+    at_end, most = step_at_end(steps), step_held(steps)
     held = device_work(
         model, at_end, config.parallel, config.workload.layers, org.capacity_bytes, routing,
         config.seed, append_kv=schedule.kv_append,
@@ -270,6 +270,7 @@ def _build(
             config.workload.sparsity_order == "popularity", config.npu.systolic.rows,
             config.workload.sparsity_predictor,
         ),
+        holding=most,
     )  # fmt: skip
     batch = held.forward(range(len(at_end.entries)))
     attends = on_pim and schedule.attention_placement == "pim"
@@ -280,7 +281,9 @@ def _build(
     outside = [work.outside(config.workload.outside) for work in works]
     wholes = [work.forward(range(len(work.step.entries))) for work in works]
     try:
-        addresses = _addresses(config, held, batch, wholes, outside, kv, channel, placement)
+        addresses = _addresses(
+            config, held, batch, wholes, outside, kv, channel, placement, most.new_tokens
+        )
     except LayoutError as error:
         raise _DegreesError(str(error), held.degrees) from None
     if any(each.shape is not None for each in kv) and not config.workload.beyond_banks:
@@ -427,9 +430,10 @@ def _expert_energies(config: RunConfig, costs: ExpertCosts, block: Block) -> Exp
 def _addresses(
     config: RunConfig, work: DeviceWork, batch: ForwardPass, wholes: Sequence[ForwardPass],
     outside: Sequence[Sequence[Outside]], kv: Sequence[BlockKv], channel: Sequence[int],
-    placement: str,
+    placement: str, new_tokens: Sequence[int],
 ) -> AddressPlan:  # fmt: skip
-    """Of all that the steps need; ``batch``: at their end."""
+    """Of all that the steps need; ``batch``: at their end; ``new_tokens``: most of each request in
+    a step."""
     in_banks = config.pim if placement != "npu" else None
     held = work.held_experts
 
@@ -453,5 +457,5 @@ def _addresses(
     rows = config.pim.operand_rows if config.pim is not None else 0
     return plan_addresses(
         config.memory, weights, 2 * activations, kv, batch.contexts, channel, rows,
-        beside, [request.id for request in batch.requests],
+        beside, [request.id for request in batch.requests], new_tokens,
     )  # fmt: skip

@@ -137,7 +137,7 @@ def _tasks(config: RunConfig, forward: ForwardPass, block: Block) -> list[NpuTas
     layout = linear_layout(score, value, forward.step, burst_bytes)
     addresses = plan_addresses(
         config.memory, [{}], size, [BlockKv(None, score.window or None, layout)],
-        forward.contexts, [0] * len(requests), 0,
+        forward.contexts, [0] * len(requests), 0, new_tokens=forward.step.new_tokens,
     )  # fmt: skip
 
     def no_vector_work(operator: Operator, layer: int) -> NpuTask:

@@ -50,7 +50,7 @@ class BlockKv:
     shape: AttentionShape | None
     """Rows of the PIM layout; None: it is read by the NPU, in order."""
     window: int | None = None
-    """A request's last tokens that are kept, in a ring; None: all."""
+    """A token sees so many last ones, itself among them; None: all."""
     linear: LinearLayout | None = None
     """Pages of a cache that the NPU reads in order; None: the block has none."""
 
@@ -173,11 +173,13 @@ def plan_addresses(
     memory: MemoryConfig, weights: Sequence[Mapping[str, WeightRegion]], activation_bytes: int,
     kv: Sequence[BlockKv], contexts: Sequence[int], channels: Sequence[int], operand_rows: int,
     outside: Sequence[Mapping[str, WeightRegion]] = (), requests: Sequence[Hashable] | None = None,
+    new_tokens: Sequence[int] | None = None,
 ) -> AddressPlan:  # fmt: skip
     """Lay everything out. Raises ``LayoutError`` where a channel has too few rows.
 
     ``weights`` and ``kv``: by simulated block. ``contexts`` and ``channels``: by request of the
-    batch; ``requests``: what the cache is to know them as, else numbers from 0 on.
+    batch; ``requests``: what the cache is to know them as, else numbers from 0 on; ``new_tokens``:
+    most of each in a step, else 1.
     ``operand_rows``: rows that GWRITE's sources take. ``outside``: weights beside the blocks, by
     work; each is of another device, so that all begin at the same place. Every block has its own
     KV rows; those of equal blocks are laid out once, all are counted.
@@ -207,9 +209,10 @@ def plan_addresses(
     names = tuple(range(len(contexts)) if requests is None else requests)
     cache = _kv_cache(kv, first_row, memory)
     kinds = list(dict.fromkeys(each for each in kv if each.sections is not None))
-    for name, context, channel in zip(names, contexts, channels, strict=True):
+    most = [1] * len(names) if new_tokens is None else new_tokens
+    for name, context, channel, new in zip(names, contexts, channels, most, strict=True):
         try:
-            cache.allocate(name, context, channel if cache.channels > 1 else 0)
+            cache.allocate(name, context, channel if cache.channels > 1 else 0, new)
         except CacheFullError as error:
             raise LayoutError(str(error)) from None
     return AddressPlan(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +20,7 @@ from pimsim.hardware.pim.kv_layout import KvRows
 from pimsim.hardware.pim.programs import (
     AttentionShape,
     score_program,
+    value_chunks,
     value_program,
 )
 from pimsim.mapping.front_end import front_end
@@ -50,6 +52,12 @@ class AttentionBatch:
     contexts: tuple[int, ...]
     """Tokens that each sees."""
     channel: tuple[int, ...]
+    places: tuple[tuple[range, ...], ...] = ()
+    """Of these tokens, where they lie in a ring; empty: each sees its cache from the first on."""
+
+    def spans(self, number: int) -> tuple[range, ...]:
+        """Places of what request ``number`` sees."""
+        return self.places[number] if self.places else (range(self.contexts[number]),)
 
 
 def _gather(
@@ -105,19 +113,14 @@ def score_work(
     """
     shape, contexts = batch.shape, batch.contexts
     programs = []
-    for number, (own, context) in enumerate(zip(batch.rows, contexts, strict=True)):
-        row = operand_row + number * len(shape.key_pieces)
-        programs.append(
-            score_program(
-                shape,
-                context,
-                own,
-                row,
-                number * shape.heads,
-                pim.composite_gemv,
-                wrap=(operand_row, pim.operand_rows),
-            )
-        )
+    wrap = operand_row, pim.operand_rows
+    for number, own in enumerate(batch.rows):
+        row, mark = operand_row + number * len(shape.key_pieces), number * shape.heads
+        parts = [
+            score_program(shape, s.stop, own, row, mark, pim.composite_gemv, wrap, s.start)
+            for s in batch.spans(number)
+        ]
+        programs.append(parts[0] if len(parts) == 1 else np.concatenate(parts))
     timing = vector_timing(vector)
     partial = shape.head_chunks - 1
     duration = [
@@ -142,12 +145,20 @@ def value_work(
     programs, duration, outputs = [], [], []
     writes = result_writes(pim)
     parts = writes.parts(shape)
-    for number, (own, context) in enumerate(zip(batch.rows, batch.contexts, strict=True)):
-        chunks = -(-context // shape.row_elements)
+    wrap = operand_row, pim.operand_rows
+    for number, own in enumerate(batch.rows):
+        spans, mark = batch.spans(number), number * shape.heads
+        each = [value_chunks(shape, span) for span in spans]
+        chunks = sum(each)
         row = operand_row + number * shape.heads * chunks
-        program = value_program(
-            shape, context, own, row, number * shape.heads, pim.composite_gemv,
-            wrap=(operand_row, pim.operand_rows),
+        program = np.concatenate(
+            [
+                value_program(
+                    shape, span.stop, own, row + shape.heads * before, mark, pim.composite_gemv,
+                    wrap, span.start,
+                )
+                for span, before in zip(spans, (0, *accumulate(each)), strict=False)
+            ]
         )  # fmt: skip
         programs.append(_by_part(program, parts))
         partial = chunks > 1

@@ -11,7 +11,8 @@ from pimsim.config.npu import NpuConfig
 from pimsim.config.pim import PimConfig
 from pimsim.hardware.dram.system import Rows, Scatter
 from pimsim.hardware.npu.vector import vector_lane_ops
-from pimsim.hardware.pim.kv_layout import KvRows
+from pimsim.hardware.pim.kv_layout import KvRows, ring_spans
+from pimsim.hardware.pim.programs import value_chunks
 from pimsim.mapping.addresses import AddressPlan, visible_tokens
 from pimsim.mapping.attention import AttentionBatch, PimWork, score_work, value_work
 from pimsim.mapping.attention_split import (
@@ -138,10 +139,16 @@ class AttentionMapper:
         is_score = operator.kind is OperatorKind.ATTENTION_SCORE
         members, positions = _by_token(step, split.pim)
         contexts = [visible_tokens(each, operator.window or None) for each in positions]
-        rows = [self.addresses.kv(placed.layer, i) for i in placed.members]
+        rows, rings = self._kept(placed, range(len(placed.members)))
+        places = tuple(
+            _places(end, seen, rings[i])
+            for i, end, seen in zip(members, positions, contexts, strict=True)
+        )
         batch = AttentionBatch(
             shape, tuple(rows[i] for i in members), tuple(contexts),
             tuple(placed.channel[i] for i in members),
+            places if any(each != (range(c),) for each, c in zip(places, contexts, strict=True))
+            else (),
         )  # fmt: skip
         find = score_work if is_score else value_work
         key = (find, batch)
@@ -155,8 +162,8 @@ class AttentionMapper:
         if is_score:  # scores come, are read, and probabilities are written and sent back
             sram_bytes = 2 * softmax_sram_bytes(contexts, shape.heads, self.element_bytes)
         else:  # one partial result of each row's worth of tokens
-            rows_each = [-(-c // shape.row_elements) for c in contexts]
-            values = shape.heads * shape.value_dim * sum(rows_each)
+            chunks = (value_chunks(shape, span) for own in places for span in own)
+            values = shape.heads * shape.value_dim * sum(chunks)
             sram_bytes = 2 * values * self.element_bytes
         return PimTask(
             operator.name, str(operator.kind), "pim", placed.layer,
@@ -211,6 +218,14 @@ class AttentionMapper:
 def _visible(step: Step, entries: Sequence[int], window: int) -> list[int]:
     """Keys that the last token of each entry sees."""
     return [visible_tokens(step.entries[at].context, window or None) for at in entries]
+
+
+def _places(end: int, seen: int, ring: int | None) -> tuple[range, ...]:
+    """Places in its cache of the last ``seen`` of ``end`` tokens; a whole ring is read from its
+    start."""
+    if seen == ring:
+        return (range(ring),)
+    return tuple(ring_spans(end - seen, end, ring))
 
 
 def _by_token(step: Step, entries: Sequence[int]) -> tuple[list[int], list[int]]:

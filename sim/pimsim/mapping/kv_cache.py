@@ -42,15 +42,25 @@ class CacheKind:
     blocks: int = 1
     """Blocks of the kind, simulated or not."""
     window: int | None = None
-    """A request's last tokens that are kept, in a ring; None: all."""
+    """A token sees so many last ones, itself among them; None: all."""
 
-    def kept(self, tokens: int) -> int:
-        """Of so many tokens, those that are kept."""
-        return tokens if self.window is None else min(tokens, self.window)
+    def ring(self, new_tokens: int = 1) -> int | None:
+        """Tokens of a request that are kept, in a ring; None: all.
 
-    def rows(self, tokens: int) -> int:
+        ``new_tokens``: most of a step. The last one's key is there before the first one has seen
+        its window, so that the ring holds the window and the others (``SlidingWindowSpec`` of
+        vLLM).
+        """
+        return None if self.window is None else self.window + new_tokens - 1
+
+    def kept(self, tokens: int, new_tokens: int = 1) -> int:
+        """Of so many tokens, those that are kept; ``new_tokens`` as in ``ring``."""
+        ring = self.ring(new_tokens)
+        return tokens if ring is None else min(tokens, ring)
+
+    def rows(self, tokens: int, new_tokens: int = 1) -> int:
         """Rows of every bank that a request of so many tokens takes in all blocks of the kind."""
-        return self.blocks * self.sections.rows(self.kept(tokens))
+        return self.blocks * self.sections.rows(self.kept(tokens, new_tokens))
 
 
 @dataclass(frozen=True)
@@ -121,6 +131,8 @@ class _Request:
 
     channel: int
     tokens: int
+    new_tokens: int
+    """Most of a step."""
     rows: list[KvRows]
     """By kind of block."""
 
@@ -177,19 +189,24 @@ class KvCache:
         """Rows of every bank of ``channel`` that no request holds."""
         return self.rows - self._used[channel]
 
-    def rows_needed(self, tokens: int, held: int = 0) -> int:
-        """Rows that a request needs to go from ``held`` tokens to ``tokens``, all blocks."""
-        return sum(kind.rows(tokens) - kind.rows(held) for kind in self.kinds)
+    def rows_needed(self, tokens: int, held: int = 0, new_tokens: int = 1) -> int:
+        """Rows that a request needs to go from ``held`` tokens to ``tokens``, all blocks, at most
+        ``new_tokens`` of them a step."""
+        return sum(kind.rows(tokens, new_tokens) - kind.rows(held, new_tokens)
+                   for kind in self.kinds)  # fmt: skip
 
-    def allocate(self, request: Hashable, tokens: int, channel: int = 0) -> None:
-        """Give ``request``, which holds nothing yet, pages for ``tokens`` in ``channel``.
+    def allocate(
+        self, request: Hashable, tokens: int, channel: int = 0, new_tokens: int = 1
+    ) -> None:
+        """Give ``request``, which holds nothing yet, pages for ``tokens`` in ``channel``;
+        ``new_tokens``: most of a step.
 
         Raises ``CacheFullError``, and takes nothing, where the channel has too few free rows.
         """
         if request in self._held:
             raise ValueError(f"request {request} is in the cache already")
-        self._check(request, tokens, 0, channel)
-        self._held[request] = _Request(channel, 0, [KvRows() for _ in self.kinds])
+        self._check(request, tokens, 0, channel, new_tokens)
+        self._held[request] = _Request(channel, 0, new_tokens, [KvRows() for _ in self.kinds])
         self._grow(request, tokens)
 
     def append(self, request: Hashable, tokens: int = 1) -> None:
@@ -198,7 +215,7 @@ class KvCache:
         Raises ``CacheFullError``, and takes nothing, where its channel has too few free rows.
         """
         one = self._held[request]
-        self._check(request, one.tokens + tokens, one.tokens, one.channel)
+        self._check(request, one.tokens + tokens, one.tokens, one.channel, one.new_tokens)
         self._grow(request, one.tokens + tokens)
 
     def free(self, request: Hashable) -> int:
@@ -216,8 +233,7 @@ class KvCache:
 
     def ring(self, request: Hashable, kind: int = 0) -> int | None:
         """Tokens of ``request`` that blocks of a ``kind`` keep, in a ring; None: all."""
-        del request
-        return self.kinds[kind].window
+        return self.kinds[kind].ring(self._held[request].new_tokens)
 
     def keys(self, request: Hashable, first: int, end: int, kind: int = 0) -> RowRuns:
         """Rows with keys of the tokens from ``first`` to before ``end``, counted from the
@@ -240,7 +256,7 @@ class KvCache:
                 for part in parts:
                     rows += kind.blocks * held.sections[part].count
                     each = kind.sections[part].token_rows
-                    filled += kind.blocks * each * kind.kept(one.tokens)
+                    filled += kind.blocks * each * kind.kept(one.tokens, one.new_tokens)
         return RowUse(rows, filled)
 
     def rows_by_channel(self, kind: int) -> tuple[int, ...]:
@@ -255,8 +271,10 @@ class KvCache:
         """Share of the rows that requests hold in which nothing lies."""
         return self.use().fragmentation
 
-    def _check(self, request: Hashable, tokens: int, held: int, channel: int) -> None:
-        need, free = self.rows_needed(tokens, held), self.free_rows(channel)
+    def _check(
+        self, request: Hashable, tokens: int, held: int, channel: int, new_tokens: int
+    ) -> None:
+        need, free = self.rows_needed(tokens, held, new_tokens), self.free_rows(channel)
         if need > free:
             blocks = sum(kind.blocks for kind in self.kinds)
             more = f"{tokens - held} more tokens" if held else f"{tokens} tokens"
@@ -272,7 +290,7 @@ class KvCache:
         for number, (kind, free) in enumerate(zip(self.kinds, self._free, strict=True)):
             grown = []
             for section, part in zip(kind.sections, one.rows[number].sections, strict=True):
-                more = section.rows(kind.kept(tokens)) - part.count
+                more = section.rows(kind.kept(tokens, one.new_tokens)) - part.count
                 taken = free[one.channel].take(more, part.end)
                 grown.append(RowRuns.of((*part.runs, *taken)))
             before, one.rows[number] = one.rows[number], KvRows(*grown)
@@ -284,14 +302,15 @@ class KvCache:
     ) -> RowRuns:  # fmt: skip
         """Rows of one section with tokens ``first`` to before ``end``."""
         one, how = self._held[request], self.kinds[kind]
-        if not one.tokens - how.kept(one.tokens) <= first <= end <= one.tokens:
+        oldest = one.tokens - how.kept(one.tokens, one.new_tokens)
+        if not oldest <= first <= end <= one.tokens:
             raise ValueError(
-                f"request {request} keeps tokens {one.tokens - how.kept(one.tokens)} to "
-                f"{one.tokens}, asked for {first} to {end}"
+                f"request {request} keeps tokens {oldest} to {one.tokens}, asked for {first} to "
+                f"{end}"
             )
         section, rows = how.sections[part], one.rows[kind].sections[part]
         found: list[tuple[int, int]] = []
-        for span in ring_spans(first, end, how.window):
+        for span in ring_spans(first, end, how.ring(one.new_tokens)):
             page = span.start // section.page_tokens * section.page_rows
             found += rows.between(page, section.rows(span.stop)).runs
         return RowRuns.of(found)

@@ -189,27 +189,29 @@ def device_work(
     model: ModelCard | OperatorTrace, step: Step, parallel: ParallelConfig,
     layers: int | Literal["auto"] | None, capacity_bytes: int, routing: Routing | None, seed: int,
     append_kv: bool, overlapped: bool, sparsity: Sparsity | None = None,
-    sparse: SparseOptions | None = None,
+    sparse: SparseOptions | None = None, holding: Step | None = None,
 ) -> DeviceWork:  # fmt: skip
     """The work of one device. ``sparsity``: of the feed-forward networks, used as ``sparse`` says.
+    ``holding``: contexts and new tokens that the cache must hold; None: those of ``step``.
     Raises ``InputError`` where the model does not fit the devices of each pipeline stage.
 
     ``layers``: blocks to simulate; more are where the model has more kinds. ``auto``: two, of a
     model whose blocks differ as many as show how much. ``overlapped``: a block's end runs beside
     the next one's attention (sub-batches).
     """
+    held = step if holding is None else holding
     if isinstance(model, ModelCard):
         degrees = parallelism(model, parallel.tp, parallel.pp)
         batches = _batches(parallel, degrees)
-        needs = fits_memory(model, step, degrees.tp, degrees.pp, capacity_bytes, batches)
+        needs = fits_memory(model, held, degrees.tp, degrees.pp, capacity_bytes, batches)
         trace = card_trace(model)
     else:
         trace = model
         degrees = trace_degrees(
-            trace, step, parallel.tp, parallel.pp, capacity_bytes, parallel.batches
+            trace, held, parallel.tp, parallel.pp, capacity_bytes, parallel.batches
         )
         batches = _batches(parallel, degrees)
-        needs = trace_memory_needs(trace, step, degrees.tp, degrees.pp, batches)
+        needs = trace_memory_needs(trace, held, degrees.tp, degrees.pp, batches)
     experts, ep = trace.facts.experts, parallel.ep
     if ep > 1 and not experts:
         raise InputError(

@@ -42,7 +42,7 @@ def memory_needs(
     batches: int | None = None,
 ) -> tuple[MemoryNeed, ...]:  # fmt: skip
     """What a device of each pipeline stage must hold: its blocks with all experts, its share of the
-    tables, the KV of the step's contexts (of a sliding window, as much as it sees) of all
+    tables, the KV of the step's contexts (of a sliding window, what its new tokens see) of all
     ``batches`` like this one that are under way (None: one a stage).
 
     The first stage holds the input table and learned positions, the last one the output layer and

@@ -138,14 +138,14 @@ class BlockBytes(NamedTuple):
 
 
 def held_bytes(trace: OperatorTrace, step: Step, tp: int) -> dict[str, BlockBytes]:
-    """What a block of each kind takes on each of ``tp`` devices at the end of ``step``."""
+    """What a block of each kind takes on each of ``tp`` devices at the end of ``step``: of a window
+    the tokens that the step's own see, which are more where several are fed at once."""
     phase, facts = trace.phases["decode"], trace.facts
     everywhere = ExpertLoad(tuple(range(facts.experts)), (1,) * facts.experts)
-    reading = step.reading()
     found = {}
     for kind in dict.fromkeys(phase.sequence()):
         load = everywhere if _has_experts(phase, kind) else None
-        symbolic = [StepOperator(operator, reading) for operator in phase.blocks[kind]]
+        symbolic = [StepOperator(operator, step) for operator in phase.blocks[kind]]
         operators = block_share(symbolic, tp, load)
         found[kind] = BlockBytes(
             sum(o.weight_bytes for o in operators), sum(o.kv_read_bytes for o in operators)

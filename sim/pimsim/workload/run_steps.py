@@ -9,7 +9,7 @@ from pimsim.config.run import WorkloadConfig
 from pimsim.workload.requests import Request
 from pimsim.workload.step import Step, StepEntry
 
-__all__ = ["prompt_pieces", "run_steps", "step_at_end"]
+__all__ = ["prompt_pieces", "run_steps", "step_at_end", "step_held"]
 
 
 def run_steps(requests: Sequence[Request], workload: WorkloadConfig) -> tuple[Step, ...]:
@@ -65,9 +65,22 @@ def _context(request: Request, workload: WorkloadConfig) -> int:
     return request.context
 
 
+def step_held(steps: Sequence[Step]) -> Step:
+    """What memory must hold of each request of ``steps``: the longest context it comes to, and
+    beside a window the most new tokens that it is fed at once."""
+    most: dict[int, int] = {}
+    for entry in (entry for step in steps for entry in step.entries):
+        most[entry.request.id] = max(entry.new_tokens, most.get(entry.request.id, 1))
+    return Step(
+        tuple(
+            StepEntry(entry.request, most[entry.request.id], entry.context)
+            for entry in step_at_end(steps).entries
+        )
+    )
+
+
 def step_at_end(steps: Sequence[Step]) -> Step:
-    """One token of each request of ``steps`` that reads the longest context it comes to: what
-    memory must hold."""
+    """One token of each request of ``steps`` that reads the longest context it comes to."""
     longest: dict[int, StepEntry] = {}
     for step in steps:
         for entry in step.entries:

@@ -156,10 +156,6 @@ class Step:
         """Tokens that come out."""
         return sum(entry.made for entry in self.entries)
 
-    def reading(self) -> Step:
-        """One token of each request that reads what its cache has at the end of this step."""
-        return Step(tuple(StepEntry(entry.request, 1, entry.context) for entry in self.entries))
-
     def token_numbers(self, members: Sequence[int]) -> tuple[int, ...]:
         """Numbers of the tokens that these entries feed, among all of the step's."""
         first = [0, *accumulate(self.new_tokens)]

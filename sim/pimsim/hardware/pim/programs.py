@@ -46,7 +46,7 @@ from pimsim.hardware.pim.gemv import emit, emit_dot
 from pimsim.hardware.pim.kv_layout import KvRows, KvSection, KvSections, RowRuns
 from pimsim.hardware.remembered import remembered
 
-__all__ = ["AttentionShape", "KeyPiece", "score_program", "value_program"]
+__all__ = ["AttentionShape", "KeyPiece", "score_program", "value_chunks", "value_program"]
 
 Ints = NDArray[np.int64]
 
@@ -199,17 +199,22 @@ class KeyPiece:
 
 def score_program(
     shape: AttentionShape, context: int, rows: KvRows, query_row: int, first_mark: int,
-    composite: bool, wrap: tuple[int, int],
+    composite: bool, wrap: tuple[int, int], first: int = 0,
 ) -> Ints:  # fmt: skip
     """Scores of one request, (instructions, N_INSTRUCTION). Mark ``first_mark + h``: head h.
 
-    ``rows``: where the cache lies. The query's slices are in rows from ``query_row`` of the bank
+    Of tokens from ``first`` on to ``context``, those in the page where they begin too. ``rows``:
+    where the cache lies. The query's slices are in rows from ``query_row`` of the bank
     that GWRITE reads, within ``wrap`` (first of those rows, how many).
     """
     sections = shape.kv_sections
-    template = _score_template(shape, -(-context // shape.banks), composite)
-    own = rows.keys.between(0, sections.keys.rows(context))
-    shared = rows.shared_keys.between(0, sections.shared_keys.rows(context))
+    page = max(sections.keys.page_tokens, sections.shared_keys.page_tokens)
+    begin = first // page * page
+    template = _score_template(shape, -(-(context - begin) // shape.banks), composite)
+    own, shared = (
+        at.between(section.rows(begin), section.rows(context))
+        for at, section in ((rows.keys, sections.keys), (rows.shared_keys, sections.shared_keys))
+    )
     places = RowRuns.of((*own.runs, *shared.runs))
     return template.placed(places, query_row, first_mark, wrap)
 
@@ -316,18 +321,25 @@ def _piece_scores(
 
 def value_program(
     shape: AttentionShape, context: int, rows: KvRows, weights_row: int, first_mark: int,
-    composite: bool, wrap: tuple[int, int],
+    composite: bool, wrap: tuple[int, int], first: int = 0,
 ) -> Ints:  # fmt: skip
     """Weighted values of one request. Mark ``first_mark + h``: all results of head h.
 
-    ``rows``: where the cache lies. The weights are in rows from ``weights_row`` of the bank that
+    Of tokens from ``first`` on to ``context``, those in the row where they begin too. ``rows``:
+    where the cache lies. The weights are in rows from ``weights_row`` of the bank that
     GWRITE reads, within ``wrap`` (first of those rows, how many).
     """
-    chunks = -(-context // shape.row_elements)
-    rest = context - (chunks - 1) * shape.row_elements
+    chunks = value_chunks(shape, range(first, context))
+    rest = context - (-(-context // shape.row_elements) - 1) * shape.row_elements
     template = _value_template(shape, chunks, -(-rest // shape.elements_per_comp), composite)
-    places = rows.values.between(0, shape.value_rows(context))
+    begin = shape.value_rows(first // shape.row_elements * shape.row_elements)
+    places = rows.values.between(begin, shape.value_rows(context))
     return template.placed(places, weights_row, first_mark, wrap)
+
+
+def value_chunks(shape: AttentionShape, tokens: range) -> int:
+    """Rows of each element of a value that have some of these ``tokens``."""
+    return -(-tokens.stop // shape.row_elements) - tokens.start // shape.row_elements
 
 
 @remembered(_TEMPLATES_BYTES, lambda template: template.nbytes)
