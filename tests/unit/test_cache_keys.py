@@ -308,20 +308,25 @@ def test_rows_are_numbered_as_they_come_first() -> None:
 
 def test_a_program_is_known_by_which_rows_are_the_same() -> None:
     probe = Probe(PROBE.memory, load_pim("neupims").config)
-    first = probe.program(job(700, 700, 500), 64)
-    assert probe.program(job(31, 31, 900), 64) is first
+    first, beside = probe.program(job(700, 700, 500)), probe.program_beside(job(700, 700, 500), 64)
+    assert probe.program(job(31, 31, 900)) is first
+    assert probe.program_beside(job(31, 31, 900), 64) is beside
+    assert probe.program_beside(job(31, 31, 900), 128) is not beside
     assert probe.stall(job(31, 31, 900)) is probe.stall(job(700, 700, 500))
-    apart = probe.program(job(700, 600, 500), 64)
+    apart = probe.program(job(700, 600, 500))
     assert apart is not first
-    assert apart.alone.sum() > first.alone.sum()  # one more row to open
-    for found, rows in ((first, (31, 31, 900)), (apart, (5, 6, 7))):
+    assert apart.ticks.sum() > first.ticks.sum()  # one more row to open
+    apart_beside = probe.program_beside(job(700, 600, 500), 64)
+    for found, slowed, rows in (
+        (first, beside, (31, 31, 900)), (apart, apart_beside, (5, 6, 7)),
+    ):  # fmt: skip
         fresh = Probe(PROBE.memory, probe.pim)
-        alone, counts, *_ = fresh.quiet._run_job(job(*rows))
-        beside, _, reads, *_ = fresh._run_job(job(*rows), 64)
-        assert np.array_equal(found.alone, alone)
+        ticks, counts, *_ = fresh.quiet._run_job(job(*rows))
+        ticks_beside, _, reads, *_ = fresh._run_job(job(*rows), 64)
+        assert np.array_equal(found.ticks, ticks)
         assert np.array_equal(found.counts, counts)
-        assert np.array_equal(found.beside, beside)
-        assert np.array_equal(found.reads, reads)
+        assert np.array_equal(slowed.ticks, ticks_beside)
+        assert np.array_equal(slowed.reads, reads)
 
 
 def test_rows_that_writes_or_streams_may_be_in_are_left_as_they_are() -> None:

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -352,6 +353,49 @@ def test_short_streams_meet_the_refresh_of_their_rank_or_none(preset: str, first
         assert abs(exact - fast) < stops.stall / flow.TICKS / 3, lost
     spread = [max(each) - min(each) for each in zip(*lost, strict=True)]
     assert spread[1] == pytest.approx(spread[0], abs=stops.stall / flow.TICKS / 3)
+
+
+def test_pim_is_run_beside_streams_only_where_there_are_some(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    config = load_run("neupims", ["memory.organization.channels=1"]).config
+    memory, pim = device_memory(config.memory), config.pim
+    assert pim is not None
+    shape = AttentionShape.of(4, 4, 128, memory, pim, 2)
+    rows = (KvRows.from_row(100, shape.kv_sections, 500),)
+    work = score_work(
+        AttentionBatch(shape, rows, (500,), (0,)), 0, memory, pim, config.npu.vector, 2
+    )
+    asked: list[str] = []
+    for name in ("program_beside", "beside_writes"):
+        found = getattr(Probe, name)
+
+        def note(probe: Probe, *given: Any, name: str = name, found: Any = found) -> Any:
+            asked.append(name)
+            return found(probe, *given)
+
+        monkeypatch.setattr(Probe, name, note)
+    reads = Stream(1 << 20, 300)
+    writes = replace(reads, write=True)
+    fast = FastMemorySystem(memory, pim, Probe(memory, pim))
+    alone = pim_cycles(fast, work)
+    assert not asked
+    # before it, while it is under way, and writes
+    fast = FastMemorySystem(memory, pim, Probe(memory, pim))
+    assert pim_cycles(fast, work, reads) >= alone
+    assert asked == ["program_beside"]
+    asked.clear()
+    fast = FastMemorySystem(memory, pim, Probe(memory, pim))
+    group = fast.submit_pim(0, *work)
+    fast.advance(alone // 2)
+    fast.submit(fast.now, [reads])
+    while group.done_cycle < 0:
+        fast.advance(1 << 40)
+    assert group.done_cycle >= alone and asked == ["program_beside"]
+    asked.clear()
+    fast = FastMemorySystem(memory, pim, Probe(memory, pim))
+    assert pim_cycles(fast, work, writes) > alone
+    assert set(asked) == {"beside_writes"}
 
 
 def test_memories_of_one_rank_have_no_stops_of_their_own() -> None:

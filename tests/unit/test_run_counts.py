@@ -26,11 +26,13 @@ from pimsim.hardware.pim.programs import AttentionShape
 from pimsim.mapping.gemm import GemmPlaces, gemm_steps, tile_product
 from pimsim.mapping.kv import append_scatters, channel_burst
 from pimsim.mapping.tasks import NpuTask
+from pimsim.result import accounts
 from pimsim.result.accounts import dram_counts, run_facts
 from pimsim.result.invariants import RunFacts, violations
 from pimsim.result.tables import headline_table
 from pimsim.result.types import KvCacheUse, Result
 from pimsim.simulate import observe, resolve, simulate
+from pimsim.workload.operators import Operator, OperatorKind
 
 ARTIFACT = ["neupims-artifact-main", "neupims-artifact-npu-pim", "neupims-artifact-npu-only"]
 BLOCK = 128
@@ -224,3 +226,11 @@ def test_a_run_says_how_full_the_rows_of_keys_and_values_are(
     linear = simulate(resolve("npu-only", given[:4]))
     # pages of 16 tokens: 512 bytes a token in bursts of 64 bytes
     assert linear.kv_cache == KvCacheUse(0, 1.0, 1.0, bursts=2 * 3 * 1024 * 512 // 64, filled=1.0)
+
+
+def test_biases_of_experts_are_those_of_experts_that_are_hit() -> None:
+    """2 experts of 3 x 4 weights of 2 bytes, 4 bytes beside each; on a device of which none is hit
+    there are none, and no division."""
+    experts = Operator("fc1", OperatorKind.EXPERT_GEMM, n=3, k=4, weight_bytes=56, experts=(5, 9))
+    assert accounts._bias_bytes(experts, 2) == 8
+    assert accounts._bias_bytes(replace(experts, weight_bytes=0, experts=()), 2) == 0

@@ -306,7 +306,8 @@ def _biases_of_pim(operator: Operator, experts: ExpertPlacement | None) -> int:
 def _bias_bytes(operator: Operator, element_bytes: int) -> int:
     """Bytes of parameters beside the matrices of an operator."""
     if operator.kind is OperatorKind.EXPERT_GEMM:
-        return expert_bytes(operator)[1] * len(operator.experts)
+        count = len(operator.experts)  # none where all that are hit are another device's
+        return expert_bytes(operator)[1] * count if count else 0
     matrices = operator.count * operator.n * operator.k * element_bytes
     return max(operator.weight_bytes - matrices, 0)
 

@@ -64,13 +64,13 @@ def _operation(name: str, operation: Operation) -> dict[str, Any]:
     whole = np.concatenate(
         [written_out(program, MOST_ROUNDS) for program in operation.programs if len(program)]
     )
-    slowed = rates.ticks * ONE / rates.pim_share
+    slowed = rates.ticks * ONE / operation.beside.pim_share
     # pieces that differ in what follows them alone are one to the reader
     same: dict[str, NDArray[np.float64]] = defaultdict(lambda: np.zeros(4))
     for kind, example in enumerate(pieces.example.tolist()):
         first, size = int(pieces.first[example]), int(pieces.size[example])
         count = times[kind]
-        share = rates.stream_share[kind] / ONE
+        share = operation.beside.stream_share[kind] / ONE
         same[_words(whole[first : first + size])] += count * np.array(
             [1, rates.ticks[kind] / TICKS, slowed[kind] / TICKS, share]
         )
@@ -85,7 +85,7 @@ def _operation(name: str, operation: Operation) -> dict[str, Any]:
     ]  # fmt: skip
     return {
         "name": name, "kinds": kinds, "refresh_stall_cycles": rates.stall.ticks / TICKS,
-        "stall_share": rates.stall_share / ONE,
+        "stall_share": operation.beside.stall_share / ONE,
     }  # fmt: skip
 
 

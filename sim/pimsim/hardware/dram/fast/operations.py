@@ -4,13 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pimsim.hardware.dram.fast.flow import ONE, PART_END, PARTS
+from pimsim.hardware.dram.fast.flow import ONE, PART_END, PART_PIM, PART_STREAM, PARTS
 from pimsim.hardware.dram.fast.phases import bursts_each, part_of
-from pimsim.hardware.dram.fast.pieces import MOST_ROUNDS, PieceRates, as_parts, time_pieces
+from pimsim.hardware.dram.fast.pieces import (
+    MOST_ROUNDS,
+    PieceRates,
+    RatesBeside,
+    as_parts,
+    time_pieces,
+)
 from pimsim.hardware.dram.fast.probe import Probe, Stall
 from pimsim.hardware.dram.fast.programs import Pieces, Results, estimate, find_pieces, reserved
 from pimsim.hardware.dram.layout import (
@@ -57,23 +64,44 @@ class Operation:
     """Ticks of its channel's work after which each mark's last result is read."""
     stall: Stall
     """What refreshes cost it."""
-    stall_share: int
-    """Of 4096: what a stream gets meanwhile."""
-    beside_writes: tuple[int, int]
-    """Of 4096: what a stream of writes gets, and what PIM does, beside each other."""
     tail: Ints
     """Ticks for which each channel still writes results when its commands are out, (channels,)."""
     causes: NDArray[np.float64]
     """Shares of its time by cause, see ``PieceRates``."""
+    part_kind: Ints
+    """Kind of each part's pieces."""
     pieces: Pieces | None = None
     rates: PieceRates | None = None
+
+    @cached_property
+    def beside(self) -> RatesBeside:
+        """Beside a stream of reads."""
+        if self.rates is None:
+            nothing = np.full(1, ONE)
+            return RatesBeside(nothing, nothing, ONE, self.causes)
+        return self.rates.beside()
+
+    @property
+    def beside_writes(self) -> tuple[int, int]:
+        """Of 4096: what a stream of writes gets, and what PIM does, beside each other."""
+        return (ONE, ONE) if self.rates is None else self.rates.beside_writes()
+
+    @cached_property
+    def parts_beside(self) -> Ints:
+        """``parts`` beside streams of reads."""
+        parts = self.parts.copy()
+        parts[:, PART_STREAM] = self.beside.stream_share[self.part_kind]
+        parts[:, PART_PIM] = self.beside.pim_share[self.part_kind]
+        return parts
 
     def on_channel(self, channel: int) -> tuple[Operation, Ints]:
         """What a channel does of it, and the marks that are its own."""
         first = int(self.first_part[channel])
-        own = self.parts[first:]
+        last = len(self.parts)
         if self.work[channel]:
-            own = own[: int(np.searchsorted(own[:, PART_END], self.work[channel])) + 1]
+            ends = self.parts[first:, PART_END]
+            last = first + int(np.searchsorted(ends, self.work[channel])) + 1
+        own, kind = self.parts[first:last], self.part_kind[first:last]
         marks = np.flatnonzero(self.mark_channel == channel)
         programs = part_of(self.programs, channel, marks)
         return (
@@ -81,7 +109,8 @@ class Operation:
                 programs, np.ascontiguousarray(own), np.zeros(1, np.int64),
                 self.work[channel : channel + 1], self.counts[channel : channel + 1],
                 np.zeros(len(marks), np.int64), self.mark_work[marks], self.stall,
-                self.stall_share, self.beside_writes, self.tail[channel : channel + 1], self.causes,
+                self.tail[channel : channel + 1], self.causes, kind,
+                rates=self.rates,
             ),
             marks,
         )  # fmt: skip
@@ -102,7 +131,7 @@ def analyse(
         nowhere = np.zeros(marks, np.int64)
         return Operation(
             programs, np.zeros((1, PARTS), np.int64), none, none, counts, nowhere, nowhere,
-            Stall(0, 0), ONE, (ONE, ONE), none, np.zeros((2, N_CAUSES)),
+            Stall(0, 0), none, np.zeros(N_CAUSES), np.zeros(1, np.int64),
         )  # fmt: skip
     channel = np.repeat(np.arange(count), sizes)
     last = _last_of_marks(whole, marks)
@@ -110,7 +139,9 @@ def analyse(
     if after is not None:
         there = last >= 0
         results = replace(results, overlap=after.overlap)
-        results.bursts[last[there]] = bursts_each(after, count)[there]
+        written = bursts_each(after, count)
+        there &= written > 0  # when others are done concerns vector units alone
+        results.bursts[last[there]] = written[there]
         results.duration[last[there]] = after.duration[there]
     pieces = find_pieces(whole, channel, results.bursts)
     rates = time_pieces(
@@ -119,7 +150,7 @@ def analyse(
         results, beside_bursts,
     )  # fmt: skip
     needs = reserved(whole, channel, probe.parameters[0])[pieces.first]
-    parts, first_part, work, ends = as_parts(rates, pieces, needs, count)
+    parts, first_part, work, ends, kind = as_parts(rates, pieces, needs, count)
     counts = _counts(probe, count, whole, channel, rates, work)
     if after is not None:
         writes = np.zeros(count, np.int64)
@@ -138,7 +169,7 @@ def analyse(
     return Operation(
         programs, parts, first_part, work, counts,
         np.where(known, channel[last], 0), np.where(known, passed[last], 0), rates.stall,
-        rates.stall_share, rates.beside_writes, tail.astype(np.int64), rates.causes, pieces, rates,
+        tail.astype(np.int64), rates.causes, kind, pieces, rates,
     )  # fmt: skip
 
 

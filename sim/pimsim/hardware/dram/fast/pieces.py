@@ -7,9 +7,9 @@ programs, and the mean over all that were seen counts.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,7 +39,7 @@ from pimsim.hardware.dram.layout import (
 )
 from pimsim.hardware.dram.pim_program import issue_order, written_out
 
-__all__ = ["MOST_ROUNDS", "PieceRates", "as_parts", "time_pieces"]
+__all__ = ["MOST_ROUNDS", "PieceRates", "RatesBeside", "as_parts", "time_pieces"]
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -59,29 +59,40 @@ MOST_REPEATED = 4096
 
 
 @dataclass(frozen=True)
+class RatesBeside:
+    """By kind of piece, beside a stream."""
+
+    stream_share: Ints
+    """Of 4096: what the stream gets."""
+    pim_share: Ints
+    """Of 4096: what PIM does."""
+    stall_share: int
+    """Of 4096: what a stream gets while PIM stands still for a refresh."""
+    causes: Floats
+    """Shares of the time of PIM's commands by cause, refresh left out, (N_CAUSES,)."""
+
+
+@dataclass(frozen=True)
 class PieceRates:
     """By kind of piece."""
 
     ticks: Ints
     """Alone."""
-    stream_share: Ints
-    """Of 4096."""
-    pim_share: Ints
     counts: Ints
     """What the counters of the channels that were run have counted, (N_COUNTERS,)."""
     counted_ticks: int
     """In so much work."""
     stall: Stall
     """What refreshes cost a program."""
-    stall_share: int
-    """Of 4096: what a stream gets while PIM stands still for a refresh."""
-    beside_writes: tuple[int, int]
-    """Of 4096: what a stream of writes gets, and what PIM does, beside each other."""
+    beside_writes: Callable[[], tuple[int, int]]
+    """Of 4096: what a stream of writes gets, and what PIM does, beside each other; found when it
+    is first asked for."""
     tail: float
     """Ticks for which each burst of results is still written when all commands are out."""
     causes: Floats
-    """Shares of the time of PIM's commands by cause, refresh left out: alone, and beside a stream;
-    (2, N_CAUSES)."""
+    """Shares of the time of PIM's commands by cause, refresh left out, (N_CAUSES,)."""
+    beside: Callable[[], RatesBeside]
+    """Beside a stream of reads; found when it is first asked for, as many operations meet none."""
 
 
 def time_pieces(
@@ -92,18 +103,17 @@ def time_pieces(
     results: Results,
     beside_bursts: int,
 ) -> PieceRates:
-    """Run a few channels, alone and beside a stream, and say what each kind of piece takes.
+    """Run a few channels and say what each kind of piece takes.
 
     ``about``: estimated cycles of each piece; ``results``: of all programs' instructions;
     ``beside_bursts``: of each stream beside it. Loops in ``programs`` are run in part.
     """
-    kinds = len(pieces.example)
-    alone, beside, read = _Seen(kinds), _Seen(kinds), _Seen(kinds)
-    stopped: list[tuple[Ints, Ints, Ints]] = []
-    counts = np.zeros(N_COUNTERS, np.int64)
-    beside_counts, tail = counts.copy(), 0.0
-    stall, beside_writes = Stall(0, 0), (ONE, ONE)
-    for number, channel in enumerate(_sample(pieces, about)):
+    alone = _Seen(len(pieces.example))
+    counts, tail = np.zeros(N_COUNTERS, np.int64), 0.0
+    stall = Stall(0, 0)
+    jobs: list[tuple[ProgramRun, Ints]] = []
+    stretches: list[Callable[[int], ProgramRun]] = []
+    for channel in _sample(pieces, about):
         program, first, own, written = _sampled(
             probe, programs[channel], pieces, channel, about, results
         )
@@ -111,31 +121,48 @@ def time_pieces(
         if not stall.ticks:
             stall = probe.stall(stretch(REFRESHES * probe.interval))
         job = job_of(program, first, written)
-        found = probe.program(job, beside_bursts)
-        if number == 0:
-            beside_writes = probe.beside_writes(stretch(WRITES_LONG * probe.write_cycles))
-        kind = pieces.kind[own]
-        alone.add(kind, found.alone)
-        beside.add(kind[found.clear], found.beside[found.clear])
-        read.add(kind[found.clear], found.reads[found.clear])
-        stopped.append((kind[~found.clear], found.beside[~found.clear], found.reads[~found.clear]))
+        found = probe.program(job)
+        alone.add(pieces.kind[own], found.ticks)
         counts += found.counts[:N_COUNTERS]
-        beside_counts += found.beside_counts[:N_COUNTERS]
         tail = max(tail, found.tail / max(int(written.bursts.sum()), 1))
+        jobs.append((job, pieces.kind[own]))
+        stretches.append(stretch)
     size = about[pieces.example].astype(float)
     ticks = np.maximum(np.rint(alone.mean(size)).astype(np.int64), 1)
+    return PieceRates(
+        ticks, counts, max(int(alone.total.sum()), 1), stall,
+        cache(lambda: probe.beside_writes(stretches[0](WRITES_LONG * probe.write_cycles))),
+        tail, _causes(counts),
+        cache(lambda: _beside(probe, jobs, ticks, size, beside_bursts)),
+    )  # fmt: skip
+
+
+def _beside(
+    probe: Probe, jobs: Sequence[tuple[ProgramRun, Ints]], ticks: Ints, size: Floats, bursts: int
+) -> RatesBeside:
+    """``jobs`` beside streams of so many ``bursts``; with each the kinds of its pieces. ``ticks``,
+    ``size``: what each kind takes alone, and about takes."""
+    beside, read = _Seen(len(ticks)), _Seen(len(ticks))
+    stopped: list[tuple[Ints, Ints, Ints]] = []
+    counts = np.zeros(N_COUNTERS, np.int64)
+    for job, kind in jobs:
+        found = probe.program_beside(job, bursts)
+        clear = found.clear
+        beside.add(kind[clear], found.ticks[clear])
+        read.add(kind[clear], found.reads[clear])
+        stopped.append((kind[~clear], found.ticks[~clear], found.reads[~clear]))
+        counts += found.counts[:N_COUNTERS]
     slowed = np.maximum(np.rint(beside.mean(size)).astype(np.int64), 1)
     stream = np.rint(read.mean(size) * probe.reads.ticks).astype(np.int64)
-    kind, took, reads = (np.concatenate(each) for each in zip(*stopped, strict=True))
+    kinds, took, reads = (np.concatenate(each) for each in zip(*stopped, strict=True))
     # where all streams stand still at once for a refresh, they do not meanwhile
     stopped_all = 0 if probe.rank_stops.run else probe.clock.stall
-    longer = int((took - slowed[kind] - stopped_all).sum())
-    more = int((reads * probe.reads.ticks - stream[kind]).sum())
+    longer = int((took - slowed[kinds] - stopped_all).sum())
+    more = int((reads * probe.reads.ticks - stream[kinds]).sum())
     stall_share = min(max(more * ONE // longer, 1), ONE) if longer > 0 else ONE
-    return PieceRates(
-        ticks, np.clip(stream * ONE // slowed, 1, ONE), np.clip(ticks * ONE // slowed, 1, ONE),
-        counts, max(int(alone.total.sum()), 1), stall, stall_share,
-        beside_writes, tail, np.array([_causes(counts), _causes(beside_counts)]),
+    return RatesBeside(
+        np.clip(stream * ONE // slowed, 1, ONE), np.clip(ticks * ONE // slowed, 1, ONE),
+        stall_share, _causes(counts),
     )  # fmt: skip
 
 
@@ -245,9 +272,9 @@ def _sample(pieces: Pieces, about: Ints) -> list[int]:
 
 def as_parts(
     rates: PieceRates, pieces: Pieces, needs: Ints, channels: int
-) -> tuple[Ints, Ints, Ints, Ints]:
-    """Parts of the flow, the first of each channel, the work of each channel, and the work up to
-    the end of each piece, in its channel.
+) -> tuple[Ints, Ints, Ints, Ints, Ints]:
+    """Parts of the flow, as if there were no streams, the first of each channel, the work of each
+    channel, the work up to the end of each piece, in its channel, and the kind of each part.
 
     ``needs``: cycles that must be left before a refresh for each piece to start.
     """
@@ -263,8 +290,7 @@ def as_parts(
     parts = np.zeros((len(ends), PARTS), np.int64)
     parts[:, PART_BEGIN] = first_ends - ticks
     parts[:, PART_END] = first_ends
-    parts[:, PART_STREAM] = rates.stream_share[pieces.kind]
-    parts[:, PART_PIM] = rates.pim_share[pieces.kind]
+    parts[:, PART_STREAM] = parts[:, PART_PIM] = ONE
     parts[:, PART_NEED] = needs * TICKS
     parts[:, PART_ROUNDS] = pieces.rounds
     parts[:, PART_LOOP] = pieces.loop
@@ -273,10 +299,9 @@ def as_parts(
     long = (pieces.loop == 1) & (needs == 0)
     parts[long, PART_END] = ends[long]
     parts[long, PART_ROUNDS], parts[long, PART_LOOP], parts[long, PART_STEP] = 1, 0, 0
-    # neighbours that differ in nothing are one part, unless each must keep clear of refresh
+    # neighbours are one part, unless each must keep clear of refresh or does so at its own rates
     kept = np.ones(len(parts), dtype=bool)
-    shares = parts[:, [PART_STREAM, PART_PIM, PART_NEED]]
-    kept[:-1] = (shares[1:] != shares[:-1]).any(axis=1) | (needs[:-1] > 0)
+    kept[:-1] = (pieces.kind[1:] != pieces.kind[:-1]) | (needs[:-1] > 0)
     kept[:-1] |= pieces.channel[1:] != pieces.channel[:-1]
     kept[:-1] |= (parts[1:, PART_ROUNDS] > 1) | (parts[:-1, PART_ROUNDS] > 1)
     begins = parts[np.append(True, kept[:-1]), PART_BEGIN]
@@ -284,7 +309,7 @@ def as_parts(
     parts[:, PART_BEGIN] = begins
     # a channel without work may point behind the last part: it never looks
     first = np.searchsorted(pieces.channel[kept], np.arange(channels))
-    return parts, first, work, ends
+    return parts, first, work, ends, pieces.kind[kept]
 
 
 def _loops(rounds: Ints, loop: Ints) -> tuple[NDArray[np.bool_], Ints]:

@@ -36,7 +36,7 @@ from pimsim.hardware.dram.system import MemorySystem
 from pimsim.hardware.dram.transfers import Group, Scatter, Stream
 from pimsim.hardware.remembered import Remembered
 
-__all__ = ["Probe", "ProgramTimes", "RankStops", "Stall", "StreamRate"]
+__all__ = ["Probe", "ProgramTimes", "RankStops", "Stall", "StreamRate", "TimesBeside"]
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -81,20 +81,12 @@ class StreamRate:
 
 @dataclass(frozen=True)
 class ProgramTimes:
-    """A channel's PIM program, piece by piece."""
+    """A channel's PIM program alone, piece by piece."""
 
-    alone: Ints
-    """Ticks of each without refresh, (pieces,)."""
-    beside: Ints
-    """Ticks of each beside a stream, refresh on."""
-    reads: Ints
-    """Bursts of that stream meanwhile."""
-    clear: NDArray[np.bool_]
-    """Whether no refresh came while it ran beside the stream."""
+    ticks: Ints
+    """Of each without refresh, (pieces,)."""
     counts: Ints
-    """What the channel's counters count when it runs alone, (N_COUNTERS,)."""
-    beside_counts: Ints
-    """The same beside the stream, which counts too, refresh on."""
+    """What the channel's counters count, (N_COUNTERS,)."""
     tail: int
     """Ticks for which its results are still written when all its commands are out: with one row
     buffer they come behind it."""
@@ -102,9 +94,26 @@ class ProgramTimes:
     @property
     def nbytes(self) -> int:
         """Of its arrays."""
-        arrays = (
-            self.alone, self.beside, self.reads, self.clear, self.counts, self.beside_counts,
-        )  # fmt: skip
+        return self.ticks.nbytes + self.counts.nbytes
+
+
+@dataclass(frozen=True)
+class TimesBeside:
+    """A channel's PIM program beside a stream, refresh on, piece by piece."""
+
+    ticks: Ints
+    """Of each, (pieces,)."""
+    reads: Ints
+    """Bursts of the stream meanwhile."""
+    clear: NDArray[np.bool_]
+    """Whether no refresh came while it ran."""
+    counts: Ints
+    """What the channel's counters count, (N_COUNTERS,); the stream counts, too."""
+
+    @property
+    def nbytes(self) -> int:
+        """Of its arrays."""
+        arrays = (self.ticks, self.reads, self.clear, self.counts)
         return sum(array.nbytes for array in arrays)
 
 
@@ -140,7 +149,12 @@ class Probe:
         self.pim = pim
         self._map = AddressMap.parse(self.memory.stream_map, single)
         # by content; nothing that is known changes with what else is
-        self._programs: Remembered[ProgramTimes] = Remembered(PROGRAM_BYTES, lambda one: one.nbytes)
+        self._programs: Remembered[ProgramTimes] = Remembered(
+            PROGRAM_BYTES // 2, lambda one: one.nbytes
+        )
+        self._beside: Remembered[TimesBeside] = Remembered(
+            PROGRAM_BYTES // 2, lambda one: one.nbytes
+        )
         self._stalls: Remembered[Stall] = Remembered(PROGRAM_BYTES // 8, lambda _: 0)
         self._scatters: Remembered[tuple[int, int, int]] = Remembered(
             PROGRAM_BYTES // 4, lambda found: found[2] * SCATTER_BYTES
@@ -170,7 +184,10 @@ class Probe:
     @property
     def nbytes(self) -> int:
         """What it keeps, about."""
-        kept = (self._programs, self._stalls, self._scatters, self._lost, self._come, self.blocks)
+        kept = (
+            self._programs, self._beside, self._stalls, self._scatters, self._lost, self._come,
+            self.blocks,
+        )  # fmt: skip
         own = sum(one.nbytes for one in kept) + 2 * self.parameters.nbytes
         return own if self._quiet is None else own + self._quiet.nbytes
 
@@ -421,14 +438,18 @@ class Probe:
         system.submit(start, streams, scatters)
         return _run(system) - start
 
-    def program(self, job: ProgramRun, bursts: int) -> ProgramTimes:
-        """A channel's program alone, and beside a chain of reads of about so many bursts each. The
-        closer a refresh, the fewer reads go between the tiles of a single row buffer; so it is on
-        there."""
+    def program(self, job: ProgramRun) -> ProgramTimes:
+        """A channel's program alone."""
+        job = self._renamed(job)
+        return self._programs.get(job.content, lambda: self._program(job))
+
+    def program_beside(self, job: ProgramRun, bursts: int) -> TimesBeside:
+        """A channel's program beside a chain of reads of about so many bursts each. The closer a
+        refresh, the fewer reads go between the tiles of a single row buffer; so it is on there."""
         length = min(max(bursts, LEAST_BESIDE), STREAM_BURSTS[-1])
         job = self._renamed(job)
         content = job.content + length.to_bytes(8, "little")
-        return self._programs.get(content, lambda: self._program(job, length))
+        return self._beside.get(content, lambda: self._program_beside(job, length))
 
     def _renamed(self, job: ProgramRun) -> ProgramRun:
         """The same in rows that do not tell requests and batches apart: above those that its own
@@ -441,10 +462,13 @@ class Probe:
         program = renamed_rows(job.program, least, self.memory.organization.rows // 2)
         return replace(job, program=program)
 
-    def _program(self, job: ProgramRun, bursts: int) -> ProgramTimes:
-        alone, counts, _, _, tail = self.quiet._run_job(job)
-        beside, beside_counts, reads, clear, _ = self._run_job(job, bursts)
-        return ProgramTimes(alone, beside, reads, clear, counts, beside_counts, tail)
+    def _program(self, job: ProgramRun) -> ProgramTimes:
+        ticks, counts, _, _, tail = self.quiet._run_job(job)
+        return ProgramTimes(ticks, counts, tail)
+
+    def _program_beside(self, job: ProgramRun, bursts: int) -> TimesBeside:
+        ticks, counts, reads, clear, _ = self._run_job(job, bursts)
+        return TimesBeside(ticks, reads, clear, counts)
 
     def stall(self, job: ProgramRun) -> Stall:
         """What refreshes cost a channel's program; nothing where it meets none."""

@@ -110,6 +110,8 @@ class _Running:
     """Results whose vector work has its unit."""
     last: int = -1
     """Cycle in which the last vector work began."""
+    met_streams: bool = False
+    """Whether there have been streams of reads beside it."""
     end: int = -1
     """Tick of its last result or write, once all commands are out."""
     end_cycle: int = -1
@@ -204,8 +206,11 @@ class FastMemorySystem:
         first = queued = flow["queued"].copy()
         self._stretch_out(work.stretches)
         flow["queued"] += work.ticks
+        if work.reads.any():
+            self._meet_streams()
         if work.writing.any():
             self._writes.append((flow["queued"] - work.writing, flow["queued"].copy()))
+            self._meet_writes()
             self._next_writes()
         self._posted = np.where(work.ticks > 0, work.posted, self._posted)
         if len(work.blocks):
@@ -245,7 +250,6 @@ class FastMemorySystem:
         flow["pim_done"] = 0
         flow["pim_waited"] = flow["pim_beside"] = 0
         flow["part"] = operation.first_part
-        flow["write_stream"], flow["write_pim"] = operation.beside_writes
         self._parts = operation.parts
         self._pim_refresh[:] = 0
         if operation.stall.ticks:
@@ -253,7 +257,7 @@ class FastMemorySystem:
             clock, refresh = self._clock, self._pim_refresh[0]
             refresh["first"] = clock.interval
             refresh["interval"] = clock.interval - clock.stall
-            refresh["share"] = operation.stall_share
+            refresh["share"] = ONE
             refresh["stall"] = max(operation.stall.ticks - clock.stall, 0)
         tick = max(self._clock.active(start * TICKS), self._tick)
         flow["pim_begin"] = tick
@@ -267,8 +271,27 @@ class FastMemorySystem:
         self._running = _Running(
             group, operation, self._tick, tick, after, free, finish, last=first - 1
         )
+        if self._writes or (flow["done"] < flow["writes_to"]).any():
+            self._meet_writes()
+        reading = (flow["done"] < flow["writes_from"]) | (flow["writes_to"] < flow["queued"])
+        if self._writes or (reading & (flow["done"] < flow["queued"])).any():
+            self._meet_streams()
         self._snapshot()
         return group
+
+    def _meet_streams(self) -> None:
+        """The PIM operation under way has streams of reads beside it from now on."""
+        running = self._running
+        if running is not None and not running.met_streams:
+            running.met_streams = True
+            self._parts = running.operation.parts_beside
+            self._pim_refresh["share"] = running.operation.beside.stall_share
+
+    def _meet_writes(self) -> None:
+        """The same of writes."""
+        if self._running is not None:
+            shares = self._running.operation.beside_writes
+            self._flow["write_stream"], self._flow["write_pim"] = shares
 
     def quiet_at(self, cycle: int) -> bool:
         """Whether nothing is under way at ``cycle``, posted writes included, if nothing more is
@@ -559,8 +582,11 @@ class FastMemorySystem:
         worked = np.clip(worked, 0, spent)
         beside = np.minimum(flow["pim_beside"] // TICKS, worked)
         refresh = (spent - worked) * operation.stall.share // ONE
+        causes = np.stack([operation.causes] * 2)
+        if running.met_streams:
+            causes[1] = operation.beside.causes
         times = np.stack([spent - refresh - beside, beside], axis=1)
-        stack: Ints = (times @ operation.causes).astype(np.int64)
+        stack: Ints = (times @ causes).astype(np.int64)
         stack[:, X_REFRESH] += refresh
         stack[:, X_COMPUTE] += spent - stack.sum(axis=1)  # what was rounded off
         return stack
