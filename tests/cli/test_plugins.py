@@ -41,6 +41,52 @@ TRANSFORM = """
 def as_is():
     return lambda iteration: iteration
 """
+SCHEDULER = """
+from pydantic import Field
+from pimsim.serving.lists import append, push
+from pimsim.serving.records import WAITING
+from pimsim.serving.schedulers.static import Static, StaticSettings
+
+class Settings(StaticSettings):
+    short: int = Field(ge=1)
+
+class SCHEDULER(Static):
+    Settings = Settings
+
+    def arrive(self, request):
+        # short prompts pass all that wait
+        join = push if self.requests[request]["prompt"] <= self.settings.short else append
+        join(self.requests, self.lists[WAITING], request)
+"""
+ROUTER = """
+from pimsim.serving.routers import Router
+
+class ROUTER(Router):
+    def replica(self, request):
+        return len(self.schedulers) - 1
+"""
+ARRIVALS = """
+from dataclasses import replace
+from pimsim.config.traffic import ArrivalSettings
+from pimsim.config.units import Picoseconds
+
+class SETTINGS(ArrivalSettings):
+    gap: Picoseconds
+
+def arrive(traffic, settings, draw):
+    return replace(traffic, arrival_ps=traffic.id * settings.gap)
+"""
+SERVICE = """
+requests:
+  count: 3
+  prompt: {fixed: 10}
+  output: {fixed: 1}
+  arrivals: {process: even, gap: 1ms}
+scheduler: {name: short-first, batch_cap: 1, short: 5}
+cache: {blocks: 9}
+step_time: {linear: {step_us: 5000, token_us: 0}}
+replicas: {count: 2, router: last}
+"""
 PAGE = Path(__file__).parents[2] / "docs" / "pim-design.md"
 LEVEL = PAGE.read_text().rpartition("```python\n")[2].partition("```")[0]
 """The schedule that the page shows."""
@@ -53,6 +99,10 @@ FILES = {
     "acme/dataflows/sleepy.py": DATAFLOW,
     "acme/designs/acme_isr.py": DESIGN,
     "acme/transforms/as_is.py": TRANSFORM,
+    "acme/schedulers/short_first.py": SCHEDULER,
+    "acme/routers/last.py": ROUTER,
+    "acme/arrivals/even.py": ARRIVALS,
+    "acme/configs/service/acme-chat.yaml": SERVICE,
     "acme-1.0.dist-info/METADATA": "Metadata-Version: 2.1\nName: acme\nVersion: 1.0\n",
     "acme-1.0.dist-info/entry_points.txt": "[pimsim.plugins]\nacme = acme\n",
 }
@@ -154,3 +204,15 @@ def test_what_is_there_already_or_not_at_all_is_refused(
     assert done.returncode == 2
     assert said in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_its_scheduler_router_and_arrivals_serve(acme: Path) -> None:
+    done = run(acme, "serve", "acme-chat", "--json")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["requests"]["finished"] == 3
+    assert found["time_s"] == 0.015  # one after the other on one of the two
+    wrong = run(acme, "serve", "acme-chat", "--set", "scheduler.shrt=3")
+    assert "did you mean 'short'?" in wrong.stderr
+    missing = run(acme, "serve", "acme-chat", "--set", "scheduler.short=0")
+    assert "scheduler.short: found 0; allowed: at least 1" in missing.stderr

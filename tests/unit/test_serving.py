@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from pimsim.config.errors import InputError
+from pimsim.config.plugins import module_names
 from pimsim.config.service import SloConfig
 from pimsim.result.service import build_service_result
 from pimsim.serving.ending import Speculation, accepted_drafts
@@ -216,6 +217,28 @@ def test_routers_by_hand() -> None:
     # the first of each replica runs at once and waits nowhere; the next one finds no shorter queue
     fewest, _ = serve("vllm", asked, replicas=3, router="lor")
     assert fewest.requests["replica"].tolist() == [0, 0, 1, 1, 2, 2]
+    counted, _ = serve("vllm", [*asked, (500, 5, 1)], replicas=3, router="least_outstanding")
+    assert counted.requests["replica"].tolist() == [0, 1, 2, 0, 1, 2, 0]
+
+
+def test_a_prompt_goes_where_its_beginning_is() -> None:
+    asked = [(0, 12, 1), (1, 12, 1), (200, 12, 1), (300, 12, 1), (400, 12, 1)]
+    prefixes = [[0, 1], [5, 6], [5, 7], [0, 1], [5, 6]]
+    service, _ = serve(
+        "vllm", asked, replicas=3, router="prefix_aware", prefixes=prefixes, prefix_caching=True
+    )
+    assert service.requests["replica"].tolist() == [0, 1, 1, 0, 1]
+    assert service.requests["cached"].tolist() == [0, 0, 4, 8, 8]
+    with pytest.raises(InputError, match="needs scheduler vllm with prefix_caching true"):
+        serve("vllm", asked, replicas=3, router="prefix_aware", prefixes=prefixes)
+
+
+@pytest.mark.parametrize("router", module_names("router"))
+def test_every_router_leaves_no_replica_idle_under_a_crowd(router: str) -> None:
+    asked = [(at, 40, 20) for at in range(40)]
+    service, _ = serve("vllm", asked, replicas=4, router=router, prefix_caching=True)
+    assert service.finished == 40
+    assert set(service.requests["replica"]) == {0, 1, 2, 3}
 
 
 def test_a_call_comes_when_the_one_before_has_ended_and_its_tool_too() -> None:

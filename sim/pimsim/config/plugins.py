@@ -3,9 +3,10 @@
 What is one file to add (DESIGN section 6) is found by where it lies. A distribution adds to that
 with an entry point of the group ``pimsim.plugins`` that names a package of its own, laid out as
 this project is: ``configs/KIND/*.yaml``, ``models/``, ``traces/``, and a module each in
-``collectives/``, ``dataflows/``, ``designs/``, ``schedules/``, ``transforms/`` and the folders of
-``_VARIANTS``. ``pimsim.reproductions`` is laid out in the same way and found by the same path. A
-name is taken once: a plugin cannot change what another one, or pimsim, means by it.
+``arrivals/``, ``collectives/``, ``dataflows/``, ``designs/``, ``request_formats/``, ``routers/``,
+``schedulers/``, ``schedules/``, ``transforms/`` and the folders of ``_VARIANTS``.
+``pimsim.reproductions`` is laid out in the same way and found by the same path. A name is taken
+once: a plugin cannot change what another one, or pimsim, means by it.
 """
 
 from __future__ import annotations

@@ -82,7 +82,9 @@ class ReplicasConfig(ConfigModel):
     count: int = Field(default=1, ge=1, le=10_000)
     """How many."""
     router: Annotated[str, ModuleName("router")] = "round_robin"
-    """Which one a request goes to: ``round_robin``, ``lor`` (the shortest queue), or a plugin's."""
+    """Which one a request goes to: ``round_robin``; ``lor``, the shortest queue;
+    ``least_outstanding``, the fewest requests that have not ended; ``prefix_aware``, most of its
+    prompt in the cache; or a plugin's."""
     stages: int = Field(default=1, ge=1, le=1024)
     """Of each one's pipeline: as many steps are under way, and each stage takes a step's time."""
 

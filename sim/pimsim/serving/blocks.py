@@ -99,6 +99,11 @@ class BlockCache:
         return self.count - self.free
 
     @property
+    def holders(self) -> int:
+        """Requests that hold blocks."""
+        return len(self.slots) - int(self.pool["slots"][0])
+
+    @property
     def size(self) -> int:
         """Tokens of a block."""
         return int(self.pool["tokens"][0])

@@ -105,6 +105,11 @@ class Service:
         self.traffic = traffic
         self.fleet = fleet
         shares = fleet.scheduler.shares_prefixes and fleet.settings.prefix_caching
+        if fleet.router.needs_prefixes and not shares:
+            raise InputError(
+                "replicas.router: this one looks for beginnings of prompts, which no cache keeps; "
+                "it needs scheduler vllm with prefix_caching true"
+            )
         self._prefixes: PrefixBlocks | None = None
         if shares and traffic.prefixes is not None:
             self._prefixes = traffic.prefixes.split(fleet.block_tokens, traffic.prompt)

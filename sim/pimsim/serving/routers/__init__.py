@@ -6,6 +6,7 @@ A module has a subclass of ``Router`` by the name ``ROUTER``.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 from pimsim.config.errors import InputError
 from pimsim.config.plugins import load_module
@@ -22,6 +23,9 @@ class Router:
     schedulers
         Of the replicas, which say what waits and runs there.
     """
+
+    needs_prefixes: ClassVar[bool] = False
+    """It looks for beginnings of prompts in the caches, which schedulers must share."""
 
     def __init__(self, schedulers: Sequence[Scheduler]) -> None:
         self.schedulers = schedulers

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from pimsim.config.errors import InputError
 from pimsim.config.plugins import load_module
 from pimsim.config.service import SchedulerSettings
-from pimsim.serving.blocks import BlockCache
+from pimsim.serving.blocks import BlockCache, find_shared
 from pimsim.serving.ending import Speculation, end_step
 from pimsim.serving.lists import append
 from pimsim.serving.records import ENTRY, RUNNING, WAITING, Records, new_lists, new_step
@@ -138,6 +138,16 @@ class Scheduler:
     def running(self) -> int:
         """Requests in the list of running ones."""
         return int(self.lists["count"][RUNNING])
+
+    @property
+    def outstanding(self) -> int:
+        """Requests that wait, run, or are in a step."""
+        return self.waiting + self.cache.holders
+
+    def cached_blocks(self, request: int) -> int:
+        """Blocks at the start of the request of that row that are in the cache."""
+        one = self.requests[request]
+        return int(find_shared(self.cache.found, self.prefix, one, one["prefix_blocks"]))
 
     def arrive(self, request: int) -> None:
         """The request of that row joins those that wait."""
