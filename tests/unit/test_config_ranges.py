@@ -156,6 +156,7 @@ def test_a_timing_left_over_from_replaced_rules_stays(tmp_path: Path) -> None:
     file = tmp_path / "a.yaml"
     file.write_text(f"extends: hbm2\nrules: [{listed}]\n")
     assert "tRREFD" in load_memory(str(file)).config.timings
+    assert "tRREFD" in load_memory("hbm2", [f"rules=[{listed}]"]).config.timings
     file.write_text(f"extends: hbm2\nrules: [{listed}]\ntimings: {{tRREFD: 9}}\n")
     with pytest.raises(InputError, match=r"timings\.tRREFD"):
         load_memory(str(file))

@@ -10,7 +10,8 @@ import pytest
 from pimsim.hardware.dram.fast import FastMemorySystem, PhasedMemory
 from pimsim.hardware.dram.fast.known import KnownOperations
 from pimsim.hardware.dram.fast.operations import Operation
-from pimsim.hardware.dram.transfers import ResultWork
+from pimsim.hardware.dram.fast.phases import MemoryPhase, Submission
+from pimsim.hardware.dram.transfers import ResultWork, Stream
 from pimsim.simulate import observe, resolve
 
 SMALL = [
@@ -82,3 +83,14 @@ def test_no_result_depends_on_which_objects_ask(monkeypatch: pytest.MonkeyPatch)
     assert len(shared.system.fast.known_operations) == 2
     assert len(apart.system.fast.known_operations) == 2
     assert (other.cycles, other.fidelity) == (one.cycles, one.fidelity)
+
+
+def test_a_phase_has_as_many_bursts_as_its_transfers_have_on_average() -> None:
+    """Seven, and five; an operation that moves nothing is no transfer."""
+    asked = [
+        Submission(streams=(Stream(0, 3), Stream(9, 4))), Submission(marks=1),
+        Submission(streams=(Stream(0, 5),)),
+    ]  # fmt: skip
+    assert MemoryPhase(0, 100, asked, 150).bursts == 6
+    assert MemoryPhase(0, 100, [Submission(marks=1)], 150).bursts == 0
+    assert MemoryPhase(0, 100, asked, 150).cycles == 50

@@ -454,3 +454,28 @@ def test_copies_of_experts_are_those_of_their_block(tmp_path: Path) -> None:
         [[0, 7], [1, 6]], [[1, 7], [2, 6]], [[2, 7], [3, 6]],
     ]  # fmt: skip
     assert not [note for note in found.notes if "shared" in note]
+
+
+@pytest.mark.parametrize(
+    ("said", "places"),
+    [
+        ({"tokens_fed": 7}, [3, 4, 5, 6]),
+        ({"tokens_fed": 3}, [0, 1, 2, 3]),
+        ({"first_position": 2, "tokens_fed": 7}, [2, 3, 4, 5]),
+        ({"first_position": 6}, [6, 7, 8, 9]),
+        ({}, [0, 1, 2, 3]),
+    ],
+)
+def test_rows_of_a_record_are_of_the_last_tokens_that_were_fed(
+    said: dict[str, int], places: list[int]
+) -> None:
+    """Four rows; ids 10 to 17 are known of positions 0 to 7."""
+    from types import SimpleNamespace
+
+    from pimsim.workload.routing.servers.recorded import _places
+
+    nothing = {"positions": None, "first_position": None, "tokens_fed": None}
+    record: Any = SimpleNamespace(tokens=np.arange(10, 18), **nothing | said)
+    found, ids = _places(record, 4)
+    assert found.tolist() == places
+    assert ids.tolist() == [10 + at if at < 8 else -1 for at in places]
