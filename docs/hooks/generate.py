@@ -22,6 +22,7 @@ SECTIONS: tuple[tuple[str, str, str], ...] = (
     ("Memory", "pimsim.config.memory:MemoryConfig", "`memory:` of a run"),
     ("PIM design", "pimsim.config.pim:PimDesignConfig", "`pim:` of a run, `--pim`; `configs/pim/`"),
     ("Energy", "pimsim.config.energy:EnergyConfig", "`energy:` of a run; `configs/energy/`"),
+    ("NCCL", "pimsim.config.nccl:NcclConfig", "`--nccl`; `configs/nccl/`"),
     ("Area", "pimsim.config.area:AreaConfig", "`configs/area/`"),
     ("GPU", "pimsim.config.xpu:XpuConfig", "`configs/xpu/`"),
     ("System", "pimsim.config.system:SystemConfig", "`pimsim system`; `configs/system/`"),

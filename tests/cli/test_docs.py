@@ -21,7 +21,9 @@ FENCE = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 pytestmark = pytest.mark.skipif(not DOCS.exists(), reason="the documentation is in a checkout only")
 
 
-PAGES = ["tutorial.md", "pim-design.md", "fidelity.md", "steps.md", "gpu.md", "serving.md"]
+PAGES = [
+    "tutorial.md", "pim-design.md", "fidelity.md", "steps.md", "gpu.md", "serving.md", "fabric.md",
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("page", PAGES)

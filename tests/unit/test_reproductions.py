@@ -51,7 +51,7 @@ def _sections(value: Any) -> Iterator[BaseModel]:
 @pytest.mark.parametrize("name", MODULES)
 def test_each_says_in_its_first_sentence_whose_it_is(name: str) -> None:
     first = (OWN / name).read_text().partition("\n\n")[0]
-    assert re.match(r'"""[^"]*\b(NeuPIMs|AttAcc|ONNXim|PIMSimulator|Vidur)', first), first
+    assert re.match(r'"""[^"]*\b(NeuPIMs|AttAcc|ONNXim|PIMSimulator|Vidur|ASTRA-sim)', first), first
 
 
 @pytest.mark.parametrize("name", module_names("setting"))

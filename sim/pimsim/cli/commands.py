@@ -12,6 +12,7 @@ import typer
 
 from pimsim import __version__
 from pimsim.cli.calibrate import calibrate_command
+from pimsim.cli.calibrate_nccl import calibrate_nccl_command
 from pimsim.cli.check import check_command
 from pimsim.cli.export import export_command
 from pimsim.cli.import_onnx import import_onnx_command
@@ -71,6 +72,7 @@ app.command("serve")(serve_command)
 app.add_typer(kernel_app, name="kernel")
 app.command("system")(system_command)
 app.command("calibrate")(calibrate_command)
+app.command("calibrate-nccl")(calibrate_nccl_command)
 app.command("check")(check_command)
 app.command("validate")(validate_command)
 app.command("sweep")(sweep_command)

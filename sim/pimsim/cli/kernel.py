@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TextIO
 import typer
 
 from pimsim.cli.kernel_attention import attention_command
+from pimsim.cli.kernel_collective import collective_command
 from pimsim.cli.kernel_gemm import gemm_command
 from pimsim.cli.kernel_pim import elementwise_command, gemv_command, trace_command
 from pimsim.cli.memories import read_memory
@@ -211,3 +212,4 @@ def _stdin() -> Iterator[TextIO]:
 kernel_app.command("gemv")(gemv_command)
 kernel_app.command("elementwise")(elementwise_command)
 kernel_app.command("pim-trace")(trace_command)
+kernel_app.command("collective")(collective_command)

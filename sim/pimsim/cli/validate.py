@@ -29,7 +29,7 @@ def validate_command(
         str | None,
         typer.Argument(
             metavar="[SUITE]",
-            help="dram, npu, pim, neupims, attacc, gpu, serving or papers; without it, all.",
+            help="dram, npu, pim, neupims, attacc, gpu, serving, fabric or papers; else all.",
         ),
     ] = None,
     reference: Annotated[

@@ -18,6 +18,7 @@ from pimsim.config.emit import emit_yaml
 from pimsim.config.energy import EnergyConfig
 from pimsim.config.errors import InputError, near_miss
 from pimsim.config.memory import MemoryConfig
+from pimsim.config.nccl import NcclConfig
 from pimsim.config.npu import NpuConfig
 from pimsim.config.pim import PimDesignConfig
 from pimsim.config.run import RunConfig
@@ -36,6 +37,7 @@ __all__ = [
     "load_document",
     "load_energy",
     "load_memory",
+    "load_nccl",
     "load_npu_of",
     "load_pim",
     "load_preset",
@@ -48,7 +50,7 @@ __all__ = [
 DEFAULT_RUN = "neupims"
 """The run of ``pimsim run`` without a name."""
 
-_PLAIN = {kind: Layout(kind, {}) for kind in ("memory", "energy", "xpu", "area", "model")}
+_PLAIN = {kind: Layout(kind, {}) for kind in ("memory", "energy", "xpu", "area", "model", "nccl")}
 _PLAIN["pim"] = Layout("pim", {"memory": _PLAIN["memory"]}, alone=("device", "memory"))
 _ON_ITS_MEMORY = Layout("pim", {"memory": _PLAIN["memory"]}, alone=("device",))
 _LAYOUTS = {
@@ -69,6 +71,7 @@ CONFIG_MODELS: dict[str, type[BaseModel]] = {
     "energy": EnergyConfig,
     "xpu": XpuConfig,
     "area": AreaConfig,
+    "nccl": NcclConfig,
     "system": SystemConfig,
 }
 """The config model of each kind of YAML; model cards belong to ``workload``."""
@@ -243,6 +246,11 @@ def load_energy(name_or_path: str, overrides: Sequence[str] = ()) -> Resolved[En
 def load_area(name_or_path: str = "default") -> Resolved[AreaConfig]:
     """Load areas of building blocks: a preset's name or a YAML path."""
     return load_document(AreaConfig, "area", name_or_path)
+
+
+def load_nccl(name_or_path: str, overrides: Sequence[str] = ()) -> Resolved[NcclConfig]:
+    """Load NCCL's constants on a device: a preset's name or a YAML path."""
+    return load_document(NcclConfig, "nccl", name_or_path, overrides)
 
 
 def load_system(name_or_path: str, overrides: Sequence[str] = ()) -> Resolved[SystemConfig]:

@@ -4,7 +4,7 @@ What is one file to add (DESIGN section 6) is found by where it lies. A distribu
 with an entry point of the group ``pimsim.plugins`` that names a package of its own, laid out as
 this project is: ``configs/KIND/*.yaml``, ``models/``, ``traces/``, and a module each in
 ``arrivals/``, ``collectives/``, ``dataflows/``, ``designs/``, ``request_formats/``, ``routers/``,
-``schedulers/``, ``schedules/``, ``transforms/`` and the folders of ``_VARIANTS``.
+``schedulers/``, ``schedules/``, ``topologies/``, ``transforms/`` and the folders of ``_VARIANTS``.
 ``pimsim.reproductions`` is laid out in the same way and found by the same path. A name is taken
 once: a plugin cannot change what another one, or pimsim, means by it.
 """
@@ -43,12 +43,14 @@ _OURS = {
     "request_format": "pimsim.workload.request_formats",
     "router": "pimsim.serving.routers",
     "scheduler": "pimsim.serving.schedulers",
+    "topology": "pimsim.hardware.fabric.topologies",
     "transform": "pimsim.workload.transforms",
 }
 """Our package of each kind; a plugin's has its last name."""
 _VARIANTS = {
     "cost_rule": "cost_rules",
     "front_end": "front_ends",
+    "link_timing": "link_timings",
     "npu_attention": "npu_attention",
     "operand_layout": "operand_layouts",
     "result_writes": "result_writes",

@@ -29,6 +29,7 @@ KINDS: dict[str, tuple[str, str]] = {
     "energy": ("configs/energy", ".yaml"),
     "xpu": ("configs/xpu", ".yaml"),
     "area": ("configs/area", ".yaml"),
+    "nccl": ("configs/nccl", ".yaml"),
     "system": ("configs/system", ".yaml"),
     "service": ("configs/service", ".yaml"),
     "model": ("models", ".yaml"),

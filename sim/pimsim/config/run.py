@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+import re
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from pimsim.config.base import ConfigModel
 from pimsim.config.declared import (
@@ -17,10 +18,13 @@ from pimsim.config.energy import EnergyConfig
 from pimsim.config.memory import MemoryConfig
 from pimsim.config.npu import NpuConfig
 from pimsim.config.pim import PimConfig
-from pimsim.config.plugins import ModuleName
+from pimsim.config.plugins import ModuleName, load_module
 from pimsim.config.units import Share
 
-__all__ = ["LinkConfig", "ParallelConfig", "RunConfig", "ScheduleConfig", "WorkloadConfig"]
+__all__ = [
+    "EXACT", "LevelConfig", "LinkConfig", "OuterLinkConfig", "ParallelConfig", "RunConfig",
+    "ScheduleConfig", "WorkloadConfig",
+]  # fmt: skip
 
 EQUAL_BLOCKS = 2
 """That ``workload.layers: auto`` simulates: the first starts on an idle memory, the second does
@@ -108,17 +112,80 @@ class ParallelConfig(ConfigModel):
     ep`` of them share each expert."""
 
 
-class LinkConfig(ConfigModel):
-    """Between devices: all-reduces of partial sums, all-gathers of logits, transfers from one
-    pipeline stage to the next."""
+EXACT = "exact"
+"""Of ``link.timing``: bytes over bandwidth, as it is."""
+_PAIR = re.compile(r"(\d{1,5})([->])(\d{1,5})")
+_ONE_WAY = ">"
+
+
+def _as_tuple(value: object) -> object:
+    return tuple(value) if isinstance(value, list) else value
+
+
+class LevelConfig(ConfigModel):
+    """Links of devices that are a group, all alike."""
 
     bandwidth_gb_per_s: float = Field(ge=0.001, le=1e6)
     """Of a device's link in one direction, GB/s (10^9 bytes)."""
     latency_ns: float = Field(ge=0, le=1e9)
-    """Of each step of a collective; in a ring an all-reduce over p devices has 2 (p - 1), an
-    all-gather p - 1, a transfer one."""
+    """Of each link that a message goes over; in a ring an all-reduce over p devices has 2 (p - 1)
+    of them, an all-gather p - 1, a transfer one."""
     collectives: Annotated[str, ModuleName("collective")] = "ring"
-    """How devices sum and gather: in a ``ring``, or as a module of that name does."""
+    """What devices send one another to sum and to gather: in a ``ring``, ``direct`` to each other
+    one, by ``halving_doubling``, or as a module of that name does."""
+    topology: Annotated[str, ModuleName("topology")] = "ring"
+    """Which links there are: a ``ring``, to a ``switch`` that stores each message and sends it on,
+    ``fully_connected``, or those of ``links`` (``given``)."""
+    links: Annotated[tuple[str, ...], BeforeValidator(_as_tuple)] | None = None
+    """Of topology ``given``: ``0-1`` for a link each way, ``0>1`` for one; numbers from the number
+    of devices on are switches."""
+
+    @property
+    def link_pairs(self) -> tuple[tuple[int, int], ...]:
+        """``links`` by the nodes that each leads from and to."""
+        pairs: list[tuple[int, int]] = []
+        for text in self.links or ():
+            found = _PAIR.fullmatch(text)
+            assert found is not None
+            source, way, target = int(found[1]), found[2], int(found[3])
+            pairs += [(source, target)] if way == _ONE_WAY else [(source, target), (target, source)]
+        return tuple(pairs)
+
+    @model_validator(mode="after")
+    def _links_as_the_topology_has_them(self) -> Self:
+        takes = load_module("topology", self.topology).TAKES_LINKS
+        if takes and not self.links:
+            raise ValueError(f"topology {self.topology!r} needs links, a list such as [0-1, 1-2]")
+        if self.links is not None and not takes:
+            raise ValueError(f"links are for topology 'given'; {self.topology!r} knows its own")
+        for text in self.links or ():
+            found = _PAIR.fullmatch(text)
+            if found is None or found[1] == found[3]:
+                raise ValueError(
+                    f"links: found {text!r}; allowed: two nodes, 0-1 (a link each way) or 0>1"
+                )
+        return self
+
+
+class OuterLinkConfig(LevelConfig):
+    """Links between groups of devices; devices of the same place in their groups share them."""
+
+    group: int = Field(ge=2, le=1024)
+    """Devices of a group, whose links among themselves are the keys of ``link``."""
+
+
+class LinkConfig(LevelConfig):
+    """Between devices: all-reduces of partial sums, all-gathers of logits, transfers from one
+    pipeline stage to the next."""
+
+    outer: OuterLinkConfig | None = None
+    """Of two levels, the links between groups; collectives over more devices than a group has go
+    level by level. null: one level."""
+    congestion: Literal["aware", "unaware"] = "aware"
+    """``aware``: messages share links and queue, and a node stores each before it sends it on.
+    ``unaware``: each message is alone, and is passed on byte by byte."""
+    timing: Annotated[str, ModuleName("link_timing", (EXACT,))] = EXACT
+    """How bytes become time: ``exact``, or as a simulator of that name does it."""
 
 
 class WorkloadConfig(ConfigModel):

@@ -22,6 +22,7 @@ __all__ = [
     "Quantity",
     "Share",
     "parse_quantity",
+    "parse_size",
     "parse_time",
 ]
 
@@ -117,6 +118,11 @@ Picoseconds = Annotated[int, BeforeValidator(_AS_TIME.validate), _AS_TIME]
 
 Bytes = Annotated[int, BeforeValidator(_AS_BYTES.validate), _AS_BYTES]
 """A size in bytes; YAML writes ``32MiB``."""
+
+
+def parse_size(text: str) -> int:
+    """Bytes of ``"1MiB"``. Raises ``ValueError`` as ``parse_quantity`` does."""
+    return parse_quantity(text, _BYTES, "a size", written=True)
 
 
 def parse_time(text: str) -> int:

@@ -110,7 +110,14 @@ def _summary(group: str, members: Sequence[Row], limits: Tolerance) -> GroupSumm
 def _failures(
     judged: Sequence[Row], limits: Tolerance, figure: Callable[[str], float | None]
 ) -> Iterable[str]:
-    if limits.each is not None:
+    if limits.each is not None and limits.share is not None:
+        within = sum(abs(row.error) <= limits.each + _ROUNDING for row in judged)
+        if within < limits.share * len(judged):
+            yield (
+                f"{within} of {len(judged)} rows are within {limits.each:.2%}, allowed "
+                f"{limits.share:.2%}"
+            )
+    elif limits.each is not None:
         for row in judged:
             outside = abs(row.error) > limits.each + _ROUNDING
             if outside and _key(row) not in limits.misses:

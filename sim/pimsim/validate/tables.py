@@ -50,7 +50,7 @@ def summary_table(groups: Sequence[GroupSummary]) -> Table:
         limits = tolerance_of(group.group)
         said = [
             f"{name} {allowed:.3g}" if allowed < 0.001 and allowed else f"{name} {allowed:.2%}"
-            for name in ("each", "median", "mean", "bias")
+            for name in ("each", "share", "median", "mean", "bias")
             if (allowed := getattr(limits, name)) is not None
         ]
         table.add_row(

@@ -20,6 +20,8 @@ class Tolerance(ConfigModel):
 
     each: float | None = Field(default=None, ge=0)
     """Of every row's error. 0: exact."""
+    share: float | None = Field(default=None, gt=0, le=1)
+    """Of the rows that must be within ``each``; null: all."""
     median: float | None = Field(default=None, ge=0)
     """Of the median of the absolute errors."""
     mean: float | None = Field(default=None, ge=0)

@@ -50,6 +50,7 @@ OWN_TABLES: Mapping[str, str] = {
     "attacc_random.csv": "attacc/ramulator_random.csv",
     "attacc_system.csv": "attacc/system.csv",
     "attacc_system_more.csv": "attacc/system_more.csv",
+    "collectives.csv": "fabric/collectives.csv",
     "dramsim3.csv": "dram/dramsim3.csv",
     "dramsim3_closed.csv": "dram/dramsim3_closed.csv",
     "dramsim3_lpddr4.csv": "dram/dramsim3_lpddr4.csv",

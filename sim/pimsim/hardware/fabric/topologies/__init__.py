@@ -1,0 +1,1 @@
+"""Topologies, one module each; see ``pimsim.hardware.fabric.topology``."""

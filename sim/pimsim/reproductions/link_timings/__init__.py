@@ -1,0 +1,1 @@
+"""Time on links in published simulators; see ``pimsim.hardware.fabric.links``."""
