@@ -70,7 +70,6 @@ def test_a_step_of_requests() -> None:
     requests = [request(0, 5), request(1, 9)]
     decode = Step.decode(requests)
     assert (decode.contexts, decode.new_tokens, decode.made) == ((8, 12), (1, 1), 2)
-    assert Step.decode(requests, ahead=2).contexts == (10, 14)
     prefill = Step.prefill(requests)
     assert (prefill.contexts, prefill.new_tokens) == ((5, 9), (5, 9))
     assert (prefill.tokens, prefill.logits, prefill.made) == (14, 2, 2)

@@ -31,7 +31,7 @@ class Links:
         recorder.operators.append(
             OperatorRecord(
                 task.name, task.kind, task.unit, task.layer, recorder.stage, start, end,
-                task.flops, 0, task.link_ps, part=task.id.part,
+                task.flops, 0, task.link_ps, part=task.id.part, entries=task.entries,
             )
         )  # fmt: skip
         recorder.work.spread(

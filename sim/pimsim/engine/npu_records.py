@@ -171,7 +171,7 @@ class NpuRecords:
             OperatorRecord(
                 task.name, task.kind, task.unit, task.layer, recorder.stage, start_ps, end_ps,
                 task.flops, moved * burst, bound, self.bandwidth_bound_ps(read), (), lead_ps,
-                posted * burst, 2 * task.executed_macs, task.id.part,
+                posted * burst, 2 * task.executed_macs, task.id.part, task.entries,
             )
         )  # fmt: skip
         recorder.work.spread(

@@ -106,7 +106,7 @@ class PimSide:
             OperatorRecord(
                 task.name, task.kind, task.unit, task.layer, recorder.stage, start_ps,
                 int(self.env.now), task.flops, task.kv_bytes + task.weight_bytes, bound, 0,
-                tuple(ends.tolist()), part=task.id.part,
+                tuple(ends.tolist()), part=task.id.part, entries=task.entries,
             )
         )  # fmt: skip
         recorder.macs["pim"] += task.macs

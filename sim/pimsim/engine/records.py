@@ -42,6 +42,8 @@ class OperatorRecord:
     """Of the arrays, where that is more than ``flops``; 0: as many."""
     part: int = 0
     """Number of the (sub-)batch; below 0: of all of them."""
+    entries: tuple[int, ...] = ()
+    """Numbers of the entries of its (sub-)batch that it works for; empty: all of them."""
 
 
 @dataclass(frozen=True)

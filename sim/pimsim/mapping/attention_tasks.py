@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
+from typing import TypeVar
 
 from pimsim.config.memory import MemoryConfig
 from pimsim.config.npu import NpuConfig
@@ -35,6 +36,8 @@ from pimsim.workload.operators import Block, ForwardPass, Operator, OperatorKind
 from pimsim.workload.step import Step
 
 __all__ = ["AttentionMapper"]
+
+Kept = TypeVar("Kept", NpuTask, PimTask)
 
 
 @dataclass(frozen=True)
@@ -100,17 +103,23 @@ class AttentionMapper:
             score, made, split = known[operator.entries]
             if operator.kind in (OperatorKind.ATTENTION_SCORE, OperatorKind.ATTENTION_VALUE):
                 if split.pim:
-                    yield self._in_banks(operator, split, forward.step, placed)
+                    task = self._in_banks(operator, split, forward.step, placed)
+                    yield _grouped(task, split.pim, forward.step)
                 if split.single:
-                    yield self._single_product(operator, split.single, forward.step, placed)
+                    one = self._single_product(operator, split.single, forward.step, placed)
+                    yield _grouped(one, split.single, forward.step)
                 if split.tiled and score is not operator:
-                    yield self._tiled(score, operator, split.tiled, forward.step, placed, made)
+                    tiles = self._tiled(score, operator, split.tiled, forward.step, placed, made)
+                    yield _grouped(tiles, split.tiled, forward.step)
             elif split.single and operator.kind is OperatorKind.SOFTMAX:
                 contexts = _visible(forward.step, split.single, operator.window)
                 own = _part(operator, split.single, forward.step)
-                yield npu_softmax(own, placed.layer, contexts, self.npu, self.element_bytes)
+                softmax = npu_softmax(own, placed.layer, contexts, self.npu, self.element_bytes)
+                yield _grouped(softmax, split.single, forward.step)
             elif split.single:
-                yield self.vector_task(_part(operator, split.single, forward.step), placed.layer)
+                own = _part(operator, split.single, forward.step)
+                between = self.vector_task(own, placed.layer)
+                yield _grouped(between, split.single, forward.step)
 
     def _single_product(
         self, operator: Operator, entries: tuple[int, ...], step: Step, placed: BlockPlacement
@@ -213,6 +222,11 @@ class AttentionMapper:
             placed.shape, rows, placed.channel[entry], token_bytes, self.memory,
             self.kv_element_bytes, ring,
         )  # fmt: skip
+
+
+def _grouped(task: Kept, entries: tuple[int, ...], step: Step) -> Kept:
+    """The task with the request group that it works for."""
+    return task if len(entries) == len(step.entries) else replace(task, entries=entries)
 
 
 def _visible(step: Step, entries: Sequence[int], window: int) -> list[int]:

@@ -85,6 +85,7 @@ def link_block(
         sent = ids[id(inputs)]
         after[sent] = {each for name in read for each in given[name]}
         after |= {task: {last} for task, last in zip(experts, (sent, *experts), strict=False)}
+    groups = {operator.name: operator.entries for operator in block.operators}
     feeding = _ancestors([ids[id(t)] for t in tasks if t.unit == "pim"], after)
 
     def linked(group: Iterable[Kept]) -> tuple[Kept, ...]:
@@ -92,6 +93,7 @@ def link_block(
             replace(
                 task, id=ids[id(task)], after=tuple(sorted(after.get(ids[id(task)], ()))),
                 feeds_pim=ids[id(task)] in feeding,
+                entries=task.entries or groups.get(task.name, ()),
             )
             for task in group
         )  # fmt: skip

@@ -51,6 +51,9 @@ class Task:
     """Tasks that must be done before this one starts."""
     feeds_pim: bool = field(default=False, kw_only=True)
     """A task of PIM in its block waits for it, if not for it alone."""
+    entries: tuple[int, ...] = field(default=(), kw_only=True)
+    """The request group: numbers of the entries of its (sub-)batch that it works for; empty: all of
+    them."""
 
 
 @dataclass(frozen=True)

@@ -97,6 +97,9 @@ class OperatorResult(Strict):
     """Number of the device."""
     part: int = 0
     """Number of the (sub-)batch; below 0: of all of them."""
+    requests: str = ""
+    """Request group that it works for, by id: ``0-47, 50``; empty: all requests of the
+    (sub-)batch."""
 
 
 @dataclass(frozen=True)

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from pimsim.engine.iteration import Outcome, StepOutcome
+from pimsim.engine.records import OperatorRecord
 from pimsim.result.pipeline import RunPipeline
 from pimsim.result.rows import OperatorResult, RequestResult, StageResult, StepResult
 
-__all__ = ["operator_rows", "request_rows", "stage_rows", "step_rows"]
+__all__ = ["id_ranges", "operator_rows", "request_rows", "stage_rows", "step_rows"]
 
 _PS_PER_S = 10**12
+_MOST_RANGES = 200
+"""Of a request group that are named."""
 
 
 def step_rows(outcome: Outcome, pipeline: RunPipeline) -> tuple[StepResult, ...]:
@@ -103,7 +108,30 @@ def operator_rows(outcome: Outcome) -> tuple[OperatorResult, ...]:
             step=step.number,
             executed_flops=record.executed_flops,
             part=record.part,
+            requests=_group_words(step, record),
         )
         for step in outcome.steps
         for record in step.operators
     )
+
+
+def _group_words(step: StepOutcome, record: OperatorRecord) -> str:
+    """Ids of the requests that an operator works for; empty: all of its (sub-)batch."""
+    if not record.entries:
+        return ""
+    device = step.device
+    of = device.whole if record.part < 0 else device.passes[record.part]
+    return id_ranges(sorted({of.step.entries[at].request.id for at in record.entries}))
+
+
+def id_ranges(ids: Sequence[int]) -> str:
+    """``0-2, 7`` for 0, 1, 2 and 7, which ascend; the first 200 ranges, then ``...``."""
+    runs: list[list[int]] = []
+    for each in ids:
+        if runs and each == runs[-1][1] + 1:
+            runs[-1][1] = each
+        else:
+            runs.append([each, each])
+    words = [f"{first}-{last}" if first < last else str(first) for first, last in runs]
+    more = ["..."] if len(words) > _MOST_RANGES else []
+    return ", ".join(words[:_MOST_RANGES] + more)

@@ -108,13 +108,9 @@ class Step:
             raise ValueError("a step without entries")
 
     @classmethod
-    def decode(cls, requests: Iterable[Request], ahead: int = 0) -> Step:
-        """One new token of each request, ``ahead`` tokens further than the requests are."""
-        return cls(
-            tuple(
-                StepEntry(request, 1, request.context + ahead) for request in requests
-            )
-        )  # fmt: skip
+    def decode(cls, requests: Iterable[Request]) -> Step:
+        """One new token of each request."""
+        return cls(tuple(StepEntry(request, 1, request.context) for request in requests))
 
     @classmethod
     def prefill(cls, requests: Iterable[Request]) -> Step:
