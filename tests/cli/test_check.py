@@ -141,6 +141,13 @@ def test_a_wrong_file_is_refused_and_left_alone(
     assert path.read_text() == before
 
 
+def test_a_case_that_cannot_be_simulated_is_named(refused: Refused, tmp_path: Path) -> None:
+    path = write(tmp_path)
+    path.write_text(path.read_text().replace("batch=2", "batch=100000"))
+    line = refused("check", "--golden", path)
+    assert "golden.yaml: case 'small': " in line and "a batch of 100000 requests" in line
+
+
 def test_reports_for_machines_say_what_moved(
     run_cli: RunCli, tmp_path: Path, recorded: Path
 ) -> None:

@@ -7,8 +7,9 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from pimsim.config.errors import InputError
-from pimsim.config.loader import load_npu_of
+from pimsim.config.loader import load_memory, load_npu_of
 from pimsim.config.npu import NpuConfig, SystolicConfig
+from pimsim.engine.gemm import run_gemm
 from pimsim.hardware.npu.gemm import plan_gemm, steady_cycles
 from pimsim.hardware.npu.search import tile_for_cores
 
@@ -116,3 +117,9 @@ def test_gemmini_cuts_as_onnxim_does() -> None:
     assert [len(own) for own in tile_for_cores(512, 512, 512, 2, config, 512_000).cores] == [
         0, 1, 0, 0,
     ]  # fmt: skip
+
+
+def test_folds_of_a_core_are_those_of_all_its_tiles() -> None:
+    """192/288/288/256 of the product above, run from memory."""
+    config, memory = load_npu_of("onnxim-tpuv4"), load_memory("hbm2-onnxim").config
+    assert run_gemm(1, 4096, 4096, config, memory, 2).core_folds == (192, 288, 288, 256)

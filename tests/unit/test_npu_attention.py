@@ -141,3 +141,22 @@ def test_vector_units_are_shared_by_all_arrays_of_all_cores(
     npu = load_run("npu-only", settings).config.npu
     attention = TiledAttention(None, None, 0, npu, None, 2, None)  # type: ignore[arg-type]
     assert attention.units(together).vector_units == share
+
+
+def test_a_pass_that_just_fits_reads_its_keys_once() -> None:
+    """One array; a token more takes a second pass, which reads all that it sees once more."""
+    config = load_run("npu-only", ["npu.systolic.arrays=1", "npu.scratchpad.capacity=1MiB"]).config
+    scores, values = (
+        Operator(name, OperatorKind.ATTENTION_SCORE, heads=8, kv_heads=8, head_dim=128)
+        for name in ("score", "value")
+    )
+    memory = config.memory
+    most = TiledAttention(scores, values, 0, config.npu, memory, 2, None).most_tokens(1)
+    assert 100 < most < 2000
+    found = [
+        attend("npu-only", 8, 128, [8 * most], new, "npu.systolic.arrays=1",
+               "npu.scratchpad.capacity=1MiB").read_bytes
+        for new in (most - 1, most, most + 1)
+    ]  # fmt: skip
+    assert found[1] == pytest.approx(found[0], rel=0.01)
+    assert found[2] > 1.8 * found[1]

@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pimsim.config.errors import InputError
+from pimsim.config.loader import load_run
 from pimsim.config.resources import preset_names
 from pimsim.engine.iteration import Outcome
 from pimsim.hardware.fabric.collectives import all_gather, all_reduce, send
@@ -23,6 +24,7 @@ from pimsim.result.pipeline import Pipeline, RunPipeline, StageTime
 from pimsim.result.scale import Extrapolation, extrapolate
 from pimsim.result.types import Result
 from pimsim.simulate import device_of, observe, resolve
+from pimsim.workload.batch import device_work
 from pimsim.workload.card_trace import card_trace
 from pimsim.workload.cards import ModelCard, load_card
 from pimsim.workload.decode import memory_need, memory_needs
@@ -180,6 +182,23 @@ def test_the_need_of_a_trace_is_that_of_its_card(name: str) -> None:
         assert trace_memory_needs(card_trace(card), Step.decode(requests), 1, pp) == memory_needs(
             card, Step.decode(requests), 1, pp
         )
+
+
+@pytest.mark.parametrize(("tp", "pp"), [(1, 1), (1, 3), (4, 1), (2, 3)])
+def test_a_device_holds_of_a_trace_what_it_holds_of_its_card(tp: int, pp: int) -> None:
+    card = load_card("gpt3-7b")
+    parallel = load_run("npu-only", [f"parallel.tp={tp}", f"parallel.pp={pp}"]).config.parallel
+    step = Step.decode(batch(7, 1000))
+    card_work, trace_work = (
+        device_work(model, step, parallel, None, 80 << 30, None, 0, True, False)
+        for model in (card, card_trace(card))
+    )
+    for work in (card_work, trace_work):
+        assert (work.degrees.tp, work.degrees.pp, len(work.needs)) == (tp, pp, pp)
+    for mine, other in zip(trace_work.needs, card_work.needs, strict=True):
+        assert mine.kv_bytes == other.kv_bytes
+        # a trace does not say which of its tables lie whole on each device
+        assert mine.weights_bytes == pytest.approx(other.weights_bytes, rel=0.005)
 
 
 def test_tied_tables_of_a_trace_lie_on_both_ends() -> None:

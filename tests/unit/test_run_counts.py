@@ -7,6 +7,7 @@ from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 
+import numpy as np
 import pytest
 import simpy
 from hypothesis import given
@@ -18,7 +19,7 @@ from pimsim.engine.clock import Clock
 from pimsim.engine.iteration import Outcome
 from pimsim.engine.memory import MemoryPort
 from pimsim.engine.npu_side import NpuSide
-from pimsim.engine.records import Recorder
+from pimsim.engine.records import Recorder, WorkTotals
 from pimsim.hardware.dram.device import make_memory_system
 from pimsim.hardware.npu.search import tile_for_cores
 from pimsim.hardware.pim.kv_layout import KvRows
@@ -234,3 +235,13 @@ def test_biases_of_experts_are_those_of_experts_that_are_hit() -> None:
     experts = Operator("fc1", OperatorKind.EXPERT_GEMM, n=3, k=4, weight_bytes=56, experts=(5, 9))
     assert accounts._bias_bytes(experts, 2) == 8
     assert accounts._bias_bytes(replace(experts, weight_bytes=0, experts=()), 2) == 0
+
+
+def test_totals_are_of_all_that_costs_energy() -> None:
+    recorder = Recorder(vector_lane_ops=2, sram_bytes=3, link_bytes=4)
+    recorder.macs.update(npu=1, pim=50)
+    recorder.bytes_moved.update(weight=600, kv=70, pim_weight=5, pim_kv=80)
+    counter = np.arange(3)
+    found = recorder.total(counter)
+    assert found.counter is counter
+    assert found == WorkTotals(counter, 1, 2, 3, 4, 85)

@@ -1,0 +1,89 @@
+"""Small pieces of reading an ONNX graph, on graphs of a few nodes that are made up."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+pytest.importorskip("onnx")
+
+from pimsim.config.errors import InputError
+from pimsim.workload.card_trace import card_trace
+from pimsim.workload.cards import load_card
+from pimsim.workload.onnx_import.assemble import _Maker
+from pimsim.workload.onnx_import.attention import _attend
+from pimsim.workload.onnx_import.recognise import Recogniser
+from pimsim.workload.onnx_import.spelt import behind_repeats
+from pimsim.workload.trace import OperandRole
+
+
+def node(kind: str, *sources: str) -> SimpleNamespace:
+    return SimpleNamespace(op_type=kind, input=list(sources))
+
+
+@pytest.mark.parametrize(
+    ("given", "seen"),
+    [
+        (("past", "new"), ["keys", "new"]),
+        (("new", "past"), ["keys", "new"]),
+        (("past", "past.1"), ["keys"]),
+        (("new", "newer"), ["keys"]),
+        (("new",), ["keys"]),
+        (("past", "new", "newer"), ["keys"]),
+    ],
+)
+def test_a_cache_is_put_in_front_of_one_value(given: tuple[str, ...], seen: list[str]) -> None:
+    graph: Any = SimpleNamespace(maker={"keys": node("Concat", *given)}, scalar=lambda _: None)
+    found = behind_repeats(graph, "keys", lambda name: name.startswith("past"))
+    assert list(found) == seen
+
+
+@pytest.mark.parametrize("kind", ["Slice", "Unsqueeze", "Expand", "Reshape", "Tan"])
+def test_rows_of_positions_are_a_view_of_a_stored_table(kind: str) -> None:
+    table, other = SimpleNamespace(rank=2), SimpleNamespace(rank=1)
+    maker = {"rows": node("Unsqueeze", "part"), "part": node(kind, "wpe")}
+    graph = SimpleNamespace(maker=maker, stored={"wpe": table}.get)
+    reader: Any = SimpleNamespace(graph=graph)
+    found = Recogniser._position_rows(reader, "rows")
+    assert found is (None if kind == "Tan" else table)
+    graph.stored = {"wpe": other}.get
+    assert Recogniser._position_rows(reader, "rows") is None
+
+
+@pytest.mark.parametrize(
+    ("heads", "keys", "key_dim", "value_dim"),
+    [(0, 0, 8, 8), (4, 0, 8, 8), (4, 2, 0, 8), (4, 2, 8, 0), (4, 3, 8, 8), (2, 4, 8, 8)],
+)
+def test_attention_of_no_heads_or_features_or_uneven_groups_is_refused(
+    heads: int, keys: int, key_dim: int, value_dim: int
+) -> None:
+    graph = SimpleNamespace(loaded=SimpleNamespace(path="m.onnx"))
+    reader: Any = SimpleNamespace(graph=graph)
+    cache: Any = None
+    with pytest.raises(InputError) as caught:
+        _attend(
+            reader, "o", [], heads, keys, key_dim, value_dim, None, None, cache, [], "attn"
+        )  # fmt: skip
+    assert str(caught.value) == (
+        f"m.onnx: attention 'attn' with {heads} query heads, {keys} key heads, keys of {key_dim} "
+        f"and values of {value_dim} features"
+    )
+
+
+@pytest.mark.parametrize(("bits", "size"), [(4, 8), (8, 15), (16, 15)])
+def test_a_cache_of_few_bits_takes_whole_bytes(bits: int, size: int) -> None:
+    """Fifteen elements, which are counted as a byte each before."""
+    append = next(
+        each for each in card_trace(load_card("gpt3-7b")).phases["decode"].blocks["decoder"]
+        if each.name == "kv_append"
+    )  # fmt: skip
+    operands = [each.model_copy(update={"bytes": {"T": 15}}) for each in append.operands]
+    of_cache = [each.role is OperandRole.KV for each in operands]
+    assert any(of_cache) and not all(of_cache)
+    maker: Any = SimpleNamespace(cache=SimpleNamespace(bits=bits))
+    found = _Maker._cached(maker, append.model_copy(update={"operands": tuple(operands)}))
+    assert [each.bytes for each in found.operands] == [
+        {"T": size if cached else 15} for cached in of_cache
+    ]
