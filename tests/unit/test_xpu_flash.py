@@ -17,17 +17,25 @@ from pimsim.hardware.xpu import roofline
 from pimsim.hardware.xpu.flash import (
     FlashAttention,
     FlashPart,
-    flash,
     flash_tile,
     flash_work,
 )
+from pimsim.hardware.xpu.kernels import gpu_kernels
 from pimsim.mapping.kernels import flash_parts
+from pimsim.reproductions.gpu_kernels.attacc_waves import flash_waves
 from pimsim.workload.requests import Request
 from pimsim.workload.step import Mask, StepEntry
 
 XPUS = {name: load_document(XpuConfig, "xpu", name).config for name in preset_names("xpu")}
-A100 = XPUS["a100a"]
+A100 = XPUS["attacc-a100a"]
 FIVE = A100.model_copy(update={"cores": 5, "exponential_tops": None})
+
+
+def flash(work: FlashAttention, xpu: XpuConfig) -> roofline.Cost:
+    """As the device's kernels have it."""
+    return gpu_kernels(xpu).flash(work, xpu)
+
+
 REQUEST = Request(id=0, arrival_s=0.0, prompt_tokens=10**6, output_tokens=1, generated_tokens=0)
 
 
@@ -41,12 +49,12 @@ WORK = FlashAttention(parts(*[(100, 160)] * 3), heads=4, kv_heads=2, key_dim=128
 
 
 def test_tiles_and_waves_by_hand() -> None:
-    done = flash_work(WORK, FIVE)
+    done, waves = flash_work(WORK, FIVE), flash_waves(WORK, FIVE)
     assert done.blocks == 2 * 3 * 4
     assert done.pairs == 64 * 128 * (1 + 2) * 12
     # 12 blocks of two tiles, then 12 of one: waves start at 0, 5, 10 and at 15, 20
-    assert done.wave_pairs == 64 * 128 * (3 * 2 + 2 * 1)
-    assert done.fill(5) == pytest.approx(36 / (8 * 5))
+    assert waves.wave_pairs == 64 * 128 * (3 * 2 + 2 * 1)
+    assert waves.fill(5) == pytest.approx(36 / (8 * 5))
     assert WORK.macs == (100 * 60 + 100 * 101 // 2) * 12 * 256
 
 
@@ -131,8 +139,8 @@ def test_requests_of_a_step_fill_one_launch_longest_first() -> None:
     done = flash_work(both, FIVE)
     assert done.blocks == 28
     # 4 blocks of 5 tiles, 12 of 2, 12 of 1: waves start at 0 | 5, 10, 15 | 20, 25
-    assert done.wave_pairs == 64 * 128 * (5 + 3 * 2 + 2 * 1)
-    assert flash_work(turned, FIVE).wave_pairs == done.wave_pairs
+    assert flash_waves(both, FIVE).wave_pairs == 64 * 128 * (5 + 3 * 2 + 2 * 1)
+    assert flash_waves(turned, FIVE) == flash_waves(both, FIVE)
 
 
 def test_a_tile_is_halved_until_it_fits() -> None:
@@ -166,8 +174,9 @@ def test_no_attention_is_faster_than_its_roofline(work: FlashAttention, name: st
     assert cost.time_s >= 2 * work.macs / roofline.peak_flops(xpu, 2)
     assert cost.time_s >= work.kv_bytes / roofline.bandwidth(xpu)
     assert done.memory_bytes <= done.l2_bytes
-    assert done.pairs <= done.wave_pairs * xpu.cores
-    assert 0 < done.fill(xpu.cores) <= 1
+    waves = flash_waves(work, xpu)
+    assert done.pairs <= waves.wave_pairs * xpu.cores
+    assert 0 < waves.fill(xpu.cores) <= 1
     for key in ("peak_tflops", "memory_bandwidth_gb_per_s", "exponential_tops"):
         faster = xpu.model_copy(update={key: 2 * getattr(xpu, key)})
         assert flash(work, faster).time_s <= cost.time_s

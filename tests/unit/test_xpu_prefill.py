@@ -13,8 +13,7 @@ from pimsim.engine.xpu_block import FixedCosts, block_cost
 from pimsim.engine.xpu_prefill import Prefilling, prefill, prefill_steps
 from pimsim.engine.xpu_system import decode
 from pimsim.hardware.fabric.collectives import all_reduce
-from pimsim.hardware.xpu import roofline
-from pimsim.hardware.xpu.flash import flash
+from pimsim.hardware.xpu.kernels import gpu_kernels
 from pimsim.hardware.xpu.tiling import Product
 from pimsim.mapping.kernels import (
     block_kernels,
@@ -114,15 +113,17 @@ def test_the_block_by_hand() -> None:
         "fc2": Product(tokens, hidden, hidden, b_bytes=2 + _bias(2, hidden)),
     }
     for name, product in gemm.items():
-        found = 32 * roofline.product(product, xpu).time_s
+        found = 32 * gpu_kernels(xpu).product(product, xpu).time_s
         assert result.gemm_s[name] == pytest.approx(found, rel=1e-3), name
     [block] = block_kernels(forward_pass(GPT, prefill_steps(3, 48)[0], 4), fused_gate=False)
-    assert result.parts_s["attention"] == pytest.approx(32 * flash(block.flash[0], xpu).time_s)
+    assert result.parts_s["attention"] == pytest.approx(
+        32 * gpu_kernels(xpu).flash(block.flash[0], xpu).time_s
+    )
     reduced = all_reduce(tokens * hidden * 2, 4, config.link).time_ps * 1e-12
     assert result.parts_s["communication"] == pytest.approx(32 * 2 * reduced)
     [(name, head)] = output_layer(card_trace(GPT), prefill_steps(3, 48)[0], 4)
     assert (name, head.m, head.n, head.k) == ("lm_head", 3, -(-50257 // 4), hidden)
-    assert result.gemm_s["lm_head"] == pytest.approx(roofline.product(head, xpu).time_s)
+    assert result.gemm_s["lm_head"] == pytest.approx(gpu_kernels(xpu).product(head, xpu).time_s)
     assert result.parts_s["gemm"] == pytest.approx(sum(result.gemm_s.values()))
     macs = 32 * (sum(each.macs for each in gemm.values()) + block.attention_macs) + head.macs
     assert result.flops == 4 * 2 * macs
@@ -222,9 +223,10 @@ def test_latent_attention_expands_what_is_cached() -> None:
     config = load_system("dgx-h100").config
     cost = block_cost(kernels, FixedCosts.of(kernels, config), config)
     assert cost.parts_s["attention"] == pytest.approx(
-        sum(flash(each, config.xpu).time_s for each in kernels.flash)
+        sum(gpu_kernels(config.xpu).flash(each, config.xpu).time_s for each in kernels.flash)
     )
-    both, costs = flash_cost(kernels.flash, config), [flash(e, config.xpu) for e in kernels.flash]
+    both = flash_cost(kernels.flash, config)
+    costs = [gpu_kernels(config.xpu).flash(each, config.xpu) for each in kernels.flash]
     assert both.memory_pj == pytest.approx(sum(each.memory_pj for each in costs))
     assert both.core_pj == pytest.approx(sum(each.core_pj for each in costs))
     assert both.bound == max(costs, key=lambda each: each.time_s).bound

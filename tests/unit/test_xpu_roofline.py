@@ -7,16 +7,18 @@ import pytest
 from pimsim.config.loader import load_document, load_system
 from pimsim.config.xpu import XpuConfig
 from pimsim.hardware.xpu import roofline
+from pimsim.hardware.xpu.kernels import gpu_kernels
 from pimsim.hardware.xpu.tiling import Product, tiles, wave_utilisation
 
-A100 = load_document(XpuConfig, "xpu", "a100a").config
+A100 = load_document(XpuConfig, "xpu", "attacc-a100a").config
+KERNELS = gpu_kernels(A100)
 HOST = load_system("dgx-a100a-cpu").config.host
 assert HOST is not None
 
 
 def test_a_thin_product_takes_the_time_of_its_weights() -> None:
     work = Product(1, 108 * 512, 4096)
-    cost = roofline.product(work, A100)
+    cost = KERNELS.product(work, A100)
     full = wave_utilisation(tiles(work, A100).blocks, 108)
     assert cost.bound == "memory"
     assert cost.time_s == pytest.approx(work.least_bytes / (3352e9 * 0.85 * full))
@@ -25,7 +27,7 @@ def test_a_thin_product_takes_the_time_of_its_weights() -> None:
 
 def test_a_thick_product_takes_the_time_of_its_arithmetic() -> None:
     work = Product(4096, 4096, 4096)
-    cost = roofline.product(work, A100)
+    cost = KERNELS.product(work, A100)
     full = wave_utilisation(tiles(work, A100).blocks, 108)
     assert cost.bound == "compute"
     assert cost.time_s == pytest.approx(2 * 4096**3 / (312e12 * 0.8 * full))
@@ -36,8 +38,8 @@ def test_bytes_go_at_twice_the_rate_of_halves() -> None:
 
 
 def test_few_heads_leave_cores_and_their_bandwidth_unused() -> None:
-    twelve = roofline.product(Product(1, 2048, 128, 12, tiled=False), A100)
-    full = roofline.product(Product(1, 2048, 128, 108, tiled=False), A100)
+    twelve = KERNELS.product(Product(1, 2048, 128, 12, tiled=False), A100)
+    full = KERNELS.product(Product(1, 2048, 128, 108, tiled=False), A100)
     assert twelve.time_s == pytest.approx(full.time_s)
 
 
@@ -51,7 +53,7 @@ def test_a_streaming_kernel_is_a_launch_and_a_rate() -> None:
 def test_energy_of_a_product_by_its_parts() -> None:
     """Everything fits: 3.59 pJ for each bit of the operands, 0.32 + 3 x 0.0675 pJ for each MAC."""
     work = Product(16, 64, 64)
-    cost = roofline.product(work, A100)
+    cost = KERNELS.product(work, A100)
     assert cost.memory_pj == pytest.approx(work.least_bytes * 8 * 3.59)
     l1_bytes = 2 * (64 // 16 * 16 * 64 + 64 * 64 + 16 * 64)
     tile = tiles(work, A100)

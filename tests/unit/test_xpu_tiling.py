@@ -10,7 +10,7 @@ from pimsim.config.loader import load_document
 from pimsim.config.xpu import XpuConfig
 from pimsim.hardware.xpu.tiling import Product, tiles, traffic, wave_utilisation
 
-A100 = load_document(XpuConfig, "xpu", "a100a").config
+A100 = load_document(XpuConfig, "xpu", "attacc-a100a").config
 
 
 def test_the_last_wave_of_blocks_is_not_full() -> None:

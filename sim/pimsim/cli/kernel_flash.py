@@ -21,7 +21,8 @@ def flash_attention(
     """
     from pimsim.config.errors import InputError
     from pimsim.config.loader import load_preset
-    from pimsim.hardware.xpu.flash import FlashAttention, flash, flash_tile, flash_work
+    from pimsim.hardware.xpu.flash import FlashAttention, flash_tile, flash_work
+    from pimsim.hardware.xpu.kernels import gpu_kernels
     from pimsim.mapping.kernels import flash_parts
     from pimsim.workload.requests import Request
     from pimsim.workload.step import StepEntry
@@ -36,7 +37,7 @@ def flash_attention(
     work = FlashAttention(
         flash_parts(entries, window), heads, kv_heads, head_dim, head_dim, window, 2, 4 * head_dim
     )
-    cost, done = flash(work, xpu), flash_work(work, xpu)
+    cost, done = gpu_kernels(xpu).flash(work, xpu), flash_work(work, xpu)
     rows, keys = flash_tile(work, xpu)
     report = {
         "time_s": cost.time_s,

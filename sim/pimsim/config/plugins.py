@@ -50,6 +50,7 @@ _OURS = {
 _VARIANTS = {
     "cost_rule": "cost_rules",
     "front_end": "front_ends",
+    "gpu_kernels": "gpu_kernels",
     "link_timing": "link_timings",
     "npu_attention": "npu_attention",
     "operand_layout": "operand_layouts",

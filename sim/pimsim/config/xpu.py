@@ -7,21 +7,19 @@ from typing import Annotated
 from pydantic import Field, model_validator
 
 from pimsim.config.base import ConfigModel
+from pimsim.config.plugins import ModuleName
 from pimsim.config.units import Bytes
 
 __all__ = [
-    "FlashConfig",
-    "HostConfig",
-    "KernelConfig",
-    "RooflineConfig",
-    "TilingConfig",
-    "XpuConfig",
-    "XpuEnergy",
-    "XpuStatic",
-]
+    "DecodeKernel", "ExpertTile", "ExpertsKernel", "FlashConfig", "FlashKernel", "GemmKernel",
+    "HostConfig", "KernelConfig", "RooflineConfig", "SiliconConfig", "TilingConfig", "XpuConfig",
+    "XpuEnergy", "XpuStatic",
+]  # fmt: skip
 
 PeakShare = Annotated[float, Field(ge=0.001, le=1)]
 """A part of a peak that is reached."""
+Edge = Annotated[int, Field(ge=1, le=65536)]
+"""Elements of a side of a tile."""
 
 
 class XpuEnergy(ConfigModel):
@@ -64,7 +62,7 @@ class RooflineConfig(ConfigModel):
     sources: dict[str, str]
     """Source of each number, by its key."""
     peak_tflops: float = Field(ge=0.001, le=1e6)
-    """With elements of two bytes; a multiply-add is two. Elements of one byte go twice as fast."""
+    """With elements of two bytes; a multiply-add is two."""
     compute_utilisation: PeakShare
     """Part of the peak that a product reaches when all cores have a block."""
     memory_bandwidth_gb_per_s: float = Field(ge=0.001, le=1e6)
@@ -123,9 +121,122 @@ class FlashConfig(ConfigModel):
     """Keys that it multiplies at a time."""
 
 
+class GemmKernel(ConfigModel):
+    """Dense products as cuBLAS makes them."""
+
+    tiles: list[Annotated[list[Edge], Field(min_length=2, max_length=2)]] = Field(min_length=1)
+    """Rows and columns of a thread block's tile, as the instructions of the matrix units allow."""
+    launch_ns: float = Field(ge=0, le=1e6)
+    """From the launch to the first operand, and from the last result to the end."""
+    reduction_ns: float = Field(ge=0, le=1e6)
+    """Adding what several blocks summed of one tile, where tiles are cut along the depth."""
+    burst_utilisation: PeakShare
+    """Part of the peak that a product reaches before power lowers the clock."""
+    settle_us: float = Field(ge=0.001, le=1e6)
+    """Arithmetic after which the rate is half way from there to ``compute_utilisation``."""
+
+
+class FlashKernel(ConfigModel):
+    """Fused attention of several new tokens."""
+
+    blocks_per_core: int = Field(ge=1, le=32)
+    """Thread blocks that share a core and its rate, where there are more blocks than cores."""
+    packs_groups: bool
+    """The queries of a group that share keys are rows of one block."""
+    longest_first: bool
+    """A head's blocks start with the last queries, which see the most keys; else with the first."""
+    launch_ns: float = Field(ge=0, le=1e6)
+    """All that comes before and after the blocks: launches, the write of new keys and values."""
+    block_ns: float = Field(ge=0, le=1e6)
+    """A block's first loads and last stores."""
+    softmax_cost: float = Field(ge=0, le=100)
+    """What the matrix units wait for softmax, as a multiple of the time of its exponentials."""
+
+
+class DecodeKernel(ConfigModel):
+    """Attention of single tokens, keys cut into pieces (flash-decoding)."""
+
+    query_rows: int = Field(ge=1, le=65536)
+    """Rows of a block's tile; a group of queries fills it with copies of nothing."""
+    launch_ns: float = Field(ge=0, le=1e6)
+    block_ns: float = Field(ge=0, le=1e6)
+    """A block's first loads and last stores."""
+    combine_ns: float = Field(ge=0, le=1e6)
+    """Combining the results of pieces, where keys are cut."""
+    regroup_ns: float = Field(ge=0, le=1e6)
+    """Copies of queries and results, where several requests have groups over several heads."""
+    memory_utilisation: PeakShare
+    """Part of the bandwidth that the stream of keys and values reaches."""
+    splits_single: bool
+    """Keys are cut where each head has its own, too; else only where queries share them."""
+
+
+class ExpertTile(ConfigModel):
+    """The tile of experts' products, for steps within all bounds that are given."""
+
+    most_tokens: int | None = Field(default=None, ge=1)
+    most_tokens_per_expert: float | None = Field(default=None, ge=0.001)
+    """Tokens of the step, before each goes to several experts, over experts of the device."""
+    least_columns: int = Field(default=0, ge=0)
+    """Columns of the experts' first product."""
+    rows: Edge
+    columns: Edge
+    depth: Edge
+    """Steps of the summed dimension between two waits for loads."""
+
+
+class ExpertsKernel(ConfigModel):
+    """Experts as one launch for each of their two products."""
+
+    tiles: list[ExpertTile] = Field(min_length=1)
+    """The first that fits is taken; the last has no bounds."""
+    stages: int = Field(ge=2, le=64)
+    """Tiles of operands that a block holds: one is multiplied, the others are on their way."""
+    launch_ns: float = Field(ge=0, le=1e6)
+    """All launches: routing, sorting, two products, activation, sum."""
+    step_ns: float = Field(ge=0, le=1e5)
+    """What a step of the summed dimension waits for, beside its arithmetic."""
+    memory_utilisation: PeakShare
+    overlap: float = Field(ge=1, le=16)
+    """Exponent of the norm by which arithmetic and loads hide one another; 1: not at all."""
+    fuses_activation: bool
+    """The activation is part of the first product."""
+    skips_remote: bool
+    """Rows of experts on other devices cost nothing; else they are filled with zeros and summed."""
+
+    @model_validator(mode="after")
+    def _last_takes_all(self) -> ExpertsKernel:
+        last = self.tiles[-1]
+        if last.most_tokens or last.most_tokens_per_expert or last.least_columns:
+            raise ValueError("tiles: the last one must take every step: it has a bound")
+        return self
+
+
+class SiliconConfig(ConfigModel):
+    """What kernels do on the device, as its data sheet and measurements say."""
+
+    l2_gb_per_s: float = Field(ge=0.001, le=1e7)
+    """From L2 to all cores."""
+    memory_latency_ns: float = Field(ge=0.001, le=1e6)
+    """Of a load from memory under load."""
+    gemm: GemmKernel
+    flash: FlashKernel
+    decode: DecodeKernel
+    experts: ExpertsKernel | None = None
+    """None: not measured on this device."""
+
+
 class XpuConfig(RooflineConfig):
     """A GPU: cores that take thread blocks in waves, an L1 each and one L2."""
 
+    kernels: Annotated[str, ModuleName("gpu_kernels", ("silicon",))] = "silicon"
+    """How time comes about: as measured devices (``silicon``), or as the module of that name."""
+    silicon: SiliconConfig | None = None
+    """What ``kernels: silicon`` needs."""
+    fp8_tflops: float | None = Field(default=None, ge=0.001, le=1e6)
+    """Peak with elements of one byte; None: twice ``peak_tflops``."""
+    fp4_tflops: float | None = Field(default=None, ge=0.001, le=1e6)
+    """Peak with elements of half a byte; None: as with one byte."""
     cores: int = Field(ge=1, le=65536)
     """Each takes one thread block at a time."""
     l1_per_core: Bytes = Field(ge=1, le=2**30)
@@ -148,6 +259,10 @@ class XpuConfig(RooflineConfig):
 
     @model_validator(mode="after")
     def _fits(self) -> XpuConfig:
+        if self.kernels == "silicon" and self.silicon is None:
+            raise ValueError("kernels is 'silicon', which needs a silicon section")
+        if self.kernels != "silicon" and self.silicon is not None:
+            raise ValueError(f"kernels is {self.kernels!r}, beside which silicon would not act")
         edge = min(self.tiling.edges)
         # Four bytes is the widest element that a card may have.
         need = 4 * edge * (2 * self.tiling.block_k + edge)

@@ -17,7 +17,8 @@ from pimsim.hardware.energy.limits import check_limits
 from pimsim.hardware.energy.pim_stream import cap_of, stream_energy_pj
 from pimsim.hardware.pim.designs.attacc import attention_cycles
 from pimsim.hardware.xpu import roofline
-from pimsim.hardware.xpu.flash import FlashAttention, flash
+from pimsim.hardware.xpu.flash import FlashAttention
+from pimsim.hardware.xpu.kernels import gpu_kernels
 from pimsim.mapping.kernels import AttentionKernels
 
 __all__ = ["AttentionCost", "attention_cost", "flash_cost", "kv_transfer_s"]
@@ -52,7 +53,7 @@ def attention_cost(kernels: AttentionKernels, config: SystemConfig) -> Attention
 
 def flash_cost(works: Sequence[FlashAttention], config: SystemConfig) -> AttentionCost:
     """Fused attention of one block on the device, one launch after the other."""
-    costs = [flash(work, config.xpu) for work in works]
+    costs = [gpu_kernels(config.xpu).flash(work, config.xpu) for work in works]
     return AttentionCost(
         attention_s=fsum(each.time_s for each in costs),
         softmax_s=0.0,
@@ -78,8 +79,10 @@ def kv_transfer_s(moved_bytes: int, config: SystemConfig) -> float:
 
 
 def _on_xpu(kernels: AttentionKernels, config: SystemConfig) -> AttentionCost:
-    xpu = config.xpu
-    score, value = (roofline.product(each, xpu) for each in (kernels.score, kernels.value))
+    xpu, model = config.xpu, gpu_kernels(config.xpu)
+    if model.fuses_decode:
+        return flash_cost([kernels.fused], config)
+    score, value = (model.product(each, xpu) for each in (kernels.score, kernels.value))
     softmax = roofline.waves(kernels.softmax.moved_bytes, kernels.softmax.flops, kernels.heads, xpu)
     parts = (score, softmax, value)
     return AttentionCost(

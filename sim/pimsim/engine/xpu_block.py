@@ -17,6 +17,7 @@ from pimsim.engine.xpu_rules import cost_rules
 from pimsim.hardware.fabric.collectives import all_reduce
 from pimsim.hardware.pim.bandwidth import unit_bandwidth
 from pimsim.hardware.xpu import roofline
+from pimsim.hardware.xpu.kernels import gpu_kernels
 from pimsim.hardware.xpu.sharing import device_share, exposed
 from pimsim.hardware.xpu.tiling import Product
 from pimsim.mapping.kernels import BlockKernels
@@ -100,7 +101,7 @@ def _gemm(name: str, product: Product, config: SystemConfig, *, split: bool) -> 
     Shares follow the peaks: PIM reads its weights once for each row of the activations, the device
     once, or is bound by its arithmetic. What is achieved below the peaks makes one end later.
     """
-    cost = roofline.product(product, config.xpu)
+    cost = gpu_kernels(config.xpu).product(product, config.xpu)
     if not split:
         return Gemm(name, cost.time_s, cost, 1.0, product)
     weights = product.stored_bytes

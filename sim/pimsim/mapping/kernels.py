@@ -66,6 +66,22 @@ class AttentionKernels:
     returned_bytes: int
     """Results that come back."""
 
+    @property
+    def fused(self) -> FlashAttention:
+        """The same in one launch."""
+        heads, kv_heads = self.heads // self.requests, self.score.count // self.requests
+        part = FlashPart(self.requests, 1, self.context, self.context, self.context)
+        return FlashAttention(
+            parts=(part,),
+            heads=heads,
+            kv_heads=kv_heads,
+            key_dim=self.head_dim,
+            value_dim=self.value.n,
+            element_bytes=self.score.element_bytes,
+            key_value_bytes=_per_element(self.kv_bytes, self.score.count * self.context),
+            softmax_flops=self.softmax.flops,
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class BlockKernels:

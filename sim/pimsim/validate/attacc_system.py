@@ -122,7 +122,8 @@ def preset_of(record: Mapping[str, str]) -> str:
             raise InputError(f"no preset for {record['system']} with {record['gpu']}")
         capped = record["pim"] != "bank" or "--powerlimit" in record["opts"]
         return f"dgx-attacc-{record['pim']}" + ("" if capped else "-npc")
-    return f"dgx-{gpu}" + ("-cpu" if record["system"] == "dgx-cpu" else "")
+    name = gpu if gpu == "a100a" else f"attacc-{gpu}"
+    return f"dgx-{name}" + ("-cpu" if record["system"] == "dgx-cpu" else "")
 
 
 def overrides_of(record: Mapping[str, str]) -> list[str]:

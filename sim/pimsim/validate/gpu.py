@@ -1,120 +1,74 @@
-"""Prefill on GPUs beside measured kernels: FlashAttention and dense products, one launch each.
+"""GPU kernels, and decoding of whole models, beside measured ones.
 
 The figures are of vLLM's kernels on A100, H100, H200 and B200 (aiconfigurator-core's measurements)
 and on an RTX 4090 (LLMServingSim's profile). They do not ship; ``gpu/`` of ``--reference DIR`` has
-them. Nothing here is fitted to them: rows are reported, not judged.
+them. Some rows calibrate the constants of ``configs/xpu`` (``gpu_kernels.KINDS``): they are
+reported in groups of their own. All others are judged.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from functools import cache
+from collections.abc import Iterator
+from math import fsum
 
-from pimsim.config.loader import load_document
-from pimsim.config.xpu import XpuConfig
-from pimsim.hardware.xpu import roofline
-from pimsim.hardware.xpu.flash import FlashAttention, flash
-from pimsim.hardware.xpu.tiling import Product
-from pimsim.mapping.kernels import flash_parts
+from pimsim.config.loader import load_system
+from pimsim.engine.xpu_system import decode
+from pimsim.hardware.xpu.kernels import gpu_kernels
+from pimsim.mapping.kernels import output_layer
+from pimsim.validate.gpu_kernels import KINDS, kernels, xpu_of
 from pimsim.validate.types import ReferenceLine, References, Row, read_lines
+from pimsim.workload.card_trace import card_trace
+from pimsim.workload.cards import load_card
 from pimsim.workload.requests import Request
-from pimsim.workload.step import StepEntry
+from pimsim.workload.step import Step
 
-__all__ = ["attention_us", "product_us", "rows"]
+__all__ = ["TITLE", "decoding_ms", "rows"]
 
-_FOLDER = "gpu/"
-_PROFILE = "gpu/rtx4090_llama31_8b_profile/"
-_DEVICES = {"a100_sxm": "a100", "h100_sxm": "h100", "h200_sxm": "h200", "b200_sxm": "b200"}
+TITLE = "kernels of GPUs, and decoding, beside measured ones; calibrated on " + "; ".join(
+    KINDS.values()
+)
 
-_LONG_PROMPT = 2048
-"""Tokens of a prompt from which on arithmetic, not the launch, is most of attention."""
-_MANY_ROWS = 128
-"""Rows of a product from which on it is most often bound by arithmetic."""
-
-_LLAMA = {"heads": 32, "kv_heads": 8, "head_dim": 128}
-_LLAMA_PRODUCTS = {
-    "qkv_proj": ((32 + 2 * 8) * 128, 4096),
-    "o_proj": (4096, 4096),
-    "gate_up_proj": (2 * 14336, 4096),
-    "down_proj": (4096, 14336),
+_STATIC = "gpu/aiconfigurator_static.csv"
+_SYSTEMS = {"a100_sxm": "dgx-a100", "h100_sxm": "dgx-h100", "h200_sxm": "dgx-h200"}
+_MODELS = {
+    "meta-llama/Meta-Llama-3.1-8B": "llama-3-8b",
+    "meta-llama/Meta-Llama-3.1-70B": "llama-3-70b",
 }
-"""Columns and depth of Llama 3.1 8B's products (n, k)."""
-
-
-def attention_us(
-    gpu: str, batch: int, new_tokens: int, context: int, heads: int, kv_heads: int, head_dim: int
-) -> float:
-    """Microseconds of ``batch`` requests' causal attention in one launch, two bytes an element."""
-    request = Request(0, 0.0, context, 1, 0)
-    parts = flash_parts([StepEntry(request, new_tokens, context)] * batch, None)
-    work = FlashAttention(
-        parts, heads, kv_heads, head_dim, head_dim, key_value_bytes=4 * head_dim
-    )  # fmt: skip
-    return 1e6 * flash(work, _xpu(gpu)).time_s
-
-
-def product_us(gpu: str, m: int, n: int, k: int) -> float:
-    """Microseconds of a product of ``m`` rows with n x k weights, two bytes an element."""
-    return 1e6 * roofline.product(Product(m, n, k), _xpu(gpu)).time_s
-
-
-@cache
-def _xpu(gpu: str) -> XpuConfig:
-    return load_document(XpuConfig, "xpu", gpu).config
+"""Cards of the same sizes."""
 
 
 def rows(references: References) -> Iterator[Row]:
-    """Every prefill row of attention, and every dense product; none without the folder."""
-    for name, make in _TABLES.items():
-        path = references.file(name)
-        if path is not None:
-            for line in read_lines(path):
-                yield from make(line)
+    """Every kernel row, then decoding; none without the folder."""
+    for each in kernels(references):
+        ours = 1e6 * each.ours_s(xpu_of(each.gpu))
+        group = f"gpu.{each.kind}_{each.gpu}" + ("_calibration" if each.calibrates else "")
+        yield Row(group, each.case, "us", each.measured_us, ours)
+    path = references.file(_STATIC)
+    if path is not None:
+        for line in read_lines(path):
+            yield from _decoding(line)
 
 
-def _attention(line: ReferenceLine) -> Iterator[Row]:
-    if line["phase"] != "context":
+def _decoding(line: ReferenceLine) -> Iterator[Row]:
+    """A step of decoding as aiconfigurator puts it together from measured kernels."""
+    if (line["mode"], line["db"]) != ("static_gen", "SILICON"):
         return
-    gpu, batch, new = line.known("device", _DEVICES), line.whole("batch_size"), line.whole("isl")
-    heads, kv_heads = line.whole("num_heads"), line.whole("num_key_value_heads")
-    context = new + line.whole("step")
-    ours = attention_us(gpu, batch, new, context, heads, kv_heads, line.whole("head_dim"))
-    size = "long" if new >= _LONG_PROMPT else "short"
-    case = f"{gpu}/{batch}x{new}/{context}/{heads}:{kv_heads}"
-    yield Row(f"gpu.{size}_prompts_{gpu}", case, "us", line.number("latency_us"), ours)
+    system, model = line.known("system", _SYSTEMS), line.known("model", _MODELS)
+    batch, degree = line.whole("batch"), line.whole("tp")
+    ours = decoding_ms(system, model, batch, line.whole("isl"), line.whole("osl"), degree)
+    case = f"{system}/{model}/tp{degree}/{line['isl']}+{line['osl']}/{batch}"
+    yield Row("gpu.decoding", case, "ms", line.number("tpot_ms"), ours)
 
 
-def _product(line: ReferenceLine) -> Iterator[Row]:
-    gpu, m, n, k = line.known("device", _DEVICES), *(line.whole(name) for name in "mnk")
-    size = "many" if m >= _MANY_ROWS else "few"
-    ours = product_us(gpu, m, n, k)
-    case = f"{gpu}/{m}x{n}x{k}"
-    yield Row(f"gpu.products_{size}_rows_{gpu}", case, "us", line.number("latency_us"), ours)
-
-
-def _chunk(line: ReferenceLine) -> Iterator[Row]:
-    """A chunk alone: steps that decode too are not of one shape."""
-    new, cached = line.whole("prefill_chunk"), line.whole("kv_prefill")
-    if not new or line.whole("n_decode"):
-        return
-    ours = attention_us("rtx4090", 1, new, new + cached, **_LLAMA)
-    case = f"rtx4090/{new}/{new + cached}"
-    yield Row("gpu.chunks_rtx4090", case, "us", line.number("time_us"), ours)
-
-
-def _dense(line: ReferenceLine) -> Iterator[Row]:
-    if line["layer"] not in _LLAMA_PRODUCTS:
-        return
-    (n, k), m = _LLAMA_PRODUCTS[line["layer"]], line.whole("tokens")
-    size = "many" if m >= _MANY_ROWS else "few"
-    case = f"rtx4090/{line['layer']}/{m}"
-    ours = product_us("rtx4090", m, n, k)
-    yield Row(f"gpu.products_{size}_rows_rtx4090", case, "us", line.number("time_us"), ours)
-
-
-_TABLES: dict[str, Callable[[ReferenceLine], Iterator[Row]]] = {
-    f"{_FOLDER}attention_bf16.csv": _attention,
-    f"{_PROFILE}attention.csv": _chunk,
-    f"{_FOLDER}gemm_bf16.csv": _product,
-    f"{_PROFILE}dense.csv": _dense,
-}
+def decoding_ms(
+    system: str, model: str, batch: int, input_tokens: int, output_tokens: int, devices: int
+) -> float:
+    """Milliseconds of the mean step, output layer included."""
+    config = load_system(system, [f"devices={devices}"]).config
+    card = load_card(model)
+    step_s = decode(config, card, batch, input_tokens, output_tokens).step_s
+    request = Request(0, 0.0, input_tokens, output_tokens, 1)
+    heads = output_layer(card_trace(card), Step.decode([request] * batch), devices)
+    model_of = gpu_kernels(config.xpu)
+    heads_s = fsum(model_of.product(each, config.xpu).time_s for _, each in heads)
+    return 1e3 * (step_s + heads_s)

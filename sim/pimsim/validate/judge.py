@@ -38,6 +38,10 @@ class GroupSummary:
     """The signed errors lie between this ..."""
     greatest: float
     """... and this."""
+    p90: float
+    """90th percentile of the absolute errors."""
+    signed: float
+    """Mean of the signed errors."""
     bias: float
     """Sum of ours over sum of references, less one."""
     failures: tuple[str, ...]
@@ -89,6 +93,8 @@ def _summary(group: str, members: Sequence[Row], limits: Tolerance) -> GroupSumm
         "mean": fmean(sizes) if sizes else 0.0,
         "median": median(sizes) if sizes else 0.0,
         "bias": bias,
+        "p90": _percentile(sizes, 0.9),
+        "signed": fmean(errors) if errors else 0.0,
     }
     return GroupSummary(
         group=group,
@@ -104,7 +110,20 @@ def _summary(group: str, members: Sequence[Row], limits: Tolerance) -> GroupSumm
         mean=figures["mean"],
         median=figures["median"],
         bias=bias,
+        p90=figures["p90"],
+        signed=figures["signed"],
     )
+
+
+def _percentile(sizes: Sequence[float], share: float) -> float:
+    """Interpolated between the two nearest."""
+    if not sizes:
+        return 0.0
+    ordered = sorted(sizes)
+    at = share * (len(ordered) - 1)
+    below = ordered[int(at)]
+    above = ordered[min(int(at) + 1, len(ordered) - 1)]
+    return below + (above - below) * (at - int(at)) if above != below else below
 
 
 def _failures(
@@ -124,7 +143,7 @@ def _failures(
                 yield f"{_key(row)}: {row.error:+.2%}, allowed {limits.each:.2%}"
             elif not outside and _key(row) in limits.misses:
                 yield f"{_key(row)}: within its limit, but listed as a known miss"
-    for name in ("median", "mean", "bias"):
+    for name in ("median", "mean", "bias", "p90", "signed"):
         allowed: float | None = getattr(limits, name)
         found = figure(name)
         if allowed is not None and found is not None and abs(found) > allowed + _ROUNDING:

@@ -39,10 +39,21 @@ def row_table(group: str, rows: Sequence[Row], most: int | None) -> Table:
 
 
 def summary_table(groups: Sequence[GroupSummary]) -> Table:
-    """One line a group: how many rows, exact ones, mean, median, worst, summed bias, verdict."""
+    """One line a group: how many rows, exact ones, errors and their bias, verdict."""
     table = Table(title="summary", title_justify="left")
     table.add_column("group", no_wrap=True)
-    for name in ("rows", "exact", "mean", "median", "worst", "bias", "wrong refs", "misses"):
+    for name in (
+        "rows",
+        "exact",
+        "mean",
+        "median",
+        "p90",
+        "worst",
+        "signed",
+        "bias",
+        "wrong refs",
+        "misses",
+    ):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("limits", overflow="fold")
     table.add_column("", no_wrap=True)
@@ -50,12 +61,13 @@ def summary_table(groups: Sequence[GroupSummary]) -> Table:
         limits = tolerance_of(group.group)
         said = [
             f"{name} {allowed:.3g}" if allowed < 0.001 and allowed else f"{name} {allowed:.2%}"
-            for name in ("each", "share", "median", "mean", "bias")
+            for name in ("each", "share", "median", "mean", "bias", "p90", "signed")
             if (allowed := getattr(limits, name)) is not None
         ]
         table.add_row(
             group.group, str(group.rows), str(group.exact), f"{group.mean:.2%}",
-            f"{group.median:.2%}", f"{group.worst:+.2%}", f"{group.bias:+.2%}",
+            f"{group.median:.2%}", f"{group.p90:.2%}", f"{group.worst:+.2%}",
+            f"{group.signed:+.2%}", f"{group.bias:+.2%}",
             str(group.known_wrong or ""), str(group.misses or ""),
             ", ".join(said), verdict_of(group),
         )  # fmt: skip

@@ -28,6 +28,10 @@ class Tolerance(ConfigModel):
     """Of the mean of the absolute errors."""
     bias: float | None = Field(default=None, ge=0)
     """Of the sum of ours over the sum of the references, less one."""
+    p90: float | None = Field(default=None, ge=0)
+    """Of the 90th percentile of the absolute errors."""
+    signed: float | None = Field(default=None, ge=0)
+    """Of the mean of the signed errors."""
     reason: str
     """Where the limit comes from."""
     misses: Mapping[str, str] = Field(default_factory=dict)
@@ -35,9 +39,14 @@ class Tolerance(ConfigModel):
     inside."""
 
     @property
+    def limits(self) -> tuple[float | None, ...]:
+        """All of them."""
+        return (self.each, self.median, self.mean, self.bias, self.p90, self.signed)
+
+    @property
     def judges(self) -> bool:
         """Whether it sets any limit."""
-        return any(limit is not None for limit in (self.each, self.median, self.mean, self.bias))
+        return any(limit is not None for limit in self.limits)
 
 
 _Tolerances = RootModel[dict[str, Tolerance]]

@@ -1,28 +1,41 @@
-"""Attention of several new tokens as one fused kernel on a GPU: FlashAttention-2's way of cutting.
+"""Attention of several new tokens as one fused kernel on a GPU: FlashAttention's way of cutting.
 
 A thread block has the rows of one query tile of one head and passes the keys that they see by, tile
 by tile; scores stay in its registers (Dao, arXiv 2307.08691, section 3). Tiles that no row sees are
 left out, those on the diagonal are multiplied whole. All requests of a step are one launch.
 
-Blocks differ in length under a causal mask. They start longest first, ``cores`` at a time, and a
-wave takes as long as its longest block.
+Blocks differ in length under a causal mask. They start in the order of their launch, and a core
+takes the next when it has done one. A tile takes the time of its multiply-adds and, not hidden
+behind them, ``softmax_cost`` times that of its exponentials; queries, results, keys and values,
+and the write of new ones into the cache come on top.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import pairwise
+from math import fsum
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pimsim.config.errors import InputError
 from pimsim.config.xpu import XpuConfig
+from pimsim.hardware.compiled import njit
+from pimsim.hardware.xpu.gemm import silicon_of
 from pimsim.hardware.xpu.roofline import Bound, Cost, bandwidth, peak_flops
 
-__all__ = ["FlashAttention", "FlashPart", "FlashWork", "flash", "flash_tile", "flash_work"]
+__all__ = [
+    "FlashAttention", "FlashBlocks", "FlashPart", "FlashWork", "flash", "flash_blocks",
+    "flash_energy", "flash_tile", "flash_work", "list_schedule", "stream_s", "tile_times",
+]  # fmt: skip
 
 _BITS = 8
+_MOST_SCHEDULED = 65_536
+"""Blocks that are dealt to cores one by one."""
+_L2_UTILISATION = 0.5
+"""Assumed: part of L2's bandwidth that a stream of keys reaches."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +76,8 @@ class FlashAttention:
     key_value_bytes: int | Fraction = 512
     """Key and value of one token and one head, with what their format adds."""
     softmax_flops: int = 0
+    warm: bool = False
+    """All operands lie in L2 before, where they fit: a kernel that is measured again and again."""
 
     @property
     def macs(self) -> int:
@@ -85,15 +100,35 @@ class FlashWork:
     pairs: int
     """Of a query row and a key that are multiplied, masked ones and rows beyond the last included:
     whole tiles."""
-    wave_pairs: int
-    """Those of the longest block of each wave: what each core is given time for."""
     memory_bytes: int
     l2_bytes: int
     l1_bytes: int
 
-    def fill(self, cores: int) -> float:
-        """Part of the cores' time in which they have work."""
-        return self.pairs / (self.wave_pairs * cores)
+
+_Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class FlashBlocks:
+    """Blocks of all requests by their length, in the order of their launch within a head."""
+
+    rows: int
+    columns: int
+    """Of a tile."""
+    tiles: _Ints
+    """Tiles of keys of a block of each class."""
+    counts: _Ints
+    """Blocks of each class: one for each head of each request."""
+    keys: _Ints
+    """Keys that the tiles of a block hold."""
+    parts: tuple[int, ...]
+    """Classes of each part of the work."""
+
+    @property
+    def pairs(self) -> int:
+        """Of a query row and a key that are multiplied: whole tiles."""
+        tile = self.rows * self.columns
+        return tile * sum(int(n) * int(c) for n, c in zip(self.tiles, self.counts, strict=True))
 
 
 def flash_tile(work: FlashAttention, xpu: XpuConfig) -> tuple[int, int]:
@@ -120,59 +155,67 @@ def flash_tile(work: FlashAttention, xpu: XpuConfig) -> tuple[int, int]:
     return rows, keys
 
 
-_Ints = NDArray[np.int64]
+def _group(work: FlashAttention, xpu: XpuConfig) -> int:
+    """Heads whose queries are rows of one block."""
+    packs = xpu.silicon is not None and xpu.silicon.flash.packs_groups
+    return work.heads // work.kv_heads if packs else 1
 
 
 def _key_tiles(
-    work: FlashAttention, part: FlashPart, rows: int, columns: int
+    work: FlashAttention, part: FlashPart, rows: int, columns: int, group: int
 ) -> tuple[_Ints, _Ints]:
     """Of each query tile of ``part``: tiles of keys, and keys that they hold."""
-    first = np.arange(0, part.new_tokens, rows, dtype=np.int64)
+    first = np.arange(0, part.new_tokens * group, rows, dtype=np.int64)
+    last = np.minimum(first + rows, part.new_tokens * group) - 1
     end = np.full_like(first, part.context)
     if part.causal:
-        end = part.cached + np.minimum(first + rows, part.new_tokens)
+        end = part.cached + last // group + 1
     start = np.full_like(first, part.context - part.keys)
     if part.causal and work.window is not None:
-        start = np.maximum(part.cached + first - work.window + 1, 0)
+        start = np.maximum(part.cached + first // group - work.window + 1, 0)
     start //= columns
     return -(-end // columns) - start, end - start * columns
 
 
-def flash_work(work: FlashAttention, xpu: XpuConfig) -> FlashWork:
-    """Tiles, waves and traffic of ``work``."""
+def flash_blocks(work: FlashAttention, xpu: XpuConfig) -> FlashBlocks:
+    """The thread blocks of ``work``."""
     rows, columns = flash_tile(work, xpu)
-    lengths, counts, memory, l2 = [], [], 0, 0
-    queries = (work.key_dim + work.value_dim) * work.element_bytes  # a row of them and its result
+    group = _group(work, xpu)
+    lengths, counts, keys = [], [], []
     for part in work.parts:
-        tiles, held = _key_tiles(work, part, rows, columns)
-        heads = part.requests * work.heads
+        tiles, held = _key_tiles(work, part, rows, columns, group)
         lengths.append(tiles)
+        keys.append(held)
+        heads = part.requests * work.heads // group
         counts.append(np.full(len(tiles), heads, dtype=np.int64))
-        passed = heads * part.new_tokens * queries
+    return FlashBlocks(
+        rows, columns, np.concatenate(lengths), np.concatenate(counts), np.concatenate(keys),
+        tuple(len(each) for each in lengths),
+    )  # fmt: skip
+
+
+def flash_work(work: FlashAttention, xpu: XpuConfig) -> FlashWork:
+    """Tiles and traffic of ``work``."""
+    blocks = flash_blocks(work, xpu)
+    queries = (work.key_dim + work.value_dim) * work.element_bytes  # a row of them and its result
+    memory = passed_bytes = 0
+    for part, tiles in zip(work.parts, blocks.parts, strict=True):
+        passed = part.requests * work.heads * part.new_tokens * queries
+        passed_bytes += passed
         memory += passed + int(
             part.requests * work.kv_heads * part.keys * work.key_value_bytes
-            * _reads(work, part, len(tiles), xpu)
+            * _reads(work, part, tiles, xpu)
         )  # fmt: skip
-        l2 += passed + int(heads * int(held.sum()) * work.key_value_bytes)
-    length, count = np.concatenate(lengths), np.concatenate(counts)
-    order = np.argsort(-length, kind="stable")
-    length, count = length[order], count[order]
-    behind = np.cumsum(count)
-    # A wave starts at each multiple of the cores: as many in a class of equal blocks as there are
-    # multiples among their numbers.
-    waves = -(-behind // xpu.cores) + (-(behind - count) // xpu.cores)
-    tile = rows * columns
-    pairs = tile * sum(int(n) * int(c) for n, c in zip(length, count, strict=True))
+    held = int((blocks.keys * blocks.counts).sum())
     edge = xpu.tiling.register_edge
     # Per pair: queries once for each register tile of keys, keys and values for each of queries.
     registers = work.key_dim * work.element_bytes + work.key_value_bytes
     return FlashWork(
-        blocks=int(behind[-1]),
-        pairs=pairs,
-        wave_pairs=tile * int((waves * length).sum()),
+        blocks=int(blocks.counts.sum()),
+        pairs=blocks.pairs,
         memory_bytes=memory,
-        l2_bytes=l2,
-        l1_bytes=int(pairs * registers / edge),
+        l2_bytes=passed_bytes + int(held * work.key_value_bytes),
+        l1_bytes=int(blocks.pairs * registers / edge),
     )
 
 
@@ -184,31 +227,100 @@ def _reads(work: FlashAttention, part: FlashPart, tiles: int, xpu: XpuConfig) ->
     """
     if part.keys * work.key_value_bytes <= xpu.l2:
         return 1
-    sharing = tiles * work.heads // work.kv_heads
+    sharing = tiles * work.heads // work.kv_heads // _group(work, xpu)
     return -(-sharing // xpu.cores)
 
 
-def flash(work: FlashAttention, xpu: XpuConfig) -> Cost:
-    """Time and energy: the slowest of matrix units, exponentials and memory."""
-    done = flash_work(work, xpu)
-    dims = work.key_dim + work.value_dim
-    rate = peak_flops(xpu, work.element_bytes) * xpu.compute_utilisation / xpu.cores
-    times: dict[Bound, float] = {
-        "compute": 2 * done.wave_pairs * dims / rate,
-        "memory": done.memory_bytes
-        / (bandwidth(xpu) * xpu.memory_utilisation * done.fill(xpu.cores)),
-    }
-    if xpu.exponential_tops is not None:
-        times["exponentials"] = done.wave_pairs / (xpu.exponential_tops * 1e12 / xpu.cores)
-    bound = max(times, key=times.__getitem__)
-    energy = xpu.energy
+def flash_energy(work: FlashAttention, xpu: XpuConfig) -> tuple[float, float]:
+    """Picojoule of memory, and of caches and arithmetic."""
+    done, energy = flash_work(work, xpu), xpu.energy
     caches = done.l2_bytes * energy.l2_pj_per_bit + done.l1_bytes * energy.l1_pj_per_bit
-    macs = done.pairs * dims
-    return Cost(
-        time_s=times[bound],
-        bound=bound,
-        memory_pj=done.memory_bytes * _BITS * energy.memory_pj_per_bit,
-        core_pj=caches * _BITS
-        + macs * (3 * energy.register_pj + energy.mac_pj)
-        + work.softmax_flops / 2 * energy.mac_pj,
-    )
+    macs = done.pairs * (work.key_dim + work.value_dim)
+    core = caches * _BITS + macs * (3 * energy.register_pj + energy.mac_pj)
+    core += work.softmax_flops / 2 * energy.mac_pj
+    return done.memory_bytes * _BITS * energy.memory_pj_per_bit, core
+
+
+def tile_times(
+    work: FlashAttention, xpu: XpuConfig, rows: int, columns: int
+) -> tuple[float, float]:
+    """Seconds in which one core multiplies a tile, and those that softmax adds."""
+    silicon = silicon_of(xpu)
+    rate = peak_flops(xpu, work.element_bytes) * xpu.compute_utilisation / xpu.cores
+    multiply_s = 2 * rows * columns * (work.key_dim + work.value_dim) / rate
+    if xpu.exponential_tops is None:
+        return multiply_s, 0.0
+    exponentials_s = rows * columns / (xpu.exponential_tops * 1e12 / xpu.cores)
+    return multiply_s, silicon.flash.softmax_cost * exponentials_s
+
+
+def stream_s(moved_bytes: float, warm: bool, utilisation: float, xpu: XpuConfig) -> float:
+    """Seconds in which ``moved_bytes`` come from memory, or, ``warm`` and small, from L2."""
+    if warm and moved_bytes <= xpu.l2:
+        return moved_bytes / (silicon_of(xpu).l2_gb_per_s * 1e9 * _L2_UTILISATION)
+    return moved_bytes / (bandwidth(xpu) * utilisation)
+
+
+@njit(cache=True)
+def list_schedule(lengths: NDArray[np.float64], repeats: _Ints, firsts: _Ints, slots: int) -> float:
+    """When the last block ends, if ``slots`` take them in their order.
+
+    Part ``i`` launches ``repeats[i]`` times the blocks ``lengths[firsts[i]:firsts[i + 1]]``.
+    """
+    free = np.zeros(slots)  # a heap: when each slot takes its next block
+    end = 0.0
+    for part in range(repeats.size):
+        for _ in range(repeats[part]):
+            for block in range(firsts[part], firsts[part + 1]):
+                done = free[0] + lengths[block]
+                end = max(end, done)
+                at = 0
+                while True:
+                    child = 2 * at + 1
+                    if child >= slots:
+                        break
+                    if child + 1 < slots and free[child + 1] < free[child]:
+                        child += 1
+                    if free[child] >= done:
+                        break
+                    free[at] = free[child]
+                    at = child
+                free[at] = done
+    return end
+
+
+def _blocks_s(work: FlashAttention, xpu: XpuConfig, block_s: float) -> tuple[float, float]:
+    """Seconds of all blocks, and of them the part in which softmax holds the tiles back."""
+    kernel = silicon_of(xpu).flash
+    blocks = flash_blocks(work, xpu)
+    multiply_s, softmax_s = tile_times(work, xpu, blocks.rows, blocks.columns)
+    lengths = np.asarray(blocks.tiles * (multiply_s + softmax_s) + block_s, dtype=np.float64)
+    count = int(blocks.counts.sum())
+    sharing = kernel.blocks_per_core if count > xpu.cores else 1
+    lengths = lengths * sharing
+    slots = xpu.cores * sharing
+    if count > _MOST_SCHEDULED:  # the end, uneven by less than one block, is then below 1 %
+        time_s = float((lengths * blocks.counts).sum()) / slots + float(lengths.max()) / 2
+    else:
+        firsts = np.cumsum([0, *blocks.parts])
+        if kernel.longest_first:
+            for first, end in pairwise(firsts):
+                lengths[first:end] = lengths[first:end][::-1]
+        time_s = float(list_schedule(lengths, blocks.counts[firsts[:-1]], firsts, slots))
+    return time_s, softmax_s / (multiply_s + softmax_s) * time_s
+
+
+def flash(work: FlashAttention, xpu: XpuConfig) -> Cost:
+    """Time and energy of ``work`` in one launch."""
+    kernel = silicon_of(xpu).flash
+    blocks_s, softmax_s = _blocks_s(work, xpu, kernel.block_ns * 1e-9)
+    new = sum(part.requests * part.new_tokens for part in work.parts) * work.kv_heads
+    moved = flash_work(work, xpu).memory_bytes + 2 * int(new * work.key_value_bytes)
+    times: dict[Bound, float] = {
+        "launch": kernel.launch_ns * 1e-9,
+        "compute": blocks_s - softmax_s,
+        "exponentials": softmax_s,
+        "memory": stream_s(moved, work.warm, xpu.memory_utilisation, xpu),
+    }
+    memory_pj, core_pj = flash_energy(work, xpu)
+    return Cost(fsum(times.values()), max(times, key=times.__getitem__), memory_pj, core_pj)

@@ -1,19 +1,28 @@
-"""Time and energy of a kernel on a GPU or a host: the slower of arithmetic and memory.
+"""What all models of a GPU or a host share: peaks, kernels that stream, energies.
 
-The roofline of Williams et al. (CACM 2009) with utilisations below the peaks, scaled by how full
-the waves of thread blocks are, as in AttAcc's simulator (ASPLOS 2024). Times are in seconds,
+The roofline of Williams et al. (CACM 2009) with utilisations below the peaks. Times are in seconds,
 energies in picojoule, both of one device.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Literal
 
 from pimsim.config.xpu import HostConfig, KernelConfig, RooflineConfig, XpuConfig
-from pimsim.hardware.xpu.tiling import Product, tiles, traffic, wave_utilisation
+from pimsim.hardware.xpu.tiling import Product, traffic, wave_utilisation
 
-__all__ = ["Bound", "Cost", "bandwidth", "host_stream", "peak_flops", "product", "stream", "waves"]
+__all__ = [
+    "Bound",
+    "Cost",
+    "bandwidth",
+    "host_stream",
+    "peak_flops",
+    "product_energy",
+    "stream",
+    "waves",
+]
 
 Bound = Literal["compute", "exponentials", "memory", "launch"]
 
@@ -37,9 +46,19 @@ class Cost:
         return self.memory_pj + self.core_pj
 
 
-def peak_flops(processor: RooflineConfig, element_bytes: int) -> float:
-    """Operations a second at the peak; elements of one byte go at twice the rate of two."""
-    return processor.peak_tflops * 1e12 * 2 / element_bytes
+def peak_flops(processor: RooflineConfig, element_bytes: int | Fraction) -> float:
+    """Operations a second at the peak, with elements of ``element_bytes``.
+
+    Those of one byte go at twice the rate of two unless a GPU's config says otherwise, and those of
+    half a byte at that of one byte.
+    """
+    peak = processor.peak_tflops * 1e12
+    if element_bytes <= 1 and isinstance(processor, XpuConfig):
+        fp8 = processor.fp8_tflops * 1e12 if processor.fp8_tflops is not None else 2 * peak
+        if element_bytes < 1 and processor.fp4_tflops is not None:
+            return processor.fp4_tflops * 1e12
+        return fp8
+    return float(peak * 2 / element_bytes)
 
 
 def bandwidth(processor: RooflineConfig) -> float:
@@ -47,21 +66,14 @@ def bandwidth(processor: RooflineConfig) -> float:
     return processor.memory_bandwidth_gb_per_s * 1e9
 
 
-def product(work: Product, xpu: XpuConfig) -> Cost:
-    """Matrix products in one launch."""
-    full = wave_utilisation(tiles(work, xpu).blocks, xpu.cores)
+def product_energy(work: Product, xpu: XpuConfig) -> tuple[int, float, float]:
+    """Bytes that memory moves for matrix products, and the energy of memory and of the rest."""
     moved = traffic(work, xpu)
-    rate = peak_flops(xpu, work.element_bytes) * xpu.compute_utilisation * full
-    compute_s = 2 * work.macs / rate
-    memory_s = moved.memory_bytes / (bandwidth(xpu) * xpu.memory_utilisation * full)
     energy = xpu.energy
     caches = moved.l2_bytes * energy.l2_pj_per_bit + moved.l1_bytes * energy.l1_pj_per_bit
-    return Cost(
-        time_s=max(compute_s, memory_s),
-        bound="compute" if compute_s > memory_s else "memory",
-        memory_pj=moved.memory_bytes * _BITS * energy.memory_pj_per_bit,
-        core_pj=caches * _BITS + work.macs * (3 * energy.register_pj + energy.mac_pj),
-    )
+    memory_pj = moved.memory_bytes * _BITS * energy.memory_pj_per_bit
+    core_pj = caches * _BITS + work.macs * (3 * energy.register_pj + energy.mac_pj)
+    return moved.memory_bytes, memory_pj, core_pj
 
 
 def _stream_energy(moved_bytes: int, flops: int, xpu: XpuConfig) -> tuple[float, float]:

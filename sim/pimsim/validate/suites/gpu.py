@@ -1,4 +1,4 @@
-"""GPUs: prefill's attention and products beside measured kernels."""
+"""GPUs: kernels and decoding beside measured ones."""
 
 from __future__ import annotations
 
@@ -7,4 +7,4 @@ from pimsim.validate.types import Suite
 
 __all__ = ["SUITE"]
 
-SUITE = Suite("gpu", "prefill on GPUs beside measured kernels", gpu.rows)
+SUITE = Suite("gpu", gpu.TITLE, gpu.rows)

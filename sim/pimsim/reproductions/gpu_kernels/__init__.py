@@ -1,0 +1,1 @@
+"""How published simulators time a GPU's kernels; see ``pimsim.hardware.xpu.kernels``."""
