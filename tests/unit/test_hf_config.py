@@ -357,3 +357,14 @@ def test_a_gguf_that_is_not_read_says_why(fields: dict[str, Any], expected: str)
     with pytest.raises(InputError) as caught:
         config_of("m.gguf", fields, {"token_embd.weight": [256, 1000]})
     assert expected in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("said", "size"), [("bfloat16", 2), ("float16", 2), ("float32", 4), (None, 2)]
+)
+def test_weights_are_bfloat16_where_a_config_does_not_say(
+    said: str | None, size: int, tmp_path: Path
+) -> None:
+    config = {key: value for key, value in TEXT.items() if key != "torch_dtype"}
+    config |= {"model_type": "llama"} | ({} if said is None else {"torch_dtype": said})
+    assert traced(tmp_path, config).facts.dtype_bytes == size

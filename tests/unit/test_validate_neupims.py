@@ -11,7 +11,7 @@ import pytest
 from pimsim.config.errors import InputError
 from pimsim.config.loader import Resolved
 from pimsim.simulate import device_of
-from pimsim.validate.neupims import explain, page, runs
+from pimsim.validate.neupims import explain, page, plots, runs
 from pimsim.validate.neupims.measured import BRANCHES, read_measured
 from pimsim.validate.neupims.ratios import grid_cases, waterfall, waterfall_cases
 from pimsim.validate.neupims.runs import Case, Figures, RunStore, grid_case, run_cases, step_config
@@ -182,3 +182,22 @@ def test_a_pipeline_of_the_grid_holds_the_cache_of_one_batch() -> None:
     apart = case.config.parallel.model_copy(update={"batches": None})
     with pytest.raises(InputError, match=r"256 requests in each of 2 batches\) needs 33\.76 GiB"):
         device_of(Resolved(case.config.model_copy(update={"parallel": apart})))
+
+
+def test_each_column_of_the_grid_says_its_ratio_and_its_axes(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    drawn: list[Any] = []
+    monkeypatch.setattr(plots, "save_figure", lambda figure, _: drawn.append(figure))
+    monkeypatch.setattr(plots, "ratio_at", lambda *_: 1.5)
+    plots.draw_grid(STUDY, RunStore(None), [POINT], tmp_path / "grid")
+    (figure,) = drawn
+    rows, columns = len(STUDY.grid.requests), len(STUDY.published)
+    assert len(figure.axes) == rows * columns
+    for at, axes in enumerate(figure.axes):
+        row, column = divmod(at, columns)
+        title = STUDY.published[column].name if row == 0 else ""
+        below = "batch (requests)" if row == rows - 1 else ""
+        assert (axes.get_title(), axes.get_xlabel()) == (title, below)
+        left = f"{list(STUDY.grid.requests)[row]}\nthroughput ratio" if column == 0 else ""
+        assert axes.get_ylabel() == left
