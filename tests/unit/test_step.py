@@ -171,3 +171,37 @@ def test_a_trace_without_prompts_refuses_them() -> None:
     instantiate(decode_only, Step.decode([request()]), layers=1)
     with pytest.raises(InputError, match="trace of llama-3-8b: it has no prefill"):
         instantiate(decode_only, Step.prefill([request()]), layers=1)
+
+
+def test_pieces_of_a_latent_read_what_is_cached_from_the_cache() -> None:
+    """Of DeepSeek-V3 576 elements a token, once a block: the keys that it expands to are no cache.
+    Whole on every device; new tokens' latents are activations."""
+    card = load_card("deepseek-v3")
+    assert card.mla is not None
+    mla, trace = card.mla, card_trace(card)
+    cached = mla.kv_lora + mla.rope_dim
+    for tp in (1, 4):
+        for new, context in ((6, 6), (2, 6), (1, 9)):
+            step = Step((StepEntry(request(), new, context, logits=0, made=0),))
+            block = instantiate(trace, step, layers=None, tp=tp).blocks[0]
+            read = {o.name: o.kv_read_bytes for o in block.operators if o.kv_read_bytes}
+            size = (context - new) * cached * card.kv_dtype_bytes
+            assert read == ({"kv_b": size} if size else {})
+            expand, score = block.operator("kv_b"), block.operator("score")
+            assert expand.input_bytes == new * mla.kv_lora * card.dtype_bytes
+            assert expand.output_bytes == expand.m * expand.n * card.dtype_bytes
+            dim = mla.nope_dim + mla.rope_dim
+            made = (new + context) * score.heads * dim * card.dtype_bytes
+            assert score.input_bytes == made
+
+
+def test_a_latent_in_pieces_beside_a_decode_reads_each_once() -> None:
+    card = load_card("deepseek-v3")
+    assert card.mla is not None
+    piece = StepEntry(request(0), 6, 20, logits=0, made=0)
+    block = instantiate(
+        card_trace(card), Step((piece, StepEntry(request(1), 1, 14))), layers=None
+    ).blocks[0]
+    read = {o.name: o.kv_read_bytes for o in block.operators if o.kv_read_bytes}
+    each = (card.mla.kv_lora + card.mla.rope_dim) * card.kv_dtype_bytes
+    assert read == {"kv_b": 14 * each, "score": 14 * each}

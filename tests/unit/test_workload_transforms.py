@@ -10,11 +10,13 @@ import pytest
 
 from pimsim.config.errors import InputError
 from pimsim.workload.arithmetic import ACTIVATION_FLOPS, GATE_FLOPS
+from pimsim.workload.card_trace import card_trace
 from pimsim.workload.cards import load_card
 from pimsim.workload.decode import card_pass
+from pimsim.workload.instantiate import instantiate
 from pimsim.workload.operators import ForwardPass, map_operators
 from pimsim.workload.requests import Request
-from pimsim.workload.step import Step
+from pimsim.workload.step import Step, StepEntry
 from pimsim.workload.transforms import load_transform, transform_names
 
 HALF = np.arange(load_card("llama-3-8b").ffn_hidden) % 256 < 128
@@ -159,3 +161,14 @@ def test_sparse_ffn_rounds_up_and_leaves_one_feature() -> None:
     packed = map_operators(plain, lambda o: replace(o, weight_bytes=4609))
     assert sparse(packed, 40, "none")["fc2"] == (64, 40, 1441)
     assert sparse(plain, 0, "none")["fc2"] == (64, 1, 2 * 64)
+
+
+def test_latents_that_are_expanded_again_are_narrower_too() -> None:
+    card = load_card("deepseek-v3")
+    entry = StepEntry(Request(0, 0.0, 20, 1, 0), 6, 20, logits=0, made=0)
+    block = instantiate(card_trace(card), Step((entry,)))
+    before, after = (
+        forward.blocks[0].operator("kv_b").kv_read_bytes
+        for forward in (block, load_transform("kv_quantise")(dtype_bytes=1)(block))
+    )
+    assert (before, after) == (14 * 576 * 2, 14 * 576)

@@ -192,10 +192,9 @@ class NpuRecords:
             recorder.bytes_needed["kv"] += task.kv_bytes
             loads = [s for s in streams if not s.write]
             # no more bytes of weights than its bursts hold, whatever a stream says
-            recorder.bytes_moved["weight"] += sum(
-                min(s.weight_bytes, s.total * burst) for s in loads
-            )
-            recorder.bytes_moved["kv"] += read * burst if task.kv_bytes else 0
+            weights = sum(min(s.weight_bytes, s.total * burst) for s in loads)
+            recorder.bytes_moved["weight"] += weights
+            recorder.bytes_moved["kv"] += read * burst - weights if task.kv_bytes else 0
 
 
 def task_streams(task: NpuTask) -> list[Any]:

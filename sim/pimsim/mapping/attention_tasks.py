@@ -10,7 +10,7 @@ from typing import TypeVar
 from pimsim.config.memory import MemoryConfig
 from pimsim.config.npu import NpuConfig
 from pimsim.config.pim import PimConfig
-from pimsim.hardware.dram.system import Rows, Scatter
+from pimsim.hardware.dram.system import Rows, Scatter, Stream
 from pimsim.hardware.npu.vector import vector_lane_ops
 from pimsim.hardware.pim.kv_layout import KvRows, ring_spans
 from pimsim.hardware.pim.programs import value_chunks
@@ -86,6 +86,47 @@ class AttentionMapper:
         members = [placed.members[at] for at in entries]
         plan, layer = self.addresses, placed.layer
         return [plan.kv(layer, i) for i in members], [plan.ring(layer, i) for i in members]
+
+    def over_cache(
+        self, task: NpuTask, operator: Operator, step: Step, placed: BlockPlacement,
+        is_spilled: bool,
+    ) -> NpuTask:  # fmt: skip
+        """``task``, a product of what is cached (MLA's expansion), with the reads of that.
+
+        They come with its first tile, into the scratchpad; where activations are ``is_spilled``,
+        from there to the others that the tiles read (vLLM, too, gathers what is cached into a
+        workspace).
+        """
+        among = operator.entries or range(len(step.entries))
+        entries = [at for at in among if step.entries[at].cached]
+        rows, rings = self._kept(placed, entries)
+        tokens = [range(step.entries[at].cached) for at in entries]
+        first, *others = task.steps
+        loads: list[Stream | Rows] = [*first.loads]
+        scatters = [*first.scatters]
+        if placed.shape is None:
+            assert placed.linear is not None, "a block without a cache reads one"
+            loads += placed.linear.reads(KEYS[0], tokens, rows, rings)
+        else:
+            for at, own, ring, span in zip(entries, rows, rings, tokens, strict=True):
+                kv = BankedKv(
+                    placed.shape, own, placed.channel[at], Fraction(0), self.memory,
+                    self.kv_element_bytes, ring,
+                )  # fmt: skip
+                scatters += [
+                    each for head in range(placed.shape.kv_heads)
+                    for each in kv.key_scatters(head, span)
+                ]  # fmt: skip
+        stores = first.stores
+        if is_spilled:
+            at = self.addresses.activation_burst + self._bursts(operator.input_bytes)
+            size = self._bursts(operator.k * self.element_bytes * sum(map(len, tokens)))
+            stores = (Stream(at, size, write=True), *stores)
+        step_with = replace(first, loads=tuple(loads), scatters=tuple(scatters), stores=stores)
+        return replace(
+            task, steps=(step_with, *others), kv_bytes=operator.kv_read_bytes,
+            sram_bytes=task.sram_bytes + operator.kv_read_bytes,
+        )  # fmt: skip
 
     def tasks(
         self, operators: Sequence[Operator], block: Block, forward: ForwardPass,
@@ -189,9 +230,13 @@ class AttentionMapper:
         """Several new tokens a request, on the NPU in tiles."""
         fed = [step.entries[at] for at in entries]
         each = (key_bytes(score, step) + key_bytes(value, step)) / score.kv_heads
+        if made:
+            each = Fraction((score.head_dim + value.head_dim) * self.element_bytes)
         new = [entry.context if made else entry.new_tokens for entry in fed]
         fresh_bytes = int(sum(new) * each * score.kv_heads)
         moved = fresh_bytes + score.input_bytes + value.output_bytes
+        if made:  # keys are inputs
+            moved -= sum(new) * score.kv_heads * score.head_dim * self.element_bytes
         pad = self.npu.scratchpad
         is_spilled = pad.activations == "dram" or moved > pad.capacity // 4
         at = self.addresses.activation_burst

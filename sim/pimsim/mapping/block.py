@@ -75,6 +75,11 @@ class BlockMapper:
             if o.kind is OperatorKind.KV_APPEND else self._npu(o, block, forward, layer)
             for o in parts.before
         ]  # fmt: skip
+        before = [
+            self.attention.over_cache(task, o, forward.step, placed, self._in_dram(o))
+            if o.kv_read_bytes and task.steps else task
+            for task, o in zip(before, parts.before, strict=True)
+        ]  # fmt: skip
         attention = tuple(self.attention.tasks(parts.attention, block, forward, placed))
         after = [self._npu(o, block, forward, layer) for o in parts.after]
         late: list[NpuTask] = []
@@ -150,7 +155,8 @@ class BlockMapper:
         pad = self.npu.scratchpad
         if pad.activations == "dram":
             return True
-        return operator.input_bytes + operator.output_bytes > pad.capacity // 4
+        moved = operator.input_bytes + operator.kv_read_bytes + operator.output_bytes
+        return moved > pad.capacity // 4
 
     def gemm_task(
         self, operator: Operator, layer: int, experts: ExpertPlacement | None = None

@@ -371,6 +371,9 @@ def _flash(step: ForwardPass, block: Block) -> Iterator[FlashAttention]:
         entries = [step.step.entries[at] for at in score.entries] or list(step.step.entries)
         window = score.window or None
         keys = sum(each.keys(window) for each in entries)
+        read = score.kv_read_bytes + value.kv_read_bytes
+        if not read:  # keys and values that the step has made
+            read = keys * score.kv_heads * (score.head_dim + value.head_dim) * step.dtype_bytes
         yield FlashAttention(
             parts=flash_parts(entries, window),
             heads=score.heads,
@@ -379,8 +382,6 @@ def _flash(step: ForwardPass, block: Block) -> Iterator[FlashAttention]:
             value_dim=value.head_dim,
             window=window,
             element_bytes=step.dtype_bytes,
-            key_value_bytes=_per_element(
-                score.kv_read_bytes + value.kv_read_bytes, keys * score.kv_heads
-            ),
+            key_value_bytes=_per_element(read, keys * score.kv_heads),
             softmax_flops=of_kind(OperatorKind.SOFTMAX, score.entries).flops,
         )

@@ -7,7 +7,7 @@ memory.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from math import ceil
@@ -113,10 +113,20 @@ class BankedKv:
 
     def scatters(self, head: int, tokens: range) -> list[Scatter]:
         """Keys tile after tile, a burst of all banks at a time, then values."""
+        values = self._reads(self._value_bursts, head, tokens)
+        return self.key_scatters(head, tokens) + values
+
+    def key_scatters(self, head: int, tokens: range) -> list[Scatter]:
+        """Of keys alone."""
+        return self._reads(self._key_bursts, head, tokens)
+
+    def _reads(
+        self, bursts_of: Callable[[int, range, int], Iterator[tuple[int, int]]], head: int,
+        tokens: range,
+    ) -> list[Scatter]:  # fmt: skip
         per_burst = self.memory.organization.burst_bytes // self.element_bytes
         spans = ring_spans(tokens.start, tokens.stop, self.ring)
-        bursts = [b for span in spans for b in self._key_bursts(head, span, per_burst)]
-        bursts += [b for span in spans for b in self._value_bursts(head, span, per_burst)]
+        bursts = [b for span in spans for b in bursts_of(head, span, per_burst)]
         stride = channel_burst(self.memory, 0, 1, 0) - channel_burst(self.memory, 0, 0, 0)
         return [Scatter(self.channel, at, banks, stride, write=False) for at, banks in bursts]
 

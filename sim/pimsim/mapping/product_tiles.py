@@ -44,7 +44,7 @@ class ProductTiles:
         places = GemmPlaces(
             at,
             first if spill else None,
-            first + self.bursts(product.input_bytes) if spill else None,
+            first + self.bursts(product.input_bytes + product.kv_read_bytes) if spill else None,
         )
         size = self.element_bytes
         tiling = tile_product(*dims, size, self.npu, self.memory, activations_move=spill)

@@ -329,6 +329,7 @@ def _needed(outcome: Outcome) -> dict[str, int]:
                 needed["weight"] -= max(_bias_bytes(operator, element_bytes) - beside, 0)
             on_pim += in_banks
             biases += beside
+            needed["kv"] += operator.kv_read_bytes  # latents that are expanded again
         if operator.kv_read_bytes and work.step is not None and work.attention is not None:
             of = operator, work.step, work.attention
             needed["pim_kv"] += bytes_in_banks(*of)

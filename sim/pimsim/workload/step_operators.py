@@ -16,7 +16,13 @@ from pimsim.config.errors import InputError
 from pimsim.workload.ancestors import ancestors
 from pimsim.workload.operators import OperatorKind
 from pimsim.workload.step import Step
-from pimsim.workload.trace import OperatorTrace, SymbolicOperator
+from pimsim.workload.trace import (
+    ModelFacts,
+    Operand,
+    OperandRole,
+    OperatorTrace,
+    SymbolicOperator,
+)
 
 __all__ = ["StepOperator", "step_operators"]
 
@@ -58,40 +64,82 @@ def step_operators(trace: OperatorTrace, kind: str, step: Step) -> list[StepOper
     of_prompt = trace.phases["prefill"].blocks.get(kind)
     if of_prompt is None:
         raise InputError(f"trace of {trace.model}: its prefill has no block {kind!r}")
-    if any(step.entries[at].cached for at in prompts):
-        of_prompt = _over_cache(of_prompt)
+    cached = any(step.entries[at].cached for at in prompts)
+    of_prompt = _expanded(of_prompt, cached, trace.facts)
     if not others:
         return [StepOperator(operator, step) for operator in of_prompt]
     return _merged(single, of_prompt, step, others, prompts)
 
 
-def _over_cache(operators: Sequence[SymbolicOperator]) -> tuple[SymbolicOperator, ...]:
-    """With what lies between the cache and the scores (MLA's expansion) done for all that is
-    cached, not for the new tokens alone."""
+def _expanded(
+    operators: Sequence[SymbolicOperator], cached: bool, facts: ModelFacts
+) -> tuple[SymbolicOperator, ...]:
+    """With what lies between the cache and the scores (MLA's expansion) for what it is.
+
+    The keys and values that it makes are activations, not a cache. Where tokens are ``cached``,
+    it is done for these too, not for the new tokens alone, and the first product that needs them
+    reads them from the cache: all that it keeps of a token, the part of the key that needs no
+    expansion too.
+    """
     above = ancestors(operators)
-    appends = {o.name for o in operators if o.kind is OperatorKind.KV_APPEND}
+    appends = {o.name: o for o in operators if o.kind is OperatorKind.KV_APPEND}
     needed = {name for o in operators if o.kind in _ATTENTION for name in above[o.name]}
-    return tuple(
-        _of_keys(operator)
-        if operator.name in needed and operator.kind not in _ATTENTION
-        and above[operator.name] & appends else operator
-        for operator in operators
-    )  # fmt: skip
+    between = [
+        o.name for o in operators
+        if o.name in needed and o.kind not in _ATTENTION and above[o.name] & set(appends)
+    ]  # fmt: skip
+    read = [operand for each in appends.values() for operand in each.operands if operand.write]
+    found = []
+    for operator in operators:
+        if operator.kind in _ATTENTION and above[operator.name] & set(between):
+            operator = _of_activations(operator, facts)
+        elif cached and operator.name in between:
+            operator = _of_keys(operator, read if operator.name == between[0] else [])
+        found.append(operator)
+    return tuple(found)
 
 
-def _of_keys(operator: SymbolicOperator) -> SymbolicOperator:
-    """The operator, once for each key that is read in place of each new token."""
+def _of_activations(operator: SymbolicOperator, facts: ModelFacts) -> SymbolicOperator:
+    """Attention whose keys and values were made in the step."""
+    operands = []
+    for each in operator.operands:
+        if each.role is OperandRole.KV:
+            wide = {
+                symbol: size * facts.dtype_bytes // facts.kv_dtype_bytes
+                for symbol, size in each.bytes.items()
+            }
+            each = each.model_copy(update={"role": OperandRole.ACTIVATION, "bytes": wide})
+        operands.append(each)
+    return operator.model_copy(update={"operands": tuple(operands)})
+
+
+def _of_keys(operator: SymbolicOperator, read: Sequence[Operand]) -> SymbolicOperator:
+    """The operator, once for each key that is read in place of each new token.
+
+    ``read``: what the cache keeps of each token, where the operator takes it from there; its inputs
+    are then those of the new tokens.
+    """
 
     def keys(form: Mapping[str, int]) -> dict[str, int]:
         return {"K" if symbol == "T" else symbol: n for symbol, n in form.items()}
 
-    operands = tuple(
-        operand.model_copy(update={"bytes": keys(operand.bytes)}) for operand in operator.operands
-    )
+    operands = [
+        each if read and each.role is OperandRole.ACTIVATION and not each.write
+        else each.model_copy(update={"bytes": keys(each.bytes)})
+        for each in operator.operands
+    ]  # fmt: skip
+    for each in read:
+        size = each.bytes.get("T", 0)
+        # every device has the latent of all heads, whatever it has of the product
+        operands.append(
+            each.model_copy(
+                update={"write": False, "whole": True, "bytes": {"K": size, "T": -size}}
+            )
+        )
     return operator.model_copy(
         update={
             "m": keys(operator.m), "rows": keys(operator.rows), "flops": keys(operator.flops),
-            "operands": operands,
+            "operands": tuple(operands),
         }
     )  # fmt: skip
 

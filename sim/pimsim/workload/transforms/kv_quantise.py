@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from pimsim.config.errors import InputError
 from pimsim.workload.cards import ELEMENT_BYTES
-from pimsim.workload.operators import ForwardPass, Operator, map_operators
+from pimsim.workload.operators import ForwardPass, Operator, OperatorKind, map_operators
 from pimsim.workload.transforms import Transform
 
 __all__ = ["kv_quantise"]
@@ -27,7 +27,7 @@ def kv_quantise(*, dtype_bytes: int) -> Transform:
 
     def transform(forward: ForwardPass) -> ForwardPass:
         def stored(operator: Operator) -> Operator:
-            read, written = _cached_elements(operator, forward.contexts)
+            read, written = _cached_elements(operator, forward.contexts, forward.kv_dtype_bytes)
             return replace(
                 operator, kv_read_bytes=read * dtype_bytes, kv_write_bytes=written * dtype_bytes
             )
@@ -37,7 +37,9 @@ def kv_quantise(*, dtype_bytes: int) -> Transform:
     return transform
 
 
-def _cached_elements(operator: Operator, contexts: Sequence[int]) -> tuple[int, int]:
+def _cached_elements(
+    operator: Operator, contexts: Sequence[int], kv_dtype_bytes: int
+) -> tuple[int, int]:
     """Elements of the cache that an operator reads and writes.
 
     They follow from its dims, as elements of a 4-bit cache are less than
@@ -45,5 +47,7 @@ def _cached_elements(operator: Operator, contexts: Sequence[int]) -> tuple[int, 
     """
     seen = sum(min(context, operator.window or context) for context in contexts)
     read = operator.kv_heads * operator.head_dim * seen if operator.kv_read_bytes else 0
+    if operator.kind is OperatorKind.GEMM:  # latents that are expanded again
+        read = operator.kv_read_bytes // kv_dtype_bytes
     written = operator.rows * operator.width if operator.kv_write_bytes else 0
     return read, written
