@@ -174,7 +174,8 @@ INACTIVE = [
     ),
     Inactive(
         "command fast",
-        "npu.vector.gelu_latency|link.latency_ns|energy.link_pj_per_bit",
+        "npu.vector.gelu_latency|link.(latency_ns|topology|congestion|timing)|"
+        "energy.link_pj_per_bit",
         lambda r: r.npu.vector.timing == "neupims_free" or r.link.collectives == "neupims_none",
         "the artifact's vector work and links are free",
     ),

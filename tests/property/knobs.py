@@ -77,6 +77,8 @@ class Subject:
         yield ()
         if self.kind == "memory" and "tRFCpb" in config_of(self).timings:
             yield ("controller.refresh=per-bank",)
+        if key == "link.congestion":  # neighbours in a ring share no link
+            yield ("link.topology=switch",)
         if self.kind == "system":
             yield ("xpu.l1_per_core=24KiB", "xpu.l2=128KiB")
         section, found, timing = key.rpartition("timings.")
