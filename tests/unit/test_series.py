@@ -144,6 +144,16 @@ def test_at_fast_an_idle_stretch_has_a_sample_at_its_begin() -> None:
     assert rows[-1, A_CYCLE] >= 10_000 and rows[-1, RD] >= bursts
 
 
+def test_what_rates_put_where_there_is_no_time_comes_later() -> None:
+    def found(*ticks: int) -> list[int]:
+        return module._when_there_is_time(np.array(ticks), np.full(len(ticks), 10)).tolist()
+
+    assert found(3, 10, 9) == [3, 10, 9]
+    assert found(12, 11, 4, 2) == [10, 10, 7, 2]
+    # what has no time at all is the last one's, and the laws see it
+    assert found(12, 10, 9) == [10, 10, 11]
+
+
 def test_what_waits_at_the_end_moves_when_the_bus_was_free_last() -> None:
     assert module._in_free_time(7, np.array([9, 0, 4, 1])).tolist() == [2, 0, 4, 1]
     assert module._in_free_time(0, np.array([9, 4])).tolist() == [0, 0]

@@ -1,13 +1,15 @@
 """How exact a run at ``fast`` fidelity was: phases of it, run again by commands.
 
 A random sample says what error to expect of the whole; where a limit is given, every kind of phase
-is tried, and those that miss it are simulated by commands.
+is tried, and those that miss it are simulated by commands. So is a run of few commands whose sample
+says that rates may be off by more than they should.
 """
 
 from __future__ import annotations
 
 import math
 from collections import defaultdict
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from random import Random
 
@@ -16,39 +18,19 @@ import numpy as np
 from pimsim.engine.device import Device
 from pimsim.hardware.dram.fast import MemoryPhase, PhasedMemory
 from pimsim.hardware.dram.fast.flow import TICKS
+from pimsim.workload.operators import Operator
 
-__all__ = ["PhaseErrors", "missed_phases", "rates_hold", "sampled_errors"]
+__all__ = [
+    "PhaseErrors", "better_by_commands", "last_channel_error", "missed_phases", "sampled_errors",
+]  # fmt: skip
 
 SAMPLES = 4
 STUDENT_T = 3.182
 """Two-sided 95 % of Student's t with 3 degrees of freedom."""
-LEAST_ROWS = 512
-"""Of a channel that a product's weights lie in, for the mean of what each row waits for to say what
-all of them do."""
-MOST_BURSTS = 4_000_000
-"""What a few seconds of commands move."""
-
-
-def rates_hold(device: Device) -> bool:
-    """Whether rates say what streams take beside PIM.
-
-    While PIM works, a stream opens a row where PIM's own activations leave room: at once, or a tile
-    or a GWRITE later, or, in the bank that GWRITE reads, when PIM is done. Over many rows that is a
-    rate; weights of a few rows a channel come or do not, and all wait for the last channel. Where
-    two sub-batches have the units work at once on so little, the run is one of commands, which are
-    then few; with long contexts they are not, and PIM alone decides.
-    """
-    if len(device.passes) == 1 or not device.uses_pim:
-        return True
-    org = device.memory.organization
-    moved, products, weighted = 0, 0, 0
-    for iteration in device.passes:
-        for operator in (o for block in iteration.blocks for o in block.operators):
-            moved += operator.weight_bytes + operator.kv_read_bytes
-            products += operator.weight_bytes
-            weighted += operator.weight_bytes**2
-    rows = weighted // max(products, 1) // (org.channels * org.row_bytes)
-    return rows >= LEAST_ROWS or moved > MOST_BURSTS * org.burst_bytes
+WORST = 0.05
+"""Relative; by more a run by rates should not be off."""
+MOST_BURSTS = 2_000_000
+"""What a second of commands moves."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +42,46 @@ class PhaseErrors:
     mean: float
     half_width: float
     """Of the 95 % interval."""
+
+
+def better_by_commands(devices: Sequence[Device], share: float, errors: PhaseErrors) -> bool:
+    """Whether a run of these steps by rates, off by about ``errors``, is to be one of commands.
+
+    It is where sub-batches have the units work at once, commands are few, and rates may be off by
+    more than ``WORST``: by what the sample says, or since products have few rows a channel. Where
+    commands are many, the interval says what rates are good for.
+
+    ``share``: of its rate, what a stream gets beside PIM.
+    """
+    at_once = any(len(device.passes) > 1 and device.uses_pim for device in devices)
+    if not at_once or max(errors.half_width, last_channel_error(devices, share)) <= WORST:
+        return False
+    moved = sum(o.weight_bytes + o.kv_read_bytes for o in _operators(devices))
+    return moved <= MOST_BURSTS * devices[0].memory.organization.burst_bytes
+
+
+def last_channel_error(devices: Sequence[Device], share: float) -> float:
+    """By how much the last channel's part of a product takes longer than the mean, relative.
+
+    While PIM works, a stream opens a row where PIM's own activations leave room: at once, or a tile
+    or a GWRITE later, or, in the bank that GWRITE reads, when PIM is done. The mean over all rows
+    is a rate. On a channel with N of them the sum of what they wait for varies by its share of the
+    time over sqrt(N), and the last of C channels, which a product waits for, is sqrt(2 ln C) of
+    that above the mean, as the largest of C normal variables is.
+    """
+    org = devices[0].memory.organization
+    products = sum(operator.weight_bytes for operator in _operators(devices))
+    weighted = sum(operator.weight_bytes**2 for operator in _operators(devices))
+    rows = weighted / max(products, 1) / (org.channels * org.row_bytes)
+    return (1 - share) * math.sqrt(2 * math.log(org.channels) / max(rows, 1.0))
+
+
+def _operators(devices: Sequence[Device]) -> Iterator[Operator]:
+    """All of the steps' operators."""
+    for device in devices:
+        for forward in device.passes:
+            for block in forward.blocks:
+                yield from block.operators
 
 
 def sampled_errors(memory: PhasedMemory, cycles: int, seed: int) -> PhaseErrors:

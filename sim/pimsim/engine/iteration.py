@@ -9,7 +9,12 @@ import numpy as np
 
 from pimsim.engine.clock import Clock
 from pimsim.engine.device import Device
-from pimsim.engine.fidelity import PhaseErrors, missed_phases, rates_hold, sampled_errors
+from pimsim.engine.fidelity import (
+    PhaseErrors,
+    better_by_commands,
+    missed_phases,
+    sampled_errors,
+)
 from pimsim.engine.machine import Machine, Progress
 from pimsim.engine.memory import Memory
 from pimsim.engine.pim_side import PimSide
@@ -109,7 +114,7 @@ def memory_of(
         config.memory, device.work.trace.facts.hidden, device.whole.tp
     )
     fast = config.fidelity == "fast" and not unfit(pim, network, order, log_entries)
-    if fast and by_command is not None and all(map(rates_hold, devices)):
+    if fast and by_command is not None:
         probe = probe_of(config.memory, pim)
         return PhasedMemory(config.memory, pim, probe, network, by_command)
     return make_memory_system(config.memory, pim, network, order, log_entries)
@@ -133,7 +138,8 @@ def run_devices(
     The memory system logs its first ``log_entries`` commands, and takes samples over time where
     ``over_time``. At fast fidelity with a
     ``max_error``, phases that miss it are simulated by commands, from the start again until none
-    is left; where they are most of the run, all of it is.
+    is left; where they are most of the run, all of it is, and so is a short one whose sample misses
+    what rates should keep.
     """
     limit, seed = devices[0].config.max_error, devices[0].config.seed
     by_command: frozenset[int] = frozenset()
@@ -145,7 +151,10 @@ def run_devices(
         missed = missed_phases(memory, limit, seed) if limit is not None else by_command
         if missed <= by_command:
             cycles = int(outcome.time_ps // outcome.clock.memory_ps)
-            return replace(outcome, errors=sampled_errors(memory, cycles, seed))
+            errors = sampled_errors(memory, cycles, seed)
+            if limit is None and better_by_commands(devices, memory.fast.share_beside, errors):
+                return _run(devices, on_stage, memory_of(devices, log_entries, None), over_time)
+            return replace(outcome, errors=errors)
         by_command |= missed
         if memory.share_of(by_command) > MOST_BY_COMMAND:
             return _run(devices, on_stage, memory_of(devices, log_entries, None), over_time)

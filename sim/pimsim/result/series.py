@@ -57,6 +57,8 @@ def run_series(outcome: Outcome) -> Series:
     org, slot = system.memory.organization, _bus_slot(outcome)
     counts = np.diff(rows[:, :N_COUNTERS], axis=0)
     bus = np.diff(rows[:, _BURSTS].sum(axis=1) * slot - rows[:, A_BUS_LEFT])
+    if outcome.errors is not None:
+        bus = _when_there_is_time(bus, _capacity(outcome, grid))
     # writes that still wait, and bursts under way at the end
     late = charged_counters(system).sum(axis=0)[:N_COUNTERS] - rows[-1, :N_COUNTERS]
     counts[-1] += late
@@ -175,6 +177,19 @@ def _capacity(outcome: Outcome, grid: _Grid) -> Ints:
     """Ticks of all buses in each interval."""
     capacity: Ints = np.diff(grid.cycles) * data_buses(outcome.system.memory)
     return capacity
+
+
+def _when_there_is_time(ticks: Ints, capacity: Ints) -> Ints:
+    """``ticks`` by interval, of rates: what comes of PIM evenly, and not tile by tile, beside a
+    stream that takes all that tiles leave, may not fit. It is then in the next that has time."""
+    late = 0
+    found = ticks.copy()
+    for at in range(len(found) - 1):
+        late += int(ticks[at])
+        found[at] = min(late, int(capacity[at]))
+        late -= int(found[at])
+    found[-1] += late
+    return found
 
 
 def _in_free_time(left: int, free: Ints) -> Ints:

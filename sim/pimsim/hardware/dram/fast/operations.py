@@ -9,7 +9,15 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from pimsim.hardware.dram.fast.flow import ONE, PART_END, PART_PIM, PART_STREAM, PARTS
+from pimsim.hardware.dram.fast.flow import (
+    ONE,
+    PART_BEGIN,
+    PART_END,
+    PART_PIM,
+    PART_ROUNDS,
+    PART_STREAM,
+    PARTS,
+)
 from pimsim.hardware.dram.fast.phases import bursts_each, part_of
 from pimsim.hardware.dram.fast.pieces import (
     MOST_ROUNDS,
@@ -93,6 +101,14 @@ class Operation:
         parts[:, PART_STREAM] = self.beside.stream_share[self.part_kind]
         parts[:, PART_PIM] = self.beside.pim_share[self.part_kind]
         return parts
+
+    @property
+    def ticks_beside(self) -> Ints:
+        """Of all channels together: ticks alone, and those that streams get beside them at as many
+        of PIM, (2,)."""
+        parts = self.parts_beside
+        ticks = (parts[:, PART_END] - parts[:, PART_BEGIN]) * np.maximum(parts[:, PART_ROUNDS], 1)
+        return np.array([ticks.sum(), (ticks * parts[:, PART_STREAM] // ONE).sum()])
 
     def on_channel(self, channel: int) -> tuple[Operation, Ints]:
         """What a channel does of it, and the marks that are its own."""

@@ -166,6 +166,8 @@ class FastMemorySystem:
         self._ends: deque[tuple[Ints, Ints]] = deque()
         self._drained: deque[tuple[Ints, Ints]] = deque([(self._flow["done"].copy(),) * 2])
         self.streams = StreamWork(memory, probe)
+        self._beside = np.zeros(2, np.int64)
+        """Ticks that PIM's operations with streams beside them take alone, and what these get."""
         self._refreshed = 0
         self._by_bank = memory.controller.refresh == "per-bank"
         self.samples = make_samples(most=MOST // 2)
@@ -285,6 +287,7 @@ class FastMemorySystem:
         if running is not None and not running.met_streams:
             running.met_streams = True
             self._parts = running.operation.parts_beside
+            self._beside += running.operation.ticks_beside
             self._pim_refresh["share"] = running.operation.beside.stall_share
 
     def _meet_writes(self) -> None:
@@ -319,6 +322,13 @@ class FastMemorySystem:
     def known_operations(self) -> list[Operation]:
         """PIM operations in the order in which they were first asked for."""
         return list(self._operations)
+
+    @property
+    def share_beside(self) -> float:
+        """Of its rate, what a stream gets beside PIM, over all operations that had one beside
+        them; 1: none had."""
+        alone, got = self._beside.tolist()
+        return float(got / alone) if alone else 1.0
 
     def operation(
         self, programs: Sequence[Ints], marks: int, after: ResultWork | None
