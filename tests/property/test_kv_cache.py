@@ -468,3 +468,21 @@ def test_keys_of_tokens_are_in_their_own_rows_and_in_shared_ones() -> None:
         RowRuns(((0, 10),)), RowRuns(((10, 2),)), RowRuns(((12, 16),)),
     )  # fmt: skip
     assert cache.keys(0, 250, 260).runs == ((7, 2), (10, 2))
+
+
+def test_a_full_linear_cache_says_whose_pages_find_no_room() -> None:
+    """Pages of 16 tokens: 16 bursts of keys and as many of values, in three blocks."""
+    layout = LinearLayout(1, 64, 64, 64)
+    cache = KvCache([CacheKind(layout.sections, 3)], 1, 400, unit="burst")
+    cache.allocate("a", 33)  # three pages of each
+    with pytest.raises(CacheFullError) as refused:
+        cache.allocate("b", 17)
+    assert str(refused.value) == (
+        "the KV cache of 3 blocks is full: request b needs 192 bursts (12 pages of 16 tokens) for "
+        "17 tokens, 112 of 400 are free; end or evict a request, shorten it, or take more memory "
+        "or devices"
+    )
+    cache.allocate("b", 16)
+    with pytest.raises(CacheFullError, match=r"b needs 96 bursts \(6 pages.* for 1 more tokens"):
+        cache.append("b")
+    cache.append("a", 15)

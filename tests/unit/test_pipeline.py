@@ -138,7 +138,9 @@ def test_sixty_four_requests_of_8000_tokens_in_each_of_four_batches_do_not_fit(
     with pytest.raises(
         InputError,
         match=r"64 requests in each of 4 batches\) needs 66\.73 GiB on each device of the fullest "
-        r"stage \(weights 4\.23, KV 62\.50\), memory has 32\.00 GiB",
+        r"stage \(weights 4\.23, KV 62\.50\), memory has 32\.00 GiB: request 28 with 8000 tokens "
+        r"is the first without room: its KV cache takes 1000\.0 MiB, 4\d\d\.\d MiB are left; take "
+        r"fewer or shorter requests, or more devices \(parallel\.tp, parallel\.pp\)$",
     ):
         device_of(resolve("npu-only", given))
     device, _ = device_of(resolve("npu-only", [*given, "parallel.batches=1"]))

@@ -7,7 +7,7 @@ import pytest
 from pimsim.config.errors import InputError
 from pimsim.config.resources import preset_names
 from pimsim.workload.card_trace import card_trace
-from pimsim.workload.cards import ModelCard, load_card
+from pimsim.workload.cards import ModelCard, load_card, parallelism
 from pimsim.workload.decode import card_pass, fits_memory, memory_need
 from pimsim.workload.operators import Block, ForwardPass, Operator, OperatorKind
 from pimsim.workload.requests import Request
@@ -227,8 +227,18 @@ def test_a_model_fits_exactly_its_need_and_not_a_byte_less() -> None:
     need = memory_need(card, Step.decode(requests))
     fits = fits_memory(card, Step.decode(requests), None, None, need.total_bytes)
     assert fits == (need,)
-    with pytest.raises(InputError, match=r"gpt3-7b .*GiB on each device \(weights .*, KV .*\)"):
+    last = len(CONTEXTS) - 1
+    size = 2 * card.heads * card.head_dim * card.kv_dtype_bytes * card.layers * CONTEXTS[-1]
+    each = size / parallelism(card).tp / 2**20
+    with pytest.raises(
+        InputError,
+        match=rf"gpt3-7b .*GiB on each device \(weights .*, KV .*\).*: request {last} with "
+        rf"{CONTEXTS[-1]} tokens is the first without room: its KV cache takes {each:.1f} MiB, "
+        rf"{each:.1f} MiB are left",
+    ):
         fits_memory(card, Step.decode(requests), None, None, need.total_bytes - 1)
+    with pytest.raises(InputError, match="its weights alone take more: take more devices"):
+        fits_memory(card, Step.decode(requests), None, None, need.weights_bytes - 1)
 
 
 def test_refusal_names_the_sizes_in_gib() -> None:

@@ -280,10 +280,27 @@ class KvCache:
             more = f"{tokens - held} more tokens" if held else f"{tokens} tokens"
             raise CacheFullError(
                 f"the KV cache of {blocks} block{'s' * (blocks != 1)} is full: request {request} "
-                f"needs {need} {self.unit}s of channel {channel} for {more}, {free} of {self.rows} "
-                "are free; end or evict a request, place it in another channel, or take more "
-                "channels or devices"
+                f"needs {need} {self._needed(tokens, held, channel, new_tokens)} for {more}, "
+                f"{free} of {self.rows} are free; end or evict a request, {self._way_out}"
             )
+
+    def _needed(self, tokens: int, held: int, channel: int, new_tokens: int) -> str:
+        """What ``_check`` counts: rows of a channel, or bursts and the pages that they make."""
+        if self.unit == "row":
+            return f"rows of channel {channel}"
+        pages = sum(
+            kind.blocks * (section.pages(kind.kept(tokens, new_tokens))
+                           - section.pages(kind.kept(held, new_tokens)))
+            for kind in self.kinds for section in kind.sections
+        )  # fmt: skip
+        sizes = sorted({kind.sections.keys.page_tokens for kind in self.kinds})
+        return f"bursts ({pages} pages of {' or '.join(map(str, sizes))} tokens)"
+
+    @property
+    def _way_out(self) -> str:
+        if self.unit == "row":
+            return "place it in another channel, or take more channels or devices"
+        return "shorten it, or take more memory or devices"
 
     def _grow(self, request: Hashable, tokens: int) -> None:
         one = self._held[request]

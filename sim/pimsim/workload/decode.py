@@ -8,7 +8,13 @@ from pimsim.workload.cards import ModelCard, parallelism
 from pimsim.workload.instantiate import instantiate
 from pimsim.workload.moe import Routing
 from pimsim.workload.operators import ForwardPass
-from pimsim.workload.pipeline import MemoryNeed, TableBytes, fullest, stage_needs
+from pimsim.workload.pipeline import (
+    MemoryNeed,
+    TableBytes,
+    first_without_room,
+    fullest,
+    stage_needs,
+)
 from pimsim.workload.step import Step
 
 __all__ = ["card_pass", "fits_memory", "memory_need", "memory_needs"]
@@ -81,11 +87,13 @@ def fits_memory(
     need = fullest(needs)
     if need.total_bytes > capacity_bytes:
         degrees = parallelism(card, tp, pp)
+        trace = card_trace(card)
+        refused = first_without_room(trace, step, degrees.tp, needs, capacity_bytes, batches)
         raise InputError(
             f"model {card.name} ({degrees.words(len(step.entries), batches)}) needs "
             f"{_gib(need.total_bytes)} GiB on each device{degrees.of_stage} (weights "
             f"{_gib(need.weights_bytes)}, KV {_gib(need.kv_bytes)}), memory has "
-            f"{_gib(capacity_bytes)} GiB"
+            f"{_gib(capacity_bytes)} GiB: {refused}"
         )
     return needs
 

@@ -7,7 +7,13 @@ from collections.abc import Iterable, Iterator
 from pimsim.config.errors import InputError
 from pimsim.workload.cards import ModelCard, Parallelism, tensor_degrees
 from pimsim.workload.operators import OperatorKind
-from pimsim.workload.pipeline import MemoryNeed, TableBytes, fullest, stage_needs
+from pimsim.workload.pipeline import (
+    MemoryNeed,
+    TableBytes,
+    first_without_room,
+    fullest,
+    stage_needs,
+)
 from pimsim.workload.stages import misfit as stages_misfit
 from pimsim.workload.step import Step
 from pimsim.workload.trace import OperandRole, OperatorTrace, SymbolicOperator
@@ -94,10 +100,12 @@ def trace_degrees(
     if not last:
         raise InputError(f"model {trace.model}: {problem}")
     tried = Parallelism(last, pp)
+    needs = trace_memory_needs(trace, step, last, pp, batches)
+    refused = first_without_room(trace, step, last, needs, capacity_bytes, batches)
     raise InputError(
         f"model {trace.model} ({tried.words(len(step.entries), batches)}) needs "
         f"{need / 2**30:.2f} GiB on each device{tried.of_stage}, memory has "
-        f"{capacity_bytes / 2**30:.2f} GiB"
+        f"{capacity_bytes / 2**30:.2f} GiB: {refused}"
     )
 
 

@@ -16,7 +16,7 @@ from pimsim.workload.stages import cut_blocks, stage_kinds
 from pimsim.workload.step import Step
 from pimsim.workload.trace import OperatorTrace
 
-__all__ = ["MemoryNeed", "TableBytes", "fullest", "stage_needs"]
+__all__ = ["MemoryNeed", "TableBytes", "first_without_room", "fullest", "stage_needs"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,3 +79,35 @@ def _sum(each: Mapping[str, BlockBytes], counts: Mapping[str, int]) -> tuple[int
 def fullest(needs: Sequence[MemoryNeed]) -> MemoryNeed:
     """The stage that takes the most, which decides whether a model fits; the first of equals."""
     return max(needs, key=lambda need: need.total_bytes)
+
+
+def first_without_room(
+    trace: OperatorTrace, step: Step, tp: int, needs: Sequence[MemoryNeed], capacity_bytes: int,
+    batches: int | None = None,
+) -> str:  # fmt: skip
+    """Which request of ``step`` is the first whose cache the fullest stage of ``needs`` does not
+    hold, and what would help, in words.
+
+    ``batches`` like this one are under way at once; None: one a stage.
+    """
+    number = needs.index(fullest(needs))
+    left = capacity_bytes - needs[number].weights_bytes
+    wider = "more devices (parallel.tp, parallel.pp)"
+    if left < 0:
+        return f"its weights alone take more: take {wider}"
+    under_way = len(needs) if batches is None else batches
+    kinds = list(trace.phases["decode"].sequence())
+    own = stage_kinds(kinds, cut_blocks(len(kinds), len(needs))[number])
+    known: dict[tuple[int, int], int] = {}
+    for entry in step.entries:
+        asked = entry.context, entry.new_tokens
+        if asked not in known:
+            known[asked] = under_way * _sum(held_bytes(trace, Step((entry,)), tp), own)[1]
+        if known[asked] > left:
+            return (
+                f"request {entry.request.id} with {entry.context} tokens is the first without "
+                f"room: its KV cache takes {known[asked] / 2**20:.1f} MiB, {left / 2**20:.1f} MiB "
+                f"are left; take fewer or shorter requests, or {wider}"
+            )
+        left -= known[asked]
+    return f"take {wider}"

@@ -112,9 +112,13 @@ class KvSection:
     token_rows: float = 0.0
     """Rows of every bank that the elements of one token would fill, one beside the other."""
 
+    def pages(self, tokens: int) -> int:
+        """Pages that ``tokens`` have begun; none where there is no such part."""
+        return -(-tokens // self.page_tokens) if self.page_rows else 0
+
     def rows(self, tokens: int) -> int:
         """Rows of the pages that ``tokens`` have begun."""
-        return -(-tokens // self.page_tokens) * self.page_rows
+        return self.pages(tokens) * self.page_rows
 
 
 @dataclass(frozen=True)
