@@ -375,3 +375,15 @@ def test_the_knobs_are_all_fields_but_the_labels_and_the_limit() -> None:
     assert set(KNOBS) == set(ModelCard.model_fields) - {
         "name", "source", "max_context", "positions",
     }  # fmt: skip
+
+
+def test_norms_behind_attention_and_network_come_before_their_residuals() -> None:
+    card = load_card("llama-3-8b").model_copy(update={"post_norms": True})
+    block = card_pass(card, Step.decode(batch(5)), tp=1).blocks[0]
+    assert {
+        name: block.operator(name).depends_on
+        for name in ("post_ln1", "res1", "ln2", "post_ln2", "res2")
+    } == {
+        "post_ln1": ("proj",), "res1": ("post_ln1",), "ln2": ("res1",), "post_ln2": ("fc2",),
+        "res2": ("post_ln2", "res1"),
+    }  # fmt: skip
