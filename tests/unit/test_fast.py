@@ -31,8 +31,8 @@ from pimsim.hardware.dram.fast import (
 )
 from pimsim.hardware.dram.fast.clock import RefreshClock
 from pimsim.hardware.dram.fast.pieces import _sample
-from pimsim.hardware.dram.fast.probe import RankStops
 from pimsim.hardware.dram.fast.programs import Pieces, ProgramRun, reserved
+from pimsim.hardware.dram.fast.rank_stops import RankStops
 from pimsim.hardware.dram.layout import (
     C_COMMANDS,
     C_COMP_COLUMNS,

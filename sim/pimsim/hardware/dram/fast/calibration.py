@@ -24,7 +24,8 @@ from pimsim.config.memory import MemoryConfig
 from pimsim.config.paths import cache_folder
 from pimsim.config.pim import PimConfig
 from pimsim.hardware.dram.fast.clock import RefreshClock
-from pimsim.hardware.dram.fast.probe import STREAM_BURSTS, Probe, RankStops, StreamRate
+from pimsim.hardware.dram.fast.probe import STREAM_BURSTS, Probe, StreamRate
+from pimsim.hardware.dram.fast.rank_stops import RankStops
 
 __all__ = ["calibrate", "calibration_file", "probe_of"]
 

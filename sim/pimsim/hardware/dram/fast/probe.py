@@ -21,6 +21,7 @@ from pimsim.hardware.dram.device import make_memory_system
 from pimsim.hardware.dram.fast.clock import RefreshClock
 from pimsim.hardware.dram.fast.flow import NEVER, ONE, TICKS
 from pimsim.hardware.dram.fast.programs import ProgramRun, renamed_rows
+from pimsim.hardware.dram.fast.rank_stops import RankStops, find_rank_stops
 from pimsim.hardware.dram.layout import (
     C_STACK,
     INFINITY,
@@ -36,7 +37,7 @@ from pimsim.hardware.dram.system import MemorySystem
 from pimsim.hardware.dram.transfers import Group, Scatter, Stream
 from pimsim.hardware.remembered import Remembered
 
-__all__ = ["Probe", "ProgramTimes", "RankStops", "Stall", "StreamRate", "TimesBeside"]
+__all__ = ["Probe", "ProgramTimes", "Stall", "StreamRate", "TimesBeside"]
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -56,8 +57,6 @@ SCATTER_BYTES = 160
 """Of one in a key, about."""
 LEAST_BESIDE = 64
 """Shorter streams than these are not what keeps a memory busy beside PIM."""
-RUN_PLACES = 16
-"""A stream's run in a rank is looked at in such steps."""
 QUIET_CYCLES = 4096
 """Stands for a refresh interval where there is none."""
 
@@ -127,19 +126,6 @@ class Stall:
     """Of 4096: of all that they cost, what counts as refresh; the rest is opening rows again."""
 
 
-@dataclass(frozen=True)
-class RankStops:
-    """What a refresh of one rank costs a stream, which lies in one rank after the other."""
-
-    run: int = 0
-    """Bursts that lie in a rank before the next one's begin; 0: a stream is in all at once."""
-    stall: int = 0
-    """Ticks for which a stream in the rank that is refreshed stands still."""
-    ahead: int = 0
-    """Bursts at the end of a rank's run that wait at their banks for the refresh while those of the
-    next rank pass."""
-
-
 class Probe:
     """Runs one channel of ``memory`` with ``pim``."""
 
@@ -147,7 +133,7 @@ class Probe:
         single = memory.organization.model_copy(update={"channels": 1})
         self.memory = memory.model_copy(update={"organization": single})
         self.pim = pim
-        self._map = AddressMap.parse(self.memory.stream_map, single)
+        self.map = AddressMap.parse(self.memory.stream_map, single)
         # by content; nothing that is known changes with what else is
         self._programs: Remembered[ProgramTimes] = Remembered(
             PROGRAM_BYTES // 2, lambda one: one.nbytes
@@ -235,43 +221,16 @@ class Probe:
 
     @cached_property
     def rank_stops(self) -> RankStops:
-        """Of streams of reads, where refreshes of ranks are far enough apart to see each; those of
-        a single rank, which stop the clock, and of banks, are no such stops."""
-        org = self.memory.organization
-        if self.memory.controller.refresh != "all-bank" or org.ranks == 1:
-            return RankStops()
-        run = 1 << self._map.position["ra"]
-        ticks = self.quiet.reads.ticks
-        # of the second rank, as the second refresh is
-        begun = min(WARM_CYCLES * TICKS // ticks, self.interval * TICKS // ticks // 4)
-        bursts = min(begun + 2 * run, self.interval * TICKS * 3 // 4 // ticks)
-        if run < RUN_PLACES:
-            return RankStops()
+        """What a refresh of one of several ranks costs a stream."""
+        return find_rank_stops(self)
 
-        def lost(left: int) -> int:
-            """Ticks, with so many bursts of its rank to come when the refresh falls due."""
-            stream = Stream(2 * run - left - begun, bursts)
-            start = 2 * self.interval - (begun * ticks + self.reads.latency) // TICKS
-            return (self._from(start, stream) - self.quiet._from(start, stream)) * TICKS
-
-        full = [lost(run * (RUN_PLACES - 1 - at) // RUN_PLACES) for at in range(RUN_PLACES // 4)]
-        stall = sum(full) // len(full)
-        passed, held = 0, min(run * 3 // 4, bursts - begun - stall // ticks)
-        while held - passed > 1:
-            left = (passed + held) // 2
-            if lost(left) < stall // 2:
-                passed = left
-            else:
-                held = left
-        return RankStops(run, stall, passed) if stall > 0 else RankStops()
-
-    def _from(self, start: int, stream: Stream) -> int:
-        """Cycle at which a stream is complete that comes to an idle channel at ``start``."""
+    def cycles_from(self, start: int, stream: Stream) -> int:
+        """Cycles that a stream takes that comes to an idle channel at cycle ``start``."""
         system = self.one_channel()
         while system.now < start:
             system.advance(start)
         system.submit(start, [stream])
-        return _run(system)
+        return _run(system) - start
 
     @cached_property
     def reads(self) -> StreamRate:
@@ -454,8 +413,8 @@ class Probe:
     def _renamed(self, job: ProgramRun) -> ProgramRun:
         """The same in rows that do not tell requests and batches apart: above those that its own
         writes go to, below those of the streams beside it."""
-        row = self._map.position["ro"]
-        if row + self._map.width["ro"] < sum(self._map.width.values()):
+        row = self.map.position["ro"]
+        if row + self.map.width["ro"] < sum(self.map.width.values()):
             return job  # writes and streams may be in any row
         written = int(job.bursts.sum())
         least = (written - 1 >> row) + 1
