@@ -151,8 +151,8 @@ def _stream(draw: Draw) -> Iterator[str]:
         slots = result.cycles * design.organization.channels / peak_interval_cycles(design)
         if done > slots * (1 + _TOLERANCE):
             yield f"{done} {peak.command} in {slots} slots"
-        if macs > slots * peak.macs * (1 + _TOLERANCE):
-            yield f"{macs} MACs in {slots} slots of {peak.macs}"
+        if macs > slots * design.peak_macs * (1 + _TOLERANCE):
+            yield f"{macs} MACs in {slots} slots of {design.peak_macs}"
     if not all(
         isfinite(pj) and pj >= 0 for pj in stream_energy_pj(design, result.commands).values()
     ):

@@ -48,6 +48,9 @@ class Device:
             range(count) if name in command.broadcast else (at,)
             for name, count, at in zip(LEVELS[1:], self.counts, place, strict=True)
         ]
+        if "unit" in command.broadcast:
+            share = self.design.banks_per_unit
+            choices[-1] = range(place[-1] % share, self.counts[-1], share)
         return list(product(*choices[: depth_of(level)]))  # type: ignore[arg-type]
 
     def started(self, level: str, command: CommandConfig, place: Place) -> list[Place]:

@@ -25,7 +25,11 @@ def reached(
         if level == "bank" and command.bank_block is not None:
             width = command.bank_block
         first = at // width * width
-        nodes = {(*node, child) for node in nodes for child in range(first, first + width)}
+        children = range(first, first + width)
+        if level == "bank" and "unit" in command.broadcast:
+            share = design.banks_per_unit
+            children = range(at % share, count, share)
+        nodes = {(*node, child) for node in nodes for child in children}
     return nodes
 
 

@@ -111,10 +111,10 @@ def test_attention_reads_k_and_v_and_takes_longer_when_it_is_larger(
     design = DESIGNS[name]
     least = attention_cycles(design, heads, head_dim, context, 2)
     assert design.attention is not None and design.peak is not None
-    macs = least.commands[design.attention.commands.mac] * design.peak.macs
+    macs = least.commands[design.attention.commands.mac] * design.peak_macs
     assert macs >= 2 * heads * head_dim * context
     # one MAC command after the other, of the channel with most heads
-    turns, units = -(-heads // 16), design.peak.macs // 16
+    turns, units = -(-heads // 16), design.peak_macs // 16
     columns = turns * 2 * -(-head_dim * context // (units * 16))
     assert least.cycles >= columns * design.all_timings[design.peak.interval]
     for sizes in ((heads + 16, head_dim, context), (heads, head_dim, context + 16 * more)):

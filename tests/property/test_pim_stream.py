@@ -59,15 +59,20 @@ COMMANDS: dict[str, dict[str, Any]] = {
 TIES = [
     ("ACT", "RD"), ("ACT", "PRE"), ("PRE", "ACT"), ("RD", "PRE"), ("REF", "ACT"),
     ("ACTG", "MACG"), ("ACTG", "PREA"), ("PREA", "ACTG"), ("MACG", "PREA"), ("REF", "ACTG"),
-    ("PREA", "REF"),
+    ("PREA", "REF"), ("ACT", "PREA"), ("RD", "PREA"),
 ]  # fmt: skip
 """Pairs that a design must bind; rules that are drawn may bind them again."""
+UNIT_COMMANDS = {
+    name: {**COMMANDS[name], "broadcast": ["bank_group", "unit"]} for name in ("ACTG", "MACG")
+}
+"""The same in one bank of each unit instead of one of each bank group."""
 ISSUED = ("RD", "MACG", "WRB", "FENCE")
 
 
 @st.composite
 def designs(draw: st.DrawFn) -> PimDesignConfig:
     small = st.integers(1, 2)
+    per_group = draw(st.sampled_from([1, 2, 4]))
     names = st.lists(st.sampled_from(sorted(COMMANDS)), min_size=1, max_size=3, unique=True)
     delay = st.sampled_from(["tA", "tB", "tC", "tA + tB", "max(tA, tC) - 1"])
     rules = [
@@ -101,6 +106,7 @@ def designs(draw: st.DrawFn) -> PimDesignConfig:
             "design": "aim",
             "dtype": "bf16",
             "element_bytes": 2,
+            "banks_per_unit": draw(st.sampled_from([1, per_group])),
             "operations": [],
             "memory": bare_memory(
                 {
@@ -108,7 +114,7 @@ def designs(draw: st.DrawFn) -> PimDesignConfig:
                     "pseudo_channels": draw(small),
                     "ranks": draw(small),
                     "bank_groups": draw(small),
-                    "banks_per_group": draw(small),
+                    "banks_per_group": per_group,
                     "rows": 8,
                     "columns": 4,
                     "column_bytes": 32,
@@ -121,7 +127,7 @@ def designs(draw: st.DrawFn) -> PimDesignConfig:
                 "tC": draw(st.integers(1, 30)),
                 "tREFI": draw(st.integers(60, 200)),
             },
-            "commands": COMMANDS,
+            "commands": {**COMMANDS, **(UNIT_COMMANDS if draw(st.booleans()) else {})},
             "rules": rules,
             "controller": {
                 "queue_depth": draw(st.integers(1, 6)),

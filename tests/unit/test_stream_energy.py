@@ -6,7 +6,6 @@ import pytest
 
 from pimsim.config.loader import load_energy, load_run, load_stream_pim
 from pimsim.hardware.energy.pim_stream import (
-    banks_reached,
     cap_of,
     fullest_stack_w,
     static_stack_w,
@@ -32,7 +31,7 @@ def test_a_broadcast_costs_each_bank_that_it_reaches(
     name: str, command: str, banks: int, each_pj: float
 ) -> None:
     design = load_stream_pim(name).config
-    assert banks_reached(design, design.all_commands[command]) == banks
+    assert design.banks_reached(command) == banks
     found = stream_energy_pj(design, {command: 3})
     assert sum(found.values()) == pytest.approx(3 * banks * each_pj)
 

@@ -180,7 +180,7 @@ def _as_json(design: PimDesignConfig, result: StreamResult, macs: int | None) ->
         slots = result.cycles * design.organization.channels / peak_interval_cycles(design)
         shares["banks"] = commands.get(peak.command, 0) / slots
         if macs is not None:
-            shares["macs"] = macs / (slots * peak.macs)
+            shares["macs"] = macs / (slots * design.peak_macs)
     return {
         "cycles": result.cycles,
         "time_s": result.cycles * design.tCK / _PS_PER_S,

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Literal
 
 from pydantic import Field
 
 from pimsim.config.base import ConfigModel
-from pimsim.config.memory import MemoryConfig
+from pimsim.config.memory import Action, MemoryConfig
 from pimsim.config.rules import Rule
 
-__all__ = ["CommandConfig", "Mode", "PimAction", "memory_commands", "stream_rules"]
+__all__ = ["UNIT", "CommandConfig", "Mode", "PimAction", "memory_commands", "stream_rules"]
+
+UNIT = "unit"
+"""In place of ``bank`` among the levels of a broadcast: one bank of each unit."""
 
 Mode = Literal["any", "bank", "register", "all_bank"]
 """What a channel can be set to; ``any``: the command is the same in all."""
@@ -37,7 +41,9 @@ class CommandConfig(ConfigModel):
     """Command of the memory that takes its place where PIM has no row buffer of its own."""
     broadcast: list[str] = Field(default_factory=list)
     """Levels at which it goes to every node instead of the addressed one: an all-bank command
-    has ``[bank_group, bank]``, one bank in each bank group ``[bank_group]``."""
+    has ``[bank_group, bank]``, one bank in each bank group ``[bank_group]``. ``unit`` in place of
+    ``bank``: in each unit that banks share (``banks_per_unit``) the one in the addressed one's
+    place."""
     bank_block: int | None = Field(default=None, ge=2, le=64)
     """Of the banks of a bank group only an aligned block of so many, with the addressed one
     (Duplex: two banks of each bank group are a bundle); needs ``bank`` in ``broadcast``."""
@@ -73,11 +79,16 @@ def memory_commands(memory: MemoryConfig) -> dict[str, CommandConfig]:
 
     Those with auto-precharge are not among them: a stream's rows are closed by its controller.
     """
-    act, pre = memory.command("activate"), memory.command("precharge")
-    does = {action: name for name, action in memory.commands.items()}
+    return dict(_derived(tuple(memory.commands.items())))
+
+
+@cache
+def _derived(commands: tuple[tuple[str, Action], ...]) -> tuple[tuple[str, CommandConfig], ...]:
+    does = {action: name for name, action in commands}
+    act, pre = does["activate"], does["precharge"]
     rank = ["bank_group", "bank"]
     opened = {"row": "open", "activate": act, "precharge": pre, "queue": "plain"}
-    known = {
+    known: dict[Action, dict[str, object]] = {
         "activate": {"bus": "row", "effect": "open"},
         "precharge": {"bus": "row", "effect": "close"},
         "precharge-all": {"bus": "row", "effect": "close", "broadcast": rank},
@@ -89,11 +100,11 @@ def memory_commands(memory: MemoryConfig) -> dict[str, CommandConfig]:
         },
         "refresh-bank": {"bus": "row", "row": "closed", "precharge": pre},
     }  # fmt: skip
-    return {
-        name: CommandConfig.model_validate(known[action])
-        for name, action in memory.commands.items()
+    return tuple(
+        (name, CommandConfig.model_validate(known[action]))
+        for name, action in commands
         if action in known
-    }
+    )
 
 
 def stream_rules(memory: MemoryConfig) -> list[Rule]:

@@ -13,11 +13,17 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from pimsim.config.base import ConfigModel
-from pimsim.config.commands import CommandConfig, PimAction, memory_commands, stream_rules
+from pimsim.config.commands import (
+    UNIT,
+    CommandConfig,
+    PimAction,
+    memory_commands,
+    stream_rules,
+)
 from pimsim.config.delay import timing_names
 from pimsim.config.errors import InputError
-from pimsim.config.memory import MemoryConfig, OrganizationConfig
-from pimsim.config.pim_attention import AttentionMapConfig
+from pimsim.config.memory import LEVELS, MemoryConfig, OrganizationConfig
+from pimsim.config.pim_attention import AttentionMapConfig, GemvMapConfig
 from pimsim.config.pim_controller import PeakConfig, PimControllerConfig
 from pimsim.config.plugins import ModuleName
 from pimsim.config.rules import Rule
@@ -28,13 +34,13 @@ Amount = Annotated[int, Field(ge=0, le=2**31 - 1)]
 """Cycles, or what a buffer holds."""
 
 _SHARED = (
-    "row_buffers", "composite_gemv", "elements_per_comp", "keys_share_rows", "gwrite_cycles",
+    "row_buffers", "composite_gemv", "keys_share_rows", "gwrite_cycles",
     "comp_pipeline", "refresh_avoidance", "read_write_slack", "softmax_overlap", "timed_comps",
     "front_end", "result_writes", "operand_rows", "windowed_activations", "pipeline_fill",
 )  # fmt: skip
 """What is of designs whose commands go through the memory's controller."""
 _OWN = (
-    "operations", "activations", "capacities", "attention", "peak", "static_w_per_channel",
+    "operations", "activations", "capacities", "attention", "gemv", "peak", "static_w_per_channel",
     "energy_pj",
 )  # fmt: skip
 """What is of designs with a controller of their own."""
@@ -54,6 +60,10 @@ class PimConfig(ConfigModel):
     """Number format of a kernel's operands (``bf16``, ``fp16``); a run has its own."""
     element_bytes: int = Field(default=2, ge=1, le=8)
     """Bytes of one of them."""
+    elements_per_comp: int = Field(default=16, ge=1, le=4096)
+    """Multipliers of one unit: elements of a row that it multiplies at a time."""
+    banks_per_unit: int = Field(default=1, ge=1, le=64)
+    """Neighbouring banks of a bank group that share a unit; 1: each bank has its own."""
     timings: dict[str, Amount] = Field(default_factory=dict)
     """Timings of the design in cycles of tCK, beside those of the memory."""
     commands: dict[str, CommandConfig]
@@ -72,8 +82,6 @@ class PimConfig(ConfigModel):
     """2: the bank has a second row buffer for PIM, so normal reads go on (NeuPIMs section 5)."""
     composite_gemv: bool = False
     """COMPS_READRES: one command for n dot products and the read of their result."""
-    elements_per_comp: int = Field(default=16, ge=1, le=4096)
-    """Multipliers beside each bank: elements of a row that one COMP multiplies."""
     keys_share_rows: bool = True
     """Keys of several tokens of a bank share a row where one token's do not fill it; else those of
     each token begin at a row of their own."""
@@ -114,6 +122,9 @@ class PimConfig(ConfigModel):
     """Buffers and registers of the design (``global_buffer_bytes``), read by its module."""
     attention: AttentionMapConfig | None = None
     """How attention lies over the banks, for a design whose module reads it."""
+    gemv: GemvMapConfig | None = None
+    """Which command does which step of a matrix-vector product, for a design whose module reads
+    it."""
     peak: PeakConfig | None = None
     static_w_per_channel: float = Field(default=0.0, ge=0, le=1e4)
     """Standby of a channel's DRAM, its controller and PHY, and what its units draw at rest."""
@@ -206,6 +217,11 @@ class PimConfig(ConfigModel):
         own = self.commands.get(command)
         return self.row_buffers == 2 and own is not None and own.row_buffer == "own"
 
+    def multipliers(self, memory: MemoryConfig) -> int:
+        """Multipliers beside the banks of all channels."""
+        org = memory.organization
+        return org.channels * org.channel_banks // self.banks_per_unit * self.elements_per_comp
+
     def capacity(self, key: str) -> int:
         """A capacity that the design's module needs, at least 1; ``InputError`` without it."""
         found = self.capacities.get(key, 0)
@@ -256,6 +272,27 @@ class PimDesignConfig(PimConfig):
     def all_commands(self) -> dict[str, CommandConfig]:
         """Commands by name, the memory's first; their order is their number."""
         return {**memory_commands(self.memory), **self.commands}
+
+    def banks_reached(self, command: str) -> int:
+        """Banks of a channel to which one ``command`` goes, those that follow them included."""
+        config = self.all_commands[command]
+        reached = config.drives
+        for level, count in zip(LEVELS[1:], self.organization.counts, strict=True):
+            if level == "bank" and UNIT in config.broadcast:
+                reached *= count // self.banks_per_unit
+            elif level in config.broadcast:
+                block = config.bank_block if level == "bank" else None
+                reached *= count if block is None else block
+        return reached
+
+    @property
+    def peak_macs(self) -> int:
+        """Multiply-accumulates of one command of ``peak`` in a channel; ``InputError`` without."""
+        if self.peak is None:
+            raise InputError(f"{self.name}: peak is missing")
+        if self.peak.macs is not None:
+            return self.peak.macs
+        return self.banks_reached(self.peak.command) * self.elements_per_comp
 
     @property
     def all_rules(self) -> list[Rule]:

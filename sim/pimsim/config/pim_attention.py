@@ -9,7 +9,9 @@ from pydantic import Field, model_validator
 from pimsim.config.base import ConfigModel
 from pimsim.config.plugins import ModuleName
 
-__all__ = ["AttentionCommands", "AttentionMapConfig", "InnerLevel", "LayoutField"]
+__all__ = [
+    "AttentionCommands", "AttentionMapConfig", "GemvMapConfig", "InnerLevel", "LayoutField",
+]  # fmt: skip
 
 InnerLevel = Literal["pseudo_channel", "rank", "bank_group", "bank"]
 LayoutField = Literal["pseudo_channel", "rank", "bank_group", "bank", "column", "row"]
@@ -83,3 +85,14 @@ class AttentionMapConfig(ConfigModel):
         if "column" not in self.column_order or self.column_order[-1:] != ["row"]:
             raise ValueError("column_order must hold column, and end with row")
         return self
+
+
+class GemvMapConfig(ConfigModel):
+    """Which command of the design does which step of a matrix-vector product in the banks."""
+
+    load: str
+    """A column's worth of the vector into the channel's buffer."""
+    multiply: str
+    """One column of the matrix in every unit that it reaches, times the buffer's."""
+    read: str
+    """The sums of the units that ``multiply`` reaches, to the host; they are zero after that."""

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
-from pimsim.config.commands import CommandConfig, PimAction, memory_commands
+from pimsim.config.commands import UNIT, CommandConfig, PimAction, memory_commands
 from pimsim.config.errors import near_miss
 from pimsim.config.memory import LEVELS, MemoryConfig
 from pimsim.config.pim_controller import PimControllerConfig
@@ -44,6 +44,11 @@ def check_shared(pim: PimConfig, memory: MemoryConfig, at: str) -> None:
 
 def _check_actions(pim: PimConfig, at: str) -> None:
     """Raises ``ValueError`` where an action has no command, or two."""
+    if pim.banks_per_unit != 1:
+        raise ValueError(
+            f"{at}banks_per_unit: {pim.banks_per_unit}; the memory's controller multiplies in all "
+            "banks at once, so that each has a unit of its own"
+        )
     seen: dict[str, str] = {}
     for name, command in pim.commands.items():
         if command.action is None:
@@ -144,6 +149,7 @@ def check_stream(pim: PimConfig, memory: MemoryConfig, at: str) -> None:
         if rule.other_place is not None and pim.controller.order != "window":
             raise ValueError(f"{at}rules.{index}.other_place needs controller.order window")
     _check_controller(pim.controller, commands, memory, f"{at}controller")
+    _check_units(pim, memory, at)
     for name, command in pim.commands.items():
         _check_command(f"{at}commands.{name}", command, commands, memory)
         if command.energy is not None and command.energy not in pim.energy_pj:
@@ -166,6 +172,9 @@ def _named_commands(pim: PimConfig, controller: PimControllerConfig) -> Iterator
     if pim.attention is not None:
         for key, name in pim.attention.commands.model_dump().items():
             yield f"attention.commands.{key}", name
+    if pim.gemv is not None:
+        for key, name in pim.gemv.model_dump().items():
+            yield f"gemv.{key}", name
     if pim.peak is not None:
         yield "peak.command", pim.peak.command
     if controller.mode_switch is not None:
@@ -197,16 +206,37 @@ def _check_controller(
             raise ValueError(f"{where}.command: {mode_row.command} is no row command")
 
 
+def _check_units(pim: PimConfig, memory: MemoryConfig, at: str) -> None:
+    """Units and buffers must fit the memory's banks and columns."""
+    org = memory.organization
+    if org.banks_per_group % pim.banks_per_unit:
+        raise ValueError(
+            f"{at}banks_per_unit: {pim.banks_per_unit} banks a unit do not divide the "
+            f"{org.banks_per_group} banks of a bank group of {memory.name}"
+        )
+    for key, held in pim.capacities.items():
+        if key.endswith("_buffer_bytes") and held < org.burst_bytes:
+            raise ValueError(
+                f"{at}capacities.{key}: {held} bytes hold less than one operand, a column of "
+                f"{org.burst_bytes} bytes of {memory.name}"
+            )
+
+
 def _check_command(
     at: str, command: CommandConfig, commands: Mapping[str, CommandConfig], memory: MemoryConfig
 ) -> None:
     """What opens or closes the rows for a command must do so in all its banks."""
+    known = (*LEVELS[1:], UNIT)
     for index, level in enumerate(command.broadcast):
-        if level not in LEVELS[1:]:
+        if level not in known:
             raise ValueError(
-                f"{at}.broadcast.{index}: unknown level {level!r}{near_miss(level, LEVELS[1:])}; "
-                f"known: {', '.join(LEVELS[1:])}"
+                f"{at}.broadcast.{index}: unknown level {level!r}{near_miss(level, known)}; "
+                f"known: {', '.join(known)}"
             )
+    if UNIT in command.broadcast and "bank" in command.broadcast:
+        raise ValueError(
+            f"{at}.broadcast: bank and unit; a command goes to all banks or one a unit"
+        )
     per_group = memory.organization.banks_per_group
     if command.bank_block is not None and (
         "bank" not in command.broadcast or per_group % command.bank_block
@@ -228,7 +258,8 @@ def _check_command(
         helper = commands[other]
         if helper.effect != effect or helper.row != "any":
             raise ValueError(f"{where}: {other} needs effect {effect!r} and row 'any'")
-        if not set(command.broadcast) <= set(helper.broadcast) or (
+        reached = set(helper.broadcast) | ({UNIT} if "bank" in helper.broadcast else set())
+        if not set(command.broadcast) <= reached or (
             helper.bank_block not in (None, command.bank_block)
         ):
             raise ValueError(f"{where}: {other} does not reach all banks of {at.split('.')[-1]}")
@@ -253,14 +284,20 @@ def _check_stream_ties(
     """Raises ``ValueError`` where no rule binds two commands of which one needs the other."""
     rules = [*memory.rules, *pim.rules]
     bound = {(one, two) for rule in rules for one in rule.first for two in rule.then}
-    for first, then, why in _stream_ties(pim):
+    for first, then, why in _stream_ties(pim, commands):
         if first in commands and then in commands and (first, then) not in bound:
             raise ValueError(f"{at}no rule says when {then} may follow {first}: {why}")
 
 
-def _stream_ties(pim: PimConfig) -> Iterator[tuple[str | None, str | None, str]]:
+def _stream_ties(
+    pim: PimConfig, commands: Mapping[str, CommandConfig]
+) -> Iterator[tuple[str | None, str | None, str]]:
     """Pairs of commands that a rule must bind: what the second needs of the first."""
-    for name, command in pim.commands.items():
+    refresh = None if pim.controller is None else pim.controller.refresh
+    used = dict(pim.commands)
+    if refresh is not None:
+        used[refresh.command] = commands[refresh.command]
+    for name, command in used.items():
         opener, closer = command.activate, command.precharge
         if command.row == "closed":
             yield closer, name, "a bank is precharged first"
@@ -273,5 +310,9 @@ def _stream_ties(pim: PimConfig) -> Iterator[tuple[str | None, str | None, str]]
             yield name, opener, "it closes the row itself"
         else:
             yield name, closer, "it works on an open row"
-        if pim.controller is not None and pim.controller.refresh is not None:
-            yield pim.controller.refresh.command, opener, "a refresh takes its time"
+        if refresh is not None:
+            yield refresh.command, opener, "a refresh takes its time"
+            closing = commands[refresh.command].precharge
+            yield opener, closing, "a refresh closes the rows that are open"
+            if command.effect != "close":
+                yield name, closing, "a refresh closes the rows that are open"

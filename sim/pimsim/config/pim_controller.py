@@ -102,5 +102,6 @@ class PeakConfig(ConfigModel):
     """The multiply-accumulate command; its count over the most possible is the utilisation."""
     interval: str
     """Least cycles between two of them, over timing names."""
-    macs: int = Field(ge=1, le=2**31 - 1)
-    """Multiply-accumulates of one such command in a channel."""
+    macs: int | None = Field(default=None, ge=1, le=2**31 - 1)
+    """Multiply-accumulates of one such command in a channel; none: ``elements_per_comp`` in each
+    bank that it reaches."""

@@ -65,7 +65,7 @@ def _design_peak(name: str, metric: str) -> float:
     """Of a stream design, from how often its ``peak`` command goes and what that multiplies."""
     design = load_stream_pim(name).config
     assert design.peak is not None
-    macs_per_cycle = design.peak.macs / peak_interval_cycles(design)
+    macs_per_cycle = design.peak_macs / peak_interval_cycles(design)
     if metric == "tflops_per_chip":
         cycles_per_ns = 1000 / design.tCK
         return _CHANNELS_PER_AIM_CHIP * _FLOP_PER_MAC * macs_per_cycle * cycles_per_ns / 1000

@@ -43,7 +43,7 @@ def device_area(
     banks = org.channels * org.pseudo_channels * org.ranks * org.banks
     bits = org.capacity_bytes * 8 // banks
     bank = area.bank_mm2 * bits / area.bank_bits
-    lanes = banks * pim.elements_per_comp if pim is not None else 0
+    lanes = pim.multipliers(memory) if pim is not None else 0
     double = pim is not None and pim.row_buffers == 2
     systolic, vector, pad = npu.systolic, npu.vector, npu.scratchpad
     macs = npu.cores * systolic.arrays * systolic.rows * systolic.cols

@@ -5,33 +5,22 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from math import fsum
 
-from pimsim.config.commands import CommandConfig
-from pimsim.config.memory import LEVELS
 from pimsim.config.pim import PimDesignConfig
 from pimsim.hardware.energy.limits import PowerLimit
 
 __all__ = [
-    "banks_reached", "cap_of", "fullest_stack_w", "static_stack_w", "stream_energy_pj",
+    "cap_of", "fullest_stack_w", "static_stack_w", "stream_energy_pj",
 ]  # fmt: skip
-
-
-def banks_reached(design: PimDesignConfig, command: CommandConfig) -> int:
-    """Banks of a channel to which one command goes."""
-    reached = 1
-    for level, count in zip(LEVELS[1:], design.organization.counts, strict=True):
-        if level in command.broadcast:
-            block = command.bank_block if level == "bank" else None
-            reached *= count if block is None else block
-    return reached * command.drives
 
 
 def stream_energy_pj(design: PimDesignConfig, commands: Mapping[str, int]) -> dict[str, float]:
     """pJ by energy class of ``commands`` (counts over all channels); dynamic energy only."""
     parts: dict[str, float] = {}
+    known = design.all_commands
     for name, count in commands.items():
-        command = design.all_commands[name]
+        command = known[name]
         if command.energy is not None:
-            each = design.energy_pj[command.energy] * banks_reached(design, command)
+            each = design.energy_pj[command.energy] * design.banks_reached(name)
             parts[command.energy] = parts.get(command.energy, 0.0) + count * each
     return parts
 

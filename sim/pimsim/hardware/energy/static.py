@@ -68,15 +68,14 @@ class _Size:
     def of(
         cls, npu: NpuConfig, memory: MemoryConfig, pim: PimConfig | None, link: LinkConfig
     ) -> _Size:
-        org, systolic, pad = memory.organization, npu.systolic, npu.scratchpad
-        banks = org.channels * org.pseudo_channels * org.ranks * org.banks
+        systolic, pad = npu.systolic, npu.scratchpad
         return cls(
             macs=npu.cores * systolic.arrays * systolic.rows * systolic.cols,
             lanes=npu.vector.units * npu.vector.lanes,
             sram_mib=npu.cores * (pad.capacity + (pad.accumulator or 0)) / _MIB,
             memory_gb_per_s=peak_gb_per_s(memory),
             link_gb_per_s=link.bandwidth_gb_per_s,
-            pim_lanes=0 if pim is None else banks * pim.elements_per_comp,
+            pim_lanes=0 if pim is None else pim.multipliers(memory),
         )
 
 

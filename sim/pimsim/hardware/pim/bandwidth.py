@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pimsim.config.delay import evaluate_delay
 from pimsim.config.pim import PimDesignConfig
-from pimsim.hardware.energy.pim_stream import banks_reached
 
 __all__ = ["unit_bandwidth"]
 
@@ -25,5 +24,5 @@ def unit_bandwidth(design: PimDesignConfig, command: str) -> float:
         ]
     )
     organization = design.organization
-    width = organization.burst_bytes * banks_reached(design, design.all_commands[command])
+    width = organization.burst_bytes * design.banks_reached(command)
     return organization.channels * width * _PS_PER_S / (spacing * design.tCK)

@@ -31,6 +31,7 @@ __all__ = [
     "StreamBuilder",
     "StreamResult",
     "Wait",
+    "deal_channels",
     "peak_interval_cycles",
     "run_stream",
 ]
@@ -158,6 +159,15 @@ def _check(design: PimDesignConfig, entries: NDArray[np.int64], channels: int, l
     opening = [command.row == "open" for command in design.all_commands.values()]
     if (np.array(opening)[entries[:, 0]] & (entries[:, 6] < 0)).any():
         raise InputError(f"{design.name}: a command of the stream needs a row and names none")
+
+
+def deal_channels(units: int, channels: int) -> tuple[list[int], list[range]]:
+    """Spread ``units`` over ``channels``: channels of each kind (those with one unit more come
+    first), and the kinds that work in each turn."""
+    each, extra = divmod(units, channels)
+    copies = [count for count in (extra, channels - extra if each else 0) if count]
+    every = range(len(copies))
+    return copies, [every] * each + [range(1)] * (extra > 0)
 
 
 @dataclass(frozen=True)

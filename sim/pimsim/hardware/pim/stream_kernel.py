@@ -40,9 +40,13 @@ def _reach(p: Any, nodes: Any, level: int, command: int, place: Any) -> int:
     r0, r1 = (0, p.counts[1]) if p.broadcast[command, 1] else (place[1], place[1] + 1)
     g0, g1 = (0, p.counts[2]) if p.broadcast[command, 2] else (place[2], place[2] + 1)
     b0, b1 = (0, p.counts[3]) if p.broadcast[command, 3] else (place[3], place[3] + 1)
+    step = 1
     if p.broadcast[command, 3] > 1:
         b0 = place[3] - place[3] % p.broadcast[command, 3]
         b1 = b0 + p.broadcast[command, 3]
+    elif p.broadcast[command, 3] < 0:
+        step = -p.broadcast[command, 3]
+        b0 = place[3] % step
     found = 0
     for pseudo in range(p0, p1):
         if level == 1:
@@ -59,7 +63,7 @@ def _reach(p: Any, nodes: Any, level: int, command: int, place: Any) -> int:
                     nodes[found] = first + group
                     found += 1
                     continue
-                for bank in range(group * p.counts[3] + b0, group * p.counts[3] + b1):
+                for bank in range(group * p.counts[3] + b0, group * p.counts[3] + b1, step):
                     nodes[found] = first + bank
                     found += 1
     return found

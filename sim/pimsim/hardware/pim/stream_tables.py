@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from pimsim.config.commands import UNIT
 from pimsim.config.delay import evaluate_delay
 from pimsim.config.errors import InputError
 from pimsim.config.memory import LEVELS
@@ -76,7 +77,8 @@ PARAMETERS = np.dtype(
         ("refresh_postponed", _INT),  # owed by a channel while requests go on
         ("refresh_drops", _INT),  # whether one that is late is lost when the next falls due
         ("broadcast", _INT, (MAX_COMMANDS, 4)),  # at each level below the channel:
-        # 0 to the addressed node, 1 to all, more: to an aligned block of so many with it
+        # 0 to the addressed node, 1 to all, more: to an aligned block of so many with it, less than
+        # 0: to every so many-th, in step with it
         ("bus", _INT, MAX_COMMANDS),
         ("row", _INT, MAX_COMMANDS),
         ("activate", _INT, MAX_COMMANDS),
@@ -193,6 +195,8 @@ def make_parameters(design: PimDesignConfig, lanes: int) -> Any:
         p.broadcast[at] = [level in command.broadcast for level in LEVELS[1:]]
         if command.bank_block is not None:
             p.broadcast[at, -1] = command.bank_block
+        elif UNIT in command.broadcast:
+            p.broadcast[at, -1] = -design.banks_per_unit if design.banks_per_unit > 1 else 1
         p.bus[at] = BUSES.index(command.bus)
         p.row[at] = ROWS.index(command.row)
         p.activate[at] = optional(command.activate)

@@ -14,7 +14,7 @@ from pathlib import Path
 from pimsim.config.errors import InputError, near_miss
 from pimsim.config.pim import PimDesignConfig
 from pimsim.hardware.pim.aim_isr import isr_stream, read_isr_trace, table_row
-from pimsim.hardware.pim.stream import CommandStream, StreamBuilder
+from pimsim.hardware.pim.stream import CommandStream, StreamBuilder, deal_channels
 
 __all__ = ["elementwise", "gemv", "trace"]
 
@@ -40,7 +40,7 @@ def gemv(
         raise InputError(f"{design.name}: capacities.global_buffer_bytes: less than a column")
     per_piece = min(org.columns, buffered) * per_column
     table = None if activation is None else _table(design, activation)
-    copies, turns = _share(-(-outputs // org.channel_banks), org.channels)
+    copies, turns = deal_channels(-(-outputs // org.channel_banks), org.channels)
     pieces = -(-inputs // per_piece)
     _check_rows(design, len(turns) * pieces, f"a {outputs} x {inputs} matrix")
     builder = StreamBuilder(design, copies)
@@ -69,7 +69,7 @@ def elementwise(design: PimDesignConfig, function: str, elements: int) -> Comman
     org = design.organization
     if function == "multiply":
         per_column = org.bank_groups * _elements(design)
-        copies, turns = _share(-(-elements // per_column), org.channels)
+        copies, turns = deal_channels(-(-elements // per_column), org.channels)
         _check_rows(design, -(-len(turns) // org.columns), f"a vector of {elements}")
         builder = StreamBuilder(design, copies)
         for row, first in enumerate(range(0, len(turns), org.columns)):
@@ -77,7 +77,7 @@ def elementwise(design: PimDesignConfig, function: str, elements: int) -> Comman
                 builder.add("EWMUL16", row=row, count=count, channels=channels)
         return _ended(builder, copies)
     table = _table(design, function)
-    copies, turns = _share(-(-elements // org.channel_banks), org.channels)
+    copies, turns = deal_channels(-(-elements // org.channel_banks), org.channels)
     builder = StreamBuilder(design, copies)
     builder.pause()  # the host selects the function (W CFR)
     for channels in turns:
@@ -98,15 +98,6 @@ def _elements(design: PimDesignConfig) -> int:
     if found == 0:
         raise InputError(f"{design.name}: organization.burst_bytes: less than an element")
     return found
-
-
-def _share(units: int, channels: int) -> tuple[list[int], list[range]]:
-    """Spread ``units`` over ``channels``: channels of each kind (those with one unit more come
-    first), and the kinds that work in each turn."""
-    each, extra = divmod(units, channels)
-    copies = [count for count in (extra, channels - extra if each else 0) if count]
-    every = range(len(copies))
-    return copies, [every] * each + [range(1)] * (extra > 0)
 
 
 def _runs(turns: list[range]) -> Iterator[tuple[range, int]]:

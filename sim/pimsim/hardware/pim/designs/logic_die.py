@@ -14,7 +14,6 @@ from itertools import product
 from pimsim.config.errors import InputError
 from pimsim.config.memory import LEVELS
 from pimsim.config.pim import PimDesignConfig
-from pimsim.hardware.energy.pim_stream import banks_reached
 from pimsim.hardware.pim.stream import CommandStream, StreamBuilder, Wait
 
 __all__ = ["bundle_places", "column_bytes", "column_time_ps", "gemv"]
@@ -22,7 +21,7 @@ __all__ = ["bundle_places", "column_bytes", "column_time_ps", "gemv"]
 
 def column_bytes(design: PimDesignConfig) -> int:
     """Bytes that one command brings to a pseudo channel's GEMM module."""
-    return banks_reached(design, design.all_commands["RDB"]) * design.organization.burst_bytes
+    return design.banks_reached("RDB") * design.organization.burst_bytes
 
 
 def column_time_ps(design: PimDesignConfig, vectors: int) -> int:
