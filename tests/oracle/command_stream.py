@@ -44,14 +44,16 @@ class Device:
 
     def nodes(self, level: str, command: CommandConfig, place: Place) -> list[Place]:
         """Nodes of ``level`` that the command goes to."""
-        choices = [
-            range(count) if name in command.broadcast else (at,)
-            for name, count, at in zip(LEVELS[1:], self.counts, place, strict=True)
-        ]
+        choices = []
+        for name, count, at in zip(LEVELS[1:], self.counts, place, strict=True):
+            width = count if name in command.broadcast else 1
+            if name == "bank" and command.bank_block is not None:
+                width = command.bank_block
+            choices.append(range(at - at % width, at - at % width + width))
         if "unit" in command.broadcast:
             share = self.design.banks_per_unit
             choices[-1] = range(place[-1] % share, self.counts[-1], share)
-        return list(product(*choices[: depth_of(level)]))  # type: ignore[arg-type]
+        return list(product(*choices[: depth_of(level)]))
 
     def started(self, level: str, command: CommandConfig, place: Place) -> list[Place]:
         """Nodes at which a rule of ``level`` counts from the command on."""

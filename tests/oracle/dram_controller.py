@@ -154,7 +154,8 @@ class Timing:
         }
         self.windows = [
             (Command[name], evaluate_delay(rule.delay, memory.timings, "oracle"),
-             [deque[int](maxlen=rule.window) for _ in range(org.ranks)])
+             [deque[int](maxlen=rule.window) for _ in range(org.ranks)],
+             [0 if rule.level == "channel" else rank for rank in self.rank_of])
             for rule in memory.rules if rule.window > 1 for name in rule.then
         ]  # fmt: skip
 
@@ -175,8 +176,8 @@ class Timing:
         """Whether ``command`` may go to ``bank`` at ``cycle``."""
         if cycle < self.allowed[command, bank]:
             return False
-        for limited, delay, issued in self.windows:
-            past = issued[self.rank_of[bank]]
+        for limited, delay, issued, ring_of in self.windows:
+            past = issued[ring_of[bank]]
             if limited == command and len(past) == past.maxlen and cycle < past[0] + delay:
                 return False
         return True
@@ -211,9 +212,9 @@ class Timing:
                 for other in self.bound[level, bank]:
                     at = max(self.allowed[then, other], cycle + delay)
                     self.allowed[then, other] = at
-        for limited, _, issued in self.windows:
+        for limited, _, issued, ring_of in self.windows:
             if limited == command:
-                issued[self.rank_of[bank]].append(cycle)
+                issued[ring_of[bank]].append(cycle)
 
 
 class Channel:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tests.command_bench import bench_of_design
 from tests.oracle.bare_memory import bare_memory
 
 from pimsim.config.errors import InputError
@@ -105,6 +106,10 @@ def test_a_window_counts_commands_and_lanes_overlap_banks() -> None:
     result = run_stream(small, builder.build(), log=True)
     acts = [cycle for cycle, name in issued(result, small) if name == "ACT"]
     assert acts == [0, 1, 2, 3, FAW]
+    # and by hand
+    bench = bench_of_design(small)
+    assert [bench.issue("ACT", bank=number) for number in range(4)] == [0] * 4
+    assert bench.earliest("ACT", 4) == FAW and bench.probe("MOVE", 0)
 
 
 def test_one_lane_keeps_order_and_two_lanes_do_not_wait_for_each_other() -> None:
