@@ -87,3 +87,13 @@ def test_too_many_rows_outside_fail(tmp_path: Path) -> None:
 
 def test_without_a_folder_there_are_no_rows_of_nccl() -> None:
     assert list(nccl_rows(References(TABLES, None))) == []
+
+
+@pytest.mark.parametrize(("outside", "verdict"), [(0, "ok"), (1, "ok"), (2, "FAILED")])
+def test_a_share_of_rows_may_be_outside(outside: int, verdict: str) -> None:
+    """95 % of twenty are nineteen."""
+    errors = outside * [0.21] + (20 - outside) * [-0.2]
+    rows = [Row("fabric.nccl_tests_large", str(n), "us", 1, 1 + e) for n, e in enumerate(errors)]
+    (group,) = judge(rows)
+    assert verdict_of(group) == verdict
+    assert len(group.failures) == (verdict == "FAILED")

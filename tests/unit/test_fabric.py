@@ -14,8 +14,8 @@ from pimsim.hardware.fabric.collectives import all_gather, all_reduce, send
 from pimsim.hardware.fabric.links import LinkSpec, LinkTiming
 from pimsim.hardware.fabric.network import Traffic
 from pimsim.hardware.fabric.plan import Fabric, Level, fabric_of
-from pimsim.hardware.fabric.schedule import Operation
-from pimsim.hardware.fabric.topology import build_topology
+from pimsim.hardware.fabric.schedule import Operation, Symmetry
+from pimsim.hardware.fabric.topology import build_topology, orbit
 
 ASTRA = load_module("link_timing", "astra_sim").Timing()
 
@@ -162,6 +162,61 @@ def test_two_levels_by_hand() -> None:
     assert gathered.time_ps == 3 * 2 * x(32000, 10, 2000) + x(4 * 32000)
     exchanged = fabric_of(two_levels(), 32).run(Operation.ALL_TO_ALL, Fraction(32000))
     assert exchanged.time_ps == x(4000) + 6 * 2 * x(8000, 10, 2000)
+
+
+def test_three_levels_by_hand() -> None:
+    """2 x 2 x 2 devices, each level ten times as slow as the one inside: in, across, out again."""
+    levels = tuple(
+        Level(2, "fully_connected", "direct", LinkSpec.of(rate, 100)) for rate in (1000, 100, 10)
+    )
+    fabric = Fabric(levels, LinkTiming(), True)
+    inner, middle, outer = x(4000, 1000, 100), x(2000, 100, 100), x(1000, 10, 100)
+    reduced = fabric.run(Operation.ALL_REDUCE, Fraction(8000))
+    assert reduced.time_ps == inner + middle + 2 * outer + middle + inner
+    scattered = fabric.run(Operation.REDUCE_SCATTER, Fraction(8000))
+    assert scattered.time_ps == inner + middle + outer
+    gathered = fabric.run(Operation.ALL_GATHER, Fraction(1000))
+    assert gathered.time_ps == outer + middle + inner
+
+
+@pytest.mark.parametrize("inner", [2, 5])
+def test_two_levels_device_by_device_are_those_that_one_stands_for(inner: int) -> None:
+    """Of links that are listed each device of each group is simulated, on links of its own."""
+    for known, other in (("fully_connected", "switch"), ("switch", "fully_connected")):
+        links = tuple(build_topology(known, inner).links())
+        spec, across = LinkSpec.of(100, 500), LinkSpec.of(10, 2000)
+        outer = Level(3, other, "direct", across)
+        one = Fabric((Level(inner, known, "direct", spec), outer), LinkTiming(), True)
+        each = Fabric((Level(inner, "given", "direct", spec, links), outer), LinkTiming(), True)
+        for operation in Operation:
+            if operation is not Operation.SEND:
+                size = Fraction(8000)
+                assert one.run(operation, size) == each.run(operation, size), operation
+
+
+@pytest.mark.parametrize("symmetry", Symmetry)
+def test_links_that_stand_for_others(symmetry: Symmetry) -> None:
+    """Of eight devices and a switch: all links to it are one, all from it another one."""
+    assert {orbit((device, 8), symmetry, 8) for device in range(8)} == {(0, 8)}
+    assert {orbit((8, device), symmetry, 8) for device in range(8)} == {(8, 0)}
+    to_next = {orbit((d, symmetry.peer(d, 1, 8)), symmetry, 8) for d in range(8)}
+    assert to_next == {(0, 1)}
+
+
+def test_halves_are_gathered_backwards() -> None:
+    """What was scattered last, with the nearest share, is gathered first, by who is farthest."""
+    module = load_module("collective", "halving_doubling")
+
+    def sends(operation: Operation) -> list[tuple[int, Fraction]]:
+        rounds = module.schedule(operation, 8).rounds
+        return [(one.distance, one.share) for (one,) in rounds]
+
+    half, quarter, eighth = (Fraction(1, 2**n) for n in (1, 2, 3))
+    scatter = [(1, half), (2, quarter), (4, eighth)]
+    assert sends(Operation.REDUCE_SCATTER) == scatter
+    assert sends(Operation.ALL_REDUCE) == scatter + scatter[::-1]
+    assert sends(Operation.ALL_GATHER) == [(4, 1), (2, 2), (1, 4)]
+    assert sends(Operation.ALL_TO_ALL) == [(1, half), (2, half), (4, half)]
 
 
 def test_groups_that_are_not_full_are_one_level() -> None:
