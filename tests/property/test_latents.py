@@ -11,7 +11,8 @@ import pytest
 from pimsim.engine.device import Device
 from pimsim.hardware.dram.transfers import Rows
 from pimsim.mapping.tasks import NpuTask
-from pimsim.simulate import devices_of, resolve, simulate
+from pimsim.result.accounts import dram_counts, run_facts
+from pimsim.simulate import devices_of, observe, resolve, simulate
 
 HEAD = "request_id,arrival_s,prompt_tokens,output_tokens,generated_tokens,new_tokens\n"
 LATENT = """\
@@ -75,6 +76,15 @@ def test_pieces_read_the_latents_that_were_written(
             assert read <= written
             assert len(read) * device.config.memory.organization.burst_bytes == cached * TOKEN_BYTES
         written |= moved(device, "kv_append")
+
+
+def test_latents_that_are_read_again_are_needed(latents: Callable[..., list[str]]) -> None:
+    """Of 128, 128 and 192 tokens; prompts that have cached nothing read no cache."""
+    for chunk, tokens in ((64, 128 + 128 + 192), (256, 0)):
+        outcome, _ = observe(resolve("npu-only", latents(chunk=chunk)))
+        facts = run_facts(outcome, dram_counts(outcome))
+        assert facts.bytes_needed.get("kv", 0) == tokens * TOKEN_BYTES
+        assert facts.bytes_moved["kv"] >= tokens * TOKEN_BYTES
 
 
 @pytest.mark.parametrize("fidelity", ["command", "fast"])

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pimsim.config.loader import load_memory, load_pim
+from pimsim.config.loader import load_memory, load_pim, load_run
 from pimsim.engine.device import Device
 from pimsim.hardware.dram.layout import P_COMPS, P_OP, P_ROW
 from pimsim.hardware.dram.pim_program import written_out
@@ -17,6 +17,7 @@ from pimsim.hardware.dram.rules import Command
 from pimsim.hardware.dram.transfers import Rows
 from pimsim.hardware.pim.kv_layout import RowRuns, ring_spans
 from pimsim.hardware.pim.programs import AttentionShape, score_program, value_program
+from pimsim.mapping.attention import AttentionBatch, value_work
 from pimsim.mapping.kv_cache import CacheKind, KvCache
 from pimsim.mapping.linear_kv import LinearLayout
 from pimsim.mapping.tasks import NpuTask, PimTask
@@ -112,6 +113,20 @@ def test_pim_reads_rows_from_the_one_in_which_a_window_begins(
     assert rows(program) == [pages.values.row(at) for at in values]
 
 
+def test_weights_of_both_ends_of_a_ring_come_from_rows_of_their_own() -> None:
+    """Two heads over a row of values at each end: a row of weights for each."""
+    shape = AttentionShape.of(2, 2, 128, MEMORY, PIM, 2)
+    cache = KvCache([CacheKind(shape.kv_sections)], 1, 1000, first_row=50)
+    cache.allocate(0, 1000)
+    places = ((range(600, 1000), range(300)),)
+    batch = AttentionBatch(shape, (cache.pages(0),), (700,), (0,), places)
+    vector = load_run("neupims").config.npu.vector
+    found = written_out(value_work(batch, 900, MEMORY, PIM, vector, 2)[0][0])
+    sources = found[found[:, P_OP] == int(Command.GWRITE)][:, P_ROW]
+    assert sorted(sources.tolist()) == sorted(set(sources.tolist()))
+    assert len(sources) == 2 * 2
+
+
 # runs ---------------------------------------------------------------------------------------
 
 HEAD = "request_id,arrival_s,prompt_tokens,output_tokens,generated_tokens,new_tokens\n"
@@ -165,6 +180,8 @@ def test_a_piece_reads_what_the_pieces_before_it_wrote_and_none_of_its_own(
     devices, _ = devices_of(resolve(preset, sliding("512,9,0,512", chunk=32)))
     assert len(devices) == 16
     assert devices[0].mapper.addresses.ring(0, 0) == 131
+    # four blocks, four heads of 128 elements of 2 bytes, keys and values
+    assert devices[0].work.needs[0].kv_bytes == 4 * 131 * 4 * 128 * 2 * 2
     so_far: set[tuple[int, int]] = set()
     sizes = []
     for number, device in enumerate(devices):
