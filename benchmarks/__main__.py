@@ -20,6 +20,7 @@ NAMES = (
     "export",
     "fast",
     "sweep",
+    "serve",
     "laws",
 )
 

@@ -1,0 +1,82 @@
+"""A service from Python: what its result depends on, how far it says that it is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import pimsim
+from pimsim import services
+from pimsim.config.errors import InputError
+from pimsim.services import ServiceProgress, ServiceRun, prepare
+
+TRACE = "arrival_us,prompt,output\n0,100,3\n1000,200,1\n900000,50,2\n"
+DENSE = "layer,tokens,time_us\nmlp,1,10\nmlp,2048,30\n"
+SEQUENCES = "layer,sequences,time_us\nlm_head,1,1\nlm_head,256,2\n"
+ATTENTION = (
+    "prefill_chunk,kv_prefill,n_decode,kv_decode,time_us\n0,0,1,1,4\n0,0,256,1,4\n0,0,1,9999,4\n"
+    "0,0,256,9999,9\n2048,0,0,0,20\n2048,0,1,1,24\n2048,0,1,9999,24\n2048,0,256,1,24\n"
+    "2048,0,256,9999,24\n"
+)
+
+
+@pytest.fixture
+def service(tmp_path: Path) -> Path:
+    (tmp_path / "requests.csv").write_text(TRACE)
+    for name, text in {
+        "dense.csv": DENSE, "per_sequence.csv": SEQUENCES, "attention.csv": ATTENTION,
+    }.items():  # fmt: skip
+        (tmp_path / name).write_text(text)
+    path = tmp_path / "service.yaml"
+    path.write_text(
+        "requests: {file: ./requests.csv}\nscheduler: {name: vllm}\ncache: {blocks: 101}\n"
+        "step_time: {profile: {folder: ./, layers: 4}}\n"
+    )
+    return path
+
+
+def _content(service: Path, *overrides: str) -> str:
+    with ServiceRun(prepare(service, overrides)) as running:
+        found: str = running.result().to_dict()["provenance"]["content_sha256"]
+    return found
+
+
+def test_its_content_is_config_trace_and_profile(service: Path) -> None:
+    first = _content(service)
+    assert first == _content(service)
+    found = {first, _content(service, "seed=1"), _content(service, "scheduler.max_num_seqs=7")}
+    for name in ("requests.csv", "dense.csv", "per_sequence.csv", "attention.csv"):
+        path = service.parent / name
+        path.write_text(path.read_text().replace("9", "8"))
+        if name in ("dense.csv", "per_sequence.csv"):
+            path.write_text(path.read_text().replace("1\n", "3\n").replace("10\n", "11\n"))
+        found.add(_content(service))
+    assert len(found) == 7
+
+
+def test_it_says_how_far_it_is(service: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(services, "_LOOK_EVERY", 1)
+    monkeypatch.setattr(services, "_TOLD_S", 0.0)
+    told: list[ServiceProgress] = []
+    with ServiceRun(prepare(service)) as running:
+        running.run(on_progress=told.append)
+    assert [one.finished for one in told] == sorted(one.finished for one in told)
+    assert [one.time_ps for one in told] == sorted(one.time_ps for one in told)
+    assert {one.requests for one in told} == {3}
+    assert told[0].left_s is None
+    assert told[-1].finished == 3
+    assert told[-1].left_s == 0
+
+
+def test_python_stops_where_it_is_told_to(service: Path) -> None:
+    assert pimsim.serve(service).to_dict()["finished"] is True
+    early = pimsim.serve(service, max_time="500ms")
+    assert early.to_dict()["requests"] == {"asked": 3, "arrived": 2, "finished": 2}
+    assert early.to_dict()["time_s"] == 0.5
+    table = early.table()
+    assert table["finish_s"].isna().tolist() == [False, False, True]
+    assert table["arrival_s"].tolist() == [0, 0.001, 0.9]
+    assert pimsim.serve(service, max_requests=1).to_dict()["requests"]["finished"] == 1
+    with pytest.raises(InputError, match="--max-time: a time needs its unit"):
+        pimsim.serve(service, max_time="3")
