@@ -14,6 +14,8 @@ from pimsim.workload.card_trace import card_trace
 from pimsim.workload.cards import load_card
 from pimsim.workload.onnx_import.assemble import _Maker
 from pimsim.workload.onnx_import.attention import _attend
+from pimsim.workload.onnx_import.blocks import _one_combine
+from pimsim.workload.onnx_import.parts import GraphPart
 from pimsim.workload.onnx_import.recognise import Recogniser
 from pimsim.workload.onnx_import.spelt import behind_repeats
 from pimsim.workload.trace import OperandRole
@@ -87,3 +89,18 @@ def test_a_cache_of_few_bits_takes_whole_bytes(bits: int, size: int) -> None:
     assert [each.bytes for each in found.operands] == [
         {"T": size if cached else 15} for cached in of_cache
     ]
+
+
+def test_the_shared_expert_s_result_is_added_with_the_others() -> None:
+    """experts + route -> a sum, and that with the shared expert's -> another: they are one."""
+    experts, route, shared = (GraphPart("product", name, {}, {}) for name in ("e", "r", "s"))
+    inner, outer = (GraphPart("combine", name, {}, {}) for name in ("inner", "outer"))
+    inner.after = {experts: None, route: None}
+    outer.after = {inner: None, shared: None}
+    found = _one_combine([experts, route, inner, shared, outer])
+    assert found == [experts, route, shared, outer]
+    assert (list(outer.after), outer.facts["shared"]) == ([experts, route, shared], True)
+    alone = GraphPart("combine", "alone", {}, {})
+    alone.after = {experts: None, route: None}
+    assert _one_combine([experts, route, alone]) == [experts, route, alone]
+    assert list(alone.after) == [experts, route] and "shared" not in alone.facts
