@@ -126,6 +126,8 @@ class GemmKernel(ConfigModel):
 
     tiles: list[Annotated[list[Edge], Field(min_length=2, max_length=2)]] = Field(min_length=1)
     """Rows and columns of a thread block's tile, as the instructions of the matrix units allow."""
+    cluster_blocks: int = Field(ge=1, le=16)
+    """Blocks that L2 sends an operand that they share once (multicast)."""
     launch_ns: float = Field(ge=0, le=1e6)
     """From the launch to the first operand, and from the last result to the end."""
     reduction_ns: float = Field(ge=0, le=1e6)

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pimsim.config.xpu import XpuConfig
-from pimsim.hardware.xpu.flash import FlashAttention, flash_energy, flash_tile, stream_s, tile_times
+from pimsim.hardware.xpu.flash import FlashAttention, flash_tile, stream_s, tile_times
 from pimsim.hardware.xpu.gemm import OVERLAP, saturating_cores, silicon_of
 from pimsim.hardware.xpu.roofline import Bound, Cost
 
@@ -29,6 +29,7 @@ _MOST_PIECES = 128
 """FlashAttention's limit."""
 _SUM_BYTES = 4
 """Of a sum that is not complete."""
+_BITS = 8
 
 
 def decode_attention(work: FlashAttention, xpu: XpuConfig) -> Cost:
@@ -67,8 +68,22 @@ def decode_attention(work: FlashAttention, xpu: XpuConfig) -> Cost:
         launch_s += kernel.regroup_ns * 1e-9
     queries = requests * work.heads * (work.key_dim + work.value_dim) * work.element_bytes
     time_s = launch_s + blocks_s + stream_s(queries, work.warm, xpu.memory_utilisation, xpu)
-    memory_pj, core_pj = flash_energy(work, xpu)
+    memory_pj, core_pj = _energy(work, xpu)
     return Cost(time_s, "launch" if launch_s > blocks_s else bound, memory_pj, core_pj)
+
+
+def _energy(work: FlashAttention, xpu: XpuConfig) -> tuple[float, float]:
+    """Picojoule of memory, and of caches and arithmetic: rows that fill a tile up draw nothing."""
+    energy = xpu.energy
+    queries = sum(part.requests for part in work.parts) * work.heads * work.element_bytes
+    moved = work.kv_bytes + queries * (work.key_dim + work.value_dim)
+    pairs = work.macs / (work.key_dim + work.value_dim)
+    registers = work.key_dim * work.element_bytes + work.key_value_bytes
+    l1_bytes = pairs * float(registers) / xpu.tiling.register_edge
+    core_pj = _BITS * (moved * energy.l2_pj_per_bit + l1_bytes * energy.l1_pj_per_bit)
+    core_pj += work.macs * (3 * energy.register_pj + energy.mac_pj)
+    core_pj += work.softmax_flops / 2 * energy.mac_pj
+    return moved * _BITS * energy.memory_pj_per_bit, core_pj
 
 
 @lru_cache(maxsize=4096)

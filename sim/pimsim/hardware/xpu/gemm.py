@@ -16,7 +16,7 @@ happens when they take alike.
   clock.
 - Memory: each byte once. Little's law: loads under way are half of the L1 of the cores that work
   (the other half is being multiplied), and bandwidth is no more than they over the latency.
-- L2: each tile's operands.
+- L2: each tile's operands; one of them is shared by a cluster of blocks.
 """
 
 from __future__ import annotations
@@ -94,7 +94,9 @@ def gemm_time(work: Product, xpu: XpuConfig) -> tuple[float, Bound]:
         blocks = work.count * -(-work.m // a) * -(-work.n // b)
         edge = a * b / (a + b)
         tile_s = 2 * a * b * work.k / core_rate * (edge + _OPERAND_EDGE) / edge
-        l2_s = blocks * float(a * work.element_bytes + b * work.b_bytes) * work.k / l2_rate
+        operands = (a * work.element_bytes, b * work.b_bytes)
+        loaded = min(operands) + max(operands) / kernel.cluster_blocks
+        l2_s = blocks * float(loaded) * work.k / l2_rate
         whole = -(-blocks // xpu.cores)
         shared = min(xpu.cores, max(1, blocks * work.k // _LEAST_DEPTH))
         added = 2 * shared * a * b * _SUM_BYTES / l2_rate + kernel.reduction_ns * 1e-9
