@@ -14,6 +14,7 @@ _LAZY = {
     "CheckFailed": "pimsim.config.errors:CheckFailed",
     "InputError": "pimsim.config.errors:InputError",
     "ResolvedRun": "pimsim.config.loader:ResolvedRun",
+    "collective": "pimsim.hardware.fabric.plan:collective",
     "compare": "pimsim.simulate:compare",
     "decode_system": "pimsim.simulate:decode_system",
     "load": "pimsim.explore.results:load",

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+import pimsim
 from pimsim.config.errors import InputError
 from pimsim.config.plugins import load_module
 from pimsim.config.run import LinkConfig
@@ -313,6 +314,17 @@ def test_an_all_gather_of_a_run_is_of_what_each_has_in_the_end() -> None:
     assert all_gather(8000, 8, link).link_bytes == 7000
     assert all_reduce(8000, 8, link).link_bytes == 14000
     assert send(8000, link).link_bytes == 8000
+
+
+def test_an_operation_by_its_name() -> None:
+    link = LinkConfig(**INNER)
+    assert pimsim.collective("all_reduce", 8000, 8, link) == all_reduce(8000, 8, link)
+    assert pimsim.collective("all_gather", 8000, 8, link) == all_gather(8000, 8, link)
+    assert pimsim.collective("all_to_all", 8000, 4, link).time_ps == 6 * x(2000)
+    with pytest.raises(
+        InputError, match="unknown operation 'allreduce'; did you mean 'all_reduce'"
+    ):
+        pimsim.collective("allreduce", 8000, 8, link)
 
 
 def test_congestion_and_timing_of_a_run() -> None:

@@ -14,7 +14,7 @@ from functools import lru_cache
 from math import ceil, prod
 from typing import Protocol, cast
 
-from pimsim.config.errors import InputError
+from pimsim.config.errors import InputError, near_miss
 from pimsim.config.plugins import load_module
 from pimsim.config.run import EXACT, LevelConfig, LinkConfig
 from pimsim.hardware.fabric.cost import Collective
@@ -155,16 +155,27 @@ _WORDS = {
 }  # fmt: skip
 
 
+def _named(operation: Operation | str) -> Operation:
+    names = [str(each) for each in Operation]
+    if operation not in names:
+        raise InputError(
+            f"unknown operation {operation!r}{near_miss(operation, names)}; known: "
+            f"{', '.join(names)}"
+        )
+    return Operation(operation)
+
+
 @lru_cache(maxsize=65536)
 def collective(
-    operation: Operation, payload_bytes: int, devices: int, link: LinkConfig
+    operation: Operation | str, payload_bytes: int, devices: int, link: LinkConfig
 ) -> Collective:
     """What an operation costs each device; remembered, as a run asks for the same ones again.
 
     Parameters
     ----------
     operation
-        What is done.
+        What is done, or its name: ``all_reduce``, ``all_gather``, ``reduce_scatter``,
+        ``all_to_all``, ``send``.
     payload_bytes
         What each device starts with; of an all-gather what each has in the end.
     devices
@@ -175,9 +186,10 @@ def collective(
     Raises
     ------
     InputError
-        For a number of devices or bytes that there cannot be, and where levels or algorithms do not
-        suit the devices.
+        For an unknown operation, a number of devices or bytes that there cannot be, and where
+        levels or algorithms do not suit the devices.
     """
+    operation = _named(operation)
     if devices < 1 or payload_bytes < 0:
         raise InputError(f"{_WORDS[operation]} of {payload_bytes} bytes over {devices} devices")
     size = Fraction(payload_bytes)
