@@ -40,6 +40,12 @@ def test_tables_hold_every_row_and_cycle(result: Result) -> None:
     assert len(stack) and set(stack) == {result.cycles}
 
 
+def test_a_result_is_shown_in_a_line(result: Result) -> None:
+    shown = repr(result)
+    assert shown.startswith(f"Result('neupims', '{result.model}': {result.cycles} cycles, ")
+    assert shown.endswith("tokens/s, command)") and "\n" not in shown and len(shown) < 200
+
+
 def test_an_unknown_table_or_figure_has_a_near_miss(result: Result) -> None:
     with pytest.raises(InputError, match="no table 'operator'; did you mean 'operators'"):
         result.table("operator")

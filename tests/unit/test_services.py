@@ -69,6 +69,11 @@ def test_it_says_how_far_it_is(service: Path, monkeypatch: pytest.MonkeyPatch) -
     assert told[-1].left_s == 0
 
 
+def test_a_result_is_shown_in_a_line(service: Path) -> None:
+    shown = repr(pimsim.serve(service, max_requests=2))
+    assert shown.startswith("ServiceResult(name=") and len(shown) < 300
+
+
 def test_python_stops_where_it_is_told_to(service: Path) -> None:
     assert pimsim.serve(service).to_dict()["finished"] is True
     early = pimsim.serve(service, max_time="500ms")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -56,9 +56,9 @@ class ServiceResult:
     """A service, as far as it came."""
 
     name: str
-    requests: Records
+    requests: Records = field(repr=False)
     """``REQUEST`` records, one each."""
-    figures: dict[str, Any]
+    figures: dict[str, Any] = field(repr=False)
     """What ``pimsim serve --json`` prints."""
     verdict: Verdict | None
     """None where requests wait for others' ends, or too few arrived to say."""

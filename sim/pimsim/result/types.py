@@ -216,7 +216,7 @@ class Provenance(Strict):
     """Of all that the result depends on (``config.content``); empty in results of before."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Result(Strict):
     """What happened in one run."""
 
@@ -299,6 +299,13 @@ class Result(Strict):
     """Silicon of all devices by part, and ``total`` (``configs/area``); empty: not known."""
     warnings: tuple[str, ...] = field(default=())
     """What a reader of the numbers must know."""
+
+    def __repr__(self) -> str:
+        """A line for a notebook; ``to_dict`` and ``table`` have the rest."""
+        return (
+            f"Result({self.name!r}, {self.model!r}: {self.cycles} cycles, "
+            f"{self.tokens_per_s:.6g} tokens/s, {self.fidelity.words})"
+        )
 
     def table(self, name: str = "operators") -> pandas.DataFrame:
         """One of the run's tables (``pimsim.result.frames``).
