@@ -27,6 +27,7 @@ def test_a_design_set_for_a_run_brings_its_memory_along() -> None:
     # a memory that is set stays
     assert memory("pim=neupims-artifact", "memory=hbm2-neupims") == ("hbm2-neupims", 32)
     assert memory("memory=hbm2-neupims", "pim=neupims-artifact") == ("hbm2-neupims", 32)
+    assert memory("pim=neupims-artifact", "memory={tCK: 2ns}") == ("hbm2-neupims", 32)
     # what a design is changed by brings none
     assert memory("pim.row_buffers=1") == ("hbm2-neupims", 32)
 

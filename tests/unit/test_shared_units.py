@@ -74,6 +74,7 @@ def test_a_smaller_buffer_takes_more_pieces() -> None:
     assert whole["WRB"] == quarter["WRB"] == 4 * 1024 // 16
     assert whole["MAC"] == quarter["MAC"]
     assert quarter["RDM"] == 4 * whole["RDM"] == 4 * 4 * 2 * 4
+    assert sent("capacities.global_buffer_bytes=32")["RDM"] == 16 * whole["RDM"]  # one column
 
 
 def test_every_command_keeps_every_rule() -> None:
