@@ -228,6 +228,24 @@ def test_a_token_on_pim_sees_its_window_of_a_longer_ring(
     assert set(program[program[:, P_OP] != int(Command.GWRITE)][:, P_ROW].tolist()) == wanted
 
 
+def test_a_token_on_the_npu_sees_its_window_of_a_longer_ring(
+    sliding: Callable[..., list[str]],
+) -> None:
+    """The same 100 tokens of four heads, a page of 16 tokens of a head in 64 bursts."""
+    devices, _ = devices_of(resolve("npu-only", sliding("200,9,0,200", chunk=64, steps=5)))
+    rows = devices[-1].mapper.addresses.kv(0, 0)
+    for kind, section in (("attention_score", rows.keys), ("attention_value", rows.values)):
+        task = next(t for t in devices[-1].block(0, 0).attention if t.kind == kind)
+        assert isinstance(task, NpuTask)
+        wanted = {
+            section.row(((place // 16 * 4 + head) * 16 + place % 16) * 4 + burst)
+            for place in (token % 163 for token in range(101, 201))
+            for head in range(4) for burst in range(4)
+        }  # fmt: skip
+        assert bursts(task.streams) == wanted
+        assert sum(run.total for run in task.streams) == len(wanted) == 100 * 4 * 4
+
+
 def test_memory_holds_a_window_and_the_tokens_of_a_step(tiny_card: Path, tmp_path: Path) -> None:
     card = tmp_path / "sliding.yaml"
     card.write_text(tiny_card.read_text() + f"window:\n  size: {WINDOW}\n")

@@ -205,3 +205,25 @@ def test_a_latent_in_pieces_beside_a_decode_reads_each_once() -> None:
     read = {o.name: o.kv_read_bytes for o in block.operators if o.kv_read_bytes}
     each = (card.mla.kv_lora + card.mla.rope_dim) * card.kv_dtype_bytes
     assert read == {"kv_b": 14 * each, "score": 14 * each}
+
+
+def test_two_products_of_a_latent_bring_it_once() -> None:
+    """Keys and values expanded by products of their own: the second finds it on chip."""
+    trace = card_trace(load_card("deepseek-v3"))
+    prefill = trace.phases["prefill"]
+    blocks = {}
+    for kind, operators in prefill.blocks.items():
+        own = []
+        for each in operators:
+            if "kv_b" in each.depends_on:
+                each = each.model_copy(update={"depends_on": (*each.depends_on, "kv_c")})
+            own.append(each)
+            if each.name == "kv_b":
+                own.append(each.model_copy(update={"name": "kv_c", "group": "kv_c"}))
+        blocks[kind] = tuple(own)
+    phases = {**trace.phases, "prefill": prefill.model_copy(update={"blocks": blocks})}
+    step = Step((StepEntry(request(), 2, 6),))
+    block = instantiate(trace.model_copy(update={"phases": phases}), step, layers=None).blocks[0]
+    assert block.operator("kv_c").m == block.operator("kv_b").m == 6
+    read = {o.name: o.kv_read_bytes for o in block.operators if o.kv_read_bytes}
+    assert read == {"kv_b": 4 * 576 * 2}
