@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from tests.oracle.bare_memory import bare_memory
 
 from pimsim.config.commands import memory_commands
 from pimsim.config.errors import InputError
@@ -98,6 +99,23 @@ def test_ranks_share_the_data_bus_in_a_stream_too() -> None:
         reads.append([int(line[0]) for line in log if names[line[1]] == "RD"])
     assert reads[1][1] - reads[1][0] == t["nBL"] + t["tRTRS"]
     assert reads[0][1] - reads[0][0] == max(t["tRRD_S"], t["tCCD_S"])
+
+
+def test_a_rule_of_other_ranks_binds_them_alone() -> None:
+    counts = {"channels": 1, "ranks": 2, "bank_groups": 1, "banks_per_group": 2, "rows": 4,
+              "columns": 4, "column_bytes": 32}  # fmt: skip
+    design = PimDesignConfig.model_validate(
+        {
+            **plain_design("hbm2").model_dump(), "memory": bare_memory(counts),
+            "commands": {"MOVE": {}},
+            "rules": [{"level": "other_ranks", "first": ["MOVE"], "then": ["MOVE"], "delay": "5"}],
+        }
+    )  # fmt: skip
+    builder = StreamBuilder(design, [1])
+    for rank in (0, 0, 1, 1, 0):
+        builder.add("MOVE", place=(0, rank, 0, 0))
+    log = run_stream(design, builder.build(), log=True).log[0]
+    assert [int(line[0]) for line in log] == [0, 1, 1 + 5, 1 + 5 + 1, 1 + 5 + 1 + 5]
 
 
 @pytest.mark.parametrize(
