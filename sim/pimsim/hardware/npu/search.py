@@ -225,10 +225,8 @@ class _Judge:
         load = ceil_div(memory, max(tiles, 1))
         drain = 2 * systolic.rows + systolic.cols - 2
         drain += tile_m if systolic.dataflow == "ws" else systolic.rows
-        if self.npu.scratchpad.double_buffered:
-            turnover = tiles * (max(load, full) + drain) // 2
-        else:
-            turnover = tiles * (load + full + drain)
+        buffers = 2 if self.npu.scratchpad.double_buffered else 1
+        turnover = tiles * (load + full + drain) // buffers
         first = busy * (tile_m + tile_n) * tile_k * self.dtype_bytes
         last = busy * tile_m * tile_n * self.dtype_bytes
         exposed = self._move(min(first, traffic)) + self._move(min(last, traffic)) + drain
