@@ -244,6 +244,18 @@ def test_blocks_in_one_stage_are_as_fast_as_in_several(run: Callable[..., Result
         assert found.tokens_per_j == pytest.approx(several.tokens_per_j, rel=0.01)
 
 
+def test_blocks_that_run_into_one_another_need_one_behind_them() -> None:
+    given = ["workload.model=smollm2-135m", "workload.batch=16", "parallel.tp=1",
+             "schedule.policy=greedy", "memory.controller.refresh=none"]  # fmt: skip
+    two, few, every = (
+        simulate(load_run("neupims", [*given, f"workload.layers={layers}"]))
+        for layers in (2, "auto", "null")
+    )
+    assert (few.layers_simulated, every.layers_simulated) == (3, 30)
+    assert few.tokens_per_s == pytest.approx(every.tokens_per_s, rel=0.005)
+    assert two.tokens_per_s > 1.05 * every.tokens_per_s
+
+
 @pytest.mark.parametrize("device", ["neupims", "npu-pim", "npu-only"])
 def test_equal_blocks_differ_by_the_refreshes_that_they_meet(device: str) -> None:
     """Two blocks stand for all 30 within half a percent where there is no refresh; with refresh,

@@ -17,6 +17,7 @@ class DeclaredSchedule(Protocol):
     uses_pim: bool
     at_once: bool
     max_parts: int | None
+    in_order: bool
 
 
 def declared_schedule(name: str) -> DeclaredSchedule:

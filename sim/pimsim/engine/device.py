@@ -266,6 +266,7 @@ def _build(
         model, at_end, config.parallel, config.workload.layers, org.capacity_bytes, routing,
         config.seed, append_kv=schedule.kv_append,
         overlapped=schedule.parts > 1, sparsity=sparsity,
+        in_order=schedule.declared.in_order,
         sparse=SparseOptions(
             config.workload.sparsity_order == "popularity", config.npu.systolic.rows,
             config.workload.sparsity_predictor,

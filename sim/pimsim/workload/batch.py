@@ -189,7 +189,7 @@ def device_work(
     model: ModelCard | OperatorTrace, step: Step, parallel: ParallelConfig,
     layers: int | Literal["auto"] | None, capacity_bytes: int, routing: Routing | None, seed: int,
     append_kv: bool, overlapped: bool, sparsity: Sparsity | None = None,
-    sparse: SparseOptions | None = None, holding: Step | None = None,
+    sparse: SparseOptions | None = None, holding: Step | None = None, in_order: bool = True,
 ) -> DeviceWork:  # fmt: skip
     """The work of one device. ``sparsity``: of the feed-forward networks, used as ``sparse`` says.
     ``holding``: contexts and new tokens that the cache must hold; None: those of ``step``.
@@ -197,7 +197,8 @@ def device_work(
 
     ``layers``: blocks to simulate; more are where the model has more kinds. ``auto``: two, of a
     model whose blocks differ as many as show how much. ``overlapped``: a block's end runs beside
-    the next one's attention (sub-batches).
+    the next one's attention (sub-batches). ``in_order``: else blocks run into one another, so that
+    the last one, which has none behind it, shows no steady state: ``auto`` takes one more.
     """
     held = step if holding is None else holding
     if isinstance(model, ModelCard):
@@ -229,7 +230,7 @@ def device_work(
     differ = bool(experts) or sparsity is not None
     spread = layers == "auto" and differ
     if layers == "auto":
-        layers = DIFFERING_BLOCKS if differ else EQUAL_BLOCKS
+        layers = (DIFFERING_BLOCKS if differ else EQUAL_BLOCKS) + (not in_order)
         layers = min(layers, max(map(len, cut_blocks(trace.facts.layers, degrees.pp))))
     if layers is not None:
         layers = max(layers, _least_blocks(trace, overlapped))
