@@ -119,7 +119,7 @@ def test_set_changes_the_system(call: Call) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("dgx-a100",), "unknown system 'dgx-a100'; did you mean 'dgx-a100a'?"),
+        (("dgx-a10",), "unknown system 'dgx-a10'; did you mean 'dgx-a100'?"),
         (("dgx-a100a", "--model", "gpt3-175"), "unknown model 'gpt3-175'; did you mean"),
         (("dgx-a100a", "--model", "gpt3-7b", "--trace", "gpt-oss-20b"), "runs one of them"),
         (("dgx-a100a", "--trace", "nothing.json"), "nothing.json"),
@@ -186,7 +186,7 @@ def test_a_file_extends_a_preset(call: Call, tmp_path: Path) -> None:
 def test_show_resolves_a_system(call: Call, tmp_path: Path) -> None:
     code, out, _ = call("show", "dgx-h100")
     assert code == 0
-    assert "configs/xpu/a100a.yaml" in out
+    assert "configs/xpu/a100.yaml" in out
     copy = tmp_path / "copy.yaml"
     copy.write_text(out)
     one, two = (

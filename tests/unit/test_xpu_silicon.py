@@ -111,6 +111,17 @@ def test_few_blocks_leave_bandwidth_unused() -> None:
     assert gemm_time(work, BARE)[0] == pytest.approx(overlapped(compute_s, moved_s * need, l2_s))
 
 
+def test_a_cluster_shares_the_larger_operand() -> None:
+    """Tiles of 8 x 64: 16 bytes of one row of depth, 128 of the other."""
+    work, thin = Product(8, 6400, 512), changed(BARE, cores=100)
+    slow = thin.silicon.model_copy(update={"l2_gb_per_s": 1e-3}) if thin.silicon else None
+    thin = thin.model_copy(update={"silicon": slow})
+    alone = 100 * (16 + 128) * 512 / 1e6
+    for blocks, share in ((1, 128), (2, 64), (4, 32)):
+        time_s, _ = gemm_time(work, changed(thin, "gemm", cluster_blocks=blocks))
+        assert time_s == pytest.approx(alone * (16 + share) / 144)
+
+
 def test_peaks_by_width() -> None:
     b200, a100 = SILICON["b200"], SILICON["a100"]
     half = Fraction(1, 2)
