@@ -120,6 +120,42 @@ def test_a_design_has_a_command_for_what_is_done_with_pim(action: str) -> None:
         PimDesignConfig.model_validate(values)
 
 
+@pytest.mark.parametrize(
+    ("rule", "said"),
+    [
+        ("{level: bank, first: [ACT], then: [PRE], delay: '500', other_place: [rank]}",
+         "rules.35: other_place is of the rules of a PIM design's command stream"),
+        ("{level: rank, first: [ACT], then: [RD], delay: '500', window: 4}",
+         "rules.35: window 4: it binds commands to earlier ones of their own kind in a rank"),
+        ("{level: row_buffer, first: [ACT], then: [ACT], delay: '500', window: 4}",
+         "rules.35: window 4: it binds commands to earlier ones of their own kind in a rank"),
+        ("{level: rank, first: [ACT, G_ACT], then: [ACT, G_ACT], delay: '500', window: 4}",
+         "rules.35: window 4: one command, found ACT, G_ACT"),
+        ("{level: bank, first: [ACT], then: [RDA], delay: '500'}",
+         "rules.35: then: RDA waits for what RD waits for"),
+    ],
+)  # fmt: skip
+def test_a_design_on_the_memorys_controller_has_rules_that_this_keeps(
+    rule: str, said: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "p.yaml"
+    file.write_text(f"extends: newton\nrules:\n  add:\n    - {rule}\n")
+    with pytest.raises(InputError) as refusal:
+        load_pim(str(file))
+    assert f"p.yaml:4: {said}" in str(refusal.value)
+    with pytest.raises(InputError) as refusal:
+        load_run("neupims", [f"pim={file}"])
+    assert f"p.yaml:4: pim.{said}" in str(refusal.value)
+
+
+def test_a_window_of_a_stream_is_not_over_other_ranks(tmp_path: Path) -> None:
+    file = tmp_path / "p.yaml"
+    rule = "{level: other_ranks, first: [MACAB], then: [MACAB], delay: '5', window: 4}"
+    file.write_text(f"extends: attacc-bank\nrules:\n  add:\n    - {rule}\n")
+    with pytest.raises(InputError, match=r"p\.yaml:4: rules\.34\.level: other_ranks is of rules"):
+        load_pim(str(file))
+
+
 def test_two_commands_for_one_action_and_none_are_refused() -> None:
     values = load_pim("newton").config.model_dump()
     values["commands"]["MAC"] = values["commands"]["COMP"]
@@ -133,11 +169,12 @@ def test_two_commands_for_one_action_and_none_are_refused() -> None:
 def test_a_memory_without_the_timings_of_a_design_is_refused_by_file_and_line(
     tmp_path: Path,
 ) -> None:
-    text = preset_path("pim", "neupims-artifact").read_text()
+    text = preset_path("pim", "newton").read_text()
     (tmp_path / "mine.yaml").write_text(text.replace("delay: tFAW}", "delay: tPPD}"))
     line = next(i for i, each in enumerate(text.splitlines(), 1) if "delay: tFAW}" in each)
+    number = [rule.delay for rule in load_pim("newton").config.rules].index("tFAW")
     with pytest.raises(
-        InputError, match=rf"mine\.yaml:{line}: pim\.rules\.8\.delay: no timing 'tPPD'"
+        InputError, match=rf"mine\.yaml:{line}: pim\.rules\.{number}\.delay: no timing 'tPPD'"
     ):
         load_run("neupims", [f"pim={tmp_path / 'mine.yaml'}"])
 

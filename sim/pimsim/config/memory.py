@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
@@ -400,14 +401,18 @@ class MemoryConfig(ConfigModel):
                         f"command_bus.{key}: unknown command {name!r}"
                         f"{near_miss(name, self.commands)}; known: {', '.join(self.commands)}"
                     )
-        for index, rule in enumerate(self.rules):
+        self.check_rules_of_requests(self.rules)
+
+    def check_rules_of_requests(self, rules: Sequence[Rule], key: str = "rules") -> None:
+        """Raise ``ValueError`` for what the controllers of requests cannot keep to, in rules of the
+        memory's or of a PIM design whose commands they take; ``key``: where these stand."""
+        for index, rule in enumerate(rules):
             try:
                 self._fits_requests(rule)
             except ValueError as error:
-                raise ValueError(f"rules.{index}: {error}") from None
+                raise ValueError(f"{key}.{index}: {error}") from None
 
     def _fits_requests(self, rule: Rule) -> None:
-        """Raises ``ValueError`` for what the controllers of requests cannot keep to."""
         closing = {
             name for name, does in self.commands.items()
             if does in ("read-precharge", "write-precharge")

@@ -31,6 +31,7 @@ def check_shared(pim: PimConfig, memory: MemoryConfig, at: str) -> None:
     timings = {**memory.timings, **pim.timings, DOT_PRODUCTS: 0}
     words = Vocabulary(memory.levels, {**memory.commands, **pim.commands}, timings)
     words.check(pim.rules, f"{at}rules")
+    memory.check_rules_of_requests(pim.rules, f"{at}rules")
     for where, text in pim.delays():
         words.check_delay(text, at + where)
     for name, command in pim.commands.items():
@@ -43,7 +44,7 @@ def check_shared(pim: PimConfig, memory: MemoryConfig, at: str) -> None:
 
 
 def _check_actions(pim: PimConfig, at: str) -> None:
-    """Raises ``ValueError`` where an action has no command, or two."""
+    """Raises ``ValueError`` where an action has no command, or two, or banks share a unit."""
     if pim.banks_per_unit != 1:
         raise ValueError(
             f"{at}banks_per_unit: {pim.banks_per_unit}; the memory's controller multiplies in all "
@@ -148,6 +149,11 @@ def check_stream(pim: PimConfig, memory: MemoryConfig, at: str) -> None:
     for index, rule in enumerate(pim.rules):
         if rule.other_place is not None and pim.controller.order != "window":
             raise ValueError(f"{at}rules.{index}.other_place needs controller.order window")
+        if rule.window > 1 and rule.level == "other_ranks":
+            raise ValueError(
+                f"{at}rules.{index}.level: other_ranks is of rules of two commands, found window "
+                f"{rule.window}"
+            )
     _check_controller(pim.controller, commands, memory, f"{at}controller")
     _check_units(pim, memory, at)
     for name, command in pim.commands.items():
