@@ -129,6 +129,12 @@ BAD = {
     "no calls": (
         b'{"session_id": 1, "arrival_time_ns": 1, "sub_requests": []}\n', "at least one is expected"
     ),
+    "a cell behind empty lines": (
+        b"arrival_us,prompt,output\n\n0,1,1\n\n\n5,x,1\n", r"f:6: prompt is 'x'"
+    ),
+    "a short line behind empty ones": (
+        b"\narrival_us,prompt,output\n\n0,1,1\n\n5,1\n", r"f:6: 2 fields"
+    ),
     "no time": (
         b"TIMESTAMP,ContextTokens,GeneratedTokens\nyesterday,1,1\n", "TIMESTAMP is 'yesterday'"
     ),

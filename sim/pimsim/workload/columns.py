@@ -6,7 +6,6 @@ import csv
 import io
 import re
 from collections.abc import Iterable, Sequence
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -26,17 +25,21 @@ _NUMBER = re.compile(r"\s*[+-]?([0-9]{1,18}(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]{
 class CsvColumns:
     """The lines of a CSV file by column, as text; numbers are read where they are asked for."""
 
-    def __init__(self, path: Path, header: Sequence[str], lines: list[list[str]]) -> None:
+    def __init__(
+        self, path: Path, header: Sequence[str], lines: list[list[str]], numbers: Sequence[int]
+    ) -> None:
+        """``numbers``: of the file's lines, where each of ``lines`` ends."""
         self.shown = display_path(path)
         self.header = tuple(header)
         self._lines = lines
+        self._numbers = numbers
 
     def __len__(self) -> int:
         return len(self._lines)
 
     def where(self, row: int) -> str:
         """File and line of a row."""
-        return f"{self.shown}:{row + 2}"
+        return f"{self.shown}:{self._numbers[row]}"
 
     def text(self, column: str) -> list[str]:
         """A column as it stands."""
@@ -82,19 +85,23 @@ def read_csv(path: Path, what: str, content: str | None = None) -> CsvColumns:
     text = read_text(path, what) if content is None else content
     shown = display_path(path)
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    rows: list[list[str]] = []
+    numbers: list[int] = []
     try:
-        rows = [row for row in reader if row]
+        for row in filter(None, reader):  # a line without anything is none
+            rows.append(row)
+            numbers.append(reader.line_num)
     except csv.Error as error:
         raise InputError(f"{shown}:{reader.line_num}: not a CSV row: {error}") from None
     if not rows:
         raise InputError(f"{shown}: {what} is expected, the file is empty")
     header = [cell.strip() for cell in rows[0]]
-    for number, row in enumerate(islice(rows, 1, None), 2):
+    for number, row in zip(numbers, rows, strict=True):
         if len(row) != len(header):
             raise InputError(
                 f"{shown}:{number}: {len(row)} fields, where the header names {len(header)}"
             )
-    return CsvColumns(path, header, rows[1:])
+    return CsvColumns(path, header, rows[1:], numbers[1:])
 
 
 def read_columns(
