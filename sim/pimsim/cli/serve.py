@@ -80,10 +80,10 @@ def _tell(running: ServiceRun, as_json: bool) -> None:
 
 def _print(result: ServiceResult) -> None:
     from pimsim.cli.tables import print_table
-    from pimsim.result.service_view import service_rows
+    from pimsim.result.service_view import service_lines
 
     width = None if sys.stdout.isatty() else _FILE_WIDTH
-    print_table(result.name, service_rows(result), width)
+    print_table(result.name, service_lines(result), width)
 
 
 _FILE_WIDTH = 160

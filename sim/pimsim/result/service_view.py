@@ -7,10 +7,10 @@ from typing import Any
 
 from pimsim.result.service import ServiceResult
 
-__all__ = ["service_rows"]
+__all__ = ["service_lines"]
 
 
-def service_rows(result: ServiceResult) -> dict[str, str]:
+def service_lines(result: ServiceResult) -> dict[str, str]:
     """Lines of the table, by what they say."""
     all_figures = result.to_dict()
     asked, kv, steps = (all_figures[key] for key in ("requests", "kv", "steps"))

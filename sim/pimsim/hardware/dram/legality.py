@@ -21,6 +21,7 @@ from pimsim.hardware.dram.rules import (
     Command,
     CommandBus,
     command_numbers,
+    pim_buffer_commands,
     window_places,
 )
 
@@ -101,7 +102,7 @@ def _laws(memory: MemoryConfig, pim: PimConfig | None) -> list[_Law]:
     if pim is not None:
         names.update(pim.timings)
         listed += [(f"pim.rules[{i}]", rule) for i, rule in enumerate(pim.rules)]
-    apart = frozenset(_apart(memory, pim))
+    apart = pim_buffer_commands(memory, pim)
     laws = []
     for where, rule in listed:
         base, slope = delay_line(rule.delay, names, where)
@@ -116,14 +117,6 @@ def _laws(memory: MemoryConfig, pim: PimConfig | None) -> list[_Law]:
             places |= {also: places[one] for also, one in BOUND_AS.items() if one in places}
         laws.append(_Law(where, rule, commands[0], commands[1], base, slope, places, apart))
     return laws
-
-
-def _apart(memory: MemoryConfig, pim: PimConfig | None) -> set[Command]:
-    """Commands on a row buffer that normal ones do not share."""
-    if pim is None:
-        return set()
-    numbers = command_numbers(memory, pim)
-    return {numbers[name] for name in pim.commands if pim.in_pim_buffer(name)}
 
 
 def _alike(commands: frozenset[Command]) -> frozenset[Command]:
@@ -151,7 +144,7 @@ class _Banks:
         self.rows = org.rows
         self.rank_size, self.group_size = org.banks, org.banks_per_group
         self.half_size, self.ranks = org.ranks * org.banks, org.ranks
-        self.apart = _apart(memory, pim)
+        self.apart = pim_buffer_commands(memory, pim)
         self.count = org.pseudo_channels * self.half_size
         whole = memory.controller.model == "channel-queues"
         self.refreshed = self.half_size if whole else self.rank_size

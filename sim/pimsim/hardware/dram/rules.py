@@ -8,7 +8,7 @@ here.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from functools import cached_property
@@ -37,6 +37,7 @@ __all__ = [
     "RuleTables",
     "command_numbers",
     "compile_rules",
+    "pim_buffer_commands",
     "window_places",
 ]
 
@@ -250,7 +251,7 @@ def compile_rules(
     if pim is not None:
         timings = {**memory.timings, **pim.timings}
         listed += tuple(named_rules(pim.rules, "pim.rules", numbers, timings))
-    in_pim_buffer = _in_pim_buffer(pim, numbers)
+    in_pim_buffer = pim_buffer_commands(memory, pim)
     bus = CommandBus(memory, ticks_per_clock)
     pairs = PairTable(len(Command), LEVELS)
     for first, then, ticks in bus.occupancy():
@@ -302,8 +303,9 @@ def compile_rules(
     )
 
 
-def _in_pim_buffer(pim: PimConfig | None, numbers: Mapping[str, Command]) -> set[Command]:
+def pim_buffer_commands(memory: MemoryConfig, pim: PimConfig | None) -> frozenset[Command]:
     """Commands on a row buffer that normal commands do not share."""
     if pim is None:
-        return set()
-    return {numbers[name] for name in pim.commands if pim.in_pim_buffer(name)}
+        return frozenset()
+    numbers = command_numbers(memory, pim)
+    return frozenset(numbers[name] for name in pim.commands if pim.in_pim_buffer(name))

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from pimsim.config.commands import UNIT
+from pimsim.config.commands import UNIT, stream_rules
 from pimsim.config.delay import evaluate_delay
 from pimsim.config.errors import InputError
 from pimsim.config.memory import LEVELS
@@ -205,8 +205,10 @@ def make_parameters(design: PimDesignConfig, lanes: int) -> Any:
         p.latency[at] = cycles(command.latency, f"commands.{name}.latency", 1)
         p.mode[at] = MODES.index(command.mode)
         p.queue[at] = QUEUES.index(command.queue)
-    rules = tuple(
-        named_rules(design.all_rules, f"{design.name}: rules", number, design.all_timings)
+    timings = design.all_timings
+    rules = (
+        *named_rules(stream_rules(design.memory), f"{design.name}: memory.rules", number, timings),
+        *named_rules(design.rules, f"{design.name}: rules", number, timings),
     )
     windows = [named for named in rules if named.rule.window > 1]
     elsewhere = [named for named in rules if named.rule.other_place is not None]
