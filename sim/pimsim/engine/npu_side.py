@@ -201,22 +201,8 @@ class NpuSide:
         begun, last = int(ready[0]), plan.steps - 1
         free, at, late = begun, 0, 0
         while True:
-            starts = times.starts(np.maximum(ready[at:], free), edges[at:])
-            if not self.port.vector_work:
-                end = times.later(int(starts[-1]), plan.drain_cycles)
-                done = self.env.timeout(max(end - self._now, 0))
-                yield done | self.port.vector_work_begins
-                at += max(int(np.searchsorted(starts, self._now, side="right")) - 1, 0)
-                start = int(starts[at - last - 1])
-                if done.processed or (at == last and start <= self._now):
-                    return begun, end, start + int(edges[-1] - edges[-2]), late
-                if start > self._now:
-                    continue
-                # PIM has begun: the tile that is under way goes on, the others ask
-                free = start + int(edges[at + 1] - edges[at])
-                units.hold(free)
-            else:
-                start = int(starts[0])
+            if self.port.vector_work:
+                start = max(int(ready[at]), free)
                 if start > self._now:
                     yield self.env.timeout(start - self._now)
                     continue
@@ -227,6 +213,20 @@ class NpuSide:
                 if at == last:
                     end = times.later(start, plan.drain_cycles + longer)
                     return begun, end, free, late
+            else:
+                starts = times.starts(np.maximum(ready[at:], free), edges[at:])
+                end = times.later(int(starts[-1]), plan.drain_cycles)
+                done = self.env.timeout(max(end - self._now, 0))
+                yield done | self.port.vector_work_begins
+                begun_since = max(int(np.searchsorted(starts, self._now, side="right")) - 1, 0)
+                at, start = at + begun_since, int(starts[begun_since])
+                if done.processed or (at == last and start <= self._now):
+                    return begun, end, start + int(edges[-1] - edges[-2]), late
+                if start > self._now:
+                    continue
+                # PIM has begun: the tile that is under way goes on, the others ask
+                free = start + int(edges[at + 1] - edges[at])
+                units.hold(free)
             at += 1
 
     def _prefetch(self, steps: Sequence[GemmStep]) -> None:
