@@ -94,6 +94,10 @@ def test_every_command_keeps_every_rule() -> None:
         ("global_buffer_bytes: 512", "global_buffer_bytes: 31",
          "capacities.global_buffer_bytes: 31 bytes hold less than one operand, a column of 32",
          "capacities: {"),
+        ("memory: lpddr5-6400",
+         "memory: {extends: lpddr5-6400, organization: {bus_width_bits: 8, burst_length: 4}}\n"
+         "element_bytes: 8", "element_bytes: 8; a column of lpddr5-6400 has 4 bytes",
+         "element_bytes: 8"),
         ("memory: lpddr5-6400", "memory: ddr4-3200", "rules.0.delay: no timing 'nACT'",
          "- {level: channel, first: [ACTM], then: [ACTM, PREM, PREA"),
         ("- {level: bank, first: [MAC]", "- {level: bnk, first: [MAC]",

@@ -213,12 +213,17 @@ def _check_controller(
 
 
 def _check_units(pim: PimConfig, memory: MemoryConfig, at: str) -> None:
-    """Units and buffers must fit the memory's banks and columns."""
+    """Units, elements and buffers must fit the memory's banks and columns."""
     org = memory.organization
     if org.banks_per_group % pim.banks_per_unit:
         raise ValueError(
             f"{at}banks_per_unit: {pim.banks_per_unit} banks a unit do not divide the "
             f"{org.banks_per_group} banks of a bank group of {memory.name}"
+        )
+    if pim.element_bytes > org.burst_bytes:
+        raise ValueError(
+            f"{at}element_bytes: {pim.element_bytes}; a column of {memory.name} has "
+            f"{org.burst_bytes} bytes, less than an element"
         )
     for key, held in pim.capacities.items():
         if key.endswith("_buffer_bytes") and held < org.burst_bytes:

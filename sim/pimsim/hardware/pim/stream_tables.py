@@ -212,7 +212,8 @@ def make_parameters(design: PimDesignConfig, lanes: int) -> Any:
     )
     windows = [named for named in rules if named.rule.window > 1]
     elsewhere = [named for named in rules if named.rule.other_place is not None]
-    _fill_pairs(p, design, [n for n in rules if n not in windows and n not in elsewhere])
+    pairs = [n for n in rules if n.rule.window == 1 and n.rule.other_place is None]
+    _fill_pairs(p, design, pairs)
     _fill_elsewhere(p, design, elsewhere)
     _fill_windows(p, design, windows)
     return p

@@ -36,8 +36,6 @@ def gemv(
     org = design.organization
     per_column = _elements(design)
     buffered = design.capacity("global_buffer_bytes") // org.burst_bytes
-    if buffered == 0:
-        raise InputError(f"{design.name}: capacities.global_buffer_bytes: less than a column")
     per_piece = min(org.columns, buffered) * per_column
     table = None if activation is None else _table(design, activation)
     copies, turns = deal_channels(-(-outputs // org.channel_banks), org.channels)
@@ -94,10 +92,7 @@ def trace(design: PimDesignConfig, path: Path) -> CommandStream:
 
 def _elements(design: PimDesignConfig) -> int:
     """Elements in a column of one bank."""
-    found = design.organization.burst_bytes // design.element_bytes
-    if found == 0:
-        raise InputError(f"{design.name}: organization.burst_bytes: less than an element")
-    return found
+    return design.organization.burst_bytes // design.element_bytes
 
 
 def _runs(turns: list[range]) -> Iterator[tuple[range, int]]:
