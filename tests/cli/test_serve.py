@@ -107,6 +107,8 @@ def test_ctrl_c_writes_what_is_known_and_ends_with_130(tmp_path: Path) -> None:
     process = subprocess.Popen(
         [*command, str(tmp_path / "out")], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         text=True, env={**os.environ, "TMPDIR": str(tmp_path)},
+        # what is started in the background of a script has it ignored, and hands that on
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
     while not list(tmp_path.glob("pimsim.*/steps.parquet")):  # some thousand steps are done
         assert process.poll() is None, process.communicate()
