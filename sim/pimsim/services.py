@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import tempfile
@@ -22,7 +21,7 @@ from pimsim.config.units import parse_time
 from pimsim.reproductions import departures
 from pimsim.result.service import ServiceResult, build_service_result
 from pimsim.result.service_rows import StepsFile, write_requests
-from pimsim.result.store import CONFIG_FILE, RESULT_FILE, check_writable, write_folder
+from pimsim.result.store import check_writable, write_folder
 from pimsim.serving.ending import Speculation
 from pimsim.serving.routers import load_router
 from pimsim.serving.schedulers import load_scheduler
@@ -130,14 +129,11 @@ class ServiceRun:
         steps = Path(self._scratch) / "steps.parquet"
 
         def fill(folder: Path) -> None:
-            (folder / CONFIG_FILE).write_text(self._resolved.to_yaml(), encoding="utf-8")
-            text = json.dumps(result.to_dict(), indent=1, allow_nan=False)
-            (folder / RESULT_FILE).write_text(text + "\n", encoding="utf-8")
             write_requests(result.requests, folder / "requests.parquet")
             if steps.exists():
                 shutil.copyfile(steps, folder / "steps.parquet")
 
-        write_folder(self._out, fill)
+        write_folder(self._out, self._resolved.to_yaml(), result.to_dict(), fill)
 
 
 class _Teller:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from pimsim.result.metrics import METRICS
 from pimsim.result.service import ServiceResult
 
 __all__ = ["service_lines"]
@@ -15,13 +16,13 @@ def service_lines(result: ServiceResult) -> dict[str, str]:
     all_figures = result.to_dict()
     asked, kv, steps = (all_figures[key] for key in ("requests", "kv", "steps"))
     latency, good = all_figures["latency_s"], all_figures["goodput"]
-    verdict = result.verdict
+    verdict, rate = result.verdict, METRICS["tokens_per_s"]
     return {
         "requests": _requests(asked),
         "simulated": f"{all_figures['time_s']:,.3f} s, {steps['count']:,} steps of "
         f"{steps['mean_requests']:.1f} requests and {steps['mean_tokens']:.1f} tokens",
-        "throughput": f"{all_figures['requests_per_s']:,.3f} requests/s, "
-        f"{all_figures['tokens_per_s']:,.1f} tokens/s",
+        rate.words: f"{all_figures['requests_per_s']:,.3f} requests/s, "
+        f"{rate.text(all_figures['tokens_per_s'])}",
         "queueing": _times(latency["queue"]),
         "TTFT": _times(latency["ttft"]),
         "TPOT": _times(latency["tpot"]),

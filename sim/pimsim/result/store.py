@@ -6,8 +6,9 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from pimsim.config.errors import InputError, reason
 from pimsim.config.files import read_umask
@@ -54,21 +55,20 @@ def check_writable(out_dir: str | os.PathLike[str]) -> None:
 def save(result: Result, resolved_yaml: str, out_dir: str | os.PathLike[str]) -> None:
     """Write config, result and tables to ``out_dir``, see ``write_folder``."""
 
-    def fill(folder: Path) -> None:
-        (folder / CONFIG_FILE).write_text(resolved_yaml, encoding="utf-8")
-        text = json.dumps(result.to_dict(), indent=1, allow_nan=False)
-        (folder / RESULT_FILE).write_text(text + "\n", encoding="utf-8")
-        _write_tables(result, folder)
-
-    write_folder(out_dir, fill)
+    write_folder(
+        out_dir, resolved_yaml, result.to_dict(), lambda folder: _write_tables(result, folder)
+    )
 
 
-def write_folder(out_dir: str | os.PathLike[str], fill: Callable[[Path], None]) -> None:
+def write_folder(
+    out_dir: str | os.PathLike[str], resolved_yaml: str, figures: Mapping[str, Any],
+    fill: Callable[[Path], None],
+) -> None:  # fmt: skip
     """Write a result's files to ``out_dir`` as a whole or not at all.
 
-    ``fill`` writes them to a new folder beside it, which is then renamed. An existing ``out_dir``
-    is replaced when it is empty or holds a result and nothing else; otherwise, or when the place
-    cannot be written, ``InputError``.
+    Config and figures, and what ``fill`` writes, go to a new folder beside it, which is then
+    renamed. An existing ``out_dir`` is replaced when it is empty or holds a result and nothing
+    else; otherwise, or when the place cannot be written, ``InputError``.
     """
     target = given_path(out_dir)
     _check_target(target)
@@ -79,6 +79,9 @@ def write_folder(out_dir: str | os.PathLike[str], fill: Callable[[Path], None]) 
     except OSError as error:
         raise InputError(f"--out {target}: cannot be written ({reason(error)})") from error
     try:
+        (staging / CONFIG_FILE).write_text(resolved_yaml, encoding="utf-8")
+        text = json.dumps(figures, indent=1, allow_nan=False)
+        (staging / RESULT_FILE).write_text(text + "\n", encoding="utf-8")
         fill(staging)
         staging.chmod(0o777 & ~read_umask())
         _swap(staging, final)

@@ -302,9 +302,12 @@ class Result(Strict):
 
     def __repr__(self) -> str:
         """A line for a notebook; ``to_dict`` and ``table`` have the rest."""
+        from pimsim.result.metrics import METRICS
+
+        rate = METRICS["tokens_per_s"]
         return (
             f"Result({self.name!r}, {self.model!r}: {self.cycles} cycles, "
-            f"{self.tokens_per_s:.6g} tokens/s, {self.fidelity.words})"
+            f"{rate.text(rate.of(self))}, {self.fidelity.words})"
         )
 
     def table(self, name: str = "operators") -> pandas.DataFrame:
