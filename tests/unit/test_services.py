@@ -85,3 +85,48 @@ def test_python_stops_where_it_is_told_to(service: Path) -> None:
     assert pimsim.serve(service, max_requests=1).to_dict()["requests"]["finished"] == 1
     with pytest.raises(InputError, match="--max-time: a time needs its unit"):
         pimsim.serve(service, max_time="3")
+
+
+def test_an_override_of_a_whole_section_drops_the_keys_of_the_former_one(service: Path) -> None:
+    path = service.with_name("other.yaml")
+    path.write_text(
+        "requests: {count: 4, prompt: {fixed: 9}, output: {fixed: 2},\n"
+        "  arrivals: {process: poisson, rate_per_s: 5}}\n"
+        "scheduler: {name: vllm, max_num_seqs: 3, policy: priority}\ncache: {blocks: 99}\n"
+        "step_time: {linear: {step_us: 10, token_us: 1}}\n"
+    )
+    whole = ["scheduler={name: sarathi, chunk: 7}", "requests.arrivals={process: at_once}"]
+    config = prepare(path, whole).config
+    assert config.scheduler.model_dump()["chunk"] == 7
+    assert config.requests.arrivals.model_dump() == {"process": "at_once"}
+    from_file = [
+        "requests={file: ./requests.csv, count: 2, prompt: null, output: null}",
+        "requests.arrivals.process=file",
+    ]
+    assert prepare(path, from_file).config.requests.arrivals.process == "file"
+    with pytest.raises(InputError, match=r"unknown key 'scheduler\.chnk'; did you mean 'chunk'"):
+        prepare(path, ["scheduler={name: sarathi, chnk: 7}"])
+    with pytest.raises(InputError, match=r"unknown key 'scheduler\.chunk'"):
+        prepare(path, ["scheduler={chunk: 7}"])
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("cache.blocks=1073741824", "cache.blocks: found 1073741824; allowed: at least 1"),
+        ("replicas.count=10000", r"cache.blocks: 20,000 of 10,000 replicas are 200,000,000"),
+        ("speculation={drafts: 3, accept: 99999999999999999999999}", "speculation.accept"),
+    ],
+)
+def test_what_no_memory_or_word_holds_is_refused(
+    service: Path, override: str, message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        prepare(service, ["cache.blocks=20000", override])
+
+
+def test_a_service_that_goes_on_for_years_is_told(service: Path) -> None:
+    slow = ["step_time.profile=null", "step_time.linear={step_us: 1000000000, token_us: 1000000}"]
+    (service.parent / "requests.csv").write_text("arrival_us,prompt,output\n0,1,10000\n")
+    with pytest.raises(InputError, match=r"passes 9,223,372 s of simulated time"):
+        pimsim.serve(service, overrides=[*slow, "cache.blocks=2000"])

@@ -285,3 +285,70 @@ def test_calls_of_sessions_take_no_other_arrivals(tmp_path: Path) -> None:
     )  # fmt: skip
     with pytest.raises(InputError, match="come when those before them have ended"):
         load_traffic(config, 0)
+
+
+_PLAIN = "arrival_s,prompt_tokens,output_tokens\n"
+_DATED = "TIMESTAMP,ContextTokens,GeneratedTokens\n"
+TIMES = {
+    "before 0": (f"{_PLAIN}-0.5,1,1\n", r"requests.csv:2: request 0 arrives before 0 s"),
+    "beyond 64 bits": (f"{_PLAIN}1,1,1\n1e8,1,1\n", r"requests.csv:3: .* after 4,611,686 s"),
+    "beyond 64 bits in microseconds": (
+        "arrival_us,prompt,output\n10000000000000,1,1\n", r"requests.csv:2: .* after 4,611,686 s",
+    ),
+    **{
+        f"the date {text!r}": (
+            f"{_DATED}2023-11-16 18:17:03,1,1\n{text},1,1\n", r"csv:3: TIMESTAMP is",
+        )
+        for text in (
+            "", "NaT", "now", "today", "2023", "2500-01-01 00:00:00", "2023-13-01 00:00:00",
+            "2023-11-16 18:17:03+01:00",
+        )
+    },
+    "a column twice": (
+        "arrival_us,prompt,prompt,output\n0,1,2,3\n", r"'prompt' stands there twice",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", TIMES)
+def test_times_that_are_none_are_refused_by_line(tmp_path: Path, case: str) -> None:
+    text, message = TIMES[case]
+    path = tmp_path / "requests.csv"
+    path.write_text(text)
+    with pytest.raises(InputError, match=message):
+        load_traffic(RequestsConfig(file=str(path)), 0)
+
+
+def test_the_front_of_a_trace_that_is_too_long_is_served(tmp_path: Path) -> None:
+    path = tmp_path / "requests.csv"
+    path.write_text("Timestamp,Request tokens,Response tokens\n5,1,1\n6,1,1\n10450000,1,1\n")
+    found = load_traffic(RequestsConfig(file=str(path), count=2), 0).traffic
+    assert found.arrival_ps.tolist() == [0, 10**12]
+    with pytest.raises(InputError, match=r"requests.csv:4: .* after 4,611,686 s"):
+        load_traffic(RequestsConfig(file=str(path)), 0)
+
+
+def test_drawn_and_scaled_times_fit_64_bits(tmp_path: Path) -> None:
+    for process in ({"process": "poisson"}, {"process": "gamma", "cv": 2.0}):
+        config = _requests(arrivals={"rate_per_s": 1e-300, **process})
+        with pytest.raises(InputError, match=r"after 4,611,686 s"):
+            load_traffic(config, 0)
+    with pytest.raises(InputError, match=r"rate_scale is 1e-300: .* at least"):
+        _file(tmp_path, rate_scale=1e-300)
+    last_ps = 40_000_000
+    assert _file(tmp_path, rate_scale=1e-9).arrival_ps[-1] == last_ps * 10**9
+    with pytest.raises(InputError, match=r"100000000 times through a trace of 1 requests|pass"):
+        path = tmp_path / "long.csv"
+        path.write_text("arrival_us,prompt,output\n0,1,1\n1000000000000,1,1\n")
+        load_traffic(RequestsConfig(file=str(path), count=100), 0)
+
+
+def test_all_members_of_a_gzip_file_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "requests.csv.gz"
+    first, second = b"arrival_us,prompt,output\n0,1,1\n", b"5,2,2\n"
+    path.write_bytes(gzip.compress(first) + gzip.compress(second) + b"\0" * 9)
+    assert load_traffic(RequestsConfig(file=str(path)), 0).traffic.prompt.tolist() == [1, 2]
+    for tail in (gzip.compress(second)[:-3], b"more"):
+        path.write_bytes(gzip.compress(first) + tail)
+        with pytest.raises(InputError, match=r"cut off|damaged"):
+            load_traffic(RequestsConfig(file=str(path)), 0)

@@ -20,7 +20,9 @@ MOST_RUNNING = 65_536
 """Requests that run at once on a replica, at most."""
 MOST_TOKENS = 100_000_000
 """Tokens of a request or of a step, at most."""
-_MOST_BLOCKS = 2**30
+_MOST_BLOCKS = 2**26
+_MOST_BLOCKS_OF_ALL = 2**27
+"""Each block is some 20 bytes of the simulator's memory."""
 
 
 class SchedulerSettings(ConfigModel):
@@ -94,7 +96,9 @@ class SpeculationConfig(ConfigModel):
 
     drafts: int = Field(ge=1, le=64)
     """After each step that made a token, of each request; to guess takes no time."""
-    accept: Annotated[int, Field(ge=0)] | Annotated[float, Field(gt=0, lt=1)] | Literal["mix"]
+    accept: (
+        Annotated[int, Field(ge=0, le=64)] | Annotated[float, Field(gt=0, lt=1)] | Literal["mix"]
+    )
     """How many are right: so many at most; with that probability each, up to the first that is not;
     or ``mix``: ``(7 id + 13 j) mod (drafts + 1)`` in a request's j-th verification."""
 
@@ -131,3 +135,13 @@ class ServiceConfig(ConfigModel):
     slo: SloConfig = SloConfig()
     seed: int = Field(default=0, ge=0, le=2**63 - 1)
     """Of all that is drawn: lengths, arrivals, drafts that are right."""
+
+    @model_validator(mode="after")
+    def _not_too_many_blocks(self) -> ServiceConfig:
+        blocks = self.cache.blocks * self.replicas.count
+        if blocks > _MOST_BLOCKS_OF_ALL:
+            raise ValueError(
+                f"cache.blocks: {self.cache.blocks:,} of {self.replicas.count:,} replicas are "
+                f"{blocks:,}, more than {_MOST_BLOCKS_OF_ALL:,} in all"
+            )
+        return self

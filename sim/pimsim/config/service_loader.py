@@ -45,7 +45,7 @@ def load_service(name_or_path: str, overrides: Sequence[str] = ()) -> ResolvedSe
     """
     root = compose(name_or_path, _LAYOUT)
     for text in overrides:
-        root = _pruned(apply_override(root, text, service_model(root), _LAYOUT), text)
+        root = _pruned(apply_override(root, text, service_model(root), _LAYOUT), root, text)
     model = service_model(root)
     try:
         config = model.model_validate(plain(root), context=WRITTEN)
@@ -87,16 +87,26 @@ def _settings(root: Entry, path: tuple[str, ...], kind: str, settings: Any) -> A
     return settings(load_module(kind, name))
 
 
-def _pruned(root: Entry, text: str) -> Entry:
+def _pruned(root: Entry, before: Entry, text: str) -> Entry:
     """Without the keys of a scheduler, or process, that ``text`` has just replaced."""
     changed = tuple(part.strip() for part in text.partition("=")[0].split("."))
     for path, kind, settings in _CHOICES:
-        own = _settings(root, path, kind, settings) if changed == path else None
-        if own is not None:
-            section, _ = lookup(root, path[:-1])
-            assert isinstance(section.value, dict)
-            kept = {key: one for key, one in section.value.items() if key in own.model_fields}
-            return _with(root, path[:-1], replace(section, value=kept))
+        if changed not in (path, path[:-1]):
+            continue
+        own = _settings(root, path, kind, settings)
+        section, _ = lookup(root, path[:-1])
+        if not isinstance(section.value, dict) or path[-1] not in section.value:
+            continue
+        if own is None and section.value[path[-1]].value != FROM_FILE:
+            continue
+        fields = {path[-1]} if own is None else set(own.model_fields)
+        # a section that was given whole keeps what it was given, to be refused where it is wrong
+        given = set()
+        if changed != path:
+            former = {key: lookup(before, (*path[:-1], key))[0] for key in section.value}
+            given = {key for key, one in section.value.items() if one is not former[key]}
+        kept = {key: one for key, one in section.value.items() if key in fields | given}
+        root = _with(root, path[:-1], replace(section, value=kept))
     return root
 
 

@@ -23,7 +23,7 @@ from pimsim.serving.records import NONE, REQUEST, WAITING, Records
 from pimsim.serving.routers import Router
 from pimsim.serving.schedulers import Batch, Demand, Scheduler
 from pimsim.serving.step_times import StepTime
-from pimsim.workload.traffic import NOBODY, PrefixBlocks, Traffic
+from pimsim.workload.traffic import LATEST_PS, NOBODY, PrefixBlocks, Traffic
 
 __all__ = ["Fleet", "Service", "Watcher", "request_records"]
 
@@ -208,6 +208,7 @@ class Service:
             successor = self._successors.get(row)
             if successor is not None:
                 arrival = self.now_ps + int(self.traffic.pause_ps[successor])
+                _check_time(arrival)
                 self.requests["arrival_ps"][successor] = arrival
                 heapq.heappush(self._arrivals, (arrival, successor))
 
@@ -225,6 +226,7 @@ class Service:
             for stage, free in enumerate(replica.free_ps):
                 end = max(end, free) + took
                 replica.free_ps[stage] = end
+            _check_time(end)
             batch.step["end_ps"] = end
             self._made += 1
             heapq.heappush(self._ends, (end, self._made, replica, batch))
@@ -242,6 +244,15 @@ class Service:
                     f"into a step of replica {replica.number}, although {scheduler.cache.free} of "
                     f"{scheduler.cache.count} blocks are free; {scheduler.waiting} wait"
                 )
+
+
+def _check_time(time_ps: int) -> None:
+    """Raises ``InputError`` for a time that 64 bits of picoseconds do not hold."""
+    if time_ps > LATEST_PS * 2 - 1:
+        raise InputError(
+            f"the service passes {2 * LATEST_PS // 10**12:,} s of simulated time; --max-time ends "
+            "it before"
+        )
 
 
 def _most_tokens(traffic: Traffic, fleet: Fleet) -> NDArray[np.int64]:

@@ -96,6 +96,9 @@ def read_csv(path: Path, what: str, content: str | None = None) -> CsvColumns:
     if not rows:
         raise InputError(f"{shown}: {what} is expected, the file is empty")
     header = [cell.strip() for cell in rows[0]]
+    twice = next((name for at, name in enumerate(header) if name and name in header[:at]), None)
+    if twice is not None:
+        raise InputError(f"{shown}:{numbers[0]}: column {twice!r} stands there twice")
     for number, row in zip(numbers, rows, strict=True):
         if len(row) != len(header):
             raise InputError(

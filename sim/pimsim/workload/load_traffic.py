@@ -13,7 +13,7 @@ from pimsim.workload.arrivals import load_arrivals
 from pimsim.workload.draws import RandomStream
 from pimsim.workload.lengths import draw_lengths
 from pimsim.workload.request_formats import read_traffic
-from pimsim.workload.traffic import NOBODY, Traffic
+from pimsim.workload.traffic import LATEST_PS, NOBODY, Traffic
 
 __all__ = ["LoadedTraffic", "load_traffic"]
 
@@ -65,7 +65,7 @@ def load_traffic(config: RequestsConfig, seed: int) -> LoadedTraffic:
             )
         process = load_arrivals(settings.process)
         traffic = process.arrive(traffic, settings, RandomStream(seed, _ARRIVALS))
-    return LoadedTraffic(traffic.scaled(config.rate_scale), name, sha256)
+    return LoadedTraffic(traffic.check_times().scaled(config.rate_scale), name, sha256)
 
 
 def _without_empty(traffic: Traffic) -> Traffic:
@@ -99,6 +99,11 @@ def _of_count(traffic: Traffic, count: int, draw: RandomStream) -> Traffic:
     passes = -(-count // size)
     span = int(traffic.arrival_ps[-1] - traffic.arrival_ps[0])
     period = span + span // max(size - 1, 1)
+    if passes * period > LATEST_PS:
+        raise InputError(
+            f"requests.count is {count}: {passes} times through a trace of {size} requests and "
+            f"{span / 1e12:,.0f} s pass {LATEST_PS // 10**12:,} s, the latest that is possible"
+        )
     order = np.concatenate([np.arange(size), *(draw.permutation(size) for _ in range(passes - 1))])[
         :count
     ]

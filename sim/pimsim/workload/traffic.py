@@ -14,12 +14,28 @@ from numpy.typing import NDArray
 
 from pimsim.config.errors import InputError
 
-__all__ = ["NOBODY", "PrefixBlocks", "Traffic"]
+__all__ = ["LATEST_PS", "NOBODY", "PrefixBlocks", "Traffic", "whole_ps"]
 
 Ints = NDArray[np.int64]
 
 NOBODY = -1
 """In place of a request's row."""
+LATEST_PS = 2**62
+"""Of all times of a service, 53 days; what is computed from them fits 64 bits."""
+_LATEST_S = LATEST_PS // 10**12
+
+
+def whole_ps(times: NDArray[np.float64] | Ints, unit_ps: int) -> Ints:
+    """Times in units of so many picoseconds, rounded to whole picoseconds.
+
+    Those below 0 or beyond ``LATEST_PS``, which ``Traffic.check_times`` refuses, are as far out as
+    they can be told to be.
+    """
+    exact = times.dtype.kind == "i"
+    most = LATEST_PS // unit_ps + 1
+    inside = np.clip(times, -1 if exact else -most, most)
+    scaled: Ints = (inside * unit_ps if exact else np.rint(inside * unit_ps)).astype(np.int64)
+    return scaled
 
 
 def _empty() -> Ints:
@@ -118,7 +134,24 @@ class Traffic:
         """The same requests at ``rate`` times the rate; pauses stay."""
         if rate == 1:
             return self
+        slowest = float(self.arrival_ps.max(initial=0)) / LATEST_PS
+        if rate < slowest:
+            raise InputError(
+                f"requests.rate_scale is {rate:g}: the last request would come after {_LATEST_S:,} "
+                f"s, the latest that is possible; at least {slowest:.3g} is needed"
+            )
         return replace(self, arrival_ps=np.rint(self.arrival_ps / rate).astype(np.int64))
+
+    def check_times(self) -> Traffic:
+        """Itself. Raises ``InputError`` for an arrival that is not between 0 and ``LATEST_PS``."""
+        wrong = np.flatnonzero((self.arrival_ps < 0) | (self.arrival_ps > LATEST_PS))
+        if len(wrong):
+            row = int(wrong[0])
+            side = "before 0 s" if self.arrival_ps[row] < 0 else f"after {_LATEST_S:,} s"
+            raise InputError(
+                f"{self.where(row)} arrives {side}; arrivals are between 0 and {_LATEST_S:,} s"
+            )
+        return self
 
     def first(self, count: int) -> Traffic:
         """Those at the front of the list."""

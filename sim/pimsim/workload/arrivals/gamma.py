@@ -9,9 +9,11 @@ from pydantic import Field
 
 from pimsim.config.traffic import ArrivalSettings
 from pimsim.workload.draws import RandomStream
-from pimsim.workload.traffic import Traffic
+from pimsim.workload.traffic import Traffic, whole_ps
 
 __all__ = ["SETTINGS", "Gamma", "arrive"]
+
+_PS_PER_S = 10**12
 
 
 class Gamma(ArrivalSettings):
@@ -30,4 +32,4 @@ def arrive(traffic: Traffic, settings: Gamma, draw: RandomStream) -> Traffic:
     """Gaps of shape 1 / cv^2; the first request comes after one."""
     shape = settings.cv**-2
     gaps_s = draw.gamma(shape, len(traffic)) / (shape * settings.rate_per_s)
-    return replace(traffic, arrival_ps=np.rint(np.cumsum(gaps_s) * 1e12).astype(np.int64))
+    return replace(traffic, arrival_ps=whole_ps(np.cumsum(gaps_s), _PS_PER_S))

@@ -9,9 +9,11 @@ from pydantic import Field
 
 from pimsim.config.traffic import ArrivalSettings
 from pimsim.workload.draws import RandomStream
-from pimsim.workload.traffic import Traffic
+from pimsim.workload.traffic import Traffic, whole_ps
 
 __all__ = ["SETTINGS", "Poisson", "arrive"]
+
+_PS_PER_S = 10**12
 
 
 class Poisson(ArrivalSettings):
@@ -27,4 +29,4 @@ SETTINGS = Poisson
 def arrive(traffic: Traffic, settings: Poisson, draw: RandomStream) -> Traffic:
     """Gaps by inverse transform; the first request comes after one."""
     gaps_s = -np.log(1 - draw.uniform(len(traffic))) / settings.rate_per_s
-    return replace(traffic, arrival_ps=np.rint(np.cumsum(gaps_s) * 1e12).astype(np.int64))
+    return replace(traffic, arrival_ps=whole_ps(np.cumsum(gaps_s), _PS_PER_S))

@@ -6,7 +6,6 @@ it one, and how it is read.
 
 from __future__ import annotations
 
-import gzip
 import hashlib
 import zlib
 from collections.abc import Callable, Mapping
@@ -120,15 +119,32 @@ def _unpacked(path: Path, content: bytes) -> str:
     shown = display_path(path)
     if content[:2] == b"\x1f\x8b":
         try:
-            unpack = zlib.decompressobj(wbits=31)
-            content = unpack.decompress(content, MAX_BYTES)
-        except (zlib.error, gzip.BadGzipFile) as error:
+            content = _gunzipped(content)
+        except zlib.error as error:
             raise InputError(f"{shown}: a damaged gzip file: {error}") from None
-        if unpack.unconsumed_tail or not unpack.eof:
+        except EOFError:
             raise InputError(
                 f"{shown}: a gzip file that is cut off, or of more than {MAX_BYTES} bytes"
-            )
+            ) from None
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise InputError(f"{shown}: not UTF-8 text (byte {error.start})") from None
+
+
+def _gunzipped(packed: bytes) -> bytes:
+    """All members of a gzip file (``cat a.gz b.gz`` and parallel packers make several).
+
+    Raises ``EOFError`` where it is cut off or unpacks to too much, ``zlib.error`` where it is
+    damaged.
+    """
+    parts: list[bytes] = []
+    room = MAX_BYTES
+    while packed.rstrip(b"\0"):  # tapes and blocks are filled up with zeros
+        unpack = zlib.decompressobj(wbits=31)
+        parts.append(unpack.decompress(packed, room + 1))
+        room -= len(parts[-1])
+        if not unpack.eof or room < 0:
+            raise EOFError
+        packed = unpack.unused_data
+    return b"".join(parts)

@@ -5,11 +5,9 @@ A response of no tokens is a request that failed.
 
 from __future__ import annotations
 
-import numpy as np
-
 from pimsim.workload.columns import CsvColumns
 from pimsim.workload.request_formats import CsvFormat
-from pimsim.workload.traffic import Traffic
+from pimsim.workload.traffic import Traffic, whole_ps
 
 __all__ = ["FORMAT"]
 
@@ -20,7 +18,7 @@ _PS_PER_S = 10**12
 def _read(table: CsvColumns) -> Traffic:
     times = table.numbers(_COLUMNS[0])
     return Traffic(
-        np.rint((times - times[0]) * _PS_PER_S).astype(np.int64), table.whole(_COLUMNS[1]),
+        whole_ps(times - times[0], _PS_PER_S), table.whole(_COLUMNS[1]),
         table.whole(_COLUMNS[2]), place=table.where,
     )  # fmt: skip
 

@@ -8,7 +8,7 @@ import numpy as np
 from pimsim.config.errors import InputError
 from pimsim.workload.json_lines import JsonLines
 from pimsim.workload.request_formats import JsonFormat
-from pimsim.workload.traffic import PrefixBlocks, Traffic
+from pimsim.workload.traffic import PrefixBlocks, Traffic, whole_ps
 
 __all__ = ["FORMAT"]
 
@@ -31,7 +31,7 @@ def _read(lines: JsonLines) -> Traffic:
     flat = np.array([number for each in held for number in each], dtype=np.int64)
     numbers = np.unique(flat, return_inverse=True)[1].astype(np.int32)
     return Traffic(
-        np.rint(lines.numbers("timestamp") * _PS_PER_MS).astype(np.int64), prompt,
+        whole_ps(lines.numbers("timestamp"), _PS_PER_MS), prompt,
         lines.whole("output_length"), place=lines.where,
         prefixes=PrefixBlocks(_BLOCK_TOKENS, numbers, np.cumsum(counts) - counts, counts),
     )  # fmt: skip

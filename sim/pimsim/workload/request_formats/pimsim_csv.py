@@ -8,11 +8,9 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
 from pimsim.workload.columns import CsvColumns
 from pimsim.workload.request_formats import CsvFormat
-from pimsim.workload.traffic import Traffic
+from pimsim.workload.traffic import Traffic, whole_ps
 
 __all__ = ["FORMAT"]
 
@@ -27,7 +25,7 @@ def _read(table: CsvColumns) -> Traffic:
     if "priority" in table.header:
         given["priority"] = table.whole("priority")
     return Traffic(
-        np.rint(table.numbers("arrival_s") * _PS_PER_S).astype(np.int64),
+        whole_ps(table.numbers("arrival_s"), _PS_PER_S),
         table.whole("prompt_tokens"), table.whole("output_tokens"), place=table.where, **given,
     )  # fmt: skip
 

@@ -8,7 +8,7 @@ import numpy as np
 from pimsim.config.errors import InputError
 from pimsim.workload.json_lines import JsonLines
 from pimsim.workload.request_formats import JsonFormat
-from pimsim.workload.traffic import Traffic
+from pimsim.workload.traffic import Traffic, whole_ps
 
 __all__ = ["FORMAT"]
 
@@ -31,7 +31,7 @@ def _read(lines: JsonLines) -> Traffic:
         )
     sent = np.array(times)
     return Traffic(
-        np.rint((sent - sent.min()) * _PS_PER_S).astype(np.int64), np.array(prompt),
+        whole_ps(sent - sent.min(), _PS_PER_S), np.array(prompt),
         np.array(output), place=lambda row: f"{lines.where(0)} ({row + 1}. of input_lens)",
     )  # fmt: skip
 
