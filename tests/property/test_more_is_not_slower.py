@@ -30,7 +30,7 @@ from fuzzing import CASES, seeds
 
 from pimsim.config.loader import CONFIG_MODELS, load_preset
 from pimsim.config.resources import preset_names
-from pimsim.config.schema import quantity_at
+from pimsim.config.schema import marks_at, quantity_at
 from pimsim.engine.xpu_system import decode
 from pimsim.simulate import resolve, simulate
 from pimsim.workload.cards import load_card
@@ -72,15 +72,21 @@ CARD = small_card(hidden=256, head_dim=64)
 
 
 def _more(kind: str, preset: str, key: str, times: float, own: tuple[str, ...]) -> str | None:
-    """The override that gives ``times`` as much of a resource; None where there is none of it."""
+    """The override that gives ``times`` as much of a resource, or the most that its key takes; None
+    where there is none of it, or no more."""
     value: Any = load_preset(kind, preset, own).config
     for part in key.split("."):
         value = getattr(value, part)
         if value is None:
             return None
-    quantity = quantity_at(CONFIG_MODELS[kind], tuple(key.split(".")))
+    path = tuple(key.split("."))
+    most = [mark.le for mark in marks_at(CONFIG_MODELS[kind], path) if hasattr(mark, "le")]
+    more = type(value)(min(value * times, *most))
+    if more == value:
+        return None
+    quantity = quantity_at(CONFIG_MODELS[kind], path)
     unit = quantity.units[0][0] if quantity else ""
-    return f"{key}={type(value)(value * times)}{unit}"
+    return f"{key}={more}{unit}"
 
 
 def _small(preset: str) -> tuple[str, ...]:

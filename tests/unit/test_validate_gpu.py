@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from pimsim.config.errors import InputError
@@ -16,6 +15,7 @@ from pimsim.validate.gpu_kernels import xpu_of
 from pimsim.validate.gpu_loads import balanced_loads, device_loads, drawn_loads
 from pimsim.validate.judge import judge, verdict_of
 from pimsim.validate.types import References
+from pimsim.workload.draws import RandomStream
 
 ATTENTION = (
     "device,version,phase,batch_size,isl,step,num_heads,num_key_value_heads,head_dim,latency_us\n"
@@ -116,15 +116,15 @@ def test_balanced_loads_by_hand() -> None:
 @pytest.mark.parametrize("alpha", [1.01, 1.2])
 def test_drawn_loads_add_up(tokens: int, alpha: float) -> None:
     for turns in (1, 8):
-        loads = drawn_loads(tokens, 128, 8, alpha, turns, np.random.default_rng(3))
+        loads = drawn_loads(tokens, 128, 8, alpha, turns, RandomStream(3))
         assert loads.sum() == tokens * 8
         assert (loads.min() >= 0, loads.max() <= tokens) == (True, True)
 
 
 def test_the_rest_goes_to_the_devices_in_turns() -> None:
     """One token draws nothing that rounds to one: all eight are dealt."""
-    alone = drawn_loads(1, 128, 8, 1.01, 1, np.random.default_rng(0))
-    spread = drawn_loads(1, 128, 8, 1.01, 8, np.random.default_rng(0))
+    alone = drawn_loads(1, 128, 8, 1.01, 1, RandomStream(0))
+    spread = drawn_loads(1, 128, 8, 1.01, 8, RandomStream(0))
     assert alone.reshape(8, 16).sum(axis=1).tolist() == [8, 0, 0, 0, 0, 0, 0, 0]
     assert spread.reshape(8, 16).sum(axis=1).tolist() == [1] * 8
     assert [each.sum() for each in device_loads("power_law_1.01", 1, 128, 8, 8, "0.14.0")] == [

@@ -161,6 +161,7 @@ class DecodeKernel(ConfigModel):
     query_rows: int = Field(ge=1, le=65536)
     """Rows of a block's tile; a group of queries fills it with copies of nothing."""
     launch_ns: float = Field(ge=0, le=1e6)
+    """All that comes before and after the blocks, but for combining and regrouping."""
     block_ns: float = Field(ge=0, le=1e6)
     """A block's first loads and last stores."""
     combine_ns: float = Field(ge=0, le=1e6)
@@ -176,13 +177,16 @@ class DecodeKernel(ConfigModel):
 class ExpertTile(ConfigModel):
     """The tile of experts' products, for steps within all bounds that are given."""
 
-    most_tokens: int | None = Field(default=None, ge=1)
-    most_tokens_per_expert: float | None = Field(default=None, ge=0.001)
+    most_tokens: int | None = Field(default=None, ge=1, le=2**30)
+    """Tokens of the step, before each goes to several experts."""
+    most_tokens_per_expert: float | None = Field(default=None, ge=0.001, le=2**30)
     """Tokens of the step, before each goes to several experts, over experts of the device."""
-    least_columns: int = Field(default=0, ge=0)
+    least_columns: int = Field(default=0, ge=0, le=2**30)
     """Columns of the experts' first product."""
     rows: Edge
+    """Tokens of an expert that a thread block has; each expert's are padded to whole tiles."""
     columns: Edge
+    """Columns of a product that a thread block has."""
     depth: Edge
     """Steps of the summed dimension between two waits for loads."""
 
@@ -199,6 +203,7 @@ class ExpertsKernel(ConfigModel):
     step_ns: float = Field(ge=0, le=1e5)
     """What a step of the summed dimension waits for, beside its arithmetic."""
     memory_utilisation: PeakShare
+    """Part of the bandwidth that the stream of experts' weights reaches."""
     overlap: float = Field(ge=1, le=16)
     """Exponent of the norm by which arithmetic and loads hide one another; 1: not at all."""
     fuses_activation: bool

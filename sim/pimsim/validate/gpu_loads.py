@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pimsim.config.errors import InputError
+from pimsim.workload.draws import RandomStream
 
 __all__ = ["balanced_loads", "device_loads", "drawn_loads"]
 
@@ -29,13 +30,13 @@ def balanced_loads(tokens: int, experts: int, choices: int) -> Ints:
 
 
 def drawn_loads(
-    tokens: int, experts: int, choices: int, alpha: float, devices: int, rng: np.random.Generator
+    tokens: int, experts: int, choices: int, alpha: float, devices: int, stream: RandomStream
 ) -> Ints:
     """Loads from a density x^-alpha, rounded; the rest goes to (or comes from) the least (the most)
     loaded expert, in turns over ``devices`` equal shares of the experts."""
     low, high = (1.0, 0.8 * tokens) if tokens * choices > experts else (0.01, 2.0)
     power = 1 - alpha
-    uniform = rng.random(experts)
+    uniform = stream.uniform(experts)
     drawn = ((high**power - low**power) * uniform + low**power) ** (1 / power)
     loads = np.rint(drawn / drawn.sum() * tokens * choices).astype(np.int64)
     loads = np.minimum(loads, tokens).reshape(devices, -1)
@@ -73,12 +74,13 @@ def device_loads(
         raise InputError(
             f"distribution: found {distribution!r}; allowed: balanced, power_law_ALPHA (not 1)"
         )
-    rng = np.random.default_rng(0)
+    stream = RandomStream(0)
     turns = devices if _version(version) >= _EVEN_SINCE else 1
     found = []
     for _ in range(DRAWS):
-        loads = drawn_loads(tokens, experts, choices, exponent, turns, rng).reshape(devices, share)
-        found.append(loads[int(loads.sum(axis=1).argmax())])
+        loads = drawn_loads(tokens, experts, choices, exponent, turns, stream)
+        shares = loads.reshape(devices, share)
+        found.append(shares[int(shares.sum(axis=1).argmax())])
     return found
 
 
