@@ -50,7 +50,9 @@ class ServiceProgress:
     time_ps: int
     """Simulated."""
     finished: int
+    """Requests that have ended."""
     requests: int
+    """Of the service, those to come included."""
     left_s: float | None
     """Seconds of the wall clock until all is done, if requests go on ending as they have; None:
     none has ended yet."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,8 @@ def serve(
     name: str, asked: list[Shape], blocks: int = 1000, block_tokens: int = 4, replicas: int = 1,
     stages: int = 1, router: str = "round_robin", speculation: Speculation | None = None,
     prefixes: list[list[int]] | None = None, follows: dict[int, tuple[int, int]] | None = None,
-    priority: list[int] | None = None, step: Any = None, **settings: Any,
+    priority: list[int] | None = None, step: Any = None, until_us: int | None = None,
+    **settings: Any,
 ) -> tuple[Service, Steps]:  # fmt: skip
     """Serve requests; a step takes 10 us and 1 us a token unless ``step`` says otherwise."""
     kind = load_scheduler(name)
@@ -66,7 +68,7 @@ def serve(
         load_router(router), replicas, stages, speculation or Speculation(),
     )  # fmt: skip
     service, steps = Service(traffic, fleet), Steps()
-    service.run([steps])
+    service.run([steps], None if until_us is None else until_us * PS_PER_US)
     return service, steps
 
 
@@ -175,6 +177,18 @@ def test_orca_reserves_the_longest_for_each() -> None:
     asked = [(0, 4, 2), (0, 4, 2), (0, 4, 2)]
     _, steps = serve("orca", asked, blocks=8, max_tokens=16)
     assert steps.found == [{0: 4, 1: 4}, {0: 1, 1: 1}, {2: 4}, {2: 1}]
+
+
+def test_orca_holds_a_block_that_the_longest_fills_in_part() -> None:
+    """Of blocks of 4 tokens five for 17; Vidur's holds four, and one of 17 feeds 16."""
+    asked = [(0, 4, 2), (0, 4, 2)]
+    _, steps = serve("orca", asked, blocks=9, max_tokens=17)
+    assert steps.found == [{0: 4}, {0: 1}, {1: 4}, {1: 1}]
+    _, steps = serve("vidur_orca", asked, blocks=9, max_tokens=17)
+    assert steps.found == [{0: 4, 1: 4}, {0: 1, 1: 1}]
+    serve("vidur_orca", [(0, 4, 13)], blocks=9, max_tokens=18)
+    with pytest.raises(InputError, match=r"max_tokens is 18: blocks of 4 tokens hold 16 of each"):
+        serve("vidur_orca", [(0, 4, 14)], blocks=9, max_tokens=18)
 
 
 def test_lightllm_waits_some_steps_with_prompts() -> None:
@@ -307,6 +321,36 @@ def test_a_profile_must_have_its_whole_grid(tmp_path: Path) -> None:
         _profile(tmp_path, **{"dense.csv": "layer,token,time_us\na,1,1\n"})
     with pytest.raises(InputError, match=r"dense.csv:2: time_us is 'x'"):
         _profile(tmp_path, **{"dense.csv": "layer,tokens,time_us\na,1,x\n"})
+
+
+def test_a_profile_of_prompts_alone_serves_one_token_each(tmp_path: Path) -> None:
+    header, *lines = PROFILE["attention.csv"].splitlines(keepends=True)
+    prompts = [line for line in lines if line.split(",")[2] == "0"]
+    profile = _profile(tmp_path, **{"attention.csv": "".join([header, *prompts])})
+    service, _ = serve("vllm", [(0, 6, 1)], step=profile)
+    prompt = 1_500_000 + 4 * 3_000_000 + 2 * 20_000_000 + 100_000_000 + 2 * 15_000_000
+    assert service.requests["finish_ps"][0] == prompt
+    with pytest.raises(InputError, match=r"attention.csv: a step has 1 requests that decode"):
+        serve("vllm", [(0, 6, 2)], step=profile)
+
+
+@pytest.mark.parametrize(("table", "line"), [("dense.csv", 5), ("attention.csv", 3)])
+def test_a_profile_s_times_are_times(tmp_path: Path, table: str, line: int) -> None:
+    rows = PROFILE[table].splitlines()
+    for wrong in ("-1", "1e+10"):
+        rows[line - 1] = f"{rows[line - 1].rpartition(',')[0]},{wrong}"
+        said = re.escape(f"{table}:{line}: time_us is {wrong}; 0 to 1e+09 is expected")
+        with pytest.raises(InputError, match=said):
+            _profile(tmp_path, **{table: "\n".join(rows) + "\n"})
+
+
+def test_prefix_hits_are_of_all_prompts_that_were_admitted() -> None:
+    """Eight of nine tokens of the second one; at 105 us it is in its step, at 90 not there yet."""
+    asked, shared = [(0, 9, 1), (100, 9, 1)], [[0, 1], [0, 1]]
+    for until_us, hits in ((None, 8 / 18), (105, 8 / 18), (90, 0.0)):
+        service, _ = serve("vllm", asked, prefixes=shared, prefix_caching=True, until_us=until_us)
+        figures = build_service_result(service, StepLog(), "chat", SloConfig(), {}).figures
+        assert figures["kv"]["prefix_hits"] == hits
 
 
 def test_percentiles_of_gaps_are_within_their_bins() -> None:

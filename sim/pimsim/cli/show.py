@@ -17,8 +17,8 @@ def list_command(
         str | None,
         typer.Argument(
             metavar="KIND",
-            help="hardware, memory, pim, energy, xpu, system, service, model or trace; all without "
-            "it.",
+            help="hardware, memory, pim, energy, area, xpu, nccl, system, service, model or trace; "
+            "all without it.",
         ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Names by kind, as JSON.")] = False,
@@ -65,8 +65,8 @@ def show_command(
     kind: Annotated[
         str | None,
         typer.Option(
-            help="hardware, memory, pim, energy, xpu, system, service or model, where two share a "
-            "name. "
+            help="hardware, memory, pim, energy, area, xpu, nccl, system, service or model, where "
+            "two share a name. "
             "Without it: the first of these that has the name; hardware for a path."
         ),
     ] = None,

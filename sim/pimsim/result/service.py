@@ -102,7 +102,7 @@ def build_service_result(
     verdict = judge_load(service)
     made = int((asked["length"] - asked["prompt"])[started].sum())
     cached = int(asked["cached"].sum())
-    fed_prompts = int(asked["prompt"][started].sum())
+    admitted = int(asked["prompt"][asked["first_scheduled_ps"] != NONE].sum())
     figures: dict[str, Any] = {
         "version": VERSION,
         "name": name,
@@ -145,7 +145,7 @@ def build_service_result(
             "preemptions": int(asked["preemptions"].sum()),
             "recomputed_tokens": int(asked["recomputed"].sum()),
             "cached_tokens": cached,
-            "prefix_hits": cached / fed_prompts if fed_prompts else 0.0,
+            "prefix_hits": cached / admitted if admitted else 0.0,
         },
         "steps": {
             "count": log.steps, "tokens": log.tokens,

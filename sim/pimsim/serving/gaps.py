@@ -40,7 +40,8 @@ def mean_gap_ps(gaps: NDArray[np.int64]) -> float:
 
 
 def gap_percentile(gaps: NDArray[np.int64], share: float) -> float:
-    """The gap that ``share`` (0 to 1) of all do not exceed, in picoseconds; NaN without any."""
+    """The gap that ``share`` (0 to 1) of all do not exceed, in picoseconds: the one of that rank,
+    no mean of two. NaN without any."""
     if not gaps[_COUNT]:
         return float("nan")
     below = np.cumsum(gaps[:_TOTAL])

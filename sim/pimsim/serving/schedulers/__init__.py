@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from pimsim.config.errors import InputError
 from pimsim.config.plugins import load_module
 from pimsim.config.service import SchedulerSettings
-from pimsim.serving.blocks import BlockCache, find_shared
+from pimsim.serving.blocks import BlockCache, blocks_of, find_shared
 from pimsim.serving.ending import Speculation, end_step
 from pimsim.serving.lists import append
 from pimsim.serving.records import ENTRY, RUNNING, WAITING, Records, new_lists, new_step
@@ -123,7 +123,7 @@ class Scheduler:
     @classmethod
     def blocks_held(cls, settings: Any, tokens: int, size: int) -> int:
         """Blocks that a request of so many tokens in the cache holds."""
-        return -(-tokens // size)
+        return int(blocks_of(tokens, size))
 
     @classmethod
     def check(cls, settings: Any, demand: Demand, block_tokens: int, stages: int) -> None:

@@ -47,10 +47,12 @@ class LightLlm(MicroBatches):
         """Tokens are counted, prompts are whole, and steps follow one another."""
         if block_tokens != 1:
             raise InputError(
-                f"cache.block_tokens is {block_tokens}; scheduler lightllm counts tokens: 1"
+                f"cache.block_tokens is {block_tokens}; scheduler {settings.name} counts tokens: 1"
             )
         if stages != 1:
-            raise InputError(f"replicas.stages is {stages}; scheduler lightllm has no pipeline: 1")
+            raise InputError(
+                f"replicas.stages is {stages}; scheduler {settings.name} has no pipeline: 1"
+            )
         if demand.prompt > settings.max_tokens_in_batch:
             raise InputError(
                 f"scheduler.max_tokens_in_batch is {settings.max_tokens_in_batch}; there is a "

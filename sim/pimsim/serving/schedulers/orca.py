@@ -12,7 +12,7 @@ from pydantic import Field
 from pimsim.config.errors import InputError
 from pimsim.config.service import MOST_TOKENS
 from pimsim.hardware.compiled import njit
-from pimsim.serving.blocks import grow
+from pimsim.serving.blocks import blocks_of, grow
 from pimsim.serving.entries import clear, close, put
 from pimsim.serving.lists import pop
 from pimsim.serving.micro_batches import MicroBatches, MicroBatchSettings
@@ -36,8 +36,8 @@ class Orca(MicroBatches):
 
     @classmethod
     def blocks_held(cls, settings: Any, tokens: int, size: int) -> int:
-        """As many for each."""
-        return int(settings.max_tokens) // size
+        """As many for each: those of the longest possible one."""
+        return int(blocks_of(settings.max_tokens, size))
 
     @classmethod
     def check(cls, settings: Any, demand: Demand, block_tokens: int, stages: int) -> None:
@@ -46,6 +46,12 @@ class Orca(MicroBatches):
             raise InputError(
                 f"scheduler.max_tokens is {settings.max_tokens}; there is a request of "
                 f"{demand.tokens} tokens"
+            )
+        held = cls.blocks_held(settings, demand.tokens, block_tokens) * block_tokens
+        if demand.tokens - 1 > held:  # the last one is never fed
+            raise InputError(
+                f"scheduler.max_tokens is {settings.max_tokens}: blocks of {block_tokens} tokens "
+                f"hold {held} of each request; there is one of {demand.tokens}"
             )
 
     @classmethod

@@ -37,7 +37,8 @@ __all__ = ["SCHEDULER", "Vllm", "VllmSettings"]
 
 
 class VllmSettings(SchedulerSettings):
-    """vLLM's own names and defaults."""
+    """vLLM's own names, without ``enable_`` and ``scheduler_``, and defaults, but that
+    ``prefix_caching`` and ``reserve_full_isl`` are on there."""
 
     max_num_seqs: int = Field(default=256, ge=1, le=MOST_RUNNING)
     """Requests that run at once."""
@@ -55,8 +56,7 @@ class VllmSettings(SchedulerSettings):
     prefix_caching: bool = False
     """Blocks at the start of a prompt that are in the cache are not computed again."""
     reserve_full_isl: bool = False
-    """Nobody is admitted whose whole prompt does not fit the blocks that are free then (vLLM:
-    ``scheduler_reserve_full_isl``, true there)."""
+    """Nobody is admitted whose whole prompt does not fit the blocks that are free then."""
     version: Literal["0.33", "0.19"] = "0.33"
     """Of vLLM. In 0.19 the threshold holds for a request alone, too, and by priority a request that
     gives up its own blocks is the last that is looked at."""

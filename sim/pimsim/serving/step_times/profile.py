@@ -7,10 +7,10 @@
   for a piece of a prompt behind so many cached tokens beside requests that decode.
 
 Between measured points times are interpolated linearly, in whole picoseconds; beyond the largest
-one nothing is known. Requests that decode count with their mean context; pieces of prompts are one
-launch, and count as one piece of all their tokens behind what a token of them has cached before it
-on average. Beside more requests than were measured with a piece, it adds what it adds beside the
-most that were.
+one nothing is known. Requests of one token in a step decode, and count with their mean context;
+others (drafts that are verified, too) are pieces of prompts in one launch, and count as one piece
+of all their tokens behind what a token of them has cached before it on average. Beside more
+requests than were measured with a piece, it adds what it adds beside the most that were.
 """
 
 from __future__ import annotations
@@ -34,6 +34,8 @@ __all__ = ["LayerProfile", "load_profile"]
 
 Ints = NDArray[np.int64]
 _PS_PER_US = 10**6
+_MOST_US = 1e9
+"""Of one launch: more is no time of a layer."""
 _ONCE = ("embedding", "final_layernorm")
 """Layers outside the blocks."""
 _TWICE = "layernorm"
@@ -122,11 +124,12 @@ def _series(path: Path, by: str, uses: Callable[[str], int]) -> Ints:
     columns = read_columns(path, "a table of a profile", text=("layer",), whole=(by,),
                            numbers=("time_us",))  # fmt: skip
     most = _common_most(columns, by)
+    times_ps = _ps(path, columns["time_us"])
     total = np.zeros(most + 1, dtype=np.int64)
     for layer in dict.fromkeys(columns["layer"]):
         mine = np.flatnonzero([name == layer for name in columns["layer"]])
         order = mine[np.argsort(columns[by][mine])]
-        points, times = columns[by][order], _ps(columns["time_us"][order])
+        points, times = columns[by][order], times_ps[order]
         total[1:] += uses(layer) * _between(points, times, np.arange(1, most + 1))
     return total
 
@@ -149,7 +152,15 @@ def _between(points: Ints, times: Ints, wanted: Ints) -> Ints:
     return found
 
 
-def _ps(times_us: NDArray[np.float64]) -> Ints:
+def _ps(path: Path, times_us: NDArray[np.float64]) -> Ints:
+    """Picoseconds of a table's times. Raises ``InputError``, with its line, for a wrong one."""
+    wrong = np.flatnonzero((times_us < 0) | (times_us > _MOST_US))
+    if len(wrong):
+        row = int(wrong[0])
+        raise InputError(
+            f"{display_path(path)}:{row + 2}: time_us is {times_us[row]:g}; 0 to {_MOST_US:g} is "
+            "expected"
+        )
     return np.rint(times_us * _PS_PER_US).astype(np.int64)
 
 
@@ -166,11 +177,12 @@ def _grid(path: Path) -> tuple[tuple[Ints, Ints, Ints, Ints], Ints, int]:
     places = tuple(
         np.searchsorted(axis, columns[name]) for axis, name in zip(axes, _AXES, strict=True)
     )
-    table[places] = _ps(columns["time_us"])
+    table[places] = _ps(path, columns["time_us"])
     table[0, 0, 0, 0] = 0
     table[0, :] = table[0, :1]
     table[:, :, 0, :] = table[:, :, 0, :1]
-    table[:, :, 1:, 0] = table[:, :, 1:, 1]  # no context is measured as the smallest one is
+    if len(axes[3]) > 1:  # no context is measured as the smallest one is
+        table[:, :, 1:, 0] = table[:, :, 1:, 1]
     with_piece = np.flatnonzero((table[1:] >= 0).any(axis=(0, 1, 3)))
     most = int(with_piece[-1]) if len(with_piece) else 0
     asked = table.copy()
@@ -233,28 +245,28 @@ def _attention_ps(
     beside: int,
 ) -> tuple[int, int, int]:
     """Picoseconds of a block's attention; else which axis (from 0) a value leaves, and that."""
-    chunk = before = deciding = context = 0
+    chunk = before = decoding = context = 0
     for at in range(count):
         new = entries[at].new
         if new == 1:
-            deciding += 1
+            decoding += 1
             context += entries[at].context
         else:
             chunk += new
             before += new * (entries[at].context - new)
-    context //= max(deciding, 1)
+    context //= max(decoding, 1)
     before //= max(chunk, 1)
     if chunk > chunks[-1]:
         return 0, 0, chunk
     if before > cached[-1]:
         return 0, 1, before
-    if deciding > decodes[-1]:
-        return 0, 2, deciding
+    if decoding > decodes[-1]:
+        return 0, 2, decoding
     if context > contexts[-1]:
         return 0, 3, context
-    total = _at(chunks, cached, decodes, contexts, table, 0, 0, deciding, context)
+    total = _at(chunks, cached, decodes, contexts, table, 0, 0, decoding, context)
     if chunk > 0:
-        most = min(deciding, beside)
+        most = min(decoding, beside)
         total += _at(chunks, cached, decodes, contexts, table, chunk, before, most, context)
         total -= _at(chunks, cached, decodes, contexts, table, 0, 0, most, context)
     return total, -1, 0
