@@ -1,7 +1,7 @@
 """PIM commands on every memory: legal, within the windows of activations, and no rule left out.
 
-Runs over all presets of the Newton family and all memories that a design can sit on, with one and
-with two row buffers, composite and single commands.
+Runs over all presets on the memory's controller and all memories that a design can sit on, with one
+and with two row buffers, composite and single commands.
 """
 
 from __future__ import annotations

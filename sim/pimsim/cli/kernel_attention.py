@@ -79,9 +79,9 @@ def attention_command(
 ) -> None:
     """Attention of requests, with no other traffic: on PIM, or in tiles on an NPU or a GPU.
 
-    A PIM of the Newton family: on one channel of a memory, several new tokens one after the other.
-    One that brings its own: on all its channels, one request. The NPU: on all its arrays. A GPU:
-    in one launch.
+    A PIM on the memory's controller: on one channel, several new tokens one after the other.
+    One with a controller of its own: on all its channels, one request.
+    The NPU: on all its arrays. A GPU: in one launch.
     """
     from pimsim.config.errors import InputError
 

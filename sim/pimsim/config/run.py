@@ -28,7 +28,7 @@ __all__ = [
 
 EQUAL_BLOCKS = 2
 """That ``workload.layers: auto`` simulates: the first starts on an idle memory, the second does
-not."""
+not. One more is simulated where tasks go out of order, as the last block has none behind it."""
 DIFFERING_BLOCKS = 10
 """The same where blocks differ: the mean of eight or nine, and how much they vary."""
 
@@ -227,7 +227,7 @@ class WorkloadConfig(ConfigModel):
     layers: Annotated[int, Field(ge=1, le=10_000)] | Literal["auto"] | None = None
     """Decoder blocks simulated on the device; None: as many as the fullest pipeline stage has, the
     model's where ``pp`` is 1. ``auto``: 2; of a model whose blocks differ (experts, sparsity) 10,
-    so that their spread is known."""
+    so that their spread is known; one more where the schedule takes tasks out of order."""
     beyond_banks: bool = False
     """Simulate although the layout of PIM needs more rows for all blocks than a bank has: the
     figures are then those of a memory with more of them."""
