@@ -16,6 +16,8 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from pimsim.config.meanings import field_meaning
+
 ROOT = Path(__file__).resolve().parents[2]
 SECTIONS: tuple[tuple[str, str, str], ...] = (
     ("Run", "pimsim.config.run:RunConfig", "a run; presets in `configs/hardware/`"),
@@ -90,9 +92,7 @@ def _tables(model: type[BaseModel], prefix: str, seen: set[type]) -> Iterator[st
         limits = ", ".join(_limits(field.metadata))
         kind = ", ".join(part for part in (_type(field.annotation), limits) if part)
         kind = kind.replace("whole number, a ", "a ")
-        meaning = (
-            (field.description or "").replace("\n", " ").replace("|", "\\|").replace("``", "`")
-        )
+        meaning = field_meaning(model, name).replace("|", "\\|").replace("``", "`")
         if parts:
             meaning = f"{meaning} {_text(parts[0])}".strip()
         yield f"| `{key}` | {kind} | {default} | {meaning} |"

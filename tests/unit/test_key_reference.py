@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
+from pimsim.config.meanings import field_meaning
+
 HOOK = Path(__file__).resolve().parents[2] / "docs" / "hooks" / "generate.py"
 
 pytestmark = pytest.mark.skipif(not HOOK.exists(), reason="the documentation is in a checkout only")
@@ -22,7 +24,7 @@ def _unsaid(model: type[BaseModel], made: dict[str, Any], seen: set[type]) -> It
     seen.add(model)
     for name, field in model.model_fields.items():
         sections = list(made["_models"](field.annotation))
-        texts = [field.description, *(section.__doc__ for section in sections)]
+        texts = [field_meaning(model, name), *(section.__doc__ for section in sections)]
         if not any((text or "").strip() for text in texts):
             yield f"{model.__module__}.{model.__name__}.{name}"
         for section in sections:

@@ -18,7 +18,8 @@ class ConfigModel(BaseModel):
         extra="forbid",
         frozen=True,
         strict=True,
-        use_attribute_docstrings=True,
+        # most models of a file are never asked for: each is built when it is
+        defer_build=True,
         allow_inf_nan=False,
     )
 

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import ast
 import json
 from importlib.resources import files
-from inspect import getsource
-from itertools import pairwise
 from typing import Any
 
+from pimsim.config.meanings import meanings
 from pimsim.result import rows, types
 from pimsim.result.types import VERSION, Result
 
@@ -36,7 +34,7 @@ def result_schema() -> dict[str, Any]:
         "properties": {"version": {"const": VERSION}, **properties},
         "required": ["version", *required],
     }
-    words = _words()
+    words = meanings(rows) | meanings(types)
     for name, kind in kinds.items():
         _describe(kind, words[name])
     kinds["Result"]["properties"]["version"]["description"] = "Of this format."
@@ -57,28 +55,6 @@ def _describe(kind: dict[str, Any], words: dict[str, str]) -> None:
         each.pop("title", None)
         if name in words:
             each["description"] = words[name]
-
-
-def _words() -> dict[str, dict[str, str]]:
-    """What is written below each class, and below each of its fields, by class and field."""
-    found: dict[str, dict[str, str]] = {}
-    for module in (rows, types):
-        for item in ast.parse(getsource(module)).body:
-            if isinstance(item, ast.ClassDef):
-                own = found[item.name] = {"": _one_line(ast.get_docstring(item) or "")}
-                for field, text in pairwise(item.body):
-                    if (
-                        isinstance(field, ast.AnnAssign)
-                        and isinstance(field.target, ast.Name)
-                        and isinstance(text, ast.Expr)
-                        and isinstance(text.value, ast.Constant)
-                    ):
-                        own[field.target.id] = _one_line(str(text.value.value))
-    return found
-
-
-def _one_line(text: str) -> str:
-    return " ".join(text.split())
 
 
 if __name__ == "__main__":
