@@ -88,7 +88,8 @@ step_time: {linear: {step_us: 5000, token_us: 0}}
 replicas: {count: 2, router: last}
 """
 PAGE = Path(__file__).parents[2] / "docs" / "pim-design.md"
-LEVEL = PAGE.read_text().rpartition("```python\n")[2].partition("```")[0]
+SECTION = PAGE.read_text().partition("## A schedule of your own\n")[2]
+LEVEL = SECTION.partition("```python\n")[2].partition("```")[0]
 """The schedule that the page shows."""
 FILES = {
     "acme/__init__.py": "",

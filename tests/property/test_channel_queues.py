@@ -52,6 +52,12 @@ def changed(memory: MemoryConfig, **sections: dict[str, object]) -> MemoryConfig
     return MemoryConfig.model_validate(values)
 
 
+def refreshes_of(memory: MemoryConfig) -> list[str]:
+    """Those that the memory has a command for."""
+    per_bank = "refresh-bank" in memory.commands.values()
+    return [refresh for refresh in REFRESHES if refresh != "per-bank" or per_bank]
+
+
 @st.composite
 def memories(draw: st.DrawFn) -> MemoryConfig:
     """One of the presets with another organisation, queues and edges, refreshed often."""
@@ -60,9 +66,13 @@ def memories(draw: st.DrawFn) -> MemoryConfig:
     depth = draw(st.integers(2, 32))
     high = draw(st.integers(1, depth))
     ranks, groups, per_group = (draw(st.sampled_from([1, 2])) for _ in range(3))
-    # of its own refreshes a bank has time for a row in between
-    own = -(-(t["tRFCpb"] + t["tRAS"] + t["tRP"]) // (ranks * groups * per_group))
-    interval = max(t["tRFCpb"] // 4, own) + draw(st.integers(20, 100))
+    row_cycle = t["tRAS"] + t["tRP"]
+    often = {"tREFI": 2 * t["tRFC"] + row_cycle + draw(st.integers(100, 400))}
+    if "per-bank" in refreshes_of(memory):
+        # of its own refreshes a bank has time for a row in between
+        own = -(-(t["tRFCpb"] + row_cycle) // (ranks * groups * per_group))
+        interval = max(t["tRFCpb"] // 4, own) + draw(st.integers(20, 100))
+        often["tREFIpb"] = max(interval, t["tRREFD"])
     duration = dict(memory.command_bus.duration)
     duration["ACT"] = draw(st.integers(1, 4))
     return changed(
@@ -81,15 +91,11 @@ def memories(draw: st.DrawFn) -> MemoryConfig:
             "write_queue_depth": depth,
             "write_drain_high": high,
             "write_drain_low": draw(st.integers(0, high)),
-            "refresh": draw(st.sampled_from(REFRESHES)),
+            "refresh": draw(st.sampled_from(refreshes_of(memory))),
             "refresh_pseudo_channels": draw(st.sampled_from(["in-turn", "together"])),
             "page_policy": draw(st.sampled_from(["open", "auto-precharge"])),
         },
-        timings={
-            "tREFI": 2 * t["tRFC"] + t["tRC"] + draw(st.integers(100, 400)),
-            "tREFIpb": max(interval, t["tRREFD"]),
-            "tFAW": t["tFAW"] + draw(st.integers(0, 20)),
-        },
+        timings={**often, "tFAW": t["tFAW"] + draw(st.integers(0, 20))},
         command_bus={"duration": duration},
     )
 
@@ -189,12 +195,7 @@ def preset_stream(memory: MemoryConfig, requests: int, seed: int) -> Stream:
 
 @pytest.mark.parametrize(
     ("name", "refresh"),
-    [
-        (name, refresh)
-        for name, memory in ALL.items()
-        for refresh in REFRESHES
-        if refresh != "per-bank" or "tRFCpb" in memory.timings
-    ],
+    [(name, refresh) for name, memory in ALL.items() for refresh in refreshes_of(memory)],
 )
 def test_log_of_a_preset_is_legal(name: str, refresh: str) -> None:
     preset = ALL[name]
@@ -283,13 +284,18 @@ OTHER = {"refresh_pseudo_channels": "in-turn", "duration": {"ACT": 5}, "either_e
 
 @pytest.mark.parametrize(("section", "knob"), [(s, k) for s, keys in KNOBS.items() for k in keys])
 def test_every_knob_moves_a_replay(section: str, knob: str) -> None:
-    for name, refresh in (("hbm3-6400", "all-bank"), ("hbm3-6400", "per-bank"),
-                          ("hbm2-2000", "all-bank")):  # fmt: skip
+    refreshed = [
+        (memory, refresh)
+        for memory in MEMORIES.values()
+        for refresh in refreshes_of(memory)
+        if refresh != "none" and (section != "timings" or knob in memory.timings)
+    ]
+    for memory, refresh in refreshed:
         base = changed(
-            MEMORIES[name],
+            memory,
             organization={"channels": 1, "rows": 64},
             controller={"refresh": refresh},
-            timings={"tREFI": 3 * MEMORIES[name].timings["tRFC"]},
+            timings={"tREFI": 3 * memory.timings["tRFC"]},
         )
         mixed = preset_stream(base, 3000, seed=4)
         stream = Stream(mixed.bursts, mixed.writes[:2000] + [1] * 1000, mixed.arrivals)

@@ -256,7 +256,9 @@ def often_refreshed(memory: MemoryConfig) -> MemoryConfig:
 @pytest.mark.parametrize("memory", MEMORIES.values(), ids=MEMORIES.keys())
 def test_log_of_a_preset_is_legal(memory: MemoryConfig, seed: int) -> None:
     memory = often_refreshed(memory)
-    result = replayed(memory, preset_stream(memory, 4000, seed))
+    # each channel's share takes longer than the first refreshes are apart
+    requests = max(4000, 200 * memory.organization.channels)
+    result = replayed(memory, preset_stream(memory, requests, seed))
     assert len(result.log) == sum(result.commands.values())
     assert result.commands["REF"] > 0
     assert check_commands(result.log, memory) is None

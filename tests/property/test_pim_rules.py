@@ -276,16 +276,66 @@ def test_a_precharge_that_does_not_wait_for_all_dot_products_is_the_artifacts() 
         PimDesignConfig.model_validate(values)
 
 
-@pytest.mark.parametrize("name", STREAM)
-def test_a_stream_design_with_an_untied_command_is_refused(name: str) -> None:
+def stream_ties() -> list[tuple[str, str, str]]:
+    """Designs with two commands of which the second needs the first on its bank."""
+    found = []
+    for name in STREAM:
+        for command, own in load_stream_pim(name).config.commands.items():
+            if own.activate and own.effect != "close":
+                assert own.precharge
+                found += [(name, own.activate, command), (name, command, own.precharge)]
+    assert {name for name, _, _ in found} == set(STREAM)
+    return found
+
+
+def tied_apart(design: PimDesignConfig, first: str, then: str, **rule: object) -> dict[str, object]:
+    """The design's values without a rule for the two, its memory's own among them, but with
+    ``rule`` where one is given."""
+    values = design.model_dump()
+    values["rules"] = without(design.rules, first, then)
+    if rule:
+        values["rules"].append({"first": [first], "then": [then], "delay": "5", **rule})
+    values["memory"]["rules"] = without(design.memory.rules, first, then)
+    return values
+
+
+@pytest.mark.parametrize(("name", "first", "then"), stream_ties())
+def test_a_stream_design_with_an_untied_command_is_refused(
+    name: str, first: str, then: str
+) -> None:
     design = load_stream_pim(name).config
-    model = type(design)
-    dots = [c for c, each in design.commands.items() if each.activate and each.effect != "close"]
-    assert dots
-    for command in dots:
-        own = design.commands[command]
-        for first, then in ((own.activate, command), (command, own.precharge)):
-            values = design.model_dump()
-            values["rules"] = without(design.rules, str(first), str(then))
-            with pytest.raises(ValueError, match=f"when {then} may follow {first}"):
-                model.model_validate(values)
+    # of two plain commands, the memory itself refuses to be without the rule
+    said = f"when {then} may follow {first}|rules: none from {first} to {then} at"
+    with pytest.raises(ValueError, match=said):
+        PimDesignConfig.model_validate(tied_apart(design, first, then))
+
+
+@pytest.mark.parametrize(("name", "first", "then"), stream_ties())
+def test_a_memory_s_rule_ties_plain_commands_of_a_stream(name: str, first: str, then: str) -> None:
+    design = load_stream_pim(name).config
+    values = design.model_dump()
+    values["rules"] = without(design.rules, first, then)
+    if any(first in rule.first and then in rule.then for rule in design.memory.rules):
+        PimDesignConfig.model_validate(values)
+        return
+    with pytest.raises(ValueError, match=f"when {then} may follow {first}"):
+        PimDesignConfig.model_validate(values)
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        {"level": "other_ranks"},
+        {"level": "bank", "window": 4},
+        {"level": "bank", "other_place": ["pseudo_channel", "rank", "bank_group", "bank"]},
+    ],
+    ids=lambda rule: "-".join(map(str, rule)),
+)
+@pytest.mark.parametrize(("first", "then"), [("ACTPB", "MACPB"), ("MACPB", "PREPB")])
+def test_a_rule_of_another_place_or_of_earlier_commands_ties_nothing(
+    first: str, then: str, rule: dict[str, object]
+) -> None:
+    design = load_stream_pim("attacc-bank").config
+    PimDesignConfig.model_validate(tied_apart(design, first, then, level="channel"))
+    with pytest.raises(ValueError, match=f"when {then} may follow {first}"):
+        PimDesignConfig.model_validate(tied_apart(design, first, then, **rule))

@@ -29,7 +29,7 @@ def run(*lines: str) -> StreamResult:
 def test_all_bank_mac_rows(columns: int, rows: int) -> None:
     row = T["nRCDRDMAC"] + T["tCCD_L"] * (columns - 1)
     again = max(row + T["tRTP"], T["tRAS"]) + T["tRP"]
-    again = max(again, T["nRC"])
+    again = max(again, T["tRC"])
     result = run(*(f"AiM MAC_ABK {columns} 0xffffffff {row}" for row in range(rows)))
     assert result.cycles == (rows - 1) * again + row + 1 + HOST_SEES_END
     assert result.commands["MAC16"] == 32 * rows * columns

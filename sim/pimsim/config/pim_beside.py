@@ -293,7 +293,12 @@ def _check_stream_ties(
     pim: PimConfig, memory: MemoryConfig, commands: Mapping[str, CommandConfig], at: str
 ) -> None:
     """Raises ``ValueError`` where no rule binds two commands of which one needs the other."""
-    rules = [*memory.rules, *pim.rules]
+    # other ranks, another bank and the command n before it say nothing of a bank's own next command
+    rules = [
+        rule
+        for rule in (*memory.rules, *pim.rules)
+        if rule.level != "other_ranks" and rule.other_place is None and rule.window == 1
+    ]
     bound = {(one, two) for rule in rules for one in rule.first for two in rule.then}
     for first, then, why in _stream_ties(pim, commands):
         if first in commands and then in commands and (first, then) not in bound:
