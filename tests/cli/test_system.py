@@ -136,6 +136,10 @@ def test_set_changes_the_system(call: Call) -> None:
             ("dgx-a100a", "--set", "xpu.memory_utilisation=1.1"),
             "allowed: at least 0.001, at most 1",
         ),
+        (
+            ("dgx-h100", "--set", "xpu.silicon.decode.regroup_ns=5"),
+            "regroup_ns is 5, but splits_single is true",
+        ),
         (("dgx-a100a", "--set", "xpu.l1_per_core=1KiB"), "but the smallest tile (8 x 8) needs"),
         (
             ("dgx-attacc-bank", "--set", "pim=neupims"),

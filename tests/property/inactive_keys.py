@@ -241,5 +241,17 @@ INACTIVE = [
         lambda s: s.stacks.ffn_read_multiple is None and not s.cost_rules,
         "only AttAcc's simulator goes by the pins' bandwidth",
     ),
+    Inactive(
+        "system",
+        "xpu.exponential_tops",
+        lambda s: s.xpu.silicon is not None and s.xpu.silicon.flash.softmax_cost == 0,
+        "softmax holds nothing back there, as its cost was calibrated to 0",
+    ),
+    Inactive(
+        "system",
+        "xpu.silicon.experts\\..*",
+        lambda s: s.xpu.silicon is not None and s.xpu.silicon.experts is not None,
+        "a system refuses blocks with routers; test_xpu_silicon.py, validate gpu",
+    ),
 ]
 """The short list. What it covers must do nothing, so that a key that begins to act leaves it."""

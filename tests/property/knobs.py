@@ -81,6 +81,7 @@ class Subject:
             yield ("link.topology=switch",)
         if self.kind == "system":
             yield ("xpu.l1_per_core=24KiB", "xpu.l2=128KiB")
+            yield ("devices=4",)  # several heads of keys a device
         section, found, timing = key.rpartition("timings.")
         if found:
             known = _value(config_of(self), (*section.split(".")[:-1], "timings"))
@@ -196,13 +197,8 @@ def others(subject: Subject, key: str) -> list[str]:
     quantity = quantity_at(model, path)
     unit = quantity.units[0][0] if quantity else ""
     if isinstance(value, float):
-        return [
-            str(value * 1.5 + 0.25),
-            str(value * 0.9),
-            str(value * 0.5),
-            str(value * 0.01),
-            str(value * 1e-4),
-        ]
+        reals = (value * 1.5 + 0.25, value * 0.9, value * 0.5, value * 0.01, value * 1e-4)
+        return [str(real) for real in reals if real != value]
     numbers = (value * 2, value + 1, value // 2, value * 8, value * 64, value // 64, 127, 0)
     return [f"{number}{unit}" for number in dict.fromkeys(numbers) if number != value]
 
@@ -247,13 +243,19 @@ def _replay(subject: Subject, *overrides: str) -> object:
 def _decode(subject: Subject, *overrides: str) -> object:
     config = load_system(subject.preset, overrides).config
     figures: list[object] = []
-    for model, batch, context in (("gpt3-7b", 40, 700), ("gpt3-7b", 999, 9), ("llama-3-8b", 5, 90)):
-        found = decode(config, load_card(model), batch, context, 3)
+    llama, gpt = load_card("llama-3-8b"), load_card("gpt3-7b")
+    one_byte = llama.model_copy(update={"dtype_bytes": 1, "kv_dtype_bytes": 1})
+    for card, batch, context in (
+        (gpt, 40, 700), (gpt, 999, 9), (gpt, 2, 1500), (llama, 5, 90), (one_byte, 999, 9),
+    ):  # fmt: skip
+        found = decode(config, card, batch, context, 3)
         figures.append(
             [found.parts_s, found.energy_j, found.static_w, found.bound_s, found.capacity_bytes]
         )
-    prompts = prefill(config, load_card("llama-3-8b"), 3, 700, 500)
-    figures.append([prompts.parts_s, prompts.energy_j])
+    # attention's blocks for a part of the cores, and, of all lengths, for all several times over
+    for batch, tokens, chunk in ((3, 700, 500), (5, 3000, 3000)):
+        prompts = prefill(config, llama, batch, tokens, chunk)
+        figures.append([prompts.parts_s, prompts.energy_j])
     return json.dumps(figures)
 
 

@@ -173,6 +173,15 @@ class DecodeKernel(ConfigModel):
     splits_single: bool
     """Keys are cut where each head has its own, too; else only where queries share them."""
 
+    @model_validator(mode="after")
+    def _regroups(self) -> DecodeKernel:
+        if self.splits_single and self.regroup_ns:
+            raise ValueError(
+                f"regroup_ns is {self.regroup_ns:g}, but splits_single is true: queries are "
+                "regrouped only where it is false"
+            )
+        return self
+
 
 class ExpertTile(ConfigModel):
     """The tile of experts' products, for steps within all bounds that are given."""
@@ -242,8 +251,6 @@ class XpuConfig(RooflineConfig):
     """What ``kernels: silicon`` needs."""
     fp8_tflops: float | None = Field(default=None, ge=0.001, le=1e6)
     """Peak with elements of one byte; None: twice ``peak_tflops``."""
-    fp4_tflops: float | None = Field(default=None, ge=0.001, le=1e6)
-    """Peak with elements of half a byte; None: as with one byte."""
     cores: int = Field(ge=1, le=65536)
     """Each takes one thread block at a time."""
     l1_per_core: Bytes = Field(ge=1, le=2**30)

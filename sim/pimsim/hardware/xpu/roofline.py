@@ -49,15 +49,12 @@ class Cost:
 def peak_flops(processor: RooflineConfig, element_bytes: int | Fraction) -> float:
     """Operations a second at the peak, with elements of ``element_bytes``.
 
-    Those of one byte go at twice the rate of two unless a GPU's config says otherwise, and those of
-    half a byte at that of one byte.
+    Those of one byte go at twice the rate of two unless a GPU's config says otherwise, and narrower
+    ones at that of one byte: products in FP4 are not modelled.
     """
     peak = processor.peak_tflops * 1e12
     if element_bytes <= 1 and isinstance(processor, XpuConfig):
-        fp8 = processor.fp8_tflops * 1e12 if processor.fp8_tflops is not None else 2 * peak
-        if element_bytes < 1 and processor.fp4_tflops is not None:
-            return processor.fp4_tflops * 1e12
-        return fp8
+        return processor.fp8_tflops * 1e12 if processor.fp8_tflops is not None else 2 * peak
     return float(peak * 2 / element_bytes)
 
 
