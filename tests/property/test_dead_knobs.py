@@ -75,6 +75,14 @@ WITHOUT_EFFECT = {
     "memory.organization.channels_per_stack": "what a power cap is of; test_power_limits.py",
     "memory.power_ceiling_pj_per_bit": "a limit: refused above it; test_power_limits.py",
     "pim.power_cap_w": "a limit: refused above it; test_power_limits.py",
+    "pim.banks_per_unit": "refused: the memory's controller multiplies in all banks; "
+    "test_pim_schema.py",
+    "pim.element_bytes": "refused: a run has its own number format; test_pim_schema.py",
+    "pim.static_w_per_channel": "refused without a controller of its own; test_pim_schema.py",
+    **{
+        f"pim.commands.{name}.drives": "refused without a controller of its own; test_pim_schema.py"
+        for name in ("COMP", "GEMV", "GWRITE", "G_ACT", "HEADER", "PIM_PRE", "READRES")
+    },
     "schedule.attention_pim_tokens": "a decode step feeds one token; test_run_steps.py",
     "parallel.ep": "refused for a model without experts; test_models_on_device.py",
 }

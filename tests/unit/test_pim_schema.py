@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from tests.oracle.bare_memory import bare_memory
 
-from pimsim.config.commands import memory_commands
+from pimsim.config.commands import OF_REQUESTS, OF_STREAMS, CommandConfig, memory_commands
 from pimsim.config.errors import InputError
 from pimsim.config.loader import load_memory, load_pim, load_run, load_stream_pim
 from pimsim.config.pim import PimDesignConfig
@@ -130,6 +130,12 @@ def test_a_rule_of_other_ranks_binds_them_alone() -> None:
         ("aim", "row_buffers=2", "row_buffers is of designs without a controller of their own"),
         ("aim", "comp_pipeline=7", "comp_pipeline is of designs without a controller"),
         ("aim", "controller=null", "is of designs with a controller of their own"),
+        ("newton", "element_bytes=1", "element_bytes is of designs with a controller"),
+        ("newton", "dtype=bf16", "dtype is of designs with a controller"),
+        ("newton", "design=aim", "design is of designs with a controller"),
+        ("neupims", "commands.COMP.drives=4", "commands.COMP.drives is of designs with a controll"),
+        ("neupims", "commands.HEADER.bus=none", "commands.HEADER.bus is of designs with a contr"),
+        ("aim", "commands={X: {action: announce}}", "commands.X.action is of designs without a c"),
         ("newton", "commands.PIM_PRE.with_one_buffer=PRX", "hbm2-neupims has no command 'PRX'"),
     ],
 )
@@ -137,3 +143,24 @@ def test_keys_of_the_other_kind_are_refused(preset: str, override: str, said: st
     with pytest.raises(InputError) as refusal:
         load_pim(preset, [override])
     assert said in str(refusal.value)
+
+
+def test_every_key_of_a_command_is_of_one_kind_of_controller() -> None:
+    assert sorted([*OF_REQUESTS, *OF_STREAMS]) == sorted(CommandConfig.model_fields)
+
+
+@pytest.mark.parametrize("name", ["newton", "neupims"])
+def test_a_second_row_buffer_is_what_dot_products_work_on(name: str) -> None:
+    """Not GWRITE, which reads a row that ACT opened, nor HEADER, which touches none."""
+    for buffers, apart in ((1, set()), (2, {"G_ACT", "PIM_PRE", "COMP", "READRES", "GEMV"})):
+        design = load_pim(name, [f"row_buffers={buffers}"]).config
+        assert {each for each in design.commands if design.in_pim_buffer(each)} == apart
+
+
+@pytest.mark.parametrize("name", preset_names("memory"))
+def test_a_memory_refreshes_single_banks_only_with_a_time_for_it(name: str) -> None:
+    memory = load_memory(name).config
+    assert ("refresh-bank" in memory.commands.values()) == ("tRFCpb" in memory.timings)
+    if "tRFCpb" not in memory.timings:
+        with pytest.raises(InputError, match=r"commands\.PREA: refresh-bank takes tRFCpb, which t"):
+            load_memory(name, ["commands.PREA=refresh-bank"])

@@ -11,7 +11,10 @@ from pimsim.config.base import ConfigModel
 from pimsim.config.memory import Action, MemoryConfig
 from pimsim.config.rules import Rule
 
-__all__ = ["UNIT", "CommandConfig", "Mode", "PimAction", "memory_commands", "stream_rules"]
+__all__ = [
+    "IN_PIM_BUFFER", "OF_REQUESTS", "OF_STREAMS", "UNIT", "CommandConfig", "Mode", "PimAction",
+    "memory_commands", "stream_rules",
+]  # fmt: skip
 
 UNIT = "unit"
 """In place of ``bank`` among the levels of a broadcast: one bank of each unit."""
@@ -25,18 +28,31 @@ PimAction = Literal[
 ]  # fmt: skip
 """What a memory's controller, which takes PIM commands beside requests, does with one."""
 
+IN_PIM_BUFFER: frozenset[PimAction] = frozenset(
+    {"activate", "precharge", "multiply", "read-result", "multiply-and-read"}
+)
+"""What is done on PIM's own row buffer where a bank has two. ``load-operand`` reads a row that the
+memory's ACT opened; ``announce`` touches no row."""
+
+OF_REQUESTS = ("action", "with_one_buffer")
+"""Keys of a command that goes through the memory's controller: its action says all else."""
+OF_STREAMS = (
+    "broadcast", "bank_block", "bus", "row", "activate", "precharge", "effect", "latency", "queue",
+    "mode", "drives", "energy",
+)  # fmt: skip
+"""Keys of a command that goes through a controller of the design's own."""
+
 
 class CommandConfig(ConfigModel):
-    """One command of a design."""
+    """One command of a design; keys of the other kind of controller are refused."""
 
     action: PimAction | None = None
     """What the memory's controller does with it, for a design that shares that controller:
     ``activate`` opens rows for dot products and ``precharge`` closes them, ``load-operand`` reads a
     row into the global buffer, ``announce`` says what a product will do, ``multiply`` is one dot
     product in all banks, ``read-result`` reads their accumulators, and ``multiply-and-read`` is
-    several dot products and a read under one command."""
-    row_buffer: Literal["shared", "own"] = "shared"
-    """``own``: it works on the second of two row buffers, PIM's."""
+    several dot products and a read under one command. Where a bank has two row buffers, all but
+    ``load-operand`` and ``announce`` work on PIM's."""
     with_one_buffer: str | None = None
     """Command of the memory that takes its place where PIM has no row buffer of its own."""
     broadcast: list[str] = Field(default_factory=list)

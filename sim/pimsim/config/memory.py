@@ -383,6 +383,12 @@ class MemoryConfig(ConfigModel):
                 f"commands.{twice[0]}: {self.command(does)} is for {does!r} already; a controller "
                 "has one command for it"
             )
+        for name, does in self.commands.items():
+            if does == "refresh-bank" and "tRFCpb" not in self.timings:
+                raise ValueError(
+                    f"commands.{name}: refresh-bank takes tRFCpb, which timings lack: "
+                    f"{self.standard} as described here has no refresh of one bank"
+                )
         controller = self.controller
         needed: list[Action] = ["activate", "precharge", "read", "write"]
         if controller.refresh != "none":

@@ -14,6 +14,9 @@ from pydantic import Field, model_validator
 
 from pimsim.config.base import ConfigModel
 from pimsim.config.commands import (
+    IN_PIM_BUFFER,
+    OF_REQUESTS,
+    OF_STREAMS,
     UNIT,
     CommandConfig,
     PimAction,
@@ -40,8 +43,8 @@ _SHARED = (
 )  # fmt: skip
 """What is of designs whose commands go through the memory's controller."""
 _OWN = (
-    "operations", "activations", "capacities", "attention", "gemv", "peak", "static_w_per_channel",
-    "energy_pj",
+    "design", "dtype", "element_bytes", "operations", "activations", "capacities", "attention",
+    "gemv", "peak", "static_w_per_channel", "energy_pj",
 )  # fmt: skip
 """What is of designs with a controller of their own."""
 
@@ -57,7 +60,8 @@ class PimConfig(ConfigModel):
     """How operations become commands: a module of ``pimsim.hardware.pim.designs``, or ``newton``
     for designs whose commands go through the memory's controller."""
     dtype: str = "fp16"
-    """Number format of a kernel's operands (``bf16``, ``fp16``); a run has its own."""
+    """Number format of a kernel's operands (``bf16``, ``fp16``), of designs with a controller; a
+    run has its own."""
     element_bytes: int = Field(default=2, ge=1, le=8)
     """Bytes of one of them."""
     elements_per_comp: int = Field(default=16, ge=1, le=4096)
@@ -161,14 +165,21 @@ class PimConfig(ConfigModel):
 
     @model_validator(mode="after")
     def _of_one_kind(self) -> PimConfig:
-        kind = "has no controller" if self.controller is None else "has a controller"
-        for key in _OWN if self.controller is None else _SHARED:
-            if getattr(self, key) != type(self).model_fields[key].get_default(
+        shared = self.controller is None
+        kind = "has no controller" if shared else "has a controller"
+        foreign: list[tuple[str, str, ConfigModel]] = [
+            (key, key, self) for key in (_OWN if shared else _SHARED)
+        ]
+        for name, command in self.commands.items():
+            keys = OF_STREAMS if shared else OF_REQUESTS
+            foreign += [(f"commands.{name}.{key}", key, command) for key in keys]
+        for where, key, of in foreign:
+            if getattr(of, key) != type(of).model_fields[key].get_default(
                 call_default_factory=True
             ):
-                other = "with" if self.controller is None else "without"
+                other = "with" if shared else "without"
                 raise ValueError(
-                    f"{key} is of designs {other} a controller of their own, and this one {kind}"
+                    f"{where} is of designs {other} a controller of their own, and this one {kind}"
                 )
         return self
 
@@ -215,7 +226,7 @@ class PimConfig(ConfigModel):
     def in_pim_buffer(self, command: str) -> bool:
         """Whether ``command`` works on a row buffer that normal commands do not share."""
         own = self.commands.get(command)
-        return self.row_buffers == 2 and own is not None and own.row_buffer == "own"
+        return self.row_buffers == 2 and own is not None and own.action in IN_PIM_BUFFER
 
     def multipliers(self, memory: MemoryConfig) -> int:
         """Multipliers beside the banks of all channels."""
