@@ -16,7 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pimsim.hardware.compiled import njit
-from pimsim.serving.records import NONE, Records
+from pimsim.serving.lists import append, remove
+from pimsim.serving.records import LIST, NONE, Records
 
 __all__ = [
     "BlockCache", "blocks_of", "find_shared", "grow", "hold_shared", "idle_among", "offer",
@@ -25,7 +26,7 @@ __all__ = [
 
 _BLOCK = np.dtype(
     [
-        ("next", np.int32),  # in the queue of free blocks
+        ("next", np.int32),  # in the list of free blocks
         ("previous", np.int32),
         ("holders", np.int32),
         ("content", np.int32),  # number of what it holds, where that can be shared
@@ -35,9 +36,7 @@ _BLOCK = np.dtype(
 _POOL = np.dtype(
     [
         ("tokens", np.int64),  # of a block
-        ("free", np.int64),
-        ("head", np.int64),  # of the queue of free blocks
-        ("tail", np.int64),
+        ("free", LIST),  # of blocks
         ("slots", np.int64),  # rows of the table that nobody has, on a stack
     ]
 )
@@ -75,7 +74,8 @@ class BlockCache:
         blocks["previous"] = np.arange(-1, count - 1)
         blocks["next"][-1:] = NONE
         blocks["content"] = blocks["twin"] = NONE
-        pool = np.array([(size, count, 0 if count else NONE, count - 1, slots)], dtype=_POOL)
+        free = (0 if count else NONE, count - 1, count)
+        pool = np.array([(size, free, slots)], dtype=_POOL)
         return cls(
             pool, blocks,
             # pages that no request reaches are never touched, and take no memory
@@ -91,7 +91,7 @@ class BlockCache:
     @property
     def free(self) -> int:
         """Blocks that no request holds."""
-        return int(self.pool["free"][0])
+        return int(self.pool["free"]["count"][0])
 
     @property
     def used(self) -> int:
@@ -113,34 +113,6 @@ class BlockCache:
 def blocks_of(tokens: int, size: int) -> int:
     """Blocks that hold so many tokens."""
     return -(-tokens // size)
-
-
-@njit(cache=True)
-def _unlink(pool: Any, blocks: Any, block: int) -> None:
-    """Take ``block`` out of the queue of free ones."""
-    before, behind = blocks[block].previous, blocks[block].next
-    if before == NONE:
-        pool.head = behind
-    else:
-        blocks[before].next = behind
-    if behind == NONE:
-        pool.tail = before
-    else:
-        blocks[behind].previous = before
-    pool.free -= 1
-
-
-@njit(cache=True)
-def _give_back(pool: Any, blocks: Any, block: int) -> None:
-    """Put ``block`` at the end of the queue of free ones."""
-    blocks[block].previous = pool.tail
-    blocks[block].next = NONE
-    if pool.tail == NONE:
-        pool.head = block
-    else:
-        blocks[pool.tail].next = block
-    pool.tail = block
-    pool.free += 1
 
 
 @njit(cache=True)
@@ -169,8 +141,8 @@ def grow(
         pool.slots -= 1
         request.slot = slots[pool.slots]
     for at in range(request.blocks, held):
-        block = pool.head
-        _unlink(pool, blocks, block)
+        block = pool.free.head
+        remove(blocks, pool.free, block)
         _forget(blocks, found, block)
         blocks[block].holders = 1
         table[request.slot, at] = block
@@ -184,7 +156,7 @@ def release(pool: Any, blocks: Any, table: Any, slots: Any, request: Any) -> Non
         block = table[request.slot, at]
         blocks[block].holders -= 1
         if blocks[block].holders == 0:
-            _give_back(pool, blocks, block)
+            append(blocks, pool.free, block)
     if request.slot != NONE:
         slots[pool.slots] = request.slot
         pool.slots += 1
@@ -225,7 +197,7 @@ def hold_shared(
     for at in range(hits):
         block = found[prefix[request.prefix_first + at]] - 1
         if blocks[block].holders == 0:
-            _unlink(pool, blocks, block)
+            remove(blocks, pool.free, block)
         blocks[block].holders += 1
         table[request.slot, at] = block
     request.blocks = hits

@@ -1,4 +1,4 @@
-"""Lists of requests that can lose any of them at once (kernels)."""
+"""Lists of requests, or of blocks, that can lose any of them at once (kernels)."""
 
 from __future__ import annotations
 

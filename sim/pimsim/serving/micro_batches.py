@@ -73,7 +73,7 @@ def decode_next(
     """Let a request that was taken from the running ones make its next token. Without a free block
     the last of those that are left starts anew, without any it does itself: then it is false."""
     running = lists[RUNNING]
-    while pool.free < 1:
+    while pool.free.count < 1:
         last = running.tail if running.count > 0 else row
         if last != row:
             remove(requests, running, last)

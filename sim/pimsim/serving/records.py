@@ -66,7 +66,7 @@ REQUEST = np.dtype(
 """A request of a service."""
 
 LIST = np.dtype([("head", _WHOLE), ("tail", _WHOLE), ("count", _WHOLE)])
-"""Requests in an order, linked by ``next`` and ``previous``."""
+"""Requests, or blocks, in an order, linked by ``next`` and ``previous``."""
 
 ENTRY = np.dtype([("request", _WHOLE), ("new", _WHOLE), ("context", _WHOLE), ("drafts", _WHOLE)])
 """One request's part of a step: tokens that are fed, tokens in the cache at its end, and how many

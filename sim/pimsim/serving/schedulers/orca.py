@@ -84,7 +84,7 @@ def _choose(
     clear(sums)
     while running.count > 0 and sums.entries < most:
         put(requests, entries, sums, pop(requests, running), 1, ahead)
-    while waiting.count > 0 and sums.entries < most and pool.free >= held and pool.slots > 0:
+    while waiting.count > 0 and sums.entries < most and pool.free.count >= held and pool.slots > 0:
         row = pop(requests, waiting)
         grow(pool, blocks, table, slots, found, requests[row], held)
         put(requests, entries, sums, row, requests[row].length, ahead)

@@ -95,7 +95,7 @@ def _choose(
         row = waiting.head
         request = requests[row]
         held = blocks_of(request.length, pool.tokens)
-        if pool.free - held < reserve:
+        if pool.free.count - held < reserve:
             break
         pop(requests, waiting)
         grow(pool, blocks, table, slots, found, request, held)

@@ -52,7 +52,7 @@ def _choose(
     while starts and waiting.count > 0 and sums.entries < most and pool.slots > 0:
         request = requests[waiting.head]
         held = blocks_of(request.prompt + request.output - 1, pool.tokens)
-        if held > pool.free:
+        if held > pool.free.count:
             break
         grow(pool, blocks, table, slots, found, request, held)
         put(requests, entries, sums, pop(requests, waiting), request.prompt, 0)

@@ -218,7 +218,7 @@ def _choose(
             held = blocks_of(request.computed + tokens, pool.tokens)
         behind = request.next
         gave_up = False
-        while held - request.blocks > pool.free and not gave_up:
+        while held - request.blocks > pool.free.count and not gave_up:
             victim = _victim(requests, lists, rules.by_priority)
             one = requests[victim]
             stuck = one.flying  # until his step ends
@@ -264,7 +264,7 @@ def _choose(
         tokens = min(tokens, budget)
         held = blocks_of(cached + tokens, pool.tokens)
         whole = blocks_of(request.length, pool.tokens) if rules.whole_prompt else held
-        if max(held, whole) - hits + idle > pool.free:
+        if max(held, whole) - hits + idle > pool.free.count:
             break
         append(requests, lists[RUNNING], pop(requests, lists[WAITING]))
         hold_shared(pool, blocks, table, slots, found, prefix, request, hits)

@@ -68,7 +68,7 @@ def _choose(
         request = requests[waiting.head]
         held = blocks_of(request.length, pool.tokens)
         longest = max(longest, request.length)
-        if pool.free - held < reserve or (sums.entries + 1) * longest > most_tokens:
+        if pool.free.count - held < reserve or (sums.entries + 1) * longest > most_tokens:
             break
         grow(pool, blocks, table, slots, found, request, held)
         put(requests, entries, sums, pop(requests, waiting), request.length, ahead)
