@@ -10,6 +10,7 @@ import numpy.typing as npt
 from pimsim.config.errors import InputError, near_miss
 from pimsim.config.npu import VectorConfig
 from pimsim.hardware.compiled import njit
+from pimsim.hardware.earliest import take_earliest
 from pimsim.hardware.npu.plan import ceil_div
 from pimsim.hardware.npu.vector_timing import vector_timing
 
@@ -112,7 +113,6 @@ def schedule_in_order(
     """
     count = len(ready_cycles)
     finish = np.empty(count, dtype=np.int64)
-    # A binary heap of the cycles at which the units get free; only its root is ever replaced.
     free = np.zeros(max(units, 1), dtype=np.int64)
     issue = -1
     for i in range(count):
@@ -123,16 +123,5 @@ def schedule_in_order(
         end = start + duration[i]
         finish[i] = end
         if units > 0:
-            node = 0
-            while True:
-                child = 2 * node + 1
-                if child >= units:
-                    break
-                if child + 1 < units and free[child + 1] < free[child]:
-                    child += 1
-                if free[child] >= end:
-                    break
-                free[node] = free[child]
-                node = child
-            free[node] = end
+            take_earliest(free, end)
     return finish

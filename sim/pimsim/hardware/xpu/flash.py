@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from pimsim.config.errors import InputError
 from pimsim.config.xpu import XpuConfig
 from pimsim.hardware.compiled import njit
+from pimsim.hardware.earliest import take_earliest
 from pimsim.hardware.xpu.gemm import silicon_of
 from pimsim.hardware.xpu.roofline import Bound, Cost, bandwidth, peak_flops
 
@@ -267,25 +268,14 @@ def list_schedule(lengths: NDArray[np.float64], repeats: _Ints, firsts: _Ints, s
 
     Part ``i`` launches ``repeats[i]`` times the blocks ``lengths[firsts[i]:firsts[i + 1]]``.
     """
-    free = np.zeros(slots)  # a heap: when each slot takes its next block
+    free = np.zeros(slots)  # when each slot takes its next block
     end = 0.0
     for part in range(repeats.size):
         for _ in range(repeats[part]):
             for block in range(firsts[part], firsts[part + 1]):
                 done = free[0] + lengths[block]
                 end = max(end, done)
-                at = 0
-                while True:
-                    child = 2 * at + 1
-                    if child >= slots:
-                        break
-                    if child + 1 < slots and free[child + 1] < free[child]:
-                        child += 1
-                    if free[child] >= done:
-                        break
-                    free[at] = free[child]
-                    at = child
-                free[at] = done
+                take_earliest(free, done)
     return end
 
 
