@@ -212,8 +212,9 @@ def array_elements(config: RunConfig) -> int:
     return config.npu.cores * systolic.arrays * systolic.rows * systolic.cols
 
 
-def run_bounds(outcome: Outcome) -> dict[str, int]:
+def run_bounds(outcome: Outcome, over_bus_bytes: int) -> dict[str, int]:
     """Least NPU cycles in which each unit alone does the work that it was given.
+    ``over_bus_bytes``: what the operators must read over the data buses (``RunFacts``).
 
     NPU: multiply-accumulates, all elements busy. Array: the arrays as they take these products
     up, the operand that stays put in included. DRAM: bytes of weights and KV cache over all data
@@ -222,8 +223,7 @@ def run_bounds(outcome: Outcome) -> dict[str, int]:
     """
     config, recorder, clock = outcome.device.config, outcome.recorder, outcome.clock
     system, org = outcome.system, outcome.system.memory.organization
-    needed = _needed(outcome)
-    bursts = needed["over_bus"] // org.burst_bytes
+    bursts = over_bus_bytes // org.burst_bytes
     tccd = int(system.parameters[0]["tccd_s"])
     slots = Fraction(bursts, data_buses(system.memory))
     bounds = {
@@ -312,14 +312,14 @@ def _bias_bytes(operator: Operator, element_bytes: int) -> int:
     return max(operator.weight_bytes - matrices, 0)
 
 
-def _needed(outcome: Outcome) -> dict[str, int]:
+def _needed(outcome: Outcome, works: Sequence[_Work]) -> dict[str, int]:
     """Bytes by class that the operators must read: over the bus, or (``pim_kv``, ``pim_weight``)
     in the banks."""
     needed = {"weight": 0, "kv": 0, "pim_kv": 0}
     on_pim = biases = 0
     whole_biases = operands(outcome.device.config.npu.operand_layout).whole_biases
     element_bytes = outcome.device.whole.dtype_bytes
-    for work in _work(outcome):
+    for work in works:
         operator, experts = work.operator, work.experts
         if operator.kind in _GEMM:
             in_banks, _ = _pim_share(operator, experts)
@@ -343,7 +343,8 @@ def _needed(outcome: Outcome) -> dict[str, int]:
 def run_facts(outcome: Outcome, counts: DramCounts) -> RunFacts:
     """Needs from the workload's operators, deeds from the engine's and the channels' counters."""
     recorder, system = outcome.recorder, outcome.system
-    needed = _needed(outcome)
+    works = tuple(_work(outcome))
+    needed = _needed(outcome, works)
     moved = dict(recorder.bytes_moved)
     burst_bytes = system.memory.organization.burst_bytes
     writes = tuple(kv_writes(outcome))
@@ -354,7 +355,7 @@ def run_facts(outcome: Outcome, counts: DramCounts) -> RunFacts:
     if system.pim is not None:
         macs["pim"] = 0
         done["pim"] = pim_counts(outcome, recorder.totals[-1]).macs
-    for work in _work(outcome):
+    for work in works:
         operator, experts = work.operator, work.experts
         if operator.kind in _GEMM:
             _, on_banks = _pim_share(operator, experts)
@@ -375,18 +376,18 @@ def run_facts(outcome: Outcome, counts: DramCounts) -> RunFacts:
             "npu": recorder.npu_busy_cycles,
             "pim": int(outcome.pim.busy_ps // outcome.clock.npu_ps),
         },
-        sram_needed_bytes=_operand_bytes(outcome),
+        sram_needed_bytes=_operand_bytes(outcome, works),
         sram_bytes=recorder.sram_bytes,
         kv_writes=writes,
         power=power_facts(outcome),
     )
 
 
-def _operand_bytes(outcome: Outcome) -> int:
+def _operand_bytes(outcome: Outcome, works: Sequence[_Work]) -> int:
     """Bytes of both operands of every product on the arrays, each once."""
     width = outcome.device.whole.dtype_bytes
     elements = 0
-    for work in _work(outcome):
+    for work in works:
         operator, experts = work.operator, work.experts
         if operator.kind is OperatorKind.EXPERT_GEMM:
             on_npu = operator.expert_tokens

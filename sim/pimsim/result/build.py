@@ -88,7 +88,7 @@ def build_result(
     tokens = sum(each.whole.tokens for each in outcome.devices)
     cycles = clock.npu_cycle(time_ps)
     pipeline = pipeline_of(outcome)
-    counts = dram_counts(outcome)
+    facts = run_facts(outcome, dram_counts(outcome))
     energy = run_energy(outcome, time_ps / _PS_PER_S, [(recorder.totals[-1], (1, 1))])
     by_stage = pipeline.stage_energy(outcome)
     of_model = total_energy(by_stage, whole.tp)
@@ -108,7 +108,7 @@ def build_result(
         energy_j=energy,
         tokens_per_j=tokens / of_model.total if of_model.total else 0.0,
         cycle_stack=_cycle_stack(outcome, cycles),
-        bound_cycles=run_bounds(outcome),
+        bound_cycles=run_bounds(outcome, facts.bytes_needed["over_bus"]),
         fidelity=_fidelity(outcome),
         provenance=Provenance(
             config_sha256=resolved.sha256,
@@ -142,7 +142,7 @@ def build_result(
         warnings=tuple(_warnings(outcome, pipeline)),
     )
     facts = replace(
-        run_facts(outcome, counts),
+        facts,
         series_totals=series_totals(outcome),
         clock_ps=float(max(clock.npu_ps, clock.memory_ps)),
     )
