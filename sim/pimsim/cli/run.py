@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any
@@ -254,22 +253,18 @@ def _simulate(resolved: ResolvedRun) -> Result:
 
 @contextmanager
 def _progress(name: str) -> Iterator[Callable[[Progress], None] | None]:
-    """A line on stderr while a run takes its time; nothing where stderr is no terminal."""
-    if not sys.stderr.isatty():
-        yield None
-        return
-    from rich.console import Console
-    from rich.markup import escape
+    from pimsim.cli.progress import status_line
 
-    shown = escape(name)
-    with Console(stderr=True).status(f"{shown}: preparing") as status:
+    with status_line(name) as tell:
+        if tell is None:
+            yield None
+            return
         count = 0
 
         def on_stage(now: Progress) -> None:
             nonlocal count
             count += 1
-            blocks = f"block {now.blocks_begun} of {now.blocks}"
-            status.update(f"{shown}: {blocks}, stage {count} ({escape(now.stage)})")
+            tell(f"block {now.blocks_begun} of {now.blocks}, stage {count} ({now.stage})")
 
         yield on_stage
 
@@ -293,8 +288,6 @@ def _print(what: Any) -> None:
     """Tables as wide as they need to be where nothing but a file limits the width."""
     from rich.console import Console
 
-    Console(width=None if sys.stdout.isatty() else _FILE_WIDTH, highlight=False).print(what)
+    from pimsim.cli.tables import output_width
 
-
-_FILE_WIDTH = 160
-"""Columns of a table that goes to a file or a pipe."""
+    Console(width=output_width(), highlight=False).print(what)

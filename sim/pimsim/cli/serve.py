@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated
@@ -79,34 +78,26 @@ def _tell(running: ServiceRun, as_json: bool) -> None:
 
 
 def _print(result: ServiceResult) -> None:
-    from pimsim.cli.tables import print_table
+    from pimsim.cli.tables import output_width, print_table
     from pimsim.result.service_view import service_lines
 
-    width = None if sys.stdout.isatty() else _FILE_WIDTH
-    print_table(result.name, service_lines(result), width)
-
-
-_FILE_WIDTH = 160
-"""Columns of a table that goes to a file or a pipe."""
+    print_table(result.name, service_lines(result), output_width())
 
 
 @contextmanager
 def _progress(name: str) -> Iterator[Callable[[ServiceProgress], None] | None]:
-    """A line on stderr while the service runs; nothing where stderr is no terminal."""
-    if not sys.stderr.isatty():
-        yield None
-        return
-    from rich.console import Console
-    from rich.markup import escape
+    from pimsim.cli.progress import status_line
 
-    shown = escape(name)
-    with Console(stderr=True).status(f"{shown}: preparing") as status:
+    with status_line(name) as tell:
+        if tell is None:
+            yield None
+            return
 
         def on_progress(now: ServiceProgress) -> None:
             left = "" if now.left_s is None else f", {now.left_s:,.0f} s left"
-            status.update(
-                f"{shown}: {now.time_ps / 1e12:,.1f} s simulated, {now.finished:,} of "
-                f"{now.requests:,} requests done{left}"
+            tell(
+                f"{now.time_ps / 1e12:,.1f} s simulated, {now.finished:,} of {now.requests:,} "
+                f"requests done{left}"
             )
 
         yield on_progress

@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 
-__all__ = ["print_table"]
+__all__ = ["output_width", "print_table"]
+
+_FILE_WIDTH = 160
+
+
+def output_width() -> int | None:
+    """Columns of a table: what it needs where it goes to a file or a pipe; None: the terminal's."""
+    return None if sys.stdout.isatty() else _FILE_WIDTH
 
 
 def print_table(title: str, rows: Mapping[str, str], width: int | None = None) -> None:
