@@ -21,7 +21,7 @@ from importlib.metadata import EntryPoint, entry_points
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, GetCoreSchemaHandler
 from pydantic_core import CoreSchema, core_schema
@@ -30,8 +30,10 @@ from pimsim.config.errors import InputError, near_miss
 
 __all__ = [
     "GROUP", "ModuleName", "Plugin", "check_modules", "chosen_modules", "former_name",
-    "is_reproduction", "load_module", "module_names", "plugin_versions", "plugins",
+    "is_reproduction", "load_class", "load_module", "module_names", "plugin_versions", "plugins",
 ]  # fmt: skip
+
+Base = TypeVar("Base")
 
 GROUP = "pimsim.plugins"
 _OURS = {
@@ -136,6 +138,24 @@ def load_module(kind: str, name: str) -> ModuleType:
             f"unknown {kind} {name!r}{near_miss(name, known)}; known: {', '.join(sorted(known))}"
         )
     return import_module(known[name])
+
+
+def load_class(kind: str, name: str, attribute: str, base: type[Base]) -> type[Base]:
+    """The class that the module of that name calls ``attribute``.
+
+    Raises
+    ------
+    InputError
+        Where there is no such module, or it has none that is a subclass of ``base``.
+    """
+    module = load_module(kind, name)
+    found = getattr(module, attribute, None)
+    if not (isinstance(found, type) and issubclass(found, base)):
+        raise InputError(
+            f"{kind} {name!r}: module {module.__name__} has no {attribute} that is a subclass of "
+            f"{base.__module__}.{base.__qualname__}"
+        )
+    return found
 
 
 def _as_module(name: str, known: Collection[str]) -> str:

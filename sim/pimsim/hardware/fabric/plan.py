@@ -21,7 +21,7 @@ from pimsim.hardware.fabric.cost import Collective
 from pimsim.hardware.fabric.links import LinkSpec, LinkTiming
 from pimsim.hardware.fabric.network import NOTHING, Phase, Traffic, carry
 from pimsim.hardware.fabric.schedule import Operation, Schedule
-from pimsim.hardware.fabric.topology import Pairs, TopologyModule, build_topology
+from pimsim.hardware.fabric.topology import Pairs, build_topology, topology_module
 
 __all__ = ["Fabric", "Level", "collective", "fabric_of", "neighbours"]
 
@@ -100,10 +100,6 @@ class Fabric:
                 size *= level.devices
 
 
-def _topology_module(name: str) -> TopologyModule:
-    return cast(TopologyModule, load_module("topology", name))
-
-
 def _schedule(name: str, operation: Operation, devices: int) -> Schedule:
     return cast(_Algorithm, load_module("collective", name)).schedule(operation, devices)
 
@@ -112,7 +108,7 @@ def neighbours(link: LinkConfig) -> Fabric:
     """Two devices of neighbouring pipeline stages: of two levels in different groups, and one link
     apart where links are listed, which are those inside a stage."""
     level = _level(link.outer or link, 2)
-    if _topology_module(level.topology).TAKES_LINKS:
+    if topology_module(level.topology).TAKES_LINKS:
         level = replace(level, topology="fully_connected", links=())
     return Fabric((level,), _timing(link), link.congestion == "aware")
 

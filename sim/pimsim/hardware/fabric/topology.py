@@ -9,7 +9,7 @@ from typing import Protocol, cast
 from pimsim.config.plugins import load_module
 from pimsim.hardware.fabric.schedule import Symmetry
 
-__all__ = ["Pairs", "Topology", "TopologyModule", "build_topology", "orbit"]
+__all__ = ["Pairs", "Topology", "TopologyModule", "build_topology", "orbit", "topology_module"]
 
 Pairs = Sequence[tuple[int, int]]
 """Links by the nodes that they lead from and to."""
@@ -45,10 +45,14 @@ class TopologyModule(Protocol):
         """The topology of so many devices. Raises ``InputError`` where there is none."""
 
 
+def topology_module(name: str) -> TopologyModule:
+    """The module of that name. Raises ``InputError``, with the near miss."""
+    return cast(TopologyModule, load_module("topology", name))
+
+
 def build_topology(name: str, devices: int, links: Pairs = ()) -> Topology:
     """The topology of that name over ``devices``. Raises ``InputError``, with the near miss."""
-    module = cast(TopologyModule, load_module("topology", name))
-    return module.topology(devices, links)
+    return topology_module(name).topology(devices, links)
 
 
 def orbit(link: tuple[int, int], symmetry: Symmetry, devices: int) -> tuple[int, int]:

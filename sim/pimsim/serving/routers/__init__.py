@@ -8,8 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar
 
-from pimsim.config.errors import InputError
-from pimsim.config.plugins import load_module
+from pimsim.config.plugins import load_class
 from pimsim.serving.schedulers import Scheduler
 
 __all__ = ["Router", "load_router"]
@@ -36,17 +35,5 @@ class Router:
 
 
 def load_router(name: str) -> type[Router]:
-    """The router of the module ``name``.
-
-    Raises
-    ------
-    InputError
-        Where there is no such module, or its ``ROUTER`` is no subclass of ``Router``.
-    """
-    found = getattr(load_module("router", name), "ROUTER", None)
-    if not (isinstance(found, type) and issubclass(found, Router)):
-        raise InputError(
-            f"router {name!r}: its module has no ROUTER that is a subclass of "
-            "pimsim.serving.routers.Router"
-        )
-    return found
+    """The router of the module ``name``. Raises ``InputError`` where it has none."""
+    return load_class("router", name, "ROUTER", Router)

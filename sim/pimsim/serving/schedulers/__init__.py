@@ -12,8 +12,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from pimsim.config.errors import InputError
-from pimsim.config.plugins import load_module
+from pimsim.config.plugins import load_class
 from pimsim.config.service import SchedulerSettings
 from pimsim.serving.blocks import BlockCache, blocks_of, find_shared
 from pimsim.serving.ending import Speculation, end_step
@@ -194,18 +193,5 @@ class Scheduler:
 
 
 def load_scheduler(name: str) -> type[Scheduler]:
-    """The scheduler of the module ``name``.
-
-    Raises
-    ------
-    InputError
-        Where there is no such module, or its ``SCHEDULER`` is no subclass of ``Scheduler``.
-    """
-    module = load_module("scheduler", name)
-    found = getattr(module, "SCHEDULER", None)
-    if not (isinstance(found, type) and issubclass(found, Scheduler)):
-        raise InputError(
-            f"scheduler {name!r}: module {module.__name__} has no SCHEDULER that is a subclass of "
-            "pimsim.serving.schedulers.Scheduler"
-        )
-    return found
+    """The scheduler of the module ``name``. Raises ``InputError`` where it has none."""
+    return load_class("scheduler", name, "SCHEDULER", Scheduler)
