@@ -143,3 +143,25 @@ def test_what_does_not_fit_is_refused() -> None:
 def test_a_block_that_is_no_part_of_a_bank_group_is_refused(override: str, message: str) -> None:
     with pytest.raises(InputError, match=message):
         load("duplex", override)
+
+
+def test_what_is_buffered_is_a_capacity_and_no_text_of_a_rule() -> None:
+    """Rules of the same delay in other words take the same time; more buffered columns take more
+    to be multiplied, where multiplying decides."""
+    design = load("duplex")
+    reworded = [
+        rule.model_copy(update={"delay": "nBUFFER + 1 - 1"}) if rule.delay == "nBUFFER" else rule
+        for rule in design.rules
+    ]
+    assert reworded != design.rules
+    times = [
+        time_ps(each, 24)
+        for each in (
+            design,
+            design.model_copy(update={"rules": reworded}),
+            load("duplex", "capacities.buffered_columns=32"),
+        )
+    ]
+    assert times[0] == times[1] < times[2]
+    with pytest.raises(InputError, match=r"capacities\.buffered_columns: found 0; design 'logic_"):
+        gemv(load("duplex", "capacities.buffered_columns=0"), OUTPUTS, INPUTS)

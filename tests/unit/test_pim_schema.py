@@ -137,6 +137,21 @@ def test_a_rule_of_other_ranks_binds_them_alone() -> None:
         ("neupims", "commands.HEADER.bus=none", "commands.HEADER.bus is of designs with a contr"),
         ("aim", "commands={X: {action: announce}}", "commands.X.action is of designs without a c"),
         ("newton", "commands.PIM_PRE.with_one_buffer=PRX", "hbm2-neupims has no command 'PRX'"),
+        (
+            "newton",
+            "commands.PIM_PRE.with_one_buffer=PREA",
+            "with_one_buffer: found 'PREA', which is for 'precharge-all'; allowed: PRE",
+        ),
+        (
+            "neupims",
+            "commands.G_ACT.with_one_buffer=ACT",
+            "with_one_buffer: found 'ACT'; G_ACT ('activate') has no command of the memory",
+        ),
+        (
+            "newton",
+            "commands.PIM_PRE.with_one_buffer=null",
+            "commands.PIM_PRE.with_one_buffer is missing: with row_buffers 1",
+        ),
     ],
 )
 def test_keys_of_the_other_kind_are_refused(preset: str, override: str, said: str) -> None:

@@ -13,7 +13,7 @@ from pimsim.config.loader import load_memory, load_pim, load_run
 from pimsim.config.memory import MemoryConfig
 from pimsim.config.pim import PimDesignConfig
 from pimsim.config.resources import preset_names, preset_path
-from pimsim.config.rules import delay_line
+from pimsim.config.rules import Rule, delay_line
 from pimsim.hardware.dram.legality import check_commands
 from pimsim.hardware.dram.rules import Command, RuleTables, compile_rules
 from pimsim.hardware.rule_tables import PairTable
@@ -108,6 +108,37 @@ def test_a_memory_has_a_command_for_what_its_controller_does(action: str) -> Non
     values["commands"] = {name: does for name, does in values["commands"].items() if does != action}
     with pytest.raises(ValueError, match=f"commands: none is for '{action}'"):
         MemoryConfig.model_validate(values)
+
+
+def test_an_action_that_a_design_lacks_is_one_clear_error() -> None:
+    design = load_pim("newton").config
+    others = {name: each for name, each in design.commands.items() if name != "GEMV"}
+    with pytest.raises(ValueError, match="commands: none has the action 'multiply-and-read'"):
+        design.model_copy(update={"commands": others}).command("multiply-and-read")
+
+
+@pytest.mark.parametrize(
+    ("values", "levels", "ties"),
+    [
+        ({}, None, True),
+        ({}, ["bank", "rank"], True),
+        ({}, ["channel"], False),
+        ({"first": ["B"]}, None, False),
+        ({"then": ["A"]}, None, False),
+        ({"window": 4}, None, False),
+        ({"window": 4}, ["bank"], False),
+        ({"level": "other_ranks"}, None, False),
+        ({"level": "other_ranks"}, ["other_ranks"], True),
+        ({"other_place": ["rank"]}, None, False),
+        ({"other_place": ["rank"]}, ["bank"], False),
+    ],
+)
+def test_a_rule_ties_what_may_follow_the_last_command(
+    values: dict[str, object], levels: list[str] | None, ties: bool
+) -> None:
+    """One notion for memories and for designs of both kinds."""
+    plain = {"level": "bank", "first": ["A", "C"], "then": ["B"], "delay": "1"}
+    assert Rule.model_validate({**plain, **values}).ties("A", "B", levels) == ties
 
 
 @pytest.mark.parametrize(

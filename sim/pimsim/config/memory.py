@@ -453,16 +453,9 @@ class MemoryConfig(ConfigModel):
         if self.controller.refresh != "none":
             refresh: Action = "refresh" if self.controller.refresh == "all-bank" else "refresh-bank"
             needed.append((_OF_BANK, refresh, "activate", "a refresh takes its time"))
-        tied = {
-            (rule.level, first, then)
-            for rule in self.rules
-            if rule.window == 1
-            for first in rule.first
-            for then in rule.then
-        }
         for levels, action, next_action, why in needed:
             first, then = self.command(action), self.command(next_action)
-            if not any((level, first, then) in tied for level in levels):
+            if not any(rule.ties(first, then, levels) for rule in self.rules):
                 raise ValueError(
                     f"rules: none from {first} to {then} at {' or '.join(levels)} ({why})"
                 )

@@ -209,8 +209,11 @@ class PimConfig(ConfigModel):
         check(self, memory, f"{key}." if key else "")
 
     def command(self, action: PimAction) -> str:
-        """The name of the command that does ``action``."""
-        return next(name for name, each in self.commands.items() if each.action == action)
+        """The name of the command that does ``action``; ``ValueError`` without one."""
+        found = [name for name, each in self.commands.items() if each.action == action]
+        if not found:
+            raise ValueError(f"commands: none has the action {action!r}")
+        return found[0]
 
     def sent_as(self, command: str) -> str:
         """What goes over the bus for ``command``: another one where PIM shares the row buffer."""

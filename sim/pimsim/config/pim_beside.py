@@ -13,7 +13,7 @@ from pimsim.config.commands import UNIT, CommandConfig, PimAction, memory_comman
 from pimsim.config.errors import near_miss
 from pimsim.config.memory import LEVELS, MemoryConfig
 from pimsim.config.pim_controller import PimControllerConfig
-from pimsim.config.rules import DOT_PRODUCTS, Rule, Vocabulary
+from pimsim.config.rules import DOT_PRODUCTS, OTHER_RANKS, Rule, Vocabulary
 
 if TYPE_CHECKING:
     from pimsim.config.pim import PimConfig
@@ -34,12 +34,7 @@ def check_shared(pim: PimConfig, memory: MemoryConfig, at: str) -> None:
     memory.check_rules_of_requests(pim.rules, f"{at}rules")
     for where, text in pim.delays():
         words.check_delay(text, at + where)
-    for name, command in pim.commands.items():
-        if command.with_one_buffer not in (None, *memory.commands):
-            raise ValueError(
-                f"{at}commands.{name}.with_one_buffer: {memory.name} has no command "
-                f"{command.with_one_buffer!r}; it has: {', '.join(memory.commands)}"
-            )
+    _check_one_buffer(pim, memory, at)
     _check_shared_ties(pim, memory, at.replace(".", ": "))
 
 
@@ -69,10 +64,45 @@ def _check_actions(pim: PimConfig, at: str) -> None:
             raise ValueError(f"{at}commands: none has the action {action!r}")
 
 
+def _check_one_buffer(pim: PimConfig, memory: MemoryConfig, at: str) -> None:
+    """What closes PIM's rows is the memory's precharge where both share a row buffer. The others
+    reach more banks than any command of the memory does, so that none takes their place."""
+    closes = memory.command("precharge")
+    for name, command in pim.commands.items():
+        where, instead = f"{at}commands.{name}.with_one_buffer", command.with_one_buffer
+        if instead is None:
+            if command.action == "precharge" and pim.row_buffers == 1:
+                raise ValueError(
+                    f"{where} is missing: with row_buffers 1 the memory's controller closes "
+                    f"PIM's rows by {closes}"
+                )
+        elif instead not in memory.commands:
+            raise ValueError(
+                f"{where}: {memory.name} has no command {instead!r}; it has: "
+                f"{', '.join(memory.commands)}"
+            )
+        elif command.action != "precharge":
+            raise ValueError(
+                f"{where}: found {instead!r}; {name} ({command.action!r}) has no command of the "
+                "memory in its place, only what closes a bank's row has"
+            )
+        elif instead != closes:
+            raise ValueError(
+                f"{where}: found {instead!r}, which is for {memory.commands[instead]!r}; allowed: "
+                f"{closes}, which closes the row of a bank"
+            )
+
+
 def _check_shared_ties(pim: PimConfig, memory: MemoryConfig, at: str) -> None:
     """Raises ``ValueError`` where no rule binds two commands of which one needs the other."""
+    sent = [_as_sent(pim, rule) for rule in pim.rules]
     for first, then, why in _shared_ties(pim, memory):
-        rules = [rule for rule in pim.rules if _binds(pim, rule, first, then)]
+        apart = pim.in_pim_buffer(first) != pim.in_pim_buffer(then)
+        rules = [
+            rule
+            for rule in sent
+            if rule.ties(first, then) and not (apart and rule.level == "row_buffer")
+        ]
         if not rules:
             raise ValueError(
                 f"{at}with row_buffers {pim.row_buffers} and composite_gemv "
@@ -87,11 +117,10 @@ def _check_shared_ties(pim: PimConfig, memory: MemoryConfig, at: str) -> None:
             )
 
 
-def _binds(pim: PimConfig, rule: Rule, first: str, then: str) -> bool:
-    if first not in map(pim.sent_as, rule.first) or then not in map(pim.sent_as, rule.then):
-        return False
-    apart = pim.in_pim_buffer(first) != pim.in_pim_buffer(then)
-    return rule.level != "row_buffer" or not apart
+def _as_sent(pim: PimConfig, rule: Rule) -> Rule:
+    """The rule over what goes over the bus."""
+    first, then = (list(map(pim.sent_as, side)) for side in (rule.first, rule.then))
+    return rule.model_copy(update={"first": first, "then": then})
 
 
 def _shared_ties(pim: PimConfig, memory: MemoryConfig) -> Iterator[tuple[str, str, str]]:
@@ -149,9 +178,9 @@ def check_stream(pim: PimConfig, memory: MemoryConfig, at: str) -> None:
     for index, rule in enumerate(pim.rules):
         if rule.other_place is not None and pim.controller.order != "window":
             raise ValueError(f"{at}rules.{index}.other_place needs controller.order window")
-        if rule.window > 1 and rule.level == "other_ranks":
+        if rule.window > 1 and rule.level == OTHER_RANKS:
             raise ValueError(
-                f"{at}rules.{index}.level: other_ranks is of rules of two commands, found window "
+                f"{at}rules.{index}.level: {OTHER_RANKS} is of rules of two commands, found window "
                 f"{rule.window}"
             )
     _check_controller(pim.controller, commands, memory, f"{at}controller")
@@ -293,15 +322,11 @@ def _check_stream_ties(
     pim: PimConfig, memory: MemoryConfig, commands: Mapping[str, CommandConfig], at: str
 ) -> None:
     """Raises ``ValueError`` where no rule binds two commands of which one needs the other."""
-    # other ranks, another bank and the command n before it say nothing of a bank's own next command
-    rules = [
-        rule
-        for rule in (*memory.rules, *pim.rules)
-        if rule.level != "other_ranks" and rule.other_place is None and rule.window == 1
-    ]
-    bound = {(one, two) for rule in rules for one in rule.first for two in rule.then}
+    rules = (*memory.rules, *pim.rules)
     for first, then, why in _stream_ties(pim, commands):
-        if first in commands and then in commands and (first, then) not in bound:
+        if first is None or then is None:
+            continue
+        if not any(rule.ties(first, then) for rule in rules):
             raise ValueError(f"{at}no rule says when {then} may follow {first}: {why}")
 
 

@@ -15,7 +15,10 @@ from pimsim.config.base import ConfigModel
 from pimsim.config.delay import evaluate_delay, timing_names
 from pimsim.config.errors import InputError, near_miss
 
-__all__ = ["DOT_PRODUCTS", "Rule", "Vocabulary", "delay_line"]
+__all__ = ["DOT_PRODUCTS", "OTHER_RANKS", "Rule", "Vocabulary", "delay_line"]
+
+OTHER_RANKS = "other_ranks"
+"""The level of a rule that binds what goes to another rank than the first command."""
 
 DOT_PRODUCTS = "n"
 """What a delay of a PIM design calls the dot products of a composite command."""
@@ -52,6 +55,31 @@ class Rule(ConfigModel):
     """Binds another bank than the first command's: its pseudo channel, rank, bank group and bank
     are the first command's coordinates at these four levels. At level ``bank``, with controller
     order ``window``."""
+
+    def ties(self, first: str, then: str, levels: Collection[str] | None = None) -> bool:
+        """Whether it says when ``then`` may follow the last ``first``.
+
+        Parameters
+        ----------
+        first, then
+            Commands by name.
+        levels
+            Levels at which it must; None: where both go to one place, of which a rule of other
+            ranks or of another bank says nothing.
+
+        Returns
+        -------
+        bool
+            False for a rule over the ``window``-th command before: the last one is not that.
+        """
+        at_level = self.level != OTHER_RANKS if levels is None else self.level in levels
+        return (
+            at_level
+            and self.window == 1
+            and self.other_place is None
+            and first in self.first
+            and then in self.then
+        )
 
 
 def delay_line(text: str, timings: Mapping[str, int], where: str) -> tuple[int, int]:

@@ -144,7 +144,7 @@ def _columns(design: PimDesignConfig, elements: int, modules: int = 1) -> int:
 def _unit_timings(design: PimDesignConfig, vectors: int) -> dict[str, int]:
     """The GEMM module's times with so many vectors, in cycles."""
     column_ps = column_time_ps(design, vectors)
-    buffered = next(rule.window for rule in design.all_rules if rule.delay == "nBUFFER")
+    buffered = design.capacity("buffered_columns")
     return {
         "nCOLUMN": -(-column_ps // design.tCK),
         "nBUFFER": -(-buffered * column_ps // design.tCK),
