@@ -53,7 +53,7 @@ def test_a_file_that_cannot_be_read_is_refused(
     (tmp_path / "bytes.yaml").write_bytes(b"a: \xff\n")
     assert "none.yaml: no such file" in refused(command, "none.yaml")
     assert "folder.yaml: is a directory" in refused(command, "folder.yaml")
-    assert "bytes.yaml: not UTF-8" in refused(command, "bytes.yaml")
+    assert "bytes.yaml:1: not UTF-8" in refused(command, "bytes.yaml")
 
 
 @pytest.mark.parametrize("command", ["show", "run"])

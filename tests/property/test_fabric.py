@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from pimsim.config.plugins import is_reproduction, load_module, module_names
 from pimsim.hardware.fabric.links import LinkSpec, LinkTiming
-from pimsim.hardware.fabric.network import Traffic
+from pimsim.hardware.fabric.network import CollectiveCost
 from pimsim.hardware.fabric.plan import Fabric, Level
 from pimsim.hardware.fabric.schedule import Operation, Symmetry
 from pimsim.hardware.fabric.topology import Topology, build_topology
@@ -39,7 +39,7 @@ def made(name: str, devices: int) -> Topology:
 def run(
     topology: str, devices: int, algorithm: str, operation: Operation, size: int, rate: int,
     latency: int, queues: bool = True, timing: LinkTiming | None = None,
-) -> Traffic:  # fmt: skip
+) -> CollectiveCost:  # fmt: skip
     takes = load_module("topology", topology).TAKES_LINKS
     level = Level(
         devices, topology, algorithm, LinkSpec.of(rate, latency), pairs(devices) if takes else ()
@@ -149,7 +149,7 @@ def test_one_device_and_no_bytes_are_free(
 ) -> None:
     one = run(topology, 1, algorithm, operation, 1000, 1, 1)
     none = run(topology, 4, algorithm, operation, 0, 1, 1)
-    assert one == none == Traffic(0, Fraction(0), Fraction(0), 0, 0, 0)
+    assert one == none == CollectiveCost(0, Fraction(0), Fraction(0), 0, 0, 0)
 
 
 @pytest.mark.parametrize("algorithm", module_names("collective"))

@@ -335,8 +335,7 @@ def test_a_linear_cache_gives_the_bursts_of_tokens(
         wanted = ((at + pages.start * rows, len(pages) * rows),) if rows else ()
         assert found.runs == wanted
         at += section.rows(tokens)
-    each = layout.token_bytes
-    assert each == heads * (layout.key_bytes + layout.value_bytes)
+    each = heads * (layout.key_bytes + layout.value_bytes)
     assert cache.use().filled == pytest.approx((70 + tokens) * each / 64)
 
 

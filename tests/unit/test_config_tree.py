@@ -119,7 +119,7 @@ def test_what_is_refused_is_named_with_its_line(
         (b"# only a comment\n", "is empty"),
         (b"- 1\n", "the top level must be a mapping"),
         (b"text\n", "the top level must be a mapping"),
-        (b"a: \xff\n", "not UTF-8 text (byte 3)"),
+        (b"b: 1\na: \xff\n", ":2: not UTF-8 text (byte 8, 0xff)"),
         (b"a: 1\n" + b"#" * MAX_FILE_BYTES, f"larger than {MAX_FILE_BYTES} bytes"),
     ],
 )

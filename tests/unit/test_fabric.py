@@ -13,7 +13,7 @@ from pimsim.config.plugins import load_module
 from pimsim.config.run import LinkConfig
 from pimsim.hardware.fabric.collectives import all_gather, all_reduce, send
 from pimsim.hardware.fabric.links import LinkSpec, LinkTiming
-from pimsim.hardware.fabric.network import Traffic
+from pimsim.hardware.fabric.network import CollectiveCost
 from pimsim.hardware.fabric.plan import Fabric, Level, fabric_of
 from pimsim.hardware.fabric.schedule import Operation, Symmetry
 from pimsim.hardware.fabric.topology import build_topology, orbit
@@ -25,7 +25,7 @@ def run(
     topology: str, devices: int, algorithm: str, operation: str, size: int, *,
     gb_per_s: int = 100, latency_ns: int = 500, queues: bool = True, links: Any = (),
     timing: LinkTiming | None = None,
-) -> Traffic:  # fmt: skip
+) -> CollectiveCost:  # fmt: skip
     """An operation on one level."""
     link = LinkSpec.of(gb_per_s, latency_ns)
     level = Level(devices, topology, algorithm, link, links)

@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 import math
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -123,33 +122,29 @@ def _folder(reference: str | None) -> Path | None:
 
 
 def _collect(suite: Suite, references: References) -> list[Row]:
-    with _progress(suite.name) as tell:
+    from pimsim.cli.progress import status_line
+
+    with status_line(suite.name) as tell:
         rows: list[Row] = []
         for row in suite.rows(references):
             rows.append(row)
-            tell(row.case, len(rows))
+            if tell is not None:
+                tell(f"{len(rows)}, {row.case}")
     return rows
 
 
 def _grid_rows(out: Path, workers: int) -> list[Row]:
     """Simulate the grid, write the page, and give the published averages as rows."""
+    from pimsim.cli.progress import status_line
     from pimsim.validate.neupims.explain import explain
 
-    with _progress("neupims grid") as tell:
-        return explain(out, workers, lambda done, of: tell(f"of {of}", done))
+    with status_line("neupims grid") as tell:
 
+        def on_point(done: int, of: int) -> None:
+            if tell is not None:
+                tell(f"{done} of {of}")
 
-@contextmanager
-def _progress(suite: str) -> Iterator[Any]:
-    """A line on stderr while rows are simulated; nothing where stderr is no terminal."""
-    if not sys.stderr.isatty():
-        yield lambda case, count: None
-        return
-    from rich.console import Console
-    from rich.markup import escape
-
-    with Console(stderr=True).status(f"{suite}: starting") as status:
-        yield lambda case, count: status.update(f"{suite}: {count}, {escape(case)}")
+        return explain(out, workers, on_point)
 
 
 def _write(out: Path, found: Sequence[tuple[Suite, Sequence[Row]]]) -> None:

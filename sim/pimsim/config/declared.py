@@ -23,6 +23,11 @@ class DeclaredSchedule(Protocol):
 def declared_schedule(name: str) -> DeclaredSchedule:
     """What the schedule of the module ``name`` declares.
 
+    Parameters
+    ----------
+    name
+        Of the module.
+
     Raises
     ------
     InputError

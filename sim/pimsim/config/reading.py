@@ -16,7 +16,7 @@ from pimsim.config.errors import InputError, reason
 from pimsim.config.paths import Pathlike, given_path
 from pimsim.config.resources import display_path
 
-__all__ = ["open_input", "parse_json", "read_bytes", "read_text"]
+__all__ = ["decode_text", "open_input", "parse_json", "read_bytes", "read_text"]
 
 MAX_BYTES = 2**30
 """Most that a file may hold which is read whole, unless its kind allows less."""
@@ -77,12 +77,31 @@ def read_bytes(path: Pathlike, what: str = "a file", max_bytes: int = MAX_BYTES)
 
 def read_text(path: Pathlike, what: str = "a text file", max_bytes: int = MAX_BYTES) -> str:
     """A UTF-8 text, without the mark of its byte order. Raises ``InputError``."""
-    content = read_bytes(path, what, max_bytes)
+    return decode_text(read_bytes(path, what, max_bytes), display_path(given_path(path)))
+
+
+def decode_text(content: bytes, label: str) -> str:
+    """UTF-8 as text, without the mark of its byte order.
+
+    Parameters
+    ----------
+    content
+        Of a file.
+    label
+        Of the file, for the message.
+
+    Raises
+    ------
+    InputError
+        With the line of the first byte that is none.
+    """
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        shown = display_path(given_path(path))
-        raise InputError(f"{shown}: not UTF-8 text (byte {error.start})") from None
+        line = content.count(b"\n", 0, error.start) + 1
+        raise InputError(
+            f"{label}:{line}: not UTF-8 text (byte {error.start}, 0x{content[error.start]:02x})"
+        ) from None
 
 
 def parse_json(content: str | bytes, label: str, first_line: int = 1) -> Any:

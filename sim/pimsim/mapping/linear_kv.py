@@ -110,11 +110,6 @@ class LinearLayout:
     def _sizes(self) -> tuple[int, int]:
         return self.key_bytes, self.value_bytes
 
-    @property
-    def token_bytes(self) -> int:
-        """Of one token, key and value, all heads."""
-        return self.kv_heads * sum(self._sizes)
-
     @cached_property
     def sections(self) -> KvSections:
         """Pages in which it grows: bursts in place of rows."""

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from math import fsum
 from statistics import fmean, median
 
+import numpy as np
+
 from pimsim.validate.tolerances import Tolerance, tolerance_of
 from pimsim.validate.types import Row
 
@@ -93,7 +95,7 @@ def _summary(group: str, members: Sequence[Row], limits: Tolerance) -> GroupSumm
         "mean": fmean(sizes) if sizes else 0.0,
         "median": median(sizes) if sizes else 0.0,
         "bias": bias,
-        "p90": _percentile(sizes, 0.9),
+        "p90": float(np.percentile(sizes, 90)) if sizes else 0.0,
         "signed": fmean(errors) if errors else 0.0,
     }
     return GroupSummary(
@@ -113,17 +115,6 @@ def _summary(group: str, members: Sequence[Row], limits: Tolerance) -> GroupSumm
         p90=figures["p90"],
         signed=figures["signed"],
     )
-
-
-def _percentile(sizes: Sequence[float], share: float) -> float:
-    """Interpolated between the two nearest."""
-    if not sizes:
-        return 0.0
-    ordered = sorted(sizes)
-    at = share * (len(ordered) - 1)
-    below = ordered[int(at)]
-    above = ordered[min(int(at) + 1, len(ordered) - 1)]
-    return below + (above - below) * (at - int(at)) if above != below else below
 
 
 def _failures(

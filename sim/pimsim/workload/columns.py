@@ -16,7 +16,10 @@ from pimsim.config.errors import InputError, near_miss
 from pimsim.config.reading import read_text
 from pimsim.config.resources import display_path
 
-__all__ = ["CsvColumns", "read_columns", "read_csv"]
+__all__ = ["MAX_COLUMNS", "CsvColumns", "read_columns", "read_csv", "shown_cell"]
+
+MAX_COLUMNS = 1000
+"""Of a table that is read; well over what anybody records."""
 
 _WHOLE = re.compile(r"\s*[0-9]{1,18}\s*")
 _NUMBER = re.compile(r"\s*[+-]?([0-9]{1,18}(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]{1,2})?\s*")
@@ -26,10 +29,14 @@ class CsvColumns:
     """The lines of a CSV file by column, as text; numbers are read where they are asked for."""
 
     def __init__(
-        self, path: Path, header: Sequence[str], lines: list[list[str]], numbers: Sequence[int]
-    ) -> None:
-        """``numbers``: of the file's lines, where each of ``lines`` ends."""
+        self, path: Path, header: Sequence[str], lines: list[list[str]], numbers: Sequence[int],
+        header_number: int = 1,
+    ) -> None:  # fmt: skip
+        """``numbers``: of the file's lines, where each of ``lines`` ends; ``header_number``: the
+        header's."""
         self.shown = display_path(path)
+        self.header_where = f"{self.shown}:{header_number}"
+        """File and line of the header."""
         self.header = tuple(header)
         self._lines = lines
         self._numbers = numbers
@@ -40,6 +47,11 @@ class CsvColumns:
     def where(self, row: int) -> str:
         """File and line of a row."""
         return f"{self.shown}:{self._numbers[row]}"
+
+    @property
+    def lines(self) -> Sequence[Sequence[str]]:
+        """The cells of each line, in the header's order."""
+        return self._lines
 
     def text(self, column: str) -> list[str]:
         """A column as it stands."""
@@ -60,13 +72,25 @@ class CsvColumns:
         cells = self.text(column)
         for row, cell in enumerate(cells):
             if pattern.fullmatch(cell) is None:
-                shown = cell if len(cell) <= 40 else f"{cell[:37]}..."
-                raise InputError(f"{self.where(row)}: {column} is {shown!r}; {what} is expected")
+                raise InputError(
+                    f"{self.where(row)}: {column} is {shown_cell(cell)}; {what} is expected"
+                )
         return np.array(cells, dtype=np.str_)
 
 
+def shown_cell(cell: str) -> str:
+    """A cell as an error message shows it: quoted, on one line, not too long.
+
+    Parameters
+    ----------
+    cell
+        Its text.
+    """
+    return repr(cell if len(cell) <= 40 else f"{cell[:37]}...")
+
+
 def read_csv(path: Path, what: str, content: str | None = None) -> CsvColumns:
-    """A CSV file with a header.
+    """A CSV file with a header; lines whose cells are all blank are none.
 
     Parameters
     ----------
@@ -80,7 +104,8 @@ def read_csv(path: Path, what: str, content: str | None = None) -> CsvColumns:
     Raises
     ------
     InputError
-        For what is no CSV, and for lines with more or fewer cells than the header.
+        For what is no CSV, for a column that stands there twice, for more than ``MAX_COLUMNS`` of
+        them, and for lines with more or fewer cells than the header.
     """
     text = read_text(path, what) if content is None else content
     shown = display_path(path)
@@ -88,23 +113,29 @@ def read_csv(path: Path, what: str, content: str | None = None) -> CsvColumns:
     rows: list[list[str]] = []
     numbers: list[int] = []
     try:
-        for row in filter(None, reader):  # a line without anything is none
-            rows.append(row)
-            numbers.append(reader.line_num)
+        for row in reader:
+            if any(cell.strip() for cell in row):
+                rows.append(row)
+                numbers.append(reader.line_num)
     except csv.Error as error:
         raise InputError(f"{shown}:{reader.line_num}: not a CSV row: {error}") from None
     if not rows:
         raise InputError(f"{shown}: {what} is expected, the file is empty")
     header = [cell.strip() for cell in rows[0]]
+    if len(header) > MAX_COLUMNS:
+        raise InputError(
+            f"{shown}:{numbers[0]}: {len(header)} columns; {what} has at most {MAX_COLUMNS}"
+        )
     twice = next((name for at, name in enumerate(header) if name and name in header[:at]), None)
     if twice is not None:
-        raise InputError(f"{shown}:{numbers[0]}: column {twice!r} stands there twice")
+        raise InputError(f"{shown}:{numbers[0]}: column {shown_cell(twice)} stands there twice")
     for number, row in zip(numbers, rows, strict=True):
         if len(row) != len(header):
             raise InputError(
-                f"{shown}:{number}: {len(row)} fields, where the header names {len(header)}"
+                f"{shown}:{number}: {len(row)} fields, where the header names {len(header)} "
+                f"({', '.join(header[:12])})"
             )
-    return CsvColumns(path, header, rows[1:], numbers[1:])
+    return CsvColumns(path, header, rows[1:], numbers[1:], numbers[0])
 
 
 def read_columns(
@@ -120,7 +151,7 @@ def read_columns(
     for name in (*text, *whole, *numbers):
         if name not in table.header:
             raise InputError(
-                f"{table.shown}:1: column {name!r} is missing"
+                f"{table.header_where}: column {name!r} is missing"
                 f"{near_miss(name, table.header)}; found {', '.join(table.header)}"
             )
     if not len(table):

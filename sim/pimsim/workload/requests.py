@@ -11,21 +11,19 @@ Two CSV formats are read, told apart by their header:
 
 from __future__ import annotations
 
-import csv
 import difflib
 import hashlib
-import io
 import math
 import re
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
 from pimsim.config.errors import InputError, near_miss
-from pimsim.config.reading import read_bytes
+from pimsim.config.reading import decode_text, read_bytes
 from pimsim.config.resources import display_path, find_source
+from pimsim.workload.columns import CsvColumns, read_csv, shown_cell
 
 __all__ = [
     "MAX_TOKENS",
@@ -44,7 +42,6 @@ MAX_TOKENS = 1_000_000
 MAX_TRACE_BYTES = 64 * 2**20
 """Largest trace file accepted, in bytes: well over a million requests."""
 
-_MAX_COLUMNS = 64
 _MAX_INDEX = 2**31 - 1
 _OURS = ("request_id", "arrival_s", "prompt_tokens", "output_tokens", "generated_tokens")
 _ARTIFACT = ("seq_len", "ch_idx")
@@ -113,7 +110,7 @@ def load_requests(name_or_path: str | Path, batch: int | None = None) -> Request
         raise InputError(
             f"{shown}: a batch of {batch} requests was asked for; at least 1 is needed"
         )
-    source, requests = _parse(shown, content)
+    source, requests = _parse(path, content)
     if batch is not None and batch > len(requests):
         raise InputError(
             f"{shown}: a batch of {batch} requests was asked for, the trace has {len(requests)}"
@@ -128,68 +125,29 @@ def load_requests(name_or_path: str | Path, batch: int | None = None) -> Request
 
 
 @lru_cache(maxsize=8)
-def _parse(path: str, content: bytes) -> tuple[TraceFormat, tuple[Request, ...]]:
+def _parse(path: Path, content: bytes) -> tuple[TraceFormat, tuple[Request, ...]]:
     """All requests; points of a sweep take different numbers of them."""
-    rows = _rows(path, _decode(path, content))
-    header_line, raw_header = next(rows, (0, []))
-    if not raw_header:
-        raise InputError(f"{path}: the request trace is empty (no header, no requests)")
-    header = [column.strip() for column in raw_header]
-    source = _check_header(path, header_line, header)
+    table = read_csv(path, "a request trace", decode_text(content, display_path(path)))
+    source = _check_header(table)
     requests: list[Request] = []
     first_seen: dict[int, int] = {}
-    for line, cells in rows:
-        if len(cells) != len(header):
-            raise InputError(
-                f"{path}:{line}: {len(cells)} fields, where the header names {len(header)} "
-                f"({','.join(header)})"
-            )
-        row = _Row(path, line, dict(zip(header, cells, strict=True)))
+    for number, cells in enumerate(table.lines):
+        row = _Row(table, number, dict(zip(table.header, cells, strict=True)))
         request = _request(row) if source == "pimsim" else _neupims_request(row, len(requests))
         if request.id in first_seen:
+            before = table.where(first_seen[request.id])
             raise InputError(
-                f"{path}:{line}: request_id {request.id} was used before, "
-                f"in line {first_seen[request.id]}"
+                f"{table.where(number)}: request_id {request.id} was used before, in {before}"
             )
-        first_seen[request.id] = line
+        first_seen[request.id] = number
         requests.append(request)
     if not requests:
-        raise InputError(f"{path}: the request trace is empty (a header, but no requests)")
+        raise InputError(f"{table.shown}: the request trace is empty (a header, but no requests)")
     return source, tuple(requests)
 
 
-def _decode(path: str, content: bytes) -> str:
-    try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        raise InputError(
-            f"{path}:{line}: byte 0x{content[error.start]:02x} is not UTF-8; "
-            "a request trace is a UTF-8 CSV file"
-        ) from error
-
-
-def _rows(path: str, text: str) -> Iterator[tuple[int, list[str]]]:
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
-    while True:
-        try:
-            cells = next(reader, None)
-        except csv.Error as error:
-            raise InputError(f"{path}:{reader.line_num}: not a CSV row: {error}") from error
-        if cells is None:
-            return
-        if any(cell.strip() for cell in cells):
-            yield reader.line_num, cells
-
-
-def _check_header(path: str, line: int, header: Sequence[str]) -> TraceFormat:
-    if len(header) > _MAX_COLUMNS:
-        raise InputError(
-            f"{path}:{line}: {len(header)} columns; a request trace has at most {_MAX_COLUMNS}"
-        )
-    for column in header:
-        if header.count(column) > 1:
-            raise InputError(f"{path}:{line}: column {_show(column)} is named twice")
+def _check_header(table: CsvColumns) -> TraceFormat:
+    header, where = table.header, table.header_where
     source: TraceFormat = "neupims-artifact" if set(header) & set(_ARTIFACT) else "pimsim"
     required, allowed = _COLUMNS[source]
     unknown = [column for column in header if column not in allowed]
@@ -197,11 +155,11 @@ def _check_header(path: str, line: int, header: Sequence[str]) -> TraceFormat:
         if column not in header:
             near = difflib.get_close_matches(column, unknown, n=1)
             hint = f"; is {near[0]!r} meant to be it?" if near else ""
-            found = ", ".join(_show(name) for name in header[:8])
-            raise InputError(f"{path}:{line}: column {column!r} is missing; found {found}{hint}")
+            found = ", ".join(shown_cell(name) for name in header[:8])
+            raise InputError(f"{where}: column {column!r} is missing; found {found}{hint}")
     if unknown:
         raise InputError(
-            f"{path}:{line}: unknown column {_show(unknown[0])}{near_miss(unknown[0], allowed)}; "
+            f"{where}: unknown column {shown_cell(unknown[0])}{near_miss(unknown[0], allowed)}; "
             f"allowed: {', '.join(allowed)}"
         )
     return source
@@ -211,13 +169,13 @@ def _check_header(path: str, line: int, header: Sequence[str]) -> TraceFormat:
 class _Row:
     """The cells of a line, by column; every error names file, line and column."""
 
-    path: str
-    line: int
+    table: CsvColumns
+    number: int
     cells: dict[str, str]
 
     def error(self, column: str, expected: str) -> InputError:
-        found = _show(self.cells[column])
-        return InputError(f"{self.path}:{self.line}: {column} is {found}; {expected}")
+        where, found = self.table.where(self.number), shown_cell(self.cells[column])
+        return InputError(f"{where}: {column} is {found}; {expected}")
 
     def integer(self, column: str, low: int, high: int) -> int:
         expected = f"an integer from {low} to {high} is expected"
@@ -289,8 +247,3 @@ def _neupims_request(row: _Row, index: int) -> Request:
         generated_tokens=0,
         channel=row.integer("ch_idx", 0, _MAX_INDEX),
     )
-
-
-def _show(cell: str) -> str:
-    """A cell as an error message shows it: quoted, on one line, not too long."""
-    return repr(cell if len(cell) <= 40 else f"{cell[:37]}...")

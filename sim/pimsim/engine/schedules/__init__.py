@@ -9,8 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, ClassVar
 
-from pimsim.config.declared import declared_schedule
-from pimsim.config.errors import InputError
+from pimsim.config.plugins import load_class
 
 if TYPE_CHECKING:
     from pimsim.mapping.barrier import Barrier
@@ -65,15 +64,14 @@ class Schedule:
 def load_schedule(name: str) -> type[Schedule]:
     """The schedule of the module ``name``.
 
+    Parameters
+    ----------
+    name
+        Of ``schedule.policy``.
+
     Raises
     ------
     InputError
         Where there is no such module, or its ``SCHEDULE`` is not a subclass of ``Schedule``.
     """
-    found = declared_schedule(name)
-    if not (isinstance(found, type) and issubclass(found, Schedule)):
-        raise InputError(
-            f"schedule.policy {name!r}: its SCHEDULE is no subclass of "
-            "pimsim.engine.schedules.Schedule"
-        )
-    return found
+    return load_class("policy", name, "SCHEDULE", Schedule)

@@ -23,7 +23,7 @@ from pimsim.hardware.fabric.links import LinkSpec, LinkTiming
 from pimsim.hardware.fabric.schedule import Schedule
 from pimsim.hardware.fabric.topology import Topology, orbit
 
-__all__ = ["Phase", "Traffic", "carry"]
+__all__ = ["CollectiveCost", "Phase", "carry"]
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Phase:
 
 
 @dataclass(frozen=True)
-class Traffic:
+class CollectiveCost:
     """What a collective took and moved."""
 
     time_ps: int
@@ -59,7 +59,7 @@ class Traffic:
     rounded up."""
 
 
-NOTHING = Traffic(0, Fraction(0), Fraction(0), 0, 0, 0)
+NOTHING = CollectiveCost(0, Fraction(0), Fraction(0), 0, 0, 0)
 
 
 @dataclass(slots=True)
@@ -90,7 +90,9 @@ class _Device:
     """Messages of later rounds that have come, by round."""
 
 
-def carry(phases: Sequence[Phase], timing: LinkTiming, devices: int, queues: bool) -> Traffic:
+def carry(
+    phases: Sequence[Phase], timing: LinkTiming, devices: int, queues: bool
+) -> CollectiveCost:
     """Simulate ``phases``, one after the other on each device.
 
     Parameters
@@ -168,7 +170,7 @@ class _Network:
             for start in starts for distance in distances
         }  # fmt: skip
 
-    def run(self) -> Traffic:
+    def run(self) -> CollectiveCost:
         """All events, in the order of time and then in that in which they were made."""
         for device in range(self.members):
             self._wake(device, self.endpoint)
@@ -183,7 +185,7 @@ class _Network:
                 self._forward(event, now)
         return self._traffic()
 
-    def _traffic(self) -> Traffic:
+    def _traffic(self) -> CollectiveCost:
         """The sums."""
         sent, messages = Fraction(0), 0
         for phase in self.phases:
@@ -194,7 +196,7 @@ class _Network:
             (hops * self._bytes(self.phases[which], share)
              for (which, share), hops in self.hops.items()), Fraction(0),
         )  # fmt: skip
-        return Traffic(
+        return CollectiveCost(
             time_ps=ceil(Fraction(self.end, self.ticks_per_ps)),
             sent_bytes=sent,
             carried_bytes=carried / self.members,

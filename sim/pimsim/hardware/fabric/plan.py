@@ -19,7 +19,7 @@ from pimsim.config.plugins import load_module
 from pimsim.config.run import EXACT, LevelConfig, LinkConfig
 from pimsim.hardware.fabric.cost import Collective
 from pimsim.hardware.fabric.links import LinkSpec, LinkTiming
-from pimsim.hardware.fabric.network import NOTHING, Phase, Traffic, carry
+from pimsim.hardware.fabric.network import NOTHING, CollectiveCost, Phase, carry
 from pimsim.hardware.fabric.schedule import Operation, Schedule
 from pimsim.hardware.fabric.topology import Pairs, build_topology, topology_module
 
@@ -66,7 +66,7 @@ class Fabric:
         """Of all groups."""
         return prod(level.devices for level in self.levels)
 
-    def run(self, operation: Operation, size: Fraction) -> Traffic:
+    def run(self, operation: Operation, size: Fraction) -> CollectiveCost:
         """Simulate an operation whose S (``schedule.Operation``) is ``size`` bytes."""
         if size == 0 or self.devices == 1:
             return NOTHING

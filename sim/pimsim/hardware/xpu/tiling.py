@@ -13,7 +13,7 @@ from functools import lru_cache
 
 from pimsim.config.xpu import XpuConfig
 
-__all__ = ["Product", "Tiles", "Traffic", "tiles", "traffic", "wave_utilisation"]
+__all__ = ["LevelBytes", "Product", "Tiles", "tiles", "traffic", "wave_utilisation"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +60,7 @@ class Tiles:
 
 
 @dataclass(frozen=True, slots=True)
-class Traffic:
+class LevelBytes:
     """Bytes between a level and the next one nearer to the arithmetic."""
 
     memory_bytes: int
@@ -141,11 +141,11 @@ def _held_bytes(product: Product, m: int, n: int, k: float) -> float:
     return (m * product.element_bytes + n * product.b_bytes) * k + m * n * product.element_bytes
 
 
-def traffic(product: Product, xpu: XpuConfig) -> Traffic:
+def traffic(product: Product, xpu: XpuConfig) -> LevelBytes:
     """Bytes that memory, L2 and L1 deliver or take, all products together."""
     tile = tiles(product, xpu)
     edge = xpu.tiling.register_edge
-    return Traffic(
+    return LevelBytes(
         memory_bytes=product.count * _moved(product, tile.l2_m, tile.l2_n),
         l2_bytes=product.count * _moved(product, tile.block_m, tile.block_n),
         l1_bytes=product.count * _moved(product, edge, edge),

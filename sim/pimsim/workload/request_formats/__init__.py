@@ -15,7 +15,7 @@ from typing import Literal
 
 from pimsim.config.errors import InputError
 from pimsim.config.plugins import load_module, module_names
-from pimsim.config.reading import read_bytes
+from pimsim.config.reading import decode_text, read_bytes
 from pimsim.config.resources import display_path
 from pimsim.workload.columns import CsvColumns, read_csv
 from pimsim.workload.json_lines import JsonLines
@@ -126,10 +126,7 @@ def _unpacked(path: Path, content: bytes) -> str:
             raise InputError(
                 f"{shown}: a gzip file that is cut off, or of more than {MAX_BYTES} bytes"
             ) from None
-    try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise InputError(f"{shown}: not UTF-8 text (byte {error.start})") from None
+    return decode_text(content, shown)
 
 
 def _gunzipped(packed: bytes) -> bytes:
