@@ -75,8 +75,8 @@ def measure() -> list[Measurement]:
 def _hardware(draw: Draw) -> Iterator[str]:
     """A run checks its own laws; beside them its commands are legal."""
     from pimsim.hardware.dram.address import AddressMap
-    from pimsim.hardware.dram.layout import auto_precharge
     from pimsim.hardware.dram.legality import check_commands
+    from pimsim.hardware.dram.parameters import auto_precharge
     from pimsim.hardware.dram.replay import logged_commands
     from pimsim.simulate import observe, resolve
 

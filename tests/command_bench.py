@@ -26,7 +26,8 @@ import numpy as np
 from pimsim.config.memory import MemoryConfig
 from pimsim.config.pim import PimConfig, PimDesignConfig
 from pimsim.hardware.dram.bank import apply_rules, earliest
-from pimsim.hardware.dram.layout import make_channels, make_parameters
+from pimsim.hardware.dram.layout import make_channels
+from pimsim.hardware.dram.parameters import make_parameters
 from pimsim.hardware.dram.rules import Command, command_numbers, compile_rules
 from pimsim.hardware.pim import stream_kernel, stream_tables, stream_window
 

@@ -17,8 +17,8 @@ from pimsim.config.errors import InputError
 from pimsim.config.loader import load_memory
 from pimsim.config.memory import MemoryConfig
 from pimsim.config.resources import preset_names
-from pimsim.hardware.dram.layout import make_parameters
 from pimsim.hardware.dram.legality import check_commands
+from pimsim.hardware.dram.parameters import make_parameters
 from pimsim.hardware.dram.replay import ReplayResult, replay
 from pimsim.hardware.dram.rules import Command, compile_rules
 

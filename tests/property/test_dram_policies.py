@@ -15,8 +15,9 @@ from pimsim.config.loader import load_memory
 from pimsim.config.memory import MemoryConfig
 from pimsim.config.resources import preset_names
 from pimsim.hardware.dram.address import AddressMap
-from pimsim.hardware.dram.layout import INFINITY, make_parameters
+from pimsim.hardware.dram.layout import INFINITY
 from pimsim.hardware.dram.legality import check_commands
+from pimsim.hardware.dram.parameters import make_parameters
 from pimsim.hardware.dram.replay import ReplayResult, replay
 from pimsim.hardware.dram.rules import Command, compile_rules
 from pimsim.hardware.dram.system import MemorySystem, Stream

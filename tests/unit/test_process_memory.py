@@ -25,9 +25,9 @@ from pimsim.hardware.dram.layout import (
     STRIDE,
     make_board,
     make_channels,
-    make_parameters,
     places,
 )
+from pimsim.hardware.dram.parameters import make_parameters
 from pimsim.hardware.dram.rules import compile_rules
 from pimsim.hardware.dram.system import MemorySystem
 from pimsim.hardware.dram.transfers import Stream

@@ -27,13 +27,11 @@ from pimsim.hardware.dram.layout import (
     C_ROW_HITS,
     INFINITY,
     Records,
-    auto_precharge,
     bounded,
     make_board,
     make_channels,
-    make_parameters,
-    refreshes_overrun,
 )
+from pimsim.hardware.dram.parameters import auto_precharge, make_parameters, refreshes_overrun
 from pimsim.hardware.dram.queues import admit
 from pimsim.hardware.dram.rules import BOUND_AS, COMMANDS, Command, compile_rules
 from pimsim.hardware.dram.standby import active_rank_ticks

@@ -35,9 +35,8 @@ from pimsim.hardware.dram.layout import (
     bounded,
     make_board,
     make_channels,
-    make_parameters,
-    refreshes_overrun,
 )
+from pimsim.hardware.dram.parameters import make_parameters, refreshes_overrun
 from pimsim.hardware.dram.ranges import Ranges
 from pimsim.hardware.dram.request_order import RequestOrder
 from pimsim.hardware.dram.rules import Command, compile_rules

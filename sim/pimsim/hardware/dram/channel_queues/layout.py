@@ -26,13 +26,11 @@ from pimsim.hardware.dram.layout import (
     MAX_WINDOWS,
     PORT_FIELDS,
     SOURCE_FIELDS,
-    auto_precharge,
     bounded,
-    channel_fields,
-    put_tables,
 )
 from pimsim.hardware.dram.layout import C_ROW_HITS as C_HITS
 from pimsim.hardware.dram.layout import N_COUNTERS as N_DEVICE_COUNTERS
+from pimsim.hardware.dram.parameters import auto_precharge, channel_fields, put_tables
 from pimsim.hardware.dram.peak import burst_slot_ps, column_clocks
 from pimsim.hardware.dram.rules import (
     BANK,

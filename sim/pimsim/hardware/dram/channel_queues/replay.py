@@ -32,7 +32,8 @@ from pimsim.hardware.dram.channel_queues.layout import (
 )
 from pimsim.hardware.dram.channel_queues.requests import find_write
 from pimsim.hardware.dram.channel_queues.single_slot import step_as_configured
-from pimsim.hardware.dram.layout import auto_precharge, make_board
+from pimsim.hardware.dram.layout import make_board
+from pimsim.hardware.dram.parameters import auto_precharge
 from pimsim.hardware.dram.replay import (
     ReplayResult,
     column_commands,

@@ -22,7 +22,8 @@ from pimsim.hardware.dram.channel_queues.layout import (
 )
 from pimsim.hardware.dram.channel_queues.requests import enqueue, find_write
 from pimsim.hardware.dram.channel_queues.single_slot import step_as_configured
-from pimsim.hardware.dram.layout import O_BLOCK, O_BURST, O_GROUP, O_WRITE, refreshes_overrun
+from pimsim.hardware.dram.layout import O_BLOCK, O_BURST, O_GROUP, O_WRITE
+from pimsim.hardware.dram.parameters import refreshes_overrun
 from pimsim.hardware.dram.rules import COMMANDS, compile_rules
 from pimsim.hardware.dram.samples import NEXT, next_sample, sum_channels
 from pimsim.hardware.dram.sources import next_offer, offer

@@ -22,15 +22,8 @@ from pimsim.hardware.dram.fast.clock import RefreshClock
 from pimsim.hardware.dram.fast.flow import NEVER, ONE, TICKS
 from pimsim.hardware.dram.fast.programs import ProgramRun, renamed_rows
 from pimsim.hardware.dram.fast.rank_stops import RankStops, find_rank_stops
-from pimsim.hardware.dram.layout import (
-    C_STACK,
-    INFINITY,
-    MAX_LOG,
-    P_MARK,
-    P_OP,
-    X_REFRESH,
-    refresh_interval,
-)
+from pimsim.hardware.dram.layout import C_STACK, INFINITY, MAX_LOG, P_MARK, P_OP, X_REFRESH
+from pimsim.hardware.dram.parameters import refresh_interval
 from pimsim.hardware.dram.rules import Command
 from pimsim.hardware.dram.samples import stop_sampling
 from pimsim.hardware.dram.system import MemorySystem
