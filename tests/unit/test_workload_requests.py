@@ -98,7 +98,7 @@ HUGE = MAX_TOKENS + 1
         ("seq_len\n12\n", ":1: column 'ch_idx' is missing"),
         ("seq_length,ch_idx\n1,2\n", "'seq_len' is missing; found 'seq_length', 'ch_idx'; is"),
         (f"{HEADER},chanel\n0,0,1,1,0,0\n", "unknown column 'chanel'; did you mean 'channel'?"),
-        ("seq_len,seq_len,ch_idx\n1,1,2\n", "column 'seq_len' is stands there twice"),
+        ("seq_len,seq_len,ch_idx\n1,1,2\n", "column 'seq_len' stands there twice"),
         (f"{HEADER}\n0,0,10,20\n", ":2: 4 fields, where the header names 5"),
         (f"{HEADER}\n0,0,10,20,3,4\n", ":2: 6 fields, where the header names 5"),
         (f"{HEADER}\n0,0,10,20,3\n0,0,10,20,3\n", ":3: request_id 0 was used before, in line 2"),
@@ -125,7 +125,7 @@ HUGE = MAX_TOKENS + 1
         ("seq_len,ch_idx\n0,1\n", ":2: seq_len is '0'; an integer from 1"),
         ('seq_len,ch_idx\n"5,1\n', "not a CSV row"),
         (f"seq_len,ch_idx\n{'5' * 200_000},1\n", "not a CSV row"),
-        (b"seq_len,ch_idx\n5,1\n\xff,1\n", ":3: not UTF-8 text (byte 20, 0xff)"),
+        (b"seq_len,ch_idx\n5,1\n\xff,1\n", ":3: not UTF-8 text (byte 19, 0xff)"),
         (b"\x00" * 64, "missing"),
     ],
 )

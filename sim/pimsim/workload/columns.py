@@ -44,9 +44,13 @@ class CsvColumns:
     def __len__(self) -> int:
         return len(self._lines)
 
+    def line(self, row: int) -> int:
+        """Number of the file's line in which a row, from 0, ends."""
+        return self._numbers[row]
+
     def where(self, row: int) -> str:
-        """File and line of a row."""
-        return f"{self.shown}:{self._numbers[row]}"
+        """File and line of a row, from 0."""
+        return f"{self.shown}:{self.line(row)}"
 
     @property
     def lines(self) -> Sequence[Sequence[str]]:

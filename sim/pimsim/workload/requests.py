@@ -135,9 +135,9 @@ def _parse(path: Path, content: bytes) -> tuple[TraceFormat, tuple[Request, ...]
         row = _Row(table, number, dict(zip(table.header, cells, strict=True)))
         request = _request(row) if source == "pimsim" else _neupims_request(row, len(requests))
         if request.id in first_seen:
-            before = table.where(first_seen[request.id])
+            before = table.line(first_seen[request.id])
             raise InputError(
-                f"{table.where(number)}: request_id {request.id} was used before, in {before}"
+                f"{table.where(number)}: request_id {request.id} was used before, in line {before}"
             )
         first_seen[request.id] = number
         requests.append(request)

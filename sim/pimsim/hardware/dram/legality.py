@@ -24,29 +24,9 @@ from pimsim.hardware.dram.rules import (
     pim_buffer_commands,
     window_places,
 )
+from pimsim.hardware.dram.traced_banks import CLOSING, TracedBanks, TracedCommand
 
 __all__ = ["TracedCommand", "Violation", "check_commands"]
-
-_COLUMNS = (Command.RD, Command.WR, Command.RDA, Command.WRA)
-_CLOSING = (Command.PRE, Command.PREA, Command.PIM_PRE)
-_CHANNEL_WIDE = {Command.COMP, Command.READRES, Command.GEMV, Command.HEADER}
-
-
-@dataclass(frozen=True)
-class TracedCommand:
-    """One command of a trace; ``row`` -1 where it names none, ``n`` dot products of a GEMV."""
-
-    cycle: int
-    channel: int
-    command: Command
-    bank: int
-    row: int = -1
-    n: int = 0
-
-    def __str__(self) -> str:
-        row = f" row {self.row}" if self.row >= 0 else ""
-        where = "" if self.command in _CHANNEL_WIDE else f" bank {self.bank}{row}"
-        return f"{self.command.name} at {self.cycle} (channel {self.channel}{where})"
 
 
 @dataclass(frozen=True)
@@ -136,86 +116,11 @@ def _own_rules(memory: MemoryConfig) -> set[tuple[Command, Command]]:
     }
 
 
-class _Banks:
-    """Banks of a channel, over its ranks: which a command touches, what their buffers hold."""
-
-    def __init__(self, memory: MemoryConfig, pim: PimConfig | None) -> None:
-        org = memory.organization
-        self.rows = org.rows
-        self.rank_size, self.group_size = org.banks, org.banks_per_group
-        self.half_size, self.ranks = org.ranks * org.banks, org.ranks
-        self.apart = pim_buffer_commands(memory, pim)
-        self.count = org.pseudo_channels * self.half_size
-        whole = memory.controller.model == "channel-queues"
-        self.refreshed = self.half_size if whole else self.rank_size
-        buffers = pim.row_buffers if pim is not None else 1
-        self.open_row: list[list[int | None]] = [[None] * self.count for _ in range(buffers)]
-
-    def touched(self, item: TracedCommand) -> range:
-        """A bank, its bank group (G_ACT), what is refreshed as a whole (REF, PREA), or the channel
-        (dot products)."""
-        if item.command in _CHANNEL_WIDE:
-            return range(self.count)
-        whole = {Command.REF: self.refreshed, Command.PREA: self.refreshed}
-        size = {**whole, Command.G_ACT: self.group_size}.get(item.command, 1)
-        first = item.bank - item.bank % size
-        return range(first, first + size)
-
-    def units(self, banks: range, level: str) -> set[int]:
-        """Numbers of the nodes of ``level`` that hold ``banks``."""
-        sizes = {
-            "channel": self.count,
-            "pseudo_channel": self.half_size,
-            "rank": self.rank_size,
-            "other_ranks": self.rank_size,
-            "bank_group": self.group_size,
-        }
-        return {bank // sizes.get(level, 1) for bank in banks}
-
-    def other_ranks(self, ranks: set[int]) -> set[int]:
-        """The other ranks of the same pseudo channels."""
-        halves = {rank // self.ranks for rank in ranks}
-        return {
-            other for half in halves for other in range(half * self.ranks, (half + 1) * self.ranks)
-        } - ranks
-
-    def refuse(self, item: TracedCommand) -> str | None:
-        """What in the banks' state forbids ``item``, or None."""
-        command, normal, pim = item.command, self.open_row[0], self.open_row[-1]
-        banks = self.touched(item)
-        if command in (*_COLUMNS, Command.GWRITE):
-            held = normal[item.bank]
-            if held is None or (item.row >= 0 and held != item.row):
-                return f"the bank has {_row(held)}"
-        elif command == Command.ACT and normal[item.bank] is not None:
-            return f"the bank has {_row(normal[item.bank])}"
-        elif command in (Command.G_ACT, Command.REF, Command.REFpb):
-            checked = [pim] if command == Command.G_ACT else self.open_row
-            for bank in banks:
-                for rows in checked:
-                    if rows[bank] is not None:
-                        return f"bank {bank} has {_row(rows[bank])}"
-        elif command in (Command.COMP, Command.GEMV):
-            for bank in banks:
-                if pim[bank] is None or (item.row >= 0 and pim[bank] != item.row):
-                    return f"bank {bank} has {_row(pim[bank])} for PIM, not row {item.row}"
-        return None
-
-    def change(self, item: TracedCommand) -> None:
-        """Open and close what ``item`` opens and closes."""
-        opens = item.command in (Command.ACT, Command.G_ACT)
-        if not opens and item.command not in (*_CLOSING, *BOUND_AS):
-            return
-        rows = self.open_row[-1 if item.command in self.apart else 0]
-        for bank in self.touched(item):
-            rows[bank] = item.row if opens else None
-
-
 class _Channel:
     """One channel's trace so far."""
 
     def __init__(self, memory: MemoryConfig, laws: Sequence[_Law], pim: PimConfig | None) -> None:
-        self.banks = _Banks(memory, pim)
+        self.banks = TracedBanks(memory, pim)
         self.laws = laws
         self.bus = CommandBus(memory, _ticks_per_clock(memory))
         self.two_sets = memory.controller.commands_per_cycle == 2
@@ -306,7 +211,7 @@ class _Channel:
                     start, earlier = bar
                     yield start + self.bus.delay(first, item.command, law.base), earlier
         waits = Command.PRE in law.first and law.binds(Command.PRE, item.command)
-        if waits and item.command not in _CLOSING:
+        if waits and item.command not in CLOSING:
             yield from self._required_of_closed(index, law, unit, item)
 
     def _required_of_closed(
@@ -365,10 +270,6 @@ def _ticks_per_clock(memory: MemoryConfig) -> int:
     return memory.command_bus.ticks_per_clock if edges else 1
 
 
-def _row(row: int | None) -> str:
-    return "no open row" if row is None else f"row {row} open"
-
-
 def _broken(law: _Law, item: TracedCommand, earlier: TracedCommand, required: int) -> Violation:
     rule = law.rule
     window = f" (window of {rule.window})" if rule.window > 1 else ""
@@ -379,18 +280,14 @@ def _broken(law: _Law, item: TracedCommand, earlier: TracedCommand, required: in
     return Violation("rule", message, item, earlier, law.name, rule.level, rule.delay, required)
 
 
-def _banks(memory: MemoryConfig) -> int:
-    org = memory.organization
-    return org.pseudo_channels * org.ranks * org.banks
-
-
 def _read(entry: Sequence[int], memory: MemoryConfig, pim: PimConfig | None) -> TracedCommand:
     org = memory.organization
     fields = [int(field) for field in entry]
     if len(fields) not in (5, 6):
         raise InputError(f"command trace: {len(fields)} fields; 5, or 6 for a GEMV, are needed")
     cycle, channel, command, bank, row = fields[:5]
-    if not 0 <= channel < org.channels or not 0 <= bank < _banks(memory):
+    banks = org.pseudo_channels * org.ranks * org.banks
+    if not 0 <= channel < org.channels or not 0 <= bank < banks:
         raise InputError(f"command trace: no channel {channel} with a bank {bank} in {memory.name}")
     if row >= org.rows:
         raise InputError(f"command trace: no row {row}; {memory.name} has {org.rows}")
