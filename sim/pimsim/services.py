@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from pimsim import __version__
 from pimsim.config.content import folder_sha256, service_content
@@ -17,10 +16,12 @@ from pimsim.config.errors import InputError
 from pimsim.config.paths import given_path
 from pimsim.config.service import ServiceConfig, StepTimeConfig
 from pimsim.config.service_loader import ResolvedService, load_service
+from pimsim.config.traffic import MOST_REQUESTS
 from pimsim.config.units import parse_time
 from pimsim.reproductions import departures
 from pimsim.result.service import ServiceResult, build_service_result
 from pimsim.result.service_rows import StepsFile, write_requests
+from pimsim.result.service_types import ServiceOrigin
 from pimsim.result.store import check_writable, write_folder
 from pimsim.serving.ending import Speculation
 from pimsim.serving.routers import load_router
@@ -111,7 +112,7 @@ class ServiceRun:
         """What it came to so far."""
         config = self._resolved.config
         step_time = config.step_time
-        extra: dict[str, Any] = {
+        origin: ServiceOrigin = {
             "scheduler": config.scheduler.name,
             "fidelity": {"step_time": "linear" if step_time.linear is not None else "profile"},
             "provenance": {
@@ -121,7 +122,7 @@ class ServiceRun:
             },
             "warnings": _warnings(config),
         }  # fmt: skip
-        return build_service_result(self.service, self.log, config.name, config.slo, extra)
+        return build_service_result(self.service, self.log, config.name, config.slo, origin)
 
     def save(self, result: ServiceResult) -> None:
         """Write config, result, and a row for each request and step, where ``out`` says."""
@@ -189,6 +190,7 @@ def serve(
         For wrong input, in one line.
     """
     until_ps = stop_time(max_time)
+    _check_count(max_requests)
     with ServiceRun(prepare(name_or_path, overrides), out) as running:
         running.run(until_ps, max_requests)
         result = running.result()
@@ -209,6 +211,17 @@ def stop_time(text: str | None) -> int | None:
         return parse_time(text)
     except ValueError as error:
         raise InputError(f"--max-time: {error}") from None
+
+
+def _check_count(max_requests: int | None) -> None:
+    """Raises ``InputError`` for a number of requests that the command line refuses, too."""
+    if max_requests is None:
+        return
+    if type(max_requests) is not int or not 1 <= max_requests <= MOST_REQUESTS:
+        raise InputError(
+            f"max_requests: found {max_requests!r}; allowed: a whole number of 1 to "
+            f"{MOST_REQUESTS:,}"
+        )
 
 
 def _fleet(config: ServiceConfig) -> Fleet:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -85,6 +86,38 @@ def test_python_stops_where_it_is_told_to(service: Path) -> None:
     assert pimsim.serve(service, max_requests=1).to_dict()["requests"]["finished"] == 1
     with pytest.raises(InputError, match="--max-time: a time needs its unit"):
         pimsim.serve(service, max_time="3")
+
+
+@pytest.mark.parametrize("count", [0, -1, True, 1.5, "2", 10**9])
+def test_a_number_of_requests_is_one_in_python_too(service: Path, count: Any) -> None:
+    with pytest.raises(InputError, match=r"max_requests: found .*; allowed: a whole number of 1"):
+        pimsim.serve(service, max_requests=count)
+
+
+def test_a_version_without_quotes_is_understood(service: Path) -> None:
+    for text in ("0.19", "'0.19'"):
+        config = prepare(service, [f"scheduler.version={text}"]).config
+        assert config.scheduler.model_dump()["version"] == "0.19"
+    for text in ("0.2", "19"):
+        with pytest.raises(InputError, match=r"version: found .*; allowed: 0\.33, 0\.19"):
+            prepare(service, [f"scheduler.version={text}"])
+
+
+@pytest.mark.parametrize("accept", ["-1", "65", "1.5", "-0.1", "true", "max", "[1]", "null"])
+def test_what_no_draft_is_accepted_by_is_told_with_all_that_is(service: Path, accept: str) -> None:
+    said = r"speculation\.accept: found .*; allowed: a whole number of 0 to 64, a probability"
+    with pytest.raises(InputError, match=said):
+        prepare(service, [f"speculation={{drafts: 3, accept: {accept}}}"])
+
+
+def test_a_number_with_a_point_is_a_probability(service: Path) -> None:
+    found = {}
+    for accept in ("1", "1.0", "0", "0.0"):
+        options = ["speculation={drafts: 3, accept: " + accept + "}", "step_time.profile=null"]
+        options.append("step_time.linear={step_us: 9, token_us: 1}")
+        table = pimsim.serve(service, overrides=options).table()
+        found[accept] = table["accepted"].sum()
+    assert found["1.0"] > found["1"] > found["0"] == found["0.0"] == 0
 
 
 def test_an_override_of_a_whole_section_drops_the_keys_of_the_former_one(service: Path) -> None:

@@ -360,8 +360,14 @@ def test_percentiles_of_gaps_are_within_their_bins() -> None:
     for value in values.tolist():
         note_gap(gaps, value, 1)
     for share in (0.01, 0.5, 0.9, 0.99, 1.0):
-        exact = np.sort(values)[int(np.ceil(share * len(values))) - 1]
+        exact = np.quantile(values, share)
         assert gap_percentile(gaps, share) == pytest.approx(exact, rel=5e-4, abs=1)
+    few = new_gaps()
+    for value in (0, 1000, 3000, 7000):
+        note_gap(few, value)
+    for share in (0.0, 0.1, 0.5, 0.9, 1.0):  # between two of them, as all other percentiles
+        exact = np.quantile([0, 1000, 3000, 7000], share)
+        assert gap_percentile(few, share) == pytest.approx(exact, rel=5e-4)
     assert mean_gap_ps(gaps) == pytest.approx(values.mean())
     assert np.isnan(gap_percentile(new_gaps(), 0.5))
 

@@ -223,11 +223,27 @@ def test_lengths_are_of_their_law() -> None:
 
 
 @pytest.mark.parametrize(
-    "given", [{}, {"fixed": 1, "mean": 2.0}, {"low": 1}, {"low": 5, "high": 4}]
-)
+    "given",
+    [
+        {}, {"fixed": 1, "mean": 2.0}, {"low": 1}, {"low": 5, "high": 4},
+        {"mean": 2.0, "least": 5, "most": 4}, {"fixed": 1, "cv": 1.0}, {"fixed": 1, "least": 1},
+        {"low": 1, "high": 2, "most": 1_000_000},
+    ],
+)  # fmt: skip
 def test_lengths_are_of_one_kind(given: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match=r"either fixed|exceeds"):
+    with pytest.raises(ValueError, match=r"either fixed|exceeds|is of a log-normal law"):
         LengthConfig(**given)
+
+
+def test_a_number_is_of_one_request(tmp_path: Path) -> None:
+    path = tmp_path / "requests.csv"
+    header = "request_id,arrival_s,prompt_tokens,output_tokens\n"
+    path.write_text(header + "7,0,1,1\n8,1,1,1\n7,2,1,1\n")
+    said = r"requests\.csv:4: request 7 has the number of an earlier one \(.*requests\.csv:2\)"
+    with pytest.raises(InputError, match=said):
+        load_traffic(RequestsConfig(file=str(path)), 0)
+    path.write_text(header + "7,0,1,1\n8,1,1,1\n6,2,1,1\n")
+    assert load_traffic(RequestsConfig(file=str(path)), 0).traffic.id.tolist() == [7, 8, 6]
 
 
 def _file(tmp_path: Path, **given: Any) -> Traffic:

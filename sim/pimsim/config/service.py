@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from pimsim.config.base import ConfigModel
 from pimsim.config.plugins import ModuleName
@@ -20,6 +20,8 @@ MOST_RUNNING = 65_536
 """Requests that run at once on a replica, at most."""
 MOST_TOKENS = 100_000_000
 """Tokens of a request or of a step, at most."""
+MOST_DRAFTS = 64
+"""Guessed tokens of a request in a step, at most."""
 _MOST_BLOCKS = 2**26
 _MOST_BLOCKS_OF_ALL = 2**27
 """Each block is some 20 bytes of the simulator's memory."""
@@ -91,16 +93,33 @@ class ReplicasConfig(ConfigModel):
     """Of each one's pipeline: as many steps are under way, and each stage takes a step's time."""
 
 
+def _accept(value: object) -> object:
+    """As it is. Raises ``ValueError`` that names all that is allowed: an error of a union names one
+    of its members alone."""
+    counted = type(value) is int and 0 <= value <= MOST_DRAFTS
+    drawn = isinstance(value, float) and 0 <= value <= 1
+    if not (counted or drawn or value == "mix"):
+        raise ValueError(
+            f"found {str(value)[:60]!r}; allowed: a whole number of 0 to {MOST_DRAFTS}, a "
+            "probability of 0.0 to 1.0, or mix"
+        )
+    return value
+
+
 class SpeculationConfig(ConfigModel):
     """Guessed tokens that the next step verifies."""
 
-    drafts: int = Field(ge=1, le=64)
+    drafts: int = Field(ge=1, le=MOST_DRAFTS)
     """After each step that made a token, of each request; to guess takes no time."""
-    accept: (
-        Annotated[int, Field(ge=0, le=64)] | Annotated[float, Field(gt=0, lt=1)] | Literal["mix"]
-    )
-    """How many are right: so many at most; with that probability each, up to the first that is not;
-    or ``mix``: ``(7 id + 13 j) mod (drafts + 1)`` in a request's j-th verification."""
+    accept: Annotated[
+        Annotated[int, Field(ge=0, le=MOST_DRAFTS)]
+        | Annotated[float, Field(ge=0, le=1)]
+        | Literal["mix"],
+        BeforeValidator(_accept),
+    ]
+    """How many are right: a whole number, so many at most; a number with a point (``1.0``, too),
+    with that probability each, up to the first that is not; or ``mix``: ``(7 id + 13 j) mod (drafts
+    + 1)`` in a request's j-th verification."""
 
 
 class SloConfig(ConfigModel):

@@ -18,14 +18,14 @@ from pimsim.config.traffic import FROM_FILE, RequestsConfig
 from pimsim.config.tree import Entry, lookup, plain
 from pimsim.config.units import WRITTEN
 
-__all__ = ["ResolvedService", "load_service", "service_model"]
+__all__ = ["CHOICES", "ResolvedService", "load_service", "service_model"]
 
 ResolvedService = Resolved[ServiceConfig]
 
 _LAYOUT = Layout(
     "service", {}, (("requests", "file"), ("model",), ("step_time", "profile", "folder"))
 )
-_CHOICES = (
+CHOICES = (
     (("scheduler", "name"), "scheduler", lambda module: module.SCHEDULER.Settings),
     (("requests", "arrivals", "process"), "arrivals", lambda module: module.SETTINGS),
 )
@@ -58,7 +58,7 @@ def service_model(root: Entry) -> type[ServiceConfig]:
     """The config model of the document ``root``: with the keys of the scheduler and of the arrivals
     that it names. Raises ``InputError`` for a name that is none."""
     scheduler, arrivals = (
-        _settings(root, path, kind, settings) for path, kind, settings in _CHOICES
+        _settings(root, path, kind, settings) for path, kind, settings in CHOICES
     )
     fields: dict[str, Any] = {}
     if scheduler is not None:
@@ -90,7 +90,7 @@ def _settings(root: Entry, path: tuple[str, ...], kind: str, settings: Any) -> A
 def _pruned(root: Entry, before: Entry, text: str) -> Entry:
     """Without the keys of a scheduler, or process, that ``text`` has just replaced."""
     changed = tuple(part.strip() for part in text.partition("=")[0].split("."))
-    for path, kind, settings in _CHOICES:
+    for path, kind, settings in CHOICES:
         if changed not in (path, path[:-1]):
             continue
         own = _settings(root, path, kind, settings)

@@ -9,10 +9,12 @@ from pydantic import Field, model_validator
 from pimsim.config.base import ConfigModel
 from pimsim.config.plugins import ModuleName
 
-__all__ = ["FROM_FILE", "ArrivalSettings", "LengthConfig", "RequestsConfig"]
+__all__ = ["FROM_FILE", "MOST_REQUESTS", "ArrivalSettings", "LengthConfig", "RequestsConfig"]
 
 FROM_FILE = "file"
 """As the trace says."""
+MOST_REQUESTS = 100_000_000
+"""Of a service."""
 _MOST_TOKENS = 1_000_000
 
 
@@ -35,12 +37,12 @@ class LengthConfig(ConfigModel):
     """... to here, each as often."""
     mean: float | None = Field(default=None, ge=1, le=_MOST_TOKENS)
     """Of a log-normal law, before it is cut to ``least`` and ``most``."""
-    cv: float = Field(default=1.0, gt=0, le=100)
-    """Standard deviation of that law over its mean."""
-    least: int = Field(default=1, ge=1, le=_MOST_TOKENS)
-    """Of that law."""
-    most: int = Field(default=_MOST_TOKENS, ge=1, le=_MOST_TOKENS)
-    """Of that law."""
+    cv: float | None = Field(default=None, gt=0, le=100)
+    """Standard deviation of that law over its mean; None: 1."""
+    least: int | None = Field(default=None, ge=1, le=_MOST_TOKENS)
+    """Of that law; None: 1."""
+    most: int | None = Field(default=None, ge=1, le=_MOST_TOKENS)
+    """Of that law; None: a million."""
 
     @model_validator(mode="after")
     def _one_kind(self) -> LengthConfig:
@@ -48,11 +50,21 @@ class LengthConfig(ConfigModel):
         kinds = (self.fixed is not None) + (ends > 0) + (self.mean is not None)
         if kinds != 1 or ends == 1:
             raise ValueError("either fixed, or low and high, or mean (with cv, least, most)")
+        for key in ("cv", "least", "most"):
+            if self.mean is None and getattr(self, key) is not None:
+                other = "fixed" if self.fixed is not None else "low and high"
+                raise ValueError(f"{key} is of a log-normal law (mean); {other} has none")
         if self.low is not None and self.high is not None and self.low > self.high:
             raise ValueError(f"low ({self.low}) exceeds high ({self.high})")
-        if self.least > self.most:
-            raise ValueError(f"least ({self.least}) exceeds most ({self.most})")
+        least, most = self.ends
+        if least > most:
+            raise ValueError(f"least ({least}) exceeds most ({most})")
         return self
+
+    @property
+    def ends(self) -> tuple[int, int]:
+        """What the log-normal law is cut to."""
+        return self.least or 1, self.most or _MOST_TOKENS
 
 
 class RequestsConfig(ConfigModel):
@@ -63,7 +75,7 @@ class RequestsConfig(ConfigModel):
     drawn."""
     format: Annotated[str, ModuleName("request_format", ("auto",))] = "auto"
     """Of the trace; ``auto``: what its columns or keys say."""
-    count: int | None = Field(default=None, ge=1, le=100_000_000)
+    count: int | None = Field(default=None, ge=1, le=MOST_REQUESTS)
     """Requests to serve, from the front of the trace. Where it has fewer it is gone through again,
     in another order each time. None: all of it."""
     skip_empty: bool = False

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, ValidationInfo
+from pydantic import BeforeValidator, GetJsonSchemaHandler, ValidationInfo
+from pydantic_core import CoreSchema
 
 __all__ = [
     "WRITTEN",
@@ -98,6 +99,16 @@ class Quantity:
     def validate(self, value: Any, info: ValidationInfo) -> int:
         """The same as pydantic calls it."""
         return self.parse(value, bool(info.context and info.context.get("written")))
+
+    def __get_pydantic_json_schema__(
+        self, core: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        """As text: what YAML must have."""
+        names = "|".join(unit for unit, _ in self.units)
+        return {
+            "type": "string",
+            "pattern": rf"^\s*[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]{{1,2}})?\s*({names})\s*$",
+        }
 
     def format(self, value: int) -> str:
         """``value`` exactly, in the unit that needs the smallest number: ``"32MiB"``."""

@@ -9,6 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pimsim.config.service import SloConfig
+from pimsim.result.service_types import (
+    VERSION,
+    Goodput,
+    OverTime,
+    ServiceFigures,
+    ServiceOrigin,
+    Spread,
+)
 from pimsim.serving.gaps import gap_percentile, mean_gap_ps
 from pimsim.serving.records import NONE, Records
 from pimsim.serving.service import Service
@@ -17,8 +25,6 @@ from pimsim.workload.traffic import NOBODY
 
 __all__ = ["ServiceResult", "Verdict", "build_service_result", "judge_load"]
 
-VERSION = 1
-"""Of the format of ``to_dict``."""
 _PS_PER_S = 10**12
 _SHARES = (0.5, 0.9, 0.99)
 _TREND_POINTS = 20
@@ -58,12 +64,12 @@ class ServiceResult:
     name: str
     requests: Records = field(repr=False)
     """``REQUEST`` records, one each."""
-    figures: dict[str, Any] = field(repr=False)
+    figures: ServiceFigures = field(repr=False)
     """What ``pimsim serve --json`` prints."""
     verdict: Verdict | None
     """None where requests wait for others' ends, or too few arrived to say."""
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> ServiceFigures:
         """The figures, as JSON can hold them."""
         return self.figures
 
@@ -77,7 +83,7 @@ class ServiceResult:
 
 
 def build_service_result(
-    service: Service, log: StepLog, name: str, slo: SloConfig, extra: dict[str, Any]
+    service: Service, log: StepLog, name: str, slo: SloConfig, origin: ServiceOrigin
 ) -> ServiceResult:
     """Figures of a service, done or not.
 
@@ -91,8 +97,8 @@ def build_service_result(
         What it is called.
     slo
         What a request must keep.
-    extra
-        Further figures: fidelity, provenance.
+    origin
+        Where they come from.
     """
     log.flush()
     asked = service.requests
@@ -103,7 +109,7 @@ def build_service_result(
     made = int((asked["length"] - asked["prompt"])[started].sum())
     cached = int(asked["cached"].sum())
     admitted = int(asked["prompt"][asked["first_scheduled_ps"] != NONE].sum())
-    figures: dict[str, Any] = {
+    figures: ServiceFigures = {
         "version": VERSION,
         "name": name,
         "finished": service.done,
@@ -158,7 +164,7 @@ def build_service_result(
         },
         "over_time": _over_time(service, log),
         "power_w": None,
-        **extra,
+        **origin,
     }  # fmt: skip
     return ServiceResult(name, asked, figures, verdict)
 
@@ -207,32 +213,30 @@ def _tpot_ps(done: Records) -> NDArray[np.float64]:
     return found
 
 
-def _spread(times_ps: NDArray[Any]) -> dict[str, float | None]:
+def _spread(times_ps: NDArray[Any]) -> Spread:
     """Mean, percentiles and maximum, in seconds; None of nothing."""
     if not len(times_ps):
-        return dict.fromkeys(("mean", "p50", "p90", "p99", "max"))
+        return _in_seconds(None, None, None, None, None)
     p50, p90, p99 = np.quantile(times_ps, _SHARES)
-    values = (times_ps.mean(), p50, p90, p99, times_ps.max())
-    return {
-        key: float(value) / _PS_PER_S
-        for key, value in zip(("mean", "p50", "p90", "p99", "max"), values, strict=True)
-    }
+    return _in_seconds(times_ps.mean(), p50, p90, p99, times_ps.max())
 
 
-def _gaps(service: Service) -> dict[str, float | None]:
+def _in_seconds(*times_ps: Any) -> Spread:
+    mean, p50, p90, p99, most = (
+        None if value is None or value != value else float(value) / _PS_PER_S for value in times_ps
+    )
+    return {"mean": mean, "p50": p50, "p90": p90, "p99": p99, "max": most}
+
+
+def _gaps(service: Service) -> Spread:
     """The same of all gaps between tokens."""
     longest = int(service.requests["longest_gap_ps"].max())
-    values = (
-        mean_gap_ps(service.gaps), *(gap_percentile(service.gaps, share) for share in _SHARES),
-        longest,
-    )  # fmt: skip
-    return {
-        key: None if value != value else min(float(value), longest) / _PS_PER_S
-        for key, value in zip(("mean", "p50", "p90", "p99", "max"), values, strict=True)
-    }
+    p50, p90, p99 = (min(gap_percentile(service.gaps, share), longest) for share in _SHARES)
+    mean = mean_gap_ps(service.gaps)
+    return _in_seconds(mean, p50, p90, p99, longest if mean == mean else None)
 
 
-def _goodput(done: Records, slo: SloConfig, seconds: float) -> dict[str, float | None]:
+def _goodput(done: Records, slo: SloConfig, seconds: float) -> Goodput:
     """Requests that keep all of the SLO: how many a second, and of those that ended."""
     limits = {key: value for key, value in slo.model_dump().items() if value is not None}
     if not limits:
@@ -254,7 +258,7 @@ def _goodput(done: Records, slo: SloConfig, seconds: float) -> dict[str, float |
     }
 
 
-def _over_time(service: Service, log: StepLog) -> dict[str, list[float]]:
+def _over_time(service: Service, log: StepLog) -> OverTime:
     """By intervals of equal length: steps, tokens fed, a step's requests and blocks in use on
     average, who was put out; and at each one's end who waits for his first step and who is in the
     system."""

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from pimsim.result.metrics import METRICS
 from pimsim.result.service import ServiceResult
+from pimsim.result.service_types import Asked, Drafts, Spread
 
 __all__ = ["service_lines"]
 
@@ -14,7 +14,7 @@ __all__ = ["service_lines"]
 def service_lines(result: ServiceResult) -> dict[str, str]:
     """Lines of the table, by what they say."""
     all_figures = result.to_dict()
-    asked, kv, steps = (all_figures[key] for key in ("requests", "kv", "steps"))
+    asked, kv, steps = all_figures["requests"], all_figures["kv"], all_figures["steps"]
     latency, good = all_figures["latency_s"], all_figures["goodput"]
     verdict, rate = result.verdict, METRICS["tokens_per_s"]
     return {
@@ -46,13 +46,13 @@ def service_lines(result: ServiceResult) -> dict[str, str]:
     }  # fmt: skip
 
 
-def _requests(asked: Mapping[str, int]) -> str:
+def _requests(asked: Asked) -> str:
     said = f"{asked['finished']:,} of {asked['asked']:,} ended"
     waiting = asked["arrived"] - asked["finished"]
     return f"{said}, {waiting:,} more had arrived" if waiting else said
 
 
-def _drafts(drafts: Mapping[str, int]) -> str:
+def _drafts(drafts: Drafts) -> str:
     if not drafts["verifications"]:
         return ""
     return (
@@ -61,11 +61,11 @@ def _drafts(drafts: Mapping[str, int]) -> str:
     )
 
 
-def _times(spread: Mapping[str, Any]) -> str:
+def _times(spread: Spread) -> str:
     if spread["mean"] is None:
         return ""
-    return ", ".join(f"{key} {_time(spread[key])}" for key in ("mean", "p50", "p90", "p99", "max"))
+    return ", ".join(f"{key} {_time(value)}" for key, value in spread.items())
 
 
-def _time(seconds: float) -> str:
+def _time(seconds: Any) -> str:
     return f"{seconds:,.3f} s" if seconds >= 1 else f"{1000 * seconds:,.3f} ms"

@@ -40,13 +40,21 @@ def mean_gap_ps(gaps: NDArray[np.int64]) -> float:
 
 
 def gap_percentile(gaps: NDArray[np.int64], share: float) -> float:
-    """The gap that ``share`` (0 to 1) of all do not exceed, in picoseconds: the one of that rank,
-    no mean of two. NaN without any."""
+    """The gap that ``share`` (0 to 1) of all do not exceed, in picoseconds, between the two nearest
+    ranks (``numpy.quantile``'s rule, which all percentiles of a service follow). NaN without any.
+    """
     if not gaps[_COUNT]:
         return float("nan")
     below = np.cumsum(gaps[:_TOTAL])
-    rank = max(math.ceil(share * below[-1]), 1)
-    octave, part = divmod(int(np.searchsorted(below, rank)), _PARTS)
-    if octave == 0:
-        return 0.0
-    return math.ldexp(0.5 + (part + 0.5) / (2 * _PARTS), octave)
+    place = share * (int(below[-1]) - 1)
+    rank = math.floor(place)
+    low, high = (
+        _middle(int(np.searchsorted(below, at, side="right"))) for at in (rank, math.ceil(place))
+    )
+    return low + (high - low) * (place - rank)
+
+
+def _middle(bin_: int) -> float:
+    """Picoseconds in the middle of a bin."""
+    octave, part = divmod(bin_, _PARTS)
+    return 0.0 if octave == 0 else math.ldexp(0.5 + (part + 0.5) / (2 * _PARTS), octave)

@@ -11,48 +11,35 @@ rules' own.
 
 from __future__ import annotations
 
-import csv
-import gzip
-import io
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from pydantic import ValidationError
 
-from pimsim.config.errors import InputError, first_fault, near_miss
-from pimsim.config.reading import parse_json, read_bytes, read_text
-from pimsim.serving.ending import Speculation
+from pimsim.config.errors import InputError, near_miss
 from pimsim.serving.records import Records
 from pimsim.serving.routers import load_router
-from pimsim.serving.schedulers import Batch, Scheduler, load_scheduler
+from pimsim.serving.schedulers import Batch, Scheduler
 from pimsim.serving.schedulers.vllm import Vllm, VllmSettings
 from pimsim.serving.service import Fleet, Service
-from pimsim.serving.step_times.linear import Linear
 from pimsim.serving.step_times.profile import load_profile
+from pimsim.validate.serving_files import (
+    FOLDER,
+    PS_PER_US,
+    prefixes_of,
+    scenario_fleet,
+    scenarios_of,
+    steps_of,
+    traffic_of,
+)
 from pimsim.validate.types import ReferenceLine, References, Row, read_lines
-from pimsim.workload.traffic import PrefixBlocks, Traffic
 
-__all__ = ["measured_rows", "rows", "scenario_fleet"]
+__all__ = ["measured_rows", "rows"]
 
-_FOLDER = "serving/"
 _TABLES = (
     ("serving.csv", "serving_scenarios.json"), ("speculation.csv", "speculation_scenarios.json"),
 )  # fmt: skip
-_PS_PER_US = 10**6
-_VLLM = "vllm-v1"
-_VIDUR = {
-    "vllm": "vidur_vllm", "sarathi": "vidur_sarathi", "orca": "vidur_orca",
-    "lightllm": "vidur_lightllm",
-}  # fmt: skip
-_RENAMED = {"chunked": "chunked_prefill"}
-_OURS = frozenset({
-    "engine", "what", "scheduler", "step_us", "token_us", "ctx_ns", "num_blocks", "block_size",
-    "replicas", "pp", "router", "k", "accept", "batch_cap", "max_tokens", "watermark",
-})  # fmt: skip
-"""Keys of a scenario that are not the scheduler's settings, or are of those that have a use for
-them: the scenarios of one engine give all the same ones."""
 _REQUEST_COLUMNS: Mapping[str, str] = {
     "replica": "replica", "first_scheduled_us": "first_scheduled_ps",
     "first_scheduled_step": "first_scheduled_step", "first_token_us": "first_token_ps",
@@ -72,8 +59,8 @@ class _Steps:
     def made(self, replica: int, batch: Batch, scheduler: Scheduler) -> None:
         """Keep a step; who ends with it is not known yet."""
         self.found.append({
-            "step": batch.number, "start_us": batch.start_ps / _PS_PER_US,
-            "end_us": batch.end_ps / _PS_PER_US, "tokens": batch.tokens,
+            "step": batch.number, "start_us": batch.start_ps / PS_PER_US,
+            "end_us": batch.end_ps / PS_PER_US, "tokens": batch.tokens,
             "scheduled_requests": batch.requests, "running": scheduler.running,
             "waiting": scheduler.waiting, "free_blocks_before_results": scheduler.cache.free,
             "preempted_ids": " ".join(map(str, batch.preempted)),
@@ -91,11 +78,11 @@ def rows(references: References) -> Iterator[Row]:
     if references.folder is None:
         return
     yield from measured_rows(references)
-    prefixes = _prefixes(references)
-    steps = _by_scenario(_read_gzip(references))
+    prefixes = prefixes_of(references)
+    steps = _by_scenario(steps_of(references))
     for table, scenarios in _TABLES:
-        known = _scenarios(references, scenarios)
-        path = references.file(_FOLDER + table)
+        known = scenarios_of(references, scenarios)
+        path = references.file(FOLDER + table)
         assert path is not None
         for name, lines in _by_scenario(read_lines(path)).items():
             if name not in known:
@@ -110,14 +97,14 @@ def _scenario(
     prefixes: Mapping[int, Sequence[int]], steps: Sequence[ReferenceLine],
 ) -> Iterator[Row]:  # fmt: skip
     fleet = scenario_fleet(scenario, name, lines[0]["engine"])
-    service = Service(_traffic(lines, prefixes, fleet.block_tokens), fleet)
+    service = Service(traffic_of(lines, prefixes, fleet.block_tokens), fleet)
     watcher = _Steps()
     service.run([watcher])
     group = "serving.speculation" if scenario.get("k") else f"serving.{scenario['engine']}"
     for line, ours in zip(lines, service.requests, strict=True):
         for column, field in _REQUEST_COLUMNS.items():
             if line.get(column):
-                scale = _PS_PER_US if field.endswith("_ps") else 1
+                scale = PS_PER_US if field.endswith("_ps") else 1
                 value = ours[field] / scale
                 yield Row(group, f"{name}/{line['id']}", column, line.whole(column), value)
     if steps:
@@ -143,6 +130,8 @@ def measured_rows(references: References) -> Iterator[Row]:
     assert path is not None
     assert profile is not None
     lines = list(read_lines(path))
+    if not any(line.whole("output") > 1 for line in lines):
+        raise InputError(f"{path}: no request of more than one token")
     wanted = {
         name: np.array([line.whole(f"{name}_us") for line in lines])
         for name in ("arrival", "first_token", "finish")
@@ -152,10 +141,10 @@ def measured_rows(references: References) -> Iterator[Row]:
         Vllm, settings, load_profile(profile.parent, _MEASURED_LAYERS), _MEASURED_BLOCKS, 16,
         load_router("round_robin"),
     )  # fmt: skip
-    service = Service(_traffic(lines, {}, 16), fleet)
+    service = Service(traffic_of(lines, {}, 16), fleet)
     service.run()
     ours = {
-        name: service.requests[f"{name}_ps"] / _PS_PER_US
+        name: service.requests[f"{name}_ps"] / PS_PER_US
         for name in ("arrival", "first_token", "finish")
     }
     output = np.array([line.whole("output") for line in lines])
@@ -185,111 +174,8 @@ _MEASURED_SETTINGS: Mapping[str, Any] = {
 """As that server was started; the last is vLLM's default."""
 
 
-def scenario_fleet(scenario: Mapping[str, Any], name: str, engine: str = "") -> Fleet:
-    """What a scenario of the reference runs on.
-
-    Parameters
-    ----------
-    scenario
-        Its parameters, as ``serving_scenarios.json`` has them.
-    name
-        Its name, for messages.
-    engine
-        Who made its rows; of vLLM the version matters.
-
-    Raises
-    ------
-    InputError
-        For parameters that nobody here knows.
-    """
-    given = {_RENAMED.get(key, key): value for key, value in scenario.items()}
-    if given["engine"] == _VLLM:
-        kind = "vllm"
-        if engine.startswith("vllm-0.19"):
-            given["version"] = "0.19"
-    elif given.get("scheduler") in _VIDUR:
-        kind = _VIDUR[given["scheduler"]]
-    else:
-        raise InputError(
-            f"scenario {name}: scheduler {given.get('scheduler')!r} of engine {given['engine']!r}"
-        )
-    scheduler = load_scheduler(kind)
-    settings = scheduler.Settings.model_fields
-    unknown = [key for key in given if key not in settings and key not in _OURS]
-    if unknown:
-        raise InputError(
-            f"scenario {name}: unknown parameter {unknown[0]!r}{near_miss(unknown[0], settings)}"
-        )
-    own = {key: value for key, value in given.items() if key in settings}
-    try:
-        validated = scheduler.Settings(**{"name": kind, **own})
-    except ValidationError as error:
-        raise InputError(f"scenario {name}: {first_fault(error)}") from None
-    # lightllm counts tokens
-    block_tokens = 1 if given.get("scheduler") == "lightllm" else given["block_size"]
-    return Fleet(
-        scheduler, validated,
-        Linear(given["step_us"], given["token_us"], given.get("ctx_ns", 0)),
-        given["num_blocks"], block_tokens, load_router(given.get("router", "round_robin")),
-        given.get("replicas", 1), given.get("pp", 1),
-        Speculation(given.get("k", 0), given.get("accept", 0)),
-    )  # fmt: skip
-
-
-def _traffic(
-    lines: Sequence[ReferenceLine], prefixes: Mapping[int, Sequence[int]], block_tokens: int
-) -> Traffic:
-    def column(name: str) -> Any:
-        return np.array([line.whole(name) if line.get(name) else 0 for line in lines])
-
-    held = [prefixes.get(line.whole("id"), ()) if prefixes else () for line in lines]
-    counts = np.array([len(each) for each in held])
-    numbers = np.array([block for each in held for block in each], dtype=np.int32)
-    return Traffic(
-        column("arrival_us") * _PS_PER_US, column("prompt"), column("output"),
-        id=column("id") if "id" in lines[0] else np.arange(len(lines)), priority=column("priority"),
-        prefixes=PrefixBlocks(block_tokens, numbers, np.cumsum(counts) - counts, counts),
-        place=lambda row: lines[row].where,
-    )  # fmt: skip
-
-
 def _by_scenario(lines: Iterator[ReferenceLine]) -> dict[str, list[ReferenceLine]]:
     found: dict[str, list[ReferenceLine]] = defaultdict(list)
     for line in lines:
         found[line["scenario"]].append(line)
     return found
-
-
-def _scenarios(references: References, name: str) -> dict[str, Any]:
-    path = references.file(_FOLDER + name)
-    assert path is not None
-    found = parse_json(read_text(path, "scenarios, a JSON file,"), str(path))
-    if not isinstance(found, dict) or not all(isinstance(one, dict) for one in found.values()):
-        raise InputError(f"{path}: an object of scenarios by name is expected")
-    return found
-
-
-def _prefixes(references: References) -> dict[str, dict[int, list[int]]]:
-    """Blocks of prompts by scenario and request."""
-    path = references.file(f"{_FOLDER}serving_prefix_blocks.jsonl")
-    assert path is not None
-    found: dict[str, dict[int, list[int]]] = defaultdict(dict)
-    for number, line in enumerate(
-        read_text(path, "blocks of prompts, JSON lines,").splitlines(), 1
-    ):
-        one = parse_json(line, str(path), number)
-        found[one["scenario"]][one["id"]] = one["blocks"]
-    return found
-
-
-def _read_gzip(references: References) -> Iterator[ReferenceLine]:
-    """Lines of the table of steps."""
-    path = references.file(f"{_FOLDER}serving_steps.csv.gz")
-    assert path is not None
-    try:
-        text = gzip.decompress(read_bytes(path, "a compressed table")).decode()
-    except (OSError, EOFError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: no compressed table: {error}") from None
-    lines = csv.DictReader(io.StringIO(text))
-    for line in lines:
-        yield ReferenceLine(line, f"{path}:{lines.line_num}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import cache
 
-from pydantic import Field, RootModel
+from pydantic import Field, RootModel, model_validator
 
 from pimsim.config.base import ConfigModel
 from pimsim.config.errors import InputError, near_miss
@@ -37,6 +37,12 @@ class Tolerance(ConfigModel):
     misses: Mapping[str, str] = Field(default_factory=dict)
     """Rows known to be outside ``each``, ``case metric`` to cause: shown, and failing if they come
     inside."""
+
+    @model_validator(mode="after")
+    def _share_of_a_limit(self) -> Tolerance:
+        if self.share is not None and self.each is None:
+            raise ValueError("share is of the rows within each, which is not given")
+        return self
 
     @property
     def limits(self) -> tuple[float | None, ...]:

@@ -15,7 +15,7 @@ from pimsim.config.reading import read_text
 
 T = TypeVar("T")
 
-__all__ = ["OWN_TABLES", "ReferenceLine", "References", "Row", "Suite", "read_lines"]
+__all__ = ["OWN_TABLES", "ReferenceLine", "References", "Row", "Suite", "lines_of", "read_lines"]
 
 
 @dataclass(frozen=True)
@@ -112,16 +112,22 @@ class ReferenceLine(dict[str, str]):
 
 def read_lines(path: Path) -> Iterator[ReferenceLine]:
     """Lines of a table. Raises ``InputError``, with file and line, for one that is none."""
-    lines = csv.DictReader(
-        read_text(path, "a table of reference figures", _MAX_TABLE_BYTES).splitlines()
-    )
-    if not lines.fieldnames:
-        raise InputError(f"{path}: no table: it is empty")
-    for line in lines:
-        where = f"{path}:{lines.line_num}"
-        if None in line or None in line.values():
-            raise InputError(f"{where}: {len(lines.fieldnames)} fields are expected")
-        yield ReferenceLine(line, where)
+    yield from lines_of(read_text(path, "a table of reference figures", _MAX_TABLE_BYTES), path)
+
+
+def lines_of(text: str, path: Path) -> Iterator[ReferenceLine]:
+    """Lines of the text of a table, which ``path`` holds. Raises as ``read_lines`` does."""
+    lines = csv.DictReader(text.splitlines())
+    try:
+        if not lines.fieldnames:
+            raise InputError(f"{path}: no table: it is empty")
+        for line in lines:
+            where = f"{path}:{lines.line_num}"
+            if None in line or None in line.values():
+                raise InputError(f"{where}: {len(lines.fieldnames)} fields are expected")
+            yield ReferenceLine(line, where)
+    except csv.Error as error:
+        raise InputError(f"{path}:{lines.line_num + 1}: no line of a table: {error}") from None
 
 
 @cache

@@ -20,7 +20,8 @@ def draw_lengths(config: LengthConfig, count: int, draw: RandomStream) -> NDArra
     if config.low is not None and config.high is not None:
         return config.low + draw.below(config.high - config.low + 1, count)
     assert config.mean is not None
-    variance = log(1 + config.cv**2)  # of the logarithm
+    cv = 1.0 if config.cv is None else config.cv
+    variance = log(1 + cv**2)  # of the logarithm
     drawn = np.exp(log(config.mean) - variance / 2 + variance**0.5 * draw.normal(count))
-    found: NDArray[np.int64] = np.clip(np.rint(drawn), config.least, config.most).astype(np.int64)
+    found: NDArray[np.int64] = np.clip(np.rint(drawn), *config.ends).astype(np.int64)
     return found

@@ -153,6 +153,17 @@ class Traffic:
             )
         return self
 
+    def _check_numbers(self) -> None:
+        order = np.argsort(self.id, kind="stable")
+        again = np.flatnonzero(np.diff(self.id[order]) == 0)
+        if len(again):
+            row = int(order[again + 1].min())
+            before = int(np.flatnonzero(self.id == self.id[row])[0])
+            place = "" if self.place is None else f" ({self.place(before)})"
+            raise InputError(
+                f"{self.where(row)} has the number of an earlier one{place}; each needs its own"
+            )
+
     def first(self, count: int) -> Traffic:
         """Those at the front of the list."""
         prefixes = self.prefixes
@@ -164,8 +175,8 @@ class Traffic:
         )
 
     def check(self) -> Traffic:
-        """Itself. Raises ``InputError``, with the request, for arrivals that are out of order and
-        for a prompt or an output of no tokens."""
+        """Itself. Raises ``InputError``, with the request, for arrivals that are out of order, a
+        prompt or an output of no tokens, and a number that two requests have."""
         for name in ("prompt", "output"):
             empty = np.flatnonzero(getattr(self, name) < 1)
             if len(empty):
@@ -182,4 +193,5 @@ class Traffic:
                 f"that stands before it ({self.arrival_ps[before] / 1e12:.6f} s); arrivals must be "
                 "in order"
             )
+        self._check_numbers()
         return self

@@ -8,11 +8,11 @@ another one out of the cache, which feeds all of its tokens again later.
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from pimsim.config.errors import InputError
 from pimsim.config.service import MOST_RUNNING, MOST_TOKENS, SchedulerSettings
@@ -36,6 +36,11 @@ from pimsim.serving.schedulers import Batch, Demand, Scheduler
 __all__ = ["SCHEDULER", "Vllm", "VllmSettings"]
 
 
+def _as_text(version: object) -> object:
+    """YAML reads ``0.33`` without quotes as a number."""
+    return f"{version:g}" if isinstance(version, float) else version
+
+
 class VllmSettings(SchedulerSettings):
     """vLLM's own names, without ``enable_`` and ``scheduler_``, and defaults, but that
     ``prefix_caching`` and ``reserve_full_isl`` are on there."""
@@ -57,7 +62,7 @@ class VllmSettings(SchedulerSettings):
     """Blocks at the start of a prompt that are in the cache are not computed again."""
     reserve_full_isl: bool = False
     """Nobody is admitted whose whole prompt does not fit the blocks that are free then."""
-    version: Literal["0.33", "0.19"] = "0.33"
+    version: Annotated[Literal["0.33", "0.19"], BeforeValidator(_as_text)] = "0.33"
     """Of vLLM. In 0.19 the threshold holds for a request alone, too, and by priority a request that
     gives up its own blocks is the last that is looked at."""
 

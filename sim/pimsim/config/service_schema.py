@@ -1,0 +1,99 @@
+"""The JSON Schema of a service's YAML, for editors: as the models that check it give it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from pydantic import BaseModel
+from pydantic.json_schema import GenerateJsonSchema, models_json_schema
+
+from pimsim.config.meanings import field_meaning
+from pimsim.config.plugins import is_reproduction, load_module, module_names
+from pimsim.config.service import SchedulerSettings, ServiceConfig
+from pimsim.config.service_loader import CHOICES
+from pimsim.config.traffic import FROM_FILE, ArrivalSettings
+
+__all__ = ["service_schema", "service_schema_text"]
+
+_BASES: dict[str, type[BaseModel]] = {"scheduler": SchedulerSettings, "arrivals": ArrivalSettings}
+_EXTENDS = {
+    "type": "string",
+    "description": "A preset's name or a YAML path whose keys these take the place of.",
+}
+
+
+def service_schema() -> dict[str, Any]:
+    """JSON Schema 2020-12 of a service: with the keys of every scheduler and process of arrivals.
+
+    What a file leaves out may come from the one that it extends, so that no key is required.
+    """
+    chosen = {kind: list(_settings(kind, settings)) for _, kind, settings in CHOICES}
+    chosen["arrivals"].append((FROM_FILE, ArrivalSettings))
+    models = {model for found in chosen.values() for _, model in found} | {ServiceConfig}
+    order = sorted(models, key=lambda model: model.__name__)
+    refs, found = models_json_schema(
+        [(model, "validation") for model in order], ref_template="#/$defs/{model}",
+        schema_generator=GenerateJsonSchema,
+    )  # fmt: skip
+    kinds = found["$defs"]
+    places = {model: refs[(model, "validation")]["$ref"].rpartition("/")[2] for model in order}
+    known = {**{name: model for model, name in places.items()}, **_sections(ServiceConfig)}
+    for name, kind in kinds.items():
+        _describe(kind, known.get(name))
+    for path, kind, _ in CHOICES:
+        holder = kinds["RequestsConfig" if kind == "arrivals" else places[ServiceConfig]]
+        holder["properties"][path[-2]] = {
+            "anyOf": [_named(kinds[places[model]], path[-1], name) for name, model in chosen[kind]],
+            "description": " ".join((_BASES[kind].__doc__ or "").split()),
+        }
+    whole = kinds.pop(places[ServiceConfig])
+    whole["properties"] = {"extends": _EXTENDS, **whole["properties"]}
+    taken = {place for model, place in places.items() if model is not ServiceConfig}
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "Service of pimsim",
+        **whole,
+        "$defs": {name: kind for name, kind in kinds.items() if name not in taken},
+    }
+
+
+def service_schema_text() -> str:
+    """The same as text."""
+    return json.dumps(service_schema(), indent=1) + "\n"
+
+
+def _settings(kind: str, settings: Any) -> Iterator[tuple[str, type[BaseModel]]]:
+    """Modules of a kind, and the model of their keys."""
+    for name in module_names(kind):
+        if not is_reproduction(kind, name):
+            yield name, settings(load_module(kind, name))
+
+
+def _sections(model: type[BaseModel]) -> dict[str, type[BaseModel]]:
+    """Config models at and below ``model``, by name."""
+    found = {model.__name__: model}
+    for field in model.model_fields.values():
+        for one in (field.annotation, *getattr(field.annotation, "__args__", ())):
+            if isinstance(one, type) and issubclass(one, BaseModel):
+                found |= _sections(one)
+    return found
+
+
+def _describe(kind: dict[str, Any], model: type[BaseModel] | None) -> None:
+    """Words in the place of titles, which only say a key again; nothing is required."""
+    kind.pop("title", None)
+    kind.pop("required", None)
+    kind["description"] = " ".join(kind.get("description", "").split())
+    for name, each in kind.get("properties", {}).items():
+        each.pop("title", None)
+        if model is not None and (said := field_meaning(model, name)):
+            each["description"] = said
+
+
+def _named(kind: dict[str, Any], key: str, name: str) -> dict[str, Any]:
+    """``kind`` of the module of that name; with hyphens, too."""
+    names = sorted({name, name.replace("_", "-")})
+    properties = {**kind["properties"], key: {**kind["properties"][key], "enum": names}}
+    return {**kind, "properties": properties}
