@@ -226,7 +226,7 @@ LAWS: list[tuple[dict[str, Any], str]] = [
 
 SERIES = Series(
     end_ps=(600_000, 1_000_000), dram_bytes=(600, 400), pim_bytes=(0, 0), npu_macs=(30, 20),
-    pim_macs=(0, 0), link_bytes=(0, 0),
+    pim_macs=(0, 0), link_bytes=(0, 0), vector_lane_ops=(6, 4),
     energy_j={
         "dram": (0.6, 0.4), "pim": (0.5, 0.0), "npu": (0.25, 0.0), "sram": (0.0, 0.125),
         "link": (0.0, 0.0), "static": (0.075, 0.05),
@@ -254,6 +254,12 @@ SOUND = {"dram_bytes_per_s": 1e9, "npu_flop_per_s": 1e8}
         ({"energy_j": SERIES.energy_j | {"dram": (0.6, 0.3)}}, {}, {}, "energy of dram over time"),
         ({"energy_j": SERIES.energy_j | {"dram": (1.1, -0.1)}}, {}, {}, "energy of dram over time"),
         ({}, {}, {"power": PowerFacts(dram_most_w=0.9e6)}, "DRAM takes 0.6 J in interval 0"),
+        # 1.425 J in 0.6 us are 2.375 MW
+        ({}, {}, {"power": PowerFacts(device_most_w=2.4e6)}, ""),
+        ({}, {}, {"power": PowerFacts(device_most_w=2.3e6)}, "interval 0 takes 1.425 J in 600000"),
+        ({}, {"vector_ops_per_s": 1e7}, {}, ""),
+        ({}, {"vector_ops_per_s": 0.7e7}, {}, "vector_lane_ops in interval 0: 6 in 600000 ps"),
+        ({}, {}, {"series_totals": {"vector_lane_ops": 11}}, "vector_lane_ops over time: 10"),
     ],
 )
 def test_what_is_shown_over_time_is_what_happened(

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 import pimsim.engine.machine
 from pimsim.config.loader import load_energy, load_preset
@@ -172,10 +173,12 @@ def test_bytes_of_dot_products_are_those_of_their_operation() -> None:
 SERIES = Series(
     end_ps=(1_000_000, 2_000_000, 2_500_000),
     dram_bytes=(1000, 0, 250), pim_bytes=(0, 4000, 0), npu_macs=(500, 0, 500),
-    pim_macs=(0, 2000, 0), link_bytes=(0, 0, 0),
+    pim_macs=(0, 2000, 0), link_bytes=(0, 0, 0), vector_lane_ops=(0, 300, 100),
     energy_j={"dram": (2e-6, 1e-6, 1e-6), "static": (4e-6, 4e-6, 2e-6)},
 )  # fmt: skip
-PEAKS = {"npu_flop_per_s": 4e9, "dram_bytes_per_s": 1e9, "pim_flop_per_s": 5e9}
+PEAKS = {
+    "npu_flop_per_s": 4e9, "dram_bytes_per_s": 1e9, "pim_flop_per_s": 5e9, "vector_ops_per_s": 1e9,
+}  # fmt: skip
 
 
 def test_charts_over_time_by_hand(observed: tuple[Outcome, Result]) -> None:
@@ -184,6 +187,7 @@ def test_charts_over_time_by_hand(observed: tuple[Outcome, Result]) -> None:
     lines = {line.name: line for line in utilisation_chart(result).lines}
     assert {name: pytest.approx(line.y) for name, line in lines.items()} == {
         "NPU arrays": (25, 0, 50, 50), "DRAM data buses": (100, 0, 50, 50), "PIM": (0, 80, 0, 0),
+        "vector units": (0, 30, 20, 20),
     }  # fmt: skip
     assert all(line.x == (0, 1, 2, 2.5) and line.step for line in lines.values())
     power = power_chart(result)
@@ -192,7 +196,11 @@ def test_charts_over_time_by_hand(observed: tuple[Outcome, Result]) -> None:
         "TDP": (8, 8, 8, 8),
     }  # fmt: skip
     assert power.y_range is not None and power.y_range[1] > 8  # nothing is cut off
+    earlier = replace(result, series=replace(SERIES, vector_lane_ops=()))
+    assert "vector units" not in {line.name for line in utilisation_chart(earlier).lines}
+    assert "vector_lane_ops" not in earlier.table("series")
     table = result.table("series")
+    assert table["vector_lane_ops"].tolist() == [0, 300, 100]
     assert table["start_ps"].tolist() == [0, 1_000_000, 2_000_000]
     assert table["dram_j"].tolist() == [2e-6, 1e-6, 1e-6]
 
@@ -236,7 +244,9 @@ def test_intervals_add_up_to_the_run(observed: tuple[Outcome, Result]) -> None:
     assert series == run_series(outcome)
     totals = series_totals(outcome)
     assert {name: sum(getattr(series, name)) for name in totals} == totals
-    assert min(totals["dram_bytes"], totals["pim_bytes"], totals["npu_macs"]) > 0
+    assert (
+        min(totals[name] for name in ("dram_bytes", "pim_bytes", "npu_macs", "vector_lane_ops")) > 0
+    )
     for part, joule in asdict(result.energy_j).items():
         if part != "total":
             assert sum(series.energy_j[part]) == pytest.approx(joule, rel=1e-12)
@@ -311,6 +321,34 @@ def test_the_arrays_have_one_tile_after_the_other(
             assert all(a[1] <= b[0] for a, b in pairwise(spans))
         for start, end, weight in spans:
             assert weight <= elements * (clock.npu_cycle(end) - clock.npu_cycle(start) + 1)
+
+
+@pytest.mark.parametrize("fidelity", ["command", "fast"])
+def test_vector_units_are_no_more_than_there_are(
+    fidelity: str, tiny_card: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Work behind PIM's results lies where it has a unit: within its operator, never on more units
+    than the device has, and not evenly over the time in which PIM multiplies."""
+    seen: list[tuple[WorkOverTime, NDArray[np.int64], NDArray[np.int64]]] = []
+
+    class Watched(WorkOverTime):
+        def spread_beside(
+            self, starts_ps: NDArray[np.int64], ends_ps: NDArray[np.int64],
+            amounts: Iterable[tuple[str, int]],
+        ) -> None:  # fmt: skip
+            seen.append((self, starts_ps, ends_ps))
+            super().spread_beside(starts_ps, ends_ps, amounts)
+
+    monkeypatch.setattr(pimsim.engine.machine, "WorkOverTime", Watched)
+    options = overrides_of(model=tiny_card, batch=8, layers=2, fidelity=fidelity)
+    outcome, _ = observe(resolve("neupims", [*options, "npu.vector.units=2"]))
+    scores = [o for o in outcome.recorder.operators if o.unit == "pim" and o.kind.endswith("score")]
+    own = [spans for work, *spans in seen if work is outcome.recorder.work]
+    assert len(own) == len(scores) > 1
+    for (starts, ends), o in zip(own, scores, strict=True):
+        assert o.start_ps <= starts.min() and ends.max() <= o.end_ps
+        assert max(int(((starts <= at) & (at < ends)).sum()) for at in starts) <= 2
+        assert (ends - starts).sum() < 0.9 * 2 * (o.end_ps - o.start_ps)
 
 
 def test_bytes_are_where_their_commands_are(tiny_card: Path) -> None:

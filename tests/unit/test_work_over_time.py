@@ -60,6 +60,34 @@ def test_too_many_intervals_become_half_as_many() -> None:
     assert (work.interval, work.sums("macs")) == (40, [40, 40, 10])
 
 
+def test_spans_beside_each_other_have_each_as_much_as_it_is_long() -> None:
+    """30 ns in all: 10 of the first and 5 of the second before 10 ns, the last 15 behind."""
+    work = work_of([(0, 1, 1)], macs=0)
+    starts, ends = np.array([0, 5_000, 15_000]), np.array([10_000, 20_000, 20_000])
+    work.spread_beside(starts, ends, [("macs", 60), ("link_bytes", 31)])
+    assert work.sums("macs") == [30, 30, 0]
+    assert work.sums("link_bytes") == [15, 16, 0]
+    work.spread_beside(starts[2:], starts[2:], [("macs", 8)])  # takes no time
+    assert work.sums("macs") == [30, 38, 0]
+
+
+@given(
+    spans=st.lists(st.tuples(st.integers(0, 10**6), st.integers(0, 10**6)), min_size=1),
+    amount=st.integers(1, 10**12),
+)
+def test_beside_or_one_by_one_is_the_same(spans: list[tuple[int, int]], amount: int) -> None:
+    """But for what shares of whole numbers round, a unit a span."""
+    ordered = sorted((min(each), max(each)) for each in spans)
+    beside, single = (WorkOverTime(interval=16, most=16) for _ in range(2))
+    starts, ends = (np.array([each[at] for each in ordered]) for at in (0, 1))
+    beside.spread_beside(starts, ends, [("macs", amount)])
+    single.spread([(a, b, b - a) for a, b in ordered], [("macs", amount)])
+    assert sum(beside.sums("macs")) == amount and min(beside.sums("macs")) >= 0
+    if (ends > starts).any():
+        found, right = (np.cumsum(work.sums("macs")[:16]) for work in (beside, single))
+        assert np.abs(found - right).max() <= 2 * len(spans)
+
+
 @given(
     spans=st.lists(
         st.tuples(st.integers(0, 10**6), st.integers(0, 10**6), st.integers(0, 9)), min_size=1

@@ -30,6 +30,8 @@ class TaskProgress:
     start_ps: int
     tiles: list[Span] = field(default_factory=list)
     """When the arrays have each tile, and its work."""
+    vector: list[Span] = field(default_factory=list)
+    """When each vector unit works on it, and for how many cycles; none: evenly, as all else."""
     early_bursts: int = 0
     """Of its loads, those that were asked for before it began."""
     first_load_ps: int | None = None
@@ -174,13 +176,12 @@ class NpuRecords:
                 posted * burst, 2 * task.executed_macs, task.id.part, task.entries,
             )
         )  # fmt: skip
-        recorder.work.spread(
-            progress.tiles or [(start_ps, end_ps, 1)],
-            (
-                ("macs", task.macs), ("vector_lane_ops", task.vector_lane_ops),
-                ("sram_bytes", task.sram_bytes), ("link_bytes", task.link_bytes),
-            ),
-        )  # fmt: skip
+        whole = progress.tiles or [(start_ps, end_ps, 1)]
+        amounts = {
+            "macs": task.macs, "sram_bytes": task.sram_bytes, "link_bytes": task.link_bytes
+        }  # fmt: skip
+        recorder.work.spread(whole, amounts.items())
+        recorder.work.spread(progress.vector or whole, [("vector_lane_ops", task.vector_lane_ops)])
         recorder.macs["npu"] += task.macs
         recorder.array_cycles += taken
         recorder.vector_unit_cycles += task.vector_unit_cycles

@@ -83,7 +83,7 @@ class NpuSide:
             yield self.env.timeout(task.link_ps)
             self.charge("collective", start)
             return
-        waited = self._vector.take(task, start)
+        waited, self._progress.vector = self._vector.take(task, start)
         moved = self._moved(task) if task.streams or task.scatters else None
         if moved is not None:
             yield moved

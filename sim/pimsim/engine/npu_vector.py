@@ -9,6 +9,7 @@ import numpy as np
 from pimsim.config.npu import NpuConfig
 from pimsim.engine.clock import Clock
 from pimsim.engine.memory import MemoryPort
+from pimsim.engine.work import Span
 from pimsim.hardware.vector_units import lane_share, list_scheduled, shared_end
 from pimsim.mapping.tasks import GemmStep, NpuTask
 
@@ -30,12 +31,18 @@ class VectorSide:
         system = self._port.system
         return system.vector_units is not None and system.pim is not None
 
-    def take(self, task: NpuTask, start_ps: int) -> int:
-        """Deal the task's vectors to the units; NPU cycles that it takes longer as PIM's vector
-        work has some of them."""
+    def take(self, task: NpuTask, start_ps: int) -> tuple[int, list[Span]]:
+        """Deal the task's vectors to the units.
+
+        Returns
+        -------
+        tuple
+            NPU cycles that it takes longer as PIM's vector work has some of them; and when each
+            unit works on it, where others may have units in the meantime (else none).
+        """
         units = self._port.system.vector_units
         if units is None or not task.vector_unit_cycles:
-            return 0
+            return 0, []
         self._port.system.settle_results()
         npu, memory = self._clock.npu, self._clock.memory
         now, vectors = npu.cycle(start_ps), task.vector_unit_cycles // task.vector_each
@@ -45,7 +52,12 @@ class VectorSide:
         free = memory.cycle(npu.edge_ps(ends) + 1) - 1
         units.take(np.where(ends > starts, free, 0))
         alone = -(-vectors // len(ends)) * task.vector_each
-        return int(ends.max(where=ends > starts, initial=now)) - now - alone
+        spans = [
+            (npu.edge_ps(first), npu.edge_ps(end), end - first)
+            for first, end in zip(starts.tolist(), ends.tolist(), strict=True)
+            if end > first
+        ]
+        return int(ends.max(where=ends > starts, initial=now)) - now - alone, spans
 
     def of_lane(self, task: NpuTask, step: GemmStep) -> LaneUnits:
         """Those of the arrays that work on ``step``."""

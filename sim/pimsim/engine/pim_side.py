@@ -65,6 +65,7 @@ class PimSide:
             self.result_tail_cycles += tail
         self.busy_ps += int((last - begin).mean() * float(self.clock.memory_ps))
         self._record(task, group, start)
+        self._spread(task, group, after, start)
 
     def _columns(self) -> int:
         """Dot products of all banks so far."""
@@ -112,11 +113,22 @@ class PimSide:
         recorder.macs["pim"] += task.macs
         recorder.vector_lane_ops += task.vector_lane_ops
         recorder.sram_bytes += task.sram_bytes
-        recorder.work.spread(
-            [(start_ps, int(self.env.now), 1)],
-            (("vector_lane_ops", task.vector_lane_ops), ("sram_bytes", task.sram_bytes)),
-        )
         busy_ps = self.clock.memory.edge_ps(group.vector_busy_cycles)
         recorder.vector_unit_cycles += int(busy_ps // self.clock.npu_ps)
         recorder.bytes_needed["pim_kv"] += task.kv_bytes
         recorder.bytes_needed["pim_weight"] += task.weight_bytes
+
+    def _spread(
+        self, task: PimTask, group: Group, after: ResultWork | None, start_ps: int
+    ) -> None:  # fmt: skip
+        """Vector work over the times in which it has its units, bytes evenly over the task."""
+        work, whole = self.recorder.work, [(start_ps, int(self.env.now), 1)]
+        work.spread(whole, [("sram_bytes", task.sram_bytes)])
+        operations = [("vector_lane_ops", task.vector_lane_ops)]
+        follows = np.zeros(0, bool) if after is None else after.duration > 0
+        if not follows.any():
+            work.spread(whole, operations)
+            return
+        assert after is not None
+        edge, ends = self.clock.memory.edge_ps, group.vector_ends[follows]
+        work.spread_beside(edge(ends - after.duration[follows]), edge(ends), operations)

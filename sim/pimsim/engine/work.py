@@ -9,6 +9,9 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 
+import numpy as np
+from numpy.typing import NDArray
+
 from pimsim.hardware.dram.samples import FIRST_INTERVAL, MOST
 from pimsim.hardware.ticks import Ticks
 
@@ -17,6 +20,7 @@ __all__ = ["KINDS", "Span", "WorkOverTime"]
 KINDS = ("macs", "vector_lane_ops", "sram_bytes", "link_bytes")
 """What is spread: multiply-accumulates of the arrays, operations of vector lanes, bytes of
 scratchpads, bytes over links."""
+Ints = NDArray[np.int64]
 Span = tuple[int, int, int]
 """Start and end in picoseconds, and its weight among others."""
 
@@ -73,6 +77,32 @@ class WorkOverTime:
                     self._add(kind, start, end, upto - before)
                     before = upto
 
+    def spread_beside(
+        self, starts_ps: Ints, ends_ps: Ints, amounts: Iterable[tuple[str, int]]
+    ) -> None:
+        """Deal ``amounts`` to many spans, which may lie beside each other, by how long each is.
+
+        Parameters
+        ----------
+        starts_ps, ends_ps
+            Of each span, in picoseconds; both of one shape, with a span at least.
+        amounts
+            Kinds, and how much there is of each.
+        """
+        whole = int((ends_ps - starts_ps).sum())
+        if self._stopped or not whole:
+            self.spread([(int(starts_ps.min()), int(ends_ps.max()), 0)], amounts)
+            return
+        self._reach(int(ends_ps.max()))
+        edges = np.array(self._edges, np.int64)
+        # of all spans together, what lies before each edge
+        passed = (_since(starts_ps, edges) - _since(ends_ps, edges)).tolist()
+        for kind, amount in amounts:
+            upto = [amount * each // whole for each in passed]
+            sums = self._sums[kind]
+            for at in range(len(sums)):
+                sums[at] += upto[at + 1] - upto[at]
+
     def _add(self, kind: str, start: int, end: int, amount: int) -> None:
         if not amount:
             return
@@ -98,3 +128,12 @@ class WorkOverTime:
             self._edges.append(self.clock.edge_ps(len(self._edges) * self.interval))
             for sums in self._sums.values():
                 sums.append(0)
+
+
+def _since(times: Ints, edges: Ints) -> Ints:
+    """Of each of ``edges`` the sum of how long each of ``times`` is past, shape (edges,)."""
+    ordered = np.sort(times)
+    sums = np.concatenate((np.zeros(1, np.int64), np.cumsum(ordered)))
+    count = np.searchsorted(ordered, edges)
+    found: Ints = count * edges - sums[count]
+    return found

@@ -200,6 +200,12 @@ def utilisation_chart(result: Result) -> XYChart:
             series.npu_macs,
             peaks["npu_flop_per_s"] / 2,
         ),
+        (
+            unit_words("vector"),
+            UNIT_COLOURS["vector"],
+            series.vector_lane_ops,
+            peaks.get("vector_ops_per_s", 0.0),
+        ),
         (METRICS["dram_bus"].words, "#009E73", series.dram_bytes, peaks["dram_bytes_per_s"]),
         (
             unit_words("pim"),
@@ -215,8 +221,8 @@ def utilisation_chart(result: Result) -> XYChart:
     ]
     return XYChart(
         "utilisation", "Work done over time",
-        "Multiplications of the arrays and of PIM, and bytes on the data buses, when they take "
-        "place, as a share of what the unit could do.",
+        "Multiplications of the arrays and of PIM, operations of vector lanes, and bytes on the "
+        "data buses, when they take place, as a share of what the unit could do.",
         "time (us)", "share of the peak (%)", lines=tuple(lines),
         x_range=(0.0, series.end_ps[-1] / 1e6), y_range=(0.0, 105.0),
     )  # fmt: skip

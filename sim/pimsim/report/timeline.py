@@ -118,7 +118,8 @@ def _operators(builder: _Builder, outcome: Outcome) -> None:
 
 
 def _counters(builder: _Builder, result: Result) -> None:
-    """The run's intervals: rates of the data buses, of the banks, of the arrays, and power."""
+    """The run's intervals: rates of the data buses, of the banks, of arrays and vector units, and
+    power."""
     series = result.series
     assert series is not None  # of a run that was simulated just now
     peak = result.peaks["npu_flop_per_s"] / 2
@@ -129,6 +130,10 @@ def _counters(builder: _Builder, result: Result) -> None:
         (METRICS["npu"].words, METRICS["npu"].unit, shares),
         ("power of the device", "W", series.rates(joules)),
     ]
+    lanes = result.peaks.get("vector_ops_per_s")
+    if lanes is not None:
+        shares = [100 * rate / lanes for rate in series.rates(series.vector_lane_ops)]
+        rows.insert(2, (unit_words("vector"), "% of peak", shares))
     if any(series.pim_bytes):
         banks = [rate / 1e9 for rate in series.rates(series.pim_bytes)]
         rows.insert(1, ("PIM bandwidth in the banks", "GB/s", banks))

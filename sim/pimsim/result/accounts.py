@@ -23,11 +23,11 @@ from pimsim.hardware.dram.waiting import charged_counters
 from pimsim.hardware.energy.dram import DramCounts, count_dram, dram_energy
 from pimsim.hardware.energy.limits import PowerLimit
 from pimsim.hardware.energy.npu import NpuCounts, npu_energy
+from pimsim.hardware.energy.peak import device_peak_w
 from pimsim.hardware.energy.pim import PimCounts, pim_energy
 from pimsim.hardware.energy.static import (
     StaticPower,
     device_static,
-    dram_peak_w,
     peak_gb_per_s,
     refresh_w,
     standby_w,
@@ -163,10 +163,13 @@ def power_facts(outcome: Outcome) -> PowerFacts:
         limits.append(
             PowerLimit("pim.power_cap_w", f"PIM {pim.name} in a stack", found, pim.power_cap_w)
         )
-    buffers = 1 if pim is None else pim.row_buffers
+    whole = outcome.device.whole
+    peak = device_peak_w(
+        config.npu, memory, pim, config.link, config.energy, whole.tp * whole.pp, whole.dtype_bytes
+    )
     return PowerFacts(
-        dram.background_j, least_w * time_s, most_w * time_s,
-        dram_peak_w(memory, config.energy, buffers), tuple(limits),
+        dram.background_j, least_w * time_s, most_w * time_s, peak["dram"],
+        fsum((*peak.values(), static_power(config, memory).total)), tuple(limits),
     )  # fmt: skip
 
 

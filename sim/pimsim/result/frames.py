@@ -89,4 +89,5 @@ def _intervals(result: Result) -> dict[str, Sequence[float]]:
     one = asdict(result.series)
     joules = one.pop("energy_j")
     starts = (0, *result.series.end_ps[:-1])
-    return {"start_ps": starts, **one, **{f"{part}_j": j for part, j in joules.items()}}
+    columns = {"start_ps": starts, **one, **{f"{part}_j": j for part, j in joules.items()}}
+    return {name: column for name, column in columns.items() if len(column) == len(starts)}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from itertools import pairwise
-from math import fsum, isclose, isfinite
+from math import fsum, inf, isclose, isfinite
 
 from pimsim.config.errors import CheckFailed
 from pimsim.hardware.energy.limits import PowerLimit, check_limits
@@ -36,6 +36,8 @@ class PowerFacts:
     """All ranks open all the time."""
     dram_most_w: float = float("inf")
     """What the DRAM draws at most for a short time."""
+    device_most_w: float = float("inf")
+    """What the device draws at most: all of its parts at their peaks at once."""
     limits: tuple[PowerLimit, ...] = ()
 
 
@@ -100,7 +102,8 @@ def check_invariants(result: Result, facts: RunFacts) -> None:
     - power is energy over time, by part, and never less than the static power
     - utilisations are shares
     - over time, what is done in the intervals adds up to what was done and used, exactly; in none
-      is a unit above its peak, the device below its static power or the DRAM above its most
+      is a unit above its peak, the device below its static power or above the sum of its parts'
+      peaks, or the DRAM above its most
     - a pipeline's slowest stage sets the rate, and its stages' energy is that of the tokens
 
     Raise ``InputError`` where power is above a limit that the input sets: of a device, of PIM in
@@ -254,9 +257,12 @@ def _power(result: Result, facts: RunFacts) -> Iterator[str]:
 _SERIES_PEAKS = (
     ("dram_bytes", 1, "dram_bytes_per_s"),
     ("npu_macs", 2, "npu_flop_per_s"),
+    ("vector_lane_ops", 1, "vector_ops_per_s"),
     ("pim_macs", 2, "pim_flop_per_s"),
 )
 """Amounts of ``Series``, how many a peak counts for one, and the peak."""
+_UNBOUNDED = {"vector_ops_per_s": inf}
+"""Peaks that there are not where the unit never queues; of any other none is possible without."""
 
 
 def _series(result: Result, series: Series, facts: RunFacts) -> Iterator[str]:
@@ -271,7 +277,7 @@ def _series(result: Result, series: Series, facts: RunFacts) -> Iterator[str]:
         if sum(amounts) != total or min(amounts) < 0:
             yield f"{name} over time: {sum(amounts)}, least {min(amounts)}; in all {total}"
     for name, times, peak in _SERIES_PEAKS:
-        most = result.peaks.get(peak, 0.0) / times * 1e-12
+        most = result.peaks.get(peak, _UNBOUNDED.get(peak, 0.0)) / times * 1e-12
         for at, (amount, length) in enumerate(zip(getattr(series, name), lengths, strict=True)):
             if amount > most * (length + facts.clock_ps) * (1 + _SHARE_TOLERANCE) + 1:
                 yield f"{name} in interval {at}: {amount} in {length} ps, at most {most * length:g}"
@@ -282,8 +288,12 @@ def _series(result: Result, series: Series, facts: RunFacts) -> Iterator[str]:
     static_w = result.static_w.get("total", 0.0)
     parts = zip(*series.energy_j.values(), strict=True)
     for at, (length, each) in enumerate(zip(lengths, parts, strict=True)):
-        if fsum(each) < static_w * length * 1e-12 * (1 - _ENERGY_TOLERANCE):
-            yield f"interval {at} takes {fsum(each)} J in {length} ps, {static_w} W are static"
+        joule = fsum(each)
+        if joule < static_w * length * 1e-12 * (1 - _ENERGY_TOLERANCE):
+            yield f"interval {at} takes {joule} J in {length} ps, {static_w} W are static"
+        most_w = facts.power.device_most_w
+        if joule > most_w * (length + facts.clock_ps) * 1e-12 * (1 + _ENERGY_TOLERANCE):
+            yield f"interval {at} takes {joule} J in {length} ps, {most_w} W at most"
     for at, (length, joule) in enumerate(zip(lengths, series.energy_j["dram"], strict=True)):
         most_w = facts.power.dram_most_w * (1 + facts.clock_ps / length)
         if joule > most_w * length * 1e-12:

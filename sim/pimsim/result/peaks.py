@@ -10,6 +10,7 @@ from pimsim.config.run import RunConfig
 from pimsim.engine.device import Device
 from pimsim.hardware.dram.device_memory import device_memory
 from pimsim.hardware.dram.peak import column_clocks, peak_bytes_per_s
+from pimsim.hardware.npu.vector_timing import vector_timing
 
 __all__ = ["device_peaks", "pim_element_bytes", "run_peaks"]
 
@@ -34,7 +35,8 @@ def device_peaks(
     Returns
     -------
     dict[str, float]
-        ``npu_flop_per_s``: every multiplier of the arrays at work. ``dram_bytes_per_s``: every
+        ``npu_flop_per_s``: every multiplier of the arrays at work. ``vector_ops_per_s``: every lane
+        of the vector units, where these queue. ``dram_bytes_per_s``: every
         burst slot of every data bus. ``npu_bytes_per_s``: the same as far as a network between
         cores and channels passes it on. ``pim_flop_per_s``: one dot product a column slot in every
         bank, and ``pim_KIND_bytes_per_s``, the bytes that they read, where KIND lies on PIM.
@@ -50,6 +52,9 @@ def device_peaks(
         "dram_bytes_per_s": bus,
         "npu_bytes_per_s": through,
     }
+    if vector_timing(npu.vector).queues:
+        lanes = npu.vector.units * npu.vector.lanes
+        peaks["vector_ops_per_s"] = float(lanes * npu.frequency)
     if pim_bytes and config.pim is not None:
         kernel = device_memory(memory)
         banks = kernel.organization.channels * kernel.organization.ranks * kernel.organization.banks

@@ -77,6 +77,7 @@ def run_series(outcome: Outcome) -> Series:
         dram_bytes=tuple(dram_bytes.tolist()),
         pim_bytes=tuple(read.tolist()),
         npu_macs=tuple(work["macs"].tolist()),
+        vector_lane_ops=tuple(work["vector_lane_ops"].tolist()),
         pim_macs=tuple((counts[:, C_COMP_COLUMNS] * macs).tolist()),
         link_bytes=tuple(work["link_bytes"].tolist()),
         energy_j=_energy(outcome, grid, counts, read, work, np.diff(rows[:, A_ACTIVE])),
@@ -96,6 +97,7 @@ def series_totals(outcome: Outcome) -> dict[str, int]:
         "dram_bytes": int(counter[_BURSTS].sum()) * system.memory.organization.burst_bytes,
         "pim_bytes": totals.pim_read_bytes,
         "npu_macs": totals.macs,
+        "vector_lane_ops": totals.vector_lane_ops,
         "pim_macs": int(counter[C_COMP_COLUMNS]) * macs,
         "link_bytes": totals.link_bytes,
     }

@@ -169,6 +169,8 @@ class Series(Strict):
     link_bytes: tuple[int, ...]
     energy_j: Mapping[str, tuple[float, ...]]
     """By part, as ``Energy`` has them."""
+    vector_lane_ops: tuple[int, ...] = ()
+    """Operations of the lanes of vector units, when these have them; empty in earlier results."""
 
     @property
     def lengths_s(self) -> list[float]:

@@ -356,6 +356,7 @@ class MemorySystem:
         group = Group(ticket, 8, marks=(first_mark, first_mark + marks), after=after, is_pim=True)
         self._own(group)
         self._pim_state = self._no_after() if after is None else self._start_after(start, after)
+        group.vector_ends = self._pim_state["finish"]
         if after is not None and after.spread and self.order is not None:
             # PIM's outputs lie where the next operand would, over all channels
             first = self.order.burst

@@ -145,6 +145,8 @@ class Group:
     block_cycles: Ints = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
     """Arrival of each block of the tracked stream."""
     vector_busy_cycles: int = 0
+    vector_ends: Ints = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+    """Cycle in which the vector work behind each result of PIM ends, by entry of ``after``."""
     lookahead: int = INFINITY
     """Cycles from any command to the first request that its data could release."""
     tickets: tuple[int, ...] = ()

@@ -18,7 +18,7 @@ class VectorTiming:
     """
 
     queues: ClassVar[bool] = True
-    """Operations wait for a unit; else there are as many as it takes."""
+    """Operations wait for a unit; else there are as many as it takes, and no most that they do."""
 
     def elements(self, kind: str, width: int) -> int:
         """Of ``width`` elements of an operation, those that it takes the time of."""

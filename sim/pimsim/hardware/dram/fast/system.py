@@ -269,7 +269,7 @@ class FastMemorySystem:
         free = np.full(0 if after is None else after.units, first, np.int64)
         if self.vector_units is not None and len(free):
             free = self.vector_units.free
-        finish = np.zeros(0 if after is None else len(after.duration), np.int64)
+        finish = group.vector_ends = np.zeros(0 if after is None else len(after.duration), np.int64)
         self._running = _Running(
             group, operation, self._tick, tick, after, free, finish, last=first - 1
         )
