@@ -130,7 +130,7 @@ def _system(draw: Draw) -> Iterator[str]:
 def _stream(draw: Draw) -> Iterator[str]:
     from pimsim.config.loader import load_stream_pim
     from pimsim.hardware.energy.limits import check_limits
-    from pimsim.hardware.energy.pim_stream import cap_of, fullest_stack_w, stream_energy_pj
+    from pimsim.hardware.energy.pim import cap_of, fullest_stack_w, stream_energy_pj
     from pimsim.hardware.pim.designs import mapping_of
     from pimsim.hardware.pim.stream import peak_interval_cycles, run_stream
 

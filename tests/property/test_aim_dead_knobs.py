@@ -9,7 +9,7 @@ from stream_knobs import memory_knobs
 
 from pimsim.config.errors import InputError
 from pimsim.config.loader import load_stream_pim
-from pimsim.hardware.energy.pim_stream import stream_energy_pj
+from pimsim.hardware.energy.pim import stream_energy_pj
 from pimsim.hardware.pim.aim_isr import isr_stream, parse_isr_trace
 from pimsim.hardware.pim.designs.aim import gemv
 from pimsim.hardware.pim.stream import peak_interval_cycles, run_stream

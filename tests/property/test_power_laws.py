@@ -16,7 +16,7 @@ from pimsim.config.run import RunConfig
 from pimsim.hardware.dram.device_memory import device_memory
 from pimsim.hardware.dram.replay import replay
 from pimsim.hardware.energy.dram import count_dram, dram_energy
-from pimsim.hardware.energy.pim_stream import fullest_stack_w, static_stack_w
+from pimsim.hardware.energy.pim import fullest_stack_w, static_stack_w
 from pimsim.hardware.energy.static import (
     device_static,
     peak_gb_per_s,
@@ -147,7 +147,7 @@ def test_a_stack_of_a_design_keeps_its_cap(name: str, tmp_path: Path) -> None:
         result = run_stream(design, stream)
         found = fullest_stack_w(design, result.channel_commands, result.cycles * design.tCK)
     else:
-        from pimsim.hardware.energy.pim_stream import stream_energy_pj
+        from pimsim.hardware.energy.pim import stream_energy_pj
         from pimsim.hardware.pim.designs.attacc import attention_cycles
 
         one = attention_cycles(design, 16, 128, 1024, design.element_bytes)

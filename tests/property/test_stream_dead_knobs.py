@@ -10,7 +10,7 @@ from stream_knobs import memory_knobs
 from pimsim.config.errors import InputError
 from pimsim.config.loader import load_stream_pim
 from pimsim.config.pim import PimDesignConfig
-from pimsim.hardware.energy.pim_stream import stream_energy_pj
+from pimsim.hardware.energy.pim import stream_energy_pj
 from pimsim.hardware.pim.designs import mapping_of
 from pimsim.hardware.pim.host_traffic import host_traffic
 from pimsim.hardware.pim.stream import CommandStream, run_stream

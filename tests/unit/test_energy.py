@@ -8,11 +8,13 @@ import pytest
 
 from pimsim.config.energy import EnergyConfig
 from pimsim.config.errors import InputError
-from pimsim.config.loader import load_energy, load_memory, load_run
+from pimsim.config.loader import load_energy, load_memory, load_pim, load_run
 from pimsim.config.memory import MemoryConfig
+from pimsim.config.resources import preset_names
+from pimsim.hardware.energy.counts import energy_j, energy_pj
 from pimsim.hardware.energy.dram import DramCounts, command_energy, count_dram, dram_energy
 from pimsim.hardware.energy.npu import NpuCounts, npu_energy
-from pimsim.hardware.energy.pim import PimCounts, pim_energy
+from pimsim.hardware.energy.pim import PimCounts, pim_energy, stream_costs
 from pimsim.hardware.energy.static import device_static
 
 PJ = 1e-12
@@ -228,3 +230,28 @@ def test_currents_that_give_negative_energy_are_refused(memory: MemoryConfig) ->
     currents = memory.currents.model_copy(update={"IDD4R": memory.currents.IDD3N / 2})
     with pytest.raises(InputError, match=r"currents\.IDD4R .* below the standby"):
         command_energy(memory.model_copy(update={"currents": currents}), energy("default"))
+
+
+def test_energy_is_counts_times_what_one_costs() -> None:
+    """By part, a count in several, one that costs nothing that is known; sums do not lose digits."""
+    costs = {"act": {"row": 2.5}, "rd": {"column": 3.0, "io": 0.5}, "pre": {}, "ps": {"row": 1e-3}}
+    found = energy_pj({"act": 4, "rd": 10, "pre": 7, "ps": 500}, costs)
+    assert found == {"row": 10.5, "column": 30.0, "io": 5.0}
+    assert energy_j({"rd": 10}, costs) == {"column": 30e-12, "io": 5e-12}
+    with pytest.raises(KeyError, match="wr"):
+        energy_pj({"wr": 1}, costs)
+    tenths = {str(at): {"part": 0.1} for at in range(10)}
+    assert energy_pj(dict.fromkeys(tenths, 1), tenths) == {"part": 1.0}
+
+
+@pytest.mark.parametrize("name", preset_names("pim"))
+def test_every_command_of_a_stream_costs_what_its_banks_cost(name: str) -> None:
+    design = load_pim(name).config
+    if design.controller is None:
+        return
+    costs = stream_costs(design)
+    assert costs.keys() == design.all_commands.keys()
+    for command, config in design.all_commands.items():
+        each = {} if config.energy is None else {config.energy: design.energy_pj[config.energy]}
+        banks = design.banks_reached(command)
+        assert costs[command] == {part: pj * banks for part, pj in each.items()}

@@ -13,7 +13,7 @@ from tests.oracle.bare_memory import bare_memory
 from pimsim.config.errors import InputError
 from pimsim.config.loader import load_stream_pim
 from pimsim.config.pim import PimDesignConfig
-from pimsim.hardware.energy.pim_stream import stream_energy_pj
+from pimsim.hardware.energy.pim import stream_energy_pj
 from pimsim.hardware.pim.designs import design_names, mapping_of
 from pimsim.hardware.pim.stream import StreamBuilder, StreamResult, run_stream
 from pimsim.hardware.pim.stream_kernel import schedule

@@ -10,7 +10,7 @@ from tests.oracle.stream_rules import broken_rules, reached
 
 from pimsim.config.errors import InputError
 from pimsim.config.loader import load_stream_pim
-from pimsim.hardware.energy.pim_stream import stream_energy_pj
+from pimsim.hardware.energy.pim import stream_energy_pj
 from pimsim.hardware.pim.designs import mapping_of
 from pimsim.hardware.pim.stream import peak_interval_cycles, run_stream
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from pimsim.config.loader import load_energy, load_run, load_stream_pim
-from pimsim.hardware.energy.pim_stream import (
+from pimsim.hardware.energy.pim import (
     cap_of,
     fullest_stack_w,
     static_stack_w,

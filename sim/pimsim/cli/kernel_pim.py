@@ -162,7 +162,7 @@ def _as_json(design: PimDesignConfig, result: StreamResult, macs: int | None) ->
     """A stream's run as JSON. ``utilisation.banks``: share of time in which the channels'
     banks compute; ``macs``: multiply-accumulates of the operation, of the most possible."""
     from pimsim.hardware.energy.limits import check_limits
-    from pimsim.hardware.energy.pim_stream import (
+    from pimsim.hardware.energy.pim import (
         cap_of,
         fullest_stack_w,
         static_stack_w,

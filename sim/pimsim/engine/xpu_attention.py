@@ -14,7 +14,7 @@ from pimsim.config.pim import PimDesignConfig
 from pimsim.config.system import SystemConfig
 from pimsim.engine.xpu_rules import cost_rules
 from pimsim.hardware.energy.limits import check_limits
-from pimsim.hardware.energy.pim_stream import cap_of, stream_energy_pj
+from pimsim.hardware.energy.pim import cap_of, stream_energy_pj
 from pimsim.hardware.pim.designs.attacc import attention_cycles
 from pimsim.hardware.xpu import roofline
 from pimsim.hardware.xpu.flash import FlashAttention

@@ -9,7 +9,7 @@ from math import fsum
 from pimsim.config.system import SystemConfig
 from pimsim.engine.xpu_block import BlockCost, KernelTime
 from pimsim.hardware.energy.limits import PowerLimit, check_limits
-from pimsim.hardware.energy.pim_stream import cap_of
+from pimsim.hardware.energy.pim import cap_of
 from pimsim.hardware.energy.system_static import processor_w, system_static
 from pimsim.mapping.kernels import BlockKernels
 from pimsim.workload.trace import OperatorTrace

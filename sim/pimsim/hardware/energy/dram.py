@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from pimsim.config.energy import EnergyConfig
 from pimsim.config.errors import InputError
 from pimsim.config.memory import MemoryConfig
+from pimsim.hardware.energy.counts import Costs, energy_j
 
 __all__ = [
     "CommandEnergy",
@@ -18,7 +19,6 @@ __all__ = [
     "dram_energy",
 ]
 
-_J_PER_PJ = 1e-12
 _PS_PER_NS = 1000
 _W_PER_MW = 1e-3
 
@@ -193,14 +193,13 @@ def command_energy(memory: MemoryConfig, energy: EnergyConfig) -> CommandEnergy:
 def dram_energy(counts: DramCounts, memory: MemoryConfig, energy: EnergyConfig) -> DramEnergy:
     """Energy of the normal commands, refresh and background; PIM commands: ``pim_energy``."""
     one = command_energy(memory, energy)
-    return DramEnergy(
-        activate_j=counts.act * one.activate_pj * _J_PER_PJ,
-        read_j=counts.rd * one.read_pj * _J_PER_PJ,
-        write_j=counts.wr * one.write_pj * _J_PER_PJ,
-        refresh_j=(counts.ref * one.refresh_pj + counts.refpb * one.bank_refresh_pj) * _J_PER_PJ,
-        background_j=(
-            counts.active_rank_ps * one.active_rank_w + counts.idle_rank_ps * one.idle_rank_w
-        )
-        * _J_PER_PJ,
-        io_j=(counts.rd + counts.wr) * one.burst_io_pj * _J_PER_PJ,
-    )
+    costs: Costs = {
+        "act": {"activate_j": one.activate_pj},
+        "rd": {"read_j": one.read_pj, "io_j": one.burst_io_pj},
+        "wr": {"write_j": one.write_pj, "io_j": one.burst_io_pj},
+        "ref": {"refresh_j": one.refresh_pj},
+        "refpb": {"refresh_j": one.bank_refresh_pj},
+        "active_rank_ps": {"background_j": one.active_rank_w},
+        "idle_rank_ps": {"background_j": one.idle_rank_w},
+    }
+    return DramEnergy(**energy_j(asdict(counts), costs))

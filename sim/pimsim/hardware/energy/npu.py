@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from math import fsum
 
 from pimsim.config.energy import EnergyConfig
+from pimsim.hardware.energy.counts import Costs, energy_j
 
 __all__ = ["NpuCounts", "NpuEnergy", "npu_energy"]
 
-_J_PER_PJ = 1e-12
+_BITS = 8
 
 
 @dataclass(frozen=True)
@@ -47,9 +48,10 @@ class NpuEnergy:
 
 def npu_energy(counts: NpuCounts, energy: EnergyConfig) -> NpuEnergy:
     """Energy of ``counts``; what grows with time is ``static.py``'s."""
-    return NpuEnergy(
-        mac_j=counts.macs * energy.npu_mac_pj * _J_PER_PJ,
-        vector_j=counts.vector_lane_ops * energy.vector_op_pj * _J_PER_PJ,
-        sram_j=counts.sram_bytes * 8 * energy.sram_pj_per_bit * _J_PER_PJ,
-        link_j=counts.link_bytes * 8 * energy.link_pj_per_bit * _J_PER_PJ,
-    )
+    costs: Costs = {
+        "macs": {"mac_j": energy.npu_mac_pj},
+        "vector_lane_ops": {"vector_j": energy.vector_op_pj},
+        "sram_bytes": {"sram_j": _BITS * energy.sram_pj_per_bit},
+        "link_bytes": {"link_j": _BITS * energy.link_pj_per_bit},
+    }
+    return NpuEnergy(**energy_j(asdict(counts), costs))

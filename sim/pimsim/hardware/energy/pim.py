@@ -1,18 +1,32 @@
-"""Energy of PIM commands: rows opened, dot products in the banks, operands, results."""
+"""Energy of PIM: of designs whose commands go through the memory's controller, and of those with
+one of their own.
+
+The former by what is done in commands of the memory, in bytes and in multiplications; the latter by
+their papers' picojoule of a command in a bank. Both are costs of counts (``counts.py``).
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from math import fsum
 
 from pimsim.config.energy import EnergyConfig
 from pimsim.config.memory import MemoryConfig
+from pimsim.config.pim import PimDesignConfig
+from pimsim.hardware.energy.counts import Costs, energy_j, energy_pj
 from pimsim.hardware.energy.dram import command_energy
+from pimsim.hardware.energy.limits import PowerLimit
 
-__all__ = ["PimCounts", "PimEnergy", "pim_energy"]
+__all__ = [
+    "PimCounts", "PimEnergy", "cap_of", "fullest_stack_w", "pim_costs", "pim_energy",
+    "static_stack_w", "stream_costs", "stream_energy_pj",
+]  # fmt: skip
 
-_J_PER_PJ = 1e-12
 _BITS = 8
+
+
+# designs whose commands go through the memory's controller ----------------------------------------
 
 
 @dataclass(frozen=True)
@@ -54,16 +68,11 @@ class PimEnergy:
     @property
     def total_j(self) -> float:
         """All parts."""
-        return fsum(
-            (
-                self.activate_j, self.array_j, self.mac_j, self.buffer_j, self.gwrite_j,
-                self.readres_j, self.io_j,
-            )
-        )  # fmt: skip
+        return fsum(asdict(self).values())
 
 
-def pim_energy(counts: PimCounts, memory: MemoryConfig, energy: EnergyConfig) -> PimEnergy:
-    """Energy of the PIM commands in ``counts``.
+def pim_costs(memory: MemoryConfig, energy: EnergyConfig) -> Costs:
+    """What one of each of ``PimCounts`` costs.
 
     In commands of the same memory, as the NeuPIMs artifact counts them (MECHANISMS, Parameters):
     a bank of G_ACT is an ACT, GWRITE reads every burst of a row (16 of HBM2's), READRES is one
@@ -73,14 +82,59 @@ def pim_energy(counts: PimCounts, memory: MemoryConfig, energy: EnergyConfig) ->
     """
     one = command_energy(memory, energy)
     org = memory.organization
-    byte_pj = one.read_pj / org.burst_bytes
-    buffer_bytes = counts.broadcast_bytes + counts.gwrite * org.row_bytes
-    return PimEnergy(
-        activate_j=counts.gact_banks * one.activate_pj * _J_PER_PJ,
-        array_j=counts.read_bytes * energy.pim_array_factor * byte_pj * _J_PER_PJ,
-        mac_j=counts.macs * energy.pim_mac_pj * _J_PER_PJ,
-        buffer_j=buffer_bytes * _BITS * energy.pim_buffer_pj_per_bit * _J_PER_PJ,
-        gwrite_j=counts.gwrite * org.columns * one.read_pj * _J_PER_PJ,
-        readres_j=counts.readres * one.read_pj * _J_PER_PJ,
-        io_j=counts.readres * one.burst_io_pj * _J_PER_PJ,
-    )
+    byte_pj = _BITS * energy.pim_buffer_pj_per_bit
+    return {
+        "gact_banks": {"activate_j": one.activate_pj},
+        "read_bytes": {"array_j": energy.pim_array_factor * one.read_pj / org.burst_bytes},
+        "macs": {"mac_j": energy.pim_mac_pj},
+        "broadcast_bytes": {"buffer_j": byte_pj},
+        "gwrite": {"gwrite_j": org.columns * one.read_pj, "buffer_j": org.row_bytes * byte_pj},
+        "readres": {"readres_j": one.read_pj, "io_j": one.burst_io_pj},
+    }
+
+
+def pim_energy(counts: PimCounts, memory: MemoryConfig, energy: EnergyConfig) -> PimEnergy:
+    """Energy of the PIM commands in ``counts``."""
+    return PimEnergy(**energy_j(asdict(counts), pim_costs(memory, energy)))
+
+
+# designs with a controller of their own -----------------------------------------------------------
+
+
+def stream_costs(design: PimDesignConfig) -> Costs:
+    """What each command of ``design`` costs in all banks that it reaches, under its energy class;
+    dynamic energy only."""
+    return {
+        name: {} if command.energy is None
+        else {command.energy: design.energy_pj[command.energy] * design.banks_reached(name)}
+        for name, command in design.all_commands.items()
+    }  # fmt: skip
+
+
+def stream_energy_pj(design: PimDesignConfig, commands: Mapping[str, int]) -> dict[str, float]:
+    """pJ by energy class of ``commands`` (counts over all channels)."""
+    return energy_pj(commands, stream_costs(design))
+
+
+def fullest_stack_w(
+    design: PimDesignConfig, channels: Sequence[Mapping[str, int]], time_ps: int
+) -> float:
+    """Watt that the commands of the fullest stack draw over ``time_ps``; ``channels``: commands of
+    each channel by name."""
+    each, costs = design.organization.channels_per_stack, stream_costs(design)
+    channel_pj = [fsum(energy_pj(commands, costs).values()) for commands in channels]
+    stacks = [fsum(channel_pj[at : at + each]) for at in range(0, len(channel_pj), each)]
+    return max(stacks, default=0.0) / time_ps if time_ps else 0.0
+
+
+def static_stack_w(design: PimDesignConfig) -> float:
+    """Watt of one full stack at rest."""
+    org = design.organization
+    return min(org.channels, org.channels_per_stack) * design.static_w_per_channel
+
+
+def cap_of(design: PimDesignConfig, found_w: float, key: str) -> list[PowerLimit]:
+    """The limit of the power of a stack, if the design has one; ``key`` names it."""
+    if design.power_cap_w is None:
+        return []
+    return [PowerLimit(key, f"PIM {design.name} in a stack", found_w, design.power_cap_w)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from math import fsum
 
 from pimsim.config.system import SystemConfig
-from pimsim.hardware.energy.pim_stream import static_stack_w
+from pimsim.hardware.energy.pim import static_stack_w
 
 __all__ = ["processor_w", "system_static"]
 
