@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import accumulate
+from itertools import accumulate, chain, islice
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,9 +19,11 @@ from pimsim.hardware.npu.vector_timing import vector_timing
 from pimsim.hardware.pim.kv_layout import KvRows
 from pimsim.hardware.pim.programs import (
     AttentionShape,
-    score_program,
+    Placement,
+    place,
+    score_placement,
     value_chunks,
-    value_program,
+    value_placement,
 )
 from pimsim.mapping.front_end import front_end
 from pimsim.mapping.result_writes import result_writes
@@ -93,13 +95,21 @@ def _placed(
     return by_channel, len(programs) * each, after
 
 
-def _by_part(program: Ints, parts: int) -> Ints:
-    """``program`` with a mark for each part of a head, whose ``parts`` are read one after the
+def _by_request(
+    parts: Sequence[Sequence[Placement]], operand_row: int, pim: PimConfig
+) -> list[Ints]:
+    """The program of each request, whose parts follow one another."""
+    found = iter(place(list(chain(*parts)), (operand_row, pim.operand_rows)))
+    programs = (list(islice(found, len(own))) for own in parts)
+    return [own[0] if len(own) == 1 else np.concatenate(own) for own in programs]
+
+
+def _mark_parts(program: Ints, parts: int) -> None:
+    """Give ``program`` a mark for each part of a head, whose ``parts`` are read one after the
     other, chunk by chunk, in place of one for the head."""
     marked = np.flatnonzero(program[:, P_MARK] >= 0)
     program[marked, P_MARK] *= parts
     program[marked, P_MARK] += np.arange(len(marked)) % parts
-    return program
 
 
 def score_work(
@@ -112,15 +122,16 @@ def score_work(
     Operands come from rows in turn, from ``operand_row`` on.
     """
     shape, contexts = batch.shape, batch.contexts
-    programs = []
-    wrap = operand_row, pim.operand_rows
+    parts: list[list[Placement]] = []
     for number, own in enumerate(batch.rows):
         row, mark = operand_row + number * len(shape.key_pieces), number * shape.heads
-        parts = [
-            score_program(shape, s.stop, own, row, mark, pim.composite_gemv, wrap, s.start)
-            for s in batch.spans(number)
-        ]
-        programs.append(parts[0] if len(parts) == 1 else np.concatenate(parts))
+        parts.append(
+            [
+                score_placement(shape, span.stop, own, row, mark, pim.composite_gemv, span.start)
+                for span in batch.spans(number)
+            ]
+        )
+    programs = _by_request(parts, operand_row, pim)
     timing = vector_timing(vector)
     partial = shape.head_chunks - 1
     duration = [
@@ -142,28 +153,31 @@ def value_work(
     stay in the scratchpad, or go where ``pim.result_writes`` has them go.
     """
     shape = batch.shape
-    programs, duration, outputs = [], [], []
+    placed: list[list[Placement]] = []
+    duration, outputs = [], []
     writes = result_writes(pim)
-    parts = writes.parts(shape)
-    wrap = operand_row, pim.operand_rows
+    add = vector_cycles("add", shape.value_dim, vector)
+    head_bytes = shape.value_dim * element_bytes
     for number, own in enumerate(batch.rows):
         spans, mark = batch.spans(number), number * shape.heads
         each = [value_chunks(shape, span) for span in spans]
         chunks = sum(each)
         row = operand_row + number * shape.heads * chunks
-        program = np.concatenate(
+        placed.append(
             [
-                value_program(
+                value_placement(
                     shape, span.stop, own, row + shape.heads * before, mark, pim.composite_gemv,
-                    wrap, span.start,
+                    span.start,
                 )
                 for span, before in zip(spans, (0, *accumulate(each)), strict=False)
             ]
         )  # fmt: skip
-        programs.append(_by_part(program, parts))
         partial = chunks > 1
-        add = vector_cycles("add", shape.value_dim, vector)
         duration.append((chunks - 1) * add if partial else NOTHING)
-        head_bytes = shape.value_dim * element_bytes
         outputs.append(writes.value_bytes(head_bytes, partial))
+    parts = writes.parts(shape)
+    programs = _by_request(placed, operand_row, pim)
+    if parts > 1:
+        for program in programs:
+            _mark_parts(program, parts)
     return _placed(batch, programs, duration, outputs, memory, pim, vector, parts)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
+
 from pimsim.config.errors import InputError
 from pimsim.config.npu import SystolicConfig
 from pimsim.hardware.npu.dataflows import load_dataflow
 from pimsim.hardware.npu.operands import shared_reads
-from pimsim.hardware.npu.plan import GemmPlan, ceil_div
+from pimsim.hardware.npu.plan import Count, GemmPlan, ceil_div
 from pimsim.hardware.remembered import remembered
 
 __all__ = ["GemmPlan", "plan_gemm", "steady_cycles", "utilisation"]
@@ -35,19 +37,26 @@ def plan_gemm(m: int, n: int, k: int, systolic: SystolicConfig, dtype_bytes: int
     return found
 
 
-def steady_cycles(m: int, n: int, k: int, systolic: SystolicConfig) -> int:
-    """Cycles that the arrays are taken up by a product which another follows without a gap: the
-    sum of the plan's intervals, in closed form where there is one."""
+def steady_cycles(m: Count, n: Count, k: Count, systolic: SystolicConfig) -> Count:
+    """Cycles that the arrays are taken up by a product which another follows without a gap, or
+    by each of several: the sum of the plan's intervals, in closed form where there is one."""
     rows, cols = systolic.rows, systolic.cols
     closed = {"ws": (m, (k, n)), "os": (k, (m, n)), "is": (n, (k, m))}
     if systolic.dataflow not in closed:
-        return int(plan_gemm(m, n, k, systolic).interval_cycles.sum())
+        return _planned_cycles(m, n, k, systolic)
     streamed, stationary = closed[systolic.dataflow]
     waves = ceil_div(ceil_div(stationary[0], rows) * ceil_div(stationary[1], cols), systolic.arrays)
     if systolic.preload == "hidden":
-        return waves * max(streamed, rows)
+        return waves * (rows + (streamed - rows) * (streamed > rows))
     preload = 0 if systolic.dataflow == "os" else rows
     return waves * (preload + rows + cols + streamed - 2)
+
+
+def _planned_cycles(m: Count, n: Count, k: Count, systolic: SystolicConfig) -> Count:
+    if isinstance(m, int):
+        return int(plan_gemm(int(m), int(n), int(k), systolic).interval_cycles.sum())
+    each = zip(m.tolist(), n.tolist(), k.tolist(), strict=True)
+    return np.array([_planned_cycles(*sizes, systolic=systolic) for sizes in each])
 
 
 def utilisation(plan: GemmPlan, systolic: SystolicConfig) -> float:

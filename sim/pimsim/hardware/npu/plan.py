@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TypeVar, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -13,9 +14,20 @@ from pimsim.config.errors import InputError
 from pimsim.config.npu import SystolicConfig
 from pimsim.hardware.npu.operands import ArrayTraffic
 
-__all__ = ["MAX_FOLDS", "MAX_STEPS", "Dataflow", "GemmPlan", "ceil_div", "check_folds", "make_plan"]
+__all__ = [
+    "MAX_FOLDS",
+    "MAX_STEPS",
+    "Count",
+    "Dataflow",
+    "GemmPlan",
+    "ceil_div",
+    "check_folds",
+    "make_plan",
+]
 
 Int64Array = npt.NDArray[np.int64]
+Count = TypeVar("Count", int, Int64Array)
+"""A number, or one for each of several products."""
 
 MAX_STEPS = 100_000
 """Longest plan; a longer one merges runs of neighbouring steps, its cycles unchanged."""
@@ -78,7 +90,13 @@ Dataflow = Callable[[int, int, int, SystolicConfig, int], GemmPlan]
 """``(m, n, k, systolic, dtype_bytes)`` to a plan; sizes are at least 1."""
 
 
-def ceil_div(amount: int, part: int) -> int:
+@overload
+def ceil_div(amount: int, part: int) -> int: ...
+@overload
+def ceil_div(amount: Int64Array, part: int | Int64Array) -> Int64Array: ...
+@overload
+def ceil_div(amount: int, part: Int64Array) -> Int64Array: ...
+def ceil_div(amount: int | Int64Array, part: int | Int64Array) -> int | Int64Array:
     """Parts of size ``part`` that hold ``amount``."""
     return -(-amount // part)
 

@@ -11,9 +11,12 @@ the estimate; what the cut really takes is simulated.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from itertools import product
+from dataclasses import dataclass, fields
+from itertools import chain, product
 from math import isqrt
+
+import numpy as np
+from numpy.typing import NDArray
 
 from pimsim.config.errors import InputError
 from pimsim.config.npu import TILINGS, NpuConfig
@@ -36,7 +39,10 @@ PARTIAL_BYTES = 4
 """A partial sum in an accumulator (Gemmini, ONNXim's Mapping.cc)."""
 _TILE_BYTES = 400
 """A tile as an object, about."""
+_OTHERS = 8
+"""Other cuts that are shown."""
 Sizes = tuple[int, int, int]
+Ints = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -81,8 +87,70 @@ class CoreTiling:
     candidates: int
     """Cuts that fit and were judged."""
     others: tuple[Cut, ...]
-    """The best of them by estimate, the chosen one apart: one for each size of tile."""
+    """Where they were asked for, the best of them by estimate, the chosen one apart: one for each
+    size of tile."""
     policy: str
+
+
+@dataclass(frozen=True)
+class _Cuts:
+    """Ways to cut one product: the fields of ``Cut``, (cuts,) each."""
+
+    sizes: tuple[Ints, Ints, Ints]
+    order: tuple[str, ...]
+    tiles: Ints
+    compute_cycles: Ints
+    memory_cycles: Ints
+    turnover_cycles: Ints
+    exposed_cycles: Ints
+    traffic_bytes: Ints
+
+    @classmethod
+    def of(cls, parts: Sequence[_Cuts]) -> _Cuts:
+        """Those of all ``parts``, which cut into the same sizes, each in another order: sizes by
+        sizes."""
+        orders = tuple(chain(*zip(*(part.order for part in parts), strict=True)))
+        m, n, k = (np.repeat(own, len(parts)) for own in parts[0].sizes)
+        names = (each.name for each in fields(cls)[2:])
+        columns = (np.stack([getattr(p, name) for p in parts], axis=1).ravel() for name in names)
+        return cls((m, n, k), orders, *columns)
+
+    def __len__(self) -> int:
+        return len(self.order)
+
+    @property
+    def pace_cycles(self) -> Ints:
+        """As ``Cut.pace_cycles``."""
+        arrays_or_memory = np.maximum(self.compute_cycles, self.memory_cycles)
+        return np.maximum(arrays_or_memory, self.turnover_cycles)
+
+    @property
+    def cycles(self) -> Ints:
+        """As ``Cut.cycles``."""
+        return self.pace_cycles + self.exposed_cycles
+
+    def cut(self, at: int) -> Cut:
+        """The cut at this place."""
+        m, n, k = (int(own[at]) for own in self.sizes)
+        columns = (self.tiles, self.compute_cycles, self.memory_cycles, self.turnover_cycles,
+                   self.exposed_cycles, self.traffic_bytes, self.cycles)  # fmt: skip
+        return Cut((m, n, k), self.order[at], *(int(own[at]) for own in columns))
+
+    def first_by(self, *keys: Ints) -> Cut:
+        """The cut that is least by the first key, then by the next ones, then by its sizes."""
+        best = np.arange(len(self))
+        for key in (*keys, *self.sizes):
+            best = best[key[best] == key[best].min()]
+        return self.cut(int(best[0]))
+
+    def others(self, chosen: Sizes, most: int) -> tuple[Cut, ...]:
+        """``most`` of the best by time of other sizes than the ``chosen`` ones, one of each."""
+        rows = zip(self.cycles, self.traffic_bytes, self.tiles, *self.sizes, strict=True)
+        found: dict[Sizes, int] = {}
+        for (*_, m, n, k), at in sorted((tuple(map(int, row)), at) for at, row in enumerate(rows)):
+            if (m, n, k) != chosen and len(found) < most:
+                found.setdefault((m, n, k), at)
+        return tuple(map(self.cut, found.values()))
 
 
 @remembered(32 << 20, lambda tiling: _TILE_BYTES * sum(map(len, tiling.cores)))
@@ -114,16 +182,19 @@ def tile_for_cores(
     fewest = judge.judge(*least_traffic(m, n, k, judge.room)) if by_traffic and alone else None
     # as long as memory sets the pace, nothing is gained by another cut
     settled = fewest is not None and fewest.compute_cycles <= fewest.memory_cycles
-    found = [] if (settled or npu.tiling == "gemmini") and not explain else judge.all_cuts()
+    listed = explain or not (settled or npu.tiling == "gemmini")
+    found = judge.all_cuts() if listed else None
     if npu.tiling == "gemmini":
         cut = judge.judge(_gemmini_sizes(whole, dtype_bytes, npu), "mnk", keep=False)
-    elif npu.tiling == "least-time":
-        cut = min(found, key=lambda c: (c.cycles, c.traffic_bytes, c.tiles, c.sizes))
     elif fewest is not None and settled:
         cut = fewest
     else:
-        # few tiles: each has the arrays drain before its buffer takes another
-        cut = min(found, key=lambda c: (c.pace_cycles, c.traffic_bytes, c.tiles, c.cycles, c.sizes))
+        assert found is not None, "no policy chooses among none"
+        by_time = [found.cycles, found.traffic_bytes, found.tiles]
+        if npu.tiling != "least-time":
+            # few tiles: each has the arrays drain before its buffer takes another
+            by_time = [found.pace_cycles, found.traffic_bytes, found.tiles, found.cycles]
+        cut = found.first_by(*by_time)
     if cut.tiles > MAX_TILES:
         raise InputError(
             f"npu.scratchpad.capacity {npu.scratchpad.capacity} B: gemm {m} x {n} x {k} would "
@@ -133,11 +204,8 @@ def tile_for_cores(
     policy = npu.tiling if npu.tiling in TILINGS else "least-traffic"
     places = _deal(tile_places(whole, cut.sizes, cut.order), whole, cut.sizes, npu)
     tiles = tuple(cut_tiles(own, whole, cut.sizes, keep, dtype_bytes) for own in places)
-    others: dict[Sizes, Cut] = {}
-    for other in sorted(found, key=lambda c: (c.cycles, c.traffic_bytes, c.tiles, c.sizes)):
-        if other.sizes != cut.sizes:
-            others.setdefault(other.sizes, other)
-    return CoreTiling(cut, tiles, len(found), tuple(others.values())[:8], policy)
+    others = found.others(cut.sizes, _OTHERS) if explain and found is not None else ()
+    return CoreTiling(cut, tiles, 0 if found is None else len(found), others, policy)
 
 
 def _orders(cores: int) -> tuple[str, ...]:
@@ -183,59 +251,80 @@ class _Judge:
                 + (", twice (double_buffered)" if pad.double_buffered else "")
             )
 
-    def all_cuts(self) -> list[Cut]:
+    def all_cuts(self) -> _Cuts:
         """Every cut that fits, of the sizes that are tried: even parts of each dimension, and
         those rounded up to whole folds; of those for k the largest that fits."""
         systolic = self.npu.systolic
-        m, n, k = self.whole
-        cuts = []
-        for tile_m, tile_n in product(_sizes(m, systolic.rows), _sizes(n, systolic.cols)):
-            fitting = [s for s in _sizes(k, systolic.rows) if self.fits((tile_m, tile_n, s))]
-            for tile_k in fitting[:1]:  # a smaller part of k never moves less
-                for order in _orders(self.npu.cores):
-                    cuts.append(self.judge((tile_m, tile_n, tile_k), order))
-        return cuts
+        (m, n, k), columns = self.whole, self._columns
+        parts_of_k = columns(_sizes(k, systolic.rows)[::-1])
+        pairs = list(product(_sizes(m, systolic.rows), _sizes(n, systolic.cols)))
+        tile_m, tile_n = columns([tile_m for tile_m, _ in pairs]), columns([n for _, n in pairs])
+        # a smaller part of k never moves less
+        fits = np.searchsorted(parts_of_k, self._most_k(tile_m, tile_n), side="right")
+        tile_m, tile_n, fits = tile_m[fits > 0], tile_n[fits > 0], fits[fits > 0]
+        sizes = tile_m, tile_n, parts_of_k[fits - 1]
+        return _Cuts.of([self._judge(sizes, order) for order in _orders(self.npu.cores)])
 
     def judge(self, sizes: Sizes, order: str, keep: bool = True) -> Cut:
         """What the cut into tiles of ``sizes`` is estimated to take."""
+        m, n, k = (self._columns([size]) for size in sizes)
+        return self._judge((m, n, k), order, keep).cut(0)
+
+    def _columns(self, sizes: list[int]) -> Ints:
+        """Sizes to judge, as 64-bit integers where no estimate of the product can leave them."""
+        systolic, (m, n, k) = self.npu.systolic, self.whole
+        most = 8 * m * n * k * (1000 * self.dtype_bytes + 4 * (systolic.rows + systolic.cols))
+        return np.array(sizes, np.int64 if most < 1 << 63 else object)
+
+    def _most_k(self, tile_m: Ints, tile_n: Ints) -> Ints:
+        """Largest k with which tiles of (``tile_m``, ``tile_n``) fit; below 1: none does."""
+        if self.partials is None:
+            return (self.room - tile_m * tile_n) // (tile_m + tile_n)
+        most: Ints = self.room // (tile_m + tile_n) * (tile_m * tile_n <= self.partials)
+        return most
+
+    def _judge(self, sizes: tuple[Ints, Ints, Ints], order: str, keep: bool = True) -> _Cuts:
+        """What cuts into tiles of ``sizes``, shape (cuts,), are estimated to take."""
         (m, n, k), (tile_m, tile_n, tile_k) = self.whole, sizes
         counts = (ceil_div(m, tile_m), ceil_div(n, tile_n), ceil_div(k, tile_k))
-        busy = min(self.npu.cores, counts[0] * counts[1])
+        busy = np.minimum(self.npu.cores, counts[0] * counts[1])
         reload_a, reload_b, reload_c = operand_passes(counts, order)
-        if not keep or (busy > 1 and counts[2] > 1):
-            reload_a, reload_b = counts[1], counts[0]
-        elif busy > 1:
-            # consecutive tiles go to different cores: each core that needs an operand loads it
-            outer_m = order.index("m") < order.index("n")
-            reload_a = counts[1] if not outer_m and counts[0] > 1 else min(busy, counts[1])
-            reload_b = counts[0] if outer_m and counts[1] > 1 else min(busy, counts[0])
+        # consecutive tiles go to different cores: each core that needs an operand loads it
+        outer_m = order.index("m") < order.index("n")
+        each_a, each_b = np.minimum(busy, counts[1]), np.minimum(busy, counts[0])
+        if outer_m:
+            each_b = np.where(counts[1] > 1, counts[0], each_b)
+        else:
+            each_a = np.where(counts[0] > 1, counts[1], each_a)
+        apart = (busy > 1) & (counts[2] > 1) if keep else np.ones_like(busy, bool)
+        reload_a = np.where(apart, counts[1], np.where(busy > 1, each_a, reload_a))
+        reload_b = np.where(apart, counts[0], np.where(busy > 1, each_b, reload_b))
         traffic = n * k * reload_b
         if self.moving:
-            traffic += m * k * reload_a + m * n * (2 * reload_c - 1)
-        traffic *= self.dtype_bytes
+            traffic = traffic + m * k * reload_a + m * n * (2 * reload_c - 1)
+        traffic = traffic * self.dtype_bytes
         memory = self._move(traffic)
         rounds = ceil_div(counts[0] * counts[1], busy)
         systolic, last_k = self.npu.systolic, k - (counts[2] - 1) * tile_k
         full = steady_cycles(tile_m, tile_n, tile_k, systolic)
         # the busiest core has ``rounds`` output tiles, none larger than a full one
-        compute = rounds * (
-            (counts[2] - 1) * full + steady_cycles(tile_m, tile_n, last_k, systolic)
-        )
+        last_cycles = steady_cycles(tile_m, tile_n, last_k, systolic)
+        compute = rounds * ((counts[2] - 1) * full + last_cycles)
         tiles = rounds * counts[2]
-        load = ceil_div(memory, max(tiles, 1))
-        drain = 2 * systolic.rows + systolic.cols - 2
-        drain += tile_m if systolic.dataflow == "ws" else systolic.rows
+        load = ceil_div(memory, tiles)
+        out = tile_m if systolic.dataflow == "ws" else systolic.rows
+        drain = 2 * systolic.rows + systolic.cols - 2 + out
         buffers = 2 if self.npu.scratchpad.double_buffered else 1
         turnover = tiles * (load + full + drain) // buffers
         first = busy * (tile_m + tile_n) * tile_k * self.dtype_bytes
         last = busy * tile_m * tile_n * self.dtype_bytes
-        exposed = self._move(min(first, traffic)) + self._move(min(last, traffic)) + drain
-        return Cut(
-            sizes, order, counts[0] * counts[1] * counts[2], compute, memory, turnover, exposed,
-            traffic, max(compute, memory, turnover) + exposed,
+        exposed = self._move(np.minimum(first, traffic)) + self._move(np.minimum(last, traffic))
+        return _Cuts(
+            sizes, (order,) * len(tile_m), counts[0] * counts[1] * counts[2], compute, memory,
+            turnover, exposed + drain, traffic,
         )  # fmt: skip
 
-    def _move(self, size: int) -> int:
+    def _move(self, size: Ints) -> Ints:
         return ceil_div(size * 1000, self.rate)
 
 

@@ -6,14 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import permutations, product
-from typing import Literal, TypeVar
+from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from pimsim.config.errors import InputError
 from pimsim.config.npu import ScratchpadConfig
-from pimsim.hardware.npu.plan import ceil_div
+from pimsim.hardware.npu.plan import Count, ceil_div
 
 __all__ = [
     "GemmTile",
@@ -171,16 +170,13 @@ def least_traffic(m: int, n: int, k: int, room: int) -> tuple[tuple[int, int, in
 
 _ORDERS = tuple("".join(order) for order in permutations("nmk"))
 _LOOPS = {"m": 0, "n": 1, "k": 2}
-_Count = TypeVar("_Count", int, NDArray[np.int64])
 
 
-def operand_passes(
-    counts: tuple[_Count, _Count, _Count], order: str
-) -> tuple[_Count, _Count, _Count]:
+def operand_passes(counts: tuple[Count, Count, Count], order: str) -> tuple[Count, Count, Count]:
     """How often A, B and C move: the product of the loops that do not index the operand and run
     outside one that does."""
 
-    def passes(free: str) -> _Count:
+    def passes(free: str) -> Count:
         inner = order[order.index(free) + 1 :]
         moves = sum((counts[_LOOPS[loop]] > 1 for loop in inner), start=0 * counts[0]) > 0
         return 1 + (counts[_LOOPS[free]] - 1) * moves

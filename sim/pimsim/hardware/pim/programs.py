@@ -20,6 +20,7 @@ where they are while the context grows.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -46,7 +47,10 @@ from pimsim.hardware.pim.gemv import emit, emit_dot
 from pimsim.hardware.pim.kv_layout import KvRows, KvSection, KvSections, RowRuns
 from pimsim.hardware.remembered import remembered
 
-__all__ = ["AttentionShape", "KeyPiece", "score_program", "value_chunks", "value_program"]
+__all__ = [
+    "AttentionShape", "KeyPiece", "Placement", "place", "score_placement", "score_program",
+    "value_chunks", "value_placement", "value_program",
+]  # fmt: skip
 
 Ints = NDArray[np.int64]
 
@@ -197,15 +201,28 @@ class KeyPiece:
         return self.tiles > 1
 
 
-def score_program(
+@dataclass(frozen=True)
+class Placement:
+    """A program of one request before it lies anywhere, and where it is to lie."""
+
+    template: Ints
+    """Instructions whose marks, rows and GWRITEs count from 0."""
+    rows: RowRuns
+    """Where the template's rows lie, those of a section behind those of the one before."""
+    first_source: int
+    """Row that the first GWRITE reads, before rows in turn; the others read those behind it."""
+    first_mark: int
+
+
+def score_placement(
     shape: AttentionShape, context: int, rows: KvRows, query_row: int, first_mark: int,
-    composite: bool, wrap: tuple[int, int], first: int = 0,
-) -> Ints:  # fmt: skip
-    """Scores of one request, (instructions, N_INSTRUCTION). Mark ``first_mark + h``: head h.
+    composite: bool, first: int = 0,
+) -> Placement:  # fmt: skip
+    """Scores of one request. Mark ``first_mark + h``: head h.
 
     Of tokens from ``first`` on to ``context``, those in the page where they begin too. ``rows``:
     where the cache lies. The query's slices are in rows from ``query_row`` of the bank
-    that GWRITE reads, within ``wrap`` (first of those rows, how many).
+    that GWRITE reads.
     """
     sections = shape.kv_sections
     page = max(sections.keys.page_tokens, sections.shared_keys.page_tokens)
@@ -215,40 +232,60 @@ def score_program(
         at.between(section.rows(begin), section.rows(context))
         for at, section in ((rows.keys, sections.keys), (rows.shared_keys, sections.shared_keys))
     )
-    places = RowRuns.of((*own.runs, *shared.runs))
-    return template.placed(places, query_row, first_mark, wrap)
+    return Placement(template, RowRuns.of((*own.runs, *shared.runs)), query_row, first_mark)
+
+
+def score_program(
+    shape: AttentionShape, context: int, rows: KvRows, query_row: int, first_mark: int,
+    composite: bool, wrap: tuple[int, int], first: int = 0,
+) -> Ints:  # fmt: skip
+    """``score_placement`` as a program, (instructions, N_INSTRUCTION); ``wrap`` as in ``place``."""
+    return place(
+        [score_placement(shape, context, rows, query_row, first_mark, composite, first)], wrap
+    )[0]
+
+
+def place(parts: Sequence[Placement], wrap: tuple[int, int]) -> list[Ints]:
+    """The programs of ``parts``, one behind the other in one array.
+
+    Parameters
+    ----------
+    parts
+        What is placed.
+    wrap
+        First of the rows that GWRITEs read in turn, and how many there are.
+
+    Returns
+    -------
+    list[Ints]
+        Of each part, (instructions, ``N_INSTRUCTION``).
+    """
+    each = [p.template if len(p.rows.runs) < 2 else _cut(p.template, p.rows) for p in parts]
+    if not each:
+        return []
+    found, sizes = np.concatenate(each), np.array([len(own) for own in each])
+    ends = np.cumsum(sizes).tolist()
+    whole = [slice(begin, end) for begin, end in zip((0, *ends), ends, strict=False)]
+
+    def by_part(values: Iterable[int]) -> Ints:
+        return np.repeat(np.fromiter(values, np.int64, len(parts)), sizes)
+
+    is_source, row = found[:, P_OP] == int(Command.GWRITE), found[:, P_ROW]
+    first, count = wrap
+    source = first + (by_part(p.first_source for p in parts) + row - first) % count
+    lies = row + by_part(p.rows.runs[0][0] if p.rows.runs else 0 for p in parts)
+    for part, at in zip(parts, whole, strict=True):
+        if len(part.rows.runs) > 1:
+            lies[at] = part.rows.at(row[at])
+    marks = found[:, P_MARK]
+    found[:, P_MARK] += by_part(p.first_mark for p in parts) * (marks >= 0)
+    found[:, P_ROW] = np.where(is_source, source, lies)
+    found[is_source & (found[:, P_ROUNDS] > 1), P_RING : P_RING_ROWS + 1] = wrap
+    return [found[at] for at in whole]
 
 
 _TEMPLATES_BYTES = 4 << 20
 """Of score and of value programs that are remembered."""
-
-
-@dataclass(frozen=True)
-class _Template:
-    """A program whose marks, rows and GWRITEs count from 0, rows of a section behind those of the
-    one before."""
-
-    program: Ints
-
-    @property
-    def nbytes(self) -> int:
-        """Of its array."""
-        return self.program.nbytes
-
-    def placed(
-        self, rows: RowRuns, first_source: int, first_mark: int, wrap: tuple[int, int]
-    ) -> Ints:  # fmt: skip
-        """The program of one request. ``rows``: where the template's rows lie; ``first_source``:
-        row that the first GWRITE reads, before ``wrap``; the others read those behind it."""
-        found = self.program if len(rows.runs) < 2 else _cut(self.program, rows)
-        found = found.copy()
-        is_source = found[:, P_OP] == int(Command.GWRITE)
-        found[~is_source, P_ROW] = rows.at(found[~is_source, P_ROW])
-        found[:, P_MARK] += first_mark * (found[:, P_MARK] >= 0)
-        first, count = wrap
-        found[is_source, P_ROW] = first + (first_source + found[is_source, P_ROW] - first) % count
-        found[is_source & (found[:, P_ROUNDS] > 1), P_RING : P_RING_ROWS + 1] = wrap
-        return found
 
 
 def _cut(program: Ints, rows: RowRuns) -> Ints:
@@ -276,7 +313,7 @@ def _cut(program: Ints, rows: RowRuns) -> Ints:
 
 
 @remembered(_TEMPLATES_BYTES, lambda template: template.nbytes)
-def _score_template(shape: AttentionShape, tiles: int, composite: bool) -> _Template:
+def _score_template(shape: AttentionShape, tiles: int, composite: bool) -> Ints:
     """Scores over so many tiles of keys; a request's context says no more."""
     group, heads = shape.heads // shape.kv_heads, range(shape.kv_heads)
     pieces: list[Ints] = []
@@ -292,7 +329,7 @@ def _score_template(shape: AttentionShape, tiles: int, composite: bool) -> _Temp
                 pieces.append(_piece_scores(shape, piece, member, tiles, composite))
     for number, scores in enumerate(pieces):
         scores[0, P_ROW] = number  # its GWRITE
-    return _Template(np.concatenate(pieces))
+    return np.concatenate(pieces)
 
 
 def _piece_scores(
@@ -319,22 +356,32 @@ def _piece_scores(
     return np.concatenate(blocks)
 
 
-def value_program(
+def value_placement(
     shape: AttentionShape, context: int, rows: KvRows, weights_row: int, first_mark: int,
-    composite: bool, wrap: tuple[int, int], first: int = 0,
-) -> Ints:  # fmt: skip
+    composite: bool, first: int = 0,
+) -> Placement:  # fmt: skip
     """Weighted values of one request. Mark ``first_mark + h``: all results of head h.
 
     Of tokens from ``first`` on to ``context``, those in the row where they begin too. ``rows``:
     where the cache lies. The weights are in rows from ``weights_row`` of the bank that
-    GWRITE reads, within ``wrap`` (first of those rows, how many).
+    GWRITE reads.
     """
     chunks = value_chunks(shape, range(first, context))
     rest = context - (-(-context // shape.row_elements) - 1) * shape.row_elements
     template = _value_template(shape, chunks, -(-rest // shape.elements_per_comp), composite)
     begin = shape.value_rows(first // shape.row_elements * shape.row_elements)
     places = rows.values.between(begin, shape.value_rows(context))
-    return template.placed(places, weights_row, first_mark, wrap)
+    return Placement(template, places, weights_row, first_mark)
+
+
+def value_program(
+    shape: AttentionShape, context: int, rows: KvRows, weights_row: int, first_mark: int,
+    composite: bool, wrap: tuple[int, int], first: int = 0,
+) -> Ints:  # fmt: skip
+    """``value_placement`` as a program; ``wrap`` as in ``place``."""
+    return place(
+        [value_placement(shape, context, rows, weights_row, first_mark, composite, first)], wrap
+    )[0]
 
 
 def value_chunks(shape: AttentionShape, tokens: range) -> int:
@@ -343,9 +390,7 @@ def value_chunks(shape: AttentionShape, tokens: range) -> int:
 
 
 @remembered(_TEMPLATES_BYTES, lambda template: template.nbytes)
-def _value_template(
-    shape: AttentionShape, chunks: int, last_comps: int, composite: bool
-) -> _Template:
+def _value_template(shape: AttentionShape, chunks: int, last_comps: int, composite: bool) -> Ints:
     """Values of so many rows' worth of tokens, the last of which takes ``last_comps``."""
     tiles, page = shape.value_tiles, shape.kv_sections.values.page_rows
     group = shape.heads // shape.kv_heads
@@ -369,4 +414,4 @@ def _value_template(
     is_source = program[:, P_OP] == int(Command.GWRITE)
     program[:, P_ROW] += np.where(is_source, head * chunks, head // group * tiles)
     program[:, P_MARK] = np.where(program[:, P_MARK] >= 0, head, -1)
-    return _Template(program)
+    return program
