@@ -233,7 +233,7 @@ def test_currents_that_give_negative_energy_are_refused(memory: MemoryConfig) ->
 
 
 def test_energy_is_counts_times_what_one_costs() -> None:
-    """By part, a count in several, one that costs nothing that is known; sums do not lose digits."""
+    """By part, a count in several, one whose cost is not known; sums do not lose digits."""
     costs = {"act": {"row": 2.5}, "rd": {"column": 3.0, "io": 0.5}, "pre": {}, "ps": {"row": 1e-3}}
     found = energy_pj({"act": 4, "rd": 10, "pre": 7, "ps": 500}, costs)
     assert found == {"row": 10.5, "column": 30.0, "io": 5.0}
