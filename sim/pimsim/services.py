@@ -7,6 +7,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,15 +19,18 @@ from pimsim.config.service import ServiceConfig, StepTimeConfig
 from pimsim.config.service_loader import ResolvedService, load_service
 from pimsim.config.traffic import MOST_REQUESTS
 from pimsim.config.units import parse_time
+from pimsim.interrupts import held
 from pimsim.reproductions import departures
 from pimsim.result.service import ServiceResult, build_service_result
 from pimsim.result.service_rows import StepsFile, write_requests
+from pimsim.result.service_state import go_on, write_state
 from pimsim.result.service_types import ServiceOrigin
 from pimsim.result.store import check_writable, write_folder
 from pimsim.serving.ending import Speculation
 from pimsim.serving.routers import load_router
 from pimsim.serving.schedulers import load_scheduler
 from pimsim.serving.service import Fleet, Service
+from pimsim.serving.state import state_of
 from pimsim.serving.step_log import StepLog
 from pimsim.serving.step_times import StepTime
 from pimsim.serving.step_times.linear import Linear
@@ -68,6 +72,8 @@ class ServiceRun:
         Its config.
     out
         Folder that ``save`` writes, or None.
+    resume
+        Go on from what an earlier run has left there.
 
     Raises
     ------
@@ -75,7 +81,9 @@ class ServiceRun:
         Where the config asks for what cannot be.
     """
 
-    def __init__(self, resolved: ResolvedService, out: PathLike | None = None) -> None:
+    def __init__(
+        self, resolved: ResolvedService, out: PathLike | None = None, resume: bool = False
+    ) -> None:
         config = resolved.config
         self._resolved = resolved
         self._begin = time.perf_counter()
@@ -92,6 +100,8 @@ class ServiceRun:
             self._scratch = tempfile.mkdtemp(prefix="pimsim.")
             self._steps = StepsFile(Path(self._scratch) / "steps.parquet")
         self.log = StepLog(self._steps)
+        if resume:
+            self._go_on()
 
     def __enter__(self) -> ServiceRun:
         return self
@@ -100,13 +110,35 @@ class ServiceRun:
         if self._scratch is not None:
             shutil.rmtree(self._scratch, ignore_errors=True)
 
+    def _go_on(self) -> None:
+        if self._out is None or self._steps is None:
+            raise InputError("--resume goes on from what lies in --out, which is not given")
+        try:
+            self._begin -= go_on(self._out, self._content, self.service, self.log)
+            steps = self._out / "steps.parquet"
+            if self.log.steps:
+                self._steps.copy(steps)
+        except BaseException:
+            self.__exit__()
+            raise
+
     def run(
         self, until_ps: int | None = None, until_finished: int | None = None,
         on_progress: Callable[[ServiceProgress], None] | None = None,
     ) -> None:  # fmt: skip
-        """Serve until all is done, or until a time or a number of requests that have ended."""
-        tell = None if on_progress is None else _Teller(on_progress)
-        self.service.run([self.log], until_ps, until_finished, tell)
+        """Serve until all is done, or until a time or a number of requests that have ended.
+
+        A signal that stops the program does so between two moments, so that what is known then can
+        be gone on from.
+        """
+        tell = _Teller(on_progress)
+        with held() as signals:
+
+            def told(service: Service) -> bool:
+                tell(service)
+                return bool(signals)
+
+            self.service.run([self.log], until_ps, until_finished, told)
 
     def result(self) -> ServiceResult:
         """What it came to so far."""
@@ -118,16 +150,32 @@ class ServiceRun:
             "provenance": {
                 "pimsim": __version__, "content_sha256": self._content, "seed": config.seed,
                 "requests_format": self._format,
-                "wall_s": round(time.perf_counter() - self._begin, 3),
+                "wall_s": round(self._wall_s, 3),
             },
             "warnings": _warnings(config),
         }  # fmt: skip
         return build_service_result(self.service, self.log, config.name, config.slo, origin)
 
-    def save(self, result: ServiceResult) -> None:
-        """Write config, result, and a row for each request and step, where ``out`` says."""
+    @property
+    def _wall_s(self) -> float:
+        """Of this run, and of the earlier ones that it goes on from."""
+        return time.perf_counter() - self._begin
+
+    def save(self, result: ServiceResult) -> bool:
+        """Write config, result, and a row for each request and step, where ``out`` says; of a
+        service that has not ended also what it goes on from.
+
+        Returns
+        -------
+        bool
+            Whether it can go on from there.
+        """
         if self._out is None or self._scratch is None or self._steps is None:
-            return
+            return False
+        state = None
+        if not self.service.done:
+            with suppress(InputError):  # a plugin's that keeps what cannot be written
+                state = state_of(self.service, self.log)
         self._steps.close()
         steps = Path(self._scratch) / "steps.parquet"
 
@@ -135,21 +183,24 @@ class ServiceRun:
             write_requests(result.requests, folder / "requests.parquet")
             if steps.exists():
                 shutil.copyfile(steps, folder / "steps.parquet")
+            if state is not None:
+                write_state(state, self._content, self._wall_s, folder)
 
         write_folder(self._out, self._resolved.to_yaml(), result.to_dict(), fill)
+        return state is not None
 
 
 class _Teller:
     """Calls ``on_progress`` now and then."""
 
-    def __init__(self, on_progress: Callable[[ServiceProgress], None]) -> None:
+    def __init__(self, on_progress: Callable[[ServiceProgress], None] | None) -> None:
         self._tell = on_progress
         self._begin = self._told = time.monotonic()
         self._moments = 0
 
     def __call__(self, service: Service) -> None:
         self._moments += 1
-        if self._moments % _LOOK_EVERY:
+        if self._tell is None or self._moments % _LOOK_EVERY:
             return
         now = time.monotonic()
         if now - self._told < _TOLD_S:
@@ -162,7 +213,7 @@ class _Teller:
 
 def serve(
     name_or_path: PathLike, *, overrides: Sequence[str] = (), out: PathLike | None = None,
-    max_time: str | None = None, max_requests: int | None = None,
+    max_time: str | None = None, max_requests: int | None = None, resume: bool = False,
 ) -> ServiceResult:  # fmt: skip
     """Serve requests.
 
@@ -178,6 +229,8 @@ def serve(
         Simulated time to stop at, with its unit (``"60s"``).
     max_requests
         Stop when so many have ended.
+    resume
+        Go on from what an earlier run, which was stopped, has left in ``out``.
 
     Returns
     -------
@@ -191,7 +244,7 @@ def serve(
     """
     until_ps = stop_time(max_time)
     _check_count(max_requests)
-    with ServiceRun(prepare(name_or_path, overrides), out) as running:
+    with ServiceRun(prepare(name_or_path, overrides), out, resume) as running:
         running.run(until_ps, max_requests)
         result = running.result()
         running.save(result)

@@ -116,7 +116,8 @@ def test_ctrl_c_writes_what_is_known_and_ends_with_130(tmp_path: Path) -> None:
     process.send_signal(signal.SIGINT)
     out, said = process.communicate(timeout=60)
     assert process.returncode == 130, said
-    assert said.strip() == "interrupted"
+    command = f"pimsim serve {path} --out {tmp_path / 'out'} --resume"
+    assert said.strip().splitlines() == [f"to go on: {command}", "interrupted"]
     found = json.loads(out)
     assert found["finished"] is False
     assert 0 < found["requests"]["finished"] < 2_000_000

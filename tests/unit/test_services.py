@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
+import signal
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import pimsim
 from pimsim import services
 from pimsim.config.errors import InputError
+from pimsim.interrupts import held
 from pimsim.services import ServiceProgress, ServiceRun, prepare
 
 TRACE = "arrival_us,prompt,output\n0,100,3\n1000,200,1\n900000,50,2\n"
@@ -163,3 +167,75 @@ def test_a_service_that_goes_on_for_years_is_told(service: Path) -> None:
     (service.parent / "requests.csv").write_text("arrival_us,prompt,output\n0,1,10000\n")
     with pytest.raises(InputError, match=r"passes 9,223,372 s of simulated time"):
         pimsim.serve(service, overrides=[*slow, "cache.blocks=2000"])
+
+
+def _results(folder: Path) -> dict[str, Any]:
+    import pandas
+
+    found: dict[str, Any] = json.loads((folder / "result.json").read_text())
+    del found["provenance"]["wall_s"]
+    for name in ("requests", "steps"):
+        table = pandas.read_parquet(folder / f"{name}.parquet").fillna(-1)  # NaN is not itself
+        found[name + ".parquet"] = table.to_dict("list")
+    return found
+
+
+def test_what_was_stopped_goes_on_to_the_same_end(service: Path, tmp_path: Path) -> None:
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    pimsim.serve(service, out=whole)
+    with pytest.raises(InputError, match="no service has stopped early there"):
+        pimsim.serve(service, out=parts, resume=True)
+    pimsim.serve(service, out=parts, max_time="100us")
+    with pytest.raises(InputError, match="is of another config"):
+        pimsim.serve(service, overrides=["seed=3"], out=parts, resume=True)
+    found = pimsim.serve(service, out=parts, resume=True, max_requests=2)
+    assert found.to_dict()["requests"]["finished"] == 2
+    assert (parts / "state.npz").exists()
+    pimsim.serve(service, out=parts, resume=True)
+    assert _results(parts) == _results(whole)
+    assert not (parts / "state.npz").exists()
+    with pytest.raises(InputError, match="or it has ended"):
+        pimsim.serve(service, out=parts, resume=True)
+    with pytest.raises(InputError, match="which is not given"):
+        pimsim.serve(service, resume=True)
+
+
+@pytest.mark.parametrize("damage", ["cut", "text", "other", "steps"])
+def test_a_damaged_state_is_one_line(service: Path, tmp_path: Path, damage: str) -> None:
+    out = tmp_path / "out"
+    pimsim.serve(service, out=out, max_requests=1)
+    state = out / "state.npz"
+    before = (out / "result.json").read_text()
+    if damage == "cut":
+        state.write_bytes(state.read_bytes()[:-200])
+    elif damage == "text":
+        state.write_text("no archive")
+    elif damage == "steps":
+        (out / "steps.parquet").write_text("no table")
+    else:
+        with np.load(state) as packed:
+            arrays = {name: packed[name] for name in packed.files if name != "gaps"}
+        np.savez(state, **arrays)
+    with pytest.raises(InputError, match=r"is damaged|no table of steps"):
+        pimsim.serve(service, out=out, resume=True)
+    assert (out / "result.json").read_text() == before
+
+
+def test_a_signal_waits_for_the_end_of_a_moment() -> None:
+    seen: list[int] = []
+
+    def note(number: int, frame: object) -> None:
+        seen.append(number)
+
+    before = signal.signal(signal.SIGTERM, note)
+    try:
+        with held() as came:
+            signal.raise_signal(signal.SIGTERM)
+            assert (came, seen) == ([signal.SIGTERM], [])
+        assert seen == [signal.SIGTERM]
+        with held():
+            for _ in range(2):  # whoever asks twice does not wait
+                signal.raise_signal(signal.SIGTERM)
+            assert seen == [signal.SIGTERM] * 2
+    finally:
+        signal.signal(signal.SIGTERM, before)

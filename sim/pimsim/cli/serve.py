@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated
@@ -48,33 +49,48 @@ def serve_command(
             help="Write config, result, requests and steps (Parquet) there.",
         ),
     ] = None,
+    resume: Annotated[
+        bool,
+        typer.Option("--resume", help="Go on from what an earlier run has left in --out."),
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
 ) -> None:
     """Serve requests: throughput, TTFT, TPOT, gaps, goodput, who waits, what the cache holds.
 
-    Ctrl-C stops, tells and writes what is known, and ends with 130.
+    Ctrl-C stops, tells and writes what is known, says the command that goes on, and ends with 130.
     """
     from pimsim.services import ServiceRun, prepare, stop_time
 
     until_ps = stop_time(max_time)
-    with ServiceRun(prepare(service, overrides or []), out) as running:
+    with ServiceRun(prepare(service, overrides or []), out, resume) as running:
         try:
             with _progress(service) as on_progress:
                 running.run(until_ps, max_requests, on_progress)
         except Stopped:
-            _tell(running, as_json)
+            if _tell(running, as_json):
+                limits = {"--max-time": max_time, "--max-requests": max_requests}
+                given = [word for key, value in limits.items() if value is not None
+                         for word in (key, str(value))]  # fmt: skip
+                _say_how_to_go_on(service, overrides or [], out or "", given)
             raise
         _tell(running, as_json)
 
 
-def _tell(running: ServiceRun, as_json: bool) -> None:
-    """Write the folder, then print."""
+def _say_how_to_go_on(service: str, overrides: list[str], out: str, more: list[str]) -> None:
+    changes = [word for text in overrides for word in ("--set", text)]
+    command = ["pimsim", "serve", service, *changes, *more, "--out", out, "--resume"]
+    typer.echo(f"to go on: {shlex.join(command)}", err=True)
+
+
+def _tell(running: ServiceRun, as_json: bool) -> bool:
+    """Write the folder, then print. Whether the service can go on from there."""
     result = running.result()
-    running.save(result)
+    goes_on = running.save(result)
     if as_json:
         typer.echo(json.dumps(result.to_dict(), indent=1, allow_nan=False))
     else:
         _print(result)
+    return goes_on
 
 
 def _print(result: ServiceResult) -> None:

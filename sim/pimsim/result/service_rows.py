@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from pimsim.config.errors import InputError
 from pimsim.serving.records import NONE, Records
 
 __all__ = ["StepsFile", "request_columns", "write_requests"]
@@ -66,9 +67,25 @@ class StepsFile:
     def __call__(self, rows: Records) -> None:
         """Append rows (``step_log.STEP_ROW``)."""
         import pyarrow
+
+        self._write(pyarrow.table({name: rows[name] for name in rows.dtype.names or ()}))
+
+    def copy(self, earlier: Path) -> None:
+        """Begin with the rows of an earlier file, a part at a time. Raises ``InputError`` where it
+        is none."""
+        import pyarrow
         import pyarrow.parquet
 
-        table = pyarrow.table({name: rows[name] for name in rows.dtype.names or ()})
+        try:
+            with pyarrow.parquet.ParquetFile(earlier) as found:
+                for group in range(found.num_row_groups):
+                    self._write(found.read_row_group(group))
+        except (OSError, pyarrow.ArrowException) as error:
+            raise InputError(f"{earlier}: no table of steps: {error}") from None
+
+    def _write(self, table: Any) -> None:
+        import pyarrow.parquet
+
         if self._writer is None:
             self._writer = pyarrow.parquet.ParquetWriter(self._path, table.schema)
         self._writer.write_table(table)

@@ -20,6 +20,7 @@ from pimsim.result.types import Result
 __all__ = [
     "CONFIG_FILE",
     "RESULT_FILE",
+    "STATE_FILE",
     "TABLE_FILES",
     "check_writable",
     "load",
@@ -33,7 +34,9 @@ RESULT_FILE = "result.json"
 TABLE_FILES = {name: f"{name}.parquet" for name in ROW_TABLES}
 """By table; columns are the keys of ``result.json``."""
 _MAX_BYTES = 2**30
-_FILES = {CONFIG_FILE, RESULT_FILE, *TABLE_FILES.values()}
+STATE_FILE = "state.npz"
+"""What a service that has not ended goes on from."""
+_FILES = {CONFIG_FILE, RESULT_FILE, STATE_FILE, *TABLE_FILES.values()}
 
 
 def check_writable(out_dir: str | os.PathLike[str]) -> None:

@@ -119,17 +119,19 @@ class Service:
         self.arrived = 0
         self.finished = 0
         self.replicas = [self._replica(number) for number in range(fleet.replicas)]
-        self._router = fleet.router([one.scheduler for one in self.replicas])
-        self._ends: list[tuple[int, int, _Replica, Batch]] = []
-        self._arrivals: list[tuple[int, int]] = [
+        self.router = fleet.router([one.scheduler for one in self.replicas])
+        self.ends: list[tuple[int, int, _Replica, Batch]] = []
+        """Steps under way: when each ends, which one it is of all, where it is."""
+        self.arrivals: list[tuple[int, int]] = [
             (int(self.requests["arrival_ps"][row]), row)
             for row in np.flatnonzero(traffic.follows == NOBODY).tolist()
         ]
-        heapq.heapify(self._arrivals)
+        heapq.heapify(self.arrivals)
         self._successors = {
             int(before): row for row, before in enumerate(traffic.follows) if before != NOBODY
         }
-        self._made = 0
+        self.made = 0
+        """Steps."""
 
     def _replica(self, number: int) -> _Replica:
         fleet, traffic = self.fleet, self.traffic
@@ -148,22 +150,22 @@ class Service:
     @property
     def done(self) -> bool:
         """Whether nothing is left to happen."""
-        return not self._ends and not self._arrivals
+        return not self.ends and not self.arrivals
 
     def run(
         self, watchers: Sequence[Watcher] = (), until_ps: int | None = None,
         until_finished: int | None = None,
-        on_moment: Callable[[Service], None] | None = None,
+        on_moment: Callable[[Service], bool] | None = None,
     ) -> None:  # fmt: skip
         """Go on until all is done, or until a time or a number of finished requests.
 
-        ``on_moment`` is called after each moment at which something happened. Raises
-        ``InputError`` where requests wait that nobody can ever take.
+        ``on_moment`` is called after each moment at which something happened, and says whether that
+        was enough. Raises ``InputError`` where requests wait that nobody can ever take.
         """
         while not self.done:
             now = min(
-                self._ends[0][0] if self._ends else self._arrivals[0][0],
-                self._arrivals[0][0] if self._arrivals else self._ends[0][0],
+                self.ends[0][0] if self.ends else self.arrivals[0][0],
+                self.arrivals[0][0] if self.arrivals else self.ends[0][0],
             )
             if until_ps is not None and now > until_ps:
                 self.now_ps = until_ps
@@ -172,16 +174,16 @@ class Service:
                 return
             self.now_ps = now
             self._moment(watchers)
-            if on_moment is not None:
-                on_moment(self)
+            if on_moment is not None and on_moment(self):
+                return
         self._check_nobody_is_left()
 
     def _moment(self, watchers: Sequence[Watcher]) -> None:
         now = self.now_ps
         touched: dict[int, _Replica] = {}
         self._arrive(touched)
-        while self._ends and self._ends[0][0] == now:
-            _, _, replica, batch = heapq.heappop(self._ends)
+        while self.ends and self.ends[0][0] == now:
+            _, _, replica, batch = heapq.heappop(self.ends)
             replica.under_way -= 1
             touched[replica.number] = replica
             self._end(replica, batch)
@@ -190,9 +192,9 @@ class Service:
             self._make(replica, watchers)
 
     def _arrive(self, touched: dict[int, _Replica]) -> None:
-        while self._arrivals and self._arrivals[0][0] <= self.now_ps:
-            _, row = heapq.heappop(self._arrivals)
-            number = self._router.replica(row)
+        while self.arrivals and self.arrivals[0][0] <= self.now_ps:
+            _, row = heapq.heappop(self.arrivals)
+            number = self.router.replica(row)
             replica = self.replicas[number]
             self.requests["replica"][row] = number
             replica.scheduler.arrive(row)
@@ -210,7 +212,7 @@ class Service:
                 arrival = self.now_ps + int(self.traffic.pause_ps[successor])
                 _check_time(arrival)
                 self.requests["arrival_ps"][successor] = arrival
-                heapq.heappush(self._arrivals, (arrival, successor))
+                heapq.heappush(self.arrivals, (arrival, successor))
 
     def _make(self, replica: _Replica, watchers: Sequence[Watcher]) -> None:
         while replica.under_way < self.fleet.stages:
@@ -228,8 +230,8 @@ class Service:
                 replica.free_ps[stage] = end
             _check_time(end)
             batch.step["end_ps"] = end
-            self._made += 1
-            heapq.heappush(self._ends, (end, self._made, replica, batch))
+            self.made += 1
+            heapq.heappush(self.ends, (end, self.made, replica, batch))
             for watcher in watchers:
                 watcher.made(replica.number, batch, replica.scheduler)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from operator import mul
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,7 +53,7 @@ class StepLog:
         """Requests that took part, over all steps."""
         self.busy_ps = 0
         """Of all steps, from their making to their end."""
-        self.used_block_ps = 0.0
+        self.used_block_ps = 0
         """Blocks in use times how long, over all steps."""
         self.peak_blocks = 0
         """Blocks in use at once on a replica, at most."""
@@ -86,7 +87,8 @@ class StepLog:
         self.tokens += int(rows["tokens"].sum())
         self.entries += int(rows["requests"].sum(dtype=np.int64))
         self.busy_ps += int(took.sum())
-        self.used_block_ps += float((took * rows["used_blocks"].astype(np.float64)).sum())
+        # whole, so that it does not matter when they are added up; beyond 64 bits, too
+        self.used_block_ps += sum(map(mul, took.tolist(), rows["used_blocks"].tolist()))
         self.peak_blocks = max(self.peak_blocks, int(rows["used_blocks"].max()))
         self.most_waiting = max(self.most_waiting, int(rows["waiting"].max()))
         self._spread(rows)

@@ -154,11 +154,7 @@ class Scheduler:
 
     def schedule(self, now_ps: int, number: int) -> Batch | None:
         """Step ``number``, taken out of waiting and running requests; None: nobody can go."""
-        batch = (
-            self._spare.pop()
-            if self._spare
-            else Batch(self.most_running(self.settings, self.stages))
-        )
+        batch = self._spare.pop() if self._spare else self.new_batch()
         batch.step["start_ps"] = now_ps
         batch.step["number"] = number
         self.choose(batch)
@@ -168,6 +164,10 @@ class Scheduler:
             return batch
         self._spare.append(batch)
         return None
+
+    def new_batch(self) -> Batch:
+        """One that holds as many entries as a step can have."""
+        return Batch(self.most_running(self.settings, self.stages))
 
     def choose(self, batch: Batch) -> None:
         """Fill ``batch``: entries, sums, who was preempted. A request in it is ``flying``."""
