@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import tempfile
@@ -10,21 +11,24 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pimsim import __version__
-from pimsim.config.content import folder_sha256, service_content
+from pimsim.config.content import folder_sha256, machine_content, service_content
 from pimsim.config.errors import InputError
+from pimsim.config.kept import keep, kept_file, read_kept
 from pimsim.config.paths import given_path
-from pimsim.config.service import ServiceConfig, StepTimeConfig
+from pimsim.config.service import MOST_BLOCKS, ServiceConfig
 from pimsim.config.service_loader import ResolvedService, load_service
 from pimsim.config.traffic import MOST_REQUESTS
 from pimsim.config.units import parse_time
 from pimsim.interrupts import held
 from pimsim.reproductions import departures
 from pimsim.result.service import ServiceResult, build_service_result
+from pimsim.result.service_energy import service_energy
 from pimsim.result.service_rows import StepsFile, write_requests
 from pimsim.result.service_state import go_on, write_state
-from pimsim.result.service_types import ServiceOrigin
+from pimsim.result.service_types import NO_ENERGY, ServiceEnergy, ServiceOrigin
 from pimsim.result.store import check_writable, write_folder
 from pimsim.serving.ending import Speculation
 from pimsim.serving.routers import load_router
@@ -33,11 +37,17 @@ from pimsim.serving.service import Fleet, Service
 from pimsim.serving.state import state_of
 from pimsim.serving.step_log import StepLog
 from pimsim.serving.step_times import StepTime
+from pimsim.serving.step_times.interpolated import MOST_FINENESS, Interpolated
 from pimsim.serving.step_times.linear import Linear
 from pimsim.serving.step_times.profile import load_profile
+from pimsim.serving.step_times.simulated import Simulated
+from pimsim.workload.batch import model_hashes
 from pimsim.workload.cards import load_card
 from pimsim.workload.load_traffic import LoadedTraffic, load_traffic
 from pimsim.workload.traffic import Traffic
+
+if TYPE_CHECKING:
+    from pimsim.result.step_cost import StepCosts
 
 __all__ = ["ServiceProgress", "ServiceRun", "prepare", "serve", "stop_time"]
 
@@ -89,8 +99,16 @@ class ServiceRun:
         self._begin = time.perf_counter()
         loaded = load_traffic(config.requests, config.seed)
         _check_context(config, loaded.traffic)
-        self.service = Service(loaded.traffic, _fleet(config))
-        self._content = service_content(config.model_dump(mode="json"), _inputs(config, loaded))
+        self._machine = _machine(config)
+        if self._machine is not None:
+            _check_length(self._machine.model, self._machine.max_context, loaded.traffic)
+        self._blocks = _blocks(config, self._machine)
+        self._traffic = loaded.traffic
+        self._anchors = _Anchors(config, self._machine)
+        self._start(0)
+        self._content = service_content(
+            config.model_dump(mode="json"), _inputs(config, loaded), self._machine is not None
+        )
         self._format = loaded.format
         self._out = None if out is None else given_path(out)
         self._scratch: str | None = None
@@ -98,10 +116,23 @@ class ServiceRun:
         if self._out is not None:
             check_writable(self._out)
             self._scratch = tempfile.mkdtemp(prefix="pimsim.")
-            self._steps = StepsFile(Path(self._scratch) / "steps.parquet")
-        self.log = StepLog(self._steps)
+        self._begin_log()
         if resume:
             self._go_on()
+
+    def _start(self, fineness: int) -> None:
+        """From the beginning, with rungs between anchors that are halved so often."""
+        config = self._resolved.config
+        self._step_time = _step_time(config, self._machine, fineness, self._anchors.known)
+        self.service = Service(self._traffic, _fleet(config, self._step_time, self._blocks))
+
+    def _begin_log(self) -> None:
+        """Of steps, and of their rows in the folder that is written."""
+        if self._steps is not None:
+            self._steps.close()
+        if self._scratch is not None:
+            self._steps = StepsFile(Path(self._scratch) / "steps.parquet")
+        self.log = StepLog(self._steps)
 
     def __enter__(self) -> ServiceRun:
         return self
@@ -113,6 +144,8 @@ class ServiceRun:
     def _go_on(self) -> None:
         if self._out is None or self._steps is None:
             raise InputError("--resume goes on from what lies in --out, which is not given")
+        if self._machine is not None:
+            raise InputError("--resume: a service of a machine begins anew; steps are remembered")
         try:
             self._begin -= go_on(self._out, self._content, self.service, self.log)
             steps = self._out / "steps.parquet"
@@ -129,32 +162,58 @@ class ServiceRun:
         """Serve until all is done, or until a time or a number of requests that have ended.
 
         A signal that stops the program does so between two moments, so that what is known then can
-        be gone on from.
+        be gone on from. Where interpolated steps are off by more than they may be, all over again
+        with more anchors.
         """
         tell = _Teller(on_progress)
-        with held() as signals:
+        while True:
+            with held() as signals:
 
-            def told(service: Service) -> bool:
-                tell(service)
-                return bool(signals)
+                def told(service: Service, signals: Sequence[object] = signals) -> bool:
+                    tell(service)
+                    return bool(signals)
 
-            self.service.run([self.log], until_ps, until_finished, told)
+                try:
+                    self.service.run([self.log], until_ps, until_finished, told)
+                finally:
+                    self._anchors.keep()
+            steps, limit = self._step_time, self._resolved.config.steps.max_error
+            if not isinstance(steps, Interpolated) or limit is None:
+                return
+            if steps.errors.bound <= limit or steps.fineness >= MOST_FINENESS:
+                return
+            self._start(steps.fineness + 1)
+            self._begin_log()
 
     def result(self) -> ServiceResult:
         """What it came to so far."""
         config = self._resolved.config
-        step_time = config.step_time
         origin: ServiceOrigin = {
             "scheduler": config.scheduler.name,
-            "fidelity": {"step_time": "linear" if step_time.linear is not None else "profile"},
+            "fidelity": self._fidelity(),
             "provenance": {
                 "pimsim": __version__, "content_sha256": self._content, "seed": config.seed,
                 "requests_format": self._format,
                 "wall_s": round(self._wall_s, 3),
             },
-            "warnings": _warnings(config),
+            "warnings": _warnings(config, self._step_time),
         }  # fmt: skip
-        return build_service_result(self.service, self.log, config.name, config.slo, origin)
+        return build_service_result(
+            self.service, self.log, config.name, config.slo, origin, self._energy()
+        )
+
+    def _fidelity(self) -> dict[str, object]:
+        """How step times are known."""
+        machine, given = self._resolved.config.machine, self._resolved.config.step_time
+        if machine is None or not isinstance(self._step_time, Simulated):
+            return {"step_time": "linear" if given and given.linear is not None else "profile"}
+        return {**self._step_time.describe(), "machine": machine.fidelity}
+
+    def _energy(self) -> ServiceEnergy:
+        """Of all replicas of a machine, from the first arrival's moment 0 to now, idle time too."""
+        if not isinstance(self._step_time, Simulated):
+            return NO_ENERGY
+        return service_energy(self.service, self.log, self._step_time)
 
     @property
     def _wall_s(self) -> float:
@@ -173,7 +232,7 @@ class ServiceRun:
         if self._out is None or self._scratch is None or self._steps is None:
             return False
         state = None
-        if not self.service.done:
+        if not self.service.done and self._machine is None:
             with suppress(InputError):  # a plugin's that keeps what cannot be written
                 state = state_of(self.service, self.log)
         self._steps.close()
@@ -277,28 +336,92 @@ def _check_count(max_requests: int | None) -> None:
         )
 
 
-def _fleet(config: ServiceConfig) -> Fleet:
+def _fleet(config: ServiceConfig, step_time: StepTime, blocks: int) -> Fleet:
     guesses = config.speculation
     return Fleet(
-        load_scheduler(config.scheduler.name), config.scheduler, _step_time(config.step_time),
-        config.cache.blocks, config.cache.block_tokens, load_router(config.replicas.router),
+        load_scheduler(config.scheduler.name), config.scheduler, step_time,
+        blocks, config.cache.block_tokens, load_router(config.replicas.router),
         config.replicas.count, config.replicas.stages,
         Speculation() if guesses is None
         else Speculation(guesses.drafts, guesses.accept, config.seed),
     )  # fmt: skip
 
 
-def _step_time(config: StepTimeConfig) -> StepTime:
-    if config.linear is not None:
-        return Linear(**config.linear.model_dump())
-    assert config.profile is not None
-    return load_profile(config.profile.folder, config.profile.layers)
+class _Anchors:
+    """Anchors of earlier services of the same machine, kept by the content of what they are."""
+
+    def __init__(self, config: ServiceConfig, machine: StepCosts | None) -> None:
+        self.known: dict[str, list[float]] = {}
+        self._path: Path | None = None
+        if machine is None or not config.interpolated or config.machine is None:
+            return
+        values = machine.config.model_dump(mode="json", exclude={"name", "description"})
+        content = machine_content(values, model_hashes(config.machine.workload))
+        self._path = kept_file(f"steps-{content[:24]}.json")
+        self.known = json.loads(read_kept(self._path) or "{}")
+        self._before = len(self.known)
+
+    def keep(self) -> None:
+        """Write what is new."""
+        if self._path is not None and len(self.known) > self._before:
+            keep(self._path, json.dumps(self.known))
+            self._before = len(self.known)
+
+
+def _machine(config: ServiceConfig) -> StepCosts | None:
+    if config.machine is None:
+        return None
+    from pimsim.result.step_cost import StepCosts  # a given step time needs no engine
+
+    return StepCosts(config.machine)
+
+
+def _step_time(
+    config: ServiceConfig, machine: StepCosts | None, fineness: int, known: dict[str, list[float]]
+) -> StepTime:
+    given = config.step_time
+    if machine is not None:
+        if config.replicas.stages != machine.stages:
+            raise InputError(
+                f"replicas.stages is {config.replicas.stages}; the machine's pipeline has "
+                f"{machine.stages} (machine.parallel.pp, else the model card's)"
+            )
+        if config.interpolated:
+            return Interpolated(machine, config.steps.samples, config.seed, fineness, known)
+        return Simulated(machine)
+    assert given is not None
+    if given.linear is not None:
+        return Linear(**given.linear.model_dump())
+    assert given.profile is not None
+    return load_profile(given.profile.folder, given.profile.layers)
+
+
+def _blocks(config: ServiceConfig, machine: StepCosts | None) -> int:
+    """Of the KV cache. Raises ``InputError`` where the machine has no room for as many."""
+    asked, size = config.cache.blocks, config.cache.block_tokens
+    if machine is None:
+        assert asked is not None
+        return asked
+    held = machine.tokens(size) // size
+    if not held:
+        raise InputError(
+            f"the machine has no room for a block of {size} tokens beside the weights of model "
+            f"{machine.model} (machine.parallel.tp, cache.block_tokens)"
+        )
+    if asked is not None and asked > held:
+        raise InputError(
+            f"cache.blocks is {asked:,}; the machine holds {held:,} of {size} tokens beside the "
+            f"weights of model {machine.model}"
+        )
+    return min(held, MOST_BLOCKS) if asked is None else asked
 
 
 def _inputs(config: ServiceConfig, loaded: LoadedTraffic) -> dict[str, str]:
     """Hashes of the files that the config names, by what they are."""
     found = {"requests": loaded.sha256}
-    if config.step_time.profile is not None:
+    if config.machine is not None:
+        found |= model_hashes(config.machine.workload)
+    if config.step_time is not None and config.step_time.profile is not None:
         folder = given_path(config.step_time.profile.folder)
         found["profile"] = folder_sha256(folder, (".csv",))
     return found
@@ -308,16 +431,29 @@ def _check_context(config: ServiceConfig, traffic: Traffic) -> None:
     """Raises ``InputError`` for a request that is longer than the model's context."""
     if config.model is None:
         return
-    limit = load_card(config.model).max_context
+    _check_length(config.model, load_card(config.model).max_context, traffic)
+
+
+def _check_length(model: str, limit: int, traffic: Traffic) -> None:
+    """Raises ``InputError`` for a request of more than ``limit`` tokens."""
     tokens = traffic.prompt + traffic.output
     row = int(tokens.argmax())
     if tokens[row] > limit:
         raise InputError(
             f"{traffic.where(row)}: {traffic.prompt[row]} + {traffic.output[row]} tokens; the "
-            f"context of model {config.model} is {limit}"
+            f"context of model {model} is {limit}"
         )
 
 
-def _warnings(config: ServiceConfig) -> list[str]:
-    found = departures(config)
-    return [f"quirks of a published artifact are on: {', '.join(found)}"] if found else []
+def _warnings(config: ServiceConfig, step_time: StepTime) -> list[str]:
+    quirks, limit, found = departures(config), config.steps.max_error, []
+    if quirks:
+        found.append(f"quirks of a published artifact are on: {', '.join(quirks)}")
+    if limit is not None and isinstance(step_time, Interpolated):
+        errors = step_time.errors
+        if errors.bound > limit:
+            found.append(
+                f"interpolated steps may be off by {errors.bound:.2%}, however many are simulated; "
+                f"steps.max_error is {limit:.2%}"
+            )
+    return found

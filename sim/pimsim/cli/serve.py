@@ -41,6 +41,22 @@ def serve_command(
             help="Stop when so many requests have ended.",
         ),
     ] = None,
+    fidelity: Annotated[
+        str | None,
+        typer.Option(
+            "--fidelity",
+            metavar="NAME",
+            help="Of a machine: command (each step simulated) or fast (most interpolated).",
+        ),
+    ] = None,
+    max_error: Annotated[
+        str | None,
+        typer.Option(
+            "--max-error",
+            metavar="SHARE",
+            help="Of interpolated steps (2%): more are simulated until it is kept.",
+        ),
+    ] = None,
     out: Annotated[
         str | None,
         typer.Option(
@@ -62,7 +78,9 @@ def serve_command(
     from pimsim.services import ServiceRun, prepare, stop_time
 
     until_ps = stop_time(max_time)
-    with ServiceRun(prepare(service, overrides or []), out, resume) as running:
+    options = {"machine.fidelity": fidelity, "steps.max_error": max_error}
+    named = [f"{key}={json.dumps(value)}" for key, value in options.items() if value is not None]
+    with ServiceRun(prepare(service, [*named, *(overrides or [])]), out, resume) as running:
         try:
             with _progress(service) as on_progress:
                 running.run(until_ps, max_requests, on_progress)

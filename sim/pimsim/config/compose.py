@@ -18,7 +18,7 @@ from pimsim.config.resources import (
     preset_names,
 )
 from pimsim.config.schema import is_open_mapping, keys_at
-from pimsim.config.tree import Entry, merge, parse_text, read_tree
+from pimsim.config.tree import Entry, lookup, merge, parse_text, read_tree
 
 __all__ = ["Layout", "apply_override", "compose"]
 
@@ -36,7 +36,8 @@ class Layout:
     references: tuple[tuple[str, ...], ...] = ()
     """Paths to values that name a preset or a file; relative files count from the YAML's."""
     alone: tuple[str, ...] = ()
-    """Keys of a document by itself, which do not come along where it is a section of another."""
+    """Keys of a document by itself (``workload.requests`` of a section's), which do not come along
+    where it is a section of another."""
 
 
 def compose(name_or_path: str, layout: Layout) -> Entry:
@@ -87,16 +88,26 @@ def _section(entry: Entry, layout: Layout, folder: Path | None, chain: tuple[Pat
         return replace(_without(found, layout.alone), replaces=True)
     if not isinstance(entry.value, dict):
         return entry
-    own = entry.value.keys() & set(layout.alone)
+    own = {key for key in layout.alone if _has(entry, key)}
     resolved = _resolve(entry, layout, folder, chain)
     # what stands in the section itself stays, to be refused
     dropped = [key for key in layout.alone if key not in own]
     return replace(_without(resolved, dropped), replaces="extends" in entry.value)
 
 
+def _has(entry: Entry, dotted: str) -> bool:
+    path = tuple(dotted.split("."))
+    return lookup(entry, path)[1] == len(path)
+
+
 def _without(entry: Entry, keys: Sequence[str]) -> Entry:
     assert isinstance(entry.value, dict)
-    return replace(entry, value={k: v for k, v in entry.value.items() if k not in keys})
+    kept = {k: v for k, v in entry.value.items() if k not in keys}
+    for dotted in keys:
+        key, dot, rest = dotted.partition(".")
+        if dot and key in kept and isinstance(kept[key].value, dict):
+            kept[key] = _without(kept[key], [rest])
+    return replace(entry, value=kept)
 
 
 def _extended(entry: Entry, layout: Layout, folder: Path | None, chain: tuple[Path, ...]) -> Entry:

@@ -20,8 +20,9 @@ from pimsim.config.plugins import plugins
 if TYPE_CHECKING:
     from pimsim.config.loader import Resolved
 
-__all__ = ["HARDWARE", "SERVICE", "SIMULATION", "digest", "folder_sha256", "run_content",
-    "service_content", "sources_sha256",
+__all__ = [
+    "HARDWARE", "SERVICE", "SIMULATION", "digest", "folder_sha256", "machine_content",
+    "run_content", "service_content", "sources_sha256",
 ]  # fmt: skip
 
 HARDWARE = ("__init__.py", "config", "hardware")
@@ -65,12 +66,21 @@ def sources_sha256(names: tuple[str, ...] = SIMULATION) -> str:
     return digest(found)
 
 
-def service_content(config: object, inputs: Mapping[str, str]) -> str:
+def service_content(config: object, inputs: Mapping[str, str], simulated: bool = False) -> str:
     """The hash of all that the result of a service depends on: its config's values, and the hash
-    of each file that it names."""
+    of each file that it names. ``simulated``: its steps are those of a machine."""
     return digest({
         "config": config, "inputs": dict(inputs), "plugins": _plugins(),
-        "sources": sources_sha256(SERVICE),
+        "sources": sources_sha256(tuple(dict.fromkeys(SERVICE + SIMULATION * simulated))),
+    })  # fmt: skip
+
+
+def machine_content(config: object, inputs: Mapping[str, str]) -> str:
+    """The hash of all that a machine's steps depend on: its config's values, and the hash of each
+    file that its model names."""
+    return digest({
+        "config": config, "inputs": dict(inputs), "plugins": _plugins(),
+        "sources": sources_sha256(tuple(dict.fromkeys((*SIMULATION, "serving")))),
     })  # fmt: skip
 
 

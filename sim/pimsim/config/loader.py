@@ -21,7 +21,7 @@ from pimsim.config.memory import MemoryConfig
 from pimsim.config.nccl import NcclConfig
 from pimsim.config.npu import NpuConfig
 from pimsim.config.pim import PimDesignConfig
-from pimsim.config.run import RunConfig
+from pimsim.config.run import ModelConfig, RunConfig, WorkloadConfig
 from pimsim.config.schema import explain, quantity_at
 from pimsim.config.system import SystemConfig
 from pimsim.config.tree import Entry, lookup, parse_text, plain, read_tree
@@ -33,6 +33,8 @@ __all__ = [
     "DEFAULT_RUN",
     "Resolved",
     "ResolvedRun",
+    "check_timings",
+    "layout_of",
     "load_area",
     "load_document",
     "load_energy",
@@ -52,6 +54,10 @@ DEFAULT_RUN = "neupims"
 
 _PLAIN = {kind: Layout(kind, {}) for kind in ("memory", "energy", "xpu", "area", "model", "nccl")}
 _PLAIN["pim"] = Layout("pim", {"memory": _PLAIN["memory"]}, alone=("device", "memory"))
+_OF_A_RUN = tuple(
+    f"workload.{key}" for key in WorkloadConfig.model_fields if key not in ModelConfig.model_fields
+)
+"""What a run asks of a machine."""
 _ON_ITS_MEMORY = Layout("pim", {"memory": _PLAIN["memory"]}, alone=("device",))
 _LAYOUTS = {
     **_PLAIN,
@@ -59,9 +65,15 @@ _LAYOUTS = {
         "hardware",
         {kind: _PLAIN[kind] for kind in ("memory", "pim", "energy")},
         (("workload", "model"), ("workload", "requests")),
+        alone=_OF_A_RUN,
     ),
     "system": Layout("system", {"xpu": _PLAIN["xpu"], "pim": _ON_ITS_MEMORY}),
 }
+
+
+def layout_of(kind: str) -> Layout:
+    """How files of a kind (``resources.KINDS``) are put together."""
+    return _LAYOUTS[kind]
 
 
 CONFIG_MODELS: dict[str, type[BaseModel]] = {
@@ -137,7 +149,7 @@ def load_document(
         config = model.model_validate(plain(root), context=WRITTEN)
     except ValidationError as error:
         raise explain(error, root, model) from None
-    _check_timings(config, root, ())
+    check_timings(config, root, ())
     return Resolved(config, root)
 
 
@@ -158,7 +170,7 @@ def _with_memory_of_pim(root: Entry, overrides: Sequence[str]) -> Entry:
     return replace(root, value={**root.value, "memory": found["memory"]})
 
 
-def _check_timings(config: BaseModel, root: Entry, path: tuple[str, ...]) -> None:
+def check_timings(config: BaseModel, root: Entry, path: tuple[str, ...]) -> None:
     """Refuse a timing that nothing reads, as ``--set`` does, in this section and those below.
 
     One that came with rules which a file further down replaced is left over, and stays.
@@ -166,7 +178,7 @@ def _check_timings(config: BaseModel, root: Entry, path: tuple[str, ...]) -> Non
     for name in type(config).model_fields:
         section = getattr(config, name)
         if isinstance(section, BaseModel):
-            _check_timings(section, root, (*path, name))
+            check_timings(section, root, (*path, name))
     unread: set[str] = getattr(config, "unread_timings", set())
     here, _ = lookup(root, path)
     rules, _ = lookup(root, (*path, "rules"))

@@ -22,8 +22,8 @@ from pimsim.config.plugins import ModuleName, load_module
 from pimsim.config.units import Share
 
 __all__ = [
-    "EXACT", "LevelConfig", "LinkConfig", "OuterLinkConfig", "ParallelConfig", "RunConfig",
-    "ScheduleConfig", "WorkloadConfig",
+    "EXACT", "LevelConfig", "LinkConfig", "MachineConfig", "ModelConfig", "OuterLinkConfig",
+    "ParallelConfig", "RunConfig", "ScheduleConfig", "WorkloadConfig",
 ]  # fmt: skip
 
 EQUAL_BLOCKS = 2
@@ -188,8 +188,8 @@ class LinkConfig(LevelConfig):
     """How bytes become time: ``exact``, or as a simulator of that name does it."""
 
 
-class WorkloadConfig(ConfigModel):
-    """What is run."""
+class ModelConfig(ConfigModel):
+    """What a machine runs, whoever asks for it."""
 
     model: str
     """A card's name (``models/``) or a YAML path."""
@@ -210,6 +210,21 @@ class WorkloadConfig(ConfigModel):
     capacity_factor: float | None = Field(default=None, gt=0, le=1000)
     """An expert takes this many times its even share of the batch's tokens and drops the rest;
     None: it takes all."""
+    layers: Annotated[int, Field(ge=1, le=10_000)] | Literal["auto"] | None = None
+    """Decoder blocks simulated on the device; None: as many as the fullest pipeline stage has, the
+    model's where ``pp`` is 1. ``auto``: 2; of a model whose blocks differ (experts, sparsity) 10,
+    so that their spread is known; one more where the schedule takes tasks out of order."""
+    beyond_banks: bool = False
+    """Simulate although the layout of PIM needs more rows for all blocks than a bank has: the
+    figures are then those of a memory with more of them."""
+    outside: bool = False
+    """Embedding, last norm and output layer are a part of the iteration, once, on the NPU of the
+    first and of the last pipeline stage, with the collectives of tables that ``tp`` cuts."""
+
+
+class WorkloadConfig(ModelConfig):
+    """What is run."""
+
     phase: Literal["decode", "prefill"] = "decode"
     """What each request is asked: one new token, or its whole prompt; a column ``new_tokens`` of
     the request trace says it by request."""
@@ -224,20 +239,10 @@ class WorkloadConfig(ConfigModel):
     """A request trace's name (``traces/``) or a CSV path."""
     batch: int | None = Field(default=None, ge=1, le=1_000_000)
     """Take this many requests, in the trace's order; None: all of it."""
-    layers: Annotated[int, Field(ge=1, le=10_000)] | Literal["auto"] | None = None
-    """Decoder blocks simulated on the device; None: as many as the fullest pipeline stage has, the
-    model's where ``pp`` is 1. ``auto``: 2; of a model whose blocks differ (experts, sparsity) 10,
-    so that their spread is known; one more where the schedule takes tasks out of order."""
-    beyond_banks: bool = False
-    """Simulate although the layout of PIM needs more rows for all blocks than a bank has: the
-    figures are then those of a memory with more of them."""
-    outside: bool = False
-    """Embedding, last norm and output layer are a part of the iteration, once, on the NPU of the
-    first and of the last pipeline stage, with the collectives of tables that ``tp`` cuts."""
 
 
-class RunConfig(ConfigModel):
-    """Everything that one simulation depends on."""
+class MachineConfig(ConfigModel):
+    """A machine, the model on it, and how its units share the work."""
 
     name: str
     """What results and reports call it."""
@@ -249,7 +254,7 @@ class RunConfig(ConfigModel):
     schedule: ScheduleConfig
     parallel: ParallelConfig = ParallelConfig()
     link: LinkConfig
-    workload: WorkloadConfig
+    workload: ModelConfig
     energy: EnergyConfig
     fidelity: Literal["command", "fast"] = "command"
     """``command``: every DRAM and PIM command is scheduled; ``fast``: rates that one channel's
@@ -261,7 +266,7 @@ class RunConfig(ConfigModel):
     which ``fast`` measures its error."""
 
     @model_validator(mode="after")
-    def _consistent(self) -> RunConfig:
+    def _consistent(self) -> Self:
         declared = self.schedule.declared
         if declared.uses_pim and self.pim is None:
             raise ValueError(f"schedule.policy {self.schedule.policy!r} needs a pim section")
@@ -306,3 +311,9 @@ class RunConfig(ConfigModel):
                 f"{schedules_with_parts(parts)} so many"
             )
         return self
+
+
+class RunConfig(MachineConfig):
+    """Everything that one simulation depends on."""
+
+    workload: WorkloadConfig

@@ -8,12 +8,15 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from pimsim.config.base import ConfigModel
 from pimsim.config.plugins import ModuleName
+from pimsim.config.run import MachineConfig
 from pimsim.config.traffic import RequestsConfig
-from pimsim.config.units import Picoseconds
+from pimsim.config.units import Picoseconds, Share
 
 __all__ = [
-    "MOST_RUNNING", "MOST_TOKENS", "CacheConfig", "LinearConfig", "ProfileConfig", "ReplicasConfig",
+    "MOST_BLOCKS", "MOST_RUNNING", "MOST_TOKENS", "CacheConfig", "LinearConfig", "ProfileConfig",
+    "ReplicasConfig",
     "SchedulerSettings", "ServiceConfig", "SloConfig", "SpeculationConfig", "StepTimeConfig",
+    "StepsConfig",
 ]  # fmt: skip
 
 MOST_RUNNING = 65_536
@@ -22,7 +25,8 @@ MOST_TOKENS = 100_000_000
 """Tokens of a request or of a step, at most."""
 MOST_DRAFTS = 64
 """Guessed tokens of a request in a step, at most."""
-_MOST_BLOCKS = 2**26
+MOST_BLOCKS = 2**26
+"""Of a replica's KV cache, at most."""
 _MOST_BLOCKS_OF_ALL = 2**27
 """Each block is some 20 bytes of the simulator's memory."""
 
@@ -37,8 +41,9 @@ class SchedulerSettings(ConfigModel):
 class CacheConfig(ConfigModel):
     """The KV cache of a replica."""
 
-    blocks: int = Field(ge=1, le=_MOST_BLOCKS)
-    """All of them; ``vllm`` keeps one that no request ever holds."""
+    blocks: int | None = Field(default=None, ge=1, le=MOST_BLOCKS)
+    """All of them; ``vllm`` keeps one that no request ever holds. null: as many as the machine
+    holds beside the weights."""
     block_tokens: int = Field(default=16, ge=1, le=65_536)
     """Tokens of a block."""
 
@@ -78,6 +83,20 @@ class StepTimeConfig(ConfigModel):
         if (self.linear is None) == (self.profile is None):
             raise ValueError("either linear or profile, not both and not none")
         return self
+
+
+class StepsConfig(ConfigModel):
+    """How the machine's steps are timed."""
+
+    interpolated: bool | None = None
+    """Most between steps that are simulated; false: every step is simulated. null: where
+    ``machine.fidelity`` is ``fast``."""
+    samples: int = Field(default=20, ge=2, le=10_000)
+    """Interpolated steps, drawn at random in proportion to their time, that are simulated to know
+    the error."""
+    max_error: Share | None = Field(default=None, gt=0, lt=1)
+    """Of interpolated steps: where their sample is off by more, the points between which they are
+    interpolated are put closer, and the service is run again; null: none is."""
 
 
 class ReplicasConfig(ConfigModel):
@@ -147,16 +166,50 @@ class ServiceConfig(ConfigModel):
     nothing does but the cache."""
     requests: RequestsConfig
     scheduler: SchedulerSettings
-    cache: CacheConfig
-    step_time: StepTimeConfig
+    cache: CacheConfig = CacheConfig()
+    step_time: StepTimeConfig | None = None
+    machine: MachineConfig | None = None
+    """In place of ``step_time``: steps take what they take on this machine; a hardware preset's
+    name, a run's YAML, or its keys. What a run asks (``workload.requests``, ``batch``, ``phase``,
+    ``chunk``, ``steps``) the service asks itself."""
+    steps: StepsConfig = StepsConfig()
     replicas: ReplicasConfig = ReplicasConfig()
     speculation: SpeculationConfig | None = None
     slo: SloConfig = SloConfig()
     seed: int = Field(default=0, ge=0, le=2**63 - 1)
     """Of all that is drawn: lengths, arrivals, drafts that are right."""
 
+    @property
+    def interpolated(self) -> bool:
+        """Whether steps of the machine are interpolated."""
+        if self.machine is None:
+            return False
+        chosen = self.steps.interpolated
+        return self.machine.fidelity == "fast" if chosen is None else chosen
+
+    @model_validator(mode="after")
+    def _timed_in_one_way(self) -> ServiceConfig:
+        if (self.step_time is None) == (self.machine is None):
+            raise ValueError("either step_time or machine, not both and not none")
+        if self.machine is None:
+            if self.cache.blocks is None:
+                raise ValueError("cache.blocks is missing; without a machine nothing else says it")
+            if self.steps != StepsConfig():
+                raise ValueError("steps are those of a machine, which this service has not")
+        elif self.model is not None:
+            raise ValueError("model is machine.workload.model where the service has a machine")
+        elif not self.interpolated and self.steps.max_error is not None:
+            raise ValueError("steps.max_error is of interpolated steps; these are simulated")
+        elif self.machine.parallel.batches is not None:
+            raise ValueError(
+                "machine.parallel.batches is of a run; here the scheduler says what is under way"
+            )
+        return self
+
     @model_validator(mode="after")
     def _not_too_many_blocks(self) -> ServiceConfig:
+        if self.cache.blocks is None:
+            return self
         blocks = self.cache.blocks * self.replicas.count
         if blocks > _MOST_BLOCKS_OF_ALL:
             raise ValueError(

@@ -10,7 +10,7 @@ from pydantic import ValidationError, create_model
 
 from pimsim.config.compose import Layout, apply_override, compose
 from pimsim.config.errors import InputError
-from pimsim.config.loader import Resolved
+from pimsim.config.loader import Resolved, check_timings, layout_of
 from pimsim.config.plugins import ModuleName, load_module
 from pimsim.config.schema import explain
 from pimsim.config.service import ServiceConfig
@@ -23,8 +23,9 @@ __all__ = ["CHOICES", "ResolvedService", "load_service", "service_model"]
 ResolvedService = Resolved[ServiceConfig]
 
 _LAYOUT = Layout(
-    "service", {}, (("requests", "file"), ("model",), ("step_time", "profile", "folder"))
-)
+    "service", {"machine": layout_of("hardware")},
+    (("requests", "file"), ("model",), ("step_time", "profile", "folder")),
+)  # fmt: skip
 CHOICES = (
     (("scheduler", "name"), "scheduler", lambda module: module.SCHEDULER.Settings),
     (("requests", "arrivals", "process"), "arrivals", lambda module: module.SETTINGS),
@@ -51,6 +52,7 @@ def load_service(name_or_path: str, overrides: Sequence[str] = ()) -> ResolvedSe
         config = model.model_validate(plain(root), context=WRITTEN)
     except ValidationError as error:
         raise explain(error, root, model) from None
+    check_timings(config, root, ())
     return Resolved(config, root)
 
 

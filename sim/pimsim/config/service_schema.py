@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from pydantic import BaseModel
+from pydantic import BaseModel, create_model
 from pydantic.json_schema import GenerateJsonSchema, models_json_schema
 
 from pimsim.config.meanings import field_meaning
@@ -24,6 +24,13 @@ _EXTENDS = {
 }
 
 
+_SERVICE: type[ServiceConfig] = create_model(
+    "ServiceConfig", __base__=ServiceConfig, __doc__=ServiceConfig.__doc__,
+    machine=(str | dict[str, Any] | None, None),
+)  # fmt: skip
+"""A machine has the keys of a run, whose own documents have names and paths in many places."""
+
+
 def service_schema() -> dict[str, Any]:
     """JSON Schema 2020-12 of a service: with the keys of every scheduler and process of arrivals.
 
@@ -31,7 +38,7 @@ def service_schema() -> dict[str, Any]:
     """
     chosen = {kind: list(_settings(kind, settings)) for _, kind, settings in CHOICES}
     chosen["arrivals"].append((FROM_FILE, ArrivalSettings))
-    models = {model for found in chosen.values() for _, model in found} | {ServiceConfig}
+    models = {model for found in chosen.values() for _, model in found} | {_SERVICE}
     order = sorted(models, key=lambda model: model.__name__)
     refs, found = models_json_schema(
         [(model, "validation") for model in order], ref_template="#/$defs/{model}",
@@ -39,18 +46,18 @@ def service_schema() -> dict[str, Any]:
     )  # fmt: skip
     kinds = found["$defs"]
     places = {model: refs[(model, "validation")]["$ref"].rpartition("/")[2] for model in order}
-    known = {**{name: model for model, name in places.items()}, **_sections(ServiceConfig)}
+    known = {**{name: model for model, name in places.items()}, **_sections(_SERVICE)}
     for name, kind in kinds.items():
         _describe(kind, known.get(name))
     for path, kind, _ in CHOICES:
-        holder = kinds["RequestsConfig" if kind == "arrivals" else places[ServiceConfig]]
+        holder = kinds["RequestsConfig" if kind == "arrivals" else places[_SERVICE]]
         holder["properties"][path[-2]] = {
             "anyOf": [_named(kinds[places[model]], path[-1], name) for name, model in chosen[kind]],
             "description": " ".join((_BASES[kind].__doc__ or "").split()),
         }
-    whole = kinds.pop(places[ServiceConfig])
+    whole = kinds.pop(places[_SERVICE])
     whole["properties"] = {"extends": _EXTENDS, **whole["properties"]}
-    taken = {place for model, place in places.items() if model is not ServiceConfig}
+    taken = {place for model, place in places.items() if model is not _SERVICE}
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "Service of pimsim",

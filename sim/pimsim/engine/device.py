@@ -47,7 +47,7 @@ from pimsim.workload.stages import stage_kinds
 from pimsim.workload.step import Step
 from pimsim.workload.trace import OperatorTrace
 
-__all__ = ["Device", "build_device", "build_devices"]
+__all__ = ["Device", "blocks_counted", "build_device", "build_devices"]
 
 
 @dataclass(frozen=True)
@@ -204,7 +204,7 @@ class _DegreesError(LayoutError):
 
 def _check_rows(addresses: AddressPlan, whole: ForwardPass, work: DeviceWork, rows: int) -> None:
     """Raise ``_DegreesError`` where the banks have fewer rows than the layout of PIM needs."""
-    counted = _blocks_counted(whole, work)
+    counted = blocks_counted(whole, work)
     needed = max(addresses.rows_needed(*each) for each in counted)
     if needed > rows:
         degrees = work.degrees
@@ -223,10 +223,10 @@ def _check_rows(addresses: AddressPlan, whole: ForwardPass, work: DeviceWork, ro
 def _rows_needed(addresses: AddressPlan, whole: ForwardPass, work: DeviceWork) -> int:
     """Rows of each bank that the blocks of the fullest pipeline stage need, those not simulated
     too, with the caches of all batches under way."""
-    return max(addresses.rows_needed(*each) for each in _blocks_counted(whole, work))
+    return max(addresses.rows_needed(*each) for each in blocks_counted(whole, work))
 
 
-def _blocks_counted(whole: ForwardPass, work: DeviceWork) -> list[tuple[list[float], int]]:
+def blocks_counted(whole: ForwardPass, work: DeviceWork) -> list[tuple[list[float], int]]:
     """By pipeline stage: how many blocks each simulated one stands for, and the batches that have
     a cache there."""
     kinds = [block.kind for block in whole.blocks]

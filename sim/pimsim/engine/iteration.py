@@ -130,7 +130,7 @@ def run_iteration(
 
 def run_devices(
     devices: Sequence[Device], on_stage: Callable[[Progress], None] | None = None,
-    log_entries: int = 0, over_time: bool = True,
+    log_entries: int = 0, over_time: bool = True, sampled: bool = True,
 ) -> Outcome:  # fmt: skip
     """Run a device's steps one after the other, all stages of its schedule; ``on_stage`` hears of
     each before it starts.
@@ -139,7 +139,8 @@ def run_devices(
     ``over_time``. At fast fidelity with a
     ``max_error``, phases that miss it are simulated by commands, from the start again until none
     is left; where they are most of the run, all of it is, and so is a short one whose sample misses
-    what rates should keep.
+    what rates should keep. Unless ``sampled``, no phase is run again to know the error of rates,
+    which then stand whatever it is.
     """
     limit, seed = devices[0].config.max_error, devices[0].config.seed
     by_command: frozenset[int] = frozenset()
@@ -147,6 +148,8 @@ def run_devices(
         outcome = _run(devices, on_stage, memory_of(devices, log_entries, by_command), over_time)
         memory = outcome.system
         if not isinstance(memory, PhasedMemory):
+            return outcome
+        if not sampled:
             return outcome
         missed = missed_phases(memory, limit, seed) if limit is not None else by_command
         if missed <= by_command:

@@ -127,9 +127,9 @@ class AddressPlan:
             batches * fsum(n * rows for n, rows in zip(blocks, of_channel, strict=True))
             for of_channel in zip(*by_block, strict=True)
         ]
-        return round(self._rows_beside(blocks) + max(caches, default=0))
+        return round(self.rows_beside(blocks) + max(caches, default=0))
 
-    def _rows_beside(self, blocks: Sequence[float]) -> float:
+    def rows_beside(self, blocks: Sequence[float]) -> float:
         """Rows in each bank of what is no cache, where each simulated block stands for so many."""
         linear = sum(self.block_bursts) + self.outside_bursts
         beside = self.operand_row - linear // self.row_bursts
@@ -141,7 +141,7 @@ class AddressPlan:
     ) -> str | None:
         """Which request of the batch is the first whose cache finds too few of ``rows``, in words;
         ``blocks`` and ``batches`` as in ``rows_needed``. None: no request does."""
-        left = [rows - round(self._rows_beside(blocks))] * self.cache.channels
+        left = [rows - round(self.rows_beside(blocks))] * self.cache.channels
         if self.cache.unit != "row":
             return None
         for member, request in enumerate(self.requests):

@@ -10,9 +10,11 @@ from numpy.typing import NDArray
 
 from pimsim.config.service import SloConfig
 from pimsim.result.service_types import (
+    NO_ENERGY,
     VERSION,
     Goodput,
     OverTime,
+    ServiceEnergy,
     ServiceFigures,
     ServiceOrigin,
     Spread,
@@ -23,7 +25,7 @@ from pimsim.serving.service import Service
 from pimsim.serving.step_log import StepLog
 from pimsim.workload.traffic import NOBODY
 
-__all__ = ["ServiceResult", "Verdict", "build_service_result", "judge_load"]
+__all__ = ["ServiceResult", "Verdict", "build_service_result", "interval_ends", "judge_load"]
 
 _PS_PER_S = 10**12
 _SHARES = (0.5, 0.9, 0.99)
@@ -83,7 +85,12 @@ class ServiceResult:
 
 
 def build_service_result(
-    service: Service, log: StepLog, name: str, slo: SloConfig, origin: ServiceOrigin
+    service: Service,
+    log: StepLog,
+    name: str,
+    slo: SloConfig,
+    origin: ServiceOrigin,
+    energy: ServiceEnergy = NO_ENERGY,
 ) -> ServiceResult:
     """Figures of a service, done or not.
 
@@ -99,6 +106,8 @@ def build_service_result(
         What a request must keep.
     origin
         Where they come from.
+    energy
+        What the machines took.
     """
     log.flush()
     asked = service.requests
@@ -163,7 +172,7 @@ def build_service_result(
             "accepted": int(asked["accepted"].sum()), "rejected": int(asked["rejected"].sum()),
         },
         "over_time": _over_time(service, log),
-        "power_w": None,
+        **energy,
         **origin,
     }  # fmt: skip
     return ServiceResult(name, asked, figures, verdict)
@@ -258,13 +267,19 @@ def _goodput(done: Records, slo: SloConfig, seconds: float) -> Goodput:
     }
 
 
+def interval_ends(service: Service, log: StepLog) -> NDArray[np.int64]:
+    """When the intervals end over which a log adds up steps, as far as the service has come."""
+    count = int(min(service.now_ps // log.interval_ps + 1, len(log.columns["steps"])))
+    return np.minimum(np.arange(1, count + 1) * log.interval_ps, service.now_ps)
+
+
 def _over_time(service: Service, log: StepLog) -> OverTime:
     """By intervals of equal length: steps, tokens fed, a step's requests and blocks in use on
     average, who was put out; and at each one's end who waits for his first step and who is in the
     system."""
     asked = service.requests
-    count = int(min(service.now_ps // log.interval_ps + 1, len(log.columns["steps"])))
-    ends = np.minimum(np.arange(1, count + 1) * log.interval_ps, service.now_ps)
+    ends = interval_ends(service, log)
+    count = len(ends)
     arrived = _count(_reached(asked, "arrival_ps"), ends)
     steps = log.columns["steps"][:count]
     return {

@@ -25,7 +25,7 @@ def service_result_schema() -> dict[str, Any]:
         kind["additionalProperties"] = False
         for key, each in kind["properties"].items():
             each.pop("title", None)
-            for holder in (name, "ServiceOrigin"):
+            for holder in (name, "ServiceOrigin", "ServiceEnergy"):
                 if key in words[holder]:
                     each["description"] = words[holder][key]
                     break

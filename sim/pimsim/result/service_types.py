@@ -7,8 +7,8 @@ from typing import Any, Final, Literal
 from typing_extensions import TypedDict
 
 __all__ = [
-    "VERSION", "Asked", "Cache", "Drafts", "Goodput", "Latency", "OverTime", "Queue",
-    "ServiceFigures", "ServiceOrigin", "Spread", "Steps",
+    "NO_ENERGY", "VERSION", "Asked", "Cache", "Drafts", "Goodput", "Latency", "OverTime", "Queue",
+    "ServiceEnergy", "ServiceFigures", "ServiceOrigin", "Spread", "Steps",
 ]  # fmt: skip
 
 VERSION: Final = 1
@@ -151,7 +151,28 @@ class ServiceOrigin(TypedDict):
     warnings: list[str]
 
 
-class ServiceFigures(ServiceOrigin):
+class ServiceEnergy(TypedDict):
+    """Of all replicas of a simulated machine, idle time included; null: step times are given."""
+
+    energy_j: dict[str, float] | None
+    """By part, with their total."""
+    power_w: dict[str, float] | None
+    """On average, by part, with their total."""
+    idle_w: float | None
+    """While nobody works: static power, the DRAM's standby and refresh."""
+    token_j: float | None
+    """Of a token that was made; null also where there is none."""
+    power_over_time_w: list[float] | None
+    """On average in each interval of over_time; a step counts in the one in which it begins."""
+
+
+NO_ENERGY: ServiceEnergy = {
+    "energy_j": None, "power_w": None, "idle_w": None, "token_j": None, "power_over_time_w": None,
+}  # fmt: skip
+"""Of services whose step times are given."""
+
+
+class ServiceFigures(ServiceOrigin, ServiceEnergy):
     """A service, as far as it came."""
 
     version: Literal[1]
@@ -177,5 +198,3 @@ class ServiceFigures(ServiceOrigin):
     steps: Steps
     drafts: Drafts
     over_time: OverTime
-    power_w: None
-    """Not known yet."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from pimsim.result.metrics import METRICS
@@ -42,8 +43,33 @@ def service_lines(result: ServiceResult) -> dict[str, str]:
         else "",
         "drafts": _drafts(all_figures["drafts"]),
         "load": "" if verdict is None else verdict.words,
+        "step times": _fidelity(all_figures["fidelity"]),
+        "energy": ""
+        if all_figures["power_w"] is None
+        else f"{all_figures['power_w']['total']:,.1f} W on average, "
+        f"{all_figures['idle_w']:,.1f} W idle, {_token(all_figures['token_j'])}",
         "warnings": "; ".join(all_figures["warnings"]),
     }  # fmt: skip
+
+
+def _fidelity(said: Mapping[str, Any]) -> str:
+    machine = said.get("machine")
+    if machine is None:
+        return ""
+    if said["step_time"] != "interpolated":
+        return f"each simulated at {machine}"
+    words = f"interpolated between steps at {machine} ({said['simulated']:,} simulated anew)"
+    if said["error_interval"] is None:
+        return words
+    low, high = said["error_interval"]
+    return (
+        f"{words}; off by {said['error_mean']:+.2%} ({low:+.2%} to {high:+.2%}), "
+        f"{said['error_worst']:.2%} at most, in a sample of {said['sampled']:,}"
+    )
+
+
+def _token(joule: float | None) -> str:
+    return "no token" if joule is None else f"{joule:,.3g} J/token"
 
 
 def _requests(asked: Asked) -> str:

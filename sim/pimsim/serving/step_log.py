@@ -26,9 +26,11 @@ STEP_ROW = np.dtype(
         ("waiting", np.int64),
         ("used_blocks", np.int64),
         ("preempted", np.int32),
+        ("dynamic_j", np.float64),
     ]
 )
-"""A step: what it feeds, who takes part, and what was there when it had been made."""
+"""A step: what it feeds, who takes part, what was there when it had been made, and joule beyond
+what the machine takes idle."""
 _KEPT = 16_384
 """Rows that are gathered before they are added up."""
 INTERVALS = 256
@@ -61,7 +63,7 @@ class StepLog:
         self.interval_ps = 10**9
         self.columns: dict[str, NDArray[np.float64]] = {
             name: np.zeros(INTERVALS)
-            for name in ("steps", "tokens", "requests", "used_blocks", "preempted")
+            for name in ("steps", "tokens", "requests", "used_blocks", "preempted", "dynamic_j")
         }
         """Sums by interval in which a step began."""
 
@@ -70,7 +72,7 @@ class StepLog:
         self._rows[self._count] = (
             replica, batch.number, batch.start_ps, batch.end_ps, batch.tokens, batch.context,
             batch.requests, scheduler.running, scheduler.waiting, scheduler.cache.used,
-            len(batch.preempted),
+            len(batch.preempted), batch.dynamic_j,
         )  # fmt: skip
         self._count += 1
         if self._count == _KEPT:

@@ -116,6 +116,8 @@ def scenario_fleet(scenario: Mapping[str, Any], name: str, engine: str = "") -> 
         validated = scheduler.Settings(**{"name": kind, **own})
     except ValidationError as error:
         raise InputError(f"scenario {name}: {first_fault(error)}") from None
+    if cache.blocks is None:
+        raise InputError(f"scenario {name}: blocks is missing")
     # lightllm counts tokens
     block_tokens = 1 if machine.scheduler == "lightllm" else cache.block_tokens
     return Fleet(

@@ -24,6 +24,7 @@ from pimsim.config.resources import find_source, preset_names
 from pimsim.config.run import (
     DIFFERING_BLOCKS,
     EQUAL_BLOCKS,
+    ModelConfig,
     ParallelConfig,
     RunConfig,
     WorkloadConfig,
@@ -49,7 +50,8 @@ from pimsim.workload.transforms.sparse_ffn import sparse_ffn
 
 __all__ = [
     "DeviceRouting", "DeviceWork", "Inputs", "SparseOptions", "device_work", "input_hashes",
-    "load_inputs", "load_model", "load_run_routing", "load_run_sparsity", "moe_shape",
+    "load_inputs", "load_model", "load_run_routing", "load_run_sparsity", "model_hashes",
+    "moe_shape",
 ]  # fmt: skip
 
 Ints = NDArray[np.int64]
@@ -301,7 +303,7 @@ def _least_blocks(trace: OperatorTrace, overlapped: bool) -> int:
     return min(least + 1, len(kinds)) if overlapped and least > 1 else least
 
 
-def load_model(workload: WorkloadConfig) -> ModelCard | OperatorTrace:
+def load_model(workload: ModelConfig) -> ModelCard | OperatorTrace:
     """What ``workload`` runs: its trace, or its card. Raises ``InputError``."""
     if workload.trace is None:
         return load_card(workload.model)
@@ -353,7 +355,18 @@ def input_hashes(workload: WorkloadConfig) -> dict[str, str]:
 def load_inputs(workload: WorkloadConfig) -> Inputs:
     """Requests and card of ``workload``, and hashes of all that it names. Raises ``InputError``."""
     requests = load_requests(workload.requests, workload.batch)
-    found, card = {"requests": requests.sha256}, None
+    card, found = _hashed_model(workload)
+    return Inputs(requests, card, {"requests": requests.sha256, **found})
+
+
+def model_hashes(workload: ModelConfig) -> dict[str, str]:
+    """Hash of what each key of a machine's model names, by key. Raises ``InputError`` where one
+    cannot be read."""
+    return _hashed_model(workload)[1]
+
+
+def _hashed_model(workload: ModelConfig) -> tuple[ModelCard | None, dict[str, str]]:
+    card, found = None, {}
     if workload.trace is None:
         card, found["model"] = load_hashed_card(workload.model)
     else:
@@ -362,7 +375,7 @@ def load_inputs(workload: WorkloadConfig) -> Inputs:
         found["routing"] = _file_sha256("routing", workload.routing)
     if workload.sparsity != "none" and not workload.sparsity.startswith("law:"):
         found["sparsity"] = _file_sha256("sparsity", workload.sparsity)
-    return Inputs(requests, card, found)
+    return card, found
 
 
 def _file_sha256(kind: str, name: str) -> str:

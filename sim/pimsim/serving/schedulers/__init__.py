@@ -17,7 +17,7 @@ from pimsim.config.service import SchedulerSettings
 from pimsim.serving.blocks import BlockCache, blocks_of, find_shared
 from pimsim.serving.ending import Speculation, end_step
 from pimsim.serving.lists import append
-from pimsim.serving.records import ENTRY, RUNNING, WAITING, Records, new_lists, new_step
+from pimsim.serving.records import ENTRY, REQUEST, RUNNING, WAITING, Records, new_lists, new_step
 
 __all__ = ["Batch", "Demand", "Scheduler", "load_scheduler"]
 
@@ -33,9 +33,18 @@ class Demand:
 
 
 class Batch:
-    """The entries of one step, in arrays that are used again for another when it has ended."""
+    """The entries of one step, in arrays that are used again for another when it has ended.
 
-    def __init__(self, most: int) -> None:
+    Parameters
+    ----------
+    most
+        Entries at most.
+    asked : ``REQUEST`` records of all requests of the service, shape (requests,)
+        Of which the entries have the rows.
+    """
+
+    def __init__(self, most: int, asked: Records | None = None) -> None:
+        self.asked = np.zeros(0, dtype=REQUEST) if asked is None else asked
         self.entries = np.zeros(most, dtype=ENTRY)
         """``ENTRY`` records, of which the step has the first ``requests``."""
         self.step = new_step()
@@ -45,6 +54,8 @@ class Batch:
         self.number = self.start_ps = self.requests = self.tokens = self.context = 0
         """Of the replica's steps, from 1; when it starts; requests that take part; tokens that are
         fed; tokens in the cache at its end, the fed ones included, over all requests."""
+        self.dynamic_j = 0.0
+        """Joule of the machine beyond what it takes idle, where the step time knows of energy."""
         self.preempted: NDArray[np.int64] = self.preempted_ids[:0]
         """Numbers of the requests that were put out of the cache for it."""
 
@@ -167,7 +178,7 @@ class Scheduler:
 
     def new_batch(self) -> Batch:
         """One that holds as many entries as a step can have."""
-        return Batch(self.most_running(self.settings, self.stages))
+        return Batch(self.most_running(self.settings, self.stages), self.requests)
 
     def choose(self, batch: Batch) -> None:
         """Fill ``batch``: entries, sums, who was preempted. A request in it is ``flying``."""

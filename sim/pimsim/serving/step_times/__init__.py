@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
 
 from pimsim.serving.schedulers import Batch
+from pimsim.workload.step import Step
 
-__all__ = ["StepTime"]
+__all__ = ["MachineSteps", "StepCost", "StepTime"]
 
 
 class StepTime(Protocol):
@@ -21,3 +25,52 @@ class StepTime(Protocol):
             Its entries as columns (``new_tokens``, ``contexts``) and their sums (``tokens``,
             ``context``, ``requests``).
         """
+
+
+class StepCost(NamedTuple):
+    """What a step takes on a machine."""
+
+    time_ps: int
+    joule: NDArray[np.float64]
+    """Of all devices, by part."""
+
+
+class MachineSteps(Protocol):
+    """A machine that can be asked what steps take; how it knows is its own affair."""
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """What energy is told by."""
+
+    @property
+    def pim_tokens(self) -> int:
+        """New tokens of a request that attends where its cache lies, on its channel, at most; 0:
+        none does."""
+
+    @property
+    def channels(self) -> int:
+        """Among which the caches of requests are dealt out."""
+
+    @property
+    def least_loaded(self) -> bool:
+        """Whether a new request goes to the channel with the least work; else to one after the
+        other."""
+
+    @property
+    def sub_batches(self) -> int:
+        """Parts of a step, of which one attends while another one is multiplied, at most."""
+
+    @property
+    def max_context(self) -> int:
+        """Tokens of the longest context."""
+
+    @property
+    def work(self) -> NDArray[np.int64]:
+        """By context from 0 to ``max_context``: what a token's attention to it is worth."""
+
+    @property
+    def idle_w(self) -> NDArray[np.float64]:
+        """Watt of all devices that nobody asks for anything, by part."""
+
+    def cost(self, step: Step) -> StepCost:
+        """Of a step whose requests name their channels."""

@@ -7,21 +7,16 @@ not what was written is measured anew; where none can be written, every process 
 from __future__ import annotations
 
 import json
-import os
 from collections import OrderedDict
-from contextlib import suppress
 from dataclasses import asdict
-from hashlib import sha256
 from pathlib import Path
 from threading import Lock
 
 import numpy as np
 
 from pimsim.config.content import HARDWARE, digest, sources_sha256
-from pimsim.config.errors import InputError
-from pimsim.config.files import make_folder, write_whole
+from pimsim.config.kept import keep, kept_file, read_kept
 from pimsim.config.memory import MemoryConfig
-from pimsim.config.paths import cache_folder
 from pimsim.config.pim import PimConfig
 from pimsim.hardware.dram.fast.clock import RefreshClock
 from pimsim.hardware.dram.fast.probe import STREAM_BURSTS, Probe, StreamRate
@@ -31,20 +26,12 @@ __all__ = ["calibrate", "calibration_file", "probe_of"]
 
 MOST_BYTES = 16 << 20
 """Of all probes of a process."""
-NONE = "none"
-"""Value of ``PIMSIM_CACHE_DIR`` that keeps nothing."""
 
 
 def calibration_file(probe: Probe) -> Path | None:
     """Where the calibration of these configs is kept; None: nowhere."""
-    given = os.environ.get("PIMSIM_CACHE_DIR")
-    if given == NONE:
-        return None
-    folder = Path(given) if given else cache_folder()
-    if folder is None:
-        return None
     content = digest(sources_sha256(HARDWARE), *_configs(probe.memory, probe.pim))
-    return folder / f"calibration-{content[:24]}.json"
+    return kept_file(f"calibration-{content[:24]}.json")
 
 
 def _configs(memory: MemoryConfig, pim: PimConfig | None) -> tuple[str, str]:
@@ -55,36 +42,28 @@ def _configs(memory: MemoryConfig, pim: PimConfig | None) -> tuple[str, str]:
 def calibrate(probe: Probe) -> bool:
     """Have streams, refresh and lags of ``probe`` measured, or read what was; whether it was."""
     path = calibration_file(probe)
-    if path is not None and _read(probe, path):
+    if _read(probe, path):
         return True
     content = json.dumps({
         "reads": _plain(probe.reads), "writes": _plain(probe.writes), "lags": probe.lags,
         "chains": probe.chains, "clock": asdict(probe.clock),
         "rank_stops": asdict(probe.rank_stops),
     })  # fmt: skip
-    if path is not None:
-        # a cache that cannot be written is none; all is known in this process
-        with suppress(InputError):
-            make_folder(path.parent)
-            write_whole(path, json.dumps({"sha256": _sum(content), "content": content}).encode())
+    keep(path, content)  # where it cannot be written, all is known in this process
     return False
-
-
-def _sum(content: str) -> str:
-    return sha256(content.encode()).hexdigest()
 
 
 def _plain(rate: StreamRate) -> dict[str, object]:
     return {**asdict(rate), "counts": rate.counts.tolist()}
 
 
-def _read(probe: Probe, path: Path) -> bool:
+def _read(probe: Probe, path: Path | None) -> bool:
     """Take over what a file says; False where it is not one that was written."""
+    content = read_kept(path)
+    if content is None:
+        return False
     try:
-        outer = json.loads(path.read_bytes())
-        if _sum(outer["content"]) != outer["sha256"]:
-            return False
-        found = json.loads(outer["content"])
+        found = json.loads(content)
         rates = [
             StreamRate(**{**found[name], "counts": np.array(found[name]["counts"], np.int64)})
             for name in ("reads", "writes")
@@ -94,7 +73,7 @@ def _read(probe: Probe, path: Path) -> bool:
         lags, chains = (tuple(map(int, found[name])) for name in ("lags", "chains"))
         if not len(lags) == len(chains) == len(STREAM_BURSTS):
             return False
-    except (OSError, ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError):
         return False
     probe.recall(rates[0], rates[1], clock, lags, chains, rank_stops)
     return True

@@ -1,0 +1,216 @@
+"""What a single step takes on a machine: its time, its energy, and what the machine holds.
+
+A step is mapped, run and scaled to the model's blocks as one of ``pimsim run`` is, on a machine
+that starts with it; rows, series and laws of a result are not worked out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import fields
+from functools import cached_property
+from math import fsum
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pimsim.config.run import MachineConfig, RunConfig, WorkloadConfig
+from pimsim.engine.device import Device, blocks_counted, build_device
+from pimsim.engine.iteration import Outcome, run_devices
+from pimsim.hardware.energy.static import device_static, refresh_w, standby_w
+from pimsim.mapping.placement import estimate_attention_cycles
+from pimsim.result.pipeline import pipeline_of, total_energy
+from pimsim.result.types import Energy
+from pimsim.serving.step_times import StepCost
+from pimsim.workload.batch import load_model, load_run_routing, load_run_sparsity
+from pimsim.workload.pipeline import fullest
+from pimsim.workload.requests import Request
+from pimsim.workload.step import Step, StepEntry
+
+__all__ = ["StepCosts", "run_of"]
+
+_NO_LIMIT = 2**40
+"""Tokens, more than any machine holds."""
+_PARTS = tuple(item.name for item in fields(Energy) if item.name != "total")
+
+
+def run_of(machine: MachineConfig) -> RunConfig:
+    """The run whose steps a service asks: requests stay on the channels that they are given, one
+    batch is under way, and a step whose fullest channel has too few rows is timed as if it had
+    them (``StepCosts.tokens`` says what the machine holds)."""
+    values = {name: getattr(machine, name) for name in type(machine).model_fields}
+    asked = machine.workload
+    workload = {name: getattr(asked, name) for name in type(asked).model_fields}
+    workload["beyond_banks"] = True
+    values["workload"] = WorkloadConfig.model_construct(**workload, requests="")
+    values["schedule"] = machine.schedule.model_copy(update={"channel_assignment": "trace"})
+    values["parallel"] = machine.parallel.model_copy(update={"batches": 1})
+    return RunConfig.model_construct(**values)
+
+
+class StepCosts:
+    """A machine that is asked for steps, each by itself (``serving.step_times.MachineSteps``).
+
+    Parameters
+    ----------
+    machine
+        With the model that it runs.
+
+    Raises
+    ------
+    InputError
+        Where the machine does not hold the model.
+    """
+
+    parts = _PARTS
+
+    def __init__(self, machine: MachineConfig) -> None:
+        self.config = run_of(machine)
+        self._asked = machine
+        self._model = load_model(self.config.workload)
+        self._routing = load_run_routing(self.config, self._model)
+        self._sparsity = load_run_sparsity(self.config, self._model)
+        self._first = self._device(_token(1))
+        # the degrees that hold the model are those of every step
+        degrees = self._first.work.degrees
+        parallel = self.config.parallel.model_copy(update={"tp": degrees.tp, "pp": degrees.pp})
+        self.config = self.config.model_copy(update={"parallel": parallel})
+
+    def cost(self, step: Step) -> StepCost:
+        """Of ``step``, whose requests name the channels of their caches.
+
+        Returns
+        -------
+        StepCost
+            Picoseconds of the slowest pipeline stage, and joule of all devices by ``parts``.
+        """
+        outcome = self.outcome(step)
+        pipeline = pipeline_of(outcome)
+        energy = total_energy(pipeline.stage_energy(outcome), self._first.whole.tp)
+        return StepCost(
+            pipeline.slowest.time_ps, np.array([getattr(energy, part) for part in _PARTS])
+        )
+
+    def outcome(self, step: Step) -> Outcome:
+        """What the engine leaves behind when it has run ``step`` alone."""
+        return run_devices((self._device(step),), over_time=False, sampled=False)
+
+    def _device(self, step: Step) -> Device:
+        return build_device(self.config, self._model, step, self._routing, self._sparsity)
+
+    @property
+    def stages(self) -> int:
+        """Of the pipeline."""
+        return self._first.whole.pp
+
+    @property
+    def max_context(self) -> int:
+        """Tokens of the longest context that the model takes."""
+        return int(self._first.work.trace.facts.max_context)
+
+    @property
+    def model(self) -> str:
+        """What the model is called."""
+        return self._first.work.trace.model
+
+    @property
+    def on_pim(self) -> bool:
+        """Whether requests' caches lie each on a channel, where PIM attends to them."""
+        return any(kv.shape is not None for kv in self._first.kv)
+
+    @property
+    def pim_tokens(self) -> int:
+        """New tokens of a request that attends on PIM, at most."""
+        return self.config.schedule.attention_pim_tokens if self.on_pim else 0
+
+    @property
+    def channels(self) -> int:
+        """Among which the caches of requests are dealt out."""
+        return self.config.memory.organization.channels if self.on_pim else 1
+
+    @property
+    def least_loaded(self) -> bool:
+        """Whether a new request goes to the channel with the least work; else to one after the
+        other."""
+        return self._asked.schedule.channel_assignment == "least-loaded"
+
+    @property
+    def sub_batches(self) -> int:
+        """Parts of a step that the schedule makes at most."""
+        return self.config.schedule.parts
+
+    @cached_property
+    def work(self) -> NDArray[np.int64]:
+        """By context from 0 on: what a token's attention to it is worth on its channel; shape
+        (``max_context`` + 1,). Cycles of PIM where it attends, else keys."""
+        contexts = np.arange(self.max_context + 1, dtype=np.int64)
+        kinds = [kv for kv in self._first.kv if kv.shape is not None]
+        if not kinds or self.config.pim is None:
+            return contexts
+        total = np.zeros_like(contexts)
+        for kind in kinds:
+            assert kind.shape is not None
+            kept = contexts if kind.window is None else np.minimum(contexts, kind.window)
+            total += estimate_attention_cycles(
+                np.maximum(kept, 1), kind.shape, self.config.memory, self.config.pim
+            )
+        total[0] = 0
+        return total // len(kinds)
+
+    @cached_property
+    def idle_w(self) -> NDArray[np.float64]:
+        """Watt of all devices that nobody asks for anything, by ``parts``."""
+        config, memory = self.config, self._first.memory
+        static = device_static(config.npu, memory, config.pim, config.link, config.energy).total
+        dram = standby_w(memory, config.energy)[0] + refresh_w(memory, config.energy)
+        devices = self._first.whole.tp * self._first.whole.pp
+        found = Energy.of(dram=dram, pim=0.0, npu=0.0, sram=0.0, link=0.0, static=static)
+        return np.array([getattr(found, part) * devices for part in _PARTS])
+
+    def tokens(self, size: int) -> int:
+        """Tokens of KV cache that the machine holds beside the weights, in blocks of ``size``.
+
+        Bytes of the fullest pipeline stage; in the layout of PIM also the rows of each channel,
+        as one request on each would fill them.
+        """
+        capacity = self.config.memory.organization.capacity_bytes
+        need = fullest(self._first.work.needs)
+        each = self._kv_bytes(size)
+        count = max(capacity - need.weights_bytes, 0) // max(each, 1)
+        return min(int(count) * size, self._tokens_in_rows())
+
+    def _kv_bytes(self, size: int) -> int:
+        """Of a block, on the device that has most of it."""
+        context = min(size, self.max_context)
+        found = fullest(self._device(_token(context)).work.needs).kv_bytes
+        return -(-found * size // context)
+
+    def _tokens_in_rows(self) -> int:
+        """Tokens of a request on each channel that fill its rows, over all channels."""
+        device = self._first
+        if not self.on_pim:
+            return _NO_LIMIT
+        return min(
+            self._tokens_beside(blocks) for blocks, _ in blocks_counted(device.whole, device.work)
+        )
+
+    def _tokens_beside(self, blocks: Sequence[float]) -> int:
+        """The same where each simulated block stands for so many."""
+        device = self._first
+        free = self.config.memory.organization.rows - device.mapper.addresses.rows_beside(blocks)
+        low, high = 0, _NO_LIMIT
+        while low < high:
+            middle = (low + high + 1) // 2
+            rows = fsum(
+                n * kv.sections.rows(middle if kv.window is None else min(middle, kv.window))
+                for n, kv in zip(blocks, device.kv, strict=True)
+                if kv.sections is not None
+            )
+            low, high = (middle, high) if rows <= free else (low, middle - 1)
+        return low * self.channels
+
+
+def _token(context: int) -> Step:
+    """One new token of one request."""
+    request = Request(0, 0.0, context, 1, 0, 0)
+    return Step((StepEntry(request, 1, context),))

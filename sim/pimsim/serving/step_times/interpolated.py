@@ -1,0 +1,299 @@
+"""Step times of a machine, most of them interpolated between steps that are simulated.
+
+Between two arrivals or ends only contexts grow, and a step's time is piecewise smooth in few
+numbers. Anchors (``anchors.py``) are simulated when a step first lies beside them, and remembered;
+which they are depends on the steps alone, so that the same service has the same times wherever and
+however often it runs. A random sample of the interpolated steps, drawn in proportion to their time,
+is simulated to know the error.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import MutableMapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pimsim.hardware.compiled import njit
+from pimsim.serving.records import ENTRY, REQUEST
+from pimsim.serving.schedulers import Batch
+from pimsim.serving.step_times import MachineSteps
+from pimsim.serving.step_times.anchors import Anchor, Grid
+from pimsim.serving.step_times.between import ALONE, DECODE, PROMPT, measure, step_between
+from pimsim.serving.step_times.simulated import Simulated, step_of
+from pimsim.workload.step import Step
+
+__all__ = ["MOST_FINENESS", "Errors", "Interpolated"]
+
+MOST_FINENESS = 4
+"""How often the rungs between anchors are halved at most."""
+
+_UNKNOWN = -1.0
+_PS_PER_S = 10**12
+_MOST_WANTED = 64
+"""Anchors of a step: 4 of a prompt, 2 alone and 16 with both."""
+_STUDENT_T = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228)
+"""Two-sided 95 % of Student's t with 1 to 10 degrees of freedom."""
+
+
+@dataclass(frozen=True)
+class Errors:
+    """Of interpolated step times, relative, from a random sample."""
+
+    sampled: int
+    mean: float
+    """With its sign: above 0, interpolated ones are too long."""
+    half_width: float
+    """Of the mean's 95 % interval."""
+    absolute: float
+    """Mean without the signs."""
+    worst: float
+    """Of the sample, without its sign."""
+
+    @property
+    def bound(self) -> float:
+        """What the mean error without its sign is not above, with 95 %: the far end of the
+        interval, or the mean size of the errors where that is more."""
+        return max(abs(self.mean) + self.half_width, self.absolute)
+
+    @classmethod
+    def of(cls, found: NDArray[np.float64]) -> Errors:
+        """From the errors of the sample."""
+        count = len(found)
+        if not count:
+            return cls(0, 0.0, 0.0, 0.0, 0.0)
+        half = math.inf
+        if count > 1:
+            half = _student_t(count - 1) * float(found.std(ddof=1)) / math.sqrt(count)
+        size = np.abs(found)
+        return cls(count, float(found.mean()), half, float(size.mean()), float(size.max()))
+
+
+def _student_t(degrees: int) -> float:
+    """Two-sided 95 % of Student's t; beyond the table by its expansion in 1 / degrees
+    (Abramowitz and Stegun 26.7.5)."""
+    if degrees <= len(_STUDENT_T):
+        return _STUDENT_T[degrees - 1]
+    z = 1.959964
+    return z + (z**3 + z) / (4 * degrees) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * degrees**2)
+
+
+@njit(cache=True)
+def _uniform(seed: Any, number: Any) -> float:
+    """A number of (0, 1) for each of a seed's numbers (splitmix64)."""
+    state = np.uint64(seed) + np.uint64(number) * np.uint64(0x9E3779B97F4A7C15)
+    state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    state = state ^ (state >> np.uint64(31))
+    return (float(state >> np.uint64(11)) + 0.5) * 2.0**-53
+
+
+@njit(cache=True)
+def _step(
+    entries: Any, count: int, asked: Any, channel: Any, given: Any, tables: Any, scratch: Any,
+    sums: Any, out: Any,
+) -> float:  # fmt: skip
+    """Time of a step, ps, added up with its energy in ``sums``; below 0: anchors are missing.
+
+    ``sums``: time, energy by part, number of steps, seed, the sample's largest key.
+    """
+    work, pim_tokens, idle_w = given
+    load, seen, wanted = scratch
+    found = measure(entries, count, asked, channel, work, pim_tokens, load, seen)
+    prompt, tokens_axis, spread, decode, requests, places = tables[:6]
+    mixed, alone, beside_tokens, beside_requests, beside_places = tables[6:]
+    step_between(
+        found, prompt, tokens_axis, spread, decode, requests, places, mixed, alone, beside_tokens,
+        beside_requests, beside_places, out, wanted,
+    )  # fmt: skip
+    if wanted[0, 0] > 0:
+        return -1.0
+    parts = len(idle_w)
+    time_ps = max(np.rint(out[0]), 1.0)
+    idle_s = time_ps / 1e12
+    beyond = 0.0
+    for each in range(parts):
+        # nothing that works takes less than when it does not
+        joule = max(out[1 + each], idle_w[each] * idle_s)
+        beyond += joule - idle_w[each] * idle_s
+        sums[1 + each] += joule
+    sums[0] += time_ps
+    sums[1 + parts] += 1.0
+    out[1] = beyond
+    # weighted sampling: the smallest of exponential keys (Efraimidis and Spirakis 2006)
+    out[2] = -np.log(_uniform(int(sums[2 + parts]), int(sums[1 + parts]))) / time_ps
+    return float(time_ps)
+
+
+class Interpolated(Simulated):
+    """Most steps are interpolated.
+
+    Parameters
+    ----------
+    machine
+        That is asked.
+    samples
+        Steps that are simulated to know the error.
+    seed
+        Of the sample.
+    fineness
+        How often the rungs between anchors are halved.
+    known
+        Anchors by their key, ``[time, joule by part ...]``: those that were simulated before; new
+        ones are added.
+    """
+
+    def __init__(
+        self, machine: MachineSteps, samples: int, seed: int, fineness: int = 0,
+        known: MutableMapping[str, list[float]] | None = None,
+    ) -> None:  # fmt: skip
+        super().__init__(machine)
+        self.known: MutableMapping[str, list[float]] = {} if known is None else known
+        self.fineness = fineness
+        self.simulated = 0
+        """Anchors, but for those that were known before."""
+        self._samples = samples
+        self._grid = grid = Grid.of(machine.max_context, fineness)
+        width = 1 + len(machine.parts)
+        self._out = np.zeros(max(width, 3))
+        self._sums = np.zeros(width + 2)
+        self._sums[-1] = seed % 2**32
+        wanted = np.zeros((_MOST_WANTED, 4), dtype=np.int64)
+        channels, parts = machine.channels, machine.sub_batches
+        self._scratch = (
+            np.zeros((parts, channels), dtype=np.int64), np.zeros((2, channels), dtype=np.int64),
+            wanted,
+        )  # fmt: skip
+        self._given = (machine.work, machine.pim_tokens, self._idle_w)
+
+        def unknown(*shape: int) -> NDArray[np.float64]:
+            return np.full((*shape, width), _UNKNOWN)
+
+        rungs = len(grid.requests), len(grid.contexts)
+        beside = len(grid.beside_tokens), len(grid.beside_requests), len(grid.beside_contexts)
+        self._tables = (
+            unknown(2, *grid.spread.shape), grid.tokens, grid.spread,
+            unknown(*rungs), grid.requests, self._places(grid.requests, grid.contexts),
+            unknown(*beside), unknown(beside[0]), grid.beside_tokens, grid.beside_requests,
+            self._places(grid.beside_requests, grid.beside_contexts),
+        )  # fmt: skip
+        self._sample: list[tuple[float, int, Step]] = []
+        """Key, interpolated time, and step."""
+        self._limit = math.inf
+        """Largest key of the sample, when that is full."""
+        self._errors: Errors | None = None
+
+    def _places(
+        self, requests: NDArray[np.int64], contexts: NDArray[np.int64]
+    ) -> NDArray[np.float64]:
+        """What the fullest channel of each anchor has to do; contexts in the last row."""
+        load = self._scratch[0]
+        channels, parts = load.shape[1], load.shape[0]
+        rows = [self.machine.work[contexts] * _fullest(int(n), channels, parts) for n in requests]
+        return np.array([*rows, contexts], dtype=np.float64)
+
+    def duration_ps(self, batch: Batch) -> int:
+        """Interpolated; anchors that it lacks are simulated first."""
+        asked, count = batch.asked, batch.requests
+        self.channels.place(batch.entries, count, len(asked))
+        while True:
+            found = _step(
+                batch.entries, count, asked, self.channels.of, self._given, self._tables,
+                self._scratch, self._sums, self._out,
+            )  # fmt: skip
+            if found > 0:
+                break
+            self._learn()
+        time_ps = int(found)
+        batch.dynamic_j = float(self._out[1])
+        if self._out[2] < self._limit:
+            self._take(batch, float(self._out[2]), time_ps)
+        return time_ps
+
+    @property
+    def joule(self) -> NDArray[np.float64]:
+        """As they were interpolated."""
+        return self._sums[1:-2]
+
+    @property
+    def worked_ps(self) -> int:
+        """Of all steps so far, one after the other."""
+        return int(self._sums[0])
+
+    @property
+    def steps(self) -> int:
+        """So far."""
+        return int(self._sums[-2])
+
+    def _learn(self) -> None:
+        """Fill the places of the tables that the last step asked for."""
+        wanted = self._scratch[2]
+        grid = self._grid
+        for table, a, b, c in wanted[1 : int(wanted[0, 0]) + 1].tolist():
+            if table == DECODE:
+                self._tables[3][b, c] = self._value(grid.decode(b, c))
+            elif table == PROMPT:
+                self._tables[0][a, b, c] = self._value(grid.prompt(b, c, bool(a)))
+            elif table == ALONE:
+                self._tables[7][a] = self._value(grid.beside_prompt(a))
+            else:
+                self._tables[6][a, b, c] = self._value(grid.beside(a, b, c))
+
+    def _value(self, anchor: Anchor) -> list[float]:
+        key = anchor.key
+        if key not in self.known:
+            cost = self.machine.cost(anchor.step(self.machine.channels))
+            self.known[key] = [float(cost.time_ps), *cost.joule.tolist()]
+            self.simulated += 1
+        return self.known[key]
+
+    def _take(self, batch: Batch, key: float, time_ps: int) -> None:
+        """Have the step in the sample, and the one with the largest key no longer."""
+        entries = batch.entries[: batch.requests]
+        self._sample.append((key, time_ps, step_of(entries, batch.asked, self.channels.of)))
+        self._sample.sort(key=lambda one: one[0])
+        del self._sample[self._samples :]
+        if len(self._sample) == self._samples:
+            self._limit = self._sample[-1][0]
+        self._errors = None
+
+    @property
+    def errors(self) -> Errors:
+        """Of the steps so far; the sample is simulated when somebody asks."""
+        if self._errors is None:
+            found = [
+                time_ps / self.machine.cost(step).time_ps - 1 for _, time_ps, step in self._sample
+            ]
+            self._errors = Errors.of(np.array(found))
+        return self._errors
+
+    def describe(self) -> dict[str, Any]:
+        """What to say of the times."""
+        errors = self.errors
+        bounded = math.isfinite(errors.half_width)
+        low, high = errors.mean - errors.half_width, errors.mean + errors.half_width
+        return {
+            "step_time": "interpolated", "simulated": self.simulated, "steps": self.steps,
+            "fineness": self.fineness, "sampled": errors.sampled, "error_mean": errors.mean,
+            "error_interval": [low, high] if bounded else None,
+            "error_absolute": errors.absolute, "error_worst": errors.worst,
+        }  # fmt: skip
+
+
+def _fullest(requests: int, channels: int, parts: int) -> int:
+    """Requests of the fullest channel, over all sub-batches, where they are dealt out in turn."""
+    load, seen = np.zeros((parts, channels), np.int64), np.zeros((2, channels), np.int64)
+    count = min(requests, 2 * channels * parts)
+    # as many on each channel as there are rounds: more of them change nothing but the number
+    rounds = (requests - count) // (channels * parts)
+    count = requests - rounds * channels * parts
+    entries = np.zeros(count, dtype=ENTRY)
+    entries["request"] = np.arange(count)
+    entries["new"] = entries["context"] = 1
+    nobody = np.zeros(0, dtype=REQUEST)
+    channel = (np.arange(count) % channels).astype(np.int32)
+    found = measure(entries, count, nobody, channel, np.ones(2, np.int64), 1, load, seen)
+    return int(found[1]) + rounds * parts
