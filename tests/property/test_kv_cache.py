@@ -402,8 +402,9 @@ def test_a_linear_cache_is_dealt_to_cores_as_a_whole(
 ) -> None:
     rows = KvRows.from_row(500, layout.sections, tokens)
     (whole,) = layout.reads(KEYS[0], [range(tokens)], [rows], [None])
-    parts = layout.reads(KEYS[0], [range(tokens)], [rows], [None], cores)
-    assert len(parts) <= cores
+    by_core = layout.reads_by_core(KEYS[0], [range(tokens)], [rows], [None], cores)
+    parts = by_core.values()
+    assert by_core.keys() <= set(range(cores))
     assert (
         sum(part.total for part in parts)
         == whole.total
@@ -419,12 +420,25 @@ def test_a_linear_cache_is_dealt_to_cores_as_a_whole(
     # a head's keys are with one core where heads come out even
     if layout.kv_heads % cores == 0 and tokens >= layout.page_tokens:
         head = layout.sections.keys.page_rows // layout.kv_heads
-        for core, part in enumerate(parts):
+        for core, part in by_core.items():
             for at, count in zip(part.first_burst, part.bursts, strict=True):
                 own = {
                     (int(burst) - 500) // head % layout.kv_heads for burst in (at, at + count - 1)
                 }
                 assert {each * cores // layout.kv_heads for each in own} == {core}
+
+
+def test_a_core_without_keys_leaves_the_others_their_numbers() -> None:
+    """A page of 16 tokens is dealt in fours; tokens 20 to 24, all that a window shows, are the
+    second core's, tokens 24 to 32 the third's and the fourth's."""
+    layout = LinearLayout(1, 64, 64, 64)
+    rows = KvRows.from_row(0, layout.sections, 32)
+    for tokens, cores in ((range(20, 24), [1]), (range(24, 32), [2, 3]), (range(14, 18), [3, 0])):
+        found = layout.reads_by_core(KEYS[0], [tokens], [rows], [None], 4)
+        assert sorted(found) == sorted(cores)
+        for core, part in found.items():
+            for at, count in zip(part.first_burst, part.bursts, strict=True):
+                assert {burst % 16 // 4 for burst in range(at, at + count)} == {core}
 
 
 def test_a_page_that_lies_in_two_runs_is_read_where_it_lies() -> None:

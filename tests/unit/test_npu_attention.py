@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
 from pimsim.config.loader import load_run
 from pimsim.config.resources import preset_names
+from pimsim.engine.memory import MemoryPort
 from pimsim.engine.npu_attention import NpuAttentionResult, run_npu_attention
+from pimsim.engine.npu_side import NpuSide
 from pimsim.mapping.flash_attention import TiledAttention
 from pimsim.mapping.gemm import tile_product
 from pimsim.mapping.npu_attention import npu_softmax
+from pimsim.mapping.tasks import NpuTask
+from pimsim.simulate import overrides_of, resolve, simulate
 from pimsim.workload.operators import Operator, OperatorKind
 
 
@@ -160,3 +167,39 @@ def test_a_pass_that_just_fits_reads_its_keys_once() -> None:
     ]  # fmt: skip
     assert found[1] == pytest.approx(found[0], rel=0.01)
     assert found[2] > 1.8 * found[1]
+
+
+def test_a_core_asks_for_its_own_keys(
+    tiny_card: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where a short window leaves others without any."""
+    asked: list[tuple[int, ...]] = []
+    planned: list[tuple[int, ...]] = []
+    transfer, moved = MemoryPort.transfer, NpuSide._moved
+
+    def noted(port: MemoryPort, *streams: Any, source: int = 0) -> Any:
+        asked.append((source,))
+        return transfer(port, *streams, source=source)
+
+    def watched(side: NpuSide, task: NpuTask) -> Any:
+        if not task.stream_cores:
+            return moved(side, task)
+        asked.clear()
+        monkeypatch.setattr(MemoryPort, "transfer", noted)
+        event = moved(side, task)
+        monkeypatch.setattr(MemoryPort, "transfer", transfer)
+        planned.append(task.stream_cores)
+        assert asked == [(core,) for core in task.stream_cores]
+        return event
+
+    monkeypatch.setattr(NpuSide, "_moved", watched)
+    values = yaml.safe_load(tiny_card.read_text())
+    card, requests = tmp_path / "windowed.yaml", tmp_path / "requests.csv"
+    card.write_text(yaml.safe_dump({**values, "window": {"size": 4}}))
+    requests.write_text(
+        "request_id,arrival_s,prompt_tokens,output_tokens,generated_tokens\n0,0,20,9,2\n"
+    )
+    options = overrides_of(model=card, requests=requests, layers=1)
+    simulate(resolve("npu-only", [*options, f"npu.cores={2 * values['kv_heads']}"]))
+    # a head's 16 places are two cores', of which the first has all four tokens
+    assert planned == 2 * [tuple(range(0, 2 * values["kv_heads"], 2))]

@@ -99,10 +99,13 @@ class NpuSide:
 
     def _moved(self, task: NpuTask) -> simpy.Event:
         """Ask for all that a task without tiles moves."""
-        if not task.stream_each_core:
+        if not task.stream_cores:
             return self.port.transfer(task.streams, task.scatters)
-        parts = [self.port.transfer([s], source=core) for core, s in enumerate(task.streams)]
-        return simpy.AllOf(self.env, parts)
+        parts = [
+            self.port.transfer([stream], source=core)
+            for core, stream in zip(task.stream_cores, task.streams, strict=True)
+        ]
+        return parts[0] if len(parts) == 1 else simpy.AllOf(self.env, parts)
 
     def _load(self, step: GemmStep) -> simpy.Event | None:
         if not step.loads and not step.scatters:

@@ -170,7 +170,7 @@ class AttentionMapper:
         visible = _visible(step, entries, operator.window)
         ends = [step.entries[at].context for at in entries]
         part = (KEYS if operator.kind is OperatorKind.ATTENTION_SCORE else VALUES)[0]
-        streams = placed.linear.reads(
+        streams = placed.linear.reads_by_core(
             part, [range(end - seen, end) for end, seen in zip(ends, visible, strict=True)],
             *self._kept(placed, entries), self.npu.cores,
         )  # fmt: skip

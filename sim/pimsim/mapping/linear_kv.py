@@ -181,31 +181,40 @@ class LinearLayout:
 
     def reads(
         self, part: int, tokens: Sequence[range], rows: Sequence[KvRows],
-        rings: Sequence[int | None], cores: int = 1, heads: range | None = None,
+        rings: Sequence[int | None], heads: range | None = None,
     ) -> tuple[Rows, ...]:  # fmt: skip
-        """Reads of keys or values of several requests, of some ``heads`` or of all: one transfer,
-        or one for each of ``cores``, which load the heads that they work on.
+        """Reads of keys or values of several requests, of some ``heads`` or of all: one transfer.
 
-        ``tokens``, ``rows`` and ``rings`` are by request. A core loads several pages at a time
-        where it would have more than ``MOST_RUNS`` runs.
+        ``tokens``, ``rows`` and ``rings`` are by request.
+        """
+        return tuple(self.reads_by_core(part, tokens, rows, rings, 1, heads).values())
+
+    def reads_by_core(
+        self, part: int, tokens: Sequence[range], rows: Sequence[KvRows],
+        rings: Sequence[int | None], cores: int, heads: range | None = None,
+    ) -> dict[int, Rows]:  # fmt: skip
+        """The same as a transfer of each of ``cores``, which load the heads that they work on, by
+        the number of the core; one that has nothing to load has none.
+
+        A core loads several pages at a time where it would have more than ``MOST_RUNS`` runs.
         """
         found = [self.read(part, own, ring, heads) for own, ring in zip(tokens, rings, strict=True)]
         total = sum(each.total for each in found)
         if not total:
-            return ()
+            return {}
         if cores == 1:
             parts = [[each] for each in found]
         else:
             page = self.sections[part].page_rows
             piece = max(-(-page // cores), -(-total // (MOST_RUNS * cores)))
             parts = [each.dealt(piece, cores) for each in found]
-        made = (
-            stream_of(
+        made = {
+            core: stream_of(
                 [own[core].placed(at.sections[part]) for own, at in zip(parts, rows, strict=True)]
             )
             for core in range(cores)
-        )
-        return tuple(each for each in made if each is not None)
+        }
+        return {core: each for core, each in made.items() if each is not None}
 
     def appends(
         self, tokens: Sequence[range], rows: Sequence[KvRows], rings: Sequence[int | None]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import NamedTuple
 
@@ -38,9 +38,9 @@ def npu_softmax(
 
 def npu_product(
     operator: Operator, layer: int, contexts: Sequence[int], npu: NpuConfig, element_bytes: int,
-    streams: Sequence[Rows], burst_bytes: int,
+    streams: Mapping[int, Rows], burst_bytes: int,
 ) -> NpuTask:  # fmt: skip
-    """Scores or values of all requests; ``streams`` read the cache, one for each core.
+    """Scores or values of all requests; ``streams`` read the cache, by core.
 
     Values that read what the scores have brought (MLA's latent) move nothing: a request's latent
     stays on chip from its scores to its values.
@@ -50,12 +50,12 @@ def npu_product(
     costs = [attention.cost(operator, c, score, npu, element_bytes) for c in contexts]
     cycles = [cost.taken for cost in costs]
     # in order of address, whatever ``npu.operand_layout`` says of other operands
-    bursts = sum(stream.total for stream in streams)
+    bursts = sum(stream.total for stream in streams.values())
     return NpuTask(
         operator.name, str(operator.kind), "systolic", layer, operator.flops, 0,
         operator.kv_read_bytes,
-        streams=tuple(streams),
-        stream_each_core=npu.cores > 1,
+        streams=tuple(streams.values()),
+        stream_cores=tuple(streams),
         compute_cycles=sum(cycles),
         streamed_cycles=sum(cost.streamed for cost in costs),
         loading_cycles=sum(cost.loading for cost in costs),

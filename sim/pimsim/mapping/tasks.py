@@ -112,8 +112,9 @@ class NpuTask(Task):
     """Which weights its tiles load is known only when the tasks before it are done."""
     streams: tuple[Stream | Rows, ...] = ()
     """Loads and stores of a task without tiles, in order."""
-    stream_each_core: bool = False
-    """The streams are those of the cores in their order, one each; else all are core 0's."""
+    stream_cores: tuple[int, ...] = ()
+    """The core that asks for each of the streams, which are then transfers of their own; none: all
+    are one transfer of core 0."""
     scatters: tuple[Scatter, ...] = ()
     compute_cycles: int = 0
     """NPU cycles of a task without tiles, beside its loads and stores."""
