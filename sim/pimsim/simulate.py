@@ -104,7 +104,7 @@ def observe(
     result = replace(
         result,
         provenance=replace(result.provenance, content_sha256=content),
-        warnings=(*result.warnings, *_departures(resolved)),
+        warnings=(*resolved.notes, *result.warnings, *_departures(resolved)),
     )
     check_invariants(result, facts)
     return outcome, result

@@ -51,7 +51,7 @@ def test_presets_are_listed_and_resolved(run_cli: Callable[..., object]) -> None
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("run", "--set", "pim=aim"), "pim.controller: aim has a controller of its own, and a run"),
+        (("run", "--set", "pim=aim"), "schedule.attention_placement 'pim': aim has no attention"),
         (("kernel", "gemv", "4", "4", "--pim", "neupims"), "has no controller of its own"),
         (("kernel", "gemv", "4", "4", "--pim", "aimm"), "unknown pim 'aimm'; did you mean 'aim'"),
         (("kernel", "gemv", "0", "4", "--pim", "aim"), "Invalid value for 'OUT'"),

@@ -21,6 +21,7 @@ from pimsim.config.memory import MemoryConfig
 from pimsim.config.nccl import NcclConfig
 from pimsim.config.npu import NpuConfig
 from pimsim.config.pim import PimDesignConfig
+from pimsim.config.resources import find_source, preset_names, preset_path
 from pimsim.config.run import ModelConfig, RunConfig, WorkloadConfig
 from pimsim.config.schema import explain, quantity_at
 from pimsim.config.system import SystemConfig
@@ -92,6 +93,8 @@ M = TypeVar("M", bound=BaseModel)
 
 
 _NOTHING = Entry({}, "default")
+_MOST_FILES = 16
+"""That extend one another."""
 
 
 @dataclass(frozen=True)
@@ -101,6 +104,8 @@ class Resolved(Generic[M]):
     config: M
     tree: Entry = _NOTHING
     """What it was read from."""
+    notes: tuple[str, ...] = ()
+    """What a reader must know of how it was put together, a line each."""
 
     @cached_property
     def origins(self) -> Mapping[str, str]:
@@ -141,8 +146,9 @@ def load_document(
     """
     layout = _LAYOUTS[kind]
     root = compose(name_or_path, layout)
+    notes: tuple[str, ...] = ()
     if kind == "hardware":
-        root = _with_memory_of_pim(root, overrides)
+        root, notes = _with_memory_of_pim(root, name_or_path, overrides)
     for text in overrides:
         root = apply_override(root, text, model, layout)
     try:
@@ -150,24 +156,64 @@ def load_document(
     except ValidationError as error:
         raise explain(error, root, model) from None
     check_timings(config, root, ())
-    return Resolved(config, root)
+    return Resolved(config, root, notes)
 
 
-def _with_memory_of_pim(root: Entry, overrides: Sequence[str]) -> Entry:
+def _with_memory_of_pim(
+    root: Entry, name_or_path: str, overrides: Sequence[str]
+) -> tuple[Entry, tuple[str, ...]]:
     """A run that gets another PIM design by ``--set pim=NAME`` gets that design's memory too,
-    unless its own is set."""
+    unless its own is set, or named by a file of its own that is no preset; and in a line that it
+    is another one."""
     chosen = dict(text.partition("=")[::2] for text in overrides)
     design = parse_text(chosen.get("pim", ""), "--set").value
     assert isinstance(root.value, dict)
     if not isinstance(design, str) or "memory" in chosen:
-        return root
+        return root, ()
     try:
         found = compose(design, _LAYOUTS["pim"]).value
     except InputError:
-        return root  # the override itself says what is wrong
+        return root, ()  # the override itself says what is wrong
     if not isinstance(found, dict) or "memory" not in found:
-        return root
-    return replace(root, value={**root.value, "memory": found["memory"]})
+        return root, ()
+    theirs, own = (_name_of(each.get("memory")) for each in (found, root.value))
+    if theirs == own:
+        return root, ()
+    where = _own_memory(find_source("hardware", name_or_path))
+    if where is not None:
+        note = (
+            f"pim={design} is on {own}, which {where} names, and not on the memory that it would "
+            f"bring along: memory={theirs} takes that"
+        )
+        return root, (note,)
+    note = (
+        f"pim={design} brings its memory {theirs} along, in place of {own}: memory={own} keeps that"
+    )
+    return replace(root, value={**root.value, "memory": found["memory"]}), (note,)
+
+
+def _name_of(memory: Entry | None) -> object:
+    """What a memory's document is called."""
+    if memory is None or not isinstance(memory.value, dict) or "name" not in memory.value:
+        return None
+    return memory.value["name"].value
+
+
+def _own_memory(path: Path) -> str | None:
+    """File and line where a run's file that is no preset, or one that it extends, names its
+    memory; None: only a preset does."""
+    for _ in range(_MOST_FILES):
+        if path in (preset_path("hardware", name) for name in preset_names("hardware")):
+            return None
+        entry = read_tree(path)
+        assert isinstance(entry.value, dict)
+        if "memory" in entry.value:
+            return entry.value["memory"].origin
+        parent = entry.value.get("extends")
+        if parent is None or not isinstance(parent.value, str):
+            return None
+        path = find_source("hardware", parent.value, path.parent)
+    return None
 
 
 def check_timings(config: BaseModel, root: Entry, path: tuple[str, ...]) -> None:

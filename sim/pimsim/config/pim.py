@@ -31,7 +31,7 @@ from pimsim.config.pim_controller import PeakConfig, PimControllerConfig
 from pimsim.config.plugins import ModuleName
 from pimsim.config.rules import Rule
 
-__all__ = ["PimConfig", "PimDesignConfig"]
+__all__ = ["PimConfig", "PimDesignConfig", "own_design"]
 
 Amount = Annotated[int, Field(ge=0, le=2**31 - 1)]
 """Cycles, or what a buffer holds."""
@@ -317,3 +317,11 @@ class PimDesignConfig(PimConfig):
     def _fits_its_memory(self) -> PimDesignConfig:
         self.check_beside(self.memory)
         return self
+
+
+def own_design(pim: PimConfig | None, memory: MemoryConfig) -> PimDesignConfig | None:
+    """``pim`` on ``memory``, where it has a controller of its own; else None."""
+    if pim is None or pim.controller is None:
+        return None
+    values = {name: getattr(pim, name) for name in PimConfig.model_fields}
+    return PimDesignConfig.model_construct(**values, memory=memory, device="")

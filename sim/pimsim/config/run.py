@@ -270,14 +270,10 @@ class MachineConfig(ConfigModel):
         declared = self.schedule.declared
         if declared.uses_pim and self.pim is None:
             raise ValueError(f"schedule.policy {self.schedule.policy!r} needs a pim section")
-        if self.pim is not None and self.pim.controller is not None:
-            raise ValueError(
-                f"pim.controller: {self.pim.name} has a controller of its own, and a run takes a "
-                "PIM whose commands go through the memory's (see pimsim list pim); pimsim kernel "
-                "gemv, attention and pim-trace take this one (--pim)"
-            )
         if declared.uses_pim and self.pim is not None:
             self.pim.check_beside(self.memory, "pim")
+            if self.pim.controller is not None:
+                self._check_operations(self.pim)
         if self.schedule.expert_placement == "pim" and not declared.uses_pim:
             raise ValueError(
                 "schedule.expert_placement 'pim' needs a schedule.policy that uses PIM: "
@@ -303,6 +299,28 @@ class MachineConfig(ConfigModel):
             )
         if self.max_error is not None and self.fidelity == "command":
             raise ValueError("max_error is for fidelity 'fast'; 'command' has no error to limit")
+        self._check_parts()
+        return self
+
+    def _check_operations(self, pim: PimConfig) -> None:
+        """Raises ``ValueError`` where a PIM design with a controller of its own is to do what it
+        does not."""
+        schedule, does = self.schedule, ", ".join(pim.operations) or "nothing"
+        attends = schedule.attention_placement == "pim"
+        if attends and "attention" not in pim.operations:
+            raise ValueError(
+                f"schedule.attention_placement 'pim': {pim.name} has no attention, it does {does}; "
+                "allowed with it: npu"
+            )
+        if schedule.expert_placement == "pim":
+            raise ValueError(
+                f"schedule.expert_placement 'pim': {pim.name} does {does}; allowed with it: npu, "
+                "by-tokens"
+            )
+
+    def _check_parts(self) -> None:
+        """Raises ``ValueError`` where a schedule does not take so many sub-batches."""
+        declared = self.schedule.declared
         most, parts = declared.max_parts, self.schedule.parts
         if most is not None and parts > most:
             raise ValueError(
@@ -310,7 +328,6 @@ class MachineConfig(ConfigModel):
                 f"{self.schedule.policy!r} takes at most {most}, "
                 f"{schedules_with_parts(parts)} so many"
             )
-        return self
 
 
 class RunConfig(MachineConfig):

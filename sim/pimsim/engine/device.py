@@ -10,6 +10,7 @@ from functools import partial
 import numpy as np
 
 from pimsim.config.memory import MemoryConfig
+from pimsim.config.pim import PimDesignConfig, own_design
 from pimsim.config.run import RunConfig
 from pimsim.hardware.dram.device_memory import device_memory
 from pimsim.hardware.energy.static import device_static, standby_w
@@ -88,6 +89,11 @@ class Device:
         return self.config.memory if self.named_memory is None else self.named_memory
 
     @property
+    def design(self) -> PimDesignConfig | None:
+        """The PIM design, where it has a controller of its own and does some of the work."""
+        return own_design(self.config.pim, self.memory) if self.uses_pim else None
+
+    @property
     def pim_tokens(self) -> int:
         """Most new tokens of a request that attends on PIM."""
         return self.config.schedule.attention_pim_tokens
@@ -105,7 +111,7 @@ class Device:
     @property
     def uses_pim(self) -> bool:
         """Attention, or some experts, run on PIM."""
-        return any(kv.shape is not None for kv in self.kv) or any(
+        return any(kv.on_pim for kv in self.kv) or any(
             placed.on_pim for part in self.experts for placed in part if placed is not None
         )
 
@@ -126,7 +132,7 @@ class Device:
         kv = self.kv[layer]
         placed = BlockPlacement(
             part, layer, members, tuple(self.channel[i] for i in members), kv.shape, kv.linear,
-            self.experts[part][layer], self.pim_tokens,
+            kv.in_design, self.experts[part][layer], self.pim_tokens,
         )  # fmt: skip
         return self.mapper.program(self.passes[part], placed)
 
@@ -261,6 +267,8 @@ def _build(
         config = config.model_copy(update={"memory": device_memory(config.memory)})
     org = config.memory.organization
     placement = schedule.expert_placement if on_pim else "npu"
+    if config.pim is not None and config.pim.controller is not None:
+        placement = "npu"
     at_end, most = step_at_end(steps), step_held(steps)
     held = device_work(
         model, at_end, config.parallel, config.workload.layers, org.capacity_bytes, routing,
@@ -276,6 +284,7 @@ def _build(
     batch = held.forward(range(len(at_end.entries)))
     attends = on_pim and schedule.attention_placement == "pim"
     kv = tuple(_block_kv(block, config, batch, attends) for block in batch.blocks)
+    attends = any(each.shape is not None for each in kv)
     cost = _costs(kv, batch.contexts, config) if attends else list(batch.contexts)
     channel = assign_channels(at_end.requests, org.channels, schedule.channel_assignment, cost)
     works = [held if step == at_end else held.at(step) for step in steps]
@@ -343,9 +352,11 @@ def _block_kv(block: Block, config: RunConfig, whole: ForwardPass, on_pim: bool)
     if score is None or value is None:
         return BlockKv(None)
     window = score.window or None
-    if not on_pim:
+    in_design = on_pim and config.pim is not None and config.pim.controller is not None
+    if not on_pim or in_design:
         burst_bytes = config.memory.organization.burst_bytes
-        return BlockKv(None, window, linear_layout(score, value, whole.step, burst_bytes))
+        linear = linear_layout(score, value, whole.step, burst_bytes)
+        return BlockKv(None, window, linear, in_design)
     assert config.pim is not None
     shape = AttentionShape.of(
         score.heads, score.kv_heads, score.head_dim, config.memory, config.pim,
@@ -455,7 +466,8 @@ def _addresses(
             activations = max(
                 activations, max(o.input_bytes + o.output_bytes for o in block.operators)
             )
-    rows = config.pim.operand_rows if config.pim is not None else 0
+    shared = config.pim is not None and config.pim.controller is None
+    rows = config.pim.operand_rows if config.pim is not None and shared else 0
     return plan_addresses(
         config.memory, weights, 2 * activations, kv, batch.contexts, channel, rows,
         beside, [request.id for request in batch.requests], new_tokens,

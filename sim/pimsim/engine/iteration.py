@@ -20,6 +20,7 @@ from pimsim.engine.memory import Memory
 from pimsim.engine.pim_side import PimSide
 from pimsim.engine.records import OperatorRecord, Recorder, StageRecord, StepRecord, WorkTotals
 from pimsim.engine.schedules import load_schedule
+from pimsim.engine.stream_side import StreamSide
 from pimsim.hardware.dram.device import make_memory_system
 from pimsim.hardware.dram.fast import PhasedMemory, probe_of, unfit
 from pimsim.hardware.dram.layout import Records
@@ -58,7 +59,7 @@ class Outcome:
     recorder: Recorder
     system: Memory
     clock: Clock
-    pim: PimSide
+    pim: PimSide | StreamSide
     time_ps: int
     errors: PhaseErrors | None = None
     """Of a run at fast fidelity."""
@@ -109,6 +110,8 @@ def memory_of(
     device, config = devices[0], devices[0].config
     # two row buffers or one, the controller needs the design only if attention goes there
     pim = config.pim if any(each.uses_pim for each in devices) else None
+    if pim is not None and pim.controller is not None:
+        pim = None  # it takes turns with this one
     network = core_network(config.npu)
     order = operands(config.npu.operand_layout).request_order(
         config.memory, device.work.trace.facts.hidden, device.whole.tp
@@ -170,7 +173,8 @@ def _run(
     """The device's steps on ``system``, which has done nothing yet."""
     config = devices[0].config
     schedule = load_schedule(config.schedule.policy)()
-    with Machine(config.npu, config.memory, system, over_time) as machine:
+    design = next((each.design for each in devices if each.uses_pim), None)
+    with Machine(config.npu, config.memory, system, over_time, design) as machine:
         records = []
         program = devices[0].program()
         for after in (*devices[1:], None):

@@ -10,6 +10,7 @@ import simpy
 
 from pimsim.config.memory import MemoryConfig
 from pimsim.config.npu import NpuConfig
+from pimsim.config.pim import PimDesignConfig
 from pimsim.engine.clock import Clock
 from pimsim.engine.dispatch import LINK, NPU, PIM, UNITS, Dispatch, Process
 from pimsim.engine.links import Links
@@ -18,6 +19,7 @@ from pimsim.engine.npu_side import NpuSide
 from pimsim.engine.pim_side import PimSide
 from pimsim.engine.records import Recorder, StageRecord, StepRecord
 from pimsim.engine.schedules import Schedule
+from pimsim.engine.stream_side import StreamSide
 from pimsim.engine.work import WorkOverTime
 from pimsim.hardware.dram.samples import stop_sampling
 from pimsim.hardware.dram.waiting import charged_counters
@@ -53,11 +55,15 @@ class Machine:
         The memory, which nothing has been asked of.
     over_time
         Whether what is done over time is kept, and not in sum alone.
+    design
+        A PIM design with a controller of its own that takes turns with the memory's; None: PIM's
+        commands go through that one.
     """
 
     def __init__(
-        self, npu: NpuConfig, memory: MemoryConfig, system: Memory, over_time: bool = True
-    ) -> None:
+        self, npu: NpuConfig, memory: MemoryConfig, system: Memory, over_time: bool = True,
+        design: PimDesignConfig | None = None,
+    ) -> None:  # fmt: skip
         self.env = simpy.Environment()
         self.system = system
         self.clock = Clock.of(npu.frequency, system.cycle_ps)
@@ -72,7 +78,11 @@ class Machine:
         if vector_timing(npu.vector).queues:
             system.vector_units = VectorUnits(npu.vector.units)
         self.npu = NpuSide(self.env, self._port, self.clock, npu, memory, self.recorder)
-        self.pim = PimSide(self.env, self._port, self.clock, self.recorder, launch_ps)
+        self.pim: PimSide | StreamSide = (
+            PimSide(self.env, self._port, self.clock, self.recorder, launch_ps)
+            if design is None
+            else StreamSide(self.env, self._port, self.clock, self.recorder, design, launch_ps)
+        )
         self.links = Links(self.env, self.recorder)
         self._following: tuple[Program, Dispatch] | None = None
         self.units = {unit: simpy.Resource(self.env) for unit in UNITS}

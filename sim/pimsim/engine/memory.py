@@ -34,6 +34,12 @@ class MemoryPort:
         self._latency = system.memory.controller.fabric_latency
         self._waiting: dict[int, simpy.Event] = {}
         self._submitted = env.event()
+        self._lent = False
+        """Whether the memory is another controller's, or is to be as soon as it is idle."""
+        self._held: list[tuple[simpy.Event, Sequence[Stream | Rows], Sequence[Scatter], int]] = []
+        """What was asked for meanwhile, in order."""
+        self._idle = env.event()
+        """Happens when the last group under way is complete."""
         self.vector_work = False
         """Whether vector work behind the results of a PIM operation is under way."""
         self.vector_work_begins = env.event()
@@ -50,8 +56,8 @@ class MemoryPort:
         """When what is submitted now reaches the memory."""
         return max(self.clock.memory_cycle(int(self.env.now)) + self._latency, self.system.now)
 
-    def _watch(self, group: Group) -> simpy.Event:
-        event = self.env.event()
+    def _watch(self, group: Group, event: simpy.Event | None = None) -> simpy.Event:
+        event = self.env.event() if event is None else event
         self._waiting[id(group)] = event
         if not self._submitted.triggered:
             self._submitted.succeed()
@@ -63,8 +69,48 @@ class MemoryPort:
         scatters: Sequence[Scatter] = (),
         source: int = 0,
     ) -> simpy.Event:
-        """Move bursts for core ``source``; the event's value is the completed ``Group``."""
+        """Move bursts for core ``source``; the event's value is the completed ``Group``. While the
+        memory is lent they wait."""
+        if self._lent:
+            event = self.env.event()
+            self._held.append((event, streams, scatters, source))
+            return event
         return self._watch(self.system.submit(self._now(), streams, scatters, source))
+
+    def take_turn(self) -> Generator[simpy.Event, Any, tuple[int, int]]:
+        """Have the memory alone: wait for what is under way, hold what comes, close all rows.
+
+        Returns
+        -------
+        tuple[int, int]
+            The memory cycle from which on it closes rows, and the first of the turn.
+        """
+        self._lent = True
+        while self.system.active:
+            yield self._idle
+        idle = max(self.clock.memory_cycle(int(self.env.now)), self.system.now)
+        begin = self.system.hand_over(idle)
+        yield from self._until(begin)
+        return idle, begin
+
+    def end_turn(
+        self, begin: int, end: int, refreshed: NDArray[np.int64]
+    ) -> Generator[simpy.Event, Any, None]:
+        """Give the memory back at cycle ``end``; what has been asked for meanwhile goes on.
+
+        ``begin``, ``refreshed``: see ``MemorySystem.end_turn``.
+        """
+        yield from self._until(end)
+        self.system.end_turn(begin, end, refreshed)
+        self._lent = False
+        held, self._held = self._held, []
+        for event, streams, scatters, source in held:
+            self._watch(self.system.submit(self._now(), streams, scatters, source), event)
+
+    def _until(self, cycle: int) -> Generator[simpy.Event, Any, None]:
+        delay = self.clock.memory.edge_ps(cycle) - int(self.env.now)
+        if delay > 0:
+            yield self.env.timeout(delay)
 
     def compute(
         self, programs: Sequence[NDArray[np.int64]], marks: int, after: ResultWork | None
@@ -108,6 +154,9 @@ class MemoryPort:
             if group is None:
                 continue
             event = self._waiting.pop(id(group))
+            if not self.system.active:
+                idle, self._idle = self._idle, self.env.event()
+                idle.succeed()
             if self._latency:
                 group.done_cycle += self._latency
                 group.block_cycles += self._latency

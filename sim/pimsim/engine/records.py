@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 import numpy as np
 from numpy.typing import NDArray
@@ -88,21 +88,23 @@ class WorkTotals:
     sram_bytes: int = 0
     link_bytes: int = 0
     pim_read_bytes: int = 0
-    """Bytes that dot products read in the banks."""
+    """Bytes that dot products read in the banks, by commands of the memory's controller."""
+    stream_bytes: int = 0
+    """The same by those of a PIM design's own controller."""
+    stream_macs: int = 0
+    """Multiply-accumulates that operations of such a design are."""
+    stream_fj: int = 0
+    """What its commands cost, in femtojoule."""
 
     def __sub__(self, before: WorkTotals) -> WorkTotals:
         return WorkTotals(
-            self.counter - before.counter, self.macs - before.macs,
-            self.vector_lane_ops - before.vector_lane_ops, self.sram_bytes - before.sram_bytes,
-            self.link_bytes - before.link_bytes, self.pim_read_bytes - before.pim_read_bytes,
-        )  # fmt: skip
+            *(getattr(self, each.name) - getattr(before, each.name) for each in fields(self))
+        )
 
     def __add__(self, other: WorkTotals) -> WorkTotals:
         return WorkTotals(
-            self.counter + other.counter, self.macs + other.macs,
-            self.vector_lane_ops + other.vector_lane_ops, self.sram_bytes + other.sram_bytes,
-            self.link_bytes + other.link_bytes, self.pim_read_bytes + other.pim_read_bytes,
-        )  # fmt: skip
+            *(getattr(self, each.name) + getattr(other, each.name) for each in fields(self))
+        )
 
 
 @dataclass
@@ -130,6 +132,12 @@ class Recorder:
     pim_read: list[tuple[int, int]] = field(default_factory=lambda: [(0, 0)])
     """After each PIM operation: dot product steps of all channels, and bytes that dot products
     read, since the start."""
+    stream_bytes: int = 0
+    stream_macs: int = 0
+    stream_fj: int = 0
+    """Of a PIM design with a controller of its own (``WorkTotals``)."""
+    pim_commands: Counter[str] = field(default_factory=Counter)
+    """The same by name, of all channels."""
     bytes_needed: Counter[str] = field(default_factory=Counter)
     bytes_moved: Counter[str] = field(default_factory=Counter)
 
@@ -137,5 +145,6 @@ class Recorder:
         """All work so far, beside the channels' counters."""
         return WorkTotals(
             counter, self.macs["npu"], self.vector_lane_ops, self.sram_bytes, self.link_bytes,
-            self.bytes_moved["pim_weight"] + self.bytes_moved["pim_kv"],
+            self.bytes_moved["pim_weight"] + self.bytes_moved["pim_kv"] - self.stream_bytes,
+            self.stream_bytes, self.stream_macs, self.stream_fj,
         )  # fmt: skip

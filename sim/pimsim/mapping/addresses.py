@@ -53,6 +53,13 @@ class BlockKv:
     """A token sees so many last ones, itself among them; None: all."""
     linear: LinearLayout | None = None
     """Pages of a cache that the NPU reads in order; None: the block has none."""
+    in_design: bool = False
+    """A PIM design with a controller of its own attends to what the pages hold."""
+
+    @property
+    def on_pim(self) -> bool:
+        """Whether requests with few new tokens attend in the banks."""
+        return self.shape is not None or self.in_design
 
     @property
     def sections(self) -> KvSections | None:

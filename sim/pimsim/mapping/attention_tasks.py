@@ -7,12 +7,14 @@ from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from typing import TypeVar
 
+from pimsim.config.errors import InputError
 from pimsim.config.memory import MemoryConfig
 from pimsim.config.npu import NpuConfig
 from pimsim.config.pim import PimConfig
 from pimsim.hardware.dram.system import Rows, Scatter, Stream
 from pimsim.hardware.npu.vector import vector_lane_ops
 from pimsim.hardware.pim.kv_layout import KvRows, ring_spans
+from pimsim.hardware.pim.operations import Attention
 from pimsim.hardware.pim.programs import value_chunks
 from pimsim.mapping.addresses import AddressPlan, visible_tokens
 from pimsim.mapping.attention import AttentionBatch, PimWork, score_work, value_work
@@ -31,13 +33,13 @@ from pimsim.mapping.kv_cache import KEYS, VALUES
 from pimsim.mapping.kv_reads import BankedKv, CachedKv, KvReads, LinearKv, PagedKv
 from pimsim.mapping.npu_attention import npu_product, npu_softmax
 from pimsim.mapping.scratchpad import softmax_sram_bytes
-from pimsim.mapping.tasks import NpuTask, PimTask
+from pimsim.mapping.tasks import AnyTask, NpuTask, PimTask, StreamTask
 from pimsim.workload.operators import Block, ForwardPass, Operator, OperatorKind
 from pimsim.workload.step import Step
 
 __all__ = ["AttentionMapper"]
 
-Kept = TypeVar("Kept", NpuTask, PimTask)
+Kept = TypeVar("Kept", NpuTask, PimTask, StreamTask)
 
 
 @dataclass(frozen=True)
@@ -131,9 +133,10 @@ class AttentionMapper:
     def tasks(
         self, operators: Sequence[Operator], block: Block, forward: ForwardPass,
         placed: BlockPlacement,
-    ) -> Iterator[PimTask | NpuTask]:  # fmt: skip
+    ) -> Iterator[AnyTask]:  # fmt: skip
         """Scores, softmax and values of ``block``, and what lies between them."""
-        on_pim = placed.shape is not None and self.pim is not None
+        in_banks = placed.shape is not None and self.pim is not None
+        on_pim = in_banks or placed.in_design
         known: dict[tuple[int, ...], tuple[Operator, bool, AttentionSplit]] = {}
         for operator in operators:
             if operator.kind is OperatorKind.ATTENTION_SCORE:
@@ -143,7 +146,11 @@ class AttentionMapper:
             # of the scores of the same entries, which are before all that follows them
             score, made, split = known[operator.entries]
             if operator.kind in (OperatorKind.ATTENTION_SCORE, OperatorKind.ATTENTION_VALUE):
-                if split.pim:
+                if split.pim and placed.in_design:
+                    if score is not operator:
+                        whole = self._in_design(score, operator, split, forward.step, placed)
+                        yield _grouped(whole, split.pim, forward.step)
+                elif split.pim:
                     task = self._in_banks(operator, split, forward.step, placed)
                     yield _grouped(task, split.pim, forward.step)
                 if split.single:
@@ -221,6 +228,31 @@ class AttentionMapper:
             programs=programs, marks=marks, vector_work=after,
             vector_lane_ops=lane_ops if is_score else 0, element_bytes=self.kv_element_bytes,
             sram_bytes=sram_bytes,
+        )  # fmt: skip
+
+    def _in_design(
+        self, score: Operator, value: Operator, split: AttentionSplit, step: Step,
+        placed: BlockPlacement,
+    ) -> StreamTask:  # fmt: skip
+        """Scores, softmax and values together, as the design's own commands. Raises
+        ``InputError`` where the design knows no such heads."""
+        assert self.pim is not None
+        if value.head_dim != score.head_dim:
+            raise InputError(
+                f"{self.pim.name}: keys of {score.head_dim} and values of {value.head_dim} "
+                "elements a head; its attention takes equal ones (schedule.attention_placement=npu)"
+            )
+        _, positions = _by_token(step, split.pim)
+        contexts = tuple(visible_tokens(each, score.window or None) for each in positions)
+        parts = [_part(each, split.pim, step) for each in (score, value)]
+        queries = len(positions) * score.heads * (score.head_dim + value.head_dim)
+        return StreamTask(
+            "attention", "attention", "pim", placed.layer, sum(each.flops for each in parts), 0,
+            sum(bytes_in_banks(each, step, split) for each in (score, value)),
+            operation=Attention(
+                score.heads, score.kv_heads, score.head_dim, contexts, self.kv_element_bytes
+            ),
+            sram_bytes=queries * self.element_bytes,
         )  # fmt: skip
 
     def _tiled(

@@ -27,6 +27,8 @@ class BlockPlacement:
     """Of the cache in PIM's layout; None: it is linear, all attention is on the NPU."""
     linear: LinearLayout | None = None
     """Of a linear cache; None: it is in PIM's layout, or there is none."""
+    in_design: bool = False
+    """A PIM design with a controller of its own attends to the linear cache."""
     experts: ExpertPlacement | None = None
     pim_tokens: int = 1
     """Most new tokens of a request that attends on PIM."""

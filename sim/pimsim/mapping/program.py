@@ -7,13 +7,21 @@ from dataclasses import fields, replace
 from typing import TypeVar
 
 from pimsim.mapping.barrier import Barrier
-from pimsim.mapping.tasks import WHOLE_BATCH, BlockProgram, NpuTask, PimTask, Task, TaskId
+from pimsim.mapping.tasks import (
+    WHOLE_BATCH,
+    AnyTask,
+    BlockProgram,
+    NpuTask,
+    PimTask,
+    StreamTask,
+    Task,
+    TaskId,
+)
 from pimsim.workload.operators import Block, OperatorKind
 
 __all__ = ["AnyTask", "Program", "link_block"]
 
-AnyTask = PimTask | NpuTask
-Kept = TypeVar("Kept", NpuTask, PimTask, AnyTask)
+Kept = TypeVar("Kept", NpuTask, PimTask, StreamTask, PimTask | StreamTask, AnyTask)
 
 
 def link_block(

@@ -14,9 +14,11 @@ from numpy.typing import NDArray
 
 from pimsim.hardware.dram.system import ResultWork, Rows, Scatter, Stream
 from pimsim.hardware.npu.plan import GemmPlan
+from pimsim.hardware.pim.operations import PimOperation
 
 __all__ = [
-    "WHOLE_BATCH", "BlockProgram", "GemmBlock", "GemmStep", "NpuTask", "PimTask", "Task", "TaskId",
+    "WHOLE_BATCH", "AnyTask", "BlockProgram", "GemmBlock", "GemmStep", "NpuTask", "PimTask",
+    "StreamTask", "Task", "TaskId",
 ]  # fmt: skip
 
 WHOLE_BATCH = -1
@@ -163,25 +165,42 @@ class PimTask(Task):
 
 
 @dataclass(frozen=True)
+class StreamTask(Task):
+    """An operation of a PIM design with a controller of its own."""
+
+    operation: PimOperation
+    sram_bytes: int = 0
+    """Operands that go to it, and results that come."""
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates beside the banks."""
+        return self.flops // 2
+
+
+AnyTask = PimTask | NpuTask | StreamTask
+
+
+@dataclass(frozen=True)
 class BlockProgram:
     """One decoder block for one (sub-)batch, each group in an order that its edges allow."""
 
     before: tuple[NpuTask, ...]
     """Up to what attention needs: norm, QKV, rope, KV append."""
-    attention: tuple[PimTask | NpuTask, ...]
+    attention: tuple[AnyTask, ...]
     after: tuple[NpuTask, ...]
     """From the projection on, what needs no expert: all to the block's end where it has none."""
     late: tuple[NpuTask, ...] = ()
     """The NPU's experts, and what needs any expert."""
-    experts: tuple[PimTask, ...] = ()
+    experts: tuple[PimTask | StreamTask, ...] = ()
     """Experts on PIM: they wait for their inputs, and what combines experts waits for them."""
 
     @property
-    def end(self) -> tuple[PimTask | NpuTask, ...]:
+    def end(self) -> tuple[AnyTask, ...]:
         """What follows attention."""
         return (*self.after, *self.late, *self.experts)
 
     @property
-    def tasks(self) -> tuple[PimTask | NpuTask, ...]:
+    def tasks(self) -> tuple[AnyTask, ...]:
         """All of them."""
         return (*self.before, *self.attention, *self.end)

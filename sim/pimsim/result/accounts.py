@@ -15,6 +15,7 @@ from pimsim.config.run import RunConfig
 from pimsim.engine.device import Device
 from pimsim.engine.iteration import Outcome
 from pimsim.engine.records import WorkTotals
+from pimsim.engine.stream_side import StreamSide
 from pimsim.hardware.dram.layout import C_COMMANDS, C_COMP_COLUMNS
 from pimsim.hardware.dram.peak import burst_slot_ps, data_buses
 from pimsim.hardware.dram.rules import COMMANDS
@@ -24,7 +25,7 @@ from pimsim.hardware.energy.dram import DramCounts, count_dram, dram_energy
 from pimsim.hardware.energy.limits import PowerLimit
 from pimsim.hardware.energy.npu import NpuCounts, npu_energy
 from pimsim.hardware.energy.peak import device_peak_w
-from pimsim.hardware.energy.pim import PimCounts, pim_energy
+from pimsim.hardware.energy.pim import PimCounts, cap_of, pim_energy, stream_peak_w
 from pimsim.hardware.energy.static import (
     StaticPower,
     device_static,
@@ -33,6 +34,7 @@ from pimsim.hardware.energy.static import (
     standby_w,
     static_words,
 )
+from pimsim.hardware.pim.stream import peak_interval_cycles
 from pimsim.mapping.attention_split import (
     AttentionSplit,
     bytes_in_banks,
@@ -55,6 +57,7 @@ __all__ = [
 ]  # fmt: skip
 
 _PS_PER_S = 10**12
+_J_PER_FJ = 1e-15
 _GEMM = (OperatorKind.GEMM, OperatorKind.EXPERT_GEMM, OperatorKind.ROUTER)
 _ATTENTION = (OperatorKind.ATTENTION_SCORE, OperatorKind.ATTENTION_VALUE)
 
@@ -101,7 +104,8 @@ def work_energy(outcome: Outcome, work: WorkTotals) -> Energy:
     )  # fmt: skip
     return Energy.of(
         dram=fsum((dram.activate_j, dram.read_j, dram.write_j, dram.io_j)),
-        pim=pim_energy(pim_counts(outcome, work), memory, config.energy).total_j,
+        pim=pim_energy(pim_counts(outcome, work), memory, config.energy).total_j
+        + work.stream_fj * _J_PER_FJ,
         npu=npu.compute_j, sram=npu.sram_j, link=npu.link_j, static=0.0,
     )  # fmt: skip
 
@@ -157,7 +161,9 @@ def power_facts(outcome: Outcome) -> PowerFacts:
                 dram.total_j / time_s, peak_w,
             )
         )  # fmt: skip
-    pim = outcome.system.pim
+    pim, design = outcome.system.pim, outcome.device.design
+    if isinstance(outcome.pim, StreamSide) and design is not None:
+        limits += cap_of(design, outcome.pim.most_stack_w, "pim.power_cap_w")
     if pim is not None and pim.power_cap_w is not None:
         found = _fullest_stack_w(outcome)
         limits.append(
@@ -167,6 +173,8 @@ def power_facts(outcome: Outcome) -> PowerFacts:
     peak = device_peak_w(
         config.npu, memory, pim, config.link, config.energy, whole.tp * whole.pp, whole.dtype_bytes
     )
+    if design is not None:
+        peak["pim"] = stream_peak_w(design)
     return PowerFacts(
         dram.background_j, least_w * time_s, most_w * time_s, peak["dram"],
         fsum((*peak.values(), static_power(config, memory).total)), tuple(limits),
@@ -203,6 +211,8 @@ def power_sources(config: RunConfig, memory: MemoryConfig) -> dict[str, str]:
     else:
         found["dram"] = energy.sources["dram_column_pj_per_bit"]
     found["pim"] = energy.sources["pim_array_factor"]
+    if config.pim is not None and config.pim.controller is not None:
+        found["pim"] = f"commands of {config.pim.name} (energy_pj): {config.pim.source}"
     found["npu"] = energy.sources["npu_mac_pj"]
     found["sram"] = energy.sources["sram_pj_per_bit"]
     found["link"] = energy.sources["link_pj_per_bit"]
@@ -237,6 +247,11 @@ def run_bounds(outcome: Outcome, over_bus_bytes: int) -> dict[str, int]:
     if system.pim is not None:
         columns = recorder.macs["pim"] // (org.ranks * org.banks * system.pim.elements_per_comp)
         bounds["pim"] = int(columns // org.channels * tccd * clock.memory_ps // clock.npu_ps)
+    design = outcome.device.design
+    if design is not None:
+        rate = design.organization.channels * design.peak_macs
+        cycles = recorder.stream_macs * peak_interval_cycles(design) // rate
+        bounds["pim"] = int(cycles * clock.memory_ps // clock.npu_ps)
     link = sum(o.bound_ps for o in recorder.operators if o.unit == "link")
     if link:
         bounds["link"] = int(link // clock.npu_ps)
@@ -278,7 +293,7 @@ def _work_of(device: Device) -> Iterator[_Work]:
                 if operator.kind in _ATTENTION:
                     made = keys_are_made(block, operator)
                     split = split_attention(
-                        forward.step, operator, kv.shape is not None, device.pim_tokens, made
+                        forward.step, operator, kv.on_pim, device.pim_tokens, made
                     )
                     yield _Work(operator, None, split, forward.step, made)
                     continue
@@ -358,6 +373,8 @@ def run_facts(outcome: Outcome, counts: DramCounts) -> RunFacts:
     if system.pim is not None:
         macs["pim"] = 0
         done["pim"] = pim_counts(outcome, recorder.totals[-1]).macs
+    elif outcome.device.design is not None:
+        macs["pim"], done["pim"] = 0, recorder.stream_macs
     for work in works:
         operator, experts = work.operator, work.experts
         if operator.kind in _GEMM:

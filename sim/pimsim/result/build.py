@@ -21,6 +21,8 @@ from pimsim.config.loader import ResolvedRun, load_area
 from pimsim.config.run import RunConfig
 from pimsim.engine.device import Device
 from pimsim.engine.iteration import Outcome
+from pimsim.engine.pim_side import PimSide
+from pimsim.engine.stream_side import StreamSide
 from pimsim.hardware.area import device_area
 from pimsim.hardware.dram.layout import (
     C_BUS_BUSY,
@@ -209,7 +211,12 @@ def _cycle_stack(outcome: Outcome, cycles: int) -> dict[str, dict[str, int]]:
     parts, ps = period.denominator, period.numerator
     buses = len(channels) * outcome.system.memory.organization.pseudo_channels
     total = len(channels) * outcome.time_ps * parts
-    if outcome.system.pim is not None:
+    if isinstance(outcome.pim, StreamSide) and outcome.device.design is not None:
+        own = outcome.pim.causes()
+        stacks["pim"] = _fill(
+            {cause: n * len(channels) * ps for cause, n in own.items()}, "npu", total, cycles
+        )
+    elif outcome.system.pim is not None and isinstance(outcome.pim, PimSide):
         pim: dict[str, int] = {}
         for at in range(N_CAUSES):
             pim[_CAUSE[at]] = pim.get(_CAUSE[at], 0) + int(counter[C_STACK + at]) * ps

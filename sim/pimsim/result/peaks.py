@@ -6,11 +6,13 @@ from collections.abc import Mapping
 from fractions import Fraction
 
 from pimsim.config.memory import MemoryConfig
+from pimsim.config.pim import own_design
 from pimsim.config.run import RunConfig
 from pimsim.engine.device import Device
 from pimsim.hardware.dram.device_memory import device_memory
 from pimsim.hardware.dram.peak import column_clocks, peak_bytes_per_s
 from pimsim.hardware.npu.vector_timing import vector_timing
+from pimsim.hardware.pim.stream import peak_interval_cycles
 
 __all__ = ["device_peaks", "pim_element_bytes", "run_peaks"]
 
@@ -55,7 +57,15 @@ def device_peaks(
     if vector_timing(npu.vector).queues:
         lanes = npu.vector.units * npu.vector.lanes
         peaks["vector_ops_per_s"] = float(lanes * npu.frequency)
-    if pim_bytes and config.pim is not None:
+    design = own_design(config.pim, memory)
+    if pim_bytes and design is not None:
+        assert design.peak is not None
+        slot_s = Fraction(peak_interval_cycles(design) * design.tCK) / _PS_PER_S
+        each = org.channels / slot_s
+        peaks["pim_flop_per_s"] = float(2 * design.peak_macs * each)
+        read = design.banks_reached(design.peak.command) * org.burst_bytes
+        peaks |= {f"pim_{kind}_bytes_per_s": float(read * each) for kind in pim_bytes}
+    elif pim_bytes and config.pim is not None:
         kernel = device_memory(memory)
         banks = kernel.organization.channels * kernel.organization.ranks * kernel.organization.banks
         slot_s = Fraction(column_clocks(kernel) * kernel.tCK) / _PS_PER_S
@@ -70,7 +80,7 @@ def pim_element_bytes(device: Device) -> dict[str, int]:
     """Bytes of an element by what PIM reads: ``kv`` where attention runs on it, ``weight`` where
     experts do."""
     found = {}
-    if any(kv.shape is not None for kv in device.kv):
+    if any(kv.on_pim for kv in device.kv):
         found["kv"] = device.whole.kv_dtype_bytes
     placed = (each for part in device.experts for each in part if each is not None)
     if any(each.on_pim for each in placed):

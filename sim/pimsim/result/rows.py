@@ -29,6 +29,8 @@ CYCLE_CAUSES: dict[str, str] = {
     "refresh": "refresh",
     "readres": "reading PIM results (READRES)",
     "gwrite": "filling the PIM global buffer (GWRITE)",
+    "commands": "other commands of PIM: rows, moves, refresh",
+    "turn": "closing rows between turns of NPU and PIM",
     "channel_imbalance": "waiting for the fullest channel",
     "core_imbalance": "waiting for the fullest core",
     "vector": "waiting for the vector unit",

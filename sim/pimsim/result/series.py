@@ -75,10 +75,10 @@ def run_series(outcome: Outcome) -> Series:
     return Series(
         end_ps=tuple(grid.edges_ps[1:].tolist()),
         dram_bytes=tuple(dram_bytes.tolist()),
-        pim_bytes=tuple(read.tolist()),
+        pim_bytes=tuple((read + work["stream_bytes"]).tolist()),
         npu_macs=tuple(work["macs"].tolist()),
         vector_lane_ops=tuple(work["vector_lane_ops"].tolist()),
-        pim_macs=tuple((counts[:, C_COMP_COLUMNS] * macs).tolist()),
+        pim_macs=tuple((counts[:, C_COMP_COLUMNS] * macs + work["stream_macs"]).tolist()),
         link_bytes=tuple(work["link_bytes"].tolist()),
         energy_j=_energy(outcome, grid, counts, read, work, np.diff(rows[:, A_ACTIVE])),
     )  # fmt: skip
@@ -95,10 +95,10 @@ def series_totals(outcome: Outcome) -> dict[str, int]:
         macs = org.ranks * org.banks * system.pim.elements_per_comp
     return {
         "dram_bytes": int(counter[_BURSTS].sum()) * system.memory.organization.burst_bytes,
-        "pim_bytes": totals.pim_read_bytes,
+        "pim_bytes": totals.pim_read_bytes + totals.stream_bytes,
         "npu_macs": totals.macs,
         "vector_lane_ops": totals.vector_lane_ops,
-        "pim_macs": int(counter[C_COMP_COLUMNS]) * macs,
+        "pim_macs": int(counter[C_COMP_COLUMNS]) * macs + totals.stream_macs,
         "link_bytes": totals.link_bytes,
     }
 

@@ -88,7 +88,8 @@ def _shared(
                 for amount, name in (
                     (work.macs, "macs"), (work.vector_lane_ops, "lanes"),
                     (work.sram_bytes, "moved"), (work.link_bytes, "link"),
-                    (work.pim_read_bytes, "pim"),
+                    (work.pim_read_bytes, "pim"), (work.stream_bytes, "pim"),
+                    (work.stream_macs, "pim"), (work.stream_fj, "pim"),
                 )
             ),
         )  # fmt: skip

@@ -53,6 +53,7 @@ from pimsim.hardware.dram.transfers import (
     Scatter,
     Stream,
 )
+from pimsim.hardware.dram.turns import end_turn, hand_over
 from pimsim.hardware.dram.waiting import posted_writes
 from pimsim.hardware.vector_units import VectorUnits
 
@@ -364,6 +365,22 @@ class MemorySystem:
             self._pim_state["after"][3] = first
             self.order.skip(after.output_bytes)
         return group
+
+    def hand_over(self, start: int) -> int:
+        """Close all rows of an idle memory for another controller; the first cycle of its turn,
+        at or after ``start``."""
+        if self._active:
+            raise RuntimeError("the memory is not idle")
+        while self.now < start:
+            self.advance(start)
+        return int(hand_over(self.channels, self.parameters, self.board, max(start, self.now)))
+
+    def end_turn(self, begin: int, end: int, refreshed: Ints) -> None:
+        """The turn that ``hand_over`` began at cycle ``begin`` ends at ``end``, all rows closed.
+
+        ``refreshed``: refreshes of a rank that the other controller did in it, shape (channels,).
+        """
+        end_turn(self.channels, self.parameters, begin, end, refreshed)
 
     def _no_after(self) -> dict[str, Any]:
         return {

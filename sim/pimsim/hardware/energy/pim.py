@@ -20,7 +20,7 @@ from pimsim.hardware.energy.limits import PowerLimit
 
 __all__ = [
     "PimCounts", "PimEnergy", "cap_of", "fullest_stack_w", "pim_costs", "pim_energy",
-    "static_stack_w", "stream_costs", "stream_energy_pj",
+    "static_stack_w", "stream_costs", "stream_energy_pj", "stream_peak_w",
 ]  # fmt: skip
 
 _BITS = 8
@@ -114,6 +114,13 @@ def stream_costs(design: PimDesignConfig) -> Costs:
 def stream_energy_pj(design: PimDesignConfig, commands: Mapping[str, int]) -> dict[str, float]:
     """pJ by energy class of ``commands`` (counts over all channels)."""
     return energy_pj(commands, stream_costs(design))
+
+
+def stream_peak_w(design: PimDesignConfig) -> float:
+    """Watt of all channels at most: the dearest of its commands whenever a bus takes one."""
+    dearest = max((fsum(each.values()) for each in stream_costs(design).values()), default=0.0)
+    each_cycle = design.own_controller.commands_per_cycle
+    return design.organization.channels * each_cycle * dearest / design.tCK
 
 
 def fullest_stack_w(

@@ -89,6 +89,17 @@ class PhasedMemory:
         system = self._ask(start, Submission(programs=programs, marks=marks, after=after))
         return self._number(system.submit_pim(start, programs, marks, after))
 
+    def hand_over(self, start: int) -> int:
+        """See ``MemorySystem.hand_over``; rows are open that a PRE a cycle closes."""
+        if self.active:
+            raise RuntimeError("the memory is not idle")
+        return max(start, self.now) + self.memory.timings["tRP"]
+
+    def end_turn(self, begin: int, end: int, refreshed: Ints) -> None:
+        """See ``MemorySystem.end_turn``."""
+        del begin, refreshed  # at a rate refreshes are everywhere
+        self.fast.skip(end)
+
     def advance(self, until: int) -> Group | None:
         """Go to the first completion of a group, or to ``until``; ``now`` tells which."""
         if self._exact is not None and self._exact.active:

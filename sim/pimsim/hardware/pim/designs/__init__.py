@@ -5,6 +5,8 @@ operation's sizes to the ``CommandStream`` that does it:
 
 - ``gemv(design, outputs, inputs, batch)``: ``batch`` products of one matrix with a vector each
 - ``attention(design, heads, kv_heads, head_dim, context)``: decode attention of one request
+- ``batch_attention(design, heads, kv_heads, head_dim, contexts)``: the same of several requests, as
+  streams that follow one another; a module without it does request after request
 - ``elementwise(design, function, elements)``: ``function`` of vectors of ``elements``
 - ``trace(design, path)``: host instructions from a file in the design's own format
 
@@ -13,14 +15,14 @@ What the design cannot hold or do it refuses with ``InputError``.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from pimsim.config.errors import InputError, near_miss
 from pimsim.config.pim import PimDesignConfig
 from pimsim.config.plugins import load_module, module_names
 from pimsim.hardware.pim.stream import CommandStream
 
-__all__ = ["design_names", "mapping_of"]
+__all__ = ["batch_attention", "design_names", "mapping_of"]
 
 
 def design_names() -> list[str]:
@@ -48,3 +50,20 @@ def mapping_of(design: PimDesignConfig, operation: str) -> Callable[..., Command
             f"{design.name} lists the operation {operation!r}, which {module.__name__} lacks"
         )
     return found
+
+
+def batch_attention(
+    design: PimDesignConfig, heads: int, kv_heads: int, head_dim: int, contexts: Sequence[int]
+) -> Sequence[CommandStream]:
+    """Streams, one after the other, of one token's attention of requests with ``contexts``.
+
+    Raises ``InputError`` where the design has no attention, or cannot hold this one.
+    """
+    one = mapping_of(design, "attention")
+    of_all: Callable[..., Sequence[CommandStream]] | None = getattr(
+        load_module("design", design.design), "batch_attention", None
+    )
+    if of_all is not None:
+        return of_all(design, heads, kv_heads, head_dim, contexts)
+    made = {each: one(design, heads, kv_heads, head_dim, each) for each in set(contexts)}
+    return [made[each] for each in contexts]

@@ -6,7 +6,8 @@ Heads go to channels in turn, one at a time; all that a head needs lies in its c
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from math import ceil, prod
@@ -29,7 +30,10 @@ from pimsim.hardware.pim.attacc_plan import (
 )
 from pimsim.hardware.pim.stream import MAX_COMMANDS, CommandStream, run_stream
 
-__all__ = ["AttAccAttentionResult", "attention", "attention_commands", "attention_cycles"]
+__all__ = [
+    "AttAccAttentionResult", "attention", "attention_commands", "attention_cycles",
+    "batch_attention",
+]  # fmt: skip
 
 Ints = NDArray[np.int64]
 
@@ -89,6 +93,70 @@ def attention(
         blocking=np.zeros(len(entries), dtype=np.bool_),
         copies=tuple(channels.values()),
         lanes=1,
+    )
+
+
+def batch_attention(
+    design: PimDesignConfig, heads: int, kv_heads: int, head_dim: int, contexts: Sequence[int]
+) -> tuple[CommandStream, ...]:
+    """Attention of several requests in one stream.
+
+    Heads of equal contexts are dealt to the channels as those of one request are, two at a time in
+    a pipeline. Other contexts follow, from the channel on that had its turn next: channels are fed
+    independently, so that each goes on with its own next head.
+    """
+    org = design.organization
+    groups: list[CommandStream] = []
+    order: list[list[int]] = [[] for _ in range(org.channels)]
+    dealt = 0
+    for context, requests in Counter(contexts).items():
+        count = heads * requests
+        made = attention(design, count, kv_heads * requests, head_dim, context)
+        busy = [number for number, copies in enumerate(made.copies) for _ in range(copies)]
+        for channel in range(org.channels):
+            at = (channel - dealt) % org.channels
+            order[channel].append(busy[at] if at < len(busy) else -1)
+        groups.append(made)
+        dealt += count
+    if len(groups) == 1:
+        return (groups[0],)
+    return (_merged(design, groups, Counter(map(tuple, order))),)
+
+
+def _merged(
+    design: PimDesignConfig, groups: Sequence[CommandStream], kinds: Mapping[tuple[int, ...], int]
+) -> CommandStream:
+    """One stream of several that follow one another on each channel.
+
+    ``kinds``: for each unlike channel, which of each stream's channels it is (-1: none), and how
+    many channels are like it. Each stream's rows lie behind those of the one before.
+    """
+    half = design.organization.rows // 2
+    first_rows, row = [], 0
+    for group in groups:
+        first_rows.append(row)
+        rows = group.entries[:, 6]
+        row += int((rows[rows >= 0] % half).max(initial=-1)) + 1
+    if row > half:
+        raise InputError(
+            f"{design.name}: K of {len(groups)} contexts takes {row:,} rows of each bank; there "
+            f"are {half:,} for K, and as many for V"
+        )
+    blocks = []
+    for number, kind in enumerate(kinds):
+        for group, channel, first in zip(groups, kind, first_rows, strict=True):
+            block = group.entries[group.entries[:, 1] == channel].copy()
+            block[:, 6] += np.where(block[:, 6] >= 0, first, 0)
+            block[:, 1] = number
+            blocks.append(block)
+    entries = np.concatenate(blocks)
+    if len(entries) > MAX_COMMANDS:
+        raise InputError(
+            f"{design.name}: {len(entries):,} commands; at most {MAX_COMMANDS:,} are simulated"
+        )
+    entries[:, 9] = np.arange(len(entries))
+    return CommandStream(
+        entries, np.zeros(len(entries), dtype=np.bool_), tuple(kinds.values()), lanes=1
     )
 
 

@@ -1,0 +1,149 @@
+"""What a run asks of a PIM design with a controller of its own, and what its commands make of it.
+
+An operation is the streams of commands that the design's module makes of its sizes, one after the
+other, each from closed rows on: ``run_operation`` schedules every command. The same operation takes
+the same time again, so that ``OperationRuns`` remembers it.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pimsim.config.errors import InputError
+from pimsim.config.pim import PimDesignConfig
+from pimsim.hardware.energy.pim import fullest_stack_w
+from pimsim.hardware.pim.designs import batch_attention, mapping_of
+from pimsim.hardware.pim.stream import CommandStream, peak_interval_cycles, run_stream
+
+__all__ = ["Attention", "Gemv", "OperationRun", "OperationRuns", "PimOperation", "run_operation"]
+
+Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Attention:
+    """Decode attention of one token of several requests."""
+
+    heads: int
+    kv_heads: int
+    head_dim: int
+    contexts: tuple[int, ...]
+    """Tokens that each request's new token sees, itself among them."""
+    element_bytes: int
+    """Of keys and values."""
+
+    def streams(self, design: PimDesignConfig) -> Sequence[CommandStream]:
+        """What ``design`` does, in order."""
+        return batch_attention(
+            _of_width(design, self.element_bytes), self.heads, self.kv_heads, self.head_dim,
+            self.contexts,
+        )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Gemv:
+    """Products of matrices with a few vectors each."""
+
+    outputs: int
+    inputs: int
+    vectors: tuple[int, ...]
+    """Of each matrix; matrices are alike."""
+    element_bytes: int
+
+    def streams(self, design: PimDesignConfig) -> Sequence[CommandStream]:
+        """What ``design`` does, in order; matrices with as many vectors take the same stream."""
+        of_width = _of_width(design, self.element_bytes)
+        made = {
+            count: mapping_of(of_width, "gemv")(of_width, self.outputs, self.inputs, count)
+            for count in set(self.vectors)
+        }
+        return [made[count] for count in self.vectors]
+
+
+PimOperation = Attention | Gemv
+
+
+def _of_width(design: PimDesignConfig, element_bytes: int) -> PimDesignConfig:
+    return design.model_copy(update={"element_bytes": element_bytes})
+
+
+@dataclass(frozen=True)
+class OperationRun:
+    """What an operation took. Cycles of the design's ``tCK``."""
+
+    cycles: int
+    """From closed rows to its last result."""
+    commands: Mapping[str, int]
+    """Of all channels, with what the controller added."""
+    computing_cycles: int
+    """Of ``cycles``, in which units beside the banks multiply, the mean over channels."""
+    refreshed: Ints
+    """Refreshes of one rank, shape (channels, pseudo channels)."""
+    stack_w: float
+    """Watt that its commands draw in the fullest stack."""
+
+
+def run_operation(design: PimDesignConfig, operation: PimOperation) -> OperationRun:
+    """Schedule all commands of ``operation``.
+
+    Raises ``InputError`` where the design cannot do it, in its own words.
+    """
+    if design.peak is None:
+        raise InputError(f"{design.name}: peak is missing; a run takes its units' rate from it")
+    org = design.organization
+    interval = peak_interval_cycles(design)
+    total: Counter[str] = Counter()
+    refreshed = np.zeros((org.channels, org.pseudo_channels), np.int64)
+    cycles, multiplies, most_w = 0, 0, 0.0
+    known: dict[int, tuple[int, Mapping[str, int], Ints, float]] = {}
+    for stream in operation.streams(design):
+        if id(stream) not in known:
+            result = run_stream(design, stream)
+            by_channel = [
+                counts
+                for counts, copies in zip(result.channel_commands, result.copies, strict=True)
+                for _ in range(copies)
+            ]
+            known[id(stream)] = (
+                result.cycles, result.commands, _refreshed(design, by_channel),
+                fullest_stack_w(design, by_channel, result.cycles * design.tCK),
+            )  # fmt: skip
+        took, commands, done, watt = known[id(stream)]
+        cycles += took
+        total.update(commands)
+        refreshed += done
+        multiplies += commands.get(design.peak.command, 0)
+        most_w = max(most_w, watt)
+    computing = min(multiplies * interval // org.channels, cycles)
+    return OperationRun(cycles, dict(total), computing, refreshed, most_w)
+
+
+def _refreshed(design: PimDesignConfig, by_channel: Sequence[Mapping[str, int]]) -> Ints:
+    """Refreshes of a rank, shape (channels, pseudo channels), that a stream did."""
+    org, refresh = design.organization, design.own_controller.refresh
+    found = np.zeros((org.channels, org.pseudo_channels), np.int64)
+    if refresh is not None:
+        each = design.banks_reached(refresh.command)
+        for channel, counts in enumerate(by_channel):
+            banks = counts.get(refresh.command, 0) * each
+            found[channel] = banks // (org.banks * org.pseudo_channels)
+    return found
+
+
+class OperationRuns:
+    """What operations of one design took, each scheduled once."""
+
+    def __init__(self, design: PimDesignConfig) -> None:
+        self.design = design
+        self._known: dict[PimOperation, OperationRun] = {}
+
+    def of(self, operation: PimOperation) -> OperationRun:
+        """See ``run_operation``."""
+        if operation not in self._known:
+            self._known[operation] = run_operation(self.design, operation)
+        return self._known[operation]

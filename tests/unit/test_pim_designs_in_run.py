@@ -1,0 +1,201 @@
+"""PIM designs with a controller of their own in a run: what they take, what they are asked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pimsim.config.errors import InputError
+from pimsim.config.loader import load_memory, load_pim, load_run
+from pimsim.config.pim import PimDesignConfig
+from pimsim.config.resources import preset_names
+from pimsim.engine.iteration import Outcome
+from pimsim.engine.stream_side import StreamSide
+from pimsim.hardware.dram.device_memory import device_memory
+from pimsim.hardware.dram.layout import C_REFRESHES, INFINITY
+from pimsim.hardware.dram.system import MemorySystem, Stream
+from pimsim.hardware.energy.pim import stream_energy_pj
+from pimsim.hardware.pim.designs import batch_attention, mapping_of
+from pimsim.hardware.pim.operations import Attention, run_operation
+from pimsim.hardware.pim.stream import run_stream
+from pimsim.result.types import Result
+from pimsim.simulate import observe, resolve
+
+HEADS, HEAD_DIM = 4, 128
+"""Of the tiny card."""
+OWN = [name for name in preset_names("pim") if load_pim(name).config.controller is not None]
+ATTENDING = [name for name in OWN if "attention" in load_pim(name).config.operations]
+
+
+def observed(
+    pim: str, card: Path, requests: Path, *overrides: str, preset: str = "npu-pim"
+) -> tuple[Outcome, Result]:
+    return observe(
+        resolve(
+            preset,
+            [f"pim={pim}", f"workload.model={card}", f"workload.requests={requests}",
+             "parallel.tp=1", "workload.layers=2", *overrides],
+        )
+    )  # fmt: skip
+
+
+def side_of(outcome: Outcome) -> StreamSide:
+    assert isinstance(outcome.pim, StreamSide)
+    return outcome.pim
+
+
+@pytest.fixture
+def requests(write_trace: Callable[[Sequence[int]], Path]) -> Path:
+    return write_trace([200])
+
+
+def stream_cycles(design: PimDesignConfig, context: int) -> int:
+    made = mapping_of(design, "attention")(design, HEADS, HEADS, HEAD_DIM, context)
+    return run_stream(design, made).cycles
+
+
+@pytest.mark.parametrize("pim", ATTENDING)
+def test_a_run_s_attention_takes_what_the_kernel_says(
+    pim: str, tiny_card: Path, requests: Path
+) -> None:
+    outcome, result = observed(pim, tiny_card, requests)
+    design = load_pim(pim).config
+    (context,) = outcome.device.whole.contexts
+    alone = stream_cycles(design, context)
+    side = side_of(outcome)
+    assert side.computing_cycles + side.command_cycles == 2 * alone  # of two blocks
+    assert side.turn_cycles >= 2 * design.memory.timings["tRP"]
+    took = [o for o in outcome.recorder.operators if o.name == "attention"]
+    for operator in took:
+        turn = (operator.end_ps - operator.start_ps) / design.tCK - alone
+        # rows of the NPU's last requests are closed, or a refresh ends, and those of the stream
+        t = design.memory.timings
+        assert 2 * t["tRP"] <= turn <= t["tRAS"] + 200 + t["tRFC"]
+    assert result.cycle_stack["pim"].keys() == {"computing", "commands", "turn", "npu"}
+
+
+@pytest.mark.parametrize("pim", OWN)
+def test_a_design_is_asked_for_attention_only_where_it_has_one(
+    pim: str, tiny_card: Path, requests: Path
+) -> None:
+    if pim in ATTENDING:
+        observed(pim, tiny_card, requests, "workload.layers=1", "fidelity=fast")
+        return
+    with pytest.raises(InputError, match=rf"attention_placement 'pim': {pim} has no attention"):
+        observed(pim, tiny_card, requests)
+
+
+def test_energy_and_bytes_are_those_of_the_commands(tiny_card: Path, requests: Path) -> None:
+    outcome, result = observed("attacc-bank-repaired", tiny_card, requests)
+    design = load_pim("attacc-bank-repaired").config
+    (context,) = outcome.device.whole.contexts
+    made = mapping_of(design, "attention")(design, HEADS, HEADS, HEAD_DIM, context)
+    commands = run_stream(design, made).commands
+    assert outcome.recorder.pim_commands == {name: 2 * n for name, n in commands.items()}
+    pj = 2 * sum(stream_energy_pj(design, commands).values())
+    assert result.energy_j.pim == pytest.approx(pj * 1e-12, rel=1e-6)
+    banks = design.organization.channel_banks
+    assert sum(result.series.pim_bytes if result.series else ()) == (
+        2 * commands["MACAB"] * banks * design.organization.burst_bytes
+    )
+
+
+def test_requests_of_unlike_contexts_share_the_channels() -> None:
+    design = load_pim("attacc-bank-repaired").config
+    alone = [run_stream(design, each) for n in (300, 700)
+             for each in batch_attention(design, 8, 8, 64, [n])]  # fmt: skip
+    (both,) = batch_attention(design, 8, 8, 64, [300, 700])
+    merged = run_stream(design, both)
+    assert sum(both.copies) == design.organization.channels
+    # eight heads each on eight of sixteen channels: side by side
+    assert merged.cycles == max(each.cycles for each in alone)
+    counted = {name: sum(each.commands.get(name, 0) for each in alone) for name in ("MACAB", "SFM")}
+    assert {name: merged.commands[name] for name in counted} == counted
+    # twelve and twelve: the channels that have two heads do one after the other
+    (more,) = batch_attention(design, 12, 12, 64, [300, 700])
+    assert merged.cycles < run_stream(design, more).cycles
+    # no two contexts share a row
+    rows = [set(more.entries[(more.entries[:, 1] == c) & (more.entries[:, 6] >= 0), 6].tolist())
+            for c in range(len(more.copies))]  # fmt: skip
+    assert max(map(len, rows)) > 2
+
+
+def test_equal_contexts_are_one_batch_of_heads() -> None:
+    design = load_pim("attacc-bg").config
+    of_batch = run_operation(design, Attention(8, 8, 64, (300,) * 4, 2))
+    (one,) = batch_attention(design, 32, 32, 64, [300])
+    assert of_batch.cycles == run_stream(design, one).cycles
+
+
+def test_a_batch_larger_than_the_banks_is_refused_in_the_design_s_words() -> None:
+    design = load_pim("attacc-bank").config
+    with pytest.raises(InputError, match=r"attacc-bank: K of .* rows of each bank"):
+        run_operation(design, Attention(96, 96, 128, (4096,) * 256, 2))
+
+
+# the memory ------------------------------------------------------------------------------
+
+
+def test_requests_wait_while_the_memory_is_lent_and_rows_close_by_the_rules() -> None:
+    memory = device_memory(load_memory("hbm3-attacc").config)
+    timings = memory.timings
+    system = MemorySystem(memory)
+    system.submit(0, [Stream(0, 64)])
+    while (done := system.advance(INFINITY)) is None:
+        pass
+    opened = int(system.channels["counter"][:, 0].sum())
+    begin = system.hand_over(done.done_cycle)
+    assert begin > done.done_cycle
+    assert int(system.channels["counter"][:, 1].sum()) == opened  # every row that was opened
+    assert (system.channels["bank"][:, : memory.organization.banks, 0] == -1).all()
+    # an idle memory is ready at once
+    assert system.hand_over(begin + 1000) == begin + 1000
+    end = begin + 5000
+    system.end_turn(begin, end, np.zeros(len(system.channels), np.int64))
+    system.submit(begin + 1001, [Stream(0, 64)])
+    while (again := system.advance(INFINITY)) is None:
+        pass
+    assert again.done_cycle >= end + timings["tRCDRD"] + timings["CL"] + timings["nBL"]
+
+
+@pytest.mark.parametrize("done", [0, 4])
+def test_refreshes_that_nobody_did_in_a_turn_are_made_up_for(done: int) -> None:
+    memory = device_memory(load_memory("hbm3-attacc").config)
+    system = MemorySystem(memory)
+    interval = int(system.parameters[0]["ref_interval"])
+    begin = system.hand_over(interval // 2)
+    end = begin + 10 * interval
+    system.end_turn(begin, end, np.full(len(system.channels), done))
+    while system.now < end + 5 * interval:
+        system.advance(end + 5 * interval)
+    refreshes = system.channels["counter"][:, C_REFRESHES[0]]
+    assert (refreshes == 15 - done).all()
+
+
+# what is set ------------------------------------------------------------------------------
+
+
+def test_a_memory_that_the_run_s_own_file_names_stays_and_is_said(tmp_path: Path) -> None:
+    mine = tmp_path / "mine.yaml"
+    mine.write_text("extends: npu-pim\nmemory: hbm2-neupims\n")
+    resolved = load_run(str(mine), ["pim=newton-artifact"])
+    assert resolved.config.memory.name == "hbm2-neupims"
+    (note,) = resolved.notes
+    assert "mine.yaml:2" in note and "memory=hbm2-neupims-artifact" in note
+    # one that the design is not on is refused, in the file's own line
+    with pytest.raises(InputError, match="attacc"):
+        load_run(str(mine), ["pim=attacc-bank"])
+    # of a preset the design's own comes along, and that is said too
+    mine.write_text("extends: npu-pim\n")
+    resolved = load_run(str(mine), ["pim=newton-artifact"])
+    assert resolved.config.memory.name == "hbm2-neupims-artifact"
+    assert len(resolved.notes) == 1
+    assert not load_run("npu-pim", ["pim=neupims"]).notes
+
+
+def test_experts_on_a_design_that_has_no_products_are_refused() -> None:
+    with pytest.raises(InputError, match="expert_placement 'pim': attacc-bank does attention"):
+        load_run("npu-pim", ["pim=attacc-bank", "schedule.expert_placement=pim"])
