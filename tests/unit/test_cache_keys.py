@@ -308,15 +308,18 @@ def test_rows_are_numbered_as_they_come_first() -> None:
 
 def test_a_program_is_known_by_which_rows_are_the_same() -> None:
     probe = Probe(PROBE.memory, load_pim("neupims").config)
-    first, beside = probe.program(job(700, 700, 500)), probe.program_beside(job(700, 700, 500), 64)
-    assert probe.program(job(31, 31, 900)) is first
-    assert probe.program_beside(job(31, 31, 900), 64) is beside
-    assert probe.program_beside(job(31, 31, 900), 128) is not beside
-    assert probe.stall(job(31, 31, 900)) is probe.stall(job(700, 700, 500))
-    apart = probe.program(job(700, 600, 500))
+    first, beside = (
+        probe.programs.alone(job(700, 700, 500)),
+        probe.programs.beside(job(700, 700, 500), 64),
+    )
+    assert probe.programs.alone(job(31, 31, 900)) is first
+    assert probe.programs.beside(job(31, 31, 900), 64) is beside
+    assert probe.programs.beside(job(31, 31, 900), 128) is not beside
+    assert probe.programs.stall(job(31, 31, 900)) is probe.programs.stall(job(700, 700, 500))
+    apart = probe.programs.alone(job(700, 600, 500))
     assert apart is not first
     assert apart.ticks.sum() > first.ticks.sum()  # one more row to open
-    apart_beside = probe.program_beside(job(700, 600, 500), 64)
+    apart_beside = probe.programs.beside(job(700, 600, 500), 64)
     for found, slowed, rows in (
         (first, beside, (31, 31, 900)), (apart, apart_beside, (5, 6, 7)),
     ):  # fmt: skip

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -31,6 +32,7 @@ from pimsim.hardware.dram.fast import (
 )
 from pimsim.hardware.dram.fast.clock import RefreshClock
 from pimsim.hardware.dram.fast.pieces import _sample
+from pimsim.hardware.dram.fast.program_probe import ProgramProbe
 from pimsim.hardware.dram.fast.programs import Pieces, ProgramRun, reserved
 from pimsim.hardware.dram.fast.rank_stops import RankStops
 from pimsim.hardware.dram.layout import (
@@ -367,14 +369,14 @@ def test_pim_is_run_beside_streams_only_where_there_are_some(
         AttentionBatch(shape, rows, (500,), (0,)), 0, memory, pim, config.npu.vector, 2
     )
     asked: list[str] = []
-    for name in ("program_beside", "beside_writes"):
-        found = getattr(Probe, name)
+    for name in ("beside", "beside_writes"):
+        found = getattr(ProgramProbe, name)
 
-        def note(probe: Probe, *given: Any, name: str = name, found: Any = found) -> Any:
+        def note(probe: ProgramProbe, *given: Any, name: str = name, found: Any = found) -> Any:
             asked.append(name)
             return found(probe, *given)
 
-        monkeypatch.setattr(Probe, name, note)
+        monkeypatch.setattr(ProgramProbe, name, note)
     reads = Stream(1 << 20, 300)
     writes = replace(reads, write=True)
     fast = FastMemorySystem(memory, pim, Probe(memory, pim))
@@ -383,7 +385,7 @@ def test_pim_is_run_beside_streams_only_where_there_are_some(
     # before it, while it is under way, and writes
     fast = FastMemorySystem(memory, pim, Probe(memory, pim))
     assert pim_cycles(fast, work, reads) >= alone
-    assert asked == ["program_beside"]
+    assert asked == ["beside"]
     asked.clear()
     fast = FastMemorySystem(memory, pim, Probe(memory, pim))
     group = fast.submit_pim(0, *work)
@@ -391,7 +393,7 @@ def test_pim_is_run_beside_streams_only_where_there_are_some(
     fast.submit(fast.now, [reads])
     while group.done_cycle < 0:
         fast.advance(1 << 40)
-    assert group.done_cycle >= alone and asked == ["program_beside"]
+    assert group.done_cycle >= alone and asked == ["beside"]
     asked.clear()
     fast = FastMemorySystem(memory, pim, Probe(memory, pim))
     assert pim_cycles(fast, work, writes) > alone
@@ -645,19 +647,24 @@ def test_a_refresh_that_falls_due_in_a_piece_is_seen_at_the_next() -> None:
         def _run_job(self, job: object) -> tuple[object, ...]:
             return self.took, counts, nothing, nothing, 0
 
-    probe._quiet = Ran(quiet)  # type: ignore[assignment]
-    probe._run_job = Ran(with_refresh)._run_job  # type: ignore[method-assign, assignment]
+    probe._quiet = SimpleNamespace(programs=Ran(quiet))  # type: ignore[assignment]
+    probe.programs._run_job = Ran(with_refresh)._run_job  # type: ignore[method-assign, assignment]
     none = np.zeros(0, np.int64)
-    found = probe._stall(ProgramRun(np.zeros((0, N_INSTRUCTION), np.int64), none, none, none))
+    found = probe.programs._stall(
+        ProgramRun(np.zeros((0, N_INSTRUCTION), np.int64), none, none, none)
+    )
     # until 140 after the refresh at 100, until 250 after the one at 200
     assert found.ticks == (40 + 50) // 2 * flow.TICKS
     assert found.share == 24 * flow.ONE // 40
     # pieces of which one fits between two refreshes: each is held up until 20 behind one, and none
     # falls due while one runs, however much longer the next one is held up
-    probe._quiet = Ran(np.full(4, 60) * flow.TICKS)  # type: ignore[assignment]
+    again = Ran(np.full(4, 60) * flow.TICKS)
+    probe._quiet = SimpleNamespace(programs=again)  # type: ignore[assignment]
     alone = np.array([60, 120, 100, 101]) * flow.TICKS
-    probe._run_job = Ran(alone)._run_job  # type: ignore[method-assign, assignment]
-    found = probe._stall(ProgramRun(np.zeros((0, N_INSTRUCTION), np.int64), none, none, none))
+    probe.programs._run_job = Ran(alone)._run_job  # type: ignore[method-assign, assignment]
+    found = probe.programs._stall(
+        ProgramRun(np.zeros((0, N_INSTRUCTION), np.int64), none, none, none)
+    )
     assert found.ticks == (20 + 20 + 21) * flow.TICKS // 3
 
 

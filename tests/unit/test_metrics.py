@@ -20,7 +20,7 @@ from pimsim.explore.figures import (
     kept_figures,
     metrics_of,
 )
-from pimsim.explore.search import Objective
+from pimsim.explore.search_spec import Objective
 from pimsim.report.run_charts import comparison_chart, energy_chart, stack_chart
 from pimsim.report.runs import RunFolder, runs_page
 from pimsim.result.compare import COMPARED, comparison_rows

@@ -19,7 +19,8 @@ pytest.importorskip("optuna")
 from pimsim.config.errors import InputError
 from pimsim.explore import search
 from pimsim.explore.pool import Answer, Job
-from pimsim.explore.search import read_search, run_search
+from pimsim.explore.search import run_search
+from pimsim.explore.search_spec import read_search
 from pimsim.explore.spec import RangeSpec
 
 pytestmark = pytest.mark.filterwarnings("default")

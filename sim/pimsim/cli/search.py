@@ -14,7 +14,8 @@ from pimsim.config.paths import given_path
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from pimsim.explore.search import SearchOutcome, SearchSpec
+    from pimsim.explore.search import SearchOutcome
+    from pimsim.explore.search_spec import SearchSpec
 
 __all__ = ["search_command"]
 
@@ -29,7 +30,8 @@ def search_command(
 ) -> None:
     """Search configs for several objectives: the front that no other point beats, and which key
     matters. Interrupted searches go on; points that a sweep or a search knows are not simulated."""
-    from pimsim.explore.search import read_search, run_search
+    from pimsim.explore.search import run_search
+    from pimsim.explore.search_spec import read_search
 
     path = given_path(search)
     spec = read_search(path)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
@@ -10,6 +9,7 @@ from pydantic import Field, model_validator
 from pimsim.config.base import ConfigModel
 from pimsim.config.delay import timing_names
 from pimsim.config.errors import near_miss
+from pimsim.config.memory_rules import Action, check_rules_of_requests, check_ties
 from pimsim.config.rules import Rule, Vocabulary
 from pimsim.config.units import Picoseconds
 
@@ -23,16 +23,6 @@ __all__ = [
     "MemoryConfig",
     "OrganizationConfig",
 ]
-
-Action = Literal[
-    "activate", "precharge", "read", "write", "refresh", "refresh-bank", "precharge-all",
-    "read-precharge", "write-precharge",
-]  # fmt: skip
-"""What a controller can do with a command; what it is called is the standard's own.
-
-``refresh`` and ``precharge-all`` are of a rank (a controller that refreshes whole pseudo channels:
-of one), ``refresh-bank`` of one bank; ``read-precharge`` and ``write-precharge`` close their row
-by themselves."""
 
 CONTAINED = (
     ("tRC", ("tRAS", "tRP")),
@@ -50,23 +40,6 @@ CONTAINED = (
 )
 """JEDEC timings that contain others: the first is at least the sum of the rest."""
 
-
-_OF_BANK = ("row_buffer", "bank", "bank_group", "rank", "pseudo_channel", "channel")
-_OF_BUS = ("rank", "pseudo_channel", "channel")
-_REQUIRED: tuple[tuple[tuple[str, ...], Action, Action, str], ...] = (
-    (_OF_BANK, "activate", "read", "a row takes tRCD to open"),
-    (_OF_BANK, "activate", "write", "a row takes tRCD to open"),
-    (_OF_BANK, "activate", "precharge", "a row stays open for tRAS"),
-    (_OF_BANK, "precharge", "activate", "a row takes tRP to close"),
-    (_OF_BANK, "read", "precharge", "a read takes tRTP before its row may close"),
-    (_OF_BANK, "write", "precharge", "a write takes its data and tWR before its row may close"),
-    (_OF_BUS, "read", "read", "bursts share the data bus"),
-    (_OF_BUS, "write", "write", "bursts share the data bus"),
-    (_OF_BUS, "read", "write", "the data bus turns round"),
-    (_OF_BUS, "write", "read", "the data bus turns round"),
-)
-"""What every standard ties, at one of the levels: first and second command by what they do, and
-why."""
 
 LEVELS = ("channel", "pseudo_channel", "rank", "bank_group", "bank")
 """Levels of an organisation, from the outermost to the innermost."""
@@ -334,7 +307,7 @@ class MemoryConfig(ConfigModel):
                 raise ValueError(
                     f"controller.refresh is per-bank, but no rule says what may follow {refresh}"
                 )
-        self._ties_what_every_standard_ties()
+        check_ties(self)
         org = self.organization
         for field in (
             "channels", "pseudo_channels", "ranks", "bank_groups", "banks_per_group", "rows",
@@ -407,55 +380,4 @@ class MemoryConfig(ConfigModel):
                         f"command_bus.{key}: unknown command {name!r}"
                         f"{near_miss(name, self.commands)}; known: {', '.join(self.commands)}"
                     )
-        self.check_rules_of_requests(self.rules)
-
-    def check_rules_of_requests(self, rules: Sequence[Rule], key: str = "rules") -> None:
-        """Raise ``ValueError`` for what the controllers of requests cannot keep to, in rules of the
-        memory's or of a PIM design whose commands they take; ``key``: where these stand."""
-        for index, rule in enumerate(rules):
-            try:
-                self._fits_requests(rule)
-            except ValueError as error:
-                raise ValueError(f"{key}.{index}: {error}") from None
-
-    def _fits_requests(self, rule: Rule) -> None:
-        closing = {
-            name for name, does in self.commands.items()
-            if does in ("read-precharge", "write-precharge")
-        }  # fmt: skip
-        if rule.other_place is not None:
-            raise ValueError("other_place is of the rules of a PIM design's command stream")
-        for name in rule.then:
-            if name in closing:
-                plain = self.command("read" if self.commands[name][0] == "r" else "write")
-                raise ValueError(f"then: {name} waits for what {plain} waits for; name that")
-        if rule.window == 1:
-            return
-        if closing & set(rule.first):
-            raise ValueError(
-                f"window {rule.window}: {', '.join(sorted(closing))} count as what they close "
-                "after; name that"
-            )
-        if rule.level not in ("rank", "pseudo_channel", "channel") or rule.first != rule.then:
-            raise ValueError(
-                f"window {rule.window}: it binds commands to earlier ones of their own kind in a "
-                f"rank, found {', '.join(rule.first)} then {', '.join(rule.then)} at {rule.level}"
-            )
-        if len(rule.first) > 1:
-            raise ValueError(f"window {rule.window}: one command, found {', '.join(rule.first)}")
-
-    def _ties_what_every_standard_ties(self) -> None:
-        """Raises ``ValueError`` where commands that no memory sends at will are left untied."""
-        needed = list(_REQUIRED)
-        if self.organization.ranks > 1:
-            between = ("other_ranks", "pseudo_channel", "channel")
-            needed += [(between, first, then, why) for _, first, then, why in _REQUIRED[-4:]]
-        if self.controller.refresh != "none":
-            refresh: Action = "refresh" if self.controller.refresh == "all-bank" else "refresh-bank"
-            needed.append((_OF_BANK, refresh, "activate", "a refresh takes its time"))
-        for levels, action, next_action, why in needed:
-            first, then = self.command(action), self.command(next_action)
-            if not any(rule.ties(first, then, levels) for rule in self.rules):
-                raise ValueError(
-                    f"rules: none from {first} to {then} at {' or '.join(levels)} ({why})"
-                )
+        check_rules_of_requests(self, self.rules)

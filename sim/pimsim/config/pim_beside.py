@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from pimsim.config.commands import UNIT, CommandConfig, PimAction, memory_commands
 from pimsim.config.errors import near_miss
 from pimsim.config.memory import LEVELS, MemoryConfig
+from pimsim.config.memory_rules import check_rules_of_requests
 from pimsim.config.pim_controller import PimControllerConfig
 from pimsim.config.rules import DOT_PRODUCTS, OTHER_RANKS, Rule, Vocabulary
 
@@ -31,7 +32,7 @@ def check_shared(pim: PimConfig, memory: MemoryConfig, at: str) -> None:
     timings = {**memory.timings, **pim.timings, DOT_PRODUCTS: 0}
     words = Vocabulary(memory.levels, {**memory.commands, **pim.commands}, timings)
     words.check(pim.rules, f"{at}rules")
-    memory.check_rules_of_requests(pim.rules, f"{at}rules")
+    check_rules_of_requests(memory, pim.rules, f"{at}rules")
     for where, text in pim.delays():
         words.check_delay(text, at + where)
     _check_one_buffer(pim, memory, at)

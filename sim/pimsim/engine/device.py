@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -12,6 +11,7 @@ import numpy as np
 from pimsim.config.memory import MemoryConfig
 from pimsim.config.pim import PimDesignConfig, own_design
 from pimsim.config.run import RunConfig
+from pimsim.engine.rows_needed import DegreesError, check_rows, rows_needed, rows_of
 from pimsim.hardware.dram.device_memory import device_memory
 from pimsim.hardware.energy.static import device_static, standby_w
 from pimsim.hardware.pim.programs import AttentionShape
@@ -37,18 +37,17 @@ from pimsim.mapping.program import Program
 from pimsim.mapping.regions import weight_regions
 from pimsim.mapping.tasks import BlockProgram
 from pimsim.workload.batch import DeviceWork, SparseOptions, device_work
-from pimsim.workload.cards import ModelCard, Parallelism
+from pimsim.workload.cards import ModelCard
 from pimsim.workload.degrees import larger_degrees
 from pimsim.workload.moe import Routing
 from pimsim.workload.operators import Block, ForwardPass, OperatorKind
 from pimsim.workload.outside import Outside
 from pimsim.workload.run_steps import step_at_end, step_held
 from pimsim.workload.sparsity import Sparsity
-from pimsim.workload.stages import stage_kinds
 from pimsim.workload.step import Step
 from pimsim.workload.trace import OperatorTrace
 
-__all__ = ["Device", "blocks_counted", "build_device", "build_devices"]
+__all__ = ["Device", "build_device", "build_devices"]
 
 
 @dataclass(frozen=True)
@@ -119,12 +118,12 @@ class Device:
     def rows_needed(self) -> int:
         """Rows of each bank that the blocks of the fullest pipeline stage need, those not simulated
         too, with the caches of all batches under way."""
-        return _rows_needed(self.mapper.addresses, self.whole, self.work)
+        return rows_needed(self.mapper.addresses, self.whole, self.work)
 
     @property
     def rows_of(self) -> str:
         """What ``rows_needed`` counts, for a message."""
-        return _rows_of(self.work)
+        return rows_of(self.work)
 
     def block(self, part: int, layer: int) -> BlockProgram:
         """Program of block ``layer`` for (sub-)batch ``part``."""
@@ -176,7 +175,7 @@ def build_devices(
     parallel = config.parallel
     try:
         return _build(config, model, steps, routing, sparsity)
-    except _DegreesError as short:
+    except DegreesError as short:
         if parallel.tp is not None or config.workload.beyond_banks:
             raise short.advised("raise parallel.tp or parallel.ep") from None
         refused = short
@@ -186,73 +185,11 @@ def build_devices(
                 devices = _build(
                     config.model_copy(update={"parallel": wider}), model, steps, routing, sparsity
                 )
-            except _DegreesError as also:
+            except DegreesError as also:
                 refused = also
                 continue
             return tuple(replace(each, narrow_tp=short.degrees.tp) for each in devices)
         raise refused.advised("no larger parallel.tp holds it, raise parallel.ep") from None
-
-
-class _DegreesError(LayoutError):
-    """The banks have too few rows with these degrees of parallelism."""
-
-    def __init__(self, message: str, degrees: Parallelism, beyond: bool = False) -> None:
-        super().__init__(message)
-        self.degrees = degrees
-        self.beyond = beyond
-        """``workload.beyond_banks`` would let it run."""
-
-    def advised(self, way_out: str) -> LayoutError:
-        """The same with what can be done."""
-        larger = ", or take it for larger (workload.beyond_banks=true)" if self.beyond else ""
-        return LayoutError(f"{self}: {way_out}{larger}")
-
-
-def _check_rows(addresses: AddressPlan, whole: ForwardPass, work: DeviceWork, rows: int) -> None:
-    """Raise ``_DegreesError`` where the banks have fewer rows than the layout of PIM needs."""
-    counted = blocks_counted(whole, work)
-    needed = max(addresses.rows_needed(*each) for each in counted)
-    if needed > rows:
-        degrees = work.degrees
-        fullest = max(counted, key=lambda each: addresses.rows_needed(*each))
-        short = addresses.first_without_room(rows, *fullest)
-        refused = "" if short is None else f"; {short}"
-        raise _DegreesError(
-            f"model {work.trace.model} (tp {degrees.tp}, ep {work.ep}, pp {degrees.pp}): in the "
-            f"layout of PIM {_rows_of(work)} need {needed} rows of each bank, the memory has "
-            f"{rows}{refused}",
-            degrees,
-            beyond=True,
-        )
-
-
-def _rows_needed(addresses: AddressPlan, whole: ForwardPass, work: DeviceWork) -> int:
-    """Rows of each bank that the blocks of the fullest pipeline stage need, those not simulated
-    too, with the caches of all batches under way."""
-    return max(addresses.rows_needed(*each) for each in blocks_counted(whole, work))
-
-
-def blocks_counted(whole: ForwardPass, work: DeviceWork) -> list[tuple[list[float], int]]:
-    """By pipeline stage: how many blocks each simulated one stands for, and the batches that have
-    a cache there."""
-    kinds = [block.kind for block in whole.blocks]
-    simulated = Counter(kinds)
-    if whole.pp == 1:
-        model = dict(whole.model_blocks)
-        return [([max(model[kind] / simulated[kind], 1.0) for kind in kinds], 1)]
-    return [
-        ([own[kind] / simulated[kind] for kind in kinds], work.batches)
-        for own in (stage_kinds(work.kinds, stage) for stage in work.stages)
-    ]
-
-
-def _rows_of(work: DeviceWork) -> str:
-    """What ``_rows_needed`` counts, for a message."""
-    if work.degrees.pp == 1:
-        return "all blocks"
-    return f"the blocks of a stage with the caches of {work.batches} batch" + (
-        "es" * (work.batches > 1)
-    )
 
 
 def _build(
@@ -295,10 +232,10 @@ def _build(
             config, held, batch, wholes, outside, kv, channel, placement, most.new_tokens
         )
     except LayoutError as error:
-        raise _DegreesError(str(error), held.degrees) from None
+        raise DegreesError(str(error), held.degrees) from None
     if any(each.shape is not None for each in kv) and not config.workload.beyond_banks:
         # before experts are placed, which takes long
-        _check_rows(addresses, batch, held, org.rows)
+        check_rows(addresses, batch, held, org.rows)
     mapper = BlockMapper(
         npu=config.npu, memory=config.memory, pim=config.pim, link=config.link, addresses=addresses,
         element_bytes=batch.dtype_bytes, kv_element_bytes=batch.kv_dtype_bytes,
@@ -326,7 +263,7 @@ def _build(
             )
         )  # fmt: skip
     if any(each.uses_pim for each in devices) and not config.workload.beyond_banks:
-        _check_rows(addresses, batch, held, org.rows)
+        check_rows(addresses, batch, held, org.rows)
     return tuple(devices)
 
 

@@ -27,7 +27,8 @@ from pimsim.hardware.dram.parameters import refreshes_overrun
 from pimsim.hardware.dram.rules import COMMANDS, compile_rules
 from pimsim.hardware.dram.samples import NEXT, next_sample, sum_channels
 from pimsim.hardware.dram.sources import next_offer, offer
-from pimsim.hardware.dram.system import MemorySystem, group_bound
+from pimsim.hardware.dram.system import MemorySystem
+from pimsim.hardware.dram.windows import group_bound
 from pimsim.hardware.ticks import Ticks
 
 __all__ = ["QueueMemorySystem"]

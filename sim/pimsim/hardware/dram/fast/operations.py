@@ -26,7 +26,8 @@ from pimsim.hardware.dram.fast.pieces import (
     as_parts,
     time_pieces,
 )
-from pimsim.hardware.dram.fast.probe import Probe, Stall
+from pimsim.hardware.dram.fast.probe import Probe
+from pimsim.hardware.dram.fast.program_probe import Stall
 from pimsim.hardware.dram.fast.programs import Pieces, Results, estimate, find_pieces, reserved
 from pimsim.hardware.dram.layout import (
     C_BUS_BUSY,

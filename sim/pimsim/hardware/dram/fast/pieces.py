@@ -27,7 +27,8 @@ from pimsim.hardware.dram.fast.flow import (
     PARTS,
     TICKS,
 )
-from pimsim.hardware.dram.fast.probe import Probe, Stall
+from pimsim.hardware.dram.fast.probe import Probe
+from pimsim.hardware.dram.fast.program_probe import Stall
 from pimsim.hardware.dram.fast.programs import Pieces, ProgramRun, Results, job_of
 from pimsim.hardware.dram.layout import (
     C_STACK,
@@ -119,19 +120,19 @@ def time_pieces(
         )
         stretch = partial(_stretch, program, about[own], first, written)
         if not stall.ticks:
-            stall = probe.stall(stretch(REFRESHES * probe.interval))
+            stall = probe.programs.stall(stretch(REFRESHES * probe.interval))
         job = job_of(program, first, written)
-        found = probe.program(job)
+        found = probe.programs.alone(job)
         alone.add(pieces.kind[own], found.ticks)
         counts += found.counts[:N_COUNTERS]
         tail = max(tail, found.tail / max(int(written.bursts.sum()), 1))
         jobs.append((job, pieces.kind[own]))
         stretches.append(stretch)
-    size = about[pieces.example].astype(float)
+    runs, size = probe.programs, about[pieces.example].astype(float)
     ticks = np.maximum(np.rint(alone.mean(size)).astype(np.int64), 1)
     return PieceRates(
         ticks, counts, max(int(alone.total.sum()), 1), stall,
-        cache(lambda: probe.beside_writes(stretches[0](WRITES_LONG * probe.write_cycles))),
+        cache(lambda: runs.beside_writes(stretches[0](WRITES_LONG * runs.write_cycles))),
         tail, _causes(counts),
         cache(lambda: _beside(probe, jobs, ticks, size, beside_bursts)),
     )  # fmt: skip
@@ -146,7 +147,7 @@ def _beside(
     stopped: list[tuple[Ints, Ints, Ints]] = []
     counts = np.zeros(N_COUNTERS, np.int64)
     for job, kind in jobs:
-        found = probe.program_beside(job, bursts)
+        found = probe.programs.beside(job, bursts)
         clear = found.clear
         beside.add(kind[clear], found.ticks[clear])
         read.add(kind[clear], found.reads[clear])
@@ -183,7 +184,9 @@ def _sampled(
     most_bursts = np.add.reduceat(written.bursts, pieces.first[own] - first).max()
     drained = int(most_bursts) * probe.writes.ticks // TICKS
     least = max(
-        REFRESHES * probe.interval, WRITES_LONG * probe.write_cycles, DRAINED_LONG * drained
+        REFRESHES * probe.interval,
+        WRITES_LONG * probe.programs.write_cycles,
+        DRAINED_LONG * drained,
     )
     starts, loop = _loops(pieces.rounds[own], pieces.loop[own])
     each = np.maximum(np.add.reduceat(about[own], np.flatnonzero(starts)), 1)

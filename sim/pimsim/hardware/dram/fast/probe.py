@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import count
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,37 +18,35 @@ from pimsim.config.pim import PimConfig
 from pimsim.hardware.dram.address import AddressMap
 from pimsim.hardware.dram.device import make_memory_system
 from pimsim.hardware.dram.fast.clock import RefreshClock
-from pimsim.hardware.dram.fast.flow import NEVER, ONE, TICKS
-from pimsim.hardware.dram.fast.programs import ProgramRun, renamed_rows
+from pimsim.hardware.dram.fast.flow import NEVER, TICKS
+from pimsim.hardware.dram.fast.program_probe import (
+    KEPT_BYTES,
+    WARM_CYCLES,
+    ProgramProbe,
+    run_out,
+)
 from pimsim.hardware.dram.fast.rank_stops import RankStops, find_rank_stops
-from pimsim.hardware.dram.layout import C_STACK, INFINITY, MAX_LOG, P_MARK, P_OP, X_REFRESH
+from pimsim.hardware.dram.layout import INFINITY
 from pimsim.hardware.dram.parameters import refresh_interval
-from pimsim.hardware.dram.rules import Command
 from pimsim.hardware.dram.samples import stop_sampling
 from pimsim.hardware.dram.system import MemorySystem
 from pimsim.hardware.dram.transfers import Group, Scatter, Stream
 from pimsim.hardware.remembered import Remembered
 
-__all__ = ["Probe", "ProgramTimes", "Stall", "StreamRate", "TimesBeside"]
+__all__ = ["Probe", "StreamRate"]
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
-PROGRAM_BYTES = 4 << 20
-"""What a probe remembers of programs, a few runs' worth: the memory of a long sweep stays flat."""
 PLACES = 8
-WARM_CYCLES = 512
 INTERVALS = 4
 """A stream is watched from so many places, each for so many refresh intervals."""
 STREAM_BURSTS = (16, 64, 256, 1024, 4096)
 """Lengths of streams that are run."""
 CHAIN_STREAMS = 16
 BEHIND_BURSTS = 1024
-"""Of the stream that shows what writes leave behind, longer than they last, and of writes that
-PIM is run beside."""
+"""Of the stream that shows what writes leave behind, longer than they last."""
 SCATTER_BYTES = 160
 """Of one in a key, about."""
-LEAST_BESIDE = 64
-"""Shorter streams than these are not what keeps a memory busy beside PIM."""
 QUIET_CYCLES = 4096
 """Stands for a refresh interval where there is none."""
 
@@ -71,54 +68,6 @@ class StreamRate:
     """In which all this was counted."""
 
 
-@dataclass(frozen=True)
-class ProgramTimes:
-    """A channel's PIM program alone, piece by piece."""
-
-    ticks: Ints
-    """Of each without refresh, (pieces,)."""
-    counts: Ints
-    """What the channel's counters count, (N_COUNTERS,)."""
-    tail: int
-    """Ticks for which its results are still written when all its commands are out: with one row
-    buffer they come behind it."""
-
-    @property
-    def nbytes(self) -> int:
-        """Of its arrays."""
-        return self.ticks.nbytes + self.counts.nbytes
-
-
-@dataclass(frozen=True)
-class TimesBeside:
-    """A channel's PIM program beside a stream, refresh on, piece by piece."""
-
-    ticks: Ints
-    """Of each, (pieces,)."""
-    reads: Ints
-    """Bursts of the stream meanwhile."""
-    clear: NDArray[np.bool_]
-    """Whether no refresh came while it ran."""
-    counts: Ints
-    """What the channel's counters count, (N_COUNTERS,); the stream counts, too."""
-
-    @property
-    def nbytes(self) -> int:
-        """Of its arrays."""
-        arrays = (self.ticks, self.reads, self.clear, self.counts)
-        return sum(array.nbytes for array in arrays)
-
-
-@dataclass(frozen=True)
-class Stall:
-    """What refreshes cost a PIM program."""
-
-    ticks: int
-    """Of each, until the piece that follows can begin."""
-    share: int
-    """Of 4096: of all that they cost, what counts as refresh; the rest is opening rows again."""
-
-
 class Probe:
     """Runs one channel of ``memory`` with ``pim``."""
 
@@ -128,22 +77,13 @@ class Probe:
         self.pim = pim
         self.map = AddressMap.parse(self.memory.stream_map, single)
         # by content; nothing that is known changes with what else is
-        self._programs: Remembered[ProgramTimes] = Remembered(
-            PROGRAM_BYTES // 2, lambda one: one.nbytes
-        )
-        self._beside: Remembered[TimesBeside] = Remembered(
-            PROGRAM_BYTES // 2, lambda one: one.nbytes
-        )
-        self._stalls: Remembered[Stall] = Remembered(PROGRAM_BYTES // 8, lambda _: 0)
+        self.programs = ProgramProbe(self)
         self._scatters: Remembered[tuple[int, int, int]] = Remembered(
-            PROGRAM_BYTES // 4, lambda found: found[2] * SCATTER_BYTES
+            KEPT_BYTES // 4, lambda found: found[2] * SCATTER_BYTES
         )
-        self._beside_writes: Remembered[tuple[int, int]] = Remembered(
-            PROGRAM_BYTES // 8, lambda _: 0
-        )
-        self._lost: Remembered[int] = Remembered(PROGRAM_BYTES // 8, lambda _: 0)
-        self._come: Remembered[Floats] = Remembered(PROGRAM_BYTES // 8, lambda one: one.nbytes)
-        self.blocks: Remembered[Floats] = Remembered(PROGRAM_BYTES // 8, lambda one: one.nbytes)
+        self._lost: Remembered[int] = Remembered(KEPT_BYTES // 8, lambda _: 0)
+        self._come: Remembered[Floats] = Remembered(KEPT_BYTES // 8, lambda one: one.nbytes)
+        self.blocks: Remembered[Floats] = Remembered(KEPT_BYTES // 8, lambda one: one.nbytes)
         """Of streams that were asked for, by place: see ``StreamWork``."""
         self._seen: dict[bool, StreamRate] = {}
         self._quiet: Probe | None = None
@@ -163,10 +103,7 @@ class Probe:
     @property
     def nbytes(self) -> int:
         """What it keeps, about."""
-        kept = (
-            self._programs, self._beside, self._stalls, self._scatters, self._lost, self._come,
-            self.blocks,
-        )  # fmt: skip
+        kept = (self.programs, self._scatters, self._lost, self._come, self.blocks)
         own = sum(one.nbytes for one in kept) + 2 * self.parameters.nbytes
         return own if self._quiet is None else own + self._quiet.nbytes
 
@@ -223,7 +160,7 @@ class Probe:
         while system.now < start:
             system.advance(start)
         system.submit(start, [stream])
-        return _run(system) - start
+        return run_out(system) - start
 
     @cached_property
     def reads(self) -> StreamRate:
@@ -283,7 +220,7 @@ class Probe:
             if number > 1:
                 system.advance(INFINITY)
             system.submit(system.now, [Stream(number * bursts, bursts)])
-        return _run(system) * TICKS // (CHAIN_STREAMS * bursts)
+        return run_out(system) * TICKS // (CHAIN_STREAMS * bursts)
 
     def chain_ticks(self, bursts: Ints) -> Ints:
         """Of each burst where transfers of so many follow each other closely."""
@@ -346,11 +283,11 @@ class Probe:
             return 0
         system = self.one_channel()
         system.submit(0, [], scatters)
-        answered = _run(system)
+        answered = run_out(system)
         org = self.memory.organization
         behind = Stream(org.rows // 2 * org.ranks * org.banks * org.columns, BEHIND_BURSTS)
         system.submit(answered, [behind])
-        waited = (_run(system) - answered) * TICKS - BEHIND_BURSTS * self.reads.ticks
+        waited = (run_out(system) - answered) * TICKS - BEHIND_BURSTS * self.reads.ticks
         return waited if waited > self.reads.latency else 0
 
     def lost_ticks(self, before: Stream, own: Stream) -> int:
@@ -365,7 +302,7 @@ class Probe:
         system = self.one_channel()
         for stream, _ in both:
             system.submit(0, [stream])
-        return max(_run(system) * TICKS - alone, 0)
+        return max(run_out(system) * TICKS - alone, 0)
 
     def moved_when_come(self, first: int, bursts: int, each: int) -> Floats:
         """Bursts that an idle channel has had the time to move, clear of refresh, when all of the
@@ -378,7 +315,7 @@ class Probe:
     def _moved(self, first: int, bursts: int, each: int) -> Floats:
         system = self.one_channel()
         group = system.submit(0, [Stream(first, bursts, track_blocks=True, block_bursts=each)])
-        _run(system)
+        run_out(system)
         came = np.maximum.accumulate(group.block_cycles) * TICKS
         moved: Floats = (came - self.reads.latency) / self.reads.ticks
         return np.maximum(moved, np.minimum(np.arange(each, bursts + each, each), bursts))
@@ -388,145 +325,8 @@ class Probe:
         system = self.one_channel()
         start = min(self.interval // 8, self.period)
         system.submit(start, streams, scatters)
-        return _run(system) - start
-
-    def program(self, job: ProgramRun) -> ProgramTimes:
-        """A channel's program alone."""
-        job = self._renamed(job)
-        return self._programs.get(job.content, lambda: self._program(job))
-
-    def program_beside(self, job: ProgramRun, bursts: int) -> TimesBeside:
-        """A channel's program beside a chain of reads of about so many bursts each. The closer a
-        refresh, the fewer reads go between the tiles of a single row buffer; so it is on there."""
-        length = min(max(bursts, LEAST_BESIDE), STREAM_BURSTS[-1])
-        job = self._renamed(job)
-        content = job.content + length.to_bytes(8, "little")
-        return self._beside.get(content, lambda: self._program_beside(job, length))
-
-    def _renamed(self, job: ProgramRun) -> ProgramRun:
-        """The same in rows that do not tell requests and batches apart: above those that its own
-        writes go to, below those of the streams beside it."""
-        row = self.map.position["ro"]
-        if row + self.map.width["ro"] < sum(self.map.width.values()):
-            return job  # writes and streams may be in any row
-        written = int(job.bursts.sum())
-        least = (written - 1 >> row) + 1
-        program = renamed_rows(job.program, least, self.memory.organization.rows // 2)
-        return replace(job, program=program)
-
-    def _program(self, job: ProgramRun) -> ProgramTimes:
-        ticks, counts, _, _, tail = self.quiet._run_job(job)
-        return ProgramTimes(ticks, counts, tail)
-
-    def _program_beside(self, job: ProgramRun, bursts: int) -> TimesBeside:
-        ticks, counts, reads, clear, _ = self._run_job(job, bursts)
-        return TimesBeside(ticks, reads, clear, counts)
-
-    def stall(self, job: ProgramRun) -> Stall:
-        """What refreshes cost a channel's program; nothing where it meets none."""
-        if self.quiet is self:
-            return Stall(0, 0)
-        job = self._renamed(job)
-        return self._stalls.get(job.content, lambda: self._stall(job))
-
-    @property
-    def write_cycles(self) -> int:
-        """Of the writes that ``beside_writes`` has beside a program."""
-        return BEHIND_BURSTS * self.writes.ticks // TICKS
-
-    def beside_writes(self, job: ProgramRun) -> tuple[int, int]:
-        """What a stream of writes and a channel's program get of their rates beside each other, of
-        4096: writes are drained before anything else, and may leave PIM nothing."""
-        if self.quiet is not self:
-            return self.quiet.beside_writes(job)
-        return self._beside_writes.get(job.content, lambda: self._share_beside_writes(job))
-
-    def _share_beside_writes(self, job: ProgramRun) -> tuple[int, int]:
-        org = self.memory.organization
-        first = org.rows // 2 * org.ranks * org.banks * org.columns
-        ends = []
-        for bursts in (0, BEHIND_BURSTS):
-            system = self.one_channel()
-            writes = system.submit(0, [Stream(first, bursts, write=True)] if bursts else [])
-            system.submit_pim(0, [job.program], len(job.bursts), job.after)
-            _run(system)
-            ends.append(int(system.channels["pim_last"][0]))
-        alone = BEHIND_BURSTS * self.writes.ticks
-        took = max(writes.done_cycle * TICKS, alone)
-        worked = max(took - (ends[1] - ends[0]) * TICKS, 0)
-        return alone * ONE // took, min(max(worked * ONE // took, 1), ONE)
-
-    def _stall(self, job: ProgramRun) -> Stall:
-        durations = self.quiet._run_job(job)[0]
-        took, counts, *_ = self._run_job(job)
-        ends = np.cumsum(took)
-        due = np.arange(self.interval * TICKS, ends[-1], self.interval * TICKS)
-        after = np.searchsorted(ends, due, side="right")
-        # a refresh that fell due in a piece waits for its end: the next one is held up
-        late = np.append(took - durations, 0)
-        began = ends[after] - durations[after] <= due
-        after += began & (late[after + 1] > late[after]) & (after + 1 < len(ends))
-        starts = np.append(0, ends)[after]
-        # the piece must have been next when it fell due, or the one after that
-        clear = starts <= due + took.max()
-        stops = (ends[after] - durations[after] - due)[clear]
-        if not len(stops):
-            return Stall(0, 0)
-        lost = max(int(ends[-1] - durations.sum()), 1)
-        share = int(counts[C_STACK + X_REFRESH]) * TICKS * ONE // lost
-        each = int(stops.mean())
-        if self.pim is not None and not self.pim.refresh_avoidance:
-            each = lost // len(due)  # what it costs the piece that it stops, too
-        return Stall(max(each, 0), min(share, ONE))
-
-    def _run_job(
-        self, job: ProgramRun, bursts: int = 0
-    ) -> tuple[Ints, Ints, Ints, NDArray[np.bool_], int]:  # fmt: skip
-        """Ticks of each piece, what was counted in all, reads that went out meanwhile, whether no
-        refresh came meanwhile, and ticks from its last result to its last write. ``bursts``: of
-        each stream beside it, two at a time."""
-        p = self.parameters[0]
-        system = self.one_channel(MAX_LOG if bursts else 0)
-        # from half of the memory on, which programs do not reach
-        org = self.memory.organization
-        chain = count(org.rows // 2 * org.ranks * org.banks * org.columns, max(bursts, 1))
-        if bursts:
-            for _ in range(2):
-                system.submit(0, [Stream(next(chain), bursts)])
-            while system.now < WARM_CYCLES:
-                if system.advance(WARM_CYCLES) is not None:
-                    system.submit(system.now, [Stream(next(chain), bursts)])
-        start = system.now
-        group = system.submit_pim(start, [job.program], len(job.bursts), job.after)
-        while group.done_cycle < 0:
-            done = system.advance(INFINITY)
-            if bursts and done is not group:
-                system.submit(system.now, [Stream(next(chain), bursts)])
-        board = system.board[0]
-        ends = board["ticket"][group.marks[0] : group.marks[1], 1].copy()
-        # a tile ends when its last result is asked for, a GWRITE when it is done
-        ends = ends[job.ends]
-        last = np.flatnonzero(job.program[:, P_MARK] >= 0)[job.ends]
-        ends -= np.where(job.program[last, P_OP] == int(Command.GWRITE), 0, int(p["read_delay"]))
-        ends = np.maximum.accumulate(np.maximum(ends, start))
-        reads = np.zeros(len(ends), dtype=np.int64)
-        if bursts:
-            logged = board["log"][: board["logged"]]
-            cycles = logged[logged[:, 2] == int(Command.RD), 0]
-            reads = np.diff(np.searchsorted(cycles, np.append(start, ends)))
-        bounds = np.append(start, ends)
-        clear = np.diff(bounds // self.interval) == 0
-        counts: Ints = system.channels["counter"][0].copy()
-        tail = max(group.done_cycle - int(ends[-1]) - int(p["read_delay"]), 0)
-        return np.diff(bounds) * TICKS, counts, reads, clear, tail * TICKS
+        return run_out(system) - start
 
 
 def _left(system: MemorySystem, group: Group) -> int:
     return 0 if group.done_cycle >= 0 else int(system.board["ticket"][0, group.ticket, 0])
-
-
-def _run(system: MemorySystem) -> int:
-    """Cycle at which everything submitted is complete."""
-    while system.active:
-        system.advance(INFINITY)
-    return system.now
