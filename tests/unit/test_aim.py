@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from tests.command_bench import bench_of_design
 
 from pimsim.config.errors import InputError
 from pimsim.config.loader import load_stream_pim
@@ -185,6 +186,11 @@ def test_the_simulator_s_activations_are_closer_than_the_device_s() -> None:
 
     assert cycles("aim", 16) - cycles("aim", 1) == 15 * 11
     assert cycles("aim-simulator", 16) - cycles("aim-simulator", 1) == 15 * 5
+    for name, between, within in (("aim", 11, 11), ("aim-simulator", 5, 6)):
+        bench = bench_of_design(load_stream_pim(name).config)
+        bench.issue("ACT", 0)
+        group = AIM.organization.banks_per_group
+        assert (bench.earliest("ACT", group), bench.earliest("ACT", 1)) == (between, within)
     timings = load_stream_pim("aim-simulator").config.all_timings
     assert {key: timings[key] for key in timings if timings[key] != T[key]} == {
         "tRRD_S": 5, "tRRD_L": 6,

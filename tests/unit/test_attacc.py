@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from tests.command_bench import bench_of_design
 
 from pimsim.config.errors import InputError
 from pimsim.config.loader import load_stream_pim
@@ -118,6 +119,10 @@ def test_the_power_cap_slows_banks_but_not_the_buffer_die() -> None:
         assert (cycles[0] > cycles[1]) == binds
         # steady state: one MAC command every nCCDAB
         if name == "attacc-bank":
+            for pim in (capped, free):
+                bench = bench_of_design(pim)
+                bench.issue("MACAB", 0)
+                assert bench.earliest("MACAB") == pim.timings["nCCDAB"]
             macs = 2 * 2 * 512 // 16
             assert cycles[0] - cycles[1] == pytest.approx(
                 macs * (capped.timings["nCCDAB"] - free.timings["nCCDAB"]), rel=0.05

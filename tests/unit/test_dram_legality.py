@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 import pytest
+from tests.command_bench import bench_of_memory
 
 from pimsim.config.errors import InputError
 from pimsim.config.loader import load_memory, load_pim
@@ -18,7 +19,7 @@ from pimsim.config.resources import preset_names
 from pimsim.config.rules import Rule
 from pimsim.hardware.dram.device_memory import device_memory
 from pimsim.hardware.dram.legality import Violation, check_commands
-from pimsim.hardware.dram.rules import Command
+from pimsim.hardware.dram.rules import Command, command_numbers
 
 Entry = tuple[int, ...]
 Timings = dict[str, int]
@@ -292,6 +293,12 @@ def test_jedec_delay(law: str, memory: MemoryConfig) -> None:
     blocked = check_commands(pair_trace(memory, 1, rule, first, then, delay - 1), memory)
     assert blocked is not None and blocked.required == START + delay
     assert check_commands(pair_trace(memory, 1, rule, first, then, delay), memory) is None
+    # the kernel, which has the rules as tables, says the same of the same two commands
+    names = {number: name for name, number in command_numbers(memory, None).items()}
+    bench, (one, other) = bench_of_memory(memory), bank_pair(level, memory)
+    bench.issue(names[first], START, one)
+    assert bench.earliest(names[then], other) == START + delay
+    assert not bench.probe(names[then], START + delay - 1, other)
 
 
 WINDOWED = {
@@ -315,6 +322,10 @@ def test_fifth_activation_waits_for_the_window(memory: MemoryConfig) -> None:
     assert found is not None and found.delay == "tFAW" and found.required == window
     assert "window of 4" in str(found)
     assert checked(window) is None
+    bench = bench_of_memory(memory)
+    for bank in banks:
+        bench.issue("ACT", bank * step, bank)
+    assert bench.earliest("ACT", len(banks)) == window
 
 
 def test_channels_do_not_bind_each_other() -> None:
