@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Sequence
 from fractions import Fraction
-from math import fsum, sqrt
+from math import fsum, hypot, sqrt
 from pathlib import Path
 from typing import Any
 
@@ -254,10 +254,10 @@ def test_a_layout_of_all_batches_beyond_the_banks_is_refused(run: Run) -> None:
 def test_rows_are_said_to_be_of_what_needs_them(pp: int, batches: int, words: str) -> None:
     from types import SimpleNamespace
 
-    from pimsim.engine.device import _rows_of
+    from pimsim.engine.rows_needed import rows_of
 
     work: Any = SimpleNamespace(degrees=SimpleNamespace(pp=pp), batches=batches)
-    assert _rows_of(work) == words
+    assert rows_of(work) == words
 
 
 # time
@@ -550,6 +550,16 @@ def test_the_slowest_stage_sets_rate_and_interval() -> None:
     assert RunPipeline((both, unknown)).tokens_per_s_interval(1) is None
     certain = RunPipeline((equal, equal))
     assert certain.tokens_per_s_interval(1) == (certain.tokens_per_s(1),) * 2
+    # rates in place of commands: where all blocks are known, and beside what is not known of them
+    assert certain.tokens_per_s_interval(1, 0.1) == pytest.approx(
+        (0.9 * certain.tokens_per_s(1), 1.1 * certain.tokens_per_s(1))
+    )
+    low, high = run.tokens_per_s_interval(12, 0.1) or (0.0, 0.0)
+    assert low == pytest.approx(12 / 110e-12 * (1 - hypot(1 - 110 / 120, 0.1)))
+    assert high == pytest.approx(12 / 110e-12 * (1 + hypot(110 / 105 - 1, 0.1)))
+    assert certain.tokens_per_s_interval(1, 1.5) == pytest.approx(
+        (0, 2.5 * certain.tokens_per_s(1))
+    )
     assert certain.spread is None
     assert steps.spread == 0.1
 

@@ -22,7 +22,7 @@ from pimsim.report.run_charts import (
 from pimsim.result import store
 from pimsim.result.metrics import METRICS
 from pimsim.result.steps import STEP_COLUMNS, batch_words, step_cells
-from pimsim.result.tables import bottleneck, titled
+from pimsim.result.tables import bottleneck, throughput_words, titled
 from pimsim.result.types import Result
 from pimsim.result.words import unit_words
 
@@ -123,7 +123,7 @@ def _headline(result: Result) -> list[tuple[str, str]]:
         return metric.words, metric.text(metric.of(result), digits)
 
     rows = [
-        row("tokens_per_s", 0),
+        (METRICS["tokens_per_s"].words, throughput_words(result, 0)),
         ("fidelity", result.fidelity.words),
         (
             METRICS["iteration_s"].words if len(result.steps) < 2 else "all steps",

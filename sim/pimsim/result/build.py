@@ -97,11 +97,12 @@ def build_result(
     devices = whole.tp * whole.pp
     time_s, memory = time_ps / _PS_PER_S, device.memory
     static = static_power(resolved.config, memory)
+    fidelity = _fidelity(outcome)
     result = Result(
         cycles=cycles,
         time_s=time_ps / _PS_PER_S,
         tokens_per_s=pipeline.tokens_per_s(tokens),
-        tokens_per_s_interval=pipeline.tokens_per_s_interval(tokens),
+        tokens_per_s_interval=pipeline.tokens_per_s_interval(tokens, fidelity.error_ci95),
         block_spread=pipeline.spread,
         iterations=len(outcome.devices),
         stages=stage_rows(outcome),
@@ -111,7 +112,7 @@ def build_result(
         tokens_per_j=tokens / of_model.total if of_model.total else 0.0,
         cycle_stack=_cycle_stack(outcome, cycles),
         bound_cycles=run_bounds(outcome, facts.bytes_needed["over_bus"]),
-        fidelity=_fidelity(outcome),
+        fidelity=fidelity,
         provenance=Provenance(
             config_sha256=resolved.sha256,
             trace_sha256=trace.sha256,

@@ -12,12 +12,14 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from itertools import pairwise
-from math import fsum
+from math import fsum, hypot
 
 from pimsim.engine.estimates import block_estimates
 from pimsim.engine.iteration import Outcome, StepOutcome
 from pimsim.engine.records import WorkTotals
+from pimsim.hardware.dram.phase_costs import phase_costs
 from pimsim.result.accounts import run_energy
+from pimsim.result.phase_variance import phase_variances
 from pimsim.result.scale import Extrapolation, extrapolate, model_blocks
 from pimsim.result.steady import block_times
 from pimsim.result.types import Energy, PipelineStage
@@ -139,16 +141,30 @@ class RunPipeline:
         """Of ``tokens`` in all steps."""
         return tokens / (self.interval_ps / _PS_PER_S)
 
-    def tokens_per_s_interval(self, tokens: int) -> tuple[float, float] | None:
-        """95 % interval of the rate, for the blocks that were not simulated; None: not known."""
+    def tokens_per_s_interval(self, tokens: int, error: float = 0.0) -> tuple[float, float] | None:
+        """95 % interval of the rate, for the blocks that were not simulated and for rates in place
+        of commands; None: not known.
+
+        Parameters
+        ----------
+        tokens
+            In all steps.
+        error
+            Half width of the 95 % interval of what is simulated, relative; 0: it is exact.
+        """
         found = [each.bounds_ps() for each in self.steps]
         known = [each for each in found if each is not None]
         if len(known) < len(found):
             return None
-        if all(low == high for low, high in known):
-            return self.tokens_per_s(tokens), self.tokens_per_s(tokens)
-        shortest, longest = (fsum(each[end] for each in known) for end in (0, 1))
-        return tokens * _PS_PER_S / longest, tokens * _PS_PER_S / shortest
+        rate = self.tokens_per_s(tokens)
+        low = high = rate
+        if any(low < high for low, high in known):
+            shortest, longest = (fsum(each[end] for each in known) for end in (0, 1))
+            low, high = tokens * _PS_PER_S / longest, tokens * _PS_PER_S / shortest
+        if not error:
+            return low, high
+        below, above = hypot(1 - low / rate, error), hypot(high / rate - 1, error)
+        return rate * max(1 - below, 0.0), rate * (1 + above)
 
     def stage_energy(self, outcome: Outcome) -> tuple[Energy, ...]:
         """Joule of one device of each stage, from one batch to the next, in all steps."""
@@ -202,8 +218,11 @@ def _step_pipeline(step: StepOutcome) -> Pipeline:
     ends = [stage.end_ps for stage in step.stages]
     times = block_times(step.operators, ends, kinds)
     estimates = block_estimates(device)
+    variances = phase_variances(times, step.operators, phase_costs(device.memory))
     if whole.pp == 1:
-        missing = extrapolate(times, kinds, whole.model_blocks, whole.layer_numbers, estimates)
+        missing = extrapolate(
+            times, kinds, whole.model_blocks, whole.layer_numbers, estimates, variances=variances
+        )
         every = tuple(range(len(device.outside)))
         blocks = model_blocks(kinds, whole.model_blocks)
         return Pipeline((StageTime(blocks, every, step.time_ps, missing),), 1)
@@ -217,7 +236,7 @@ def _step_pipeline(step: StepOutcome) -> Pipeline:
         own = stage_kinds(work.kinds, numbers)
         outside = tuple(at for at, each in enumerate(device.outside) if number in each.stages)
         missing = extrapolate(
-            times, kinds, tuple(own.items()), whole.layer_numbers, estimates, numbers
+            times, kinds, tuple(own.items()), whole.layer_numbers, estimates, numbers, variances
         )
         simulated_ps = of_blocks + sum(took[at] for at in outside)
         stages.append(StageTime(own, outside, simulated_ps, missing))

@@ -1,10 +1,14 @@
 """From the blocks that were simulated to those that the model has.
 
 Blocks of a kind stand for the others of that kind. Equal ones take as long as one in the steady
-state (``steady``). Where blocks of a kind differ, in the experts that are hit or in the features
-that work, what is known of all of them before anything is simulated (``estimates``) says how much
-of a block's time is its own; what it leaves unexplained in the simulated ones is taken for a random
-sample of what it leaves unexplained in the others, and so gives a mean and an interval.
+state (``steady``), but for the phase in which each finds the memory (``phase_variance``). Where
+blocks of a kind differ, in the experts that are hit or in the features that work, what is known of
+all of them before anything is simulated (``estimates``) says how much of a block's time is its own;
+what it leaves unexplained in the simulated ones is taken for a random sample of what it leaves
+unexplained in the others, and so gives a mean and an interval. Either way the blocks that are
+missing vary themselves, and the mean of those that were simulated is off for all of them at once:
+of ``n`` missing and ``k`` simulated ones, each of variance ``v``, the sum has that of
+``v (n + n^2 / k)``.
 
 A pipeline stage has some of the model's blocks: those that were not simulated come to it, simulated
 ones that it does not have go.
@@ -15,7 +19,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from math import fsum, sqrt
+from math import fsum, hypot, sqrt
 
 __all__ = ["Extrapolation", "block_factors", "extrapolate", "model_blocks", "student_t"]
 
@@ -25,6 +29,8 @@ _STUDENT_T = (
     2.052, 2.048, 2.045, 2.042,
 )  # fmt: skip
 """Two-sided 95 % points of Student's t with 1 to 30 degrees of freedom (any table of it)."""
+_NORMAL = 1.960
+"""The same of the normal distribution, where the variance is known."""
 
 
 @dataclass(frozen=True)
@@ -33,8 +39,8 @@ class Extrapolation:
 
     missing_ps: int
     half_width_ps: float | None
-    """Of the 95 % interval of ``missing_ps``; 0 where all blocks were simulated or those of a kind
-    are equal; None: blocks differ and too few were simulated to know their spread."""
+    """Of the 95 % interval of ``missing_ps``; 0 where all blocks were simulated; None: blocks
+    differ and too few were simulated to know their spread."""
     spread: float | None
     """Standard deviation of the times of simulated blocks that differ, over their mean; None:
     none do, or fewer than two of a kind were simulated."""
@@ -56,7 +62,7 @@ def model_blocks(simulated: Sequence[str], model: Sequence[tuple[str, int]]) -> 
 def extrapolate(
     times: Mapping[int, int], simulated: Sequence[str], model: Sequence[tuple[str, int]],
     numbers: Sequence[int] = (), estimates: Mapping[str, Mapping[int, int]] | None = None,
-    own_numbers: Collection[int] | None = None,
+    own_numbers: Collection[int] | None = None, variances: Mapping[int, float] | None = None,
 ) -> Extrapolation:  # fmt: skip
     """Time of the blocks that were not simulated.
 
@@ -76,11 +82,15 @@ def extrapolate(
     own_numbers
         Of a pipeline stage: numbers of its blocks, which ``model`` counts. None: all of the
         model's, or, where more were simulated than it has, those simulated.
+    variances
+        Of blocks that are equal to a simulated one, by its number, ps^2 (``phase_variances``).
+        None: equal blocks take equally long.
     """
     have = Counter(simulated)
     missing = 0.0
     least = 0.0
     square = 0.0  # of the error that each kind's mean has, by variance of a single block
+    by_phase = 0.0  # variance of the sum of equal blocks
     deviations: list[float] = []
     relative: list[float] = []
     freedom = 0
@@ -94,8 +104,12 @@ def extrapolate(
             continue
         mean = sum(own.values()) // len(own)
         if not known:
-            missing += (count - have[kind]) * mean
-            least += min(count - have[kind], 0) * mean
+            net = count - have[kind]
+            missing += net * mean
+            least += min(net, 0) * mean
+            if variances is not None:
+                each = fsum(variances[at] for at in own) / len(own)
+                by_phase += each * (abs(net) + net**2 / len(own))
             continue
         at_numbers = {numbers[at]: at for at, each in enumerate(simulated) if each == kind}
         wanted = [number for number in known if own_numbers is None or number in own_numbers]
@@ -117,15 +131,15 @@ def extrapolate(
         deviations += [each - offset for each in left.values()]
         relative += [took / mean - 1 for took in own.values()]
         freedom += len(own) - 1
+    half_width = _NORMAL * sqrt(by_phase)
     if not differ:
-        return Extrapolation(round(missing), 0.0, None, least)
+        return Extrapolation(round(missing), half_width, None, least)
     if freedom < 1:
         return Extrapolation(round(missing), None, None, least)
     variance = fsum(each**2 for each in deviations) / freedom
-    return Extrapolation(
-        round(missing), student_t(freedom) * sqrt(variance * square),
-        sqrt(fsum(each**2 for each in relative) / freedom), least,
-    )  # fmt: skip
+    half_width = hypot(half_width, student_t(freedom) * sqrt(variance * square))
+    spread = sqrt(fsum(each**2 for each in relative) / freedom)
+    return Extrapolation(round(missing), half_width, spread, least)
 
 
 def block_factors(

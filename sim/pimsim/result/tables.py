@@ -31,6 +31,7 @@ __all__ = [
     "result_view",
     "stage_table",
     "static_table",
+    "throughput_words",
     "titled",
     "utilisation_table",
 ]
@@ -147,18 +148,36 @@ def result_view(result: Result, operators: int = 12) -> Group:
     return Group(*parts)
 
 
-def _throughput(result: Result) -> str:
-    """Tokens/s with what it is uncertain by."""
-    text = METRICS["tokens_per_s"].text(result.tokens_per_s)
+def throughput_words(result: Result, digits: int | None = None) -> str:
+    """Tokens/s with what it is uncertain by, and by what.
+
+    Parameters
+    ----------
+    result
+        Of a run.
+    digits
+        Behind the point; None: as the metric is always shown.
+    """
+    metric = METRICS["tokens_per_s"]
+    text = metric.text(result.tokens_per_s, digits)
     interval = result.tokens_per_s_interval
-    if interval is not None and interval[0] < interval[1]:
-        text += f", 95 % interval {interval[0]:,.1f} to {interval[1]:,.1f} (blocks differ"
-        if result.block_spread is not None:
-            text += f", their times by {result.block_spread:.1%}"
-        text += ")"
+    if interval is None or interval[0] >= interval[1]:
+        return text
+    low, high = (metric.number(end, digits) for end in interval)
+    why = []
+    if result.block_spread is not None:
+        why.append(f"blocks differ, their times by {result.block_spread:.1%}")
+    elif result.layers_simulated < result.layers_model:
+        why.append(f"{result.layers_simulated} of {result.layers_model} blocks simulated")
     if result.fidelity.mode == "fast":
-        text += f"; {result.fidelity.words}"
-    return text
+        why.append("rates for commands")
+    return f"{text}, 95 % interval {low} to {high} ({'; '.join(why)})"
+
+
+def _throughput(result: Result) -> str:
+    """The same with the fidelity."""
+    text = throughput_words(result)
+    return f"{text}; {result.fidelity.words}" if result.fidelity.mode == "fast" else text
 
 
 def _cost(result: Result) -> str:

@@ -262,9 +262,9 @@ class Result(Strict):
     was not simulated, the time of a block in the steady state. Of a pipeline: from one batch to the
     next, which is what the slowest stage takes."""
     tokens_per_s_interval: tuple[float, float] | None = None
-    """95 % interval of ``tokens_per_s``, for the blocks that were not simulated; both ends equal it
-    where all were or those of a kind are equal; null: blocks differ and too few were simulated to
-    know how much. What ``fast`` is off by is ``fidelity``'s."""
+    """95 % interval of ``tokens_per_s``: where all blocks, simulated by commands, would lie. Both
+    ends equal it where that was done; null: blocks differ and too few were simulated to know how
+    much. Of ``fast``, half a width of ``fidelity`` to each side is in it."""
     block_spread: float | None = None
     """Standard deviation of the times of blocks of one kind over their mean, where they differ and
     are extrapolated."""
