@@ -311,12 +311,36 @@ def serve(
 
 
 def prepare(name_or_path: PathLike, overrides: Sequence[str] = ()) -> ResolvedService:
-    """The config of a service: a preset's name or a YAML path, with overrides."""
+    """The config of a service: a preset's name or a YAML path, with overrides.
+
+    Parameters
+    ----------
+    name_or_path
+        A preset, or the path of a service's YAML.
+    overrides
+        Values, as ``--set`` takes them; the last of a key counts.
+
+    Raises
+    ------
+    InputError
+        With file, line and key.
+    """
     return load_service(os.fspath(name_or_path), overrides)
 
 
 def stop_time(text: str | None) -> int | None:
-    """Picoseconds of ``--max-time``. Raises ``InputError``."""
+    """Picoseconds of ``--max-time``.
+
+    Parameters
+    ----------
+    text
+        A time with its unit (``30s``); None: none was given.
+
+    Raises
+    ------
+    InputError
+        For what is no time.
+    """
     if text is None:
         return None
     try:

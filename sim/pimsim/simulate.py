@@ -42,7 +42,40 @@ def overrides_of(
 ) -> list[str]:  # fmt: skip
     """The options that have a name of their own, as ``--set`` overrides.
 
-    Raises ``InputError`` where both a model's card and a trace are named.
+    Parameters
+    ----------
+    model
+        Name or path of a card.
+    requests
+        Name or path of a request trace.
+    layers
+        Decoder blocks to simulate.
+    batch
+        Requests taken from the front of the trace.
+    fidelity
+        ``command`` or ``fast``.
+    trace
+        Name or path of an operator trace.
+    routing
+        Where tokens go in a mixture of experts.
+    max_error
+        Of ``fast``, as ``2%``.
+    phase
+        ``decode`` or ``prefill``.
+    chunk
+        Most new tokens of a request in a step.
+    steps
+        How many to run, contexts growing.
+
+    Returns
+    -------
+    list
+        ``key=value`` of those that are not None.
+
+    Raises
+    ------
+    InputError
+        Where both a model's card and a trace are named.
     """
     if model is not None and trace is not None:
         raise InputError(f"--model {model} and --trace {trace}: one of them says what is run")
@@ -65,7 +98,20 @@ def overrides_of(
 def resolve(
     name_or_path: PathLike = DEFAULT_RUN, overrides: Sequence[str] = ()
 ) -> ResolvedRun:  # fmt: skip
-    """The config of a run: a preset's name or a YAML path, with overrides (``key.of.it=value``)."""
+    """The config of a run.
+
+    Parameters
+    ----------
+    name_or_path
+        A preset's name or a YAML path.
+    overrides
+        Values, as ``key.of.it=value``; the last of a key counts.
+
+    Raises
+    ------
+    InputError
+        With file, line and key.
+    """
     return load_run(os.fspath(name_or_path), overrides)
 
 
@@ -75,10 +121,21 @@ def simulate(
 ) -> Result:  # fmt: skip
     """Simulate a resolved config and check the laws that every run obeys.
 
-    ``on_stage`` hears of each stage, and how far the blocks are, before it is simulated. Without
-    ``over_time`` the result has no ``series``, which no other figure depends on, and comes sooner.
-    Raises ``InputError`` where the config asks for what cannot be, ``InvariantError`` where the
-    simulator has a bug.
+    Parameters
+    ----------
+    resolved
+        Of ``resolve``.
+    on_stage
+        Hears of each stage, and how far the blocks are, before it is simulated.
+    over_time
+        Without it the result has no ``series``, which no other figure depends on, and comes sooner.
+
+    Raises
+    ------
+    InputError
+        Where the config asks for what cannot be.
+    InvariantError
+        Where the simulator has a bug.
     """
     return observe(resolved, on_stage, over_time=over_time)[1]
 
@@ -87,8 +144,24 @@ def observe(
     resolved: ResolvedRun, on_stage: Callable[[Progress], None] | None = None, log_entries: int = 0,
     over_time: bool = True,
 ) -> tuple[Outcome, Result]:  # fmt: skip
-    """``simulate``, and what the engine left behind: records, counters, and the first
-    ``log_entries`` commands."""
+    """``simulate``, and what the engine left behind: records, counters, commands.
+
+    Parameters
+    ----------
+    resolved
+        Of ``resolve``.
+    on_stage
+        Hears of each stage, and how far the blocks are, before it is simulated.
+    log_entries
+        Commands that are logged, the first ones.
+    over_time
+        Whether the result has a ``series``.
+
+    Raises
+    ------
+    InputError
+        As ``simulate`` does.
+    """
     from pimsim.engine.iteration import run_devices
     from pimsim.result.build import build_result
     from pimsim.result.invariants import check_invariants
@@ -119,7 +192,15 @@ def _departures(resolved: ResolvedRun) -> list[str]:
 
 
 def device_of(resolved: ResolvedRun, inputs: Inputs | None = None) -> tuple[Device, RequestTrace]:
-    """``devices_of`` at the first step."""
+    """``devices_of`` at the first step.
+
+    Parameters
+    ----------
+    resolved
+        Of ``resolve``.
+    inputs
+        Where they were read before; None: they are read.
+    """
     devices, trace = devices_of(resolved, inputs)
     return devices[0], trace
 
@@ -130,8 +211,17 @@ def devices_of(
     """The device with its work mapped, at each of the run's steps, and the requests, hashed with
     all other inputs.
 
-    ``inputs``: where they were read before. Raises ``InputError`` where the config asks for what
-    cannot be.
+    Parameters
+    ----------
+    resolved
+        Of ``resolve``.
+    inputs
+        Where they were read before; None: they are read.
+
+    Raises
+    ------
+    InputError
+        Where the config asks for what cannot be.
     """
     from pimsim.engine.device import build_devices
     from pimsim.workload.batch import (
@@ -173,7 +263,15 @@ def _check_controller(resolved: ResolvedRun) -> None:
 def calibration(resolved: ResolvedRun) -> dict[str, Any] | None:
     """Run at fast fidelity and say what it went by; None where the run has no rates.
 
-    Raises as ``simulate`` does.
+    Parameters
+    ----------
+    resolved
+        Of ``resolve``.
+
+    Raises
+    ------
+    InputError
+        As ``simulate`` does.
     """
     from pimsim.hardware.dram.fast import PhasedMemory, describe
 
@@ -190,14 +288,41 @@ def run(
 ) -> Result:  # fmt: skip
     """Simulate one step of a batch, or several: a decode iteration unless asked otherwise.
 
-    ``name_or_path``: a preset or a run's YAML. ``model``: a card's name or path, or ``trace``: an
-    operator trace's; ``routing``: where tokens go in a mixture of experts; ``requests``: a request
-    trace's, ``layers``: decoder blocks to simulate, ``batch``: requests taken from the front of the
-    trace. ``fidelity``: ``command`` or ``fast``, ``max_error``: of the latter (``"2%"``).
-    ``phase``: ``decode`` or ``prefill``; ``chunk``: most new tokens of a request in a step;
-    ``steps``: how many to run, contexts growing.
-    ``overrides``: any other value, as ``"npu.frequency=2GHz"``; they come last. ``out``: a
-    folder for config, result and operators. Raises ``InputError``, one line, for wrong input.
+    Parameters
+    ----------
+    name_or_path
+        A preset or a run's YAML.
+    model
+        Name or path of a card.
+    requests
+        Name or path of a request trace.
+    layers
+        Decoder blocks to simulate; the rate is of all that the model has.
+    batch
+        Requests taken from the front of the trace.
+    trace
+        Name or path of an operator trace, in place of ``model``.
+    routing
+        Where tokens go in a mixture of experts: ``uniform``, ``zipf:1``, or a file.
+    fidelity
+        ``command`` or ``fast``.
+    max_error
+        Of ``fast``, as ``2%``.
+    phase
+        ``decode`` or ``prefill``.
+    chunk
+        Most new tokens of a request in a step.
+    steps
+        How many to run, contexts growing.
+    overrides
+        Any other value, as ``npu.frequency=2GHz``; they come last.
+    out
+        A folder for config, result and operators.
+
+    Raises
+    ------
+    InputError
+        One line, for wrong input.
     """
     from pimsim.result import store
 
@@ -218,11 +343,29 @@ def decode_system(
     input_tokens: int = 2048, output_tokens: int = 128, overrides: Sequence[str] = (),
     trace: PathLike | None = None,
 ) -> Decoding:  # fmt: skip
-    """Decode ``batch`` requests of ``input_tokens`` + ``output_tokens`` on a server of GPUs.
+    """Decode requests of the same lengths on a server of GPUs.
 
-    ``name_or_path``: a system preset (``dgx-a100a``, ``dgx-attacc-bank``) or its YAML. ``trace``:
-    an operator trace's name or path, instead of the card ``model``. Raises ``InputError``, one
-    line, for wrong input.
+    Parameters
+    ----------
+    name_or_path
+        A system preset (``dgx-a100a``, ``dgx-attacc-bank``) or its YAML.
+    model
+        Name or path of a card.
+    batch
+        Requests.
+    input_tokens
+        Of each prompt.
+    output_tokens
+        That each request makes.
+    overrides
+        Values, as ``key.of.it=value``.
+    trace
+        Name or path of an operator trace, in place of the card.
+
+    Raises
+    ------
+    InputError
+        One line, for wrong input.
     """
     from pimsim.config.loader import load_system
     from pimsim.engine.xpu_system import decode
@@ -236,10 +379,29 @@ def prefill_system(
     input_tokens: int = 2048, chunk: int | None = None, overrides: Sequence[str] = (),
     trace: PathLike | None = None,
 ) -> Prefilling:  # fmt: skip
-    """Feed ``batch`` prompts of ``input_tokens`` on a server of GPUs, up to their first tokens.
+    """Feed prompts of the same length on a server of GPUs, up to their first tokens.
 
-    ``chunk``: most new tokens of a request in a step; None: the whole prompt. The rest as
-    ``decode_system``. Raises ``InputError``, one line, for wrong input.
+    Parameters
+    ----------
+    name_or_path
+        A system preset or its YAML.
+    model
+        Name or path of a card.
+    batch
+        Prompts.
+    input_tokens
+        Of each.
+    chunk
+        Most new tokens of a request in a step; None: the whole prompt.
+    overrides
+        Values, as ``key.of.it=value``.
+    trace
+        Name or path of an operator trace, in place of the card.
+
+    Raises
+    ------
+    InputError
+        One line, for wrong input.
     """
     from pimsim.config.loader import load_system
     from pimsim.engine.xpu_prefill import prefill
@@ -265,10 +427,47 @@ def compare(
     max_error: str | None = None, phase: str | None = None, chunk: int | None = None,
     steps: int | None = None, overrides: Sequence[str] = (),
 ) -> pandas.DataFrame:  # fmt: skip
-    """Runs side by side, one row each, ratios to the first.
+    """Runs side by side, one row each, ratios to the first. The options are those of ``run`` and
+    hold for the ones that are simulated.
 
-    Each is a preset, a run's YAML, a folder that ``out`` wrote, or a ``Result``. The other options
-    are those of ``run`` and hold for the ones that are simulated.
+    Parameters
+    ----------
+    runs
+        Each a preset, a run's YAML, a folder that ``out`` wrote, or a ``Result``.
+    model
+        Name or path of a card.
+    requests
+        Name or path of a request trace.
+    layers
+        Decoder blocks to simulate.
+    batch
+        Requests taken from the front of the trace.
+    trace
+        Name or path of an operator trace, in place of ``model``.
+    routing
+        Where tokens go in a mixture of experts.
+    fidelity
+        ``command`` or ``fast``.
+    max_error
+        Of ``fast``, as ``2%``.
+    phase
+        ``decode`` or ``prefill``.
+    chunk
+        Most new tokens of a request in a step.
+    steps
+        How many to run, contexts growing.
+    overrides
+        Any other value, as ``key.of.it=value``.
+
+    Returns
+    -------
+    pandas.DataFrame
+        A row a run, metrics in columns.
+
+    Raises
+    ------
+    InputError
+        One line, for wrong input.
     """
     from pimsim.result import store
     from pimsim.result.compare import compare as table

@@ -324,8 +324,8 @@ def test_a_program_is_known_by_which_rows_are_the_same() -> None:
         (first, beside, (31, 31, 900)), (apart, apart_beside, (5, 6, 7)),
     ):  # fmt: skip
         fresh = Probe(PROBE.memory, probe.pim)
-        ticks, counts, *_ = fresh.quiet._run_job(job(*rows))
-        ticks_beside, _, reads, *_ = fresh._run_job(job(*rows), 64)
+        ticks, counts, *_ = fresh.programs.quiet._run_job(job(*rows))
+        ticks_beside, _, reads, *_ = fresh.programs._run_job(job(*rows), 64)
         assert np.array_equal(found.ticks, ticks)
         assert np.array_equal(found.counts, counts)
         assert np.array_equal(slowed.ticks, ticks_beside)
@@ -337,13 +337,13 @@ def test_rows_that_writes_or_streams_may_be_in_are_left_as_they_are() -> None:
     org = probe.memory.organization
     per_row = org.columns * org.banks * org.ranks
     low, high = job(1, 1, 2, bursts=per_row // 3), job(org.rows // 2 - 1, org.rows // 2)
-    assert probe._renamed(low).program[::3, P_ROW].tolist() == [1, 1, 2]
+    assert probe.programs._renamed(low).program[::3, P_ROW].tolist() == [1, 1, 2]
     lower = job(1, 1, 2, bursts=per_row // 3 + 1)  # its last write is in row 1
-    assert probe._renamed(lower).program[::3, P_ROW].tolist() == [1, 1, 2]
+    assert probe.programs._renamed(lower).program[::3, P_ROW].tolist() == [1, 1, 2]
     above = job(9, 9, 4, bursts=per_row // 3 + 1)
-    assert probe._renamed(above).program[::3, P_ROW].tolist() == [2, 2, 3]
-    assert probe._renamed(high).program is high.program
-    assert probe._renamed(job(9, 4, bursts=0)).program[::3, P_ROW].tolist() == [0, 1]
+    assert probe.programs._renamed(above).program[::3, P_ROW].tolist() == [2, 2, 3]
+    assert probe.programs._renamed(high).program is high.program
+    assert probe.programs._renamed(job(9, 4, bursts=0)).program[::3, P_ROW].tolist() == [0, 1]
 
 
 # what memories and designs have shown -----------------------------------------------------------

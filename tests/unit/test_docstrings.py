@@ -94,16 +94,17 @@ def test_sections_name_every_parameter_once_in_order() -> None:
 
 
 @pytest.mark.parametrize(
-    ("body", "expected"),
+    ("lines", "expected"),
     [
-        ('"""One line."""', None),
-        ('"""Says.\n\n    Parameters\n    ----------\n    a\n        First.\n    b : int\n        B.\n    """', ["a", "b"]),
-        ('"""Says.\n\n    Parameters\n    ----------\n    a, b\n        Both.\n\n    Returns\n    -------\n    int\n        C.\n    """', ["a", "b"]),
-        ('"""Says.\n\n    Returns\n    -------\n    int\n        C.\n    """', None),
+        ([], None),
+        (["", SECTION, "a", "    First.", "b : int", "    B."], ["a", "b"]),
+        (["", SECTION, "a, b", "    Both.", "", "Returns", "-------", "int", "    C."], ["a", "b"]),
+        (["", "Returns", "-------", "int", "    C."], None),
     ],
 )  # fmt: skip
-def test_what_a_section_is(body: str, expected: list[str] | None) -> None:
-    source = f'__all__ = ["f"]\ndef f(a: int, b: int) -> int:\n    {body}\n'
+def test_what_a_section_is(lines: list[str], expected: list[str] | None) -> None:
+    text = "\n    ".join(["Says.", *"\n".join(lines).replace("\n\na", "\na").split("\n")])
+    source = f'__all__ = ["f"]\ndef f(a: int, b: int) -> int:\n    """{text}\n    """\n'
     (function,) = functions(source)
     assert described(function) == expected
 

@@ -559,13 +559,13 @@ def test_a_stream_waits_while_what_pim_has_left_is_written() -> None:
         fast = FastMemorySystem(memory, None, probe)
         fast.submit(0, [Stream(0, 1024)])
         fast.advance(500)
-        fast._hold_up(np.array([late * flow.TICKS]))
+        fast._backlog.hold_up(np.array([late * flow.TICKS]))
         while fast.active:
             fast.advance(1 << 40)
         ends.append(fast.now)
     assert ends[1] == ends[0] + 700
     idle = FastMemorySystem(memory, None, probe)
-    idle._hold_up(np.array([700 * flow.TICKS]))
+    idle._backlog.hold_up(np.array([700 * flow.TICKS]))
     assert done_after(idle, Stream(0, 1024)) == ends[:1]
 
 

@@ -47,12 +47,37 @@ def run_attention(
     memory: MemoryConfig, pim: PimConfig, heads: int, head_dim: int, contexts: Sequence[int],
     vector: VectorConfig, new_tokens: int = 1,
 ) -> AttentionResult:  # fmt: skip
-    """Attend to requests with ``contexts`` tokens in their KV cache, 2-byte elements, the last
-    ``new_tokens`` of each one after the other.
+    """Attend to requests with so many tokens in their KV cache, 2-byte elements, the last new ones
+    of each one after the other.
 
-    ``heads``: heads on this device, each with its own keys and values. The device has one
-    channel's worth of requests; its other channels are idle. Raises ``InputError`` where the
-    rows do not suffice.
+    The device has one channel's worth of requests; its other channels are idle.
+
+    Parameters
+    ----------
+    memory
+        Of the device, with its timings.
+    pim
+        The design that computes in it.
+    heads
+        Of this device, each with its own keys and values.
+    head_dim
+        Elements of a key, and of a value, of one head.
+    contexts
+        Tokens in the cache of each request, (requests,).
+    vector
+        Units that do the softmax.
+    new_tokens
+        Of each context, tokens at its end that attend.
+
+    Returns
+    -------
+    AttentionResult
+        Cycles, commands and causes of the channel.
+
+    Raises
+    ------
+    InputError
+        Where the rows do not suffice.
     """
     memory = device_memory(memory)
     shape = AttentionShape.of(heads, heads, head_dim, memory, pim, ELEMENT_BYTES)

@@ -9,10 +9,22 @@ __all__ = ["sampled"]
 
 
 def sampled(contexts: Sequence[int], limit: int) -> dict[int, float]:
-    """At most ``limit`` of ``contexts`` (rising), and the weight of each in the mean of all.
+    """A few of the contexts, and the weight of each in the mean of all.
 
     First, last, and evenly spaced ones between them; what is between two is interpolated, so the
-    mean is exact for what grows linearly. With a limit of 1: the middle. Weights add up to 1.
+    mean is exact for what grows linearly. With a limit of 1: the middle.
+
+    Parameters
+    ----------
+    contexts
+        Tokens, rising, (contexts,).
+    limit
+        Of them, at most so many.
+
+    Returns
+    -------
+    dict
+        Weight by context; weights add up to 1.
     """
     if len(contexts) <= limit:
         return dict.fromkeys(contexts, 1 / len(contexts))

@@ -152,7 +152,31 @@ def build_device(
     config: RunConfig, model: ModelCard | OperatorTrace, step: Step,
     routing: Routing | None = None, sparsity: Sparsity | None = None,
 ) -> Device:  # fmt: skip
-    """``build_devices`` of a single step."""
+    """``build_devices`` of a single step.
+
+    Parameters
+    ----------
+    config
+        Of the run.
+    model
+        A card, or a trace of its operators.
+    step
+        What each request feeds.
+    routing
+        Where the tokens of a mixture of experts go; None: uniform, by the run's seed.
+    sparsity
+        Which features of the feed-forward networks work; None: all.
+
+    Returns
+    -------
+    Device
+        At that step.
+
+    Raises
+    ------
+    InputError
+        As ``build_devices`` does.
+    """
     (device,) = build_devices(config, model, (step,), routing, sparsity)
     return device
 
@@ -161,16 +185,36 @@ def build_devices(
     config: RunConfig, model: ModelCard | OperatorTrace, steps: Sequence[Step],
     routing: Routing | None = None, sparsity: Sparsity | None = None,
 ) -> tuple[Device, ...]:  # fmt: skip
-    """Place the requests of ``steps`` and map ``model`` for ``config``: the device at each step.
+    """Place the requests of all steps and map the model for a run: the device at each step.
 
     Weights, requests and the rows of their caches lie where they lie in all steps; there is room
-    for the contexts of the last.
-    ``routing``: where the tokens of a mixture of experts go; None: uniform, by the run's seed.
-    ``sparsity``: which features of the feed-forward networks work; the arrays skip a tile of
-    weights, as many rows as they have, when none of it does.
-    Raises ``InputError`` where the model or its KV cache does not fit, a request names a channel
-    that is not there, or a design cannot do the work. Where the run leaves ``tp`` open, it is the
-    model's, or the next larger one whose devices hold the layout of PIM.
+    for the contexts of the last. Where the run leaves ``tp`` open, it is the model's, or the next
+    larger one whose devices hold the layout of PIM.
+
+    Parameters
+    ----------
+    config
+        Of the run.
+    model
+        A card, or a trace of its operators.
+    steps
+        One after the other, of the same requests.
+    routing
+        Where the tokens of a mixture of experts go; None: uniform, by the run's seed.
+    sparsity
+        Which features of the feed-forward networks work; the arrays skip a tile of weights, as many
+        rows as they have, when none of it does. None: all work.
+
+    Returns
+    -------
+    tuple
+        One device a step, which share mapper and placement.
+
+    Raises
+    ------
+    InputError
+        Where the model or its KV cache does not fit, a request names a channel that is not there,
+        or a design cannot do the work.
     """
     parallel = config.parallel
     try:

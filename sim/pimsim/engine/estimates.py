@@ -25,6 +25,16 @@ def block_estimates(device: Device) -> Mapping[str, Mapping[int, int]]:
     """Estimated time of each block of the model, by kind and number, in ps.
 
     Only kinds whose blocks differ, and only where some of them are not simulated.
+
+    Parameters
+    ----------
+    device
+        With the blocks that are simulated, and the model's.
+
+    Returns
+    -------
+    Mapping
+        By kind and number of the block, ps; empty where all blocks are simulated or none differ.
     """
     work, whole = device.work, device.whole
     layers = sum(count for _, count in whole.model_blocks)

@@ -45,13 +45,20 @@ class PhaseErrors:
 
 
 def better_by_commands(devices: Sequence[Device], share: float, errors: PhaseErrors) -> bool:
-    """Whether a run of these steps by rates, off by about ``errors``, is to be one of commands.
+    """Whether a run by rates is to be one of commands.
 
     It is where sub-batches have the units work at once, commands are few, and rates may be off by
     more than ``WORST``: by what the sample says, or since products have few rows a channel. Where
     commands are many, the interval says what rates are good for.
 
-    ``share``: of its rate, what a stream gets beside PIM.
+    Parameters
+    ----------
+    devices
+        At each step.
+    share
+        Of its rate, what a stream gets beside PIM, 0 to 1.
+    errors
+        By what the run by rates is off, as a sample says.
     """
     at_once = any(len(device.passes) > 1 and device.uses_pim for device in devices)
     if not at_once or max(errors.half_width, last_channel_error(devices, share)) <= WORST:
@@ -68,6 +75,18 @@ def last_channel_error(devices: Sequence[Device], share: float) -> float:
     is a rate. On a channel with N of them the sum of what they wait for varies by its share of the
     time over sqrt(N), and the last of C channels, which a product waits for, is sqrt(2 ln C) of
     that above the mean, as the largest of C normal variables is.
+
+    Parameters
+    ----------
+    devices
+        At each step.
+    share
+        Of its rate, what a stream gets beside PIM, 0 to 1.
+
+    Returns
+    -------
+    float
+        Relative; 0 where PIM takes nothing of the stream's rate.
     """
     org = devices[0].memory.organization
     products = sum(operator.weight_bytes for operator in _operators(devices))
@@ -87,11 +106,24 @@ def _operators(devices: Sequence[Device]) -> Iterator[Operator]:
 def sampled_errors(memory: PhasedMemory, cycles: int, seed: int) -> PhaseErrors:
     """The error that a few phases show, drawn in proportion to their length.
 
-    ``cycles``: of the whole run, the memory's clock. A run has few kinds of phases, again and again
-    block after block: their errors do not average out, so that the interval is that of one phase,
-    not of the mean. A phase by itself on one channel says nothing of where exactly its first and
-    last burst lie among the others: that is known to an idle channel's latency and to what the
-    controller leaves behind, and counts in.
+    A run has few kinds of phases, again and again block after block: their errors do not average
+    out, so that the interval is that of one phase, not of the mean. A phase by itself on one
+    channel says nothing of where exactly its first and last burst lie among the others: that is
+    known to an idle channel's latency and to what the controller leaves behind, and counts in.
+
+    Parameters
+    ----------
+    memory
+        Of the run, with its phases.
+    cycles
+        Of the whole run, the memory's clock.
+    seed
+        Of the draw.
+
+    Returns
+    -------
+    PhaseErrors
+        Relative to the run's time; of no phases where all were by commands.
     """
     phases = [phase for phase in memory.phases if phase.cycles > 0 and not phase.by_command]
     if not phases:
@@ -118,8 +150,23 @@ def _error(memory: PhasedMemory, phase: MemoryPhase, channel: int) -> float:
 
 
 def missed_phases(memory: PhasedMemory, limit: float, seed: int) -> frozenset[int]:
-    """Numbers of the phases by rates whose kind is off by more than ``limit`` (relative), one of
-    each kind tried on a channel drawn at random."""
+    """Phases by rates whose kind is off by too much, one of each kind tried on a channel drawn at
+    random.
+
+    Parameters
+    ----------
+    memory
+        Of the run, with its phases.
+    limit
+        Error that is allowed, relative.
+    seed
+        Of the draw.
+
+    Returns
+    -------
+    frozenset
+        Their numbers.
+    """
     draw = Random(seed)
     kinds: dict[tuple[object, ...], list[MemoryPhase]] = defaultdict(list)
     for phase in memory.phases:

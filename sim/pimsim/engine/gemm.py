@@ -59,9 +59,34 @@ def run_gemm(
     element_bytes: int = 2,
     explain: bool = False,
 ) -> GemmRun:
-    """Run C[m, n] = A[m, k] B[k, n] with everything in ``memory`` at first and at the end.
+    """Run C[m, n] = A[m, k] B[k, n] with everything in memory at first and at the end.
 
-    Raises ``InputError`` where the operands do not fit the memory, or no tile the scratchpad.
+    Parameters
+    ----------
+    m
+        Rows of A and of C.
+    n
+        Columns of B and of C.
+    k
+        Columns of A, rows of B.
+    npu
+        Arrays, scratchpad and vector units.
+    memory
+        Where A, B and C lie.
+    element_bytes
+        Of all three.
+    explain
+        Whether to keep what each tile waits for.
+
+    Returns
+    -------
+    GemmRun
+        Cycles of the NPU's clock, traffic and tiles.
+
+    Raises
+    ------
+    InputError
+        Where the operands do not fit the memory, or no tile the scratchpad.
     """
     org = memory.organization
     for name, size in (("m", m), ("n", n), ("k", k)):

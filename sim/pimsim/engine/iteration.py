@@ -105,7 +105,14 @@ def memory_of(
 ) -> Memory:
     """The device's memory at its config's fidelity; by commands, too, where rates do not fit it.
 
-    ``by_command``: phases of a run at fast fidelity that are simulated by commands; None: all.
+    Parameters
+    ----------
+    devices
+        At each step; the memory is that of all of them.
+    log_entries
+        Commands that are logged, the first ones; 0: none.
+    by_command
+        Phases of a run at fast fidelity that are simulated by commands; None: all.
     """
     device, config = devices[0], devices[0].config
     # two row buffers or one, the controller needs the design only if attention goes there
@@ -127,7 +134,24 @@ def run_iteration(
     device: Device, on_stage: Callable[[Progress], None] | None = None, log_entries: int = 0,
     over_time: bool = True,
 ) -> Outcome:  # fmt: skip
-    """``run_devices`` of a single step."""
+    """``run_devices`` of a single step.
+
+    Parameters
+    ----------
+    device
+        At that step.
+    on_stage
+        Hears of each stage before it starts; None: nobody does.
+    log_entries
+        Commands that are logged, the first ones; 0: none.
+    over_time
+        Whether samples over time are taken.
+
+    Returns
+    -------
+    Outcome
+        What the engine left behind.
+    """
     return run_devices((device,), on_stage, log_entries, over_time)
 
 
@@ -135,15 +159,30 @@ def run_devices(
     devices: Sequence[Device], on_stage: Callable[[Progress], None] | None = None,
     log_entries: int = 0, over_time: bool = True, sampled: bool = True,
 ) -> Outcome:  # fmt: skip
-    """Run a device's steps one after the other, all stages of its schedule; ``on_stage`` hears of
-    each before it starts.
+    """Run a device's steps one after the other, all stages of its schedule.
 
-    The memory system logs its first ``log_entries`` commands, and takes samples over time where
-    ``over_time``. At fast fidelity with a
-    ``max_error``, phases that miss it are simulated by commands, from the start again until none
-    is left; where they are most of the run, all of it is, and so is a short one whose sample misses
-    what rates should keep. Unless ``sampled``, no phase is run again to know the error of rates,
-    which then stand whatever it is.
+    At fast fidelity with a ``max_error``, phases that miss it are simulated by commands, from the
+    start again until none is left; where they are most of the run, all of it is, and so is a short
+    one whose sample misses what rates should keep.
+
+    Parameters
+    ----------
+    devices
+        At each step.
+    on_stage
+        Hears of each stage before it starts; None: nobody does.
+    log_entries
+        Commands that the memory logs, the first ones; 0: none.
+    over_time
+        Whether samples over time are taken.
+    sampled
+        Whether phases are run again to know the error of rates; without it rates stand, whatever
+        it is.
+
+    Returns
+    -------
+    Outcome
+        What the engine left behind, of all steps.
     """
     limit, seed = devices[0].config.max_error, devices[0].config.seed
     by_command: frozenset[int] = frozenset()

@@ -199,6 +199,17 @@ class NpuRecords:
 
 
 def task_streams(task: NpuTask) -> list[Any]:
-    """Everything that the task loads and stores."""
+    """Everything that the task loads and stores.
+
+    Parameters
+    ----------
+    task
+        Of the NPU.
+
+    Returns
+    -------
+    list
+        Streams and rows, loads of weights and inputs before outputs.
+    """
     parts = [part for step in task.steps for part in (step.blocks or (step,))]
     return [s for part in parts for s in (*part.loads, *part.stores)] + list(task.streams)

@@ -315,10 +315,18 @@ class NpuSide:
 def fetched_early(following: Sequence[AnyTask]) -> NpuTask | None:
     """The next product among the tasks that follow, if its weights may come before it starts.
 
-    None where attention is before it, which needs the buffers for keys and values; where the
-    result of a task between says which weights it needs; or where activations do not fit on chip,
-    its own inputs, which come with its weights, or those of a task between, which weights would
-    hold up.
+    Parameters
+    ----------
+    following
+        Tasks behind the one under way, in their order.
+
+    Returns
+    -------
+    NpuTask | None
+        None where attention is before it, which needs the buffers for keys and values; where the
+        result of a task between says which weights it needs; or where activations do not fit on
+        chip, its own inputs, which come with its weights, or those of a task between, which weights
+        would hold up.
     """
     for task in following:
         assert isinstance(task, NpuTask)

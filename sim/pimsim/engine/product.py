@@ -19,8 +19,29 @@ __all__ = ["run_product"]
 def run_product(config: RunConfig, card: ModelCard, m: int, n: int, k: int) -> int:
     """NPU cycles of C[m, n] = A[m, k] B[k, n] with a bias of n.
 
-    ``card`` says how wide an element is and, for a request order of its own, how wide the model's
-    hidden state. Raises ``InputError`` for sizes that the arrays or the scratchpad cannot take.
+    Parameters
+    ----------
+    config
+        Of a run, for its NPU and memory.
+    card
+        Says how wide an element is and, for a request order of its own, how wide the model's hidden
+        state.
+    m
+        Rows of A and of C.
+    n
+        Columns of B and of C.
+    k
+        Columns of A, rows of B.
+
+    Returns
+    -------
+    int
+        Of the NPU's clock, from the first load to the last store.
+
+    Raises
+    ------
+    InputError
+        For sizes that the arrays or the scratchpad cannot take.
     """
     width = card.dtype_bytes
     operator = Operator(

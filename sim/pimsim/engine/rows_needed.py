@@ -29,7 +29,24 @@ class DegreesError(LayoutError):
 
 
 def check_rows(addresses: AddressPlan, whole: ForwardPass, work: DeviceWork, rows: int) -> None:
-    """Raise ``DegreesError`` where the banks have fewer rows than the layout of PIM needs."""
+    """Raise where the banks have fewer rows than the layout of PIM needs.
+
+    Parameters
+    ----------
+    addresses
+        Where weights and caches of the simulated blocks lie.
+    whole
+        The step, with its blocks and their kinds.
+    work
+        The model, and how it is shared.
+    rows
+        Of each bank.
+
+    Raises
+    ------
+    DegreesError
+        With what is short, and the first request without room.
+    """
     counted = blocks_counted(whole, work)
     needed = max(addresses.rows_needed(*each) for each in counted)
     if needed > rows:
@@ -48,13 +65,36 @@ def check_rows(addresses: AddressPlan, whole: ForwardPass, work: DeviceWork, row
 
 def rows_needed(addresses: AddressPlan, whole: ForwardPass, work: DeviceWork) -> int:
     """Rows of each bank that the blocks of the fullest pipeline stage need, those not simulated
-    too, with the caches of all batches under way."""
+    too, with the caches of all batches under way.
+
+    Parameters
+    ----------
+    addresses
+        Where weights and caches of the simulated blocks lie.
+    whole
+        The step, with its blocks and their kinds.
+    work
+        The model, and how it is shared.
+    """
     return max(addresses.rows_needed(*each) for each in blocks_counted(whole, work))
 
 
 def blocks_counted(whole: ForwardPass, work: DeviceWork) -> list[tuple[list[float], int]]:
     """By pipeline stage: how many blocks each simulated one stands for, and the batches that have
-    a cache there."""
+    a cache there.
+
+    Parameters
+    ----------
+    whole
+        The step, with its blocks and their kinds.
+    work
+        The model, and how it is shared.
+
+    Returns
+    -------
+    list
+        Of each stage: a number for each simulated block, (blocks,), and batches.
+    """
     kinds = [block.kind for block in whole.blocks]
     simulated = Counter(kinds)
     if whole.pp == 1:
@@ -67,7 +107,13 @@ def blocks_counted(whole: ForwardPass, work: DeviceWork) -> list[tuple[list[floa
 
 
 def rows_of(work: DeviceWork) -> str:
-    """What ``rows_needed`` counts, for a message."""
+    """What ``rows_needed`` counts, for a message.
+
+    Parameters
+    ----------
+    work
+        The model, and how it is shared.
+    """
     if work.degrees.pp == 1:
         return "all blocks"
     return f"the blocks of a stage with the caches of {work.batches} batch" + (

@@ -43,7 +43,20 @@ class AttentionCost:
 
 
 def attention_cost(kernels: AttentionKernels, config: SystemConfig) -> AttentionCost:
-    """Attention of one block on the unit that ``config`` names."""
+    """Attention of one block on the unit that ``config`` names.
+
+    Parameters
+    ----------
+    kernels
+        Attention of one block, as its three kernels.
+    config
+        Of the server; ``attention`` names the unit.
+
+    Returns
+    -------
+    AttentionCost
+        Seconds and joules on one device.
+    """
     if config.attention == "host":
         return _on_host(kernels, config)
     if config.attention == "pim":
@@ -52,7 +65,20 @@ def attention_cost(kernels: AttentionKernels, config: SystemConfig) -> Attention
 
 
 def flash_cost(works: Sequence[FlashAttention], config: SystemConfig) -> AttentionCost:
-    """Fused attention of one block on the device, one launch after the other."""
+    """Fused attention of one block on the device, one launch after the other.
+
+    Parameters
+    ----------
+    works
+        One for each launch.
+    config
+        Of the server.
+
+    Returns
+    -------
+    AttentionCost
+        Of all launches.
+    """
     costs = [gpu_kernels(config.xpu).flash(work, config.xpu) for work in works]
     return AttentionCost(
         attention_s=fsum(each.time_s for each in costs),
@@ -67,7 +93,20 @@ def flash_cost(works: Sequence[FlashAttention], config: SystemConfig) -> Attenti
 
 
 def kv_transfer_s(moved_bytes: int, config: SystemConfig) -> float:
-    """Seconds in which keys and values of one device pass between it and who holds the cache."""
+    """Seconds in which keys and values of one device pass between it and who holds the cache.
+
+    Parameters
+    ----------
+    moved_bytes
+        Of one device's share.
+    config
+        Of the server, for the link between the two.
+
+    Returns
+    -------
+    float
+        0 where the device holds the cache itself.
+    """
     if config.attention == "host":
         assert config.host is not None
         shares = cost_rules(config).host_shares(config)

@@ -135,7 +135,17 @@ class BlockCost:
 
 
 def block_cost(kernels: BlockKernels, fixed: FixedCosts, config: SystemConfig) -> BlockCost:
-    """A block at one context; of several new tokens only where the device has attention."""
+    """A block at one context; of several new tokens only where the device has attention.
+
+    Parameters
+    ----------
+    kernels
+        Of one block and one kind.
+    fixed
+        What does not depend on the context.
+    config
+        Of the server.
+    """
     attention = _attention(kernels, config)
     projections_s = fsum(each.time_s for each in fixed.projections)
     transfer_s = attention.transfer_s
@@ -174,7 +184,17 @@ def _attention(kernels: BlockKernels, config: SystemConfig) -> AttentionCost:
 
 
 def gemm_cost(name: str, product: Product, config: SystemConfig) -> BlockCost:
-    """A product beside the blocks, on the device alone."""
+    """A product beside the blocks, on the device alone.
+
+    Parameters
+    ----------
+    name
+        Of the product, in tables.
+    product
+        Its sizes.
+    config
+        Of the server.
+    """
     gemm = _gemm(name, product, config, split=False)
     return BlockCost(
         parts_s={"gemm": gemm.time_s},

@@ -57,10 +57,26 @@ class Prefilling(MeanStep):
 
 
 def prefill_steps(batch: int, input_tokens: int, chunk: int | None = None) -> tuple[Step, ...]:
-    """The steps of ``batch`` prompts of the same length, each fed ``chunk`` tokens a step (None:
-    all at once). Logits are wanted of the last token alone.
+    """The steps of prompts of the same length. Logits are wanted of the last token alone.
 
-    Raises ``InputError`` for sizes below 1, or more than 16,384 steps.
+    Parameters
+    ----------
+    batch
+        Prompts.
+    input_tokens
+        Of each.
+    chunk
+        Of them, fed in a step; None: all at once.
+
+    Returns
+    -------
+    tuple
+        In their order.
+
+    Raises
+    ------
+    InputError
+        For sizes below 1, or more than 16,384 steps.
     """
     for what, size in (("batch", batch), ("input", input_tokens), ("chunk", chunk)):
         if size is not None and size < 1:
@@ -86,10 +102,31 @@ def prefill(
     input_tokens: int,
     chunk: int | None = None,
 ) -> Prefilling:
-    """Feed ``batch`` prompts of ``input_tokens``, at most ``chunk`` of each a step.
+    """Feed prompts of the same length on a server.
 
-    Raises ``InputError`` as ``prefill_steps`` does, for devices that do not divide the model, for
-    blocks that are not dense, for a trace without a prefill and for power above a limit.
+    Parameters
+    ----------
+    config
+        Of the server.
+    model
+        A card, or a trace of its operators.
+    batch
+        Prompts.
+    input_tokens
+        Of each.
+    chunk
+        Of them, fed in a step at most; None: all at once.
+
+    Returns
+    -------
+    Prefilling
+        Times and energies of the steps.
+
+    Raises
+    ------
+    InputError
+        As ``prefill_steps`` does, for devices that do not divide the model, for blocks that are not
+        dense, for a trace without a prefill and for power above a limit.
     """
     trace = card_trace(model) if isinstance(model, ModelCard) else model
     steps = prefill_steps(batch, input_tokens, chunk)

@@ -31,7 +31,13 @@ class CostRules:
 
 
 def cost_rules(config: SystemConfig) -> CostRules:
-    """The rules that ``config`` asks for."""
+    """The rules that ``config`` asks for.
+
+    Parameters
+    ----------
+    config
+        Of the server.
+    """
     return _made(tuple(config.cost_rules))
 
 

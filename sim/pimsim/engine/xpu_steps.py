@@ -114,7 +114,13 @@ def _limits(
 
 
 def all_blocks(costs: Sequence[tuple[BlockKernels, BlockCost]]) -> BlockCost:
-    """What all blocks take together, of each kind as many as there are."""
+    """What all blocks take together, of each kind as many as there are.
+
+    Parameters
+    ----------
+    costs
+        Of each kind of block: its kernels, which say how many blocks it stands for, and their cost.
+    """
 
     def total(of: Callable[[BlockCost], dict[str, float]]) -> dict[str, float]:
         names = {name: None for _, cost in costs for name in of(cost)}
@@ -138,7 +144,15 @@ def all_blocks(costs: Sequence[tuple[BlockKernels, BlockCost]]) -> BlockCost:
 
 
 def mean_cost(steps: Sequence[BlockCost], weights: Sequence[float]) -> BlockCost:
-    """Weights add up to 1; kernels are those of the last step."""
+    """The mean over steps; kernels are those of the last.
+
+    Parameters
+    ----------
+    steps
+        Cost of all blocks at each.
+    weights
+        Of each step, (steps,); they add up to 1.
+    """
 
     def mean(of: Callable[[BlockCost], dict[str, float]]) -> dict[str, float]:
         names = {name: None for step in steps for name in of(step)}
@@ -157,7 +171,13 @@ def mean_cost(steps: Sequence[BlockCost], weights: Sequence[float]) -> BlockCost
 
 
 def capacity_bytes(config: SystemConfig) -> int:
-    """Bytes of all memories that may hold weights or KV cache."""
+    """Bytes of all memories that may hold weights or KV cache.
+
+    Parameters
+    ----------
+    config
+        Of the server.
+    """
     capacity = config.devices * config.xpu.memory_capacity
     if config.attention == "host" and config.host is not None:
         capacity += config.host.sockets * config.host.memory_capacity
@@ -168,6 +188,24 @@ def capacity_bytes(config: SystemConfig) -> int:
 
 
 def room_warnings(trace: OperatorTrace, context: int, need: int, capacity: int) -> list[str]:
+    """What a reader must know of contexts that the model or the memories are too small for.
+
+    Parameters
+    ----------
+    trace
+        Of the model.
+    context
+        Tokens of the longest request at the end.
+    need
+        Bytes of weights and caches, of all devices.
+    capacity
+        Bytes that there are.
+
+    Returns
+    -------
+    list
+        A sentence each; empty where all fits.
+    """
     found, longest = [], trace.facts.max_context
     if context > longest:
         found.append(

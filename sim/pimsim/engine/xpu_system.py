@@ -51,11 +51,35 @@ def decode(
     output_tokens: int,
     pim_contexts: int = PIM_CONTEXTS,
 ) -> Decoding:
-    """Decode ``batch`` requests of the same lengths; see ``Decoding``.
+    """Decode requests of the same lengths; see ``Decoding``.
 
-    Attention on PIM is simulated at ``pim_contexts`` of the steps and interpolated between.
-    Raises ``InputError`` for sizes that leave no step, devices that do not divide the model,
-    blocks that are not dense, or a KV cache that the PIM cannot lay out.
+    Attention on PIM is simulated at a few of the steps and interpolated between.
+
+    Parameters
+    ----------
+    config
+        Of the server.
+    model
+        A card, or a trace of its operators.
+    batch
+        Requests.
+    input_tokens
+        Of each prompt.
+    output_tokens
+        That each request makes.
+    pim_contexts
+        Contexts at which attention on PIM is simulated, at most.
+
+    Returns
+    -------
+    Decoding
+        Times and energies, of a mean step and in all.
+
+    Raises
+    ------
+    InputError
+        For sizes that leave no step, devices that do not divide the model, blocks that are not
+        dense, or a KV cache that the PIM cannot lay out.
     """
     if output_tokens < 2:
         raise InputError(

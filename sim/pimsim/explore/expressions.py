@@ -24,8 +24,23 @@ _COMPARE: dict[type[ast.AST], Callable[[Any, Any], bool]] = {
 
 
 def holds(text: str, values: Mapping[str, Any], where: str) -> bool:
-    """Whether ``text`` is true of ``values``. Raises ``InputError`` for what is no expression of
-    the allowed kind, a name that is none of ``values``, or values that cannot be compared."""
+    """Whether an expression is true.
+
+    Parameters
+    ----------
+    text
+        Of the expression.
+    values
+        Of its names.
+    where
+        File and key, for messages.
+
+    Raises
+    ------
+    InputError
+        For what is no expression of the allowed kind, a name that is none of ``values``, or values
+        that cannot be compared.
+    """
     try:
         return bool(_value(_parsed(text, where), values, where))
     except (TypeError, ZeroDivisionError, OverflowError) as error:
@@ -37,8 +52,24 @@ def holds(text: str, values: Mapping[str, Any], where: str) -> bool:
 def check_expression(
     text: str, names: Mapping[str, Any], where: str, prefixes: tuple[str, ...] = ()
 ) -> None:
-    """Raise ``InputError`` where ``text`` is no expression over ``names`` and over what begins with
-    one of ``prefixes``. Their values do not matter."""
+    """Raise where a text is no expression over some names. Their values do not matter.
+
+    Parameters
+    ----------
+    text
+        Of the expression.
+    names
+        That it may use, each with a value of its type.
+    where
+        File and key, for messages.
+    prefixes
+        It may also use names that begin with one of these.
+
+    Raises
+    ------
+    InputError
+        With what is wrong.
+    """
     try:
         _value(_parsed(text, where), _Open(names, prefixes), where, dry=True)
     except RecursionError:

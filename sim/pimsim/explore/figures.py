@@ -42,14 +42,31 @@ COLUMNS = tuple(
 
 
 def kept_figures(result: Result) -> dict[str, Any]:
-    """The parts of a result that do not grow with its length and do not change from run to run."""
+    """The parts of a result that do not grow with its length and do not change from run to run.
+
+    Parameters
+    ----------
+    result
+        Of a run.
+
+    Returns
+    -------
+    dict
+        As JSON takes it.
+    """
     kept = result.to_dict(_KEPT)
     kept["provenance"] = {name: getattr(result.provenance, name) for name in _PROVENANCE}
     return kept
 
 
 def flat_figures(figures: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """Figures that were kept, by column of a table: nested ones under dotted names."""
+    """Figures that were kept, by column of a table: nested ones under dotted names.
+
+    Parameters
+    ----------
+    figures
+        As ``kept_figures`` gives them.
+    """
     for name, value in figures.items():
         if name in ("utilisation", "energy_j", "bound_cycles", "area_mm2"):
             for part, number in value.items():
@@ -69,14 +86,31 @@ def flat_figures(figures: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
 
 
 def metrics_of(figures: Mapping[str, Any]) -> dict[str, Any]:
-    """Figures that were kept, by column, and all metrics by name."""
+    """Figures that were kept, by column, and all metrics by name.
+
+    Parameters
+    ----------
+    figures
+        As ``kept_figures`` gives them.
+
+    Returns
+    -------
+    dict
+        Not a number, where a metric is not known of the point.
+    """
     flat = dict(flat_figures(figures))
     return flat | {name: metric.of(flat) for name, metric in METRICS.items()}
 
 
 def row_fidelity(row: Any) -> str:
     """How a row of a sweep's table was simulated, of ``fast`` with its error; empty where its
-    figures do not say."""
+    figures do not say.
+
+    Parameters
+    ----------
+    row
+        Of a sweep's table, as pandas gives it.
+    """
     mode = row.get("fidelity")
     if not isinstance(mode, str):
         return ""

@@ -31,17 +31,54 @@ class Contents:
 
 
 def point_id(base: str, overrides: Sequence[str]) -> str:
-    """Of a point of a sweep: its base's name and its values."""
+    """Of a point of a sweep: its base's name and its values.
+
+    Parameters
+    ----------
+    base
+        A preset's name or a path.
+    overrides
+        Values, as ``--set`` takes them.
+
+    Returns
+    -------
+    str
+        The same for the same values, in any process.
+    """
     return digest(base, sorted(overrides))[:32]
 
 
 def result_key(resolved: ResolvedRun, contents: Contents) -> str:
-    """Of a result: all that it depends on. Raises ``InputError`` where a file cannot be read."""
+    """Of a result: all that it depends on. Raises ``InputError`` where a file cannot be read.
+
+    Parameters
+    ----------
+    resolved
+        Config of the point, complete.
+    contents
+        Hashes of files that were read before.
+
+    Returns
+    -------
+    str
+        Equal for points whose results are equal.
+
+    Raises
+    ------
+    InputError
+        Where a file cannot be read.
+    """
     return run_content(resolved, contents.of(resolved.config.workload))[:32]
 
 
 def kin_of(overrides: Sequence[str]) -> str:
     """Equal for points whose channels have the same programs on the same memory, as far as what
-    they set tells."""
+    they set tells.
+
+    Parameters
+    ----------
+    overrides
+        Values, as ``--set`` takes them.
+    """
     programs = ("memory", "pim", "workload", "parallel")
     return "\n".join(sorted(text for text in overrides if text.startswith(programs)))

@@ -186,8 +186,20 @@ class _DaskPool:
 
 @contextmanager
 def worker_pool(workers: int | None, dask: str | None) -> Iterator[Pool]:
-    """``workers`` local processes (default: as many as cores), or those of the Dask scheduler at
-    ``dask``. Raises ``InputError`` where nobody answers there."""
+    """Processes that simulate points.
+
+    Parameters
+    ----------
+    workers
+        Local ones; None: as many as there are cores.
+    dask
+        Address of a Dask scheduler, whose workers are taken in place of local ones; None: none.
+
+    Raises
+    ------
+    InputError
+        Where nobody answers there.
+    """
     if dask is None:
         pool = _LocalPool(workers or os.cpu_count() or 1)
         try:
@@ -215,7 +227,15 @@ def worker_pool(workers: int | None, dask: str | None) -> Iterator[Pool]:
 
 def answers(pool: Pool, jobs: Iterator[Job]) -> Iterator[Answer]:
     """Answers as they come, a bounded number of jobs under way. A job whose worker dies is given
-    to another one by itself, twice at most; then it has failed."""
+    to another one by itself, twice at most; then it has failed.
+
+    Parameters
+    ----------
+    pool
+        Of ``worker_pool``.
+    jobs
+        In the order in which they are begun.
+    """
     waiting: dict[Future[list[Answer]], tuple[Job, ...]] = {}
     suspects: list[Job] = []
     """Under way when a worker died: each is given again alone, so that it takes no other along."""

@@ -20,7 +20,18 @@ PathLike = str | os.PathLike[str]
 
 def load(folder: PathLike) -> Result | pandas.DataFrame:
     """What ``pimsim run --out`` wrote as a ``Result``, or a sweep's store as a table with a row a
-    point. Raises ``InputError`` for anything else."""
+    point.
+
+    Parameters
+    ----------
+    folder
+        That ``--out`` named.
+
+    Raises
+    ------
+    InputError
+        For anything else.
+    """
     path = Path(folder)
     return load_table(path) if (path / "store.json").is_file() else store.load(path)
 
@@ -29,11 +40,33 @@ def sweep(
     path: PathLike, out: PathLike, *, workers: int | None = None, dask: str | None = None,
     replace: bool = False,
 ) -> pandas.DataFrame:  # fmt: skip
-    """Simulate the sweep of a YAML file into the store ``out``, and give its table.
+    """Simulate the sweep of a YAML file, and give its table.
 
-    What the store knows is not simulated again. ``replace``: let the sweep take the place of
-    another file's in ``out``. Workers run pimsim alone, not the script that calls this, which so
-    needs no ``if __name__ == "__main__"``. Raises ``InputError`` for wrong input.
+    What the store knows is not simulated again. Workers run pimsim alone, not the script that calls
+    this, which so needs no ``if __name__ == "__main__"``.
+
+    Parameters
+    ----------
+    path
+        Of the sweep's YAML.
+    out
+        Folder of the store; it is made where it is not there.
+    workers
+        Local processes; None: as many as there are cores.
+    dask
+        Address of a Dask scheduler, in place of local processes.
+    replace
+        Let the sweep take the place of another file's in ``out``.
+
+    Returns
+    -------
+    pandas.DataFrame
+        A row a point, in the sweep's order.
+
+    Raises
+    ------
+    InputError
+        For wrong input.
     """
     run_sweep(Path(path), Path(out), workers, dask, replace=replace)
     return load_table(Path(out))

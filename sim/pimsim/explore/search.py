@@ -63,10 +63,25 @@ class SearchOutcome:
 def run_search(
     path: Path, out: Path, workers: int = 1, on_trial: Callable[[int, int], None] | None = None
 ) -> SearchOutcome:
-    """Try points until the study in ``out`` has ``trials`` of them; ``workers`` at once.
+    """Try points until the study has as many trials as the search asks for.
 
-    The same search gives the same trials, with any number of workers, interrupted or not. Raises
-    ``InputError`` for wrong input, or where the extra ``explore`` is not installed.
+    The same search gives the same trials, with any number of workers, interrupted or not.
+
+    Parameters
+    ----------
+    path
+        Of the search's YAML.
+    out
+        Folder of the study and of its store.
+    workers
+        Processes that simulate at once.
+    on_trial
+        Hears of trials that are done, and of how many there will be.
+
+    Raises
+    ------
+    InputError
+        For wrong input, or where the extra ``explore`` is not installed.
     """
     try:
         import optuna

@@ -168,8 +168,19 @@ class SweepSpec(ConfigModel):
 
 
 def read_sweep(path: Path) -> SweepSpec:
-    """Read and check a sweep. Raises ``InputError`` with file, line and key, for more points than
-    ``MOST_POINTS``, for keys that the base does not have, and for constraints that are none."""
+    """Read and check a sweep.
+
+    Parameters
+    ----------
+    path
+        Of its YAML.
+
+    Raises
+    ------
+    InputError
+        With file, line and key; for more points than ``MOST_POINTS``, for keys that the base does
+        not have, and for constraints that are none.
+    """
     spec = read_document(SweepSpec, path)
     if spec.count > MOST_POINTS:
         raise InputError(f"{path}: {spec.count:,} points; at most {MOST_POINTS:,} are simulated")
@@ -211,7 +222,13 @@ def check_mixed(
 
 
 def mixed_keys(spec: SweepSpec) -> dict[str, list[Scalar]]:
-    """Keys whose values are ``mixed``, with one value of each type."""
+    """Keys whose values are ``mixed``, with one value of each type.
+
+    Parameters
+    ----------
+    spec
+        Of a sweep.
+    """
     columns: dict[str, list[Scalar]] = {key: [] for key in spec.keys}
     for axes in (spec.grid, spec.zip, *(_lists(point) for point in spec.points or [])):
         for key, values in axes.items():
@@ -255,7 +272,15 @@ def base_of(spec: SweepSpec, path: Path) -> str:
 
 
 def expand(spec: SweepSpec, where: str) -> Iterator[Point]:
-    """The points in their order: the grid's last key changes fastest, samples fastest of all."""
+    """The points in their order: the grid's last key changes fastest, samples fastest of all.
+
+    Parameters
+    ----------
+    spec
+        Of a sweep.
+    where
+        Its file, for messages.
+    """
     axes: list[list[Point]] = [
         [{key: value} for value in values] for key, values in spec.grid.items()
     ]
@@ -300,7 +325,17 @@ class ManyRuns(Protocol):
 
 
 def overrides(spec: ManyRuns, point: Mapping[str, Scalar], folder: Path) -> list[str]:
-    """The point as ``--set`` takes it; relative files count from ``folder``."""
+    """A point as ``--set`` takes it.
+
+    Parameters
+    ----------
+    spec
+        Of a sweep or a search, for the values that all points have.
+    point
+        Value by key.
+    folder
+        That relative files count from.
+    """
 
     def placed(value: Scalar) -> Scalar:
         is_file = isinstance(value, str) and looks_like_path(value)

@@ -119,13 +119,33 @@ def run_sweep(
     on_progress: Callable[[Progress], None] | None = None, retry_failed: bool = False,
     replace: bool = False,
 ) -> SweepOutcome:  # fmt: skip
-    """Simulate what ``out`` does not know yet of the sweep in ``path``.
+    """Simulate what the store does not know yet of a sweep.
 
-    A result is known by everything that it depends on, the content of files included.
-    ``workers``: local processes, as many as there are cores by default. ``dask``: a scheduler's
-    address instead. The store does not depend on either. ``replace``: let the sweep take the place
-    of another one's in ``out``, whose results are kept. Raises ``InputError`` for a wrong sweep
-    or store; a point that fails is recorded with its error and the sweep goes on.
+    A result is known by everything that it depends on, the content of files included. The store
+    does not depend on who simulates. A point that fails is recorded with its error and the sweep
+    goes on.
+
+    Parameters
+    ----------
+    path
+        Of the sweep's YAML.
+    out
+        Folder of the store.
+    workers
+        Local processes; None: as many as there are cores.
+    dask
+        Address of a Dask scheduler, in place of local processes.
+    on_progress
+        Hears of points that are done.
+    retry_failed
+        Whether points that failed before are tried again.
+    replace
+        Let the sweep take the place of another one's in ``out``, whose results are kept.
+
+    Raises
+    ------
+    InputError
+        For a wrong sweep or store.
     """
     spec = read_sweep(path)
     store = Store(out, create=True)
@@ -168,10 +188,23 @@ def _check_owner(folder: Path, spec: SweepSpec, base: str, path: Path) -> None:
 
 
 def load_table(folder: Path) -> pandas.DataFrame:
-    """The sweep in ``folder`` as a table, a row a point in the sweep's order: the swept keys, then
-    the figures; ``error`` says why a point has none.
+    """A sweep's store as a table, a row a point in the sweep's order: the swept keys, then the
+    figures; ``error`` says why a point has none.
 
-    Raises ``InputError`` for what is no store, and for a result file that is damaged.
+    Parameters
+    ----------
+    folder
+        Of the store.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Figures that a point lacks are not a number.
+
+    Raises
+    ------
+    InputError
+        For what is no store, and for a result file that is damaged.
     """
     import pandas
 

@@ -31,16 +31,26 @@ def append_scatters(
 
     Parameters
     ----------
-    rows, channel : where each cache lies, shape (requests,)
-    contexts : tokens of each request, the new ones among them
-    new_tokens : how many of these, the last ones, are new; 1 in a decode step
-    rings : tokens that the cache of each keeps, in a ring; None: all
-    element_bytes : of an element of the cache
+    shape
+        Of heads and tiles, of one block.
+    rows, channel
+        Where each cache lies, (requests,).
+    contexts
+        Tokens of each request, the new ones among them, (requests,).
+    new_tokens
+        How many of these, the last ones, are new; 1 in a decode step, (requests,).
+    rings
+        Tokens that the cache of each keeps, in a ring; None: all, (requests,).
+    memory
+        Of the device.
+    element_bytes
+        Of the cache.
 
     Returns
     -------
-    Request after request and token after token: the key's bursts, then those of the values that
-    fill with this token.
+    list
+        Request after request and token after token: the key's bursts, then those of the values that
+        fill with this token.
     """
     found: list[Scatter] = []
     each = zip(rows, channel, contexts, new_tokens, rings, strict=True)

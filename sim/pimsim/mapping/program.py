@@ -41,6 +41,8 @@ def link_block(
     program
         Of ``block``; tasks have the names of their operators, but for ``inputs`` and ``experts``,
         and for a task that does all of attention.
+    block
+        The operators.
     part, number
         Of the (sub-)batch and of the block.
     attends

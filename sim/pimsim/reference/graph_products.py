@@ -49,10 +49,18 @@ def packed_matrix(
 
     Parameters
     ----------
-    data: (N, blocks, bytes), ``bits`` an element, the first in the lowest bits of a byte.
-    scales: N x blocks, in any shape.
-    zeros: packed like the data along the blocks of a row, or one number a block; None: 2^(bits-1).
-    depth: K; the last block is filled up beyond it.
+    data
+        (N, blocks, bytes), ``bits`` an element, the first in the lowest bits of a byte.
+    scales
+        N x blocks, in any shape.
+    zeros
+        Packed like the data along the blocks of a row, or one number a block; None: 2^(bits-1).
+    bits
+        Of an element, 2 to 8.
+    block
+        Elements that share a scale.
+    depth
+        K; the last block is filled up beyond it.
     """
     width = data.shape[0]
     per_byte = 8 // bits

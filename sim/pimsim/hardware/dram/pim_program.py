@@ -67,8 +67,7 @@ def ready_in_round(board: Any, at: int, number: int) -> int:
 
 
 def loop(body: Ints, rounds: int, row_step: int | Ints) -> Ints:
-    """``body``, which has no loop, ``rounds`` times with rows ``row_step`` apart: all of them, or,
-    of shape (instructions,), each.
+    """``body``, which has no loop, again and again.
 
     Parameters
     ----------
@@ -76,6 +75,8 @@ def loop(body: Ints, rounds: int, row_step: int | Ints) -> Ints:
         Instructions, (instructions, ``N_INSTRUCTION``).
     rounds
         How often they run, in all; 0: never.
+    row_step
+        Rows from one round to the next, of all instructions, or of each, (instructions,).
 
     Returns
     -------
