@@ -24,7 +24,7 @@ def _reference_requests() -> Path:
 def measure() -> list[Measurement]:
     """From reading the requests to the end of the simulation; no compilation."""
     from pimsim.config.loader import load_run
-    from pimsim.engine.device import build_device
+    from pimsim.engine.device_building import build_device
     from pimsim.engine.iteration import run_iteration
     from pimsim.hardware.dram.layout import C_COMMANDS
     from pimsim.hardware.dram.rules import COMMANDS

@@ -223,7 +223,7 @@ def devices_of(
     InputError
         Where the config asks for what cannot be.
     """
-    from pimsim.engine.device import build_devices
+    from pimsim.engine.device_building import build_devices
     from pimsim.workload.batch import (
         load_inputs,
         load_model,

@@ -16,7 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pimsim.config.loader import load_run
-from pimsim.engine.device import Device, build_device
+from pimsim.engine.device import Device
+from pimsim.engine.device_building import build_device
 from pimsim.engine.iteration import Outcome, run_iteration
 from pimsim.engine.records import OperatorRecord
 from pimsim.result.accounts import dram_counts, run_facts

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from pimsim.config.errors import InputError
 from pimsim.config.loader import ResolvedRun, load_run
 from pimsim.config.run import RunConfig
-from pimsim.engine.device import build_device
+from pimsim.engine.device_building import build_device
 from pimsim.engine.iteration import Outcome, run_iteration
 from pimsim.hardware.dram.layout import C_BUS_BUSY, C_COMMANDS
 from pimsim.hardware.dram.rules import COMMANDS

@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pimsim.config.run import MachineConfig, RunConfig, WorkloadConfig
-from pimsim.engine.device import Device, build_device
+from pimsim.engine.device import Device
+from pimsim.engine.device_building import build_device
 from pimsim.engine.iteration import Outcome, run_devices
 from pimsim.engine.rows_needed import blocks_counted
 from pimsim.hardware.energy.static import device_static, refresh_w, standby_w

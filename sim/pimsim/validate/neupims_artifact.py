@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from pimsim.config.errors import InputError
 from pimsim.config.loader import load_memory, load_npu_of, load_pim, load_run
 from pimsim.engine.attention import run_attention
-from pimsim.engine.device import Device, build_device
+from pimsim.engine.device import Device
+from pimsim.engine.device_building import build_device
 from pimsim.engine.iteration import run_iteration
 from pimsim.engine.product import run_product
 from pimsim.validate.types import ReferenceLine, References, Row
