@@ -44,9 +44,10 @@ class Remembered(Generic[V]):
     def get(self, key: Hashable, find: Callable[[], V]) -> V:
         """What is known, or what ``find`` says."""
         with self._lock:
-            if key in self._known:
+            known = self._known.get(key)
+            if known is not None:
                 self._known.move_to_end(key)
-                return self._known[key][0]
+                return known[0]
         value = find()
         size = self._size(value) + _ENTRY_BYTES
         with self._lock:

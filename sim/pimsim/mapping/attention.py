@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import accumulate, chain, islice
 
 import numpy as np
@@ -56,6 +57,14 @@ class AttentionBatch:
     channel: tuple[int, ...]
     places: tuple[tuple[range, ...], ...] = ()
     """Of these tokens, where they lie in a ring; empty: each sees its cache from the first on."""
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    @cached_property
+    def _hash(self) -> int:
+        """Of hundreds of caches and their places, once however often it is looked for."""
+        return hash((self.shape, self.rows, self.contexts, self.channel, self.places))
 
     def spans(self, number: int) -> tuple[range, ...]:
         """Places of what request ``number`` sees."""

@@ -15,7 +15,7 @@ from math import ceil
 from pimsim.mapping.linear_kv import LinearLayout
 from pimsim.workload.ancestors import ancestors
 from pimsim.workload.operators import Block, Operator, OperatorKind
-from pimsim.workload.step import Step, StepEntry
+from pimsim.workload.step import Step
 
 __all__ = [
     "AttentionSplit", "bytes_in_banks", "bytes_over_bus", "key_bytes", "keys_are_made",
@@ -45,7 +45,8 @@ def split_attention(
     entries = operator.entries or tuple(range(len(step.entries)))
     fed = step.new_tokens
     pim = tuple(at for at in entries if on_pim and not made and fed[at] <= pim_tokens)
-    rest = [at for at in entries if at not in set(pim)] if pim else list(entries)
+    in_banks = set(pim)
+    rest = [at for at in entries if at not in in_banks]
     return AttentionSplit(
         pim,
         tuple(at for at in rest if fed[at] == 1 and not made),
@@ -65,18 +66,18 @@ def keys_are_made(block: Block, score: Operator) -> bool:
 
 
 def share_of(
-    entries: Sequence[StepEntry], among: Sequence[StepEntry], window: int | None
+    entries: Sequence[int], among: Sequence[int], step: Step, window: int | None
 ) -> Fraction:
-    """Of the pairs of a token and a key of ``among``, those of ``entries``."""
-    whole = sum(entry.pairs(window) for entry in among)
-    return Fraction(sum(entry.pairs(window) for entry in entries), whole)
+    """Of the pairs of a token and a key of the entries ``among``, those of ``entries``."""
+    pairs = step.pairs(window)
+    return Fraction(sum(pairs[at] for at in entries), sum(pairs[at] for at in among))
 
 
 def key_bytes(operator: Operator, step: Step) -> Fraction:
     """Bytes that ``operator`` reads of the cache for one key, all of its heads."""
-    entries = [step.entries[at] for at in operator.entries] or list(step.entries)
-    keys = sum(entry.keys(operator.window or None) for entry in entries)
-    return Fraction(operator.kv_read_bytes, keys)
+    keys = step.keys(operator.window or None)
+    seen = sum(keys[at] for at in operator.entries or range(len(keys)))
+    return Fraction(operator.kv_read_bytes, seen)
 
 
 def linear_layout(score: Operator, value: Operator, step: Step, burst_bytes: int) -> LinearLayout:
@@ -88,8 +89,8 @@ def linear_layout(score: Operator, value: Operator, step: Step, burst_bytes: int
 
 def bytes_in_banks(operator: Operator, step: Step, split: AttentionSplit) -> int:
     """Bytes of the cache that are read in the banks: for each new token what it sees."""
-    pairs = sum(step.entries[at].pairs(operator.window or None) for at in split.pim)
-    return ceil(pairs * key_bytes(operator, step))
+    pairs = step.pairs(operator.window or None)
+    return ceil(sum(pairs[at] for at in split.pim) * key_bytes(operator, step))
 
 
 def bytes_over_bus(operator: Operator, step: Step, split: AttentionSplit, made: bool) -> int:

@@ -209,12 +209,13 @@ class AttentionMapper:
         )  # fmt: skip
         find = score_work if is_score else value_work
         key = (find, batch)
-        if key not in self._programs:
-            self._programs[key] = find(
+        work = self._programs.get(key)
+        if work is None:
+            work = self._programs[key] = find(
                 batch, self.addresses.operand_row, self.memory, pim, self.npu.vector,
                 self.element_bytes,
             )  # fmt: skip
-        programs, marks, after = self._programs[key]
+        programs, marks, after = work
         lane_ops = sum(vector_lane_ops("softmax", c) for c in contexts) * shape.heads
         if is_score:  # scores come, are read, and probabilities are written and sent back
             sram_bytes = 2 * softmax_sram_bytes(contexts, shape.heads, self.element_bytes)
@@ -335,12 +336,11 @@ def _part(operator: Operator, entries: Sequence[int], step: Step) -> Operator:
     whole = operator.entries or tuple(range(len(step.entries)))
     if tuple(entries) == whole:
         return operator
-    window = operator.window or None
-    among = [step.entries[at] for at in whole]
-    own = [step.entries[at] for at in entries]
-    share = share_of(own, among, window)
-    tokens = Fraction(sum(e.new_tokens for e in own), sum(e.new_tokens for e in among))
-    keys = sum(entry.keys(window) for entry in own)
+    window, fed = operator.window or None, step.new_tokens
+    share = share_of(entries, whole, step, window)
+    tokens = Fraction(sum(fed[at] for at in entries), sum(fed[at] for at in whole))
+    seen = step.keys(window)
+    keys = sum(seen[at] for at in entries)
     return replace(
         operator,
         flops=int(operator.flops * share),

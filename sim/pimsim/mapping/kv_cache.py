@@ -106,9 +106,11 @@ class _FreeRows:
     def _cut(self, at: int, count: int) -> tuple[int, int]:
         """Up to ``count`` rows from the start of run ``at``."""
         first, free = self.runs[at]
-        used = min(free, count)
-        self.runs[at : at + 1] = [(first + used, free - used)] if used < free else []
-        return first, used
+        if count < free:
+            self.runs[at] = (first + count, free - count)
+            return first, count
+        del self.runs[at]
+        return first, free
 
     def give(self, runs: Iterable[tuple[int, int]]) -> None:
         """Take back rows that were handed out."""
@@ -192,8 +194,12 @@ class KvCache:
     def rows_needed(self, tokens: int, held: int = 0, new_tokens: int = 1) -> int:
         """Rows that a request needs to go from ``held`` tokens to ``tokens``, all blocks, at most
         ``new_tokens`` of them a step."""
-        return sum(kind.rows(tokens, new_tokens) - kind.rows(held, new_tokens)
-                   for kind in self.kinds)  # fmt: skip
+        needed = 0
+        for kind in self.kinds:
+            needed += kind.rows(tokens, new_tokens)
+            if held:
+                needed -= kind.rows(held, new_tokens)
+        return needed
 
     def allocate(
         self, request: Hashable, tokens: int, channel: int = 0, new_tokens: int = 1
@@ -251,12 +257,14 @@ class KvCache:
     def use(self, parts: Sequence[int] = (*KEYS, *VALUES)) -> RowUse:
         """How full the rows are that requests hold; of ``KEYS`` or ``VALUES`` alone."""
         rows, filled = 0, 0.0
+        # rows of all blocks of a kind that a token would fill, by section
+        fill = [[kind.blocks * each.token_rows for each in kind.sections] for kind in self.kinds]
         for one in self._held.values():
-            for kind, held in zip(self.kinds, one.rows, strict=True):
+            for kind, held, each in zip(self.kinds, one.rows, fill, strict=True):
+                kept, sections = kind.kept(one.tokens, one.new_tokens), held.sections
                 for part in parts:
-                    rows += kind.blocks * held.sections[part].count
-                    each = kind.sections[part].token_rows
-                    filled += kind.blocks * each * kind.kept(one.tokens, one.new_tokens)
+                    rows += kind.blocks * sections[part].count
+                    filled += each[part] * kept
         return RowUse(rows, filled)
 
     def rows_by_channel(self, kind: int) -> tuple[int, ...]:
@@ -305,13 +313,16 @@ class KvCache:
     def _grow(self, request: Hashable, tokens: int) -> None:
         one = self._held[request]
         for number, (kind, free) in enumerate(zip(self.kinds, self._free, strict=True)):
-            grown = []
+            kept, grown, more = kind.kept(tokens, one.new_tokens), [], 0
             for section, part in zip(kind.sections, one.rows[number].sections, strict=True):
-                more = section.rows(kind.kept(tokens, one.new_tokens)) - part.count
-                taken = free[one.channel].take(more, part.end)
-                grown.append(RowRuns.of((*part.runs, *taken)))
-            before, one.rows[number] = one.rows[number], KvRows(*grown)
-            self._used[one.channel] += kind.blocks * (one.rows[number].count - before.count)
+                own = section.rows(kept) - part.count
+                if own:
+                    taken = free[one.channel].take(own, part.end)
+                    part = RowRuns.of((*part.runs, *taken))
+                grown.append(part)
+                more += own
+            one.rows[number] = KvRows(*grown)
+            self._used[one.channel] += kind.blocks * more
         one.tokens = tokens
 
     def _rows_of(

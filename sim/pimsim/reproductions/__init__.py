@@ -66,14 +66,18 @@ def _departures(value: Any, path: tuple[str, ...]) -> Iterator[str]:
         )  # fmt: skip
         for key in dict.fromkeys((*chosen, *settings)):
             yield ".".join((*path, key))
-        for name in type(value).model_fields:
-            yield from _departures(getattr(value, name), (*path, name))
-    elif isinstance(value, list):
-        for number, each in enumerate(value):
-            yield from _departures(each, (*path, str(number)))
-    elif isinstance(value, dict):
-        for name, each in value.items():
-            yield from _departures(each, (*path, str(name)))
+    for name, each in _members(value):
+        if isinstance(each, BaseModel | list | dict):
+            yield from _departures(each, (*path, name))
+
+
+def _members(value: Any) -> Iterator[tuple[str, Any]]:
+    """What a part of a config is made of, by name."""
+    if isinstance(value, BaseModel):
+        return ((name, getattr(value, name)) for name in type(value).model_fields)
+    if isinstance(value, dict):
+        return ((str(name), each) for name, each in value.items())
+    return ((str(number), each) for number, each in enumerate(value))
 
 
 @cache

@@ -275,8 +275,8 @@ class _Work:
         operator, step, split = self.operator, self.step, self.attention
         assert step is not None
         assert split is not None
-        among = [step.entries[at] for at in operator.entries] or step.entries
-        return share_of([step.entries[at] for at in split.pim], among, operator.window or None)
+        among = operator.entries or range(len(step.entries))
+        return share_of(split.pim, among, step, operator.window or None)
 
 
 def _work(outcome: Outcome) -> Iterator[_Work]:

@@ -169,7 +169,25 @@ class Step:
                 if symbol[0] in "PK" and symbol not in values:
                     window = int(symbol[2:]) if "@" in symbol else None
                     values[symbol] = sum(
-                        entry.pairs(window) if symbol[0] == "P" else entry.keys(window)
-                        for entry in self.entries
+                        self.pairs(window) if symbol[0] == "P" else self.keys(window)
                     )
         return values
+
+    def pairs(self, window: int | None = None) -> tuple[int, ...]:
+        """``StepEntry.pairs`` of each entry."""
+        key = "P", window
+        if key not in self._seen:
+            self._seen[key] = tuple(entry.pairs(window) for entry in self.entries)
+        return self._seen[key]
+
+    def keys(self, window: int | None = None) -> tuple[int, ...]:
+        """``StepEntry.keys`` of each entry."""
+        key = "K", window
+        if key not in self._seen:
+            self._seen[key] = tuple(entry.keys(window) for entry in self.entries)
+        return self._seen[key]
+
+    @cached_property
+    def _seen(self) -> dict[tuple[str, int | None], tuple[int, ...]]:
+        """What the entries see, by window: every operator of attention asks."""
+        return {}

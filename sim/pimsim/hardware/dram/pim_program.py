@@ -32,7 +32,7 @@ from pimsim.hardware.dram.layout import (
 
 __all__ = [
     "instruction_after", "instructions", "issue_order", "loop", "loop_starts", "ready_in_round",
-    "row_in_round", "written_out",
+    "row_in_round", "written_out", "written_out_from",
 ]  # fmt: skip
 
 Ints = NDArray[np.int64]
@@ -126,8 +126,13 @@ def written_out(program: Ints, most_rounds: int | None = None) -> Ints:
     Ints
         (instructions, ``N_INSTRUCTION``).
     """
+    return written_out_from(program, most_rounds)[0]
+
+
+def written_out_from(program: Ints, most_rounds: int | None = None) -> tuple[Ints, Ints]:
+    """``written_out``, and the place in ``program`` of each instruction of it, (instructions,)."""
     if not program[:, P_LOOP].any():
-        return program
+        return program, np.arange(len(program))
     most = int(program[:, P_ROUNDS].max()) if most_rounds is None else most_rounds
     is_long = program[:, P_ROUNDS] > most
     order, number = _rounds(program, np.where(is_long, 3, program[:, P_ROUNDS]))
@@ -144,7 +149,7 @@ def written_out(program: Ints, most_rounds: int | None = None) -> Ints:
     found[:, P_ROUNDS] = np.where(between, rounds - 2, 1)
     for column in (P_LOOP, P_ROW_STEP, P_READY_STEP, P_RING, P_RING_ROWS):
         found[~between, column] = 0
-    return found
+    return found, order
 
 
 def _rounds(program: Ints, rounds: Ints) -> tuple[Ints, Ints]:

@@ -132,14 +132,14 @@ class KvSections:
     values: KvSection
 
     def __iter__(self) -> Iterator[KvSection]:
-        yield from (self.keys, self.shared_keys, self.values)
+        return iter((self.keys, self.shared_keys, self.values))
 
     def __getitem__(self, part: int) -> KvSection:
         return (self.keys, self.shared_keys, self.values)[part]
 
     def rows(self, tokens: int) -> int:
         """Rows of every bank that ``tokens`` take."""
-        return sum(section.rows(tokens) for section in self)
+        return self.keys.rows(tokens) + self.shared_keys.rows(tokens) + self.values.rows(tokens)
 
 
 @dataclass(frozen=True)

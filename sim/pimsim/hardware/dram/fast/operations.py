@@ -45,7 +45,7 @@ from pimsim.hardware.dram.layout import (
     P_OP,
     P_ROUNDS,
 )
-from pimsim.hardware.dram.pim_program import written_out
+from pimsim.hardware.dram.pim_program import written_out_from
 from pimsim.hardware.dram.rules import Command
 from pimsim.hardware.dram.transfers import ResultWork
 
@@ -139,9 +139,9 @@ def analyse(
 ) -> Operation:  # fmt: skip
     """How long each channel's program takes, and what comes of it when."""
     count = len(programs)
-    opened = [written_out(program, MOST_ROUNDS) for program in programs]
-    sizes = np.array([len(program) for program in opened])
-    whole = np.concatenate([np.zeros((0, N_INSTRUCTION), np.int64), *opened])
+    # loops are within a channel: all can be written out at once
+    loops = np.concatenate([np.zeros((0, N_INSTRUCTION), np.int64), *programs])
+    whole, origin = written_out_from(loops, MOST_ROUNDS)
     if not len(whole):
         none = np.zeros(count, dtype=np.int64)
         counts = np.zeros((count, N_COUNTERS), np.int64)
@@ -150,7 +150,8 @@ def analyse(
             programs, np.zeros((1, PARTS), np.int64), none, none, counts, nowhere, nowhere,
             Stall(0, 0), none, np.zeros(N_CAUSES), np.zeros(1, np.int64),
         )  # fmt: skip
-    channel = np.repeat(np.arange(count), sizes)
+    channel = np.repeat(np.arange(count), [len(program) for program in programs])[origin]
+    opened = np.split(whole, np.searchsorted(channel, np.arange(1, count)))
     last = _last_of_marks(whole, marks)
     results = Results(np.zeros(len(whole), np.int64), np.full(len(whole), -1))
     if after is not None:
