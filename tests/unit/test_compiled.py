@@ -196,6 +196,46 @@ def test_processes_see_an_edited_callee_in_another_file_and_a_damaged_file(tmp_p
     assert _run(tmp_path, NUMBA_CACHE_DIR=str(cache)) == (first, 0, 1)
 
 
+LATE = """
+import sys
+from pimsim.hardware.compiled import njit
+
+@njit(cache=True)
+def fill(size):
+    found = {}
+    for at in range(size):
+        found[str(at)] = at
+    return found["7"]
+
+@njit(cache=True)
+def grown(size):
+    squares = [at * at for at in range(size)]
+    return sum(squares)
+
+print(grown(4), "numba.np.arraymath" in sys.modules, fill(9))
+
+@njit()
+def new(size):
+    return size + 1
+
+print(new(1), *(sum(one.stats.cache_hits.values()) for one in (grown, fill)))
+"""
+
+
+def test_kept_code_finds_what_it_needs_without_what_compiles(tmp_path: Path) -> None:
+    """Memory that it takes and text that it hashes; and compiling goes on beside it."""
+    (tmp_path / "late.py").write_text(LATE)
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path), "PYTHONDONTWRITEBYTECODE": "1"}
+    told = [
+        subprocess.run(
+            [sys.executable, str(tmp_path / "late.py")], capture_output=True, text=True,
+            timeout=300, check=True, env=environment,
+        ).stdout.split()
+        for _ in range(2)
+    ]  # fmt: skip
+    assert told == [["14", "True", "7", "2", "0", "0"], ["14", "False", "7", "2", "1", "1"]]
+
+
 def test_a_cache_that_cannot_be_kept_is_not_kept(tmp_path: Path) -> None:
     for name, text in (("kernels_of_a_test", MODULE), ("other", OTHER), ("constants", CONSTANTS)):
         (tmp_path / f"{name}.py").write_text(text)

@@ -48,6 +48,11 @@ _SETTINGS: Any = numba.config
 _MOVED = (AttributeError, ImportError, TypeError)
 """What is raised where a numba keeps its own at another place than 0.60 to 0.68 do: nothing is kept
 then, and kernels are compiled in every process."""
+_LATE_SYMBOLS = (
+    b"_numba_hashsecret", b"numba_parallel_for", b"do_scheduling", b"_sched", b"parallel_chunksize",
+    b"et_num_threads", b"get_thread_id",
+)  # fmt: skip
+"""In names of what numba tells the linker when it loads hashing and parallel loops, not before."""
 _SWITCHES = ("OPT", "BOUNDSCHECK", "DEBUGINFO_DEFAULT", "LOOP_VECTORIZE", "SLP_VECTORIZE")
 """Of numba's settings, those that change the code that is made."""
 
@@ -115,7 +120,6 @@ class ContentCache:
             return None
 
     def _loaded(self, sig: Any, target_context: Any) -> Any:
-        target_context.refresh()
         name = self._file_name(sig, target_context.codegen())
         for folder in cache_folders():
             path = folder / name
@@ -123,6 +127,7 @@ class ContentCache:
                 data = path.read_bytes()
                 if sha256(data[_DIGEST:]).digest() == data[:_DIGEST]:
                     _mark_used(path)
+                    _prepare(target_context, data)
                     from numba.core.compiler import CompileResult
 
                     return CompileResult._rebuild(target_context, *pickle.loads(data[_DIGEST:]))
@@ -150,6 +155,21 @@ class ContentCache:
         function = self._dispatcher.py_func
         key = kernel_key(self._dispatcher, sig, codegen.magic_tuple())
         return f"{function.__module__}.{function.__qualname__}-{key}.nbc"
+
+
+def _prepare(target_context: Any, data: bytes) -> None:
+    """Let the process have all that compiled code refers to.
+
+    Numba's implementations of Python and numpy are for compiling, and who compiles loads them: a
+    tenth of a run's start. Code that was compiled needs the run-time library, and, of the modules
+    that bring symbols of their own (``_LATE_SYMBOLS``), those that it names.
+    """
+    if any(symbol in data for symbol in _LATE_SYMBOLS):
+        target_context.refresh()
+        return
+    from numba.core.runtime.nrt import rtsys
+
+    rtsys.initialize(target_context)
 
 
 def kernel_key(dispatcher: Dispatcher, sig: Any = (), target: Any = ()) -> str:

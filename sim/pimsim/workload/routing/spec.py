@@ -11,7 +11,6 @@ from pimsim.workload.moe import Routing, UniformRouting
 from pimsim.workload.routing.file import RoutingTrace, is_routing_file, read_routing
 from pimsim.workload.routing.generators import TokenIdRouting, ZipfRouting
 from pimsim.workload.routing.replay import CapacityLimit, TraceRouting
-from pimsim.workload.routing.servers import import_routing
 from pimsim.workload.routing.shape import MoeShape
 
 __all__ = ["GENERATORS", "load_routing"]
@@ -58,6 +57,8 @@ def _routing(spec: str, shape: MoeShape, seed: int) -> Routing:
 def _trace(path: Path, shape: MoeShape) -> RoutingTrace:
     """A trace of ours, or what a server recorded, of this model."""
     if not is_routing_file(path):
+        from pimsim.workload.routing.servers import import_routing
+
         return import_routing([path], shape).trace
     trace = read_routing(path)
     for name in ("layers", "experts", "experts_per_token"):
