@@ -18,7 +18,7 @@ from pimsim.engine.records import OperatorRecord
 from pimsim.hardware.dram.phase_costs import PhaseCosts, phase_costs
 from pimsim.result.phase_variance import phase_variances
 from pimsim.result.scale import block_factors, extrapolate, model_blocks, student_t
-from pimsim.result.tables import throughput_words
+from pimsim.result.words import throughput_words
 
 MODEL = (("dense", 3), ("moe", 58))
 

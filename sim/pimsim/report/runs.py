@@ -22,9 +22,9 @@ from pimsim.report.run_charts import (
 from pimsim.result import store
 from pimsim.result.metrics import METRICS
 from pimsim.result.steps import STEP_COLUMNS, batch_words, step_cells
-from pimsim.result.tables import bottleneck, throughput_words, titled
+from pimsim.result.tables import bottleneck, titled
 from pimsim.result.types import Result
-from pimsim.result.words import unit_words
+from pimsim.result.words import throughput_words, unit_words
 
 __all__ = ["RunFolder", "read_run", "run_charts", "runs_page"]
 

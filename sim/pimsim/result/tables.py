@@ -13,7 +13,7 @@ from pimsim.result.compare import comparison_rows
 from pimsim.result.metrics import METRICS
 from pimsim.result.steps import batch_words, step_table
 from pimsim.result.types import Energy, Experts, KvCacheUse, Result, Utilisation
-from pimsim.result.words import cause_words, ordered_causes, unit_words
+from pimsim.result.words import cause_words, ordered_causes, throughput_words, unit_words
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -31,7 +31,6 @@ __all__ = [
     "result_view",
     "stage_table",
     "static_table",
-    "throughput_words",
     "titled",
     "utilisation_table",
 ]
@@ -146,32 +145,6 @@ def result_view(result: Result, operators: int = 12) -> Group:
         parts.append(static_table(result))
     parts += [Text(f"note: {warning}") for warning in result.warnings]
     return Group(*parts)
-
-
-def throughput_words(result: Result, digits: int | None = None) -> str:
-    """Tokens/s with what it is uncertain by, and by what.
-
-    Parameters
-    ----------
-    result
-        Of a run.
-    digits
-        Behind the point; None: as the metric is always shown.
-    """
-    metric = METRICS["tokens_per_s"]
-    text = metric.text(result.tokens_per_s, digits)
-    interval = result.tokens_per_s_interval
-    if interval is None or interval[0] >= interval[1]:
-        return text
-    low, high = (metric.number(end, digits) for end in interval)
-    why = []
-    if result.block_spread is not None:
-        why.append(f"blocks differ, their times by {result.block_spread:.1%}")
-    elif result.layers_simulated < result.layers_model:
-        why.append(f"{result.layers_simulated} of {result.layers_model} blocks simulated")
-    if result.fidelity.mode == "fast":
-        why.append("rates for commands")
-    return f"{text}, 95 % interval {low} to {high} ({'; '.join(why)})"
 
 
 def _throughput(result: Result) -> str:
