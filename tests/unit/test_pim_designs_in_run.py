@@ -27,6 +27,7 @@ from pimsim.simulate import observe, resolve
 HEADS, HEAD_DIM = 4, 128
 """Of the tiny card."""
 OWN = [name for name in preset_names("pim") if load_pim(name).config.controller is not None]
+MULTIPLYING = [name for name in OWN if "gemv" in load_pim(name).config.operations]
 ATTENDING = [name for name in OWN if "attention" in load_pim(name).config.operations]
 
 
@@ -86,6 +87,69 @@ def test_a_design_is_asked_for_attention_only_where_it_has_one(
         return
     with pytest.raises(InputError, match=rf"attention_placement 'pim': {pim} has no attention"):
         observed(pim, tiny_card, requests)
+
+
+@pytest.mark.parametrize("fidelity", ["command", "fast"])
+@pytest.mark.parametrize("pim", MULTIPLYING)
+def test_products_of_all_tokens_take_what_the_kernel_says(
+    pim: str, fidelity: str, tiny_card: Path, write_trace: Callable[[Sequence[int]], Path]
+) -> None:
+    design = load_pim(pim).config
+    outcome, result = observed(
+        pim, tiny_card, write_trace([40, 90]), "schedule.attention_placement=npu",
+        "schedule.product_placement=pim", f"fidelity={fidelity}",
+    )  # fmt: skip
+    shapes = {"qkv": (1536, 512), "proj": (512, 512), "fc1": (1024, 512), "fc2": (512, 1024)}
+    alone = {
+        name: run_stream(design, mapping_of(design, "gemv")(design, *shape, 2)).cycles
+        for name, shape in shapes.items()
+    }
+    side = side_of(outcome)
+    assert side.computing_cycles + side.command_cycles == 2 * sum(alone.values())
+    placed = {o.name for o in result.operators if o.unit == "pim"}
+    assert placed == set(shapes)
+    # nothing but keys and values and what the NPU's attention reads goes over the bus
+    assert outcome.recorder.bytes_moved["weight"] == 0
+    read = outcome.recorder.bytes_moved["pim_weight"]
+    assert read >= 2 * sum(2 * n * k for n, k in shapes.values())
+
+
+def test_auto_leaves_products_of_many_tokens_to_the_npu(
+    tiny_card: Path, write_trace: Callable[[Sequence[int]], Path]
+) -> None:
+    def on_pim(contexts: Sequence[int]) -> set[str]:
+        _, result = observed(
+            "aim", tiny_card, write_trace(contexts), "schedule.attention_placement=npu",
+            "schedule.product_placement=auto", "fidelity=fast",
+        )  # fmt: skip
+        return {o.name for o in result.operators if o.unit == "pim"}
+
+    assert on_pim([40]) == {"qkv", "proj", "fc1", "fc2"}
+    assert on_pim([40] * 64) == set()
+
+
+def test_products_that_do_not_fit_are_refused_or_left_to_the_npu(
+    tiny_card: Path, requests: Path
+) -> None:
+    small = "pim.capacities.input_buffer_bytes=512"  # 256 elements
+    common = ("schedule.attention_placement=npu", small)
+    with pytest.raises(InputError, match=r"'pim': qkv .* a vector of 512 elements; the input buf"):
+        observed("duplex", tiny_card, requests, *common, "schedule.product_placement=pim")
+    _, result = observed("duplex", tiny_card, requests, *common, "schedule.product_placement=auto")
+    assert not any(o.unit == "pim" for o in result.operators)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (["pim=attacc-bank"], "attacc-bank does attention, no gemv"),
+        (["pim=newton"], "newton, whose commands the memory's controller takes"),
+        (["pim=aim", "schedule.policy=serial"], "needs a schedule.policy that uses PIM"),
+    ],
+)
+def test_products_on_a_design_without_them_are_refused(overrides: list[str], said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        load_run("npu-pim", ["schedule.product_placement=pim", *overrides])
 
 
 def test_energy_and_bytes_are_those_of_the_commands(tiny_card: Path, requests: Path) -> None:

@@ -60,6 +60,10 @@ class ScheduleConfig(ConfigModel):
     attention_pim_tokens: int = Field(default=1, ge=1, le=1_000_000)
     """Most new tokens of a request whose attention runs on PIM, one token after the other; a
     request with more (a prompt, or a piece of it) attends on the NPU, in tiles."""
+    product_placement: Literal["npu", "pim", "auto"] = "npu"
+    """Where products of all tokens with the same weights run (QKV, projection, FFN, output layer):
+    ``pim``, as IANUS has it, or ``auto``, wherever the estimated time is less; of a PIM design with
+    a controller of its own that does ``gemv``."""
     expert_placement: Literal["npu", "pim", "by-tokens"] = "by-tokens"
     """Where the experts of a MoE run. ``by-tokens``: where ``policy`` uses PIM, those with few
     tokens there, the others on the NPU, the limit from the time of both (docs/moe.md)."""
@@ -274,6 +278,7 @@ class MachineConfig(ConfigModel):
             self.pim.check_beside(self.memory, "pim")
             if self.pim.controller is not None:
                 self._check_operations(self.pim)
+        self._check_products()
         if self.schedule.expert_placement == "pim" and not declared.uses_pim:
             raise ValueError(
                 "schedule.expert_placement 'pim' needs a schedule.policy that uses PIM: "
@@ -316,6 +321,28 @@ class MachineConfig(ConfigModel):
             raise ValueError(
                 f"schedule.expert_placement 'pim': {pim.name} does {does}; allowed with it: npu, "
                 "by-tokens"
+            )
+
+    def _check_products(self) -> None:
+        """Raises ``ValueError`` where products of all tokens are to be on a PIM without any."""
+        placement, pim = self.schedule.product_placement, self.pim
+        if placement == "npu":
+            return
+        key = f"schedule.product_placement {placement!r}"
+        if not self.schedule.declared.uses_pim or pim is None:
+            raise ValueError(
+                f"{key} needs a schedule.policy that uses PIM: {schedules_with_pim()}; allowed "
+                "without: npu"
+            )
+        if pim.controller is None:
+            raise ValueError(
+                f"{key}: {pim.name}, whose commands the memory's controller takes, does attention "
+                "and experts; allowed with it: npu"
+            )
+        if "gemv" not in pim.operations:
+            raise ValueError(
+                f"{key}: {pim.name} does {', '.join(pim.operations) or 'nothing'}, no gemv; "
+                "allowed with it: npu"
             )
 
     def _check_parts(self) -> None:

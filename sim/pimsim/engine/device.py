@@ -63,6 +63,18 @@ class Device:
         return self.config.memory if self.named_memory is None else self.named_memory
 
     @property
+    def products_on_pim(self) -> bool:
+        """Some products of all tokens run on PIM."""
+        takes = self.mapper.products
+        blocks = (
+            *(block for forward in self.passes for block in forward.blocks),
+            *(each.block for each in self.outside),
+        )
+        return takes is not None and any(
+            takes.takes(operator) for block in blocks for operator in block.operators
+        )
+
+    @property
     def design(self) -> PimDesignConfig | None:
         """The PIM design, where it has a controller of its own and does some of the work."""
         return own_design(self.config.pim, self.memory) if self.uses_pim else None
@@ -85,8 +97,10 @@ class Device:
     @property
     def uses_pim(self) -> bool:
         """Attention, or some experts, run on PIM."""
-        return any(kv.on_pim for kv in self.kv) or any(
-            placed.on_pim for part in self.experts for placed in part if placed is not None
+        return (
+            any(kv.on_pim for kv in self.kv)
+            or any(placed.on_pim for part in self.experts for placed in part if placed is not None)
+            or self.products_on_pim
         )
 
     @property

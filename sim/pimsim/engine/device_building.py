@@ -8,11 +8,13 @@ from functools import partial
 
 import numpy as np
 
+from pimsim.config.pim import own_design
 from pimsim.config.run import RunConfig
 from pimsim.engine.device import Device
 from pimsim.engine.rows_needed import DegreesError, check_rows
 from pimsim.hardware.dram.device_memory import device_memory
 from pimsim.hardware.energy.static import device_static, standby_w
+from pimsim.hardware.pim.operations import OperationRuns
 from pimsim.hardware.pim.programs import AttentionShape
 from pimsim.mapping.addresses import (
     AddressPlan,
@@ -26,6 +28,7 @@ from pimsim.mapping.attention_split import linear_layout
 from pimsim.mapping.block import BlockMapper
 from pimsim.mapping.expert_costs import ExpertCosts
 from pimsim.mapping.experts import ExpertEnergies, ExpertPlacement, place_by_tokens
+from pimsim.mapping.pim_products import PimProducts
 from pimsim.mapping.placement import (
     assign_channels,
     estimate_attention_cycles,
@@ -178,9 +181,17 @@ def _build(
     if any(each.shape is not None for each in kv) and not config.workload.beyond_banks:
         # before experts are placed, which takes long
         check_rows(addresses, batch, held, org.rows)
+    design = own_design(config.pim, named) if on_pim else None
+    products = None
+    if design is not None and schedule.product_placement != "npu":
+        products = PimProducts(
+            OperationRuns(design), ExpertCosts(config.npu, config.memory, None),
+            schedule.product_placement == "pim",
+        )  # fmt: skip
     mapper = BlockMapper(
         npu=config.npu, memory=config.memory, pim=config.pim, link=config.link, addresses=addresses,
         element_bytes=batch.dtype_bytes, kv_element_bytes=batch.kv_dtype_bytes,
+        products=products,
     )  # fmt: skip
     costs = None
     if config.pim is not None and placement == "by-tokens":

@@ -33,10 +33,11 @@ from pimsim.mapping.experts import (
 )
 from pimsim.mapping.operands import operands
 from pimsim.mapping.parts import block_parts
+from pimsim.mapping.pim_products import PimProducts
 from pimsim.mapping.product_tiles import product_tiles
 from pimsim.mapping.program import link_block
 from pimsim.mapping.scratchpad import gemm_sram_bytes
-from pimsim.mapping.tasks import WHOLE_BATCH, BlockProgram, GemmStep, NpuTask, PimTask
+from pimsim.mapping.tasks import WHOLE_BATCH, BlockProgram, GemmStep, NpuTask, PimTask, StreamTask
 from pimsim.mapping.vector import vector_work
 from pimsim.workload.operators import Block, CollectiveKind, ForwardPass, Operator, OperatorKind
 
@@ -56,6 +57,8 @@ class BlockMapper:
     addresses: AddressPlan
     element_bytes: int
     kv_element_bytes: int
+    products: PimProducts | None = None
+    """Products of all tokens that a PIM design does; None: the NPU does all."""
 
     @cached_property
     def attention(self) -> AttentionMapper:
@@ -70,19 +73,19 @@ class BlockMapper:
         layer = placed.layer
         block = forward.blocks[layer]
         parts = block_parts(block)
-        before = [
+        before: list[NpuTask | StreamTask] = [
             self.attention.append(o, forward, placed)
-            if o.kind is OperatorKind.KV_APPEND else self._npu(o, block, forward, layer)
+            if o.kind is OperatorKind.KV_APPEND else self._placed(o, block, forward, layer)
             for o in parts.before
         ]  # fmt: skip
         before = [
             self.attention.over_cache(task, o, forward.step, placed, self._in_dram(o))
-            if o.kv_read_bytes and task.steps else task
+            if o.kv_read_bytes and isinstance(task, NpuTask) and task.steps else task
             for task, o in zip(before, parts.before, strict=True)
         ]  # fmt: skip
         attention = tuple(self.attention.tasks(parts.attention, block, forward, placed))
-        after = [self._npu(o, block, forward, layer) for o in parts.after]
-        late: list[NpuTask] = []
+        after = [self._placed(o, block, forward, layer) for o in parts.after]
+        late: list[NpuTask | StreamTask] = []
         experts: list[PimTask] = []
         inputs: NpuTask | None = None
         read: set[str] = set()
@@ -98,7 +101,7 @@ class BlockMapper:
             for o in parts.late:
                 own = (
                     self._own_experts(o, layer, placed.experts)
-                    if o.name in routed else self._npu(o, block, forward, layer)
+                    if o.name in routed else self._placed(o, block, forward, layer)
                 )  # fmt: skip
                 late += [] if own is None else [own]
         groups = BlockProgram(tuple(before), attention, tuple(after), tuple(late), tuple(experts))
@@ -111,10 +114,18 @@ class BlockMapper:
         """Tasks of what is no decoder block, the one of this ``number``; its weights lie behind
         those of the blocks."""
         at = forward.layers + number
-        tasks = tuple(self._npu(o, block, forward, at) for o in block.operators)
+        tasks = tuple(self._placed(o, block, forward, at) for o in block.operators)
         return link_block(BlockProgram(tasks, (), ()), block, WHOLE_BATCH, at)
 
     # the NPU side -----------------------------------------------------------------------------
+    def _placed(
+        self, operator: Operator, block: Block, forward: ForwardPass, layer: int
+    ) -> NpuTask | StreamTask:
+        """On the NPU, or a product of all tokens on a PIM design that takes it."""
+        if self.products is not None and self.products.takes(operator):
+            return self.products.task(operator, layer)
+        return self._npu(operator, block, forward, layer)
+
     def _npu(self, operator: Operator, block: Block, forward: ForwardPass, layer: int) -> NpuTask:
         if operator.kind in _GEMMS and operator.m:
             return self.gemm_task(operator, layer)

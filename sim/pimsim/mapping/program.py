@@ -21,7 +21,9 @@ from pimsim.workload.operators import Block, OperatorKind
 
 __all__ = ["AnyTask", "Program", "link_block"]
 
-Kept = TypeVar("Kept", NpuTask, PimTask, StreamTask, PimTask | StreamTask, AnyTask)
+Kept = TypeVar(
+    "Kept", NpuTask, PimTask, StreamTask, PimTask | StreamTask, NpuTask | StreamTask, AnyTask
+)
 
 
 def link_block(

@@ -185,12 +185,12 @@ AnyTask = PimTask | NpuTask | StreamTask
 class BlockProgram:
     """One decoder block for one (sub-)batch, each group in an order that its edges allow."""
 
-    before: tuple[NpuTask, ...]
+    before: tuple[NpuTask | StreamTask, ...]
     """Up to what attention needs: norm, QKV, rope, KV append."""
     attention: tuple[AnyTask, ...]
-    after: tuple[NpuTask, ...]
+    after: tuple[NpuTask | StreamTask, ...]
     """From the projection on, what needs no expert: all to the block's end where it has none."""
-    late: tuple[NpuTask, ...] = ()
+    late: tuple[NpuTask | StreamTask, ...] = ()
     """The NPU's experts, and what needs any expert."""
     experts: tuple[PimTask | StreamTask, ...] = ()
     """Experts on PIM: they wait for their inputs, and what combines experts waits for them."""

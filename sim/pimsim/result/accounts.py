@@ -335,11 +335,14 @@ def _needed(outcome: Outcome, works: Sequence[_Work]) -> dict[str, int]:
     in the banks."""
     needed = {"weight": 0, "kv": 0, "pim_kv": 0}
     on_pim = biases = 0
+    products = outcome.device.mapper.products
     whole_biases = operands(outcome.device.config.npu.operand_layout).whole_biases
     element_bytes = outcome.device.whole.dtype_bytes
     for work in works:
         operator, experts = work.operator, work.experts
-        if operator.kind in _GEMM:
+        if products is not None and products.takes(operator):
+            on_pim += products.weight_bytes(operator)
+        elif operator.kind in _GEMM:
             in_banks, _ = _pim_share(operator, experts)
             beside = _biases_of_pim(operator, experts)
             needed["weight"] += operator.weight_bytes - in_banks - beside
@@ -369,6 +372,7 @@ def run_facts(outcome: Outcome, counts: DramCounts) -> RunFacts:
     needed["kv_written"] = sum(each.written for each in writes)
     moved["over_bus"], moved["kv_written"] = counts.rd * burst_bytes, counts.wr * burst_bytes
     macs = {"npu": 0}
+    products = outcome.device.mapper.products
     done = {"npu": recorder.macs["npu"]}
     if system.pim is not None:
         macs["pim"] = 0
@@ -377,7 +381,9 @@ def run_facts(outcome: Outcome, counts: DramCounts) -> RunFacts:
         macs["pim"], done["pim"] = 0, recorder.stream_macs
     for work in works:
         operator, experts = work.operator, work.experts
-        if operator.kind in _GEMM:
+        if products is not None and products.takes(operator):
+            macs["pim"] += operator.flops // 2
+        elif operator.kind in _GEMM:
             _, on_banks = _pim_share(operator, experts)
             macs["npu"] += operator.flops // 2 - on_banks
             if on_banks:
@@ -407,8 +413,11 @@ def _operand_bytes(outcome: Outcome, works: Sequence[_Work]) -> int:
     """Bytes of both operands of every product on the arrays, each once."""
     width = outcome.device.whole.dtype_bytes
     elements = 0
+    products = outcome.device.mapper.products
     for work in works:
         operator, experts = work.operator, work.experts
+        if products is not None and products.takes(operator):
+            continue
         if operator.kind is OperatorKind.EXPERT_GEMM:
             on_npu = operator.expert_tokens
             if experts is not None:

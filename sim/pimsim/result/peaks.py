@@ -83,7 +83,7 @@ def pim_element_bytes(device: Device) -> dict[str, int]:
     if any(kv.on_pim for kv in device.kv):
         found["kv"] = device.whole.kv_dtype_bytes
     placed = (each for part in device.experts for each in part if each is not None)
-    if any(each.on_pim for each in placed):
+    if any(each.on_pim for each in placed) or device.products_on_pim:
         found["weight"] = device.whole.dtype_bytes
     return found
 
