@@ -30,6 +30,7 @@ from pimsim.result.service_rows import StepsFile, write_requests
 from pimsim.result.service_state import go_on, write_state
 from pimsim.result.service_types import NO_ENERGY, ServiceEnergy, ServiceOrigin
 from pimsim.result.store import check_writable, write_folder
+from pimsim.service_pools import decode_pool, given_step_time
 from pimsim.serving.ending import Speculation
 from pimsim.serving.routers import load_router
 from pimsim.serving.schedulers import load_scheduler
@@ -38,8 +39,6 @@ from pimsim.serving.state import state_of
 from pimsim.serving.step_log import StepLog
 from pimsim.serving.step_times import StepTime
 from pimsim.serving.step_times.interpolated import MOST_FINENESS, Interpolated
-from pimsim.serving.step_times.linear import Linear
-from pimsim.serving.step_times.profile import load_profile
 from pimsim.serving.step_times.simulated import Simulated
 from pimsim.workload.batch import model_hashes
 from pimsim.workload.cards import load_card
@@ -368,6 +367,8 @@ def _fleet(config: ServiceConfig, step_time: StepTime, blocks: int) -> Fleet:
         config.replicas.count, config.replicas.stages,
         Speculation() if guesses is None
         else Speculation(guesses.drafts, guesses.accept, config.seed),
+        None if config.decode is None
+        else decode_pool(config.decode, config.replicas.count, step_time),
     )  # fmt: skip
 
 
@@ -414,10 +415,7 @@ def _step_time(
             return Interpolated(machine, config.steps.samples, config.seed, fineness, known)
         return Simulated(machine)
     assert given is not None
-    if given.linear is not None:
-        return Linear(**given.linear.model_dump())
-    assert given.profile is not None
-    return load_profile(given.profile.folder, given.profile.layers)
+    return given_step_time(given)
 
 
 def _blocks(config: ServiceConfig, machine: StepCosts | None) -> int:
@@ -448,6 +446,10 @@ def _inputs(config: ServiceConfig, loaded: LoadedTraffic) -> dict[str, str]:
     if config.step_time is not None and config.step_time.profile is not None:
         folder = given_path(config.step_time.profile.folder)
         found["profile"] = folder_sha256(folder, (".csv",))
+    if config.decode is not None and config.decode.step_time is not None:
+        profile = config.decode.step_time.profile
+        if profile is not None:
+            found["decode_profile"] = folder_sha256(given_path(profile.folder), (".csv",))
     return found
 
 

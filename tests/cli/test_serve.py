@@ -167,6 +167,17 @@ REFUSED = {
     "whole prompt": (
         "0,300,1\n", ["scheduler.chunked_prefill=false"], "a prompt of 300 tokens never fits a step"
     ),
+    "nothing to send": ("0,1,1\n", ["decode={token_bytes: 3B}"], "links and token_bytes: both or"),
+    "unreachable": (
+        "0,1,1\n",
+        ["decode={token_bytes: 1kB, links: {topology: given, links: [0>1], bandwidth_gb_per_s: 1, "
+         "latency_ns: 1}}"],
+        "device 1 cannot reach device 0",
+    ),
+    "no pool": (
+        "0,1,1\n", ["scheduler.name=static", "decode={count: 2}"],
+        "decode: scheduler static goes on with no request",
+    ),
     "no step time": ("0,1,1\n", ["step_time.linear=null"], "either linear or profile"),
     "no profile": (
         "0,1,1\n",

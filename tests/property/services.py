@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
 
 from pimsim.config.plugins import module_names
 from pimsim.serving.ending import Speculation
+from pimsim.serving.pools import DecodePool, Links
 from pimsim.serving.routers import load_router
 from pimsim.serving.schedulers import Batch, Scheduler, load_scheduler
 from pimsim.serving.service import Fleet, Service
@@ -25,6 +27,7 @@ SETTINGS: dict[str, Any] = {
 }  # fmt: skip
 """Of whichever scheduler has such a key."""
 PS_PER_US = 10**6
+STEP = Linear(1000, 20, 40)
 
 
 def traffic(seed: int, count: int = 40, gap_us: int = 20_000) -> Traffic:
@@ -43,9 +46,21 @@ def traffic(seed: int, count: int = 40, gap_us: int = 20_000) -> Traffic:
     )  # fmt: skip
 
 
+def second_pool(
+    first: int = 1, count: int = 1, bytes_per_ps: Fraction | None = None, latency_ps: int = 0,
+    token_bytes: int = 1000, hops: int = 1, router: str = "least_outstanding", stages: int = 1,
+    step_time: Linear = STEP,
+) -> DecodePool:  # fmt: skip
+    """Replicas that decode, with a link, or a chain of them, from each of the ``first`` others."""
+    pairs = [(one, first + other) for one in range(first) for other in range(count)]
+    paths = {pair: tuple(hops * at + hop for hop in range(hops)) for at, pair in enumerate(pairs)}
+    links = Links(paths, hops * len(pairs), bytes_per_ps, latency_ps)
+    return DecodePool(step_time, load_router(router), count, stages, links, token_bytes)
+
+
 def fleet(
     name: str, blocks: int = 100, replicas: int = 1, stages: int = 1, drafts: int = 0,
-    router: str = "round_robin", **settings: Any,
+    router: str = "round_robin", decode: DecodePool | None = None, **settings: Any,
 ) -> Fleet:  # fmt: skip
     """A fleet under the scheduler ``name``, with blocks of four tokens where it allows that."""
     kind = load_scheduler(name)
@@ -53,8 +68,8 @@ def fleet(
     own = {key: value for key, value in given.items() if key in kind.Settings.model_fields}
     size = 1 if "lightllm" in name else 4
     return Fleet(
-        kind, kind.Settings(name=name, **own), Linear(1000, 20, 40), blocks * 4 // size, size,
-        load_router(router), replicas, stages, Speculation(drafts, "mix"),
+        kind, kind.Settings(name=name, **own), STEP, blocks * 4 // size, size,
+        load_router(router), replicas, stages, Speculation(drafts, "mix"), decode,
     )  # fmt: skip
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import io
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
 import pytest
-from tests.property.services import SCHEDULERS, fleet, traffic
+from tests.property.services import SCHEDULERS, fleet, second_pool, traffic
 
 from pimsim.config.errors import InputError
 from pimsim.serving.routers.round_robin import RoundRobin
@@ -24,6 +25,11 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "blocks": 70, "prefix_caching": True, "router": "prefix_aware", "replicas": 2,
     },
     "vllm replicas": {"blocks": 70, "replicas": 3, "stages": 2},
+    "vllm pools": {
+        "blocks": 70, "replicas": 2,
+        "decode": second_pool(2, 2, Fraction(1, 10_000), 10**7, hops=2, stages=2),
+    },
+    "sarathi pools": {"blocks": 90, "decode": second_pool(router="round_robin")},
     "sarathi stages": {"blocks": 90, "stages": 2, "replicas": 2, "router": "lor"},
 }  # fmt: skip
 

@@ -126,17 +126,14 @@ def _as_tuple(value: object) -> object:
     return tuple(value) if isinstance(value, list) else value
 
 
-class LevelConfig(ConfigModel):
-    """Links of devices that are a group, all alike."""
+class LinksConfig(ConfigModel):
+    """Links of devices, all alike."""
 
     bandwidth_gb_per_s: float = Field(ge=0.001, le=1e6)
     """Of a device's link in one direction, GB/s (10^9 bytes)."""
     latency_ns: float = Field(ge=0, le=1e9)
     """Of each link that a message goes over; in a ring an all-reduce over p devices has 2 (p - 1)
     of them, an all-gather p - 1, a transfer one."""
-    collectives: Annotated[str, ModuleName("collective")] = "ring"
-    """What devices send one another to sum and to gather: in a ``ring``, ``direct`` to each other
-    one, by ``halving_doubling``, or as a module of that name does."""
     topology: Annotated[str, ModuleName("topology")] = "ring"
     """Which links there are: a ``ring``, to a ``switch`` that stores each message and sends it on,
     ``fully_connected``, or those of ``links`` (``given``)."""
@@ -169,6 +166,14 @@ class LevelConfig(ConfigModel):
                     f"links: found {text!r}; allowed: two nodes, 0-1 (a link each way) or 0>1"
                 )
         return self
+
+
+class LevelConfig(LinksConfig):
+    """Links of devices that are a group, all alike."""
+
+    collectives: Annotated[str, ModuleName("collective")] = "ring"
+    """What devices send one another to sum and to gather: in a ``ring``, ``direct`` to each other
+    one, by ``halving_doubling``, or as a module of that name does."""
 
 
 class OuterLinkConfig(LevelConfig):

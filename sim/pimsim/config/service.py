@@ -8,15 +8,14 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from pimsim.config.base import ConfigModel
 from pimsim.config.plugins import ModuleName
-from pimsim.config.run import MachineConfig
+from pimsim.config.run import LinksConfig, MachineConfig
 from pimsim.config.traffic import RequestsConfig
-from pimsim.config.units import Picoseconds, Share
+from pimsim.config.units import Bytes, Picoseconds, Share
 
 __all__ = [
-    "MOST_BLOCKS", "MOST_RUNNING", "MOST_TOKENS", "CacheConfig", "LinearConfig", "ProfileConfig",
-    "ReplicasConfig",
-    "SchedulerSettings", "ServiceConfig", "SloConfig", "SpeculationConfig", "StepTimeConfig",
-    "StepsConfig",
+    "MOST_BLOCKS", "MOST_RUNNING", "MOST_TOKENS", "CacheConfig", "DecodePoolConfig",
+    "LinearConfig", "PoolLinksConfig", "ProfileConfig", "ReplicasConfig", "SchedulerSettings",
+    "ServiceConfig", "SloConfig", "SpeculationConfig", "StepTimeConfig", "StepsConfig",
 ]  # fmt: skip
 
 MOST_RUNNING = 65_536
@@ -125,6 +124,39 @@ def _accept(value: object) -> object:
     return value
 
 
+class PoolLinksConfig(LinksConfig):
+    """Links over which keys and values go: of replicas that feed prompts, from 0 on, then of those
+    that decode. A link carries one message after the other."""
+
+    topology: Annotated[str, ModuleName("topology")] = "fully_connected"
+    """Which links there are: of each replica to each other one (``fully_connected``), a ``ring``,
+    to a ``switch`` that stores each message and sends it on, or those of ``links`` (``given``)."""
+
+
+class DecodePoolConfig(ConfigModel):
+    """Replicas that make all tokens but the first; those of ``replicas`` then feed prompts alone.
+    Scheduler and cache are alike."""
+
+    count: int = Field(default=1, ge=1, le=10_000)
+    """How many."""
+    router: Annotated[str, ModuleName("router")] = "least_outstanding"
+    """Which one a request goes on in, as ``replicas.router``."""
+    stages: int = Field(default=1, ge=1, le=1024)
+    """Of each one's pipeline."""
+    step_time: StepTimeConfig | None = None
+    """What a step takes there; null: as in the others."""
+    token_bytes: Bytes = Field(default=0, ge=0, le=2**30)
+    """Keys and values of a token, over all layers."""
+    links: PoolLinksConfig | None = None
+    """Over which they go; null: they are there at once."""
+
+    @model_validator(mode="after")
+    def _something_to_send(self) -> DecodePoolConfig:
+        if (self.links is None) != (self.token_bytes == 0):
+            raise ValueError("links and token_bytes: both or none of them")
+        return self
+
+
 class SpeculationConfig(ConfigModel):
     """Guessed tokens that the next step verifies."""
 
@@ -174,6 +206,8 @@ class ServiceConfig(ConfigModel):
     ``chunk``, ``steps``) the service asks itself."""
     steps: StepsConfig = StepsConfig()
     replicas: ReplicasConfig = ReplicasConfig()
+    decode: DecodePoolConfig | None = None
+    """A pool of its own for all tokens but the first; null: each replica makes all."""
     speculation: SpeculationConfig | None = None
     slo: SloConfig = SloConfig()
     seed: int = Field(default=0, ge=0, le=2**63 - 1)
@@ -196,6 +230,8 @@ class ServiceConfig(ConfigModel):
                 raise ValueError("cache.blocks is missing; without a machine nothing else says it")
             if self.steps != StepsConfig():
                 raise ValueError("steps are those of a machine, which this service has not")
+        elif self.decode is not None:
+            raise ValueError("decode needs step_time: a machine's steps are those of one pool")
         elif self.model is not None:
             raise ValueError("model is machine.workload.model where the service has a machine")
         elif not self.interpolated and self.steps.max_error is not None:
@@ -210,10 +246,11 @@ class ServiceConfig(ConfigModel):
     def _not_too_many_blocks(self) -> ServiceConfig:
         if self.cache.blocks is None:
             return self
-        blocks = self.cache.blocks * self.replicas.count
+        count = self.replicas.count + (0 if self.decode is None else self.decode.count)
+        blocks = self.cache.blocks * count
         if blocks > _MOST_BLOCKS_OF_ALL:
             raise ValueError(
-                f"cache.blocks: {self.cache.blocks:,} of {self.replicas.count:,} replicas are "
+                f"cache.blocks: {self.cache.blocks:,} of {count:,} replicas are "
                 f"{blocks:,}, more than {_MOST_BLOCKS_OF_ALL:,} in all"
             )
         return self

@@ -24,7 +24,10 @@ ResolvedService = Resolved[ServiceConfig]
 
 _LAYOUT = Layout(
     "service", {"machine": layout_of("hardware")},
-    (("requests", "file"), ("model",), ("step_time", "profile", "folder")),
+    (
+        ("requests", "file"), ("model",), ("step_time", "profile", "folder"),
+        ("decode", "step_time", "profile", "folder"),
+    ),
 )  # fmt: skip
 CHOICES = (
     (("scheduler", "name"), "scheduler", lambda module: module.SCHEDULER.Settings),

@@ -13,6 +13,7 @@ from pimsim.result.service_types import (
     NO_ENERGY,
     VERSION,
     Goodput,
+    LinkUse,
     OverTime,
     ServiceEnergy,
     ServiceFigures,
@@ -138,6 +139,9 @@ def build_service_result(
                     asked["first_scheduled_ps"] != NONE
                 ]
             ),
+            "handover": _spread(
+                (asked["kv_arrived_ps"] - asked["first_token_ps"])[asked["kv_arrived_ps"] != NONE]
+            ),
         },
         "tpot_is": "(finish - first token) / (output - 1), of requests of more than one token",
         "slo": {
@@ -171,6 +175,7 @@ def build_service_result(
             "verifications": int(asked["verifications"].sum()),
             "accepted": int(asked["accepted"].sum()), "rejected": int(asked["rejected"].sum()),
         },
+        "links": _link_use(service),
         "over_time": _over_time(service, log),
         **energy,
         **origin,
@@ -235,6 +240,18 @@ def _in_seconds(*times_ps: Any) -> Spread:
         None if value is None or value != value else float(value) / _PS_PER_S for value in times_ps
     )
     return {"mean": mean, "p50": p50, "p90": p90, "p99": p99, "max": most}
+
+
+def _link_use(service: Service) -> LinkUse | None:
+    moves = service.handover
+    if moves is None:
+        return None
+    busy = max(moves.busy_ps, default=0)
+    return {
+        "bytes": moves.sent_bytes, "links": len(moves.busy_ps),
+        # a message that is booked beyond now has not kept its link for all of it
+        "busy": min(busy / service.now_ps, 1.0) if service.now_ps else 0.0,
+    }  # fmt: skip
 
 
 def _gaps(service: Service) -> Spread:

@@ -16,7 +16,7 @@ _PS_PER_S = 10**12
 _TIMES = {
     "arrival_s": "arrival_ps",
     "first_scheduled_s": "first_scheduled_ps", "first_token_s": "first_token_ps",
-    "finish_s": "finish_ps",
+    "finish_s": "finish_ps", "kv_sent_s": "kv_sent_ps", "kv_arrived_s": "kv_arrived_ps",
 }  # fmt: skip
 
 
@@ -27,7 +27,8 @@ def request_columns(requests: Records) -> dict[str, Any]:
     longest time between two of its tokens.
     """
     found: dict[str, Any] = {
-        name: requests[name] for name in ("id", "prompt", "output", "priority", "replica")
+        name: requests[name]
+        for name in ("id", "prompt", "output", "priority", "replica", "prefill_replica")
     }
     for column, field in _TIMES.items():
         times = requests[field] / _PS_PER_S
@@ -40,7 +41,8 @@ def request_columns(requests: Records) -> dict[str, Any]:
     found["e2e_s"] = found["finish_s"] - found["arrival_s"]
     found["longest_gap_s"] = requests["longest_gap_ps"] / _PS_PER_S
     for name in (
-        "arrival_ps", "first_scheduled_ps", "first_token_ps", "finish_ps", "first_scheduled_step",
+        "arrival_ps", "first_scheduled_ps", "first_token_ps", "kv_sent_ps",
+        "kv_arrived_ps", "finish_ps", "first_scheduled_step",
         "first_token_step", "finish_step", "preemptions", "cached", "recomputed", "verifications",
         "accepted", "rejected",
     ):  # fmt: skip

@@ -7,8 +7,8 @@ from typing import Any, Final, Literal
 from typing_extensions import TypedDict
 
 __all__ = [
-    "NO_ENERGY", "VERSION", "Asked", "Cache", "Drafts", "Goodput", "Latency", "OverTime", "Queue",
-    "ServiceEnergy", "ServiceFigures", "ServiceOrigin", "Spread", "Steps",
+    "NO_ENERGY", "VERSION", "Asked", "Cache", "Drafts", "Goodput", "Latency", "LinkUse",
+    "OverTime", "Queue", "ServiceEnergy", "ServiceFigures", "ServiceOrigin", "Spread", "Steps",
 ]  # fmt: skip
 
 VERSION: Final = 1
@@ -51,6 +51,8 @@ class Latency(TypedDict):
     """Arrival to last token."""
     queue: Spread
     """Arrival to the start of the first step."""
+    handover: Spread
+    """First token to the arrival of the last byte of keys and values in the other pool."""
 
 
 class Goodput(TypedDict):
@@ -116,6 +118,17 @@ class Drafts(TypedDict):
     accepted: int
     rejected: int
     """Fed for nothing."""
+
+
+class LinkUse(TypedDict):
+    """Keys and values between two pools of replicas."""
+
+    bytes: int
+    """Sent, those under way included."""
+    links: int
+    """That any of them may go over."""
+    busy: float
+    """Of the time, the busiest link."""
 
 
 class OverTime(TypedDict):
@@ -197,4 +210,6 @@ class ServiceFigures(ServiceOrigin, ServiceEnergy):
     kv: Cache
     steps: Steps
     drafts: Drafts
+    links: LinkUse | None
+    """Null: each replica makes all tokens."""
     over_time: OverTime

@@ -16,6 +16,7 @@ def service_lines(result: ServiceResult) -> dict[str, str]:
     """Lines of the table, by what they say."""
     all_figures = result.to_dict()
     asked, kv, steps = all_figures["requests"], all_figures["kv"], all_figures["steps"]
+    links = all_figures["links"]
     latency, good = all_figures["latency_s"], all_figures["goodput"]
     verdict, rate = result.verdict, METRICS["tokens_per_s"]
     return {
@@ -28,6 +29,7 @@ def service_lines(result: ServiceResult) -> dict[str, str]:
         "TTFT": _times(latency["ttft"]),
         "TPOT": _times(latency["tpot"]),
         "gap": _times(latency["itl"]),
+        "handover": _times(latency["handover"]),
         "latency": _times(latency["e2e"]),
         "SLO": ", ".join(f"{key} {_time(value)}" for key, value in all_figures["slo"].items()),
         "goodput": ""
@@ -41,6 +43,10 @@ def service_lines(result: ServiceResult) -> dict[str, str]:
         "prefix hits": f"{kv['prefix_hits']:.1%} of the prompts' tokens"
         if kv["cached_tokens"]
         else "",
+        "links": ""
+        if links is None
+        else f"{links['bytes'] / 1e9:,.3f} GB over {links['links']:,} links, the busiest "
+        f"{links['busy']:.1%} of the time",
         "drafts": _drafts(all_figures["drafts"]),
         "load": "" if verdict is None else verdict.words,
         "step times": _fidelity(all_figures["fidelity"]),

@@ -21,7 +21,7 @@ from pimsim.serving.records import LIST, NONE, Records
 
 __all__ = [
     "BlockCache", "blocks_of", "find_shared", "grow", "hold_shared", "idle_among", "offer",
-    "release",
+    "release", "release_slot",
 ]  # fmt: skip
 
 _BLOCK = np.dtype(
@@ -150,16 +150,22 @@ def grow(
 
 
 @njit(cache=True)
-def release(pool: Any, blocks: Any, table: Any, slots: Any, request: Any) -> None:
-    """Take all blocks of ``request`` back, the last one first; their content stays to be found."""
-    for at in range(request.blocks - 1, -1, -1):
-        block = table[request.slot, at]
+def release_slot(pool: Any, blocks: Any, table: Any, slots: Any, slot: int, count: int) -> None:
+    """Take ``count`` blocks of a row of the table back, the last one first, and the row."""
+    for at in range(count - 1, -1, -1):
+        block = table[slot, at]
         blocks[block].holders -= 1
         if blocks[block].holders == 0:
             append(blocks, pool.free, block)
-    if request.slot != NONE:
-        slots[pool.slots] = request.slot
+    if slot != NONE:
+        slots[pool.slots] = slot
         pool.slots += 1
+
+
+@njit(cache=True)
+def release(pool: Any, blocks: Any, table: Any, slots: Any, request: Any) -> None:
+    """Take all blocks of ``request`` back, the last one first; their content stays to be found."""
+    release_slot(pool, blocks, table, slots, request.slot, request.blocks)
     request.slot = NONE
     request.blocks = 0
     request.offered = 0

@@ -76,13 +76,14 @@ def accepted_drafts(rules: Any, number: int, verification: int, drafts: int) -> 
 @njit(cache=True)
 def end_step(
     requests: Any, lists: Any, pool: Any, blocks: Any, table: Any, slots: Any, entries: Any,
-    step: Any, finished: Any, speculation: Any, gaps: Any, keeps_running: bool,
+    step: Any, finished: Any, speculation: Any, gaps: Any, keeps_running: bool, hands_over: bool,
 ) -> None:  # fmt: skip
     """Carry out the end of a step.
 
     A request all of whose known tokens have been fed makes one more, and one for each draft that is
     accepted; what goes beyond its output is dropped. ``finished`` takes the rows of those that end,
-    ``gaps`` the times between tokens.
+    and, where ``hands_over``, of those that have their first token, which keep their blocks;
+    ``gaps`` takes the times between tokens.
     """
     sums = step[0]
     now_ps, number = sums.end_ps, sums.number
@@ -123,6 +124,11 @@ def end_step(
             request.finish_ps = now_ps
             request.finish_step = number
             release(pool[0], blocks, table, slots, request)
+            if keeps_running:
+                remove(requests, lists[RUNNING], entry.request)
+            finished[sums.finished] = entry.request
+            sums.finished += 1
+        elif hands_over:
             if keeps_running:
                 remove(requests, lists[RUNNING], entry.request)
             finished[sums.finished] = entry.request

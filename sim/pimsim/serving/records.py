@@ -50,6 +50,9 @@ REQUEST = np.dtype(
         ("offered", _WHOLE),  # of its blocks, those at its start that others may share
         # what is said of it
         ("replica", _WHOLE),
+        ("prefill_replica", _WHOLE),  # where its prompt was fed, if not there
+        ("kv_sent_ps", _WHOLE),  # when its keys and values began to leave that one
+        ("kv_arrived_ps", _WHOLE),  # when the last of them had come
         ("first_scheduled_step", _WHOLE),
         ("first_token_step", _WHOLE),
         ("finish_ps", _WHOLE),

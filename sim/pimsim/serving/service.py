@@ -19,7 +19,9 @@ from pimsim.config.errors import InputError
 from pimsim.serving.blocks import BlockCache
 from pimsim.serving.ending import Speculation
 from pimsim.serving.gaps import new_gaps
+from pimsim.serving.pools import DecodePool, Handover
 from pimsim.serving.records import NONE, REQUEST, WAITING, Records
+from pimsim.serving.replica import Replica
 from pimsim.serving.routers import Router
 from pimsim.serving.schedulers import Batch, Demand, Scheduler
 from pimsim.serving.step_times import StepTime
@@ -44,6 +46,8 @@ class Fleet:
     stages: int = 1
     """Of each replica's pipeline."""
     speculation: Speculation = field(default_factory=Speculation)
+    decode: DecodePool | None = None
+    """Further replicas, which make all tokens but the first; None: each replica makes all."""
 
 
 class Watcher(Protocol):
@@ -51,18 +55,6 @@ class Watcher(Protocol):
 
     def made(self, replica: int, batch: Batch, scheduler: Scheduler) -> None:
         """A step was made, and its end is known."""
-
-
-class _Replica:
-    """A scheduler and the stages behind it."""
-
-    def __init__(self, number: int, scheduler: Scheduler, stages: int) -> None:
-        self.number = number
-        self.scheduler = scheduler
-        self.free_ps = [0] * stages
-        """When each stage has done what it was given."""
-        self.under_way = 0
-        self.steps = 0
 
 
 def request_records(traffic: Traffic, prefixes: PrefixBlocks | None = None) -> Records:
@@ -78,7 +70,7 @@ def request_records(traffic: Traffic, prefixes: PrefixBlocks | None = None) -> R
     for name in (
         "entry", "replica", "next", "previous", "slot", "first_scheduled_ps",
         "first_scheduled_step", "first_token_ps", "first_token_step", "finish_ps", "finish_step",
-        "last_token_ps",
+        "last_token_ps", "prefill_replica", "kv_sent_ps", "kv_arrived_ps",
     ):  # fmt: skip
         found[name] = NONE
     return found
@@ -118,9 +110,12 @@ class Service:
         self.now_ps = 0
         self.arrived = 0
         self.finished = 0
-        self.replicas = [self._replica(number) for number in range(fleet.replicas)]
+        self.replicas = [
+            self._replica(number, fleet.stages, fleet.step_time) for number in range(fleet.replicas)
+        ]
         self.router = fleet.router([one.scheduler for one in self.replicas])
-        self.ends: list[tuple[int, int, _Replica, Batch]] = []
+        self.handover = None if fleet.decode is None else self._second_pool(fleet.decode)
+        self.ends: list[tuple[int, int, Replica, Batch]] = []
         """Steps under way: when each ends, which one it is of all, where it is."""
         self.arrivals: list[tuple[int, int]] = [
             (int(self.requests["arrival_ps"][row]), row)
@@ -133,24 +128,46 @@ class Service:
         self.made = 0
         """Steps."""
 
-    def _replica(self, number: int) -> _Replica:
+    def _second_pool(self, pool: DecodePool) -> Handover:
+        first = len(self.replicas)
+        for replica in self.replicas:
+            replica.scheduler.hands_over = True
+        self.replicas += [
+            self._replica(first + number, pool.stages, pool.step_time)
+            for number in range(pool.replicas)
+        ]
+        router = pool.router([one.scheduler for one in self.replicas[first:]])
+        return Handover(pool, self.requests, self.replicas, router, first)
+
+    def _replica(self, number: int, stages: int, step_time: StepTime) -> Replica:
         fleet, traffic = self.fleet, self.traffic
         kind, settings = fleet.scheduler, fleet.settings
         most = int(_most_tokens(traffic, fleet).max())
         cache = BlockCache.of(
             fleet.blocks - kind.null_blocks, fleet.block_tokens,
-            kind.most_running(settings, fleet.stages),
+            kind.most_running(settings, stages),
             kind.blocks_held(settings, most, fleet.block_tokens),
             0 if self._prefixes is None else self._prefixes.contents,
         )  # fmt: skip
         prefix = np.zeros(0, dtype=np.int32) if self._prefixes is None else self._prefixes.numbers
-        scheduler = kind(settings, self.requests, prefix, cache, fleet.stages, fleet.speculation)
-        return _Replica(number, scheduler, fleet.stages)
+        scheduler = kind(settings, self.requests, prefix, cache, stages, fleet.speculation)
+        return Replica(number, scheduler, stages, step_time)
 
     @property
     def done(self) -> bool:
         """Whether nothing is left to happen."""
-        return not self.ends and not self.arrivals
+        moved = self.handover is None or self.handover.done
+        return not self.ends and not self.arrivals and moved
+
+    @property
+    def _next_ps(self) -> int | None:
+        """When the next thing happens; None: nothing does."""
+        times = [self.ends[0][0]] if self.ends else []
+        if self.arrivals:
+            times.append(self.arrivals[0][0])
+        if self.handover is not None and self.handover.next_ps is not None:
+            times.append(self.handover.next_ps)
+        return min(times, default=None)
 
     def run(
         self, watchers: Sequence[Watcher] = (), until_ps: int | None = None,
@@ -162,11 +179,7 @@ class Service:
         ``on_moment`` is called after each moment at which something happened, and says whether that
         was enough. Raises ``InputError`` where requests wait that nobody can ever take.
         """
-        while not self.done:
-            now = min(
-                self.ends[0][0] if self.ends else self.arrivals[0][0],
-                self.arrivals[0][0] if self.arrivals else self.ends[0][0],
-            )
+        while (now := self._next_ps) is not None:
             if until_ps is not None and now > until_ps:
                 self.now_ps = until_ps
                 return
@@ -180,18 +193,20 @@ class Service:
 
     def _moment(self, watchers: Sequence[Watcher]) -> None:
         now = self.now_ps
-        touched: dict[int, _Replica] = {}
+        touched: dict[int, Replica] = {}
         self._arrive(touched)
         while self.ends and self.ends[0][0] == now:
             _, _, replica, batch = heapq.heappop(self.ends)
             replica.under_way -= 1
             touched[replica.number] = replica
             self._end(replica, batch)
+        if self.handover is not None:
+            self._hand_over(touched, self.handover)
         self._arrive(touched)  # who asks again at once
         for replica in touched.values():
             self._make(replica, watchers)
 
-    def _arrive(self, touched: dict[int, _Replica]) -> None:
+    def _arrive(self, touched: dict[int, Replica]) -> None:
         while self.arrivals and self.arrivals[0][0] <= self.now_ps:
             _, row = heapq.heappop(self.arrivals)
             number = self.router.replica(row)
@@ -201,12 +216,25 @@ class Service:
             self.arrived += 1
             touched[number] = replica
 
-    def _end(self, replica: _Replica, batch: Batch) -> None:
-        finished = replica.scheduler.end(batch, self.gaps)
-        self.finished += len(finished)
+    def _hand_over(self, touched: dict[int, Replica], handover: Handover) -> None:
+        """Blocks that became free take who waits for them; who has come runs."""
+        for replica in list(touched.values()):
+            handover.admit(replica, self.now_ps)
+        for replica in handover.arrive(self.now_ps):
+            touched[replica.number] = replica
+
+    def _end(self, replica: Replica, batch: Batch) -> None:
+        leaving = replica.scheduler.end(batch, self.gaps)
+        if replica.scheduler.hands_over:
+            assert self.handover is not None
+            ended = self.requests["finish_ps"][leaving] != NONE
+            for row in leaving[~ended].tolist():
+                self.handover.leave(row, replica, self.now_ps)
+            leaving = leaving[ended]
+        self.finished += len(leaving)
         if not self._successors:
             return
-        for row in finished.tolist():
+        for row in leaving.tolist():
             successor = self._successors.get(row)
             if successor is not None:
                 arrival = self.now_ps + int(self.traffic.pause_ps[successor])
@@ -214,8 +242,8 @@ class Service:
                 self.requests["arrival_ps"][successor] = arrival
                 heapq.heappush(self.arrivals, (arrival, successor))
 
-    def _make(self, replica: _Replica, watchers: Sequence[Watcher]) -> None:
-        while replica.under_way < self.fleet.stages:
+    def _make(self, replica: Replica, watchers: Sequence[Watcher]) -> None:
+        while replica.under_way < len(replica.free_ps):
             batch = replica.scheduler.schedule(self.now_ps, replica.steps + 1)
             while batch is None and replica.scheduler.gave_up and not replica.under_way:
                 batch = replica.scheduler.schedule(self.now_ps, replica.steps + 1)
@@ -223,7 +251,7 @@ class Service:
                 return
             replica.steps += 1
             replica.under_way += 1
-            took = self.fleet.step_time.duration_ps(batch)
+            took = replica.step_time.duration_ps(batch)
             end = self.now_ps
             for stage, free in enumerate(replica.free_ps):
                 end = max(end, free) + took
@@ -236,6 +264,13 @@ class Service:
                 watcher.made(replica.number, batch, replica.scheduler)
 
     def _check_nobody_is_left(self) -> None:
+        for number, going in () if self.handover is None else self.handover.waiting.items():
+            if going:
+                one = self.requests[going[0].row]
+                raise InputError(
+                    f"request {one['id']} waits for ever for blocks of replica {number}: it has "
+                    f"{going[0].tokens} tokens in the cache"
+                )
         for replica in self.replicas:
             scheduler = replica.scheduler
             if scheduler.waiting or scheduler.running:
@@ -273,6 +308,11 @@ def _check(traffic: Traffic, fleet: Fleet) -> None:
             f"{traffic.where(row)}: {traffic.prompt[row]} + {traffic.output[row]} tokens; "
             f"scheduler.max_model_len is {limit}"
         )
+    if fleet.decode is not None and not kind.takes_over:
+        raise InputError(
+            f"decode: scheduler {settings.name} goes on with no request that was fed elsewhere; "
+            "vllm, for one, does"
+        )
     usable = fleet.blocks - kind.null_blocks
     most = _most_tokens(traffic, fleet)
     row = int(np.argmax(most))
@@ -285,7 +325,6 @@ def _check(traffic: Traffic, fleet: Fleet) -> None:
         )
     if fleet.speculation.drafts and not kind.takes_drafts:
         raise InputError("speculation: this scheduler verifies no drafts; vllm does")
-    kind.check(
-        settings, Demand(int(traffic.prompt.max()), int(tokens.max())), fleet.block_tokens,
-        fleet.stages,
-    )  # fmt: skip
+    demand = Demand(int(traffic.prompt.max()), int(tokens.max()))
+    for stages in (fleet.stages, *(() if fleet.decode is None else (fleet.decode.stages,))):
+        kind.check(settings, demand, fleet.block_tokens, stages)

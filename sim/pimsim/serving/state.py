@@ -79,12 +79,14 @@ def state_of(service: Service, log: StepLog) -> ServiceState:
     for name, sums in log.columns.items():
         found.arrays[f"log.{name}"] = sums
     _keep(service.router, "router", found)
-    widest = int(service.requests["blocks"].max())
     for replica in service.replicas:
         where = f"replica{replica.number}"
         found.values[where] = [replica.free_ps, replica.under_way, replica.steps]
         _keep(replica.scheduler, where, found)
-        _keep_cache(replica.scheduler.cache, widest, where, found)
+        _keep_cache(replica.scheduler.cache, where, found)
+    if service.handover is not None:
+        found.values["handover"] = service.handover.state()
+        _keep(service.handover.router, "decode", found)
     found.values["ends"] = []
     for at, (end, made, replica, batch) in enumerate(service.ends):
         found.values["ends"].append([end, made, replica.number])
@@ -115,6 +117,9 @@ def restore(state: ServiceState, service: Service, log: StepLog) -> None:
         replica.free_ps, replica.under_way, replica.steps = state.values[where]
         _take(replica.scheduler, where, state)
         _take_cache(replica.scheduler.cache, where, state)
+    if service.handover is not None:
+        service.handover.restore(state.values["handover"])
+        _take(service.handover.router, "decode", state)
     for at, (end, made, number) in enumerate(state.values["ends"]):
         replica = service.replicas[number]
         batch = replica.scheduler.new_batch()
@@ -168,10 +173,9 @@ def _take(one: Scheduler | Router, where: str, state: ServiceState) -> None:
             setattr(one, name, state.values[key])
 
 
-def _keep_cache(cache: BlockCache, widest: int, where: str, state: ServiceState) -> None:
-    """Of tables whose pages may never have been touched, what is in use. ``widest``: blocks that a
-    request holds, at most."""
-    held = cache.table[_used_slots(cache), :widest]
+def _keep_cache(cache: BlockCache, where: str, state: ServiceState) -> None:
+    """Of tables whose pages may never have been touched, what is in use."""
+    held = cache.table[_used_slots(cache)]
     contents = np.flatnonzero(cache.found)
     state.arrays |= {
         f"{where}.pool": cache.pool, f"{where}.blocks": cache.blocks,

@@ -14,10 +14,20 @@ from numpy.typing import NDArray
 
 from pimsim.config.plugins import load_class
 from pimsim.config.service import SchedulerSettings
-from pimsim.serving.blocks import BlockCache, blocks_of, find_shared
+from pimsim.hardware.compiled import njit
+from pimsim.serving.blocks import BlockCache, blocks_of, find_shared, grow, release_slot
 from pimsim.serving.ending import Speculation, end_step
 from pimsim.serving.lists import append
-from pimsim.serving.records import ENTRY, REQUEST, RUNNING, WAITING, Records, new_lists, new_step
+from pimsim.serving.records import (
+    ENTRY,
+    NONE,
+    REQUEST,
+    RUNNING,
+    WAITING,
+    Records,
+    new_lists,
+    new_step,
+)
 
 __all__ = ["Batch", "Demand", "Scheduler", "load_scheduler"]
 
@@ -107,6 +117,11 @@ class Scheduler:
     """Its steps may verify guessed tokens."""
     shares_prefixes: ClassVar[bool] = False
     """It can look for blocks of a prompt that are in the cache."""
+    takes_over: ClassVar[bool] = True
+    """Requests whose prompts were fed elsewhere can join those that run."""
+    hands_over = False
+    """Requests with their first token leave, to be gone on with elsewhere; set by who carries them
+    over."""
     keeps_running: ClassVar[bool] = True
     """Requests in a step stay in the list of running ones; else they join it when it ends."""
 
@@ -123,6 +138,8 @@ class Scheduler:
         self.lists = new_lists()
         self.gave_up = False
         """Somebody lost his blocks when ``schedule`` was last called."""
+        self.coming = 0
+        """Requests that were fed elsewhere and wait for blocks here."""
         self._spare: list[Batch] = []
 
     @classmethod
@@ -141,8 +158,8 @@ class Scheduler:
 
     @property
     def waiting(self) -> int:
-        """Requests that wait."""
-        return int(self.lists["count"][WAITING])
+        """Requests that wait, here or where they were fed."""
+        return int(self.lists["count"][WAITING]) + self.coming
 
     @property
     def running(self) -> int:
@@ -162,6 +179,33 @@ class Scheduler:
     def arrive(self, request: int) -> None:
         """The request of that row joins those that wait."""
         append(self.requests, self.lists[WAITING], request)
+
+    def make_room(self, request: int, tokens: int) -> bool:
+        """Let the request of that row, of which ``tokens`` were fed elsewhere, hold blocks for
+        these; False: there are none, or others wait for them."""
+        cache = self.cache
+        held = self.blocks_held(self.settings, tokens, cache.size)
+        return bool(
+            _reserve(
+                self.requests, self.lists, cache.pool, cache.blocks, cache.table, cache.slots,
+                cache.found, request, held,
+            )
+        )  # fmt: skip
+
+    def join(self, request: int) -> None:
+        """The request of that row, whose blocks have been filled, runs."""
+        append(self.requests, self.lists[RUNNING], request)
+
+    def let_go(self, request: int) -> None:
+        """The request of that row is told apart from the blocks that it holds, which it keeps until
+        ``give_back``."""
+        one = self.requests[request]
+        one["slot"], one["blocks"], one["offered"] = NONE, 0, 0
+
+    def give_back(self, slot: int, blocks: int) -> None:
+        """Blocks that nobody needs here any more: so many of a row of the table."""
+        cache = self.cache
+        _give_back(cache.pool, cache.blocks, cache.table, cache.slots, slot, blocks)
 
     def schedule(self, now_ps: int, number: int) -> Batch | None:
         """Step ``number``, taken out of waiting and running requests; None: nobody can go."""
@@ -191,16 +235,34 @@ class Scheduler:
         Returns
         -------
         array
-            Rows of the requests that have their last token.
+            Rows of the requests that have their last token; where it ``hands_over``, of those that
+            have their first one, too.
         """
         cache = self.cache
         end_step(
             self.requests, self.lists, cache.pool, cache.blocks, cache.table, cache.slots,
             batch.entries, batch.step, batch.finished_rows, self.speculation.rules, gaps,
-            self.keeps_running,
+            self.keeps_running, self.hands_over,
         )  # fmt: skip
         self._spare.append(batch)
         return batch.finished_rows[: batch.step["finished"][0]]
+
+
+@njit(cache=True)
+def _reserve(
+    requests: Any, lists: Any, pools: Any, blocks: Any, table: Any, slots: Any, found: Any,
+    row: int, held: int,
+) -> bool:  # fmt: skip
+    pool = pools[0]
+    if lists[WAITING].count > 0 or pool.slots < 1 or held > pool.free.count:
+        return False
+    grow(pool, blocks, table, slots, found, requests[row], held)
+    return True
+
+
+@njit(cache=True)
+def _give_back(pools: Any, blocks: Any, table: Any, slots: Any, slot: int, count: int) -> None:
+    release_slot(pools[0], blocks, table, slots, slot, count)
 
 
 def load_scheduler(name: str) -> type[Scheduler]:

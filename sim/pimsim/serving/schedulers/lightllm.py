@@ -37,6 +37,7 @@ class LightLlm(MicroBatches):
     """Nobody is ever put out of the cache."""
 
     Settings: ClassVar = LightLlmSettings
+    takes_over = False  # whom it has not admitted may need blocks that it has promised to others
 
     def __init__(self, *given: Any) -> None:
         super().__init__(*given)

@@ -28,6 +28,7 @@ class Static(MicroBatches):
     """One batch after the other in each stage of the pipeline."""
 
     Settings: ClassVar = StaticSettings
+    takes_over = False
 
     def choose(self, batch: Batch) -> None:
         """The next tokens of the batch that is back, else a new batch."""

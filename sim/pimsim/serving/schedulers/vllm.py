@@ -255,7 +255,11 @@ def _choose(
         row = request.next
 
     admits = sums.preempted == 0 and not stuck
-    while admits and budget > 0 and lists[WAITING].count > 0 and lists[RUNNING].count < rules.seqs:
+    # blocks of who has left, or has not come yet, are held by requests that do not run
+    while (
+        admits and budget > 0 and lists[WAITING].count > 0 and lists[RUNNING].count < rules.seqs
+        and pool.slots > 0
+    ):  # fmt: skip
         row = lists[WAITING].head
         request = requests[row]
         hits = idle = 0
