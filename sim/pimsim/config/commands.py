@@ -94,6 +94,16 @@ def memory_commands(memory: MemoryConfig) -> dict[str, CommandConfig]:
     """The memory's commands as a command stream has them: by what its controller does with each.
 
     Those with auto-precharge are not among them: a stream's rows are closed by its controller.
+
+    Parameters
+    ----------
+    memory
+        With what its controller does with each command.
+
+    Returns
+    -------
+    dict
+        By the standard's name of the command.
     """
     return dict(_derived(tuple(memory.commands.items())))
 
@@ -124,7 +134,13 @@ def _derived(commands: tuple[tuple[str, Action], ...]) -> tuple[tuple[str, Comma
 
 
 def stream_rules(memory: MemoryConfig) -> list[Rule]:
-    """The memory's rules over the commands that a stream has."""
+    """The memory's rules over the commands that a stream has.
+
+    Parameters
+    ----------
+    memory
+        With rules over all its commands.
+    """
     known = memory_commands(memory)
     found = []
     for rule in memory.rules:

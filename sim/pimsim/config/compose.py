@@ -41,7 +41,25 @@ class Layout:
 
 
 def compose(name_or_path: str, layout: Layout) -> Entry:
-    """The whole document behind a preset's name or a path, every ``extends`` carried out."""
+    """The whole document behind a preset's name or a path, every ``extends`` carried out.
+
+    Parameters
+    ----------
+    name_or_path
+        A preset's name, or the path of a YAML file.
+    layout
+        How files of its kind are put together.
+
+    Returns
+    -------
+    Entry
+        With the origin, file and line, of each value.
+
+    Raises
+    ------
+    InputError
+        For what is not found, extends itself, or is no such document.
+    """
     return _load(find_source(layout.kind, name_or_path), layout, ())
 
 
@@ -142,7 +160,29 @@ def _anchor_file(entry: Entry, path: tuple[str, ...], folder: Path | None) -> En
 
 
 def apply_override(entry: Entry, text: str, model: type[BaseModel], layout: Layout) -> Entry:
-    """One ``--set key.of.it=value``, the value in YAML. Unknown keys get their near miss."""
+    """One ``--set key.of.it=value``, the value in YAML. Unknown keys get their near miss.
+
+    Parameters
+    ----------
+    entry
+        The document so far.
+    text
+        As it stands behind ``--set``.
+    model
+        Of the document, for the keys that there are.
+    layout
+        How files of its kind are put together.
+
+    Returns
+    -------
+    Entry
+        A new one; ``entry`` stays as it is.
+
+    Raises
+    ------
+    InputError
+        For a key that there is not, and for what is no YAML.
+    """
     dotted, equals, raw = text.partition("=")
     path = tuple(part.strip() for part in dotted.split("."))
     if not equals or not all(path):

@@ -44,7 +44,15 @@ def digest(*parts: object) -> str:
 
 
 def folder_sha256(folder: Path, suffixes: tuple[str, ...] = (".py",)) -> str:
-    """Names and contents of all files below ``folder`` that end so."""
+    """Names and contents of all files below ``folder`` that end so.
+
+    Parameters
+    ----------
+    folder
+        Whose files, and those of folders below it, are read.
+    suffixes
+        Ends of names.
+    """
     found = sha256()
     for path in sorted(folder.rglob("*")):
         if path.suffix in suffixes and path.is_file():
@@ -56,7 +64,13 @@ def folder_sha256(folder: Path, suffixes: tuple[str, ...] = (".py",)) -> str:
 @cache
 def sources_sha256(names: tuple[str, ...] = SIMULATION) -> str:
     """Of pimsim's own sources: packages and modules directly below it. Read once a process, as
-    Python reads them."""
+    Python reads them.
+
+    Parameters
+    ----------
+    names
+        Of packages and modules.
+    """
     package = Path(__file__).parents[1]
     found = []
     for name in names:
@@ -67,8 +81,17 @@ def sources_sha256(names: tuple[str, ...] = SIMULATION) -> str:
 
 
 def service_content(config: object, inputs: Mapping[str, str], simulated: bool = False) -> str:
-    """The hash of all that the result of a service depends on: its config's values, and the hash
-    of each file that it names. ``simulated``: its steps are those of a machine."""
+    """The hash of all that the result of a service depends on.
+
+    Parameters
+    ----------
+    config
+        Whose values count.
+    inputs
+        Hash of each file that it names, by key.
+    simulated
+        Whether its steps are those of a machine, so that the simulator's sources count.
+    """
     return digest({
         "config": config, "inputs": dict(inputs), "plugins": _plugins(),
         "sources": sources_sha256(tuple(dict.fromkeys(SERVICE + SIMULATION * simulated))),
@@ -76,8 +99,15 @@ def service_content(config: object, inputs: Mapping[str, str], simulated: bool =
 
 
 def machine_content(config: object, inputs: Mapping[str, str]) -> str:
-    """The hash of all that a machine's steps depend on: its config's values, and the hash of each
-    file that its model names."""
+    """The hash of all that a machine's steps depend on.
+
+    Parameters
+    ----------
+    config
+        Whose values count.
+    inputs
+        Hash of each file that its model names, by key.
+    """
     return digest({
         "config": config, "inputs": dict(inputs), "plugins": _plugins(),
         "sources": sources_sha256(tuple(dict.fromkeys((*SIMULATION, "serving")))),

@@ -50,7 +50,18 @@ def schedules_with_pim() -> str:
 
 
 def schedules_with_parts(parts: int) -> str:
-    """Names of all that take so many sub-batches."""
+    """Names of all that take so many sub-batches.
+
+    Parameters
+    ----------
+    parts
+        Sub-batches.
+
+    Returns
+    -------
+    str
+        Separated by commas, as a message says which are allowed.
+    """
     return _named(lambda declared: declared.max_parts is None or declared.max_parts >= parts)
 
 

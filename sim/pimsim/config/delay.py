@@ -66,7 +66,22 @@ class _Delay(ast.NodeVisitor):
 
 
 def evaluate_delay(text: str, names: Mapping[str, int], where: str) -> int:
-    """Cycles that ``text`` stands for. Raises ``InputError`` on unknown names or syntax."""
+    """Cycles that a formula stands for.
+
+    Parameters
+    ----------
+    text
+        Sums, products, ``max`` and ``min`` over names and whole numbers.
+    names
+        Value of each, in cycles.
+    where
+        Key that it stands at, for messages.
+
+    Raises
+    ------
+    InputError
+        For unknown names or syntax.
+    """
     if len(text) > _MAX_LENGTH:
         raise InputError(f"{where}: a delay of {len(text)} characters; {_MAX_LENGTH} are allowed")
     try:
@@ -89,7 +104,13 @@ def evaluate_delay(text: str, names: Mapping[str, int], where: str) -> int:
 
 
 def timing_names(texts: Iterable[str]) -> set[str]:
-    """All names that stand in some delays, but for max and min; none of what is no delay."""
+    """All names that stand in some delays, but for max and min; none of what is no delay.
+
+    Parameters
+    ----------
+    texts
+        Formulas.
+    """
     return {name for text in texts for name in _NAME.findall(text)} - {"max", "min"}
 
 

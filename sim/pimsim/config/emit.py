@@ -21,8 +21,17 @@ def emit_yaml(
     comment: Annotate | None = None,
     format_value: Format | None = None,
 ) -> str:
-    """Block style, one leaf a line. ``comment`` gives a leaf's trailing comment by its path,
-    ``format_value`` may replace a leaf's value (a number by one with its unit)."""
+    """YAML in block style, one leaf a line.
+
+    Parameters
+    ----------
+    values
+        Of the document.
+    comment
+        Gives a leaf's trailing comment by its path; None: there are none.
+    format_value
+        May replace a leaf's value (a number by one with its unit); None: all stay.
+    """
     lines = list(_mapping(values, (), comment, format_value or (lambda _path, value: value)))
     if comment is None:
         return "".join(f"{text}\n" for text, _ in lines)

@@ -28,7 +28,20 @@ class CheckFailed(Exception):
 
 
 def near_miss(found: str, allowed: Iterable[str]) -> str:
-    """``"; did you mean 'x'?"`` for the closest of ``allowed``, else ``""``."""
+    """``"; did you mean 'x'?"`` for the closest of ``allowed``, else ``""``.
+
+    Parameters
+    ----------
+    found
+        What somebody wrote.
+    allowed
+        What could have been meant.
+
+    Returns
+    -------
+    str
+        To be put at the end of a message; empty where nothing is close.
+    """
     names = list(allowed)
     close = difflib.get_close_matches(found, names, n=1, cutoff=0.6)
     if not close:
@@ -40,7 +53,18 @@ def near_miss(found: str, allowed: Iterable[str]) -> str:
 
 def first_fault(error: ValidationError) -> str:
     """Where the first fault is, what is wrong, what was found where that is short, and how many
-    more there are; for data that no file and line stand behind (``schema.explain`` has those)."""
+    more there are; for data that no file and line stand behind (``schema.explain`` has those).
+
+    Parameters
+    ----------
+    error
+        Of pydantic.
+
+    Returns
+    -------
+    str
+        One line.
+    """
     details = error.errors(include_url=False)
     first = details[0]
     place = ".".join(str(part) for part in first["loc"])
@@ -51,5 +75,11 @@ def first_fault(error: ValidationError) -> str:
 
 
 def reason(error: OSError) -> str:
-    """Why the system refused. Libraries raise the error with a text alone, without its number."""
+    """Why the system refused. Libraries raise the error with a text alone, without its number.
+
+    Parameters
+    ----------
+    error
+        Of a system call, or of a library that stands for one.
+    """
     return error.strerror or " ".join(str(error).split()) or type(error).__name__

@@ -19,8 +19,21 @@ _FIRST = {"torch": "pip install torch==2.13.0, then "}
 
 
 def require_extra(extra: str, *modules: str) -> None:
-    """Raise ``InputError`` with what to install where one of ``modules`` is absent; without any
-    of them named, all that the extra brings are needed."""
+    """Raise with what to install where one of ``modules`` is absent; without any of them named, all
+    that the extra brings are needed.
+
+    Parameters
+    ----------
+    extra
+        Of pimsim's distribution (``explore``).
+    *modules
+        Of it, those that are needed.
+
+    Raises
+    ------
+    InputError
+        With the command that installs it.
+    """
     missing = [name for name in modules or EXTRAS[extra] if not _is_there(name)]
     if missing:
         named = " and ".join(filter(None, [", ".join(missing[:-1]), missing[-1]]))
@@ -31,7 +44,13 @@ def require_extra(extra: str, *modules: str) -> None:
 
 def hush(library: str) -> None:
     """Have a library log errors alone: that a cache of its own cannot be kept, in a home that
-    cannot be written, changes no result."""
+    cannot be written, changes no result.
+
+    Parameters
+    ----------
+    library
+        Name of its logger.
+    """
     import logging
 
     logging.getLogger(library).setLevel(logging.ERROR)

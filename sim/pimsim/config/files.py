@@ -20,7 +20,23 @@ def read_umask() -> int:
 
 
 def make_folder(path: Pathlike) -> Path:
-    """A folder, with those above it, that may be there. Raises ``InputError``."""
+    """A folder, with those above it, that may be there. Raises ``InputError``.
+
+    Parameters
+    ----------
+    path
+        Of the folder, ``~`` allowed.
+
+    Returns
+    -------
+    Path
+        With ``~`` expanded.
+
+    Raises
+    ------
+    InputError
+        Where it cannot be made, or is a file.
+    """
     folder = given_path(path)
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -34,6 +50,13 @@ def write_whole(path: Pathlike, content: bytes) -> Path:
 
     A link stays one and a file keeps its mode; what is no file (a pipe, a terminal) cannot be
     replaced and is written to.
+
+    Parameters
+    ----------
+    path
+        Of the file, ``~`` allowed.
+    content
+        All of it.
 
     Returns
     -------

@@ -22,7 +22,13 @@ NONE = "none"
 
 
 def kept_file(name: str) -> Path | None:
-    """Where a file of this name is kept; None: nowhere."""
+    """Where a file of this name is kept; None: nowhere.
+
+    Parameters
+    ----------
+    name
+        In the user's cache folder.
+    """
     given = os.environ.get("PIMSIM_CACHE_DIR")
     if given == NONE:
         return None
@@ -31,7 +37,15 @@ def kept_file(name: str) -> Path | None:
 
 
 def keep(path: Path | None, content: str) -> None:
-    """Write ``content``. A folder that cannot be written is none."""
+    """Write ``content``. A folder that cannot be written is none.
+
+    Parameters
+    ----------
+    path
+        Of ``kept_file``.
+    content
+        All of it.
+    """
     if path is None:
         return
     with suppress(InputError):
@@ -41,7 +55,13 @@ def keep(path: Path | None, content: str) -> None:
 
 
 def read_kept(path: Path | None) -> str | None:
-    """What was written; None where there is no file, or not the one that was written."""
+    """What was written; None where there is no file, or not the one that was written.
+
+    Parameters
+    ----------
+    path
+        Of ``kept_file``.
+    """
     if path is None:
         return None
     try:

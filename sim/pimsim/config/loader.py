@@ -73,7 +73,13 @@ _LAYOUTS = {
 
 
 def layout_of(kind: str) -> Layout:
-    """How files of a kind (``resources.KINDS``) are put together."""
+    """How files of a kind (``resources.KINDS``) are put together.
+
+    Parameters
+    ----------
+    kind
+        Of configs, as the folder below ``configs`` is called.
+    """
     return _LAYOUTS[kind]
 
 
@@ -139,10 +145,23 @@ ResolvedRun = Resolved[RunConfig]
 def load_document(
     model: type[M], kind: str, name_or_path: str, overrides: Sequence[str] = ()
 ) -> Resolved[M]:
-    """Load a preset or file of a kind (see ``resources.KINDS``) as ``model``.
+    """Load a preset or file of a kind.
 
-    ``overrides`` are ``key.of.it=value``, applied in order on top of the file. Raises
-    ``InputError`` with file, line, key, what was found and what is allowed.
+    Parameters
+    ----------
+    model
+        Of the document.
+    kind
+        Of ``resources.KINDS``.
+    name_or_path
+        A preset's name or a YAML path.
+    overrides
+        ``key.of.it=value``, applied in order on top of the file.
+
+    Raises
+    ------
+    InputError
+        With file, line, key, what was found and what is allowed.
     """
     layout = _LAYOUTS[kind]
     root = compose(name_or_path, layout)
@@ -220,6 +239,20 @@ def check_timings(config: BaseModel, root: Entry, path: tuple[str, ...]) -> None
     """Refuse a timing that nothing reads, as ``--set`` does, in this section and those below.
 
     One that came with rules which a file further down replaced is left over, and stays.
+
+    Parameters
+    ----------
+    config
+        The section, checked.
+    root
+        The document, with where each value comes from.
+    path
+        Of the section in the document.
+
+    Raises
+    ------
+    InputError
+        With the timing, its file and line, and the near miss.
     """
     for name in type(config).model_fields:
         section = getattr(config, name)
@@ -244,7 +277,20 @@ def _file(entry: Entry) -> str:
 
 
 def read_document(model: type[M], path: Path) -> M:
-    """A YAML file that is no preset, as ``model``. Raises ``InputError`` with file, line, key."""
+    """A YAML file that is no preset.
+
+    Parameters
+    ----------
+    model
+        Of the document.
+    path
+        Of the file.
+
+    Raises
+    ------
+    InputError
+        With file, line, key.
+    """
     root = read_tree(path)
     try:
         return model.model_validate(plain(root), context=WRITTEN)
@@ -265,22 +311,74 @@ def _origins(
 
 
 def load_run(name_or_path: str = DEFAULT_RUN, overrides: Sequence[str] = ()) -> ResolvedRun:
-    """Load a run: a hardware preset's name or a YAML path, with ``--set`` overrides."""
+    """Load a run: a hardware preset's name or a YAML path, with ``--set`` overrides.
+
+    Parameters
+    ----------
+    name_or_path
+        A hardware preset's name, or the path of a run's YAML.
+    overrides
+        ``key.of.it=value``, applied in order.
+
+    Raises
+    ------
+    InputError
+        With file, line, key.
+    """
     return load_document(RunConfig, "hardware", name_or_path, overrides)
 
 
 def load_memory(name_or_path: str, overrides: Sequence[str] = ()) -> Resolved[MemoryConfig]:
-    """Load a memory: a preset's name or a YAML path."""
+    """Load a memory: a preset's name or a YAML path.
+
+    Parameters
+    ----------
+    name_or_path
+        A preset's name or a YAML path.
+    overrides
+        ``key.of.it=value``, applied in order.
+
+    Raises
+    ------
+    InputError
+        With file, line, key.
+    """
     return load_document(MemoryConfig, "memory", name_or_path, overrides)
 
 
 def load_pim(name_or_path: str, overrides: Sequence[str] = ()) -> Resolved[PimDesignConfig]:
-    """Load a PIM design: a preset's name or a YAML path."""
+    """Load a PIM design: a preset's name or a YAML path.
+
+    Parameters
+    ----------
+    name_or_path
+        A preset's name or a YAML path.
+    overrides
+        ``key.of.it=value``, applied in order.
+
+    Raises
+    ------
+    InputError
+        With file, line, key.
+    """
     return load_document(PimDesignConfig, "pim", name_or_path, overrides)
 
 
 def load_stream_pim(name_or_path: str, overrides: Sequence[str] = ()) -> Resolved[PimDesignConfig]:
-    """Load a PIM design that has a controller of its own: a preset's name or a YAML path."""
+    """Load a PIM design that has a controller of its own: a preset's name or a YAML path.
+
+    Parameters
+    ----------
+    name_or_path
+        A preset's name or a YAML path.
+    overrides
+        ``key.of.it=value``, applied in order.
+
+    Raises
+    ------
+    InputError
+        With file, line, key, or where its commands go through a memory's controller.
+    """
     found = load_pim(name_or_path, overrides)
     if found.config.controller is None:
         raise InputError(
@@ -292,30 +390,106 @@ def load_stream_pim(name_or_path: str, overrides: Sequence[str] = ()) -> Resolve
 
 
 def load_preset(kind: str, name_or_path: str, overrides: Sequence[str] = ()) -> Resolved[Any]:
-    """Load a preset or file of any kind of ``CONFIG_MODELS``."""
+    """Load a preset or file of any kind of ``CONFIG_MODELS``.
+
+    Parameters
+    ----------
+    kind
+        Of ``CONFIG_MODELS``.
+    name_or_path
+        A preset's name or a YAML path.
+    overrides
+        ``key.of.it=value``, applied in order.
+
+    Raises
+    ------
+    InputError
+        With file, line, key.
+    """
     return load_document(CONFIG_MODELS[kind], kind, name_or_path, overrides)
 
 
 def load_energy(name_or_path: str, overrides: Sequence[str] = ()) -> Resolved[EnergyConfig]:
-    """Load energy constants: a preset's name or a YAML path."""
+    """Load energy constants: a preset's name or a YAML path.
+
+    Parameters
+    ----------
+    name_or_path
+        A preset's name or a YAML path.
+    overrides
+        ``key.of.it=value``, applied in order.
+
+    Raises
+    ------
+    InputError
+        With file, line, key.
+    """
     return load_document(EnergyConfig, "energy", name_or_path, overrides)
 
 
 def load_area(name_or_path: str = "default") -> Resolved[AreaConfig]:
-    """Load areas of building blocks: a preset's name or a YAML path."""
+    """Load areas of building blocks: a preset's name or a YAML path.
+
+    Parameters
+    ----------
+    name_or_path
+        A preset's name or a YAML path.
+
+    Raises
+    ------
+    InputError
+        With file, line, key.
+    """
     return load_document(AreaConfig, "area", name_or_path)
 
 
 def load_nccl(name_or_path: str, overrides: Sequence[str] = ()) -> Resolved[NcclConfig]:
-    """Load NCCL's constants on a device: a preset's name or a YAML path."""
+    """Load NCCL's constants on a device: a preset's name or a YAML path.
+
+    Parameters
+    ----------
+    name_or_path
+        A preset's name or a YAML path.
+    overrides
+        ``key.of.it=value``, applied in order.
+
+    Raises
+    ------
+    InputError
+        With file, line, key.
+    """
     return load_document(NcclConfig, "nccl", name_or_path, overrides)
 
 
 def load_system(name_or_path: str, overrides: Sequence[str] = ()) -> Resolved[SystemConfig]:
-    """Load a system of devices and attention PIM: a preset's name or a YAML path."""
+    """Load a system of devices and attention PIM: a preset's name or a YAML path.
+
+    Parameters
+    ----------
+    name_or_path
+        A preset's name or a YAML path.
+    overrides
+        ``key.of.it=value``, applied in order.
+
+    Raises
+    ------
+    InputError
+        With file, line, key.
+    """
     return load_document(SystemConfig, "system", name_or_path, overrides)
 
 
 def load_npu_of(name_or_path: str) -> NpuConfig:
-    """The NPU of a hardware preset or of a run's YAML."""
+    """The NPU of a hardware preset or of a run's YAML.
+
+    Parameters
+    ----------
+    name_or_path
+        Of the preset or the run.
+
+    Raises
+    ------
+    InputError
+        With file, line, key.
+    """
     return load_run(name_or_path).config.npu

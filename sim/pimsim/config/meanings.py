@@ -48,7 +48,15 @@ def meanings(module: ModuleType) -> dict[str, dict[str, str]]:
 
 def field_meaning(model: type[BaseModel], name: str) -> str:
     """What the field ``name`` says of itself: its own description, or what stands below it in its
-    model or in the one that it has it from; empty where nothing does."""
+    model or in the one that it has it from; empty where nothing does.
+
+    Parameters
+    ----------
+    model
+        With the field, or derived from the one that has it.
+    name
+        Of the field.
+    """
     if said := model.model_fields[name].description:
         return said
     for each in model.__mro__:

@@ -18,10 +18,18 @@ _MAX_PATH = 4095
 
 
 def given_path(text: Pathlike) -> Path:
-    """The path that ``text`` means, ``~`` and ``~user`` expanded.
+    """The path that somebody means, ``~`` and ``~user`` expanded.
 
-    Raises ``InputError`` for an unknown user and for what no file can be called: nothing, bytes
-    that are no text, or names longer than a file system takes.
+    Parameters
+    ----------
+    text
+        As it was given.
+
+    Raises
+    ------
+    InputError
+        For an unknown user and for what no file can be called: nothing, bytes that are no text, or
+        names longer than a file system takes.
     """
     name = os.fspath(text)
     shown = repr(name if len(name) <= 60 else f"{name[:57]}...")

@@ -320,7 +320,15 @@ class PimDesignConfig(PimConfig):
 
 
 def own_design(pim: PimConfig | None, memory: MemoryConfig) -> PimDesignConfig | None:
-    """``pim`` on ``memory``, where it has a controller of its own; else None."""
+    """``pim`` on ``memory``, where it has a controller of its own; else None.
+
+    Parameters
+    ----------
+    pim
+        Of the run; None: it has none.
+    memory
+        Of the run, which the design's channels and banks are those of.
+    """
     if pim is None or pim.controller is None:
         return None
     values = {name: getattr(pim, name) for name in PimConfig.model_fields}

@@ -26,8 +26,22 @@ __all__ = ["check_shared", "check_stream"]
 
 
 def check_shared(pim: PimConfig, memory: MemoryConfig, at: str) -> None:
-    """Of a design whose commands go through the controller of ``memory``; ``at``: the key that it
-    stands at, with a dot."""
+    """Check a design whose commands go through the controller of a memory.
+
+    Parameters
+    ----------
+    pim
+        The design.
+    memory
+        The memory.
+    at
+        Key that the design stands at, with a dot.
+
+    Raises
+    ------
+    ValueError
+        Beginning with the key.
+    """
     _check_actions(pim, at)
     timings = {**memory.timings, **pim.timings, DOT_PRODUCTS: 0}
     words = Vocabulary(memory.levels, {**memory.commands, **pim.commands}, timings)
@@ -163,7 +177,22 @@ def _shared_ties(pim: PimConfig, memory: MemoryConfig) -> Iterator[tuple[str, st
 
 
 def check_stream(pim: PimConfig, memory: MemoryConfig, at: str) -> None:
-    """Of a design with a controller of its own; ``at``: the key that it stands at, with a dot."""
+    """Check a design with a controller of its own.
+
+    Parameters
+    ----------
+    pim
+        The design.
+    memory
+        Whose banks it is in.
+    at
+        Key that the design stands at, with a dot.
+
+    Raises
+    ------
+    ValueError
+        Beginning with the key.
+    """
     assert pim.controller is not None
     commands = {**memory_commands(memory), **pim.commands}
     words = Vocabulary(memory.levels, commands, {**memory.timings, **pim.timings})

@@ -125,12 +125,31 @@ def _modules(kind: str) -> dict[str, str]:
 
 
 def module_names(kind: str) -> list[str]:
-    """Names of all modules of a kind, sorted, reproductions last; none is imported."""
+    """Names of all modules of a kind, sorted, reproductions last; none is imported.
+
+    Parameters
+    ----------
+    kind
+        Of modules (``policy``, ``router``).
+    """
     return sorted(_modules(kind), key=lambda name: (is_reproduction(kind, name), name))
 
 
 def load_module(kind: str, name: str) -> ModuleType:
-    """The module of that name; ``InputError`` with the near miss where there is none."""
+    """The module of a name.
+
+    Parameters
+    ----------
+    kind
+        Of modules (``policy``, ``router``).
+    name
+        With hyphens or underscores.
+
+    Raises
+    ------
+    InputError
+        With the near miss where there is none.
+    """
     known = _modules(kind)
     name = _as_module(name, known)
     if name not in known:
@@ -142,6 +161,17 @@ def load_module(kind: str, name: str) -> ModuleType:
 
 def load_class(kind: str, name: str, attribute: str, base: type[Base]) -> type[Base]:
     """The class that the module of that name calls ``attribute``.
+
+    Parameters
+    ----------
+    kind
+        Of modules (``policy``, ``router``).
+    name
+        Of the module.
+    attribute
+        What modules of the kind call their class.
+    base
+        Which it must be derived from.
 
     Raises
     ------
@@ -165,12 +195,28 @@ def _as_module(name: str, known: Collection[str]) -> str:
 
 
 def is_reproduction(kind: str, name: str) -> bool:
-    """Whether the module of that name follows a published simulator and no hardware."""
+    """Whether the module of that name follows a published simulator and no hardware.
+
+    Parameters
+    ----------
+    kind
+        Of modules.
+    name
+        Of the module.
+    """
     return _modules(kind).get(name, "").startswith(f"{_REPRODUCTIONS}.")
 
 
 def former_name(path: Sequence[str | int], value: object = None) -> str:
-    """What the key at ``path`` is called now, as the end of a message; empty where it is new."""
+    """What the key at ``path`` is called now, as the end of a message; empty where it is new.
+
+    Parameters
+    ----------
+    path
+        Keys from the document's root to the value.
+    value
+        That stands there; some names were those of a value.
+    """
     former: Mapping[str, str] = import_module(_REPRODUCTIONS).FORMER_NAMES
     for begin in range(len(path)):
         key = ".".join(map(str, path[begin:]))
@@ -223,7 +269,13 @@ def _module_fields(model: type[BaseModel]) -> tuple[tuple[str, ModuleName], ...]
 
 
 def chosen_modules(section: BaseModel) -> Iterator[tuple[str, str, str]]:
-    """Key, kind and name of each module that ``section`` itself names."""
+    """Key, kind and name of each module that ``section`` itself names.
+
+    Parameters
+    ----------
+    section
+        Of a config.
+    """
     for key, mark in _module_fields(type(section)):
         value = getattr(section, key)
         for name in (value,) if isinstance(value, str) else value or ():
@@ -236,6 +288,16 @@ def check_modules(section: BaseModel) -> None:
 
     Its ``check``, where it has one, takes the section and raises ``ValueError`` with a message that
     begins with a key.
+
+    Parameters
+    ----------
+    section
+        Of a config.
+
+    Raises
+    ------
+    ValueError
+        Of a module, with what it needs.
     """
     for _, kind, name in chosen_modules(section):
         ours = _OURS.get(kind)

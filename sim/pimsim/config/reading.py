@@ -33,9 +33,21 @@ _NO_FILE = {
 def open_input(
     path: Pathlike, what: str = "a file", max_bytes: int | None = MAX_BYTES
 ) -> IO[bytes]:
-    """``path`` opened to be read: a regular file of at most ``max_bytes`` (None: any size).
+    """A file opened to be read: a regular one, and not too large.
 
-    ``what`` says what is expected, as in "a YAML file". Raises ``InputError``.
+    Parameters
+    ----------
+    path
+        Of the file, ``~`` allowed.
+    what
+        Is expected, as in "a YAML file".
+    max_bytes
+        Most that it may hold; None: any size.
+
+    Raises
+    ------
+    InputError
+        For what is not there, no file, too large, or unreadable.
     """
     found = given_path(path)
     shown = display_path(found)
@@ -62,7 +74,22 @@ def open_input(
 
 
 def read_bytes(path: Pathlike, what: str = "a file", max_bytes: int = MAX_BYTES) -> bytes:
-    """All of a regular file. Raises ``InputError`` as ``open_input`` does."""
+    """All of a regular file.
+
+    Parameters
+    ----------
+    path
+        Of the file, ``~`` allowed.
+    what
+        Is expected, as in "a YAML file".
+    max_bytes
+        Most that it may hold.
+
+    Raises
+    ------
+    InputError
+        As ``open_input`` does.
+    """
     shown = display_path(given_path(path))
     with open_input(path, what, max_bytes) as stream:
         try:
@@ -76,7 +103,22 @@ def read_bytes(path: Pathlike, what: str = "a file", max_bytes: int = MAX_BYTES)
 
 
 def read_text(path: Pathlike, what: str = "a text file", max_bytes: int = MAX_BYTES) -> str:
-    """A UTF-8 text, without the mark of its byte order. Raises ``InputError``."""
+    """A UTF-8 text, without the mark of its byte order.
+
+    Parameters
+    ----------
+    path
+        Of the file, ``~`` allowed.
+    what
+        Is expected, as in "a YAML file".
+    max_bytes
+        Most that it may hold.
+
+    Raises
+    ------
+    InputError
+        As ``open_input`` does, and for what is no UTF-8.
+    """
     return decode_text(read_bytes(path, what, max_bytes), display_path(given_path(path)))
 
 

@@ -65,7 +65,18 @@ def _roots() -> list[Path]:
 
 
 def data_dir(kind: str) -> Path:
-    """The shipped folder ``configs``, ``models``, ``traces``, ``analysis`` or ``tests/data``."""
+    """The shipped folder ``configs``, ``models``, ``traces``, ``analysis`` or ``tests/data``.
+
+    Parameters
+    ----------
+    kind
+        Its name.
+
+    Raises
+    ------
+    InputError
+        Where neither a checkout nor an installed package has it.
+    """
     if kind not in _FOLDERS:
         raise InputError(f"no data folder {kind!r}; allowed: {', '.join(_FOLDERS)}")
     return _root() / kind
@@ -80,7 +91,13 @@ def _check_kind(kind: str) -> tuple[str, str]:
 
 
 def preset_names(kind: str) -> list[str]:
-    """Names of the presets of a kind, sorted: what ships, and what plugins add."""
+    """Names of the presets of a kind, sorted: what ships, and what plugins add.
+
+    Parameters
+    ----------
+    kind
+        Of ``KINDS``.
+    """
     folder, suffix = _check_kind(kind)
     files = [path for root in _roots() for path in (root / folder).glob(f"*{suffix}")]
     return sorted(path.name.removesuffix(suffix) for path in files)
@@ -92,8 +109,20 @@ def all_presets() -> dict[str, list[str]]:
 
 
 def preset_path(kind: str, name: str) -> Path:
-    """The file of a preset; ``InputError`` with the near miss when there is none, or when a plugin
-    brings one that is there already."""
+    """The file of a preset.
+
+    Parameters
+    ----------
+    kind
+        Of ``KINDS``.
+    name
+        Of the preset.
+
+    Raises
+    ------
+    InputError
+        With the near miss where there is none, or when a plugin brings one that is there already.
+    """
     folder, suffix = _check_kind(kind)
     files = [root / folder / f"{name}{suffix}" for root in _roots()]
     # a name that no file can have would be an error of the system's
@@ -111,12 +140,33 @@ def preset_path(kind: str, name: str) -> Path:
 
 @lru_cache(maxsize=1024)
 def looks_like_path(text: str) -> bool:
-    """Whether ``text`` names a file rather than a preset: a separator or a known suffix."""
+    """Whether ``text`` names a file rather than a preset: a separator or a known suffix.
+
+    Parameters
+    ----------
+    text
+        As it was given.
+    """
     return "/" in text or "\\" in text or Path(text).suffix.lower() in _PATH_SUFFIXES
 
 
 def find_source(kind: str, name_or_path: str, folder: Path | None = None) -> Path:
-    """The file meant by a preset's name or by a path (relative ones from ``folder``)."""
+    """The file meant by a preset's name or by a path (relative ones from ``folder``).
+
+    Parameters
+    ----------
+    kind
+        Of ``KINDS``.
+    name_or_path
+        As it was given.
+    folder
+        That relative paths count from; None: the current one.
+
+    Raises
+    ------
+    InputError
+        With the near miss where there is no such preset.
+    """
     if not looks_like_path(name_or_path):
         return preset_path(kind, name_or_path)
     path = given_path(name_or_path)
@@ -125,6 +175,12 @@ def find_source(kind: str, name_or_path: str, folder: Path | None = None) -> Pat
 
 @lru_cache(maxsize=1024)
 def display_path(path: Path) -> str:
-    """The path as messages show it: shipped files relative to the data root."""
+    """The path as messages show it: shipped files relative to the data root.
+
+    Parameters
+    ----------
+    path
+        Of a file that was read or is to be written.
+    """
     root = _root()
     return str(path.relative_to(root)) if path.is_relative_to(root) else str(path)

@@ -83,10 +83,27 @@ class Rule(ConfigModel):
 
 
 def delay_line(text: str, timings: Mapping[str, int], where: str) -> tuple[int, int]:
-    """Cycles of a rule's delay without dot products, and how many each of them adds.
+    """Cycles of a rule's delay without dot products, and how many each of them adds. Dot products
+    enter linearly: two points give the line.
 
-    Dot products enter linearly: two points give the line. Raises ``InputError`` on unknown names
-    or syntax.
+    Parameters
+    ----------
+    text
+        The delay as the rule writes it.
+    timings
+        Cycles by name.
+    where
+        Key of the rule, for messages.
+
+    Returns
+    -------
+    tuple
+        Cycles without any, and cycles for each.
+
+    Raises
+    ------
+    InputError
+        For unknown names or syntax.
     """
     base = evaluate_delay(text, {**timings, DOT_PRODUCTS: 0}, where)
     if DOT_PRODUCTS not in timing_names([text]):

@@ -27,12 +27,28 @@ def _without_none(annotation: Any) -> Any:
 
 
 def annotation_at(model: type[BaseModel], path: tuple[str | int, ...]) -> Any:
-    """The type of the value at ``path``; None where the model has no such place."""
+    """The type of the value at ``path``; None where the model has no such place.
+
+    Parameters
+    ----------
+    model
+        Of the document.
+    path
+        Keys and indices from its root.
+    """
     return _found_at(model, path)[0]
 
 
 def marks_at(model: type[BaseModel], path: tuple[str | int, ...]) -> list[Any]:
-    """What limits the value at ``path`` and says its unit."""
+    """What limits the value at ``path`` and says its unit.
+
+    Parameters
+    ----------
+    model
+        Of the document.
+    path
+        Keys and indices from its root.
+    """
     return _found_at(model, path)[1]
 
 
@@ -67,7 +83,15 @@ def _flat(marks: Iterable[Any]) -> list[Any]:
 
 
 def keys_at(model: type[BaseModel], path: tuple[str | int, ...]) -> list[str]:
-    """Keys allowed in the mapping at ``path``; none where any key, or none, is allowed."""
+    """Keys allowed in the mapping at ``path``; none where any key, or none, is allowed.
+
+    Parameters
+    ----------
+    model
+        Of the document.
+    path
+        Keys and indices from its root.
+    """
     annotation = annotation_at(model, path)
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return list(annotation.model_fields)
@@ -75,12 +99,28 @@ def keys_at(model: type[BaseModel], path: tuple[str | int, ...]) -> list[str]:
 
 
 def is_open_mapping(model: type[BaseModel], path: tuple[str | int, ...]) -> bool:
-    """Whether the mapping at ``path`` takes any key (timings, sources)."""
+    """Whether the mapping at ``path`` takes any key (timings, sources).
+
+    Parameters
+    ----------
+    model
+        Of the document.
+    path
+        Keys and indices from its root.
+    """
     return typing.get_origin(annotation_at(model, path)) in (dict, Mapping)
 
 
 def quantity_at(model: type[BaseModel], path: tuple[str | int, ...]) -> Quantity | None:
-    """The units of the value at ``path``; None for values without units."""
+    """The units of the value at ``path``; None for values without units.
+
+    Parameters
+    ----------
+    model
+        Of the document.
+    path
+        Keys and indices from its root.
+    """
     return next((mark for mark in marks_at(model, path) if isinstance(mark, Quantity)), None)
 
 
@@ -123,7 +163,22 @@ def _in_unit(value: Any, quantity: Quantity | None) -> str:
 
 
 def explain(error: ValidationError, root: Entry, model: type[BaseModel]) -> InputError:
-    """The first error (unknown keys before others) as one line: where, what, what is allowed."""
+    """The first error (unknown keys before others) as one line: where, what, what is allowed.
+
+    Parameters
+    ----------
+    error
+        Of pydantic.
+    root
+        The document, with where each value comes from.
+    model
+        Of the document.
+
+    Returns
+    -------
+    InputError
+        To be raised.
+    """
     details = sorted(
         error.errors(include_url=False), key=lambda detail: detail["type"] != "extra_forbidden"
     )

@@ -37,10 +37,15 @@ CHOICES = (
 
 
 def load_service(name_or_path: str, overrides: Sequence[str] = ()) -> ResolvedService:
-    """Load a service: a preset's name (``configs/service``) or a YAML path.
+    """Load a service. Another scheduler, or process of arrivals, drops the keys of the former one
+    that it does not have.
 
-    ``overrides`` are ``key.of.it=value``, in order. Another scheduler, or process of arrivals,
-    drops the keys of the former one that it does not have.
+    Parameters
+    ----------
+    name_or_path
+        A preset's name (``configs/service``) or a YAML path.
+    overrides
+        ``key.of.it=value``, applied in order.
 
     Raises
     ------
@@ -60,8 +65,19 @@ def load_service(name_or_path: str, overrides: Sequence[str] = ()) -> ResolvedSe
 
 
 def service_model(root: Entry) -> type[ServiceConfig]:
-    """The config model of the document ``root``: with the keys of the scheduler and of the arrivals
-    that it names. Raises ``InputError`` for a name that is none."""
+    """The config model of a document: with the keys of the scheduler and of the arrivals that it
+    names.
+
+    Parameters
+    ----------
+    root
+        The document.
+
+    Raises
+    ------
+    InputError
+        For a name that is none.
+    """
     scheduler, arrivals = (
         _settings(root, path, kind, settings) for path, kind, settings in CHOICES
     )

@@ -49,7 +49,13 @@ class Entry:
 
 
 def plain(entry: Entry) -> object:
-    """The value without origins: dicts, lists and scalars."""
+    """The value without origins: dicts, lists and scalars.
+
+    Parameters
+    ----------
+    entry
+        With origins.
+    """
     value = entry.value
     if isinstance(value, dict):
         return {key: plain(child) for key, child in value.items()}
@@ -59,7 +65,15 @@ def plain(entry: Entry) -> object:
 
 
 def lookup(entry: Entry, path: tuple[str | int, ...]) -> tuple[Entry, int]:
-    """The entry at ``path``, or its nearest ancestor, and how many steps led there."""
+    """The entry at ``path``, or its nearest ancestor, and how many steps led there.
+
+    Parameters
+    ----------
+    entry
+        To begin at.
+    path
+        Keys and indices from there.
+    """
     for step, key in enumerate(path):
         child = _child(entry.value, key)
         if child is None:
@@ -78,10 +92,20 @@ def _child(value: object, key: str | int) -> Entry | None:
 
 
 def merge(base: Entry, over: Entry) -> Entry:
-    """``over`` on top of ``base``: mappings key by key, anything else replaced.
+    """One document on top of another: mappings key by key, anything else replaced. Over a list, a
+    mapping of ``add`` and ``drop`` is what differs from it.
 
-    Over a list, a mapping of ``add`` and ``drop`` is what differs from it. Raises ``InputError``
-    where it drops what is not there.
+    Parameters
+    ----------
+    base
+        Below.
+    over
+        On top.
+
+    Raises
+    ------
+    InputError
+        Where it drops what is not there.
     """
     if isinstance(base.value, tuple) and isinstance(over.value, dict):
         return _edited(base, over)
@@ -151,8 +175,16 @@ def _flow(value: object) -> str:
 def read_tree(path: Path) -> Entry:
     """Read a YAML file whose top level is a mapping.
 
-    Raises ``InputError`` for a file that cannot be read, is no UTF-8, is empty or above 1 MiB,
-    and for all that ``parse_text`` refuses.
+    Parameters
+    ----------
+    path
+        Of the file.
+
+    Raises
+    ------
+    InputError
+        For a file that cannot be read, is no UTF-8, is empty or above 1 MiB, and for all that
+        ``parse_text`` refuses.
     """
     shown = display_path(path)
     entry = parse_text(read_text(path, "a YAML file", MAX_FILE_BYTES), shown)
@@ -165,13 +197,22 @@ def read_tree(path: Path) -> Entry:
 
 @lru_cache(maxsize=128)
 def parse_text(text: str, label: str) -> Entry:
-    """Parse one YAML document. ``label`` names it in origins and messages.
+    """Parse one YAML document. What was parsed is remembered: the points of a sweep extend the same
+    presets.
 
-    What was parsed is remembered: the points of a sweep extend the same presets.
+    Parameters
+    ----------
+    text
+        Of the document.
+    label
+        Names it in origins and messages.
 
-    Refused, with file and line: syntax errors, duplicate keys, keys that are no plain text,
-    tags, merge keys, not-finite numbers, more than one document, and documents too deep or,
-    with aliases expanded, too large (bombs).
+    Raises
+    ------
+    InputError
+        With file and line, for syntax errors, duplicate keys, keys that are no plain text, tags,
+        merge keys, not-finite numbers, more than one document, and documents too deep or, with
+        aliases expanded, too large (bombs).
     """
     try:
         text.encode()

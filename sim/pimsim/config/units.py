@@ -48,10 +48,24 @@ configs of its own gives integers of the base unit."""
 
 
 def parse_quantity(value: Any, units: dict[str, int], what: str, written: bool = False) -> int:
-    """Turn ``"14ns"`` into an integer of the base unit; an integer is one, unless it was
-    ``written`` by somebody who may have meant another unit.
+    """Turn ``14ns`` into an integer of the base unit.
 
-    Raises ``ValueError`` naming what was found and which units are allowed.
+    Parameters
+    ----------
+    value
+        A text with a unit, or an integer of the base unit.
+    units
+        By name, how many of the base unit each is.
+    what
+        Is expected, for messages.
+    written
+        Whether somebody wrote it who, with a bare integer, may have meant another unit; that is
+        refused.
+
+    Raises
+    ------
+    ValueError
+        Naming what was found and which units are allowed.
     """
     allowed = ", ".join(units)
     if isinstance(value, bool):
@@ -132,12 +146,34 @@ Bytes = Annotated[int, BeforeValidator(_AS_BYTES.validate), _AS_BYTES]
 
 
 def parse_size(text: str) -> int:
-    """Bytes of ``"1MiB"``. Raises ``ValueError`` as ``parse_quantity`` does."""
+    """Bytes of ``1MiB``.
+
+    Parameters
+    ----------
+    text
+        With its unit.
+
+    Raises
+    ------
+    ValueError
+        As ``parse_quantity`` does.
+    """
     return parse_quantity(text, _BYTES, "a size", written=True)
 
 
 def parse_time(text: str) -> int:
-    """Picoseconds of ``"10s"``. Raises ``ValueError`` as ``parse_quantity`` does."""
+    """Picoseconds of ``10s``.
+
+    Parameters
+    ----------
+    text
+        With its unit.
+
+    Raises
+    ------
+    ValueError
+        As ``parse_quantity`` does.
+    """
     return parse_quantity(text, _TIME_PS, "a time", written=True)
 
 
