@@ -42,12 +42,12 @@ def _resolved(kind: str) -> dict[str, list[str]]:
 
 
 def _config(kind: str, name: str) -> Any:
-    from pimsim.config import loader
+    from pimsim.config import documents, loader
     from pimsim.config.service_loader import load_service
     from pimsim.workload.cards import ModelCard
 
     if kind == "model":
-        return loader.load_document(ModelCard, "model", name, []).config
+        return documents.load_document(ModelCard, "model", name, []).config
     if kind == "service":
         return load_service(name, []).config
     return loader.load_preset(kind, name).config

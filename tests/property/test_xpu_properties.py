@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pimsim.config.documents import load_document
 from pimsim.config.errors import InputError
-from pimsim.config.loader import load_document, load_system
+from pimsim.config.loader import load_system
 from pimsim.config.resources import preset_names
 from pimsim.config.xpu import XpuConfig
 from pimsim.engine.xpu_prefill import prefill

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from pimsim.config.documents import Resolved
 from pimsim.config.errors import InputError
 from pimsim.config.loader import (
     CONFIG_MODELS,
-    Resolved,
     load_energy,
     load_memory,
     load_npu_of,

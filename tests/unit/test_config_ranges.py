@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel
 
+from pimsim.config.documents import load_document
 from pimsim.config.errors import InputError
-from pimsim.config.loader import CONFIG_MODELS, load_document, load_memory, load_pim, load_run
+from pimsim.config.loader import CONFIG_MODELS, load_memory, load_pim, load_run
 from pimsim.config.schema import marks_at
 from pimsim.workload.cards import ModelCard
 

@@ -15,7 +15,8 @@ import pytest
 from pimsim.config import content
 from pimsim.config.area import AreaConfig
 from pimsim.config.content import digest, folder_sha256, run_content, sources_sha256
-from pimsim.config.loader import Resolved, load_area, load_pim, load_run
+from pimsim.config.documents import Resolved
+from pimsim.config.loader import load_area, load_pim, load_run
 from pimsim.config.plugins import Plugin
 from pimsim.config.run import RunConfig
 from pimsim.explore.keys import Contents, point_id, result_key

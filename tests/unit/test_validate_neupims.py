@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from pimsim.config.documents import Resolved
 from pimsim.config.errors import InputError
-from pimsim.config.loader import Resolved
 from pimsim.simulate import device_of
 from pimsim.validate.neupims import explain, page, plots, runs
 from pimsim.validate.neupims.measured import BRANCHES, read_measured

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pimsim.config.documents import load_document
 from pimsim.config.errors import InputError
-from pimsim.config.loader import load_document
 from pimsim.config.resources import preset_names
 from pimsim.config.xpu import FlashConfig, XpuConfig
 from pimsim.hardware.xpu import roofline

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from pimsim.config.loader import load_document, load_system
+from pimsim.config.documents import load_document
+from pimsim.config.loader import load_system
 from pimsim.config.xpu import XpuConfig
 from pimsim.hardware.xpu import roofline
 from pimsim.hardware.xpu.kernels import gpu_kernels

@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from pimsim.config.documents import load_document
 from pimsim.config.errors import InputError
-from pimsim.config.loader import load_document
 from pimsim.config.resources import preset_names
 from pimsim.config.xpu import ExpertTile, XpuConfig
 from pimsim.hardware.xpu.decode import decode_attention

@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from pimsim.config.loader import load_document
+from pimsim.config.documents import load_document
 from pimsim.config.xpu import XpuConfig
 from pimsim.hardware.xpu.tiling import Product, tiles, traffic, wave_utilisation
 

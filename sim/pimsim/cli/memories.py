@@ -22,7 +22,7 @@ def read_memory(name: str, overrides: Sequence[str]) -> MemoryConfig:
     from pydantic import ValidationError
 
     from pimsim.config.compose import Layout, apply_override
-    from pimsim.config.loader import Resolved
+    from pimsim.config.documents import Resolved
     from pimsim.config.memory import MemoryConfig
     from pimsim.config.schema import explain
     from pimsim.config.tree import parse_text, plain

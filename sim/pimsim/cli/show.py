@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from pimsim.config.loader import Resolved
+    from pimsim.config.documents import Resolved
 
 __all__ = ["list_command", "show_command"]
 
@@ -124,7 +124,7 @@ _SHOWN_BY = {
 
 
 def _load(kind: str, name: str, overrides: list[str]) -> Resolved[Any]:
-    from pimsim.config import loader
+    from pimsim.config import documents, loader
     from pimsim.config.errors import InputError, near_miss
     from pimsim.config.resources import display_path, preset_path
 
@@ -138,7 +138,7 @@ def _load(kind: str, name: str, overrides: list[str]) -> Resolved[Any]:
     if kind == "model":
         from pimsim.workload.cards import ModelCard
 
-        return loader.load_document(ModelCard, "model", name, overrides)
+        return documents.load_document(ModelCard, "model", name, overrides)
     if kind == "service":
         from pimsim.config.service_loader import load_service
 

@@ -11,7 +11,7 @@ import typer
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from pimsim.config.loader import Resolved
+    from pimsim.config.documents import Resolved
     from pimsim.config.system import SystemConfig
     from pimsim.engine.xpu_prefill import Prefilling
     from pimsim.engine.xpu_steps import MeanStep

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from pimsim.config.plugins import plugins
 
 if TYPE_CHECKING:
-    from pimsim.config.loader import Resolved
+    from pimsim.config.documents import Resolved
 
 __all__ = [
     "HARDWARE", "SERVICE", "SIMULATION", "digest", "folder_sha256", "machine_content",

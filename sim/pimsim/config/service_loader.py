@@ -9,8 +9,8 @@ from typing import Any
 from pydantic import ValidationError, create_model
 
 from pimsim.config.compose import Layout, apply_override, compose
+from pimsim.config.documents import Resolved, check_timings, layout_of
 from pimsim.config.errors import InputError
-from pimsim.config.loader import Resolved, check_timings, layout_of
 from pimsim.config.plugins import ModuleName, load_module
 from pimsim.config.schema import explain
 from pimsim.config.service import ServiceConfig

@@ -8,8 +8,9 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from pimsim.config.base import ConfigModel
+from pimsim.config.documents import read_document
 from pimsim.config.errors import InputError, near_miss
-from pimsim.config.loader import load_run, read_document
+from pimsim.config.loader import load_run
 from pimsim.explore.expressions import check_expression
 from pimsim.explore.figures import COLUMNS, OPEN_COLUMNS
 from pimsim.explore.spec import RangeSpec, Scalar, check_mixed, mixed, overrides

@@ -12,8 +12,9 @@ from typing import Any, Literal, Protocol
 from pydantic import Field, model_validator
 
 from pimsim.config.base import ConfigModel
+from pimsim.config.documents import read_document
 from pimsim.config.errors import InputError
-from pimsim.config.loader import load_run, read_document
+from pimsim.config.loader import load_run
 from pimsim.config.resources import looks_like_path
 from pimsim.explore.expressions import check_expression, holds
 from pimsim.workload.draws import RandomStream

@@ -221,7 +221,7 @@ def load_table(folder: Path) -> pandas.DataFrame:
 
 
 def _stored_spec(folder: Path) -> tuple[SweepSpec, str, Path]:
-    from pimsim.config.loader import read_document
+    from pimsim.config.documents import read_document
 
     spec = read_document(SweepSpec, folder / "sweep.yaml")
     source = folder / "source.json"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from pydantic import Field
 
 from pimsim.config.base import ConfigModel
-from pimsim.config.loader import read_document
+from pimsim.config.documents import read_document
 from pimsim.config.resources import data_dir
 
 if TYPE_CHECKING:  # needs torch, which graphs do not

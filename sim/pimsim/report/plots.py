@@ -6,8 +6,9 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pimsim.config.documents import Resolved
 from pimsim.config.errors import InputError, near_miss
-from pimsim.config.loader import Resolved, ResolvedRun, load_run
+from pimsim.config.loader import ResolvedRun, load_run
 from pimsim.report.charts import Line, Point, PointSeries, XYChart
 from pimsim.report.draw import PAGE_INCHES, draw
 from pimsim.report.palette import SERIES_COLOURS

@@ -9,8 +9,8 @@ from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
+from pimsim.config.documents import read_document
 from pimsim.config.errors import InputError
-from pimsim.config.loader import read_document
 from pimsim.config.run import RunConfig
 from pimsim.config.schema import quantity_at
 from pimsim.explore.spec import SweepSpec

@@ -11,9 +11,9 @@ from pathlib import Path
 from pydantic import Field, model_validator
 
 from pimsim.config.base import ConfigModel
+from pimsim.config.documents import read_document
 from pimsim.config.emit import emit_yaml
 from pimsim.config.files import write_whole
-from pimsim.config.loader import read_document
 from pimsim.config.paths import given_path
 from pimsim.config.resources import looks_like_path
 from pimsim.result.types import Result

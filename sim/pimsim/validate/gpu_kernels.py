@@ -12,7 +12,7 @@ from functools import cache
 from statistics import fmean
 from typing import Literal
 
-from pimsim.config.loader import load_document
+from pimsim.config.documents import load_document
 from pimsim.config.xpu import XpuConfig
 from pimsim.hardware.xpu.experts import Experts, experts_s
 from pimsim.hardware.xpu.flash import FlashAttention

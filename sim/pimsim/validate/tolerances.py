@@ -8,8 +8,8 @@ from functools import cache
 from pydantic import Field, RootModel, model_validator
 
 from pimsim.config.base import ConfigModel
+from pimsim.config.documents import read_document
 from pimsim.config.errors import InputError, near_miss
-from pimsim.config.loader import read_document
 from pimsim.config.resources import data_dir
 
 __all__ = ["Tolerance", "load_tolerances", "tolerance_of"]

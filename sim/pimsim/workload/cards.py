@@ -297,7 +297,7 @@ def load_card(name_or_path: str | Path) -> ModelCard:
 
 def load_hashed_card(name_or_path: str | Path) -> tuple[ModelCard, str]:
     """``load_card``, and the hash of the card's values, wherever they stand."""
-    from pimsim.config.loader import load_document
+    from pimsim.config.documents import load_document
 
     found = load_document(ModelCard, "model", str(name_or_path))
     return found.config, found.sha256

@@ -6,8 +6,8 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
+from pimsim.config.documents import Resolved
 from pimsim.config.errors import InputError
-from pimsim.config.loader import Resolved
 from pimsim.config.run import RunConfig
 from pimsim.mapping.gemm import bytes_per_kcycle
 from pimsim.validate.neupims.runs import Case, Figures, RunStore, grid_case, step_config

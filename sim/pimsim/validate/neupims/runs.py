@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from pimsim.config.content import run_content
+from pimsim.config.documents import Resolved
 from pimsim.config.errors import InputError
 from pimsim.config.files import write_whole
-from pimsim.config.loader import Resolved, load_run
+from pimsim.config.loader import load_run
 from pimsim.config.run import RunConfig
 from pimsim.validate.neupims.study import Study, StudyPoint
 from pimsim.workload.batch import input_hashes

@@ -9,7 +9,7 @@ from functools import cache
 from pydantic import Field
 
 from pimsim.config.base import ConfigModel
-from pimsim.config.loader import read_document
+from pimsim.config.documents import read_document
 from pimsim.config.resources import data_dir
 
 __all__ = ["MODES", "Study", "StudyPoint", "load_study", "points_of"]
