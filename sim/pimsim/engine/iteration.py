@@ -4,17 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from pimsim.engine.clock import Clock
 from pimsim.engine.device import Device
-from pimsim.engine.fidelity import (
-    PhaseErrors,
-    better_by_commands,
-    missed_phases,
-    sampled_errors,
-)
 from pimsim.engine.machine import Machine, Progress
 from pimsim.engine.memory import Memory
 from pimsim.engine.pim_side import PimSide
@@ -22,11 +17,13 @@ from pimsim.engine.records import OperatorRecord, Recorder, StageRecord, StepRec
 from pimsim.engine.schedules import load_schedule
 from pimsim.engine.stream_side import StreamSide
 from pimsim.hardware.dram.device import make_memory_system
-from pimsim.hardware.dram.fast import PhasedMemory, probe_of, unfit
 from pimsim.hardware.dram.layout import Records
 from pimsim.hardware.dram.system import MemorySystem
 from pimsim.mapping.gemm import core_network
 from pimsim.mapping.operands import operands
+
+if TYPE_CHECKING:
+    from pimsim.engine.fidelity import PhaseErrors
 
 __all__ = ["Outcome", "Progress", "StepOutcome", "memory_of", "run_devices", "run_iteration"]
 
@@ -123,10 +120,12 @@ def memory_of(
     order = operands(config.npu.operand_layout).request_order(
         config.memory, device.work.trace.facts.hidden, device.whole.tp
     )
-    fast = config.fidelity == "fast" and not unfit(pim, network, order, log_entries)
-    if fast and by_command is not None:
-        probe = probe_of(config.memory, pim)
-        return PhasedMemory(config.memory, pim, probe, network, by_command)
+    if config.fidelity == "fast" and by_command is not None:
+        from pimsim.hardware.dram.fast import PhasedMemory, probe_of, unfit
+
+        if not unfit(pim, network, order, log_entries):
+            probe = probe_of(config.memory, pim)
+            return PhasedMemory(config.memory, pim, probe, network, by_command)
     return make_memory_system(config.memory, pim, network, order, log_entries)
 
 
@@ -189,10 +188,10 @@ def run_devices(
     while True:
         outcome = _run(devices, on_stage, memory_of(devices, log_entries, by_command), over_time)
         memory = outcome.system
-        if not isinstance(memory, PhasedMemory):
+        if isinstance(memory, MemorySystem) or not sampled:
             return outcome
-        if not sampled:
-            return outcome
+        from pimsim.engine.fidelity import better_by_commands, missed_phases, sampled_errors
+
         missed = missed_phases(memory, limit, seed) if limit is not None else by_command
         if missed <= by_command:
             cycles = int(outcome.time_ps // outcome.clock.memory_ps)

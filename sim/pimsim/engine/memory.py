@@ -8,20 +8,22 @@ then nobody can submit anything.
 from __future__ import annotations
 
 from collections.abc import Generator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import simpy
 from numpy.typing import NDArray
 
 from pimsim.engine.clock import Clock
-from pimsim.hardware.dram.fast import PhasedMemory
 from pimsim.hardware.dram.layout import INFINITY
 from pimsim.hardware.dram.system import Group, MemorySystem, ResultWork, Rows, Scatter, Stream
 
+if TYPE_CHECKING:
+    from pimsim.hardware.dram.fast import PhasedMemory
+
 __all__ = ["Memory", "MemoryPort"]
 
-Memory = MemorySystem | PhasedMemory
+Memory: TypeAlias = "MemorySystem | PhasedMemory"
 
 
 class MemoryPort:
