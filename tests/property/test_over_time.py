@@ -90,3 +90,36 @@ def test_a_small_model_on_a_wide_memory_keeps_its_parts(tiny_card: Path) -> None
     memory = load_preset("memory", "hbm3-6400").config
     assert memory.organization.pseudo_channels == 2
     assert holds("npu-only", ("memory=hbm3-6400",), "command", tiny_card) > 10
+
+
+MIXED = (
+    (321, 1, 189),
+    (233, 3, 1),
+    (718, 4, 1),
+    (520, 1, 66),
+    (720, 1, 1),
+    (580, 3, 1),
+    (482, 1, 109),
+    (296, 6, 1),
+    (581, 5, 1),
+    (481, 1, 171),
+    (506, 6, 1),
+    (254, 2, 1),
+)
+"""Tokens of a prompt, of what was made, and of the step, by request."""
+
+
+@pytest.mark.parametrize("frequency", ["1GHz", "1300MHz"])
+def test_prompts_beside_tokens_want_the_same_vector_units(frequency: str, tmp_path: Path) -> None:
+    """Softmax between products, tile by tile, waits for that behind PIM's results; spread evenly
+    over its tiles it was at 127 % of the units."""
+    lines = ["request_id,arrival_s,prompt_tokens,output_tokens,generated_tokens,new_tokens"]
+    lines += [f"{at},0,{prompt},9,{made},{new}" for at, (prompt, made, new) in enumerate(MIXED)]
+    requests = tmp_path / "requests.csv"
+    requests.write_text("\n".join(lines) + "\n")
+    options = overrides_of(model="smollm2-135m", requests=requests, layers=1, fidelity="fast")
+    options += ["schedule.sub_batches=false", "npu.vector.units=1", "parallel.tp=1"]
+    _, result = observe(resolve("neupims", [*options, f"npu.frequency={frequency}"]))
+    assert result.series is not None
+    most = max(result.series.rates(result.series.vector_lane_ops))
+    assert 0.95 < most / result.peaks["vector_ops_per_s"] <= 1 + 1e-3

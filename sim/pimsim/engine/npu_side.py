@@ -16,7 +16,7 @@ from pimsim.engine.dispatch import Process
 from pimsim.engine.memory import MemoryPort
 from pimsim.engine.npu_records import NpuRecords, TaskProgress
 from pimsim.engine.npu_tiles import TileTimes
-from pimsim.engine.npu_vector import LaneUnits, VectorSide
+from pimsim.engine.npu_vector import CYCLE_PARTS, LaneUnits, VectorSide
 from pimsim.engine.records import Recorder
 from pimsim.hardware.dram.system import Group, Rows
 from pimsim.mapping.program import AnyTask
@@ -173,7 +173,10 @@ class NpuSide:
             if end > now:
                 yield self.env.timeout(end - now)
             free = follows if self._overlaps else max(end, now)
-            self._progress.tiles.append((begun, min(follows, max(end, now)), step.plan.macs))
+            until = min(follows, max(end, now))
+            self._progress.tiles.append((begun, until, step.plan.macs))
+            if not shares:
+                self._softmax(step, begun, until)
             self._records.tile(task, step, (waiting, self._now), begun, late, stack)
             if number + ahead < len(steps):
                 loads.append(self._load(steps[number + ahead]))
@@ -185,6 +188,14 @@ class NpuSide:
             if not store.processed:
                 yield store
         stack["activations"] += self._records.cycles(start, self._now)
+
+    def _softmax(
+        self, step: GemmStep, begun: int, end: int, first: int = 0, last: int | None = None
+    ) -> None:
+        """The softmax of tiles ``first`` to before ``last`` has its units evenly over this time."""
+        if step.softmax_cycles is not None:
+            cycles = int(step.softmax_cycles[first:last].sum())
+            self._progress.vector.append((begun, end, cycles * CYCLE_PARTS))
 
     def _attend(
         self, step: GemmStep, units: LaneUnits, free: int, drained: int, group: Group | None
@@ -209,7 +220,8 @@ class NpuSide:
                 if start > self._now:
                     yield self.env.timeout(start - self._now)
                     continue
-                taken, longer = units.tile(start, int(softmax[at]))
+                taken, longer, spans = units.tile(start, int(softmax[at]))
+                self._progress.vector += spans
                 interval = int(plan.interval_cycles[at])
                 free = times.later(start, max(interval, taken))
                 late += max(taken - interval, 0)
@@ -222,13 +234,14 @@ class NpuSide:
                 done = self.env.timeout(max(end - self._now, 0))
                 yield done | self.port.vector_work_begins
                 begun_since = max(int(np.searchsorted(starts, self._now, side="right")) - 1, 0)
-                at, start = at + begun_since, int(starts[begun_since])
-                if done.processed or (at == last and start <= self._now):
-                    return begun, end, start + int(edges[-1] - edges[-2]), late
-                if start > self._now:
+                before, at, start = at, at + begun_since, int(starts[begun_since])
+                if start > self._now and not done.processed:
                     continue
-                # PIM has begun: the tile that is under way goes on, the others ask
                 free = start + int(edges[at + 1] - edges[at])
+                self._softmax(step, int(starts[0]), free, before, at + 1)
+                if at == last:
+                    return begun, end, free, late
+                # PIM has begun: the tile that is under way goes on, the others ask
                 units.hold(free)
             at += 1
 

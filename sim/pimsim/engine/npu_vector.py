@@ -13,7 +13,10 @@ from pimsim.engine.work import Span
 from pimsim.hardware.vector_units import lane_share, list_scheduled, shared_end
 from pimsim.mapping.tasks import GemmStep, NpuTask
 
-__all__ = ["LaneUnits", "VectorSide"]
+__all__ = ["CYCLE_PARTS", "LaneUnits", "VectorSide"]
+
+CYCLE_PARTS = 1 << 20
+"""What a unit's cycle counts among the weights of spans; lanes may have a part of a unit."""
 
 
 class VectorSide:
@@ -53,7 +56,7 @@ class VectorSide:
         units.take(np.where(ends > starts, free, 0))
         alone = -(-vectors // len(ends)) * task.vector_each
         spans = [
-            (npu.edge_ps(first), npu.edge_ps(end), end - first)
+            (npu.edge_ps(first), npu.edge_ps(end), (end - first) * CYCLE_PARTS)
             for first, end in zip(starts.tolist(), ends.tolist(), strict=True)
             if end > first
         ]
@@ -76,7 +79,7 @@ class LaneUnits:
         self._numbers = np.array(list(share), dtype=np.int64)
         self._parts = list(share.values())
 
-    def tile(self, start_ps: int, softmax_cycles: int) -> tuple[int, int]:
+    def tile(self, start_ps: int, softmax_cycles: int) -> tuple[int, int, list[Span]]:
         """Take the units for a tile's softmax from ``start_ps`` on, behind whatever PIM's results
         have asked for.
 
@@ -89,8 +92,9 @@ class LaneUnits:
 
         Returns
         -------
-        tuple of int
-            NPU cycles that the softmax takes, and of these, those that others cost it.
+        tuple
+            NPU cycles that the softmax takes; of these, those that others cost it; and when it has
+            each unit, weighed by ``CYCLE_PARTS`` of a unit's cycle.
         """
         system, npu, memory = self._port.system, self._clock.npu, self._clock.memory
         units = system.vector_units
@@ -99,9 +103,15 @@ class LaneUnits:
         now = npu.cycle(start_ps)
         others = units.behind_others()[self._numbers]
         free = np.maximum(npu.cycle(memory.edge_ps(others)), now).tolist()
-        taken = shared_end(free, self._parts, softmax_cycles) - now
+        end = shared_end(free, self._parts, softmax_cycles)
+        taken = end - now
         self.hold(npu.later(start_ps, taken))
-        return taken, taken - shared_end([0] * len(free), self._parts, softmax_cycles)
+        spans = [
+            (npu.edge_ps(first), npu.edge_ps(end), int((end - first) * part * CYCLE_PARTS))
+            for first, part in zip(free, self._parts, strict=True)
+            if first < end
+        ]
+        return taken, taken - shared_end([0] * len(free), self._parts, softmax_cycles), spans
 
     def hold(self, until_ps: int) -> None:
         """A tile has the units up to ``until_ps``."""
