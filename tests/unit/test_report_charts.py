@@ -59,8 +59,9 @@ def roofs(result: Result) -> dict[str, tuple[float, float]]:
     peaks = result.peaks
     npu = peaks["npu_flop_per_s"], peaks["npu_bytes_per_s"]
     found = {"NPU arrays": npu, "vector units": npu}
-    if "pim_kv_bytes_per_s" in peaks:
-        found["PIM"] = peaks["pim_flop_per_s"], peaks["pim_kv_bytes_per_s"]
+    for width in ("pim_weight_bytes_per_s", "pim_kv_bytes_per_s"):
+        if width in peaks:
+            found["PIM"] = peaks["pim_flop_per_s"], peaks[width]
     return found
 
 

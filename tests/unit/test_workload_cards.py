@@ -35,6 +35,8 @@ PARAMETERS = {
     "deepseek-v3": (671.03e9, 1e-4),
     # OLMoE (arXiv 2409.02060): "7B" of 6.9 B parameters.
     "olmoe-1b-7b": (6.92e9, 1e-3),
+    # Counted from the published weights of openai-community/gpt2-xl.
+    "gpt2-xl": (1_557_611_200, 0.0),
     # OPT (arXiv 2205.01068) names it by the rounded count, 66 B.
     "opt-66b": (66e9, 0.01),
     # Gemma 3: table 1 of arXiv 2503.19786, embeddings 1,416 M and others 25,600 M.

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from pimsim.config.pim import PimDesignConfig
 from pimsim.engine.clock import Clock
 from pimsim.engine.device import Device
 from pimsim.engine.machine import Machine, Progress
@@ -67,6 +68,11 @@ class Outcome:
     def device(self) -> Device:
         """At the first step: what does not change is the same at all of them."""
         return self.devices[0]
+
+    @property
+    def design(self) -> PimDesignConfig | None:
+        """The PIM design with a controller of its own that did some of the work; None: none did."""
+        return self.pim.runs.design if isinstance(self.pim, StreamSide) else None
 
     @property
     def steps(self) -> tuple[StepOutcome, ...]:

@@ -161,7 +161,7 @@ def power_facts(outcome: Outcome) -> PowerFacts:
                 dram.total_j / time_s, peak_w,
             )
         )  # fmt: skip
-    pim, design = outcome.system.pim, outcome.device.design
+    pim, design = outcome.system.pim, outcome.design
     if isinstance(outcome.pim, StreamSide) and design is not None:
         limits += cap_of(design, outcome.pim.most_stack_w, "pim.power_cap_w")
     if pim is not None and pim.power_cap_w is not None:
@@ -247,7 +247,7 @@ def run_bounds(outcome: Outcome, over_bus_bytes: int) -> dict[str, int]:
     if system.pim is not None:
         columns = recorder.macs["pim"] // (org.ranks * org.banks * system.pim.elements_per_comp)
         bounds["pim"] = int(columns // org.channels * tccd * clock.memory_ps // clock.npu_ps)
-    design = outcome.device.design
+    design = outcome.design
     if design is not None:
         rate = design.organization.channels * design.peak_macs
         cycles = recorder.stream_macs * peak_interval_cycles(design) // rate
@@ -377,7 +377,7 @@ def run_facts(outcome: Outcome, counts: DramCounts) -> RunFacts:
     if system.pim is not None:
         macs["pim"] = 0
         done["pim"] = pim_counts(outcome, recorder.totals[-1]).macs
-    elif outcome.device.design is not None:
+    elif outcome.design is not None:
         macs["pim"], done["pim"] = 0, recorder.stream_macs
     for work in works:
         operator, experts = work.operator, work.experts

@@ -131,7 +131,7 @@ def build_result(
         iteration_s=pipeline.interval_ps / _PS_PER_S,
         devices=devices,
         pipeline=pipeline.summary(outcome, by_stage),
-        peaks=run_peaks(device),
+        peaks=run_peaks(outcome.devices),
         series=run_series(outcome) if outcome.over_time else None,
         experts=expert_summary(outcome.devices),
         kv_cache=kv_cache_use(device),
@@ -212,7 +212,7 @@ def _cycle_stack(outcome: Outcome, cycles: int) -> dict[str, dict[str, int]]:
     parts, ps = period.denominator, period.numerator
     buses = len(channels) * outcome.system.memory.organization.pseudo_channels
     total = len(channels) * outcome.time_ps * parts
-    if isinstance(outcome.pim, StreamSide) and outcome.device.design is not None:
+    if isinstance(outcome.pim, StreamSide) and outcome.design is not None:
         own = outcome.pim.causes()
         stacks["pim"] = _fill(
             {cause: n * len(channels) * ps for cause, n in own.items()}, "npu", total, cycles

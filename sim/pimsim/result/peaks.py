@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from fractions import Fraction
 
 from pimsim.config.memory import MemoryConfig
@@ -78,7 +78,7 @@ def device_peaks(
 
 def pim_element_bytes(device: Device) -> dict[str, int]:
     """Bytes of an element by what PIM reads: ``kv`` where attention runs on it, ``weight`` where
-    experts do."""
+    experts or products of all tokens do."""
     found = {}
     if any(kv.on_pim for kv in device.kv):
         found["kv"] = device.whole.kv_dtype_bytes
@@ -88,6 +88,16 @@ def pim_element_bytes(device: Device) -> dict[str, int]:
     return found
 
 
-def run_peaks(device: Device) -> dict[str, float]:
-    """Peaks of the device of a run, with its own placement and its own element sizes."""
-    return device_peaks(device.config, device.memory, pim_element_bytes(device))
+def run_peaks(devices: Sequence[Device]) -> dict[str, float]:
+    """Peaks of the device of a run, with its own element sizes.
+
+    Parameters
+    ----------
+    devices : Sequence[Device]
+        The device at each step; what runs on PIM at any of them has its peak.
+    """
+    first = devices[0]
+    found: dict[str, int] = {}
+    for each in devices:
+        found |= pim_element_bytes(each)
+    return device_peaks(first.config, first.memory, found)
