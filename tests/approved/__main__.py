@@ -33,7 +33,12 @@ def main() -> int:
             print(f"{case.name}: skipped, needs {', '.join(case.needs)}", file=sys.stderr)
             continue
         start = time.process_time()
-        text = case.text()
+        try:
+            text = case.text()
+        except Exception as error:
+            print(f"{case.name}: {type(error).__name__}: {error}", file=sys.stderr)
+            moved += 1
+            continue
         if asked.times:
             print(f"{time.process_time() - start:7.2f} s {len(text):8} {case.name}")
         told = difference(case.name, text)

@@ -16,7 +16,7 @@ MOST_ALIKE = 0.5
 """Share of lines that may differ from the nearest preset's, for the difference to be told."""
 
 
-def _alike(texts: dict[str, list[str]]) -> Iterator[str]:
+def alike(texts: dict[str, list[str]]) -> Iterator[str]:
     """The first in full, each other one as it differs from the nearest of those before it."""
     told: dict[str, list[str]] = {}
     for name, lines in texts.items():
@@ -56,7 +56,7 @@ def _config(kind: str, name: str) -> Any:
 def _register(kind: str) -> None:
     @values(f"presets/{kind}")
     def _lines() -> Iterator[str]:
-        yield from _alike(_resolved(kind))
+        yield from alike(_resolved(kind))
 
 
 for _kind in KINDS:
