@@ -104,7 +104,7 @@ def _step_numbers() -> Iterator[str]:
                 [(e.request.id, e.new_tokens, e.context, e.logits) for e in step.entries], "step"
             )
     for tokens, chunk in ((10, 3), (9, 3), (1, 5), (5, 5)):
-        pieces = list(prompt_pieces(Request(0, 0.0, tokens, 9, 0), tokens, chunk))
+        pieces = list(prompt_pieces(Request(0, 0.0, tokens + 4, 9, 0), 4, tokens, chunk))
         yield from facts([_slots(each) for each in pieces], f"pieces of {tokens} by {chunk}")
 
 
