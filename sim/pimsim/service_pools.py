@@ -18,7 +18,18 @@ __all__ = ["decode_pool", "given_step_time"]
 
 
 def given_step_time(config: StepTimeConfig) -> StepTime:
-    """In closed form, or from a profile. Raises ``InputError`` where that cannot be read."""
+    """In closed form, or from a profile.
+
+    Parameters
+    ----------
+    config
+        Of one of the two.
+
+    Raises
+    ------
+    InputError
+        For a profile that cannot be read.
+    """
     if config.linear is not None:
         return Linear(**config.linear.model_dump())
     assert config.profile is not None

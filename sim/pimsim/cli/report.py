@@ -19,7 +19,8 @@ def report_command(
     folders: Annotated[
         list[str],
         typer.Argument(
-            metavar="DIR...", help="Folders that `pimsim run --out` wrote, or one of a sweep."
+            metavar="DIR...",
+            help="Folders that `pimsim run --out` wrote, or one of a sweep or a service.",
         ),
     ],
     out: Annotated[
@@ -38,7 +39,8 @@ def report_command(
         typer.Option(
             "--timeline",
             metavar="FILE",
-            help="Simulate the first run again and write its Perfetto trace.",
+            help="Simulate the first run again and write its Perfetto trace; a service's is "
+            "made from its folder.",
         ),
     ] = None,
     commands: Annotated[
@@ -54,11 +56,12 @@ def report_command(
         typer.Option("--stage", metavar="NAME", help="Show who works when in this stage alone."),
     ] = None,
 ) -> None:
-    """One self-contained HTML page of a run, of several side by side, or of a sweep."""
+    """One self-contained HTML page of a run, of several side by side, of a sweep or a service."""
     from pimsim.config.errors import near_miss
     from pimsim.config.extras import require_extra
     from pimsim.report.draw import check_formats, write_charts
     from pimsim.report.runs import read_run, run_charts, runs_page
+    from pimsim.report.services import is_service
 
     if commands is not None and timeline is None:
         raise InputError("--commands goes with --timeline FILE")
@@ -69,6 +72,11 @@ def report_command(
         if timeline is not None or stage is not None:
             raise InputError(f"{folders[0]}: a sweep has no --timeline and no --stage; a run has")
         _sweep(folders[0], out, figures, kinds)
+        return
+    if len(folders) == 1 and is_service(folders[0]):
+        if commands is not None or stage is not None:
+            raise InputError(f"{folders[0]}: a service has no --commands and no --stage; a run has")
+        _service(folders[0], out, figures, kinds, timeline)
         return
     runs = [read_run(folder) for folder in folders]
     if stage is not None:
@@ -107,6 +115,29 @@ def _sweep(folder: str, out: str | None, figures: str | None, kinds: list[str]) 
         typer.echo(f"{figures}: {len(written)} files")
 
 
+def _service(
+    folder: str, out: str | None, figures: str | None, kinds: list[str], timeline: str | None
+) -> None:
+    from pimsim.report.draw import write_charts
+    from pimsim.report.services import read_service, service_page, service_trace
+
+    found = read_service(folder)
+    trace = None if timeline is None else service_trace(found)
+    _write_page(service_page(found), folder, out)
+    if figures is not None:
+        written = write_charts(found.charts, figures, kinds)
+        typer.echo(f"{figures}: {len(written)} files")
+    if timeline is not None and trace is not None:
+        _write_trace(timeline, trace)
+
+
+def _write_trace(file: str, content: bytes) -> None:
+    from pimsim.config.files import write_whole
+
+    path = write_whole(file, content)
+    typer.echo(f"{path}: {len(content) / 1e6:.1f} MB, open it at ui.perfetto.dev")
+
+
 def _channels(text: str | None, config: RunConfig) -> list[int]:
     """Numbers of the channels whose commands are wanted."""
     if text is None:
@@ -120,7 +151,6 @@ def _channels(text: str | None, config: RunConfig) -> list[int]:
 
 
 def _write_timeline(folder: str, file: str, channels: list[int]) -> None:
-    from pimsim.config.files import write_whole
     from pimsim.hardware.dram.layout import MAX_LOG
     from pimsim.report.timeline import timeline
     from pimsim.result.store import CONFIG_FILE
@@ -129,8 +159,7 @@ def _write_timeline(folder: str, file: str, channels: list[int]) -> None:
     resolved = resolve(given_path(folder) / CONFIG_FILE)
     outcome, result = observe(resolved, log_entries=MAX_LOG if channels else 0)
     content = timeline(outcome, result, channels)
-    path = write_whole(file, content)
-    typer.echo(f"{path}: {len(content) / 1e6:.1f} MB, open it at ui.perfetto.dev")
+    _write_trace(file, content)
     issued = int(outcome.board["logged"][0]) if channels else 0
     if issued > MAX_LOG:
         until = int(outcome.board["log"][0, MAX_LOG - 1, 0] * float(outcome.system.cycle_ps))

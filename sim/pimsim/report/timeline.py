@@ -9,7 +9,8 @@ each slice says its picoseconds.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from itertools import count
 from math import fsum
 from typing import TYPE_CHECKING, Any
@@ -22,12 +23,12 @@ from pimsim.result.words import OPERATOR_UNITS, unit_words
 if TYPE_CHECKING:
     from pimsim.engine.iteration import Outcome
 
-__all__ = ["timeline"]
+__all__ = ["Builder", "timeline"]
 
 _SEQUENCE = 1
 
 
-class _Builder:
+class Builder:
     """Packets of one sequence, with tracks that it numbers."""
 
     def __init__(self) -> None:
@@ -60,6 +61,15 @@ class _Builder:
         category: str, flows: tuple[int, ...] = (),
     ) -> None:  # fmt: skip
         """A span on a track."""
+        with self.span(track, name, start_ps, end_ps, facts, category, flows):
+            pass
+
+    @contextmanager
+    def span(
+        self, track: int, name: str, start_ps: int, end_ps: int, facts: dict[str, int | str],
+        category: str, flows: tuple[int, ...] = (),
+    ) -> Iterator[None]:  # fmt: skip
+        """The same, and what is written meanwhile lies within it."""
         event = self._packet(start_ps // 1000).track_event
         event.type, event.track_uuid, event.name = self.kinds.TYPE_SLICE_BEGIN, track, name
         event.categories.append(category)
@@ -71,6 +81,7 @@ class _Builder:
                 note.int_value = value
             else:
                 note.string_value = value
+        yield
         event = self._packet(max(end_ps // 1000, start_ps // 1000)).track_event
         event.type, event.track_uuid = self.kinds.TYPE_SLICE_END, track
 
@@ -83,7 +94,7 @@ class _Builder:
 
 def timeline(outcome: Outcome, result: Result, channels: Collection[int] = ()) -> bytes:
     """The trace of a run, with the commands that the memory system logged of ``channels``."""
-    builder = _Builder()
+    builder = Builder()
     stages = builder.track("stages")
     for stage in outcome.recorder.stages:
         builder.slice(stages, stage.name, stage.start_ps, stage.end_ps, {}, "stage")
@@ -94,7 +105,7 @@ def timeline(outcome: Outcome, result: Result, channels: Collection[int] = ()) -
     return bytes(builder.trace.serialize())
 
 
-def _operators(builder: _Builder, outcome: Outcome) -> None:
+def _operators(builder: Builder, outcome: Outcome) -> None:
     records = outcome.recorder.operators
     units = [unit for unit in OPERATOR_UNITS if any(o.unit == unit for o in records)]
     tracks = {unit: builder.track(unit_words(unit)) for unit in units}
@@ -117,7 +128,7 @@ def _operators(builder: _Builder, outcome: Outcome) -> None:
             builder.slice(channels[channel], o.name, o.start_ps, end, own, "task", (arrow,))
 
 
-def _counters(builder: _Builder, result: Result) -> None:
+def _counters(builder: Builder, result: Result) -> None:
     """The run's intervals: rates of the data buses, of the banks, of arrays and vector units, and
     power."""
     series = result.series
@@ -144,7 +155,7 @@ def _counters(builder: _Builder, result: Result) -> None:
             builder.sample(track, at, value)
 
 
-def _commands(builder: _Builder, outcome: Outcome, shown: Collection[int]) -> None:
+def _commands(builder: Builder, outcome: Outcome, shown: Collection[int]) -> None:
     """Every logged command on its bank's track; those of a whole channel or rank on its own."""
     board = outcome.board
     kept = min(int(board["logged"][0]), int(board["log_limit"][0]))

@@ -151,7 +151,17 @@ def grow(
 
 @njit(cache=True)
 def release_slot(pool: Any, blocks: Any, table: Any, slots: Any, slot: int, count: int) -> None:
-    """Take ``count`` blocks of a row of the table back, the last one first, and the row."""
+    """Take blocks of a row of the table back, the last one first, and the row.
+
+    Parameters
+    ----------
+    pool, blocks, table, slots
+        Of a ``BlockCache``.
+    slot
+        The row; ``NONE``: there is none.
+    count
+        Blocks that it has.
+    """
     for at in range(count - 1, -1, -1):
         block = table[slot, at]
         blocks[block].holders -= 1
