@@ -180,8 +180,8 @@ class Interpolated(Simulated):
             unknown(*beside), unknown(beside[0]), grid.beside_tokens, grid.beside_requests,
             self._places(grid.beside_requests, grid.beside_contexts),
         )  # fmt: skip
-        self._sample: list[tuple[float, int, Step]] = []
-        """Key, interpolated time, and step."""
+        self._sample: list[tuple[float, int, Batch, NDArray[np.int32]]] = []
+        """Key, interpolated time, a copy of the entries and their requests, and the channels."""
         self._limit = math.inf
         """Largest key of the sample, when that is full."""
         self._errors: Errors | None = None
@@ -252,8 +252,11 @@ class Interpolated(Simulated):
 
     def _take(self, batch: Batch, key: float, time_ps: int) -> None:
         """Have the step in the sample, and the one with the largest key no longer."""
-        entries = batch.entries[: batch.requests]
-        self._sample.append((key, time_ps, step_of(entries, batch.asked, self.channels.of)))
+        rows = batch.entries["request"][: batch.requests]
+        copy = Batch(batch.requests, batch.asked[rows])
+        copy.entries[:] = batch.entries[: batch.requests]
+        copy.entries["request"] = np.arange(batch.requests)
+        self._sample.append((key, time_ps, copy, self.channels.of[rows]))
         self._sample.sort(key=lambda one: one[0])
         del self._sample[self._samples :]
         if len(self._sample) == self._samples:
@@ -261,12 +264,18 @@ class Interpolated(Simulated):
         self._errors = None
 
     @property
+    def sample(self) -> list[tuple[int, Step]]:
+        """Interpolated times of the steps that were drawn, and these."""
+        return [
+            (time_ps, step_of(copy.entries, copy.asked, channel))
+            for _, time_ps, copy, channel in self._sample
+        ]
+
+    @property
     def errors(self) -> Errors:
         """Of the steps so far; the sample is simulated when somebody asks."""
         if self._errors is None:
-            found = [
-                time_ps / self.machine.cost(step).time_ps - 1 for _, time_ps, step in self._sample
-            ]
+            found = [time_ps / self.machine.cost(step).time_ps - 1 for time_ps, step in self.sample]
             self._errors = Errors.of(np.array(found))
         return self._errors
 
