@@ -106,7 +106,10 @@ def test_charts_are_of_the_figures(folder: Path) -> None:
             r"^Overloaded: \S+ requests/s come.* into waiting",
         ),
         (["requests.rate_scale=0.1"], r"^100\.0% of the requests keep the SLO; .* its tokens$"),
-        (["slo.ttft=null", "requests.rate_scale=0.1"], r"^\d+% of a request's .* into making its tokens$"),
+        (
+            ["slo.ttft=null", "requests.rate_scale=0.1"],
+            r"^\d+% of a request's .* into making its tokens$",
+        ),
     ],
 )
 def test_a_finding_is_one_sentence(service: Path, changes: list[str], said: str) -> None:
