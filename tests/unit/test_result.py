@@ -15,6 +15,7 @@ from rich.console import Console, RenderableType
 
 from pimsim.config.errors import CheckFailed, InputError
 from pimsim.result import store
+from pimsim.result.bottleneck import bottleneck, main_cause
 from pimsim.result.compare import causes, compare, comparison_rows
 from pimsim.result.invariants import (
     InvariantError,
@@ -24,10 +25,8 @@ from pimsim.result.invariants import (
     violations,
 )
 from pimsim.result.tables import (
-    bottleneck,
     compare_table,
     cycle_stack_table,
-    main_cause,
     operator_table,
     result_view,
     stage_table,

@@ -200,8 +200,8 @@ def compare_command(
     if as_json:
         from dataclasses import asdict
 
+        from pimsim.result.bottleneck import main_cause
         from pimsim.result.compare import causes, comparison_rows
-        from pimsim.result.tables import main_cause
 
         first = results[0]
 

@@ -20,9 +20,10 @@ from pimsim.report.run_charts import (
     utilisation_chart,
 )
 from pimsim.result import store
+from pimsim.result.bottleneck import bottleneck
 from pimsim.result.metrics import METRICS
 from pimsim.result.steps import STEP_COLUMNS, batch_words, step_cells
-from pimsim.result.tables import bottleneck, titled
+from pimsim.result.tables import titled
 from pimsim.result.types import Result
 from pimsim.result.words import throughput_words, unit_words
 

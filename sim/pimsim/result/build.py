@@ -84,7 +84,19 @@ _CAUSE = {
 def build_result(
     outcome: Outcome, resolved: ResolvedRun, trace: RequestTrace, wall_s: float
 ) -> tuple[Result, RunFacts]:
-    """The result of a run, and what the laws are checked against. ``wall_s``: seconds it took."""
+    """The result of a run, and what the laws are checked against.
+
+    Parameters
+    ----------
+    outcome
+        What the engine left behind.
+    resolved
+        Its config, with its hash.
+    trace
+        Its requests, for their hash.
+    wall_s
+        Seconds that it took.
+    """
     device, recorder, clock = outcome.device, outcome.recorder, outcome.clock
     whole, time_ps = device.whole, outcome.time_ps
     tokens = sum(each.whole.tokens for each in outcome.devices)
@@ -170,6 +182,13 @@ def apportion(weights: Mapping[str, int], total: int) -> dict[str, int]:
     """Whole shares of ``total`` in proportion to ``weights`` that add up to it exactly.
 
     The largest remainders are rounded up, the first of equal ones first. Needs a weight above 0.
+
+    Parameters
+    ----------
+    weights
+        By name, none below 0.
+    total
+        To be shared.
     """
     whole = sum(weights.values())
     shares = {name: weight * total // whole for name, weight in weights.items()}
@@ -283,7 +302,13 @@ def _warnings(outcome: Outcome, pipeline: RunPipeline) -> Iterator[str]:
 
 
 def capacity_notes(device: Device) -> Iterator[str]:
-    """Whether the blocks that were not simulated have a place too."""
+    """Whether the blocks that were not simulated have a place too.
+
+    Parameters
+    ----------
+    device
+        Of the run's first step.
+    """
     need, rows = device.rows_needed, device.config.memory.organization.rows
     if device.uses_pim and need > rows:
         yield (

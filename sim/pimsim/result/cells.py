@@ -14,7 +14,15 @@ _WORDS = ("", "unit", "source", "what holds it back")
 
 
 def new_table(title: str, first: str, *columns: str) -> Table:
-    """An empty table; numbers are to the right, the first column and words to the left."""
+    """An empty table; numbers are to the right, the first column and words to the left.
+
+    Parameters
+    ----------
+    title
+        Above it.
+    first
+        Heading of the first column; those of the others follow.
+    """
     from rich import box
     from rich.table import Table
     from rich.text import Text
@@ -28,7 +36,13 @@ def new_table(title: str, first: str, *columns: str) -> Table:
 
 
 def add_rows(table: Table, *rows: tuple[str, ...]) -> None:
-    """Rows of plain text: names come from the user's files and must not be read as markup."""
+    """Rows of plain text: names come from the user's files and must not be read as markup.
+
+    Parameters
+    ----------
+    table
+        Of ``new_table``.
+    """
     from rich.text import Text
 
     for row in rows:
@@ -36,12 +50,24 @@ def add_rows(table: Table, *rows: tuple[str, ...]) -> None:
 
 
 def percent(share: float) -> str:
-    """A share, 1 as ``100.0%``."""
+    """A share, 1 as ``100.0%``.
+
+    Parameters
+    ----------
+    share
+        1 is all.
+    """
     return f"{share:.1%}"
 
 
 def duration(seconds: float) -> str:
-    """A time in microseconds, milliseconds or seconds."""
+    """A time in microseconds, milliseconds or seconds.
+
+    Parameters
+    ----------
+    seconds
+        0 or more.
+    """
     for limit, factor, unit in ((1e-3, 1e6, "us"), (1.0, 1e3, "ms")):
         if seconds < limit:
             return f"{seconds * factor:,.3f} {unit}"

@@ -32,6 +32,13 @@ def comparison_rows(
     first one's, ``area_mm2`` silicon of all devices; ``error_mean`` and ``error_ci95`` (half of the
     95 % interval) are what ``fidelity`` fast is off by, relative. Names default to those of the
     configs.
+
+    Parameters
+    ----------
+    results
+        The first is what the others are held against.
+    names
+        Of each; None: those of their configs.
     """
     if not results:
         raise InputError("compare: no results given")
@@ -55,7 +62,15 @@ def comparison_rows(
 
 
 def compare(results: Sequence[Result], names: Sequence[str] | None = None) -> pandas.DataFrame:
-    """``comparison_rows`` as a table, one row per result, indexed by name."""
+    """``comparison_rows`` as a table, one row per result, indexed by name.
+
+    Parameters
+    ----------
+    results
+        The first is what the others are held against.
+    names
+        Of each; None: those of their configs.
+    """
     import pandas
 
     return pandas.DataFrame(comparison_rows(results, names)).set_index("name")
@@ -102,6 +117,15 @@ def causes(before: Result, after: Result, most: int = 3) -> list[Cause]:
     Times are a block's, so that runs of different numbers of blocks compare. The NPU's stack says
     where the time of the run went; PIM's explains how long the NPU waited for it. Being idle is
     nobody's cause.
+
+    Parameters
+    ----------
+    before
+        A run.
+    after
+        Another one, of the same work.
+    most
+        Causes that are told.
     """
     found = []
     for unit in ("npu", "pim"):

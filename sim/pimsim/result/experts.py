@@ -14,7 +14,13 @@ __all__ = ["expert_summary"]
 
 
 def expert_summary(devices: Sequence[Device]) -> Experts | None:
-    """Over the simulated blocks with experts, of all steps; None where there are none."""
+    """Over the simulated blocks with experts, of all steps; None where there are none.
+
+    Parameters
+    ----------
+    devices
+        At each step.
+    """
     placements = [p for each in devices for part in each.experts for p in part if p is not None]
     if not placements:
         return None

@@ -30,7 +30,20 @@ _PANDAS = {"str": "object", "int": "int64", "float": "float64", "int | None": "I
 
 
 def frame(result: Result, name: str) -> pandas.DataFrame:
-    """A table as ``Result.table`` gives it. Raises ``InputError`` for a name that is none."""
+    """A table as ``Result.table`` gives it.
+
+    Parameters
+    ----------
+    result
+        Of a run.
+    name
+        Of the table.
+
+    Raises
+    ------
+    InputError
+        For a name that is none.
+    """
     import pandas
 
     if name not in TABLES:
@@ -61,7 +74,15 @@ def frame(result: Result, name: str) -> pandas.DataFrame:
 
 
 def parquet(result: Result, name: str) -> Any:
-    """A table of ``ROW_TABLES`` as a ``pyarrow.Table``, with the keys of ``result.json``."""
+    """A table of ``ROW_TABLES`` as a ``pyarrow.Table``, with the keys of ``result.json``.
+
+    Parameters
+    ----------
+    result
+        Of a run.
+    name
+        Of the table.
+    """
     import pyarrow
 
     kinds = {

@@ -79,19 +79,44 @@ class Difference:
 
 
 def read_golden(path: Path) -> GoldenFile:
-    """Read a golden file. Raises ``InputError`` with file, line and key."""
+    """Read a golden file.
+
+    Parameters
+    ----------
+    path
+        Of the file.
+
+    Raises
+    ------
+    InputError
+        With file, line and key.
+    """
     return read_document(GoldenFile, path)
 
 
 def source_of(case: GoldenCase, path: Path) -> str:
-    """What to load for ``case`` of the golden file ``path``."""
+    """What to load for a case of a golden file.
+
+    Parameters
+    ----------
+    case
+        One of the file's.
+    path
+        Of the file, which relative paths count from.
+    """
     if not looks_like_path(case.run):
         return case.run
     return str(path.parent / given_path(case.run))
 
 
 def stage_cycles(result: Result) -> dict[str, int]:
-    """Cycles by stage name, in order of first appearance."""
+    """Cycles by stage name, in order of first appearance.
+
+    Parameters
+    ----------
+    result
+        Of a run.
+    """
     cycles: dict[str, int] = {}
     for stage in result.stages:
         cycles[stage.name] = cycles.get(stage.name, 0) + stage.cycles
@@ -99,7 +124,15 @@ def stage_cycles(result: Result) -> dict[str, int]:
 
 
 def differences(case: GoldenCase, result: Result) -> list[Difference]:
-    """Every number of ``case`` that ``result`` does not have, the total first."""
+    """Every number of ``case`` that ``result`` does not have, the total first.
+
+    Parameters
+    ----------
+    case
+        What was approved.
+    result
+        What came out.
+    """
     found = stage_cycles(result)
     pairs: dict[str, tuple[int | None, int | None]] = {"total": (case.cycles, result.cycles)}
     for name in [*case.stages, *(name for name in found if name not in case.stages)]:
@@ -108,7 +141,17 @@ def differences(case: GoldenCase, result: Result) -> list[Difference]:
 
 
 def updated(case: GoldenCase, result: Result, reason: str) -> GoldenCase:
-    """``case`` with the numbers of ``result``; one that did not move keeps its reason."""
+    """A case with the numbers of a result; one that did not move keeps its reason.
+
+    Parameters
+    ----------
+    case
+        What was approved.
+    result
+        What came out.
+    reason
+        Why it moved.
+    """
     if not differences(case, result):
         return case
     return case.model_copy(
@@ -117,7 +160,15 @@ def updated(case: GoldenCase, result: Result, reason: str) -> GoldenCase:
 
 
 def write_golden(golden: GoldenFile, path: Path) -> None:
-    """Write to a temporary file beside ``path`` and rename it; leading comments are kept."""
+    """Write to a temporary file beside ``path`` and rename it; leading comments are kept.
+
+    Parameters
+    ----------
+    golden
+        All cases.
+    path
+        Of the file.
+    """
     text = "".join([*_heading(path), "cases:\n", *map(_case_text, golden.cases)])
     write_whole(path, text.encode())
 

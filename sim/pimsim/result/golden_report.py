@@ -13,7 +13,15 @@ Moved = Sequence[tuple[GoldenCase, Sequence[Difference]]]
 
 
 def junit(golden: str, moved: Moved) -> str:
-    """JUnit XML: one test a case, failed where cycles moved."""
+    """JUnit XML: one test a case, failed where cycles moved.
+
+    Parameters
+    ----------
+    golden
+        Name of the golden file.
+    moved
+        Differences by case, of all cases that were run.
+    """
     failed = sum(bool(found) for _, found in moved)
     suite = Element(
         "testsuite", name=f"pimsim check {golden}", tests=str(len(moved)), failures=str(failed)
@@ -28,7 +36,15 @@ def junit(golden: str, moved: Moved) -> str:
 
 
 def markdown(golden: str, moved: Moved) -> str:
-    """A summary for a pull request: what moved, or that nothing did."""
+    """A summary for a pull request: what moved, or that nothing did.
+
+    Parameters
+    ----------
+    golden
+        Name of the golden file.
+    moved
+        Differences by case, of all cases that were run.
+    """
     failed = [(case, found) for case, found in moved if found]
     lines = [f"### pimsim check: {golden}", ""]
     if not failed:

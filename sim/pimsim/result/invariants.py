@@ -120,7 +120,15 @@ def check_invariants(result: Result, facts: RunFacts) -> None:
 
 
 def violations(result: Result, facts: RunFacts) -> Iterator[str]:
-    """Each broken law in words."""
+    """Each broken law in words.
+
+    Parameters
+    ----------
+    result
+        Of a run.
+    facts
+        Of the same run, from its accounts.
+    """
     yield from _time(result)
     yield from _roofs(result)
     yield from _work(facts)

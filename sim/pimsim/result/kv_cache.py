@@ -10,7 +10,13 @@ __all__ = ["kv_cache_use"]
 
 
 def kv_cache_use(device: Device) -> KvCacheUse | None:
-    """Of the simulated blocks, with all tokens that the run ends with; None where it keeps none."""
+    """Of the simulated blocks, with all tokens that the run ends with; None where it keeps none.
+
+    Parameters
+    ----------
+    device
+        Of the run's first step.
+    """
     cache = device.mapper.addresses.cache
     whole = cache.use()
     if not whole.rows:

@@ -18,6 +18,11 @@ def kv_writes(outcome: Outcome) -> Iterator[KvWrites]:
     """Of every step and simulated block, in order.
 
     A run whose schedule appends nothing (``schedule.kv_append: false``) owes nothing either.
+
+    Parameters
+    ----------
+    outcome
+        Of a run.
     """
     for step in outcome.steps:
         written = _written(step)

@@ -162,7 +162,13 @@ METRICS: Mapping[str, Metric] = {
 
 
 def metric_label(column: str) -> str:
-    """What an axis is called that shows a column of a sweep's table, or a metric."""
+    """What an axis is called that shows a column of a sweep's table, or a metric.
+
+    Parameters
+    ----------
+    column
+        Name of a metric, of a figure or of a key.
+    """
     for each in METRICS.values():
         if each.name == column or (each.field == column and not each.reciprocal):
             return each.label

@@ -78,7 +78,13 @@ def device_peaks(
 
 def pim_element_bytes(device: Device) -> dict[str, int]:
     """Bytes of an element by what PIM reads: ``kv`` where attention runs on it, ``weight`` where
-    experts or products of all tokens do."""
+    experts or products of all tokens do.
+
+    Parameters
+    ----------
+    device
+        Of one step of the run.
+    """
     found = {}
     if any(kv.on_pim for kv in device.kv):
         found["kv"] = device.whole.kv_dtype_bytes

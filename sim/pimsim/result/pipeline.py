@@ -199,14 +199,28 @@ class RunPipeline:
 
 
 def total_energy(energies: Sequence[Energy], devices_each: int) -> Energy:
-    """Of all devices of all stages."""
+    """Of all devices of all stages.
+
+    Parameters
+    ----------
+    energies
+        Of one device of each stage.
+    devices_each
+        Devices of a stage, ``tp``.
+    """
     parts = {item.name: fsum(getattr(each, item.name) for each in energies) * devices_each
              for item in fields(Energy) if item.name != "total"}  # fmt: skip
     return Energy.of(**parts)
 
 
 def pipeline_of(outcome: Outcome) -> RunPipeline:
-    """The stages of a run's model at each step, from what was simulated of it."""
+    """The stages of a run's model at each step, from what was simulated of it.
+
+    Parameters
+    ----------
+    outcome
+        Of a run.
+    """
     return RunPipeline(tuple(_step_pipeline(step) for step in outcome.steps))
 
 

@@ -17,7 +17,15 @@ _MOST_RANGES = 200
 
 
 def step_rows(outcome: Outcome, pipeline: RunPipeline) -> tuple[StepResult, ...]:
-    """A row a forward pass, in their order."""
+    """A row a forward pass, in their order.
+
+    Parameters
+    ----------
+    outcome
+        Of a run.
+    pipeline
+        Of the same run.
+    """
     clock = outcome.clock
     found = []
     for each, of_model in zip(outcome.steps, pipeline.steps, strict=True):
@@ -34,7 +42,13 @@ def step_rows(outcome: Outcome, pipeline: RunPipeline) -> tuple[StepResult, ...]
 
 
 def request_rows(outcome: Outcome) -> tuple[RequestResult, ...]:
-    """A row a request, in the order in which the steps first name them."""
+    """A row a request, in the order in which the steps first name them.
+
+    Parameters
+    ----------
+    outcome
+        Of a run.
+    """
     found: dict[int, RequestResult] = {}
     for each in outcome.steps:
         for row in _entries(each):
@@ -67,7 +81,13 @@ def _entries(step: StepOutcome) -> list[RequestResult]:
 
 
 def stage_rows(outcome: Outcome) -> tuple[StageResult, ...]:
-    """A row a stage, in the order of the run."""
+    """A row a stage, in the order of the run.
+
+    Parameters
+    ----------
+    outcome
+        Of a run.
+    """
     clock = outcome.clock
     return tuple(
         StageResult(
@@ -84,7 +104,13 @@ def stage_rows(outcome: Outcome) -> tuple[StageResult, ...]:
 
 
 def operator_rows(outcome: Outcome) -> tuple[OperatorResult, ...]:
-    """A row an operator of a (sub-)batch and block, in the order in which they end."""
+    """A row an operator of a (sub-)batch and block, in the order in which they end.
+
+    Parameters
+    ----------
+    outcome
+        Of a run.
+    """
     # what is outside the blocks is behind the last one, of each pipeline stage in turn
     clock, whole = outcome.clock, outcome.device.whole
     behind = outcome.device.work.trace.facts.layers
@@ -125,7 +151,13 @@ def _group_words(step: StepOutcome, record: OperatorRecord) -> str:
 
 
 def id_ranges(ids: Sequence[int]) -> str:
-    """``0-2, 7`` for 0, 1, 2 and 7, which ascend; the first 200 ranges, then ``...``."""
+    """``0-2, 7`` for 0, 1, 2 and 7, which ascend; the first 200 ranges, then ``...``.
+
+    Parameters
+    ----------
+    ids
+        Ascending.
+    """
     runs: list[list[int]] = []
     for each in ids:
         if runs and each == runs[-1][1] + 1:

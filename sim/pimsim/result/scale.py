@@ -49,12 +49,26 @@ class Extrapolation:
 
 
 def student_t(freedom: int) -> float:
-    """Two-sided 95 % point of Student's t; ``freedom`` at least 1, that of 30 counts for more."""
+    """Two-sided 95 % point of Student's t.
+
+    Parameters
+    ----------
+    freedom
+        Degrees, at least 1; 30 counts for more.
+    """
     return _STUDENT_T[min(freedom, len(_STUDENT_T)) - 1]
 
 
 def model_blocks(simulated: Sequence[str], model: Sequence[tuple[str, int]]) -> dict[str, int]:
-    """How many blocks of each kind count: the model's, or those simulated where they are more."""
+    """How many blocks of each kind count: the model's, or those simulated where they are more.
+
+    Parameters
+    ----------
+    simulated
+        Kind of each simulated block.
+    model
+        Kinds of the model's blocks, and how many there are of each.
+    """
     have = Counter(simulated)
     return {kind: max(count, have[kind]) for kind, count in model}
 
@@ -145,6 +159,14 @@ def extrapolate(
 def block_factors(
     simulated: Sequence[str], model: Sequence[tuple[str, int]]
 ) -> Mapping[str, tuple[int, int]]:
-    """By kind: for how many blocks of the model how many simulated ones stand."""
+    """By kind: for how many blocks of the model how many simulated ones stand.
+
+    Parameters
+    ----------
+    simulated
+        Kind of each simulated block.
+    model
+        Kinds of the model's blocks, and how many there are of each.
+    """
     have = Counter(simulated)
     return {kind: (count, have[kind]) for kind, count in model_blocks(simulated, model).items()}

@@ -50,7 +50,13 @@ _J_PER_PJ = 1e-12
 
 
 def run_series(outcome: Outcome) -> Series:
-    """The run in intervals of equal length; the last is half to one and a half as long."""
+    """The run in intervals of equal length; the last is half to one and a half as long.
+
+    Parameters
+    ----------
+    outcome
+        Of a run that was watched over time.
+    """
     grid = _grid(outcome)
     rows = _between(_samples(outcome, grid.cycles[-1]), grid.cycles)
     system, recorder = outcome.system, outcome.recorder
@@ -85,7 +91,13 @@ def run_series(outcome: Outcome) -> Series:
 
 
 def series_totals(outcome: Outcome) -> dict[str, int]:
-    """What the intervals of each amount must add up to, from the run's own accounts."""
+    """What the intervals of each amount must add up to, from the run's own accounts.
+
+    Parameters
+    ----------
+    outcome
+        Of a run.
+    """
     recorder, system = outcome.recorder, outcome.system
     counter = charged_counters(system).sum(axis=0)
     totals = recorder.totals[-1] if recorder.totals else WorkTotals(counter)

@@ -22,13 +22,27 @@ of the whole model."""
 
 
 def step_cells(step: StepResult) -> tuple[str, ...]:
-    """A step's row, a cell for each of ``STEP_COLUMNS``."""
+    """A step's row, a cell for each of ``STEP_COLUMNS``.
+
+    Parameters
+    ----------
+    step
+        Of a run.
+    """
     counts = (step.step, step.requests, step.tokens, step.logits, step.made, step.context_max)
     return (*(f"{count:,}" for count in counts), duration(step.time_s), duration(step.iteration_s))
 
 
 def step_table(result: Result, limit: int = 20) -> Table:
-    """The first ``limit`` steps, and the sum of the others."""
+    """The first steps, and the sum of the others.
+
+    Parameters
+    ----------
+    result
+        Of a run.
+    limit
+        Steps that have a row of their own.
+    """
     table = new_table(f"steps ({result.fidelity.words})" if result.fidelity.mode == "fast" else
                       "steps", *STEP_COLUMNS)  # fmt: skip
     add_rows(table, *map(step_cells, result.steps[:limit]))
@@ -50,7 +64,13 @@ def _summary(steps: Sequence[StepResult]) -> tuple[str, ...]:
 
 
 def batch_words(result: Result) -> str:
-    """How many requests there are, and what they are asked."""
+    """How many requests there are, and what they are asked.
+
+    Parameters
+    ----------
+    result
+        Of a run.
+    """
     steps = result.steps
     if not steps or (len(steps) == 1 and steps[0].tokens == steps[0].made == steps[0].requests):
         return f"{result.tokens:,} requests, one token each"

@@ -40,7 +40,18 @@ _FILES = {CONFIG_FILE, RESULT_FILE, STATE_FILE, *TABLE_FILES.values()}
 
 
 def check_writable(out_dir: str | os.PathLike[str]) -> None:
-    """Raise ``InputError`` when ``save`` could not write there, before a run spends its time."""
+    """Raise when ``save`` could not write to a folder, before a run spends its time.
+
+    Parameters
+    ----------
+    out_dir
+        The folder.
+
+    Raises
+    ------
+    InputError
+        Where it holds something else than a result, or cannot be made.
+    """
     target = given_path(out_dir)
     _check_target(target)
     parent = target.resolve().parent
@@ -56,7 +67,17 @@ def check_writable(out_dir: str | os.PathLike[str]) -> None:
 
 
 def save(result: Result, resolved_yaml: str, out_dir: str | os.PathLike[str]) -> None:
-    """Write config, result and tables to ``out_dir``, see ``write_folder``."""
+    """Write config, result and tables to ``out_dir``, see ``write_folder``.
+
+    Parameters
+    ----------
+    result
+        Of a run.
+    resolved_yaml
+        Its config, complete.
+    out_dir
+        The folder.
+    """
 
     write_folder(
         out_dir, resolved_yaml, result.to_dict(), lambda folder: _write_tables(result, folder)
@@ -67,11 +88,26 @@ def write_folder(
     out_dir: str | os.PathLike[str], resolved_yaml: str, figures: Mapping[str, Any],
     fill: Callable[[Path], None],
 ) -> None:  # fmt: skip
-    """Write a result's files to ``out_dir`` as a whole or not at all.
+    """Write a result's files to a folder as a whole or not at all.
 
     Config and figures, and what ``fill`` writes, go to a new folder beside it, which is then
-    renamed. An existing ``out_dir`` is replaced when it is empty or holds a result and nothing
-    else; otherwise, or when the place cannot be written, ``InputError``.
+    renamed. A folder that is there is replaced when it is empty or holds a result and nothing else.
+
+    Parameters
+    ----------
+    out_dir
+        The folder.
+    resolved_yaml
+        The config, complete.
+    figures
+        Of the result, as JSON takes them.
+    fill
+        Writes further files into the folder that it is given.
+
+    Raises
+    ------
+    InputError
+        Where the folder holds something else, or the place cannot be written.
     """
     target = given_path(out_dir)
     _check_target(target)
@@ -95,7 +131,18 @@ def write_folder(
 
 
 def load(out_dir: str | os.PathLike[str]) -> Result:
-    """Read back what ``save`` wrote. ``InputError`` when it is not there or damaged."""
+    """Read back what ``save`` wrote.
+
+    Parameters
+    ----------
+    out_dir
+        The folder.
+
+    Raises
+    ------
+    InputError
+        When it is not there or damaged.
+    """
     path = given_path(out_dir) / RESULT_FILE
     data = parse_json(read_text(path, "a result's JSON", _MAX_BYTES), str(path))
     if not isinstance(data, dict):
@@ -109,7 +156,13 @@ def load(out_dir: str | os.PathLike[str]) -> Result:
 
 
 def load_config_text(out_dir: str | os.PathLike[str]) -> str:
-    """The resolved YAML that ``save`` wrote."""
+    """The resolved YAML that ``save`` wrote.
+
+    Parameters
+    ----------
+    out_dir
+        The folder.
+    """
     path = given_path(out_dir) / CONFIG_FILE
     return read_text(path, "a run's config", _MAX_BYTES)
 

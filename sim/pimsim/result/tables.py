@@ -8,6 +8,7 @@ from itertools import chain
 from math import isnan
 from typing import TYPE_CHECKING
 
+from pimsim.result.bottleneck import bottleneck, main_cause
 from pimsim.result.cells import add_rows, duration, new_table, percent
 from pimsim.result.compare import comparison_rows
 from pimsim.result.metrics import METRICS
@@ -20,12 +21,10 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 __all__ = [
-    "bottleneck",
     "compare_table",
     "cycle_stack_table",
     "energy_table",
     "headline_table",
-    "main_cause",
     "operator_table",
     "pipeline_table",
     "result_view",
@@ -34,12 +33,6 @@ __all__ = [
     "titled",
     "utilisation_table",
 ]
-
-
-_UNIT = {"npu": "the NPU", "pim": "PIM"}
-_BOUND = {"array": "the arrays as loaded"}
-_LEAST_SHARE = 0.02
-"""Causes below this share of the run are no reason for its time."""
 
 
 def _experts(experts: Experts) -> list[tuple[str, str]]:
@@ -72,59 +65,16 @@ def _kv_cache(use: KvCacheUse) -> str:
     )
 
 
-def bottleneck(result: Result) -> str:
-    """The cause of the time, from the cycle stack and the bounds.
-
-    What the NPU's cycles went to; where it waited for PIM, what PIM did meanwhile; and the bound
-    that is nearest to the run's time.
-    """
-    sentences = []
-    explained = ["npu"]
-    if _shares(result, "npu").get("pim", 0) >= _LEAST_SHARE:
-        explained.append("pim")
-    for unit in explained:
-        shares = _shares(result, unit)
-        if unit == "pim":
-            shares.pop("npu", None)
-            shares.pop("idle", None)
-        ranked = sorted(shares.items(), key=lambda item: -item[1])[:3]
-        causes = [
-            f"{percent(share)} {cause_words(c)}" for c, share in ranked if share >= _LEAST_SHARE
-        ]
-        if causes:
-            sentences.append(f"{_UNIT[unit]} spends {', '.join(causes)}")
-    if result.bound_cycles:
-        unit = max(result.bound_cycles, key=lambda name: result.bound_cycles[name])
-        share = percent(result.bound_cycles[unit] / result.cycles)
-        sentences.append(
-            f"the nearest bound is {_BOUND.get(unit, unit)} ({share} of the time even if all else "
-            "were free)"
-        )
-    return "; ".join(sentences) if sentences else "no cycle stack was recorded"
-
-
-def main_cause(result: Result) -> str:
-    """What most of the NPU's cycles went to, and if that is PIM, what most of PIM's did."""
-    shares = _shares(result, "npu")
-    if not shares:
-        return ""
-    cause = max(shares, key=lambda name: shares[name])
-    text = f"{percent(shares[cause])} {cause_words(cause)}"
-    of_pim = _shares(result, "pim")
-    of_pim.pop("npu", None)
-    if cause == "pim" and of_pim:
-        inner = max(of_pim, key=lambda name: of_pim[name])
-        text += f" ({percent(of_pim[inner])} {cause_words(inner)})"
-    return text
-
-
-def _shares(result: Result, unit: str) -> dict[str, float]:
-    stack = result.cycle_stack.get(unit, {})
-    return {cause: cycles / result.cycles for cause, cycles in stack.items() if cycles}
-
-
 def result_view(result: Result, operators: int = 12) -> Group:
-    """Everything an architect reads after a run; the ``operators`` longest kinds of operator."""
+    """Everything an architect reads after a run.
+
+    Parameters
+    ----------
+    result
+        Of the run.
+    operators
+        Kinds of operator that have a row, the longest ones.
+    """
     from rich.console import Group
     from rich.text import Text
 
@@ -164,12 +114,26 @@ def _cost(result: Result) -> str:
 
 
 def titled(title: str, result: Result) -> str:
-    """A table's title; at fast fidelity with the error of its figures."""
+    """A table's title; at fast fidelity with the error of its figures.
+
+    Parameters
+    ----------
+    title
+        Of the table.
+    result
+        Of the run that it is of.
+    """
     return f"{title} ({result.fidelity.words})" if result.fidelity.mode == "fast" else title
 
 
 def headline_table(result: Result) -> Table:
-    """Throughput, time, energy."""
+    """Throughput, time, energy.
+
+    Parameters
+    ----------
+    result
+        Of a run.
+    """
     table = new_table(result.name or "run", "", "")
     add_rows(
         table,
@@ -228,7 +192,13 @@ def headline_table(result: Result) -> Table:
 
 
 def pipeline_table(result: Result) -> Table:
-    """Stages of a pipeline: the slowest sets the rate, the fullest says whether the model fits."""
+    """Stages of a pipeline: the slowest sets the rate, the fullest says whether the model fits.
+
+    Parameters
+    ----------
+    result
+        Of a run with several stages.
+    """
     table = new_table(
         "pipeline", "stage", "blocks", "time of a batch", "busy", "weights", "KV cache", "energy"
     )
@@ -249,7 +219,13 @@ def pipeline_table(result: Result) -> Table:
 
 
 def stage_table(result: Result) -> Table:
-    """Stages of one name together, with the shares in which NPU and PIM worked."""
+    """Stages of one name together, with the shares in which NPU and PIM worked.
+
+    Parameters
+    ----------
+    result
+        Of a run.
+    """
     total: dict[str, list[int]] = {}
     for stage in result.stages:
         sums = total.setdefault(stage.name, [0, 0, 0, 0, 0])
@@ -283,7 +259,15 @@ def stage_table(result: Result) -> Table:
 
 
 def operator_table(result: Result, limit: int = 12) -> Table:
-    """Operators of one name and unit, over layers and sub-batches, the longest first."""
+    """Operators of one name and unit, over layers and sub-batches, the longest first.
+
+    Parameters
+    ----------
+    result
+        Of a run.
+    limit
+        Rows.
+    """
     total: dict[tuple[str, str], list[int]] = {}
     for operator in result.operators:
         sums = total.setdefault((operator.name, operator.unit), [0, 0, 0, 0])
@@ -306,7 +290,13 @@ def operator_table(result: Result, limit: int = 12) -> Table:
 
 
 def utilisation_table(result: Result) -> Table:
-    """Shares of the run."""
+    """Shares of the run.
+
+    Parameters
+    ----------
+    result
+        Of a run.
+    """
     table = new_table(titled("utilisation", result), "unit", "share")
     for item in fields(Utilisation):
         metric = METRICS[item.name]
@@ -315,7 +305,13 @@ def utilisation_table(result: Result) -> Table:
 
 
 def cycle_stack_table(result: Result) -> Table:
-    """Where each unit's cycles went; every column adds up to the run."""
+    """Where each unit's cycles went; every column adds up to the run.
+
+    Parameters
+    ----------
+    result
+        Of a run.
+    """
     units = list(result.cycle_stack)
     table = new_table(titled("cycle stack", result), "cause", *map(unit_words, units))
     for cause in ordered_causes(chain.from_iterable(result.cycle_stack.values())):
@@ -327,7 +323,13 @@ def cycle_stack_table(result: Result) -> Table:
 
 
 def energy_table(result: Result) -> Table:
-    """Joule by part, the power of a device, and what a token takes of all devices."""
+    """Joule by part, the power of a device, and what a token takes of all devices.
+
+    Parameters
+    ----------
+    result
+        Of a run.
+    """
     table = new_table(
         titled("energy", result), "part", "J", "share", "W", METRICS["mj_per_token"].unit, "source"
     )
@@ -350,7 +352,13 @@ def energy_table(result: Result) -> Table:
 
 
 def static_table(result: Result) -> Table:
-    """Static power of a device by part: its size, what a unit of it draws, and the source."""
+    """Static power of a device by part: its size, what a unit of it draws, and the source.
+
+    Parameters
+    ----------
+    result
+        Of a run whose static power is known.
+    """
     table = new_table("static power", "part", "W", "source")
     for part, watt in result.static_w.items():
         add_rows(table, (part, f"{watt:,.2f}", result.power_sources.get(f"static {part}", "")))
@@ -365,7 +373,15 @@ _RATIOS = {"speedup": "speed-up", "energy_ratio": "ratio"}
 
 
 def compare_table(results: Sequence[Result], names: Sequence[str]) -> Table:
-    """Throughput, ratios to the first, utilisation, energy, and what holds each back."""
+    """Throughput, ratios to the first, utilisation, energy, and what holds each back.
+
+    Parameters
+    ----------
+    results
+        The first is what the others are held against.
+    names
+        Of each.
+    """
     fast = any(result.fidelity.mode == "fast" for result in results)
     shown = [name for name in _COMPARED if name != "fidelity" or fast]
     headings = [METRICS[name].column if name in METRICS else name for name in shown]

@@ -200,7 +200,17 @@ class Fidelity(Strict):
 
 def fidelity_words(mode: str, error_mean: float, error_ci95: float) -> str:
     """``command``, or ``fast`` with its error and the half width of its 95 % interval, both
-    relative."""
+    relative.
+
+    Parameters
+    ----------
+    mode
+        ``command`` or ``fast``.
+    error_mean
+        Of phases that were simulated in both ways, relative.
+    error_ci95
+        Half width of its 95 % interval.
+    """
     return mode if mode != "fast" else f"fast, error {error_mean:+.2%} +- {error_ci95:.2%}"
 
 

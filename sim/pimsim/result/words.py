@@ -18,17 +18,35 @@ _UNITS = {**OPERATOR_UNITS, "npu": "NPU", "dram_bus": "DRAM data bus"}
 
 
 def unit_words(unit: str) -> str:
-    """A unit of an operator or of a cycle stack."""
+    """A unit of an operator or of a cycle stack.
+
+    Parameters
+    ----------
+    unit
+        Key of a result's rows.
+    """
     return _UNITS.get(unit, unit)
 
 
 def cause_words(cause: str) -> str:
-    """A cause of a cycle stack."""
+    """A cause of a cycle stack.
+
+    Parameters
+    ----------
+    cause
+        Key of a cycle stack.
+    """
     return CYCLE_CAUSES.get(cause, cause.replace("_", " "))
 
 
 def ordered_causes(causes: Iterable[str]) -> list[str]:
-    """Each once, in the order of ``CYCLE_CAUSES``; those that are not in it before ``idle``."""
+    """Each once, in the order of ``CYCLE_CAUSES``; those that are not in it before ``idle``.
+
+    Parameters
+    ----------
+    causes
+        Keys of cycle stacks.
+    """
     found = set(causes)
     known = [cause for cause in CYCLE_CAUSES if cause != "idle" and cause in found]
     return [*known, *sorted(found - set(CYCLE_CAUSES)), *(["idle"] if "idle" in found else [])]

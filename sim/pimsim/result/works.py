@@ -36,6 +36,11 @@ def work_by_kind(step: StepOutcome) -> dict[WorkKey, WorkTotals]:
 
     What a stage did is its blocks' in proportion to what their operators moved and computed, so
     that it does not matter how a schedule cuts blocks into stages.
+
+    Parameters
+    ----------
+    step
+        Of a run.
     """
     blocks, first = step.device.whole.blocks, step.record.operators[0]
     found: dict[WorkKey, WorkTotals] = {}
