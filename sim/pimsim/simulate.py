@@ -10,8 +10,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from pimsim.config.content import run_content
+from pimsim.config.documents import Resolved
 from pimsim.config.errors import InputError
-from pimsim.config.loader import DEFAULT_RUN, ResolvedRun, load_run
+from pimsim.config.loader import DEFAULT_RUN, ResolvedAny, ResolvedRun, load_any_run
+from pimsim.config.system import SystemConfig
 from pimsim.result.types import Result
 
 if TYPE_CHECKING:
@@ -19,11 +21,13 @@ if TYPE_CHECKING:
 
     from pimsim.engine.device import Device
     from pimsim.engine.iteration import Outcome, Progress
+    from pimsim.engine.xpu_machine import XpuOutcome
+    from pimsim.result.invariants import RunFacts
     from pimsim.workload.batch import Inputs
     from pimsim.workload.requests import RequestTrace
 
 __all__ = [
-    "calibration", "compare", "device_of", "devices_of", "observe",
+    "calibration", "compare", "device_of", "devices_of", "observe", "observe_xpu", "on_npu",
     "overrides_of", "resolve", "run", "simulate",
 ]  # fmt: skip
 
@@ -93,8 +97,8 @@ def overrides_of(
 
 def resolve(
     name_or_path: PathLike = DEFAULT_RUN, overrides: Sequence[str] = ()
-) -> ResolvedRun:  # fmt: skip
-    """The config of a run.
+) -> ResolvedAny:  # fmt: skip
+    """The config of a run, on an NPU or on GPUs.
 
     Parameters
     ----------
@@ -108,11 +112,11 @@ def resolve(
     InputError
         With file, line and key.
     """
-    return load_run(os.fspath(name_or_path), overrides)
+    return load_any_run(os.fspath(name_or_path), overrides)
 
 
 def simulate(
-    resolved: ResolvedRun, on_stage: Callable[[Progress], None] | None = None,
+    resolved: ResolvedAny, on_stage: Callable[[Progress], None] | None = None,
     over_time: bool = True,
 ) -> Result:  # fmt: skip
     """Simulate a resolved config and check the laws that every run obeys.
@@ -133,14 +137,27 @@ def simulate(
     InvariantError
         Where the simulator has a bug.
     """
-    return observe(resolved, on_stage, over_time=over_time)[1]
+    if isinstance(resolved.config, SystemConfig):
+        return observe_xpu(resolved, on_stage, over_time)[1]
+    return observe(on_npu(resolved), on_stage, over_time=over_time)[1]
+
+
+def on_npu(resolved: ResolvedAny, what: str = "this") -> ResolvedRun:
+    """The config of an NPU's run. Raises ``InputError`` for GPUs, which have no DRAM commands;
+    ``what`` needs them."""
+    if isinstance(resolved.config, SystemConfig):
+        raise InputError(
+            f"{resolved.config.name}: {what} is of an NPU, of its memory and its commands; GPUs "
+            "(xpu) have none in pimsim"
+        )
+    return resolved
 
 
 def observe(
     resolved: ResolvedRun, on_stage: Callable[[Progress], None] | None = None, log_entries: int = 0,
     over_time: bool = True,
 ) -> tuple[Outcome, Result]:  # fmt: skip
-    """``simulate``, and what the engine left behind: records, counters, commands.
+    """``simulate`` on an NPU, and what the engine left behind: records, counters, commands.
 
     Parameters
     ----------
@@ -160,7 +177,6 @@ def observe(
     """
     from pimsim.engine.iteration import run_devices
     from pimsim.result.build import build_result
-    from pimsim.result.invariants import check_invariants
     from pimsim.workload.batch import load_inputs
 
     start = time.perf_counter()
@@ -170,16 +186,48 @@ def observe(
     outcome = run_devices(devices, on_stage, log_entries, over_time)
     wall_s = time.perf_counter() - start
     result, facts = build_result(outcome, resolved, trace, wall_s)
+    return outcome, _checked(result, facts, resolved, content)
+
+
+def observe_xpu(
+    resolved: Resolved[SystemConfig], on_stage: Callable[[Progress], None] | None = None,
+    over_time: bool = True,
+) -> tuple[XpuOutcome, Result]:  # fmt: skip
+    """``simulate`` on GPUs, and what the engine left behind."""
+    from pimsim.engine.xpu_device import build_xpu_devices
+    from pimsim.engine.xpu_machine import run_xpu_devices
+    from pimsim.result.xpu_build import build_xpu_result
+    from pimsim.workload.batch import load_inputs, load_model, load_run_routing, traces_sha256
+    from pimsim.workload.run_steps import run_steps
+
+    start = time.perf_counter()
+    config = resolved.config
+    inputs = load_inputs(config.workload)
+    content = run_content(resolved, inputs.hashes)
+    model = load_model(config.workload) if inputs.card is None else inputs.card
+    trace = replace(inputs.requests, sha256=traces_sha256(inputs.hashes))
+    steps = run_steps(trace.requests, config.workload)
+    devices = build_xpu_devices(config, model, steps, load_run_routing(config, model))
+    outcome = run_xpu_devices(devices, on_stage)
+    wall_s = time.perf_counter() - start
+    result, facts = build_xpu_result(outcome, resolved, trace, wall_s, over_time)
+    return outcome, _checked(result, facts, resolved, content)
+
+
+def _checked(result: Result, facts: RunFacts, resolved: ResolvedAny, content: str) -> Result:
+    """The result with what all runs say of themselves, once it obeys the laws."""
+    from pimsim.result.invariants import check_invariants
+
     result = replace(
         result,
         provenance=replace(result.provenance, content_sha256=content),
         warnings=(*resolved.notes, *result.warnings, *_departures(resolved)),
     )
     check_invariants(result, facts)
-    return outcome, result
+    return result
 
 
-def _departures(resolved: ResolvedRun) -> list[str]:
+def _departures(resolved: ResolvedAny) -> list[str]:
     """That a run follows a published simulator and no hardware, and by which keys, in a line."""
     from pimsim.reproductions import departures
 

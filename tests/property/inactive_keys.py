@@ -249,9 +249,15 @@ INACTIVE = [
     ),
     Inactive(
         "system",
-        "xpu.silicon.experts\\..*",
-        lambda s: s.xpu.silicon is not None and s.xpu.silicon.experts is not None,
-        "a system refuses blocks with routers; test_xpu_silicon.py, validate gpu",
+        "seed",
+        lambda s: s.xpu.silicon is None or s.xpu.silicon.experts is None,
+        "of models with experts, which such a GPU does not run",
+    ),
+    Inactive(
+        "system",
+        "parallel.tp",
+        _always,
+        "it follows from devices and parallel.pp, and another one is refused; test_gpu_runs.py",
     ),
 ]
 """The short list. What it covers must do nothing, so that a key that begins to act leaves it."""

@@ -24,14 +24,12 @@ from pimsim.config.loader import (
 from pimsim.config.memory import CONTAINED
 from pimsim.config.resources import preset_names
 from pimsim.config.schema import quantity_at
-from pimsim.engine.xpu_prefill import prefill
-from pimsim.engine.xpu_system import decode
+from pimsim.engine.xpu_steps import capacity_bytes
 from pimsim.hardware.area import device_area
 from pimsim.hardware.dram.replay import replay
 from pimsim.hardware.energy.dram import count_dram, dram_energy
 from pimsim.hardware.energy.static import peak_gb_per_s
 from pimsim.simulate import resolve, simulate
-from pimsim.workload.cards import load_card
 
 __all__ = [
     "SUBJECTS", "Subject", "Verdict", "config_of", "cores_of", "keys_of", "verdict", "write_inputs",
@@ -82,6 +80,8 @@ class Subject:
         if self.kind == "system":
             yield ("xpu.l1_per_core=24KiB", "xpu.l2=128KiB")
             yield ("devices=4",)  # several heads of keys a device
+            if key.startswith("parallel."):
+                yield ("parallel.pp=2",)
         section, found, timing = key.rpartition("timings.")
         if found:
             known = _value(config_of(self), (*section.split(".")[:-1], "timings"))
@@ -109,6 +109,7 @@ def write_inputs(folder: Path) -> None:
     global _FOLDER
     _FOLDER = folder
     (folder / "card.yaml").write_text(CARD)
+    (folder / "one-byte.yaml").write_text(_ONE_BYTE)
     lines = [f"{i},0.0,{c - 1},10,1" for i, c in enumerate(CONTEXTS)]
     header = "request_id,arrival_s,prompt_tokens,output_tokens,generated_tokens"
     (folder / "requests.csv").write_text("\n".join([header, *lines, ""]))
@@ -144,7 +145,7 @@ def keys_of(subject: Subject) -> list[str]:
     for path in _leaves(config.model_dump(mode="json")):
         value, section = _value(config, path), path[0]
         # inputs, and PIM designs in systems, have tests of their own
-        if (subject.kind, section) in (("hardware", "workload"), ("system", "pim")):
+        if section == "workload" or (subject.kind, section) == ("system", "pim"):
             continue
         if path == ("fidelity",) or isinstance(value, (list, Mapping)):
             continue
@@ -173,6 +174,9 @@ _INSTEAD_OF_NULL = {
     "max_error": ["0.001"],
     "host": ["dgx-a100a-cpu"],
     "stacks": ["{}"],
+    "nccl": ["h100"],
+    "parallel.batches": ["1"],
+    "attention_contexts": ["2"],
 }
 """Values where there is none."""
 
@@ -240,22 +244,56 @@ def _replay(subject: Subject, *overrides: str) -> object:
     return figures
 
 
-def _decode(subject: Subject, *overrides: str) -> object:
-    config = load_system(subject.preset, overrides).config
-    figures: list[object] = []
-    llama, gpt = load_card("llama-3-8b"), load_card("gpt3-7b")
-    one_byte = llama.model_copy(update={"dtype_bytes": 1, "kv_dtype_bytes": 1})
-    for card, batch, context in (
-        (gpt, 40, 700), (gpt, 999, 9), (gpt, 2, 1500), (llama, 5, 90), (one_byte, 999, 9),
-    ):  # fmt: skip
-        found = decode(config, card, batch, context, 3)
-        figures.append(
-            [found.parts_s, found.energy_j, found.static_w, found.bound_s, found.capacity_bytes]
-        )
+_ONE_BYTE = """\
+name: one-byte
+source: a card of tests
+layers: 2
+hidden: 4096
+heads: 32
+kv_heads: 8
+head_dim: 128
+ffn_hidden: 14336
+ffn_gated: true
+activation: silu
+norm: rmsnorm
+bias: false
+rope: true
+vocab: 1000
+tied_embeddings: false
+max_context: 8192
+dtype_bytes: 1
+kv_dtype_bytes: 1
+"""
+_ON_GPUS = (
+    ("gpt3-7b", "equal:700+1", 40, ()),
+    ("gpt3-7b", "equal:9+1", 999, ()),
+    ("gpt3-7b", "equal:1499+1", 2, ("workload.steps=3",)),
+    ("llama-3-8b", "equal:31+1", 9, ("workload.steps=4",)),
+    ("llama-3-8b", "equal:89+1", 5, ()),
+    ("one-byte", "equal:8+1", 999, ()),
     # attention's blocks for a part of the cores, and, of all lengths, for all several times over
-    for batch, tokens, chunk in ((3, 700, 500), (5, 3000, 3000)):
-        prompts = prefill(config, llama, batch, tokens, chunk)
-        figures.append([prompts.parts_s, prompts.energy_j])
+    ("llama-3-8b", "equal:700", 3, ("workload.phase=prefill", "workload.chunk=500")),
+    ("llama-3-8b", "equal:3000", 5, ("workload.phase=prefill",)),
+    # few tokens, whose experts leave memory waiting; experts on other devices
+    ("olmoe-1b-7b", "equal:40+1", 1, ("workload.layers=1",)),
+    ("olmoe-1b-7b", "equal:40+1", 24, ("workload.layers=1", "parallel.ep=4")),
+)
+"""Model, requests, how many, and what else."""
+
+
+def _gpus(subject: Subject, *overrides: str) -> object:
+    figures: list[object] = []
+    silicon = config_of(subject).xpu.silicon
+    figures.append(capacity_bytes(load_system(subject.preset, overrides).config))
+    for model, requests, batch, more in _ON_GPUS:
+        if model == "olmoe-1b-7b" and (silicon is None or silicon.experts is None):
+            continue
+        card = str(_FOLDER / "one-byte.yaml") if model == "one-byte" else model
+        own = [f"workload.model={card}", f"workload.requests={requests}", *more]
+        resolved = resolve(subject.preset, [*overrides, *own, f"workload.batch={batch}"])
+        found = simulate(resolved, over_time=False)
+        names = ("time_s", "iteration_s", "cycles", "energy_j", "static_w", "bound_cycles")
+        figures.append([found.to_dict(names), found.warnings])
     return json.dumps(figures)
 
 
@@ -271,7 +309,7 @@ def _area(subject: Subject, *overrides: str) -> object:
 
 
 _FIGURES: dict[str, Callable[..., object]] = {
-    "command": _run, "fast": _run, "replay": _replay, "system": _decode, "energy": _energy,
+    "command": _run, "fast": _run, "replay": _replay, "system": _gpus, "energy": _energy,
     "area": _area,
 }  # fmt: skip
 

@@ -140,7 +140,7 @@ def test_kernels_move_the_bytes_of_the_trace(name: str, devices: int) -> None:
 def test_experts_are_refused_by_name(name: str) -> None:
     with pytest.raises(InputError) as caught:
         decode(load_system("dgx-a100a", ["devices=1"]).config, SOURCES[name], 1, 50, 3)
-    assert "blocks with attention and a dense feed-forward network" in str(caught.value)
+    assert "blocks with experts differ, and only pimsim run" in str(caught.value)
     assert "\n" not in str(caught.value)
 
 

@@ -38,10 +38,11 @@ def calibrate_command(
     as_json: JsonOption = False,
 ) -> None:
     """Measure on the command engine what runs at fast fidelity go by, and keep it."""
-    from pimsim.simulate import calibration, overrides_of, resolve
+    from pimsim.simulate import calibration, on_npu, overrides_of, resolve
 
+    on_npu(resolve(run), "a calibration")
     options = overrides_of(model, requests, layers, batch, "fast", trace, routing)
-    found = calibration(resolve(run, [*options, *(overrides or [])]))
+    found = calibration(on_npu(resolve(run, [*options, *(overrides or [])])))
     if found is None:
         raise InputError(f"{run}: runs command by command at any fidelity; there are no rates")
     if as_json:

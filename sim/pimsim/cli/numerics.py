@@ -51,9 +51,9 @@ def numerics_command(
 
     paths = chosen(datapath)
     limits = load_limits()
-    from pimsim.simulate import resolve
+    from pimsim.simulate import on_npu, resolve
 
-    config = resolve(run).config
+    config = on_npu(resolve(run), "numerics").config
     measured_text = read_text(text)
     loaded = load_model(model)
     if not loaded.real:

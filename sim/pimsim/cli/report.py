@@ -8,9 +8,10 @@ import typer
 
 from pimsim.config.errors import InputError
 from pimsim.config.paths import given_path
+from pimsim.config.system import SystemConfig
 
 if TYPE_CHECKING:
-    from pimsim.config.run import RunConfig
+    from pimsim.config.loader import AnyRun
 
 __all__ = ["report_command"]
 
@@ -138,10 +139,12 @@ def _write_trace(file: str, content: bytes) -> None:
     typer.echo(f"{path}: {len(content) / 1e6:.1f} MB, open it at ui.perfetto.dev")
 
 
-def _channels(text: str | None, config: RunConfig) -> list[int]:
+def _channels(text: str | None, config: AnyRun) -> list[int]:
     """Numbers of the channels whose commands are wanted."""
     if text is None:
         return []
+    if isinstance(config, SystemConfig):
+        raise InputError(f"--commands {text}: {config.name} are GPUs, whose memory has none here")
     last = config.memory.organization.channels - 1
     parts = [part.strip() for part in text.split(",")]
     for part in parts:
@@ -154,9 +157,12 @@ def _write_timeline(folder: str, file: str, channels: list[int]) -> None:
     from pimsim.hardware.dram.layout import MAX_LOG
     from pimsim.report.timeline import timeline
     from pimsim.result.store import CONFIG_FILE
-    from pimsim.simulate import observe, resolve
+    from pimsim.simulate import observe, observe_xpu, resolve
 
     resolved = resolve(given_path(folder) / CONFIG_FILE)
+    if isinstance(resolved.config, SystemConfig):
+        _write_trace(file, timeline(*observe_xpu(resolved)))
+        return
     outcome, result = observe(resolved, log_entries=MAX_LOG if channels else 0)
     content = timeline(outcome, result, channels)
     _write_trace(file, content)

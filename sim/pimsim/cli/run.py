@@ -14,7 +14,7 @@ import typer
 from pimsim.config.errors import InputError
 
 if TYPE_CHECKING:
-    from pimsim.config.loader import ResolvedRun
+    from pimsim.config.loader import ResolvedAny
     from pimsim.engine.iteration import Progress
     from pimsim.result.types import Result
 
@@ -238,13 +238,13 @@ def _moved(names: Sequence[str], results: Sequence[Result]) -> Iterator[str]:
         yield f"{said}: {'; '.join(found) if found else 'nothing moved'}"
 
 
-def _simulated(each: ResolvedRun | Result) -> Result:
+def _simulated(each: ResolvedAny | Result) -> Result:
     from pimsim.result.types import Result
 
     return each if isinstance(each, Result) else _simulate(each)
 
 
-def _simulate(resolved: ResolvedRun) -> Result:
+def _simulate(resolved: ResolvedAny) -> Result:
     from pimsim.simulate import simulate
 
     with _progress(resolved.config.name) as on_stage:

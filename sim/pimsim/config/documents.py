@@ -38,7 +38,11 @@ _LAYOUTS = {
         (("workload", "model"), ("workload", "requests")),
         alone=_OF_A_RUN,
     ),
-    "system": Layout("system", {"xpu": _PLAIN["xpu"], "pim": _ON_ITS_MEMORY}),
+    "system": Layout(
+        "system",
+        {"xpu": _PLAIN["xpu"], "pim": _ON_ITS_MEMORY, "nccl": _PLAIN["nccl"]},
+        (("workload", "model"), ("workload", "requests")),
+    ),
 }
 
 

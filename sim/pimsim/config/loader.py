@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel
@@ -10,19 +11,24 @@ from pydantic import BaseModel
 from pimsim.config.area import AreaConfig
 from pimsim.config.documents import Resolved, load_document
 from pimsim.config.energy import EnergyConfig
-from pimsim.config.errors import InputError
+from pimsim.config.errors import InputError, near_miss
 from pimsim.config.memory import MemoryConfig
 from pimsim.config.nccl import NcclConfig
 from pimsim.config.npu import NpuConfig
 from pimsim.config.pim import PimDesignConfig
+from pimsim.config.resources import find_source, looks_like_path, preset_names
 from pimsim.config.run import RunConfig
 from pimsim.config.system import SystemConfig
+from pimsim.config.tree import read_tree
 from pimsim.config.xpu import XpuConfig
 
 __all__ = [
     "CONFIG_MODELS",
     "DEFAULT_RUN",
+    "AnyRun",
+    "ResolvedAny",
     "ResolvedRun",
+    "load_any_run",
     "load_area",
     "load_energy",
     "load_memory",
@@ -33,12 +39,16 @@ __all__ = [
     "load_run",
     "load_stream_pim",
     "load_system",
+    "run_kind",
 ]
 
 DEFAULT_RUN = "neupims"
 """The run of ``pimsim run`` without a name."""
 
 ResolvedRun = Resolved[RunConfig]
+AnyRun = RunConfig | SystemConfig
+"""What can be run: an NPU and its memory, or GPUs."""
+ResolvedAny = Resolved[RunConfig] | Resolved[SystemConfig]
 
 CONFIG_MODELS: dict[str, type[BaseModel]] = {
     "hardware": RunConfig,
@@ -69,6 +79,56 @@ def load_run(name_or_path: str = DEFAULT_RUN, overrides: Sequence[str] = ()) -> 
         With file, line, key.
     """
     return load_document(RunConfig, "hardware", name_or_path, overrides)
+
+
+def load_any_run(name_or_path: str = DEFAULT_RUN, overrides: Sequence[str] = ()) -> ResolvedAny:
+    """Load a run on whatever computes in it: a hardware or system preset's name, or a YAML path.
+
+    Raises ``InputError`` as ``load_document`` does.
+    """
+    if run_kind(name_or_path) == "system":
+        return load_system(name_or_path, overrides)
+    return load_run(name_or_path, overrides)
+
+
+def run_kind(name_or_path: str) -> str:
+    """The kind of a run's document: ``system`` where it has an ``xpu`` section, itself or by what
+    it extends, or is a preset of that kind; else ``hardware``."""
+    if not looks_like_path(name_or_path):
+        systems, others = preset_names("system"), preset_names("hardware")
+        if name_or_path in systems and name_or_path not in others:
+            return "system"
+        if name_or_path not in others:
+            _refuse_unknown(name_or_path, [*others, *systems])
+        return "hardware"
+    path, seen = find_source("hardware", name_or_path), set[Path]()
+    while path not in seen:
+        seen.add(path)
+        entry = read_tree(path)
+        keys = entry.value if isinstance(entry.value, dict) else {}
+        if "xpu" in keys or "npu" in keys or "extends" not in keys:
+            return "system" if "xpu" in keys else "hardware"
+        parent = keys["extends"].value
+        if not isinstance(parent, str):
+            break
+        if not looks_like_path(parent):
+            return run_kind(parent)
+        path = find_source("hardware", parent, path.parent)
+        if not path.exists():
+            break
+    return "hardware"  # whose loader says what is wrong
+
+
+def _refuse_unknown(name: str, names: Sequence[str]) -> None:
+    """Raises ``InputError`` for a preset that no kind of run has, with the near miss among all."""
+    try:
+        find_source("hardware", name)
+    except InputError as error:
+        near = near_miss(name, names)
+        if near and near not in str(error):
+            known = ", ".join(names)
+            raise InputError(f"unknown hardware {name!r}{near}; known: {known}") from None
+        raise
 
 
 def load_memory(name_or_path: str, overrides: Sequence[str] = ()) -> Resolved[MemoryConfig]:

@@ -22,8 +22,9 @@ from pimsim.config.plugins import ModuleName, load_module
 from pimsim.config.units import Share
 
 __all__ = [
-    "EXACT", "LevelConfig", "LinkConfig", "MachineConfig", "ModelConfig", "OuterLinkConfig",
-    "ParallelConfig", "RunConfig", "ScheduleConfig", "WorkloadConfig",
+    "EXACT", "AnyModelConfig", "LevelConfig", "LinkConfig", "MachineConfig", "ModelConfig",
+    "OuterLinkConfig", "ParallelConfig", "RunConfig", "ScheduleConfig", "StepsConfig",
+    "WorkloadConfig",
 ]  # fmt: skip
 
 EQUAL_BLOCKS = 2
@@ -197,8 +198,8 @@ class LinkConfig(LevelConfig):
     """How bytes become time: ``exact``, or as a simulator of that name does it."""
 
 
-class ModelConfig(ConfigModel):
-    """What a machine runs, whoever asks for it."""
+class AnyModelConfig(ConfigModel):
+    """What any machine runs, whoever asks for it."""
 
     model: str
     """A card's name (``models/``) or a YAML path."""
@@ -207,6 +208,21 @@ class ModelConfig(ConfigModel):
     routing: str = "uniform"
     """Which experts tokens go to: ``uniform``, ``zipf:EXPONENT``, ``token-id``, or a routing
     trace's name or Parquet path; of models with experts."""
+    capacity_factor: float | None = Field(default=None, gt=0, le=1000)
+    """An expert takes this many times its even share of the batch's tokens and drops the rest;
+    None: it takes all."""
+    layers: Annotated[int, Field(ge=1, le=10_000)] | Literal["auto"] | None = None
+    """Decoder blocks simulated on the device; None: as many as the fullest pipeline stage has, the
+    model's where ``pp`` is 1. ``auto``: 2; of a model whose blocks differ (experts, sparsity) 10,
+    so that their spread is known; one more where the schedule takes tasks out of order."""
+    outside: bool = False
+    """Embedding, last norm and output layer are a part of the iteration, once, on the device of the
+    first and of the last pipeline stage, with the collectives of tables that ``tp`` cuts."""
+
+
+class ModelConfig(AnyModelConfig):
+    """What a machine with an NPU runs, whoever asks for it."""
+
     sparsity: str = "none"
     """Which features of the feed-forward networks work: ``none`` (all do), ``law:relu`` or
     ``law:silu`` with ``tokens=`` (billions), ``size=``, ``width-depth=``, or a sparsity trace's
@@ -216,23 +232,13 @@ class ModelConfig(ConfigModel):
     sparsity_predictor: Literal["none", "oracle"] = "none"
     """``oracle``: what will work is known before the first product, whose columns are skipped
     too."""
-    capacity_factor: float | None = Field(default=None, gt=0, le=1000)
-    """An expert takes this many times its even share of the batch's tokens and drops the rest;
-    None: it takes all."""
-    layers: Annotated[int, Field(ge=1, le=10_000)] | Literal["auto"] | None = None
-    """Decoder blocks simulated on the device; None: as many as the fullest pipeline stage has, the
-    model's where ``pp`` is 1. ``auto``: 2; of a model whose blocks differ (experts, sparsity) 10,
-    so that their spread is known; one more where the schedule takes tasks out of order."""
     beyond_banks: bool = False
     """Simulate although the layout of PIM needs more rows for all blocks than a bank has: the
     figures are then those of a memory with more of them."""
-    outside: bool = False
-    """Embedding, last norm and output layer are a part of the iteration, once, on the NPU of the
-    first and of the last pipeline stage, with the collectives of tables that ``tp`` cuts."""
 
 
-class WorkloadConfig(ModelConfig):
-    """What is run."""
+class StepsConfig(ConfigModel):
+    """Requests, and what they are asked in a run's steps."""
 
     phase: Literal["decode", "prefill"] = "decode"
     """What each request is asked: one new token, or its whole prompt; a column ``new_tokens`` of
@@ -245,9 +251,14 @@ class WorkloadConfig(ModelConfig):
     that has been fed what it is asked goes on with one token a step. None: as many as are needed
     to feed it."""
     requests: str
-    """A request trace's name (``traces/``) or a CSV path."""
+    """A request trace's name (``traces/``) or a CSV path, or ``equal:PROMPT+GENERATED``: requests
+    of so many tokens of prompt and, unless 0, generated ones."""
     batch: int | None = Field(default=None, ge=1, le=1_000_000)
-    """Take this many requests, in the trace's order; None: all of it."""
+    """Take this many requests, in the trace's order; None: all of it, of equal ones one."""
+
+
+class WorkloadConfig(ModelConfig, StepsConfig):
+    """What is run."""
 
 
 class MachineConfig(ConfigModel):

@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from pimsim.config.base import ConfigModel
 from pimsim.config.plugins import ModuleName
-from pimsim.config.units import Bytes
+from pimsim.config.units import Bytes, Hertz
 
 __all__ = [
     "DecodeKernel", "ExpertTile", "ExpertsKernel", "FlashConfig", "FlashKernel", "GemmKernel",
@@ -251,6 +251,8 @@ class XpuConfig(RooflineConfig):
     """What ``kernels: silicon`` needs."""
     fp8_tflops: float | None = Field(default=None, ge=0.001, le=1e6)
     """Peak with elements of one byte; None: twice ``peak_tflops``."""
+    frequency: Hertz = Field(ge=10**6, le=10**11)
+    """Clock of the cores at which ``peak_tflops`` holds; cycles are counted in it."""
     cores: int = Field(ge=1, le=65536)
     """Each takes one thread block at a time."""
     l1_per_core: Bytes = Field(ge=1, le=2**30)

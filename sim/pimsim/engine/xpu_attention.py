@@ -4,6 +4,7 @@ PIM stacks; of several new tokens, fused, by the device.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -12,6 +13,7 @@ from math import fsum
 from pimsim.config.errors import InputError
 from pimsim.config.pim import PimDesignConfig
 from pimsim.config.system import SystemConfig
+from pimsim.engine.contexts import sampled
 from pimsim.engine.xpu_rules import cost_rules
 from pimsim.hardware.energy.limits import check_limits
 from pimsim.hardware.energy.pim import cap_of, stream_energy_pj
@@ -21,7 +23,7 @@ from pimsim.hardware.xpu.flash import FlashAttention
 from pimsim.hardware.xpu.kernels import gpu_kernels
 from pimsim.mapping.kernels import AttentionKernels
 
-__all__ = ["AttentionCost", "attention_cost", "flash_cost", "kv_transfer_s"]
+__all__ = ["AttentionCost", "ProgramTimes", "attention_cost", "flash_cost", "kv_transfer_s"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +44,49 @@ class AttentionCost:
     link_bytes: int
 
 
-def attention_cost(kernels: AttentionKernels, config: SystemConfig) -> AttentionCost:
+class ProgramTimes:
+    """Time and energy of attention on a PIM stack, simulated at some contexts of a run.
+
+    Parameters
+    ----------
+    contexts
+        Of the run's steps, as they come.
+    limit
+        At most so many are simulated, spread evenly over the steps, and what lies between is
+        interpolated; None: all.
+    """
+
+    def __init__(self, contexts: Sequence[int] = (), limit: int | None = None) -> None:
+        distinct = sorted(set(contexts))
+        self._chosen: list[int] = []
+        if limit is not None and len(distinct) > limit:
+            self._chosen = list(sampled(distinct, limit))
+
+    def at(
+        self, design: PimDesignConfig, heads: int, head_dim: int, context: int, element_bytes: int
+    ) -> tuple[float, float]:
+        """Picoseconds and picojoule of one stack. Raises ``InputError`` for power above its cap."""
+        text = design.model_dump_json()
+
+        def simulated(at: int) -> tuple[int, float]:
+            return _program(text, heads, head_dim, at, element_bytes)
+
+        chosen = self._chosen
+        if not chosen or context in chosen or not chosen[0] < context < chosen[-1]:
+            return simulated(context)
+        right = bisect_left(chosen, context)
+        low, high = chosen[right - 1], chosen[right]
+        share = (context - low) / (high - low)
+        before, behind = simulated(low), simulated(high)
+        time_ps, energy_pj = (
+            (1 - share) * one + share * other for one, other in zip(before, behind, strict=True)
+        )
+        return time_ps, energy_pj
+
+
+def attention_cost(
+    kernels: AttentionKernels, config: SystemConfig, programs: ProgramTimes | None = None
+) -> AttentionCost:
     """Attention of one block on the unit that ``config`` names.
 
     Parameters
@@ -51,6 +95,8 @@ def attention_cost(kernels: AttentionKernels, config: SystemConfig) -> Attention
         Attention of one block, as its three kernels.
     config
         Of the server; ``attention`` names the unit.
+    programs
+        Where attention on PIM is interpolated; None: nowhere.
 
     Returns
     -------
@@ -60,7 +106,7 @@ def attention_cost(kernels: AttentionKernels, config: SystemConfig) -> Attention
     if config.attention == "host":
         return _on_host(kernels, config)
     if config.attention == "pim":
-        return _on_pim(kernels, config)
+        return _on_pim(kernels, config, programs or ProgramTimes())
     return _on_xpu(kernels, config)
 
 
@@ -160,7 +206,9 @@ def _on_host(kernels: AttentionKernels, config: SystemConfig) -> AttentionCost:
     )
 
 
-def _on_pim(kernels: AttentionKernels, config: SystemConfig) -> AttentionCost:
+def _on_pim(
+    kernels: AttentionKernels, config: SystemConfig, programs: ProgramTimes
+) -> AttentionCost:
     """The fullest stack sets the time; energies are those of all stacks of a device.
 
     Vector work of the softmax is part of the stacks' program.
@@ -172,8 +220,8 @@ def _on_pim(kernels: AttentionKernels, config: SystemConfig) -> AttentionCost:
             f"a KV cache with {kernels.score.b_bytes} bytes an element; PIM {design.name} reads "
             "elements of whole bytes"
         )
-    time_ps, energy_pj = _program(
-        design.model_dump_json(),
+    time_ps, energy_pj = programs.at(
+        design,
         -(-kernels.heads // stacks.count),
         kernels.head_dim,
         kernels.context,

@@ -6,121 +6,30 @@ Kernels run one after the other; what PIM does at the same time is said by ``ove
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import fsum
 
-from pimsim.config.errors import InputError
-from pimsim.config.pim import PimDesignConfig
 from pimsim.config.system import SystemConfig
-from pimsim.engine.xpu_attention import AttentionCost, attention_cost, flash_cost
+from pimsim.engine.xpu_attention import AttentionCost, ProgramTimes, attention_cost, flash_cost
+from pimsim.engine.xpu_products import (
+    FixedCosts,
+    KernelTime,
+    gemm_on,
+    multiplying_command,
+    pim_bandwidth,
+)
+from pimsim.engine.xpu_rows import kernel_rows, product_rows
 from pimsim.engine.xpu_rules import cost_rules
-from pimsim.hardware.fabric.collectives import all_reduce
-from pimsim.hardware.pim.bandwidth import unit_bandwidth
 from pimsim.hardware.xpu import roofline
-from pimsim.hardware.xpu.kernels import gpu_kernels
-from pimsim.hardware.xpu.sharing import device_share, exposed
+from pimsim.hardware.xpu.sharing import exposed
 from pimsim.hardware.xpu.tiling import Product
 from pimsim.mapping.kernels import BlockKernels
 
-__all__ = ["BlockCost", "FixedCosts", "Gemm", "KernelTime", "block_cost", "gemm_cost"]
+__all__ = [
+    "BlockCost", "FixedCosts", "KernelTime", "added", "block_cost", "gemm_cost",
+]  # fmt: skip
 
 _BITS = 8
-
-
-@dataclass(frozen=True, slots=True)
-class KernelTime:
-    """A kernel of the last step's block, as it runs when nothing overlaps."""
-
-    name: str
-    unit: str
-    time_s: float
-    bound: str
-
-
-@dataclass(frozen=True, slots=True)
-class Gemm:
-    """A product on the device, and on PIM where both have a part of its weights."""
-
-    name: str
-    time_s: float
-    cost: roofline.Cost
-    share: float
-    """Of the weights, on the device."""
-    product: Product
-
-    @property
-    def pim_bytes(self) -> float:
-        """What PIM reads: its weights once for each row of the activations."""
-        return (1 - self.share) * self.product.m * self.weight_bytes
-
-    @property
-    def weight_bytes(self) -> int:
-        """Of the whole product."""
-        return self.product.stored_bytes
-
-
-@dataclass(frozen=True, slots=True)
-class FixedCosts:
-    """The part of a block that does not depend on the context."""
-
-    projections: tuple[Gemm, ...]
-    ffn: tuple[Gemm, ...]
-    elementwise: tuple[tuple[str, roofline.Cost], ...]
-    all_reduce_s: float
-    link_bytes: int
-
-    @classmethod
-    def of(cls, block: BlockKernels, config: SystemConfig) -> FixedCosts:
-        """Costs of a block of any context."""
-        xpu = config.xpu
-        reduced = [
-            all_reduce(payload, config.devices, config.link) for payload in block.reduced_bytes
-        ]
-        elementwise = [
-            (each.name, roofline.stream(each.moved_bytes, each.flops, xpu.add_norm, xpu))
-            for each in block.add_norms
-        ]
-        act = block.activation
-        act_cost = roofline.stream(act.moved_bytes, act.flops, xpu.activation, xpu)
-        return cls(
-            projections=tuple(
-                _gemm(name, each, config, split=False) for name, each in block.projections
-            ),
-            ffn=tuple(
-                _gemm(name, each, config, split=config.ffn_split) for name, each in block.ffn
-            ),
-            elementwise=(*elementwise, (act.name, act_cost)),
-            all_reduce_s=sum(each.time_ps for each in reduced) * 1e-12,
-            link_bytes=sum(each.link_bytes for each in reduced),
-        )
-
-
-def _gemm(name: str, product: Product, config: SystemConfig, *, split: bool) -> Gemm:
-    """A product; with ``split``, cut by columns between the device and PIM.
-
-    Shares follow the peaks: PIM reads its weights once for each row of the activations, the device
-    once, or is bound by its arithmetic. What is achieved below the peaks makes one end later.
-    """
-    cost = gpu_kernels(config.xpu).product(product, config.xpu)
-    if not split:
-        return Gemm(name, cost.time_s, cost, 1.0, product)
-    weights = product.stored_bytes
-    pim_s = product.m * weights / _pim_bandwidth(config, at_commands=False)
-    if cost.bound == "compute":
-        device_s = 2 * product.macs / roofline.peak_flops(config.xpu, product.element_bytes)
-    else:
-        device_s = weights / roofline.bandwidth(config.xpu)
-    share = device_share(device_s, pim_s)
-    return Gemm(name, max(cost.time_s * share, pim_s * (1 - share)), cost, share, product)
-
-
-def _pim_bandwidth(config: SystemConfig, *, at_commands: bool) -> float:
-    """Bytes a second that the PIM units beside one device read at most."""
-    stacks, design = config.stacks, config.pim
-    assert stacks is not None and design is not None
-    if at_commands or stacks.ffn_read_multiple is None:
-        return stacks.count * unit_bandwidth(design, _mac(design))
-    return stacks.count * stacks.bandwidth_gb_per_s * 1e9 * stacks.ffn_read_multiple
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,9 +41,19 @@ class BlockCost:
     energy_pj: dict[str, float]
     bound_s: dict[str, float]
     kernels: tuple[KernelTime, ...]
+    attention_s: float = 0.0
+    """Until attention and all projections are done."""
+
+    @property
+    def time_s(self) -> float:
+        """Of the block."""
+        return fsum(self.parts_s.values())
 
 
-def block_cost(kernels: BlockKernels, fixed: FixedCosts, config: SystemConfig) -> BlockCost:
+def block_cost(
+    kernels: BlockKernels, fixed: FixedCosts, config: SystemConfig,
+    programs: ProgramTimes | None = None,
+) -> BlockCost:  # fmt: skip
     """A block at one context; of several new tokens only where the device has attention.
 
     Parameters
@@ -145,8 +64,10 @@ def block_cost(kernels: BlockKernels, fixed: FixedCosts, config: SystemConfig) -
         What does not depend on the context.
     config
         Of the server.
+    programs
+        Where attention on PIM is interpolated; None: nowhere.
     """
-    attention = _attention(kernels, config)
+    attention = _attention(kernels, config, programs)
     projections_s = fsum(each.time_s for each in fixed.projections)
     transfer_s = attention.transfer_s
     if config.overlap != "none" and kernels.attention is not None:
@@ -160,24 +81,30 @@ def block_cost(kernels: BlockKernels, fixed: FixedCosts, config: SystemConfig) -
     whole = fsum(each.time_s for each in fixed.projections)
     gemm_s = {each.name: each.time_s * projections_s / whole for each in fixed.projections}
     gemm_s |= {each.name: each.time_s for each in fixed.ffn}
+    if fixed.experts is not None:
+        gemm_s["experts"] = fixed.experts_s
+    attending_s = fsum((attention.attention_s, attention.softmax_s, transfer_s, projections_s))
     return BlockCost(
         parts_s={
             "attention": attention.attention_s,
             "softmax": attention.softmax_s,
             "gemm": fsum(gemm_s.values()),
             "communication": fixed.all_reduce_s + transfer_s,
-            "elementwise": fsum(cost.time_s for _, cost in fixed.elementwise),
+            "elementwise": fsum(cost.time_s for *_, cost in fixed.elementwise),
         },
         gemm_s=gemm_s,
         energy_pj=_energy(attention, fixed, config),
         bound_s=_bounds(kernels, fixed, config),
-        kernels=_kernel_times(attention, fixed, config),
+        kernels=kernel_rows(kernels, attention, fixed, attending_s, config),
+        attention_s=attending_s,
     )
 
 
-def _attention(kernels: BlockKernels, config: SystemConfig) -> AttentionCost:
+def _attention(
+    kernels: BlockKernels, config: SystemConfig, programs: ProgramTimes | None
+) -> AttentionCost:
     if kernels.attention is not None:
-        return attention_cost(kernels.attention, config)
+        return attention_cost(kernels.attention, config, programs)
     if config.attention != "xpu":
         raise ValueError("attention of several new tokens is the device's")
     return flash_cost(kernels.flash, config)
@@ -195,7 +122,7 @@ def gemm_cost(name: str, product: Product, config: SystemConfig) -> BlockCost:
     config
         Of the server.
     """
-    gemm = _gemm(name, product, config, split=False)
+    gemm = gemm_on(name, product, config, split=False)
     return BlockCost(
         parts_s={"gemm": gemm.time_s},
         gemm_s={name: gemm.time_s},
@@ -206,7 +133,7 @@ def gemm_cost(name: str, product: Product, config: SystemConfig) -> BlockCost:
             / roofline.peak_flops(config.xpu, product.element_bytes),
             "xpu_memory": gemm.weight_bytes / roofline.bandwidth(config.xpu),
         },
-        kernels=(KernelTime(name, "xpu", gemm.time_s, gemm.cost.bound),),
+        kernels=product_rows(gemm, 0.0, config),
     )
 
 
@@ -220,7 +147,8 @@ def _energy(attention: AttentionCost, fixed: FixedCosts, config: SystemConfig) -
         core += share * gemm.cost.core_pj
         if share < 1:
             pim += gemm.pim_bytes * _pim_pj_per_byte(config)
-    for _, cost in fixed.elementwise:
+    costs = [cost for *_, cost in fixed.elementwise]
+    for cost in costs if fixed.experts is None else [*costs, fixed.experts[1]]:
         memory += cost.memory_pj
         core += cost.core_pj
     if config.attention == "pim":
@@ -238,15 +166,8 @@ def _pim_pj_per_byte(config: SystemConfig) -> float:
     """A weight read and multiplied in PIM: a MAC command's energy over a bank's column."""
     design = config.pim
     assert design is not None
-    energy = design.all_commands[_mac(design)].energy
+    energy = design.all_commands[multiplying_command(design)].energy
     return design.energy_pj[energy] / design.organization.burst_bytes if energy else 0.0
-
-
-def _mac(design: PimDesignConfig) -> str:
-    """The command that multiplies; ``InputError`` for a design without attention."""
-    if design.attention is None:
-        raise InputError(f"pim {design.name}: key attention is missing; a system needs it")
-    return design.attention.commands.mac
 
 
 def _bounds(kernels: BlockKernels, fixed: FixedCosts, config: SystemConfig) -> dict[str, float]:
@@ -254,13 +175,16 @@ def _bounds(kernels: BlockKernels, fixed: FixedCosts, config: SystemConfig) -> d
     gemms = (*fixed.projections, *fixed.ffn)
     flops = fsum(2 * gemm.share * gemm.product.macs for gemm in gemms)
     moved = fsum(gemm.share * gemm.weight_bytes for gemm in gemms)
+    if fixed.experts is not None:
+        flops += 2 * fixed.experts[0].macs
+        moved += fixed.experts[0].stored_bytes
     bounds = {}
     if config.attention == "xpu":
         flops += 2 * kernels.attention_macs
         moved += kernels.kv_bytes
     elif config.attention == "pim":
-        read = kernels.kv_bytes + fsum(gemm.pim_bytes for gemm in gemms)
-        bounds["pim"] = read / _pim_bandwidth(config, at_commands=True)
+        bounds["pim"] = kernels.kv_bytes / pim_bandwidth(config, at_commands=True)
+        bounds["pim"] += fsum(gemm.pim_s for gemm in gemms)
     else:
         assert config.host is not None
         read = cost_rules(config).host_shares(config) * kernels.kv_bytes
@@ -274,22 +198,19 @@ def _bounds(kernels: BlockKernels, fixed: FixedCosts, config: SystemConfig) -> d
     }
 
 
-def _kernel_times(
-    attention: AttentionCost, fixed: FixedCosts, config: SystemConfig
-) -> tuple[KernelTime, ...]:
-    rows = [
-        KernelTime(each.name, "xpu", each.time_s, each.cost.bound) for each in fixed.projections
-    ]
-    rows.append(KernelTime("attention", config.attention, attention.attention_s, attention.bound))
-    if attention.softmax_s:
-        rows.append(KernelTime("softmax", config.attention, attention.softmax_s, "memory"))
-    if attention.transfer_s:
-        rows.append(KernelTime("transfers", "link", attention.transfer_s, "link"))
-    rows += [
-        KernelTime(each.name, "xpu+pim" if each.share < 1 else "xpu", each.time_s, each.cost.bound)
-        for each in fixed.ffn
-    ]
-    rows += [KernelTime(name, "xpu", cost.time_s, cost.bound) for name, cost in fixed.elementwise]
-    if fixed.all_reduce_s:
-        rows.append(KernelTime("all-reduces", "link", fixed.all_reduce_s, "link"))
-    return tuple(rows)
+def added(cost: BlockCost, more: BlockCost) -> BlockCost:
+    """Both, one after the other."""
+
+    def total(ours: dict[str, float], theirs: dict[str, float]) -> dict[str, float]:
+        names = dict.fromkeys((*ours, *theirs))
+        return {name: ours.get(name, 0.0) + theirs.get(name, 0.0) for name in names}
+
+    behind = [replace(row, start_s=row.start_s + cost.time_s) for row in more.kernels]
+    return BlockCost(
+        parts_s=total(cost.parts_s, more.parts_s),
+        gemm_s=total(cost.gemm_s, more.gemm_s),
+        energy_pj=total(cost.energy_pj, more.energy_pj),
+        bound_s=total(cost.bound_s, more.bound_s),
+        kernels=(*cost.kernels, *behind),
+        attention_s=cost.attention_s,
+    )

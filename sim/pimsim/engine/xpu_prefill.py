@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pimsim.config.errors import InputError
 from pimsim.config.system import SystemConfig
 from pimsim.engine.xpu_attention import kv_transfer_s
-from pimsim.engine.xpu_block import BlockCost, FixedCosts, KernelTime, block_cost, gemm_cost
+from pimsim.engine.xpu_block import BlockCost, FixedCosts, KernelTime, added, block_cost, gemm_cost
 from pimsim.engine.xpu_steps import (
     Accounts,
     MeanStep,
@@ -147,7 +147,7 @@ def prefill(
             written += block.count * block.kv_written_bytes
         cost = all_blocks(parts)
         for name, product in output_layer(trace, step, config.devices):
-            cost = _added(cost, gemm_cost(name, product, alone))
+            cost = added(cost, gemm_cost(name, product, alone))
             macs += product.macs
         costs.append(cost)
     mean = mean_cost(costs, [1 / len(steps)] * len(steps))
@@ -197,20 +197,4 @@ def _with_transfer(cost: BlockCost, block: BlockKernels, config: SystemConfig) -
     time_s = kv_transfer_s(moved, config)
     energy = {"link": moved * _BITS * config.link_pj_per_bit}
     row = KernelTime("keys and values", "link", time_s, "link")
-    return _added(cost, BlockCost({"communication": time_s}, {}, energy, {}, (row,)))
-
-
-def _added(cost: BlockCost, more: BlockCost) -> BlockCost:
-    """Both, one after the other."""
-
-    def total(ours: dict[str, float], theirs: dict[str, float]) -> dict[str, float]:
-        names = dict.fromkeys((*ours, *theirs))
-        return {name: ours.get(name, 0.0) + theirs.get(name, 0.0) for name in names}
-
-    return BlockCost(
-        parts_s=total(cost.parts_s, more.parts_s),
-        gemm_s=total(cost.gemm_s, more.gemm_s),
-        energy_pj=total(cost.energy_pj, more.energy_pj),
-        bound_s=total(cost.bound_s, more.bound_s),
-        kernels=(*cost.kernels, *more.kernels),
-    )
+    return added(cost, BlockCost({"communication": time_s}, {}, energy, {}, (row,)))

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from pimsim.config.errors import InputError
+from pimsim.hardware.xpu.experts import Experts
 from pimsim.hardware.xpu.flash import FlashAttention, FlashPart
 from pimsim.hardware.xpu.tiling import Product
 from pimsim.workload.card_trace import card_trace
@@ -30,8 +31,9 @@ from pimsim.workload.step import Mask, Step, StepEntry
 from pimsim.workload.trace import OperatorTrace
 
 __all__ = [
-    "AttentionKernels", "BlockKernels", "Streamed", "block_kernels", "decode_step", "flash_parts",
-    "forward_pass", "output_layer",
+    "AttentionKernels", "BlockKernels", "ExpertShape", "Streamed", "block_kernels", "decode_step",
+    "flash_parts", "forward_pass", "kernels_of", "output_layer",
+    "per_element",
 ]  # fmt: skip
 
 
@@ -78,7 +80,7 @@ class AttentionKernels:
             key_dim=self.head_dim,
             value_dim=self.value.n,
             element_bytes=self.score.element_bytes,
-            key_value_bytes=_per_element(self.kv_bytes, self.score.count * self.context),
+            key_value_bytes=per_element(self.kv_bytes, self.score.count * self.context),
             softmax_flops=self.softmax.flops,
         )
 
@@ -97,7 +99,8 @@ class BlockKernels:
     ffn: tuple[tuple[str, Product], ...]
     add_norms: tuple[Streamed, ...]
     """Residual sums and norms."""
-    activation: Streamed
+    activations: tuple[Streamed, ...]
+    """Of the dense network, and of experts that all tokens go to."""
     reduced_bytes: tuple[int, ...]
     """One device's payload of each all-reduce."""
     weight_bytes: int
@@ -107,6 +110,10 @@ class BlockKernels:
     """New keys and values."""
     kv_cached_bytes: int = 0
     """Keys and values of earlier steps that attention reads, as they lie in the cache."""
+    experts: Experts | None = None
+    """Those that a router chooses: its choice, both products, and their sum."""
+    order: tuple[str, ...] = ()
+    """Names of the block's operators, each behind those that it needs."""
 
     @property
     def kv_bytes(self) -> int:
@@ -155,11 +162,24 @@ def forward_pass(model: ModelCard | OperatorTrace, step: Step, devices: int) -> 
     )
 
 
+@dataclass(frozen=True, slots=True)
+class ExpertShape:
+    """What a device has of a mixture of experts."""
+
+    held: int
+    """Experts whose weights it has, or a part of each."""
+    choices: int
+    """Experts of a token, on all devices."""
+
+
 def block_kernels(step: ForwardPass, *, fused_gate: bool) -> tuple[BlockKernels, ...]:
     """The kernels of each kind of block of a step; ``fused_gate`` makes gate and up projections one
     product. Raises ``InputError`` for blocks with operators that have no kernel here."""
     blocks = {block.kind: block for block in step.blocks}
-    return tuple(_block(step, blocks[kind], count, fused_gate) for kind, count in step.model_blocks)
+    return tuple(
+        kernels_of(step, blocks[kind], count, fused_gate=fused_gate)
+        for kind, count in step.model_blocks
+    )
 
 
 def output_layer(trace: OperatorTrace, step: Step, devices: int) -> tuple[tuple[str, Product], ...]:
@@ -174,7 +194,7 @@ def output_layer(trace: OperatorTrace, step: Step, devices: int) -> tuple[tuple[
                 each.k,
                 each.count,
                 trace.facts.dtype_bytes,
-                _per_element(each.weight_bytes, each.n * each.k * each.count),
+                per_element(each.weight_bytes, each.n * each.k * each.count),
             ),
         )
         for outside in outside_work(trace, step, devices, 1, with_tables=True)
@@ -192,14 +212,24 @@ _FUSED = {OperatorKind.ROPE, OperatorKind.KV_APPEND}
 _RESIDUALS = ("res1", "res2")
 
 
-def _block(step: ForwardPass, block: Block, count: int, fused_gate: bool) -> BlockKernels:
+def kernels_of(
+    step: ForwardPass, block: Block, count: int = 1, *, fused_gate: bool,
+    shape: ExpertShape | None = None,
+) -> BlockKernels:  # fmt: skip
+    """The kernels of one block of a step.
+
+    ``count``: blocks of its kind; ``shape``: of its mixture of experts, where it has one. Raises
+    ``InputError`` for operators that have no kernel here.
+    """
     _check(step, block)
-    products = [each for each in block.operators if each.kind is OperatorKind.GEMM]
+    products = [each for each in block.operators if each.kind in _PRODUCTS]
     ffn: list[tuple[str, Product]] = []
-    act = block.operator("act")
+    acts = {each.name: each for each in block.operators if each.name in _ACTIVATIONS}
     for each in products:
-        if each.group == "fc1" and not fused_gate and each.n == 2 * act.width:
-            ffn += [(name, _gemm(each, step, 2)) for name in ("gate", "up")]
+        act = acts.get(_ACTIVATION_OF.get(each.group, ""))
+        if act is not None and not fused_gate and each.n == 2 * act.width:
+            prefix = each.name.removesuffix("fc1")
+            ffn += [(prefix + name, _gemm(each, step, 2)) for name in ("gate", "up")]
         elif each.group in _FFN:
             ffn.append((each.name, _gemm(each, step)))
     written = sum(each.kv_write_bytes for each in block.operators)
@@ -214,7 +244,7 @@ def _block(step: ForwardPass, block: Block, count: int, fused_gate: bool) -> Blo
         ),
         ffn=tuple(ffn),
         add_norms=tuple(_add_norms(block)),
-        activation=_streamed(act),
+        activations=tuple(_streamed(each) for each in acts.values()),
         reduced_bytes=tuple(
             each.input_bytes for each in block.operators if each.kind is OperatorKind.COLLECTIVE
         ),
@@ -222,6 +252,41 @@ def _block(step: ForwardPass, block: Block, count: int, fused_gate: bool) -> Blo
         flash=() if _feeds_alike_tokens(step.step) else tuple(_flash(step, block)),
         kv_written_bytes=written,
         kv_cached_bytes=written * cached // step.step.tokens,
+        experts=_experts(step, block, shape),
+        order=tuple(each.name for each in block.operators),
+    )
+
+
+def _experts(step: ForwardPass, block: Block, shape: ExpertShape | None) -> Experts | None:
+    """The products of the experts that got tokens; None: the block has no experts."""
+    products = [each for each in block.operators if each.kind is OperatorKind.EXPERT_GEMM]
+    if not products:
+        return None
+    if shape is None:
+        raise InputError(
+            f"model {step.model}: its blocks ({block.kind}) have {products[0].name} "
+            f"({products[0].kind}); blocks with experts differ, and only pimsim run knows how"
+        )
+    if len(products) != 2:
+        raise InputError(
+            f"model {step.model}: its blocks ({block.kind}) have {len(products)} products of "
+            "experts; GPUs compute two, with gate and up projections as one"
+        )
+    first, second = products
+    hit = dict(zip(first.experts, first.expert_tokens, strict=True))
+    loads = [*hit.values(), *[0] * (shape.held - len(hit))]
+    elements = sum(each.n * each.k for each in products) * len(hit)
+    return Experts(
+        tokens=step.tokens,
+        loads=tuple(loads),
+        choices=shape.choices,
+        hidden=first.k,
+        inner=second.k,
+        element_bytes=step.dtype_bytes,
+        weight_bytes=per_element(sum(each.weight_bytes for each in products), elements)
+        if elements
+        else step.dtype_bytes,
+        first_columns=first.n,
     )
 
 
@@ -232,7 +297,12 @@ def _feeds_alike_tokens(step: Step) -> bool:
     }
 
 
-_FFN = ("fc1", "fc2")
+_FFN = ("fc1", "fc2", "shared_fc1", "shared_fc2", "router")
+_PRODUCTS = (OperatorKind.GEMM, OperatorKind.ROUTER)
+_ACTIVATIONS = ("act", "shared_act")
+_ACTIVATION_OF = {"fc1": "act", "shared_fc1": "shared_act"}
+_OF_EXPERTS = ("route", "expert_act", "combine")
+"""Operators beside the products of experts that their kernels do, too."""
 
 
 def _check(step: ForwardPass, block: Block) -> None:
@@ -240,25 +310,25 @@ def _check(step: ForwardPass, block: Block) -> None:
     for each in block.operators:
         known = each.kind in _ATTENTION or each.kind in _FUSED or each.group in _RESIDUALS
         known = known or each.kind in (
-            OperatorKind.GEMM, OperatorKind.NORM, OperatorKind.COLLECTIVE,
-        ) or each.name == "act"  # fmt: skip
+            *_PRODUCTS, OperatorKind.EXPERT_GEMM, OperatorKind.NORM, OperatorKind.COLLECTIVE,
+        ) or each.name in (*_ACTIVATIONS, *_OF_EXPERTS)  # fmt: skip
         if not known:
             raise InputError(
                 f"model {step.model}: its blocks ({block.kind}) have {each.name} ({each.kind}); "
-                "systems of GPUs compute blocks with attention and a dense feed-forward network"
+                "GPUs compute blocks with attention and a feed-forward network, dense or of experts"
             )
     kinds = {each.kind for each in block.operators}
     missing = [name for kind, name in _ATTENTION.items() if kind not in kinds]
-    missing += [] if block.has("act") else ["act"]
+    missing += [] if block.has("act") or OperatorKind.EXPERT_GEMM in kinds else ["act"]
     if missing:
         raise InputError(
-            f"model {step.model}: its blocks ({block.kind}) have no {missing[0]}; systems of GPUs "
-            "compute blocks with attention and a dense feed-forward network"
+            f"model {step.model}: its blocks ({block.kind}) have no {missing[0]}; GPUs compute "
+            "blocks with attention and a feed-forward network, dense or of experts"
         )
 
 
-def _per_element(size_bytes: int, elements: int) -> int | Fraction:
-    """Exact: times the elements it is whole bytes again."""
+def per_element(size_bytes: int, elements: int) -> int | Fraction:
+    """Bytes of one of ``elements``. Exact: times the elements it is whole bytes again."""
     found = Fraction(size_bytes, elements)
     return found.numerator if found.denominator == 1 else found
 
@@ -272,7 +342,7 @@ def _gemm(operator: Operator, step: ForwardPass, parts: int = 1) -> Product:
         operator.k,
         operator.count,
         element_bytes=step.dtype_bytes,
-        b_bytes=_per_element(operator.weight_bytes, elements),
+        b_bytes=per_element(operator.weight_bytes, elements),
     )
 
 
@@ -317,7 +387,7 @@ def _attention(step: ForwardPass, block: Block) -> AttentionKernels:
     rows, count = score.heads // score.kv_heads, score.kv_heads * requests
 
     def product(n: int, k: int, read_bytes: int) -> Product:
-        cached = _per_element(read_bytes, count * n * k)
+        cached = per_element(read_bytes, count * n * k)
         return Product(rows, n, k, count, step.dtype_bytes, cached, tiled=False)
 
     sent = [each for each in block.operators if each.group == "qkv"]
@@ -382,6 +452,6 @@ def _flash(step: ForwardPass, block: Block) -> Iterator[FlashAttention]:
             value_dim=value.head_dim,
             window=window,
             element_bytes=step.dtype_bytes,
-            key_value_bytes=_per_element(read, keys * score.kv_heads),
+            key_value_bytes=per_element(read, keys * score.kv_heads),
             softmax_flops=of_kind(OperatorKind.SOFTMAX, score.entries).flops,
         )

@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pimsim.config.loader import load_run
-from pimsim.config.run import RunConfig
+from pimsim.config.loader import AnyRun, load_any_run
 from pimsim.report.charts import Chart, LaneChart
 from pimsim.report.page import Section, TableData, render_page
 from pimsim.report.run_charts import (
@@ -40,7 +39,7 @@ class RunFolder:
 
     name: str
     result: Result
-    config: RunConfig
+    config: AnyRun
     config_text: str
 
 
@@ -48,7 +47,7 @@ def read_run(folder: str | Path) -> RunFolder:
     """Read a run's folder; raises ``InputError`` where it is not there or damaged."""
     result = store.load(folder)
     text = store.load_config_text(folder)
-    config = load_run(str(Path(folder) / store.CONFIG_FILE)).config
+    config = load_any_run(str(Path(folder) / store.CONFIG_FILE)).config
     return RunFolder(result.name or Path(folder).name, result, config, text)
 
 

@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from itertools import count
 from math import fsum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from pimsim.hardware.dram.rules import COMMANDS
 from pimsim.result.metrics import METRICS
@@ -22,6 +22,7 @@ from pimsim.result.words import OPERATOR_UNITS, unit_words
 
 if TYPE_CHECKING:
     from pimsim.engine.iteration import Outcome
+    from pimsim.engine.xpu_machine import XpuOutcome
 
 __all__ = ["Builder", "timeline"]
 
@@ -92,8 +93,11 @@ class Builder:
         event.double_counter_value = value
 
 
-def timeline(outcome: Outcome, result: Result, channels: Collection[int] = ()) -> bytes:
-    """The trace of a run, with the commands that the memory system logged of ``channels``."""
+def timeline(
+    outcome: Outcome | XpuOutcome, result: Result, channels: Collection[int] = ()
+) -> bytes:
+    """The trace of a run, with the commands that the memory system logged of ``channels``; of GPUs,
+    which have none, without ``channels``."""
     builder = Builder()
     stages = builder.track("stages")
     for stage in outcome.recorder.stages:
@@ -101,11 +105,11 @@ def timeline(outcome: Outcome, result: Result, channels: Collection[int] = ()) -
     _operators(builder, outcome)
     _counters(builder, result)
     if channels:
-        _commands(builder, outcome, channels)
+        _commands(builder, cast("Outcome", outcome), channels)
     return bytes(builder.trace.serialize())
 
 
-def _operators(builder: Builder, outcome: Outcome) -> None:
+def _operators(builder: Builder, outcome: Outcome | XpuOutcome) -> None:
     records = outcome.recorder.operators
     units = [unit for unit in OPERATOR_UNITS if any(o.unit == unit for o in records)]
     tracks = {unit: builder.track(unit_words(unit)) for unit in units}

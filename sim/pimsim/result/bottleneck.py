@@ -6,10 +6,14 @@ from pimsim.result.cells import percent
 from pimsim.result.types import Result
 from pimsim.result.words import cause_words
 
-__all__ = ["bottleneck", "main_cause"]
+__all__ = ["bottleneck", "compute_name", "compute_unit", "main_cause"]
 
-_UNIT = {"npu": "the NPU", "pim": "PIM"}
-_BOUND = {"array": "the arrays as loaded"}
+_UNIT = {"npu": "the NPU", "pim": "PIM", "xpu": "the GPU"}
+_BOUND = {
+    "array": "the arrays as loaded", "xpu_compute": "the GPU's arithmetic",
+    "xpu_memory": "the GPU's memory",
+}  # fmt: skip
+_COMPUTE = ("xpu", "npu")
 _LEAST_SHARE = 0.02
 """Causes below this share of the run are no reason for its time."""
 
@@ -26,14 +30,14 @@ def bottleneck(result: Result) -> str:
         Of a run.
     """
     sentences = []
-    explained = ["npu"]
-    if _shares(result, "npu").get("pim", 0) >= _LEAST_SHARE:
+    explained = [compute_unit(result)]
+    if _shares(result, explained[0]).get("pim", 0) >= _LEAST_SHARE:
         explained.append("pim")
     for unit in explained:
         shares = _shares(result, unit)
         if unit == "pim":
-            shares.pop("npu", None)
-            shares.pop("idle", None)
+            for waits in (*_COMPUTE, "idle"):
+                shares.pop(waits, None)
         ranked = sorted(shares.items(), key=lambda item: -item[1])[:3]
         causes = [
             f"{percent(share)} {cause_words(c)}" for c, share in ranked if share >= _LEAST_SHARE
@@ -58,17 +62,40 @@ def main_cause(result: Result) -> str:
     result
         Of a run.
     """
-    shares = _shares(result, "npu")
+    shares = _shares(result, compute_unit(result))
     if not shares:
         return ""
     cause = max(shares, key=lambda name: shares[name])
     text = f"{percent(shares[cause])} {cause_words(cause)}"
     of_pim = _shares(result, "pim")
-    of_pim.pop("npu", None)
+    for waits in _COMPUTE:
+        of_pim.pop(waits, None)
     if cause == "pim" and of_pim:
         inner = max(of_pim, key=lambda name: of_pim[name])
         text += f" ({percent(of_pim[inner])} {cause_words(inner)})"
     return text
+
+
+def compute_unit(result: Result) -> str:
+    """The compute side by its key in a cycle stack: ``npu``, or ``xpu`` of GPUs.
+
+    Parameters
+    ----------
+    result
+        Of a run.
+    """
+    return next((unit for unit in _COMPUTE if unit in result.cycle_stack), "npu")
+
+
+def compute_name(result: Result) -> str:
+    """What a reader calls the compute side: ``NPU``, or ``GPU``.
+
+    Parameters
+    ----------
+    result
+        Of a run.
+    """
+    return _UNIT[compute_unit(result)].removeprefix("the ")
 
 
 def _shares(result: Result, unit: str) -> dict[str, float]:

@@ -65,7 +65,7 @@ from pimsim.result.types import (
 )
 from pimsim.workload.requests import RequestTrace
 
-__all__ = ["apportion", "build_result", "capacity_notes"]
+__all__ = ["apportion", "build_result", "capacity_notes", "peak_rss_mb"]
 
 _PS_PER_S = 10**12
 _CAUSE = {
@@ -131,7 +131,7 @@ def build_result(
             version=__version__,
             seed=resolved.config.seed,
             wall_s=wall_s,
-            peak_rss_mb=_peak_rss_mb(),
+            peak_rss_mb=peak_rss_mb(),
         ),
         name=resolved.config.name,
         model=whole.model,
@@ -332,7 +332,7 @@ def _trace_notes(device: Device) -> Iterator[str]:
         )
 
 
-def _peak_rss_mb() -> float:
+def peak_rss_mb() -> float:
     """Most memory that this process ever held, in MB. Where the system tells it of the process
     alone; else what it says may be of the process that started this one."""
     import resource

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pimsim.config.errors import InputError
+from pimsim.result.bottleneck import compute_unit
 from pimsim.result.metrics import METRICS
 from pimsim.result.types import Result
 from pimsim.result.words import cause_words
@@ -99,7 +100,7 @@ class Cause:
     def words(self) -> str:
         """One clause, as in ``waiting for weights fell by 41 % (120 to 71 us)``."""
         what = cause_words(self.cause)
-        unit = {"npu": "of the NPU", "pim": "of PIM"}.get(self.unit, f"of {self.unit}")
+        unit = _OF.get(self.unit, f"of {self.unit}")
         where = f"{what} {unit}"
         amounts = f"{self.before:,.1f} to {self.after:,.1f} us a block"
         if not self.before:
@@ -114,9 +115,9 @@ class Cause:
 def causes(before: Result, after: Result, most: int = 3) -> list[Cause]:
     """What moved between two runs: their cycle stacks subtracted, the largest first.
 
-    Times are a block's, so that runs of different numbers of blocks compare. The NPU's stack says
-    where the time of the run went; PIM's explains how long the NPU waited for it. Being idle is
-    nobody's cause.
+    Times are a block's, so that runs of different numbers of blocks compare. The stack of
+    what computes says where the time of the run went; PIM's how long it waited for it. Being idle
+    is nobody's cause.
 
     Parameters
     ----------
@@ -128,8 +129,10 @@ def causes(before: Result, after: Result, most: int = 3) -> list[Cause]:
         Causes that are told.
     """
     found = []
-    for unit in ("npu", "pim"):
-        ours, theirs = (_micro(result, unit) for result in (before, after))
+    computing = compute_unit(before), compute_unit(after)
+    sides = [(computing[0] if computing[0] == computing[1] else "", *computing)]
+    for unit, mine, other in (*sides, ("pim", "pim", "pim")):
+        ours, theirs = _micro(before, mine), _micro(after, other)
         for cause in dict.fromkeys([*ours, *theirs]):
             if cause in _NO_CAUSE.get(unit, ()):
                 continue
@@ -141,7 +144,8 @@ def causes(before: Result, after: Result, most: int = 3) -> list[Cause]:
 
 _LEAST = 0.01
 """Of a block's time: what moves less is no cause."""
-_NO_CAUSE = {"npu": ("idle",), "pim": ("idle", "npu")}
+_NO_CAUSE = {"npu": ("idle",), "xpu": ("idle",), "": ("idle",), "pim": ("idle", "npu", "xpu")}
+_OF = {"npu": "of the NPU", "pim": "of PIM", "xpu": "of the GPU", "": "of what computes"}
 
 
 def _micro(result: Result, unit: str) -> dict[str, float]:

@@ -7,13 +7,14 @@ from collections.abc import Sequence
 import numpy as np
 
 from pimsim.engine.device import Device
+from pimsim.engine.xpu_device import XpuDevice
 from pimsim.result.types import Experts
 from pimsim.workload.moe import DROPPED
 
 __all__ = ["expert_summary"]
 
 
-def expert_summary(devices: Sequence[Device]) -> Experts | None:
+def expert_summary(devices: Sequence[Device] | Sequence[XpuDevice]) -> Experts | None:
     """Over the simulated blocks with experts, of all steps; None where there are none.
 
     Parameters

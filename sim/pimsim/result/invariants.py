@@ -39,6 +39,10 @@ class PowerFacts:
     device_most_w: float = float("inf")
     """What the device draws at most: all of its parts at their peaks at once."""
     limits: tuple[PowerLimit, ...] = ()
+    tdp_key: str = "npu.tdp_w"
+    """Of the most that a device draws."""
+    beside_w: float = 0.0
+    """What is counted of a device, but is not its own: PIM stacks beside it, its host."""
 
 
 @dataclass(frozen=True)
@@ -85,6 +89,9 @@ class RunFacts:
     """What the intervals of each amount of ``Series`` add up to."""
     clock_ps: float = 0.0
     """The longer period of both clocks: where an interval ends is known as well as that."""
+    cycle_ps: float = 0.0
+    """Period of the clock that cycles are counted in; 0: time over cycles, which the last one
+    shortens where it is no whole one."""
 
 
 def check_invariants(result: Result, facts: RunFacts) -> None:
@@ -114,8 +121,8 @@ def check_invariants(result: Result, facts: RunFacts) -> None:
         raise InvariantError(f"simulator bug, {len(broken)} law(s) broken: " + "; ".join(broken))
     limits = list(facts.power.limits)
     if result.tdp_w is not None:
-        total_w = result.power_w.get("total", 0.0)
-        limits.append(PowerLimit("npu.tdp_w", "a device", total_w, result.tdp_w))
+        own_w = result.power_w.get("total", 0.0) - facts.power.beside_w
+        limits.append(PowerLimit(facts.power.tdp_key, "a device", own_w, result.tdp_w))
     check_limits(limits)
 
 
@@ -130,7 +137,7 @@ def violations(result: Result, facts: RunFacts) -> Iterator[str]:
         Of the same run, from its accounts.
     """
     yield from _time(result)
-    yield from _roofs(result)
+    yield from _roofs(result, facts)
     yield from _work(facts)
     yield from _kv_cache(facts)
     for unit, busy in facts.busy_cycles.items():
@@ -150,7 +157,7 @@ def violations(result: Result, facts: RunFacts) -> Iterator[str]:
     yield from _pipeline(result)
     for item in fields(Utilisation):
         share = getattr(result.utilisation, item.name)
-        if not -_SHARE_TOLERANCE <= share <= 1 + _SHARE_TOLERANCE:
+        if share is not None and not -_SHARE_TOLERANCE <= share <= 1 + _SHARE_TOLERANCE:
             yield f"utilisation of {item.name} is {share}"
 
 
@@ -184,15 +191,16 @@ def _time(result: Result) -> Iterator[str]:
             yield f"{where} runs from {operator.start_cycle} to {end}, the run {result.cycles}"
 
 
-def _roofs(result: Result) -> Iterator[str]:
+def _roofs(result: Result, facts: RunFacts) -> Iterator[str]:
     """No operator moves its bytes or computes faster than its unit could, from its first load."""
-    cycle_s = result.time_s / max(result.cycles, 1)
+    cycle_s = facts.cycle_ps * 1e-12 or result.time_s / max(result.cycles, 1)
     roofs = {
         (unit, what): result.peaks[key] * cycle_s
         for unit, what, key in (
             ("systolic", "flops", "npu_flop_per_s"), ("systolic", "bytes", "npu_bytes_per_s"),
             ("vector", "bytes", "npu_bytes_per_s"), ("dma", "bytes", "npu_bytes_per_s"),
-            ("pim", "flops", "pim_flop_per_s"),
+            ("pim", "flops", "pim_flop_per_s"), ("xpu", "flops", "npu_flop_per_s"),
+            ("xpu", "bytes", "dram_bytes_per_s"),
         )
         if key in result.peaks
     }  # fmt: skip
@@ -288,6 +296,8 @@ def _series(result: Result, series: Series, facts: RunFacts) -> Iterator[str]:
         if sum(amounts) != total or min(amounts) < 0:
             yield f"{name} over time: {sum(amounts)}, least {min(amounts)}; in all {total}"
     for name, times, peak in _SERIES_PEAKS:
+        if peak in _UNBOUNDED and not getattr(series, name):  # of GPUs not known
+            continue
         most = result.peaks.get(peak, _UNBOUNDED.get(peak, 0.0)) / times * 1e-12
         for at, (amount, length) in enumerate(zip(getattr(series, name), lengths, strict=True)):
             slack = 1 + _SLACK.get(name, _SHARE_TOLERANCE)

@@ -50,9 +50,10 @@ class Metric:
         -------
         float
             In the unit of the name: a share where that is shown in percent. NaN where the source
-            does not have it; infinite where it is a reciprocal of nothing.
+            does not have it, or does not know it; infinite where it is a reciprocal of nothing.
         """
-        value = float(_field(source, self.field))
+        found = _field(source, self.field)
+        value = float("nan") if found is None else float(found)
         if not self.reciprocal:
             return value if self.unit.startswith("%") else value * self.scale
         return self.scale / value if value else float("inf")

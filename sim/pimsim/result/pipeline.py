@@ -17,6 +17,7 @@ from math import fsum, hypot
 from pimsim.engine.estimates import block_estimates
 from pimsim.engine.iteration import Outcome, StepOutcome
 from pimsim.engine.records import WorkTotals
+from pimsim.engine.xpu_machine import XpuOutcome
 from pimsim.hardware.dram.phase_costs import phase_costs
 from pimsim.result.accounts import run_energy
 from pimsim.result.phase_variance import phase_variances
@@ -179,7 +180,9 @@ class RunPipeline:
             found.append(run_energy(outcome, time_ps / _PS_PER_S, own, idle_ps / _PS_PER_S))
         return tuple(found)
 
-    def summary(self, outcome: Outcome, energies: Sequence[Energy]) -> tuple[PipelineStage, ...]:
+    def summary(
+        self, outcome: Outcome | XpuOutcome, energies: Sequence[Energy]
+    ) -> tuple[PipelineStage, ...]:
         """For a reader; empty where there is one stage."""
         if len(self.steps[0].stages) == 1:
             return ()

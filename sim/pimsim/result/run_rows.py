@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from pimsim.engine.iteration import Outcome, StepOutcome
 from pimsim.engine.records import OperatorRecord
+from pimsim.engine.xpu_machine import XpuOutcome, XpuStepOutcome
 from pimsim.result.pipeline import RunPipeline
 from pimsim.result.rows import OperatorResult, RequestResult, StageResult, StepResult
 
@@ -16,7 +17,7 @@ _MOST_RANGES = 200
 """Of a request group that are named."""
 
 
-def step_rows(outcome: Outcome, pipeline: RunPipeline) -> tuple[StepResult, ...]:
+def step_rows(outcome: Outcome | XpuOutcome, pipeline: RunPipeline) -> tuple[StepResult, ...]:
     """A row a forward pass, in their order.
 
     Parameters
@@ -28,7 +29,8 @@ def step_rows(outcome: Outcome, pipeline: RunPipeline) -> tuple[StepResult, ...]
     """
     clock = outcome.clock
     found = []
-    for each, of_model in zip(outcome.steps, pipeline.steps, strict=True):
+    steps: tuple[StepOutcome | XpuStepOutcome, ...] = outcome.steps
+    for each, of_model in zip(steps, pipeline.steps, strict=True):
         step, record = each.device.whole.step, each.record
         found.append(
             StepResult(
@@ -41,7 +43,7 @@ def step_rows(outcome: Outcome, pipeline: RunPipeline) -> tuple[StepResult, ...]
     return tuple(found)
 
 
-def request_rows(outcome: Outcome) -> tuple[RequestResult, ...]:
+def request_rows(outcome: Outcome | XpuOutcome) -> tuple[RequestResult, ...]:
     """A row a request, in the order in which the steps first name them.
 
     Parameters
@@ -61,7 +63,7 @@ def request_rows(outcome: Outcome) -> tuple[RequestResult, ...]:
     return tuple(found.values())
 
 
-def _entries(step: StepOutcome) -> list[RequestResult]:
+def _entries(step: StepOutcome | XpuStepOutcome) -> list[RequestResult]:
     """What a step is asked of each request, in its order; one row each."""
     device, entries = step.device, step.device.whole.step.entries
     # a cache lies on one channel only in the layout of PIM
@@ -80,7 +82,7 @@ def _entries(step: StepOutcome) -> list[RequestResult]:
     ]  # fmt: skip
 
 
-def stage_rows(outcome: Outcome) -> tuple[StageResult, ...]:
+def stage_rows(outcome: Outcome | XpuOutcome) -> tuple[StageResult, ...]:
     """A row a stage, in the order of the run.
 
     Parameters
@@ -103,7 +105,7 @@ def stage_rows(outcome: Outcome) -> tuple[StageResult, ...]:
     )
 
 
-def operator_rows(outcome: Outcome) -> tuple[OperatorResult, ...]:
+def operator_rows(outcome: Outcome | XpuOutcome) -> tuple[OperatorResult, ...]:
     """A row an operator of a (sub-)batch and block, in the order in which they end.
 
     Parameters
@@ -141,7 +143,7 @@ def operator_rows(outcome: Outcome) -> tuple[OperatorResult, ...]:
     )
 
 
-def _group_words(step: StepOutcome, record: OperatorRecord) -> str:
+def _group_words(step: StepOutcome | XpuStepOutcome, record: OperatorRecord) -> str:
     """Ids of the requests that an operator works for; empty: all of its (sub-)batch."""
     if not record.entries:
         return ""

@@ -8,7 +8,7 @@ from itertools import chain
 from math import isnan
 from typing import TYPE_CHECKING
 
-from pimsim.result.bottleneck import bottleneck, main_cause
+from pimsim.result.bottleneck import bottleneck, compute_name, main_cause
 from pimsim.result.cells import add_rows, duration, new_table, percent
 from pimsim.result.compare import comparison_rows
 from pimsim.result.metrics import METRICS
@@ -138,7 +138,10 @@ def headline_table(result: Result) -> Table:
     add_rows(
         table,
         (METRICS["tokens_per_s"].words, _throughput(result)),
-        ("cycles", f"{result.cycles:,} of the NPU clock, {duration(result.time_s)}"),
+        (
+            "cycles",
+            f"{result.cycles:,} of {compute_name(result)} clock, {duration(result.time_s)}",
+        ),
     )
     if result.layers_model:
         add_rows(
@@ -238,7 +241,7 @@ def stage_table(result: Result) -> Table:
         "count",
         "cycles",
         "share",
-        "NPU busy",
+        f"{compute_name(result)} busy",
         "PIM busy",
         "bound/cycles",
     )
@@ -300,6 +303,8 @@ def utilisation_table(result: Result) -> Table:
     table = new_table(titled("utilisation", result), "unit", "share")
     for item in fields(Utilisation):
         metric = METRICS[item.name]
+        if getattr(result.utilisation, item.name) is None:
+            continue
         add_rows(table, (metric.words, metric.text(metric.of(result))))
     return table
 
@@ -322,6 +327,10 @@ def cycle_stack_table(result: Result) -> Table:
     return table
 
 
+_RARE = ("host",)
+"""Parts of energy that few runs have."""
+
+
 def energy_table(result: Result) -> Table:
     """Joule by part, the power of a device, and what a token takes of all devices.
 
@@ -335,6 +344,8 @@ def energy_table(result: Result) -> Table:
     )
     for item in fields(Energy):
         joule = getattr(result.energy_j, item.name)
+        if not joule and item.name in _RARE:
+            continue
         total = result.energy_j.total
         token = result.token_j.get(item.name)
         add_rows(

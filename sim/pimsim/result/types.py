@@ -48,7 +48,7 @@ __all__ = [
     "fidelity_words",
 ]
 
-VERSION = 2
+VERSION = 3
 """Of ``result.json``. It counts up when a key comes or goes, or means another thing."""
 _FIRST_VERSION = 1
 """Of results that do not say."""
@@ -59,17 +59,18 @@ class Utilisation(Strict):
     """Share of the run, 0 to 1."""
 
     npu: float
-    """Multiply-accumulates done, of those that the arrays could do."""
-    vector: float
-    """Vector units busy."""
-    pim: float
+    """Multiply-accumulates done, of those that the arrays could do; of a GPU its matrix units."""
+    vector: float | None
+    """Vector units busy; null: not known, of a GPU."""
+    pim: float | None
     """PIM commands under way, over the channels: from the start of a PIM operation to the last
     command of each channel, waits between commands included. What the banks could do at most is
-    in ``bound_cycles``."""
+    in ``bound_cycles``. Of PIM beside a GPU: at work; null: the GPU has none."""
     dram_bus: float
-    """Data bus busy, over the channels."""
-    command_bus: float
-    """C/A bus busy, over the channels."""
+    """Data bus busy, over the channels; of a GPU the bytes moved, of those that its
+    memory could move."""
+    command_bus: float | None
+    """C/A bus busy, over the channels; null: of a GPU, whose memory has no commands here."""
 
 
 @dataclass(frozen=True)
@@ -104,14 +105,17 @@ class Energy(Strict):
     link: float
     static: float
     total: float
+    host: float = 0.0
+    """Of a host that does a GPU's attention: its memory and arithmetic."""
 
     @classmethod
     def of(
-        cls, *, dram: float, pim: float, npu: float, sram: float, link: float, static: float
-    ) -> Energy:
+        cls, *, dram: float, pim: float, npu: float, sram: float, link: float, static: float,
+        host: float = 0.0,
+    ) -> Energy:  # fmt: skip
         """Parts and their sum."""
-        total = fsum((dram, pim, npu, sram, link, static))
-        return cls(dram, pim, npu, sram, link, static, total)
+        total = fsum((dram, pim, npu, sram, link, static, host))
+        return cls(dram, pim, npu, sram, link, static, total, host)
 
 
 @dataclass(frozen=True)
@@ -233,7 +237,7 @@ class Result(Strict):
     """What happened in one run."""
 
     cycles: int
-    """Whole run, NPU clock."""
+    """Whole run, in cycles of the NPU's clock, or the GPU's."""
     time_s: float
     """The same in seconds."""
     tokens_per_s: float

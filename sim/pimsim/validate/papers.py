@@ -116,7 +116,7 @@ def _run(preset: str, model: str) -> Result:
 def _utilisation(case: str, metric: str) -> float:
     machine, model, *_ = case.split()
     used = _run({"NeuPIMs": "neupims", "NPU+PIM": "npu-pim"}[machine], model).utilisation
-    return used.npu if metric == "npu_utilisation" else used.pim
+    return used.npu if metric == "npu_utilisation" else used.pim or 0.0
 
 
 def _memory_energy(case: str, metric: str) -> float:

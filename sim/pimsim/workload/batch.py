@@ -24,11 +24,13 @@ from pimsim.config.resources import find_source, preset_names
 from pimsim.config.run import (
     DIFFERING_BLOCKS,
     EQUAL_BLOCKS,
+    AnyModelConfig,
     ModelConfig,
     ParallelConfig,
     RunConfig,
     WorkloadConfig,
 )
+from pimsim.config.system import SystemConfig, SystemWorkload
 from pimsim.workload.card_trace import card_trace
 from pimsim.workload.cards import ModelCard, Parallelism, load_card, load_hashed_card, parallelism
 from pimsim.workload.decode import fits_memory
@@ -303,14 +305,16 @@ def _least_blocks(trace: OperatorTrace, overlapped: bool) -> int:
     return min(least + 1, len(kinds)) if overlapped and least > 1 else least
 
 
-def load_model(workload: ModelConfig) -> ModelCard | OperatorTrace:
+def load_model(workload: AnyModelConfig) -> ModelCard | OperatorTrace:
     """What ``workload`` runs: its trace, or its card. Raises ``InputError``."""
     if workload.trace is None:
         return load_card(workload.model)
     return load_trace(find_source("operators", workload.trace))
 
 
-def load_run_routing(config: RunConfig, model: ModelCard | OperatorTrace) -> Routing | None:
+def load_run_routing(
+    config: RunConfig | SystemConfig, model: ModelCard | OperatorTrace
+) -> Routing | None:
     """Where tokens go, as ``config`` says; None for a model without experts.
 
     Raises ``InputError`` for an unknown name, or a routing that does not suit the model.
@@ -347,12 +351,12 @@ class Inputs(NamedTuple):
     """See ``input_hashes``."""
 
 
-def input_hashes(workload: WorkloadConfig) -> dict[str, str]:
+def input_hashes(workload: WorkloadConfig | SystemWorkload) -> dict[str, str]:
     """Hash of what each key names, by key. Raises ``InputError`` where one cannot be read."""
     return load_inputs(workload).hashes
 
 
-def load_inputs(workload: WorkloadConfig) -> Inputs:
+def load_inputs(workload: WorkloadConfig | SystemWorkload) -> Inputs:
     """Requests and card of ``workload``, and hashes of all that it names. Raises ``InputError``."""
     requests = load_requests(workload.requests, workload.batch)
     card, found = _hashed_model(workload)
@@ -365,7 +369,7 @@ def model_hashes(workload: ModelConfig) -> dict[str, str]:
     return _hashed_model(workload)[1]
 
 
-def _hashed_model(workload: ModelConfig) -> tuple[ModelCard | None, dict[str, str]]:
+def _hashed_model(workload: AnyModelConfig) -> tuple[ModelCard | None, dict[str, str]]:
     card, found = None, {}
     if workload.trace is None:
         card, found["model"] = load_hashed_card(workload.model)
@@ -373,8 +377,9 @@ def _hashed_model(workload: ModelConfig) -> tuple[ModelCard | None, dict[str, st
         found["trace"] = _file_sha256("operators", workload.trace)
     if workload.routing.partition(":")[0] not in {g.partition(":")[0] for g in GENERATORS}:
         found["routing"] = _file_sha256("routing", workload.routing)
-    if workload.sparsity != "none" and not workload.sparsity.startswith("law:"):
-        found["sparsity"] = _file_sha256("sparsity", workload.sparsity)
+    sparsity = workload.sparsity if isinstance(workload, ModelConfig) else "none"
+    if sparsity != "none" and not sparsity.startswith("law:"):
+        found["sparsity"] = _file_sha256("sparsity", sparsity)
     return card, found
 
 

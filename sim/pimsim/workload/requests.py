@@ -6,6 +6,8 @@ Two CSV formats are read, told apart by their header:
   a request has them, ``channel`` and ``new_tokens``;
 - the NeuPIMs artifact's, ``seq_len,ch_idx``: a context length and the channel of its KV cache.
 
+``equal:PROMPT+GENERATED`` in place of a file's name are requests that are all alike.
+
 ``traces/README.md`` describes each column.
 """
 
@@ -34,7 +36,7 @@ __all__ = [
     "load_requests",
 ]
 
-TraceFormat = Literal["pimsim", "neupims-artifact"]
+TraceFormat = Literal["pimsim", "neupims-artifact", "equal"]
 
 MAX_TOKENS = 1_000_000
 """Longest prompt, output or context accepted, in tokens."""
@@ -45,6 +47,8 @@ MAX_TRACE_BYTES = 64 * 2**20
 _MAX_INDEX = 2**31 - 1
 _OURS = ("request_id", "arrival_s", "prompt_tokens", "output_tokens", "generated_tokens")
 _ARTIFACT = ("seq_len", "ch_idx")
+_EQUAL = re.compile(r"equal:([0-9]{1,9})(?:\+([0-9]{1,9}))?")
+_MOST_EQUAL = 1_000_000
 _COLUMNS: dict[TraceFormat, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "pimsim": (_OURS, (*_OURS, "channel", "new_tokens")),
     "neupims-artifact": (_ARTIFACT, _ARTIFACT),
@@ -100,9 +104,12 @@ def load_requests(name_or_path: str | Path, batch: int | None = None) -> Request
     """Read a request trace, ours or the artifact's; ``batch`` takes that many from the front.
 
     ``name_or_path`` is the name of a shipped trace (``sharegpt-256``) or the path of a CSV file
-    (a ``Path``, or text with a separator or the suffix ``.csv``).
+    (a ``Path``, or text with a separator or the suffix ``.csv``), or says ``equal:PROMPT`` or
+    ``equal:PROMPT+GENERATED``: ``batch`` requests of these lengths, one where it is None.
     Raises ``InputError`` naming the file, the line and what was expected.
     """
+    if isinstance(name_or_path, str) and name_or_path.startswith("equal:"):
+        return _equal(name_or_path, batch)
     path = name_or_path if isinstance(name_or_path, Path) else find_source("trace", name_or_path)
     content = read_bytes(path, "a request trace, a CSV file,", MAX_TRACE_BYTES)
     shown = display_path(path)
@@ -122,6 +129,33 @@ def load_requests(name_or_path: str | Path, batch: int | None = None) -> Request
         sha256=hashlib.sha256(content).hexdigest(),
         source=source,
     )
+
+
+def _equal(text: str, batch: int | None) -> RequestTrace:
+    """Requests that are all alike, as ``text`` says. Raises ``InputError``."""
+    found = _EQUAL.fullmatch(text)
+    prompt, generated = (int(found[1]), int(found[2] or 0)) if found else (0, 0)
+    if not 1 <= prompt <= MAX_TOKENS or prompt + generated > MAX_TOKENS:
+        raise InputError(
+            f"workload.requests: found {shown_cell(text)}; allowed: equal:PROMPT or "
+            f"equal:PROMPT+GENERATED, a prompt of 1 token or more, at most {MAX_TOKENS} in all, "
+            "such as equal:2048+1"
+        )
+    if batch is not None and not 1 <= batch <= _MOST_EQUAL:
+        raise InputError(f"workload.batch: {batch} requests asked for; allowed: 1 to {_MOST_EQUAL}")
+    return RequestTrace(
+        name=text,
+        path=Path(text),
+        requests=tuple(
+            Request(
+                id=number, arrival_s=0.0, prompt_tokens=prompt,
+                output_tokens=max(generated, 1), generated_tokens=generated,
+            )
+            for number in range(batch or 1)
+        ),
+        sha256=hashlib.sha256(text.encode()).hexdigest(),
+        source="equal",
+    )  # fmt: skip
 
 
 @lru_cache(maxsize=8)

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import pairwise
 
-from pimsim.config.run import WorkloadConfig
+from pimsim.config.run import StepsConfig
 from pimsim.workload.requests import Request
 from pimsim.workload.step import Step, StepEntry
 
 __all__ = ["prompt_pieces", "run_steps", "step_at_end", "step_held"]
 
 
-def run_steps(requests: Sequence[Request], workload: WorkloadConfig) -> tuple[Step, ...]:
+def run_steps(requests: Sequence[Request], workload: StepsConfig) -> tuple[Step, ...]:
     """The steps that ``workload`` asks for, in their order.
 
     A request is asked its ``new_tokens`` where the request file says so; else one token in phase
@@ -47,18 +47,18 @@ def prompt_pieces(
     ]
 
 
-def _pieces_of(request: Request, workload: WorkloadConfig) -> list[StepEntry]:
+def _pieces_of(request: Request, workload: StepsConfig) -> list[StepEntry]:
     new = _new_tokens(request, workload)
     return prompt_pieces(request, _context(request, workload) - new, new, workload.chunk)
 
 
-def _new_tokens(request: Request, workload: WorkloadConfig) -> int:
+def _new_tokens(request: Request, workload: StepsConfig) -> int:
     if request.new_tokens is not None:
         return request.new_tokens
     return request.prompt_tokens if workload.phase == "prefill" else 1
 
 
-def _context(request: Request, workload: WorkloadConfig) -> int:
+def _context(request: Request, workload: StepsConfig) -> int:
     """Tokens of the request when all that it is asked is fed."""
     if request.new_tokens is None and workload.phase == "prefill":
         return request.prompt_tokens

@@ -11,6 +11,7 @@ from functools import cache
 from pimsim.config.plugins import load_module
 from pimsim.config.xpu import XpuConfig
 from pimsim.hardware.xpu.decode import decode_attention
+from pimsim.hardware.xpu.experts import Experts, experts_cost
 from pimsim.hardware.xpu.flash import FlashAttention, flash
 from pimsim.hardware.xpu.gemm import gemm
 from pimsim.hardware.xpu.roofline import Cost
@@ -35,6 +36,13 @@ class Kernels:
         if all(part.new_tokens == 1 for part in work.parts):
             return decode_attention(work, xpu)
         return flash(work, xpu)
+
+    def experts(self, work: Experts, xpu: XpuConfig) -> Cost:
+        """The chosen experts of one layer, routing and sum included.
+
+        Raises ``InputError`` for a device on which they were not measured.
+        """
+        return experts_cost(work, xpu)
 
 
 def gpu_kernels(xpu: XpuConfig) -> Kernels:

@@ -12,7 +12,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from pimsim.config.errors import InputError
 from pimsim.config.xpu import XpuConfig
+from pimsim.hardware.xpu.experts import Experts
 from pimsim.hardware.xpu.flash import FlashAttention, flash_blocks, flash_energy, flash_work
 from pimsim.hardware.xpu.kernels import Kernels as SiliconKernels
 from pimsim.hardware.xpu.roofline import Bound, Cost, bandwidth, peak_flops, product_energy
@@ -78,3 +80,11 @@ class Kernels(SiliconKernels):
         bound = max(times, key=times.__getitem__)
         memory_pj, core_pj = flash_energy(work, xpu)
         return Cost(times[bound], bound, memory_pj, core_pj)
+
+    def experts(self, work: Experts, xpu: XpuConfig) -> Cost:
+        """That simulator has none: ``InputError``."""
+        del work
+        raise InputError(
+            f"xpu.kernels: {xpu.kernels} has no experts, and xpu {xpu.name} no others; "
+            "silicon has them"
+        )

@@ -145,7 +145,7 @@ def simulate_case(case: Case) -> Figures:
         tokens_per_s=result.tokens_per_s,
         iteration_s=result.iteration_s,
         npu=result.utilisation.npu,
-        pim=result.utilisation.pim,
+        pim=result.utilisation.pim or 0.0,
     )
 
 
