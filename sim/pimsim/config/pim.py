@@ -8,6 +8,7 @@ HBM-PIM, AttAcc, Duplex).
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cache
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
@@ -47,6 +48,12 @@ _OWN = (
     "gemv", "peak", "static_w_per_channel", "energy_pj",
 )  # fmt: skip
 """What is of designs with a controller of their own."""
+
+
+@cache
+def _default(model: type[ConfigModel], key: str) -> Any:
+    """The value of a key that nobody gives, to compare with."""
+    return model.model_fields[key].get_default(call_default_factory=True)
 
 
 class PimConfig(ConfigModel):
@@ -174,9 +181,7 @@ class PimConfig(ConfigModel):
             keys = OF_STREAMS if shared else OF_REQUESTS
             foreign += [(f"commands.{name}.{key}", key, command) for key in keys]
         for where, key, of in foreign:
-            if getattr(of, key) != type(of).model_fields[key].get_default(
-                call_default_factory=True
-            ):
+            if getattr(of, key) != _default(type(of), key):
                 other = "with" if shared else "without"
                 raise ValueError(
                     f"{where} is of designs {other} a controller of their own, and this one {kind}"
