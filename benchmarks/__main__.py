@@ -8,7 +8,7 @@ import sys
 from dataclasses import asdict
 from importlib import import_module
 
-from benchmarks.measurement import Measurement
+from benchmarks.measurement import Measurement, print_measurement
 
 NAMES = (
     "block",
@@ -25,15 +25,6 @@ NAMES = (
 )
 
 
-def _line(one: Measurement) -> str:
-    limit = ""
-    if one.limit is not None:
-        sign = ">=" if one.at_least else "<="
-        limit = f"{sign} {one.limit:g}  x{one.ratio:.2f}  {'ok' if one.met else 'MISSED'}"
-    note = f"  ({one.note})" if one.note else ""
-    return f"{one.what:<52}{one.value:>10.3f} {one.unit:<34}{limit}{note}"
-
-
 def main() -> int:
     """Run the benchmarks that are named, or all."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
@@ -48,7 +39,7 @@ def main() -> int:
         for one in import_module(f"benchmarks.{name}").measure():
             found.append(one)
             if not options.json:
-                print(_line(one), flush=True)
+                print_measurement(one)
     if options.json:
         rows = [asdict(one) | {"ratio": one.ratio, "met": one.met} for one in found]
         print(json.dumps({"measurements": rows}, indent=1))

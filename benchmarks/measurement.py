@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-__all__ = ["Measurement", "best_cpu_s", "run_process"]
+__all__ = ["Measurement", "best_cpu_s", "print_measurement", "run_process"]
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,16 @@ class Measurement:
         if self.limit is None:
             return None
         return self.value / self.limit if self.at_least else self.limit / self.value
+
+
+def print_measurement(one: Measurement) -> None:
+    """A line."""
+    limit = ""
+    if one.limit is not None:
+        sign = ">=" if one.at_least else "<="
+        limit = f"{sign} {one.limit:g}  x{one.ratio:.2f}  {'ok' if one.met else 'MISSED'}"
+    note = f"  ({one.note})" if one.note else ""
+    print(f"{one.what:<52}{one.value:>10.3f} {one.unit:<34}{limit}{note}", flush=True)
 
 
 def best_cpu_s(work: Callable[[], object], times: int) -> float:
