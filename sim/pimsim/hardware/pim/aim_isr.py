@@ -82,14 +82,52 @@ _ACTIVATION_FUNCTION = 2
 
 
 def read_isr_trace(path: Path, design: PimDesignConfig) -> list[Isr]:
-    """The instructions of a trace file. Raises ``InputError`` with the line that is wrong."""
+    """The instructions of a trace file.
+
+    Parameters
+    ----------
+    path
+        Of a text file in the format of arkhadem/aim_simulator.
+    design
+        Of which channels, banks, rows and registers are checked.
+
+    Returns
+    -------
+    list[Isr]
+        In order, EOC last.
+
+    Raises
+    ------
+    InputError
+        With the line that is wrong, or where the file cannot be read.
+    """
     content = read_bytes(path, "a trace of AiM instructions", MAX_TRACE_BYTES)
     text = content.decode("utf-8-sig", errors="backslashreplace")
     return parse_isr_trace(text.splitlines(), str(path), design)
 
 
 def parse_isr_trace(lines: Iterable[str], label: str, design: PimDesignConfig) -> list[Isr]:
-    """As ``read_isr_trace``, from lines; ``label`` names them in messages."""
+    """As ``read_isr_trace``, from lines.
+
+    Parameters
+    ----------
+    lines
+        Of the trace, up to the one with EOC; later ones are not read.
+    label
+        What messages call the trace.
+    design
+        Of which channels, banks, rows and registers are checked.
+
+    Returns
+    -------
+    list[Isr]
+        In order, EOC last.
+
+    Raises
+    ------
+    InputError
+        With the line that is wrong, or where no EOC ends the trace.
+    """
     found: list[Isr] = []
     for number, line in enumerate(lines, start=1):
         words = line.split("#", 1)[0].split()
@@ -182,7 +220,15 @@ def _isr(
 
 
 def table_row(design: PimDesignConfig, function: int) -> int:
-    """The row of every bank that holds the table of an activation function."""
+    """The row of every bank that holds the table of an activation function.
+
+    Parameters
+    ----------
+    design
+        Its capacity ``activation_tables`` says how many rows, the last of each bank, hold one.
+    function
+        Number of the activation function, as W CFR sets it; taken modulo the tables there are.
+    """
     tables = design.capacity("activation_tables")
     return design.organization.rows - tables + function % tables
 
@@ -193,6 +239,13 @@ def isr_stream(isrs: Sequence[Isr], design: PimDesignConfig) -> CommandStream:
     Channels to which the same instructions go are simulated once. RD_MAC, RD_AF, SYNC and EOC
     block the host, SYNC and EOC also wait until the channels have completed all before them.
     PIM commands go in order; plain reads and writes of different banks overtake each other.
+
+    Parameters
+    ----------
+    isrs
+        In the order in which the host sends them, EOC included.
+    design
+        Whose channels they go to, and whose commands they become.
     """
     every = range(design.organization.channels)
     kinds, copies = _channel_kinds(isrs, every)

@@ -112,7 +112,15 @@ class AttAccAttention:
 
 
 def level_size(organization: OrganizationConfig, level: str) -> int:
-    """Nodes of ``level`` below one node of the level above."""
+    """Nodes of ``level`` below one node of the level above.
+
+    Parameters
+    ----------
+    organization
+        Of the memory.
+    level
+        ``pseudo_channel``, ``rank``, ``bank_group`` or ``bank``.
+    """
     return {
         "pseudo_channel": organization.pseudo_channels,
         "rank": organization.ranks,
@@ -128,7 +136,21 @@ def shape_of(
     context: int,
     element_bytes: int,
 ) -> AttAccAttention:
-    """Commands of a head of ``head_dim`` elements over ``context`` tokens."""
+    """Commands of a head of ``head_dim`` elements over ``context`` tokens.
+
+    Parameters
+    ----------
+    mapping
+        Which levels tokens and elements are spread over, and what moves when.
+    organization
+        Of the stack's memory.
+    head_dim
+        Elements of a head's key, and of its value.
+    context
+        Tokens.
+    element_bytes
+        Of keys, values, query and probabilities.
+    """
 
     def nodes(levels: list[InnerLevel]) -> int:
         return prod(level_size(organization, level) for level in levels)

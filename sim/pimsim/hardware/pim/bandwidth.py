@@ -14,6 +14,18 @@ def unit_bandwidth(design: PimDesignConfig, command: str) -> float:
     """Bytes a second of all channels when ``command`` goes out as often as its rules allow.
 
     Only rules between two of them at one channel count: all others bind commands to fewer banks.
+
+    Parameters
+    ----------
+    design
+        Whose units read.
+    command
+        Name of one of its commands, whose reach counts.
+
+    Returns
+    -------
+    float
+        Bytes a second.
     """
     spacing = max(
         [1]

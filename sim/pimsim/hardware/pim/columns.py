@@ -10,10 +10,24 @@ __all__ = ["check_column"]
 
 
 def check_column(pim: PimConfig, memory: MemoryConfig, element_bytes: int) -> None:
-    """Raise ``InputError`` where a COMP of ``pim`` would read more than a RD of ``memory`` does.
+    """Raise where a COMP of ``pim`` would read more than a RD of ``memory`` does.
 
-    A bank's column decoder gives one burst's worth of the open row at a time, to the pins or to
-    the multipliers beside it.
+    A bank's column decoder gives one burst's worth of the open row at a time, to the pins or to the
+    multipliers beside it.
+
+    Parameters
+    ----------
+    pim
+        Its ``elements_per_comp`` is checked.
+    memory
+        Its burst is the bound.
+    element_bytes
+        Of what is multiplied.
+
+    Raises
+    ------
+    InputError
+        With the most elements that a column access gives.
     """
     most = memory.organization.burst_bytes
     found = pim.elements_per_comp * element_bytes

@@ -44,7 +44,23 @@ Ints = NDArray[np.int64]
 def emit(
     op: Command, row: int, comps: int = 0, reads: int = 0, mark: int = -1, last: int = 0
 ) -> list[int]:
-    """One instruction of a PIM program, ``N_INSTRUCTION`` columns."""
+    """One instruction of a PIM program, ``N_INSTRUCTION`` columns.
+
+    Parameters
+    ----------
+    op
+        What it does.
+    row
+        Of the banks; of the bank that GWRITE reads.
+    comps
+        Dot products; of the whole tile in a header.
+    reads
+        Result reads that a header announces.
+    mark
+        Ticket of its request and head; -1: none.
+    last
+        1 at the last instruction of a tile, else 0.
+    """
     instruction = [0] * N_INSTRUCTION
     instruction[P_OP] = int(op)
     instruction[P_ROW] = row
@@ -57,7 +73,26 @@ def emit(
 
 
 def emit_dot(composite: bool, row: int, comps: int, mark: int, last: int) -> list[list[int]]:
-    """``comps`` dot products and the read of their result."""
+    """``comps`` dot products and the read of their result.
+
+    Parameters
+    ----------
+    composite
+        Whether one command, GEMV, does both.
+    row
+        Of the banks.
+    comps
+        Dot products.
+    mark
+        Ticket of its request and head; -1: none.
+    last
+        1 at the end of a tile, else 0.
+
+    Returns
+    -------
+    list[list[int]]
+        One instruction or two, of ``N_INSTRUCTION`` columns each.
+    """
     if composite:
         return [emit(Command.GEMV, row, comps, mark=mark, last=last)]
     return [
@@ -150,10 +185,31 @@ def gemv_program(
     shape: GemvShape, run: tuple[int, int], first_row: int, sources: Sequence[int], mark: int,
     composite: bool,
 ) -> Ints:  # fmt: skip
-    """One vector times the DRAM rows ``run`` of a matrix, (instructions, N_INSTRUCTION).
+    """One vector times some DRAM rows of a matrix.
 
-    The run's first row is ``first_row`` of the channel; ``sources`` are the rows that hold the
-    vector's chunks of this run, in order. All results belong to ``mark``.
+    Parameters
+    ----------
+    shape
+        Of the matrix in the banks.
+    run
+        First of its DRAM rows, and the one behind the last.
+    first_row
+        Row of the channel where the run begins.
+    sources
+        Rows that hold the vector's chunks of this run, in order.
+    mark
+        Ticket that all results belong to.
+    composite
+        Whether one command does the dot products and the read of their result.
+
+    Returns
+    -------
+    Ints
+        (instructions, ``N_INSTRUCTION``).
+
+    References
+    ----------
+    He et al., Newton, MICRO 2020, section III-C.
     """
     pieces: list[Ints] = []
     first, end = run

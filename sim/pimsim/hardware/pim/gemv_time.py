@@ -39,8 +39,24 @@ class GemvTime:
 def gemv_time(
     shape: GemvShape, memory: MemoryConfig, pim: PimConfig, written_bursts: int = 0
 ) -> GemvTime:
-    """Times of a vector alone and beside a stream. After each vector ``written_bursts`` of results
-    go to the channels."""
+    """Times of a vector alone and beside a stream.
+
+    Parameters
+    ----------
+    shape
+        Of the matrix in the banks.
+    memory
+        Whose commands run.
+    pim
+        The units.
+    written_bursts
+        Of results that go to the channels after each vector.
+
+    Returns
+    -------
+    GemvTime
+        In memory cycles and bursts.
+    """
     one = _run(shape, memory, pim, _FEWEST, written_bursts, streams=False)[0] // _FEWEST
     vectors = max(_RUN_CYCLES // max(one, 1), _FEWEST)
     alone, _ = _run(shape, memory, pim, vectors, written_bursts, streams=False)

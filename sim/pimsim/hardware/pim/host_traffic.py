@@ -18,11 +18,24 @@ __all__ = ["host_traffic"]
 def host_traffic(
     design: PimDesignConfig, ranges: Sequence[tuple[str, int, int]], phases: Sequence[int]
 ) -> CommandStream:
-    """Accesses to address ranges ``(command, first byte, bytes)``, in order.
+    """Accesses to address ranges, in order.
 
-    ``phases[i]`` is the phase of ``ranges[i]``; phases never fall, and one starts when all
-    before it is completed. Channels that get the same requests are simulated once. Raises
-    ``InputError`` where the design has no queue of requests.
+    A phase starts when all before it is completed. Channels that get the same requests are
+    simulated once.
+
+    Parameters
+    ----------
+    design
+        With a controller of requests.
+    ranges
+        (command, first byte, bytes) of each.
+    phases
+        Number of the phase of each range; they never fall.
+
+    Raises
+    ------
+    InputError
+        Where the design has no queue of requests.
     """
     if design.own_controller.order != "requests":
         raise InputError(f"{design.name}: a host's traffic needs controller.order 'requests'")

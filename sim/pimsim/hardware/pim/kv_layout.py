@@ -25,6 +25,20 @@ def ring_spans(first: int, end: int, ring: int | None) -> list[range]:
     ``ring`` tokens, each in the place of the one that many before it; None: it keeps all.
 
     Of no more tokens than it keeps; in order, none of them empty.
+
+    Parameters
+    ----------
+    first
+        Token that they begin with.
+    end
+        Token behind the last.
+    ring
+        Tokens that the cache keeps; None: all.
+
+    Returns
+    -------
+    list[range]
+        One or two, or none where there are no tokens.
     """
     if ring is None:
         return [range(first, end)] if first < end else []

@@ -91,7 +91,22 @@ class OperationRun:
 def run_operation(design: PimDesignConfig, operation: PimOperation) -> OperationRun:
     """Schedule all commands of ``operation``.
 
-    Raises ``InputError`` where the design cannot do it, in its own words.
+    Parameters
+    ----------
+    design
+        With a controller of its own and a ``peak``.
+    operation
+        What a run asks for, with its sizes.
+
+    Returns
+    -------
+    OperationRun
+        Its cycles (of the design's clock), commands, and the fullest stack's power in watt.
+
+    Raises
+    ------
+    InputError
+        Where the design cannot do it, in its own words.
     """
     if design.peak is None:
         raise InputError(f"{design.name}: peak is missing; a run takes its units' rate from it")

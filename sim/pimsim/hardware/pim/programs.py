@@ -220,9 +220,28 @@ def score_placement(
 ) -> Placement:  # fmt: skip
     """Scores of one request. Mark ``first_mark + h``: head h.
 
-    Of tokens from ``first`` on to ``context``, those in the page where they begin too. ``rows``:
-    where the cache lies. The query's slices are in rows from ``query_row`` of the bank
-    that GWRITE reads.
+    Of tokens from ``first`` on to ``context``, those in the page where they begin too.
+
+    Parameters
+    ----------
+    shape
+        Of the attention on a channel.
+    context
+        Tokens.
+    rows
+        Where the cache lies.
+    query_row
+        First row of the query's slices, in the bank that GWRITE reads.
+    first_mark
+        Ticket of head 0.
+    composite
+        Whether one command does the dot products and the read of their result.
+    first
+        Token from which on they are visible.
+
+    References
+    ----------
+    NeuPIMs, ASPLOS 2024, section 5 and Algorithm 1.
     """
     sections = shape.kv_sections
     page = max(sections.keys.page_tokens, sections.shared_keys.page_tokens)
@@ -239,7 +258,32 @@ def score_program(
     shape: AttentionShape, context: int, rows: KvRows, query_row: int, first_mark: int,
     composite: bool, wrap: tuple[int, int], first: int = 0,
 ) -> Ints:  # fmt: skip
-    """``score_placement`` as a program, (instructions, N_INSTRUCTION); ``wrap`` as in ``place``."""
+    """``score_placement`` as a program.
+
+    Parameters
+    ----------
+    shape
+        Of the attention on a channel.
+    context
+        Tokens.
+    rows
+        Where the cache lies.
+    query_row
+        First row of the query's slices, in the bank that GWRITE reads.
+    first_mark
+        Ticket of head 0.
+    composite
+        Whether one command does the dot products and the read of their result.
+    wrap
+        First of the rows that GWRITEs read in turn, and how many there are.
+    first
+        Token from which on they are visible.
+
+    Returns
+    -------
+    Ints
+        (instructions, ``N_INSTRUCTION``).
+    """
     return place(
         [score_placement(shape, context, rows, query_row, first_mark, composite, first)], wrap
     )[0]
@@ -362,9 +406,28 @@ def value_placement(
 ) -> Placement:  # fmt: skip
     """Weighted values of one request. Mark ``first_mark + h``: all results of head h.
 
-    Of tokens from ``first`` on to ``context``, those in the row where they begin too. ``rows``:
-    where the cache lies. The weights are in rows from ``weights_row`` of the bank that
-    GWRITE reads.
+    Of tokens from ``first`` on to ``context``, those in the row where they begin too.
+
+    Parameters
+    ----------
+    shape
+        Of the attention on a channel.
+    context
+        Tokens.
+    rows
+        Where the cache lies.
+    weights_row
+        First row of the weights (softmax of the scores), in the bank that GWRITE reads.
+    first_mark
+        Ticket of head 0.
+    composite
+        Whether one command does the dot products and the read of their result.
+    first
+        Token from which on they are visible.
+
+    References
+    ----------
+    NeuPIMs, ASPLOS 2024, section 5 and Algorithm 1.
     """
     chunks = value_chunks(shape, range(first, context))
     rest = context - (-(-context // shape.row_elements) - 1) * shape.row_elements
@@ -378,14 +441,47 @@ def value_program(
     shape: AttentionShape, context: int, rows: KvRows, weights_row: int, first_mark: int,
     composite: bool, wrap: tuple[int, int], first: int = 0,
 ) -> Ints:  # fmt: skip
-    """``value_placement`` as a program; ``wrap`` as in ``place``."""
+    """``value_placement`` as a program.
+
+    Parameters
+    ----------
+    shape
+        Of the attention on a channel.
+    context
+        Tokens.
+    rows
+        Where the cache lies.
+    weights_row
+        First row of the weights (softmax of the scores), in the bank that GWRITE reads.
+    first_mark
+        Ticket of head 0.
+    composite
+        Whether one command does the dot products and the read of their result.
+    wrap
+        First of the rows that GWRITEs read in turn, and how many there are.
+    first
+        Token from which on they are visible.
+
+    Returns
+    -------
+    Ints
+        (instructions, ``N_INSTRUCTION``).
+    """
     return place(
         [value_placement(shape, context, rows, weights_row, first_mark, composite, first)], wrap
     )[0]
 
 
 def value_chunks(shape: AttentionShape, tokens: range) -> int:
-    """Rows of each element of a value that have some of these ``tokens``."""
+    """Rows of each element of a value that have some of these ``tokens``.
+
+    Parameters
+    ----------
+    shape
+        Of the attention on a channel.
+    tokens
+        From a first one to before an end.
+    """
     return -(-tokens.stop // shape.row_elements) - tokens.start // shape.row_elements
 
 

@@ -29,8 +29,26 @@ def schedule_requests(
 ) -> int:
     """Cycle at which all ``entries`` are completed, -1 where they cannot go on.
 
-    Arguments as of ``stream_kernel.schedule``. Raises ``InputError`` for what a queue of requests
-    cannot do: a wait for completion, or a command that is no access to a row.
+    Parameters
+    ----------
+    design
+        With a controller of requests.
+    p
+        ``PARAMETERS`` record of the design.
+    channels
+        (channels,) of ``CHANNEL`` records; written.
+    entries
+        Of the stream, channel by channel.
+    blocking
+        (instructions,): the host waits until this one is completed.
+    log
+        (channels, room, 7): cycle, command, pseudo channel, rank, bank group, bank, row; written.
+
+    Raises
+    ------
+    InputError
+        For what a queue of requests cannot do: a wait for completion, or a command that is no
+        access to a row.
     """
     _check(design, entries)
     mode_rows = _mode_rows(design)

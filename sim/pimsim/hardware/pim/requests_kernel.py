@@ -255,9 +255,37 @@ def run_requests(
 ) -> bool:  # fmt: skip
     """Run a channel until all its entries before ``last`` are issued and ``stop`` is reached.
 
-    The host hands over from cycle ``start``, one a cycle while the queue has room. Returns
-    whether it came to the end; not when a request waits for a mode or an activate for ever, or
-    refreshes leave no time. ``mode_rows`` (rows, 4): command, row, banks as bits, mode.
+    Parameters
+    ----------
+    p
+        ``PARAMETERS`` record of the design.
+    ch
+        ``CHANNEL`` record; written.
+    q
+        ``QUEUE`` record of the channel; written.
+    entries
+        Of the stream, channel by channel.
+    log
+        (room, 7) of the channel: cycle, command, pseudo channel, rank, bank group, bank, row;
+        written.
+    mode_rows
+        (rows, 4): command, row, banks as bits, mode.
+    last
+        Entry behind the last that is sent.
+    start
+        Cycle from which on the host hands over, one entry a cycle while the queue has room.
+    stop
+        Cycle up to which refreshes go on.
+
+    Returns
+    -------
+    bool
+        Whether it came to the end; not when a request waits for a mode or an activate for ever, or
+        refreshes leave no time.
+
+    References
+    ----------
+    DRAMSim2 in Samsung's PIMSimulator, CommandQueue.cpp.
     """
     now = q.clock
     while ch.start + ch.issued < last or now < stop:

@@ -162,8 +162,22 @@ def _check(design: PimDesignConfig, entries: NDArray[np.int64], channels: int, l
 
 
 def deal_channels(units: int, channels: int) -> tuple[list[int], list[range]]:
-    """Spread ``units`` over ``channels``: channels of each kind (those with one unit more come
-    first), and the kinds that work in each turn."""
+    """Spread ``units`` of work over ``channels``.
+
+    Parameters
+    ----------
+    units
+        Equal pieces of work.
+    channels
+        That take one each in turn.
+
+    Returns
+    -------
+    copies
+        Channels of each kind, those with one unit more first.
+    turns
+        Kinds that work in each turn.
+    """
     each, extra = divmod(units, channels)
     copies = [count for count in (extra, channels - extra if each else 0) if count]
     every = range(len(copies))
@@ -199,8 +213,20 @@ def run_stream(
 ) -> StreamResult:
     """Schedule every command of ``stream`` under every rule of ``design``.
 
-    With ``log`` it runs twice: first to see how long the log is. Raises ``InputError`` when the
-    stream cannot go on.
+    Parameters
+    ----------
+    design
+        Whose channels run it.
+    stream
+        Its ``timings`` take the place of the design's.
+    log
+        Whether to keep each command and its cycle; it runs twice then, first to see how many there
+        are.
+
+    Raises
+    ------
+    InputError
+        When the stream cannot go on, or the controller cannot take it.
     """
     if stream.timings:
         design = design.model_copy(update={"timings": {**design.timings, **stream.timings}})
@@ -247,7 +273,18 @@ def run_stream(
 
 
 def peak_interval_cycles(design: PimDesignConfig) -> int:
-    """Least cycles between two of a channel's ``peak`` commands."""
+    """Least cycles between two of a channel's ``peak`` commands.
+
+    Parameters
+    ----------
+    design
+        With a ``peak``.
+
+    Raises
+    ------
+    InputError
+        Where it has none.
+    """
     if design.peak is None:
         raise InputError(f"{design.name}: peak is missing")
     text = design.peak.interval

@@ -350,11 +350,28 @@ def _answered(channels: Any, instruction: int) -> int:
 
 @njit(cache=True)
 def schedule(p: Any, channels: Any, entries: Any, blocking: Any, log: Any) -> int:
-    """Run a stream to its end; the cycle at which all is completed, -1 if it cannot go on.
+    """Run a stream to its end.
 
-    ``entries`` lie channel by channel. The host hands out instructions in order, each to all its
-    channels; after one that is ``blocking`` (instructions,) it waits until that is completed.
-    ``log`` (channels, room, 7): cycle, command, pseudo channel, rank, bank group, bank, row.
+    The host hands out instructions in order, each to all its channels; after one that is blocking
+    it waits until that is completed.
+
+    Parameters
+    ----------
+    p
+        ``PARAMETERS`` record of the design.
+    channels
+        (channels,) of ``CHANNEL`` records; written.
+    entries
+        Of the stream, channel by channel.
+    blocking
+        (instructions,).
+    log
+        (channels, room, 7): cycle, command, pseudo channel, rank, bank group, bank, row; written.
+
+    Returns
+    -------
+    int
+        Cycle at which all is completed; -1: it cannot go on.
     """
     for c in range(len(channels)):
         ch = channels[c]

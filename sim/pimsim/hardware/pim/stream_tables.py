@@ -149,7 +149,25 @@ ENTRY = np.dtype(
 
 
 def make_parameters(design: PimDesignConfig, lanes: int) -> Any:
-    """The design's record. Raises ``InputError`` for what no record has room for."""
+    """The design's record.
+
+    Parameters
+    ----------
+    design
+        With a controller of its own.
+    lanes
+        Of the stream, for each channel.
+
+    Returns
+    -------
+    PARAMETERS
+        Times in cycles of the design's clock.
+
+    Raises
+    ------
+    InputError
+        For what no record has room for, or a time that is too short.
+    """
     names = list(design.all_commands)
     number = {name: index for index, name in enumerate(names)}
     controller = design.own_controller
@@ -315,7 +333,15 @@ def _fill_windows(p: Any, design: PimDesignConfig, rules: Sequence[NamedRule]) -
 
 
 def make_channels(p: Any, bounds: Sequence[tuple[int, int]]) -> Any:
-    """Channels (``CHANNEL`` records) whose entries are ``bounds``: all closed, nothing sent."""
+    """Channels (``CHANNEL`` records) before a stream: all closed, nothing sent.
+
+    Parameters
+    ----------
+    p
+        ``PARAMETERS`` record of the design.
+    bounds
+        First entry of each channel, and the one behind its last.
+    """
     channels = np.zeros(len(bounds), dtype=CHANNEL).view(np.recarray)
     for channel, (start, end) in zip(channels, bounds, strict=True):
         channel.start, channel.end = start, end

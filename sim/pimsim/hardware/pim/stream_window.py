@@ -252,9 +252,23 @@ def _serve(p: Any, ch: Any, entries: Any, log: Any, queue: Any, bounds: Any, now
 
 @njit(cache=True)
 def schedule_window(p: Any, channels: Any, entries: Any, log: Any) -> int:
-    """Run a stream to its end; the cycle at which all is completed, -1 if it cannot go on.
+    """Run a stream to its end.
 
-    ``entries`` lie channel by channel; ``log`` as in ``schedule``.
+    Parameters
+    ----------
+    p
+        ``PARAMETERS`` record of the design.
+    channels
+        (channels,) of ``CHANNEL`` records; written.
+    entries
+        Of the stream, channel by channel.
+    log
+        (channels, room, 7), as in ``stream_kernel.schedule``; written.
+
+    Returns
+    -------
+    int
+        Cycle at which all is completed; -1: it cannot go on.
     """
     queue = np.zeros((16 * p.queue_depth, 5), dtype=np.int64)
     bounds = np.zeros(4, dtype=np.int64)

@@ -31,7 +31,25 @@ def design_names() -> list[str]:
 
 
 def mapping_of(design: PimDesignConfig, operation: str) -> Callable[..., CommandStream]:
-    """The function that maps ``operation`` to commands of ``design``."""
+    """The function that maps ``operation`` to commands of ``design``.
+
+    Parameters
+    ----------
+    design
+        Its key ``design`` names the module.
+    operation
+        One of its ``operations``.
+
+    Returns
+    -------
+    Callable
+        From the operation's sizes to its ``CommandStream``.
+
+    Raises
+    ------
+    InputError
+        For a design or operation that is unknown, or that the module lacks.
+    """
     names = design_names()
     if design.design not in names:
         raise InputError(
@@ -57,7 +75,28 @@ def batch_attention(
 ) -> Sequence[CommandStream]:
     """Streams, one after the other, of one token's attention of requests with ``contexts``.
 
-    Raises ``InputError`` where the design has no attention, or cannot hold this one.
+    Parameters
+    ----------
+    design
+        Which maps it.
+    heads
+        Of queries.
+    kv_heads
+        Of keys and values.
+    head_dim
+        Elements of a head.
+    contexts
+        Tokens of each request.
+
+    Returns
+    -------
+    Sequence[CommandStream]
+        In the order in which they run; a module may merge requests into one.
+
+    Raises
+    ------
+    InputError
+        Where the design has no attention, or cannot hold this one.
     """
     one = mapping_of(design, "attention")
     of_all: Callable[..., Sequence[CommandStream]] | None = getattr(

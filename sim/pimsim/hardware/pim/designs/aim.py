@@ -32,6 +32,24 @@ def gemv(
     vector is written to the buffer once and used for all outputs (Newton's order); sums of
     earlier pieces come back as the accumulators' bias. Nothing of the matrix is reused from one
     vector of the batch to the next.
+
+    Parameters
+    ----------
+    design
+        GDDR6-AiM's.
+    outputs
+        Rows of the matrix.
+    inputs
+        Columns of the matrix, elements of a vector.
+    batch
+        Vectors.
+    activation
+        Name of a function that is applied to each output; None: none.
+
+    Raises
+    ------
+    InputError
+        For a function that it lacks, or a matrix that its rows cannot hold.
     """
     org = design.organization
     per_column = _elements(design)
@@ -63,7 +81,22 @@ def gemv(
 
 def elementwise(design: PimDesignConfig, function: str, elements: int) -> CommandStream:
     """``multiply``: two vectors that lie in banks 0 and 1 of the bank groups; or an activation
-    function of values that the host writes to the accumulators and reads back."""
+    function of values that the host writes to the accumulators and reads back.
+
+    Parameters
+    ----------
+    design
+        GDDR6-AiM's.
+    function
+        ``multiply``, or the name of one of the design's ``activations``.
+    elements
+        Of each vector.
+
+    Raises
+    ------
+    InputError
+        For a function that it lacks, or vectors that its rows cannot hold.
+    """
     org = design.organization
     if function == "multiply":
         per_column = org.bank_groups * _elements(design)
@@ -86,7 +119,20 @@ def elementwise(design: PimDesignConfig, function: str, elements: int) -> Comman
 
 
 def trace(design: PimDesignConfig, path: Path) -> CommandStream:
-    """The host instructions of a trace file of the public AiM simulator."""
+    """The host instructions of a trace file of the public AiM simulator.
+
+    Parameters
+    ----------
+    design
+        GDDR6-AiM's.
+    path
+        Of the trace.
+
+    Raises
+    ------
+    InputError
+        With the line that is wrong.
+    """
     return isr_stream(read_isr_trace(path, design), design)
 
 

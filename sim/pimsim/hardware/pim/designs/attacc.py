@@ -58,8 +58,23 @@ def attention_cycles(
 ) -> AttAccAttentionResult:
     """Attention of ``heads`` heads over ``context`` tokens each, on one stack.
 
-    ``element_bytes``: of K, V, query and probabilities. Raises ``InputError`` for what the
-    stack cannot hold.
+    Parameters
+    ----------
+    pim_config
+        AttAcc's; its ``element_bytes`` is replaced.
+    heads
+        Of queries, each with a K and V of its own.
+    head_dim
+        Elements of a head.
+    context
+        Tokens.
+    element_bytes
+        Of K, V, query and probabilities.
+
+    Raises
+    ------
+    InputError
+        For what the stack cannot hold.
     """
     design = pim_config.model_copy(update={"element_bytes": element_bytes})
     result = run_stream(design, attention(design, heads, heads, head_dim, context))
@@ -69,7 +84,26 @@ def attention_cycles(
 def attention(
     design: PimDesignConfig, heads: int, kv_heads: int, head_dim: int, context: int
 ) -> CommandStream:
-    """The stream of decode attention; a K and V that query heads share is read for each."""
+    """The stream of decode attention; a K and V that query heads share is read for each.
+
+    Parameters
+    ----------
+    design
+        AttAcc's.
+    heads
+        Of queries.
+    kv_heads
+        Of keys and values.
+    head_dim
+        Elements of a head.
+    context
+        Tokens.
+
+    Raises
+    ------
+    InputError
+        For what the stack cannot hold, or for more commands than are simulated.
+    """
     mapping, shape = _mapping(design, heads, kv_heads, head_dim, context)
     plan = Plan(mapping, shape, heads, design.organization.channels)
     channels = plan.by_channel()
@@ -104,6 +138,24 @@ def batch_attention(
     Heads of equal contexts are dealt to the channels as those of one request are, two at a time in
     a pipeline. Other contexts follow, from the channel on that had its turn next: channels are fed
     independently, so that each goes on with its own next head.
+
+    Parameters
+    ----------
+    design
+        AttAcc's.
+    heads
+        Of queries, of one request.
+    kv_heads
+        Of keys and values, of one request.
+    head_dim
+        Elements of a head.
+    contexts
+        Tokens of each request.
+
+    Returns
+    -------
+    tuple[CommandStream, ...]
+        One.
     """
     org = design.organization
     groups: list[CommandStream] = []
@@ -163,7 +215,24 @@ def _merged(
 def attention_commands(
     design: PimDesignConfig, heads: int, head_dim: int, context: int
 ) -> dict[str, int]:
-    """Commands of the stream by name, of all channels, without scheduling them."""
+    """Commands of the stream by name, of all channels, without scheduling them.
+
+    Parameters
+    ----------
+    design
+        AttAcc's.
+    heads
+        Of queries, each with a K and V of its own.
+    head_dim
+        Elements of a head.
+    context
+        Tokens.
+
+    Returns
+    -------
+    dict[str, int]
+        By name, those on a bus alone.
+    """
     mapping, shape = _mapping(design, heads, heads, head_dim, context)
     plan = Plan(mapping, shape, heads, design.organization.channels)
     names = _command_names(mapping)

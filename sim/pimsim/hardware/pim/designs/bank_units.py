@@ -23,7 +23,21 @@ def gemv(design: PimDesignConfig, outputs: int, inputs: int, batch: int = 1) -> 
     the sums of a piece are read after each of them, for the host to add. Nothing of the matrix is
     reused from one vector of the batch to the next.
 
-    Raises ``InputError`` where the matrix has no room, or the design lacks what this needs.
+    Parameters
+    ----------
+    design
+        With a section ``gemv``.
+    outputs
+        Rows of the matrix.
+    inputs
+        Columns of the matrix, elements of a vector.
+    batch
+        Vectors.
+
+    Raises
+    ------
+    InputError
+        Where the matrix has no room, or the design lacks what this needs.
     """
     names = design.gemv
     if names is None:

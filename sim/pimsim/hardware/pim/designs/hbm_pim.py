@@ -37,7 +37,13 @@ class Instruction:
 
 
 def steps(program: tuple[Instruction, ...]) -> int:
-    """Column accesses from a program's start to its EXIT."""
+    """Column accesses from a program's start to its EXIT.
+
+    Parameters
+    ----------
+    program
+        Of a block, ended by an EXIT; its JUMPs go back.
+    """
     total, at = 0, 0
     left = {i: step.repeat for i, step in enumerate(program) if step.opcode == "JUMP"}
     while program[at].opcode != "EXIT":
@@ -53,7 +59,15 @@ def steps(program: tuple[Instruction, ...]) -> int:
 
 
 def gemv_program(design: PimDesignConfig, input_tiles: int) -> tuple[Instruction, ...]:
-    """MACs on the even banks' tiles, then the odd ones', then the outputs' way to the bank."""
+    """MACs on the even banks' tiles, then the odd ones', then the outputs' way to the bank.
+
+    Parameters
+    ----------
+    design
+        HBM-PIM's.
+    input_tiles
+        Of 128 inputs, even and odd ones together.
+    """
     registers = design.capacity("grf_registers")
     program: list[Instruction] = []
     for parity, tiles in ((EVEN, -(-input_tiles // 2)), (ODD, input_tiles // 2)):
@@ -68,7 +82,17 @@ def gemv_program(design: PimDesignConfig, input_tiles: int) -> tuple[Instruction
 def elementwise_program(
     design: PimDesignConfig, function: str, tiles: int
 ) -> tuple[Instruction, ...]:
-    """For each parity: an operand into registers, the operation on the way, the way back."""
+    """For each parity: an operand into registers, the operation on the way, the way back.
+
+    Parameters
+    ----------
+    design
+        HBM-PIM's.
+    function
+        ``add``, ``multiply`` or ``relu``.
+    tiles
+        Of eight columns of every bank; the program is repeated for each.
+    """
     registers = design.capacity("grf_registers")
     program: list[Instruction] = []
     for parity in (EVEN, ODD):
@@ -167,6 +191,22 @@ def gemv(design: PimDesignConfig, outputs: int, inputs: int, batch: int = 1) -> 
     Each block sums eight outputs in GRF_B, so that a tile has 8 outputs a block. Tiles of 128
     inputs lie in even and odd banks in turn: eight writes bring them to GRF_A, 64 reads
     multiply. Every vector of a batch reads the matrix again.
+
+    Parameters
+    ----------
+    design
+        HBM-PIM's.
+    outputs
+        Rows of the matrix.
+    inputs
+        Columns of the matrix, elements of a vector.
+    batch
+        Vectors.
+
+    Raises
+    ------
+    InputError
+        For another number format, or a matrix that rows cannot hold.
     """
     _check_format(design)
     org, registers = design.organization, design.capacity("grf_registers")
@@ -196,10 +236,24 @@ def gemv(design: PimDesignConfig, outputs: int, inputs: int, batch: int = 1) -> 
 
 
 def elementwise(design: PimDesignConfig, function: str, elements: int) -> CommandStream:
-    """``function`` (add, multiply, relu) of vectors of ``elements``, padded to whole tiles.
+    """A function of one vector or two, padded to whole tiles.
 
-    A tile is eight columns of every bank: read into registers, combined with the second
-    operand's on the way, written back.
+    A tile is eight columns of every bank: read into registers, combined with the second operand's
+    on the way, written back.
+
+    Parameters
+    ----------
+    design
+        HBM-PIM's.
+    function
+        ``add``, ``multiply`` or ``relu``.
+    elements
+        Of each vector.
+
+    Raises
+    ------
+    InputError
+        For another function, another number format, or vectors that rows cannot hold.
     """
     known = ("add", "multiply", *design.activations)
     if function not in (*known, *_OPCODES):

@@ -20,18 +20,43 @@ __all__ = ["bundle_places", "column_bytes", "column_time_ps", "gemv"]
 
 
 def column_bytes(design: PimDesignConfig) -> int:
-    """Bytes that one command brings to a pseudo channel's GEMM module."""
+    """Bytes that one command brings to a pseudo channel's GEMM module.
+
+    Parameters
+    ----------
+    design
+        Its command ``RDB`` is meant.
+    """
     return design.banks_reached("RDB") * design.organization.burst_bytes
 
 
 def column_time_ps(design: PimDesignConfig, vectors: int) -> int:
-    """Picoseconds that a GEMM module takes to multiply one column with ``vectors``."""
+    """Picoseconds that a GEMM module takes to multiply one column with ``vectors``.
+
+    Parameters
+    ----------
+    design
+        Its capacities ``mac_clock_ps`` and ``macs_per_pseudo_channel`` are the rate.
+    vectors
+        That share the column.
+    """
     macs = vectors * column_bytes(design) // design.element_bytes
     return -(-macs * design.capacity("mac_clock_ps") // design.capacity("macs_per_pseudo_channel"))
 
 
 def bundle_places(design: PimDesignConfig) -> list[tuple[int, int, int]]:
-    """(rank, bank group, bank) of each bundle of a pseudo channel."""
+    """Where the bundles of a pseudo channel are.
+
+    Parameters
+    ----------
+    design
+        Its command ``RDB`` says which levels a bundle spans.
+
+    Returns
+    -------
+    list[tuple[int, int, int]]
+        (rank, bank group, bank) of each bundle's first bank.
+    """
     command = design.all_commands["RDB"]
     ranges = []
     for level, count in zip(LEVELS[2:], design.organization.counts[1:], strict=True):
@@ -79,6 +104,22 @@ def gemv(design: PimDesignConfig, outputs: int, inputs: int, batch: int = 1) -> 
     Outputs are spread evenly over the pseudo channels. As many vectors as the input buffer holds
     share a pass over the matrix. Vectors are read from the banks and results written to them;
     results leave the buffer when it is full.
+
+    Parameters
+    ----------
+    design
+        Of bundles.
+    outputs
+        Rows of the matrix.
+    inputs
+        Columns of the matrix, elements of a vector.
+    batch
+        Vectors.
+
+    Raises
+    ------
+    InputError
+        For another number format, or what buffers, bundles or rows cannot hold.
     """
     if (design.dtype, design.element_bytes) != ("fp16", 2):
         raise InputError(
