@@ -54,7 +54,24 @@ PIM_PRE = int(Command.PIM_PRE)
 
 @njit(cache=True, inline="always")
 def earliest(ch: Any, p: Any, command: int, bank: int) -> int:
-    """First cycle at which ``command`` may go to ``bank``, under the rules of every level."""
+    """First cycle at which ``command`` may go to ``bank``, under the rules of every level.
+
+    Parameters
+    ----------
+    ch
+        Channel, a record of ``CHANNEL``.
+    p
+        Parameters, a record of ``PARAMETERS``.
+    command
+        A ``Command``.
+    bank
+        Counted over the ranks of the channel.
+
+    Returns
+    -------
+    int
+        Cycle, at any distance in the past if nothing bars the command.
+    """
     rank = bank >> p.rank_shift
     group = p.group_node + (bank >> p.group_shift)
     shared = max(ch.ready[command], ch.ready[(1 + rank) * STRIDE + command])
@@ -64,7 +81,23 @@ def earliest(ch: Any, p: Any, command: int, bank: int) -> int:
 
 @njit(cache=True)
 def apply_rules(ch: Any, p: Any, cycle: int, command: int, bank: int, n: int) -> None:
-    """Bar what ``command`` at ``cycle`` bars; ``n``: dot products of a composite command."""
+    """Bar what ``command`` at ``cycle`` bars, under the rules of every level and in windows.
+
+    Parameters
+    ----------
+    ch
+        Channel, a record of ``CHANNEL``; changed.
+    p
+        Parameters, a record of ``PARAMETERS``.
+    cycle
+        In which ``command`` goes.
+    command
+        A ``Command``.
+    bank
+        That it goes to, counted over the ranks of the channel.
+    n
+        Dot products of a composite command, which stretch its delays; 0 of any other.
+    """
     rank = bank >> p.rank_shift
     for level in range(LEVELS):
         first, last = p.first[command, level], p.first[command, level + 1]
@@ -116,7 +149,17 @@ def apply_rules(ch: Any, p: Any, cycle: int, command: int, bank: int, n: int) ->
 
 @njit(cache=True, inline="always")
 def complete(board: Any, number: int, done: int) -> None:
-    """One of the things that ticket ``number`` waits for came at ``done``."""
+    """One of the things that ticket ``number`` waits for came at ``done``.
+
+    Parameters
+    ----------
+    board
+        A record of ``BOARD``; changed.
+    number
+        Row of ``BOARD.ticket``.
+    done
+        Cycle at which it came; the ticket keeps the latest.
+    """
     board.ticket[number, 0] -= 1
     if board.ticket[number, 1] < done:
         board.ticket[number, 1] = done
@@ -126,8 +169,25 @@ def complete(board: Any, number: int, done: int) -> None:
 def log_command(
     ch: Any, board: Any, cycle: int, command: int, bank: int, row: int, burst: int = -1
 ) -> None:  # fmt: skip
-    """Write a command to the log, if one is kept and has room. ``burst``: of the request behind it,
-    -1 if that is not known."""
+    """Write a command to the log, if one is kept and has room.
+
+    Parameters
+    ----------
+    ch
+        Channel, a record of ``CHANNEL``.
+    board
+        A record of ``BOARD``; changed.
+    cycle
+        In which it goes.
+    command
+        A ``Command``.
+    bank
+        Counted over the ranks of the channel.
+    row
+        -1 where the command has none.
+    burst
+        Within the channel, of the request behind it; -1 if that is not known.
+    """
     if board.log_limit > 0:
         at = board.logged
         if at < board.log_limit:
@@ -142,7 +202,19 @@ def log_command(
 
 @njit(cache=True)
 def reset_wake(ch: Any, p: Any, bank: int, cycle: int) -> None:
-    """After a change of the bank's row or queue: when it can go, from the next cycle on."""
+    """After a change of the bank's row or queue: when it can go, from the next cycle on.
+
+    Parameters
+    ----------
+    ch
+        Channel, a record of ``CHANNEL``; changed.
+    p
+        Parameters, a record of ``PARAMETERS``.
+    bank
+        Counted over the ranks of the channel.
+    cycle
+        Now, cycles of the memory's tCK.
+    """
     when, row_when = INFINITY, INFINITY
     if ch.bank[bank, B_LEN] > 0:
         when, _, _, row_when = bank_candidate(ch, p, bank, cycle + 1, True, True)
@@ -157,7 +229,21 @@ def reset_wake(ch: Any, p: Any, bank: int, cycle: int) -> None:
 
 @njit(cache=True)
 def count_open(ch: Any, p: Any, cycle: int, bank: int, change: int) -> None:
-    """Keep the number of open row buffers of the rank and the cycles with any open."""
+    """Keep the number of open row buffers of the rank and the cycles with any open.
+
+    Parameters
+    ----------
+    ch
+        Channel, a record of ``CHANNEL``; changed.
+    p
+        Parameters, a record of ``PARAMETERS``.
+    cycle
+        Now, cycles of the memory's tCK.
+    bank
+        Counted over the ranks of the channel.
+    change
+        Row buffers that open: 1, or -1 where one closes.
+    """
     rank = bank >> p.rank_shift
     before = ch.rank[rank, 0]
     ch.rank[rank, 0] = before + change
@@ -193,7 +279,23 @@ def _put_off_opening(ch: Any, p: Any, rank: int) -> None:
 def open_row(
     ch: Any, p: Any, cycle: int, bank: int, row: int, buffer: int
 ) -> None:  # fmt: skip
-    """``row`` is now in row buffer ``buffer`` (0 normal, 1 PIM) of ``bank``."""
+    """``row`` is now in a row buffer of ``bank``.
+
+    Parameters
+    ----------
+    ch
+        Channel, a record of ``CHANNEL``; changed.
+    p
+        Parameters, a record of ``PARAMETERS``.
+    cycle
+        In which the ACT or G_ACT went.
+    bank
+        Counted over the ranks of the channel.
+    row
+        Now open.
+    buffer
+        0: normal row buffer, 1: PIM's.
+    """
     count_open(ch, p, cycle, bank, 1)
     ch.bank[bank, B_ROW + buffer] = row
     if buffer == 1:
@@ -209,7 +311,21 @@ def open_row(
 
 @njit(cache=True)
 def close_row(ch: Any, p: Any, cycle: int, bank: int, buffer: int) -> None:
-    """Row buffer ``buffer`` of ``bank`` is closed."""
+    """Row buffer ``buffer`` of ``bank`` is closed.
+
+    Parameters
+    ----------
+    ch
+        Channel, a record of ``CHANNEL``; changed.
+    p
+        Parameters, a record of ``PARAMETERS``.
+    cycle
+        In which the PRE went.
+    bank
+        Counted over the ranks of the channel.
+    buffer
+        0: normal row buffer, 1: PIM's.
+    """
     count_open(ch, p, cycle, bank, -1)
     ch.bank[bank, B_ROW + buffer] = -1
     if buffer == 0:
@@ -222,7 +338,21 @@ def close_row(ch: Any, p: Any, cycle: int, bank: int, buffer: int) -> None:
 
 @njit(cache=True, inline="always")
 def unlink(ch: Any, p: Any, bank: int, entry: int, cycle: int) -> None:
-    """Take ``entry``, a row hit that goes now, out of its bank's queue; find the next hit."""
+    """Take ``entry``, a row hit that goes now, out of its bank's queue; find the next hit.
+
+    Parameters
+    ----------
+    ch
+        Channel, a record of ``CHANNEL``; changed.
+    p
+        Parameters, a record of ``PARAMETERS``.
+    bank
+        Counted over the ranks of the channel.
+    entry
+        Of the request in the channel's pool.
+    cycle
+        In which its RD or WR goes.
+    """
     row, is_write = ch.request[entry, Q_ROW], ch.request[entry, Q_WRITE]
     after = ch.request[entry, Q_NEXT]
     head = ch.bank[bank, B_HEAD]
@@ -245,13 +375,41 @@ def unlink(ch: Any, p: Any, bank: int, entry: int, cycle: int) -> None:
 
 @njit(cache=True, inline="always")
 def rank_opens(ch: Any, rank: int) -> int:
-    """First cycle at which ``rank`` takes an ACT, whatever the bank."""
+    """First cycle at which ``rank`` takes an ACT, whatever the bank.
+
+    Parameters
+    ----------
+    ch
+        Channel, a record of ``CHANNEL``.
+    rank
+        Of the channel.
+
+    Returns
+    -------
+    int
+        Cycle, under the rules of the channel and of the rank.
+    """
     return int(max(ch.ready[ACT], ch.ready[(1 + rank) * STRIDE + ACT]))
 
 
 @njit(cache=True, inline="always")
 def column_bound(ch: Any, p: Any, rank: int) -> int:
-    """First cycle at which the data bus lets any column command go to ``rank``."""
+    """First cycle at which the data bus lets any column command go to ``rank``.
+
+    Parameters
+    ----------
+    ch
+        Channel, a record of ``CHANNEL``.
+    p
+        Parameters, a record of ``PARAMETERS``.
+    rank
+        Of the channel.
+
+    Returns
+    -------
+    int
+        Cycle; the rules of bank groups and banks may bar a command for longer.
+    """
     node = (1 + rank) * STRIDE
     of_rank = min(ch.ready[node + RD], ch.ready[node + WR])
     return int(max(of_rank, min(ch.ready[RD], ch.ready[WR])))
@@ -261,12 +419,27 @@ def column_bound(ch: Any, p: Any, rank: int) -> int:
 def bank_candidate(
     ch: Any, p: Any, bank: int, cycle: int, may_open: bool, may_close: bool
 ) -> tuple[int, int, int, int]:
-    """``(when, command, entry, row_when)`` of what ``bank`` does next: at ``cycle`` if it can,
-    else later; ``row_when``: when it can open or close its row. Of an idle bank only the closed
-    page policy asks; ``entry`` is then -1.
+    """What ``bank`` does next: at ``cycle`` if it can, else later. Of an idle bank only the closed
+    page policy asks.
 
-    ``may_open`` and ``may_close`` are False while the time left before PIM's next refresh
-    does not allow an ACT or a PRE.
+    Parameters
+    ----------
+    ch
+        Channel, a record of ``CHANNEL``.
+    p
+        Parameters, a record of ``PARAMETERS``.
+    bank
+        Counted over the ranks of the channel.
+    cycle
+        Now, cycles of the memory's tCK.
+    may_open, may_close
+        False while the time left before PIM's next refresh does not allow an ACT or a PRE.
+
+    Returns
+    -------
+    (int, int, int, int)
+        Cycle; command; entry of the request that it serves, -1 of an idle bank; and the cycle at
+        which the bank can open or close its row. ``INFINITY``: not before something else changes.
     """
     head = ch.bank[bank, B_HEAD]
     row = ch.bank[bank, B_ROW]

@@ -126,7 +126,19 @@ def _transfer(ch: Any, p: Any, board: Any, cycle: int) -> None:
 
 @njit(cache=True)
 def controller_cycle(ch: Any, p: Any, board: Any, cycle: int) -> None:
-    """What the controller does in one cycle."""
+    """What the controller does in one cycle: refresh, commands, a request to its bank.
+
+    Parameters
+    ----------
+    ch
+        Channel, a record of ``CHANNEL``; changed.
+    p
+        Parameters, a record of ``PARAMETERS``.
+    board
+        A record of ``BOARD``; changed.
+    cycle
+        Now, cycles of the memory's tCK.
+    """
     fall_due(ch, p, cycle)
     if ch.pim_gwriting == 1 and cycle >= ch.pim_gwrite_done:
         ch.pim_gwriting = 0
@@ -163,7 +175,25 @@ def _banks_next(ch: Any, p: Any, held: int, frozen: int, thawed: int) -> int:
 
 @njit(cache=True)
 def next_cycle(ch: Any, p: Any, board: Any, cycle: int) -> int:
-    """First cycle after ``cycle`` at which this channel can do anything by itself."""
+    """First cycle after ``cycle`` at which this channel can do anything by itself.
+
+    Parameters
+    ----------
+    ch
+        Channel, a record of ``CHANNEL``; changed.
+    p
+        Parameters, a record of ``PARAMETERS``.
+    board
+        A record of ``BOARD``.
+    cycle
+        Now, cycles of the memory's tCK.
+
+    Returns
+    -------
+    int
+        What comes from outside, ``feed``, left out; never later than something happens, but maybe
+        earlier.
+    """
     after = cycle + 1
     has_pim = p.has_pim == 1
     if ch.bank_next <= after and p.fcfs == 0 and bank_work(ch, p):
@@ -235,7 +265,19 @@ def _has_room(ch: Any, p: Any, write: int) -> bool:
 
 @njit(cache=True)
 def feed(ch: Any, p: Any, board: Any, cycle: int) -> None:
-    """Take this cycle's request from the streams, and one of PIM's writes."""
+    """Take this cycle's request from the streams, and one of PIM's writes.
+
+    Parameters
+    ----------
+    ch
+        Channel, a record of ``CHANNEL``; changed.
+    p
+        Parameters, a record of ``PARAMETERS``.
+    board
+        A record of ``BOARD``; changed.
+    cycle
+        Now, cycles of the memory's tCK.
+    """
     if offer(ch, p, board, cycle):
         write = ch.offered[O_WRITE]
         if _has_room(ch, p, write):
@@ -267,7 +309,19 @@ def _feed_next(ch: Any, p: Any, board: Any, cycle: int) -> int:
 
 @njit(cache=True)
 def run_channel(ch: Any, p: Any, board: Any, until: int) -> None:
-    """Simulate channel ``ch`` up to, not including, cycle ``until``."""
+    """Simulate channel ``ch`` up to, not including, cycle ``until``.
+
+    Parameters
+    ----------
+    ch
+        Channel, a record of ``CHANNEL``; changed.
+    p
+        Parameters, a record of ``PARAMETERS``.
+    board
+        A record of ``BOARD``; changed.
+    until
+        Cycle; ``CHANNEL.now`` is there or behind it afterwards.
+    """
     cycle = ch.now
     while cycle < until:
         for _ in range(p.feed):

@@ -60,14 +60,39 @@ GWRITE_BANK = 0
 @njit(cache=True, inline="always")
 def on_column_pins(command: int) -> bool:
     """Where row and column commands have pins of their own: it takes those of a RD (the rest of
-    ``rules.ROW_COMMANDS``)."""
+    ``rules.ROW_COMMANDS``).
+
+    Parameters
+    ----------
+    command
+        A ``Command``.
+
+    Returns
+    -------
+    bool
+        False also of commands that are none of PIM's.
+    """
     return command in (GWRITE, COMP, READRES, GEMV)
 
 
 @njit(cache=True, inline="always")
 def gwrite_estimate(p: Any, other_row: bool, opened: bool) -> int:
-    """Cycles that a GWRITE will take. ``other_row``: its row must be opened; ``opened``: another
-    is to be closed first."""
+    """Cycles that a GWRITE will take.
+
+    Parameters
+    ----------
+    p
+        Parameters, a record of ``PARAMETERS``.
+    other_row
+        Its row must be opened.
+    opened
+        Another row is to be closed first.
+
+    Returns
+    -------
+    int
+        At least ``PARAMETERS.gwrite``.
+    """
     cycles = p.gwrite
     if other_row:
         cycles += p.trp + p.trcd
@@ -78,8 +103,27 @@ def gwrite_estimate(p: Any, other_row: bool, opened: bool) -> int:
 
 @njit(cache=True, inline="always")
 def tile_estimate(p: Any, to_close: int, to_open: int, comps: int, reads: int) -> int:
-    """Cycles that a tile will take (NeuPIMs section 5.3): banks to close, groups to open two at a
-    time under tFAW, dot products, result reads."""
+    """Cycles that a tile will take (NeuPIMs section 5.3), bank groups opened two at a time under
+    tFAW.
+
+    Parameters
+    ----------
+    p
+        Parameters, a record of ``PARAMETERS``.
+    to_close
+        Banks with another row.
+    to_open
+        Bank groups.
+    comps
+        Dot products.
+    reads
+        Result reads.
+
+    Returns
+    -------
+    int
+        Of a channel; 0 or less where a tile has next to nothing to do.
+    """
     cycles = to_close * p.trtp + p.tfaw * (to_open // 2 - 1) + p.trcd
     cycles += p.tccd_s * max(comps, p.comp_pipeline) + p.tccd_l * (reads - 1)
     return int(cycles)
@@ -113,7 +157,13 @@ def _estimate(ch: Any, p: Any, board: Any) -> int:
 
 @njit(cache=True, inline="always")
 def pim_forget(ch: Any) -> None:
-    """Row buffers changed behind the queue's back, or its head moved on: look at all again."""
+    """Row buffers changed behind the queue's back, or its head moved on: look at all again.
+
+    Parameters
+    ----------
+    ch
+        Channel, a record of ``CHANNEL``; changed.
+    """
     ch.pim_estimate = -1
     ch.pim_scan = 0
 
@@ -228,9 +278,25 @@ def _compute_next(ch: Any, p: Any, cycle: int, op: int) -> tuple[int, int, int]:
 
 @njit(cache=True)
 def pim_poll(ch: Any, p: Any, board: Any, cycle: int) -> tuple[int, int]:
-    """``(command, bank)`` that the PIM queue issues at ``cycle``, or ``(-1, 0)``.
+    """What the PIM queue, which is not empty, issues at ``cycle``.
 
     Sets ``pim_next`` to a cycle before which the answer stays the same.
+
+    Parameters
+    ----------
+    ch
+        Channel, a record of ``CHANNEL``; changed.
+    p
+        Parameters, a record of ``PARAMETERS``.
+    board
+        A record of ``BOARD``.
+    cycle
+        Now, cycles of the memory's tCK.
+
+    Returns
+    -------
+    (int, int)
+        Command and bank; (-1, 0): nothing.
     """
     at = ch.pim_head_at
     op, row = board.program[at, P_OP], ch.pim_row
@@ -325,7 +391,21 @@ def _finish(ch: Any, p: Any, board: Any, cycle: int, at: int, done: int) -> None
 def pim_issue(
     ch: Any, p: Any, board: Any, cycle: int, command: int, bank: int
 ) -> None:  # fmt: skip
-    """Issue ``command`` for the PIM queue's head."""
+    """Issue ``command`` for the PIM queue's head.
+
+    Parameters
+    ----------
+    ch
+        Channel, a record of ``CHANNEL``; changed.
+    p
+        Parameters, a record of ``PARAMETERS``.
+    board
+        A record of ``BOARD``; changed.
+    cycle
+        Now, cycles of the memory's tCK.
+    command, bank
+        As ``pim_poll`` answered.
+    """
     buffers = p.row_buffers
     at = ch.pim_head_at
     row, comps = ch.pim_row, board.program[at, P_COMPS]

@@ -12,7 +12,18 @@ __all__ = ["give_back", "take_entry"]
 
 @njit(cache=True, inline="always")
 def take_entry(ch: Any) -> int:
-    """An entry that holds no request."""
+    """An entry that holds no request.
+
+    Parameters
+    ----------
+    ch
+        Channel, a record of ``CHANNEL``; changed.
+
+    Returns
+    -------
+    int
+        Row of ``CHANNEL.request``; the caller has seen that there is room.
+    """
     entry = ch.free
     if entry >= 0:
         ch.free = ch.request[entry, Q_NEXT]
@@ -24,6 +35,14 @@ def take_entry(ch: Any) -> int:
 
 @njit(cache=True, inline="always")
 def give_back(ch: Any, entry: int) -> None:
-    """The request in ``entry`` is done."""
+    """The request in ``entry`` is done.
+
+    Parameters
+    ----------
+    ch
+        Channel, a record of ``CHANNEL``; changed.
+    entry
+        Row of ``CHANNEL.request``.
+    """
     ch.request[entry, Q_NEXT] = ch.free
     ch.free = entry

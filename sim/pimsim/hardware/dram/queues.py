@@ -86,7 +86,27 @@ def admit(
     ch: Any, p: Any, cycle: int, write: int, bank: int, row: int,
     group: int, block: int, key: int,
 ) -> None:  # fmt: skip
-    """Put a request into its queue; the caller has seen that there is room."""
+    """Put a request into its queue; the caller has seen that there is room.
+
+    Parameters
+    ----------
+    ch
+        Channel, a record of ``CHANNEL``; changed.
+    p
+        Parameters, a record of ``PARAMETERS``.
+    cycle
+        Now, cycles of the memory's tCK.
+    write
+        1 for a write, 0 for a read.
+    bank
+        Counted over the ranks of the channel.
+    row
+        In that bank.
+    group, block
+        Tickets that its data counts towards, of its transfer and of its block; -1: nobody's.
+    key
+        Burst, to find requests for the same one.
+    """
     if write == 1:
         ch.last_done = max(ch.last_done, cycle + 1)  # a write is acknowledged when taken in
     if p.merge == 1:
@@ -114,7 +134,17 @@ def admit(
 
 @njit(cache=True, inline="always")
 def free_request(ch: Any, p: Any, entry: int) -> None:
-    """Return a finished request's entry to the pool; its bank's queue has room again."""
+    """Return a finished request's entry to the pool; its bank's queue has room again.
+
+    Parameters
+    ----------
+    ch
+        Channel, a record of ``CHANNEL``; changed.
+    p
+        Parameters, a record of ``PARAMETERS``.
+    entry
+        Row of ``CHANNEL.request``.
+    """
     if p.merge == 1:
         key, write = ch.detail[entry, D_KEY], ch.request[entry, Q_WRITE]
         ch.seen[_slot(key, write)] -= 1
@@ -129,14 +159,35 @@ def free_request(ch: Any, p: Any, entry: int) -> None:
 
 @njit(cache=True, inline="always")
 def drain_starts(ch: Any, p: Any) -> bool:
-    """The write queue is full enough, or worth draining while no request waits at the banks."""
+    """The write queue is full enough, or worth draining while no request waits at the banks.
+
+    Parameters
+    ----------
+    ch
+        Channel, a record of ``CHANNEL``.
+    p
+        Parameters, a record of ``PARAMETERS``.
+
+    Returns
+    -------
+    bool
+        Whatever drain is under way.
+    """
     writes = ch.queued[1]
     return bool(writes >= p.drain_high or (writes > p.drain_low and ch.waiting == 0))
 
 
 @njit(cache=True, inline="always")
 def start_drain(ch: Any, p: Any) -> None:
-    """Decide whether the write queue starts to drain."""
+    """Decide whether the write queue starts to drain.
+
+    Parameters
+    ----------
+    ch
+        Channel, a record of ``CHANNEL``; changed.
+    p
+        Parameters, a record of ``PARAMETERS``.
+    """
     if ch.drain == 0 and drain_starts(ch, p):
         ch.drain = ch.queued[1]
 
@@ -162,7 +213,25 @@ def _read_waits(ch: Any, p: Any, entry: int, bank: int) -> bool:
 
 @njit(cache=True)
 def move_to_bank(ch: Any, p: Any, cycle: int, write: int) -> bool:
-    """Move the oldest request whose bank queue has room; True if reads must move instead."""
+    """Move the oldest request whose bank queue has room to its bank.
+
+    Parameters
+    ----------
+    ch
+        Channel, a record of ``CHANNEL``; changed.
+    p
+        Parameters, a record of ``PARAMETERS``.
+    cycle
+        Now, cycles of the memory's tCK.
+    write
+        1: of the write queue, 0: of the read queue.
+
+    Returns
+    -------
+    bool
+        True if a read must move instead: it is of the burst that the write is for, and the drain
+        would start anew before it could.
+    """
     depth = p.bank_depth
     length = ch.queued[write]
     at = 0

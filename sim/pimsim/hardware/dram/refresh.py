@@ -23,7 +23,20 @@ PRE, PIM_PRE = int(Command.PRE), int(Command.PIM_PRE)
 
 @njit(cache=True, inline="always")
 def unit_banks(p: Any, unit: int) -> tuple[int, int]:
-    """First bank of refresh unit ``unit`` and the one after its last."""
+    """First bank of refresh unit ``unit`` and the one after its last.
+
+    Parameters
+    ----------
+    p
+        Parameters, a record of ``PARAMETERS``.
+    unit
+        A rank, or with ``ref_per_bank`` the place of a bank in the order of refreshes.
+
+    Returns
+    -------
+    (int, int)
+        Counted over the ranks of the channel.
+    """
     if p.ref_per_bank == 0:
         return unit << p.rank_shift, (unit + 1) << p.rank_shift
     rank, place = unit % p.ranks, unit // p.ranks
@@ -34,7 +47,17 @@ def unit_banks(p: Any, unit: int) -> tuple[int, int]:
 
 @njit(cache=True, inline="always")
 def fall_due(ch: Any, p: Any, cycle: int) -> None:
-    """Take note of a refresh that falls due at ``cycle``."""
+    """Take note of a refresh that falls due at ``cycle``.
+
+    Parameters
+    ----------
+    ch
+        Channel, a record of ``CHANNEL``; changed.
+    p
+        Parameters, a record of ``PARAMETERS``.
+    cycle
+        Now, cycles of the memory's tCK.
+    """
     if cycle >= ch.ref_due:
         if ch.ref_pending == 0:
             ch.ref_first = ch.ref_unit
@@ -45,7 +68,24 @@ def fall_due(ch: Any, p: Any, cycle: int) -> None:
 
 @njit(cache=True)
 def try_refresh(ch: Any, p: Any, board: Any, cycle: int) -> bool:
-    """Bring the refresh that is due: close its banks one by one, then refresh them."""
+    """Bring the refresh that is due: close its banks one by one, then refresh them.
+
+    Parameters
+    ----------
+    ch
+        Channel, a record of ``CHANNEL``; changed.
+    p
+        Parameters, a record of ``PARAMETERS``.
+    board
+        A record of ``BOARD``; changed.
+    cycle
+        Now, cycles of the memory's tCK.
+
+    Returns
+    -------
+    bool
+        Whether a command went.
+    """
     ch.in_ref = 1
     first, last = unit_banks(p, ch.ref_first)
     closed = True
@@ -87,7 +127,20 @@ def try_refresh(ch: Any, p: Any, board: Any, cycle: int) -> bool:
 
 @njit(cache=True)
 def refresh_next(ch: Any, p: Any) -> int:
-    """Next cycle at which the refresh under way can go on."""
+    """Next cycle at which the refresh under way can go on.
+
+    Parameters
+    ----------
+    ch
+        Channel, a record of ``CHANNEL``.
+    p
+        Parameters, a record of ``PARAMETERS``.
+
+    Returns
+    -------
+    int
+        At which a bank of the unit may be closed or, with all closed, all of them refreshed.
+    """
     first, last = unit_banks(p, ch.ref_first)
     when, closed = INFINITY, True
     for bank in range(first, last):

@@ -53,7 +53,20 @@ PIM_PRE = int(Command.PIM_PRE)
 
 @njit(cache=True, inline="always")
 def bank_work(ch: Any, p: Any) -> bool:
-    """Whether the bank queues may have something to issue: a request, or a row to close."""
+    """Whether the bank queues may have something to issue: a request, or a row to close.
+
+    Parameters
+    ----------
+    ch
+        Channel, a record of ``CHANNEL``.
+    p
+        Parameters, a record of ``PARAMETERS``.
+
+    Returns
+    -------
+    bool
+        Under the closed page policy always True.
+    """
     return bool(ch.waiting > 0 or p.closed_page == 1)
 
 
@@ -230,7 +243,22 @@ def _fcfs_candidate(
 
 @njit(cache=True)
 def fcfs_next(ch: Any, p: Any, cycle: int) -> int:
-    """A cycle before which FCFS has nothing to issue."""
+    """A cycle before which FCFS has nothing to issue.
+
+    Parameters
+    ----------
+    ch
+        Channel, a record of ``CHANNEL``.
+    p
+        Parameters, a record of ``PARAMETERS``.
+    cycle
+        Now, cycles of the memory's tCK.
+
+    Returns
+    -------
+    int
+        ``INFINITY``: not before something else changes.
+    """
     return _fcfs_candidate(ch, p, cycle, True, True)[0]
 
 
@@ -252,9 +280,26 @@ def _first_come(ch: Any, p: Any, board: Any, cycle: int, paired: int) -> int:
 def issue_next(ch: Any, p: Any, board: Any, cycle: int, paired: int, steps: int) -> tuple[int, int]:
     """Issue the command that the scheduler chooses.
 
-    Returns its kind (1 a column command, 0 a row command, -1 none) and how many of the next
-    ``steps`` banks were not looked at. ``paired``: the kind that already went this cycle, or
-    -1; a second command must be of the other kind.
+    Parameters
+    ----------
+    ch
+        Channel, a record of ``CHANNEL``; changed.
+    p
+        Parameters, a record of ``PARAMETERS``.
+    board
+        A record of ``BOARD``; changed.
+    cycle
+        Now, cycles of the memory's tCK.
+    paired
+        Kind that already went this cycle, or -1; a second command must be of the other kind.
+    steps
+        Banks to look at, in turn behind the one served last.
+
+    Returns
+    -------
+    (int, int)
+        Kind of the command (1 a column command, 0 a row command, -1 none), and how many of the next
+        ``steps`` banks were not looked at.
     """
     if p.fcfs == 1:
         return _first_come(ch, p, board, cycle, paired), 0

@@ -65,7 +65,23 @@ PREA, REF, REFpb = int(Command.PREA), int(Command.REF), int(Command.REFpb)
 @njit(cache=True)
 def admit(ch: Any, tick: int, write: int, bank: int, row: int, key: int) -> None:
     """Take a request in. A read of a buffered write is answered from it in this tick, a write
-    to the burst of a buffered one takes its place."""
+    to the burst of a buffered one takes its place.
+
+    Parameters
+    ----------
+    ch
+        Channel, a record of ``CHANNEL``; changed.
+    tick
+        In which the controller sees it.
+    write
+        1 for a write, 0 for a read.
+    bank
+        Counted over the pseudo channels and ranks of the channel.
+    row
+        In that bank.
+    key
+        Burst of the memory, to find buffered writes of it.
+    """
     if ch.queued[1] > 0 and find_write(ch, key):
         ch.last_done = max(ch.last_done, tick - write)
         if write == 0:
@@ -114,7 +130,22 @@ def _refresh_together(ch: Any, p: Any, tick: int) -> bool:
 
 @njit(cache=True)
 def fall_due(ch: Any, p: Any, tick: int) -> bool:
-    """Hand the refreshes that fall due over to maintenance; True if there are any."""
+    """Hand the refreshes that fall due over to maintenance.
+
+    Parameters
+    ----------
+    ch
+        Channel, a record of ``CHANNEL``; changed.
+    p
+        Parameters, a record of ``PARAMETERS``.
+    tick
+        Now, ticks of the command bus.
+
+    Returns
+    -------
+    bool
+        Whether there are any.
+    """
     if tick < ch.due and ch.handed < 0:
         return False
     if p.refresh == ALL_BANK:
@@ -164,7 +195,27 @@ def issue(
     ch: Any, p: Any, board: Any, tick: int, command: int, bank: int, row: int,
     key: int,
 ) -> None:  # fmt: skip
-    """``command`` goes out: what it bars, and the rows that it opens or closes."""
+    """``command`` goes out: what it bars, and the rows that it opens or closes.
+
+    Parameters
+    ----------
+    ch
+        Channel, a record of ``CHANNEL``; changed.
+    p
+        Parameters, a record of ``PARAMETERS``.
+    board
+        A record of ``BOARD``; changed.
+    tick
+        Now, ticks of the command bus.
+    command
+        A ``Command``.
+    bank
+        That it goes to; of REF and PREA the first of the pseudo channel.
+    row
+        For the log and an ACT; -1 where the command has none.
+    key
+        For the log: burst of the request behind it, -1 where there is none.
+    """
     apply_rules(ch, p, tick, command, bank)
     ch.counter[C_COMMANDS + command] += 1
     log_command(ch, board, tick, command, bank, row, key)
@@ -193,7 +244,15 @@ def _turn_around(ch: Any, p: Any) -> bool:
 
 @njit(cache=True, inline="always")
 def serve_in_turn(ch: Any, p: Any) -> None:
-    """Serve the queue whose turn it is."""
+    """Serve the queue whose turn it is.
+
+    Parameters
+    ----------
+    ch
+        Channel, a record of ``CHANNEL``; changed.
+    p
+        Parameters, a record of ``PARAMETERS``.
+    """
     if _turn_around(ch, p):
         ch.writing = 1 - ch.writing
         forget_bounds(ch)
@@ -201,7 +260,24 @@ def serve_in_turn(ch: Any, p: Any) -> None:
 
 @njit(cache=True)
 def column_of_active(ch: Any, p: Any, board: Any, tick: int) -> int:
-    """The oldest request whose row was opened for it and is ready; its tick, or when one is."""
+    """Issue for the oldest request whose row was opened for it and is ready.
+
+    Parameters
+    ----------
+    ch
+        Channel, a record of ``CHANNEL``; changed.
+    p
+        Parameters, a record of ``PARAMETERS``.
+    board
+        A record of ``BOARD``; changed.
+    tick
+        Now, ticks of the command bus.
+
+    Returns
+    -------
+    int
+        ``tick`` where a command went, else the first tick at which one can.
+    """
     if ch.active_next > tick:
         return int(ch.active_next)
     found, oldest = -1, INFINITY
@@ -240,7 +316,17 @@ def column_of_active(ch: Any, p: Any, board: Any, tick: int) -> int:
 
 @njit(cache=True, inline="always")
 def open_for(ch: Any, p: Any, place: int) -> None:
-    """The row of request ``place`` of the queue in turn is being opened: it is active now."""
+    """The row of request ``place`` of the queue in turn is being opened: it is active now.
+
+    Parameters
+    ----------
+    ch
+        Channel, a record of ``CHANNEL``; changed.
+    p
+        Parameters, a record of ``PARAMETERS``.
+    place
+        In the queue in turn, 0 is the oldest.
+    """
     kind = ch.writing
     word = ch.queue[kind, place]
     bank, command = bank_of(word), RD + kind
@@ -333,7 +419,25 @@ def _row_of_queue(ch: Any, p: Any, board: Any, tick: int) -> int:
 
 @njit(cache=True)
 def upkeep(ch: Any, p: Any, board: Any, tick: int) -> int:
-    """The oldest refresh, or the precharge that it needs first."""
+    """Issue the oldest refresh, or the precharge that it needs first.
+
+    Parameters
+    ----------
+    ch
+        Channel, a record of ``CHANNEL``; changed.
+    p
+        Parameters, a record of ``PARAMETERS``.
+    board
+        A record of ``BOARD``; changed.
+    tick
+        Now, ticks of the command bus.
+
+    Returns
+    -------
+    int
+        ``tick`` where a command went, else the first tick at which one can; ``INFINITY``: not
+        before a request has had the row that was opened for it.
+    """
     command, bank = ch.upkeep[ch.upkeep_head, 0], ch.upkeep[ch.upkeep_head, 1]
     if command == REF:
         for other in range(bank, bank + (1 << p.half_shift)):
@@ -359,7 +463,24 @@ def upkeep(ch: Any, p: Any, board: Any, tick: int) -> int:
 
 @njit(cache=True)
 def step(ch: Any, p: Any, board: Any, tick: int) -> int:
-    """Process ``tick``; the next one at which this channel can do anything by itself."""
+    """Process ``tick``: refresh, a column command, a row command.
+
+    Parameters
+    ----------
+    ch
+        Channel, a record of ``CHANNEL``; changed.
+    p
+        Parameters, a record of ``PARAMETERS``.
+    board
+        A record of ``BOARD``; changed.
+    tick
+        Now, ticks of the command bus.
+
+    Returns
+    -------
+    int
+        The next tick at which this channel can do anything by itself.
+    """
     changed = fall_due(ch, p, tick)
     column = column_of_active(ch, p, board, tick)
     if ch.upkeep_len > 0:

@@ -204,8 +204,25 @@ def _refresh(memory: MemoryConfig) -> tuple[int, int]:
 
 
 def make_parameters(memory: MemoryConfig, tables: RuleTables) -> Records:
-    """Kernel parameters, shape (1,). Raises ``InputError`` where the memory is too large for the
-    kernel's records, or lacks what this controller needs."""
+    """What a memory means to the kernel.
+
+    Parameters
+    ----------
+    memory
+        Of any organisation that the kernel's records have room for.
+    tables
+        Its rules, in ticks of its command bus.
+
+    Returns
+    -------
+    Records
+        Of ``PARAMETERS``, (1,); times in ticks of the command bus.
+
+    Raises
+    ------
+    InputError
+        The memory is too large for the kernel's records, or lacks what this controller needs.
+    """
     org, t, controller = memory.organization, memory.timings, memory.controller
     scale = memory.command_bus.ticks_per_clock
     ranks = bounded(org.pseudo_channels * org.ranks, MAX_RANKS, "ranks of a channel")
@@ -273,6 +290,16 @@ def places(p: Records) -> dict[str, int]:
 
     Of ``request`` those that can be under way: both queues are full, and each bank's row was
     opened for another one.
+
+    Parameters
+    ----------
+    p
+        Of ``make_parameters``, (1,).
+
+    Returns
+    -------
+    dict of str to int
+        By field of ``CHANNEL``; fields that are not named are used whole.
     """
     one = p[0]
     banks, ranks = int(one["banks"]), int(one["ranks"])
@@ -285,7 +312,20 @@ def places(p: Records) -> dict[str, int]:
 
 
 def make_channels(memory: MemoryConfig, p: Records) -> Records:
-    """All channels idle, all banks closed, tick 0; shape (channels,)."""
+    """All channels idle, all banks closed, tick 0.
+
+    Parameters
+    ----------
+    memory
+        Its ``organization.channels`` are counted.
+    p
+        Of ``make_parameters``, (1,).
+
+    Returns
+    -------
+    Records
+        Of ``CHANNEL``, (channels,).
+    """
     channels, lent_before = lend(CHANNEL, memory.organization.channels)
     used = places(p)
     if lent_before:

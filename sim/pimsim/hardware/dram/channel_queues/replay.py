@@ -103,9 +103,30 @@ def replay_ticks(
     arrivals: NDArray[np.int64],
     log_entries: int,
 ) -> ReplayResult:
-    """``replay`` for this controller; all times, ``arrivals`` too, in ticks of the command bus.
+    """``replay`` for this controller.
 
-    Raises ``InputError`` when refreshes fall due faster than they can be issued.
+    Parameters
+    ----------
+    memory
+        Of ``controller.model`` ``channel-queues``.
+    addresses
+        Bytes, (requests,).
+    writes
+        1 for a write, 0 for a read, (requests,).
+    arrivals
+        Ticks of the command bus, (requests,); a request waits for those before it.
+    log_entries
+        Commands that the result's log has room for; 0: none is kept.
+
+    Returns
+    -------
+    ReplayResult
+        All times in ticks of the command bus.
+
+    Raises
+    ------
+    InputError
+        Refreshes fall due faster than they can be issued, or the memory does not fit the kernel.
     """
     tables = compile_rules(memory, None, memory.command_bus.ticks_per_clock)
     parameters = make_parameters(memory, tables)

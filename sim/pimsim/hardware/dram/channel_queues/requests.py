@@ -39,25 +39,71 @@ __all__ = [
 
 @njit(cache=True, inline="always")
 def bank_of(word: int) -> int:
-    """Bank of a queued request, counted over the channel."""
+    """Bank of a queued request, counted over the channel.
+
+    Parameters
+    ----------
+    word
+        Of a queue: row, entry, bank.
+
+    Returns
+    -------
+    int
+        Below ``MAX_BANKS``.
+    """
     return word & (MAX_BANKS - 1)
 
 
 @njit(cache=True, inline="always")
 def entry_of(word: int) -> int:
-    """Its entry in the pool."""
+    """Its entry in the pool.
+
+    Parameters
+    ----------
+    word
+        Of a queue: row, entry, bank.
+
+    Returns
+    -------
+    int
+        Row of ``CHANNEL.request``.
+    """
     return (word >> BANK_BITS) & ((1 << ENTRY_BITS) - 1)
 
 
 @njit(cache=True, inline="always")
 def row_of(word: int) -> int:
-    """The row that it is for."""
+    """The row that it is for.
+
+    Parameters
+    ----------
+    word
+        Of a queue: row, entry, bank.
+
+    Returns
+    -------
+    int
+        In the request's bank.
+    """
     return word >> ROW_SHIFT
 
 
 @njit(cache=True)
 def find_write(ch: Any, key: int) -> bool:
-    """Whether a write of burst ``key`` is buffered."""
+    """Whether a write of burst ``key`` is buffered.
+
+    Parameters
+    ----------
+    ch
+        Channel, a record of ``CHANNEL``.
+    key
+        Burst, as ``enqueue`` was given it.
+
+    Returns
+    -------
+    bool
+        False where no write waits.
+    """
     found = 0
     for at in range(ch.queued[1]):
         found |= int(ch.request[entry_of(ch.queue[1, at]), R_KEY] == key)
@@ -69,7 +115,27 @@ def enqueue(
     ch: Any, tick: int, arrival: int, write: int, bank: int, row: int, key: int, group: int,
     block: int,
 ) -> None:  # fmt: skip
-    """Put a request into its queue, which has room; it may be served from ``tick`` on."""
+    """Put a request into its queue, which has room; it may be served from ``tick`` on.
+
+    Parameters
+    ----------
+    ch
+        Channel, a record of ``CHANNEL``; changed.
+    tick
+        From which it may be served.
+    arrival
+        Tick from which its latency counts.
+    write
+        1 for a write, 0 for a read.
+    bank
+        Counted over the pseudo channels and ranks of the channel.
+    row
+        In that bank.
+    key
+        Burst, to find reads of buffered writes.
+    group, block
+        Tickets that its answer counts towards, of its transfer and of its block; -1: nobody's.
+    """
     entry = take_entry(ch)
     ch.request[entry, R_ARRIVAL] = arrival
     ch.request[entry, R_WRITE] = write
@@ -91,7 +157,17 @@ def enqueue(
 
 @njit(cache=True, inline="always")
 def close_gap(values: Any, at: int, last: int) -> None:
-    """Move what stands behind ``at``, up to ``last``, one place forward."""
+    """Move what stands behind ``at``, up to ``last``, one place forward.
+
+    Parameters
+    ----------
+    values
+        A queue's words, bounds or gates, (places,); changed.
+    at
+        Place that became free.
+    last
+        The last place in use.
+    """
     part = values[at : last + 1]  # counted from 0, this becomes vector instructions
     for i in range(last - at):
         part[i] = part[i + 1]
@@ -99,7 +175,15 @@ def close_gap(values: Any, at: int, last: int) -> None:
 
 @njit(cache=True)
 def dequeue(ch: Any, at: int) -> None:
-    """Take request ``at`` out of the queue in turn."""
+    """Take request ``at`` out of the queue in turn.
+
+    Parameters
+    ----------
+    ch
+        Channel, a record of ``CHANNEL``; changed.
+    at
+        Its place, 0 is the oldest.
+    """
     kind = ch.writing
     last = ch.queued[kind] - 1
     close_gap(ch.queue[kind], at, last)
@@ -110,7 +194,20 @@ def dequeue(ch: Any, at: int) -> None:
 
 @njit(cache=True)
 def waits_at(ch: Any, bank: int) -> bool:
-    """Whether the queue in turn has requests for ``bank``."""
+    """Whether the queue in turn has requests for ``bank``.
+
+    Parameters
+    ----------
+    ch
+        Channel, a record of ``CHANNEL``.
+    bank
+        Counted over the pseudo channels and ranks of the channel.
+
+    Returns
+    -------
+    bool
+        Of reads or of writes, whichever are served.
+    """
     found = 0
     for i in range(ch.queued[ch.writing]):
         found |= int(bank_of(ch.queue[ch.writing, i]) == bank)
@@ -121,8 +218,20 @@ def waits_at(ch: Any, bank: int) -> bool:
 def rebound(
     ch: Any, bank: int, column_at: int, row_at: int, column_gate: int, row_gate: int
 ) -> None:  # fmt: skip
-    """The bank changed: its requests in the queue in turn that hit the open row can go from
-    ``column_at`` on, the others from ``row_at`` on, when their shared gate is open as well."""
+    """The bank changed: its requests in the queue in turn get new bounds and gates.
+
+    Parameters
+    ----------
+    ch
+        Channel, a record of ``CHANNEL``; changed.
+    bank
+        Counted over the pseudo channels and ranks of the channel.
+    column_at, row_at
+        Ticks from which those that hit the open row, and the others, can go by the rules of the
+        bank.
+    column_gate, row_gate
+        Places in ``CHANNEL.ready`` that must be open for them as well.
+    """
     kind, held = ch.writing, ch.open_row[bank]
     for i in range(ch.queued[kind]):
         word = ch.queue[kind, i]
@@ -136,7 +245,13 @@ def rebound(
 
 @njit(cache=True)
 def forget_bounds(ch: Any) -> None:
-    """The other queue's turn came: its bounds are of a time when banks were different."""
+    """The other queue's turn came: its bounds are of a time when banks were different.
+
+    Parameters
+    ----------
+    ch
+        Channel, a record of ``CHANNEL``; changed.
+    """
     kind = ch.writing
     ch.column_next = ch.row_next = 0
     for i in range(ch.queued[kind]):
@@ -148,7 +263,15 @@ def forget_bounds(ch: Any) -> None:
 @njit(cache=True)
 def put_off(ch: Any, gate: int) -> None:
     """A command went out: what waits at its ``gate`` in the queue in turn, a slot of ``ready``,
-    waits until that opens again."""
+    waits until that opens again.
+
+    Parameters
+    ----------
+    ch
+        Channel, a record of ``CHANNEL``; changed.
+    gate
+        Place in ``CHANNEL.ready``, as ``timing.gate_of`` counts.
+    """
     kind = ch.writing
     when = ch.ready[gate]
     for i in range(ch.queued[kind]):
@@ -158,7 +281,20 @@ def put_off(ch: Any, gate: int) -> None:
 
 @njit(cache=True)
 def least_bound(ch: Any, length: int) -> int:
-    """Tick before which none of the oldest ``length`` requests of the queue in turn can go."""
+    """Tick before which none of the oldest ``length`` requests of the queue in turn can go.
+
+    Parameters
+    ----------
+    ch
+        Channel, a record of ``CHANNEL``.
+    length
+        Requests that are looked at, at most those in the queue.
+
+    Returns
+    -------
+    int
+        Tick; ``INFINITY`` of none.
+    """
     kind = ch.writing
     when = INFINITY
     for i in range(length):
@@ -168,7 +304,17 @@ def least_bound(ch: Any, length: int) -> int:
 
 @njit(cache=True, inline="always")
 def count_once(ch: Any, entry: int, counter: int) -> None:
-    """A request's first command tells whether it hit, missed or met another row."""
+    """A request's first command tells whether it hit, missed or met another row.
+
+    Parameters
+    ----------
+    ch
+        Channel, a record of ``CHANNEL``; changed.
+    entry
+        Of the request in the pool.
+    counter
+        ``C_HITS``, ``C_MISSES`` or ``C_CONFLICTS``.
+    """
     if ch.request[entry, R_COUNTED] == 0:
         ch.request[entry, R_COUNTED] = 1
         ch.counter[counter] += 1
@@ -176,7 +322,21 @@ def count_once(ch: Any, entry: int, counter: int) -> None:
 
 @njit(cache=True)
 def answer(ch: Any, p: Any, board: Any, tick: int, entry: int) -> None:
-    """A column command went out: a write is done, a read when its data came."""
+    """A column command went out: a write is done, a read when its data came.
+
+    Parameters
+    ----------
+    ch
+        Channel, a record of ``CHANNEL``; changed.
+    p
+        Parameters, a record of ``PARAMETERS``.
+    board
+        A record of ``BOARD``; changed.
+    tick
+        Now, ticks of the command bus.
+    entry
+        Of the request in the pool, given back here.
+    """
     done = tick
     ch.counter[C_BUS_BUSY] += p.tccd_s
     ch.bus_until = max(ch.bus_until, tick * p.halves) + p.bus_slot

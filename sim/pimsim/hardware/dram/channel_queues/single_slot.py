@@ -108,7 +108,24 @@ def _step_single_slot(ch: Any, p: Any, board: Any, tick: int) -> int:
 
 @njit(cache=True)
 def step_as_configured(ch: Any, p: Any, board: Any, tick: int) -> int:
-    """``step`` of the command slots that the controller has."""
+    """``step`` of the command slots that the controller has.
+
+    Parameters
+    ----------
+    ch
+        Channel, a record of ``CHANNEL``; changed.
+    p
+        Parameters, a record of ``PARAMETERS``.
+    board
+        A record of ``BOARD``; changed.
+    tick
+        Now, ticks of the command bus.
+
+    Returns
+    -------
+    int
+        The next tick at which this channel can do anything by itself.
+    """
     if p.single_slot == 1:
         return _step_single_slot(ch, p, board, tick)
     return step(ch, p, board, tick)

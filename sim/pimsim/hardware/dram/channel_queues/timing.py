@@ -15,13 +15,45 @@ PREA, REF = int(Command.PREA), int(Command.REF)
 
 @njit(cache=True, inline="always")
 def on_edge(p: Any, command: int, tick: int) -> int:
-    """First tick from ``tick`` on at an edge at which ``command`` may start; odd ones rise."""
+    """First tick from ``tick`` on at an edge at which ``command`` may start; odd ones rise.
+
+    Parameters
+    ----------
+    p
+        Parameters, a record of ``PARAMETERS``.
+    command
+        A ``Command``.
+    tick
+        Of the command bus.
+
+    Returns
+    -------
+    int
+        ``tick`` or the one after it.
+    """
     return int(tick + (p.rising_only[command] & (1 - (tick & 1))))
 
 
 @njit(cache=True, inline="always")
 def earliest(ch: Any, p: Any, command: int, bank: int) -> int:
-    """First tick at which ``command`` may go to ``bank``, under the rules of every level."""
+    """First tick at which ``command`` may go to ``bank``, under the rules of every level.
+
+    Parameters
+    ----------
+    ch
+        Channel, a record of ``CHANNEL``.
+    p
+        Parameters, a record of ``PARAMETERS``.
+    command
+        A ``Command``.
+    bank
+        Counted over the pseudo channels and ranks of the channel.
+
+    Returns
+    -------
+    int
+        Tick, at any distance in the past if nothing bars the command; at any edge.
+    """
     half = (1 + (bank >> p.half_shift)) * STRIDE
     rank = (p.rank_node + (bank >> p.rank_shift)) * STRIDE
     group = (p.group_node + (bank >> p.group_shift)) * STRIDE
@@ -32,13 +64,45 @@ def earliest(ch: Any, p: Any, command: int, bank: int) -> int:
 
 @njit(cache=True, inline="always")
 def gate_of(p: Any, command: int, bank: int) -> int:
-    """Place in ``ready`` of ``command`` at the node that ``bank`` shares with most others."""
+    """Place in ``ready`` of ``command`` at the node that ``bank`` shares with most others.
+
+    Parameters
+    ----------
+    p
+        Parameters, a record of ``PARAMETERS``.
+    command
+        A ``Command``.
+    bank
+        Counted over the pseudo channels and ranks of the channel.
+
+    Returns
+    -------
+    int
+        Of a pseudo channel or, where there are none, of a rank.
+    """
     return int((p.gate_node + (bank >> p.gate_shift)) * STRIDE + command)
 
 
 @njit(cache=True)
 def earliest_wide(ch: Any, p: Any, command: int, bank: int) -> int:
-    """The same for a command to the whole pseudo channel of ``bank``."""
+    """First tick at which a command may go to the whole pseudo channel of ``bank``.
+
+    Parameters
+    ----------
+    ch
+        Channel, a record of ``CHANNEL``.
+    p
+        Parameters, a record of ``PARAMETERS``.
+    command
+        REF or PREA.
+    bank
+        Any of the pseudo channel.
+
+    Returns
+    -------
+    int
+        Tick at which the last of its banks allows it.
+    """
     first = bank >> p.half_shift << p.half_shift
     when = 0
     for other in range(first, first + (1 << p.half_shift)):
@@ -56,7 +120,21 @@ def _bar(ch: Any, node: int, command: int, tick: int) -> None:
 @njit(cache=True)
 def apply_rules(ch: Any, p: Any, tick: int, command: int, bank: int) -> None:
     """Bar what ``command`` at ``tick`` bars. REF and PREA act on the pseudo channel of ``bank``;
-    a rule of theirs at ``rank`` binds each of its ranks."""
+    a rule of theirs at ``rank`` binds each of its ranks.
+
+    Parameters
+    ----------
+    ch
+        Channel, a record of ``CHANNEL``; changed.
+    p
+        Parameters, a record of ``PARAMETERS``.
+    tick
+        In which ``command`` goes.
+    command
+        A ``Command``.
+    bank
+        That it goes to, counted over the pseudo channels and ranks of the channel.
+    """
     half = bank >> p.half_shift
     per_half = 1 << (p.half_shift - p.rank_shift)
     rank = bank >> p.rank_shift
