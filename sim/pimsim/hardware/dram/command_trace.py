@@ -66,10 +66,29 @@ class TraceLine:
 
 
 def read_command_trace(path: Path, memory: MemoryConfig) -> list[TraceLine]:
-    """The commands in ``path``, plain or gzip, checked against ``memory``'s organisation.
+    """The commands in ``path``, checked against ``memory``'s organisation.
 
-    Raises ``InputError`` with file and line for anything that is no command of this memory and
-    for time that runs back; and for a file that cannot be read or holds no command.
+    Parameters
+    ----------
+    path
+        Plain or gzip, in the form of this module.
+    memory
+        Whose organisation bounds channels, ranks, banks, rows and columns.
+
+    Returns
+    -------
+    list of TraceLine
+        In the order of the file; commands of channel -1 have the channel of the others.
+
+    Raises
+    ------
+    InputError
+        Names file and line of anything that is no command of this memory and of time that runs
+        back; or says that the file cannot be read or holds no command.
+
+    References
+    ----------
+    DRAMsim3's command traces (``-t``), one file a channel.
     """
     with open_input(path, "a command trace", None) as binary:
         packed = binary.read(2) == b"\x1f\x8b"
@@ -174,7 +193,17 @@ def _line(words: Sequence[str], number: int, where: str, memory: MemoryConfig) -
 
 
 def write_command_trace(path: Path, lines: Sequence[TraceLine], memory: MemoryConfig) -> None:
-    """Write ``lines`` to ``path``, gzip if it ends in ``.gz``; every command names its channel."""
+    """Write ``lines`` in DRAMsim3's form; every command names its channel.
+
+    Parameters
+    ----------
+    path
+        Gzip if it ends in ``.gz``; written whole or not at all.
+    lines
+        As ``ReplayResult.trace_lines`` lists them.
+    memory
+        That they are of: it has the banks of a rank and of a bank group.
+    """
     org = memory.organization
     rows = []
     for item in lines:

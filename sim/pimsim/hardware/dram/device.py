@@ -20,10 +20,32 @@ def make_memory_system(
     log_entries: int = 0,
     parameters: Records | None = None,
 ) -> MemorySystem:
-    """All channels idle; ``order``, ``parameters``: see ``MemorySystem``.
+    """All channels idle.
 
-    Raises ``InputError`` where the controller cannot serve the design, or keeps no log of
-    ``log_entries`` commands.
+    Parameters
+    ----------
+    memory
+        Its ``controller.model`` decides.
+    pim
+        On the memory's dies; None: none.
+    network
+        Between cores and channels; None: none.
+    order
+        Of streams that name their operands; None: there are none.
+    log_entries
+        Commands that the log has room for; 0: none is kept.
+    parameters
+        Of an earlier system of the same configs, (1,); None: they are made.
+
+    Returns
+    -------
+    MemorySystem
+        Of the ``channel-queues`` model its subclass ``QueueMemorySystem``.
+
+    Raises
+    ------
+    InputError
+        The controller cannot serve the design, or keeps no log.
     """
     if memory.controller.model == "bank-queues":
         return MemorySystem(memory, pim, log_entries, network, order, parameters)

@@ -29,7 +29,20 @@ def _without_halves(memory: MemoryConfig, key: str) -> str:
 def device_memory(memory: MemoryConfig) -> MemoryConfig:
     """``memory`` with its pseudo channels as channels, under the ``bank-queues`` controller.
 
-    Raises ``InputError`` where an address map does not allow that.
+    Parameters
+    ----------
+    memory
+        With pseudo channels or without.
+
+    Returns
+    -------
+    MemoryConfig
+        Without pseudo channels; capacity and rules are the same.
+
+    Raises
+    ------
+    InputError
+        An address map does not allow that.
     """
     org = memory.organization
     controller = memory.controller.model_copy(update={"model": "bank-queues"})

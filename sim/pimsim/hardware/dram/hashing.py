@@ -24,7 +24,24 @@ which it takes the lowest bits for fewer channels (Dram.cc)."""
 
 
 def ipoly_channel(burst: int, channels: int = HASH_CHANNELS) -> int:
-    """Channel, of at most 16, of a burst of the linear address space."""
+    """Channel of a burst of the linear address space.
+
+    Parameters
+    ----------
+    burst
+        Its number; of its bits the lowest 13 count.
+    channels
+        A power of two, at most 16.
+
+    Returns
+    -------
+    int
+        Below ``channels``.
+
+    References
+    ----------
+    Rau, ISCA 1991; polynomial of Khairy et al., TPDS 2017; ONNXim Hashing.cc.
+    """
     channel = 0
     for bit, flips in enumerate(_COLUMNS):
         if burst >> bit & 1:
@@ -33,10 +50,23 @@ def ipoly_channel(burst: int, channels: int = HASH_CHANNELS) -> int:
 
 
 def ipoly_tables(channels: int) -> tuple[Ints, Ints]:
-    """``(lane_hash, lane_of)``: with a row of as many neighbouring bursts as there are channels,
-    the burst of row r on channel c is the one in place ``lane_of[c ^ lane_hash[r % 4096]]``.
+    """With a row of as many neighbouring bursts as there are channels, the burst of row r on
+    channel c is the one in place ``lane_of[c ^ lane_hash[r % 4096]]``.
 
-    Raises ``InputError`` for more channels than the hash has.
+    Parameters
+    ----------
+    channels
+        A power of two.
+
+    Returns
+    -------
+    (Ints, Ints)
+        ``lane_hash``, (HASH_ROWS,), and ``lane_of``, (HASH_CHANNELS,).
+
+    Raises
+    ------
+    InputError
+        There are more channels than the hash has.
     """
     if channels > HASH_CHANNELS:
         raise InputError(

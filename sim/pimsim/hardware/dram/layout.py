@@ -336,7 +336,27 @@ BOARD = np.dtype(
 
 
 def bounded(found: int, most: int, what: str) -> int:
-    """``found`` again, or an ``InputError`` where the kernel's tables have no room for it."""
+    """``found`` again, if the kernel's tables have room for it.
+
+    Parameters
+    ----------
+    found
+        What a config or a run asks for.
+    most
+        What the tables have room for.
+    what
+        Its words for the message: a key, or what is counted.
+
+    Returns
+    -------
+    int
+        ``found``.
+
+    Raises
+    ------
+    InputError
+        It is more than ``most``.
+    """
     if found > most:
         raise InputError(f"{what}: {found}; the kernel has room for {most}")
     return found
@@ -346,6 +366,16 @@ def places(p: Records) -> dict[str, int]:
     """How many entries, along its first axis, a channel uses of each field that is larger.
 
     Of ``request`` those that can be under way: the controller's queues and the banks' are full.
+
+    Parameters
+    ----------
+    p
+        Of ``parameters.make_parameters``, (1,).
+
+    Returns
+    -------
+    dict of str to int
+        By field of ``CHANNEL``; fields that are not named are used whole.
     """
     one = p[0]
     banks = int(one["banks"])
@@ -362,7 +392,20 @@ def places(p: Records) -> dict[str, int]:
 
 
 def make_channels(memory: MemoryConfig, p: Records) -> Records:
-    """All channels idle, all banks closed, cycle 0; shape (channels,)."""
+    """All channels idle, all banks closed, cycle 0.
+
+    Parameters
+    ----------
+    memory
+        Its ``organization.channels`` are counted.
+    p
+        Of ``parameters.make_parameters``, (1,).
+
+    Returns
+    -------
+    Records
+        Of ``CHANNEL``, (channels,).
+    """
     channels, lent_before = lend(CHANNEL, memory.organization.channels)
     if lent_before:
         clear(channels, places(p))
@@ -385,9 +428,22 @@ def make_channels(memory: MemoryConfig, p: Records) -> Records:
 
 
 def make_board(log_entries: int = 0) -> Records:
-    """Nothing asked for yet; shape (1,). Logs up to ``log_entries`` commands.
+    """Nothing asked for yet. What it holds of an earlier simulation is written before it is read.
 
-    What it holds of an earlier simulation is written before it is read.
+    Parameters
+    ----------
+    log_entries
+        Commands that are logged at most; 0: none.
+
+    Returns
+    -------
+    Records
+        Of ``BOARD``, (1,).
+
+    Raises
+    ------
+    InputError
+        There is no room for so many.
     """
     board, _ = lend(BOARD, 1)
     board["logged"] = 0

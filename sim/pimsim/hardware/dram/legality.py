@@ -303,19 +303,34 @@ def _read(entry: Sequence[int], memory: MemoryConfig, pim: PimConfig | None) -> 
 def check_commands(
     commands: Iterable[Sequence[int]], memory: MemoryConfig, pim: PimConfig | None = None
 ) -> Violation | None:
-    """The first command that breaks a rule of ``memory`` or ``pim``, or None.
-
-    ``commands``: ``(cycle, channel, command, bank, row)`` and, for a GEMV, its dot products;
-    cycles of tCK (clock edges where a ``channel-queues`` memory has two ticks a clock), in the
-    order of each channel, ``command`` a ``Command``, ``bank`` counted over
-    the channel's ranks, ``row`` -1 for "not checked". A replay's log is such a trace.
+    """The first command that breaks a rule of ``memory`` or ``pim``.
 
     Besides the rules: RD, WR (with auto-precharge or without) and GWRITE need their row open, ACT
     and G_ACT closed buffers, REF a rank closed in both buffers, COMP and GEMV the PIM row open in
     all banks of the channel; the bus takes one command a cycle, or one row and one column command.
     What waits for a PRE waits for the one that RDA and WRA bring, as soon as one could be sent.
 
-    Raises ``InputError`` on a trace that is none: unknown commands or banks, time running back.
+    Parameters
+    ----------
+    commands
+        ``(cycle, channel, command, bank, row)`` and, for a GEMV, its dot products: cycles of tCK
+        (clock edges where a ``channel-queues`` memory has two ticks a clock), in the order of each
+        channel, ``command`` a ``Command``, ``bank`` counted over the channel's ranks, ``row`` -1
+        for "not checked". A replay's log is such a trace.
+    memory
+        Its ``rules`` and ``timings`` are read as listed.
+    pim
+        The same of a PIM design on it; None: there is none.
+
+    Returns
+    -------
+    Violation or None
+        None: every command is legal.
+
+    Raises
+    ------
+    InputError
+        On a trace that is none: unknown commands or banks, time running back.
     """
     laws = _laws(memory, pim)
     channels: dict[int, _Channel] = {}

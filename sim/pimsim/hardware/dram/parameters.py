@@ -36,7 +36,20 @@ __all__ = [
 
 
 def channel_fields(memory: MemoryConfig, text: str) -> dict[str, tuple[int, int]]:
-    """Shift and width of each field once the channel's bits are taken out of the index."""
+    """Shift and width of each field once the channel's bits are taken out of the index.
+
+    Parameters
+    ----------
+    memory
+        Its organisation has the width of each field.
+    text
+        Address map: two letters a field, the highest bits first, such as ``rorababgchco``.
+
+    Returns
+    -------
+    dict of str to (int, int)
+        By field but ``ch``: lowest bit and bits.
+    """
     org = memory.organization
     counts = {
         "ro": org.rows,
@@ -56,14 +69,37 @@ def channel_fields(memory: MemoryConfig, text: str) -> dict[str, tuple[int, int]
 
 
 def auto_precharge(controller: ControllerConfig) -> int:
-    """From RD to RDA, and from WR to WRA, where every access closes its row; else 0."""
+    """From RD to RDA, and from WR to WRA, where every access closes its row; else 0.
+
+    Parameters
+    ----------
+    controller
+        Its ``page_policy`` is read.
+
+    Returns
+    -------
+    int
+        Distance of two ``Command`` numbers.
+    """
     closing = controller.page_policy == "auto-precharge"
     return Command.RDA - Command.RD if closing else 0
 
 
 def put_tables(p: Records, tables: RuleTables) -> None:
-    """Write compiled rules into kernel parameters, of either controller. Raises ``InputError``
-    where they are more than there is room for."""
+    """Write compiled rules into kernel parameters, of either controller.
+
+    Parameters
+    ----------
+    p
+        Of ``PARAMETERS``, (1,); changed.
+    tables
+        At most ``MAX_RULES`` rules and ``MAX_WINDOWS`` windows.
+
+    Raises
+    ------
+    InputError
+        They are more than there is room for.
+    """
     p[0]["n_windows"] = bounded(len(tables.windows), MAX_WINDOWS, "window rules")
     for row in tables.windows:
         bounded(int(row[1]), MAX_WINDOW, "a rule's window")
@@ -75,7 +111,18 @@ def put_tables(p: Records, tables: RuleTables) -> None:
 
 
 def refresh_interval(memory: MemoryConfig) -> int:
-    """Cycles from one refresh of a channel to the next: ranks, or all banks, take turns."""
+    """Cycles from one refresh of a channel to the next: ranks, or all banks, take turns.
+
+    Parameters
+    ----------
+    memory
+        Its tREFI or, refreshed by banks, tREFIpb of a rank.
+
+    Returns
+    -------
+    int
+        Cycles of tCK; ``INFINITY``: it is not refreshed.
+    """
     org, timings = memory.organization, memory.timings
     if memory.controller.refresh == "none":
         return INFINITY
@@ -86,7 +133,18 @@ def refresh_interval(memory: MemoryConfig) -> int:
 
 
 def refreshes_overrun(memory: MemoryConfig) -> InputError:
-    """What to raise where refreshes leave no time for anything else."""
+    """What to raise where refreshes leave no time for anything else.
+
+    Parameters
+    ----------
+    memory
+        For the message.
+
+    Returns
+    -------
+    InputError
+        The caller raises it.
+    """
     return InputError(
         f"memory {memory.name}: refreshes ({memory.controller.refresh}) fall due faster than "
         "they can be done beside requests; tREFI or tREFIpb is too short for tRFC or tRFCpb"
@@ -122,9 +180,31 @@ def _check_room_for_pim(memory: MemoryConfig, pim: PimConfig, tables: RuleTables
 def make_parameters(
     memory: MemoryConfig, pim: PimConfig | None, tables: RuleTables, merge: int = 0
 ) -> Records:
-    """Kernel parameters, shape (1,). ``merge``: watch for requests to one burst, 1
-    answers them together, as trace replay does, 2 lets no write overtake a read. Raises
-    ``InputError`` where the memory is larger than the kernel's records."""
+    """What a memory and a PIM design mean to the kernel.
+
+    Parameters
+    ----------
+    memory
+        Under the ``bank-queues`` controller, without pseudo channels.
+    pim
+        None: the memory has none.
+    tables
+        Rules of both, of ``rules.compile_rules``.
+    merge
+        Watch for requests to one burst: 1 answers them together, as trace replay does, 2 lets no
+        write overtake a read; 0: do not.
+
+    Returns
+    -------
+    Records
+        Of ``PARAMETERS``, (1,); times in cycles of tCK.
+
+    Raises
+    ------
+    InputError
+        The memory is larger than the kernel's records, is of another controller, or refreshes leave
+        PIM no time.
+    """
     org, t, controller = memory.organization, memory.timings, memory.controller
     if controller.model != "bank-queues" or org.pseudo_channels > 1:
         raise InputError(

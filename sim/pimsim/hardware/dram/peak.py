@@ -64,7 +64,18 @@ def _shared(clocks: int, places: int) -> int:
 
 
 def data_buses(memory: MemoryConfig) -> int:
-    """Data buses of the device: one of each channel or, where it has them, pseudo channel."""
+    """Data buses of the device: one of each channel or, where it has them, pseudo channel.
+
+    Parameters
+    ----------
+    memory
+        Its organisation is read.
+
+    Returns
+    -------
+    int
+        Over all stacks.
+    """
     return memory.organization.channels * memory.organization.pseudo_channels
 
 
@@ -73,6 +84,16 @@ def burst_slot_ps(memory: MemoryConfig) -> Fraction:
 
     Pseudo channels that share one slot for commands a clock (``commands_per_cycle`` 1 of a
     ``channel-queues`` controller) get no more than one burst a clock together.
+
+    Parameters
+    ----------
+    memory
+        Its rules and timings are read; nothing is assumed of its standard.
+
+    Returns
+    -------
+    Fraction
+        At least ``column_clocks`` of tCK.
     """
     slot = Fraction(column_clocks(memory) * memory.tCK)
     halves = memory.organization.pseudo_channels
@@ -82,6 +103,17 @@ def burst_slot_ps(memory: MemoryConfig) -> Fraction:
 
 
 def peak_bytes_per_s(memory: MemoryConfig) -> float:
-    """Bytes a second over all data buses, every burst slot used."""
+    """Bytes a second over all data buses, every burst slot used.
+
+    Parameters
+    ----------
+    memory
+        Its rules and timings are read; nothing is assumed of its standard.
+
+    Returns
+    -------
+    float
+        Refresh and turnarounds apart.
+    """
     slot_s = burst_slot_ps(memory) / 10**12
     return float(data_buses(memory) * memory.organization.burst_bytes / slot_s)

@@ -42,7 +42,22 @@ _OF_LOOPS = slice(P_LOOP, P_READY_STEP + 1)
 
 @njit(cache=True, inline="always")
 def instruction_after(board: Any, at: int, number: int) -> tuple[int, int]:
-    """Place and round of the instruction that follows the one at ``at`` in round ``number``."""
+    """Place and round of the instruction that follows another one.
+
+    Parameters
+    ----------
+    board
+        A record of ``BOARD``.
+    at
+        Place in ``BOARD.program``.
+    number
+        Round of its loop, from 0.
+
+    Returns
+    -------
+    (int, int)
+        Place, and round of the loop that is there, 0 where it stands in none.
+    """
     size = board.program[at, P_LOOP]
     if size == 0:
         return at + 1, number
@@ -53,7 +68,22 @@ def instruction_after(board: Any, at: int, number: int) -> tuple[int, int]:
 
 @njit(cache=True, inline="always")
 def row_in_round(board: Any, at: int, number: int) -> int:
-    """Row of the instruction at ``at`` in round ``number`` of its loop."""
+    """Row of an instruction in a round of its loop.
+
+    Parameters
+    ----------
+    board
+        A record of ``BOARD``.
+    at
+        Place in ``BOARD.program``.
+    number
+        Round of its loop, from 0.
+
+    Returns
+    -------
+    int
+        Within ``P_RING_ROWS`` from ``P_RING`` on where rows are used in turn.
+    """
     row = board.program[at, P_ROW] + number * board.program[at, P_ROW_STEP]
     ring = board.program[at, P_RING_ROWS]
     if ring > 0:
@@ -64,7 +94,22 @@ def row_in_round(board: Any, at: int, number: int) -> int:
 
 @njit(cache=True, inline="always")
 def ready_in_round(board: Any, at: int, number: int) -> int:
-    """Cycle at which the instruction at ``at`` is offered in round ``number`` of its loop."""
+    """Cycle at which an instruction is offered.
+
+    Parameters
+    ----------
+    board
+        A record of ``BOARD``.
+    at
+        Place in ``BOARD.program``.
+    number
+        Round of its loop, from 0.
+
+    Returns
+    -------
+    int
+        Of tCK, as ``P_READY`` counts.
+    """
     return int(board.program[at, P_READY] + number * board.program[at, P_READY_STEP])
 
 
@@ -95,12 +140,34 @@ def loop(body: Ints, rounds: int, row_step: int | Ints) -> Ints:
 
 
 def instructions(program: Ints) -> int:
-    """How many are issued."""
+    """How many are issued.
+
+    Parameters
+    ----------
+    program
+        (instructions, ``N_INSTRUCTION``).
+
+    Returns
+    -------
+    int
+        Of a loop those of every round.
+    """
     return int(program[:, P_ROUNDS].sum())
 
 
 def loop_starts(program: Ints) -> NDArray[np.bool_]:
-    """For each instruction whether it is the first of a loop, or stands in none."""
+    """For each instruction whether it is the first of a loop, or stands in none.
+
+    Parameters
+    ----------
+    program
+        (instructions, ``N_INSTRUCTION``).
+
+    Returns
+    -------
+    ndarray of bool
+        (instructions,).
+    """
     starts: NDArray[np.bool_] = program[:, P_ROUNDS] == 1
     ends = np.flatnonzero(program[:, P_LOOP])
     starts[ends + 1 - program[ends, P_LOOP]] = True
@@ -108,7 +175,18 @@ def loop_starts(program: Ints) -> NDArray[np.bool_]:
 
 
 def issue_order(program: Ints) -> Ints:
-    """Place in ``program`` of each instruction that is issued, in order, (instructions issued,)."""
+    """Place in ``program`` of each instruction that is issued, in order.
+
+    Parameters
+    ----------
+    program
+        (instructions, ``N_INSTRUCTION``).
+
+    Returns
+    -------
+    Ints
+        (instructions issued,).
+    """
     return _rounds(program, program[:, P_ROUNDS])[0]
 
 
@@ -132,7 +210,21 @@ def written_out(program: Ints, most_rounds: int | None = None) -> Ints:
 
 
 def written_out_from(program: Ints, most_rounds: int | None = None) -> tuple[Ints, Ints]:
-    """``written_out``, and the place in ``program`` of each instruction of it, (instructions,)."""
+    """``written_out``, and where each instruction of it is from.
+
+    Parameters
+    ----------
+    program
+        (instructions, ``N_INSTRUCTION``).
+    most_rounds
+        As of ``written_out``.
+
+    Returns
+    -------
+    (Ints, Ints)
+        (instructions written out, ``N_INSTRUCTION``), and the place in ``program`` of each,
+        (instructions written out,).
+    """
     if not program[:, P_LOOP].any():
         return program, np.arange(len(program))
     most = int(program[:, P_ROUNDS].max()) if most_rounds is None else most_rounds

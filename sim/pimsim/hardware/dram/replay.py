@@ -141,11 +141,31 @@ def replay(
     arrivals: NDArray[np.int64] | None = None,
     log_entries: int = 0,
 ) -> ReplayResult:
-    """Replay requests on ``memory``.
+    """Replay requests on ``memory``. Addresses above the capacity wrap, as DRAMsim3's do.
 
-    ``addresses``: byte addresses, shape (requests,). ``writes``: 1 for a write. ``arrivals``:
-    cycles of tCK, default all 0. Addresses above the capacity wrap, as DRAMsim3's do. Up to
-    ``log_entries`` commands are kept in the result's log.
+    Parameters
+    ----------
+    memory
+        Under either controller.
+    addresses
+        Bytes, (requests,).
+    writes
+        1 for a write, 0 for a read, (requests,).
+    arrivals
+        Cycles of tCK, or ticks of a ``channel-queues`` memory's command bus, (requests,); None: all
+        0. A request waits for those before it.
+    log_entries
+        Commands that the result's log has room for; 0: none is kept.
+
+    Returns
+    -------
+    ReplayResult
+        After the last read has returned.
+
+    Raises
+    ------
+    InputError
+        Refreshes fall due faster than they can be done, or the memory does not fit the kernel.
     """
     if arrivals is None:
         arrivals = np.zeros(len(addresses), dtype=np.int64)
@@ -172,7 +192,20 @@ def replay(
 
 
 def sent_commands(memory: MemoryConfig, counter: NDArray[np.int64]) -> dict[str, int]:
-    """Commands by name; the kernels count RDA and WRA as the RD and WR that they are."""
+    """Commands by name; the kernels count RDA and WRA as the RD and WR that they are.
+
+    Parameters
+    ----------
+    memory
+        Its page policy says which they were.
+    counter
+        Of the kernel, (counters,).
+
+    Returns
+    -------
+    dict of str to int
+        All of ``COMMANDS``.
+    """
     counts = counter[C_COMMANDS : C_COMMANDS + len(COMMANDS)]
     named = dict(zip(COMMANDS, (int(n) for n in counts), strict=True))
     if auto_precharge(memory.controller):
@@ -183,15 +216,40 @@ def sent_commands(memory: MemoryConfig, counter: NDArray[np.int64]) -> dict[str,
 
 
 def column_commands(commands: Mapping[str, int]) -> int:
-    """Bursts that ``commands`` move: of reads and writes, with auto-precharge or without."""
+    """Bursts that ``commands`` move: of reads and writes, with auto-precharge or without.
+
+    Parameters
+    ----------
+    commands
+        By name, all of ``COMMANDS``.
+
+    Returns
+    -------
+    int
+        A burst each.
+    """
     return sum(commands[name] for name in ("RD", "WR", "RDA", "WRA"))
 
 
 def logged_commands(
     board: Records, mapping: AddressMap, closing: bool = False
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """``log`` and ``log_columns`` of a ``ReplayResult``; ``closing``: what is logged as RD and WR
-    is RDA and WRA."""
+    """What a ``ReplayResult`` says of the log.
+
+    Parameters
+    ----------
+    board
+        Of ``BOARD``, (1,), after the run.
+    mapping
+        Address map, for columns.
+    closing
+        What is logged as RD and WR is RDA and WRA.
+
+    Returns
+    -------
+    (Ints, Ints)
+        ``log``, (commands, 5), and ``log_columns``, (commands,).
+    """
     logged = min(int(board["logged"][0]), int(board["log_limit"][0]))
     bursts = board["log_burst"][0, :logged]
     columns = np.where(bursts >= 0, mapping.decode(bursts).column, -1)

@@ -36,11 +36,28 @@ class RequestOrder(Protocol):
 def deal(
     bursts: Ints, operand: Ints, channels: int, parts: int, low: int, width: int, listed: Ints
 ) -> Ints:
-    """Deal requests to channels, in order; their numbers by channel and part.
+    """Deal requests to channels, in order.
 
-    ``parts``: 1, or the number of operands where each has a list of its own. ``low`` and
-    ``width``: the channel's bits of a burst. ``listed``: (requests, 2), out: the burst within the
-    channel and its operand, channel by channel.
+    Parameters
+    ----------
+    bursts
+        Of the linear address space, (requests,).
+    operand
+        Number of the operand of each, (requests,).
+    channels
+        A power of two.
+    parts
+        1, or the number of operands where each has a list of its own.
+    low, width
+        The channel's bits of a burst: the lowest, and how many.
+    listed
+        (requests, 2), out: the burst within the channel and its operand, channel by channel and
+        part by part.
+
+    Returns
+    -------
+    Ints
+        Requests of each channel and part, (channels * parts,), those of a channel side by side.
     """
     sizes = np.zeros(channels * parts, dtype=np.int64)
     for i in range(len(bursts)):

@@ -124,7 +124,21 @@ class RuleTables:
 
 
 def command_numbers(memory: MemoryConfig, pim: PimConfig | None) -> dict[str, Command]:
-    """The kernels' commands by the names that ``memory`` and ``pim`` have for them."""
+    """The kernels' commands by the names that ``memory`` and ``pim`` have for them.
+
+    Parameters
+    ----------
+    memory
+        Its ``commands``: name to action.
+    pim
+        Its commands as well; one that is sent as a command of the memory has the number of that.
+        None: there is none.
+
+    Returns
+    -------
+    dict of str to Command
+        A PIM command without an action that is none of the memory's has no number.
+    """
     numbers = {name: _ACTIONS[action] for name, action in memory.commands.items()}
     if pim is not None:
         for name, command in pim.commands.items():
@@ -143,6 +157,20 @@ def window_places(
     A window over ACT is one over activations: PIM's G_ACT, which opens a bank group at once, takes
     as many as there are banks in it. Where it opens more than a window holds, as many windows as it
     fills must pass before the next.
+
+    Parameters
+    ----------
+    first
+        ``Command`` numbers that the rule counts.
+    pim
+        Whether its activations count, ``windowed_activations``; None: there are none.
+    organization
+        Of the memory: banks of a bank group.
+
+    Returns
+    -------
+    dict of Command to int
+        All of ``first`` and, of a window over ACT, G_ACT.
     """
     places = {Command(number): 1 for number in first}
     counted = pim is not None and pim.windowed_activations
@@ -243,6 +271,25 @@ def compile_rules(
     PIM commands live in the second, with one they share the first. That is all a dual row
     buffer is here. Where every access closes its row (``auto-precharge``), the tables of RD and WR
     are those of RDA and WRA.
+
+    Parameters
+    ----------
+    memory
+        Its rules, delays and command bus; what its commands are called is its own.
+    pim
+        A design on it; None: none.
+    ticks_per_clock
+        Of the kernel: 1, or those of the memory's command bus.
+
+    Returns
+    -------
+    RuleTables
+        In ticks of the kernel.
+
+    Raises
+    ------
+    InputError
+        A rule's level is below what its command acts on.
     """
     closing = memory.controller.page_policy == "auto-precharge"
     numbers = command_numbers(memory, pim)
@@ -304,7 +351,20 @@ def compile_rules(
 
 
 def pim_buffer_commands(memory: MemoryConfig, pim: PimConfig | None) -> frozenset[Command]:
-    """Commands on a row buffer that normal commands do not share."""
+    """Commands on a row buffer that normal commands do not share.
+
+    Parameters
+    ----------
+    memory
+        Whose names of commands count.
+    pim
+        None: there are none.
+
+    Returns
+    -------
+    frozenset of Command
+        Empty of a design with one row buffer.
+    """
     if pim is None:
         return frozenset()
     numbers = command_numbers(memory, pim)

@@ -50,17 +50,51 @@ COUNT, INTERVAL, NEXT = range(3)
 
 
 def make_samples(interval: int = FIRST_INTERVAL, most: int = MOST) -> tuple[Ints, Ints]:
-    """An empty table, (most, N_SAMPLE), and its state; ``most`` is even."""
+    """An empty table and its state.
+
+    Parameters
+    ----------
+    interval
+        Cycles between samples, at first.
+    most
+        Rows; even.
+
+    Returns
+    -------
+    (Ints, Ints)
+        Table, (most, N_SAMPLE); rows taken, cycles between them and cycle of the next, (3,).
+    """
     return np.zeros((most, N_SAMPLE), np.int64), np.array([0, interval, interval], np.int64)
 
 
 def stop_sampling(samples: tuple[Ints, Ints]) -> None:
-    """Take no more: nobody looks at them."""
+    """Take no more: nobody looks at them.
+
+    Parameters
+    ----------
+    samples
+        Of ``make_samples``; changed.
+    """
     samples[1][NEXT] = np.iinfo(np.int64).max
 
 
 def shares(begin: Ints, end: Ints, done: Ints, amounts: Ints) -> Ints:
-    """Of ``amounts`` what has come at ``done``, if they come evenly from ``begin`` to ``end``."""
+    """Of ``amounts`` what has come at ``done``, if they come evenly from ``begin`` to ``end``.
+
+    Parameters
+    ----------
+    begin, end
+        When they begin and end to come, any one unit of time.
+    done
+        Now, in that unit.
+    amounts
+        Whole numbers of any unit; all four are broadcast.
+
+    Returns
+    -------
+    Ints
+        Rounded down; 0 before ``begin``, ``amounts`` from ``end`` on.
+    """
     size = np.maximum(end - begin, 1)
     part: Ints = amounts * np.clip(done - begin, 0, size) // size
     return part
@@ -68,7 +102,22 @@ def shares(begin: Ints, end: Ints, done: Ints, amounts: Ints) -> Ints:
 
 @njit(cache=True)
 def next_sample(table: Any, state: Any, now: int) -> int:
-    """Where the sample of cycle ``now`` goes."""
+    """Where the sample of cycle ``now`` goes.
+
+    Parameters
+    ----------
+    table
+        (most, N_SAMPLE); changed.
+    state
+        (3,) of ``make_samples``; changed.
+    now
+        Cycle, from ``state[NEXT]`` on.
+
+    Returns
+    -------
+    int
+        Row of ``table``.
+    """
     if state[COUNT] == len(table):
         for row in range(1, len(table), 2):
             table[row // 2] = table[row]
@@ -85,8 +134,21 @@ def next_sample(table: Any, state: Any, now: int) -> int:
 
 @njit(cache=True)
 def sum_channels(channels: Any, ranks: int, now: int, scale: int, sample: Any) -> None:
-    """Counters of all channels, open rows, and what the buses still hold; ``scale``: buses of a
-    channel, in whose time ``bus_until`` counts."""
+    """Counters of all channels, open rows, and what the buses still hold.
+
+    Parameters
+    ----------
+    channels
+        Records of either controller's ``CHANNEL``, (channels,).
+    ranks
+        Of a channel.
+    now
+        Tick of the channels at which the sample is taken.
+    scale
+        Buses of a channel, in whose time ``bus_until`` counts.
+    sample
+        Row of the table, (N_SAMPLE,), out; its ``A_CYCLE`` stays.
+    """
     for at in range(len(sample)):
         if at != A_CYCLE:
             sample[at] = 0
@@ -103,7 +165,19 @@ def sum_channels(channels: Any, ranks: int, now: int, scale: int, sample: Any) -
 
 @njit(cache=True)
 def sum_with_banks(channels: Any, ranks: int, now: int, sample: Any) -> None:
-    """The same of a kernel with PIM, whose banks may still be busy."""
+    """``sum_channels`` of a kernel with PIM, whose banks may still be busy.
+
+    Parameters
+    ----------
+    channels
+        Records of ``CHANNEL``, (channels,).
+    ranks
+        Of a channel.
+    now
+        Cycle at which the sample is taken.
+    sample
+        Row of the table, (N_SAMPLE,), out; its ``A_CYCLE`` stays.
+    """
     sum_channels(channels, ranks, now, 1, sample)
     for c in range(len(channels)):
         sample[A_COLUMNS_LEFT] += max(channels[c].columns_until - now, 0)

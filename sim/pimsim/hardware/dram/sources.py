@@ -177,6 +177,22 @@ def offer(ch: Any, p: Any, board: Any, cycle: int) -> bool:
     """Whether a request stands before the channel's queues; ``ch.offered`` is it then.
 
     Which one it is stays so until it is accepted.
+
+    Parameters
+    ----------
+    ch
+        Channel, a record of ``CHANNEL``; changed.
+    p
+        Parameters, a record of ``PARAMETERS``.
+    board
+        A record of ``BOARD``.
+    cycle
+        Now, cycles (ticks of ``channel-queues``) of the controller.
+
+    Returns
+    -------
+    bool
+        False while the queues are empty, or their requests are in the network or not due.
     """
     if ch.has_offer == 1:
         return True
@@ -199,7 +215,24 @@ def offer(ch: Any, p: Any, board: Any, cycle: int) -> bool:
 
 @njit(cache=True, inline="always")
 def next_offer(ch: Any, p: Any, board: Any, cycle: int) -> int:
-    """First cycle after ``cycle`` at which a request stands before the channel's queues."""
+    """First cycle after ``cycle`` at which a request stands before the channel's queues.
+
+    Parameters
+    ----------
+    ch
+        Channel, a record of ``CHANNEL``.
+    p
+        Parameters, a record of ``PARAMETERS``.
+    board
+        A record of ``BOARD``.
+    cycle
+        Of the controller; a tick of ``channel-queues``.
+
+    Returns
+    -------
+    int
+        ``INFINITY`` where nothing waits and nothing is on its way.
+    """
     if ch.has_offer == 1 or ch.passed_len > 0:
         return cycle + 1
     soonest = _first_arrival(ch, p, board)

@@ -48,8 +48,20 @@ _NOBODY = _holders([_zeros(np.dtype([("none", np.int64)]), 1)], 0)
 
 
 def lend(dtype: np.dtype[np.void], count: int) -> tuple[Records, bool]:
-    """``count`` records that nobody else has, and whether somebody had them before: then they hold
-    what he left; new ones are zero."""
+    """Records that nobody else has; new ones are zero, those that somebody had hold what he left.
+
+    Parameters
+    ----------
+    dtype
+        Structured; arrays are kept by it.
+    count
+        Records.
+
+    Returns
+    -------
+    (Records, bool)
+        (count,), and whether somebody had them before.
+    """
     with _lock:
         arrays = _kept.setdefault(dtype, [])
         idle = [at for at in range(len(arrays)) if _holders(arrays, at) <= _NOBODY]
@@ -65,7 +77,15 @@ def lend(dtype: np.dtype[np.void], count: int) -> tuple[Records, bool]:
 
 
 def clear(records: Records, places: Mapping[str, int]) -> None:
-    """Zero all fields; of those in ``places`` only so many entries along their first axis."""
+    """Zero all fields; of those in ``places`` only so many entries along their first axis.
+
+    Parameters
+    ----------
+    records
+        (records,); changed.
+    places
+        Entries of a field that are in use; fields that are not named are zeroed whole.
+    """
     for name in records.dtype.names or ():
         if name in places:
             records[name][:, : places[name]] = 0

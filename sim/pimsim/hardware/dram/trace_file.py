@@ -97,12 +97,27 @@ _FORMS = (
 def read_trace(
     source: Path | TextIO, capacity_bytes: int, mapping: AddressMap | None = None
 ) -> DramTrace:
-    """Read the trace in ``source``, a file or standard input as a text stream.
+    """Read a DRAM trace, in one of four forms (``_FORMS``).
 
-    Address vectors become addresses under ``mapping``; without one they are refused. Raises
-    ``InputError`` with file and line for a malformed line, an address at or above
-    ``capacity_bytes``, a cycle above ``MAX_CYCLE``; and for a file that cannot be read or holds
-    no request.
+    Parameters
+    ----------
+    source
+        A file, or standard input as a text stream.
+    capacity_bytes
+        Of the memory; addresses are below it.
+    mapping
+        Under which address vectors become addresses; None: they are refused.
+
+    Returns
+    -------
+    DramTrace
+        At least one request, in the order of the file.
+
+    Raises
+    ------
+    InputError
+        Names file and line of a malformed line, an address at or above ``capacity_bytes``, a cycle
+        above ``MAX_CYCLE``; or says that the file cannot be read or holds no request.
     """
     if not isinstance(source, Path):
         return _read(source, "<stdin>", capacity_bytes, mapping)

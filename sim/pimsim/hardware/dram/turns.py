@@ -22,10 +22,24 @@ _ACT, _PRE = int(Command.ACT), int(Command.PRE)
 
 @njit(cache=True)
 def hand_over(channels: Any, parameters: Any, boards: Any, start: int) -> int:
-    """Close all rows from cycle ``start`` on; the first cycle at which every bank of every channel
-    may be opened.
+    """Close all rows. Nothing was issued at or after ``start``; PREs go one a cycle, bank after
+    bank.
 
-    Nothing was issued at or after ``start``. PREs go one a cycle, bank after bank.
+    Parameters
+    ----------
+    channels
+        Records of ``CHANNEL``, (channels,); changed.
+    parameters
+        Record of ``PARAMETERS``, (1,).
+    boards
+        Record of ``BOARD``, (1,); changed.
+    start
+        Cycle of the first PRE.
+
+    Returns
+    -------
+    int
+        First cycle at which every bank of every channel may be opened.
     """
     p, board = parameters[0], boards[0]
     ready = start
@@ -48,9 +62,18 @@ def hand_over(channels: Any, parameters: Any, boards: Any, start: int) -> int:
 
 @njit(cache=True)
 def end_turn(channels: Any, parameters: Any, begin: int, end: int, refreshed: Any) -> None:
-    """The channels were another controller's from cycle ``begin`` to ``end``, rows open in them.
+    """The channels were another controller's, rows open in them.
 
-    ``refreshed``: by channel, refreshes of one rank (or bank) that it has done.
+    Parameters
+    ----------
+    channels
+        Records of ``CHANNEL``, (channels,); changed.
+    parameters
+        Record of ``PARAMETERS``, (1,).
+    begin, end
+        Cycles of the turn; no command goes before ``end``.
+    refreshed
+        By channel, refreshes of one rank (or bank) that it has done, (channels,).
     """
     p = parameters[0]
     for c in range(len(channels)):

@@ -38,6 +38,11 @@ ACT, PRE = C_COMMANDS + int(Command.ACT), C_COMMANDS + int(Command.PRE)
 def charged_counters(system: Any) -> Ints:
     """Counters of each channel of ``system``, its waiting writes as if they had been issued.
 
+    Parameters
+    ----------
+    system
+        A ``MemorySystem``, with either controller.
+
     Returns
     -------
     Ints
@@ -70,6 +75,16 @@ def posted_writes(system: Any) -> int:
     Those that have no command yet, and those whose data is still to come, rounded up. Reads that
     are under way count with the latter, and a burst more for each further bus of a channel, whose
     time the kernel adds up.
+
+    Parameters
+    ----------
+    system
+        A ``MemorySystem``, with either controller.
+
+    Returns
+    -------
+    int
+        Of ``organization.burst_bytes`` each.
     """
     channels, memory = system.channels, system.memory
     buses = data_buses(memory) // len(channels)

@@ -80,7 +80,26 @@ def _settle(
 
 @njit(cache=True)
 def group_bound(channels: Any, board: Any, now: int, ticket: int, each: int) -> int:
-    """A cycle before which the group cannot be complete; exact once nothing is left."""
+    """A cycle before which the group cannot be complete; exact once nothing is left.
+
+    Parameters
+    ----------
+    channels
+        Records of ``CHANNEL``, (channels,).
+    board
+        A record of ``BOARD``.
+    now
+        Cycle at which all channels stand.
+    ticket
+        First of the group's, one a channel.
+    each
+        Eight times the least cycles from one completion to the next on a channel.
+
+    Returns
+    -------
+    int
+        Cycle.
+    """
     bound = 0
     for c in range(len(channels)):
         left = board.ticket[ticket + c, 0]
@@ -108,10 +127,49 @@ def advance_channels(
     pim_group: int, first_mark: int, info: Any, finish: Any, after: Any, unit_free: Any,
     spread: bool, lookahead: int, overlap: bool, released: int, samples: Any, sampling: Any,
 ) -> tuple[int, int]:  # fmt: skip
-    """Simulate until a group is complete or ``until``; ``(cycle, index of the group or -1)``.
+    """Simulate until a group is complete or ``until``.
 
-    ``groups``: (groups, 2) ticket and eight times the least cycles of each completion.
-    ``released``: a window's most cycles while requests wait for the data of others.
+    Parameters
+    ----------
+    channels
+        Records of ``CHANNEL``, (channels,); changed.
+    parameters
+        Record of ``PARAMETERS``, (1,).
+    boards
+        Record of ``BOARD``, (1,); changed.
+    now, until
+        Cycles of tCK: where all channels stand, and where they stop at the latest.
+    groups
+        (groups, 2): first ticket of each, one a channel, and eight times the least cycles from one
+        completion to the next on a channel.
+    pim_group
+        Row of the PIM operation, -1 where none runs.
+    first_mark
+        Ticket of its first (request, head).
+    info
+        (marks, 3): cycles of the vector work behind each result (below 0: none), bursts that it
+        writes, its channel.
+    finish
+        (marks,), out: cycle at which each mark's vector work ends.
+    after
+        (N_AFTER,), changed: how far vector work has come.
+    unit_free
+        Cycle from which each vector unit is free, (units,); changed. None: they never queue.
+    spread
+        Results are written over all channels, not to their own.
+    lookahead
+        Least cycles from a PIM command to the first write that it brings.
+    overlap
+        Vector work starts with a result as soon as it is there, not when all PIM work is done.
+    released
+        A window's most cycles while requests wait for the data of others.
+    samples, sampling
+        Table and state of ``make_samples``; changed.
+
+    Returns
+    -------
+    (int, int)
+        Cycle that is reached, and row of the group that is complete, -1: none.
     """
     p, board = parameters[0], boards[0]
     while True:
