@@ -60,8 +60,23 @@ _SWITCHES = ("OPT", "BOUNDSCHECK", "DEBUGINFO_DEFAULT", "LOOP_VECTORIZE", "SLP_V
 def njit(cache: bool = False, **options: Any) -> Callable[[Function], Function]:
     """Compile a function as ``numba.njit`` does; with ``cache``, keep the code by content.
 
-    Raises ``InputError`` where numba's compiler is switched off: kernels read numpy records by
-    the names of their fields, which plain Python cannot.
+    Parameters
+    ----------
+    cache
+        Whether to keep compiled code on disk.
+    **options
+        Of ``numba.njit``.
+
+    Returns
+    -------
+    Callable
+        A decorator.
+
+    Raises
+    ------
+    InputError
+        Where numba's compiler is switched off: kernels read numpy records by the names of their
+        fields, which plain Python cannot.
     """
     if _SETTINGS.DISABLE_JIT:
         raise InputError("NUMBA_DISABLE_JIT is set; pimsim's kernels need the compiler, unset it")
@@ -342,7 +357,15 @@ def _prune_once(folder: Path) -> None:
 
 
 def prune(folder: Path, now_s: float) -> None:
-    """Remove what nobody has used for ``KEPT_DAYS``, and the oldest beyond ``KEPT_BYTES``."""
+    """Remove what nobody has used for ``KEPT_DAYS``, and the oldest beyond ``KEPT_BYTES``.
+
+    Parameters
+    ----------
+    folder
+        Of kept code.
+    now_s
+        Seconds since the epoch.
+    """
     files = []
     for path in folder.iterdir():
         with suppress(OSError):  # another process may have removed it

@@ -13,7 +13,12 @@ __all__ = ["take_earliest"]
 def take_earliest(free: Any, until: Any) -> None:
     """Let the one that is free first, ``free[0]``, be busy until ``until``, no earlier than that.
 
-    ``free`` is a binary heap of the times at which each is free, as zeros are.
+    Parameters
+    ----------
+    free
+        (takers,): a binary heap of the times at which each is free, as zeros are; written.
+    until
+        Time, of the unit of ``free``.
     """
     count = len(free)
     at = 0

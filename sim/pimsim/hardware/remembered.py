@@ -62,7 +62,20 @@ class Remembered(Generic[V]):
 def remembered(
     most_bytes: int, size: Callable[[Any], int]
 ) -> Callable[[Callable[P, V]], Callable[P, V]]:
-    """As ``functools.lru_cache``, up to ``most_bytes`` of all that ``size`` says."""
+    """As ``functools.lru_cache``, up to ``most_bytes`` of all that ``size`` says.
+
+    Parameters
+    ----------
+    most_bytes
+        Of all that is kept.
+    size
+        Bytes of one result.
+
+    Returns
+    -------
+    Callable
+        A decorator; arguments must be hashable.
+    """
 
     def decorate(function: Callable[P, V]) -> Callable[P, V]:
         known: Remembered[V] = Remembered(most_bytes, size)

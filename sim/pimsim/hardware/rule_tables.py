@@ -41,8 +41,22 @@ def named_rules(
 ) -> Iterator[NamedRule]:
     """``rules`` with commands as numbers and delays evaluated.
 
-    Raises ``InputError`` on a command or timing that there is not, which a config that was loaded
-    with its memory has been checked for.
+    Parameters
+    ----------
+    rules
+        Of a memory or a PIM design.
+    key
+        What messages call the list.
+    commands
+        Number of each command, by name.
+    timings
+        Cycles of each timing, by name.
+
+    Raises
+    ------
+    InputError
+        On a command or timing that there is not, which a config that was loaded with its memory has
+        been checked for.
     """
 
     def number(name: str, where: str) -> int:

@@ -80,7 +80,17 @@ def list_scheduled(starts: Ints, each: int, vectors: int) -> Ints:
 
 def lane_share(lane: int, lanes: int, units: int) -> dict[int, Fraction]:
     """What one of ``lanes`` that share ``units`` evenly has of each: its own whole units, and parts
-    of those at its edges; by number of the unit."""
+    of those at its edges; by number of the unit.
+
+    Parameters
+    ----------
+    lane
+        Number of it, from 0.
+    lanes
+        That share the units.
+    units
+        Of the device.
+    """
     first, end = Fraction(lane * units, lanes), Fraction((lane + 1) * units, lanes)
     return {
         unit: min(end, Fraction(unit + 1)) - max(first, Fraction(unit))

@@ -70,12 +70,26 @@ class BlockKv:
 
 
 def visible_tokens(context: int, window: int | None) -> int:
-    """Tokens that attention reads of a request with ``context`` tokens."""
+    """Tokens that attention reads of a request with ``context`` tokens.
+
+    Parameters
+    ----------
+    context
+        Tokens.
+    window
+        Last tokens that are seen; None: all.
+    """
     return context if window is None else min(context, window)
 
 
 def row_bursts(memory: MemoryConfig) -> int:
-    """Bursts of one row of every bank of every channel."""
+    """Bursts of one row of every bank of every channel.
+
+    Parameters
+    ----------
+    memory
+        Of the device.
+    """
     org = memory.organization
     return org.channels * org.ranks * org.banks * org.columns
 
@@ -182,14 +196,38 @@ def plan_addresses(
     outside: Sequence[Mapping[str, WeightRegion]] = (), requests: Sequence[Hashable] | None = None,
     new_tokens: Sequence[int] | None = None,
 ) -> AddressPlan:  # fmt: skip
-    """Lay everything out. Raises ``LayoutError`` where a channel has too few rows.
+    """Lay everything out.
 
-    ``weights`` and ``kv``: by simulated block. ``contexts`` and ``channels``: by request of the
-    batch; ``requests``: what the cache is to know them as, else numbers from 0 on; ``new_tokens``:
-    most of each in a step, else 1.
-    ``operand_rows``: rows that GWRITE's sources take. ``outside``: weights beside the blocks, by
-    work; each is of another device, so that all begin at the same place. Every block has its own
-    KV rows; those of equal blocks are laid out once, all are counted.
+    Every block has its own KV rows; those of equal blocks are laid out once, all are counted.
+
+    Parameters
+    ----------
+    memory
+        Of the device.
+    weights
+        Regions by operator, of each simulated block.
+    activation_bytes
+        Most that a step has in memory.
+    kv
+        How each simulated block keeps its cache.
+    contexts
+        Tokens of each request of the batch.
+    channels
+        Channel of each request, for PIM's layout.
+    operand_rows
+        That GWRITE's sources take.
+    outside
+        Weights beside the blocks, by work; each is of another device, so that all begin at the same
+        place.
+    requests
+        What the cache is to know each as; None: numbers from 0 on.
+    new_tokens
+        Most of each request in a step; None: 1.
+
+    Raises
+    ------
+    LayoutError
+        Where a channel has too few rows.
     """
     org = memory.organization
     stripe = row_bursts(memory)

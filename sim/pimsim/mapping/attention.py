@@ -129,6 +129,21 @@ def score_work(
 
     Where a key takes several rows, a vector unit adds the partial scores first.
     Operands come from rows in turn, from ``operand_row`` on.
+
+    Parameters
+    ----------
+    batch
+        Requests, with where their caches lie.
+    operand_row
+        First of the rows that queries are read from.
+    memory
+        Of the device.
+    pim
+        The units in it.
+    vector
+        Units that make the softmax.
+    element_bytes
+        Of keys, queries and scores.
     """
     shape, contexts = batch.shape, batch.contexts
     parts: list[list[Placement]] = []
@@ -160,6 +175,21 @@ def value_work(
 
     A context longer than a row gives several partial results that a vector unit adds; results
     stay in the scratchpad, or go where ``pim.result_writes`` has them go.
+
+    Parameters
+    ----------
+    batch
+        Requests, with where their caches lie.
+    operand_row
+        First of the rows that weights are read from.
+    memory
+        Of the device.
+    pim
+        The units in it.
+    vector
+        Units that add partial results.
+    element_bytes
+        Of values and results.
     """
     shape = batch.shape
     placed: list[list[Placement]] = []

@@ -39,8 +39,18 @@ def split_attention(
 ) -> AttentionSplit:
     """Where the entries of ``step`` that ``operator`` works on attend.
 
-    ``on_pim``: the cache lies in PIM's layout. ``pim_tokens``: most new tokens of a request that
-    attends there. ``made``: its keys are not those of the cache (``keys_are_made``).
+    Parameters
+    ----------
+    step
+        Of the device.
+    operator
+        Scores or values.
+    on_pim
+        The cache lies in PIM's layout.
+    pim_tokens
+        Most new tokens of a request that attends there.
+    made
+        Keys are not those of the cache (``keys_are_made``).
     """
     entries = operator.entries or tuple(range(len(step.entries)))
     fed = step.new_tokens
@@ -56,7 +66,15 @@ def split_attention(
 
 def keys_are_made(block: Block, score: Operator) -> bool:
     """Whether a product lies between the cache and the keys that ``score`` reads (MLA of prompts):
-    then these are activations."""
+    then these are activations.
+
+    Parameters
+    ----------
+    block
+        With a cache.
+    score
+        The block's scores.
+    """
     above = ancestors(block.operators)
     appends = {o.name for o in block.operators if o.kind is OperatorKind.KV_APPEND}
     return any(
@@ -68,34 +86,93 @@ def keys_are_made(block: Block, score: Operator) -> bool:
 def share_of(
     entries: Sequence[int], among: Sequence[int], step: Step, window: int | None
 ) -> Fraction:
-    """Of the pairs of a token and a key of the entries ``among``, those of ``entries``."""
+    """Of the pairs of a token and a key of the entries ``among``, those of ``entries``.
+
+    Parameters
+    ----------
+    entries
+        Numbers of entries of the step.
+    among
+        Numbers too, those of ``entries`` among them.
+    step
+        Of the device.
+    window
+        Last tokens that are seen; None: all.
+
+    Returns
+    -------
+    Fraction
+        0 to 1.
+    """
     pairs = step.pairs(window)
     return Fraction(sum(pairs[at] for at in entries), sum(pairs[at] for at in among))
 
 
 def key_bytes(operator: Operator, step: Step) -> Fraction:
-    """Bytes that ``operator`` reads of the cache for one key, all of its heads."""
+    """Bytes that ``operator`` reads of the cache for one key, all of its heads.
+
+    Parameters
+    ----------
+    operator
+        Scores or values.
+    step
+        Whose keys it reads.
+    """
     keys = step.keys(operator.window or None)
     seen = sum(keys[at] for at in operator.entries or range(len(keys)))
     return Fraction(operator.kv_read_bytes, seen)
 
 
 def linear_layout(score: Operator, value: Operator, step: Step, burst_bytes: int) -> LinearLayout:
-    """How a cache that the NPU reads keeps what ``score`` and ``value`` read of it in ``step``."""
+    """How a cache that the NPU reads keeps what ``score`` and ``value`` read of it in ``step``.
+
+    Parameters
+    ----------
+    score
+        The block's scores.
+    value
+        Its values.
+    step
+        Whose keys they read.
+    burst_bytes
+        Of the memory.
+    """
     heads = score.kv_heads
     key, own = (ceil(key_bytes(each, step) / heads) for each in (score, value))
     return LinearLayout(heads, key, own, burst_bytes)
 
 
 def bytes_in_banks(operator: Operator, step: Step, split: AttentionSplit) -> int:
-    """Bytes of the cache that are read in the banks: for each new token what it sees."""
+    """Bytes of the cache that are read in the banks: for each new token what it sees.
+
+    Parameters
+    ----------
+    operator
+        Scores or values.
+    step
+        Of the device.
+    split
+        Its entries ``pim`` count.
+    """
     pairs = step.pairs(operator.window or None)
     return ceil(sum(pairs[at] for at in split.pim) * key_bytes(operator, step))
 
 
 def bytes_over_bus(operator: Operator, step: Step, split: AttentionSplit, made: bool) -> int:
     """Bytes of the cache that the NPU cannot do without: all that is seen, but for keys and values
-    of the step itself that attention in tiles may find on chip."""
+    of the step itself that attention in tiles may find on chip.
+
+    Parameters
+    ----------
+    operator
+        Scores or values.
+    step
+        Of the device.
+    split
+        Its entries ``single`` and ``tiled`` count.
+    made
+        Keys are not those of the cache (``keys_are_made``).
+    """
     window = operator.window or None
     keys = sum(step.entries[at].keys(window) for at in split.single)
     if not made:

@@ -76,7 +76,13 @@ class ExpertPlacement:
 
 
 def expert_levels(block: Block) -> tuple[ExpertLevel, ...]:
-    """The levels of a block's experts, in order; none where it has no experts."""
+    """The levels of a block's experts, in order; none where it has no experts.
+
+    Parameters
+    ----------
+    block
+        Of a model.
+    """
     depth: dict[str, int] = {}
     needs = ancestors(block.operators)
     by_name = {operator.name: operator for operator in block.operators}
@@ -100,13 +106,29 @@ def stored_element_bytes(operator: Operator) -> int:
     """Bytes of a weight as it lies in the banks: whole ones, as PIM's multipliers take them.
 
     Block formats below a byte (MXFP4) are widened when they are laid out.
+
+    Parameters
+    ----------
+    operator
+        Products of experts.
+
+    Returns
+    -------
+    int
+        1, 2 or 4.
     """
     exact = operator.weight_bytes / (len(operator.experts) * operator.n * operator.k)
     return next((width for width in (1, 2) if exact < width + 0.5), 4)
 
 
 def expert_bytes(operator: Operator) -> tuple[int, int]:
-    """Bytes of one expert's matrix, and of what stands beside it (biases)."""
+    """Bytes of one expert's matrix, and of what stands beside it (biases).
+
+    Parameters
+    ----------
+    operator
+        Products of experts.
+    """
     each = operator.weight_bytes // len(operator.experts)
     matrix = min(each, operator.n * operator.k * stored_element_bytes(operator))
     return matrix, each - matrix
@@ -134,7 +156,15 @@ class ExpertEnergies:
 def together(npu: int, pim: int, stream_share: tuple[int, int] | None) -> int:
     """Time until both are done: ``npu`` of the NPU's products, ``pim`` of PIM's.
 
-    ``stream_share``: what PIM leaves of the NPU's rate while both work; None: they take turns.
+    Parameters
+    ----------
+    npu
+        Time of the NPU's products.
+    pim
+        Time of PIM's, in the same unit.
+    stream_share
+        Parts that PIM leaves of the NPU's rate while both work, and parts in all; None: they take
+        turns.
     """
     if stream_share is None:
         return npu + pim
@@ -149,10 +179,26 @@ def place_by_tokens(
 ) -> ExpertPlacement:  # fmt: skip
     """Experts with few tokens on PIM, the others on the NPU.
 
-    ``npu_cost`` and ``pim_cost``: time of one expert with so many tokens; ``npu_else`` and
-    ``pim_else``: what the units do beside. ``stream_share``: what PIM leaves of the NPU's rate
-    while both work; None: they take turns. The threshold is the one with the least time of all of
-    it, or what ``energies`` asks for in its place, of equal ones the smallest.
+    The threshold is the one with the least time of all of it, or what ``energies`` asks for in its
+    place, of equal ones the smallest.
+
+    Parameters
+    ----------
+    tokens
+        By expert.
+    npu_cost
+        Time on the NPU of one expert with so many tokens.
+    pim_cost
+        The same on PIM, in the same unit.
+    npu_else
+        What the NPU does beside.
+    pim_else
+        What PIM does beside.
+    stream_share
+        Parts that PIM leaves of the NPU's rate while both work, and parts in all; None: they take
+        turns.
+    energies
+        What is least in place of time; None: time.
     """
 
     def cost(npu: int, pim: int, spent_j: float) -> float:
@@ -181,7 +227,23 @@ def input_scatters(
     shape: GemvShape, vectors: int, operand_row: int, memory: MemoryConfig, pim: PimConfig,
     element_bytes: int,
 ) -> list[Scatter]:  # fmt: skip
-    """Bursts that bring ``vectors`` vectors to the channels that multiply them."""
+    """Bursts that bring ``vectors`` vectors to the channels that multiply them.
+
+    Parameters
+    ----------
+    shape
+        Of the matrix in the banks.
+    vectors
+        That are multiplied.
+    operand_row
+        First of the rows that vectors are read from, in turn.
+    memory
+        Of the device.
+    pim
+        Its ``operand_rows`` are used.
+    element_bytes
+        Of a vector.
+    """
     org = memory.organization
     rows = pim.operand_rows
     found = []
@@ -197,7 +259,17 @@ def input_scatters(
 
 
 def input_bursts(shape: GemvShape, memory: MemoryConfig, element_bytes: int) -> int:
-    """Bursts over all channels that one vector takes."""
+    """Bursts over all channels that one vector takes.
+
+    Parameters
+    ----------
+    shape
+        Of the matrix in the banks.
+    memory
+        Of the device.
+    element_bytes
+        Of the vector.
+    """
     org = memory.organization
     return sum(
         min(-(-shape.chunk_elements(chunk) * element_bytes // org.burst_bytes), org.columns)
@@ -213,9 +285,28 @@ def expert_tasks(
 ) -> list[PimTask]:  # fmt: skip
     """One level of all experts on PIM.
 
-    ``shapes`` and ``rows``: by operator, its matrices in the banks and the first row of each
-    expert's.
-    ``following``: the level that multiplies the results; they are written to its channels.
+    Parameters
+    ----------
+    level
+        Products, and the vector work behind them.
+    following
+        The level that multiplies the results, which are written to its channels; None: none.
+    placement
+        Which experts PIM has, and with how many tokens.
+    shapes
+        By operator, its matrices in the banks.
+    rows
+        By operator and expert, the first row of its matrix.
+    operand_row
+        First of the rows that vectors are read from.
+    layer
+        Of the block.
+    memory
+        Of the device.
+    pim
+        The units in it.
+    vector
+        Units that add partial sums and do the vector work.
     """
     tasks: list[PimTask] = []
     for experts in _batches(level, placement, shapes, memory.organization.channels, pim):

@@ -121,8 +121,19 @@ def flash_task(
 ) -> NpuTask:
     """Scores, softmax and values of ``entries`` as one task.
 
-    ``reads``: by entry, where its keys and values come from. Raises ``InputError`` where not even
-    one token's queries fit the scratchpad.
+    Parameters
+    ----------
+    attention
+        Scores and values of a block, and the device.
+    entries
+        Of the step, those that attend so.
+    reads
+        By entry, where its keys and values come from.
+
+    Raises
+    ------
+    InputError
+        Where not even one token's queries fit the scratchpad.
     """
     score, value = attention.score, attention.value
     npu = attention.npu

@@ -29,7 +29,18 @@ class FrontEnd:
 
 
 def front_end(pim: PimConfig) -> FrontEnd:
-    """The one that ``pim.front_end`` asks for."""
+    """The one that ``pim.front_end`` asks for.
+
+    Parameters
+    ----------
+    pim
+        Of the memory.
+
+    Raises
+    ------
+    InputError
+        With the near miss where there is no such front end.
+    """
     return _made(pim.front_end)
 
 

@@ -19,7 +19,15 @@ __all__ = ["bytes_per_kcycle", "core_network", "gemm_steps", "tile_product"]
 
 def bytes_per_kcycle(npu: NpuConfig, memory: MemoryConfig) -> int:
     """Bytes that the memory moves in 1000 NPU cycles at its full rate: a burst in each slot of
-    every data bus, or one request a network cycle at every channel, whichever is less."""
+    every data bus, or one request a network cycle at every channel, whichever is less.
+
+    Parameters
+    ----------
+    npu
+        Its clock, and its network where it has one.
+    memory
+        Its buses.
+    """
     bursts_per_ps = data_buses(memory) / burst_slot_ps(memory)
     if npu.network is not None:
         of_ports = memory.organization.channels * Fraction(npu.network.frequency, 10**12)
@@ -29,7 +37,18 @@ def bytes_per_kcycle(npu: NpuConfig, memory: MemoryConfig) -> int:
 
 
 def core_network(npu: NpuConfig) -> Network:
-    """What the memory must know of the cores."""
+    """What the memory must know of the cores.
+
+    Parameters
+    ----------
+    npu
+        Its cores, and its network where it has one.
+
+    Returns
+    -------
+    Network
+        Times in picoseconds.
+    """
     if npu.network is None:
         return Network(sources=npu.cores)
     network = npu.network
@@ -50,7 +69,28 @@ def tile_product(
     explain: bool = False,
     activations_move: bool = True,
 ) -> CoreTiling:
-    """The cut of C[m, n] = A[m, k] B[k, n] that ``npu.tiling`` picks, and why."""
+    """The cut of C[m, n] = A[m, k] B[k, n] that ``npu.tiling`` picks, and why.
+
+    Parameters
+    ----------
+    m, n, k
+        Of the product.
+    element_bytes
+        Of an element.
+    npu
+        Its ``tiling``, cores, arrays and scratchpad.
+    memory
+        Its rate.
+    explain
+        Judge the other cuts too where the policy does not ask for them.
+    activations_move
+        Inputs and outputs cross the memory's bus; else weights alone do.
+
+    Raises
+    ------
+    InputError
+        Where no tile fits, or the product takes too many.
+    """
     rate = bytes_per_kcycle(npu, memory)
     return tile_for_cores(m, n, k, element_bytes, npu, rate, explain, activations_move)
 
@@ -66,9 +106,30 @@ def gemm_steps(
 ) -> tuple[GemmStep, ...]:
     """Steps of all cores, a core's in order.
 
-    ``weight_bytes``: of the parameters as they are stored; None: elements alone. Those of a
-    narrower format move in proportion and are widened on chip; what is more than the elements
-    (biases) is loaded with the first tile. Raises ``InputError`` for a narrower format in rows.
+    Weights of a narrower format move in proportion and are widened on chip; what is more than the
+    elements (biases) is loaded with the first tile.
+
+    Parameters
+    ----------
+    dims
+        (m, n, k) of C[m, n] = A[m, k] B[k, n].
+    tiling
+        Tiles of each core.
+    places
+        Where the operands lie.
+    element_bytes
+        Of what the arrays multiply.
+    npu
+        Its ``operand_layout`` and arrays.
+    memory
+        Its bursts.
+    weight_bytes
+        Of the parameters as they are stored; None: elements alone.
+
+    Raises
+    ------
+    InputError
+        For a narrower format in rows.
     """
     elements = dims[1] * dims[2] * element_bytes
     stored = elements if weight_bytes is None else weight_bytes

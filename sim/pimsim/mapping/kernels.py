@@ -137,7 +137,23 @@ def decode_step(
     kind.
 
     Contexts longer than the model's ``max_context`` are taken: they are a matter of quality, not of
-    time. Raises ``InputError`` for degrees that do not divide the model.
+    time.
+
+    Parameters
+    ----------
+    model
+        Card or trace.
+    batch
+        Requests.
+    context
+        Tokens of each.
+    devices
+        That share each block.
+
+    Raises
+    ------
+    InputError
+        For degrees that do not divide the model, or nothing to do.
     """
     if batch < 1 or context < 1:
         raise InputError(f"batch {batch} and context {context}; both must be at least 1")
@@ -148,7 +164,22 @@ def decode_step(
 
 
 def forward_pass(model: ModelCard | OperatorTrace, step: Step, devices: int) -> ForwardPass:
-    """``step`` on one of ``devices``, one block of each kind; see ``decode_step``."""
+    """``step`` on one of ``devices``, one block of each kind; see ``decode_step``.
+
+    Parameters
+    ----------
+    model
+        Card or trace.
+    step
+        What each request is asked.
+    devices
+        That share each block.
+
+    Raises
+    ------
+    InputError
+        For degrees that do not divide the model.
+    """
     if isinstance(model, ModelCard):
         parallelism(model, devices, 1)
         model = card_trace(model)
@@ -173,8 +204,20 @@ class ExpertShape:
 
 
 def block_kernels(step: ForwardPass, *, fused_gate: bool) -> tuple[BlockKernels, ...]:
-    """The kernels of each kind of block of a step; ``fused_gate`` makes gate and up projections one
-    product. Raises ``InputError`` for blocks with operators that have no kernel here."""
+    """The kernels of each kind of block of a step.
+
+    Parameters
+    ----------
+    step
+        On one device.
+    fused_gate
+        Gate and up projections are one product.
+
+    Raises
+    ------
+    InputError
+        For blocks with operators that have no kernel here.
+    """
     blocks = {block.kind: block for block in step.blocks}
     return tuple(
         kernels_of(step, blocks[kind], count, fused_gate=fused_gate)
@@ -184,7 +227,22 @@ def block_kernels(step: ForwardPass, *, fused_gate: bool) -> tuple[BlockKernels,
 
 def output_layer(trace: OperatorTrace, step: Step, devices: int) -> tuple[tuple[str, Product], ...]:
     """Products behind the blocks on one of ``devices``, with a row for each that logits are wanted
-    of; none where there are none."""
+    of; none where there are none.
+
+    Parameters
+    ----------
+    trace
+        Of the model.
+    step
+        What each request is asked.
+    devices
+        That share the product.
+
+    Returns
+    -------
+    tuple
+        (name, product) of each.
+    """
     return tuple(
         (
             each.name,
@@ -218,8 +276,23 @@ def kernels_of(
 ) -> BlockKernels:  # fmt: skip
     """The kernels of one block of a step.
 
-    ``count``: blocks of its kind; ``shape``: of its mixture of experts, where it has one. Raises
-    ``InputError`` for operators that have no kernel here.
+    Parameters
+    ----------
+    step
+        On one device.
+    block
+        One of its blocks.
+    count
+        Blocks of its kind.
+    fused_gate
+        Gate and up projections are one product.
+    shape
+        Of its mixture of experts, where it has one.
+
+    Raises
+    ------
+    InputError
+        For operators that have no kernel here.
     """
     _check(step, block)
     products = [each for each in block.operators if each.kind in _PRODUCTS]
@@ -328,7 +401,15 @@ def _check(step: ForwardPass, block: Block) -> None:
 
 
 def per_element(size_bytes: int, elements: int) -> int | Fraction:
-    """Bytes of one of ``elements``. Exact: times the elements it is whole bytes again."""
+    """Bytes of one of ``elements``. Exact: times the elements it is whole bytes again.
+
+    Parameters
+    ----------
+    size_bytes
+        Of all of them.
+    elements
+        1 or more.
+    """
     found = Fraction(size_bytes, elements)
     return found.numerator if found.denominator == 1 else found
 
@@ -409,7 +490,12 @@ def _attention(step: ForwardPass, block: Block) -> AttentionKernels:
 def flash_parts(entries: Sequence[StepEntry], window: int | None) -> tuple[FlashPart, ...]:
     """Entries that are asked the same as one part each, in the order of their first.
 
-    ``window``: a token sees so many last ones, itself among them; None: all before it.
+    Parameters
+    ----------
+    entries
+        Of a step.
+    window
+        Last tokens that one sees, itself among them; None: all before it.
     """
     alike = Counter((each.new_tokens, each.context, each.mask) for each in entries)
     shapes = {(each.new_tokens, each.context, each.mask): each for each in entries}

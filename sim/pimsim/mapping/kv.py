@@ -66,7 +66,23 @@ def key_scatters(
     shape: AttentionShape, rows: KvRows, channel: int, position: int, memory: MemoryConfig,
     element_bytes: int,
 ) -> list[Scatter]:  # fmt: skip
-    """Bursts of the key at ``position`` of a cache, piece by piece."""
+    """Bursts of the key at ``position`` of a cache, piece by piece.
+
+    Parameters
+    ----------
+    shape
+        Of attention on a channel.
+    rows
+        Where the cache lies.
+    channel
+        Of the request.
+    position
+        Of the token in the cache.
+    memory
+        Of the device.
+    element_bytes
+        Of a key.
+    """
     per_burst = memory.organization.burst_bytes // element_bytes
     tile, bank = divmod(position, shape.banks)
     sections, found = shape.kv_sections, []
@@ -91,8 +107,26 @@ def value_scatters(
     element_bytes: int, ring: int | None = None,
 ) -> list[Scatter]:  # fmt: skip
     """Bursts of the last burst's worth of values up to ``position``, a run of banks for each tile
-    of each head; none while a burst is not full. The end of a ``ring`` of so many tokens may not
-    fill one: the ring goes on at its start, so that they are written as they are."""
+    of each head; none while a burst is not full. The end of a ring may not fill one: it goes on at
+    its start, so that they are written as they are.
+
+    Parameters
+    ----------
+    shape
+        Of attention on a channel.
+    rows
+        Where the cache lies.
+    channel
+        Of the request.
+    position
+        Of the token in the cache.
+    memory
+        Of the device.
+    element_bytes
+        Of a value.
+    ring
+        Tokens that the cache keeps; None: all.
+    """
     per_burst = memory.organization.burst_bytes // element_bytes
     if (position + 1) % per_burst and position + 1 != ring:
         return []
@@ -117,14 +151,38 @@ def _fields(text: str, organization: OrganizationConfig) -> tuple[int, ...]:
 
 
 def channel_burst(memory: MemoryConfig, row: int, bank: int, column: int) -> int:
-    """Index, within its channel, of a burst of the stream map."""
+    """Index, within its channel, of a burst of the stream map.
+
+    Parameters
+    ----------
+    memory
+        Its ``stream_map``.
+    row
+        Of the bank.
+    bank
+        Of the channel, over all ranks and bank groups.
+    column
+        In bursts.
+    """
     return channel_bursts(memory, (row,), bank, column)[0]
 
 
 def channel_bursts(
     memory: MemoryConfig, rows: Iterable[int], bank: int, column: int
 ) -> list[int]:  # fmt: skip
-    """``channel_burst`` of several rows."""
+    """``channel_burst`` of several rows.
+
+    Parameters
+    ----------
+    memory
+        Its ``stream_map``.
+    rows
+        Of the bank.
+    bank
+        Of the channel, over all ranks and bank groups.
+    column
+        In bursts.
+    """
     org = memory.organization
     ro, ra, bg, ba, co, channel_bit, channel_width = _fields(memory.stream_map, org)
     group, member = divmod(bank, org.banks_per_group)

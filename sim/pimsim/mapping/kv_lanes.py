@@ -57,7 +57,14 @@ class KvLanes:
 def kv_lanes(kv: BlockKv, memory: MemoryConfig, element_bytes: int) -> Iterator[KvLanes]:
     """The lanes of one request in a block that keeps its cache so.
 
-    ``element_bytes``: of an element in PIM's layout.
+    Parameters
+    ----------
+    kv
+        How the block keeps its cache.
+    memory
+        Its bursts.
+    element_bytes
+        In PIM's layout.
     """
     burst_bytes = memory.organization.burst_bytes
     if kv.linear is not None:

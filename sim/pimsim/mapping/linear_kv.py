@@ -81,7 +81,15 @@ class BurstRuns:
 
 
 def stream_of(parts: Sequence[tuple[Ints, Ints]], write: bool = False) -> Rows | None:
-    """Placed runs as one transfer, in their order; None: there are none."""
+    """Placed runs as one transfer, in their order; None: there are none.
+
+    Parameters
+    ----------
+    parts
+        First bursts (runs,) and bursts of each run (runs,), of each part.
+    write
+        Whether they are written.
+    """
     if not any(len(first) for first, _ in parts):
         return None
     first, bursts = (np.concatenate([part[at] for part in parts]) for at in (0, 1))

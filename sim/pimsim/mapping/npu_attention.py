@@ -22,7 +22,21 @@ __all__ = ["ArrayCost", "SingleAttention", "npu_product", "npu_softmax"]
 def npu_softmax(
     operator: Operator, layer: int, contexts: Sequence[int], npu: NpuConfig, element_bytes: int
 ) -> NpuTask:
-    """Softmax of every head of every request over ``contexts`` scores each."""
+    """Softmax of every head of every request.
+
+    Parameters
+    ----------
+    operator
+        Softmax.
+    layer
+        Of the block.
+    contexts
+        Scores of each request's heads.
+    npu
+        Its vector units.
+    element_bytes
+        Of a score.
+    """
     unit = npu.vector
     heads = operator.rows // max(len(contexts), 1)
     total = sum(vector_cycles("softmax", c, unit) for c in contexts) * heads
@@ -40,10 +54,27 @@ def npu_product(
     operator: Operator, layer: int, contexts: Sequence[int], npu: NpuConfig, element_bytes: int,
     streams: Mapping[int, Rows], burst_bytes: int,
 ) -> NpuTask:  # fmt: skip
-    """Scores or values of all requests; ``streams`` read the cache, by core.
+    """Scores or values of all requests.
 
     Values that read what the scores have brought (MLA's latent) move nothing: a request's latent
     stays on chip from its scores to its values.
+
+    Parameters
+    ----------
+    operator
+        Scores or values.
+    layer
+        Of the block.
+    contexts
+        Tokens of each request.
+    npu
+        Its arrays and ``attention``.
+    element_bytes
+        Of what the arrays multiply.
+    streams
+        That read the cache, by core.
+    burst_bytes
+        Of the memory.
     """
     score = operator.kind is OperatorKind.ATTENTION_SCORE
     attention = _chosen(npu.attention)

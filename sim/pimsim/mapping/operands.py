@@ -66,6 +66,17 @@ _OURS = {"tiled": Operands, "row-major": RowMajorOperands}
 
 @cache
 def operands(layout: str) -> Operands:
-    """What ``npu.operand_layout`` asks for."""
+    """What ``npu.operand_layout`` asks for.
+
+    Parameters
+    ----------
+    layout
+        ``tiled``, ``row-major``, or the name of a module of that kind.
+
+    Raises
+    ------
+    InputError
+        With the near miss where there is none.
+    """
     made: type[Operands] = _OURS.get(layout) or load_module("operand_layout", layout).Operands
     return made()

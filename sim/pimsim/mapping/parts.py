@@ -24,7 +24,13 @@ class BlockParts:
 
 
 def block_parts(block: Block) -> BlockParts:
-    """The block cut at its attention; without attention all of it comes after."""
+    """The block cut at its attention; without attention all of it comes after.
+
+    Parameters
+    ----------
+    block
+        Of a model.
+    """
     above = ancestors(block.operators)
     scores = {o.name for o in block.operators if o.kind is OperatorKind.ATTENTION_SCORE}
     values = {o.name for o in block.operators if o.kind is OperatorKind.ATTENTION_VALUE}

@@ -38,6 +38,22 @@ def estimate_attention_cycles(
 
     NeuPIMs Algorithm 1: a GWRITE for each chunk, and for each row the precharges, the group
     activations under tFAW and the dot products; times from the memory's own timings.
+
+    Parameters
+    ----------
+    context
+        (requests,): tokens.
+    shape
+        Of attention on a channel.
+    memory
+        Of the device.
+    pim
+        The units in it.
+
+    Returns
+    -------
+    Ints
+        (requests,), cycles of the memory.
     """
     t = memory.timings
     names = {**t, **pim.timings}
@@ -60,7 +76,15 @@ def estimate_attention_cycles(
 
 
 def deal_longest_first(cost: Sequence[int], places: int) -> list[int]:
-    """The place of each piece of work: the longest first, to the place with the least so far."""
+    """The place of each piece of work: the longest first, to the place with the least so far.
+
+    Parameters
+    ----------
+    cost
+        Of each piece, in any unit.
+    places
+        How many there are.
+    """
     loads = [(0, place) for place in range(places)]  # a heap, as it is
     where = [0] * len(cost)
     for i in sorted(range(len(cost)), key=lambda i: (-cost[i], i)):
@@ -74,10 +98,29 @@ def assign_channels(
 ) -> list[int]:
     """The channel of each request.
 
-    ``trace``: as the request file says, round-robin where it says nothing. ``round-robin``: in
-    the order of the requests. ``least-loaded``: longest first, each to the channel of least
-    ``cost`` so far. Raises ``InputError`` on a channel that the memory does not have, whether it
-    is used or not.
+    ``trace``: as the request file says, round-robin where it says nothing. ``round-robin``: in the
+    order of the requests. ``least-loaded``: longest first, each to the channel of least ``cost`` so
+    far.
+
+    Parameters
+    ----------
+    requests
+        Of the batch.
+    channels
+        Of the memory.
+    policy
+        ``trace``, ``round-robin`` or ``least-loaded``.
+    cost
+        Estimated time of each request, in any unit.
+
+    Raises
+    ------
+    InputError
+        On a channel that the memory does not have, whether it is used or not.
+
+    References
+    ----------
+    NeuPIMs, ASPLOS 2024, sections 6.3 to 6.5.
     """
     for request in requests:
         if request.channel is not None and request.channel >= channels:
@@ -98,11 +141,26 @@ def assign_channels(
 def split_sub_batches(
     channel: Sequence[int], cost: Sequence[int], policy: str, parts: int = 2
 ) -> tuple[list[int], ...]:
-    """Indices of the requests of each of ``parts`` sub-batches, each in batch order.
+    """Indices of the requests of each sub-batch, each in batch order.
 
     ``per-channel``: each channel's list in runs of equal length, the first to the first sub-batch;
     what is left over of a list goes to the sub-batches in turn. ``balanced``: on each channel,
     longest first to the sub-batch with the least estimated time, ties in turn.
+
+    Parameters
+    ----------
+    channel
+        Of each request.
+    cost
+        Estimated time of each request, in any unit.
+    policy
+        ``per-channel`` or ``balanced``.
+    parts
+        Sub-batches.
+
+    References
+    ----------
+    NeuPIMs, ASPLOS 2024, sections 6.3 to 6.5.
     """
     members: dict[int, list[int]] = {}
     for i, c in enumerate(channel):

@@ -58,7 +58,18 @@ class ProductTiles:
 
 @cache
 def product_tiles(tiling: str) -> type[ProductTiles]:
-    """What ``npu.tiling`` asks for."""
+    """What ``npu.tiling`` asks for.
+
+    Parameters
+    ----------
+    tiling
+        One of ``TILINGS``, or the name of a module of that kind.
+
+    Raises
+    ------
+    InputError
+        With the near miss where there is none.
+    """
     if tiling in TILINGS:
         return ProductTiles
     made: type[ProductTiles] = load_module("tiling", tiling).Tiles

@@ -17,8 +17,16 @@ def weight_regions(
 ) -> dict[str, WeightRegion]:
     """By operator: what its weights take.
 
-    ``experts``: held on the device; all have a place, whether a token goes there or not.
-    ``rows_of``: the PIM that may multiply experts, whose weights then lie in its layout.
+    Parameters
+    ----------
+    block
+        Of a model.
+    experts
+        Held on the device; all have a place, whether a token goes there or not.
+    memory
+        Of the device.
+    rows_of
+        The PIM that may multiply experts, whose weights then lie in its layout; None: none may.
     """
     regions: dict[str, WeightRegion] = {}
     for operator in block.operators:

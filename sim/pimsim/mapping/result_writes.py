@@ -35,7 +35,18 @@ class ResultWrites:
 
 
 def result_writes(pim: PimConfig) -> ResultWrites:
-    """What ``pim.result_writes`` asks for."""
+    """What ``pim.result_writes`` asks for.
+
+    Parameters
+    ----------
+    pim
+        Of the memory.
+
+    Raises
+    ------
+    InputError
+        With the near miss where there is no such way.
+    """
     return _made(pim.result_writes)
 
 

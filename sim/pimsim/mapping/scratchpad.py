@@ -19,8 +19,18 @@ def gemm_sram_bytes(
 ) -> int:
     """Of one product: what its folds read and write, and what passes on to and from DRAM.
 
-    ``steps`` and ``tiles`` go together; ``k``: of the whole product, of which a tile may have a
-    part.
+    Parameters
+    ----------
+    steps
+        Of one product.
+    tiles
+        Of each step.
+    k
+        Of the whole product, of which a tile may have a part.
+    element_bytes
+        Of an operand.
+    burst_bytes
+        Of the memory.
     """
     total = 0
     for step, tile in zip(steps, tiles, strict=True):
@@ -37,5 +47,15 @@ def gemm_sram_bytes(
 
 
 def softmax_sram_bytes(contexts: Sequence[int], heads: int, element_bytes: int) -> int:
-    """Scores read and probabilities written."""
+    """Scores read and probabilities written.
+
+    Parameters
+    ----------
+    contexts
+        Scores of each request's heads.
+    heads
+        Of a request.
+    element_bytes
+        Of a score.
+    """
     return 2 * heads * sum(contexts) * element_bytes

@@ -30,6 +30,13 @@ def vector_work(operator: Operator, vector: VectorConfig) -> VectorWork:
     Norms and activations by their function; a gate's product is one more pass, but for SiLU, whose
     formula has it. What is neither (sums, routing's choice, weighted sums of experts, glue)
     is a pass for each arithmetic operation that an element takes.
+
+    Parameters
+    ----------
+    operator
+        Of vectors.
+    vector
+        Lanes and latencies of a unit.
     """
     kind: VectorKind | None = None
     match operator.kind:

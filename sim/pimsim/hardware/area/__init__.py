@@ -37,7 +37,21 @@ def device_area(
 ) -> DeviceArea:
     """Parts by count: banks by their bits, lanes, multiply-accumulates, bits of scratchpads.
 
-    ``pim``: what the DRAM dies carry, used by the schedule or not; None: plain dies.
+    Parameters
+    ----------
+    npu
+        Its cores, arrays, lanes and scratchpads.
+    memory
+        Its banks.
+    pim
+        What the DRAM dies carry, used by the schedule or not; None: plain dies.
+    area
+        Of one of each part.
+
+    Returns
+    -------
+    DeviceArea
+        In mm2.
     """
     org = memory.organization
     banks = org.channels * org.pseudo_channels * org.ranks * org.banks

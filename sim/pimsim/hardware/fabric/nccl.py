@@ -56,19 +56,53 @@ class NcclTime:
 
 
 def ring_steps(operation: Operation, devices: int) -> int:
-    """Steps of the ring."""
+    """Steps of the ring.
+
+    Parameters
+    ----------
+    operation
+        All-reduce, all-gather or reduce-scatter.
+    devices
+        In the ring.
+    """
     return (2 if operation is Operation.ALL_REDUCE else 1) * (devices - 1)
 
 
 def worked_bytes(operation: Operation, payload_bytes: int, devices: int) -> Fraction:
-    """Bytes that a device's kernel works off: a piece a step, and one more."""
+    """Bytes that a device's kernel works off: a piece a step, and one more.
+
+    Parameters
+    ----------
+    operation
+        All-reduce, all-gather or reduce-scatter.
+    payload_bytes
+        Of the whole.
+    devices
+        In the ring.
+    """
     return Fraction((ring_steps(operation, devices) + 1) * payload_bytes, devices)
 
 
 def protocol_chosen(
     operation: Operation, payload_bytes: int, devices: int, config: NcclConfig
 ) -> Protocol:
-    """The protocol that NCCL's own model expects to be the fastest; of equals the first."""
+    """The protocol that NCCL's own model expects to be the fastest; of equals the first.
+
+    Parameters
+    ----------
+    operation
+        All-reduce, all-gather or reduce-scatter.
+    payload_bytes
+        Of the whole.
+    devices
+        In the ring.
+    config
+        Its ``tuner``: rates in GB/s.
+
+    References
+    ----------
+    NVIDIA/nccl v2.27.3, src/graph/tuning.cc.
+    """
     tuner = config.tuner
     most = {
         Protocol.LL: min(tuner.ll_gb_per_s, _LL_SHARE * tuner.ring_gb_per_s),

@@ -106,7 +106,13 @@ def _schedule(name: str, operation: Operation, devices: int) -> Schedule:
 
 def neighbours(link: LinkConfig) -> Fabric:
     """Two devices of neighbouring pipeline stages: of two levels in different groups, and one link
-    apart where links are listed, which are those inside a stage."""
+    apart where links are listed, which are those inside a stage.
+
+    Parameters
+    ----------
+    link
+        Of the machine.
+    """
     level = _level(link.outer or link, 2)
     if topology_module(level.topology).TAKES_LINKS:
         level = replace(level, topology="fully_connected", links=())
@@ -116,7 +122,17 @@ def neighbours(link: LinkConfig) -> Fabric:
 def fabric_of(link: LinkConfig, devices: int) -> Fabric:
     """The links of ``devices``, in groups where there are two levels.
 
-    Raises ``InputError`` where groups do not divide the devices.
+    Parameters
+    ----------
+    link
+        Of the machine, with ``outer`` where there are two levels.
+    devices
+        That a collective is over.
+
+    Raises
+    ------
+    InputError
+        Where groups do not divide the devices.
     """
     outer = link.outer
     inner = devices if outer is None else min(outer.group, devices)

@@ -75,5 +75,11 @@ class Schedule:
 
 
 def neighbour(devices: int) -> Schedule:
-    """The schedule of ``Operation.SEND``: everything at once, to the next device."""
+    """The schedule of ``Operation.SEND``: everything at once, to the next device.
+
+    Parameters
+    ----------
+    devices
+        That all send.
+    """
     return Schedule(devices, Symmetry.ROTATION, ((Send(1, Fraction(1)),),))

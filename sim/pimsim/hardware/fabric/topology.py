@@ -46,17 +46,53 @@ class TopologyModule(Protocol):
 
 
 def topology_module(name: str) -> TopologyModule:
-    """The module of that name. Raises ``InputError``, with the near miss."""
+    """The module of that name.
+
+    Parameters
+    ----------
+    name
+        As ``link.topology`` has it.
+
+    Raises
+    ------
+    InputError
+        With the near miss where there is none.
+    """
     return cast(TopologyModule, load_module("topology", name))
 
 
 def build_topology(name: str, devices: int, links: Pairs = ()) -> Topology:
-    """The topology of that name over ``devices``. Raises ``InputError``, with the near miss."""
+    """The topology of that name over ``devices``.
+
+    Parameters
+    ----------
+    name
+        Of its module, as ``link.topology`` has it.
+    devices
+        Numbered from 0.
+    links
+        Pairs of nodes, for topologies that take them.
+
+    Raises
+    ------
+    InputError
+        With the near miss where there is none of that name.
+    """
     return topology_module(name).topology(devices, links)
 
 
 def orbit(link: tuple[int, int], symmetry: Symmetry, devices: int) -> tuple[int, int]:
-    """The link that stands for all those that ``symmetry`` makes of this one."""
+    """The link that stands for all those that ``symmetry`` makes of this one.
+
+    Parameters
+    ----------
+    link
+        Its source and target; numbers from ``devices`` on are switches.
+    symmetry
+        Under which all devices do the same.
+    devices
+        Numbered from 0.
+    """
     source, target = link
     if source < devices:
         moved = symmetry.distance(source, target, devices) if target < devices else target

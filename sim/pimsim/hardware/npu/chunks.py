@@ -38,6 +38,37 @@ def plan_streamed_weights(
     ``distance`` separates the starts of two waves, ``loading_cycles`` of it pass with the next
     wave's blocks on their way into the arrays and nothing streaming; ``tail_cycles`` pass from
     the last vector's entry to the last result.
+
+    Parameters
+    ----------
+    folds
+        Of the product.
+    folds_per_block
+        Consecutive ones on the same block of B.
+    block_width
+        Width of a block.
+    width
+        Of B.
+    streamed
+        Vectors of weights that a fold takes.
+    chunk
+        Vectors of a step, at least.
+    arrays
+        That take a fold each.
+    distance
+        Cycles from the start of a wave to the next one's.
+    lead_cycles
+        Before the first vector.
+    loading_cycles
+        Of ``distance``, those with nothing streaming.
+    tail_cycles
+        From the last vector's entry to the last result.
+    dtype_bytes
+        Of an element of B.
+    macs
+        Of the product.
+    traffic
+        Elements that the folds read and write.
     """
     waves = ceil_div(folds, arrays)
     chunk = max(chunk, ceil_div(streamed, max(1, MAX_STEPS // waves)))

@@ -107,7 +107,13 @@ class FlashPlan:
 
 
 def key_tile(systolic: SystolicConfig) -> int:
-    """Keys of a tile: as many as an array takes, whichever of its sides they lie along."""
+    """Keys of a tile: as many as an array takes, whichever of its sides they lie along.
+
+    Parameters
+    ----------
+    systolic
+        The arrays.
+    """
     return max(systolic.rows, systolic.cols)
 
 
@@ -115,7 +121,23 @@ def resident_bytes(
     tokens: int, group: int, key_dim: int, value_dim: int, tile: int, element_bytes: int
 ) -> int:
     """On chip while a pass of ``tokens`` runs: queries, sums with their statistics, and two tiles
-    of keys and values."""
+    of keys and values.
+
+    Parameters
+    ----------
+    tokens
+        Of the pass.
+    group
+        Query heads that share a head of keys.
+    key_dim
+        Elements of a key.
+    value_dim
+        Elements of a value.
+    tile
+        Keys of a tile.
+    element_bytes
+        Of queries, keys and values.
+    """
     row = key_dim * element_bytes + value_dim * PARTIAL_BYTES + _STATISTICS_BYTES
     return tokens * group * row + 2 * tile * (key_dim + value_dim) * element_bytes
 

@@ -23,7 +23,28 @@ MAX_DIMENSION = 2**31 - 1
 def plan_gemm(m: int, n: int, k: int, systolic: SystolicConfig, dtype_bytes: int = 2) -> GemmPlan:
     """Plan C[m, n] = A[m, k] B[k, n] (A activations of m tokens, B weights).
 
-    Raises ``InputError`` for a size below 1 or absurdly large.
+    Parameters
+    ----------
+    m
+        Tokens, rows of A and of C.
+    n
+        Columns of B and of C.
+    k
+        Columns of A, rows of B.
+    systolic
+        The arrays, with their dataflow.
+    dtype_bytes
+        Of an element.
+
+    Returns
+    -------
+    GemmPlan
+        In cycles of the NPU.
+
+    Raises
+    ------
+    InputError
+        For a size below 1 or absurdly large.
     """
     for name, size in (("m", m), ("n", n), ("k", k), ("dtype_bytes", dtype_bytes)):
         if not 1 <= size <= MAX_DIMENSION:
@@ -39,7 +60,20 @@ def plan_gemm(m: int, n: int, k: int, systolic: SystolicConfig, dtype_bytes: int
 
 def steady_cycles(m: Count, n: Count, k: Count, systolic: SystolicConfig) -> Count:
     """Cycles that the arrays are taken up by a product which another follows without a gap, or
-    by each of several: the sum of the plan's intervals, in closed form where there is one."""
+    by each of several: the sum of the plan's intervals, in closed form where there is one.
+
+    Parameters
+    ----------
+    m, n, k
+        Of C[m, n] = A[m, k] B[k, n]; whole numbers, or int64 arrays of one shape.
+    systolic
+        The arrays, with their dataflow.
+
+    Returns
+    -------
+    Count
+        Cycles of the NPU, of the shape of what was given.
+    """
     rows, cols = systolic.rows, systolic.cols
     closed = {"ws": (m, (k, n)), "os": (k, (m, n)), "is": (n, (k, m))}
     if systolic.dataflow not in closed:
@@ -60,6 +94,14 @@ def _planned_cycles(m: Count, n: Count, k: Count, systolic: SystolicConfig) -> C
 
 
 def utilisation(plan: GemmPlan, systolic: SystolicConfig) -> float:
-    """Share of all multipliers' cycles that did a useful multiply-accumulate, 0 to 1."""
+    """Share of all multipliers' cycles that did a useful multiply-accumulate, 0 to 1.
+
+    Parameters
+    ----------
+    plan
+        Of a product.
+    systolic
+        The arrays that it is for.
+    """
     multipliers = systolic.arrays * systolic.rows * systolic.cols
     return plan.macs / (multipliers * plan.cycles)

@@ -50,6 +50,19 @@ class ArrayTraffic:
 def shared_reads(m: int, n: int, k: int, reuse: int) -> ArrayTraffic:
     """Of a dataflow that does not say what it reads: each read of an element serves ``reuse``
     multipliers at once (a broadcast array's smaller side), and never less than each operand once
-    is read."""
+    is read.
+
+    Parameters
+    ----------
+    m, n, k
+        Of C[m, n] = A[m, k] B[k, n].
+    reuse
+        Multipliers that one read serves.
+
+    Returns
+    -------
+    ArrayTraffic
+        In elements.
+    """
     streamed = -(-m * n * k // reuse)
     return ArrayTraffic(max(streamed, m * k), max(streamed, n * k), m * n)

@@ -97,12 +97,33 @@ def ceil_div(amount: Int64Array, part: int | Int64Array) -> Int64Array: ...
 @overload
 def ceil_div(amount: int, part: Int64Array) -> Int64Array: ...
 def ceil_div(amount: int | Int64Array, part: int | Int64Array) -> int | Int64Array:
-    """Parts of size ``part`` that hold ``amount``."""
+    """Parts of size ``part`` that hold ``amount``.
+
+    Parameters
+    ----------
+    amount
+        0 or more; a number or an int64 array.
+    part
+        Above 0; a number or an int64 array that broadcasts with ``amount``.
+    """
     return -(-amount // part)
 
 
 def check_folds(m: int, n: int, k: int, folds: int) -> int:
-    """``folds``; raises ``InputError`` when a product is too large to plan fold by fold."""
+    """``folds``, where a product is not too large to plan fold by fold.
+
+    Parameters
+    ----------
+    m, n, k
+        Of C[m, n] = A[m, k] B[k, n], for the message.
+    folds
+        That it takes on the arrays.
+
+    Raises
+    ------
+    InputError
+        For more than ``MAX_FOLDS``.
+    """
     if folds > MAX_FOLDS:
         raise InputError(
             f"gemm {m} x {n} x {k}: {folds} folds on these arrays, more than {MAX_FOLDS}; "
@@ -127,8 +148,35 @@ def make_plan(
     """A plan of at most ``max_steps`` steps; ``cycles`` does not depend on the merging.
 
     A merged step waits for the weights of all steps in it, which is late by at most one merged
-    step. ``loading_cycles``: None is ``lead_cycles``; ``streamed_cycles``: None is all between lead
-    and drain.
+    step.
+
+    Parameters
+    ----------
+    folds
+        Of the product.
+    interval_cycles
+        (steps,): from the start of a step to that of the next.
+    weight_bytes_needed
+        (steps,): bytes of weights that must be there, from the first on.
+    lead_cycles
+        Before the first step.
+    drain_cycles
+        From the start of the last step to the last result.
+    macs
+        Multiply-accumulates of the product.
+    max_steps
+        Above which steps are merged.
+    streamed_cycles
+        In which operands stream; None: all between lead and drain.
+    loading_cycles
+        In which arrays load and nothing streams; None: ``lead_cycles``.
+    traffic
+        Elements that the folds read and write; None: the dataflow does not say.
+
+    Returns
+    -------
+    GemmPlan
+        Its arrays are read-only.
     """
     if loading_cycles is None:
         loading_cycles = lead_cycles

@@ -166,10 +166,29 @@ def tile_for_cores(
 ) -> CoreTiling:
     """Cut C[m, n] = A[m, k] B[k, n] for the cores of ``npu`` by its ``tiling``.
 
-    ``bytes_per_kcycle``: what the memory moves in 1000 NPU cycles at its full rate. ``explain``:
-    judge the other cuts too where the policy does not ask for them. ``activations_move``: inputs
-    and outputs cross the memory's bus; else weights alone do. Raises ``InputError`` where
-    no tile fits, or the product takes too many.
+    Parameters
+    ----------
+    m
+        Rows of A and of C.
+    n
+        Columns of B and of C.
+    k
+        Columns of A, rows of B.
+    dtype_bytes
+        Of an element.
+    npu
+        Its cores, arrays, scratchpad and ``tiling``.
+    bytes_per_kcycle
+        What the memory moves in 1000 NPU cycles at its full rate.
+    explain
+        Judge the other cuts too where the policy does not ask for them.
+    activations_move
+        Inputs and outputs cross the memory's bus; else weights alone do.
+
+    Raises
+    ------
+    InputError
+        Where no tile fits, or the product takes too many.
     """
     whole = (m, n, k)
     if min(m, n, k, dtype_bytes) < 1:

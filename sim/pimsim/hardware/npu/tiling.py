@@ -75,14 +75,28 @@ def tile_gemm(
 ) -> tuple[GemmTile, ...]:
     """Tiles that each fit the scratchpad, or half of it where it is double buffered.
 
-    A tile holds its weights, inputs and outputs. ``least-traffic`` takes, among tile sizes of
-    about dimension / c with c = 1, 2, 3, 4, 6, 8, 12, ... and all loop orders, the one that moves
-    the fewest bytes, then the fewest weights, then cuts k the least, then the fewest tiles;
-    operands that two tiles in a row share are not loaded twice. ``halve-largest`` halves the
-    largest dimension until a tile fits (MECHANISMS 4.10); each tile loads its own operands.
+    A tile holds its weights, inputs and outputs. ``least-traffic`` takes, among tile sizes of about
+    dimension / c with c = 1, 2, 3, 4, 6, 8, 12, ... and all loop orders, the one that moves the
+    fewest bytes, then the fewest weights, then cuts k the least, then the fewest tiles; operands
+    that two tiles in a row share are not loaded twice. ``halve-largest`` halves the largest
+    dimension until a tile fits (MECHANISMS 4.10); each tile loads its own operands.
 
-    Raises ``InputError`` when not even one element of each operand fits, or when the product
-    would take more than 200 000 tiles.
+    Parameters
+    ----------
+    m, n, k
+        Of C[m, n] = A[m, k] B[k, n].
+    dtype_bytes
+        Of an element.
+    scratchpad
+        Its capacity, and whether it is double buffered.
+    policy
+        ``least-traffic`` or ``halve-largest``.
+
+    Raises
+    ------
+    InputError
+        When not even one element of each operand fits, or when the product would take more than 200
+        000 tiles.
     """
     capacity = scratchpad.capacity // (2 if scratchpad.double_buffered else 1)
     room = capacity // dtype_bytes
@@ -122,7 +136,18 @@ def _halve_largest(m: int, n: int, k: int, room: int) -> tuple[int, int, int]:
 
 
 def tile_sizes(dim: int) -> list[int]:
-    """Even parts of ``dim``; independent of the capacity, so more of it never costs traffic."""
+    """Even parts of ``dim``; independent of the capacity, so more of it never costs traffic.
+
+    Parameters
+    ----------
+    dim
+        Elements along one dimension.
+
+    Returns
+    -------
+    list[int]
+        Falling, from ``dim`` to 1.
+    """
     sizes = {dim, 1}
     parts = 2
     while parts < 2 * dim:
@@ -134,7 +159,24 @@ def tile_sizes(dim: int) -> list[int]:
 def least_traffic(m: int, n: int, k: int, room: int) -> tuple[tuple[int, int, int], str]:
     """Sizes and loop order that move the fewest elements, of tiles of up to ``room`` elements.
 
-    Raises ``InputError`` where the elements that might move are beyond counting.
+    Parameters
+    ----------
+    m, n, k
+        Of C[m, n] = A[m, k] B[k, n].
+    room
+        Elements of a tile's operands, at most.
+
+    Returns
+    -------
+    sizes
+        (m, n, k) of a tile.
+    order
+        Of the loops, from the outermost.
+
+    Raises
+    ------
+    InputError
+        Where the elements that might move are beyond counting.
     """
     if _elements(m, n, k) <= room:
         return (m, n, k), "nmk"
@@ -174,7 +216,15 @@ _LOOPS = {"m": 0, "n": 1, "k": 2}
 
 def operand_passes(counts: tuple[Count, Count, Count], order: str) -> tuple[Count, Count, Count]:
     """How often A, B and C move: the product of the loops that do not index the operand and run
-    outside one that does."""
+    outside one that does.
+
+    Parameters
+    ----------
+    counts
+        Tiles along m, n and k; whole numbers or arrays.
+    order
+        Of the loops, from the outermost: ``"nmk"`` and so on.
+    """
 
     def passes(free: str) -> Count:
         inner = order[order.index(free) + 1 :]
@@ -187,7 +237,17 @@ def operand_passes(counts: tuple[Count, Count, Count], order: str) -> tuple[Coun
 def tile_places(
     dims: tuple[int, int, int], sizes: tuple[int, int, int], order: str
 ) -> list[dict[str, int]]:
-    """First m, n and k of each tile of (m, n, k) ``dims``; ``order`` from the outermost loop."""
+    """First m, n and k of each tile.
+
+    Parameters
+    ----------
+    dims
+        (m, n, k) of the product.
+    sizes
+        (m, n, k) of a tile.
+    order
+        Of the loops, from the outermost.
+    """
     starts = [range(0, dims[_LOOPS[loop]], sizes[_LOOPS[loop]]) for loop in order]
     return [dict(zip(order, values, strict=True)) for values in product(*starts)]
 
@@ -199,8 +259,21 @@ def cut_tiles(
     keep: bool,
     dtype_bytes: int,
 ) -> tuple[GemmTile, ...]:
-    """Tiles that one core works on in the order of ``places``. ``keep``: an operand that the
-    tile before has left on chip is not loaded again."""
+    """Tiles that one core works on, and the bytes that each moves.
+
+    Parameters
+    ----------
+    places
+        First m, n and k of each tile, in order.
+    dims
+        (m, n, k) of the product.
+    sizes
+        (m, n, k) of a tile; those at the edges are smaller.
+    keep
+        An operand that the tile before has left on chip is not loaded again.
+    dtype_bytes
+        Of an element.
+    """
     tiles: list[GemmTile] = []
     for index, place in enumerate(places):
         before = places[index - 1] if index else None

@@ -30,6 +30,13 @@ def add_tree_levels(width: int, lanes: int) -> int:
 
     AT(w) = 1 for w <= lanes, else p + AT(p) with p = ceil(w / lanes): p passes leave p partial
     sums (MECHANISMS 4.11). One lane has no tree: it adds one element a pass.
+
+    Parameters
+    ----------
+    width
+        Elements.
+    lanes
+        Inputs of the tree.
     """
     if lanes == 1:
         return max(width, 1)
@@ -50,6 +57,20 @@ def vector_cycles(kind: VectorKind, width: int, vector: VectorConfig) -> int:
     - silu: exp, add, 2 mul; rope: 2 mul, add
 
     Of how many elements it is the time says ``vector.timing``.
+
+    Parameters
+    ----------
+    kind
+        Of the operation.
+    width
+        Elements of the vector.
+    vector
+        Lanes and latencies of a unit.
+
+    Raises
+    ------
+    InputError
+        For another kind, or a negative width.
     """
     if kind not in get_args(VectorKind):
         allowed = ", ".join(get_args(VectorKind))
@@ -94,7 +115,15 @@ _LANE_OPS: dict[VectorKind, int] = {
 
 
 def vector_lane_ops(kind: VectorKind, width: int) -> int:
-    """Lane operations over ``width`` elements, for energy: passes over the vector, trees too."""
+    """Lane operations over ``width`` elements, for energy: passes over the vector, trees too.
+
+    Parameters
+    ----------
+    kind
+        Of the operation.
+    width
+        Elements of the vector.
+    """
     return _LANE_OPS[kind] * width
 
 
@@ -108,8 +137,21 @@ def schedule_in_order(
 
     One operation issues per cycle, the first of them at 0 or later. Each starts at the latest of
     its ready cycle, the previous issue + 1, and the cycle at which a unit is free; a unit is busy
-    for the duration. ``units`` <= 0: a unit is always free. Arrays are int64 of equal length;
-    returns int64.
+    for the duration.
+
+    Parameters
+    ----------
+    ready_cycles
+        (operations,): cycle from which on each may start.
+    duration
+        (operations,): cycles of each.
+    units
+        Below 1: a unit is always free.
+
+    Returns
+    -------
+    NDArray[np.int64]
+        (operations,).
     """
     count = len(ready_cycles)
     finish = np.empty(count, dtype=np.int64)

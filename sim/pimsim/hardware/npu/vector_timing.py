@@ -36,7 +36,18 @@ class VectorTiming:
 
 
 def vector_timing(vector: VectorConfig) -> VectorTiming:
-    """What ``npu.vector.timing`` asks for."""
+    """What ``npu.vector.timing`` asks for.
+
+    Parameters
+    ----------
+    vector
+        Of the NPU.
+
+    Raises
+    ------
+    InputError
+        With the near miss where there is no such timing.
+    """
     return _made(vector.timing)
 
 

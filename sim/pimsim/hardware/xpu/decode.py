@@ -33,7 +33,24 @@ _BITS = 8
 
 
 def decode_attention(work: FlashAttention, xpu: XpuConfig) -> Cost:
-    """Time and energy of ``work``, all of whose parts have one new token, in one launch."""
+    """Time and energy of attention of single tokens, in one launch.
+
+    Parameters
+    ----------
+    work
+        All of whose parts have one new token.
+    xpu
+        With ``silicon.decode``.
+
+    Returns
+    -------
+    Cost
+        Seconds and picojoule.
+
+    References
+    ----------
+    Dao et al., Flash-Decoding for long-context inference, 2023.
+    """
     silicon = silicon_of(xpu)
     kernel = silicon.decode
     _, columns = flash_tile(work, xpu)

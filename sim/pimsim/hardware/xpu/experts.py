@@ -72,7 +72,15 @@ class Experts:
 
 
 def expert_tile(work: Experts, kernel: ExpertsKernel) -> ExpertTile:
-    """The first tile whose bounds ``work`` is within."""
+    """The first tile whose bounds ``work`` is within.
+
+    Parameters
+    ----------
+    work
+        Of one layer on a device.
+    kernel
+        Its tiles are tried in their order.
+    """
 
     def fits(tile: ExpertTile) -> bool:
         share = work.tokens / len(work.loads)
@@ -88,7 +96,22 @@ def expert_tile(work: Experts, kernel: ExpertsKernel) -> ExpertTile:
 def experts_cost(work: Experts, xpu: XpuConfig) -> Cost:
     """Time and energy of the experts of one layer, routing and sum included.
 
-    Raises as ``experts_s``.
+    Parameters
+    ----------
+    work
+        Of one layer on a device.
+    xpu
+        With ``silicon.experts``.
+
+    Returns
+    -------
+    Cost
+        Seconds and picojoule.
+
+    Raises
+    ------
+    InputError
+        For a device without a section for experts.
     """
     time_s, kernel, energy = experts_s(work, xpu), silicon_of(xpu).experts, xpu.energy
     assert kernel is not None
@@ -135,7 +158,17 @@ def _step_bytes(tile: ExpertTile, work: Experts) -> float:
 def experts_s(work: Experts, xpu: XpuConfig) -> float:
     """Seconds of the experts of one layer, routing and sum included.
 
-    Raises ``InputError`` for a device without a section for them.
+    Parameters
+    ----------
+    work
+        Of one layer on a device.
+    xpu
+        With ``silicon.experts``.
+
+    Raises
+    ------
+    InputError
+        For a device without a section for them.
     """
     kernel = silicon_of(xpu).experts
     if kernel is None:

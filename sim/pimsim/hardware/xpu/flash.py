@@ -135,7 +135,22 @@ class FlashBlocks:
 def flash_tile(work: FlashAttention, xpu: XpuConfig) -> tuple[int, int]:
     """Query rows and keys of a tile: those of the config, halved until they fit L1, keys first.
 
-    Raises ``InputError`` where the smallest does not fit.
+    Parameters
+    ----------
+    work
+        Its head's dimensions and bytes count.
+    xpu
+        Its ``flash`` and ``l1_per_core`` (bytes).
+
+    Returns
+    -------
+    tuple[int, int]
+        Query rows, keys.
+
+    Raises
+    ------
+    InputError
+        Where the smallest does not fit.
     """
     rows, keys, least = xpu.flash.query_rows, xpu.flash.key_columns, xpu.tiling.register_edge
 
@@ -179,7 +194,15 @@ def _key_tiles(
 
 
 def flash_blocks(work: FlashAttention, xpu: XpuConfig) -> FlashBlocks:
-    """The thread blocks of ``work``."""
+    """The thread blocks of ``work``.
+
+    Parameters
+    ----------
+    work
+        All parts of a step.
+    xpu
+        Its tile cuts them.
+    """
     rows, columns = flash_tile(work, xpu)
     group = _group(work, xpu)
     lengths, counts, keys = [], [], []
@@ -196,7 +219,15 @@ def flash_blocks(work: FlashAttention, xpu: XpuConfig) -> FlashBlocks:
 
 
 def flash_work(work: FlashAttention, xpu: XpuConfig) -> FlashWork:
-    """Tiles and traffic of ``work``."""
+    """Tiles and traffic of ``work``.
+
+    Parameters
+    ----------
+    work
+        All parts of a step.
+    xpu
+        Its tile, register tile and caches.
+    """
     blocks = flash_blocks(work, xpu)
     queries = (work.key_dim + work.value_dim) * work.element_bytes  # a row of them and its result
     memory = passed_bytes = 0
@@ -233,7 +264,15 @@ def _reads(work: FlashAttention, part: FlashPart, tiles: int, xpu: XpuConfig) ->
 
 
 def flash_energy(work: FlashAttention, xpu: XpuConfig) -> tuple[float, float]:
-    """Picojoule of memory, and of caches and arithmetic."""
+    """Picojoule of memory, and of caches and arithmetic.
+
+    Parameters
+    ----------
+    work
+        All parts of a step.
+    xpu
+        Its ``energy`` prices them.
+    """
     done, energy = flash_work(work, xpu), xpu.energy
     caches = done.l2_bytes * energy.l2_pj_per_bit + done.l1_bytes * energy.l1_pj_per_bit
     macs = done.pairs * (work.key_dim + work.value_dim)
@@ -245,7 +284,19 @@ def flash_energy(work: FlashAttention, xpu: XpuConfig) -> tuple[float, float]:
 def tile_times(
     work: FlashAttention, xpu: XpuConfig, rows: int, columns: int
 ) -> tuple[float, float]:
-    """Seconds in which one core multiplies a tile, and those that softmax adds."""
+    """Seconds in which one core multiplies a tile, and those that softmax adds.
+
+    Parameters
+    ----------
+    work
+        Its head's dimensions and element bytes count.
+    xpu
+        With ``silicon.flash``; its peaks.
+    rows
+        Queries of a tile.
+    columns
+        Keys of a tile.
+    """
     silicon = silicon_of(xpu)
     rate = peak_flops(xpu, work.element_bytes) * xpu.compute_utilisation / xpu.cores
     multiply_s = 2 * rows * columns * (work.key_dim + work.value_dim) / rate
@@ -256,7 +307,19 @@ def tile_times(
 
 
 def stream_s(moved_bytes: float, warm: bool, utilisation: float, xpu: XpuConfig) -> float:
-    """Seconds in which ``moved_bytes`` come from memory, or, ``warm`` and small, from L2."""
+    """Seconds in which ``moved_bytes`` come from memory, or, ``warm`` and small, from L2.
+
+    Parameters
+    ----------
+    moved_bytes
+        0 or more.
+    warm
+        Whether they were used just before.
+    utilisation
+        Part of the memory's peak that is reached.
+    xpu
+        Its memory, and its L2 (bytes).
+    """
     if warm and moved_bytes <= xpu.l2:
         return moved_bytes / (silicon_of(xpu).l2_gb_per_s * 1e9 * _L2_UTILISATION)
     return moved_bytes / (bandwidth(xpu) * utilisation)
@@ -267,6 +330,22 @@ def list_schedule(lengths: NDArray[np.float64], repeats: _Ints, firsts: _Ints, s
     """When the last block ends, if ``slots`` take them in their order.
 
     Part ``i`` launches ``repeats[i]`` times the blocks ``lengths[firsts[i]:firsts[i + 1]]``.
+
+    Parameters
+    ----------
+    lengths
+        (blocks of all parts,): seconds of each.
+    repeats
+        (parts,): how often a part's blocks are launched.
+    firsts
+        (parts + 1,): where each part begins in ``lengths``.
+    slots
+        That take a block each.
+
+    Returns
+    -------
+    float
+        Seconds.
     """
     free = np.zeros(slots)  # when each slot takes its next block
     end = 0.0
@@ -301,7 +380,24 @@ def _blocks_s(work: FlashAttention, xpu: XpuConfig, block_s: float) -> tuple[flo
 
 
 def flash(work: FlashAttention, xpu: XpuConfig) -> Cost:
-    """Time and energy of ``work`` in one launch."""
+    """Time and energy of ``work`` in one launch.
+
+    Parameters
+    ----------
+    work
+        All parts of a step.
+    xpu
+        With ``silicon.flash``.
+
+    Returns
+    -------
+    Cost
+        Seconds and picojoule.
+
+    References
+    ----------
+    Dao, FlashAttention-2, arXiv 2307.08691, section 3.
+    """
     kernel = silicon_of(xpu).flash
     blocks_s, softmax_s = _blocks_s(work, xpu, kernel.block_ns * 1e-9)
     new = sum(part.requests * part.new_tokens for part in work.parts) * work.kv_heads

@@ -48,13 +48,27 @@ _SUM_BYTES = 4
 
 
 def silicon_of(xpu: XpuConfig) -> SiliconConfig:
-    """The section of ``xpu`` that this model reads."""
+    """The section of ``xpu`` that this model reads.
+
+    Parameters
+    ----------
+    xpu
+        With a section ``silicon``.
+    """
     assert xpu.silicon is not None
     return xpu.silicon
 
 
 def overlapped(*times_s: float, exponent: float = OVERLAP) -> float:
-    """Time of what goes on at once: a norm, between the longest and the sum."""
+    """Time of what goes on at once: a norm, between the longest and the sum.
+
+    Parameters
+    ----------
+    *times_s
+        Seconds of each, 0 or more.
+    exponent
+        Of the norm: 1 is the sum, infinity the longest.
+    """
     longest = max(times_s)
     if longest == 0:
         return 0.0
@@ -62,13 +76,40 @@ def overlapped(*times_s: float, exponent: float = OVERLAP) -> float:
 
 
 def saturating_cores(xpu: XpuConfig, utilisation: float) -> float:
-    """Cores whose loads under way keep the memory busy at ``utilisation``: Little's law."""
+    """Cores whose loads under way keep the memory busy at ``utilisation``: Little's law.
+
+    Parameters
+    ----------
+    xpu
+        With ``silicon.memory_latency_ns``.
+    utilisation
+        Part of the memory's peak.
+
+    Returns
+    -------
+    float
+        Not rounded.
+    """
     flying = bandwidth(xpu) * utilisation * silicon_of(xpu).memory_latency_ns * 1e-9
     return flying / (xpu.l1_per_core / 2)
 
 
 def burst_rate(compute_s: float, xpu: XpuConfig) -> float:
-    """Part of the peak that arithmetic of ``compute_s`` at the peak reaches on average."""
+    """Part of the peak that arithmetic of ``compute_s`` at the peak reaches on average.
+
+    Parameters
+    ----------
+    compute_s
+        Seconds.
+    xpu
+        With ``silicon.gemm``.
+
+    Returns
+    -------
+    float
+        Between ``compute_utilisation`` (long products) and ``silicon.gemm.burst_utilisation``
+        (short ones).
+    """
     kernel = silicon_of(xpu).gemm
     settle_s = kernel.settle_us * 1e-6
     fresh = settle_s / (settle_s + compute_s)
@@ -76,7 +117,15 @@ def burst_rate(compute_s: float, xpu: XpuConfig) -> float:
 
 
 def gemm_time(work: Product, xpu: XpuConfig) -> tuple[float, Bound]:
-    """Seconds of ``work`` in one launch, and what bounds it."""
+    """Seconds of ``work`` in one launch, and what bounds it.
+
+    Parameters
+    ----------
+    work
+        Equal products.
+    xpu
+        With ``silicon.gemm``.
+    """
     silicon = silicon_of(xpu)
     kernel = silicon.gemm
     core_rate = peak_flops(xpu, work.element_bytes) / xpu.cores
@@ -120,7 +169,20 @@ def _padded(size: int) -> int:
 
 
 def gemm(work: Product, xpu: XpuConfig) -> Cost:
-    """Time and energy of matrix products in one launch."""
+    """Time and energy of matrix products in one launch.
+
+    Parameters
+    ----------
+    work
+        Equal products.
+    xpu
+        With ``silicon.gemm``.
+
+    Returns
+    -------
+    Cost
+        Seconds and picojoule.
+    """
     time_s, bound = gemm_time(work, xpu)
     _, memory_pj, core_pj = product_energy(work, xpu)
     return Cost(time_s, bound, memory_pj, core_pj)

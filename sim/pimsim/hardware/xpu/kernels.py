@@ -46,7 +46,18 @@ class Kernels:
 
 
 def gpu_kernels(xpu: XpuConfig) -> Kernels:
-    """The kernels that ``xpu`` asks for."""
+    """The kernels that ``xpu`` asks for.
+
+    Parameters
+    ----------
+    xpu
+        Its key ``kernels``.
+
+    Raises
+    ------
+    InputError
+        With the near miss where there are none of that name.
+    """
     return _made(xpu.kernels)
 
 

@@ -51,6 +51,13 @@ def peak_flops(processor: RooflineConfig, element_bytes: int | Fraction) -> floa
 
     Those of one byte go at twice the rate of two unless a GPU's config says otherwise, and narrower
     ones at that of one byte: products in FP4 are not modelled.
+
+    Parameters
+    ----------
+    processor
+        GPU or host.
+    element_bytes
+        May be below 1, as of a packed format.
     """
     peak = processor.peak_tflops * 1e12
     if element_bytes <= 1 and isinstance(processor, XpuConfig):
@@ -59,12 +66,31 @@ def peak_flops(processor: RooflineConfig, element_bytes: int | Fraction) -> floa
 
 
 def bandwidth(processor: RooflineConfig) -> float:
-    """Peak bytes a second of the memory."""
+    """Peak bytes a second of the memory.
+
+    Parameters
+    ----------
+    processor
+        GPU or host.
+    """
     return processor.memory_bandwidth_gb_per_s * 1e9
 
 
 def product_energy(work: Product, xpu: XpuConfig) -> tuple[int, float, float]:
-    """Bytes that memory moves for matrix products, and the energy of memory and of the rest."""
+    """Bytes that memory moves for matrix products, and the energy of memory and of the rest.
+
+    Parameters
+    ----------
+    work
+        Equal products.
+    xpu
+        Its caches and ``energy``.
+
+    Returns
+    -------
+    tuple[int, float, float]
+        Bytes; picojoule of memory; picojoule of caches, registers and multipliers.
+    """
     moved = traffic(work, xpu)
     energy = xpu.energy
     caches = moved.l2_bytes * energy.l2_pj_per_bit + moved.l1_bytes * energy.l1_pj_per_bit
@@ -83,7 +109,24 @@ def _stream_energy(moved_bytes: int, flops: int, xpu: XpuConfig) -> tuple[float,
 
 
 def stream(moved_bytes: int, flops: int, kernel: KernelConfig, xpu: XpuConfig) -> Cost:
-    """A kernel that a launch and a rate describe (activation, residual sum and norm)."""
+    """A kernel that a launch and a rate describe (activation, residual sum and norm).
+
+    Parameters
+    ----------
+    moved_bytes
+        Read and written.
+    flops
+        For energy.
+    kernel
+        Its launch, and its share of the memory's bandwidth.
+    xpu
+        The device.
+
+    Returns
+    -------
+    Cost
+        Seconds and picojoule.
+    """
     moving_s = moved_bytes / (bandwidth(xpu) * kernel.bandwidth_share)
     launch_s = kernel.launch_ns * 1e-9
     memory_pj, core_pj = _stream_energy(moved_bytes, flops, xpu)
@@ -92,14 +135,48 @@ def stream(moved_bytes: int, flops: int, kernel: KernelConfig, xpu: XpuConfig) -
 
 
 def waves(moved_bytes: int, flops: int, blocks: int, xpu: XpuConfig) -> Cost:
-    """A kernel that streams through thread blocks (softmax, a block for each head)."""
+    """A kernel that streams through thread blocks (softmax, a block for each head).
+
+    Parameters
+    ----------
+    moved_bytes
+        Read and written.
+    flops
+        For energy.
+    blocks
+        Thread blocks of the launch.
+    xpu
+        The device.
+
+    Returns
+    -------
+    Cost
+        Seconds and picojoule.
+    """
     rate = bandwidth(xpu) * xpu.memory_utilisation * wave_utilisation(blocks, xpu.cores)
     memory_pj, core_pj = _stream_energy(moved_bytes, flops, xpu)
     return Cost(moved_bytes / rate, "memory", memory_pj, core_pj)
 
 
 def host_stream(moved_bytes: int, flops: int, element_bytes: int, host: HostConfig) -> Cost:
-    """One socket reads all once. (AttAcc's simulator models no energy of it.)"""
+    """One socket reads all once. (AttAcc's simulator models no energy of it.)
+
+    Parameters
+    ----------
+    moved_bytes
+        That it reads.
+    flops
+        On them.
+    element_bytes
+        Of what it multiplies.
+    host
+        The socket.
+
+    Returns
+    -------
+    Cost
+        Seconds and picojoule.
+    """
     compute_s = flops / (peak_flops(host, element_bytes) * host.compute_utilisation)
     memory_s = moved_bytes / (bandwidth(host) * host.memory_utilisation)
     return Cost(

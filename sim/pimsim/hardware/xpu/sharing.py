@@ -13,6 +13,24 @@ def exposed(attention_s: float, others_s: Sequence[float], heads: int) -> list[f
     Of a pipeline of stages in ``heads`` steps, the longest runs all the time and each other stage
     is seen for one step: longest + (sum of the others) / heads. Attention counts in full, so when
     another stage is the longest, that one adds what attention, but for one step, cannot hide.
+
+    Parameters
+    ----------
+    attention_s
+        Seconds of all heads.
+    others_s
+        Seconds of each other stage, of all heads.
+    heads
+        Steps of the pipeline.
+
+    Returns
+    -------
+    list[float]
+        Seconds, by stage.
+
+    References
+    ----------
+    AttAcc, ASPLOS 2024: head-level pipelining.
     """
     longest = max([attention_s, *others_s])
     added = [time_s / heads for time_s in others_s]
@@ -25,6 +43,16 @@ def exposed(attention_s: float, others_s: Sequence[float], heads: int) -> list[f
 def device_share(device_s: float, pim_s: float) -> float:
     """Part of a product that the device keeps: shares in proportion to how fast each passes it.
 
-    ``device_s`` and ``pim_s`` are what each would need for all of it.
+    Parameters
+    ----------
+    device_s
+        Seconds that the device would need for all of it.
+    pim_s
+        Seconds that PIM would.
+
+    Returns
+    -------
+    float
+        0 to 1.
     """
     return pim_s / (device_s + pim_s)

@@ -76,7 +76,15 @@ def _moved(product: Product, tile_m: int, tile_n: int) -> int:
 
 
 def wave_utilisation(blocks: int, cores: int) -> float:
-    """Part of the cores' time with a block, in ``ceil(blocks / cores)`` waves."""
+    """Part of the cores' time with a block, in ``ceil(blocks / cores)`` waves.
+
+    Parameters
+    ----------
+    blocks
+        Thread blocks, 1 or more.
+    cores
+        That take a block each.
+    """
     return blocks / (-(-blocks // cores) * cores)
 
 
@@ -85,6 +93,13 @@ def tiles(product: Product, xpu: XpuConfig) -> Tiles:
 
     A block's tile has least L2 traffic over the square of the cores' utilisation, among those that
     fit L1; the tile in L2, whole blocks, has least memory traffic among those that fit.
+
+    Parameters
+    ----------
+    product
+        Equal ones are cut alike.
+    xpu
+        Its ``tiling``, and the bytes of L1 and L2.
     """
     tiling = xpu.tiling
     edges = tuple(sorted(tiling.edges))
@@ -142,7 +157,15 @@ def _held_bytes(product: Product, m: int, n: int, k: float) -> float:
 
 
 def traffic(product: Product, xpu: XpuConfig) -> LevelBytes:
-    """Bytes that memory, L2 and L1 deliver or take, all products together."""
+    """Bytes that memory, L2 and L1 deliver or take, all products together.
+
+    Parameters
+    ----------
+    product
+        Equal ones, all of which count.
+    xpu
+        Its ``tiling``, and the bytes of L1 and L2.
+    """
     tile = tiles(product, xpu)
     edge = xpu.tiling.register_edge
     return LevelBytes(

@@ -17,16 +17,58 @@ __all__ = ["Collective", "all_gather", "all_reduce", "send"]
 def all_reduce(payload_bytes: int, devices: int, link: LinkConfig) -> Collective:
     """Sum ``payload_bytes`` over ``devices``, so that each has the sum: what it costs each.
 
-    One device, or no payload, costs nothing. Raises ``InputError`` where there is no such number.
+    One device, or no payload, costs nothing.
+
+    Parameters
+    ----------
+    payload_bytes
+        That each device holds before and after.
+    devices
+        That take part.
+    link
+        With its collectives and topology.
+
+    Raises
+    ------
+    InputError
+        Where the collective is not for so many devices.
     """
     return collective(Operation.ALL_REDUCE, payload_bytes, devices, link)
 
 
 def all_gather(payload_bytes: int, devices: int, link: LinkConfig) -> Collective:
-    """Give each of ``devices`` all of ``payload_bytes``, of which each has an equal part."""
+    """Give each of ``devices`` all of ``payload_bytes``, of which each has an equal part.
+
+    Parameters
+    ----------
+    payload_bytes
+        Of the whole, when it is gathered.
+    devices
+        That take part.
+    link
+        With its collectives and topology.
+
+    Returns
+    -------
+    Collective
+        What it costs each.
+
+    Raises
+    ------
+    InputError
+        Where the collective is not for so many devices.
+    """
     return collective(Operation.ALL_GATHER, payload_bytes, devices, link)
 
 
 def send(payload_bytes: int, link: LinkConfig) -> Collective:
-    """``payload_bytes`` from one device to another; of two levels over the outer one's links."""
+    """``payload_bytes`` from one device to another; of two levels over the outer one's links.
+
+    Parameters
+    ----------
+    payload_bytes
+        Of the message.
+    link
+        Between the two.
+    """
     return collective(Operation.SEND, payload_bytes, 2, link)

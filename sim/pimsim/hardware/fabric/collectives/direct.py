@@ -14,7 +14,15 @@ __all__ = ["schedule"]
 
 
 def schedule(operation: Operation, devices: int) -> Schedule:
-    """Rounds of N - 1 messages."""
+    """Rounds of N - 1 messages.
+
+    Parameters
+    ----------
+    operation
+        Of the collective.
+    devices
+        N, that take part.
+    """
     if operation is Operation.SEND:
         return neighbour(devices)
     share = Fraction(1) if operation is Operation.ALL_GATHER else Fraction(1, devices)

@@ -16,7 +16,24 @@ __all__ = ["schedule"]
 
 
 def schedule(operation: Operation, devices: int) -> Schedule:
-    """Rounds of one message. Raises ``InputError`` where N is no power of two."""
+    """Rounds of one message.
+
+    Parameters
+    ----------
+    operation
+        Of the collective.
+    devices
+        N, that take part.
+
+    Raises
+    ------
+    InputError
+        Where N is no power of two.
+
+    References
+    ----------
+    Thakur, Rabenseifner and Gropp, IJHPCA 2005; Bruck et al., IEEE TPDS 1997.
+    """
     if operation is Operation.SEND:
         return neighbour(devices)
     if devices & (devices - 1):

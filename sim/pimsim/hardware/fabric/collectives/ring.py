@@ -15,7 +15,19 @@ __all__ = ["schedule"]
 
 
 def schedule(operation: Operation, devices: int) -> Schedule:
-    """Rounds of one message, to the next device."""
+    """Rounds of one message, to the next device.
+
+    Parameters
+    ----------
+    operation
+        Of the collective.
+    devices
+        That take part.
+
+    References
+    ----------
+    Patarasuk and Yuan, JPDC 2009.
+    """
     if operation is Operation.SEND:
         return neighbour(devices)
     share = Fraction(1) if operation is Operation.ALL_GATHER else Fraction(1, devices)

@@ -30,6 +30,14 @@ class FullyConnected(Topology):
 
 
 def topology(devices: int, links: Pairs) -> Topology:
-    """``devices`` with a link from each to each."""
+    """``devices`` with a link from each to each.
+
+    Parameters
+    ----------
+    devices
+        Numbered from 0.
+    links
+        Not read.
+    """
     del links
     return FullyConnected(devices)

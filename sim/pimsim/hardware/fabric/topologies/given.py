@@ -66,7 +66,20 @@ def _next_nodes(target: int, into: dict[int, list[int]]) -> dict[int, int]:
 
 
 def topology(devices: int, links: Pairs) -> Topology:
-    """``devices`` with these links. Raises ``InputError`` where one cannot reach another."""
+    """``devices`` with these links.
+
+    Parameters
+    ----------
+    devices
+        Numbered from 0.
+    links
+        Pairs of nodes, from the first to the second.
+
+    Raises
+    ------
+    InputError
+        Where one cannot reach another.
+    """
     made = Given(devices, links)
     pair = made.unreached()
     if pair is not None:

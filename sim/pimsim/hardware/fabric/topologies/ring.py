@@ -31,6 +31,14 @@ class Ring(Topology):
 
 
 def topology(devices: int, links: Pairs) -> Topology:
-    """A ring of ``devices``."""
+    """A ring of ``devices``.
+
+    Parameters
+    ----------
+    devices
+        Numbered from 0.
+    links
+        Not read.
+    """
     del links
     return Ring(devices)

@@ -29,6 +29,14 @@ class Switch(Topology):
 
 
 def topology(devices: int, links: Pairs) -> Topology:
-    """``devices`` at one switch."""
+    """``devices`` at one switch.
+
+    Parameters
+    ----------
+    devices
+        Numbered from 0.
+    links
+        Not read.
+    """
     del links
     return Switch(devices)

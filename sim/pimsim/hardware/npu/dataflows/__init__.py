@@ -25,10 +25,32 @@ at which its result is there, (steps,)."""
 
 
 def load_dataflow(name: str) -> Dataflow:
-    """The dataflow of that name; ``InputError`` with the near miss where there is none."""
+    """The dataflow of that name.
+
+    Parameters
+    ----------
+    name
+        Of its module, as ``npu.systolic.dataflow`` has it.
+
+    Raises
+    ------
+    InputError
+        With the near miss where there is none.
+    """
     return load_module("dataflow", name).plan  # type: ignore[no-any-return]
 
 
 def load_finish_cycles(name: str) -> FinishCycles:
-    """When the steps of that dataflow end where their operands come one by one."""
+    """When the steps of that dataflow end where their operands come one by one.
+
+    Parameters
+    ----------
+    name
+        Of its module, as ``npu.systolic.dataflow`` has it.
+
+    Raises
+    ------
+    InputError
+        With the near miss where there is none.
+    """
     return load_module("dataflow", name).finish_cycles  # type: ignore[no-any-return]

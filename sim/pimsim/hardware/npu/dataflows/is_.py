@@ -19,6 +19,24 @@ def plan(m: int, n: int, k: int, systolic: SystolicConfig, dtype_bytes: int) -> 
 
     - ``exposed``: 2R + C + n - 2 a fold (SCALE-Sim 3, exact: reference npu/NOTES.md section 1).
     - ``hidden``: max(n, R) from fold to fold, as for weight stationary with n for m.
+
+    Parameters
+    ----------
+    m
+        Rows of A and of C.
+    n
+        Columns of B and of C.
+    k
+        Columns of A, rows of B.
+    systolic
+        Arrays of R rows and C columns.
+    dtype_bytes
+        Of an element.
+
+    Raises
+    ------
+    InputError
+        Where the product has too many folds.
     """
     rows, cols = systolic.rows, systolic.cols
     k_blocks, m_blocks = ceil_div(k, rows), ceil_div(m, cols)

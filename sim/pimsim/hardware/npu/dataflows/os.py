@@ -23,6 +23,24 @@ def plan(m: int, n: int, k: int, systolic: SystolicConfig, dtype_bytes: int) -> 
       beside them, R rows through the columns' ends: max(k, R) from fold to fold (our assumption,
       the mirror image of the hidden preload; a processing element needs one output register
       beside its accumulator).
+
+    Parameters
+    ----------
+    m
+        Rows of A and of C.
+    n
+        Columns of B and of C.
+    k
+        Columns of A, rows of B.
+    systolic
+        Arrays of R rows and C columns.
+    dtype_bytes
+        Of an element.
+
+    Raises
+    ------
+    InputError
+        Where the product has too many folds.
     """
     rows, cols = systolic.rows, systolic.cols
     m_blocks, n_blocks = ceil_div(m, rows), ceil_div(n, cols)

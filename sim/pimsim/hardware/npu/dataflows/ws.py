@@ -22,6 +22,24 @@ def plan(m: int, n: int, k: int, systolic: SystolicConfig, dtype_bytes: int) -> 
     - ``hidden``: each processing element holds the next weight beside the current one, so the
       next preload runs while m rows stream: max(m, R) from fold to fold (ONNXim's
       ``SystolicWS``), the first preload and the last drain exposed.
+
+    Parameters
+    ----------
+    m
+        Rows of A and of C.
+    n
+        Columns of B and of C.
+    k
+        Columns of A, rows of B.
+    systolic
+        Arrays of R rows and C columns.
+    dtype_bytes
+        Of an element.
+
+    Raises
+    ------
+    InputError
+        Where the product has too many folds.
     """
     rows, cols, arrays = systolic.rows, systolic.cols, systolic.arrays
     k_blocks, n_blocks = ceil_div(k, rows), ceil_div(n, cols)
