@@ -440,6 +440,10 @@ def bank_candidate(
     (int, int, int, int)
         Cycle; command; entry of the request that it serves, -1 of an idle bank; and the cycle at
         which the bank can open or close its row. ``INFINITY``: not before something else changes.
+
+    References
+    ----------
+    DRAMsim3 command_queue.cc.
     """
     head = ch.bank[bank, B_HEAD]
     row = ch.bank[bank, B_ROW]

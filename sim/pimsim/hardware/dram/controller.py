@@ -138,6 +138,10 @@ def controller_cycle(ch: Any, p: Any, board: Any, cycle: int) -> None:
         A record of ``BOARD``; changed.
     cycle
         Now, cycles of the memory's tCK.
+
+    References
+    ----------
+    DRAMsim3 controller.cc.
     """
     fall_due(ch, p, cycle)
     if ch.pim_gwriting == 1 and cycle >= ch.pim_gwrite_done:

@@ -122,9 +122,26 @@ class _Ini:
 
 
 def read_dramsim3_ini(path: Path) -> MemoryConfig:
-    """The memory that DRAMsim3 would simulate for ``path``.
+    """The memory that DRAMsim3 would simulate for a config of its own.
 
-    Raises ``InputError`` on an unknown protocol, a policy that is not built, a malformed value.
+    Parameters
+    ----------
+    path
+        An ``.ini``; keys that are missing have DRAMsim3's defaults.
+
+    Returns
+    -------
+    MemoryConfig
+        Named after the file; times in cycles of its tCK, which is in ps.
+
+    Raises
+    ------
+    InputError
+        On an unknown protocol, a policy that is not built, a malformed value; names file and key.
+
+    References
+    ----------
+    DRAMsim3 configuration.cc and timing.cc.
     """
     ini = _Ini(path)
     name = ini.text("dram_structure", "protocol", "DDR3")

@@ -49,6 +49,10 @@ def channel_fields(memory: MemoryConfig, text: str) -> dict[str, tuple[int, int]
     -------
     dict of str to (int, int)
         By field but ``ch``: lowest bit and bits.
+
+    References
+    ----------
+    The notation of DRAMsim3's ``address_mapping``.
     """
     org = memory.organization
     counts = {
@@ -80,6 +84,10 @@ def auto_precharge(controller: ControllerConfig) -> int:
     -------
     int
         Distance of two ``Command`` numbers.
+
+    References
+    ----------
+    JEDEC RDA and WRA.
     """
     closing = controller.page_policy == "auto-precharge"
     return Command.RDA - Command.RD if closing else 0
@@ -122,6 +130,10 @@ def refresh_interval(memory: MemoryConfig) -> int:
     -------
     int
         Cycles of tCK; ``INFINITY``: it is not refreshed.
+
+    References
+    ----------
+    JEDEC tREFI and, of one bank, tREFIpb.
     """
     org, timings = memory.organization, memory.timings
     if memory.controller.refresh == "none":

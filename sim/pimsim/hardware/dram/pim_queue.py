@@ -92,6 +92,10 @@ def gwrite_estimate(p: Any, other_row: bool, opened: bool) -> int:
     -------
     int
         At least ``PARAMETERS.gwrite``.
+
+    References
+    ----------
+    NeuPIMs section 5.3.
     """
     cycles = p.gwrite
     if other_row:
@@ -297,6 +301,10 @@ def pim_poll(ch: Any, p: Any, board: Any, cycle: int) -> tuple[int, int]:
     -------
     (int, int)
         Command and bank; (-1, 0): nothing.
+
+    References
+    ----------
+    NeuPIMs section 5.
     """
     at = ch.pim_head_at
     op, row = board.program[at, P_OP], ch.pim_row

@@ -172,6 +172,10 @@ def drain_starts(ch: Any, p: Any) -> bool:
     -------
     bool
         Whatever drain is under way.
+
+    References
+    ----------
+    DRAMsim3 controller.cc.
     """
     writes = ch.queued[1]
     return bool(writes >= p.drain_high or (writes > p.drain_low and ch.waiting == 0))

@@ -36,6 +36,10 @@ def unit_banks(p: Any, unit: int) -> tuple[int, int]:
     -------
     (int, int)
         Counted over the ranks of the channel.
+
+    References
+    ----------
+    DRAMsim3 refresh.cc.
     """
     if p.ref_per_bank == 0:
         return unit << p.rank_shift, (unit + 1) << p.rank_shift
@@ -85,6 +89,10 @@ def try_refresh(ch: Any, p: Any, board: Any, cycle: int) -> bool:
     -------
     bool
         Whether a command went.
+
+    References
+    ----------
+    JEDEC REF and REFpb (HBM's REFSB).
     """
     ch.in_ref = 1
     first, last = unit_banks(p, ch.ref_first)

@@ -171,6 +171,10 @@ def window_places(
     -------
     dict of Command to int
         All of ``first`` and, of a window over ACT, G_ACT.
+
+    References
+    ----------
+    JEDEC tFAW; NeuPIMs section 5 on G_ACT.
     """
     places = {Command(number): 1 for number in first}
     counted = pim is not None and pim.windowed_activations

@@ -300,6 +300,10 @@ def issue_next(ch: Any, p: Any, board: Any, cycle: int, paired: int, steps: int)
     (int, int)
         Kind of the command (1 a column command, 0 a row command, -1 none), and how many of the next
         ``steps`` banks were not looked at.
+
+    References
+    ----------
+    FR-FCFS: Rixner et al., ISCA 2000; DRAMsim3 command_queue.cc.
     """
     if p.fcfs == 1:
         return _first_come(ch, p, board, cycle, paired), 0

@@ -40,5 +40,18 @@ def energy_pj(counts: Mapping[str, int], costs: Costs) -> dict[str, float]:
 
 
 def energy_j(counts: Mapping[str, int], costs: Costs) -> dict[str, float]:
-    """The same in joule."""
+    """``energy_pj`` in joule.
+
+    Parameters
+    ----------
+    counts
+        How many of each; all of them are in ``costs``.
+    costs
+        pJ of one, by part.
+
+    Returns
+    -------
+    dict of str to float
+        J by part, as of ``energy_pj``.
+    """
     return {part: pj * _J_PER_PJ for part, pj in energy_pj(counts, costs).items()}

@@ -137,7 +137,22 @@ def command_energy(memory: MemoryConfig, energy: EnergyConfig) -> CommandEnergy:
     ``pj_per_bit``: activation per bit of the opened row, columns per bit moved, REF and
     background as given. I/O energy per bit is added to both.
 
-    Raises ``InputError`` when currents would make an energy negative.
+    Parameters
+    ----------
+    memory
+        Its currents, timings and organisation.
+    energy
+        Its ``dram_*`` keys; ``dram_model`` says which of the above counts.
+
+    Returns
+    -------
+    CommandEnergy
+        pJ of a command in all devices of a rank; standby in W.
+
+    Raises
+    ------
+    InputError
+        Currents would make an energy negative.
     """
     org = memory.organization
     burst_bits = 8 * org.burst_bytes
@@ -191,7 +206,27 @@ def command_energy(memory: MemoryConfig, energy: EnergyConfig) -> CommandEnergy:
 
 
 def dram_energy(counts: DramCounts, memory: MemoryConfig, energy: EnergyConfig) -> DramEnergy:
-    """Energy of the normal commands, refresh and background; PIM commands: ``pim_energy``."""
+    """Energy of the normal commands, refresh and background.
+
+    Parameters
+    ----------
+    counts
+        Of ``count_dram``, of any length of time.
+    memory
+        Its currents, timings and organisation.
+    energy
+        Its ``dram_*`` keys.
+
+    Returns
+    -------
+    DramEnergy
+        J; PIM's commands are in ``pim_energy``.
+
+    Raises
+    ------
+    InputError
+        Currents would make an energy negative.
+    """
     one = command_energy(memory, energy)
     costs: Costs = {
         "act": {"activate_j": one.activate_pj},

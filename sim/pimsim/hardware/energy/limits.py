@@ -25,7 +25,18 @@ class PowerLimit:
 
 
 def check_limits(limits: Iterable[PowerLimit]) -> None:
-    """Raise ``InputError`` for the first power that is above its limit."""
+    """Check that no power is above its limit.
+
+    Parameters
+    ----------
+    limits
+        In the order in which they are looked at.
+
+    Raises
+    ------
+    InputError
+        For the first power that is above its limit, by more than sums of floats are off.
+    """
     for limit in limits:
         if limit.found_w > limit.allowed_w * (1 + _TOLERANCE):
             raise InputError(

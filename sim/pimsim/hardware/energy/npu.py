@@ -47,7 +47,20 @@ class NpuEnergy:
 
 
 def npu_energy(counts: NpuCounts, energy: EnergyConfig) -> NpuEnergy:
-    """Energy of ``counts``; what grows with time is ``static.py``'s."""
+    """Energy of ``counts``; what grows with time is ``static.py``'s.
+
+    Parameters
+    ----------
+    counts
+        Over any length of time.
+    energy
+        pJ of a multiply-accumulate and of a lane's operation, pJ a bit of SRAM and of links.
+
+    Returns
+    -------
+    NpuEnergy
+        J.
+    """
     costs: Costs = {
         "macs": {"mac_j": energy.npu_mac_pj},
         "vector_lane_ops": {"vector_j": energy.vector_op_pj},

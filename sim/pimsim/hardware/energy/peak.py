@@ -88,6 +88,20 @@ def pim_peak_w(memory: MemoryConfig, pim: PimConfig, energy: EnergyConfig) -> fl
 
     A dot product in all banks and a result over each bus in every column slot, every bank opened
     once a tRC, and the global buffer of every channel filled all the time.
+
+    Parameters
+    ----------
+    memory
+        As the run names it.
+    pim
+        On all of its channels.
+    energy
+        What commands, multiplications and bytes cost.
+
+    Returns
+    -------
+    float
+        W of one device.
     """
     memory_of_kernel = device_memory(memory)
     org, t = memory_of_kernel.organization, memory.timings

@@ -74,11 +74,23 @@ class PimEnergy:
 def pim_costs(memory: MemoryConfig, energy: EnergyConfig) -> Costs:
     """What one of each of ``PimCounts`` costs.
 
-    In commands of the same memory, as the NeuPIMs artifact counts them (MECHANISMS, Parameters):
-    a bank of G_ACT is an ACT, GWRITE reads every burst of a row (16 of HBM2's), READRES is one
-    read. A byte that a dot product reads costs ``pim_array_factor`` times a read's byte, I/O
-    apart. Then, of our own, the multipliers and the operand buffer: one broadcast from the buffer
-    serves all banks of the channel at once.
+    In commands of the same memory, as the NeuPIMs artifact counts them (MECHANISMS, Parameters): a
+    bank of G_ACT is an ACT, GWRITE reads every burst of a row (16 of HBM2's), READRES is one read.
+    A byte that a dot product reads costs ``pim_array_factor`` times a read's byte, I/O apart. Then,
+    of our own, the multipliers and the operand buffer: one broadcast from the buffer serves all
+    banks of the channel at once.
+
+    Parameters
+    ----------
+    memory
+        Its commands' energy, columns and bytes of a row.
+    energy
+        Its ``pim_*`` keys, and what ``command_energy`` reads.
+
+    Returns
+    -------
+    Costs
+        pJ by field of ``PimCounts`` and part of ``PimEnergy``.
     """
     one = command_energy(memory, energy)
     org = memory.organization
@@ -94,7 +106,22 @@ def pim_costs(memory: MemoryConfig, energy: EnergyConfig) -> Costs:
 
 
 def pim_energy(counts: PimCounts, memory: MemoryConfig, energy: EnergyConfig) -> PimEnergy:
-    """Energy of the PIM commands in ``counts``."""
+    """Energy of the PIM commands in ``counts``.
+
+    Parameters
+    ----------
+    counts
+        Over all channels.
+    memory
+        That the design is on.
+    energy
+        What commands, multiplications and bytes cost.
+
+    Returns
+    -------
+    PimEnergy
+        J.
+    """
     return PimEnergy(**energy_j(asdict(counts), pim_costs(memory, energy)))
 
 
@@ -103,7 +130,18 @@ def pim_energy(counts: PimCounts, memory: MemoryConfig, energy: EnergyConfig) ->
 
 def stream_costs(design: PimDesignConfig) -> Costs:
     """What each command of ``design`` costs in all banks that it reaches, under its energy class;
-    dynamic energy only."""
+    dynamic energy only.
+
+    Parameters
+    ----------
+    design
+        With a controller of its own: its commands, and pJ of each energy class in one bank.
+
+    Returns
+    -------
+    Costs
+        By command; without a part where the command has no energy class.
+    """
     return {
         name: {} if command.energy is None
         else {command.energy: design.energy_pj[command.energy] * design.banks_reached(name)}
@@ -112,12 +150,36 @@ def stream_costs(design: PimDesignConfig) -> Costs:
 
 
 def stream_energy_pj(design: PimDesignConfig, commands: Mapping[str, int]) -> dict[str, float]:
-    """pJ by energy class of ``commands`` (counts over all channels)."""
+    """Dynamic energy of ``commands``.
+
+    Parameters
+    ----------
+    design
+        With a controller of its own.
+    commands
+        By name, over all channels.
+
+    Returns
+    -------
+    dict of str to float
+        pJ by energy class.
+    """
     return energy_pj(commands, stream_costs(design))
 
 
 def stream_peak_w(design: PimDesignConfig) -> float:
-    """Watt of all channels at most: the dearest of its commands whenever a bus takes one."""
+    """Watt of all channels at most: the dearest of its commands whenever a bus takes one.
+
+    Parameters
+    ----------
+    design
+        With a controller of its own; its ``tCK`` is in ps.
+
+    Returns
+    -------
+    float
+        W, dynamic energy only.
+    """
     dearest = max((fsum(each.values()) for each in stream_costs(design).values()), default=0.0)
     each_cycle = design.own_controller.commands_per_cycle
     return design.organization.channels * each_cycle * dearest / design.tCK
@@ -126,8 +188,22 @@ def stream_peak_w(design: PimDesignConfig) -> float:
 def fullest_stack_w(
     design: PimDesignConfig, channels: Sequence[Mapping[str, int]], time_ps: int
 ) -> float:
-    """Watt that the commands of the fullest stack draw over ``time_ps``; ``channels``: commands of
-    each channel by name."""
+    """Watt that the commands of the fullest stack draw.
+
+    Parameters
+    ----------
+    design
+        Its ``channels_per_stack`` neighbours are a stack.
+    channels
+        Commands of each channel by name, (channels,).
+    time_ps
+        In which they went, ps; 0: nothing is drawn.
+
+    Returns
+    -------
+    float
+        W, dynamic energy only.
+    """
     each, costs = design.organization.channels_per_stack, stream_costs(design)
     channel_pj = [fsum(energy_pj(commands, costs).values()) for commands in channels]
     stacks = [fsum(channel_pj[at : at + each]) for at in range(0, len(channel_pj), each)]
@@ -135,13 +211,39 @@ def fullest_stack_w(
 
 
 def static_stack_w(design: PimDesignConfig) -> float:
-    """Watt of one full stack at rest."""
+    """Watt of one full stack at rest.
+
+    Parameters
+    ----------
+    design
+        Its ``static_w_per_channel``.
+
+    Returns
+    -------
+    float
+        W, of the channels of a stack, or of all where they are fewer.
+    """
     org = design.organization
     return min(org.channels, org.channels_per_stack) * design.static_w_per_channel
 
 
 def cap_of(design: PimDesignConfig, found_w: float, key: str) -> list[PowerLimit]:
-    """The limit of the power of a stack, if the design has one; ``key`` names it."""
+    """The limit of the power of a stack, if the design has one.
+
+    Parameters
+    ----------
+    design
+        Its ``power_cap_w`` is of one stack.
+    found_w
+        W of the stack that draws the most.
+    key
+        Names the limit in messages.
+
+    Returns
+    -------
+    list of PowerLimit
+        One, or none.
+    """
     if design.power_cap_w is None:
         return []
     return [PowerLimit(key, f"PIM {design.name} in a stack", found_w, design.power_cap_w)]

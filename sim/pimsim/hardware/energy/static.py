@@ -80,7 +80,18 @@ class _Size:
 
 
 def peak_gb_per_s(memory: MemoryConfig) -> float:
-    """Bytes of all data pins in a nanosecond, at the memory's one peak rate."""
+    """Bytes of all data pins in a nanosecond, at the memory's one peak rate.
+
+    Parameters
+    ----------
+    memory
+        Its rules and timings are read.
+
+    Returns
+    -------
+    float
+        GB/s, 1e9 bytes a second.
+    """
     return peak_bytes_per_s(memory) / 1e9
 
 
@@ -88,10 +99,26 @@ def device_static(
     npu: NpuConfig, memory: MemoryConfig, pim: PimConfig | None, link: LinkConfig,
     energy: EnergyConfig,
 ) -> StaticPower:  # fmt: skip
-    """Static power of one device.
+    """Static power of one device: each part is its size times what a unit of it draws
+    (``configs/energy``, each with its source).
 
-    ``pim``: what its DRAM dies carry, used by the schedule or not; None: plain dies. Each part is
-    its size times what a unit of it draws (``configs/energy``, each with its source).
+    Parameters
+    ----------
+    npu
+        Cores, arrays, lanes, scratchpads.
+    memory
+        Its peak rate.
+    pim
+        What its DRAM dies carry, used by the schedule or not; None: plain dies.
+    link
+        Bandwidth of one link.
+    energy
+        Its ``static_*`` keys, W a unit.
+
+    Returns
+    -------
+    StaticPower
+        W by part.
     """
     size = _Size.of(npu, memory, pim, link)
     return StaticPower(
@@ -109,7 +136,18 @@ def static_words(
     npu: NpuConfig, memory: MemoryConfig, pim: PimConfig | None, link: LinkConfig,
     energy: EnergyConfig,
 ) -> Mapping[str, str]:  # fmt: skip
-    """By part of ``StaticPower``: its size, what a unit of it draws, and where that is from."""
+    """By part of ``StaticPower``: its size, what a unit of it draws, and where that is from.
+
+    Parameters
+    ----------
+    npu, memory, pim, link, energy
+        As of ``device_static``.
+
+    Returns
+    -------
+    Mapping of str to str
+        By part, without ``total``.
+    """
     size, source = _Size.of(npu, memory, pim, link), energy.sources
 
     def words(amount: str, key: str, unit: str) -> str:
@@ -129,7 +167,20 @@ def static_words(
 
 
 def standby_w(memory: MemoryConfig, energy: EnergyConfig) -> tuple[float, float]:
-    """All ranks with all rows closed, and all ranks with a row open, in watt."""
+    """All ranks with all rows closed, and all ranks with a row open, in watt.
+
+    Parameters
+    ----------
+    memory
+        Its ranks, of all channels and pseudo channels.
+    energy
+        What ``command_energy`` reads.
+
+    Returns
+    -------
+    (float, float)
+        The lesser and the greater of both, W of one device.
+    """
     org, one = memory.organization, command_energy(memory, energy)
     ranks = org.channels * org.pseudo_channels * org.ranks
     least, most = sorted((one.idle_rank_w, one.active_rank_w))
@@ -141,6 +192,20 @@ def dram_peak_w(memory: MemoryConfig, energy: EnergyConfig, row_buffers: int = 1
 
     All rows open, every burst slot used by the dearer of RD and WR, every row buffer of every bank
     opened once a tRC, and every rank refreshed all the time.
+
+    Parameters
+    ----------
+    memory
+        Its rules, timings and refresh.
+    energy
+        What ``command_energy`` reads.
+    row_buffers
+        Of a bank: 2 where PIM has its own.
+
+    Returns
+    -------
+    float
+        W of one device.
     """
     org, one, t = memory.organization, command_energy(memory, energy), memory.timings
     ranks = org.channels * org.pseudo_channels * org.ranks
@@ -157,7 +222,20 @@ def dram_peak_w(memory: MemoryConfig, energy: EnergyConfig, row_buffers: int = 1
 
 
 def refresh_w(memory: MemoryConfig, energy: EnergyConfig) -> float:
-    """Refresh of all ranks, each once in tREFI, or all of its banks in as long; 0 without."""
+    """Refresh of all ranks, each once in tREFI, or all of its banks in as long; 0 without.
+
+    Parameters
+    ----------
+    memory
+        Its ``controller.refresh`` and tREFI.
+    energy
+        What ``command_energy`` reads.
+
+    Returns
+    -------
+    float
+        W of one device, on average.
+    """
     refresh = memory.controller.refresh
     if refresh == "none":
         return 0.0

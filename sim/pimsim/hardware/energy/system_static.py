@@ -14,7 +14,19 @@ _PROCESSOR = ("cores", "sram", "memory", "link", "rest")
 
 
 def system_static(config: SystemConfig) -> dict[str, float]:
-    """Watt of one of ``config.devices``, by part, and ``total``; all the time."""
+    """Watt of one of ``config.devices``, by part, and ``total``; all the time.
+
+    Parameters
+    ----------
+    config
+        Its ``xpu.static``, ``stacks`` and ``host``.
+
+    Returns
+    -------
+    dict of str to float
+        W: ``cores``, ``sram``, ``memory``, ``link``, ``rest``, where there are any ``pim`` and
+        ``host``, and ``total``.
+    """
     xpu, static = config.xpu, config.xpu.static
     parts = {
         "cores": xpu.cores * static.core_w,
@@ -31,5 +43,16 @@ def system_static(config: SystemConfig) -> dict[str, float]:
 
 
 def processor_w(static_w: dict[str, float]) -> float:
-    """Of the processor alone, which its TDP is of."""
+    """Of the processor alone, which its TDP is of.
+
+    Parameters
+    ----------
+    static_w
+        Of ``system_static``, W by part.
+
+    Returns
+    -------
+    float
+        W: without PIM, host and total.
+    """
     return fsum(static_w[part] for part in _PROCESSOR)

@@ -252,6 +252,10 @@ def serve_in_turn(ch: Any, p: Any) -> None:
         Channel, a record of ``CHANNEL``; changed.
     p
         Parameters, a record of ``PARAMETERS``.
+
+    References
+    ----------
+    Ramulator 2.1's HBM controllers: marks of the write queue.
     """
     if _turn_around(ch, p):
         ch.writing = 1 - ch.writing
@@ -480,6 +484,10 @@ def step(ch: Any, p: Any, board: Any, tick: int) -> int:
     -------
     int
         The next tick at which this channel can do anything by itself.
+
+    References
+    ----------
+    Ramulator 2.1's HBM controllers.
     """
     changed = fall_due(ch, p, tick)
     column = column_of_active(ch, p, board, tick)

@@ -125,6 +125,10 @@ def step_as_configured(ch: Any, p: Any, board: Any, tick: int) -> int:
     -------
     int
         The next tick at which this channel can do anything by itself.
+
+    References
+    ----------
+    With one slot: Ramulator 2.0's generic controller.
     """
     if p.single_slot == 1:
         return _step_single_slot(ch, p, board, tick)

@@ -24,10 +24,23 @@ the end of the last holds nothing back any more: those after them are as the sec
 
 def moved_when_come(probe: Probe, first: int, bursts: int, each: int, rows: int) -> Floats:
     """Bursts that a channel has moved when all of the first ``each``, twice as many, ... of a
-    stream have come, (ceil(bursts / each),); never fewer than those.
+    stream have come; never fewer than those.
 
-    ``first``, ``bursts``: of the stream, in the channel's own numbers; ``each``: a power of two;
-    ``rows``: bursts of a row of all banks, after which everything repeats; 0: it never does.
+    Parameters
+    ----------
+    probe
+        Of the memory; runs what is not known yet.
+    first, bursts
+        Of the stream, in the channel's own numbers.
+    each
+        Bursts of a block, a power of two.
+    rows
+        Bursts of a row of all banks, after which everything repeats; 0: it never does.
+
+    Returns
+    -------
+    Floats
+        (ceil(bursts / each),).
     """
     if rows:
         first %= rows
@@ -47,11 +60,26 @@ def moved_when_come(probe: Probe, first: int, bursts: int, each: int, rows: int)
 def work_when_come(
     probe: Probe, begin: Ints, bursts: Ints, each: int, blocks: int, rows: int
 ) -> Floats:  # fmt: skip
-    """Share of a stream's work that a channel has done when each of its ``blocks`` has come, on
-    the channel where that is latest, (blocks,).
+    """Share of a stream's work that a channel has done when each of its blocks has come, on the
+    channel where that is latest.
 
-    ``begin``, ``bursts``: first burst of each channel in its own numbers, and how many it has,
-    (channels,); ``each``: bursts of a block on a channel.
+    Parameters
+    ----------
+    probe
+        Of the memory; runs what is not known yet.
+    begin, bursts
+        First burst of each channel in its own numbers, and how many it has, (channels,).
+    each
+        Bursts of a block on a channel, a power of two.
+    blocks
+        Of the stream.
+    rows
+        Bursts of a row of all banks, after which everything repeats; 0: it never does.
+
+    Returns
+    -------
+    Floats
+        (blocks,), at most 1; a channel without bursts is left out.
     """
     latest = np.zeros(blocks)
     firsts = begin % rows if rows else begin

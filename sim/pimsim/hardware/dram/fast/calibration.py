@@ -29,7 +29,18 @@ MOST_BYTES = 16 << 20
 
 
 def calibration_file(probe: Probe) -> Path | None:
-    """Where the calibration of these configs is kept; None: nowhere."""
+    """Where the calibration of these configs is kept; None: nowhere.
+
+    Parameters
+    ----------
+    probe
+        Its memory, its PIM design and the sources of ``hardware`` make the name.
+
+    Returns
+    -------
+    Path or None
+        Whether it exists or not.
+    """
     content = digest(sources_sha256(HARDWARE), *_configs(probe.memory, probe.pim))
     return kept_file(f"calibration-{content[:24]}.json")
 
@@ -40,7 +51,18 @@ def _configs(memory: MemoryConfig, pim: PimConfig | None) -> tuple[str, str]:
 
 
 def calibrate(probe: Probe) -> bool:
-    """Have streams, refresh and lags of ``probe`` measured, or read what was; whether it was."""
+    """Have streams, refresh and lags of ``probe`` measured, or read what was.
+
+    Parameters
+    ----------
+    probe
+        Changed: it knows them then.
+
+    Returns
+    -------
+    bool
+        Whether a file had them.
+    """
     path = calibration_file(probe)
     if _read(probe, path):
         return True
@@ -85,7 +107,18 @@ _lock = Lock()
 
 
 def probe_of(memory: MemoryConfig, pim: PimConfig | None) -> Probe:
-    """The calibrated probe of these configs; runs of one process share what it found out."""
+    """The calibrated probe of these configs; runs of one process share what it found out.
+
+    Parameters
+    ----------
+    memory, pim
+        The configs; None: no PIM design. Equal contents have one probe.
+
+    Returns
+    -------
+    Probe
+        Of ``MOST_BYTES`` at most with all others that are kept.
+    """
     key = _configs(memory, pim)
     with _lock:
         if key in _probes:

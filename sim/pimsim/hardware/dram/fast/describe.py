@@ -26,7 +26,19 @@ MOST_KINDS = 12
 
 def describe(memory: PhasedMemory) -> dict[str, Any]:
     """Rates of streams, refresh, and of each PIM operation that was run; times in cycles of the
-    memory's clock."""
+    memory's clock.
+
+    Parameters
+    ----------
+    memory
+        After the run.
+
+    Returns
+    -------
+    dict of str to Any
+        ``reads``, ``writes``, ``refresh_stall_cycles``, ``chains``, ``pim`` and ``file``, None
+        where the calibration is in none.
+    """
     probe = memory.probe
     path = calibration_file(probe)
     return {

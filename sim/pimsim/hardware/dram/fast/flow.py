@@ -232,9 +232,25 @@ def step(
     flow: Any, parts: Any, now: int, until: int, refresh: Any, stretches: Any, stops: Any,
     trail: Any,
 ) -> None:  # fmt: skip
-    """Drain all channels from tick ``now`` to ``until``. ``refresh``: a ``REFRESH``; ``stretches``:
-    (stretches, channels, STRETCH), at least one; ``stops``: a ``STOPS``; ``trail``: (channels,
-    TRAIL, 3), where stops are noted."""
+    """Drain all channels from tick ``now`` to ``until``.
+
+    Parameters
+    ----------
+    flow
+        Records of ``FLOW``, (channels,); changed.
+    parts
+        (parts, PARTS).
+    now, until
+        Ticks.
+    refresh
+        A ``REFRESH``.
+    stretches
+        (stretches, channels, STRETCH), at least one.
+    stops
+        A ``STOPS``.
+    trail
+        (channels, TRAIL, 3), where stops are noted.
+    """
     for c in range(len(flow)):
         ch = flow[c]
         at = now
@@ -283,7 +299,30 @@ def pim_end(
     flow: Any, parts: Any, now: int, before: int, refresh: Any, stretches: Any, stops: Any
 ) -> int:
     """Tick at which the last channel has done its PIM work, if nothing more is asked for; or,
-    where that is later, one that is not earlier than ``before``."""
+    where that is later, one that is not earlier than ``before``.
+
+    Parameters
+    ----------
+    flow
+        Records of ``FLOW``, (channels,).
+    parts
+        (parts, PARTS).
+    now
+        Tick at which the channels stand.
+    before
+        Tick; what comes later need not be exact.
+    refresh
+        A ``REFRESH``.
+    stretches
+        (stretches, channels, STRETCH), at least one.
+    stops
+        A ``STOPS``.
+
+    Returns
+    -------
+    int
+        At least ``now``.
+    """
     last = now
     for c in range(len(flow)):
         ch = flow[c]
@@ -303,7 +342,22 @@ def pim_end(
 
 @njit(cache=True)
 def next_begin(flow: Any, tick: int, until: int) -> int:
-    """The first tick behind ``tick`` at which any channel sets out, ``until`` at the latest."""
+    """The first tick at which any channel sets out.
+
+    Parameters
+    ----------
+    flow
+        Records of ``FLOW``, (channels,).
+    tick
+        Where the channels stand; what begins there has set out.
+    until
+        Tick; the answer where none sets out before.
+
+    Returns
+    -------
+    int
+        Tick at which streams or PIM work begin.
+    """
     for c in range(len(flow)):
         for begin in (flow[c].begin, flow[c].pim_begin):
             if tick < begin < until:
@@ -316,8 +370,32 @@ def next_completion(
     flow: Any, parts: Any, now: int, before: int, targets: Any, refresh: Any, stretches: Any,
     stops: Any,
 ) -> tuple[int, int]:  # fmt: skip
-    """``(tick, row)`` of the first row of ``targets``, (groups, channels), that all channels
-    reach before tick ``before``; row -1 where there is none."""
+    """The first of the transfers that all channels are done with.
+
+    Parameters
+    ----------
+    flow
+        Records of ``FLOW``, (channels,).
+    parts
+        (parts, PARTS).
+    now
+        Tick at which the channels stand.
+    before
+        Tick; what comes later is not looked for.
+    targets
+        Stream work of each channel at which a transfer is done, (groups, channels), ticks.
+    refresh
+        A ``REFRESH``.
+    stretches
+        (stretches, channels, STRETCH), at least one.
+    stops
+        A ``STOPS``.
+
+    Returns
+    -------
+    (int, int)
+        Tick and row of ``targets``; row -1 where there is none, at ``before``.
+    """
     best, row = before, -1
     for g in range(len(targets)):
         last = now
@@ -335,12 +413,29 @@ def next_completion(
 def settle(
     ready: Any, duration: Any, last: int, free: Any, not_before: int, finish: Any
 ) -> tuple[int, int]:
-    """Vector work behind PIM results, in order: one starts a cycle, when its result is ``ready``
-    and a unit is free, the first behind ``last``. Fills ``finish``; the cycle in which the last one
-    starts, and cycles of the units.
+    """Vector work behind PIM results, in order: one starts a cycle, when its result is ready and a
+    unit is free.
 
-    ``free``: by unit, the cycle from which it is, at last as this work leaves it; none: they never
-    queue.
+    Parameters
+    ----------
+    ready
+        Cycles at which results are read, (results,).
+    duration
+        Cycles of vector work behind each, (results,); below 0: nothing follows.
+    last
+        Cycle in which the last one before these started; the first starts behind it.
+    free
+        By unit, the cycle from which it is, (units,); at last as this work leaves it. None: they
+        never queue.
+    not_before
+        Cycle before which none starts.
+    finish
+        (results,), out: cycle in which each ends.
+
+    Returns
+    -------
+    (int, int)
+        Cycle in which the last one starts, and cycles of the units.
     """
     used = 0
     for mark in range(len(ready)):

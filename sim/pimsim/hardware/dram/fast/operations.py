@@ -137,7 +137,26 @@ def analyse(
     probe: Probe, programs: Sequence[Ints], marks: int, after: ResultWork | None,
     beside_bursts: int,
 ) -> Operation:  # fmt: skip
-    """How long each channel's program takes, and what comes of it when."""
+    """How long each channel's program takes, and what comes of it when.
+
+    Parameters
+    ----------
+    probe
+        Of the memory and its PIM design; runs what is not known yet.
+    programs
+        Of each channel, (instructions, ``N_INSTRUCTION``) each.
+    marks
+        (request, head) results that ``P_MARK`` counts.
+    after
+        What follows each mark's result; None: nothing does.
+    beside_bursts
+        Of each stream beside it.
+
+    Returns
+    -------
+    Operation
+        As work of all channels.
+    """
     count = len(programs)
     # loops are within a channel: all can be written out at once
     loops = np.concatenate([np.zeros((0, N_INSTRUCTION), np.int64), *programs])

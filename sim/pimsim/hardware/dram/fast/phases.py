@@ -97,7 +97,22 @@ class MemoryPhase:
 
 
 def part_of(programs: Sequence[Ints], channel: int, marks: Ints) -> list[Ints]:
-    """``channel``'s program with its marks counted from 0."""
+    """``channel``'s program with its marks counted from 0.
+
+    Parameters
+    ----------
+    programs
+        Of each channel, (instructions, ``N_INSTRUCTION``) each.
+    channel
+        Whose program it is.
+    marks
+        That are its own, in ascending order.
+
+    Returns
+    -------
+    list of Ints
+        One program, a copy.
+    """
     own = programs[channel].copy()
     known = own[:, P_MARK] >= 0
     own[known, P_MARK] = np.searchsorted(marks, own[known, P_MARK])
@@ -105,7 +120,22 @@ def part_of(programs: Sequence[Ints], channel: int, marks: Ints) -> list[Ints]:
 
 
 def after_of(after: ResultWork | None, marks: Ints, channels: int) -> ResultWork | None:
-    """What follows the results ``marks``, all on one of so many channels."""
+    """What follows some of the results, all on one channel.
+
+    Parameters
+    ----------
+    after
+        Of all channels; None: nothing follows.
+    marks
+        Entries of it, in order.
+    channels
+        Of the device, over which outputs may be spread.
+
+    Returns
+    -------
+    ResultWork or None
+        By entry of ``marks``.
+    """
     if after is None:
         return None
     return replace(
@@ -115,13 +145,40 @@ def after_of(after: ResultWork | None, marks: Ints, channels: int) -> ResultWork
 
 
 def bursts_each(after: ResultWork, channels: int) -> Ints:
-    """Bursts of each output that one channel writes."""
+    """Bursts of each output that one channel writes.
+
+    Parameters
+    ----------
+    after
+        By result.
+    channels
+        Of the device.
+
+    Returns
+    -------
+    Ints
+        (results,), rounded up where outputs are spread.
+    """
     return -(-after.bursts // channels) if after.spread else after.bursts
 
 
 def replay(system: Service, phase: MemoryPhase, asked: Sequence[Submission]) -> int:
-    """Cycles of a phase on ``system``, which is idle at the cycle of the refresh interval at which
-    the phase began. ``asked``: what a channel had of it."""
+    """Run a phase on ``system``.
+
+    Parameters
+    ----------
+    system
+        Idle at the cycle of the refresh interval at which the phase began.
+    phase
+        Of the run.
+    asked
+        What a channel had of each of ``phase.asked``, in order.
+
+    Returns
+    -------
+    int
+        Cycles until all of it is complete.
+    """
     begun = system.now
     ends: dict[int, int] = {-1: begun}
     groups: dict[int, int] = {}

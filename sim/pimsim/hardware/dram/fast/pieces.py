@@ -106,8 +106,25 @@ def time_pieces(
 ) -> PieceRates:
     """Run a few channels and say what each kind of piece takes.
 
-    ``about``: estimated cycles of each piece; ``results``: of all programs' instructions;
-    ``beside_bursts``: of each stream beside it. Loops in ``programs`` are run in part.
+    Parameters
+    ----------
+    probe
+        Of the memory and its PIM design.
+    programs
+        Of each channel, (instructions, ``N_INSTRUCTION``) each; loops are run in part.
+    pieces
+        Of all channels.
+    about
+        Estimated cycles of each piece, (pieces,).
+    results
+        Of all programs' instructions.
+    beside_bursts
+        Of each stream beside it.
+
+    Returns
+    -------
+    PieceRates
+        By kind of piece.
     """
     alone = _Seen(len(pieces.example))
     counts, tail = np.zeros(N_COUNTERS, np.int64), 0.0
@@ -276,10 +293,25 @@ def _sample(pieces: Pieces, about: Ints) -> list[int]:
 def as_parts(
     rates: PieceRates, pieces: Pieces, needs: Ints, channels: int
 ) -> tuple[Ints, Ints, Ints, Ints, Ints]:
-    """Parts of the flow, as if there were no streams, the first of each channel, the work of each
-    channel, the work up to the end of each piece, in its channel, and the kind of each part.
+    """Parts of the flow, as if there were no streams.
 
-    ``needs``: cycles that must be left before a refresh for each piece to start.
+    Parameters
+    ----------
+    rates
+        Of ``time_pieces``: ticks by kind.
+    pieces
+        Of all channels.
+    needs
+        Cycles that must be left before a refresh for each piece to start, (pieces,).
+    channels
+        Of the device.
+
+    Returns
+    -------
+    (Ints, Ints, Ints, Ints, Ints)
+        Parts, (parts, PARTS); the first of each channel, (channels,); the work of each channel,
+        ticks, (channels,); the work up to the end of each piece, in its channel, (pieces,); and the
+        kind of each part, (parts,).
     """
     ticks = rates.ticks[pieces.kind]
     starts, own = _loops(pieces.rounds, pieces.loop)

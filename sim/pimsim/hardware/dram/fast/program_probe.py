@@ -240,7 +240,18 @@ class ProgramProbe:
 
 
 def run_out(system: MemorySystem) -> int:
-    """Cycle at which everything that was submitted is complete."""
+    """Simulate until everything that was submitted is complete.
+
+    Parameters
+    ----------
+    system
+        Changed.
+
+    Returns
+    -------
+    int
+        Cycle at which the last of it is.
+    """
     while system.active:
         system.advance(INFINITY)
     return system.now

@@ -123,13 +123,25 @@ class Pieces:
 
 
 def find_pieces(whole: Ints, channel: Ints, bursts: Ints) -> Pieces:
-    """Cut the programs of all channels, (instructions, N_INSTRUCTION), at GWRITEs and HEADERs.
-    Loops in them stay, each piece once; what precedes one is what ends its rounds.
+    """Cut the programs of all channels at GWRITEs and HEADERs.
 
-    A kind is what a piece does and what it follows: nothing, a GWRITE or a tile. Streams that were
-    under way have rows open when a program begins, and never again as many.
+    Loops in them stay, each piece once; what precedes one is what ends its rounds. A kind is what a
+    piece does and what it follows: nothing, a GWRITE or a tile. Streams that were under way have
+    rows open when a program begins, and never again as many.
 
-    ``channel``: of each instruction. ``bursts``: written after each instruction's result.
+    Parameters
+    ----------
+    whole
+        Programs of all channels, one after the other, (instructions, ``N_INSTRUCTION``).
+    channel
+        Of each instruction, (instructions,).
+    bursts
+        Written after each instruction's result, (instructions,).
+
+    Returns
+    -------
+    Pieces
+        In the order of ``whole``.
     """
     op = whole[:, P_OP]
     starts = (op == _GWRITE) | (op == _HEADER)
@@ -157,7 +169,19 @@ def find_pieces(whole: Ints, channel: Ints, bursts: Ints) -> Pieces:
 def job_of(program: Ints, first: Ints, results: Results) -> ProgramRun:
     """A channel's program apart from those of the others, ready at once.
 
-    ``first``: first instruction of each piece.
+    Parameters
+    ----------
+    program
+        (instructions, ``N_INSTRUCTION``).
+    first
+        First instruction of each piece, (pieces,).
+    results
+        What follows each instruction.
+
+    Returns
+    -------
+    ProgramRun
+        With marks of its own.
     """
     own = program.copy()
     own[:, P_READY] = 0
@@ -177,6 +201,18 @@ def renamed_rows(program: Ints, least: int, most: int) -> Ints:
     which rows they are plays no role for its commands, only which of them are the same.
 
     As it is where a row is below ``least`` or not below ``most``, among those of others.
+
+    Parameters
+    ----------
+    program
+        (instructions, ``N_INSTRUCTION``).
+    least, most
+        Row below which, and from which on, others have theirs.
+
+    Returns
+    -------
+    Ints
+        A copy, or ``program`` itself.
     """
     rows = program[:, P_ROW]
     if not len(rows) or rows.min() < least or rows.max() >= most:
@@ -194,8 +230,25 @@ def renamed_rows(program: Ints, least: int, most: int) -> Ints:
 @njit(cache=True)
 def reserved(program: Any, channel: Any, p: Any) -> Any:
     """Cycles that the controller keeps free before a refresh for the piece that each instruction
-    begins, (instructions,): its own estimate, as if all banks were open, with the row of the
-    channel's tile before. In one row buffer GWRITE has opened its own row in its bank since."""
+    begins.
+
+    Its own estimate, as if all banks were open, with the row of the channel's tile before. In one
+    row buffer GWRITE has opened its own row in its bank since.
+
+    Parameters
+    ----------
+    program
+        Of all channels, (instructions, ``N_INSTRUCTION``).
+    channel
+        Of each instruction, (instructions,).
+    p
+        A record of ``PARAMETERS``.
+
+    Returns
+    -------
+    Ints
+        (instructions,); 0 where an instruction begins no piece.
+    """
     found = np.zeros(len(program), dtype=np.int64)
     if p.avoid_refresh == 0:
         return found
@@ -218,9 +271,22 @@ def reserved(program: Any, channel: Any, p: Any) -> Any:
 
 
 def estimate(program: Ints, p: Records) -> Ints:
-    """About how many cycles each instruction takes, (instructions,): rows to open under tFAW two
-    bank groups at a time, dot products, reads (NeuPIMs section 5.3). It only orders kinds of
-    pieces; how long they take, the command engine says."""
+    """About how many cycles each instruction takes: rows to open under tFAW two bank groups at a
+    time, dot products, reads (NeuPIMs section 5.3). It only orders kinds of pieces; how long they
+    take, the command engine says.
+
+    Parameters
+    ----------
+    program
+        (instructions, ``N_INSTRUCTION``).
+    p
+        A record of ``PARAMETERS``.
+
+    Returns
+    -------
+    Ints
+        (instructions,).
+    """
     groups = int(p["banks"]) >> int(p["group_shift"])
     fixed = np.zeros(max(_GWRITE, _HEADER, _COMP, _READRES, _GEMV) + 1, dtype=np.int64)
     fixed[_GWRITE] = p["gwrite"] + p["trp"] + p["trcd"]

@@ -34,7 +34,18 @@ class RankStops:
 
 def find_rank_stops(probe: Probe) -> RankStops:
     """Of streams of reads, where refreshes of ranks are far enough apart to see each; those of a
-    single rank, which stop the clock, and of banks, are no such stops."""
+    single rank, which stop the clock, and of banks, are no such stops.
+
+    Parameters
+    ----------
+    probe
+        Whose streams and refresh are known.
+
+    Returns
+    -------
+    RankStops
+        Of zeros where there are no such stops.
+    """
     memory = probe.memory
     if memory.controller.refresh != "all-bank" or memory.organization.ranks == 1:
         return RankStops()

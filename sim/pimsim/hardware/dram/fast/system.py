@@ -49,7 +49,24 @@ Ints = NDArray[np.int64]
 def unfit(
     pim: PimConfig | None, network: Network | None, order: RequestOrder | None, log_entries: int
 ) -> str:
-    """Why a device cannot be run at ``fast`` fidelity; empty where it can."""
+    """Why a device cannot be run at ``fast`` fidelity; empty where it can.
+
+    Parameters
+    ----------
+    pim
+        None: there is none.
+    network
+        Between cores and channels; None: none.
+    order
+        Of streams that name their operands; None: there are none.
+    log_entries
+        Commands that are to be logged.
+
+    Returns
+    -------
+    str
+        Words for a message.
+    """
     if network is not None and network.period_ps:
         return "a network between cores and channels"
     if order is not None:
