@@ -63,8 +63,15 @@ _ATTENTION = (OperatorKind.ATTENTION_SCORE, OperatorKind.ATTENTION_VALUE)
 
 
 def dram_counts(outcome: Outcome, counter: NDArray[np.int64] | None = None) -> DramCounts:
-    """What the channels' commands cost energy for, over all channels; ``counter``: of a part of
-    the run (the times are of all of it)."""
+    """What the channels' commands cost energy for, over all channels.
+
+    Parameters
+    ----------
+    outcome
+        Of the run.
+    counter
+        Commands of a part of the run (the times are of all of it); None: of all of it.
+    """
     system, ticks = outcome.system, outcome.clock.memory_cycle(outcome.time_ps)
     memory = system.memory
     active = active_rank_ticks(system.channels, memory, ticks)
@@ -72,7 +79,15 @@ def dram_counts(outcome: Outcome, counter: NDArray[np.int64] | None = None) -> D
 
 
 def pim_counts(outcome: Outcome, work: WorkTotals) -> PimCounts:
-    """What PIM's commands in ``work`` cost energy for, over all channels."""
+    """What PIM's commands in ``work`` cost energy for, over all channels.
+
+    Parameters
+    ----------
+    outcome
+        Of the run.
+    work
+        All of it, or a part.
+    """
     memory, pim = outcome.system.memory, outcome.system.pim
     if pim is None:
         return PimCounts()
@@ -114,8 +129,24 @@ def run_energy(
     outcome: Outcome, time_s: float, works: Sequence[tuple[WorkTotals, tuple[int, int]]],
     idle_s: float = 0.0,
 ) -> Energy:  # fmt: skip
-    """Joule of one device that works for ``time_s`` and then waits for ``idle_s``: each work for
-    so many blocks of so many simulated."""
+    """Joule of one device that works for ``time_s`` and then waits for ``idle_s``.
+
+    Parameters
+    ----------
+    outcome
+        Of the run.
+    time_s
+        Seconds.
+    works
+        Each with the blocks that it is for, and how many of them were simulated.
+    idle_s
+        Seconds.
+
+    Returns
+    -------
+    Energy
+        By part.
+    """
     config, memory = outcome.device.config, outcome.device.memory
     dram = dram_energy(dram_counts(outcome), memory, config.energy)
     longer = time_s * _PS_PER_S / outcome.time_ps
@@ -135,18 +166,43 @@ def run_energy(
 
 
 def idle_dram_w(outcome: Outcome) -> float:
-    """Watt of one device's DRAM that nobody asks for anything: standby and refresh."""
+    """Watt of one device's DRAM that nobody asks for anything: standby and refresh.
+
+    Parameters
+    ----------
+    outcome
+        Of the run.
+    """
     memory, energy = outcome.device.memory, outcome.device.config.energy
     return standby_w(memory, energy)[0] + refresh_w(memory, energy)
 
 
 def static_power(config: RunConfig, memory: MemoryConfig) -> StaticPower:
-    """Of one device; ``memory``: as the run names it."""
+    """Of one device.
+
+    Parameters
+    ----------
+    config
+        Of a run.
+    memory
+        As the run names it.
+
+    Returns
+    -------
+    StaticPower
+        Watt, by part.
+    """
     return device_static(config.npu, memory, config.pim, config.link, config.energy)
 
 
 def power_facts(outcome: Outcome) -> PowerFacts:
-    """What the laws of power are checked against: standby, the DRAM's and each stack's power."""
+    """What the laws of power are checked against: standby, the DRAM's and each stack's power.
+
+    Parameters
+    ----------
+    outcome
+        Of the run.
+    """
     config, memory = outcome.device.config, outcome.device.memory
     time_s = outcome.time_ps / _PS_PER_S
     dram = dram_energy(dram_counts(outcome), memory, config.energy)
@@ -201,7 +257,15 @@ def _fullest_stack_w(outcome: Outcome) -> float:
 
 
 def power_sources(config: RunConfig, memory: MemoryConfig) -> dict[str, str]:
-    """By part of the static power and of the energy: what it is worked out from."""
+    """By part of the static power and of the energy: what it is worked out from.
+
+    Parameters
+    ----------
+    config
+        Of a run.
+    memory
+        As the run names it.
+    """
     energy = config.energy
     words = static_words(config.npu, memory, config.pim, config.link, energy)
     found = {f"static {part}": text for part, text in words.items()}
@@ -220,19 +284,36 @@ def power_sources(config: RunConfig, memory: MemoryConfig) -> dict[str, str]:
 
 
 def array_elements(config: RunConfig) -> int:
-    """Multiply-accumulates of the NPU in a cycle."""
+    """Multiply-accumulates of the NPU in a cycle.
+
+    Parameters
+    ----------
+    config
+        Of a run.
+    """
     systolic = config.npu.systolic
     return config.npu.cores * systolic.arrays * systolic.rows * systolic.cols
 
 
 def run_bounds(outcome: Outcome, over_bus_bytes: int) -> dict[str, int]:
     """Least NPU cycles in which each unit alone does the work that it was given.
-    ``over_bus_bytes``: what the operators must read over the data buses (``RunFacts``).
 
-    NPU: multiply-accumulates, all elements busy. Array: the arrays as they take these products
-    up, the operand that stays put in included. DRAM: bytes of weights and KV cache over all data
-    buses at the memory's peak. PIM: dot products, one column a tCCD_S in every bank of every
-    channel. Link: the collectives.
+     NPU: multiply-accumulates, all elements busy. Array: the arrays as they take these products up,
+    the operand that stays put in included. DRAM: bytes of weights and KV cache over all data buses
+    at the memory's peak. PIM: dot products, one column a tCCD_S in every bank of every channel.
+    Link: the collectives.
+
+    Parameters
+    ----------
+    outcome
+        Of the run.
+    over_bus_bytes
+        What the operators must read over the data buses (``RunFacts``).
+
+    Returns
+    -------
+    dict[str, int]
+        By unit.
     """
     config, recorder, clock = outcome.device.config, outcome.recorder, outcome.clock
     system, org = outcome.system, outcome.system.memory.organization
@@ -362,7 +443,15 @@ def _needed(outcome: Outcome, works: Sequence[_Work]) -> dict[str, int]:
 
 
 def run_facts(outcome: Outcome, counts: DramCounts) -> RunFacts:
-    """Needs from the workload's operators, deeds from the engine's and the channels' counters."""
+    """Needs from the workload's operators, deeds from the engine's and the channels' counters.
+
+    Parameters
+    ----------
+    outcome
+        Of the run.
+    counts
+        What its DRAM did.
+    """
     recorder, system = outcome.recorder, outcome.system
     works = tuple(_work(outcome))
     needed = _needed(outcome, works)

@@ -95,7 +95,7 @@ class RunFacts:
 
 
 def check_invariants(result: Result, facts: RunFacts) -> None:
-    """Raise ``InvariantError`` with every law that ``result`` breaks.
+    """Raise for every law that ``result`` breaks.
 
     - no run, stage or operator is faster than its bound, and no operator above its roof
     - no fewer bytes move and no fewer MACs are done than the operators need
@@ -113,8 +113,20 @@ def check_invariants(result: Result, facts: RunFacts) -> None:
       peaks, or the DRAM above its most
     - a pipeline's slowest stage sets the rate, and its stages' energy is that of the tokens
 
-    Raise ``InputError`` where power is above a limit that the input sets: of a device, of PIM in
-    a stack, of the DRAM at its pins.
+    Parameters
+    ----------
+    result
+        Of a run.
+    facts
+        Of the same run, from its accounts.
+
+    Raises
+    ------
+    InvariantError
+        With each broken law.
+    InputError
+        Where power is above a limit that the input sets: of a device, of PIM in a stack, of the
+        DRAM at its pins.
     """
     broken = list(violations(result, facts))
     if broken:

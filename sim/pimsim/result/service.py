@@ -185,7 +185,18 @@ def build_service_result(
 
 def judge_load(service: Service) -> Verdict | None:
     """Whether the queue grows while requests arrive: Mann and Kendall's test of its length at
-    twenty moments. None where arrivals depend on ends, or are all at once, or have hardly begun."""
+    twenty moments.
+
+    Parameters
+    ----------
+    service
+        As far as it has come.
+
+    Returns
+    -------
+    Verdict | None
+        None where arrivals depend on ends, or are all at once, or have hardly begun.
+    """
     asked = service.requests
     arrivals = _reached(asked[asked["replica"] != NONE], "arrival_ps")
     depends = (service.traffic.follows != NOBODY).any()
@@ -285,7 +296,20 @@ def _goodput(done: Records, slo: SloConfig, seconds: float) -> Goodput:
 
 
 def interval_ends(service: Service, log: StepLog) -> NDArray[np.int64]:
-    """When the intervals end over which a log adds up steps, as far as the service has come."""
+    """When the intervals end over which a log adds up steps, as far as the service has come.
+
+    Parameters
+    ----------
+    service
+        Of whose time they are.
+    log
+        Its ``interval_ps`` is their length.
+
+    Returns
+    -------
+    NDArray[np.int64]
+        (intervals,), picoseconds.
+    """
     count = int(min(service.now_ps // log.interval_ps + 1, len(log.columns["steps"])))
     return np.minimum(np.arange(1, count + 1) * log.interval_ps, service.now_ps)
 

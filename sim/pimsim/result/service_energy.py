@@ -21,6 +21,15 @@ def service_energy(service: Service, log: StepLog, steps: Simulated) -> ServiceE
     Static power, standby and refresh count from time 0 to now, whether anybody works or not; each
     step brings what its own work takes beyond them.
 
+    Parameters
+    ----------
+    service
+        As far as it has come.
+    log
+        Its energy is read by interval.
+    steps
+        Its step times, with what they took.
+
     Returns
     -------
     ServiceEnergy

@@ -25,6 +25,16 @@ def request_columns(requests: Records) -> dict[str, Any]:
 
     ``tpot_s`` is (finish - first token) / (output - 1), NaN of one token; ``longest_gap_s`` is the
     longest time between two of its tokens.
+
+    Parameters
+    ----------
+    requests
+        (requests,) of ``REQUEST`` records.
+
+    Returns
+    -------
+    dict
+        (requests,) of each column.
     """
     found: dict[str, Any] = {
         name: requests[name]
@@ -52,7 +62,15 @@ def request_columns(requests: Records) -> dict[str, Any]:
 
 def write_requests(requests: Records, path: Path) -> None:
     """``requests.parquet``; the columns of ``request_columns``, exact times in picoseconds (-1: not
-    yet) among them."""
+    yet) among them.
+
+    Parameters
+    ----------
+    requests
+        (requests,) of ``REQUEST`` records.
+    path
+        Of the file.
+    """
     import pyarrow
     import pyarrow.parquet
 

@@ -46,6 +46,17 @@ def write_state(state: ServiceState, content: str, wall_s: float, folder: Path) 
 def go_on(folder: Path, content: str, service: Service, log: StepLog) -> float:
     """Put what had happened into a service and a log that have just been made.
 
+    Parameters
+    ----------
+    folder
+        Of the service's result.
+    content
+        Hash of config, files, plugins and version.
+    service
+        That has just been made; written.
+    log
+        That has just been made; written.
+
     Returns
     -------
     float

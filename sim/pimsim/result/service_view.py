@@ -13,7 +13,13 @@ __all__ = ["service_lines"]
 
 
 def service_lines(result: ServiceResult) -> dict[str, str]:
-    """Lines of the table, by what they say."""
+    """Lines of the table, by what they say.
+
+    Parameters
+    ----------
+    result
+        Of a service.
+    """
     all_figures = result.to_dict()
     asked, kv, steps = all_figures["requests"], all_figures["kv"], all_figures["steps"]
     links = all_figures["links"]

@@ -39,7 +39,13 @@ _PARTS = tuple(item.name for item in fields(Energy) if item.name != "total")
 def run_of(machine: MachineConfig) -> RunConfig:
     """The run whose steps a service asks: requests stay on the channels that they are given, one
     batch is under way, and a step whose fullest channel has too few rows is timed as if it had
-    them (``StepCosts.tokens`` says what the machine holds)."""
+    them (``StepCosts.tokens`` says what the machine holds).
+
+    Parameters
+    ----------
+    machine
+        Of the service.
+    """
     values = {name: getattr(machine, name) for name in type(machine).model_fields}
     asked = machine.workload
     workload = {name: getattr(asked, name) for name in type(asked).model_fields}

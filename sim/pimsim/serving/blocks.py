@@ -111,7 +111,15 @@ class BlockCache:
 
 @njit(cache=True)
 def blocks_of(tokens: int, size: int) -> int:
-    """Blocks that hold so many tokens."""
+    """Blocks that hold so many tokens.
+
+    Parameters
+    ----------
+    tokens
+        0 or more.
+    size
+        Tokens of a block.
+    """
     return -(-tokens // size)
 
 
@@ -136,7 +144,17 @@ def _forget(blocks: Any, found: Any, block: int) -> None:
 def grow(
     pool: Any, blocks: Any, table: Any, slots: Any, found: Any, request: Any, held: int
 ) -> None:
-    """Let ``request`` hold so many blocks, which must be free; what it holds stays."""
+    """Let ``request`` hold so many blocks, which must be free; what it holds stays.
+
+    Parameters
+    ----------
+    pool, blocks, table, slots, found
+        Of a ``BlockCache``; written.
+    request
+        ``REQUEST`` record; written.
+    held
+        Blocks that it is to hold, those that it has among them.
+    """
     if request.slot == NONE:
         pool.slots -= 1
         request.slot = slots[pool.slots]
@@ -174,7 +192,15 @@ def release_slot(pool: Any, blocks: Any, table: Any, slots: Any, slot: int, coun
 
 @njit(cache=True)
 def release(pool: Any, blocks: Any, table: Any, slots: Any, request: Any) -> None:
-    """Take all blocks of ``request`` back, the last one first; their content stays to be found."""
+    """Take all blocks of ``request`` back, the last one first; their content stays to be found.
+
+    Parameters
+    ----------
+    pool, blocks, table, slots
+        Of a ``BlockCache``; written, but for ``table``.
+    request
+        ``REQUEST`` record; written.
+    """
     release_slot(pool, blocks, table, slots, request.slot, request.blocks)
     request.slot = NONE
     request.blocks = 0
@@ -183,7 +209,19 @@ def release(pool: Any, blocks: Any, table: Any, slots: Any, request: Any) -> Non
 
 @njit(cache=True)
 def find_shared(found: Any, prefix: Any, request: Any, most: int) -> int:
-    """Blocks at the start of ``request`` that are in the cache, at most ``most``."""
+    """Blocks at the start of ``request`` that are in the cache, at most ``most``.
+
+    Parameters
+    ----------
+    found
+        (contents,): block of each content plus 1; 0: there is none.
+    prefix
+        Contents that prompts begin with, of all requests one behind the other.
+    request
+        ``REQUEST`` record.
+    most
+        Blocks.
+    """
     most = min(most, request.prefix_blocks)
     at = 0
     while at < most and found[prefix[request.prefix_first + at]] > 0:
@@ -194,7 +232,19 @@ def find_shared(found: Any, prefix: Any, request: Any, most: int) -> int:
 @njit(cache=True)
 def idle_among(blocks: Any, found: Any, prefix: Any, request: Any, hits: int) -> int:
     """Of so many blocks at the start of ``request``, those that nobody holds: they are among the
-    free ones until they are held again."""
+    free ones until they are held again.
+
+    Parameters
+    ----------
+    blocks, found
+        Of a ``BlockCache``.
+    prefix
+        Contents that prompts begin with, of all requests one behind the other.
+    request
+        ``REQUEST`` record.
+    hits
+        Of ``find_shared``.
+    """
     idle = 0
     for at in range(hits):
         idle += blocks[found[prefix[request.prefix_first + at]] - 1].holders == 0
@@ -205,7 +255,21 @@ def idle_among(blocks: Any, found: Any, prefix: Any, request: Any, hits: int) ->
 def hold_shared(
     pool: Any, blocks: Any, table: Any, slots: Any, found: Any, prefix: Any, request: Any, hits: int
 ) -> None:
-    """Let ``request``, which holds none, hold the ``hits`` blocks that it begins with."""
+    """Let ``request``, which holds none, hold the ``hits`` blocks that it begins with.
+
+    Parameters
+    ----------
+    pool, blocks, table, slots
+        Of a ``BlockCache``; written.
+    found
+        (contents,): block of each content plus 1.
+    prefix
+        Contents that prompts begin with, of all requests one behind the other.
+    request
+        ``REQUEST`` record; written.
+    hits
+        Of ``find_shared``.
+    """
     if hits == 0:
         return
     pool.slots -= 1
@@ -224,7 +288,21 @@ def hold_shared(
 def offer(
     blocks: Any, table: Any, found: Any, prefix: Any, request: Any, tokens: int, size: int
 ) -> None:
-    """Let others find the blocks that the first ``tokens`` of ``request`` fill."""
+    """Let others find the blocks that the first ``tokens`` of ``request`` fill.
+
+    Parameters
+    ----------
+    blocks, table, found
+        Of a ``BlockCache``; ``blocks`` and ``found`` are written.
+    prefix
+        Contents that prompts begin with, of all requests one behind the other.
+    request
+        ``REQUEST`` record; written.
+    tokens
+        That are in the cache.
+    size
+        Tokens of a block.
+    """
     full = min(tokens // size, request.prefix_blocks)
     for at in range(request.offered, full):
         block = table[request.slot, at]

@@ -62,7 +62,19 @@ def _uniform(seed: int, one: int, other: int, third: int) -> float:
 
 @njit(cache=True)
 def accepted_drafts(rules: Any, number: int, verification: int, drafts: int) -> int:
-    """Of so many drafts of request ``number`` in its verification (from 1), those accepted."""
+    """Of so many drafts of request ``number`` in its verification (from 1), those accepted.
+
+    Parameters
+    ----------
+    rules
+        Record of a ``Speculation``: which law says it, with its numbers.
+    number
+        Of the request.
+    verification
+        From 1.
+    drafts
+        That the step fed.
+    """
     if rules.kind == _CYCLE:
         return int(min(drafts, (7 * number + 13 * verification) % (rules.drafts + 1)))
     if rules.kind == _RATE:
@@ -81,9 +93,31 @@ def end_step(
     """Carry out the end of a step.
 
     A request all of whose known tokens have been fed makes one more, and one for each draft that is
-    accepted; what goes beyond its output is dropped. ``finished`` takes the rows of those that end,
-    and, where ``hands_over``, of those that have their first token, which keep their blocks;
-    ``gaps`` takes the times between tokens.
+    accepted; what goes beyond its output is dropped.
+
+    Parameters
+    ----------
+    requests
+        (requests,) of ``REQUEST`` records; written.
+    lists
+        Of requests, by what they wait for; written.
+    pool, blocks, table, slots
+        Of a ``BlockCache``; written.
+    entries
+        Of the step.
+    step
+        (1,): its sums and its times; written.
+    finished
+        Takes the rows of requests that end, and, where ``hands_over``, of those that have their
+        first token, which keep their blocks.
+    speculation
+        (1,) record of a ``Speculation``: how drafts are accepted.
+    gaps
+        Histogram of the times between tokens; written.
+    keeps_running
+        Whether requests of a step stay in the list of running ones.
+    hands_over
+        Whether requests go to another pool with their first token.
     """
     sums = step[0]
     now_ps, number = sums.end_ps, sums.number

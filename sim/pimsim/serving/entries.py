@@ -14,7 +14,13 @@ __all__ = ["clear", "close", "put", "restart"]
 
 @njit(cache=True)
 def clear(sums: Any) -> None:
-    """A step without entries."""
+    """A step without entries.
+
+    Parameters
+    ----------
+    sums
+        Of the step; written.
+    """
     sums.entries = 0
     sums.tokens = 0
     sums.context = 0
@@ -24,8 +30,23 @@ def clear(sums: Any) -> None:
 
 @njit(cache=True)
 def put(requests: Any, entries: Any, sums: Any, row: int, tokens: int, ahead: int) -> None:
-    """Let the step feed ``tokens`` of the request of that row, drafts among them. ``ahead``: tokens
-    that are counted as context of a request that decodes, beyond those in the cache."""
+    """Let the step feed ``tokens`` of the request of that row, drafts among them.
+
+    Parameters
+    ----------
+    requests
+        (requests,) of ``REQUEST`` records; written.
+    entries
+        Of the step; written.
+    sums
+        Of the step; written.
+    row
+        Of the request.
+    tokens
+        That the step feeds.
+    ahead
+        Tokens that are counted as context of a request that decodes, beyond those in the cache.
+    """
     request = requests[row]
     request.entry = sums.entries
     entry = entries[sums.entries]
@@ -38,7 +59,17 @@ def put(requests: Any, entries: Any, sums: Any, row: int, tokens: int, ahead: in
 
 @njit(cache=True)
 def close(requests: Any, entries: Any, sums: Any) -> None:
-    """Drop entries without tokens, add up the rest, and let the step go."""
+    """Drop entries without tokens, add up the rest, and let the step go.
+
+    Parameters
+    ----------
+    requests
+        (requests,) of ``REQUEST`` records; written.
+    entries
+        Of the step; written.
+    sums
+        Of the step; written.
+    """
     kept = 0
     for at in range(sums.entries):
         if entries[at].new == 0:
@@ -68,8 +99,26 @@ def restart(
     preempted: Any, row: int, whole_prompt: bool,
 ) -> None:  # fmt: skip
     """Put a request, which is in no list, out of the cache and before all that wait. It will feed
-    all of its tokens again, those that it made among them; unless ``whole_prompt``, one whose
-    prompt was not done feeds at once what it had fed, and the rest token by token."""
+    all of its tokens again, those that it made among them.
+
+    Parameters
+    ----------
+    requests
+        (requests,) of ``REQUEST`` records; written.
+    lists
+        Of requests, by what they wait for; written.
+    pool, blocks, table, slots
+        Of a ``BlockCache``; written.
+    sums
+        Of the step; written.
+    preempted
+        Takes the request's number.
+    row
+        Of the request.
+    whole_prompt
+        Unless it is set, a request whose prompt was not done feeds at once what it had fed, and the
+        rest token by token.
+    """
     request = requests[row]
     release(pool, blocks, table, slots, request)
     if not whole_prompt and not request.decoding:

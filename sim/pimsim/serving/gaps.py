@@ -27,7 +27,17 @@ def new_gaps() -> NDArray[np.int64]:
 
 @njit(cache=True)
 def note_gap(gaps: Any, gap_ps: int, times: int = 1) -> None:
-    """Count a gap."""
+    """Count a gap.
+
+    Parameters
+    ----------
+    gaps
+        Histogram; written.
+    gap_ps
+        0 or more.
+    times
+        How often it came.
+    """
     part, octave = math.frexp(float(gap_ps))
     gaps[octave * _PARTS + int((part - 0.5) * 2 * _PARTS) if gap_ps > 0 else 0] += times
     gaps[_TOTAL] += gap_ps * times
@@ -35,13 +45,36 @@ def note_gap(gaps: Any, gap_ps: int, times: int = 1) -> None:
 
 
 def mean_gap_ps(gaps: NDArray[np.int64]) -> float:
-    """The mean of all gaps; NaN without any."""
+    """The mean of all gaps.
+
+    Parameters
+    ----------
+    gaps
+        Histogram of ``note_gap``, its count and its sum.
+
+    Returns
+    -------
+    float
+        Picoseconds; NaN without any.
+    """
     return float(gaps[_TOTAL] / gaps[_COUNT]) if gaps[_COUNT] else float("nan")
 
 
 def gap_percentile(gaps: NDArray[np.int64], share: float) -> float:
     """The gap that ``share`` (0 to 1) of all do not exceed, in picoseconds, between the two nearest
-    ranks (``numpy.quantile``'s rule, which all percentiles of a service follow). NaN without any.
+    ranks (``numpy.quantile``'s rule, which all percentiles of a service follow).
+
+    Parameters
+    ----------
+    gaps
+        Histogram of ``note_gap``, its count and its sum.
+    share
+        0 to 1.
+
+    Returns
+    -------
+    float
+        Picoseconds; NaN without any.
     """
     if not gaps[_COUNT]:
         return float("nan")

@@ -12,7 +12,19 @@ __all__ = ["append", "insert_before", "pop", "push", "remove", "sort_by_arrival"
 
 @njit(cache=True)
 def insert_before(requests: Any, order: Any, place: int, request: int) -> None:
-    """Put ``request`` into the list ``order``, before ``place``; ``NONE``: at its end."""
+    """Put ``request`` into the list ``order``, before another one.
+
+    Parameters
+    ----------
+    requests
+        Records with ``previous`` and ``next``; written.
+    order
+        The list, with ``head``, ``tail`` and ``count``; written.
+    place
+        Row of the one behind it; ``NONE``: it goes to the end.
+    request
+        Row of a record that is in no list.
+    """
     before = order.tail if place == NONE else requests[place].previous
     requests[request].previous = before
     requests[request].next = place
@@ -29,19 +41,49 @@ def insert_before(requests: Any, order: Any, place: int, request: int) -> None:
 
 @njit(cache=True)
 def append(requests: Any, order: Any, request: int) -> None:
-    """Put ``request`` at the end of the list ``order``."""
+    """Put ``request`` at the end of the list ``order``.
+
+    Parameters
+    ----------
+    requests
+        Records with ``previous`` and ``next``; written.
+    order
+        The list, with ``head``, ``tail`` and ``count``; written.
+    request
+        Row of a record that is in no list.
+    """
     insert_before(requests, order, NONE, request)
 
 
 @njit(cache=True)
 def push(requests: Any, order: Any, request: int) -> None:
-    """Put ``request`` at the front of the list ``order``."""
+    """Put ``request`` at the front of the list ``order``.
+
+    Parameters
+    ----------
+    requests
+        Records with ``previous`` and ``next``; written.
+    order
+        The list, with ``head``, ``tail`` and ``count``; written.
+    request
+        Row of a record that is in no list.
+    """
     insert_before(requests, order, order.head, request)
 
 
 @njit(cache=True)
 def remove(requests: Any, order: Any, request: int) -> None:
-    """Take ``request`` out of the list ``order``."""
+    """Take ``request`` out of the list ``order``.
+
+    Parameters
+    ----------
+    requests
+        Records with ``previous`` and ``next``; written.
+    order
+        The list, with ``head``, ``tail`` and ``count``; written.
+    request
+        Row of a record that is in this list.
+    """
     before, behind = requests[request].previous, requests[request].next
     if before == NONE:
         order.head = behind
@@ -56,7 +98,20 @@ def remove(requests: Any, order: Any, request: int) -> None:
 
 @njit(cache=True)
 def pop(requests: Any, order: Any) -> int:
-    """Take the first request out of a list that has one."""
+    """Take the first request out of a list that has one.
+
+    Parameters
+    ----------
+    requests
+        Records with ``previous`` and ``next``; written.
+    order
+        The list, with ``head``, ``tail`` and ``count``; written.
+
+    Returns
+    -------
+    int
+        The request's row.
+    """
     request = order.head
     remove(requests, order, request)
     return int(request)
@@ -64,7 +119,15 @@ def pop(requests: Any, order: Any) -> int:
 
 @njit(cache=True)
 def sort_by_arrival(requests: Any, order: Any) -> None:
-    """Those that came first to the front; who came together stay as they stand."""
+    """Those that came first to the front; who came together stay as they stand.
+
+    Parameters
+    ----------
+    requests
+        ``REQUEST`` records; written.
+    order
+        The list, with ``head``, ``tail`` and ``count``; written.
+    """
     at = order.head
     while at != NONE:
         behind = requests[at].next

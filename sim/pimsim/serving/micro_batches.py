@@ -71,7 +71,34 @@ def decode_next(
     entries: Any, sums: Any, preempted: Any, row: int, whole_prompts: bool, ahead: int,
 ) -> bool:  # fmt: skip
     """Let a request that was taken from the running ones make its next token. Without a free block
-    the last of those that are left starts anew, without any it does itself: then it is false."""
+    the last of those that are left starts anew, without any it does itself.
+
+    Parameters
+    ----------
+    requests
+        (requests,) of ``REQUEST`` records; written.
+    lists
+        Of requests, by what they wait for; written.
+    pool, blocks, table, slots, found
+        Of a ``BlockCache``; written.
+    entries
+        Of the step; written.
+    sums
+        Of the step; written.
+    preempted
+        Takes the numbers of requests that start anew.
+    row
+        Of the request.
+    whole_prompts
+        As of ``entries.restart``.
+    ahead
+        As of ``entries.put``.
+
+    Returns
+    -------
+    bool
+        Whether it is in the step.
+    """
     running = lists[RUNNING]
     while pool.free.count < 1:
         last = running.tail if running.count > 0 else row

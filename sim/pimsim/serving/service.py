@@ -58,8 +58,20 @@ class Watcher(Protocol):
 
 
 def request_records(traffic: Traffic, prefixes: PrefixBlocks | None = None) -> Records:
-    """``REQUEST`` records of requests of which nothing is known but what they ask. ``prefixes``:
-    blocks of the cache that they begin with."""
+    """``REQUEST`` records of requests of which nothing is known but what they ask.
+
+    Parameters
+    ----------
+    traffic
+        Of the service.
+    prefixes
+        Blocks of the cache that they begin with; None: none are shared.
+
+    Returns
+    -------
+    Records
+        (requests,).
+    """
     found = np.zeros(len(traffic), dtype=REQUEST)
     for name in ("id", "prompt", "output", "priority", "arrival_ps"):
         found[name] = getattr(traffic, name)

@@ -99,7 +99,19 @@ def state_of(service: Service, log: StepLog) -> ServiceState:
 def restore(state: ServiceState, service: Service, log: StepLog) -> None:
     """Put what had happened into a service, and a log, that have just been made of the same config.
 
-    Raises ``KeyError`` or ``ValueError`` where the state is of another one.
+    Parameters
+    ----------
+    state
+        What had happened.
+    service
+        That has just been made; written.
+    log
+        That has just been made; written.
+
+    Raises
+    ------
+    KeyError, ValueError
+        Where the state is of another config.
     """
     _fill(service.requests, state.arrays["requests"])
     _fill(service.gaps, state.arrays["gaps"])

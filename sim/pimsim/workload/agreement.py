@@ -41,6 +41,13 @@ def disagreements(ours: OperatorTrace, theirs: OperatorTrace) -> Iterator[Disagr
 
     Kinds of block are matched by the blocks that have them, so their names may differ; a
     different order of kinds is a disagreement of the group ``blocks``.
+
+    Parameters
+    ----------
+    ours
+        One trace.
+    theirs
+        The other, of the same model.
     """
     for phase in ours.phases:
         if phase not in theirs.phases:

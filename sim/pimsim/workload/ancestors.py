@@ -21,7 +21,13 @@ class DependentOperator(Protocol):
 
 
 def ancestors(operators: Iterable[DependentOperator]) -> dict[str, set[str]]:
-    """By name, all that an operator needs; ``operators`` are each after those that it needs."""
+    """By name, all that an operator needs.
+
+    Parameters
+    ----------
+    operators
+        Each after those that it needs.
+    """
     found: dict[str, set[str]] = {}
     for operator in operators:
         needed = set(operator.depends_on)

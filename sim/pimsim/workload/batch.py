@@ -195,14 +195,44 @@ def device_work(
     append_kv: bool, overlapped: bool, sparsity: Sparsity | None = None,
     sparse: SparseOptions | None = None, holding: Step | None = None, in_order: bool = True,
 ) -> DeviceWork:  # fmt: skip
-    """The work of one device. ``sparsity``: of the feed-forward networks, used as ``sparse`` says.
-    ``holding``: contexts and new tokens that the cache must hold; None: those of ``step``.
-    Raises ``InputError`` where the model does not fit the devices of each pipeline stage.
+    """The work of one device.
 
-    ``layers``: blocks to simulate; more are where the model has more kinds. ``auto``: two, of a
-    model whose blocks differ as many as show how much. ``overlapped``: a block's end runs beside
-    the next one's attention (sub-batches). ``in_order``: else blocks run into one another, so that
-    the last one, which has none behind it, shows no steady state: ``auto`` takes one more.
+    Parameters
+    ----------
+    model
+        Card or trace.
+    step
+        What each request is asked.
+    parallel
+        Degrees of parallelism; None in it: those of the card, or the fewest devices.
+    layers
+        Blocks to simulate; more are where the model has more kinds. ``auto``: two, of a model whose
+        blocks differ as many as show how much. None: all of the fullest stage.
+    capacity_bytes
+        Of a device's memory.
+    routing
+        Of a mixture of experts; None: uniform.
+    seed
+        Of uniform routing.
+    append_kv
+        Whether new keys and values are written.
+    overlapped
+        A block's end runs beside the next one's attention (sub-batches).
+    sparsity
+        Of the feed-forward networks; None: all features work.
+    sparse
+        How it is used.
+    holding
+        Contexts and new tokens that the cache must hold; None: those of ``step``.
+    in_order
+        Else blocks run into one another, so that the last one, which has none behind it, shows no
+        steady state: ``auto`` takes one more.
+
+    Raises
+    ------
+    InputError
+        Where the model does not fit the devices of each pipeline stage, or what is asked does not
+        suit it.
     """
     held = step if holding is None else holding
     if isinstance(model, ModelCard):
@@ -282,7 +312,17 @@ class SparseOptions(NamedTuple):
 def load_run_sparsity(config: RunConfig, model: ModelCard | OperatorTrace) -> Sparsity | None:
     """Which features work, as ``config`` says; None where all do.
 
-    Raises ``InputError`` for an unknown name, or masks that do not suit the model.
+    Parameters
+    ----------
+    config
+        Its ``workload.sparsity`` and seed.
+    model
+        Card or trace.
+
+    Raises
+    ------
+    InputError
+        For an unknown name, or masks that do not suit the model.
     """
     spec = config.workload.sparsity
     if spec == "none":
@@ -306,7 +346,18 @@ def _least_blocks(trace: OperatorTrace, overlapped: bool) -> int:
 
 
 def load_model(workload: AnyModelConfig) -> ModelCard | OperatorTrace:
-    """What ``workload`` runs: its trace, or its card. Raises ``InputError``."""
+    """What ``workload`` runs: its trace, or its card.
+
+    Parameters
+    ----------
+    workload
+        Its ``trace``, else its ``model``.
+
+    Raises
+    ------
+    InputError
+        Where it cannot be read.
+    """
     if workload.trace is None:
         return load_card(workload.model)
     return load_trace(find_source("operators", workload.trace))
@@ -315,9 +366,24 @@ def load_model(workload: AnyModelConfig) -> ModelCard | OperatorTrace:
 def load_run_routing(
     config: RunConfig | SystemConfig, model: ModelCard | OperatorTrace
 ) -> Routing | None:
-    """Where tokens go, as ``config`` says; None for a model without experts.
+    """Where tokens go, as ``config`` says.
 
-    Raises ``InputError`` for an unknown name, or a routing that does not suit the model.
+    Parameters
+    ----------
+    config
+        Its ``workload.routing`` and seed.
+    model
+        Card or trace.
+
+    Returns
+    -------
+    Routing | None
+        None for a model without experts.
+
+    Raises
+    ------
+    InputError
+        For an unknown name, or a routing that does not suit the model.
     """
     spec = config.workload.routing
     shape = MoeShape.of(card_trace(model) if isinstance(model, ModelCard) else model)
@@ -331,7 +397,18 @@ def load_run_routing(
 
 
 def moe_shape(model: str) -> MoeShape:
-    """The experts of a card (its name or file) or of an operator trace. Raises ``InputError``."""
+    """The experts of a card (its name or file) or of an operator trace.
+
+    Parameters
+    ----------
+    model
+        Name or path.
+
+    Raises
+    ------
+    InputError
+        Where it cannot be read.
+    """
     is_trace = model.endswith(".json") or (
         model not in preset_names("model") and model in preset_names("operators")
     )
@@ -352,20 +429,52 @@ class Inputs(NamedTuple):
 
 
 def input_hashes(workload: WorkloadConfig | SystemWorkload) -> dict[str, str]:
-    """Hash of what each key names, by key. Raises ``InputError`` where one cannot be read."""
+    """Hash of what each key names, by key.
+
+    Parameters
+    ----------
+    workload
+        Of a run or a system.
+
+    Raises
+    ------
+    InputError
+        Where one cannot be read.
+    """
     return load_inputs(workload).hashes
 
 
 def load_inputs(workload: WorkloadConfig | SystemWorkload) -> Inputs:
-    """Requests and card of ``workload``, and hashes of all that it names. Raises ``InputError``."""
+    """Requests and card of ``workload``, and hashes of all that it names.
+
+    Parameters
+    ----------
+    workload
+        Of a run or a system.
+
+    Raises
+    ------
+    InputError
+        Where something cannot be read.
+    """
     requests = load_requests(workload.requests, workload.batch)
     card, found = _hashed_model(workload)
     return Inputs(requests, card, {"requests": requests.sha256, **found})
 
 
 def model_hashes(workload: ModelConfig) -> dict[str, str]:
-    """Hash of what each key of a machine's model names, by key. Raises ``InputError`` where one
-    cannot be read."""
+    """Hash of what each key of a machine's model names, by key.
+
+    Parameters
+    ----------
+    workload
+        Of the machine.
+
+    Raises
+    ------
+    InputError
+        Where one cannot be read.
+    """
     return _hashed_model(workload)[1]
 
 

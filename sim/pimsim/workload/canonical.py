@@ -29,7 +29,13 @@ _CHOSEN = ("expert_fc1", "expert_fc2", "combine")
 
 
 def canonical_block(operators: Sequence[SymbolicOperator]) -> tuple[SymbolicOperator, ...]:
-    """The operators of a block in the cards' order and parts."""
+    """The operators of a block in the cards' order and parts.
+
+    Parameters
+    ----------
+    operators
+        In any order of which each is after those that it needs.
+    """
     found = _unpack_heads(list(operators))
     for prefix in ("", "shared_"):
         found = _unpack_gate(found, prefix)
@@ -37,7 +43,15 @@ def canonical_block(operators: Sequence[SymbolicOperator]) -> tuple[SymbolicOper
 
 
 def block_labels(experts: Sequence[bool], windows: Sequence[int | None]) -> list[str]:
-    """Names for kinds of block by what tells them apart."""
+    """Names for kinds of block by what tells them apart.
+
+    Parameters
+    ----------
+    experts
+        Whether each kind has experts.
+    windows
+        Tokens of each kind's sliding window; None: it has none.
+    """
     labels: list[str] = []
     for has_experts, window in zip(experts, windows, strict=True):
         parts = []

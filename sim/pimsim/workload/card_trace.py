@@ -31,7 +31,13 @@ Operators = list[SymbolicOperator]
 
 @cache
 def card_trace(card: ModelCard) -> OperatorTrace:
-    """Prefill and decode of the card's model, symbolic in tokens and contexts."""
+    """Prefill and decode of the card's model, symbolic in tokens and contexts.
+
+    Parameters
+    ----------
+    card
+        Of the model.
+    """
     phases: dict[Literal["prefill", "decode"], Phase] = {}
     names: tuple[Literal["prefill", "decode"], ...] = ("prefill", "decode")
     for name in names:

@@ -236,8 +236,20 @@ class Parallelism:
 def parallelism(card: ModelCard, tp: int | None = None, pp: int | None = None) -> Parallelism:
     """``tp`` and ``pp``, the card's where ``None``.
 
-    Raises ``InputError`` where heads, KV heads or FFN features do not divide by ``tp``, or there
-    are fewer layers than ``pp``; it names the degrees that are possible.
+    Parameters
+    ----------
+    card
+        Of the model.
+    tp
+        Devices that share each layer.
+    pp
+        Stages.
+
+    Raises
+    ------
+    InputError
+        Where heads, KV heads or FFN features do not divide by ``tp``, or there are fewer layers
+        than ``pp``; it names the degrees that are possible.
     """
     tp = card.tp if tp is None else tp
     pp = card.pp if pp is None else pp
@@ -290,13 +302,32 @@ def _shares(name: str, size: int, tp: int) -> bool:
 def load_card(name_or_path: str | Path) -> ModelCard:
     """The card of that name in ``models/``, or of a YAML file.
 
-    Raises ``InputError`` naming file, line and key of what is wrong.
+    Parameters
+    ----------
+    name_or_path
+        Of the card.
+
+    Raises
+    ------
+    InputError
+        Naming file, line and key of what is wrong.
     """
     return load_hashed_card(name_or_path)[0]
 
 
 def load_hashed_card(name_or_path: str | Path) -> tuple[ModelCard, str]:
-    """``load_card``, and the hash of the card's values, wherever they stand."""
+    """``load_card``, and the hash of the card's values, wherever they stand.
+
+    Parameters
+    ----------
+    name_or_path
+        Of the card.
+
+    Raises
+    ------
+    InputError
+        Naming file, line and key of what is wrong.
+    """
     from pimsim.config.documents import load_document
 
     found = load_document(ModelCard, "model", str(name_or_path))

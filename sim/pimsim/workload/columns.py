@@ -148,7 +148,28 @@ def read_columns(
 ) -> dict[str, Any]:  # fmt: skip
     """The columns of these names, texts as lists and numbers as arrays.
 
-    Raises ``InputError`` as ``read_csv`` does, and for a column that is missing.
+    Parameters
+    ----------
+    path
+        Of a CSV file.
+    what
+        Is expected, for messages.
+    text
+        Names of columns of texts.
+    whole
+        Names of columns of whole numbers.
+    numbers
+        Names of columns of numbers.
+
+    Returns
+    -------
+    dict
+        (lines,) of each column.
+
+    Raises
+    ------
+    InputError
+        As ``read_csv`` does, and for a column that is missing.
     """
     table = read_csv(path, what)
     text, whole, numbers = tuple(text), tuple(whole), tuple(numbers)

@@ -32,9 +32,29 @@ def card_pass(
 ) -> ForwardPass:
     """``step`` on one of ``tp`` x ``pp`` devices.
 
-    ``tp`` and ``pp`` are the card's where ``None``; the rest is as in ``instantiate``. Raises
-    ``InputError`` for a context that the model cannot take, or degrees of parallelism that do not
-    divide it.
+    Parameters
+    ----------
+    card
+        Of the model.
+    step
+        What each request is asked.
+    tp
+        Devices that share each layer; None: the card's.
+    pp
+        Stages; None: the card's.
+    layers
+        Blocks to take; None: as many as the fullest stage has, at least one of each kind.
+    append_kv
+        Whether new keys and values are written.
+    routing
+        Of a mixture of experts; None: uniform.
+    seed
+        Of uniform routing.
+
+    Raises
+    ------
+    InputError
+        For a context that the model cannot take, or degrees of parallelism that do not divide it.
     """
     degrees = parallelism(card, tp, pp)
     return instantiate(
@@ -49,11 +69,29 @@ def memory_needs(
 ) -> tuple[MemoryNeed, ...]:  # fmt: skip
     """What a device of each pipeline stage must hold: its blocks with all experts, its share of the
     tables, the KV of the step's contexts (of a sliding window, what its new tokens see) of all
-    ``batches`` like this one that are under way (None: one a stage).
+    batches like this one that are under way.
 
     The first stage holds the input table and learned positions, the last one the output layer and
     the last norm; tied embeddings are one table where both are the same stage. Vocabulary tables
     are cut by rows over the ``tp`` devices, positions and norms are whole on each.
+
+    Parameters
+    ----------
+    card
+        Of the model.
+    step
+        Whose contexts the cache holds.
+    tp
+        Devices that share each layer; None: the card's.
+    pp
+        Stages; None: the card's.
+    batches
+        Under way at once; None: one a stage.
+
+    Returns
+    -------
+    tuple[MemoryNeed, ...]
+        Bytes, by stage.
     """
     degrees = parallelism(card, tp, pp)
     table = -(-card.vocab // degrees.tp) * card.hidden * card.dtype_bytes
@@ -70,7 +108,21 @@ def memory_need(
     card: ModelCard, step: Step, tp: int | None = None, pp: int | None = None,
     batches: int | None = None,
 ) -> MemoryNeed:  # fmt: skip
-    """Of ``memory_needs`` that of the fullest stage."""
+    """Of ``memory_needs`` that of the fullest stage.
+
+    Parameters
+    ----------
+    card
+        Of the model.
+    step
+        Whose contexts the cache holds.
+    tp
+        Devices that share each layer; None: the card's.
+    pp
+        Stages; None: the card's.
+    batches
+        Like this one, under way at once; None: one a stage.
+    """
     return fullest(memory_needs(card, step, tp, pp, batches))
 
 
@@ -82,7 +134,28 @@ def fits_memory(
     capacity_bytes: int,
     batches: int | None = None,
 ) -> tuple[MemoryNeed, ...]:
-    """``memory_needs`` that fit; raises ``InputError`` where that of the fullest stage does not."""
+    """``memory_needs`` that fit.
+
+    Parameters
+    ----------
+    card
+        Of the model.
+    step
+        Whose contexts the cache holds.
+    tp
+        Devices that share each layer; None: the card's.
+    pp
+        Stages; None: the card's.
+    capacity_bytes
+        Of a device's memory.
+    batches
+        Like this one, under way at once; None: one a stage.
+
+    Raises
+    ------
+    InputError
+        Where that of the fullest stage does not fit.
+    """
     needs = memory_needs(card, step, tp, pp, batches)
     need = fullest(needs)
     if need.total_bytes > capacity_bytes:

@@ -31,7 +31,25 @@ def trace_memory_needs(
     """What a device of each pipeline stage must hold.
 
     What is outside blocks is cut by ``tp``: the last stage holds last norm and output layer, the
-    first the rest. ``batches`` like this one are under way at once; None: one a stage.
+    first the rest.
+
+    Parameters
+    ----------
+    trace
+        Of the model.
+    step
+        Whose contexts the cache holds.
+    tp
+        Devices that share each layer.
+    pp
+        Stages.
+    batches
+        Like this one, under way at once; None: one a stage.
+
+    Returns
+    -------
+    tuple[MemoryNeed, ...]
+        Bytes, by stage.
     """
     return stage_needs(trace, step, tp, pp, _tables(trace, tp), batches)
 
@@ -39,7 +57,21 @@ def trace_memory_needs(
 def trace_memory_bytes(
     trace: OperatorTrace, step: Step, tp: int, pp: int, batches: int | None = None
 ) -> tuple[int, int]:
-    """Bytes of weights and of KV cache on a device of the fullest pipeline stage."""
+    """Bytes of weights and of KV cache on a device of the fullest pipeline stage.
+
+    Parameters
+    ----------
+    trace
+        Of the model.
+    step
+        Whose contexts the cache holds.
+    tp
+        Devices that share each layer.
+    pp
+        Stages.
+    batches
+        Like this one, under way at once; None: one a stage.
+    """
     need = fullest(trace_memory_needs(trace, step, tp, pp, batches))
     return need.weights_bytes, need.kv_bytes
 
@@ -83,8 +115,25 @@ def trace_degrees(
 ) -> Parallelism:  # fmt: skip
     """``tp`` and ``pp`` as given; else one stage, and the smallest ``tp`` that holds the model.
 
-    ``batches`` like this one are under way at once; None: one a stage. Raises ``InputError`` where
-    degrees do not suit the model, or do not hold it.
+    Parameters
+    ----------
+    trace
+        Of the model.
+    step
+        Whose contexts the cache holds.
+    tp
+        Devices that share each layer.
+    pp
+        Stages.
+    capacity_bytes
+        Of a device's memory.
+    batches
+        Like this one, under way at once; None: one a stage.
+
+    Raises
+    ------
+    InputError
+        Where degrees do not suit the model, or do not hold it.
     """
     pp = 1 if pp is None else pp
     most = min(trace.facts.heads, _MAX_DEGREE)
@@ -110,7 +159,22 @@ def trace_degrees(
 
 
 def check_degrees(trace: OperatorTrace, tp: int, pp: int) -> None:
-    """Raise ``InputError`` where degrees do not divide the model."""
+    """Raise where degrees do not divide the model.
+
+    Parameters
+    ----------
+    trace
+        Of the model.
+    tp
+        Devices that share each layer.
+    pp
+        Stages.
+
+    Raises
+    ------
+    InputError
+        With the degree that does not divide.
+    """
     found = _misfit(trace, tp, pp)
     if found:
         raise InputError(f"model {trace.model}: {found}")
@@ -119,8 +183,17 @@ def check_degrees(trace: OperatorTrace, tp: int, pp: int) -> None:
 def larger_degrees(
     model: ModelCard | OperatorTrace, degrees: Parallelism, ep: int
 ) -> Iterator[int]:
-    """Over how many more devices a layer may be shared than it is, ascending; ``ep`` divides them
-    all."""
+    """Over how many more devices a layer may be shared than it is, ascending.
+
+    Parameters
+    ----------
+    model
+        Card or trace.
+    degrees
+        As it is.
+    ep
+        Groups of experts, which divide all that is found.
+    """
     if isinstance(model, ModelCard):
         suitable: Iterable[int] = tensor_degrees(model)
     else:

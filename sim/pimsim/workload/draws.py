@@ -140,6 +140,19 @@ def _smallest(ranked: Words, chosen: int) -> Ints:
 
 
 def inverse(below: Sequence[float] | Reals, drawn: Reals) -> Ints:
-    """Where each of ``drawn``, 0 to 1, falls in the cumulative shares ``below``."""
+    """Where each of ``drawn``, 0 to 1, falls in the cumulative shares ``below``.
+
+    Parameters
+    ----------
+    below
+        (classes,): rising to 1.
+    drawn
+        Numbers of any shape.
+
+    Returns
+    -------
+    Ints
+        Class of each, of the shape of ``drawn``.
+    """
     found = np.searchsorted(below, drawn, side="right")
     return np.minimum(found, len(below) - 1).astype(np.int64)

@@ -13,9 +13,22 @@ def fit_form(
 ) -> dict[str, int] | None:
     """Whole, non-negative coefficients of ``symbols`` with which every sample gives its value.
 
-    ``samples[i]`` are the symbols' values when ``values[i]`` was seen (``"1"`` is a constant and
-    need not be there). None where no such form fits, or where the samples do not tell the symbols
-    apart. Exact: no sample may be off.
+    Exact: no sample may be off.
+
+    Parameters
+    ----------
+    values
+        What was seen, of each sample.
+    samples
+        The symbols' values at that time; ``"1"`` is a constant and need not be there.
+    symbols
+        Of the form.
+
+    Returns
+    -------
+    dict[str, int] | None
+        Coefficients but for those that are 0; None where no such form fits, or where the samples do
+        not tell the symbols apart.
     """
     rows = [
         [Fraction(1 if symbol == "1" else sample[symbol]) for symbol in symbols] + [Fraction(value)]

@@ -86,7 +86,18 @@ DATASETS: Mapping[str, Dataset] = MappingProxyType(
 
 
 def length_probabilities(lengths: LengthDistribution) -> tuple[float, ...]:
-    """The probability of each length from 1 to ``longest``; their mean is ``lengths.mean``."""
+    """The probability of each length from 1 to ``longest``; their mean is ``lengths.mean``.
+
+    Parameters
+    ----------
+    lengths
+        Mean, coefficient of variation and longest, in tokens.
+
+    Returns
+    -------
+    tuple[float, ...]
+        (longest,), adding up to 1.
+    """
     sigma = math.sqrt(math.log1p(lengths.cv**2))
     low, high = 0.0, math.log(lengths.longest) + 10 * sigma
     # The mean grows with mu, and clipping moves it: look for the mu that gives the stated one.
@@ -100,7 +111,18 @@ def length_probabilities(lengths: LengthDistribution) -> tuple[float, ...]:
 
 
 def seen_output_probabilities(lengths: LengthDistribution) -> tuple[float, ...]:
-    """The probability that a request in a decode step has an output of 1, 2, ... tokens."""
+    """The probability that a request in a decode step has an output of 1, 2, ... tokens.
+
+    Parameters
+    ----------
+    lengths
+        Mean, coefficient of variation and longest, in tokens.
+
+    Returns
+    -------
+    tuple[float, ...]
+        (longest,), adding up to 1.
+    """
     steps = [
         probability * (length - 1)
         for length, probability in enumerate(length_probabilities(lengths), start=1)
@@ -112,7 +134,23 @@ def seen_output_probabilities(lengths: LengthDistribution) -> tuple[float, ...]:
 def draw_requests(dataset: str, requests: int, seed: int) -> tuple[Request, ...]:
     """That many requests of a warmed-up batch, all there from the start.
 
-    Raises ``InputError`` for an unknown data set, or a count or seed out of range.
+    Parameters
+    ----------
+    dataset
+        One of ``DATASETS``.
+    requests
+        How many.
+    seed
+        0 to 2**64 - 1.
+
+    Raises
+    ------
+    InputError
+        For an unknown data set, or a count or seed out of range.
+
+    References
+    ----------
+    NeuPIMs, arXiv 2403.00579, section 8.1.
     """
     if dataset not in DATASETS:
         raise InputError(
@@ -136,7 +174,21 @@ def draw_requests(dataset: str, requests: int, seed: int) -> tuple[Request, ...]
 def generate_trace(dataset: str, requests: int, seed: int, path: str | Path) -> Path:
     """Write a trace of ``draw_requests`` as CSV and return its path; ``traces/README.md``.
 
-    Raises ``InputError`` where the file cannot be written; nothing half-written stays.
+    Parameters
+    ----------
+    dataset
+        One of ``DATASETS``.
+    requests
+        How many.
+    seed
+        0 to 2**64 - 1.
+    path
+        Of the file.
+
+    Raises
+    ------
+    InputError
+        As ``draw_requests``, and where the file cannot be written; nothing half-written stays.
     """
     rows = draw_requests(dataset, requests, seed)
     lines = [_HEADER]

@@ -37,10 +37,23 @@ _LINEAR = ("combine",)
 def sample_blocks(kinds: Sequence[str], count: int | None, spread: bool = False) -> list[int]:
     """Numbers of the blocks that stand for a model of these ``kinds``, in its order.
 
-    ``None``: all of them. As many as there are or more: all, over again from the first. Fewer:
-    each kind in proportion but at least once, evenly spread over its blocks; of a single kind
-    the first ones, unless ``spread``. Raises ``InputError`` where there are more kinds than blocks
-    wanted.
+    As many as there are or more: all, over again from the first. Fewer: each kind in proportion but
+    at least once, evenly spread over its blocks; of a single kind the first ones, unless
+    ``spread``.
+
+    Parameters
+    ----------
+    kinds
+        Of all blocks, in order.
+    count
+        Blocks wanted; None: all.
+    spread
+        Blocks of a single kind are spread too.
+
+    Raises
+    ------
+    InputError
+        Where there are more kinds than blocks wanted.
     """
     if count is None:
         return list(range(len(kinds)))
@@ -78,13 +91,35 @@ def instantiate(
 ) -> ForwardPass:  # fmt: skip
     """``step`` on one of ``tp`` x ``pp`` devices.
 
-    ``layers``: how many of the model's blocks to take, and ``spread``: see ``sample_blocks``; None:
-    as many as the fullest of ``pp`` stages has, at least one of each kind.
-    ``routing``: of a mixture of experts, uniform with ``seed`` where there is none.
-    ``append_kv=False`` leaves out the writing of new keys and values. ``ep``: groups of devices
-    with experts of their own, so that an expert is cut over ``tp / ep`` of them; the routing is
-    then of one group. Raises ``InputError`` for a context beyond the model, a step that the trace
-    has no operators for, or degrees that do not divide it.
+    Parameters
+    ----------
+    trace
+        Of the model.
+    step
+        What each request is asked.
+    tp
+        Devices that share each block.
+    pp
+        Stages.
+    layers
+        Blocks to take; None: as many as the fullest stage has, at least one of each kind.
+    routing
+        Of a mixture of experts; None: uniform.
+    seed
+        Of uniform routing.
+    append_kv
+        Whether new keys and values are written.
+    ep
+        Groups of devices with experts of their own, so that an expert is cut over ``tp / ep`` of
+        them; the routing is then of one group.
+    spread
+        As of ``sample_blocks``.
+
+    Raises
+    ------
+    InputError
+        For a context beyond the model, a step that the trace has no operators for, or degrees that
+        do not divide it.
     """
     _check(trace, step)
     if layers is not None and layers < 1:
@@ -138,7 +173,17 @@ class BlockBytes(NamedTuple):
 
 def held_bytes(trace: OperatorTrace, step: Step, tp: int) -> dict[str, BlockBytes]:
     """What a block of each kind takes on each of ``tp`` devices at the end of ``step``: of a window
-    the tokens that the step's own see, which are more where several are fed at once."""
+    the tokens that the step's own see, which are more where several are fed at once.
+
+    Parameters
+    ----------
+    trace
+        Of the model.
+    step
+        Whose contexts the cache holds.
+    tp
+        Devices that share each block.
+    """
     phase, facts = trace.phases["decode"], trace.facts
     everywhere = ExpertLoad(tuple(range(facts.experts)), (1,) * facts.experts)
     found = {}
@@ -183,7 +228,21 @@ def block_share(
     operators: Sequence[StepOperator], tp: int, load: ExpertLoad | None, append_kv: bool = True,
     ep: int = 1,
 ) -> tuple[Operator, ...]:  # fmt: skip
-    """One device's share of a block: cut, fused, with the all-reduces between devices."""
+    """One device's share of a block: cut, fused, with the all-reduces between devices.
+
+    Parameters
+    ----------
+    operators
+        Of the block, with the entries of the step that they work on.
+    tp
+        Devices that share it.
+    load
+        Tokens of its experts; None: it has none.
+    append_kv
+        Whether new keys and values are written.
+    ep
+        Groups of devices with experts of their own.
+    """
     forms: dict[tuple[int, ...], list[Mapping[str, int]]] = {}
     steps = {each.entries: each.step for each in operators}
     for each in operators:

@@ -14,7 +14,22 @@ __all__ = ["draw_lengths"]
 
 
 def draw_lengths(config: LengthConfig, count: int, draw: RandomStream) -> NDArray[np.int64]:
-    """Tokens of so many prompts or outputs."""
+    """Tokens of so many prompts or outputs.
+
+    Parameters
+    ----------
+    config
+        One length, a range, or mean and coefficient of variation, in tokens.
+    count
+        How many.
+    draw
+        Of these lengths alone.
+
+    Returns
+    -------
+    NDArray[np.int64]
+        (count,).
+    """
     if config.fixed is not None:
         return np.full(count, config.fixed)
     if config.low is not None and config.high is not None:

@@ -35,8 +35,17 @@ class LoadedTraffic:
 def load_traffic(config: RequestsConfig, seed: int) -> LoadedTraffic:
     """Read or draw requests and their times. The same seed, the same requests.
 
-    Raises ``InputError`` for a trace that cannot be read, is out of order, or has requests of no
-    tokens.
+    Parameters
+    ----------
+    config
+        Of the service's requests.
+    seed
+        Of all that is drawn.
+
+    Raises
+    ------
+    InputError
+        For a trace that cannot be read, is out of order, or has requests of no tokens.
     """
     name = sha256 = ""
     if config.file is None:

@@ -229,7 +229,15 @@ class ForwardPass:
 
 
 def map_operators(forward: ForwardPass, change: Callable[[Operator], Operator]) -> ForwardPass:
-    """The forward pass with each operator replaced; blocks that were one object stay one."""
+    """The forward pass with each operator replaced; blocks that were one object stay one.
+
+    Parameters
+    ----------
+    forward
+        Not changed.
+    change
+        Makes an operator of an operator.
+    """
     done: dict[int, Block] = {}
     for block in forward.blocks:
         if id(block) not in done:

@@ -41,9 +41,20 @@ class Outside:
 def outside_work(
     trace: OperatorTrace, step: Step, tp: int, pp: int, with_tables: bool
 ) -> tuple[Outside, ...]:
-    """Of each stage of ``pp`` that has any, in their order; equal ones once.
+    """Of each stage that has any, in their order; equal ones once.
 
-    ``with_tables``: embedding, last norm and output layer too, not transfers alone.
+    Parameters
+    ----------
+    trace
+        Of the model.
+    step
+        What each request is asked.
+    tp
+        Devices of a stage.
+    pp
+        Stages.
+    with_tables
+        Embedding, last norm and output layer too, not transfers alone.
     """
     phase = trace.phases["decode"]
     found: list[Outside] = []
@@ -66,7 +77,17 @@ def outside_work(
 
 
 def table_bytes_read(trace: OperatorTrace, step: Step, tp: int) -> int:
-    """Weights that embedding and output layer read for a batch, on one device of each stage."""
+    """Weights that embedding and output layer read for a batch, on one device of each stage.
+
+    Parameters
+    ----------
+    trace
+        Of the model.
+    step
+        What each request is asked.
+    tp
+        Devices of a stage.
+    """
     return sum(
         operator.weight_bytes
         for outside in outside_work(trace, step, tp, 1, with_tables=True)

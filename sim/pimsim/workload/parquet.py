@@ -21,8 +21,25 @@ MAX_BYTES = 2**30
 def read_parquet(path: Path, columns: Sequence[str], what: str) -> Any:
     """The ``columns`` of a file as an Arrow table, which must have them all.
 
-    ``what`` says what is expected, as in "a routing trace". Raises ``InputError`` for what is no
-    Parquet file, a damaged one, one that lacks a column or unpacks to more than ``MAX_BYTES``.
+    Parameters
+    ----------
+    path
+        Of the file.
+    columns
+        Names of those that are read.
+    what
+        Is expected, as in "a routing trace".
+
+    Returns
+    -------
+    pyarrow.Table
+        Of these columns.
+
+    Raises
+    ------
+    InputError
+        For what is no Parquet file, a damaged one, one that lacks a column or unpacks to more than
+        ``MAX_BYTES``.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -52,7 +69,27 @@ def read_parquet(path: Path, columns: Sequence[str], what: str) -> Any:
 
 
 def integers(path: Path, table: Any, name: str) -> NDArray[np.int64]:
-    """A column of whole numbers. Raises ``InputError`` for any other."""
+    """A column of whole numbers.
+
+    Parameters
+    ----------
+    path
+        Of the file, for messages.
+    table
+        ``pyarrow.Table``.
+    name
+        Of the column.
+
+    Returns
+    -------
+    NDArray[np.int64]
+        (rows,).
+
+    Raises
+    ------
+    InputError
+        For a column of anything else.
+    """
     import pyarrow as pa
 
     column = table.column(name)

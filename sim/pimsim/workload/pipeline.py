@@ -52,7 +52,20 @@ def stage_needs(
 ) -> tuple[MemoryNeed, ...]:  # fmt: skip
     """What each of ``pp`` stages takes, in their order.
 
-    ``batches`` of ``step`` are under way at once; None: one a stage.
+    Parameters
+    ----------
+    trace
+        Of the model.
+    step
+        Whose contexts the cache holds.
+    tp
+        Devices of a stage.
+    pp
+        Stages.
+    tables
+        Bytes of what is outside blocks.
+    batches
+        Of ``step``, under way at once; None: one a stage.
     """
     kinds = list(trace.phases["decode"].sequence())
     each = held_bytes(trace, step, tp)
@@ -77,7 +90,13 @@ def _sum(each: Mapping[str, BlockBytes], counts: Mapping[str, int]) -> tuple[int
 
 
 def fullest(needs: Sequence[MemoryNeed]) -> MemoryNeed:
-    """The stage that takes the most, which decides whether a model fits; the first of equals."""
+    """The stage that takes the most, which decides whether a model fits; the first of equals.
+
+    Parameters
+    ----------
+    needs
+        By stage.
+    """
     return max(needs, key=lambda need: need.total_bytes)
 
 
@@ -88,7 +107,20 @@ def first_without_room(
     """Which request of ``step`` is the first whose cache the fullest stage of ``needs`` does not
     hold, and what would help, in words.
 
-    ``batches`` like this one are under way at once; None: one a stage.
+    Parameters
+    ----------
+    trace
+        Of the model.
+    step
+        Whose contexts the cache holds.
+    tp
+        Devices of a stage.
+    needs
+        By stage.
+    capacity_bytes
+        Of a device's memory.
+    batches
+        Like this one, under way at once; None: one a stage.
     """
     number = needs.index(fullest(needs))
     left = capacity_bytes - needs[number].weights_bytes

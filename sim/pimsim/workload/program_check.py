@@ -35,7 +35,20 @@ _BITS = (0.5, 128)
 
 
 def check_program(facts: ModelFacts, phases: Mapping[Literal["prefill", "decode"], Phase]) -> None:
-    """Raise ``ValueError``, with phase, block and operator, for the first thing that cannot be."""
+    """Raise for the first thing that cannot be.
+
+    Parameters
+    ----------
+    facts
+        Of the model.
+    phases
+        Their blocks and operators.
+
+    Raises
+    ------
+    ValueError
+        With phase, block and operator.
+    """
     if facts.heads % facts.kv_heads:
         raise ValueError(
             f"facts.heads is {facts.heads}, which {facts.kv_heads} key heads cannot share evenly"

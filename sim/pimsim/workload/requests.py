@@ -101,12 +101,21 @@ class RequestTrace:
 
 
 def load_requests(name_or_path: str | Path, batch: int | None = None) -> RequestTrace:
-    """Read a request trace, ours or the artifact's; ``batch`` takes that many from the front.
+    """Read a request trace, ours or the artifact's.
 
-    ``name_or_path`` is the name of a shipped trace (``sharegpt-256``) or the path of a CSV file
-    (a ``Path``, or text with a separator or the suffix ``.csv``), or says ``equal:PROMPT`` or
-    ``equal:PROMPT+GENERATED``: ``batch`` requests of these lengths, one where it is None.
-    Raises ``InputError`` naming the file, the line and what was expected.
+    Parameters
+    ----------
+    name_or_path
+        Name of a shipped trace (``sharegpt-256``) or path of a CSV file (a ``Path``, or text with a
+        separator or the suffix ``.csv``); or ``equal:PROMPT`` or ``equal:PROMPT+GENERATED``:
+        ``batch`` requests of these lengths, one where it is None.
+    batch
+        Requests that are taken, from the front; None: all.
+
+    Raises
+    ------
+    InputError
+        Naming the file, the line and what was expected.
     """
     if isinstance(name_or_path, str) and name_or_path.startswith("equal:"):
         return _equal(name_or_path, batch)

@@ -19,6 +19,13 @@ def run_steps(requests: Sequence[Request], workload: StepsConfig) -> tuple[Step,
     ``decode`` and its whole prompt in phase ``prefill``. At most ``chunk`` of them are fed in a
     step. With ``steps`` the run has so many, and a request whose tokens are fed goes on with one
     token a step; without it the run ends when all are fed, and a request leaves when its own are.
+
+    Parameters
+    ----------
+    requests
+        Of the batch.
+    workload
+        Phase, chunk and steps.
     """
     fed = [_pieces_of(request, workload) for request in requests]
     steps: list[Step] = []
@@ -37,8 +44,19 @@ def run_steps(requests: Sequence[Request], workload: StepsConfig) -> tuple[Step,
 def prompt_pieces(
     request: Request, cached: int, new_tokens: int, chunk: int | None
 ) -> list[StepEntry]:
-    """The entries that feed ``new_tokens`` behind ``cached`` ones, at most ``chunk`` each (None:
-    all at once); logits are wanted of the last token alone."""
+    """The entries that feed a prompt; logits are wanted of the last token alone.
+
+    Parameters
+    ----------
+    request
+        That is fed.
+    cached
+        Tokens before these.
+    new_tokens
+        That are fed.
+    chunk
+        Tokens of a piece, at most; None: all at once.
+    """
     end = cached + new_tokens
     firsts = range(cached, end, chunk or new_tokens)
     return [
@@ -67,7 +85,13 @@ def _context(request: Request, workload: StepsConfig) -> int:
 
 def step_held(steps: Sequence[Step]) -> Step:
     """What memory must hold of each request of ``steps``: the longest context it comes to, and
-    beside a window the most new tokens that it is fed at once."""
+    beside a window the most new tokens that it is fed at once.
+
+    Parameters
+    ----------
+    steps
+        Of a run.
+    """
     most: dict[int, int] = {}
     for entry in (entry for step in steps for entry in step.entries):
         most[entry.request.id] = max(entry.new_tokens, most.get(entry.request.id, 1))
@@ -80,7 +104,13 @@ def step_held(steps: Sequence[Step]) -> Step:
 
 
 def step_at_end(steps: Sequence[Step]) -> Step:
-    """One token of each request of ``steps`` that reads the longest context it comes to."""
+    """One token of each request of ``steps`` that reads the longest context it comes to.
+
+    Parameters
+    ----------
+    steps
+        Of a run.
+    """
     longest: dict[int, StepEntry] = {}
     for step in steps:
         for entry in step.entries:

@@ -13,7 +13,19 @@ def cut_blocks(layers: int, pp: int) -> tuple[range, ...]:
 
     Where ``layers`` do not divide by ``pp``, some stages have a block more: those before the last
     one, which has the output layer, from the back on (as vLLM does, ``get_pp_indices`` of
-    vllm/distributed/utils.py). Raises ``ValueError`` where a stage would have none.
+    vllm/distributed/utils.py).
+
+    Parameters
+    ----------
+    layers
+        Blocks of the model.
+    pp
+        Stages.
+
+    Raises
+    ------
+    ValueError
+        Where a stage would have none.
     """
     problem = misfit(layers, pp)
     if problem:
@@ -28,12 +40,28 @@ def cut_blocks(layers: int, pp: int) -> tuple[range, ...]:
 
 
 def misfit(layers: int, pp: int) -> str:
-    """Why a model of ``layers`` blocks has no ``pp`` stages; empty if it has."""
+    """Why a model of ``layers`` blocks has no ``pp`` stages; empty if it has.
+
+    Parameters
+    ----------
+    layers
+        Blocks of the model.
+    pp
+        Stages.
+    """
     if 1 <= pp <= layers:
         return ""
     return f"layers ({layers}) cannot be cut into pp {pp} stages; pp may be 1 to {layers}"
 
 
 def stage_kinds(kinds: Sequence[str], blocks: range) -> Counter[str]:
-    """How many of a stage's ``blocks`` are of which kind; ``kinds``: of all of the model's."""
+    """How many of a stage's blocks are of which kind.
+
+    Parameters
+    ----------
+    kinds
+        Of all of the model's blocks.
+    blocks
+        Of the stage.
+    """
     return Counter(kinds[number] for number in blocks)

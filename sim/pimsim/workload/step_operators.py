@@ -52,7 +52,19 @@ class StepOperator:
 def step_operators(trace: OperatorTrace, kind: str, step: Step) -> list[StepOperator]:
     """The operators of a block of ``kind`` in ``step``, each after those that it depends on.
 
-    Raises ``InputError`` where the step feeds a prompt and the trace has no form for it.
+    Parameters
+    ----------
+    trace
+        Of the model.
+    kind
+        Of the block.
+    step
+        What each request is asked.
+
+    Raises
+    ------
+    InputError
+        Where the step feeds a prompt and the trace has no form for it.
     """
     prompts = tuple(at for at, entry in enumerate(step.entries) if entry.feeds_prompt)
     others = tuple(at for at, entry in enumerate(step.entries) if not entry.feeds_prompt)

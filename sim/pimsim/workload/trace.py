@@ -53,7 +53,15 @@ _MAX_COEFFICIENT = 2**50
 
 
 def window_symbol(symbol: Literal["P", "K"], window: int | None) -> str:
-    """``P`` or ``K``, of a sliding window of ``window`` tokens where there is one."""
+    """``P`` or ``K``, of a sliding window of ``window`` tokens where there is one.
+
+    Parameters
+    ----------
+    symbol
+        ``P`` (pairs of a token and a key) or ``K`` (keys).
+    window
+        Tokens; None: there is none.
+    """
     return symbol if window is None else f"{symbol}@{window}"
 
 
@@ -87,7 +95,20 @@ Linear = Annotated[Mapping[str, int], BeforeValidator(_linear), PlainSerializer(
 
 
 def evaluate(form: Mapping[str, int], symbols: Mapping[str, int]) -> int:
-    """The form's value. ``KeyError`` where it uses a symbol that has none."""
+    """The form's value.
+
+    Parameters
+    ----------
+    form
+        Coefficients by symbol; ``"1"`` is a constant.
+    symbols
+        Their values.
+
+    Raises
+    ------
+    KeyError
+        Where it uses a symbol that has no value.
+    """
     return sum(
         coefficient * (1 if symbol == "1" else symbols[symbol])
         for symbol, coefficient in form.items()
@@ -275,7 +296,13 @@ class OperatorTrace(ConfigModel):
 
 
 def dump_trace(trace: OperatorTrace) -> str:
-    """The trace as JSON, an operator a line, without fields at their defaults."""
+    """The trace as JSON, an operator a line, without fields at their defaults.
+
+    Parameters
+    ----------
+    trace
+        Of a model.
+    """
     data = trace.model_dump(mode="json", exclude_defaults=True)
     head = {"format": FORMAT, "version": VERSION, **data}
     phases = head.pop("phases")
@@ -295,8 +322,16 @@ def dump_trace(trace: OperatorTrace) -> str:
 def load_trace(path: Path) -> OperatorTrace:
     """Read and validate a trace.
 
-    Raises ``InputError``, one line, for what is no JSON, another format, a newer version, or the
-    first key that is wrong.
+    Parameters
+    ----------
+    path
+        Of the file.
+
+    Raises
+    ------
+    InputError
+        One line, for what is no JSON, another format, a newer version, or the first key that is
+        wrong.
     """
     if path.suffix == ".onnx":
         raise InputError(

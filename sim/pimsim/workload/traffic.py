@@ -30,6 +30,18 @@ def whole_ps(times: NDArray[np.float64] | Ints, unit_ps: int) -> Ints:
 
     Those below 0 or beyond ``LATEST_PS``, which ``Traffic.check_times`` refuses, are as far out as
     they can be told to be.
+
+    Parameters
+    ----------
+    times
+        Of any shape.
+    unit_ps
+        Picoseconds.
+
+    Returns
+    -------
+    Ints
+        Picoseconds, of the shape of ``times``.
     """
     exact = times.dtype.kind == "i"
     most = LATEST_PS // unit_ps + 1

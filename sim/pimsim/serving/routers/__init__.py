@@ -35,5 +35,16 @@ class Router:
 
 
 def load_router(name: str) -> type[Router]:
-    """The router of the module ``name``. Raises ``InputError`` where it has none."""
+    """The router of the module ``name``.
+
+    Parameters
+    ----------
+    name
+        Of the module.
+
+    Raises
+    ------
+    InputError
+        Where it is not there, or has none.
+    """
     return load_class("router", name, "ROUTER", Router)

@@ -266,5 +266,16 @@ def _give_back(pools: Any, blocks: Any, table: Any, slots: Any, slot: int, count
 
 
 def load_scheduler(name: str) -> type[Scheduler]:
-    """The scheduler of the module ``name``. Raises ``InputError`` where it has none."""
+    """The scheduler of the module ``name``.
+
+    Parameters
+    ----------
+    name
+        Of the module.
+
+    Raises
+    ------
+    InputError
+        Where it is not there, or has none.
+    """
     return load_class("scheduler", name, "SCHEDULER", Scheduler)

@@ -21,8 +21,26 @@ def measure(
 ) -> Any:  # fmt: skip
     """What a step's time depends on.
 
-    ``load``: scratch, shape (sub-batches, channels), ``seen``: shape (2, channels). Requests of a
-    channel are dealt out to sub-batches in runs of equal length.
+    Requests of a channel are dealt out to sub-batches in runs of equal length.
+
+    Parameters
+    ----------
+    entries
+        Of the step.
+    count
+        Of them.
+    asked
+        (requests,) of ``REQUEST`` records.
+    channel
+        (requests,): of each request's cache.
+    work
+        (contexts,): of a channel for one token, by context.
+    pim_tokens
+        Most new tokens of a request that attends on PIM.
+    load
+        Scratch, (sub-batches, channels).
+    seen
+        Scratch, (2, channels).
 
     Returns
     -------
@@ -147,8 +165,40 @@ def step_between(
     mixed: Any, alone: Any, beside_tokens: Any, beside_requests: Any, beside_places: Any, out: Any,
     wanted: Any,
 ) -> None:  # fmt: skip
-    """Time and energy of a step that was measured: ``out``, shape (1 + parts,). Anchors that are
-    not known are told in ``wanted``, their number in its first place."""
+    """Time and energy of a step that was measured, between anchors.
+
+    Parameters
+    ----------
+    found
+        Of ``measure``.
+    prompt
+        (2, tokens, spreads, 1 + parts): steps of prompts alone, without and with an end.
+    tokens_axis
+        (tokens,): rising.
+    spread
+        (tokens, spreads): how far keys are from those of one piece, rising.
+    decode
+        (requests, contexts, 1 + parts): steps of requests that decode alone.
+    requests
+        (requests,): how many they are, rising.
+    places
+        (requests + 1, contexts): what the fullest channel of each anchor has to do, the contexts
+        themselves in the last row.
+    mixed
+        (tokens, requests, contexts, 1 + parts): as ``decode``, with a prompt beside.
+    alone
+        (tokens, 1 + parts): that prompt alone.
+    beside_tokens
+        (tokens,): of the prompt beside, rising.
+    beside_requests
+        As ``requests``, of ``mixed``.
+    beside_places
+        As ``places``, of ``mixed``.
+    out
+        (1 + parts,): picoseconds, and joule by part; written.
+    wanted
+        (most, 4): anchors that are not known, their number in its first place; written.
+    """
     count, fullest, context, tokens, pairs, ends = found
     out[:] = 0.0
     wanted[0, 0] = 0

@@ -26,5 +26,16 @@ class Arrivals(Protocol):
 
 
 def load_arrivals(name: str) -> Arrivals:
-    """The process of the module ``name``. Raises ``InputError`` where there is none."""
+    """The process of the module ``name``.
+
+    Parameters
+    ----------
+    name
+        As ``requests.arrivals.process`` has it.
+
+    Raises
+    ------
+    InputError
+        With the near miss where there is none.
+    """
     return cast(Arrivals, load_module("arrivals", name))

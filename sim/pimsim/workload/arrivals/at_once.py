@@ -21,5 +21,15 @@ SETTINGS = AtOnce
 
 
 def arrive(traffic: Traffic, settings: AtOnce, draw: RandomStream) -> Traffic:
-    """All at 0."""
+    """All at 0.
+
+    Parameters
+    ----------
+    traffic
+        Requests without times.
+    settings
+        None to read.
+    draw
+        Not drawn from.
+    """
     return replace(traffic, arrival_ps=np.zeros(len(traffic), dtype=np.int64))

@@ -28,7 +28,17 @@ SETTINGS = Closed
 
 
 def arrive(traffic: Traffic, settings: Closed, draw: RandomStream) -> Traffic:
-    """The first of each user at 0, each other one a pause after the one before it."""
+    """The first of each user at 0, each other one a pause after the one before it.
+
+    Parameters
+    ----------
+    traffic
+        Requests without times.
+    settings
+        Users, and the pause of each in picoseconds.
+    draw
+        Not drawn from.
+    """
     rows = np.arange(len(traffic))
     first = rows < settings.users
     return replace(

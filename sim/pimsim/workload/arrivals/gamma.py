@@ -29,7 +29,17 @@ SETTINGS = Gamma
 
 
 def arrive(traffic: Traffic, settings: Gamma, draw: RandomStream) -> Traffic:
-    """Gaps of shape 1 / cv^2; the first request comes after one."""
+    """Gaps of shape 1 / cv^2; the first request comes after one.
+
+    Parameters
+    ----------
+    traffic
+        Requests without times.
+    settings
+        Requests a second, and the gaps' coefficient of variation.
+    draw
+        Of arrivals alone.
+    """
     shape = settings.cv**-2
     gaps_s = draw.gamma(shape, len(traffic)) / (shape * settings.rate_per_s)
     return replace(traffic, arrival_ps=whole_ps(np.cumsum(gaps_s), _PS_PER_S))

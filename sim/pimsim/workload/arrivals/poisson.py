@@ -27,6 +27,16 @@ SETTINGS = Poisson
 
 
 def arrive(traffic: Traffic, settings: Poisson, draw: RandomStream) -> Traffic:
-    """Gaps by inverse transform; the first request comes after one."""
+    """Gaps by inverse transform; the first request comes after one.
+
+    Parameters
+    ----------
+    traffic
+        Requests without times.
+    settings
+        Requests a second.
+    draw
+        Of arrivals alone.
+    """
     gaps_s = -np.log(1 - draw.uniform(len(traffic))) / settings.rate_per_s
     return replace(traffic, arrival_ps=whole_ps(np.cumsum(gaps_s), _PS_PER_S))

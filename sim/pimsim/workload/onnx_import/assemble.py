@@ -56,7 +56,19 @@ def block_operators(
 ) -> tuple[SymbolicOperator, ...]:
     """The operators of one block, or of what is before or after them, in the cards' order.
 
-    Raises ``InputError`` where a product has another number of rows than tokens.
+    Parameters
+    ----------
+    parts
+        Of one block, each after those that it needs.
+    runs
+        The graph at several sizes.
+    where
+        What messages call the block.
+
+    Raises
+    ------
+    InputError
+        Where a product has another number of rows than tokens.
     """
     attention = next((part for part in parts if part.what == "attention"), None)
     maker = _Maker(runs, attention, where)

@@ -42,7 +42,17 @@ _OPERATORS = {
 def fused_attention(reader: Recogniser, node: Any) -> None:
     """The parts that one operator of attention stands for.
 
-    Raises ``InputError`` for heads that do not fit its inputs.
+    Parameters
+    ----------
+    reader
+        Takes the parts.
+    node
+        ``onnx.NodeProto``.
+
+    Raises
+    ------
+    InputError
+        For heads that do not fit its inputs.
     """
     if node.op_type == "Attention" and node.domain == "com.microsoft":
         raise InputError(
@@ -178,7 +188,20 @@ def _attend(
 
 
 def plain_attention(reader: Recogniser, found: SpeltAttention) -> None:
-    """Attention that is spelt out: its sizes from the shapes around the softmax."""
+    """Attention that is spelt out: its sizes from the shapes around the softmax.
+
+    Parameters
+    ----------
+    reader
+        Takes the parts.
+    found
+        Its nodes and values.
+
+    Raises
+    ------
+    InputError
+        Where its key heads cannot be found.
+    """
     graph = reader.graph
     query, value = graph.shape(found.query), graph.shape(found.value)
     heads, key_dim, tokens = query[1], query[3], query[0] * query[2]

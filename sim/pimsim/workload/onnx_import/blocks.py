@@ -15,7 +15,19 @@ def place_parts(parts: Sequence[GraphPart], path: Path) -> list[GraphPart]:
     """The parts with ``layer``, ``name`` and ``group``, each after those that it needs.
 
     A block begins at the value that the norm before its attention reads; what needs that value is
-    of this block or a later one. Raises ``InputError`` for what is no decoder of such blocks.
+    of this block or a later one.
+
+    Parameters
+    ----------
+    parts
+        Of the graph.
+    path
+        Of the file, for messages.
+
+    Raises
+    ------
+    InputError
+        For what is no decoder of such blocks.
     """
     found = _with_routes(list(parts), path)
     attentions = [part for part in found if part.what == "attention"]

@@ -21,7 +21,20 @@ _MOST_EXPERTS = 2**16
 
 
 def gathered_weight(graph: GraphView, name: str) -> tuple[Stored, int] | None:
-    """A weight of which a value holds the rows of chosen experts, and the number of experts."""
+    """A weight of which a value holds the rows of chosen experts, and the number of experts.
+
+    Parameters
+    ----------
+    graph
+        With shapes.
+    name
+        Of the value.
+
+    Returns
+    -------
+    tuple | None
+        None where it is something else.
+    """
     for _ in range(8):
         node = graph.maker.get(name)
         if node is None or not node.input:
@@ -45,7 +58,21 @@ def gathered_weight(graph: GraphView, name: str) -> tuple[Stored, int] | None:
 def fused_experts(reader: Recogniser, node: Any) -> None:
     """``MoE`` and ``QMoE``: route, two products of each chosen expert, their weighted sum.
 
-    Raises ``InputError`` for weights that do not fit the router and the input.
+    Parameters
+    ----------
+    reader
+        Takes the parts.
+    node
+        ``onnx.NodeProto``.
+
+    Raises
+    ------
+    InputError
+        For weights that do not fit the router and the input.
+
+    References
+    ----------
+    onnxruntime, docs/ContribOperators.md.
     """
     graph, given = reader.graph, reader.graph.given(node)
     router = reader.consume(node.input[1])

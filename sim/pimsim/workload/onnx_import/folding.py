@@ -20,9 +20,23 @@ Arrays = Sequence[Any]
 
 
 def fold(op_type: str, attributes: Mapping[str, Any], inputs: Arrays, outputs: int) -> list[Any]:
-    """The results of one node; an empty list where they are not computed.
+    """The results of one node.
 
-    ``inputs`` are arrays, None for one that is left out.
+    Parameters
+    ----------
+    op_type
+        Of the node.
+    attributes
+        By name.
+    inputs
+        Arrays, None for one that is left out.
+    outputs
+        How many the node has.
+
+    Returns
+    -------
+    list
+        Empty where they are not computed.
     """
     rule = _RULES.get(op_type)
     if rule is None or (not inputs and op_type not in ("Constant",)):

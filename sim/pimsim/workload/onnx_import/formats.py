@@ -40,12 +40,26 @@ FLOATS = frozenset({1, 10, 11, 16})
 
 
 def element_type(code: int) -> ElementType:
-    """The element type of an ONNX code; f32 where a value has none."""
+    """The element type of an ONNX code; f32 where a value has none.
+
+    Parameters
+    ----------
+    code
+        ``onnx.TensorProto.DataType``.
+    """
     return DTYPES.get(code, DTYPES[1])
 
 
 def tensor_bytes(elements: int, bits: int) -> int:
-    """Bytes of a tensor whose elements are packed without gaps."""
+    """Bytes of a tensor whose elements are packed without gaps.
+
+    Parameters
+    ----------
+    elements
+        0 or more.
+    bits
+        Of an element.
+    """
     return -(-elements * bits // 8)
 
 

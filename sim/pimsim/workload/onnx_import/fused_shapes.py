@@ -43,7 +43,13 @@ class Given(NamedTuple):
 
 
 def is_fused(node: Any) -> bool:
-    """Whether an operator is one of onnxruntime's, which writes some without their domain."""
+    """Whether an operator is one of onnxruntime's, which writes some without their domain.
+
+    Parameters
+    ----------
+    node
+        ``onnx.NodeProto``.
+    """
     return node.domain == "com.microsoft" or node.op_type in (
         "SimplifiedLayerNormalization", "SkipSimplifiedLayerNormalization",
     )  # fmt: skip
@@ -52,7 +58,23 @@ def is_fused(node: Any) -> bool:
 def fused_shape(op_type: str, given: Given, outputs: int) -> list[Shape]:
     """Shapes of a node's outputs, None where one is not known.
 
-    Raises ``InputError`` for attributes that are missing or out of range.
+    Parameters
+    ----------
+    op_type
+        Of the node.
+    given
+        Its attributes, and shapes and types of its inputs.
+    outputs
+        How many it has.
+
+    Raises
+    ------
+    InputError
+        For attributes that are missing or out of range.
+
+    References
+    ----------
+    onnxruntime, docs/ContribOperators.md.
     """
     rule = _RULES.get(op_type)
     found: list[Shape] = [None] * outputs
@@ -108,7 +130,18 @@ def _gathered(given: Given) -> Shape:
 
 
 def packing(given: Given) -> int:
-    """Elements of a quantised table in each of what its tensor counts as elements."""
+    """Elements of a quantised table in each of what its tensor counts as elements.
+
+    Parameters
+    ----------
+    given
+        The node's attributes, and types of its inputs.
+
+    Raises
+    ------
+    InputError
+        For another number of bits than 2, 4 or 8.
+    """
     bits = given.attribute("bits", 4)
     if bits not in (2, 4, 8):
         raise InputError(f"{given.where}: its attribute bits is {bits}; 2, 4, 8 are allowed")

@@ -58,10 +58,20 @@ class Imported:
 def import_onnx(path: Path, model: str | None = None) -> Imported:
     """The operator trace of a decoder's graph.
 
-    ``model``: what it is called; the file's name, or the folder's of a ``model.onnx``.
     A graph with a KV cache among its inputs gives prefill and decode; one without gives prefill,
-    and a decode that does the same work for one token. Raises ``InputError`` for what is no
-    decoder, for sizes that are fixed, or shapes that cannot be found.
+    and a decode that does the same work for one token.
+
+    Parameters
+    ----------
+    path
+        Of the file.
+    model
+        What it is called; None: as the file, or the folder of a ``model.onnx``.
+
+    Raises
+    ------
+    InputError
+        For what is no decoder, for sizes that are fixed, or shapes that cannot be found.
     """
     try:
         return _import(path, model)

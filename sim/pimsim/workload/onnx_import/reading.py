@@ -32,7 +32,13 @@ class LoadedGraph:
 
 
 def count_elements(shape: tuple[int, ...]) -> int:
-    """Numbers in a tensor of that shape."""
+    """Numbers in a tensor of that shape.
+
+    Parameters
+    ----------
+    shape
+        1 for one without dimensions.
+    """
     count = 1
     for size in shape:
         count *= size
@@ -42,8 +48,16 @@ def count_elements(shape: tuple[int, ...]) -> int:
 def read_graph(path: Path) -> LoadedGraph:
     """Read and check a model. External data are not opened; where they are said to lie is checked.
 
-    Raises ``InputError``, one line, for what is no ONNX model, a truncated file, external data
-    outside of the file's folder, a cyclic graph, or shapes and types that make no sense.
+    Parameters
+    ----------
+    path
+        Of the file.
+
+    Raises
+    ------
+    InputError
+        One line, for what is no ONNX model, a truncated file, external data outside of the file's
+        folder, a cyclic graph, or shapes and types that make no sense.
     """
     import onnx
 

@@ -35,8 +35,17 @@ _STREAM = ("embed", "residual")
 def recognise(graph: GraphView, ids: str) -> tuple[list[GraphPart], list[Unknown]]:
     """Parts, each after those that it needs, and the nodes that are left over.
 
-    ``ids``: the input with token ids. Raises ``InputError`` for attributes and shapes that make no
-    sense.
+    Parameters
+    ----------
+    graph
+        With shapes.
+    ids
+        Name of the input with token ids.
+
+    Raises
+    ------
+    InputError
+        For attributes and shapes that make no sense.
     """
     return Recogniser(graph, ids).run()
 

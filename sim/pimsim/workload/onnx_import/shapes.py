@@ -44,7 +44,13 @@ class Value:
 
 
 def attributes_of(node: Any) -> dict[str, Any]:
-    """A node's attributes by name."""
+    """A node's attributes by name.
+
+    Parameters
+    ----------
+    node
+        ``onnx.NodeProto``.
+    """
     from onnx import helper
 
     return {each.name: helper.get_attribute_value(each) for each in node.attribute}

@@ -64,7 +64,15 @@ def _next(graph: GraphView, name: str) -> tuple[str, list[Any]]:
 
 
 def spelt_norm(graph: GraphView, mean: Any) -> SpeltNorm | None:
-    """The norm whose second moment a ``ReduceMean`` takes; None where it takes none."""
+    """The norm whose second moment a ``ReduceMean`` takes; None where it takes none.
+
+    Parameters
+    ----------
+    graph
+        With shapes.
+    mean
+        ``onnx.NodeProto``, a ``ReduceMean``.
+    """
     square = graph.maker.get(_through(graph, mean.input[0]))
     if square is None or square.op_type not in ("Pow", "Mul"):
         return None
@@ -128,7 +136,15 @@ def _gain(graph: GraphView, norm: SpeltNorm, width: int) -> None:
 
 
 def spelt_attention(graph: GraphView, softmax: Any) -> SpeltAttention | None:
-    """The attention around a softmax; None where no products are on both sides of it."""
+    """The attention around a softmax; None where no products are on both sides of it.
+
+    Parameters
+    ----------
+    graph
+        With shapes.
+    softmax
+        ``onnx.NodeProto``.
+    """
     found = _scores(graph, softmax.input[0])
     if found is None:
         return None
@@ -197,7 +213,17 @@ def _learned(graph: GraphView, names: list[str]) -> Stored | None:
 
 
 def behind_repeats(graph: GraphView, name: str, is_past: Callable[[str], bool]) -> Iterator[str]:
-    """Values before key heads are repeated and the cache is put in front, nearest first."""
+    """Values before key heads are repeated and the cache is put in front, nearest first.
+
+    Parameters
+    ----------
+    graph
+        With shapes.
+    name
+        Of the keys, or the values, that attention reads.
+    is_past
+        Whether a value comes from the cache.
+    """
     for _ in range(_FAR):
         yield name
         node = graph.maker.get(name)

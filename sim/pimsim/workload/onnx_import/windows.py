@@ -21,6 +21,13 @@ def mask_window(graph: GraphView, masks: Sequence[str]) -> int | None:
 
     A mask of a window compares the position of a key with that of the query less a number: key >
     query - window. The narrowest such comparison counts.
+
+    Parameters
+    ----------
+    graph
+        With shapes.
+    masks
+        Names of the values that are added to scores.
     """
     found: list[int] = []
     names, seen = list(masks), set[str]()

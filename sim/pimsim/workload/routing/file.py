@@ -64,7 +64,15 @@ class RoutingTrace:
 
 
 def write_routing(trace: RoutingTrace, path: Path) -> None:
-    """Write the trace; the same trace gives the same bytes."""
+    """Write the trace; the same trace gives the same bytes.
+
+    Parameters
+    ----------
+    trace
+        That is written.
+    path
+        Of the file.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -91,7 +99,13 @@ def write_routing(trace: RoutingTrace, path: Path) -> None:
 
 def is_routing_file(path: Path) -> bool:
     """Whether ``read_routing`` is the one to read (or to refuse) the file: it is Parquet, or is
-    called so, or cannot be opened."""
+    called so, or cannot be opened.
+
+    Parameters
+    ----------
+    path
+        Of the file.
+    """
     if path.suffix == ".parquet" or not path.is_file():
         return True
     try:
@@ -102,7 +116,18 @@ def is_routing_file(path: Path) -> bool:
 
 
 def read_routing(path: Path) -> RoutingTrace:
-    """Read and check a trace. Raises ``InputError``, one line, for anything that is not right."""
+    """Read and check a trace.
+
+    Parameters
+    ----------
+    path
+        Of the file.
+
+    Raises
+    ------
+    InputError
+        One line, for anything that is not right.
+    """
     table = read_parquet(path, _COLUMNS, "a routing trace, a Parquet file,")
     meta = _metadata(path, table.schema.metadata or {})
     columns = {name: integers(path, table, name) for name in _COLUMNS[:-1]}

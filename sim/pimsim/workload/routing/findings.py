@@ -47,7 +47,21 @@ class LayerFindings:
 
 
 def findings(trace: RoutingTrace, capacity_factor: float, seed: int = 0) -> list[LayerFindings]:
-    """The figures of each block with experts."""
+    """The figures of each block with experts.
+
+    Parameters
+    ----------
+    trace
+        Of a real run.
+    capacity_factor
+        What an expert takes, as a multiple of its even share.
+    seed
+        Of the pairs of tokens that are drawn.
+
+    References
+    ----------
+    OpenMoE, arXiv 2402.01739, section 4.
+    """
     rows = []
     same, other = _pairs(trace, seed)
     for layer in trace.moe_layers:
@@ -108,7 +122,15 @@ def _drops(trace: RoutingTrace, chosen: Ints, factor: float) -> tuple[float, ...
 
 def experts_hit(trace: RoutingTrace, seed: int = 0) -> dict[int, tuple[float, float]]:
     """Experts that a decode batch hits in a block, by its size: the trace's mean over blocks and
-    draws, and what independent uniform choices give."""
+    draws, and what independent uniform choices give.
+
+    Parameters
+    ----------
+    trace
+        Of a real run.
+    seed
+        Of the batches that are drawn.
+    """
     random = RandomStream(seed)
     result = {}
     for size in BATCHES:
@@ -128,8 +150,28 @@ def experts_hit(trace: RoutingTrace, seed: int = 0) -> dict[int, tuple[float, fl
 def agreement_with(early: RoutingTrace, late: RoutingTrace) -> list[float]:
     """Share of tokens, by block, whose first choice is that of a later checkpoint.
 
-    First choices are the experts listed first. Raises ``InputError`` where the traces are not of
-    the same tokens.
+    First choices are the experts listed first.
+
+    Parameters
+    ----------
+    early
+        Of an earlier checkpoint.
+    late
+        Of a later one.
+
+    Returns
+    -------
+    list[float]
+        0 to 1, by block with experts.
+
+    Raises
+    ------
+    InputError
+        Where the traces are not of the same tokens.
+
+    References
+    ----------
+    OpenMoE, arXiv 2402.01739, section 4.2.
     """
     same = early.tokens == late.tokens and (early.token == late.token).all()
     if not same or early.moe_layers != late.moe_layers:
@@ -141,7 +183,15 @@ def agreement_with(early: RoutingTrace, late: RoutingTrace) -> list[float]:
 
 
 def uniform_control(trace: RoutingTrace, seed: int = 0) -> RoutingTrace:
-    """The same tokens, routed at random."""
+    """The same tokens, routed at random.
+
+    Parameters
+    ----------
+    trace
+        Of a real run.
+    seed
+        Of the routing.
+    """
     routing = UniformRouting(trace.experts, trace.experts_per_token, seed)
     chosen = np.stack([routing.assignments(layer, trace.tokens) for layer in trace.moe_layers])
     return replace(trace, model="uniform", source="uniform routing", chosen=chosen)

@@ -40,14 +40,44 @@ class TraceRouting:
 
 
 def capacity(factor: float, tokens: int, experts_per_token: int, experts: int) -> int:
-    """Tokens that an expert takes: ``factor`` times its even share, rounded up (GShard, arXiv
-    2006.16668, section 2.2)."""
+    """Tokens that an expert takes: ``factor`` times its even share, rounded up.
+
+    Parameters
+    ----------
+    factor
+        1 is the even share.
+    tokens
+        Of the batch.
+    experts_per_token
+        Choices of each.
+    experts
+        Of a block.
+
+    References
+    ----------
+    GShard, arXiv 2006.16668, section 2.2.
+    """
     return ceil(factor * tokens * experts_per_token / experts)
 
 
 def dropped(assignments: Ints, limit: int, experts: int) -> Ints:
     """The assignments with ``DROPPED`` where an expert had ``limit`` tokens before, in the order of
-    the tokens, first choices of all tokens before second ones (Switch and GShard)."""
+    the tokens, first choices of all tokens before second ones (Switch and GShard).
+
+    Parameters
+    ----------
+    assignments
+        (tokens, choices): experts.
+    limit
+        Tokens that an expert takes.
+    experts
+        Of the block.
+
+    Returns
+    -------
+    Ints
+        (tokens, choices).
+    """
     result = assignments.copy()
     load = np.zeros(experts, dtype=np.int64)
     for choice in range(assignments.shape[1]):

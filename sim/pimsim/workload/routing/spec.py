@@ -23,10 +23,22 @@ def load_routing(
 ) -> Routing:
     """The routing that ``spec`` names, for a model of this shape.
 
-    ``uniform``, ``zipf:1.2``, ``token-id`` (or ``token-id:1.0``), the name of a shipped trace, a
-    Parquet file, or what a server recorded (``pimsim import-routing``). ``capacity_factor``:
-    experts drop what exceeds it. Raises ``InputError`` for an unknown name, an exponent that is
-    none, or a trace of another shape.
+    Parameters
+    ----------
+    spec
+        ``uniform``, ``zipf:1.2``, ``token-id`` (or ``token-id:1.0``), the name of a shipped trace,
+        a Parquet file, or what a server recorded (``pimsim import-routing``).
+    shape
+        Of the model's experts.
+    seed
+        Of what is drawn.
+    capacity_factor
+        Experts drop what exceeds this multiple of their even share; None: nothing.
+
+    Raises
+    ------
+    InputError
+        For an unknown name, an exponent that is none, or a trace of another shape.
     """
     routing = _routing(spec, shape, seed)
     if capacity_factor is None:

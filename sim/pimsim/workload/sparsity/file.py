@@ -57,7 +57,15 @@ class SparsityTrace:
 
 
 def write_sparsity(trace: SparsityTrace, path: Path) -> None:
-    """Write the trace; the same trace gives the same bytes."""
+    """Write the trace; the same trace gives the same bytes.
+
+    Parameters
+    ----------
+    trace
+        That is written.
+    path
+        Of the file.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -84,7 +92,18 @@ def write_sparsity(trace: SparsityTrace, path: Path) -> None:
 
 
 def read_sparsity(path: Path) -> SparsityTrace:
-    """Read and check a trace. Raises ``InputError``, one line, for anything that is not right."""
+    """Read and check a trace.
+
+    Parameters
+    ----------
+    path
+        Of the file.
+
+    Raises
+    ------
+    InputError
+        One line, for anything that is not right.
+    """
     import pyarrow as pa
 
     table = read_parquet(path, _COLUMNS, "a sparsity trace, a Parquet file,")

@@ -51,8 +51,25 @@ def activation_ratio(
 ) -> float:
     """Share of active features, 0 to 1.
 
-    ``width_depth``: hidden features over blocks; None: that of the paper's models, beyond the
-    bottleneck. ``KeyError`` for an activation or size that the paper does not have.
+    Parameters
+    ----------
+    activation
+        ``relu`` or ``silu``.
+    size
+        Of the model whose coefficients are taken, as the paper's table has it.
+    billion_tokens
+        Of training.
+    width_depth
+        Hidden features over blocks; None: that of the paper's models, beyond the bottleneck.
+
+    Raises
+    ------
+    KeyError
+        For an activation or size that the paper does not have.
+
+    References
+    ----------
+    Luo et al., arXiv 2411.02335v1, equations (4) and (5), table 2.
     """
     c = COEFFICIENTS[activation][size]
     limit = c.limit

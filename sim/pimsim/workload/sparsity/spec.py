@@ -69,8 +69,22 @@ class LawSparsity:
 def load_sparsity(spec: str, *, layers: int, ffn: int, seed: int = 0) -> Sparsity | None:
     """The sparsity that ``spec`` names, for a model of this shape; None for ``none``.
 
-    ``law:relu:tokens=1000`` (billions), the name of a shipped trace, or a Parquet file. Raises
-    ``InputError`` for an unknown name or key, or a trace of another shape.
+    Parameters
+    ----------
+    spec
+        ``none``, ``law:relu:tokens=1000`` (billions), the name of a shipped trace, or a Parquet
+        file.
+    layers
+        Blocks of the model.
+    ffn
+        Features of a feed-forward network.
+    seed
+        Of what is drawn.
+
+    Raises
+    ------
+    InputError
+        For an unknown name or key, or a trace of another shape.
     """
     if spec == "none":
         return None

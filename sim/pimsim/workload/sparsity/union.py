@@ -18,8 +18,21 @@ GRANULARITIES = {"feature": 1, "COMP column": 16, "systolic tile": 128, "PIM row
 
 
 def kept(mask: Mask, granularity: int) -> Mask:
-    """Features that hardware works on which skips groups of ``granularity`` only: a group is
-    kept when one of it is active. Shape (ffn,) to (ffn,)."""
+    """Features that hardware works on which skips groups of ``granularity`` only: a group is kept
+    when one of it is active.
+
+    Parameters
+    ----------
+    mask
+        (ffn,).
+    granularity
+        Features of a group.
+
+    Returns
+    -------
+    Mask
+        (ffn,).
+    """
     groups = -(-len(mask) // granularity)
     padded = np.zeros(groups * granularity, dtype=np.bool_)
     padded[: len(mask)] = mask
@@ -29,7 +42,18 @@ def kept(mask: Mask, granularity: int) -> Mask:
 
 
 def by_popularity(active: Mask) -> NDArray[np.int64]:
-    """An order of the features, the most often active first; shape (tokens, ffn) to (ffn,)."""
+    """An order of the features, the most often active first.
+
+    Parameters
+    ----------
+    active
+        (tokens, ffn).
+
+    Returns
+    -------
+    NDArray[np.int64]
+        (ffn,).
+    """
     return np.argsort(-active.mean(axis=0), kind="stable").astype(np.int64)
 
 
@@ -47,7 +71,17 @@ class UnionRow:
 
 
 def unions(trace: SparsityTrace, seed: int = 0, draws: int = 20) -> list[UnionRow]:
-    """The union over a batch, mean over layers and draws."""
+    """The union over a batch, mean over layers and draws.
+
+    Parameters
+    ----------
+    trace
+        Of a real run.
+    seed
+        Of the batches that are drawn.
+    draws
+        Batches of each size.
+    """
     random = RandomStream(seed)
     layers, tokens, _ = trace.active.shape
     rows = []
@@ -67,7 +101,18 @@ def unions(trace: SparsityTrace, seed: int = 0, draws: int = 20) -> list[UnionRo
 
 
 def neighbours(trace: SparsityTrace) -> float:
-    """Jaccard index of the features of two tokens that follow each other, mean over layers."""
+    """Jaccard index of the features of two tokens that follow each other, mean over layers.
+
+    Parameters
+    ----------
+    trace
+        Of a real run.
+
+    Returns
+    -------
+    float
+        0 to 1.
+    """
     found = []
     for mask in trace.active:
         a, b = mask[:-1], mask[1:]

@@ -34,5 +34,16 @@ def transform_names() -> list[str]:
 
 
 def load_transform(name: str) -> TransformFactory:
-    """The technique of that name; ``InputError`` with the near miss where there is none."""
+    """The technique of that name.
+
+    Parameters
+    ----------
+    name
+        Of its module.
+
+    Raises
+    ------
+    InputError
+        With the near miss where there is none.
+    """
     return cast(TransformFactory, getattr(load_module("transform", name), name))

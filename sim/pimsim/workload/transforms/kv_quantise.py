@@ -19,7 +19,15 @@ __all__ = ["kv_quantise"]
 def kv_quantise(*, dtype_bytes: int) -> Transform:
     """Keep each element of K and V in ``dtype_bytes`` bytes, however many bits it had.
 
-    Raises ``InputError`` for widths that are none of ``ELEMENT_BYTES``.
+    Parameters
+    ----------
+    dtype_bytes
+        Of an element of K or V.
+
+    Raises
+    ------
+    InputError
+        For widths that are none of ``ELEMENT_BYTES``.
     """
     if dtype_bytes not in ELEMENT_BYTES:
         allowed = ", ".join(map(str, ELEMENT_BYTES))

@@ -27,10 +27,24 @@ Mask = NDArray[np.bool_]
 def sparse_ffn(
     *, union: Callable[[int], Mask], granularity: int, predictor: str = "none"
 ) -> Transform:
-    """``union(layer)``: features of the device that the batch uses in a block, shape (ffn,).
+    """Leave out the features that a batch does not use.
 
-    Blocks without ``fc2`` (experts) stay. Raises ``InputError`` for a granularity below 1 or an
-    unknown predictor; the transform raises it for masks of another size.
+    Blocks without ``fc2`` (experts) stay.
+
+    Parameters
+    ----------
+    union
+        Of a block's number: features of the device that the batch uses in it, (ffn,).
+    granularity
+        Features of a group, which hardware skips as a whole.
+    predictor
+        ``none`` or ``oracle``.
+
+    Raises
+    ------
+    InputError
+        For a granularity below 1 or an unknown predictor; the transform raises it for masks of
+        another size.
     """
     if granularity < 1:
         raise InputError(f"sparse_ffn: granularity is {granularity}; at least 1 is needed")

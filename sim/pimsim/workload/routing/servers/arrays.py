@@ -24,12 +24,38 @@ _IDS = ("token_ids", "input_ids")
 
 
 def read_npy(where: str, data: bytes) -> list[Record]:
-    """The records of a ``.npy`` file. Raises ``InputError`` for a damaged one, or objects."""
+    """The records of a ``.npy`` file.
+
+    Parameters
+    ----------
+    where
+        What messages call it.
+    data
+        Of the file.
+
+    Raises
+    ------
+    InputError
+        For a damaged one, or objects.
+    """
     return _requests(where, _array(where, data))
 
 
 def read_npz(where: str, data: bytes) -> list[Record]:
-    """The records of a ``.npz`` archive, in its order. Raises ``InputError`` as ``read_npy``."""
+    """The records of a ``.npz`` archive, in its order.
+
+    Parameters
+    ----------
+    where
+        What messages call it.
+    data
+        Of the file.
+
+    Raises
+    ------
+    InputError
+        For a damaged one, objects, or an archive without arrays or with too large ones.
+    """
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             names = [name for name in archive.namelist() if name.endswith(".npy")]

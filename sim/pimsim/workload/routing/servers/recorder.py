@@ -30,8 +30,25 @@ Ints = NDArray[np.int64]
 def read_recorder(where: str, data: bytes, shape: MoeShape) -> tuple[list[Record], list[str]]:
     """The records of a file, and what is not known of them.
 
-    Needs the extra ``torch``; nothing but tensors and plain values is unpickled. Raises
-    ``InputError`` for another file, or one without records.
+    Needs the extra ``torch``; nothing but tensors and plain values is unpickled.
+
+    Parameters
+    ----------
+    where
+        What messages call it.
+    data
+        Of the file.
+    shape
+        Of the model's experts, to deal counts out.
+
+    Raises
+    ------
+    InputError
+        For another file, or one without records.
+
+    References
+    ----------
+    sgl-project/sglang 02295fe, python/sglang/srt/eplb/expert_distribution.py.
     """
     found = _load(where, data)
     if "records" in found:

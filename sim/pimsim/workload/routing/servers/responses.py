@@ -45,7 +45,17 @@ _DEEPEST = 8
 def read_responses(where: str, text: str) -> list[Record]:
     """The records of a file of answers, in its order.
 
-    Raises ``InputError`` for what is no JSON, holds no experts, or cannot be decoded.
+    Parameters
+    ----------
+    where
+        What messages call it.
+    text
+        Of the file.
+
+    Raises
+    ------
+    InputError
+        For what is no JSON, holds no experts, or cannot be decoded.
     """
     records = [
         record
