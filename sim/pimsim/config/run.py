@@ -333,10 +333,10 @@ class MachineConfig(ConfigModel):
                 f"schedule.attention_placement 'pim': {pim.name} has no attention, it does {does}; "
                 "allowed with it: npu"
             )
-        if schedule.expert_placement == "pim":
+        if schedule.expert_placement == "pim" and "gemv" not in pim.operations:
             raise ValueError(
-                f"schedule.expert_placement 'pim': {pim.name} does {does}; allowed with it: npu, "
-                "by-tokens"
+                f"schedule.expert_placement 'pim': {pim.name} does {does}, no gemv; allowed with "
+                "it: npu, by-tokens"
             )
 
     def _check_products(self) -> None:

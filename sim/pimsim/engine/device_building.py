@@ -8,6 +8,7 @@ from functools import partial
 
 import numpy as np
 
+from pimsim.config.errors import InputError
 from pimsim.config.pim import own_design
 from pimsim.config.run import RunConfig
 from pimsim.engine.device import Device
@@ -26,6 +27,7 @@ from pimsim.mapping.addresses import (
 )
 from pimsim.mapping.attention_split import linear_layout
 from pimsim.mapping.block import BlockMapper
+from pimsim.mapping.design_experts import expert_operation
 from pimsim.mapping.expert_costs import ExpertCosts
 from pimsim.mapping.experts import ExpertEnergies, ExpertPlacement, place_by_tokens
 from pimsim.mapping.pim_products import PimProducts
@@ -39,7 +41,7 @@ from pimsim.workload.batch import DeviceWork, SparseOptions, device_work
 from pimsim.workload.cards import ModelCard
 from pimsim.workload.degrees import larger_degrees
 from pimsim.workload.moe import Routing
-from pimsim.workload.operators import Block, ForwardPass, OperatorKind
+from pimsim.workload.operators import Block, ForwardPass, Operator, OperatorKind
 from pimsim.workload.outside import Outside
 from pimsim.workload.run_steps import step_at_end, step_held
 from pimsim.workload.sparsity import Sparsity
@@ -149,7 +151,8 @@ def _build(
         config = config.model_copy(update={"memory": device_memory(config.memory)})
     org = config.memory.organization
     placement = schedule.expert_placement if on_pim else "npu"
-    if config.pim is not None and config.pim.controller is not None:
+    design = own_design(config.pim, named) if on_pim else None
+    if design is not None and "gemv" not in design.operations:
         placement = "npu"
     at_end, most = step_at_end(steps), step_held(steps)
     held = device_work(
@@ -181,21 +184,21 @@ def _build(
     if any(each.shape is not None for each in kv) and not config.workload.beyond_banks:
         # before experts are placed, which takes long
         check_rows(addresses, batch, held, org.rows)
-    design = own_design(config.pim, named) if on_pim else None
-    products = None
-    if design is not None and schedule.product_placement != "npu":
+    products, runs = None, None if design is None else OperationRuns(design)
+    if runs is not None and schedule.product_placement != "npu":
         products = PimProducts(
-            OperationRuns(design), ExpertCosts(config.npu, config.memory, None),
+            runs, ExpertCosts(config.npu, config.memory, None),
             schedule.product_placement == "pim",
         )  # fmt: skip
+    expert_runs = runs if placement != "npu" else None
     mapper = BlockMapper(
         npu=config.npu, memory=config.memory, pim=config.pim, link=config.link, addresses=addresses,
         element_bytes=batch.dtype_bytes, kv_element_bytes=batch.kv_dtype_bytes,
-        products=products,
+        products=products, expert_runs=expert_runs,
     )  # fmt: skip
     costs = None
-    if config.pim is not None and placement == "by-tokens":
-        costs = ExpertCosts(config.npu, config.memory, config.pim)
+    if config.pim is not None and (placement == "by-tokens" or expert_runs is not None):
+        costs = ExpertCosts(config.npu, config.memory, config.pim, runs=expert_runs)
     number = {request.id: at for at, request in enumerate(at_end.requests)}
     devices = []
     for work, whole, beside in zip(works, wholes, outside, strict=True):
@@ -300,6 +303,8 @@ def _placements(
         tokens = dict(zip(experts[0].experts, experts[0].expert_tokens, strict=True))
         if policy != "by-tokens" or costs is None or not tokens:
             limit = 0 if policy == "npu" else max(tokens.values(), default=0)
+            if limit and costs is not None and costs.runs is not None:
+                _check_experts(costs.runs, experts, tuple(tokens.values()))
             placements.append(ExpertPlacement(limit, tokens))
             continue
         both = len(passes) > 1
@@ -319,6 +324,16 @@ def _placements(
     return tuple(placements)
 
 
+def _check_experts(runs: OperationRuns, experts: Sequence[Operator], tokens: Sequence[int]) -> None:
+    """Raises ``InputError``, in the design's words, where it cannot do all experts."""
+    for operator in experts:
+        try:
+            runs.of(expert_operation(operator, tokens))
+        except InputError as error:
+            what = f"{operator.name} ({operator.n} x {operator.k}, up to {max(tokens)} tokens)"
+            raise InputError(f"schedule.expert_placement 'pim': {what}: {error}") from None
+
+
 def _expert_energies(config: RunConfig, costs: ExpertCosts, block: Block) -> ExpertEnergies | None:
     """What an objective other than time goes by: static power and active DRAM all the time."""
     objective, energy = config.schedule.expert_objective, config.energy
@@ -336,7 +351,8 @@ def _addresses(
 ) -> AddressPlan:  # fmt: skip
     """Of all that the steps need; ``batch``: at their end; ``new_tokens``: most of each request in
     a step."""
-    in_banks = config.pim if placement != "npu" else None
+    shared = config.pim is not None and config.pim.controller is None
+    in_banks = config.pim if placement != "npu" and shared else None
     held = work.held_experts
 
     def regions(blocks: Iterable[Block]) -> dict[str, WeightRegion]:
@@ -356,7 +372,6 @@ def _addresses(
             activations = max(
                 activations, max(o.input_bytes + o.output_bytes for o in block.operators)
             )
-    shared = config.pim is not None and config.pim.controller is None
     rows = config.pim.operand_rows if config.pim is not None and shared else 0
     return plan_addresses(
         config.memory, weights, 2 * activations, kv, batch.contexts, channel, rows,

@@ -47,7 +47,7 @@ def block_estimates(device: Device) -> Mapping[str, Mapping[int, int]]:
     placements = [device.place(passes, part) for part in range(len(passes))]
     config = device.config
     share = sustained_share(config.memory)
-    costs = ExpertCosts(config.npu, config.memory, config.pim, share)
+    costs = ExpertCosts(config.npu, config.memory, config.pim, share, device.mapper.expert_runs)
     at_once = config.schedule.declared.at_once
     found: dict[str, dict[int, int]] = {}
     for at, number in enumerate(passes[0].layer_numbers):
@@ -68,5 +68,5 @@ def _cycles(costs: ExpertCosts, block: Block, placed: ExpertPlacement | None, at
     npu = sum(costs.on_npu(block, placed.tokens[expert]) for expert in placed.on_npu)
     if not placed.on_pim:
         return others + npu
-    pim = sum(costs.on_pim(block, at_once, placed.tokens[expert]) for expert in placed.on_pim)
+    pim = sum(costs.on_pim(block, at_once, placed.tokens[expert]) or 0 for expert in placed.on_pim)
     return others + together(npu, pim, costs.stream_share(block) if at_once else None)

@@ -19,9 +19,11 @@ from pimsim.hardware.dram.system import Stream
 from pimsim.hardware.fabric.collectives import Collective, all_gather, all_reduce, send
 from pimsim.hardware.npu.tiling import GemmTile
 from pimsim.hardware.pim.gemv import GemvShape
+from pimsim.hardware.pim.operations import OperationRuns
 from pimsim.mapping.addresses import AddressPlan
 from pimsim.mapping.attention_tasks import AttentionMapper
 from pimsim.mapping.block_placement import BlockPlacement
+from pimsim.mapping.design_experts import expert_task
 from pimsim.mapping.experts import (
     ExpertLevel,
     ExpertPlacement,
@@ -59,6 +61,9 @@ class BlockMapper:
     kv_element_bytes: int
     products: PimProducts | None = None
     """Products of all tokens that a PIM design does; None: the NPU does all."""
+    expert_runs: OperationRuns | None = None
+    """Of a PIM design with a controller of its own that does experts; None: it is no such design,
+    or does none."""
 
     @cached_property
     def attention(self) -> AttentionMapper:
@@ -92,18 +97,18 @@ class BlockMapper:
         levels = expert_levels(block) if placed.experts is not None else ()
         routed = {o.name for level in levels for o in (*level.gemms, *level.after)}
         if placed.experts is not None:
-            experts = self._pim_experts(levels, placed.experts, layer)
+            if self.expert_runs is None:
+                experts = self._pim_experts(levels, placed.experts, layer)
             if experts:
                 inputs = self._send_inputs(levels, placed.experts, forward, layer)
                 read = {name for gemm in levels[0].gemms for name in gemm.depends_on}
                 ends = [at + 1 for at, task in enumerate(after) if task.name in read]
                 after.insert(max(ends, default=0), inputs)
             for o in parts.late:
-                own = (
-                    self._own_experts(o, layer, placed.experts)
-                    if o.name in routed else self._placed(o, block, forward, layer)
+                late += (
+                    self._routed(o, layer, placed.experts)
+                    if o.name in routed else [self._placed(o, block, forward, layer)]
                 )  # fmt: skip
-                late += [] if own is None else [own]
         groups = BlockProgram(tuple(before), attention, tuple(after), tuple(late), tuple(experts))
         return link_block(
             groups, block, placed.part, layer, [o.name for o in parts.attention], inputs, read,
@@ -228,6 +233,37 @@ class BlockMapper:
         return sum(s.total for s in streams) * self.memory.organization.burst_bytes
 
     # experts ----------------------------------------------------------------------------------
+    def _routed(
+        self, operator: Operator, layer: int, experts: ExpertPlacement
+    ) -> list[NpuTask | StreamTask]:
+        """An operator of the experts, without what PIM does beside the NPU's tasks.
+
+        A design with a controller of its own takes turns with the NPU, so that its products stand
+        among the NPU's, and one task of the vector units works on the results of both.
+        """
+        tasks: list[NpuTask | StreamTask] = []
+        if self.expert_runs is not None and operator.kind is not OperatorKind.EXPERT_GEMM:
+            experts = replace(experts, threshold=0)
+        elif self.expert_runs is not None and experts.on_pim:
+            tasks.append(expert_task(operator, layer, experts))
+            streams = self._biases(operator, layer, experts.on_pim)
+            if streams:  # the vector units add them
+                tasks.append(
+                    NpuTask(
+                        operator.name, str(operator.kind), "dma", layer, 0, 0, 0, streams=streams,
+                        sram_bytes=self._size(streams),
+                    )
+                )  # fmt: skip
+        own = self._own_experts(operator, layer, experts)
+        return tasks if own is None else [*tasks, own]
+
+    def _biases(self, operator: Operator, layer: int, of: Sequence[int]) -> tuple[Stream, ...]:
+        """What stands behind the matrices ``of`` experts."""
+        matrix, beside = expert_bytes(operator)
+        bursts = self._bursts(beside)
+        starts = (self.addresses.weights(operator.name, layer, each) for each in of)
+        return tuple(Stream(at + self._bursts(matrix), bursts) for at in starts if bursts)
+
     def _own_experts(
         self, operator: Operator, layer: int, experts: ExpertPlacement
     ) -> NpuTask | None:

@@ -7,15 +7,18 @@ from fractions import Fraction
 from math import ceil, fsum
 
 from pimsim.config.energy import EnergyConfig
+from pimsim.config.errors import InputError
 from pimsim.config.memory import MemoryConfig
 from pimsim.config.npu import NpuConfig
 from pimsim.config.pim import PimConfig
 from pimsim.hardware.energy.dram import DramCounts, dram_energy
 from pimsim.hardware.energy.npu import NpuCounts, npu_energy
-from pimsim.hardware.energy.pim import PimCounts, pim_energy
+from pimsim.hardware.energy.pim import PimCounts, pim_energy, stream_energy_pj
 from pimsim.hardware.npu.gemm import plan_gemm, steady_cycles
 from pimsim.hardware.pim.gemv import GemvShape
 from pimsim.hardware.pim.gemv_time import GemvTime, gemv_time
+from pimsim.hardware.pim.operations import OperationRun, OperationRuns
+from pimsim.mapping.design_experts import expert_operation
 from pimsim.mapping.experts import ExpertEnergies, expert_levels, input_bursts, stored_element_bytes
 from pimsim.mapping.gemm import bytes_per_kcycle
 from pimsim.workload.operators import Block, Operator, OperatorKind
@@ -33,6 +36,9 @@ class ExpertCosts:
     """None: no expert runs there."""
     sustained: Fraction = Fraction(1)
     """Of the memory's peak rate, what a stream alone is taken to get."""
+    runs: OperationRuns | None = None
+    """Of a PIM design with a controller of its own, in turns with the NPU; None: ``pim`` is no such
+    design."""
     _known: dict[tuple[GemvShape, int], GemvTime] = field(
         default_factory=dict, compare=False, repr=False
     )
@@ -54,9 +60,15 @@ class ExpertCosts:
             for o in _experts(block)
         )
 
-    def on_pim(self, block: Block, at_once: bool, tokens: int) -> int:
+    def on_pim(self, block: Block, at_once: bool, tokens: int) -> int | None:
         """The same in the banks, a product with a vector for each token; ``at_once``: beside a
-        stream of weights to the NPU."""
+        stream of weights to the NPU. None: the design cannot do it."""
+        if self.runs is not None:
+            try:
+                cycles = sum(found.cycles for found in self._operations(block, tokens))
+            except InputError:
+                return None
+            return -(-cycles * self.runs.design.tCK * self.npu.frequency // 10**12)
         times = self._times(block)
         each = sum(time.beside_cycles if at_once else time.alone_cycles for time in times)
         return -(-tokens * each * self.memory.tCK * self.npu.frequency // 10**12)
@@ -70,9 +82,24 @@ class ExpertCosts:
                 self._npu_j(o, tokens, o.weight_bytes // len(o.experts), energy)
                 for o in _experts(block)
             ),
-            lambda tokens: tokens * fsum(self._pim_j(o, energy) for o in _experts(block)),
+            lambda tokens: self._all_pim_j(block, tokens, energy),
             static_w / self.npu.frequency,
             delay,
+        )
+
+    def _operations(self, block: Block, tokens: int) -> list[OperationRun]:
+        """Of one expert on the design. Raises ``InputError`` in the design's words."""
+        assert self.runs is not None
+        return [self.runs.of(expert_operation(o, (tokens,))) for o in _experts(block)]
+
+    def _all_pim_j(self, block: Block, tokens: int, energy: EnergyConfig) -> float:
+        """One expert with so many tokens in the banks."""
+        if self.runs is None:
+            return tokens * fsum(self._pim_j(o, energy) for o in _experts(block))
+        return 1e-12 * fsum(
+            pj
+            for found in self._operations(block, tokens)
+            for pj in stream_energy_pj(self.runs.design, found.commands).values()
         )
 
     def _npu_j(self, operator: Operator, tokens: int, weights: int, energy: EnergyConfig) -> float:
@@ -100,8 +127,11 @@ class ExpertCosts:
         )
         return pim_energy(counts, self.memory, energy).total_j
 
-    def stream_share(self, block: Block) -> tuple[int, int]:
-        """What is left of a stream's rate beside PIM's experts, as a fraction."""
+    def stream_share(self, block: Block) -> tuple[int, int] | None:
+        """What is left of a stream's rate beside PIM's experts, as a fraction; None: they take
+        turns."""
+        if self.runs is not None:
+            return None
         times = self._times(block)
         return sum(t.stream_bursts for t in times), sum(t.stream_alone_bursts for t in times)
 

@@ -173,7 +173,8 @@ def together(npu: int, pim: int, stream_share: tuple[int, int] | None) -> int:
 
 
 def place_by_tokens(
-    tokens: Mapping[int, int], npu_cost: Callable[[int], int], pim_cost: Callable[[int], int],
+    tokens: Mapping[int, int], npu_cost: Callable[[int], int],
+    pim_cost: Callable[[int], int | None],
     npu_else: int = 0, pim_else: int = 0, stream_share: tuple[int, int] | None = None,
     energies: ExpertEnergies | None = None,
 ) -> ExpertPlacement:  # fmt: skip
@@ -189,7 +190,7 @@ def place_by_tokens(
     npu_cost
         Time on the NPU of one expert with so many tokens.
     pim_cost
-        The same on PIM, in the same unit.
+        The same on PIM, in the same unit; None where PIM cannot do it, nor one with more.
     npu_else
         What the NPU does beside.
     pim_else
@@ -211,8 +212,13 @@ def place_by_tokens(
     pim = pim_else
     best, threshold = cost(npu, pim, fsum(spent)), 0
     for position, load in enumerate(loads):
+        if energies is None and pim >= best:
+            break  # both are done no sooner than PIM, whose times may take long to find
+        own = pim_cost(load)
+        if own is None:
+            break
         npu -= npu_cost(load)
-        pim += pim_cost(load)
+        pim += own
         if energies is not None:
             spent[position] = energies.pim_j(load)
         if position + 1 < len(loads) and loads[position + 1] == load:

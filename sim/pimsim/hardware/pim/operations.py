@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -111,10 +111,9 @@ def run_operation(design: PimDesignConfig, operation: PimOperation) -> Operation
     if design.peak is None:
         raise InputError(f"{design.name}: peak is missing; a run takes its units' rate from it")
     org = design.organization
-    interval = peak_interval_cycles(design)
     total: Counter[str] = Counter()
     refreshed = np.zeros((org.channels, org.pseudo_channels), np.int64)
-    cycles, multiplies, most_w = 0, 0, 0.0
+    cycles, most_w = 0, 0.0
     known: dict[int, tuple[int, Mapping[str, int], Ints, float]] = {}
     for stream in operation.streams(design):
         if id(stream) not in known:
@@ -132,10 +131,17 @@ def run_operation(design: PimDesignConfig, operation: PimOperation) -> Operation
         cycles += took
         total.update(commands)
         refreshed += done
-        multiplies += commands.get(design.peak.command, 0)
         most_w = max(most_w, watt)
-    computing = min(multiplies * interval // org.channels, cycles)
-    return OperationRun(cycles, dict(total), computing, refreshed, most_w)
+    return OperationRun(
+        cycles, dict(total), _computing(design, total, cycles), refreshed, most_w
+    )  # fmt: skip
+
+
+def _computing(design: PimDesignConfig, commands: Mapping[str, int], cycles: int) -> int:
+    """Of ``cycles``, in which units multiply, the mean over channels."""
+    assert design.peak is not None
+    multiplies = commands.get(design.peak.command, 0)
+    return min(multiplies * peak_interval_cycles(design) // design.organization.channels, cycles)
 
 
 def _refreshed(design: PimDesignConfig, by_channel: Sequence[Mapping[str, int]]) -> Ints:
@@ -160,5 +166,21 @@ class OperationRuns:
     def of(self, operation: PimOperation) -> OperationRun:
         """See ``run_operation``."""
         if operation not in self._known:
-            self._known[operation] = run_operation(self.design, operation)
+            self._known[operation] = self._run(operation)
         return self._known[operation]
+
+    def _run(self, operation: PimOperation) -> OperationRun:
+        """Matrices with as many vectors take the same in every operation."""
+        if not isinstance(operation, Gemv) or len(operation.vectors) < 2:
+            return run_operation(self.design, operation)
+        counts = Counter(operation.vectors).items()
+        parts = [(self.of(replace(operation, vectors=(count,))), times) for count, times in counts]
+        total: Counter[str] = Counter()
+        for part, times in parts:
+            total.update({name: times * count for name, count in part.commands.items()})
+        cycles = sum(part.cycles * times for part, times in parts)
+        return OperationRun(
+            cycles, dict(total), _computing(self.design, total, cycles),
+            np.sum([part.refreshed * times for part, times in parts], axis=0),
+            max(part.stack_w for part, _ in parts),
+        )  # fmt: skip
