@@ -114,7 +114,15 @@ _NEAR = 0.12
 
 
 def labels(series: PointSeries, chart: XYChart) -> list[tuple[float, float, str]]:
-    """Where names are written: x, y, text; of points that lie near each other, all in one place."""
+    """Where names are written: x, y, text; of points that lie near each other, all in one place.
+
+    Parameters
+    ----------
+    series
+        Whose points are named.
+    chart
+        Whose axes say what is near.
+    """
 
     def place(point: Point) -> tuple[float, float]:
         x = log10(point.x) if chart.x_log and point.x > 0 else point.x

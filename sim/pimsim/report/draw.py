@@ -31,7 +31,15 @@ _STYLE: Any = {
 
 
 def draw(chart: Chart, width: float = PAGE_INCHES) -> Figure:
-    """The chart as a figure of ``width`` inches."""
+    """The chart as a figure.
+
+    Parameters
+    ----------
+    chart
+        Of lanes, or of points and lines.
+    width
+        Inches.
+    """
     hush("matplotlib")
     import matplotlib
 
@@ -106,7 +114,18 @@ def _plane(figure: Figure, axes: Axes, chart: XYChart) -> None:
 
 
 def check_formats(formats: Sequence[str]) -> None:
-    """Raise ``InputError`` for another format than ``FORMATS``."""
+    """Raise for another format than ``FORMATS``.
+
+    Parameters
+    ----------
+    formats
+        That are asked for.
+
+    Raises
+    ------
+    InputError
+        With the near miss.
+    """
     for name in formats:
         if name not in FORMATS:
             raise InputError(
@@ -118,7 +137,24 @@ def check_formats(formats: Sequence[str]) -> None:
 def write_charts(charts: Sequence[Chart], folder: Pathlike, formats: Sequence[str]) -> list[Path]:
     """Write every chart as ``folder/KEY.FORMAT``; the same chart gives the same file.
 
-    Raises ``InputError`` for another format than ``FORMATS``, and where one cannot be written.
+    Parameters
+    ----------
+    charts
+        Each with a key of its own.
+    folder
+        Made where it is not there.
+    formats
+        Of ``FORMATS``.
+
+    Returns
+    -------
+    list[Path]
+        Of the files, chart by chart.
+
+    Raises
+    ------
+    InputError
+        For another format than ``FORMATS``, and where one cannot be written.
     """
     check_formats(formats)
     hush("matplotlib")

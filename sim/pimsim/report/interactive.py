@@ -25,7 +25,13 @@ def library_script() -> str:
 
 
 def chart_parts(charts: Sequence[Chart]) -> tuple[str, list[str]]:
-    """A script and one ``div`` a chart."""
+    """A script and one ``div`` a chart.
+
+    Parameters
+    ----------
+    charts
+        In the order of the page.
+    """
     from bokeh.embed import components
 
     figures = [_figure(chart) for chart in charts]

@@ -38,7 +38,21 @@ def render_page(
     title: str, subtitle: str, headline: Sequence[tuple[str, str]], sentences: Sequence[str],
     sections: Sequence[Section],
 ) -> str:  # fmt: skip
-    """The page as one string. Whatever came from a config or a trace is escaped."""
+    """The page as one string. Whatever came from a config or a trace is escaped.
+
+    Parameters
+    ----------
+    title
+        At its top.
+    subtitle
+        Below.
+    headline
+        Words and figure of each.
+    sentences
+        What was found.
+    sections
+        In their order.
+    """
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     from pimsim.report.interactive import chart_parts, library_script

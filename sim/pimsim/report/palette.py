@@ -31,13 +31,35 @@ _FIXED = {"computing": "#0072B2", "weights": "#D55E00", "idle": _IDLE, "npu": "#
 
 
 def energy_colour(part: str) -> str:
-    """The same part of the energy has the same colour in every picture."""
+    """The same part of the energy has the same colour in every picture.
+
+    Parameters
+    ----------
+    part
+        Field of ``Energy``.
+
+    Returns
+    -------
+    str
+        ``#rrggbb``.
+    """
     parts = [item.name for item in fields(Energy) if item.name != "total"]
     return SERIES_COLOURS[parts.index(part) % 7]
 
 
 def cause_colour(cause: str) -> str:
-    """The same cause has the same colour in every picture."""
+    """The same cause has the same colour in every picture.
+
+    Parameters
+    ----------
+    cause
+        Of a cycle stack.
+
+    Returns
+    -------
+    str
+        ``#rrggbb``.
+    """
     if cause in _FIXED:
         return _FIXED[cause]
     known = [name for name in CYCLE_CAUSES if name not in _FIXED]

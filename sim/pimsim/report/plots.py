@@ -110,9 +110,21 @@ def plot_trade_off(
 ) -> Figure:
     """A sweep's points and their Pareto front: most ``gain`` (upward) for least ``cost``.
 
-    ``table``: what ``pimsim.sweep`` or ``pimsim.load`` gives; failed points are left out.
-    ``cost`` and ``gain``: numeric columns, or ``mj_per_token``. Raises ``InputError`` for other
-    names and where no point has both figures.
+    Parameters
+    ----------
+    table
+        What ``pimsim.sweep`` or ``pimsim.load`` gives; failed points are left out.
+    cost
+        A numeric column, or ``mj_per_token``.
+    gain
+        A numeric column, or ``mj_per_token``.
+    width
+        Inches.
+
+    Raises
+    ------
+    InputError
+        For other names, and where no point has both figures.
     """
     import pandas
 

@@ -25,7 +25,15 @@ __all__ = [
 
 
 def comparison_chart(results: Sequence[Result], names: Sequence[str]) -> LaneChart:
-    """Throughput of each run, with its ratio to the first."""
+    """Throughput of each run, with its ratio to the first.
+
+    Parameters
+    ----------
+    results
+        The first is what the others are held against.
+    names
+        Of each.
+    """
     first = results[0].tokens_per_s
     rate, energy = METRICS["tokens_per_s"], METRICS["mj_per_token"]
     spans = tuple(
@@ -51,7 +59,15 @@ def comparison_chart(results: Sequence[Result], names: Sequence[str]) -> LaneCha
 
 
 def stack_chart(results: Sequence[Result], names: Sequence[str]) -> LaneChart:
-    """Where each unit's cycles went."""
+    """Where each unit's cycles went.
+
+    Parameters
+    ----------
+    results
+        A lane for each of their units.
+    names
+        Of each.
+    """
     spans, lanes = [], []
     found: set[str] = set()
     for name, result in zip(names, results, strict=True):
@@ -83,8 +99,18 @@ def stack_chart(results: Sequence[Result], names: Sequence[str]) -> LaneChart:
 def roofline_chart(result: Result) -> XYChart:
     """Every operator against the roofs of the unit that it runs on.
 
-    An operator's time starts with its first load, and what counts is what moved by its end: then
-    no memory can bring it above its roof. Raises ``InputError`` for a result without peaks.
+    An operator's time starts with its first load, and what counts is what moved by its end: then no
+    memory can bring it above its roof.
+
+    Parameters
+    ----------
+    result
+        Of a run.
+
+    Raises
+    ------
+    InputError
+        For a result without peaks.
     """
     if not result.peaks:
         raise InputError("roofline: this result of an earlier version has no peaks; run it again")
@@ -148,7 +174,15 @@ def _roof(
 
 
 def gantt_chart(result: Result, stage: str | None = None) -> LaneChart:
-    """Operators on their units over time; ``stage``: the first of that name alone."""
+    """Operators on their units over time.
+
+    Parameters
+    ----------
+    result
+        Of a run.
+    stage
+        The first of that name alone; None: the run.
+    """
     chosen, origin = _of_stage(result, stage)
     micro = result.time_s / result.cycles * 1e6
     units = [unit for unit in OPERATOR_UNITS if any(o.unit == unit for o in chosen)]
@@ -189,8 +223,18 @@ def _of_stage(result: Result, stage: str | None) -> tuple[list[OperatorResult], 
 
 
 def utilisation_chart(result: Result) -> XYChart:
-    """What each unit does over time, as a share of what it could do. Raises ``InputError`` for a
-    result without intervals."""
+    """What each unit does over time, as a share of what it could do.
+
+    Parameters
+    ----------
+    result
+        Of a run.
+
+    Raises
+    ------
+    InputError
+        For a result without intervals.
+    """
     series = _series(result)
     peaks = result.peaks
     rows: tuple[tuple[str, str, Sequence[int], float], ...] = (
@@ -229,7 +273,18 @@ def utilisation_chart(result: Result) -> XYChart:
 
 
 def power_chart(result: Result) -> XYChart:
-    """Power of a device over time: all of it, and each part. Raises as ``utilisation_chart``."""
+    """Power of a device over time: all of it, and each part.
+
+    Parameters
+    ----------
+    result
+        Of a run.
+
+    Raises
+    ------
+    InputError
+        For a result without intervals.
+    """
     series = _series(result)
     watts = {part: series.rates(joules) for part, joules in series.energy_j.items()}
     total = [sum(parts) for parts in zip(*watts.values(), strict=True)]
@@ -268,7 +323,15 @@ def _over_time(
 
 
 def energy_chart(results: Sequence[Result], names: Sequence[str]) -> LaneChart:
-    """Energy of a token by part."""
+    """Energy of a token by part.
+
+    Parameters
+    ----------
+    results
+        A lane each.
+    names
+        Of each.
+    """
     parts = [item.name for item in fields(Energy) if item.name != "total"]
     metric = METRICS["mj_per_token"]
     spans = []

@@ -44,7 +44,18 @@ class RunFolder:
 
 
 def read_run(folder: str | Path) -> RunFolder:
-    """Read a run's folder; raises ``InputError`` where it is not there or damaged."""
+    """Read a run's folder.
+
+    Parameters
+    ----------
+    folder
+        That ``--out`` wrote.
+
+    Raises
+    ------
+    InputError
+        Where it is not there, or damaged.
+    """
     result = store.load(folder)
     text = store.load_config_text(folder)
     config = load_any_run(str(Path(folder) / store.CONFIG_FILE)).config
@@ -52,7 +63,15 @@ def read_run(folder: str | Path) -> RunFolder:
 
 
 def run_charts(runs: Sequence[RunFolder], stage: str | None = None) -> list[Chart]:
-    """The charts of the first run, and those that show all of them."""
+    """The charts of the first run, and those that show all of them.
+
+    Parameters
+    ----------
+    runs
+        The first is shown in detail.
+    stage
+        Of the Gantt chart: the first of that name alone; None: the run.
+    """
     names = _names(runs)
     results = [run.result for run in runs]
     main = runs[0]
@@ -68,7 +87,15 @@ def run_charts(runs: Sequence[RunFolder], stage: str | None = None) -> list[Char
 
 
 def runs_page(runs: Sequence[RunFolder], stage: str | None = None) -> str:
-    """The report as HTML; the first run is the one that is shown in detail."""
+    """The report as HTML.
+
+    Parameters
+    ----------
+    runs
+        The first is shown in detail.
+    stage
+        Of the Gantt chart: the first of that name alone; None: the run.
+    """
     main, result = runs[0], runs[0].result
     names = _names(runs)
     sections = [_section(chart, runs, names) for chart in run_charts(runs, stage)]

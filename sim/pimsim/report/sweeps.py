@@ -35,7 +35,15 @@ _SHOWN = (_RATE.name, _ENERGY.name, "cycles")
 
 def front_of(gains: Sequence[float], costs: Sequence[float]) -> list[int]:
     """Places of the Pareto front, the cheapest first: no other point gains as much at less cost,
-    or more at as little. Of equal points the first."""
+    or more at as little. Of equal points the first.
+
+    Parameters
+    ----------
+    gains
+        Of each point; more is better.
+    costs
+        Of each point; less is better.
+    """
     order = sorted(range(len(gains)), key=lambda i: (costs[i], -gains[i], i))
     front: list[int] = []
     best = float("-inf")
@@ -47,13 +55,25 @@ def front_of(gains: Sequence[float], costs: Sequence[float]) -> list[int]:
 
 
 def sweep_charts(folder: str | Path) -> list[Chart]:
-    """The trade-off of throughput and energy, and throughput over each swept key."""
+    """The trade-off of throughput and energy, and throughput over each swept key.
+
+    Parameters
+    ----------
+    folder
+        Of the sweep.
+    """
     _, table, keys = _read(folder)
     return [_trade_off(table, keys), *(_effect(table, key) for key in keys[:_MOST_KEYS])]
 
 
 def sweep_page(folder: str | Path) -> str:
-    """The report as HTML."""
+    """The report as HTML.
+
+    Parameters
+    ----------
+    folder
+        Of the sweep.
+    """
     spec, table, keys = _read(folder)
     done = table[table["error"].isna()]
     charts = sweep_charts(folder)

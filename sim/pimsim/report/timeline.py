@@ -96,8 +96,22 @@ class Builder:
 def timeline(
     outcome: Outcome | XpuOutcome, result: Result, channels: Collection[int] = ()
 ) -> bytes:
-    """The trace of a run, with the commands that the memory system logged of ``channels``; of GPUs,
-    which have none, without ``channels``."""
+    """The trace of a run.
+
+    Parameters
+    ----------
+    outcome
+        What the engine left behind.
+    result
+        Of the same run.
+    channels
+        Whose commands are shown, as the memory system logged them; none of GPUs.
+
+    Returns
+    -------
+    bytes
+        A serialised trace of Perfetto's.
+    """
     builder = Builder()
     stages = builder.track("stages")
     for stage in outcome.recorder.stages:

@@ -53,7 +53,13 @@ FORMER_NAMES = {
 
 
 def departures(config: BaseModel) -> list[str]:
-    """Dotted keys of ``config`` by which it follows a published simulator and no hardware."""
+    """Dotted keys of ``config`` by which it follows a published simulator and no hardware.
+
+    Parameters
+    ----------
+    config
+        Any section, or a whole config.
+    """
     return sorted(_departures(config, ()))
 
 

@@ -23,7 +23,18 @@ MIN_STREAM_CYCLES = 4
 
 
 def check(section: SystolicConfig) -> None:
-    """Raise ``ValueError`` for keys of arrays that would not act beside these plans."""
+    """Raise for keys of arrays that would not act beside these plans.
+
+    Parameters
+    ----------
+    section
+        That asks for the dataflow.
+
+    Raises
+    ------
+    ValueError
+        With the key.
+    """
     if section.fetch_cycles:
         raise ValueError(
             f"fetch_cycles is {section.fetch_cycles}: dataflow {section.dataflow!r} fetches while "
@@ -37,12 +48,24 @@ def check(section: SystolicConfig) -> None:
 
 
 def stream_cycles(systolic: SystolicConfig) -> int:
-    """From one block to the next: the arrays are modelled as one that streams faster."""
+    """From one block to the next: the arrays are modelled as one that streams faster.
+
+    Parameters
+    ----------
+    systolic
+        The arrays.
+    """
     return max(systolic.rows // systolic.arrays, MIN_STREAM_CYCLES)
 
 
 def latency_cycles(systolic: SystolicConfig) -> int:
-    """From the start of a block to its last result."""
+    """From the start of a block to its last result.
+
+    Parameters
+    ----------
+    systolic
+        The arrays.
+    """
     return systolic.rows + systolic.cols - 2 + stream_cycles(systolic)
 
 
@@ -55,9 +78,29 @@ def plan_blocks(
     preload_distance: int,
     loading_cycles: int,
 ) -> GemmPlan:
-    """The plan of C[m, n] = A[m, k] B[k, n] whose preloads are ``preload_distance`` cycles apart.
+    """The plan of C[m, n] = A[m, k] B[k, n].
 
-    ``loading_cycles``: of these, those in which nothing streams or drains.
+    Parameters
+    ----------
+    m
+        Rows of A and of C.
+    n
+        Columns of B and of C.
+    k
+        Columns of A, rows of B.
+    systolic
+        The arrays.
+    dtype_bytes
+        Of an element.
+    preload_distance
+        Cycles from the start of a preload to that of the block before it.
+    loading_cycles
+        Of these, those in which nothing streams or drains.
+
+    Raises
+    ------
+    InputError
+        Where the product has too many folds.
     """
     rows = systolic.rows
     m_blocks, k_blocks, n_blocks = ceil_div(m, rows), ceil_div(k, rows), ceil_div(n, rows)
@@ -85,13 +128,35 @@ def plan_blocks(
 
 @njit(cache=True)
 def finish_steps(ready: Ints, per_preload: int, rows: int, stream: int, serial: bool) -> Ints:
-    """Cycle at which the result of each step is there; shape (steps,).
+    """Cycle at which the result of each step is there.
 
-    ``ready``: cycle from which a step has its operands; steps issue in order, one a cycle. Every
-    ``per_preload``-th step preloads. While the array still holds a step, branch main starts the
-    next one its distance after that one's start, even if it was issued later (NeuPIMSystolicWS.cc
-    ``issue_ex_inst``); an empty array starts at once, with an exposed preload. Branch npu-only
-    (``serial``) preloads when the array is empty and streams behind the step before.
+    Steps issue in order, one a cycle. Every ``per_preload``-th step preloads. While the array still
+    holds a step, branch main starts the next one its distance after that one's start, even if it
+    was issued later (NeuPIMSystolicWS.cc ``issue_ex_inst``); an empty array starts at once, with an
+    exposed preload. Branch npu-only (``serial``) preloads when the array is empty and streams
+    behind the step before.
+
+    Parameters
+    ----------
+    ready
+        (steps,): cycle from which a step has its operands.
+    per_preload
+        Steps of a preload.
+    rows
+        Of the array.
+    stream
+        Cycles from one step to the next.
+    serial
+        Branch npu-only; else branch main.
+
+    Returns
+    -------
+    Ints
+        (steps,).
+
+    References
+    ----------
+    The NeuPIMs artifact, NeuPIMSystolicWS.cc.
     """
     finish = np.empty(len(ready), dtype=np.int64)
     issued, start, done, left = -1, 0, 0, -1

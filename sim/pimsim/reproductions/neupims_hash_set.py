@@ -37,10 +37,24 @@ SMALLEST_TABLE = 8
 
 @njit(cache=True)
 def hash_set_order(keys: Ints) -> Ints:
-    """Order in which a set of ``keys`` is walked: indices into it.
+    """Order in which a set of ``keys`` is walked.
 
-    ``keys``: byte addresses in order of insertion, no two alike. Keys with one home and one hash
-    keep that order, where the set's own history may have turned them round.
+    Keys with one home and one hash keep that order, where the set's own history may have turned
+    them round.
+
+    Parameters
+    ----------
+    keys
+        (keys,): byte addresses in order of insertion, no two alike.
+
+    Returns
+    -------
+    Ints
+        (keys,): indices into them.
+
+    References
+    ----------
+    robin_hood::unordered_set 3.11.5.
     """
     slots = SMALLEST_TABLE
     while slots * LOAD_PERCENT // 100 < len(keys):

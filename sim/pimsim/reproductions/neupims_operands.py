@@ -59,11 +59,27 @@ def gemm_operands(
     tile: GemmTile, block: int, element_bytes: int, has_bias: bool,
     stored: Callable[[TileBlock], tuple[int, int]],
 ) -> TileOperands:  # fmt: skip
-    """Operands of ``tile`` of C[m, n] = A[m, k] B[k, n], blocks of ``block`` x ``block``.
+    """Operands of a tile of C[m, n] = A[m, k] B[k, n].
 
-    The steps run over batch blocks, k blocks, output blocks. Weights are loaded in the first
-    batch block's steps, activations in each batch block's first step of a k block. ``stored``: rows
-    and columns of a block of results that are written.
+    The steps run over batch blocks, k blocks, output blocks. Weights are loaded in the first batch
+    block's steps, activations in each batch block's first step of a k block.
+
+    Parameters
+    ----------
+    tile
+        Of the product.
+    block
+        Rows, and columns, of a block.
+    element_bytes
+        Of an element.
+    has_bias
+        Whether one is loaded with the first tile along k.
+    stored
+        Rows and columns of a block of results that are written.
+
+    References
+    ----------
+    The NeuPIMs artifact, MatMul.cc.
     """
     rows, depths, columns = (_blocks(size, block) for size in (tile.m, tile.k, tile.n))
     loads: list[int] = []
@@ -96,7 +112,18 @@ def gemm_operands(
 
 
 def vector_operands(operator: Operator) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Loads and stores of a vector operation: both parameters of a norm, then row by row."""
+    """Loads and stores of a vector operation: both parameters of a norm, then row by row.
+
+    Parameters
+    ----------
+    operator
+        Of vectors.
+
+    Returns
+    -------
+    tuple
+        Bytes of each load, and of each store.
+    """
     row = operator.output_bytes // operator.rows
     parameters = (operator.weight_bytes // 2,) * 2 if operator.weight_bytes else ()
     loads = (*parameters, *(row,) * (operator.input_bytes // row))
@@ -106,5 +133,17 @@ def vector_operands(operator: Operator) -> tuple[tuple[int, ...], tuple[int, ...
 def operand_stream(
     operands: tuple[int, ...], burst_bytes: int, write: bool = False, track: bool = False
 ) -> Stream:
-    """Operands of these bytes, where the artifact's counter stands."""
+    """Operands of these bytes, where the artifact's counter stands.
+
+    Parameters
+    ----------
+    operands
+        Bytes of each.
+    burst_bytes
+        Of the memory.
+    write
+        Whether they are written.
+    track
+        Whether somebody waits for each.
+    """
     return Stream(0, -(-sum(operands) // burst_bytes), write, track, operands)

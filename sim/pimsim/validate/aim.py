@@ -65,7 +65,22 @@ _TRACES: dict[str, Callable[[], list[str]]] = {
 
 
 def trace_lines(trace: str) -> list[str]:
-    """The instructions of the test trace of that name."""
+    """The instructions of the test trace of that name.
+
+    Parameters
+    ----------
+    trace
+        Name of the test trace.
+
+    Raises
+    ------
+    InputError
+        For another name.
+
+    References
+    ----------
+    arkhadem/aim_simulator 0f28a07, its test traces.
+    """
     if trace not in _TRACES:
         raise InputError(f"AiM: no trace {trace!r}; known: {', '.join(_TRACES)}")
     return [*_TRACES[trace](), "AiM EOC"]
@@ -78,6 +93,11 @@ def rows(references: References) -> Iterator[Row]:
     and writes. There ours keep their order in a bank; that simulator takes the first that is
     ready, which may be a precharge that closes a row older ones still hit, and it answers a
     blocking instruction only after the data of plain reads before it.
+
+    Parameters
+    ----------
+    references
+        Tables that ship, and those of ``--reference``.
     """
     design = load_stream_pim("aim-simulator").config
     for trace, lines, line in _cases(references):

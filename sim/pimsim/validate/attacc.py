@@ -31,7 +31,13 @@ _COUNTS = ("mac", "softmax", "mvgb", "mvsb", "wrgb")
 
 
 def rows(references: References) -> Iterator[Row]:
-    """Fresh runs, then the log where ``--reference`` has it."""
+    """Fresh runs, then the log where ``--reference`` has it.
+
+    Parameters
+    ----------
+    references
+        Tables that ship, and those of ``--reference``.
+    """
     for table in DIRECT:
         yield from direct_rows(references.table(table))
     log = references.file(LOG)
@@ -40,7 +46,17 @@ def rows(references: References) -> Iterator[Row]:
 
 
 def direct_rows(lines: Iterable[Mapping[str, str]]) -> Iterator[Row]:
-    """Cycles and command counts of the fresh runs."""
+    """Cycles and command counts of the fresh runs.
+
+    Parameters
+    ----------
+    lines
+        Of a table of fresh runs, by column.
+
+    References
+    ----------
+    scale-snu/attacc_simulator c600051.
+    """
     for line in lines:
         design = _design(line["level"], capped=not line["preset"].endswith("_NPC"))
         heads, head_dim, context = (int(line[key]) for key in ("nhead_per_hbm", "dhead", "L"))
@@ -53,7 +69,15 @@ def direct_rows(lines: Iterable[Mapping[str, str]]) -> Iterator[Row]:
 
 
 def log_rows(table: Path, simulated_commands: int = SIMULATED_COMMANDS) -> Iterator[Row]:
-    """Command counts of every row of the log; cycles of those within ``simulated_commands``."""
+    """Command counts of every row of the log; cycles of those within ``simulated_commands``.
+
+    Parameters
+    ----------
+    table
+        Path of the log that ships with AttAcc's simulator.
+    simulated_commands
+        Most commands of a row that is simulated.
+    """
     for line in _lines(table):
         design = _of_the_log(
             _design(_LEVELS[line["pim_type"]], capped=line["power_constraint"] == "True"),

@@ -47,14 +47,26 @@ _PARTS = {
 
 
 def rows(references: References) -> Iterator[Row]:
-    """Throughput, the parts of the step and its energy, for each row of the tables."""
+    """Throughput, the parts of the step and its energy, for each row of the tables.
+
+    Parameters
+    ----------
+    references
+        Tables that ship, and those of ``--reference``.
+    """
     for name in TABLES:
         for record in references.table(name):
             yield from table_rows(record)
 
 
 def table_rows(record: Mapping[str, str]) -> Iterator[Row]:
-    """The comparisons of one row of a table."""
+    """The comparisons of one row of a table.
+
+    Parameters
+    ----------
+    record
+        Row of the table, by column.
+    """
     config = load_system(preset_of(record), overrides_of(record)).config
     card = _card(record)
     result = decode(config, card, int(record["batch"]), int(record["lin"]), int(record["lout"]))
@@ -115,7 +127,18 @@ def _case(record: Mapping[str, str]) -> str:
 
 
 def preset_of(record: Mapping[str, str]) -> str:
-    """Our system preset for a row of the table."""
+    """Our system preset for a row of the table.
+
+    Parameters
+    ----------
+    record
+        Row of the table, by column.
+
+    Raises
+    ------
+    InputError
+        Where there is none for its GPU.
+    """
     gpu = record["gpu"].lower()
     if record["system"] == "dgx-attacc":
         if gpu != "a100a":
@@ -127,7 +150,18 @@ def preset_of(record: Mapping[str, str]) -> str:
 
 
 def overrides_of(record: Mapping[str, str]) -> list[str]:
-    """The row's options, and the artifact's defects."""
+    """The row's options, and the artifact's defects.
+
+    Parameters
+    ----------
+    record
+        Row of the table, by column.
+
+    Returns
+    -------
+    list[str]
+        ``KEY=VALUE``, as ``--set`` takes them.
+    """
     given = [f"devices={record['ngpu']}"]
     if record["system"] == "dgx-attacc":
         capped = "--powerlimit" in record["opts"]

@@ -44,7 +44,29 @@ def _fields(pattern: str, index: Ints, memory: MemoryConfig) -> dict[str, Ints]:
 
 
 def requests(memory: MemoryConfig, pattern: str, count: int, seed: int = 1) -> tuple[Ints, Ints]:
-    """Byte addresses and write flags, each of shape (count,)."""
+    """Byte addresses and write flags.
+
+    Parameters
+    ----------
+    memory
+        Whose addresses they are.
+    pattern
+        One of ``PATTERNS``.
+    count
+        Requests.
+    seed
+        Of patterns that are drawn.
+
+    Returns
+    -------
+    tuple[Ints, Ints]
+        (count,) each.
+
+    Raises
+    ------
+    InputError
+        For another pattern.
+    """
     if pattern not in PATTERNS:
         raise InputError(
             f"pattern {pattern!r}{near_miss(pattern, PATTERNS)}; allowed: {', '.join(PATTERNS)}"

@@ -56,8 +56,13 @@ _PER_BANK_REFRESH = (
 def memory_of(references: References, config: str) -> MemoryConfig:
     """The memory of a run: DRAMsim3's file where there is one, else our preset.
 
-    ``config`` ends in ``__noref`` where refresh is out of reach, in ``_refpb`` where it is per
-    bank, in ``_closed`` where every access closes its row.
+    Parameters
+    ----------
+    references
+        With DRAMsim3's files, of ``--reference``.
+    config
+        Its name for a file; ends in ``__noref`` where refresh is out of reach, in ``_refpb`` where
+        it is per bank, in ``_closed`` where every access closes its row.
     """
     given, _, without = config.partition("__")
     name = given.removesuffix("_refpb").removesuffix("_closed")
@@ -76,7 +81,22 @@ def memory_of(references: References, config: str) -> MemoryConfig:
 
 
 def energy_pj(memory: MemoryConfig, result: ReplayResult, constants: EnergyConfig) -> float:
-    """Energy of a replay without I/O, which DRAMsim3 does not count either."""
+    """Energy of a replay without I/O, which DRAMsim3 does not count either.
+
+    Parameters
+    ----------
+    memory
+        That was replayed.
+    result
+        Of the replay.
+    constants
+        With ``dram_model: currents``.
+
+    Returns
+    -------
+    float
+        Picojoule.
+    """
     counts = count_dram(
         memory, result.commands, result.active_rank_cycles, result.cycles, result.time_ps(memory)
     )
@@ -84,9 +104,16 @@ def energy_pj(memory: MemoryConfig, result: ReplayResult, constants: EnergyConfi
 
 
 def run_rows(references: References, longest: int | None = None) -> Iterator[Row]:
-    """Each run's cycles, counts, latency and energy; ``longest``: of up to so many requests only.
+    """Each run's cycles, counts, latency and energy.
 
     DRAMsim3's energy lacks the factor tCK (NOTES 1.2), so the reference is its figure times tCK.
+
+    Parameters
+    ----------
+    references
+        Tables that ship, and those of ``--reference``.
+    longest
+        Most requests of a run that is compared; None: all.
     """
     constants = load_energy("default").config.model_copy(update={"dram_model": "currents"})
     for table in TABLES:
@@ -130,8 +157,14 @@ def _golden(references: References) -> Iterator[tuple[Path, str, str, int]]:
 def command_rows(references: References, part: str = "") -> Iterator[Row]:
     """Commands at which our trace and the golden one differ: cycle, command, bank, row, column.
 
-    Those with per-bank refresh are left out: what DRAMsim3 does there is not legal. ``part``:
-    only traces whose file name holds it.
+    Those with per-bank refresh are left out: what DRAMsim3 does there is not legal.
+
+    Parameters
+    ----------
+    references
+        With the golden traces, of ``--reference``.
+    part
+        Only traces whose file name holds it.
     """
     for path, config, pattern, count in _golden(references):
         if config.endswith("_refpb") or part not in path.name:
@@ -152,7 +185,15 @@ def command_rows(references: References, part: str = "") -> Iterator[Row]:
 
 
 def legality_rows(references: References, part: str = "") -> Iterator[Row]:
-    """Whether our checker finds a golden trace illegal: 0, or 1 with the rule it breaks."""
+    """Whether our checker finds a golden trace illegal: 0, or 1 with the rule it breaks.
+
+    Parameters
+    ----------
+    references
+        With the golden traces, of ``--reference``.
+    part
+        Only traces whose file name holds it.
+    """
     for path, config, pattern, count in _golden(references):
         if part not in path.name:
             continue
@@ -171,7 +212,13 @@ def legality_rows(references: References, part: str = "") -> Iterator[Row]:
 
 
 def rows(references: References) -> Iterator[Row]:
-    """All comparisons; command traces only with ``--reference``."""
+    """All comparisons; command traces only with ``--reference``.
+
+    Parameters
+    ----------
+    references
+        Tables that ship, and those of ``--reference``.
+    """
     yield from run_rows(references)
     yield from command_rows(references)
     yield from legality_rows(references)

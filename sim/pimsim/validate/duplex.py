@@ -23,13 +23,25 @@ def _modules(design: PimDesignConfig) -> int:
 
 
 def bandwidth_gbps(design: PimDesignConfig) -> float:
-    """GB/s into the GEMM modules: a bundle's columns every tCCD_L."""
+    """GB/s into the GEMM modules: a bundle's columns every tCCD_L.
+
+    Parameters
+    ----------
+    design
+        Of bundles.
+    """
     interval_ns = design.all_timings["tCCD_L"] * design.tCK / 1000
     return _modules(design) * column_bytes(design) / interval_ns
 
 
 def peak(design: PimDesignConfig) -> dict[str, float]:
-    """The figures by metric."""
+    """The figures by metric.
+
+    Parameters
+    ----------
+    design
+        Of bundles.
+    """
     limits = design.capacities
     macs_per_ns = _modules(design) * limits["macs_per_pseudo_channel"] * 1000
     gflops = _FLOP_PER_MAC * macs_per_ns / limits["mac_clock_ps"]
@@ -41,7 +53,17 @@ def peak(design: PimDesignConfig) -> dict[str, float]:
 
 
 def rows(references: References) -> Iterator[Row]:
-    """Group ``duplex.peak``."""
+    """Group ``duplex.peak``.
+
+    Parameters
+    ----------
+    references
+        Tables that ship, and those of ``--reference``.
+
+    References
+    ----------
+    Duplex, MICRO 2024.
+    """
     for line in references.table(TABLE):
         found = line.known("metric", peak(load_stream_pim(line["pim"]).config))
         yield Row("duplex.peak", line["pim"], line["metric"], float(line["reference"]), found)

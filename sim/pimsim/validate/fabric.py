@@ -43,13 +43,29 @@ DEVICES = {
 
 
 def rows(references: References) -> Iterator[Row]:
-    """Every collective of both; NCCL's only where a folder has them."""
+    """Every collective of both; NCCL's only where a folder has them.
+
+    Parameters
+    ----------
+    references
+        Tables that ship, and those of ``--reference``.
+    """
     yield from astra_rows(references)
     yield from nccl_rows(references)
 
 
 def astra_rows(references: References) -> Iterator[Row]:
-    """Every collective that ASTRA-sim ran: when the last device ends."""
+    """Every collective that ASTRA-sim ran: when the last device ends.
+
+    Parameters
+    ----------
+    references
+        Tables that ship, and those of ``--reference``.
+
+    References
+    ----------
+    ASTRA-sim 518bd51, astra-network-analytical 599a047.
+    """
     timing = load_module("link_timing", _TIMING).Timing()
     for line in references.table("collectives.csv"):
         fabric = Fabric(tuple(_levels(line)), timing, line.known("backend", _QUEUES))
@@ -90,7 +106,18 @@ def _config(name: str) -> NcclConfig:
 
 
 def measured(line: ReferenceLine) -> Measured:
-    """A line of NCCL's times."""
+    """A line of NCCL's times.
+
+    Parameters
+    ----------
+    line
+        Of the table of NCCL's times.
+
+    Raises
+    ------
+    InputError
+        With the line, for a value that is none.
+    """
     return Measured(
         line.known("op_name", _OPERATIONS), _HALF_BYTES * line.whole("message_size"),
         line.whole("num_gpus"), line.number("latency_us"),
@@ -98,7 +125,13 @@ def measured(line: ReferenceLine) -> Measured:
 
 
 def nccl_rows(references: References) -> Iterator[Row]:
-    """What calibrates, what tests, and the constants as those rows give them anew."""
+    """What calibrates, what tests, and the constants as those rows give them anew.
+
+    Parameters
+    ----------
+    references
+        With NCCL's table, of ``--reference``; none without.
+    """
     path = references.file(_NCCL_TABLE) if references.folder is not None else None
     if path is None:
         return

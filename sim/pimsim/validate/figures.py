@@ -23,7 +23,13 @@ _MARKERS = "osD^vPX"
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """An empty figure of that many inches, which needs no display."""
+    """An empty figure of that many inches, which needs no display.
+
+    Parameters
+    ----------
+    width, height
+        Inches.
+    """
     hush("matplotlib")
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -34,7 +40,15 @@ def new_figure(width: float, height: float) -> Figure:
 
 
 def save_figure(figure: Figure, stem: Path) -> None:
-    """Write ``stem.png`` and ``stem.svg``; the same figure gives the same files."""
+    """Write ``stem.png`` and ``stem.svg``; the same figure gives the same files.
+
+    Parameters
+    ----------
+    figure
+        Of matplotlib.
+    stem
+        Path without suffix.
+    """
     import matplotlib
 
     # an SVG's ids are random without a salt of ours, and it would hold the date
@@ -47,7 +61,17 @@ def save_figure(figure: Figure, stem: Path) -> None:
 
 
 def write_figure(stem: Path, suite: str, rows: Sequence[Row]) -> None:
-    """Ours against the references on logarithmic axes, and below the relative errors."""
+    """Ours against the references on logarithmic axes, and below the relative errors.
+
+    Parameters
+    ----------
+    stem
+        Path without suffix.
+    suite
+        Named in the title.
+    rows
+        Those of a reference or of ours of 0 or less are left out.
+    """
     figure = new_figure(7, 7)
     upper, lower = figure.subplots(2, 1, height_ratios=(3, 2), sharex=True)
     shown = [row for row in rows if row.reference > 0 and row.ours > 0]

@@ -38,7 +38,13 @@ _MODELS = {
 
 
 def rows(references: References) -> Iterator[Row]:
-    """Every kernel row, then decoding; none without the folder."""
+    """Every kernel row, then decoding; none without the folder.
+
+    Parameters
+    ----------
+    references
+        With the tables, of ``--reference``.
+    """
     for each in kernels(references):
         ours = 1e6 * each.ours_s(xpu_of(each.gpu))
         group = f"gpu.{each.kind}_{each.gpu}" + ("_calibration" if each.calibrates else "")
@@ -63,7 +69,23 @@ def _decoding(line: ReferenceLine) -> Iterator[Row]:
 def decoding_ms(
     system: str, model: str, batch: int, input_tokens: int, output_tokens: int, devices: int
 ) -> float:
-    """Milliseconds of the mean step, output layer included."""
+    """Milliseconds of the mean step, output layer included.
+
+    Parameters
+    ----------
+    system
+        Preset or path.
+    model
+        Card's name or path.
+    batch
+        Requests.
+    input_tokens
+        Of a prompt.
+    output_tokens
+        That each request makes.
+    devices
+        That share each layer.
+    """
     config = load_system(system, [f"devices={devices}"]).config
     card = load_card(model)
     step_s = decode(config, card, batch, input_tokens, output_tokens).step_s

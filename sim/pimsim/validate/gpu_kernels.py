@@ -66,12 +66,24 @@ class Kernel:
 
 @cache
 def xpu_of(gpu: str) -> XpuConfig:
-    """The preset of a device."""
+    """The preset of a device.
+
+    Parameters
+    ----------
+    gpu
+        Preset of the kind ``xpu``.
+    """
     return load_document(XpuConfig, "xpu", gpu).config
 
 
 def kernels(references: References) -> Iterator[Kernel]:
-    """Every row of the four kinds; none without the folder."""
+    """Every row of the four kinds; none without the folder.
+
+    Parameters
+    ----------
+    references
+        With the tables, of ``--reference``.
+    """
     for name, make in _TABLES.items():
         path = references.file(name)
         if path is not None:

@@ -21,7 +21,22 @@ _EVEN_SINCE = (0, 15)
 
 
 def balanced_loads(tokens: int, experts: int, choices: int) -> Ints:
-    """Token ``i``'s ``j``-th expert is ``i + j ceil(experts / choices)``, modulo ``experts``."""
+    """Token ``i``'s ``j``-th expert is ``i + j ceil(experts / choices)``, modulo ``experts``.
+
+    Parameters
+    ----------
+    tokens
+        Of the batch.
+    experts
+        Of a layer.
+    choices
+        Experts of a token.
+
+    Returns
+    -------
+    Ints
+        (experts,), tokens.
+    """
     stride = -(-experts // choices)
     token = np.arange(tokens)[:, None]
     first = token if tokens >= stride else token * stride // tokens
@@ -33,7 +48,32 @@ def drawn_loads(
     tokens: int, experts: int, choices: int, alpha: float, devices: int, stream: RandomStream
 ) -> Ints:
     """Loads from a density x^-alpha, rounded; the rest goes to (or comes from) the least (the most)
-    loaded expert, in turns over ``devices`` equal shares of the experts."""
+    loaded expert, in turns over ``devices`` equal shares of the experts.
+
+    Parameters
+    ----------
+    tokens
+        Of the batch.
+    experts
+        Of a layer.
+    choices
+        Experts of a token.
+    alpha
+        Exponent, not 1.
+    devices
+        Equal shares of the experts.
+    stream
+        Drawn from.
+
+    Returns
+    -------
+    Ints
+        (experts,), tokens.
+
+    References
+    ----------
+    ai-dynamo/aiconfigurator, collector/helper.py.
+    """
     low, high = (1.0, 0.8 * tokens) if tokens * choices > experts else (0.01, 2.0)
     power = 1 - alpha
     uniform = stream.uniform(experts)
@@ -60,7 +100,34 @@ def device_loads(
 ) -> list[Ints]:
     """Loads of the fullest device (balanced: of the first), of each step that a row is made of.
 
-    Raises ``InputError`` for a distribution that is neither.
+    Parameters
+    ----------
+    distribution
+        ``balanced`` or ``power_law_ALPHA``.
+    tokens
+        Of the batch.
+    experts
+        Of a layer.
+    choices
+        Experts of a token.
+    devices
+        That have an equal share of the experts each.
+    version
+        Of the collector, whose rule changed.
+
+    Returns
+    -------
+    list[Ints]
+        (experts / devices,) each, tokens.
+
+    Raises
+    ------
+    InputError
+        For a distribution that is neither.
+
+    References
+    ----------
+    ai-dynamo/aiconfigurator, collector/helper.py.
     """
     share = experts // devices
     if distribution == "balanced":

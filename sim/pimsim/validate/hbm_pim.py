@@ -23,7 +23,13 @@ TABLES = ("hbm_pim.csv", "hbm_pim_extra.csv")
 
 
 def rows(references: References) -> Iterator[Row]:
-    """Groups ``hbm_pim.pim_cycles`` and ``hbm_pim.base_cycles``."""
+    """Groups ``hbm_pim.pim_cycles`` and ``hbm_pim.base_cycles``.
+
+    Parameters
+    ----------
+    references
+        Tables that ship, and those of ``--reference``.
+    """
     design = load_stream_pim(PRESET).config
     for name in TABLES:
         for line in references.table(name):
@@ -31,7 +37,19 @@ def rows(references: References) -> Iterator[Row]:
 
 
 def compare(design: PimDesignConfig, line: Mapping[str, str]) -> Iterator[Row]:
-    """Both rows of one line of a table."""
+    """Both rows of one line of a table.
+
+    Parameters
+    ----------
+    design
+        HBM-PIM's.
+    line
+        Of the table, by column.
+
+    References
+    ----------
+    PIMSimulator b464dde, src/tests/PIMBenchTestCases.h.
+    """
     kernel, batch = line["kernel"], int(line["batch"])
     outputs, inputs = int(line["out"]), int(line["in"])
     element = design.element_bytes

@@ -52,7 +52,13 @@ class GroupSummary:
 
 def status_of(row: Row) -> str:
     """``exact``, ``ok``, ``outside``, ``known miss`` or ``reference wrong``; ``reported`` in a
-    group without limits."""
+    group without limits.
+
+    Parameters
+    ----------
+    row
+        Judged by its group's limits.
+    """
     if row.known_wrong:
         return "reference wrong"
     if _key(row) in tolerance_of(row.group).misses:
@@ -66,14 +72,26 @@ def status_of(row: Row) -> str:
 
 
 def verdict_of(group: GroupSummary) -> str:
-    """``ok``, ``FAILED``, or ``reported`` where nothing is judged."""
+    """``ok``, ``FAILED``, or ``reported`` where nothing is judged.
+
+    Parameters
+    ----------
+    group
+        Summary of its rows.
+    """
     if not tolerance_of(group.group).judges:
         return "reported"
     return "FAILED" if group.failures else "ok"
 
 
 def judge(rows: Iterable[Row]) -> list[GroupSummary]:
-    """One summary for each group, in the order in which they came."""
+    """One summary for each group, in the order in which they came.
+
+    Parameters
+    ----------
+    rows
+        Of any groups.
+    """
     grouped: dict[str, list[Row]] = {}
     for row in rows:
         grouped.setdefault(row.group, []).append(row)

@@ -47,7 +47,22 @@ class Measured:
 def fit_protocols(rows: Sequence[Measured], config: NcclConfig) -> dict[Protocol, ProtocolConfig]:
     """Constants of each protocol from the rows of two GPUs; others are left out.
 
-    Raises ``InputError`` where a protocol has fewer rows than constants.
+    Parameters
+    ----------
+    rows
+        Measured; those of other numbers of GPUs are left out.
+    config
+        Whose tuner says which protocol a row has.
+
+    Returns
+    -------
+    dict
+        By protocol: microseconds and GB/s.
+
+    Raises
+    ------
+    InputError
+        Where a protocol has fewer rows than constants.
     """
     fitted: dict[Protocol, ProtocolConfig] = {}
     for protocol in (Protocol.LL, Protocol.SIMPLE):

@@ -112,7 +112,13 @@ def _sizes(line: ReferenceLine, column: str, pattern: str) -> tuple[int, ...]:
 
 
 def rows(references: References) -> Iterator[Row]:
-    """Every row of the table that is modelled, as it is simulated."""
+    """Every row of the table that is modelled, as it is simulated.
+
+    Parameters
+    ----------
+    references
+        Tables that ship, and those of ``--reference``.
+    """
     yield from attention_rows(references)
     yield from gemm_rows(references)
     for iteration in iterations(references):
@@ -121,7 +127,15 @@ def rows(references: References) -> Iterator[Row]:
 
 
 def attention_rows(references: References, only: str = "") -> Iterator[Row]:
-    """Scores (with their softmax) and values of one channel, no other traffic."""
+    """Scores (with their softmax) and values of one channel, no other traffic.
+
+    Parameters
+    ----------
+    references
+        Tables that ship, and those of ``--reference``.
+    only
+        Part of the names of the cases that are compared.
+    """
     measured: dict[tuple[str, str, str], dict[str, int]] = {}
     lines: dict[tuple[str, str, str], ReferenceLine] = {}
     for row in _table(references):
@@ -153,7 +167,13 @@ def attention_rows(references: References, only: str = "") -> Iterator[Row]:
 
 
 def gemm_rows(references: References) -> Iterator[Row]:
-    """``gemmMxKxN``: a matrix product alone, weights and activations from memory."""
+    """``gemmMxKxN``: a matrix product alone, weights and activations from memory.
+
+    Parameters
+    ----------
+    references
+        Tables that ship, and those of ``--reference``.
+    """
     for row in _table(references):
         sizes = re.match(r"gemm(\d+)x(\d+)x(\d+)/", row["op"])
         if sizes is None:
@@ -166,7 +186,13 @@ def gemm_rows(references: References) -> Iterator[Row]:
 
 
 def iterations(references: References) -> list[MeasuredIteration]:
-    """The decode iterations of the table, in its order."""
+    """The decode iterations of the table, in its order.
+
+    Parameters
+    ----------
+    references
+        Tables that ship, and those of ``--reference``.
+    """
     found: dict[tuple[str, str, str, str, int], list[tuple[str, int]]] = {}
     for row in _table(references):
         if not row["model"].startswith("mb:"):
@@ -196,7 +222,15 @@ def iteration_device(iteration: MeasuredIteration, references: References) -> De
 
 
 def iteration_rows(iteration: MeasuredIteration, references: References) -> Iterator[Row]:
-    """Total and stages of one iteration; nothing where its request file is not at hand."""
+    """Total and stages of one iteration; nothing where its request file is not at hand.
+
+    Parameters
+    ----------
+    iteration
+        Of the table.
+    references
+        Where its request file may be.
+    """
     device = iteration_device(iteration, references)
     if device is None:
         return
@@ -216,7 +250,13 @@ def iteration_rows(iteration: MeasuredIteration, references: References) -> Iter
 
 
 def order_rows(references: References) -> Iterator[Row]:
-    """How far the artifact's own order moves one product: context for ``neupims.stream_stage``."""
+    """How far the artifact's own order moves one product: context for ``neupims.stream_stage``.
+
+    Parameters
+    ----------
+    references
+        Tables that ship, and those of ``--reference``.
+    """
     for case in iterations(references):
         measured = dict(case.measured)
         alone, beside = (measured.get(f"{stage}/SA/attn.QKVgen") for stage in "AC")

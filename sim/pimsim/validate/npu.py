@@ -26,7 +26,13 @@ ONNXIM_TABLES = ("onnxim.csv", "onnxim_more.csv")
 
 
 def scalesim_rows(references: References) -> Iterator[Row]:
-    """Every run of SCALE-Sim 3: cycles by its closed form, and as it reports them."""
+    """Every run of SCALE-Sim 3: cycles by its closed form, and as it reports them.
+
+    Parameters
+    ----------
+    references
+        Tables that ship, and those of ``--reference``.
+    """
     for run in references.table("scalesim.csv"):
         systolic = SystolicConfig.model_validate(
             {
@@ -42,7 +48,15 @@ def scalesim_rows(references: References) -> Iterator[Row]:
 
 
 def onnxim_rows(references: References, cases: Container[str] | None = None) -> Iterator[Row]:
-    """Every run of ONNXim, or those of ``cases``."""
+    """Every run of ONNXim, or those of ``cases``.
+
+    Parameters
+    ----------
+    references
+        Tables that ship, and those of ``--reference``.
+    cases
+        None: all.
+    """
     for name in ONNXIM_TABLES:
         for run in references.table(name):
             case = f"{run.known('config', PRESETS)}/{run['M']}x{run['N']}x{run['K']}"
@@ -65,6 +79,12 @@ def _onnxim(run: Mapping[str, str], case: str) -> Iterator[Row]:
 
 
 def rows(references: References) -> Iterator[Row]:
-    """All of them; ONNXim's take about a minute."""
+    """All of them; ONNXim's take about a minute.
+
+    Parameters
+    ----------
+    references
+        Tables that ship, and those of ``--reference``.
+    """
     yield from scalesim_rows(references)
     yield from onnxim_rows(references)

@@ -28,7 +28,13 @@ _ATTACC_READS = ("tCCD_S", 2)
 
 
 def rows(references: References) -> Iterator[Row]:
-    """Groups ``papers.peak``, ``papers.attacc`` and ``papers.reported``."""
+    """Groups ``papers.peak``, ``papers.attacc`` and ``papers.reported``.
+
+    Parameters
+    ----------
+    references
+        Tables that ship, and those of ``--reference``.
+    """
     for line in references.table(TABLE):
         ours = _figure(line["case"], line["metric"])
         yield Row(line["group"], line["case"], line["metric"], float(line["reference"]), ours)

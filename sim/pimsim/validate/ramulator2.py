@@ -42,7 +42,15 @@ Ints = NDArray[np.int64]
 
 
 def memory_of(config: str, refresh: str) -> MemoryConfig:
-    """One channel of the preset that stands for ``config``; ``refresh`` as in the table."""
+    """One channel of the preset that stands for ``config``.
+
+    Parameters
+    ----------
+    config
+        As the table has it.
+    refresh
+        As the table has it.
+    """
     overrides = ["organization.channels=1", f"controller.refresh={_REFRESH[refresh]}"]
     return load_memory(_MEMORIES[config], overrides).config
 
@@ -59,7 +67,29 @@ def _random(mapping: AddressMap, requests: int, seed: int) -> Ints:
 def pattern(
     name: str, memory: MemoryConfig, requests: int, seed: int = _SEED
 ) -> tuple[Ints, Ints]:  # fmt: skip
-    """Byte addresses and write flags of a pattern, each of shape (requests,)."""
+    """Byte addresses and write flags of a pattern.
+
+    Parameters
+    ----------
+    name
+        As the table has it.
+    memory
+        Whose addresses they are.
+    requests
+        How many.
+    seed
+        Of patterns that are drawn.
+
+    Returns
+    -------
+    tuple[Ints, Ints]
+        (requests,) each.
+
+    Raises
+    ------
+    ValueError
+        For another name.
+    """
     org = memory.organization
     mapping = AddressMap.parse(memory.address_map, org)
     at = np.arange(requests, dtype=np.int64)
@@ -126,6 +156,12 @@ def _compared(line: Mapping[str, str]) -> Iterator[Row]:
 
 
 def rows(references: References) -> Iterator[Row]:
-    """Every run of the table. Cycles are ticks: clocks for HBM2, half clocks for HBM3."""
+    """Every run of the table. Cycles are ticks: clocks for HBM2, half clocks for HBM3.
+
+    Parameters
+    ----------
+    references
+        Tables that ship, and those of ``--reference``.
+    """
     for line in references.table(TABLE):
         yield from _compared(line)

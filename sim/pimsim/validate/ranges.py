@@ -19,7 +19,18 @@ _MAX_PAGE_BYTES = 4 * 2**20
 
 
 def range_lines(groups: Sequence[GroupSummary]) -> dict[str, str]:
-    """A line of the table for each group."""
+    """A line of the table for each group.
+
+    Parameters
+    ----------
+    groups
+        Summaries of their rows.
+
+    Returns
+    -------
+    dict[str, str]
+        By group, a line of Markdown.
+    """
     return {
         group.group: f"| {group.group} | {group.rows:,} | {group.exact:,} | {group.median:.2%} | "
         f"{group.least:+.2%} | {group.greatest:+.2%} | {verdict_of(group)} |"
@@ -30,7 +41,15 @@ def range_lines(groups: Sequence[GroupSummary]) -> dict[str, str]:
 def split_page(path: Path) -> tuple[str, str, str]:
     """What stands before, in and after the block of a page.
 
-    Raises ``InputError`` for what cannot be read, or has no block.
+    Parameters
+    ----------
+    path
+        Of the page.
+
+    Raises
+    ------
+    InputError
+        For what cannot be read, or has no block.
     """
     text = read_text(path, "a page", _MAX_PAGE_BYTES)
     before, begin, rest = text.partition(BEGIN)
@@ -43,7 +62,17 @@ def split_page(path: Path) -> tuple[str, str, str]:
 def write_ranges(path: Path, groups: Sequence[GroupSummary]) -> None:
     """Put the groups' lines into the block of a page; those of groups that did not run stay.
 
-    Raises ``InputError`` where the page has no block.
+    Parameters
+    ----------
+    path
+        Of the page.
+    groups
+        Summaries of their rows.
+
+    Raises
+    ------
+    InputError
+        Where the page has no block.
     """
     before, block, after = split_page(path)
     kept = {

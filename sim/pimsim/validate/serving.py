@@ -74,7 +74,18 @@ class _Steps:
 
 
 def rows(references: References) -> Iterator[Row]:
-    """Each column of each request and step; none without the folder."""
+    """Each column of each request and step; none without the folder.
+
+    Parameters
+    ----------
+    references
+        With the tables, of ``--reference``.
+
+    Raises
+    ------
+    InputError
+        For a scenario that is not known.
+    """
     if references.folder is None:
         return
     yield from measured_rows(references)
@@ -124,7 +135,18 @@ def _scenario(
 
 
 def measured_rows(references: References) -> Iterator[Row]:
-    """Means of a measured run, served with the profile of its layers."""
+    """Means of a measured run, served with the profile of its layers.
+
+    Parameters
+    ----------
+    references
+        With the tables, of ``--reference``.
+
+    Raises
+    ------
+    InputError
+        Where no request has more than one token.
+    """
     path = references.file(_MEASURED)
     profile = references.file(f"{_PROFILE}/attention.csv")
     assert path is not None

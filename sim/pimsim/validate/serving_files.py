@@ -167,7 +167,20 @@ def traffic_of(
 
 
 def scenarios_of(references: References, name: str) -> dict[str, Any]:
-    """Parameters of each scenario of a file, by its name. Raises ``InputError``."""
+    """Parameters of each scenario of a file, by its name.
+
+    Parameters
+    ----------
+    references
+        With the folder of ``--reference``.
+    name
+        Of the file.
+
+    Raises
+    ------
+    InputError
+        Where it is no object of objects.
+    """
     path = references.file(FOLDER + name)
     assert path is not None
     found = parse_json(read_text(path, "scenarios, a JSON file,"), str(path))
@@ -185,7 +198,18 @@ class _Prefix(ConfigModel):
 
 
 def prefixes_of(references: References) -> dict[str, dict[int, list[int]]]:
-    """Blocks of prompts by scenario and request. Raises ``InputError``, with the line."""
+    """Blocks of prompts by scenario and request.
+
+    Parameters
+    ----------
+    references
+        With the folder of ``--reference``.
+
+    Raises
+    ------
+    InputError
+        With the line that is wrong.
+    """
     path = references.file(f"{FOLDER}serving_prefix_blocks.jsonl")
     assert path is not None
     found: dict[str, dict[int, list[int]]] = defaultdict(dict)
@@ -202,7 +226,18 @@ def prefixes_of(references: References) -> dict[str, dict[int, list[int]]]:
 
 
 def steps_of(references: References) -> Iterator[ReferenceLine]:
-    """Lines of the table of steps. Raises ``InputError`` for one that is damaged."""
+    """Lines of the table of steps.
+
+    Parameters
+    ----------
+    references
+        With the folder of ``--reference``.
+
+    Raises
+    ------
+    InputError
+        For a table that is damaged.
+    """
     path = references.file(f"{FOLDER}serving_steps.csv.gz")
     assert path is not None
     try:

@@ -14,7 +14,17 @@ __all__ = ["row_table", "summary_table"]
 
 
 def row_table(group: str, rows: Sequence[Row], most: int | None) -> Table:
-    """Reference, ours and error; with more than ``most`` rows the worst of them, in their order."""
+    """Reference, ours and error, in the order of the rows.
+
+    Parameters
+    ----------
+    group
+        Named in the title.
+    rows
+        Of the group.
+    most
+        Rows that are shown: of more the worst; None: all.
+    """
     title = group
     if most is not None and len(rows) > most:
         worst = sorted(range(len(rows)), key=lambda i: -abs(rows[i].error))[:most]
@@ -39,7 +49,13 @@ def row_table(group: str, rows: Sequence[Row], most: int | None) -> Table:
 
 
 def summary_table(groups: Sequence[GroupSummary]) -> Table:
-    """One line a group: how many rows, exact ones, errors and their bias, verdict."""
+    """One line a group: how many rows, exact ones, errors and their bias, verdict.
+
+    Parameters
+    ----------
+    groups
+        Summaries of their rows.
+    """
     table = Table(title="summary", title_justify="left")
     table.add_column("group", no_wrap=True)
     for name in (

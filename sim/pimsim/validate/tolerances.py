@@ -65,7 +65,18 @@ def load_tolerances() -> Mapping[str, Tolerance]:
 
 
 def tolerance_of(group: str) -> Tolerance:
-    """The limits of ``group``."""
+    """The limits of ``group``.
+
+    Parameters
+    ----------
+    group
+        Of rows.
+
+    Raises
+    ------
+    InputError
+        With the near miss where it has none.
+    """
     known = load_tolerances()
     if group not in known:
         raise InputError(

@@ -111,12 +111,36 @@ class ReferenceLine(dict[str, str]):
 
 
 def read_lines(path: Path) -> Iterator[ReferenceLine]:
-    """Lines of a table. Raises ``InputError``, with file and line, for one that is none."""
+    """Lines of a table.
+
+    Parameters
+    ----------
+    path
+        Of a CSV file with a header.
+
+    Raises
+    ------
+    InputError
+        With file and line, for one that is none.
+    """
     yield from lines_of(read_text(path, "a table of reference figures", _MAX_TABLE_BYTES), path)
 
 
 def lines_of(text: str, path: Path) -> Iterator[ReferenceLine]:
-    """Lines of the text of a table, which ``path`` holds. Raises as ``read_lines`` does."""
+    """Lines of the text of a table.
+
+    Parameters
+    ----------
+    text
+        CSV with a header.
+    path
+        Where it was read, for messages.
+
+    Raises
+    ------
+    InputError
+        With file and line, for one that is none.
+    """
     lines = csv.DictReader(text.splitlines())
     try:
         if not lines.fieldnames:

@@ -19,7 +19,15 @@ COLUMNS = (
 
 
 def write_rows(path: Path, rows: Sequence[tuple[str, Row]]) -> None:
-    """All rows, one a line; ``rows`` are pairs of suite and row."""
+    """All rows, one a line.
+
+    Parameters
+    ----------
+    path
+        Of the file.
+    rows
+        Pairs of suite and row.
+    """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(COLUMNS)

@@ -8,6 +8,14 @@ __all__ = ["schedule"]
 
 
 def schedule(operation: Operation, devices: int) -> Schedule:
-    """Nothing is sent."""
+    """Nothing is sent.
+
+    Parameters
+    ----------
+    operation
+        Not read.
+    devices
+        That take part.
+    """
     del operation
     return Schedule(devices, Symmetry.ROTATION, ())

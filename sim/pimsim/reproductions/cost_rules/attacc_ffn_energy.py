@@ -9,7 +9,18 @@ __all__ = ["Rules", "check"]
 
 
 def check(section: SystemConfig) -> None:
-    """Raise ``ValueError`` where no part of the FFN is on PIM."""
+    """Raise where no part of the FFN is on PIM.
+
+    Parameters
+    ----------
+    section
+        That asks for the rule.
+
+    Raises
+    ------
+    ValueError
+        With the key.
+    """
     if not section.ffn_split:
         raise ValueError("cost_rules: attacc_ffn_energy is of an FFN on PIM: it needs ffn_split")
 

@@ -13,7 +13,18 @@ __all__ = ["Rules", "check"]
 
 
 def check(section: SystemConfig) -> None:
-    """Raise ``ValueError`` where no stacks do attention."""
+    """Raise where no stacks do attention.
+
+    Parameters
+    ----------
+    section
+        That asks for the rule.
+
+    Raises
+    ------
+    ValueError
+        With the key.
+    """
     if section.attention != "pim":
         raise ValueError(
             "cost_rules: attacc_hiding_softmax is of attention on pim, found attention on "

@@ -9,7 +9,18 @@ __all__ = ["Rules", "check"]
 
 
 def check(section: SystemConfig) -> None:
-    """Raise ``ValueError`` where the host does no attention."""
+    """Raise where the host does no attention.
+
+    Parameters
+    ----------
+    section
+        That asks for the rule.
+
+    Raises
+    ------
+    ValueError
+        With the key.
+    """
     if section.attention != "host":
         raise ValueError(
             "cost_rules: attacc_host_per_device is of attention on the host, found attention on "

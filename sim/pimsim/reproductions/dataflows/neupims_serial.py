@@ -22,10 +22,33 @@ __all__ = ["check", "finish_cycles", "plan"]
 
 
 def plan(m: int, n: int, k: int, systolic: SystolicConfig, dtype_bytes: int) -> GemmPlan:
-    """See ``pimsim.hardware.npu.plan``."""
+    """See ``pimsim.hardware.npu.plan``.
+
+    Parameters
+    ----------
+    m, n, k
+        Of C[m, n] = A[m, k] B[k, n].
+    systolic
+        The arrays.
+    dtype_bytes
+        Of an element.
+    """
     return plan_blocks(m, n, k, systolic, dtype_bytes, latency_cycles(systolic) + 1, 0)
 
 
 def finish_cycles(ready: Ints, systolic: SystolicConfig) -> Ints:
-    """See ``pimsim.hardware.npu.dataflows``."""
+    """See ``pimsim.hardware.npu.dataflows``.
+
+    Parameters
+    ----------
+    ready
+        (preloads, steps of each): cycle from which a step has its operands.
+    systolic
+        The arrays.
+
+    Returns
+    -------
+    Ints
+        (steps,): cycle at which the result of each is there.
+    """
     return finish_steps(ready.ravel(), ready.shape[1], systolic.rows, stream_cycles(systolic), True)

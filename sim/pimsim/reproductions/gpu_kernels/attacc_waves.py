@@ -37,7 +37,15 @@ class FlashWaves:
 
 
 def flash_waves(work: FlashAttention, xpu: XpuConfig) -> FlashWaves:
-    """The waves of fused attention, longest blocks first."""
+    """The waves of fused attention, longest blocks first.
+
+    Parameters
+    ----------
+    work
+        All parts of a step.
+    xpu
+        Its tile, and its cores.
+    """
     blocks = flash_blocks(work, xpu)
     order = np.argsort(-blocks.tiles, kind="stable")
     length, count = blocks.tiles[order], blocks.counts[order]

@@ -28,7 +28,18 @@ WRAP_BYTES = 10
 
 
 def check(section: NpuConfig) -> None:
-    """Raise ``ValueError`` where the NPU does not move its operands one by one."""
+    """Raise where the NPU does not move its operands one by one.
+
+    Parameters
+    ----------
+    section
+        That asks for the layout.
+
+    Raises
+    ------
+    ValueError
+        With the key.
+    """
     layout = f"operand_layout {section.operand_layout!r}"
     if not hasattr(product_tiles(section.tiling), "stored_block"):
         raise ValueError(

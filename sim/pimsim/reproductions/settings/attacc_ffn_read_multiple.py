@@ -15,5 +15,11 @@ KEY = "ffn_read_multiple"
 
 
 def departs(value: float | None) -> bool:
-    """Whether it does so with this value."""
+    """Whether it does so with this value.
+
+    Parameters
+    ----------
+    value
+        Of the key ``ffn_read_multiple``.
+    """
     return value is not None

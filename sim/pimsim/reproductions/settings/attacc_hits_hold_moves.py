@@ -14,5 +14,11 @@ KEY = "hits_hold_moves"
 
 
 def departs(value: bool) -> bool:
-    """Whether it does so with this value."""
+    """Whether it does so with this value.
+
+    Parameters
+    ----------
+    value
+        Of the key ``hits_hold_moves``.
+    """
     return value

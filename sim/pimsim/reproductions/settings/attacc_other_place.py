@@ -11,5 +11,11 @@ KEY = "other_place"
 
 
 def departs(value: list[str] | None) -> bool:
-    """Whether it does so with this value."""
+    """Whether it does so with this value.
+
+    Parameters
+    ----------
+    value
+        Of the key ``other_place``.
+    """
     return value is not None

@@ -11,5 +11,11 @@ KEY = "request_order"
 
 
 def departs(value: str) -> bool:
-    """Whether it does so with this value."""
+    """Whether it does so with this value.
+
+    Parameters
+    ----------
+    value
+        Of the key ``request_order``.
+    """
     return value == "channel"

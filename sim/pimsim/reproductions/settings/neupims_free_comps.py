@@ -14,5 +14,11 @@ KEY = "timed_comps"
 
 
 def departs(value: bool) -> bool:
-    """Whether it does so with this value."""
+    """Whether it does so with this value.
+
+    Parameters
+    ----------
+    value
+        Of the key ``timed_comps``.
+    """
     return not value

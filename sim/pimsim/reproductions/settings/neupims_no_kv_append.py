@@ -11,5 +11,11 @@ KEY = "kv_append"
 
 
 def departs(value: bool) -> bool:
-    """Whether it does so with this value."""
+    """Whether it does so with this value.
+
+    Parameters
+    ----------
+    value
+        Of the key ``kv_append``.
+    """
     return not value

@@ -11,5 +11,11 @@ KEY = "operand_rows"
 
 
 def departs(value: int) -> bool:
-    """Whether it does so with this value."""
+    """Whether it does so with this value.
+
+    Parameters
+    ----------
+    value
+        Of the key ``operand_rows``.
+    """
     return value == 1

@@ -14,5 +14,11 @@ KEY = "keys_share_rows"
 
 
 def departs(value: bool) -> bool:
-    """Whether it does so with this value."""
+    """Whether it does so with this value.
+
+    Parameters
+    ----------
+    value
+        Of the key ``keys_share_rows``.
+    """
     return not value

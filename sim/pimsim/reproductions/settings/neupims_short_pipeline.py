@@ -14,5 +14,11 @@ KEY = "pipeline_fill"
 
 
 def departs(value: str) -> bool:
-    """Whether it does so with this value."""
+    """Whether it does so with this value.
+
+    Parameters
+    ----------
+    value
+        Of the key ``pipeline_fill``.
+    """
     return value == "tCCD_S"

@@ -14,5 +14,11 @@ KEY = "windowed_activations"
 
 
 def departs(value: bool) -> bool:
-    """Whether it does so with this value."""
+    """Whether it does so with this value.
+
+    Parameters
+    ----------
+    value
+        Of the key ``windowed_activations``.
+    """
     return not value

@@ -11,5 +11,11 @@ KEY = "drops_late"
 
 
 def departs(value: bool) -> bool:
-    """Whether it does so with this value."""
+    """Whether it does so with this value.
+
+    Parameters
+    ----------
+    value
+        Of the key ``drops_late``.
+    """
     return value

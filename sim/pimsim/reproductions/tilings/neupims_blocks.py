@@ -24,7 +24,18 @@ __all__ = ["Tiles", "check"]
 
 
 def check(section: NpuConfig) -> None:
-    """Raise ``ValueError`` where the NPU is none that the artifact's branches have."""
+    """Raise where the NPU is none that the artifact's branches have.
+
+    Parameters
+    ----------
+    section
+        That asks for the tiling.
+
+    Raises
+    ------
+    ValueError
+        With the key.
+    """
     for key, found, usual in (
         ("cores", section.cores, 1),
         ("network", section.network, None),

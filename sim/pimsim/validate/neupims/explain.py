@@ -25,6 +25,15 @@ def explain(folder: Path, workers: int, tell: Callable[[int, int], None]) -> lis
     """Write ``neupims.md`` and its figures to ``folder``; figures that it holds are kept.
 
     Rows are the paper's averages beside ours, in every mode.
+
+    Parameters
+    ----------
+    folder
+        Of the page, its figures and the store of simulations.
+    workers
+        Processes.
+    tell
+        Of how many simulations are done, and of how many.
     """
     study = load_study()
     store = RunStore(folder / STORE_FILE)

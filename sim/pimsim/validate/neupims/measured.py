@@ -16,7 +16,13 @@ Measured = Mapping[str, Mapping[str, int]]
 
 
 def read_measured(path: Path) -> Measured:
-    """Cycles of a block from ``neupims_cycles.csv``; with sub-batches the stages C and D."""
+    """Cycles of a block from ``neupims_cycles.csv``; with sub-batches the stages C and D.
+
+    Parameters
+    ----------
+    path
+        Of the table.
+    """
     found: dict[str, dict[str, int]] = {}
     with path.open(newline="", encoding="utf-8") as table:
         for row in csv.DictReader(table):

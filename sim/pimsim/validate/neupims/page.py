@@ -40,13 +40,45 @@ _MODE_NAMES = {
 
 
 def published_gap(study: Study, store: RunStore, published: Published, mode: str) -> float:
-    """Mean over the grid, relative to the paper's, less one."""
+    """Mean over the grid, relative to the paper's, less one.
+
+    Parameters
+    ----------
+    study
+        The grid and its machines.
+    store
+        Of simulations.
+    published
+        A ratio of the paper.
+    mode
+        One of ``MODES``.
+
+    Returns
+    -------
+    float
+        0 where they agree.
+    """
     mean = mean_ratio(study, store, published, mode, points_of(study))
     return mean / published.value - 1
 
 
 def write_page(study: Study, store: RunStore, folder: Path) -> Path:
-    """Write ``neupims.md`` and its figures (SVG, PNG) into ``folder``."""
+    """Write ``neupims.md`` and its figures (SVG, PNG) into ``folder``.
+
+    Parameters
+    ----------
+    study
+        The grid and its machines.
+    store
+        Of simulations, with all that the page shows.
+    folder
+        Of the page.
+
+    Returns
+    -------
+    Path
+        Of the page.
+    """
     points = list(points_of(study))
     figures = make_folder(folder / "figures")
     draw_grid(study, store, points, figures / "neupims-grid")

@@ -22,7 +22,19 @@ _LABELS = {
 
 
 def draw_grid(study: Study, store: RunStore, points: Sequence[StudyPoint], stem: Path) -> None:
-    """Speed-ups over batch: a column for each published ratio, a row for each data set."""
+    """Speed-ups over batch: a column for each published ratio, a row for each data set.
+
+    Parameters
+    ----------
+    study
+        The grid and its machines.
+    store
+        Of simulations.
+    points
+        That are drawn.
+    stem
+        Path without suffix.
+    """
     figure = new_figure(11, 6.5)
     rows = list(study.grid.requests)
     axes = figure.subplots(
@@ -67,7 +79,17 @@ def draw_grid(study: Study, store: RunStore, points: Sequence[StudyPoint], stem:
 
 
 def draw_ablation(study: Study, store: RunStore, stem: Path) -> None:
-    """Throughput over NPU+PIM as the mechanisms are added, by batch."""
+    """Throughput over NPU+PIM as the mechanisms are added, by batch.
+
+    Parameters
+    ----------
+    study
+        The grid and its machines.
+    store
+        Of simulations.
+    stem
+        Path without suffix.
+    """
     figure = new_figure(13, 3.6)
     axes = figure.subplots(1, len(MODES), sharey=True)
     names = [study.machine(key).name for key in LADDER]
@@ -94,7 +116,19 @@ def draw_ablation(study: Study, store: RunStore, stem: Path) -> None:
 
 
 def draw_waterfall(study: Study, store: RunStore, points: Sequence[StudyPoint], stem: Path) -> None:
-    """How each of the artifact's departures moves each published ratio."""
+    """How each of the artifact's departures moves each published ratio.
+
+    Parameters
+    ----------
+    study
+        The grid and its machines.
+    store
+        Of simulations.
+    points
+        A row of plots each.
+    stem
+        Path without suffix.
+    """
     figure = new_figure(12, 2.6 + 2.4 * len(points))
     axes = figure.subplots(len(points), len(study.published), sharey=True, squeeze=False)
     names = ["pimsim", *(step.name for step in study.waterfall.steps), "artifact's quirks"]

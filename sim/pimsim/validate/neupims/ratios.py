@@ -33,7 +33,15 @@ LADDER = ("npu-pim", "drb", "gmlbp", "sbi")
 
 
 def grid_cases(study: Study, points: Sequence[StudyPoint]) -> Iterator[Case]:
-    """Every machine in every mode at each point."""
+    """Every machine in every mode at each point.
+
+    Parameters
+    ----------
+    study
+        The grid and its machines.
+    points
+        Model, requests and batch of each.
+    """
     for point in points:
         for mode in MODES:
             for machine in study.machines:
@@ -43,7 +51,21 @@ def grid_cases(study: Study, points: Sequence[StudyPoint]) -> Iterator[Case]:
 def figures_at(
     study: Study, store: RunStore, machine: str, mode: str, point: StudyPoint
 ) -> Figures:
-    """What the store holds for a machine, or for ``neupims``: whichever that is at the batch."""
+    """What the store holds for a machine.
+
+    Parameters
+    ----------
+    study
+        The grid and its machines.
+    store
+        Of simulations.
+    machine
+        Its key, or ``neupims``: whichever that is at the batch.
+    mode
+        One of ``MODES``.
+    point
+        Model, requests and batch.
+    """
     key = study.neupims(point.batch) if machine == "neupims" else machine
     return store[grid_case(study, key, mode, point)]
 
@@ -51,7 +73,23 @@ def figures_at(
 def ratio_at(
     study: Study, store: RunStore, of: str, over: str, mode: str, point: StudyPoint
 ) -> float | None:
-    """Throughput of one machine over that of another; None where one cannot hold the model."""
+    """Throughput of one machine over that of another; None where one cannot hold the model.
+
+    Parameters
+    ----------
+    study
+        The grid and its machines.
+    store
+        Of simulations.
+    of
+        Key of the machine above.
+    over
+        Key of the machine below.
+    mode
+        One of ``MODES``.
+    point
+        Model, requests and batch.
+    """
     above = figures_at(study, store, of, mode, point).tokens_per_s
     below = figures_at(study, store, over, mode, point).tokens_per_s
     return above / below if above and below else None
@@ -60,7 +98,26 @@ def ratio_at(
 def mean_ratio(
     study: Study, store: RunStore, published: Published, mode: str, points: Iterable[StudyPoint]
 ) -> float:
-    """Arithmetic mean over ``points``, as an average of speed-ups is given in the paper."""
+    """Arithmetic mean over ``points``, as an average of speed-ups is given in the paper.
+
+    Parameters
+    ----------
+    study
+        The grid and its machines.
+    store
+        Of simulations.
+    published
+        A ratio of the paper.
+    mode
+        One of ``MODES``.
+    points
+        Those without the ratio are left out.
+
+    Returns
+    -------
+    float
+        NaN where no point has it.
+    """
     found = [
         ratio
         for point in points
@@ -81,7 +138,13 @@ class WaterfallStep:
 
 
 def waterfall_points(study: Study) -> list[StudyPoint]:
-    """Where the waterfall is drawn."""
+    """Where the waterfall is drawn.
+
+    Parameters
+    ----------
+    study
+        The grid and its machines.
+    """
     return [
         StudyPoint(str(model), str(requests), int(batch))
         for model, requests, batch in study.waterfall.points
@@ -89,7 +152,15 @@ def waterfall_points(study: Study) -> list[StudyPoint]:
 
 
 def waterfall_cases(study: Study, points: Sequence[StudyPoint]) -> Iterator[Case]:
-    """Each machine that the published ratios name, after 0, 1, ... all steps."""
+    """Each machine that the published ratios name, after 0, 1, ... all steps.
+
+    Parameters
+    ----------
+    study
+        The grid and its machines.
+    points
+        Model, requests and batch of each.
+    """
     for point in points:
         for machine in ("npu-only", "npu-pim", study.neupims(point.batch)):
             for steps in range(len(study.waterfall.steps) + 1):
@@ -99,7 +170,19 @@ def waterfall_cases(study: Study, points: Sequence[StudyPoint]) -> Iterator[Case
 def waterfall(
     study: Study, store: RunStore, published: Published, point: StudyPoint
 ) -> tuple[float, list[WaterfallStep]]:
-    """The ratio of our machines, and after each of the artifact's departures."""
+    """The ratio of our machines, and after each of the artifact's departures.
+
+    Parameters
+    ----------
+    study
+        The grid and its machines.
+    store
+        Of simulations.
+    published
+        A ratio of the paper.
+    point
+        Model, requests and batch.
+    """
 
     def ratio(steps: int) -> float:
         of, over = (
@@ -124,7 +207,15 @@ def _machine(study: Study, key: str, point: StudyPoint) -> str:
 def crowding(study: Study, point: StudyPoint) -> str:
     """What a run of NeuPIMs would warn of: rows of the banks that all blocks need together, more
     than there are; empty if there is room, or not even for the weights and the cache (which the
-    point's figures say)."""
+    point's figures say).
+
+    Parameters
+    ----------
+    study
+        The grid and its machines.
+    point
+        Model, requests and batch.
+    """
     from pimsim.result.build import capacity_notes
     from pimsim.simulate import device_of
 
@@ -139,7 +230,18 @@ def crowding(study: Study, point: StudyPoint) -> str:
 def weights_bound(config: RunConfig) -> float:
     """Largest share of the arrays' multiplications that is possible while weights stream from DRAM
     once for each half of the batch: what the weights of 1000 cycles are used for, over
-    what the arrays could do in them. Attention, which has no weights, is left out."""
+    what the arrays could do in them. Attention, which has no weights, is left out.
+
+    Parameters
+    ----------
+    config
+        Of a case of the grid, with a batch.
+
+    Returns
+    -------
+    float
+        May be above 1: then weights are no bound.
+    """
     if config.workload.batch is None:
         raise ValueError("a case of the grid has a batch")
     arrays = config.npu.systolic

@@ -84,7 +84,19 @@ def _read(path: Path) -> dict[str, Figures]:
 
 
 def grid_case(study: Study, machine: str, mode: str, point: StudyPoint) -> Case:
-    """``machine`` at ``point`` of the grid."""
+    """``machine`` at ``point`` of the grid.
+
+    Parameters
+    ----------
+    study
+        The grid and its machines.
+    machine
+        Its key.
+    mode
+        One of ``MODES``.
+    point
+        Model, requests and batch.
+    """
     changes = study.machine(machine).changes(study, mode)
     return _case(changes, point.model, study.grid.requests[point.requests], point.batch)
 
@@ -109,7 +121,19 @@ def _config(changes: tuple[str, ...]) -> RunConfig:
 
 
 def step_config(study: Study, machine: str, point: StudyPoint, steps: int) -> Case:
-    """``machine`` without quirks but for those of the first ``steps`` of the waterfall."""
+    """``machine`` without quirks but for those of the first ``steps`` of the waterfall.
+
+    Parameters
+    ----------
+    study
+        The grid and its machines.
+    machine
+        Its key.
+    point
+        Model, requests and batch.
+    steps
+        Of the waterfall, 0 or more.
+    """
     clean = grid_case(study, machine, "clean", point)
     quirks = grid_case(study, machine, "quirks", point)
     keys = tuple(key for step in study.waterfall.steps[:steps] for key in step.keys)
@@ -152,7 +176,19 @@ def simulate_case(case: Case) -> Figures:
 def run_cases(
     cases: Iterable[Case], store: RunStore, workers: int, tell: Callable[[int, int], None]
 ) -> None:
-    """Simulate what ``store`` lacks on ``workers`` processes; ``tell(done, of)`` as they end."""
+    """Simulate what ``store`` lacks.
+
+    Parameters
+    ----------
+    cases
+        Equal ones are simulated once.
+    store
+        Of simulations; written as they end.
+    workers
+        Processes; 1: this one.
+    tell
+        Of how many are done, and of how many, as they end.
+    """
     todo = {case.key: case for case in cases if case not in store}
     tell(0, len(todo))
     if workers == 1 or len(todo) < 2:

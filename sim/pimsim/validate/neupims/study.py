@@ -130,7 +130,17 @@ def load_study() -> Study:
 def points_of(
     study: Study, models: Sequence[str] | None = None, batches: Sequence[int] | None = None
 ) -> Iterator[StudyPoint]:
-    """The grid's points, or those of some models and batches."""
+    """The grid's points, or those of some models and batches.
+
+    Parameters
+    ----------
+    study
+        The grid and its machines.
+    models
+        None: all of the grid.
+    batches
+        None: all of the grid.
+    """
     for model in models or study.grid.models:
         for requests in study.grid.requests:
             for batch in batches or study.grid.batches:

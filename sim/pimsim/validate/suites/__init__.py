@@ -14,7 +14,18 @@ SUITES = ("dram", "npu", "pim", "neupims", "attacc", "gpu", "serving", "fabric",
 
 
 def load_suites(name: str | None = None) -> Sequence[Suite]:
-    """The suite ``name``, or all of them. Raises ``InputError`` with the near miss."""
+    """The suite ``name``, or all of them.
+
+    Parameters
+    ----------
+    name
+        Of the suite's module; None: all.
+
+    Raises
+    ------
+    InputError
+        With the near miss where there is none.
+    """
     if name is not None and name not in SUITES:
         raise InputError(
             f"unknown suite {name!r}{near_miss(name, SUITES)}; allowed: {', '.join(SUITES)}"
