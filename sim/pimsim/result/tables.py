@@ -140,7 +140,7 @@ def headline_table(result: Result) -> Table:
         (METRICS["tokens_per_s"].words, _throughput(result)),
         (
             "cycles",
-            f"{result.cycles:,} of {compute_name(result)} clock, {duration(result.time_s)}",
+            f"{result.cycles:,} of the {compute_name(result)} clock, {duration(result.time_s)}",
         ),
     )
     if result.layers_model:
