@@ -129,6 +129,6 @@ def test_the_command_prints_what_is_shipped(run_cli: RunCli) -> None:
     wrong = run_cli("schema", "results")
     assert wrong.returncode == 2
     assert wrong.stderr.strip().endswith(
-        "no schema 'results'; did you mean 'result'?; there are: result"
+        "no schema 'results'; did you mean 'result'?; there are: result, service, service-result"
     ), wrong.stderr
     assert (Path(types.__file__).parent / SCHEMA_FILE).read_text() == schema_text()
