@@ -19,6 +19,7 @@ from pimsim.cli.import_onnx import import_onnx_command
 from pimsim.cli.import_routing import import_routing_command
 from pimsim.cli.kernel import kernel_app
 from pimsim.cli.numerics import numerics_command
+from pimsim.cli.rates import rates_command
 from pimsim.cli.report import report_command
 from pimsim.cli.routing import routing_command
 from pimsim.cli.run import compare_command, run_command
@@ -69,6 +70,7 @@ def _options(
 app.command("run")(run_command)
 app.command("compare")(compare_command)
 app.command("serve")(serve_command)
+app.command("rates")(rates_command)
 app.add_typer(kernel_app, name="kernel")
 app.command("system")(system_command)
 app.command("calibrate")(calibrate_command)

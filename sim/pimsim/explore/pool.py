@@ -23,7 +23,7 @@ from typing import Any, Protocol
 from pimsim.config.errors import CheckFailed, InputError
 from pimsim.explore.figures import kept_figures
 
-__all__ = ["Answer", "Job", "Pool", "answers", "worker_pool"]
+__all__ = ["Answer", "Job", "Pool", "answers", "simulate_job", "worker_pool"]
 
 _AHEAD = 2
 """Chunks under way for each worker: enough to keep it busy, few enough to lose little."""
@@ -49,6 +49,12 @@ class Job:
     """Equal for jobs that a worker does faster one after the other: same memory, same PIM, same
     requests."""
 
+    def figures(self) -> dict[str, Any]:
+        """Simulate it: a run. Runs in a worker. Raises ``InputError`` where it cannot be."""
+        from pimsim.simulate import resolve, simulate
+
+        return kept_figures(simulate(resolve(self.base, self.overrides), over_time=False))
+
 
 @dataclass(frozen=True)
 class Answer:
@@ -72,11 +78,15 @@ def simulate_jobs(jobs: tuple[Job, ...]) -> list[Answer]:
 
 
 def simulate_job(job: Job) -> Answer:
-    """One point. Runs in a worker; a bug of the simulator is an error of the point, too."""
-    from pimsim.simulate import resolve, simulate
+    """One point. Runs in a worker; a bug of the simulator is an error of the point, too.
 
+    Parameters
+    ----------
+    job
+        What is simulated.
+    """
     try:
-        figures = kept_figures(simulate(resolve(job.base, job.overrides), over_time=False))
+        figures = job.figures()
     except (InputError, CheckFailed) as error:
         return Answer(job, None, str(error))
     except Exception as error:  # whatever it is, the other points can still be simulated

@@ -26,13 +26,16 @@ from pimsim.serving.service import Service
 from pimsim.serving.step_log import StepLog
 from pimsim.workload.traffic import NOBODY
 
-__all__ = ["ServiceResult", "Verdict", "build_service_result", "interval_ends", "judge_load"]
+__all__ = [
+    "TREND_LIMIT", "ServiceResult", "Verdict", "build_service_result", "interval_ends",
+    "judge_load", "limits_kept", "spread", "trend",
+]  # fmt: skip
 
 _PS_PER_S = 10**12
 _SHARES = (0.5, 0.9, 0.99)
 _TREND_POINTS = 20
-_TREND_LIMIT = 1.96 * (_TREND_POINTS * (_TREND_POINTS - 1) * (2 * _TREND_POINTS + 5) / 18) ** 0.5
-"""Of Mann and Kendall's sum of signs, beyond which a trend is no chance (5 %, both sides)."""
+TREND_LIMIT = 1.96
+"""Of ``trend``, beyond which it is no chance (5 %, both sides)."""
 _LEAST_QUEUE = 10
 """Requests that wait at the last arrival where a load is too much, at least."""
 
@@ -48,6 +51,8 @@ class Verdict:
     """Requests that end, in the second half of that time."""
     queue: int
     """Who waits for his first step at the last arrival."""
+    trend: float
+    """Of the queue's length, in standard deviations of what chance does."""
 
     @property
     def words(self) -> str:
@@ -130,16 +135,16 @@ def build_service_result(
         "requests_per_s": _rate(service.finished, seconds),
         "tokens_per_s": _rate(made, seconds),
         "latency_s": {
-            "ttft": _spread((asked["first_token_ps"] - asked["arrival_ps"])[started]),
-            "tpot": _spread(_tpot_ps(asked[done])),
+            "ttft": spread((asked["first_token_ps"] - asked["arrival_ps"])[started]),
+            "tpot": spread(_tpot_ps(asked[done])),
             "itl": _gaps(service),
-            "e2e": _spread((asked["finish_ps"] - asked["arrival_ps"])[done]),
-            "queue": _spread(
+            "e2e": spread((asked["finish_ps"] - asked["arrival_ps"])[done]),
+            "queue": spread(
                 (asked["first_scheduled_ps"] - asked["arrival_ps"])[
                     asked["first_scheduled_ps"] != NONE
                 ]
             ),
-            "handover": _spread(
+            "handover": spread(
                 (asked["kv_arrived_ps"] - asked["first_token_ps"])[asked["kv_arrived_ps"] != NONE]
             ),
         },
@@ -205,15 +210,31 @@ def judge_load(service: Service) -> Verdict | None:
     first, last = int(arrivals[0]), int(arrivals[-1])
     moments = np.linspace(first, last, _TREND_POINTS + 1)[1:].astype(np.int64)
     queue = _count(arrivals, moments) - _count(_reached(asked, "first_scheduled_ps"), moments)
-    signs = sum(int(np.sign(queue[at + 1 :] - queue[at]).sum()) for at in range(len(queue)))
+    found = trend(queue)
     middle = (first + last) // 2
     ends = _reached(asked, "finish_ps")
     carried = int(_count(ends, np.array([last]))[0] - _count(ends, np.array([middle]))[0])
     return Verdict(
-        overloaded=signs > _TREND_LIMIT and int(queue[-1]) >= _LEAST_QUEUE,
+        overloaded=found > TREND_LIMIT and int(queue[-1]) >= _LEAST_QUEUE,
         offered_per_s=(len(arrivals) - 1) / (last - first) * _PS_PER_S,
         carried_per_s=carried / (last - middle) * _PS_PER_S, queue=int(queue[-1]),
+        trend=found,
     )  # fmt: skip
+
+
+def trend(values: NDArray[np.int64]) -> float:
+    """Mann and Kendall's test: the sum of the signs of all later values less all earlier ones, in
+    standard deviations of what it is without a trend (Mann, Econometrica 13, 1945; ties count as
+    nothing and the deviation is that without ties, so that ties make a trend less sure).
+
+    Parameters
+    ----------
+    values
+        [moments], at least two, in order of time.
+    """
+    count = len(values)
+    signs = sum(int(np.sign(values[at + 1 :] - values[at]).sum()) for at in range(count))
+    return float(signs / (count * (count - 1) * (2 * count + 5) / 18) ** 0.5)
 
 
 def _reached(asked: Records, column: str) -> NDArray[np.int64]:
@@ -238,8 +259,14 @@ def _tpot_ps(done: Records) -> NDArray[np.float64]:
     return found
 
 
-def _spread(times_ps: NDArray[Any]) -> Spread:
-    """Mean, percentiles and maximum, in seconds; None of nothing."""
+def spread(times_ps: NDArray[Any]) -> Spread:
+    """Mean, percentiles and maximum, in seconds; None of nothing.
+
+    Parameters
+    ----------
+    times_ps
+        [requests], in picoseconds.
+    """
     if not len(times_ps):
         return _in_seconds(None, None, None, None, None)
     p50, p90, p99 = np.quantile(times_ps, _SHARES)
@@ -275,24 +302,35 @@ def _gaps(service: Service) -> Spread:
 
 def _goodput(done: Records, slo: SloConfig, seconds: float) -> Goodput:
     """Requests that keep all of the SLO: how many a second, and of those that ended."""
-    limits = {key: value for key, value in slo.model_dump().items() if value is not None}
+    limits = limits_kept(done, slo)
     if not limits:
         return {"requests_per_s": None, "share": None}
-    behind = done["output"] - 1
-    spent = {
-        "ttft": done["first_token_ps"] - done["arrival_ps"],
-        "tpot": (done["finish_ps"] - done["first_token_ps"]) / np.maximum(behind, 1),
-        "itl": done["longest_gap_ps"],
-        "e2e": done["finish_ps"] - done["arrival_ps"],
-    }
-    good = np.ones(len(done), dtype=bool)
-    for key, limit in limits.items():
-        good &= spent[key] <= limit
+    good = np.logical_and.reduce(list(limits.values()))
     kept = int(good.sum())
     return {
         "requests_per_s": _rate(kept, seconds),
         "share": kept / len(done) if len(done) else None,
     }
+
+
+def limits_kept(done: Records, slo: SloConfig) -> dict[str, NDArray[np.bool_]]:
+    """Which requests keep each limit of an SLO, by its key; without those that it does not give.
+
+    Parameters
+    ----------
+    done
+        [requests] that have ended.
+    slo
+        Its limits.
+    """
+    spent = {
+        "ttft": done["first_token_ps"] - done["arrival_ps"],
+        "tpot": (done["finish_ps"] - done["first_token_ps"]) / np.maximum(done["output"] - 1, 1),
+        "itl": done["longest_gap_ps"],
+        "e2e": done["finish_ps"] - done["arrival_ps"],
+    }
+    limits = slo.model_dump().items()
+    return {key: spent[key] <= limit for key, limit in limits if limit is not None}
 
 
 def interval_ends(service: Service, log: StepLog) -> NDArray[np.int64]:
