@@ -143,8 +143,20 @@ def simulate(
 
 
 def on_npu(resolved: ResolvedAny, what: str = "this") -> ResolvedRun:
-    """The config of an NPU's run. Raises ``InputError`` for GPUs, which have no DRAM commands;
-    ``what`` needs them."""
+    """The config of an NPU's run; GPUs have no DRAM commands.
+
+    Parameters
+    ----------
+    resolved
+        Of ``resolve``.
+    what
+        What needs them, in the message.
+
+    Raises
+    ------
+    InputError
+        For a run on GPUs.
+    """
     if isinstance(resolved.config, SystemConfig):
         raise InputError(
             f"{resolved.config.name}: {what} is of an NPU, of its memory and its commands; GPUs "
@@ -193,7 +205,22 @@ def observe_xpu(
     resolved: Resolved[SystemConfig], on_stage: Callable[[Progress], None] | None = None,
     over_time: bool = True,
 ) -> tuple[XpuOutcome, Result]:  # fmt: skip
-    """``simulate`` on GPUs, and what the engine left behind."""
+    """``simulate`` on GPUs, and what the engine left behind.
+
+    Parameters
+    ----------
+    resolved
+        Of ``resolve``.
+    on_stage
+        Hears of each block, before it is simulated.
+    over_time
+        Whether the result has a ``series``.
+
+    Raises
+    ------
+    InputError
+        As ``simulate`` does.
+    """
     from pimsim.engine.xpu_device import build_xpu_devices
     from pimsim.engine.xpu_machine import run_xpu_devices
     from pimsim.result.xpu_build import build_xpu_result

@@ -82,9 +82,24 @@ def load_run(name_or_path: str = DEFAULT_RUN, overrides: Sequence[str] = ()) -> 
 
 
 def load_any_run(name_or_path: str = DEFAULT_RUN, overrides: Sequence[str] = ()) -> ResolvedAny:
-    """Load a run on whatever computes in it: a hardware or system preset's name, or a YAML path.
+    """Load a run on whatever computes in it: an NPU or GPUs.
 
-    Raises ``InputError`` as ``load_document`` does.
+    Parameters
+    ----------
+    name_or_path
+        A hardware or system preset's name, or the path of a run's YAML.
+    overrides
+        ``key.of.it=value``, applied in order.
+
+    Returns
+    -------
+    ResolvedAny
+        Of a ``SystemConfig`` where ``run_kind`` says ``system``, else of a ``RunConfig``.
+
+    Raises
+    ------
+    InputError
+        With file, line, key.
     """
     if run_kind(name_or_path) == "system":
         return load_system(name_or_path, overrides)
@@ -92,8 +107,24 @@ def load_any_run(name_or_path: str = DEFAULT_RUN, overrides: Sequence[str] = ())
 
 
 def run_kind(name_or_path: str) -> str:
-    """The kind of a run's document: ``system`` where it has an ``xpu`` section, itself or by what
-    it extends, or is a preset of that kind; else ``hardware``."""
+    """The kind of a run's document.
+
+    Parameters
+    ----------
+    name_or_path
+        As ``load_any_run`` takes it.
+
+    Returns
+    -------
+    str
+        ``system`` where it has an ``xpu`` section, itself or by what it extends, or is a
+        preset of that kind; else ``hardware``.
+
+    Raises
+    ------
+    InputError
+        For a name that no preset has.
+    """
     if not looks_like_path(name_or_path):
         systems, others = preset_names("system"), preset_names("hardware")
         if name_or_path in systems and name_or_path not in others:

@@ -199,7 +199,20 @@ def _bounds(kernels: BlockKernels, fixed: FixedCosts, config: SystemConfig) -> d
 
 
 def added(cost: BlockCost, more: BlockCost) -> BlockCost:
-    """Both, one after the other."""
+    """Both, one after the other.
+
+    Parameters
+    ----------
+    cost
+        What runs first; its time of attention is kept.
+    more
+        What runs behind it: its kernels start later by the time of ``cost``.
+
+    Returns
+    -------
+    BlockCost
+        Sums of times, s, and energies, pJ.
+    """
 
     def total(ours: dict[str, float], theirs: dict[str, float]) -> dict[str, float]:
         names = dict.fromkeys((*ours, *theirs))

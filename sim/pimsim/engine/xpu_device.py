@@ -97,6 +97,22 @@ def build_xpu_devices(
     Contexts longer than the model's ``max_context`` are taken: they are a matter of quality, not of
     time. So is a model that is too large: both are told in a warning.
 
+    Parameters
+    ----------
+    config
+        The machine, how it shares the model, and the workload.
+    model
+        What runs on it: a card, or a trace of its operators.
+    steps
+        Of the run, in order.
+    routing
+        Where the tokens of a mixture of experts go; None: uniform, by the run's seed.
+
+    Returns
+    -------
+    tuple[XpuDevice, ...]
+        One for each step.
+
     Raises
     ------
     InputError
@@ -139,7 +155,18 @@ def _roomy(model: ModelCard | OperatorTrace, step: Step) -> ModelCard | Operator
 
 
 def memory_words(device: XpuDevice) -> str:
-    """That weights and KV cache need more than there is; empty where they fit."""
+    """That weights and KV cache need more than there is.
+
+    Parameters
+    ----------
+    device
+        Of any step; sizes are of the step that holds most.
+
+    Returns
+    -------
+    str
+        Both sizes in GiB, of all devices of the system; empty where they fit.
+    """
     config, needs = device.config, device.work.needs
     need = config.tp * sum(each.total_bytes for each in needs)
     capacity = capacity_bytes(config)

@@ -193,7 +193,25 @@ def _record(row: KernelTime, stage: str, layer: int, begin_ps: int, most_ps: int
 def run_xpu_devices(
     devices: Sequence[XpuDevice], on_stage: Callable[[Progress], None] | None = None
 ) -> XpuOutcome:
-    """Run the steps one after the other. Raises ``InputError`` as ``XpuMachine.run``."""
+    """Run the steps one after the other.
+
+    Parameters
+    ----------
+    devices
+        The device at each step, all of one run.
+    on_stage
+        Hears of each block, before it is simulated.
+
+    Returns
+    -------
+    XpuOutcome
+        Records of all steps, on one clock.
+
+    Raises
+    ------
+    InputError
+        As ``XpuMachine.run`` does.
+    """
     machine = XpuMachine(devices[0].config, devices[0].contexts)
     steps, recorder = [], machine.recorder
     for number, device in enumerate(devices):

@@ -121,10 +121,26 @@ class FixedCosts:
 
 
 def gemm_on(name: str, product: Product, config: SystemConfig, *, split: bool) -> Gemm:
-    """A product; with ``split``, cut by columns between the device and PIM.
+    """A product on the device, or cut by columns between the device and PIM.
 
     Shares follow the peaks: PIM reads its weights once for each row of the activations, the device
     once, or is bound by its arithmetic. What is achieved below the peaks makes one end later.
+
+    Parameters
+    ----------
+    name
+        Of the product, in tables.
+    product
+        Its sizes.
+    config
+        Of the server.
+    split
+        Whether PIM has a part of the weights.
+
+    Returns
+    -------
+    Gemm
+        Its time, s, is that of the part that ends last.
     """
     cost = gpu_kernels(config.xpu).product(product, config.xpu)
     if not split:
@@ -141,7 +157,21 @@ def gemm_on(name: str, product: Product, config: SystemConfig, *, split: bool) -
 
 
 def pim_bandwidth(config: SystemConfig, *, at_commands: bool) -> float:
-    """Bytes a second that the PIM units beside one device read at most."""
+    """What the PIM units beside one device read at most.
+
+    Parameters
+    ----------
+    config
+        Of a server with stacks and a PIM design.
+    at_commands
+        Whether the design's commands set it; else ``stacks.ffn_read_multiple`` of the stacks'
+        bandwidth does, where the config has one.
+
+    Returns
+    -------
+    float
+        Bytes a second, of all stacks of a device.
+    """
     stacks, design = config.stacks, config.pim
     assert stacks is not None and design is not None
     if at_commands or stacks.ffn_read_multiple is None:
@@ -150,7 +180,23 @@ def pim_bandwidth(config: SystemConfig, *, at_commands: bool) -> float:
 
 
 def multiplying_command(design: PimDesignConfig) -> str:
-    """The command that multiplies; ``InputError`` for a design without attention."""
+    """The command that multiplies.
+
+    Parameters
+    ----------
+    design
+        Of the PIM units.
+
+    Returns
+    -------
+    str
+        Its name among the design's commands.
+
+    Raises
+    ------
+    InputError
+        For a design without attention.
+    """
     if design.attention is None:
         raise InputError(f"pim {design.name}: key attention is missing; a system needs it")
     return design.attention.commands.mac

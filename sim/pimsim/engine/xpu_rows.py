@@ -110,7 +110,22 @@ def _behind(
 
 
 def product_rows(gemm: Gemm, start_s: float, config: SystemConfig) -> tuple[KernelTime, ...]:
-    """A product on the device and, where PIM has a part of its weights, on PIM at the same time."""
+    """A product on the device and, where PIM has a part of its weights, on PIM at the same time.
+
+    Parameters
+    ----------
+    gemm
+        The product, with the device's share of its weights.
+    start_s
+        When both begin, in seconds from the start of the block.
+    config
+        Of the server.
+
+    Returns
+    -------
+    tuple[KernelTime, ...]
+        One row for each unit that has a part.
+    """
     product, share = gemm.product, gemm.share
     peak = roofline.peak_flops(config.xpu, product.element_bytes)
     rows = [

@@ -48,13 +48,37 @@ def _energy(
 
 
 def run_energy(outcome: XpuOutcome) -> Energy:
-    """Of one device, for the blocks that were simulated and all work beside blocks."""
+    """Of one device, for the blocks that were simulated and all work beside blocks.
+
+    Parameters
+    ----------
+    outcome
+        What the engine left behind.
+
+    Returns
+    -------
+    Energy
+        Joules, by part.
+    """
     works = [(work.cost, 1.0) for work in outcome.recorder.works]
     return _energy(works, outcome.time_ps / _PS_PER_S, outcome.config)
 
 
 def stage_energy(outcome: XpuOutcome, pipeline: RunPipeline) -> tuple[Energy, ...]:
-    """Of one device of each pipeline stage, from one batch to the next, in all steps."""
+    """Of one device of each pipeline stage, from one batch to the next, in all steps.
+
+    Parameters
+    ----------
+    outcome
+        What the engine left behind.
+    pipeline
+        The stages of its model at each step, of ``xpu_pipeline``.
+
+    Returns
+    -------
+    tuple[Energy, ...]
+        Joules by part, one for each stage.
+    """
     found = []
     for number in range(len(pipeline.steps[0].stages)):
         own: list[tuple[BlockCost, float]] = []
@@ -74,7 +98,18 @@ def stage_energy(outcome: XpuOutcome, pipeline: RunPipeline) -> tuple[Energy, ..
 
 
 def unit_ps(outcome: XpuOutcome) -> Counter[str]:
-    """Picoseconds in which each unit has a kernel."""
+    """How long each unit has a kernel.
+
+    Parameters
+    ----------
+    outcome
+        What the engine left behind.
+
+    Returns
+    -------
+    Counter[str]
+        Picoseconds by unit.
+    """
     found: Counter[str] = Counter()
     for each in outcome.recorder.operators:
         found[each.unit] += each.end_ps - each.start_ps
@@ -82,7 +117,18 @@ def unit_ps(outcome: XpuOutcome) -> Counter[str]:
 
 
 def unit_macs(outcome: XpuOutcome) -> Counter[str]:
-    """Multiply-accumulates by unit."""
+    """Multiply-accumulates by unit.
+
+    Parameters
+    ----------
+    outcome
+        What the engine left behind.
+
+    Returns
+    -------
+    Counter[str]
+        Half of the FLOPs of the unit's kernels.
+    """
     found: Counter[str] = Counter()
     for each in outcome.recorder.operators:
         found[each.unit] += each.flops // 2
@@ -90,7 +136,18 @@ def unit_macs(outcome: XpuOutcome) -> Counter[str]:
 
 
 def unit_bytes(outcome: XpuOutcome) -> Counter[str]:
-    """Bytes from and to the memory of each unit, each once; of links, over them."""
+    """Bytes by unit.
+
+    Parameters
+    ----------
+    outcome
+        What the engine left behind.
+
+    Returns
+    -------
+    Counter[str]
+        From and to the memory of each unit, each once; of links, over them.
+    """
     found: Counter[str] = Counter()
     for each in outcome.recorder.operators:
         found[each.unit] += each.bytes
@@ -98,7 +155,18 @@ def unit_bytes(outcome: XpuOutcome) -> Counter[str]:
 
 
 def xpu_peaks(outcome: XpuOutcome) -> dict[str, float]:
-    """What one device could do at most, a second, with the elements of the run."""
+    """What one device could do at most, with the elements of the run.
+
+    Parameters
+    ----------
+    outcome
+        What the engine left behind.
+
+    Returns
+    -------
+    dict[str, float]
+        FLOP/s and bytes/s; PIM's only where attention runs there.
+    """
     config, whole = outcome.config, outcome.device.whole
     memory = roofline.bandwidth(config.xpu)
     peaks = {
@@ -116,7 +184,18 @@ def xpu_peaks(outcome: XpuOutcome) -> dict[str, float]:
 
 
 def xpu_sources(config: SystemConfig) -> dict[str, str]:
-    """By part of the static power and of the energy: what it is worked out from."""
+    """What the static power and the energy are worked out from.
+
+    Parameters
+    ----------
+    config
+        Of the server, with the sources that its presets say.
+
+    Returns
+    -------
+    dict[str, str]
+        Source by part; a part without one is left out.
+    """
     xpu, sources = config.xpu, config.xpu.sources
     keys = {
         "static cores": "static.core_w", "static sram": "static.sram_w_per_mib",
@@ -133,7 +212,20 @@ def xpu_sources(config: SystemConfig) -> dict[str, str]:
 
 
 def xpu_facts(outcome: XpuOutcome, result: Result) -> RunFacts:
-    """Needs from the workload's operators, deeds from the kernels that ran."""
+    """Needs from the workload's operators, deeds from the kernels that ran.
+
+    Parameters
+    ----------
+    outcome
+        What the engine left behind.
+    result
+        Of the same run, for its energies.
+
+    Returns
+    -------
+    RunFacts
+        Bytes, multiply-accumulates, cycles of the cores' clock and watts.
+    """
     needed: Counter[str] = Counter()
     macs = 0
     for step in outcome.steps:

@@ -47,7 +47,18 @@ def build_xpu_result(
 ) -> tuple[Result, RunFacts]:  # fmt: skip
     """The result of a run on GPUs, and what the laws are checked against.
 
-    ``wall_s``: seconds it took; ``over_time``: whether it has a ``series``.
+    Parameters
+    ----------
+    outcome
+        What the engine left behind.
+    resolved
+        Its config, with its hash.
+    trace
+        Its requests, for their hash.
+    wall_s
+        Seconds that it took.
+    over_time
+        Whether the result has a ``series``.
     """
     config, device, clock = outcome.config, outcome.device, outcome.clock
     whole, time_s = device.whole, outcome.time_ps / _PS_PER_S

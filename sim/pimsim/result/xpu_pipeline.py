@@ -21,7 +21,13 @@ _PS_PER_S = 10**12
 
 
 def xpu_pipeline(outcome: XpuOutcome) -> RunPipeline:
-    """The stages of a run's model at each step."""
+    """The stages of a run's model at each step.
+
+    Parameters
+    ----------
+    outcome
+        What the engine left behind.
+    """
     return RunPipeline(tuple(_step_pipeline(outcome, step) for step in outcome.steps))
 
 

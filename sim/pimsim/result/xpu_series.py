@@ -24,7 +24,18 @@ Floats = NDArray[np.float64]
 
 
 def xpu_series(outcome: XpuOutcome) -> Series:
-    """The run in intervals of equal length, all its work in them."""
+    """The run in intervals of equal length, all its work in them.
+
+    Parameters
+    ----------
+    outcome
+        What the engine left behind.
+
+    Returns
+    -------
+    Series
+        Ends of the intervals, ps, and in each bytes, multiply-accumulates and joules.
+    """
     time_ps = outcome.time_ps
     count = max(min(_INTERVALS, time_ps // 1000), 1)
     edges = np.array([time_ps * at // count for at in range(count + 1)], dtype=np.int64)
@@ -54,7 +65,18 @@ def xpu_series(outcome: XpuOutcome) -> Series:
 
 
 def xpu_series_totals(outcome: XpuOutcome) -> dict[str, int]:
-    """What the intervals of each amount must add up to."""
+    """What the intervals of each amount must add up to.
+
+    Parameters
+    ----------
+    outcome
+        What the engine left behind.
+
+    Returns
+    -------
+    dict[str, int]
+        Bytes and multiply-accumulates, by the names of ``Series``.
+    """
 
     def total(unit: str, what: str) -> int:
         return sum(_amount(each, what) for each in outcome.recorder.operators if each.unit == unit)
