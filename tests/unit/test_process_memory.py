@@ -320,7 +320,7 @@ LARGE = "large = b'x' * (400 << 20); "
 
 @NEEDS_PROC
 def test_a_process_says_its_own_peak_and_not_that_of_who_started_it(repo_dir: Path) -> None:
-    child = "from pimsim.result.build import _peak_rss_mb; print(_peak_rss_mb())"
+    child = "from pimsim.result.build import peak_rss_mb; print(peak_rss_mb())"
     code = f"{LARGE}import subprocess, sys; subprocess.run([sys.executable, '-c', {child!r}])"
     assert 20 < float(_python(repo_dir, "-c", code)) < 350
     assert float(_python(repo_dir, "-c", LARGE + child)) > 400

@@ -8,7 +8,6 @@ import typer
 
 from pimsim.config.errors import InputError
 from pimsim.config.paths import given_path
-from pimsim.config.system import SystemConfig
 
 if TYPE_CHECKING:
     from pimsim.config.loader import AnyRun
@@ -141,6 +140,8 @@ def _write_trace(file: str, content: bytes) -> None:
 
 def _channels(text: str | None, config: AnyRun) -> list[int]:
     """Numbers of the channels whose commands are wanted."""
+    from pimsim.config.system import SystemConfig
+
     if text is None:
         return []
     if isinstance(config, SystemConfig):
@@ -154,6 +155,7 @@ def _channels(text: str | None, config: AnyRun) -> list[int]:
 
 
 def _write_timeline(folder: str, file: str, channels: list[int]) -> None:
+    from pimsim.config.system import SystemConfig
     from pimsim.hardware.dram.layout import MAX_LOG
     from pimsim.report.timeline import timeline
     from pimsim.result.store import CONFIG_FILE

@@ -1,7 +1,8 @@
 """Colours by meaning, told apart by the colour-blind.
 
-Okabe and Ito's eight (jfly.uni-koeln.de/color), and for stacks with more causes Paul Tol's muted
-scheme (personal.sron.nl/~pault), whose neighbours in a stack differ in lightness too.
+Okabe and Ito's eight (jfly.uni-koeln.de/color), and for stacks with more causes those of Paul Tol's
+schemes (personal.sron.nl/~pault): first the muted one, then of the others what lies farthest in
+CIELAB from those before. Neighbours in a stack differ in lightness too.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ _IDLE = "#DDDDDD"
 _MUTED = (
     "#332288", "#88CCEE", "#44AA99", "#117733", "#999933", "#DDCC77", "#CC6677", "#882255",
     "#AA4499", "#661100", "#6699CC", "#F0A0A0", "#225522", "#EE8866", "#BBCC33", "#225555",
-    "#99DDFF", "#FFAABB",
+    "#99DDFF", "#FFAABB", "#222255", "#90C987", "#EE3377", "#663333", "#AE76A3", "#DC050C",
 )  # fmt: skip
 OPERATOR_COLOURS = (*COLOURS[:6], *_MUTED)
 _FIXED = {"computing": "#0072B2", "weights": "#D55E00", "idle": _IDLE, "npu": "#BBBBBB"}
