@@ -1,21 +1,20 @@
 """Public functions say what their parameters are, in numpydoc sections.
 
-A function is public where its module's ``__all__`` has it. Commands of the command line are left
-out: typer's help says what each option is. ``tests/data/undocumented_functions.txt`` lists what has
-no section yet; it may only shrink.
+A function is public where its module's ``__all__`` has it. Options and arguments of the command
+line are left out: typer's help says what each is.
 """
 
 from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
 
 PACKAGE = Path(__file__).parents[2] / "sim" / "pimsim"
-LISTED = Path(__file__).parents[1] / "data" / "undocumented_functions.txt"
 SECTION = "Parameters\n----------\n"
 
 
@@ -32,19 +31,40 @@ def exported(module: ast.Module) -> set[str]:
     }
 
 
-def parameters(function: ast.FunctionDef) -> list[str]:
-    """Names, without those that typer documents."""
+def options(source: str) -> set[str]:
+    """Names that stand for an option or argument of typer with its help."""
+    return {
+        each.id
+        for node in ast.parse(source).body
+        if isinstance(node, ast.Assign) and of_typer(node.value)
+        for each in node.targets
+        if isinstance(each, ast.Name)
+    }
+
+
+def of_typer(annotation: ast.expr) -> bool:
+    """Whether it is ``Annotated`` with what typer knows."""
+    text = ast.unparse(annotation)
+    return text.startswith("Annotated[") and "typer." in text
+
+
+def parameters(function: ast.FunctionDef, named: Collection[str]) -> list[str]:
+    """Names, without those that typer documents; ``named``: of ``options``."""
     given = function.args
-    every = [*given.posonlyargs, *given.args, *given.kwonlyargs]
-    return [each.arg for each in every if "Annotated" not in ast.unparse(each.annotation or each)]
+    return [
+        each.arg
+        for each in (*given.posonlyargs, *given.args, *given.kwonlyargs)
+        if each.annotation is None
+        or not (of_typer(each.annotation) or ast.unparse(each.annotation) in named)
+    ]
 
 
-def functions(source: str) -> Iterator[ast.FunctionDef]:
+def functions(source: str, named: Collection[str] = ()) -> Iterator[ast.FunctionDef]:
     """Public ones that take parameters."""
     module = ast.parse(source)
     names = exported(module)
     for node in module.body:
-        if isinstance(node, ast.FunctionDef) and node.name in names and parameters(node):
+        if isinstance(node, ast.FunctionDef) and node.name in names and parameters(node, named):
             yield node
 
 
@@ -58,37 +78,30 @@ def described(function: ast.FunctionDef) -> list[str] | None:
     return [name.strip() for head in heads for name in head.split(",")]
 
 
-def found() -> dict[str, ast.FunctionDef]:
-    """All public functions of the package, by module and name."""
+@cache
+def found() -> dict[str, tuple[list[str], list[str] | None]]:
+    """What public functions take and what they describe, by module and name."""
+    sources = {path: path.read_text() for path in sorted(PACKAGE.rglob("*.py"))}
+    named = {name for source in sources.values() for name in options(source)}
     return {
-        f"{path.relative_to(PACKAGE).as_posix()} {function.name}": function
-        for path in sorted(PACKAGE.rglob("*.py"))
-        for function in functions(path.read_text())
-    }
-
-
-def listed() -> list[str]:
-    return LISTED.read_text().split("\n")[:-1]
+        f"{path.relative_to(PACKAGE).as_posix()} {each.name}": (
+            parameters(each, named), described(each)
+        )
+        for path, source in sources.items()
+        for each in functions(source, named)
+    }  # fmt: skip
 
 
 def test_public_functions_describe_their_parameters() -> None:
-    lacking = {name for name, each in found().items() if described(each) is None}
-    new = sorted(lacking - set(listed()))
-    assert not new, f"no section Parameters: {new}"
-
-
-def test_the_list_of_what_is_not_described_shrinks() -> None:
-    lacking = {name for name, each in found().items() if described(each) is None}
-    done = sorted(set(listed()) - lacking)
-    assert not done, f"take from {LISTED.name}, as they are described or gone: {done}"
-    assert listed() == sorted(set(listed()))
+    lacking = [name for name, (_, said) in found().items() if said is None]
+    assert not lacking, f"no section Parameters: {lacking}"
 
 
 def test_sections_name_every_parameter_once_in_order() -> None:
     wrong = {
-        name: (parameters(each), said)
-        for name, each in found().items()
-        if (said := described(each)) is not None and said != parameters(each)
+        name: (given, said)
+        for name, (given, said) in found().items()
+        if said is not None and said != given
     }
     assert not wrong
 
@@ -112,9 +125,15 @@ def test_what_a_section_is(lines: list[str], expected: list[str] | None) -> None
 def test_private_functions_and_options_are_left_out() -> None:
     source = (
         '__all__ = ["f", "g", "h"]\n'
-        "def f(a: Annotated[int, typer.Option()]) -> None: ...\n"
+        'Json = Annotated[bool, typer.Option("--json")]\n'
+        "Share = Annotated[float, Field(ge=0)]\n"
+        "def f(a: Annotated[int, typer.Option()], b: Json = False) -> None: ...\n"
         "def g() -> None: ...\n"
         "def _h(a: int) -> None: ...\n"
-        "def h(a, b: Annotated[int, typer.Option()] = 3): ...\n"
+        "def h(a, b: Share, c: Annotated[int, typer.Option()] = 3, d: Json = False): ...\n"
     )
-    assert [(each.name, parameters(each)) for each in functions(source)] == [("h", ["a"])]
+    named = options(source)
+    assert named == {"Json"}
+    assert [(each.name, parameters(each, named)) for each in functions(source, named)] == [
+        ("h", ["a", "b"])
+    ]

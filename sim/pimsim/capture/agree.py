@@ -41,7 +41,24 @@ def compare_with_model(model: Any, seed: int = 0) -> Agreement:
     """Run a random prompt and ``_STEPS`` decode steps both ways.
 
     The prompt is longer than a sliding window of up to 1000 tokens. MLA is absorbed in decode, so
-    that its two forms are compared as well. Raises ``InputError`` where activations are no numbers.
+    that its two forms are compared as well.
+
+    Parameters
+    ----------
+    model
+        Of ``transformers``, with weights.
+    seed
+        Of the prompt.
+
+    Returns
+    -------
+    Agreement
+        Tokens, largest differences of logits, and how many best tokens are the same.
+
+    Raises
+    ------
+    InputError
+        Where the model cannot be run, or its logits are no finite numbers.
     """
     config = model.config.get_text_config()
     window = int(getattr(config, "sliding_window", None) or 0)

@@ -59,7 +59,22 @@ class TraceCache(DynamicCache):  # type: ignore[misc]
 
 @contextmanager
 def traced_attention(model: Any, recorder: OperationRecorder, absorbed: bool) -> Iterator[None]:
-    """Have ``model`` call our attention; ``absorbed``: MLA blocks work on the latent."""
+    """Have ``model`` call our attention.
+
+    Parameters
+    ----------
+    model
+        Of ``transformers``; it has its own attention again afterwards.
+    recorder
+        Gets an event for each call.
+    absorbed
+        Whether MLA blocks work on the latent.
+
+    Raises
+    ------
+    InputError
+        For latent attention of a kind that is not supported.
+    """
 
     def attend(
         module: Any, query: Any, key: Any, value: Any, attention_mask: Any, scaling: Any = None,

@@ -13,17 +13,40 @@ MOST_SIZE = 100_000_000
 
 
 def whole(value: Any) -> bool:
-    """A whole number; ``true`` is none."""
+    """A whole number; ``true`` is none.
+
+    Parameters
+    ----------
+    value
+        As the config has it.
+    """
     return isinstance(value, int) and not isinstance(value, bool)
 
 
 def positive(value: Any) -> bool:
-    """A whole number above 0."""
+    """A whole number above 0.
+
+    Parameters
+    ----------
+    value
+        As the config has it.
+    """
     return whole(value) and value > 0
 
 
 def shown(value: Any) -> str:
-    """The value as a message shows it."""
+    """The value as a message shows it.
+
+    Parameters
+    ----------
+    value
+        As the config has it.
+
+    Returns
+    -------
+    str
+        At most 40 characters.
+    """
     if isinstance(value, float) and not math.isfinite(value):
         return "no finite number"
     text = repr(value)

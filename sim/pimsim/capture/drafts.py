@@ -55,7 +55,20 @@ class Unplaced:
 
 
 def drafts_of_blocks(events: Sequence[Event]) -> tuple[dict[int, list[Draft]], list[Unplaced]]:
-    """Operators by block: -1 what comes before the first, 10^9 what comes after the last."""
+    """Operators by block.
+
+    Parameters
+    ----------
+    events
+        What the model called, in order.
+
+    Returns
+    -------
+    drafts : dict[int, list[Draft]]
+        By number of the block: -1 what comes before the first, 10^9 what comes after the last.
+    unplaced : list[Unplaced]
+        Operations whose place is not known.
+    """
     blocks: dict[int, list[Event]] = {}
     seen_layer = False
     for event in events:
@@ -388,5 +401,16 @@ def _count(draft: Draft, key: str) -> int:
 
 
 def folded(path: str) -> str:
-    """The path with the block's number left open."""
+    """The path with the block's number left open.
+
+    Parameters
+    ----------
+    path
+        Of a module or parameter, with dots.
+
+    Returns
+    -------
+    str
+        ``{layer}`` stands where the number was.
+    """
     return re.sub(r"(?<=\.)(layers|h|blocks|block)\.\d+", r"\1.{layer}", path)

@@ -50,8 +50,22 @@ def export_trace(loaded: LoadedModel) -> Export:
     """Trace prefill and decode of a model on the meta device.
 
     The whole model is run once, in decode, and blocks that do the same are folded; prefill and the
-    runs with other sizes are of one block of each kind. Raises ``InputError`` for an architecture
-    whose operations cannot be told apart.
+    runs with other sizes are of one block of each kind.
+
+    Parameters
+    ----------
+    loaded
+        The model, and what format its weights have.
+
+    Returns
+    -------
+    Export
+        The trace, and operations that found no place in it.
+
+    Raises
+    ------
+    InputError
+        For an architecture whose operations cannot be told apart.
     """
     model = loaded.model
     config = model.config.get_text_config()
@@ -103,7 +117,18 @@ def export_trace(loaded: LoadedModel) -> Export:
 
 
 def cache_argument(model: Any) -> str:
-    """What this version of ``transformers`` calls the KV cache."""
+    """What this version of ``transformers`` calls the KV cache.
+
+    Parameters
+    ----------
+    model
+        Of ``transformers``.
+
+    Returns
+    -------
+    str
+        Name of an argument of its ``forward``.
+    """
     return "cache" if "cache" in signature(model.forward).parameters else "past_key_values"
 
 

@@ -50,6 +50,16 @@ _NEEDED = (
 def gguf_config(path: Path) -> Values:
     """The config of the decoder in a GGUF file.
 
+    Parameters
+    ----------
+    path
+        Of the file.
+
+    Returns
+    -------
+    Values
+        By the keys of ``transformers``.
+
     Raises
     ------
     InputError

@@ -204,11 +204,27 @@ _ALREADY_SCALED = ("su", "longrope", "llama3", "yarn", "deepseek_yarn", "deepsee
 def longest_context(config: Any) -> tuple[int, str | None]:
     """The longest context that a server would take without being asked, and what is to be said.
 
-    As vLLM 0.33 derives it (``config/model.py``, ``_get_and_verify_max_len``;
-    ``transformers_utils/model_arch_config_convertor.py``): the least of the keys that say one,
-    ``model_max_length`` before all others; times the factor of a rotary scaling that does not
-    leave the key scaled already (linear, dynamic), but for Gemma 3; LongRoPE's original length;
-    2048 where nothing says one.
+    The least of the keys that say one, ``model_max_length`` before all others; times the factor of
+    a
+    rotary scaling that does not leave the key scaled already (linear, dynamic), but for Gemma 3;
+    LongRoPE's original length; 2048 where nothing says one.
+
+    Parameters
+    ----------
+    config
+        Of ``transformers``.
+
+    Returns
+    -------
+    longest : int
+        Tokens.
+    note : str | None
+        Why, where no key says one.
+
+    References
+    ----------
+    vLLM 0.33, ``config/model.py`` (``_get_and_verify_max_len``) and
+    ``transformers_utils/model_arch_config_convertor.py``.
     """
     said = [getattr(config, key, None) for key in _CONTEXT_KEYS]
     lengths = [int(each) for each in said if each is not None and positive(each)]

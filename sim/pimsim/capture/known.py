@@ -103,7 +103,23 @@ ALIASES = {"smollm2": "smollm2-135m", "gemma-3": "gemma-3-27b", "olmoe": "olmoe-
 
 
 def package_weights(name: str) -> Path:
-    """The GGUF of an installed package. Raises ``InputError`` with what to install."""
+    """The GGUF of an installed package.
+
+    Parameters
+    ----------
+    name
+        A key of ``PACKAGES``.
+
+    Returns
+    -------
+    Path
+        Of the file.
+
+    Raises
+    ------
+    InputError
+        With what to install.
+    """
     package, file_name = PACKAGES[name]
     try:
         files = importlib.metadata.files(package) or []

@@ -54,10 +54,25 @@ def require_torch() -> None:
 
 
 def load_model(name_or_path: str, *, weights: bool = True) -> LoadedModel:
-    """Load ``name_or_path``: a known name, a directory, a ``.gguf``, or a ``config.json``.
+    """Load a model with its weights, or without them on the meta device.
 
-    ``weights=False`` builds it on the meta device whatever there is. Raises ``InputError`` for
-    what is no model, an architecture that ``transformers`` does not know, files that are cut off.
+    Parameters
+    ----------
+    name_or_path
+        A known name, a directory, a ``.gguf``, or a ``config.json``.
+    weights
+        False: it is built on the meta device whatever there is.
+
+    Returns
+    -------
+    LoadedModel
+        The model, where it is from, and what is to be said of it.
+
+    Raises
+    ------
+    InputError
+        For what is no model, an architecture that ``transformers`` does not know, files that
+        are cut off.
     """
     require_torch()
     # transformers must not look for anything on a hub, whatever a config names

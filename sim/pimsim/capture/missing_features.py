@@ -107,9 +107,21 @@ _KEYS: tuple[tuple[Missing, str, Callable[[Values], bool]], ...] = (
 
 
 def refuse_missing(where: str, kind: str, values: Values) -> None:
-    """Raise ``InputError`` with the name of the first feature that is not simulated.
+    """Refuse the first feature that is not simulated.
 
-    ``kind``: the config's ``model_type``; ``values``: its other keys.
+    Parameters
+    ----------
+    where
+        The file, for messages.
+    kind
+        The config's ``model_type``.
+    values
+        Its other keys.
+
+    Raises
+    ------
+    InputError
+        With the feature's name.
     """
     feature = MODEL_TYPES.get(kind.removesuffix("_text"))
     if feature is not None:
@@ -120,7 +132,20 @@ def refuse_missing(where: str, kind: str, values: Values) -> None:
 
 
 def refuse_gguf(where: str, architecture: str) -> None:
-    """The same by the name that a GGUF has."""
+    """Refuse what is not simulated by the name that a GGUF has.
+
+    Parameters
+    ----------
+    where
+        The file, for messages.
+    architecture
+        ``general.architecture`` of the file.
+
+    Raises
+    ------
+    InputError
+        With the feature's name.
+    """
     feature = GGUF_TYPES.get(architecture)
     if feature is not None:
         raise InputError(f"{where}: {architecture} has {feature}; not supported")

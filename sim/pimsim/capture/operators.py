@@ -28,9 +28,33 @@ def symbolic_block(
 ) -> list[SymbolicOperator]:  # fmt: skip
     """The operators of a block, from the drafts of the same block in several runs.
 
-    ``samples``: tokens ``T`` and requests ``B`` of each run. ``parameters``: elements of each of
-    the block's parameters, by name with ``{layer}``. Raises ``InputError`` where runs
-    differ in more than sizes, or a size is no whole linear form of tokens and requests.
+    Parameters
+    ----------
+    runs
+        Drafts of each run.
+    samples
+        Tokens ``T`` and requests ``B`` of each run.
+    make
+        Makes operators with the model's element size.
+    parameters
+        Elements of each of the block's parameters, by name with ``{layer}``.
+    experts_per_token
+        Of the router; 0 without one.
+    decode
+        Whether runs are of decode, where ``T`` and ``B`` are the same.
+    where
+        Model and block, for messages.
+
+    Returns
+    -------
+    list[SymbolicOperator]
+        In the order of the drafts.
+
+    Raises
+    ------
+    InputError
+        Where runs differ in more than sizes, or a size is no whole linear form of tokens and
+        requests.
     """
     first = runs[0]
     for other in runs[1:]:
@@ -59,7 +83,23 @@ def hold_to_parameters(
 ) -> None:  # fmt: skip
     """Hold a block's weight bytes to its parameters: each is read, and no more than there is.
 
-    Raises ``InputError`` with the first parameter that no operator reads.
+    Parameters
+    ----------
+    operators
+        Of the block.
+    drafts
+        What they were made of.
+    parameters
+        Elements of each of the block's parameters, by name with ``{layer}``.
+    element_bytes
+        Of a weight.
+    where
+        Model and block, for messages.
+
+    Raises
+    ------
+    InputError
+        With the first parameter that no operator reads, or where sums differ.
     """
     seen = {name for draft in drafts for name in draft.weights}
     unread = [name for name in parameters if name not in seen]

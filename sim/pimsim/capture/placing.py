@@ -68,18 +68,48 @@ class Place:
 
 
 def layer_of(path: str) -> tuple[int | None, str]:
-    """Number of the decoder block that a module belongs to, and its path within."""
+    """Number of the decoder block that a module belongs to, and its path within.
+
+    Parameters
+    ----------
+    path
+        Of the module, with dots.
+
+    Returns
+    -------
+    layer : int | None
+        None: it is beside the blocks.
+    inner : str
+        The path within the block; all of it beside the blocks.
+    """
     found = _LAYER.search(path)
     return (None, path) if found is None else (int(found.group(1)), found.group(2) or "")
 
 
 def is_movement(event: OpEvent) -> bool:
-    """Whether it does no arithmetic on real numbers."""
+    """Whether it does no arithmetic on real numbers.
+
+    Parameters
+    ----------
+    event
+        One operation.
+    """
     return event.op in _MOVEMENT or not event.floating
 
 
-def place(event: OpEvent, mla_prefill: bool = False) -> Place | None:
-    """Where an operation belongs; None: nowhere that we know."""
+def place(event: OpEvent) -> Place | None:
+    """Where an operation belongs.
+
+    Parameters
+    ----------
+    event
+        One operation.
+
+    Returns
+    -------
+    Place | None
+        None: nowhere that we know.
+    """
     layer, inner = layer_of(event.path)
     parts = inner.split(".") if inner else []
     leaf = parts[-1] if parts else ""

@@ -18,10 +18,28 @@ __all__ = ["capture_routing"]
 def capture_routing(
     loaded: LoadedModel, ids: list[int], width: int, text_name: str
 ) -> RoutingTrace:
-    """Run ``ids`` in sequences of ``width`` tokens and note every router's choice.
+    """Run a text and note every router's choice.
 
-    Choices are in the order of their weight, largest first. Raises ``InputError`` for a model
-    without routers, or NaN in its activations.
+    Parameters
+    ----------
+    loaded
+        A model with weights.
+    ids
+        Tokens of the text.
+    width
+        Tokens of a sequence; what is left over is not run.
+    text_name
+        Of the text, for the trace's source.
+
+    Returns
+    -------
+    RoutingTrace
+        Choices in the order of their weight, largest first.
+
+    Raises
+    ------
+    InputError
+        For a model without routers, or NaN in its activations.
     """
     config = loaded.model.config.get_text_config()
     per_token = int(

@@ -54,10 +54,36 @@ def measure_sparsity(
     loaded: LoadedModel, chosen_on: Any, reported_on: Any, percents: Sequence[float],
     mask_tokens: int, source: str, report: Callable[[str], None],
 ) -> tuple[SparsityTrace, list[Measured]]:  # fmt: skip
-    """Measure at each of ``percents``; masks are those of the first.
+    """Measure at each threshold; masks are those of the first.
 
-    ``chosen_on`` and ``reported_on``: token ids, shape (sequences, tokens). Raises ``InputError``
-    for a model without dense FFNs, or NaN in its activations.
+    Parameters
+    ----------
+    loaded
+        A model with weights.
+    chosen_on
+        Token ids that thresholds are found on, shape (sequences, tokens).
+    reported_on
+        Token ids that are measured, shape (sequences, tokens).
+    percents
+        What perplexity may rise by, in percent.
+    mask_tokens
+        The trace has masks of so many tokens.
+    source
+        Of the trace.
+    report
+        Hears what is being done.
+
+    Returns
+    -------
+    trace : SparsityTrace
+        Masks of the first of ``percents``.
+    measured : list[Measured]
+        One for each of ``percents``.
+
+    Raises
+    ------
+    InputError
+        For a model without dense FFNs, or NaN in its activations.
     """
     lasts = _last_matrices(loaded)
     norms = [module.weight.norm(dim=0) for module in lasts]

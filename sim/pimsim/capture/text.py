@@ -33,7 +33,18 @@ class Text:
 
 
 def read_text(path: str | None) -> Text:
-    """A file's text, or without a file docstrings. Raises ``InputError`` for a file without any."""
+    """A file's text, or without a file docstrings.
+
+    Parameters
+    ----------
+    path
+        Of the file; None: docstrings of Python's standard library.
+
+    Raises
+    ------
+    InputError
+        For a file without any text.
+    """
     if path is None:
         return Text("held-out docstrings of Python's standard library")
     given = read_text_file(path)
@@ -43,8 +54,22 @@ def read_text(path: str | None) -> Text:
 
 
 def token_ids(loaded: LoadedModel, text: str, count: int) -> list[int]:
-    """The first ``count`` token ids of ``text``. Raises ``InputError`` where there are fewer, or
-    where the model comes without a tokenizer."""
+    """The first token ids of a text.
+
+    Parameters
+    ----------
+    loaded
+        A model with its tokenizer.
+    text
+        What is read.
+    count
+        Tokens that are needed.
+
+    Raises
+    ------
+    InputError
+        Where there are fewer, or where the model comes without a tokenizer.
+    """
     # a token has at most so many characters that this is enough
     ids = _encode(loaded, text[: 40 * count])
     if len(ids) < count:

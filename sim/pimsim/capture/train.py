@@ -78,7 +78,18 @@ def held_out_text() -> str:
 
 
 def read_tokenizer(folder: Path) -> Any:
-    """The tokenizer of a checkpoint."""
+    """The tokenizer of a checkpoint.
+
+    Parameters
+    ----------
+    folder
+        Of the checkpoint.
+
+    Returns
+    -------
+    Any
+        Of the package ``tokenizers``.
+    """
     from tokenizers import Tokenizer
 
     return Tokenizer.from_file(str(folder / "tokenizer.json"))
@@ -132,11 +143,30 @@ def _balance(logits: Any, experts: int, per_token: int) -> Any:
 def train(
     recipe: Recipe, out: Path, save_at: tuple[int, ...] = (), report: Any = print
 ) -> dict[str, Any]:
-    """Train and write ``out`` (config, safetensors, tokenizer, recipe), a checkpoint more for each
-    of ``save_at`` steps (``out/step-N``; 0 is untrained). An interrupted training goes on from
-    ``out/state.pt``. Answers the losses.
+    """Train, and write config, safetensors, tokenizer and recipe.
 
-    Raises ``ValueError`` for an unknown kind.
+    An interrupted training goes on from ``out/state.pt``.
+
+    Parameters
+    ----------
+    recipe
+        What the checkpoint depends on.
+    out
+        The folder that is written.
+    save_at
+        Steps with a checkpoint of their own, ``out/step-N``; 0 is untrained.
+    report
+        Hears how far it is.
+
+    Returns
+    -------
+    dict[str, Any]
+        The losses, and the tokens of the training text.
+
+    Raises
+    ------
+    ValueError
+        For an unknown kind.
     """
     import os
 

@@ -20,8 +20,24 @@ _BY_BLOCK = ("num_attention_heads", "num_key_value_heads", "intermediate_size")
 def by_block(where: str, values: Values) -> tuple[Values, Blocks]:
     """Lists of heads and widths, one value a block, as sizes of blocks and the most of each.
 
-    Raises ``InputError`` for a list of another length, or with what is no size (0 heads: a block
-    without attention).
+    Parameters
+    ----------
+    where
+        The file, for messages.
+    values
+        Of the config.
+
+    Returns
+    -------
+    values : Values
+        With the most of each list in its place.
+    blocks : Blocks
+        Sizes of each block; empty where all are alike. 0 heads: a block without attention.
+
+    Raises
+    ------
+    InputError
+        For a list of another length, or with what is no size.
     """
     lists = [key for key in _BY_BLOCK if isinstance(values.get(key), list)]
     if not lists:

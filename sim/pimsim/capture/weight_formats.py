@@ -67,11 +67,29 @@ _BITS = (2, 3, 4, 8)
 
 
 def weight_format(where: str, section: Any) -> WeightFormat | None:
-    """The format that ``quantization_config`` says; None where there is none.
+    """The format that ``quantization_config`` says.
 
-    Keys are those of transformers' ``AwqConfig``, ``GPTQConfig``, ``FineGrainedFP8Config`` and
-    ``Mxfp4Config``. Raises ``InputError``, with the key, for another method and for values that no
-    checkpoint has.
+    Parameters
+    ----------
+    where
+        The file, for messages.
+    section
+        Of the config, with the keys of transformers' ``AwqConfig``, ``GPTQConfig``,
+        ``FineGrainedFP8Config`` and ``Mxfp4Config``.
+
+    Returns
+    -------
+    WeightFormat | None
+        None where there is none.
+
+    Raises
+    ------
+    InputError
+        With the key, for another method and for values that no checkpoint has.
+
+    References
+    ----------
+    OCP Microscaling Formats (MX) 1.0, for MXFP4's scales.
     """
     if section is None:
         return None
@@ -159,7 +177,22 @@ def _names(key: str, listed: Any) -> tuple[str, ...]:
 def quantised(trace: OperatorTrace, fmt: WeightFormat) -> OperatorTrace:
     """The trace with the products of its blocks in a format.
 
-    Raises ``InputError`` where a product's matrix is not told from its other weights.
+    Parameters
+    ----------
+    trace
+        With weights of the config's dtype.
+    fmt
+        Of the weights.
+
+    Returns
+    -------
+    OperatorTrace
+        Weight bytes are those of the checkpoint.
+
+    Raises
+    ------
+    InputError
+        Where a product's matrix is not told from its other weights.
     """
     element = trace.facts.dtype_bytes
     phases = {}

@@ -20,7 +20,24 @@ __all__ = ["check_command_trace"]
 
 
 def check_command_trace(path: Path, memory: MemoryConfig, as_json: bool) -> None:
-    """Say whether a command trace is legal; exit code 1 when it is not."""
+    """Say whether a command trace is legal.
+
+    Parameters
+    ----------
+    path
+        Of the trace.
+    memory
+        Whose rules it is held to.
+    as_json
+        Whether one JSON object is printed.
+
+    Raises
+    ------
+    CheckFailed
+        With the first command that breaks a rule; exit code 1.
+    typer.Exit
+        The same with ``as_json``, the command in the object.
+    """
     lines = read_command_trace(path, memory)
     found = check_commands((item.entry for item in lines), memory)
     counts = Counter(item.command.name for item in lines)

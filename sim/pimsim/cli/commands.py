@@ -92,7 +92,13 @@ app.command("show")(show_command)
 
 
 def usage(error: Exception) -> str:
-    """One line for a wrong option or argument, with the command whose help says more."""
+    """One line for a wrong option or argument, with the command whose help says more.
+
+    Parameters
+    ----------
+    error
+        Of the command line's library.
+    """
     context = getattr(error, "ctx", None)
     command = context.command_path if context else "pimsim"
     if type(error).__name__ == "NoArgsIsHelpError":

@@ -121,7 +121,13 @@ def exit_code(run: Callable[[], object] | None = None) -> int:
 
 
 def end(code: int) -> NoReturn:
-    """End the process. From here on signals end it at once: nothing is left to be told."""
+    """End the process. From here on signals end it at once: nothing is left to be told.
+
+    Parameters
+    ----------
+    code
+        Exit status.
+    """
     for number in _numbers():
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, signal.SIG_DFL)

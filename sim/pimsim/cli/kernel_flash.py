@@ -17,7 +17,31 @@ def flash_attention(
 ) -> None:  # fmt: skip
     """Requests in one launch, elements of two bytes; prints time, bound, FLOPs, bytes and energy.
 
-    Raises ``InputError`` for heads that do not share those of keys evenly.
+    Parameters
+    ----------
+    gpu
+        A preset of kind ``xpu``.
+    overrides
+        ``key.of.it=value``, applied in order.
+    heads
+        Of queries.
+    kv_heads
+        Of keys and values.
+    head_dim
+        Elements of a head.
+    contexts
+        Tokens of each request.
+    new_tokens
+        Queries of each request.
+    window
+        Tokens that a query sees at most; None: all before it.
+    as_json
+        Whether one JSON object is printed.
+
+    Raises
+    ------
+    InputError
+        For heads that do not share those of keys evenly.
     """
     from pimsim.config.errors import InputError
     from pimsim.config.loader import load_preset

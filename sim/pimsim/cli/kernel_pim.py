@@ -100,7 +100,30 @@ def stream_attention(
     context: int,
     as_json: bool,
 ) -> None:
-    """``pimsim kernel attention`` on a design with commands of its own."""
+    """``pimsim kernel attention`` on a design with commands of its own.
+
+    Parameters
+    ----------
+    pim
+        The design: a preset's name or a YAML path.
+    overrides
+        ``key.of.it=value``, applied in order; None: none.
+    heads
+        Of queries.
+    kv_heads
+        Of keys and values.
+    head_dim
+        Elements of a head.
+    context
+        Tokens.
+    as_json
+        Whether one JSON object is printed.
+
+    Raises
+    ------
+    InputError
+        For a design without attention.
+    """
     design, operation = _operation(pim, overrides, "attention")
     stream = operation(design, heads, kv_heads, head_dim, context)
     title = f"{heads} heads of {head_dim} over {context} tokens on {design.name}"

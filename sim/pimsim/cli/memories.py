@@ -12,7 +12,20 @@ __all__ = ["read_memory"]
 
 
 def read_memory(name: str, overrides: Sequence[str]) -> MemoryConfig:
-    """A preset, a YAML of ours, or a DRAMsim3 ``.ini``; overrides apply to each."""
+    """A memory, with overrides whatever it is read from.
+
+    Parameters
+    ----------
+    name
+        A preset's name, or the path of a YAML of ours or of a DRAMsim3 ``.ini``.
+    overrides
+        ``key.of.it=value``, applied in order.
+
+    Raises
+    ------
+    InputError
+        With file, line, key.
+    """
     from pimsim.config.loader import load_memory
     from pimsim.config.paths import given_path
 

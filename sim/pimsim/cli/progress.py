@@ -11,8 +11,18 @@ __all__ = ["status_line"]
 
 @contextmanager
 def status_line(name: str) -> Iterator[Callable[[str], None] | None]:
-    """Gives what says how far ``name`` is, in place of what was said before; None where stderr is
-    no terminal."""
+    """Say on stderr how far something is.
+
+    Parameters
+    ----------
+    name
+        Of what runs.
+
+    Yields
+    ------
+    Callable[[str], None] | None
+        Says its text in place of what was said before; None where stderr is no terminal.
+    """
     if not sys.stderr.isatty():
         yield None
         return

@@ -16,8 +16,17 @@ def output_width() -> int | None:
 
 
 def print_table(title: str, rows: Mapping[str, str], width: int | None = None) -> None:
-    """A title and a table of two columns; rows without a value are left out. ``width``: columns of
-    text; None: the terminal's."""
+    """A title and a table of two columns.
+
+    Parameters
+    ----------
+    title
+        A line above the table.
+    rows
+        Values by name; rows without a value are left out.
+    width
+        Columns of text; None: the terminal's.
+    """
     from rich.console import Console
     from rich.table import Table
 

@@ -25,7 +25,20 @@ DTYPES = {"bf16": torch.bfloat16, "f16": torch.float16, "f32": torch.float32}
 
 
 def rounded(values: Any, dtype: str) -> Any:
-    """The nearest numbers of ``dtype`` (``bf16``, ``f16``, ``f32``), as float32."""
+    """The nearest numbers of a format, ties to even.
+
+    Parameters
+    ----------
+    values
+        Tensor of any shape.
+    dtype
+        ``bf16``, ``f16`` or ``f32``.
+
+    Returns
+    -------
+    Tensor
+        float32, of the same shape.
+    """
     return values.to(DTYPES[dtype]).float()
 
 
@@ -44,10 +57,24 @@ class PimDatapath:
 
 
 def pim_dot(matrix: Any, vector: Any, path: PimDatapath) -> Any:
-    """``matrix`` (rows, n) times ``vector`` (n,) beside the banks: for every ``lanes`` elements a
-    tree of pairwise sums, neighbours first, then the accumulator. Shape (rows,).
+    """A matrix times a vector beside the banks.
 
+    For every ``lanes`` elements a tree of pairwise sums, neighbours first, then the accumulator.
     The last COMP's missing lanes are zeros.
+
+    Parameters
+    ----------
+    matrix
+        Shape (rows, n).
+    vector
+        Shape (n,).
+    path
+        Lanes, and the formats of tree, accumulator and output.
+
+    Returns
+    -------
+    Tensor
+        Shape (rows,).
     """
     rows, n = matrix.shape
     comps = -(-n // path.lanes)
@@ -68,10 +95,28 @@ def pim_dot(matrix: Any, vector: Any, path: PimDatapath) -> Any:
 def systolic_product(
     inputs: Any, weights: Any, rows: int, accumulate: str = "f32", output: str = "f32"
 ) -> Any:
-    """``inputs`` (m, k) times ``weights`` (n, k), transposed, on a weight-stationary array.
+    """A product on a weight-stationary array.
 
     A tile of ``rows`` features of k at a time: sums run down the column one product after the
-    other, then the tile's sum joins the accumulator. ``accumulate`` is the format of both.
+    other, then the tile's sum joins the accumulator.
+
+    Parameters
+    ----------
+    inputs
+        Shape (m, k).
+    weights
+        Shape (n, k); they are transposed.
+    rows
+        Of the array.
+    accumulate
+        Format of sums in a column and of the accumulator.
+    output
+        Format of what leaves it.
+
+    Returns
+    -------
+    Tensor
+        Shape (m, n).
     """
     m, k = inputs.shape
     total = torch.zeros(m, weights.shape[0])
@@ -85,8 +130,20 @@ def systolic_product(
 
 
 def exp_table(x: Any, segments: int) -> Any:
-    """``exp`` of numbers of 0 and below: a power of two times a piecewise linear table of
-    ``segments`` pieces over one octave, chords between exact ends."""
+    """``exp`` as a power of two times a piecewise linear table over one octave.
+
+    Parameters
+    ----------
+    x
+        Numbers of 0 and below, any shape.
+    segments
+        Pieces of the table, chords between exact ends.
+
+    Returns
+    -------
+    Tensor
+        float32, of the same shape.
+    """
     scaled = x.double() * 1.4426950408889634
     whole = scaled.floor()
     part = scaled - whole
@@ -100,7 +157,17 @@ def exp_table(x: Any, segments: int) -> Any:
 def softmax(scores: Any, segments: int | None = None) -> Any:
     """Softmax over the last axis: maximum, table or exact exponential, float32 sum, division.
 
-    ``-inf`` gives 0. ``segments`` None: an exact exponential.
+    Parameters
+    ----------
+    scores
+        Any shape; ``-inf`` gives 0.
+    segments
+        Of the exponential's table; None: it is exact.
+
+    Returns
+    -------
+    Tensor
+        float32, of the same shape.
     """
     shifted = scores.float() - scores.float().amax(dim=-1, keepdim=True)
     if segments is None:

@@ -107,10 +107,37 @@ def attend_in_banks(
 ) -> Any:  # fmt: skip
     """Decode attention of one request on one channel.
 
-    ``queries`` (heads, head_dim) already scaled, ``keys`` (kv_heads, context, head_dim), ``values``
-    (kv_heads, context, value_dim), all held by the cells' format; ``softmax``: from scores of a
-    head to weights. Answers (heads, value_dim). ``array``: banks that hold the cache already.
-    Raises ``InputError`` where a head is no whole number of COMPs: its layout is not modelled here.
+    Parameters
+    ----------
+    shape
+        Heads, and how the banks hold them.
+    memory
+        Of the channel.
+    queries
+        Shape (heads, head_dim), already scaled; like keys and values held by the cells'
+        format.
+    keys
+        Shape (kv_heads, context, head_dim).
+    values
+        Shape (kv_heads, context, value_dim).
+    softmax
+        From scores of a head to weights, both of shape (context,).
+    path
+        Of the units beside the banks.
+    composite
+        Whether one command does the dot products and the read of their result.
+    array
+        Banks that hold the cache already; None: it is written.
+
+    Returns
+    -------
+    Tensor
+        Shape (heads, value_dim).
+
+    Raises
+    ------
+    InputError
+        Where a head is no whole number of COMPs: its layout is not modelled here.
     """
     if shape.is_wide or shape.head_dim % shape.elements_per_comp:
         raise InputError(
@@ -164,8 +191,23 @@ def _query_sources(shape: AttentionShape, queries: Any) -> list[Any]:
 def write_cache(
     banks: BankArray, shape: AttentionShape, rows: KvRows, keys: Any, values: Any
 ) -> None:
-    """Append every token as the engine does. The last values, which wait on chip until a burst is
-    full, are written with zeros behind them."""
+    """Append every token as the engine does.
+
+    The last values, which wait on chip until a burst is full, are written with zeros behind them.
+
+    Parameters
+    ----------
+    banks
+        Of one channel.
+    shape
+        Heads, and how the banks hold them.
+    rows
+        Where the request's cache lies.
+    keys
+        Shape (kv_heads, context, head_dim).
+    values
+        Shape (kv_heads, context, value_dim).
+    """
     kv_heads, context, _ = keys.shape
     memory, per = banks.memory, banks.per_burst
     for position in range(context):

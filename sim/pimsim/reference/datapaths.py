@@ -59,7 +59,18 @@ DATAPATHS = {
 
 
 def chosen(names: list[str] | None) -> list[Datapath]:
-    """The datapaths of these names, all where there are none; ``InputError`` for an unknown one."""
+    """The datapaths of these names.
+
+    Parameters
+    ----------
+    names
+        Keys of ``DATAPATHS``; None or empty: all.
+
+    Raises
+    ------
+    InputError
+        For an unknown name.
+    """
     for name in names or []:
         if name not in DATAPATHS:
             raise InputError(
@@ -70,7 +81,24 @@ def chosen(names: list[str] | None) -> list[Datapath]:
 
 
 def linear(inputs: Any, weights: Any, bias: Any, path: Datapath) -> Any:
-    """``inputs`` (..., k) times ``weights`` (n, k), transposed, as ``path`` does it."""
+    """A product as a datapath does it.
+
+    Parameters
+    ----------
+    inputs
+        Shape (..., k).
+    weights
+        Shape (n, k); they are transposed.
+    bias
+        Shape (n,); None: none.
+    path
+        Formats, and lanes of the units.
+
+    Returns
+    -------
+    Tensor
+        Shape (..., n).
+    """
     if path.inputs != "f32":
         inputs, weights = rounded(inputs, path.inputs), rounded(weights, path.inputs)
     if not path.lanes:
@@ -99,7 +127,20 @@ def _int8(values: Any) -> Any:
 
 @contextmanager
 def running(model: Any, path: Datapath) -> Iterator[Any]:
-    """The model as it computes on ``path``, a model that may be called."""
+    """The model as it computes on a datapath.
+
+    Parameters
+    ----------
+    model
+        Of ``transformers``; it is as before afterwards.
+    path
+        Formats of products, scores and cache.
+
+    Yields
+    ------
+    Any
+        A model that may be called.
+    """
     if path.whole:
         dtype = {"bf16": torch.bfloat16, "f16": torch.float16}[path.whole]
         yield _copied(model, dtype)

@@ -84,10 +84,24 @@ def packed_matrix(
 
 
 def product_errors(path: Path, seed: int = 0) -> list[ProductError]:
-    """Every product with packed weights in the file.
+    """Every product with packed weights in a graph, run by onnxruntime.
 
-    Raises ``InputError`` where onnxruntime is absent, the weights are not there, or no product is
-    packed.
+    Parameters
+    ----------
+    path
+        Of the ``.onnx``, its weights beside it.
+    seed
+        Of the activations.
+
+    Returns
+    -------
+    list[ProductError]
+        One for each product, in the graph's order.
+
+    Raises
+    ------
+    InputError
+        Where onnxruntime is absent, the weights are not there, or no product is packed.
     """
     try:
         import onnxruntime

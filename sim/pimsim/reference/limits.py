@@ -41,7 +41,15 @@ class Limits(ConfigModel):
 
 
 def products_over_limit(limits: Limits, products: Sequence[ProductError]) -> list[str]:
-    """A line for every product of a graph that exceeds its limit."""
+    """A line for every product of a graph that exceeds its limit.
+
+    Parameters
+    ----------
+    limits
+        Of each datapath.
+    products
+        What was measured.
+    """
     lines = []
     for each in products:
         limit = limits.graph_products[each.datapath]
@@ -62,7 +70,19 @@ def over_limit(
     limits: Limits, operators: Sequence[OperatorError], whole: Sequence[ModelError],
     banks: Sequence[BankError],
 ) -> list[str]:  # fmt: skip
-    """A line for every error that exceeds its limit."""
+    """A line for every error that exceeds its limit.
+
+    Parameters
+    ----------
+    limits
+        Of each datapath.
+    operators
+        Errors of single products.
+    whole
+        Errors of whole models' logits.
+    banks
+        Errors of attention in banks.
+    """
     lines = []
     for each in operators:
         limit = limits.operators[each.datapath]

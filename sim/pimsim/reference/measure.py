@@ -67,7 +67,22 @@ class BankError:
 
 
 def operator_errors(model: Any, ids: Any, paths: Sequence[Datapath]) -> list[OperatorError]:
-    """Every matrix product of the first, middle and last block, and the output layer."""
+    """Every matrix product of the first, middle and last block, and the output layer.
+
+    Parameters
+    ----------
+    model
+        Of ``transformers``, with weights.
+    ids
+        Token ids, shape (1, tokens).
+    paths
+        Datapaths that are measured.
+
+    Returns
+    -------
+    list[OperatorError]
+        Relative RMS, by product and datapath.
+    """
     with torch.no_grad():
         return _operator_errors(_inputs(model, ids[:, :_ROWS]), paths)
 
@@ -122,9 +137,28 @@ def _keeper(kept: dict[str, tuple[Any, Any]], name: str) -> Any:
 def model_errors(
     model: Any, ids: Any, paths: Sequence[Datapath], report: Callable[[str], None]
 ) -> list[ModelError]:
-    """Logits of ``ids`` (1, tokens) on every datapath against those of the model in float64.
+    """Logits on every datapath against those of the model in float64.
 
-    Raises ``InputError`` where activations are no finite numbers.
+    Parameters
+    ----------
+    model
+        Of ``transformers``, with weights.
+    ids
+        Token ids, shape (1, tokens).
+    paths
+        Datapaths that are measured.
+    report
+        Hears what is being done.
+
+    Returns
+    -------
+    list[ModelError]
+        One for each of ``paths``.
+
+    Raises
+    ------
+    InputError
+        Where activations are no finite numbers.
     """
     report("float64 reference")
     exact = _logits(deepcopy(model).double().eval(), ids).double()
@@ -170,7 +204,29 @@ def _loss(log_probabilities: Any, ids: Any) -> Any:
 def bank_errors(
     model: Any, ids: Any, config: RunConfig, contexts: Sequence[int]
 ) -> list[BankError]:
-    """Attention of the last of ``contexts`` tokens, through programs and banks, against float64."""
+    """Attention of the last token of each context, through programs and banks, against float64.
+
+    Parameters
+    ----------
+    model
+        Of ``transformers``, with weights.
+    ids
+        Token ids, shape (1, tokens).
+    config
+        The machine: its memory and PIM.
+    contexts
+        Tokens of each.
+
+    Returns
+    -------
+    list[BankError]
+        Relative RMS, by block and context.
+
+    Raises
+    ------
+    InputError
+        For a machine without PIM.
+    """
     pim = config.pim
     if pim is None:
         raise InputError(f"{config.name}: it has no PIM whose banks could attend")
