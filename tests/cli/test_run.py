@@ -238,7 +238,7 @@ def test_wrong_options_are_one_line(
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("", "the request trace is empty"),
+        ("", "bad.csv: a request trace is expected, the file is empty"),
         (OURS, "the request trace is empty (a header, but no requests)"),
         ("request_id,arrival_s,prompt_tokens\n1,0,5\n", "column 'output_tokens' is missing"),
         (OURS + "0,nan,5,5,0\n", "bad.csv:2: arrival_s is 'nan'"),

@@ -55,7 +55,15 @@ def test_the_table_says_the_same(call: Call) -> None:
     assert f"{report['tokens_per_s']:,.2f}" in out
     assert f"attention {1e3 * report['parts_s']['attention']:.3f}" in out
     assert f"{1e3 * report['step_s']:.3f} ms, " in out
-    assert "xpu+pim" in out
+    split = {line.split("│")[2].strip() for line in out.splitlines() if "│ fc1 " in line}
+    assert split == {"xpu", "pim"}  # a row each: at the same time, of different lengths
+
+
+def test_what_holds_of_a_mean_step_is_no_key_of_a_run(call: Call) -> None:
+    arguments = ("system", "dgx-a100a", *SMALL, "--json")
+    said = ("--set", "parallel.tp=8", "--set", "parallel.pp=1")
+    one, two = (json.loads(call(*arguments, *more)[1]) for more in ((), said))
+    assert one["step_s"] == two["step_s"]
 
 
 def test_prefill_says_what_all_its_chunks_take(call: Call) -> None:
@@ -123,10 +131,17 @@ def test_set_changes_the_system(call: Call) -> None:
         (("dgx-a100a", "--model", "gpt3-175"), "unknown model 'gpt3-175'; did you mean"),
         (("dgx-a100a", "--model", "gpt3-7b", "--trace", "gpt-oss-20b"), "runs one of them"),
         (("dgx-a100a", "--trace", "nothing.json"), "nothing.json"),
-        (("dgx-a100a", "--model", "mixtral-8x7b"), "its blocks (decoder) have router"),
+        (("dgx-a100a", "--model", "mixtral-8x7b"), "and only pimsim run knows how"),
         (("dgx-a100a", "--batch", "0"), "Invalid value for '--batch'"),
         (("dgx-a100a", "--output", "1"), "Invalid value for '--output'"),
         (("dgx-a100a", "--set", "devics=4"), "unknown key 'devics'; did you mean 'devices'?"),
+        (("dgx-a100a", "--set", "seed=1"), "seed: found 1; only pimsim run reads it"),
+        (("dgx-a100a", "--set", "parallel.pp=2"), "parallel.pp: found 2; only pimsim run reads it"),
+        (
+            ("dgx-a100a", *PREFILL, "--set", "workload.model=gpt3-7b"),
+            "workload.model: found 'gpt3-7b'; only pimsim run reads it",
+        ),
+        (("dgx-attacc-bank", "--set", "attention_contexts=3"), "attention_contexts: found 3; only"),
         (("dgx-a100a", "--set", "devices=5"), "cannot be shared by tp 5; tp may be 1, 2, 3"),
         (("dgx-a100a", "--set", "xpu.cores=0"), "xpu.cores: found 0; allowed: at least 1"),
         (("dgx-a100a", "--set", "attention=pim"), "attention on pim needs a pim section"),
@@ -161,7 +176,7 @@ def test_set_changes_the_system(call: Call) -> None:
             ("dgx-a100a", *PREFILL, "--input", "32769", "--chunk", "1"),
             "into 32,769 steps; at most 16,384 are simulated, so at least 3 is needed",
         ),
-        (("dgx-a100a", *PREFILL, "--model", "mixtral-8x7b"), "its blocks (decoder) have router"),
+        (("dgx-a100a", *PREFILL, "--model", "mixtral-8x7b"), "and only pimsim run knows how"),
         (("dgx-a100a", *PREFILL, "--set", "devices=5"), "cannot be shared by tp 5; tp may be"),
         (("dgx-a100a", *PREFILL, "--set", "xpu.flash.query_rows=0"), "allowed: at least 1"),
         (("dgx-a100a", *PREFILL, "--set", "xpu.l1_per_core=8KiB"), "xpu.l1_per_core: 8192 bytes"),

@@ -21,6 +21,7 @@ from pimsim.hardware.xpu import roofline
 from pimsim.hardware.xpu.kernels import gpu_kernels
 from pimsim.hardware.xpu.sharing import device_share, exposed
 from pimsim.hardware.xpu.tiling import Product, tiles, traffic
+from pimsim.simulate import resolve, simulate
 from pimsim.workload.cards import load_card
 
 XPUS = {name: load_document(XpuConfig, "xpu", name).config for name in preset_names("xpu")}
@@ -171,6 +172,9 @@ def _keys() -> dict[str, dict[str, Any]]:
     return found
 
 
+_REFUSING = ("tdp_w", "power_cap_w", "parallel.ep", "workload.outside", "seed")
+
+
 def _others(key: str, value: float) -> list[Any]:
     """Values in place of ``value``."""
     if isinstance(value, bool):
@@ -181,14 +185,23 @@ def _others(key: str, value: float) -> list[Any]:
     return smaller if "utilisation" in key else [*smaller, value * 64]
 
 
+def _cycles(base: str, *more: str) -> int:
+    """Of a run, as a mean step counts none."""
+    name, card, batch, overrides = BASES[base]
+    own = [f"workload.model={card}", f"workload.batch={batch}", "workload.layers=1"]
+    return simulate(resolve(name, [*overrides, *own, *more]), over_time=False).cycles
+
+
 def _moves(key: str, base: str, new: Any) -> bool:
     if key == "ffn_split" and not base.startswith("pim"):
         return False
     unit = "B" if key.endswith(("memory_capacity", "l1_per_core", "l2")) else ""
     try:
+        if key == "xpu.frequency":
+            return _cycles(base, f"{key}={new}Hz") != _cycles(base)
         return _figures(base, f"{key}={new}{unit}") != _figures(base)
-    except InputError as error:  # a limit acts where it refuses
-        return key.endswith(("tdp_w", "power_cap_w")) and str(error).startswith(key)
+    except InputError as error:  # a limit acts where it refuses, and what only runs read is refused
+        return key.endswith(_REFUSING) and str(error).startswith(key)
 
 
 @pytest.mark.parametrize("key", _keys())

@@ -20,6 +20,7 @@ from pimsim.engine.xpu_steps import (
     all_blocks,
     capacity_bytes,
     mean_cost,
+    refuse_keys_of_runs,
     room_warnings,
 )
 from pimsim.hardware.xpu.flash import flash_work
@@ -126,8 +127,10 @@ def prefill(
     ------
     InputError
         As ``prefill_steps`` does, for devices that do not divide the model, for blocks that are not
-        dense, for a trace without a prefill and for power above a limit.
+        dense, for a trace without a prefill, for power above a limit and for keys that only runs
+        read.
     """
+    refuse_keys_of_runs(config)
     trace = card_trace(model) if isinstance(model, ModelCard) else model
     steps = prefill_steps(batch, input_tokens, chunk)
     alone = config.model_copy(update={"attention": "xpu", "overlap": "none", "ffn_split": False})

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import fsum
 
-from pimsim.config.system import SystemConfig
+from pydantic import BaseModel
+
+from pimsim.config.errors import InputError
+from pimsim.config.run import ParallelConfig
+from pimsim.config.system import SystemConfig, SystemWorkload
 from pimsim.engine.xpu_block import BlockCost, KernelTime
 from pimsim.hardware.energy.limits import PowerLimit, check_limits
 from pimsim.hardware.energy.pim import cap_of
@@ -15,7 +19,8 @@ from pimsim.mapping.kernels import BlockKernels
 from pimsim.workload.trace import OperatorTrace
 
 __all__ = [
-    "Accounts", "MeanStep", "all_blocks", "capacity_bytes", "mean_cost", "room_warnings",
+    "Accounts", "MeanStep", "all_blocks", "capacity_bytes", "mean_cost", "refuse_keys_of_runs",
+    "room_warnings",
 ]  # fmt: skip
 
 _PJ_PER_J = 1e12
@@ -111,6 +116,42 @@ def _limits(
     if config.attention == "pim" and stacks is not None and design is not None:
         limits += cap_of(design, power_w["pim"] / stacks.count, "pim.power_cap_w")
     return limits
+
+
+def refuse_keys_of_runs(config: SystemConfig) -> None:
+    """Mean steps read no workload, draw nothing and share every layer among all devices.
+
+    Parameters
+    ----------
+    config
+        Of the server.
+
+    Raises
+    ------
+    InputError
+        For a key that only a run reads, where it differs from its default. ``parallel.tp`` and one
+        pipeline stage say what holds here, too.
+    """
+    one_stage = {"tp": None} if config.pp > 1 else {"tp": None, "pp": None}
+    found = [
+        *_changed("parallel", config.parallel.model_copy(update=one_stage), ParallelConfig()),
+        *_changed("workload", config.workload, SystemWorkload()),
+    ]
+    for key in ("attention_contexts", "seed"):
+        value = getattr(config, key)
+        if value != SystemConfig.model_fields[key].default:
+            found.append((key, value))
+    for key, value in found:
+        raise InputError(
+            f"{key}: found {value!r}; only pimsim run reads it: a mean step alone (pimsim system) "
+            "is of what its options say, on devices that share every layer"
+        )
+
+
+def _changed(section: str, ours: BaseModel, default: BaseModel) -> Iterator[tuple[str, object]]:
+    for key, value in ours:
+        if value != getattr(default, key):
+            yield f"{section}.{key}", value
 
 
 def all_blocks(costs: Sequence[tuple[BlockKernels, BlockCost]]) -> BlockCost:

@@ -18,6 +18,7 @@ from pimsim.engine.xpu_steps import (
     all_blocks,
     capacity_bytes,
     mean_cost,
+    refuse_keys_of_runs,
     room_warnings,
 )
 from pimsim.mapping.kernels import BlockKernels, block_kernels, decode_step
@@ -79,8 +80,9 @@ def decode(
     ------
     InputError
         For sizes that leave no step, devices that do not divide the model, blocks that are not
-        dense, or a KV cache that the PIM cannot lay out.
+        dense, a KV cache that the PIM cannot lay out, or keys that only runs read.
     """
+    refuse_keys_of_runs(config)
     if output_tokens < 2:
         raise InputError(
             f"output of {output_tokens} tokens: at least 2 are needed, as the first is prefill's"

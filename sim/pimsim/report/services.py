@@ -13,6 +13,7 @@ from pimsim.report.charts import Chart
 from pimsim.report.page import Section, TableData, render_page
 from pimsim.report.service_charts import phases_of, service_charts
 from pimsim.report.service_timeline import service_timeline
+from pimsim.result.metrics import METRICS
 from pimsim.result.store import CONFIG_FILE, RESULT_FILE, load_config_text
 
 if TYPE_CHECKING:
@@ -172,11 +173,12 @@ def service_page(service: ServiceFolder) -> str:
         for chart in service.charts
     ]
     sections.append(Section("config", "Config", texts=((CONFIG_FILE, service.config_text),)))
+    tokens = METRICS["tokens_per_s"]
     headline = [
         ("requests that ended", f"{asked['finished']:,} of {asked['asked']:,}"),
         ("simulated", f"{figures['time_s']:,.1f} s"),
-        ("throughput", f"{figures['requests_per_s']:,.2f} requests/s"),
-        ("tokens", f"{figures['tokens_per_s']:,.0f} tokens/s"),
+        ("served", f"{figures['requests_per_s']:,.2f} requests/s"),
+        (tokens.words, tokens.text(figures["tokens_per_s"], 0)),
         ("TTFT, p99", _time(latency["ttft"]["p99"])),
         ("TPOT, p99", _time(latency["tpot"]["p99"])),
         ("gap, p99", _time(latency["itl"]["p99"])),
