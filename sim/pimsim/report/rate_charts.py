@@ -41,7 +41,7 @@ def _chart(study: RateStudy, key: str, name: str) -> XYChart:
         limit = study.slo[key]
         lines.append(Line("SLO", "#000000", (min(ends), max(ends)), (limit,) * 2, dashed=True))
     return XYChart(
-        f"rates_{key}", f"{study.name}: {name} over throughput",
+        f"rates_{key}", f"{study.name}: {name} over the rate served",
         "Of requests in the steady state, on average over the seeds; a point a rate.",
         "requests that end (1/s)", f"{name} (s)", tuple(series), tuple(lines), y_log=True,
     )  # fmt: skip
