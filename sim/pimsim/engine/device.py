@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from functools import partial
 
 from pimsim.config.memory import MemoryConfig
-from pimsim.config.pim import PimDesignConfig, own_design
 from pimsim.config.run import RunConfig
 from pimsim.engine.rows_needed import rows_needed, rows_of
 from pimsim.mapping.addresses import (
@@ -73,11 +72,6 @@ class Device:
         return takes is not None and any(
             takes.takes(operator) for block in blocks for operator in block.operators
         )
-
-    @property
-    def design(self) -> PimDesignConfig | None:
-        """The PIM design, where it has a controller of its own and does some of the work."""
-        return own_design(self.config.pim, self.memory) if self.uses_pim else None
 
     @property
     def pim_tokens(self) -> int:

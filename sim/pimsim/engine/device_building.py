@@ -194,7 +194,7 @@ def _build(
     mapper = BlockMapper(
         npu=config.npu, memory=config.memory, pim=config.pim, link=config.link, addresses=addresses,
         element_bytes=batch.dtype_bytes, kv_element_bytes=batch.kv_dtype_bytes,
-        products=products, expert_runs=expert_runs,
+        products=products, design_runs=runs, expert_runs=expert_runs,
     )  # fmt: skip
     costs = None
     if config.pim is not None and (placement == "by-tokens" or expert_runs is not None):

@@ -217,8 +217,8 @@ def _run(
     """The device's steps on ``system``, which has done nothing yet."""
     config = devices[0].config
     schedule = load_schedule(config.schedule.policy)()
-    design = next((each.design for each in devices if each.uses_pim), None)
-    with Machine(config.npu, config.memory, system, over_time, design) as machine:
+    runs = next((each.mapper.design_runs for each in devices if each.uses_pim), None)
+    with Machine(config.npu, config.memory, system, over_time, runs) as machine:
         records = []
         program = devices[0].program()
         for after in (*devices[1:], None):

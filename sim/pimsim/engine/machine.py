@@ -10,7 +10,6 @@ import simpy
 
 from pimsim.config.memory import MemoryConfig
 from pimsim.config.npu import NpuConfig
-from pimsim.config.pim import PimDesignConfig
 from pimsim.engine.clock import Clock
 from pimsim.engine.dispatch import LINK, NPU, PIM, UNITS, Dispatch, Process
 from pimsim.engine.links import Links
@@ -24,6 +23,7 @@ from pimsim.engine.work import WorkOverTime
 from pimsim.hardware.dram.samples import stop_sampling
 from pimsim.hardware.dram.waiting import charged_counters
 from pimsim.hardware.npu.vector_timing import vector_timing
+from pimsim.hardware.pim.operations import OperationRuns
 from pimsim.hardware.vector_units import VectorUnits
 from pimsim.mapping.program import AnyTask, Program
 
@@ -55,14 +55,14 @@ class Machine:
         The memory, which nothing has been asked of.
     over_time
         Whether what is done over time is kept, and not in sum alone.
-    design
-        A PIM design with a controller of its own that takes turns with the memory's; None: PIM's
-        commands go through that one.
+    design_runs
+        Operations of a PIM design with a controller of its own, which takes turns with the
+        memory's; None: PIM's commands go through that one.
     """
 
     def __init__(
         self, npu: NpuConfig, memory: MemoryConfig, system: Memory, over_time: bool = True,
-        design: PimDesignConfig | None = None,
+        design_runs: OperationRuns | None = None,
     ) -> None:  # fmt: skip
         self.env = simpy.Environment()
         self.system = system
@@ -80,8 +80,8 @@ class Machine:
         self.npu = NpuSide(self.env, self._port, self.clock, npu, memory, self.recorder)
         self.pim: PimSide | StreamSide = (
             PimSide(self.env, self._port, self.clock, self.recorder, launch_ps)
-            if design is None
-            else StreamSide(self.env, self._port, self.clock, self.recorder, design, launch_ps)
+            if design_runs is None
+            else StreamSide(self.env, self._port, self.clock, self.recorder, design_runs, launch_ps)
         )
         self.links = Links(self.env, self.recorder)
         self._following: tuple[Program, Dispatch] | None = None

@@ -12,7 +12,6 @@ from collections.abc import Sequence
 import numpy as np
 import simpy
 
-from pimsim.config.pim import PimDesignConfig
 from pimsim.engine.clock import Clock
 from pimsim.engine.dispatch import Process
 from pimsim.engine.memory import MemoryPort
@@ -33,13 +32,13 @@ class StreamSide:
 
     def __init__(
         self, env: simpy.Environment, port: MemoryPort, clock: Clock, recorder: Recorder,
-        design: PimDesignConfig, launch_ps: int = 0,
+        runs: OperationRuns, launch_ps: int = 0,
     ) -> None:  # fmt: skip
         self.env = env
         self.port = port
         self.clock = clock
         self.recorder = recorder
-        self.runs = OperationRuns(design)
+        self.runs = runs
         self.launch_ps = launch_ps
         self.busy_ps = 0
         """Time of operations so far; all channels are theirs meanwhile."""

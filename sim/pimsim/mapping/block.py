@@ -61,6 +61,9 @@ class BlockMapper:
     kv_element_bytes: int
     products: PimProducts | None = None
     """Products of all tokens that a PIM design does; None: the NPU does all."""
+    design_runs: OperationRuns | None = None
+    """Of a PIM design with a controller of its own, each scheduled once for estimates and runs;
+    None: it is no such design."""
     expert_runs: OperationRuns | None = None
     """Of a PIM design with a controller of its own that does experts; None: it is no such design,
     or does none."""
