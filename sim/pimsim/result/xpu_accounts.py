@@ -17,7 +17,7 @@ from pimsim.hardware.xpu import roofline
 from pimsim.result.invariants import PowerFacts, RunFacts
 from pimsim.result.pipeline import RunPipeline
 from pimsim.result.types import Energy, Result
-from pimsim.result.xpu_series import xpu_series_totals
+from pimsim.result.xpu_series import PARTS, amount, by_unit, xpu_series_totals
 from pimsim.workload.operators import OperatorKind
 
 __all__ = [
@@ -27,8 +27,6 @@ __all__ = [
 
 _PS_PER_S = 10**12
 _J_PER_PJ = 1e-12
-_PART = {"memory": "dram", "core": "npu", "pim": "pim", "link": "link", "host": "host"}
-"""Parts of a block's energy, and of a result's."""
 _PRODUCTS = (OperatorKind.GEMM, OperatorKind.EXPERT_GEMM, OperatorKind.ROUTER)
 _ATTENTION = (OperatorKind.ATTENTION_SCORE, OperatorKind.ATTENTION_VALUE)
 
@@ -39,12 +37,9 @@ def _energy(
     """Joule of one device: each cost so many times, and static power for ``time_s``."""
     parts = {
         name: fsum(cost.energy_pj.get(part, 0.0) * times for cost, times in shares) * _J_PER_PJ
-        for part, name in _PART.items()
+        for name, part in PARTS.items()
     }
-    return Energy.of(
-        dram=parts["dram"], pim=parts["pim"], npu=parts["npu"], sram=0.0, link=parts["link"],
-        static=system_static(config)["total"] * time_s, host=parts["host"],
-    )  # fmt: skip
+    return Energy.of(**parts, static=system_static(config)["total"] * time_s)
 
 
 def run_energy(outcome: XpuOutcome) -> Energy:
@@ -110,10 +105,7 @@ def unit_ps(outcome: XpuOutcome) -> Counter[str]:
     Counter[str]
         Picoseconds by unit.
     """
-    found: Counter[str] = Counter()
-    for each in outcome.recorder.operators:
-        found[each.unit] += each.end_ps - each.start_ps
-    return found
+    return by_unit(outcome, lambda row: row.end_ps - row.start_ps)
 
 
 def unit_macs(outcome: XpuOutcome) -> Counter[str]:
@@ -129,10 +121,7 @@ def unit_macs(outcome: XpuOutcome) -> Counter[str]:
     Counter[str]
         Half of the FLOPs of the unit's kernels.
     """
-    found: Counter[str] = Counter()
-    for each in outcome.recorder.operators:
-        found[each.unit] += each.flops // 2
-    return found
+    return by_unit(outcome, lambda row: amount(row, "macs"))
 
 
 def unit_bytes(outcome: XpuOutcome) -> Counter[str]:
@@ -148,10 +137,7 @@ def unit_bytes(outcome: XpuOutcome) -> Counter[str]:
     Counter[str]
         From and to the memory of each unit, each once; of links, over them.
     """
-    found: Counter[str] = Counter()
-    for each in outcome.recorder.operators:
-        found[each.unit] += each.bytes
-    return found
+    return by_unit(outcome, lambda row: amount(row, "bytes"))
 
 
 def xpu_peaks(outcome: XpuOutcome) -> dict[str, float]:

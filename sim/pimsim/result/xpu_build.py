@@ -6,7 +6,7 @@ device is simulated; ``pipeline`` says how its blocks become the model's.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, replace
 from math import fsum
 
@@ -68,7 +68,7 @@ def build_xpu_result(
     energy = run_energy(outcome)
     by_stage = stage_energy(outcome, pipeline)
     of_model = total_energy(by_stage, whole.tp)
-    static = system_static(config)
+    static, peaks = system_static(config), xpu_peaks(outcome)
     result = Result(
         cycles=cycles,
         time_s=time_s,
@@ -78,7 +78,7 @@ def build_xpu_result(
         iterations=len(outcome.devices),
         stages=stage_rows(outcome),
         operators=operator_rows(outcome),
-        utilisation=_utilisation(outcome),
+        utilisation=_utilisation(outcome, peaks),
         energy_j=energy,
         tokens_per_j=tokens / of_model.total if of_model.total else 0.0,
         cycle_stack=_cycle_stack(outcome, cycles),
@@ -102,7 +102,7 @@ def build_xpu_result(
         iteration_s=pipeline.interval_ps / _PS_PER_S,
         devices=config.devices,
         pipeline=pipeline.summary(outcome, by_stage),
-        peaks=xpu_peaks(outcome),
+        peaks=peaks,
         series=xpu_series(outcome) if over_time else None,
         experts=expert_summary(outcome.devices),
         power_w={part: joule / time_s for part, joule in asdict(energy).items()},
@@ -122,9 +122,8 @@ def _token_j(energy: Energy, tokens: int) -> dict[str, float]:
     return {part: joule / tokens for part, joule in asdict(energy).items()}
 
 
-def _utilisation(outcome: XpuOutcome) -> Utilisation:
+def _utilisation(outcome: XpuOutcome, peaks: Mapping[str, float]) -> Utilisation:
     config, time_s = outcome.config, outcome.time_ps / _PS_PER_S
-    peaks = xpu_peaks(outcome)
     on_pim = unit_ps(outcome)["pim"] / outcome.time_ps if config.attention == "pim" else None
     return Utilisation(
         npu=2 * unit_macs(outcome)["xpu"] / (peaks["npu_flop_per_s"] * time_s),

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,11 +13,11 @@ from pimsim.engine.xpu_machine import XpuOutcome
 from pimsim.hardware.energy.system_static import system_static
 from pimsim.result.types import Series
 
-__all__ = ["xpu_series", "xpu_series_totals"]
+__all__ = ["PARTS", "amount", "by_unit", "xpu_series", "xpu_series_totals"]
 
 _INTERVALS = 128
 _J_PER_PJ = 1e-12
-_PARTS = {"dram": "memory", "pim": "pim", "npu": "core", "sram": "", "link": "link",
+PARTS = {"dram": "memory", "pim": "pim", "npu": "core", "sram": "", "link": "link",
           "host": "host"}  # fmt: skip
 """Parts of a result's energy, and of a block's."""
 
@@ -44,7 +45,7 @@ def xpu_series(outcome: XpuOutcome) -> Series:
     begins = np.array([each.start_ps for each in works], dtype=np.float64)
     ends = np.array([each.end_ps for each in works], dtype=np.float64)
     energy: dict[str, tuple[float, ...]] = {}
-    for part, name in _PARTS.items():
+    for part, name in PARTS.items():
         joules = np.array([each.cost.energy_pj.get(name, 0.0) for each in works]) * _J_PER_PJ
         energy[part] = tuple(np.diff(_until(edges, begins, ends, joules)).tolist())
     static_w = system_static(outcome.config)["total"]
@@ -78,23 +79,46 @@ def xpu_series_totals(outcome: XpuOutcome) -> dict[str, int]:
         Bytes and multiply-accumulates, by the names of ``Series``.
     """
 
-    def total(unit: str, what: str) -> int:
-        return sum(_amount(each, what) for each in outcome.recorder.operators if each.unit == unit)
-
+    moved = by_unit(outcome, lambda row: amount(row, "bytes"))
+    macs = by_unit(outcome, lambda row: amount(row, "macs"))
     return {
-        "dram_bytes": total("xpu", "bytes"), "pim_bytes": total("pim", "bytes"),
-        "npu_macs": total("xpu", "macs"), "pim_macs": total("pim", "macs"),
-        "link_bytes": total("link", "bytes"),
+        "dram_bytes": moved["xpu"], "pim_bytes": moved["pim"], "npu_macs": macs["xpu"],
+        "pim_macs": macs["pim"], "link_bytes": moved["link"],
     }  # fmt: skip
 
 
-def _amount(record: OperatorRecord, what: str) -> int:
+def by_unit(outcome: XpuOutcome, of: Callable[[OperatorRecord], int]) -> Counter[str]:
+    """A sum over the kernels of each unit.
+
+    Parameters
+    ----------
+    outcome
+        What the engine left behind.
+    of
+        What a kernel adds.
+    """
+    found: Counter[str] = Counter()
+    for each in outcome.recorder.operators:
+        found[each.unit] += of(each)
+    return found
+
+
+def amount(record: OperatorRecord, what: str) -> int:
+    """What a kernel does.
+
+    Parameters
+    ----------
+    record
+        Of the kernel.
+    what
+        ``macs`` (half of its FLOPs) or ``bytes``.
+    """
     return record.flops // 2 if what == "macs" else record.bytes
 
 
 def _whole(rows: Sequence[OperatorRecord], what: str, edges: NDArray[np.int64]) -> tuple[int, ...]:
     """Amounts in each interval, whole and with the exact sum."""
-    amounts = [_amount(each, what) for each in rows]
+    amounts = [amount(each, what) for each in rows]
     begins = np.array([each.start_ps for each in rows], dtype=np.float64)
     ends = np.array([each.end_ps for each in rows], dtype=np.float64)
     until = _until(edges, begins, ends, np.array(amounts, dtype=np.float64))
