@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from pimsim.config.content import run_content
 from pimsim.config.documents import Resolved
 from pimsim.config.errors import InputError
-from pimsim.config.loader import DEFAULT_RUN, ResolvedAny, ResolvedRun, load_any_run
+from pimsim.config.loader import DEFAULT_RUN, AnyRun, ResolvedAny, ResolvedRun, load_any_run
 from pimsim.config.system import SystemConfig
 from pimsim.result.types import Result
 
@@ -24,7 +24,11 @@ if TYPE_CHECKING:
     from pimsim.engine.xpu_machine import XpuOutcome
     from pimsim.result.invariants import RunFacts
     from pimsim.workload.batch import Inputs
+    from pimsim.workload.cards import ModelCard
+    from pimsim.workload.moe import Routing
     from pimsim.workload.requests import RequestTrace
+    from pimsim.workload.step import Step
+    from pimsim.workload.trace import OperatorTrace
 
 __all__ = [
     "calibration", "compare", "device_of", "devices_of", "observe", "observe_xpu", "on_npu",
@@ -224,17 +228,13 @@ def observe_xpu(
     from pimsim.engine.xpu_device import build_xpu_devices
     from pimsim.engine.xpu_machine import run_xpu_devices
     from pimsim.result.xpu_build import build_xpu_result
-    from pimsim.workload.batch import load_inputs, load_model, load_run_routing, traces_sha256
-    from pimsim.workload.run_steps import run_steps
+    from pimsim.workload.batch import load_inputs
 
     start = time.perf_counter()
-    config = resolved.config
-    inputs = load_inputs(config.workload)
+    inputs = load_inputs(resolved.config.workload)
     content = run_content(resolved, inputs.hashes)
-    model = load_model(config.workload) if inputs.card is None else inputs.card
-    trace = replace(inputs.requests, sha256=traces_sha256(inputs.hashes))
-    steps = run_steps(trace.requests, config.workload)
-    devices = build_xpu_devices(config, model, steps, load_run_routing(config, model))
+    model, routing, trace, steps = _asked(resolved.config, inputs)
+    devices = build_xpu_devices(resolved.config, model, steps, routing)
     outcome = run_xpu_devices(devices, on_stage)
     wall_s = time.perf_counter() - start
     result, facts = build_xpu_result(outcome, resolved, trace, wall_s, over_time)
@@ -295,24 +295,27 @@ def devices_of(
         Where the config asks for what cannot be.
     """
     from pimsim.engine.device_building import build_devices
-    from pimsim.workload.batch import (
-        load_inputs,
-        load_model,
-        load_run_routing,
-        load_run_sparsity,
-        traces_sha256,
-    )
-    from pimsim.workload.run_steps import run_steps
+    from pimsim.workload.batch import load_inputs, load_run_sparsity
 
     config = resolved.config
     _check_controller(resolved)
     read = load_inputs(config.workload) if inputs is None else inputs
-    model = load_model(config.workload) if read.card is None else read.card
-    routing = load_run_routing(config, model)
-    trace = replace(read.requests, sha256=traces_sha256(read.hashes))
-    steps = run_steps(trace.requests, config.workload)
+    model, routing, trace, steps = _asked(config, read)
     devices = build_devices(config, model, steps, routing, load_run_sparsity(config, model))
     return devices, trace
+
+
+def _asked(
+    config: AnyRun, inputs: Inputs
+) -> tuple[ModelCard | OperatorTrace, Routing | None, RequestTrace, tuple[Step, ...]]:
+    """The model, where its tokens go, the requests, hashed with all other inputs, and the steps."""
+    from pimsim.workload.batch import load_model, load_run_routing, traces_sha256
+    from pimsim.workload.run_steps import run_steps
+
+    model = load_model(config.workload) if inputs.card is None else inputs.card
+    trace = replace(inputs.requests, sha256=traces_sha256(inputs.hashes))
+    steps = run_steps(trace.requests, config.workload)
+    return model, load_run_routing(config, model), trace, steps
 
 
 def _check_controller(resolved: ResolvedRun) -> None:
