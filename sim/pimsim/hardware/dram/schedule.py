@@ -216,7 +216,6 @@ def _fcfs_candidate(
         allowed = True
         if row < 0:
             command = ACT
-            # one row never sits in both buffers
             allowed = may_open
             # one row never sits in both buffers; PIM's own commands close it, else nobody would
             if p.row_buffers == 2 and ch.bank[bank, B_PIM_ROW] == wanted:

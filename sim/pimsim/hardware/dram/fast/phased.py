@@ -185,7 +185,7 @@ class PhasedMemory:
         while exact.now < start:
             exact.advance(start)
         fast.skip(start)
-        return replay(exact, phase, asked), replay(fast, phase, asked)
+        return replay(exact, asked), replay(fast, asked)
 
     def _part(self, phase: MemoryPhase, channel: int) -> tuple[list[Submission], KnownOperations]:
         """What ``channel`` has of a phase, and its PIM operations."""

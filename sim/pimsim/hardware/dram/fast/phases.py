@@ -162,17 +162,15 @@ def bursts_each(after: ResultWork, channels: int) -> Ints:
     return -(-after.bursts // channels) if after.spread else after.bursts
 
 
-def replay(system: Service, phase: MemoryPhase, asked: Sequence[Submission]) -> int:
-    """Run a phase on ``system``.
+def replay(system: Service, asked: Sequence[Submission]) -> int:
+    """Run what a channel had of a phase on ``system``.
 
     Parameters
     ----------
     system
         Idle at the cycle of the refresh interval at which the phase began.
-    phase
-        Of the run.
     asked
-        What a channel had of each of ``phase.asked``, in order.
+        What the channel had of each submission of the phase, in order.
 
     Returns
     -------
