@@ -42,7 +42,9 @@ def test_the_default_run_answers(run_cli: RunCli, tmp_path: Path) -> None:
     assert set(result["stages"][0]) >= {"name", "cycles", "npu_busy_cycles", "pim_busy_cycles"}
     assert set(result["operators"][0]) >= {"name", "kind", "unit", "layer", "cycles"}
     assert set(result["utilisation"]) == {"npu", "vector", "pim", "dram_bus", "command_bus"}
-    assert set(result["energy_j"]) == {"dram", "pim", "npu", "sram", "link", "static", "total"}
+    assert set(result["energy_j"]) == {
+        "dram", "pim", "npu", "sram", "link", "host", "static", "total",
+    }  # fmt: skip
     assert set(result["fidelity"]) == {"mode", "sampled_phases", "error_mean", "error_ci95"}
     assert set(result["provenance"]) == {
         "config_sha256", "trace_sha256", "content_sha256", "version", "seed", "wall_s",
