@@ -11,7 +11,6 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from pimsim import __version__
 from pimsim.config.content import folder_sha256, machine_content, service_content
@@ -20,6 +19,7 @@ from pimsim.config.kept import keep, kept_file, read_kept
 from pimsim.config.paths import given_path
 from pimsim.config.service import MOST_BLOCKS, ServiceConfig
 from pimsim.config.service_loader import ResolvedService, load_service
+from pimsim.config.system import GpuMachineConfig
 from pimsim.config.traffic import MOST_REQUESTS
 from pimsim.config.units import parse_time
 from pimsim.interrupts import held
@@ -37,16 +37,13 @@ from pimsim.serving.schedulers import load_scheduler
 from pimsim.serving.service import Fleet, Service
 from pimsim.serving.state import state_of
 from pimsim.serving.step_log import StepLog
-from pimsim.serving.step_times import StepTime
+from pimsim.serving.step_times import ServedMachine, StepTime
 from pimsim.serving.step_times.interpolated import MOST_FINENESS, Interpolated
 from pimsim.serving.step_times.simulated import Simulated
 from pimsim.workload.batch import model_hashes
 from pimsim.workload.cards import load_card
 from pimsim.workload.load_traffic import LoadedTraffic, load_traffic
 from pimsim.workload.traffic import Traffic
-
-if TYPE_CHECKING:
-    from pimsim.result.step_cost import StepCosts
 
 __all__ = ["ServiceProgress", "ServiceRun", "prepare", "serve", "stop_time"]
 
@@ -203,10 +200,10 @@ class ServiceRun:
 
     def _fidelity(self) -> dict[str, object]:
         """How step times are known."""
-        machine, given = self._resolved.config.machine, self._resolved.config.step_time
-        if machine is None or not isinstance(self._step_time, Simulated):
+        given = self._resolved.config.step_time
+        if self._machine is None or not isinstance(self._step_time, Simulated):
             return {"step_time": "linear" if given and given.linear is not None else "profile"}
-        return {**self._step_time.describe(), "machine": machine.fidelity}
+        return {**self._step_time.describe(), "machine": self._machine.fidelity}
 
     def _energy(self) -> ServiceEnergy:
         """Of all replicas of a machine, from the first arrival's moment 0 to now, idle time too."""
@@ -375,7 +372,7 @@ def _fleet(config: ServiceConfig, step_time: StepTime, blocks: int) -> Fleet:
 class _Anchors:
     """Anchors of earlier services of the same machine, kept by the content of what they are."""
 
-    def __init__(self, config: ServiceConfig, machine: StepCosts | None) -> None:
+    def __init__(self, config: ServiceConfig, machine: ServedMachine | None) -> None:
         self.known: dict[str, list[float]] = {}
         self._path: Path | None = None
         if machine is None or not config.interpolated or config.machine is None:
@@ -393,16 +390,24 @@ class _Anchors:
             self._before = len(self.known)
 
 
-def _machine(config: ServiceConfig) -> StepCosts | None:
+def _machine(config: ServiceConfig) -> ServedMachine | None:
     if config.machine is None:
         return None
-    from pimsim.result.step_cost import StepCosts  # a given step time needs no engine
+    # a given step time needs no engine
+    if isinstance(config.machine, GpuMachineConfig):
+        from pimsim.result.xpu_step_cost import XpuStepCosts
+
+        return XpuStepCosts(config.machine)
+    from pimsim.result.step_cost import StepCosts
 
     return StepCosts(config.machine)
 
 
 def _step_time(
-    config: ServiceConfig, machine: StepCosts | None, fineness: int, known: dict[str, list[float]]
+    config: ServiceConfig,
+    machine: ServedMachine | None,
+    fineness: int,
+    known: dict[str, list[float]],
 ) -> StepTime:
     given = config.step_time
     if machine is not None:
@@ -418,7 +423,7 @@ def _step_time(
     return given_step_time(given)
 
 
-def _blocks(config: ServiceConfig, machine: StepCosts | None) -> int:
+def _blocks(config: ServiceConfig, machine: ServedMachine | None) -> int:
     """Of the KV cache. Raises ``InputError`` where the machine has no room for as many."""
     asked, size = config.cache.blocks, config.cache.block_tokens
     if machine is None:
@@ -428,7 +433,7 @@ def _blocks(config: ServiceConfig, machine: StepCosts | None) -> int:
     if not held:
         raise InputError(
             f"the machine has no room for a block of {size} tokens beside the weights of model "
-            f"{machine.model} (machine.parallel.tp, cache.block_tokens)"
+            f"{machine.model} ({machine.more}, cache.block_tokens)"
         )
     if asked is not None and asked > held:
         raise InputError(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -38,6 +38,21 @@ class Layout:
     alone: tuple[str, ...] = ()
     """Keys of a document by itself (``workload.requests`` of a section's), which do not come along
     where it is a section of another."""
+    chosen: Callable[[Entry, Path | None], Layout] | None = None
+    """Of a section that may be of several kinds: which one it is, by what stands in it and the
+    folder that relative paths count from."""
+
+    def of(self, entry: Entry, folder: Path | None) -> Layout:
+        """How ``entry``, a section, is put together.
+
+        Parameters
+        ----------
+        entry
+            A name, a path or a mapping.
+        folder
+            That a relative path counts from.
+        """
+        return self if self.chosen is None else self.chosen(entry, folder)
 
 
 def compose(name_or_path: str, layout: Layout) -> Entry:
@@ -101,6 +116,7 @@ def _resolve(entry: Entry, layout: Layout, folder: Path | None, chain: tuple[Pat
 
 
 def _section(entry: Entry, layout: Layout, folder: Path | None, chain: tuple[Path, ...]) -> Entry:
+    layout = layout.of(entry, folder)
     if isinstance(entry.value, str):
         found = _extended(entry, layout, folder, chain)
         return replace(_without(found, layout.alone), replaces=True)
@@ -236,7 +252,7 @@ def _set(
         merged = new if old is None else merge(old, new)
     else:
         child = children.get(key, Entry({}, _SET_ORIGIN))
-        merged = _set(child, rest, here, value, model, section, text)
+        merged = _set(child, rest, here, value, model, section.of(child, None), text)
     return replace(entry, value={**children, key: merged})
 
 

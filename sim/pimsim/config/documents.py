@@ -42,6 +42,7 @@ _LAYOUTS = {
         "system",
         {"xpu": _PLAIN["xpu"], "pim": _ON_ITS_MEMORY, "nccl": _PLAIN["nccl"]},
         (("workload", "model"), ("workload", "requests")),
+        alone=_OF_A_RUN,
     ),
 }
 

@@ -106,13 +106,15 @@ def load_any_run(name_or_path: str = DEFAULT_RUN, overrides: Sequence[str] = ())
     return load_run(name_or_path, overrides)
 
 
-def run_kind(name_or_path: str) -> str:
+def run_kind(name_or_path: str, folder: Path | None = None) -> str:
     """The kind of a run's document.
 
     Parameters
     ----------
     name_or_path
         As ``load_any_run`` takes it.
+    folder
+        That a relative path counts from; None: the working directory.
 
     Returns
     -------
@@ -132,7 +134,7 @@ def run_kind(name_or_path: str) -> str:
         if name_or_path not in others:
             _refuse_unknown(name_or_path, [*others, *systems])
         return "hardware"
-    path, seen = find_source("hardware", name_or_path), set[Path]()
+    path, seen = find_source("hardware", name_or_path, folder), set[Path]()
     while path not in seen:
         seen.add(path)
         entry = read_tree(path)

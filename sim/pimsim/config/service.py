@@ -9,6 +9,7 @@ from pydantic import BeforeValidator, Field, model_validator
 from pimsim.config.base import ConfigModel
 from pimsim.config.plugins import ModuleName
 from pimsim.config.run import LinksConfig, MachineConfig
+from pimsim.config.system import GpuMachineConfig
 from pimsim.config.traffic import RequestsConfig
 from pimsim.config.units import Bytes, Picoseconds, Share
 
@@ -89,7 +90,7 @@ class StepsConfig(ConfigModel):
 
     interpolated: bool | None = None
     """Most between steps that are simulated; false: every step is simulated. null: where
-    ``machine.fidelity`` is ``fast``."""
+    ``machine.fidelity`` is ``fast``, and on GPUs."""
     samples: int = Field(default=20, ge=2, le=10_000)
     """Interpolated steps, drawn at random in proportion to their time, that are simulated to know
     the error."""
@@ -200,10 +201,10 @@ class ServiceConfig(ConfigModel):
     scheduler: SchedulerSettings
     cache: CacheConfig = CacheConfig()
     step_time: StepTimeConfig | None = None
-    machine: MachineConfig | None = None
-    """In place of ``step_time``: steps take what they take on this machine; a hardware preset's
-    name, a run's YAML, or its keys. What a run asks (``workload.requests``, ``batch``, ``phase``,
-    ``chunk``, ``steps``) the service asks itself."""
+    machine: MachineConfig | GpuMachineConfig | None = None
+    """In place of ``step_time``: steps take what they take on this machine, an NPU or GPUs; a
+    hardware or system preset's name, a run's YAML, or its keys. What a run asks
+    (``workload.requests``, ``batch``, ``phase``, ``chunk``, ``steps``) the service asks itself."""
     steps: StepsConfig = StepsConfig()
     replicas: ReplicasConfig = ReplicasConfig()
     decode: DecodePoolConfig | None = None
@@ -219,7 +220,9 @@ class ServiceConfig(ConfigModel):
         if self.machine is None:
             return False
         chosen = self.steps.interpolated
-        return self.machine.fidelity == "fast" if chosen is None else chosen
+        if chosen is not None:
+            return chosen
+        return isinstance(self.machine, GpuMachineConfig) or self.machine.fidelity == "fast"
 
     @model_validator(mode="after")
     def _timed_in_one_way(self) -> ServiceConfig:
@@ -239,6 +242,11 @@ class ServiceConfig(ConfigModel):
         elif self.machine.parallel.batches is not None:
             raise ValueError(
                 "machine.parallel.batches is of a run; here the scheduler says what is under way"
+            )
+        elif isinstance(self.machine, GpuMachineConfig) and self.machine.attention != "xpu":
+            raise ValueError(
+                f"machine.attention is {self.machine.attention!r}, which takes requests of one "
+                "length; those of a service have many: allowed is xpu"
             )
         return self
 

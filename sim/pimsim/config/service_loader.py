@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError, create_model
@@ -11,9 +12,12 @@ from pydantic import ValidationError, create_model
 from pimsim.config.compose import Layout, apply_override, compose
 from pimsim.config.documents import Resolved, check_timings, layout_of
 from pimsim.config.errors import InputError
+from pimsim.config.loader import run_kind
 from pimsim.config.plugins import ModuleName, load_module
+from pimsim.config.run import MachineConfig
 from pimsim.config.schema import explain
 from pimsim.config.service import ServiceConfig
+from pimsim.config.system import GpuMachineConfig
 from pimsim.config.traffic import FROM_FILE, RequestsConfig
 from pimsim.config.tree import Entry, lookup, plain
 from pimsim.config.units import WRITTEN
@@ -22,8 +26,29 @@ __all__ = ["CHOICES", "ResolvedService", "load_service", "service_model"]
 
 ResolvedService = Resolved[ServiceConfig]
 
+
+def _is_gpus(entry: Entry) -> bool:
+    """Whether a machine's keys, or what it extends, are of GPUs. They are resolved before."""
+    return isinstance(entry.value, dict) and "xpu" in entry.value
+
+
+def _machine_layout(entry: Entry, folder: Path | None) -> Layout:
+    """Of an NPU or of GPUs, by what the machine names, extends or has."""
+    parent = entry
+    if isinstance(entry.value, dict):
+        if "xpu" in entry.value or "npu" in entry.value:
+            return layout_of("system" if _is_gpus(entry) else "hardware")
+        parent = entry.value.get("extends", entry)
+    if not isinstance(parent.value, str):
+        return layout_of("hardware")
+    try:
+        return layout_of(run_kind(parent.value, folder))
+    except InputError as error:
+        raise InputError(f"{parent.origin}: {error}") from None
+
+
 _LAYOUT = Layout(
-    "service", {"machine": layout_of("hardware")},
+    "service", {"machine": replace(layout_of("hardware"), chosen=_machine_layout)},
     (
         ("requests", "file"), ("model",), ("step_time", "profile", "folder"),
         ("decode", "step_time", "profile", "folder"),
@@ -65,8 +90,8 @@ def load_service(name_or_path: str, overrides: Sequence[str] = ()) -> ResolvedSe
 
 
 def service_model(root: Entry) -> type[ServiceConfig]:
-    """The config model of a document: with the keys of the scheduler and of the arrivals that it
-    names.
+    """The config model of a document: with the keys of the scheduler, of the arrivals and of the
+    kind of machine that it names.
 
     Parameters
     ----------
@@ -82,6 +107,9 @@ def service_model(root: Entry) -> type[ServiceConfig]:
         _settings(root, path, kind, settings) for path, kind, settings in CHOICES
     )
     fields: dict[str, Any] = {}
+    machine, found = lookup(root, ("machine",))
+    kind = GpuMachineConfig if found and _is_gpus(machine) else MachineConfig
+    fields["machine"] = (kind | None, None)
     if scheduler is not None:
         fields["scheduler"] = (scheduler, ...)
     if arrivals is not None:
@@ -90,8 +118,6 @@ def service_model(root: Entry) -> type[ServiceConfig]:
             arrivals=(arrivals, ...),
         )  # fmt: skip
         fields["requests"] = (own, ...)
-    if not fields:
-        return ServiceConfig
     return create_model(
         "ServiceConfig", __base__=ServiceConfig, __doc__=ServiceConfig.__doc__, **fields
     )

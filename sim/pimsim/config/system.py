@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -13,7 +13,7 @@ from pimsim.config.plugins import ModuleName
 from pimsim.config.run import AnyModelConfig, LinkConfig, ParallelConfig, StepsConfig
 from pimsim.config.xpu import HostConfig, XpuConfig
 
-__all__ = ["StacksConfig", "SystemConfig", "SystemWorkload"]
+__all__ = ["GpuMachineConfig", "GpuModelConfig", "StacksConfig", "SystemConfig", "SystemWorkload"]
 
 
 class StacksConfig(ConfigModel):
@@ -32,7 +32,16 @@ class StacksConfig(ConfigModel):
     allow; null: at the rate of its MAC commands."""
 
 
-class SystemWorkload(AnyModelConfig, StepsConfig):
+class GpuModelConfig(AnyModelConfig):
+    """What GPUs run, whoever asks for it."""
+
+    layers: Annotated[int, Field(ge=1, le=10_000)] | Literal["auto"] | None = "auto"
+    """Decoder blocks simulated on the device; None: as many as the fullest pipeline stage has, the
+    model's where ``pp`` is 1. ``auto``: 2; of a model with experts 10. What the others take is
+    worked out all the same, so that only rows and sums of the simulated blocks depend on it."""
+
+
+class SystemWorkload(GpuModelConfig, StepsConfig):
     """What GPUs run, unless a file or an option says otherwise."""
 
     model: str = "gpt3-175b"
@@ -40,13 +49,9 @@ class SystemWorkload(AnyModelConfig, StepsConfig):
     requests: str = "equal:2048+1"
     """A request trace's name (``traces/``) or a CSV path, or ``equal:PROMPT+GENERATED``: requests
     of so many tokens of prompt and, unless 0, generated ones."""
-    layers: Annotated[int, Field(ge=1, le=10_000)] | Literal["auto"] | None = "auto"
-    """Decoder blocks simulated on the device; None: as many as the fullest pipeline stage has, the
-    model's where ``pp`` is 1. ``auto``: 2; of a model with experts 10. What the others take is
-    worked out all the same, so that only rows and sums of the simulated blocks depend on it."""
 
 
-class SystemConfig(ConfigModel):
+class GpuMachineConfig(ConfigModel):
     """Devices under tensor parallelism, and the unit that holds the KV cache."""
 
     name: str
@@ -84,7 +89,7 @@ class SystemConfig(ConfigModel):
     attention_contexts: int | None = Field(default=None, ge=2, le=4096)
     """Steps of a run whose attention on PIM is simulated, spread evenly from the first to the last;
     what lies between is interpolated. None: all."""
-    workload: SystemWorkload = SystemWorkload()
+    workload: GpuModelConfig
     seed: int = Field(default=0, ge=0, le=2**63 - 1)
     """Seeds all that is drawn: the experts of tokens."""
 
@@ -99,7 +104,7 @@ class SystemConfig(ConfigModel):
         return self.devices // self.pp
 
     @model_validator(mode="after")
-    def _consistent(self) -> SystemConfig:
+    def _consistent(self) -> Self:
         if self.pim is not None and self.pim.controller is None:
             raise ValueError(
                 f"pim.controller: {self.pim.name} has none: its commands go through a run's "
@@ -129,3 +134,9 @@ class SystemConfig(ConfigModel):
         if len(set(self.cost_rules)) < len(self.cost_rules):
             raise ValueError(f"cost_rules names a rule twice: {', '.join(self.cost_rules)}")
         return self
+
+
+class SystemConfig(GpuMachineConfig):
+    """The same with what a run asks of it."""
+
+    workload: SystemWorkload = SystemWorkload()

@@ -29,11 +29,12 @@ from pimsim.workload.pipeline import fullest
 from pimsim.workload.requests import Request
 from pimsim.workload.step import Step, StepEntry
 
-__all__ = ["StepCosts", "run_of"]
+__all__ = ["PARTS", "StepCosts", "one_token", "run_of"]
 
 _NO_LIMIT = 2**40
 """Tokens, more than any machine holds."""
-_PARTS = tuple(item.name for item in fields(Energy) if item.name != "total")
+PARTS = tuple(item.name for item in fields(Energy) if item.name != "total")
+"""What a step's energy is told by."""
 
 
 def run_of(machine: MachineConfig) -> RunConfig:
@@ -70,7 +71,8 @@ class StepCosts:
         Where the machine does not hold the model.
     """
 
-    parts = _PARTS
+    parts = PARTS
+    more = "machine.parallel.tp"
 
     def __init__(self, machine: MachineConfig) -> None:
         self.config = run_of(machine)
@@ -78,7 +80,7 @@ class StepCosts:
         self._model = load_model(self.config.workload)
         self._routing = load_run_routing(self.config, self._model)
         self._sparsity = load_run_sparsity(self.config, self._model)
-        self._first = self._device(_token(1))
+        self._first = self._device(one_token(1))
         # the degrees that hold the model are those of every step
         degrees = self._first.work.degrees
         parallel = self.config.parallel.model_copy(update={"tp": degrees.tp, "pp": degrees.pp})
@@ -96,7 +98,7 @@ class StepCosts:
         pipeline = pipeline_of(outcome)
         energy = total_energy(pipeline.stage_energy(outcome), self._first.whole.tp)
         return StepCost(
-            pipeline.slowest.time_ps, np.array([getattr(energy, part) for part in _PARTS])
+            pipeline.slowest.time_ps, np.array([getattr(energy, part) for part in PARTS])
         )
 
     def outcome(self, step: Step) -> Outcome:
@@ -105,6 +107,11 @@ class StepCosts:
 
     def _device(self, step: Step) -> Device:
         return build_device(self.config, self._model, step, self._routing, self._sparsity)
+
+    @property
+    def fidelity(self) -> str:
+        """How a step is simulated."""
+        return self.config.fidelity
 
     @property
     def stages(self) -> int:
@@ -173,7 +180,7 @@ class StepCosts:
         dram = standby_w(memory, config.energy)[0] + refresh_w(memory, config.energy)
         devices = self._first.whole.tp * self._first.whole.pp
         found = Energy.of(dram=dram, pim=0.0, npu=0.0, sram=0.0, link=0.0, static=static)
-        return np.array([getattr(found, part) * devices for part in _PARTS])
+        return np.array([getattr(found, part) * devices for part in PARTS])
 
     def tokens(self, size: int) -> int:
         """Tokens of KV cache that the machine holds beside the weights, in blocks of ``size``.
@@ -190,7 +197,7 @@ class StepCosts:
     def _kv_bytes(self, size: int) -> int:
         """Of a block, on the device that has most of it."""
         context = min(size, self.max_context)
-        found = fullest(self._device(_token(context)).work.needs).kv_bytes
+        found = fullest(self._device(one_token(context)).work.needs).kv_bytes
         return -(-found * size // context)
 
     def _tokens_in_rows(self) -> int:
@@ -218,7 +225,13 @@ class StepCosts:
         return low * self.channels
 
 
-def _token(context: int) -> Step:
-    """One new token of one request."""
+def one_token(context: int) -> Step:
+    """One new token of one request.
+
+    Parameters
+    ----------
+    context
+        Of the request, the new token included.
+    """
     request = Request(0, 0.0, context, 1, 0, 0)
     return Step((StepEntry(request, 1, context),))

@@ -462,7 +462,7 @@ def load_inputs(workload: WorkloadConfig | SystemWorkload) -> Inputs:
     return Inputs(requests, card, {"requests": requests.sha256, **found})
 
 
-def model_hashes(workload: ModelConfig) -> dict[str, str]:
+def model_hashes(workload: AnyModelConfig) -> dict[str, str]:
     """Hash of what each key of a machine's model names, by key.
 
     Parameters

@@ -6,11 +6,12 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import BaseModel
 
 from pimsim.serving.schedulers import Batch
 from pimsim.workload.step import Step
 
-__all__ = ["MachineSteps", "StepCost", "StepTime"]
+__all__ = ["MachineSteps", "ServedMachine", "StepCost", "StepTime"]
 
 
 class StepTime(Protocol):
@@ -74,3 +75,36 @@ class MachineSteps(Protocol):
 
     def cost(self, step: Step) -> StepCost:
         """Of a step whose requests name their channels."""
+
+
+class ServedMachine(MachineSteps, Protocol):
+    """One that a service is given: what it holds, too, and what it is told by."""
+
+    @property
+    def config(self) -> BaseModel:
+        """Of its steps; what they take depends on nothing else but the model's files."""
+
+    @property
+    def fidelity(self) -> str:
+        """How its steps are known."""
+
+    @property
+    def model(self) -> str:
+        """What the model is called."""
+
+    @property
+    def stages(self) -> int:
+        """Of the pipeline."""
+
+    @property
+    def more(self) -> str:
+        """The key of a service that gives it more memory."""
+
+    def tokens(self, size: int) -> int:
+        """Of KV cache that it holds beside the weights, in blocks of ``size``.
+
+        Parameters
+        ----------
+        size
+            Tokens of a block.
+        """

@@ -1,0 +1,129 @@
+"""What a single step takes on GPUs: its time, its energy, and what they hold.
+
+A step goes the way of one of ``pimsim run``; its kernels are worked out in closed form.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pimsim.config.system import GpuMachineConfig, SystemConfig, SystemWorkload
+from pimsim.engine.xpu_device import XpuDevice, build_xpu_devices
+from pimsim.engine.xpu_machine import XpuOutcome, run_xpu_devices
+from pimsim.hardware.energy.system_static import system_static
+from pimsim.result.pipeline import total_energy
+from pimsim.result.step_cost import PARTS, one_token
+from pimsim.result.types import Energy
+from pimsim.result.xpu_accounts import stage_energy
+from pimsim.result.xpu_pipeline import xpu_pipeline
+from pimsim.serving.step_times import StepCost
+from pimsim.workload.batch import load_model, load_run_routing
+from pimsim.workload.pipeline import fullest
+from pimsim.workload.step import Step
+
+__all__ = ["XpuStepCosts"]
+
+
+class XpuStepCosts:
+    """GPUs that are asked for steps, each by itself (``serving.step_times.ServedMachine``).
+
+    Parameters
+    ----------
+    machine
+        With the model that they run.
+
+    Raises
+    ------
+    InputError
+        Where they cannot share the model.
+    """
+
+    parts = PARTS
+    more = "machine.devices"
+    fidelity = "kernel times"
+    pim_tokens = 0
+    """No request attends where its cache lies, on a channel of its own."""
+    channels = 1
+    least_loaded = False
+    sub_batches = 1
+
+    def __init__(self, machine: GpuMachineConfig) -> None:
+        self.config = _run_of(machine)
+        self._model = load_model(self.config.workload)
+        self._routing = load_run_routing(self.config, self._model)
+        self._first = self._device(one_token(1))
+
+    def cost(self, step: Step) -> StepCost:
+        """Of ``step``.
+
+        Returns
+        -------
+        StepCost
+            Picoseconds of the slowest pipeline stage, and joule of all devices by ``parts``.
+        """
+        outcome = self.outcome(step)
+        pipeline = xpu_pipeline(outcome)
+        energy = total_energy(stage_energy(outcome, pipeline), self._first.whole.tp)
+        return StepCost(
+            pipeline.slowest.time_ps, np.array([getattr(energy, part) for part in PARTS])
+        )
+
+    def outcome(self, step: Step) -> XpuOutcome:
+        """What the engine leaves behind when it has run ``step`` alone."""
+        return run_xpu_devices((self._device(step),))
+
+    def _device(self, step: Step) -> XpuDevice:
+        return build_xpu_devices(self.config, self._model, (step,), self._routing)[0]
+
+    @property
+    def stages(self) -> int:
+        """Of the pipeline."""
+        return self.config.pp
+
+    @property
+    def max_context(self) -> int:
+        """Tokens of the longest context that the model takes."""
+        return self._first.card_context
+
+    @property
+    def model(self) -> str:
+        """What the model is called."""
+        return self._first.whole.model
+
+    @cached_property
+    def work(self) -> NDArray[np.int64]:
+        """By context from 0 on: what a token's attention to it is worth, its keys; shape
+        (``max_context`` + 1,)."""
+        return np.arange(self.max_context + 1, dtype=np.int64)
+
+    @cached_property
+    def idle_w(self) -> NDArray[np.float64]:
+        """Watt of all devices that nobody asks for anything, by ``parts``."""
+        static = system_static(self.config)["total"]
+        found = Energy.of(dram=0.0, pim=0.0, npu=0.0, sram=0.0, link=0.0, static=static)
+        return np.array([getattr(found, part) * self.config.devices for part in PARTS])
+
+    def tokens(self, size: int) -> int:
+        """Tokens of KV cache that the GPUs hold beside the weights, in blocks of ``size``.
+
+        By the bytes of the pipeline stage that has most of both; what a serving engine keeps for
+        activations and graphs is not counted.
+        """
+        capacity = self.config.xpu.memory_capacity
+        context = min(size, self.max_context)
+        need = fullest(self._device(one_token(context)).work.needs)
+        each = -(-need.kv_bytes * size // context)
+        return max(capacity - need.weights_bytes, 0) // max(each, 1) * size
+
+
+def _run_of(machine: GpuMachineConfig) -> SystemConfig:
+    """The run whose steps a service asks; one batch is under way."""
+    values = {name: getattr(machine, name) for name in type(machine).model_fields}
+    asked = machine.workload
+    workload = {name: getattr(asked, name) for name in type(asked).model_fields}
+    values["workload"] = SystemWorkload.model_construct(**workload)
+    values["parallel"] = machine.parallel.model_copy(update={"batches": 1})
+    return SystemConfig.model_construct(**values)
