@@ -10,6 +10,7 @@ import re
 import types
 import typing
 from collections.abc import Iterator
+from functools import partial
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
@@ -206,12 +207,19 @@ def _commands(command: Any, name: str) -> Iterator[tuple[str, Any]]:
 
 def front_page() -> str:
     """The README, its links as the site has them."""
-    text = (ROOT / "README.md").read_text()
-    return re.sub(r"\]\(docs/", "](", text)
+    return page_of_the_checkout("README.md")
 
 
+def page_of_the_checkout(name: str) -> str:
+    """A file beside ``docs/``, its links as the site has them."""
+    return re.sub(r"\]\(docs/", "](", (ROOT / name).read_text())
+
+
+BESIDE = ("CHANGELOG.md", "CONTRIBUTING.md", "CITATION.cff", "LICENSE")
+"""Files of the checkout that pages link to."""
 PAGES = {
     "index.md": front_page, "reference/yaml.md": yaml_reference, "reference/cli.md": cli_reference,
+    **{name: partial(page_of_the_checkout, name) for name in BESIDE},
 }  # fmt: skip
 
 

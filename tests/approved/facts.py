@@ -19,6 +19,8 @@ from typing import Any
 
 import numpy as np
 
+from pimsim import __version__
+
 __all__ = ["compared", "facts", "normalised", "number_text"]
 
 WIDTH = 100
@@ -29,6 +31,7 @@ UNSTEADY = {"wall_s", "peak_rss_mb", "simulated_s", "left_s"}
 """Keys whose values differ from run to run."""
 _HASH = re.compile(r"\b[0-9a-f]{64}\b")
 _TOOK = re.compile(r"(simulated in\s+)[\d.,]+ s(, [\d.,]+ MB)?")
+_VERSION = re.compile(rf"(\bpimsim (?:= )?|\bversion = |^){re.escape(__version__)}\b", re.MULTILINE)
 _NUMBER = re.compile(r"(?<![\w.])-?\d[\d,]*(?:\.\d+)?(?:[eE][-+]?\d+)?")
 REL = 1e-9
 """Two floats that are as close are the same, as libraries and processors round differently."""
@@ -56,13 +59,14 @@ def facts(value: Any, at: str = "") -> Iterator[str]:
 
 
 def normalised(text: str, folder: Path | None = None) -> str:
-    """Without hashes, times and folders of this machine."""
+    """Without hashes, times, folders of this machine and pimsim's version."""
     root = Path(__file__).resolve().parents[2]
     if folder is not None:
         text = text.replace(str(folder), "<folder>")
     text = text.replace(str(root), "<checkout>")
     text = _TOOK.sub(r"\1<time>", text)
     text = _HASH.sub("<sha256>", text)
+    text = _VERSION.sub(r"\1<version>", text)
     return "\n".join(line.rstrip() for line in text.splitlines()) + "\n"
 
 
