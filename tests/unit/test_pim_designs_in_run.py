@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import simpy
+from numpy.typing import NDArray
 
 from pimsim.config.errors import InputError
 from pimsim.config.loader import load_memory, load_pim, load_run
 from pimsim.config.pim import PimDesignConfig
 from pimsim.config.resources import preset_names
 from pimsim.engine.iteration import Outcome
+from pimsim.engine.memory import MemoryPort
 from pimsim.engine.stream_side import StreamSide
 from pimsim.hardware.dram.device_memory import device_memory
 from pimsim.hardware.dram.layout import C_REFRESHES, INFINITY
@@ -68,7 +72,6 @@ def test_a_run_s_attention_takes_what_the_kernel_says(
     alone = stream_cycles(design, context)
     side = side_of(outcome)
     assert side.computing_cycles + side.command_cycles == 2 * alone  # of two blocks
-    assert side.turn_cycles >= 2 * design.memory.timings["tRP"]
     took = [o for o in outcome.recorder.operators if o.name == "attention"]
     for operator in took:
         turn = (operator.end_ps - operator.start_ps) / design.tCK - alone
@@ -76,6 +79,63 @@ def test_a_run_s_attention_takes_what_the_kernel_says(
         t = design.memory.timings
         assert 2 * t["tRP"] <= turn <= t["tRAS"] + 200 + t["tRFC"]
     assert result.cycle_stack["pim"].keys() == {"computing", "commands", "turn", "npu"}
+
+
+@pytest.fixture
+def turns(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int, int]]:
+    """Of each turn of a run: when the memory is idle, when the turn begins, when it ends."""
+    begun: list[tuple[int, int]] = []
+    found: list[tuple[int, int, int]] = []
+    take, end = MemoryPort.take_turn, MemoryPort.end_turn
+
+    def taken(port: MemoryPort) -> Generator[simpy.Event, Any, tuple[int, int]]:
+        begun.append((yield from take(port)))
+        return begun[-1]
+
+    def ended(
+        port: MemoryPort, begin: int, until: int, refreshed: NDArray[np.int64]
+    ) -> Generator[simpy.Event, Any, None]:
+        assert begin == begun[-1][1]
+        found.append((*begun[-1], until))
+        yield from end(port, begin, until, refreshed)
+
+    monkeypatch.setattr(MemoryPort, "take_turn", taken)
+    monkeypatch.setattr(MemoryPort, "end_turn", ended)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("pim", "placed"),
+    [("attacc-bank", "attention"), ("attacc-bg", "attention"), ("aim", "products"),
+     ("hbm-pim", "products")],
+)  # fmt: skip
+def test_a_turn_is_what_closes_rows_the_operation_and_tRP(
+    pim: str, placed: str, tiny_card: Path, requests: Path, turns: list[tuple[int, int, int]]
+) -> None:
+    on_npu = ["schedule.attention_placement=npu", "schedule.product_placement=pim"]
+    outcome, result = observed(pim, tiny_card, requests, *(on_npu if placed == "products" else []))
+    design = load_pim(pim).config
+    tRP = design.memory.timings["tRP"]
+    side, edge_ps = side_of(outcome), outcome.clock.memory.edge_ps
+    if placed == "attention":
+        (context,) = outcome.device.whole.contexts
+        alone = [stream_cycles(design, context)] * 2  # of two blocks
+    else:
+        shapes = [(1536, 512), (512, 512), (1024, 512), (512, 1024)]
+        alone = [
+            run_stream(design, mapping_of(design, "gemv")(design, *shape, 1)).cycles
+            for shape in shapes * 2
+        ]
+    assert [end - begin - tRP for _, begin, end in turns] == alone
+    assert side.turn_cycles == sum(begin - idle + tRP for idle, begin, _ in turns)
+    assert side.turn_cycles > len(turns) * tRP  # the NPU left rows open
+    assert side.busy_ps == sum(edge_ps(end) - edge_ps(idle) for idle, _, end in turns)
+    ends = [o.end_ps for o in outcome.recorder.operators if o.unit == "pim"]
+    assert ends == [edge_ps(end) for _, _, end in turns]
+    stack = result.cycle_stack["pim"]
+    share = stack["turn"] / (stack["turn"] + stack["computing"] + stack["commands"])
+    counted = sum(end - idle for idle, _, end in turns)
+    assert share == pytest.approx(side.turn_cycles / counted, rel=1e-2)
 
 
 @pytest.mark.parametrize("pim", OWN)
