@@ -210,7 +210,7 @@ def others(subject: Subject, key: str) -> list[str]:
 # figures ------------------------------------------------------------------------------------------
 
 
-def _run(subject: Subject, *overrides: str) -> object:
+def _run(subject: Subject, *overrides: str) -> Iterator[object]:
     own = [
         *subject.own, f"workload.model={_FOLDER / 'card.yaml'}",
         f"workload.requests={_FOLDER / 'requests.csv'}", f"fidelity={subject.path}",
@@ -218,10 +218,10 @@ def _run(subject: Subject, *overrides: str) -> object:
     found = simulate(resolve(subject.preset, [*own, *overrides])).to_dict()
     for key in ("provenance", "warnings"):
         del found[key]
-    return json.dumps(found)
+    yield json.dumps(found)
 
 
-def _replay(subject: Subject, *overrides: str) -> object:
+def _replay(subject: Subject, *overrides: str) -> Iterator[object]:
     """Random bursts, a stream, a hot row, and writes to the same, in queues and at their pace."""
     memory = load_preset("memory", subject.preset, [*subject.own, *overrides]).config
     draw = np.random.default_rng(3)
@@ -234,14 +234,13 @@ def _replay(subject: Subject, *overrides: str) -> object:
     ])  # fmt: skip
     mixed = [np.ones(600, dtype=bool), draw.random(1500) < 0.4, np.arange(600) % 8 < 3]
     writes = np.concatenate(mixed).astype(np.int64)
-    figures: list[object] = [peak_gb_per_s(memory), org.capacity_bytes]
+    yield peak_gb_per_s(memory), org.capacity_bytes
     for arrivals in (None, np.arange(len(bursts), dtype=np.int64) * 23):
         done = replay(memory, bursts * org.burst_bytes, writes, arrivals)
         time_ps = done.time_ps(memory)
         counts = count_dram(memory, done.commands, done.active_rank_cycles, done.cycles, time_ps)
         energy = dram_energy(counts, memory, load_energy("default").config)
-        figures += [time_ps, done.commands, done.row_hits, done.avg_read_latency_cycles, energy]
-    return figures
+        yield time_ps, done.commands, done.row_hits, done.avg_read_latency_cycles, energy
 
 
 _ONE_BYTE = """\
@@ -281,10 +280,9 @@ _ON_GPUS = (
 """Model, requests, how many, and what else."""
 
 
-def _gpus(subject: Subject, *overrides: str) -> object:
-    figures: list[object] = []
+def _gpus(subject: Subject, *overrides: str) -> Iterator[object]:
     silicon = config_of(subject).xpu.silicon
-    figures.append(capacity_bytes(load_system(subject.preset, overrides).config))
+    yield capacity_bytes(load_system(subject.preset, overrides).config)
     for model, requests, batch, more in _ON_GPUS:
         if model == "olmoe-1b-7b" and (silicon is None or silicon.experts is None):
             continue
@@ -293,30 +291,68 @@ def _gpus(subject: Subject, *overrides: str) -> object:
         resolved = resolve(subject.preset, [*overrides, *own, f"workload.batch={batch}"])
         found = simulate(resolved, over_time=False)
         names = ("time_s", "iteration_s", "cycles", "energy_j", "static_w", "bound_cycles")
-        figures.append([found.to_dict(names), found.warnings])
-    return json.dumps(figures)
+        yield json.dumps([found.to_dict(names), found.warnings])
 
 
-def _energy(subject: Subject, *overrides: str) -> object:
+def _energy(subject: Subject, *overrides: str) -> Iterator[object]:
     own = [f"energy={subject.preset}", *(f"energy.{text}" for text in overrides)]
-    return _run(Subject("command", "hardware", "neupims"), *own)
+    yield from _run(Subject("command", "hardware", "neupims"), *own)
 
 
-def _area(subject: Subject, *overrides: str) -> object:
+def _area(subject: Subject, *overrides: str) -> Iterator[object]:
     area = load_preset("area", subject.preset, overrides).config
     run = load_run("neupims").config
-    return device_area(run.npu, run.memory, run.pim, area)
+    yield device_area(run.npu, run.memory, run.pim, area)
 
 
-_FIGURES: dict[str, Callable[..., object]] = {
+_FIGURES: dict[str, Callable[..., Iterator[object]]] = {
     "command": _run, "fast": _run, "replay": _replay, "system": _gpus, "energy": _energy,
     "area": _area,
 }  # fmt: skip
 
 
+class _Kept:
+    """Figures, each made when it is first compared; one that is refused raises each time."""
+
+    def __init__(self, figures: Iterator[object]) -> None:
+        self._figures = figures
+        self._made: list[object] = []
+        self._refusal: InputError | None = None
+
+    def __getitem__(self, at: int) -> object:
+        while len(self._made) <= at:
+            if self._refusal is not None:
+                raise self._refusal
+            try:
+                self._made.append(next(self._figures))
+            except InputError as refusal:
+                self._refusal = refusal
+        return self._made[at]
+
+
 @cache
-def _unchanged(subject: Subject, variant: tuple[str, ...]) -> object:
-    return _FIGURES[subject.path](subject, *variant)
+def _unchanged(subject: Subject, variant: tuple[str, ...]) -> _Kept:
+    return _Kept(_FIGURES[subject.path](subject, *variant))
+
+
+def _found(subject: Subject, variant: tuple[str, ...], overrides: tuple[str, ...]) -> Verdict:
+    """What ``overrides`` do beside ``variant``: the first figure that moves is enough."""
+    kept = _unchanged(subject, variant)
+    try:
+        kept[0]
+    except InputError:
+        return "refused"
+    figures = _FIGURES[subject.path](subject, *overrides)
+    at = 0
+    try:
+        for figure in figures:
+            if figure != kept[at]:
+                return "moves"
+            at += 1
+    except InputError as refusal:
+        key = overrides[-1].partition("=")[0]
+        return "limits" if str(refusal).startswith(key) else "refused"
+    return "nothing"
 
 
 def verdict(subject: Subject, key: str) -> tuple[Verdict, str]:
@@ -327,15 +363,11 @@ def verdict(subject: Subject, key: str) -> tuple[Verdict, str]:
             overrides = (*variant, f"{key}={other}")
             try:
                 load_preset(subject.kind, subject.preset, [*subject.own, *overrides])
-                expected = _unchanged(subject, variant)
             except InputError:
                 continue
-            try:
-                if _FIGURES[subject.path](subject, *overrides) != expected:
-                    return "moves", " ".join(overrides)
-            except InputError as refusal:
-                if str(refusal).startswith(key):
-                    return "limits", " ".join(overrides)
-                continue
-            accepted = " ".join(overrides)
+            found = _found(subject, variant, overrides)
+            if found in ("moves", "limits"):
+                return found, " ".join(overrides)
+            if found == "nothing":
+                accepted = " ".join(overrides)
     return ("nothing", accepted) if accepted else ("refused", "")

@@ -72,7 +72,7 @@ def test_a_dead_key_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     """A key that its path no longer reads."""
     subject = Subject("area", "area", "default")
     assert verdict(subject, "mac_um2")[0] == "moves"
-    monkeypatch.setitem(knobs._FIGURES, "area", lambda *_: 0)
+    monkeypatch.setitem(knobs._FIGURES, "area", lambda *_: iter([0]))
     knobs._unchanged.cache_clear()
     assert verdict(subject, "mac_um2")[0] == "nothing"
     with pytest.raises(AssertionError, match="changes nothing"):
