@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -135,6 +137,86 @@ def test_text_of_a_column_is_as_yaml_has_it(tmp_path: Path) -> None:
     table = load_table(tmp_path / "out")
     assert table["schedule.sub_batches"].tolist() == ["true", "3", "false"]
     assert table["error"].tolist() == ["not simulated yet"] * 3
+
+
+KILLED = """\
+import os, shutil, signal, sys
+from concurrent.futures import Future
+from contextlib import contextmanager
+from pathlib import Path
+from pimsim.explore import pool, sweep
+
+path, folder = Path(sys.argv[1]), Path(sys.argv[2])
+STEPS = ("os.mkdir", "os.rename", "os.chmod", "os.remove", "tempfile.mkstemp")
+
+class Here:
+    width = 1
+    def submit(self, jobs):
+        done = Future()
+        done.set_result(pool.simulate_jobs(jobs))
+        return done
+    def revive(self):
+        raise AssertionError
+
+@contextmanager
+def here(workers, dask):
+    yield Here()
+
+sweep.worker_pool = here
+pool.Job.figures = lambda job: {"cycles": int(job.overrides[-1].rpartition("=")[2])}
+
+def swept(out, steps):
+    # in a process of its own, killed before it asks so many things of the file system
+    child = os.fork()
+    if child:
+        return os.waitpid(child, 0)[1]
+    left = [steps]
+    def step(event, arguments):
+        if event in STEPS:
+            if left[0] == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+            left[0] -= 1
+    sys.addaudithook(step)
+    sweep.run_sweep(path, out)
+    os._exit(0)
+
+def files(out):
+    found = [*out.glob("results/*.json"), *out.glob("points/*.json")]
+    return {str(each.relative_to(out)): each.read_bytes() for each in found}
+
+assert swept(folder / "whole", -1) == 0
+whole = files(folder / "whole")
+steps = 0
+while True:
+    out = folder / str(steps)
+    ended = swept(out, steps)
+    now = files(out)
+    assert all(now[name] == whole[name] for name in now), steps
+    if ended == 0:
+        break
+    assert ended == signal.SIGKILL
+    assert swept(out, -1) == 0, steps
+    assert files(out) == whole, steps
+    steps += 1
+assert now == whole
+print(len(whole), steps)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_killed_at_any_step_of_its_writing_it_goes_on_where_it_was(
+    write: Callable[..., Path], tmp_path: Path
+) -> None:
+    """Before each folder, temporary file, mode and renaming: what is there is whole, and the end
+    is the undisturbed one."""
+    done = subprocess.run(
+        [sys.executable, "-c", KILLED, write("killed", [10, 11]), tmp_path],
+        capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+    written, steps = map(int, done.stdout.split())
+    assert written == 4  # a result and a point each
+    assert steps >= 3 * written
 
 
 def test_a_store_of_another_version_is_refused(swept: tuple[Path, Path]) -> None:

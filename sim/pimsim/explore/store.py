@@ -23,6 +23,7 @@ __all__ = ["FORMAT", "Store"]
 
 FORMAT = "pimsim-store"
 VERSION = 4
+_FOLDERS = ("results", "points")
 
 
 class Store:
@@ -37,9 +38,9 @@ class Store:
             return
         if not create:
             raise InputError(f"{folder}: no store of a sweep (it has no store.json)")
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        if folder.exists() and (not folder.is_dir() or _holds_anything(folder)):
             raise InputError(f"--out {folder}: give a new or empty folder, or a sweep's own")
-        for name in ("results", "points"):
+        for name in _FOLDERS:
             make_folder(folder / name)
         write_whole(marker, json.dumps({"format": FORMAT, "version": VERSION}).encode())
 
@@ -67,7 +68,7 @@ class Store:
         """Remove what is no file, or one whose content is not what was written; which they were.
         Raises ``InputError`` where one cannot be removed."""
         found = []
-        for name in ("results", "points"):
+        for name in _FOLDERS:
             for path in sorted((self.folder / name).glob("*.json")):
                 if self._read(path) is None:
                     found.append(path)
@@ -117,6 +118,16 @@ def _remove(path: Path) -> None:
             path.unlink(missing_ok=True)
     except OSError as error:
         raise InputError(f"{path}: damaged, and cannot be removed ({reason(error)})") from error
+
+
+def _holds_anything(folder: Path) -> bool:
+    """Whether there is more than what a store has that was killed before its marker was written."""
+    return any(
+        not each.name.startswith(".store.json.")
+        if each.name not in _FOLDERS or not each.is_dir()
+        else any(each.iterdir())
+        for each in folder.iterdir()
+    )
 
 
 def _checksum(content: Mapping[str, Any]) -> str:
