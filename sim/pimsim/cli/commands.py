@@ -13,6 +13,7 @@ import typer
 from pimsim import __version__
 from pimsim.cli.calibrate import calibrate_command
 from pimsim.cli.calibrate_nccl import calibrate_nccl_command
+from pimsim.cli.card import card_command
 from pimsim.cli.check import check_command
 from pimsim.cli.export import export_command
 from pimsim.cli.import_onnx import import_onnx_command
@@ -80,6 +81,7 @@ app.command("validate")(validate_command)
 app.command("sweep")(sweep_command)
 app.command("search")(search_command)
 app.command("report")(report_command)
+app.command("card")(card_command)
 app.command("export")(export_command)
 app.command("import-onnx")(import_onnx_command)
 app.command("import-routing")(import_routing_command)
