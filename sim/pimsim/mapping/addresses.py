@@ -122,14 +122,26 @@ class AddressPlan:
     def kv(self, layer: int, member: int) -> KvRows:
         """Where block ``layer`` keeps keys and values of request ``member`` of the batch, as the
         cache has them now."""
-        kind = self.cache_kind[layer]
-        return KvRows() if kind is None else self.cache.pages(self.requests[member], kind)
+        return self.kvs(layer, [member])[0]
 
     def ring(self, layer: int, member: int) -> int | None:
         """Tokens of request ``member`` of the batch that block ``layer`` keeps, in a ring; None:
         all."""
+        return self.rings(layer, [member])[0]
+
+    def kvs(self, layer: int, members: Sequence[int]) -> list[KvRows]:
+        """``kv`` of several requests."""
         kind = self.cache_kind[layer]
-        return None if kind is None else self.cache.ring(self.requests[member], kind)
+        if kind is None:
+            return [KvRows() for _ in members]
+        return [self.cache.pages(self.requests[member], kind) for member in members]
+
+    def rings(self, layer: int, members: Sequence[int]) -> list[int | None]:
+        """``ring`` of several requests."""
+        kind = self.cache_kind[layer]
+        if kind is None or self.cache.kinds[kind].window is None:
+            return [None] * len(members)
+        return [self.cache.ring(self.requests[member], kind) for member in members]
 
     def cache_rows(self, layer: int) -> tuple[int, ...]:
         """Rows that the cache of block ``layer`` takes in each channel, shape (channels,); of a

@@ -54,7 +54,9 @@ def split_attention(
     """
     entries = operator.entries or tuple(range(len(step.entries)))
     fed = step.new_tokens
-    pim = tuple(at for at in entries if on_pim and not made and fed[at] <= pim_tokens)
+    pim: tuple[int, ...] = ()
+    if on_pim and not made:
+        pim = tuple(at for at in entries if fed[at] <= pim_tokens)
     in_banks = set(pim)
     rest = [at for at in entries if at not in in_banks]
     return AttentionSplit(

@@ -87,7 +87,7 @@ class AttentionMapper:
         """Where the caches of ``entries`` lie, and the tokens of each that are kept, in a ring."""
         members = [placed.members[at] for at in entries]
         plan, layer = self.addresses, placed.layer
-        return [plan.kv(layer, i) for i in members], [plan.ring(layer, i) for i in members]
+        return plan.kvs(layer, members), plan.rings(layer, members)
 
     def over_cache(
         self, task: NpuTask, operator: Operator, step: Step, placed: BlockPlacement,
@@ -195,17 +195,22 @@ class AttentionMapper:
         assert pim is not None
         is_score = operator.kind is OperatorKind.ATTENTION_SCORE
         members, positions = _by_token(step, split.pim)
-        contexts = [visible_tokens(each, operator.window or None) for each in positions]
+        window = operator.window or None
+        contexts = positions
+        if window is not None:
+            contexts = [visible_tokens(each, window) for each in positions]
         rows, rings = self._kept(placed, range(len(placed.members)))
-        places = tuple(
-            _places(end, seen, rings[i])
-            for i, end, seen in zip(members, positions, contexts, strict=True)
-        )
+        places: tuple[tuple[range, ...], ...] = ()
+        if any(ring is not None for ring in rings) or contexts != positions:
+            places = tuple(
+                _places(end, seen, rings[i])
+                for i, end, seen in zip(members, positions, contexts, strict=True)
+            )
+            if all(each == (range(c),) for each, c in zip(places, contexts, strict=True)):
+                places = ()
         batch = AttentionBatch(
             shape, tuple(rows[i] for i in members), tuple(contexts),
-            tuple(placed.channel[i] for i in members),
-            places if any(each != (range(c),) for each, c in zip(places, contexts, strict=True))
-            else (),
+            tuple(placed.channel[i] for i in members), places,
         )  # fmt: skip
         find = score_work if is_score else value_work
         key = (find, batch)
@@ -216,11 +221,12 @@ class AttentionMapper:
                 self.element_bytes,
             )  # fmt: skip
         programs, marks, after = work
-        lane_ops = sum(vector_lane_ops("softmax", c) for c in contexts) * shape.heads
+        lane_ops = vector_lane_ops("softmax", sum(contexts)) * shape.heads
         if is_score:  # scores come, are read, and probabilities are written and sent back
             sram_bytes = 2 * softmax_sram_bytes(contexts, shape.heads, self.element_bytes)
         else:  # one partial result of each row's worth of tokens
-            chunks = (value_chunks(shape, span) for own in places for span in own)
+            spans = (span for number in range(len(contexts)) for span in batch.spans(number))
+            chunks = (value_chunks(shape, span) for span in spans)
             values = shape.heads * shape.value_dim * sum(chunks)
             sram_bytes = 2 * values * self.element_bytes
         return PimTask(
@@ -322,6 +328,8 @@ def _places(end: int, seen: int, ring: int | None) -> tuple[range, ...]:
 
 def _by_token(step: Step, entries: Sequence[int]) -> tuple[list[int], list[int]]:
     """The entry of each new token, and the context at it."""
+    if step.tokens == len(step.entries):
+        return list(entries), [step.contexts[at] for at in entries]
     members: list[int] = []
     contexts: list[int] = []
     for at in entries:

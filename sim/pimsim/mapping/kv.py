@@ -11,6 +11,7 @@ what is written stays where it is.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 
 from pimsim.config.memory import MemoryConfig, OrganizationConfig
@@ -19,7 +20,55 @@ from pimsim.hardware.dram.system import Scatter
 from pimsim.hardware.pim.kv_layout import KvRows
 from pimsim.hardware.pim.programs import AttentionShape
 
-__all__ = ["append_scatters", "channel_burst", "channel_bursts", "key_scatters", "value_scatters"]
+__all__ = [
+    "StreamMap", "append_scatters", "channel_burst", "channel_bursts", "key_scatters",
+    "value_scatters",
+]  # fmt: skip
+
+
+@dataclass(frozen=True)
+class StreamMap:
+    """Where a memory's ``stream_map`` has the bursts of a channel."""
+
+    row: int
+    """Shift, as what follows."""
+    rank: int
+    bank_group: int
+    bank: int
+    column: int
+    channel: int
+    channel_width: int
+    """Bits."""
+    banks_per_group: int
+    bank_groups: int
+
+    @classmethod
+    def of(cls, memory: MemoryConfig) -> StreamMap:
+        """That of ``memory``."""
+        return _stream_map(memory.stream_map, memory.organization)
+
+    def bursts(self, rows: Iterable[int], bank: int, column: int) -> list[int]:
+        """Index, within its channel, of a burst at this ``column`` of each of ``rows``."""
+        group, member = divmod(bank, self.banks_per_group)
+        rank, group = divmod(group, self.bank_groups)
+        rest = (rank << self.rank) + (group << self.bank_group) + (member << self.bank)
+        rest += column << self.column
+        low, high = (1 << self.channel) - 1, self.channel + self.channel_width
+        found = []
+        for row in rows:
+            index = (row << self.row) + rest
+            found.append((index >> high) << self.channel | (index & low))
+        return found
+
+
+@lru_cache(maxsize=16)
+def _stream_map(text: str, organization: OrganizationConfig) -> StreamMap:
+    mapping = AddressMap.parse(text, organization)
+    at = mapping.position
+    return StreamMap(
+        at["ro"], at["ra"], at["bg"], at["ba"], at["co"], at["ch"], mapping.width["ch"],
+        organization.banks_per_group, organization.bank_groups,
+    )  # fmt: skip
 
 
 def append_scatters(
@@ -53,18 +102,19 @@ def append_scatters(
         fill with this token.
     """
     found: list[Scatter] = []
+    places = StreamMap.of(memory)
     each = zip(rows, channel, contexts, new_tokens, rings, strict=True)
     for own, c, context, new, ring in each:
         for token in range(context - new, context):
             at = token if ring is None else token % ring
-            found += key_scatters(shape, own, c, at, memory, element_bytes)
-            found += value_scatters(shape, own, c, at, memory, element_bytes, ring)
+            found += key_scatters(shape, own, c, at, memory, element_bytes, places)
+            found += value_scatters(shape, own, c, at, memory, element_bytes, ring, places)
     return found
 
 
 def key_scatters(
     shape: AttentionShape, rows: KvRows, channel: int, position: int, memory: MemoryConfig,
-    element_bytes: int,
+    element_bytes: int, places: StreamMap | None = None,
 ) -> list[Scatter]:  # fmt: skip
     """Bursts of the key at ``position`` of a cache, piece by piece.
 
@@ -82,7 +132,10 @@ def key_scatters(
         Of the device.
     element_bytes
         Of a key.
+    places
+        The memory's stream map, where it was found before.
     """
+    places = StreamMap.of(memory) if places is None else places
     per_burst = memory.organization.burst_bytes // element_bytes
     tile, bank = divmod(position, shape.banks)
     sections, found = shape.kv_sections, []
@@ -97,14 +150,14 @@ def key_scatters(
         # one in which it begins
         first = place * len(piece.heads) * piece.comps * shape.elements_per_comp
         bursts = -(-len(piece.heads) * piece.elements // per_burst)
-        at = channel_burst(memory, row, bank, first // per_burst)
+        (at,) = places.bursts((row,), bank, first // per_burst)
         found.append(Scatter(channel, at, bursts))
     return found
 
 
 def value_scatters(
     shape: AttentionShape, rows: KvRows, channel: int, position: int, memory: MemoryConfig,
-    element_bytes: int, ring: int | None = None,
+    element_bytes: int, ring: int | None = None, places: StreamMap | None = None,
 ) -> list[Scatter]:  # fmt: skip
     """Bursts of the last burst's worth of values up to ``position``, a run of banks for each tile
     of each head; none while a burst is not full. The end of a ring may not fill one: it goes on at
@@ -126,28 +179,23 @@ def value_scatters(
         Of a value.
     ring
         Tokens that the cache keeps; None: all.
+    places
+        The memory's stream map, where it was found before.
     """
     per_burst = memory.organization.burst_bytes // element_bytes
     if (position + 1) % per_burst and position + 1 != ring:
         return []
+    places = StreamMap.of(memory) if places is None else places
     chunk, token = divmod(position, shape.row_elements)
-    stride = channel_burst(memory, 0, 1, 0) - channel_burst(memory, 0, 0, 0)
+    stride = places.bursts((0,), 1, 0)[0] - places.bursts((0,), 0, 0)[0]
     page, tiles = shape.kv_sections.values.page_rows, shape.value_tiles
     slots = [rows.values.row(chunk * page + slot) for slot in range(page)]
     # a head's last tile may have fewer elements than there are banks
     counts = [
         min(shape.banks, shape.value_dim - slot % tiles * shape.banks) for slot in range(page)
     ]
-    bursts = channel_bursts(memory, slots, 0, token // per_burst)
+    bursts = places.bursts(slots, 0, token // per_burst)
     return [Scatter(channel, at, count, stride) for at, count in zip(bursts, counts, strict=True)]
-
-
-@lru_cache(maxsize=16)
-def _fields(text: str, organization: OrganizationConfig) -> tuple[int, ...]:
-    """Shifts of row, rank, bank group, bank and column, and the channel's shift and width."""
-    mapping = AddressMap.parse(text, organization)
-    shifts = (mapping.position[name] for name in ("ro", "ra", "bg", "ba", "co", "ch"))
-    return (*shifts, mapping.width["ch"])
 
 
 def channel_burst(memory: MemoryConfig, row: int, bank: int, column: int) -> int:
@@ -183,14 +231,4 @@ def channel_bursts(
     column
         In bursts.
     """
-    org = memory.organization
-    ro, ra, bg, ba, co, channel_bit, channel_width = _fields(memory.stream_map, org)
-    group, member = divmod(bank, org.banks_per_group)
-    rank, group = divmod(group, org.bank_groups)
-    rest = (rank << ra) + (group << bg) + (member << ba) + (column << co)
-    low, high = (1 << channel_bit) - 1, channel_bit + channel_width
-    found = []
-    for row in rows:
-        index = (row << ro) + rest
-        found.append((index >> high) << channel_bit | (index & low))
-    return found
+    return StreamMap.of(memory).bursts(rows, bank, column)

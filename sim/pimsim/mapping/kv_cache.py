@@ -12,6 +12,8 @@ from bisect import bisect_left
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from pimsim.config.errors import InputError
 from pimsim.hardware.pim.kv_layout import KvRows, KvSections, RowRuns, ring_spans
 
@@ -62,6 +64,10 @@ class CacheKind:
         """Rows of every bank that a request of so many tokens takes in all blocks of the kind."""
         return self.blocks * self.sections.rows(self.kept(tokens, new_tokens))
 
+    def section_rows(self, tokens: int, new_tokens: int = 1) -> tuple[int, int, int]:
+        """The same in one block, by section."""
+        return self.sections.rows_by_section(self.kept(tokens, new_tokens))
+
 
 @dataclass(frozen=True)
 class RowUse:
@@ -92,6 +98,8 @@ class _FreeRows:
     def take(self, count: int, behind: int | None) -> list[tuple[int, int]]:
         """``count`` rows: those from row ``behind`` on, if they are free, then the lowest run that
         holds the rest, else the lowest there are."""
+        if len(self.runs) == 1 and count < self.runs[0][1]:  # wherever they are to begin
+            return [self._cut(0, count)]
         taken: list[tuple[int, int]] = []
         at = bisect_left(self.runs, behind, key=_first) if behind is not None else len(self.runs)
         if at < len(self.runs) and self.runs[at][0] == behind:
@@ -163,6 +171,9 @@ class KvCache:
             for kind in self.kinds
         ]
         self._used = [0] * channels
+        # by kind, rows of one block: in each channel, in each section
+        self._by_channel = [[0] * channels for _ in self.kinds]
+        self._by_section = [[0] * len(kind.sections) for kind in self.kinds]
         self._held: dict[Hashable, _Request] = {}
 
     @property
@@ -211,9 +222,13 @@ class KvCache:
         """
         if request in self._held:
             raise ValueError(f"request {request} is in the cache already")
-        self._check(request, tokens, 0, channel, new_tokens)
+        wanted = [kind.section_rows(tokens, new_tokens) for kind in self.kinds]
+        need = sum(
+            kind.blocks * sum(rows) for kind, rows in zip(self.kinds, wanted, strict=True)
+        )  # fmt: skip
+        self._check(request, tokens, 0, channel, new_tokens, need)
         self._held[request] = _Request(channel, 0, new_tokens, [KvRows() for _ in self.kinds])
-        self._grow(request, tokens)
+        self._grow(request, tokens, wanted)
 
     def append(self, request: Hashable, tokens: int = 1) -> None:
         """Let ``request`` grow by ``tokens``; what it holds stays where it is.
@@ -221,16 +236,19 @@ class KvCache:
         Raises ``CacheFullError``, and takes nothing, where its channel has too few free rows.
         """
         one = self._held[request]
-        self._check(request, one.tokens + tokens, one.tokens, one.channel, one.new_tokens)
-        self._grow(request, one.tokens + tokens)
+        held, tokens, most = one.tokens, one.tokens + tokens, one.new_tokens
+        self._check(
+            request, tokens, held, one.channel, most, self.rows_needed(tokens, held, most)
+        )  # fmt: skip
+        self._grow(request, tokens, [kind.section_rows(tokens, most) for kind in self.kinds])
 
     def free(self, request: Hashable) -> int:
         """Take the pages of ``request`` back; answers the tokens that it had, for who evicts it
         and will bring them again."""
         one = self._held.pop(request)
-        for kind, free, rows in zip(self.kinds, self._free, one.rows, strict=True):
+        for number, (free, rows) in enumerate(zip(self._free, one.rows, strict=True)):
             free[one.channel].give([run for part in rows.sections for run in part.runs])
-            self._used[one.channel] -= kind.blocks * rows.count
+            self._count(number, one.channel, [-part.count for part in rows.sections])
         return one.tokens
 
     def pages(self, request: Hashable, kind: int = 0) -> KvRows:
@@ -256,23 +274,25 @@ class KvCache:
 
     def use(self, parts: Sequence[int] = (*KEYS, *VALUES)) -> RowUse:
         """How full the rows are that requests hold; of ``KEYS`` or ``VALUES`` alone."""
-        rows, filled = 0, 0.0
+        held = self._held.values()
+        if not held or not self.kinds:
+            return RowUse(0, 0.0)
+        rows = sum(
+            kind.blocks * own[part]
+            for kind, own in zip(self.kinds, self._by_section, strict=True) for part in parts
+        )  # fmt: skip
         # rows of all blocks of a kind that a token would fill, by section
-        fill = [[kind.blocks * each.token_rows for each in kind.sections] for kind in self.kinds]
-        for one in self._held.values():
-            for kind, held, each in zip(self.kinds, one.rows, fill, strict=True):
-                kept, sections = kind.kept(one.tokens, one.new_tokens), held.sections
-                for part in parts:
-                    rows += kind.blocks * sections[part].count
-                    filled += each[part] * kept
-        return RowUse(rows, filled)
+        fill = np.array([[kind.blocks * kind.sections[at].token_rows for at in parts]
+                         for kind in self.kinds])  # fmt: skip
+        kept = np.array([[kind.kept(one.tokens, one.new_tokens) for kind in self.kinds]
+                         for one in held])  # fmt: skip
+        # one after the other, request by request: pairwise sums of some length round otherwise
+        filled = np.cumsum(kept[:, :, np.newaxis] * fill)[-1]
+        return RowUse(rows, float(filled))
 
     def rows_by_channel(self, kind: int) -> tuple[int, ...]:
         """Rows of every bank that requests hold in one block of a ``kind``, shape (channels,)."""
-        found = [0] * len(self._used)
-        for one in self._held.values():
-            found[one.channel] += one.rows[kind].count
-        return tuple(found)
+        return tuple(self._by_channel[kind])
 
     @property
     def fragmentation(self) -> float:
@@ -280,9 +300,9 @@ class KvCache:
         return self.use().fragmentation
 
     def _check(
-        self, request: Hashable, tokens: int, held: int, channel: int, new_tokens: int
+        self, request: Hashable, tokens: int, held: int, channel: int, new_tokens: int, need: int
     ) -> None:
-        need, free = self.rows_needed(tokens, held, new_tokens), self.free_rows(channel)
+        free = self.free_rows(channel)
         if need > free:
             blocks = sum(kind.blocks for kind in self.kinds)
             more = f"{tokens - held} more tokens" if held else f"{tokens} tokens"
@@ -310,20 +330,32 @@ class KvCache:
             return "place it in another channel, or take more channels or devices"
         return "shorten it, or take more memory or devices"
 
-    def _grow(self, request: Hashable, tokens: int) -> None:
+    def _grow(
+        self, request: Hashable, tokens: int, wanted: Sequence[tuple[int, int, int]]
+    ) -> None:  # fmt: skip
+        """``wanted``: rows by kind, of one block, by section."""
         one = self._held[request]
-        for number, (kind, free) in enumerate(zip(self.kinds, self._free, strict=True)):
-            kept, grown, more = kind.kept(tokens, one.new_tokens), [], 0
-            for section, part in zip(kind.sections, one.rows[number].sections, strict=True):
-                own = section.rows(kept) - part.count
+        for number, free in enumerate(self._free):
+            grown, more = [], []
+            parts = one.rows[number].sections
+            for rows, part in zip(wanted[number], parts, strict=True):
+                own = rows - part.count if part.runs else rows
                 if own:
                     taken = free[one.channel].take(own, part.end)
-                    part = RowRuns.of((*part.runs, *taken))
+                    part = RowRuns.of((*part.runs, *taken)) if part.runs else RowRuns(tuple(taken))
                 grown.append(part)
-                more += own
+                more.append(own)
             one.rows[number] = KvRows(*grown)
-            self._used[one.channel] += kind.blocks * more
+            self._count(number, one.channel, more)
         one.tokens = tokens
+
+    def _count(self, kind: int, channel: int, more: Sequence[int]) -> None:
+        """Of one block of a ``kind``, by section: rows that a request has got or given back."""
+        rows = sum(more)
+        self._used[channel] += self.kinds[kind].blocks * rows
+        self._by_channel[kind][channel] += rows
+        for part, own in enumerate(more):
+            self._by_section[kind][part] += own
 
     def _rows_of(
         self, request: Hashable, part: int, first: int, end: int, kind: int

@@ -11,11 +11,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
 
 from pimsim.config.memory import MemoryConfig
 from pimsim.mapping.addresses import BlockKv
 
 __all__ = ["KvLanes", "kv_lanes"]
+
+Tokens = TypeVar("Tokens", int, NDArray[np.int64])
 
 
 @dataclass(frozen=True)
@@ -33,8 +39,8 @@ class KvLanes:
         """Of so many tokens."""
         return self.count * self.token_bytes * tokens
 
-    def held_bytes(self, tokens: int, ring: int | None) -> int:
-        """What waits on chip once the request has ``tokens``.
+    def held_bytes(self, tokens: Tokens, ring: int | None) -> Tokens | int:
+        """What waits on chip once the request has ``tokens``, or each of several that many.
 
         ``ring``: tokens that the cache keeps; at its end nothing waits, as the next token goes to
         its start. None: it keeps all.
@@ -44,7 +50,7 @@ class KvLanes:
         behind = tokens if ring is None else tokens % ring
         return self.count * (behind * self.token_bytes % self.burst_bytes)
 
-    def empty_bytes(self, before: int, tokens: int, ring: int | None) -> int:
+    def empty_bytes(self, before: Tokens, tokens: Tokens, ring: int | None) -> Tokens | int:
         """Of the bursts written from ``before`` tokens on to ``tokens``, what no token fills."""
         if not self.waits:
             return self.count * (-self.token_bytes % self.burst_bytes) * (tokens - before)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+
+import numpy as np
 
 from pimsim.engine.device import Device
 from pimsim.engine.iteration import Outcome, StepOutcome
@@ -50,16 +52,26 @@ def _owed(device: Device, number: int, layer: int, written_bytes: int) -> KvWrit
     if not appended or not work.append_kv:
         return KvWrites(number, layer, written_bytes)
     lanes = tuple(kv_lanes(kv, device.config.memory, device.whole.kv_dtype_bytes))
-    plan = device.mapper.addresses
     brought = empty = before = after = 0
     members = [i for part in device.members for i in part]
     entries = [at for part in device.entries for at in part]
-    for member, at in zip(members, entries, strict=True):
-        entry, ring = device.work.step.entries[at], plan.ring(layer, member)
+    contexts = np.array(device.work.step.contexts)[entries]
+    fed = np.array(device.work.step.new_tokens)[entries]
+    for ring, own in _by_ring(device.mapper.addresses.rings(layer, members)).items():
+        new, context = fed[own], contexts[own]
+        cached = context - new
         for each in lanes:
-            brought += each.brought_bytes(entry.new_tokens)
-            empty += each.empty_bytes(entry.cached, entry.context, ring)
-            before += each.held_bytes(entry.cached, ring)
-            after += each.held_bytes(entry.context, ring)
+            brought += each.brought_bytes(int(new.sum()))
+            empty += int(np.sum(each.empty_bytes(cached, context, ring)))
+            before += int(np.sum(each.held_bytes(cached, ring)))
+            after += int(np.sum(each.held_bytes(context, ring)))
     needed = sum(o.kv_write_bytes for o in device.whole.blocks[layer].operators)
     return KvWrites(number, layer, written_bytes, brought, empty, before, after, needed)
+
+
+def _by_ring(rings: Sequence[int | None]) -> dict[int | None, list[int]]:
+    """Which of the requests have each ring."""
+    found: dict[int | None, list[int]] = {}
+    for number, ring in enumerate(rings):
+        found.setdefault(ring, []).append(number)
+    return found

@@ -84,6 +84,8 @@ class StepEntry:
 
     def pairs(self, window: int | None = None) -> int:
         """Pairs of a new token and a key that it attends to."""
+        if self.new_tokens == 1:
+            return self.keys(window)
         if self.mask is Mask.FULL:
             return self.new_tokens * min(self.context, self.keys(window))
         first = self.cached + 1  # keys that the first new token sees
@@ -122,17 +124,17 @@ class Step:
             )
         )
 
-    @property
+    @cached_property
     def requests(self) -> tuple[Request, ...]:
         """In the order of the entries."""
         return tuple(entry.request for entry in self.entries)
 
-    @property
+    @cached_property
     def contexts(self) -> tuple[int, ...]:
         """Of each entry, the new tokens included."""
         return tuple(entry.context for entry in self.entries)
 
-    @property
+    @cached_property
     def new_tokens(self) -> tuple[int, ...]:
         """Of each entry."""
         return tuple(entry.new_tokens for entry in self.entries)
@@ -140,7 +142,7 @@ class Step:
     @cached_property
     def tokens(self) -> int:
         """Tokens that are fed, over all entries."""
-        return sum(entry.new_tokens for entry in self.entries)
+        return sum(self.new_tokens)
 
     @cached_property
     def logits(self) -> int:
@@ -177,14 +179,21 @@ class Step:
         """``StepEntry.pairs`` of each entry."""
         key = "P", window
         if key not in self._seen:
-            self._seen[key] = tuple(entry.pairs(window) for entry in self.entries)
+            alone = self.tokens == len(self.entries)  # and so sees its keys, each once
+            self._seen[key] = (
+                self.keys(window) if alone
+                else tuple(entry.pairs(window) for entry in self.entries)
+            )  # fmt: skip
         return self._seen[key]
 
     def keys(self, window: int | None = None) -> tuple[int, ...]:
         """``StepEntry.keys`` of each entry."""
         key = "K", window
         if key not in self._seen:
-            self._seen[key] = tuple(entry.keys(window) for entry in self.entries)
+            self._seen[key] = (
+                self.contexts if window is None
+                else tuple(entry.keys(window) for entry in self.entries)
+            )  # fmt: skip
         return self._seen[key]
 
     @cached_property

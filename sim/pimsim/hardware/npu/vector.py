@@ -23,6 +23,7 @@ __all__ = [
 ]
 
 VectorKind = Literal["softmax", "layernorm", "rmsnorm", "add", "mul", "gelu", "silu", "rope"]
+_KINDS = get_args(VectorKind)
 
 
 def add_tree_levels(width: int, lanes: int) -> int:
@@ -72,11 +73,9 @@ def vector_cycles(kind: VectorKind, width: int, vector: VectorConfig) -> int:
     InputError
         For another kind, or a negative width.
     """
-    if kind not in get_args(VectorKind):
-        allowed = ", ".join(get_args(VectorKind))
-        raise InputError(
-            f"vector operation {kind!r} is none of {allowed}{near_miss(kind, get_args(VectorKind))}"
-        )
+    if kind not in _KINDS:
+        allowed = ", ".join(_KINDS)
+        raise InputError(f"vector operation {kind!r} is none of {allowed}{near_miss(kind, _KINDS)}")
     if width < 0:
         raise InputError(f"vector operation {kind}: width {width} is negative")
     width = vector_timing(vector).elements(kind, width)

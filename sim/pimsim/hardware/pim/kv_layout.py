@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -65,10 +64,11 @@ class RowRuns:
                 joined.append((first, count))
         return cls(tuple(joined))
 
-    @cached_property
+    @property
     def count(self) -> int:
         """Rows in all runs."""
-        return sum(count for _, count in self.runs)
+        runs = self.runs
+        return runs[0][1] if len(runs) == 1 else sum(count for _, count in runs)
 
     def row(self, number: int) -> int:
         """The row of this ``number``, counted from 0. Raises ``IndexError`` past the last one."""
@@ -97,6 +97,8 @@ class RowRuns:
 
     def between(self, first: int, end: int) -> RowRuns:
         """The rows of numbers ``first`` to before ``end``."""
+        if first <= 0 and end >= self.count:
+            return self
         found, at = [], 0
         for start, count in self.runs:
             low, high = max(first - at, 0), min(end - at, count)
@@ -151,9 +153,16 @@ class KvSections:
     def __getitem__(self, part: int) -> KvSection:
         return (self.keys, self.shared_keys, self.values)[part]
 
+    def __len__(self) -> int:
+        return 3
+
     def rows(self, tokens: int) -> int:
         """Rows of every bank that ``tokens`` take."""
-        return self.keys.rows(tokens) + self.shared_keys.rows(tokens) + self.values.rows(tokens)
+        return sum(self.rows_by_section(tokens))
+
+    def rows_by_section(self, tokens: int) -> tuple[int, int, int]:
+        """The same, of each section."""
+        return self.keys.rows(tokens), self.shared_keys.rows(tokens), self.values.rows(tokens)
 
 
 @dataclass(frozen=True)
@@ -178,7 +187,7 @@ class KvRows:
         """In the order of ``KvSections``."""
         return self.keys, self.shared_keys, self.values
 
-    @cached_property
+    @property
     def count(self) -> int:
         """Rows of every bank that it takes."""
         return self.keys.count + self.shared_keys.count + self.values.count

@@ -216,7 +216,7 @@ class Placement:
 
 def score_placement(
     shape: AttentionShape, context: int, rows: KvRows, query_row: int, first_mark: int,
-    composite: bool, first: int = 0,
+    composite: bool, first: int = 0, known: dict[int, Ints] | None = None,
 ) -> Placement:  # fmt: skip
     """Scores of one request. Mark ``first_mark + h``: head h.
 
@@ -238,6 +238,8 @@ def score_placement(
         Whether one command does the dot products and the read of their result.
     first
         Token from which on they are visible.
+    known
+        Programs of this shape by tiles of keys; what is found is put there.
 
     References
     ----------
@@ -246,12 +248,17 @@ def score_placement(
     sections = shape.kv_sections
     page = max(sections.keys.page_tokens, sections.shared_keys.page_tokens)
     begin = first // page * page
-    template = _score_template(shape, -(-(context - begin) // shape.banks), composite)
+    tiles, known = -(-(context - begin) // shape.banks), {} if known is None else known
+    template = known.get(tiles)
+    if template is None:
+        template = known[tiles] = _score_template(shape, tiles, composite)
     own, shared = (
-        at.between(section.rows(begin), section.rows(context))
+        at.between(section.rows(begin), section.rows(context)) if at.runs else at
         for at, section in ((rows.keys, sections.keys), (rows.shared_keys, sections.shared_keys))
     )
-    return Placement(template, RowRuns.of((*own.runs, *shared.runs)), query_row, first_mark)
+    if own.runs and shared.runs:
+        own = RowRuns.of((*own.runs, *shared.runs))
+    return Placement(template, own if own.runs else shared, query_row, first_mark)
 
 
 def score_program(
@@ -402,7 +409,7 @@ def _piece_scores(
 
 def value_placement(
     shape: AttentionShape, context: int, rows: KvRows, weights_row: int, first_mark: int,
-    composite: bool, first: int = 0,
+    composite: bool, first: int = 0, known: dict[tuple[int, int], Ints] | None = None,
 ) -> Placement:  # fmt: skip
     """Weighted values of one request. Mark ``first_mark + h``: all results of head h.
 
@@ -424,6 +431,8 @@ def value_placement(
         Whether one command does the dot products and the read of their result.
     first
         Token from which on they are visible.
+    known
+        Programs of this shape by chunks and dot products of the last; what is found is put there.
 
     References
     ----------
@@ -431,7 +440,10 @@ def value_placement(
     """
     chunks = value_chunks(shape, range(first, context))
     rest = context - (-(-context // shape.row_elements) - 1) * shape.row_elements
-    template = _value_template(shape, chunks, -(-rest // shape.elements_per_comp), composite)
+    asked, known = (chunks, -(-rest // shape.elements_per_comp)), {} if known is None else known
+    template = known.get(asked)
+    if template is None:
+        template = known[asked] = _value_template(shape, *asked, composite)
     begin = shape.value_rows(first // shape.row_elements * shape.row_elements)
     places = rows.values.between(begin, shape.value_rows(context))
     return Placement(template, places, weights_row, first_mark)
