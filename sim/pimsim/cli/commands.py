@@ -18,6 +18,7 @@ from pimsim.cli.check import check_command
 from pimsim.cli.export import export_command
 from pimsim.cli.import_onnx import import_onnx_command
 from pimsim.cli.import_routing import import_routing_command
+from pimsim.cli.init import init_command
 from pimsim.cli.kernel import kernel_app
 from pimsim.cli.numerics import numerics_command
 from pimsim.cli.rates import rates_command
@@ -88,6 +89,7 @@ app.command("import-routing")(import_routing_command)
 app.command("numerics")(numerics_command)
 app.command("routing")(routing_command)
 app.add_typer(sparsity_app, name="sparsity")
+app.command("init")(init_command)
 app.command("schema")(schema_command)
 app.command("list")(list_command)
 app.command("show")(show_command)
