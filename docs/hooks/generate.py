@@ -28,7 +28,7 @@ SECTIONS: tuple[tuple[str, str, str], ...] = (
     ("NCCL", "pimsim.config.nccl:NcclConfig", "`--nccl`; `configs/nccl/`"),
     ("Area", "pimsim.config.area:AreaConfig", "`configs/area/`"),
     ("GPU", "pimsim.config.xpu:XpuConfig", "`configs/xpu/`"),
-    ("System", "pimsim.config.system:SystemConfig", "`pimsim system`; `configs/system/`"),
+    ("System", "pimsim.config.system:SystemConfig", "`pimsim run` on GPUs; `configs/system/`"),
     ("Model card", "pimsim.workload.cards:ModelCard", "`models/`, and `--model FILE`"),
     ("Sweep", "pimsim.explore.spec:SweepSpec", "`pimsim sweep FILE`"),
     ("Search", "pimsim.explore.search:SearchSpec", "`pimsim search FILE`"),

@@ -21,8 +21,7 @@ HEAVY = (
     "pimsim.engine.iteration.run_iteration",
     "pimsim.engine.gemm.run_gemm",
     "pimsim.engine.attention.run_attention",
-    "pimsim.engine.xpu_prefill.prefill",
-    "pimsim.engine.xpu_system.decode",
+    "pimsim.engine.xpu_machine.run_xpu_devices",
     "pimsim.hardware.dram.replay.replay",
     "pimsim.hardware.pim.stream.run_stream",
 )

@@ -24,7 +24,7 @@ from pimsim.config.loader import (
 from pimsim.config.memory import CONTAINED
 from pimsim.config.resources import preset_names
 from pimsim.config.schema import quantity_at
-from pimsim.engine.xpu_steps import capacity_bytes
+from pimsim.engine.xpu_device import capacity_bytes
 from pimsim.hardware.area import device_area
 from pimsim.hardware.dram.replay import replay
 from pimsim.hardware.energy.dram import count_dram, dram_energy

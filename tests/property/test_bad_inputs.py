@@ -252,7 +252,7 @@ PLACES: tuple[list[str], ...] = (
     ["kernel", "dram", "--check-commands", "PATH"], ["kernel", "dram", "x", "--memory", "PATH"],
     ["kernel", "gemm", "8", "8", "8", "--npu", "PATH"],
     ["kernel", "gemv", "8", "8", "--pim", "PATH"],
-    ["system", "PATH"], ["system", "dgx-h100", "--model", "PATH"], ["calibrate", "PATH"],
+    ["run", "dgx-h100", "--model", "PATH"], ["calibrate", "PATH"],
     ["check", "--golden", "PATH"], ["report", "PATH"], ["routing", "PATH"], ["show", "PATH"],
     ["sparsity", "show", "PATH"], ["validate", "--reference", "PATH"],
     ["validate", "--ranges", "PATH"], ["import-onnx", "PATH"],

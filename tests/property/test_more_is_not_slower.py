@@ -31,8 +31,8 @@ from fuzzing import CASES, seeds
 from pimsim.config.loader import CONFIG_MODELS, load_preset
 from pimsim.config.resources import preset_names
 from pimsim.config.schema import marks_at, quantity_at
-from pimsim.engine.xpu_system import decode
 from pimsim.simulate import resolve, simulate
+from pimsim.validate.gpu_steps import decoding
 from pimsim.workload.cards import load_card
 
 TOLERANCE = 0.01
@@ -156,7 +156,7 @@ def test_more_of_a_systems_resource_is_not_slower(preset: str) -> None:
 
     def step_s(batch: int, context: int, *overrides: str) -> float:
         config = load_preset("system", preset, overrides).config
-        return decode(config, card, batch, context, 3).step_s
+        return decoding(config, card, batch, context, 3).step_s
 
     slower, tried = {}, 0
     for draw in (next(seeds(f"more {number}")) for number in range(BATCHES)):

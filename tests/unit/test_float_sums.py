@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from pimsim.config.loader import load_system
-from pimsim.engine.xpu_system import decode
 from pimsim.simulate import resolve, simulate
+from pimsim.validate.gpu_steps import decoding
 from pimsim.validate.judge import judge
 from pimsim.validate.types import Row
 from pimsim.workload.cards import load_card
@@ -34,7 +34,7 @@ def strict(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @pytest.mark.parametrize("name", ["dgx-h100", "dgx-a100a-cpu", "dgx-attacc-bank"])
 def test_a_system(name: str) -> None:
-    assert decode(load_system(name).config, load_card("gpt3-7b"), 4, 100, 4).total_j > 0
+    assert decoding(load_system(name).config, load_card("gpt3-7b"), 4, 100, 4).energy_j.total > 0
 
 
 @pytest.mark.parametrize("fidelity", ["command", "fast"])

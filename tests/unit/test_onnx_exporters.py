@@ -32,9 +32,9 @@ from tests.exporters.pairs import (
 )
 from tests.exporters.random_decoders import random_pairs
 from tests.exporters.written import BUILDER
+from tests.gpu_blocks import block_kernels, decode_step
 
 from pimsim.config.errors import InputError
-from pimsim.mapping.kernels import block_kernels, decode_step
 from pimsim.workload.degrees import trace_memory_bytes
 from pimsim.workload.onnx_import.importing import import_onnx
 from pimsim.workload.requests import Request

@@ -6,16 +6,21 @@ from collections.abc import Callable
 from fractions import Fraction
 
 import pytest
+from tests.gpu_blocks import block_kernels, decode_step
 
 from pimsim.config.errors import InputError
 from pimsim.config.loader import load_system
 from pimsim.config.resources import find_source, preset_names
-from pimsim.engine.xpu_system import decode
+from pimsim.engine.xpu_device import build_xpu_devices
+from pimsim.engine.xpu_machine import run_xpu_devices
 from pimsim.hardware.xpu.tiling import Product, traffic
-from pimsim.mapping.kernels import BlockKernels, block_kernels, decode_step
+from pimsim.mapping.kernels import BlockKernels
+from pimsim.validate.gpu_steps import decoding
 from pimsim.workload.card_trace import card_trace
 from pimsim.workload.cards import ModelCard, load_card
 from pimsim.workload.operators import ForwardPass, OperatorKind
+from pimsim.workload.requests import Request
+from pimsim.workload.step import Step
 from pimsim.workload.trace import (
     Operand,
     OperandRole,
@@ -136,14 +141,6 @@ def test_kernels_move_the_bytes_of_the_trace(name: str, devices: int) -> None:
             assert kernels.weight_bytes > 0
 
 
-@pytest.mark.parametrize("name", sorted(EXPERTS))
-def test_experts_are_refused_by_name(name: str) -> None:
-    with pytest.raises(InputError) as caught:
-        decode(load_system("dgx-a100a", ["devices=1"]).config, SOURCES[name], 1, 50, 3)
-    assert "blocks with experts differ, and only pimsim run" in str(caught.value)
-    assert "\n" not in str(caught.value)
-
-
 def test_elements_of_a_packed_format_have_their_share_of_scales() -> None:
     [block] = block_kernels(decode_step(packed(card_trace(LLAMA)), 1, 10, 1), fused_gate=True)
     assert {product.b_bytes for product in products_of(block)} == {Fraction(9, 16)}
@@ -155,14 +152,13 @@ def test_elements_of_a_packed_format_have_their_share_of_scales() -> None:
 
 def test_a_step_of_packed_weights_reads_less_and_computes_the_same() -> None:
     config = load_system("dgx-a100a", ["devices=1"]).config
-    plain, small = (decode(config, each, 1, 64, 3) for each in (LLAMA, packed(card_trace(LLAMA))))
+    plain, small = (decoding(config, each, 1, 64, 3) for each in (LLAMA, packed(card_trace(LLAMA))))
     cached = plain.bound_s["xpu_memory"] - 32 * 2 * block_elements() / 3352e9
     assert small.bound_s["xpu_memory"] - cached == pytest.approx(
         32 * block_elements() * 9 / 16 / 3352e9
     )
     assert small.bound_s["xpu_compute"] == plain.bound_s["xpu_compute"]
     assert small.step_s < plain.step_s
-    assert small.need_bytes == plain.need_bytes - 32 * block_elements() * 23 // 16
 
 
 def block_elements() -> int:
@@ -176,7 +172,7 @@ def test_a_cache_narrower_than_a_byte_is_read_so_but_not_by_pim() -> None:
     assert block.attention.score.b_bytes == Fraction(1, 2)
     assert block.attention.kv_bytes == 2 * 30 * 2 * 1024 // 2
     with pytest.raises(InputError, match=r"1/2 bytes an element; PIM .* whole bytes"):
-        decode(load_system("dgx-attacc-bank").config, trace, 8, 64, 3)
+        decoding(load_system("dgx-attacc-bank").config, trace, 8, 64, 3)
 
 
 def test_each_kind_of_block_counts_as_often_as_it_is_there() -> None:
@@ -190,12 +186,15 @@ def test_each_kind_of_block_counts_as_often_as_it_is_there() -> None:
     assert sorted(names) == sorted(
         ["qk_norm.q_norm", "qk_norm.k_norm", "post_ln1", "post_ln2", "res1+ln2", "res2+ln1"]
     )
-    result = decode(load_system("dgx-a100a", ["devices=1"]).config, card, 1, 1999, 2)
+    config = load_system("dgx-a100a", ["devices=1"]).config
+    result = decoding(config, card, 1, 1999, 2)
+    step = Step.decode([Request(0, 0.0, 2000, 1, 0)])
     kv = 2 * 2 * card.kv_heads * card.head_dim * (15 * 512 + 3 * 2000)
     held = sum(each.count * each.weight_bytes for each in blocks)
-    assert result.need_bytes == kv + held
-    of_kind = {
-        kind: sum(k.time_s for k in result.kernels if k.name.startswith(f"{kind}: "))
-        for kind in ("sliding", "full")
-    }
+    tables = card.vocab * card.hidden * card.dtype_bytes
+    assert result.need_bytes == pytest.approx(kv + held + tables, rel=1e-4)
+    outcome = run_xpu_devices(build_xpu_devices(config, card, [step]))
+    of_kind: dict[str, float] = {}
+    for work in outcome.recorder.works:
+        of_kind[outcome.device.whole.blocks[work.layer].kind] = work.cost.time_s
     assert result.step_s == pytest.approx(15 * of_kind["sliding"] + 3 * of_kind["full"])

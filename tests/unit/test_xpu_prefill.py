@@ -2,28 +2,25 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from itertools import pairwise
 
 import pytest
+from tests.gpu_blocks import block_kernels, decode_step, forward_pass
 
-from pimsim.config.errors import InputError
 from pimsim.config.loader import load_system
 from pimsim.engine.xpu_attention import flash_cost
 from pimsim.engine.xpu_block import FixedCosts, block_cost
-from pimsim.engine.xpu_prefill import Prefilling, prefill, prefill_steps
-from pimsim.engine.xpu_system import decode
 from pimsim.hardware.fabric.collectives import all_reduce
 from pimsim.hardware.xpu.kernels import gpu_kernels
+from pimsim.hardware.xpu.roofline import peak_flops
 from pimsim.hardware.xpu.tiling import Product
-from pimsim.mapping.kernels import (
-    block_kernels,
-    decode_step,
-    forward_pass,
-    output_layer,
-)
+from pimsim.validate.gpu import output_layer
+from pimsim.validate.gpu_steps import MeanStep, decoding, prefilling
 from pimsim.workload.card_trace import card_trace
 from pimsim.workload.cards import load_card
 from pimsim.workload.requests import Request
+from pimsim.workload.run_steps import run_steps
 from pimsim.workload.step import Step, StepEntry
 
 GPT = load_card("gpt3-7b")
@@ -34,6 +31,13 @@ REQUEST = Request(id=0, arrival_s=0.0, prompt_tokens=10**6, output_tokens=1, gen
 def step(*entries: tuple[int, int, int]) -> Step:
     """Of (new tokens, context, rows of logits)."""
     return Step(tuple(StepEntry(REQUEST, new, context, rows, 0) for new, context, rows in entries))
+
+
+def prompts(batch: int, tokens: int, chunk: int | None = None) -> tuple[Step, ...]:
+    """The steps that feed prompts of the same length."""
+    asked = load_system("dgx-h100").config.workload
+    alike = [Request(number, 0.0, tokens, 1, 0) for number in range(batch)]
+    return run_steps(alike, asked.model_copy(update={"phase": "prefill", "chunk": chunk}))
 
 
 def test_kernels_of_a_prompt_by_hand() -> None:
@@ -104,7 +108,7 @@ def test_a_window_limits_keys() -> None:
 def test_the_block_by_hand() -> None:
     """Three prompts of 48 on four devices: each kernel alone, and their sum."""
     config = load_system("dgx-a100a", ["devices=4"]).config
-    result = prefill(config, GPT, 3, 48)
+    result = prefilling(config, GPT, 3, 48)
     xpu, tokens, hidden = config.xpu, 144, 4096
     gemm = {
         "qkv": Product(tokens, 3 * hidden // 4, hidden, b_bytes=2 + _bias(2, hidden)),
@@ -115,24 +119,19 @@ def test_the_block_by_hand() -> None:
     for name, product in gemm.items():
         found = 32 * gpu_kernels(xpu).product(product, xpu).time_s
         assert result.gemm_s[name] == pytest.approx(found, rel=1e-3), name
-    [block] = block_kernels(forward_pass(GPT, prefill_steps(3, 48)[0], 4), fused_gate=False)
+    [block] = block_kernels(forward_pass(GPT, prompts(3, 48)[0], 4), fused_gate=False)
     assert result.parts_s["attention"] == pytest.approx(
         32 * gpu_kernels(xpu).flash(block.flash[0], xpu).time_s
     )
     reduced = all_reduce(tokens * hidden * 2, 4, config.link).time_ps * 1e-12
     assert result.parts_s["communication"] == pytest.approx(32 * 2 * reduced)
-    [(name, head)] = output_layer(card_trace(GPT), prefill_steps(3, 48)[0], 4)
-    assert (name, head.m, head.n, head.k) == ("lm_head", 3, -(-50257 // 4), hidden)
-    assert result.gemm_s["lm_head"] == pytest.approx(gpu_kernels(xpu).product(head, xpu).time_s)
     assert result.parts_s["gemm"] == pytest.approx(sum(result.gemm_s.values()))
-    macs = 32 * (sum(each.macs for each in gemm.values()) + block.attention_macs) + head.macs
-    assert result.flops == 4 * 2 * macs
+    macs = 32 * (sum(each.macs for each in gemm.values()) + block.attention_macs)
+    assert result.bound_s["xpu_compute"] == pytest.approx(2 * macs / peak_flops(xpu, 2))
     weights = sum(work.stored_bytes for _, work in (*block.projections, *block.ffn))
-    moved = 32 * (weights + block.kv_bytes) + head.stored_bytes
+    moved = 32 * (weights + block.kv_bytes)
     assert result.bound_s["xpu_memory"] == pytest.approx(moved / 3352e9)
-    assert result.attention_flops == 2 * 32 * 3 * (48 * 49 // 2) * 32 * 256
-    assert result.executed_attention_flops == 2 * 32 * 3 * 64 * 128 * 32 * 256
-    assert result.kv_written_bytes == 32 * 3 * 48 * 2 * hidden * 2
+    assert block.attention_macs == 3 * (48 * 49 // 2) * 8 * 256
 
 
 def _bias(element_bytes: int, depth: int) -> float:
@@ -142,46 +141,42 @@ def _bias(element_bytes: int, depth: int) -> float:
 @pytest.mark.parametrize("name", ["dgx-a100a", "dgx-attacc-bank", "dgx-a100a-cpu"])
 def test_chunks_do_the_same_work(name: str) -> None:
     config = load_system(name).config
-    results = [prefill(config, LLAMA, 3, 1000, chunk) for chunk in (None, 1000, 500, 128, 7)]
+    results = [prefilling(config, LLAMA, 3, 1000, chunk) for chunk in (None, 1000, 500, 128, 7)]
     assert results[0] == results[1]
     assert [each.steps for each in results] == [1, 1, 2, 8, 143]
     for each in results:
         check_laws(each, 3)
-        assert each.flops == results[0].flops
-        assert each.attention_flops == results[0].attention_flops
-        assert each.kv_written_bytes == results[0].kv_written_bytes
+        assert each.steps * each.bound_s["xpu_compute"] == pytest.approx(
+            results[0].bound_s["xpu_compute"]
+        )
         assert each.need_bytes == results[0].need_bytes
-    assert all(one.time_s < more.time_s for one, more in pairwise(results[1:]))
+    times = [each.steps * each.step_s for each in results]
+    assert all(one < more for one, more in pairwise(times[1:]))
 
 
-def check_laws(result: Prefilling, batch: int) -> None:
+def check_laws(result: MeanStep, batch: int) -> None:
     assert result.step_s >= max(result.bound_s.values())
     assert sum(result.parts_s.values()) == pytest.approx(result.step_s)
-    assert result.time_s == pytest.approx(result.steps * result.step_s)
-    assert result.executed_attention_flops >= result.attention_flops
-    assert all(joule >= 0 for joule in result.energy_j.values())
-    assert result.tokens_per_s * result.time_s == pytest.approx(batch * 1000)
-
-
-def test_the_bounds_are_all_flops_at_the_peak() -> None:
-    config = load_system("dgx-h100").config
-    result = prefill(config, LLAMA, 2, 700, 300)
-    peak = 8 * 989.4e12
-    assert result.bound_s["xpu_compute"] * result.steps == pytest.approx(result.flops / peak)
+    assert all(joule >= 0 for joule in asdict(result.energy_j).values())
+    assert result.tokens_per_s * result.steps * result.step_s == pytest.approx(batch * 1000)
 
 
 def test_logits_are_made_once_however_many_chunks() -> None:
-    config = load_system("dgx-a100a").config
-    heads = [prefill(config, GPT, 2, 900, chunk) for chunk in (None, 300)]
+    config = load_system("dgx-a100a", ["workload.outside=true"]).config
+    heads = [prefilling(config, GPT, 2, 900, chunk) for chunk in (None, 300)]
     whole, pieces = (each.gemm_s["lm_head"] * each.steps for each in heads)
     assert whole == pytest.approx(pieces)
-    steps = prefill_steps(2, 900, 400)
+    steps = prompts(2, 900, 400)
     assert [(each.new_tokens, each.contexts, each.logits, each.made) for each in steps] == [
         ((400, 400), (400, 400), 0, 0),
         ((400, 400), (800, 800), 0, 0),
         ((100, 100), (900, 900), 2, 2),
     ]
     assert output_layer(card_trace(GPT), steps[0], 8) == ()
+    [(name, head)] = output_layer(card_trace(GPT), steps[-1], 8)
+    assert (name, head.m, head.n, head.k) == ("lm_head", 2, -(-50257 // 8), 4096)
+    alone = gpu_kernels(config.xpu).product(head, config.xpu).time_s
+    assert whole == pytest.approx(alone)
 
 
 @pytest.mark.parametrize(("name", "shares"), [("dgx-attacc-bank", 1), ("dgx-a100a-cpu", 4)])
@@ -191,19 +186,20 @@ def test_keys_go_to_who_holds_them_and_come_back(name: str, shares: int) -> None
     holder = config.stacks if config.attention == "pim" else config.host
     assert holder is not None
     alone = config.model_copy(update={"attention": "xpu", "overlap": "none", "ffn_split": False})
-    there, here = (prefill(each, GPT, 2, 900, 400) for each in (config, alone))
+    there, here = (prefilling(each, GPT, 2, 900, 400) for each in (config, alone))
     moved = 32 * 2 * (900 + 400 + 800) * 2 * (4096 // 8) * 2
     more = 3 * (there.parts_s["communication"] - here.parts_s["communication"])
     assert more == pytest.approx(shares * moved / (holder.transfer_gb_per_s * 1e9))
-    joule = 3 * (there.energy_j["link"] - here.energy_j["link"])
+    joule = 3 * (there.energy_j.link - here.energy_j.link)
     assert joule == pytest.approx(8 * moved * 8 * config.link_pj_per_bit * 1e-12)
-    assert there.energy_j["pim"] == there.energy_j["host"] == 0
+    assert there.energy_j.pim == there.energy_j.host == 0
     assert there.parts_s["attention"] == here.parts_s["attention"]
 
 
 def test_decoding_needs_the_room_that_prefill_needs() -> None:
     config = load_system("dgx-a100a").config
-    assert prefill(config, LLAMA, 3, 801).need_bytes == decode(config, LLAMA, 3, 800, 2).need_bytes
+    fed = prefilling(config, LLAMA, 3, 801)
+    assert fed.need_bytes == decoding(config, LLAMA, 3, 800, 2).need_bytes
 
 
 def test_latent_attention_expands_what_is_cached() -> None:
@@ -230,20 +226,6 @@ def test_latent_attention_expands_what_is_cached() -> None:
     assert both.memory_pj == pytest.approx(sum(each.memory_pj for each in costs))
     assert both.core_pj == pytest.approx(sum(each.core_pj for each in costs))
     assert both.bound == max(costs, key=lambda each: each.time_s).bound
-
-
-@pytest.mark.parametrize(
-    ("sizes", "message"),
-    [
-        ((0, 5, None), "batch: 0; at least 1"),
-        ((1, 0, None), "input: 0; at least 1"),
-        ((1, 5, 0), "chunk: 0; at least 1"),
-        ((1, 16_385, 1), "into 16,385 steps; at most 16,384 are simulated, so at least 2"),
-    ],
-)
-def test_sizes_that_are_none(sizes: tuple[int, int, int | None], message: str) -> None:
-    with pytest.raises(InputError, match=message):
-        prefill_steps(*sizes)
 
 
 def test_attention_of_several_tokens_is_refused_where_pim_has_it() -> None:

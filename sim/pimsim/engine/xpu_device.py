@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pimsim.config.system import SystemConfig
-from pimsim.engine.xpu_steps import capacity_bytes
 from pimsim.mapping.addresses import BlockKv
 from pimsim.mapping.experts import ExpertPlacement
 from pimsim.mapping.kernels import ExpertShape
@@ -19,7 +18,7 @@ from pimsim.workload.run_steps import step_at_end, step_held
 from pimsim.workload.step import Step
 from pimsim.workload.trace import OperatorTrace
 
-__all__ = ["XpuDevice", "build_xpu_devices", "memory_words"]
+__all__ = ["XpuDevice", "build_xpu_devices", "capacity_bytes", "memory_words", "needed_bytes"]
 
 _ANY_SIZE = 2**62
 """Bytes. A model that is too large for GPUs runs all the same, with a warning."""
@@ -167,12 +166,38 @@ def memory_words(device: XpuDevice) -> str:
     str
         Both sizes in GiB, of all devices of the system; empty where they fit.
     """
-    config, needs = device.config, device.work.needs
-    need = config.tp * sum(each.total_bytes for each in needs)
-    capacity = capacity_bytes(config)
+    need, capacity = needed_bytes(device), capacity_bytes(device.config)
     if need <= capacity:
         return ""
     return (
         f"weights and KV cache need {need / 2**30:.0f} GiB, the system has "
         f"{capacity / 2**30:.0f} GiB"
     )
+
+
+def needed_bytes(device: XpuDevice) -> int:
+    """Bytes of weights and KV cache on all devices of the system, at the step that holds most.
+
+    Parameters
+    ----------
+    device
+        Of any step.
+    """
+    return device.config.tp * sum(each.total_bytes for each in device.work.needs)
+
+
+def capacity_bytes(config: SystemConfig) -> int:
+    """Bytes of all memories that may hold weights or KV cache.
+
+    Parameters
+    ----------
+    config
+        Of the server.
+    """
+    capacity = config.devices * config.xpu.memory_capacity
+    if config.attention == "host" and config.host is not None:
+        capacity += config.host.sockets * config.host.memory_capacity
+    elif config.attention == "pim" and config.stacks is not None and config.pim is not None:
+        stack = config.pim.organization.capacity_bytes
+        capacity += config.devices * config.stacks.count * stack
+    return capacity

@@ -20,19 +20,11 @@ from pimsim.config.errors import InputError
 from pimsim.hardware.xpu.experts import Experts
 from pimsim.hardware.xpu.flash import FlashAttention, FlashPart
 from pimsim.hardware.xpu.tiling import Product
-from pimsim.workload.card_trace import card_trace
-from pimsim.workload.cards import ModelCard, parallelism
-from pimsim.workload.degrees import check_degrees
-from pimsim.workload.instantiate import instantiate
 from pimsim.workload.operators import Block, ForwardPass, Operator, OperatorKind
-from pimsim.workload.outside import outside_work
-from pimsim.workload.requests import Request
 from pimsim.workload.step import Mask, Step, StepEntry
-from pimsim.workload.trace import OperatorTrace
 
 __all__ = [
-    "AttentionKernels", "BlockKernels", "ExpertShape", "Streamed", "block_kernels", "decode_step",
-    "flash_parts", "forward_pass", "kernels_of", "output_layer",
+    "AttentionKernels", "BlockKernels", "ExpertShape", "Streamed", "flash_parts", "kernels_of",
     "per_element",
 ]  # fmt: skip
 
@@ -130,69 +122,6 @@ class BlockKernels:
         return sum(each.macs for each in self.flash)
 
 
-def decode_step(
-    model: ModelCard | OperatorTrace, batch: int, context: int, devices: int
-) -> ForwardPass:
-    """A step in which each of ``batch`` requests attends to ``context`` tokens, one block of each
-    kind.
-
-    Contexts longer than the model's ``max_context`` are taken: they are a matter of quality, not of
-    time.
-
-    Parameters
-    ----------
-    model
-        Card or trace.
-    batch
-        Requests.
-    context
-        Tokens of each.
-    devices
-        That share each block.
-
-    Raises
-    ------
-    InputError
-        For degrees that do not divide the model, or nothing to do.
-    """
-    if batch < 1 or context < 1:
-        raise InputError(f"batch {batch} and context {context}; both must be at least 1")
-    request = Request(
-        id=0, arrival_s=0.0, prompt_tokens=context, output_tokens=1, generated_tokens=0
-    )
-    return forward_pass(model, Step.decode([request] * batch), devices)
-
-
-def forward_pass(model: ModelCard | OperatorTrace, step: Step, devices: int) -> ForwardPass:
-    """``step`` on one of ``devices``, one block of each kind; see ``decode_step``.
-
-    Parameters
-    ----------
-    model
-        Card or trace.
-    step
-        What each request is asked.
-    devices
-        That share each block.
-
-    Raises
-    ------
-    InputError
-        For degrees that do not divide the model.
-    """
-    if isinstance(model, ModelCard):
-        parallelism(model, devices, 1)
-        model = card_trace(model)
-    else:
-        check_degrees(model, devices, 1)
-    facts = model.facts
-    roomy = facts.model_copy(update={"max_context": max(facts.max_context, *step.contexts)})
-    kinds = set(model.phases["decode"].sequence())
-    return instantiate(
-        model.model_copy(update={"facts": roomy}), step, tp=devices, layers=len(kinds)
-    )
-
-
 @dataclass(frozen=True, slots=True)
 class ExpertShape:
     """What a device has of a mixture of experts."""
@@ -201,64 +130,6 @@ class ExpertShape:
     """Experts whose weights it has, or a part of each."""
     choices: int
     """Experts of a token, on all devices."""
-
-
-def block_kernels(step: ForwardPass, *, fused_gate: bool) -> tuple[BlockKernels, ...]:
-    """The kernels of each kind of block of a step.
-
-    Parameters
-    ----------
-    step
-        On one device.
-    fused_gate
-        Gate and up projections are one product.
-
-    Raises
-    ------
-    InputError
-        For blocks with operators that have no kernel here.
-    """
-    blocks = {block.kind: block for block in step.blocks}
-    return tuple(
-        kernels_of(step, blocks[kind], count, fused_gate=fused_gate)
-        for kind, count in step.model_blocks
-    )
-
-
-def output_layer(trace: OperatorTrace, step: Step, devices: int) -> tuple[tuple[str, Product], ...]:
-    """Products behind the blocks on one of ``devices``, with a row for each that logits are wanted
-    of; none where there are none.
-
-    Parameters
-    ----------
-    trace
-        Of the model.
-    step
-        What each request is asked.
-    devices
-        That share the product.
-
-    Returns
-    -------
-    tuple
-        (name, product) of each.
-    """
-    return tuple(
-        (
-            each.name,
-            Product(
-                each.m,
-                each.n,
-                each.k,
-                each.count,
-                trace.facts.dtype_bytes,
-                per_element(each.weight_bytes, each.n * each.k * each.count),
-            ),
-        )
-        for outside in outside_work(trace, step, devices, 1, with_tables=True)
-        for each in outside.block.operators
-        if each.kind is OperatorKind.GEMM and each.m
-    )
 
 
 _ATTENTION = {
@@ -335,11 +206,7 @@ def _experts(step: ForwardPass, block: Block, shape: ExpertShape | None) -> Expe
     products = [each for each in block.operators if each.kind is OperatorKind.EXPERT_GEMM]
     if not products:
         return None
-    if shape is None:
-        raise InputError(
-            f"model {step.model}: its blocks ({block.kind}) have {products[0].name} "
-            f"({products[0].kind}); blocks with experts differ, and only pimsim run knows how"
-        )
+    assert shape is not None
     if len(products) != 2:
         raise InputError(
             f"model {step.model}: its blocks ({block.kind}) have {len(products)} products of "

@@ -21,8 +21,8 @@ from pimsim.result.xpu_series import PARTS, amount, by_unit, xpu_series_totals
 from pimsim.workload.operators import OperatorKind
 
 __all__ = [
-    "run_energy", "stage_energy", "unit_bytes", "unit_macs", "unit_ps", "xpu_facts", "xpu_peaks",
-    "xpu_sources",
+    "Shares", "energy_of", "run_energy", "stage_costs", "stage_energy", "unit_bytes", "unit_macs",
+    "unit_ps", "xpu_facts", "xpu_peaks", "xpu_sources",
 ]  # fmt: skip
 
 _PS_PER_S = 10**12
@@ -31,10 +31,24 @@ _PRODUCTS = (OperatorKind.GEMM, OperatorKind.EXPERT_GEMM, OperatorKind.ROUTER)
 _ATTENTION = (OperatorKind.ATTENTION_SCORE, OperatorKind.ATTENTION_VALUE)
 
 
-def _energy(
+Shares = list[tuple[BlockCost, float]]
+"""Costs, and how many times each counts."""
+
+
+def energy_of(
     shares: Sequence[tuple[BlockCost, float]], time_s: float, config: SystemConfig
 ) -> Energy:
-    """Joule of one device: each cost so many times, and static power for ``time_s``."""
+    """Joule of one device.
+
+    Parameters
+    ----------
+    shares
+        Costs, and how many times each counts.
+    time_s
+        Of static power.
+    config
+        Of the server.
+    """
     parts = {
         name: fsum(cost.energy_pj.get(part, 0.0) * times for cost, times in shares) * _J_PER_PJ
         for name, part in PARTS.items()
@@ -56,7 +70,7 @@ def run_energy(outcome: XpuOutcome) -> Energy:
         Joules, by part.
     """
     works = [(work.cost, 1.0) for work in outcome.recorder.works]
-    return _energy(works, outcome.time_ps / _PS_PER_S, outcome.config)
+    return energy_of(works, outcome.time_ps / _PS_PER_S, outcome.config)
 
 
 def stage_energy(outcome: XpuOutcome, pipeline: RunPipeline) -> tuple[Energy, ...]:
@@ -76,19 +90,41 @@ def stage_energy(outcome: XpuOutcome, pipeline: RunPipeline) -> tuple[Energy, ..
     """
     found = []
     for number in range(len(pipeline.steps[0].stages)):
-        own: list[tuple[BlockCost, float]] = []
-        time_ps = 0
-        for each, step in zip(pipeline.steps, outcome.steps, strict=True):
-            stage, whole = each.stages[number], step.device.whole
-            simulated = Counter(block.kind for block in whole.blocks)
-            for work in step.works:
-                if work.layer < whole.layers:
-                    kind = whole.blocks[work.layer].kind
-                    own.append((work.cost, stage.blocks.get(kind, 0) / simulated[kind]))
-                elif work.layer - whole.layers in stage.outside:
-                    own.append((work.cost, 1.0))
-            time_ps += each.interval_ps
-        found.append(_energy(own, time_ps / _PS_PER_S, outcome.config))
+        own = [share for step in stage_costs(outcome, pipeline, number) for share in step]
+        time_ps = sum(each.interval_ps for each in pipeline.steps)
+        found.append(energy_of(own, time_ps / _PS_PER_S, outcome.config))
+    return tuple(found)
+
+
+def stage_costs(outcome: XpuOutcome, pipeline: RunPipeline, number: int) -> tuple[Shares, ...]:
+    """What one device of a pipeline stage does for a batch, at each step.
+
+    Parameters
+    ----------
+    outcome
+        What the engine left behind.
+    pipeline
+        The stages of its model at each step, of ``xpu_pipeline``.
+    number
+        Of the stage, from 0.
+
+    Returns
+    -------
+    tuple[Shares, ...]
+        Of each step: what was simulated, as often as the stage has blocks of its kind.
+    """
+    found = []
+    for each, step in zip(pipeline.steps, outcome.steps, strict=True):
+        stage, whole = each.stages[number], step.device.whole
+        simulated = Counter(block.kind for block in whole.blocks)
+        own: Shares = []
+        for work in step.works:
+            if work.layer < whole.layers:
+                kind = whole.blocks[work.layer].kind
+                own.append((work.cost, stage.blocks.get(kind, 0) / simulated[kind]))
+            elif work.layer - whole.layers in stage.outside:
+                own.append((work.cost, 1.0))
+        found.append(own)
     return tuple(found)
 
 

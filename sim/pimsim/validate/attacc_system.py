@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 
 from pimsim.config.errors import InputError
 from pimsim.config.loader import load_system
-from pimsim.engine.xpu_system import Decoding, decode
+from pimsim.validate.gpu_steps import MeanStep, decoding
 from pimsim.validate.types import References, Row
 from pimsim.workload.cards import ModelCard, load_card
 
@@ -69,7 +69,7 @@ def table_rows(record: Mapping[str, str]) -> Iterator[Row]:
     """
     config = load_system(preset_of(record), overrides_of(record)).config
     card = _card(record)
-    result = decode(config, card, int(record["batch"]), int(record["lin"]), int(record["lout"]))
+    result = decoding(config, card, int(record["batch"]), int(record["lin"]), int(record["lout"]))
     case = _case(record)
     yield Row(
         "attacc.system_throughput",
@@ -88,7 +88,7 @@ def table_rows(record: Mapping[str, str]) -> Iterator[Row]:
     )
 
 
-def _part_rows(case: str, record: Mapping[str, str], result: Decoding) -> Iterator[Row]:
+def _part_rows(case: str, record: Mapping[str, str], result: MeanStep) -> Iterator[Row]:
     for column, part in _PARTS.items():
         yield Row(
             _group(record, part),

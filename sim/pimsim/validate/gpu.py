@@ -12,17 +12,21 @@ from collections.abc import Iterator
 from math import fsum
 
 from pimsim.config.loader import load_system
-from pimsim.engine.xpu_system import decode
 from pimsim.hardware.xpu.kernels import gpu_kernels
-from pimsim.mapping.kernels import output_layer
+from pimsim.hardware.xpu.tiling import Product
+from pimsim.mapping.kernels import per_element
 from pimsim.validate.gpu_kernels import KINDS, kernels, xpu_of
+from pimsim.validate.gpu_steps import decoding
 from pimsim.validate.types import ReferenceLine, References, Row, read_lines
 from pimsim.workload.card_trace import card_trace
 from pimsim.workload.cards import load_card
+from pimsim.workload.operators import OperatorKind
+from pimsim.workload.outside import outside_work
 from pimsim.workload.requests import Request
 from pimsim.workload.step import Step
+from pimsim.workload.trace import OperatorTrace
 
-__all__ = ["TITLE", "decoding_ms", "rows"]
+__all__ = ["TITLE", "decoding_ms", "output_layer", "rows"]
 
 TITLE = "kernels of GPUs, and decoding, beside measured ones; calibrated on " + "; ".join(
     KINDS.values()
@@ -88,9 +92,45 @@ def decoding_ms(
     """
     config = load_system(system, [f"devices={devices}"]).config
     card = load_card(model)
-    step_s = decode(config, card, batch, input_tokens, output_tokens).step_s
+    step_s = decoding(config, card, batch, input_tokens, output_tokens).step_s
     request = Request(0, 0.0, input_tokens, output_tokens, 1)
     heads = output_layer(card_trace(card), Step.decode([request] * batch), devices)
     model_of = gpu_kernels(config.xpu)
     heads_s = fsum(model_of.product(each, config.xpu).time_s for _, each in heads)
     return 1e3 * (step_s + heads_s)
+
+
+def output_layer(trace: OperatorTrace, step: Step, devices: int) -> tuple[tuple[str, Product], ...]:
+    """Products behind the blocks on one of ``devices``, with a row for each that logits are wanted
+    of; none where there are none.
+
+    Parameters
+    ----------
+    trace
+        Of the model.
+    step
+        What each request is asked.
+    devices
+        That share the product.
+
+    Returns
+    -------
+    tuple
+        (name, product) of each.
+    """
+    return tuple(
+        (
+            each.name,
+            Product(
+                each.m,
+                each.n,
+                each.k,
+                each.count,
+                trace.facts.dtype_bytes,
+                per_element(each.weight_bytes, each.n * each.k * each.count),
+            ),
+        )
+        for outside in outside_work(trace, step, devices, 1, with_tables=True)
+        for each in outside.block.operators
+        if each.kind is OperatorKind.GEMM and each.m
+    )

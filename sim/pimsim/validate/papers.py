@@ -86,7 +86,7 @@ def _system(placement: str, batch: int) -> tuple[float, float]:
 
     ``placement``: of AttAcc's PIM; empty for GPUs alone. As its model with all options.
     """
-    from pimsim.engine.xpu_system import decode
+    from pimsim.validate.gpu_steps import decoding
     from pimsim.workload.cards import load_card
 
     record = {
@@ -97,7 +97,7 @@ def _system(placement: str, batch: int) -> tuple[float, float]:
         "opts": "--powerlimit --ffopt --pipeopt" if placement else "",
     }
     config = load_system(attacc_system.preset_of(record), attacc_system.overrides_of(record)).config
-    result = decode(config, load_card("gpt3-175b"), batch, 2048, 128)
+    result = decoding(config, load_card("gpt3-175b"), batch, 2048, 128)
     return result.tokens_per_s, result.parts_s["attention"]
 
 
