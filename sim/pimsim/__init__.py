@@ -17,7 +17,7 @@ _LAZY = {
     "collective": "pimsim.hardware.fabric.plan:collective",
     "compare": "pimsim.simulate:compare",
     "load": "pimsim.explore.results:load",
-    "load_config": "pimsim.config.loader:load_run",
+    "load_config": "pimsim.config.loader:load_any_run",
     "plot_trade_off": "pimsim.report.plots:plot_trade_off",
     "Result": "pimsim.result.types:Result",
     "run": "pimsim.simulate:run",

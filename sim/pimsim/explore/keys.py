@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from pimsim.config.content import digest, run_content
-from pimsim.config.loader import ResolvedRun
+from pimsim.config.loader import ResolvedAny
 from pimsim.config.run import WorkloadConfig
+from pimsim.config.system import SystemWorkload
 from pimsim.workload.batch import input_hashes
 
 __all__ = ["Contents", "kin_of", "point_id", "result_key"]
@@ -22,9 +23,9 @@ class Contents:
     def __init__(self) -> None:
         self._known: dict[tuple[object, ...], Mapping[str, str]] = {}
 
-    def of(self, workload: WorkloadConfig) -> Mapping[str, str]:
+    def of(self, workload: WorkloadConfig | SystemWorkload) -> Mapping[str, str]:
         """Of all that a workload names, by key. Raises ``InputError`` where one cannot be read."""
-        names = tuple(getattr(workload, key) for key in _FILES)
+        names = tuple(getattr(workload, key, None) for key in _FILES)
         if names not in self._known:
             self._known[names] = input_hashes(workload)
         return self._known[names]
@@ -48,7 +49,7 @@ def point_id(base: str, overrides: Sequence[str]) -> str:
     return digest(base, sorted(overrides))[:32]
 
 
-def result_key(resolved: ResolvedRun, contents: Contents) -> str:
+def result_key(resolved: ResolvedAny, contents: Contents) -> str:
     """Of a result: all that it depends on. Raises ``InputError`` where a file cannot be read.
 
     Parameters

@@ -15,14 +15,14 @@ from typing import Any
 
 from pimsim.config.errors import InputError, reason
 from pimsim.config.files import write_whole
-from pimsim.config.loader import load_run
+from pimsim.config.loader import load_any_run
 from pimsim.explore.expressions import holds
 from pimsim.explore.figures import metrics_of
 from pimsim.explore.importance import Importance, importance
 from pimsim.explore.keys import Contents, point_id, result_key
 from pimsim.explore.pool import Job, Pool, answers, worker_pool
 from pimsim.explore.search_spec import SearchSpec, base_of, read_search
-from pimsim.explore.spec import RangeSpec, Scalar, overrides
+from pimsim.explore.spec import RangeSpec, Scalar, common_values, overrides
 from pimsim.explore.store import Store
 from pimsim.result.types import Fidelity
 
@@ -214,15 +214,16 @@ def _simulated(
     found: dict[int, _Found] = {}
     keys: dict[str, list[int]] = {}
     jobs: list[Job] = []
+    common = common_values(spec, base)
     for trial in asked:
         point = _point(spec, trial.params)
         values = {**spec.set, **point}
         if not all(holds(t, values, f"{path}: where.{n}") for n, t in enumerate(spec.where)):
             found[trial.number] = _Found(tried=False)
             continue
-        given = overrides(spec, point, path.resolve().parent)
+        given = overrides(common, point, path.resolve().parent)
         try:
-            key = result_key(load_run(base, given), contents)
+            key = result_key(load_any_run(base, given), contents)
         except InputError as error:
             found[trial.number] = _Found(error=str(error))
             continue

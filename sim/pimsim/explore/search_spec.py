@@ -10,10 +10,10 @@ from pydantic import Field, model_validator
 from pimsim.config.base import ConfigModel
 from pimsim.config.documents import read_document
 from pimsim.config.errors import InputError, near_miss
-from pimsim.config.loader import load_run
+from pimsim.config.loader import load_any_run
 from pimsim.explore.expressions import check_expression
 from pimsim.explore.figures import COLUMNS, OPEN_COLUMNS
-from pimsim.explore.spec import RangeSpec, Scalar, check_mixed, mixed, overrides
+from pimsim.explore.spec import RangeSpec, Scalar, check_mixed, common_values, mixed, overrides
 from pimsim.result.metrics import METRICS
 
 __all__ = ["Objective", "SearchSpec", "base_of", "read_search"]
@@ -95,11 +95,12 @@ def read_search(path: Path) -> SearchSpec:
     base = base_of(spec, path)
     first = {key: range_.at(0.0) for key, range_ in spec.space.items()}
     try:
-        load_run(base, overrides(spec, first, path.resolve().parent))
+        common = common_values(spec, base)
+        load_any_run(base, overrides(common, first, path.resolve().parent))
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
     for key, values in mixed({key: each.choices or [] for key, each in spec.space.items()}).items():
-        check_mixed(spec, base, path, first, key, values)
+        check_mixed(common, base, path, first, key, values)
     keys = dict.fromkeys([*spec.set, *spec.space], 1)
     for at, text in enumerate(spec.where):
         check_expression(text, keys, f"{path}: where.{at}")

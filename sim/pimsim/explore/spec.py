@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from itertools import product
 from math import exp, log, prod
 from pathlib import Path
@@ -14,13 +15,14 @@ from pydantic import Field, model_validator
 from pimsim.config.base import ConfigModel
 from pimsim.config.documents import read_document
 from pimsim.config.errors import InputError
-from pimsim.config.loader import load_run
+from pimsim.config.loader import load_any_run, run_kind
 from pimsim.config.resources import looks_like_path
 from pimsim.explore.expressions import check_expression, holds
 from pimsim.workload.draws import RandomStream
 
 __all__ = [
-    "MOST_POINTS", "Point", "SweepSpec", "expand", "mixed_keys", "overrides", "read_sweep",
+    "MOST_POINTS", "Point", "SweepSpec", "common_values", "expand", "mixed_keys", "overrides",
+    "read_sweep",
 ]  # fmt: skip
 
 MOST_POINTS = 1_000_000
@@ -113,7 +115,8 @@ class SweepSpec(ConfigModel):
     base: str = "neupims"
     """A run's preset or YAML path (relative to the sweep's file)."""
     fidelity: Literal["fast", "command"] = "fast"
-    """How exact, unless ``set`` or a point says so itself."""
+    """How exact, unless ``set`` or a point says so itself; a base of GPUs has one fidelity, and
+    takes none here."""
     set: dict[str, Scalar] = Field(default_factory=dict)
     """Values that hold for all points."""
     grid: dict[str, list[Scalar]] = Field(default_factory=dict)
@@ -188,31 +191,33 @@ def read_sweep(path: Path) -> SweepSpec:
     for at, text in enumerate(spec.where):
         names = dict.fromkeys([*spec.set, *spec.keys], 1)
         check_expression(text, names, f"{path}: where.{at}")
-    first = next(iter(expand(spec, str(path))), None)
+    first, base = next(iter(expand(spec, str(path))), None), base_of(spec, path)
     if first is None:
         raise InputError(f"{path}: no point obeys 'where'")
     try:
-        load_run(base_of(spec, path))
+        load_any_run(base)
     except InputError as error:
         raise InputError(f"{path}: base: {error}") from None
+    common = common_values(spec, base)
     try:
-        load_run(base_of(spec, path), overrides(spec, first, path.resolve().parent))
+        load_any_run(base, overrides(common, first, path.resolve().parent))
     except InputError as error:
         # a value may be wrong at one point and right at others; a key is wrong everywhere
         if "unknown key" in str(error) or "not a key" in str(error) or "no such" in str(error):
             raise InputError(f"{path}: {error}") from None
     for key, values in mixed_keys(spec).items():
-        check_mixed(spec, base_of(spec, path), path, first, key, values)
+        check_mixed(common, base, path, first, key, values)
     return spec
 
 
 def check_mixed(
-    spec: ManyRuns, base: str, path: Path, first: Point, key: str, values: Sequence[Scalar]
-) -> None:
+    common: Mapping[str, Scalar], base: str, path: Path, first: Point, key: str,
+    values: Sequence[Scalar],
+) -> None:  # fmt: skip
     """Raise ``InputError`` where one of ``values`` is of a type that the key does not take."""
     for value in values:
         try:
-            load_run(base, overrides(spec, {**first, key: value}, path.resolve().parent))
+            load_any_run(base, overrides(common, {**first, key: value}, path.resolve().parent))
         except InputError as error:
             if len(values) == 1:
                 raise InputError(f"{path}: {error}") from None
@@ -324,14 +329,33 @@ class ManyRuns(Protocol):
     @property
     def set(self) -> Mapping[str, Scalar]: ...
 
+    @property
+    def model_fields_set(self) -> AbstractSet[str]: ...
 
-def overrides(spec: ManyRuns, point: Mapping[str, Scalar], folder: Path) -> list[str]:
-    """A point as ``--set`` takes it.
+
+def common_values(spec: ManyRuns, base: str) -> dict[str, Scalar]:
+    """What all points have: the fidelity, which GPUs have none of, and ``set``.
 
     Parameters
     ----------
     spec
-        Of a sweep or a search, for the values that all points have.
+        Of a sweep or a search.
+    base
+        Its base run.
+    """
+    asked = "fidelity" in spec.model_fields_set or run_kind(base) == "hardware"
+    return {**({"fidelity": spec.fidelity} if asked else {}), **spec.set}
+
+
+def overrides(
+    common: Mapping[str, Scalar], point: Mapping[str, Scalar], folder: Path
+) -> list[str]:  # fmt: skip
+    """A point as ``--set`` takes it.
+
+    Parameters
+    ----------
+    common
+        Values that all points have, of ``common_values``.
     point
         Value by key.
     folder
@@ -342,5 +366,5 @@ def overrides(spec: ManyRuns, point: Mapping[str, Scalar], folder: Path) -> list
         is_file = isinstance(value, str) and looks_like_path(value)
         return str(folder / value) if is_file and isinstance(value, str) else value
 
-    values = {"fidelity": spec.fidelity, **spec.set, **point}
+    values = {**common, **point}
     return [f"{key}={json.dumps(placed(value))}" for key, value in values.items()]

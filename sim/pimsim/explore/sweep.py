@@ -9,11 +9,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pimsim.config.errors import InputError
-from pimsim.config.loader import load_run
+from pimsim.config.loader import load_any_run
 from pimsim.explore.figures import flat_figures, row_fidelity
 from pimsim.explore.keys import Contents, kin_of, point_id, result_key
 from pimsim.explore.pool import Answer, Job, answers, worker_pool
-from pimsim.explore.spec import SweepSpec, base_of, expand, mixed_keys, overrides, read_sweep
+from pimsim.explore.spec import (
+    SweepSpec,
+    base_of,
+    common_values,
+    expand,
+    mixed_keys,
+    overrides,
+    read_sweep,
+)
 from pimsim.explore.store import Store
 
 if TYPE_CHECKING:
@@ -64,11 +72,12 @@ class _Sweeping:
 
     def jobs(self, where: str) -> Iterator[Job]:
         """What has to be simulated; what is known is counted."""
+        common = common_values(self.spec, self.base)
         for point in expand(self.spec, where):
-            given = overrides(self.spec, point, self.folder)
+            given = overrides(common, point, self.folder)
             identity = point_id(self.base, given)
             try:
-                key = result_key(load_run(self.base, given), self.contents)
+                key = result_key(load_any_run(self.base, given), self.contents)
             except InputError as error:
                 self._wrong(identity, str(error))
                 continue
@@ -211,9 +220,9 @@ def load_table(folder: Path) -> pandas.DataFrame:
     store = Store(folder)
     spec, base, files_from = _stored_spec(folder)
     rows = []
-    mixed = mixed_keys(spec)
+    mixed, common = mixed_keys(spec), common_values(spec, base)
     for point in expand(spec, str(folder)):
-        identity = point_id(base, overrides(spec, point, files_from))
+        identity = point_id(base, overrides(common, point, files_from))
         # a column has one type: what a key takes in two of them is text
         shown = {key: _text(value) if key in mixed else value for key, value in point.items()}
         rows.append({**shown, **_row(store, identity)})

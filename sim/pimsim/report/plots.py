@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from pimsim.config.documents import Resolved
 from pimsim.config.errors import InputError, near_miss
-from pimsim.config.loader import ResolvedRun, load_run
+from pimsim.config.loader import ResolvedAny, load_any_run
 from pimsim.report.charts import Line, Point, PointSeries, XYChart
 from pimsim.report.draw import PAGE_INCHES, draw
 from pimsim.report.palette import SERIES_COLOURS
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 __all__ = ["RunPlots", "plot_trade_off"]
 
 _FIGURES = ("cycle_stack", "energy", "gantt", "power", "roofline", "utilisation")
-Run = ResolvedRun | str | os.PathLike[str]
+Run = ResolvedAny | str | os.PathLike[str]
 
 
 class RunPlots:
@@ -94,7 +94,7 @@ class RunPlots:
             # Its config went through YAML and has no overrides left: the result has the hash.
             same = store.load(run).provenance.config_sha256
         else:
-            same = load_run(os.fspath(run)).sha256
+            same = load_any_run(os.fspath(run)).sha256
         if same != self._result.provenance.config_sha256:
             raise InputError(
                 "plot: this is not the config of the result, whose overrides it may lack; pass "
