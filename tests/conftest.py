@@ -7,7 +7,10 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
+from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -104,6 +107,32 @@ def run_cli(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunCli]:
     yield run
     if forks is not None:
         forks.end()
+
+
+class _ThisProcess:
+    """In place of worker processes, each of which takes seconds to start."""
+
+    width = 1
+
+    def submit(self, jobs: Any) -> Future[Any]:
+        from pimsim.explore.pool import simulate_jobs
+
+        done: Future[Any] = Future()
+        done.set_result(simulate_jobs(jobs))
+        return done
+
+    def revive(self) -> None:
+        raise AssertionError("no worker dies here")
+
+
+@pytest.fixture
+def no_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Points of sweeps and searches are simulated in this process: for tests of what is asked,
+    kept and told, not of workers."""
+    from pimsim.explore import search, sweep
+
+    for module in (search, sweep):
+        monkeypatch.setattr(module, "worker_pool", lambda *_: nullcontext(_ThisProcess()))
 
 
 @pytest.fixture

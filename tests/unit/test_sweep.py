@@ -18,6 +18,8 @@ from pimsim.explore.spec import SweepSpec, expand, overrides, read_sweep
 from pimsim.explore.store import Store
 from pimsim.explore.sweep import load_table, run_sweep
 
+pytestmark = pytest.mark.usefixtures("no_workers")
+
 TINY = """\
 name: tiny
 base: npu-only

@@ -30,6 +30,9 @@ grid:
 """
 
 
+pytestmark = pytest.mark.usefixtures("no_workers")
+
+
 @pytest.fixture
 def write(tmp_path: Path, tiny_card: Path) -> Callable[..., Path]:
     def file(name: str, values: object = (8, 16)) -> Path:
@@ -184,6 +187,7 @@ def files(out):
     found = [*out.glob("results/*.json"), *out.glob("points/*.json")]
     return {str(each.relative_to(out)): each.read_bytes() for each in found}
 
+sweep.run_sweep(path, folder / "first")  # what is read once is read before the forks
 assert swept(folder / "whole", -1) == 0
 whole = files(folder / "whole")
 steps = 0
