@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import json
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from pimsim.config.errors import InputError, near_miss
 
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+
 __all__ = ["schema_command"]
 
-_KINDS = ("result", "service", "service-result")
+_DOCUMENTS = {
+    "run": "hardware", "system": "system", "memory": "memory", "pim": "pim", "energy": "energy",
+    "area": "area", "xpu": "xpu", "nccl": "nccl", "model": "model",
+}  # fmt: skip
+"""Kinds of YAML, and of the presets that are such files."""
+_STUDIES = ("sweep", "search")
+_KINDS = (*_DOCUMENTS, *_STUDIES, "service", "result", "service-result")
 
 
 def schema_command(
@@ -18,12 +28,17 @@ def schema_command(
         str,
         typer.Argument(
             metavar="KIND",
-            help="result: what run --json prints, and result.json; service: the YAML of "
-            "serve; service-result: what serve --json prints, and its result.json.",
+            help="Of a YAML: run, system, memory, pim, energy, area, xpu, nccl, model, sweep, "
+            "search, service. result: what run --json prints, and result.json; service-result: "
+            "what serve --json prints, and its result.json.",
         ),
     ],
 ) -> None:
-    """Print the JSON Schema of a kind of file."""
+    """Print the JSON Schema of a kind of file, for completion and checks in an editor.
+
+    Example: pimsim schema run > run.schema.json, and as a YAML's first line
+    # yaml-language-server: $schema=run.schema.json
+    """
     if kind not in _KINDS:
         raise InputError(
             f"no schema {kind!r}{near_miss(kind, _KINDS)}; there are: {', '.join(_KINDS)}"
@@ -40,6 +55,32 @@ def _text(kind: str) -> str:
         from pimsim.result.service_schema import service_result_schema_text
 
         return service_result_schema_text()
-    from pimsim.result.schema import schema_text
+    if kind == "result":
+        from pimsim.result.schema import schema_text
 
-    return schema_text()
+        return schema_text()
+    from pimsim.config.document_schema import document_schema
+    from pimsim.config.documents import layout_of
+
+    layout = layout_of(_DOCUMENTS[kind]) if kind in _DOCUMENTS else None
+    found = document_schema(f"{kind} of pimsim", _model(kind), layout)
+    return json.dumps(found, indent=1) + "\n"
+
+
+def _model(kind: str) -> type[BaseModel]:
+    """What checks a YAML of the kind."""
+    if kind == "sweep":
+        from pimsim.explore.spec import SweepSpec
+
+        return SweepSpec
+    if kind == "search":
+        from pimsim.explore.search_spec import SearchSpec
+
+        return SearchSpec
+    if kind == "model":
+        from pimsim.workload.cards import ModelCard
+
+        return ModelCard
+    from pimsim.config.loader import CONFIG_MODELS
+
+    return CONFIG_MODELS[_DOCUMENTS[kind]]

@@ -23,7 +23,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, GetCoreSchemaHandler
+from pydantic import BaseModel, GetCoreSchemaHandler, GetJsonSchemaHandler
 from pydantic_core import CoreSchema, core_schema
 
 from pimsim.config.errors import InputError, near_miss
@@ -254,6 +254,13 @@ class ModuleName:
     ) -> CoreSchema:
         """As text that is checked."""
         return core_schema.no_info_after_validator_function(self.check, handler(source))
+
+    def __get_pydantic_json_schema__(
+        self, core: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        """The names, with hyphens too."""
+        names = {form for name in self.choices for form in (name, name.replace("_", "-"))}
+        return {**handler(core), "enum": sorted(names)}
 
 
 @cache

@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import BaseModel, create_model
 from pydantic.json_schema import GenerateJsonSchema, models_json_schema
 
-from pimsim.config.meanings import field_meaning
+from pimsim.config.document_schema import DIALECT, EXTENDS, describe, sections_of
 from pimsim.config.plugins import is_reproduction, load_module, module_names
 from pimsim.config.service import SchedulerSettings, ServiceConfig
 from pimsim.config.service_loader import CHOICES
@@ -18,10 +18,6 @@ from pimsim.config.traffic import FROM_FILE, ArrivalSettings
 __all__ = ["service_schema", "service_schema_text"]
 
 _BASES: dict[str, type[BaseModel]] = {"scheduler": SchedulerSettings, "arrivals": ArrivalSettings}
-_EXTENDS = {
-    "type": "string",
-    "description": "A preset's name or a YAML path whose keys these take the place of.",
-}
 
 
 _SERVICE: type[ServiceConfig] = create_model(
@@ -46,9 +42,9 @@ def service_schema() -> dict[str, Any]:
     )  # fmt: skip
     kinds = found["$defs"]
     places = {model: refs[(model, "validation")]["$ref"].rpartition("/")[2] for model in order}
-    known = {**{name: model for model, name in places.items()}, **_sections(_SERVICE)}
+    known = {**{name: model for model, name in places.items()}, **sections_of(_SERVICE)}
     for name, kind in kinds.items():
-        _describe(kind, known.get(name))
+        describe(kind, known.get(name))
     for path, kind, _ in CHOICES:
         holder = kinds["RequestsConfig" if kind == "arrivals" else places[_SERVICE]]
         holder["properties"][path[-2]] = {
@@ -56,10 +52,10 @@ def service_schema() -> dict[str, Any]:
             "description": " ".join((_BASES[kind].__doc__ or "").split()),
         }
     whole = kinds.pop(places[_SERVICE])
-    whole["properties"] = {"extends": _EXTENDS, **whole["properties"]}
+    whole["properties"] = {"extends": EXTENDS, **whole["properties"]}
     taken = {place for model, place in places.items() if model is not _SERVICE}
     return {
-        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "$schema": DIALECT,
         "title": "Service of pimsim",
         **whole,
         "$defs": {name: kind for name, kind in kinds.items() if name not in taken},
@@ -76,27 +72,6 @@ def _settings(kind: str, settings: Any) -> Iterator[tuple[str, type[BaseModel]]]
     for name in module_names(kind):
         if not is_reproduction(kind, name):
             yield name, settings(load_module(kind, name))
-
-
-def _sections(model: type[BaseModel]) -> dict[str, type[BaseModel]]:
-    """Config models at and below ``model``, by name."""
-    found = {model.__name__: model}
-    for field in model.model_fields.values():
-        for one in (field.annotation, *getattr(field.annotation, "__args__", ())):
-            if isinstance(one, type) and issubclass(one, BaseModel):
-                found |= _sections(one)
-    return found
-
-
-def _describe(kind: dict[str, Any], model: type[BaseModel] | None) -> None:
-    """Words in the place of titles, which only say a key again; nothing is required."""
-    kind.pop("title", None)
-    kind.pop("required", None)
-    kind["description"] = " ".join(kind.get("description", "").split())
-    for name, each in kind.get("properties", {}).items():
-        each.pop("title", None)
-        if model is not None and (said := field_meaning(model, name)):
-            each["description"] = said
 
 
 def _named(kind: dict[str, Any], key: str, name: str) -> dict[str, Any]:

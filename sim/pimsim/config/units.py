@@ -187,5 +187,14 @@ def _parse_share(value: Any) -> Any:
     return value
 
 
-Share = Annotated[float, BeforeValidator(_parse_share)]
+class _ShareForm:
+    """What YAML may have for a share."""
+
+    def __get_pydantic_json_schema__(
+        self, core: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        return {"anyOf": [handler(core), {"type": "string", "pattern": r"^\s*[0-9.eE+-]+\s*%\s*$"}]}
+
+
+Share = Annotated[float, BeforeValidator(_parse_share), _ShareForm()]
 """A part of 1; YAML may write ``2%``."""
