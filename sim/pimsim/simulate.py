@@ -7,9 +7,10 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pimsim.config.content import run_content
+from pimsim.config.decoding import NO_DECODING
 from pimsim.config.documents import Resolved
 from pimsim.config.errors import InputError
 from pimsim.config.loader import DEFAULT_RUN, AnyRun, ResolvedAny, ResolvedRun, load_any_run
@@ -19,6 +20,7 @@ from pimsim.result.types import Result
 if TYPE_CHECKING:
     import pandas
 
+    from pimsim.config.run import ParallelConfig
     from pimsim.engine.device import Device
     from pimsim.engine.iteration import Outcome, Progress
     from pimsim.engine.xpu_machine import XpuOutcome
@@ -26,7 +28,9 @@ if TYPE_CHECKING:
     from pimsim.workload.batch import Inputs
     from pimsim.workload.cards import ModelCard
     from pimsim.workload.moe import Routing
+    from pimsim.workload.pipeline import MemoryNeed
     from pimsim.workload.requests import RequestTrace
+    from pimsim.workload.rounds import Rounds
     from pimsim.workload.step import Step
     from pimsim.workload.trace import OperatorTrace
 
@@ -198,11 +202,13 @@ def observe(
     start = time.perf_counter()
     inputs = load_inputs(resolved.config.workload)
     content = run_content(resolved, inputs.hashes)
-    devices, trace = devices_of(resolved, inputs)
+    asked = _asked(resolved.config, inputs)
+    devices = _npu_devices(resolved, asked)
     outcome = run_devices(devices, on_stage, log_entries, over_time)
     wall_s = time.perf_counter() - start
-    result, facts = build_result(outcome, resolved, trace, wall_s)
-    return outcome, _checked(result, facts, resolved, content)
+    result, facts = build_result(outcome, resolved, asked.trace, wall_s)
+    checked = _checked(result, facts, resolved, content)
+    return outcome, _with_rounds(checked, resolved, asked, devices[0].work.needs)
 
 
 def observe_xpu(
@@ -233,12 +239,13 @@ def observe_xpu(
     start = time.perf_counter()
     inputs = load_inputs(resolved.config.workload)
     content = run_content(resolved, inputs.hashes)
-    model, routing, trace, steps = _asked(resolved.config, inputs)
-    devices = build_xpu_devices(resolved.config, model, steps, routing)
+    asked = _asked(resolved.config, inputs)
+    devices = build_xpu_devices(resolved.config, asked.model, asked.steps, asked.routing)
     outcome = run_xpu_devices(devices, on_stage)
     wall_s = time.perf_counter() - start
-    result, facts = build_xpu_result(outcome, resolved, trace, wall_s, over_time)
-    return outcome, _checked(result, facts, resolved, content)
+    result, facts = build_xpu_result(outcome, resolved, asked.trace, wall_s, over_time)
+    checked = _checked(result, facts, resolved, content)
+    return outcome, _with_rounds(checked, resolved, asked, devices[0].work.needs)
 
 
 def _checked(result: Result, facts: RunFacts, resolved: ResolvedAny, content: str) -> Result:
@@ -294,28 +301,67 @@ def devices_of(
     InputError
         Where the config asks for what cannot be.
     """
+    from pimsim.workload.batch import load_inputs
+
+    read = load_inputs(resolved.config.workload) if inputs is None else inputs
+    asked = _asked(resolved.config, read)
+    return _npu_devices(resolved, asked), asked.trace
+
+
+def _npu_devices(resolved: ResolvedRun, asked: Asked) -> tuple[Device, ...]:
+    """The device with its work mapped, at each step."""
     from pimsim.engine.device_building import build_devices
-    from pimsim.workload.batch import load_inputs, load_run_sparsity
+    from pimsim.workload.batch import load_run_sparsity
 
     config = resolved.config
     _check_controller(resolved)
-    read = load_inputs(config.workload) if inputs is None else inputs
-    model, routing, trace, steps = _asked(config, read)
-    devices = build_devices(config, model, steps, routing, load_run_sparsity(config, model))
-    return devices, trace
+    sparsity = load_run_sparsity(config, asked.model)
+    if asked.rounds is not None:
+        config = config.model_copy(update={"parallel": asked.parallel})
+    return build_devices(config, asked.model, asked.steps, asked.routing, sparsity)
 
 
-def _asked(
-    config: AnyRun, inputs: Inputs
-) -> tuple[ModelCard | OperatorTrace, Routing | None, RequestTrace, tuple[Step, ...]]:
-    """The model, where its tokens go, the requests, hashed with all other inputs, and the steps."""
+class Asked(NamedTuple):
+    """What a run is asked."""
+
+    model: ModelCard | OperatorTrace
+    routing: Routing | None
+    """Where its tokens go; None: it has no experts."""
+    trace: RequestTrace
+    """The requests, hashed with all other inputs."""
+    steps: tuple[Step, ...]
+    parallel: ParallelConfig
+    """Degrees that the model is cut by."""
+    rounds: Rounds | None = None
+    """Of a decoding strategy."""
+
+
+def _asked(config: AnyRun, inputs: Inputs) -> Asked:
+    """What the run is asked, by its inputs."""
     from pimsim.workload.batch import load_model, load_run_routing, traces_sha256
     from pimsim.workload.run_steps import run_steps
 
     model = load_model(config.workload) if inputs.card is None else inputs.card
     trace = replace(inputs.requests, sha256=traces_sha256(inputs.hashes))
+    routing = load_run_routing(config, model)
+    if config.workload.decoding != NO_DECODING:
+        from pimsim.decoding_runs import rounds_of
+
+        rounds, parallel = rounds_of(config, model, trace)
+        return Asked(rounds.model, routing, trace, rounds.steps, parallel, rounds)
     steps = run_steps(trace.requests, config.workload)
-    return model, load_run_routing(config, model), trace, steps
+    return Asked(model, routing, trace, steps, config.parallel)
+
+
+def _with_rounds(
+    result: Result, resolved: ResolvedAny, asked: Asked, needs: Sequence[MemoryNeed]
+) -> Result:
+    """The run of a decoding strategy with its drafts and its host; any other as it is."""
+    if asked.rounds is None:
+        return result
+    from pimsim.decoding_runs import whole_rounds
+
+    return whole_rounds(result, resolved, asked.rounds, asked.trace, needs)
 
 
 def _check_controller(resolved: ResolvedRun) -> None:

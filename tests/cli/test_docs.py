@@ -23,7 +23,7 @@ pytestmark = pytest.mark.skipif(not DOCS.exists(), reason="the documentation is 
 
 PAGES = [
     "tutorial.md", "pim-design.md", "fidelity.md", "steps.md", "gpu.md", "serving.md", "fabric.md",
-    "ci.md",
+    "ci.md", "techniques.md",
 ]  # fmt: skip
 
 

@@ -25,6 +25,8 @@ PARAMETERS = {
     # LLaMA (arXiv 2302.13971), table 2: 65.2 B.
     "llama-65b": (65.2e9, 0.01),
     # Counted from the published weights (reference/workloads.md, section 2, for the 70B).
+    "llama-2-7b": (6_738_415_616, 0.0),
+    "llama-2-drafter-115m": (115e6, 0.03),
     "llama-3-8b": (8_030_261_248, 0.0),
     "llama-3-70b": (70_553_706_496, 0.0),
     "smollm2-135m": (134_515_008, 0.0),

@@ -273,11 +273,23 @@ def _differences(names: Sequence[str], results: Sequence[Result]) -> Iterator[st
     """What makes the runs hard to compare."""
     first = results[0]
     for name, result in zip(names[1:], results[1:], strict=True):
-        work = (result.model, result.tokens, result.provenance.trace_sha256)
-        if work != (first.model, first.tokens, first.provenance.trace_sha256):
+        if not _same_work(result, first):
             yield f"{name} and {names[0]} do not run the same model on the same requests"
         if result.layers_simulated != first.layers_simulated:
             yield f"cycles and energy of {name} and {names[0]} are of different numbers of blocks"
+
+
+def _same_work(one: Result, other: Result) -> bool:
+    """Whether both run the same model on the same requests. What a decoding strategy reads beside
+    them, and how many tokens it feeds, are its own matter."""
+    if one.model != other.model:
+        return False
+    if one.decoding is None and other.decoding is None:
+        return (one.tokens, one.provenance.trace_sha256) == (
+            other.tokens, other.provenance.trace_sha256,
+        )  # fmt: skip
+    first, second = ([request.id for request in each.requests] for each in (one, other))
+    return first == second
 
 
 def _finite(value: Any) -> Any:

@@ -17,8 +17,8 @@ def list_command(
         str | None,
         typer.Argument(
             metavar="KIND",
-            help="hardware, memory, pim, energy, area, xpu, nccl, system, service, model or trace; "
-            "all without it.",
+            help="hardware, memory, pim, energy, area, xpu, nccl, system, service, model, trace or "
+            "acceptance; all without it.",
         ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Names by kind, as JSON.")] = False,
@@ -119,6 +119,7 @@ _SHOWN_BY = {
     "operators": "pimsim run --trace NAME runs it",
     "routing": "pimsim routing NAME shows it",
     "sparsity": "pimsim sparsity show NAME shows it",
+    "acceptance": "workload.decoding=STRATEGY:measured=NAME/MODEL takes it",
 }
 """What tells of presets that are data."""
 

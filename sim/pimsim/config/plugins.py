@@ -3,8 +3,9 @@
 What is one file to add (DESIGN section 6) is found by where it lies. A distribution adds to that
 with an entry point of the group ``pimsim.plugins`` that names a package of its own, laid out as
 this project is: ``configs/KIND/*.yaml``, ``models/``, ``traces/``, and a module each in
-``arrivals/``, ``collectives/``, ``dataflows/``, ``designs/``, ``request_formats/``, ``routers/``,
-``schedulers/``, ``schedules/``, ``topologies/``, ``transforms/`` and the folders of ``_VARIANTS``.
+``arrivals/``, ``collectives/``, ``dataflows/``, ``decoding/``, ``designs/``, ``request_formats/``,
+``routers/``, ``schedulers/``, ``schedules/``, ``topologies/``, ``transforms/`` and the folders of
+``_VARIANTS``.
 ``pimsim.reproductions`` is laid out in the same way and found by the same path. A name is taken
 once: a plugin cannot change what another one, or pimsim, means by it.
 """
@@ -40,6 +41,7 @@ _OURS = {
     "arrivals": "pimsim.workload.arrivals",
     "collective": "pimsim.hardware.fabric.collectives",
     "dataflow": "pimsim.hardware.npu.dataflows",
+    "decoding": "pimsim.workload.decoding",
     "design": "pimsim.hardware.pim.designs",
     "policy": "pimsim.engine.schedules",
     "request_format": "pimsim.workload.request_formats",

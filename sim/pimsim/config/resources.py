@@ -37,6 +37,7 @@ KINDS: dict[str, tuple[str, str]] = {
     "operators": ("traces", ".json"),
     "routing": ("traces", ".routing.parquet"),
     "sparsity": ("traces", ".sparsity.parquet"),
+    "acceptance": ("configs/acceptance", ".csv"),
 }
 """Kinds of preset: the folder below the data root and the suffix of a preset's file."""
 

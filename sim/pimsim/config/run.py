@@ -14,6 +14,7 @@ from pimsim.config.declared import (
     schedules_with_parts,
     schedules_with_pim,
 )
+from pimsim.config.decoding import NO_DECODING, decoding_settings
 from pimsim.config.energy import EnergyConfig
 from pimsim.config.memory import MemoryConfig
 from pimsim.config.npu import NpuConfig
@@ -255,6 +256,26 @@ class StepsConfig(ConfigModel):
     of so many tokens of prompt and, unless 0, generated ones."""
     batch: int | None = Field(default=None, ge=1, le=1_000_000)
     """Take this many requests, in the trace's order; None: all of it, of equal ones one."""
+    decoding: str = NO_DECODING
+    """How tokens are made: ``none``, one a step, or a strategy that guesses some and has the model
+    verify them (``medusa``, ``draft_model``, ``eagle``, ``mtp``, ``prompt_lookup``), as
+    ``NAME:KEY=VALUE,KEY=VALUE``; ``steps`` then counts rounds (docs/techniques.md)."""
+
+    @model_validator(mode="after")
+    def _decodes(self) -> Self:
+        if self.decoding == NO_DECODING:
+            return self
+        try:
+            decoding_settings(self.decoding)
+        except ValueError as error:
+            raise ValueError(f"decoding: {error}") from None
+        for key, value in (("phase", self.phase), ("chunk", self.chunk)):
+            if value not in ("decode", None):
+                raise ValueError(
+                    f"{key} is {value!r} beside decoding {self.decoding!r}, which makes tokens: "
+                    "it feeds no prompts"
+                )
+        return self
 
 
 class WorkloadConfig(ModelConfig, StepsConfig):

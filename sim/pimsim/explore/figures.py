@@ -27,8 +27,8 @@ _PARTS = {
 }
 _OPEN = ("bound_cycles", "cycle_stack", "area_mm2")
 """Fields whose parts depend on the machine."""
-OPEN_COLUMNS = tuple(f"{name}." for name in _OPEN)
-"""Beginnings of columns that depend on the machine."""
+OPEN_COLUMNS = (*(f"{name}." for name in _OPEN), "decoding.")
+"""Beginnings of columns that depend on the machine, or on the decoding strategy."""
 COLUMNS = tuple(
     column
     for name in _KEPT
@@ -54,7 +54,7 @@ def kept_figures(result: Result) -> dict[str, Any]:
     dict
         As JSON takes it.
     """
-    kept = result.to_dict(_KEPT)
+    kept = result.to_dict(_KEPT if result.decoding is None else (*_KEPT, "decoding"))
     kept["provenance"] = {name: getattr(result.provenance, name) for name in _PROVENANCE}
     return kept
 
@@ -71,6 +71,13 @@ def flat_figures(figures: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
         if name in ("utilisation", "energy_j", "bound_cycles", "area_mm2"):
             for part, number in value.items():
                 yield f"{name}.{part}", number
+        elif name == "decoding":
+            shares = value["flops_share"]
+            for part, number in value.items():
+                if number is not shares:
+                    yield f"{name}.{part}", number
+            for unit, share in shares.items():
+                yield f"{name}.flops_share.{unit}", share
         elif name == "cycle_stack":
             for unit, causes in value.items():
                 for cause, cycles in causes.items():

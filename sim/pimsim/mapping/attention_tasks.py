@@ -335,7 +335,7 @@ def _by_token(step: Step, entries: Sequence[int]) -> tuple[list[int], list[int]]
     for at in entries:
         entry = step.entries[at]
         members += [at] * entry.new_tokens
-        contexts += range(entry.cached + 1, entry.context + 1)
+        contexts += entry.ends
     return members, contexts
 
 

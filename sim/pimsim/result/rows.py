@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 __all__ = [
     "CYCLE_CAUSES",
+    "Decoding",
     "KvCacheUse",
     "OperatorResult",
     "RequestResult",
@@ -169,3 +171,32 @@ class KvCacheUse(Strict):
     """Bursts that they take where the NPU reads them in order."""
     filled: float = 1.0
     """Share of all these rows, or bursts, that tokens fill; the rest is fragmentation."""
+
+
+@dataclass(frozen=True)
+class Decoding(Strict):
+    """How a decoding strategy made the tokens of a run: rounds of drafts, of a pass of the model
+    that verifies them, and of what the host does."""
+
+    strategy: str
+    """As ``workload.decoding`` has it."""
+    rows: int
+    """Tokens of a request that the model is fed in a round, each with a row of logits."""
+    tokens_a_step: float
+    """Tokens of a request that a round makes on average, the model's own included."""
+    made: float
+    """Tokens of all requests and rounds."""
+    verify_s: float
+    """The model's passes of all rounds and blocks, as ``iteration_s`` without a strategy."""
+    draft_s: float
+    """The drafter's passes of all rounds; 0: none drafts on the device."""
+    host_s: float
+    """What the host does in all rounds."""
+    host_overlapped: bool
+    """It does so beside the device."""
+    added_bytes: int
+    """Parameters beside the model's: heads, the drafter's own."""
+    flops_share: Mapping[str, float]
+    """Of the arithmetic of drafts and verification, by unit of an operator."""
+    draft_model: str = ""
+    """Name of the drafter; empty: none drafts on the device."""

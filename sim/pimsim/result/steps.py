@@ -76,5 +76,8 @@ def batch_words(result: Result) -> str:
         return f"{result.tokens:,} requests, one token each"
     requests = len(result.requests) or max(step.requests for step in steps)
     words = f"{requests:,} requests, {result.tokens:,} tokens fed, "
-    words += f"{sum(step.made for step in steps):,} made"
+    if result.decoding is None:
+        words += f"{sum(step.made for step in steps):,} made"
+    else:
+        words += f"{result.decoding.made:,.1f} made"
     return words if len(steps) == 1 else f"{words} in {len(steps):,} steps"

@@ -13,7 +13,7 @@ from pimsim.result.cells import add_rows, duration, new_table, percent
 from pimsim.result.compare import comparison_rows
 from pimsim.result.metrics import METRICS
 from pimsim.result.steps import batch_words, step_table
-from pimsim.result.types import Energy, Experts, KvCacheUse, Result, Utilisation
+from pimsim.result.types import Decoding, Energy, Experts, KvCacheUse, Result, Utilisation
 from pimsim.result.words import cause_words, ordered_causes, throughput_words, unit_words
 
 if TYPE_CHECKING:
@@ -63,6 +63,24 @@ def _kv_cache(use: KvCacheUse) -> str:
         f"{use.rows:,} rows of the banks in the simulated blocks, {percent(use.filled)} filled: "
         f"keys {percent(use.keys_filled)}, values {percent(use.values_filled)}"
     )
+
+
+def _decoding(decoding: Decoding) -> list[tuple[str, str]]:
+    """Rows of the headline: what a round makes, of what it consists, and who computes."""
+    made = f"{decoding.rows:,} tokens of a request verified, {decoding.tokens_a_step:.3g} made"
+    drafts = f"drafts {duration(decoding.draft_s)}"
+    if decoding.draft_model:
+        drafts += f" ({decoding.draft_model})"
+    host = f"host {duration(decoding.host_s)}"
+    if decoding.host_overlapped:
+        host += " beside them"
+    shares = (f"{unit_words(u)} {percent(share)}" for u, share in decoding.flops_share.items())
+    return [
+        ("decoding", f"{decoding.strategy}: {made}"),
+        ("rounds", f"verify {duration(decoding.verify_s)}, {drafts}, {host}"),
+        ("arithmetic", ", ".join(shares)),
+        ("added weights", f"{decoding.added_bytes / 1e6:,.1f} MB"),
+    ]
 
 
 def result_view(result: Result, operators: int = 12) -> Group:
@@ -155,6 +173,8 @@ def headline_table(result: Result) -> Table:
             ),
             ("devices", f"{result.devices}, one simulated"),
         )
+    if result.decoding is not None:
+        add_rows(table, *_decoding(result.decoding))
     if result.area_mm2:
         area, total = METRICS["area_mm2"], result.area_mm2["total"]
         silicon = (

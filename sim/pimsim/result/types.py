@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pimsim.config.errors import first_fault
 from pimsim.result.rows import (
     CYCLE_CAUSES,
+    Decoding,
     KvCacheUse,
     OperatorResult,
     RequestResult,
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 __all__ = [
     "CYCLE_CAUSES",
     "VERSION",
+    "Decoding",
     "Energy",
     "Experts",
     "Fidelity",
@@ -48,7 +50,7 @@ __all__ = [
     "fidelity_words",
 ]
 
-VERSION = 3
+VERSION = 4
 """Of ``result.json``. It counts up when a key comes or goes, or means another thing."""
 _FIRST_VERSION = 1
 """Of results that do not say."""
@@ -241,7 +243,8 @@ class Result(Strict):
     time_s: float
     """The same in seconds."""
     tokens_per_s: float
-    """``tokens`` over ``iteration_s``."""
+    """``tokens`` over ``iteration_s``; under a decoding strategy ``decoding.made``, which is not
+    what is fed, over it."""
     iterations: int
     """Steps."""
     stages: tuple[StageResult, ...]
@@ -263,7 +266,8 @@ class Result(Strict):
     """Name of the run's config."""
     model: str = ""
     tokens: int = 0
-    """Tokens that are fed in all steps: of a decode step as many as it makes."""
+    """Tokens that are fed in all steps: of a decode step as many as it makes, unless a decoding
+    strategy guesses some."""
     steps: tuple[StepResult, ...] = ()
     """The forward passes, one after the other; empty in results of before."""
     requests: tuple[RequestResult, ...] = ()
@@ -313,6 +317,9 @@ class Result(Strict):
     """None: nothing is kept; in results of before too."""
     area_mm2: Mapping[str, float] = field(default_factory=dict)
     """Silicon of all devices by part, and ``total`` (``configs/area``); empty: not known."""
+    decoding: Decoding | None = None
+    """Of a run with a decoding strategy, whose passes of the model the other figures are of, but
+    for rates, ``iteration_s`` and energy of a token; None: a token a step."""
     warnings: tuple[str, ...] = field(default=())
     """What a reader of the numbers must know."""
 

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pimsim.config.content import digest
+from pimsim.config.decoding import NO_DECODING
 from pimsim.config.errors import InputError
 from pimsim.config.reading import read_bytes
 from pimsim.config.resources import find_source, preset_names
@@ -34,6 +35,7 @@ from pimsim.config.system import SystemConfig, SystemWorkload
 from pimsim.workload.card_trace import card_trace
 from pimsim.workload.cards import ModelCard, Parallelism, load_card, load_hashed_card, parallelism
 from pimsim.workload.decode import fits_memory
+from pimsim.workload.decoding import load_strategy
 from pimsim.workload.degrees import trace_degrees, trace_memory_needs
 from pimsim.workload.instantiate import instantiate
 from pimsim.workload.moe import DROPPED, Routing, UniformRouting
@@ -459,6 +461,9 @@ def load_inputs(workload: WorkloadConfig | SystemWorkload) -> Inputs:
     """
     requests = load_requests(workload.requests, workload.batch)
     card, found = _hashed_model(workload)
+    if workload.decoding != NO_DECODING:
+        for key, (kind, name) in load_strategy(workload.decoding).inputs().items():
+            found[f"decoding.{key}"] = _file_sha256(kind, name)
     return Inputs(requests, card, {"requests": requests.sha256, **found})
 
 

@@ -89,7 +89,7 @@ def _tables(trace: OperatorTrace, tp: int) -> TableBytes:
     last = min(sum(_weight_form(each).get("1", 0) for each in behind), outside)
     first, table = outside - last, 0
     if first < _input_table_bytes(trace) // 2:  # tied: only learned positions are left, or nothing
-        table = max((_weight_form(o).get("1", 0) for o in behind if o.n), default=0)
+        table = next((_weight_form(o).get("1", 0) for o in behind if o.n), 0)
         first += table
     whole, first, last = (-(-size // tp) for size in (outside, first, last))
     return TableBytes(first, last, first + last - whole)

@@ -120,25 +120,27 @@ def _embedding(symbolic: Sequence[SymbolicOperator], step: Step, tp: int) -> lis
 
 
 def _logits(symbolic: Sequence[SymbolicOperator], step: Step, tp: int) -> list[Operator]:
-    """The last norm and each device's columns of logits, gathered behind what is cut so."""
+    """The last norm and each device's columns of logits, gathered behind what is cut so and is
+    not worked on in that cut."""
     shares = list(_share(symbolic, step, tp))
     cut = {operator.group for operator in symbolic if operator.shard is Shard.COLUMNS}
-    places = [at for at, operator in enumerate(shares) if operator.group in cut]
-    if tp == 1 or not places:
+    if tp == 1 or not cut:
         return shares
-    at = places[-1]
-    source = shares[at]
-    name = f"{source.name}_allgather"
-    gathered = _collective(
-        name, CollectiveKind.ALL_GATHER, source, source.output_bytes, tp * source.output_bytes
-    )
-    behind = [
-        replace(
-            each, depends_on=tuple(name if d == source.name else d for d in each.depends_on)
-        )
-        for each in shares[at + 1 :]
-    ]  # fmt: skip
-    return [*shares[: at + 1], gathered, *behind]
+    inner = {name for each in shares if each.group in cut for name in each.depends_on}
+    result: list[Operator] = []
+    renamed: dict[str, str] = {}
+    for each in shares:
+        after = tuple(renamed.get(name, name) for name in each.depends_on)
+        result.append(replace(each, depends_on=after))
+        if each.group in cut and each.name not in inner:
+            name = renamed[each.name] = f"{each.name}_allgather"
+            result.append(
+                _collective(
+                    name, CollectiveKind.ALL_GATHER, each, each.output_bytes,
+                    tp * each.output_bytes,
+                )
+            )  # fmt: skip
+    return result
 
 
 def _collective(

@@ -26,6 +26,9 @@ class Mask(StrEnum):
     """Itself and all before it."""
     FULL = "full"
     """All of the context, the new tokens behind it too: an encoder, a diffusion block."""
+    TREE = "tree"
+    """A draft tree: all before the new tokens, and of these its own ancestors. Scores with the
+    others are worked out as well and masked away (n x n, Medusa, arXiv 2401.10774 section 2.2)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,11 +85,18 @@ class StepEntry:
             return self.context
         return min(self.context, window + self.new_tokens - 1)
 
+    @property
+    def ends(self) -> range | tuple[int, ...]:
+        """Of each new token, tokens up to the last one that it is given to see."""
+        if self.mask is Mask.CAUSAL:
+            return range(self.cached + 1, self.context + 1)
+        return (self.context,) * self.new_tokens
+
     def pairs(self, window: int | None = None) -> int:
         """Pairs of a new token and a key that it attends to."""
         if self.new_tokens == 1:
             return self.keys(window)
-        if self.mask is Mask.FULL:
+        if self.mask is not Mask.CAUSAL:
             return self.new_tokens * min(self.context, self.keys(window))
         first = self.cached + 1  # keys that the first new token sees
         limit = self.context if window is None else min(window, self.context)
