@@ -241,7 +241,8 @@ class ServiceRun:
             if state is not None:
                 write_state(state, self._content, self._wall_s, folder)
 
-        write_folder(self._out, self._resolved.to_yaml(), result.to_dict(), fill)
+        text = self._resolved.to_yaml(folder=self._out)
+        write_folder(self._out, text, result.to_dict(), fill)
         return state is not None
 
 

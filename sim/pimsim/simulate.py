@@ -14,6 +14,7 @@ from pimsim.config.decoding import NO_DECODING
 from pimsim.config.documents import Resolved
 from pimsim.config.errors import InputError
 from pimsim.config.loader import DEFAULT_RUN, AnyRun, ResolvedAny, ResolvedRun, load_any_run
+from pimsim.config.paths import given_path
 from pimsim.config.system import SystemConfig
 from pimsim.result.types import Result
 
@@ -454,7 +455,7 @@ def run(
         store.check_writable(out)
     result = simulate(resolved)
     if out is not None:
-        store.save(result, resolved.to_yaml(), out)
+        store.save(result, resolved.to_yaml(folder=given_path(out)), out)
     return result
 
 

@@ -149,9 +149,10 @@ def run_command(
         check_writable(out)
     result = _simulate(resolved)
     if out is not None:
+        from pimsim.config.paths import given_path
         from pimsim.result.store import save
 
-        save(result, resolved.to_yaml(), out)
+        save(result, resolved.to_yaml(folder=given_path(out)), out)
     if as_json:
         typer.echo(json.dumps(result.to_dict(), indent=1, allow_nan=False))
         return

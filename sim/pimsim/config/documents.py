@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -15,7 +16,8 @@ from pydantic import BaseModel, ValidationError
 from pimsim.config.compose import Layout, apply_override, compose
 from pimsim.config.emit import emit_yaml
 from pimsim.config.errors import InputError, near_miss
-from pimsim.config.resources import find_source, preset_names, preset_path
+from pimsim.config.paths import given_path
+from pimsim.config.resources import find_source, looks_like_path, preset_names, preset_path
 from pimsim.config.run import ModelConfig, WorkloadConfig
 from pimsim.config.schema import explain, quantity_at
 from pimsim.config.tree import Entry, lookup, parse_text, plain, read_tree
@@ -75,6 +77,8 @@ class Resolved(Generic[M]):
     """What it was read from."""
     notes: tuple[str, ...] = ()
     """What a reader must know of how it was put together, a line each."""
+    references: tuple[tuple[str, ...], ...] = ()
+    """Paths to values that name a preset or a file."""
 
     @cached_property
     def origins(self) -> Mapping[str, str]:
@@ -87,8 +91,17 @@ class Resolved(Generic[M]):
         text = json.dumps(self.config.model_dump(mode="json"), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
 
-    def to_yaml(self, *, with_origins: bool = False) -> str:
-        """The whole config as YAML that loads to the same config; origins as comments."""
+    def to_yaml(self, *, with_origins: bool = False, folder: Path | None = None) -> str:
+        """The whole config as YAML that loads to the same config.
+
+        Parameters
+        ----------
+        with_origins
+            As comments.
+        folder
+            Where the text will lie, from which relative names of files then count; None: the
+            current one.
+        """
         model = type(self.config)
 
         def with_unit(path: tuple[str, ...], value: object) -> object:
@@ -99,7 +112,22 @@ class Resolved(Generic[M]):
             return self.origins[".".join(path)]
 
         values = self.config.model_dump(mode="json")
+        if folder is not None:
+            for path in self.references:
+                _name_from(values, path, folder)
         return emit_yaml(values, origin if with_origins else None, with_unit)
+
+
+def _name_from(values: dict[str, Any], path: tuple[str, ...], folder: Path) -> None:
+    """Have the relative file that ``path`` names count from ``folder``."""
+    *sections, key = path
+    for each in sections:
+        values = values.get(each) or {}
+    name = values.get(key)
+    if isinstance(name, str) and looks_like_path(name):
+        file = given_path(name)
+        if not file.is_absolute():
+            values[key] = os.path.relpath(file.resolve(), folder.resolve())
 
 
 def load_document(
@@ -135,7 +163,7 @@ def load_document(
     except ValidationError as error:
         raise explain(error, root, model) from None
     check_timings(config, root, ())
-    return Resolved(config, root, notes)
+    return Resolved(config, root, notes, layout.references)
 
 
 def _with_memory_of_pim(

@@ -54,6 +54,7 @@ _LAYOUT = Layout(
         ("decode", "step_time", "profile", "folder"),
     ),
 )  # fmt: skip
+_OF_THE_MACHINE = (("machine", "workload", "model"),)
 CHOICES = (
     (("scheduler", "name"), "scheduler", lambda module: module.SCHEDULER.Settings),
     (("requests", "arrivals", "process"), "arrivals", lambda module: module.SETTINGS),
@@ -86,7 +87,7 @@ def load_service(name_or_path: str, overrides: Sequence[str] = ()) -> ResolvedSe
     except ValidationError as error:
         raise explain(error, root, model) from None
     check_timings(config, root, ())
-    return Resolved(config, root)
+    return Resolved(config, root, references=_LAYOUT.references + _OF_THE_MACHINE)
 
 
 def service_model(root: Entry) -> type[ServiceConfig]:
