@@ -29,8 +29,8 @@ def service_lines(result: ServiceResult) -> dict[str, str]:
         "requests": _requests(asked),
         "simulated": f"{all_figures['time_s']:,.3f} s, {steps['count']:,} steps of "
         f"{steps['mean_requests']:.1f} requests and {steps['mean_tokens']:.1f} tokens",
-        rate.words: f"{all_figures['requests_per_s']:,.3f} requests/s, "
-        f"{rate.text(all_figures['tokens_per_s'])}",
+        "request rate": f"{all_figures['requests_per_s']:,.3f} requests/s",
+        rate.words: rate.text(all_figures["tokens_per_s"]),
         "queueing": _times(latency["queue"]),
         "TTFT": _times(latency["ttft"]),
         "TPOT": _times(latency["tpot"]),
