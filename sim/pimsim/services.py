@@ -195,7 +195,13 @@ class ServiceRun:
             "warnings": _warnings(config, self._step_time),
         }  # fmt: skip
         return build_service_result(
-            self.service, self.log, config.name, config.slo, origin, self._energy()
+            self.service,
+            self.log,
+            config.name,
+            config.slo,
+            origin,
+            self._energy(),
+            config.prices,
         )
 
     def _fidelity(self) -> dict[str, object]:

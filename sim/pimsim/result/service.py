@@ -8,10 +8,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pimsim.config.service import SloConfig
+from pimsim.config.service import PricesConfig, SloConfig
+from pimsim.result.service_cost import service_cost
 from pimsim.result.service_types import (
     NO_ENERGY,
     VERSION,
+    Cost,
     Goodput,
     LinkUse,
     OverTime,
@@ -97,6 +99,7 @@ def build_service_result(
     slo: SloConfig,
     origin: ServiceOrigin,
     energy: ServiceEnergy = NO_ENERGY,
+    prices: PricesConfig | None = None,
 ) -> ServiceResult:
     """Figures of a service, done or not.
 
@@ -114,6 +117,8 @@ def build_service_result(
         Where they come from.
     energy
         What the machines took.
+    prices
+        Of machines and energy.
     """
     log.flush()
     asked = service.requests
@@ -181,11 +186,26 @@ def build_service_result(
             "accepted": int(asked["accepted"].sum()), "rejected": int(asked["rejected"].sum()),
         },
         "links": _link_use(service),
+        "cost": _cost(service, prices, energy, made),
         "over_time": _over_time(service, log),
         **energy,
         **origin,
     }  # fmt: skip
     return ServiceResult(name, asked, figures, verdict)
+
+
+def _cost(
+    service: Service, prices: PricesConfig | None, energy: ServiceEnergy, made: int
+) -> Cost | None:
+    """Of all replicas until now."""
+    seconds, asked = service.now_ps / _PS_PER_S, service.requests
+    fed = int(asked["prompt"][asked["first_token_ps"] != NONE].sum())
+    joule = None if energy["energy_j"] is None else energy["energy_j"]["total"]
+    pool = service.fleet.decode
+    second = 0 if pool is None else pool.replicas
+    return service_cost(
+        prices, seconds * service.fleet.replicas, seconds * second, joule, made, made + fed
+    )
 
 
 def judge_load(service: Service) -> Verdict | None:

@@ -7,7 +7,7 @@ from typing import Any, Final, Literal
 from typing_extensions import TypedDict
 
 __all__ = [
-    "NO_ENERGY", "VERSION", "Asked", "Cache", "Drafts", "Goodput", "Latency", "LinkUse",
+    "NO_ENERGY", "VERSION", "Asked", "Cache", "Cost", "Drafts", "Goodput", "Latency", "LinkUse",
     "OverTime", "Queue", "ServiceEnergy", "ServiceFigures", "ServiceOrigin", "Spread", "Steps",
 ]  # fmt: skip
 
@@ -61,6 +61,21 @@ class Goodput(TypedDict):
     requests_per_s: float | None
     share: float | None
     """Of those that ended."""
+
+
+class Cost(TypedDict):
+    """At the prices of the service's YAML."""
+
+    currency: str
+    total: float
+    machines: float
+    """Of the time of all replicas, idle time included."""
+    energy: float
+    """Of what they draw."""
+    million_tokens_made: float | None
+    """Total by the tokens that were made; null: there are none."""
+    million_tokens: float | None
+    """Total by these and the tokens of their prompts."""
 
 
 class Queue(TypedDict):
@@ -212,4 +227,6 @@ class ServiceFigures(ServiceOrigin, ServiceEnergy):
     drafts: Drafts
     links: LinkUse | None
     """Null: each replica makes all tokens."""
+    cost: Cost | None
+    """Null: the service has no prices."""
     over_time: OverTime

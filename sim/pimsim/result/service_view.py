@@ -7,7 +7,7 @@ from typing import Any
 
 from pimsim.result.metrics import METRICS
 from pimsim.result.service import ServiceResult
-from pimsim.result.service_types import Asked, Drafts, Spread
+from pimsim.result.service_types import Asked, Cost, Drafts, Spread
 
 __all__ = ["service_lines"]
 
@@ -60,6 +60,7 @@ def service_lines(result: ServiceResult) -> dict[str, str]:
         if all_figures["power_w"] is None
         else f"{all_figures['power_w']['total']:,.1f} W on average, "
         f"{all_figures['idle_w']:,.1f} W idle, {_token(all_figures['token_j'])}",
+        "cost": _cost(all_figures["cost"]),
         "warnings": "; ".join(all_figures["warnings"]),
     }  # fmt: skip
 
@@ -78,6 +79,14 @@ def _fidelity(said: Mapping[str, Any]) -> str:
         f"{words}; off by {said['error_mean']:+.2%} ({low:+.2%} to {high:+.2%}), "
         f"{said['error_worst']:.2%} at most, in a sample of {said['sampled']:,}"
     )
+
+
+def _cost(cost: Cost | None) -> str:
+    if cost is None:
+        return ""
+    coin, made = cost["currency"], cost["million_tokens_made"]
+    each = "no token" if made is None else f"{made:,.4g} {coin} per million tokens made"
+    return f"{cost['total']:,.4g} {coin}, {each}"
 
 
 def _token(joule: float | None) -> str:
