@@ -192,7 +192,7 @@ class ServiceRun:
                 "requests_format": self._format,
                 "wall_s": round(self._wall_s, 3),
             },
-            "warnings": _warnings(config, self._step_time),
+            "warnings": _warnings(config, self._step_time, self._machine),
         }  # fmt: skip
         return build_service_result(
             self.service,
@@ -423,6 +423,11 @@ def _step_time(
                 f"replicas.stages is {config.replicas.stages}; the machine's pipeline has "
                 f"{machine.stages} (machine.parallel.pp, else the model card's)"
             )
+        if config.decode is not None and config.decode.stages != machine.stages:
+            raise InputError(
+                f"decode.stages is {config.decode.stages}; the machine's pipeline has "
+                f"{machine.stages}"
+            )
         if config.interpolated:
             return Interpolated(machine, config.steps.samples, config.seed, fineness, known)
         return Simulated(machine)
@@ -483,8 +488,11 @@ def _check_length(model: str, limit: int, traffic: Traffic) -> None:
         )
 
 
-def _warnings(config: ServiceConfig, step_time: StepTime) -> list[str]:
-    quirks, limit, found = departures(config), config.steps.max_error, []
+def _warnings(
+    config: ServiceConfig, step_time: StepTime, machine: ServedMachine | None
+) -> list[str]:
+    quirks, limit = departures(config), config.steps.max_error
+    found = [] if machine is None else list(machine.notes)
     if quirks:
         found.append(f"quirks of a published artifact are on: {', '.join(quirks)}")
     if limit is not None and isinstance(step_time, Interpolated):

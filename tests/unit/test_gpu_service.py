@@ -136,3 +136,65 @@ def test_a_machine_is_a_file_beside_the_service_or_its_own_keys(
     assert changed is not None
     assert changed.xpu.name == "h200"
     assert changed.workload == one.config.machine.workload
+
+
+POOLS = (
+    "decode={count: 2, token_bytes: 1KiB, links: {bandwidth_gb_per_s: 1, latency_ns: 500}}",
+    "steps.interpolated=false",
+)
+
+
+def test_one_request_through_two_pools_takes_its_prompt_its_bytes_and_its_steps(
+    write: Write, tmp_path: Path
+) -> None:
+    alone, apart = (
+        pimsim.serve(write("0,30,4\n"), overrides=more, out=tmp_path / str(len(more)))
+        for more in (POOLS[1:], POOLS)
+    )
+    one, two = alone.requests[0], apart.requests[0]
+    sent_ps = 30 * 1024 * 1000 + 500_000
+    assert two["first_token_ps"] == one["first_token_ps"]
+    assert two["kv_arrived_ps"] == two["first_token_ps"] + sent_ps
+    assert two["finish_ps"] == one["finish_ps"] + sent_ps
+    assert two["replica"] != two["prefill_replica"]
+    # of one replica that feeds and two that decode, whether they work or not
+    figures = apart.to_dict()
+    assert figures["idle_w"] == pytest.approx(3 * alone.to_dict()["idle_w"])
+    assert figures["energy_j"]["static"] == pytest.approx(figures["idle_w"] * figures["time_s"])
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("decode={step_time: {linear: {step_us: 1, token_us: 1}}}", "both pools have it"),
+        ("decode={stages: 2}", "decode.stages is 2; the machine's pipeline has 1"),
+    ],
+)
+def test_both_pools_have_the_machine(write: Write, override: str, said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        ServiceRun(prepare(write(), [override]))
+
+
+def test_devices_that_hold_the_same_keys_are_said(
+    write: Write, tmp_path: Path, tiny_card: Path
+) -> None:
+    card = tmp_path / "two.yaml"
+    card.write_text(tiny_card.read_text().replace("kv_heads: 4", "kv_heads: 2"))
+    held = []
+    for devices in (2, 4):
+        asked = [
+            f"machine.workload.model={card}", f"machine.devices={devices}",
+            "steps.interpolated=false", "machine.xpu.memory_capacity=64MiB",
+        ]  # fmt: skip
+        with ServiceRun(prepare(write(), asked)) as running:
+            figures = running.result().to_dict()
+        held.append(figures["kv"]["blocks"])
+        assert (
+            figures["warnings"]
+            == [
+                "4 devices share each layer, and the model has 2 key heads: the keys and values of "
+                "each lie on 2 of them"
+            ][: devices // 4]
+        )
+    # half of the weights, but no fewer keys and values, on each device
+    assert held[0] < held[1] < 1.3 * held[0]

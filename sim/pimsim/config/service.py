@@ -146,7 +146,7 @@ class DecodePoolConfig(ConfigModel):
     stages: int = Field(default=1, ge=1, le=1024)
     """Of each one's pipeline."""
     step_time: StepTimeConfig | None = None
-    """What a step takes there; null: as in the others."""
+    """What a step takes there; null: as in the others, whose machine it has, too."""
     token_bytes: Bytes = Field(default=0, ge=0, le=2**30)
     """Keys and values of a token, over all layers."""
     links: PoolLinksConfig | None = None
@@ -257,8 +257,8 @@ class ServiceConfig(ConfigModel):
                 raise ValueError("cache.blocks is missing; without a machine nothing else says it")
             if self.steps != StepsConfig():
                 raise ValueError("steps are those of a machine, which this service has not")
-        elif self.decode is not None:
-            raise ValueError("decode needs step_time: a machine's steps are those of one pool")
+        elif self.decode is not None and self.decode.step_time is not None:
+            raise ValueError("decode.step_time: where there is a machine, both pools have it")
         elif self.model is not None:
             raise ValueError("model is machine.workload.model where the service has a machine")
         elif not self.interpolated and self.steps.max_error is not None:

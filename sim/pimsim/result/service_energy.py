@@ -37,7 +37,7 @@ def service_energy(service: Service, log: StepLog, steps: Simulated) -> ServiceE
     """
     log.flush()
     seconds, machine = service.now_ps / _PS_PER_S, steps.machine
-    replicas = service.fleet.replicas
+    replicas = len(service.replicas)  # of both pools
     idle_s = max(replicas * seconds - steps.worked_ps / _PS_PER_S, 0.0)
     joule = steps.joule + machine.idle_w * idle_s
     energy = dict(zip(machine.parts, joule.tolist(), strict=True))

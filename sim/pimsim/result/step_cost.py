@@ -29,7 +29,7 @@ from pimsim.workload.pipeline import fullest
 from pimsim.workload.requests import Request
 from pimsim.workload.step import Step, StepEntry
 
-__all__ = ["PARTS", "StepCosts", "one_token", "run_of"]
+__all__ = ["PARTS", "StepCosts", "copies_of_heads", "one_token", "run_of"]
 
 _NO_LIMIT = 2**40
 """Tokens, more than any machine holds."""
@@ -112,6 +112,11 @@ class StepCosts:
     def fidelity(self) -> str:
         """How a step is simulated."""
         return self.config.fidelity
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """That devices hold the same keys and values, where they do."""
+        return copies_of_heads(self._first.work.trace.facts.kv_heads, self._first.whole.tp)
 
     @property
     def stages(self) -> int:
@@ -223,6 +228,29 @@ class StepCosts:
             )
             low, high = (middle, high) if rows <= free else (low, middle - 1)
         return low * self.channels
+
+
+def copies_of_heads(kv_heads: int, tp: int) -> tuple[str, ...]:
+    """That devices hold the same keys and values.
+
+    Parameters
+    ----------
+    kv_heads
+        Key heads of the model.
+    tp
+        Devices that share each layer.
+
+    Returns
+    -------
+    tuple of str
+        A line; none where each device has heads of its own.
+    """
+    if tp <= kv_heads:
+        return ()
+    return (
+        f"{tp} devices share each layer, and the model has {kv_heads} key heads: the keys and "
+        f"values of each lie on {tp // kv_heads} of them",
+    )
 
 
 def one_token(context: int) -> Step:

@@ -1,6 +1,7 @@
 """What a single step takes on GPUs: its time, its energy, and what they hold.
 
-A step goes the way of one of ``pimsim run``; its kernels are worked out in closed form.
+A step goes the way of one of ``pimsim run``; its kernels are worked out in closed form. Blocks of
+a mixture of experts that are not simulated take the mean of those that are.
 """
 
 from __future__ import annotations
@@ -15,14 +16,16 @@ from pimsim.engine.xpu_device import XpuDevice, build_xpu_devices
 from pimsim.engine.xpu_machine import XpuOutcome, run_xpu_devices
 from pimsim.hardware.energy.system_static import system_static
 from pimsim.result.pipeline import total_energy
-from pimsim.result.step_cost import PARTS, one_token
+from pimsim.result.step_cost import PARTS, copies_of_heads, one_token
 from pimsim.result.types import Energy
 from pimsim.result.xpu_accounts import stage_energy
 from pimsim.result.xpu_pipeline import xpu_pipeline
 from pimsim.serving.step_times import StepCost
 from pimsim.workload.batch import load_model, load_run_routing
+from pimsim.workload.cards import ModelCard
 from pimsim.workload.pipeline import fullest
 from pimsim.workload.step import Step
+from pimsim.workload.trace import OperatorTrace
 
 __all__ = ["XpuStepCosts"]
 
@@ -34,6 +37,8 @@ class XpuStepCosts:
     ----------
     machine
         With the model that they run.
+    model
+        In place of the card or trace that ``machine`` names; None: that one.
 
     Raises
     ------
@@ -50,9 +55,11 @@ class XpuStepCosts:
     least_loaded = False
     sub_batches = 1
 
-    def __init__(self, machine: GpuMachineConfig) -> None:
+    def __init__(
+        self, machine: GpuMachineConfig, model: ModelCard | OperatorTrace | None = None
+    ) -> None:
         self.config = _run_of(machine)
-        self._model = load_model(self.config.workload)
+        self._model = load_model(self.config.workload) if model is None else model
         self._routing = load_run_routing(self.config, self._model)
         self._first = self._device(one_token(1))
 
@@ -65,7 +72,7 @@ class XpuStepCosts:
             Picoseconds of the slowest pipeline stage, and joule of all devices by ``parts``.
         """
         outcome = self.outcome(step)
-        pipeline = xpu_pipeline(outcome)
+        pipeline = xpu_pipeline(outcome, every=False)
         energy = total_energy(stage_energy(outcome, pipeline), self._first.whole.tp)
         return StepCost(
             pipeline.slowest.time_ps, np.array([getattr(energy, part) for part in PARTS])
@@ -77,6 +84,11 @@ class XpuStepCosts:
 
     def _device(self, step: Step) -> XpuDevice:
         return build_xpu_devices(self.config, self._model, (step,), self._routing)[0]
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """That devices hold the same keys and values, where they do."""
+        return copies_of_heads(self._first.work.trace.facts.kv_heads, self.config.tp)
 
     @property
     def stages(self) -> int:

@@ -97,6 +97,10 @@ class ServedMachine(MachineSteps, Protocol):
         """Of the pipeline."""
 
     @property
+    def notes(self) -> tuple[str, ...]:
+        """What a reader must know of how its devices share the model, a line each."""
+
+    @property
     def more(self) -> str:
         """The key of a service that gives it more memory."""
 
