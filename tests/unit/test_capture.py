@@ -12,10 +12,14 @@ import pytest
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
+from tokenizers import Tokenizer, models, pre_tokenizers, processors  # noqa: E402
+from transformers import AutoTokenizer, PreTrainedTokenizerFast  # noqa: E402
+
 from pimsim.capture.agree import compare_with_model  # noqa: E402
 from pimsim.capture.attention import attention  # noqa: E402
 from pimsim.capture.export import export_trace  # noqa: E402
 from pimsim.capture.loading import LoadedModel, load_model  # noqa: E402
+from pimsim.capture.text import _encode  # noqa: E402
 from pimsim.config.errors import InputError  # noqa: E402
 from pimsim.config.resources import preset_path  # noqa: E402
 from pimsim.workload.operators import OperatorKind  # noqa: E402
@@ -288,3 +292,24 @@ def test_nan_in_the_weights_is_told() -> None:
         model.model.layers[1].mlp.down_proj.weight.fill_(float("nan"))
     with pytest.raises(InputError, match="NaN"):
         compare_with_model(model)
+
+
+@pytest.mark.parametrize("from_gguf", [False, True])
+def test_text_is_tokenised_without_marks_at_its_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, from_gguf: bool
+) -> None:
+    """Ids follow one another in windows: a mark of a beginning would stand in the middle."""
+    tokenizer = Tokenizer(models.WordLevel({"a": 0, "b": 1, "<s>": 2}, unk_token="a"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> $A", special_tokens=[("<s>", 2)]
+    )
+    folder, gguf = tmp_path, None
+    if from_gguf:
+        gguf = "m.gguf"
+        fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer)
+        monkeypatch.setattr(AutoTokenizer, "from_pretrained", lambda *_, **__: fast)
+    else:
+        tokenizer.save(str(folder / "tokenizer.json"))
+    loaded = LoadedModel("m", None, True, "made up", folder, gguf)
+    assert _encode(loaded, "a b b") == [0, 1, 1]

@@ -18,6 +18,7 @@ from pimsim.capture.gguf_config import config_of  # noqa: E402
 from pimsim.capture.hf_config import decoder_config, longest_context  # noqa: E402
 from pimsim.capture.loading import load_model  # noqa: E402
 from pimsim.capture.missing_features import GGUF_TYPES, MODEL_TYPES, Missing  # noqa: E402
+from pimsim.capture.unlike_blocks import MOST_LAYERS, MOST_SIZE, _deci  # noqa: E402
 from pimsim.config.errors import InputError  # noqa: E402
 from pimsim.workload.agreement import disagreements  # noqa: E402
 from pimsim.workload.degrees import trace_degrees  # noqa: E402
@@ -368,3 +369,18 @@ def test_weights_are_bfloat16_where_a_config_does_not_say(
     config = {key: value for key, value in TEXT.items() if key != "torch_dtype"}
     config |= {"model_type": "llama"} | ({} if said is None else {"torch_dtype": said})
     assert traced(tmp_path, config).facts.dtype_bytes == size
+
+
+def test_numbers_of_a_config_have_a_most(tmp_path: Path) -> None:
+    """The most is taken for a number, one more is not."""
+    most = {
+        "num_hidden_layers": MOST_LAYERS, "hidden_size": MOST_SIZE, "num_attention_heads": 100_000,
+        "intermediate_size": MOST_SIZE,
+    }  # fmt: skip
+    deci = TEXT | {"num_key_value_heads_per_layer": [1, 1]}
+    for key, value in most.items():
+        said = rf"{key} is {value + 1}; a whole number of 1 to {value:,} is expected"
+        with pytest.raises(InputError, match=said):
+            _deci("c", deci | {key: value + 1})
+    for key in ("hidden_size", "num_attention_heads", "intermediate_size"):
+        assert _deci("c", deci | {key: most[key]})

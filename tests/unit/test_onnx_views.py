@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,8 +14,9 @@ from pimsim.config.errors import InputError
 from pimsim.workload.card_trace import card_trace
 from pimsim.workload.cards import load_card
 from pimsim.workload.onnx_import.assemble import _Maker
-from pimsim.workload.onnx_import.attention import _attend
-from pimsim.workload.onnx_import.blocks import _one_combine
+from pimsim.workload.onnx_import.attention import _attend, _sizes
+from pimsim.workload.onnx_import.blocks import _one_combine, _Roles
+from pimsim.workload.onnx_import.formats import DTYPES
 from pimsim.workload.onnx_import.parts import GraphPart
 from pimsim.workload.onnx_import.recognise import Recogniser
 from pimsim.workload.onnx_import.spelt import behind_repeats
@@ -74,6 +76,25 @@ def test_attention_of_no_heads_or_features_or_uneven_groups_is_refused(
     )
 
 
+@pytest.mark.parametrize(
+    ("shapes", "given", "found"),
+    [
+        ([(1, 8, 5, 16), (1, 2, 9, 16), (1, 2, 9, 24)], {}, (8, 2, 16, 24)),
+        ([(1, 5, 128), (1, 9, 32), (1, 9, 48)], {"q_num_heads": 8, "kv_num_heads": 2},
+         (8, 2, 16, 24)),
+    ],
+)  # fmt: skip
+def test_heads_of_an_attention_operator_lie_in_its_shapes_or_attributes(
+    shapes: list[tuple[int, ...]], given: dict[str, int], found: tuple[int, ...]
+) -> None:
+    at = dict(zip("qkv", shapes, strict=True)) | {"o": shapes[0]}
+    attributes = SimpleNamespace(where="m.onnx", attribute=lambda name, *_: given[name])
+    graph = SimpleNamespace(shape=lambda name: at.get(name, ()), given=lambda _: attributes)
+    asked = SimpleNamespace(op_type="Attention", input=["q", "k", "v"], output=["o"])
+    reader: Any = SimpleNamespace(graph=graph)
+    assert _sizes(reader, asked) == found
+
+
 @pytest.mark.parametrize(("bits", "size"), [(4, 8), (8, 15), (16, 15)])
 def test_a_cache_of_few_bits_takes_whole_bytes(bits: int, size: int) -> None:
     """Fifteen elements, which are counted as a byte each before."""
@@ -104,3 +125,33 @@ def test_the_shared_expert_s_result_is_added_with_the_others() -> None:
     alone.after = {experts: None, route: None}
     assert _one_combine([experts, route, alone]) == [experts, route, alone]
     assert list(alone.after) == [experts, route] and "shared" not in alone.facts
+
+
+def test_a_block_with_two_parts_of_one_role_is_refused() -> None:
+    query, key, value = (GraphPart("product", name) for name in ("q", "k", "v"))
+    attention = GraphPart("attention", "attention", {query: None, key: None, value: None})
+    core: Any = SimpleNamespace(
+        products={"query": query, "key": key, "value": value}, paths={"query": [], "key": []},
+        norms=[], attention=attention,
+    )  # fmt: skip
+    acts = [GraphPart("act", name, facts={"experts": 0}) for name in ("first", "second")]
+    parts = [query, key, value, attention]
+    _Roles(core, [*parts, acts[0]], {}, "m.onnx").name()
+    assert [part.name for part in (*parts, acts[0])] == ["q", "k", "v", "attention", "act"]
+    with pytest.raises(InputError, match=r"two of its operators are its act \('first' and 'second"):
+        _Roles(core, [*parts, *acts], {}, "m.onnx, block 3").name()
+
+
+def test_element_types_are_as_large_as_their_names_say() -> None:
+    """``FLOAT8E4M3FN`` has 8 bits, ``INT4`` 4; DOUBLE, FLOAT and BOOL say nothing."""
+    plain = {"FLOAT": 32, "DOUBLE": 64, "BOOL": 8}
+    from onnx import TensorProto
+
+    known = {number: name for name, number in TensorProto.DataType.items()}
+    checked = 0
+    for code, own in DTYPES.items():
+        if code in known:  # a newer onnx knows more
+            digits = re.search(r"\d+", known[code])
+            assert own.bits == (int(digits[0]) if digits else plain[known[code]]), known[code]
+            checked += 1
+    assert checked >= 17

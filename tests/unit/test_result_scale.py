@@ -64,6 +64,29 @@ def test_one_block_alone_says_nothing_of_a_spread() -> None:
     assert found.half_width_ps is None
 
 
+def test_a_kind_that_was_simulated_as_a_whole_leaves_nothing_open() -> None:
+    """Beside one of which a part is missing; and where no other is."""
+    known = {"moe": {number: 1000 for number in range(2, 6)}, "dense": {0: 70, 1: 90}}
+    times = {0: 75, 1: 99, 2: 1000, 3: 1010, 4: 1030}
+    kinds, numbers = ["dense", "dense", "moe", "moe", "moe"], (0, 1, 2, 3, 4)
+    found = extrapolate(times, kinds, (("dense", 2), ("moe", 4)), numbers, known)
+    alone = extrapolate(
+        {at - 2: took for at, took in times.items() if at > 1}, kinds[2:], (("moe", 4),),
+        numbers[2:], {"moe": known["moe"]},
+    )  # fmt: skip
+    assert found == alone
+    assert alone.half_width_ps is not None and alone.half_width_ps > 0
+    whole = extrapolate({0: 75, 1: 99}, kinds[:2], (("dense", 2),), (0, 1), known)
+    assert (whole.missing_ps, whole.half_width_ps, whole.spread) == (0, 0.0, None)
+
+
+def test_too_many_blocks_of_several_kinds_are_taken_off_together() -> None:
+    kinds, model = ["a", "a", "b", "b", "b"], (("a", 1), ("b", 1))
+    found = extrapolate({0: 30, 2: 500}, kinds, model, own_numbers=(0, 1))
+    assert found.missing_ps == -30 - 2 * 500
+    assert found.least_ps == -30 - 2 * 500
+
+
 def test_students_t() -> None:
     assert (student_t(1), student_t(7), student_t(30), student_t(90)) == (
         12.706,

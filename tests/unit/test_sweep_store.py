@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -389,3 +390,13 @@ def test_a_result_is_what_was_written(tmp_path: Path) -> None:
         assert store.result("k") is None
     path.write_text(json.dumps({"content": data["content"]}))
     assert store.result("k") is None
+
+
+def test_a_result_s_file_is_as_other_versions_write_it(tmp_path: Path) -> None:
+    """Stores are kept for years: another checksum would have all of them simulated anew."""
+    Store(tmp_path / "out", create=True).write_result("k", {"tokens_per_s": 1.5, "cycles": 2})
+    content = '{"cycles": 2, "tokens_per_s": 1.5}'
+    checksum = hashlib.sha256(content.encode()).hexdigest()[:16]
+    assert (tmp_path / "out" / "results" / "k.json").read_text() == (
+        f'{{"content": {content}, "sha256": "{checksum}"}}'
+    )

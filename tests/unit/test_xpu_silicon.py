@@ -263,6 +263,26 @@ def test_experts_by_hand() -> None:
     assert experts_s(EXPERTS, separate) == pytest.approx(experts_s(EXPERTS, PLAIN) + more)
 
 
+@pytest.mark.parametrize(("room", "blocks"), [(0.5, 1), (1.99, 1), (2.0, 2), (2.99, 2)])
+def test_a_core_holds_as_many_blocks_as_its_l1_has_room_for_whole(room: float, blocks: int) -> None:
+    """Of more blocks than all cores hold, so many are under way: each has all stages but one in
+    flight, which a memory that is far away makes the time."""
+    loaded = 130 * 64 * 2
+    far = changed(PLAIN, "experts", step_ns=0.0)
+    assert far.silicon is not None
+    far = far.model_copy(
+        update={
+            "l1_per_core": int(room * 3 * loaded), "cores": 4,
+            "silicon": far.silicon.model_copy(update={"memory_latency_ns": 1e6}),
+        }
+    )  # fmt: skip
+    many = replace(EXPERTS, loads=[3, 1, 1, 4], tokens=5)
+    moved = [(4 * 1024 * 1024 + 9 * 2048) * 2, (4 * 1024 * 512 + 9 * 1536) * 2]
+    flying = 4 * blocks * 2 * loaded
+    expected = sum(each * 1e-3 / flying for each in moved)
+    assert experts_s(many, far) == pytest.approx(expected, rel=1e-3)
+
+
 def test_rows_of_other_devices_are_zeroed_and_summed() -> None:
     """Of eight choices five are here."""
     some = replace(EXPERTS, loads=[3, 0, 1, 1])
