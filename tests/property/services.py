@@ -88,6 +88,8 @@ class Watch:
             inside += batch.requests
         assert batch.tokens == batch.new_tokens.sum()
         assert batch.context == batch.contexts.sum()
+        most = getattr(scheduler, "most_entries", None)
+        assert most is None or batch.requests <= most
         self.steps.append(
             (
                 replica, batch.start_ps, batch.end_ps, batch.requests, inside,

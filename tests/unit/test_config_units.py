@@ -25,6 +25,22 @@ def _units(model: type, key: str) -> Quantity:
     [
         (Hertz, "1GHz", GHZ),
         (Hertz, "1.5 GHz", 3 * GHZ // 2),
+        *(
+            (Hertz, f"3{unit}", 3 * 10**power)
+            for unit, power in (("Hz", 0), ("kHz", 3), ("MHz", 6), ("GHz", 9))
+        ),
+        *(
+            (Picoseconds, f"3{unit}", 3 * 10**power)
+            for unit, power in (("ps", 0), ("ns", 3), ("us", 6), ("ms", 9), ("s", 12))
+        ),
+        *(
+            (Bytes, f"3{unit}", 3 * 10**power)
+            for unit, power in (("B", 0), ("kB", 3), ("MB", 6), ("GB", 9))
+        ),
+        *(
+            (Bytes, f"3{unit}", 3 * 2**power)
+            for unit, power in (("KiB", 10), ("MiB", 20), ("GiB", 30), ("TiB", 40))
+        ),
         (Picoseconds, "14ns", 14 * NS),
         (Picoseconds, "0.5ns", NS // 2),
         (Bytes, "1KiB", KIB),

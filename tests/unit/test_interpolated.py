@@ -137,6 +137,10 @@ def test_few_steps_are_simulated_and_the_rest_is_told_by_a_sample() -> None:
     assert len(machine.asked) == anchors + 16  # once
     assert said["steps"] == log.steps
     low, high = said["error_interval"]
+    assert low < (low + high) / 2 == pytest.approx(said["error_mean"])
+    found = np.array([told / machine.cost(step).time_ps - 1 for told, step in times.sample])
+    own = Errors.of(found)
+    assert [low, high] == [own.mean - own.half_width, own.mean + own.half_width]
     exact = errors_of(Machine(additive))
     assert low - 0.01 < exact.mean() < high + 0.01
 

@@ -44,6 +44,20 @@ def test_few_heads_leave_cores_and_their_bandwidth_unused() -> None:
     assert twelve.time_s == pytest.approx(full.time_s)
 
 
+@pytest.mark.parametrize("utilisation", [0.85, 0.5])
+@pytest.mark.parametrize("blocks", [12, 108, 109])
+def test_blocks_of_a_stream_have_the_memory_s_attained_rate(
+    utilisation: float, blocks: int
+) -> None:
+    xpu = A100.model_copy(update={"memory_utilisation": utilisation})
+    cost = roofline.waves(10**9, 7, blocks, xpu)
+    full = wave_utilisation(blocks, 108)
+    assert cost.time_s == pytest.approx(1e9 / (3352e9 * utilisation * full))
+    assert (cost.memory_pj, cost.core_pj) == (
+        roofline.waves(10**9, 7, 1, A100).memory_pj, roofline.waves(10**9, 7, 1, A100).core_pj
+    )  # fmt: skip
+
+
 def test_a_streaming_kernel_is_a_launch_and_a_rate() -> None:
     kernel = A100.add_norm
     cost = roofline.stream(10**9, 0, kernel, A100)
