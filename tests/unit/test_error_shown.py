@@ -113,6 +113,21 @@ def test_a_sweeps_table_terminal_and_page_say_it(store: Path, run_cli: RunCli) -
     assert page.count(words[0]) + page.count(words[1]) >= 6  # headline, front, points
 
 
+def test_a_sweep_s_headline_says_it_of_each_best_point(
+    store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pimsim.report import sweeps
+
+    told: dict[str, str] = {}
+    monkeypatch.setattr(
+        sweeps, "render_page", lambda title, of, headline, *_: told.update(headline) or ""
+    )
+    sweeps.sweep_page(store)
+    words = {row_fidelity(row) for _, row in load_table(store).iterrows()}
+    for name in ("fastest", "most frugal"):
+        assert any(told[name].endswith(f" ({each})") for each in words), told[name]
+
+
 def test_a_search_says_it(store: Path, tmp_path: Path, run_cli: RunCli) -> None:
     pytest.importorskip("optuna")
     from pimsim.explore.search import run_search

@@ -17,7 +17,7 @@ from pimsim.serving.service import Fleet, Service
 from pimsim.serving.step_log import StepLog
 from pimsim.serving.step_times import StepCost
 from pimsim.serving.step_times.anchors import Anchor, Grid
-from pimsim.serving.step_times.interpolated import Errors, Interpolated
+from pimsim.serving.step_times.interpolated import Errors, Interpolated, _uniform
 from pimsim.serving.step_times.simulated import Simulated
 from pimsim.workload.step import Step
 from pimsim.workload.traffic import Traffic
@@ -143,6 +143,21 @@ def test_few_steps_are_simulated_and_the_rest_is_told_by_a_sample() -> None:
     assert [low, high] == [own.mean - own.half_width, own.mean + own.half_width]
     exact = errors_of(Machine(additive))
     assert low - 0.01 < exact.mean() < high + 0.01
+
+
+def test_numbers_of_a_sample_are_splitmix64_s() -> None:
+    """Vigna's generator (public domain), here in whole numbers without a width."""
+
+    def mixed(state: int) -> int:
+        state &= 2**64 - 1
+        state = (state ^ (state >> 30)) * 0xBF58476D1CE4E5B9 % 2**64
+        state = (state ^ (state >> 27)) * 0x94D049BB133111EB % 2**64
+        return state ^ (state >> 31)
+
+    for seed, number in ((0, 1), (5, 0), (5, 77), (2**63, 10**6)):
+        whole = mixed(seed + number * 0x9E3779B97F4A7C15)
+        assert _uniform(np.uint64(seed), np.uint64(number)) == ((whole >> 11) + 0.5) * 2.0**-53
+    assert mixed(0x9E3779B97F4A7C15) == 0xE220A8397B1DCDAF  # the first of seed 0
 
 
 def test_the_sample_is_of_the_seed_and_by_time() -> None:

@@ -21,14 +21,16 @@ from pimsim.hardware.dram.pim_program import written_out
 from pimsim.hardware.dram.rules import Command
 from pimsim.hardware.pim.kv_layout import KvRows
 from pimsim.hardware.pim.programs import AttentionShape, score_program, value_program
-from pimsim.mapping.addresses import AddressPlan, BlockKv, WeightRegion, plan_addresses
+from pimsim.mapping.addresses import AddressPlan, BlockKv, WeightRegion, _kv_cache, plan_addresses
 from pimsim.mapping.kv import append_scatters
+from pimsim.mapping.linear_kv import LinearLayout
 from pimsim.simulate import device_of, resolve
 
 MEMORY = load_memory("hbm2-neupims").config
 ORG = MEMORY.organization
 PIM = load_pim("neupims").config
 SHAPE = AttentionShape.of(8, 8, 128, MEMORY, PIM, 2)
+LINEAR = LinearLayout(8, 256, 256, ORG.burst_bytes)
 OPERAND_ROWS = 8
 ROW_ELEMENTS = ORG.row_bytes // 2
 STRIPE = ORG.channels * ORG.ranks * ORG.banks * ORG.columns
@@ -172,6 +174,15 @@ def test_matrices_of_unlike_blocks_never_overlap(blocks: list[dict[str, WeightRe
     taken.sort()
     assert all(end <= start for (_, end), (start, _) in pairwise(taken))
     assert taken[-1][1] <= found.activation_burst
+
+
+@pytest.mark.parametrize("first_row", [0, 7, ORG.rows - 1])
+def test_caches_have_the_rows_behind_what_lies_before_them(first_row: int) -> None:
+    """In PIM's layout as rows of each channel, in order as bursts of all."""
+    in_banks = _kv_cache([BlockKv(SHAPE)], first_row, MEMORY)
+    assert (in_banks.rows, in_banks.channels) == (ORG.rows - first_row, ORG.channels)
+    in_order = _kv_cache([BlockKv(None, linear=LINEAR)], first_row, MEMORY)
+    assert (in_order.rows, in_order.channels) == ((ORG.rows - first_row) * STRIPE, 1)
 
 
 @given(st.lists(st.integers(1, 3000), min_size=1, max_size=6), st.integers(1, 900))

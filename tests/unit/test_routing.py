@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 
 from pimsim.config.errors import InputError
 from pimsim.config.resources import preset_names, preset_path
+from pimsim.workload.batch import DeviceRouting
 from pimsim.workload.moe import DROPPED, ExpertLoad, Routing, UniformRouting
 from pimsim.workload.routing import load_routing
 from pimsim.workload.routing.file import RoutingTrace, read_routing, write_routing
@@ -276,4 +278,15 @@ def test_hits_are_printed_above_those_of_independent_choices(
     at = lines.index(["trace", "1", "8"])
     assert [words for words in lines[at + 1 :] if len(words) > 1] == [
         ["early", "2.0", "5.2"], ["late", "2.0", "4.0"], ["independent", "choices", "2.1", "6.5"],
+    ]  # fmt: skip
+
+
+def test_groups_of_devices_hold_experts_in_a_row() -> None:
+    """Six experts on three groups: 0 and 1, 2 and 3, 4 and 5; what is dropped is nobody's."""
+    chosen = np.array([[0, 1], [1, 2], [5, DROPPED], [4, 0]])
+    step = SimpleNamespace(assignments=lambda layer, tokens: chosen[:tokens])
+    device: Any = DeviceRouting(step, 4, (0, 1, 2, 3), 6, 3)  # type: ignore[arg-type]
+    assert device.group_tokens(0).tolist() == [4, 1, 2]
+    assert device.assignments(0, 4).tolist() == [
+        [0, 1], [1, DROPPED], [DROPPED, DROPPED], [DROPPED, 0]
     ]  # fmt: skip

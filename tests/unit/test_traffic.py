@@ -18,7 +18,7 @@ from pimsim.workload.draws import RandomStream
 from pimsim.workload.lengths import draw_lengths
 from pimsim.workload.load_traffic import load_traffic
 from pimsim.workload.request_formats import read_traffic
-from pimsim.workload.traffic import NOBODY, PrefixBlocks, Traffic
+from pimsim.workload.traffic import NOBODY, PrefixBlocks, Traffic, whole_ps
 
 AGENTS = [
     {
@@ -368,3 +368,12 @@ def test_all_members_of_a_gzip_file_are_read(tmp_path: Path) -> None:
         path.write_bytes(gzip.compress(first) + tail)
         with pytest.raises(InputError, match=r"cut off|damaged"):
             load_traffic(RequestsConfig(file=str(path)), 0)
+
+
+def test_a_decimal_time_is_its_nearest_picosecond() -> None:
+    """0.57 s is a little less than 570,000,000,000 ps as a float."""
+    micros = np.arange(0, 10**6, 997)
+    assert (whole_ps(micros / 10**6, 10**12) == micros * 10**6).all()
+    assert (whole_ps(micros / 10**3, 10**9) == micros * 10**6).all()
+    assert whole_ps(np.array([1.4, 1.6, -0.4]), 1).tolist() == [1, 2, 0]
+    assert whole_ps(micros, 10**6).tolist() == (micros * 10**6).tolist()
