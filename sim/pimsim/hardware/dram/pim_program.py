@@ -36,8 +36,6 @@ __all__ = [
 ]  # fmt: skip
 
 Ints = NDArray[np.int64]
-_OF_LOOPS = slice(P_LOOP, P_READY_STEP + 1)
-"""What an instruction says of its loop, but for its rounds: these columns are the last ones."""
 
 
 @njit(cache=True, inline="always")
@@ -230,29 +228,49 @@ def written_out_from(program: Ints, most_rounds: int | None = None) -> tuple[Int
     most = int(program[:, P_ROUNDS].max()) if most_rounds is None else most_rounds
     is_long = program[:, P_ROUNDS] > most
     order, number = _rounds(program, np.where(is_long, 3, program[:, P_ROUNDS]))
-    # rows of memory are copied whole: by columns it would take ten times as long
-    found, is_long = np.take(program, order, axis=0), is_long[order]
-    # the second of the three copies of a long loop is all of it but its ends
-    rounds = found[:, P_ROUNDS]
-    between = is_long & (number == 1) & (rounds > 3)
-    number = np.where(is_long & (number == 2), rounds - 1, number)
-    found[:, P_ROW] += number * found[:, P_ROW_STEP]
-    found[:, P_READY] += number * found[:, P_READY_STEP]
-    in_turn = np.flatnonzero(found[:, P_RING_ROWS])
-    first, row = found[in_turn, P_RING], found[in_turn, P_ROW]
-    found[in_turn, P_ROW] = first + (row - first) % found[in_turn, P_RING_ROWS]
-    found[:, P_ROUNDS] = np.where(between, rounds - 2, 1)
-    found[:, _OF_LOOPS] *= between[:, None]
+    found = np.take(program, order, axis=0)
+    _unroll(found, number, most)
     return found, order
+
+
+@njit(cache=True)
+def _unroll(found: Any, number: Any, most: Any) -> None:
+    """Make the copies of loops' instructions what each round has. ``number``: the round that each
+    is of; of a loop of more than ``most`` it is the first, all that lies between, or the last."""
+    for at in range(len(found)):
+        rounds, step = found[at, P_ROUNDS], number[at]
+        is_long = rounds > most
+        between = is_long and step == 1 and rounds > 3
+        if is_long and step == 2:
+            step = rounds - 1
+        found[at, P_ROW] += step * found[at, P_ROW_STEP]
+        found[at, P_READY] += step * found[at, P_READY_STEP]
+        if found[at, P_RING_ROWS]:
+            first = found[at, P_RING]
+            found[at, P_ROW] = first + (found[at, P_ROW] - first) % found[at, P_RING_ROWS]
+        found[at, P_ROUNDS] = rounds - 2 if between else 1
+        if not between:
+            found[at, P_LOOP : P_READY_STEP + 1] = 0  # what it says of its loop: the last columns
 
 
 def _rounds(program: Ints, rounds: Ints) -> tuple[Ints, Ints]:
     """Place in ``program`` and number of the round of each instruction, in order, where loops run
     ``rounds`` times, (instructions,)."""
-    starts = np.flatnonzero(loop_starts(program))
-    size = np.diff(np.append(starts, len(program)))
-    times = size * rounds[starts]
-    own = np.repeat(np.arange(len(starts)), times)
-    since = np.arange(len(own)) - (np.cumsum(times) - times)[own]
-    number, place = np.divmod(since, size[own])
-    return starts[own] + place, number
+    starts = np.append(np.flatnonzero(loop_starts(program)), len(program))
+    rounds = rounds[starts[:-1]]
+    total = int((np.diff(starts) * rounds).sum())
+    order, number = np.empty(total, np.int64), np.empty(total, np.int64)
+    _count_off(starts, rounds, order, number)
+    return order, number
+
+
+@njit(cache=True)
+def _count_off(starts: Any, rounds: Any, order: Any, number: Any) -> None:
+    """Write ``order`` and ``number`` of ``_rounds``: each stretch between ``starts`` so many
+    ``rounds`` times."""
+    at = 0
+    for loop in range(len(rounds)):
+        for once in range(rounds[loop]):
+            for place in range(starts[loop], starts[loop + 1]):
+                order[at], number[at] = place, once
+                at += 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -170,7 +171,8 @@ def analyse(
             Stall(0, 0), none, np.zeros(N_CAUSES), np.zeros(1, np.int64),
         )  # fmt: skip
     channel = np.repeat(np.arange(count), [len(program) for program in programs])[origin]
-    opened = np.split(whole, np.searchsorted(channel, np.arange(1, count)))
+    bounds = np.searchsorted(channel, np.arange(count + 1)).tolist()
+    opened = [whole[begin:end] for begin, end in pairwise(bounds)]
     last = _last_of_marks(whole, marks)
     results = Results(np.zeros(len(whole), np.int64), np.full(len(whole), -1))
     if after is not None:
@@ -219,20 +221,16 @@ def _counts(
     # of the writes that follow, of refresh and of causes of time, others keep the books
     counts[:, [C_RD, C_WR, *C_REFRESHES]] = 0
     counts[:, C_STACK : C_STACK + N_CAUSES] = 0
-    op, rounds = whole[:, P_OP], whole[:, P_ROUNDS]
-    comps = whole[:, P_COMPS] * rounds
+    rounds, ops = whole[:, P_ROUNDS], len(Command)
+    place = channel * ops + whole[:, P_OP]  # of a table by channel and command
+    sent, columns = (
+        np.bincount(place, each, minlength=count * ops).astype(np.int64).reshape(count, ops)
+        for each in (rounds, whole[:, P_COMPS] * rounds)
+    )
     for command in (Command.GWRITE, Command.HEADER, Command.READRES, Command.GEMV):
-        counts[:, C_COMMANDS + int(command)] = np.bincount(
-            channel[op == int(command)], rounds[op == int(command)], minlength=count
-        )
-    columns = {
-        command: np.bincount(
-            channel[op == int(command)], comps[op == int(command)], minlength=count
-        ).astype(np.int64)
-        for command in (Command.COMP, Command.GEMV)
-    }
-    counts[:, C_COMMANDS + int(Command.COMP)] = columns[Command.COMP]
-    counts[:, C_COMP_COLUMNS] = columns[Command.COMP] + columns[Command.GEMV]
+        counts[:, C_COMMANDS + int(command)] = sent[:, int(command)]
+    counts[:, C_COMMANDS + int(Command.COMP)] = columns[:, int(Command.COMP)]
+    counts[:, C_COMP_COLUMNS] = columns[:, int(Command.COMP)] + columns[:, int(Command.GEMV)]
     results = counts[:, C_COMMANDS + int(Command.READRES)]
     results = results + counts[:, C_COMMANDS + int(Command.GEMV)]
     counts[:, C_BUS_BUSY] = results * int(p["tccd_s"])

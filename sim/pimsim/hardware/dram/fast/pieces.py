@@ -212,7 +212,9 @@ def _sampled(
     size = pieces.size[own]
     short[:, P_ROUNDS] = np.minimum(short[:, P_ROUNDS], np.repeat(most, size))
     order = issue_order(short)
-    begins = np.flatnonzero(np.isin(order, pieces.first[own] - first))
+    is_first = np.zeros(len(program), dtype=bool)
+    is_first[pieces.first[own] - first] = True
+    begins = np.flatnonzero(is_first[order])
     piece = np.repeat(own, size)[order[begins]]
     written = written.of(order)
     if (short[:, P_ROUNDS] < program[:, P_ROUNDS]).any():

@@ -217,14 +217,22 @@ def renamed_rows(program: Ints, least: int, most: int) -> Ints:
     rows = program[:, P_ROW]
     if not len(rows) or rows.min() < least or rows.max() >= most:
         return program
-    # most instructions are on the row of the one before
-    changes = np.append(True, rows[1:] != rows[:-1])
-    _, first, which = np.unique(rows[changes], return_index=True, return_inverse=True)
-    number = np.empty(len(first), np.int64)
-    number[np.argsort(first)] = np.arange(least, least + len(first))
     renamed = program.copy()
-    renamed[:, P_ROW] = number[which][np.cumsum(changes) - 1]
+    _number(renamed, int(rows.min()), np.full(int(np.ptp(rows)) + 1, -1), least)
     return renamed
+
+
+@njit(cache=True)
+def _number(program: Any, first_row: Any, number: Any, least: Any) -> None:
+    """Give rows numbers from ``least`` on as they come; ``number``: of each from ``first_row`` on,
+    -1 where it has none yet."""
+    following = least
+    for at in range(len(program)):
+        row = program[at, P_ROW] - first_row
+        if number[row] < 0:
+            number[row] = following
+            following += 1
+        program[at, P_ROW] = number[row]
 
 
 @njit(cache=True)
