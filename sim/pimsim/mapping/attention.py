@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate, chain, islice
@@ -26,6 +26,7 @@ from pimsim.hardware.pim.programs import (
     value_chunks,
     value_placement,
 )
+from pimsim.hardware.remembered import Remembered
 from pimsim.mapping.front_end import front_end
 from pimsim.mapping.result_writes import result_writes
 
@@ -33,6 +34,7 @@ __all__ = [
     "NOTHING",
     "AttentionBatch",
     "PimWork",
+    "attention_work",
     "score_work",
     "value_work",
 ]
@@ -69,6 +71,69 @@ class AttentionBatch:
     def spans(self, number: int) -> tuple[range, ...]:
         """Places of what request ``number`` sees."""
         return self.places[number] if self.places else (range(self.contexts[number]),)
+
+
+Product = Callable[[AttentionBatch, int, MemoryConfig, PimConfig, VectorConfig, int], PimWork]
+"""``score_work`` or ``value_work``."""
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """All that the work of a product depends on."""
+
+    product: Product
+    batch: AttentionBatch
+    operand_row: int
+    memory: MemoryConfig
+    pim: PimConfig
+    vector: VectorConfig
+    element_bytes: int
+
+    def __hash__(self) -> int:
+        # configs have no hash; few differ in nothing else
+        return hash((self.product, self.batch, self.operand_row, self.element_bytes))
+
+
+_KNOWN_BYTES = 12 << 20
+"""Of works that are remembered from run to run: a few batches' worth."""
+_REQUEST_BYTES = 1000
+"""Of a request in the key of one, about."""
+_known: Remembered[tuple[PimWork, int]] = Remembered(_KNOWN_BYTES, lambda known: known[1])
+
+
+def attention_work(
+    product: Product, batch: AttentionBatch, operand_row: int, memory: MemoryConfig,
+    pim: PimConfig, vector: VectorConfig, element_bytes: int,
+) -> PimWork:  # fmt: skip
+    """What ``product`` says of these arguments, found once: the points of a sweep ask for the same
+    again and again. Nobody changes it.
+
+    Parameters
+    ----------
+    product
+        ``score_work`` or ``value_work``.
+    batch
+        Requests, with where their caches lie.
+    operand_row
+        First of the rows that operands are read from.
+    memory
+        Of the device.
+    pim
+        The units in it.
+    vector
+        Units that do what follows.
+    element_bytes
+        Of an operand and a result.
+    """
+
+    def find() -> tuple[PimWork, int]:
+        programs, marks, after = product(batch, operand_row, memory, pim, vector, element_bytes)
+        arrays = (*programs, after.duration, after.bursts, after.channel)
+        size = sum(each.nbytes for each in arrays) + _REQUEST_BYTES * len(batch.rows)
+        return (programs, marks, after), size
+
+    asked = _Asked(product, batch, operand_row, memory, pim, vector, element_bytes)
+    return _known.get(asked, find)[0]
 
 
 def _gather(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import TypeVar
 
@@ -17,7 +17,7 @@ from pimsim.hardware.pim.kv_layout import KvRows, ring_spans
 from pimsim.hardware.pim.operations import Attention
 from pimsim.hardware.pim.programs import value_chunks
 from pimsim.mapping.addresses import AddressPlan, visible_tokens
-from pimsim.mapping.attention import AttentionBatch, PimWork, score_work, value_work
+from pimsim.mapping.attention import AttentionBatch, attention_work, score_work, value_work
 from pimsim.mapping.attention_split import (
     AttentionSplit,
     bytes_in_banks,
@@ -54,10 +54,6 @@ class AttentionMapper:
     kv_element_bytes: int
     vector_task: Callable[[Operator, int], NpuTask]
     """Of vector work between scores and values that is no softmax."""
-    _programs: dict[tuple[Callable[..., PimWork], AttentionBatch], PimWork] = field(
-        default_factory=dict, compare=False, repr=False
-    )
-    """By product and by all that it is asked for: the same in blocks of one kind."""
 
     def _bursts(self, size: int) -> int:
         return -(-size // self.memory.organization.burst_bytes)
@@ -212,15 +208,10 @@ class AttentionMapper:
             shape, tuple(rows[i] for i in members), tuple(contexts),
             tuple(placed.channel[i] for i in members), places,
         )  # fmt: skip
-        find = score_work if is_score else value_work
-        key = (find, batch)
-        work = self._programs.get(key)
-        if work is None:
-            work = self._programs[key] = find(
-                batch, self.addresses.operand_row, self.memory, pim, self.npu.vector,
-                self.element_bytes,
-            )  # fmt: skip
-        programs, marks, after = work
+        programs, marks, after = attention_work(
+            score_work if is_score else value_work, batch, self.addresses.operand_row, self.memory,
+            pim, self.npu.vector, self.element_bytes,
+        )  # fmt: skip
         lane_ops = vector_lane_ops("softmax", sum(contexts)) * shape.heads
         if is_score:  # scores come, are read, and probabilities are written and sent back
             sram_bytes = 2 * softmax_sram_bytes(contexts, shape.heads, self.element_bytes)

@@ -49,6 +49,7 @@ from pimsim.hardware.dram.layout import (
 from pimsim.hardware.dram.pim_program import written_out_from
 from pimsim.hardware.dram.rules import Command
 from pimsim.hardware.dram.transfers import ResultWork
+from pimsim.hardware.remembered import Remembered
 
 __all__ = ["Operation", "analyse"]
 
@@ -134,6 +135,77 @@ class Operation:
         )  # fmt: skip
 
 
+@dataclass(frozen=True, eq=False)
+class _Programs:
+    """Programs by what is in them; those that are the same arrays are equal in no time."""
+
+    programs: Sequence[Ints]
+    marks: int
+    written: Ints | None
+    """Bursts behind each mark's result, (marks,); None: nothing follows."""
+
+    def __hash__(self) -> int:
+        return hash((self.marks, *map(len, self.programs)))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Programs) and (self.marks, len(self.programs)) == (
+            other.marks, len(other.programs)
+        ) and all(
+            one is its or np.array_equal(one, its)
+            for one, its in zip(
+                (*self.programs, self._bursts), (*other.programs, other._bursts), strict=True
+            )
+        )  # fmt: skip
+
+    @property
+    def _bursts(self) -> Ints:
+        return np.zeros(self.marks, np.int64) if self.written is None else self.written
+
+
+@dataclass(frozen=True)
+class _Cut:
+    """Programs of all channels written out, but for long loops, and cut into pieces: what neither
+    the memory nor a time plays a role for."""
+
+    whole: Ints
+    """One behind the other, (instructions, ``N_INSTRUCTION``)."""
+    channel: Ints
+    """Of each instruction, (instructions,)."""
+    last: Ints
+    """The last instruction of each mark, -1 where there is none, (marks,)."""
+    bursts: Ints
+    """Written after each instruction's result, (instructions,)."""
+    writes: NDArray[np.bool_]
+    """Whether the result of each mark is, (marks,)."""
+    pieces: Pieces | None
+    """None without instructions."""
+    nbytes: int
+    """With the programs themselves."""
+
+    @classmethod
+    def of(cls, asked: _Programs) -> _Cut:
+        programs = asked.programs
+        # loops are within a channel: all can be written out at once
+        loops = np.concatenate([np.zeros((0, N_INSTRUCTION), np.int64), *programs])
+        whole, origin = written_out_from(loops, MOST_ROUNDS)
+        channel = np.repeat(np.arange(len(programs)), [len(program) for program in programs])
+        channel, last = channel[origin], _last_of_marks(whole, asked.marks)
+        bursts = np.zeros(len(whole), np.int64)
+        writes = np.zeros(asked.marks, dtype=bool)
+        if asked.written is not None:
+            writes = (last >= 0) & (asked.written > 0)
+            bursts[last[writes]] = asked.written[writes]
+        pieces = find_pieces(whole, channel, bursts) if len(whole) else None
+        size = loops.nbytes + sum(each.nbytes for each in (whole, channel, last, bursts))
+        if pieces is not None:
+            size += sum(each.nbytes for each in vars(pieces).values())
+        return cls(whole, channel, last, bursts, writes, pieces, size)
+
+
+_cut_up: Remembered[_Cut] = Remembered(12 << 20, lambda cut: cut.nbytes)
+"""From run to run: the points of a sweep ask for the same programs, at other times."""
+
+
 def analyse(
     probe: Probe, programs: Sequence[Ints], marks: int, after: ResultWork | None,
     beside_bursts: int,
@@ -159,10 +231,11 @@ def analyse(
         As work of all channels.
     """
     count = len(programs)
-    # loops are within a channel: all can be written out at once
-    loops = np.concatenate([np.zeros((0, N_INSTRUCTION), np.int64), *programs])
-    whole, origin = written_out_from(loops, MOST_ROUNDS)
-    if not len(whole):
+    written = None if after is None else bursts_each(after, count)
+    asked = _Programs(programs, marks, written)
+    cut = _cut_up.get(asked, lambda: _Cut.of(asked))
+    whole, channel, last = cut.whole, cut.channel, cut.last
+    if cut.pieces is None:
         none = np.zeros(count, dtype=np.int64)
         counts = np.zeros((count, N_COUNTERS), np.int64)
         nowhere = np.zeros(marks, np.int64)
@@ -170,19 +243,14 @@ def analyse(
             programs, np.zeros((1, PARTS), np.int64), none, none, counts, nowhere, nowhere,
             Stall(0, 0), none, np.zeros(N_CAUSES), np.zeros(1, np.int64),
         )  # fmt: skip
-    channel = np.repeat(np.arange(count), [len(program) for program in programs])[origin]
     bounds = np.searchsorted(channel, np.arange(count + 1)).tolist()
     opened = [whole[begin:end] for begin, end in pairwise(bounds)]
-    last = _last_of_marks(whole, marks)
-    results = Results(np.zeros(len(whole), np.int64), np.full(len(whole), -1))
+    results = Results(cut.bursts, np.full(len(whole), -1))
     if after is not None:
-        there = last >= 0
         results = replace(results, overlap=after.overlap)
-        written = bursts_each(after, count)
-        there &= written > 0  # when others are done concerns vector units alone
-        results.bursts[last[there]] = written[there]
-        results.duration[last[there]] = after.duration[there]
-    pieces = find_pieces(whole, channel, results.bursts)
+        # when others are done concerns vector units alone
+        results.duration[last[cut.writes]] = after.duration[cut.writes]
+    pieces = cut.pieces
     rates = time_pieces(
         probe, opened, pieces,
         np.add.reduceat(estimate(whole, probe.parameters[0]), pieces.first),
