@@ -110,7 +110,8 @@ def _check_one_buffer(pim: PimConfig, memory: MemoryConfig, at: str) -> None:
 
 def _check_shared_ties(pim: PimConfig, memory: MemoryConfig, at: str) -> None:
     """Raises ``ValueError`` where no rule binds two commands of which one needs the other."""
-    sent = [_as_sent(pim, rule) for rule in pim.rules]
+    # with a row buffer of its own PIM sends its own commands
+    sent = pim.rules if pim.row_buffers == 2 else [_as_sent(pim, rule) for rule in pim.rules]
     for first, then, why in _shared_ties(pim, memory):
         apart = pim.in_pim_buffer(first) != pim.in_pim_buffer(then)
         rules = [

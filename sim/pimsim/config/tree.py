@@ -58,10 +58,16 @@ def plain(entry: Entry) -> object:
     """
     value = entry.value
     if isinstance(value, dict):
-        return {key: plain(child) for key, child in value.items()}
+        return {
+            key: plain(child) if type(child.value) in _NESTED else child.value
+            for key, child in value.items()
+        }
     if isinstance(value, tuple):
-        return [plain(child) for child in value]
+        return [plain(child) if type(child.value) in _NESTED else child.value for child in value]
     return value
+
+
+_NESTED = (dict, tuple)
 
 
 def lookup(entry: Entry, path: tuple[str | int, ...]) -> tuple[Entry, int]:

@@ -19,6 +19,7 @@ from pimsim.config.errors import InputError
 from pimsim.config.memory import MemoryConfig
 from pimsim.hardware.pim.kv_layout import KvRows, KvSections
 from pimsim.hardware.pim.programs import AttentionShape
+from pimsim.hardware.remembered import remembered
 from pimsim.mapping.kv_cache import CacheFullError, CacheKind, KvCache
 from pimsim.mapping.linear_kv import LinearLayout
 
@@ -264,14 +265,11 @@ def plan_addresses(
             f"the memory has {org.rows}"
         )
     names = tuple(range(len(contexts)) if requests is None else requests)
-    cache = _kv_cache(kv, first_row, memory)
     kinds = list(dict.fromkeys(each for each in kv if each.sections is not None))
-    most = [1] * len(names) if new_tokens is None else new_tokens
-    for name, context, channel, new in zip(names, contexts, channels, most, strict=True):
-        try:
-            cache.allocate(name, context, channel if cache.channels > 1 else 0, new)
-        except CacheFullError as error:
-            raise LayoutError(str(error)) from None
+    most = (1,) * len(names) if new_tokens is None else tuple(new_tokens)
+    cache = _filled(
+        _EmptyCache.of(kv, first_row, memory), names, tuple(contexts), tuple(channels), most
+    ).copy()
     return AddressPlan(
         tuple(weight_burst), activation_burst, operand_row, cache,
         tuple(kinds.index(each) if each in kinds else None for each in kv), names, stripe,
@@ -279,24 +277,56 @@ def plan_addresses(
     )  # fmt: skip
 
 
-def _kv_cache(kv: Sequence[BlockKv], first_row: int, memory: MemoryConfig) -> KvCache:
-    """The cache of blocks that keep it like ``kv``, from ``first_row`` on. Raises ``ValueError``
-    where some are in PIM's layout and others are not: they would lie over one another."""
-    org = memory.organization
-    count = Counter(each for each in kv if each.sections is not None)
-    kinds = [
-        CacheKind(each.sections, blocks, each.window)
-        for each, blocks in count.items()
-        if each.sections is not None
-    ]
-    layouts = {each.shape is None for each in count}
-    if len(layouts) > 1:
-        raise ValueError("caches in PIM's layout and in order on one device")
-    if True in layouts:
-        stripe = row_bursts(memory)
-        rows = org.rows - first_row
-        return KvCache(kinds, 1, rows * stripe, first_row * stripe, unit="burst")
-    return KvCache(kinds, org.channels, org.rows - first_row, first_row)
+@dataclass(frozen=True)
+class _EmptyCache:
+    """What ``KvCache`` is made of."""
+
+    kinds: tuple[CacheKind, ...]
+    channels: int
+    rows: int
+    first_row: int
+    unit: str = "row"
+
+    @classmethod
+    def of(cls, kv: Sequence[BlockKv], first_row: int, memory: MemoryConfig) -> _EmptyCache:
+        """The cache of blocks that keep it like ``kv``, from ``first_row`` on. Raises
+        ``ValueError`` where some are in PIM's layout and others are not: they would lie over one
+        another."""
+        org = memory.organization
+        count = Counter(each for each in kv if each.sections is not None)
+        kinds = tuple(
+            CacheKind(each.sections, blocks, each.window)
+            for each, blocks in count.items()
+            if each.sections is not None
+        )
+        layouts = {each.shape is None for each in count}
+        if len(layouts) > 1:
+            raise ValueError("caches in PIM's layout and in order on one device")
+        if True in layouts:
+            stripe = row_bursts(memory)
+            rows = org.rows - first_row
+            return cls(kinds, 1, rows * stripe, first_row * stripe, unit="burst")
+        return cls(kinds, org.channels, org.rows - first_row, first_row)
+
+
+_REQUEST_BYTES = 1000
+"""Of a request that a cache holds, about."""
+
+
+@remembered(4 << 20, lambda cache: _REQUEST_BYTES * len(cache.requests))
+def _filled(
+    empty: _EmptyCache, names: tuple[Hashable, ...], contexts: tuple[int, ...],
+    channels: tuple[int, ...], most: tuple[int, ...],
+) -> KvCache:  # fmt: skip
+    """The cache with all requests in it, which nobody changes: a sweep's points lay out the same
+    ones. Arguments by request, but for the cache; see ``plan_addresses``, and what it raises."""
+    cache = KvCache(empty.kinds, empty.channels, empty.rows, empty.first_row, empty.unit)
+    for name, context, channel, new in zip(names, contexts, channels, most, strict=True):
+        try:
+            cache.allocate(name, context, channel if cache.channels > 1 else 0, new)
+        except CacheFullError as error:
+            raise LayoutError(str(error)) from None
+    return cache
 
 
 def _weight_places(

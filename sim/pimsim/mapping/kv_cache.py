@@ -284,8 +284,9 @@ class KvCache:
         # rows of all blocks of a kind that a token would fill, by section
         fill = np.array([[kind.blocks * kind.sections[at].token_rows for at in parts]
                          for kind in self.kinds])  # fmt: skip
-        kept = np.array([[kind.kept(one.tokens, one.new_tokens) for kind in self.kinds]
-                         for one in held])  # fmt: skip
+        tokens, most = np.array([(one.tokens, one.new_tokens) for one in held]).T
+        rings = (kind.ring(most) for kind in self.kinds)
+        kept = np.stack([tokens if ring is None else np.minimum(tokens, ring) for ring in rings], 1)
         # one after the other, request by request: pairwise sums of some length round otherwise
         filled = np.cumsum(kept[:, :, np.newaxis] * fill)[-1]
         return RowUse(rows, float(filled))
@@ -293,6 +294,21 @@ class KvCache:
     def rows_by_channel(self, kind: int) -> tuple[int, ...]:
         """Rows of every bank that requests hold in one block of a ``kind``, shape (channels,)."""
         return tuple(self._by_channel[kind])
+
+    def copy(self) -> KvCache:
+        """One that grows by itself from here on."""
+        other = KvCache(self.kinds, self.channels, self.rows, unit=self.unit)
+        for mine, its in zip(self._free, other._free, strict=True):
+            for free, copied in zip(mine, its, strict=True):
+                copied.runs = list(free.runs)
+        other._used = list(self._used)
+        other._by_channel = [list(each) for each in self._by_channel]
+        other._by_section = [list(each) for each in self._by_section]
+        other._held = {
+            request: _Request(one.channel, one.tokens, one.new_tokens, list(one.rows))
+            for request, one in self._held.items()
+        }
+        return other
 
     @property
     def fragmentation(self) -> float:

@@ -65,25 +65,39 @@ def departures(config: BaseModel) -> list[str]:
 
 def _departures(value: Any, path: tuple[str, ...]) -> Iterator[str]:
     if isinstance(value, BaseModel):
-        chosen = (key for key, kind, name in chosen_modules(value) if is_reproduction(kind, name))
-        settings = (
-            each.KEY for each in _settings()
-            if isinstance(value, each.SECTION) and each.departs(getattr(value, each.KEY))
-        )  # fmt: skip
+        chosen = [key for key, kind, name in chosen_modules(value) if is_reproduction(kind, name)]
+        settings = [
+            each.KEY for each in _settings_of(type(value))
+            if each.departs(getattr(value, each.KEY))
+        ]  # fmt: skip
         for key in dict.fromkeys((*chosen, *settings)):
             yield ".".join((*path, key))
     for name, each in _members(value):
-        if isinstance(each, BaseModel | list | dict):
+        if isinstance(each, _WITH_MEMBERS):
             yield from _departures(each, (*path, name))
+
+
+_WITH_MEMBERS = (BaseModel, list, dict)
 
 
 def _members(value: Any) -> Iterator[tuple[str, Any]]:
     """What a part of a config is made of, by name."""
     if isinstance(value, BaseModel):
-        return ((name, getattr(value, name)) for name in type(value).model_fields)
+        return ((name, getattr(value, name)) for name in _fields(type(value)))
     if isinstance(value, dict):
         return ((str(name), each) for name, each in value.items())
     return ((str(number), each) for number, each in enumerate(value))
+
+
+@cache
+def _fields(section: type[BaseModel]) -> tuple[str, ...]:
+    return tuple(section.model_fields)
+
+
+@cache
+def _settings_of(section: type[BaseModel]) -> tuple[ModuleType, ...]:
+    """Those of a section's model."""
+    return tuple(each for each in _settings() if issubclass(section, each.SECTION))
 
 
 @cache

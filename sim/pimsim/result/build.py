@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from dataclasses import asdict, replace
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -147,11 +147,11 @@ def build_result(
         series=run_series(outcome) if outcome.over_time else None,
         experts=expert_summary(outcome.devices),
         kv_cache=kv_cache_use(device),
-        power_w={part: joule / time_s for part, joule in asdict(energy).items()},
+        power_w={part: joule / time_s for part, joule in vars(energy).items()},
         static_w=static.by_part(),
         idle_w=static.total + idle_dram_w(outcome),
         tdp_w=resolved.config.npu.tdp_w,
-        token_j={part: joule / tokens for part, joule in asdict(of_model).items()},
+        token_j={part: joule / tokens for part, joule in vars(of_model).items()},
         power_sources=power_sources(resolved.config, memory),
         area_mm2=_area(resolved.config, devices),
         warnings=tuple(_warnings(outcome, pipeline)),
@@ -167,7 +167,7 @@ def build_result(
 def _area(config: RunConfig, devices: int) -> dict[str, float]:
     """Of all devices, by part."""
     found = device_area(config.npu, config.memory, config.pim, load_area().config)
-    each = {**asdict(found), "total": found.total}
+    each = {**vars(found), "total": found.total}
     return {part: devices * mm2 for part, mm2 in each.items()}
 
 

@@ -46,12 +46,12 @@ def operator_share(
     softmax = operator.kind is OperatorKind.SOFTMAX
     if softmax:
         window = operator.window
-        width = max(c if window is None else min(c, window) for c in step.contexts)
+        width = max(step.contexts)
+        width = width if window is None else min(width, window)
     if operator.kind is OperatorKind.KV_APPEND:
         width = _part(operator.width, cut.keys)
     experts = load if operator.kind is OperatorKind.EXPERT_GEMM else None
-    read = {role: _bytes(operator, role, False, values, cut) for role in OperandRole}
-    written = {role: _bytes(operator, role, True, values, cut) for role in OperandRole}
+    read, written = _bytes(operator, values, cut)
     return Operator(
         name=operator.name,
         kind=operator.kind,
@@ -129,19 +129,19 @@ def _part(size: int, fraction: Fraction) -> int:
 
 
 def _bytes(
-    operator: SymbolicOperator, role: OperandRole, write: bool, values: Mapping[str, int], cut: _Cut
-) -> int:
-    total = 0
+    operator: SymbolicOperator, values: Mapping[str, int], cut: _Cut
+) -> tuple[dict[OperandRole, int], dict[OperandRole, int]]:
+    """What is read and what is written, by role."""
+    read, written = dict.fromkeys(OperandRole, 0), dict.fromkeys(OperandRole, 0)
     for operand in operator.operands:
-        if operand.role is not role or operand.write != write:
-            continue
-        size = evaluate(operand.bytes, values)
+        size, role = evaluate(operand.bytes, values), operand.role
         if operand.whole:
-            total += size
+            pass
         elif role is OperandRole.WEIGHT:
-            total += _part(size, cut.weights)
+            size = _part(size, cut.weights)
         elif role is OperandRole.KV:
-            total += _part(size, cut.keys)
+            size = _part(size, cut.keys)
         else:
-            total += _part(size, cut.outputs if write else cut.inputs)
-    return total
+            size = _part(size, cut.outputs if operand.write else cut.inputs)
+        (written if operand.write else read)[role] += size
+    return read, written

@@ -7,7 +7,7 @@ from itertools import pairwise
 
 from pimsim.config.run import StepsConfig
 from pimsim.workload.requests import Request
-from pimsim.workload.step import Step, StepEntry
+from pimsim.workload.step import Mask, Step, StepEntry
 
 __all__ = ["prompt_pieces", "run_steps", "step_at_end", "step_held"]
 
@@ -97,10 +97,11 @@ def step_held(steps: Sequence[Step]) -> Step:
         most[entry.request.id] = max(entry.new_tokens, most.get(entry.request.id, 1))
     return Step(
         tuple(
-            StepEntry(entry.request, most[entry.request.id], entry.context)
+            entry if most[entry.request.id] == 1
+            else StepEntry(entry.request, most[entry.request.id], entry.context)
             for entry in step_at_end(steps).entries
         )
-    )
+    )  # fmt: skip
 
 
 def step_at_end(steps: Sequence[Step]) -> Step:
@@ -116,5 +117,12 @@ def step_at_end(steps: Sequence[Step]) -> Step:
         for entry in step.entries:
             known = longest.get(entry.request.id)
             if known is None or entry.context > known.context:
-                longest[entry.request.id] = StepEntry(entry.request, 1, entry.context)
+                longest[entry.request.id] = _one_token(entry)
     return Step(tuple(longest.values()))
+
+
+def _one_token(entry: StepEntry) -> StepEntry:
+    """One token of the request, at the end of ``entry``: that itself in most decode steps."""
+    if (entry.new_tokens, entry.logits, entry.made, entry.mask) == (1, 1, 1, Mask.CAUSAL):
+        return entry
+    return StepEntry(entry.request, 1, entry.context)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 from pimsim.config.energy import EnergyConfig
 from pimsim.config.errors import InputError
@@ -237,4 +237,4 @@ def dram_energy(counts: DramCounts, memory: MemoryConfig, energy: EnergyConfig) 
         "active_rank_ps": {"background_j": one.active_rank_w},
         "idle_rank_ps": {"background_j": one.idle_rank_w},
     }
-    return DramEnergy(**energy_j(asdict(counts), costs))
+    return DramEnergy(**energy_j(vars(counts), costs))

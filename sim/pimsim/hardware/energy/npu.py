@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from math import fsum
 
 from pimsim.config.energy import EnergyConfig
@@ -67,4 +67,4 @@ def npu_energy(counts: NpuCounts, energy: EnergyConfig) -> NpuEnergy:
         "sram_bytes": {"sram_j": _BITS * energy.sram_pj_per_bit},
         "link_bytes": {"link_j": _BITS * energy.link_pj_per_bit},
     }
-    return NpuEnergy(**energy_j(asdict(counts), costs))
+    return NpuEnergy(**energy_j(vars(counts), costs))

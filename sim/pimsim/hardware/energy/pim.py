@@ -8,7 +8,7 @@ their papers' picojoule of a command in a bank. Both are costs of counts (``coun
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from math import fsum
 
 from pimsim.config.energy import EnergyConfig
@@ -68,7 +68,7 @@ class PimEnergy:
     @property
     def total_j(self) -> float:
         """All parts."""
-        return fsum(asdict(self).values())
+        return fsum(vars(self).values())
 
 
 def pim_costs(memory: MemoryConfig, energy: EnergyConfig) -> Costs:
@@ -122,7 +122,7 @@ def pim_energy(counts: PimCounts, memory: MemoryConfig, energy: EnergyConfig) ->
     PimEnergy
         J.
     """
-    return PimEnergy(**energy_j(asdict(counts), pim_costs(memory, energy)))
+    return PimEnergy(**energy_j(vars(counts), pim_costs(memory, energy)))
 
 
 # designs with a controller of their own -----------------------------------------------------------

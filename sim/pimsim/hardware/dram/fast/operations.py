@@ -143,13 +143,17 @@ class _Programs:
     marks: int
     written: Ints | None
     """Bursts behind each mark's result, (marks,); None: nothing follows."""
+    most_rounds: int
+    """Of a loop that are written out."""
 
     def __hash__(self) -> int:
         return hash((self.marks, *map(len, self.programs)))
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Programs) and (self.marks, len(self.programs)) == (
-            other.marks, len(other.programs)
+        return isinstance(other, _Programs) and (
+            self.marks, self.most_rounds, len(self.programs)
+        ) == (
+            other.marks, other.most_rounds, len(other.programs)
         ) and all(
             one is its or np.array_equal(one, its)
             for one, its in zip(
@@ -187,7 +191,7 @@ class _Cut:
         programs = asked.programs
         # loops are within a channel: all can be written out at once
         loops = np.concatenate([np.zeros((0, N_INSTRUCTION), np.int64), *programs])
-        whole, origin = written_out_from(loops, MOST_ROUNDS)
+        whole, origin = written_out_from(loops, asked.most_rounds)
         channel = np.repeat(np.arange(len(programs)), [len(program) for program in programs])
         channel, last = channel[origin], _last_of_marks(whole, asked.marks)
         bursts = np.zeros(len(whole), np.int64)
@@ -232,7 +236,7 @@ def analyse(
     """
     count = len(programs)
     written = None if after is None else bursts_each(after, count)
-    asked = _Programs(programs, marks, written)
+    asked = _Programs(programs, marks, written, MOST_ROUNDS)
     cut = _cut_up.get(asked, lambda: _Cut.of(asked))
     whole, channel, last = cut.whole, cut.channel, cut.last
     if cut.pieces is None:
