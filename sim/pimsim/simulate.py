@@ -10,11 +10,11 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pimsim.config.content import run_content
-from pimsim.config.decoding import NO_DECODING
 from pimsim.config.documents import Resolved
 from pimsim.config.errors import InputError
 from pimsim.config.loader import DEFAULT_RUN, AnyRun, ResolvedAny, ResolvedRun, load_any_run
 from pimsim.config.paths import given_path
+from pimsim.config.settings_text import NONE
 from pimsim.config.system import SystemConfig
 from pimsim.result.types import Result
 
@@ -317,7 +317,7 @@ def _npu_devices(resolved: ResolvedRun, asked: Asked) -> tuple[Device, ...]:
     config = resolved.config
     _check_controller(resolved)
     sparsity = load_run_sparsity(config, asked.model)
-    if asked.rounds is not None:
+    if asked.parallel is not config.parallel:
         config = config.model_copy(update={"parallel": asked.parallel})
     return build_devices(config, asked.model, asked.steps, asked.routing, sparsity)
 
@@ -345,13 +345,24 @@ def _asked(config: AnyRun, inputs: Inputs) -> Asked:
     model = load_model(config.workload) if inputs.card is None else inputs.card
     trace = replace(inputs.requests, sha256=traces_sha256(inputs.hashes))
     routing = load_run_routing(config, model)
-    if config.workload.decoding != NO_DECODING:
-        from pimsim.decoding_runs import rounds_of
+    workload = config.workload
+    steps: tuple[Step, ...] = ()
+    if (workload.kv_view, workload.decoding) == (NONE, NONE):
+        steps = run_steps(trace.requests, workload)
+        return Asked(model, routing, trace, steps, config.parallel)
+    from pimsim.technique_runs import rounds_of, traced, viewed
 
-        rounds, parallel = rounds_of(config, model, trace)
-        return Asked(rounds.model, routing, trace, rounds.steps, parallel, rounds)
-    steps = run_steps(trace.requests, config.workload)
-    return Asked(model, routing, trace, steps, config.parallel)
+    model, parallel = traced(config, model)
+    if workload.decoding == NONE:
+        steps = run_steps(trace.requests, workload)
+    if workload.kv_view != NONE:
+        contexts = [context for step in steps for context in step.contexts]
+        longest = max(contexts or [request.context for request in trace.requests])
+        model = viewed(config, model, longest)
+    if workload.decoding == NONE:
+        return Asked(model, routing, trace, steps, parallel)
+    rounds = rounds_of(config, model, parallel, trace)
+    return Asked(rounds.model, routing, trace, rounds.steps, parallel, rounds)
 
 
 def _with_rounds(
@@ -360,7 +371,7 @@ def _with_rounds(
     """The run of a decoding strategy with its drafts and its host; any other as it is."""
     if asked.rounds is None:
         return result
-    from pimsim.decoding_runs import whole_rounds
+    from pimsim.technique_runs import whole_rounds
 
     return whole_rounds(result, resolved, asked.rounds, asked.trace, needs)
 

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from pydantic import Field, ValidationError, model_validator
+from typing import cast
+
+from pydantic import Field, model_validator
 
 from pimsim.config.base import ConfigModel
-from pimsim.config.errors import InputError
-from pimsim.config.plugins import ModuleName, load_module
-from pimsim.config.schema import explain
-from pimsim.config.tree import Entry, Scalar, parse_text
+from pimsim.config.plugins import load_module
+from pimsim.config.settings_text import NONE, settings_of_text
 
 __all__ = ["NO_DECODING", "DecodingSettings", "decoding_settings"]
 
-NO_DECODING = "none"
+NO_DECODING = NONE
 """Of ``workload.decoding``: a token a step."""
-_FORM = "NAME or NAME:KEY=VALUE,KEY=VALUE"
 
 
 class DecodingSettings(ConfigModel):
@@ -60,32 +59,7 @@ def decoding_settings(text: str) -> tuple[str, DecodingSettings]:
     ValueError
         For an unknown name or key, or a value that is not allowed.
     """
-    name, _, rest = text.partition(":")
-    name = ModuleName("decoding", (NO_DECODING,)).check(name.strip())
-    if name == NO_DECODING:
-        raise ValueError(f"found {text!r}; {NO_DECODING!r} has no keys")
-    values: dict[str, Scalar] = {}
-    for part in rest.split(",") if rest.strip() else ():
-        key, separator, value = (each.strip() for each in part.partition("="))
-        if not separator or not key or not value:
-            raise ValueError(f"found {part.strip()!r} in {text!r}; expected {_FORM}")
-        if key in values:
-            raise ValueError(f"{key} is given twice in {text!r}")
-        values[key] = _scalar(key, value)
-    settings = load_module("decoding", name).STRATEGY.Settings
-    try:
-        return name, settings.model_validate(values)
-    except ValidationError as error:
-        root = Entry({key: Entry(value, name) for key, value in values.items()}, name)
-        raise ValueError(str(explain(error, root, settings))) from None
-
-
-def _scalar(key: str, text: str) -> Scalar:
-    """What YAML takes ``text`` for. Raises ``ValueError`` for a list, a mapping or infinity."""
-    try:
-        found = parse_text(text, key).value
-    except InputError as error:
-        raise ValueError(str(error)) from None
-    if isinstance(found, (dict, tuple)):
-        raise ValueError(f"{key}: found {text!r}; a number, a word or true or false is expected")
-    return found
+    name, found = settings_of_text(
+        "decoding", text, lambda name: load_module("decoding", name).STRATEGY.Settings
+    )
+    return name, cast(DecodingSettings, found)

@@ -16,10 +16,12 @@ from pimsim.config.declared import (
 )
 from pimsim.config.decoding import NO_DECODING, decoding_settings
 from pimsim.config.energy import EnergyConfig
+from pimsim.config.kv_view import kv_view_settings
 from pimsim.config.memory import MemoryConfig
 from pimsim.config.npu import NpuConfig
 from pimsim.config.pim import PimConfig
 from pimsim.config.plugins import ModuleName, load_module
+from pimsim.config.settings_text import NONE
 from pimsim.config.units import Share
 
 __all__ = [
@@ -260,6 +262,20 @@ class StepsConfig(ConfigModel):
     """How tokens are made: ``none``, one a step, or a strategy that guesses some and has the model
     verify them (``medusa``, ``draft_model``, ``eagle``, ``mtp``, ``prompt_lookup``), as
     ``NAME:KEY=VALUE,KEY=VALUE``; ``steps`` then counts rounds (docs/techniques.md)."""
+
+    kv_view: str = NONE
+    """Which keys and values attention reads: ``none``, all that the model's own masks show, or a
+    technique's part of them (``lambda_mask``, ``streaming_llm``), as ``NAME:KEY=VALUE,KEY=VALUE``
+    (docs/techniques.md)."""
+
+    @model_validator(mode="after")
+    def _views(self) -> Self:
+        if self.kv_view != NONE:
+            try:
+                kv_view_settings(self.kv_view)
+            except ValueError as error:
+                raise ValueError(f"kv_view: {error}") from None
+        return self
 
     @model_validator(mode="after")
     def _decodes(self) -> Self:

@@ -1,4 +1,5 @@
-"""Runs under a decoding strategy: what the model is asked, and the drafter on the same device.
+"""Runs with techniques: the model as its cache is read, and rounds of a decoding strategy, whose
+drafter is on the same device.
 
 The drafter's passes and the model's follow one another, since each needs what the other found out;
 so both are simulated, each with the device to itself, and their times add up. Both hold their
@@ -22,18 +23,21 @@ from pimsim.result.types import Result
 from pimsim.workload.batch import load_run_routing
 from pimsim.workload.card_trace import card_trace
 from pimsim.workload.cards import ModelCard, parallelism
+from pimsim.workload.kv_views import load_view
+from pimsim.workload.operators import OperatorKind
 from pimsim.workload.pipeline import MemoryNeed
 from pimsim.workload.requests import RequestTrace
 from pimsim.workload.rounds import Rounds, plan_rounds
 from pimsim.workload.trace import OperatorTrace
 
-__all__ = ["rounds_of", "whole_rounds"]
+__all__ = ["rounds_of", "traced", "viewed", "whole_rounds"]
 
 
-def rounds_of(
-    config: AnyRun, model: ModelCard | OperatorTrace, requests: RequestTrace
-) -> tuple[Rounds, ParallelConfig]:
-    """What the strategy of a run asks of its model, and the degrees that this is cut by.
+def traced(
+    config: AnyRun, model: ModelCard | OperatorTrace
+) -> tuple[OperatorTrace, ParallelConfig]:
+    """The operators of a run's model, and the degrees that they are cut by: a card's own, where the
+    run leaves them open.
 
     Parameters
     ----------
@@ -41,6 +45,74 @@ def rounds_of(
         Of the run.
     model
         Card or trace.
+    """
+    parallel = config.parallel
+    if not isinstance(model, ModelCard):
+        return model, parallel
+    own = parallelism(model, parallel.tp, parallel.pp)
+    if isinstance(config, RunConfig):
+        parallel = parallel.model_copy(update={"tp": own.tp, "pp": own.pp})
+    return card_trace(model), parallel
+
+
+def viewed(config: AnyRun, trace: OperatorTrace, longest: int) -> OperatorTrace:
+    """The model that reads its cache as the run's view has it.
+
+    Parameters
+    ----------
+    config
+        Of the run.
+    trace
+        Of the model.
+    longest
+        Context that the run begins with.
+
+    Raises
+    ------
+    InputError
+        Where the view leaves nothing out, or turns keys that lie in banks.
+    """
+    text = config.workload.kv_view
+    view = load_view(text)
+    if view.tokens >= longest:
+        raise InputError(
+            f"workload.kv_view: {text!r} keeps {view.tokens:,} tokens; the longest context has "
+            f"{longest:,}, so that nothing would be left out"
+        )
+    found = view.model(trace)
+    turned = any(
+        each.kind is OperatorKind.ROPE
+        for operators in trace.phases["decode"].blocks.values() for each in operators
+    )  # fmt: skip
+    if turned and view.rotates_keys and _attends_in_banks(config):
+        raise InputError(
+            f"workload.kv_view: {text!r} turns keys when they are read; those that PIM reads stay "
+            "in its banks: allowed on it are views that turn queries (lambda_mask:rotation=queries)"
+            ", or attention elsewhere"
+        )
+    return found
+
+
+def _attends_in_banks(config: AnyRun) -> bool:
+    if isinstance(config, SystemConfig):
+        return config.attention == "pim"
+    schedule = config.schedule
+    return schedule.declared.uses_pim and schedule.attention_placement == "pim"
+
+
+def rounds_of(
+    config: AnyRun, model: OperatorTrace, parallel: ParallelConfig, requests: RequestTrace
+) -> Rounds:
+    """What the strategy of a run asks of its model.
+
+    Parameters
+    ----------
+    config
+        Of the run.
+    model
+        As it reads its cache.
+    parallel
+        Degrees that it is cut by.
     requests
         Of the batch.
 
@@ -49,20 +121,14 @@ def rounds_of(
     InputError
         Where the strategy does not suit the run.
     """
-    parallel = config.parallel
-    if isinstance(model, ModelCard):
-        own = parallelism(model, parallel.tp, parallel.pp)
-        if isinstance(config, RunConfig):
-            parallel = parallel.model_copy(update={"tp": own.tp, "pp": own.pp})
-        model = card_trace(model)
+    workload = config.workload
     if (parallel.pp or 1) > 1:
         raise InputError(
-            f"parallel.pp is {parallel.pp} beside workload.decoding {config.workload.decoding!r}: "
+            f"parallel.pp is {parallel.pp} beside workload.decoding {workload.decoding!r}: "
             "stages of a pipeline work on several batches at once, each of which waits for drafts "
             "of its own; allowed: 1"
         )
-    workload = config.workload
-    return plan_rounds(workload, model, requests.requests, workload.outside), parallel
+    return plan_rounds(workload, model, requests.requests, workload.outside)
 
 
 def whole_rounds(

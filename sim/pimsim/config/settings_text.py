@@ -1,0 +1,74 @@
+"""A module and its settings in one line of a config: ``NAME:KEY=VALUE,KEY=VALUE``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from pydantic import ValidationError
+
+from pimsim.config.base import ConfigModel
+from pimsim.config.errors import InputError
+from pimsim.config.plugins import ModuleName
+from pimsim.config.schema import explain
+from pimsim.config.tree import Entry, Scalar, parse_text
+
+__all__ = ["NONE", "settings_of_text"]
+
+NONE = "none"
+"""In place of a module's name."""
+_FORM = "NAME or NAME:KEY=VALUE,KEY=VALUE"
+
+
+def settings_of_text(
+    kind: str, text: str, settings_of: Callable[[str], type[ConfigModel]]
+) -> tuple[str, ConfigModel]:
+    """The module that ``text`` names, and what it says.
+
+    Parameters
+    ----------
+    kind
+        Of the module.
+    text
+        As it was written.
+    settings_of
+        The model of a module's settings, by its name.
+
+    Returns
+    -------
+    tuple
+        Name of the module, and its settings, checked.
+
+    Raises
+    ------
+    ValueError
+        For an unknown name or key, or a value that is not allowed.
+    """
+    name, _, rest = text.partition(":")
+    name = ModuleName(kind, (NONE,)).check(name.strip())
+    if name == NONE:
+        raise ValueError(f"found {text!r}; {NONE!r} has no keys")
+    values: dict[str, Scalar] = {}
+    for part in rest.split(",") if rest.strip() else ():
+        key, separator, value = (each.strip() for each in part.partition("="))
+        if not separator or not key or not value:
+            raise ValueError(f"found {part.strip()!r} in {text!r}; expected {_FORM}")
+        if key in values:
+            raise ValueError(f"{key} is given twice in {text!r}")
+        values[key] = _scalar(key, value)
+    model = settings_of(name)
+    try:
+        return name, model.model_validate(values)
+    except ValidationError as error:
+        root = Entry({key: Entry(value, name) for key, value in values.items()}, name)
+        raise ValueError(str(explain(error, root, model))) from None
+
+
+def _scalar(key: str, text: str) -> Scalar:
+    """What YAML takes ``text`` for. Raises ``ValueError`` for a list, a mapping or infinity."""
+    try:
+        found = parse_text(text, key).value
+    except InputError as error:
+        raise ValueError(str(error)) from None
+    if isinstance(found, (dict, tuple)):
+        raise ValueError(f"{key}: found {text!r}; a number, a word or true or false is expected")
+    return found

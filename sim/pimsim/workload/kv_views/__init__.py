@@ -1,0 +1,78 @@
+"""Views of the KV cache: which keys and values a query reads, of those that its model would.
+
+One module holds one view and is named after it; what it calls ``VIEW`` is a subclass of ``KvView``.
+A run asks for it by ``workload.kv_view``. A view changes the operators of a trace while they are
+symbolic, so that bytes, arithmetic, capacity and writes follow.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import ClassVar
+
+from pimsim.config.base import ConfigModel
+from pimsim.config.kv_view import kv_view_settings
+from pimsim.config.plugins import load_class
+from pimsim.workload.trace import OperatorTrace
+
+__all__ = ["KvView", "load_view"]
+
+
+class KvView(ABC):
+    """Part of a cache.
+
+    Parameters
+    ----------
+    settings : ConfigModel
+        As ``Settings`` has them.
+    """
+
+    Settings: ClassVar[type[ConfigModel]]
+
+    def __init__(self, settings: ConfigModel) -> None:
+        self.settings = settings
+
+    @property
+    @abstractmethod
+    def tokens(self) -> int:
+        """Most keys that a query reads."""
+
+    @property
+    def rotates_keys(self) -> bool:
+        """Keys are turned when they are read, which no bank does."""
+        return False
+
+    @abstractmethod
+    def model(self, trace: OperatorTrace) -> OperatorTrace:
+        """The model that reads its cache so.
+
+        Parameters
+        ----------
+        trace
+            Of the model alone.
+
+        Raises
+        ------
+        InputError
+            Where its attention is not of a kind that the view knows.
+        """
+
+
+def load_view(text: str) -> KvView:
+    """The view of ``workload.kv_view``.
+
+    Parameters
+    ----------
+    text
+        ``NAME:KEY=VALUE,...``.
+
+    Raises
+    ------
+    ValueError
+        For an unknown name or key, or a value that is not allowed.
+    InputError
+        Where a module has no view.
+    """
+    name, settings = kv_view_settings(text)
+    kind = load_class("kv_view", name, "VIEW", KvView)  # type: ignore[type-abstract]
+    return kind(settings)

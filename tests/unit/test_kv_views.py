@@ -1,0 +1,211 @@
+"""Views of the KV cache against their closed forms: keys, bytes, arithmetic, rotation, room."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import pimsim
+from pimsim.config.errors import InputError
+from pimsim.config.kv_view import kv_view_settings
+from pimsim.config.plugins import module_names
+from pimsim.workload.arithmetic import ROPE_FLOPS
+from pimsim.workload.card_trace import card_trace
+from pimsim.workload.cards import load_card
+from pimsim.workload.degrees import trace_memory_bytes
+from pimsim.workload.instantiate import instantiate
+from pimsim.workload.kv_views import load_view
+from pimsim.workload.operators import Block
+from pimsim.workload.requests import Request
+from pimsim.workload.step import Step, StepEntry
+from pimsim.workload.trace import OperatorTrace
+
+LLAMA = card_trace(load_card("llama-3-8b"))
+H, KV, DIM = 32, 8, 128
+EXAMPLES = {"lambda_mask": "lambda_mask:window=40,sinks=4", "streaming_llm": "streaming_llm"}
+"""One valid text for each view."""
+
+
+def step(*contexts: int, new: int = 1) -> Step:
+    return Step(
+        tuple(StepEntry(Request(i, 0.0, c, 9, 0), new, c, 1) for i, c in enumerate(contexts))
+    )
+
+
+def block(trace: OperatorTrace, asked: Step, tp: int = 1) -> Block:
+    return instantiate(trace, asked, layers=1, tp=tp).blocks[0]
+
+
+def test_every_view_is_tested() -> None:
+    assert set(EXAMPLES) == set(module_names("kv_view"))
+
+
+@pytest.mark.parametrize("contexts", [(30, 44, 45, 1000), (44,), (7000, 7000)])
+def test_a_query_reads_the_window_and_the_sinks(contexts: tuple[int, ...]) -> None:
+    found = block(load_view(EXAMPLES["lambda_mask"]).model(LLAMA), step(*contexts))
+    read = sum(min(c, 44) for c in contexts)
+    score, value = found.operator("score"), found.operator("value")
+    assert score.flops == value.flops == 2 * read * H * DIM
+    assert score.kv_read_bytes == value.kv_read_bytes == 2 * read * KV * DIM
+    assert found.operator("kv_append").kv_write_bytes == len(contexts) * 2 * 2 * KV * DIM
+    whole = block(LLAMA, step(*contexts))
+    assert found.operator("qkv") == whole.operator("qkv")
+    # keys are cached unrotated: queries are turned once, each key whenever it is read
+    assert found.operator("rope").rows == len(contexts) * H
+    turned = found.operator("rotate_keys")
+    assert turned.rows == read * KV and turned.flops == ROPE_FLOPS * read * KV * DIM
+    assert turned.input_bytes == turned.kv_read_bytes == 0
+    assert turned.depends_on == ("kv_append",) and "rotate_keys" in score.depends_on
+
+
+def test_the_published_bytes_are_c_over_window_and_sinks() -> None:
+    context = 32_768
+    view = load_view("lambda_mask").model(LLAMA)
+    longer = LLAMA.model_copy(
+        update={"facts": LLAMA.facts.model_copy(update={"max_context": context})}
+    )
+    bytes_of = [
+        block(each, step(context)).operator("score").kv_read_bytes for each in (view, longer)
+    ]
+    assert bytes_of[1] * (4096 + 10) == bytes_of[0] * context
+
+
+def test_what_is_between_is_evicted() -> None:
+    view = load_view(EXAMPLES["lambda_mask"]).model(LLAMA)
+    held = trace_memory_bytes(view, step(5000, 20), 1, 1)[1]
+    assert held == (44 + 20) * LLAMA.facts.kv_bytes_per_token
+    assert trace_memory_bytes(LLAMA, step(5000, 20), 1, 1)[1] == 5020 * 131_072
+
+
+def test_queries_that_are_turned_leave_keys_as_they_lie() -> None:
+    text = EXAMPLES["lambda_mask"] + ",rotation=queries"
+    found = block(load_view(text).model(LLAMA), step(500))
+    assert not found.has("rotate_keys")
+    assert found.operator("rope") == block(LLAMA, step(500)).operator("rope")
+
+
+def test_devices_share_heads_of_keys_that_are_turned() -> None:
+    found = block(load_view("streaming_llm").model(LLAMA), step(5000), tp=4)
+    assert found.operator("rotate_keys").rows == 2048 * KV // 4
+    assert found.operator("score").kv_read_bytes == 2 * 2048 * KV * DIM // 4
+
+
+def test_a_prompt_sees_the_same_part() -> None:
+    view = load_view("lambda_mask:window=3,sinks=1").model(LLAMA)
+    score = block(view, step(6, new=6)).operator("score")
+    assert score.flops == 2 * (1 + 2 + 3 + 4 + 4 + 4) * H * DIM
+
+
+def test_windows_of_the_model_that_are_smaller_stay() -> None:
+    gemma = card_trace(load_card("gemma-3-27b"))
+    view = load_view("streaming_llm:window=2000,sinks=48").model(gemma)
+    small = load_view("streaming_llm:window=100,sinks=28").model(gemma)
+    windows = [
+        {o.window for kind in each.phases["decode"].blocks.values() for o in kind if o.window}
+        for each in (gemma, view, small)
+    ]
+    assert windows == [{1024}, {1024, 2048}, {128}]
+
+
+def test_models_without_a_rotary_embedding_turn_nothing() -> None:
+    view = load_view("streaming_llm").model(card_trace(load_card("gpt3-7b")))
+    assert not block(view, step(5000)).has("rotate_keys")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("lambda_mask:window=0", "window: found 0; allowed: at least 1, at most 1000000"),
+        ("lambda_mask:sinks=-1", "sinks: found -1"),
+        ("lambda_mask:windo=9", "did you mean 'window'"),
+        ("lambda_mask:rotation=key", "did you mean 'keys'"),
+        ("lambda", "did you mean 'lambda_mask'"),
+        ("none:window=3", "'none' has no keys"),
+    ],
+)
+def test_a_wrong_text_is_one_line(text: str, words: str) -> None:
+    with pytest.raises(ValueError, match=r"\w") as caught:
+        kv_view_settings(text)
+    assert words in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_latents_have_no_such_keys() -> None:
+    with pytest.raises(InputError, match=r"model deepseek-v3 keeps latents \(MLA\)"):
+        load_view("lambda_mask").model(card_trace(load_card("deepseek-v3")))
+
+
+# runs ---------------------------------------------------------------------------------------------
+
+SMALL = (
+    "memory.organization.channels=2", "npu.systolic.rows=32", "npu.systolic.cols=16",
+    "npu.systolic.arrays=2", "parallel.tp=1",
+)  # fmt: skip
+
+
+@pytest.fixture
+def rotary(tiny_card: Path, tmp_path: Path) -> Path:
+    path = tmp_path / "rotary.yaml"
+    path.write_text(tiny_card.read_text().replace("rope: false", "rope: true"))
+    return path
+
+
+def test_a_run_reads_less_and_takes_less(rotary: Path) -> None:
+    plain, view = (
+        pimsim.run(
+            "npu-only", model=rotary, requests="equal:1500+9", batch=2, layers=1,
+            overrides=[*SMALL, f"workload.kv_view={each}"],
+        )
+        for each in ("none", "lambda_mask:window=100,sinks=10")
+    )  # fmt: skip
+    read = [{o.name: o.bytes for o in each.operators} for each in (plain, view)]
+    assert read[0]["score"] / read[1]["score"] == pytest.approx(1509 / 110, rel=0.05)
+    assert view.cycles < plain.cycles
+    assert {o.unit for o in view.operators if o.name == "rotate_keys"} == {"vector"}
+    both = pimsim.run(
+        "npu-only", model=rotary, requests="equal:1500+9", batch=2, layers=1,
+        overrides=[
+            *SMALL, "workload.kv_view=lambda_mask:window=100,sinks=10",
+            "workload.decoding=prompt_lookup:tokens=2,drafts=3",
+        ],
+    )  # fmt: skip
+    assert both.decoding is not None and both.tokens_per_s > view.tokens_per_s
+
+
+@pytest.mark.parametrize(
+    ("machine", "text", "words"),
+    [
+        ("npu-only", "lambda_mask:window=1500,sinks=9", "keeps 1,509 tokens; the longest context"),
+        ("npu-pim", "lambda_mask:window=100", "turns keys when they are read"),
+        ("npu-pim", "streaming_llm:window=100", "turns keys when they are read"),
+    ],
+)
+def test_a_run_that_cannot_read_so_says_why(
+    rotary: Path, machine: str, text: str, words: str
+) -> None:
+    with pytest.raises(InputError) as caught:
+        pimsim.run(
+            machine, model=rotary, requests="equal:1500+9", batch=2, layers=1,
+            overrides=[*SMALL, f"workload.kv_view={text}"],
+        )  # fmt: skip
+    assert words in str(caught.value)
+
+
+def test_pim_reads_what_queries_that_are_turned_need(rotary: Path) -> None:
+    text = "lambda_mask:window=100,sinks=10,rotation=queries"
+    result = pimsim.run(
+        "npu-pim", model=rotary, requests="equal:1500+9", batch=2, layers=1,
+        overrides=[*SMALL, f"workload.kv_view={text}"],
+    )  # fmt: skip
+    score = next(each for each in result.operators if each.name == "score")
+    assert score.unit == "pim" and score.flops == 2 * 2 * 110 * 512
+
+
+def test_gpus_read_so_too(rotary: Path) -> None:
+    result = pimsim.run(
+        "dgx-h100", model=rotary, requests="equal:1500+9", layers=1,
+        overrides=["devices=1", "workload.kv_view=streaming_llm:window=100"],
+    )  # fmt: skip
+    attention = next(each for each in result.operators if each.name == "attention")
+    # keys and values of 104 tokens; GPUs turn keys within the kernel, as they do new ones
+    assert attention.bytes == 2 * 104 * 512 * 2
