@@ -93,11 +93,47 @@ def test_the_cache_is_what_is_left_beside_the_weights(write: Write, tiny_card: P
         ServiceRun(prepare(path, ["machine.xpu.memory_capacity=1MiB"]))
 
 
+@pytest.mark.parametrize("preset", ["dgx-attacc-bank", "dgx-a100a-cpu"])
+def test_requests_of_any_lengths_attend_where_the_cache_is(
+    write: Write, tmp_path: Path, tiny_card: Path, preset: str
+) -> None:
+    path = write("0,40,3\n0,9,4\n", machine=f"extends: {preset}, devices: 1")
+    found = pimsim.serve(path, overrides=["steps.interpolated=false"], out=tmp_path / "out")
+    steps = pandas.read_parquet(tmp_path / "out" / "steps.parquet")
+    assert (steps["tokens"] > 2).any() and (steps["tokens"] == 2).any()
+    last = (steps["end_ps"] - steps["start_ps"]).tolist()[-1]
+    run = pimsim.run(
+        preset, model=tiny_card, requests="equal:9+3", batch=1,
+        overrides=["devices=1", "workload.outside=true"],
+    )  # fmt: skip
+    assert last == pytest.approx(run.iteration_s * 1e12, rel=1e-9)
+    where = "pim" if preset == "dgx-attacc-bank" else "host"
+    assert found.to_dict()["energy_j"][where] > 0
+
+
+def test_the_cache_has_the_room_of_who_holds_it(write: Write, tiny_card: Path) -> None:
+    card = load_card(str(tiny_card))
+    token = 2 * card.layers * card.kv_heads * card.head_dim * card.dtype_bytes
+
+    def count(*overrides: str) -> int:
+        path = write(machine="extends: dgx-attacc-bank, devices: 1")
+        given = ["machine.stacks.count=1", *overrides]
+        with ServiceRun(prepare(path, given)) as running:
+            cache = running.service.replicas[0].scheduler.cache
+            assert cache is not None
+            return cache.count
+
+    alone = count("machine.ffn_split=false")
+    assert alone == pytest.approx(16 * 2**30 // token // 16, abs=1)  # one stands for none
+    ffn = card.layers * 2 * card.hidden * card.ffn_hidden * card.dtype_bytes
+    assert 0 < alone - count() < ffn // token // 16
+    with pytest.raises(InputError, match="no room for a block"):
+        count("machine.xpu.memory_capacity=1MiB")
+
+
 @pytest.mark.parametrize(
     ("machine", "overrides", "said"),
     [
-        ("extends: dgx-attacc-bank", [], "machine.attention is 'pim'.*allowed is xpu"),
-        ("extends: dgx-a100a-cpu", [], "machine.attention is 'host'"),
         ("extends: dgx-h1000", [], "dgx-h100"),
         ("extends: dgx-h100", ["machine.devices=3"], "cannot be shared by tp 3"),
         ("extends: dgx-h100", ["machine.fidelity=fast"], "unknown key 'machine.fidelity'"),

@@ -267,11 +267,6 @@ class ServiceConfig(ConfigModel):
             raise ValueError(
                 "machine.parallel.batches is of a run; here the scheduler says what is under way"
             )
-        elif isinstance(self.machine, GpuMachineConfig) and self.machine.attention != "xpu":
-            raise ValueError(
-                f"machine.attention is {self.machine.attention!r}, which takes requests of one "
-                "length; those of a service have many: allowed is xpu"
-            )
         return self
 
     @model_validator(mode="after")

@@ -17,7 +17,7 @@ from pimsim.engine.contexts import sampled
 from pimsim.engine.xpu_rules import cost_rules
 from pimsim.hardware.energy.limits import check_limits
 from pimsim.hardware.energy.pim import cap_of, stream_energy_pj
-from pimsim.hardware.pim.designs.attacc import attention_cycles
+from pimsim.hardware.pim.operations import Attention, run_operation
 from pimsim.hardware.xpu import roofline
 from pimsim.hardware.xpu.flash import FlashAttention
 from pimsim.hardware.xpu.kernels import gpu_kernels
@@ -63,13 +63,18 @@ class ProgramTimes:
             self._chosen = list(sampled(distinct, limit))
 
     def at(
-        self, design: PimDesignConfig, heads: int, head_dim: int, context: int, element_bytes: int
+        self, design: PimDesignConfig, contexts: Sequence[int], head_dim: int, element_bytes: int
     ) -> tuple[float, float]:
-        """Picoseconds and picojoule of one stack. Raises ``InputError`` for power above its cap."""
-        text = design.model_dump_json()
+        """Picoseconds and picojoule of one stack. Raises ``InputError`` for power above its cap.
+
+        ``contexts``: tokens of each of its heads, the longest first; from step to step all grow
+        alike.
+        """
+        text, context = design.model_dump_json(), contexts[0]
 
         def simulated(at: int) -> tuple[int, float]:
-            return _program(text, heads, head_dim, at, element_bytes)
+            own = tuple(max(each + at - context, 1) for each in contexts)
+            return _program(text, own, head_dim, element_bytes)
 
         chosen = self._chosen
         if not chosen or context in chosen or not chosen[0] < context < chosen[-1]:
@@ -85,14 +90,15 @@ class ProgramTimes:
 
 
 def attention_cost(
-    kernels: AttentionKernels, config: SystemConfig, programs: ProgramTimes | None = None
+    kernels: Sequence[AttentionKernels], config: SystemConfig, programs: ProgramTimes | None = None
 ) -> AttentionCost:
     """Attention of one block on the unit that ``config`` names.
 
     Parameters
     ----------
     kernels
-        Attention of one block, as its three kernels.
+        Attention of one block, as three kernels of each context, the longest first; on the device
+        of one.
     config
         Of the server; ``attention`` names the unit.
     programs
@@ -107,7 +113,8 @@ def attention_cost(
         return _on_host(kernels, config)
     if config.attention == "pim":
         return _on_pim(kernels, config, programs or ProgramTimes())
-    return _on_xpu(kernels, config)
+    (alike,) = kernels
+    return _on_xpu(alike, config)
 
 
 def flash_cost(works: Sequence[FlashAttention], config: SystemConfig) -> AttentionCost:
@@ -182,18 +189,23 @@ def _on_xpu(kernels: AttentionKernels, config: SystemConfig) -> AttentionCost:
     )
 
 
-def _on_host(kernels: AttentionKernels, config: SystemConfig) -> AttentionCost:
+def _on_host(kernels: Sequence[AttentionKernels], config: SystemConfig) -> AttentionCost:
     """A socket does the attention of several devices, one after the other."""
     host, shares = config.host, cost_rules(config).host_shares(config)
     assert host is not None
+    element_bytes = kernels[0].score.element_bytes
     score, value = (
-        roofline.host_stream(each.least_bytes, 2 * each.macs, each.element_bytes, host)
-        for each in (kernels.score, kernels.value)
-    )
+        roofline.host_stream(
+            sum(each.least_bytes for each in products), 2 * sum(each.macs for each in products),
+            element_bytes, host,
+        )
+        for products in ([each.score for each in kernels], [each.value for each in kernels])
+    )  # fmt: skip
     softmax = roofline.host_stream(
-        kernels.softmax.moved_bytes, kernels.softmax.flops, kernels.score.element_bytes, host
-    )
-    moved = kernels.sent_bytes + kernels.returned_bytes
+        sum(each.softmax.moved_bytes for each in kernels),
+        sum(each.softmax.flops for each in kernels), element_bytes, host,
+    )  # fmt: skip
+    moved = sum(each.sent_bytes + each.returned_bytes for each in kernels)
     return AttentionCost(
         attention_s=shares * (score.time_s + value.time_s),
         softmax_s=shares * softmax.time_s,
@@ -207,34 +219,35 @@ def _on_host(kernels: AttentionKernels, config: SystemConfig) -> AttentionCost:
 
 
 def _on_pim(
-    kernels: AttentionKernels, config: SystemConfig, programs: ProgramTimes
+    kernels: Sequence[AttentionKernels], config: SystemConfig, programs: ProgramTimes
 ) -> AttentionCost:
     """The fullest stack sets the time; energies are those of all stacks of a device.
 
-    Vector work of the softmax is part of the stacks' program.
+    Heads are dealt to the stacks one by one, those of long contexts first, so that the first stack
+    is the fullest. The others' energy is its by the keys that they read; of heads of one context it
+    is the fullest's. Vector work of the softmax is part of the stacks' program.
     """
     stacks, design = config.stacks, config.pim
     assert stacks is not None and design is not None
-    if kernels.score.b_bytes < 1:
+    first = kernels[0]
+    if first.score.b_bytes < 1:
         raise InputError(
-            f"a KV cache with {kernels.score.b_bytes} bytes an element; PIM {design.name} reads "
+            f"a KV cache with {first.score.b_bytes} bytes an element; PIM {design.name} reads "
             "elements of whole bytes"
         )
-    time_ps, energy_pj = programs.at(
-        design,
-        -(-kernels.heads // stacks.count),
-        kernels.head_dim,
-        kernels.context,
-        kernels.element_bytes,
-    )
-    moved = kernels.sent_bytes + kernels.returned_bytes
+    dealt = [each.context for each in kernels for _ in range(each.heads)]
+    fullest = dealt[:: stacks.count]
+    time_ps, energy_pj = programs.at(design, fullest, first.head_dim, first.element_bytes)
+    as_full = stacks.count if len(kernels) == 1 else sum(dealt) / sum(fullest)
+    moved = sum(each.sent_bytes + each.returned_bytes for each in kernels)
+    hiding = [cost_rules(config).hiding_softmax_s(each.softmax, config) for each in kernels]
     return AttentionCost(
         attention_s=time_ps * 1e-12,
         softmax_s=0.0,
-        hidden_softmax_s=cost_rules(config).hiding_softmax_s(kernels.softmax, config),
+        hidden_softmax_s=fsum(hiding),
         transfer_s=moved / (stacks.transfer_gb_per_s * 1e9),
         bound="pim",
-        memory_pj=stacks.count * energy_pj,
+        memory_pj=as_full * energy_pj,
         core_pj=0.0,
         link_bytes=moved,
     )
@@ -242,11 +255,13 @@ def _on_pim(
 
 @lru_cache(maxsize=1024)
 def _program(
-    design_json: str, heads: int, head_dim: int, context: int, element_bytes: int
+    design_json: str, contexts: tuple[int, ...], head_dim: int, element_bytes: int
 ) -> tuple[int, float]:
-    """Picoseconds and picojoule of one stack. Systems that differ elsewhere share them."""
+    """Picoseconds and picojoule of one stack; ``contexts`` of each of its heads. Systems that
+    differ elsewhere share them."""
     design = PimDesignConfig.model_validate_json(design_json)
-    result = attention_cycles(design, heads, head_dim, context, element_bytes)
-    energy_pj = fsum(stream_energy_pj(design, result.commands).values())
-    check_limits(cap_of(design, energy_pj / max(result.time_ps, 1), "pim.power_cap_w"))
-    return result.time_ps, energy_pj
+    found = run_operation(design, Attention(1, 1, head_dim, contexts, element_bytes))
+    time_ps = found.cycles * design.tCK
+    energy_pj = fsum(stream_energy_pj(design, found.commands).values())
+    check_limits(cap_of(design, energy_pj / max(time_ps, 1), "pim.power_cap_w"))
+    return time_ps, energy_pj

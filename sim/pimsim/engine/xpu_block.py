@@ -20,13 +20,16 @@ from pimsim.engine.xpu_products import (
 )
 from pimsim.engine.xpu_rows import kernel_rows, product_rows
 from pimsim.engine.xpu_rules import cost_rules
+from pimsim.hardware.energy.pim import read_pj_per_byte
 from pimsim.hardware.xpu import roofline
 from pimsim.hardware.xpu.sharing import exposed
 from pimsim.hardware.xpu.tiling import Product
 from pimsim.mapping.kernels import BlockKernels
+from pimsim.workload.operators import OperatorKind
 
 __all__ = [
-    "BlockCost", "FixedCosts", "KernelTime", "added", "block_cost", "gemm_cost",
+    "BlockCost", "FixedCosts", "KernelTime", "added", "block_cost", "gemm_cost", "prompts_cost",
+    "with_attention",
 ]  # fmt: skip
 
 _BITS = 8
@@ -70,8 +73,8 @@ def block_cost(
     attention = _attention(kernels, config, programs)
     projections_s = fsum(each.time_s for each in fixed.projections)
     transfer_s = attention.transfer_s
-    if config.overlap != "none" and kernels.attention is not None:
-        heads = kernels.attention.heads // kernels.attention.requests
+    if config.overlap != "none" and kernels.alone:
+        heads = kernels.alone[0].heads // kernels.alone[0].requests
         others = [transfer_s, projections_s if config.overlap == "projections" else 0.0]
         busy = attention.attention_s + attention.hidden_softmax_s
         added = exposed(busy, others, heads)
@@ -103,11 +106,58 @@ def block_cost(
 def _attention(
     kernels: BlockKernels, config: SystemConfig, programs: ProgramTimes | None
 ) -> AttentionCost:
-    if kernels.attention is not None:
-        return attention_cost(kernels.attention, config, programs)
+    if kernels.alone:
+        return attention_cost(kernels.alone, config, programs)
     if config.attention != "xpu":
         raise ValueError("attention of several new tokens is the device's")
     return flash_cost(kernels.flash, config)
+
+
+def prompts_cost(kernels: BlockKernels, config: SystemConfig) -> BlockCost:
+    """Attention of a block's prompts on the device, beside single tokens that attend elsewhere.
+
+    Parameters
+    ----------
+    kernels
+        Of one block, with ``flash`` of the prompts.
+    config
+        Of the server.
+    """
+    cost = flash_cost(kernels.flash, config)
+    macs = sum(each.macs for each in kernels.flash)
+    moved = sum(each.kv_bytes for each in kernels.flash)
+    bounds = {
+        "xpu_compute": 2 * macs
+        / roofline.peak_flops(config.xpu, kernels.flash[0].element_bytes),
+        "xpu_memory": moved / roofline.bandwidth(config.xpu),
+    }  # fmt: skip
+    row = KernelTime(
+        "attention of prompts", "xpu", cost.attention_s, cost.bound, OperatorKind.ATTENTION_SCORE,
+        macs=macs, moved_bytes=moved, least_s=max(bounds.values()),
+    )  # fmt: skip
+    energy = {"memory": cost.memory_pj, "core": cost.core_pj}
+    return BlockCost({"attention": cost.attention_s}, {}, energy, bounds, (row,))
+
+
+def with_attention(cost: BlockCost, more: BlockCost) -> BlockCost:
+    """A block with more attention, behind its own and before the feed-forward network.
+
+    Parameters
+    ----------
+    cost
+        Of the block.
+    more
+        Of the attention.
+    """
+    both, until_s = added(cost, more), cost.attention_s
+    first = [row for row in cost.kernels if row.start_s < until_s]
+    behind = [row for row in cost.kernels if row.start_s >= until_s]
+    rows = (
+        *first,
+        *(replace(row, start_s=row.start_s + until_s) for row in more.kernels),
+        *(replace(row, start_s=row.start_s + more.time_s) for row in behind),
+    )
+    return replace(both, kernels=rows, attention_s=until_s + more.time_s)
 
 
 def gemm_cost(name: str, product: Product, config: SystemConfig) -> BlockCost:
@@ -164,10 +214,8 @@ def _energy(attention: AttentionCost, fixed: FixedCosts, config: SystemConfig) -
 
 def _pim_pj_per_byte(config: SystemConfig) -> float:
     """A weight read and multiplied in PIM: a MAC command's energy over a bank's column."""
-    design = config.pim
-    assert design is not None
-    energy = design.all_commands[multiplying_command(design)].energy
-    return design.energy_pj[energy] / design.organization.burst_bytes if energy else 0.0
+    assert config.pim is not None
+    return read_pj_per_byte(config.pim, multiplying_command(config.pim))
 
 
 def _bounds(kernels: BlockKernels, fixed: FixedCosts, config: SystemConfig) -> dict[str, float]:

@@ -18,7 +18,10 @@ from pimsim.workload.run_steps import step_at_end, step_held
 from pimsim.workload.step import Step
 from pimsim.workload.trace import OperatorTrace
 
-__all__ = ["XpuDevice", "build_xpu_devices", "capacity_bytes", "memory_words", "needed_bytes"]
+__all__ = [
+    "XpuDevice", "beside_bytes", "build_xpu_devices", "capacity_bytes", "memory_words",
+    "needed_bytes",
+]  # fmt: skip
 
 _ANY_SIZE = 2**62
 """Bytes. A model that is too large for GPUs runs all the same, with a warning."""
@@ -194,10 +197,19 @@ def capacity_bytes(config: SystemConfig) -> int:
     config
         Of the server.
     """
-    capacity = config.devices * config.xpu.memory_capacity
+    return config.devices * config.xpu.memory_capacity + beside_bytes(config)
+
+
+def beside_bytes(config: SystemConfig) -> int:
+    """Bytes of the host or the stacks that hold the KV cache of all devices; 0: these do.
+
+    Parameters
+    ----------
+    config
+        Of the server.
+    """
     if config.attention == "host" and config.host is not None:
-        capacity += config.host.sockets * config.host.memory_capacity
-    elif config.attention == "pim" and config.stacks is not None and config.pim is not None:
-        stack = config.pim.organization.capacity_bytes
-        capacity += config.devices * config.stacks.count * stack
-    return capacity
+        return config.host.sockets * config.host.memory_capacity
+    if config.attention == "pim" and config.stacks is not None and config.pim is not None:
+        return config.devices * config.stacks.count * config.pim.organization.capacity_bytes
+    return 0

@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 from pimsim.config.errors import InputError
 from pimsim.config.system import SystemConfig
 from pimsim.engine.xpu_attention import ProgramTimes, kv_transfer_s
-from pimsim.engine.xpu_block import BlockCost, added, block_cost, gemm_cost
+from pimsim.engine.xpu_block import (
+    BlockCost,
+    added,
+    block_cost,
+    gemm_cost,
+    prompts_cost,
+    with_attention,
+)
 from pimsim.engine.xpu_device import XpuDevice
 from pimsim.engine.xpu_links import moved_between
 from pimsim.engine.xpu_products import FixedCosts, KernelTime
@@ -63,33 +71,28 @@ class CostsOfSteps:
             yield known[id(block)]
 
     def _kernels(self, device: XpuDevice, forward: ForwardPass, block: Block) -> BlockKernels:
-        return kernels_of(forward, block, fused_gate=self.config.fused_gate, shape=device.shape)
+        elsewhere = self.config.attention != "xpu"
+        if elsewhere:
+            _check_reads(forward, block, self.config.attention)
+        return kernels_of(
+            forward, block, fused_gate=self.config.fused_gate, shape=device.shape,
+            cache_elsewhere=elsewhere,
+        )  # fmt: skip
 
     def _cost(self, device: XpuDevice, forward: ForwardPass, block: Block) -> BlockCost:
         kernels = self._kernels(device, forward, block)
         config = self.config
         if config.attention == "xpu":
             return block_cost(kernels, self._fixed_of(kernels, config), config)
-        if kernels.attention is not None:
-            if not kernels.attention.value.b_bytes:
-                raise InputError(
-                    f"attention: {config.attention}; model {forward.model} keeps latents "
-                    "(MLA), of which keys and values are one: only attention on xpu reads them so"
-                )
-            fixed = self._fixed_of(kernels, config)
-            return block_cost(kernels, fixed, config, self._programs)
-        single = [entry for entry in forward.step.entries if entry.new_tokens == 1]
-        if single:
-            lengths = sorted({entry.context for entry in single})
-            what = f"contexts of {lengths[0]} to {lengths[-1]} tokens" if len(lengths) > 1 else (
-                "prompts beside single tokens"
-            )  # fmt: skip
-            raise InputError(
-                f"attention: {config.attention} takes requests of one length; a step has {what} "
-                "(requests such as equal:2048+1 are alike, attention on xpu takes any)"
-            )
-        cost = block_cost(kernels, self._fixed_of(kernels, self._alone), self._alone)
-        return added(cost, self._cached(kernels))
+        if not kernels.alone:  # prompts: the device attends
+            cost = block_cost(kernels, self._fixed_of(kernels, self._alone), self._alone)
+            return added(cost, self._cached(kernels))
+        single = replace(kernels, flash=())
+        cost = block_cost(single, self._fixed_of(single, config), config, self._programs)
+        if not kernels.flash:
+            return cost
+        prompts = prompts_cost(kernels, self._alone)
+        return added(with_attention(cost, prompts), self._cached(kernels))
 
     def _fixed_of(self, kernels: BlockKernels, config: SystemConfig) -> FixedCosts:
         key = (
@@ -150,3 +153,14 @@ class CostsOfSteps:
         )  # fmt: skip
         energy = {"memory": cost.memory_pj, "core": cost.core_pj}
         return BlockCost({"elementwise": cost.time_s}, {}, energy, {}, (row,))
+
+
+def _check_reads(forward: ForwardPass, block: Block, unit: str) -> None:
+    """Raises ``InputError`` where single tokens are to read latents beside the device."""
+    single = any(entry.new_tokens == 1 for entry in forward.step.entries)
+    values = [each for each in block.operators if each.kind is OperatorKind.ATTENTION_VALUE]
+    if single and not all(each.kv_read_bytes for each in values):
+        raise InputError(
+            f"attention: {unit}; model {forward.model} keeps latents (MLA), of which keys and "
+            "values are one: only attention on xpu reads them so"
+        )

@@ -164,9 +164,9 @@ def _attention(
         read = round(cost_rules(config).host_shares(config) * read)
         least_s = read / roofline.bandwidth(config.host)
     else:
-        work = block.attention.score.element_bytes if block.attention else (
-            block.flash[0].element_bytes
-        )  # fmt: skip
+        work = (
+            block.attention.score.element_bytes if block.attention else block.flash[0].element_bytes
+        )
         peak = roofline.peak_flops(config.xpu, work)
         least_s = max(2 * block.attention_macs / peak, read / roofline.bandwidth(config.xpu))
     yield KernelTime(

@@ -61,6 +61,11 @@ class AttentionKernels:
     """Results that come back."""
 
     @property
+    def macs(self) -> int:
+        """Multiply-adds of both products."""
+        return self.score.macs + self.value.macs
+
+    @property
     def fused(self) -> FlashAttention:
         """The same in one launch."""
         heads, kv_heads = self.heads // self.requests, self.score.count // self.requests
@@ -106,20 +111,26 @@ class BlockKernels:
     """Those that a router chooses: its choice, both products, and their sum."""
     order: tuple[str, ...] = ()
     """Names of the block's operators, each behind those that it needs."""
+    elsewhere: tuple[AttentionKernels, ...] = ()
+    """Attention of single tokens by whoever holds the cache beside the device: one for each context
+    that they read. What is in ``flash`` and ``kv_written_bytes`` is then of the others."""
+
+    @property
+    def alone(self) -> tuple[AttentionKernels, ...]:
+        """Attention of single tokens that is no part of ``flash``, of each context."""
+        return self.elsewhere if self.attention is None else (self.attention,)
 
     @property
     def kv_bytes(self) -> int:
         """Keys and values that attention reads, each once."""
-        if self.attention is not None:
-            return self.attention.kv_bytes
-        return sum(each.kv_bytes for each in self.flash)
+        own, together = self.alone, self.flash
+        return sum(each.kv_bytes for each in own) + sum(each.kv_bytes for each in together)
 
     @property
     def attention_macs(self) -> int:
         """Multiply-adds of pairs of a new token and a key that it attends to."""
-        if self.attention is not None:
-            return self.attention.score.macs + self.attention.value.macs
-        return sum(each.macs for each in self.flash)
+        own, together = self.alone, self.flash
+        return sum(each.macs for each in own) + sum(each.macs for each in together)
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +154,7 @@ _RESIDUALS = ("res1", "res2")
 
 def kernels_of(
     step: ForwardPass, block: Block, count: int = 1, *, fused_gate: bool,
-    shape: ExpertShape | None = None,
+    shape: ExpertShape | None = None, cache_elsewhere: bool = False,
 ) -> BlockKernels:  # fmt: skip
     """The kernels of one block of a step.
 
@@ -159,6 +170,8 @@ def kernels_of(
         Gate and up projections are one product.
     shape
         Of its mixture of experts, where it has one.
+    cache_elsewhere
+        Single tokens attend where the cache is, beside the device: each context by itself.
 
     Raises
     ------
@@ -166,6 +179,8 @@ def kernels_of(
         For operators that have no kernel here.
     """
     _check(step, block)
+    alike = _feeds_alike_tokens(step.step)
+    apart = cache_elsewhere and not alike
     products = [each for each in block.operators if each.kind in _PRODUCTS]
     ffn: list[tuple[str, Product]] = []
     acts = {each.name: each for each in block.operators if each.name in _ACTIVATIONS}
@@ -178,11 +193,13 @@ def kernels_of(
             ffn.append((each.name, _gemm(each, step)))
     written = sum(each.kv_write_bytes for each in block.operators)
     window = next(each.window for each in block.operators if each.kind in _ATTENTION) or None
-    cached = sum(max(each.keys(window) - each.new_tokens, 0) for each in step.step.entries)
+    counted = [each for each in step.step.entries if not apart or each.new_tokens > 1]
+    fed = sum(each.new_tokens for each in counted)
+    cached = sum(max(each.keys(window) - each.new_tokens, 0) for each in counted)
     return BlockKernels(
         kind=block.kind,
         count=count,
-        attention=_attention(step, block) if _feeds_alike_tokens(step.step) else None,
+        attention=_attention(step, block, step.step.entries) if alike else None,
         projections=tuple(
             (each.name, _gemm(each, step)) for each in products if each.group not in _FFN
         ),
@@ -193,11 +210,12 @@ def kernels_of(
             each.input_bytes for each in block.operators if each.kind is OperatorKind.COLLECTIVE
         ),
         weight_bytes=sum(each.weight_bytes for each in block.operators),
-        flash=() if _feeds_alike_tokens(step.step) else tuple(_flash(step, block)),
-        kv_written_bytes=written,
+        flash=() if alike else tuple(_flash(step, block, apart)),
+        kv_written_bytes=written * fed // step.step.tokens,
         kv_cached_bytes=written * cached // step.step.tokens,
         experts=_experts(step, block, shape),
         order=tuple(each.name for each in block.operators),
+        elsewhere=tuple(_by_context(step, block)) if apart else (),
     )
 
 
@@ -327,30 +345,52 @@ def _add_norms(block: Block) -> list[Streamed]:
     return found
 
 
-def _attention(step: ForwardPass, block: Block) -> AttentionKernels:
-    """A thread block for each KV head of each request, its group of queries the rows."""
+def _by_context(step: ForwardPass, block: Block) -> Iterator[AttentionKernels]:
+    """Of single tokens, those that read as many keys together; the longest first."""
+    if not any(entry.new_tokens == 1 for entry in step.step.entries):
+        return
+    window = next(each.window for each in block.operators if each.kind in _ATTENTION) or None
+    alike: dict[int, list[StepEntry]] = {}
+    for entry in step.step.entries:
+        if entry.new_tokens == 1:
+            alike.setdefault(entry.keys(window), []).append(entry)
+    for _, entries in sorted(alike.items(), reverse=True):
+        yield _attention(step, block, entries)
+
+
+def _attention(
+    step: ForwardPass, block: Block, entries: Sequence[StepEntry]
+) -> AttentionKernels:  # fmt: skip
+    """Of single tokens that read as many keys: a thread block for each KV head of each request, its
+    group of queries the rows."""
     score, value = block.operator("score"), block.operator("value")
-    requests, context = len(step.contexts), step.contexts[0]
-    context = min(context, score.window) if score.window else context
+    requests, context = len(entries), entries[0].keys(score.window or None)
     rows, count = score.heads // score.kv_heads, score.kv_heads * requests
+    all_keys = sum(each.keys(score.window or None) for each in step.step.entries)
+    all_pairs = sum(each.pairs(score.window or None) for each in step.step.entries)
+    keys, tokens = requests * context, step.step.tokens
 
     def product(n: int, k: int, read_bytes: int) -> Product:
         cached = per_element(read_bytes, count * n * k)
         return Product(rows, n, k, count, step.dtype_bytes, cached, tiled=False)
 
-    sent = [each for each in block.operators if each.group == "qkv"]
+    sent = sum(each.output_bytes for each in block.operators if each.group == "qkv")
+    whole = _streamed(block.operator("softmax"))
+    scores = Streamed(
+        whole.name, whole.moved_bytes * keys // all_pairs, whole.flops * keys // all_pairs
+    )
     return AttentionKernels(
         requests=requests,
         heads=score.heads * requests,
         head_dim=score.head_dim,
         context=context,
         element_bytes=step.kv_dtype_bytes,
-        score=product(context, score.head_dim, score.kv_read_bytes),
-        value=product(value.head_dim, context, value.kv_read_bytes),
-        softmax=_streamed(block.operator("softmax")),
-        kv_bytes=score.kv_read_bytes + value.kv_read_bytes,
-        sent_bytes=sum(each.output_bytes for each in sent),
-        returned_bytes=value.output_bytes,
+        score=product(context, score.head_dim, score.kv_read_bytes * keys // all_keys),
+        value=product(value.head_dim, context, value.kv_read_bytes * keys // all_keys),
+        softmax=scores,
+        kv_bytes=(score.kv_read_bytes + value.kv_read_bytes) * keys // all_keys,
+        sent_bytes=sent * requests // tokens,
+        returned_bytes=value.output_bytes * requests // tokens,
     )
 
 
@@ -379,8 +419,9 @@ def flash_parts(entries: Sequence[StepEntry], window: int | None) -> tuple[Flash
     )
 
 
-def _flash(step: ForwardPass, block: Block) -> Iterator[FlashAttention]:
-    """The block's attention of each form, with all entries of that form."""
+def _flash(step: ForwardPass, block: Block, prompts: bool) -> Iterator[FlashAttention]:
+    """The block's attention of each form, with all entries of that form, or only its
+    ``prompts``."""
 
     def of_kind(kind: OperatorKind, entries: tuple[int, ...]) -> Operator:
         return next(
@@ -391,12 +432,18 @@ def _flash(step: ForwardPass, block: Block) -> Iterator[FlashAttention]:
         if score.kind is not OperatorKind.ATTENTION_SCORE:
             continue
         value = of_kind(OperatorKind.ATTENTION_VALUE, score.entries)
-        entries = [step.step.entries[at] for at in score.entries] or list(step.step.entries)
+        of_form = [step.step.entries[at] for at in score.entries] or list(step.step.entries)
+        entries = [each for each in of_form if not prompts or each.new_tokens > 1]
+        if not entries:
+            continue
         window = score.window or None
         keys = sum(each.keys(window) for each in entries)
         read = score.kv_read_bytes + value.kv_read_bytes
+        read = read * keys // sum(each.keys(window) for each in of_form)
         if not read:  # keys and values that the step has made
             read = keys * score.kv_heads * (score.head_dim + value.head_dim) * step.dtype_bytes
+        flops = of_kind(OperatorKind.SOFTMAX, score.entries).flops
+        pairs, all_pairs = (sum(e.pairs(window) for e in some) for some in (entries, of_form))
         yield FlashAttention(
             parts=flash_parts(entries, window),
             heads=score.heads,
@@ -406,5 +453,5 @@ def _flash(step: ForwardPass, block: Block) -> Iterator[FlashAttention]:
             window=window,
             element_bytes=step.dtype_bytes,
             key_value_bytes=per_element(read, keys * score.kv_heads),
-            softmax_flops=of_kind(OperatorKind.SOFTMAX, score.entries).flops,
+            softmax_flops=flops * pairs // all_pairs,
         )

@@ -7,22 +7,24 @@ a mixture of experts that are not simulated take the mean of those that are.
 from __future__ import annotations
 
 from functools import cached_property
+from math import fsum
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pimsim.config.system import GpuMachineConfig, SystemConfig, SystemWorkload
-from pimsim.engine.xpu_device import XpuDevice, build_xpu_devices
+from pimsim.engine.xpu_device import XpuDevice, beside_bytes, build_xpu_devices
 from pimsim.engine.xpu_machine import XpuOutcome, run_xpu_devices
 from pimsim.hardware.energy.system_static import system_static
 from pimsim.result.pipeline import total_energy
 from pimsim.result.step_cost import PARTS, copies_of_heads, one_token
 from pimsim.result.types import Energy
-from pimsim.result.xpu_accounts import stage_energy
+from pimsim.result.xpu_accounts import stage_costs, stage_energy
 from pimsim.result.xpu_pipeline import xpu_pipeline
 from pimsim.serving.step_times import StepCost
 from pimsim.workload.batch import load_model, load_run_routing
 from pimsim.workload.cards import ModelCard
+from pimsim.workload.operators import OperatorKind
 from pimsim.workload.pipeline import fullest
 from pimsim.workload.step import Step
 from pimsim.workload.trace import OperatorTrace
@@ -119,16 +121,39 @@ class XpuStepCosts:
         return np.array([getattr(found, part) * self.config.devices for part in PARTS])
 
     def tokens(self, size: int) -> int:
-        """Tokens of KV cache that the GPUs hold beside the weights, in blocks of ``size``.
+        """Tokens of KV cache that there is room for beside the weights, in blocks of ``size``: on
+        the GPUs, or on their host or stacks, which hold the part of the weights that they work on.
 
         By the bytes of the pipeline stage that has most of both; what a serving engine keeps for
         activations and graphs is not counted.
         """
-        capacity = self.config.xpu.memory_capacity
+        capacity, beside = self.config.xpu.memory_capacity, beside_bytes(self.config)
         context = min(size, self.max_context)
         need = fullest(self._device(one_token(context)).work.needs)
         each = -(-need.kv_bytes * size // context)
-        return max(capacity - need.weights_bytes, 0) // max(each, 1) * size
+        room = capacity - need.weights_bytes
+        if beside:
+            on_pim = self._weights_on_pim()
+            fits = need.weights_bytes - on_pim <= capacity
+            room = beside // self.config.devices - on_pim if fits else 0
+        return max(room, 0) // max(each, 1) * size
+
+    def _weights_on_pim(self) -> int:
+        """Bytes of a device's weights that lie on its stacks, of the stage that has most there."""
+        outcome = self.outcome(one_token(1))
+        pipeline = xpu_pipeline(outcome)
+        found = []
+        for number in range(self.config.pp):
+            (costs,) = stage_costs(outcome, pipeline, number)
+            found.append(
+                fsum(
+                    times * row.moved_bytes
+                    for cost, times in costs
+                    for row in cost.kernels
+                    if row.unit == "pim" and row.kind is OperatorKind.GEMM
+                )
+            )
+        return round(max(found))
 
 
 def _run_of(machine: GpuMachineConfig) -> SystemConfig:

@@ -20,6 +20,7 @@ from pimsim.hardware.energy.limits import PowerLimit
 
 __all__ = [
     "PimCounts", "PimEnergy", "cap_of", "fullest_stack_w", "pim_costs", "pim_energy",
+    "read_pj_per_byte",
     "static_stack_w", "stream_costs", "stream_energy_pj", "stream_peak_w",
 ]  # fmt: skip
 
@@ -165,6 +166,25 @@ def stream_energy_pj(design: PimDesignConfig, commands: Mapping[str, int]) -> di
         pJ by energy class.
     """
     return energy_pj(commands, stream_costs(design))
+
+
+def read_pj_per_byte(design: PimDesignConfig, command: str) -> float:
+    """Energy of a byte that a command reads in the banks, and of what it does with it.
+
+    Parameters
+    ----------
+    design
+        With a controller of its own.
+    command
+        That reads a column of each bank that it reaches.
+
+    Returns
+    -------
+    float
+        pJ a byte.
+    """
+    read = design.banks_reached(command) * design.organization.burst_bytes
+    return fsum(stream_energy_pj(design, {command: 1}).values()) / read
 
 
 def stream_peak_w(design: PimDesignConfig) -> float:
