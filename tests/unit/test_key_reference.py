@@ -12,7 +12,7 @@ from pydantic import BaseModel
 
 from pimsim.config.meanings import field_meaning
 
-HOOK = Path(__file__).resolve().parents[2] / "docs" / "hooks" / "generate.py"
+HOOK = Path(__file__).resolve().parents[2] / "docs" / "generate.py"
 
 pytestmark = pytest.mark.skipif(not HOOK.exists(), reason="the documentation is in a checkout only")
 

@@ -36,8 +36,8 @@ def schema_command(
 ) -> None:
     """Print the JSON Schema of a kind of file, for completion and checks in an editor.
 
-    Example: pimsim schema run > run.schema.json, and as a YAML's first line
-    # yaml-language-server: $schema=run.schema.json
+    Example: pimsim schema run > run.schema.json; editors with a YAML language server read it where
+    a file begins with `# yaml-language-server: $schema=run.schema.json`.
     """
     if kind not in _KINDS:
         raise InputError(

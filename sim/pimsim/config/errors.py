@@ -13,7 +13,7 @@ __all__ = ["CheckFailed", "InputError", "first_fault", "near_miss", "reason"]
 
 
 class InputError(Exception):
-    """The input is wrong; ``str()`` is one line, ready to print after ``error: ``.
+    """The input is wrong; ``str()`` is one line, ready to print after ``error:``.
 
     The line names where (file, line, key), what was found and what is allowed. The command
     line prints it and exits with 2.

@@ -1,6 +1,6 @@
-"""Pages that are made from the code when the site is built: YAML keys, command line, designs.
+"""Pages that are made from the code when the site is built: YAML keys, the command line.
 
-mkdocs calls ``on_files``; ``python docs/hooks/generate.py`` prints the pages.
+``docs/build.py`` writes them; ``python docs/generate.py`` prints them.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import re
 import types
 import typing
 from collections.abc import Iterator
-from functools import partial
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from pydantic import BaseModel
 
 from pimsim.config.meanings import field_meaning
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[1]
 SECTIONS: tuple[tuple[str, str, str], ...] = (
     ("Run", "pimsim.config.run:RunConfig", "a run; presets in `configs/hardware/`"),
     ("Memory", "pimsim.config.memory:MemoryConfig", "`memory:` of a run"),
@@ -61,21 +60,28 @@ def load(name: str) -> Any:
     return attrgetter(attributes)(import_module(module))
 
 
-def yaml_reference() -> str:
-    """Every key of every YAML file, from the models that read them."""
+def yaml_pages() -> dict[str, str]:
+    """Every key of every YAML file, from the models that read them: a page a section, by path."""
     lines = [
         "# Every YAML key",
         "",
         "Made from the models that check the files. Unknown keys are refused with a near miss;",
         "quantities carry units (`1GHz`, `14ns`, `32MiB`). A key without a default must be given,",
-        "there or in the preset that is extended.",
+        "there or in the preset that is extended. `pimsim schema KIND` gives editors the same.",
         "",
+        "| file or section | what it says | used as |",
+        "|---|---|---|",
     ]
+    pages = {}
     for title, name, used in SECTIONS:
         model = load(name)
-        lines += [f"## {title}", "", f"{_text(model)} Used as {used}.", ""]
-        lines += _tables(model, "", set())
-    return "\n".join(lines)
+        slug = re.sub(r"[^a-z0-9]+", "-", title.lower())
+        lines.append(f"| [{title}](yaml/{slug}.md) | {_text(model)} | {used} |")
+        page = [f"# {title}", "", f"{_text(model)} Used as {used}.", ""]
+        pages[f"reference/yaml/{slug}.md"] = "\n".join([*page, *_tables(model, "", set())])
+    slugs = [path.removeprefix("reference/").removesuffix(".md") for path in pages]
+    tree = ["", "```{toctree}", ":hidden:", *slugs, "```", ""]
+    return {"reference/yaml.md": "\n".join([*lines, *tree]), **pages}
 
 
 def _tables(model: type[BaseModel], prefix: str, seen: set[type]) -> Iterator[str]:
@@ -105,7 +111,7 @@ def _tables(model: type[BaseModel], prefix: str, seen: set[type]) -> Iterator[st
     for path, part in inner:
         if part in seen:
             continue
-        yield f"### `{path.rstrip('.')}`"
+        yield f"## `{path.rstrip('.')}`"
         yield ""
         yield from _tables(part, path, seen | {model, part})
 
@@ -205,9 +211,8 @@ def _commands(command: Any, name: str) -> Iterator[tuple[str, Any]]:
         yield from _commands(children[child], f"{name} {child}")
 
 
-def front_page() -> str:
-    """The README, its links as the site has them."""
-    return page_of_the_checkout("README.md")
+BESIDE = ("CHANGELOG.md", "CONTRIBUTING.md", "CITATION.cff", "LICENSE")
+"""Files of the checkout that pages link to."""
 
 
 def page_of_the_checkout(name: str) -> str:
@@ -215,23 +220,21 @@ def page_of_the_checkout(name: str) -> str:
     return re.sub(r"\]\(docs/", "](", (ROOT / name).read_text())
 
 
-BESIDE = ("CHANGELOG.md", "CONTRIBUTING.md", "CITATION.cff", "LICENSE")
-"""Files of the checkout that pages link to."""
-PAGES = {
-    "index.md": front_page, "reference/yaml.md": yaml_reference, "reference/cli.md": cli_reference,
-    **{name: partial(page_of_the_checkout, name) for name in BESIDE},
-}  # fmt: skip
+def front_page() -> str:
+    """The README, with the site's table of contents."""
+    return page_of_the_checkout("README.md") + "\n" + (ROOT / "docs" / "contents.txt").read_text()
 
 
-def on_files(files: Any, config: Any) -> Any:
-    """mkdocs' hook: the pages that are made."""
-    from mkdocs.structure.files import File
-
-    for path, make in PAGES.items():
-        files.append(File.generated(config, path, content=make()))
-    return files
+def pages() -> dict[str, str]:
+    """All pages that are made, by path."""
+    beside = {name: page_of_the_checkout(name) for name in BESIDE}
+    traces = (ROOT / "traces" / "README.md").read_text()
+    return {
+        "index.md": front_page(), **yaml_pages(), "reference/cli.md": cli_reference(),
+        "traces.md": traces, **beside,
+    }  # fmt: skip
 
 
 if __name__ == "__main__":
-    for make in PAGES.values():
-        print(make())
+    for text in pages().values():
+        print(text)
