@@ -6,6 +6,7 @@ import re
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 
 pytest.importorskip("onnx")
@@ -16,6 +17,7 @@ from pimsim.workload.cards import load_card
 from pimsim.workload.onnx_import.assemble import _Maker
 from pimsim.workload.onnx_import.attention import _attend, _sizes
 from pimsim.workload.onnx_import.blocks import _one_combine, _Roles
+from pimsim.workload.onnx_import.folding import _squeeze
 from pimsim.workload.onnx_import.formats import DTYPES
 from pimsim.workload.onnx_import.parts import GraphPart
 from pimsim.workload.onnx_import.recognise import Recogniser
@@ -155,3 +157,34 @@ def test_element_types_are_as_large_as_their_names_say() -> None:
             assert own.bits == (int(digits[0]) if digits else plain[known[code]]), known[code]
             checked += 1
     assert checked >= 17
+
+
+@pytest.mark.parametrize(
+    ("given", "more", "shape"),
+    [
+        ({}, (), (2, 3)), ({}, (None,), (2, 3)), ({"axes": [0]}, (), (2, 1, 3)),
+        ({}, (np.array([2]),), (1, 2, 3)), ({}, (np.array([0, -2]),), (2, 3)),
+    ],
+)  # fmt: skip
+def test_axes_are_squeezed_where_some_are_named_else_all_of_one(
+    given: dict[str, Any], more: tuple[Any, ...], shape: tuple[int, ...]
+) -> None:
+    data = np.arange(6).reshape(1, 2, 1, 3)
+    found = _squeeze(given, (data, *more), 1)
+    assert found.shape == shape
+    assert found.ravel().tolist() == list(range(6))
+
+
+@pytest.mark.parametrize(
+    ("elements", "experts", "taken"),
+    [(5, 0, True), (4, 0, False), (5, 3, False), (15, 3, True), (None, 0, False)],
+)
+def test_a_bias_has_an_element_for_each_feature_of_each_expert(
+    elements: int | None, experts: int, taken: bool
+) -> None:
+    reader: Any = SimpleNamespace()
+    part = GraphPart("product", "fc", facts={"n": 5, "experts": experts})
+    weight: Any = None if elements is None else SimpleNamespace(elements=elements)
+    assert Recogniser._bias(reader, part, weight) is taken
+    assert part.weights == ([weight] if taken else [])
+    assert part.facts.get("bias", False) is taken
