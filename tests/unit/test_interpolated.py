@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from pimsim.mapping.placement import split_sub_batches
 from pimsim.serving.records import ENTRY, REQUEST
 from pimsim.serving.routers import load_router
 from pimsim.serving.schedulers import Batch, load_scheduler
@@ -36,7 +37,7 @@ class Machine:
         self._time = time
         self.channels = channels
         self.sub_batches = sub_batches
-        self.pim_tokens = 1
+        self.pim_tokens = 0 if time is additive else 1
         self.least_loaded = True
         self.asked: list[Step] = []
 
@@ -71,9 +72,24 @@ def additive(machine: Machine, step: Step) -> float:
     return 1000 + 20 * step.tokens + 0.5 * machine.fullest(step) + 1e-3 * pairs
 
 
-def overlapped(machine: Machine, step: Step) -> float:
-    """Products beside attention: the longer of the two counts."""
-    return max(1000 + 5 * step.tokens, 2.0 * machine.fullest(step))
+def beside(machine: Machine, step: Step) -> float:
+    """Keys in the cache that prompts see, beside those of the fullest channel."""
+    prompts = [entry for entry in step.entries if entry.new_tokens > 1]
+    past = sum(entry.new_tokens * (entry.context - entry.new_tokens) for entry in prompts)
+    return 1000 + 20 * step.tokens + max(0.5 * machine.fullest(step), 1e-2 * past)
+
+
+def in_turn(machine: Machine, step: Step) -> float:
+    """Products of a sub-batch beside attention of the one before: the longer of the two counts."""
+    channel = [entry.request.channel or 0 for entry in step.entries]
+    split = split_sub_batches(channel, channel, "per-channel", machine.sub_batches)
+    parts = [Step(tuple(step.entries[at] for at in part)) for part in split if part]
+    if len(parts) == 1:
+        return 1000 + 20 * step.tokens + machine.fullest(step)
+    return sum(
+        max(1000 + 20 * part.tokens, 2.0 * machine.fullest(parts[at - 1]))
+        for at, part in enumerate(parts)
+    )
 
 
 def traffic(count: int = 40, gap_us: int = 20_000) -> Traffic:
@@ -115,14 +131,16 @@ def test_what_is_linear_between_anchors_is_exact(sub_batches: int) -> None:
     assert (service.requests["finish_ps"] > 0).all()
 
 
-@pytest.mark.parametrize("time", [additive, overlapped])
+@pytest.mark.parametrize(("time", "sub_batches"), [(additive, 1), (beside, 1), (in_turn, 2)])
 @pytest.mark.parametrize("channels", [1, 4])
-def test_errors_are_small_and_smaller_with_more_anchors(time: TimeOf, channels: int) -> None:
-    coarse, fine = (errors_of(Machine(time, channels), at) for at in (0, 2))
+def test_errors_are_small_and_smaller_with_more_anchors(
+    time: TimeOf, sub_batches: int, channels: int
+) -> None:
+    coarse, fine = (errors_of(Machine(time, channels, sub_batches), at) for at in (0, 2))
     assert np.abs(coarse).mean() < 0.02
     assert np.abs(coarse).max() < 0.15
     assert abs(coarse.mean()) < 0.01
-    assert np.abs(fine).mean() < max(0.6 * np.abs(coarse).mean(), 1e-3)
+    assert np.abs(fine).mean() < max(0.6 * np.abs(coarse).mean(), 2e-3)
 
 
 def test_few_steps_are_simulated_and_the_rest_is_told_by_a_sample() -> None:
@@ -234,22 +252,35 @@ def test_requests_keep_their_channels_and_new_ones_take_the_emptiest() -> None:
 def test_steps_of_anchors_are_what_they_say() -> None:
     step = Anchor(3, 500, 100, 3, 40, logits=False).step(2)
     assert step.new_tokens == (1, 1, 1, 33, 33, 34)
-    assert step.contexts == (500, 500, 500, 73, 73, 74)
+    assert step.contexts == (250, 500, 250, 73, 73, 74)
     assert [entry.logits for entry in step.entries] == [1, 1, 1, 0, 0, 0]
     assert [entry.request.channel for entry in step.entries] == [0, 1, 0, 1, 0, 1]
+
+
+@pytest.mark.parametrize("requests", [1, 2, 7, 8, 24])
+def test_sub_batches_of_anchors_are_alike_and_end_with_the_longest(requests: int) -> None:
+    contexts = Anchor(requests, 800).step(8, 2).contexts
+    assert max(contexts) == 800
+    if requests % 8 == 0:
+        assert contexts[0] == contexts[1] < contexts[2] == contexts[3] < contexts[7]
+        assert contexts[:8] == contexts[-8:]
+        assert np.mean(contexts) == 500
 
 
 @pytest.mark.parametrize("longest", [64, 2048, 131072])
 def test_anchors_are_no_longer_than_a_context(longest: int) -> None:
     grid = Grid.of(longest)
     for at in range(np.searchsorted(grid.tokens, 8 * longest if longest < 1000 else 4096)):
-        for spread in range(grid.spread.shape[1]):
-            anchor = grid.prompt(at, spread, True)
-            assert max(anchor.step(4).contexts) <= longest
-            assert anchor.step(4).tokens == grid.tokens[at]
-        assert (np.diff(grid.spread[at]) >= 0).all()
+        for split in range(len(grid.splits)):
+            step = grid.prompt(at, split, 2).step(4, 2)
+            assert max(step.contexts) <= longest
+            assert step.tokens == 2 * grid.tokens[at]
+        for past in range(grid.pasts.shape[1]):
+            assert max(grid.behind(at, past).step(4).contexts) <= longest
+        assert grid.pasts[at, 0] == 0
+        assert (np.diff(grid.pasts[at]) >= 0).all()
     assert grid.contexts[-1] == longest
-    assert len({grid.prompt(5, s, True).key for s in range(grid.spread.shape[1])}) > 1
+    assert 1 <= grid.some < len(grid.contexts)
 
 
 def test_errors_by_hand() -> None:

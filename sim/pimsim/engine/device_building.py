@@ -54,6 +54,7 @@ __all__ = ["build_device", "build_devices"]
 def build_device(
     config: RunConfig, model: ModelCard | OperatorTrace, step: Step,
     routing: Routing | None = None, sparsity: Sparsity | None = None,
+    capacity_bytes: int | None = None,
 ) -> Device:  # fmt: skip
     """``build_devices`` of a single step.
 
@@ -69,6 +70,8 @@ def build_device(
         Where the tokens of a mixture of experts go; None: uniform, by the run's seed.
     sparsity
         Which features of the feed-forward networks work; None: all.
+    capacity_bytes
+        Of a device's memory, which must hold all; None: that of the config.
 
     Returns
     -------
@@ -80,13 +83,14 @@ def build_device(
     InputError
         As ``build_devices`` does.
     """
-    (device,) = build_devices(config, model, (step,), routing, sparsity)
+    (device,) = build_devices(config, model, (step,), routing, sparsity, capacity_bytes)
     return device
 
 
 def build_devices(
     config: RunConfig, model: ModelCard | OperatorTrace, steps: Sequence[Step],
     routing: Routing | None = None, sparsity: Sparsity | None = None,
+    capacity_bytes: int | None = None,
 ) -> tuple[Device, ...]:  # fmt: skip
     """Place the requests of all steps and map the model for a run: the device at each step.
 
@@ -107,6 +111,8 @@ def build_devices(
     sparsity
         Which features of the feed-forward networks work; the arrays skip a tile of weights, as many
         rows as they have, when none of it does. None: all work.
+    capacity_bytes
+        Of a device's memory, which must hold all; None: that of the config.
 
     Returns
     -------
@@ -121,7 +127,7 @@ def build_devices(
     """
     parallel = config.parallel
     try:
-        return _build(config, model, steps, routing, sparsity)
+        return _build(config, model, steps, routing, sparsity, capacity_bytes)
     except DegreesError as short:
         if parallel.tp is not None or config.workload.beyond_banks:
             raise short.advised("raise parallel.tp or parallel.ep") from None
@@ -130,8 +136,9 @@ def build_devices(
             wider = parallel.model_copy(update={"tp": tp})
             try:
                 devices = _build(
-                    config.model_copy(update={"parallel": wider}), model, steps, routing, sparsity
-                )
+                    config.model_copy(update={"parallel": wider}), model, steps, routing, sparsity,
+                    capacity_bytes,
+                )  # fmt: skip
             except DegreesError as also:
                 refused = also
                 continue
@@ -141,7 +148,7 @@ def build_devices(
 
 def _build(
     config: RunConfig, model: ModelCard | OperatorTrace, steps: Sequence[Step],
-    routing: Routing | None, sparsity: Sparsity | None,
+    routing: Routing | None, sparsity: Sparsity | None, capacity_bytes: int | None,
 ) -> tuple[Device, ...]:  # fmt: skip
     """The device at each step, at the degrees that ``config`` asks for."""
     schedule = config.schedule
@@ -156,8 +163,9 @@ def _build(
         placement = "npu"
     at_end, most = step_at_end(steps), step_held(steps)
     held = device_work(
-        model, at_end, config.parallel, config.workload.layers, org.capacity_bytes, routing,
-        config.seed, append_kv=schedule.kv_append,
+        model, at_end, config.parallel, config.workload.layers,
+        org.capacity_bytes if capacity_bytes is None else capacity_bytes, routing, config.seed,
+        append_kv=schedule.kv_append,
         overlapped=schedule.parts > 1, sparsity=sparsity,
         in_order=schedule.declared.in_order,
         sparse=SparseOptions(

@@ -33,6 +33,8 @@ __all__ = ["PARTS", "StepCosts", "copies_of_heads", "one_token", "run_of"]
 
 _NO_LIMIT = 2**40
 """Tokens, more than any machine holds."""
+_ANY_BYTES = 2**60
+"""More than any memory has."""
 PARTS = tuple(item.name for item in fields(Energy) if item.name != "total")
 """What a step's energy is told by."""
 
@@ -80,7 +82,9 @@ class StepCosts:
         self._model = load_model(self.config.workload)
         self._routing = load_run_routing(self.config, self._model)
         self._sparsity = load_run_sparsity(self.config, self._model)
+        self._holds = False
         self._first = self._device(one_token(1))
+        self._holds = True
         # the degrees that hold the model are those of every step
         degrees = self._first.work.degrees
         parallel = self.config.parallel.model_copy(update={"tp": degrees.tp, "pp": degrees.pp})
@@ -106,7 +110,12 @@ class StepCosts:
         return run_devices((self._device(step),), over_time=False, sampled=False)
 
     def _device(self, step: Step) -> Device:
-        return build_device(self.config, self._model, step, self._routing, self._sparsity)
+        """With ``step`` on it; one that more is asked of than it holds is timed as if there were
+        room, as steps between which others are interpolated may be."""
+        limit = _ANY_BYTES if self._holds else None
+        return build_device(
+            self.config, self._model, step, self._routing, self._sparsity, capacity_bytes=limit
+        )
 
     @property
     def fidelity(self) -> str:

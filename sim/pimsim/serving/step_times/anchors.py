@@ -1,9 +1,8 @@
 """Between which simulated steps others are interpolated: steps of like requests, on ladders.
 
-Three kinds: requests that decode, all with the same context; prompts, in equal pieces or as one
-piece behind a past; and both, a prompt beside such requests. A real step lies between some of
-them by what its time depends on: how many requests it has, what the fullest channel has to do in
-each sub-batch, how many tokens of prompts it feeds, and how many keys each of these sees.
+Two kinds: requests that decode, and prompts that are fed, which come alone, in equal pieces, or as
+one piece behind a past. What a real step has of both is made up of these
+(``between.step_between``), each sub-batch by itself.
 """
 
 from __future__ import annotations
@@ -20,8 +19,13 @@ __all__ = ["Anchor", "Grid"]
 
 MOST = 2**20
 """Tokens or requests of a step for which there are anchors."""
-PIECES = (8, 4, 2)
-"""Of a prompt that is no single piece."""
+PIECES = (1, 2, 4, 8)
+"""That the prompts of a sub-batch come in."""
+_FIRST_CONTEXT = 53
+"""Rungs from this odd number on are no multiples of tiles and rows, which have nothing left over,
+as hardly any real context has."""
+_HEAD_TOKENS = 128
+"""Of the prompt that says what the model's head takes."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +35,7 @@ class Anchor:
     requests: int
     """That decode."""
     context: int
-    """Of each of them."""
+    """Of those on the channels with the longest ones (``graded``)."""
     tokens: int = 0
     """Of prompts."""
     pieces: int = 1
@@ -41,10 +45,10 @@ class Anchor:
     logits: bool = True
     """The prompts end, so that a token is made of each."""
 
-    def step(self, channels: int) -> Step:
-        """The step, its requests dealt out to ``channels`` in turn."""
+    def step(self, channels: int, parts: int = 1) -> Step:
+        """The step, its requests dealt out to ``channels`` in turn, for ``parts`` sub-batches."""
         sizes = [1] * self.requests
-        contexts = [self.context] * self.requests
+        contexts: list[int] = self.graded(channels, parts).tolist()
         for at in range(self.pieces if self.tokens else 0):
             size = self.tokens * (at + 1) // self.pieces - self.tokens * at // self.pieces
             sizes.append(size)
@@ -56,10 +60,13 @@ class Anchor:
             entries.append(StepEntry(request, new, context, made, made))
         return Step(tuple(entries))
 
-    @property
-    def spread(self) -> float:
-        """Of prompts, how far they are from one piece behind nothing (``Grid.spread``)."""
-        return float(self.past) if self.pieces == 1 else 1 / self.pieces - 1
+    def graded(self, channels: int, parts: int) -> NDArray[np.int64]:
+        """Contexts of the requests that decode: on the last channels ``context``, on the others
+        less in equal steps, since channels are not equally full; one channel after the other goes
+        to another sub-batch, so that ``parts`` neighbours are alike."""
+        groups = -(-min(self.requests, channels) // parts)
+        group = np.arange(self.requests) % channels // parts
+        return np.maximum(self.context * (group + 1) // max(groups, 1), 1)
 
     @property
     def key(self) -> str:
@@ -83,37 +90,35 @@ class Grid:
 
     requests: NDArray[np.int64]
     contexts: NDArray[np.int64]
+    some: int
+    """Number of the context with which PIM works, and holds nobody up."""
     tokens: NDArray[np.int64]
-    """Of prompts alone."""
-    spread: NDArray[np.float64]
-    """Of prompts alone, how far they are from one piece behind nothing: below 0, 1/pieces - 1;
-    above, tokens of the past. Shape (rungs of tokens, rungs)."""
-    wanted: tuple[float, ...]
-    """The same where no context is too long."""
-    beside_requests: NDArray[np.int64]
-    """Of steps with both, and so on."""
-    beside_contexts: NDArray[np.int64]
-    beside_tokens: NDArray[np.int64]
+    """Of the prompts of a sub-batch."""
+    splits: NDArray[np.float64]
+    """-1 over the number of pieces of each of ``PIECES``."""
+    pasts: NDArray[np.int64]
+    """Tokens of the past of one piece by its tokens, the first 0, shape (tokens, rungs)."""
+    wanted: NDArray[np.int64]
+    """The same where no context is too long, (rungs,)."""
     max_context: int
 
     @classmethod
     def of(cls, max_context: int, fineness: int = 0) -> Grid:
         """For contexts up to ``max_context``."""
         finer = 2**fineness
-        first = min(64, max_context)
-        pasts = _ladder(min(256, max_context), max_context, finer)
-        wanted = (*(1 / pieces - 1 for pieces in PIECES), 0.0, *map(float, pasts))
-        tokens = _ladder(1, MOST, 4 * finer)
-        near = [[_prompt(int(n), one, max_context) for one in wanted] for n in tokens]
+        first = min(_FIRST_CONTEXT, max_context)
+        contexts = np.unique(np.append(_ladder(first, max_context, 2 * finer), (1, first)))
+        tokens = _ladder(1, MOST, 2 * finer)
+        wanted = np.append(0, _ladder(min(512, max_context), max_context, finer))
+        pasts = np.minimum(wanted, np.maximum(max_context - tokens, 0)[:, None])
         return cls(
-            requests=_ladder(1, MOST, 2 * finer),
-            contexts=np.unique(np.append(_ladder(first, max_context, 2 * finer), (1, first))),
+            requests=_ladder(1, MOST, finer),
+            contexts=contexts,
+            some=int(np.searchsorted(contexts, min(512, max_context))),
             tokens=tokens,
-            spread=np.array([[one.spread for one in row] for row in near]),
+            splits=-1.0 / np.array(PIECES),
+            pasts=pasts,
             wanted=wanted,
-            beside_requests=_ladder(1, MOST, finer),
-            beside_contexts=np.unique(np.append(_ladder(first, max_context, finer), (1, first))),
-            beside_tokens=_ladder(1, MOST, finer),
             max_context=max_context,
         )
 
@@ -121,27 +126,19 @@ class Grid:
         """By numbers of rungs."""
         return Anchor(int(self.requests[requests]), int(self.contexts[context]))
 
-    def prompt(self, tokens: int, spread: int, logits: bool) -> Anchor:
-        """By numbers of rungs; as near as a context allows."""
-        size = int(self.tokens[tokens])
-        return _prompt(size, self.wanted[spread], self.max_context, logits)
+    def prompt(self, tokens: int, split: int, parts: int) -> Anchor:
+        """By numbers of rungs; as many for each of ``parts`` sub-batches."""
+        return self._prompt(int(self.tokens[tokens]), PIECES[split], parts)
 
-    def beside(self, tokens: int, requests: int, context: int) -> Anchor:
-        """By numbers of rungs, those of ``beside_...``."""
-        alone = self.beside_prompt(tokens)
-        return Anchor(
-            int(self.beside_requests[requests]), int(self.beside_contexts[context]),
-            alone.tokens, alone.pieces,
-        )  # fmt: skip
+    def behind(self, tokens: int, past: int) -> Anchor:
+        """One piece behind a past, by numbers of rungs."""
+        size, before = int(self.tokens[tokens]), int(self.pasts[tokens, past])
+        return Anchor(0, 0, size, -(-size // self.max_context), before)
 
-    def beside_prompt(self, tokens: int) -> Anchor:
-        """The prompt of ``beside`` alone."""
-        return _prompt(int(self.beside_tokens[tokens]), 0.0, self.max_context)
+    def head(self, logits: bool) -> Anchor:
+        """A prompt that ends, and the same that does not."""
+        return self._prompt(_HEAD_TOKENS, 1, 1, logits)
 
-
-def _prompt(tokens: int, spread: float, max_context: int, logits: bool = True) -> Anchor:
-    """The anchor nearest to ``spread`` whose contexts are no longer than may be."""
-    pieces = 1 if spread >= 0 else round(1 / (1 + spread))
-    pieces = min(max(pieces, -(-tokens // max_context)), tokens)
-    past = min(max(int(spread), 0), max_context - -(-tokens // pieces))
-    return Anchor(0, 0, tokens, pieces, past, logits)
+    def _prompt(self, tokens: int, pieces: int, parts: int, logits: bool = True) -> Anchor:
+        each = min(max(pieces, -(-tokens // self.max_context)), tokens)
+        return Anchor(0, 0, parts * tokens, parts * each, 0, logits)

@@ -1,4 +1,10 @@
-"""Where a step lies between anchors, and what is between them (kernels)."""
+"""Where a step lies between anchors, and what is between them (kernels).
+
+A schedule takes one sub-batch after the other: what it multiplies of one, beside what PIM attends
+to of the one before. So a step's time is a sum over its sub-batches, each by what it has: requests
+that decode, the work of the fullest channel beside them, tokens of prompts, and for each piece of
+these its past.
+"""
 
 from __future__ import annotations
 
@@ -8,16 +14,23 @@ import numpy as np
 
 from pimsim.hardware.compiled import njit
 
-__all__ = ["DECODE", "MIXED", "PROMPT", "measure", "step_between"]
+__all__ = [
+    "BEHIND", "DECODE", "F_DECODING", "F_FULLEST", "HEAD", "N_FOUND", "PROMPT", "measure",
+    "step_between",
+]  # fmt: skip
 
-DECODE, PROMPT, MIXED, ALONE = range(4)
-"""Tables of anchors: requests that decode; prompts; both; the prompts of these alone."""
+DECODE, PROMPT, BEHIND, HEAD = range(4)
+"""Tables of anchors: requests that decode; prompts, by themselves and in all sub-batches; pieces
+behind a past; and a prompt with and without the model's head."""
+F_DECODING, F_CONTEXT, F_FULLEST, F_TOKENS, F_SQUARES, N_FOUND = range(6)
+"""Of a sub-batch: tokens of requests that decode, and in their caches; work of its fullest channel;
+tokens of prompts, and the sum of squares of these by piece."""
 
 
 @njit(cache=True)
 def measure(
     entries: Any, count: int, asked: Any, channel: Any, work: Any, pim_tokens: int, load: Any,
-    seen: Any,
+    seen: Any, found: Any, pieces: Any,
 ) -> Any:  # fmt: skip
     """What a step's time depends on.
 
@@ -41,21 +54,22 @@ def measure(
         Scratch, (sub-batches, channels).
     seen
         Scratch, (2, channels).
+    found
+        (sub-batches, N_FOUND): what each has; written.
+    pieces
+        (entries, 3): sub-batch, new tokens and past of each piece of a prompt; written.
 
     Returns
     -------
     tuple
-        Requests that decode; work of the fullest channel, over all sub-batches; tokens in their
-        caches; tokens of prompts; keys that these see; whether a prompt ends.
+        Pieces of prompts, and whether any logits are made.
     """
     parts = load.shape[0]
     load[:] = 0
     seen[:] = 0
+    found[:] = 0.0
     for at in range(count):
         seen[0, channel[entries[at].request]] += 1
-    decoding = context = tokens = 0
-    pairs = 0.0
-    ends = False
     last = len(work) - 1
     turn = 0
     if parts > 1:  # where the first request too many of each channel goes
@@ -63,28 +77,34 @@ def measure(
             own = seen[0, each]
             seen[0, each] = own * parts + turn  # both in one
             turn = (turn + own % parts) % parts
+    number = 0
+    ends = False
     for at in range(count):
         row = entries[at].request
         new = entries[at].new
         own = channel[row]
         place = seen[1, own]
         seen[1, own] += 1
-        if new > max(pim_tokens, 1):
-            tokens += new
-            pairs += new * (entries[at].context - new) + new * (new + 1) / 2
-            if asked[row].computed + new - entries[at].drafts >= asked[row].length:
-                ends = True
-            continue
         part = 0
         if parts > 1:
             part = _part(place, seen[0, own] // parts, seen[0, own] % parts, parts)
+        if new > max(pim_tokens, 1):
+            found[part, F_TOKENS] += new
+            found[part, F_SQUARES] += float(new) * new
+            pieces[number, 0] = part
+            pieces[number, 1] = new
+            pieces[number, 2] = entries[at].context - new
+            number += 1
+            if asked[row].computed + new - entries[at].drafts >= asked[row].length:
+                ends = True
+            continue
         load[part, own] += work[min(entries[at].context, last)] * new
-        decoding += 1
-        context += entries[at].context
-    fullest = 0
+        found[part, F_DECODING] += new
+        found[part, F_CONTEXT] += entries[at].context * new
+        ends = True
     for part in range(parts):
-        fullest += load[part].max()
-    return decoding, fullest, context, tokens, pairs, ends
+        found[part, F_FULLEST] = load[part].max()
+    return number, ends
 
 
 @njit(cache=True)
@@ -112,129 +132,211 @@ def _cell(axis: Any, value: float) -> tuple[int, float]:
 
 
 @njit(cache=True)
-def _ask(wanted: Any, table: int, a: int, b: int, c: int) -> None:
-    """Note an anchor that is not known."""
+def _add(
+    table: Any, number: int, first: int, row: int, place: int, factor: float, out: Any, wanted: Any
+) -> None:
+    """Add ``factor`` times what is known of an anchor to ``out``, or note that it is not."""
+    if factor == 0.0:
+        return
+    if table[row, place, 0] >= 0.0:
+        for each in range(len(out)):
+            out[each] += factor * table[row, place, each]
+        return
     found = wanted[0, 0]
     if found + 1 < len(wanted):
-        wanted[found + 1, 0] = table
-        wanted[found + 1, 1] = a
-        wanted[found + 1, 2] = b
-        wanted[found + 1, 3] = c
+        wanted[found + 1, 0] = number
+        wanted[found + 1, 1] = first
+        wanted[found + 1, 2] = row
+        wanted[found + 1, 3] = place
         wanted[0, 0] = found + 1
 
 
 @njit(cache=True)
-def _surface(
-    table: Any, number: int, first: int, requests: Any, places: Any, count: float, fullest: float,
-    mean: float, factor: float, out: Any, wanted: Any,
+def _decode(
+    table: Any, requests: Any, places: Any, count: float, value: float, factor: float, out: Any,
+    wanted: Any,
 ) -> None:  # fmt: skip
-    """Add ``factor`` times what is between anchors of decoding requests: time by the fullest
-    channel, energy by the mean context.
-
-    ``table``: shape (requests, contexts, parts); ``places``: what the fullest channel of each
-    anchor has to do, shape (requests + 1, contexts), the contexts themselves in the last row.
-    """
+    """Add what is between anchors of ``count`` requests that decode, where the rungs of each number
+    of them lie at ``places``, shape (requests, contexts), and the step at ``value``."""
     low, part = _cell(requests, count)
     for side in range(2):
         weight = (part if side else 1.0 - part) * factor
         if weight == 0.0:
             continue
-        row = low + side
-        for what in range(2):  # time, then energy
-            if what == 0:
-                at, ahead = _cell(places[row], fullest)
-            else:
-                at, ahead = _cell(places[len(requests)], mean)
-            for end in range(2):
-                share = weight * (ahead if end else 1.0 - ahead)
-                if share == 0.0:
-                    continue
-                known = table[row, at + end]
-                if known[0] < 0.0:
-                    _ask(wanted, number, first, row, at + end)
-                elif what == 0:
-                    out[0] += share * known[0]
-                else:
-                    for each in range(1, len(known)):
-                        out[each] += share * known[each]
+        at, ahead = _cell(places[low + side], value)
+        _add(table, DECODE, 0, low + side, at, weight * (1.0 - ahead), out, wanted)
+        _add(table, DECODE, 0, low + side, at + 1, weight * ahead, out, wanted)
+
+
+@njit(cache=True)
+def _prompt(
+    table: Any, kind: int, tokens_axis: Any, splits: Any, tokens: float, split: float,
+    factor: float, out: Any, wanted: Any,
+) -> None:  # fmt: skip
+    """Add what is between anchors of prompts in -1 / ``split`` pieces."""
+    low, part = _cell(tokens_axis, tokens)
+    at, ahead = _cell(splits, min(split, splits[-1]))
+    for side in range(2):
+        weight = (part if side else 1.0 - part) * factor
+        _add(table, PROMPT, kind, low + side, at, weight * (1.0 - ahead), out, wanted)
+        _add(table, PROMPT, kind, low + side, at + 1, weight * ahead, out, wanted)
+
+
+@njit(cache=True)
+def _behind(
+    behind: Any, alone: Any, tokens_axis: Any, pasts: Any, tokens: float, past: float, out: Any,
+    wanted: Any,
+) -> None:  # fmt: skip
+    """Add what a piece takes longer as it comes behind a past: what its anchors take more than the
+    same without one."""
+    low, part = _cell(tokens_axis, tokens)
+    for side in range(2):
+        weight = part if side else 1.0 - part
+        if weight == 0.0:
+            continue
+        at, ahead = _cell(pasts[low + side], past)
+        for end in range(2):
+            share = weight * (ahead if end else 1.0 - ahead)
+            if share == 0.0 or pasts[low + side, at + end] == 0:
+                continue
+            _add(behind, BEHIND, 0, low + side, at + end, share, out, wanted)
+            _add(alone, PROMPT, 0, low + side, 0, -share, out, wanted)
 
 
 @njit(cache=True)
 def step_between(
-    found: Any, prompt: Any, tokens_axis: Any, spread: Any, decode: Any, requests: Any, places: Any,
-    mixed: Any, alone: Any, beside_tokens: Any, beside_requests: Any, beside_places: Any, out: Any,
-    wanted: Any,
+    found: Any, pieces: Any, count: int, ends: bool, decode: Any, requests: Any, places: Any,
+    means: Any, some: int, prompt: Any, tokens_axis: Any, splits: Any, behind: Any, pasts: Any,
+    head: Any, on_pim: bool, idle_w: Any, scratch: Any, out: Any, wanted: Any,
 ) -> None:  # fmt: skip
     """Time and energy of a step that was measured, between anchors.
 
+    A sub-batch takes its share of what so many requests take that decode, what its prompts add to
+    that, and what their attention to what is in the cache does; where PIM attends, beside what it
+    takes (``_hide``).
+
     Parameters
     ----------
-    found
-        Of ``measure``.
-    prompt
-        (2, tokens, spreads, 1 + parts): steps of prompts alone, without and with an end.
-    tokens_axis
-        (tokens,): rising.
-    spread
-        (tokens, spreads): how far keys are from those of one piece, rising.
+    found, pieces
+        Of ``measure``, which wrote them.
+    count
+        Of pieces.
+    ends
+        Whether any logits are made.
     decode
-        (requests, contexts, 1 + parts): steps of requests that decode alone.
+        (requests, contexts, 1 + parts): steps of requests that decode.
     requests
         (requests,): how many they are, rising.
-    places
-        (requests + 1, contexts): what the fullest channel of each anchor has to do, the contexts
-        themselves in the last row.
-    mixed
-        (tokens, requests, contexts, 1 + parts): as ``decode``, with a prompt beside.
-    alone
-        (tokens, 1 + parts): that prompt alone.
-    beside_tokens
-        (tokens,): of the prompt beside, rising.
-    beside_requests
-        As ``requests``, of ``mixed``.
-    beside_places
-        As ``places``, of ``mixed``.
+    places, means
+        (requests, contexts): what the fullest channels of each anchor have to do, over all
+        sub-batches; mean context.
+    some
+        Number of the context at which PIM's work is hidden.
+    prompt
+        (2, tokens, splits, 1 + parts): steps of prompts, alone and in each sub-batch.
+    tokens_axis
+        (tokens,): of them in a sub-batch, rising.
+    splits
+        (splits,): -1 over the pieces of a sub-batch, rising.
+    behind
+        (tokens, pasts, 1 + parts): steps of a prompt of one piece behind a past.
+    pasts
+        (tokens, pasts): tokens of the past, rising.
+    head
+        (1, 2, 1 + parts): a prompt with and without the model's head.
+    on_pim
+        Whether requests that decode attend on PIM.
+    idle_w
+        (parts,): what is saved in time that is hidden.
+    scratch
+        (4, 1 + parts).
     out
         (1 + parts,): picoseconds, and joule by part; written.
     wanted
         (most, 4): anchors that are not known, their number in its first place; written.
     """
-    count, fullest, context, tokens, pairs, ends = found
     out[:] = 0.0
     wanted[0, 0] = 0
-    mean = context / max(count, 1)
-    if tokens == 0:
-        _surface(decode, DECODE, 0, requests, places, count, fullest, mean, 1.0, out, wanted)
-        return
-    whole = (tokens + 1) / 2.0  # keys that a token of one piece sees
-    each = pairs / tokens
-    away = each - whole if each >= whole else each / whole - 1.0
-    low, part = _cell(tokens_axis, tokens)
-    is_end = 1 if ends else 0
-    for side in range(2):
-        at, ahead = _cell(spread[low + side], away)
-        for end in range(2):
-            share = (part if side else 1.0 - part) * (ahead if end else 1.0 - ahead)
-            if share == 0.0:
-                continue
-            known = prompt[is_end, low + side, at + end]
-            if known[0] < 0.0:
-                _ask(wanted, PROMPT, is_end, low + side, at + end)
-            else:
-                out += share * known
-    if count == 0:
-        return
-    low, part = _cell(beside_tokens, tokens)
-    for side in range(2):
-        share = part if side else 1.0 - part
-        if share == 0.0:
+    last = shared = 0
+    for part in range(len(found)):
+        if found[part, F_DECODING] + found[part, F_TOKENS] > 0:
+            last = part
+            shared += 1
+    kind = 1 if shared > 1 else 0
+    own, more, late, other = scratch[0], scratch[1], scratch[2], scratch[3]
+    for part in range(len(found)):
+        decoding, tokens = found[part, F_DECODING], found[part, F_TOKENS]
+        if decoding + tokens == 0:
             continue
-        known = alone[low + side]
-        if known[0] < 0.0:
-            _ask(wanted, ALONE, low + side, 0, 0)
-        else:
-            out -= share * known
-        _surface(
-            mixed[low + side], MIXED, low + side, beside_requests, beside_places, count, fullest,
-            mean, share, out, wanted,
-        )  # fmt: skip
+        before = last  # whose attention is beside the products of this one
+        last = part
+        beside = shared * found[before, F_FULLEST]
+        for each in range(len(out)):
+            own[each] = more[each] = late[each] = 0.0
+        base = decoding if shared == 1 else max(decoding, 1.0)
+        if base > 0:
+            # time by the fullest channels, energy by the mean context
+            _decode(decode, requests, places, shared * base, beside, 1.0 / shared, own, wanted)
+            other[:] = 0.0
+            mean = found[part, F_CONTEXT] / max(decoding, 1.0)
+            _decode(decode, requests, means, shared * base, mean, 1.0 / shared, other, wanted)
+            for each in range(len(idle_w)):
+                own[1 + each] = other[1 + each] + idle_w[each] * (own[0] - other[0]) / 1e12
+        if tokens > 0:
+            split = -found[part, F_SQUARES] / (tokens * tokens)
+            share = 1.0 / len(found) if shared > 1 else 1.0
+            _prompt(
+                prompt[kind], kind, tokens_axis, splits, tokens + decoding, split, share, more,
+                wanted,
+            )  # fmt: skip
+            if base > 0:
+                _prompt(
+                    prompt[kind], kind, tokens_axis, splits, base, -1.0, -share, more, wanted
+                )  # fmt: skip
+        for at in range(count):
+            if pieces[at, 0] == before and pieces[at, 2] > 0:
+                _behind(
+                    behind, prompt[0], tokens_axis, pasts, pieces[at, 1], pieces[at, 2], late,
+                    wanted,
+                )  # fmt: skip
+        if on_pim and base > 0 and more[0] + late[0] > 0:
+            _hide(
+                decode, requests, places, some, shared * base, beside, shared, own, more, late,
+                other, idle_w, wanted,
+            )  # fmt: skip
+        for each in range(len(out)):
+            out[each] += own[each] + more[each] + late[each]
+    if not ends:
+        _add(head, HEAD, 0, 0, 0, -1.0, out, wanted)
+        _add(head, HEAD, 0, 0, 1, 1.0, out, wanted)
+
+
+@njit(cache=True)
+def _hide(
+    decode: Any, requests: Any, places: Any, some: int, count: float, beside: float, shared: int,
+    own: Any, more: Any, late: Any, other: Any, idle_w: Any, wanted: Any,
+) -> None:  # fmt: skip
+    """Take off ``late``, what the attention of prompts takes, the time that PIM attends meanwhile.
+
+    Beside PIM the weights of products come later, which costs as much more as it works; where
+    products have many tokens, these are computed meanwhile. At little work that cost is all that
+    PIM takes. With one sub-batch PIM has no products beside it, only attention.
+    """
+    other[:] = 0.0
+    _decode(decode, requests, places, count, 0.0, 1.0 / shared, other, wanted)
+    alone = other[0]
+    longer = max(own[0] - alone, 0.0)
+    if shared == 1:
+        hidden = min(max(late[0], 0.0), longer)
+    else:
+        cost, little = 0.0, places[_cell(requests, count)[0], some]
+        if beside > 0 and little > 0:
+            other[:] = 0.0
+            _decode(decode, requests, places, count, little, 1.0 / shared, other, wanted)
+            cost = min(max(other[0] - alone, 0.0) * beside / little, longer)
+        together = max(alone + max(more[0], cost) + late[0], alone + longer)
+        hidden = alone + longer + more[0] + late[0] - together
+    if hidden > 0:
+        late[0] -= hidden
+        for each in range(len(idle_w)):
+            late[1 + each] -= idle_w[each] * hidden / 1e12

@@ -22,7 +22,15 @@ from pimsim.serving.records import ENTRY, REQUEST
 from pimsim.serving.schedulers import Batch
 from pimsim.serving.step_times import MachineSteps
 from pimsim.serving.step_times.anchors import Anchor, Grid
-from pimsim.serving.step_times.between import ALONE, DECODE, PROMPT, measure, step_between
+from pimsim.serving.step_times.between import (
+    BEHIND,
+    DECODE,
+    F_FULLEST,
+    N_FOUND,
+    PROMPT,
+    measure,
+    step_between,
+)
 from pimsim.serving.step_times.simulated import Simulated, step_of
 from pimsim.workload.step import Step
 
@@ -33,8 +41,8 @@ MOST_FINENESS = 4
 
 _UNKNOWN = -1.0
 _PS_PER_S = 10**12
-_MOST_WANTED = 64
-"""Anchors of a step: 4 of a prompt, 2 alone and 16 with both."""
+_MOST_WANTED = 256
+"""Anchors that a step asks for at a time."""
 _STUDENT_T = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228)
 """Two-sided 95 % of Student's t with 1 to 10 degrees of freedom."""
 
@@ -101,13 +109,15 @@ def _step(
     ``sums``: time, energy by part, number of steps, seed, the sample's largest key.
     """
     work, pim_tokens, idle_w = given
-    load, seen, wanted = scratch
-    found = measure(entries, count, asked, channel, work, pim_tokens, load, seen)
-    prompt, tokens_axis, spread, decode, requests, places = tables[:6]
-    mixed, alone, beside_tokens, beside_requests, beside_places = tables[6:]
+    load, seen, found, pieces, own, wanted = scratch
+    number, ends = measure(
+        entries, count, asked, channel, work, pim_tokens, load, seen, found, pieces
+    )
+    decode, requests, places, means, some = tables[:5]
+    prompt, tokens_axis, splits, behind, pasts, head = tables[5:]
     step_between(
-        found, prompt, tokens_axis, spread, decode, requests, places, mixed, alone, beside_tokens,
-        beside_requests, beside_places, out, wanted,
+        found, pieces, number, ends, decode, requests, places, means, some, prompt, tokens_axis,
+        splits, behind, pasts, head, pim_tokens > 0, idle_w, own, out, wanted,
     )  # fmt: skip
     if wanted[0, 0] > 0:
         return -1.0
@@ -161,11 +171,11 @@ class Interpolated(Simulated):
         self._out = np.zeros(max(width, 3))
         self._sums = np.zeros(width + 2)
         self._sums[-1] = seed % 2**32
-        wanted = np.zeros((_MOST_WANTED, 4), dtype=np.int64)
         channels, parts = machine.channels, machine.sub_batches
         self._scratch = (
             np.zeros((parts, channels), dtype=np.int64), np.zeros((2, channels), dtype=np.int64),
-            wanted,
+            np.zeros((parts, N_FOUND)), np.zeros((0, 3), dtype=np.int64), np.zeros((4, width)),
+            np.zeros((_MOST_WANTED, 4), dtype=np.int64),
         )  # fmt: skip
         self._given = (machine.work, machine.pim_tokens, self._idle_w)
 
@@ -173,12 +183,11 @@ class Interpolated(Simulated):
             return np.full((*shape, width), _UNKNOWN)
 
         rungs = len(grid.requests), len(grid.contexts)
-        beside = len(grid.beside_tokens), len(grid.beside_requests), len(grid.beside_contexts)
+        places, means = self._places()
         self._tables = (
-            unknown(2, *grid.spread.shape), grid.tokens, grid.spread,
-            unknown(*rungs), grid.requests, self._places(grid.requests, grid.contexts),
-            unknown(*beside), unknown(beside[0]), grid.beside_tokens, grid.beside_requests,
-            self._places(grid.beside_requests, grid.beside_contexts),
+            unknown(*rungs), grid.requests, places, means, grid.some,
+            unknown(2, len(grid.tokens), len(grid.splits)), grid.tokens, grid.splits,
+            unknown(*grid.pasts.shape), grid.pasts, unknown(1, 2),
         )  # fmt: skip
         self._sample: list[tuple[float, int, Batch, NDArray[np.int32]]] = []
         """Key, interpolated time, a copy of the entries and their requests, and the channels."""
@@ -186,19 +195,46 @@ class Interpolated(Simulated):
         """Largest key of the sample, when that is full."""
         self._errors: Errors | None = None
 
-    def _places(
-        self, requests: NDArray[np.int64], contexts: NDArray[np.int64]
-    ) -> NDArray[np.float64]:
-        """What the fullest channel of each anchor has to do; contexts in the last row."""
-        load = self._scratch[0]
-        channels, parts = load.shape[1], load.shape[0]
-        rows = [self.machine.work[contexts] * _fullest(int(n), channels, parts) for n in requests]
-        return np.array([*rows, contexts], dtype=np.float64)
+    def _places(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """What the fullest channels of each anchor of requests that decode have to do, over all
+        sub-batches, and the mean context."""
+        grid, channels, parts = self._grid, self.machine.channels, self.machine.sub_batches
+        shape = len(grid.requests), len(grid.contexts)
+        places, means = np.zeros(shape), np.zeros(shape)
+        for row, requests in enumerate(grid.requests.tolist()):
+            # of many, the last channels are the fullest, and a round more has one more on each
+            round_of = channels * parts
+            rounds = max(requests // round_of - channels, 0)
+            count = requests - rounds * round_of
+            for at, context in enumerate(grid.contexts.tolist()):
+                contexts = Anchor(count, context).graded(channels, parts)
+                more = rounds * parts * int(self.machine.work[context])
+                places[row, at] = self._fullest(contexts) + more
+                means[row, at] = contexts.mean()
+        return places, np.maximum.accumulate(means, axis=1)
+
+    def _fullest(self, contexts: NDArray[np.int64]) -> float:
+        """Work of the fullest channels, over all sub-batches, of requests that are dealt out in
+        turn."""
+        load, seen, found, *_ = self._scratch
+        entries = np.zeros(len(contexts), dtype=ENTRY)
+        entries["request"] = np.arange(len(contexts))
+        entries["new"], entries["context"] = 1, contexts
+        channel = (np.arange(len(contexts)) % self.machine.channels).astype(np.int32)
+        nobody = np.zeros(0, dtype=REQUEST)
+        measure(
+            entries, len(contexts), nobody, channel, self.machine.work, 1, load, seen, found,
+            np.zeros((0, 3), dtype=np.int64),
+        )  # fmt: skip
+        return float(found[:, F_FULLEST].sum())
 
     def duration_ps(self, batch: Batch) -> int:
         """Interpolated; anchors that it lacks are simulated first."""
         asked, count = batch.asked, batch.requests
         self.channels.place(batch.entries, count, len(asked))
+        if len(self._scratch[3]) < count:
+            most = np.zeros((len(batch.entries), 3), dtype=np.int64)
+            self._scratch = (*self._scratch[:3], most, *self._scratch[4:])
         while True:
             found = _step(
                 batch.entries, count, asked, self.channels.of, self._given, self._tables,
@@ -230,22 +266,23 @@ class Interpolated(Simulated):
 
     def _learn(self) -> None:
         """Fill the places of the tables that the last step asked for."""
-        wanted = self._scratch[2]
-        grid = self._grid
+        wanted = self._scratch[-1]
+        grid, tables = self._grid, self._tables
         for table, a, b, c in wanted[1 : int(wanted[0, 0]) + 1].tolist():
             if table == DECODE:
-                self._tables[3][b, c] = self._value(grid.decode(b, c))
+                tables[0][b, c] = self._value(grid.decode(b, c))
             elif table == PROMPT:
-                self._tables[0][a, b, c] = self._value(grid.prompt(b, c, bool(a)))
-            elif table == ALONE:
-                self._tables[7][a] = self._value(grid.beside_prompt(a))
+                parts = self.machine.sub_batches if a else 1
+                tables[5][a, b, c] = self._value(grid.prompt(b, c, parts))
+            elif table == BEHIND:
+                tables[8][b, c] = self._value(grid.behind(b, c))
             else:
-                self._tables[6][a, b, c] = self._value(grid.beside(a, b, c))
+                tables[10][b, c] = self._value(grid.head(logits=c == 0))
 
     def _value(self, anchor: Anchor) -> list[float]:
         key = anchor.key
         if key not in self.known:
-            cost = self.machine.cost(anchor.step(self.machine.channels))
+            cost = self.machine.cost(anchor.step(self.machine.channels, self.machine.sub_batches))
             self.known[key] = [float(cost.time_ps), *cost.joule.tolist()]
             self.simulated += 1
         return self.known[key]
@@ -290,19 +327,3 @@ class Interpolated(Simulated):
             "error_interval": [low, high] if bounded else None,
             "error_absolute": errors.absolute, "error_worst": errors.worst,
         }  # fmt: skip
-
-
-def _fullest(requests: int, channels: int, parts: int) -> int:
-    """Requests of the fullest channel, over all sub-batches, where they are dealt out in turn."""
-    load, seen = np.zeros((parts, channels), np.int64), np.zeros((2, channels), np.int64)
-    count = min(requests, 2 * channels * parts)
-    # as many on each channel as there are rounds: more of them change nothing but the number
-    rounds = (requests - count) // (channels * parts)
-    count = requests - rounds * channels * parts
-    entries = np.zeros(count, dtype=ENTRY)
-    entries["request"] = np.arange(count)
-    entries["new"] = entries["context"] = 1
-    nobody = np.zeros(0, dtype=REQUEST)
-    channel = (np.arange(count) % channels).astype(np.int32)
-    found = measure(entries, count, nobody, channel, np.ones(2, np.int64), 1, load, seen)
-    return int(found[1]) + rounds * parts
