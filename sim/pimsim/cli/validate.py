@@ -28,7 +28,8 @@ def validate_command(
         str | None,
         typer.Argument(
             metavar="[SUITE]",
-            help="dram, npu, pim, neupims, attacc, gpu, serving, fabric or papers; else all.",
+            help="dram, npu, pim, neupims, attacc, gpu, serving, servers, fabric or papers; else "
+            "all.",
         ),
     ] = None,
     reference: Annotated[

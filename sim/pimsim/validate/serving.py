@@ -23,6 +23,7 @@ from pimsim.serving.routers import load_router
 from pimsim.serving.schedulers import Batch, Scheduler
 from pimsim.serving.schedulers.vllm import Vllm, VllmSettings
 from pimsim.serving.service import Fleet, Service
+from pimsim.serving.step_times import StepTime
 from pimsim.serving.step_times.profile import load_profile
 from pimsim.validate.serving_files import (
     FOLDER,
@@ -35,7 +36,7 @@ from pimsim.validate.serving_files import (
 )
 from pimsim.validate.types import ReferenceLine, References, Row, read_lines
 
-__all__ = ["measured_rows", "rows"]
+__all__ = ["MEASURED_CASE", "measured_means", "measured_rows", "rows"]
 
 _TABLES = (
     ("serving.csv", "serving_scenarios.json"), ("speculation.csv", "speculation_scenarios.json"),
@@ -147,10 +148,35 @@ def measured_rows(references: References) -> Iterator[Row]:
     InputError
         Where no request has more than one token.
     """
-    path = references.file(_MEASURED)
     profile = references.file(f"{_PROFILE}/attention.csv")
-    assert path is not None
     assert profile is not None
+    steps = load_profile(profile.parent, _MEASURED_LAYERS)
+    for metric, reference, found in measured_means(references, steps):
+        yield Row("serving.measured_rtx4090", MEASURED_CASE, metric, reference, found)
+
+
+def measured_means(references: References, steps: StepTime) -> Iterator[tuple[str, float, float]]:
+    """Means of a measured run, as it was and as it is served with steps that take so long.
+
+    Parameters
+    ----------
+    references
+        With the table, of ``--reference``.
+    steps
+        What each takes.
+
+    Yields
+    ------
+    tuple of str, float and float
+        A metric, and in microseconds what was measured and ours.
+
+    Raises
+    ------
+    InputError
+        Where no request has more than one token.
+    """
+    path = references.file(_MEASURED)
+    assert path is not None
     lines = list(read_lines(path))
     if not any(line.whole("output") > 1 for line in lines):
         raise InputError(f"{path}: no request of more than one token")
@@ -159,10 +185,7 @@ def measured_rows(references: References) -> Iterator[Row]:
         for name in ("arrival", "first_token", "finish")
     }
     settings = VllmSettings(name="vllm", version="0.19", **_MEASURED_SETTINGS)
-    fleet = Fleet(
-        Vllm, settings, load_profile(profile.parent, _MEASURED_LAYERS), _MEASURED_BLOCKS, 16,
-        load_router("round_robin"),
-    )  # fmt: skip
+    fleet = Fleet(Vllm, settings, steps, _MEASURED_BLOCKS, 16, load_router("round_robin"))
     service = Service(traffic_of(lines, {}, 16), fleet)
     service.run()
     ours = {
@@ -172,7 +195,7 @@ def measured_rows(references: References) -> Iterator[Row]:
     output = np.array([line.whole("output") for line in lines])
     for metric, figure in _MEANS.items():
         reference, found = (float(figure(times, output)) for times in (wanted, ours))
-        yield Row("serving.measured_rtx4090", "300 ShareGPT requests", metric, reference, found)
+        yield metric, reference, found
 
 
 def _tpot_us(times: Mapping[str, Any], output: Any) -> Any:
@@ -185,6 +208,7 @@ _MEANS: Mapping[str, Callable[[Mapping[str, Any], Any], Any]] = {
     "mean_tpot_us": _tpot_us,
     "mean_latency_us": lambda times, output: (times["finish"] - times["arrival"]).mean(),
 }
+MEASURED_CASE = "300 ShareGPT requests"
 _MEASURED = "requests/vllm019_measured_RTX4090_Llama-3.1-8B.csv"
 _PROFILE = "gpu/rtx4090_llama31_8b_profile"
 _MEASURED_LAYERS = 32

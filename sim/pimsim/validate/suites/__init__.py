@@ -10,7 +10,18 @@ from pimsim.validate.types import Suite
 
 __all__ = ["SUITES", "load_suites"]
 
-SUITES = ("dram", "npu", "pim", "neupims", "attacc", "gpu", "serving", "fabric", "papers")
+SUITES = (
+    "dram",
+    "npu",
+    "pim",
+    "neupims",
+    "attacc",
+    "gpu",
+    "serving",
+    "servers",
+    "fabric",
+    "papers",
+)
 
 
 def load_suites(name: str | None = None) -> Sequence[Suite]:
