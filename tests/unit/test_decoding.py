@@ -19,14 +19,15 @@ from pimsim.workload.arithmetic import SOFTMAX_FLOPS
 from pimsim.workload.card_trace import card_trace
 from pimsim.workload.cards import load_card
 from pimsim.workload.decoding import load_strategy
+from pimsim.workload.extra_operators import maker_of, with_operators_behind
 from pimsim.workload.instantiate import instantiate
-from pimsim.workload.operators import Operator
+from pimsim.workload.operators import Operator, OperatorKind
 from pimsim.workload.outside import outside_work
 from pimsim.workload.requests import Request
 from pimsim.workload.rounds import Rounds, plan_rounds
 from pimsim.workload.speculation import DraftTree
 from pimsim.workload.step import Mask, StepEntry
-from pimsim.workload.trace import OperatorTrace
+from pimsim.workload.trace import OperatorTrace, Shard
 
 TARGET = card_trace(load_card("llama-2-7b"))
 D, V, L, KV = 4096, 32_000, 32, 2 * 4096 * 2
@@ -94,6 +95,16 @@ def test_medusa_over_devices_cuts_the_heads_words_and_gathers_both_logits() -> N
     assert head["lm_head_allgather"].output_bytes == 4 * head["lm_head"].output_bytes
     assert head["medusa_head_allgather"].output_bytes == 4 * head["medusa_head"].output_bytes
     assert head["medusa_accept"].depends_on == ("lm_head_allgather",)
+
+
+def test_logits_that_are_worked_on_in_their_cut_are_gathered_once_behind_it() -> None:
+    make = maker_of(TARGET)
+    cap = make.vector(
+        "cap", OperatorKind.ELEMENTWISE, {"L": 1}, V, 1, ("lm_head",), shard=Shard.COLUMNS
+    )
+    rounds = plan("prompt_lookup:tokens=1.75")
+    found = list(head_of(with_operators_behind(TARGET, [cap]), rounds, tp=4))
+    assert found == ["final_norm", "lm_head", "cap", "cap_allgather"]
 
 
 def test_a_tree_is_verified_with_all_its_nodes_and_their_mask() -> None:
