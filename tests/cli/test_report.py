@@ -167,3 +167,48 @@ def test_links_toggles_and_the_keyboard_work(browser: Any, page: Path) -> None:
     assert browser.execute_script(details) is False
     summary.send_keys(keys.SPACE)
     assert browser.execute_script(details) is True
+
+
+def test_tables_are_sorted_filtered_and_saved_by_the_keyboard(browser: Any, page: Path) -> None:
+    keys = pytest.importorskip("selenium.webdriver.common.keys").Keys
+    opened(browser, page, 1200)
+    browser.execute_script("document.querySelectorAll('details').forEach(d => d.open = true)")
+    column = (
+        "const t = document.querySelector('table:has(button.sort)');"
+        "return Array.from(t.tBodies[0].rows).filter(r => !r.hidden)"
+        ".map(r => r.children[1].textContent.trim())"
+    )
+    before = browser.execute_script(column)
+    head = browser.find_elements("css selector", "button.sort")[1]
+    head.send_keys(keys.ENTER)
+    down = browser.execute_script(column)
+    head.send_keys(keys.ENTER)
+    up = browser.execute_script(column)
+    assert sorted(before) == sorted(down) == sorted(up)
+    assert down != up and down == sorted(down, key=worth, reverse=True)
+    assert up == sorted(up, key=worth)
+    assert head.find_element("xpath", "..").get_attribute("aria-sort") == "ascending"
+    field = browser.find_element("css selector", "input.filter")
+    field.send_keys("no row says this")
+    assert browser.execute_script(column) == []
+    count = browser.find_element("css selector", ".count").text
+    assert count == f"0 of {len(before)} rows"
+    field.clear()
+    field.send_keys("x", keys.BACKSPACE)
+    assert len(browser.execute_script(column)) == len(before)
+    saved = (
+        "window.saved = []; const made = URL.createObjectURL;"
+        "URL.createObjectURL = b => { b.text().then(t => window.saved.push(t)); return made(b); };"
+    )
+    browser.execute_script(saved)
+    browser.find_element("css selector", "button.csv").send_keys(keys.ENTER)
+    text = browser.execute_async_script(
+        "const done = arguments[0]; setTimeout(() => done(window.saved[0]), 300)"
+    )
+    assert len(text.splitlines()) == len(before) + 1
+
+
+def worth(text: str) -> tuple[int, float | str]:
+    """How the page sorts a cell: by the number that it begins with, texts before numbers."""
+    found = re.match(r"[-+]?[\d,]*\.?\d+", text)
+    return (1, float(found[0].replace(",", ""))) if found else (0, text)

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from itertools import product
 from pathlib import Path
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pimsim.explore.keys import point_id
 from pimsim.explore.store import Store
-from pimsim.report.charts import XYChart
-from pimsim.report.sweeps import front_of, sweep_charts, sweep_page
+from pimsim.report.charts import LaneChart, XYChart
+from pimsim.report.sweep_charts import front_of
+from pimsim.report.sweep_groups import Roles, effects, entries, reigns, roles_of
+from pimsim.report.sweeps import axis_of, named, read_sweep, short_names, sweep_charts, sweep_page
 
 pairs = st.lists(st.tuples(st.integers(0, 20), st.integers(0, 20)), min_size=1, max_size=40)
 
@@ -60,43 +64,132 @@ def test_a_thousand_points_fit_a_small_page_that_runs_no_foreign_script(tmp_path
     assert "<script>x</script>" not in page and "&lt;script&gt;x" in page
     assert "made up" in page and ">20<" in page
     charts = sweep_charts(store)
-    assert [chart.key for chart in charts] == [
-        "trade-off", "key-workload-batch", "key-memory-timings-tFAW",
-    ]  # fmt: skip
+    assert [chart.key for chart in charts] == ["throughput", "trade-off"]
+    assert 'class="sort"' in page and 'class="filter"' in page and 'class="csv"' in page
 
 
-def effect(folder: Path, key: str, values: list[object]) -> XYChart:
-    """The chart of ``key`` of a sweep over ``values``, the throughput 1, 2, 3 ..."""
+def store_of(folder: Path, axes: dict[str, list[object]], rate: Callable[..., float],
+             more: Callable[..., dict[str, object]] | None = None) -> Path:  # fmt: skip
+    """A store of a grid, rates made up by the values in their order."""
     store = Store(folder, create=True)
     sweep = folder.with_suffix(".yaml")
-    sweep.write_text(f"base: neupims\ngrid: {json.dumps({key: values})}\n")
+    sweep.write_text(f"base: neupims\ngrid: {json.dumps(axes)}\n")
     store.write_source(sweep, {"base": "neupims", "folder": str(folder)})
-    for at, value in enumerate(values):
-        figures = {"cycles": 1, "tokens_per_s": 1.0 + at, "tokens_per_j": 1.0}
-        store.write_result(f"{at:032x}", figures)
-        identity = point_id("neupims", ['fidelity="fast"', f"{key}={json.dumps(value)}"])
-        store.write_point(identity, {"result": f"{at:032x}"})
-    chart = sweep_charts(folder)[1]
+    for at, values in enumerate(product(*axes.values())):
+        given = ['fidelity="fast"']
+        given += [f"{key}={json.dumps(v)}" for key, v in zip(axes, values, strict=True)]
+        figures = {"cycles": 100, "tokens_per_s": rate(*values), "tokens_per_j": 10.0 + at}
+        store.write_result(f"{at:032x}", figures | (more(*values) if more is not None else {}))
+        store.write_point(point_id("neupims", given), {"result": f"{at:032x}"})
+    return folder
+
+
+AXES: dict[str, list[object]] = {
+    "workload.model": ["gpt3-7b", "llama-3-8b"],
+    "workload.batch": [16, 64, 256],
+    "memory.organization.channels": [16, 32],
+}
+
+
+def made_up(model: str, batch: int, channels: int) -> float:
+    """More channels win from batch 64 on; below, fewer do. One model is ten times the other."""
+    own = batch * (channels if batch >= 64 else 48 - channels)
+    return own * (10.0 if model == "gpt3-7b" else 1.0)
+
+
+def stacks(_model: str, _batch: int, channels: int) -> dict[str, object]:
+    return {"cycle_stack": {"npu": {"computing": channels, "weights": 100 - channels}}}
+
+
+def test_groups_are_facets_machines_are_lines_and_each_group_has_its_front(tmp_path: Path) -> None:
+    folder = store_of(tmp_path / "s", AXES, made_up, stacks)
+    sweep = read_sweep(folder)
+    assert sweep.roles == Roles(
+        "workload.batch", ("workload.model",), ("memory.organization.channels",)
+    )
+    charts = sweep_charts(folder)
+    assert [chart.key for chart in charts] == [
+        "throughput-0", "causes-0", "trade-off-0", "throughput-1", "causes-1", "trade-off-1",
+    ]  # fmt: skip
+    rates, causes, trade_off = charts[:3]
+    assert isinstance(rates, XYChart) and isinstance(causes, LaneChart)
+    assert isinstance(trade_off, XYChart)
+    assert rates.title.endswith("model gpt3-7b") and rates.x_log and rates.x_ticks == (16, 64, 256)
+    assert {line.name: line.y for line in rates.lines} == {
+        "channels 16": (5120.0, 10240.0, 40960.0), "channels 32": (2560.0, 20480.0, 81920.0),
+    }  # fmt: skip
+    assert causes.lanes == ("1. channels 32: NPU", "2. channels 16: NPU")
+    assert [(span.series, span.end - span.start) for span in causes.spans[:2]] == [
+        ("computing", 32.0), ("waiting for weights", 68.0),
+    ]  # fmt: skip
+    assert len(trade_off.lines) == 3, "a front of each batch"
+    page = sweep_page(folder)
+    assert "At model gpt3-7b, batch 16: channels 16 is the fastest, 2.00 times channels 32." in page
+    assert (
+        "At model llama-3-8b, batch 64 to 256: channels 32 is the fastest, 2.00 times channels 16 "
+        "at 256." in page
+    )
+
+
+def test_what_a_key_does_is_told_where_all_else_is_equal(tmp_path: Path) -> None:
+    sweep = read_sweep(store_of(tmp_path / "s", AXES, made_up))
+    (effect,) = effects(sweep.keys, sweep.rows, sweep.entries, sweep.roles.machine)
+    assert (effect.value, effect.baseline, effect.pairs) == (32, 16, 6)
+    assert effect.rate == (0.5, 2.0, 2.0)
+    page = sweep_page(tmp_path / "s")
+    assert "0.500" in page and "What each key does, all else equal" in page
+
+
+def test_a_machine_is_the_axis_where_nothing_is_asked_anew(tmp_path: Path) -> None:
+    axes: dict[str, list[object]] = {
+        "memory.organization.channels": [8, 16, 32], "schedule.sub_batches": [False, True],
+    }  # fmt: skip
+    sweep = read_sweep(store_of(tmp_path / "s", axes, lambda channels, two: channels + two))
+    assert sweep.roles == Roles("memory.organization.channels", (), ("schedule.sub_batches",))
+    assert sweep.roles.group == ()
+    (reign,) = reigns(sweep.entries)
+    assert (reign.first, reign.last, reign.machine, reign.next_machine) == (
+        8,
+        32,
+        (True,),
+        (False,),
+    )
+    keys = [each.key for each in effects(sweep.keys, sweep.rows, sweep.entries, sweep.keys)]
+    assert keys == ["memory.organization.channels"] * 2 + ["schedule.sub_batches"]
+
+
+def test_rates_within_their_error_are_level() -> None:
+    rows = [{"workload.batch": 1, "pim": name} for name in ("newton", "neupims")]
+    roles = roles_of({"workload.batch": [1, 1], "pim": ["newton", "neupims"]})
+    assert roles == Roles(None, ("workload.batch",), ("pim",))
+    for slack, level in ((0.03, True), (0.01, False)):
+        found = entries(roles, rows, [0, 0], [100.0, 105.0], [1.0, 1.0], [slack] * 2)
+        (reign,) = reigns(found)
+        assert (reign.machine, reign.level) == (("neupims",), level)
+        assert reign.over == pytest.approx(1.05)
+
+
+def test_many_machines_are_points_and_the_fastest_are_lines(tmp_path: Path) -> None:
+    axes: dict[str, list[object]] = {
+        "workload.batch": [1, 2, 4],
+        "memory.timings.tFAW": list(range(10, 30)),
+    }
+    chart = sweep_charts(store_of(tmp_path / "s", axes, lambda batch, faw: batch * 100.0 - faw))[0]
     assert isinstance(chart, XYChart)
-    return chart
+    assert chart.points[0].name == "13 other machines"
+    assert [line.name for line in chart.lines] == [f"tFAW {each}" for each in range(10, 17)]
 
 
-def test_quantities_stand_on_an_axis_in_their_unit(tmp_path: Path) -> None:
-    chart = effect(tmp_path / "s", "npu.frequency", ["800MHz", "1.2GHz"])
-    assert chart.x_label == "npu.frequency (GHz)"
-    assert [point.x for point in chart.points[0].points] == [0.8, 1.2]
-    assert chart.lines[0].y == (1.0, 2.0)
+def test_quantities_stand_on_an_axis_in_their_unit() -> None:
+    places, label, names = axis_of("npu.frequency", ["800MHz", "1.2GHz"])
+    assert (places, label, names) == ([0.8, 1.2], "npu.frequency (GHz)", ())
 
 
-def test_what_is_no_number_is_named_where_it_stands(tmp_path: Path) -> None:
-    chart = effect(tmp_path / "s", "schedule.sub_batches", [True, False])
-    assert chart.x_names == ("true", "false")
-    assert [point.x for point in chart.points[0].points] == [0.0, 1.0]
+def test_what_is_no_number_is_named_where_it_stands() -> None:
+    places, _, names = axis_of("schedule.sub_batches", [True, False, True])
+    assert (places, names) == ([0.0, 1.0, 0.0], ("true", "false"))
 
 
-def test_many_values_are_averaged_in_groups_of_as_many_points(tmp_path: Path) -> None:
-    chart = effect(tmp_path / "s", "workload.batch", list(range(1, 97)))
-    mean = chart.lines[0]
-    assert mean.x == tuple(2.5 + 4 * at for at in range(24))
-    assert mean.y == mean.x
-    assert "24 groups" in chart.caption
+def test_short_names_stay_apart() -> None:
+    assert short_names(["a.rows", "b.rows", "a.cols"]) == ["a.rows", "b.rows", "cols"]
+    assert named(["a.rows", "pim"], (8, True)) == "rows 8, pim true"

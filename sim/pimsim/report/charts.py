@@ -106,6 +106,8 @@ class XYChart:
     y_range: tuple[float, float] | None = field(default=None)
     x_names: tuple[str, ...] = ()
     """What stands at 0, 1, 2 ... where x is no number."""
+    x_ticks: tuple[float, ...] = ()
+    """Where x has its ticks; empty: wherever."""
 
 
 Chart = LaneChart | XYChart

@@ -89,12 +89,14 @@ def _plane(figure: Figure, axes: Axes, chart: XYChart) -> None:
             linestyle="--" if line.dashed else "-",
             drawstyle="steps-post" if line.step else "default", zorder=4 if line.above else 2,
         )  # fmt: skip
+    lines = {(line.name, line.colour) for line in chart.lines}
     for series in chart.points:
+        named = (series.name, series.colour) not in lines
         axes.scatter(
             [p.x for p in series.points], [p.y for p in series.points],
             s=[14 + 120 * p.weight for p in series.points], color=series.colour,
-            marker=_MARKERS[series.marker], label=series.name, alpha=0.85, edgecolors="white",
-            linewidths=0.5, zorder=3,
+            marker=_MARKERS[series.marker], label=series.name if named else None, alpha=0.85,
+            edgecolors="white", linewidths=0.5, zorder=3,
         )  # fmt: skip
         for x, y, text in labels(series, chart):
             axes.annotate(text, (x, y), (5, 3), textcoords="offset points", fontsize=6.5)
@@ -103,6 +105,11 @@ def _plane(figure: Figure, axes: Axes, chart: XYChart) -> None:
         axes.set_xticks(range(len(chart.x_names)), list(chart.x_names))
     if chart.x_log:
         axes.set_xscale("log")
+    if chart.x_ticks:
+        from matplotlib.ticker import NullLocator
+
+        axes.set_xticks(chart.x_ticks, [f"{each:,g}" for each in chart.x_ticks], minor=False)
+        axes.xaxis.set_minor_locator(NullLocator())
     if chart.y_log:
         axes.set_yscale("log")
     if chart.y_range is not None:

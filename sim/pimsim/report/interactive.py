@@ -94,6 +94,9 @@ def _plane(chart: XYChart) -> Any:
     if chart.x_names:
         plot.xaxis.ticker = list(range(len(chart.x_names)))
         plot.xaxis.major_label_overrides = dict(enumerate(chart.x_names))
+    elif chart.x_ticks:
+        plot.xaxis.ticker = list(chart.x_ticks)
+        plot.xaxis.major_label_overrides = {each: f"{each:,g}" for each in chart.x_ticks}
     _lines(plot, [line for line in chart.lines if not line.above])
     for series in chart.points:
         names = _fact_names([point.facts for point in series.points])

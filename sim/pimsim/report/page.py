@@ -87,4 +87,6 @@ def _legend(chart: Chart | None) -> list[tuple[str, str, str]]:
     if isinstance(chart, LaneChart):
         return [(*each, "mark") for each in chart.colours.items()] if chart.legend else []
     lines = [(one.name, one.colour, "dashed" if one.dashed else "line") for one in chart.lines]
-    return lines + [(series.name, series.colour, "mark") for series in chart.points]
+    drawn = {each[:2] for each in lines}
+    marks = [(series.name, series.colour, "mark") for series in chart.points]
+    return lines + [each for each in marks if each[:2] not in drawn]

@@ -20,7 +20,7 @@ from pimsim.report.run_charts import (
     stack_chart,
     utilisation_chart,
 )
-from pimsim.report.sweeps import front_of
+from pimsim.report.sweep_charts import front_of
 from pimsim.result import store
 from pimsim.result.metrics import METRICS, metric_label
 from pimsim.result.types import Result

@@ -1,12 +1,11 @@
-"""The report of a sweep: the trade-off, its front, and what each key does."""
+"""The report of a sweep: what is compared with what, who wins where, and why."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from itertools import groupby, pairwise
-from operator import itemgetter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from pimsim.config.documents import read_document
@@ -15,55 +14,141 @@ from pimsim.config.run import RunConfig
 from pimsim.config.schema import quantity_at
 from pimsim.explore.spec import SweepSpec
 from pimsim.explore.sweep import load_table, row_fidelity
-from pimsim.report.charts import Chart, Line, Point, PointSeries, XYChart
+from pimsim.report.charts import Chart
 from pimsim.report.page import Section, TableData, render_page
-from pimsim.report.palette import SERIES_COLOURS
+from pimsim.report.sweep_charts import causes_chart, front_of, rate_chart, trade_off_chart
+from pimsim.report.sweep_groups import (
+    Effect,
+    Entry,
+    Reign,
+    Roles,
+    Values,
+    effects,
+    entries,
+    reigns,
+    roles_of,
+)
 from pimsim.result.metrics import METRICS
 
 if TYPE_CHECKING:
     import pandas
 
-__all__ = ["front_of", "sweep_charts", "sweep_page"]
+__all__ = ["Sweep", "read_sweep", "sweep_charts", "sweep_page"]
 
-_MOST_ROWS = 200
-_MOST_KEYS = 8
-_MOST_MEANS = 24
+_MOST_ROWS = 10_000
+_MOST_FACETS = 6
+_MOST_SENTENCES = 12
 _RATE, _ENERGY = METRICS["tokens_per_s"], METRICS["mj_per_token"]
 _SHOWN = (_RATE.name, _ENERGY.name, "cycles")
 """Metrics of the tables of points."""
 
 
-def front_of(gains: Sequence[float], costs: Sequence[float]) -> list[int]:
-    """Places of the Pareto front, the cheapest first: no other point gains as much at less cost,
-    or more at as little. Of equal points the first.
+@dataclass(frozen=True)
+class Sweep:
+    """A sweep's table, and what its keys are for."""
+
+    spec: SweepSpec
+    table: pandas.DataFrame
+    """A row a point."""
+
+    @cached_property
+    def done(self) -> pandas.DataFrame:
+        """Points that have a result."""
+        return self.table[self.table["error"].isna()].reset_index(drop=True)
+
+    @cached_property
+    def keys(self) -> list[str]:
+        """What is swept."""
+        return self.spec.keys
+
+    @cached_property
+    def roles(self) -> Roles:
+        """Of the keys."""
+        return roles_of({key: self.done[key].tolist() for key in self.keys})
+
+    @cached_property
+    def rows(self) -> list[dict[str, Any]]:
+        """Values by key, a point each."""
+        return [
+            dict(zip(self.keys, values, strict=True))
+            for values in self.done[self.keys].itertuples(index=False, name=None)
+        ]
+
+    @cached_property
+    def entries(self) -> list[Entry]:
+        """The points by their roles."""
+        axis = self.roles.axis
+        places = [0.0] * len(self.rows)
+        if axis is not None:
+            places = axis_of(axis, self.done[axis].tolist())[0]
+        slacks = [_slack(row) for _, row in self.done.iterrows()]
+        energies = [_ENERGY.of(row) for _, row in self.done.iterrows()]
+        rates = [float(rate) for rate in self.done["tokens_per_s"]]
+        return entries(self.roles, self.rows, places, rates, energies, slacks)
+
+    def facets(self) -> list[tuple[Values, list[Entry]]]:
+        """Points by what they are asked, but the axis; in the sweep's order."""
+        found: dict[Values, list[Entry]] = {}
+        for each in self.entries:
+            found.setdefault(each.asked, []).append(each)
+        return list(found.items())
+
+    def machine(self, values: Values) -> str:
+        """Words for a machine."""
+        return named(self.roles.machine, values) or self.spec.base
+
+    def asked(self, values: Values) -> str:
+        """Words for what is asked; empty where nothing else than the axis is swept of it."""
+        return named(self.roles.asked, values)
+
+
+def read_sweep(folder: str | Path) -> Sweep:
+    """What a sweep found.
 
     Parameters
     ----------
-    gains
-        Of each point; more is better.
-    costs
-        Of each point; less is better.
+    folder
+        Of its store.
+
+    Raises
+    ------
+    InputError
+        For what is no sweep's store, and for one without a result.
     """
-    order = sorted(range(len(gains)), key=lambda i: (costs[i], -gains[i], i))
-    front: list[int] = []
-    best = float("-inf")
-    for i in order:
-        if gains[i] > best:
-            front.append(i)
-            best = gains[i]
-    return front
+    path = Path(folder)
+    spec = read_document(SweepSpec, path / "sweep.yaml")
+    table = load_table(path)
+    if "tokens_per_s" not in table or table["tokens_per_s"].notna().sum() == 0:
+        raise InputError(f"{path}: no point of the sweep has a result yet")
+    return Sweep(spec, table)
 
 
 def sweep_charts(folder: str | Path) -> list[Chart]:
-    """The trade-off of throughput and energy, and throughput over each swept key.
+    """Throughput by machine, its causes, and the trade-off with energy, for each of what is asked.
 
     Parameters
     ----------
     folder
         Of the sweep.
     """
-    _, table, keys = _read(folder)
-    return [_trade_off(table, keys), *(_effect(table, key) for key in keys[:_MOST_KEYS])]
+    return list(_charts(read_sweep(folder)))
+
+
+def _charts(sweep: Sweep) -> Iterator[Chart]:
+    facets = sweep.facets()
+    for at, (asked, found) in enumerate(facets[:_MOST_FACETS]):
+        of = (sweep.asked(asked), f"-{at}" if len(facets) > 1 else "")
+        axis = sweep.roles.axis
+        label = ""
+        names: tuple[str, ...] = ()
+        if axis is not None:
+            _, label, names = axis_of(axis, sweep.done[axis].tolist())
+        facts = {each.row: _facts(sweep.done.loc[each.row], sweep.keys) for each in found}
+        yield rate_chart(found, of, label, names, sweep.machine, facts)
+        causes = causes_chart(found, of, label, sweep.machine, sweep.done)
+        if causes is not None:
+            yield causes
+        yield trade_off_chart(found, of, sweep.roles, facts)
 
 
 def sweep_page(folder: str | Path) -> str:
@@ -74,19 +159,26 @@ def sweep_page(folder: str | Path) -> str:
     folder
         Of the sweep.
     """
-    spec, table, keys = _read(folder)
-    done = table[table["error"].isna()]
-    charts = sweep_charts(folder)
-    sections = [Section(chart.key, chart.title, chart) for chart in charts]
-    front = front_of(done["tokens_per_s"].tolist(), _energy(done))
+    sweep = read_sweep(folder)
+    done, keys = sweep.done, sweep.keys
+    sections = [Section(chart.key, chart.title, chart) for chart in _charts(sweep)]
     columns = (*keys, *(METRICS[name].column for name in _SHOWN), "fidelity")
-    shown = TableData("The front", columns, _rows(done.iloc[front], keys), folded=False)
-    sections.insert(1, Section("front", "The front", tables=(shown,)))
+    front = _fronts(sweep)
+    words = "The front of each group" if sweep.roles.group else "The front"
+    shown = TableData(words, columns, _rows(done.iloc[front], keys), folded=False)
+    sections.append(Section("front", words, tables=(shown,)))
+    changes = _effect_rows(sweep)
+    if changes:
+        head = ("key", "from", "to", "pairs", "tokens/s: least", "median", "most",
+                "mJ/token: least", "median", "most")  # fmt: skip
+        ratios = TableData("Ratios to the key's first value", head, changes, folded=False)
+        sections.append(Section("effects", "What each key does, all else equal", tables=(ratios,)))
     fastest = done.nlargest(_MOST_ROWS, "tokens_per_s")
     title = f"Points: the {len(fastest)} fastest of {len(done):,}"
-    sections.append(Section("points", "Points", tables=(
-        TableData(title, columns, _rows(fastest, keys)),)))  # fmt: skip
-    failed = table[table["error"].notna()]
+    sections.append(
+        Section("points", "Points", tables=(TableData(title, columns, _rows(fastest, keys)),))
+    )
+    failed = sweep.table[sweep.table["error"].notna()]
     if len(failed):
         counts = failed.groupby("error").size().sort_values(ascending=False)
         rows = tuple((str(error), f"{count:,}") for error, count in counts.items())
@@ -95,41 +187,30 @@ def sweep_page(folder: str | Path) -> str:
         )
     text = (Path(folder) / "sweep.yaml").read_text(encoding="utf-8")
     sections.append(Section("config", "Config", texts=(("sweep.yaml", text),)))
-    best = done.nlargest(1, "tokens_per_s").iloc[0]
-    frugal = done.nlargest(1, "tokens_per_j").iloc[0]
     headline = [
-        ("points", f"{len(table):,}"), ("failed", f"{len(failed):,}"),
-        ("fastest", _RATE.text(_RATE.of(best), 0) + _error(best)),
-        ("most frugal", _ENERGY.text(_ENERGY.of(frugal)) + _error(frugal)),
-        ("on the front", f"{len(front):,}"),
+        ("points", f"{len(sweep.table):,}"), ("failed", f"{len(failed):,}"),
+        ("groups", f"{len({each.group for each in sweep.entries}):,}"),
+        ("machines", f"{len({each.machine for each in sweep.entries}):,}"),
+        ("on a front", f"{len(front):,}"), *_best(sweep),
     ]  # fmt: skip
-    sentences = [
-        f"The fastest point has {_named(best, keys)}.",
-        f"The most frugal one has {_named(frugal, keys)}.",
-    ]
-    return render_page(spec.name, f"sweep of {spec.base}", headline, sentences, sections)
-
-
-def _read(folder: str | Path) -> tuple[SweepSpec, pandas.DataFrame, list[str]]:
-    path = Path(folder)
-    spec = read_document(SweepSpec, path / "sweep.yaml")
-    table = load_table(path)
-    if "tokens_per_s" not in table or table["tokens_per_s"].notna().sum() == 0:
-        raise InputError(f"{path}: no point of the sweep has a result yet")
-    return spec, table, spec.keys
-
-
-def _energy(table: pandas.DataFrame) -> list[float]:
-    """Millijoule a token."""
-    return [_ENERGY.of(row) for _, row in table.iterrows()]
-
-
-def _facts(row: Any, keys: Sequence[str]) -> tuple[tuple[str, str], ...]:
-    return (
-        *((key, str(row[key])) for key in keys),
-        *((each.words, each.text(each.of(row))) for each in (_RATE, _ENERGY)),
-        ("fidelity", row_fidelity(row)),
+    sentences = [*_story(sweep), *_left_out(sweep)]
+    return render_page(
+        sweep.spec.name, f"sweep of {sweep.spec.base}", headline, sentences, sections
     )
+
+
+def _best(sweep: Sweep) -> Iterator[tuple[str, str]]:
+    """The fastest and the most frugal point of each of what is asked, with what fast may be off
+    by; of many, none, as their table has them."""
+    facets = sweep.facets()
+    if len(facets) > _MOST_FACETS:
+        return
+    for asked, found in facets:
+        of = f": {sweep.asked(asked)}" if len(facets) > 1 else ""
+        fastest = sweep.done.loc[max(found, key=lambda each: each.rate).row]
+        frugal = sweep.done.loc[min(found, key=lambda each: each.energy).row]
+        yield f"fastest{of}", _RATE.text(_RATE.of(fastest), 0) + _error(fastest)
+        yield f"most frugal{of}", _ENERGY.text(_ENERGY.of(frugal)) + _error(frugal)
 
 
 def _error(row: Any) -> str:
@@ -137,64 +218,92 @@ def _error(row: Any) -> str:
     return f" ({row_fidelity(row)})" if row.get("fidelity") == "fast" else ""
 
 
-def _trade_off(table: pandas.DataFrame, keys: Sequence[str]) -> XYChart:
-    done = table[table["error"].isna()].reset_index(drop=True)
-    costs, gains = _energy(done), done["tokens_per_s"].tolist()
-    points = tuple(
-        Point(cost, gain, _facts(done.loc[at], keys))
-        for at, (cost, gain) in enumerate(zip(costs, gains, strict=True))
+# words --------------------------------------------------------------------------------------------
+
+
+def _story(sweep: Sweep) -> Iterator[str]:
+    """Who wins where, of each of what is asked."""
+    found = list(reigns(sweep.entries))
+    for number, reign in enumerate(found):
+        if number == _MOST_SENTENCES:
+            yield f"{len(found) - number} more such stretches stand in the table of fronts."
+            return
+        yield _reign(sweep, reign)
+
+
+def _reign(sweep: Sweep, reign: Reign) -> str:
+    axis = sweep.roles.axis
+    where = []
+    if reign.asked:
+        where.append(sweep.asked(reign.asked))
+    if axis is not None:
+        short = short_names((axis,))[0]
+        if reign.first == reign.last:
+            where.append(f"{short} {reign.first:g}")
+        else:
+            where.append(f"{short} {reign.first:g} to {reign.last:g}")
+    place = f"At {', '.join(where)}" if where else "Of all"
+    said = f"{place}: {sweep.machine(reign.machine)} is the fastest"
+    if reign.next_machine is None:
+        return f"{said}; nothing else was tried there."
+    second = sweep.machine(reign.next_machine)
+    last = f" at {reign.last:g}" if reign.first != reign.last else ""
+    if reign.level:
+        return f"{said}, level{last} with {second} within what their rates may be off by."
+    return f"{said}, {reign.over:.2f} times {second}{last}."
+
+
+def _left_out(sweep: Sweep) -> Iterator[str]:
+    facets = len(sweep.facets())
+    if facets > _MOST_FACETS:
+        yield f"Charts are of the first {_MOST_FACETS} of {facets} loads; tables are of all."
+
+
+def named(keys: Sequence[str], values: Values) -> str:
+    """Keys and values in a few words.
+
+    Parameters
+    ----------
+    keys
+        Of the config.
+    values
+        One each.
+    """
+    return ", ".join(
+        f"{key} {_shown(value)}" for key, value in zip(short_names(keys), values, strict=True)
     )
-    front = front_of(gains, costs)
-    on_front = set(front)
-    others = tuple(p for at, p in enumerate(points) if at not in on_front)
-    series = (
-        PointSeries("other points", "#999999", others),
-        PointSeries(
-            "on the front", SERIES_COLOURS[1], tuple(points[at] for at in front), "diamond"
-        ),
-    )
-    line = Line(
-        "front", SERIES_COLOURS[1], tuple(costs[at] for at in front),
-        tuple(gains[at] for at in front), dashed=True,
-    )  # fmt: skip
-    return XYChart(
-        "trade-off", f"{_RATE.words.capitalize()} against {_ENERGY.words}",
-        "Each point is a run; the front has no other that is faster for as little energy.",
-        _ENERGY.label, _RATE.label, series, (line,),
-    )  # fmt: skip
 
 
-def _effect(table: pandas.DataFrame, key: str) -> XYChart:
-    """Throughput over a key: all points, and the mean of each value, or of groups of values."""
-    done = table[table["error"].isna()]
-    places, label, names = _axis(key, done[key].tolist())
-    rates = [float(rate) for rate in done["tokens_per_s"]]
-    points = tuple(
-        Point(
-            place,
-            rate,
-            (
-                (key, str(row[key])),
-                (_RATE.words, _RATE.text(rate)),
-                ("fidelity", row_fidelity(row)),
-            ),
-        )
-        for place, rate, (_, row) in zip(places, rates, done.iterrows(), strict=True)
-    )
-    x, y = _means(places, rates)
-    grouped = len(x) < len(set(places))
-    caption = "All points, and the mean over the other keys"
-    return XYChart(
-        f"key-{_slug(key)}", f"{_RATE.words.capitalize()} by {key}",
-        f"{caption}, {len(x)} groups of neighbours." if grouped else f"{caption}.", label,
-        _RATE.label, (PointSeries("points", "#999999", points),),
-        (Line("mean", SERIES_COLOURS[0], x, y, above=True),), x_names=names,
-    )  # fmt: skip
+def short_names(keys: Sequence[str]) -> list[str]:
+    """Last parts of keys, where no two are the same.
+
+    Parameters
+    ----------
+    keys
+        Of the config.
+    """
+    last = [key.rpartition(".")[2] for key in keys]
+    return [short if last.count(short) == 1 else key for short, key in zip(last, keys, strict=True)]
 
 
-def _axis(key: str, values: Sequence[Any]) -> tuple[list[float], str, tuple[str, ...]]:
+def _shown(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+# numbers ------------------------------------------------------------------------------------------
+
+
+def axis_of(key: str, values: Sequence[Any]) -> tuple[list[float], str, tuple[str, ...]]:
     """Where each value stands, what the axis is called, and the names of its places where values
-    are no numbers; of quantities the largest unit that one of them reaches."""
+    are no numbers; of quantities the largest unit that one of them reaches.
+
+    Parameters
+    ----------
+    key
+        Of the config.
+    values
+        Of the points.
+    """
     if all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in values):
         return [float(v) for v in values], key, ()
     quantity = quantity_at(RunConfig, tuple(key.split(".")))
@@ -203,32 +312,53 @@ def _axis(key: str, values: Sequence[Any]) -> tuple[list[float], str, tuple[str,
         reached = [each for each in quantity.units if each[1] <= max(sizes)]
         unit, scale = max(reached or quantity.units[:1], key=lambda each: each[1])
         return [size / scale for size in sizes], f"{key} ({unit})", ()
-    shown = [str(value).lower() if isinstance(value, bool) else str(value) for value in values]
+    shown = [_shown(value) for value in values]
     names = list(dict.fromkeys(shown))
     return [float(names.index(name)) for name in shown], key, tuple(names)
 
 
-def _means(
-    places: Sequence[float], rates: Sequence[float]
-) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean rate at each place, or of as many points each where there are too many places."""
-    ordered = sorted(zip(places, rates, strict=True))
-    if len(set(places)) <= _MOST_MEANS:
-        groups = [list(same) for _, same in groupby(ordered, key=itemgetter(0))]
-    else:
-        bounds = [len(ordered) * at // _MOST_MEANS for at in range(_MOST_MEANS + 1)]
-        groups = [ordered[first:last] for first, last in pairwise(bounds)]
-    x = tuple(fmean(place for place, _ in group) for group in groups)
-    y = tuple(fmean(rate for _, rate in group) for group in groups)
-    return x, y
+def _slack(row: Any) -> float:
+    """What a rate of fast fidelity may be off by: its mean error and half of the interval."""
+    if row.get("fidelity") != "fast":
+        return 0.0
+    parts = (row.get("fidelity.error_mean"), row.get("fidelity.error_ci95"))
+    return sum(abs(float(part)) for part in parts if part is not None and part == part)
 
 
-def _slug(key: str) -> str:
-    return "".join(c if c.isalnum() else "-" for c in key)
+def _fronts(sweep: Sweep) -> list[int]:
+    """Rows of the fronts, group by group."""
+    found: dict[Values, list[Entry]] = {}
+    for each in sweep.entries:
+        found.setdefault(each.group, []).append(each)
+    rows = []
+    for same in found.values():
+        front = front_of([each.rate for each in same], [each.energy for each in same])
+        rows += [same[at].row for at in front]
+    return rows
 
 
-def _named(row: Any, keys: Sequence[str]) -> str:
-    return ", ".join(f"{key} {row[key]}" for key in keys)
+def _effect_rows(sweep: Sweep) -> tuple[tuple[str, ...], ...]:
+    axis = sweep.roles.axis
+    own = [axis] if axis is not None and axis not in sweep.roles.group else []
+    compared = [*sweep.roles.machine, *own]
+    found = effects(sweep.keys, sweep.rows, sweep.entries, compared)
+    return tuple(_effect_row(each) for each in found)
+
+
+def _effect_row(effect: Effect) -> tuple[str, ...]:
+    ratios = (*effect.rate, *effect.energy)
+    return (
+        effect.key, _shown(effect.baseline), _shown(effect.value), f"{effect.pairs:,}",
+        *(f"{ratio:.3f}" for ratio in ratios),
+    )  # fmt: skip
+
+
+def _facts(row: Any, keys: Sequence[str]) -> tuple[tuple[str, str], ...]:
+    return (
+        *((key, str(row[key])) for key in keys),
+        *((each.words, each.text(each.of(row))) for each in (_RATE, _ENERGY)),
+        ("fidelity", row_fidelity(row)),
+    )
 
 
 def _rows(table: pandas.DataFrame, keys: Sequence[str]) -> tuple[tuple[str, ...], ...]:

@@ -1,0 +1,228 @@
+"""Charts of a sweep: machines as lines, one front a group, where the time went."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+from pimsim.report.charts import Facts, LaneChart, Line, Point, PointSeries, Span, XYChart
+from pimsim.report.palette import SERIES_COLOURS, cause_colour
+from pimsim.report.sweep_groups import Entry, Roles, Values
+from pimsim.result.metrics import METRICS
+from pimsim.result.words import cause_words, ordered_causes, unit_words
+
+if TYPE_CHECKING:
+    import pandas
+
+__all__ = ["causes_chart", "front_of", "rate_chart", "trade_off_chart"]
+
+_MOST_LINES = 8
+_MOST_MACHINES = 4
+_GREY = "#999999"
+_RATE, _ENERGY = METRICS["tokens_per_s"], METRICS["mj_per_token"]
+_MARKERS = ("circle", "square", "triangle", "diamond")
+_DOUBLING = 1.5
+"""Least ratio of neighbours on an axis that is logarithmic."""
+_WIDE = 8.0
+"""Ratio of the greatest to the least, from which on figures stand on a logarithmic axis."""
+
+
+def front_of(gains: Sequence[float], costs: Sequence[float]) -> list[int]:
+    """Places of the Pareto front, the cheapest first: no other point gains as much at less cost,
+    or more at as little. Of equal points the first.
+
+    Parameters
+    ----------
+    gains
+        Of each point; more is better.
+    costs
+        Of each point; less is better.
+    """
+    order = sorted(range(len(gains)), key=lambda i: (costs[i], -gains[i], i))
+    front: list[int] = []
+    best = float("-inf")
+    for i in order:
+        if gains[i] > best:
+            front.append(i)
+            best = gains[i]
+    return front
+
+
+def _ticks(places: Sequence[float]) -> tuple[tuple[float, ...], bool]:
+    """Where an axis has its ticks, if at all places; and whether it is logarithmic."""
+    different = sorted(set(places))
+    steep = len(different) > 2 and different[0] > 0
+    log = steep and all(b >= _DOUBLING * a for a, b in pairwise(different))
+    return (tuple(different) if len(different) <= 12 else ()), log
+
+
+def _wide(values: Sequence[float]) -> bool:
+    return min(values, default=0.0) > 0 and max(values) >= _WIDE * min(values)
+
+
+def rate_chart(
+    found: Sequence[Entry], of: tuple[str, str], label: str, names: tuple[str, ...],
+    machine: Callable[[Values], str], facts: Mapping[int, Facts],
+) -> XYChart:  # fmt: skip
+    """Throughput along the axis, a line a machine; of many machines the fastest ones.
+
+    Parameters
+    ----------
+    found
+        Points that are asked the same but for the axis.
+    of
+        What they are asked, in words, and what ends the chart's key.
+    label
+        Of the axis.
+    names
+        Of its places, where they are no numbers.
+    machine
+        Words for a machine.
+    facts
+        What one reads on a point, by its row.
+    """
+    by_machine: dict[Values, list[Entry]] = {}
+    for each in sorted(found, key=lambda each: each.place):
+        by_machine.setdefault(each.machine, []).append(each)
+    order = list(dict.fromkeys(each.machine for each in found))
+    chosen = order
+    if len(order) > _MOST_LINES:
+        ranked = sorted(order, key=lambda each: -max(one.rate for one in by_machine[each]))
+        chosen = [each for each in order if each in set(ranked[: _MOST_LINES - 1])]
+    points, lines = [], []
+    others = [each for name in order if name not in set(chosen) for each in by_machine[name]]
+    if others:
+        points.append(
+            PointSeries(
+                f"{len(order) - len(chosen)} other machines", _GREY,
+                tuple(Point(each.place, each.rate, facts[each.row]) for each in others),
+            )
+        )  # fmt: skip
+    for at, name in enumerate(chosen):
+        own = by_machine[name]
+        colour = SERIES_COLOURS[at % len(SERIES_COLOURS)]
+        points.append(
+            PointSeries(
+                machine(name), colour,
+                tuple(Point(each.place, each.rate, facts[each.row]) for each in own),
+                _MARKERS[at % len(_MARKERS)],
+            )
+        )  # fmt: skip
+        if len({each.place for each in own}) == len(own) > 1 and not names:
+            x, y = (tuple(getattr(each, part) for each in own) for part in ("place", "rate"))
+            lines.append(Line(machine(name), colour, x, y))
+    ticks, log = ((), False) if names else _ticks([each.place for each in found])
+    title = f"{_RATE.words.capitalize()} by machine"
+    return XYChart(
+        f"throughput{of[1]}", f"{title}: {of[0]}" if of[0] else title,
+        "Each line is a machine, each point a run; only runs that are asked the same are compared.",
+        label, _RATE.label, tuple(points), tuple(lines), x_log=log, x_names=names, x_ticks=ticks,
+        y_log=_wide([each.rate for each in found]),
+    )  # fmt: skip
+
+
+def trade_off_chart(
+    found: Sequence[Entry], of: tuple[str, str], roles: Roles, facts: Mapping[int, Facts]
+) -> XYChart:
+    """Throughput against energy, one front a group.
+
+    Parameters
+    ----------
+    found
+        Points that are asked the same but for the axis.
+    of
+        What they are asked, in words, and what ends the chart's key.
+    roles
+        Of the keys.
+    facts
+        What one reads on a point, by its row.
+    """
+    groups: dict[Values, list[Entry]] = {}
+    for each in found:
+        groups.setdefault(each.group, []).append(each)
+    shown = list(groups.items())
+    step = max(1, -(-len(shown) // _MOST_LINES))
+    points, lines = [], []
+    for at, (group, own) in enumerate(shown[::step]):
+        colour = SERIES_COLOURS[at % len(SERIES_COLOURS)]
+        name = f"{roles.group[-1].rpartition('.')[2]} {group[-1]}" if group else "runs"
+        points.append(
+            PointSeries(
+                name, colour,
+                tuple(Point(each.energy, each.rate, facts[each.row]) for each in own),
+                _MARKERS[at % len(_MARKERS)],
+            )
+        )  # fmt: skip
+        front = [own[i] for i in front_of([e.rate for e in own], [e.energy for e in own])]
+        x, y = tuple(each.energy for each in front), tuple(each.rate for each in front)
+        lines.append(Line(f"front: {name}", colour, x, y, dashed=True))
+    left_out = f" Every {step}th of {len(shown)} groups is shown." if step > 1 else ""
+    title = f"{_RATE.words.capitalize()} against {_ENERGY.words}"
+    return XYChart(
+        f"trade-off{of[1]}", f"{title}: {of[0]}" if of[0] else title,
+        f"Each group has its front: nothing there is faster for as little energy.{left_out}",
+        _ENERGY.label, _RATE.label, tuple(points), tuple(lines),
+        x_log=_wide([each.energy for each in found]), y_log=_wide([each.rate for each in found]),
+    )  # fmt: skip
+
+
+def causes_chart(
+    found: Sequence[Entry], of: tuple[str, str], label: str, machine: Callable[[Values], str],
+    table: pandas.DataFrame,
+) -> LaneChart | None:  # fmt: skip
+    """Where each unit's time went, of the fastest machines at the axis' last place; None where the
+    sweep kept no causes.
+
+    Parameters
+    ----------
+    found
+        Points that are asked the same but for the axis.
+    of
+        What they are asked, in words, and what ends the chart's key.
+    label
+        Of the axis.
+    machine
+        Words for a machine.
+    table
+        With the stacks, a row a point.
+    """
+    stacks = [column for column in table.columns if column.startswith("cycle_stack.")]
+    last = max(each.place for each in found)
+    ranked = sorted((each for each in found if each.place == last), key=lambda each: -each.rate)
+    spans: list[Span] = []
+    lanes: list[str] = []
+    seen: set[str] = set()
+    for number, each in enumerate(ranked[:_MOST_MACHINES], 1):
+        row: Any = table.loc[each.row]
+        units: dict[str, dict[str, float]] = {}
+        for column in stacks:
+            _, unit, cause = column.split(".", 2)
+            if row[column] == row[column] and row[column]:
+                units.setdefault(unit, {})[cause] = float(row[column])
+        for unit, causes in sorted(units.items(), key=lambda each: -len(each[1])):
+            lane = f"{number}. {machine(each.machine)}: {unit_words(unit)}"
+            lanes.append(lane)
+            seen |= set(causes)
+            spans += _stack(lane, causes)
+    if not spans:
+        return None
+    where = f" at {label} {last:g}" if label else ""
+    title = f"Where the time went{where}"
+    return LaneChart(
+        f"causes{of[1]}", f"{title}: {of[0]}" if of[0] else title,
+        f"Of the fastest machine first, of at most {_MOST_MACHINES}.", "share of the run (%)",
+        tuple(lanes), tuple(spans),
+        {cause_words(cause): cause_colour(cause) for cause in ordered_causes(seen)},
+    )  # fmt: skip
+
+
+def _stack(lane: str, causes: Mapping[str, float]) -> Iterator[Span]:
+    """A bar of 100 %."""
+    total = sum(causes.values())
+    at = 0.0
+    for cause in ordered_causes(causes):
+        share = 100 * causes[cause] / total
+        words = cause_words(cause)
+        yield Span(lane, at, at + share, words, ((words, f"{share:.1f}%"),))
+        at += share
