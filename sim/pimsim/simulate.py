@@ -347,12 +347,14 @@ def _asked(config: AnyRun, inputs: Inputs) -> Asked:
     routing = load_run_routing(config, model)
     workload = config.workload
     steps: tuple[Step, ...] = ()
-    if (workload.kv_view, workload.decoding) == (NONE, NONE):
+    if {workload.kv_view, workload.decoding, workload.weight_format} == {NONE}:
         steps = run_steps(trace.requests, workload)
         return Asked(model, routing, trace, steps, config.parallel)
-    from pimsim.technique_runs import rounds_of, traced, viewed
+    from pimsim.technique_runs import rounds_of, stored, traced, viewed
 
     model, parallel = traced(config, model)
+    if workload.weight_format != NONE:
+        model = stored(config, model)
     if workload.decoding == NONE:
         steps = run_steps(trace.requests, workload)
     if workload.kv_view != NONE:

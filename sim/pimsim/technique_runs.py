@@ -23,14 +23,16 @@ from pimsim.result.types import Result
 from pimsim.workload.batch import load_run_routing
 from pimsim.workload.card_trace import card_trace
 from pimsim.workload.cards import ModelCard, parallelism
+from pimsim.workload.formats import load_format
 from pimsim.workload.kv_views import load_view
 from pimsim.workload.operators import OperatorKind
 from pimsim.workload.pipeline import MemoryNeed
 from pimsim.workload.requests import RequestTrace
 from pimsim.workload.rounds import Rounds, plan_rounds
+from pimsim.workload.stored_weights import quantised
 from pimsim.workload.trace import OperatorTrace
 
-__all__ = ["rounds_of", "traced", "viewed", "whole_rounds"]
+__all__ = ["rounds_of", "stored", "traced", "viewed", "whole_rounds"]
 
 
 def traced(
@@ -91,6 +93,61 @@ def viewed(config: AnyRun, trace: OperatorTrace, longest: int) -> OperatorTrace:
             ", or attention elsewhere"
         )
     return found
+
+
+def stored(config: AnyRun, trace: OperatorTrace) -> OperatorTrace:
+    """The model whose weights lie in memory as the run's format has them.
+
+    Parameters
+    ----------
+    config
+        Of the run.
+    trace
+        Of the model.
+
+    Raises
+    ------
+    InputError
+        Where something reads weights as they lie, or the format takes as much room as none.
+    """
+    text = config.workload.weight_format
+    other = _reads_whole_elements(config, trace)
+    if other:
+        raise InputError(f"workload.weight_format: {text!r} beside {other}")
+    fmt = load_format(text).weights(8 * trace.facts.dtype_bytes)
+    try:
+        found = quantised(trace, fmt)
+    except InputError as error:
+        raise InputError(f"workload.weight_format: {text!r}: {error}") from None
+    if found.facts.parameter_bytes >= trace.facts.parameter_bytes:
+        raise InputError(
+            f"workload.weight_format: {text!r} takes {found.facts.parameter_bytes:,} bytes for "
+            f"model {trace.model}, which has {trace.facts.parameter_bytes:,}: nothing is saved"
+        )
+    return found
+
+
+def _reads_whole_elements(config: AnyRun, trace: OperatorTrace) -> str:
+    """What of the run needs weights as the model has them, and why; empty: nothing does."""
+    why = (
+        "PIM multiplies weights as they lie in a row, in the model's own elements, and has nothing "
+    )
+    why += "that widens them; allowed: "
+    if isinstance(config, SystemConfig):
+        return f"ffn_split: {why}false" if config.ffn_split else ""
+    schedule, sparsity = config.schedule, config.workload.sparsity
+    if sparsity != "none":
+        return (
+            f"workload.sparsity {sparsity!r}: features are skipped by columns of whole elements, "
+            "which packed weights do not have; allowed: none"
+        )
+    if config.pim is None or not schedule.declared.uses_pim:
+        return ""
+    if schedule.product_placement != "npu":
+        return f"schedule.product_placement {schedule.product_placement!r}: {why}npu"
+    if trace.facts.experts and schedule.expert_placement != "npu":
+        return f"schedule.expert_placement {schedule.expert_placement!r}: {why}npu"
+    return ""
 
 
 def _attends_in_banks(config: AnyRun) -> bool:

@@ -13,8 +13,9 @@ pytest.importorskip("transformers")
 
 from pimsim.capture.export import export_trace
 from pimsim.capture.loading import LoadedModel, load_model
-from pimsim.capture.weight_formats import WeightFormat, weight_format
+from pimsim.capture.weight_formats import weight_format
 from pimsim.config.errors import InputError
+from pimsim.workload.stored_weights import WeightFormat
 from pimsim.workload.trace import OperandRole, OperatorTrace
 
 LLAMA: dict[str, Any] = {

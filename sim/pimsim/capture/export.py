@@ -21,9 +21,9 @@ from pimsim.capture.hf_config import longest_context
 from pimsim.capture.loading import LoadedModel
 from pimsim.capture.operators import hold_to_parameters, symbolic_block
 from pimsim.capture.recorder import OperationRecorder
-from pimsim.capture.weight_formats import quantised
 from pimsim.config.errors import InputError
 from pimsim.workload.canonical import block_labels, canonical_block
+from pimsim.workload.stored_weights import quantised
 from pimsim.workload.symbolic import OperatorMaker
 from pimsim.workload.trace import BlockRun, ModelFacts, OperandRole, OperatorTrace, Phase
 

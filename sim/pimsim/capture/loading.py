@@ -13,11 +13,12 @@ from pimsim.capture.gguf_config import gguf_config
 from pimsim.capture.hf_config import DecoderConfig, decoder_config
 from pimsim.capture.known import ALIASES, CONFIGS, PACKAGES, package_weights
 from pimsim.capture.missing_features import refuse_missing
-from pimsim.capture.weight_formats import WeightFormat, weight_format
+from pimsim.capture.weight_formats import weight_format
 from pimsim.config.errors import InputError, near_miss
 from pimsim.config.extras import require_extra
 from pimsim.config.paths import given_path
 from pimsim.config.reading import open_input, parse_json, read_text
+from pimsim.workload.stored_weights import WeightFormat
 
 __all__ = ["LoadedModel", "load_model", "require_torch"]
 

@@ -15,6 +15,7 @@ from pimsim.config.declared import (
     schedules_with_pim,
 )
 from pimsim.config.decoding import NO_DECODING, decoding_settings
+from pimsim.config.element_format import format_settings
 from pimsim.config.energy import EnergyConfig
 from pimsim.config.kv_view import kv_view_settings
 from pimsim.config.memory import MemoryConfig
@@ -267,6 +268,20 @@ class StepsConfig(ConfigModel):
     """Which keys and values attention reads: ``none``, all that the model's own masks show, or a
     technique's part of them (``lambda_mask``, ``streaming_llm``), as ``NAME:KEY=VALUE,KEY=VALUE``
     (docs/techniques.md)."""
+
+    weight_format: str = NONE
+    """How the weights of the blocks lie in memory: ``none``, as the model has them, or in fewer
+    bits (``int8``, ``int4``, ``int3``, ``fp8``, ``mxfp4``, ``nvfp4``, ``semi_structured``,
+    ``unstructured``), as ``NAME:KEY=VALUE,KEY=VALUE`` (docs/techniques.md)."""
+
+    @model_validator(mode="after")
+    def _formats(self) -> Self:
+        if self.weight_format != NONE:
+            try:
+                format_settings(self.weight_format)
+            except ValueError as error:
+                raise ValueError(f"weight_format: {error}") from None
+        return self
 
     @model_validator(mode="after")
     def _views(self) -> Self:

@@ -1,0 +1,64 @@
+"""Element formats: how numbers lie in memory that are multiplied in wider ones.
+
+One module holds one format and is named after it; what it calls ``FORMAT`` is a subclass of
+``ElementFormat``. A run asks for it by ``workload.weight_format``. A format changes the bytes of a
+trace's operands while they are symbolic, so that traffic and capacity follow; arithmetic stays that
+of the model's own elements, to which numbers are widened on their way to the multipliers.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import ClassVar
+
+from pimsim.config.base import ConfigModel
+from pimsim.config.element_format import format_settings
+from pimsim.config.plugins import load_class
+from pimsim.workload.stored_weights import WeightFormat
+
+__all__ = ["ElementFormat", "load_format"]
+
+
+class ElementFormat(ABC):
+    """How elements are stored.
+
+    Parameters
+    ----------
+    settings : ConfigModel
+        As ``Settings`` has them.
+    """
+
+    Settings: ClassVar[type[ConfigModel]]
+
+    def __init__(self, settings: ConfigModel) -> None:
+        self.settings = settings
+
+    @abstractmethod
+    def weights(self, element_bits: int) -> WeightFormat:
+        """Matrices in this format.
+
+        Parameters
+        ----------
+        element_bits
+            Of the model's own weights.
+        """
+
+
+def load_format(text: str) -> ElementFormat:
+    """The format that a config asks for.
+
+    Parameters
+    ----------
+    text
+        ``NAME:KEY=VALUE,...``.
+
+    Raises
+    ------
+    ValueError
+        For an unknown name or key, or a value that is not allowed.
+    InputError
+        Where a module has no format.
+    """
+    name, settings = format_settings(text)
+    kind = load_class("format", name, "FORMAT", ElementFormat)  # type: ignore[type-abstract]
+    return kind(settings)
