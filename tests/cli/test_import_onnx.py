@@ -63,7 +63,7 @@ def test_a_graph_with_the_name_of_all_graphs_is_called_as_its_folder(
 
 @pytest.mark.parametrize(
     "command",
-    [("run", "npu-only", "--trace"), ("system", "dgx-a100a", "--trace"), ("export",)],
+    [("run", "npu-only", "--trace"), ("run", "dgx-a100a", "--trace"), ("export",)],
 )
 def test_a_graph_where_a_trace_is_expected_says_what_makes_one(
     refused: Callable[..., str], model: Path, command: tuple[str, ...]
