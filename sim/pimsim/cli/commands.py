@@ -15,6 +15,7 @@ from pimsim.cli.calibrate import calibrate_command
 from pimsim.cli.calibrate_nccl import calibrate_nccl_command
 from pimsim.cli.card import card_command
 from pimsim.cli.check import check_command
+from pimsim.cli.designs import designs_command
 from pimsim.cli.export import export_command
 from pimsim.cli.import_onnx import import_onnx_command
 from pimsim.cli.import_routing import import_routing_command
@@ -80,6 +81,7 @@ app.command("calibrate-nccl")(calibrate_nccl_command)
 app.command("check")(check_command)
 app.command("validate")(validate_command)
 app.command("sweep")(sweep_command)
+app.command("designs")(designs_command)
 app.command("search")(search_command)
 app.command("report")(report_command)
 app.command("card")(card_command)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +13,7 @@ from pimsim.config.errors import InputError
 from pimsim.config.loader import load_any_run
 from pimsim.explore.figures import flat_figures, row_fidelity
 from pimsim.explore.keys import Contents, kin_of, point_id, result_key
-from pimsim.explore.pool import Answer, Job, answers, worker_pool
+from pimsim.explore.pool import Answer, Job, Pool, answers, worker_pool
 from pimsim.explore.spec import (
     SweepSpec,
     base_of,
@@ -126,7 +127,7 @@ class _Sweeping:
 def run_sweep(
     path: Path, out: Path, workers: int | None = None, dask: str | None = None,
     on_progress: Callable[[Progress], None] | None = None, retry_failed: bool = False,
-    replace: bool = False,
+    replace: bool = False, pool: Pool | None = None,
 ) -> SweepOutcome:  # fmt: skip
     """Simulate what the store does not know yet of a sweep.
 
@@ -150,6 +151,9 @@ def run_sweep(
         Whether points that failed before are tried again.
     replace
         Let the sweep take the place of another one's in ``out``, whose results are kept.
+    pool
+        Of ``worker_pool``, for several sweeps one after the other, in place of ``workers`` and
+        ``dask``; None: one that is started for this sweep.
 
     Raises
     ------
@@ -171,8 +175,8 @@ def run_sweep(
             on_progress(Progress(state.done, total, state.simulated, state.failed))
 
     report()
-    with worker_pool(workers, dask) as pool:
-        for answer in answers(pool, state.jobs(str(path))):
+    with worker_pool(workers, dask) if pool is None else nullcontext(pool) as used:
+        for answer in answers(used, state.jobs(str(path))):
             state.keep(answer)
             report()
     report()

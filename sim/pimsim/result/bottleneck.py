@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Protocol
+
 from pimsim.result.cells import percent
-from pimsim.result.types import Result
 from pimsim.result.words import cause_words
 
-__all__ = ["bottleneck", "compute_name", "compute_unit", "main_cause"]
+__all__ = ["Explained", "bottleneck", "compute_name", "compute_unit", "main_cause", "nearest_bound"]
 
 _UNIT = {"npu": "the NPU", "pim": "PIM", "xpu": "the GPU"}
 _BOUND = {
@@ -18,7 +20,20 @@ _LEAST_SHARE = 0.02
 """Causes below this share of the run are no reason for its time."""
 
 
-def bottleneck(result: Result) -> str:
+class Explained(Protocol):
+    """What a sentence is made of: a result, or what a sweep keeps of one."""
+
+    @property
+    def cycles(self) -> int: ...
+
+    @property
+    def cycle_stack(self) -> Mapping[str, Mapping[str, int]]: ...
+
+    @property
+    def bound_cycles(self) -> Mapping[str, int]: ...
+
+
+def bottleneck(result: Explained) -> str:
     """The cause of the time, from the cycle stack and the bounds.
 
     What the NPU's cycles went to; where it waited for PIM, what PIM did meanwhile; and the bound
@@ -44,17 +59,32 @@ def bottleneck(result: Result) -> str:
         ]
         if causes:
             sentences.append(f"{_UNIT[unit]} spends {', '.join(causes)}")
-    if result.bound_cycles:
-        unit = max(result.bound_cycles, key=lambda name: result.bound_cycles[name])
-        share = percent(result.bound_cycles[unit] / result.cycles)
+    nearest = nearest_bound(result)
+    if nearest is not None:
+        unit, share = nearest
         sentences.append(
-            f"the nearest bound is {_BOUND.get(unit, unit)} ({share} of the time even if all else "
-            "were free)"
+            f"the nearest bound is {_BOUND.get(unit, unit)} ({percent(share)} of the time even if "
+            "all else were free)"
         )
     return "; ".join(sentences) if sentences else "no cycle stack was recorded"
 
 
-def main_cause(result: Result) -> str:
+def nearest_bound(result: Explained) -> tuple[str, float] | None:
+    """The unit whose bound is nearest to the time, and the bound's share of it; None where there is
+    none.
+
+    Parameters
+    ----------
+    result
+        Of a run.
+    """
+    if not result.bound_cycles:
+        return None
+    unit = max(result.bound_cycles, key=lambda name: result.bound_cycles[name])
+    return unit, result.bound_cycles[unit] / result.cycles
+
+
+def main_cause(result: Explained) -> str:
     """What most of the NPU's cycles went to, and if that is PIM, what most of PIM's did.
 
     Parameters
@@ -76,7 +106,7 @@ def main_cause(result: Result) -> str:
     return text
 
 
-def compute_unit(result: Result) -> str:
+def compute_unit(result: Explained) -> str:
     """The compute side by its key in a cycle stack: ``npu``, or ``xpu`` of GPUs.
 
     Parameters
@@ -87,7 +117,7 @@ def compute_unit(result: Result) -> str:
     return next((unit for unit in _COMPUTE if unit in result.cycle_stack), "npu")
 
 
-def compute_name(result: Result) -> str:
+def compute_name(result: Explained) -> str:
     """What a reader calls the compute side: ``NPU``, or ``GPU``.
 
     Parameters
@@ -98,7 +128,7 @@ def compute_name(result: Result) -> str:
     return _UNIT[compute_unit(result)].removeprefix("the ")
 
 
-def _shares(result: Result, unit: str) -> dict[str, float]:
+def _shares(result: Explained, unit: str) -> dict[str, float]:
     """Of the run's cycles, what a unit spent on each cause.
 
     Parameters

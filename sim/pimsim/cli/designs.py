@@ -1,0 +1,81 @@
+"""``pimsim designs``: a study of many designs, resumable, and its page."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+__all__ = ["designs_command"]
+
+
+def designs_command(
+    out: Annotated[
+        str,
+        typer.Option(
+            "--out",
+            metavar="DIR",
+            help="Of designs.md, designs.csv and the store of simulations; an earlier one goes on.",
+        ),
+    ],
+    study: Annotated[
+        str | None,
+        typer.Option("--study", metavar="FILE", help="A study's YAML in place of ours."),
+    ] = None,
+    models: Annotated[
+        str | None,
+        typer.Option("--models", metavar="LIST", help="Simulate these of the study's alone."),
+    ] = None,
+    batches: Annotated[
+        str | None, typer.Option("--batches", metavar="LIST", help="The same of batches.")
+    ] = None,
+    contexts: Annotated[
+        str | None, typer.Option("--contexts", metavar="LIST", help="The same of contexts.")
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option("--workers", metavar="N", min=1, max=256, help="Local processes.")
+    ] = None,
+) -> None:
+    """Hold designs against each other: models, batches and contexts on each, as one page.
+
+    What is known already is not simulated again. The page has all of the study, and says what was
+    not run.
+    """
+    from pimsim.cli.progress import status_line
+    from pimsim.config.files import make_folder
+    from pimsim.config.paths import given_path
+    from pimsim.explore.designs import (
+        Selection,
+        places_of,
+        read_study,
+        run_study,
+        shipped_study,
+    )
+    from pimsim.explore.sweep import Progress
+    from pimsim.report.designs import write_study
+
+    asked = read_study(shipped_study() if study is None else given_path(study))
+    selection = Selection(_names(models), _numbers(batches), _names(contexts))
+    list(places_of(asked, selection))  # what is wrong in it is said before anything is made
+    folder = make_folder(out)
+    with status_line("designs") as tell:
+
+        def on_progress(design: str, progress: Progress) -> None:
+            if tell is not None:
+                tell(f"{design}, {progress.done} of {progress.total}, {progress.failed} cannot be")
+
+        store = run_study(asked, folder, selection, workers, on_progress)
+    typer.echo(f"{write_study(asked, store, folder)}")
+
+
+def _names(text: str | None) -> tuple[str, ...]:
+    return () if text is None else tuple(each.strip() for each in text.split(","))
+
+
+def _numbers(text: str | None) -> tuple[int, ...]:
+    from pimsim.config.errors import InputError
+
+    try:
+        return tuple(int(each) for each in _names(text))
+    except ValueError:
+        raise InputError(f"--batches: whole numbers such as 1,64, found {text!r}") from None
