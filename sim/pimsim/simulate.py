@@ -347,10 +347,11 @@ def _asked(config: AnyRun, inputs: Inputs) -> Asked:
     routing = load_run_routing(config, model)
     workload = config.workload
     steps: tuple[Step, ...] = ()
-    if {workload.kv_view, workload.decoding, workload.weight_format} == {NONE}:
+    formats = workload.weight_format, workload.kv_format
+    if {workload.kv_view, workload.decoding, *formats} == {NONE}:
         steps = run_steps(trace.requests, workload)
         return Asked(model, routing, trace, steps, config.parallel)
-    from pimsim.technique_runs import rounds_of, stored, traced, viewed
+    from pimsim.technique_runs import rounds_of, stored, stored_cache, traced, viewed
 
     model, parallel = traced(config, model)
     if workload.weight_format != NONE:
@@ -361,6 +362,8 @@ def _asked(config: AnyRun, inputs: Inputs) -> Asked:
         contexts = [context for step in steps for context in step.contexts]
         longest = max(contexts or [request.context for request in trace.requests])
         model = viewed(config, model, longest)
+    if workload.kv_format != NONE:
+        model = stored_cache(config, model)
     if workload.decoding == NONE:
         return Asked(model, routing, trace, steps, parallel)
     rounds = rounds_of(config, model, parallel, trace)

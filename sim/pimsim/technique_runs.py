@@ -29,10 +29,11 @@ from pimsim.workload.operators import OperatorKind
 from pimsim.workload.pipeline import MemoryNeed
 from pimsim.workload.requests import RequestTrace
 from pimsim.workload.rounds import Rounds, plan_rounds
+from pimsim.workload.stored_cache import packed_cache
 from pimsim.workload.stored_weights import quantised
 from pimsim.workload.trace import OperatorTrace
 
-__all__ = ["rounds_of", "stored", "traced", "viewed", "whole_rounds"]
+__all__ = ["rounds_of", "stored", "stored_cache", "traced", "viewed", "whole_rounds"]
 
 
 def traced(
@@ -114,9 +115,8 @@ def stored(config: AnyRun, trace: OperatorTrace) -> OperatorTrace:
     other = _reads_whole_elements(config, trace)
     if other:
         raise InputError(f"workload.weight_format: {text!r} beside {other}")
-    fmt = load_format(text).weights(8 * trace.facts.dtype_bytes)
     try:
-        found = quantised(trace, fmt)
+        found = quantised(trace, load_format(text).weights(8 * trace.facts.dtype_bytes))
     except InputError as error:
         raise InputError(f"workload.weight_format: {text!r}: {error}") from None
     if found.facts.parameter_bytes >= trace.facts.parameter_bytes:
@@ -125,6 +125,40 @@ def stored(config: AnyRun, trace: OperatorTrace) -> OperatorTrace:
             f"model {trace.model}, which has {trace.facts.parameter_bytes:,}: nothing is saved"
         )
     return found
+
+
+def stored_cache(config: AnyRun, trace: OperatorTrace) -> OperatorTrace:
+    """The model whose KV cache lies in memory as the run's format has it.
+
+    Parameters
+    ----------
+    config
+        Of the run.
+    trace
+        Of the model, as it reads its cache.
+
+    Raises
+    ------
+    InputError
+        Where PIM reads the cache, or the format does not suit the model or the machine.
+    """
+    text = config.workload.kv_format
+    if _attends_in_banks(config):
+        raise InputError(
+            f"workload.kv_format: {text!r} beside attention on PIM, which multiplies keys and "
+            "values as they lie in a row, in the model's own elements, and has nothing that widens "
+            "them; allowed: attention elsewhere"
+        )
+    try:
+        fmt = load_format(text).cache()
+        if fmt.residual and isinstance(config, RunConfig):
+            raise InputError(
+                f"its last {fmt.residual} tokens take more than others, and pages of an NPU's "
+                "cache hold tokens of one size; allowed: residual=0"
+            )
+        return packed_cache(trace, fmt)
+    except InputError as error:
+        raise InputError(f"workload.kv_format: {text!r}: {error}") from None
 
 
 def _reads_whole_elements(config: AnyRun, trace: OperatorTrace) -> str:

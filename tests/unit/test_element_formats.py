@@ -16,9 +16,11 @@ from pimsim.workload.cards import load_card
 from pimsim.workload.degrees import trace_memory_bytes
 from pimsim.workload.formats import load_format
 from pimsim.workload.instantiate import instantiate
+from pimsim.workload.kv_views import load_view
 from pimsim.workload.operators import Block
 from pimsim.workload.requests import Request
 from pimsim.workload.step import Step, StepEntry
+from pimsim.workload.stored_cache import packed_cache
 from pimsim.workload.stored_weights import quantised
 from pimsim.workload.trace import OperatorTrace
 
@@ -58,8 +60,23 @@ def block(trace: OperatorTrace, tp: int = 1) -> Block:
     return instantiate(trace, step(100, 7), layers=1, tp=tp).blocks[0]
 
 
+CACHE_BITS = {
+    "int8": 8 + Fraction(16, 128),
+    "int4:group=32,zeros=true": 4 + Fraction(16 + 4, 32),
+    "int3:group=0": 3 + Fraction(16, 128),
+    "fp8": Fraction(8),
+    "mxfp4": Fraction(17, 4),
+    "nvfp4": Fraction(9, 2),
+    "kivi:residual=0": Fraction(3),
+    "kivi:bits=4,residual=0": Fraction(5),
+    "kivi:group=64,residual=0": Fraction(5, 2),
+}
+"""Bits an element of a cache with heads of 128."""
+
+
 def test_every_format_is_tested() -> None:
-    assert {text.partition(":")[0] for text in BITS} == set(module_names("format"))
+    tested = {text.partition(":")[0] for text in (*BITS, *CACHE_BITS)}
+    assert tested == set(module_names("format"))
 
 
 @pytest.mark.parametrize("text", BITS)
@@ -100,9 +117,49 @@ def test_experts_are_stored_so_and_the_router_is_not() -> None:
     assert found.operator("router") == plain.operator("router")
 
 
+@pytest.mark.parametrize("text", CACHE_BITS)
+@pytest.mark.parametrize("tp", [1, 4])
+def test_a_cache_has_the_published_bits_an_element(text: str, tp: int) -> None:
+    trace = packed_cache(LLAMA, load_format(text).cache())
+    plain, found = block(LLAMA, tp), block(trace, tp)
+    for each, own in zip(plain.operators, found.operators, strict=True):
+        for what in ("kv_read_bytes", "kv_write_bytes"):
+            assert getattr(own, what) == getattr(each, what) * CACHE_BITS[text] / 16
+        assert (own.flops, own.weight_bytes, own.input_bytes, own.output_bytes) == (
+            each.flops, each.weight_bytes, each.input_bytes, each.output_bytes,
+        )  # fmt: skip
+    held = [trace_memory_bytes(each, step(100, 7), tp, 1) for each in (LLAMA, trace)]
+    assert held[1] == (held[0][0], held[0][1] * CACHE_BITS[text] / 16)
+    assert trace.facts.kv_bytes_per_token == LLAMA.facts.kv_bytes_per_token * CACHE_BITS[text] / 16
+
+
+@pytest.mark.parametrize("contexts", [(1,), (128,), (129, 20), (7000, 128, 127)])
+def test_kivi_keeps_the_last_tokens_as_they_are(contexts: tuple[int, ...]) -> None:
+    trace = packed_cache(LLAMA, load_format("kivi").cache())
+    found = instantiate(trace, step(*contexts), layers=1).blocks[0]
+    recent = sum(min(each, 128) for each in contexts)
+    read = 8 * 128 * (3 * (sum(contexts) - recent) + 16 * recent) // 8
+    assert found.operator("score").kv_read_bytes == found.operator("value").kv_read_bytes == read
+    # a token is written as it comes, and packed once it is none of the last
+    assert found.operator("kv_append").kv_write_bytes == len(contexts) * 2 * 8 * 128 * (16 + 3) // 8
+    assert trace_memory_bytes(trace, step(*contexts), 1, 1)[1] == 32 * 2 * read
+
+
+def test_windows_keep_their_own_last_tokens() -> None:
+    view = load_view("lambda_mask:window=100,sinks=4").model(LLAMA)
+    trace = packed_cache(view, load_format("kivi:residual=64").cache())
+    small = packed_cache(view, load_format("kivi").cache())
+    read = [
+        instantiate(each, step(5000), layers=1).blocks[0].operator("score").kv_read_bytes
+        for each in (trace, small)
+    ]
+    assert read == [128 * (3 * 40 + 16 * 64), 128 * 16 * 104]
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
+        ("kivi:bits=3", "bits: found 3"),
         ("int4:group=-1", "group: found -1"),
         ("int4:grup=64", "did you mean 'group'"),
         ("int5", "did you mean 'int"),
@@ -146,9 +203,31 @@ def test_a_run_streams_packed_weights(tiny_card: Path, machine: str) -> None:
     assert {o.name: o.flops for o in found.operators} == {o.name: o.flops for o in plain.operators}
 
 
+@pytest.mark.parametrize(
+    ("machine", "text", "ratio"),
+    [("npu-only", "int4", 16 / 4.125), ("npu-only", "kivi:residual=0", 16 / 3),
+     ("dgx-h100", "kivi", 16 * 1509 / (16 * 128 + 3 * 1381))],
+)  # fmt: skip
+def test_a_run_reads_a_packed_cache(tiny_card: Path, machine: str, text: str, ratio: float) -> None:
+    small = ("devices=1",) if machine == "dgx-h100" else SMALL
+    plain, found = (
+        pimsim.run(
+            machine, model=tiny_card, requests="equal:1500+9", layers=1,
+            overrides=[*small, f"workload.kv_format={each}"],
+        )
+        for each in ("none", text)
+    )  # fmt: skip
+    read = [
+        sum(o.bytes for o in each.operators if o.name in ("score", "value", "attention"))
+        for each in (plain, found)
+    ]
+    assert read[0] / read[1] == pytest.approx(ratio, rel=0.02)
+    assert found.iteration_s < plain.iteration_s
+
+
 def test_a_round_verifies_packed_weights(tiny_card: Path) -> None:
     both = run(
-        "npu-only", tiny_card, "workload.weight_format=int4",
+        "npu-only", tiny_card, "workload.weight_format=int4", "workload.kv_format=fp8",
         "workload.decoding=prompt_lookup:tokens=2,drafts=3",
     )  # fmt: skip
     alone = run("npu-only", tiny_card, "workload.decoding=prompt_lookup:tokens=2,drafts=3")
@@ -159,6 +238,13 @@ def test_a_round_verifies_packed_weights(tiny_card: Path) -> None:
     ("machine", "more", "words"),
     [
         ("npu-only", ["workload.weight_format=unstructured:index=none"], "nothing is saved"),
+        ("npu-only", ["workload.weight_format=kivi"], "it is a format of KV caches"),
+        ("npu-only", ["workload.kv_format=unstructured"], "it is a format of weights"),
+        ("npu-only", ["workload.kv_format=kivi"], "tokens of one size; allowed: residual=0"),
+        ("npu-only", ["workload.kv_format=int8:group=1"], "nothing is saved"),
+        ("npu-only", ["workload.kv_format=int5"], "kv_format: found 'int5'"),
+        ("npu-pim", ["workload.kv_format=int8"], "beside attention on PIM, which multiplies keys"),
+        ("dgx-attacc-bank", ["workload.kv_format=fp8"], "beside attention on PIM"),
         (
             "npu-only", ["workload.weight_format=semi_structured:keeps=2,of=3"],
             "its 512 inputs are no multiple of 3, of which the format keeps 2",
@@ -183,6 +269,11 @@ def test_a_run_that_cannot_store_so_says_why(
     with pytest.raises(InputError) as caught:
         run(machine, tiny_card, *more)
     assert words in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_latents_are_not_packed() -> None:
+    with pytest.raises(InputError, match=r"model deepseek-v3 keeps latents \(MLA\)"):
+        packed_cache(card_trace(load_card("deepseek-v3")), load_format("fp8").cache())
 
 
 def test_experts_on_pim_lie_whole(tmp_path: Path, tiny_card: Path) -> None:

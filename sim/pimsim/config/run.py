@@ -274,13 +274,19 @@ class StepsConfig(ConfigModel):
     bits (``int8``, ``int4``, ``int3``, ``fp8``, ``mxfp4``, ``nvfp4``, ``semi_structured``,
     ``unstructured``), as ``NAME:KEY=VALUE,KEY=VALUE`` (docs/techniques.md)."""
 
+    kv_format: str = NONE
+    """The same of the KV cache (``int8``, ``int4``, ``int3``, ``fp8``, ``mxfp4``, ``nvfp4``,
+    ``kivi``)."""
+
     @model_validator(mode="after")
     def _formats(self) -> Self:
-        if self.weight_format != NONE:
-            try:
-                format_settings(self.weight_format)
-            except ValueError as error:
-                raise ValueError(f"weight_format: {error}") from None
+        for key in ("weight_format", "kv_format"):
+            text = getattr(self, key)
+            if text != NONE:
+                try:
+                    format_settings(text)
+                except ValueError as error:
+                    raise ValueError(f"{key}: {error}") from None
         return self
 
     @model_validator(mode="after")

@@ -12,6 +12,7 @@ from pydantic import Field
 
 from pimsim.config.base import ConfigModel
 from pimsim.workload.formats import ElementFormat
+from pimsim.workload.stored_cache import CacheFormat
 from pimsim.workload.stored_weights import WeightFormat
 
 __all__ = ["GroupedIntegers", "GroupedIntegersSettings"]
@@ -21,7 +22,8 @@ class GroupedIntegersSettings(ConfigModel):
     """What integers share."""
 
     group: int = Field(default=128, ge=0, le=1_000_000)
-    """Inputs that share a scale; 0: all of an output's."""
+    """Inputs that share a scale, 0: all of an output's; of a cache elements of a head's key or
+    value, as many as it has at most."""
     zeros: bool = False
     """Each group has a zero point, too, as wide as an element."""
 
@@ -38,3 +40,8 @@ class GroupedIntegers(ElementFormat):
         """See ``ElementFormat``."""
         zero_bits = self.bits if self.settings.zeros else 0
         return WeightFormat(f"int{self.bits}", self.bits, self.settings.group, zero_bits=zero_bits)
+
+    def cache(self) -> CacheFormat:
+        """See ``ElementFormat``."""
+        zero_bits = self.bits if self.settings.zeros else 0
+        return CacheFormat(f"int{self.bits}", self.bits, self.settings.group, zero_bits=zero_bits)

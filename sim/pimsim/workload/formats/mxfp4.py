@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from pimsim.config.base import ConfigModel
 from pimsim.workload.formats import ElementFormat
+from pimsim.workload.stored_cache import CacheFormat
 from pimsim.workload.stored_weights import WeightFormat
 
 __all__ = ["FORMAT", "Mxfp4", "Mxfp4Settings"]
@@ -25,6 +26,10 @@ class Mxfp4(ElementFormat):
     def weights(self, element_bits: int) -> WeightFormat:
         """See ``ElementFormat``."""
         return WeightFormat("f4e2m1", 4, 32, scale_dtype="f8e8m0", scale_bits=8)
+
+    def cache(self) -> CacheFormat:
+        """See ``ElementFormat``."""
+        return CacheFormat("f4e2m1", 4, 32, 8)
 
 
 FORMAT = Mxfp4

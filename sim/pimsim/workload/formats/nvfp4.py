@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from pimsim.config.base import ConfigModel
 from pimsim.workload.formats import ElementFormat
+from pimsim.workload.stored_cache import CacheFormat
 from pimsim.workload.stored_weights import WeightFormat
 
 __all__ = ["FORMAT", "Nvfp4", "Nvfp4Settings"]
@@ -26,6 +27,10 @@ class Nvfp4(ElementFormat):
     def weights(self, element_bits: int) -> WeightFormat:
         """See ``ElementFormat``."""
         return WeightFormat("f4e2m1", 4, 16, scale_dtype="f8e4m3fn", scale_bits=8)
+
+    def cache(self) -> CacheFormat:
+        """See ``ElementFormat``."""
+        return CacheFormat("f4e2m1", 4, 16, 8)
 
 
 FORMAT = Nvfp4
