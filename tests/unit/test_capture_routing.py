@@ -10,6 +10,7 @@ import pytest
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
+from pimsim.capture import sparsity  # noqa: E402
 from pimsim.capture.loading import LoadedModel  # noqa: E402
 from pimsim.capture.routing import _by_weight, capture_routing  # noqa: E402
 from pimsim.capture.sparsity import measure_sparsity  # noqa: E402
@@ -109,3 +110,34 @@ def test_choices_are_put_in_falling_weight() -> None:
     weights = torch.tensor([[0.2, 0.5, 0.3], [0.1, 0.1, 0.8]])
     assert _by_weight(chosen, (weights, chosen)).tolist() == [[1, 7, 4], [3, 0, 2]]
     assert _by_weight(chosen, (chosen,)).tolist() == chosen.tolist()
+
+
+@pytest.mark.parametrize("share", [0.0, 0.301, 0.3, 0.4999, 0.0021])
+def test_the_threshold_is_the_largest_of_seven_halvings(
+    share: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Perplexity that rises once the error of truncation exceeds ``share``."""
+    asked = [0.0]
+
+    def thresholds(inputs: Any, norms: Any, lasts: Any, cett: float) -> list[float]:
+        asked.append(cett)
+        return [0.0 for _ in lasts]
+
+    monkeypatch.setattr(sparsity, "_thresholds", thresholds)
+    monkeypatch.setattr(sparsity, "_inputs", lambda *_: [])
+    model = loaded("llama")
+    whole = sparsity._perplexity
+    first = torch.full((1, 4), 5)
+
+    def perplexity(given: LoadedModel, ids: Any) -> float:
+        if ids is not first:
+            return whole(given, ids)
+        return 8.0 if asked[-1] <= share else 9.0
+
+    monkeypatch.setattr(sparsity, "_perplexity", perplexity)
+    (found,) = measure_sparsity(
+        model, first, torch.full((1, 6), 7), [1.0], 4, "test", lambda _: None
+    )[1]
+    step = 0.5 / 2**7
+    assert found.cett == pytest.approx(int(share / step) * step)
+    assert asked[-1] == found.cett

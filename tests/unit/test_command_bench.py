@@ -66,3 +66,25 @@ def test_banks_of_a_design_are_counted_over_its_levels() -> None:
     bench = bench_of_design(design)
     assert bench.banks == design.organization.channel_banks
     assert set(bench.commands) == set(design.all_commands)
+
+
+@pytest.mark.parametrize("level", ["rank", "channel"])
+def test_a_window_counts_activations_at_its_level(level: str) -> None:
+    """Two ranks: three activations of the first, one of the second, then both ask again."""
+    rules = [
+        rule.model_copy(update={"level": level}) if rule.window > 1 else rule
+        for rule in HBM2.rules
+    ]  # fmt: skip
+    assert rules != HBM2.rules or level == "rank"
+    organization = HBM2.organization.model_copy(update={"ranks": 2})
+    memory = HBM2.model_copy(update={"organization": organization, "rules": rules})
+    bench = bench_of_memory(memory)
+    banks = organization.banks
+    for at, bank in enumerate((0, GROUP, 2 * GROUP, banks)):
+        bench.issue("ACT", 100 + at * T["tRRD_S"], bank=bank)
+    ends = [bench.earliest("ACT", 3 * GROUP), bench.earliest("ACT", banks + GROUP)]
+    full = 100 + T["tFAW"]
+    free = bench.now + T["tRRD_S"]
+    assert full > free
+    # of a rank the first has room for a fourth, the second for three more
+    assert ends == [full, full] if level == "channel" else max(ends) <= free

@@ -96,3 +96,16 @@ def test_values_fill_no_more_banks_than_they_have_elements(dim: int) -> None:
     tiles = [min(32, dim - first) for first in range(0, dim, 32)]
     assert [s.count for s in found] == 2 * tiles
     assert len(places(found)) == 2 * dim
+
+
+@pytest.mark.parametrize("ring", [64, 83, 96, None])
+def test_values_are_written_when_a_burst_is_full_or_the_ring_is(ring: int | None) -> None:
+    shape = shape_of(2, 2, 32)
+    rows = KvRows.from_row(0, shape.kv_sections, 128)
+    full = MEMORY.organization.burst_bytes // 2
+    written = [
+        at for at in range(ring or 100)
+        if value_scatters(shape, rows, 0, at, MEMORY, 2, ring)
+    ]  # fmt: skip
+    ends = set(range(full - 1, ring or 100, full)) | ({ring - 1} if ring else set())
+    assert written == sorted(ends)

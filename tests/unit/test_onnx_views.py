@@ -17,8 +17,10 @@ from pimsim.workload.cards import load_card
 from pimsim.workload.onnx_import.assemble import _Maker
 from pimsim.workload.onnx_import.attention import _attend, _sizes
 from pimsim.workload.onnx_import.blocks import _one_combine, _Roles
+from pimsim.workload.onnx_import.experts import _weights
 from pimsim.workload.onnx_import.folding import _squeeze
-from pimsim.workload.onnx_import.formats import DTYPES
+from pimsim.workload.onnx_import.formats import DTYPES, FormatPiece, Stored
+from pimsim.workload.onnx_import.glue import GlueRoles
 from pimsim.workload.onnx_import.parts import GraphPart
 from pimsim.workload.onnx_import.recognise import Recogniser
 from pimsim.workload.onnx_import.spelt import behind_repeats
@@ -188,3 +190,63 @@ def test_a_bias_has_an_element_for_each_feature_of_each_expert(
     assert Recogniser._bias(reader, part, weight) is taken
     assert part.weights == ([weight] if taken else [])
     assert part.facts.get("bias", False) is taken
+
+
+@pytest.mark.parametrize(
+    ("kind", "inputs", "first", "second", "third"),
+    [
+        ("MoE", "x r w1 b1 w2 b2 w3 b3", "w1 b1", "w2 b2", "w3 b3"),
+        ("MoE", "x r w1 - w2 b2", "w1", "w2 b2", ""),
+        ("QMoE", "x r w1 s1 b1 w2 s2 b2 w3 s3 b3 z1 z2 z3", "w1 b1 z1", "w2 b2 z2", "w3 b3 z3"),
+        ("QMoE", "x r w1 s1 - w2 s2 b2", "w1", "w2 b2", ""),
+    ],
+)
+def test_weights_and_biases_of_experts_lie_in_their_inputs(
+    kind: str, inputs: str, first: str, second: str, third: str
+) -> None:
+    names = ["" if each == "-" else each for each in inputs.split()]
+
+    def stored(name: str) -> Stored:
+        return Stored(name, (3, 4), 12, (FormatPiece("weight", name, 24),))
+
+    given = SimpleNamespace(attribute=lambda _, default: default)
+    graph: Any = SimpleNamespace(
+        stored=stored, where=lambda _: "m.onnx", given=lambda _: given, attributes=lambda _: {}
+    )
+    asked = SimpleNamespace(op_type=kind, input=names)
+    for number, expected in enumerate((first, second, third), 1):
+        found = _weights(graph, asked, number)
+        zero = [each for each in expected.split() if each[0] == "z"]
+        assert [each.name for each in found] == [
+            each for each in expected.split() if each[0] != "z"
+        ]
+        if kind == "QMoE" and found:
+            held = [(each.what, each.dtype) for each in found[0].pieces[1:]]
+            assert held == [("scales", f"s{number}"), *[("zero points", each) for each in zero]]
+            assert (found[0].elements, found[0].pieces[0].dtype) == (48, "int4")
+
+
+@pytest.mark.parametrize(
+    ("kind", "other", "turned"),
+    [
+        ("RotaryEmbedding", "none", True), ("Mul", "angles", True), ("Add", "angles", False),
+        ("Mul", "one row", False), ("Mul", "a table", False), ("Mul", "of tokens", False),
+        ("Mul", "whole numbers", False),
+    ],
+)  # fmt: skip
+def test_vectors_are_turned_by_numbers_of_each_position(
+    kind: str, other: str, turned: bool
+) -> None:
+    shapes = {"angles": (1, 9, 8), "one row": (1, 1, 8), "a table": (9, 8), "of tokens": (9, 8),
+              "whole numbers": (9, 8)}  # fmt: skip
+    part = GraphPart("product", "q", {}, {})
+    graph = SimpleNamespace(
+        shape=lambda name: shapes.get(name, ()), floating=lambda name: name != "whole numbers",
+        stored=lambda name: name if name == "a table" else None,
+    )  # fmt: skip
+    tokens = {"x": {part: None}, "of tokens": {part: None}}
+    reader: Any = SimpleNamespace(
+        graph=graph, flow=lambda name: SimpleNamespace(sources=tokens.get(name, {}))
+    )
+    roles = GlueRoles(reader)
+    assert roles.turns({0: node("Add", "x", "x"), 1: node(kind, "x", other)}) is turned

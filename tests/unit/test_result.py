@@ -247,6 +247,9 @@ SOUND = {"dram_bytes_per_s": 1e9, "npu_flop_per_s": 1e8}
         ({}, {"npu_flop_per_s": 0.9e8}, {}, "npu_macs in interval 0: 30 in 600000 ps"),
         ({"pim_macs": (0, 5)}, {}, {}, "pim_macs in interval 1: 5 in 400000 ps, at most 0"),
         ({"pim_macs": (0, 5)}, {"pim_flop_per_s": 2.5e7}, {}, ""),
+        # one that is rounded up may be there where none is possible
+        ({"pim_macs": (0, 1)}, {}, {}, ""),
+        ({"pim_macs": (0, 2)}, {}, {}, "pim_macs in interval 1: 2 in 400000 ps, at most 0"),
         ({}, {}, {"series_totals": {"dram_bytes": 999}}, "dram_bytes over time: 1000"),
         ({"dram_bytes": (1001, -1)}, {"dram_bytes_per_s": 1e12}, {}, "least -1"),
         ({"end_ps": (600_000, 999_000)}, {}, {}, "intervals end at 999000 ps"),

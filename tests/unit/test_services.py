@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import signal
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+from pydantic import BaseModel
 
 import pimsim
 from pimsim import services
@@ -239,3 +241,29 @@ def test_a_signal_waits_for_the_end_of_a_moment() -> None:
             assert seen == [signal.SIGTERM] * 2
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def test_steps_are_kept_for_machines_that_do_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A name tells nothing of what steps take, a key does."""
+    monkeypatch.setenv("PIMSIM_CACHE_DIR", str(tmp_path))
+    config = NpuOnly()
+
+    def kept(**values: Any) -> Path | None:
+        machine: Any = SimpleNamespace(config=config.model_copy(update=values))
+        service: Any = SimpleNamespace(
+            interpolated=True, machine=SimpleNamespace(workload=SimpleNamespace())
+        )
+        monkeypatch.setattr(services, "model_hashes", lambda _: {})
+        return services._Anchors(service, machine)._path
+
+    usual = kept()
+    assert usual is not None and usual == kept(name="other", description="told otherwise")
+    assert usual != kept(lanes=3)
+
+
+class NpuOnly(BaseModel):
+    name: str = "usual"
+    description: str = ""
+    lanes: int = 2

@@ -22,6 +22,7 @@ from pimsim.workload.requests import Request
 from pimsim.workload.sparsity import load_sparsity
 from pimsim.workload.sparsity.file import SparsityTrace, read_sparsity, write_sparsity
 from pimsim.workload.sparsity.laws import BOTTLENECK, COEFFICIENTS, activation_ratio
+from pimsim.workload.sparsity.spec import LawSparsity, TraceSparsity
 from pimsim.workload.sparsity.union import GRANULARITIES, by_popularity, kept, unions
 from pimsim.workload.step import Step
 from pimsim.workload.transforms.sparse_ffn import sparse_ffn
@@ -228,3 +229,20 @@ def test_shipped_traces_show_that_a_batch_of_eight_leaves_little(name: str) -> N
     shares = {row.batch: row.random for row in unions(trace)}
     assert 0 < shares[1] < shares[8] <= 1
     assert shares[8] > 0.9 or name == "tiny-relu"
+
+
+@pytest.mark.parametrize("tokens", [1, 4, 9, 10, 30])
+def test_each_token_has_a_row_of_features_in_every_block(tokens: int) -> None:
+    """Whether a trace has fewer tokens or more; each is drawn as often as another one, nearly."""
+    trace = made()
+    drawn = TraceSparsity(trace, 3)
+    for source in (drawn, LawSparsity(0.25, 21, 3)):
+        rows = [source.active(layer, tokens) for layer in (0, 1)]
+        assert [each.shape for each in rows] == [(tokens, 21)] * 2
+    rows = []
+    for layer in (0, 1):
+        known = trace.active[layer].tolist()
+        rows.append([known.index(row) for row in drawn.active(layer, tokens).tolist()])
+    assert rows[0] == rows[1]
+    times = [rows[0].count(token) for token in range(9)]
+    assert max(times) - min(times) <= 1

@@ -14,7 +14,7 @@ from pimsim.config.errors import InputError
 from pimsim.config.loader import load_run
 from pimsim.explore.expressions import check_expression, holds
 from pimsim.explore.pool import Job, answers, worker_pool
-from pimsim.explore.spec import SweepSpec, expand, overrides, read_sweep
+from pimsim.explore.spec import RangeSpec, SweepSpec, expand, overrides, read_sweep
 from pimsim.explore.store import Store
 from pimsim.explore.sweep import load_table, run_sweep
 
@@ -278,3 +278,30 @@ def test_stores_of_others_are_refused(sweep: Path, tmp_path: Path) -> None:
         run_sweep(sweep, tmp_path)
     with pytest.raises(InputError, match="no store"):
         Store(tmp_path / "none")
+
+
+@pytest.mark.parametrize(
+    ("given", "numbers"),
+    [
+        ({"low": 1, "high": 2}, True), ({"choices": [1, 2.5]}, True), ({"choices": ["a"]}, False),
+        ({"choices": [1, "a"]}, False), ({"choices": [True, False]}, False),
+        ({"choices": [None]}, False),
+    ],
+)  # fmt: skip
+def test_a_range_of_numbers_alone_has_some_between_others(
+    given: dict[str, Any], numbers: bool
+) -> None:
+    assert RangeSpec.model_validate(given).numbers is numbers
+
+
+def test_shares_of_a_range_are_its_values() -> None:
+    def at(share: float, **given: Any) -> Any:
+        return RangeSpec.model_validate(given).at(share)
+
+    assert [at(share, choices=["a", "b", "c"]) for share in (0, 0.34, 0.67, 1)] == list("abcc")
+    assert [at(share, low=3, high=5, integer=True) for share in (0, 0.34, 0.67, 1)] == [3, 4, 5, 5]
+    assert [at(share, low=1, high=9) for share in (0, 0.25, 1)] == [1.0, 3.0, 9.0]
+    assert [at(share, low=1, high=100, log=True) for share in (0, 0.5)] == [1.0, pytest.approx(10)]
+    whole = {"low": 1, "high": 7, "log": True, "integer": True}
+    assert [at(share, **whole) for share in (0, 0.34, 0.7, 1)] == [1, 2, 4, 7]
+    assert at(0.5, low=1, high=2, unit="GHz") == "1.5GHz"
