@@ -19,7 +19,7 @@ pytest.importorskip("optuna")
 from pimsim.config.errors import InputError
 from pimsim.explore import search
 from pimsim.explore.pool import Answer, Job
-from pimsim.explore.search import run_search
+from pimsim.explore.search import read_outcome, run_search
 from pimsim.explore.search_spec import read_search
 from pimsim.explore.spec import RangeSpec
 
@@ -54,6 +54,7 @@ def test_a_search_that_goes_on_is_the_one_that_was_never_stopped(
     whole = run_search(write(tmp_path, tiny_card, 6, sampler), tmp_path / "whole")
     run_search(write(tmp_path, tiny_card, 2, sampler), tmp_path / "parts")
     parts = run_search(write(tmp_path, tiny_card, 6, sampler), tmp_path / "parts")
+    assert read_outcome(tmp_path / "parts")[1] == parts
     assert parts == whole
     assert len(whole.trials) == 6
     assert set(whole.importance) == {"tokens_per_s", "mj_per_token"}

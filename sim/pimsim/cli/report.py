@@ -20,7 +20,7 @@ def report_command(
         list[str],
         typer.Argument(
             metavar="DIR...",
-            help="Folders that `pimsim run --out` wrote, or one of a sweep or a service.",
+            help="Folders that `pimsim run --out` wrote, or one of a sweep, a search or a service.",
         ),
     ],
     out: Annotated[
@@ -56,7 +56,8 @@ def report_command(
         typer.Option("--stage", metavar="NAME", help="Show who works when in this stage alone."),
     ] = None,
 ) -> None:
-    """One self-contained HTML page of a run, of several side by side, of a sweep or a service."""
+    """One self-contained HTML page of a run, of several side by side, of a sweep, a search or a
+    service."""
     from pimsim.config.errors import near_miss
     from pimsim.config.extras import require_extra
     from pimsim.report.draw import check_formats, write_charts
@@ -71,7 +72,7 @@ def report_command(
     if len(folders) == 1 and (given_path(folders[0]) / "store.json").is_file():
         if timeline is not None or stage is not None:
             raise InputError(f"{folders[0]}: a sweep has no --timeline and no --stage; a run has")
-        _sweep(folders[0], out, figures, kinds)
+        _study(folders[0], out, figures, kinds)
         return
     if len(folders) == 1 and is_service(folders[0]):
         if commands is not None or stage is not None:
@@ -105,13 +106,21 @@ def _write_page(page: str, folder: str, out: str | None) -> None:
     typer.echo(f"{path}: {len(content) / 1e6:.1f} MB")
 
 
-def _sweep(folder: str, out: str | None, figures: str | None, kinds: list[str]) -> None:
+def _study(folder: str, out: str | None, figures: str | None, kinds: list[str]) -> None:
+    """Of a sweep or a search, both of which have a store."""
     from pimsim.report.draw import write_charts
-    from pimsim.report.sweeps import sweep_charts, sweep_page
 
-    _write_page(sweep_page(folder), folder, out)
+    if (given_path(folder) / "search.yaml").is_file():
+        from pimsim.report.searches import search_charts, search_page
+
+        page, charts = search_page(folder), search_charts
+    else:
+        from pimsim.report.sweeps import sweep_charts, sweep_page
+
+        page, charts = sweep_page(folder), sweep_charts
+    _write_page(page, folder, out)
     if figures is not None:
-        written = write_charts(sweep_charts(folder), figures, kinds)
+        written = write_charts(charts(folder), figures, kinds)
         typer.echo(f"{figures}: {len(written)} files")
 
 

@@ -13,6 +13,7 @@ from math import ceil, isfinite, isnan, log
 from pathlib import Path
 from typing import Any
 
+from pimsim.config.documents import read_document
 from pimsim.config.errors import InputError, reason
 from pimsim.config.files import write_whole
 from pimsim.config.loader import load_any_run
@@ -26,7 +27,10 @@ from pimsim.explore.spec import RangeSpec, Scalar, common_values, overrides
 from pimsim.explore.store import Store
 from pimsim.result.types import Fidelity
 
-__all__ = ["SearchOutcome", "Trial", "run_search"]
+__all__ = ["SEARCH_FILE", "SearchOutcome", "Trial", "read_outcome", "run_search"]
+
+SEARCH_FILE = "search.yaml"
+"""In a search's folder: its YAML as it was when it was last called."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +95,42 @@ def run_search(
     store = Store(out, create=True)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     with _alone(out):
+        write_whole(out / SEARCH_FILE, path.read_bytes())
         return _search(optuna, spec, store, path, workers, on_trial)
+
+
+def read_outcome(folder: Path) -> tuple[SearchSpec, SearchOutcome]:
+    """What a search has found so far; nothing is simulated.
+
+    Parameters
+    ----------
+    folder
+        Of the study and its store.
+
+    Returns
+    -------
+    (SearchSpec, SearchOutcome)
+        As the search's YAML was when it was last called.
+
+    Raises
+    ------
+    InputError
+        For what is no search's folder, or where the extra ``explore`` is not installed.
+    """
+    try:
+        import optuna
+    except ImportError:
+        raise InputError("this needs the extra: pip install 'pimsim[explore]'") from None
+    spec = read_document(SearchSpec, folder / SEARCH_FILE)
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    journal = folder / "journal.log"
+    if not journal.is_file():
+        raise InputError(f"{folder}: its search has no {journal.name}")
+    try:
+        study = optuna.load_study(study_name=spec.name, storage=_journal(journal))
+    except KeyError:
+        raise InputError(f"{journal}: it has no study {spec.name!r}") from None
+    return spec, _outcome(study, spec)
 
 
 @contextmanager
