@@ -351,13 +351,14 @@ def _asked(config: AnyRun, inputs: Inputs) -> Asked:
     if {workload.kv_view, workload.decoding, *formats} == {NONE}:
         steps = run_steps(trace.requests, workload)
         return Asked(model, routing, trace, steps, config.parallel)
-    from pimsim.technique_runs import rounds_of, stored, stored_cache, traced, viewed
+    from pimsim.technique_runs import left_of, rounds_of, stored, stored_cache, traced, viewed
 
     model, parallel = traced(config, model)
     if workload.weight_format != NONE:
         model = stored(config, model)
+    left = left_of(config, model, trace)
     if workload.decoding == NONE:
-        steps = run_steps(trace.requests, workload)
+        steps = run_steps(left.requests, workload)
     if workload.kv_view != NONE:
         contexts = [context for step in steps for context in step.contexts]
         longest = max(contexts or [request.context for request in trace.requests])
@@ -366,7 +367,7 @@ def _asked(config: AnyRun, inputs: Inputs) -> Asked:
         model = stored_cache(config, model)
     if workload.decoding == NONE:
         return Asked(model, routing, trace, steps, parallel)
-    rounds = rounds_of(config, model, parallel, trace)
+    rounds = rounds_of(config, model, parallel, left)
     return Asked(rounds.model, routing, trace, rounds.steps, parallel, rounds)
 
 

@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import cast
 
 from pimsim.config.documents import Resolved
 from pimsim.config.errors import InputError
 from pimsim.config.loader import AnyRun, ResolvedAny, ResolvedRun
 from pimsim.config.run import ParallelConfig, RunConfig
+from pimsim.config.settings_text import NONE
 from pimsim.config.system import SystemConfig
 from pimsim.result.decoding import with_rounds
 from pimsim.result.invariants import check_invariants
@@ -33,7 +35,7 @@ from pimsim.workload.stored_cache import packed_cache
 from pimsim.workload.stored_weights import quantised
 from pimsim.workload.trace import OperatorTrace
 
-__all__ = ["rounds_of", "stored", "stored_cache", "traced", "viewed", "whole_rounds"]
+__all__ = ["left_of", "rounds_of", "stored", "stored_cache", "traced", "viewed", "whole_rounds"]
 
 
 def traced(
@@ -77,7 +79,7 @@ def viewed(config: AnyRun, trace: OperatorTrace, longest: int) -> OperatorTrace:
     """
     text = config.workload.kv_view
     view = load_view(text)
-    if view.tokens >= longest:
+    if not view.cuts_prompts and view.tokens >= longest:
         raise InputError(
             f"workload.kv_view: {text!r} keeps {view.tokens:,} tokens; the longest context has "
             f"{longest:,}, so that nothing would be left out"
@@ -182,6 +184,52 @@ def _reads_whole_elements(config: AnyRun, trace: OperatorTrace) -> str:
     if trace.facts.experts and schedule.expert_placement != "npu":
         return f"schedule.expert_placement {schedule.expert_placement!r}: {why}npu"
     return ""
+
+
+def left_of(config: AnyRun, trace: OperatorTrace, requests: RequestTrace) -> RequestTrace:
+    """The requests with the tokens that the run's view of the cache leaves of them.
+
+    Parameters
+    ----------
+    config
+        Of the run.
+    trace
+        Of the model.
+    requests
+        Of the batch.
+
+    Raises
+    ------
+    InputError
+        Where the view drops tokens of prompts and the run feeds some, or none is dropped.
+    """
+    text, asked = config.workload.kv_view, requests.requests
+    if text == NONE:
+        return requests
+    view = load_view(text)
+    if not view.cuts_prompts:
+        return requests
+    feeding = [each for each in asked if each.new_tokens is not None]
+    if config.workload.phase != "decode" or feeding:
+        raise InputError(
+            f"workload.kv_view: {text!r} drops tokens of prompts that have been read, and this run "
+            "feeds some; allowed: workload.phase=decode, requests without new_tokens"
+        )
+    most = trace.facts.max_context
+    for each in asked:
+        if each.context > most:
+            raise InputError(
+                f"request {each.id} has a context of {each.context} tokens; model {trace.model} "
+                f"takes 1 to {most} (max_context), whatever workload.kv_view {text!r} leaves of it"
+            )
+    found = view.requests(asked)
+    if found == asked:
+        longest = max(each.prompt_tokens for each in asked)
+        raise InputError(
+            f"workload.kv_view: {text!r} keeps {view.tokens:,} tokens of a prompt; the longest has "
+            f"{longest:,}, so that nothing would be left out"
+        )
+    return replace(requests, requests=found)
 
 
 def _attends_in_banks(config: AnyRun) -> bool:

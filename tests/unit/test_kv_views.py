@@ -23,7 +23,10 @@ from pimsim.workload.trace import OperatorTrace
 
 LLAMA = card_trace(load_card("llama-3-8b"))
 H, KV, DIM = 32, 8, 128
-EXAMPLES = {"lambda_mask": "lambda_mask:window=40,sinks=4", "streaming_llm": "streaming_llm"}
+EXAMPLES = {
+    "lambda_mask": "lambda_mask:window=40,sinks=4", "snapkv": "snapkv:budget=64",
+    "streaming_llm": "streaming_llm",
+}  # fmt: skip
 """One valid text for each view."""
 
 
@@ -113,9 +116,28 @@ def test_models_without_a_rotary_embedding_turn_nothing() -> None:
     assert not block(view, step(5000)).has("rotate_keys")
 
 
+def test_a_prompt_that_is_cut_keeps_what_it_generates() -> None:
+    asked = [Request(i, 0.0, prompt, 99, made) for i, (prompt, made) in enumerate(CUT)]
+    left = load_view("snapkv:budget=64").requests(asked)
+    assert [each.context for each in left] == [min(p, 64) + made for p, made in CUT]
+    assert [each.generated_tokens for each in left] == [made for _, made in CUT]
+
+
+CUT = ((5000, 0), (5000, 20), (64, 20), (63, 1), (65, 1))
+
+
+@pytest.mark.parametrize(
+    ("card", "words"), [("deepseek-v3", "keeps latents"), ("gemma-3-27b", "blocks with a window")]
+)
+def test_heads_that_cannot_choose_are_refused(card: str, words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        load_view("snapkv").model(card_trace(load_card(card)))
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
+        ("snapkv:budget=0", "budget: found 0"),
         ("lambda_mask:window=0", "window: found 0; allowed: at least 1, at most 1000000"),
         ("lambda_mask:sinks=-1", "sinks: found -1"),
         ("lambda_mask:windo=9", "did you mean 'window'"),
@@ -178,6 +200,7 @@ def test_a_run_reads_less_and_takes_less(rotary: Path) -> None:
         ("npu-only", "lambda_mask:window=1500,sinks=9", "keeps 1,509 tokens; the longest context"),
         ("npu-pim", "lambda_mask:window=100", "turns keys when they are read"),
         ("npu-pim", "streaming_llm:window=100", "turns keys when they are read"),
+        ("npu-pim", "snapkv:budget=1500", "keeps 1,500 tokens of a prompt; the longest has 1,500"),
     ],
 )
 def test_a_run_that_cannot_read_so_says_why(
@@ -209,3 +232,40 @@ def test_gpus_read_so_too(rotary: Path) -> None:
     attention = next(each for each in result.operators if each.name == "attention")
     # keys and values of 104 tokens; GPUs turn keys within the kernel, as they do new ones
     assert attention.bytes == 2 * 104 * 512 * 2
+
+
+@pytest.mark.parametrize("machine", ["npu-only", "npu-pim", "dgx-h100"])
+@pytest.mark.parametrize("more", [(), ("workload.steps=3",)])
+def test_a_prompt_that_is_cut_is_one_that_was_shorter(
+    rotary: Path, machine: str, more: tuple[str, ...]
+) -> None:
+    small = ("devices=1",) if machine == "dgx-h100" else SMALL
+    found, short = (
+        pimsim.run(
+            machine, model=rotary, requests=requests, batch=2, layers=1,
+            overrides=[*small, *more, f"workload.kv_view={view}"],
+        )
+        for requests, view in (("equal:1500+9", "snapkv:budget=100"), ("equal:100+9", "none"))
+    )  # fmt: skip
+    assert found.iteration_s == short.iteration_s
+    assert [(o.name, o.bytes, o.flops) for o in found.operators] == [
+        (o.name, o.bytes, o.flops) for o in short.operators
+    ]
+
+
+@pytest.mark.parametrize(
+    ("requests", "more", "words"),
+    [
+        ("equal:1500+9", "workload.phase=prefill", "allowed: workload.phase=decode"),
+        ("equal:2049+1", "workload.steps=1", "takes 1 to 2048 (max_context), whatever"),
+    ],
+)
+def test_what_is_read_is_read_as_a_whole(
+    rotary: Path, requests: str, more: str, words: str
+) -> None:
+    with pytest.raises(InputError) as caught:
+        pimsim.run(
+            "npu-only", model=rotary, requests=requests, layers=1,
+            overrides=[*SMALL, more, "workload.kv_view=snapkv:budget=100"],
+        )  # fmt: skip
+    assert words in str(caught.value)

@@ -266,8 +266,8 @@ class StepsConfig(ConfigModel):
 
     kv_view: str = NONE
     """Which keys and values attention reads: ``none``, all that the model's own masks show, or a
-    technique's part of them (``lambda_mask``, ``streaming_llm``), as ``NAME:KEY=VALUE,KEY=VALUE``
-    (docs/techniques.md)."""
+    technique's part of them (``lambda_mask``, ``snapkv``, ``streaming_llm``), as
+    ``NAME:KEY=VALUE,KEY=VALUE`` (docs/techniques.md)."""
 
     weight_format: str = NONE
     """How the weights of the blocks lie in memory: ``none``, as the model has them, or in fewer

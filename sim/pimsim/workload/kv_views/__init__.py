@@ -8,11 +8,13 @@ symbolic, so that bytes, arithmetic, capacity and writes follow.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import ClassVar
 
 from pimsim.config.base import ConfigModel
 from pimsim.config.kv_view import kv_view_settings
 from pimsim.config.plugins import load_class
+from pimsim.workload.requests import Request
 from pimsim.workload.trace import OperatorTrace
 
 __all__ = ["KvView", "load_view"]
@@ -28,6 +30,8 @@ class KvView(ABC):
     """
 
     Settings: ClassVar[type[ConfigModel]]
+    cuts_prompts: ClassVar[bool] = False
+    """Tokens of prompts are dropped once they have been read, and what is generated is kept."""
 
     def __init__(self, settings: ConfigModel) -> None:
         self.settings = settings
@@ -41,6 +45,16 @@ class KvView(ABC):
     def rotates_keys(self) -> bool:
         """Keys are turned when they are read, which no bank does."""
         return False
+
+    def requests(self, requests: Sequence[Request]) -> tuple[Request, ...]:
+        """Requests with the tokens that are left of them.
+
+        Parameters
+        ----------
+        requests
+            Of the batch.
+        """
+        return tuple(requests)
 
     @abstractmethod
     def model(self, trace: OperatorTrace) -> OperatorTrace:
