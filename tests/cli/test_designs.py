@@ -69,6 +69,7 @@ def test_a_study_is_simulated_part_by_part_and_the_page_has_all_of_it(
         alone.tokens_per_s / area, 1e-5
     )
     assert rows["gpus", "short"]["devices"] == "2"
+    assert rows["gpus", "short"]["per_mm2"] == "nan"  # GPUs have no area
     assert rows["alone", "long"]["error"] == rows["gpus", "long"]["error"] == "not run"
     page = (out / "designs.md").read_text()
     assert "2 points were run, 0 cannot be (each says why), and 2 were not run" in page
@@ -127,7 +128,7 @@ def test_the_shipped_study_names_what_there_is(tmp_path: Path) -> None:
 
 
 def outcome(rate: float, share: float = 0.5) -> Outcome:
-    return Outcome(Figures(1, rate, rate, rate, 1.0, "dram", share, "", "fast", 0.0))
+    return Outcome(Figures(1, rate, rate, rate, 1.0, "dram", share, "", "fast", 0.0, 0.0))
 
 
 def test_ratios_means_and_the_fastest_are_of_places_that_both_can_do() -> None:
@@ -139,6 +140,9 @@ def test_ratios_means_and_the_fastest_are_of_places_that_both_can_do() -> None:
     assert mean_gain(found) == pytest.approx(2.0)
     assert mean_gain(found, "batch", 16) == 1.0
     assert mean_gain(found, "batch", 64) is None
+    unknown = {one: outcome(float("nan")), two: outcome(30), three: Outcome()}
+    assert gains(unknown, base, "rate") == {two: 1.5}
+    assert fastest({"base": base, "unknown": unknown}, "rate") == {one: "base", two: "unknown"}
     # of equal ones the first
     assert fastest({"base": base, "other": other}, "rate") == {
         one: "other", two: "base", three: "other",

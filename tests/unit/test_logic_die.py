@@ -11,7 +11,7 @@ from pimsim.config.loader import load_stream_pim
 from pimsim.config.pim import PimDesignConfig
 from pimsim.hardware.pim.designs import mapping_of
 from pimsim.hardware.pim.designs.logic_die import bundle_places, column_bytes, column_time_ps, gemv
-from pimsim.hardware.pim.stream import run_stream
+from pimsim.hardware.pim.stream import peak_interval_cycles, run_stream
 from pimsim.validate.duplex import bandwidth_gbps, rows
 from pimsim.validate.types import References
 
@@ -50,6 +50,16 @@ def test_bundles_are_all_banks_of_a_pseudo_channel_once(
     assert (
         banks * bundles * design.organization.pseudo_channels == design.organization.channel_banks
     )
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_peak_of_a_command_is_what_all_modules_of_a_channel_do_meanwhile(name: str) -> None:
+    """A bound, so that it may be more by less than one multiplication, never less."""
+    design = load(name)
+    meanwhile_ps = peak_interval_cycles(design) * design.tCK
+    modules = design.organization.pseudo_channels * design.capacities["macs_per_pseudo_channel"]
+    macs = modules * meanwhile_ps / design.capacities["mac_clock_ps"]
+    assert macs <= design.peak_macs < macs + 1
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
+from math import isnan
 from statistics import geometric_mean
 from typing import Any
 
@@ -27,7 +28,7 @@ class Figures:
     per_j: float
     """tokens/J of all devices."""
     per_mm2: float
-    """tokens/s/mm2 of all silicon."""
+    """tokens/s/mm2 of all silicon; not a number where it is not known, as of GPUs."""
     iteration_s: float
     bound: str
     """The unit whose bound is nearest."""
@@ -36,8 +37,10 @@ class Figures:
     cause: str
     """What most of the time went to."""
     fidelity: str
-    error: float
+    error_mean: float
     """Relative, as its own sample showed it."""
+    error_ci95: float
+    """Half of the 95 % interval."""
 
     @staticmethod
     def columns() -> tuple[str, ...]:
@@ -113,7 +116,8 @@ def outcome_of(found: Found) -> Outcome:
             bound_share=share,
             cause=main_cause(explained),
             fidelity=kept["fidelity"]["mode"],
-            error=kept["fidelity"]["error_mean"],
+            error_mean=kept["fidelity"]["error_mean"],
+            error_ci95=kept["fidelity"]["error_ci95"],
         )
     )
 
@@ -121,7 +125,7 @@ def outcome_of(found: Found) -> Outcome:
 def gains(
     of: Mapping[Place, Outcome], over: Mapping[Place, Outcome], metric: str
 ) -> dict[Place, float]:
-    """Ratios of a metric at the places that both designs can do.
+    """Ratios of a metric at the places that both designs can do and whose metric is known.
 
     Parameters
     ----------
@@ -132,11 +136,12 @@ def gains(
     metric
         One of ``Figures.columns``.
     """
-    return {
+    ratios = {
         place: outcome.figures.value(metric) / other.value(metric)
         for place, outcome in of.items()
         if outcome.figures is not None and (other := over[place].figures) is not None
     }
+    return {place: ratio for place, ratio in ratios.items() if not isnan(ratio)}
 
 
 def mean_gain(found: Mapping[Place, float], by: str = "", value: object = None) -> float | None:
@@ -171,6 +176,8 @@ def fastest(known: Mapping[str, Mapping[Place, Outcome]], metric: str) -> dict[P
             if outcome.figures is None:
                 continue
             value = outcome.figures.value(metric)
+            if isnan(value):
+                continue
             if place not in best or value > best[place][0]:
                 best[place] = value, name
     return {place: name for place, (_, name) in best.items()}
