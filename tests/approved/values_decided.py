@@ -183,7 +183,7 @@ def _chart(chart: Any) -> Iterator[str]:
                 yield from facts(line.y[:4] + line.y[-2:], "  y")
         elif key in ("spans", "points"):
             yield from facts(value[:40], key)
-        else:
+        elif value not in ((), {}):  # of kinds of charts that have it
             yield from facts(value, key)
 
 
