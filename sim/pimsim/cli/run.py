@@ -203,6 +203,7 @@ def compare_command(
 
         from pimsim.result.bottleneck import main_cause
         from pimsim.result.compare import causes, comparison_rows
+        from pimsim.result.work_shown import work_of
 
         first = results[0]
 
@@ -211,6 +212,7 @@ def compare_command(
             | {
                 "holds_back": main_cause(result),
                 "cycle_stack": result.to_dict()["cycle_stack"],
+                "work": asdict(work_of(result)),
                 "moved": [asdict(each) | {"words": each.words()} for each in causes(first, result)],
             }
             for row, result in zip(comparison_rows(results, runs), results, strict=True)
@@ -222,8 +224,16 @@ def compare_command(
 
     from pimsim.result.tables import compare_table
 
-    moved = [Text(line) for line in _moved(runs, results)]
+    moved = [Text(line) for line in (*_work(runs, results), *_moved(runs, results))]
     _print(Group(compare_table(results, runs), *moved, *(Text(f"note: {n}") for n in notes)))
+
+
+def _work(names: Sequence[str], results: Sequence[Result]) -> Iterator[str]:
+    """A line for each run: what it moves where, and what runs where."""
+    from pimsim.result.work_shown import work_of
+
+    for name, result in zip(names, results, strict=True):
+        yield f"{name}: {work_of(result).words()}"
 
 
 def _moved(names: Sequence[str], results: Sequence[Result]) -> Iterator[str]:
