@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,8 @@ import pimsim
 from pimsim.config.errors import InputError
 from pimsim.config.kv_view import kv_view_settings
 from pimsim.config.plugins import module_names
+from pimsim.simulate import resolve
+from pimsim.technique_runs import left_of
 from pimsim.workload.arithmetic import ROPE_FLOPS
 from pimsim.workload.card_trace import card_trace
 from pimsim.workload.cards import load_card
@@ -17,7 +20,7 @@ from pimsim.workload.degrees import trace_memory_bytes
 from pimsim.workload.instantiate import instantiate
 from pimsim.workload.kv_views import load_view
 from pimsim.workload.operators import Block
-from pimsim.workload.requests import Request
+from pimsim.workload.requests import Request, load_requests
 from pimsim.workload.step import Step, StepEntry
 from pimsim.workload.trace import OperatorTrace
 
@@ -235,7 +238,10 @@ def test_gpus_read_so_too(rotary: Path) -> None:
 
 
 @pytest.mark.parametrize("machine", ["npu-only", "npu-pim", "dgx-h100"])
-@pytest.mark.parametrize("more", [(), ("workload.steps=3",)])
+@pytest.mark.parametrize(
+    "more",
+    [(), ("workload.steps=3",), ("workload.decoding=prompt_lookup:tokens=2,drafts=3",)],
+)
 def test_a_prompt_that_is_cut_is_one_that_was_shorter(
     rotary: Path, machine: str, more: tuple[str, ...]
 ) -> None:
@@ -269,3 +275,12 @@ def test_what_is_read_is_read_as_a_whole(
             overrides=[*SMALL, more, "workload.kv_view=snapkv:budget=100"],
         )  # fmt: skip
     assert words in str(caught.value)
+
+
+def test_requests_that_are_asked_tokens_of_their_own_are_no_prompts_that_were_read() -> None:
+    resolved = resolve("npu-only", ["workload.kv_view=snapkv:budget=100"])
+    requests = load_requests("equal:1500+9")
+    fed = replace(requests, requests=(replace(requests.requests[0], new_tokens=4),))
+    assert left_of(resolved.config, LLAMA, requests).contexts == (109,)
+    with pytest.raises(InputError, match="requests without new_tokens"):
+        left_of(resolved.config, LLAMA, fed)
