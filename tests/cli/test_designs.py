@@ -20,6 +20,7 @@ from pimsim.explore.designs import (
 )
 from pimsim.explore.store import Store
 from pimsim.report.design_figures import Figures, Outcome, doubts, fastest, gains, mean_gain
+from pimsim.report.designs import write_study
 from pimsim.simulate import resolve, simulate
 
 RunCli = Callable[..., subprocess.CompletedProcess[str]]
@@ -73,7 +74,7 @@ def test_a_study_is_simulated_part_by_part_and_the_page_has_all_of_it(
     assert rows["alone", "long"]["error"] == rows["gpus", "long"]["error"] == "not run"
     page = (out / "designs.md").read_text()
     assert "2 points were run, 0 cannot be (each says why), and 2 were not run" in page
-    assert "a third: nobody asked" in page
+    assert "a third: nobody asked" in page and "Not run at all" not in page
     before = {path: path.stat().st_mtime_ns for path in (out / "store" / "results").iterdir()}
 
     done = run_cli(*asked)
@@ -160,3 +161,13 @@ def test_a_bound_above_the_time_and_a_slower_larger_batch_are_told() -> None:
         "m, context 1k, batch 64: the bound of dram exceeds the time",
         "m, context 1k, batch 64: 9 tokens/s, 10 at batch 16",
     ]
+
+
+def test_a_page_names_the_designs_that_were_not_run(tmp_path: Path) -> None:
+    study = read_study(shipped_study())
+    write_study(study, Store(tmp_path / "store", create=True), tmp_path)
+    page = (tmp_path / "designs.md").read_text()
+    assert "0 points were run, 0 cannot be" in page
+    for group in study.groups:
+        names = ", ".join(design.name for design in group.designs)
+        assert f"Not run at all yet: {names}. What follows is of the others alone." in page

@@ -169,6 +169,10 @@ def _conclusions(study: DesignStudy, group: DesignGroup, known: Outcomes) -> Ite
     yield ""
     yield group.about
     yield ""
+    absent = [name for name, of in known.items() if not any(each.known for each in of.values())]
+    if absent:
+        yield f"Not run at all yet: {', '.join(absent)}. What follows is of the others alone."
+        yield ""
     if not _compared(group, known):
         yield f"No other design has a point beside one of {group.baseline} yet."
         return
