@@ -14,7 +14,14 @@ from pimsim.config.errors import InputError
 from pimsim.config.loader import load_run
 from pimsim.explore.expressions import check_expression, holds
 from pimsim.explore.pool import Job, answers, worker_pool
-from pimsim.explore.spec import RangeSpec, SweepSpec, expand, overrides, read_sweep
+from pimsim.explore.spec import (
+    RangeSpec,
+    SweepSpec,
+    common_values,
+    expand,
+    overrides,
+    read_sweep,
+)
 from pimsim.explore.store import Store
 from pimsim.explore.sweep import load_table, run_sweep
 
@@ -265,7 +272,7 @@ def test_values_of_a_range_have_its_unit() -> None:
     )
     for point in expand(sections, "t"):
         assert str(point["npu.frequency"]).endswith("GHz")
-        load_run("npu-only", overrides(sections, point, Path()))
+        load_run("npu-only", overrides(common_values(sections, "npu-only"), point, Path()))
 
 
 def test_stores_of_others_are_refused(sweep: Path, tmp_path: Path) -> None:

@@ -22,22 +22,34 @@ def system_command(
         str | None, typer.Option("--trace", metavar="NAME", help="An operator trace.")
     ] = None,
     batch: Annotated[
-        int, typer.Option("--batch", metavar="N", min=1, help="Requests; run has it, too.")
+        int,
+        typer.Option(
+            "--batch", metavar="N", min=1, max=1_000_000, help="Requests; run has it, too."
+        ),
     ] = 1,
     input_tokens: Annotated[
-        int, typer.Option("--input", metavar="L", min=1, help="Of a prompt; run: equal:L.")
+        int,
+        typer.Option(
+            "--input", metavar="L", min=1, max=1_000_000, help="Of a prompt; run: equal:L."
+        ),
     ] = 2048,
     output_tokens: Annotated[
-        int, typer.Option("--output", metavar="L", min=2, help="Made; run: --steps, one less.")
+        int,
+        typer.Option(
+            "--output", metavar="L", min=2, max=1_000_000, help="Made; run: --steps, one less."
+        ),
     ] = _OUTPUT_TOKENS,
     contexts: Annotated[
-        int, typer.Option("--contexts", metavar="N", min=1, help="Run: attention_contexts.")
+        int,
+        typer.Option(
+            "--contexts", metavar="N", min=1, max=1_000_000, help="Run: attention_contexts."
+        ),
     ] = _CONTEXTS,
     phase: Annotated[
         Literal["decode", "prefill"], typer.Option("--phase", help="As in run.")
     ] = "decode",
     chunk: Annotated[
-        int | None, typer.Option("--chunk", metavar="N", min=1, help="As in run.")
+        int | None, typer.Option("--chunk", metavar="N", min=1, max=1_000_000, help="As in run.")
     ] = None,
     overrides: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="As in run.")
