@@ -21,7 +21,7 @@ from pimsim.hardware.dram.pim_program import written_out
 from pimsim.hardware.dram.rules import Command
 from pimsim.hardware.pim.kv_layout import KvRows
 from pimsim.hardware.pim.programs import AttentionShape, score_program, value_program
-from pimsim.mapping.addresses import AddressPlan, BlockKv, WeightRegion, _kv_cache, plan_addresses
+from pimsim.mapping.addresses import AddressPlan, BlockKv, WeightRegion, _EmptyCache, plan_addresses
 from pimsim.mapping.kv import append_scatters
 from pimsim.mapping.linear_kv import LinearLayout
 from pimsim.simulate import device_of, resolve
@@ -179,9 +179,9 @@ def test_matrices_of_unlike_blocks_never_overlap(blocks: list[dict[str, WeightRe
 @pytest.mark.parametrize("first_row", [0, 7, ORG.rows - 1])
 def test_caches_have_the_rows_behind_what_lies_before_them(first_row: int) -> None:
     """In PIM's layout as rows of each channel, in order as bursts of all."""
-    in_banks = _kv_cache([BlockKv(SHAPE)], first_row, MEMORY)
+    in_banks = _EmptyCache.of([BlockKv(SHAPE)], first_row, MEMORY)
     assert (in_banks.rows, in_banks.channels) == (ORG.rows - first_row, ORG.channels)
-    in_order = _kv_cache([BlockKv(None, linear=LINEAR)], first_row, MEMORY)
+    in_order = _EmptyCache.of([BlockKv(None, linear=LINEAR)], first_row, MEMORY)
     assert (in_order.rows, in_order.channels) == ((ORG.rows - first_row) * STRIPE, 1)
 
 
