@@ -16,7 +16,15 @@ from pimsim.explore.store import Store
 from pimsim.report.charts import LaneChart, XYChart
 from pimsim.report.sweep_charts import front_of
 from pimsim.report.sweep_groups import Roles, effects, entries, reigns, roles_of
-from pimsim.report.sweeps import axis_of, named, read_sweep, short_names, sweep_charts, sweep_page
+from pimsim.report.sweeps import (
+    TECHNIQUES,
+    axis_of,
+    named,
+    read_sweep,
+    short_names,
+    sweep_charts,
+    sweep_page,
+)
 
 pairs = st.lists(st.tuples(st.integers(0, 20), st.integers(0, 20)), min_size=1, max_size=40)
 
@@ -156,6 +164,13 @@ def test_a_machine_is_the_axis_where_nothing_is_asked_anew(tmp_path: Path) -> No
     )
     keys = [each.key for each in effects(sweep.keys, sweep.rows, sweep.entries, sweep.keys)]
     assert keys == ["memory.organization.channels"] * 2 + ["schedule.sub_batches"]
+
+
+def test_techniques_are_compared_and_do_not_part_groups() -> None:
+    assert {"workload.decoding", "workload.kv_view", "workload.weight_format"} <= TECHNIQUES
+    assert not {"workload.model", "workload.requests", "workload.phase"} & TECHNIQUES
+    values = {"workload.batch": [1, 2, 1, 2], "workload.weight_format": ["none"] * 2 + ["int4"] * 2}
+    assert roles_of(values, TECHNIQUES) == Roles("workload.batch", (), ("workload.weight_format",))
 
 
 def test_rates_within_their_error_are_level() -> None:

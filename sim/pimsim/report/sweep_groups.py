@@ -1,13 +1,13 @@
 """What a sweep compares with what: groups of the same work, machines, and who wins where.
 
-Keys below ``workload`` say what is asked; all others say what does it. Points that are asked the
-same are a group: only within one are rates, energies and fronts compared, and no mean is taken
-over groups.
+Keys below ``workload`` say what is asked, but for techniques; all others say what does it. Points
+that are asked the same are a group: only within one are rates, energies and fronts compared, and no
+mean is taken over groups.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from statistics import median
@@ -85,23 +85,26 @@ class Effect:
     """The same of millijoule a token."""
 
 
-def roles_of(values: Mapping[str, Sequence[Any]]) -> Roles:
+def roles_of(values: Mapping[str, Sequence[Any]], techniques: Collection[str] = ()) -> Roles:
     """Which key is the axis, and what the others are.
 
     Parameters
     ----------
     values
         By swept key, in the sweep's order, the values of all points.
+    techniques
+        Keys below ``workload`` that say how the work is done, as a machine does, not what it is.
     """
     different = {key: list(dict.fromkeys(map(_hashable, each))) for key, each in values.items()}
     moving = {key: each for key, each in different.items() if len(each) > 1}
     numbers = {key: each for key, each in moving.items() if all(map(_is_number, each))}
-    asked = [key for key in numbers if key.startswith(_ASKED)]
+    load = {key for key in values if key.startswith(_ASKED) and key not in techniques}
+    asked = [key for key in numbers if key in load]
     axis = max(asked or numbers, key=lambda key: len(numbers[key]), default=None)
     rest = [key for key in values if key != axis]
     return Roles(
-        axis, tuple(key for key in rest if key.startswith(_ASKED)),
-        tuple(key for key in rest if not key.startswith(_ASKED)),
+        axis, tuple(key for key in rest if key in load),
+        tuple(key for key in rest if key not in load),
     )  # fmt: skip
 
 

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from pimsim.config.documents import read_document
 from pimsim.config.errors import InputError
-from pimsim.config.run import RunConfig
+from pimsim.config.run import RunConfig, WorkloadConfig
 from pimsim.config.schema import quantity_at
+from pimsim.config.settings_text import NONE
 from pimsim.explore.spec import SweepSpec
 from pimsim.explore.sweep import load_table, row_fidelity
 from pimsim.report.charts import Chart
@@ -38,6 +39,10 @@ __all__ = ["Sweep", "read_sweep", "sweep_charts", "sweep_page"]
 _MOST_ROWS = 10_000
 _MOST_FACETS = 6
 _MOST_SENTENCES = 12
+TECHNIQUES = frozenset(
+    f"workload.{name}" for name, each in WorkloadConfig.model_fields.items() if each.default == NONE
+)
+"""Keys whose ``none`` leaves a technique out: they are compared, as machines are."""
 _RATE, _ENERGY = METRICS["tokens_per_s"], METRICS["mj_per_token"]
 _SHOWN = (_RATE.name, _ENERGY.name, "cycles")
 """Metrics of the tables of points."""
@@ -64,7 +69,7 @@ class Sweep:
     @cached_property
     def roles(self) -> Roles:
         """Of the keys."""
-        return roles_of({key: self.done[key].tolist() for key in self.keys})
+        return roles_of({key: self.done[key].tolist() for key in self.keys}, TECHNIQUES)
 
     @cached_property
     def rows(self) -> list[dict[str, Any]]:
