@@ -72,7 +72,7 @@ def test_a_thousand_points_fit_a_small_page_that_runs_no_foreign_script(tmp_path
     assert "<script>x</script>" not in page and "&lt;script&gt;x" in page
     assert "made up" in page and ">20<" in page
     charts = sweep_charts(store)
-    assert [chart.key for chart in charts] == ["throughput", "trade-off"]
+    assert [chart.key for chart in charts] == ["rates", "trade-off"]
     assert 'class="sort"' in page and 'class="filter"' in page and 'class="csv"' in page
 
 
@@ -117,7 +117,7 @@ def test_groups_are_facets_machines_are_lines_and_each_group_has_its_front(tmp_p
     )
     charts = sweep_charts(folder)
     assert [chart.key for chart in charts] == [
-        "throughput-0", "causes-0", "trade-off-0", "throughput-1", "causes-1", "trade-off-1",
+        "rates-0", "causes-0", "trade-off-0", "rates-1", "causes-1", "trade-off-1",
     ]  # fmt: skip
     rates, causes, trade_off = charts[:3]
     assert isinstance(rates, XYChart) and isinstance(causes, LaneChart)

@@ -11,6 +11,7 @@ from typing import Any
 from pimsim.explore.designs import Found, Place
 from pimsim.explore.figures import metrics_of
 from pimsim.result.bottleneck import main_cause, nearest_bound
+from pimsim.result.metrics import METRICS
 
 __all__ = ["Figures", "Outcome", "doubts", "fastest", "gains", "mean_gain", "outcome_of"]
 
@@ -203,5 +204,6 @@ def doubts(of: Mapping[Place, Outcome]) -> Iterator[str]:
         rate = outcome.figures.rate
         if key in before and rate < before[key][1] * (1 - _SLACK):
             batch, more = before[key]
-            yield f"{where}: {rate:,.0f} tokens/s, {more:,.0f} at batch {batch}"
+            unit = METRICS["tokens_per_s"].unit
+            yield f"{where}: {rate:,.0f} {unit}, {more:,.0f} at batch {batch}"
         before[key] = place.batch, rate

@@ -20,12 +20,15 @@ from pimsim.report.design_figures import (
     mean_gain,
     outcome_of,
 )
+from pimsim.result.metrics import METRICS
 
 __all__ = ["write_study"]
 
 Outcomes = Mapping[str, Mapping[Place, Outcome]]
 """Of a group: by design, then by place."""
-_METRICS = {"rate": "tokens/s", "per_j": "tokens/J", "per_mm2": "tokens/s/mm2"}
+_RATE, _FRUGALITY = METRICS["tokens_per_s"].unit, METRICS["tokens_per_j"].unit
+_DENSITY = f"{_RATE}/mm2"
+_METRICS = {"rate": _RATE, "per_j": _FRUGALITY, "per_mm2": _DENSITY}
 _UNITS = {
     "npu": "multipliers of the NPU", "array": "the NPU's arrays as these products load them",
     "dram": "the memory's pins", "pim": "multipliers of PIM", "link": "links between devices",
@@ -133,9 +136,9 @@ def _head(study: DesignStudy, known: Mapping[str, Outcomes]) -> Iterator[str]:
         )
     yield ""
     yield (
-        "A cell has tokens/s of all devices, tokens/J, tokens/s/mm2 (DRAM, PIM and compute silicon "
-        "by `configs/area`), and the nearest bound with its share of the time: what is left of 100 "
-        "% is what the machine loses beside it. Bounds: "
+        f"A cell has {_RATE} of all devices, {_FRUGALITY}, {_DENSITY} (DRAM, PIM and compute "
+        "silicon by `configs/area`), and the nearest bound with its share of the time: what is "
+        "left of 100 % is what the machine loses beside it. Bounds: "
         + "; ".join(f"`{unit}` {words}" for unit, words in _UNITS.items())
         + "."
     )
@@ -184,7 +187,7 @@ def _conclusions(study: DesignStudy, group: DesignGroup, known: Outcomes) -> Ite
     )
     yield ""
     yield from _table(
-        ["design", "on PIM", "points", *_METRICS.values(), "best in tokens/s", "worst in tokens/s"],
+        ["design", "on PIM", "points", *_METRICS.values(), f"best in {_RATE}", f"worst in {_RATE}"],
         _gain_rows(group, known),
     )
     for by in ("context", "batch", "model"):
@@ -196,7 +199,7 @@ def _conclusions(study: DesignStudy, group: DesignGroup, known: Outcomes) -> Ite
             )
         )
         yield ""
-        yield f"The same in tokens/s, by {by}:"
+        yield f"The same in {_RATE}, by {by}:"
         yield ""
         yield from _table(
             ["design", *map(str, values)],
@@ -300,7 +303,7 @@ def _sentences(study: DesignStudy, group: DesignGroup, known: Outcomes) -> Itera
 def _tables(study: DesignStudy, group: DesignGroup, known: Outcomes) -> Iterator[str]:
     yield f"## {group.title}: the table"
     yield ""
-    yield "tokens/s / tokens/J / tokens/s/mm2, nearest bound."
+    yield f"{_RATE} / {_FRUGALITY} / {_DENSITY}, nearest bound."
     notes: dict[str, int] = {}
     for model in study.models:
         for context in study.contexts:
@@ -367,7 +370,7 @@ def _checks(study: DesignStudy, known: Mapping[str, Outcomes]) -> Iterator[str]:
     yield (
         "Every run holds its laws (no operator beats its roofline; bytes and products are what "
         "its operators need), or it stands above as failed. No bound may exceed the time, and a "
-        "larger batch should not have fewer tokens/s; where it has by more than 2 %, it is here:"
+        f"larger batch should not have fewer {_RATE}; where it has by more than 2 %, it is here:"
     )
     yield ""
     found = [

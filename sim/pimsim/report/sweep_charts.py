@@ -115,7 +115,7 @@ def rate_chart(
     ticks, log = ((), False) if names else _ticks([each.place for each in found])
     title = f"{_RATE.words.capitalize()} by machine"
     return XYChart(
-        f"throughput{of[1]}", f"{title}: {of[0]}" if of[0] else title,
+        f"rates{of[1]}", f"{title}: {of[0]}" if of[0] else title,
         "Each line is a machine, each point a run; only runs that are asked the same are compared.",
         label, _RATE.label, tuple(points), tuple(lines), x_log=log, x_names=names, x_ticks=ticks,
         y_log=_wide([each.rate for each in found]),

@@ -174,8 +174,8 @@ def sweep_page(folder: str | Path) -> str:
     sections.append(Section("front", words, tables=(shown,)))
     changes = _effect_rows(sweep)
     if changes:
-        head = ("key", "from", "to", "pairs", "tokens/s: least", "median", "most",
-                "mJ/token: least", "median", "most")  # fmt: skip
+        head = ("key", "from", "to", "pairs", f"{_RATE.unit}: least", "median", "most",
+                f"{_ENERGY.unit}: least", "median", "most")  # fmt: skip
         ratios = TableData("Ratios to the key's first value", head, changes, folded=False)
         sections.append(Section("effects", "What each key does, all else equal", tables=(ratios,)))
     fastest = done.nlargest(_MOST_ROWS, "tokens_per_s")
