@@ -84,10 +84,7 @@ def varied(draw: st.DrawFn, timings: dict[str, int], ranks: int) -> dict[str, in
 def memories(draw: st.DrawFn) -> MemoryConfig:
     """A small memory: one of the presets with another organisation, timing and controller."""
     memory = draw(st.sampled_from(list(MEMORIES.values())))
-    # a preset without rules for other ranks has one: its rules of refresh are of the channel, where
-    # the kernel takes an ACT of another rank for one whose row the refresh waits for
-    several = any(rule.level == "other_ranks" for rule in memory.rules)
-    ranks = draw(st.sampled_from([1, 2])) if several else 1
+    ranks = draw(st.sampled_from([1, 2]))
     organization = {
         "channels": draw(st.sampled_from([1, 2, 4])),
         "ranks": ranks,
