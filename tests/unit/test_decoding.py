@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import pimsim
-from pimsim.config.decoding import NO_DECODING, decoding_settings
+from pimsim.config.decoding import NO_DECODING
 from pimsim.config.errors import InputError
 from pimsim.config.plugins import module_names
 from pimsim.config.run import StepsConfig
@@ -251,7 +251,7 @@ def test_masked_pairs_of_a_window() -> None:
 )
 def test_a_wrong_text_is_one_line(text: str, words: str) -> None:
     with pytest.raises(ValueError, match=r"\w") as caught:
-        decoding_settings(text)
+        load_strategy(text)
     assert words in str(caught.value) and "\n" not in str(caught.value)
 
 

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 import pimsim
-from pimsim.config.element_format import format_settings
 from pimsim.config.errors import InputError
 from pimsim.config.plugins import module_names
 from pimsim.workload.card_trace import card_trace
@@ -173,7 +172,7 @@ def test_windows_keep_their_own_last_tokens() -> None:
 )
 def test_a_wrong_text_is_one_line(text: str, words: str) -> None:
     with pytest.raises(ValueError, match=r"\w") as caught:
-        format_settings(text)
+        load_format(text)
     assert words in str(caught.value) and "\n" not in str(caught.value)
 
 

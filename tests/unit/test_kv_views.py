@@ -9,7 +9,6 @@ import pytest
 
 import pimsim
 from pimsim.config.errors import InputError
-from pimsim.config.kv_view import kv_view_settings
 from pimsim.config.plugins import module_names
 from pimsim.simulate import resolve
 from pimsim.technique_runs import left_of
@@ -151,7 +150,7 @@ def test_heads_that_cannot_choose_are_refused(card: str, words: str) -> None:
 )
 def test_a_wrong_text_is_one_line(text: str, words: str) -> None:
     with pytest.raises(ValueError, match=r"\w") as caught:
-        kv_view_settings(text)
+        load_view(text)
     assert words in str(caught.value) and "\n" not in str(caught.value)
 
 

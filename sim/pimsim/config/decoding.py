@@ -1,16 +1,13 @@
-"""What decoding strategies have in common, and how one is written in a config."""
+"""What decoding strategies have in common."""
 
 from __future__ import annotations
-
-from typing import cast
 
 from pydantic import Field, model_validator
 
 from pimsim.config.base import ConfigModel
-from pimsim.config.plugins import load_module
-from pimsim.config.settings_text import NONE, settings_of_text
+from pimsim.config.settings_text import NONE
 
-__all__ = ["NO_DECODING", "DecodingSettings", "decoding_settings"]
+__all__ = ["NO_DECODING", "DecodingSettings"]
 
 NO_DECODING = NONE
 """Of ``workload.decoding``: a token a step."""
@@ -39,27 +36,3 @@ class DecodingSettings(ConfigModel):
             found = f"found {' and '.join(given)}" if given else "none is given"
             raise ValueError(f"one of tokens, acceptance and measured says what is right; {found}")
         return self
-
-
-def decoding_settings(text: str) -> tuple[str, DecodingSettings]:
-    """The strategy that ``text`` asks for.
-
-    Parameters
-    ----------
-    text
-        ``NAME:KEY=VALUE,...`` of ``workload.decoding``.
-
-    Returns
-    -------
-    tuple
-        Name of its module, and its settings, checked.
-
-    Raises
-    ------
-    ValueError
-        For an unknown name or key, or a value that is not allowed.
-    """
-    name, found = settings_of_text(
-        "decoding", text, lambda name: load_module("decoding", name).STRATEGY.Settings
-    )
-    return name, cast(DecodingSettings, found)

@@ -14,15 +14,13 @@ from pimsim.config.declared import (
     schedules_with_parts,
     schedules_with_pim,
 )
-from pimsim.config.decoding import NO_DECODING, decoding_settings
-from pimsim.config.element_format import format_settings
+from pimsim.config.decoding import NO_DECODING
 from pimsim.config.energy import EnergyConfig
-from pimsim.config.kv_view import kv_view_settings
 from pimsim.config.memory import MemoryConfig
 from pimsim.config.npu import NpuConfig
 from pimsim.config.pim import PimConfig
 from pimsim.config.plugins import ModuleName, load_module
-from pimsim.config.settings_text import NONE
+from pimsim.config.settings_text import NONE, settings_of_text
 from pimsim.config.units import Share
 
 __all__ = [
@@ -241,6 +239,12 @@ class ModelConfig(AnyModelConfig):
     figures are then those of a memory with more of them."""
 
 
+_TECHNIQUES = {
+    "weight_format": "format", "kv_format": "format", "kv_view": "kv_view", "decoding": "decoding",
+}  # fmt: skip
+"""Keys that name a module with its settings, and the kind of each."""
+
+
 class StepsConfig(ConfigModel):
     """Requests, and what they are asked in a run's steps."""
 
@@ -279,33 +283,20 @@ class StepsConfig(ConfigModel):
     ``kivi``)."""
 
     @model_validator(mode="after")
-    def _formats(self) -> Self:
-        for key in ("weight_format", "kv_format"):
+    def _techniques(self) -> Self:
+        for key, kind in _TECHNIQUES.items():
             text = getattr(self, key)
             if text != NONE:
                 try:
-                    format_settings(text)
+                    settings_of_text(kind, text)
                 except ValueError as error:
                     raise ValueError(f"{key}: {error}") from None
         return self
 
     @model_validator(mode="after")
-    def _views(self) -> Self:
-        if self.kv_view != NONE:
-            try:
-                kv_view_settings(self.kv_view)
-            except ValueError as error:
-                raise ValueError(f"kv_view: {error}") from None
-        return self
-
-    @model_validator(mode="after")
-    def _decodes(self) -> Self:
+    def _feeds_no_prompts(self) -> Self:
         if self.decoding == NO_DECODING:
             return self
-        try:
-            decoding_settings(self.decoding)
-        except ValueError as error:
-            raise ValueError(f"decoding: {error}") from None
         for key, value in (("phase", self.phase), ("chunk", self.chunk)):
             if value not in ("decode", None):
                 raise ValueError(

@@ -8,20 +8,20 @@ from pydantic import ValidationError
 
 from pimsim.config.base import ConfigModel
 from pimsim.config.errors import InputError
-from pimsim.config.plugins import ModuleName
+from pimsim.config.plugins import Base, ModuleName, load_class, load_module
 from pimsim.config.schema import explain
 from pimsim.config.tree import Entry, Scalar, parse_text
 
-__all__ = ["NONE", "settings_of_text"]
+__all__ = ["NONE", "load_of_text", "settings_of_text"]
 
 NONE = "none"
 """In place of a module's name."""
+_CLASSES = {"decoding": "STRATEGY", "format": "FORMAT", "kv_view": "VIEW"}
+"""What modules of a kind call their class, which has its ``Settings``."""
 _FORM = "NAME or NAME:KEY=VALUE,KEY=VALUE"
 
 
-def settings_of_text(
-    kind: str, text: str, settings_of: Callable[[str], type[ConfigModel]]
-) -> tuple[str, ConfigModel]:
+def settings_of_text(kind: str, text: str) -> tuple[str, ConfigModel]:
     """The module that ``text`` names, and what it says.
 
     Parameters
@@ -30,8 +30,6 @@ def settings_of_text(
         Of the module.
     text
         As it was written.
-    settings_of
-        The model of a module's settings, by its name.
 
     Returns
     -------
@@ -55,12 +53,36 @@ def settings_of_text(
         if key in values:
             raise ValueError(f"{key} is given twice in {text!r}")
         values[key] = _scalar(key, value)
-    model = settings_of(name)
+    model: type[ConfigModel] = getattr(load_module(kind, name), _CLASSES[kind]).Settings
     try:
         return name, model.model_validate(values)
     except ValidationError as error:
         root = Entry({key: Entry(value, name) for key, value in values.items()}, name)
         raise ValueError(str(explain(error, root, model))) from None
+
+
+def load_of_text(kind: str, text: str, base: type[Base]) -> Base:
+    """What ``text`` asks for, by its settings.
+
+    Parameters
+    ----------
+    kind
+        Of the module.
+    text
+        As it was written.
+    base
+        Which the module's class must be derived from; it is made of its settings.
+
+    Raises
+    ------
+    ValueError
+        For an unknown name or key, or a value that is not allowed.
+    InputError
+        Where the module has no such class.
+    """
+    name, settings = settings_of_text(kind, text)
+    found: Callable[[ConfigModel], Base] = load_class(kind, name, _CLASSES[kind], base)
+    return found(settings)
 
 
 def _scalar(key: str, text: str) -> Scalar:

@@ -14,8 +14,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
-from pimsim.config.decoding import DecodingSettings, decoding_settings
-from pimsim.config.plugins import load_class
+from pimsim.config.decoding import DecodingSettings
+from pimsim.config.settings_text import load_of_text
 from pimsim.workload.speculation import made_tokens
 from pimsim.workload.step import Mask
 from pimsim.workload.trace import OperatorTrace
@@ -121,6 +121,4 @@ def load_strategy(text: str) -> DecodingStrategy:
     InputError
         Where a module has no strategy.
     """
-    name, settings = decoding_settings(text)
-    kind = load_class("decoding", name, "STRATEGY", DecodingStrategy)  # type: ignore[type-abstract]
-    return kind(settings)
+    return load_of_text("decoding", text, DecodingStrategy)  # type: ignore[type-abstract]

@@ -12,9 +12,8 @@ from __future__ import annotations
 from typing import ClassVar
 
 from pimsim.config.base import ConfigModel
-from pimsim.config.element_format import format_settings
 from pimsim.config.errors import InputError
-from pimsim.config.plugins import load_class
+from pimsim.config.settings_text import load_of_text
 from pimsim.workload.stored_cache import CacheFormat
 from pimsim.workload.stored_weights import WeightFormat
 
@@ -76,6 +75,4 @@ def load_format(text: str) -> ElementFormat:
     InputError
         Where a module has no format.
     """
-    name, settings = format_settings(text)
-    kind = load_class("format", name, "FORMAT", ElementFormat)
-    return kind(settings)
+    return load_of_text("format", text, ElementFormat)

@@ -12,8 +12,7 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 from pimsim.config.base import ConfigModel
-from pimsim.config.kv_view import kv_view_settings
-from pimsim.config.plugins import load_class
+from pimsim.config.settings_text import load_of_text
 from pimsim.workload.requests import Request
 from pimsim.workload.trace import OperatorTrace
 
@@ -87,6 +86,4 @@ def load_view(text: str) -> KvView:
     InputError
         Where a module has no view.
     """
-    name, settings = kv_view_settings(text)
-    kind = load_class("kv_view", name, "VIEW", KvView)  # type: ignore[type-abstract]
-    return kind(settings)
+    return load_of_text("kv_view", text, KvView)  # type: ignore[type-abstract]
