@@ -135,11 +135,7 @@ class _Config:
         return otherwise if value is None else value
 
     def size(self, key: str) -> int:
-        value = self.get(key)
-        if value is None:
-            own = self.own.get(key, key)
-            raise InputError(f"{self.where}: {own} is missing; a whole number is expected")
-        return int(value)
+        return _needed(self.where, self.all, key, self.own.get(key))
 
     def activation(self) -> str:
         for key in ("hidden_activation", "hidden_act", "activation_function"):
@@ -166,10 +162,11 @@ def _element_bytes(where: str, values: _Config, notes: list[str]) -> Facts:
 # what follows from keys ---------------------------------------------------------------------------
 
 
-def _needed(where: str, values: Values, key: str) -> int:
+def _needed(where: str, values: Values, key: str, own: str | None = None) -> int:
+    """A size. ``own``: what the file calls it, where that is another name."""
     value = values.get(key)
     if value is None:
-        raise InputError(f"{where}: {key} is missing; a whole number is expected")
+        raise InputError(f"{where}: {own or key} is missing; a whole number is expected")
     return int(value)
 
 

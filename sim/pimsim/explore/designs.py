@@ -15,10 +15,10 @@ from pimsim.config.documents import read_document
 from pimsim.config.errors import InputError, near_miss
 from pimsim.config.files import make_folder, write_whole
 from pimsim.config.loader import run_kind
-from pimsim.config.resources import data_dir, looks_like_path
+from pimsim.config.resources import data_dir
 from pimsim.explore.keys import point_id
 from pimsim.explore.pool import worker_pool
-from pimsim.explore.spec import Scalar, SweepSpec, common_values, overrides
+from pimsim.explore.spec import Scalar, SweepSpec, common_values, overrides, placed
 from pimsim.explore.store import Store
 from pimsim.explore.sweep import Progress, run_sweep
 
@@ -152,15 +152,11 @@ def read_study(path: Path) -> DesignStudy:
     study = read_document(DesignStudy, path)
     folder = path.resolve().parent
 
-    def placed(value: Scalar) -> Scalar:
-        is_file = isinstance(value, str) and looks_like_path(value)
-        return str(folder / str(value)) if is_file else value
-
     def settled(design: Design) -> Design:
-        values = {key: placed(value) for key, value in design.set.items()}
-        return design.model_copy(update={"base": placed(design.base), "set": values})
+        values = {key: placed(value, folder) for key, value in design.set.items()}
+        return design.model_copy(update={"base": placed(design.base, folder), "set": values})
 
-    models = [each.model_copy(update={"card": placed(each.card)}) for each in study.models]
+    models = [each.model_copy(update={"card": placed(each.card, folder)}) for each in study.models]
     groups = [
         each.model_copy(update={"designs": [settled(design) for design in each.designs]})
         for each in study.groups

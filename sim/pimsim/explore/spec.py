@@ -8,7 +8,7 @@ from collections.abc import Set as AbstractSet
 from itertools import product
 from math import exp, log, prod
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, TypeVar
 
 from pydantic import Field, model_validator
 
@@ -22,13 +22,14 @@ from pimsim.workload.draws import RandomStream
 
 __all__ = [
     "MOST_POINTS", "Point", "SweepSpec", "common_values", "expand", "mixed_keys", "overrides",
-    "read_sweep",
+    "placed", "read_sweep",
 ]  # fmt: skip
 
 MOST_POINTS = 1_000_000
 LARGEST = 2**53
 """Of an interval's ends: whole numbers up to it are doubles."""
 Scalar = bool | int | float | str | None
+_Value = TypeVar("_Value", bound=Scalar)
 Point = dict[str, Scalar]
 """Values by config key."""
 
@@ -361,10 +362,20 @@ def overrides(
     folder
         That relative files count from.
     """
-
-    def placed(value: Scalar) -> Scalar:
-        is_file = isinstance(value, str) and looks_like_path(value)
-        return str(folder / value) if is_file and isinstance(value, str) else value
-
     values = {**common, **point}
-    return [f"{key}={json.dumps(placed(value))}" for key, value in values.items()]
+    return [f"{key}={json.dumps(placed(value, folder))}" for key, value in values.items()]
+
+
+def placed(value: _Value, folder: Path) -> _Value | str:
+    """A value of a config as it is, the path of a file counted from ``folder``.
+
+    Parameters
+    ----------
+    value
+        As it was written.
+    folder
+        That relative files count from.
+    """
+    if isinstance(value, str) and looks_like_path(value):
+        return str(folder / value)
+    return value
