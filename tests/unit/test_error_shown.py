@@ -97,7 +97,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_sweeps_table_terminal_and_page_say_it(store: Path, run_cli: RunCli) -> None:
-    from pimsim.report.sweeps import sweep_page
+    from pimsim.report.sweeps import read_sweep, sweep_page
 
     table = load_table(store)
     assert set(table["fidelity"]) == {"fast"}
@@ -106,7 +106,7 @@ def test_a_sweeps_table_terminal_and_page_say_it(store: Path, run_cli: RunCli) -
     assert all(each.startswith("fast, error ") for each in words)
     sweep = str(store.parent / "few.yaml")
     text = run_cli("sweep", sweep, "--out", store).stdout
-    page = sweep_page(store)
+    page = sweep_page(read_sweep(store))
     for each in words:
         assert each in text
         assert each in page
@@ -122,7 +122,7 @@ def test_a_sweep_s_headline_says_it_of_each_best_point(
     monkeypatch.setattr(
         sweeps, "render_page", lambda title, of, headline, *_: told.update(headline) or ""
     )
-    sweeps.sweep_page(store)
+    sweeps.sweep_page(sweeps.read_sweep(store))
     words = {row_fidelity(row) for _, row in load_table(store).iterrows()}
     for name in ("fastest", "most frugal"):
         assert any(told[name].endswith(f" ({each})") for each in words), told[name]

@@ -52,7 +52,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_the_charts_show_different_configs_and_the_best_that_keep_constraints(folder: Path) -> None:
-    charts = searches.search_charts(folder)
+    charts = searches.read_found(folder).charts
     assert [chart.key for chart in charts] == [
         "front", "progress-tokens_per_s", "progress-mj_per_token", "importance",
     ]  # fmt: skip
@@ -71,7 +71,7 @@ def test_the_charts_show_different_configs_and_the_best_that_keep_constraints(fo
 
 
 def test_the_page_says_what_came_of_each_trial(folder: Path) -> None:
-    page = searches.search_page(folder)
+    page = searches.search_page(searches.read_found(folder))
     assert "<b>few" not in page and "&lt;b&gt;few" in page
     for words in (
         "The highest throughput is 150.0 tokens/s: trial 1, memory.organization.channels 16.",

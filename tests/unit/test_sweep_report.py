@@ -22,7 +22,6 @@ from pimsim.report.sweeps import (
     named,
     read_sweep,
     short_names,
-    sweep_charts,
     sweep_page,
 )
 
@@ -67,11 +66,11 @@ def thousand(folder: Path) -> Path:
 
 def test_a_thousand_points_fit_a_small_page_that_runs_no_foreign_script(tmp_path: Path) -> None:
     store = thousand(tmp_path / "s")
-    page = sweep_page(store)
+    page = sweep_page(read_sweep(store))
     assert len(page) < 5_000_000
     assert "<script>x</script>" not in page and "&lt;script&gt;x" in page
     assert "made up" in page and ">20<" in page
-    charts = sweep_charts(store)
+    charts = read_sweep(store).charts
     assert [chart.key for chart in charts] == ["rates", "trade-off"]
     assert 'class="sort"' in page and 'class="filter"' in page and 'class="csv"' in page
 
@@ -115,7 +114,7 @@ def test_groups_are_facets_machines_are_lines_and_each_group_has_its_front(tmp_p
     assert sweep.roles == Roles(
         "workload.batch", ("workload.model",), ("memory.organization.channels",)
     )
-    charts = sweep_charts(folder)
+    charts = read_sweep(folder).charts
     assert [chart.key for chart in charts] == [
         "rates-0", "causes-0", "trade-off-0", "rates-1", "causes-1", "trade-off-1",
     ]  # fmt: skip
@@ -131,7 +130,7 @@ def test_groups_are_facets_machines_are_lines_and_each_group_has_its_front(tmp_p
         ("computing", 32.0), ("waiting for weights", 68.0),
     ]  # fmt: skip
     assert len(trade_off.lines) == 3, "a front of each batch"
-    page = sweep_page(folder)
+    page = sweep_page(read_sweep(folder))
     assert "At model gpt3-7b, batch 16: channels 16 is the fastest, 2.00 times channels 32." in page
     assert (
         "At model llama-3-8b, batch 64 to 256: channels 32 is the fastest, 2.00 times channels 16 "
@@ -144,7 +143,7 @@ def test_what_a_key_does_is_told_where_all_else_is_equal(tmp_path: Path) -> None
     (effect,) = effects(sweep.keys, sweep.rows, sweep.entries, sweep.roles.machine)
     assert (effect.value, effect.baseline, effect.pairs) == (32, 16, 6)
     assert effect.rate == (0.5, 2.0, 2.0)
-    page = sweep_page(tmp_path / "s")
+    page = sweep_page(read_sweep(tmp_path / "s"))
     assert "0.500" in page and "What each key does, all else equal" in page
 
 
@@ -189,7 +188,9 @@ def test_many_machines_are_points_and_the_fastest_are_lines(tmp_path: Path) -> N
         "workload.batch": [1, 2, 4],
         "memory.timings.tFAW": list(range(10, 30)),
     }
-    chart = sweep_charts(store_of(tmp_path / "s", axes, lambda batch, faw: batch * 100.0 - faw))[0]
+    chart = read_sweep(
+        store_of(tmp_path / "s", axes, lambda batch, faw: batch * 100.0 - faw)
+    ).charts[0]
     assert isinstance(chart, XYChart)
     assert chart.points[0].name == "13 other machines"
     assert [line.name for line in chart.lines] == [f"tFAW {each}" for each in range(10, 17)]

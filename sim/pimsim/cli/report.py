@@ -11,6 +11,7 @@ from pimsim.config.paths import given_path
 
 if TYPE_CHECKING:
     from pimsim.config.loader import AnyRun
+    from pimsim.report.charts import Chart
 
 __all__ = ["report_command"]
 
@@ -108,19 +109,21 @@ def _write_page(page: str, folder: str, out: str | None) -> None:
 
 def _study(folder: str, out: str | None, figures: str | None, kinds: list[str]) -> None:
     """Of a sweep or a search, both of which have a store."""
+    from pimsim.explore.search import SEARCH_FILE
     from pimsim.report.draw import write_charts
+    from pimsim.report.searches import read_found, search_page
+    from pimsim.report.sweeps import read_sweep, sweep_page
 
-    if (given_path(folder) / "search.yaml").is_file():
-        from pimsim.report.searches import search_charts, search_page
-
-        page, charts = search_page(folder), search_charts
+    charts: list[Chart]
+    if (given_path(folder) / SEARCH_FILE).is_file():
+        search = read_found(folder)
+        page, charts = search_page(search), search.charts
     else:
-        from pimsim.report.sweeps import sweep_charts, sweep_page
-
-        page, charts = sweep_page(folder), sweep_charts
+        sweep = read_sweep(folder)
+        page, charts = sweep_page(sweep), sweep.charts
     _write_page(page, folder, out)
     if figures is not None:
-        written = write_charts(charts(folder), figures, kinds)
+        written = write_charts(charts, figures, kinds)
         typer.echo(f"{figures}: {len(written)} files")
 
 

@@ -87,13 +87,9 @@ def run_search(
     InputError
         For wrong input, or where the extra ``explore`` is not installed.
     """
-    try:
-        import optuna
-    except ImportError:
-        raise InputError("this needs the extra: pip install 'pimsim[explore]'") from None
+    optuna = _optuna()
     spec = read_search(path)
     store = Store(out, create=True)
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
     with _alone(out):
         write_whole(out / SEARCH_FILE, path.read_bytes())
         return _search(optuna, spec, store, path, workers, on_trial)
@@ -117,12 +113,8 @@ def read_outcome(folder: Path) -> tuple[SearchSpec, SearchOutcome]:
     InputError
         For what is no search's folder, or where the extra ``explore`` is not installed.
     """
-    try:
-        import optuna
-    except ImportError:
-        raise InputError("this needs the extra: pip install 'pimsim[explore]'") from None
+    optuna = _optuna()
     spec = read_document(SearchSpec, folder / SEARCH_FILE)
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
     journal = folder / "journal.log"
     if not journal.is_file():
         raise InputError(f"{folder}: its search has no {journal.name}")
@@ -131,6 +123,16 @@ def read_outcome(folder: Path) -> tuple[SearchSpec, SearchOutcome]:
     except KeyError:
         raise InputError(f"{journal}: it has no study {spec.name!r}") from None
     return spec, _outcome(study, spec)
+
+
+def _optuna() -> Any:
+    """The library, which then tells warnings alone. Raises ``InputError`` without the extra."""
+    try:
+        import optuna
+    except ImportError:
+        raise InputError("this needs the extra: pip install 'pimsim[explore]'") from None
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    return optuna
 
 
 @contextmanager

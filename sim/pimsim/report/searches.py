@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from itertools import accumulate
 from pathlib import Path
 
@@ -13,21 +15,49 @@ from pimsim.report.page import Section, TableData, render_page
 from pimsim.report.palette import SERIES_COLOURS
 from pimsim.result.metrics import METRICS
 
-__all__ = ["search_charts", "search_page"]
+__all__ = ["Search", "read_found", "search_page"]
 
 _GREY = "#999999"
 _TOGETHER = "in combination"
 
 
-def search_charts(folder: str | Path) -> list[Chart]:
-    """The front of the first two objectives, the best of each over the trials, and shares of keys.
+@dataclass(frozen=True)
+class Search:
+    """What a search asked for, and what it found."""
+
+    spec: SearchSpec
+    outcome: SearchOutcome
+    text: str
+    """Of its YAML."""
+
+    @cached_property
+    def front(self) -> list[Trial]:
+        """Trials that no other beats."""
+        numbers = set(self.outcome.front)
+        return [trial for trial in self.outcome.trials if trial.number in numbers]
+
+    @cached_property
+    def charts(self) -> list[Chart]:
+        """The front of the first two objectives, the best of each over the trials, and shares of
+        keys."""
+        return list(_charts(self.spec, self.outcome))
+
+
+def read_found(folder: str | Path) -> Search:
+    """What a search has found so far.
 
     Parameters
     ----------
     folder
         Of the search.
+
+    Raises
+    ------
+    InputError
+        For what is no search's folder.
     """
-    return list(_charts(*read_outcome(Path(folder))))
+    path = Path(folder)
+    return Search(*read_outcome(path), (path / SEARCH_FILE).read_text(encoding="utf-8"))
 
 
 def _charts(spec: SearchSpec, outcome: SearchOutcome) -> Iterator[Chart]:
@@ -40,31 +70,30 @@ def _charts(spec: SearchSpec, outcome: SearchOutcome) -> Iterator[Chart]:
         yield _shares(spec, outcome)
 
 
-def search_page(folder: str | Path) -> str:
+def search_page(search: Search) -> str:
     """The report as HTML.
 
     Parameters
     ----------
-    folder
-        Of the search.
+    search
+        Of ``read_found``.
     """
-    spec, outcome = read_outcome(Path(folder))
-    sections = [Section(chart.key, chart.title, chart) for chart in _charts(spec, outcome)]
+    spec, outcome = search.spec, search.outcome
+    sections = [Section(chart.key, chart.title, chart) for chart in search.charts]
     columns = (
         "trial", *spec.space, *(_label(each.metric) for each in spec.objectives), "fidelity"
     )  # fmt: skip
-    on_front = [trial for trial in outcome.trials if trial.number in set(outcome.front)]
-    front = sorted(on_front, key=lambda trial: trial.values)
+    front = sorted(search.front, key=lambda trial: trial.values)
     shown = TableData("The front", columns, tuple(_row(spec, t) for t in front), folded=False)
     sections.insert(1 if len(spec.objectives) > 1 else 0, Section("front-table", "The front",
                                                                   tables=(shown,)))  # fmt: skip
     different = [trial for trial in outcome.trials if trial.same_as is None]
     title = f"{len(different):,} different configs of {len(outcome.trials):,} trials"
-    rows = tuple((*_row(spec, trial), _fate(outcome, trial)) for trial in different)
+    unbeaten = set(outcome.front)
+    rows = tuple((*_row(spec, trial), _fate(trial, unbeaten)) for trial in different)
     table = TableData(title, (*columns, "what came of it"), rows)
     sections.append(Section("trials", "Trials", tables=(table,)))
-    text = (Path(folder) / SEARCH_FILE).read_text(encoding="utf-8")
-    sections.append(Section("config", "Config", texts=((SEARCH_FILE, text),)))
+    sections.append(Section("config", "Config", texts=((SEARCH_FILE, search.text),)))
     failed = [trial for trial in different if trial.error]
     headline = [
         ("trials", f"{len(outcome.trials):,}"), ("different configs", f"{len(different):,}"),
@@ -72,7 +101,7 @@ def search_page(folder: str | Path) -> str:
         ("not tried (where)", f"{sum(not trial.tried for trial in outcome.trials):,}"),
         ("on the front", f"{len(outcome.front):,}"),
     ]  # fmt: skip
-    sentences = [*_best(spec, outcome), *_matters(outcome)]
+    sentences = [*_best(spec, search.front), *_matters(outcome)]
     return render_page(spec.name, f"search from {spec.base}", headline, sentences, sections)
 
 
@@ -87,14 +116,14 @@ def _value(metric: str, value: float) -> str:
     return METRICS[metric].number(value)
 
 
-def _fate(outcome: SearchOutcome, trial: Trial) -> str:
+def _fate(trial: Trial, unbeaten: Container[int]) -> str:
     if trial.error:
         return trial.error
     if not trial.tried:
         return "not tried: it breaks 'where'"
     if not trial.feasible:
         return "breaks a constraint"
-    return "on the front" if trial.number in outcome.front else "beaten"
+    return "on the front" if trial.number in unbeaten else "beaten"
 
 
 def _row(spec: SearchSpec, trial: Trial) -> tuple[str, ...]:
@@ -111,9 +140,8 @@ def _facts(spec: SearchSpec, trial: Trial) -> Facts:
     return tuple(zip(columns, _row(spec, trial), strict=True))
 
 
-def _best(spec: SearchSpec, outcome: SearchOutcome) -> Iterator[str]:
+def _best(spec: SearchSpec, front: Sequence[Trial]) -> Iterator[str]:
     """The best of each objective that keeps the constraints."""
-    front = [trial for trial in outcome.trials if trial.number in set(outcome.front)]
     if not front:
         yield "No trial keeps the constraints." if spec.constraints else "No trial has a result."
         return

@@ -15,7 +15,7 @@ from pimsim.result.words import cause_words, ordered_causes, unit_words
 if TYPE_CHECKING:
     import pandas
 
-__all__ = ["causes_chart", "front_of", "rate_chart", "trade_off_chart"]
+__all__ = ["causes_chart", "front_of", "rate_chart", "trade_off_chart", "unbeaten"]
 
 _MOST_LINES = 8
 _MOST_MACHINES = 4
@@ -47,6 +47,29 @@ def front_of(gains: Sequence[float], costs: Sequence[float]) -> list[int]:
             front.append(i)
             best = gains[i]
     return front
+
+
+def unbeaten(group: Sequence[Entry]) -> list[Entry]:
+    """Points of a group on its front of throughput and energy, the most frugal first.
+
+    Parameters
+    ----------
+    group
+        Points that are asked the same.
+    """
+    front = front_of([each.rate for each in group], [each.energy for each in group])
+    return [group[at] for at in front]
+
+
+def _series(
+    number: int, name: str, own: Sequence[Entry], x: Sequence[float], facts: Mapping[int, Facts]
+) -> PointSeries:
+    """Rates over ``x``, in the colour and with the mark of a chart's series of that number."""
+    points = (
+        Point(place, each.rate, facts[each.row]) for place, each in zip(x, own, strict=True)
+    )  # fmt: skip
+    colour = SERIES_COLOURS[number % len(SERIES_COLOURS)]
+    return PointSeries(name, colour, tuple(points), _MARKERS[number % len(_MARKERS)])
 
 
 def _ticks(places: Sequence[float]) -> tuple[tuple[float, ...], bool]:
@@ -89,29 +112,25 @@ def rate_chart(
     chosen = order
     if len(order) > _MOST_LINES:
         ranked = sorted(order, key=lambda each: -max(one.rate for one in by_machine[each]))
-        chosen = [each for each in order if each in set(ranked[: _MOST_LINES - 1])]
+        fastest = set(ranked[: _MOST_LINES - 1])
+        chosen = [each for each in order if each in fastest]
     points, lines = [], []
-    others = [each for name in order if name not in set(chosen) for each in by_machine[name]]
+    left = set(order) - set(chosen)
+    others = [each for name in order if name in left for each in by_machine[name]]
     if others:
         points.append(
             PointSeries(
-                f"{len(order) - len(chosen)} other machines", _GREY,
+                f"{len(left)} other machines", _GREY,
                 tuple(Point(each.place, each.rate, facts[each.row]) for each in others),
             )
         )  # fmt: skip
     for at, name in enumerate(chosen):
         own = by_machine[name]
-        colour = SERIES_COLOURS[at % len(SERIES_COLOURS)]
-        points.append(
-            PointSeries(
-                machine(name), colour,
-                tuple(Point(each.place, each.rate, facts[each.row]) for each in own),
-                _MARKERS[at % len(_MARKERS)],
-            )
-        )  # fmt: skip
+        series = _series(at, machine(name), own, [each.place for each in own], facts)
+        points.append(series)
         if len({each.place for each in own}) == len(own) > 1 and not names:
-            x, y = (tuple(getattr(each, part) for each in own) for part in ("place", "rate"))
-            lines.append(Line(machine(name), colour, x, y))
+            x, y = tuple(each.place for each in own), tuple(each.rate for each in own)
+            lines.append(Line(series.name, series.colour, x, y))
     ticks, log = ((), False) if names else _ticks([each.place for each in found])
     title = f"{_RATE.words.capitalize()} by machine"
     return XYChart(
@@ -145,18 +164,12 @@ def trade_off_chart(
     step = max(1, -(-len(shown) // _MOST_LINES))
     points, lines = [], []
     for at, (group, own) in enumerate(shown[::step]):
-        colour = SERIES_COLOURS[at % len(SERIES_COLOURS)]
         name = f"{roles.group[-1].rpartition('.')[2]} {group[-1]}" if group else "runs"
-        points.append(
-            PointSeries(
-                name, colour,
-                tuple(Point(each.energy, each.rate, facts[each.row]) for each in own),
-                _MARKERS[at % len(_MARKERS)],
-            )
-        )  # fmt: skip
-        front = [own[i] for i in front_of([e.rate for e in own], [e.energy for e in own])]
+        series = _series(at, name, own, [each.energy for each in own], facts)
+        points.append(series)
+        front = unbeaten(own)
         x, y = tuple(each.energy for each in front), tuple(each.rate for each in front)
-        lines.append(Line(f"front: {name}", colour, x, y, dashed=True))
+        lines.append(Line(f"front: {name}", series.colour, x, y, dashed=True))
     left_out = f" Every {step}th of {len(shown)} groups is shown." if step > 1 else ""
     title = f"{_RATE.words.capitalize()} against {_ENERGY.words}"
     return XYChart(

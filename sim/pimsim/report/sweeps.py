@@ -17,7 +17,7 @@ from pimsim.explore.spec import SweepSpec
 from pimsim.explore.sweep import load_table, row_fidelity
 from pimsim.report.charts import Chart
 from pimsim.report.page import Section, TableData, render_page
-from pimsim.report.sweep_charts import causes_chart, front_of, rate_chart, trade_off_chart
+from pimsim.report.sweep_charts import causes_chart, rate_chart, trade_off_chart, unbeaten
 from pimsim.report.sweep_groups import (
     Effect,
     Entry,
@@ -34,7 +34,7 @@ from pimsim.result.metrics import METRICS
 if TYPE_CHECKING:
     import pandas
 
-__all__ = ["Sweep", "read_sweep", "sweep_charts", "sweep_page"]
+__all__ = ["Sweep", "read_sweep", "sweep_page"]
 
 _MOST_ROWS = 10_000
 _MOST_FACETS = 6
@@ -55,6 +55,8 @@ class Sweep:
     spec: SweepSpec
     table: pandas.DataFrame
     """A row a point."""
+    text: str
+    """Of its YAML."""
 
     @cached_property
     def done(self) -> pandas.DataFrame:
@@ -80,16 +82,25 @@ class Sweep:
         ]
 
     @cached_property
+    def axis(self) -> tuple[list[float], str, tuple[str, ...]]:
+        """As ``axis_of`` says; all at 0 where there is none."""
+        if self.roles.axis is None:
+            return [0.0] * len(self.rows), "", ()
+        return axis_of(self.roles.axis, self.done[self.roles.axis].tolist())
+
+    @cached_property
     def entries(self) -> list[Entry]:
         """The points by their roles."""
-        axis = self.roles.axis
-        places = [0.0] * len(self.rows)
-        if axis is not None:
-            places = axis_of(axis, self.done[axis].tolist())[0]
         slacks = [_slack(row) for _, row in self.done.iterrows()]
         energies = [_ENERGY.of(row) for _, row in self.done.iterrows()]
         rates = [float(rate) for rate in self.done["tokens_per_s"]]
-        return entries(self.roles, self.rows, places, rates, energies, slacks)
+        return entries(self.roles, self.rows, self.axis[0], rates, energies, slacks)
+
+    @cached_property
+    def charts(self) -> list[Chart]:
+        """Throughput by machine, its causes, and the trade-off with energy, for each of what is
+        asked."""
+        return list(_charts(self))
 
     def facets(self) -> list[tuple[Values, list[Entry]]]:
         """Points by what they are asked, but the axis; in the sweep's order."""
@@ -125,29 +136,14 @@ def read_sweep(folder: str | Path) -> Sweep:
     table = load_table(path)
     if "tokens_per_s" not in table or table["tokens_per_s"].notna().sum() == 0:
         raise InputError(f"{path}: no point of the sweep has a result yet")
-    return Sweep(spec, table)
-
-
-def sweep_charts(folder: str | Path) -> list[Chart]:
-    """Throughput by machine, its causes, and the trade-off with energy, for each of what is asked.
-
-    Parameters
-    ----------
-    folder
-        Of the sweep.
-    """
-    return list(_charts(read_sweep(folder)))
+    return Sweep(spec, table, (path / "sweep.yaml").read_text(encoding="utf-8"))
 
 
 def _charts(sweep: Sweep) -> Iterator[Chart]:
     facets = sweep.facets()
+    _, label, names = sweep.axis
     for at, (asked, found) in enumerate(facets[:_MOST_FACETS]):
         of = (sweep.asked(asked), f"-{at}" if len(facets) > 1 else "")
-        axis = sweep.roles.axis
-        label = ""
-        names: tuple[str, ...] = ()
-        if axis is not None:
-            _, label, names = axis_of(axis, sweep.done[axis].tolist())
         facts = {each.row: _facts(sweep.done.loc[each.row], sweep.keys) for each in found}
         yield rate_chart(found, of, label, names, sweep.machine, facts)
         causes = causes_chart(found, of, label, sweep.machine, sweep.done)
@@ -156,17 +152,16 @@ def _charts(sweep: Sweep) -> Iterator[Chart]:
         yield trade_off_chart(found, of, sweep.roles, facts)
 
 
-def sweep_page(folder: str | Path) -> str:
+def sweep_page(sweep: Sweep) -> str:
     """The report as HTML.
 
     Parameters
     ----------
-    folder
-        Of the sweep.
+    sweep
+        Of ``read_sweep``.
     """
-    sweep = read_sweep(folder)
     done, keys = sweep.done, sweep.keys
-    sections = [Section(chart.key, chart.title, chart) for chart in _charts(sweep)]
+    sections = [Section(chart.key, chart.title, chart) for chart in sweep.charts]
     columns = (*keys, *(METRICS[name].column for name in _SHOWN), "fidelity")
     front = _fronts(sweep)
     words = "The front of each group" if sweep.roles.group else "The front"
@@ -190,8 +185,7 @@ def sweep_page(folder: str | Path) -> str:
         sections.append(
             Section("failed", "Failed", tables=(TableData("Failed", ("why", "points"), rows),))
         )
-    text = (Path(folder) / "sweep.yaml").read_text(encoding="utf-8")
-    sections.append(Section("config", "Config", texts=(("sweep.yaml", text),)))
+    sections.append(Section("config", "Config", texts=(("sweep.yaml", sweep.text),)))
     headline = [
         ("points", f"{len(sweep.table):,}"), ("failed", f"{len(failed):,}"),
         ("groups", f"{len({each.group for each in sweep.entries}):,}"),
@@ -335,11 +329,7 @@ def _fronts(sweep: Sweep) -> list[int]:
     found: dict[Values, list[Entry]] = {}
     for each in sweep.entries:
         found.setdefault(each.group, []).append(each)
-    rows = []
-    for same in found.values():
-        front = front_of([each.rate for each in same], [each.energy for each in same])
-        rows += [same[at].row for at in front]
-    return rows
+    return [each.row for same in found.values() for each in unbeaten(same)]
 
 
 def _effect_rows(sweep: Sweep) -> tuple[tuple[str, ...], ...]:
