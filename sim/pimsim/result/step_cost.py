@@ -29,7 +29,7 @@ from pimsim.workload.pipeline import fullest
 from pimsim.workload.requests import Request
 from pimsim.workload.step import Step, StepEntry
 
-__all__ = ["PARTS", "StepCosts", "copies_of_heads", "one_token", "run_of"]
+__all__ = ["PARTS", "StepCosts", "by_part", "copies_of_heads", "one_token", "run_of"]
 
 _NO_LIMIT = 2**40
 """Tokens, more than any machine holds."""
@@ -37,6 +37,17 @@ _ANY_BYTES = 2**60
 """More than any memory has."""
 PARTS = tuple(item.name for item in fields(Energy) if item.name != "total")
 """What a step's energy is told by."""
+
+
+def by_part(energy: Energy) -> NDArray[np.float64]:
+    """Joule, or watt, in the order of ``PARTS``.
+
+    Parameters
+    ----------
+    energy
+        Of a step, or of a second.
+    """
+    return np.array([getattr(energy, part) for part in PARTS])
 
 
 def run_of(machine: MachineConfig) -> RunConfig:
@@ -49,11 +60,9 @@ def run_of(machine: MachineConfig) -> RunConfig:
     machine
         Of the service.
     """
-    values = {name: getattr(machine, name) for name in type(machine).model_fields}
-    asked = machine.workload
-    workload = {name: getattr(asked, name) for name in type(asked).model_fields}
-    workload["beyond_banks"] = True
-    values["workload"] = WorkloadConfig.model_construct(**workload, requests="")
+    values = dict(machine)
+    workload = {**dict(machine.workload), "beyond_banks": True, "requests": ""}
+    values["workload"] = WorkloadConfig.model_construct(**workload)
     values["schedule"] = machine.schedule.model_copy(update={"channel_assignment": "trace"})
     values["parallel"] = machine.parallel.model_copy(update={"batches": 1})
     return RunConfig.model_construct(**values)
@@ -101,9 +110,7 @@ class StepCosts:
         outcome = self.outcome(step)
         pipeline = pipeline_of(outcome)
         energy = total_energy(pipeline.stage_energy(outcome), self._first.whole.tp)
-        return StepCost(
-            pipeline.slowest.time_ps, np.array([getattr(energy, part) for part in PARTS])
-        )
+        return StepCost(pipeline.slowest.time_ps, by_part(energy))
 
     def outcome(self, step: Step) -> Outcome:
         """What the engine leaves behind when it has run ``step`` alone."""
@@ -194,7 +201,7 @@ class StepCosts:
         dram = standby_w(memory, config.energy)[0] + refresh_w(memory, config.energy)
         devices = self._first.whole.tp * self._first.whole.pp
         found = Energy.of(dram=dram, pim=0.0, npu=0.0, sram=0.0, link=0.0, static=static)
-        return np.array([getattr(found, part) * devices for part in PARTS])
+        return by_part(found) * devices
 
     def tokens(self, size: int) -> int:
         """Tokens of KV cache that the machine holds beside the weights, in blocks of ``size``.

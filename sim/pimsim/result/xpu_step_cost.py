@@ -17,7 +17,7 @@ from pimsim.engine.xpu_device import XpuDevice, beside_bytes, build_xpu_devices
 from pimsim.engine.xpu_machine import XpuOutcome, run_xpu_devices
 from pimsim.hardware.energy.system_static import system_static
 from pimsim.result.pipeline import total_energy
-from pimsim.result.step_cost import PARTS, copies_of_heads, one_token
+from pimsim.result.step_cost import PARTS, by_part, copies_of_heads, one_token
 from pimsim.result.types import Energy
 from pimsim.result.xpu_accounts import stage_costs, stage_energy
 from pimsim.result.xpu_pipeline import xpu_pipeline
@@ -76,9 +76,7 @@ class XpuStepCosts:
         outcome = self.outcome(step)
         pipeline = xpu_pipeline(outcome, every=False)
         energy = total_energy(stage_energy(outcome, pipeline), self._first.whole.tp)
-        return StepCost(
-            pipeline.slowest.time_ps, np.array([getattr(energy, part) for part in PARTS])
-        )
+        return StepCost(pipeline.slowest.time_ps, by_part(energy))
 
     def outcome(self, step: Step) -> XpuOutcome:
         """What the engine leaves behind when it has run ``step`` alone."""
@@ -118,7 +116,7 @@ class XpuStepCosts:
         """Watt of all devices that nobody asks for anything, by ``parts``."""
         static = system_static(self.config)["total"]
         found = Energy.of(dram=0.0, pim=0.0, npu=0.0, sram=0.0, link=0.0, static=static)
-        return np.array([getattr(found, part) * self.config.devices for part in PARTS])
+        return by_part(found) * self.config.devices
 
     def tokens(self, size: int) -> int:
         """Tokens of KV cache that there is room for beside the weights, in blocks of ``size``: on
@@ -158,9 +156,7 @@ class XpuStepCosts:
 
 def _run_of(machine: GpuMachineConfig) -> SystemConfig:
     """The run whose steps a service asks; one batch is under way."""
-    values = {name: getattr(machine, name) for name in type(machine).model_fields}
-    asked = machine.workload
-    workload = {name: getattr(asked, name) for name in type(asked).model_fields}
-    values["workload"] = SystemWorkload.model_construct(**workload)
+    values = dict(machine)
+    values["workload"] = SystemWorkload.model_construct(**dict(machine.workload))
     values["parallel"] = machine.parallel.model_copy(update={"batches": 1})
     return SystemConfig.model_construct(**values)
