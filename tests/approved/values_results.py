@@ -4,7 +4,7 @@ pipeline, words, peaks, and the steady state of a service. The inputs are made u
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import product
+from itertools import pairwise, product
 from types import SimpleNamespace
 from typing import Any
 
@@ -131,10 +131,7 @@ def _shares() -> Iterator[str]:
         _operator(1, 70, 90), _operator(2, 90, 91, unit="pim"), _operator(4, 91, 100, unit="link"),
     ]  # fmt: skip
     for cuts in ((0, 8), (0, 3, 8), (0, 1, 2, 5, 8)):
-        stages = [
-            SimpleNamespace(operators=(5 + first, 5 + end))
-            for first, end in zip(cuts[:-1], cuts[1:], strict=True)
-        ]
+        stages = [SimpleNamespace(operators=(5 + first, 5 + end)) for first, end in pairwise(cuts)]
         step: Any = SimpleNamespace(
             device=SimpleNamespace(whole=SimpleNamespace(blocks=blocks)),
             record=SimpleNamespace(operators=(5, 13)),
@@ -159,7 +156,9 @@ def _words() -> Iterator[str]:
     stacks: dict[str, tuple[dict[str, dict[str, int]], dict[str, int]]] = {
         "nothing": ({}, {}),
         "bounds alone": ({}, {"array": 30, "dram_bus": 90}),
-        "npu": ({"npu": {"compute": 50, "dram": 30, "pim": 1, "idle": 19, "link": 0}}, {"array": 1}),
+        "npu": (
+            {"npu": {"compute": 50, "dram": 30, "pim": 1, "idle": 19, "link": 0}}, {"array": 1},
+        ),
         "npu waits for pim": (
             {
                 "npu": {"pim": 61, "compute": 20, "vector": 19},
