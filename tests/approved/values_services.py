@@ -79,7 +79,7 @@ def _interpolated() -> Iterator[str]:
         (1, 1, 0, 0), (4, 1, 1, 0), (4, 2, 1, 0), (3, 2, 3, 0), (4, 3, 1, 1), (2, 2, 0, 1),
     ):  # fmt: skip
         times: Any = Interpolated(_Machine(channels, parts, pim_tokens), 5, 7, fineness)
-        yield f"=== {channels} channels, {parts} sub-batches, {pim_tokens} tokens on PIM, {fineness}"
+        yield f"=== {channels} channels, {parts} sub-batches, {pim_tokens} on PIM, {fineness}"
         for name, given in _steps().items():
             asked = np.zeros(len(given), REQUEST)
             batch = Batch(len(given) + 3, asked)
