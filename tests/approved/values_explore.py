@@ -82,7 +82,8 @@ def _expressions() -> Iterator[str]:
         "1 < a < 3", "a + 1 == b.c", "b.c - a == 1", "a * 2 == 6", "b.c / 2 == 2", "7 // a == 2",
         "7 % a == 1", "a ** 2 == 9", "-a < 0", "not flag", "flag and a > 5", "flag or a > 5",
         "not (a > 5)", "true", "false", "word == 'x'", "word + 'y' == 'xy'", "word < 1",
-        "a / 0 == 1",        "a % 0 == 1", "aa < 1", "b.d < 1", "a if flag else 1", "f(a)", "a[0]", "a <", "", "a in b",
+        "a / 0 == 1", "a % 0 == 1", "aa < 1", "b.d < 1", "a if flag else 1", "f(a)", "a[0]",
+        "a <", "", "a in b",
         "'x' * 3 == 'xxx'", "a is 3", "free.x > 1", "1" + " + 1" * 400 + " > 0", "x" * 3000,
     ):  # fmt: skip
         shown = text if len(text) < 70 else f"{text[:20]}... of {len(text)}"
