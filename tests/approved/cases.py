@@ -3,7 +3,8 @@ function of ``values_*.py`` tells of things that no command prints.
 
 A case of a YAML file is the files that it needs and the commands that are run one after the other
 in an empty folder. Its text is all that a user sees: what is printed, what is said on standard
-error, the exit code, and every file that is written.
+error, the exit code, and every file that is written. A case that says ``fresh`` begins as a new
+process does, with no rates of a memory at hand.
 """
 
 from __future__ import annotations
@@ -104,6 +105,8 @@ def _commands_text(case: dict[str, Any], files: dict[str, Any]) -> str:
     environment = dict(os.environ)
     os.environ.update(COLUMNS="120", PIMSIM_CACHE_DIR=str(folder / ".cache"), TERM="dumb")
     os.environ.pop("FORCE_COLOR", None)
+    if case.get("fresh", False):
+        _forget_rates()
     try:
         os.chdir(folder)
         for name, content in files.items():
@@ -128,6 +131,12 @@ def _commands_text(case: dict[str, Any], files: dict[str, Any]) -> str:
         os.environ.clear()
         os.environ.update(environment)
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _forget_rates() -> None:
+    from pimsim.hardware.dram.fast import calibration
+
+    calibration._probes.clear()
 
 
 def _made(path: Path, content: dict[str, Any]) -> None:

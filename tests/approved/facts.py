@@ -29,7 +29,7 @@ MOST_ROWS = 400
 """Of a table; of a longer one every n-th row and the sums of its columns."""
 UNSTEADY = {"wall_s", "peak_rss_mb", "simulated_s", "left_s"}
 """Keys whose values differ from run to run."""
-_HASH = re.compile(r"\b[0-9a-f]{64}\b")
+_HASH = re.compile(r"\b[0-9a-f]{64}\b|(?<=calibration-)[0-9a-f]{24}(?=\.json)")
 _TOOK = re.compile(r"(simulated in\s+)[\d.,]+ s(, [\d.,]+ MB)?")
 _VERSION = re.compile(rf"(\bpimsim (?:= )?|\bversion = |^){re.escape(__version__)}\b", re.MULTILINE)
 _NUMBER = re.compile(r"(?<![\w.])-?\d[\d,]*(?:\.\d+)?(?:[eE][-+]?\d+)?")
