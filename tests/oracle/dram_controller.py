@@ -128,7 +128,10 @@ class Timing:
         self.rank_of = [bank // org.banks for bank in range(self.banks)]
         self.group_of = [bank // org.banks_per_group for bank in range(self.banks)]
         self.allowed = {(command, bank): 0 for command in Command for bank in range(self.banks)}
-        takes = {command: memory.command_bus.ticks(command.name) for command in Command}
+        takes = {
+            command: memory.command_bus.ticks(PLAIN.get(command, command).name)
+            for command in Command
+        }
         self.rules = [
             (rule.level, {Command[first]}, Command[then],
              evaluate_delay(rule.delay, memory.timings, "oracle")
@@ -143,7 +146,7 @@ class Timing:
         one_bus = memory.controller.commands_per_cycle == 1
         self.rules += [
             ("channel", {first}, then, ticks)
-            for first, ticks in takes.items() if ticks > 1
+            for first, ticks in takes.items() if ticks > 1 and first not in PLAIN
             for then in Command if one_bus or (first in columns) == (then in columns)
         ]  # fmt: skip
         levels = {rule[0] for rule in self.rules}

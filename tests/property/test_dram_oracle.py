@@ -17,6 +17,7 @@ from pimsim.config.errors import InputError
 from pimsim.config.loader import load_memory
 from pimsim.config.memory import MemoryConfig
 from pimsim.config.resources import preset_names
+from pimsim.config.rules import Rule
 from pimsim.hardware.dram.legality import check_commands
 from pimsim.hardware.dram.parameters import make_parameters
 from pimsim.hardware.dram.replay import ReplayResult, replay
@@ -269,6 +270,32 @@ def test_preset_equals_the_oracle(memory: MemoryConfig) -> None:
     memory = often_refreshed(memory)
     stream = preset_stream(memory, 600, seed=3)
     assert log_of(replayed(memory, stream)) == [e.fields for e in simulated(memory, stream).log]
+
+
+@pytest.mark.parametrize("refresh", ["all-bank", "none"])
+@pytest.mark.parametrize("level", ["channel", "rank", "other_ranks", "bank_group", "bank"])
+@pytest.mark.parametrize("name", ["ddr4-3200", "ddr5-4800-ramulator", "gddr6-aim"])
+def test_what_waits_for_a_precharge_waits_for_the_silent_one(
+    name: str, level: str, refresh: str
+) -> None:
+    """It counts from when the bank closes, in which ACT and access both have a say, and an ACT
+    alone holds nobody up."""
+    memory = MEMORIES[name]
+    waits = Rule(level=level, first=["PRE"], then=["ACT", "REF"], delay="2 * tRP")
+    control = {"page_policy": "auto-precharge", "refresh": refresh}
+    shape = {"channels": 1, "ranks": 2, "bank_groups": 2, "banks_per_group": 2, "rows": 16}
+    memory = memory.model_copy(
+        update={
+            "rules": [*memory.rules, waits],
+            "timings": memory.timings | {"tREFI": 6 * memory.timings["tRFC"]},
+            "controller": memory.controller.model_copy(update=control),
+            "organization": memory.organization.model_copy(update=shape),
+        }
+    )
+    stream = preset_stream(memory, 300, seed=4)
+    kernel = replayed(memory, stream)
+    assert log_of(kernel) == [entry.fields for entry in simulated(memory, stream).log]
+    assert (kernel.commands["REF"] > 0) == (refresh == "all-bank")
 
 
 @given(memories(), streams())

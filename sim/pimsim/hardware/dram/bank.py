@@ -35,6 +35,7 @@ from pimsim.hardware.dram.rules import BANK, BANK_GROUP, LEVELS, OTHER_RANKS, RA
 
 __all__ = [
     "apply_rules",
+    "apply_silent_precharge",
     "bank_candidate",
     "close_row",
     "column_bound",
@@ -145,6 +146,31 @@ def apply_rules(ch: Any, p: Any, cycle: int, command: int, bank: int, n: int) ->
         slot = node * STRIDE + p.windows[w, 0]
         if ch.ready[slot] < at:
             ch.ready[slot] = at
+
+
+@njit(cache=True, inline="always")
+def apply_silent_precharge(ch: Any, p: Any, command: int, bank: int) -> None:
+    """Bar what the PRE bars that ``bank`` needs none of, since ``command`` closes it.
+
+    It counts from when a PRE could have been sent, which ACT and the access itself put off.
+
+    Parameters
+    ----------
+    ch
+        Channel, a record of ``CHANNEL``; changed.
+    p
+        Parameters, a record of ``PARAMETERS``.
+    command
+        RDA or WRA, which has been applied as RD or WR.
+    bank
+        That it goes to, counted over the ranks of the channel.
+
+    References
+    ----------
+    JEDEC RDA and WRA: tRAS and tRTP or tWR hold the precharge inside the bank back.
+    """
+    at = ch.ready[(p.bank_node + bank) * STRIDE + PRE]
+    apply_rules(ch, p, at, command, bank, 0)
 
 
 @njit(cache=True, inline="always")

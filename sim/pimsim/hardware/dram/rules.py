@@ -224,12 +224,13 @@ class CommandBus:
         return self._scaled(self.duration(command))
 
     def occupancy(self) -> list[tuple[Command, Command, int]]:
-        """``(first, then, ticks)``: while a command is sent, its pins take no other."""
+        """``(first, then, ticks)``: while a command is sent, its pins take no other. RDA and WRA
+        are sent as RD and WR."""
         split = self.memory.controller.commands_per_cycle == 2
         return [
             (first, then, self.occupied(first))
             for first in Command
-            if self.occupied(first) > 1
+            if self.occupied(first) > 1 and first not in BOUND_AS
             for then in Command
             if not split or (first in ROW_COMMANDS) == (then in ROW_COMMANDS)
         ]
@@ -239,8 +240,8 @@ class CommandBus:
 
 
 def _closing_clocks(rules: Sequence[NamedRule]) -> dict[Command, int]:
-    """Clocks from ACT, RD and WR until their bank may close, by the memory's own rules."""
-    found = {Command.ACT: 0, Command.RD: 0, Command.WR: 0}
+    """Clocks from RD and WR until their bank may close, by the memory's own rules."""
+    found = {Command.RD: 0, Command.WR: 0}
     for each in rules:
         if (
             each.rule.window == 1
@@ -253,17 +254,28 @@ def _closing_clocks(rules: Sequence[NamedRule]) -> dict[Command, int]:
     return found
 
 
-def _closes_itself(rules: Sequence[NamedRule], then: Command) -> list[tuple[Command, int]]:
-    """``(first, clocks)`` before a PRE that nobody sends, for what ``then`` waits from a PRE on.
+def _bind_closing(
+    pairs: PairTable,
+    bus: CommandBus,
+    rules: Sequence[NamedRule],
+    level: int,
+    then: Command,
+    base: int,
+) -> None:
+    """``then`` may go ``base`` clocks after the PRE of a bank that closes by itself.
 
-    Where the memory has rules of its own from RDA or WRA to ``then``, those are all that count.
+    The rows of RDA and WRA hold what counts from that PRE on: a kernel applies them at the time at
+    which it could be sent, and not before its bank closes. Where the memory has a rule of its own
+    from RDA or WRA to ``then``, that is all that counts after it, and the other access counts
+    without the ACT.
     """
     own = {first for each in rules if then in each.then for first in each.first} & set(BOUND_AS)
-    given = {BOUND_AS[Command(command)] for command in own}
-    clocks = _closing_clocks(rules)
-    if given:
-        del clocks[Command.ACT]
-    return [(first, delay) for first, delay in clocks.items() if first not in given]
+    for access in set(BOUND_AS) - own:
+        if own:
+            clocks = _closing_clocks(rules)[BOUND_AS[access]] + base
+            pairs.bind(BOUND_AS[access], level, then, bus.delay(access, then, clocks))
+        else:
+            pairs.bind(access, level, then, bus.delay(Command.PRE, then, base))
 
 
 def compile_rules(
@@ -274,7 +286,7 @@ def compile_rules(
     A rule at ``row_buffer`` binds only commands of the same buffer: with two row buffers the
     PIM commands live in the second, with one they share the first. That is all a dual row
     buffer is here. Where every access closes its row (``auto-precharge``), the tables of RD and WR
-    are those of RDA and WRA.
+    are those of RDA and WRA, and the rows of RDA and WRA are what the PRE that nobody sends bars.
 
     Parameters
     ----------
@@ -341,8 +353,7 @@ def compile_rules(
                     level = _LEVELS[rule.level]
                 pairs.bind(first, level, then, delay, named.slope * ticks_per_clock)
                 if closing and first == Command.PRE and then not in _SILENT:
-                    for access, clocks in _closes_itself(own, then):
-                        pairs.bind(access, level, then, bus.delay(access, then, clocks + base))
+                    _bind_closing(pairs, bus, own, level, then, base)
     rules, first_index = pairs.arrays()
     return RuleTables(
         rules=rules,

@@ -7,6 +7,7 @@ from typing import Any
 from pimsim.hardware.compiled import njit
 from pimsim.hardware.dram.bank import (
     apply_rules,
+    apply_silent_precharge,
     bank_candidate,
     close_row,
     column_bound,
@@ -83,6 +84,8 @@ def _issue(
     sent = command + p.auto_precharge if command in (RD, WR) else command
     log_command(ch, board, cycle, sent, bank, row, burst)
     apply_rules(ch, p, cycle, command, bank, 0)
+    if sent != command:
+        apply_silent_precharge(ch, p, sent, bank)
     if p.row_buffers == 1:
         pim_forget(ch)
     if command == ACT:

@@ -46,6 +46,7 @@ from pimsim.hardware.dram.channel_queues.requests import (
 )
 from pimsim.hardware.dram.channel_queues.timing import (
     apply_rules,
+    apply_silent_precharge,
     earliest,
     earliest_wide,
     gate_of,
@@ -60,6 +61,8 @@ __all__ = [
 
 ACT, PRE, RD = int(Command.ACT), int(Command.PRE), int(Command.RD)
 PREA, REF, REFpb = int(Command.PREA), int(Command.REF), int(Command.REFpb)
+AUTO_PRECHARGE = Command.RDA - Command.RD
+"""From RD to RDA, and from WR to WRA."""
 
 
 @njit(cache=True)
@@ -229,6 +232,7 @@ def issue(
             if ch.open_row[other] >= 0:
                 _close(ch, p, tick, other)
     elif p.auto_precharge == 1 and command < REF:  # RD and WR, which their request looks after
+        apply_silent_precharge(ch, p, command + AUTO_PRECHARGE, bank)
         ch.open_row[bank] = -1
         count_open(ch, p, tick, bank, -1)
 

@@ -8,9 +8,16 @@ from pimsim.hardware.compiled import njit
 from pimsim.hardware.dram.channel_queues.layout import STRIDE, WINDOW_SLOT
 from pimsim.hardware.dram.rules import LEVELS, OTHER_RANKS, RANK, Command
 
-__all__ = ["apply_rules", "earliest", "earliest_wide", "gate_of", "on_edge"]
+__all__ = [
+    "apply_rules",
+    "apply_silent_precharge",
+    "earliest",
+    "earliest_wide",
+    "gate_of",
+    "on_edge",
+]
 
-PREA, REF = int(Command.PREA), int(Command.REF)
+PRE, PREA, REF = (int(command) for command in (Command.PRE, Command.PREA, Command.REF))
 
 
 @njit(cache=True, inline="always")
@@ -163,3 +170,28 @@ def apply_rules(ch: Any, p: Any, tick: int, command: int, bank: int) -> None:
         place = place + 1 if place + 1 < p.windows[w, 1] else 0
         ch.window[base] = place
         _bar(ch, node, command, ch.window[base + 1 + place] + p.windows[w, 2])
+
+
+@njit(cache=True, inline="always")
+def apply_silent_precharge(ch: Any, p: Any, command: int, bank: int) -> None:
+    """Bar what the PRE bars that ``bank`` needs none of, since ``command`` closes it.
+
+    It counts from when a PRE could have been sent, which ACT and the access itself put off.
+
+    Parameters
+    ----------
+    ch
+        Channel, a record of ``CHANNEL``; changed.
+    p
+        Parameters, a record of ``PARAMETERS``.
+    command
+        RDA or WRA, which has been applied as RD or WR.
+    bank
+        That it goes to, counted over the pseudo channels and ranks of the channel.
+
+    References
+    ----------
+    JEDEC RDA and WRA: tRAS and tRTP or tWR hold the precharge inside the bank back.
+    """
+    at = ch.ready[(p.bank_node + bank) * STRIDE + PRE]
+    apply_rules(ch, p, at, command, bank)
