@@ -119,7 +119,7 @@ def test_terminal_page_and_comparison_say_the_same(result: Result) -> None:
         assert metric.column in text and metric.number(metric.of(result)) in text
     assert comparison_chart([result], ["a"]).x_label == rate.label
     assert energy_chart([result], ["a"]).x_label == energy.label
-    page = runs_page([RunFolder("a", result, pimsim.load_config("neupims").config, "")])
+    page = runs_page([RunFolder("a", result, pimsim.load_config("neupims"), "")])
     for name in ("npu", "pim", "dram_bus", "mj_per_token", "iteration_s"):
         assert METRICS[name].words in page
         if name != "iteration_s":

@@ -48,7 +48,7 @@ def with_steps(result: Result, *steps: StepResult) -> Result:
 
 
 def page_of(result: Result) -> str:
-    return runs_page([RunFolder("a", result, pimsim.load_config("npu-only").config, "")])
+    return runs_page([RunFolder("a", result, pimsim.load_config("npu-only"), "")])
 
 
 def test_a_row_has_the_figures_of_its_step() -> None:

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pimsim.config.differences import named, short_names
 from pimsim.explore.keys import point_id
 from pimsim.explore.store import Store
 from pimsim.report.charts import LaneChart, XYChart
@@ -19,9 +20,7 @@ from pimsim.report.sweep_groups import Roles, effects, entries, reigns, roles_of
 from pimsim.report.sweeps import (
     TECHNIQUES,
     axis_of,
-    named,
     read_sweep,
-    short_names,
     sweep_page,
 )
 

@@ -21,7 +21,8 @@ def report_command(
         list[str],
         typer.Argument(
             metavar="DIR...",
-            help="Folders that `pimsim run --out` wrote, or one of a sweep, a search or a service.",
+            help="Folders that `pimsim run --out` wrote, or stores of sweeps; or one folder of a "
+            "search or a service.",
         ),
     ],
     out: Annotated[
@@ -57,8 +58,8 @@ def report_command(
         typer.Option("--stage", metavar="NAME", help="Show who works when in this stage alone."),
     ] = None,
 ) -> None:
-    """One self-contained HTML page of a run, of several side by side, of a sweep, a search or a
-    service."""
+    """One self-contained HTML page of a run, a sweep, a search or a service; of several runs or
+    sweeps, what differs between them and what it did."""
     from pimsim.config.errors import near_miss
     from pimsim.config.extras import require_extra
     from pimsim.report.draw import check_formats, write_charts
@@ -70,10 +71,14 @@ def report_command(
     require_extra("report", "bokeh", "jinja2", *(["perfetto"] if timeline is not None else []))
     kinds = [name.strip() for name in formats.split(",")]
     check_formats(kinds)
-    if len(folders) == 1 and (given_path(folders[0]) / "store.json").is_file():
+    stores = [folder for folder in folders if (given_path(folder) / "store.json").is_file()]
+    if stores:
         if timeline is not None or stage is not None:
-            raise InputError(f"{folders[0]}: a sweep has no --timeline and no --stage; a run has")
-        _study(folders[0], out, figures, kinds)
+            raise InputError(f"{stores[0]}: a sweep has no --timeline and no --stage; a run has")
+        if len(folders) == 1:
+            _study(folders[0], out, figures, kinds)
+        else:
+            _sweeps(folders, out, figures, kinds)
         return
     if len(folders) == 1 and is_service(folders[0]):
         if commands is not None or stage is not None:
@@ -124,6 +129,19 @@ def _study(folder: str, out: str | None, figures: str | None, kinds: list[str]) 
     _write_page(page, folder, out)
     if figures is not None:
         written = write_charts(charts, figures, kinds)
+        typer.echo(f"{figures}: {len(written)} files")
+
+
+def _sweeps(folders: list[str], out: str | None, figures: str | None, kinds: list[str]) -> None:
+    """Of sweeps held against the first."""
+    from pimsim.explore.comparison import compare_sweeps
+    from pimsim.report.comparisons import comparison_charts, comparison_page
+    from pimsim.report.draw import write_charts
+
+    found = compare_sweeps([given_path(folder) for folder in folders], folders)
+    _write_page(comparison_page(found), folders[0], out)
+    if figures is not None:
+        written = write_charts(comparison_charts(found), figures, kinds)
         typer.echo(f"{figures}: {len(written)} files")
 
 

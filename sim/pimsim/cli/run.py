@@ -7,6 +7,7 @@ import math
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -14,6 +15,7 @@ import typer
 from pimsim.config.errors import InputError
 
 if TYPE_CHECKING:
+    from pimsim.config.differences import Difference
     from pimsim.config.loader import ResolvedAny
     from pimsim.engine.iteration import Progress
     from pimsim.result.types import Result
@@ -111,6 +113,16 @@ StepsOption = Annotated[
         help="Run N steps, contexts growing; a request that is fed goes on with a token a step.",
     ),
 ]
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A run that a folder has."""
+
+    folder: str
+    result: Result
+
+
 JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
 
 
@@ -165,7 +177,8 @@ def compare_command(
     runs: Annotated[
         list[str],
         typer.Argument(
-            metavar="RUN|DIR...", help="Presets, YAML paths, or folders that --out wrote."
+            metavar="RUN|DIR...",
+            help="Presets, YAML paths, or folders that --out wrote; or stores of sweeps.",
         ),
     ],
     model: ModelOption = None,
@@ -182,8 +195,8 @@ def compare_command(
     steps: StepsOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Runs side by side, with ratios to the first and what holds each back."""
-    from pimsim.result.store import load
+    """Runs side by side: in what their configs differ, ratios to the first, and what holds each
+    back; or sweeps, point by point."""
     from pimsim.simulate import overrides_of, resolve
 
     options = [
@@ -194,10 +207,19 @@ def compare_command(
     ]
     if len(runs) < 2:
         raise InputError(f"compare needs two or more runs or folders, found {runs[0]!r} alone")
+    if any(os.path.isfile(os.path.join(run, "store.json")) for run in runs):
+        if options:
+            raise InputError(f"a sweep is compared as it was simulated: leave out {options[0]}")
+        from pimsim.cli.compare_sweeps import print_sweeps
+
+        print_sweeps(runs, as_json)
+        return
     # every name, file and folder is looked at before the first simulation starts
-    ready = [load(run) if os.path.isdir(run) else resolve(run, options) for run in runs]
+    ready = [_stored(run) if os.path.isdir(run) else resolve(run, options) for run in runs]
     results = [_simulated(each) for each in ready]
     notes = list(_differences(runs, results))
+    apart, unread = _apart(ready)
+    notes += unread
     if as_json:
         from dataclasses import asdict
 
@@ -217,15 +239,50 @@ def compare_command(
             }
             for row, result in zip(comparison_rows(results, runs), results, strict=True)
         ]
-        typer.echo(json.dumps({"runs": rows, "notes": notes}, indent=1, allow_nan=False))
+        differ = [{"key": each.key, "values": each.values} for each in apart]
+        report = {"differences": differ, "runs": rows, "notes": notes}
+        typer.echo(json.dumps(report, indent=1, allow_nan=False))
         return
     from rich.console import Group
     from rich.text import Text
 
+    from pimsim.cli.tables import differences_table
+    from pimsim.config.differences import labels_of
     from pimsim.result.tables import compare_table
 
-    moved = [Text(line) for line in (*_work(runs, results), *_moved(runs, results))]
-    _print(Group(compare_table(results, runs), *moved, *(Text(f"note: {n}") for n in notes)))
+    labels = labels_of(runs, apart)
+    moved = [Text(line) for line in (*_work(labels, results), *_moved(labels, results))]
+    _print(
+        Group(
+            *differences_table(apart, runs), compare_table(results, labels), *moved,
+            *(Text(f"note: {n}") for n in notes),
+        )
+    )  # fmt: skip
+
+
+def _stored(folder: str) -> Stored:
+    from pimsim.result.store import load
+
+    return Stored(folder, load(folder))
+
+
+def _apart(ready: Sequence[ResolvedAny | Stored]) -> tuple[list[Difference], list[str]]:
+    """In what the configs differ, and a note where one of them cannot be read any more."""
+    from pimsim.config.differences import differences
+    from pimsim.config.loader import load_any_run
+    from pimsim.result.store import CONFIG_FILE
+
+    configs: list[ResolvedAny] = []
+    for each in ready:
+        try:
+            configs.append(
+                load_any_run(os.path.join(each.folder, CONFIG_FILE))
+                if isinstance(each, Stored)
+                else each
+            )
+        except InputError as error:
+            return [], [f"what differs in the configs is not known: {error}"]
+    return differences(configs), []
 
 
 def _work(names: Sequence[str], results: Sequence[Result]) -> Iterator[str]:
@@ -249,10 +306,8 @@ def _moved(names: Sequence[str], results: Sequence[Result]) -> Iterator[str]:
         yield f"{said}: {'; '.join(found) if found else 'nothing moved'}"
 
 
-def _simulated(each: ResolvedAny | Result) -> Result:
-    from pimsim.result.types import Result
-
-    return each if isinstance(each, Result) else _simulate(each)
+def _simulated(each: ResolvedAny | Stored) -> Result:
+    return each.result if isinstance(each, Stored) else _simulate(each)
 
 
 def _simulate(resolved: ResolvedAny) -> Result:

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["output_width", "print_table"]
+if TYPE_CHECKING:
+    from pimsim.config.differences import Difference
+
+__all__ = ["differences_table", "output_width", "print_table"]
 
 _FILE_WIDTH = 160
+_MOST_DIFFERENCES = 15
 
 
 def output_width() -> int | None:
@@ -40,3 +45,31 @@ def print_table(title: str, rows: Mapping[str, str], width: int | None = None) -
     console = Console(markup=False, highlight=False, width=width)
     console.print(title)
     console.print(table)
+
+
+def differences_table(found: Sequence[Difference], names: Sequence[str]) -> list[Any]:
+    """In what configs differ, a key a row, as rich prints it; a line where there are too many.
+
+    Parameters
+    ----------
+    found
+        Differences.
+    names
+        Of the configs.
+
+    Returns
+    -------
+    list
+        Nothing where they do not differ.
+    """
+    from rich.text import Text
+
+    from pimsim.result.cells import add_rows, new_table
+
+    if not found:
+        return []
+    table = new_table("what differs", "key", *names)
+    add_rows(table, *((one.key, *one.values) for one in found[:_MOST_DIFFERENCES]))
+    left = len(found) - _MOST_DIFFERENCES
+    more = [Text(f"{left} more keys differ; --json has all")] if left > 0 else []
+    return [table, *more]

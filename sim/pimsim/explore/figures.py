@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from typing import Any
 
 from pimsim.result.metrics import METRICS
 from pimsim.result.types import Energy, Result, Utilisation, fidelity_words
 
 __all__ = [
-    "COLUMNS", "OPEN_COLUMNS", "flat_figures", "kept_figures", "metrics_of", "row_fidelity",
+    "COLUMNS", "OPEN_COLUMNS", "Kept", "flat_figures", "kept_figures", "kept_of_row", "metrics_of",
+    "row_fidelity", "row_slack",
 ]  # fmt: skip
 
 _KEPT = (
@@ -123,3 +124,55 @@ def row_fidelity(row: Any) -> str:
         return ""
     mean, half_width = (float(row[f"fidelity.{part}"]) for part in _PARTS["fidelity"])
     return fidelity_words(mode, mean, half_width)
+
+
+def row_slack(row: Any) -> float:
+    """What a rate of fast fidelity may be off by, relative: its mean error and half of the
+    interval; 0 of command fidelity.
+
+    Parameters
+    ----------
+    row
+        Of a sweep's table.
+    """
+    if row.get("fidelity") != "fast":
+        return 0.0
+    parts = (row.get(f"fidelity.{part}") for part in _PARTS["fidelity"])
+    return sum(abs(float(part)) for part in parts if part is not None and part == part)
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What is kept of a result, as sentences on its time are made of it."""
+
+    cycles: int
+    time_s: float
+    layers_simulated: int
+    cycle_stack: Mapping[str, Mapping[str, int]]
+    bound_cycles: Mapping[str, int]
+
+
+def kept_of_row(row: Any) -> Kept:
+    """What a row of a sweep's table says of a run's time; nothing of what it does not have.
+
+    Parameters
+    ----------
+    row
+        A mapping by column, or as pandas gives it.
+    """
+    stack: dict[str, dict[str, int]] = {}
+    bounds: dict[str, int] = {}
+    for column, value in row.items():
+        if not isinstance(column, str) or value is None or value != value:
+            continue
+        if column.startswith("cycle_stack."):
+            _, unit, cause = column.split(".", 2)
+            stack.setdefault(unit, {})[cause] = int(value)
+        elif column.startswith("bound_cycles."):
+            bounds[column.partition(".")[2]] = int(value)
+    time_s, blocks = (_number(row.get(name)) for name in ("time_s", "layers_simulated"))
+    return Kept(int(row["cycles"]), time_s, int(blocks), stack, bounds)
+
+
+def _number(value: Any) -> float:
+    return 0.0 if value is None or value != value else float(value)

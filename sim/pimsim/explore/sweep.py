@@ -28,7 +28,7 @@ from pimsim.explore.store import Store
 if TYPE_CHECKING:
     import pandas
 
-__all__ = ["Progress", "SweepOutcome", "load_table", "row_fidelity", "run_sweep"]
+__all__ = ["Progress", "SweepOutcome", "load_table", "row_fidelity", "run_sweep", "stored_spec"]
 
 
 @dataclass(frozen=True)
@@ -188,7 +188,7 @@ def _check_owner(folder: Path, spec: SweepSpec, base: str, path: Path) -> None:
     been edited: then the sweep goes on."""
     try:
         source = json.loads((folder / "source.json").read_text(encoding="utf-8"))
-        stored, stored_base, _ = _stored_spec(folder)
+        stored, stored_base, _ = stored_spec(folder)
         owner = str(source.get("file", "")) or str(source["folder"])
     except (InputError, OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return  # none, or a damaged one, which is written anew
@@ -222,7 +222,7 @@ def load_table(folder: Path) -> pandas.DataFrame:
     import pandas
 
     store = Store(folder)
-    spec, base, files_from = _stored_spec(folder)
+    spec, base, files_from = stored_spec(folder)
     rows = []
     mixed, common = mixed_keys(spec), common_values(spec, base)
     for point in expand(spec, str(folder)):
@@ -233,7 +233,19 @@ def load_table(folder: Path) -> pandas.DataFrame:
     return pandas.DataFrame(rows)
 
 
-def _stored_spec(folder: Path) -> tuple[SweepSpec, str, Path]:
+def stored_spec(folder: Path) -> tuple[SweepSpec, str, Path]:
+    """The sweep of a store, its base, and the folder that its relative files count from.
+
+    Parameters
+    ----------
+    folder
+        Of the store.
+
+    Raises
+    ------
+    InputError
+        Where it is not there, or damaged.
+    """
     from pimsim.config.documents import read_document
 
     spec = read_document(SweepSpec, folder / "sweep.yaml")

@@ -9,7 +9,7 @@ from statistics import geometric_mean
 from typing import Any
 
 from pimsim.explore.designs import Found, Place
-from pimsim.explore.figures import metrics_of
+from pimsim.explore.figures import Kept, metrics_of
 from pimsim.result.bottleneck import main_cause, nearest_bound
 from pimsim.result.metrics import METRICS
 
@@ -83,15 +83,6 @@ class Outcome:
         return self.figures is not None or bool(self.error)
 
 
-@dataclass(frozen=True)
-class _Kept:
-    """What a store keeps of a result, as sentences are made of it."""
-
-    cycles: int
-    cycle_stack: Mapping[str, Mapping[str, int]]
-    bound_cycles: Mapping[str, int]
-
-
 def outcome_of(found: Found) -> Outcome:
     """Figures from what a store knows.
 
@@ -104,7 +95,8 @@ def outcome_of(found: Found) -> Outcome:
         return Outcome(error=found.error)
     kept: Mapping[str, Any] = found.figures
     values = metrics_of(kept)
-    explained = _Kept(kept["cycles"], kept["cycle_stack"], kept["bound_cycles"])
+    names = (each.name for each in fields(Kept))
+    explained = Kept(**{name: kept[name] for name in names})
     unit, share = nearest_bound(explained) or ("", 0.0)
     return Outcome(
         Figures(

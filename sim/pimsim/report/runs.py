@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pimsim.config.loader import AnyRun, load_any_run
+from pimsim.config.differences import differences, labels_of
+from pimsim.config.loader import AnyRun, ResolvedAny, load_any_run
 from pimsim.report.charts import Chart, LaneChart
+from pimsim.report.differences import differences_table
 from pimsim.report.page import Section, TableData, render_page
 from pimsim.report.run_charts import (
     comparison_chart,
@@ -20,6 +22,7 @@ from pimsim.report.run_charts import (
 )
 from pimsim.result import store
 from pimsim.result.bottleneck import bottleneck
+from pimsim.result.compare import causes
 from pimsim.result.metrics import METRICS
 from pimsim.result.steps import STEP_COLUMNS, batch_words, step_cells
 from pimsim.result.tables import titled
@@ -39,8 +42,13 @@ class RunFolder:
 
     name: str
     result: Result
-    config: AnyRun
+    resolved: ResolvedAny
     config_text: str
+
+    @property
+    def config(self) -> AnyRun:
+        """What was run."""
+        return self.resolved.config
 
 
 def read_run(folder: str | Path) -> RunFolder:
@@ -58,8 +66,8 @@ def read_run(folder: str | Path) -> RunFolder:
     """
     result = store.load(folder)
     text = store.load_config_text(folder)
-    config = load_any_run(str(Path(folder) / store.CONFIG_FILE)).config
-    return RunFolder(result.name or Path(folder).name, result, config, text)
+    resolved = load_any_run(str(Path(folder) / store.CONFIG_FILE))
+    return RunFolder(result.name or Path(folder).name, result, resolved, text)
 
 
 def run_charts(runs: Sequence[RunFolder], stage: str | None = None) -> list[Chart]:
@@ -99,9 +107,15 @@ def runs_page(runs: Sequence[RunFolder], stage: str | None = None) -> str:
     main, result = runs[0], runs[0].result
     names = _names(runs)
     sections = [_section(chart, runs, names) for chart in run_charts(runs, stage)]
+    apart = differences([run.resolved for run in runs]) if len(runs) > 1 else []
+    if apart:
+        table = differences_table(apart, names)
+        sections.insert(0, Section("differs", "What differs", tables=(table,)))
     if len(result.steps) > 1:
         steps = _steps(result)
-        sections.insert(len(runs) > 1, Section("steps", steps.title, tables=(steps,)))
+        sections.insert(
+            (len(runs) > 1) + bool(apart), Section("steps", steps.title, tables=(steps,))
+        )
     sections.append(
         Section(
             "config", "Config", texts=tuple(
@@ -111,14 +125,17 @@ def runs_page(runs: Sequence[RunFolder], stage: str | None = None) -> str:
         )
     )  # fmt: skip
     sections.append(Section("provenance", "Provenance", tables=(_provenance(runs, names),)))
+    notes = (*result.warnings, *_missing(result))
+    sentences = [
+        f"What holds {names[0]} back: {bottleneck(result)}.", *_moved(runs, names),
+        *(f"Note: {warning}" for warning in notes),
+    ]  # fmt: skip
     title = main.name if len(runs) == 1 else " against ".join(names[:3])
     return render_page(
         f"{title} on {result.model}" if result.model else title,
         f"{batch_words(result)}, {result.layers_simulated} of {result.layers_model} blocks "
         f"simulated on one of {result.devices} devices, fidelity {result.fidelity.words}",
-        _headline(result), [f"What holds {main.name} back: {bottleneck(result)}.",
-                            *(f"Note: {warning}" for warning in (*result.warnings,
-                                                                 *_missing(result)))],
+        _headline(result), sentences,
         sections,
     )  # fmt: skip
 
@@ -134,14 +151,22 @@ def _missing(result: Result) -> list[str]:
 
 
 def _names(runs: Sequence[RunFolder]) -> list[str]:
-    """Names that tell the runs apart."""
-    names: list[str] = []
-    for run in runs:
-        name, number = run.name, 2
-        while name in names:
-            name, number = f"{run.name} ({number})", number + 1
-        names.append(name)
-    return names
+    """Labels that tell the runs apart."""
+    if len(runs) == 1:
+        return [runs[0].name]
+    apart = differences([run.resolved for run in runs])
+    return labels_of([run.name for run in runs], apart)
+
+
+def _moved(runs: Sequence[RunFolder], names: Sequence[str]) -> Iterator[str]:
+    """What makes the others slower or faster than the first."""
+    first = runs[0].result
+    for name, run in zip(names[1:], runs[1:], strict=True):
+        if run.result.model != first.model:
+            continue
+        ratio = run.result.tokens_per_s / first.tokens_per_s if first.tokens_per_s else 0.0
+        found = "; ".join(each.words() for each in causes(first, run.result))
+        yield (f"{name} has {ratio:.3g} times the rate of {names[0]}: {found or 'no cause moved'}.")
 
 
 def _headline(result: Result) -> list[tuple[str, str]]:

@@ -4,24 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from pimsim.explore.figures import kept_of_row
 from pimsim.report.charts import Facts, LaneChart, Line, Point, PointSeries, Span, XYChart
 from pimsim.report.palette import SERIES_COLOURS, cause_colour
 from pimsim.report.sweep_groups import Entry, Roles, Values
+from pimsim.result.bottleneck import Explained
 from pimsim.result.metrics import METRICS
 from pimsim.result.words import cause_words, ordered_causes, unit_words
 
 if TYPE_CHECKING:
     import pandas
 
-__all__ = ["causes_chart", "front_of", "rate_chart", "trade_off_chart", "unbeaten"]
+__all__ = [
+    "MARKERS", "causes_chart", "front_of", "rate_chart", "stacks_chart", "ticks_of",
+    "trade_off_chart", "unbeaten", "wide",
+]  # fmt: skip
 
 _MOST_LINES = 8
 _MOST_MACHINES = 4
 _GREY = "#999999"
 _RATE, _ENERGY = METRICS["tokens_per_s"], METRICS["mj_per_token"]
-_MARKERS = ("circle", "square", "triangle", "diamond")
+MARKERS = ("circle", "square", "triangle", "diamond")
+"""Of series, in turn."""
 _DOUBLING = 1.5
 """Least ratio of neighbours on an axis that is logarithmic."""
 _WIDE = 8.0
@@ -69,18 +75,31 @@ def _series(
         Point(place, each.rate, facts[each.row]) for place, each in zip(x, own, strict=True)
     )  # fmt: skip
     colour = SERIES_COLOURS[number % len(SERIES_COLOURS)]
-    return PointSeries(name, colour, tuple(points), _MARKERS[number % len(_MARKERS)])
+    return PointSeries(name, colour, tuple(points), MARKERS[number % len(MARKERS)])
 
 
-def _ticks(places: Sequence[float]) -> tuple[tuple[float, ...], bool]:
-    """Where an axis has its ticks, if at all places; and whether it is logarithmic."""
+def ticks_of(places: Sequence[float]) -> tuple[tuple[float, ...], bool]:
+    """Where an axis has its ticks, if at all places; and whether it is logarithmic.
+
+    Parameters
+    ----------
+    places
+        Of the points on it.
+    """
     different = sorted(set(places))
     steep = len(different) > 2 and different[0] > 0
     log = steep and all(b >= _DOUBLING * a for a, b in pairwise(different))
     return (tuple(different) if len(different) <= 12 else ()), log
 
 
-def _wide(values: Sequence[float]) -> bool:
+def wide(values: Sequence[float]) -> bool:
+    """Whether figures stand on a logarithmic axis.
+
+    Parameters
+    ----------
+    values
+        All of them.
+    """
     return min(values, default=0.0) > 0 and max(values) >= _WIDE * min(values)
 
 
@@ -131,13 +150,13 @@ def rate_chart(
         if len({each.place for each in own}) == len(own) > 1 and not names:
             x, y = tuple(each.place for each in own), tuple(each.rate for each in own)
             lines.append(Line(series.name, series.colour, x, y))
-    ticks, log = ((), False) if names else _ticks([each.place for each in found])
+    ticks, log = ((), False) if names else ticks_of([each.place for each in found])
     title = f"{_RATE.words.capitalize()} by machine"
     return XYChart(
         f"rates{of[1]}", f"{title}: {of[0]}" if of[0] else title,
         "Each line is a machine, each point a run; only runs that are asked the same are compared.",
         label, _RATE.label, tuple(points), tuple(lines), x_log=log, x_names=names, x_ticks=ticks,
-        y_log=_wide([each.rate for each in found]),
+        y_log=wide([each.rate for each in found]),
     )  # fmt: skip
 
 
@@ -176,7 +195,7 @@ def trade_off_chart(
         f"trade-off{of[1]}", f"{title}: {of[0]}" if of[0] else title,
         f"Each group has its front: nothing there is faster for as little energy.{left_out}",
         _ENERGY.label, _RATE.label, tuple(points), tuple(lines),
-        x_log=_wide([each.energy for each in found]), y_log=_wide([each.rate for each in found]),
+        x_log=wide([each.energy for each in found]), y_log=wide([each.rate for each in found]),
     )  # fmt: skip
 
 
@@ -200,32 +219,51 @@ def causes_chart(
     table
         With the stacks, a row a point.
     """
-    stacks = [column for column in table.columns if column.startswith("cycle_stack.")]
     last = max(each.place for each in found)
     ranked = sorted((each for each in found if each.place == last), key=lambda each: -each.rate)
+    runs = [
+        (f"{number}. {machine(each.machine)}", kept_of_row(table.loc[each.row]))
+        for number, each in enumerate(ranked[:_MOST_MACHINES], 1)
+    ]
+    where = f" at {label} {last:g}" if label else ""
+    title = f"Where the time went{where}"
+    return stacks_chart(
+        f"causes{of[1]}", f"{title}: {of[0]}" if of[0] else title,
+        f"Of the fastest machine first, of at most {_MOST_MACHINES}.", runs,
+    )  # fmt: skip
+
+
+def stacks_chart(
+    key: str, title: str, caption: str, runs: Sequence[tuple[str, Explained]]
+) -> LaneChart | None:
+    """Where each unit's time went, a bar each; None where no run kept its causes.
+
+    Parameters
+    ----------
+    key
+        Of the chart.
+    title
+        Of the chart.
+    caption
+        Below it.
+    runs
+        Names, and what is kept of the runs.
+    """
     spans: list[Span] = []
     lanes: list[str] = []
     seen: set[str] = set()
-    for number, each in enumerate(ranked[:_MOST_MACHINES], 1):
-        row: Any = table.loc[each.row]
-        units: dict[str, dict[str, float]] = {}
-        for column in stacks:
-            _, unit, cause = column.split(".", 2)
-            if row[column] == row[column] and row[column]:
-                units.setdefault(unit, {})[cause] = float(row[column])
-        for unit, causes in sorted(units.items(), key=lambda each: -len(each[1])):
-            lane = f"{number}. {machine(each.machine)}: {unit_words(unit)}"
-            lanes.append(lane)
-            seen |= set(causes)
-            spans += _stack(lane, causes)
+    for name, run in runs:
+        for unit, causes in sorted(run.cycle_stack.items(), key=lambda each: -len(each[1])):
+            worked = {cause: float(cycles) for cause, cycles in causes.items() if cycles}
+            if worked:
+                lane = f"{name}: {unit_words(unit)}"
+                lanes.append(lane)
+                seen |= set(worked)
+                spans += _stack(lane, worked)
     if not spans:
         return None
-    where = f" at {label} {last:g}" if label else ""
-    title = f"Where the time went{where}"
     return LaneChart(
-        f"causes{of[1]}", f"{title}: {of[0]}" if of[0] else title,
-        f"Of the fastest machine first, of at most {_MOST_MACHINES}.", "share of the run (%)",
-        tuple(lanes), tuple(spans),
+        key, title, caption, "share of the run (%)", tuple(lanes), tuple(spans),
         {cause_words(cause): cause_colour(cause) for cause in ordered_causes(seen)},
     )  # fmt: skip
 

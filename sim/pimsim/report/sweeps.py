@@ -8,13 +8,15 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pimsim.config.differences import named, short_names, shown
 from pimsim.config.documents import read_document
 from pimsim.config.errors import InputError
 from pimsim.config.run import RunConfig, WorkloadConfig
 from pimsim.config.schema import quantity_at
 from pimsim.config.settings_text import NONE
+from pimsim.explore.figures import row_fidelity, row_slack
 from pimsim.explore.spec import SweepSpec
-from pimsim.explore.sweep import load_table, row_fidelity
+from pimsim.explore.sweep import load_table
 from pimsim.report.charts import Chart
 from pimsim.report.page import Section, TableData, render_page
 from pimsim.report.sweep_charts import causes_chart, rate_chart, trade_off_chart, unbeaten
@@ -91,7 +93,7 @@ class Sweep:
     @cached_property
     def entries(self) -> list[Entry]:
         """The points by their roles."""
-        slacks = [_slack(row) for _, row in self.done.iterrows()]
+        slacks = [row_slack(row) for _, row in self.done.iterrows()]
         energies = [_ENERGY.of(row) for _, row in self.done.iterrows()]
         rates = [float(rate) for rate in self.done["tokens_per_s"]]
         return entries(self.roles, self.rows, self.axis[0], rates, energies, slacks)
@@ -165,8 +167,8 @@ def sweep_page(sweep: Sweep) -> str:
     columns = (*keys, *(METRICS[name].column for name in _SHOWN), "fidelity")
     front = _fronts(sweep)
     words = "The front of each group" if sweep.roles.group else "The front"
-    shown = TableData(words, columns, _rows(done.iloc[front], keys), folded=False)
-    sections.append(Section("front", words, tables=(shown,)))
+    best = TableData(words, columns, _rows(done.iloc[front], keys), folded=False)
+    sections.append(Section("front", words, tables=(best,)))
     changes = _effect_rows(sweep)
     if changes:
         head = ("key", "from", "to", "pairs", f"{_RATE.unit}: least", "median", "most",
@@ -258,37 +260,6 @@ def _left_out(sweep: Sweep) -> Iterator[str]:
         yield f"Charts are of the first {_MOST_FACETS} of {facets} loads; tables are of all."
 
 
-def named(keys: Sequence[str], values: Values) -> str:
-    """Keys and values in a few words.
-
-    Parameters
-    ----------
-    keys
-        Of the config.
-    values
-        One each.
-    """
-    return ", ".join(
-        f"{key} {_shown(value)}" for key, value in zip(short_names(keys), values, strict=True)
-    )
-
-
-def short_names(keys: Sequence[str]) -> list[str]:
-    """Last parts of keys, where no two are the same.
-
-    Parameters
-    ----------
-    keys
-        Of the config.
-    """
-    last = [key.rpartition(".")[2] for key in keys]
-    return [short if last.count(short) == 1 else key for short, key in zip(last, keys, strict=True)]
-
-
-def _shown(value: Any) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)
-
-
 # numbers ------------------------------------------------------------------------------------------
 
 
@@ -311,17 +282,9 @@ def axis_of(key: str, values: Sequence[Any]) -> tuple[list[float], str, tuple[st
         reached = [each for each in quantity.units if each[1] <= max(sizes)]
         unit, scale = max(reached or quantity.units[:1], key=lambda each: each[1])
         return [size / scale for size in sizes], f"{key} ({unit})", ()
-    shown = [_shown(value) for value in values]
-    names = list(dict.fromkeys(shown))
-    return [float(names.index(name)) for name in shown], key, tuple(names)
-
-
-def _slack(row: Any) -> float:
-    """What a rate of fast fidelity may be off by: its mean error and half of the interval."""
-    if row.get("fidelity") != "fast":
-        return 0.0
-    parts = (row.get("fidelity.error_mean"), row.get("fidelity.error_ci95"))
-    return sum(abs(float(part)) for part in parts if part is not None and part == part)
+    words = [shown(value) for value in values]
+    names = list(dict.fromkeys(words))
+    return [float(names.index(name)) for name in words], key, tuple(names)
 
 
 def _fronts(sweep: Sweep) -> list[int]:
@@ -343,7 +306,7 @@ def _effect_rows(sweep: Sweep) -> tuple[tuple[str, ...], ...]:
 def _effect_row(effect: Effect) -> tuple[str, ...]:
     ratios = (*effect.rate, *effect.energy)
     return (
-        effect.key, _shown(effect.baseline), _shown(effect.value), f"{effect.pairs:,}",
+        effect.key, shown(effect.baseline), shown(effect.value), f"{effect.pairs:,}",
         *(f"{ratio:.3f}" for ratio in ratios),
     )  # fmt: skip
 

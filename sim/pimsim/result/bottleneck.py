@@ -8,7 +8,15 @@ from typing import Protocol
 from pimsim.result.cells import percent
 from pimsim.result.words import cause_words
 
-__all__ = ["Explained", "bottleneck", "compute_name", "compute_unit", "main_cause", "nearest_bound"]
+__all__ = [
+    "Explained",
+    "Timed",
+    "bottleneck",
+    "compute_name",
+    "compute_unit",
+    "main_cause",
+    "nearest_bound",
+]
 
 _UNIT = {"npu": "the NPU", "pim": "PIM", "xpu": "the GPU"}
 _BOUND = {
@@ -31,6 +39,16 @@ class Explained(Protocol):
 
     @property
     def bound_cycles(self) -> Mapping[str, int]: ...
+
+
+class Timed(Explained, Protocol):
+    """What two runs' times are compared by."""
+
+    @property
+    def time_s(self) -> float: ...
+
+    @property
+    def layers_simulated(self) -> int: ...
 
 
 def bottleneck(result: Explained) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pimsim.config.errors import InputError
-from pimsim.result.bottleneck import compute_unit
+from pimsim.result.bottleneck import Timed, compute_unit
 from pimsim.result.metrics import METRICS
 from pimsim.result.types import Result
 from pimsim.result.words import cause_words
@@ -112,7 +112,7 @@ class Cause:
         return f"{where} {change} by {share:.0%} ({amounts})"
 
 
-def causes(before: Result, after: Result, most: int = 3) -> list[Cause]:
+def causes(before: Timed, after: Timed, most: int = 3) -> list[Cause]:
     """What moved between two runs: their cycle stacks subtracted, the largest first.
 
     Times are a block's, so that runs of different numbers of blocks compare. The stack of
@@ -122,7 +122,7 @@ def causes(before: Result, after: Result, most: int = 3) -> list[Cause]:
     Parameters
     ----------
     before
-        A run.
+        A run, or what a sweep keeps of one.
     after
         Another one, of the same work.
     most
@@ -148,7 +148,7 @@ _NO_CAUSE = {"npu": ("idle",), "xpu": ("idle",), "": ("idle",), "pim": ("idle", 
 _OF = {"npu": "of the NPU", "pim": "of PIM", "xpu": "of the GPU", "": "of what computes"}
 
 
-def _micro(result: Result, unit: str) -> dict[str, float]:
+def _micro(result: Timed, unit: str) -> dict[str, float]:
     """A unit's stack in microseconds a block."""
     if not result.cycles:
         return {}
