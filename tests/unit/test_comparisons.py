@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 from collections.abc import Callable
 from itertools import product
@@ -33,6 +34,19 @@ def test_configs_differ_where_their_values_do_and_as_yaml_writes_them() -> None:
         [load_any_run(name) for name in ("npu-pim", "neupims")])}  # fmt: skip
     assert rules["pim.row_buffers"] == ("1", "2") and "pim" not in rules
     assert differences([first, load_any_run("npu-only", ["name=other"])]) == []
+
+
+def test_a_file_is_the_same_however_it_is_named(tmp_path: Path, tiny_card: Path) -> None:
+    named = (
+        tiny_card,
+        tmp_path / ".." / tmp_path.name / Path(os.path.relpath(tiny_card, tmp_path)),
+    )
+    same = [load_any_run("npu-only", [f"workload.model={path}"]) for path in named]
+    assert differences(same) == []
+    other = tmp_path / "other.yaml"
+    other.write_text(tiny_card.read_text())
+    (found,) = differences([same[0], load_any_run("npu-only", [f"workload.model={other}"])])
+    assert found.key == "workload.model" and found.values[1].endswith("other.yaml")
 
 
 def test_an_npu_and_gpus_differ_by_section() -> None:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from pimsim.config.documents import Resolved
+from pimsim.config.paths import given_path
+from pimsim.config.resources import looks_like_path
 from pimsim.config.schema import quantity_at
 
 __all__ = ["Difference", "differences", "labels_of", "short_names", "shown"]
@@ -39,9 +42,21 @@ def differences(configs: Sequence[Resolved[Any]]) -> list[Difference]:
         Two or more.
     """
     documents = [each.config.model_dump(mode="json") for each in configs]
-    for document in documents:
+    for document, each in zip(documents, configs, strict=True):
         document.pop("name", None)
+        for path in each.references:
+            _name_once(document, path)
     return list(_walk(documents, [type(each.config) for each in configs], ()))
+
+
+def _name_once(values: dict[str, Any], path: tuple[str, ...]) -> None:
+    """Have one name for a file, however it was asked for."""
+    *sections, key = path
+    for section in sections:
+        values = values.get(section) or {}
+    name = values.get(key)
+    if isinstance(name, str) and looks_like_path(name):
+        values[key] = os.path.relpath(given_path(name).resolve())
 
 
 def _walk(
