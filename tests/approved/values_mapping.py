@@ -217,7 +217,7 @@ def _experts() -> Iterator[str]:
         yield f"  beside {costs.beside(block, False)} {costs.beside(block, True)}"
         for m, n, k in ((1, 64, 64), (300, 4096, 128)):
             yield f"  product {m} {n} {k}: {costs.product_cycles(m, n, k, 2 * n * k)}"
-        spent = costs.energies(block, load_energy().config, 7.0, False)
+        spent = costs.energies(block, load_energy("default").config, 7.0, False)
         told = [number_text(f(n)) for f in (spent.npu_j, spent.pim_j) for n in (1, 9)]
         yield f"  joule {told}, static {number_text(spent.static_j)}"
 
