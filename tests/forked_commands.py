@@ -75,6 +75,10 @@ def _environment() -> dict[str, str]:
 def _serve() -> None:
     for name in LOADED:
         import_module(name)
+    from pimsim.cli.commands import COMMANDS
+
+    for place in COMMANDS.values():
+        import_module(f"pimsim.cli.{place.module}")
     for line in iter(sys.stdin.readline, ""):
         child = os.fork()
         if child == 0:

@@ -209,11 +209,9 @@ def test_a_signal_that_is_ignored_stays_ignored(stopped: Stopped) -> None:
 FORKS = """
 import gc, json, os, sys
 import typer.main
-import typer.rich_utils
 from pimsim.cli.commands import app
 from pimsim.cli.edge import end, exit_code
 
-typer.rich_utils._get_rich_console()
 command = typer.main.get_command(app)  # made once, not in every child
 gc.freeze()
 null = os.open(os.devnull, os.O_WRONLY)

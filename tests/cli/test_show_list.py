@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 
 import pimsim
-from pimsim.cli.commands import app
 from pimsim.cli.edge import exit_code
 from pimsim.config.errors import CheckFailed, InputError
 from pimsim.config.loader import load_run
@@ -140,8 +139,7 @@ def test_exceptions_become_exit_codes(
     def fail(**_options: object) -> None:
         raise raised
 
-    command = next(each for each in app.registered_commands if each.name == "list")
-    monkeypatch.setattr(command, "callback", lambda: fail())
+    monkeypatch.setattr("pimsim.cli.show.list_command", lambda: fail())
     monkeypatch.setattr(sys, "argv", ["pimsim", "list"])
     assert exit_code() == code
     if message is not None:

@@ -1,4 +1,5 @@
-"""What `import pimsim` and `pimsim --help` may not pull in (their time is measured by hand)."""
+"""What `import pimsim`, `pimsim --help` and `pimsim list` may not pull in; their time is measured
+by hand."""
 
 from __future__ import annotations
 
@@ -6,18 +7,28 @@ import subprocess
 import sys
 
 import pytest
+import typer.main
 
 import pimsim
+from pimsim.cli.commands import COMMANDS, app
 
 HEAVY = ("matplotlib", "numba", "numpy", "onnx", "pandas", "pyarrow", "pydantic", "simpy", "yaml")
 
 
-def _loaded_by(code: str) -> set[str]:
-    script = f"{code}\nimport sys\nprint(*sys.modules)"
+def _modules_of(code: str) -> set[str]:
+    script = f"{code}\nimport sys\nprint(*sys.modules, file=sys.stderr)"
     done = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60
     )
-    return {name.partition(".")[0] for name in done.stdout.split()}
+    return set(done.stderr.split())
+
+
+def _loaded_by(code: str) -> set[str]:
+    return {name.partition(".")[0] for name in _modules_of(code)}
+
+
+def _command(*words: str) -> str:
+    return f"from pimsim.cli.commands import app\napp({list(words)}, standalone_mode=False)"
 
 
 @pytest.mark.parametrize("code", ["import pimsim", "import pimsim.cli.commands"])
@@ -25,6 +36,33 @@ def test_importing_leaves_heavy_libraries_alone(code: str) -> None:
     loaded = _loaded_by(code)
     assert "pimsim" in loaded
     assert not loaded.intersection(HEAVY)
+
+
+def test_help_imports_no_command_and_nothing_that_draws() -> None:
+    modules = _modules_of(_command("--help"))
+    commands = {f"pimsim.cli.{place.module}" for place in COMMANDS.values()}
+    assert "pimsim.cli.commands" in modules
+    assert not commands & modules
+    assert not {"rich", "pydantic", *HEAVY} & {name.partition(".")[0] for name in modules}
+
+
+def test_a_list_of_presets_imports_no_other_command() -> None:
+    modules = _modules_of(_command("list"))
+    commands = {f"pimsim.cli.{place.module}" for place in COMMANDS.values()}
+    assert commands & modules == {"pimsim.cli.show"}
+    # values of a command go through pydantic in newer versions of typer
+    loaded = {name.partition(".")[0] for name in modules}
+    assert not ({"rich", *HEAVY} - {"pydantic", "yaml"}) & loaded
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_of_the_list_is_there_and_says_more(name: str) -> None:
+    command = typer.main.get_command(app).commands[name]  # type: ignore[attr-defined]
+    assert command.name == name
+    assert command.help
+    assert command.hidden == COMMANDS[name].hidden
+    assert len(COMMANDS[name].summary) < 64
+    assert COMMANDS[name].summary.endswith(".")
 
 
 @pytest.mark.parametrize("name", [name for name in pimsim.__all__ if name != "__version__"])

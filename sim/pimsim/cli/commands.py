@@ -1,51 +1,147 @@
 """The command line: every command by its name.
 
-Commands are declared in modules that import only typer at the top; what they run is imported
-inside them, so that ``pimsim --help`` is quick.
+A command's module is imported when the command is named, and what the command runs inside the
+command: ``pimsim --help`` imports neither.
 """
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Iterator, Mapping, MutableMapping
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Annotated, Any
 
 import typer
+import typer.core
+import typer.main
 
 from pimsim import __version__
-from pimsim.cli.calibrate import calibrate_command
-from pimsim.cli.calibrate_nccl import calibrate_nccl_command
-from pimsim.cli.card import card_command
-from pimsim.cli.check import check_command
-from pimsim.cli.designs import designs_command
-from pimsim.cli.export import export_command
-from pimsim.cli.import_onnx import import_onnx_command
-from pimsim.cli.import_routing import import_routing_command
-from pimsim.cli.init import init_command
-from pimsim.cli.kernel import kernel_app
-from pimsim.cli.numerics import numerics_command
-from pimsim.cli.rates import rates_command
-from pimsim.cli.report import report_command
-from pimsim.cli.routing import routing_command
-from pimsim.cli.run import compare_command, run_command
-from pimsim.cli.schema import schema_command
-from pimsim.cli.search import search_command
-from pimsim.cli.serve import serve_command
-from pimsim.cli.show import list_command, show_command
-from pimsim.cli.sparsity import sparsity_app
-from pimsim.cli.sweep import sweep_command
-from pimsim.cli.system import system_command
-from pimsim.cli.validate import validate_command
 
-__all__ = ["UsageError", "app", "usage"]
+__all__ = ["COMMANDS", "CommandPlace", "UsageError", "app", "usage"]
 
 # typer exports only its subclass, and newer versions carry a click of their own
 UsageError: type[Exception] = typer.BadParameter.__mro__[1]
 
+
+@dataclass(frozen=True)
+class CommandPlace:
+    """Where a command is declared, and what the list of commands says of it."""
+
+    module: str
+    """Below ``pimsim.cli``."""
+    name: str
+    """Of a function, or of a typer app with commands of its own."""
+    summary: str
+    """In a few words; the command's own help says more."""
+    hidden: bool = False
+
+
+COMMANDS: Mapping[str, CommandPlace] = {
+    "run": CommandPlace("run", "run_command", "Simulate a step of a batch, or several."),
+    "compare": CommandPlace("run", "compare_command", "Runs or sweeps side by side, with causes."),
+    "serve": CommandPlace("serve", "serve_command", "Serve requests: throughput, TTFT, TPOT, SLO."),
+    "rates": CommandPlace("rates", "rates_command", "The highest rate that keeps an SLO."),
+    "kernel": CommandPlace("kernel", "kernel_app", "Run one timing model alone."),
+    "system": CommandPlace("system", "system_command", "Retired: run does it.", hidden=True),
+    "calibrate": CommandPlace("calibrate", "calibrate_command", "Measure what fast runs go by."),
+    "calibrate-nccl": CommandPlace(
+        "calibrate_nccl", "calibrate_nccl_command", "Constants of NCCL from rows of two GPUs."
+    ),
+    "check": CommandPlace("check", "check_command", "Compare cycles of golden cases, exactly."),
+    "validate": CommandPlace(
+        "validate", "validate_command", "Hold the models against simulators, papers and silicon."
+    ),
+    "sweep": CommandPlace("sweep", "sweep_command", "Simulate every point of a sweep, once."),
+    "designs": CommandPlace("designs", "designs_command", "Hold PIM designs against each other."),
+    "search": CommandPlace("search", "search_command", "Search configs for several objectives."),
+    "report": CommandPlace(
+        "report", "report_command", "A page of a run, sweep, search or service."
+    ),
+    "card": CommandPlace("card", "card_command", "A model's card from its config.json."),
+    "export": CommandPlace("export", "export_command", "Trace the operators of a real decoder."),
+    "import-onnx": CommandPlace(
+        "import_onnx", "import_onnx_command", "Read a decoder's ONNX graph."
+    ),
+    "import-routing": CommandPlace(
+        "import_routing", "import_routing_command", "Read the experts that a server recorded."
+    ),
+    "numerics": CommandPlace(
+        "numerics", "numerics_command", "A model's tensors through the hardware's arithmetic."
+    ),
+    "routing": CommandPlace("routing", "routing_command", "The load of experts in routing traces."),
+    "sparsity": CommandPlace("sparsity", "sparsity_app", "Sparse activations: show or measure."),
+    "init": CommandPlace("init", "init_command", "Write a commented file to start from."),
+    "schema": CommandPlace("schema", "schema_command", "The JSON Schema of a kind of file."),
+    "list": CommandPlace("show", "list_command", "List the presets that ship with pimsim."),
+    "show": CommandPlace("show", "show_command", "Print a preset resolved, with origins."),
+}
+
+
+class _Loaded(MutableMapping[str, Any]):
+    """Commands by name, each imported when it is asked for."""
+
+    def __init__(self) -> None:
+        self._made: dict[str, Any] = {}
+
+    def __getitem__(self, name: str) -> Any:
+        if name not in self._made:
+            self._made[name] = _command(name, COMMANDS[name])
+        return self._made[name]
+
+    def __setitem__(self, name: str, command: Any) -> None:
+        self._made[name] = command
+
+    def __delitem__(self, name: str) -> None:
+        del self._made[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(COMMANDS)
+
+    def __len__(self) -> int:
+        return len(COMMANDS)
+
+    def __contains__(self, name: object) -> bool:
+        return name in COMMANDS
+
+
+def _command(name: str, place: CommandPlace) -> Any:
+    """The command line library's own command of that place."""
+    declared = getattr(import_module(f"pimsim.cli.{place.module}"), place.name)
+    alone = typer.Typer(rich_markup_mode=None)
+    if isinstance(declared, typer.Typer):
+        alone.add_typer(declared, name=name)
+    else:
+        alone.command(name, hidden=place.hidden)(declared)
+    return typer.main.get_group(alone).commands[name]
+
+
+class _Commands(typer.core.TyperGroup):
+    """All commands, none of which is imported for the list of them."""
+
+    def __init__(self, **given: Any) -> None:
+        super().__init__(**given)
+        self.commands = _Loaded()
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """Names of all commands, in the order in which they are listed."""
+        return list(COMMANDS)
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """Write the list of commands."""
+        with formatter.section("Commands"):
+            formatter.write_dl(
+                [(name, each.summary) for name, each in COMMANDS.items() if not each.hidden]
+            )
+
+
 app = typer.Typer(
     name="pimsim",
+    cls=_Commands,
     help="Simulate decoder LLMs on an NPU beside DRAM whose banks can multiply (PIM).",
     add_completion=False,
     pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 
 
@@ -68,33 +164,6 @@ def _options(
     """Options before the command; without a command, the help."""
     if context.invoked_subcommand is None:
         typer.echo(context.get_help())
-
-
-app.command("run")(run_command)
-app.command("compare")(compare_command)
-app.command("serve")(serve_command)
-app.command("rates")(rates_command)
-app.add_typer(kernel_app, name="kernel")
-app.command("system", hidden=True)(system_command)
-app.command("calibrate")(calibrate_command)
-app.command("calibrate-nccl")(calibrate_nccl_command)
-app.command("check")(check_command)
-app.command("validate")(validate_command)
-app.command("sweep")(sweep_command)
-app.command("designs")(designs_command)
-app.command("search")(search_command)
-app.command("report")(report_command)
-app.command("card")(card_command)
-app.command("export")(export_command)
-app.command("import-onnx")(import_onnx_command)
-app.command("import-routing")(import_routing_command)
-app.command("numerics")(numerics_command)
-app.command("routing")(routing_command)
-app.add_typer(sparsity_app, name="sparsity")
-app.command("init")(init_command)
-app.command("schema")(schema_command)
-app.command("list")(list_command)
-app.command("show")(show_command)
 
 
 def usage(error: Exception) -> str:

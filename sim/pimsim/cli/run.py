@@ -22,9 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["compare_command", "run_command"]
 
-RunArgument = Annotated[
-    str, typer.Argument(metavar="[RUN]", help="A preset's name or a YAML path.")
-]
+RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="A preset's name or a YAML path.")]
 ModelOption = Annotated[
     str | None, typer.Option("--model", metavar="NAME", help="A model card's name or YAML path.")
 ]

@@ -27,7 +27,7 @@ def validate_command(
     suite: Annotated[
         str | None,
         typer.Argument(
-            metavar="[SUITE]",
+            metavar="SUITE",
             help="dram, npu, pim, neupims, attacc, gpu, serving, servers, fabric or papers; else "
             "all.",
         ),
