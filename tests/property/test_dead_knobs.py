@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from functools import cache
+from itertools import product
 from typing import Any
 
 import pytest
@@ -156,19 +157,26 @@ def _result(base: str, overrides: tuple[str, ...]) -> str:
 
 
 def _moves(path: str, files: tuple[str, ...]) -> str | None:
-    """The first base and change that move a result."""
-    for base in BASES:
-        if path not in _knobs(base) or (base == "cores" and path in WITHOUT_EFFECT):
-            continue
-        expected = _result(base, files)
-        for other in _changes(_knobs(base)[path]):
+    """The first base and change that move a result. A change is tried on all bases before the next
+    one is, the slow base at the end."""
+    bases = [base for base in BASES if path in _knobs(base)]
+    slow = [base for base in bases if base == "cores"]
+    quick = [base for base in bases if base not in slow]
+    most = len(_changes(2))
+    if path in WITHOUT_EFFECT:
+        slow, most = [], 3
+    for some in (quick, slow):
+        for number, base in product(range(most), some):
+            changes = _changes(_knobs(base)[path])
+            if number >= len(changes):
+                continue
             unit = next((u for ends, u in UNITS.items() if path.endswith(ends)), "")
-            override = f"{path}={json.dumps(other)}{unit}"
+            override = f"{path}={json.dumps(changes[number])}{unit}"
             try:
                 changed = _result(base, (*files, override))
             except InputError:
                 continue
-            if changed != expected:
+            if changed != _result(base, files):
                 return f"{base} {override}"
     return None
 

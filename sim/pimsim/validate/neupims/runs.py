@@ -56,6 +56,7 @@ class RunStore:
         self.figures: dict[str, Figures] = {}
         if path is not None and path.exists():
             self.figures = _read(path)
+        self._texts = {key: _text(each) for key, each in self.figures.items()}
 
     def __contains__(self, case: Case) -> bool:
         return case.key in self.figures
@@ -66,11 +67,15 @@ class RunStore:
     def put(self, key: str, figures: Figures) -> None:
         """Keep ``figures``, on disk as well."""
         self.figures[key] = figures
+        self._texts[key] = _text(figures)
         if self.path is not None:
-            text = json.dumps(
-                {known: asdict(each) for known, each in sorted(self.figures.items())}, indent=1
-            )
-            write_whole(self.path, (text + "\n").encode())
+            rows = ",\n".join(f' "{known}": {text}' for known, text in sorted(self._texts.items()))
+            write_whole(self.path, f"{{\n{rows}\n}}\n".encode())
+
+
+def _text(figures: Figures) -> str:
+    """JSON of a row of the store, once: the file is written after each simulation."""
+    return json.dumps(asdict(figures), indent=1).replace("\n", "\n ")
 
 
 def _read(path: Path) -> dict[str, Figures]:
