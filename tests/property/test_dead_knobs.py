@@ -22,6 +22,8 @@ from pimsim.config.run import RunConfig
 from pimsim.simulate import resolve, simulate
 
 CARD = small_card(layers=2, hidden=1024, heads=8, ffn_hidden=2048)
+SMALLER = small_card(layers=2, hidden=512, heads=4, ffn_hidden=1024)
+"""Of the slow base, whose cores pass every burst over their network."""
 CONTEXTS = (700, 31, 300, 64, 511, 900, 95, 1279)
 """Some that are about to fill a burst of new values (multiples of 32), some longer than a row."""
 SMALL = (
@@ -137,6 +139,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, ...]:
     """Overrides that name the small model and its requests."""
     folder = tmp_path_factory.mktemp("small")
     (folder / "card.yaml").write_text(CARD)
+    (folder / "smaller.yaml").write_text(SMALLER)
     lines = [f"{i},0.0,{c - 1},10,1" for i, c in enumerate(CONTEXTS)]
     header = "request_id,arrival_s,prompt_tokens,output_tokens,generated_tokens"
     (folder / "requests.csv").write_text("\n".join([header, *lines, ""]))
@@ -150,6 +153,8 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, ...]:
 def _result(base: str, overrides: tuple[str, ...]) -> str:
     """All that a run says, but for its provenance."""
     preset, own = BASES[base]
+    if base == "cores":
+        overrides = tuple(each.replace("/card.yaml", "/smaller.yaml") for each in overrides)
     found = simulate(resolve(preset, [*SMALL, *own, *overrides])).to_dict()
     for key in ("provenance", "warnings"):
         del found[key]

@@ -93,7 +93,7 @@ def _groups(operators: tuple[SymbolicOperator, ...]) -> dict[str, dict[str, dict
             {operator.function: 1},
             {str(operator.shard): 1},
             {str(operator.window): 1},
-            dict.fromkeys(after - {operator.group}, 1),
+            dict.fromkeys(sorted(after - {operator.group}), 1),
         )
         for total, form in zip(sums.values(), forms, strict=True):
             for symbol, coefficient in form.items():
