@@ -33,9 +33,11 @@ CASES = [
 ]  # fmt: skip
 
 
-def holds(preset: str, overrides: tuple[str, ...], fidelity: str, card: Path) -> int:
+def holds(
+    preset: str, overrides: tuple[str, ...], fidelity: str, card: Path, layers: int = 2
+) -> int:
     """Intervals of a run, in none of which a unit is above its peak."""
-    options = [*overrides_of(model=card, batch=8, layers=2, fidelity=fidelity), *overrides]
+    options = [*overrides_of(model=card, batch=8, layers=layers, fidelity=fidelity), *overrides]
     outcome, result = observe(resolve(preset, options))
     series, peaks = result.series, result.peaks
     assert series is not None
@@ -67,7 +69,9 @@ def holds(preset: str, overrides: tuple[str, ...], fidelity: str, card: Path) ->
 def test_no_interval_of_any_preset_is_above_a_peak(
     preset: str, overrides: tuple[str, ...], fidelity: str, tiny_card: Path
 ) -> None:
-    assert holds(preset, overrides, fidelity, tiny_card) > 10
+    # blocks one behind the other, but where a block takes 100 times as long as elsewhere
+    layers = 1 if preset == "onnxim-transformer" else 2
+    assert holds(preset, overrides, fidelity, tiny_card, layers) > 10
 
 
 @pytest.mark.parametrize("interval", [16, 64, 256])
@@ -82,7 +86,7 @@ def test_nor_is_a_short_one(
     monkeypatch.setattr(
         pimsim.engine.machine, "WorkOverTime", partial(WorkOverTime, interval=interval)
     )
-    assert holds(preset, (), "command", tiny_card) > 64
+    assert holds(preset, (), "command", tiny_card, layers=1) > 64
 
 
 def test_a_small_model_on_a_wide_memory_keeps_its_parts(tiny_card: Path) -> None:

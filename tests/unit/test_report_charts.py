@@ -210,7 +210,7 @@ def test_axes_end_with_what_they_show(result: Result) -> None:
 
 @pytest.mark.parametrize("preset", preset_names("hardware"))
 def test_every_cause_has_words(preset: str, tiny_card: Path) -> None:
-    stack = pimsim.run(preset, model=tiny_card, batch=4, fidelity="fast").cycle_stack
+    stack = pimsim.run(preset, model=tiny_card, batch=4, layers=1, fidelity="fast").cycle_stack
     assert {cause for causes in stack.values() for cause in causes} <= set(CYCLE_CAUSES)
 
 
