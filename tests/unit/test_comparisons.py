@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
@@ -33,6 +34,7 @@ def test_configs_differ_where_their_values_do_and_as_yaml_writes_them() -> None:
     rules = {each.key: each.values for each in differences(
         [load_any_run(name) for name in ("npu-pim", "neupims")])}  # fmt: skip
     assert rules["pim.row_buffers"] == ("1", "2") and "pim" not in rules
+    assert "pim.source" not in rules, "prose is no difference"
     assert differences([first, load_any_run("npu-only", ["name=other"])]) == []
 
 
@@ -43,6 +45,9 @@ def test_a_file_is_the_same_however_it_is_named(tmp_path: Path, tiny_card: Path)
     )
     same = [load_any_run("npu-only", [f"workload.model={path}"]) for path in named]
     assert differences(same) == []
+    link = tmp_path / "link.yaml"
+    link.symlink_to(tiny_card)
+    assert differences([same[0], load_any_run("npu-only", [f"workload.model={link}"])]) == []
     other = tmp_path / "other.yaml"
     other.write_text(tiny_card.read_text())
     (found,) = differences([same[0], load_any_run("npu-only", [f"workload.model={other}"])])
@@ -144,8 +149,23 @@ def test_what_fast_may_be_off_by_is_level(tmp_path: Path) -> None:
     ]
     (found,) = compare_sweeps(folders, ["one", "two"])
     assert found.differences == ()
+    slack = 2 * 0.1
+    assert [pair.level for pair in found.known] == [True, True]
+    edge = replace(found.known[0], after=found.known[0].before | {"tokens_per_s": 1 + slack})
+    assert edge.level and not replace(edge, after=edge.after | {"tokens_per_s": 1.21}).level
     assert all(pair.level for pair in found.known)
     assert list(found.words())[1] == "two and one are level at all of them."
+
+
+def test_the_furthest_pairs_are_shown_and_equal_points_once(tmp_path: Path) -> None:
+    first = store_of(tmp_path / "one", "npu-only", {"workload.batch": [1, 2, 1, 4]}, lambda b: b)
+    second = store_of(tmp_path / "two", "npu-only", {"workload.batch": [4, 2, 1]},
+                      lambda b: b * {1: 1.0, 2: 0.2, 4: 3.0}[b])  # fmt: skip
+    (found,) = compare_sweeps([first, second], ["one", "two"])
+    assert [pair.values for pair in found.known] == [("1",), ("2",), ("4",)]
+    assert found.differences == (), "the order of values is none"
+    assert [pair.values for pair in found.furthest(1)] == [("2",)]
+    assert [pair.values for pair in found.furthest(2)] == [("2",), ("4",)]
 
 
 def test_a_search_is_refused(tmp_path: Path) -> None:

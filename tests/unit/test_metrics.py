@@ -81,6 +81,20 @@ def test_values_and_words_by_hand() -> None:
     assert METRICS["cycles"].text(1234.0) == "1,234" and METRICS["cycles"].label == "cycles"
     assert METRICS["area_mm2"].of({"area_mm2.total": 3.0, "area_mm2": 4.0}) == 3.0
     assert METRICS["dram_bus"].column == "DRAM bus"
+    row = {
+        "tokens_per_s": 100.0, "tokens_per_j": 5.0, "iteration_s": 0.2, "devices": 4,
+        "area_mm2.logic_dies": 10.0, "area_mm2.dram_dies": 40.0, "area_mm2.total": 50.0,
+        "memory_bytes": 3 * 2**30, "power_w.total": 7.0,
+    }  # fmt: skip
+    by_hand = {
+        # 20 tokens an iteration take 4 J
+        "energy_delay_js": 4 * 0.2, "tokens_per_s_device": 25.0, "tokens_per_s_mm2": 2.0,
+        "tokens_per_s_logic_mm2": 10.0, "tokens_per_s_dram_mm2": 2.5, "memory_gib": 3.0,
+        "power_w": 7.0, "logic_mm2": 10.0, "dram_mm2": 40.0,
+    }  # fmt: skip
+    for name, value in by_hand.items():
+        assert METRICS[name].of(row) == pytest.approx(value), name
+    assert METRICS["tokens_per_s_device"].of(row | {"devices": 0}) == inf
 
 
 def test_axes_of_columns_and_metrics() -> None:
@@ -105,6 +119,27 @@ def test_an_objective_seeks_what_is_better_unless_it_says_otherwise(
     assert Objective(metric=name).sought == direction
     for other in ("maximize", "minimize"):
         assert Objective(metric=name, direction=other).sought == other  # type: ignore[arg-type]
+
+
+def test_power_and_silicon_add_up_and_are_told(result: Result) -> None:
+    area, config = result.area_mm2, pimsim.load_config("neupims").config
+    parts = {"arrays", "vector", "sram"}, {"dram", "pim", "row_buffers"}
+    logic, dram = (sum(area[part] for part in group) for group in parts)
+    assert area["logic_dies"] == pytest.approx(logic) and area["dram_dies"] == pytest.approx(dram)
+    assert area["total"] == pytest.approx(logic + dram)
+    memory = config.memory.organization
+    assert result.memory_bytes == result.devices * memory.capacity_bytes
+    assert result.stacks == memory.stacks > 0 and result.stack_w is not None
+    assert result.stack_w * result.stacks == pytest.approx(
+        result.power_w["dram"] + result.power_w["pim"]
+    )
+    told = shown(headline_table(replace(result, tdp_w=2 * result.power_w["total"])))
+    assert f"50.0% of its TDP of {2 * result.power_w['total']:,.0f} W" in told
+    assert f"{result.stack_w:,.1f} W in each of" in told
+    for name in ("tokens_per_s_logic_mm2", "tokens_per_s_dram_mm2", "energy_delay_js"):
+        assert METRICS[name].text(METRICS[name].of(result)) in told
+    old = replace(result, area_mm2={"total": 1.0}, stacks=0, memory_bytes=0)
+    assert old.stack_w is None and "of logic" not in shown(headline_table(old))
 
 
 def test_terminal_page_and_comparison_say_the_same(result: Result) -> None:

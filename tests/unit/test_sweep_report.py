@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from itertools import product
 from pathlib import Path
@@ -12,11 +13,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pimsim.config.differences import named, short_names
+from pimsim.config.errors import InputError
 from pimsim.explore.keys import point_id
 from pimsim.explore.store import Store
 from pimsim.report.charts import LaneChart, XYChart
 from pimsim.report.sweep_charts import front_of
 from pimsim.report.sweep_groups import Roles, effects, entries, reigns, roles_of
+from pimsim.report.sweep_view import View, view_of
 from pimsim.report.sweeps import (
     TECHNIQUES,
     axis_of,
@@ -129,12 +132,86 @@ def test_groups_are_facets_machines_are_lines_and_each_group_has_its_front(tmp_p
         ("computing", 32.0), ("waiting for weights", 68.0),
     ]  # fmt: skip
     assert len(trade_off.lines) == 3, "a front of each batch"
-    page = sweep_page(read_sweep(folder))
+    html = sweep_page(read_sweep(folder))
+    page = re.sub("</?a[^>]*>", "", html)
     assert "At model gpt3-7b, batch 16: channels 16 is the fastest, 2.00 times channels 32." in page
     assert (
         "At model llama-3-8b, batch 64 to 256: channels 32 is the fastest, 2.00 times channels 16 "
         "at 256." in page
     )
+    targets = re.findall('<a href="#(point-[0-9]+)">([^<]*)</a>', html)
+    assert len(targets) == 8, "each of four sentences leads to a winner and to the next one"
+    for target, words in targets:
+        (row,) = re.findall(f'<tr id="{target}">(.*?)</tr>', html)
+        assert f"<td>{words.rpartition(' ')[2]}</td>" in row
+
+
+def view(metrics: str | None = None, against: str | None = None, base: str | None = None) -> View:
+    return view_of(metrics, against, base)
+
+
+def test_any_metric_is_drawn_and_over_a_baseline(tmp_path: Path) -> None:
+    def more(_model: str, batch: int, channels: int) -> dict[str, object]:
+        return {"power_w": {"total": 2.0 * channels}, "iteration_s": batch / channels}
+
+    folder = store_of(tmp_path / "s", AXES, made_up, more)
+    plain = read_sweep(folder, view("power_w,iteration_s", "power_w"))
+    keys = [chart.key for chart in plain.charts]
+    assert keys[:3] == ["power_w-0", "iteration_s-0", "trade-off-0"]
+    power, _, trade_off = plain.charts[:3]
+    assert isinstance(power, XYChart) and isinstance(trade_off, XYChart)
+    assert {line.name: line.y for line in power.lines} == {
+        "channels 16": (32.0, 32.0, 32.0), "channels 32": (64.0, 64.0, 64.0),
+    }  # fmt: skip
+    assert power.y_label == "power (W)" and trade_off.y_label == power.y_label
+    over = read_sweep(folder, view("tokens_per_s,iteration_s", "power_w", "channels=16"))
+    rates, times = over.charts[:2]
+    assert isinstance(rates, XYChart) and isinstance(times, XYChart)
+    assert {line.name: line.y for line in rates.lines} == {
+        "channels 16": (1.0, 1.0, 1.0), "channels 32": (0.5, 2.0, 2.0),
+    }  # fmt: skip
+    assert {line.name: line.y for line in times.lines}["channels 32"] == (0.5, 0.5, 0.5)
+    assert rates.y_label == "throughput over that of channels 16"
+
+
+def test_a_front_seeks_what_is_better_in_both(tmp_path: Path) -> None:
+    def more(batch: int, channels: int) -> dict[str, object]:
+        return {"iteration_s": float(channels), "power_w": {"total": 100.0 - channels}}
+
+    axes: dict[str, list[object]] = {"workload.batch": [1], "memory.organization.channels": [8, 16]}
+    folder = store_of(tmp_path / "s", axes, lambda batch, channels: channels, more)
+    for metrics, against, front in (
+        ("iteration_s", "power_w", (92.0, 84.0)), ("tokens_per_s", "power_w", (84.0,)),
+        ("tokens_per_s", "tokens_per_s", (16.0,)), ("iteration_s", "iteration_s", (8.0,)),
+    ):  # fmt: skip
+        chart = read_sweep(folder, view(metrics, against)).charts[-1]
+        assert isinstance(chart, XYChart)
+        assert sorted(chart.lines[0].x) == sorted(front)
+
+
+def test_a_metric_that_no_point_has_is_not_drawn(tmp_path: Path) -> None:
+    folder = store_of(tmp_path / "s", AXES, made_up)
+    sweep = read_sweep(folder, view("area_mm2,tokens_per_s", "power_w"))
+    assert [chart.key for chart in sweep.charts] == ["rates-0", "rates-1"]
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (("token_per_s", None, None), "did you mean 'tokens_per_s'"),
+        ((None, "watt", None), "--against: unknown metric"),
+        ((None, None, "channels"), "KEY=VALUE is expected"),
+        ((None, None, "batch=16"), "no key that tells machines"),
+        ((None, None, "chanels=16"), "did you mean"),
+        ((None, None, "channels=64"), "no machines of the sweep are so"),
+    ],
+)
+def test_what_is_no_view_of_a_sweep_is_refused(
+    tmp_path: Path, given: tuple[str | None, str | None, str | None], said: str
+) -> None:
+    folder = store_of(tmp_path / "s", AXES, made_up)
+    with pytest.raises(InputError, match=said):
+        read_sweep(folder, view_of(*given))
 
 
 def test_what_a_key_does_is_told_where_all_else_is_equal(tmp_path: Path) -> None:

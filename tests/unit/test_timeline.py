@@ -119,14 +119,14 @@ def test_counters_integrate_to_what_was_moved_and_used(
     for name, amounts in moved.items():  # GB/s x ns, rounded times
         assert integral(name) == pytest.approx(sum(amounts), rel=1e-3)
     assert integral("power of the device") * 1e-9 == pytest.approx(result.energy_j.total, rel=1e-3)
-    share = integral("NPU multiplications") * 1e-9 / 100
+    share = integral("multiply-accumulates") * 1e-9 / 100
     assert share * result.peaks["npu_flop_per_s"] / 2 == pytest.approx(
         outcome.recorder.macs["npu"], rel=1e-3
     )
     lanes = integral("vector units") * 1e-9 / 100 * result.peaks["vector_ops_per_s"]
     assert lanes == pytest.approx(outcome.recorder.vector_lane_ops, rel=1e-3)
     for name, most in (
-        ("DRAM bandwidth", result.peaks["dram_bytes_per_s"] / 1e9), ("NPU multiplications", 100),
+        ("DRAM bandwidth", result.peaks["dram_bytes_per_s"] / 1e9), ("multiply-accumulates", 100),
         ("vector units", 100),
     ):  # fmt: skip
         assert 0 < max(value for _, value in samples[name]) <= most * (1 + 1e-9)

@@ -12,6 +12,7 @@ from pimsim.config.paths import given_path
 if TYPE_CHECKING:
     from pimsim.config.loader import AnyRun
     from pimsim.report.charts import Chart
+    from pimsim.report.sweep_view import View
 
 __all__ = ["report_command"]
 
@@ -53,6 +54,28 @@ def report_command(
             help="With every command of these channels, as in 0,1; needs --timeline.",
         ),
     ] = None,
+    metrics: Annotated[
+        str | None,
+        typer.Option(
+            "--metrics",
+            metavar="NAMES",
+            help="Of a sweep: what is drawn by machine, a chart each, as tokens_per_s,power_w.",
+        ),
+    ] = None,
+    against: Annotated[
+        str | None,
+        typer.Option(
+            "--against", metavar="NAME", help="Of a sweep: what the first of these trades off."
+        ),
+    ] = None,
+    baseline: Annotated[
+        str | None,
+        typer.Option(
+            "--baseline",
+            metavar="KEY=VALUE,...",
+            help="Of a sweep: the machine that figures are divided by.",
+        ),
+    ] = None,
     stage: Annotated[
         str | None,
         typer.Option("--stage", metavar="NAME", help="Show who works when in this stage alone."),
@@ -65,21 +88,28 @@ def report_command(
     from pimsim.report.draw import check_formats, write_charts
     from pimsim.report.runs import read_run, run_charts, runs_page
     from pimsim.report.services import is_service
+    from pimsim.report.sweep_view import view_of
 
     if commands is not None and timeline is None:
         raise InputError("--commands goes with --timeline FILE")
     require_extra("report", "bokeh", "jinja2", *(["perfetto"] if timeline is not None else []))
     kinds = [name.strip() for name in formats.split(",")]
     check_formats(kinds)
+    view = view_of(metrics, against, baseline)
+    drawn = any(each is not None for each in (metrics, against, baseline))
     stores = [folder for folder in folders if (given_path(folder) / "store.json").is_file()]
     if stores:
         if timeline is not None or stage is not None:
             raise InputError(f"{stores[0]}: a sweep has no --timeline and no --stage; a run has")
         if len(folders) == 1:
-            _study(folders[0], out, figures, kinds)
+            _study(folders[0], out, figures, kinds, view if drawn else None)
+        elif drawn:
+            raise InputError("--metrics, --against and --baseline are of one sweep's page")
         else:
             _sweeps(folders, out, figures, kinds)
         return
+    if drawn:
+        raise InputError(f"{folders[0]}: --metrics, --against and --baseline are of a sweep")
     if len(folders) == 1 and is_service(folders[0]):
         if commands is not None or stage is not None:
             raise InputError(f"{folders[0]}: a service has no --commands and no --stage; a run has")
@@ -112,7 +142,9 @@ def _write_page(page: str, folder: str, out: str | None) -> None:
     typer.echo(f"{path}: {len(content) / 1e6:.1f} MB")
 
 
-def _study(folder: str, out: str | None, figures: str | None, kinds: list[str]) -> None:
+def _study(
+    folder: str, out: str | None, figures: str | None, kinds: list[str], view: View | None
+) -> None:
     """Of a sweep or a search, both of which have a store."""
     from pimsim.explore.search import SEARCH_FILE
     from pimsim.report.draw import write_charts
@@ -121,10 +153,15 @@ def _study(folder: str, out: str | None, figures: str | None, kinds: list[str]) 
 
     charts: list[Chart]
     if (given_path(folder) / SEARCH_FILE).is_file():
+        if view is not None:
+            raise InputError(
+                f"{folder}: a search draws its objectives; --metrics, --against and --baseline "
+                "are of a sweep"
+            )
         search = read_found(folder)
         page, charts = search_page(search), search.charts
     else:
-        sweep = read_sweep(folder)
+        sweep = read_sweep(folder, view)
         page, charts = sweep_page(sweep), sweep.charts
     _write_page(page, folder, out)
     if figures is not None:

@@ -17,7 +17,7 @@ __all__ = [
 _KEPT = (
     "cycles", "time_s", "tokens_per_s", "tokens", "model", "layers_simulated", "layers_model",
     "iteration_s", "devices", "tokens_per_j", "utilisation", "energy_j", "cycle_stack",
-    "bound_cycles", "fidelity", "area_mm2", "warnings",
+    "bound_cycles", "fidelity", "area_mm2", "memory_bytes", "power_w", "warnings",
 )  # fmt: skip
 """Fields of a result."""
 _PROVENANCE = ("config_sha256", "trace_sha256", "content_sha256", "version")
@@ -26,8 +26,10 @@ _PARTS = {
     "energy_j": tuple(each.name for each in fields(Energy)),
     "fidelity": ("error_mean", "error_ci95"),
 }
-_OPEN = ("bound_cycles", "cycle_stack", "area_mm2")
+_OPEN = ("bound_cycles", "cycle_stack", "area_mm2", "power_w")
 """Fields whose parts depend on the machine."""
+_FLAT = ("utilisation", "energy_j", "bound_cycles", "area_mm2", "power_w")
+"""Fields whose parts are columns by dotted name."""
 OPEN_COLUMNS = (*(f"{name}." for name in _OPEN), "decoding.")
 """Beginnings of columns that depend on the machine, or on the decoding strategy."""
 COLUMNS = tuple(
@@ -69,7 +71,7 @@ def flat_figures(figures: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
         As ``kept_figures`` gives them.
     """
     for name, value in figures.items():
-        if name in ("utilisation", "energy_j", "bound_cycles", "area_mm2"):
+        if name in _FLAT:
             for part, number in value.items():
                 yield f"{name}.{part}", number
         elif name == "decoding":

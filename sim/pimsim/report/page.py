@@ -9,7 +9,7 @@ from typing import Any
 from pimsim import __version__
 from pimsim.report.charts import Chart, LaneChart
 
-__all__ = ["Section", "TableData", "render_page"]
+__all__ = ["Link", "Section", "Sentence", "TableData", "render_page"]
 
 
 @dataclass(frozen=True)
@@ -21,6 +21,20 @@ class TableData:
     rows: tuple[tuple[str, ...], ...]
     folded: bool = True
     """Behind its title until opened."""
+    ids: tuple[str, ...] = ()
+    """Of the rows, one each, where words link to them."""
+
+
+@dataclass(frozen=True)
+class Link:
+    """Words that lead to a row of a table, or to a section."""
+
+    text: str
+    target: str
+    """Its id."""
+
+
+Sentence = str | tuple[str | Link, ...]
 
 
 @dataclass(frozen=True)
@@ -35,7 +49,7 @@ class Section:
 
 
 def render_page(
-    title: str, subtitle: str, headline: Sequence[tuple[str, str]], sentences: Sequence[str],
+    title: str, subtitle: str, headline: Sequence[tuple[str, str]], sentences: Sequence[Sentence],
     sections: Sequence[Section],
 ) -> str:  # fmt: skip
     """The page as one string. Whatever came from a config or a trace is escaped.
@@ -74,8 +88,9 @@ def render_page(
         loader=PackageLoader("pimsim.report", "."), autoescape=True, undefined=StrictUndefined,
         trim_blocks=True,
     )  # fmt: skip
+    told = [(each,) if isinstance(each, str) else each for each in sentences]
     return environment.get_template("page.html.j2").render(
-        title=title, subtitle=subtitle, headline=headline, sentences=sentences, sections=shown,
+        title=title, subtitle=subtitle, headline=headline, sentences=told, sections=shown,
         library=library_script() if charts else "", plots=script, version=__version__,
     )  # fmt: skip
 

@@ -10,6 +10,7 @@ from pimsim.explore.figures import kept_of_row
 from pimsim.report.charts import Facts, LaneChart, Line, Point, PointSeries, Span, XYChart
 from pimsim.report.palette import SERIES_COLOURS, cause_colour
 from pimsim.report.sweep_groups import Entry, Roles, Values
+from pimsim.report.sweep_view import Figure
 from pimsim.result.bottleneck import Explained
 from pimsim.result.metrics import METRICS
 from pimsim.result.words import cause_words, ordered_causes, unit_words
@@ -18,14 +19,14 @@ if TYPE_CHECKING:
     import pandas
 
 __all__ = [
-    "MARKERS", "causes_chart", "front_of", "rate_chart", "stacks_chart", "ticks_of",
+    "MARKERS", "causes_chart", "figure_chart", "front_of", "stacks_chart", "ticks_of",
     "trade_off_chart", "unbeaten", "wide",
 ]  # fmt: skip
 
 _MOST_LINES = 8
 _MOST_MACHINES = 4
 _GREY = "#999999"
-_RATE, _ENERGY = METRICS["tokens_per_s"], METRICS["mj_per_token"]
+_RATE = METRICS["tokens_per_s"]
 MARKERS = ("circle", "square", "triangle", "diamond")
 """Of series, in turn."""
 _DOUBLING = 1.5
@@ -55,25 +56,40 @@ def front_of(gains: Sequence[float], costs: Sequence[float]) -> list[int]:
     return front
 
 
-def unbeaten(group: Sequence[Entry]) -> list[Entry]:
-    """Points of a group on its front of throughput and energy, the most frugal first.
+def unbeaten(
+    group: Sequence[Entry], gain: Figure | None = None, cost: Figure | None = None
+) -> list[Entry]:
+    """Points of a group on its front, the cheapest first.
 
     Parameters
     ----------
     group
         Points that are asked the same.
+    gain
+        What is sought; None: throughput.
+    cost
+        What it costs; None: energy.
     """
-    front = front_of([each.rate for each in group], [each.energy for each in group])
-    return [group[at] for at in front]
+    gains = [each.rate if gain is None else _towards(gain, each, 1) for each in group]
+    costs = [each.energy if cost is None else _towards(cost, each, -1) for each in group]
+    return [group[at] for at in front_of(gains, costs)]
+
+
+def _towards(figure: Figure, entry: Entry, sign: int) -> float:
+    """The figure, larger where it is better for a ``sign`` of 1, smaller for one of -1."""
+    better = 1 if figure.metric.better == "higher" else -1
+    return sign * better * figure.of(entry)
 
 
 def _series(
-    number: int, name: str, own: Sequence[Entry], x: Sequence[float], facts: Mapping[int, Facts]
-) -> PointSeries:
-    """Rates over ``x``, in the colour and with the mark of a chart's series of that number."""
+    number: int, name: str, own: Sequence[Entry], x: Sequence[float], y: Sequence[float],
+    facts: Mapping[int, Facts],
+) -> PointSeries:  # fmt: skip
+    """``y`` over ``x``, in the colour and with the mark of a chart's series of that number."""
     points = (
-        Point(place, each.rate, facts[each.row]) for place, each in zip(x, own, strict=True)
-    )  # fmt: skip
+        Point(across, up, facts.get(each.row, ()))
+        for across, up, each in zip(x, y, own, strict=True)
+    )
     colour = SERIES_COLOURS[number % len(SERIES_COLOURS)]
     return PointSeries(name, colour, tuple(points), MARKERS[number % len(MARKERS)])
 
@@ -103,16 +119,19 @@ def wide(values: Sequence[float]) -> bool:
     return min(values, default=0.0) > 0 and max(values) >= _WIDE * min(values)
 
 
-def rate_chart(
-    found: Sequence[Entry], of: tuple[str, str], label: str, names: tuple[str, ...],
-    machine: Callable[[Values], str], facts: Mapping[int, Facts],
-) -> XYChart:  # fmt: skip
-    """Throughput along the axis, a line a machine; of many machines the fastest ones.
+def figure_chart(
+    found: Sequence[Entry], figure: Figure, of: tuple[str, str], label: str,
+    names: tuple[str, ...], machine: Callable[[Values], str], facts: Mapping[int, Facts],
+) -> XYChart | None:  # fmt: skip
+    """A figure along the axis, a line a machine; of many machines those that do best in it. None
+    where no point has it.
 
     Parameters
     ----------
     found
         Points that are asked the same but for the axis.
+    figure
+        Of these.
     of
         What they are asked, in words, and what ends the chart's key.
     label
@@ -124,15 +143,20 @@ def rate_chart(
     facts
         What one reads on a point, by its row.
     """
+    known = figure.known(found)
+    if not known:
+        return None
     by_machine: dict[Values, list[Entry]] = {}
-    for each in sorted(found, key=lambda each: each.place):
+    for each in sorted(known, key=lambda each: each.place):
         by_machine.setdefault(each.machine, []).append(each)
-    order = list(dict.fromkeys(each.machine for each in found))
+    order = list(dict.fromkeys(each.machine for each in known))
     chosen = order
     if len(order) > _MOST_LINES:
-        ranked = sorted(order, key=lambda each: -max(one.rate for one in by_machine[each]))
-        fastest = set(ranked[: _MOST_LINES - 1])
-        chosen = [each for each in order if each in fastest]
+        ranked = sorted(
+            order, key=lambda each: -max(_towards(figure, one, 1) for one in by_machine[each])
+        )
+        best = set(ranked[: _MOST_LINES - 1])
+        chosen = [each for each in order if each in best]
     points, lines = [], []
     left = set(order) - set(chosen)
     others = [each for name in order if name in left for each in by_machine[name]]
@@ -140,35 +164,46 @@ def rate_chart(
         points.append(
             PointSeries(
                 f"{len(left)} other machines", _GREY,
-                tuple(Point(each.place, each.rate, facts[each.row]) for each in others),
+                tuple(
+                    Point(each.place, figure.of(each), facts.get(each.row, ())) for each in others
+                ),
             )
         )  # fmt: skip
     for at, name in enumerate(chosen):
         own = by_machine[name]
-        series = _series(at, machine(name), own, [each.place for each in own], facts)
+        x, y = tuple(each.place for each in own), tuple(map(figure.of, own))
+        series = _series(at, machine(name), own, x, y, facts)
         points.append(series)
-        if len({each.place for each in own}) == len(own) > 1 and not names:
-            x, y = tuple(each.place for each in own), tuple(each.rate for each in own)
+        if len(set(x)) == len(own) > 1 and not names:
             lines.append(Line(series.name, series.colour, x, y))
-    ticks, log = ((), False) if names else ticks_of([each.place for each in found])
-    title = f"{_RATE.words.capitalize()} by machine"
+    ticks, log = ((), False) if names else ticks_of([each.place for each in known])
+    metric = figure.metric
+    title = f"{metric.words.capitalize()} by machine"
+    if figure.over:
+        title += f", over that of {figure.over}"
+    key = "rates" if metric is _RATE else metric.name
     return XYChart(
-        f"rates{of[1]}", f"{title}: {of[0]}" if of[0] else title,
+        f"{key}{of[1]}", f"{title}: {of[0]}" if of[0] else title,
         "Each line is a machine, each point a run; only runs that are asked the same are compared.",
-        label, _RATE.label, tuple(points), tuple(lines), x_log=log, x_names=names, x_ticks=ticks,
-        y_log=wide([each.rate for each in found]),
+        label, figure.label, tuple(points), tuple(lines), x_log=log, x_names=names, x_ticks=ticks,
+        y_log=wide([figure.of(each) for each in known]),
     )  # fmt: skip
 
 
 def trade_off_chart(
-    found: Sequence[Entry], of: tuple[str, str], roles: Roles, facts: Mapping[int, Facts]
-) -> XYChart:
-    """Throughput against energy, one front a group.
+    found: Sequence[Entry], gain: Figure, cost: Figure, of: tuple[str, str], roles: Roles,
+    facts: Mapping[int, Facts],
+) -> XYChart | None:  # fmt: skip
+    """A figure against another, one front a group; None where no point has both.
 
     Parameters
     ----------
     found
         Points that are asked the same but for the axis.
+    gain
+        Along y.
+    cost
+        Along x.
     of
         What they are asked, in words, and what ends the chart's key.
     roles
@@ -176,26 +211,31 @@ def trade_off_chart(
     facts
         What one reads on a point, by its row.
     """
+    known = cost.known(gain.known(found))
+    if not known:
+        return None
     groups: dict[Values, list[Entry]] = {}
-    for each in found:
+    for each in known:
         groups.setdefault(each.group, []).append(each)
     shown = list(groups.items())
     step = max(1, -(-len(shown) // _MOST_LINES))
     points, lines = [], []
     for at, (group, own) in enumerate(shown[::step]):
         name = f"{roles.group[-1].rpartition('.')[2]} {group[-1]}" if group else "runs"
-        series = _series(at, name, own, [each.energy for each in own], facts)
+        x, y = tuple(map(cost.of, own)), tuple(map(gain.of, own))
+        series = _series(at, name, own, x, y, facts)
         points.append(series)
-        front = unbeaten(own)
-        x, y = tuple(each.energy for each in front), tuple(each.rate for each in front)
+        front = unbeaten(own, gain, cost)
+        x, y = tuple(map(cost.of, front)), tuple(map(gain.of, front))
         lines.append(Line(f"front: {name}", series.colour, x, y, dashed=True))
     left_out = f" Every {step}th of {len(shown)} groups is shown." if step > 1 else ""
-    title = f"{_RATE.words.capitalize()} against {_ENERGY.words}"
+    title = f"{gain.metric.words.capitalize()} against {cost.metric.words}"
     return XYChart(
         f"trade-off{of[1]}", f"{title}: {of[0]}" if of[0] else title,
-        f"Each group has its front: nothing there is faster for as little energy.{left_out}",
-        _ENERGY.label, _RATE.label, tuple(points), tuple(lines),
-        x_log=wide([each.energy for each in found]), y_log=wide([each.rate for each in found]),
+        f"Each group has its front: nothing there is better in one and as good in the "
+        f"other.{left_out}",
+        cost.label, gain.label, tuple(points), tuple(lines),
+        x_log=wide(list(map(cost.of, known))), y_log=wide(list(map(gain.of, known))),
     )  # fmt: skip
 
 

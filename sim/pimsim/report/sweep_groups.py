@@ -67,6 +67,9 @@ class Reign:
     over: float
     """Its rate at ``last`` over the next machine's there; 1 where it is alone."""
     next_machine: Values | None
+    row: int
+    """Its point at ``last``."""
+    next_row: int | None
     level: bool
     """The two differ by no more than their rates may be off by."""
 
@@ -164,7 +167,8 @@ def reigns(found: Sequence[Entry]) -> Iterator[Reign]:
             level = second is not None and over - 1 <= winner.slack + second.slack
             yield Reign(
                 asked, places[0][0], last, machine, over,
-                None if second is None else second.machine, level,
+                None if second is None else second.machine, winner.row,
+                None if second is None else second.row, level,
             )  # fmt: skip
 
 

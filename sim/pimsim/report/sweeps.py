@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pimsim.config.differences import named, short_names, shown
+from pimsim.config.differences import named, shown
 from pimsim.config.documents import read_document
 from pimsim.config.errors import InputError
 from pimsim.config.run import RunConfig, WorkloadConfig
@@ -17,20 +17,20 @@ from pimsim.config.settings_text import NONE
 from pimsim.explore.figures import row_fidelity, row_slack
 from pimsim.explore.spec import SweepSpec
 from pimsim.explore.sweep import load_table
-from pimsim.report.charts import Chart
+from pimsim.report.charts import Chart, Facts
 from pimsim.report.page import Section, TableData, render_page
-from pimsim.report.sweep_charts import causes_chart, rate_chart, trade_off_chart, unbeaten
+from pimsim.report.sweep_charts import causes_chart, figure_chart, trade_off_chart, unbeaten
 from pimsim.report.sweep_groups import (
     Effect,
     Entry,
-    Reign,
     Roles,
     Values,
     effects,
     entries,
-    reigns,
     roles_of,
 )
+from pimsim.report.sweep_view import Figure, View, baseline_of, figure_of
+from pimsim.report.sweep_words import linked_rows, row_id, story
 from pimsim.result.metrics import METRICS
 
 if TYPE_CHECKING:
@@ -38,9 +38,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Sweep", "read_sweep", "sweep_page"]
 
-_MOST_ROWS = 10_000
+_MOST_ROWS = 2_000
+_MOST_FACTS = 2_000
+"""Points of a sweep, from which on their figures are read in the table, not at the chart."""
 _MOST_FACETS = 6
-_MOST_SENTENCES = 12
 TECHNIQUES = frozenset(
     f"workload.{name}" for name, each in WorkloadConfig.model_fields.items() if each.default == NONE
 )
@@ -59,6 +60,8 @@ class Sweep:
     """A row a point."""
     text: str
     """Of its YAML."""
+    view: View = field(default_factory=View)
+    """What is drawn."""
 
     @cached_property
     def done(self) -> pandas.DataFrame:
@@ -104,6 +107,20 @@ class Sweep:
         asked."""
         return list(_charts(self))
 
+    @cached_property
+    def facts(self) -> dict[int, Facts]:
+        """What one reads on a point, by its row."""
+        return {
+            each.row: _facts(self.done.loc[each.row], self.keys, self.view.metrics)
+            for each in self.entries
+        }
+
+    def figure(self, metric: str) -> Figure:
+        """A metric of all points, over the baseline's where the view has one."""
+        machine = baseline_of(self.view, self.roles, self.entries)
+        words = "" if machine is None else self.machine(machine)
+        return figure_of(metric, self.done.loc.__getitem__, self.entries, machine, words)
+
     def facets(self) -> list[tuple[Values, list[Entry]]]:
         """Points by what they are asked, but the axis; in the sweep's order."""
         found: dict[Values, list[Entry]] = {}
@@ -120,25 +137,31 @@ class Sweep:
         return named(self.roles.asked, values)
 
 
-def read_sweep(folder: str | Path) -> Sweep:
+def read_sweep(folder: str | Path, view: View | None = None) -> Sweep:
     """What a sweep found.
 
     Parameters
     ----------
     folder
         Of its store.
+    view
+        What is drawn; None: throughput by machine, and against energy.
 
     Raises
     ------
     InputError
-        For what is no sweep's store, and for one without a result.
+        For what is no sweep's store, for one without a result, and for a baseline that is no
+        machine of it.
     """
     path = Path(folder)
     spec = read_document(SweepSpec, path / "sweep.yaml")
     table = load_table(path)
     if "tokens_per_s" not in table or table["tokens_per_s"].notna().sum() == 0:
         raise InputError(f"{path}: no point of the sweep has a result yet")
-    return Sweep(spec, table, (path / "sweep.yaml").read_text(encoding="utf-8"))
+    text = (path / "sweep.yaml").read_text(encoding="utf-8")
+    sweep = Sweep(spec, table, text, View() if view is None else view)
+    baseline_of(sweep.view, sweep.roles, sweep.entries)
+    return sweep
 
 
 def _charts(sweep: Sweep) -> Iterator[Chart]:
@@ -146,12 +169,18 @@ def _charts(sweep: Sweep) -> Iterator[Chart]:
     _, label, names = sweep.axis
     for at, (asked, found) in enumerate(facets[:_MOST_FACETS]):
         of = (sweep.asked(asked), f"-{at}" if len(facets) > 1 else "")
-        facts = {each.row: _facts(sweep.done.loc[each.row], sweep.keys) for each in found}
-        yield rate_chart(found, of, label, names, sweep.machine, facts)
+        facts = sweep.facts if len(sweep.entries) <= _MOST_FACTS else {}
+        for name in sweep.view.metrics:
+            chart = figure_chart(found, sweep.figure(name), of, label, names, sweep.machine, facts)
+            if chart is not None:
+                yield chart
         causes = causes_chart(found, of, label, sweep.machine, sweep.done)
         if causes is not None:
             yield causes
-        yield trade_off_chart(found, of, sweep.roles, facts)
+        gain, cost = (sweep.figure(n) for n in (sweep.view.metrics[0], sweep.view.against))
+        trade_off = trade_off_chart(found, gain, cost, of, sweep.roles, facts)
+        if trade_off is not None:
+            yield trade_off
 
 
 def sweep_page(sweep: Sweep) -> str:
@@ -164,6 +193,7 @@ def sweep_page(sweep: Sweep) -> str:
     """
     done, keys = sweep.done, sweep.keys
     sections = [Section(chart.key, chart.title, chart) for chart in sweep.charts]
+    sentences = [*story(sweep), *_left_out(sweep)]
     columns = (*keys, *(METRICS[name].column for name in _SHOWN), "fidelity")
     front = _fronts(sweep)
     words = "The front of each group" if sweep.roles.group else "The front"
@@ -175,11 +205,10 @@ def sweep_page(sweep: Sweep) -> str:
                 f"{_ENERGY.unit}: least", "median", "most")  # fmt: skip
         ratios = TableData("Ratios to the key's first value", head, changes, folded=False)
         sections.append(Section("effects", "What each key does, all else equal", tables=(ratios,)))
-    fastest = done.nlargest(_MOST_ROWS, "tokens_per_s")
-    title = f"Points: the {len(fastest)} fastest of {len(done):,}"
-    sections.append(
-        Section("points", "Points", tables=(TableData(title, columns, _rows(fastest, keys)),))
-    )
+    listed, title = _listed(done, linked_rows(sentences))
+    ids = tuple(row_id(row) for row in listed.index)
+    points = TableData(title, columns, _rows(listed, keys), ids=ids)
+    sections.append(Section("points", "Points", tables=(points,)))
     failed = sweep.table[sweep.table["error"].notna()]
     if len(failed):
         counts = failed.groupby("error").size().sort_values(ascending=False)
@@ -194,7 +223,6 @@ def sweep_page(sweep: Sweep) -> str:
         ("machines", f"{len({each.machine for each in sweep.entries}):,}"),
         ("on a front", f"{len(front):,}"), *_best(sweep),
     ]  # fmt: skip
-    sentences = [*_story(sweep), *_left_out(sweep)]
     return render_page(
         sweep.spec.name, f"sweep of {sweep.spec.base}", headline, sentences, sections
     )
@@ -219,39 +247,16 @@ def _error(row: Any) -> str:
     return f" ({row_fidelity(row)})" if row.get("fidelity") == "fast" else ""
 
 
-# words --------------------------------------------------------------------------------------------
-
-
-def _story(sweep: Sweep) -> Iterator[str]:
-    """Who wins where, of each of what is asked."""
-    found = list(reigns(sweep.entries))
-    for number, reign in enumerate(found):
-        if number == _MOST_SENTENCES:
-            yield f"{len(found) - number} more such stretches stand in the table of fronts."
-            return
-        yield _reign(sweep, reign)
-
-
-def _reign(sweep: Sweep, reign: Reign) -> str:
-    axis = sweep.roles.axis
-    where = []
-    if reign.asked:
-        where.append(sweep.asked(reign.asked))
-    if axis is not None:
-        short = short_names((axis,))[0]
-        if reign.first == reign.last:
-            where.append(f"{short} {reign.first:g}")
-        else:
-            where.append(f"{short} {reign.first:g} to {reign.last:g}")
-    place = f"At {', '.join(where)}" if where else "Of all"
-    said = f"{place}: {sweep.machine(reign.machine)} is the fastest"
-    if reign.next_machine is None:
-        return f"{said}; nothing else was tried there."
-    second = sweep.machine(reign.next_machine)
-    last = f" at {reign.last:g}" if reign.first != reign.last else ""
-    if reign.level:
-        return f"{said}, level{last} with {second} within what their rates may be off by."
-    return f"{said}, {reign.over:.2f} times {second}{last}."
+def _listed(done: pandas.DataFrame, linked: Sequence[int]) -> tuple[pandas.DataFrame, str]:
+    """The fastest points and those that words are of, the fastest first, and the table's title."""
+    fastest = done.nlargest(_MOST_ROWS, "tokens_per_s")
+    more = [row for row in linked if row not in fastest.index]
+    count, title = len(fastest), f"{len(done):,} points, the fastest first"
+    if count < len(done):
+        title = f"The {count:,} fastest of {len(done):,} points (table.parquet has all)"
+        title += " and those that words above are of" if more else ""
+    rows = done.loc[[*fastest.index, *more]]
+    return rows, title
 
 
 def _left_out(sweep: Sweep) -> Iterator[str]:
@@ -311,10 +316,11 @@ def _effect_row(effect: Effect) -> tuple[str, ...]:
     )  # fmt: skip
 
 
-def _facts(row: Any, keys: Sequence[str]) -> tuple[tuple[str, str], ...]:
+def _facts(row: Any, keys: Sequence[str], metrics: Sequence[str]) -> Facts:
+    told = [METRICS[name] for name in dict.fromkeys((_RATE.name, _ENERGY.name, *metrics))]
     return (
         *((key, str(row[key])) for key in keys),
-        *((each.words, each.text(each.of(row))) for each in (_RATE, _ENERGY)),
+        *((each.words, each.text(each.of(row))) for each in told),
         ("fidelity", row_fidelity(row)),
     )
 

@@ -154,6 +154,8 @@ def build_result(
         token_j={part: joule / tokens for part, joule in vars(of_model).items()},
         power_sources=power_sources(resolved.config, memory),
         area_mm2=_area(resolved.config, devices),
+        memory_bytes=devices * resolved.config.memory.organization.capacity_bytes,
+        stacks=resolved.config.memory.organization.stacks,
         warnings=tuple(_warnings(outcome, pipeline)),
     )
     facts = replace(
@@ -167,7 +169,10 @@ def build_result(
 def _area(config: RunConfig, devices: int) -> dict[str, float]:
     """Of all devices, by part."""
     found = device_area(config.npu, config.memory, config.pim, load_area().config)
-    each = {**vars(found), "total": found.total}
+    each = {
+        **vars(found), "dram_dies": found.dram_dies, "logic_dies": found.logic_dies,
+        "total": found.total,
+    }  # fmt: skip
     return {part: devices * mm2 for part, mm2 in each.items()}
 
 

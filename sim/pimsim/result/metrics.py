@@ -42,6 +42,8 @@ class Metric:
     """It is ``scale`` over the field, not the field times ``scale``."""
     heading: str = ""
     """Of its column in a table; empty: its unit."""
+    factors: tuple[tuple[str, int], ...] = ()
+    """Further fields, and the powers of them that it is multiplied by."""
 
     def of(self, source: Result | Row) -> float:
         """The figure of a result, or of a row of a sweep's table.
@@ -55,8 +57,14 @@ class Metric:
         found = _field(source, self.field)
         value = float("nan") if found is None else float(found)
         if not self.reciprocal:
-            return value if self.unit.startswith("%") else value * self.scale
-        return self.scale / value if value else float("inf")
+            value = value if self.unit.startswith("%") else value * self.scale
+        else:
+            value = self.scale / value if value else float("inf")
+        for path, power in self.factors:
+            found = _field(source, path)
+            factor = float("nan") if found is None else float(found)
+            value *= factor**power if factor or power > 0 else float("inf")
+        return value
 
     def number(self, value: float, digits: int | None = None) -> str:
         """A value, in the unit of the name, as text without the unit; empty where it is none."""
@@ -114,16 +122,17 @@ METRICS: Mapping[str, Metric] = {
         ),
         Metric("time_s", "time", "s", "time of the simulated blocks", "lower", "time_s", digits=6),
         Metric(
-            "iteration_s", "iteration", "s", "time of an iteration of all blocks", "lower",
+            "iteration_s", "iteration", "s",
+            "time of an iteration of all blocks: TPOT of a decode, TTFT of whole prompts", "lower",
             "iteration_s", digits=6,
         ),
         Metric(
             "devices", "devices", "", "devices that share the model", "lower", "devices", digits=0
         ),
         Metric(
-            "npu", "NPU multiplications", "% of peak",
-            "multiplications of the arrays, of those that they could do", "higher",
-            "utilisation.npu", heading="NPU",
+            "npu", "multiply-accumulates", "% of peak",
+            "multiply-accumulates of the NPU's arrays or of the GPU, of those that they could do",
+            "higher", "utilisation.npu", heading="MACs",
         ),
         Metric(
             "vector", "vector units", "% of the time", "vector units at work", "higher",
@@ -150,12 +159,56 @@ METRICS: Mapping[str, Metric] = {
             "tokens_per_j", digits=3, scale=1e3, reciprocal=True,
         ),
         Metric(
-            "tokens_per_j", "tokens for energy", "tokens/J", "tokens of a joule, all devices",
-            "higher", "tokens_per_j", digits=2,
+            "tokens_per_j", "tokens for energy", "tokens/J",
+            "tokens of a joule (tokens/s per watt), all devices", "higher", "tokens_per_j",
+            digits=2,
         ),
         Metric(
             "area_mm2", "silicon", "mm2", "silicon of all devices, by configs/area", "lower",
             "area_mm2.total", digits=0,
+        ),
+        Metric(
+            "logic_mm2", "logic silicon", "mm2 of logic",
+            "silicon of all devices' logic dies, by configs/area", "lower", "area_mm2.logic_dies",
+            digits=0,
+        ),
+        Metric(
+            "dram_mm2", "DRAM silicon", "mm2 of DRAM",
+            "silicon of all devices' DRAM dies, PIM in them, by configs/area", "lower",
+            "area_mm2.dram_dies", digits=0,
+        ),
+        Metric(
+            "memory_gib", "memory", "GiB", "DRAM of all devices", "lower", "memory_bytes",
+            digits=0, scale=2**-30,
+        ),
+        Metric(
+            "tokens_per_s_device", "throughput of a device", "tokens/s/device",
+            "tokens a second of all devices over how many they are", "higher", "tokens_per_s",
+            factors=(("devices", -1),),
+        ),
+        Metric(
+            "tokens_per_s_mm2", "throughput of silicon", "tokens/s/mm2",
+            "tokens a second over the silicon of all devices", "higher", "tokens_per_s", digits=3,
+            factors=(("area_mm2.total", -1),),
+        ),
+        Metric(
+            "tokens_per_s_logic_mm2", "throughput of logic silicon", "tokens/s/mm2 of logic",
+            "tokens a second over the silicon of all logic dies", "higher", "tokens_per_s",
+            digits=3, factors=(("area_mm2.logic_dies", -1),),
+        ),
+        Metric(
+            "tokens_per_s_dram_mm2", "throughput of DRAM silicon", "tokens/s/mm2 of DRAM",
+            "tokens a second over the silicon of all DRAM dies", "higher", "tokens_per_s",
+            digits=3, factors=(("area_mm2.dram_dies", -1),),
+        ),
+        Metric(
+            "power_w", "power", "W", "mean power of one device over the simulated blocks", "lower",
+            "power_w.total",
+        ),
+        Metric(
+            "energy_delay_js", "energy-delay product", "J s",
+            "energy of an iteration, all devices, times its time", "lower", "tokens_per_s",
+            digits=4, factors=(("iteration_s", 2), ("tokens_per_j", -1)),
         ),
     )
 }  # fmt: skip
@@ -171,6 +224,7 @@ def metric_label(column: str) -> str:
         Name of a metric, of a figure or of a key.
     """
     for each in METRICS.values():
-        if each.name == column or (each.field == column and not each.reciprocal):
+        plain = not each.reciprocal and not each.factors and each.scale == 1.0
+        if each.name == column or (each.field == column and plain):
             return each.label
     return column

@@ -182,6 +182,8 @@ def headline_table(result: Result) -> Table:
             f"{METRICS['tokens_per_s'].unit}/{area.unit}"
         )
         add_rows(table, (area.words, silicon))
+        if "logic_dies" in result.area_mm2:
+            add_rows(table, *_dies(result))
     if result.experts is not None:
         add_rows(table, *_experts(result.experts))
     if result.kv_cache is not None:
@@ -193,8 +195,13 @@ def headline_table(result: Result) -> Table:
         watt = f"{result.power_w['total']:,.1f} W of one device"
         watt += f", {result.static_w['total']:,.1f} W static, {result.idle_w:,.1f} W idle"
         if result.tdp_w is not None:
-            watt += f", at most {result.tdp_w:,.0f} W"
+            share = percent(result.power_w["total"] / result.tdp_w)
+            watt += f", {share} of its TDP of {result.tdp_w:,.0f} W"
+        if result.stack_w is not None:
+            watt += f"; {result.stack_w:,.1f} W in each of {_stacks(result.stacks)}"
         add_rows(table, ("power", watt))
+    delay = METRICS["energy_delay_js"]
+    add_rows(table, (delay.words, f"{delay.text(delay.of(result))} of an iteration, all devices"))
     if result.latency_s is not None:
         for name in ("ttft", "tpot", "e2e"):
             spread = getattr(result.latency_s, name)
@@ -212,6 +219,24 @@ def headline_table(result: Result) -> Table:
     simulated = f"{result.provenance.wall_s:.2f} s, {result.provenance.peak_rss_mb:.0f} MB"
     add_rows(table, ("fidelity", fidelity), ("simulated in", simulated))
     return table
+
+
+def _stacks(count: int) -> str:
+    return f"{count} stack{'' if count == 1 else 's'} of DRAM"
+
+
+def _dies(result: Result) -> list[tuple[str, str]]:
+    """Silicon of logic and of DRAM, with tokens a second of each, and what the DRAM holds."""
+    found = []
+    for area, rate, words in (
+        ("logic_mm2", "tokens_per_s_logic_mm2", ""),
+        ("dram_mm2", "tokens_per_s_dram_mm2", f" for {result.memory_bytes / 2**30:,.0f} GiB"),
+    ):
+        mm2, each = METRICS[area], METRICS[rate]
+        found.append(
+            (mm2.words, f"{mm2.text(mm2.of(result))}{words}, {each.text(each.of(result))}")
+        )
+    return found
 
 
 def pipeline_table(result: Result) -> Table:

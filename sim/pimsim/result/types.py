@@ -316,12 +316,25 @@ class Result(Strict):
     kv_cache: KvCacheUse | None = None
     """None: nothing is kept; in results of before too."""
     area_mm2: Mapping[str, float] = field(default_factory=dict)
-    """Silicon of all devices by part, and ``total`` (``configs/area``); empty: not known."""
+    """Silicon of all devices by part, the sums ``dram_dies`` and ``logic_dies``, and ``total``
+    (``configs/area``); empty: not known."""
+    memory_bytes: int = 0
+    """DRAM of all devices, of a host too where it holds their KV cache; 0 in results of before."""
+    stacks: int = 0
+    """Stacks, packages or modules of DRAM on one device; 0: not known."""
+
     decoding: Decoding | None = None
     """Of a run with a decoding strategy, whose passes of the model the other figures are of, but
     for rates, ``iteration_s`` and energy of a token; None: a token a step."""
     warnings: tuple[str, ...] = field(default=())
     """What a reader of the numbers must know."""
+
+    @property
+    def stack_w(self) -> float | None:
+        """Mean power of the DRAM and the PIM of one stack; None: not known."""
+        if not self.stacks or not self.power_w:
+            return None
+        return (self.power_w["dram"] + self.power_w["pim"]) / self.stacks
 
     def __repr__(self) -> str:
         """A line for a notebook; ``to_dict`` and ``table`` have the rest."""

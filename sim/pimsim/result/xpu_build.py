@@ -13,7 +13,7 @@ from math import fsum
 from pimsim import __version__
 from pimsim.config.documents import Resolved
 from pimsim.config.system import SystemConfig
-from pimsim.engine.xpu_device import memory_words
+from pimsim.engine.xpu_device import capacity_bytes, memory_words
 from pimsim.engine.xpu_machine import XpuOutcome
 from pimsim.hardware.energy.system_static import system_static
 from pimsim.result.build import apportion, peak_rss_mb
@@ -111,6 +111,7 @@ def build_xpu_result(
         tdp_w=config.xpu.tdp_w,
         token_j=_token_j(of_model, tokens),
         power_sources=xpu_sources(config),
+        memory_bytes=capacity_bytes(config),
         warnings=tuple(_warnings(outcome)),
     )
     return result, replace(

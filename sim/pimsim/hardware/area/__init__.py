@@ -27,9 +27,19 @@ class DeviceArea:
     sram: float
 
     @property
+    def dram_dies(self) -> float:
+        """What is made in a DRAM process: banks, and PIM beside them."""
+        return self.dram + self.pim + self.row_buffers
+
+    @property
+    def logic_dies(self) -> float:
+        """What is made in a logic process."""
+        return self.arrays + self.vector + self.sram
+
+    @property
     def total(self) -> float:
         """All parts."""
-        return self.dram + self.pim + self.row_buffers + self.arrays + self.vector + self.sram
+        return self.dram_dies + self.logic_dies
 
 
 def device_area(
