@@ -11,7 +11,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from pimsim.config.differences import Difference, differences, shown
+from pimsim.config.differences import Difference, differences, short_names, shown
 from pimsim.config.errors import InputError
 from pimsim.config.loader import ResolvedAny, load_any_run
 from pimsim.config.schema import quantity_at
@@ -138,7 +138,12 @@ class SweepComparison:
         parts = [
             (f"{METRICS[name].column}: {first}", second, "ratio") for name in _SHOWN
         ]  # fmt: skip
-        return (*self.keys, *(each for part in parts for each in part), "fidelity", "what moved")
+        return (
+            *short_names(self.keys),
+            *(each for part in parts for each in part),
+            "fidelity",
+            "what moved",
+        )
 
     def cells(self, pair: Pair) -> tuple[str, ...]:
         """A row of that table.

@@ -6,13 +6,17 @@ Legends are the page's own text: they wrap on a phone and a screen reader reads 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from math import sqrt
+from math import ceil, floor, log10, sqrt
 from typing import Any
 
 from pimsim.report.charts import Chart, LaneChart, Line, PointSeries, XYChart, labels
 
 __all__ = ["chart_parts", "library_script"]
 
+_MOST_DECADES = 3
+"""Of an axis that has ticks between decades."""
+_SIZE = {"circle": 7, "square": 7, "triangle": 8, "diamond": 11}
+"""Pixels at which marks look alike."""
 _TOOLS = "pan,box_zoom,xwheel_zoom,reset,save"
 
 
@@ -73,7 +77,7 @@ def _lanes(chart: LaneChart) -> Any:
         plot.text(
             x=[span.end for span in labelled], y=[span.lane for span in labelled],
             text=[span.text for span in labelled], x_offset=4, text_baseline="middle",
-            text_font_size="11px", text_color="#888888",
+            text_font_size="11px", text_color="#595959",
         )  # fmt: skip
     plot.x_range = Range1d(0, chart.x_end)
     return plot
@@ -94,7 +98,13 @@ def _plane(chart: XYChart) -> Any:
     if chart.x_names:
         plot.xaxis.ticker = list(range(len(chart.x_names)))
         plot.xaxis.major_label_overrides = dict(enumerate(chart.x_names))
-    elif chart.x_ticks:
+    drawn = [(p.x, p.y) for series in chart.points for p in series.points]
+    drawn += [xy for line in chart.lines for xy in zip(line.x, line.y, strict=True)]
+    if chart.y_log and any(y > 0 for _, y in drawn):
+        _decades(plot.yaxis, [y for _, y in drawn])
+    if chart.x_log and not chart.x_ticks and any(x > 0 for x, _ in drawn):
+        _decades(plot.xaxis, [x for x, _ in drawn])
+    if chart.x_ticks and not chart.x_names:
         plot.xaxis.ticker = list(chart.x_ticks)
         plot.xaxis.major_label_overrides = {each: f"{each:,g}" for each in chart.x_ticks}
     _lines(plot, [line for line in chart.lines if not line.above])
@@ -104,7 +114,7 @@ def _plane(chart: XYChart) -> Any:
             {
                 "x": [point.x for point in series.points],
                 "y": [point.y for point in series.points],
-                "size": [6 + 14 * point.weight for point in series.points],
+                "size": [_SIZE[series.marker] + 14 * point.weight for point in series.points],
             }
             | _columns(names, [point.facts for point in series.points])
         )
@@ -117,10 +127,22 @@ def _plane(chart: XYChart) -> Any:
             plot.text(
                 x=[x for x, _, _ in named], y=[y for _, y, _ in named],
                 text=[text for _, _, text in named], x_offset=x_offset, text_align=text_align,
-                text_baseline="middle", text_font_size="11px", text_color="#888888",
+                text_baseline="middle", text_font_size="11px", text_color="#595959",
             )  # fmt: skip
     _lines(plot, [line for line in chart.lines if line.above])
     return plot
+
+
+def _decades(axis: Any, values: Sequence[float]) -> None:
+    """Ticks at 1, 2 and 5 of each decade, or of decades alone where there are many, written as
+    numbers."""
+    from bokeh.models import BasicTickFormatter
+
+    above = [value for value in values if value > 0]
+    first, last = floor(log10(min(above))), ceil(log10(max(above)))
+    steps = (1, 2, 5) if last - first <= _MOST_DECADES else (1,)
+    axis.ticker = [step * 10.0**at for at in range(first - 1, last + 1) for step in steps]
+    axis.formatter = BasicTickFormatter(power_limit_high=7, power_limit_low=-4)
 
 
 def _sides(

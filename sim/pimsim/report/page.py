@@ -9,7 +9,7 @@ from typing import Any
 from pimsim import __version__
 from pimsim.report.charts import Chart, LaneChart
 
-__all__ = ["Link", "Section", "Sentence", "TableData", "render_page"]
+__all__ = ["Headline", "Link", "Section", "Sentence", "TableData", "render_page"]
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,8 @@ class Link:
 
 
 Sentence = str | tuple[str | Link, ...]
+Headline = tuple[str, str] | tuple[str, str, str]
+"""Words, a figure, and what is to know of it."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,7 @@ class Section:
 
 
 def render_page(
-    title: str, subtitle: str, headline: Sequence[tuple[str, str]], sentences: Sequence[Sentence],
+    title: str, subtitle: str, headline: Sequence[Headline], sentences: Sequence[Sentence],
     sections: Sequence[Section],
 ) -> str:  # fmt: skip
     """The page as one string. Whatever came from a config or a trace is escaped.
@@ -61,7 +63,7 @@ def render_page(
     subtitle
         Below.
     headline
-        Words and figure of each.
+        Words and figure of each, and a note on it.
     sentences
         What was found.
     sections

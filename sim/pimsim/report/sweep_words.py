@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from pimsim.config.differences import short_names
+from pimsim.config.differences import named, short_names
 from pimsim.report.page import Link, Sentence
-from pimsim.report.sweep_groups import Reign, reigns
+from pimsim.report.sweep_groups import Entry, Reign, Values, reigns
 
 if TYPE_CHECKING:
     from pimsim.report.sweeps import Sweep
@@ -41,6 +42,26 @@ def linked_rows(sentences: Sequence[Sentence]) -> list[int]:
     return [int(target.rpartition("-")[2]) for target in dict.fromkeys(found)]
 
 
+def finding(sweep: Sweep) -> str:
+    """Which machine is the fastest at most of what is asked; empty where there is one alone.
+
+    Parameters
+    ----------
+    sweep
+        With its points.
+    """
+    best: dict[Values, Entry] = {}
+    for each in sweep.entries:
+        if each.group not in best or each.rate > best[each.group].rate:
+            best[each.group] = each
+    won = Counter(each.machine for each in best.values())
+    ((machine, count),) = won.most_common(1)
+    if len({each.machine for each in sweep.entries}) < 2 or machine == ():
+        return ""
+    where = f" at {count} of {len(best)} loads" if len(best) > 1 else ""
+    return f"{sweep.machine(machine)} is the fastest{where}"
+
+
 def story(sweep: Sweep) -> Iterator[Sentence]:
     """Who wins where, of each of what is asked, with links to the points.
 
@@ -55,6 +76,13 @@ def story(sweep: Sweep) -> Iterator[Sentence]:
             yield f"{len(found) - number} more such stretches stand in the table of fronts."
             return
         yield _reign(sweep, reign)
+
+
+def _other(sweep: Sweep, machine: Values, other: Values) -> str:
+    """Words for a machine beside another one: the keys in which it differs."""
+    keys = sweep.roles.machine
+    apart = [at for at in range(len(keys)) if machine[at] != other[at]]
+    return named([keys[at] for at in apart], [other[at] for at in apart])
 
 
 def _reign(sweep: Sweep, reign: Reign) -> Sentence:
@@ -73,7 +101,7 @@ def _reign(sweep: Sweep, reign: Reign) -> Sentence:
     winner = Link(sweep.machine(reign.machine), row_id(reign.row))
     if reign.next_machine is None or reign.next_row is None:
         return (said, winner, " is the fastest; nothing else was tried there.")
-    second = Link(sweep.machine(reign.next_machine), row_id(reign.next_row))
+    second = Link(_other(sweep, reign.machine, reign.next_machine), row_id(reign.next_row))
     last = f" at {reign.last:g}" if reign.first != reign.last else ""
     if reign.level:
         off = " within what their rates may be off by."

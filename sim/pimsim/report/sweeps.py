@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pimsim.config.differences import named, shown
+from pimsim.config.differences import named, short_names, shown
 from pimsim.config.documents import read_document
 from pimsim.config.errors import InputError
 from pimsim.config.run import RunConfig, WorkloadConfig
@@ -18,7 +18,7 @@ from pimsim.explore.figures import row_fidelity, row_slack
 from pimsim.explore.spec import SweepSpec
 from pimsim.explore.sweep import load_table
 from pimsim.report.charts import Chart, Facts
-from pimsim.report.page import Section, TableData, render_page
+from pimsim.report.page import Headline, Section, TableData, render_page
 from pimsim.report.sweep_charts import causes_chart, figure_chart, trade_off_chart, unbeaten
 from pimsim.report.sweep_groups import (
     Effect,
@@ -30,7 +30,7 @@ from pimsim.report.sweep_groups import (
     roles_of,
 )
 from pimsim.report.sweep_view import Figure, View, baseline_of, figure_of
-from pimsim.report.sweep_words import linked_rows, row_id, story
+from pimsim.report.sweep_words import finding, linked_rows, row_id, story
 from pimsim.result.metrics import METRICS
 
 if TYPE_CHECKING:
@@ -194,7 +194,7 @@ def sweep_page(sweep: Sweep) -> str:
     done, keys = sweep.done, sweep.keys
     sections = [Section(chart.key, chart.title, chart) for chart in sweep.charts]
     sentences = [*story(sweep), *_left_out(sweep)]
-    columns = (*keys, *(METRICS[name].column for name in _SHOWN), "fidelity")
+    columns = (*short_names(keys), *(METRICS[name].column for name in _SHOWN), "fidelity")
     front = _fronts(sweep)
     words = "The front of each group" if sweep.roles.group else "The front"
     best = TableData(words, columns, _rows(done.iloc[front], keys), folded=False)
@@ -217,18 +217,18 @@ def sweep_page(sweep: Sweep) -> str:
             Section("failed", "Failed", tables=(TableData("Failed", ("why", "points"), rows),))
         )
     sections.append(Section("config", "Config", texts=(("sweep.yaml", sweep.text),)))
-    headline = [
+    headline: list[Headline] = [
         ("points", f"{len(sweep.table):,}"), ("failed", f"{len(failed):,}"),
         ("groups", f"{len({each.group for each in sweep.entries}):,}"),
         ("machines", f"{len({each.machine for each in sweep.entries}):,}"),
         ("on a front", f"{len(front):,}"), *_best(sweep),
     ]  # fmt: skip
-    return render_page(
-        sweep.spec.name, f"sweep of {sweep.spec.base}", headline, sentences, sections
-    )
+    found = finding(sweep)
+    title = f"{sweep.spec.name}: {found}" if found else sweep.spec.name
+    return render_page(title, f"sweep of {sweep.spec.base}", headline, sentences, sections)
 
 
-def _best(sweep: Sweep) -> Iterator[tuple[str, str]]:
+def _best(sweep: Sweep) -> Iterator[Headline]:
     """The fastest and the most frugal point of each of what is asked, with what fast may be off
     by; of many, none, as their table has them."""
     facets = sweep.facets()
@@ -238,13 +238,13 @@ def _best(sweep: Sweep) -> Iterator[tuple[str, str]]:
         of = f": {sweep.asked(asked)}" if len(facets) > 1 else ""
         fastest = sweep.done.loc[max(found, key=lambda each: each.rate).row]
         frugal = sweep.done.loc[min(found, key=lambda each: each.energy).row]
-        yield f"fastest{of}", _RATE.text(_RATE.of(fastest), 0) + _error(fastest)
-        yield f"most frugal{of}", _ENERGY.text(_ENERGY.of(frugal)) + _error(frugal)
+        yield f"fastest{of}", _RATE.text(_RATE.of(fastest), 0), _error(fastest)
+        yield f"most frugal{of}", _ENERGY.text(_ENERGY.of(frugal)), _error(frugal)
 
 
 def _error(row: Any) -> str:
-    """Behind a figure of fast fidelity."""
-    return f" ({row_fidelity(row)})" if row.get("fidelity") == "fast" else ""
+    """Of a figure of fast fidelity."""
+    return row_fidelity(row) if row.get("fidelity") == "fast" else ""
 
 
 def _listed(done: pandas.DataFrame, linked: Sequence[int]) -> tuple[pandas.DataFrame, str]:
