@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from pimsim.config.differences import Difference
     from pimsim.config.loader import ResolvedAny
     from pimsim.engine.iteration import Progress
+    from pimsim.explore.whatif import WhatIf
     from pimsim.result.types import Result
 
 __all__ = ["compare_command", "run_command"]
@@ -144,6 +145,14 @@ def run_command(
             "--out", metavar="DIR", help="Write config, result and tables (Parquet) there."
         ),
     ] = None,
+    whatif: Annotated[
+        bool,
+        typer.Option(
+            "--whatif",
+            help="What a tenth more of each resource would give: by bounds and stacks, and by a "
+            "fast run of each.",
+        ),
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Simulate a step of a batch, or several: throughput, energy, and what holds it back."""
@@ -158,17 +167,48 @@ def run_command(
 
         check_writable(out)
     result = _simulate(resolved)
+    given = [*options, *(overrides or [])]
+    sensitivity = list(_what_if(run, given, resolved, result)) if whatif else []
     if out is not None:
         from pimsim.config.paths import given_path
         from pimsim.result.store import save
 
         save(result, resolved.to_yaml(folder=given_path(out)), out)
     if as_json:
-        typer.echo(json.dumps(result.to_dict(), indent=1, allow_nan=False))
+        figures = result.to_dict()
+        if whatif:
+            figures["whatif"] = [_sensitivity(each) for each in sensitivity]
+        typer.echo(json.dumps(figures, indent=1, allow_nan=False))
         return
     from pimsim.result.tables import result_view
 
     _print(result_view(result))
+    if whatif:
+        from pimsim.cli.whatif import whatif_table
+
+        _print(whatif_table(sensitivity))
+
+
+def _what_if(
+    run: str, options: list[str], resolved: ResolvedAny, result: Result
+) -> Iterator[WhatIf]:
+    """A tenth more of each resource, checked by fast runs; GPUs have one fidelity."""
+    from pimsim.config.system import SystemConfig
+    from pimsim.explore.whatif import what_if
+    from pimsim.simulate import resolve
+
+    fast = [] if isinstance(resolved.config, SystemConfig) else ["fidelity=fast"]
+    yield from what_if(
+        resolved, result, lambda more: _simulate(resolve(run, [*options, *fast, *more]))
+    )
+
+
+def _sensitivity(each: WhatIf) -> dict[str, Any]:
+    return {
+        "resource": each.resource.words, "key": each.resource.key, "before": each.before,
+        "after": each.after, "estimated": each.estimated, "simulated": each.simulated,
+        "error": each.error,
+    }  # fmt: skip
 
 
 def compare_command(
