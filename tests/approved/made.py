@@ -11,7 +11,7 @@ from types import ModuleType
 UNIT = Path(__file__).resolve().parents[1] / "unit"
 
 
-def _unit(name: str) -> ModuleType:
+def unit(name: str) -> ModuleType:
     """A module of the unit tests, whose graphs are used here too."""
     spec = importlib.util.spec_from_file_location(f"approved_{name}", UNIT / f"{name}.py")
     assert spec is not None and spec.loader is not None
@@ -24,7 +24,7 @@ def _unit(name: str) -> ModuleType:
 
 def genai_graph(path: Path) -> None:
     """A decoder's graph with fused attention and a window."""
-    path.write_bytes(_unit("test_onnx_import").genai_model(window=48).SerializeToString())
+    path.write_bytes(unit("test_onnx_import").genai_model(window=48).SerializeToString())
 
 
 def odd_graph(path: Path) -> None:
@@ -32,7 +32,7 @@ def odd_graph(path: Path) -> None:
     from onnx import helper
 
     odd = helper.make_node("Tan", ["attn0"], ["t0"], name="odd")
-    path.write_bytes(_unit("test_onnx_import").genai_model([odd]).SerializeToString())
+    path.write_bytes(unit("test_onnx_import").genai_model([odd]).SerializeToString())
 
 
 def routed_answer(path: Path) -> None:
