@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -16,7 +16,7 @@ gguf = pytest.importorskip("gguf")
 from pimsim.capture.export import export_trace  # noqa: E402
 from pimsim.capture.gguf_config import config_of  # noqa: E402
 from pimsim.capture.hf_config import decoder_config, longest_context  # noqa: E402
-from pimsim.capture.loading import load_model  # noqa: E402
+from pimsim.capture.loading import _defaults, load_model  # noqa: E402
 from pimsim.capture.missing_features import GGUF_TYPES, MODEL_TYPES, Missing  # noqa: E402
 from pimsim.capture.unlike_blocks import MOST_LAYERS, MOST_SIZE, _deci  # noqa: E402
 from pimsim.config.errors import InputError  # noqa: E402
@@ -384,3 +384,21 @@ def test_numbers_of_a_config_have_a_most(tmp_path: Path) -> None:
             _deci("c", deci | {key: value + 1})
     for key in ("hidden_size", "num_attention_heads", "intermediate_size"):
         assert _deci("c", deci | {key: most[key]})
+
+
+def test_sizes_that_a_file_leaves_to_its_class_are_said() -> None:
+    """But for heads of keys that are as many as those of queries, as every class has them."""
+
+    class Made:
+        attribute_map: ClassVar[dict[str, str]] = {"hidden_size": "n_embd"}
+
+        def to_dict(self) -> dict[str, Any]:
+            return {
+                "hidden_size": 64, "num_attention_heads": 4, "num_key_value_heads": 4,
+                "vocab_size": 100, "num_experts": None,
+            }  # fmt: skip
+
+    said = _defaults("made", {"n_embd": 64, "num_attention_heads": 4}, Made())
+    assert [each.split()[0] for each in said] == ["hidden_size", "vocab_size"]
+    said = _defaults("made", {"hidden_size": 64, "vocab_size": 100}, Made())
+    assert [each.split()[0] for each in said] == ["num_attention_heads"]

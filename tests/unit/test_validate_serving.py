@@ -142,3 +142,15 @@ def test_a_share_is_of_a_limit() -> None:
     with pytest.raises(ValueError, match="share is of the rows within each, which is not given"):
         Tolerance(share=0.9, median=0.1, reason="a model")
     assert Tolerance(share=0.9, each=0.1, reason="a model").share == 0.9
+
+
+def test_a_measured_run_needs_a_request_of_several_tokens(tmp_path: Path) -> None:
+    """The time of a token is of those behind the first."""
+    path = tmp_path / serving._MEASURED
+    path.parent.mkdir()
+    path.write_text(
+        "id,arrival_us,first_token_us,finish_us,prompt,output\n0,0,10,10,20,1\n1,5,30,30,20,1\n"
+    )
+    steps: Any = None
+    with pytest.raises(InputError, match="no request of more than one token"):
+        list(serving.measured_means(References(Path(), tmp_path), steps))
