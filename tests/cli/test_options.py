@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -86,3 +89,50 @@ def test_commands_of_an_extra_in_a_base_install(
     assert done.stderr.count("\n") == 1
     assert f"pimsim[{extra}]" in done.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+def _leaves(command: Any, path: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
+    children = getattr(command, "commands", {})
+    for name in children:
+        yield from _leaves(children[name], (*path, name))
+    if not children and not command.hidden:
+        yield path
+
+
+LEAVES = list(_leaves(typer.main.get_command(app), ()))
+
+
+@pytest.mark.parametrize("path", LEAVES, ids=" ".join)
+def test_every_help_has_an_example_that_is_a_command_line(path: tuple[str, ...]) -> None:
+    command: Any = typer.main.get_command(app)
+    for name in path:
+        command = command.commands[name]
+    (example,) = re.findall(r"^ *Example: (pimsim .*)", command.help, re.MULTILINE)
+    line = re.split(r";|,? then | && | > ", example)[0]
+    words = shlex.split(line)
+    assert tuple(words[1 : 1 + len(path)]) == path
+    command.make_context("pimsim", words[1 + len(path) :])  # refuses what it does not know
+
+
+@pytest.mark.parametrize(
+    ("typed", "at", "names"),
+    [
+        ("pimsim com", 1, {"compare"}),
+        ("pimsim run neu", 2, {"neupims"}),
+        ("pimsim run --fid", 2, {"--fidelity"}),
+        ("pimsim run dgx-h1", 2, {"dgx-h100"}),
+        ("pimsim run --model llama-3-8", 3, {"llama-3-8b"}),
+        ("pimsim serve cha", 2, {"chat"}),
+    ],
+)
+def test_a_shell_completes_commands_options_and_presets(
+    typed: str, at: int, names: set[str], repo_dir: Path
+) -> None:
+    asked = {"_PIMSIM_COMPLETE": "complete_bash", "COMP_WORDS": typed, "COMP_CWORD": str(at)}
+    done = subprocess.run(
+        [sys.executable, "-c", "import sys; sys.argv = ['pimsim']\n"
+         "from pimsim.cli.main import main; main()"],
+        env={**os.environ, **asked}, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert names <= set(done.stdout.split()), (done.stdout, done.stderr)
+    assert all(each.startswith(typed.split()[-1]) for each in done.stdout.split())

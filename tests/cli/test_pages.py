@@ -190,4 +190,4 @@ def test_a_sweep_of_thousands_is_small_and_has_no_error(
     opened(browser, pages["large"], 1400, "light")
     assert [each for each in browser.get_log("browser") if each["level"] == "SEVERE"] == []
     rows = "return document.querySelectorAll('#points tbody tr').length"
-    assert browser.execute_script(rows) >= 2000
+    assert 2000 <= browser.execute_script(rows) < 2100, "the fastest, and those of the words"

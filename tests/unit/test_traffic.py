@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from pydantic import ValidationError
 
 from pimsim.config.errors import InputError
 from pimsim.config.plugins import module_names
@@ -377,3 +378,12 @@ def test_a_decimal_time_is_its_nearest_picosecond() -> None:
     assert (whole_ps(micros / 10**3, 10**9) == micros * 10**6).all()
     assert whole_ps(np.array([1.4, 1.6, -0.4]), 1).tolist() == [1, 2, 0]
     assert whole_ps(micros, 10**6).tolist() == (micros * 10**6).tolist()
+
+
+@pytest.mark.parametrize("key", ["prompt", "output"])
+def test_a_number_in_place_of_a_length_is_told_its_mapping(key: str) -> None:
+    given = {"prompt": {"fixed": 4}, "output": {"fixed": 4}, "count": 1, key: 100}
+    with pytest.raises(ValidationError, match=r"for that many tokens: \{fixed: 100\}"):
+        RequestsConfig.model_validate(given)
+    with pytest.raises(ValidationError, match="dictionary"):
+        RequestsConfig.model_validate(given | {key: True})

@@ -37,7 +37,10 @@ def calibrate_command(
     overrides: SetOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Measure on the command engine what runs at fast fidelity go by, and keep it."""
+    """Measure on the command engine what runs at fast fidelity go by, and keep it.
+
+    Example: pimsim calibrate --batch 64 --layers 1
+    """
     from pimsim.simulate import calibration, on_npu, overrides_of, resolve
 
     on_npu(resolve(run), "a calibration")

@@ -23,7 +23,10 @@ def calibrate_nccl_command(
     ] = "h100",
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
 ) -> None:
-    """Print the constants that the rows of two GPUs give, as configs/nccl has them."""
+    """Print the constants that the rows of two GPUs give, as configs/nccl has them.
+
+    Example: pimsim calibrate-nccl two_devices.csv --device h100
+    """
     import json
 
     from pimsim.config.errors import InputError

@@ -42,7 +42,10 @@ def check_command(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
 ) -> None:
-    """Simulate golden cases and compare cycles, exactly; exit 1 where one moved."""
+    """Simulate golden cases and compare cycles, exactly; exit 1 where one moved.
+
+    Example: pimsim check --golden golden.yaml --junit cycles.xml
+    """
     if update and not (reason or "").strip():
         raise InputError("--update needs --reason TEXT: why the cycle counts moved")
     if reason is not None and not update:

@@ -138,7 +138,6 @@ app = typer.Typer(
     name="pimsim",
     cls=_Commands,
     help="Simulate decoder LLMs on an NPU beside DRAM whose banks can multiply (PIM).",
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},

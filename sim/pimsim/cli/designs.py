@@ -40,6 +40,8 @@ def designs_command(
 
     What is known already is not simulated again. The page has all of the study, and says what was
     not run.
+
+    Example: pimsim designs --out designs --batches 1,64 --contexts 1k,8k
     """
     from pimsim.cli.progress import status_line
     from pimsim.config.files import make_folder

@@ -72,7 +72,10 @@ def export_command(
     ] = 2048,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
 ) -> None:
-    """Trace prefill and decode of a real decoder: operators, operands, bytes, symbolic in size."""
+    """Trace prefill and decode of a real decoder: operators, operands, bytes, symbolic in size.
+
+    Example: pimsim export path/to/model --out mine.json --check
+    """
     from pimsim.config.files import write_whole
     from pimsim.workload.trace import dump_trace
 

@@ -29,7 +29,10 @@ def import_onnx_command(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
 ) -> None:
     """Read a decoder's graph, with or without a KV cache; weights are not loaded. Operators that
-    are not known are listed, and stop it unless --allow-unknown."""
+    are not known are listed, and stop it unless --allow-unknown.
+
+    Example: pimsim import-onnx decoder.onnx --out decoder.json
+    """
     from pimsim.config.files import write_whole
     from pimsim.workload.onnx_import.importing import import_onnx
     from pimsim.workload.trace import dump_trace

@@ -38,7 +38,10 @@ def import_routing_command(
 ) -> None:
     """Write what an inference server recorded of its experts as a routing trace for
     `pimsim run --routing`. It is checked against the model: blocks, dense ones, experts, choices;
-    what the server does not tell (token ids, positions) is said."""
+    what the server does not tell (token ids, positions) is said.
+
+    Example: pimsim import-routing answers.jsonl --model qwen3-30b-a3b
+    """
     from pimsim.workload.batch import moe_shape
     from pimsim.workload.routing.file import write_routing
     from pimsim.workload.routing.servers import import_routing

@@ -73,6 +73,8 @@ def dram_command(
 
     A request is offered at its cycle or as soon after as the controller takes it: in order, up
     to one for each channel in a cycle.
+
+    Example: pimsim kernel dram trace.txt --memory hbm2-neupims
     """
     from pathlib import Path
 

@@ -82,6 +82,8 @@ def attention_command(
     A PIM on the memory's controller: on one channel, several new tokens one after the other.
     One with a controller of its own: on all its channels, one request.
     The NPU: on all its arrays. A GPU: in one launch.
+
+    Example: pimsim kernel attention --pim newton --heads 32 --head-dim 128 --context 4096
     """
     from pimsim.config.errors import InputError
 

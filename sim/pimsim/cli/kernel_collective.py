@@ -87,7 +87,10 @@ def collective_command(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
 ) -> None:
-    """Run one collective: every message on every link, or as NCCL's protocols were measured."""
+    """Run one collective: every message on every link, or as NCCL's protocols were measured.
+
+    Example: pimsim kernel collective --bytes 4MiB --devices 8 --nccl h100
+    """
     from pimsim.hardware.fabric.schedule import Operation
 
     chosen = Operation(_one_of("--operation", operation, [str(each) for each in Operation]))

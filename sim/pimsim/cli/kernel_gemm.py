@@ -76,6 +76,8 @@ def gemm_command(
     """Run one matrix product C[M,N] = A[M,K] B[K,N] on the systolic arrays.
 
     Compute only; with --memory also its loads and stores, tile by tile, and why these tiles.
+
+    Example: pimsim kernel gemm 64 4096 4096 --npu neupims --memory hbm2-neupims
     """
     from pimsim.config.loader import load_run
     from pimsim.config.plugins import module_names

@@ -46,7 +46,10 @@ def gemv_command(
     overrides: SetOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Run a matrix-vector product on PIM, with no other traffic."""
+    """Run a matrix-vector product on PIM, with no other traffic.
+
+    Example: pimsim kernel gemv 4096 1024 --pim aim --batch 4
+    """
     from pimsim.config.errors import InputError
 
     design, operation = _operation(pim, overrides, "gemv")
@@ -69,7 +72,10 @@ def elementwise_command(
     overrides: SetOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Run an elementwise operation on PIM, with no other traffic."""
+    """Run an elementwise operation on PIM, with no other traffic.
+
+    Example: pimsim kernel elementwise relu 65536 --pim hbm-pim
+    """
     design, operation = _operation(pim, overrides, "elementwise")
     stream = operation(design, function, elements)
     _report(f"{function} of {elements} elements on {design.name}", design, stream, as_json)
@@ -83,7 +89,10 @@ def trace_command(
     overrides: SetOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Replay a trace of PIM host instructions (AiM's ISRs)."""
+    """Replay a trace of PIM host instructions (AiM's ISRs).
+
+    Example: pimsim kernel pim-trace gemv.trace --pim aim
+    """
     from pimsim.config.paths import given_path
 
     design, operation = _operation(pim, overrides, "trace")

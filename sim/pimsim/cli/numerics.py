@@ -38,7 +38,10 @@ def numerics_command(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
 ) -> None:
     """Run a model's tensors through the hardware's arithmetic and through the rows of the banks
-    that the timing model maps; exit 1 where an error exceeds its limit."""
+    that the timing model maps; exit 1 where an error exceeds its limit.
+
+    Example: pimsim numerics path/to/model --datapath bf16-16 --tokens 256
+    """
     if model.endswith(".onnx"):
         _graph(model, as_json)
         return

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from pimsim.cli.completion import presets_of
+
 if TYPE_CHECKING:
     from pimsim.explore.rates import HighestRate, RateStudy
 
@@ -21,7 +23,12 @@ _FILE = "rates.json"
 
 def rates_command(
     service: Annotated[
-        str, typer.Argument(metavar="SERVICE", help="A preset's name or a YAML path.")
+        str,
+        typer.Argument(
+            metavar="SERVICE",
+            help="A preset's name or a YAML path.",
+            autocompletion=presets_of("service"),
+        ),
     ],
     at: Annotated[
         str | None,
@@ -51,7 +58,10 @@ def rates_command(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
 ) -> None:
     """The highest rate at which a service keeps its SLO, by bisection; or, --at some, its latency
-    over its throughput. Ends with 1 where no rate that was tried is kept."""
+    over its throughput. Ends with 1 where no rate that was tried is kept.
+
+    Example: pimsim rates chat --share 90% --tolerance 10%
+    """
     from pimsim.config.paths import given_path
     from pimsim.explore.rates import study_rates
     from pimsim.result.store import check_writable

@@ -82,7 +82,10 @@ def report_command(
     ] = None,
 ) -> None:
     """One self-contained HTML page of a run, a sweep, a search or a service; of several runs or
-    sweeps, what differs between them and what it did."""
+    sweeps, what differs between them and what it did.
+
+    Example: pimsim report study --metrics tokens_per_s,power_w --out study.html
+    """
     from pimsim.config.errors import near_miss
     from pimsim.config.extras import require_extra
     from pimsim.report.draw import check_formats, write_charts

@@ -33,7 +33,10 @@ def routing_command(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
 ) -> None:
     """OpenMoE's three findings, the load of experts, and experts hit by a batch; a uniform routing
-    of the same tokens stands beside each trace."""
+    of the same tokens stands beside each trace.
+
+    Example: pimsim routing tiny-moe-step-0 tiny-moe --capacity-factor 1.25
+    """
     from pimsim.config.resources import find_source
     from pimsim.workload.routing.file import read_routing
     from pimsim.workload.routing.findings import uniform_control

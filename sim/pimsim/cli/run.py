@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from pimsim.cli.completion import presets_of
 from pimsim.config.errors import InputError
 
 if TYPE_CHECKING:
@@ -23,9 +24,22 @@ if TYPE_CHECKING:
 
 __all__ = ["compare_command", "run_command"]
 
-RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="A preset's name or a YAML path.")]
+RunArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="RUN",
+        help="A preset's name or a YAML path.",
+        autocompletion=presets_of("hardware", "system"),
+    ),
+]
 ModelOption = Annotated[
-    str | None, typer.Option("--model", metavar="NAME", help="A model card's name or YAML path.")
+    str | None,
+    typer.Option(
+        "--model",
+        metavar="NAME",
+        help="A model card's name or YAML path.",
+        autocompletion=presets_of("model"),
+    ),
 ]
 RequestsOption = Annotated[
     str | None,
@@ -155,7 +169,10 @@ def run_command(
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Simulate a step of a batch, or several: throughput, energy, and what holds it back."""
+    """Simulate a step of a batch, or several: throughput, energy, and what holds it back.
+
+    Example: pimsim run neupims --model llama-3-8b --batch 64 --set npu.frequency=1.2GHz
+    """
     from pimsim.simulate import overrides_of, resolve
 
     options = overrides_of(
@@ -216,6 +233,7 @@ def compare_command(
         list[str],
         typer.Argument(
             metavar="RUN|DIR...",
+            autocompletion=presets_of("hardware", "system"),
             help="Presets, YAML paths, or folders that --out wrote; or stores of sweeps.",
         ),
     ],
@@ -234,7 +252,10 @@ def compare_command(
     as_json: JsonOption = False,
 ) -> None:
     """Runs side by side: in what their configs differ, ratios to the first, and what holds each
-    back; or sweeps, point by point."""
+    back; or sweeps, point by point.
+
+    Example: pimsim compare npu-only npu-pim neupims --batch 64
+    """
     from pimsim.simulate import overrides_of, resolve
 
     options = [

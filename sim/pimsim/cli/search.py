@@ -29,7 +29,10 @@ def search_command(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
 ) -> None:
     """Search configs for several objectives: the front that no other point beats, and which key
-    matters. Interrupted searches go on; points that a sweep or a search knows are not simulated."""
+    matters. Interrupted searches go on; points that a sweep or a search knows are not simulated.
+
+    Example: pimsim search search.yaml --out found --workers 4
+    """
     from pimsim.explore.search import run_search
     from pimsim.explore.search_spec import read_search
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from pimsim.cli.completion import presets_of
 from pimsim.cli.edge import Stopped
 
 if TYPE_CHECKING:
@@ -21,7 +22,12 @@ __all__ = ["serve_command"]
 
 def serve_command(
     service: Annotated[
-        str, typer.Argument(metavar="SERVICE", help="A preset's name or a YAML path.")
+        str,
+        typer.Argument(
+            metavar="SERVICE",
+            help="A preset's name or a YAML path.",
+            autocompletion=presets_of("service"),
+        ),
     ],
     overrides: Annotated[
         list[str] | None,
@@ -74,6 +80,8 @@ def serve_command(
     """Serve requests: throughput, TTFT, TPOT, gaps, goodput, who waits, what the cache holds.
 
     Ctrl-C stops, tells and writes what is known, says the command that goes on, and ends with 130.
+
+    Example: pimsim serve chat --max-time 60s --out chat
     """
     from pimsim.services import ServiceRun, prepare, stop_time
 

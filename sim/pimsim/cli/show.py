@@ -23,7 +23,10 @@ def list_command(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Names by kind, as JSON.")] = False,
 ) -> None:
-    """List the presets that ship with pimsim."""
+    """List the presets that ship with pimsim.
+
+    Example: pimsim list memory
+    """
     from pimsim.config.resources import KINDS, preset_names
 
     names = {each: preset_names(each) for each in ([kind] if kind is not None else KINDS)}
@@ -81,6 +84,8 @@ def show_command(
     """Print a preset or file fully resolved, each value with where it came from.
 
     The output is YAML that loads again; the origins are its comments.
+
+    Example: pimsim show neupims --set memory=hbm3
     """
     kind = kind or _kind_of(name)
     resolved = _load(kind, name, overrides or [])

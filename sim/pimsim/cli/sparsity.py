@@ -28,7 +28,10 @@ def show_command(
     ],
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
 ) -> None:
-    """Active features by layer, the union over a batch, and what hardware can skip of it."""
+    """Active features by layer, the union over a batch, and what hardware can skip of it.
+
+    Example: pimsim sparsity show smollm2-135m
+    """
     from pimsim.config.resources import find_source
     from pimsim.workload.sparsity.file import read_sparsity
 
@@ -63,7 +66,10 @@ def measure_command(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
 ) -> None:  # fmt: skip
     """PPL-p % sparsity of a real model (Sparsing Law): thresholds by CETT, chosen on one text and
-    reported on another."""
+    reported on another.
+
+    Example: pimsim sparsity measure smollm2 --out mine.sparsity.parquet
+    """
     from pimsim.capture.loading import load_model, require_torch
 
     require_torch()

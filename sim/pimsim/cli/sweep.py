@@ -43,7 +43,10 @@ def sweep_command(
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
 ) -> None:
-    """Simulate every point of a sweep; nothing is simulated twice, an interrupted one goes on."""
+    """Simulate every point of a sweep; nothing is simulated twice, an interrupted one goes on.
+
+    Example: pimsim sweep study.yaml --out study --workers 4
+    """
     from pimsim.config.files import write_whole
     from pimsim.explore.sweep import load_table, run_sweep
 

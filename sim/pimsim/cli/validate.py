@@ -71,7 +71,10 @@ def validate_command(
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
 ) -> None:
-    """Hold the timing models against independent simulators and papers; exit 1 outside limits."""
+    """Hold the timing models against independent simulators and papers; exit 1 outside limits.
+
+    Example: pimsim validate npu --reference ../shared/reference
+    """
     from pimsim.config.files import make_folder
     from pimsim.config.paths import given_path
     from pimsim.config.resources import data_dir

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 
@@ -43,6 +43,13 @@ class LengthConfig(ConfigModel):
     """Of that law; None: 1."""
     most: int | None = Field(default=None, ge=1, le=_MOST_TOKENS)
     """Of that law; None: a million."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _a_mapping(cls, given: Any) -> Any:
+        if isinstance(given, (int, float)) and not isinstance(given, bool):
+            raise ValueError(f"a mapping is expected; for that many tokens: {{fixed: {given}}}")
+        return given
 
     @model_validator(mode="after")
     def _one_kind(self) -> LengthConfig:
