@@ -299,9 +299,11 @@ def _vector_work() -> Iterator[str]:
     step = _step_of([(1, 40), (30, 33), (64, 64)])
     for preset in ("neupims", "onnxim-tpuv4"):
         vector = load_npu_of(preset).vector
-        for model, tp in (("tiny", 1), ("gqa", 2), ("moe", 1), ("mla", 1)):
-            found = card_pass(card(model), step, tp=tp, layers=2)
+        cards = [(card(name), tp) for name, tp in (("tiny", 1), ("gqa", 2), ("moe", 1), ("mla", 1))]
+        gated = card("gqa").model_copy(update={"activation": "gelu", "norm": "layernorm"})
+        for model, tp in (*cards, (gated, 1)):
+            found = card_pass(model, step, tp=tp, layers=2)
             for operator in (o for block in found.blocks for o in block.operators):
                 work = _tried(lambda a=(operator, vector): vector_work(*a))
                 told = work if isinstance(work, str) else " ".join(facts(work))
-                yield f"{preset} {model} {operator.name}: {told}"
+                yield f"{preset} {model.name} {operator.name}: {told}"

@@ -98,3 +98,14 @@ def test_each_stream_is_stopped_where_it_lies_itself() -> None:
     step(ch, NO_PARTS, 950, 1081, NO_REFRESH, stretches, STOPS, trail)
     assert (ch["done"][0], ch["stretch"][0], ch["stops"][0]) == (101, 1, 1)
     assert trail[0, 0].tolist() == [1000, 1030, 50]
+
+
+def test_parts_of_a_loop_follow_one_another_round_by_round() -> None:
+    """Four parts, of which the second and the third are run three times."""
+    parts = np.zeros((4, fast_flow.PARTS), np.int64)
+    parts[2, [fast_flow.PART_ROUNDS, fast_flow.PART_LOOP]] = 3, 2
+    part, seen = 0, []
+    for _ in range(9):
+        seen.append((part & (1 << 32) - 1, part >> 32))
+        part = int(fast_flow._part_after(parts, part))
+    assert seen == [(0, 0), (1, 0), (2, 0), (1, 1), (2, 1), (1, 2), (2, 2), (3, 0), (4, 0)]

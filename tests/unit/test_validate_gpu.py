@@ -10,12 +10,18 @@ from pimsim.config.errors import InputError
 from pimsim.hardware.xpu.experts import Experts, experts_s
 from pimsim.hardware.xpu.kernels import gpu_kernels
 from pimsim.hardware.xpu.tiling import Product
+from pimsim.validate import gpu_kernels as gpu_kernels_suite
 from pimsim.validate.gpu import decoding_ms, rows
 from pimsim.validate.gpu_kernels import xpu_of
 from pimsim.validate.gpu_loads import balanced_loads, device_loads, drawn_loads
 from pimsim.validate.judge import judge, verdict_of
 from pimsim.validate.types import References
+from pimsim.workload.cards import load_card
+from pimsim.workload.decode import card_pass
 from pimsim.workload.draws import RandomStream
+from pimsim.workload.operators import OperatorKind
+from pimsim.workload.requests import Request
+from pimsim.workload.step import Step
 
 ATTENTION = (
     "device,version,phase,batch_size,isl,step,num_heads,num_key_value_heads,head_dim,latency_us\n"
@@ -160,3 +166,16 @@ def test_a_distribution_that_is_none(tmp_path: Path, name: str) -> None:
     text = f"h100_sxm,0.24.0,128,2048,768,8,128,1,{name},9\n"
     with pytest.raises(InputError, match="distribution: found"):
         list(rows(references(tmp_path, experts=text)))
+
+
+def test_products_of_the_measured_profile_are_its_models() -> None:
+    """Llama 3.1 8B's on one device, as the card has them."""
+    request = Request(0, 0.0, 9, 1, 0)
+    block = card_pass(load_card("llama-3-8b"), Step.decode([request]), tp=1, layers=1).blocks[0]
+    sizes = {o.name: (o.n, o.k) for o in block.operators if o.kind is OperatorKind.GEMM}
+    assert {
+        "qkv_proj": sizes["qkv"], "o_proj": sizes["proj"], "gate_up_proj": sizes["fc1"],
+        "down_proj": sizes["fc2"],
+    } == gpu_kernels_suite._LLAMA_PRODUCTS  # fmt: skip
+    score = next(o for o in block.operators if o.kind is OperatorKind.ATTENTION_SCORE)
+    assert (score.heads, score.kv_heads, score.head_dim) == gpu_kernels_suite._LLAMA_HEADS
