@@ -263,6 +263,20 @@ def test_the_recorder_of_tokens(tmp_path: Path) -> None:
     assert any("does not tell requests apart" in note for note in found.notes)
 
 
+def test_a_recorder_may_know_neither_tokens_nor_positions(tmp_path: Path) -> None:
+    layers = with_dense(routed(4), -1).transpose(1, 0, 2)
+    one = {"forward_pass_id": 1, "rank": 0, "gatherer_key": "primary", "misc_objects": []}
+    record = one | {
+        "input_ids": None, "positions": None, "extend_seq_lens": [4], "forward_mode": 1,
+        "topk_ids_of_layer": layers.astype(np.int32),
+    }  # fmt: skip
+    table = np.tile(np.arange(8), (4, 1))
+    path = save(
+        tmp_path / "recorder.pt", {"records": [record], "last_physical_to_logical_map": table}
+    )
+    assert is_same(import_routing([path], DENSE_FIRST), routed(4))
+
+
 def test_the_recorder_of_counts_deals_tokens_with_these_counts(tmp_path: Path) -> None:
     counts = np.zeros((2, 4, 8), dtype=np.int32)
     for step, tokens in enumerate((50, 9)):

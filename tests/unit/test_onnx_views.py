@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,6 +11,8 @@ import numpy as np
 import pytest
 
 pytest.importorskip("onnx")
+
+from onnx import TensorProto, helper, numpy_helper
 
 from pimsim.config.errors import InputError
 from pimsim.workload.card_trace import card_trace
@@ -22,7 +25,9 @@ from pimsim.workload.onnx_import.folding import _squeeze
 from pimsim.workload.onnx_import.formats import DTYPES, FormatPiece, Stored
 from pimsim.workload.onnx_import.glue import GlueRoles
 from pimsim.workload.onnx_import.parts import GraphPart
+from pimsim.workload.onnx_import.reading import read_graph
 from pimsim.workload.onnx_import.recognise import Recogniser
+from pimsim.workload.onnx_import.shapes import ShapeRules
 from pimsim.workload.onnx_import.spelt import behind_repeats
 from pimsim.workload.trace import OperandRole
 
@@ -250,3 +255,19 @@ def test_vectors_are_turned_by_numbers_of_each_position(
     )
     roles = GlueRoles(reader)
     assert roles.turns({0: node("Add", "x", "x"), 1: node(kind, "x", other)}) is turned
+
+
+def test_inputs_that_are_left_out_are_no_reason_not_to_compute(tmp_path: Path) -> None:
+    """A slice of every other number, without axes."""
+    given = {"data": [5, 6, 7, 8, 9], "starts": [1], "ends": [5], "steps": [2]}
+    graph = helper.make_graph(
+        [helper.make_node("Slice", ["data", "starts", "ends", "", "steps"], ["out"])], "g", [],
+        [helper.make_tensor_value_info("out", TensorProto.INT64, [2])],
+        [numpy_helper.from_array(np.array(value, np.int64), name) for name, value in given.items()],
+    )  # fmt: skip
+    path = tmp_path / "slice.onnx"
+    path.write_bytes(
+        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)]).SerializeToString()
+    )
+    found = ShapeRules(read_graph(path)).values({})["out"]
+    assert found.constant is not None and found.constant.tolist() == [6, 8]
