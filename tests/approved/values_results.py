@@ -60,8 +60,9 @@ def _runs() -> dict[str, tuple[list[Any], list[int], list[str]]]:
 @values("results/blocks")
 def _blocks() -> Iterator[str]:
     from pimsim.hardware.dram.phase_costs import PhaseCosts
+    from pimsim.intervals import student_t
     from pimsim.result.phase_variance import phase_variances
-    from pimsim.result.scale import block_factors, extrapolate, model_blocks, student_t
+    from pimsim.result.scale import block_factors, extrapolate, model_blocks
     from pimsim.result.steady import block_times
 
     costs = [PhaseCosts(refresh=20.0, row=4.0, refresh_interval=each) for each in (None, 30.0, 500)]

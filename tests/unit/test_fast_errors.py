@@ -11,7 +11,6 @@ import pytest
 
 from pimsim.engine.fidelity import (
     MOST_BURSTS,
-    STUDENT_T,
     PhaseErrors,
     better_by_commands,
     last_channel_error,
@@ -19,6 +18,9 @@ from pimsim.engine.fidelity import (
     sampled_errors,
 )
 from pimsim.simulate import device_of, resolve, simulate
+
+STUDENT_T_OF_3 = 3.182
+"""Two-sided 95 % point of any table, of four samples."""
 
 
 @dataclass
@@ -68,7 +70,7 @@ def test_the_interval_is_that_of_a_phase_and_of_its_edges() -> None:
     share = 990 / 1100
     assert found.sampled == 4
     assert found.mean == pytest.approx(-0.01 * share)
-    assert found.half_width == pytest.approx(STUDENT_T * 0.01 * share)
+    assert found.half_width == pytest.approx(STUDENT_T_OF_3 * 0.01 * share)
     assert sampled_errors(memory, 1100, 0) == found
     by_command: Any = SomeMemory([SomePhase(0, 990, by_command=True)], {})
     assert sampled_errors(by_command, 1100, 0).sampled == 0

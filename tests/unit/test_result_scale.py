@@ -16,8 +16,9 @@ import pimsim
 from pimsim.config.loader import load_run
 from pimsim.engine.records import OperatorRecord
 from pimsim.hardware.dram.phase_costs import PhaseCosts, phase_costs
+from pimsim.intervals import student_t
 from pimsim.result.phase_variance import phase_variances
-from pimsim.result.scale import block_factors, extrapolate, model_blocks, student_t
+from pimsim.result.scale import block_factors, extrapolate, model_blocks
 from pimsim.result.words import throughput_words
 
 MODEL = (("dense", 3), ("moe", 58))
@@ -87,13 +88,13 @@ def test_too_many_blocks_of_several_kinds_are_taken_off_together() -> None:
     assert found.least_ps == -30 - 2 * 500
 
 
-def test_students_t() -> None:
-    assert (student_t(1), student_t(7), student_t(30), student_t(90)) == (
-        12.706,
-        2.365,
-        2.042,
-        2.042,
-    )
+@pytest.mark.parametrize(
+    "freedom, point",
+    [(1, 12.706), (7, 2.365), (11, 2.201), (30, 2.042), (90, 1.987), (10**6, 1.960)],
+)
+def test_students_t(freedom: int, point: float) -> None:
+    """Points of any printed table."""
+    assert student_t(freedom) == pytest.approx(point, abs=5e-4)
 
 
 def test_the_interval_holds_nineteen_times_of_twenty() -> None:

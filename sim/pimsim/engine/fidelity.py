@@ -18,6 +18,7 @@ import numpy as np
 from pimsim.engine.device import Device
 from pimsim.hardware.dram.fast import MemoryPhase, PhasedMemory
 from pimsim.hardware.dram.fast.flow import TICKS
+from pimsim.intervals import student_t
 from pimsim.workload.operators import Operator
 
 __all__ = [
@@ -25,8 +26,6 @@ __all__ = [
 ]  # fmt: skip
 
 SAMPLES = 4
-STUDENT_T = 3.182
-"""Two-sided 95 % of Student's t with 3 degrees of freedom."""
 WORST = 0.05
 """Relative; by more a run by rates should not be off."""
 MOST_BURSTS = 2_000_000
@@ -140,7 +139,8 @@ def sampled_errors(memory: PhasedMemory, cycles: int, seed: int) -> PhaseErrors:
         probe.lag(np.array([phase.bursts for phase in phases]) // len(memory.channels)).sum()
     )
     edges = (len(phases) * probe.reads.latency + lags) / TICKS / max(cycles, 1)
-    return PhaseErrors(len(chosen), mean * share, STUDENT_T * deviation * share + edges)
+    half_width = student_t(SAMPLES - 1) * deviation * share + edges
+    return PhaseErrors(len(chosen), mean * share, half_width)
 
 
 def _error(memory: PhasedMemory, phase: MemoryPhase, channel: int) -> float:

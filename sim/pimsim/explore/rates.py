@@ -16,7 +16,7 @@ import numpy as np
 from pimsim.config.errors import InputError
 from pimsim.config.traffic import MOST_REQUESTS
 from pimsim.explore.pool import Answer, Job, Pool, answers, simulate_job, worker_pool
-from pimsim.result.scale import student_t
+from pimsim.intervals import student_t
 from pimsim.result.service import TREND_LIMIT
 from pimsim.result.service_steady import steady_state
 from pimsim.services import ServiceRun, prepare

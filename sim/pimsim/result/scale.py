@@ -21,16 +21,12 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from math import fsum, hypot, sqrt
 
-__all__ = ["Extrapolation", "block_factors", "extrapolate", "model_blocks", "student_t"]
+from pimsim.intervals import student_t
 
-_STUDENT_T = (
-    12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160,
-    2.145, 2.131, 2.120, 2.110, 2.101, 2.093, 2.086, 2.080, 2.074, 2.069, 2.064, 2.060, 2.056,
-    2.052, 2.048, 2.045, 2.042,
-)  # fmt: skip
-"""Two-sided 95 % points of Student's t with 1 to 30 degrees of freedom (any table of it)."""
+__all__ = ["Extrapolation", "block_factors", "extrapolate", "model_blocks"]
+
 _NORMAL = 1.960
-"""The same of the normal distribution, where the variance is known."""
+"""Two-sided 95 % point of the normal distribution, where the variance is known."""
 
 
 @dataclass(frozen=True)
@@ -46,17 +42,6 @@ class Extrapolation:
     none do, or fewer than two of a kind were simulated."""
     least_ps: float = 0.0
     """``missing_ps`` if the blocks that were not simulated took no time."""
-
-
-def student_t(freedom: int) -> float:
-    """Two-sided 95 % point of Student's t.
-
-    Parameters
-    ----------
-    freedom
-        Degrees, at least 1; 30 counts for more.
-    """
-    return _STUDENT_T[min(freedom, len(_STUDENT_T)) - 1]
 
 
 def model_blocks(simulated: Sequence[str], model: Sequence[tuple[str, int]]) -> dict[str, int]:

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pimsim.hardware.compiled import njit
+from pimsim.intervals import student_t
 from pimsim.serving.records import ENTRY, REQUEST
 from pimsim.serving.schedulers import Batch
 from pimsim.serving.step_times import MachineSteps
@@ -43,8 +44,6 @@ _UNKNOWN = -1.0
 _PS_PER_S = 10**12
 _MOST_WANTED = 256
 """Anchors that a step asks for at a time."""
-_STUDENT_T = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228)
-"""Two-sided 95 % of Student's t with 1 to 10 degrees of freedom."""
 
 
 @dataclass(frozen=True)
@@ -75,18 +74,9 @@ class Errors:
             return cls(0, 0.0, 0.0, 0.0, 0.0)
         half = math.inf
         if count > 1:
-            half = _student_t(count - 1) * float(found.std(ddof=1)) / math.sqrt(count)
+            half = student_t(count - 1) * float(found.std(ddof=1)) / math.sqrt(count)
         size = np.abs(found)
         return cls(count, float(found.mean()), half, float(size.mean()), float(size.max()))
-
-
-def _student_t(degrees: int) -> float:
-    """Two-sided 95 % of Student's t; beyond the table by its expansion in 1 / degrees
-    (Abramowitz and Stegun 26.7.5)."""
-    if degrees <= len(_STUDENT_T):
-        return _STUDENT_T[degrees - 1]
-    z = 1.959964
-    return z + (z**3 + z) / (4 * degrees) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * degrees**2)
 
 
 @njit(cache=True)
