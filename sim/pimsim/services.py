@@ -303,6 +303,13 @@ def serve(
     ------
     InputError
         For wrong input, in one line.
+
+    Examples
+    --------
+    >>> import pimsim
+    >>> result = pimsim.serve("chat", max_requests=10)
+    >>> len(result.table()) >= 10, result.to_dict()["latency_s"]["ttft"]["p50"] > 0
+    (True, True)
     """
     until_ps = stop_time(max_time)
     _check_count(max_requests)

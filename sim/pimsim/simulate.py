@@ -461,6 +461,15 @@ def run(
     ------
     InputError
         One line, for wrong input.
+
+    Examples
+    --------
+    >>> import pimsim
+    >>> result = pimsim.run("dgx-h100", model="gpt3-7b", requests="equal:1024+1", batch=16)
+    >>> result.devices, result.fidelity.mode
+    (8, 'command')
+    >>> max(result.cycle_stack["xpu"], key=result.cycle_stack["xpu"].get)
+    'collective'
     """
     from pimsim.result import store
 
@@ -524,6 +533,14 @@ def compare(
     ------
     InputError
         One line, for wrong input.
+
+    Examples
+    --------
+    >>> import pimsim
+    >>> load = {"model": "gpt3-7b", "requests": "equal:1024+1", "batch": 16}
+    >>> table = pimsim.compare(["dgx-a100", "dgx-h100"], **load)
+    >>> table["speedup"].round(1).tolist()
+    [1.0, 1.4]
     """
     from pimsim.result import store
     from pimsim.result.compare import compare as table

@@ -100,6 +100,15 @@ def load_any_run(name_or_path: str = DEFAULT_RUN, overrides: Sequence[str] = ())
     ------
     InputError
         With file, line, key.
+
+    Examples
+    --------
+    >>> import pimsim
+    >>> resolved = pimsim.load_config("neupims", ["npu.frequency=1.5GHz"])
+    >>> resolved.config.npu.frequency
+    1500000000
+    >>> resolved.origins["npu.frequency"]
+    '--set'
     """
     if run_kind(name_or_path) == "system":
         return load_system(name_or_path, overrides)

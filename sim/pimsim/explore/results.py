@@ -31,6 +31,13 @@ def load(folder: PathLike) -> Result | pandas.DataFrame:
     ------
     InputError
         For anything else.
+
+    Examples
+    --------
+    >>> import pimsim
+    >>> kept = pimsim.run("dgx-h100", requests="equal:64+1", batch=1, layers=1, out="kept")
+    >>> pimsim.load("kept").cycles == kept.cycles
+    True
     """
     path = Path(folder)
     return load_table(path) if (path / "store.json").is_file() else store.load(path)
@@ -67,6 +74,16 @@ def sweep(
     ------
     InputError
         For wrong input.
+
+    Examples
+    --------
+    >>> import pimsim
+    >>> from pathlib import Path
+    >>> study = "base: dgx-h100\\ngrid: {workload.batch: [8, 16], workload.model: [gpt3-7b]}"
+    >>> count = Path("study.yaml").write_text(study)
+    >>> table = pimsim.sweep("study.yaml", "study", workers=1)
+    >>> table["workload.batch"].tolist()
+    [8, 16]
     """
     run_sweep(Path(path), Path(out), workers, dask, replace=replace)
     return load_table(Path(out))

@@ -125,6 +125,14 @@ def plot_trade_off(
     ------
     InputError
         For other names, and where no point has both figures.
+
+    Examples
+    --------
+    >>> import pandas, pimsim
+    >>> points = {"tokens_per_s": [10.0, 20.0], "tokens_per_j": [2.0, 1.0]}
+    >>> figure = pimsim.plot_trade_off(pandas.DataFrame(points))
+    >>> figure.axes[0].get_ylabel()
+    'throughput (tokens/s)'
     """
     import pandas
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -90,6 +91,16 @@ class ServiceResult:
         from pimsim.result.service_rows import request_columns
 
         return pandas.DataFrame(request_columns(self.requests))
+
+    def _repr_html_(self) -> str:
+        """For a notebook: the lines that the command line prints."""
+        from pimsim.result.cells import add_rows, new_table
+        from pimsim.result.notebook import html_of
+
+        view = import_module("pimsim.result.service_view")  # it is made of this module's results
+        table = new_table(self.name, "", "")
+        add_rows(table, *((name, text) for name, text in view.service_lines(self).items() if text))
+        return html_of(table)
 
 
 def build_service_result(

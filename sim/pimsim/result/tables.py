@@ -19,6 +19,7 @@ from pimsim.result.words import cause_words, ordered_causes, throughput_words, u
 if TYPE_CHECKING:
     from rich.console import Group
     from rich.table import Table
+    from rich.text import Text
 
 __all__ = [
     "compare_table",
@@ -30,6 +31,7 @@ __all__ = [
     "result_view",
     "stage_table",
     "static_table",
+    "summary_view",
     "titled",
     "utilisation_table",
 ]
@@ -113,6 +115,20 @@ def result_view(result: Result, operators: int = 12) -> Group:
         parts.append(static_table(result))
     parts += [Text(f"note: {warning}") for warning in result.warnings]
     return Group(*parts)
+
+
+def summary_view(result: Result) -> list[Table | Text]:
+    """What is read of a run first: the headline, its causes, and what holds it back.
+
+    Parameters
+    ----------
+    result
+        Of the run.
+    """
+    from rich.text import Text
+
+    holds = f"{titled('What holds it back', result)}: {bottleneck(result)}."
+    return [headline_table(result), cycle_stack_table(result), Text(holds)]
 
 
 def _throughput(result: Result) -> str:

@@ -346,6 +346,11 @@ class Result(Strict):
             f"{rate.text(rate.of(self))}, {self.fidelity.words})"
         )
 
+    def _repr_html_(self) -> str:
+        """For a notebook: the headline, where the cycles went, and what holds the run back."""
+        tables = import_module("pimsim.result.tables")  # it is made of results
+        return str(import_module("pimsim.result.notebook").html_of(*tables.summary_view(self)))
+
     def table(self, name: str = "operators") -> pandas.DataFrame:
         """One of the run's tables (``pimsim.result.frames``).
 

@@ -32,9 +32,10 @@ def new_figure(width: float, height: float) -> Figure:
     """
     hush("matplotlib")
     from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(width, height), layout="constrained")
+    from pimsim.validate.picture import Picture
+
+    figure = Picture(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
     return figure
 

@@ -200,6 +200,14 @@ def collective(
     InputError
         For an unknown operation, a number of devices or bytes that there cannot be, and where
         levels or algorithms do not suit the devices.
+
+    Examples
+    --------
+    >>> import pimsim
+    >>> link = pimsim.load_config("neupims").config.link
+    >>> alone, shared = (pimsim.collective("all_reduce", 2**20, n, link) for n in (1, 4))
+    >>> alone.time_ps < shared.time_ps
+    True
     """
     operation = _named(operation)
     if devices < 1 or payload_bytes < 0:
