@@ -207,9 +207,18 @@ def left_of(config: AnyRun, trace: OperatorTrace, requests: RequestTrace) -> Req
     if text == NONE:
         return requests
     view = load_view(text)
-    if not view.cuts_prompts:
+    if not view.cuts_prompts and not view.of_single_tokens:
         return requests
     feeding = [each for each in asked if each.new_tokens is not None]
+    if view.of_single_tokens:
+        decoding = config.workload.decoding
+        if config.workload.phase != "decode" or feeding or decoding != NONE:
+            raise InputError(
+                f"workload.kv_view: {text!r} chooses keys for each query, and tokens that are fed "
+                "together would read different ones; allowed: workload.phase=decode, "
+                "workload.decoding=none, requests without new_tokens"
+            )
+        return requests
     if config.workload.phase != "decode" or feeding:
         raise InputError(
             f"workload.kv_view: {text!r} drops tokens of prompts that have been read, and this run "

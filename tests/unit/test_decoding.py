@@ -14,7 +14,9 @@ from pimsim.config.decoding import NO_DECODING
 from pimsim.config.errors import InputError
 from pimsim.config.plugins import module_names
 from pimsim.config.run import StepsConfig
+from pimsim.explore.spec import placed
 from pimsim.result.types import Result
+from pimsim.simulate import resolve
 from pimsim.workload.arithmetic import SOFTMAX_FLOPS
 from pimsim.workload.card_trace import card_trace
 from pimsim.workload.cards import load_card
@@ -436,3 +438,33 @@ def test_a_drafter_that_has_no_room_beside_the_model_is_refused(
 
 def test_nothing_is_asked_of_a_run_that_decodes_as_ever() -> None:
     assert StepsConfig(requests="equal:1+1").decoding == NO_DECODING
+
+
+@pytest.mark.parametrize(
+    ("text", "there"),
+    [
+        ("eagle:measured=own.csv/m", "eagle:measured={}/own.csv/m"),
+        ("draft_model:tokens=2, model=own.yaml", "draft_model:tokens=2, model={}/own.yaml"),
+        ("eagle:measured=spec-bench/vicuna-7b", "eagle:measured=spec-bench/vicuna-7b"),
+        ("draft_model:model=/a/own.yaml,tokens=2", "draft_model:model=/a/own.yaml,tokens=2"),
+        ("medusa:tokens=2,tree=1/3/4", "medusa:tokens=2,tree=1/3/4"),
+        ("medsa:measured=own.csv/m", "medsa:measured=own.csv/m"),
+        ("own.csv", "{}/own.csv"),
+    ],
+)
+def test_files_of_a_strategy_count_from_the_yaml_that_names_them(text: str, there: str) -> None:
+    assert placed(text, Path("/f")) == there.format("/f")
+
+
+def test_a_run_in_another_folder_finds_its_table(tmp_path: Path) -> None:
+    (tmp_path / "own.csv").write_text("method,model,tokens\nprompt_lookup,m,3.5\n")
+    path = tmp_path / "own.yaml"
+    path.write_text(
+        "extends: npu-only\nname: own\nworkload:\n"
+        "  decoding: prompt_lookup:measured=own.csv/m\n"
+    )  # fmt: skip
+    resolved = resolve(path)
+    text = resolved.config.workload.decoding
+    assert text == f"prompt_lookup:measured={tmp_path}/own.csv/m"
+    assert load_strategy(text).made == 3.5
+    assert resolved.references[2] == ("workload", "decoding")

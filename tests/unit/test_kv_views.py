@@ -10,6 +10,7 @@ import pytest
 import pimsim
 from pimsim.config.errors import InputError
 from pimsim.config.plugins import module_names
+from pimsim.mapping.attention_tasks import chosen_spans
 from pimsim.simulate import resolve
 from pimsim.technique_runs import left_of
 from pimsim.workload.arithmetic import ROPE_FLOPS
@@ -27,7 +28,7 @@ LLAMA = card_trace(load_card("llama-3-8b"))
 H, KV, DIM = 32, 8, 128
 EXAMPLES = {
     "lambda_mask": "lambda_mask:window=40,sinks=4", "snapkv": "snapkv:budget=64",
-    "streaming_llm": "streaming_llm",
+    "streaming_llm": "streaming_llm", "quest": "quest:budget=64,dense=1",
 }  # fmt: skip
 """One valid text for each view."""
 
@@ -283,3 +284,120 @@ def test_requests_that_are_asked_tokens_of_their_own_are_no_prompts_that_were_re
     assert left_of(resolved.config, LLAMA, requests).contexts == (109,)
     with pytest.raises(InputError, match="requests without new_tokens"):
         left_of(resolved.config, LLAMA, fed)
+
+
+# Quest ------------------------------------------------------------------------------------------
+
+
+def chosen_block(trace: OperatorTrace, text: str, asked: Step, tp: int = 1) -> Block:
+    """The last kind of block, whose queries choose."""
+    return instantiate(load_view(text).model(trace), asked, layers=2, tp=tp).blocks[-1]
+
+
+@pytest.mark.parametrize("tp", [1, 4])
+@pytest.mark.parametrize(("context", "page"), [(1600, 16), (1601, 16), (1600, 32)])
+def test_summaries_are_two_of_a_page_and_pages_are_read_whole(
+    context: int, page: int, tp: int
+) -> None:
+    found = chosen_block(LLAMA, f"quest:budget=64,page={page},dense=1", step(context, context), tp)
+    pages, product = -(-context // page), found.operator("page_scores")
+    # largest and smallest of each element of a page's keys: 2/page of the keys where pages are full
+    assert product.weight_bytes == 2 * pages * 2 * DIM * 2 * KV // tp
+    if context % page == 0:
+        keys = 2 * context * DIM * 2 * KV // tp
+        assert product.weight_bytes == keys * 2 // page
+    assert (product.m, product.n, product.k) == (H // KV, pages, 2 * DIM)
+    assert product.count == 2 * KV // tp
+    assert product.flops == 2 * 2 * pages * 2 * DIM * H // tp
+    assert product.kv_read_bytes == 0 and "kv_append" not in product.depends_on
+    score, value = found.operator("score"), found.operator("value")
+    assert score.kv_read_bytes == value.kv_read_bytes == 2 * 64 * DIM * 2 * KV // tp
+    assert score.flops == 2 * 2 * 64 * DIM * H // tp
+    choice = found.operator("choice")
+    assert (choice.rows, choice.width) == (2 * H // tp, pages) and "choice" in score.depends_on
+
+
+def test_first_blocks_read_all_and_nothing_is_evicted() -> None:
+    view = load_view("quest:budget=64,dense=2").model(LLAMA)
+    kinds = list(view.phases["decode"].sequence())
+    assert kinds == ["decoder"] * 2 + ["decoder-chosen"] * 30
+    assert view.facts == LLAMA.facts
+    weights, kv = trace_memory_bytes(view, step(1600), 1, 1)
+    plain = trace_memory_bytes(LLAMA, step(1600), 1, 1)
+    assert kv == plain[1]
+    assert weights - plain[0] == 30 * 100 * 2 * DIM * 2 * KV  # summaries lie beside the weights
+
+
+def test_a_context_within_the_budget_is_read_as_it_is() -> None:
+    found = chosen_block(LLAMA, "quest:budget=64,dense=0", step(40, 1000))
+    assert found.operator("score").kv_read_bytes == (40 + 64) * DIM * 2 * KV
+
+
+@pytest.mark.parametrize(
+    ("end", "seen", "page"),
+    [(1000, 64, 16), (1001, 64, 16), (64, 64, 16), (65, 64, 16), (20, 4, 16), (17, 16, 16),
+     (4096, 2048, 1), (999, 40, 7)],
+)  # fmt: skip
+def test_pages_that_are_chosen_lie_apart(end: int, seen: int, page: int) -> None:
+    spans = chosen_spans(end, seen, page)
+    tokens = [at for span in spans for at in span]
+    assert len(tokens) == len(set(tokens)) == min(seen, end)
+    assert tokens == sorted(tokens) and tokens[-1] == end - 1
+    assert all(span.start // page == (span.stop - 1) // page for span in spans[:-1])
+    assert len({span.start // page for span in spans}) == len(spans)
+
+
+def test_pages_of_zero_are_the_last_tokens() -> None:
+    assert chosen_spans(100, 30, 0) == (range(70, 100),)
+
+
+@pytest.mark.parametrize("machine", ["npu-only", "npu-pim", "dgx-h100"])
+def test_chosen_pages_are_read_where_the_cache_is(rotary: Path, machine: str) -> None:
+    small = ("devices=1",) if machine == "dgx-h100" else SMALL
+    plain, view = (
+        pimsim.run(
+            machine, model=rotary, requests="equal:1500+9", batch=2, layers=2,
+            overrides=[*small, f"workload.kv_view={each}"],
+        )
+        for each in ("none", "quest:budget=64,dense=1")
+    )  # fmt: skip
+    last = {o.name: o for o in view.operators if o.layer == 1}
+    unit = {"npu-only": "systolic", "npu-pim": "pim", "dgx-h100": "xpu"}[machine]
+    name = "attention" if machine == "dgx-h100" else "score"
+    assert last[name].unit == unit and last["page_scores"].unit != "pim"
+    before = {o.name: o for o in plain.operators if o.layer == 1}
+    assert last[name].bytes < before[name].bytes / 10
+
+
+@pytest.mark.parametrize(
+    ("text", "more", "words"),
+    [
+        ("quest:budget=2048", [], "keeps 2,048 tokens; the longest context has 1,509"),
+        ("quest:budget=64,dense=1000", [], "dense is 1000: no block chooses"),
+        ("quest:budget=64,dense=1", ["workload.phase=prefill"], "chooses keys for each query"),
+        ("quest:budget=64,dense=1", ["workload.decoding=prompt_lookup:tokens=2"],
+         "allowed: workload.phase=decode, workload.decoding=none"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_chosen_is_said(
+    rotary: Path, text: str, more: list[str], words: str
+) -> None:
+    with pytest.raises(InputError) as caught:
+        pimsim.run(
+            "npu-only", model=rotary, requests="equal:1500+9", batch=2,
+            overrides=[*SMALL, f"workload.kv_view={text}", *more],
+        )  # fmt: skip
+    assert words in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_pages_are_read_whole() -> None:
+    with pytest.raises(ValueError, match=r"budget is 65, no multiple of page \(16\)"):
+        load_view("quest:budget=65")
+
+
+@pytest.mark.parametrize(
+    ("card", "words"), [("deepseek-v3", "keeps latents"), ("gemma-3-27b", "blocks with a window")]
+)
+def test_pages_of_other_caches_are_refused(card: str, words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        load_view("quest").model(card_trace(load_card(card)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from pydantic import BaseModel
@@ -18,6 +19,7 @@ from pimsim.config.resources import (
     preset_names,
 )
 from pimsim.config.schema import is_open_mapping, keys_at
+from pimsim.config.settings_text import with_files
 from pimsim.config.tree import Entry, lookup, merge, parse_text, read_tree
 
 __all__ = ["Layout", "apply_override", "compose"]
@@ -167,12 +169,16 @@ def _anchor_file(entry: Entry, path: tuple[str, ...], folder: Path | None) -> En
     child = entry.value[key]
     if rest:
         changed = _anchor_file(child, tuple(rest), folder)
-    elif isinstance(child.value, str) and folder is not None and looks_like_path(child.value):
-        file = given_path(child.value)
-        changed = child if file.is_absolute() else replace(child, value=str(folder / file))
+    elif isinstance(child.value, str) and folder is not None:
+        changed = replace(child, value=with_files(child.value, partial(_counted_from, folder)))
     else:
         return entry
     return replace(entry, value={**entry.value, key: changed})
+
+
+def _counted_from(folder: Path, name: str) -> str:
+    file = given_path(name)
+    return name if file.is_absolute() else str(folder / file)
 
 
 def apply_override(entry: Entry, text: str, model: type[BaseModel], layout: Layout) -> Entry:

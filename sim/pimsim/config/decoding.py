@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from pydantic import Field, model_validator
 
 from pimsim.config.base import ConfigModel
@@ -16,6 +18,10 @@ NO_DECODING = NONE
 class DecodingSettings(ConfigModel):
     """How often drafts are right, and what the host does; every strategy has these keys."""
 
+    FILES: ClassVar[tuple[str, ...]] = ()
+    """Keys that name a preset or a file."""
+    TABLES: ClassVar[tuple[str, ...]] = ("measured",)
+    """Keys that name a row of such a file, behind a slash."""
     tokens: float | None = Field(default=None, ge=1, le=1000)
     """Tokens that a step makes on average, the one that the model adds itself included."""
     acceptance: float | None = Field(default=None, ge=0, le=1)

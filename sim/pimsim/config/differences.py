@@ -10,8 +10,8 @@ from typing import Any
 
 from pimsim.config.documents import Resolved
 from pimsim.config.paths import given_path
-from pimsim.config.resources import looks_like_path
 from pimsim.config.schema import quantity_at
+from pimsim.config.settings_text import with_files
 
 __all__ = ["Difference", "differences", "labels_of", "short_names", "shown"]
 
@@ -55,8 +55,8 @@ def _name_once(values: dict[str, Any], path: tuple[str, ...]) -> None:
     for section in sections:
         values = values.get(section) or {}
     name = values.get(key)
-    if isinstance(name, str) and looks_like_path(name):
-        values[key] = os.path.relpath(given_path(name).resolve())
+    if isinstance(name, str):
+        values[key] = with_files(name, lambda file: os.path.relpath(given_path(file).resolve()))
 
 
 def _walk(

@@ -7,7 +7,7 @@ import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -17,9 +17,10 @@ from pimsim.config.compose import Layout, apply_override, compose
 from pimsim.config.emit import emit_yaml
 from pimsim.config.errors import InputError, near_miss
 from pimsim.config.paths import given_path
-from pimsim.config.resources import find_source, looks_like_path, preset_names, preset_path
+from pimsim.config.resources import find_source, preset_names, preset_path
 from pimsim.config.run import ModelConfig, WorkloadConfig
 from pimsim.config.schema import explain, quantity_at
+from pimsim.config.settings_text import with_files
 from pimsim.config.tree import Entry, lookup, parse_text, plain, read_tree
 from pimsim.config.units import WRITTEN
 
@@ -37,13 +38,13 @@ _LAYOUTS = {
     "hardware": Layout(
         "hardware",
         {kind: _PLAIN[kind] for kind in ("memory", "pim", "energy")},
-        (("workload", "model"), ("workload", "requests")),
+        (("workload", "model"), ("workload", "requests"), ("workload", "decoding")),
         alone=_OF_A_RUN,
     ),
     "system": Layout(
         "system",
         {"xpu": _PLAIN["xpu"], "pim": _ON_ITS_MEMORY, "nccl": _PLAIN["nccl"]},
-        (("workload", "model"), ("workload", "requests")),
+        (("workload", "model"), ("workload", "requests"), ("workload", "decoding")),
         alone=_OF_A_RUN,
     ),
 }
@@ -124,10 +125,13 @@ def _name_from(values: dict[str, Any], path: tuple[str, ...], folder: Path) -> N
     for each in sections:
         values = values.get(each) or {}
     name = values.get(key)
-    if isinstance(name, str) and looks_like_path(name):
-        file = given_path(name)
-        if not file.is_absolute():
-            values[key] = os.path.relpath(file.resolve(), folder.resolve())
+    if isinstance(name, str):
+        values[key] = with_files(name, partial(_seen_from, folder))
+
+
+def _seen_from(folder: Path, name: str) -> str:
+    file = given_path(name)
+    return name if file.is_absolute() else os.path.relpath(file.resolve(), folder.resolve())
 
 
 def load_document(

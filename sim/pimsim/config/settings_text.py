@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
 from pydantic import ValidationError
@@ -9,15 +10,17 @@ from pydantic import ValidationError
 from pimsim.config.base import ConfigModel
 from pimsim.config.errors import InputError
 from pimsim.config.plugins import Base, ModuleName, load_class, load_module
+from pimsim.config.resources import looks_like_path
 from pimsim.config.schema import explain
 from pimsim.config.tree import Entry, Scalar, parse_text
 
-__all__ = ["NONE", "load_of_text", "settings_of_text"]
+__all__ = ["NONE", "load_of_text", "settings_of_text", "with_files"]
 
 NONE = "none"
 """In place of a module's name."""
 _CLASSES = {"decoding": "STRATEGY", "format": "FORMAT", "kv_view": "VIEW"}
 """What modules of a kind call their class, which has its ``Settings``."""
+_TECHNIQUE = re.compile(r"[a-z][a-z0-9_]*:\s*[a-z_]+\s*=")
 _FORM = "NAME or NAME:KEY=VALUE,KEY=VALUE"
 
 
@@ -83,6 +86,38 @@ def load_of_text(kind: str, text: str, base: type[Base]) -> Base:
     name, settings = settings_of_text(kind, text)
     found: Callable[[ConfigModel], Base] = load_class(kind, name, _CLASSES[kind], base)
     return found(settings)
+
+
+def with_files(text: str, change: Callable[[str], str]) -> str:
+    """A value of a config with ``change`` made to the path of the file that it names: itself, or
+    one of its settings where it is a technique's.
+
+    Parameters
+    ----------
+    text
+        As it was written.
+    change
+        Of a path, of which there is none in most values.
+    """
+    if not _TECHNIQUE.match(text):
+        return change(text) if looks_like_path(text) else text
+    name, _, rest = text.partition(":")
+    try:
+        settings = getattr(load_module("decoding", name.strip()), _CLASSES["decoding"]).Settings
+    except (InputError, AttributeError):
+        return text  # another technique, which names no file, or a wrong name, which is said later
+    parts = []
+    for part in rest.split(","):
+        key, separator, value = part.partition("=")
+        value = value.strip()
+        if key.strip() in settings.FILES and looks_like_path(value):
+            part = f"{key}{separator}{change(value)}"
+        elif key.strip() in settings.TABLES:
+            table, slash, row = value.rpartition("/")
+            if looks_like_path(table):
+                part = f"{key}{separator}{change(table)}{slash}{row}"
+        parts.append(part)
+    return f"{name}:{','.join(parts)}"
 
 
 def _scalar(key: str, text: str) -> Scalar:

@@ -252,7 +252,7 @@ def _block_kv(block: Block, config: RunConfig, whole: ForwardPass, on_pim: bool)
     value = next((o for o in block.operators if o.kind is OperatorKind.ATTENTION_VALUE), None)
     if score is None or value is None:
         return BlockKv(None)
-    window = score.window or None
+    window = None if score.page else score.window or None
     in_design = on_pim and config.pim is not None and config.pim.controller is not None
     if not on_pim or in_design:
         burst_bytes = config.memory.organization.burst_bytes

@@ -17,6 +17,7 @@ from pimsim.config.documents import read_document
 from pimsim.config.errors import InputError
 from pimsim.config.loader import load_any_run, run_kind
 from pimsim.config.resources import looks_like_path
+from pimsim.config.settings_text import with_files
 from pimsim.explore.expressions import check_expression, holds
 from pimsim.workload.draws import RandomStream
 
@@ -376,6 +377,6 @@ def placed(value: _Value, folder: Path) -> _Value | str:
     folder
         That relative files count from.
     """
-    if isinstance(value, str) and looks_like_path(value):
-        return str(folder / value)
+    if isinstance(value, str):
+        return with_files(value, lambda file: str(folder / file))
     return value

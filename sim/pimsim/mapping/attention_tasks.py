@@ -37,7 +37,7 @@ from pimsim.mapping.tasks import AnyTask, NpuTask, PimTask, StreamTask
 from pimsim.workload.operators import Block, ForwardPass, Operator, OperatorKind
 from pimsim.workload.step import Step
 
-__all__ = ["AttentionMapper"]
+__all__ = ["AttentionMapper", "chosen_spans"]
 
 Kept = TypeVar("Kept", NpuTask, PimTask, StreamTask)
 
@@ -173,9 +173,12 @@ class AttentionMapper:
         visible = _visible(step, entries, operator.window)
         ends = [step.entries[at].context for at in entries]
         part = (KEYS if operator.kind is OperatorKind.ATTENTION_SCORE else VALUES)[0]
+        rows, rings = self._kept(placed, entries)
+        spans = [chosen_spans(e, n, operator.page) for e, n in zip(ends, visible, strict=True)]
+        of = [at for at, own in enumerate(spans) for _ in own]
         streams = placed.linear.reads_by_core(
-            part, [range(end - seen, end) for end, seen in zip(ends, visible, strict=True)],
-            *self._kept(placed, entries), self.npu.cores,
+            part, [span for own in spans for span in own], [rows[at] for at in of],
+            [rings[at] for at in of], self.npu.cores,
         )  # fmt: skip
         return npu_product(
             _part(operator, entries, step), placed.layer, visible, self.npu, self.element_bytes,
@@ -199,7 +202,9 @@ class AttentionMapper:
         places: tuple[tuple[range, ...], ...] = ()
         if any(ring is not None for ring in rings) or contexts != positions:
             places = tuple(
-                _places(end, seen, rings[i])
+                chosen_spans(end, seen, operator.page)
+                if operator.page
+                else _places(end, seen, rings[i])
                 for i, end, seen in zip(members, positions, contexts, strict=True)
             )
             if all(each == (range(c),) for each, c in zip(places, contexts, strict=True)):
@@ -315,6 +320,32 @@ def _places(end: int, seen: int, ring: int | None) -> tuple[range, ...]:
     if seen == ring:
         return (range(ring),)
     return tuple(ring_spans(end - seen, end, ring))
+
+
+def chosen_spans(end: int, seen: int, page: int) -> tuple[range, ...]:
+    """Which ``seen`` of ``end`` tokens a query reads.
+
+    Parameters
+    ----------
+    end
+        Tokens of the context.
+    seen
+        Tokens that are read.
+    page
+        Tokens that are chosen together: the last ones, and pages that lie as far from one another
+        as they can, since which ones a query needs is not known; 0: the last tokens.
+    """
+    if seen >= end or not page:
+        return (range(end - seen, end),)
+    whole = (end - 1) // page  # pages before the last one
+    left = seen - (end - whole * page)
+    if left <= 0:
+        return (range(end - seen, end),)
+    count = -(-left // page)
+    firsts = [number * whole // count * page for number in range(count)]
+    lengths = (left - (count - 1) * page, *[page] * (count - 1))
+    spans = [range(at, at + size) for at, size in zip(firsts, lengths, strict=True)]
+    return (*spans, range(whole * page, end))
 
 
 def _by_token(step: Step, entries: Sequence[int]) -> tuple[list[int], list[int]]:

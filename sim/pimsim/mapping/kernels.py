@@ -205,7 +205,10 @@ def kernels_of(
         ),
         ffn=tuple(ffn),
         add_norms=tuple(_add_norms(block)),
-        activations=tuple(_streamed(each) for each in acts.values()),
+        activations=tuple(
+            _streamed(each)
+            for each in (*acts.values(), *(o for o in block.operators if o.group == _CHOICE))
+        ),
         reduced_bytes=tuple(
             each.input_bytes for each in block.operators if each.kind is OperatorKind.COLLECTIVE
         ),
@@ -259,6 +262,8 @@ _FFN = ("fc1", "fc2", "shared_fc1", "shared_fc2", "router")
 _PRODUCTS = (OperatorKind.GEMM, OperatorKind.ROUTER)
 _ACTIVATIONS = ("act", "shared_act")
 _ACTIVATION_OF = {"fc1": "act", "shared_fc1": "shared_act"}
+_CHOICE = "choice"
+"""Group of what chooses the keys that attention reads."""
 _OF_EXPERTS = ("route", "expert_act", "combine")
 """Operators beside the products of experts that their kernels do, too."""
 
@@ -269,7 +274,7 @@ def _check(step: ForwardPass, block: Block) -> None:
         known = each.kind in _ATTENTION or each.kind in _FUSED or each.group in _RESIDUALS
         known = known or each.kind in (
             *_PRODUCTS, OperatorKind.EXPERT_GEMM, OperatorKind.NORM, OperatorKind.COLLECTIVE,
-        ) or each.name in (*_ACTIVATIONS, *_OF_EXPERTS)  # fmt: skip
+        ) or each.name in (*_ACTIVATIONS, *_OF_EXPERTS) or each.group == _CHOICE  # fmt: skip
         if not known:
             raise InputError(
                 f"model {step.model}: its blocks ({block.kind}) have {each.name} ({each.kind}); "

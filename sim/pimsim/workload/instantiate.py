@@ -24,6 +24,7 @@ from pimsim.workload.trace import (
     Phase,
     Shard,
     SymbolicOperator,
+    windowed,
 )
 
 __all__ = ["BlockBytes", "block_share", "held_bytes", "instantiate", "sample_blocks"]
@@ -189,12 +190,17 @@ def held_bytes(trace: OperatorTrace, step: Step, tp: int) -> dict[str, BlockByte
     found = {}
     for kind in dict.fromkeys(phase.sequence()):
         load = everywhere if _has_experts(phase, kind) else None
-        symbolic = [StepOperator(operator, step) for operator in phase.blocks[kind]]
+        symbolic = [StepOperator(_keeping_all(o), step) for o in phase.blocks[kind]]
         operators = block_share(symbolic, tp, load)
         found[kind] = BlockBytes(
             sum(o.weight_bytes for o in operators), sum(o.kv_read_bytes for o in operators)
         )
     return found
+
+
+def _keeping_all(operator: SymbolicOperator) -> SymbolicOperator:
+    """What chooses among all tokens leaves none out of the cache."""
+    return windowed(operator, None) if operator.page else operator
 
 
 def _check(trace: OperatorTrace, step: Step) -> None:

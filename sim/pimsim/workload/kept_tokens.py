@@ -13,7 +13,7 @@ from pimsim.config.errors import InputError
 from pimsim.workload.arithmetic import ROPE_FLOPS
 from pimsim.workload.operators import OperatorKind
 from pimsim.workload.requests import MAX_TOKENS
-from pimsim.workload.trace import OperatorTrace, Shard, SymbolicOperator, window_symbol
+from pimsim.workload.trace import OperatorTrace, Shard, SymbolicOperator, window_symbol, windowed
 
 __all__ = ["keeping"]
 
@@ -77,7 +77,7 @@ def _block(
     found: list[SymbolicOperator] = []
     for each in operators:
         if each.kind in _ATTENTION:
-            each = _windowed(each, window)
+            each = windowed(each, window)
         if turned and each is rope:
             each = _of_queries(each)
         if turned and each.kind is OperatorKind.ATTENTION_SCORE:
@@ -88,23 +88,6 @@ def _block(
             each = each.model_copy(update={"depends_on": (*each.depends_on, _ROTATE)})
         found.append(each)
     return tuple(found)
-
-
-def _windowed(operator: SymbolicOperator, window: int) -> SymbolicOperator:
-    """With the symbols of a window in place of those of all tokens, or of a larger one."""
-
-    def form(given: Mapping[str, int]) -> dict[str, int]:
-        return {
-            window_symbol(symbol[0], window) if symbol[0] in "PK" else symbol: times  # type: ignore[arg-type]
-            for symbol, times in given.items()
-        }
-
-    operands = tuple(
-        each.model_copy(update={"bytes": form(each.bytes)}) for each in operator.operands
-    )
-    return operator.model_copy(
-        update={"window": window, "flops": form(operator.flops), "operands": operands}
-    )
 
 
 def _of_queries(rope: SymbolicOperator) -> SymbolicOperator:

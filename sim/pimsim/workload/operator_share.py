@@ -39,6 +39,8 @@ def operator_share(
     """
     operator, step = each.symbolic, each.step
     cut = _Cut.of(operator, tp)
+    if operator.keys_a_column:
+        return _kept_share(each, cut)
     rows = evaluate(operator.rows, values)
     if operator.shard is Shard.HEADS and rows:
         rows = _part(rows, cut.heads)
@@ -67,6 +69,7 @@ def operator_share(
         kv_heads=_part(operator.kv_heads, cut.keys),
         head_dim=operator.head_dim,
         window=operator.window or 0,
+        page=operator.page,
         flops=_part(evaluate(operator.flops, values), cut.work),
         weight_bytes=read[OperandRole.WEIGHT],
         input_bytes=read[OperandRole.ACTIVATION],
@@ -77,6 +80,42 @@ def operator_share(
         expert_tokens=experts.tokens if experts else (),
         weights_chosen=experts is not None and operator.group == "expert_fc1",
         experts=experts.experts if experts else (),
+        entries=each.entries,
+    )
+
+
+def _kept_share(each: StepOperator, cut: _Cut) -> Operator:
+    """Work on what is kept of each request's tokens: as many columns as the mean request has, of
+    which each request has its own."""
+    operator, step = each.symbolic, each.step
+    requests = len(step.entries)
+    columns = sum(-(-context // operator.keys_a_column) for context in step.contexts)
+    mean = -(-columns // requests)
+    one = dict.fromkeys(("1", "K", "T", "B"), 1)
+    count = _part(operator.count, cut.keys)
+    share = (count, operator.count)
+    read, written = _bytes(operator, one, _ONE_CUT)
+    rows = _part(evaluate(operator.rows, one), share) * requests
+    is_product = operator.kind is OperatorKind.GEMM
+    results = mean if is_product else 1
+    return Operator(
+        name=operator.name,
+        kind=operator.kind,
+        group=operator.group,
+        function=operator.function,
+        m=evaluate(operator.m, one),
+        n=mean if is_product else 0,
+        k=operator.k,
+        count=count * requests if is_product else 1,
+        rows=rows,
+        width=0 if is_product else mean,
+        flops=_part(evaluate(operator.flops, one), share) * mean * requests,
+        weight_bytes=_part(read[OperandRole.WEIGHT], share) * mean * requests,
+        input_bytes=_part(read[OperandRole.ACTIVATION], share)
+        * requests
+        * (1 if is_product else mean),
+        output_bytes=_part(written[OperandRole.ACTIVATION], share) * requests * results,
+        depends_on=operator.depends_on,
         entries=each.entries,
     )
 
@@ -121,6 +160,9 @@ class _Cut:
             counted=part if operator.count > 1 else _ONE, queries=part, keys=keys, heads=rows,
             work=heads, inputs=heads, outputs=heads, weights=heads,
         )  # fmt: skip
+
+
+_ONE_CUT = _Cut()
 
 
 def _part(size: int, fraction: Fraction) -> int:

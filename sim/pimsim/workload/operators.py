@@ -97,6 +97,9 @@ class Operator:
     of them."""
     window: int = 0
     """Attention reads this many last tokens of a context at most; 0: all."""
+    page: int = 0
+    """The ``window`` tokens are pages of so many that each query chooses anywhere in its context;
+    0: the last tokens."""
     expert_tokens: tuple[int, ...] = ()
     """Tokens of each expert that has any, in the experts' order; ``m`` is their sum, and
     ``weight_bytes`` those of these experts."""

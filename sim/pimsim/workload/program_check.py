@@ -104,6 +104,8 @@ def _check_order(where: str, operators: Sequence[SymbolicOperator]) -> None:
 
 def _problem(operator: SymbolicOperator, experts: bool) -> str:
     """What cannot be; empty where all can."""
+    if operator.page or operator.keys_a_column:
+        return "page and keys_a_column are of techniques that choose keys (workload.kv_view)"
     forms = [operator.m, operator.rows, operator.flops, *(x.bytes for x in operator.operands)]
     symbols = {symbol for form in forms for symbol in form}
     if symbols & {"A", "E"} and not experts:

@@ -26,7 +26,7 @@ from pimsim.workload.program_check import check_program
 __all__ = [
     "FORMAT", "VERSION", "BlockRun", "Linear", "ModelFacts", "Operand", "OperandRole",
     "OperatorTrace", "Phase", "Shard", "SymbolicOperator", "dump_trace", "evaluate", "load_trace",
-    "window_symbol",
+    "window_symbol", "windowed",
 ]  # fmt: skip
 
 FORMAT = "pimsim-operator-trace"
@@ -182,6 +182,14 @@ class SymbolicOperator(ConfigModel):
     """Elements of a key (scores, rope, appended) or of a value (values)."""
     window: int | None = Field(default=None, ge=1)
     """A query sees this many last tokens at most."""
+    page: int = Field(default=0, ge=0, le=2**20)
+    """The ``window`` tokens are pages of so many, chosen anywhere in a context that is kept as a
+    whole; 0: the last tokens. Techniques say so, no file does."""
+    keys_a_column: int = Field(default=0, ge=0, le=2**20)
+    """Of work on what is kept of each request beside keys and values (summaries of pages, keys of
+    an index): tokens that a column of a product, or an element of a vector, stands for; ``m``,
+    ``count`` and ``rows`` are then of a request, weights and ``flops`` of a column. 0: it is no
+    such work."""
     flops: Linear = Field(default_factory=dict)
     """By the conventions of ``workload.arithmetic``."""
     operands: tuple[Operand, ...] = ()
@@ -196,6 +204,31 @@ class SymbolicOperator(ConfigModel):
                 for symbol, coefficient in operand.bytes.items():
                     total[symbol] = total.get(symbol, 0) + coefficient
         return total
+
+
+def windowed(operator: SymbolicOperator, window: int | None) -> SymbolicOperator:
+    """The operator with the symbols of a window in place of those that it has.
+
+    Parameters
+    ----------
+    operator
+        Of attention.
+    window
+        Tokens that a query sees; None: all.
+    """
+
+    def form(given: Mapping[str, int]) -> dict[str, int]:
+        return {
+            window_symbol(symbol[0], window) if symbol[0] in "PK" else symbol: times  # type: ignore[arg-type]
+            for symbol, times in given.items()
+        }
+
+    operands = tuple(
+        each.model_copy(update={"bytes": form(each.bytes)}) for each in operator.operands
+    )
+    return operator.model_copy(
+        update={"window": window, "flops": form(operator.flops), "operands": operands}
+    )
 
 
 class BlockRun(ConfigModel):

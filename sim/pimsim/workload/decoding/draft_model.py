@@ -10,6 +10,7 @@ Alignment's drafter of Llama-2-7B (Goel et al. 2024, arXiv 2403.00858) is the ca
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import ClassVar
 
 from pydantic import Field
 
@@ -26,6 +27,7 @@ __all__ = ["STRATEGY", "DraftModel", "DraftModelSettings"]
 class DraftModelSettings(DecodingSettings):
     """Which model drafts, and how far ahead."""
 
+    FILES: ClassVar[tuple[str, ...]] = ("model",)
     model: str
     """A card's name or YAML path, of the same vocabulary."""
     drafts: int = Field(default=5, ge=1, le=1000)

@@ -32,6 +32,9 @@ class KvView(ABC):
     cuts_prompts: ClassVar[bool] = False
     """Tokens of prompts are dropped once they have been read, and what is generated is kept."""
 
+    of_single_tokens: ClassVar[bool] = False
+    """It is known for one new token a request alone: each query reads other keys."""
+
     def __init__(self, settings: ConfigModel) -> None:
         self.settings = settings
 
