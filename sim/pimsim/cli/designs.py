@@ -43,7 +43,7 @@ def designs_command(
 
     Example: pimsim designs --out designs --batches 1,64 --contexts 1k,8k
     """
-    from pimsim.cli.progress import status_line
+    from pimsim.cli.progress import says_how_to_go_on, status_line
     from pimsim.config.files import make_folder
     from pimsim.config.paths import given_path
     from pimsim.explore.designs import (
@@ -60,7 +60,14 @@ def designs_command(
     selection = Selection(_names(models), _numbers(batches), _names(contexts))
     list(places_of(asked, selection))  # what is wrong in it is said before anything is made
     folder = make_folder(out)
-    with status_line("designs") as tell:
+    chosen = [word for key, value in (("--study", study), ("--models", models),
+              ("--batches", batches), ("--contexts", contexts)) if value is not None
+              for word in (key, value)]  # fmt: skip
+    command = ["pimsim", "designs", "--out", out, *chosen]
+    with (
+        says_how_to_go_on(lambda: f"points that are done are kept in {out}", command),
+        status_line("designs") as tell,
+    ):
 
         def on_progress(design: str, progress: Progress) -> None:
             if tell is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -378,18 +379,20 @@ def _simulate(resolved: ResolvedAny) -> Result:
 
 @contextmanager
 def _progress(name: str) -> Iterator[Callable[[Progress], None] | None]:
-    from pimsim.cli.progress import status_line
+    from pimsim.cli.progress import status_line, time_left
 
     with status_line(name) as tell:
         if tell is None:
             yield None
             return
-        count = 0
+        count, start = 0, time.monotonic()
 
         def on_stage(now: Progress) -> None:
             nonlocal count
             count += 1
-            tell(f"block {now.blocks_begun} of {now.blocks}, stage {count} ({now.stage})")
+            left = time_left(time.monotonic() - start, now.blocks_begun - 1, now.blocks)
+            place = f"block {now.blocks_begun} of {now.blocks}, stage {count} ({now.stage})"
+            tell(f"{place}, {left}" if left else place)
 
         yield on_stage
 

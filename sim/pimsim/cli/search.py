@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from pimsim.cli.progress import says_how_to_go_on, time_left
 from pimsim.config.paths import given_path
 
 if TYPE_CHECKING:
@@ -38,7 +40,15 @@ def search_command(
 
     path = given_path(search)
     spec = read_search(path)
-    outcome = run_search(path, given_path(out), workers, _progress)
+    done, start = [0], time.monotonic()
+
+    def on_progress(count: int, total: int) -> None:
+        done[0] = count
+        _progress(count, total, time.monotonic() - start)
+
+    command = ["pimsim", "search", search, "--out", out, "--workers", str(workers)]
+    with says_how_to_go_on(lambda: f"{done[0]:,} trials are kept in {out}", command):
+        outcome = run_search(path, given_path(out), workers, on_progress)
     if as_json:
         typer.echo(json.dumps(asdict(outcome), indent=1))
     else:
@@ -47,9 +57,10 @@ def search_command(
         raise typer.Exit(1)
 
 
-def _progress(done: int, total: int) -> None:
+def _progress(done: int, total: int, elapsed_s: float) -> None:
     if sys.stderr.isatty():
-        typer.echo(f"\r{done} of {total} trials", err=True, nl=done == total)
+        said = f"{done} of {total} trials {time_left(elapsed_s, done, total)}"
+        typer.echo(f"\r{said:<60}", err=True, nl=done == total)
 
 
 def _print(spec: SearchSpec, outcome: SearchOutcome) -> None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from pimsim.cli.progress import says_how_to_go_on
 from pimsim.config.paths import given_path
 
 if TYPE_CHECKING:
@@ -51,7 +52,21 @@ def sweep_command(
     from pimsim.explore.sweep import load_table, run_sweep
 
     folder, path = given_path(out), given_path(sweep)
-    with _progress() as on_progress:
+    last: list[Progress] = []
+    given = [word for key, value in (("--workers", workers), ("--dask", dask))
+             if value is not None for word in (key, str(value))]  # fmt: skip
+    command = ["pimsim", "sweep", sweep, "--out", out, *given]
+
+    def kept() -> str:
+        return f"{last[-1].done if last else 0:,} points are kept in {out}"
+
+    with says_how_to_go_on(kept, command), _progress() as show:
+
+        def on_progress(progress: Progress) -> None:
+            last[:] = [progress]
+            if show is not None:
+                show(progress)
+
         outcome = run_sweep(path, folder, workers, dask, on_progress, retry_failed, replace)
     for name in outcome.damaged:
         typer.echo(f"note: {name} was damaged; it was made anew", err=True)
