@@ -85,6 +85,12 @@ def viewed(config: AnyRun, trace: OperatorTrace, longest: int) -> OperatorTrace:
             f"{longest:,}, so that nothing would be left out"
         )
     found = view.model(trace)
+    if view.gathers_tokens and _attends_in_banks(config):
+        raise InputError(
+            f"workload.kv_view: {text!r} gathers single tokens, and the keys of a row of all banks "
+            "are multiplied together, chosen or not; allowed: attention elsewhere "
+            "(schedule.attention_placement=npu)"
+        )
     turned = any(
         each.kind is OperatorKind.ROPE
         for operators in trace.phases["decode"].blocks.values() for each in operators

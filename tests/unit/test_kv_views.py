@@ -11,6 +11,8 @@ import pimsim
 from pimsim.config.errors import InputError
 from pimsim.config.plugins import module_names
 from pimsim.mapping.attention_tasks import chosen_spans
+from pimsim.mapping.kv_cache import KEYS
+from pimsim.mapping.linear_kv import LinearLayout
 from pimsim.simulate import resolve
 from pimsim.technique_runs import left_of
 from pimsim.workload.arithmetic import ROPE_FLOPS
@@ -27,6 +29,7 @@ from pimsim.workload.trace import OperatorTrace
 LLAMA = card_trace(load_card("llama-3-8b"))
 H, KV, DIM = 32, 8, 128
 EXAMPLES = {
+    "deepseek_sparse": "deepseek_sparse",
     "lambda_mask": "lambda_mask:window=40,sinks=4", "snapkv": "snapkv:budget=64",
     "streaming_llm": "streaming_llm", "quest": "quest:budget=64,dense=1",
 }  # fmt: skip
@@ -401,3 +404,93 @@ def test_pages_are_read_whole() -> None:
 def test_pages_of_other_caches_are_refused(card: str, words: str) -> None:
     with pytest.raises(InputError, match=words):
         load_view("quest").model(card_trace(load_card(card)))
+
+
+# DeepSeek's sparse attention ----------------------------------------------------------------------
+
+DEEPSEEK = card_trace(load_card("deepseek-v3"))
+
+
+@pytest.mark.parametrize("tp", [1, 8])
+def test_an_index_of_64_queries_a_key_chooses_2048_latents(tp: int) -> None:
+    view = load_view("deepseek_sparse").model(DEEPSEEK)
+    found, plain = (
+        instantiate(each, step(32_000, 32_000), layers=2, tp=tp).blocks[0]
+        for each in (view, DEEPSEEK)
+    )
+    index = found.operator("index_scores")
+    # 132 B and 2 x 64 x 128 FLOP a key, on every device: 124 FLOP/B
+    assert index.weight_bytes == 2 * 32_000 * 132
+    assert index.flops == 2 * 32_000 * 2 * 64 * 128
+    assert (index.m, index.n, index.k, index.count) == (64, 32_000, 128, 2)
+    score = found.operator("score")
+    assert score.kv_read_bytes == 2 * 2048 * 576 * 2
+    assert score.flops == 2 * 2048 * 2 * 576 * 128 // tp
+    assert plain.operator("score").kv_read_bytes == 2 * 32_000 * 576 * 2
+    assert found.operator("index_q").weight_bytes == 1536 * 64 * 128 * 2
+    assert found.operator("index_k").weight_bytes == 7168 * 128 * 2
+    assert found.operator("index_weights").weight_bytes == 7168 * 64 * 2
+    choice = found.operator("choice.index_choice")
+    assert choice.flops == 2 * 32_000 * 64 * 3
+    assert "choice.index_choice" in score.depends_on
+
+
+def test_an_index_adds_its_weights_and_evicts_nothing() -> None:
+    view = load_view("deepseek_sparse").model(DEEPSEEK)
+    each = 1536 * 64 * 128 + 7168 * 128 + 7168 * 64 + 2 * 128
+    assert view.facts.parameters - DEEPSEEK.facts.parameters == 61 * each
+    kv = [trace_memory_bytes(trace, step(32_000), 64, 1)[1] for trace in (view, DEEPSEEK)]
+    assert kv[0] == kv[1]
+
+
+def test_heads_with_keys_of_their_own_have_no_index() -> None:
+    with pytest.raises(InputError, match="keeps keys and values of single heads, no latents"):
+        load_view("deepseek_sparse").model(LLAMA)
+
+
+MLA = """
+mla: {q_lora: 96, kv_lora: 64, nope_dim: 32, rope_dim: 32, v_dim: 32}
+"""
+
+
+@pytest.fixture
+def latent(rotary: Path) -> Path:
+    path = rotary.with_name("latent.yaml")
+    path.write_text(rotary.read_text() + MLA)
+    return path
+
+
+@pytest.mark.parametrize("machine", ["npu-only", "dgx-h100"])
+def test_latents_are_gathered_where_they_are(latent: Path, machine: str) -> None:
+    small = ("devices=1",) if machine == "dgx-h100" else SMALL
+    result = pimsim.run(
+        machine, model=latent, requests="equal:1500+9", batch=2, layers=1,
+        overrides=[*small, "workload.kv_view=deepseek_sparse:budget=64,heads=8,dim=32"],
+    )  # fmt: skip
+    rows = {o.name: o for o in result.operators}
+    name = "attention" if machine == "dgx-h100" else "score"
+    assert rows[name].bytes == pytest.approx(2 * 64 * 96 * 2, rel=0.35)  # whole bursts
+    assert rows["index_scores"].flops == 2 * 1509 * 2 * 8 * 32
+
+
+def test_banks_do_not_gather_single_tokens(latent: Path) -> None:
+    with pytest.raises(InputError, match="gathers single tokens, and the keys of a row"):
+        pimsim.run(
+            "npu-pim", model=latent, requests="equal:1500+9", batch=2, layers=1,
+            overrides=[*SMALL, "workload.kv_view=deepseek_sparse:budget=64"],
+        )  # fmt: skip
+
+
+def test_tokens_that_share_bursts_are_read_once() -> None:
+    layout = LinearLayout(kv_heads=2, key_bytes=16, value_bytes=0, burst_bytes=64)
+    spans = [range(0, 1), range(2, 4), range(5, 6), range(40, 41)]
+    page, found = layout.page_tokens, layout._apart(KEYS[0], spans)
+    bursts = {
+        ((token // page * 2 + head) * page + token % page) * 16 // 64
+        for span in spans for token in span for head in range(2)
+    }  # fmt: skip
+    read = [at for a, b in zip(found.first, found.end, strict=True) for at in range(a, b)]
+    assert len(read) == len(set(read)) and set(read) == bursts
+    whole = layout.read(KEYS[0], range(7, 90), None)
+    apart = layout._apart(KEYS[0], [range(7, 30), range(30, 90)])
+    assert apart.total == whole.total

@@ -270,7 +270,8 @@ class StepsConfig(ConfigModel):
 
     kv_view: str = NONE
     """Which keys and values attention reads: ``none``, all that the model's own masks show, or a
-    technique's part of them (``lambda_mask``, ``quest``, ``snapkv``, ``streaming_llm``), as
+    technique's part of them (``deepseek_sparse``, ``lambda_mask``, ``quest``, ``snapkv``,
+    ``streaming_llm``), as
     ``NAME:KEY=VALUE,KEY=VALUE`` (docs/techniques.md)."""
 
     weight_format: str = NONE

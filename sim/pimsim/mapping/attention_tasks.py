@@ -174,12 +174,12 @@ class AttentionMapper:
         ends = [step.entries[at].context for at in entries]
         part = (KEYS if operator.kind is OperatorKind.ATTENTION_SCORE else VALUES)[0]
         rows, rings = self._kept(placed, entries)
-        spans = [chosen_spans(e, n, operator.page) for e, n in zip(ends, visible, strict=True)]
-        of = [at for at, own in enumerate(spans) for _ in own]
-        streams = placed.linear.reads_by_core(
-            part, [span for own in spans for span in own], [rows[at] for at in of],
-            [rings[at] for at in of], self.npu.cores,
-        )  # fmt: skip
+        if operator.page:
+            chosen = [chosen_spans(e, n, operator.page) for e, n in zip(ends, visible, strict=True)]
+            streams = placed.linear.chosen_by_core(part, chosen, rows, self.npu.cores)
+        else:
+            last = [range(end - seen, end) for end, seen in zip(ends, visible, strict=True)]
+            streams = placed.linear.reads_by_core(part, last, rows, rings, self.npu.cores)
         return npu_product(
             _part(operator, entries, step), placed.layer, visible, self.npu, self.element_bytes,
             streams, self.memory.organization.burst_bytes,

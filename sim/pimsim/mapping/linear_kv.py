@@ -207,6 +207,36 @@ class LinearLayout:
         A core loads several pages at a time where it would have more than ``MOST_RUNS`` runs.
         """
         found = [self.read(part, own, ring, heads) for own, ring in zip(tokens, rings, strict=True)]
+        return self._by_core(part, found, rows, cores)
+
+    def chosen_by_core(
+        self, part: int, tokens: Sequence[Sequence[range]], rows: Sequence[KvRows], cores: int
+    ) -> dict[int, Rows]:
+        """The same of tokens that lie apart, in order, of all heads of caches that keep all.
+
+        ``tokens`` are by request.
+        """
+        found = [self._apart(part, own) for own in tokens]
+        return self._by_core(part, found, rows, cores)
+
+    def _apart(self, part: int, spans: Sequence[range]) -> BurstRuns:
+        """Bursts with any of the tokens, each once."""
+        size = dict(zip((KEYS[0], VALUES[0]), self._sizes, strict=True))[part]
+        if not size:
+            return BurstRuns.of([])
+        each = self.page_tokens
+        token = np.concatenate([np.arange(span.start, span.stop) for span in spans])
+        lane = (token // each)[:, None] * self.kv_heads + np.arange(self.kv_heads)
+        at = np.sort((lane * each + (token % each)[:, None]).reshape(-1)) * size
+        first, end = at // self.burst_bytes, -(-(at + size) // self.burst_bytes)
+        # tokens of less than a burst share one
+        first[1:] = np.maximum(first[1:], end[:-1])
+        return BurstRuns.of([(first, end)])
+
+    def _by_core(
+        self, part: int, found: Sequence[BurstRuns], rows: Sequence[KvRows], cores: int
+    ) -> dict[int, Rows]:
+        """Each core's part of what is read."""
         total = sum(each.total for each in found)
         if not total:
             return {}

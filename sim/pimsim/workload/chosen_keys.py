@@ -54,24 +54,23 @@ def choosing(
     first
         Blocks at the front whose queries read all keys.
     """
-    phases = {key: _chosen(phase, tokens, page, chooser, first)
-              for key, phase in trace.phases.items()}  # fmt: skip
-    decode = phases["decode"]
-    held = sum(
-        each.bytes_of(OperandRole.WEIGHT, write=False).get("1", 0)
-        for kind in decode.sequence() for each in decode.blocks[kind]
-    ) - sum(
-        each.bytes_of(OperandRole.WEIGHT, write=False).get("1", 0)
-        for kind in trace.phases["decode"].sequence()
-        for each in trace.phases["decode"].blocks[kind]
-    )  # fmt: skip
+    single = _chosen(trace.phases["decode"], tokens, page, chooser, first)
+    held = _weight_bytes(single) - _weight_bytes(trace.phases["decode"])
     facts = trace.facts.model_copy(
         update={
             "parameters": trace.facts.parameters + held // trace.facts.dtype_bytes,
             "parameter_bytes": trace.facts.parameter_bytes + held,
         }
     )
-    return trace.model_copy(update={"phases": phases, "facts": facts})
+    return trace.model_copy(update={"phases": {**trace.phases, "decode": single}, "facts": facts})
+
+
+def _weight_bytes(phase: Phase) -> int:
+    return sum(
+        each.bytes_of(OperandRole.WEIGHT, write=False).get("1", 0)
+        for kind in phase.sequence()
+        for each in phase.blocks[kind]
+    )
 
 
 def _chosen(phase: Phase, tokens: int, page: int, chooser: Chooser, first: int) -> Phase:

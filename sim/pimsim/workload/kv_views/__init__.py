@@ -35,6 +35,9 @@ class KvView(ABC):
     of_single_tokens: ClassVar[bool] = False
     """It is known for one new token a request alone: each query reads other keys."""
 
+    gathers_tokens: ClassVar[bool] = False
+    """Single tokens are read wherever they lie."""
+
     def __init__(self, settings: ConfigModel) -> None:
         self.settings = settings
 
