@@ -95,6 +95,9 @@ def test_values_and_words_by_hand() -> None:
     for name, value in by_hand.items():
         assert METRICS[name].of(row) == pytest.approx(value), name
     assert METRICS["tokens_per_s_device"].of(row | {"devices": 0}) == inf
+    delay = METRICS["energy_delay_js"]
+    assert delay.text(0.0000123456) == "1.235e-05 J s" and delay.text(12345.6) == "12,350 J s"
+    assert delay.number(12345.6, 1) == "12,345.6"
 
 
 def test_axes_of_columns_and_metrics() -> None:
@@ -138,8 +141,12 @@ def test_power_and_silicon_add_up_and_are_told(result: Result) -> None:
     assert f"{result.stack_w:,.1f} W in each of" in told
     for name in ("tokens_per_s_logic_mm2", "tokens_per_s_dram_mm2", "energy_delay_js"):
         assert METRICS[name].text(METRICS[name].of(result)) in told
+    page = runs_page([RunFolder("a", replace(result, tdp_w=2 * result.power_w["total"]),
+                                pimsim.load_config("neupims"), "")])  # fmt: skip
+    assert "50.0% of its TDP of" in page
+    assert f"{result.stack_w:,.1f} W in each stack of DRAM" in page
     old = replace(result, area_mm2={"total": 1.0}, stacks=0, memory_bytes=0)
-    assert old.stack_w is None and "of logic" not in shown(headline_table(old))
+    assert old.stack_w is None and "logic silicon" not in shown(headline_table(old))
 
 
 def test_terminal_page_and_comparison_say_the_same(result: Result) -> None:

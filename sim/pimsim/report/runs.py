@@ -10,7 +10,7 @@ from pimsim.config.differences import differences, labels_of
 from pimsim.config.loader import AnyRun, ResolvedAny, load_any_run
 from pimsim.report.charts import Chart, LaneChart
 from pimsim.report.differences import differences_table
-from pimsim.report.page import Section, TableData, render_page
+from pimsim.report.page import Headline, Section, TableData, render_page
 from pimsim.report.run_charts import (
     comparison_chart,
     energy_chart,
@@ -169,12 +169,23 @@ def _moved(runs: Sequence[RunFolder], names: Sequence[str]) -> Iterator[str]:
         yield (f"{name} has {ratio:.3g} times the rate of {names[0]}: {found or 'no cause moved'}.")
 
 
-def _headline(result: Result) -> list[tuple[str, str]]:
+def _limits(result: Result) -> str:
+    """What there is to know of a device's power: its share of the TDP, and a stack's part."""
+    told = []
+    if result.tdp_w is not None:
+        share = result.power_w["total"] / result.tdp_w
+        told.append(f"{share:.1%} of its TDP of {result.tdp_w:,.0f} W")
+    if result.stack_w is not None:
+        told.append(f"{result.stack_w:,.1f} W in each stack of DRAM")
+    return "; ".join(told)
+
+
+def _headline(result: Result) -> list[Headline]:
     def row(name: str, digits: int | None = None) -> tuple[str, str]:
         metric = METRICS[name]
         return metric.words, metric.text(metric.of(result), digits)
 
-    rows = [
+    rows: list[Headline] = [
         (METRICS["tokens_per_s"].words, throughput_words(result, 0)),
         ("fidelity", result.fidelity.words),
         (
@@ -186,7 +197,8 @@ def _headline(result: Result) -> list[tuple[str, str]]:
     ]
     if result.power_w:
         watt = f"{result.power_w['total']:,.0f} W, {result.static_w['total']:,.0f} static"
-        rows.append(("power of a device", watt))
+        rows.append(("power of a device", watt, _limits(result)))
+    rows.append(row("energy_delay_js"))
     if result.utilisation.pim:
         rows.append(row("pim"))
     rows.append(row("dram_bus"))

@@ -36,6 +36,8 @@ class Metric:
     """Of ``result.json`` and of a sweep's table; parts behind dots."""
     digits: int = 1
     """Behind the point, as it is shown."""
+    significant: int = 0
+    """Digits in all, in place of those behind the point; 0: these."""
     scale: float = 1.0
     """Units of one of the field's."""
     reciprocal: bool = False
@@ -70,6 +72,8 @@ class Metric:
         """A value, in the unit of the name, as text without the unit; empty where it is none."""
         if value != value or value in (float("inf"), float("-inf")):
             return ""
+        if digits is None and self.significant:
+            return f"{float(f'{value:.{self.significant}g}'):,.15g}"
         places = self.digits if digits is None else digits
         if self.unit.startswith("%"):
             return f"{value:.{places}%}"
@@ -168,14 +172,14 @@ METRICS: Mapping[str, Metric] = {
             "area_mm2.total", digits=0,
         ),
         Metric(
-            "logic_mm2", "logic silicon", "mm2 of logic",
+            "logic_mm2", "logic silicon", "mm2",
             "silicon of all devices' logic dies, by configs/area", "lower", "area_mm2.logic_dies",
-            digits=0,
+            digits=0, heading="mm2 of logic",
         ),
         Metric(
-            "dram_mm2", "DRAM silicon", "mm2 of DRAM",
+            "dram_mm2", "DRAM silicon", "mm2",
             "silicon of all devices' DRAM dies, PIM in them, by configs/area", "lower",
-            "area_mm2.dram_dies", digits=0,
+            "area_mm2.dram_dies", digits=0, heading="mm2 of DRAM",
         ),
         Metric(
             "memory_gib", "memory", "GiB", "DRAM of all devices", "lower", "memory_bytes",
@@ -188,18 +192,20 @@ METRICS: Mapping[str, Metric] = {
         ),
         Metric(
             "tokens_per_s_mm2", "throughput of silicon", "tokens/s/mm2",
-            "tokens a second over the silicon of all devices", "higher", "tokens_per_s", digits=3,
-            factors=(("area_mm2.total", -1),),
+            "tokens a second over the silicon of all devices", "higher", "tokens_per_s",
+            significant=5, factors=(("area_mm2.total", -1),),
         ),
         Metric(
-            "tokens_per_s_logic_mm2", "throughput of logic silicon", "tokens/s/mm2 of logic",
+            "tokens_per_s_logic_mm2", "throughput of logic silicon", "tokens/s/mm2",
             "tokens a second over the silicon of all logic dies", "higher", "tokens_per_s",
-            digits=3, factors=(("area_mm2.logic_dies", -1),),
+            significant=5, heading="tokens/s/mm2 of logic",
+            factors=(("area_mm2.logic_dies", -1),),
         ),
         Metric(
-            "tokens_per_s_dram_mm2", "throughput of DRAM silicon", "tokens/s/mm2 of DRAM",
+            "tokens_per_s_dram_mm2", "throughput of DRAM silicon", "tokens/s/mm2",
             "tokens a second over the silicon of all DRAM dies", "higher", "tokens_per_s",
-            digits=3, factors=(("area_mm2.dram_dies", -1),),
+            significant=5, heading="tokens/s/mm2 of DRAM",
+            factors=(("area_mm2.dram_dies", -1),),
         ),
         Metric(
             "power_w", "power", "W", "mean power of one device over the simulated blocks", "lower",
@@ -208,7 +214,7 @@ METRICS: Mapping[str, Metric] = {
         Metric(
             "energy_delay_js", "energy-delay product", "J s",
             "energy of an iteration, all devices, times its time", "lower", "tokens_per_s",
-            digits=4, factors=(("iteration_s", 2), ("tokens_per_j", -1)),
+            significant=4, factors=(("iteration_s", 2), ("tokens_per_j", -1)),
         ),
     )
 }  # fmt: skip
