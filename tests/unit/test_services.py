@@ -267,3 +267,22 @@ class NpuOnly(BaseModel):
     name: str = "usual"
     description: str = ""
     lanes: int = 2
+
+
+def test_a_service_that_begins_anew_closes_its_table_of_steps(
+    service: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where its steps were told with too large an error."""
+    closed = []
+
+    class Table(services.StepsFile):
+        def close(self) -> None:
+            closed.append(self)
+            super().close()
+
+    monkeypatch.setattr(services, "StepsFile", Table)
+    with ServiceRun(prepare(str(service)), tmp_path / "out") as running:
+        first = running._steps
+        assert not closed
+        running._begin_log()
+        assert closed == [first] and running._steps is not first

@@ -41,6 +41,15 @@ def test_the_same_recipe_gives_the_same_checkpoint_and_both_kinds_learn(tmp_path
     assert dense["held_out_loss"] > 0
 
 
+def test_a_recipe_s_kind_is_its_activation_or_its_experts() -> None:
+    for kind in ("relu", "silu"):
+        made = module._model(Recipe(kind=kind)).config
+        assert (made.model_type, made.hidden_act, made.intermediate_size) == ("llama", kind, 512)
+    mixture = module._model(Recipe(kind="moe")).config
+    assert (mixture.num_local_experts, mixture.num_experts_per_tok) == (16, 2)
+    assert mixture.sliding_window is None
+
+
 def test_an_unknown_kind_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="known: moe, relu, silu"):
         train(Recipe(kind="gelu"), tmp_path)
