@@ -335,6 +335,8 @@ class Asked(NamedTuple):
     """Degrees that the model is cut by."""
     rounds: Rounds | None = None
     """Of a decoding strategy."""
+    whole: tuple[OperatorTrace, RequestTrace] | None = None
+    """The model, and requests whose prompts it chooses from in a pass of its own."""
 
 
 def _asked(config: AnyRun, inputs: Inputs) -> Asked:
@@ -351,7 +353,15 @@ def _asked(config: AnyRun, inputs: Inputs) -> Asked:
     if {workload.kv_view, workload.decoding, *formats} == {NONE}:
         steps = run_steps(trace.requests, workload)
         return Asked(model, routing, trace, steps, config.parallel)
-    from pimsim.technique_runs import left_of, rounds_of, stored, stored_cache, traced, viewed
+    from pimsim.technique_runs import (
+        chosen_from,
+        left_of,
+        rounds_of,
+        stored,
+        stored_cache,
+        traced,
+        viewed,
+    )
 
     model, parallel = traced(config, model)
     if workload.weight_format != NONE:
@@ -366,7 +376,8 @@ def _asked(config: AnyRun, inputs: Inputs) -> Asked:
     if workload.kv_format != NONE:
         model = stored_cache(config, model)
     if workload.decoding == NONE:
-        return Asked(model, routing, trace, steps, parallel)
+        whole = chosen_from(config, model, trace)
+        return Asked(model, routing, trace, steps, parallel, whole=whole)
     rounds = rounds_of(config, model, parallel, left)
     return Asked(rounds.model, routing, trace, rounds.steps, parallel, rounds)
 
@@ -375,6 +386,10 @@ def _with_rounds(
     result: Result, resolved: ResolvedAny, asked: Asked, needs: Sequence[MemoryNeed]
 ) -> Result:
     """The run of a decoding strategy with its drafts and its host; any other as it is."""
+    if asked.whole is not None:
+        from pimsim.technique_runs import filtered
+
+        return filtered(result, resolved, *asked.whole)
     if asked.rounds is None:
         return result
     from pimsim.technique_runs import whole_rounds

@@ -9,7 +9,7 @@ weights and caches at the same time.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import cast
 
@@ -19,7 +19,7 @@ from pimsim.config.loader import AnyRun, ResolvedAny, ResolvedRun
 from pimsim.config.run import ParallelConfig, RunConfig
 from pimsim.config.settings_text import NONE
 from pimsim.config.system import SystemConfig
-from pimsim.result.decoding import with_rounds
+from pimsim.result.decoding import with_pass_before, with_rounds
 from pimsim.result.invariants import check_invariants
 from pimsim.result.types import Result
 from pimsim.workload.batch import load_run_routing
@@ -31,11 +31,23 @@ from pimsim.workload.operators import OperatorKind
 from pimsim.workload.pipeline import MemoryNeed
 from pimsim.workload.requests import RequestTrace
 from pimsim.workload.rounds import Rounds, plan_rounds
+from pimsim.workload.run_steps import run_steps
+from pimsim.workload.step import Step
 from pimsim.workload.stored_cache import packed_cache
 from pimsim.workload.stored_weights import quantised
 from pimsim.workload.trace import OperatorTrace
 
-__all__ = ["left_of", "rounds_of", "stored", "stored_cache", "traced", "viewed", "whole_rounds"]
+__all__ = [
+    "chosen_from",
+    "filtered",
+    "left_of",
+    "rounds_of",
+    "stored",
+    "stored_cache",
+    "traced",
+    "viewed",
+    "whole_rounds",
+]
 
 
 def traced(
@@ -225,7 +237,8 @@ def left_of(config: AnyRun, trace: OperatorTrace, requests: RequestTrace) -> Req
                 "workload.decoding=none, requests without new_tokens"
             )
         return requests
-    if config.workload.phase != "decode" or feeding:
+    prompts = config.workload.phase != "decode" and view.chooser(trace) is None
+    if prompts or feeding:
         raise InputError(
             f"workload.kv_view: {text!r} drops tokens of prompts that have been read, and this run "
             "feeds some; allowed: workload.phase=decode, requests without new_tokens"
@@ -311,18 +324,68 @@ def whole_rounds(
     """
     draft = None
     if rounds.drafter is not None:
-        draft = _drafts(result, resolved, rounds, requests, needs)
+        own, held = rounds.drafter.trace, rounds.drafter.held_bytes
+
+        def check(devices: int, kept: int) -> None:
+            assert isinstance(resolved.config, RunConfig)
+            _check_room(resolved.config, own, needs, -(-held // devices) + kept)
+
+        draft = _beside(result, resolved, own, rounds.draft_steps, requests, check)
     return with_rounds(result, resolved.config.workload.decoding, rounds, draft)
 
 
-def _drafts(
-    result: Result, resolved: ResolvedAny, rounds: Rounds, requests: RequestTrace,
-    needs: Sequence[MemoryNeed],
+def chosen_from(
+    config: AnyRun, model: OperatorTrace, requests: RequestTrace
+) -> tuple[OperatorTrace, RequestTrace] | None:
+    """Model and whole requests, where a pass of its own chooses from their prompts; None: none
+    does.
+
+    Parameters
+    ----------
+    config
+        Of the run.
+    model
+        As it is run.
+    requests
+        Of the batch.
+    """
+    workload = config.workload
+    if workload.kv_view == NONE or workload.phase != "prefill":
+        return None
+    return None if load_view(workload.kv_view).chooser(model) is None else (model, requests)
+
+
+def filtered(
+    result: Result, resolved: ResolvedAny, model: OperatorTrace, requests: RequestTrace
+) -> Result:
+    """The run of what is left of prompts with the pass that chooses it before.
+
+    Parameters
+    ----------
+    result
+        Of what is left.
+    resolved
+        Config of the run.
+    model
+        All of it.
+    requests
+        Whole, as they are asked.
+    """
+    workload = resolved.config.workload
+    chooser = load_view(workload.kv_view).chooser(model)
+    assert chooser is not None
+    steps = run_steps(requests.requests, workload)
+    first = _beside(result, resolved, chooser, steps, requests, None)
+    return with_pass_before(result, first, sum(step.tokens for step in steps))
+
+
+def _beside(
+    result: Result, resolved: ResolvedAny, trace: OperatorTrace, steps: Sequence[Step],
+    requests: RequestTrace, check: Callable[[int, int], None] | None,
 ) -> Result:  # fmt: skip
-    """The run of the drafter's passes, on devices of as many as share the model."""
-    config, drafter = resolved.config, rounds.drafter
-    assert drafter is not None
-    trace, start = drafter.trace, time.perf_counter()
+    """The run of another model's passes, on devices of as many as share the model; ``check``
+    hears of these and of the bytes of its cache on each."""
+    config, start = resolved.config, time.perf_counter()
     workload = config.workload.model_copy(update={"layers": "auto"})
     parallel = config.parallel.model_copy(update={"tp": result.devices, "pp": 1})
     if not trace.facts.experts:
@@ -334,9 +397,7 @@ def _drafts(
         from pimsim.engine.xpu_machine import run_xpu_devices
         from pimsim.result.xpu_build import build_xpu_result
 
-        xpus = build_xpu_devices(
-            config.model_copy(update=changes), trace, rounds.draft_steps, routing
-        )
+        xpus = build_xpu_devices(config.model_copy(update=changes), trace, steps, routing)
         outcome = run_xpu_devices(xpus)
         asked = cast("Resolved[SystemConfig]", resolved)
         found, facts = build_xpu_result(
@@ -347,11 +408,9 @@ def _drafts(
         from pimsim.engine.iteration import run_devices
         from pimsim.result.build import build_result
 
-        devices = build_devices(
-            config.model_copy(update=changes), trace, rounds.draft_steps, routing
-        )
-        kept = devices[0].work.needs[0].kv_bytes
-        _check_room(config, trace, needs, -(-drafter.held_bytes // result.devices) + kept)
+        devices = build_devices(config.model_copy(update=changes), trace, steps, routing)
+        if check is not None:
+            check(result.devices, devices[0].work.needs[0].kv_bytes)
         own = run_devices(devices, over_time=False)
         found, facts = build_result(
             own, cast("ResolvedRun", resolved), requests, time.perf_counter() - start

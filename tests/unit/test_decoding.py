@@ -38,6 +38,10 @@ EXAMPLES = {
     "medusa": "medusa:tokens=2.31",
     "draft_model": "draft_model:model=llama-2-drafter-115m,drafts=3,acceptance=0.6",
     "eagle": "eagle:measured=spec-bench/vicuna-7b",
+    "trigram": "trigram:tree=1/4/4,tokens=2",
+    "llada": "llada:length=64,block=16,tokens=4",
+    "learn2pd": "learn2pd:length=64,block=16,tokens=4,text=20",
+    "constrained": "constrained:host_us=50,states=64",
     "mtp": "mtp:drafts=2,acceptance=0.85",
     "prompt_lookup": "prompt_lookup:tokens=1.75",
 }
@@ -468,3 +472,93 @@ def test_a_run_in_another_folder_finds_its_table(tmp_path: Path) -> None:
     assert text == f"prompt_lookup:measured={tmp_path}/own.csv/m"
     assert load_strategy(text).made == 3.5
     assert resolved.references[2] == ("workload", "decoding")
+
+
+# diffusion, grammars, tables ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("cache", "behind"), [("none", [164] * 3), ("prefix", [48] * 3), ("dual", [16] * 3)]
+)
+def test_passes_of_a_block_feed_what_the_cache_does_not_keep(cache: str, behind: list[int]) -> None:
+    strategy = load_strategy(f"llada:length=64,block=16,tokens=4,cache={cache}")
+    request = Request(0, 0.0, 100, 64, 0)
+    passes = strategy.passes(request, 16, 16)  # the second block
+    assert [each.new_tokens for each in passes] == [164, *behind]
+    assert {each.context for each in passes} == {164}
+    assert all(each.logits == each.new_tokens and each.mask is Mask.FULL for each in passes)
+    assert sum(each.made for each in passes) == 16
+    # a bidirectional pass has all pairs, twice as many as a causal one
+    assert passes[0].pairs() == 164 * 164
+    first = strategy.passes(request, 64, 16)
+    rows = {"none": 164, "prefix": 64, "dual": 16}[cache]  # the next answer's first block
+    assert [each.new_tokens for each in first][1:] == [rows] * 3
+
+
+def test_an_answer_takes_its_length_over_tokens_passes() -> None:
+    rounds = plan("llada:length=64,block=16,tokens=1", steps=4, count=2)
+    assert len(rounds.steps) == 64 and rounds.count == 4 and rounds.made == 16
+    assert sum(step.made for step in rounds.steps) == 2 * 64
+
+
+def test_what_is_behind_the_end_of_text_does_not_count_and_learn2pd_does_not_make_it() -> None:
+    own = "length=64,block=16,tokens=1,text=20"
+    llada, filtered = load_strategy(f"llada:{own}"), load_strategy(f"learn2pd:{own}")
+    assert (llada.made, filtered.made) == (20 / 4, 20 / 2)
+    rounds = plan(f"learn2pd:{own}", steps=2)
+    assert rounds.added_bytes == 2 * 16 * 16 * 2  # two layers of 16 neurons
+
+
+def test_a_table_learns_from_what_it_has_seen() -> None:
+    made = [
+        load_strategy(f"trigram:tree=1/4/4,tokens=2.6,half=100,seen={seen}").made
+        for seen in (0, 100, 200, 1e6)
+    ]
+    assert made == pytest.approx([1, 1.8, 2.2, 2.6])
+    assert load_strategy("trigram:tree=1/4/4,tokens=2.6").rows == 9
+
+
+def test_a_grammars_model_is_states_by_states_and_states_by_words() -> None:
+    rounds = plan("constrained:states=64", count=3)
+    found = {o.name: o for o in rounds.model.phases["decode"].blocks["head"]}
+    assert found["states"].flops == {"L": 2 * 64 * 64}
+    assert found["format_logits"].flops == {"L": 2 * 64 * 32_000}
+    assert rounds.added_bytes == 2 * (64 * 64 + 64 * 32_000)
+    assert plan("constrained:host_us=50").added_bytes == 0
+    assert plan("constrained:host_us=50", steps=4).host_s == pytest.approx(200e-6)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("llada:length=65", "length is 65, no multiple of block (32)"),
+        ("llada:tokens=33", "tokens is 33, a block has 32"),
+        ("llada:text=300", "text is 300, the answer has 256 tokens"),
+        ("llada:acceptance=0.5", "one of tokens, acceptance and measured"),
+        ("llada:cache=dul", "did you mean 'dual'"),
+        ("constrained:tokens=2", "tokens: found 2"),
+        ("trigram:tokens=2,tree=4/4", "a tree without a root"),
+        ("trigram:tokens=2", "tree"),
+    ],
+)
+def test_wrong_blocks_grammars_and_tables_are_one_line(text: str, words: str) -> None:
+    with pytest.raises(ValueError, match=r"\w") as caught:
+        load_strategy(text)
+    assert words in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("machine", ["npu-only", "npu-pim", "dgx-h100"])
+def test_a_cache_saves_passes_over_the_prompt(machine: str, tiny_card: Path) -> None:
+    small = ["devices=1"] if machine == "dgx-h100" else SMALL
+    found = [
+        pimsim.run(
+            machine, model=tiny_card, requests="equal:200+0", batch=2, layers=1,
+            overrides=[
+                *small, "workload.outside=true",
+                f"workload.decoding=llada:length=32,block=16,tokens=8,cache={cache}",
+            ],
+        )
+        for cache in ("none", "dual")
+    ]  # fmt: skip
+    assert found[1].iteration_s < found[0].iteration_s
+    assert [each.decoding.made for each in found if each.decoding] == [32, 32]

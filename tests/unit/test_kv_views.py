@@ -29,6 +29,7 @@ from pimsim.workload.trace import OperatorTrace
 LLAMA = card_trace(load_card("llama-3-8b"))
 H, KV, DIM = 32, 8, 128
 EXAMPLES = {
+    "gemfilter": "gemfilter:blocks=1,budget=64",
     "deepseek_sparse": "deepseek_sparse",
     "lambda_mask": "lambda_mask:window=40,sinks=4", "snapkv": "snapkv:budget=64",
     "streaming_llm": "streaming_llm", "quest": "quest:budget=64,dense=1",
@@ -494,3 +495,56 @@ def test_tokens_that_share_bursts_are_read_once() -> None:
     whole = layout.read(KEYS[0], range(7, 90), None)
     apart = layout._apart(KEYS[0], [range(7, 30), range(30, 90)])
     assert apart.total == whole.total
+
+
+# GemFilter ----------------------------------------------------------------------------------------
+
+
+def flops_of(trace: OperatorTrace, tokens: int) -> int:
+    """Of all blocks over a prompt."""
+    fed = Step((StepEntry(Request(0, 0.0, tokens, 9, 0), tokens, tokens, 1),))
+    return instantiate(trace, fed).flops
+
+
+@pytest.mark.parametrize(
+    ("card", "blocks", "layers"), [("llama-3.1-8b", 14, 32), ("llama-2-7b", 20, 32)]
+)
+def test_a_prompt_is_read_by_the_first_blocks(card: str, blocks: int, layers: int) -> None:
+    trace = card_trace(load_card(card))
+    chooser = load_view(f"gemfilter:blocks={blocks}").chooser(trace)
+    assert chooser is not None and chooser.phases["prefill"].after is None
+    assert flops_of(chooser, 3000) * layers == flops_of(trace, 3000) * blocks
+
+
+def test_the_gain_of_a_long_prompt_is_blocks_over_those_that_choose() -> None:
+    found = {}
+    for view in ("none", "gemfilter:blocks=14"):
+        found[view] = pimsim.run(
+            "dgx-h100", model="llama-3.1-8b", requests="equal:32768+0", batch=1, phase="prefill",
+            overrides=["devices=1", f"workload.kv_view={view}"],
+        )  # fmt: skip
+    plain, view = found.values()
+    gain = plain.iteration_s / view.iteration_s
+    assert 32 / 14 * 0.95 < gain < 32 / 14
+    assert plain.tokens == view.tokens == 32_768
+    assert view.tokens_per_s == pytest.approx(plain.tokens_per_s * gain)
+    assert view.tokens_per_j > plain.tokens_per_j
+
+
+@pytest.mark.parametrize("machine", ["npu-only", "npu-pim"])
+def test_prompts_take_both_passes(rotary: Path, machine: str) -> None:
+    def seconds(requests: str, view: str, layers: str) -> float:
+        return pimsim.run(
+            machine, model=rotary, requests=requests, batch=2, phase="prefill",
+            overrides=[*SMALL, f"workload.layers={layers}", f"workload.kv_view={view}"],
+        ).iteration_s  # fmt: skip
+
+    short, whole = (seconds(f"equal:{n}+0", "none", "2") for n in (100, 600))
+    both = seconds("equal:600+0", "gemfilter:blocks=1,budget=100", "2")
+    layers = card_trace(load_card(rotary)).facts.layers
+    assert both == pytest.approx(short + whole / layers, rel=0.05)
+
+
+def test_all_blocks_choose_nothing() -> None:
+    with pytest.raises(InputError, match="has 32 blocks, blocks is 32; fewer are to choose"):
+        load_view("gemfilter:blocks=32").chooser(LLAMA)

@@ -27,6 +27,7 @@ PARAMETERS = {
     # Counted from the published weights (reference/workloads.md, section 2, for the 70B).
     "llama-2-7b": (6_738_415_616, 0.0),
     "llama-2-drafter-115m": (115e6, 0.03),
+    "llada-8b": (8.02e9, 0.01),
     "llama-3-8b": (8_030_261_248, 0.0),
     "llama-3-70b": (70_553_706_496, 0.0),
     "llama-3.1-8b": (8_030_261_248, 0.0),

@@ -264,14 +264,15 @@ class StepsConfig(ConfigModel):
     batch: int | None = Field(default=None, ge=1, le=1_000_000)
     """Take this many requests, in the trace's order; None: all of it, of equal ones one."""
     decoding: str = NO_DECODING
-    """How tokens are made: ``none``, one a step, or a strategy that guesses some and has the model
-    verify them (``medusa``, ``draft_model``, ``eagle``, ``mtp``, ``prompt_lookup``), as
+    """How tokens are made: ``none``, one a step; a strategy that guesses some and has the model
+    verify them (``medusa``, ``draft_model``, ``eagle``, ``mtp``, ``prompt_lookup``, ``trigram``);
+    blocks of masks (``llada``, ``learn2pd``); or a grammar (``constrained``), as
     ``NAME:KEY=VALUE,KEY=VALUE``; ``steps`` then counts rounds (docs/techniques.md)."""
 
     kv_view: str = NONE
     """Which keys and values attention reads: ``none``, all that the model's own masks show, or a
-    technique's part of them (``deepseek_sparse``, ``lambda_mask``, ``quest``, ``snapkv``,
-    ``streaming_llm``), as
+    technique's part of them (``deepseek_sparse``, ``gemfilter``, ``lambda_mask``, ``quest``,
+    ``snapkv``, ``streaming_llm``), as
     ``NAME:KEY=VALUE,KEY=VALUE`` (docs/techniques.md)."""
 
     weight_format: str = NONE

@@ -15,7 +15,7 @@ from pimsim.result.rows import Decoding
 from pimsim.result.types import Result
 from pimsim.workload.rounds import Rounds
 
-__all__ = ["with_rounds"]
+__all__ = ["with_pass_before", "with_rounds"]
 
 
 def with_rounds(result: Result, asked: str, rounds: Rounds, draft: Result | None) -> Result:
@@ -36,7 +36,7 @@ def with_rounds(result: Result, asked: str, rounds: Rounds, draft: Result | None
     verify_s, draft_s = result.iteration_s, 0.0 if draft is None else draft.iteration_s
     device_s, host_s = verify_s + draft_s, rounds.host_s
     round_s = max(device_s, host_s) if settings.host_overlapped else device_s + host_s
-    made = rounds.made * sum(len(step.entries) for step in rounds.steps)
+    made = rounds.made * rounds.count * len(rounds.steps[0].entries)
     passes = [result] if draft is None else [result, draft]
     waited_j = result.devices * result.idle_w * (round_s - device_s)
     joule = {part: fsum(each.token_j[part] * each.tokens for each in passes)
@@ -74,6 +74,39 @@ def with_rounds(result: Result, asked: str, rounds: Rounds, draft: Result | None
             *result.warnings,
             *(f"drafts: {words}" for each in passes[1:] for words in each.warnings),
         ),
+    )
+
+
+def with_pass_before(result: Result, first: Result, tokens: int) -> Result:
+    """The run of two passes of which the first chooses what the second is fed.
+
+    Parameters
+    ----------
+    result
+        Of the second.
+    first
+        Of the first.
+    tokens
+        That were asked to be fed, of all requests.
+    """
+    whole_s = first.iteration_s + result.iteration_s
+    joule = {
+        part: fsum(each.token_j.get(part, 0.0) * each.tokens for each in (first, result))
+        for part in result.token_j
+    }
+    interval = result.tokens_per_s_interval
+    if interval is not None:
+        low, high = (first.iteration_s + result.tokens / each for each in interval)
+        interval = tokens / low, tokens / high
+    return replace(
+        result,
+        tokens=tokens,
+        tokens_per_s=tokens / whole_s,
+        tokens_per_s_interval=interval,
+        tokens_per_j=tokens / joule["total"] if joule["total"] else 0.0,
+        token_j={part: each / tokens for part, each in joule.items()},
+        iteration_s=whole_s,
+        warnings=(*result.warnings, *(f"pass before: {words}" for words in first.warnings)),
     )
 
 

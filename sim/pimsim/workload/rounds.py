@@ -14,9 +14,9 @@ from itertools import pairwise
 
 from pimsim.config.errors import InputError
 from pimsim.config.run import StepsConfig
-from pimsim.workload.decoding import DecodingStrategy, Drafter, load_strategy
+from pimsim.workload.decoding import DecodingStrategy, Drafter, fed_behind, load_strategy
 from pimsim.workload.requests import Request
-from pimsim.workload.step import Mask, Step, StepEntry
+from pimsim.workload.step import Step
 from pimsim.workload.trace import OperatorTrace
 
 __all__ = ["Rounds", "plan_rounds"]
@@ -30,24 +30,21 @@ class Rounds:
     model: OperatorTrace
     """With what the strategy adds to it."""
     steps: tuple[Step, ...]
-    """Of the model, one a round."""
+    """Of the model, those of one round after those of another."""
     made: float
     """Tokens of a request in a round, on average."""
     added_bytes: int
     """Parameters that the strategy adds to the model's, the drafter's own included."""
+    count: int = 1
+    """Rounds."""
     drafter: Drafter | None = None
     draft_steps: tuple[Step, ...] = ()
     """Of the drafter, over all rounds."""
 
     @property
-    def count(self) -> int:
-        """Rounds."""
-        return len(self.steps)
-
-    @property
     def host_s(self) -> float:
-        """What the host does in all rounds."""
-        return self.count * self.strategy.settings.host_us / 1e6
+        """What the host does behind all passes of the model."""
+        return len(self.steps) * self.strategy.settings.host_us / 1e6
 
 
 def plan_rounds(
@@ -85,15 +82,13 @@ def plan_rounds(
             )
     made, count = strategy.made, workload.steps or 1
     model, drafter = strategy.model(trace, len(requests)), strategy.drafter(trace)
-    begins = [int(number * made) for number in range(count + 1)]
+    begins = [int(number * strategy.advances) for number in range(count + 1)]
     steps = tuple(
-        Step(
-            tuple(
-                _entry(request, begin, strategy.rows, strategy.mask, end - begin)
-                for request in requests
-            )
-        )
+        Step(entries)
         for begin, end in pairwise(begins)
+        for entries in zip(
+            *(strategy.passes(request, begin, end - begin) for request in requests), strict=True
+        )
     )
     added = model.facts.parameter_bytes - trace.facts.parameter_bytes
     drafts: list[Step] = []
@@ -103,16 +98,12 @@ def plan_rounds(
             drafts += [
                 Step(
                     tuple(
-                        _entry(request, begin + at * drafter.rows, drafter.rows, drafter.mask, 0)
+                        fed_behind(
+                            request, begin + at * drafter.rows, drafter.rows, drafter.mask, 0
+                        )
                         for request in requests
                     )
                 )
                 for at in range(drafter.passes)
             ]
-    return Rounds(strategy, model, steps, made, added, drafter, tuple(drafts))
-
-
-def _entry(request: Request, ahead: int, rows: int, mask: Mask, made: int) -> StepEntry:
-    """``rows`` tokens behind the ``ahead`` ones that the request has made since the run began."""
-    cached = request.context - 1 + ahead
-    return StepEntry(request, rows, cached + rows, rows, min(made, rows), mask)
+    return Rounds(strategy, model, steps, made, added, count, drafter, tuple(drafts))

@@ -16,11 +16,12 @@ from typing import ClassVar
 
 from pimsim.config.decoding import DecodingSettings
 from pimsim.config.settings_text import load_of_text
+from pimsim.workload.requests import Request
 from pimsim.workload.speculation import made_tokens
-from pimsim.workload.step import Mask
+from pimsim.workload.step import Mask, StepEntry
 from pimsim.workload.trace import OperatorTrace
 
-__all__ = ["DecodingStrategy", "Drafter", "load_strategy"]
+__all__ = ["DecodingStrategy", "Drafter", "fed_behind", "load_strategy"]
 
 
 @dataclass(frozen=True)
@@ -77,6 +78,25 @@ class DecodingStrategy(ABC):
         where it cannot make so many."""
         return made_tokens(self.settings, self.depth, self.name)
 
+    @property
+    def advances(self) -> float:
+        """Tokens that a request is further on after a round, on average: those that are made."""
+        return self.made
+
+    def passes(self, request: Request, ahead: int, made: int) -> list[StepEntry]:
+        """What the model is fed of a request in a round, pass after pass.
+
+        Parameters
+        ----------
+        request
+            Of the batch.
+        ahead
+            Tokens that it has made since the run began.
+        made
+            That it makes in this round.
+        """
+        return [fed_behind(request, ahead, self.rows, self.mask, made)]
+
     def model(self, trace: OperatorTrace, requests: int) -> OperatorTrace:
         """The model with what the strategy adds to a pass that verifies.
 
@@ -104,6 +124,26 @@ class DecodingStrategy(ABC):
         measured = self.settings.measured
         table = "" if measured is None else measured.rpartition("/")[0]
         return {"measured": ("acceptance", table)} if table else {}
+
+
+def fed_behind(request: Request, ahead: int, rows: int, mask: Mask, made: int) -> StepEntry:
+    """``rows`` tokens behind those that the request has made.
+
+    Parameters
+    ----------
+    request
+        Of the batch.
+    ahead
+        Tokens that it has made since the run began.
+    rows
+        That are fed, each with a row of logits.
+    mask
+        Which of them see each other.
+    made
+        Tokens of the request in the step.
+    """
+    cached = request.context - 1 + ahead
+    return StepEntry(request, rows, cached + rows, rows, min(made, rows), mask)
 
 
 def load_strategy(text: str) -> DecodingStrategy:

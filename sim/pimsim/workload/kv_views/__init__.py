@@ -61,6 +61,16 @@ class KvView(ABC):
         """
         return tuple(requests)
 
+    def chooser(self, trace: OperatorTrace) -> OperatorTrace | None:
+        """What reads whole prompts before the model reads what is left of them; None: nothing does.
+
+        Parameters
+        ----------
+        trace
+            Of the model.
+        """
+        return None
+
     @abstractmethod
     def model(self, trace: OperatorTrace) -> OperatorTrace:
         """The model that reads its cache so.

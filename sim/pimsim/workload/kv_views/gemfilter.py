@@ -1,0 +1,88 @@
+"""GemFilter: the first blocks read a prompt and choose the tokens that the whole model reads.
+
+Shi et al. 2024, arXiv 2409.17422; SalesforceAIResearch/GemFilter @5f79b1a. The first ``blocks``
+blocks (r + 1) are fed all ``n`` tokens of a prompt; its last query's scores in the last of them say
+which ``budget`` tokens stay. Keys and values of that pass are dropped, and the whole model is fed
+the ``k`` tokens with new positions: a prompt takes ``(r + 1) / L F(n) + F(k)`` operations, and a
+request with g generated tokens is one of ``min(n, k) + g``. The choice itself, a query's scores
+once more, is not counted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from pydantic import Field
+
+from pimsim.config.base import ConfigModel
+from pimsim.config.errors import InputError
+from pimsim.workload.kv_views import KvView
+from pimsim.workload.requests import Request
+from pimsim.workload.trace import BlockRun, OperatorTrace, Phase
+
+__all__ = ["VIEW", "GemFilter", "GemFilterSettings"]
+
+
+class GemFilterSettings(ConfigModel):
+    """Who chooses, and how much."""
+
+    blocks: int = Field(default=14, ge=1, le=100_000)
+    """First blocks that read the whole prompt (14 of Llama-3.1-8B's 32, 20 of Mistral-Nemo's 40 and
+    of Phi-3.5's 32)."""
+    budget: int = Field(default=1024, ge=1, le=1_000_000)
+    """Tokens of a prompt that stay."""
+
+
+class GemFilter(KvView):
+    """See the module."""
+
+    Settings = GemFilterSettings
+    settings: GemFilterSettings
+    cuts_prompts = True
+
+    @property
+    def tokens(self) -> int:
+        """See ``KvView``."""
+        return self.settings.budget
+
+    def requests(self, requests: Sequence[Request]) -> tuple[Request, ...]:
+        """See ``KvView``."""
+        budget = self.settings.budget
+        return tuple(
+            replace(each, prompt_tokens=min(each.prompt_tokens, budget)) for each in requests
+        )
+
+    def model(self, trace: OperatorTrace) -> OperatorTrace:
+        """See ``KvView``."""
+        self.chooser(trace)
+        return trace
+
+    def chooser(self, trace: OperatorTrace) -> OperatorTrace:
+        """See ``KvView``. Raises ``InputError`` where it would be the whole model."""
+        blocks, layers = self.settings.blocks, trace.facts.layers
+        if blocks >= layers:
+            raise InputError(
+                f"workload.kv_view: gemfilter: model {trace.model} has {layers} blocks, blocks is "
+                f"{blocks}; fewer are to choose"
+            )
+        phases = {key: _first(phase, blocks) for key, phase in trace.phases.items()}
+        facts = trace.facts.model_copy(update={"layers": blocks})
+        return trace.model_copy(update={"phases": phases, "facts": facts})
+
+
+def _first(phase: Phase, blocks: int) -> Phase:
+    """The first blocks, and nothing behind them."""
+    runs: list[BlockRun] = []
+    left = blocks
+    for run in phase.layers:
+        count = min(run.count, left)
+        if count:
+            runs.append(run.model_copy(update={"count": count}))
+        left -= count
+    used = {run.block for run in runs} | {phase.before}
+    kept = {kind: operators for kind, operators in phase.blocks.items() if kind in used}
+    return phase.model_copy(update={"blocks": kept, "layers": tuple(runs), "after": None})
+
+
+VIEW = GemFilter
