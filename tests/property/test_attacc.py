@@ -66,7 +66,7 @@ def streams(draw: st.DrawFn, design: PimDesignConfig) -> CommandStream:
 
 
 @given(st.data())
-@settings(max_examples=80)
+@settings(max_examples=40)
 def test_jumping_to_events_changes_no_cycle(data: st.DataObject) -> None:
     design = data.draw(designs())
     stream = data.draw(streams(design))
