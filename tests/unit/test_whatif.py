@@ -56,6 +56,10 @@ def test_more_of_a_time_is_less_and_whole_numbers_stay_whole() -> None:
     lanes = machine.config.npu.vector.lanes  # type: ignore[union-attr]
     assert by_key["npu.vector.lanes"] == (str(lanes), str(-(-lanes * 11 // 10)))
     assert by_key["xpu.peak_tflops"] is None and by_key["host.memory_bandwidth_gb_per_s"] is None
+    odd = load_any_run("npu-pim", ["npu.vector.lanes=12", "memory.timings.tFAW=26"])
+    rounded = {each.key: more_of(odd, each, 0.1) for each in RESOURCES}
+    assert rounded["npu.vector.lanes"] == ("12", "14"), "no less than a tenth more"
+    assert rounded["memory.timings.tFAW"] == ("26", "23")
     gpus = load_any_run("dgx-h100")
     assert more_of(gpus, RESOURCES[0], 0.1) is None
     assert any(more_of(gpus, each, 0.1) for each in RESOURCES if each.key.startswith("xpu."))
