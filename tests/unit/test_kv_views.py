@@ -548,3 +548,13 @@ def test_prompts_take_both_passes(rotary: Path, machine: str) -> None:
 def test_all_blocks_choose_nothing() -> None:
     with pytest.raises(InputError, match="has 32 blocks, blocks is 32; fewer are to choose"):
         load_view("gemfilter:blocks=32").chooser(LLAMA)
+
+
+@pytest.mark.parametrize(("tp", "intensity"), [(1, 242), (8, 30)])
+def test_absorbed_latents_are_shared_by_the_heads_of_a_device(tp: int, intensity: int) -> None:
+    found = instantiate(DEEPSEEK, step(8193), layers=2, tp=tp).blocks[0]
+    score, value = found.operator("score"), found.operator("value")
+    assert score.kv_read_bytes == 8193 * 576 * 2 and value.kv_read_bytes == 0
+    flops = score.flops + value.flops
+    assert flops == 8193 * 2 * (576 + 512) * 128 // tp
+    assert round(flops / score.kv_read_bytes) == intensity

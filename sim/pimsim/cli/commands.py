@@ -53,6 +53,7 @@ COMMANDS: Mapping[str, CommandPlace] = {
     ),
     "sweep": CommandPlace("sweep", "sweep_command", "Simulate every point of a sweep, once."),
     "designs": CommandPlace("designs", "designs_command", "Hold PIM designs against each other."),
+    "study": CommandPlace("study", "study_app", "Hold techniques against machines without one."),
     "search": CommandPlace("search", "search_command", "Search configs for several objectives."),
     "report": CommandPlace(
         "report", "report_command", "A page of a run, sweep, search or service."

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-__all__ = ["designs_command"]
+__all__ = ["designs_command", "names_of", "numbers_of"]
 
 
 def designs_command(
@@ -57,7 +57,7 @@ def designs_command(
     from pimsim.report.designs import write_study
 
     asked = read_study(shipped_study() if study is None else given_path(study))
-    selection = Selection(_names(models), _numbers(batches), _names(contexts))
+    selection = Selection(names_of(models), numbers_of(batches), names_of(contexts))
     list(places_of(asked, selection))  # what is wrong in it is said before anything is made
     folder = make_folder(out)
     chosen = [word for key, value in (("--study", study), ("--models", models),
@@ -77,14 +77,33 @@ def designs_command(
     typer.echo(f"{write_study(asked, store, folder)}")
 
 
-def _names(text: str | None) -> tuple[str, ...]:
+def names_of(text: str | None) -> tuple[str, ...]:
+    """Names of an option that takes a list.
+
+    Parameters
+    ----------
+    text
+        As it was given; None: it was not.
+    """
     return () if text is None else tuple(each.strip() for each in text.split(","))
 
 
-def _numbers(text: str | None) -> tuple[int, ...]:
+def numbers_of(text: str | None) -> tuple[int, ...]:
+    """The same of whole numbers.
+
+    Parameters
+    ----------
+    text
+        As it was given; None: it was not.
+
+    Raises
+    ------
+    InputError
+        For what is no number.
+    """
     from pimsim.config.errors import InputError
 
     try:
-        return tuple(int(each) for each in _names(text))
+        return tuple(int(each) for each in names_of(text))
     except ValueError:
         raise InputError(f"--batches: whole numbers such as 1,64, found {text!r}") from None
