@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -23,10 +24,18 @@ from pimsim.hardware.dram.layout import C_REFRESHES, INFINITY
 from pimsim.hardware.dram.system import MemorySystem, Stream
 from pimsim.hardware.energy.pim import stream_energy_pj
 from pimsim.hardware.pim.designs import batch_attention, mapping_of
-from pimsim.hardware.pim.operations import Attention, run_operation
+from pimsim.hardware.pim.operations import (
+    Attention,
+    Gemv,
+    OperationRun,
+    OperationRuns,
+    run_operation,
+)
 from pimsim.hardware.pim.stream import run_stream
+from pimsim.mapping.pim_products import PimProducts
 from pimsim.result.types import Result
 from pimsim.simulate import observe, resolve
+from pimsim.workload.operators import Operator, OperatorKind
 
 HEADS, HEAD_DIM = 4, 128
 """Of the tiny card."""
@@ -186,6 +195,37 @@ def test_auto_leaves_products_of_many_tokens_to_the_npu(
 
     assert on_pim([40]) == {"qkv", "proj", "fc1", "fc2"}
     assert on_pim([40] * 64) == set()
+
+
+@pytest.mark.parametrize(
+    ("name", "element_bytes"), [("aim", 1), ("aim", 2), ("hbm-pim", 2), ("duplex", 2)]
+)
+def test_products_of_many_tokens_are_not_scheduled_to_be_left_to_the_npu(
+    name: str, element_bytes: int
+) -> None:
+    design = load_pim(name).config
+    runs, asked = OperationRuns(design), []
+
+    def of(operation: Gemv) -> OperationRun:
+        asked.append(operation.vectors[0])
+        return runs.of(operation)
+
+    # the NPU takes as long for any number of tokens, 100 us
+    costs: Any = SimpleNamespace(
+        npu=SimpleNamespace(frequency=10**9), product_cycles=lambda m, n, k, size: 100_000
+    )
+    stub: Any = SimpleNamespace(design=design, of=of)
+    products = PimProducts(stub, costs, always=False)
+    for tokens in (1, 2, 4096):
+        product = Operator(
+            "product", OperatorKind.GEMM, m=tokens, n=2048, k=1024, flops=2 * tokens * 2048 * 1024,
+            weight_bytes=2048 * 1024 * element_bytes,
+        )  # fmt: skip
+        operation = products._operation(product)
+        if tokens < 4096:  # the bound is one
+            assert 0 < products._least_ps(operation) <= runs.of(operation).cycles * design.tCK
+        assert products.takes(product) == (tokens < 4096)
+    assert asked == [1, 2]
 
 
 def test_products_that_do_not_fit_are_refused_or_left_to_the_npu(

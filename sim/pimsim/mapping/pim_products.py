@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from pimsim.config.errors import InputError
 from pimsim.hardware.pim.operations import Gemv, OperationRuns
+from pimsim.hardware.pim.stream import peak_interval_cycles
 from pimsim.mapping.expert_costs import ExpertCosts
 from pimsim.mapping.tasks import StreamTask
 from pimsim.workload.operators import Operator, OperatorKind
@@ -63,6 +64,8 @@ class PimProducts:
             wrong = f"{design.name} reads weights of whole bytes"
         elif operator.weights_chosen:
             wrong = f"{design.name} reads all of a matrix, and only some of its features work"
+        if wrong is None and not self.always and self._least_ps(asked) >= self._npu_ps(operator):
+            return False  # of many tokens: scheduling every command of it would take minutes
         if wrong is None:
             try:
                 found = self.runs.of(asked)
@@ -75,7 +78,20 @@ class PimProducts:
         if self.always:
             return True
         own = (found.cycles + 2 * design.memory.timings["tRP"]) * design.tCK
+        return own < self._npu_ps(operator)
+
+    def _npu_ps(self, operator: Operator) -> int:
+        """What the NPU takes for it."""
         cycles = operator.count * self.costs.product_cycles(
             operator.m, operator.n, operator.k, operator.weight_bytes // operator.count
         )
-        return own < cycles * 10**12 // self.costs.npu.frequency
+        return cycles * 10**12 // self.costs.npu.frequency
+
+    def _least_ps(self, asked: Gemv) -> int:
+        """What the design takes at the peak of all its units; of narrower elements than its own,
+        as many more at once."""
+        design = self.runs.design
+        macs = sum(asked.vectors) * asked.outputs * asked.inputs
+        width = min(asked.element_bytes, design.element_bytes)
+        rate = design.organization.channels * design.peak_macs * design.element_bytes
+        return macs * width * peak_interval_cycles(design) // rate * design.tCK
