@@ -14,12 +14,14 @@ from pimsim.explore.designs import DesignStudy, Place, found_at, places_of
 from pimsim.explore.store import Store
 from pimsim.explore.techniques import PLAIN
 from pimsim.report.design_figures import Outcome, gains, mean_gain, outcome_of
+from pimsim.result.metrics import METRICS
 
 __all__ = ["write_techniques"]
 
 Known = Mapping[str, Mapping[str, Mapping[Place, Outcome]]]
 """Outcomes by machine, technique and place."""
 _SLACK = 0.02
+_RATE, _FRUGALITY = METRICS["tokens_per_s"].unit, METRICS["tokens_per_j"].unit
 
 
 def write_techniques(study: DesignStudy, store: Store, folder: Path) -> Path:
@@ -90,7 +92,7 @@ def _head(known: Known) -> Iterator[str]:
     yield (
         "Written by `pimsim study techniques --out DIR` from simulations; "
         "[technique-study.csv](technique-study.csv) has every figure. One decode step of a batch "
-        "of equal requests, tokens/s of a machine with a technique over those of the same machine "
+        f"of equal requests, {_RATE} of a machine with a technique over those of the same machine "
         f"without. {ran:,} points were run, {refused:,} cannot be (each says why), "
         f"{len(every) - ran - refused:,} were not run."
     )
@@ -147,7 +149,7 @@ def _means(known: Known) -> Iterator[str]:
     yield "## Means"
     yield ""
     yield (
-        "Times as many tokens/s, and behind the stroke tokens/J, as the machine has without; "
+        f"Times as many {_RATE}, and behind the stroke {_FRUGALITY}, as the machine has without; "
         "geometric means over the points that both can do, which differ from cell to cell where "
         "some are refused (in brackets: how many)."
     )
@@ -174,8 +176,8 @@ def _table_of(
     yield f"## {machine}"
     yield ""
     yield (
-        "Times as many tokens/s / tokens/J, and the unit whose bound is nearest (without and with, "
-        "where it moved)."
+        f"Times as many {_RATE} / {_FRUGALITY}, and the unit whose bound is nearest "
+        "(without and with, where it moved)."
     )
     notes: dict[str, int] = {}
     several = len(study.models) > 1
