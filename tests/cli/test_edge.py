@@ -299,6 +299,7 @@ OWN = {
     "hardware/compiled.py": "its cache, renamed into place",
     "result/store.py": "a whole folder, renamed into place",
     "explore/search.py": "a lock, which holds nothing",
+    "explore/results.py": "an example in a docstring",
 }
 """Modules that write by themselves, and what."""
 
