@@ -182,7 +182,8 @@ def test_all_that_a_simulation_loads_is_hashed() -> None:
         "for name in ('neupims', 'npu-only'):\n"
         "    for fidelity in ('command', 'fast'):\n"
         "        simulate(resolve(name, ['workload.model=smollm2-135m', 'workload.layers=1',\n"
-        "            'workload.batch=2', 'parallel.tp=1', f'fidelity={fidelity}']))\n"
+        "            'workload.batch=2', 'parallel.tp=1', f'fidelity={fidelity}',\n"
+        "            'workload.decoding=prompt_lookup:tokens=1.5']))\n"
         "print(*(n for n in sys.modules if n.startswith('pimsim.')))"
     )
     done = subprocess.run(

@@ -29,11 +29,12 @@ HARDWARE = ("__init__.py", "config", "hardware")
 """Sources that the timing of a part depends on."""
 SIMULATION = (
     *HARDWARE, "workload", "mapping", "engine", "result", "reproductions", "simulate.py",
+    "technique_runs.py", "intervals.py",
 )  # fmt: skip
 """Sources that a result depends on."""
 SERVICE = (
     "__init__.py", "config", "workload", "serving", "result", "reproductions", "services.py",
-    "hardware/compiled.py",
+    "service_pools.py", "hardware/compiled.py", "intervals.py",
 )  # fmt: skip
 """The same of a service whose step times are given."""
 
