@@ -28,7 +28,7 @@ from pimsim.config.delay import timing_names
 from pimsim.config.errors import InputError
 from pimsim.config.memory import LEVELS, MemoryConfig, OrganizationConfig
 from pimsim.config.pim_attention import AttentionMapConfig, GemvMapConfig
-from pimsim.config.pim_controller import PeakConfig, PimControllerConfig
+from pimsim.config.pim_controller import PeakConfig, PimControllerConfig, UnitsConfig
 from pimsim.config.plugins import ModuleName
 from pimsim.config.rules import Rule
 
@@ -45,7 +45,7 @@ _SHARED = (
 """What is of designs whose commands go through the memory's controller."""
 _OWN = (
     "design", "dtype", "element_bytes", "operations", "activations", "capacities", "attention",
-    "gemv", "peak", "static_w_per_channel", "energy_pj",
+    "gemv", "peak", "units", "static_w_per_channel", "energy_pj",
 )  # fmt: skip
 """What is of designs with a controller of their own."""
 
@@ -137,6 +137,8 @@ class PimConfig(ConfigModel):
     """Which command does which step of a matrix-vector product, for a design whose module reads
     it."""
     peak: PeakConfig | None = None
+    units: UnitsConfig | None = None
+    """Number, die and area of what multiplies; none: beside the banks, by ``configs/area``."""
     static_w_per_channel: float = Field(default=0.0, ge=0, le=1e4)
     """Standby of a channel's DRAM, its controller and PHY, and what its units draw at rest."""
     energy_pj: dict[str, Annotated[float, Field(ge=0, le=1e9)]] = Field(default_factory=dict)
@@ -237,8 +239,10 @@ class PimConfig(ConfigModel):
         return self.row_buffers == 2 and own is not None and own.action in IN_PIM_BUFFER
 
     def multipliers(self, memory: MemoryConfig) -> int:
-        """Multipliers beside the banks of all channels."""
+        """Multipliers of all channels: beside the banks, or as many as ``units`` has."""
         org = memory.organization
+        if self.units is not None and self.units.multipliers_per_channel is not None:
+            return org.channels * self.units.multipliers_per_channel
         return org.channels * org.channel_banks // self.banks_per_unit * self.elements_per_comp
 
     def capacity(self, key: str) -> int:

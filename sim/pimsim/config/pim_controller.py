@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from pimsim.config.base import ConfigModel
 
-__all__ = ["ModeRowConfig", "PeakConfig", "PimControllerConfig", "RefreshConfig"]
+__all__ = ["ModeRowConfig", "PeakConfig", "PimControllerConfig", "RefreshConfig", "UnitsConfig"]
 
 
 class RefreshConfig(ConfigModel):
@@ -105,3 +105,19 @@ class PeakConfig(ConfigModel):
     macs: int | None = Field(default=None, ge=1, le=2**31 - 1)
     """Multiply-accumulates of one such command in a channel; none: ``elements_per_comp`` in each
     bank that it reaches."""
+
+
+class UnitsConfig(ConfigModel):
+    """What a design's units are made of, where they are not one beside each bank (or banks that
+    share one)."""
+
+    source: str
+    """Where the numbers come from, or that they are assumed."""
+    die: Literal["dram", "logic"] = "dram"
+    """Whose process the units are made in: that of the DRAM dies, or of the logic die below."""
+    multipliers_per_channel: int | None = Field(default=None, ge=1, le=2**31 - 1)
+    """All multipliers of a channel; none: ``elements_per_comp`` beside each of its banks, or beside
+    each ``banks_per_unit`` of them."""
+    mm2_per_channel: float | None = Field(default=None, ge=0, le=1e4)
+    """What a channel's units take, with their buffers and wires; none: each multiplier's area by
+    ``configs/area``, that of the die."""

@@ -169,11 +169,7 @@ def build_result(
 def _area(config: RunConfig, devices: int) -> dict[str, float]:
     """Of all devices, by part."""
     found = device_area(config.npu, config.memory, config.pim, load_area().config)
-    each = {
-        **vars(found), "dram_dies": found.dram_dies, "logic_dies": found.logic_dies,
-        "total": found.total,
-    }  # fmt: skip
-    return {part: devices * mm2 for part, mm2 in each.items()}
+    return {part: devices * mm2 for part, mm2 in found.by_part().items()}
 
 
 def _fidelity(outcome: Outcome) -> Fidelity:
