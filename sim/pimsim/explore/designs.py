@@ -23,8 +23,8 @@ from pimsim.explore.store import Store
 from pimsim.explore.sweep import Progress, run_sweep
 
 __all__ = [
-    "Design", "DesignGroup", "DesignStudy", "Found", "Place", "Selection", "found_at",
-    "places_of", "read_study", "run_study", "shipped_study",
+    "Design", "DesignGroup", "DesignStudy", "Found", "Place", "Selection", "chosen_of", "found_at",
+    "placed_values", "places_of", "read_study", "run_study", "shipped_study",
 ]  # fmt: skip
 
 _Name = TypeVar("_Name", str, int)
@@ -54,6 +54,30 @@ class Design(ConfigModel):
     """What is on PIM, in words."""
     set: dict[str, Scalar] = Field(default_factory=dict)
     """Values by config key."""
+
+    def placed_in(self, folder: Path) -> Design:
+        """The same with its files counted from ``folder``.
+
+        Parameters
+        ----------
+        folder
+            Of the study's YAML.
+        """
+        own = {"base": placed(self.base, folder), "set": placed_values(self.set, folder)}
+        return self.model_copy(update=own)
+
+
+def placed_values(values: Mapping[str, Scalar], folder: Path) -> dict[str, Scalar]:
+    """Values by config key, with files counted from ``folder``.
+
+    Parameters
+    ----------
+    values
+        As a study has them.
+    folder
+        Of its YAML.
+    """
+    return {key: placed(value, folder) for key, value in values.items()}
 
 
 class DesignGroup(ConfigModel):
@@ -152,13 +176,9 @@ def read_study(path: Path) -> DesignStudy:
     study = read_document(DesignStudy, path)
     folder = path.resolve().parent
 
-    def settled(design: Design) -> Design:
-        values = {key: placed(value, folder) for key, value in design.set.items()}
-        return design.model_copy(update={"base": placed(design.base, folder), "set": values})
-
     models = [each.model_copy(update={"card": placed(each.card, folder)}) for each in study.models]
     groups = [
-        each.model_copy(update={"designs": [settled(design) for design in each.designs]})
+        each.model_copy(update={"designs": [design.placed_in(folder) for design in each.designs]})
         for each in study.groups
     ]
     return study.model_copy(update={"models": models, "groups": groups})
@@ -180,16 +200,32 @@ def places_of(study: DesignStudy, selection: Selection | None = None) -> Iterato
         Where the selection names what the study does not have.
     """
     chosen = selection or Selection()
-    models = _chosen("--models", chosen.models, [each.name for each in study.models])
-    contexts = _chosen("--contexts", chosen.contexts, list(study.contexts))
-    batches = _chosen("--batches", chosen.batches, study.batches)
+    models = chosen_of("--models", chosen.models, [each.name for each in study.models])
+    contexts = chosen_of("--contexts", chosen.contexts, list(study.contexts))
+    batches = chosen_of("--batches", chosen.batches, study.batches)
     for model in models:
         for context in contexts:
             for batch in batches:
                 yield Place(model, context, batch)
 
 
-def _chosen(option: str, asked: Sequence[_Name], known: Sequence[_Name]) -> list[_Name]:
+def chosen_of(option: str, asked: Sequence[_Name], known: Sequence[_Name]) -> list[_Name]:
+    """Those of ``known`` that are asked for, in its order; all where none is.
+
+    Parameters
+    ----------
+    option
+        What messages call it.
+    asked
+        Each one of ``known``.
+    known
+        Of a study.
+
+    Raises
+    ------
+    InputError
+        Where one is not in the study.
+    """
     for each in asked:
         if each not in known:
             names = [str(name) for name in known]

@@ -12,9 +12,16 @@ from pydantic import Field, model_validator
 
 from pimsim.config.base import ConfigModel
 from pimsim.config.documents import read_document
-from pimsim.config.errors import InputError, near_miss
 from pimsim.config.resources import data_dir
-from pimsim.explore.designs import Design, DesignGroup, DesignStudy, LeftOut, StudiedModel
+from pimsim.explore.designs import (
+    Design,
+    DesignGroup,
+    DesignStudy,
+    LeftOut,
+    StudiedModel,
+    chosen_of,
+    placed_values,
+)
 from pimsim.explore.spec import Scalar, placed
 
 __all__ = [
@@ -84,22 +91,15 @@ def read_techniques(path: Path) -> TechniqueStudy:
     study = read_document(TechniqueStudy, path)
     folder = path.resolve().parent
 
-    def settled(values: dict[str, Scalar]) -> dict[str, Scalar]:
-        return {key: placed(value, folder) for key, value in values.items()}
-
     return study.model_copy(
         update={
             "models": [
                 each.model_copy(update={"card": placed(each.card, folder)}) for each in study.models
             ],
-            "machines": [
-                each.model_copy(
-                    update={"base": placed(each.base, folder), "set": settled(each.set)}
-                )
-                for each in study.machines
-            ],
+            "machines": [each.placed_in(folder) for each in study.machines],
             "techniques": [
-                each.model_copy(update={"set": settled(each.set)}) for each in study.techniques
+                each.model_copy(update={"set": placed_values(each.set, folder)})
+                for each in study.techniques
             ],
         }
     )
@@ -124,20 +124,13 @@ def as_designs(
     InputError
         Where a name is not in the study.
     """
-    for option, asked, known in (
-        ("--machines", machines, [each.name for each in study.machines]),
-        ("--techniques", techniques, [each.name for each in study.techniques]),
-    ):
-        for name in asked:
-            if name not in known:
-                raise InputError(
-                    f"{option}: {name!r} is not in the study{near_miss(name, known)}; there are: "
-                    f"{', '.join(known)}"
-                )
-    taken = [each for each in study.techniques if not techniques or each.name in techniques]
+    known = [each.name for each in study.machines]
+    wanted = chosen_of("--machines", machines, known)
+    names = chosen_of("--techniques", techniques, [each.name for each in study.techniques])
+    taken = [each for each in study.techniques if each.name in names]
     groups = []
     for at, machine in enumerate(study.machines):
-        if machines and machine.name not in machines:
+        if machine.name not in wanted:
             continue
         common = {**machine.set, "workload.outside": True}
         designs = [Design(name=PLAIN, base=machine.base, does=machine.does, set=common)]

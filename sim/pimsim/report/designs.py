@@ -5,11 +5,11 @@ from __future__ import annotations
 import csv
 import io
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from pimsim.config.files import make_folder, write_whole
-from pimsim.explore.designs import Design, DesignGroup, DesignStudy, Place, found_at, places_of
+from pimsim.explore.designs import Design, DesignGroup, DesignStudy, Place
 from pimsim.explore.store import Store
 from pimsim.report.design_figures import (
     Figures,
@@ -18,14 +18,12 @@ from pimsim.report.design_figures import (
     fastest,
     gains,
     mean_gain,
-    outcome_of,
 )
+from pimsim.report.study_pages import Outcomes, left_out, outcomes_of, table_lines
 from pimsim.result.metrics import METRICS
 
 __all__ = ["write_study"]
 
-Outcomes = Mapping[str, Mapping[Place, Outcome]]
-"""Of a group: by design, then by place."""
 _RATE, _FRUGALITY = METRICS["tokens_per_s"].unit, METRICS["tokens_per_j"].unit
 _DENSITY = f"{_RATE}/mm2"
 _METRICS = {"rate": _RATE, "per_j": _FRUGALITY, "per_mm2": _DENSITY}
@@ -53,16 +51,7 @@ def write_study(study: DesignStudy, store: Store, folder: Path) -> Path:
     Path
         Of the page.
     """
-    places = list(places_of(study))
-    known: dict[str, Outcomes] = {}
-    for group in study.groups:
-        known[group.name] = {
-            design.name: {
-                place: outcome_of(found)
-                for place, found in found_at(study, store, design, places).items()
-            }
-            for design in group.designs
-        }
+    known = {group.name: outcomes_of(study, store, group) for group in study.groups}
     make_folder(folder)
     write_whole(folder / "designs.csv", _csv(study, known).encode())
     sections = [
@@ -70,17 +59,10 @@ def write_study(study: DesignStudy, store: Store, folder: Path) -> Path:
         *(_conclusions(study, group, known[group.name]) for group in study.groups),
         *(_tables(study, group, known[group.name]) for group in study.groups),
         _checks(study, known),
-        _left_out(study),
+        left_out(study),
     ]
     text = "\n\n".join("\n".join(section) for section in sections) + "\n"
     return write_whole(folder / "designs.md", text.encode())
-
-
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
-    yield "| " + " | ".join(head) + " |"
-    yield "|" + "---|" * len(head)
-    for row in rows:
-        yield "| " + " | ".join(row) + " |"
 
 
 def _number(value: float) -> str:
@@ -161,7 +143,7 @@ def _not_run(study: DesignStudy, known: Mapping[str, Outcomes]) -> Iterator[str]
                 ]
                 row.append(f"{sum(each.known for each in of)} of {len(of)}")
             rows.append(row)
-    yield from _table(["", "context", *(f"batch {each}" for each in study.batches)], rows)
+    yield from table_lines(["", "context", *(f"batch {each}" for each in study.batches)], rows)
 
 
 # conclusions -------------------------------------------------------------------------------
@@ -186,7 +168,7 @@ def _conclusions(study: DesignStudy, group: DesignGroup, known: Outcomes) -> Ite
         "best and the worst of them:"
     )
     yield ""
-    yield from _table(
+    yield from table_lines(
         ["design", "on PIM", "points", *_METRICS.values(), f"best in {_RATE}", f"worst in {_RATE}"],
         _gain_rows(group, known),
     )
@@ -201,7 +183,7 @@ def _conclusions(study: DesignStudy, group: DesignGroup, known: Outcomes) -> Ite
         yield ""
         yield f"The same in {_RATE}, by {by}:"
         yield ""
-        yield from _table(
+        yield from table_lines(
             ["design", *map(str, values)],
             (
                 [
@@ -217,7 +199,7 @@ def _conclusions(study: DesignStudy, group: DesignGroup, known: Outcomes) -> Ite
     yield ""
     yield f"The fastest, and how much faster it is than {group.baseline}:"
     yield ""
-    yield from _table(
+    yield from table_lines(
         ["model", "context", *(f"batch {each}" for each in study.batches)],
         _fastest_rows(study, group, known),
     )
@@ -315,7 +297,7 @@ def _tables(study: DesignStudy, group: DesignGroup, known: Outcomes) -> Iterator
                 "" if group is study.groups[0] else f" ({group.title.lower()})"
             )
             yield ""
-            yield from _table(
+            yield from table_lines(
                 ["design", "devices", *(f"batch {each}" for each in study.batches)],
                 (
                     [
@@ -380,13 +362,6 @@ def _checks(study: DesignStudy, known: Mapping[str, Outcomes]) -> Iterator[str]:
         for line in doubts(of)
     ]
     yield from found or ["- none"]
-
-
-def _left_out(study: DesignStudy) -> Iterator[str]:
-    yield "## What is not in it"
-    yield ""
-    for each in study.left_out:
-        yield f"- {each.name}: {each.reason}."
 
 
 def _csv(study: DesignStudy, known: Mapping[str, Outcomes]) -> str:

@@ -5,20 +5,21 @@ from __future__ import annotations
 import csv
 import io
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from math import log2
 from pathlib import Path
 
 from pimsim.config.files import make_folder, write_whole
-from pimsim.explore.designs import DesignStudy, Place, found_at, places_of
+from pimsim.explore.designs import DesignStudy, Place
 from pimsim.explore.store import Store
 from pimsim.explore.techniques import PLAIN
-from pimsim.report.design_figures import Outcome, gains, mean_gain, outcome_of
+from pimsim.report.design_figures import Outcome, gains, mean_gain
+from pimsim.report.study_pages import Outcomes, left_out, outcomes_of, table_lines
 from pimsim.result.metrics import METRICS
 
 __all__ = ["write_techniques"]
 
-Known = Mapping[str, Mapping[str, Mapping[Place, Outcome]]]
+Known = Mapping[str, Outcomes]
 """Outcomes by machine, technique and place."""
 _SLACK = 0.02
 _RATE, _FRUGALITY = METRICS["tokens_per_s"].unit, METRICS["tokens_per_j"].unit
@@ -41,23 +42,13 @@ def write_techniques(study: DesignStudy, store: Store, folder: Path) -> Path:
     Path
         Of the page.
     """
-    places = list(places_of(study))
-    known: Known = {
-        group.title: {
-            design.name: {
-                place: outcome_of(found)
-                for place, found in found_at(study, store, design, places).items()
-            }
-            for design in group.designs
-        }
-        for group in study.groups
-    }
+    known: Known = {group.title: outcomes_of(study, store, group) for group in study.groups}
     make_folder(folder)
     write_whole(folder / "technique-study.csv", _csv(known).encode())
     write_whole(folder / "technique-study.svg", _heat_map(known).encode())
     sections = [_head(known), _conclusions(known), _means(known)]
     sections += [_table_of(study, name, of) for name, of in known.items()]
-    sections.append(_left_out(study))
+    sections.append(left_out(study))
     text = "\n\n".join("\n".join(section) for section in sections) + "\n"
     return write_whole(folder / "technique-study.md", text.encode())
 
@@ -66,17 +57,10 @@ def _techniques(known: Known) -> list[str]:
     return [name for name in next(iter(known.values())) if name != PLAIN]
 
 
-def _gain(of: Mapping[str, Mapping[Place, Outcome]], technique: str, metric: str = "rate") -> (
+def _gain(of: Outcomes, technique: str, metric: str = "rate") -> (
     float | None
 ):  # fmt: skip
     return mean_gain(gains(of[technique], of[PLAIN], metric))
-
-
-def _rows(head: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
-    yield "| " + " | ".join(head) + " |"
-    yield "|" + "---|" * len(head)
-    for row in rows:
-        yield "| " + " | ".join(row) + " |"
 
 
 def _times(value: float | None) -> str:
@@ -163,15 +147,13 @@ def _means(known: Known) -> Iterator[str]:
         joule = _times(_gain(of, name, "per_j"))
         return f"{_times(mean_gain(found))} / {joule} ({len(found)})"
 
-    yield from _rows(
+    yield from table_lines(
         ["technique", *known],
         ([name, *(cell(machine, name) for machine in known)] for name in _techniques(known)),
     )
 
 
-def _table_of(
-    study: DesignStudy, machine: str, of: Mapping[str, Mapping[Place, Outcome]]
-) -> Iterator[str]:
+def _table_of(study: DesignStudy, machine: str, of: Outcomes) -> Iterator[str]:
     """Each technique of a machine at each place."""
     yield f"## {machine}"
     yield ""
@@ -189,7 +171,7 @@ def _table_of(
             yield ""
             yield (f"{place_model.name}, " if several else "") + f"context {context}:"
             yield ""
-            yield from _rows(
+            yield from table_lines(
                 ["technique", *(f"batch {each}" for each in study.batches)],
                 (
                     [name, *(_cell(of[PLAIN][place], by[place], notes) for place in places)]
@@ -215,13 +197,6 @@ def _cell(plain: Outcome, outcome: Outcome, notes: dict[str, int]) -> str:
     unit = after.bound if after.bound == before.bound else f"{before.bound} → {after.bound}"
     joule = after.per_j / before.per_j
     return f"{after.rate / before.rate:.2f} / {joule:.2f}, {unit}"
-
-
-def _left_out(study: DesignStudy) -> Iterator[str]:
-    yield "## What is not in it"
-    yield ""
-    for each in study.left_out:
-        yield f"- {each.name}: {each.reason}."
 
 
 def _csv(known: Known) -> str:
