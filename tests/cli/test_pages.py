@@ -3,9 +3,7 @@ dark."""
 
 from __future__ import annotations
 
-import shutil
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +16,6 @@ from pimsim.explore.comparison import compare_sweeps
 from pimsim.report.comparisons import comparison_page
 from pimsim.report.sweeps import read_sweep, sweep_page
 
-CHROMIUM = (
-    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-    "--disable-background-networking", "--disable-component-update", "--disable-sync",
-)  # fmt: skip
 LARGE: dict[str, list[object]] = {
     "workload.batch": [1, 2, 4, 8, 16], "memory.organization.channels": [8, 16, 32, 64],
     "npu.systolic.arrays": [1, 2, 4, 8, 16], "memory.timings.tFAW": list(range(10, 35)),
@@ -51,23 +45,6 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         paths[name] = folder / f"{name}.html"
         paths[name].write_text(text)
     return paths
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    webdriver = pytest.importorskip("selenium.webdriver")
-    service = pytest.importorskip("selenium.webdriver.chrome.service")
-    driver_path = shutil.which("chromedriver")
-    if driver_path is None or shutil.which("chromium") is None:
-        pytest.skip("no chromium and chromedriver on this machine")
-    options = webdriver.ChromeOptions()
-    for argument in CHROMIUM:
-        options.add_argument(argument)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    driver = webdriver.Chrome(options=options, service=service.Service(driver_path))
-    driver.set_script_timeout(60)
-    yield driver
-    driver.quit()
 
 
 READY = """
