@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-__all__ = ["designs_command", "names_of", "numbers_of"]
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from pimsim.explore.designs import DesignStudy, Selection
+    from pimsim.explore.store import Store
+
+__all__ = ["designs_command", "names_of", "numbers_of", "run_told"]
 
 
 def designs_command(
@@ -43,38 +50,58 @@ def designs_command(
 
     Example: pimsim designs --out designs --batches 1,64 --contexts 1k,8k
     """
-    from pimsim.cli.progress import says_how_to_go_on, status_line
     from pimsim.config.files import make_folder
     from pimsim.config.paths import given_path
     from pimsim.explore.designs import (
         Selection,
         places_of,
         read_study,
-        run_study,
         shipped_study,
     )
-    from pimsim.explore.sweep import Progress
     from pimsim.report.designs import write_study
 
     asked = read_study(shipped_study() if study is None else given_path(study))
     selection = Selection(names_of(models), numbers_of(batches), names_of(contexts))
     list(places_of(asked, selection))  # what is wrong in it is said before anything is made
     folder = make_folder(out)
-    chosen = [word for key, value in (("--study", study), ("--models", models),
-              ("--batches", batches), ("--contexts", contexts)) if value is not None
-              for word in (key, value)]  # fmt: skip
-    command = ["pimsim", "designs", "--out", out, *chosen]
+    options = {"--out": out, "--study": study, "--models": models, "--batches": batches,
+               "--contexts": contexts}  # fmt: skip
+    given = {key: value for key, value in options.items() if value is not None}
+    store = run_told(asked, folder, selection, workers, "designs", given)
+    typer.echo(f"{write_study(asked, store, folder)}")
+
+
+def run_told(
+    study: DesignStudy, folder: Path, selection: Selection, workers: int | None, command: str,
+    given: Mapping[str, str],
+) -> Store:  # fmt: skip
+    """Simulate a study, tell how far it is, and how to go on where it is stopped.
+
+    Parameters
+    ----------
+    study, folder, selection, workers
+        As ``run_study`` takes them.
+    command
+        That the user typed, behind ``pimsim``.
+    given
+        Its options as they were given, ``--out`` first.
+    """
+    from pimsim.cli.progress import says_how_to_go_on, status_line
+    from pimsim.explore.designs import run_study
+    from pimsim.explore.sweep import Progress
+
+    options = [word for option in given.items() for word in option]
+    again = ["pimsim", *command.split(), *options]
     with (
-        says_how_to_go_on(lambda: f"points that are done are kept in {out}", command),
-        status_line("designs") as tell,
+        says_how_to_go_on(lambda: f"points that are done are kept in {given['--out']}", again),
+        status_line(command.split()[-1]) as tell,
     ):
 
-        def on_progress(design: str, progress: Progress) -> None:
+        def on_progress(name: str, progress: Progress) -> None:
             if tell is not None:
-                tell(f"{design}, {progress.done} of {progress.total}, {progress.failed} cannot be")
+                tell(f"{name}, {progress.done} of {progress.total}, {progress.failed} cannot be")
 
-        store = run_study(asked, folder, selection, workers, on_progress)
-    typer.echo(f"{write_study(asked, store, folder)}")
+        return run_study(study, folder, selection, workers, on_progress)
 
 
 def names_of(text: str | None) -> tuple[str, ...]:

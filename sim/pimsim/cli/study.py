@@ -57,12 +57,10 @@ def techniques_command(
 
     Example: pimsim study techniques --out techniques --batches 1,64 --contexts 1k
     """
-    from pimsim.cli.designs import names_of, numbers_of
-    from pimsim.cli.progress import says_how_to_go_on, status_line
+    from pimsim.cli.designs import names_of, numbers_of, run_told
     from pimsim.config.files import make_folder
     from pimsim.config.paths import given_path
-    from pimsim.explore.designs import Selection, places_of, run_study
-    from pimsim.explore.sweep import Progress
+    from pimsim.explore.designs import Selection, places_of
     from pimsim.explore.techniques import as_designs, read_techniques, shipped_techniques
     from pimsim.report.techniques import write_techniques
 
@@ -71,21 +69,8 @@ def techniques_command(
     selection = Selection((), numbers_of(batches), names_of(contexts))
     list(places_of(chosen, selection))  # what is wrong in it is said before anything is made
     folder = make_folder(out)
-    given = (("--study", study), ("--machines", machines), ("--techniques", techniques),
-             ("--batches", batches), ("--contexts", contexts))  # fmt: skip
-    options = [word for key, value in given if value is not None for word in (key, value)]
-    with (
-        says_how_to_go_on(
-            lambda: f"points that are done are kept in {out}",
-            ["pimsim", "study", "techniques", "--out", out, *options],
-        ),
-        status_line("techniques") as tell,
-    ):
-
-        def on_progress(technique: str, progress: Progress) -> None:
-            if tell is not None:
-                done = f"{progress.done} of {progress.total}"
-                tell(f"{technique}, {done}, {progress.failed} cannot be")
-
-        store = run_study(chosen, folder, selection, workers, on_progress)
+    options = {"--out": out, "--study": study, "--machines": machines, "--techniques": techniques,
+               "--batches": batches, "--contexts": contexts}  # fmt: skip
+    given = {key: value for key, value in options.items() if value is not None}
+    store = run_told(chosen, folder, selection, workers, "study techniques", given)
     typer.echo(f"{write_techniques(as_designs(asked), store, folder)}")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import ClassVar
 
 from pimsim.config.base import ConfigModel
@@ -30,7 +31,8 @@ class KvView(ABC):
 
     Settings: ClassVar[type[ConfigModel]]
     cuts_prompts: ClassVar[bool] = False
-    """Tokens of prompts are dropped once they have been read, and what is generated is kept."""
+    """Tokens of prompts beyond ``tokens`` are dropped once they have been read, and what is
+    generated is kept."""
 
     of_single_tokens: ClassVar[bool] = False
     """It is known for one new token a request alone: each query reads other keys."""
@@ -59,7 +61,11 @@ class KvView(ABC):
         requests
             Of the batch.
         """
-        return tuple(requests)
+        if not self.cuts_prompts:
+            return tuple(requests)
+        return tuple(
+            replace(each, prompt_tokens=min(each.prompt_tokens, self.tokens)) for each in requests
+        )
 
     def chooser(self, trace: OperatorTrace) -> OperatorTrace | None:
         """What reads whole prompts before the model reads what is left of them; None: nothing does.

@@ -10,15 +10,11 @@ once more, is not counted.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
-
 from pydantic import Field
 
 from pimsim.config.base import ConfigModel
 from pimsim.config.errors import InputError
 from pimsim.workload.kv_views import KvView
-from pimsim.workload.requests import Request
 from pimsim.workload.trace import BlockRun, OperatorTrace, Phase
 
 __all__ = ["VIEW", "GemFilter", "GemFilterSettings"]
@@ -45,13 +41,6 @@ class GemFilter(KvView):
     def tokens(self) -> int:
         """See ``KvView``."""
         return self.settings.budget
-
-    def requests(self, requests: Sequence[Request]) -> tuple[Request, ...]:
-        """See ``KvView``."""
-        budget = self.settings.budget
-        return tuple(
-            replace(each, prompt_tokens=min(each.prompt_tokens, budget)) for each in requests
-        )
 
     def model(self, trace: OperatorTrace) -> OperatorTrace:
         """See ``KvView``."""

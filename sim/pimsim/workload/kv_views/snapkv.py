@@ -8,16 +8,12 @@ choice itself takes is a part of the prompt's step, which is not modelled.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
-
 from pydantic import Field
 
 from pimsim.config.base import ConfigModel
 from pimsim.config.errors import InputError
 from pimsim.workload.kv_views import KvView
 from pimsim.workload.operators import OperatorKind
-from pimsim.workload.requests import Request
 from pimsim.workload.trace import OperatorTrace
 
 __all__ = ["VIEW", "SnapKv", "SnapKvSettings"]
@@ -42,13 +38,6 @@ class SnapKv(KvView):
     def tokens(self) -> int:
         """See ``KvView``."""
         return self.settings.budget
-
-    def requests(self, requests: Sequence[Request]) -> tuple[Request, ...]:
-        """See ``KvView``."""
-        budget = self.settings.budget
-        return tuple(
-            replace(each, prompt_tokens=min(each.prompt_tokens, budget)) for each in requests
-        )
 
     def model(self, trace: OperatorTrace) -> OperatorTrace:
         """See ``KvView``."""
