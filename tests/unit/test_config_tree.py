@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from pimsim.config import tree
 from pimsim.config.emit import emit_yaml
 from pimsim.config.errors import InputError
+from pimsim.config.resources import KINDS, preset_names, preset_path
 from pimsim.config.tree import (
     MAX_ALIASES,
     MAX_DEPTH,
@@ -21,6 +22,7 @@ from pimsim.config.tree import (
     merge,
     parse_text,
     plain,
+    read_top,
     read_tree,
 )
 
@@ -137,6 +139,29 @@ def test_a_missing_file_and_a_folder_are_refused(tmp_path: Path) -> None:
         read_tree(tmp_path / "none.yaml")
     with pytest.raises(InputError, match="is a directory"):
         read_tree(tmp_path)
+
+
+def test_the_top_of_a_file_is_read_as_far_as_the_keys_that_are_asked_for(tmp_path: Path) -> None:
+    path = tmp_path / "a.yaml"
+    path.write_text("x: &k {b: 1}\na: *k\nlist: [1, 2]\nb: 'two'\nbroken: [\n")
+    assert read_top(path, ("b", "a")) == {"a": {"b": 1}, "b": "two"}
+    assert read_top(path, ("list", "nowhere")) == {"list": [1, 2]}
+    with pytest.raises(InputError, match=r"a\.yaml:6: not valid YAML"):
+        read_top(path, ("broken",))
+    path.write_text("{inner: {b: 1}, a: [b]}")  # ``b`` is a key, but of no top level
+    assert read_top(path, ("a", "b")) == {"a": ["b"]}
+    path.write_text("- b")
+    assert read_top(path, ("b",)) == {}
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if KINDS[kind][1] == ".yaml"])
+def test_the_top_of_every_preset_is_that_of_the_whole(kind: str) -> None:
+    for name in preset_names(kind):
+        whole = plain(read_tree(preset_path(kind, name)))
+        assert isinstance(whole, dict)
+        for keys in (("description", "source"), ("extends",), ("layers", "kv_heads")):
+            expected = {key: whole[key] for key in keys if key in whole}
+            assert read_top(preset_path(kind, name), keys) == expected
 
 
 def test_a_byte_order_mark_is_no_part_of_the_first_key(tmp_path: Path) -> None:

@@ -6,8 +6,9 @@ command: ``pimsim --help`` imports neither.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, MutableMapping
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from dataclasses import dataclass
+from functools import partial
 from importlib import import_module
 from typing import Annotated, Any
 
@@ -34,6 +35,8 @@ class CommandPlace:
     summary: str
     """In a few words; the command's own help says more."""
     hidden: bool = False
+    texts_only: bool = False
+    """Whether all that it takes is texts and flags, which nobody has to convert."""
 
 
 COMMANDS: Mapping[str, CommandPlace] = {
@@ -73,7 +76,9 @@ COMMANDS: Mapping[str, CommandPlace] = {
     "sparsity": CommandPlace("sparsity", "sparsity_app", "Sparse activations: show or measure."),
     "init": CommandPlace("init", "init_command", "Write a commented file to start from."),
     "schema": CommandPlace("schema", "schema_command", "The JSON Schema of a kind of file."),
-    "list": CommandPlace("show", "list_command", "List the presets that ship with pimsim."),
+    "list": CommandPlace(
+        "show", "list_command", "List the presets that ship with pimsim.", texts_only=True
+    ),
     "show": CommandPlace("show", "show_command", "Print a preset resolved, with origins."),
 }
 
@@ -112,8 +117,32 @@ def _command(name: str, place: CommandPlace) -> Any:
     if isinstance(declared, typer.Typer):
         alone.add_typer(declared, name=name)
     else:
-        alone.command(name, hidden=place.hidden)(declared)
+        kind = _TextsOnly if place.texts_only else typer.core.TyperCommand
+        alone.command(name, hidden=place.hidden, cls=kind)(declared)
     return typer.main.get_group(alone).commands[name]
+
+
+def _taken_as_given(parameters: list[Any]) -> list[Any]:
+    """The same that let texts, flags and what is not given pass as they are. Newer versions of
+    typer have pydantic convert each, which is half of the time of a command that does without."""
+    for parameter in parameters:
+        if not parameter.required and not isinstance(parameter.process_value, partial):
+            parameter.process_value = partial(_as_given, parameter, parameter.process_value)
+    return parameters
+
+
+class _TextsOnly(typer.core.TyperCommand):
+    """A command that takes nothing but texts and flags."""
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        """What it takes, ``--help`` included."""
+        return _taken_as_given(super().get_params(ctx))
+
+
+def _as_given(parameter: Any, convert: Callable[[Any, Any], Any], context: Any, value: Any) -> Any:
+    if value is not None and type(value) not in (str, bool):
+        return convert(context, value)
+    return parameter.callback(context, parameter, value) if parameter.callback else value
 
 
 class _Commands(typer.core.TyperGroup):
@@ -122,6 +151,10 @@ class _Commands(typer.core.TyperGroup):
     def __init__(self, **given: Any) -> None:
         super().__init__(**given)
         self.commands = _Loaded()
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        """Options before the command, which are flags."""
+        return _taken_as_given(super().get_params(ctx))
 
     def list_commands(self, ctx: Any) -> list[str]:
         """Names of all commands, in the order in which they are listed."""

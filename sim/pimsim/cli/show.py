@@ -47,18 +47,19 @@ def _summary(kind: str, name: str) -> str:
     import textwrap
 
     from pimsim.config.resources import preset_path
-    from pimsim.config.tree import plain, read_tree
+    from pimsim.config.tree import read_top
 
     path = preset_path(kind, name)
     if path.suffix != ".yaml":
         return ""
-    tree = plain(read_tree(path))
-    values = tree if isinstance(tree, dict) else {}
     if kind == "model":
         sizes = ("layers", "hidden", "heads", "kv_heads")
+        values = read_top(path, sizes)
         return ", ".join(f"{size} {values.get(size)}" for size in sizes)
+    values = read_top(path, ("description", "source"))
     text = values.get("description") or values.get("source")
     if text is None:
+        values = read_top(path, ("extends",))
         text = f"extends {values['extends']}" if "extends" in values else ""
     return textwrap.shorten(str(text), 60, placeholder=" ...")
 

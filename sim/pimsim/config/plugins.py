@@ -22,12 +22,13 @@ from importlib.metadata import EntryPoint, entry_points
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
-from typing import Any, TypeVar
-
-from pydantic import BaseModel, GetCoreSchemaHandler, GetJsonSchemaHandler
-from pydantic_core import CoreSchema, core_schema
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pimsim.config.errors import InputError, near_miss
+
+if TYPE_CHECKING:  # a list of presets needs no models
+    from pydantic import BaseModel, GetCoreSchemaHandler, GetJsonSchemaHandler
+    from pydantic_core import CoreSchema
 
 __all__ = [
     "GROUP", "ModuleName", "Plugin", "check_modules", "chosen_modules", "former_name",
@@ -257,6 +258,8 @@ class ModuleName:
         self, source: Any, handler: GetCoreSchemaHandler
     ) -> CoreSchema:
         """As text that is checked."""
+        from pydantic_core import core_schema
+
         return core_schema.no_info_after_validator_function(self.check, handler(source))
 
     def __get_pydantic_json_schema__(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -16,7 +16,9 @@ from pimsim.config.errors import InputError, near_miss
 from pimsim.config.reading import read_text
 from pimsim.config.resources import display_path
 
-__all__ = ["Entry", "Scalar", "lookup", "merge", "parse_text", "plain", "read_tree"]
+__all__ = [
+    "Entry", "Scalar", "lookup", "merge", "parse_text", "plain", "read_top", "read_tree",
+]  # fmt: skip
 
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
@@ -201,6 +203,39 @@ def read_tree(path: Path) -> Entry:
     return entry
 
 
+def read_top(path: Path, keys: Iterable[str]) -> dict[str, object]:
+    """Values of a few keys of a file's top level: what a list shows of a hundred presets.
+
+    The file is parsed as far as the last of them. What is wrong behind that goes unseen here, and
+    is said by whoever reads the file whole.
+
+    Parameters
+    ----------
+    path
+        Of a YAML file.
+    keys
+        Of its top level.
+
+    Returns
+    -------
+    dict
+        Plain values of those that it has.
+
+    Raises
+    ------
+    InputError
+        As ``read_tree`` does, for what is wrong up to there.
+    """
+    text = read_text(path, "a YAML file", MAX_FILE_BYTES)
+    # what is nowhere in the text is no key of it; a plain key that is there is spelt out
+    wanted = frozenset(key for key in keys if key in text)
+    if not wanted:
+        return {}
+    entry = _parsed(text, display_path(path), wanted)
+    found = entry.value if isinstance(entry.value, dict) else {}
+    return {key: plain(found[key]) for key in found if key in wanted}
+
+
 @lru_cache(maxsize=128)
 def parse_text(text: str, label: str) -> Entry:
     """Parse one YAML document. What was parsed is remembered: the points of a sweep extend the same
@@ -224,8 +259,13 @@ def parse_text(text: str, label: str) -> Entry:
         text.encode()
     except UnicodeEncodeError as error:
         raise InputError(f"{label!a}: not UTF-8 text (character {error.start})") from None
+    return _parsed(text, label)
+
+
+def _parsed(text: str, label: str, wanted: frozenset[str] | None = None) -> Entry:
+    """The document, or its first keys, until those ``wanted`` are there."""
     try:
-        return _Builder(text, label).document()
+        return _Builder(text, label, wanted).document()
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         where = f"{label}:{mark.line + 1}" if mark else label
@@ -237,7 +277,8 @@ def parse_text(text: str, label: str) -> Entry:
 class _Builder:
     """Builds the tree from the parser's events, so that limits hold while it reads."""
 
-    def __init__(self, text: str, label: str) -> None:
+    def __init__(self, text: str, label: str, wanted: frozenset[str] | None) -> None:
+        self._wanted = wanted
         self._events: Iterator[yaml.Event] = yaml.parse(text, Loader=_LOADER)
         self._label = label
         self._anchors: dict[str, tuple[Entry, int]] = {}
@@ -250,6 +291,8 @@ class _Builder:
         if isinstance(event, yaml.StreamEndEvent):
             return Entry(None, f"{self._label}:1")
         entry = self._node(next(self._events), 0)
+        if self._wanted is not None:
+            return entry
         next(self._events)  # the document's end
         event = next(self._events)
         if not isinstance(event, yaml.StreamEndEvent):
@@ -319,6 +362,8 @@ class _Builder:
             child = self._node(next(self._events), depth + 1)
             # A value is found by its key's line, also where it is a block or an alias.
             entries[key] = replace(child, origin=self._origin(event))
+            if depth == 0 and self._wanted is not None and self._wanted <= entries.keys():
+                break
         return entries
 
     def _scalar(self, event: yaml.ScalarEvent) -> Scalar:
