@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cards import small_card
 
 from pimsim.config.resources import preset_names
 from pimsim.engine.device import Device
@@ -24,14 +25,16 @@ from pimsim.simulate import devices_of, observe, resolve, simulate
 from pimsim.workload import instantiate
 
 HEAD = "request_id,arrival_s,prompt_tokens,output_tokens,generated_tokens,new_tokens\n"
-MODEL = "smollm2-135m"
+CARD = small_card(hidden=128, heads=6, kv_heads=3, head_dim=64, ffn_hidden=384, tp=3)
 
 
 def given(folder: Path, *rows: str, **workload: object) -> list[str]:
     """Overrides for requests with these rows, of a small model with 64 elements a head."""
     trace = folder / "requests.csv"
     trace.write_text(HEAD + "".join(f"{at},0,{row}\n" for at, row in enumerate(rows)))
-    keys = {"model": MODEL, "requests": trace, "layers": 1, **workload}
+    card = folder / "card.yaml"
+    card.write_text(CARD)
+    keys = {"model": card, "requests": trace, "layers": 1, **workload}
     return [*(f"workload.{key}={value}" for key, value in keys.items()), "parallel.tp=3"]
 
 
@@ -158,13 +161,17 @@ SLIPS = {
 }  # fmt: skip
 
 
+@pytest.mark.parametrize("preset", sorted({preset for preset, _ in SLIPS.values()}))
+def test_a_run_of_these_requests_is_no_bug(preset: str, tmp_path: Path) -> None:
+    simulate(resolve(preset, given(tmp_path, *ROWS)))
+
+
 @pytest.mark.parametrize("slip", SLIPS)
 def test_a_run_that_writes_something_else_is_a_bug(
     slip: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     preset, broken = SLIPS[slip]
     keys = given(tmp_path, *ROWS)
-    simulate(resolve(preset, keys))
     broken(monkeypatch)
     with pytest.raises(InvariantError, match=r"keys and values written|of kv_written moved"):
         simulate(resolve(preset, keys))

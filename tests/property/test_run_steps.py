@@ -7,25 +7,27 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from cards import small_card
 
 from pimsim.config.resources import preset_names
 from pimsim.result.types import Result
 from pimsim.simulate import resolve, simulate
 
 HEAD = "request_id,arrival_s,prompt_tokens,output_tokens,generated_tokens,new_tokens\n"
-MODEL = "smollm2-135m"
+CARD = small_card(hidden=128, heads=6, kv_heads=3, head_dim=64, ffn_hidden=384, tp=3)
 
 
 def requests(folder: Path, *rows: str) -> Path:
     path = folder / "requests.csv"
     path.write_text(HEAD + "".join(f"{at},0,{row}\n" for at, row in enumerate(rows)))
+    (folder / "card.yaml").write_text(CARD)
     return path
 
 
 def run(
     preset: str, trace: Path, *more: str, fidelity: str = "command", **workload: object
 ) -> Result:
-    given = {"model": MODEL, "requests": trace, "layers": 1, **workload}
+    given = {"model": trace.with_name("card.yaml"), "requests": trace, "layers": 1, **workload}
     keys = [f"workload.{key}={value}" for key, value in given.items()]
     # simulate() holds every result to the laws
     return simulate(resolve(preset, [*keys, "parallel.tp=3", f"fidelity={fidelity}", *more]))
@@ -74,11 +76,11 @@ def test_steps_in_a_row_take_what_single_ones_take(
     preset: str, schedule: str, tmp_path: Path
 ) -> None:
     """What carries over, open rows, weights that come early and the refreshes' phase, is worth less
-    than 1 % here."""
-    key = f"schedule.policy={schedule}"
+    than 1 % here, where there is work enough."""
+    key, model = f"schedule.policy={schedule}", "smollm2-135m"
     rows = [[f"{4000 + 50 * n},90,{1 + at}," for n in range(24)] for at in range(3)]
-    row = run(preset, requests(tmp_path, *rows[0]), key, steps=3)
-    single = [run(preset, requests(tmp_path, *each), key) for each in rows]
+    row = run(preset, requests(tmp_path, *rows[0]), key, model=model, steps=3)
+    single = [run(preset, requests(tmp_path, *each), key, model=model) for each in rows]
     assert [s.context_max for s in row.steps] == [s.steps[0].context_max for s in single]
     assert row.cycles == pytest.approx(sum(s.cycles for s in single), rel=0.01)
     assert sum(s.cycles for s in row.steps) == row.cycles
@@ -89,7 +91,8 @@ def test_steps_in_a_row_take_what_single_ones_take(
 
 def test_several_new_tokens_attend_on_pim_where_the_schedule_asks_for_it(tmp_path: Path) -> None:
     trace = requests(tmp_path, "500,9,3,4", "400,9,3,1")
-    keys = ["workload.requests=" + str(trace), f"workload.model={MODEL}", "workload.layers=1"]
+    model = trace.with_name("card.yaml")
+    keys = [f"workload.requests={trace}", f"workload.model={model}", "workload.layers=1"]
     on_npu = simulate(resolve("npu-pim", [*keys, "parallel.tp=3"]))
     on_pim = simulate(
         resolve("npu-pim", [*keys, "parallel.tp=3", "schedule.attention_pim_tokens=4"])
