@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import builtins
 import enum
+import io
 import os
 import pickle
 import sys
@@ -145,7 +146,8 @@ class ContentCache:
                     _prepare(target_context, data)
                     from numba.core.compiler import CompileResult
 
-                    return CompileResult._rebuild(target_context, *pickle.loads(data[_DIGEST:]))
+                    parts = _Unpickler(io.BytesIO(data[_DIGEST:])).load()
+                    return CompileResult._rebuild(target_context, *parts)
         return None
 
     def save_overload(self, sig: Any, cres: Any) -> None:
@@ -170,6 +172,35 @@ class ContentCache:
         function = self._dispatcher.py_func
         key = kernel_key(self._dispatcher, sig, codegen.magic_tuple())
         return f"{function.__module__}.{function.__qualname__}-{key}.nbc"
+
+
+class _Unpickler(pickle.Unpickler):
+    """Reads compiled code without the modules of numba's that its parts were written in.
+
+    Each function that was compiled in has the globals of its module beside it, which only code that
+    runs Python objects reads; ours does not. ``numba.np.arrayobj``, of which every kernel has a
+    part, alone takes a tenth of a second to import.
+    """
+
+    def find_class(self, module: str, name: str) -> Any:
+        """What a pickle names."""
+        found = super().find_class(module, name)
+        return _environment if (module, name) == _ENVIRONMENT else found
+
+
+_ENVIRONMENT = ("numba.core.environment", "_rebuild_env")
+
+
+def _environment(module: str, consts: Any, name: str) -> Any:
+    from numba.core.environment import Environment, _rebuild_env
+
+    if module in sys.modules or not module.startswith("numba.") or name in Environment._memo:
+        return _rebuild_env(module, consts, name)
+    found = Environment({"__name__": module})
+    found.consts[:] = consts
+    found.env_name = name
+    Environment._memo[name] = found
+    return found
 
 
 def _prepare(target_context: Any, data: bytes) -> None:
