@@ -325,10 +325,11 @@ def whole_rounds(
     draft = None
     if rounds.drafter is not None:
         own, held = rounds.drafter.trace, rounds.drafter.held_bytes
+        shared = rounds.drafter.shares_cache
 
         def check(devices: int, kept: int) -> None:
             assert isinstance(resolved.config, RunConfig)
-            _check_room(resolved.config, own, needs, -(-held // devices) + kept)
+            _check_room(resolved.config, own, needs, -(-held // devices) + (0 if shared else kept))
 
         draft = _beside(result, resolved, own, rounds.draft_steps, requests, check)
     return with_rounds(result, resolved.config.workload.decoding, rounds, draft)

@@ -38,6 +38,7 @@ EXAMPLES = {
     "medusa": "medusa:tokens=2.31",
     "draft_model": "draft_model:model=llama-2-drafter-115m,drafts=3,acceptance=0.6",
     "eagle": "eagle:measured=spec-bench/vicuna-7b",
+    "early_exit": "early_exit:blocks=8,drafts=3,acceptance=0.6",
     "trigram": "trigram:tree=1/4/4,tokens=2",
     "llada": "llada:length=64,block=16,tokens=4",
     "learn2pd": "learn2pd:length=64,block=16,tokens=4,text=20",
@@ -149,6 +150,20 @@ def test_a_draft_model_runs_once_for_each_draft() -> None:
     assert rounds.steps[0].new_tokens == (4, 4)
     a = 0.6
     assert isclose(rounds.made, (1 - a**4) / (1 - a))
+
+
+def test_an_early_exit_is_the_first_blocks_of_the_model() -> None:
+    rounds = plan("early_exit:blocks=8,drafts=3,acceptance=0.6", count=2)
+    drafter = rounds.drafter
+    assert drafter is not None and drafter.shares_cache and rounds.added_bytes == 0
+    first, whole = drafter.trace.phases["decode"], TARGET.phases["decode"]
+    blocks = list(whole.sequence())
+    assert list(first.sequence()) == blocks[:8] and len(blocks) == L
+    assert (first.before, first.after) == (whole.before, whole.after)
+    assert [step.contexts for step in rounds.draft_steps] == [(100,) * 2, (101,) * 2, (102,) * 2]
+    assert rounds.steps[0].new_tokens == (4, 4) and rounds.model == TARGET
+    with pytest.raises(InputError, match=r"llama-2-7b has 32 blocks, blocks is 32; fewer"):
+        plan("early_exit:blocks=32,tokens=2")
 
 
 def test_eagle_runs_one_block_for_each_depth_of_the_tree() -> None:
@@ -364,6 +379,21 @@ def test_the_drafter_is_the_run_of_its_card(run: partial[Result], drafter: Path)
         "npu-only", model=drafter, requests="equal:60+4", batch=2, layers=1, overrides=SMALL
     )
     assert found is not None and found.draft_s == alone.iteration_s
+
+
+def test_an_exit_takes_what_a_model_of_so_many_blocks_does(
+    run: partial[Result], tiny_card: Path, tmp_path: Path
+) -> None:
+    shorter = tmp_path / "shorter.yaml"
+    shorter.write_text(tiny_card.read_text().replace("layers: 4", "layers: 3"))
+    exits, drafts = (
+        run("npu-only", overrides=[*SMALL, f"workload.decoding={each},drafts=1,tokens=1.5"])
+        for each in ("early_exit:blocks=3", f"draft_model:model={shorter}")
+    )
+    assert exits.decoding is not None and drafts.decoding is not None
+    assert exits.decoding.draft_s == drafts.decoding.draft_s > 0
+    assert exits.iteration_s == drafts.iteration_s
+    assert exits.decoding.added_bytes == 0 < drafts.decoding.added_bytes
 
 
 def test_without_drafts_that_are_right_a_round_makes_a_token(run: partial[Result]) -> None:

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from pimsim.capture.likelihood import perplexity
 from pimsim.capture.loading import LoadedModel
 from pimsim.capture.placing import layer_of
 from pimsim.config.errors import InputError
@@ -89,7 +90,7 @@ def measure_sparsity(
     norms = [module.weight.norm(dim=0) for module in lasts]
     report("activations of the first text")
     inputs = _inputs(loaded, lasts, chosen_on)
-    dense = _perplexity(loaded, chosen_on)
+    dense = perplexity(loaded, chosen_on)
     measured, trace = [], None
     for percent in percents:
         report(f"PPL-{percent:g} %: looking for the threshold")
@@ -98,17 +99,17 @@ def measure_sparsity(
             middle = (low + high) / 2
             limits = _thresholds(inputs, norms, lasts, middle)
             with _cut(lasts, norms, limits, None):
-                rise = _perplexity(loaded, chosen_on) / dense - 1
+                rise = perplexity(loaded, chosen_on) / dense - 1
             low, high = (middle, high) if rise <= percent / 100 else (low, middle)
         limits = _thresholds(inputs, norms, lasts, low)
         masks: list[list[Any]] = [[] for _ in lasts]
         with _cut(lasts, norms, limits, masks):
-            sparse = _perplexity(loaded, reported_on)
+            sparse = perplexity(loaded, reported_on)
         found = [torch.cat(layer) for layer in masks]
         ratios = tuple(float(mask.float().mean()) for mask in found)
         measured.append(
             Measured(
-                percent, low, _perplexity(loaded, reported_on), sparse,
+                percent, low, perplexity(loaded, reported_on), sparse,
                 float(np.mean(ratios)), ratios,
             )
         )  # fmt: skip
@@ -147,7 +148,7 @@ def _inputs(loaded: LoadedModel, lasts: Sequence[Any], ids: Any) -> list[Any]:
         for module, into in zip(lasts, kept, strict=True)
     ]
     try:
-        _perplexity(loaded, ids)
+        perplexity(loaded, ids)
     finally:
         for handle in handles:
             handle.remove()
@@ -197,16 +198,3 @@ def _cut(lasts: Sequence[Any], norms: Sequence[Any], limits: Sequence[float], ma
     finally:
         for handle in handles:
             handle.remove()
-
-
-def _perplexity(loaded: LoadedModel, ids: Any) -> float:
-    total, count = 0.0, 0
-    with torch.no_grad():
-        for row in ids:
-            logits = loaded.model(input_ids=row.unsqueeze(0), use_cache=False).logits[0, :-1]
-            loss = torch.nn.functional.cross_entropy(logits.float(), row[1:], reduction="sum")
-            total += float(loss)
-            count += len(row) - 1
-    if not np.isfinite(total):
-        raise InputError(f"model {loaded.name}: NaN in its activations")
-    return float(np.exp(total / count))

@@ -69,6 +69,9 @@ COMMANDS: Mapping[str, CommandPlace] = {
     "import-routing": CommandPlace(
         "import_routing", "import_routing_command", "Read the experts that a server recorded."
     ),
+    "measure": CommandPlace(
+        "measure", "measure_command", "What a technique does to a real model's text."
+    ),
     "numerics": CommandPlace(
         "numerics", "numerics_command", "A model's tensors through the hardware's arithmetic."
     ),

@@ -12,6 +12,7 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "report": ("bokeh", "jinja2", "perfetto"),
     "explore": ("dask", "distributed", "optuna"),
     "torch": ("torch", "transformers", "gguf", "tokenizers", "safetensors"),
+    "grammar": ("llguidance",),
 }
 """What each extra of the distribution brings, as it is imported."""
 

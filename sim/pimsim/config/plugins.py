@@ -4,10 +4,10 @@ What is one file to add (DESIGN section 6) is found by where it lies. A distribu
 with an entry point of the group ``pimsim.plugins`` that names a package of its own, laid out as
 this project is: ``configs/KIND/*.yaml``, ``models/``, ``traces/``, and a module each in
 ``arrivals/``, ``collectives/``, ``dataflows/``, ``decoding/``, ``designs/``, ``formats/``,
-``kv_views/``, ``request_formats/``, ``routers/``, ``schedulers/``, ``schedules/``, ``topologies/``,
-``transforms/`` and the folders of ``_VARIANTS``. ``pimsim.reproductions`` is laid out in the same
-way and found by the same path. A name is taken once: a plugin cannot change what another one, or
-pimsim, means by it.
+``kv_views/``, ``measurements/``, ``request_formats/``, ``routers/``, ``schedulers/``,
+``schedules/``, ``topologies/``, ``transforms/`` and the folders of ``_VARIANTS``.
+``pimsim.reproductions`` is laid out in the same way and found by the same path. A name is taken
+once: a plugin cannot change what another one, or pimsim, means by it.
 """
 
 from __future__ import annotations
@@ -46,6 +46,7 @@ _OURS = {
     "design": "pimsim.hardware.pim.designs",
     "format": "pimsim.workload.formats",
     "kv_view": "pimsim.workload.kv_views",
+    "measurement": "pimsim.capture.measurements",
     "policy": "pimsim.engine.schedules",
     "request_format": "pimsim.workload.request_formats",
     "router": "pimsim.serving.routers",

@@ -18,7 +18,9 @@ __all__ = ["NONE", "load_of_text", "settings_of_text", "with_files"]
 
 NONE = "none"
 """In place of a module's name."""
-_CLASSES = {"decoding": "STRATEGY", "format": "FORMAT", "kv_view": "VIEW"}
+_CLASSES = {
+    "decoding": "STRATEGY", "format": "FORMAT", "kv_view": "VIEW", "measurement": "MEASUREMENT",
+}  # fmt: skip
 """What modules of a kind call their class, which has its ``Settings``."""
 _TECHNIQUE = re.compile(r"[a-z][a-z0-9_]*:\s*[a-z_]+\s*=")
 _FORM = "NAME or NAME:KEY=VALUE,KEY=VALUE"

@@ -36,6 +36,8 @@ class Drafter:
     held_bytes: int
     """Parameters that are its own: the model's tables may be its tables, too."""
     mask: Mask = Mask.CAUSAL
+    shares_cache: bool = False
+    """Its cache is a part of the model's."""
 
 
 class DecodingStrategy(ABC):

@@ -14,8 +14,9 @@ from pydantic import Field
 
 from pimsim.config.base import ConfigModel
 from pimsim.config.errors import InputError
+from pimsim.workload.first_blocks import first_blocks
 from pimsim.workload.kv_views import KvView
-from pimsim.workload.trace import BlockRun, OperatorTrace, Phase
+from pimsim.workload.trace import OperatorTrace
 
 __all__ = ["VIEW", "GemFilter", "GemFilterSettings"]
 
@@ -55,23 +56,7 @@ class GemFilter(KvView):
                 f"workload.kv_view: gemfilter: model {trace.model} has {layers} blocks, blocks is "
                 f"{blocks}; fewer are to choose"
             )
-        phases = {key: _first(phase, blocks) for key, phase in trace.phases.items()}
-        facts = trace.facts.model_copy(update={"layers": blocks})
-        return trace.model_copy(update={"phases": phases, "facts": facts})
-
-
-def _first(phase: Phase, blocks: int) -> Phase:
-    """The first blocks, and nothing behind them."""
-    runs: list[BlockRun] = []
-    left = blocks
-    for run in phase.layers:
-        count = min(run.count, left)
-        if count:
-            runs.append(run.model_copy(update={"count": count}))
-        left -= count
-    used = {run.block for run in runs} | {phase.before}
-    kept = {kind: operators for kind, operators in phase.blocks.items() if kind in used}
-    return phase.model_copy(update={"blocks": kept, "layers": tuple(runs), "after": None})
+        return first_blocks(trace, blocks, output=False)
 
 
 VIEW = GemFilter
