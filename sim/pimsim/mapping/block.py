@@ -33,6 +33,8 @@ from pimsim.mapping.experts import (
     input_scatters,
     stored_element_bytes,
 )
+from pimsim.mapping.gemm import bytes_per_kcycle
+from pimsim.mapping.joined_tiles import joined_tiles
 from pimsim.mapping.operands import operands
 from pimsim.mapping.parts import block_parts
 from pimsim.mapping.pim_products import PimProducts
@@ -67,6 +69,8 @@ class BlockMapper:
     expert_runs: OperationRuns | None = None
     """Of a PIM design with a controller of its own that does experts; None: it is no such design,
     or does none."""
+    joins_tiles: bool = False
+    """Tiles between the ends of a product are few steps: the same work in fewer transfers."""
 
     @cached_property
     def attention(self) -> AttentionMapper:
@@ -197,9 +201,16 @@ class BlockMapper:
             flops += one.flops
         return NpuTask(
             operator.name, str(operator.kind), "systolic", layer, flops, weight_bytes, 0,
-            steps=tuple(steps), weights_chosen=operator.weights_chosen,
-            sram_bytes=sram_bytes,
+            steps=self._joined(steps) if self.joins_tiles else tuple(steps),
+            weights_chosen=operator.weights_chosen, sram_bytes=sram_bytes,
         )  # fmt: skip
+
+    def _joined(self, steps: Sequence[GemmStep]) -> tuple[GemmStep, ...]:
+        memory = self.memory
+        burst = 1000 * memory.organization.burst_bytes / bytes_per_kcycle(self.npu, memory)
+        opened = sum(memory.timings[name] for name in ("tRP", "tRCDRD", "CL", "nBL"))
+        latency_ps = (opened + memory.controller.fabric_latency) * memory.tCK
+        return joined_tiles(steps, burst, latency_ps * self.npu.frequency / 10**12)
 
     def _steps(self, one: Operator, at: int) -> tuple[Sequence[GemmStep], list[GemmTile]]:
         """Steps of one product whose weights begin at burst ``at``."""

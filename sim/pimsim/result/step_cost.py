@@ -121,8 +121,9 @@ class StepCosts:
         room, as steps between which others are interpolated may be."""
         limit = _ANY_BYTES if self._holds else None
         return build_device(
-            self.config, self._model, step, self._routing, self._sparsity, capacity_bytes=limit
-        )
+            self.config, self._model, step, self._routing, self._sparsity, capacity_bytes=limit,
+            joins_tiles=self.config.fidelity != "command",
+        )  # fmt: skip
 
     @property
     def fidelity(self) -> str:
