@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
 from pydantic import BaseModel
 
+from pimsim.config.asked_once import Latest, files_as_read, unchanged
 from pimsim.config.errors import InputError, near_miss
 from pimsim.config.paths import given_path
 from pimsim.config.plugins import former_name
@@ -57,6 +59,23 @@ class Layout:
         return self if self.chosen is None else self.chosen(entry, folder)
 
 
+@dataclass(frozen=True, slots=True)
+class _Chain:
+    """Files that extend each other, down to the one that is read, and all that were read."""
+
+    files: tuple[Path, ...] = ()
+    read: list[Path] = field(default_factory=list)
+
+    def and_then(self, path: Path) -> _Chain:
+        self.read.append(path)
+        return _Chain((*self.files, path), self.read)
+
+
+_Files = tuple[tuple[Path, tuple[int, ...]], ...]
+_DOCUMENTS: Latest[tuple[_Files, Layout, Entry]] = Latest(64)
+"""Whole documents, of files that nobody has written to since."""
+
+
 def compose(name_or_path: str, layout: Layout) -> Entry:
     """The whole document behind a preset's name or a path, every ``extends`` carried out.
 
@@ -77,22 +96,36 @@ def compose(name_or_path: str, layout: Layout) -> Entry:
     InputError
         For what is not found, extends itself, or is no such document.
     """
-    return _load(find_source(layout.kind, name_or_path), layout, ())
+    return _begun(find_source(layout.kind, name_or_path), layout)
 
 
-def _load(path: Path, layout: Layout, chain: tuple[Path, ...]) -> Entry:
-    again = next((at for at, file in enumerate(chain) if _is_same(file, path)), None)
+def _begun(path: Path, layout: Layout) -> Entry:
+    """The document of a file that no other one extends."""
+    key = (path, None if path.is_absolute() else os.getcwd(), id(layout))
+    known = _DOCUMENTS.get(key)
+    if known is not None and unchanged(known[0]):
+        return known[2]
+    chain = _Chain()
+    found = _load(path, layout, chain)
+    files = files_as_read(chain.read)
+    if files is not None:
+        _DOCUMENTS.put(key, (files, layout, found))
+    return found
+
+
+def _load(path: Path, layout: Layout, chain: _Chain) -> Entry:
+    again = next((at for at, file in enumerate(chain.files) if _is_same(file, path)), None)
     if again is not None:
-        circle = " -> ".join(map(display_path, (*chain[again:], path)))
+        circle = " -> ".join(map(display_path, (*chain.files[again:], path)))
         raise InputError(f"{display_path(path)}: extends goes in a circle: {circle}")
-    if len(chain) >= _MAX_CHAIN:
+    if len(chain.files) >= _MAX_CHAIN:
         raise InputError(f"{display_path(path)}: more than {_MAX_CHAIN} files extend each other")
     entry = read_tree(path)
     assert isinstance(entry.value, dict)
     value = dict(entry.value)
     value.setdefault("name", Entry(path.stem, f"{display_path(path)}:1"))
     named = replace(entry, value=value)
-    return _resolve(named, layout, path.parent, (*chain, path))
+    return _resolve(named, layout, path.parent, chain.and_then(path))
 
 
 def _is_same(one: Path, other: Path) -> bool:
@@ -100,7 +133,7 @@ def _is_same(one: Path, other: Path) -> bool:
     return one.name == other.name and one.resolve() == other.resolve()
 
 
-def _resolve(entry: Entry, layout: Layout, folder: Path | None, chain: tuple[Path, ...]) -> Entry:
+def _resolve(entry: Entry, layout: Layout, folder: Path | None, chain: _Chain | None) -> Entry:
     """Carry out ``extends`` here and in the sections of ``entry``, a mapping."""
     assert isinstance(entry.value, dict)
     value = dict(entry.value)
@@ -117,7 +150,7 @@ def _resolve(entry: Entry, layout: Layout, folder: Path | None, chain: tuple[Pat
     return merge(base, own)
 
 
-def _section(entry: Entry, layout: Layout, folder: Path | None, chain: tuple[Path, ...]) -> Entry:
+def _section(entry: Entry, layout: Layout, folder: Path | None, chain: _Chain | None) -> Entry:
     layout = layout.of(entry, folder)
     if isinstance(entry.value, str):
         found = _extended(entry, layout, folder, chain)
@@ -146,7 +179,7 @@ def _without(entry: Entry, keys: Sequence[str]) -> Entry:
     return replace(entry, value=kept)
 
 
-def _extended(entry: Entry, layout: Layout, folder: Path | None, chain: tuple[Path, ...]) -> Entry:
+def _extended(entry: Entry, layout: Layout, folder: Path | None, chain: _Chain | None) -> Entry:
     if not isinstance(entry.value, str):
         raise InputError(
             f"{entry.origin}: extends takes the name of a {layout.kind} preset or a path, "
@@ -158,7 +191,7 @@ def _extended(entry: Entry, layout: Layout, folder: Path | None, chain: tuple[Pa
         raise InputError(f"{entry.origin}: {error}") from None
     if looks_like_path(entry.value) and not path.exists():
         raise InputError(f"{entry.origin}: {entry.value}: no such file")
-    return _load(path, layout, chain)
+    return _begun(path, layout) if chain is None else _load(path, layout, chain)
 
 
 def _anchor_file(entry: Entry, path: tuple[str, ...], folder: Path | None) -> Entry:
@@ -253,7 +286,7 @@ def _set(
         )
     section = layout.sections.get(key, Layout("", {}))
     if not rest:
-        new = _section(value, section, None, ()) if section.kind else value
+        new = _section(value, section, None, None) if section.kind else value
         old = children.get(key)
         merged = new if old is None else merge(old, new)
     else:

@@ -13,6 +13,7 @@ from typing import Any, Generic, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+from pimsim.config.asked_once import Latest
 from pimsim.config.compose import Layout, apply_override, compose
 from pimsim.config.emit import emit_yaml
 from pimsim.config.errors import InputError, near_miss
@@ -157,6 +158,25 @@ def load_document(
     """
     layout = _LAYOUTS[kind]
     root = compose(name_or_path, layout)
+    if overrides:
+        return _checked(model, kind, name_or_path, overrides, root)
+    known = _AS_THEY_ARE.get((id(root), model))
+    if known is None:
+        found = _checked(model, kind, name_or_path, overrides, root)
+        known = root, found
+        _AS_THEY_ARE.put((id(root), model), known)
+    resolved: Resolved[M] = known[1]
+    return resolved
+
+
+_AS_THEY_ARE: Latest[tuple[Entry, Resolved[Any]]] = Latest(32)
+"""Presets and files without overrides, each with what it was put together to."""
+
+
+def _checked(
+    model: type[M], kind: str, name_or_path: str, overrides: Sequence[str], root: Entry
+) -> Resolved[M]:
+    layout = _LAYOUTS[kind]
     notes: tuple[str, ...] = ()
     if kind == "hardware":
         root, notes = _with_memory_of_pim(root, name_or_path, overrides)

@@ -16,7 +16,7 @@ from pimsim.config.memory import MemoryConfig
 from pimsim.config.nccl import NcclConfig
 from pimsim.config.npu import NpuConfig
 from pimsim.config.pim import PimDesignConfig
-from pimsim.config.resources import find_source, looks_like_path, preset_names
+from pimsim.config.resources import find_source, is_preset, looks_like_path, preset_names
 from pimsim.config.run import RunConfig
 from pimsim.config.system import SystemConfig
 from pimsim.config.tree import read_tree
@@ -137,12 +137,10 @@ def run_kind(name_or_path: str, folder: Path | None = None) -> str:
         For a name that no preset has.
     """
     if not looks_like_path(name_or_path):
-        systems, others = preset_names("system"), preset_names("hardware")
-        if name_or_path in systems and name_or_path not in others:
-            return "system"
-        if name_or_path not in others:
-            _refuse_unknown(name_or_path, [*others, *systems])
-        return "hardware"
+        kind = next((k for k in ("hardware", "system") if is_preset(k, name_or_path)), None)
+        if kind is None:
+            _refuse_unknown(name_or_path, [*preset_names("hardware"), *preset_names("system")])
+        return kind or "hardware"
     path, seen = find_source("hardware", name_or_path, folder), set[Path]()
     while path not in seen:
         seen.add(path)

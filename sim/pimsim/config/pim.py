@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
+from pimsim.config.asked_once import checked_once, once_for_these
 from pimsim.config.base import ConfigModel
 from pimsim.config.commands import (
     IN_PIM_BUFFER,
@@ -206,6 +207,7 @@ class PimConfig(ConfigModel):
             )
         return self
 
+    @once_for_these
     def check_beside(self, memory: MemoryConfig, key: str = "") -> None:
         """Raise ``ValueError`` where the design cannot be on ``memory``: its rules name what
         neither has, or leave untied what one command needs of another. ``key``: where the design
@@ -259,7 +261,7 @@ class PimConfig(ConfigModel):
 class PimDesignConfig(PimConfig):
     """A PIM design on the memory that it brings, on no run's device."""
 
-    memory: MemoryConfig
+    memory: Annotated[MemoryConfig, checked_once()]
     """The memory that it is on. Of the design alone: a run has its own, which a run that takes the
     design by ``--set pim=...`` gets from here unless its memory is set too."""
     device: str = "neupims"

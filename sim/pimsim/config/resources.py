@@ -15,6 +15,7 @@ __all__ = [
     "data_dir",
     "display_path",
     "find_source",
+    "is_preset",
     "looks_like_path",
     "preset_names",
     "preset_path",
@@ -124,11 +125,7 @@ def preset_path(kind: str, name: str) -> Path:
     InputError
         With the near miss where there is none, or when a plugin brings one that is there already.
     """
-    folder, suffix = _check_kind(kind)
-    files = [root / folder / f"{name}{suffix}" for root in _roots()]
-    # a name that no file can have would be an error of the system's
-    is_name = not looks_like_path(name) and name.isprintable() and len(name) <= _MAX_NAME
-    found = [path for path in files if path.is_file()] if is_name else []
+    found = _preset_files(kind, name)
     if not found:
         names = preset_names(kind)
         known = ", ".join(names) or "none"
@@ -137,6 +134,29 @@ def preset_path(kind: str, name: str) -> Path:
     if len(found) > 1:
         raise InputError(f"{kind} {name!r} is there twice: {found[0]} and a plugin's {found[1]}")
     return found[0]
+
+
+def is_preset(kind: str, name: str) -> bool:
+    """Whether a preset of that kind has the name.
+
+    Parameters
+    ----------
+    kind
+        Of ``KINDS``.
+    name
+        Of the preset.
+    """
+    return bool(_preset_files(kind, name))
+
+
+def _preset_files(kind: str, name: str) -> list[Path]:
+    """Files of the presets of that name: one, unless a plugin brings another."""
+    folder, suffix = _check_kind(kind)
+    # a name that no file can have would be an error of the system's
+    if looks_like_path(name) or not name.isprintable() or len(name) > _MAX_NAME:
+        return []
+    files = (root / folder / f"{name}{suffix}" for root in _roots())
+    return [path for path in files if path.is_file()]
 
 
 @lru_cache(maxsize=1024)

@@ -7,6 +7,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
+from pimsim.config.asked_once import checked_once
 from pimsim.config.base import ConfigModel
 from pimsim.config.declared import (
     DeclaredSchedule,
@@ -319,14 +320,14 @@ class MachineConfig(ConfigModel):
     """What results and reports call it."""
     description: str = ""
     """One line for ``pimsim list``."""
-    npu: NpuConfig
-    memory: MemoryConfig
-    pim: PimConfig | None = None
+    npu: Annotated[NpuConfig, checked_once()]
+    memory: Annotated[MemoryConfig, checked_once()]
+    pim: Annotated[PimConfig | None, checked_once()] = None
     schedule: ScheduleConfig
     parallel: ParallelConfig = ParallelConfig()
     link: LinkConfig
     workload: ModelConfig
-    energy: EnergyConfig
+    energy: Annotated[EnergyConfig, checked_once()]
     fidelity: Literal["command", "fast"] = "command"
     """``command``: every DRAM and PIM command is scheduled; ``fast``: rates that one channel's
     commands have shown, with the error that a sample of phases shows."""

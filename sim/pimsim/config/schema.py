@@ -5,6 +5,7 @@ from __future__ import annotations
 import types
 import typing
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
@@ -49,10 +50,11 @@ def marks_at(model: type[BaseModel], path: tuple[str | int, ...]) -> list[Any]:
     path
         Keys and indices from its root.
     """
-    return _found_at(model, path)[1]
+    return list(_found_at(model, path)[1])
 
 
-def _found_at(model: type[BaseModel], path: tuple[str | int, ...]) -> tuple[Any, list[Any]]:
+@lru_cache(maxsize=4096)
+def _found_at(model: type[BaseModel], path: tuple[str | int, ...]) -> tuple[Any, tuple[Any, ...]]:
     annotation: Any = model
     marks: list[Any] = []
     for key in path:
@@ -65,7 +67,7 @@ def _found_at(model: type[BaseModel], path: tuple[str | int, ...]) -> tuple[Any,
         elif origin in (dict, Mapping) or (origin is list and isinstance(key, int)):
             annotation = arguments[-1]
         else:
-            return None, []
+            return None, ()
         annotation = _without_none(annotation)
         if typing.get_origin(annotation) is typing.Annotated:
             annotation, *more = typing.get_args(annotation)
@@ -74,7 +76,7 @@ def _found_at(model: type[BaseModel], path: tuple[str | int, ...]) -> tuple[Any,
         for member in typing.get_args(annotation):  # of a number, or a word in its place
             if typing.get_origin(member) is typing.Annotated:
                 marks += _flat(typing.get_args(member)[1:])
-    return _without_none(annotation), marks
+    return _without_none(annotation), tuple(marks)
 
 
 def _flat(marks: Iterable[Any]) -> list[Any]:

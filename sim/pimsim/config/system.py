@@ -6,6 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
+from pimsim.config.asked_once import checked_once
 from pimsim.config.base import ConfigModel
 from pimsim.config.nccl import NcclConfig
 from pimsim.config.pim import PimDesignConfig
@@ -60,7 +61,7 @@ class GpuMachineConfig(ConfigModel):
     """One line for ``pimsim list``."""
     sources: dict[str, str] = Field(default_factory=dict)
     """Source of each number of this file, by its key."""
-    xpu: XpuConfig
+    xpu: Annotated[XpuConfig, checked_once()]
     devices: int = Field(ge=1, le=1024)
     """All of them share the model: each layer, unless ``parallel`` cuts it into stages."""
     parallel: ParallelConfig = ParallelConfig()
@@ -75,7 +76,7 @@ class GpuMachineConfig(ConfigModel):
     attention: Literal["xpu", "host", "pim"]
     """Who holds the KV cache and does attention."""
     host: HostConfig | None = None
-    pim: PimDesignConfig | None = None
+    pim: Annotated[PimDesignConfig | None, checked_once()] = None
     stacks: StacksConfig | None = None
     fused_gate: bool = True
     """Gate and up projections of a gated FFN are one product, else two."""
