@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import tempfile
+from dataclasses import replace
 from functools import partial
 from math import isclose
 from pathlib import Path
@@ -24,23 +26,38 @@ from pimsim.capture.measurements import (  # noqa: E402
     load_measurement,
     smallest_within,
 )
+from pimsim.capture.measurements.gemfilter import pooled_choice  # noqa: E402
 from pimsim.capture.measurements.prompt_lookup import looked_up  # noqa: E402
+from pimsim.capture.measurements.quest import page_scores  # noqa: E402
 from pimsim.capture.measurements.trigram import TrigramTable, fitted_law  # noqa: E402
+from pimsim.capture.narrow import (  # noqa: E402
+    narrowed,
+    narrowed_cache,
+    narrowed_weights,
+    relative_error,
+)
 from pimsim.capture.own_attention import (  # noqa: E402
     attending,
     causal,
     softmaxed,
     turning,
 )
+from pimsim.capture.text import tokenizer_of  # noqa: E402
 from pimsim.config.errors import InputError  # noqa: E402
 from pimsim.config.plugins import module_names  # noqa: E402
 from pimsim.workload.decoding import load_strategy  # noqa: E402
 from pimsim.workload.formats import load_format  # noqa: E402
 from pimsim.workload.kv_views import load_view  # noqa: E402
+from pimsim.workload.stored_weights import WeightFormat  # noqa: E402
 
 WORDS = 40
 TEXT = "the cat sat on the mat and the dog sat on the cat; a bird sang in the old tree. " * 60
 EXAMPLES = {
+    "constrained": "constrained:objects=2",
+    "gemfilter": "gemfilter:text=a,tokens=48,budget=12,prompts=1,blocks=1/2,recall=0.1",
+    "kv_format": "kv_format:text=a,tokens=48,formats=int8/int4/kivi:group=8+residual=4",
+    "quest": "quest:text=a,tokens=64,budgets=16/32,page=8,dense=1,queries=4,recall=0.1",
+    "weight_format": "weight_format:text=a,tokens=48,formats=int8/fp8/nvfp4/semi_structured",
     "early_exit": "early_exit:texts=a,prompts=1,prompt=12,made=30,blocks=1/2",
     "lambda_mask": "lambda_mask:text=a,tokens=48,windows=8/16",
     "prompt_lookup": "prompt_lookup:texts=a/b,prompts=2,prompt=12,made=30,drafts=4",
@@ -69,12 +86,30 @@ def subject() -> Subject:
     return Subject(loaded, lambda text: [ord(each) % WORDS for each in text], texts, lambda _: None)
 
 
+def in_bytes(subject: Subject) -> Subject:
+    """The subject with a vocabulary of bytes, and its tokenizer in a folder."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    tokenizer = Tokenizer(models.BPE({each: at for at, each in enumerate(letters)}, []))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens(["</s>"])
+    folder = Path(tempfile.mkdtemp())
+    tokenizer.save(str(folder / "tokenizer.json"))
+    loaded = replace(subject.loaded, folder=folder)
+    return replace(subject, loaded=loaded, encode=tokenizer_of(loaded))
+
+
 def test_every_measurement_is_tested() -> None:
     assert set(EXAMPLES) == set(module_names("measurement"))
 
 
 @pytest.mark.parametrize("name", sorted(EXAMPLES))
 def test_what_is_measured_is_what_a_run_takes(subject: Subject, name: str) -> None:
+    if name == "constrained":
+        pytest.importorskip("llguidance")
+        subject = in_bytes(subject)
     asked = load_measurement(EXAMPLES[name])
     found = asked.measure(subject)
     assert found.rows and found.why and found.text
@@ -225,6 +260,150 @@ def test_the_law_is_found_again_where_it_holds() -> None:
     assert fitted_law([(10.0, 1.0), (100.0, 1.0)])[0] == 1.0
 
 
+# what is chosen of a cache -----------------------------------------------------------------------
+
+
+def test_a_page_scores_what_no_key_of_it_exceeds() -> None:
+    torch.manual_seed(3)
+    query, keys = torch.randn(3, 16), torch.randn(3, 21, 16)
+    scores = page_scores(query, keys, 8)
+    products = (keys @ query.unsqueeze(2))[..., 0]
+    assert scores.shape == (3, 3)
+    for page in range(3):
+        inside = products[:, 8 * page : 8 * page + 8].amax(dim=1)
+        assert bool((scores[:, page] >= inside - 1e-5).all())
+    assert torch.allclose(page_scores(query, keys, 1), products, atol=1e-5)
+
+
+def test_pages_of_a_token_are_the_best_tokens(subject: Subject) -> None:
+    """Bounds of a page of one key are its products: what is read is what is looked at most."""
+    found = measured(subject, "quest:text=a,tokens=64,budgets=1/8/32,page=1,dense=0,queries=4")
+    assert found.rows[2].figures["top"] > 0.95  # but for the last page, which is read in any case
+    recalls = [row.figures["recall"] for row in found.rows]
+    assert recalls == sorted(recalls) and 0 < recalls[0] < recalls[2] < 1
+    assert [row.figures["read"] for row in found.rows] == [1 / 64 + 1, 8 / 64 + 1, 32 / 64 + 1]
+    wider = measured(subject, "quest:text=a,tokens=64,budgets=32,page=8,dense=0,queries=4").rows[0]
+    assert wider.figures["recall"] < recalls[2]
+
+
+def test_choice_is_of_pooled_sums_over_heads() -> None:
+    scores = torch.zeros(2, 20)
+    scores[0, 3], scores[1, 12], scores[0, 17] = 1.0, 3.0, 2.0
+    chosen = pooled_choice(scores, 5)
+    assert chosen.nonzero().flatten().tolist() == [10, 11, 12, 13, 14]
+    assert int(pooled_choice(scores, 8).sum()) == 8 and int(pooled_choice(scores, 99).sum()) == 20
+
+
+def test_what_is_kept_has_more_attention_with_more_of_it(subject: Subject) -> None:
+    rows = [
+        measured(subject, f"gemfilter:text=a,tokens=48,budget={each},prompts=2,blocks=1").rows[0]
+        for each in (6, 24, 47)
+    ]
+    recalls = [row.figures["recall"] for row in rows]
+    assert 0 < recalls[0] < recalls[1] < recalls[2] < 1
+    assert rows[2].figures["top"] >= 46 / 47
+    with pytest.raises(InputError, match="the model has 3, fewer are to choose"):
+        measured(subject, "gemfilter:text=a,tokens=48,budget=6,blocks=3")
+
+
+# formats ------------------------------------------------------------------------------------------
+
+
+def test_integers_lose_half_a_step_at_most() -> None:
+    torch.manual_seed(5)
+    groups = torch.randn(50, 32)
+    most = groups.abs().amax(dim=1, keepdim=True)
+    spread = groups.amax(dim=1, keepdim=True) - groups.amin(dim=1, keepdim=True)
+    for bits in (8, 4, 3, 2):
+        off = (narrowed(groups, f"int{bits}") - groups).abs()
+        assert bool((off <= most / (2 ** (bits - 1) - 1) * 0.501).all())
+        off = (narrowed(groups, f"int{bits}", zero_bits=16) - groups).abs()
+        assert bool((off <= spread / (2**bits - 1) * 0.51 + 2e-3).all())
+        off = (narrowed(groups, f"int{bits}", zero_bits=bits) - groups).abs()
+        assert bool((off <= spread / (2**bits - 1) * 1.01).all())
+
+
+def test_numbers_that_a_format_has_stay() -> None:
+    fours = torch.tensor([[0.0, 0.5, -1.0, 1.5, 2.0, -3.0, 4.0, 6.0]])
+    for scale_dtype in ("f32", "f8e8m0", "f16"):
+        assert torch.equal(narrowed(fours * 4, "f4e2m1", scale_dtype), fours * 4)
+    odd = torch.tensor([[1.2, 5.1, 6.9, 0.3]])
+    # 6.9 asks for a scale of 1 of e8m0: 2^(2 - 2); what is above 6 is 6
+    assert narrowed(odd, "f4e2m1", "f8e8m0").tolist() == [[1.0, 6.0, 6.0, 0.5]]
+    eights = torch.tensor([[448.0, -416.0, 0.875, 2.0]])
+    assert torch.equal(narrowed(eights, "f8e4m3fn", "f32"), eights)
+    integers = torch.tensor([[-7.0, 3.0, 0.0, 7.0]])
+    assert torch.equal(narrowed(integers, "int4", "f32"), integers)
+    with pytest.raises(InputError, match="elements of f6 are not known"):
+        narrowed(fours, "f6")
+
+
+def test_groups_and_blocks_share_their_own_scales() -> None:
+    matrix = torch.ones(4, 8)
+    matrix[:, 4:] = 1e-3
+    apart = narrowed_weights(matrix, WeightFormat("int4", 4, 4))
+    assert torch.allclose(apart, matrix, rtol=1e-3)
+    together = narrowed_weights(matrix, WeightFormat("int4", 4, 0))
+    assert float(together[:, 4:].abs().max()) == 0
+    assert torch.allclose(together[:, :4], matrix[:, :4], rtol=1e-3)
+    matrix[2:] *= 1e-4
+    blocks = narrowed_weights(matrix, WeightFormat("int4", 4, 4, 2, "f32", 32))
+    assert torch.allclose(blocks, matrix, rtol=1e-3)
+    wide = narrowed_weights(matrix, WeightFormat("int4", 4, 3, 3, "f32", 32))
+    assert wide.shape == matrix.shape and not torch.allclose(wide, matrix, rtol=1e-3)
+
+
+def test_the_largest_weights_of_each_run_stay() -> None:
+    matrix = torch.tensor([[1.0, -4.0, 3.0, 2.0, 0.1, 0.2, -0.4, 0.3]])
+    fmt = load_format("semi_structured:keeps=2,of=4").weights(16)
+    assert narrowed_weights(matrix, fmt).tolist() == [pytest.approx([0, -4, 3, 0, 0, 0, -0.4, 0.3])]
+    fmt = load_format("unstructured:zeros=0.5").weights(16)
+    assert narrowed_weights(matrix, fmt).tolist() == [[1, -4, 3, 2, 0, 0, 0, 0]]
+    packed = narrowed_weights(matrix, load_format("semi_structured:bits=8,group=0").weights(16))
+    assert int((packed != 0).sum()) == 4 and relative_error(packed, matrix) < 0.5
+    with pytest.raises(InputError, match="runs of 5 do not divide 8"):
+        narrowed_weights(matrix, load_format("semi_structured:of=5").weights(16))
+
+
+def test_kivi_groups_keys_by_channel_and_values_by_token() -> None:
+    """A channel that is large everywhere costs other channels nothing of the keys."""
+    torch.manual_seed(7)
+    cached = torch.randn(1, 2, 64, 32)
+    cached[..., 5] += 50
+    fmt = load_format("kivi:bits=2,group=32").cache()
+    others = [at for at in range(32) if at != 5]
+    keys, values = (narrowed_cache(cached, fmt, keys=each)[..., others] for each in (True, False))
+    exact = cached[..., others]
+    assert relative_error(keys, exact) < 0.5 < relative_error(values, exact)
+
+
+def test_fewer_bits_lose_more_and_leave_the_model_as_it_was(subject: Subject) -> None:
+    ids = torch.tensor([subject.piece("a", 48)])
+    before = perplexity(subject.loaded, ids)
+    rows = measured(
+        subject, "weight_format:text=a,tokens=48,formats=int8/int4/int3/int4:group=16,rise=1000"
+    ).rows
+    assert perplexity(subject.loaded, ids) == before
+    errors = [row.figures["error"] for row in rows]
+    assert errors[0] < errors[3] < errors[1] < errors[2]
+    assert rows[0].figures["bits"] == pytest.approx(8 + 16 / 64, abs=0.1)
+    rows = measured(subject, "kv_format:text=a,tokens=48,formats=int8/int4/int3").rows
+    for key in ("keys", "values"):
+        errors = [row.figures[key] for row in rows]
+        assert errors[0] < errors[1] < errors[2]
+    assert abs(rows[0].figures["rise"]) < abs(rows[2].figures["rise"])
+    assert [row.figures["bits"] for row in rows] == [9.0, 5.0, 4.0]
+
+
+def test_the_last_tokens_are_not_packed(subject: Subject) -> None:
+    rises = [
+        measured(subject, f"kv_format:text=a,tokens=48,formats=kivi:residual={each}").rows[0]
+        for each in (48, 4)
+    ]
+    assert abs(rises[0].figures["rise"]) < 1e-3 < abs(rises[1].figures["rise"])
+    assert min(row.figures["keys"] for row in rises) > 0.01  # of what is packed, all of it
+
+
 # choice and bad input -----------------------------------------------------------------------------
 
 
@@ -256,6 +435,15 @@ def test_numbers_are_told_what_is_wrong(text: str, expected: str) -> None:
     [
         ("lambda_mask:tokens=64,windows=64", "leave nothing out of 64 tokens"),
         ("lambda_mask:text=c", "text is 'c'; allowed: a, b"),
+        (
+            "weight_format:text=a,tokens=48,formats=int8/int5",
+            "weight_format: found 'int5'",
+        ),
+        ("weight_format:text=a,tokens=48,formats=kivi", "of KV caches"),
+        ("kv_format:text=a,tokens=48,formats=semi_structured", "of weights"),
+        ("weight_format:text=a,formats=unstructured:index=none", "keeps every weight as it is"),
+        ("gemfilter:text=a,tokens=48,budget=48", "nothing would be left out"),
+        ("quest:text=a,dense=3", "the model has 3 blocks"),
         ("prompt_lookup:texts=a/c", "text is 'c'; allowed: a, b"),
         ("lambda_mask:text=a,tokens=99999", "tokens, 99999 are needed"),
         ("prompt_lookup:texts=a,prompt=2000,made=2200", "the model takes 4096"),

@@ -30,6 +30,9 @@ class CacheFormat:
     """Of a zero point, one with each scale; 0: there are none."""
     residual: int = 0
     """Last tokens of a request that are not packed yet."""
+    scale_dtype: str = "f16"
+    keys_by_channel: bool = False
+    """Groups of keys go over tokens, those of values over a token's channels."""
 
     def head_bytes(self, dim: int) -> int:
         """Bytes of a token's key or value of ``dim`` elements; of groups that go over tokens, its

@@ -163,7 +163,7 @@ class Trigram(Measurement):
         tokens, half = fitted_law(curve)
         most = min(tokens, tree.depth + 1)
         law = f"trigram:tree={asked.tree},tokens={most:.4g},half={half:.4g},seen={curve[-1][0]:.6g}"
-        figures = {"seen": float("inf"), "tokens": most, "rounds": sum(
+        figures = {"seen": curve[-1][0], "tokens": most, "rounds": sum(
             row.figures["rounds"] for row in rows)}  # fmt: skip
         rows.append(
             MeasuredRow(

@@ -40,7 +40,15 @@ class Kivi(ElementFormat):
     def cache(self) -> CacheFormat:
         """See ``ElementFormat``."""
         asked = self.settings
-        return CacheFormat(f"int{asked.bits}", asked.bits, asked.group, 16, 16, asked.residual)
+        return CacheFormat(
+            f"int{asked.bits}",
+            asked.bits,
+            asked.group,
+            16,
+            16,
+            asked.residual,
+            keys_by_channel=True,
+        )
 
 
 FORMAT = Kivi

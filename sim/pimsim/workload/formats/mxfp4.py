@@ -29,7 +29,7 @@ class Mxfp4(ElementFormat):
 
     def cache(self) -> CacheFormat:
         """See ``ElementFormat``."""
-        return CacheFormat("f4e2m1", 4, 32, 8)
+        return CacheFormat("f4e2m1", 4, 32, 8, scale_dtype="f8e8m0")
 
 
 FORMAT = Mxfp4

@@ -30,7 +30,7 @@ class Nvfp4(ElementFormat):
 
     def cache(self) -> CacheFormat:
         """See ``ElementFormat``."""
-        return CacheFormat("f4e2m1", 4, 16, 8)
+        return CacheFormat("f4e2m1", 4, 16, 8, scale_dtype="f8e4m3fn")
 
 
 FORMAT = Nvfp4
