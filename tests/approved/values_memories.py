@@ -71,7 +71,7 @@ def _rates() -> Iterator[str]:
     """Of single streams, of those that follow one another, of scattered bursts."""
     from pimsim.config.loader import load_memory, load_pim
     from pimsim.hardware.dram.fast.probe import Probe
-    from pimsim.hardware.dram.transfers import Scatter, Stream
+    from pimsim.hardware.dram.transfers import Scatter, Stream, scatter_table
 
     for name, design in (
         ("hbm2-neupims", "neupims"), ("hbm2", None), ("gddr6", None), ("lpddr5-6400", None),
@@ -98,7 +98,7 @@ def _rates() -> Iterator[str]:
             (Scatter(0, 0, 16, 32),),
             (Scatter(0, 5, 3, 1024), Scatter(0, 9, 3, 1024)),
         ):
-            told = probe.scatter_ticks(scatters)
+            told = probe.scatter_ticks(scatter_table(scatters))
             yield f"scattered {[(s.first, s.count, s.stride) for s in scatters]}: {told}"
         yield f"from {[probe.cycles_from(at, Stream(0, 40)) for at in (0, 1, 1000)]}"
 

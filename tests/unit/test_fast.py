@@ -46,7 +46,7 @@ from pimsim.hardware.dram.layout import (
 )
 from pimsim.hardware.dram.rules import Command
 from pimsim.hardware.dram.system import MemorySystem
-from pimsim.hardware.dram.transfers import Scatter, Stream
+from pimsim.hardware.dram.transfers import Scatter, Stream, scatter_table
 from pimsim.hardware.npu.vector import schedule_in_order
 from pimsim.hardware.pim.gemv import emit
 from pimsim.hardware.pim.kv_layout import KvRows
@@ -265,6 +265,43 @@ def test_a_runs_scatters_are_not_those_of_the_run_before() -> None:
     alone = cycles(5000, Probe(memory, None))
     assert cycles(0, probe) != alone
     assert cycles(5000, probe) == alone
+
+
+def test_which_rows_scatters_lie_in_plays_no_role_only_which_are_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    memory = load_run("npu-only", ["memory.organization.channels=1"]).config.memory
+    probe, row = Probe(memory, None), 1 << AddressMap.parse(
+        memory.stream_map, memory.organization
+    ).position["ro"]  # fmt: skip
+    asked: list[Any] = []
+    run = Probe._scatter_ticks
+    monkeypatch.setattr(
+        Probe, "_scatter_ticks", lambda self, table: asked.append(table) or run(self, table)
+    )
+
+    def ticks(rows: tuple[int, ...], write: bool = False, stride: int = 3) -> tuple[int, int]:
+        scatters = [
+            Scatter(0, at * row + 5 * place, 9, stride, write) for place, at in enumerate(rows)
+        ]
+        found = probe.scatter_ticks(scatter_table(scatters))
+        # as if its rows were not renamed
+        assert run(probe, scatter_table(scatters)[:, 1:]) == found
+        return found
+
+    for write in (False, True):
+        same, before = ticks((0, 1, 0, 2), write), len(asked)
+        assert ticks((700, 30, 700, 4), write) == same
+        assert ticks((2, 1, 2, 0), write) == same
+        assert len(asked) == before
+        ticks((0, 1, 2, 0), write)
+        ticks((0, 0, 0, 1), write)
+        assert len(asked) == before + 2
+    across = row // 8  # some in the next row, whichever that is
+    ticks((0, 1, 0, 2), stride=across)
+    before = len(asked)
+    ticks((5, 1, 5, 2), stride=across)
+    assert len(asked) == before + 1
 
 
 def done_after(system: MemorySystem | FastMemorySystem, *asked: Stream | Scatter) -> list[int]:

@@ -103,11 +103,19 @@ def append_scatters(
     """
     found: list[Scatter] = []
     places = StreamMap.of(memory)
+    # fields of an index have bits of their own: the keys of a tile differ in their banks alone
+    bank_bursts = [places.bursts((0,), bank, 0)[0] for bank in range(shape.banks)]
     each = zip(rows, channel, contexts, new_tokens, rings, strict=True)
     for own, c, context, new, ring in each:
+        keys: dict[int, list[Scatter]] = {}  # of the first key of each tile
         for token in range(context - new, context):
             at = token if ring is None else token % ring
-            found += key_scatters(shape, own, c, at, memory, element_bytes, places)
+            tile, bank = divmod(at, shape.banks)
+            if tile not in keys:
+                first = tile * shape.banks
+                keys[tile] = key_scatters(shape, own, c, first, memory, element_bytes, places)
+            beyond = bank_bursts[bank]
+            found += [Scatter(c, key.first + beyond, key.count) for key in keys[tile]]
             found += value_scatters(shape, own, c, at, memory, element_bytes, ring, places)
     return found
 

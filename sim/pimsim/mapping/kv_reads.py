@@ -17,7 +17,7 @@ from pimsim.config.memory import MemoryConfig
 from pimsim.hardware.dram.system import Rows, Scatter, Stream
 from pimsim.hardware.pim.kv_layout import KvRows, ring_spans
 from pimsim.hardware.pim.programs import AttentionShape
-from pimsim.mapping.kv import channel_burst
+from pimsim.mapping.kv import StreamMap
 from pimsim.mapping.kv_cache import KEYS, VALUES
 from pimsim.mapping.linear_kv import LinearLayout
 
@@ -121,17 +121,28 @@ class BankedKv:
         return self._reads(self._key_bursts, head, tokens)
 
     def _reads(
-        self, bursts_of: Callable[[int, range, int], Iterator[tuple[int, int]]], head: int,
+        self, bursts_of: Callable[[int, range, int], Iterator[tuple[int, range, int]]], head: int,
         tokens: range,
     ) -> list[Scatter]:  # fmt: skip
         per_burst = self.memory.organization.burst_bytes // self.element_bytes
         spans = ring_spans(tokens.start, tokens.stop, self.ring)
-        bursts = [b for span in spans for b in bursts_of(head, span, per_burst)]
-        stride = channel_burst(self.memory, 0, 1, 0) - channel_burst(self.memory, 0, 0, 0)
-        return [Scatter(self.channel, at, banks, stride, write=False) for at, banks in bursts]
+        rows = [each for span in spans for each in bursts_of(head, span, per_burst)]
+        # fields of an index have bits of their own, so that rows and columns add up
+        places = StreamMap.of(self.memory)
+        first = places.bursts([row for row, _, _ in rows], 0, 0)
+        most = max((columns.stop for _, columns, _ in rows), default=0)
+        column = [places.bursts((0,), 0, at)[0] for at in range(most)]
+        stride = places.bursts((0,), 1, 0)[0]
+        return [
+            Scatter(self.channel, at + each, banks, stride, False)
+            for at, (_, columns, banks) in zip(first, rows, strict=True)
+            for each in column[columns.start : columns.stop]
+        ]
 
-    def _value_bursts(self, head: int, tokens: range, per_burst: int) -> Iterator[tuple[int, int]]:
-        """First burst, in the first bank, and banks, of each burst of values."""
+    def _value_bursts(
+        self, head: int, tokens: range, per_burst: int
+    ) -> Iterator[tuple[int, range, int]]:  # fmt: skip
+        """Rows of values with their columns, in bursts, and banks."""
         shape, page = self.shape, self.shape.kv_sections.values.page_rows
         each = shape.row_elements
         for chunk in range(tokens.start // each, -(-tokens.stop // each)):
@@ -141,11 +152,12 @@ class BankedKv:
             for tile in range(shape.value_tiles):
                 row = self.rows.values.row(chunk * page + head * shape.value_tiles + tile)
                 banks = min(shape.banks, shape.value_dim - tile * shape.banks)
-                for column in range(begin, end):
-                    yield channel_burst(self.memory, row, 0, column), banks
+                yield row, range(begin, end), banks
 
-    def _key_bursts(self, head: int, tokens: range, per_burst: int) -> Iterator[tuple[int, int]]:
-        """First burst, in the first bank, and banks, of each burst of keys."""
+    def _key_bursts(
+        self, head: int, tokens: range, per_burst: int
+    ) -> Iterator[tuple[int, range, int]]:  # fmt: skip
+        """Rows of keys with their columns, in bursts, and banks."""
         shape, sections = self.shape, self.shape.kv_sections
         for tile in range(tokens.start // shape.banks, -(-tokens.stop // shape.banks)):
             banks = min(tokens.stop - tile * shape.banks, shape.banks)
@@ -163,8 +175,7 @@ class BankedKv:
                 before = place * len(piece.heads) + piece.heads.index(head)
                 first = before * piece.comps * shape.elements_per_comp
                 begin, end = first // per_burst, -(-(first + piece.elements) // per_burst)
-                for column in range(begin, end):
-                    yield channel_burst(self.memory, row, 0, column), banks
+                yield row, range(begin, end), banks
 
 
 @dataclass(frozen=True)

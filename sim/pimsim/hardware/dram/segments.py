@@ -45,7 +45,19 @@ from pimsim.hardware.dram.layout import (
 )
 from pimsim.hardware.dram.ranges import Ranges
 from pimsim.hardware.dram.request_order import RequestOrder, deal
-from pimsim.hardware.dram.transfers import BLOCK_BYTES, Network, Rows, Scatter, Stream
+from pimsim.hardware.dram.transfers import (
+    BLOCK_BYTES,
+    SC_CHANNEL,
+    SC_COUNT,
+    SC_FIRST,
+    SC_STRIDE,
+    SC_WRITE,
+    Network,
+    Rows,
+    Scatter,
+    Stream,
+    scatter_table,
+)
 
 __all__ = ["StreamTable"]
 
@@ -150,15 +162,17 @@ class StreamTable:
             for c in range(count):
                 own = rows[c].reshape(-1, N_SEGMENT)
                 queued[c].append(own[own[:, S_COUNT] > 0])
-        for scatter in scatters:
-            row = np.zeros(N_SEGMENT, dtype=np.int64)
-            row[[S_WRITE, S_FIRST, S_COUNT, S_STRIDE, S_BLOCK]] = (
-                int(scatter.write), scatter.first, scatter.count, scatter.stride, -1,
-            )  # fmt: skip
-            row[S_READY] = ahead * step
-            ahead += scatter.count
-            left[scatter.channel] += scatter.count
-            queued[scatter.channel].append(row[None])
+        if scatters:
+            table = scatter_table(scatters)
+            owner, counts = table[:, SC_CHANNEL], table[:, SC_COUNT]
+            runs = np.zeros((len(table), N_SEGMENT), dtype=np.int64)
+            runs[:, S_WRITE], runs[:, S_FIRST] = table[:, SC_WRITE], table[:, SC_FIRST]
+            runs[:, S_COUNT], runs[:, S_STRIDE] = counts, table[:, SC_STRIDE]
+            runs[:, S_BLOCK] = -1
+            runs[:, S_READY] = (np.cumsum(counts) - counts + ahead) * step
+            np.add.at(left, owner, counts)
+            for c in np.unique(owner).tolist():
+                queued[c].append(runs[owner == c])
         self._append(queued, ticket, start, source)
         return left, blocks
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 
@@ -12,6 +13,11 @@ from pimsim.hardware.dram.layout import INFINITY
 
 __all__ = [
     "BLOCK_BYTES",
+    "SC_CHANNEL",
+    "SC_COUNT",
+    "SC_FIRST",
+    "SC_STRIDE",
+    "SC_WRITE",
     "Group",
     "Network",
     "OperandDependency",
@@ -19,6 +25,7 @@ __all__ = [
     "Rows",
     "Scatter",
     "Stream",
+    "scatter_table",
 ]
 
 Ints = NDArray[np.int64]
@@ -107,6 +114,31 @@ class Scatter:
     count: int
     stride: int = 1
     write: bool = True
+
+
+SC_CHANNEL, SC_FIRST, SC_COUNT, SC_STRIDE, SC_WRITE = range(5)
+"""Columns of ``scatter_table``."""
+
+
+def scatter_table(scatters: Sequence[Scatter]) -> Ints:
+    """All of them as numbers.
+
+    Parameters
+    ----------
+    scatters
+        In order.
+
+    Returns
+    -------
+    Ints
+        (scatters, 5): channel, first burst, bursts, stride, whether it writes.
+    """
+    flat = [
+        value
+        for each in scatters
+        for value in (each.channel, each.first, each.count, each.stride, each.write)
+    ]
+    return np.array(flat, dtype=np.int64).reshape(-1, 5)
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from hashlib import blake2b
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,7 +31,14 @@ from pimsim.hardware.dram.layout import INFINITY
 from pimsim.hardware.dram.parameters import refresh_interval
 from pimsim.hardware.dram.samples import stop_sampling
 from pimsim.hardware.dram.system import MemorySystem
-from pimsim.hardware.dram.transfers import Group, Scatter, Stream
+from pimsim.hardware.dram.transfers import (
+    SC_COUNT,
+    SC_FIRST,
+    SC_STRIDE,
+    Group,
+    Scatter,
+    Stream,
+)
 from pimsim.hardware.remembered import Remembered
 
 __all__ = ["Probe", "StreamRate"]
@@ -45,8 +53,6 @@ STREAM_BURSTS = (16, 64, 256, 1024, 4096)
 CHAIN_STREAMS = 16
 BEHIND_BURSTS = 1024
 """Of the stream that shows what writes leave behind, longer than they last."""
-SCATTER_BYTES = 160
-"""Of one in a key, about."""
 QUIET_CYCLES = 4096
 """Stands for a refresh interval where there is none."""
 
@@ -78,9 +84,7 @@ class Probe:
         self.map = AddressMap.parse(self.memory.stream_map, single)
         # by content; nothing that is known changes with what else is
         self.programs = ProgramProbe(self)
-        self._scatters: Remembered[tuple[int, int, int]] = Remembered(
-            KEPT_BYTES // 4, lambda found: found[2] * SCATTER_BYTES
-        )
+        self._scatters: Remembered[tuple[int, int]] = Remembered(KEPT_BYTES // 8, lambda _: 0)
         self._lost: Remembered[int] = Remembered(KEPT_BYTES // 8, lambda _: 0)
         self._come: Remembered[Floats] = Remembered(KEPT_BYTES // 8, lambda one: one.nbytes)
         self.blocks: Remembered[Floats] = Remembered(KEPT_BYTES // 8, lambda one: one.nbytes)
@@ -266,17 +270,46 @@ class Probe:
         open_now = np.where(rank[:, 0] > 0, np.maximum(system.now - rank[:, 1], 0), 0)
         return int((rank[:, 2] + open_now).sum())
 
-    def scatter_ticks(self, scatters: tuple[Scatter, ...]) -> tuple[int, int]:
-        """Of each burst of ``scatters``, all on channel 0, until the last is answered, and of all
-        of them what a stream that comes then has to wait for longer than its own bursts, clear of
-        refresh: writes are answered when they are taken, and their rows are still to be opened."""
-        each, left, _ = self._scatters.get(scatters, lambda: self._scatter_ticks(scatters))
-        return each, left
+    def scatter_ticks(self, table: Ints) -> tuple[int, int]:
+        """Of each burst of scatters, all on one channel, until the last is answered, and of all of
+        them what a stream that comes then has to wait for longer than its own bursts, clear of
+        refresh: writes are answered when they are taken, and their rows are still to be opened.
 
-    def _scatter_ticks(self, scatters: tuple[Scatter, ...]) -> tuple[int, int, int]:
+        Which rows they are plays no role, only which of them are the same.
+
+        Parameters
+        ----------
+        table
+            Of ``scatter_table``.
+        """
+        renamed = np.ascontiguousarray(self._in_first_rows(table)[:, SC_FIRST:])
+        content = blake2b(renamed.data, digest_size=16).digest()
+        return self._scatters.get(content, lambda: self._scatter_ticks(renamed))
+
+    def _in_first_rows(self, table: Ints) -> Ints:
+        """With its rows numbered in the order in which they come first; as it is where a row is
+        not the highest part of a burst's place, or one of the scatters lies in several."""
+        row = self.map.position["ro"]
+        if row + self.map.width["ro"] < sum(self.map.width.values()):
+            return table
+        first = table[:, SC_FIRST]
+        last = first + (table[:, SC_COUNT] - 1) * table[:, SC_STRIDE]
+        if (first >> row != last >> row).any():
+            return table
+        _, at, own = np.unique(first >> row, return_index=True, return_inverse=True)
+        number = np.argsort(np.argsort(at))
+        renamed = table.copy()
+        renamed[:, SC_FIRST] += (number[own] - (first >> row)) << row
+        return renamed
+
+    def _scatter_ticks(self, renamed: Ints) -> tuple[int, int]:
+        scatters = [
+            Scatter(0, first, count, stride, bool(write))
+            for first, count, stride, write in renamed.tolist()
+        ]
         bursts = max(sum(each.count for each in scatters), 1)
         each = self._lone_cycles([], scatters) * TICKS // bursts
-        return each, self.quiet._left_ticks(scatters), len(scatters)
+        return each, self.quiet._left_ticks(scatters)
 
     def _left_ticks(self, scatters: Sequence[Scatter]) -> int:
         if not any(scatter.write for scatter in scatters):

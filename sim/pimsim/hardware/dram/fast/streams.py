@@ -19,7 +19,16 @@ from pimsim.config.memory import MemoryConfig
 from pimsim.hardware.dram.address import AddressMap
 from pimsim.hardware.dram.fast.arrivals import work_when_come
 from pimsim.hardware.dram.fast.probe import STREAM_BURSTS, Probe
-from pimsim.hardware.dram.transfers import BLOCK_BYTES, Rows, Scatter, Stream
+from pimsim.hardware.dram.transfers import (
+    BLOCK_BYTES,
+    SC_CHANNEL,
+    SC_COUNT,
+    SC_WRITE,
+    Rows,
+    Scatter,
+    Stream,
+    scatter_table,
+)
 
 __all__ = ["StreamWork", "Work"]
 
@@ -173,17 +182,13 @@ class StreamWork:
     def _scattered(self, scatters: Sequence[Scatter], counted: Ints) -> tuple[Ints, Ints]:
         """Ticks by channel until all are answered, and those that are left then; counts the bursts
         in. The fullest channel says what a burst takes."""
+        table = scatter_table(scatters)
+        channel, count = table[:, SC_CHANNEL], table[:, SC_COUNT]
+        np.add.at(counted, (table[:, SC_WRITE], channel), count)
         bursts = np.zeros(self._channels, dtype=np.int64)
-        for scatter in scatters:
-            bursts[scatter.channel] += scatter.count
-            counted[int(scatter.write), scatter.channel] += scatter.count
+        np.add.at(bursts, channel, count)
         fullest = int(bursts.argmax())
-        own = tuple(
-            Scatter(0, each.first, each.count, each.stride, each.write)
-            for each in scatters
-            if each.channel == fullest
-        )
-        answered, left = self.probe.scatter_ticks(own)
+        answered, left = self.probe.scatter_ticks(table[channel == fullest])
         return bursts * answered, bursts * left // max(int(bursts[fullest]), 1)
 
 
