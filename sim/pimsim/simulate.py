@@ -313,13 +313,27 @@ def _npu_devices(resolved: ResolvedRun, asked: Asked) -> tuple[Device, ...]:
     """The device with its work mapped, at each step."""
     from pimsim.engine.device_building import build_devices
     from pimsim.workload.batch import load_run_sparsity
+    from pimsim.workload.pipeline import NoRoomError
 
     config = resolved.config
     _check_controller(resolved)
     sparsity = load_run_sparsity(config, asked.model)
     if asked.parallel is not config.parallel:
         config = config.model_copy(update={"parallel": asked.parallel})
-    return build_devices(config, asked.model, asked.steps, asked.routing, sparsity)
+    try:
+        return build_devices(config, asked.model, asked.steps, asked.routing, sparsity)
+    except NoRoomError as short:
+        if config.pim_memory is None:
+            raise
+        raise InputError(f"{_place_of(resolved, 'pim_memory')}: pim_memory: {short}") from None
+
+
+def _place_of(resolved: ResolvedRun, memory: str) -> str:
+    """Where the size of a memory is said: by the run, or in the memory's own file."""
+    keys = ("rows", "channels", "ranks", "bank_groups", "banks_per_group", "columns")
+    places = [resolved.origins[f"{memory}.organization.{key}"] for key in keys]
+    own = resolved.origins[f"{memory}.name"].rpartition(":")[0]
+    return next((each for each in places if each.rpartition(":")[0] != own), places[0])
 
 
 class Asked(NamedTuple):
@@ -403,6 +417,8 @@ def _check_controller(resolved: ResolvedRun) -> None:
     model = config.memory.controller.model
     if config.pim is None or not config.schedule.declared.uses_pim or model == "bank-queues":
         return
+    if config.pim_memory is not None:
+        return  # PIM's commands go to a memory of their own
     places = {at: place.rpartition(":")[0] for at, place in resolved.origins.items()}
     # by the run itself, not by the memory that it names
     of_run = {place for at, place in places.items() if place and not at.startswith("memory.")}

@@ -122,6 +122,7 @@ def _degrees() -> Iterator[str]:
     from pimsim.workload.decode import memory_needs
     from pimsim.workload.degrees import trace_degrees, trace_memory_needs
     from pimsim.workload.instantiate import sample_blocks
+    from pimsim.workload.pipeline import Room
 
     step = _steps()["decode"]
     for name in ["tiny", "gqa", "moe", "mla", *sorted(preset_names("model"))]:
@@ -134,7 +135,8 @@ def _degrees() -> Iterator[str]:
             needs = _tried(lambda a=(trace, step, tp, pp, batches): trace_memory_needs(*a))
             yield from facts(needs, f"trace, tp {tp}, pp {pp}, batches {batches}")
         for gib in (1, 16, 80):
-            found = _tried(lambda a=(trace, step, None, None, gib * 2**30): trace_degrees(*a))
+            room = Room(gib * 2**30)
+            found = _tried(lambda a=(trace, step, None, None, room): trace_degrees(*a))
             yield from facts(found, f"{gib} GiB")
     for kinds in (["a"] * 9, ["a", "b", "b", "a", "b", "b", "c"], list("abcdefgh")):
         for count in (None, 1, 2, 3, 5, 7):

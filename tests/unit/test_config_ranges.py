@@ -86,6 +86,8 @@ def _section(key: str) -> list[str]:
 def test_a_number_beyond_64_bits_is_refused_by_its_key(key: str) -> None:
     """The same line whether it comes from ``--set`` or from a file."""
     run = "onnxim-tpuv4" if key.startswith("npu.network") else "neupims"
+    if key.startswith(("pim_memory.", "pim_link.")):
+        run = "npu-attacc"
     if key.startswith(PIM_ONLY):
         design = "duplex" if key.startswith("pim.units.") else "attacc-bank"
         key = key.removeprefix("pim.")

@@ -22,6 +22,7 @@ from pimsim.capture.unlike_blocks import MOST_LAYERS, MOST_SIZE, _deci  # noqa: 
 from pimsim.config.errors import InputError  # noqa: E402
 from pimsim.workload.agreement import disagreements  # noqa: E402
 from pimsim.workload.degrees import trace_degrees  # noqa: E402
+from pimsim.workload.pipeline import Room  # noqa: E402
 from pimsim.workload.requests import Request  # noqa: E402
 from pimsim.workload.step import Step  # noqa: E402
 from pimsim.workload.trace import OperatorTrace  # noqa: E402
@@ -104,9 +105,9 @@ def test_openelm_is_read_block_by_block(tmp_path: Path) -> None:
     assert trace.facts.kv_bytes_per_token == 2 * 2 * 32 * (1 + 1 + 2)
     assert trace.facts.max_context == 2048
     requests = [Request(0, 0.0, 10, 1, 0)]
-    assert trace_degrees(trace, Step.decode(requests), 4, 1, 2**30).tp == 4
+    assert trace_degrees(trace, Step.decode(requests), 4, 1, Room(2**30)).tp == 4
     with pytest.raises(InputError, match="tp 8"):
-        trace_degrees(trace, Step.decode(requests), 8, 1, 2**30)
+        trace_degrees(trace, Step.decode(requests), 8, 1, Room(2**30))
 
 
 def test_nemotrons_blocks(tmp_path: Path) -> None:

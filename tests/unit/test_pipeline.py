@@ -30,7 +30,7 @@ from pimsim.workload.cards import ModelCard, load_card
 from pimsim.workload.decode import memory_need, memory_needs
 from pimsim.workload.degrees import trace_memory_needs
 from pimsim.workload.instantiate import held_bytes
-from pimsim.workload.pipeline import MemoryNeed, fullest
+from pimsim.workload.pipeline import MemoryNeed, Room, fullest
 from pimsim.workload.requests import Request
 from pimsim.workload.stages import cut_blocks, misfit
 from pimsim.workload.step import Step
@@ -192,7 +192,7 @@ def test_a_device_holds_of_a_trace_what_it_holds_of_its_card(tp: int, pp: int) -
     parallel = load_run("npu-only", [f"parallel.tp={tp}", f"parallel.pp={pp}"]).config.parallel
     step = Step.decode(batch(7, 1000))
     card_work, trace_work = (
-        device_work(model, step, parallel, None, 80 << 30, None, 0, True, False)
+        device_work(model, step, parallel, None, Room(80 << 30), None, 0, True, False)
         for model in (card, card_trace(card))
     )
     for work in (card_work, trace_work):

@@ -10,6 +10,7 @@ from pimsim.workload.card_trace import card_trace
 from pimsim.workload.cards import ModelCard, load_card, parallelism
 from pimsim.workload.decode import card_pass, fits_memory, memory_need
 from pimsim.workload.operators import Block, ForwardPass, Operator, OperatorKind
+from pimsim.workload.pipeline import Room
 from pimsim.workload.requests import Request
 from pimsim.workload.step import Step
 
@@ -225,7 +226,7 @@ def test_devices_beyond_the_key_heads_hold_the_same_ones() -> None:
 def test_a_model_fits_exactly_its_need_and_not_a_byte_less() -> None:
     card, requests = load_card("gpt3-7b"), batch(*CONTEXTS)
     need = memory_need(card, Step.decode(requests))
-    fits = fits_memory(card, Step.decode(requests), None, None, need.total_bytes)
+    fits = fits_memory(card, Step.decode(requests), None, None, Room(need.total_bytes))
     assert fits == (need,)
     last = len(CONTEXTS) - 1
     size = 2 * card.heads * card.head_dim * card.kv_dtype_bytes * card.layers * CONTEXTS[-1]
@@ -236,16 +237,16 @@ def test_a_model_fits_exactly_its_need_and_not_a_byte_less() -> None:
         rf"{CONTEXTS[-1]} tokens is the first without room: its KV cache takes {each:.1f} MiB, "
         rf"{each:.1f} MiB are left",
     ):
-        fits_memory(card, Step.decode(requests), None, None, need.total_bytes - 1)
+        fits_memory(card, Step.decode(requests), None, None, Room(need.total_bytes - 1))
     with pytest.raises(InputError, match="its weights alone take more: take more devices"):
-        fits_memory(card, Step.decode(requests), None, None, need.weights_bytes - 1)
+        fits_memory(card, Step.decode(requests), None, None, Room(need.weights_bytes - 1))
 
 
 def test_refusal_names_the_sizes_in_gib() -> None:
     card, gib = load_card("gpt3-175b"), 2**30
     need = memory_need(card, Step.decode(batch(2048)), 1, 1)
     with pytest.raises(InputError) as caught:
-        fits_memory(card, Step.decode(batch(2048)), 1, 1, 32 * gib)
+        fits_memory(card, Step.decode(batch(2048)), 1, 1, Room(32 * gib))
     message = str(caught.value)
     for size in (need.total_bytes, need.weights_bytes, need.kv_bytes, 32 * gib):
         assert f"{size / gib:.2f}" in message

@@ -38,7 +38,10 @@ _LAYOUTS = {
     **_PLAIN,
     "hardware": Layout(
         "hardware",
-        {kind: _PLAIN[kind] for kind in ("memory", "pim", "energy")},
+        {
+            **{kind: _PLAIN[kind] for kind in ("memory", "pim", "energy")},
+            "pim_memory": _PLAIN["memory"],
+        },
         (("workload", "model"), ("workload", "requests"), ("workload", "decoding")),
         alone=_OF_A_RUN,
     ),
@@ -195,11 +198,12 @@ def _with_memory_of_pim(
 ) -> tuple[Entry, tuple[str, ...]]:
     """A run that gets another PIM design by ``--set pim=NAME`` gets that design's memory too,
     unless its own is set, or named by a file of its own that is no preset; and in a line that it
-    is another one."""
+    is another one. Where PIM is in a memory of its own (``pim_memory``), it is that one."""
     chosen = dict(text.partition("=")[::2] for text in overrides)
     design = parse_text(chosen.get("pim", ""), "--set").value
     assert isinstance(root.value, dict)
-    if not isinstance(design, str) or "memory" in chosen:
+    key = "memory" if _name_of(root.value.get("pim_memory")) is None else "pim_memory"
+    if not isinstance(design, str) or not {"memory", "pim_memory"}.isdisjoint(chosen):
         return root, ()
     try:
         found = compose(design, _LAYOUTS["pim"]).value
@@ -207,20 +211,20 @@ def _with_memory_of_pim(
         return root, ()  # the override itself says what is wrong
     if not isinstance(found, dict) or "memory" not in found:
         return root, ()
-    theirs, own = (_name_of(each.get("memory")) for each in (found, root.value))
+    theirs, own = _name_of(found["memory"]), _name_of(root.value.get(key))
     if theirs == own:
         return root, ()
-    where = _own_memory(find_source("hardware", name_or_path))
+    where = _own_memory(find_source("hardware", name_or_path), key)
     if where is not None:
         note = (
             f"pim={design} is on {own}, which {where} names, and not on the memory that it would "
-            f"bring along: memory={theirs} takes that"
+            f"bring along: {key}={theirs} takes that"
         )
         return root, (note,)
     note = (
-        f"pim={design} brings its memory {theirs} along, in place of {own}: memory={own} keeps that"
+        f"pim={design} brings its memory {theirs} along, in place of {own}: {key}={own} keeps that"
     )
-    return replace(root, value={**root.value, "memory": found["memory"]}), (note,)
+    return replace(root, value={**root.value, key: found["memory"]}), (note,)
 
 
 def _name_of(memory: Entry | None) -> object:
@@ -230,16 +234,16 @@ def _name_of(memory: Entry | None) -> object:
     return memory.value["name"].value
 
 
-def _own_memory(path: Path) -> str | None:
+def _own_memory(path: Path, key: str) -> str | None:
     """File and line where a run's file that is no preset, or one that it extends, names its
-    memory; None: only a preset does."""
+    memory (``key``); None: only a preset does."""
     for _ in range(_MOST_FILES):
         if path in (preset_path("hardware", name) for name in preset_names("hardware")):
             return None
         entry = read_tree(path)
         assert isinstance(entry.value, dict)
-        if "memory" in entry.value:
-            return entry.value["memory"].origin
+        if key in entry.value:
+            return entry.value[key].origin
         parent = entry.value.get("extends")
         if parent is None or not isinstance(parent.value, str):
             return None

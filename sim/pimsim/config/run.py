@@ -20,6 +20,8 @@ from pimsim.config.energy import EnergyConfig
 from pimsim.config.memory import MemoryConfig
 from pimsim.config.npu import NpuConfig
 from pimsim.config.pim import PimConfig
+from pimsim.config.pim_link import PimLinkConfig
+from pimsim.config.pim_placement import check_pim_placement
 from pimsim.config.plugins import ModuleName, load_module
 from pimsim.config.settings_text import NONE, settings_of_text
 from pimsim.config.units import Share
@@ -323,6 +325,12 @@ class MachineConfig(ConfigModel):
     npu: Annotated[NpuConfig, checked_once()]
     memory: Annotated[MemoryConfig, checked_once()]
     pim: Annotated[PimConfig | None, checked_once()] = None
+    pim_memory: Annotated[MemoryConfig | None, checked_once()] = None
+    """The memory that PIM is in, of a device, where that is not ``memory``: stacks or cards of its
+    own behind ``pim_link``. They hold the KV cache, the device's memory the weights. null: PIM is
+    in the device's memory."""
+    pim_link: PimLinkConfig | None = None
+    """The link to ``pim_memory``: queries, results, new keys and values go over it."""
     schedule: ScheduleConfig
     parallel: ParallelConfig = ParallelConfig()
     link: LinkConfig
@@ -342,11 +350,7 @@ class MachineConfig(ConfigModel):
         declared = self.schedule.declared
         if declared.uses_pim and self.pim is None:
             raise ValueError(f"schedule.policy {self.schedule.policy!r} needs a pim section")
-        if declared.uses_pim and self.pim is not None:
-            self.pim.check_beside(self.memory, "pim")
-            if self.pim.controller is not None:
-                self._check_operations(self.pim)
-        self._check_products()
+        check_pim_placement(self)
         if self.schedule.expert_placement == "pim" and not declared.uses_pim:
             raise ValueError(
                 "schedule.expert_placement 'pim' needs a schedule.policy that uses PIM: "
@@ -375,43 +379,10 @@ class MachineConfig(ConfigModel):
         self._check_parts()
         return self
 
-    def _check_operations(self, pim: PimConfig) -> None:
-        """Raises ``ValueError`` where a PIM design with a controller of its own is to do what it
-        does not."""
-        schedule, does = self.schedule, ", ".join(pim.operations) or "nothing"
-        attends = schedule.attention_placement == "pim"
-        if attends and "attention" not in pim.operations:
-            raise ValueError(
-                f"schedule.attention_placement 'pim': {pim.name} has no attention, it does {does}; "
-                "allowed with it: npu"
-            )
-        if schedule.expert_placement == "pim" and "gemv" not in pim.operations:
-            raise ValueError(
-                f"schedule.expert_placement 'pim': {pim.name} does {does}, no gemv; allowed with "
-                "it: npu, by-tokens"
-            )
-
-    def _check_products(self) -> None:
-        """Raises ``ValueError`` where products of all tokens are to be on a PIM without any."""
-        placement, pim = self.schedule.product_placement, self.pim
-        if placement == "npu":
-            return
-        key = f"schedule.product_placement {placement!r}"
-        if not self.schedule.declared.uses_pim or pim is None:
-            raise ValueError(
-                f"{key} needs a schedule.policy that uses PIM: {schedules_with_pim()}; allowed "
-                "without: npu"
-            )
-        if pim.controller is None:
-            raise ValueError(
-                f"{key}: {pim.name}, whose commands the memory's controller takes, does attention "
-                "and experts; allowed with it: npu"
-            )
-        if "gemv" not in pim.operations:
-            raise ValueError(
-                f"{key}: {pim.name} does {', '.join(pim.operations) or 'nothing'}, no gemv; "
-                "allowed with it: npu"
-            )
+    @property
+    def memory_of_pim(self) -> MemoryConfig:
+        """The memory whose banks PIM is beside."""
+        return self.memory if self.pim_memory is None else self.pim_memory
 
     def _check_parts(self) -> None:
         """Raises ``ValueError`` where a schedule does not take so many sub-batches."""

@@ -9,6 +9,7 @@ from functools import partial
 import numpy as np
 
 from pimsim.config.errors import InputError
+from pimsim.config.memory import MemoryConfig
 from pimsim.config.pim import own_design
 from pimsim.config.run import RunConfig
 from pimsim.engine.device import Device
@@ -43,6 +44,7 @@ from pimsim.workload.degrees import larger_degrees
 from pimsim.workload.moe import Routing
 from pimsim.workload.operators import Block, ForwardPass, Operator, OperatorKind
 from pimsim.workload.outside import Outside
+from pimsim.workload.pipeline import Room
 from pimsim.workload.run_steps import step_at_end, step_held
 from pimsim.workload.sparsity import Sparsity
 from pimsim.workload.step import Step
@@ -160,18 +162,24 @@ def _build(
     """The device at each step, at the degrees that ``config`` asks for."""
     schedule = config.schedule
     on_pim = schedule.declared.uses_pim and config.pim is not None
-    named = config.memory
-    if on_pim:  # PIM commands are known to one controller only
+    named, apart = config.memory, config.pim_memory if on_pim else None
+    if on_pim and apart is None:  # PIM commands are known to one controller only
         config = config.model_copy(update={"memory": device_memory(config.memory)})
     org = config.memory.organization
     placement = schedule.expert_placement if on_pim else "npu"
-    design = own_design(config.pim, named) if on_pim else None
-    if design is not None and "gemv" not in design.operations:
+    design = own_design(config.pim, named if apart is None else apart) if on_pim else None
+    if apart is not None or (design is not None and "gemv" not in design.operations):
         placement = "npu"
     at_end, most = step_at_end(steps), step_held(steps)
+    own, of_pim = (
+        None if memory is None else memory.organization.capacity_bytes
+        for memory in (config.memory, apart)
+    )
+    room = Room(own or 0, of_pim)
+    if capacity_bytes is not None:
+        room = Room(capacity_bytes, None if apart is None else capacity_bytes)
     held = device_work(
-        model, at_end, config.parallel, config.workload.layers,
-        org.capacity_bytes if capacity_bytes is None else capacity_bytes, routing, config.seed,
+        model, at_end, config.parallel, config.workload.layers, room, routing, config.seed,
         append_kv=schedule.kv_append,
         overlapped=schedule.parts > 1, sparsity=sparsity,
         in_order=schedule.declared.in_order,
@@ -190,6 +198,8 @@ def _build(
     works = [held if step == at_end else held.at(step) for step in steps]
     outside = [work.outside(config.workload.outside) for work in works]
     wholes = [work.forward(range(len(work.step.entries))) for work in works]
+    if apart is not None:
+        _check_latents(apart, wholes)
     try:
         addresses = _addresses(
             config, held, batch, wholes, outside, kv, channel, placement, most.new_tokens
@@ -210,6 +220,7 @@ def _build(
         npu=config.npu, memory=config.memory, pim=config.pim, link=config.link, addresses=addresses,
         element_bytes=batch.dtype_bytes, kv_element_bytes=batch.kv_dtype_bytes,
         products=products, design_runs=runs, expert_runs=expert_runs, joins_tiles=joins_tiles,
+        pim_link=None if apart is None else config.pim_link,
     )  # fmt: skip
     costs = None
     if config.pim is not None and (placement == "by-tokens" or expert_runs is not None):
@@ -233,7 +244,8 @@ def _build(
                 beside, named_memory=named,
             )
         )  # fmt: skip
-    if any(each.uses_pim for each in devices) and not config.workload.beyond_banks:
+    one_memory = apart is None and any(each.uses_pim for each in devices)
+    if one_memory and not config.workload.beyond_banks:
         check_rows(addresses, batch, held, org.rows)
     return tuple(devices)
 
@@ -262,7 +274,8 @@ def _block_kv(block: Block, config: RunConfig, whole: ForwardPass, on_pim: bool)
     window = None if score.page else score.window or None
     in_design = on_pim and config.pim is not None and config.pim.controller is not None
     if not on_pim or in_design:
-        burst_bytes = config.memory.organization.burst_bytes
+        of = config.memory_of_pim if in_design else config.memory
+        burst_bytes = of.organization.burst_bytes
         linear = linear_layout(score, value, whole.step, burst_bytes)
         return BlockKv(None, window, linear, in_design)
     assert config.pim is not None
@@ -388,7 +401,32 @@ def _addresses(
                 activations, max(o.input_bytes + o.output_bytes for o in block.operators)
             )
     rows = config.pim.operand_rows if config.pim is not None and shared else 0
-    return plan_addresses(
-        config.memory, weights, 2 * activations, kv, batch.contexts, channel, rows,
-        beside, [request.id for request in batch.requests], new_tokens,
+    names = [request.id for request in batch.requests]
+    if not any(each.in_design for each in kv) or config.pim_memory is None:
+        return plan_addresses(
+            config.memory, weights, 2 * activations, kv, batch.contexts, channel, rows,
+            beside, names, new_tokens,
+        )  # fmt: skip
+    nothing = [BlockKv(None)] * len(kv)
+    plan = plan_addresses(
+        config.memory, weights, 2 * activations, nothing, (), (), rows, beside, (), ()
+    )
+    of_pim = plan_addresses(
+        device_memory(config.pim_memory), [{}] * len(kv), 0, kv, batch.contexts, channel, 0, (),
+        names, new_tokens,
     )  # fmt: skip
+    return replace(
+        plan, cache=of_pim.cache, cache_kind=of_pim.cache_kind, requests=of_pim.requests,
+        cache_apart=True,
+    )  # fmt: skip
+
+
+def _check_latents(pim_memory: MemoryConfig, passes: Sequence[ForwardPass]) -> None:
+    """Raises ``InputError`` where products on the NPU read the cache, which is behind the link."""
+    for block in {id(block): block for forward in passes for block in forward.blocks}.values():
+        for operator in block.operators:
+            if operator.kind is OperatorKind.GEMM and operator.kv_read_bytes:
+                raise InputError(
+                    f"pim_memory {pim_memory.name!r} holds the KV cache, and {operator.name} "
+                    "reads it on the NPU (latents that are expanded again); allowed with it: null"
+                )

@@ -14,10 +14,11 @@ from pimsim.mapping.barrier import Barrier
 from pimsim.mapping.program import AnyTask, Program
 from pimsim.mapping.tasks import TaskId
 
-__all__ = ["LINK", "NPU", "PIM", "UNITS", "Dispatch", "Process"]
+__all__ = ["LINK", "NPU", "PIM", "PIM_LINK", "UNITS", "Dispatch", "Process"]
 
-NPU, PIM, LINK = UNITS = ("npu", "pim", "link")
-"""Units that take tasks: the arrays with the vector units and the DMA engines, the banks, links."""
+NPU, PIM, LINK, PIM_LINK = UNITS = ("npu", "pim", "link", "pim_link")
+"""Units that take tasks: the arrays with the vector units and the DMA engines, the banks, links
+between devices, the link to PIM's own memory."""
 Process = Generator[simpy.Event, Any, Any]
 _BLOCKS_AHEAD = 1
 """Of one sub-batch tasks are asked for so many blocks beyond the first that is not done."""
@@ -54,6 +55,9 @@ class Dispatch:
         """Blocks that a task so far was of."""
         self.last_unit = NPU
         """The unit whose task was done last."""
+        self.ended: list[tuple[int, str]] = []
+        """When tasks of other units than the NPU's were done since the NPU last began to wait, ps,
+        and which unit did each."""
         self.idle_ps: dict[str, int] = {}
         """Since when each unit had nothing to do, ps."""
 
@@ -123,8 +127,8 @@ class Dispatch:
 
     def unit_of(self, kind: str) -> str:
         """Which unit does tasks of the parts that ``Task.unit`` names."""
-        if kind == "pim":
-            return PIM
+        if kind in (PIM, PIM_LINK):
+            return kind
         return LINK if kind == "link" and not self._schedule.in_order else NPU
 
     # units --------------------------------------------------------------------------------------
@@ -218,6 +222,10 @@ class Dispatch:
         if not blocks[task.id.block]:
             del blocks[task.id.block]
         self.last_unit = unit
+        if unit == NPU:
+            self.ended.clear()
+        else:
+            self.ended.append((int(self._env.now), unit))
         self.idle_ps[unit] = int(self._env.now)
         self._ask()
         changed, self._changed = self._changed, self._env.event()

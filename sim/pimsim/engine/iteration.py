@@ -18,6 +18,7 @@ from pimsim.engine.records import OperatorRecord, Recorder, StageRecord, StepRec
 from pimsim.engine.schedules import load_schedule
 from pimsim.engine.stream_side import StreamSide
 from pimsim.hardware.dram.device import make_memory_system
+from pimsim.hardware.dram.device_memory import device_memory
 from pimsim.hardware.dram.layout import Records
 from pimsim.hardware.dram.system import MemorySystem
 from pimsim.mapping.gemm import core_network
@@ -59,6 +60,8 @@ class Outcome:
     clock: Clock
     pim: PimSide | StreamSide
     time_ps: int
+    pim_system: MemorySystem | None = None
+    """PIM's own memory, behind its link; None: PIM is in the device's."""
     errors: PhaseErrors | None = None
     """Of a run at fast fidelity."""
     over_time: bool = True
@@ -218,7 +221,10 @@ def _run(
     config = devices[0].config
     schedule = load_schedule(config.schedule.policy)()
     runs = next((each.mapper.design_runs for each in devices if each.uses_pim), None)
-    with Machine(config.npu, config.memory, system, over_time, runs) as machine:
+    pim_system = None
+    if runs is not None and config.pim_memory is not None:
+        pim_system = make_memory_system(device_memory(config.pim_memory))
+    with Machine(config.npu, config.memory, system, over_time, runs, pim_system) as machine:
         records = []
         program = devices[0].program()
         for after in (*devices[1:], None):
@@ -228,5 +234,5 @@ def _run(
                 program = following
     return Outcome(
         tuple(devices), tuple(records), machine.recorder, system, machine.clock, machine.pim,
-        machine.now_ps, over_time=over_time,
+        machine.now_ps, pim_system, over_time=over_time,
     )  # fmt: skip

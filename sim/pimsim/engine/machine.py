@@ -11,16 +11,18 @@ import simpy
 from pimsim.config.memory import MemoryConfig
 from pimsim.config.npu import NpuConfig
 from pimsim.engine.clock import Clock
-from pimsim.engine.dispatch import LINK, NPU, PIM, UNITS, Dispatch, Process
+from pimsim.engine.dispatch import LINK, NPU, PIM, PIM_LINK, UNITS, Dispatch, Process
 from pimsim.engine.links import Links
 from pimsim.engine.memory import Memory, MemoryPort
 from pimsim.engine.npu_side import NpuSide
+from pimsim.engine.pim_memory import OwnMemoryPort, PimLink
 from pimsim.engine.pim_side import PimSide
 from pimsim.engine.records import Recorder, StageRecord, StepRecord
 from pimsim.engine.schedules import Schedule
 from pimsim.engine.stream_side import StreamSide
 from pimsim.engine.work import WorkOverTime
 from pimsim.hardware.dram.samples import stop_sampling
+from pimsim.hardware.dram.system import MemorySystem
 from pimsim.hardware.dram.waiting import charged_counters
 from pimsim.hardware.npu.vector_timing import vector_timing
 from pimsim.hardware.pim.operations import OperationRuns
@@ -28,6 +30,10 @@ from pimsim.hardware.vector_units import VectorUnits
 from pimsim.mapping.program import AnyTask, Program
 
 __all__ = ["Machine", "Progress"]
+
+
+_WAITS_FOR = {LINK: "collective", PIM_LINK: "pim_link"}
+"""What the NPU's time is charged to in which it waits for a unit."""
 
 
 @dataclass(frozen=True)
@@ -58,11 +64,14 @@ class Machine:
     design_runs
         Operations of a PIM design with a controller of its own, which takes turns with the
         memory's; None: PIM's commands go through that one.
+    pim_system
+        The memory that such a design has for itself, behind a link, which nothing has been asked
+        of; None: it is in the device's.
     """
 
     def __init__(
         self, npu: NpuConfig, memory: MemoryConfig, system: Memory, over_time: bool = True,
-        design_runs: OperationRuns | None = None,
+        design_runs: OperationRuns | None = None, pim_system: MemorySystem | None = None,
     ) -> None:  # fmt: skip
         self.env = simpy.Environment()
         self.system = system
@@ -78,11 +87,21 @@ class Machine:
         if vector_timing(npu.vector).queues:
             system.vector_units = VectorUnits(npu.vector.units)
         self.npu = NpuSide(self.env, self._port, self.clock, npu, memory, self.recorder)
-        self.pim: PimSide | StreamSide = (
-            PimSide(self.env, self._port, self.clock, self.recorder, launch_ps)
-            if design_runs is None
-            else StreamSide(self.env, self._port, self.clock, self.recorder, design_runs, launch_ps)
-        )
+        self.pim_system = pim_system
+        self.pim: PimSide | StreamSide
+        self.pim_link: PimLink | None = None
+        if design_runs is None:
+            self.pim = PimSide(self.env, self._port, self.clock, self.recorder, launch_ps)
+        elif pim_system is None:
+            self.pim = StreamSide(
+                self.env, self._port, self.clock, self.recorder, design_runs, launch_ps
+            )
+        else:
+            stop_sampling(pim_system.samples)
+            of_pim = Clock.of(npu.frequency, pim_system.cycle_ps)
+            own = OwnMemoryPort(self.env, pim_system, of_pim)
+            self.pim = StreamSide(self.env, own, of_pim, self.recorder, design_runs, launch_ps)
+            self.pim_link = PimLink(self.env, own, self.recorder)
         self.links = Links(self.env, self.recorder)
         self._following: tuple[Program, Dispatch] | None = None
         self.units = {unit: simpy.Resource(self.env) for unit in UNITS}
@@ -183,6 +202,9 @@ class Machine:
         dispatch.wait_from(start)
 
         def waited(since_ps: int) -> None:
+            if self.pim_link is not None:
+                self._charge_waits(dispatch.ended, since_ps)
+                return
             self.npu.charge("collective" if dispatch.last_unit == LINK else "pim", since_ps)
 
         serve = {
@@ -190,7 +212,9 @@ class Machine:
             PIM: dispatch.serve(PIM, self._taking(PIM, self.pim.run)),
             LINK: dispatch.serve(LINK, self._taking(LINK, self.links.run)),
         }
-        working = [env.process(serve[unit]) for unit in UNITS if dispatch.has_work(unit)]
+        if self.pim_link is not None:
+            serve[PIM_LINK] = dispatch.serve(PIM_LINK, self._taking(PIM_LINK, self.pim_link.run))
+        working = [env.process(serve[unit]) for unit in serve if dispatch.has_work(unit)]
         if working:
             yield simpy.AllOf(env, working)
         if self.now_ps > dispatch.idle_ps[NPU]:
@@ -207,7 +231,16 @@ class Machine:
                 (done, len(recorder.operators)),
             )
         )  # fmt: skip
-        recorder.totals.append(recorder.total(charged_counters(self.system).sum(axis=0)))
+        of_pim = 0 if self.pim_system is None else charged_counters(self.pim_system).sum(axis=0)
+        recorder.totals.append(recorder.total(charged_counters(self.system).sum(axis=0), of_pim))
+
+    def _charge_waits(self, ended: Sequence[tuple[int, str]], since_ps: int) -> None:
+        """Charge the NPU's time from ``since_ps`` on to the units whose tasks were done in it, each
+        up to its task's end."""
+        for end_ps, unit in (*ended, (self.now_ps, "")):
+            if end_ps > since_ps:
+                self.npu.charge(_WAITS_FOR.get(unit, PIM), since_ps, end_ps)
+                since_ps = end_ps
 
     def _taking(
         self, unit: str, run: Callable[[AnyTask, Sequence[AnyTask]], Process]

@@ -79,6 +79,16 @@ class MemoryPort:
             return event
         return self._watch(self.system.submit(self._now(), streams, scatters, source))
 
+    @property
+    def channels(self) -> int:
+        """Of the memory, as its controller counts them."""
+        return len(self.system.channels)
+
+    @property
+    def precharge_cycles(self) -> int:
+        """That closing rows takes behind a turn."""
+        return int(self.system.memory.timings["tRP"])
+
     def take_turn(self) -> Generator[simpy.Event, Any, tuple[int, int]]:
         """Have the memory alone: wait for what is under way, hold what comes, close all rows.
 

@@ -72,9 +72,10 @@ class NpuSide:
             yield from self._plain(task)
         self._records.operator(task, self._progress, self._now)
 
-    def charge(self, cause: str, start_ps: int) -> None:
-        """Charge the time since ``start_ps`` to ``cause``."""
-        self._records.charge(cause, self._records.cycles(start_ps, self._now))
+    def charge(self, cause: str, start_ps: int, end_ps: int | None = None) -> None:
+        """Charge the time from ``start_ps`` to ``end_ps`` to ``cause``; None: to now."""
+        end = self._now if end_ps is None else end_ps
+        self._records.charge(cause, self._records.cycles(start_ps, end))
 
     def _plain(self, task: NpuTask) -> Process:
         """Loads and stores on one side, computing on the other, the longer counts."""

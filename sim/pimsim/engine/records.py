@@ -95,6 +95,10 @@ class WorkTotals:
     """Multiply-accumulates that operations of such a design are."""
     stream_fj: int = 0
     """What its commands cost, in femtojoule."""
+    pim_link_bytes: int = 0
+    """Bytes over the link to PIM's own memory."""
+    pim_counter: NDArray[np.int64] | int = 0
+    """Counters of the channels of that memory, added up; 0: there is none."""
 
     def __sub__(self, before: WorkTotals) -> WorkTotals:
         return WorkTotals(
@@ -136,15 +140,20 @@ class Recorder:
     stream_macs: int = 0
     stream_fj: int = 0
     """Of a PIM design with a controller of its own (``WorkTotals``)."""
+    pim_link_bytes: int = 0
     pim_commands: Counter[str] = field(default_factory=Counter)
     """The same by name, of all channels."""
     bytes_needed: Counter[str] = field(default_factory=Counter)
     bytes_moved: Counter[str] = field(default_factory=Counter)
 
-    def total(self, counter: NDArray[np.int64]) -> WorkTotals:
-        """All work so far, beside the channels' counters."""
+    def total(
+        self, counter: NDArray[np.int64], pim_counter: NDArray[np.int64] | int = 0
+    ) -> WorkTotals:
+        """All work so far, beside the channels' counters: of the device's memory, and of PIM's
+        own."""
         return WorkTotals(
             counter, self.macs["npu"], self.vector_lane_ops, self.sram_bytes, self.link_bytes,
             self.bytes_moved["pim_weight"] + self.bytes_moved["pim_kv"] - self.stream_bytes,
             self.stream_bytes, self.stream_macs, self.stream_fj,
+            self.pim_link_bytes, pim_counter,
         )  # fmt: skip

@@ -1,8 +1,8 @@
-"""A PIM design with a controller of its own, in the device's memory: turns between it and the NPU.
+"""A PIM design with a controller of its own: turns between it and whoever else has its memory.
 
 A task waits until nothing is under way in the memory and all rows are closed; then the channels are
 the design's, which runs the task's commands (``hardware.pim.operations``) and closes its rows.
-What the NPU asks for meanwhile waits.
+What the NPU asks for meanwhile, of its own memory where PIM is in that, waits.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import simpy
 
 from pimsim.engine.clock import Clock
 from pimsim.engine.dispatch import Process
-from pimsim.engine.memory import MemoryPort
+from pimsim.engine.pim_memory import TurnPort
 from pimsim.engine.records import OperatorRecord, Recorder
 from pimsim.hardware.energy.pim import stream_energy_pj
 from pimsim.hardware.pim.operations import OperationRun, OperationRuns
@@ -31,7 +31,7 @@ class StreamSide:
     """All channels of a design: one operation after the other."""
 
     def __init__(
-        self, env: simpy.Environment, port: MemoryPort, clock: Clock, recorder: Recorder,
+        self, env: simpy.Environment, port: TurnPort, clock: Clock, recorder: Recorder,
         runs: OperationRuns, launch_ps: int = 0,
     ) -> None:  # fmt: skip
         self.env = env
@@ -60,7 +60,7 @@ class StreamSide:
             yield self.env.timeout(self.launch_ps)
         found = self.runs.of(task.operation)
         idle, begin = yield from self.port.take_turn()
-        closing = self.port.system.memory.timings["tRP"]
+        closing = self.port.precharge_cycles
         end = begin + found.cycles + closing
         yield from self.port.end_turn(begin, end, found.refreshed.reshape(-1))
         self.turn_cycles += begin - idle + closing
@@ -82,7 +82,7 @@ class StreamSide:
         assert design.peak is not None
         now, org = int(self.env.now), design.organization
         bound = task.macs * peak_interval_cycles(design) // (org.channels * design.peak_macs)
-        channels = np.full(len(self.port.system.channels), now, np.int64)
+        channels = np.full(self.port.channels, now, np.int64)
         recorder.operators.append(
             OperatorRecord(
                 task.name, task.kind, task.unit, task.layer, recorder.stage, start_ps, now,

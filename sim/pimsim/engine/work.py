@@ -19,11 +19,12 @@ __all__ = ["KINDS", "Span", "WorkOverTime"]
 
 KINDS = (
     "macs", "vector_lane_ops", "sram_bytes", "link_bytes", "stream_bytes", "stream_macs",
-    "stream_fj",
+    "stream_fj", "pim_link_bytes",
 )  # fmt: skip
 """What is spread: multiply-accumulates of the arrays, operations of vector lanes, bytes of
 scratchpads, bytes over links; of a PIM design with a controller of its own the bytes that its units
-read in the banks, their multiply-accumulates, and the energy of its commands in femtojoule."""
+read in the banks, their multiply-accumulates, and the energy of its commands in femtojoule; bytes
+over the link to PIM's own memory."""
 Ints = NDArray[np.int64]
 Span = tuple[int, int, int]
 """Start and end in picoseconds, and its weight among others."""

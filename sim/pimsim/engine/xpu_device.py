@@ -14,6 +14,7 @@ from pimsim.workload.cards import ModelCard
 from pimsim.workload.moe import Routing
 from pimsim.workload.operators import Block, ForwardPass, OperatorKind
 from pimsim.workload.outside import Outside
+from pimsim.workload.pipeline import Room
 from pimsim.workload.run_steps import step_at_end, step_held
 from pimsim.workload.step import Step
 from pimsim.workload.trace import OperatorTrace
@@ -123,7 +124,7 @@ def build_xpu_devices(
     at_end, most = step_at_end(steps), step_held(steps)
     parallel = config.parallel.model_copy(update={"tp": config.tp, "pp": config.pp})
     held = device_work(
-        _roomy(model, at_end), at_end, parallel, config.workload.layers, _ANY_SIZE, routing,
+        _roomy(model, at_end), at_end, parallel, config.workload.layers, Room(_ANY_SIZE), routing,
         config.seed, append_kv=True, overlapped=False, holding=most,
     )  # fmt: skip
     contexts = tuple(max(step.contexts) for step in steps)

@@ -52,6 +52,8 @@ RESOURCES = (
     Resource("GPU memory", "xpu.memory_bandwidth_gb_per_s", ("memory",), bounds=("xpu_memory",)),
     Resource("host memory", "host.memory_bandwidth_gb_per_s", ("host",)),
     Resource("links", "link.bandwidth_gb_per_s", ("collective", "transfer"), bounds=("link",)),
+    Resource("the link to PIM's memory", "pim_link.bandwidth_gb_per_s", ("pim_link",),
+             bounds=("pim_link",)),
 )  # fmt: skip
 """What is asked for, where a machine has it."""
 

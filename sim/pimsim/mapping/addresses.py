@@ -119,6 +119,8 @@ class AddressPlan:
     """By simulated block: bursts of its weights."""
     outside_bursts: int = 0
     """Of the weights beside the blocks."""
+    cache_apart: bool = False
+    """The cache is in a memory of its own, which has nothing else in it."""
 
     def kv(self, layer: int, member: int) -> KvRows:
         """Where block ``layer`` keeps keys and values of request ``member`` of the batch, as the
@@ -148,7 +150,7 @@ class AddressPlan:
         """Rows that the cache of block ``layer`` takes in each channel, shape (channels,); of a
         linear one as many as its bursts fill."""
         kind, channels = self.cache_kind[layer], self.cache.channels
-        if kind is None:
+        if kind is None or self.cache_apart:
             return (0,) * channels
         rows = self.cache.rows_by_channel(kind)
         return rows if self.cache.unit == "row" else (-(-sum(rows) // self.row_bursts),)

@@ -18,7 +18,8 @@ from pimsim.workload.operators import Block, Operator, OperatorKind
 from pimsim.workload.step import Step
 
 __all__ = [
-    "AttentionSplit", "bytes_in_banks", "bytes_over_bus", "key_bytes", "keys_are_made",
+    "AttentionSplit", "bytes_in_banks", "bytes_over_bus", "fetched_bytes", "key_bytes",
+    "keys_are_made",
     "linear_layout", "share_of", "split_attention",
 ]  # fmt: skip
 
@@ -181,3 +182,24 @@ def bytes_over_bus(operator: Operator, step: Step, split: AttentionSplit, made: 
         tiled = (step.entries[at] for at in split.tiled)
         keys += sum(max(entry.keys(window) - entry.new_tokens, 0) for entry in tiled)
     return int(keys * key_bytes(operator, step))
+
+
+def fetched_bytes(score: Operator, value: Operator, entries: Sequence[int], step: Step) -> int:
+    """Bytes of keys and values before the step that come over the link to PIM's memory, where the
+    NPU attends to what lies there.
+
+    Parameters
+    ----------
+    score
+        The block's scores.
+    value
+        Its values.
+    entries
+        Numbers of entries that attend on the NPU.
+    step
+        Of the device.
+    """
+    tokens = sum(
+        min(step.entries[at].cached, step.entries[at].keys(score.window or None)) for at in entries
+    )
+    return ceil(tokens * (key_bytes(score, step) + key_bytes(value, step)))

@@ -11,6 +11,7 @@ from pimsim.config.errors import InputError
 from pimsim.config.memory import MemoryConfig
 from pimsim.config.npu import NpuConfig
 from pimsim.config.pim import PimConfig
+from pimsim.config.pim_link import PimLinkConfig
 from pimsim.hardware.dram.system import Rows, Scatter, Stream
 from pimsim.hardware.npu.vector import vector_lane_ops
 from pimsim.hardware.pim.kv_layout import KvRows, ring_spans
@@ -21,6 +22,7 @@ from pimsim.mapping.attention import AttentionBatch, attention_work, score_work,
 from pimsim.mapping.attention_split import (
     AttentionSplit,
     bytes_in_banks,
+    fetched_bytes,
     key_bytes,
     keys_are_made,
     share_of,
@@ -32,14 +34,15 @@ from pimsim.mapping.kv import append_scatters
 from pimsim.mapping.kv_cache import KEYS, VALUES
 from pimsim.mapping.kv_reads import BankedKv, CachedKv, KvReads, LinearKv, PagedKv
 from pimsim.mapping.npu_attention import npu_product, npu_softmax
+from pimsim.mapping.pim_link import transfer_task
 from pimsim.mapping.scratchpad import softmax_sram_bytes
-from pimsim.mapping.tasks import AnyTask, NpuTask, PimTask, StreamTask
+from pimsim.mapping.tasks import AnyTask, NpuTask, PimTask, StreamTask, Task
 from pimsim.workload.operators import Block, ForwardPass, Operator, OperatorKind
-from pimsim.workload.step import Step
+from pimsim.workload.step import Step, StepEntry
 
 __all__ = ["AttentionMapper", "chosen_spans"]
 
-Kept = TypeVar("Kept", NpuTask, PimTask, StreamTask)
+Kept = TypeVar("Kept", bound=Task)
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,8 @@ class AttentionMapper:
     kv_element_bytes: int
     vector_task: Callable[[Operator, int], NpuTask]
     """Of vector work between scores and values that is no softmax."""
+    pim_link: PimLinkConfig | None = None
+    """To the memory that PIM and the cache are in; None: the device's."""
 
     def _bursts(self, size: int) -> int:
         return -(-size // self.memory.organization.burst_bytes)
@@ -72,6 +77,11 @@ class AttentionMapper:
         elif placed.linear is not None:
             new = [range(entry.cached, entry.context) for entry in step.entries]
             streams = placed.linear.appends(new, rows, rings)
+        if self.pim_link is not None:
+            return transfer_task(
+                operator.name, str(operator.kind), placed.layer, operator.kv_write_bytes,
+                self.pim_link, streams, operator.kv_write_bytes,
+            )  # fmt: skip
         return NpuTask(
             operator.name, str(operator.kind), "dma", placed.layer, 0, 0, operator.kv_write_bytes,
             streams=streams, scatters=tuple(scatters), sram_bytes=operator.kv_write_bytes,
@@ -129,8 +139,9 @@ class AttentionMapper:
     def tasks(
         self, operators: Sequence[Operator], block: Block, forward: ForwardPass,
         placed: BlockPlacement,
-    ) -> Iterator[AnyTask]:  # fmt: skip
-        """Scores, softmax and values of ``block``, and what lies between them."""
+    ) -> Iterator[tuple[AnyTask, ...]]:  # fmt: skip
+        """Scores, softmax and values of ``block``, and what lies between them: each with what goes
+        before and behind it over the link to PIM, one after the other."""
         in_banks = placed.shape is not None and self.pim is not None
         on_pim = in_banks or placed.in_design
         known: dict[tuple[int, ...], tuple[Operator, bool, AttentionSplit]] = {}
@@ -144,26 +155,26 @@ class AttentionMapper:
             if operator.kind in (OperatorKind.ATTENTION_SCORE, OperatorKind.ATTENTION_VALUE):
                 if split.pim and placed.in_design:
                     if score is not operator:
-                        whole = self._in_design(score, operator, split, forward.step, placed)
-                        yield _grouped(whole, split.pim, forward.step)
+                        chain = self._in_design(score, operator, split, forward.step, placed)
+                        yield tuple(_grouped(each, split.pim, forward.step) for each in chain)
                 elif split.pim:
                     task = self._in_banks(operator, split, forward.step, placed)
-                    yield _grouped(task, split.pim, forward.step)
+                    yield (_grouped(task, split.pim, forward.step),)
                 if split.single:
                     one = self._single_product(operator, split.single, forward.step, placed)
-                    yield _grouped(one, split.single, forward.step)
+                    yield (_grouped(one, split.single, forward.step),)
                 if split.tiled and score is not operator:
-                    tiles = self._tiled(score, operator, split.tiled, forward.step, placed, made)
-                    yield _grouped(tiles, split.tiled, forward.step)
+                    chain = self._tiled(score, operator, split.tiled, forward.step, placed, made)
+                    yield tuple(_grouped(each, split.tiled, forward.step) for each in chain)
             elif split.single and operator.kind is OperatorKind.SOFTMAX:
                 contexts = _visible(forward.step, split.single, operator.window)
                 own = _part(operator, split.single, forward.step)
                 softmax = npu_softmax(own, placed.layer, contexts, self.npu, self.element_bytes)
-                yield _grouped(softmax, split.single, forward.step)
+                yield (_grouped(softmax, split.single, forward.step),)
             elif split.single:
                 own = _part(operator, split.single, forward.step)
                 between = self.vector_task(own, placed.layer)
-                yield _grouped(between, split.single, forward.step)
+                yield (_grouped(between, split.single, forward.step),)
 
     def _single_product(
         self, operator: Operator, entries: tuple[int, ...], step: Step, placed: BlockPlacement
@@ -236,9 +247,10 @@ class AttentionMapper:
     def _in_design(
         self, score: Operator, value: Operator, split: AttentionSplit, step: Step,
         placed: BlockPlacement,
-    ) -> StreamTask:  # fmt: skip
-        """Scores, softmax and values together, as the design's own commands. Raises
-        ``InputError`` where the design knows no such heads."""
+    ) -> tuple[AnyTask, ...]:  # fmt: skip
+        """Scores, softmax and values together, as the design's own commands; queries before and
+        results behind go over its link, where it has one. Raises ``InputError`` where the design
+        knows no such heads."""
         assert self.pim is not None
         if value.head_dim != score.head_dim:
             raise InputError(
@@ -248,26 +260,41 @@ class AttentionMapper:
         _, positions = _by_token(step, split.pim)
         contexts = tuple(visible_tokens(each, score.window or None) for each in positions)
         parts = [_part(each, split.pim, step) for each in (score, value)]
-        queries = len(positions) * score.heads * (score.head_dim + value.head_dim)
-        return StreamTask(
+        sent, returned = (
+            len(positions) * score.heads * each.head_dim * self.element_bytes
+            for each in (score, value)
+        )
+        link = self.pim_link
+        task = StreamTask(
             "attention", "attention", "pim", placed.layer, sum(each.flops for each in parts), 0,
             sum(bytes_in_banks(each, step, split) for each in (score, value)),
             operation=Attention(
                 score.heads, score.kv_heads, score.head_dim, contexts, self.kv_element_bytes
             ),
-            sram_bytes=queries * self.element_bytes,
+            sram_bytes=sent + returned if link is None else 0,
         )  # fmt: skip
+        if link is None:
+            return (task,)
+        return (
+            transfer_task("queries", "transfer", placed.layer, sent, link),
+            task,
+            transfer_task("results", "transfer", placed.layer, returned, link),
+        )
 
     def _tiled(
         self, score: Operator, value: Operator, entries: tuple[int, ...], step: Step,
         placed: BlockPlacement, made: bool,
-    ) -> NpuTask:  # fmt: skip
-        """Several new tokens a request, on the NPU in tiles."""
+    ) -> tuple[NpuTask, ...]:  # fmt: skip
+        """Several new tokens a request, on the NPU in tiles; behind the link, what is cached comes
+        over it first."""
         fed = [step.entries[at] for at in entries]
         each = (key_bytes(score, step) + key_bytes(value, step)) / score.kv_heads
         if made:
             each = Fraction((score.head_dim + value.head_dim) * self.element_bytes)
-        new = [entry.context if made else entry.new_tokens for entry in fed]
+        fetched = self.pim_link is not None and any(entry.cached for entry in fed)
+        # what is made, or has come over the link, is on chip or among the activations
+        here = made or fetched
+        new = [entry.context if here else entry.new_tokens for entry in fed]
         fresh_bytes = int(sum(new) * each * score.kv_heads)
         moved = fresh_bytes + score.input_bytes + value.output_bytes
         if made:  # keys are inputs
@@ -279,18 +306,48 @@ class AttentionMapper:
         reads, new_at = [], at
         for at_entry, entry, fresh in zip(entries, fed, new, strict=True):
             cached: CachedKv | None = None
-            if not made and entry.cached:
+            if not here and entry.cached:
                 cached = self._cached(placed, at_entry, each)
             made_now = LinearKv(new_at, fresh, each, burst_bytes) if is_spilled else None
             new_at += self._bursts(int(fresh * each * score.kv_heads))
-            reads.append(KvReads(0 if made else entry.cached, cached, made_now))
-        return flash_task(
+            reads.append(KvReads(0 if here else entry.cached, cached, made_now))
+        tiles = flash_task(
             TiledAttention(
                 score, value, placed.layer, self.npu, self.memory, self.element_bytes,
                 (at, at) if is_spilled else None,
             ),
             fed, reads,
         )  # fmt: skip
+        if not fetched:
+            return (tiles,)
+        return (
+            *self._fetch(score, value, entries, step, placed, at if is_spilled else None),
+            tiles,
+        )
+
+    def _fetch(
+        self, score: Operator, value: Operator, entries: tuple[int, ...], step: Step,
+        placed: BlockPlacement, to_burst: int | None,
+    ) -> Iterator[NpuTask]:  # fmt: skip
+        """What is cached of ``entries`` over the link, and into the device's memory from
+        ``to_burst`` on where it does not stay on chip."""
+        assert self.pim_link is not None and placed.linear is not None
+        size = fetched_bytes(score, value, entries, step)
+        with_cache = [at for at in entries if step.entries[at].cached]
+        rows, rings = self._kept(placed, with_cache)
+        tokens = [_last_cached(step.entries[at], score.window or None) for at in with_cache]
+        streams = [
+            each for part in (KEYS[0], VALUES[0])
+            for each in placed.linear.reads(part, tokens, rows, rings)
+        ]  # fmt: skip
+        yield transfer_task(
+            "cached", "transfer", placed.layer, size, self.pim_link, streams, size
+        )  # fmt: skip
+        if to_burst is not None:
+            yield NpuTask(
+                "cached", "transfer", "dma", placed.layer, 0, 0, 0,
+                streams=(Stream(to_burst, self._bursts(size), write=True),), sram_bytes=size,
+            )  # fmt: skip
 
     def _cached(self, placed: BlockPlacement, entry: int, token_bytes: Fraction) -> CachedKv:
         """Where the tokens before the step of an entry lie."""
@@ -307,6 +364,11 @@ class AttentionMapper:
 def _grouped(task: Kept, entries: tuple[int, ...], step: Step) -> Kept:
     """The task with the request group that it works for."""
     return task if len(entries) == len(step.entries) else replace(task, entries=entries)
+
+
+def _last_cached(entry: StepEntry, window: int | None) -> range:
+    """Tokens before the step that the entry's new ones may see."""
+    return range(entry.cached - min(entry.cached, entry.keys(window)), entry.cached)
 
 
 def _visible(step: Step, entries: Sequence[int], window: int) -> list[int]:

@@ -14,6 +14,7 @@ from functools import cached_property
 from pimsim.config.memory import MemoryConfig
 from pimsim.config.npu import NpuConfig
 from pimsim.config.pim import PimConfig
+from pimsim.config.pim_link import PimLinkConfig
 from pimsim.config.run import LinkConfig
 from pimsim.hardware.dram.system import Stream
 from pimsim.hardware.fabric.collectives import Collective, all_gather, all_reduce, send
@@ -63,6 +64,8 @@ class BlockMapper:
     kv_element_bytes: int
     products: PimProducts | None = None
     """Products of all tokens that a PIM design does; None: the NPU does all."""
+    pim_link: PimLinkConfig | None = None
+    """To the memory that PIM and the KV cache are in; None: the device's."""
     design_runs: OperationRuns | None = None
     """Of a PIM design with a controller of its own, each scheduled once for estimates and runs;
     None: it is no such design."""
@@ -77,7 +80,7 @@ class BlockMapper:
         """What maps attention."""
         return AttentionMapper(
             self.npu, self.memory, self.pim, self.addresses, self.element_bytes,
-            self.kv_element_bytes, self._vector,
+            self.kv_element_bytes, self._vector, self.pim_link,
         )  # fmt: skip
 
     def program(self, forward: ForwardPass, placed: BlockPlacement) -> BlockProgram:
@@ -95,7 +98,8 @@ class BlockMapper:
             if o.kv_read_bytes and isinstance(task, NpuTask) and task.steps else task
             for task, o in zip(before, parts.before, strict=True)
         ]  # fmt: skip
-        attention = tuple(self.attention.tasks(parts.attention, block, forward, placed))
+        chains = list(self.attention.tasks(parts.attention, block, forward, placed))
+        attention = tuple(each for chain in chains for each in chain)
         after = [self._placed(o, block, forward, layer) for o in parts.after]
         late: list[NpuTask | StreamTask] = []
         experts: list[PimTask] = []
@@ -119,7 +123,7 @@ class BlockMapper:
         groups = BlockProgram(tuple(before), attention, tuple(after), tuple(late), tuple(experts))
         return link_block(
             groups, block, placed.part, layer, [o.name for o in parts.attention], inputs, read,
-            routed,
+            routed, chains,
         )  # fmt: skip
 
     def outside(self, block: Block, forward: ForwardPass, number: int) -> BlockProgram:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from dataclasses import fields, replace
+from itertools import pairwise
 from typing import TypeVar
 
 from pimsim.mapping.barrier import Barrier
@@ -29,6 +30,7 @@ Kept = TypeVar(
 def link_block(
     program: BlockProgram, block: Block, part: int, number: int, attends: Sequence[str] = (),
     inputs: NpuTask | None = None, read: Iterable[str] = (), routed: Container[str] = (),
+    chains: Iterable[Sequence[AnyTask]] = (),
 ) -> BlockProgram:  # fmt: skip
     """The tasks of ``program`` with their places in a step and the edges of their operators.
 
@@ -54,6 +56,8 @@ def link_block(
         that these are from.
     routed
         Names of the operators of the experts.
+    chains
+        Tasks of ``program`` that follow one another whatever they are.
     """
     tasks = program.tasks
     ids = {id(task): TaskId(part, number, at) for at, task in enumerate(tasks)}
@@ -97,6 +101,9 @@ def link_block(
         sent = ids[id(inputs)]
         after[sent] = {each for name in read for each in given[name]}
         after |= {task: {last} for task, last in zip(experts, (sent, *experts), strict=False)}
+    for chain in chains:
+        for first, second in pairwise(chain):
+            after.setdefault(ids[id(second)], set()).add(ids[id(first)])
     groups = {operator.name: operator.entries for operator in block.operators}
     feeding = _ancestors([ids[id(t)] for t in tasks if t.unit == "pim"], after)
 

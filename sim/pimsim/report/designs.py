@@ -30,6 +30,7 @@ _METRICS = {"rate": _RATE, "per_j": _FRUGALITY, "per_mm2": _DENSITY}
 _UNITS = {
     "npu": "multipliers of the NPU", "array": "the NPU's arrays as these products load them",
     "dram": "the memory's pins", "pim": "multipliers of PIM", "link": "links between devices",
+    "pim_link": "the link to PIM's memory",
     "xpu_compute": "the GPU's arithmetic", "xpu_memory": "the GPU's memory",
 }  # fmt: skip
 

@@ -19,13 +19,14 @@ __all__ = [
 SERIES_COLOURS = COLOURS
 UNIT_COLOURS = {
     "systolic": "#0072B2", "vector": "#56B4E9", "dma": "#999999", "pim": "#D55E00",
-    "link": "#CC79A7",
+    "link": "#CC79A7", "pim_link": "#009E73",
 }  # fmt: skip
 _IDLE = "#DDDDDD"
 _MUTED = (
     "#332288", "#88CCEE", "#44AA99", "#117733", "#999933", "#DDCC77", "#CC6677", "#882255",
     "#AA4499", "#661100", "#6699CC", "#F0A0A0", "#225522", "#EE8866", "#BBCC33", "#225555",
     "#99DDFF", "#FFAABB", "#222255", "#90C987", "#EE3377", "#663333", "#AE76A3", "#DC050C",
+    "#EEEEBB",
 )  # fmt: skip
 OPERATOR_COLOURS = (*COLOURS[:6], *_MUTED)
 _FIXED = {"computing": "#0072B2", "weights": "#D55E00", "idle": _IDLE, "npu": "#BBBBBB"}

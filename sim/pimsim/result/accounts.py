@@ -12,16 +12,18 @@ from numpy.typing import NDArray
 
 from pimsim.config.memory import MemoryConfig
 from pimsim.config.run import RunConfig
+from pimsim.engine.clock import Clock
 from pimsim.engine.device import Device
 from pimsim.engine.iteration import Outcome
+from pimsim.engine.memory import Memory
 from pimsim.engine.records import WorkTotals
 from pimsim.engine.stream_side import StreamSide
-from pimsim.hardware.dram.layout import C_COMMANDS, C_COMP_COLUMNS
+from pimsim.hardware.dram.layout import C_COMMANDS, C_COMP_COLUMNS, N_COUNTERS
 from pimsim.hardware.dram.peak import burst_slot_ps, data_buses
 from pimsim.hardware.dram.rules import COMMANDS
 from pimsim.hardware.dram.standby import active_rank_ticks
 from pimsim.hardware.dram.waiting import charged_counters
-from pimsim.hardware.energy.dram import DramCounts, count_dram, dram_energy
+from pimsim.hardware.energy.dram import DramCounts, DramEnergy, count_dram, dram_energy
 from pimsim.hardware.energy.limits import PowerLimit
 from pimsim.hardware.energy.npu import NpuCounts, npu_energy
 from pimsim.hardware.energy.peak import device_peak_w
@@ -29,6 +31,7 @@ from pimsim.hardware.energy.pim import PimCounts, cap_of, pim_energy, stream_pea
 from pimsim.hardware.energy.static import (
     StaticPower,
     device_static,
+    dram_peak_w,
     peak_gb_per_s,
     refresh_w,
     standby_w,
@@ -47,12 +50,14 @@ from pimsim.mapping.experts import ExpertPlacement, expert_bytes
 from pimsim.mapping.operands import operands
 from pimsim.result.invariants import PowerFacts, RunFacts
 from pimsim.result.kv_writes import kv_writes
+from pimsim.result.pim_link import link_bytes
 from pimsim.result.types import Energy
 from pimsim.workload.operators import Operator, OperatorKind
 from pimsim.workload.step import Step
 
 __all__ = [
-    "array_elements", "dram_counts", "idle_dram_w", "pim_counts", "power_facts",
+    "array_elements", "dram_counts", "idle_dram_w", "idle_memories_w", "pim_counts",
+    "pim_memory_counts", "power_facts",
     "power_sources", "run_bounds", "run_energy", "run_facts", "static_power",
 ]  # fmt: skip
 
@@ -72,10 +77,36 @@ def dram_counts(outcome: Outcome, counter: NDArray[np.int64] | None = None) -> D
     counter
         Commands of a part of the run (the times are of all of it); None: of all of it.
     """
-    system, ticks = outcome.system, outcome.clock.memory_cycle(outcome.time_ps)
-    memory = system.memory
-    active = active_rank_ticks(system.channels, memory, ticks)
-    return count_dram(memory, _commands(outcome, counter), active, ticks, outcome.time_ps)
+    return _counts(outcome.system, outcome.clock, outcome.time_ps, counter)
+
+
+def pim_memory_counts(
+    outcome: Outcome, counter: NDArray[np.int64] | int | None = None
+) -> DramCounts | None:
+    """The same of PIM's own memory; None: PIM is in the device's.
+
+    Parameters
+    ----------
+    outcome
+        Of the run.
+    counter
+        As of ``dram_counts``; 0: nothing.
+    """
+    system = outcome.pim_system
+    if system is None:
+        return None
+    if isinstance(counter, int):
+        counter = np.zeros(N_COUNTERS, np.int64)
+    clock = Clock.of(outcome.device.config.npu.frequency, system.cycle_ps)
+    return _counts(system, clock, outcome.time_ps, counter)
+
+
+def _counts(
+    system: Memory, clock: Clock, time_ps: int, counter: NDArray[np.int64] | None
+) -> DramCounts:
+    ticks = clock.memory_cycle(time_ps)
+    active = active_rank_ticks(system.channels, system.memory, ticks)
+    return count_dram(system.memory, _commands(system, counter), active, ticks, time_ps)
 
 
 def pim_counts(outcome: Outcome, work: WorkTotals) -> PimCounts:
@@ -91,7 +122,7 @@ def pim_counts(outcome: Outcome, work: WorkTotals) -> PimCounts:
     memory, pim = outcome.system.memory, outcome.system.pim
     if pim is None:
         return PimCounts()
-    org, command = memory.organization, _commands(outcome, work.counter)
+    org, command = memory.organization, _commands(outcome.system, work.counter)
     banks = org.ranks * org.banks
     return PimCounts(
         gact_banks=command["G_ACT"] * org.banks_per_group,
@@ -103,9 +134,9 @@ def pim_counts(outcome: Outcome, work: WorkTotals) -> PimCounts:
     )
 
 
-def _commands(outcome: Outcome, counter: NDArray[np.int64] | None) -> dict[str, int]:
+def _commands(system: Memory, counter: NDArray[np.int64] | None) -> dict[str, int]:
     if counter is None:
-        counter = charged_counters(outcome.system).sum(axis=0)
+        counter = charged_counters(system).sum(axis=0)
     return {name: int(counter[C_COMMANDS + at]) for at, name in enumerate(COMMANDS)}
 
 
@@ -117,11 +148,20 @@ def work_energy(outcome: Outcome, work: WorkTotals) -> Energy:
         NpuCounts(work.macs, work.vector_lane_ops, work.sram_bytes, work.link_bytes),
         config.energy,
     )  # fmt: skip
+    drams, link_j = [dram], npu.link_j
+    counts = pim_memory_counts(outcome, work.pim_counter)
+    if counts is not None and config.pim_memory is not None:
+        drams.append(dram_energy(counts, config.pim_memory, config.energy))
+    if config.pim_link is not None:
+        link_j += work.pim_link_bytes * 8 * config.pim_link.pj_per_bit * 1e-12
     return Energy.of(
-        dram=fsum((dram.activate_j, dram.read_j, dram.write_j, dram.io_j)),
+        dram=fsum(
+            joule for each in drams
+            for joule in (each.activate_j, each.read_j, each.write_j, each.io_j)
+        ),
         pim=pim_energy(pim_counts(outcome, work), memory, config.energy).total_j
         + work.stream_fj * _J_PER_FJ,
-        npu=npu.compute_j, sram=npu.sram_j, link=npu.link_j, static=0.0,
+        npu=npu.compute_j, sram=npu.sram_j, link=link_j, static=0.0,
     )  # fmt: skip
 
 
@@ -148,9 +188,10 @@ def run_energy(
         By part.
     """
     config, memory = outcome.device.config, outcome.device.memory
-    dram = dram_energy(dram_counts(outcome), memory, config.energy)
+    drams = [each for _, each in _dram_energies(outcome)]
     longer = time_s * _PS_PER_S / outcome.time_ps
-    background = (dram.background_j + dram.refresh_j) * longer + idle_dram_w(outcome) * idle_s
+    rest_j = fsum(joule for each in drams for joule in (each.background_j, each.refresh_j))
+    background = rest_j * longer + idle_dram_w(outcome) * idle_s
     parts = [
         (work_energy(outcome, work), blocks / simulated) for work, (blocks, simulated) in works
     ]
@@ -173,8 +214,35 @@ def idle_dram_w(outcome: Outcome) -> float:
     outcome
         Of the run.
     """
-    memory, energy = outcome.device.memory, outcome.device.config.energy
-    return standby_w(memory, energy)[0] + refresh_w(memory, energy)
+    return idle_memories_w(outcome.device.config, outcome.device.memory)
+
+
+def idle_memories_w(config: RunConfig, memory: MemoryConfig) -> float:
+    """Watt of the memories of a device that nobody asks for anything.
+
+    Parameters
+    ----------
+    config
+        Of a run.
+    memory
+        The device's, as the run names it.
+    """
+    memories = [memory, *([] if config.pim_memory is None else [config.pim_memory])]
+    return fsum(
+        watt
+        for each in memories
+        for watt in (standby_w(each, config.energy)[0], refresh_w(each, config.energy))
+    )
+
+
+def _dram_energies(outcome: Outcome) -> list[tuple[MemoryConfig, DramEnergy]]:
+    """Of the device's memory and of PIM's own, of the whole run."""
+    config, memory = outcome.device.config, outcome.device.memory
+    found = [(memory, dram_energy(dram_counts(outcome), memory, config.energy))]
+    counts = pim_memory_counts(outcome)
+    if counts is not None and config.pim_memory is not None:
+        found.append((config.pim_memory, dram_energy(counts, config.pim_memory, config.energy)))
+    return found
 
 
 def static_power(config: RunConfig, memory: MemoryConfig) -> StaticPower:
@@ -192,7 +260,10 @@ def static_power(config: RunConfig, memory: MemoryConfig) -> StaticPower:
     StaticPower
         Watt, by part.
     """
-    return device_static(config.npu, memory, config.pim, config.link, config.energy)
+    return device_static(
+        config.npu, memory, config.pim, config.link, config.energy, config.pim_memory,
+        config.pim_link,
+    )  # fmt: skip
 
 
 def power_facts(outcome: Outcome) -> PowerFacts:
@@ -205,18 +276,22 @@ def power_facts(outcome: Outcome) -> PowerFacts:
     """
     config, memory = outcome.device.config, outcome.device.memory
     time_s = outcome.time_ps / _PS_PER_S
-    dram = dram_energy(dram_counts(outcome), memory, config.energy)
-    least_w, most_w = standby_w(memory, config.energy)
     limits = []
-    ceiling = memory.power_ceiling_pj_per_bit
-    if ceiling is not None:
-        peak_w = ceiling * 8e-3 * peak_gb_per_s(memory)
-        limits.append(
-            PowerLimit(
-                "memory.power_ceiling_pj_per_bit", f"DRAM of {memory.name}",
-                dram.total_j / time_s, peak_w,
-            )
-        )  # fmt: skip
+    standby_j = least_w = most_w = 0.0
+    for key, (each, dram) in zip(("memory", "pim_memory"), _dram_energies(outcome), strict=False):
+        standby_j += dram.background_j
+        least_w, most_w = (
+            a + b for a, b in zip((least_w, most_w), standby_w(each, config.energy), strict=True)
+        )
+        ceiling = each.power_ceiling_pj_per_bit
+        if ceiling is not None:
+            peak_w = ceiling * 8e-3 * peak_gb_per_s(each)
+            limits.append(
+                PowerLimit(
+                    f"{key}.power_ceiling_pj_per_bit", f"DRAM of {each.name}",
+                    dram.total_j / time_s, peak_w,
+                )
+            )  # fmt: skip
     pim, design = outcome.system.pim, outcome.design
     if isinstance(outcome.pim, StreamSide) and design is not None:
         limits += cap_of(design, outcome.pim.most_stack_w, "pim.power_cap_w")
@@ -231,8 +306,13 @@ def power_facts(outcome: Outcome) -> PowerFacts:
     )
     if design is not None:
         peak["pim"] = stream_peak_w(design)
+    if outcome.pim_system is not None and config.pim_memory and config.pim_link:
+        peak["dram"] += dram_peak_w(config.pim_memory, config.energy)
+        bits_per_s = config.pim_link.bandwidth_gb_per_s * 8e9
+        peak["link"] += bits_per_s * config.pim_link.pj_per_bit * 1e-12
+        peak["sram"] += bits_per_s * config.energy.sram_pj_per_bit * 1e-12
     return PowerFacts(
-        dram.background_j, least_w * time_s, most_w * time_s, peak["dram"],
+        standby_j, least_w * time_s, most_w * time_s, peak["dram"],
         fsum((*peak.values(), static_power(config, memory).total)), tuple(limits),
     )  # fmt: skip
 
@@ -267,7 +347,9 @@ def power_sources(config: RunConfig, memory: MemoryConfig) -> dict[str, str]:
         As the run names it.
     """
     energy = config.energy
-    words = static_words(config.npu, memory, config.pim, config.link, energy)
+    words = static_words(
+        config.npu, memory, config.pim, config.link, energy, config.pim_memory, config.pim_link
+    )
     found = {f"static {part}": text for part, text in words.items()}
     if energy.dram_model == "currents":
         found["dram"] = f"IDD currents of {memory.name} ({memory.source}), I/O: "
@@ -280,6 +362,10 @@ def power_sources(config: RunConfig, memory: MemoryConfig) -> dict[str, str]:
     found["npu"] = energy.sources["npu_mac_pj"]
     found["sram"] = energy.sources["sram_pj_per_bit"]
     found["link"] = energy.sources["link_pj_per_bit"]
+    if config.pim_link is not None:
+        found["link"] += (
+            f"; to PIM's memory: {config.pim_link.sources.get('pj_per_bit', 'assumed')}"
+        )
     return found
 
 
@@ -301,7 +387,7 @@ def run_bounds(outcome: Outcome, over_bus_bytes: int) -> dict[str, int]:
      NPU: multiply-accumulates, all elements busy. Array: the arrays as they take these products up,
     the operand that stays put in included. DRAM: bytes of weights and KV cache over all data buses
     at the memory's peak. PIM: dot products, one column a tCCD_S in every bank of every channel.
-    Link: the collectives.
+    Link: the collectives. PIM's link: what goes over it.
 
     Parameters
     ----------
@@ -332,10 +418,11 @@ def run_bounds(outcome: Outcome, over_bus_bytes: int) -> dict[str, int]:
     if design is not None:
         rate = design.organization.channels * design.peak_macs
         cycles = recorder.stream_macs * peak_interval_cycles(design) // rate
-        bounds["pim"] = int(cycles * clock.memory_ps // clock.npu_ps)
-    link = sum(o.bound_ps for o in recorder.operators if o.unit == "link")
-    if link:
-        bounds["link"] = int(link // clock.npu_ps)
+        bounds["pim"] = int(cycles * design.tCK // clock.npu_ps)
+    for unit in ("link", "pim_link"):
+        link = sum(o.bound_ps for o in recorder.operators if o.unit == unit)
+        if link:
+            bounds[unit] = int(link // clock.npu_ps)
     return bounds
 
 
@@ -435,7 +522,8 @@ def _needed(outcome: Outcome, works: Sequence[_Work]) -> dict[str, int]:
         if operator.kv_read_bytes and work.step is not None and work.attention is not None:
             of = operator, work.step, work.attention
             needed["pim_kv"] += bytes_in_banks(*of)
-            needed["kv"] += bytes_over_bus(*of, work.keys_are_made)
+            if outcome.pim_system is None:  # else what the NPU reads comes over PIM's link
+                needed["kv"] += bytes_over_bus(*of, work.keys_are_made)
     if on_pim:
         needed["pim_weight"] = on_pim
     needed["over_bus"] = needed["weight"] + biases + needed["kv"]
@@ -460,6 +548,12 @@ def run_facts(outcome: Outcome, counts: DramCounts) -> RunFacts:
     writes = tuple(kv_writes(outcome))
     needed["kv_written"] = sum(each.written for each in writes)
     moved["over_bus"], moved["kv_written"] = counts.rd * burst_bytes, counts.wr * burst_bytes
+    of_pim = pim_memory_counts(outcome)
+    if of_pim is not None and outcome.pim_system is not None:
+        size = outcome.pim_system.memory.organization.burst_bytes
+        moved["kv_written"] = of_pim.wr * size
+        moved["pim_link"] = recorder.pim_link_bytes
+        needed["pim_link"] = link_bytes(outcome.devices)
     macs = {"npu": 0}
     products = outcome.device.mapper.products
     done = {"npu": recorder.macs["npu"]}

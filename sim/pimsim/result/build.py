@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from fractions import Fraction
+from math import lcm
 from pathlib import Path
 
 from pimsim import __version__
@@ -110,6 +111,8 @@ def build_result(
     time_s, memory = time_ps / _PS_PER_S, device.memory
     static = static_power(resolved.config, memory)
     fidelity = _fidelity(outcome)
+    of_pim = resolved.config.pim_memory
+    memories = [resolved.config.memory, *([] if of_pim is None else [of_pim])]
     result = Result(
         cycles=cycles,
         time_s=time_ps / _PS_PER_S,
@@ -154,8 +157,8 @@ def build_result(
         token_j={part: joule / tokens for part, joule in vars(of_model).items()},
         power_sources=power_sources(resolved.config, memory),
         area_mm2=_area(resolved.config, devices),
-        memory_bytes=devices * resolved.config.memory.organization.capacity_bytes,
-        stacks=resolved.config.memory.organization.stacks,
+        memory_bytes=devices * sum(each.organization.capacity_bytes for each in memories),
+        stacks=sum(each.organization.stacks for each in memories),
         warnings=tuple(_warnings(outcome, pipeline)),
     )
     facts = replace(
@@ -168,7 +171,9 @@ def build_result(
 
 def _area(config: RunConfig, devices: int) -> dict[str, float]:
     """Of all devices, by part."""
-    found = device_area(config.npu, config.memory, config.pim, load_area().config)
+    found = device_area(
+        config.npu, config.memory, config.pim, load_area().config, config.pim_memory
+    )
     return {part: devices * mm2 for part, mm2 in found.by_part().items()}
 
 
@@ -234,9 +239,13 @@ def _cycle_stack(outcome: Outcome, cycles: int) -> dict[str, dict[str, int]]:
     total = len(channels) * outcome.time_ps * parts
     if isinstance(outcome.pim, StreamSide) and outcome.design is not None:
         own = outcome.pim.causes()
+        of_pim = Fraction(outcome.pim.clock.memory_ps)
+        parts_pim = lcm(parts, of_pim.denominator)
+        each = len(channels) * of_pim.numerator * (parts_pim // of_pim.denominator)
         stacks["pim"] = _fill(
-            {cause: n * len(channels) * ps for cause, n in own.items()}, "npu", total, cycles
-        )
+            {cause: n * each for cause, n in own.items()}, "npu", total * (parts_pim // parts),
+            cycles,
+        )  # fmt: skip
     elif outcome.system.pim is not None and isinstance(outcome.pim, PimSide):
         pim: dict[str, int] = {}
         for at in range(N_CAUSES):

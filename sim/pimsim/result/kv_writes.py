@@ -51,7 +51,8 @@ def _owed(device: Device, number: int, layer: int, written_bytes: int) -> KvWrit
     ]
     if not appended or not work.append_kv:
         return KvWrites(number, layer, written_bytes)
-    lanes = tuple(kv_lanes(kv, device.config.memory, device.whole.kv_dtype_bytes))
+    memory = device.config.memory_of_pim if kv.in_design else device.config.memory
+    lanes = tuple(kv_lanes(kv, memory, device.whole.kv_dtype_bytes))
     brought = empty = before = after = 0
     members = [i for part in device.members for i in part]
     entries = [at for part in device.entries for at in part]

@@ -57,9 +57,10 @@ def device_peaks(
     if vector_timing(npu.vector).queues:
         lanes = npu.vector.units * npu.vector.lanes
         peaks["vector_ops_per_s"] = float(lanes * npu.frequency)
-    design = own_design(config.pim, memory)
+    design = own_design(config.pim, config.pim_memory or memory)
     if pim_bytes and design is not None:
         assert design.peak is not None
+        org = design.organization
         slot_s = Fraction(peak_interval_cycles(design) * design.tCK) / _PS_PER_S
         each = org.channels / slot_s
         peaks["pim_flop_per_s"] = float(2 * design.peak_macs * each)

@@ -45,6 +45,7 @@ CYCLE_CAUSES: dict[str, str] = {
     "collective": "waiting for the other devices",
     "transfer": "moving data",
     "launch": "waiting for the next operator's start",
+    "pim_link": "waiting for the link to PIM's memory",
     "idle": "idle: no work",
 }
 """Names of causes in a cycle stack, in words. A stack may use names that are not listed."""

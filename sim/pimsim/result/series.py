@@ -32,8 +32,8 @@ from pimsim.hardware.dram.samples import (
 )
 from pimsim.hardware.dram.standby import active_rank_ticks
 from pimsim.hardware.dram.waiting import charged_counters
-from pimsim.hardware.energy.dram import command_energy
-from pimsim.result.accounts import dram_counts, static_power, work_energy
+from pimsim.hardware.energy.dram import command_energy, dram_energy
+from pimsim.result.accounts import dram_counts, pim_memory_counts, static_power, work_energy
 from pimsim.result.types import Series
 
 __all__ = ["run_series", "series_totals"]
@@ -85,7 +85,7 @@ def run_series(outcome: Outcome) -> Series:
         npu_macs=tuple(work["macs"].tolist()),
         vector_lane_ops=tuple(work["vector_lane_ops"].tolist()),
         pim_macs=tuple((counts[:, C_COMP_COLUMNS] * macs + work["stream_macs"]).tolist()),
-        link_bytes=tuple(work["link_bytes"].tolist()),
+        link_bytes=tuple((work["link_bytes"] + work["pim_link_bytes"]).tolist()),
         energy_j=_energy(outcome, grid, counts, read, work, np.diff(rows[:, A_ACTIVE])),
     )  # fmt: skip
 
@@ -111,7 +111,7 @@ def series_totals(outcome: Outcome) -> dict[str, int]:
         "npu_macs": totals.macs,
         "vector_lane_ops": totals.vector_lane_ops,
         "pim_macs": int(counter[C_COMP_COLUMNS]) * macs + totals.stream_macs,
-        "link_bytes": totals.link_bytes,
+        "link_bytes": totals.link_bytes + totals.pim_link_bytes,
     }
 
 
@@ -268,6 +268,11 @@ def _energy(
             found[part] += amounts * (getattr(cost, part) / _ONCE)
     found["dram"] += _background(outcome, grid, counts, active)
     config = outcome.device.config
+    # PIM's own memory is not sampled: all of its energy evenly over the run
+    of_pim = pim_memory_counts(outcome)
+    if of_pim is not None and config.pim_memory is not None:
+        joule = dram_energy(of_pim, config.pim_memory, config.energy).total_j
+        found["dram"] += joule * grid.lengths_ps / outcome.time_ps
     watt = static_power(config, outcome.device.memory).total
     found["static"] = watt * grid.lengths_ps * _J_PER_PJ
     return {part: tuple(joule.tolist()) for part, joule in found.items()}

@@ -19,13 +19,13 @@ from pimsim.engine.device import Device
 from pimsim.engine.device_building import build_device
 from pimsim.engine.iteration import Outcome, run_devices
 from pimsim.engine.rows_needed import blocks_counted
-from pimsim.hardware.energy.static import device_static, refresh_w, standby_w
 from pimsim.mapping.placement import estimate_attention_cycles
+from pimsim.result.accounts import idle_memories_w, static_power
 from pimsim.result.pipeline import pipeline_of, total_energy
 from pimsim.result.types import Energy
 from pimsim.serving.step_times import StepCost
 from pimsim.workload.batch import load_model, load_run_routing, load_run_sparsity
-from pimsim.workload.pipeline import fullest
+from pimsim.workload.pipeline import Room, fullest
 from pimsim.workload.requests import Request
 from pimsim.workload.step import Step, StepEntry
 
@@ -198,8 +198,8 @@ class StepCosts:
     def idle_w(self) -> NDArray[np.float64]:
         """Watt of all devices that nobody asks for anything, by ``parts``."""
         config, memory = self.config, self._first.memory
-        static = device_static(config.npu, memory, config.pim, config.link, config.energy).total
-        dram = standby_w(memory, config.energy)[0] + refresh_w(memory, config.energy)
+        static = static_power(config, memory).total
+        dram = idle_memories_w(config, memory)
         devices = self._first.whole.tp * self._first.whole.pp
         found = Energy.of(dram=dram, pim=0.0, npu=0.0, sram=0.0, link=0.0, static=static)
         return by_part(found) * devices
@@ -210,10 +210,14 @@ class StepCosts:
         Bytes of the fullest pipeline stage; in the layout of PIM also the rows of each channel,
         as one request on each would fill them.
         """
-        capacity = self.config.memory.organization.capacity_bytes
+        apart = self.config.pim_memory
+        room = Room(
+            self.config.memory.organization.capacity_bytes,
+            None if apart is None else apart.organization.capacity_bytes,
+        )
         need = fullest(self._first.work.needs)
         each = self._kv_bytes(size)
-        count = max(capacity - need.weights_bytes, 0) // max(each, 1)
+        count = max(room.for_kv(need), 0) // max(each, 1)
         return min(int(count) * size, self._tokens_in_rows())
 
     def _kv_bytes(self, size: int) -> int:

@@ -12,7 +12,7 @@ __all__ = ["OPERATOR_UNITS", "cause_words", "ordered_causes", "throughput_words"
 
 OPERATOR_UNITS: Mapping[str, str] = {
     "systolic": "NPU arrays", "vector": "vector units", "dma": "DMA", "pim": "PIM", "link": "links",
-    "xpu": "GPU", "host": "host",
+    "pim_link": "PIM's link", "xpu": "GPU", "host": "host",
 }  # fmt: skip
 """Units that operators run on, in the order in which they are shown."""
 _UNITS = {**OPERATOR_UNITS, "npu": "NPU", "dram_bus": "DRAM data bus"}

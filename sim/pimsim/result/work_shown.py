@@ -13,7 +13,7 @@ __all__ = ["Work", "work_of"]
 _ROWS = ("row_miss", "commands", "turn")
 """Causes of PIM's and the data bus's stack that are rows opened and closed."""
 _WINDOW = "activation_window"
-_NO_PRODUCTS = ("link", "host")
+_NO_PRODUCTS = ("link", "pim_link", "host")
 """Units whose bytes and operations are not the memory's."""
 
 

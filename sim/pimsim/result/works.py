@@ -64,10 +64,11 @@ def _shared(
         return dict.fromkeys(by_kind, work)
     measures: dict[str, Callable[[OperatorRecord], int]] = {
         "pim": lambda o: o.bytes if o.unit == "pim" else 0,
-        "moved": lambda o: o.bytes if o.unit != "pim" else 0,
+        "moved": lambda o: o.bytes if o.unit not in ("pim", "pim_link") else 0,
         "macs": lambda o: o.flops if o.unit == "systolic" else 0,
         "lanes": lambda o: o.flops if o.unit in ("vector", "pim") else 0,
         "link": lambda o: o.end_ps - o.start_ps if o.unit == "link" else 0,
+        "pim_link": lambda o: o.end_ps - o.start_ps if o.unit == "pim_link" else 0,
     }
     found: dict[WorkKey, WorkTotals] = {}
     given = WorkTotals(np.zeros_like(work.counter))
@@ -95,6 +96,7 @@ def _shared(
                     (work.sram_bytes, "moved"), (work.link_bytes, "link"),
                     (work.pim_read_bytes, "pim"), (work.stream_bytes, "pim"),
                     (work.stream_macs, "pim"), (work.stream_fj, "pim"),
+                    (work.pim_link_bytes, "pim_link"), (work.pim_counter, "pim_link"),
                 )
             ),
         )  # fmt: skip

@@ -41,7 +41,7 @@ from pimsim.workload.instantiate import instantiate
 from pimsim.workload.moe import DROPPED, Routing, UniformRouting
 from pimsim.workload.operators import ForwardPass
 from pimsim.workload.outside import Outside, outside_work, table_bytes_read
-from pimsim.workload.pipeline import MemoryNeed
+from pimsim.workload.pipeline import MemoryNeed, Room
 from pimsim.workload.requests import RequestTrace, load_requests
 from pimsim.workload.routing.shape import MoeShape
 from pimsim.workload.routing.spec import GENERATORS, load_routing
@@ -193,7 +193,7 @@ class DeviceWork:
 
 def device_work(
     model: ModelCard | OperatorTrace, step: Step, parallel: ParallelConfig,
-    layers: int | Literal["auto"] | None, capacity_bytes: int, routing: Routing | None, seed: int,
+    layers: int | Literal["auto"] | None, room: Room, routing: Routing | None, seed: int,
     append_kv: bool, overlapped: bool, sparsity: Sparsity | None = None,
     sparse: SparseOptions | None = None, holding: Step | None = None, in_order: bool = True,
 ) -> DeviceWork:  # fmt: skip
@@ -210,8 +210,8 @@ def device_work(
     layers
         Blocks to simulate; more are where the model has more kinds. ``auto``: two, of a model whose
         blocks differ as many as show how much. None: all of the fullest stage.
-    capacity_bytes
-        Of a device's memory.
+    room
+        Of a device.
     routing
         Of a mixture of experts; None: uniform.
     seed
@@ -240,13 +240,11 @@ def device_work(
     if isinstance(model, ModelCard):
         degrees = parallelism(model, parallel.tp, parallel.pp)
         batches = _batches(parallel, degrees)
-        needs = fits_memory(model, held, degrees.tp, degrees.pp, capacity_bytes, batches)
+        needs = fits_memory(model, held, degrees.tp, degrees.pp, room, batches)
         trace = card_trace(model)
     else:
         trace = model
-        degrees = trace_degrees(
-            trace, held, parallel.tp, parallel.pp, capacity_bytes, parallel.batches
-        )
+        degrees = trace_degrees(trace, held, parallel.tp, parallel.pp, room, parallel.batches)
         batches = _batches(parallel, degrees)
         needs = trace_memory_needs(trace, held, degrees.tp, degrees.pp, batches)
     experts, ep = trace.facts.experts, parallel.ep

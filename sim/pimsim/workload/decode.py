@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pimsim.config.errors import InputError
 from pimsim.workload.card_trace import card_trace
 from pimsim.workload.cards import ModelCard, parallelism
 from pimsim.workload.instantiate import instantiate
@@ -10,9 +9,11 @@ from pimsim.workload.moe import Routing
 from pimsim.workload.operators import ForwardPass
 from pimsim.workload.pipeline import (
     MemoryNeed,
+    NoRoomError,
+    Room,
     TableBytes,
-    first_without_room,
     fullest,
+    refusal,
     stage_needs,
 )
 from pimsim.workload.step import Step
@@ -131,7 +132,7 @@ def fits_memory(
     step: Step,
     tp: int | None,
     pp: int | None,
-    capacity_bytes: int,
+    room: Room,
     batches: int | None = None,
 ) -> tuple[MemoryNeed, ...]:
     """``memory_needs`` that fit.
@@ -146,30 +147,18 @@ def fits_memory(
         Devices that share each layer; None: the card's.
     pp
         Stages; None: the card's.
-    capacity_bytes
-        Of a device's memory.
+    room
+        Of a device.
     batches
         Like this one, under way at once; None: one a stage.
 
     Raises
     ------
     InputError
-        Where that of the fullest stage does not fit.
+        Where that of some stage does not fit.
     """
     needs = memory_needs(card, step, tp, pp, batches)
-    need = fullest(needs)
-    if need.total_bytes > capacity_bytes:
+    if not all(map(room.holds, needs)):
         degrees = parallelism(card, tp, pp)
-        trace = card_trace(card)
-        refused = first_without_room(trace, step, degrees.tp, needs, capacity_bytes, batches)
-        raise InputError(
-            f"model {card.name} ({degrees.words(len(step.entries), batches)}) needs "
-            f"{_gib(need.total_bytes)} GiB on each device{degrees.of_stage} (weights "
-            f"{_gib(need.weights_bytes)}, KV {_gib(need.kv_bytes)}), memory has "
-            f"{_gib(capacity_bytes)} GiB: {refused}"
-        )
+        raise NoRoomError(refusal(card_trace(card), step, degrees, needs, room, batches))
     return needs
-
-
-def _gib(size_bytes: int) -> str:
-    return f"{size_bytes / 2**30:.2f}"

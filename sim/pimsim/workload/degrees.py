@@ -9,9 +9,11 @@ from pimsim.workload.cards import ModelCard, Parallelism, tensor_degrees
 from pimsim.workload.operators import OperatorKind
 from pimsim.workload.pipeline import (
     MemoryNeed,
+    NoRoomError,
+    Room,
     TableBytes,
-    first_without_room,
     fullest,
+    refusal,
     stage_needs,
 )
 from pimsim.workload.stages import misfit as stages_misfit
@@ -110,8 +112,8 @@ def _weight_form(operator: SymbolicOperator) -> dict[str, int]:
 
 
 def trace_degrees(
-    trace: OperatorTrace, step: Step, tp: int | None, pp: int | None,
-    capacity_bytes: int, batches: int | None = None,
+    trace: OperatorTrace, step: Step, tp: int | None, pp: int | None, room: Room,
+    batches: int | None = None,
 ) -> Parallelism:  # fmt: skip
     """``tp`` and ``pp`` as given; else one stage, and the smallest ``tp`` that holds the model.
 
@@ -125,8 +127,8 @@ def trace_degrees(
         Devices that share each layer.
     pp
         Stages.
-    capacity_bytes
-        Of a device's memory.
+    room
+        Of a device.
     batches
         Like this one, under way at once; None: one a stage.
 
@@ -137,25 +139,19 @@ def trace_degrees(
     """
     pp = 1 if pp is None else pp
     most = min(trace.facts.heads, _MAX_DEGREE)
-    problem, need, last = "", 0, 0
+    problem, last = "", 0
+    needs: tuple[MemoryNeed, ...] = ()
     for degree in range(1, most + 1) if tp is None else (tp,):
         found = _misfit(trace, degree, pp)
         if found:
             problem = found
             continue
-        last, need = degree, sum(trace_memory_bytes(trace, step, degree, pp, batches))
-        if need <= capacity_bytes:
+        last, needs = degree, trace_memory_needs(trace, step, degree, pp, batches)
+        if all(map(room.holds, needs)):
             return Parallelism(degree, pp)
     if not last:
         raise InputError(f"model {trace.model}: {problem}")
-    tried = Parallelism(last, pp)
-    needs = trace_memory_needs(trace, step, last, pp, batches)
-    refused = first_without_room(trace, step, last, needs, capacity_bytes, batches)
-    raise InputError(
-        f"model {trace.model} ({tried.words(len(step.entries), batches)}) needs "
-        f"{need / 2**30:.2f} GiB on each device{tried.of_stage}, memory has "
-        f"{capacity_bytes / 2**30:.2f} GiB: {refused}"
-    )
+    raise NoRoomError(refusal(trace, step, Parallelism(last, pp), needs, room, batches))
 
 
 def check_degrees(trace: OperatorTrace, tp: int, pp: int) -> None:

@@ -11,12 +11,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from pimsim.config.errors import InputError
+from pimsim.workload.cards import Parallelism
 from pimsim.workload.instantiate import BlockBytes, held_bytes
 from pimsim.workload.stages import cut_blocks, stage_kinds
 from pimsim.workload.step import Step
 from pimsim.workload.trace import OperatorTrace
 
-__all__ = ["MemoryNeed", "TableBytes", "first_without_room", "fullest", "stage_needs"]
+__all__ = ["MemoryNeed", "NoRoomError", "Room", "TableBytes", "fullest", "refusal", "stage_needs"]
+
+
+class NoRoomError(InputError):
+    """Weights and KV cache need more than the memories of a device have."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +37,40 @@ class MemoryNeed:
     def total_bytes(self) -> int:
         """Weights and KV cache together."""
         return self.weights_bytes + self.kv_bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """Bytes of the memories of a device."""
+
+    device_bytes: int
+    """Of its own memory."""
+    pim_bytes: int | None = None
+    """Of PIM's own memory, which holds the KV cache and nothing else; None: the device's holds
+    both."""
+
+    def holds(self, need: MemoryNeed) -> bool:
+        """Whether ``need`` fits."""
+        if self.pim_bytes is None:
+            return need.total_bytes <= self.device_bytes
+        return need.weights_bytes <= self.device_bytes and need.kv_bytes <= self.pim_bytes
+
+    def for_kv(self, need: MemoryNeed) -> int:
+        """Bytes that are left for the cache; below 0 where the weights alone take more."""
+        left = self.device_bytes - need.weights_bytes
+        return left if self.pim_bytes is None or left < 0 else self.pim_bytes
+
+    @property
+    def words(self) -> str:
+        """As a message says it."""
+        has = f"memory has {_gib(self.device_bytes)} GiB"
+        if self.pim_bytes is not None:
+            has += f" for the weights, pim_memory {_gib(self.pim_bytes)} GiB for the KV cache"
+        return has
+
+
+def _gib(size_bytes: int) -> str:
+    return f"{size_bytes / 2**30:.2f}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,12 +140,12 @@ def fullest(needs: Sequence[MemoryNeed]) -> MemoryNeed:
     return max(needs, key=lambda need: need.total_bytes)
 
 
-def first_without_room(
-    trace: OperatorTrace, step: Step, tp: int, needs: Sequence[MemoryNeed], capacity_bytes: int,
-    batches: int | None = None,
+def refusal(
+    trace: OperatorTrace, step: Step, degrees: Parallelism, needs: Sequence[MemoryNeed],
+    room: Room, batches: int | None = None,
 ) -> str:  # fmt: skip
-    """Which request of ``step`` is the first whose cache the fullest stage of ``needs`` does not
-    hold, and what would help, in words.
+    """That ``needs`` do not fit: what the first stage without room needs, what there is, and which
+    request is the first whose cache it does not hold.
 
     Parameters
     ----------
@@ -113,17 +153,31 @@ def first_without_room(
         Of the model.
     step
         Whose contexts the cache holds.
-    tp
-        Devices of a stage.
+    degrees
+        Of parallelism.
     needs
-        By stage.
-    capacity_bytes
-        Of a device's memory.
+        By stage; one of them does not fit.
+    room
+        Of a device.
     batches
         Like this one, under way at once; None: one a stage.
     """
-    number = needs.index(fullest(needs))
-    left = capacity_bytes - needs[number].weights_bytes
+    need = fullest([each for each in needs if not room.holds(each)])
+    refused = _first_without_room(trace, step, degrees.tp, needs, need, room, batches)
+    return (
+        f"model {trace.model} ({degrees.words(len(step.entries), batches)}) needs "
+        f"{_gib(need.total_bytes)} GiB on each device{degrees.of_stage} (weights "
+        f"{_gib(need.weights_bytes)}, KV {_gib(need.kv_bytes)}), {room.words}: {refused}"
+    )
+
+
+def _first_without_room(
+    trace: OperatorTrace, step: Step, tp: int, needs: Sequence[MemoryNeed], need: MemoryNeed,
+    room: Room, batches: int | None,
+) -> str:  # fmt: skip
+    """Which request of ``step`` is the first whose cache the stage of ``need`` does not hold, and
+    what would help, in words."""
+    number, left = needs.index(need), room.for_kv(need)
     wider = "more devices (parallel.tp, parallel.pp)"
     if left < 0:
         return f"its weights alone take more: take {wider}"

@@ -54,8 +54,9 @@ class DeviceArea:
 
 
 def device_area(
-    npu: NpuConfig, memory: MemoryConfig, pim: PimConfig | None, area: AreaConfig
-) -> DeviceArea:
+    npu: NpuConfig, memory: MemoryConfig, pim: PimConfig | None, area: AreaConfig,
+    pim_memory: MemoryConfig | None = None,
+) -> DeviceArea:  # fmt: skip
     """Parts by count: banks by their bits, lanes, multiply-accumulates, bits of scratchpads.
 
     Parameters
@@ -68,29 +69,37 @@ def device_area(
         What the DRAM dies carry, used by the schedule or not; None: plain dies.
     area
         Of one of each part.
+    pim_memory
+        Whose dies carry ``pim``, beside ``memory``; None: that one's do.
 
     Returns
     -------
     DeviceArea
         In mm2.
     """
-    org = memory.organization
-    banks = org.channels * org.pseudo_channels * org.ranks * org.banks
-    bits = org.capacity_bytes * 8 // banks
-    bank = area.bank_mm2 * bits / area.bank_bits
+    of_pim = memory if pim_memory is None else pim_memory
+    dram = _banks_mm2(memory, area)
     double = pim is not None and pim.row_buffers == 2
     systolic, vector, pad = npu.systolic, npu.vector, npu.scratchpad
     macs = npu.cores * systolic.arrays * systolic.rows * systolic.cols
     sram_bytes = npu.cores * (pad.capacity + (pad.accumulator or 0))
     return DeviceArea(
-        dram=banks * bank,
-        pim=_pim_mm2(pim, memory, area),
-        row_buffers=banks * bank * area.second_row_buffer_share if double else 0.0,
+        dram=dram if pim_memory is None else dram + _banks_mm2(pim_memory, area),
+        pim=_pim_mm2(pim, of_pim, area),
+        row_buffers=_banks_mm2(of_pim, area) * area.second_row_buffer_share if double else 0.0,
         arrays=macs * area.mac_um2 * 1e-6,
         vector=vector.units * vector.lanes * area.vector_lane_um2 * 1e-6,
         sram=sram_bytes * 8 * area.sram_um2_per_bit * 1e-6,
         pim_on_logic_die=_on_logic_die(pim),
     )
+
+
+def _banks_mm2(memory: MemoryConfig, area: AreaConfig) -> float:
+    """Of all banks, by their bits."""
+    org = memory.organization
+    banks = org.channels * org.pseudo_channels * org.ranks * org.banks
+    bits = org.capacity_bytes * 8 // banks
+    return banks * (area.bank_mm2 * bits / area.bank_bits)
 
 
 def _on_logic_die(pim: PimConfig | None) -> bool:

@@ -10,6 +10,7 @@ from pimsim.config.energy import EnergyConfig
 from pimsim.config.memory import MemoryConfig
 from pimsim.config.npu import NpuConfig
 from pimsim.config.pim import PimConfig
+from pimsim.config.pim_link import PimLinkConfig
 from pimsim.config.run import LinkConfig
 from pimsim.hardware.dram.peak import burst_slot_ps, data_buses, peak_bytes_per_s
 from pimsim.hardware.energy.dram import command_energy
@@ -66,16 +67,23 @@ class _Size:
 
     @classmethod
     def of(
-        cls, npu: NpuConfig, memory: MemoryConfig, pim: PimConfig | None, link: LinkConfig
-    ) -> _Size:
+        cls, npu: NpuConfig, memory: MemoryConfig, pim: PimConfig | None, link: LinkConfig,
+        pim_memory: MemoryConfig | None, pim_link: PimLinkConfig | None,
+    ) -> _Size:  # fmt: skip
         systolic, pad = npu.systolic, npu.scratchpad
+        memory_gb_per_s, link_gb_per_s = peak_gb_per_s(memory), link.bandwidth_gb_per_s
+        of_pim = memory if pim_memory is None else pim_memory
+        if pim_memory is not None:
+            memory_gb_per_s += peak_gb_per_s(pim_memory)
+        if pim_link is not None:
+            link_gb_per_s += pim_link.bandwidth_gb_per_s
         return cls(
             macs=npu.cores * systolic.arrays * systolic.rows * systolic.cols,
             lanes=npu.vector.units * npu.vector.lanes,
             sram_mib=npu.cores * (pad.capacity + (pad.accumulator or 0)) / _MIB,
-            memory_gb_per_s=peak_gb_per_s(memory),
-            link_gb_per_s=link.bandwidth_gb_per_s,
-            pim_lanes=0 if pim is None else pim.multipliers(memory),
+            memory_gb_per_s=memory_gb_per_s,
+            link_gb_per_s=link_gb_per_s,
+            pim_lanes=0 if pim is None else pim.multipliers(of_pim),
         )
 
 
@@ -97,7 +105,8 @@ def peak_gb_per_s(memory: MemoryConfig) -> float:
 
 def device_static(
     npu: NpuConfig, memory: MemoryConfig, pim: PimConfig | None, link: LinkConfig,
-    energy: EnergyConfig,
+    energy: EnergyConfig, pim_memory: MemoryConfig | None = None,
+    pim_link: PimLinkConfig | None = None,
 ) -> StaticPower:  # fmt: skip
     """Static power of one device: each part is its size times what a unit of it draws
     (``configs/energy``, each with its source).
@@ -114,13 +123,17 @@ def device_static(
         Bandwidth of one link.
     energy
         Its ``static_*`` keys, W a unit.
+    pim_memory
+        Whose dies carry ``pim``, beside ``memory``; None: that one's do.
+    pim_link
+        To that memory.
 
     Returns
     -------
     StaticPower
         W by part.
     """
-    size = _Size.of(npu, memory, pim, link)
+    size = _Size.of(npu, memory, pim, link, pim_memory, pim_link)
     return StaticPower(
         arrays=size.macs * energy.static_array_w_per_mac,
         vector=size.lanes * energy.static_vector_w_per_lane,
@@ -134,13 +147,14 @@ def device_static(
 
 def static_words(
     npu: NpuConfig, memory: MemoryConfig, pim: PimConfig | None, link: LinkConfig,
-    energy: EnergyConfig,
+    energy: EnergyConfig, pim_memory: MemoryConfig | None = None,
+    pim_link: PimLinkConfig | None = None,
 ) -> Mapping[str, str]:  # fmt: skip
     """By part of ``StaticPower``: its size, what a unit of it draws, and where that is from.
 
     Parameters
     ----------
-    npu, memory, pim, link, energy
+    npu, memory, pim, link, energy, pim_memory, pim_link
         As of ``device_static``.
 
     Returns
@@ -148,7 +162,8 @@ def static_words(
     Mapping of str to str
         By part, without ``total``.
     """
-    size, source = _Size.of(npu, memory, pim, link), energy.sources
+    size = _Size.of(npu, memory, pim, link, pim_memory, pim_link)
+    source = energy.sources
 
     def words(amount: str, key: str, unit: str) -> str:
         return f"{amount} x {getattr(energy, key):g} W/{unit}; {source[key]}"
