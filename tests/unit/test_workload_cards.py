@@ -50,6 +50,35 @@ PARAMETERS = {
     "opt-66b": (66e9, 0.01),
     # Gemma 3: table 1 of arXiv 2503.19786, embeddings 1,416 M and others 25,600 M.
     "gemma-3-27b": (27.016e9, 1e-3),
+    # Counted from the published weights, whose pages say so.
+    "llama-2-13b": (13_015_864_320, 0.0),
+    "llama-2-70b": (68_976_648_192, 0.0),
+    "vicuna-13b": (13_015_864_320, 0.0),
+    "llama-3.2-1b": (1_235_814_400, 0.0),
+    "llama-3.2-3b": (3_212_749_824, 0.0),
+    "llama-3.3-70b": (70_553_706_496, 0.0),
+    "mistral-7b": (7_241_732_096, 0.0),
+    "mistral-nemo-12b": (12_247_782_400, 0.0),
+    "phi-3.5-mini": (3_821_079_552, 0.0),
+    "qwen2-7b": (7_615_616_512, 0.0),
+    "qwen2.5-7b": (7_615_616_512, 0.0),
+    "qwen2.5-72b": (72_706_203_648, 0.0),
+    "nvlm-d-72b": (72_706_203_648, 0.0),
+    "deepseek-r1-distill-qwen-14b": (14_770_033_664, 0.0),
+    "qwen3-8b": (8_190_735_360, 0.0),
+    "gemma-2-2b": (2_614_341_888, 0.0),
+    "gemma-2-9b": (9_241_705_984, 0.0),
+    "gemma-2-27b": (27_227_128_320, 0.0),
+    # Of the same sizes as others.
+    "deepseek-r1": (671.03e9, 1e-4),
+    "deepseek-v3.2": (671.03e9, 1e-4),
+    "minimax-m2.5": (230e9, 0.01),
+    # Kimi K2 (arXiv 2507.20534): 1.04 T; 1.026 T in its weights' own headers.
+    "kimi-k2": (1.026e12, 1e-3),
+    "kimi-k2.5": (1.026e12, 1e-3),
+    # With a layer of multi-token prediction, which cards leave out: 355 B and 744 B.
+    "glm-4.5": (355e9, 0.01),
+    "glm-5": (744e9, 0.015),
     # The package's own metadata: 268.1 M.
     "gemma-3-270m": (268.1e6, 1e-4),
 }
