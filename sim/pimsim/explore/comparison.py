@@ -185,6 +185,10 @@ class _Read:
 
 
 def _read(folder: Path) -> _Read:
+    if not is_sweep(folder):
+        raise InputError(
+            f"{folder}: no sweep (it has no store.json), which sweeps are compared with"
+        )
     if not (folder / "sweep.yaml").is_file():
         raise InputError(f"{folder}: a search is not compared point by point; give sweeps, or runs")
     spec, base, files = stored_spec(folder)
