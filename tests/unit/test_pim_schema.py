@@ -127,6 +127,18 @@ def test_a_rule_of_other_ranks_binds_them_alone() -> None:
             "static_w_per_channel=1",
             "static_w_per_channel is of designs with a controller",
         ),
+        (
+            "aim",
+            "banks_per_unit=4",
+            "banks_per_unit: 4; MAC16 multiplies in 16 banks of a rank at "
+            "once, which has 4 units then: its broadcast needs 'unit' in place of 'bank'",
+        ),
+        (
+            "aim",
+            "commands.MAC16.drives=2",
+            "commands.MAC16.drives: 2; it would go to 32 banks of a rank, which has 16",
+        ),
+        ("hbm-pim", "banks_per_unit=4", "banks_per_unit: 4; RD_AB multiplies in 8 banks of a rank"),
         ("aim", "row_buffers=2", "row_buffers is of designs without a controller of their own"),
         ("aim", "comp_pipeline=7", "comp_pipeline is of designs without a controller"),
         ("aim", "controller=null", "is of designs with a controller of their own"),

@@ -8,12 +8,12 @@ from typing import Literal
 from pydantic import Field
 
 from pimsim.config.base import ConfigModel
-from pimsim.config.memory import Action, MemoryConfig
+from pimsim.config.memory import LEVELS, Action, MemoryConfig, OrganizationConfig
 from pimsim.config.rules import Rule
 
 __all__ = [
     "IN_PIM_BUFFER", "OF_REQUESTS", "OF_STREAMS", "UNIT", "CommandConfig", "Mode", "PimAction",
-    "memory_commands", "stream_rules",
+    "banks_reached", "memory_commands", "stream_rules",
 ]  # fmt: skip
 
 UNIT = "unit"
@@ -88,6 +88,33 @@ class CommandConfig(ConfigModel):
     are always in the same state, so that only the addressed one is kept."""
     energy: str | None = None
     """Key in ``energy_pj``."""
+
+
+def banks_reached(command: CommandConfig, org: OrganizationConfig, banks_per_unit: int) -> int:
+    """Banks of a channel to which one command goes, those that follow them included.
+
+    Parameters
+    ----------
+    command
+        Its ``broadcast``, ``bank_block`` and ``drives``.
+    org
+        Of the memory.
+    banks_per_unit
+        Banks that share a unit.
+
+    Returns
+    -------
+    int
+        Banks.
+    """
+    reached = command.drives
+    for level, count in zip(LEVELS[1:], org.counts, strict=True):
+        if level == "bank" and UNIT in command.broadcast:
+            reached *= count // banks_per_unit
+        elif level in command.broadcast:
+            block = command.bank_block if level == "bank" else None
+            reached *= count if block is None else block
+    return reached
 
 
 def memory_commands(memory: MemoryConfig) -> dict[str, CommandConfig]:

@@ -19,15 +19,15 @@ from pimsim.config.commands import (
     IN_PIM_BUFFER,
     OF_REQUESTS,
     OF_STREAMS,
-    UNIT,
     CommandConfig,
     PimAction,
+    banks_reached,
     memory_commands,
     stream_rules,
 )
 from pimsim.config.delay import timing_names
 from pimsim.config.errors import InputError
-from pimsim.config.memory import LEVELS, MemoryConfig, OrganizationConfig
+from pimsim.config.memory import MemoryConfig, OrganizationConfig
 from pimsim.config.pim_attention import AttentionMapConfig, GemvMapConfig
 from pimsim.config.pim_controller import PeakConfig, PimControllerConfig, UnitsConfig
 from pimsim.config.plugins import ModuleName
@@ -300,15 +300,8 @@ class PimDesignConfig(PimConfig):
 
     def banks_reached(self, command: str) -> int:
         """Banks of a channel to which one ``command`` goes, those that follow them included."""
-        config = self.all_commands[command]
-        reached = config.drives
-        for level, count in zip(LEVELS[1:], self.organization.counts, strict=True):
-            if level == "bank" and UNIT in config.broadcast:
-                reached *= count // self.banks_per_unit
-            elif level in config.broadcast:
-                block = config.bank_block if level == "bank" else None
-                reached *= count if block is None else block
-        return reached
+        own = self.all_commands[command]
+        return banks_reached(own, self.organization, self.banks_per_unit)
 
     @property
     def peak_macs(self) -> int:

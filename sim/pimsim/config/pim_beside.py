@@ -9,7 +9,13 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
-from pimsim.config.commands import UNIT, CommandConfig, PimAction, memory_commands
+from pimsim.config.commands import (
+    UNIT,
+    CommandConfig,
+    PimAction,
+    banks_reached,
+    memory_commands,
+)
 from pimsim.config.errors import near_miss
 from pimsim.config.memory import LEVELS, MemoryConfig
 from pimsim.config.memory_rules import check_rules_of_requests
@@ -280,6 +286,7 @@ def _check_units(pim: PimConfig, memory: MemoryConfig, at: str) -> None:
             f"{at}banks_per_unit: {pim.banks_per_unit} banks a unit do not divide the "
             f"{org.banks_per_group} banks of a bank group of {memory.name}"
         )
+    _check_shared_units(pim, memory, at)
     if pim.element_bytes > org.burst_bytes:
         raise ValueError(
             f"{at}element_bytes: {pim.element_bytes}; a column of {memory.name} has "
@@ -291,6 +298,26 @@ def _check_units(pim: PimConfig, memory: MemoryConfig, at: str) -> None:
                 f"{at}capacities.{key}: {held} bytes hold less than one operand, a column of "
                 f"{org.burst_bytes} bytes of {memory.name}"
             )
+
+
+def _check_shared_units(pim: PimConfig, memory: MemoryConfig, at: str) -> None:
+    """A command must not multiply in more banks of a rank at once than that has units."""
+    if pim.peak is None or pim.peak.command not in pim.commands or pim.peak.macs is not None:
+        return
+    one_rank = memory.organization.model_copy(update={"pseudo_channels": 1, "ranks": 1})
+    units = one_rank.channel_banks // pim.banks_per_unit
+    reached = banks_reached(pim.commands[pim.peak.command], one_rank, pim.banks_per_unit)
+    if reached > one_rank.channel_banks:
+        raise ValueError(
+            f"{at}commands.{pim.peak.command}.drives: {pim.commands[pim.peak.command].drives}; it "
+            f"would go to {reached} banks of a rank, which has {one_rank.channel_banks}"
+        )
+    if reached > units:
+        raise ValueError(
+            f"{at}banks_per_unit: {pim.banks_per_unit}; {pim.peak.command} multiplies in {reached} "
+            f"banks of a rank at once, which has {units} units then: its broadcast needs {UNIT!r} "
+            "in place of 'bank'"
+        )
 
 
 def _check_command(
