@@ -52,6 +52,11 @@ def _plain_queues(run: Any) -> bool:
     return run.memory.controller.model == "bank-queues" or run.schedule.declared.uses_pim
 
 
+def _multiplies_apart(run: Any) -> bool:
+    """Whether a run's products are on PIM that has a controller of its own."""
+    return run.pim is not None and run.pim.controller is not None
+
+
 def _goes_by_streams(run: Any) -> bool:
     """Whether ``fast`` goes by rates, and nothing is done in the banks."""
     follows = run.npu.network is not None or operands(run.npu.operand_layout).one_by_one
@@ -145,7 +150,7 @@ INACTIVE = [
     Inactive(
         "command fast",
         "memory.organization.channels_per_stack",
-        _always,
+        lambda r: not _multiplies_apart(r),
         "what a PIM design's power cap is of; test_power_limits.py",
     ),
     Inactive(
@@ -211,6 +216,51 @@ INACTIVE = [
         _always,
         "the small model fills no scratchpad and few queues; test_dead_knobs.py",
         needs_load=True,
+    ),
+    Inactive(
+        "command fast",
+        r"pim\.commands\.(?!WRGB|WRMAC16|MAC16|RDMAC16|ACT16|PRE).*"
+        r"|pim\.timings\.nRCD(RDCP|WRCP|RDAF|EWMUL)|pim\.capacities\.activation_tables"
+        r"|pim\.energy_pj\.(write_all|copy_(read|write)|multiply|table)",
+        _multiplies_apart,
+        "a product sends no such command; test_aim.py",
+        needs_load=True,
+    ),
+    Inactive(
+        "command fast",
+        r"pim\.commands\..*\.(bus|latency|queue|mode|effect)"
+        r"|pim\.controller\.(queue_depth|(commands|instructions)_per_cycle|row_lookahead)",
+        _multiplies_apart,
+        "one product by itself waits for nothing but its rows and its own commands, and leaves "
+        "none behind; test_aim.py, test_pim_stream.py",
+        needs_load=True,
+    ),
+    Inactive(
+        "command fast",
+        r"energy\.pim_.*|pim\.static_w_per_channel",
+        _multiplies_apart,
+        "of PIM that shares the memory's controller, or of stacks apart: this one's energy is its "
+        "design's, at rest that of the device's memory and of its multipliers",
+    ),
+    Inactive(
+        "command fast",
+        r"pim\.(dtype|element_bytes)",
+        _multiplies_apart,
+        "of kernels; the elements of a run are its trace's",
+    ),
+    Inactive(
+        "command fast",
+        "npu.(tiling|operand_layout|prefetch_weights|core_assignment|systolic.fetch_cycles)"
+        "|schedule.(channel_assignment|request_order)|memory.controller.write_drain_high",
+        _multiplies_apart,
+        "one request, and its products are on PIM",
+        needs_load=True,
+    ),
+    Inactive(
+        "command fast",
+        "parallel.batches",
+        lambda r: r.parallel.pp in (None, 1),
+        "the small model has one stage, which has one batch; more are refused",
     ),
     Inactive(
         "command fast", "npu.core_assignment", lambda r: r.npu.cores == 1, "there is one core"

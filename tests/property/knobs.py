@@ -68,7 +68,13 @@ class Subject:
             return ("organization.channels=1",)
         if self.kind != "hardware":
             return ()
-        return (*_SMALL, "schedule.sub_batches=false") if self.path == "fast" else _SMALL
+        own = [*_SMALL]
+        if self.path == "fast":
+            own.append("schedule.sub_batches=false")
+        if load_run(self.preset).config.schedule.product_placement != "npu":
+            # of a few tokens together PIM might have nothing to do
+            own += ["schedule.product_placement=pim", "workload.batch=1"]
+        return tuple(own)
 
     def variants(self, key: str) -> Iterator[tuple[str, ...]]:
         """Overrides under which another value of the key may act where it does not without."""

@@ -133,6 +133,7 @@ def test_a_rule_of_other_ranks_binds_them_alone() -> None:
             "banks_per_unit: 4; MAC16 multiplies in 16 banks of a rank at "
             "once, which has 4 units then: its broadcast needs 'unit' in place of 'bank'",
         ),
+        ("aim", "commands.MAC16.bus=none", "commands.MAC16.bus: found 'none', which costs no slot"),
         (
             "aim",
             "commands.MAC16.drives=2",

@@ -143,6 +143,9 @@ def test_a_product_that_the_commands_cannot_do_is_refused() -> None:
     wide = [f"commands.{name}.broadcast=[bank_group, bank]" for name in ("ACTM", "PREM", "MAC")]
     assert "MAC multiplies in 16 banks of a rank at once, which has 8 units" in refused(*wide)
     few = [f"commands.{name}.broadcast=[bank_group]" for name in ("ACTM", "PREM", "MAC")]
-    assert "MAC reaches one in 4 banks of a channel, and 2 share a unit" in refused(*few)
+    assert (
+        "MAC reaches 4 of a channel's 16 banks; design 'bank_units' has 8 work at once"
+        in refused(*few)
+    )
     assert "key gemv is missing" in refused("gemv=null")
     assert "capacities.global_buffer_bytes" in refused("capacities.global_buffer_bytes=0")

@@ -302,7 +302,14 @@ def _check_units(pim: PimConfig, memory: MemoryConfig, at: str) -> None:
 
 def _check_shared_units(pim: PimConfig, memory: MemoryConfig, at: str) -> None:
     """A command must not multiply in more banks of a rank at once than that has units."""
-    if pim.peak is None or pim.peak.command not in pim.commands or pim.peak.macs is not None:
+    if pim.peak is None or pim.peak.command not in pim.commands:
+        return
+    if pim.commands[pim.peak.command].bus == "none":
+        raise ValueError(
+            f"{at}commands.{pim.peak.command}.bus: found 'none', which costs no slot; what "
+            "multiplies (peak.command) is sent over pins"
+        )
+    if pim.peak.macs is not None:
         return
     one_rank = memory.organization.model_copy(update={"pseudo_channels": 1, "ranks": 1})
     units = one_rank.channel_banks // pim.banks_per_unit

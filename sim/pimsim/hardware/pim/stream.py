@@ -31,6 +31,7 @@ __all__ = [
     "StreamBuilder",
     "StreamResult",
     "Wait",
+    "check_reach",
     "deal_channels",
     "peak_interval_cycles",
     "run_stream",
@@ -159,6 +160,31 @@ def _check(design: PimDesignConfig, entries: NDArray[np.int64], channels: int, l
     opening = [command.row == "open" for command in design.all_commands.values()]
     if (np.array(opening)[entries[:, 0]] & (entries[:, 6] < 0)).any():
         raise InputError(f"{design.name}: a command of the stream needs a row and names none")
+
+
+def check_reach(design: PimDesignConfig, command: str, one_in: int) -> None:
+    """Refuse a design whose command does not go to one in ``one_in`` of a channel's banks.
+
+    Parameters
+    ----------
+    design
+        With a controller of its own.
+    command
+        Of the design, for which all banks together hold what it works on.
+    one_in
+        Banks that take turns: 1, or as many as share a unit.
+
+    Raises
+    ------
+    InputError
+        Naming the command and how many banks it reaches.
+    """
+    banks, reached = design.organization.channel_banks, design.banks_reached(command)
+    if reached * one_in != banks:
+        raise InputError(
+            f"{design.name}: {command} reaches {reached} of a channel's {banks} banks; design "
+            f"{design.design!r} has {banks // one_in} work at once"
+        )
 
 
 def deal_channels(units: int, channels: int) -> tuple[list[int], list[range]]:

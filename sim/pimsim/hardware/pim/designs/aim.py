@@ -14,7 +14,7 @@ from pathlib import Path
 from pimsim.config.errors import InputError, near_miss
 from pimsim.config.pim import PimDesignConfig
 from pimsim.hardware.pim.aim_isr import isr_stream, read_isr_trace, table_row
-from pimsim.hardware.pim.stream import CommandStream, StreamBuilder, deal_channels
+from pimsim.hardware.pim.stream import CommandStream, StreamBuilder, check_reach, deal_channels
 
 __all__ = ["elementwise", "gemv", "trace"]
 
@@ -49,13 +49,16 @@ def gemv(
     Raises
     ------
     InputError
-        For a function that it lacks, or a matrix that its rows cannot hold.
+        For a function that it lacks, a matrix that its rows cannot hold, or banks that a command
+        does not reach.
     """
     org = design.organization
     per_column = _elements(design)
     buffered = design.capacity("global_buffer_bytes") // org.burst_bytes
     per_piece = min(org.columns, buffered) * per_column
     table = None if activation is None else _table(design, activation)
+    for command in ("MAC16", *(() if table is None else ("AF16",))):
+        check_reach(design, command, 1)
     copies, turns = deal_channels(-(-outputs // org.channel_banks), org.channels)
     pieces = -(-inputs // per_piece)
     _check_rows(design, len(turns) * pieces, f"a {outputs} x {inputs} matrix")
@@ -108,6 +111,7 @@ def elementwise(design: PimDesignConfig, function: str, elements: int) -> Comman
                 builder.add("EWMUL16", row=row, count=count, channels=channels)
         return _ended(builder, copies)
     table = _table(design, function)
+    check_reach(design, "AF16", 1)
     copies, turns = deal_channels(-(-elements // org.channel_banks), org.channels)
     builder = StreamBuilder(design, copies)
     builder.pause()  # the host selects the function (W CFR)

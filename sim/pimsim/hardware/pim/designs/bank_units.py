@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from pimsim.config.errors import InputError
 from pimsim.config.pim import PimDesignConfig
-from pimsim.hardware.pim.stream import CommandStream, StreamBuilder, deal_channels
+from pimsim.hardware.pim.stream import CommandStream, StreamBuilder, check_reach, deal_channels
 
 __all__ = ["gemv"]
 
@@ -45,12 +45,7 @@ def gemv(design: PimDesignConfig, outputs: int, inputs: int, batch: int = 1) -> 
     org = design.organization
     per_column = org.burst_bytes // design.element_bytes
     buffered = min(design.capacity("global_buffer_bytes") // org.burst_bytes, org.columns)
-    turns_of_unit = org.channel_banks // design.banks_reached(names.multiply)
-    if turns_of_unit != design.banks_per_unit:
-        raise InputError(
-            f"{design.name}: {names.multiply} reaches one in {turns_of_unit} banks of a channel, "
-            f"and {design.banks_per_unit} share a unit (banks_per_unit)"
-        )
+    check_reach(design, names.multiply, design.banks_per_unit)
     copies, turns = deal_channels(-(-outputs // org.channel_banks), org.channels)
     piece_elements = buffered * per_column
     pieces, per_row = -(-inputs // piece_elements), org.columns // buffered
@@ -68,7 +63,7 @@ def gemv(design: PimDesignConfig, outputs: int, inputs: int, batch: int = 1) -> 
             builder.add(names.load, count=columns, channels=turns[0])
             for turn, channels in enumerate(turns):
                 row = (piece * len(turns) + turn) // per_row
-                for bank in range(turns_of_unit):
+                for bank in range(design.banks_per_unit):
                     place = (0, 0, 0, bank)
                     builder.add(
                         names.multiply, row=row, place=place, count=columns, channels=channels
