@@ -37,4 +37,4 @@ def test_nothing_is_overwritten_and_kinds_are_named(
     assert "run.yaml is there already; --out" in refused("init", "run")
     assert (tmp_path / "run.yaml").read_text() == "mine"
     message = refused("init", "servce")
-    assert "service" in message and "golden, pim, run" in message
+    assert "service" in message and "golden, pim, prices, run" in message

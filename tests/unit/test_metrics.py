@@ -13,6 +13,7 @@ import pytest
 from rich.console import Console, RenderableType
 
 import pimsim
+from pimsim.config.prices import PartPrices
 from pimsim.explore.figures import (
     COLUMNS,
     OPEN_COLUMNS,
@@ -24,7 +25,8 @@ from pimsim.explore.search_spec import Objective
 from pimsim.report.run_charts import comparison_chart, energy_chart, stack_chart
 from pimsim.report.runs import RunFolder, runs_page
 from pimsim.result.compare import COMPARED, comparison_rows
-from pimsim.result.metrics import METRICS, metric_label
+from pimsim.result.cost import Priced
+from pimsim.result.metrics import METRICS, PRICED, metric_label
 from pimsim.result.tables import (
     compare_table,
     cycle_stack_table,
@@ -55,6 +57,13 @@ def test_a_figure_is_the_same_of_a_result_and_of_a_row_of_a_sweep(
     metric = METRICS[name]
     assert metric.name == name
     row = dict(flat_figures(kept_figures(result)))
+    if name in PRICED:
+        told = (metric.of(result), metric.of(row), metrics_of(kept_figures(result))[name])
+        assert all(map(isnan, told))
+        prices = PartPrices(currency="USD", memory_gb=2.0, logic_mm2=0.1, hours=1000)
+        assert metric.of(Priced(result, prices)) == metric.of(Priced(row, prices)) > 0
+        assert metrics_of(kept_figures(result), prices)[name] == metric.of(Priced(row, prices))
+        return
     assert metric.of(result) == metric.of(row) == metrics_of(kept_figures(result))[name]
     assert metric.of(result) > 0
     assert metric.field in COLUMNS or metric.field.startswith(OPEN_COLUMNS)

@@ -12,6 +12,7 @@ import typer
 from pimsim.config.paths import given_path
 
 if TYPE_CHECKING:
+    from pimsim.config.prices import PartPrices
     from pimsim.explore.comparison import Pair, SweepComparison
 
 __all__ = ["print_sweeps"]
@@ -20,7 +21,7 @@ _SHOWN = 20
 """Points that are printed; ``--json`` and the page have all."""
 
 
-def print_sweeps(folders: Sequence[str], as_json: bool) -> None:
+def print_sweeps(folders: Sequence[str], as_json: bool, prices: PartPrices | None = None) -> None:
     """Print what each sweep but the first does beside it.
 
     Parameters
@@ -29,6 +30,8 @@ def print_sweeps(folders: Sequence[str], as_json: bool) -> None:
         Of their stores.
     as_json
         As one object.
+    prices
+        Of parts and energy; None: no cost is told.
 
     Raises
     ------
@@ -37,7 +40,7 @@ def print_sweeps(folders: Sequence[str], as_json: bool) -> None:
     """
     from pimsim.explore.comparison import compare_sweeps
 
-    found = compare_sweeps([given_path(folder) for folder in folders], folders)
+    found = compare_sweeps([given_path(folder) for folder in folders], folders, prices)
     if as_json:
         report = {"sweeps": [_object(each) for each in found]}
         typer.echo(json.dumps(report, indent=1, allow_nan=False))
@@ -107,7 +110,7 @@ def _pair(comparison: SweepComparison, pair: Pair) -> dict[str, Any]:
         "point": dict(zip(comparison.keys, pair.values, strict=True)),
         **{
             name: [number(METRICS[name].of(row)) for row in (pair.before, pair.after)]
-            for name in COMPARED
+            for name in (*COMPARED, *comparison.priced)
         },
         "speedup": number(pair.ratio("tokens_per_s")),
         "energy_ratio": number(pair.ratio("tokens_per_j")),

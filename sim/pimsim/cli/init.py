@@ -12,13 +12,13 @@ __all__ = ["init_command"]
 def init_command(
     kind: Annotated[
         str,
-        typer.Argument(metavar="KIND", help="run, sweep, search, service, pim or golden."),
+        typer.Argument(metavar="KIND", help="run, sweep, search, service, pim, prices or golden."),
     ],
     out: Annotated[
         str | None, typer.Option("--out", metavar="FILE", help="The file; KIND.yaml by default.")
     ] = None,
 ) -> None:
-    """Write a commented run, sweep, search, service, PIM design or golden file to start from, and
+    """Write a commented run, sweep, search, service, PIM design, prices or golden file, and
     say what to type next.
 
     Example: pimsim init run && pimsim run run.yaml

@@ -6,11 +6,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from pimsim.cli.prices import PricesOption, prices_of
 from pimsim.config.errors import InputError
 from pimsim.config.paths import given_path
 
 if TYPE_CHECKING:
     from pimsim.config.loader import AnyRun
+    from pimsim.config.prices import PartPrices
     from pimsim.report.charts import Chart
     from pimsim.report.sweep_view import View
 
@@ -76,6 +78,7 @@ def report_command(
             help="Of a sweep: the machine that figures are divided by.",
         ),
     ] = None,
+    prices: PricesOption = None,
     stage: Annotated[
         str | None,
         typer.Option("--stage", metavar="NAME", help="Show who works when in this stage alone."),
@@ -98,24 +101,26 @@ def report_command(
     require_extra("report", "bokeh", "jinja2", *(["perfetto"] if timeline is not None else []))
     kinds = [name.strip() for name in formats.split(",")]
     check_formats(kinds)
-    view = view_of(metrics, against, baseline)
+    view, paid = view_of(metrics, against, baseline), prices_of(prices)
     drawn = any(each is not None for each in (metrics, against, baseline))
     stores = [folder for folder in folders if (given_path(folder) / "store.json").is_file()]
     if stores:
         if timeline is not None or stage is not None:
             raise InputError(f"{stores[0]}: a sweep has no --timeline and no --stage; a run has")
         if len(folders) == 1:
-            _study(folders[0], out, figures, kinds, view if drawn else None)
+            _study(folders[0], out, figures, kinds, view if drawn else None, paid)
         elif drawn:
             raise InputError("--metrics, --against and --baseline are of one sweep's page")
         else:
-            _sweeps(folders, out, figures, kinds)
+            _sweeps(folders, out, figures, kinds, paid)
         return
     if drawn:
         raise InputError(f"{folders[0]}: --metrics, --against and --baseline are of a sweep")
     if len(folders) == 1 and is_service(folders[0]):
         if commands is not None or stage is not None:
             raise InputError(f"{folders[0]}: a service has no --commands and no --stage; a run has")
+        if paid is not None:
+            raise InputError(f"{folders[0]}: a service has prices in its own YAML, not --prices")
         _service(folders[0], out, figures, kinds, timeline)
         return
     runs = [read_run(folder) for folder in folders]
@@ -127,7 +132,7 @@ def report_command(
                 f"{folders[0]} has {', '.join(stages)}"
             )
     channels = _channels(commands, runs[0].config)
-    _write_page(runs_page(runs, stage), folders[0], out)
+    _write_page(runs_page(runs, stage, paid), folders[0], out)
     if figures is not None:
         written = write_charts(run_charts(runs, stage), figures, kinds)
         typer.echo(f"{figures}: {len(written)} files")
@@ -146,8 +151,9 @@ def _write_page(page: str, folder: str, out: str | None) -> None:
 
 
 def _study(
-    folder: str, out: str | None, figures: str | None, kinds: list[str], view: View | None
-) -> None:
+    folder: str, out: str | None, figures: str | None, kinds: list[str], view: View | None,
+    prices: PartPrices | None,
+) -> None:  # fmt: skip
     """Of a sweep or a search, both of which have a store."""
     from pimsim.explore.search import SEARCH_FILE
     from pimsim.report.draw import write_charts
@@ -161,10 +167,12 @@ def _study(
                 f"{folder}: a search draws its objectives; --metrics, --against and --baseline "
                 "are of a sweep"
             )
+        if prices is not None:
+            raise InputError(f"{folder}: a search has prices in its own YAML, not --prices")
         search = read_found(folder)
         page, charts = search_page(search), search.charts
     else:
-        sweep = read_sweep(folder, view)
+        sweep = read_sweep(folder, view, prices)
         page, charts = sweep_page(sweep), sweep.charts
     _write_page(page, folder, out)
     if figures is not None:
@@ -172,13 +180,16 @@ def _study(
         typer.echo(f"{figures}: {len(written)} files")
 
 
-def _sweeps(folders: list[str], out: str | None, figures: str | None, kinds: list[str]) -> None:
+def _sweeps(
+    folders: list[str], out: str | None, figures: str | None, kinds: list[str],
+    prices: PartPrices | None,
+) -> None:  # fmt: skip
     """Of sweeps held against the first."""
     from pimsim.explore.comparison import compare_sweeps
     from pimsim.report.comparisons import comparison_charts, comparison_page
     from pimsim.report.draw import write_charts
 
-    found = compare_sweeps([given_path(folder) for folder in folders], folders)
+    found = compare_sweeps([given_path(folder) for folder in folders], folders, prices)
     _write_page(comparison_page(found), folders[0], out)
     if figures is not None:
         written = write_charts(comparison_charts(found), figures, kinds)

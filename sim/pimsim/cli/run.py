@@ -14,11 +14,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pimsim.cli.completion import presets_of
+from pimsim.cli.prices import PricesOption, prices_of
 from pimsim.config.errors import InputError
 
 if TYPE_CHECKING:
     from pimsim.config.differences import Difference
     from pimsim.config.loader import ResolvedAny
+    from pimsim.config.prices import PartPrices
     from pimsim.engine.iteration import Progress
     from pimsim.explore.whatif import WhatIf
     from pimsim.result.types import Result
@@ -168,6 +170,7 @@ def run_command(
             "fast run of each.",
         ),
     ] = False,
+    prices: PricesOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Simulate a step of a batch, or several: throughput, energy, and what holds it back.
@@ -180,6 +183,7 @@ def run_command(
         model, requests, layers, batch, fidelity, trace, routing, max_error, phase, chunk, steps
     )
     resolved = resolve(run, [*options, *(overrides or [])])
+    paid = prices_of(prices)
     if out is not None:
         from pimsim.result.store import check_writable
 
@@ -196,15 +200,32 @@ def run_command(
         figures = result.to_dict()
         if whatif:
             figures["whatif"] = [_sensitivity(each) for each in sensitivity]
+        if paid is not None:
+            figures["cost"] = _cost(result, paid)
         typer.echo(json.dumps(figures, indent=1, allow_nan=False))
         return
     from pimsim.result.tables import result_view
 
     _print(result_view(result))
+    if paid is not None:
+        from pimsim.result.tables import cost_table
+
+        _print(cost_table(result, paid))
     if whatif:
         from pimsim.cli.whatif import whatif_table
 
         _print(whatif_table(sensitivity))
+
+
+def _cost(result: Result, prices: PartPrices) -> dict[str, Any]:
+    """What the machine costs, by part, and what it does for that."""
+    from pimsim.result.cost import Priced
+    from pimsim.result.metrics import METRICS
+
+    priced = Priced(result, prices)
+    rate = METRICS["tokens_per_s_cost"].of(priced)
+    figures = {**priced.cost, "tokens_per_s_cost": rate}
+    return {"currency": prices.currency, **{name: _finite(one) for name, one in figures.items()}}
 
 
 def _what_if(
@@ -250,6 +271,7 @@ def compare_command(
     phase: PhaseOption = None,
     chunk: ChunkOption = None,
     steps: StepsOption = None,
+    prices: PricesOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Runs side by side: in what their configs differ, ratios to the first, and what holds each
@@ -265,6 +287,7 @@ def compare_command(
         ),
         *(overrides or []),
     ]
+    paid = prices_of(prices)
     if len(runs) < 2:
         raise InputError(f"compare needs two or more runs or folders, found {runs[0]!r} alone")
     if any(os.path.isfile(os.path.join(run, "store.json")) for run in runs):
@@ -272,7 +295,7 @@ def compare_command(
             raise InputError(f"a sweep is compared as it was simulated: leave out {options[0]}")
         from pimsim.cli.compare_sweeps import print_sweeps
 
-        print_sweeps(runs, as_json)
+        print_sweeps(runs, as_json, paid)
         return
     # every name, file and folder is looked at before the first simulation starts
     ready = [_stored(run) if os.path.isdir(run) else resolve(run, options) for run in runs]
@@ -295,6 +318,7 @@ def compare_command(
                 "holds_back": main_cause(result),
                 "cycle_stack": result.to_dict()["cycle_stack"],
                 "work": asdict(work_of(result)),
+                **({} if paid is None else {"cost": _cost(result, paid)}),
                 "moved": [asdict(each) | {"words": each.words()} for each in causes(first, result)],
             }
             for row, result in zip(comparison_rows(results, runs), results, strict=True)
@@ -314,7 +338,7 @@ def compare_command(
     moved = [Text(line) for line in (*_work(labels, results), *_moved(labels, results))]
     _print(
         Group(
-            *differences_table(apart, runs), compare_table(results, labels), *moved,
+            *differences_table(apart, runs), compare_table(results, labels, paid), *moved,
             *(Text(f"note: {n}") for n in notes),
         )
     )  # fmt: skip

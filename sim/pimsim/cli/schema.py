@@ -19,7 +19,7 @@ _DOCUMENTS = {
     "area": "area", "xpu": "xpu", "nccl": "nccl", "model": "model",
 }  # fmt: skip
 """Kinds of YAML, and of the presets that are such files."""
-_STUDIES = ("sweep", "search")
+_STUDIES = ("sweep", "search", "prices")
 _KINDS = (*_DOCUMENTS, *_STUDIES, "service", "result", "service-result")
 
 
@@ -29,8 +29,8 @@ def schema_command(
         typer.Argument(
             metavar="KIND",
             help="Of a YAML: run, system, memory, pim, energy, area, xpu, nccl, model, sweep, "
-            "search, service. result: what run --json prints, and result.json; service-result: "
-            "what serve --json prints, and its result.json.",
+            "search, service, prices. result: what run --json prints, and result.json; "
+            "service-result: what serve --json prints, and its result.json.",
         ),
     ],
 ) -> None:
@@ -77,6 +77,10 @@ def _model(kind: str) -> type[BaseModel]:
         from pimsim.explore.search_spec import SearchSpec
 
         return SearchSpec
+    if kind == "prices":
+        from pimsim.config.prices import PartPrices
+
+        return PartPrices
     if kind == "model":
         from pimsim.workload.cards import ModelCard
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from pimsim.cli.prices import PricesOption, prices_of
 from pimsim.cli.progress import says_how_to_go_on
 from pimsim.config.paths import given_path
 
@@ -42,6 +43,7 @@ def sweep_command(
     replace: Annotated[
         bool, typer.Option("--replace", help="Take the place of another sweep in --out.")
     ] = False,
+    prices: PricesOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
 ) -> None:
     """Simulate every point of a sweep; nothing is simulated twice, an interrupted one goes on.
@@ -51,7 +53,7 @@ def sweep_command(
     from pimsim.config.files import write_whole
     from pimsim.explore.sweep import load_table, run_sweep
 
-    folder, path = given_path(out), given_path(sweep)
+    folder, path, paid = given_path(out), given_path(sweep), prices_of(prices)
     last: list[Progress] = []
     given = [word for key, value in (("--workers", workers), ("--dask", dask))
              if value is not None for word in (key, str(value))]  # fmt: skip
@@ -70,7 +72,9 @@ def sweep_command(
         outcome = run_sweep(path, folder, workers, dask, on_progress, retry_failed, replace)
     for name in outcome.damaged:
         typer.echo(f"note: {name} was damaged; it was made anew", err=True)
-    table = load_table(folder)
+    from pimsim.result.cost import priced_metrics, priced_table
+
+    table = priced_table(load_table(folder), paid)
     import io
 
     content = io.BytesIO()
@@ -86,7 +90,7 @@ def sweep_command(
     else:
         from pimsim.explore.spec import read_sweep
 
-        _print(table, read_sweep(path).keys, outcome, folder)
+        _print(table, read_sweep(path).keys, outcome, folder, priced_metrics(paid))
     if outcome.points and outcome.failed == outcome.points:
         raise typer.Exit(1)
 
@@ -112,7 +116,7 @@ def _progress() -> Iterator[Callable[[Progress], None] | None]:
         yield on_progress
 
 
-def _print(table: Any, keys: list[str], outcome: Any, folder: Path) -> None:
+def _print(table: Any, keys: list[str], outcome: Any, folder: Path, priced: Sequence[str]) -> None:
     from rich.console import Console
     from rich.text import Text
 
@@ -124,7 +128,7 @@ def _print(table: Any, keys: list[str], outcome: Any, folder: Path) -> None:
         )
     )
     if "tokens_per_s" in table:
-        console.print(_fastest(table, keys))
+        console.print(_fastest(table, keys, priced))
     found = _errors(table)
     for error, count in found[:_KINDS]:
         console.print(Text(f"{count:,} failed: {error}"))
@@ -143,7 +147,7 @@ def _errors(table: Any) -> list[tuple[str, int]]:
     return sorted(kinds.values(), key=lambda each: -each[1])
 
 
-def _fastest(table: Any, keys: list[str]) -> Any:
+def _fastest(table: Any, keys: list[str], priced: Sequence[str]) -> Any:
     from rich import box
     from rich.table import Table
     from rich.text import Text
@@ -155,7 +159,7 @@ def _fastest(table: Any, keys: list[str]) -> Any:
     shown = Table(title=f"the {len(best)} fastest", box=box.SIMPLE_HEAD, title_justify="left")
     for key in keys:
         shown.add_column(Text(key))
-    metrics = [METRICS[name] for name in ("tokens_per_s", "tokens_per_j")]
+    metrics = [METRICS[name] for name in ("tokens_per_s", "tokens_per_j", *priced)]
     for heading in (*(metric.column for metric in metrics), "fidelity"):
         shown.add_column(heading, justify="right")
     for _, row in best.iterrows():

@@ -14,11 +14,13 @@ from typing import Any
 from pimsim.config.differences import Difference, differences, short_names, shown
 from pimsim.config.errors import InputError
 from pimsim.config.loader import ResolvedAny, load_any_run
+from pimsim.config.prices import PartPrices
 from pimsim.config.schema import quantity_at
 from pimsim.explore.figures import kept_of_row, row_fidelity, row_slack
 from pimsim.explore.spec import Point, SweepSpec, common_values, expand, overrides
 from pimsim.explore.sweep import load_table, stored_spec
 from pimsim.result.compare import Cause, causes
+from pimsim.result.cost import priced_metrics, priced_table
 from pimsim.result.metrics import METRICS
 
 __all__ = ["Pair", "SweepComparison", "compare_sweeps", "is_sweep"]
@@ -85,6 +87,8 @@ class SweepComparison:
     """Points that both have, in the first one's order."""
     alone: tuple[int, int]
     """Points that one has and the other does not."""
+    priced: tuple[str, ...] = ()
+    """Metrics of cost, where there are prices."""
 
     @cached_property
     def known(self) -> tuple[Pair, ...]:
@@ -136,7 +140,8 @@ class SweepComparison:
         """Headings of a table of points."""
         first, second = self.names
         parts = [
-            (f"{METRICS[name].column}: {first}", second, "ratio") for name in _SHOWN
+            (f"{METRICS[name].column}: {first}", second, "ratio")
+            for name in (*_SHOWN, *self.priced)
         ]  # fmt: skip
         return (
             *short_names(self.keys),
@@ -154,7 +159,7 @@ class SweepComparison:
             With two results.
         """
         cells = []
-        for name in _SHOWN:
+        for name in (*_SHOWN, *self.priced):
             cells += [METRICS[name].number(METRICS[name].of(row)) for row in pair.rows]
             ratio = pair.ratio(name)
             cells.append(f"{ratio:.3f}" if ratio == ratio else "")
@@ -184,7 +189,7 @@ class _Read:
     """Of the first point that can be."""
 
 
-def _read(folder: Path) -> _Read:
+def _read(folder: Path, prices: PartPrices | None) -> _Read:
     if not is_sweep(folder):
         raise InputError(
             f"{folder}: no sweep (it has no store.json), which sweeps are compared with"
@@ -195,7 +200,7 @@ def _read(folder: Path) -> _Read:
     points = list(expand(spec, str(folder)))
     rows = [
         {str(key): _plain(value) for key, value in row.items()}
-        for row in load_table(folder).to_dict("records")
+        for row in priced_table(load_table(folder), prices).to_dict("records")
     ]
     common = common_values(spec, base)
     for point in points:
@@ -210,7 +215,9 @@ def _plain(value: Any) -> Any:
     return None if value is None or value != value else value
 
 
-def compare_sweeps(folders: Sequence[Path], names: Sequence[str]) -> list[SweepComparison]:
+def compare_sweeps(
+    folders: Sequence[Path], names: Sequence[str], prices: PartPrices | None = None
+) -> list[SweepComparison]:
     """Each sweep but the first held against the first, at the points that both have.
 
     Points are the same where all keys that either sweeps have the same value; what one alone
@@ -222,20 +229,25 @@ def compare_sweeps(folders: Sequence[Path], names: Sequence[str]) -> list[SweepC
         Of two or more stores.
     names
         Of each.
+    prices
+        Of parts and energy; None: no cost is told.
 
     Raises
     ------
     InputError
         For what is no sweep's store.
     """
-    first, *others = (_read(folder) for folder in folders)
+    first, *others = (_read(folder, prices) for folder in folders)
+    priced = priced_metrics(prices)
     return [
-        _compared(first, other, (names[0], name))
+        _compared(first, other, (names[0], name), priced)
         for other, name in zip(others, names[1:], strict=True)
     ]
 
 
-def _compared(first: _Read, other: _Read, names: tuple[str, str]) -> SweepComparison:
+def _compared(
+    first: _Read, other: _Read, names: tuple[str, str], priced: tuple[str, ...]
+) -> SweepComparison:
     keys = tuple(dict.fromkeys([*first.spec.keys, *other.spec.keys]))
     mine, theirs = _identities(first, keys), _identities(other, keys)
     both = [identity for identity in mine if identity in theirs]
@@ -250,7 +262,7 @@ def _compared(first: _Read, other: _Read, names: tuple[str, str]) -> SweepCompar
     ]
     found += _axes(keys, mine, theirs)
     alone = len(mine) - len(both), len(theirs) - len(both)
-    return SweepComparison(names, tuple(found), keys, pairs, alone)
+    return SweepComparison(names, tuple(found), keys, pairs, alone, priced)
 
 
 def _axes(

@@ -6,6 +6,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
+from pimsim.config.prices import PartPrices
+from pimsim.result.cost import Priced
 from pimsim.result.metrics import METRICS
 from pimsim.result.types import Energy, Result, Utilisation, fidelity_words
 
@@ -95,13 +97,15 @@ def flat_figures(figures: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
             yield name, value
 
 
-def metrics_of(figures: Mapping[str, Any]) -> dict[str, Any]:
+def metrics_of(figures: Mapping[str, Any], prices: PartPrices | None = None) -> dict[str, Any]:
     """Figures that were kept, by column, and all metrics by name.
 
     Parameters
     ----------
     figures
         As ``kept_figures`` gives them.
+    prices
+        Of parts and energy; None: nothing has a cost.
 
     Returns
     -------
@@ -109,7 +113,8 @@ def metrics_of(figures: Mapping[str, Any]) -> dict[str, Any]:
         Not a number, where a metric is not known of the point.
     """
     flat = dict(flat_figures(figures))
-    return flat | {name: metric.of(flat) for name, metric in METRICS.items()}
+    row = flat if prices is None else Priced(flat, prices)
+    return flat | {name: metric.of(row) for name, metric in METRICS.items()}
 
 
 def row_fidelity(row: Any) -> str:

@@ -166,6 +166,7 @@ def _search(
         study_name=spec.name, storage=storage, load_if_exists=True,
         directions=[objective.sought for objective in spec.objectives],
     )  # fmt: skip
+    _same_prices(study, spec, path)
     base, contents = base_of(spec, path), Contents()
     with worker_pool(workers, None) as pool:
         while True:
@@ -179,6 +180,20 @@ def _search(
             for trial in asked:
                 _tell(optuna, study, trial, spec, found[trial.number], path)
     return _outcome(study, spec)
+
+
+def _same_prices(study: Any, spec: SearchSpec, path: Path) -> None:
+    """Raise ``InputError`` where trials of the study were told their values at other prices."""
+    now = None if spec.prices is None else spec.prices.model_dump(mode="json")
+    before = study.user_attrs.get("prices")
+    if before == now:
+        return
+    if study.get_trials(deepcopy=False):
+        raise InputError(
+            f"{path}: prices are not those of the trials that the study {spec.name!r} has; give "
+            "the search another name, under which its points are not simulated again"
+        )
+    study.set_user_attr("prices", now)
 
 
 def _journal(path: Path) -> Any:
@@ -333,7 +348,7 @@ def _tell(optuna: Any, study: Any, trial: Any, spec: SearchSpec, found: _Found, 
         trial.set_user_attr("error", found.error)
         study.tell(trial, state=optuna.trial.TrialState.FAIL)
         return
-    metrics = metrics_of(found.figures)
+    metrics = metrics_of(found.figures, spec.prices)
     unknown = [o.metric for o in spec.objectives if isnan(metrics[o.metric])]
     if unknown:
         trial.set_user_attr("error", f"{unknown[0]} is not known of this point")

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from pimsim.config.differences import differences, labels_of
 from pimsim.config.loader import AnyRun, ResolvedAny, load_any_run
+from pimsim.config.prices import PartPrices
 from pimsim.report.charts import Chart, LaneChart
 from pimsim.report.differences import differences_table
 from pimsim.report.page import Headline, Section, TableData, render_page
@@ -23,6 +24,7 @@ from pimsim.report.run_charts import (
 from pimsim.result import store
 from pimsim.result.bottleneck import bottleneck
 from pimsim.result.compare import causes
+from pimsim.result.cost import cost_words
 from pimsim.result.metrics import METRICS
 from pimsim.result.steps import STEP_COLUMNS, batch_words, step_cells
 from pimsim.result.tables import titled
@@ -94,7 +96,9 @@ def run_charts(runs: Sequence[RunFolder], stage: str | None = None) -> list[Char
     return charts
 
 
-def runs_page(runs: Sequence[RunFolder], stage: str | None = None) -> str:
+def runs_page(
+    runs: Sequence[RunFolder], stage: str | None = None, prices: PartPrices | None = None
+) -> str:
     """The report as HTML.
 
     Parameters
@@ -103,6 +107,8 @@ def runs_page(runs: Sequence[RunFolder], stage: str | None = None) -> str:
         The first is shown in detail.
     stage
         Of the Gantt chart: the first of that name alone; None: the run.
+    prices
+        Of parts and energy; None: no cost is told.
     """
     main, result = runs[0], runs[0].result
     names = _names(runs)
@@ -111,6 +117,9 @@ def runs_page(runs: Sequence[RunFolder], stage: str | None = None) -> str:
     if apart:
         table = differences_table(apart, names)
         sections.insert(0, Section("differs", "What differs", tables=(table,)))
+    if prices is not None:
+        table = _costs(runs, names, prices)
+        sections.append(Section("cost", "At your prices", tables=(table,)))
     if len(result.steps) > 1:
         steps = _steps(result)
         sections.insert(
@@ -138,6 +147,16 @@ def runs_page(runs: Sequence[RunFolder], stage: str | None = None) -> str:
         _headline(result), sentences,
         sections,
     )  # fmt: skip
+
+
+def _costs(runs: Sequence[RunFolder], names: Sequence[str], prices: PartPrices) -> TableData:
+    """What each machine costs, and what it does for that."""
+    rows = tuple(
+        (name, words, value)
+        for name, run in zip(names, runs, strict=True)
+        for words, value in cost_words(run.result, prices)
+    )
+    return TableData("Cost of machines and tokens", ("run", "", ""), rows, folded=False)
 
 
 def _missing(result: Result) -> list[str]:

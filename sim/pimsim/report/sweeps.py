@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from pimsim.config.differences import named, short_names, shown
 from pimsim.config.documents import read_document
 from pimsim.config.errors import InputError
+from pimsim.config.prices import PartPrices
 from pimsim.config.run import RunConfig, WorkloadConfig
 from pimsim.config.schema import quantity_at
 from pimsim.config.settings_text import NONE
@@ -31,7 +32,8 @@ from pimsim.report.sweep_groups import (
 )
 from pimsim.report.sweep_view import Figure, View, baseline_of, figure_of
 from pimsim.report.sweep_words import finding, linked_rows, row_id, story
-from pimsim.result.metrics import METRICS
+from pimsim.result.cost import priced_metrics, priced_table
+from pimsim.result.metrics import METRICS, PRICED
 
 if TYPE_CHECKING:
     import pandas
@@ -48,7 +50,7 @@ TECHNIQUES = frozenset(
 """Keys whose ``none`` leaves a technique out: they are compared, as machines are."""
 _RATE, _ENERGY = METRICS["tokens_per_s"], METRICS["mj_per_token"]
 _SHOWN = (_RATE.name, _ENERGY.name, "cycles")
-"""Metrics of the tables of points."""
+"""Metrics of the tables of points, without prices."""
 
 
 @dataclass(frozen=True)
@@ -62,11 +64,18 @@ class Sweep:
     """Of its YAML."""
     view: View = field(default_factory=View)
     """What is drawn."""
+    priced: tuple[str, ...] = ()
+    """Metrics of cost, where there are prices."""
 
     @cached_property
     def done(self) -> pandas.DataFrame:
         """Points that have a result."""
         return self.table[self.table["error"].isna()].reset_index(drop=True)
+
+    @property
+    def listed(self) -> tuple[str, ...]:
+        """Metrics of the tables of points."""
+        return (*_SHOWN, *self.priced)
 
     @cached_property
     def keys(self) -> list[str]:
@@ -137,7 +146,9 @@ class Sweep:
         return named(self.roles.asked, values)
 
 
-def read_sweep(folder: str | Path, view: View | None = None) -> Sweep:
+def read_sweep(
+    folder: str | Path, view: View | None = None, prices: PartPrices | None = None
+) -> Sweep:
     """What a sweep found.
 
     Parameters
@@ -146,6 +157,8 @@ def read_sweep(folder: str | Path, view: View | None = None) -> Sweep:
         Of its store.
     view
         What is drawn; None: throughput by machine, and against energy.
+    prices
+        Of parts and energy; None: no cost is told.
 
     Raises
     ------
@@ -155,11 +168,16 @@ def read_sweep(folder: str | Path, view: View | None = None) -> Sweep:
     """
     path = Path(folder)
     spec = read_document(SweepSpec, path / "sweep.yaml")
-    table = load_table(path)
+    table = priced_table(load_table(path), prices)
     if "tokens_per_s" not in table or table["tokens_per_s"].notna().sum() == 0:
         raise InputError(f"{path}: no point of the sweep has a result yet")
     text = (path / "sweep.yaml").read_text(encoding="utf-8")
-    sweep = Sweep(spec, table, text, View() if view is None else view)
+    shown = View() if view is None else view
+    for name in (*shown.metrics, shown.against):
+        if name in PRICED and name not in priced_metrics(prices):
+            hours = " with hours" if name == "cost_million_tokens" else ""
+            raise InputError(f"{name} needs --prices FILE{hours}: none ship")
+    sweep = Sweep(spec, table, text, shown, priced_metrics(prices))
     baseline_of(sweep.view, sweep.roles, sweep.entries)
     return sweep
 
@@ -194,10 +212,10 @@ def sweep_page(sweep: Sweep) -> str:
     done, keys = sweep.done, sweep.keys
     sections = [Section(chart.key, chart.title, chart) for chart in sweep.charts]
     sentences = [*story(sweep), *_left_out(sweep)]
-    columns = (*short_names(keys), *(METRICS[name].column for name in _SHOWN), "fidelity")
+    columns = (*short_names(keys), *(METRICS[name].column for name in sweep.listed), "fidelity")
     front = _fronts(sweep)
     words = "The front of each group" if sweep.roles.group else "The front"
-    best = TableData(words, columns, _rows(done.iloc[front], keys), folded=False)
+    best = TableData(words, columns, _rows(done.iloc[front], keys, sweep.listed), folded=False)
     sections.append(Section("front", words, tables=(best,)))
     changes = _effect_rows(sweep)
     if changes:
@@ -207,7 +225,7 @@ def sweep_page(sweep: Sweep) -> str:
         sections.append(Section("effects", "What each key does, all else equal", tables=(ratios,)))
     listed, title = _listed(done, linked_rows(sentences))
     ids = tuple(row_id(row) for row in listed.index)
-    points = TableData(title, columns, _rows(listed, keys), ids=ids)
+    points = TableData(title, columns, _rows(listed, keys, sweep.listed), ids=ids)
     sections.append(Section("points", "Points", tables=(points,)))
     failed = sweep.table[sweep.table["error"].notna()]
     if len(failed):
@@ -325,11 +343,13 @@ def _facts(row: Any, keys: Sequence[str], metrics: Sequence[str]) -> Facts:
     )
 
 
-def _rows(table: pandas.DataFrame, keys: Sequence[str]) -> tuple[tuple[str, ...], ...]:
+def _rows(
+    table: pandas.DataFrame, keys: Sequence[str], metrics: Sequence[str]
+) -> tuple[tuple[str, ...], ...]:
     return tuple(
         (
             *(str(row[key]) for key in keys),
-            *(METRICS[name].number(METRICS[name].of(row)) for name in _SHOWN), row_fidelity(row),
+            *(METRICS[name].number(METRICS[name].of(row)) for name in metrics), row_fidelity(row),
         )
         for _, row in table.iterrows()
     )  # fmt: skip

@@ -17,6 +17,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from pimsim.config.asked_once import Latest
 from pimsim.config.plugins import chosen_modules, is_reproduction, load_module, module_names
 
 __all__ = ["FORMER_NAMES", "departures"]
@@ -63,6 +64,18 @@ def departures(config: BaseModel) -> list[str]:
     return sorted(_departures(config, ()))
 
 
+_KNOWN: Latest[tuple[BaseModel, tuple[str, ...]]] = Latest(128)
+"""Departures of sections, which are frozen; the points of a sweep have most of theirs in common."""
+
+
+def _of_section(section: BaseModel) -> tuple[str, ...]:
+    known = _KNOWN.get(id(section))
+    if known is None:
+        known = section, tuple(_departures(section, ()))
+        _KNOWN.put(id(section), known)
+    return known[1]
+
+
 def _departures(value: Any, path: tuple[str, ...]) -> Iterator[str]:
     if isinstance(value, BaseModel):
         chosen = [key for key, kind, name in chosen_modules(value) if is_reproduction(kind, name)]
@@ -73,7 +86,9 @@ def _departures(value: Any, path: tuple[str, ...]) -> Iterator[str]:
         for key in dict.fromkeys((*chosen, *settings)):
             yield ".".join((*path, key))
     for name, each in _members(value):
-        if isinstance(each, _WITH_MEMBERS):
+        if isinstance(each, BaseModel) and not path:
+            yield from (f"{name}.{key}" for key in _of_section(each))
+        elif isinstance(each, _WITH_MEMBERS):
             yield from _departures(each, (*path, name))
 
 

@@ -9,7 +9,7 @@ from typing import Any, Literal, Protocol
 
 from pimsim.result.types import Result
 
-__all__ = ["METRICS", "Metric", "Row", "metric_label"]
+__all__ = ["METRICS", "PRICED", "Metric", "Row", "figure", "metric_label"]
 
 
 class Row(Protocol):
@@ -56,14 +56,14 @@ class Metric:
             In the unit of the name: a share where that is shown in percent. NaN where the source
             does not have it, or does not know it; infinite where it is a reciprocal of nothing.
         """
-        found = _field(source, self.field)
+        found = figure(source, self.field)
         value = float("nan") if found is None else float(found)
         if not self.reciprocal:
             value = value if self.unit.startswith("%") else value * self.scale
         else:
             value = self.scale / value if value else float("inf")
         for path, power in self.factors:
-            found = _field(source, path)
+            found = figure(source, path)
             factor = float("nan") if found is None else float(found)
             value *= factor**power if factor or power > 0 else float("inf")
         return value
@@ -102,7 +102,21 @@ class Metric:
         return "maximize" if self.better == "higher" else "minimize"
 
 
-def _field(source: Result | Row, path: str) -> Any:
+def figure(source: Result | Row, path: str) -> Any:
+    """A figure of a result, or of a row of a sweep's table.
+
+    Parameters
+    ----------
+    source
+        Of it.
+    path
+        Of ``result.json`` and of a sweep's table; parts behind dots.
+
+    Returns
+    -------
+    Any
+        Not a number, or None, where there is none.
+    """
     if not isinstance(source, Result):
         return source.get(path, float("nan"))
     value: Any = source
@@ -110,7 +124,7 @@ def _field(source: Result | Row, path: str) -> Any:
         if isinstance(value, Mapping):
             value = value.get(name, float("nan"))
         else:
-            value = getattr(value, name)
+            value = getattr(value, name, None)
     return value
 
 
@@ -216,9 +230,28 @@ METRICS: Mapping[str, Metric] = {
             "energy of an iteration, all devices, times its time", "lower", "tokens_per_s",
             significant=4, factors=(("iteration_s", 2), ("tokens_per_j", -1)),
         ),
+        Metric(
+            "cost", "cost of the machine", "",
+            "parts of all devices at the user's prices (--prices, prices of a search)", "lower",
+            "cost.total", significant=4, heading="cost",
+        ),
+        Metric(
+            "tokens_per_s_cost", "throughput for its cost", "tokens/s/cost",
+            "tokens a second over what the machine costs at the user's prices", "higher",
+            "tokens_per_s", significant=4, factors=(("cost.total", -1),),
+        ),
+        Metric(
+            "cost_million_tokens", "cost of tokens", "cost/Mtoken",
+            "of a million tokens at the user's prices: the machine's part, and energy where it has "
+            "a price", "lower", "cost.million_tokens", significant=4,
+        ),
     )
 }  # fmt: skip
 """By name."""
+
+
+PRICED = ("cost", "tokens_per_s_cost", "cost_million_tokens")
+"""Metrics that the user's prices give a value to (``result.cost``)."""
 
 
 def metric_label(column: str) -> str:

@@ -5,11 +5,31 @@ from __future__ import annotations
 from pimsim.config.service import PricesConfig
 from pimsim.result.service_types import Cost
 
-__all__ = ["service_cost"]
+__all__ = ["energy_cost", "service_cost"]
 
 _S_PER_HOUR = 3600.0
 _J_PER_KWH = 3.6e6
 _MILLION = 1e6
+
+
+def energy_cost(kwh: float, power_overhead: float, joule: float) -> float:
+    """What energy costs.
+
+    Parameters
+    ----------
+    kwh
+        Price of a kilowatt-hour.
+    power_overhead
+        Energy at the meter over that of the devices.
+    joule
+        Of all devices.
+
+    Returns
+    -------
+    float
+        In the currency of the price.
+    """
+    return kwh * power_overhead * joule / _J_PER_KWH
 
 
 def service_cost(
@@ -47,7 +67,7 @@ def service_cost(
     machines = (prices.replica_hour * replica_s + second * decode_replica_s) / _S_PER_HOUR
     energy = 0.0
     if prices.kwh is not None and joule is not None:
-        energy = prices.kwh * prices.power_overhead * joule / _J_PER_KWH
+        energy = energy_cost(prices.kwh, prices.power_overhead, joule)
     total = machines + energy
     return {
         "currency": prices.currency,

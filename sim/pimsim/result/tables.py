@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from pimsim.result.bottleneck import bottleneck, compute_name, main_cause
 from pimsim.result.cells import add_rows, duration, new_table, percent
 from pimsim.result.compare import comparison_rows
+from pimsim.result.cost import Priced, cost_words, priced_metrics
 from pimsim.result.metrics import METRICS
 from pimsim.result.steps import batch_words, step_table
 from pimsim.result.types import Decoding, Energy, Experts, KvCacheUse, Result, Utilisation
@@ -21,8 +22,11 @@ if TYPE_CHECKING:
     from rich.table import Table
     from rich.text import Text
 
+    from pimsim.config.prices import PartPrices
+
 __all__ = [
     "compare_table",
+    "cost_table",
     "cycle_stack_table",
     "energy_table",
     "headline_table",
@@ -444,7 +448,24 @@ _COMPARED = (
 _RATIOS = {"speedup": "speed-up", "energy_ratio": "ratio"}
 
 
-def compare_table(results: Sequence[Result], names: Sequence[str]) -> Table:
+def cost_table(result: Result, prices: PartPrices) -> Table:
+    """What the machine of a run costs, and what it does for that.
+
+    Parameters
+    ----------
+    result
+        Of the run.
+    prices
+        Of parts and energy.
+    """
+    table = new_table("at your prices", "", "")
+    add_rows(table, *cost_words(result, prices))
+    return table
+
+
+def compare_table(
+    results: Sequence[Result], names: Sequence[str], prices: PartPrices | None = None
+) -> Table:
     """Throughput, ratios to the first, utilisation, energy, and what holds each back.
 
     Parameters
@@ -453,17 +474,21 @@ def compare_table(results: Sequence[Result], names: Sequence[str]) -> Table:
         The first is what the others are held against.
     names
         Of each.
+    prices
+        Of parts and energy; None: no cost is told.
     """
     fast = any(result.fidelity.mode == "fast" for result in results)
     shown = [name for name in _COMPARED if name != "fidelity" or fast]
+    shown += priced_metrics(prices)
     headings = [METRICS[name].column if name in METRICS else name for name in shown]
     table = new_table(
         f"compared with {names[0]}" if names else "compare",
         "", *(_RATIOS.get(name, name) for name in headings), "what holds it back",
     )  # fmt: skip
     for row, result in zip(comparison_rows(results, names), results, strict=True):
+        source = result if prices is None else Priced(result, prices)
         cells = [
-            METRICS[name].number(METRICS[name].of(result)) if name in METRICS
+            METRICS[name].number(METRICS[name].of(source)) if name in METRICS
             else _times(float(row[name])) if name in _RATIOS
             else result.fidelity.words
             for name in shown
