@@ -193,7 +193,7 @@ class Service:
         """
         while (now := self._next_ps) is not None:
             if until_ps is not None and now > until_ps:
-                self.now_ps = until_ps
+                self.now_ps = max(self.now_ps, until_ps)  # one that went on may be beyond
                 return
             if until_finished is not None and self.finished >= until_finished:
                 return
