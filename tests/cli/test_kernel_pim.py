@@ -51,7 +51,8 @@ def test_presets_are_listed_and_resolved(run_cli: Callable[..., object]) -> None
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("run", "--set", "pim=aim"), "schedule.attention_placement 'pim': aim has no attention"),
+        (("run", "--set", "pim=aim", "--set", "pim.operations=[elementwise]"),
+         "schedule.attention_placement 'pim': aim has no attention and no gemv"),
         (("kernel", "gemv", "4", "4", "--pim", "neupims"), "has no controller of its own"),
         (("kernel", "gemv", "4", "4", "--pim", "aimm"), "unknown pim 'aimm'; did you mean 'aim'"),
         (("kernel", "gemv", "0", "4", "--pim", "aim"), "Invalid value for 'OUT'"),

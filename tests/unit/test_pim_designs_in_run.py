@@ -27,8 +27,10 @@ from pimsim.hardware.pim.designs import batch_attention, mapping_of
 from pimsim.hardware.pim.operations import (
     Attention,
     Gemv,
+    HeadProducts,
     OperationRun,
     OperationRuns,
+    least_cycles,
     run_operation,
 )
 from pimsim.hardware.pim.stream import run_stream
@@ -147,15 +149,95 @@ def test_a_turn_is_what_closes_rows_the_operation_and_tRP(
     assert share == pytest.approx(side.turn_cycles / counted, rel=1e-2)
 
 
-@pytest.mark.parametrize("pim", OWN)
-def test_a_design_is_asked_for_attention_only_where_it_has_one(
-    pim: str, tiny_card: Path, requests: Path
+def test_a_design_with_neither_attention_nor_products_is_not_asked_for_it(
+    tiny_card: Path, requests: Path
 ) -> None:
-    if pim in ATTENDING:
-        observed(pim, tiny_card, requests, "workload.layers=1", "fidelity=fast")
-        return
-    with pytest.raises(InputError, match=rf"attention_placement 'pim': {pim} has no attention"):
-        observed(pim, tiny_card, requests)
+    with pytest.raises(InputError, match="'pim': aim has no attention and no gemv, it does elem"):
+        observed("aim", tiny_card, requests, "pim.operations=[elementwise]")
+
+
+@pytest.mark.parametrize("pim", ATTENDING)
+def test_a_design_with_attention_does_all_of_it(pim: str, tiny_card: Path, requests: Path) -> None:
+    outcome, _ = observed(pim, tiny_card, requests, "workload.layers=1", "fidelity=fast")
+    assert [o.name for o in outcome.recorder.operators if o.unit == "pim"] == ["attention"]
+
+
+def cycles_of_head(design: PimDesignConfig, outputs: int, inputs: int) -> int:
+    """Of one head's product, in the channels that it lies in."""
+    if design.channels_per_head is not None:
+        org = design.memory.organization.model_copy(update={"channels": design.channels_per_head})
+        memory = design.memory.model_copy(update={"organization": org})
+        design = design.model_copy(update={"memory": memory})
+    return run_stream(design, mapping_of(design, "gemv")(design, outputs, inputs, 1)).cycles
+
+
+@pytest.mark.parametrize("pim", MULTIPLYING)
+def test_a_design_of_products_attends_by_them(pim: str, tiny_card: Path, requests: Path) -> None:
+    """Scores, softmax on the NPU, values: one after the other, each what its products take."""
+    outcome, _ = observed(pim, tiny_card, requests, "workload.layers=1")
+    design = load_pim(pim).config
+    (context,) = outcome.device.whole.contexts
+    found = {o.name: o for o in outcome.recorder.operators if o.name in ("score", "value")}
+    # heads in a channel each are multiplied at once, else one after the other
+    heads = 1 if design.channels_per_head is not None else HEADS
+    for name, sizes in (("score", (context, HEAD_DIM)), ("value", (HEAD_DIM, context))):
+        taken = (found[name].end_ps - found[name].start_ps) / design.tCK
+        turn = taken - heads * cycles_of_head(design, *sizes)
+        t = design.memory.timings
+        assert t["tRP"] <= turn <= t["tRAS"] + 300 + t["tRFC"]
+    (softmax,) = (o for o in outcome.recorder.operators if o.kind == OperatorKind.SOFTMAX)
+    assert found["score"].end_ps <= softmax.start_ps < softmax.end_ps <= found["value"].start_ps
+
+
+def test_heads_are_dealt_to_channels_the_longest_first() -> None:
+    """Five heads to four channels: the two shortest share one."""
+    design = load_pim("aim", ["memory.organization.channels=4"]).config
+    contexts = (700, 650, 600, 300, 250)
+    heads = tuple(Gemv(context, 64, (1,), 2) for context in contexts)
+    runs = OperationRuns(design)
+    found = runs.of(HeadProducts(heads))
+    alone = {context: cycles_of_head(design, context, 64) for context in contexts}
+    assert found.cycles == max(alone[700], alone[300] + alone[250])
+    macs = 64 * sum(contexts)
+    assert found.cycles >= least_cycles(design, macs, 2)
+    assert found.commands["MAC16"] == sum(-(-context // 16) * 4 for context in contexts)
+    one_each = OperationRuns(design.model_copy(update={"channels_per_head": None}))
+    assert one_each.of(HeadProducts(heads)).commands["MAC16"] == found.commands["MAC16"]
+
+
+def test_heads_lie_in_groups_that_divide_the_channels() -> None:
+    with pytest.raises(InputError, match="channels_per_head is 3; it must divide the 32 channels"):
+        load_pim("aim", ["channels_per_head=3"])
+
+
+def test_narrower_elements_are_multiplied_as_many_more_at_once() -> None:
+    """A column of 32 bytes has 32 of one byte, so that the peak of two bytes is no bound."""
+    design = load_pim("aim").config
+    outputs, inputs = 4096, 1024
+    of_two = least_cycles(design, outputs * inputs, 2)
+    assert least_cycles(design, outputs * inputs, 1) == of_two // 2
+    assert least_cycles(design, outputs * inputs, 4) == of_two
+    run = run_operation(design, Gemv(outputs, inputs, (1,), 1))
+    assert run.computing_cycles < of_two
+    assert run.computing_cycles >= of_two // 2
+
+
+def test_weights_of_a_byte_obey_the_laws(tmp_path: Path, tiny_card: Path, requests: Path) -> None:
+    """A long product of few channels is faster than the peak of two bytes."""
+    card = tmp_path / "bytes.yaml"
+    text = tiny_card.read_text().replace("dtype_bytes: 2", "dtype_bytes: 1")
+    card.write_text(text.replace("ffn_hidden: 1024", "ffn_hidden: 65536"))
+    outcome, result = observed(
+        "aim", card, requests, "schedule.product_placement=pim", "workload.layers=1",
+        "memory.organization.channels=4", "pim.timings.nRCDRDMAC=4", "memory.timings.tRP=4",
+        "memory.timings.tRC=20", "memory.timings.tRAS=16", "memory.timings.tRCDRD=8",
+        "memory.timings.tRCDWR=8",
+    )  # fmt: skip
+    (long,) = (o for o in outcome.recorder.operators if o.name == "fc2")
+    design = side_of(outcome).runs.design
+    took = (long.end_ps - long.start_ps) // design.tCK
+    assert least_cycles(design, 65536 * 512, 1) <= took < least_cycles(design, 65536 * 512, 2)
+    assert result.bound_cycles["pim"] <= result.cycles
 
 
 @pytest.mark.parametrize("fidelity", ["command", "fast"])

@@ -67,6 +67,24 @@ def test_queries_results_and_new_keys_and_values_go_over_the_link(
     assert result.cycle_stack["npu"]["pim_link"] > 0
 
 
+def test_of_a_design_of_products_scores_and_probabilities_go_over_the_link_too(
+    tiny_card: Path, write_trace: Traced
+) -> None:
+    outcome, _ = observed(
+        tiny_card, write_trace([200, 30]), "pim=aim", "workload.layers=1",
+        "pim_memory.organization.channels=8",
+    )  # fmt: skip
+    memory = outcome.device.config.pim_memory
+    assert memory is not None
+    assert memory.name == "gddr6-aim"
+    (step,) = outcome.devices
+    scores = 4 * sum(step.whole.contexts) * 2
+    assert outcome.recorder.pim_link_bytes == 2 * 4 * TOKEN_BYTES + 2 * scores
+    order = [o.unit for o in outcome.recorder.operators if o.name.startswith(("sc", "so", "va"))]
+    link, pim = "pim_link", "pim"
+    assert order == [link, pim, link, "vector", link, pim, link]
+
+
 @pytest.mark.parametrize(("size", "ps"), [(0, 5000), (1, 5500), (3000, 1_505_000)])
 def test_a_transfer_takes_its_latency_and_its_bytes(size: int, ps: int) -> None:
     link = load_run(
@@ -202,6 +220,7 @@ def test_dies_and_standby_are_of_both_memories(tiny_card: Path, write_trace: Tra
         (["schedule.policy=serial"], "needs a schedule.policy that uses PIM: "),
         (["pim=neupims"], "pim_memory 'hbm2-neupims': neupims has no controller of its own"),
         (["schedule.attention_placement=npu"], "holds the KV cache, so that schedule.attention"),
+        (["pim=aim", "pim.operations=[trace]"], "aim has no attention and no gemv"),
         (["schedule.product_placement=auto"], "no weights: schedule.product_placement: found 'au"),
         (["schedule.expert_placement=pim"], "no weights: schedule.expert_placement: found 'pim'"),
         (["pim_link.bandwith_gb_per_s=3"], "did you mean 'bandwidth_gb_per_s'"),

@@ -46,7 +46,7 @@ _SHARED = (
 """What is of designs whose commands go through the memory's controller."""
 _OWN = (
     "design", "dtype", "element_bytes", "operations", "activations", "capacities", "attention",
-    "gemv", "peak", "units", "static_w_per_channel", "energy_pj",
+    "gemv", "channels_per_head", "peak", "units", "static_w_per_channel", "energy_pj",
 )  # fmt: skip
 """What is of designs with a controller of their own."""
 
@@ -137,6 +137,10 @@ class PimConfig(ConfigModel):
     gemv: GemvMapConfig | None = None
     """Which command does which step of a matrix-vector product, for a design whose module reads
     it."""
+    channels_per_head: int | None = Field(default=None, ge=1, le=4096)
+    """Channels that hold the keys and values of one head, where attention is products (``gemv``
+    without ``attention``): heads of all requests are dealt to groups of so many. None: each head
+    lies in all channels, and one is multiplied after the other."""
     peak: PeakConfig | None = None
     units: UnitsConfig | None = None
     """Number, die and area of what multiplies; none: beside the banks, by ``configs/area``."""
@@ -216,6 +220,12 @@ class PimConfig(ConfigModel):
 
         check = check_shared if self.controller is None else check_stream
         check(self, memory, f"{key}." if key else "")
+        each, channels = self.channels_per_head, memory.organization.channels
+        if each is not None and channels % each:
+            raise ValueError(
+                f"{f'{key}.' if key else ''}channels_per_head is {each}; it must divide the "
+                f"{channels} channels of {memory.name}"
+            )
 
     def command(self, action: PimAction) -> str:
         """The name of the command that does ``action``; ``ValueError`` without one."""

@@ -78,10 +78,10 @@ def _check_operations(config: MachineConfig, pim: PimConfig) -> None:
     does not."""
     schedule, does = config.schedule, ", ".join(pim.operations) or "nothing"
     attends = schedule.attention_placement == "pim"
-    if attends and "attention" not in pim.operations:
+    if attends and {"attention", "gemv"}.isdisjoint(pim.operations):
         raise ValueError(
-            f"schedule.attention_placement 'pim': {pim.name} has no attention, it does {does}; "
-            "allowed with it: npu"
+            f"schedule.attention_placement 'pim': {pim.name} has no attention and no gemv, it does "
+            f"{does}; allowed with it: npu"
         )
     if schedule.expert_placement == "pim" and "gemv" not in pim.operations:
         raise ValueError(

@@ -64,13 +64,23 @@ class Device:
     @property
     def products_on_pim(self) -> bool:
         """Some products of all tokens run on PIM."""
+        return bool(self.product_bytes)
+
+    @property
+    def product_bytes(self) -> frozenset[int]:
+        """Bytes of a weight of the products of all tokens that run on PIM; empty: none do."""
         takes = self.mapper.products
+        if takes is None:
+            return frozenset()
         blocks = (
             *(block for forward in self.passes for block in forward.blocks),
             *(each.block for each in self.outside),
         )
-        return takes is not None and any(
-            takes.takes(operator) for block in blocks for operator in block.operators
+        return frozenset(
+            takes.element_bytes(operator)
+            for block in blocks
+            for operator in block.operators
+            if takes.takes(operator)
         )
 
     @property

@@ -17,8 +17,7 @@ from pimsim.engine.dispatch import Process
 from pimsim.engine.pim_memory import TurnPort
 from pimsim.engine.records import OperatorRecord, Recorder
 from pimsim.hardware.energy.pim import stream_energy_pj
-from pimsim.hardware.pim.operations import OperationRun, OperationRuns
-from pimsim.hardware.pim.stream import peak_interval_cycles
+from pimsim.hardware.pim.operations import OperationRun, OperationRuns, least_cycles
 from pimsim.mapping.program import AnyTask
 from pimsim.mapping.tasks import StreamTask
 
@@ -81,7 +80,7 @@ class StreamSide:
         recorder, design = self.recorder, self.runs.design
         assert design.peak is not None
         now, org = int(self.env.now), design.organization
-        bound = task.macs * peak_interval_cycles(design) // (org.channels * design.peak_macs)
+        bound = least_cycles(design, task.macs, task.operation.element_bytes)
         channels = np.full(self.port.channels, now, np.int64)
         recorder.operators.append(
             OperatorRecord(

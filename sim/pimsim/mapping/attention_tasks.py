@@ -15,7 +15,7 @@ from pimsim.config.pim_link import PimLinkConfig
 from pimsim.hardware.dram.system import Rows, Scatter, Stream
 from pimsim.hardware.npu.vector import vector_lane_ops
 from pimsim.hardware.pim.kv_layout import KvRows, ring_spans
-from pimsim.hardware.pim.operations import Attention
+from pimsim.hardware.pim.operations import Attention, Gemv, HeadProducts
 from pimsim.hardware.pim.programs import value_chunks
 from pimsim.mapping.addresses import AddressPlan, visible_tokens
 from pimsim.mapping.attention import AttentionBatch, attention_work, score_work, value_work
@@ -145,6 +145,7 @@ class AttentionMapper:
         in_banks = placed.shape is not None and self.pim is not None
         on_pim = in_banks or placed.in_design
         known: dict[tuple[int, ...], tuple[Operator, bool, AttentionSplit]] = {}
+        between: dict[tuple[int, ...], list[Operator]] = {}  # scores and values, on a design
         for operator in operators:
             if operator.kind is OperatorKind.ATTENTION_SCORE:
                 made = keys_are_made(block, operator)
@@ -155,26 +156,32 @@ class AttentionMapper:
             if operator.kind in (OperatorKind.ATTENTION_SCORE, OperatorKind.ATTENTION_VALUE):
                 if split.pim and placed.in_design:
                     if score is not operator:
-                        chain = self._in_design(score, operator, split, forward.step, placed)
+                        chain = self._in_design(
+                            score, operator, between.pop(operator.entries, ()), split,
+                            forward.step, placed,
+                        )  # fmt: skip
                         yield tuple(_grouped(each, split.pim, forward.step) for each in chain)
                 elif split.pim:
-                    task = self._in_banks(operator, split, forward.step, placed)
-                    yield (_grouped(task, split.pim, forward.step),)
+                    banks = self._in_banks(operator, split, forward.step, placed)
+                    yield (_grouped(banks, split.pim, forward.step),)
                 if split.single:
                     one = self._single_product(operator, split.single, forward.step, placed)
                     yield (_grouped(one, split.single, forward.step),)
                 if split.tiled and score is not operator:
                     chain = self._tiled(score, operator, split.tiled, forward.step, placed, made)
                     yield tuple(_grouped(each, split.tiled, forward.step) for each in chain)
-            elif split.single and operator.kind is OperatorKind.SOFTMAX:
+                continue
+            if split.pim and placed.in_design:
+                between.setdefault(operator.entries, []).append(operator)
+            if split.single and operator.kind is OperatorKind.SOFTMAX:
                 contexts = _visible(forward.step, split.single, operator.window)
                 own = _part(operator, split.single, forward.step)
                 softmax = npu_softmax(own, placed.layer, contexts, self.npu, self.element_bytes)
                 yield (_grouped(softmax, split.single, forward.step),)
             elif split.single:
                 own = _part(operator, split.single, forward.step)
-                between = self.vector_task(own, placed.layer)
-                yield (_grouped(between, split.single, forward.step),)
+                task = self.vector_task(own, placed.layer)
+                yield (_grouped(task, split.single, forward.step),)
 
     def _single_product(
         self, operator: Operator, entries: tuple[int, ...], step: Step, placed: BlockPlacement
@@ -245,13 +252,16 @@ class AttentionMapper:
         )  # fmt: skip
 
     def _in_design(
-        self, score: Operator, value: Operator, split: AttentionSplit, step: Step,
-        placed: BlockPlacement,
+        self, score: Operator, value: Operator, between: Sequence[Operator],
+        split: AttentionSplit, step: Step, placed: BlockPlacement,
     ) -> tuple[AnyTask, ...]:  # fmt: skip
         """Scores, softmax and values together, as the design's own commands; queries before and
-        results behind go over its link, where it has one. Raises ``InputError`` where the design
+        results behind go over its link, where it has one. Of a design that does products alone:
+        scores, what the vector units do with them, values. Raises ``InputError`` where the design
         knows no such heads."""
         assert self.pim is not None
+        if "attention" not in self.pim.operations:
+            return tuple(self._by_products(score, value, between, split, step, placed))
         if value.head_dim != score.head_dim:
             raise InputError(
                 f"{self.pim.name}: keys of {score.head_dim} and values of {value.head_dim} "
@@ -280,6 +290,64 @@ class AttentionMapper:
             task,
             transfer_task("results", "transfer", placed.layer, returned, link),
         )
+
+    def _by_products(
+        self, score: Operator, value: Operator, between: Sequence[Operator],
+        split: AttentionSplit, step: Step, placed: BlockPlacement,
+    ) -> Iterator[AnyTask]:  # fmt: skip
+        """Products on the design with the vector units' work between them, and what goes over the
+        link before and behind each product."""
+        _, positions = _by_token(step, split.pim)
+        contexts = [visible_tokens(each, score.window or None) for each in positions]
+        scores = score.heads * sum(contexts) * self.element_bytes
+        for product in (score, value):
+            is_score = product is score
+            vectors, results = (
+                len(positions) * each.heads * each.head_dim * self.element_bytes
+                for each in (score, value)
+            )
+            before, behind = (vectors, scores) if is_score else (scores, results)
+            if self.pim_link is not None:
+                yield transfer_task(
+                    f"{product.name} operands", "transfer", placed.layer, before, self.pim_link
+                )
+            yield self._head_products(
+                product, contexts, split, step, placed,
+                before + behind if self.pim_link is None else 0,
+            )  # fmt: skip
+            if self.pim_link is not None:
+                yield transfer_task(
+                    f"{product.name} results", "transfer", placed.layer, behind, self.pim_link
+                )
+            for operator in between if is_score else ():
+                own = _part(operator, split.pim, step)
+                if operator.kind is OperatorKind.SOFTMAX:
+                    yield npu_softmax(own, placed.layer, contexts, self.npu, self.element_bytes)
+                else:
+                    yield self.vector_task(own, placed.layer)
+
+    def _head_products(
+        self, product: Operator, contexts: Sequence[int], split: AttentionSplit, step: Step,
+        placed: BlockPlacement, sram_bytes: int,
+    ) -> StreamTask:  # fmt: skip
+        """Scores or values: a matrix for each head of keys of each token, a vector for each of its
+        query heads."""
+        is_score, dim = product.kind is OperatorKind.ATTENTION_SCORE, product.head_dim
+        vectors = (product.heads // product.kv_heads,) * product.kv_heads
+        return StreamTask(
+            product.name, str(product.kind), "pim", placed.layer,
+            _part(product, split.pim, step).flops, 0, bytes_in_banks(product, step, split),
+            operation=HeadProducts(
+                tuple(
+                    Gemv(
+                        *((context, dim) if is_score else (dim, context)), vectors,
+                        self.kv_element_bytes,
+                    )
+                    for context in contexts
+                )
+            ),
+            sram_bytes=sram_bytes,
+        )  # fmt: skip
 
     def _tiled(
         self, score: Operator, value: Operator, entries: tuple[int, ...], step: Step,

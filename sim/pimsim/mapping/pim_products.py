@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from pimsim.config.errors import InputError
-from pimsim.hardware.pim.operations import Gemv, OperationRuns
-from pimsim.hardware.pim.stream import peak_interval_cycles
+from pimsim.hardware.pim.operations import Gemv, OperationRuns, least_cycles
 from pimsim.mapping.expert_costs import ExpertCosts
 from pimsim.mapping.tasks import StreamTask
 from pimsim.workload.operators import Operator, OperatorKind
@@ -37,6 +36,10 @@ class PimProducts:
         if key not in self._known:
             self._known[key] = self._decide(operator, asked)
         return self._known[key]
+
+    def element_bytes(self, operator: Operator) -> int:
+        """Of a weight as it lies in the banks."""
+        return self._operation(operator).element_bytes
 
     def weight_bytes(self, operator: Operator) -> int:
         """Of its matrices, that the design reads at least once."""
@@ -92,6 +95,4 @@ class PimProducts:
         as many more at once."""
         design = self.runs.design
         macs = sum(asked.vectors) * asked.outputs * asked.inputs
-        width = min(asked.element_bytes, design.element_bytes)
-        rate = design.organization.channels * design.peak_macs * design.element_bytes
-        return macs * width * peak_interval_cycles(design) // rate * design.tCK
+        return least_cycles(design, macs, asked.element_bytes) * design.tCK

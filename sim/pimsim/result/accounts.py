@@ -37,7 +37,6 @@ from pimsim.hardware.energy.static import (
     standby_w,
     static_words,
 )
-from pimsim.hardware.pim.stream import peak_interval_cycles
 from pimsim.mapping.attention_split import (
     AttentionSplit,
     bytes_in_banks,
@@ -416,9 +415,9 @@ def run_bounds(outcome: Outcome, over_bus_bytes: int) -> dict[str, int]:
         bounds["pim"] = int(columns // org.channels * tccd * clock.memory_ps // clock.npu_ps)
     design = outcome.design
     if design is not None:
-        rate = design.organization.channels * design.peak_macs
-        cycles = recorder.stream_macs * peak_interval_cycles(design) // rate
-        bounds["pim"] = int(cycles * design.tCK // clock.npu_ps)
+        # each by the width of its elements
+        of_pim = sum(o.bound_ps for o in recorder.operators if o.unit == "pim")
+        bounds["pim"] = int(of_pim // clock.npu_ps)
     for unit in ("link", "pim_link"):
         link = sum(o.bound_ps for o in recorder.operators if o.unit == unit)
         if link:
@@ -527,7 +526,7 @@ def _needed(outcome: Outcome, works: Sequence[_Work]) -> dict[str, int]:
     if on_pim:
         needed["pim_weight"] = on_pim
     needed["over_bus"] = needed["weight"] + biases + needed["kv"]
-    return {kind: size for kind, size in needed.items() if size or kind == "weight"}
+    return {kind: size for kind, size in needed.items() if size or kind in ("weight", "over_bus")}
 
 
 def run_facts(outcome: Outcome, counts: DramCounts) -> RunFacts:

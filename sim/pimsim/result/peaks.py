@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from fractions import Fraction
 
 from pimsim.config.memory import MemoryConfig
@@ -13,6 +13,8 @@ from pimsim.hardware.dram.device_memory import device_memory
 from pimsim.hardware.dram.peak import column_clocks, peak_bytes_per_s
 from pimsim.hardware.npu.vector_timing import vector_timing
 from pimsim.hardware.pim.stream import peak_interval_cycles
+from pimsim.mapping.experts import stored_element_bytes
+from pimsim.workload.operators import OperatorKind
 
 __all__ = ["device_peaks", "pim_element_bytes", "run_peaks"]
 
@@ -63,7 +65,9 @@ def device_peaks(
         org = design.organization
         slot_s = Fraction(peak_interval_cycles(design) * design.tCK) / _PS_PER_S
         each = org.channels / slot_s
-        peaks["pim_flop_per_s"] = float(2 * design.peak_macs * each)
+        # of narrower elements than its own as many more at once
+        width = min(*pim_bytes.values(), design.element_bytes)
+        peaks["pim_flop_per_s"] = float(2 * design.peak_macs * each) * design.element_bytes / width
         read = design.banks_reached(design.peak.command) * org.burst_bytes
         peaks |= {f"pim_{kind}_bytes_per_s": float(read * each) for kind in pim_bytes}
     elif pim_bytes and config.pim is not None:
@@ -89,10 +93,25 @@ def pim_element_bytes(device: Device) -> dict[str, int]:
     found = {}
     if any(kv.on_pim for kv in device.kv):
         found["kv"] = device.whole.kv_dtype_bytes
-    placed = (each for part in device.experts for each in part if each is not None)
-    if any(each.on_pim for each in placed) or device.products_on_pim:
-        found["weight"] = device.whole.dtype_bytes
+    widths = [*_expert_bytes(device), *device.product_bytes]
+    if widths:
+        found["weight"] = min(widths)
     return found
+
+
+def _expert_bytes(device: Device) -> Iterator[int]:
+    """Bytes of a weight of each product of experts on PIM: as it lies there on a design with a
+    controller of its own, else of the model."""
+    for forward, placed in zip(device.passes, device.experts, strict=True):
+        for block, experts in zip(forward.blocks, placed, strict=True):
+            if experts is None or not experts.on_pim:
+                continue
+            yield device.whole.dtype_bytes
+            if device.mapper.expert_runs is not None:
+                yield from (
+                    stored_element_bytes(operator) for operator in block.operators
+                    if operator.kind is OperatorKind.EXPERT_GEMM
+                )  # fmt: skip
 
 
 def run_peaks(devices: Sequence[Device]) -> dict[str, float]:

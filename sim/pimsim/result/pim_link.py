@@ -13,8 +13,9 @@ __all__ = ["link_bytes"]
 
 
 def link_bytes(devices: Iterable[Device]) -> int:
-    """Bytes of new keys and values, of queries and results of what attends on PIM, and of cached
-    keys and values of what attends on the NPU, of all simulated blocks.
+    """Bytes of new keys and values, of queries and results of what attends on PIM, of its scores
+    and probabilities where a design does products alone, and of cached keys and values of what
+    attends on the NPU, of all simulated blocks.
 
     Parameters
     ----------
@@ -22,22 +23,26 @@ def link_bytes(devices: Iterable[Device]) -> int:
         At each step of the run.
     """
     return sum(
-        _of_block(block, forward.step, device.pim_tokens, device.whole.dtype_bytes)
+        _of_block(block, forward.step, device)
         for device in devices
         for forward in device.passes
         for block in forward.blocks
     )
 
 
-def _of_block(block: Block, step: Step, pim_tokens: int, element_bytes: int) -> int:
+def _of_block(block: Block, step: Step, device: Device) -> int:
+    pim, element_bytes = device.config.pim, device.whole.dtype_bytes
     size = sum(o.kv_write_bytes for o in block.operators if o.kind is OperatorKind.KV_APPEND)
     scores = {o.entries: o for o in block.operators if o.kind is OperatorKind.ATTENTION_SCORE}
     for value in block.operators:
         if value.kind is not OperatorKind.ATTENTION_VALUE:
             continue
         score = scores[value.entries]
-        split = split_attention(step, score, True, pim_tokens, False)
+        split = split_attention(step, score, True, device.pim_tokens, False)
         tokens = sum(step.new_tokens[at] for at in split.pim)
         size += tokens * score.heads * (score.head_dim + value.head_dim) * element_bytes
+        if pim is not None and "attention" not in pim.operations:
+            pairs = step.pairs(score.window or None)
+            size += 2 * sum(pairs[at] for at in split.pim) * score.heads * element_bytes
         size += fetched_bytes(score, value, split.tiled, step)
     return size

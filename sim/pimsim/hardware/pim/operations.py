@@ -10,17 +10,22 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from math import fsum
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pimsim.config.errors import InputError
 from pimsim.config.pim import PimDesignConfig
-from pimsim.hardware.energy.pim import fullest_stack_w
+from pimsim.hardware.energy.counts import energy_pj
+from pimsim.hardware.energy.pim import fullest_stack_w, stream_costs
 from pimsim.hardware.pim.designs import batch_attention, mapping_of
 from pimsim.hardware.pim.stream import CommandStream, peak_interval_cycles, run_stream
 
-__all__ = ["Attention", "Gemv", "OperationRun", "OperationRuns", "PimOperation", "run_operation"]
+__all__ = [
+    "Attention", "Gemv", "HeadProducts", "OperationRun", "OperationRuns", "PimOperation",
+    "least_cycles", "run_operation",
+]  # fmt: skip
 
 Ints = NDArray[np.int64]
 
@@ -65,7 +70,25 @@ class Gemv:
         return [made[count] for count in self.vectors]
 
 
-PimOperation = Attention | Gemv
+@dataclass(frozen=True)
+class HeadProducts:
+    """A product of each head of keys, or of values, with the vectors of its query heads.
+
+    Heads lie in ``PimConfig.channels_per_head`` channels each, and those of all requests are dealt
+    to such groups of channels, the largest first; without that number in all channels, one after
+    the other.
+    """
+
+    heads: tuple[Gemv, ...]
+    """Of each request and token: a matrix for each head of keys."""
+
+    @property
+    def element_bytes(self) -> int:
+        """Of keys and values."""
+        return self.heads[0].element_bytes
+
+
+PimOperation = Attention | Gemv | HeadProducts
 
 
 def _of_width(design: PimDesignConfig, element_bytes: int) -> PimDesignConfig:
@@ -88,7 +111,30 @@ class OperationRun:
     """Watt that its commands draw in the fullest stack."""
 
 
-def run_operation(design: PimDesignConfig, operation: PimOperation) -> OperationRun:
+def least_cycles(design: PimDesignConfig, macs: int, element_bytes: int) -> int:
+    """What so many multiply-accumulates take at the peak of all units of ``design``; of narrower
+    elements than its own as many more at once.
+
+    Parameters
+    ----------
+    design
+        With a ``peak``.
+    macs
+        Of all channels.
+    element_bytes
+        Of what lies in the banks.
+
+    Returns
+    -------
+    int
+        Cycles, rounded down.
+    """
+    width = min(element_bytes, design.element_bytes)
+    rate = design.organization.channels * design.peak_macs * design.element_bytes
+    return macs * width * peak_interval_cycles(design) // rate
+
+
+def run_operation(design: PimDesignConfig, operation: Attention | Gemv) -> OperationRun:
     """Schedule all commands of ``operation``.
 
     Parameters
@@ -162,6 +208,12 @@ class OperationRuns:
     def __init__(self, design: PimDesignConfig) -> None:
         self.design = design
         self._known: dict[PimOperation, OperationRun] = {}
+        self._of_head: OperationRuns | None = None
+        each = design.channels_per_head
+        if each is not None and each < design.organization.channels:
+            organization = design.organization.model_copy(update={"channels": each})
+            memory = design.memory.model_copy(update={"organization": organization})
+            self._of_head = OperationRuns(design.model_copy(update={"memory": memory}))
 
     def of(self, operation: PimOperation) -> OperationRun:
         """See ``run_operation``."""
@@ -171,10 +223,19 @@ class OperationRuns:
 
     def _run(self, operation: PimOperation) -> OperationRun:
         """Matrices with as many vectors take the same in every operation."""
+        if isinstance(operation, HeadProducts):
+            if self._of_head is not None:
+                return self._by_groups(operation.heads, self._of_head)
+            return self._in_turn([(self.of(each), 1) for each in operation.heads])
         if not isinstance(operation, Gemv) or len(operation.vectors) < 2:
             return run_operation(self.design, operation)
         counts = Counter(operation.vectors).items()
-        parts = [(self.of(replace(operation, vectors=(count,))), times) for count, times in counts]
+        return self._in_turn(
+            [(self.of(replace(operation, vectors=(count,))), times) for count, times in counts]
+        )
+
+    def _in_turn(self, parts: Sequence[tuple[OperationRun, int]]) -> OperationRun:
+        """One after the other, each so many times."""
         total: Counter[str] = Counter()
         for part, times in parts:
             total.update({name: times * count for name, count in part.commands.items()})
@@ -183,4 +244,31 @@ class OperationRuns:
             cycles, dict(total), _computing(self.design, total, cycles),
             np.sum([part.refreshed * times for part, times in parts], axis=0),
             max(part.stack_w for part, _ in parts),
+        )  # fmt: skip
+
+    def _by_groups(self, heads: Sequence[Gemv], of_head: OperationRuns) -> OperationRun:
+        """Matrices dealt to groups of channels, the longest first, each to the group that is done
+        first."""
+        design, org = self.design, self.design.organization
+        each = of_head.design.organization.channels
+        runs = [
+            of_head.of(replace(head, vectors=(count,))) for head in heads for count in head.vectors
+        ]
+        costs = stream_costs(design)
+        done = [0] * (org.channels // each)
+        spent_pj = [0.0] * len(done)
+        refreshed = np.zeros((org.channels, org.pseudo_channels), np.int64)
+        total: Counter[str] = Counter()
+        for run in sorted(runs, key=lambda run: -run.cycles):
+            group = done.index(min(done))
+            done[group] += run.cycles
+            spent_pj[group] += fsum(energy_pj(run.commands, costs).values())
+            refreshed[group * each : (group + 1) * each] += run.refreshed
+            total.update(run.commands)
+        cycles = max(done)
+        in_stack = max(org.channels_per_stack // each, 1)
+        stacks = [fsum(spent_pj[at : at + in_stack]) for at in range(0, len(done), in_stack)]
+        return OperationRun(
+            cycles, dict(total), _computing(design, total, cycles), refreshed,
+            max(stacks) / (cycles * design.tCK),
         )  # fmt: skip
