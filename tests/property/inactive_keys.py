@@ -244,6 +244,12 @@ INACTIVE = [
     ),
     Inactive(
         "command fast",
+        "pim.channels_per_head",
+        lambda r: _multiplies_apart(r) and r.schedule.attention_placement == "npu",
+        "of attention by products on PIM; test_pim_designs_in_run.py",
+    ),
+    Inactive(
+        "command fast",
         r"pim\.(dtype|element_bytes)",
         _multiplies_apart,
         "of kernels; the elements of a run are its trace's",
