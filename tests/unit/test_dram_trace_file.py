@@ -36,6 +36,40 @@ def test_what_is_written_is_read_whatever_the_pieces(
     assert all(column.dtype == np.int64 for column in columns)
 
 
+FIELD = st.one_of(
+    st.sampled_from([
+        "0x1f40", "0XAb", "0x", "0xg", "0x" + "0" * 20 + "f" * 16, "0x1" + "0" * 16, "1_0", "-1",
+        "9" * 19, "9" * 20, "0", "007", "R", "READ", "read", "Read", "RD", "wr", "WRITE", "ST",
+        "ld", "WRITES", "REAREADS", "0,1", "+5", "12a", "\x0b", "é", "",
+    ]),
+    st.integers(0, 2**64).map(str),
+)  # fmt: skip
+GAP = st.sampled_from([" ", "\t", "  ", " \t", ""])
+LINE = st.builds(
+    lambda before, words, gap, after: before + gap.join(words) + after,
+    GAP, st.lists(FIELD, max_size=4), GAP, st.sampled_from(["", " ", "#", " # R 0x0", "\t#é"]),
+)  # fmt: skip
+
+
+@given(lines=st.lists(LINE, max_size=4), form=st.sampled_from(trace_file._FORMS[:3]))
+@settings(max_examples=400)
+def test_one_pass_takes_the_lines_that_the_form_describes_and_no_others(
+    lines: list[str], form: trace_file._Form
+) -> None:
+    """The form is an expression; numbers are read by Python's own."""
+    text = "".join(f"{line}\n" for line in lines)
+    found = trace_file._parse(text, form)
+    assert (found is not None) == (form.lines.fullmatch(text) is not None)
+    if found is None:
+        return
+    words = [line.partition("#")[0].split() for line in text.split("\n")]
+    rows = [dict(zip(form.fields, each, strict=True)) for each in words if each]
+    addresses = [int(r["address"], 16 if "x" in r["address"].lower() else 10) for r in rows]
+    assert found.addresses.view(np.uint64).tolist() == addresses
+    assert found.writes.tolist() == [r["kind"].upper()[0] in "WS" for r in rows]
+    assert found.arrivals.tolist() == [int(r.get("cycle", 0)) for r in rows]
+
+
 @pytest.mark.parametrize("chunk", [1, 7, 8, 9, 10, 11, 12, 1000])
 @pytest.mark.parametrize("wrong", ["0x0 REED 0", f"{CAPACITY} READ 0", f"0x0 READ {MAX_CYCLE + 1}"])
 def test_an_error_names_its_line_whatever_the_pieces(

@@ -31,6 +31,7 @@ from numpy.typing import NDArray
 from pimsim.config.errors import InputError, near_miss
 from pimsim.config.reading import open_input
 from pimsim.hardware.dram.address import AddressMap
+from pimsim.hardware.dram.trace_text import ADDRESS, CYCLE, KIND, kind_codes, scan
 
 __all__ = ["MAX_CYCLE", "DramTrace", "read_trace"]
 
@@ -52,6 +53,8 @@ _FIELDS = {
     "cycle": "[0-9]{1,19}",
     "vector": "[0-9]{1,9}(?:,[0-9]{1,9})++",
 }
+_CODES = {"address": ADDRESS, "kind": KIND, "cycle": CYCLE}
+_KIND_CODES = kind_codes(_KINDS)
 _GAP = "[ \t]++"
 _NUMBER = re.compile("0[xX][0-9a-fA-F]+|[0-9]+")
 _COMMENT = re.compile("#.*")
@@ -136,12 +139,14 @@ def _read(stream: TextIO, label: str, capacity_bytes: int, mapping: AddressMap |
         form = form or _form_of(text)
         if form is None:
             continue
-        if not form.lines.fullmatch(text):
-            raise _first_wrong(text, form, label, first_line)
         if "vector" in form.fields:
+            if not form.lines.fullmatch(text):
+                raise _first_wrong(text, form, label, first_line)
             parts.append(_parse_vectors(text, mapping, label, first_line))
             continue
         part = _parse(text, form)
+        if part is None:
+            raise _first_wrong(text, form, label, first_line)
         addresses, arrivals = part.addresses.view(np.uint64), part.arrivals.view(np.uint64)
         wrong = (addresses >= np.uint64(capacity_bytes)) | (arrivals > np.uint64(MAX_CYCLE))
         if wrong.any():
@@ -163,17 +168,15 @@ def _read(stream: TextIO, label: str, capacity_bytes: int, mapping: AddressMap |
     )
 
 
-def _parse(text: str, form: _Form) -> DramTrace:
-    """The requests of lines that all have the form; values of 64 bits, not yet checked."""
-    words = (_COMMENT.sub("", text) if "#" in text else text).split()
-    columns = {field: words[i :: len(form.fields)] for i, field in enumerate(form.fields)}
-    addresses = [int(word, 16 if "x" in word or "X" in word else 10) for word in columns["address"]]
-    cycles = list(map(int, columns["cycle"])) if "cycle" in columns else [0] * len(addresses)
-    return DramTrace(
-        np.array(addresses, dtype=np.uint64).view(np.int64),
-        np.array([_KINDS[word] for word in columns["kind"]], dtype=np.int64),
-        np.array(cycles, dtype=np.uint64).view(np.int64),
-    )
+def _parse(text: str, form: _Form) -> DramTrace | None:
+    """The requests of lines that all have the form, values of 64 bits, not yet checked; None where
+    a line has it not."""
+    most = text.count("\n")
+    columns = [np.zeros(most, dtype=np.int64) for _ in range(3)]
+    order = np.array([_CODES[field] for field in form.fields])
+    data = np.frombuffer(text.encode(errors="replace"), dtype=np.uint8)
+    found = scan(data, order, _KIND_CODES, *columns)
+    return None if found < 0 else DramTrace(*(column[:found] for column in columns))
 
 
 def _parse_vectors(text: str, mapping: AddressMap | None, label: str, first_line: int) -> DramTrace:
