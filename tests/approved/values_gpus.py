@@ -208,3 +208,59 @@ def _experts(xpu: Any, make: Any, tile: Any, cost: Any) -> Iterator[str]:
             {"overlap": 1.0, "launch_ns": 1e6},
         ):
             yield f"  {changes}: {_cost(cost(work, _with(xpu, 'experts', **changes)))}"
+
+
+@values("gpus/step-costs")
+def _step_costs() -> Iterator[str]:
+    """What a service is told of servers of GPUs: room, idle power, steps of each kind."""
+    import tempfile
+    from pathlib import Path
+
+    from pimsim.config.errors import InputError
+    from pimsim.config.service_loader import load_service
+    from pimsim.result.xpu_step_cost import XpuStepCosts
+    from pimsim.workload.requests import Request
+    from pimsim.workload.step import Step, StepEntry
+
+    told = (
+        "parts", "more", "fidelity", "pim_tokens", "channels", "least_loaded", "sub_batches",
+        "stages", "notes", "max_context", "model",
+    )  # fmt: skip
+    steps = {
+        "decode": ((1, 101), (1, 7)), "prompt": ((40, 40),), "piece": ((16, 64),),
+        "mixed": ((1, 300), (40, 40), (3, 90)),
+    }  # fmt: skip
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "service.yaml"
+        (Path(folder) / "requests.csv").write_text("arrival_us,prompt,output\n0,8,2\n")
+        for machine, model in (
+            ("extends: dgx-h100, devices: 1", "smollm2-135m"),
+            ("extends: dgx-h100, devices: 8, parallel: {pp: 2}", "llama-3-8b"),
+            ("extends: dgx-a100, devices: 2", "olmoe-1b-7b"),
+            ("extends: dgx-attacc-bank", "gpt3-7b"), ("extends: dgx-attacc-buffer", "gpt3-13b"),
+            ("extends: dgx-a100a-cpu", "gpt3-7b"), ("extends: dgx-h100, devices: 1", "gpt3-175b"),
+        ):  # fmt: skip
+            path.write_text(
+                "requests: {file: ./requests.csv}\nscheduler: {name: vllm}\n"
+                f"machine: {{{machine}, workload: {{model: {model}, outside: true}}}}\n"
+            )
+            yield f"=== {machine}, {model}"
+            try:
+                costs: Any = XpuStepCosts(load_service(str(path), []).config.machine)
+            except InputError as error:
+                yield f"refused: {str(error).replace(folder, '')}"
+                continue
+            for each in told:
+                yield from facts(getattr(costs, each), each)
+            yield f"work {len(costs.work)}: {costs.work[:3].tolist()} to {costs.work[-1]}"
+            yield from facts(costs.idle_w, "idle_w")
+            for size in (1, 16, 1000, 10**6):
+                yield f"tokens in blocks of {size} = {costs.tokens(size)}"
+            for name, entries in steps.items():
+                step = Step(
+                    tuple(
+                        StepEntry(Request(row, 0, context, 9, 0), new, context)
+                        for row, (new, context) in enumerate(entries)
+                    )
+                )
+                yield from facts(costs.cost(step), name)

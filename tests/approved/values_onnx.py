@@ -79,10 +79,8 @@ def _changed() -> Iterator[str]:
             try:
                 return _summary(import_onnx(path).trace)
             except InputError as error:
-                # of onnx's own table of operators
-                return re.sub(
-                    r"\b2147483\d\d\d\b", "<most>", f"refused: {error}".replace(folder, "")
-                )
+                said = str(error).replace(folder, "")
+                return re.sub(r"\b2147483\d\d\d\b", "<most>", f"refused: {said}")  # onnx's own
 
         for name, model, most in _graphs():
             as_is = read(model)
