@@ -117,3 +117,46 @@ def _program(name: str, preset: str, sets: list[str]) -> None:
 
 for _name, (_preset, _sets) in RUNS.items():
     _program(_name, _preset, _sets)
+
+
+@values("programs/attention-work")
+def _attention_work() -> Iterator[str]:
+    """Programs of scores and values, and the vector work behind each result, of requests whose
+    tokens take one row of a value, some, and a part of a ring."""
+    from pimsim.config.loader import load_memory, load_npu_of, load_pim
+    from pimsim.hardware.pim.kv_layout import KvRows
+    from pimsim.hardware.pim.programs import AttentionShape
+    from pimsim.mapping.attention import AttentionBatch, score_work, value_work
+
+    for pim, memory, preset in (
+        ("neupims", "hbm2-neupims", "neupims"), ("newton", "hbm2", "npu-pim"),
+        ("neupims-artifact", "hbm2-neupims-artifact", "neupims-artifact-main"),
+        ("newton-artifact", "hbm2-neupims-artifact", "neupims-artifact-npu-pim"),
+    ):  # fmt: skip
+        design, dram = load_pim(pim).config, load_memory(memory).config
+        vector = load_npu_of(preset).vector
+        for heads, kv_heads, dim in ((2, 2, 128), (8, 2, 64), (1, 1, 256)):
+            shape = AttentionShape.of(heads, kv_heads, dim, dram, design, 2)
+            contexts = (40, 512, 513, 1700)
+            rows = tuple(
+                KvRows.from_row(300 * number, shape.kv_sections, context)
+                for number, context in enumerate(contexts)
+            )
+            ring = ((range(40),), (range(512),), (range(20, 513),), (range(100), range(900, 1700)))
+            for label, places in (("whole", ()), ("spans", ring)):
+                seen = tuple(sum(map(len, each)) for each in places) or contexts
+                batch = AttentionBatch(shape, rows, seen, (0, 1, 1, 0), places)
+                for name, work in (("score", score_work), ("value", value_work)):
+                    yield f"=== {pim}, {heads} heads of {kv_heads} by {dim}, {label}, {name}"
+                    try:
+                        programs, marks, after = work(batch, 7, dram, design, vector, 2)
+                    except Exception as error:
+                        yield f"{type(error).__name__}: {error}"
+                        continue
+                    yield f"{marks} marks"
+                    for each in fields(after):
+                        yield from facts(getattr(after, each.name), each.name)
+                    for channel, program in enumerate(programs):
+                        if len(program):
+                            yield f"{channel}: {program.shape}, {program.sum(axis=0).tolist()}"
+                            yield f"  first {program[0].tolist()}, last {program[-1].tolist()}"

@@ -15,6 +15,7 @@ transformers = pytest.importorskip("transformers")
 from tokenizers import Tokenizer, models, pre_tokenizers, processors  # noqa: E402
 from transformers import AutoTokenizer, PreTrainedTokenizerFast  # noqa: E402
 
+from pimsim.capture import loading  # noqa: E402
 from pimsim.capture.agree import compare_with_model  # noqa: E402
 from pimsim.capture.attention import attention  # noqa: E402
 from pimsim.capture.export import export_trace  # noqa: E402
@@ -253,6 +254,26 @@ def test_smollm2_computes_what_it_is_traced_to(tmp_path: Path) -> None:
     assert compare_with_model(loaded.model).relative < 1e-4
 
 
+def two_tensors() -> bytes:
+    """A safetensors file whose last tensor is named first."""
+    tensors = {
+        "b": {"dtype": "F32", "shape": [4], "data_offsets": [8, 24]},
+        "a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]},
+    }
+    header = json.dumps(tensors | {"__metadata__": {"format": "pt"}}).encode()
+    return len(header).to_bytes(8, "little") + header + bytes(24)
+
+
+def test_a_safetensors_file_is_as_long_as_its_header_says(tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(two_tensors())
+    loading._check_safetensors(path)
+    for size in (len(two_tensors()) - 1, 20, 7):
+        path.write_bytes(two_tensors()[:size])
+        with pytest.raises(InputError, match="truncated"):
+            loading._check_safetensors(path)
+
+
 @pytest.mark.parametrize(
     ("files", "target", "expected"),
     [
@@ -268,6 +289,10 @@ def test_smollm2_computes_what_it_is_traced_to(tmp_path: Path) -> None:
         (
             {"m/config.json": b'{"model_type": "llama"}', "m/model.safetensors": b"\xff" * 9},
             "m", "truncated",
+        ),
+        (
+            {"m/config.json": b'{"model_type": "llama"}', "m/model.safetensors": two_tensors()[:-1]},
+            "m", "truncated: ",
         ),
         ({"a.bin": b""}, "a.bin", "a folder, a .gguf or a config.json is expected"),
     ],
