@@ -19,7 +19,6 @@ from pimsim.config.kept import keep, kept_file, read_kept
 from pimsim.config.paths import given_path
 from pimsim.config.service import MOST_BLOCKS, ServiceConfig
 from pimsim.config.service_loader import ResolvedService, load_service
-from pimsim.config.system import GpuMachineConfig
 from pimsim.config.traffic import MOST_REQUESTS
 from pimsim.config.units import parse_time
 from pimsim.interrupts import held
@@ -95,7 +94,7 @@ class ServiceRun:
         self._begin = time.perf_counter()
         loaded = load_traffic(config.requests, config.seed)
         _check_context(config, loaded.traffic)
-        self._machine = _machine(config)
+        self._machine = _machine(config, loaded.traffic)
         if self._machine is not None:
             _check_length(self._machine.model, self._machine.max_context, loaded.traffic)
         self._blocks = _blocks(config, self._machine)
@@ -371,16 +370,22 @@ def _check_count(max_requests: int | None) -> None:
 
 
 def _fleet(config: ServiceConfig, step_time: StepTime, blocks: int) -> Fleet:
-    guesses = config.speculation
     return Fleet(
         load_scheduler(config.scheduler.name), config.scheduler, step_time,
         blocks, config.cache.block_tokens, load_router(config.replicas.router),
         config.replicas.count, config.replicas.stages,
-        Speculation() if guesses is None
-        else Speculation(guesses.drafts, guesses.accept, config.seed),
+        _speculation(config),
         None if config.decode is None
         else decode_pool(config.decode, config.replicas.count, step_time),
     )  # fmt: skip
+
+
+def _speculation(config: ServiceConfig) -> Speculation:
+    if config.speculation is None:
+        return Speculation()
+    from pimsim.serving.guesses import guesses
+
+    return guesses(config.speculation, config.seed)
 
 
 class _Anchors:
@@ -404,17 +409,12 @@ class _Anchors:
             self._before = len(self.known)
 
 
-def _machine(config: ServiceConfig) -> ServedMachine | None:
+def _machine(config: ServiceConfig, traffic: Traffic) -> ServedMachine | None:
     if config.machine is None:
-        return None
-    # a given step time needs no engine
-    if isinstance(config.machine, GpuMachineConfig):
-        from pimsim.result.xpu_step_cost import XpuStepCosts
+        return None  # a given step time needs no engine
+    from pimsim.served_model import served_machine
 
-        return XpuStepCosts(config.machine)
-    from pimsim.result.step_cost import StepCosts
-
-    return StepCosts(config.machine)
+    return served_machine(config.machine, int((traffic.prompt + traffic.output).max()))
 
 
 def _step_time(

@@ -203,6 +203,16 @@ class LinkConfig(LevelConfig):
     """How bytes become time: ``exact``, or as a simulator of that name does it."""
 
 
+def _check_technique(key: str, kind: str, text: str) -> None:
+    """Raises ``ValueError`` for a module's name or settings that are wrong."""
+    if text == NONE:
+        return
+    try:
+        settings_of_text(kind, text)
+    except ValueError as error:
+        raise ValueError(f"{key}: {error}") from None
+
+
 class AnyModelConfig(ConfigModel):
     """What any machine runs, whoever asks for it."""
 
@@ -223,6 +233,25 @@ class AnyModelConfig(ConfigModel):
     outside: bool = False
     """Embedding, last norm and output layer are a part of the iteration, once, on the device of the
     first and of the last pipeline stage, with the collectives of tables that ``tp`` cuts."""
+    kv_view: str = NONE
+    """Which keys and values attention reads: ``none``, all that the model's own masks show, or a
+    technique's part of them (``deepseek_sparse``, ``gemfilter``, ``lambda_mask``, ``quest``,
+    ``snapkv``, ``streaming_llm``), as
+    ``NAME:KEY=VALUE,KEY=VALUE`` (docs/techniques.md)."""
+    weight_format: str = NONE
+    """How the weights of the blocks lie in memory: ``none``, as the model has them, or in fewer
+    bits (``int8``, ``int4``, ``int3``, ``fp8``, ``mxfp4``, ``nvfp4``, ``semi_structured``,
+    ``unstructured``), as ``NAME:KEY=VALUE,KEY=VALUE`` (docs/techniques.md)."""
+    kv_format: str = NONE
+    """The same of the KV cache (``int8``, ``int4``, ``int3``, ``fp8``, ``mxfp4``, ``nvfp4``,
+    ``kivi``)."""
+
+    @model_validator(mode="after")
+    def _views_and_formats(self) -> Self:
+        _check_technique("kv_view", "kv_view", self.kv_view)
+        for key in ("weight_format", "kv_format"):
+            _check_technique(key, "format", getattr(self, key))
+        return self
 
 
 class ModelConfig(AnyModelConfig):
@@ -240,12 +269,6 @@ class ModelConfig(AnyModelConfig):
     beyond_banks: bool = False
     """Simulate although the layout of PIM needs more rows for all blocks than a bank has: the
     figures are then those of a memory with more of them."""
-
-
-_TECHNIQUES = {
-    "weight_format": "format", "kv_format": "format", "kv_view": "kv_view", "decoding": "decoding",
-}  # fmt: skip
-"""Keys that name a module with its settings, and the kind of each."""
 
 
 class StepsConfig(ConfigModel):
@@ -272,30 +295,9 @@ class StepsConfig(ConfigModel):
     blocks of masks (``llada``, ``learn2pd``); or a grammar (``constrained``), as
     ``NAME:KEY=VALUE,KEY=VALUE``; ``steps`` then counts rounds (docs/techniques.md)."""
 
-    kv_view: str = NONE
-    """Which keys and values attention reads: ``none``, all that the model's own masks show, or a
-    technique's part of them (``deepseek_sparse``, ``gemfilter``, ``lambda_mask``, ``quest``,
-    ``snapkv``, ``streaming_llm``), as
-    ``NAME:KEY=VALUE,KEY=VALUE`` (docs/techniques.md)."""
-
-    weight_format: str = NONE
-    """How the weights of the blocks lie in memory: ``none``, as the model has them, or in fewer
-    bits (``int8``, ``int4``, ``int3``, ``fp8``, ``mxfp4``, ``nvfp4``, ``semi_structured``,
-    ``unstructured``), as ``NAME:KEY=VALUE,KEY=VALUE`` (docs/techniques.md)."""
-
-    kv_format: str = NONE
-    """The same of the KV cache (``int8``, ``int4``, ``int3``, ``fp8``, ``mxfp4``, ``nvfp4``,
-    ``kivi``)."""
-
     @model_validator(mode="after")
-    def _techniques(self) -> Self:
-        for key, kind in _TECHNIQUES.items():
-            text = getattr(self, key)
-            if text != NONE:
-                try:
-                    settings_of_text(kind, text)
-                except ValueError as error:
-                    raise ValueError(f"{key}: {error}") from None
+    def _strategy(self) -> Self:
+        _check_technique("decoding", "decoding", self.decoding)
         return self
 
     @model_validator(mode="after")

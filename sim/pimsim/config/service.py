@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
 from pimsim.config.base import ConfigModel
 from pimsim.config.plugins import ModuleName
 from pimsim.config.run import LinksConfig, MachineConfig
+from pimsim.config.settings_text import settings_of_text
 from pimsim.config.system import GpuMachineConfig
 from pimsim.config.traffic import RequestsConfig
 from pimsim.config.units import Bytes, Picoseconds, Share
@@ -91,7 +92,8 @@ class StepsConfig(ConfigModel):
 
     interpolated: bool | None = None
     """Most between steps that are simulated; false: every step is simulated. null: where
-    ``machine.fidelity`` is ``fast``, and on GPUs."""
+    ``machine.fidelity`` is ``fast``, and on GPUs, unless drafts are verified (``speculation``):
+    their rows lie between no anchors, and were off by 30 % of a step."""
     samples: int = Field(default=20, ge=2, le=10_000)
     """Interpolated steps, drawn at random in proportion to their time, that are simulated to know
     the error."""
@@ -113,16 +115,16 @@ class ReplicasConfig(ConfigModel):
     """Of each one's pipeline: as many steps are under way, and each stage takes a step's time."""
 
 
+_ACCEPTS = f"allowed: a whole number of 0 to {MOST_DRAFTS}, a probability of 0.0 to 1.0, or mix"
+
+
 def _accept(value: object) -> object:
     """As it is. Raises ``ValueError`` that names all that is allowed: an error of a union names one
     of its members alone."""
     counted = type(value) is int and 0 <= value <= MOST_DRAFTS
     drawn = isinstance(value, float) and 0 <= value <= 1
-    if not (counted or drawn or value == "mix"):
-        raise ValueError(
-            f"found {str(value)[:60]!r}; allowed: a whole number of 0 to {MOST_DRAFTS}, a "
-            "probability of 0.0 to 1.0, or mix"
-        )
+    if not (counted or drawn or value == "mix" or value is None):
+        raise ValueError(f"found {str(value)[:60]!r}; {_ACCEPTS}")
     return value
 
 
@@ -162,17 +164,40 @@ class DecodePoolConfig(ConfigModel):
 class SpeculationConfig(ConfigModel):
     """Guessed tokens that the next step verifies."""
 
-    drafts: int = Field(ge=1, le=MOST_DRAFTS)
+    drafts: int | None = Field(default=None, ge=1, le=MOST_DRAFTS)
     """After each step that made a token, of each request; to guess takes no time."""
     accept: Annotated[
         Annotated[int, Field(ge=0, le=MOST_DRAFTS)]
         | Annotated[float, Field(ge=0, le=1)]
-        | Literal["mix"],
+        | Literal["mix"]
+        | None,
         BeforeValidator(_accept),
-    ]
+    ] = None
     """How many are right: a whole number, so many at most; a number with a point (``1.0``, too),
     with that probability each, up to the first that is not; or ``mix``: ``(7 id + 13 j) mod (drafts
     + 1)`` in a request's j-th verification."""
+    strategy: str | None = None
+    """In place of both: a decoding strategy whose drafts the host guesses, as
+    ``workload.decoding`` of a run has it (``prompt_lookup:drafts=4,tokens=1.6``); each draft is
+    right with the probability that makes as many tokens."""
+
+    @model_validator(mode="after")
+    def _said_in_one_way(self) -> Self:
+        own = [key for key in ("drafts", "accept") if getattr(self, key) is not None]
+        if self.strategy is None:
+            missing = [key for key in ("drafts", "accept") if key not in own]
+            if "accept" in missing and "accept" in self.model_fields_set:
+                raise ValueError(f"accept: found None; {_ACCEPTS}")
+            if missing:
+                raise ValueError(f"{missing[0]} is missing (or strategy, in place of both)")
+        else:
+            if own:
+                raise ValueError(f"strategy says {own[0]}, too: one of them, not both")
+            try:
+                settings_of_text("decoding", self.strategy)
+            except ValueError as error:
+                raise ValueError(f"strategy: {error}") from None
+        return self
 
 
 class SloConfig(ConfigModel):
@@ -246,6 +271,8 @@ class ServiceConfig(ConfigModel):
         chosen = self.steps.interpolated
         if chosen is not None:
             return chosen
+        if self.speculation is not None:  # rows that verify drafts lie between no anchors
+            return False
         return isinstance(self.machine, GpuMachineConfig) or self.machine.fidelity == "fast"
 
     @model_validator(mode="after")

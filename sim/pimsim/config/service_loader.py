@@ -51,7 +51,7 @@ _LAYOUT = Layout(
     "service", {"machine": replace(layout_of("hardware"), chosen=_machine_layout)},
     (
         ("requests", "file"), ("model",), ("step_time", "profile", "folder"),
-        ("decode", "step_time", "profile", "folder"),
+        ("decode", "step_time", "profile", "folder"), ("speculation", "strategy"),
     ),
 )  # fmt: skip
 _OF_THE_MACHINE = (("machine", "workload", "model"),)

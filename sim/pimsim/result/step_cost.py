@@ -25,9 +25,11 @@ from pimsim.result.pipeline import pipeline_of, total_energy
 from pimsim.result.types import Energy
 from pimsim.serving.step_times import StepCost
 from pimsim.workload.batch import load_model, load_run_routing, load_run_sparsity
+from pimsim.workload.cards import ModelCard
 from pimsim.workload.pipeline import Room, fullest
 from pimsim.workload.requests import Request
 from pimsim.workload.step import Step, StepEntry
+from pimsim.workload.trace import OperatorTrace
 
 __all__ = ["PARTS", "StepCosts", "by_part", "copies_of_heads", "one_token", "run_of"]
 
@@ -75,6 +77,8 @@ class StepCosts:
     ----------
     machine
         With the model that it runs.
+    model
+        In place of the card or trace that ``machine`` names; None: that one.
 
     Raises
     ------
@@ -85,10 +89,12 @@ class StepCosts:
     parts = PARTS
     more = "machine.parallel.tp"
 
-    def __init__(self, machine: MachineConfig) -> None:
+    def __init__(
+        self, machine: MachineConfig, model: ModelCard | OperatorTrace | None = None
+    ) -> None:
         self.config = run_of(machine)
         self._asked = machine
-        self._model = load_model(self.config.workload)
+        self._model = load_model(self.config.workload) if model is None else model
         self._routing = load_run_routing(self.config, self._model)
         self._sparsity = load_run_sparsity(self.config, self._model)
         self._holds = False

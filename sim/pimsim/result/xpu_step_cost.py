@@ -29,7 +29,7 @@ from pimsim.workload.pipeline import fullest
 from pimsim.workload.step import Step
 from pimsim.workload.trace import OperatorTrace
 
-__all__ = ["XpuStepCosts"]
+__all__ = ["XpuStepCosts", "xpu_run_of"]
 
 
 class XpuStepCosts:
@@ -60,7 +60,7 @@ class XpuStepCosts:
     def __init__(
         self, machine: GpuMachineConfig, model: ModelCard | OperatorTrace | None = None
     ) -> None:
-        self.config = _run_of(machine)
+        self.config = xpu_run_of(machine)
         self._model = load_model(self.config.workload) if model is None else model
         self._routing = load_run_routing(self.config, self._model)
         self._first = self._device(one_token(1))
@@ -154,8 +154,14 @@ class XpuStepCosts:
         return round(max(found))
 
 
-def _run_of(machine: GpuMachineConfig) -> SystemConfig:
-    """The run whose steps a service asks; one batch is under way."""
+def xpu_run_of(machine: GpuMachineConfig) -> SystemConfig:
+    """The run whose steps a service asks; one batch is under way.
+
+    Parameters
+    ----------
+    machine
+        Of the service.
+    """
     values = dict(machine)
     values["workload"] = SystemWorkload.model_construct(**dict(machine.workload))
     values["parallel"] = machine.parallel.model_copy(update={"batches": 1})

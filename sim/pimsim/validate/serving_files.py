@@ -17,6 +17,7 @@ from pimsim.config.plugins import ModuleName
 from pimsim.config.reading import parse_json, read_bytes, read_text
 from pimsim.config.service import CacheConfig, LinearConfig, ReplicasConfig, SpeculationConfig
 from pimsim.serving.ending import Speculation
+from pimsim.serving.guesses import guesses
 from pimsim.serving.routers import load_router
 from pimsim.serving.schedulers import load_scheduler
 from pimsim.serving.service import Fleet
@@ -90,7 +91,7 @@ def scenario_fleet(scenario: Mapping[str, Any], name: str, engine: str = "") -> 
         )
         cache = CacheConfig(blocks=machine.num_blocks, block_tokens=machine.block_size)
         replicas = ReplicasConfig(count=machine.replicas, stages=machine.pp, router=machine.router)
-        guesses = SpeculationConfig(drafts=machine.k, accept=machine.accept) if machine.k else None
+        said = SpeculationConfig(drafts=machine.k, accept=machine.accept) if machine.k else None
     except ValidationError as error:
         raise InputError(f"scenario {name}: {first_fault(error)}") from None
     if machine.engine == _VLLM:
@@ -123,7 +124,7 @@ def scenario_fleet(scenario: Mapping[str, Any], name: str, engine: str = "") -> 
     return Fleet(
         scheduler, validated, Linear(**linear.model_dump()), cache.blocks, block_tokens,
         load_router(replicas.router), replicas.count, replicas.stages,
-        Speculation() if guesses is None else Speculation(guesses.drafts, guesses.accept),
+        Speculation() if said is None else guesses(said, 0),
     )  # fmt: skip
 
 
