@@ -20,7 +20,7 @@ from pimsim.capture.agree import compare_with_model  # noqa: E402
 from pimsim.capture.attention import attention  # noqa: E402
 from pimsim.capture.export import export_trace  # noqa: E402
 from pimsim.capture.loading import LoadedModel, load_model  # noqa: E402
-from pimsim.capture.text import _encode  # noqa: E402
+from pimsim.capture.text import tokenizer_of  # noqa: E402
 from pimsim.config.errors import InputError  # noqa: E402
 from pimsim.config.resources import preset_path  # noqa: E402
 from pimsim.workload.operators import OperatorKind  # noqa: E402
@@ -333,4 +333,4 @@ def test_text_is_tokenised_without_marks_at_its_ends(
     else:
         tokenizer.save(str(folder / "tokenizer.json"))
     loaded = LoadedModel("m", None, True, "made up", folder, gguf)
-    assert _encode(loaded, "a b b") == [0, 1, 1]
+    assert tokenizer_of(loaded)("a b b") == [0, 1, 1]
