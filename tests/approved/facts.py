@@ -32,6 +32,8 @@ UNSTEADY = {"wall_s", "peak_rss_mb", "simulated_s", "left_s"}
 _HASH = re.compile(r"\b[0-9a-f]{64}\b|(?<=calibration-)[0-9a-f]{24}(?=\.json)")
 _TOOK = re.compile(r"(simulated in\s+)[\d.,]+ s(, [\d.,]+ MB)?")
 _VERSION = re.compile(rf"(\bpimsim (?:= )?|\bversion = |^){re.escape(__version__)}\b", re.MULTILINE)
+_MANY_NAMES = re.compile(r"((?:known|allowed): )(?:[\w.+-]+, ){6,}[\w.+-]+")
+"""Lists of a registry, which grow with every preset and metric; commands that list them do."""
 _NUMBER = re.compile(r"(?<![\w.])-?\d[\d,]*(?:\.\d+)?(?:[eE][-+]?\d+)?")
 REL = 1e-9
 """Two floats that are as close are the same, as libraries and processors round differently."""
@@ -59,13 +61,14 @@ def facts(value: Any, at: str = "") -> Iterator[str]:
 
 
 def normalised(text: str, folder: Path | None = None) -> str:
-    """Without hashes, times, folders of this machine and pimsim's version."""
+    """Without hashes, times, long lists of names, folders of this machine and pimsim's version."""
     root = Path(__file__).resolve().parents[2]
     if folder is not None:
         text = text.replace(str(folder), "<folder>")
     text = text.replace(str(root), "<checkout>")
     text = _TOOK.sub(r"\1<time>", text)
     text = _HASH.sub("<sha256>", text)
+    text = _MANY_NAMES.sub(r"\1<names>", text)
     text = _VERSION.sub(r"\1<version>", text)
     return "\n".join(line.rstrip() for line in text.splitlines()) + "\n"
 
