@@ -429,13 +429,17 @@ def _check_controller(resolved: ResolvedRun) -> None:
         )
 
 
-def calibration(resolved: ResolvedRun) -> dict[str, Any] | None:
+def calibration(
+    resolved: ResolvedRun, on_stage: Callable[[Progress], None] | None = None
+) -> dict[str, Any] | None:
     """Run at fast fidelity and say what it went by; None where the run has no rates.
 
     Parameters
     ----------
     resolved
         Of ``resolve``.
+    on_stage
+        Hears of each stage, before it is simulated.
 
     Raises
     ------
@@ -444,7 +448,7 @@ def calibration(resolved: ResolvedRun) -> dict[str, Any] | None:
     """
     from pimsim.hardware.dram.fast import PhasedMemory, describe
 
-    memory = observe(resolved)[0].system
+    memory = observe(resolved, on_stage)[0].system
     return describe(memory) if isinstance(memory, PhasedMemory) else None
 
 

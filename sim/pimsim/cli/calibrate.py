@@ -17,6 +17,7 @@ from pimsim.cli.run import (
     RunArgument,
     SetOption,
     TraceOption,
+    stage_line,
 )
 from pimsim.config.errors import InputError
 
@@ -45,7 +46,9 @@ def calibrate_command(
 
     on_npu(resolve(run), "a calibration")
     options = overrides_of(model, requests, layers, batch, "fast", trace, routing)
-    found = calibration(on_npu(resolve(run, [*options, *(overrides or [])])))
+    resolved = on_npu(resolve(run, [*options, *(overrides or [])]))
+    with stage_line(resolved.config.name) as on_stage:
+        found = calibration(resolved, on_stage)
     if found is None:
         raise InputError(f"{run}: runs command by command at any fidelity; there are no rates")
     if as_json:

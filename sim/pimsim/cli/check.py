@@ -103,12 +103,24 @@ def _simulate(cases: list[GoldenCase], path: Path) -> list[Result]:
             ready.append(resolve(source_of(case, path), case.set))
         except InputError as error:
             raise InputError(f"{path}: case {case.name!r}: {error}") from None
-    results = []
-    for case, resolved in zip(cases, ready, strict=True):
-        try:
-            results.append(simulate(resolved))
-        except InputError as error:
-            raise InputError(f"{path}: case {case.name!r}: {error}") from None
+    from pimsim.cli.progress import count_line, says_how_to_go_on
+
+    results: list[Result] = []
+
+    def kept() -> str:
+        return f"{len(results)} of {len(ready)} cases were simulated, of which nothing is kept"
+
+    with (
+        says_how_to_go_on(kept, ["pimsim", *sys.argv[1:]], "to begin again"),
+        count_line(path.name, "cases", len(ready)) as tell,
+    ):
+        for case, resolved in zip(cases, ready, strict=True):
+            if tell is not None:
+                tell(len(results), case.name)
+            try:
+                results.append(simulate(resolved))
+            except InputError as error:
+                raise InputError(f"{path}: case {case.name!r}: {error}") from None
     return results
 
 

@@ -104,7 +104,14 @@ def dram_command(
     from pimsim.hardware.dram.replay import replay
 
     entries = 0 if commands_file is None else MAX_LOG
-    result = replay(config, requests.addresses, requests.writes, requests.arrivals, entries)
+    from pimsim.cli.progress import count_line
+
+    total = len(requests.addresses)
+    with count_line(f"{trace} on {config.name}", "requests", total) as tell:
+        result = replay(
+            config, requests.addresses, requests.writes, requests.arrivals, entries,
+            None if tell is None else lambda done: tell(min(done, total), ""),
+        )  # fmt: skip
     if commands_file is not None:
         from pimsim.hardware.dram.command_trace import write_command_trace
 

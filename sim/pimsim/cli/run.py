@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from pimsim.explore.whatif import WhatIf
     from pimsim.result.types import Result
 
-__all__ = ["compare_command", "run_command"]
+__all__ = ["compare_command", "run_command", "stage_line"]
 
 RunArgument = Annotated[
     str,
@@ -397,12 +397,24 @@ def _simulated(each: ResolvedAny | Stored) -> Result:
 def _simulate(resolved: ResolvedAny) -> Result:
     from pimsim.simulate import simulate
 
-    with _progress(resolved.config.name) as on_stage:
+    with stage_line(resolved.config.name) as on_stage:
         return simulate(resolved, on_stage)
 
 
 @contextmanager
-def _progress(name: str) -> Iterator[Callable[[Progress], None] | None]:
+def stage_line(name: str) -> Iterator[Callable[[Progress], None] | None]:
+    """Say on stderr which block and stage of a run is under way, and the time that is left.
+
+    Parameters
+    ----------
+    name
+        Of the run.
+
+    Yields
+    ------
+    Callable[[Progress], None] | None
+        Hears of stages; None where stderr is no terminal.
+    """
     from pimsim.cli.progress import status_line, time_left
 
     with status_line(name) as tell:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import math
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from pimsim.cli.progress import count_line, count_words, says_how_to_go_on, status_line
 from pimsim.config.errors import CheckFailed, InputError
 
 if TYPE_CHECKING:
@@ -93,7 +95,14 @@ def validate_command(
 
         split_page(page)  # a page that has no place for them is said before the first simulation
     folder = None if out is None else make_folder(out)
-    found = [(each, _collect(each, references)) for each in suites]
+    again = ["pimsim", *sys.argv[1:]]
+    done: list[str] = []
+
+    def kept() -> str:
+        return f"{len(done):,} rows were compared, of which nothing is kept"
+
+    with says_how_to_go_on(kept, again, "to begin again"):
+        found = [(each, _collect(each, references, done)) for each in suites]
     if grid and folder is not None:
         found = [(each, [*rows, *_grid_rows(folder, workers)]) for each, rows in found]
     from pimsim.validate.judge import judge
@@ -125,28 +134,49 @@ def _folder(reference: str | None) -> Path | None:
     return path
 
 
-def _collect(suite: Suite, references: References) -> list[Row]:
-    from pimsim.cli.progress import status_line
+def _collect(suite: Suite, references: References, done: list[str]) -> list[Row]:
+    """Rows of a suite; their cases go to ``done`` as they come. How many there are is known of the
+    last time, as what a suite has depends on the files that it finds."""
+    from pimsim.config.kept import keep, kept_file, read_kept
 
-    with status_line(suite.name) as tell:
+    files = "ours" if references.folder is None else "theirs"
+    last = kept_file(f"rows-{suite.name}-{files}.json")
+    before = read_kept(last) or ""
+    total = int(before) if before.isdecimal() else None
+    with count_line(suite.name, "rows", total, about=True) as tell:
         rows: list[Row] = []
         for row in suite.rows(references):
             rows.append(row)
+            done.append(row.case)
             if tell is not None:
-                tell(f"{len(rows)}, {row.case}")
+                tell(len(rows), row.case)
+    if len(rows) != total:
+        keep(last, str(len(rows)))
     return rows
 
 
 def _grid_rows(out: Path, workers: int) -> list[Row]:
     """Simulate the grid, write the page, and give the published averages as rows."""
-    from pimsim.cli.progress import status_line
     from pimsim.validate.neupims.explain import explain
 
-    with status_line("neupims grid") as tell:
+    begun, last = time.monotonic(), [0, 0]
+    first: list[int] = []
+    """Points that an earlier call has done."""
+
+    def kept() -> str:
+        return f"{last[0]:,} points of {last[1]:,} are kept in {out}"
+
+    with (
+        says_how_to_go_on(kept, ["pimsim", *sys.argv[1:]]),
+        status_line("neupims grid") as tell,
+    ):
 
         def on_point(done: int, of: int) -> None:
+            last[:] = done, of
+            first.append(done)
             if tell is not None:
-                tell(f"{done} of {of}")
+                here = time.monotonic() - begun, done - first[0], of - first[0]
+                tell(count_words(*here, f"points, {first[0]:,} before" if first[0] else "points"))
 
         return explain(out, workers, on_point)
 

@@ -7,7 +7,7 @@ earliest at which it is offered; the controller sees it in the next.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,9 +36,15 @@ from pimsim.hardware.dram.queues import admit
 from pimsim.hardware.dram.rules import BOUND_AS, COMMANDS, Command, compile_rules
 from pimsim.hardware.dram.standby import active_rank_ticks
 
-__all__ = ["ReplayResult", "column_commands", "logged_commands", "replay", "sent_commands"]
+__all__ = [
+    "PAUSED", "ReplayResult", "column_commands", "in_pieces", "logged_commands", "replay",
+    "sent_commands",
+]  # fmt: skip
 
 
+PAUSED = -2
+_PIECE = 1 << 19
+"""Requests after which a replay says how far it is, and hears signals."""
 POSTPONED = 8
 """Refreshes of a bank that may wait (JEDEC), or come in a row while requests wait. As they go
 first, more mean that tREFI leaves no time for anything else."""
@@ -93,16 +99,20 @@ class ReplayResult:
 @njit(cache=True)
 def _replay(
     channels: Any, parameters: Any, boards: Any, channel: Any, bank: Any, row: Any, write: Any,
-    key: Any, arrival: Any,
+    key: Any, arrival: Any, state: Any, pause: int,
 ) -> int:  # fmt: skip
     """All channels in lockstep, since one full queue holds up the whole trace; the last cycle,
-    -1 if refreshes fall due faster than they can be done."""
+    -1 if refreshes fall due faster than they can be done, ``PAUSED`` where ``pause`` requests of
+    more were offered. ``state``: the next request, and the cycle, from where it goes on."""
     p = parameters[0]
     board = boards[0]
     depth = (p.read_depth, p.write_depth)
     total = len(channel)
-    at, cycle = 0, 0
+    at, cycle = int(state[0]), int(state[1])
     while True:
+        if at >= pause and at < total:
+            state[0], state[1] = at, cycle
+            return PAUSED
         offered = 0
         while at < total and offered < len(channels) and arrival[at] <= cycle:
             ch = channels[channel[at]]
@@ -134,12 +144,38 @@ def _replay(
         cycle = soonest
 
 
+def in_pieces(go_on: Callable[[int], int], on_requests: Callable[[int], None] | None) -> int:
+    """Let a kernel go on until it has ended.
+
+    Parameters
+    ----------
+    go_on
+        Runs until so many requests were offered, or to the end; ``PAUSED``, or what it ended with.
+    on_requests
+        Hears how many were offered so far; None: nobody does.
+
+    Returns
+    -------
+    int
+        What the kernel ended with.
+    """
+    offered = 0
+    while True:
+        offered += _PIECE
+        ended = go_on(offered)
+        if ended != PAUSED:
+            return ended
+        if on_requests is not None:
+            on_requests(offered)
+
+
 def replay(
     memory: MemoryConfig,
     addresses: NDArray[np.int64],
     writes: NDArray[np.int64],
     arrivals: NDArray[np.int64] | None = None,
     log_entries: int = 0,
+    on_requests: Callable[[int], None] | None = None,
 ) -> ReplayResult:
     """Replay requests on ``memory``. Addresses above the capacity wrap, as DRAMsim3's do.
 
@@ -156,6 +192,8 @@ def replay(
         0. A request waits for those before it.
     log_entries
         Commands that the result's log has room for; 0: none is kept.
+    on_requests
+        Hears now and then how many requests were offered.
 
     Returns
     -------
@@ -173,7 +211,7 @@ def replay(
         # each controller's kernel is loaded when a memory asks for it
         from pimsim.hardware.dram.channel_queues.replay import replay_ticks
 
-        return replay_ticks(memory, addresses, writes, arrivals, log_entries)
+        return replay_ticks(memory, addresses, writes, arrivals, log_entries, on_requests)
     memory = device_memory(memory)
     parameters = make_parameters(memory, None, compile_rules(memory, None), merge=True)
     channels = make_channels(memory, parameters)
@@ -181,11 +219,13 @@ def replay(
     mapping = AddressMap.parse(memory.address_map, memory.organization)
     bursts = np.asarray(addresses, dtype=np.int64) // memory.organization.burst_bytes
     where = mapping.decode(bursts)
-    ended = _replay(
+    given = (
         channels, parameters, board, where.channel, where.bank, where.row,
         np.asarray(writes, dtype=np.int64), bursts,
         np.maximum.accumulate(np.asarray(arrivals, dtype=np.int64)) + 1,
+        np.array([0, 0], dtype=np.int64),
     )  # fmt: skip
+    ended = in_pieces(lambda pause: _replay(*given, pause), on_requests)
     if ended < 0:
         raise refreshes_overrun(memory)
     return _summarise(memory, channels, board, len(bursts))

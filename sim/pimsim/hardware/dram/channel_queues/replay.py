@@ -8,6 +8,7 @@ request was answered: a read when its data came, a write when it was issued.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -35,8 +36,10 @@ from pimsim.hardware.dram.channel_queues.single_slot import step_as_configured
 from pimsim.hardware.dram.layout import make_board
 from pimsim.hardware.dram.parameters import auto_precharge
 from pimsim.hardware.dram.replay import (
+    PAUSED,
     ReplayResult,
     column_commands,
+    in_pieces,
     logged_commands,
     sent_commands,
 )
@@ -56,15 +59,19 @@ def _needs_room(ch: Any, key: int) -> bool:
 @njit(cache=True)
 def _replay(
     channels: Any, parameters: Any, boards: Any, channel: Any, bank: Any, row: Any,
-    write: Any, key: Any, arrival: Any,
+    write: Any, key: Any, arrival: Any, state: Any, pause: int,
 ) -> int:  # fmt: skip
     """All channels in lockstep, since one full queue holds up the whole trace; -1 when more
-    refreshes fall due than are issued."""
+    refreshes fall due than are issued, ``PAUSED`` where ``pause`` requests of more were offered.
+    ``state``: the next request, and the tick, from where it goes on."""
     p, board = parameters[0], boards[0]
     depth = (p.read_depth, p.write_depth)
     total = len(channel)
-    at, tick = 0, 1
+    at, tick = int(state[0]), int(state[1])
     while True:
+        if at >= pause and at < total:
+            state[0], state[1] = at, tick
+            return PAUSED
         offered, blocked = 0, False
         while at < total and offered < len(channels) and arrival[at] < tick:
             ch = channels[channel[at]]
@@ -102,6 +109,7 @@ def replay_ticks(
     writes: NDArray[np.int64],
     arrivals: NDArray[np.int64],
     log_entries: int,
+    on_requests: Callable[[int], None] | None = None,
 ) -> ReplayResult:
     """``replay`` for this controller.
 
@@ -117,6 +125,8 @@ def replay_ticks(
         Ticks of the command bus, (requests,); a request waits for those before it.
     log_entries
         Commands that the result's log has room for; 0: none is kept.
+    on_requests
+        Hears now and then how many requests were offered.
 
     Returns
     -------
@@ -135,11 +145,13 @@ def replay_ticks(
     mapping = AddressMap.parse(memory.address_map, memory.organization)
     where = mapping.decode(bursts)
     board = make_board(log_entries)
-    ticks = _replay(
+    given = (
         channels, parameters, board, where.channel, where.bank, where.row,
         np.asarray(writes, dtype=np.int64), bursts,
         np.maximum.accumulate(np.asarray(arrivals, dtype=np.int64)),
+        np.array([0, 1], dtype=np.int64),
     )  # fmt: skip
+    ticks = in_pieces(lambda pause: _replay(*given, pause), on_requests)
     if ticks < 0:
         raise InputError(
             f"{memory.name}: refreshes fall due faster than they can be issued: more than "
