@@ -244,6 +244,14 @@ INACTIVE = [
     ),
     Inactive(
         "command fast",
+        r"pim\.(timings|commands|controller|capacities|attention|gemv)\..*|pim_memory\..*",
+        lambda r: r.pim_memory is not None,
+        "two tokens' attention is few commands, in a memory that does nothing else; "
+        "test_stream_dead_knobs.py, test_pim_memory.py",
+        needs_load=True,
+    ),
+    Inactive(
+        "command fast",
         "pim.channels_per_head",
         lambda r: _multiplies_apart(r) and r.schedule.attention_placement == "npu",
         "of attention by products on PIM; test_pim_designs_in_run.py",

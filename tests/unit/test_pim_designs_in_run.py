@@ -445,3 +445,26 @@ def test_a_memory_that_the_run_s_own_file_names_stays_and_is_said(tmp_path: Path
 def test_experts_on_a_design_that_has_no_products_are_refused() -> None:
     with pytest.raises(InputError, match="expert_placement 'pim': attacc-bank does attention"):
         load_run("npu-pim", ["pim=attacc-bank", "schedule.expert_placement=pim"])
+
+
+def test_bank_pim_is_ahead_of_logic_pim_below_four_to_eight_vectors() -> None:
+    """Duplex figure 8: the crossover lies between 4 and 8 operations a byte."""
+    logic, bank = (load_pim(name).config for name in ("duplex", "duplex-bank"))
+
+    def ratio(vectors: int) -> float:
+        gemv = Gemv(4096, 4096, (vectors,), 2)
+        return run_operation(logic, gemv).cycles / run_operation(bank, gemv).cycles
+
+    assert ratio(1) > ratio(4) > 1 > ratio(8)
+
+
+def test_bank_pim_is_ahead_where_no_heads_share_keys() -> None:
+    """Duplex section VII: OPT, whose query heads have keys of their own; not with eight a key."""
+
+    def attends(pim: str, kv_heads: int) -> int:
+        runs = OperationRuns(load_pim(pim).config)
+        head = Gemv(1024, 128, (32 // kv_heads,) * kv_heads, 2)
+        return runs.of(HeadProducts((head,) * 4)).cycles
+
+    assert attends("duplex-bank", 32) < attends("duplex", 32)
+    assert attends("duplex-bank", 2) > attends("duplex", 2)

@@ -28,7 +28,7 @@ _ATTACC_READS = ("tCCD_S", 2)
 
 
 def rows(references: References) -> Iterator[Row]:
-    """Groups ``papers.peak``, ``papers.attacc`` and ``papers.reported``.
+    """Groups ``papers.peak``, ``papers.attacc``, ``papers.duplex`` and ``papers.reported``.
 
     Parameters
     ----------
@@ -136,11 +136,28 @@ def _memory_energy(case: str, metric: str) -> float:
     return powers[0] / powers[1]
 
 
+@cache
+def _duplex_rate(override: str) -> float:
+    """Tokens/s of Mixtral, 64 requests in the middle of 256 + 256 tokens; one of its equal
+    blocks."""
+    from pimsim.simulate import resolve, simulate
+
+    given = ["workload.requests=equal:384+1", "workload.batch=64", "workload.layers=1", override]
+    return simulate(resolve("npu-duplex", given)).tokens_per_s
+
+
+def _duplex(case: str, metric: str) -> float:
+    """``metric``: a PIM design over the same xPU alone."""
+    del case
+    return _duplex_rate(f"pim={metric}") / _duplex_rate("schedule.policy=serial")
+
+
 _SIMULATED: dict[str, Callable[[str, str], float]] = {
     "attention": _attacc,
     "speed-up": _attacc,
     "NeuPIMs over": _memory_energy,
     "NeuPIMs 30b": _utilisation,
     "NPU+PIM": _utilisation,
+    "Duplex": _duplex,
 }
 """By the beginning of the case."""
