@@ -147,5 +147,5 @@ def _tasks(config: RunConfig, forward: ForwardPass, block: Block) -> list[NpuTas
         config.npu, config.memory, None, addresses, ELEMENT_BYTES, ELEMENT_BYTES, no_vector_work
     )
     placed = BlockPlacement(0, 0, tuple(requests), (0,) * len(requests), None, layout)
-    found = mapper.tasks(block.operators, block, forward, placed)
-    return [task for task in found if isinstance(task, NpuTask)]
+    chains = mapper.tasks(block.operators, block, forward, placed)
+    return [task for chain in chains for task in chain if isinstance(task, NpuTask)]
