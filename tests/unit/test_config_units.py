@@ -73,6 +73,28 @@ def test_anything_else_is_refused_with_what_was_found(
         TypeAdapter(kind).validate_python(value)
 
 
+@pytest.mark.parametrize(
+    ("kind", "unit", "meant"),
+    [
+        (Hertz, "GHZ", "GHz"), (Hertz, "gigahertz", "GHz"), (Hertz, "G", "GHz"),
+        (Hertz, "hz", "Hz"), (Hertz, "THz", None), (Hertz, "GHx", "GHz"), (Bytes, "XB", None),
+        (Hertz, "MBps", None), (Picoseconds, "nsec", "ns"), (Picoseconds, "µs", "us"),
+        (Picoseconds, "seconds", "s"), (Picoseconds, "hours", None), (Picoseconds, "MS", "ms"),
+        (Bytes, "KB", "kB"), (Bytes, "mib", "MiB"), (Bytes, "bytes", "B"),
+        (Bytes, "gigabytes", "GB"),
+        (Bytes, "G", None),  # GB or GiB
+    ],
+)  # fmt: skip
+def test_a_unit_in_other_words_is_told_the_one_that_was_meant(
+    kind: object, unit: str, meant: str | None
+) -> None:
+    with pytest.raises(ValidationError) as error:
+        TypeAdapter(kind).validate_python(f"5 {unit}")
+    said = str(error.value.errors()[0]["msg"])
+    assert f"unit {unit!r} of '5 {unit}' is none of" in said
+    assert said.endswith(f"; did you mean {meant!r}?") if meant else "did you mean" not in said
+
+
 @given(st.integers(min_value=0, max_value=2**70))
 def test_a_formatted_quantity_parses_to_the_same_value(value: int) -> None:
     for quantity in (_units(NpuConfig, "frequency"), _units(ScratchpadConfig, "capacity")):

@@ -7,13 +7,15 @@ picoseconds or bytes; the unit stands in the type's name from there on.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from typing import Annotated, Any
 
 from pydantic import BeforeValidator, GetJsonSchemaHandler, ValidationInfo
 from pydantic_core import CoreSchema
+
+from pimsim.config.errors import near_miss
 
 __all__ = [
     "WRITTEN",
@@ -39,7 +41,15 @@ _BYTES = {
     "GiB": 2**30,
     "TiB": 2**40,
 }
-_QUANTITY = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]{1,2})?)\s*([A-Za-z]*)\s*")
+_QUANTITY = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]{1,2})?)\s*([^\W\d_]*)\s*")
+_SPELT_OUT = {
+    "hertz": "Hz", "kilohertz": "kHz", "megahertz": "MHz", "gigahertz": "GHz",
+    "picosecond": "ps", "nanosecond": "ns", "microsecond": "us", "µs": "us", "μs": "us",
+    "millisecond": "ms", "second": "s", "sec": "s", "byte": "B", "kilobyte": "kB",
+    "megabyte": "MB", "gigabyte": "GB", "kibibyte": "KiB", "mebibyte": "MiB", "gibibyte": "GiB",
+    "tebibyte": "TiB",
+}  # fmt: skip
+"""What units are called otherwise, in the singular."""
 
 
 WRITTEN: Mapping[str, bool] = {"written": True}
@@ -85,7 +95,8 @@ def parse_quantity(value: Any, units: dict[str, int], what: str, written: bool =
     if not unit:
         raise ValueError(f"{what} needs its unit ({allowed}), found {_shortened(value)!r}")
     if unit not in units:
-        raise ValueError(f"unit {unit!r} of {value!r} is none of {allowed}")
+        near = _near_unit(unit, units)
+        raise ValueError(f"unit {unit!r} of {value!r} is none of {allowed}{near}")
     try:
         scaled = Decimal(number) * units[unit]
     except InvalidOperation as error:
@@ -93,6 +104,21 @@ def parse_quantity(value: Any, units: dict[str, int], what: str, written: bool =
     if scaled != int(scaled):
         raise ValueError(f"{value!r} is no whole number of {next(iter(units))}")
     return int(scaled)
+
+
+def _near_unit(unit: str, units: Iterable[str]) -> str:
+    """The end of a message, with the unit that was meant: in other letters, spelt out, or cut
+    short."""
+    names, folded = list(units), unit.casefold()
+    alike = [name for name in names if name.casefold() == folded]
+    spelt = _SPELT_OUT.get(folded.removesuffix("s"), _SPELT_OUT.get(folded))
+    begun = [name for name in names if name[:-1] and name.casefold().startswith(folded)]
+    for found in (alike, [name for name in names if name == spelt], begun):
+        if len(found) == 1:
+            return f"; did you mean {found[0]!r}?"
+    # another prefix is another unit: THz is no slip for Hz
+    same = [name for name in names if name[0].casefold() == folded[0]]
+    return "" if begun else near_miss(unit, same)
 
 
 def _shortened(text: str) -> str:
