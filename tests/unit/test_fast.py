@@ -614,6 +614,7 @@ def test_each_channel_that_may_be_the_last_is_seen() -> None:
     pieces = Pieces(np.arange(210), one, channel, kind, np.array([0, 1, 200]), one, 0 * one)
     assert 20 in _sample(pieces, np.full(210, 100))
     assert len(_sample(pieces, np.full(210, 100))) == 3
+    assert _sample(pieces, np.full(210, 100), 1) == _sample(pieces, np.full(210, 100))[:1]
 
 
 def test_the_last_block_arrives_when_its_transfer_is_complete() -> None:

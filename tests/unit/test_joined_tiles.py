@@ -5,17 +5,23 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+from pimsim.config.run import MachineConfig
 from pimsim.engine.device_building import build_device
 from pimsim.engine.iteration import Outcome, run_devices
+from pimsim.hardware.dram.fast import SAMPLED_CHANNELS, operations
 from pimsim.hardware.dram.fast.phased import PhasedMemory
+from pimsim.hardware.dram.fast.pieces import PieceRates
 from pimsim.hardware.dram.transfers import Scatter, Stream
 from pimsim.hardware.npu.plan import GemmPlan, make_plan
 from pimsim.mapping.joined_tiles import LONG, MOST_PARTS, joined_tiles
 from pimsim.mapping.tasks import GemmBlock, GemmStep
+from pimsim.result.step_cost import StepCosts
+from pimsim.services import prepare
 from pimsim.serving.step_times.anchors import Anchor
 from pimsim.simulate import on_npu, resolve
 from pimsim.workload.batch import load_model
@@ -132,8 +138,8 @@ def _outcomes(card: Path, machine: str, anchor: Anchor, pad: str) -> Sequence[Ou
     ).config  # fmt: skip
     model, step = load_model(config.workload), anchor.step(1, config.schedule.parts)
     return [
-        run_devices((build_device(config, model, step, joins_tiles=joins),), over_time=False)
-        for joins in (False, True)
+        run_devices((build_device(config, model, step, brief=brief),), over_time=False)
+        for brief in (False, True)
     ]
 
 
@@ -151,3 +157,30 @@ def test_a_step_takes_as_long(tiny_card: Path, machine: str, anchor: Anchor) -> 
 def _transfers(outcome: Outcome) -> int:
     assert isinstance(outcome.system, PhasedMemory)
     return sum(len(phase.asked) for phase in outcome.system.phases)
+
+
+def test_one_channel_shows_what_pim_does_in_one_of_many_steps(
+    tiny_card: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[int] = []
+    run = operations.time_pieces
+
+    def counted(*args: Any) -> PieceRates:
+        seen.append(args[-1])
+        return run(*args)
+
+    monkeypatch.setattr(operations, "time_pieces", counted)
+    one, brief = _outcomes(tiny_card, "npu-pim", Anchor(3, 90), "256KiB")
+    assert set(seen) == {1, SAMPLED_CHANNELS}
+    assert (one.device.brief, brief.device.brief) == (False, True)
+    path = tmp_path / "service.yaml"
+    for fidelity, short in (("fast", True), ("command", False)):
+        path.write_text(
+            "requests: {count: 1, arrivals: {process: at_once}, prompt: {fixed: 9},"
+            " output: {fixed: 2}}\nscheduler: {name: vllm}\n"
+            f"machine: {{extends: npu-only, workload: {{model: {tiny_card}, layers: 2}},"
+            f" fidelity: {fidelity}}}\n"
+        )
+        machine = prepare(path).config.machine
+        assert isinstance(machine, MachineConfig)
+        assert StepCosts(machine)._first.brief == short

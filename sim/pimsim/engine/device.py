@@ -53,6 +53,9 @@ class Device:
     narrow_tp: int | None = None
     """The degree of tensor parallelism that would hold the model, but not the layout of PIM, where
     the run left it open."""
+    brief: bool = False
+    """Simulated as one of many steps, by rates: tiles are joined (``joined_tiles``), and one
+    channel shows what the pieces of a PIM operation take."""
     named_memory: MemoryConfig | None = None
     """The memory as the run names it, where the kernel sees pseudo channels as channels."""
 

@@ -56,7 +56,7 @@ __all__ = ["build_device", "build_devices"]
 def build_device(
     config: RunConfig, model: ModelCard | OperatorTrace, step: Step,
     routing: Routing | None = None, sparsity: Sparsity | None = None,
-    capacity_bytes: int | None = None, joins_tiles: bool = False,
+    capacity_bytes: int | None = None, brief: bool = False,
 ) -> Device:  # fmt: skip
     """``build_devices`` of a single step.
 
@@ -74,8 +74,8 @@ def build_device(
         Which features of the feed-forward networks work; None: all.
     capacity_bytes
         Of a device's memory, which must hold all; None: that of the config.
-    joins_tiles
-        Whether tiles between the ends of a product are few steps (``joined_tiles``).
+    brief
+        See ``Device.brief``.
 
     Returns
     -------
@@ -87,16 +87,14 @@ def build_device(
     InputError
         As ``build_devices`` does.
     """
-    (device,) = build_devices(
-        config, model, (step,), routing, sparsity, capacity_bytes, joins_tiles
-    )
+    (device,) = build_devices(config, model, (step,), routing, sparsity, capacity_bytes, brief)
     return device
 
 
 def build_devices(
     config: RunConfig, model: ModelCard | OperatorTrace, steps: Sequence[Step],
     routing: Routing | None = None, sparsity: Sparsity | None = None,
-    capacity_bytes: int | None = None, joins_tiles: bool = False,
+    capacity_bytes: int | None = None, brief: bool = False,
 ) -> tuple[Device, ...]:  # fmt: skip
     """Place the requests of all steps and map the model for a run: the device at each step.
 
@@ -119,8 +117,8 @@ def build_devices(
         rows as they have, when none of it does. None: all work.
     capacity_bytes
         Of a device's memory, which must hold all; None: that of the config.
-    joins_tiles
-        Whether tiles between the ends of a product are few steps (``joined_tiles``).
+    brief
+        See ``Device.brief``.
 
     Returns
     -------
@@ -135,7 +133,7 @@ def build_devices(
     """
     parallel = config.parallel
     try:
-        return _build(config, model, steps, routing, sparsity, capacity_bytes, joins_tiles)
+        return _build(config, model, steps, routing, sparsity, capacity_bytes, brief)
     except DegreesError as short:
         if parallel.tp is not None or config.workload.beyond_banks:
             raise short.advised("raise parallel.tp or parallel.ep") from None
@@ -145,7 +143,7 @@ def build_devices(
             try:
                 devices = _build(
                     config.model_copy(update={"parallel": wider}), model, steps, routing, sparsity,
-                    capacity_bytes, joins_tiles,
+                    capacity_bytes, brief,
                 )  # fmt: skip
             except DegreesError as also:
                 refused = also
@@ -157,7 +155,7 @@ def build_devices(
 def _build(
     config: RunConfig, model: ModelCard | OperatorTrace, steps: Sequence[Step],
     routing: Routing | None, sparsity: Sparsity | None, capacity_bytes: int | None,
-    joins_tiles: bool,
+    brief: bool,
 ) -> tuple[Device, ...]:  # fmt: skip
     """The device at each step, at the degrees that ``config`` asks for."""
     schedule = config.schedule
@@ -219,7 +217,7 @@ def _build(
     mapper = BlockMapper(
         npu=config.npu, memory=config.memory, pim=config.pim, link=config.link, addresses=addresses,
         element_bytes=batch.dtype_bytes, kv_element_bytes=batch.kv_dtype_bytes,
-        products=products, design_runs=runs, expert_runs=expert_runs, joins_tiles=joins_tiles,
+        products=products, design_runs=runs, expert_runs=expert_runs, joins_tiles=brief,
         pim_link=None if apart is None else config.pim_link,
     )  # fmt: skip
     costs = None
@@ -241,7 +239,7 @@ def _build(
             Device(
                 config, work, whole, passes, members, entries, tuple(channel), kv, mapper,
                 tuple(place(passes, part) for part in range(len(members))), place,
-                beside, named_memory=named,
+                beside, named_memory=named, brief=brief,
             )
         )  # fmt: skip
     one_memory = apart is None and any(each.uses_pim for each in devices)

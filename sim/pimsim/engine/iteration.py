@@ -130,11 +130,14 @@ def memory_of(
         config.memory, device.work.trace.facts.hidden, device.whole.tp
     )
     if config.fidelity == "fast" and by_command is not None:
-        from pimsim.hardware.dram.fast import PhasedMemory, probe_of, unfit
+        from pimsim.hardware.dram.fast import SAMPLED_CHANNELS, PhasedMemory, probe_of, unfit
 
         if not unfit(pim, network, order, log_entries):
             probe = probe_of(config.memory, pim)
-            return PhasedMemory(config.memory, pim, probe, network, by_command)
+            return PhasedMemory(
+                config.memory, pim, probe, network, by_command,
+                1 if device.brief else SAMPLED_CHANNELS,
+            )  # fmt: skip
     return make_memory_system(config.memory, pim, network, order, log_entries)
 
 

@@ -128,7 +128,7 @@ class StepCosts:
         limit = _ANY_BYTES if self._holds else None
         return build_device(
             self.config, self._model, step, self._routing, self._sparsity, capacity_bytes=limit,
-            joins_tiles=self.config.fidelity != "command",
+            brief=self.config.fidelity != "command",
         )  # fmt: skip
 
     @property

@@ -6,10 +6,11 @@ from pimsim.hardware.dram.fast.calibration import calibrate, calibration_file, p
 from pimsim.hardware.dram.fast.describe import describe
 from pimsim.hardware.dram.fast.phased import PhasedMemory
 from pimsim.hardware.dram.fast.phases import MemoryPhase
+from pimsim.hardware.dram.fast.pieces import SAMPLED_CHANNELS
 from pimsim.hardware.dram.fast.probe import Probe
 from pimsim.hardware.dram.fast.system import FastMemorySystem, unfit
 
 __all__ = [
-    "FastMemorySystem", "MemoryPhase", "PhasedMemory", "Probe", "calibrate", "calibration_file",
-    "describe", "probe_of", "unfit",
+    "SAMPLED_CHANNELS", "FastMemorySystem", "MemoryPhase", "PhasedMemory", "Probe", "calibrate",
+    "calibration_file", "describe", "probe_of", "unfit",
 ]  # fmt: skip

@@ -22,6 +22,7 @@ from pimsim.hardware.dram.fast.flow import (
 from pimsim.hardware.dram.fast.phases import bursts_each, part_of
 from pimsim.hardware.dram.fast.pieces import (
     MOST_ROUNDS,
+    SAMPLED_CHANNELS,
     PieceRates,
     RatesBeside,
     as_parts,
@@ -212,7 +213,7 @@ _cut_up: Remembered[_Cut] = Remembered(12 << 20, lambda cut: cut.nbytes)
 
 def analyse(
     probe: Probe, programs: Sequence[Ints], marks: int, after: ResultWork | None,
-    beside_bursts: int,
+    beside_bursts: int, channels: int = SAMPLED_CHANNELS,
 ) -> Operation:  # fmt: skip
     """How long each channel's program takes, and what comes of it when.
 
@@ -228,6 +229,8 @@ def analyse(
         What follows each mark's result; None: nothing does.
     beside_bursts
         Of each stream beside it.
+    channels
+        That are run, at most.
 
     Returns
     -------
@@ -258,7 +261,7 @@ def analyse(
     rates = time_pieces(
         probe, opened, pieces,
         np.add.reduceat(estimate(whole, probe.parameters[0]), pieces.first),
-        results, beside_bursts,
+        results, beside_bursts, channels,
     )  # fmt: skip
     needs = reserved(whole, channel, probe.parameters[0])[pieces.first]
     parts, first_part, work, ends, kind = as_parts(rates, pieces, needs, count)

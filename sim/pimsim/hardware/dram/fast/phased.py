@@ -13,6 +13,7 @@ from pimsim.config.pim import PimConfig
 from pimsim.hardware.dram.device import make_memory_system
 from pimsim.hardware.dram.fast.known import KnownOperations
 from pimsim.hardware.dram.fast.phases import MemoryPhase, Submission, after_of, replay
+from pimsim.hardware.dram.fast.pieces import SAMPLED_CHANNELS
 from pimsim.hardware.dram.fast.probe import Probe
 from pimsim.hardware.dram.fast.system import FastMemorySystem
 from pimsim.hardware.dram.layout import C_REFRESHES
@@ -33,12 +34,14 @@ class PhasedMemory:
     def __init__(
         self, memory: MemoryConfig, pim: PimConfig | None, probe: Probe,
         network: Network | None = None, by_command: Set[int] = frozenset(),
+        sampled_channels: int = SAMPLED_CHANNELS,
     ) -> None:  # fmt: skip
-        """``by_command``: numbers of the phases that are simulated at command fidelity."""
+        """``by_command``: numbers of the phases that are simulated at command fidelity;
+        ``sampled_channels``: see ``FastMemorySystem``."""
         self.memory = memory
         self.pim = pim
         self.network = network
-        self.fast = FastMemorySystem(memory, pim, probe, network)
+        self.fast = FastMemorySystem(memory, pim, probe, network, sampled_channels)
         self.probe = probe
         self.parameters = self.fast.parameters
         self.samples = self.fast.samples

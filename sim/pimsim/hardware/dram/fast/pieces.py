@@ -40,11 +40,19 @@ from pimsim.hardware.dram.layout import (
 )
 from pimsim.hardware.dram.pim_program import issue_order, written_out
 
-__all__ = ["MOST_ROUNDS", "PieceRates", "RatesBeside", "as_parts", "time_pieces"]
+__all__ = [
+    "MOST_ROUNDS",
+    "SAMPLED_CHANNELS",
+    "PieceRates",
+    "RatesBeside",
+    "as_parts",
+    "time_pieces",
+]
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 SAMPLED_CHANNELS = 3
+"""That show what the pieces of an operation take, at most."""
 REFRESHES = 8
 """That a stretch of a program meets, to see how long each stops it."""
 WRITES_LONG = 4
@@ -103,6 +111,7 @@ def time_pieces(
     about: Ints,
     results: Results,
     beside_bursts: int,
+    channels: int = SAMPLED_CHANNELS,
 ) -> PieceRates:
     """Run a few channels and say what each kind of piece takes.
 
@@ -120,6 +129,8 @@ def time_pieces(
         Of all programs' instructions.
     beside_bursts
         Of each stream beside it.
+    channels
+        That are run, at most.
 
     Returns
     -------
@@ -131,7 +142,7 @@ def time_pieces(
     stall = Stall(0, 0)
     jobs: list[tuple[ProgramRun, Ints]] = []
     stretches: list[Callable[[int], ProgramRun]] = []
-    for channel in _sample(pieces, about):
+    for channel in _sample(pieces, about, channels):
         program, first, own, written = _sampled(
             probe, programs[channel], pieces, channel, about, results
         )
@@ -271,7 +282,7 @@ class _Seen:
         return every
 
 
-def _sample(pieces: Pieces, about: Ints) -> list[int]:
+def _sample(pieces: Pieces, about: Ints, most: int = SAMPLED_CHANNELS) -> list[int]:
     """Channels that together show most of the work: each adds the most of what is not seen yet. An
     operation takes as long as its last channel, so that a kind is worth what it is to any one."""
     channels = int(pieces.channel.max()) + 1
@@ -281,7 +292,7 @@ def _sample(pieces: Pieces, about: Ints) -> list[int]:
     weight = work.max(axis=0)
     chosen: list[int] = []
     left = np.ones(kinds)
-    for _ in range(min(SAMPLED_CHANNELS, channels)):
+    for _ in range(min(most, channels)):
         gain = ((work > 0) * (weight * left)).sum(axis=1) + work.sum(axis=1) * 1e-6
         gain[chosen] = -1.0
         best = int(gain.argmax())

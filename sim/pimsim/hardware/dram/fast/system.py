@@ -22,6 +22,7 @@ from pimsim.hardware.dram.fast.history import History
 from pimsim.hardware.dram.fast.known import KnownOperations
 from pimsim.hardware.dram.fast.operations import Operation, analyse
 from pimsim.hardware.dram.fast.phases import bursts_each
+from pimsim.hardware.dram.fast.pieces import SAMPLED_CHANNELS
 from pimsim.hardware.dram.fast.probe import Probe
 from pimsim.hardware.dram.fast.running import RunningOperation
 from pimsim.hardware.dram.fast.streams import StreamWork
@@ -81,11 +82,13 @@ class FastMemorySystem:
 
     def __init__(
         self, memory: MemoryConfig, pim: PimConfig | None, probe: Probe,
-        network: Network | None = None,
+        network: Network | None = None, sampled_channels: int = SAMPLED_CHANNELS,
     ) -> None:  # fmt: skip
+        """``sampled_channels``: those that show what the pieces of an operation take, at most."""
         self.memory = memory
         self.pim = pim
         self.probe = probe
+        self._sampled_channels = sampled_channels
         self.network = network
         self.parameters = probe.parameters
         self.cycle_ps = probe.cycle_ps
@@ -240,7 +243,9 @@ class FastMemorySystem:
         """What these programs are as work."""
         return self._operations.get(
             programs, marks, after,
-            lambda: analyse(self.probe, programs, marks, after, self.streams.beside),
+            lambda: analyse(
+                self.probe, programs, marks, after, self.streams.beside, self._sampled_channels
+            ),
         )  # fmt: skip
 
     # time -------------------------------------------------------------------------------------
