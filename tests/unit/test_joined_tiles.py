@@ -18,7 +18,7 @@ from pimsim.hardware.dram.fast.phased import PhasedMemory
 from pimsim.hardware.dram.fast.pieces import PieceRates
 from pimsim.hardware.dram.transfers import Scatter, Stream
 from pimsim.hardware.npu.plan import GemmPlan, make_plan
-from pimsim.mapping.joined_tiles import LONG, MOST_PARTS, joined_tiles
+from pimsim.mapping.joined_tiles import HIDDEN, LONG, MOST_PARTS, joined_tiles
 from pimsim.mapping.tasks import GemmBlock, GemmStep
 from pimsim.result.step_cost import StepCosts
 from pimsim.services import prepare
@@ -107,13 +107,14 @@ def test_what_is_of_one_tile_alone_stays(odd: dict[str, object]) -> None:
 def test_short_tiles_wait_for_memory_one_by_one() -> None:
     steps = [tile(at) for at in range(6)]  # of 30 bursts, 30 cycles, which take 7 to leave
     for cycles_per_burst, latency, count in (
-        (LONG * 9 / 30, 2.0, 3), (LONG * 9 / 30 - 0.01, 2.0, 6), (0.0, 0.0, 6),
-        (LONG * 9 / 30, 2.1, 6),
+        (LONG * 9 / 30, 2.0, 3), (LONG * 9 / 30 - 0.01, 2.0, 6), (LONG * 9 / 30, 2.1, 6),
+        # multiplying hides all of it
+        (0.5, 30 / HIDDEN - 22, 3), (0.5, 30 / HIDDEN - 21.9, 6), (0.51, 30 / HIDDEN - 22, 6),
     ):  # fmt: skip
         assert len(joined_tiles(steps, cycles_per_burst, latency)) == count
-    steps = [tile(at, 6) for at in range(6)]  # 60 cycles: multiplying hides what is lost
-    assert len(joined_tiles(steps, 0.0, max(60 / LONG - 7, -7))) == 3
-    assert len(joined_tiles(steps, 0.0, 60 / LONG - 6.9)) == 6
+    steps = [tile(at, 6) for at in range(6)]  # 60 cycles: neither memory nor arrays are ahead
+    for cycles_per_burst, count in ((4.0, 3), (3.9, 6), (1.6, 6), (1.3, 3)):
+        assert len(joined_tiles(steps, cycles_per_burst, -5.0)) == count
 
 
 def test_each_core_has_its_own() -> None:

@@ -26,7 +26,12 @@ MOST_PARTS = 8
 done, so that one of many tiles would hold them back."""
 LONG = 12
 """Times as long as a tile's results leave the arrays and a load is asked for and begins to come is
-what loads or multiplies a tile that is joined: what is lost between tiles is hidden then."""
+what loads a tile that is joined: what is lost between tiles is little then."""
+AHEAD = 2
+"""Times as long as it is multiplied is what loads such a tile, so that memory alone decides."""
+HIDDEN = 1.25
+"""Times as long as all of these is what multiplies a tile that is joined, if loads are short: they
+are hidden then."""
 
 
 def joined_tiles(
@@ -57,7 +62,8 @@ def joined_tiles(
     def is_long(step: GemmStep) -> bool:
         loads = sum(each.total for each in step.loads) * cycles_per_burst
         lost = step.plan.drain_cycles + latency_cycles
-        return max(loads, step.plan.taken_cycles) >= LONG * lost
+        taken = step.plan.taken_cycles
+        return loads >= max(LONG * lost, AHEAD * taken) or taken >= HIDDEN * (loads + lost)
 
     return tuple(step for lane in own.values() for step in _of_lane(lane, is_long))
 
