@@ -26,6 +26,15 @@ _FIRST_CONTEXT = 53
 as hardly any real context has."""
 _HEAD_TOKENS = 128
 """Of the prompt that says what the model's head takes."""
+_FEW_REQUESTS = 8
+"""That decode; of more, rungs are two octaves apart."""
+_FEW_TOKENS = 64
+"""Up to so many, the weights of products take as long to come as for one token, and rungs are far
+apart. One token alone decodes, and attends where its cache lies: between it and two there is none.
+"""
+_FIRST_PAST = 2048
+"""Attention to what lies before a piece takes time in proportion to it; where there is more, it may
+be cut otherwise."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +86,7 @@ class Anchor:
         )
 
 
-def _ladder(first: int, last: int, each_octave: int) -> NDArray[np.int64]:
+def _ladder(first: int, last: int, each_octave: float) -> NDArray[np.int64]:
     """Whole numbers from ``first`` to ``last``, so many an octave as far as there are so many."""
     count = int(np.ceil(np.log2(max(last, first) / first) * each_octave)) + 1
     rungs = np.rint(first * 2.0 ** (np.arange(count) / each_octave)).astype(np.int64)
@@ -108,11 +117,15 @@ class Grid:
         finer = 2**fineness
         first = min(_FIRST_CONTEXT, max_context)
         contexts = np.unique(np.append(_ladder(first, max_context, 2 * finer), (1, first)))
-        tokens = _ladder(1, MOST, 2 * finer)
-        wanted = np.append(0, _ladder(min(512, max_context), max_context, finer))
+        few = np.append(1, _ladder(2, _FEW_TOKENS, finer / 2.5))
+        tokens = np.unique(np.append(few, _ladder(_FEW_TOKENS, MOST, 2 * finer)))
+        wanted = np.append(0, _ladder(min(_FIRST_PAST, max_context), max_context, finer))
         pasts = np.minimum(wanted, np.maximum(max_context - tokens, 0)[:, None])
         return cls(
-            requests=_ladder(1, MOST, finer),
+            # of many, channels and contexts decide about the time
+            requests=np.unique(
+                np.append(_ladder(1, _FEW_REQUESTS, finer), _ladder(_FEW_REQUESTS, MOST, finer / 2))
+            ),
             contexts=contexts,
             some=int(np.searchsorted(contexts, min(512, max_context))),
             tokens=tokens,
