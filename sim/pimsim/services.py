@@ -193,6 +193,7 @@ class ServiceRun:
             },
             "warnings": _warnings(config, self._step_time, self._machine),
         }  # fmt: skip
+        self._anchors.keep()  # the sample is simulated when somebody asks for its errors
         return build_service_result(
             self.service,
             self.log,
@@ -389,7 +390,8 @@ def _speculation(config: ServiceConfig) -> Speculation:
 
 
 class _Anchors:
-    """Anchors of earlier services of the same machine, kept by the content of what they are."""
+    """Anchors of earlier services of the same machine, and steps of their samples, kept by the
+    content of what they are."""
 
     def __init__(self, config: ServiceConfig, machine: ServedMachine | None) -> None:
         self.known: dict[str, list[float]] = {}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -161,6 +162,31 @@ def test_few_steps_are_simulated_and_the_rest_is_told_by_a_sample() -> None:
     assert [low, high] == [own.mean - own.half_width, own.mean + own.half_width]
     exact = errors_of(Machine(additive))
     assert low - 0.01 < exact.mean() < high + 0.01
+
+
+def test_a_sample_that_was_simulated_before_is_known() -> None:
+    known: dict[str, list[float]] = {}
+    told = []
+    for machine in (Machine(additive), Machine(additive)):
+        times = Interpolated(machine, 16, 5, known=known)
+        serve(times)
+        told.append(times.errors)
+    assert told[0] == told[1]
+    assert machine.asked == []
+    # another channel, another context or a token more is another step
+    count = len(known)
+    (_, step), *_ = times.sample
+    first = step.entries[0]
+    for other in (
+        replace(first, context=first.context + 1),
+        replace(first, request=replace(first.request, channel=3 - (first.request.channel or 0))),
+        replace(first, new_tokens=first.new_tokens + 1, context=first.context + 1),
+    ):
+        times._true_ps(Step((other, *step.entries[1:])))
+        count += 1
+        assert len(known) == count
+    times._true_ps(step)
+    assert len(known) == count
 
 
 def test_numbers_of_a_sample_are_splitmix64_s() -> None:
