@@ -187,6 +187,33 @@ def test_views_differ_in_where_first_tokens_stand(subject: Subject) -> None:
     assert one == other
 
 
+@pytest.mark.parametrize("view", ["lambda_mask", "streaming_llm"])
+def test_first_tokens_stand_where_the_papers_put_them(subject: Subject, view: str) -> None:
+    """Token by token: a window's distance away, or in their places of a cache without gaps."""
+    torch.manual_seed(11)
+    window, sinks, tokens = 5, 3, 12
+    turned, at = turning(subject.loaded.model), torch.arange(tokens)
+    query, key, value = (torch.randn(1, 2, tokens, 16) for _ in range(3))
+    asked = load_measurement(f"{view}:windows=5,sinks=3")
+    attend = asked._attend(turned, window, sinks)  # type: ignore[attr-defined]
+    found = attend(0, turned(query, at), turned(key, at), value, 0.25)
+    for i in range(tokens):
+        kept = [j for j in range(i + 1) if j < sinks or i - j < window]
+        if view == "streaming_llm":
+            where, mine = list(range(len(kept))), [len(kept) - 1] * len(kept)
+        else:
+            where, mine = [0] * len(kept), [min(i - j, window) for j in kept]
+        scores = torch.stack(
+            [
+                (turned(query[:, :, [i]], torch.tensor([m])) *
+                 turned(key[:, :, [j]], torch.tensor([w]))).sum(-1)[0, :, 0] * 0.25
+                for j, w, m in zip(kept, where, mine, strict=True)
+            ], dim=-1,
+        )  # fmt: skip
+        expected = torch.einsum("hk,hkd->hd", torch.softmax(scores, -1), value[0, :, kept])
+        assert torch.allclose(found[0, :, i], expected, atol=1e-5), i
+
+
 # guesses ------------------------------------------------------------------------------------------
 
 
@@ -250,6 +277,9 @@ def test_a_table_guesses_what_followed_most_often() -> None:
     assert table.paths((1, 2), [2, 1]) == {(3,), (4,), (3, 1)}  # twice as likely as (4, 9)
     assert table.paths((1, 2), [2, 2]) == {(3,), (4,), (3, 1), (4, 9)}
     assert table.paths((8, 8), [4, 4]) == set()
+    likelier = TrigramTable()
+    likelier.read([1, 2, 9, 5, 1, 2, 9, 5, 1, 2, 9, 5, 1, 2, 4, 7])
+    assert likelier.paths((1, 2), [2, 1]) == {(9,), (4,), (9, 5)}  # 3/4 of all, not 1/4
 
 
 def test_the_law_is_found_again_where_it_holds() -> None:
@@ -284,6 +314,18 @@ def test_pages_of_a_token_are_the_best_tokens(subject: Subject) -> None:
     assert [row.figures["read"] for row in found.rows] == [1 / 64 + 1, 8 / 64 + 1, 32 / 64 + 1]
     wider = measured(subject, "quest:text=a,tokens=64,budgets=32,page=8,dense=0,queries=4").rows[0]
     assert wider.figures["recall"] < recalls[2]
+
+
+def test_the_last_page_is_read_whatever_it_scores() -> None:
+    asked = load_measurement("quest:budgets=8,page=8,tokens=64,queries=4")
+    keys, query = torch.zeros(1, 21, 4), torch.ones(1, 4)
+    keys[0, :8], keys[0, 16:] = 1.0, -1.0
+    weights = torch.full((1, 21), 0.04)
+    weights[0, 16:] = 0.072
+    found: dict[int, list[tuple[float, float]]] = {8: []}
+    asked._look(query, keys, weights, found)  # type: ignore[attr-defined]
+    ((recall, top),) = found[8]
+    assert isclose(recall, 5 * 0.072, rel_tol=1e-5) and top == 5 / 8
 
 
 def test_choice_is_of_pooled_sums_over_heads() -> None:

@@ -108,7 +108,8 @@ class WindowedMeasurement(Measurement):
             scores = (query @ key.transpose(2, 3)) * scale
             if sinks:
                 first = at[:sinks]
-                stands = torch.full_like(at, self.FAR.query(window, sinks))
+                # a cache that is not full yet has no gap
+                stands = at.clamp(max=self.FAR.query(window, sinks))
                 queries = turned(turned(query, at, back=True), stands)
                 keys = turned(key[:, :, :sinks], first, back=True)
                 keys = turned(keys, self.FAR.keys(first))

@@ -58,11 +58,13 @@ def measure_command(
     require_torch()
     from pimsim.capture.measurements import Subject, load_measurement
     from pimsim.capture.text import DOMAINS, read_text, tokenizer_of
+    from pimsim.config.extras import require_extra
 
     try:
         asked = load_measurement(technique)
     except ValueError as error:
         raise InputError(f"TECHNIQUE: {error}") from None
+    require_extra(asked.EXTRA)
     if out is not None:
         from pimsim.simulate import resolve
 

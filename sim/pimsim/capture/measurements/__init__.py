@@ -129,6 +129,8 @@ class Measurement(ABC):
     Settings: ClassVar[type[ConfigModel]]
     FIGURES: ClassVar[Mapping[str, tuple[str, str]]]
     """By name: what a table calls a figure, and how it is written."""
+    EXTRA: ClassVar[str] = "torch"
+    """Of pimsim's distribution, that it needs beside ``torch``."""
 
     def __init__(self, settings: ConfigModel) -> None:
         self.settings = settings
