@@ -154,10 +154,38 @@ def test_the_keyboard_reaches_all_and_words_lead_to_their_points(
     )
     assert browser.execute_async_script(tries)
     stops = (
-        "return Array.from(document.querySelectorAll('a, button, input, summary, .scroll'))"
+        "return Array.from(document.querySelectorAll('a, button, input, select, summary, .scroll'))"
         ".filter(e => !e.closest('.plot') && e.offsetParent && e.tabIndex < 0).length"
     )
     assert browser.execute_script(stops) == 0
+
+
+def test_axes_are_chosen_in_the_page_by_the_keyboard(browser: Any, pages: dict[str, Path]) -> None:
+    keys = pytest.importorskip("selenium.webdriver.common.keys").Keys
+    for width in (390, 1400):
+        opened(browser, pages["sweep"], width, "dark")
+        drawing = browser.find_element("id", "free")
+        count = int(drawing.get_attribute("aria-label").rpartition(", ")[2].split()[0])
+        across = browser.find_element("id", "free-across")
+        before = drawing.get_attribute("aria-label")
+        across.send_keys(keys.END)
+        after = drawing.get_attribute("aria-label")
+        assert after != before and after.startswith(before.split(" over ")[0])
+        up = browser.find_element("id", "free-up")
+        label = browser.execute_script("return arguments[0].options[1].textContent", up)
+        up.send_keys(keys.HOME)
+        up.send_keys(keys.ARROW_DOWN)
+        said = drawing.get_attribute("aria-label")
+        assert said.startswith(f"{label} over ")
+        places = browser.execute_script(
+            "const box = document.getElementById('free').getBoundingClientRect();"
+            "return Array.from(document.querySelectorAll('#free circle, #free text')).map(e => {"
+            " const r = e.getBoundingClientRect();"
+            " return [r.left - box.left, box.right - r.right, r.top - box.top]; })"
+        )
+        assert len(browser.find_elements("css selector", "#free circle title")) == count > 1
+        assert all(left > -1 and right > -1 and top > -1 for left, right, top in places)
+        assert [each for each in browser.get_log("browser") if each["level"] == "SEVERE"] == []
 
 
 def test_a_sweep_of_thousands_is_small_and_has_no_error(

@@ -8,6 +8,7 @@ from typing import Any
 
 from pimsim import __version__
 from pimsim.report.charts import Chart, LaneChart
+from pimsim.report.free_axes import FreeAxes
 
 __all__ = ["Headline", "Link", "Section", "Sentence", "TableData", "render_page"]
 
@@ -48,6 +49,8 @@ class Section:
     chart: Chart | None = None
     tables: tuple[TableData, ...] = ()
     texts: tuple[tuple[str, str], ...] = ()
+    axes: FreeAxes | None = None
+    """Points over two figures that are chosen in the page; of one section at most."""
 
 
 def render_page(
@@ -79,7 +82,7 @@ def render_page(
     shown: list[dict[str, Any]] = [
         {
             "key": section.key, "title": section.title, "tables": section.tables,
-            "texts": section.texts,
+            "texts": section.texts, "axes": section.axes,
             "plot": next(plots) if section.chart is not None else "",
             "caption": section.chart.caption if section.chart is not None else "",
             "legend": _legend(section.chart),

@@ -19,6 +19,7 @@ from pimsim.explore.figures import row_fidelity, row_slack
 from pimsim.explore.spec import SweepSpec
 from pimsim.explore.sweep import load_table
 from pimsim.report.charts import Chart, Facts
+from pimsim.report.free_axes import FreeAxes, Named, free_axes
 from pimsim.report.page import Headline, Section, TableData, render_page
 from pimsim.report.sweep_charts import causes_chart, figure_chart, trade_off_chart, unbeaten
 from pimsim.report.sweep_groups import (
@@ -212,6 +213,9 @@ def sweep_page(sweep: Sweep) -> str:
     done, keys = sweep.done, sweep.keys
     sections = [Section(chart.key, chart.title, chart) for chart in sweep.charts]
     sentences = [*story(sweep), *_left_out(sweep)]
+    axes = _axes(sweep)
+    if axes is not None:
+        sections.append(Section("axes", "Any figure over any other", axes=axes))
     columns = (*short_names(keys), *(METRICS[name].column for name in sweep.listed), "fidelity")
     front = _fronts(sweep)
     words = "The front of each group" if sweep.roles.group else "The front"
@@ -244,6 +248,18 @@ def sweep_page(sweep: Sweep) -> str:
     found = finding(sweep)
     title = f"{sweep.spec.name}: {found}" if found else sweep.spec.name
     return render_page(title, f"sweep of {sweep.spec.base}", headline, sentences, sections)
+
+
+def _axes(sweep: Sweep) -> FreeAxes | None:
+    """The points of the page's table over any two figures."""
+    rows = set(sweep.done.nlargest(_MOST_ROWS, "tokens_per_s").index)
+    points = [
+        Named(sweep.machine(each.machine), named(sweep.keys, [row[key] for key in sweep.keys]), row)
+        for each in sorted(sweep.entries, key=lambda each: -each.rate)
+        if each.row in rows
+        for row in (sweep.done.loc[each.row],)
+    ]
+    return free_axes(points, sweep.keys, sweep.view.against, sweep.view.metrics[0])
 
 
 def _best(sweep: Sweep) -> Iterator[Headline]:
