@@ -150,7 +150,7 @@ INACTIVE = [
     Inactive(
         "command fast",
         "memory.organization.channels_per_stack",
-        lambda r: not _multiplies_apart(r),
+        lambda r: not _multiplies_apart(r) or r.pim_memory is not None or not r.pim.power_cap_w,
         "what a PIM design's power cap is of; test_power_limits.py",
     ),
     Inactive(
@@ -252,15 +252,50 @@ INACTIVE = [
     ),
     Inactive(
         "command fast",
+        "memory.controller.model",
+        lambda r: r.schedule.declared.uses_pim and r.pim_memory is None,
+        "only bank-queues sends PIM's commands, whatever the memory has; test_controller_model.py",
+    ),
+    Inactive(
+        "command fast",
         "pim.channels_per_head",
         lambda r: _multiplies_apart(r) and r.schedule.attention_placement == "npu",
         "of attention by products on PIM; test_pim_designs_in_run.py",
     ),
     Inactive(
         "command fast",
-        r"pim\.(dtype|element_bytes)",
+        r"pim\.dtype",
         _multiplies_apart,
         "of kernels; the elements of a run are its trace's",
+    ),
+    Inactive(
+        "command fast",
+        r"pim\.element_bytes",
+        _multiplies_apart,
+        "of kernels; of a run it is the width that its units' peak is of, which bounds tell",
+        needs_load=True,
+    ),
+    Inactive(
+        "command fast",
+        r"memory\.(currents\.IDD4W|timings\.(CWL|tRCDWR|tWR|tWTR_L))",
+        lambda r: r.pim_memory is not None,
+        "keys and values, which alone are written, go to the other memory",
+        needs_load=True,
+    ),
+    Inactive(
+        "command fast",
+        r"npu\.vector\.exp_latency",
+        lambda r: r.pim_memory is not None and "attention" in r.pim.operations,
+        "softmax is PIM's",
+        needs_load=True,
+    ),
+    Inactive(
+        "command fast",
+        r"pim\.(banks_per_unit|elements_per_comp|capacities\..*|commands\..*\.drives"
+        r"|controller\.refresh\.interval|energy_pj\.refresh|timings\..*)|memory\.timings\.nRTPS",
+        lambda r: _multiplies_apart(r) and r.schedule.product_placement == "npu",
+        "two tokens' attention is few commands; test_stream_dead_knobs.py, test_logic_die.py",
+        needs_load=True,
     ),
     Inactive(
         "command fast",

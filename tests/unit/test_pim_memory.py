@@ -13,6 +13,7 @@ from pimsim.engine.iteration import Outcome
 from pimsim.engine.stream_side import StreamSide
 from pimsim.hardware.area import device_area
 from pimsim.mapping.pim_link import transfer_ps
+from pimsim.result.pim_link import link_bytes
 from pimsim.result.step_cost import StepCosts
 from pimsim.result.types import Result
 from pimsim.simulate import observe, resolve
@@ -54,6 +55,7 @@ def test_queries_results_and_new_keys_and_values_go_over_the_link(
     outcome, result = observed(tiny_card, write_trace([200, 30, 31]))
     tokens, blocks = 3, 2
     assert outcome.recorder.pim_link_bytes == blocks * tokens * 4 * TOKEN_BYTES
+    assert link_bytes(outcome.devices) == outcome.recorder.pim_link_bytes
     config = outcome.device.config
     assert config.pim_link is not None
     each = transfer_ps(tokens * TOKEN_BYTES, config.pim_link)
@@ -80,6 +82,7 @@ def test_of_a_design_of_products_scores_and_probabilities_go_over_the_link_too(
     (step,) = outcome.devices
     scores = 4 * sum(step.whole.contexts) * 2
     assert outcome.recorder.pim_link_bytes == 2 * 4 * TOKEN_BYTES + 2 * scores
+    assert link_bytes(outcome.devices) == outcome.recorder.pim_link_bytes
     order = [o.unit for o in outcome.recorder.operators if o.name.startswith(("sc", "so", "va"))]
     link, pim = "pim_link", "pim"
     assert order == [link, pim, link, "vector", link, pim, link]
@@ -149,6 +152,7 @@ def test_a_piece_of_a_prompt_has_what_is_cached_of_it_come_over_the_link(
     )  # fmt: skip
     new, cached = 96, 32 + 64
     assert outcome.recorder.pim_link_bytes == 2 * (new + cached) * 2 * TOKEN_BYTES
+    assert link_bytes(outcome.devices) == outcome.recorder.pim_link_bytes
     landed = [o for o in outcome.recorder.operators if o.unit == "dma" and o.name == "cached"]
     assert len(landed) == (0 if pad == "32MiB" else 4)
     order = [o.name for o in outcome.recorder.operators if o.layer == 0 and o.kind != "gemm"]
