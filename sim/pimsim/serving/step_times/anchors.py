@@ -28,10 +28,6 @@ _HEAD_TOKENS = 128
 """Of the prompt that says what the model's head takes."""
 _FEW_REQUESTS = 8
 """That decode; of more, rungs are two octaves apart."""
-_FEW_TOKENS = 64
-"""Up to so many, the weights of products take as long to come as for one token, and rungs are far
-apart. One token alone decodes, and attends where its cache lies: between it and two there is none.
-"""
 _FIRST_PAST = 2048
 """Attention to what lies before a piece takes time in proportion to it; where there is more, it may
 be cut otherwise."""
@@ -117,8 +113,7 @@ class Grid:
         finer = 2**fineness
         first = min(_FIRST_CONTEXT, max_context)
         contexts = np.unique(np.append(_ladder(first, max_context, 2 * finer), (1, first)))
-        few = np.append(1, _ladder(2, _FEW_TOKENS, finer / 2.5))
-        tokens = np.unique(np.append(few, _ladder(_FEW_TOKENS, MOST, 2 * finer)))
+        tokens = _ladder(1, MOST, 2 * finer)
         wanted = np.append(0, _ladder(min(_FIRST_PAST, max_context), max_context, finer))
         pasts = np.minimum(wanted, np.maximum(max_context - tokens, 0)[:, None])
         return cls(
