@@ -5,18 +5,41 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from pimsim.config.prices import PartPrices
 from pimsim.result.metrics import METRICS, PRICED, Row, figure
-from pimsim.result.service_cost import energy_cost
 from pimsim.result.types import Result
 
 if TYPE_CHECKING:
     import pandas
 
-__all__ = ["Priced", "cost_words", "machine_cost", "priced_metrics", "priced_table"]
+    from pimsim.config.prices import PartPrices
+
+__all__ = [
+    "Priced", "cost_words", "energy_cost", "machine_cost", "priced_metrics", "priced_table",
+]  # fmt: skip
 
 _S_PER_HOUR = 3600.0
+_J_PER_KWH = 3.6e6
 _GB = 2**30
+
+
+def energy_cost(kwh: float, power_overhead: float, joule: float) -> float:
+    """What energy costs.
+
+    Parameters
+    ----------
+    kwh
+        Price of a kilowatt-hour.
+    power_overhead
+        Energy at the meter over that of the devices.
+    joule
+        Of all devices.
+
+    Returns
+    -------
+    float
+        In the currency of the price.
+    """
+    return kwh * power_overhead * joule / _J_PER_KWH
 
 
 def machine_cost(prices: PartPrices, get: Callable[[str], float]) -> dict[str, float]:

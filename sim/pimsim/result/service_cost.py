@@ -3,33 +3,13 @@
 from __future__ import annotations
 
 from pimsim.config.service import PricesConfig
+from pimsim.result.cost import energy_cost
 from pimsim.result.service_types import Cost
 
-__all__ = ["energy_cost", "service_cost"]
+__all__ = ["service_cost"]
 
 _S_PER_HOUR = 3600.0
-_J_PER_KWH = 3.6e6
 _MILLION = 1e6
-
-
-def energy_cost(kwh: float, power_overhead: float, joule: float) -> float:
-    """What energy costs.
-
-    Parameters
-    ----------
-    kwh
-        Price of a kilowatt-hour.
-    power_overhead
-        Energy at the meter over that of the devices.
-    joule
-        Of all devices.
-
-    Returns
-    -------
-    float
-        In the currency of the price.
-    """
-    return kwh * power_overhead * joule / _J_PER_KWH
 
 
 def service_cost(
