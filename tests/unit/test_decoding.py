@@ -396,6 +396,18 @@ def test_an_exit_takes_what_a_model_of_so_many_blocks_does(
     assert exits.decoding.added_bytes == 0 < drafts.decoding.added_bytes
 
 
+def test_an_exit_has_no_cache_of_its_own(
+    run: partial[Result], drafter: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[int] = []
+    monkeypatch.setattr(
+        "pimsim.technique_runs._check_room", lambda config, trace, needs, own: seen.append(own)
+    )
+    for text in ("early_exit:blocks=3", f"draft_model:model={drafter}"):
+        run("npu-only", overrides=[*SMALL, f"workload.decoding={text},drafts=1,tokens=1.5"])
+    assert seen[0] == 0 < seen[1]
+
+
 def test_without_drafts_that_are_right_a_round_makes_a_token(run: partial[Result]) -> None:
     result = run(
         "npu-only", overrides=[*SMALL, "workload.decoding=prompt_lookup:drafts=2,tokens=1"]

@@ -348,6 +348,20 @@ def test_what_is_kept_has_more_attention_with_more_of_it(subject: Subject) -> No
         measured(subject, "gemfilter:text=a,tokens=48,budget=6,blocks=3")
 
 
+def test_blocks_behind_the_one_that_chooses_are_asked(
+    subject: Subject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its own attention, here on what is not chosen, is not counted."""
+    scores = torch.zeros(2, 48)
+    scores[:, 10:14] = 5.0
+    inside, outside = torch.zeros(2, 48), torch.zeros(2, 48)
+    inside[:, 11], outside[:, 40] = 1.0, 1.0
+    made = ([scores] * 3, [outside, outside, inside])
+    monkeypatch.setattr("pimsim.capture.measurements.gemfilter._last_queries", lambda *_: made)
+    found = measured(subject, "gemfilter:text=a,tokens=48,budget=6,prompts=1,blocks=1/2")
+    assert [row.figures["recall"] for row in found.rows] == [0.5, 1.0]
+
+
 # formats ------------------------------------------------------------------------------------------
 
 

@@ -14,6 +14,7 @@ from pimsim.config.errors import InputError
 from pimsim.config.service import SpeculationConfig
 from pimsim.services import ServiceRun, prepare
 from pimsim.serving.guesses import equal_acceptance, guesses
+from pimsim.workload.decoding.prompt_lookup import PromptLookup
 
 Write = Callable[..., Path]
 NPU = (
@@ -179,6 +180,16 @@ def test_a_strategy_is_its_drafts_and_acceptance(tmp_path: Path) -> None:
     assert 1 + found.table()["accepted"].sum() / verified == pytest.approx(1.9, rel=0.05)
     again = pimsim.serve(tmp_path / "out" / "config.yaml")
     assert again.table()["accepted"].tolist() == found.table()["accepted"].tolist()
+
+
+def test_drafts_that_are_not_in_a_row_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Wide(PromptLookup):
+        rows = 9
+
+    strategy = Wide(PromptLookup.Settings(drafts=2, tokens=2))
+    monkeypatch.setattr("pimsim.serving.guesses.load_strategy", lambda _: strategy)
+    with pytest.raises(InputError, match="adds operators or trees"):
+        guesses(SpeculationConfig(strategy="prompt_lookup:drafts=2,tokens=2"), 0)
 
 
 def test_steps_that_verify_drafts_are_simulated(write: Write) -> None:
