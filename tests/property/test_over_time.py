@@ -86,7 +86,7 @@ def test_nor_is_a_short_one(
     monkeypatch.setattr(
         pimsim.engine.machine, "WorkOverTime", partial(WorkOverTime, interval=interval)
     )
-    assert holds(preset, (), "command", tiny_card, layers=1) > 40
+    assert holds(preset, (), "command", tiny_card, layers=1) > 20
 
 
 def test_a_small_model_on_a_wide_memory_keeps_its_parts(tiny_card: Path) -> None:

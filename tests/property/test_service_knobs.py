@@ -11,6 +11,7 @@ from tests.property.services import SCHEDULERS, SETTINGS, served, traffic
 from pimsim.config.plugins import is_reproduction
 from pimsim.config.service import LinearConfig, ReplicasConfig, SpeculationConfig
 from pimsim.serving.ending import Speculation
+from pimsim.serving.guesses import guesses
 from pimsim.serving.routers import load_router
 from pimsim.serving.schedulers import load_scheduler
 from pimsim.serving.service import Fleet, Service
@@ -83,10 +84,12 @@ def test_every_other_key_of_the_machines_acts() -> None:
         _ends(_fleet("vllm", count=3, router=router)) for router in ("round_robin", "lor")
     )
     assert turns != shortest
-    guesses = [Speculation(*given) for given in ((2, 1), (3, 1), (2, 2), (2, "mix"), (2, 0.5))]
-    found = [_ends(_fleet("vllm", speculation=each)) for each in guesses]
-    assert len({tuple(ends) for ends in (plain, *found)}) == len(guesses) + 1
-    assert set(SpeculationConfig.model_fields) == {"drafts", "accept"}
+    drafts = [Speculation(*given) for given in ((2, 1), (3, 1), (2, 2), (2, "mix"), (2, 0.5))]
+    for strategy in ("prompt_lookup:drafts=4,tokens=1.6", "prompt_lookup:drafts=4,tokens=3"):
+        drafts.append(guesses(SpeculationConfig(strategy=strategy), 0))
+    found = [_ends(_fleet("vllm", speculation=each)) for each in drafts]
+    assert len({tuple(ends) for ends in (plain, *found)}) == len(drafts) + 1
+    assert set(SpeculationConfig.model_fields) == {"drafts", "accept", "strategy"}
     seeds = [_ends(_fleet("vllm", speculation=Speculation(2, 0.5, seed))) for seed in (0, 1)]
     assert seeds[0] != seeds[1]
 

@@ -66,7 +66,6 @@ def test_duplex_is_its_papers_part_of_the_logic_die() -> None:
         ("attacc-bg-npc", 16 * 16 * 16),
         ("duplex-bank", 16 * 64 * 16),
         ("duplex-bank-group", 32 * 512),
-        ("hbm-pim", 64 * 16 * 16),
         ("aim", 32 * 16 * 16),
     ],
 )
@@ -77,6 +76,14 @@ def test_units_on_dram_dies_by_their_number(design: str, multipliers: int) -> No
     assert area.pim == pytest.approx(multipliers * AREA.pim_lane_mm2)
     assert area.dram_dies == pytest.approx(area.dram + area.pim)
     assert area.logic_dies == area.arrays + area.vector + area.sram
+
+
+def test_hbm_pims_units_are_of_one_rank_and_as_large_as_published() -> None:
+    found = load_stream_pim("hbm-pim").config
+    assert found.multipliers(found.memory) == 64 * 8 * 16  # channels, units of a rank, lanes
+    area = on_own_memory("hbm-pim")
+    assert area.pim == pytest.approx(64 * 8 * 0.712)  # ISCA 2021
+    assert area.dram_dies == pytest.approx(area.dram + area.pim)
 
 
 def test_units_on_a_buffer_die_are_of_the_logic_process() -> None:

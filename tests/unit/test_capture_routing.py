@@ -126,7 +126,7 @@ def test_the_threshold_is_the_largest_of_seven_halvings(
     monkeypatch.setattr(sparsity, "_thresholds", thresholds)
     monkeypatch.setattr(sparsity, "_inputs", lambda *_: [])
     model = loaded("llama")
-    whole = sparsity._perplexity
+    whole = sparsity.perplexity
     first = torch.full((1, 4), 5)
 
     def perplexity(given: LoadedModel, ids: Any) -> float:
@@ -134,7 +134,7 @@ def test_the_threshold_is_the_largest_of_seven_halvings(
             return whole(given, ids)
         return 8.0 if asked[-1] <= share else 9.0
 
-    monkeypatch.setattr(sparsity, "_perplexity", perplexity)
+    monkeypatch.setattr(sparsity, "perplexity", perplexity)
     (found,) = measure_sparsity(
         model, first, torch.full((1, 6), 7), [1.0], 4, "test", lambda _: None
     )[1]

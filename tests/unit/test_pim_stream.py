@@ -338,8 +338,11 @@ def test_what_a_design_module_needs_is_asked_for() -> None:
         without = {name: size for name, size in aim.capacities.items() if name != key}
         with pytest.raises(InputError, match=f"capacities.{key}: found nothing"):
             gemv(aim.model_copy(update={"capacities": without}), 16, 16)
+    small = design(capacities=aim.capacities)
+    with pytest.raises(InputError, match="small has no command MAC16, which design 'aim' uses"):
+        gemv(small, 16, 16)
     with pytest.raises(InputError, match="small has no command WRGB, which design 'aim' uses"):
-        gemv(design(capacities=aim.capacities), 16, 16)
+        StreamBuilder(small, [1]).add("WRGB")
 
 
 def test_energy_counts_every_bank_that_a_command_reaches() -> None:

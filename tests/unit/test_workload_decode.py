@@ -84,7 +84,8 @@ def test_gemm_shapes(card: ModelCard) -> None:
         gemm = gemms[name]
         assert (gemm.m, gemm.n, gemm.k) == (B, n, k)
         assert gemm.flops == 2 * B * n * k
-        assert gemm.weight_bytes == (k * n + (n if card.bias else 0)) * card.dtype_bytes
+        biased = card.bias or (card.qkv_bias and name == "qkv")
+        assert gemm.weight_bytes == (k * n + (n if biased else 0)) * card.dtype_bytes
         assert gemm.input_bytes == B * k * card.dtype_bytes
         assert gemm.output_bytes == B * n * card.dtype_bytes
 

@@ -101,10 +101,7 @@ class StreamBuilder:
         until all before it are issued or completed. ``blocking``: the host waits.
         """
         if command not in self._number:
-            raise InputError(
-                f"{self._design.name} has no command {command}, which design "
-                f"{self._design.design!r} uses; it has: {', '.join(self._number)}"
-            )
+            raise _missing(self._design, command)
         size = count * len(channels)
         if size == 0:
             return
@@ -162,6 +159,14 @@ def _check(design: PimDesignConfig, entries: NDArray[np.int64], channels: int, l
         raise InputError(f"{design.name}: a command of the stream needs a row and names none")
 
 
+def _missing(design: PimDesignConfig, command: str) -> InputError:
+    """What is said of a design without a ``command`` that its design module uses."""
+    return InputError(
+        f"{design.name} has no command {command}, which design {design.design!r} uses; it has: "
+        f"{', '.join(design.all_commands)}"
+    )
+
+
 def check_reach(design: PimDesignConfig, command: str, one_in: int) -> None:
     """Refuse a design whose command does not go to one in ``one_in`` of a channel's banks.
 
@@ -177,8 +182,10 @@ def check_reach(design: PimDesignConfig, command: str, one_in: int) -> None:
     Raises
     ------
     InputError
-        Naming the command and how many banks it reaches.
+        Naming the command and how many banks it reaches, or that the design has none of the name.
     """
+    if command not in design.all_commands:
+        raise _missing(design, command)
     banks, reached = design.organization.channel_banks, design.banks_reached(command)
     if reached * one_in != banks:
         raise InputError(
