@@ -308,18 +308,17 @@ def test_rows_are_numbered_as_they_come_first() -> None:
 
 def test_a_program_is_known_by_which_rows_are_the_same() -> None:
     probe = Probe(PROBE.memory, load_pim("neupims").config)
-    first, beside = (
-        probe.programs.alone(job(700, 700, 500)),
-        probe.programs.beside(job(700, 700, 500), 64),
-    )
-    assert probe.programs.alone(job(31, 31, 900)) is first
-    assert probe.programs.beside(job(31, 31, 900), 64) is beside
-    assert probe.programs.beside(job(31, 31, 900), 128) is not beside
-    assert probe.programs.stall(job(31, 31, 900)) is probe.programs.stall(job(700, 700, 500))
-    apart = probe.programs.alone(job(700, 600, 500))
+    one, other = (probe.programs.renamed(job(*rows)) for rows in ((700, 700, 500), (31, 31, 900)))
+    first, beside = probe.programs.alone(one), probe.programs.beside(one, 64)
+    assert probe.programs.alone(other) is first
+    assert probe.programs.beside(other, 64) is beside
+    assert probe.programs.beside(other, 128) is not beside
+    assert probe.programs.stall(other) is probe.programs.stall(one)
+    third = probe.programs.renamed(job(700, 600, 500))
+    apart = probe.programs.alone(third)
     assert apart is not first
     assert apart.ticks.sum() > first.ticks.sum()  # one more row to open
-    apart_beside = probe.programs.beside(job(700, 600, 500), 64)
+    apart_beside = probe.programs.beside(third, 64)
     for found, slowed, rows in (
         (first, beside, (31, 31, 900)), (apart, apart_beside, (5, 6, 7)),
     ):  # fmt: skip
@@ -337,13 +336,13 @@ def test_rows_that_writes_or_streams_may_be_in_are_left_as_they_are() -> None:
     org = probe.memory.organization
     per_row = org.columns * org.banks * org.ranks
     low, high = job(1, 1, 2, bursts=per_row // 3), job(org.rows // 2 - 1, org.rows // 2)
-    assert probe.programs._renamed(low).program[::3, P_ROW].tolist() == [1, 1, 2]
+    assert probe.programs.renamed(low).program[::3, P_ROW].tolist() == [1, 1, 2]
     lower = job(1, 1, 2, bursts=per_row // 3 + 1)  # its last write is in row 1
-    assert probe.programs._renamed(lower).program[::3, P_ROW].tolist() == [1, 1, 2]
+    assert probe.programs.renamed(lower).program[::3, P_ROW].tolist() == [1, 1, 2]
     above = job(9, 9, 4, bursts=per_row // 3 + 1)
-    assert probe.programs._renamed(above).program[::3, P_ROW].tolist() == [2, 2, 3]
-    assert probe.programs._renamed(high).program is high.program
-    assert probe.programs._renamed(job(9, 4, bursts=0)).program[::3, P_ROW].tolist() == [0, 1]
+    assert probe.programs.renamed(above).program[::3, P_ROW].tolist() == [2, 2, 3]
+    assert probe.programs.renamed(high).program is high.program
+    assert probe.programs.renamed(job(9, 4, bursts=0)).program[::3, P_ROW].tolist() == [0, 1]
 
 
 # what memories and designs have shown -----------------------------------------------------------

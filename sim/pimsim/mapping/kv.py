@@ -53,12 +53,10 @@ class StreamMap:
         rank, group = divmod(group, self.bank_groups)
         rest = (rank << self.rank) + (group << self.bank_group) + (member << self.bank)
         rest += column << self.column
-        low, high = (1 << self.channel) - 1, self.channel + self.channel_width
-        found = []
-        for row in rows:
-            index = (row << self.row) + rest
-            found.append((index >> high) << self.channel | (index & low))
-        return found
+        shift, channel = self.row, self.channel
+        low, high = (1 << channel) - 1, channel + self.channel_width
+        indices = [(row << shift) + rest for row in rows]
+        return [(index >> high) << channel | (index & low) for index in indices]
 
 
 @lru_cache(maxsize=16)
@@ -111,11 +109,14 @@ def append_scatters(
         for token in range(context - new, context):
             at = token if ring is None else token % ring
             tile, bank = divmod(at, shape.banks)
-            if tile not in keys:
-                first = tile * shape.banks
-                keys[tile] = key_scatters(shape, own, c, first, memory, element_bytes, places)
-            beyond = bank_bursts[bank]
-            found += [Scatter(c, key.first + beyond, key.count) for key in keys[tile]]
+            if new == 1:
+                found += key_scatters(shape, own, c, at, memory, element_bytes, places)
+            else:
+                if tile not in keys:
+                    first = tile * shape.banks
+                    keys[tile] = key_scatters(shape, own, c, first, memory, element_bytes, places)
+                beyond = bank_bursts[bank]
+                found += [Scatter(c, key.first + beyond, key.count) for key in keys[tile]]
             found += value_scatters(shape, own, c, at, memory, element_bytes, ring, places)
     return found
 

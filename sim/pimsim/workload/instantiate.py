@@ -284,15 +284,15 @@ def _fused(shares: Sequence[tuple[SymbolicOperator, Operator]]) -> list[Operator
             names |= {each.name: group for each in mine}
         else:
             for each in mine:
-                name = group if len(mine) == 1 else f"{group}.{each.name}"
-                made[each.name] = replace(each, name=name)
-                names[each.name] = name
+                made[each.name] = each
+                names[each.name] = group if len(mine) == 1 else f"{group}.{each.name}"
     result = []
     for _, operator in shares:
         if operator.name in made:
             found = made[operator.name]
             after = dict.fromkeys(names[name] for name in found.depends_on if name in names)
-            result.append(replace(found, depends_on=tuple(after)))
+            name = names[operator.name]
+            result.append(replace(found, name=name, depends_on=tuple(after)))
     return result
 
 
@@ -342,7 +342,9 @@ def _reduced(
             after.append(name)
         if operator.group in by_rows or (linear and any(n in partial for n in after)):
             partial.add(operator.name)
-        result.append(replace(operator, depends_on=tuple(after)))
+        names = tuple(after)
+        same = names == operator.depends_on
+        result.append(operator if same else replace(operator, depends_on=names))
     return tuple(result)
 
 

@@ -8,10 +8,15 @@ from __future__ import annotations
 
 from fractions import Fraction
 
+from pimsim.config.asked_once import Latest
 from pimsim.config.delay import evaluate_delay
 from pimsim.config.memory import Action, MemoryConfig
 
 __all__ = ["burst_slot_ps", "column_clocks", "data_buses", "peak_bytes_per_s"]
+
+
+_CLOCKS: Latest[tuple[MemoryConfig, int]] = Latest(32)
+"""By memory, which is frozen and held here so that no other gets its place, and action."""
 
 
 def column_clocks(memory: MemoryConfig, action: Action = "read") -> int:
@@ -31,6 +36,14 @@ def column_clocks(memory: MemoryConfig, action: Action = "read") -> int:
         turn, and over the ranks where that is faster: rules of a bank group bind every so many
         commands as there are groups.
     """
+    known = _CLOCKS.get((id(memory), action))
+    if known is None:
+        known = memory, _column_clocks(memory, action)
+        _CLOCKS.put((id(memory), action), known)
+    return known[1]
+
+
+def _column_clocks(memory: MemoryConfig, action: Action) -> int:
     org = memory.organization
     command = memory.command(action)
     delays: dict[str, int] = {}

@@ -137,7 +137,7 @@ def time_pieces(
     PieceRates
         By kind of piece.
     """
-    alone = _Seen(len(pieces.example))
+    runs, alone = probe.programs, _Seen(len(pieces.example))
     counts, tail = np.zeros(N_COUNTERS, np.int64), 0.0
     stall = Stall(0, 0)
     jobs: list[tuple[ProgramRun, Ints]] = []
@@ -148,15 +148,15 @@ def time_pieces(
         )
         stretch = partial(_stretch, program, about[own], first, written)
         if not stall.ticks:
-            stall = probe.programs.stall(stretch(REFRESHES * probe.interval))
-        job = job_of(program, first, written)
-        found = probe.programs.alone(job)
+            stall = runs.stall(runs.renamed(stretch(REFRESHES * probe.interval)))
+        job = runs.renamed(job_of(program, first, written))
+        found = runs.alone(job)
         alone.add(pieces.kind[own], found.ticks)
         counts += found.counts[:N_COUNTERS]
         tail = max(tail, found.tail / max(int(written.bursts.sum()), 1))
         jobs.append((job, pieces.kind[own]))
         stretches.append(stretch)
-    runs, size = probe.programs, about[pieces.example].astype(float)
+    size = about[pieces.example].astype(float)
     ticks = np.maximum(np.rint(alone.mean(size)).astype(np.int64), 1)
     return PieceRates(
         ticks, counts, max(int(alone.total.sum()), 1), stall,
@@ -289,17 +289,18 @@ def _sample(pieces: Pieces, about: Ints, most: int = SAMPLED_CHANNELS) -> list[i
     kinds = len(pieces.example)
     work = np.zeros((channels, kinds))
     np.add.at(work, (pieces.channel, pieces.kind), about * pieces.rounds)
-    weight = work.max(axis=0)
+    weight, has = work.max(axis=0), work > 0
+    own = work.sum(axis=1) * 1e-6
     chosen: list[int] = []
     left = np.ones(kinds)
     for _ in range(min(most, channels)):
-        gain = ((work > 0) * (weight * left)).sum(axis=1) + work.sum(axis=1) * 1e-6
+        gain = (has * (weight * left)).sum(axis=1) + own
         gain[chosen] = -1.0
         best = int(gain.argmax())
         if gain[best] <= 0:
             break
         chosen.append(best)
-        left[work[best] > 0] *= 0.5  # a second sight is worth half
+        left[has[best]] *= 0.5  # a second sight is worth half
     return chosen
 
 

@@ -109,19 +109,18 @@ class ProgramProbe:
         return self.probe.quiet.programs
 
     def alone(self, job: ProgramRun) -> ProgramTimes:
-        """A channel's program alone."""
-        job = self._renamed(job)
+        """A channel's program alone; as of ``renamed``."""
         return self._alone.get(job.content, lambda: self._run_alone(job))
 
     def beside(self, job: ProgramRun, bursts: int) -> TimesBeside:
         """A channel's program beside a chain of reads of about so many bursts each. The closer a
-        refresh, the fewer reads go between the tiles of a single row buffer; so it is on there."""
+        refresh, the fewer reads go between the tiles of a single row buffer; so it is on there.
+        As of ``renamed``."""
         length = min(max(bursts, LEAST_BESIDE), MOST_BESIDE)
-        job = self._renamed(job)
         content = job.content + length.to_bytes(8, "little")
         return self._beside.get(content, lambda: self._run_beside(job, length))
 
-    def _renamed(self, job: ProgramRun) -> ProgramRun:
+    def renamed(self, job: ProgramRun) -> ProgramRun:
         """The same in rows that do not tell requests and batches apart: above those that its own
         writes go to, below those of the streams beside it."""
         row = self.probe.map.position["ro"]
@@ -141,10 +140,10 @@ class ProgramProbe:
         return TimesBeside(ticks, reads, clear, counts)
 
     def stall(self, job: ProgramRun) -> Stall:
-        """What refreshes cost a channel's program; nothing where it meets none."""
+        """What refreshes cost a channel's program, as of ``renamed``; nothing where it meets
+        none."""
         if self.quiet is self:
             return Stall(0, 0)
-        job = self._renamed(job)
         return self._stalls.get(job.content, lambda: self._stall(job))
 
     @property
