@@ -21,7 +21,13 @@ class _Machine:
     max_context = 2048
     least_loaded = True
 
-    def __init__(self, channels: int, sub_batches: int, pim_tokens: int) -> None:
+    def __init__(
+        self, channels: int, sub_batches: int, pim_tokens: int, places: int, heads: int,
+        longest_first: bool,
+    ) -> None:  # fmt: skip
+        from pimsim.serving.step_times import Dealing
+
+        self.dealing = Dealing(places, heads, longest_first)
         self.channels = channels
         self.sub_batches = sub_batches
         self.pim_tokens = pim_tokens
@@ -31,12 +37,20 @@ class _Machine:
     def cost(self, step: Any) -> Any:
         from pimsim.serving.step_times import StepCost
 
-        load = [0] * self.channels
-        pairs = 0
-        for entry in step.entries:
-            if entry.new_tokens <= max(self.pim_tokens, 1):
-                own = int(self.work[entry.context]) * entry.new_tokens
-                load[entry.request.channel or 0] += own
+        load = [0] * (self.dealing.places or self.channels)
+        pairs = dealt = 0
+        entries = list(step.entries)
+        if self.dealing.longest_first:
+            entries.sort(key=lambda entry: -entry.context)
+        for entry in entries:
+            own = int(self.work[entry.context])
+            if entry.new_tokens <= max(self.pim_tokens, 1) and self.dealing.places:
+                for _ in range(self.dealing.heads * entry.new_tokens):
+                    emptiest = load.index(min(load))
+                    load[emptiest if self.dealing.longest_first else dealt % len(load)] += own
+                    dealt += 1
+            elif entry.new_tokens <= max(self.pim_tokens, 1):
+                load[entry.request.channel or 0] += own * entry.new_tokens
             else:
                 pairs += entry.new_tokens * (entry.context - entry.new_tokens // 2)
         made = sum(entry.logits for entry in step.entries)
@@ -75,11 +89,17 @@ def _interpolated() -> Iterator[str]:
     from pimsim.serving.schedulers import Batch
     from pimsim.serving.step_times.interpolated import Interpolated
 
-    for channels, parts, pim_tokens, fineness in (
-        (1, 1, 0, 0), (4, 1, 1, 0), (4, 2, 1, 0), (3, 2, 3, 0), (4, 3, 1, 1), (2, 2, 0, 1),
+    on_channels = 0, 1, False
+    for channels, parts, pim_tokens, fineness, dealing in (
+        (1, 1, 0, 0, on_channels), (4, 1, 1, 0, on_channels), (4, 2, 1, 0, on_channels),
+        (3, 2, 3, 0, on_channels), (4, 3, 1, 1, on_channels), (2, 2, 0, 1, on_channels),
+        (1, 1, 1, 0, (16, 4, True)), (1, 2, 3, 0, (6, 5, True)), (1, 1, 1, 1, (7, 3, False)),
     ):  # fmt: skip
-        times: Any = Interpolated(_Machine(channels, parts, pim_tokens), 5, 7, fineness)
+        machine = _Machine(channels, parts, pim_tokens, *dealing)
+        times: Any = Interpolated(machine, 5, 7, fineness)
         yield f"=== {channels} channels, {parts} sub-batches, {pim_tokens} on PIM, {fineness}"
+        if dealing != on_channels:
+            yield f"dealt: {machine.dealing}"
         for name, given in _steps().items():
             asked = np.zeros(len(given), REQUEST)
             batch = Batch(len(given) + 3, asked)

@@ -17,11 +17,13 @@ from pimsim.serving.routers import load_router
 from pimsim.serving.schedulers import Batch, load_scheduler
 from pimsim.serving.service import Fleet, Service
 from pimsim.serving.step_log import StepLog
-from pimsim.serving.step_times import StepCost
+from pimsim.serving.step_times import ON_CHANNELS, Dealing, StepCost
 from pimsim.serving.step_times.anchors import Anchor, Grid
+from pimsim.serving.step_times.between import F_CONTEXT, F_FULLEST, N_FOUND, measure
 from pimsim.serving.step_times.interpolated import Errors, Interpolated, _uniform
 from pimsim.serving.step_times.simulated import Simulated
-from pimsim.workload.step import Step
+from pimsim.workload.requests import Request
+from pimsim.workload.step import Step, StepEntry
 from pimsim.workload.traffic import Traffic
 
 LONGEST = 4096
@@ -40,6 +42,7 @@ class Machine:
         self.sub_batches = sub_batches
         self.pim_tokens = 0 if time is additive else 1
         self.least_loaded = True
+        self.dealing = ON_CHANNELS
         self.asked: list[Step] = []
 
     @property
@@ -98,6 +101,18 @@ def in_turn(machine: Machine, step: Step) -> float:
     )
 
 
+def fullest_place(dealing: Dealing, step: Step) -> int:
+    """Keys of the place with the most, of requests that decode: head by head, as it is said."""
+    contexts = [entry.context for entry in step.entries if entry.new_tokens == 1]
+    load = [0] * dealing.places
+    if dealing.longest_first:
+        contexts.sort(reverse=True)
+    for number, context in enumerate(each for each in contexts for _ in range(dealing.heads)):
+        emptiest = load.index(min(load))
+        load[emptiest if dealing.longest_first else number % dealing.places] += context
+    return max(load)
+
+
 def traffic(count: int = 40, gap_us: int = 20_000) -> Traffic:
     draw = np.random.default_rng(3)
     arrivals = np.cumsum(draw.integers(0, 2 * gap_us, count)) * 10**6
@@ -153,6 +168,56 @@ def test_errors_are_small_and_smaller_with_more_anchors(
 def test_rungs_are_close_where_few_tokens_fill_the_arrays(channels: int) -> None:
     # with rungs of 2, 11 and 64 tokens 5 and 11 %
     assert np.abs(errors_of(Machine(filled, channels))).max() < 0.04
+
+
+@pytest.mark.parametrize("longest_first", [True, False])
+@pytest.mark.parametrize(("places", "heads"), [(64, 8), (8, 3), (5, 2), (1, 8)])
+def test_heads_that_a_design_deals_out_count_by_the_fullest_place(
+    places: int, heads: int, longest_first: bool
+) -> None:
+    dealing = Dealing(places, heads, longest_first)
+
+    def dealt(machine: Machine, step: Step) -> float:
+        return 1000 + 20 * step.tokens + fullest_place(dealing, step)
+
+    machine = Machine(dealt, channels=1)
+    machine.dealing, machine.pim_tokens = dealing, 1
+    off = errors_of(machine)
+    assert np.abs(off).mean() < 0.005
+    assert np.abs(off).max() < 0.06
+    machine = Machine(dealt, channels=1)
+    assert places == 1 or np.abs(errors_of(machine)).mean() > 2 * np.abs(off).mean()
+
+
+@pytest.mark.parametrize("longest_first", [True, False])
+def test_the_fullest_place_of_any_requests(longest_first: bool) -> None:
+    draw = np.random.default_rng(2)
+    work = np.arange(LONGEST + 1)
+    nobody = np.zeros(40, dtype=REQUEST)
+    for _ in range(60):
+        count, parts = int(draw.integers(1, 40)), int(draw.integers(1, 3))
+        dealing = Dealing(int(draw.integers(1, 20)), int(draw.integers(1, 9)), longest_first)
+        entries = np.zeros(count, dtype=ENTRY)
+        entries["request"] = np.arange(count)
+        entries["new"] = draw.integers(1, 4, count)
+        entries["context"] = draw.integers(4, 200, count)
+        found, pieces = np.zeros((parts, N_FOUND)), np.zeros((count, 3), np.int64)
+        scratch = np.zeros((parts, 1), np.int64), np.zeros((2, 1), np.int64)
+        measure(
+            entries, count, nobody, np.zeros(count, np.int32), work, 2, tuple(dealing), *scratch,
+            found, pieces,
+        )  # fmt: skip
+        # two tokens attend as two requests; three are a piece of a prompt, on the NPU
+        held = entries[entries["new"] <= 2]
+        if parts == 1:
+            step = Step(
+                tuple(
+                    StepEntry(Request(at, 0.0, 1, 1, 0, 0), 1, int(one["context"]))
+                    for at, one in enumerate(held) for _ in range(one["new"])
+                )
+            ) if len(held) else None  # fmt: skip
+            assert found[0, F_FULLEST] == (fullest_place(dealing, step) if step else 0)
+        assert (found[:, F_FULLEST] * dealing.places >= found[:, F_CONTEXT] * dealing.heads).all()
 
 
 def test_few_steps_are_simulated_and_the_rest_is_told_by_a_sample() -> None:

@@ -19,13 +19,15 @@ from pimsim.engine.device import Device
 from pimsim.engine.device_building import build_device
 from pimsim.engine.iteration import Outcome, run_devices
 from pimsim.engine.rows_needed import blocks_counted
+from pimsim.hardware.pim.designs import head_places
 from pimsim.mapping.placement import estimate_attention_cycles
 from pimsim.result.accounts import idle_memories_w, static_power
 from pimsim.result.pipeline import pipeline_of, total_energy
 from pimsim.result.types import Energy
-from pimsim.serving.step_times import StepCost
+from pimsim.serving.step_times import ON_CHANNELS, Dealing, StepCost
 from pimsim.workload.batch import load_model, load_run_routing, load_run_sparsity
 from pimsim.workload.cards import ModelCard
+from pimsim.workload.operators import OperatorKind
 from pimsim.workload.pipeline import Room, fullest
 from pimsim.workload.requests import Request
 from pimsim.workload.step import Step, StepEntry
@@ -164,7 +166,23 @@ class StepCosts:
     @property
     def pim_tokens(self) -> int:
         """New tokens of a request that attends on PIM, at most."""
-        return self.config.schedule.attention_pim_tokens if self.on_pim else 0
+        attends = any(kv.on_pim for kv in self._first.kv)
+        return self.config.schedule.attention_pim_tokens if attends else 0
+
+    @cached_property
+    def dealing(self) -> Dealing:
+        """Of a design with a controller of its own, which deals heads out by itself."""
+        pim = self.config.pim
+        if pim is None or not any(kv.in_design for kv in self._first.kv):
+            return ON_CHANNELS
+        scores = next(
+            operator for block in self._first.whole.blocks for operator in block.operators
+            if operator.kind is OperatorKind.ATTENTION_SCORE
+        )  # fmt: skip
+        whole = "attention" in pim.operations
+        heads = scores.heads if whole else scores.kv_heads
+        channels = self.config.memory_of_pim.organization.channels
+        return Dealing(head_places(pim, channels), heads, longest_first=not whole)
 
     @property
     def channels(self) -> int:
@@ -185,11 +203,12 @@ class StepCosts:
     @cached_property
     def work(self) -> NDArray[np.int64]:
         """By context from 0 on: what a token's attention to it is worth on its channel; shape
-        (``max_context`` + 1,). Cycles of PIM where it attends, else keys."""
+        (``max_context`` + 1,). Cycles of PIM where it attends by the memory's own commands, else
+        keys."""
         contexts = np.arange(self.max_context + 1, dtype=np.int64)
         kinds = [kv for kv in self._first.kv if kv.shape is not None]
         if not kinds or self.config.pim is None:
-            return contexts
+            return self._seen(contexts)
         total = np.zeros_like(contexts)
         for kind in kinds:
             assert kind.shape is not None
@@ -199,6 +218,14 @@ class StepCosts:
             )
         total[0] = 0
         return total // len(kinds)
+
+    def _seen(self, contexts: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Keys that a token sees of contexts, the mean over the simulated blocks."""
+        windows = [kv.window for kv in self._first.kv if kv.in_design]
+        if not any(windows):
+            return contexts
+        kept = [contexts if each is None else np.minimum(contexts, each) for each in windows]
+        return np.asarray(np.sum(kept, axis=0) // len(kept), np.int64)
 
     @cached_property
     def idle_w(self) -> NDArray[np.float64]:

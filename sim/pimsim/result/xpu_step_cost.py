@@ -21,7 +21,7 @@ from pimsim.result.step_cost import PARTS, by_part, copies_of_heads, one_token
 from pimsim.result.types import Energy
 from pimsim.result.xpu_accounts import stage_costs, stage_energy
 from pimsim.result.xpu_pipeline import xpu_pipeline
-from pimsim.serving.step_times import StepCost
+from pimsim.serving.step_times import ON_CHANNELS, StepCost
 from pimsim.workload.batch import load_model, load_run_routing
 from pimsim.workload.cards import ModelCard
 from pimsim.workload.operators import OperatorKind
@@ -53,6 +53,7 @@ class XpuStepCosts:
     fidelity = "kernel times"
     pim_tokens = 0
     """No request attends where its cache lies, on a channel of its own."""
+    dealing = ON_CHANNELS
     channels = 1
     least_loaded = False
     sub_batches = 1

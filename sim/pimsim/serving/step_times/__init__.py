@@ -11,7 +11,7 @@ from pydantic import BaseModel
 from pimsim.serving.schedulers import Batch
 from pimsim.workload.step import Step
 
-__all__ = ["MachineSteps", "ServedMachine", "StepCost", "StepTime"]
+__all__ = ["ON_CHANNELS", "Dealing", "MachineSteps", "ServedMachine", "StepCost", "StepTime"]
 
 
 class StepTime(Protocol):
@@ -36,6 +36,21 @@ class StepCost(NamedTuple):
     """Of all devices, by part."""
 
 
+class Dealing(NamedTuple):
+    """How the heads of a step's requests are dealt to what attends at once, anew in each step."""
+
+    places: int
+    """0: none are; each request attends where its cache lies."""
+    heads: int
+    """Of a request and token, all alike."""
+    longest_first: bool
+    """The largest first, each to the place with the least; else one place after the other."""
+
+
+ON_CHANNELS = Dealing(0, 1, False)
+"""Each request attends on the channel that it was given."""
+
+
 class MachineSteps(Protocol):
     """A machine that can be asked what steps take; how it knows is its own affair."""
 
@@ -47,6 +62,10 @@ class MachineSteps(Protocol):
     def pim_tokens(self) -> int:
         """New tokens of a request that attends where its cache lies, on its channel, at most; 0:
         none does."""
+
+    @property
+    def dealing(self) -> Dealing:
+        """What attends at once, where that is not the channels of the requests."""
 
     @property
     def channels(self) -> int:

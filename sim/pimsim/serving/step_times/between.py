@@ -29,8 +29,8 @@ tokens of prompts, and the sum of squares of these by piece."""
 
 @njit(cache=True)
 def measure(
-    entries: Any, count: int, asked: Any, channel: Any, work: Any, pim_tokens: int, load: Any,
-    seen: Any, found: Any, pieces: Any,
+    entries: Any, count: int, asked: Any, channel: Any, work: Any, pim_tokens: int, dealing: Any,
+    load: Any, seen: Any, found: Any, pieces: Any,
 ) -> Any:  # fmt: skip
     """What a step's time depends on.
 
@@ -50,6 +50,8 @@ def measure(
         (contexts,): of a channel for one token, by context.
     pim_tokens
         Most new tokens of a request that attends on PIM.
+    dealing
+        ``Dealing``: what stands in the place of the channels where a design deals heads out itself.
     load
         Scratch, (sub-batches, channels).
     seen
@@ -71,6 +73,9 @@ def measure(
     for at in range(count):
         seen[0, channel[entries[at].request]] += 1
     last = len(work) - 1
+    places, heads, longest_first = dealing
+    own_work = np.zeros((parts if places else 0, count), np.int64)
+    own_heads = np.zeros((parts if places else 0, count), np.int64)
     turn = 0
     if parts > 1:  # where the first request too many of each channel goes
         for each in range(load.shape[1]):
@@ -99,12 +104,46 @@ def measure(
                 ends = True
             continue
         load[part, own] += work[min(entries[at].context, last)] * new
+        if places:
+            own_work[part, at] = work[min(entries[at].context, last)]
+            own_heads[part, at] = heads * new
         found[part, F_DECODING] += new
         found[part, F_CONTEXT] += entries[at].context * new
         ends = True
     for part in range(parts):
-        found[part, F_FULLEST] = load[part].max()
+        if places:
+            found[part, F_FULLEST] = _dealt(own_work[part], own_heads[part], places, longest_first)
+        else:
+            found[part, F_FULLEST] = load[part].max()
     return number, ends
+
+
+@njit(cache=True)
+def _dealt(work: Any, heads: Any, places: int, longest_first: bool) -> int:
+    """Work of the fullest of ``places`` to which the ``heads`` of each request are dealt, each of
+    which is ``work``."""
+    load = np.zeros(places, np.int64)
+    if not longest_first:
+        following = 0
+        for at in range(len(work)):
+            for _ in range(heads[at]):
+                load[following] += work[at]
+                following = (following + 1) % places
+        return int(load.max())
+    for at in np.argsort(-work):
+        for _ in range(heads[at]):
+            # a heap, the least loaded place at its top
+            value, place = load[0] + work[at], 0
+            while 2 * place + 1 < places:
+                below = 2 * place + 1
+                if below + 1 < places and load[below + 1] < load[below]:
+                    below += 1
+                if load[below] >= value:
+                    break
+                load[place] = load[below]
+                place = below
+            load[place] = value
+    return int(load.max())
 
 
 @njit(cache=True)

@@ -22,7 +22,7 @@ from pimsim.hardware.compiled import njit
 from pimsim.intervals import student_t
 from pimsim.serving.records import ENTRY, REQUEST
 from pimsim.serving.schedulers import Batch
-from pimsim.serving.step_times import MachineSteps
+from pimsim.serving.step_times import ON_CHANNELS, MachineSteps
 from pimsim.serving.step_times.anchors import Anchor, Grid
 from pimsim.serving.step_times.between import (
     BEHIND,
@@ -99,10 +99,10 @@ def _step(
 
     ``sums``: time, energy by part, number of steps, seed, the sample's largest key.
     """
-    work, pim_tokens, idle_w = given
+    work, pim_tokens, dealing, idle_w = given
     load, seen, found, pieces, own, wanted = scratch
     number, ends = measure(
-        entries, count, asked, channel, work, pim_tokens, load, seen, found, pieces
+        entries, count, asked, channel, work, pim_tokens, dealing, load, seen, found, pieces
     )
     decode, requests, places, means, some = tables[:5]
     prompt, tokens_axis, splits, behind, pasts, head = tables[5:]
@@ -168,7 +168,7 @@ class Interpolated(Simulated):
             np.zeros((parts, N_FOUND)), np.zeros((0, 3), dtype=np.int64), np.zeros((4, width)),
             np.zeros((_MOST_WANTED, 4), dtype=np.int64),
         )  # fmt: skip
-        self._given = (machine.work, machine.pim_tokens, self._idle_w)
+        self._given = (machine.work, machine.pim_tokens, tuple(machine.dealing), self._idle_w)
 
         def unknown(*shape: int) -> NDArray[np.float64]:
             return np.full((*shape, width), _UNKNOWN)
@@ -192,6 +192,9 @@ class Interpolated(Simulated):
         grid, channels, parts = self._grid, self.machine.channels, self.machine.sub_batches
         shape = len(grid.requests), len(grid.contexts)
         places, means = np.zeros(shape), np.zeros(shape)
+        if self.machine.dealing.places:
+            means[:] = grid.contexts
+            return self._fullest_places(), means
         for row, requests in enumerate(grid.requests.tolist()):
             # of many, the last channels are the fullest, and a round more has one more on each
             round_of = channels * parts
@@ -204,6 +207,16 @@ class Interpolated(Simulated):
                 means[row, at] = contexts.mean()
         return places, np.maximum.accumulate(means, axis=1)
 
+    def _fullest_places(self) -> NDArray[np.float64]:
+        """The same where heads are dealt out: those of an anchor are alike."""
+        grid, parts, dealing = self._grid, self.machine.sub_batches, self.machine.dealing
+        heads = np.array(
+            [[(n + at) // parts * dealing.heads for at in range(parts)] for n in grid.requests]
+        )
+        most = (-(-heads // dealing.places)).sum(axis=1)
+        found: NDArray[np.float64] = most[:, None] * self.machine.work[grid.contexts].astype(float)
+        return found
+
     def _fullest(self, contexts: NDArray[np.int64]) -> float:
         """Work of the fullest channels, over all sub-batches, of requests that are dealt out in
         turn."""
@@ -214,8 +227,8 @@ class Interpolated(Simulated):
         channel = (np.arange(len(contexts)) % self.machine.channels).astype(np.int32)
         nobody = np.zeros(0, dtype=REQUEST)
         measure(
-            entries, len(contexts), nobody, channel, self.machine.work, 1, load, seen, found,
-            np.zeros((0, 3), dtype=np.int64),
+            entries, len(contexts), nobody, channel, self.machine.work, 1, tuple(ON_CHANNELS),
+            load, seen, found, np.zeros((0, 3), dtype=np.int64),
         )  # fmt: skip
         return float(found[:, F_FULLEST].sum())
 

@@ -18,11 +18,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from pimsim.config.errors import InputError, near_miss
-from pimsim.config.pim import PimDesignConfig
+from pimsim.config.pim import PimConfig, PimDesignConfig
 from pimsim.config.plugins import load_module, module_names
 from pimsim.hardware.pim.stream import CommandStream
 
-__all__ = ["batch_attention", "design_names", "mapping_of"]
+__all__ = ["batch_attention", "design_names", "head_places", "mapping_of"]
 
 
 def design_names() -> list[str]:
@@ -106,3 +106,24 @@ def batch_attention(
         return of_all(design, heads, kv_heads, head_dim, contexts)
     made = {each: one(design, heads, kv_heads, head_dim, each) for each in set(contexts)}
     return [made[each] for each in contexts]
+
+
+def head_places(design: PimConfig, channels: int) -> int:
+    """Groups of channels, each of which attends to other heads at the same time.
+
+    Parameters
+    ----------
+    design
+        With attention of its own, or products in ``channels_per_head`` channels.
+    channels
+        Of its memory.
+
+    Returns
+    -------
+    int
+        1 where one head, or one request, follows the other.
+    """
+    if "attention" in design.operations:
+        module = load_module("design", design.design)
+        return channels if hasattr(module, "batch_attention") else 1
+    return channels // (design.channels_per_head or channels)
