@@ -55,6 +55,43 @@ def test_a_list_of_presets_imports_no_other_command() -> None:
     assert not ({"rich", *HEAVY} - {"yaml"}) & loaded
 
 
+def test_a_run_loads_what_it_asks_for_alone() -> None:
+    words = (
+        "run", "neupims", "--model", "smollm2-135m", "--layers", "1", "--batch", "2", "--set",
+        "parallel.tp=1", "--json",
+    )  # fmt: skip
+    modules = _modules_of(_command(*words))
+    assert "pimsim.engine.iteration" in modules
+    asked_by_others = {
+        "pimsim.engine.xpu_machine", "pimsim.hardware.fabric.plan", "pimsim.hardware.pim.designs",
+        "pimsim.hardware.pim.stream", "pimsim.mapping.kernels", "pimsim.result.xpu_build",
+        "pimsim.workload.routing.file", "pimsim.workload.routing.generators", "pandas", "pyarrow",
+    }  # fmt: skip
+    assert not asked_by_others & modules
+
+
+def test_garbage_is_looked_for_once_modules_are_loaded() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", _COLLECTOR], capture_output=True, text=True, check=True, timeout=60
+    )
+    before, loading, after, callbacks, frozen = done.stdout.split()
+    assert int(loading) > 100 * int(before)
+    assert after == before
+    assert int(callbacks) == 0
+    assert int(frozen) > 0
+
+
+_COLLECTOR = """
+import gc
+from pimsim.cli import edge
+thresholds = [gc.get_threshold()[0]]
+edge._collect_later()
+thresholds.append(gc.get_threshold()[0])
+kept = [[] for _ in range(edge.LOADED_OBJECTS + 10)]
+print(*thresholds, gc.get_threshold()[0], len(gc.callbacks), gc.get_freeze_count())
+"""
+
+
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_command_of_the_list_is_there_and_says_more(name: str) -> None:
     command = typer.main.get_command(app).commands[name]  # type: ignore[attr-defined]

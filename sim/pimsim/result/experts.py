@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pimsim.engine.device import Device
-from pimsim.engine.xpu_device import XpuDevice
 from pimsim.result.types import Experts
 from pimsim.workload.moe import DROPPED
+
+if TYPE_CHECKING:
+    from pimsim.engine.device import Device
+    from pimsim.engine.xpu_device import XpuDevice
 
 __all__ = ["expert_summary"]
 

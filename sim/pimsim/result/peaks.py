@@ -12,7 +12,6 @@ from pimsim.engine.device import Device
 from pimsim.hardware.dram.device_memory import device_memory
 from pimsim.hardware.dram.peak import column_clocks, peak_bytes_per_s
 from pimsim.hardware.npu.vector_timing import vector_timing
-from pimsim.hardware.pim.stream import peak_interval_cycles
 from pimsim.mapping.experts import stored_element_bytes
 from pimsim.workload.operators import OperatorKind
 
@@ -63,6 +62,8 @@ def device_peaks(
     if pim_bytes and design is not None:
         assert design.peak is not None
         org = design.organization
+        from pimsim.hardware.pim.stream import peak_interval_cycles
+
         slot_s = Fraction(peak_interval_cycles(design) * design.tCK) / _PS_PER_S
         each = org.channels / slot_s
         # of narrower elements than its own as many more at once

@@ -13,11 +13,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from itertools import pairwise
 from math import fsum, hypot
+from typing import TYPE_CHECKING
 
 from pimsim.engine.estimates import block_estimates
 from pimsim.engine.iteration import Outcome, StepOutcome
 from pimsim.engine.records import WorkTotals
-from pimsim.engine.xpu_machine import XpuOutcome
 from pimsim.hardware.dram.phase_costs import phase_costs
 from pimsim.result.accounts import run_energy
 from pimsim.result.phase_variance import phase_variances
@@ -26,6 +26,9 @@ from pimsim.result.steady import block_times
 from pimsim.result.types import Energy, PipelineStage
 from pimsim.result.works import work_by_kind
 from pimsim.workload.stages import stage_kinds
+
+if TYPE_CHECKING:
+    from pimsim.engine.xpu_machine import XpuOutcome
 
 __all__ = ["Pipeline", "RunPipeline", "StageTime", "pipeline_of", "total_energy"]
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from pimsim.engine.iteration import Outcome, StepOutcome
 from pimsim.engine.records import OperatorRecord
-from pimsim.engine.xpu_machine import XpuOutcome, XpuStepOutcome
 from pimsim.result.pipeline import RunPipeline
 from pimsim.result.rows import OperatorResult, RequestResult, StageResult, StepResult
+
+if TYPE_CHECKING:
+    from pimsim.engine.xpu_machine import XpuOutcome, XpuStepOutcome
 
 __all__ = ["id_ranges", "operator_rows", "request_rows", "stage_rows", "step_rows"]
 

@@ -2,7 +2,8 @@
 
 An operation is the streams of commands that the design's module makes of its sizes, one after the
 other, each from closed rows on: ``run_operation`` schedules every command. The same operation takes
-the same time again, so that ``OperationRuns`` remembers it.
+the same time again, so that ``OperationRuns`` remembers it. Designs and the kernel of their streams
+are loaded where an operation is run: most runs have tasks without any.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import fsum
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,8 +21,9 @@ from pimsim.config.errors import InputError
 from pimsim.config.pim import PimDesignConfig
 from pimsim.hardware.energy.counts import energy_pj
 from pimsim.hardware.energy.pim import fullest_stack_w, stream_costs
-from pimsim.hardware.pim.designs import batch_attention, mapping_of
-from pimsim.hardware.pim.stream import CommandStream, peak_interval_cycles, run_stream
+
+if TYPE_CHECKING:
+    from pimsim.hardware.pim.stream import CommandStream
 
 __all__ = [
     "Attention", "Gemv", "HeadProducts", "OperationRun", "OperationRuns", "PimOperation",
@@ -44,6 +47,8 @@ class Attention:
 
     def streams(self, design: PimDesignConfig) -> Sequence[CommandStream]:
         """What ``design`` does, in order."""
+        from pimsim.hardware.pim.designs import batch_attention
+
         return batch_attention(
             _of_width(design, self.element_bytes), self.heads, self.kv_heads, self.head_dim,
             self.contexts,
@@ -62,6 +67,8 @@ class Gemv:
 
     def streams(self, design: PimDesignConfig) -> Sequence[CommandStream]:
         """What ``design`` does, in order; matrices with as many vectors take the same stream."""
+        from pimsim.hardware.pim.designs import mapping_of
+
         of_width = _of_width(design, self.element_bytes)
         made = {
             count: mapping_of(of_width, "gemv")(of_width, self.outputs, self.inputs, count)
@@ -129,6 +136,8 @@ def least_cycles(design: PimDesignConfig, macs: int, element_bytes: int) -> int:
     int
         Cycles, rounded down.
     """
+    from pimsim.hardware.pim.stream import peak_interval_cycles
+
     width = min(element_bytes, design.element_bytes)
     rate = design.organization.channels * design.peak_macs * design.element_bytes
     return macs * width * peak_interval_cycles(design) // rate
@@ -154,6 +163,8 @@ def run_operation(design: PimDesignConfig, operation: Attention | Gemv) -> Opera
     InputError
         Where the design cannot do it, in its own words.
     """
+    from pimsim.hardware.pim.stream import run_stream
+
     if design.peak is None:
         raise InputError(f"{design.name}: peak is missing; a run takes its units' rate from it")
     org = design.organization
@@ -185,6 +196,8 @@ def run_operation(design: PimDesignConfig, operation: Attention | Gemv) -> Opera
 
 def _computing(design: PimDesignConfig, commands: Mapping[str, int], cycles: int) -> int:
     """Of ``cycles``, in which units multiply, the mean over channels."""
+    from pimsim.hardware.pim.stream import peak_interval_cycles
+
     assert design.peak is not None
     multiplies = commands.get(design.peak.command, 0)
     return min(multiplies * peak_interval_cycles(design) // design.organization.channels, cycles)

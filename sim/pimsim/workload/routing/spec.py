@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from math import isfinite
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pimsim.config.errors import InputError, near_miss
 from pimsim.config.resources import find_source
 from pimsim.workload.moe import Routing, UniformRouting
-from pimsim.workload.routing.file import RoutingTrace, is_routing_file, read_routing
-from pimsim.workload.routing.generators import TokenIdRouting, ZipfRouting
-from pimsim.workload.routing.replay import CapacityLimit, TraceRouting
 from pimsim.workload.routing.shape import MoeShape
+
+if TYPE_CHECKING:
+    from pimsim.workload.routing.file import RoutingTrace
 
 __all__ = ["GENERATORS", "load_routing"]
 
@@ -43,6 +44,8 @@ def load_routing(
     routing = _routing(spec, shape, seed)
     if capacity_factor is None:
         return routing
+    from pimsim.workload.routing.replay import CapacityLimit
+
     return CapacityLimit(routing, capacity_factor, shape.experts, shape.experts_per_token)
 
 
@@ -51,6 +54,10 @@ def _routing(spec: str, shape: MoeShape, seed: int) -> Routing:
     name, _, argument = spec.partition(":")
     if name == "uniform" and not argument:
         return UniformRouting(experts, per_token, seed)
+    # what most runs do not ask for is loaded by those that do
+    from pimsim.workload.routing.generators import TokenIdRouting, ZipfRouting
+    from pimsim.workload.routing.replay import TraceRouting
+
     if name == "zipf":
         return ZipfRouting(experts, per_token, _exponent(spec, argument), seed)
     if name == "token-id":
@@ -68,6 +75,8 @@ def _routing(spec: str, shape: MoeShape, seed: int) -> Routing:
 
 def _trace(path: Path, shape: MoeShape) -> RoutingTrace:
     """A trace of ours, or what a server recorded, of this model."""
+    from pimsim.workload.routing.file import is_routing_file, read_routing
+
     if not is_routing_file(path):
         from pimsim.workload.routing.servers import import_routing
 
