@@ -45,7 +45,7 @@ PathLike = str | os.PathLike[str]
 
 def overrides_of(
     model: PathLike | None = None, requests: PathLike | None = None,
-    layers: int | None = None, batch: int | None = None, fidelity: str | None = None,
+    layers: int | str | None = None, batch: int | None = None, fidelity: str | None = None,
     trace: PathLike | None = None, routing: PathLike | None = None, max_error: str | None = None,
     phase: str | None = None, chunk: int | None = None, steps: int | None = None,
 ) -> list[str]:  # fmt: skip
@@ -58,7 +58,7 @@ def overrides_of(
     requests
         Name or path of a request trace.
     layers
-        Decoder blocks to simulate.
+        Decoder blocks to simulate; ``auto``: as many as it takes to know the others.
     batch
         Requests taken from the front of the trace.
     fidelity
@@ -454,7 +454,7 @@ def calibration(
 
 def run(
     name_or_path: PathLike = DEFAULT_RUN, *, model: PathLike | None = None,
-    requests: PathLike | None = None, layers: int | None = None, batch: int | None = None,
+    requests: PathLike | None = None, layers: int | str | None = None, batch: int | None = None,
     trace: PathLike | None = None, routing: PathLike | None = None, fidelity: str | None = None,
     max_error: str | None = None, phase: str | None = None, chunk: int | None = None,
     steps: int | None = None, overrides: Sequence[str] = (), out: PathLike | None = None,
@@ -470,7 +470,7 @@ def run(
     requests
         Name or path of a request trace.
     layers
-        Decoder blocks to simulate; the rate is of all that the model has.
+        Decoder blocks to simulate, or ``auto``; the rate is of all that the model has.
     batch
         Requests taken from the front of the trace.
     trace
@@ -522,7 +522,7 @@ def run(
 
 def compare(
     runs: Sequence[PathLike | Result], *, model: PathLike | None = None,
-    requests: PathLike | None = None, layers: int | None = None, batch: int | None = None,
+    requests: PathLike | None = None, layers: int | str | None = None, batch: int | None = None,
     trace: PathLike | None = None, routing: PathLike | None = None, fidelity: str | None = None,
     max_error: str | None = None, phase: str | None = None, chunk: int | None = None,
     steps: int | None = None, overrides: Sequence[str] = (),
@@ -539,7 +539,7 @@ def compare(
     requests
         Name or path of a request trace.
     layers
-        Decoder blocks to simulate.
+        Decoder blocks to simulate; ``auto``: as many as it takes to know the others.
     batch
         Requests taken from the front of the trace.
     trace

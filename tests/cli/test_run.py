@@ -84,6 +84,13 @@ def test_options_choose_model_requests_and_layers(
     result = json_of(done)
     assert (result["model"], result["tokens"], result["layers_simulated"]) == ("tiny", 2, 3)
     assert result["name"] == "npu-pim"
+    own = "run", "npu-only", "--model", tiny_card, "--requests", trace, "--json"
+    chosen, given = (
+        run_cli(*own, "--layers", "auto"),
+        run_cli(*own, "--set", "workload.layers=auto"),
+    )
+    assert json_of(chosen)["layers_simulated"] == 2
+    assert json_of(chosen)["cycles"] == json_of(given)["cycles"]
 
 
 def test_the_artifacts_request_file_is_read_as_it_is(run_cli: RunCli, tmp_path: Path) -> None:
@@ -217,8 +224,9 @@ def test_python_runs_and_compares(tiny_card: Path, write_trace: WriteTrace, tmp_
             "model gpt3-175b (tp 1, pp 1, 256 requests) needs",
         ),
         (("--set", "memory.organization.banks_per_group=3"), "needs a power of two"),
-        (("--layers", "0"), "--layers"),
-        (("--layers", "many"), "--layers"),
+        (("--layers", "0"), "'--layers': found '0'; allowed: auto, or 1 to 10,000"),
+        (("--layers", "10001"), "'--layers': found '10001'; allowed: auto, or 1 to 10,000"),
+        (("--layers", "many"), "'--layers': found 'many'; allowed: auto, or 1 to 10,000"),
         (("--batch", "-3"), "--batch"),
         (("--batch", "100000"), "a batch of 100000 requests was asked for, the trace has 256"),
         (("--max-error", "2%", "--fidelity", "command"), "max_error is for fidelity 'fast'"),

@@ -52,13 +52,25 @@ RequestsOption = Annotated[
         help="A request trace: a name, our CSV or the NeuPIMs artifact's.",
     ),
 ]
+_MOST_LAYERS = 10_000
+
+
+def _layers(text: str) -> int | str:
+    """What ``workload.layers`` takes."""
+    if text == "auto":
+        return text
+    is_number = text.isascii() and text.isdigit() and len(text) < 9
+    if not is_number or not 1 <= int(text) <= _MOST_LAYERS:
+        raise typer.BadParameter(f"found {text!r}; allowed: auto, or 1 to {_MOST_LAYERS:,}")
+    return int(text)
+
+
 LayersOption = Annotated[
-    int | None,
+    str | None,  # typer has no unions: what the parser makes is a number, too
     typer.Option(
         "--layers",
-        metavar="N",
-        min=1,
-        max=10_000,
+        metavar="N|auto",
+        parser=_layers,
         help="Decoder blocks to simulate; rates are of all the model's.",
     ),
 ]
