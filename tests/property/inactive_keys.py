@@ -332,6 +332,13 @@ INACTIVE = [
         "rates are those of streams that read or write alone; docs/limits.md",
     ),
     Inactive(
+        "fast",
+        "memory.timings.(tRTRS|tWTR_L)",
+        _multiplies_apart,
+        "two tokens write too little to turn a bus; npu-duplex at command",
+        needs_load=True,
+    ),
+    Inactive(
         "energy",
         "dram_(activate_pj_per_bit|column_pj_per_bit|refresh_pj|background.*)",
         lambda e: e.dram_model == "currents",
