@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from math import isnan, nan
 from pathlib import Path
 
 from pimsim import __version__
@@ -23,6 +24,7 @@ from pimsim.config.traffic import MOST_REQUESTS
 from pimsim.config.units import parse_time
 from pimsim.interrupts import held
 from pimsim.reproductions import departures
+from pimsim.result.cost import hour_cost
 from pimsim.result.service import ServiceResult, build_service_result
 from pimsim.result.service_energy import service_energy
 from pimsim.result.service_rows import StepsFile, write_requests
@@ -97,6 +99,7 @@ class ServiceRun:
         self._machine = _machine(config, loaded.traffic)
         if self._machine is not None:
             _check_length(self._machine.model, self._machine.max_context, loaded.traffic)
+        self._replica_hour = _replica_hour(config, self._machine)
         self._blocks = _blocks(config, self._machine)
         self._traffic = loaded.traffic
         self._anchors = _Anchors(config, self._machine)
@@ -202,6 +205,7 @@ class ServiceRun:
             origin,
             self._energy(),
             config.prices,
+            self._replica_hour,
         )
 
     def _fidelity(self) -> dict[str, object]:
@@ -417,6 +421,20 @@ def _machine(config: ServiceConfig, traffic: Traffic) -> ServedMachine | None:
     from pimsim.served_model import served_machine
 
     return served_machine(config.machine, int((traffic.prompt + traffic.output).max()))
+
+
+def _replica_hour(config: ServiceConfig, machine: ServedMachine | None) -> float:
+    """What a replica costs for an hour; 0 without prices."""
+    if config.prices is None:
+        return 0.0
+    known = {} if machine is None else machine.priced_figures()
+    found = hour_cost(config.prices, lambda name: known.get(name, nan))
+    if isnan(found):
+        raise InputError(
+            "prices.logic_mm2: the area of this machine's logic is not known; prices without it, "
+            "and with device, tell what a replica costs"
+        )
+    return found
 
 
 def _step_time(

@@ -12,11 +12,19 @@ import pytest
 
 import pimsim
 from pimsim.config.errors import InputError
-from pimsim.config.prices import PartPrices, load_prices
+from pimsim.config.prices import Prices, load_prices
 from pimsim.explore.sweep import load_table
 from pimsim.report.sweep_view import View
 from pimsim.report.sweeps import read_sweep, sweep_page
-from pimsim.result.cost import Priced, cost_words, machine_cost, priced_metrics, priced_table
+from pimsim.result.cost import (
+    Priced,
+    cost_words,
+    hour_cost,
+    machine_cost,
+    missing_price,
+    priced_metrics,
+    priced_table,
+)  # fmt: skip
 from pimsim.result.metrics import METRICS
 
 RunCli = Callable[..., subprocess.CompletedProcess[str]]
@@ -39,7 +47,7 @@ def row(key: str) -> float:
 
 
 def test_cost_by_hand() -> None:
-    paid = PartPrices(
+    paid = Prices(
         currency="EUR", memory_gb=10, logic_mm2=0.5, device=80, hours=1000, kwh=0.36,
         power_overhead=2,
     )  # fmt: skip
@@ -53,20 +61,37 @@ def test_cost_by_hand() -> None:
     assert METRICS["tokens_per_s_cost"].of(Priced(ROW, paid)) == pytest.approx(1000 / 900)
     assert Priced(ROW, paid).get("devices") == 2
     assert isnan(Priced(ROW, paid).get("cost.nothing"))
-    bare = PartPrices(currency="EUR", device=80)
+    bare = Prices(currency="EUR", device=80)
     assert machine_cost(bare, row) == {"devices": 160.0, "total": 160.0}
     assert priced_metrics(bare) == ("cost", "tokens_per_s_cost")
     assert priced_metrics(paid) == ("cost", "tokens_per_s_cost", "cost_million_tokens")
     assert priced_metrics(None) == ()
 
 
+def test_a_machine_by_the_hour_tells_tokens_alone() -> None:
+    paid = Prices(currency="EUR", replica_hour=36, kwh=0.36, power_overhead=2)
+    # a hundredth a second, and 250 W x 2 x 0.36 / 3.6e6, of a thousand tokens
+    assert machine_cost(paid, row) == {"million_tokens": pytest.approx((0.01 + 5e-5) * 1e3)}
+    assert hour_cost(paid, row) == 36
+    assert isnan(hour_cost(Prices(currency="EUR", device=80), row))
+    assert priced_metrics(paid) == ("cost_million_tokens",)
+    assert isnan(METRICS["cost"].of(Priced(ROW, paid)))
+    result = pimsim.run("dgx-h100", requests="equal:64+1", batch=1, layers=1)
+    assert next(text for _, text in cost_words(result, paid)).endswith(
+        "EUR for a million, at 36 EUR an hour, with energy"
+    )
+    assert missing_price("cost", paid) == " with memory_gb, logic_mm2 or device"
+    assert missing_price("cost", None) == ""
+    assert missing_price("cost_million_tokens", None) == " with hours or replica_hour"
+
+
 def test_silicon_that_is_not_known_has_no_price() -> None:
     result = pimsim.run("dgx-h100", requests="equal:64+1", batch=1, layers=1)
-    paid = PartPrices(currency="EUR", memory_gb=1, logic_mm2=1, hours=1)
+    paid = Prices(currency="EUR", memory_gb=1, logic_mm2=1, hours=1)
     assert isnan(Priced(result, paid).cost["total"])
     assert isnan(Priced(result, paid).cost["million_tokens"])
     assert dict(cost_words(result, paid))["cost of the machine"].startswith("not known")
-    known = PartPrices(currency="EUR", device=25_000)
+    known = Prices(currency="EUR", device=25_000)
     said = dict(cost_words(result, known))["cost of the machine"]
     assert said.startswith(f"{25_000 * result.devices:,.4g} EUR of all devices (devices ")
 
@@ -117,7 +142,7 @@ def test_a_sweep_its_page_and_a_search_tell_the_same(tmp_path: Path, prices: Pat
         "grid: {workload.batch: [1, 2], workload.model: [gpt3-7b]}\n"
     )
     table = pimsim.sweep(study, tmp_path / "study", workers=1)
-    paid = PartPrices(currency="EUR", device=1000, hours=10)
+    paid = Prices(currency="EUR", device=1000, hours=10)
     priced = priced_table(table, paid)
     assert list(priced["cost.total"]) == [1000.0 * n for n in table["devices"]]
     assert priced_table(table, None) is table
@@ -129,7 +154,7 @@ def test_a_sweep_its_page_and_a_search_tell_the_same(tmp_path: Path, prices: Pat
     assert "tokens/s/cost" in page and "cost/Mtoken" in page
     with pytest.raises(InputError, match="tokens_per_s_cost needs --prices FILE: none ship"):
         read_sweep(tmp_path / "study", view)
-    without = PartPrices(currency="EUR", device=1000)
+    without = Prices(currency="EUR", device=1000)
     with pytest.raises(InputError, match="cost_million_tokens needs --prices FILE with hours"):
         read_sweep(tmp_path / "study", view, without)
     assert "cost.total" not in load_table(tmp_path / "study")

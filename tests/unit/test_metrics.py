@@ -13,7 +13,7 @@ import pytest
 from rich.console import Console, RenderableType
 
 import pimsim
-from pimsim.config.prices import PartPrices
+from pimsim.config.prices import Prices
 from pimsim.explore.figures import (
     COLUMNS,
     OPEN_COLUMNS,
@@ -60,7 +60,7 @@ def test_a_figure_is_the_same_of_a_result_and_of_a_row_of_a_sweep(
     if name in PRICED:
         told = (metric.of(result), metric.of(row), metrics_of(kept_figures(result))[name])
         assert all(map(isnan, told))
-        prices = PartPrices(currency="USD", memory_gb=2.0, logic_mm2=0.1, hours=1000)
+        prices = Prices(currency="USD", memory_gb=2.0, logic_mm2=0.1, hours=1000)
         assert metric.of(Priced(result, prices)) == metric.of(Priced(row, prices)) > 0
         assert metrics_of(kept_figures(result), prices)[name] == metric.of(Priced(row, prices))
         return

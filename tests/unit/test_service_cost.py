@@ -9,7 +9,7 @@ import pytest
 
 import pimsim
 from pimsim.config.errors import InputError
-from pimsim.config.service import PricesConfig
+from pimsim.config.prices import Prices
 from pimsim.result.service_cost import service_cost
 from pimsim.result.service_view import service_lines
 
@@ -33,21 +33,22 @@ def write(tmp_path: Path) -> Write:
 
 
 def test_cost_by_hand() -> None:
-    prices = PricesConfig(
+    prices = Prices(
         currency="EUR", replica_hour=36, decode_replica_hour=72, kwh=0.5, power_overhead=1.2
     )
-    found = service_cost(prices, 200.0, 100.0, 7.2e6, 1000, 4000)
+    found = service_cost(prices, 36.0, 200.0, 100.0, 7.2e6, 1000, 4000)
     # 36/3600 x 200 + 72/3600 x 100, and 2 kWh x 1.2 x 0.5
     assert found == {
         "currency": "EUR", "total": pytest.approx(5.2), "machines": pytest.approx(4.0),
         "energy": pytest.approx(1.2), "million_tokens_made": pytest.approx(5200.0),
         "million_tokens": pytest.approx(1300.0),
     }  # fmt: skip
-    alike = service_cost(prices.model_copy(update={"decode_replica_hour": None}), 200, 100, 0, 0, 0)
+    same = prices.model_copy(update={"decode_replica_hour": None})
+    alike = service_cost(same, 36, 200, 100, 0, 0, 0)
     assert alike is not None
     assert alike["machines"] == pytest.approx(3.0)
     assert alike["million_tokens_made"] is None
-    assert service_cost(None, 1.0, 1.0, 1.0, 1, 1) is None
+    assert service_cost(None, 0.0, 1.0, 1.0, 1.0, 1, 1) is None
 
 
 def test_all_replicas_count_whether_they_work_or_not(write: Write) -> None:
@@ -87,13 +88,59 @@ def test_energy_of_a_machine_costs_too(write: Write, tiny_card: Path) -> None:
     assert figures["cost"]["machines"] == 0
 
 
+GPU = (
+    "requests: {file: ./requests.csv}\nscheduler: {name: vllm}\n"
+    "machine: {extends: dgx-h100, devices: 2, workload: {model: CARD}}\n"
+)
+NPU = (
+    "requests: {file: ./requests.csv}\nscheduler: {name: vllm}\nreplicas: {count: 2}\n"
+    "machine: {extends: neupims, fidelity: fast, parallel: {tp: 2}, workload: {model: CARD}}\n"
+)
+
+
+def test_parts_of_a_machine_cost_a_service_what_they_cost_a_run(
+    write: Write, tiny_card: Path
+) -> None:
+    prices = "{currency: USD, memory_gb: 1, logic_mm2: 0.5, device: 10, hours: 100, kwh: 0.2}"
+    text = NPU.replace("CARD", str(tiny_card))
+    figures = pimsim.serve(write(f"prices: {prices}\n", text)).to_dict()
+    cost, energy = figures["cost"], figures["energy_j"]
+    assert cost is not None and energy is not None
+    run = pimsim.run(
+        "neupims", model=str(tiny_card), batch=2, fidelity="fast", overrides=["parallel.tp=2"]
+    )
+    assert run.devices == 2
+    machine = run.memory_bytes / 2**30 + 0.5 * run.area_mm2["logic_dies"] + 10 * 2
+    hours = figures["time_s"] / 3600
+    assert cost["machines"] == pytest.approx(machine / 100 * 2 * hours)
+    assert cost["energy"] == pytest.approx(0.2 * energy["total"] / 3.6e6)
+
+
+def test_a_gpu_has_a_price_as_a_device(write: Write, tiny_card: Path) -> None:
+    text = GPU.replace("CARD", str(tiny_card))
+    path = write("prices: {currency: USD, device: 3600, hours: 1}\n", text)
+    figures = pimsim.serve(path).to_dict()
+    assert figures["cost"] is not None
+    assert figures["cost"]["machines"] == pytest.approx(2 * figures["time_s"])
+    for prices, said in (
+        ("{currency: USD, logic_mm2: 1, hours: 1}", "prices.logic_mm2: the area"),
+        ("{currency: USD, device: 1}", "prices.hours is missing"),
+    ):
+        with pytest.raises(InputError, match=said):
+            pimsim.serve(write(f"prices: {prices}\n", text))
+
+
 @pytest.mark.parametrize(
     ("prices", "said"),
     [
         ("{currency: USD, replica_hour: 1, kwh: 1}", "prices.kwh needs a machine"),
         ("{currency: USD, replica_hour: 1, decode_replica_hour: 1}", "is of decode"),
         ("{currency: USD, replica_hour: 1, power_overhead: 2}", "kwh is the price of"),
-        ("{currency: USD}", "prices.replica_hour"),
+        ("{currency: USD}", "or replica_hour"),
+        ("{currency: USD, device: 1, hours: 1}", "prices.replica_hour is missing"),
+        ("{currency: USD, replica_hour: 1, device: 1}", "one of the two"),
+        ("{currency: USD, replica_hour: 1, hours: 1}", "hours are those"),
+        ("{currency: USD, device: 1, decode_replica_hour: 1}", "is beside replica_hour"),
         ("{currency: USD, replica_hour: -1}", "at least 0"),
         ("{currency: USD, replica_huor: 1}", "did you mean 'replica_hour'"),
     ],

@@ -12,7 +12,7 @@ import typer
 from pimsim.config.paths import given_path
 
 if TYPE_CHECKING:
-    from pimsim.config.prices import PartPrices
+    from pimsim.config.prices import Prices
     from pimsim.explore.comparison import Pair, SweepComparison
 
 __all__ = ["print_sweeps"]
@@ -21,7 +21,7 @@ _SHOWN = 20
 """Points that are printed; ``--json`` and the page have all."""
 
 
-def print_sweeps(folders: Sequence[str], as_json: bool, prices: PartPrices | None = None) -> None:
+def print_sweeps(folders: Sequence[str], as_json: bool, prices: Prices | None = None) -> None:
     """Print what each sweep but the first does beside it.
 
     Parameters

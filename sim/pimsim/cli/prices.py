@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from pimsim.config.prices import PartPrices
+    from pimsim.config.prices import Prices
 
 __all__ = ["PricesOption", "prices_of"]
 
@@ -22,7 +22,7 @@ PricesOption = Annotated[
 ]
 
 
-def prices_of(path: str | None) -> PartPrices | None:
+def prices_of(path: str | None) -> Prices | None:
     """The prices of ``--prices``.
 
     Parameters

@@ -12,7 +12,7 @@ from pimsim.config.paths import given_path
 
 if TYPE_CHECKING:
     from pimsim.config.loader import AnyRun
-    from pimsim.config.prices import PartPrices
+    from pimsim.config.prices import Prices
     from pimsim.report.charts import Chart
     from pimsim.report.sweep_view import View
 
@@ -152,7 +152,7 @@ def _write_page(page: str, folder: str, out: str | None) -> None:
 
 def _study(
     folder: str, out: str | None, figures: str | None, kinds: list[str], view: View | None,
-    prices: PartPrices | None,
+    prices: Prices | None,
 ) -> None:  # fmt: skip
     """Of a sweep or a search, both of which have a store."""
     from pimsim.explore.search import SEARCH_FILE
@@ -182,7 +182,7 @@ def _study(
 
 def _sweeps(
     folders: list[str], out: str | None, figures: str | None, kinds: list[str],
-    prices: PartPrices | None,
+    prices: Prices | None,
 ) -> None:  # fmt: skip
     """Of sweeps held against the first."""
     from pimsim.explore.comparison import compare_sweeps

@@ -20,7 +20,7 @@ from pimsim.config.errors import InputError
 if TYPE_CHECKING:
     from pimsim.config.differences import Difference
     from pimsim.config.loader import ResolvedAny
-    from pimsim.config.prices import PartPrices
+    from pimsim.config.prices import Prices
     from pimsim.engine.iteration import Progress
     from pimsim.explore.whatif import WhatIf
     from pimsim.result.types import Result
@@ -229,7 +229,7 @@ def run_command(
         _print(whatif_table(sensitivity))
 
 
-def _cost(result: Result, prices: PartPrices) -> dict[str, Any]:
+def _cost(result: Result, prices: Prices) -> dict[str, Any]:
     """What the machine costs, by part, and what it does for that."""
     from pimsim.result.cost import Priced
     from pimsim.result.metrics import METRICS

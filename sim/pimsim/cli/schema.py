@@ -78,9 +78,9 @@ def _model(kind: str) -> type[BaseModel]:
 
         return SearchSpec
     if kind == "prices":
-        from pimsim.config.prices import PartPrices
+        from pimsim.config.prices import Prices
 
-        return PartPrices
+        return Prices
     if kind == "model":
         from pimsim.workload.cards import ModelCard
 

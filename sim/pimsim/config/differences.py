@@ -13,7 +13,7 @@ from pimsim.config.paths import given_path
 from pimsim.config.schema import quantity_at
 from pimsim.config.settings_text import with_files
 
-__all__ = ["Difference", "differences", "labels_of", "short_names", "shown"]
+__all__ = ["Difference", "differences", "labels_of", "named", "short_names", "shown"]
 
 _TOLD = ("description", "source", "sources")
 """Keys of prose, which no figure depends on."""

@@ -8,6 +8,7 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from pimsim.config.base import ConfigModel
 from pimsim.config.plugins import ModuleName
+from pimsim.config.prices import Prices
 from pimsim.config.run import LinksConfig, MachineConfig
 from pimsim.config.settings_text import settings_of_text
 from pimsim.config.system import GpuMachineConfig
@@ -16,7 +17,7 @@ from pimsim.config.units import Bytes, Picoseconds, Share
 
 __all__ = [
     "MOST_BLOCKS", "MOST_RUNNING", "MOST_TOKENS", "CacheConfig", "DecodePoolConfig",
-    "LinearConfig", "PoolLinksConfig", "PricesConfig", "ProfileConfig", "ReplicasConfig",
+    "LinearConfig", "PoolLinksConfig", "ProfileConfig", "ReplicasConfig",
     "SchedulerSettings", "ServiceConfig", "SloConfig", "SpeculationConfig", "StepTimeConfig",
     "StepsConfig",
 ]  # fmt: skip
@@ -213,27 +214,6 @@ class SloConfig(ConfigModel):
     """Arrival to last token."""
 
 
-class PricesConfig(ConfigModel):
-    """What machines and energy cost, in any one currency."""
-
-    currency: str = Field(min_length=1, max_length=20)
-    """As results write it (``USD``)."""
-    replica_hour: float = Field(ge=0, le=1e9)
-    """Of a replica, all of its devices, for an hour, whether it works or not."""
-    decode_replica_hour: float | None = Field(default=None, ge=0, le=1e9)
-    """The same of ``decode``; null: as the others."""
-    kwh: float | None = Field(default=None, ge=0, le=1e6)
-    """Of a kilowatt-hour, where ``replica_hour`` does not have it; of a ``machine``."""
-    power_overhead: float = Field(default=1.0, ge=1, le=10)
-    """Power at the meter over that of the devices: host, network, cooling."""
-
-    @model_validator(mode="after")
-    def _overhead_of_something(self) -> PricesConfig:
-        if self.kwh is None and self.power_overhead != 1.0:
-            raise ValueError("power_overhead is of the energy that kwh is the price of")
-        return self
-
-
 class ServiceConfig(ConfigModel):
     """Everything that a service depends on."""
 
@@ -258,8 +238,8 @@ class ServiceConfig(ConfigModel):
     """A pool of its own for all tokens but the first; null: each replica makes all."""
     speculation: SpeculationConfig | None = None
     slo: SloConfig = SloConfig()
-    prices: PricesConfig | None = None
-    """Of machines and energy; null: no cost is told."""
+    prices: Prices | None = None
+    """Of machines and energy (``--prices`` of a run); null: no cost is told."""
     seed: int = Field(default=0, ge=0, le=2**63 - 1)
     """Of all that is drawn: lengths, arrivals, drafts that are right."""
 
@@ -304,6 +284,13 @@ class ServiceConfig(ConfigModel):
             raise ValueError(
                 "prices.kwh needs a machine; where steps are given energy is not known"
             )
+        if self.prices.of_parts and self.machine is None:
+            raise ValueError(
+                "prices.replica_hour is missing; where steps are given nothing is known of a "
+                "machine's parts"
+            )
+        if not self.prices.of_time:
+            raise ValueError("prices.hours is missing; what a service costs is that of its time")
         if self.prices.decode_replica_hour is not None and self.decode is None:
             raise ValueError("prices.decode_replica_hour is of decode, which this service has not")
         return self

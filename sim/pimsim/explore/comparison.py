@@ -14,7 +14,7 @@ from typing import Any
 from pimsim.config.differences import Difference, differences, short_names, shown
 from pimsim.config.errors import InputError
 from pimsim.config.loader import ResolvedAny, load_any_run
-from pimsim.config.prices import PartPrices
+from pimsim.config.prices import Prices
 from pimsim.config.schema import quantity_at
 from pimsim.explore.figures import kept_of_row, row_fidelity, row_slack
 from pimsim.explore.spec import Point, SweepSpec, common_values, expand, overrides
@@ -189,7 +189,7 @@ class _Read:
     """Of the first point that can be."""
 
 
-def _read(folder: Path, prices: PartPrices | None) -> _Read:
+def _read(folder: Path, prices: Prices | None) -> _Read:
     if not is_sweep(folder):
         raise InputError(
             f"{folder}: no sweep (it has no store.json), which sweeps are compared with"
@@ -216,7 +216,7 @@ def _plain(value: Any) -> Any:
 
 
 def compare_sweeps(
-    folders: Sequence[Path], names: Sequence[str], prices: PartPrices | None = None
+    folders: Sequence[Path], names: Sequence[str], prices: Prices | None = None
 ) -> list[SweepComparison]:
     """Each sweep but the first held against the first, at the points that both have.
 

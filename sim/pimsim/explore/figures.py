@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
-from pimsim.config.prices import PartPrices
+from pimsim.config.prices import Prices
 from pimsim.result.cost import Priced
 from pimsim.result.metrics import METRICS
 from pimsim.result.types import Energy, Result, Utilisation, fidelity_words
@@ -97,7 +97,7 @@ def flat_figures(figures: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
             yield name, value
 
 
-def metrics_of(figures: Mapping[str, Any], prices: PartPrices | None = None) -> dict[str, Any]:
+def metrics_of(figures: Mapping[str, Any], prices: Prices | None = None) -> dict[str, Any]:
     """Figures that were kept, by column, and all metrics by name.
 
     Parameters

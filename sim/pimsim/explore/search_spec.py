@@ -11,11 +11,11 @@ from pimsim.config.base import ConfigModel
 from pimsim.config.documents import read_document
 from pimsim.config.errors import InputError, near_miss
 from pimsim.config.loader import load_any_run
-from pimsim.config.prices import PartPrices
+from pimsim.config.prices import Prices
 from pimsim.explore.expressions import check_expression
 from pimsim.explore.figures import COLUMNS, OPEN_COLUMNS
 from pimsim.explore.spec import RangeSpec, Scalar, check_mixed, common_values, mixed, overrides
-from pimsim.result.cost import priced_metrics
+from pimsim.result.cost import missing_price, priced_metrics
 from pimsim.result.metrics import METRICS, PRICED
 
 __all__ = ["Objective", "SearchSpec", "base_of", "read_search"]
@@ -61,7 +61,7 @@ class SearchSpec(ConfigModel):
     objectives: list[Objective] = Field(min_length=1)
     where: list[str] = Field(default_factory=list)
     """Constraints over keys, known before a point is simulated; others are not tried."""
-    prices: PartPrices | None = None
+    prices: Prices | None = None
     """What parts of machines cost (``--prices`` of other commands): of objectives and constraints
     over ``cost``, ``tokens_per_s_cost`` and ``cost_million_tokens``; null: those are not known."""
     constraints: list[str] = Field(default_factory=list)
@@ -99,8 +99,8 @@ def read_search(path: Path) -> SearchSpec:
         raise InputError(f"{path}: {sorted(twice)[0]} is in set and in space")
     for objective in spec.objectives:
         if objective.metric in PRICED and objective.metric not in priced_metrics(spec.prices):
-            hours = " with hours" if spec.prices is not None else ""
-            raise InputError(f"{path}: objective {objective.metric} needs prices{hours}; none ship")
+            lacks = missing_price(objective.metric, spec.prices)
+            raise InputError(f"{path}: objective {objective.metric} needs prices{lacks}; none ship")
     base = base_of(spec, path)
     first = {key: range_.at(0.0) for key, range_ in spec.space.items()}
     try:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pimsim.config.differences import differences, labels_of
 from pimsim.config.loader import AnyRun, ResolvedAny, load_any_run
-from pimsim.config.prices import PartPrices
+from pimsim.config.prices import Prices
 from pimsim.report.charts import Chart, LaneChart
 from pimsim.report.differences import differences_table
 from pimsim.report.page import Headline, Section, TableData, render_page
@@ -97,7 +97,7 @@ def run_charts(runs: Sequence[RunFolder], stage: str | None = None) -> list[Char
 
 
 def runs_page(
-    runs: Sequence[RunFolder], stage: str | None = None, prices: PartPrices | None = None
+    runs: Sequence[RunFolder], stage: str | None = None, prices: Prices | None = None
 ) -> str:
     """The report as HTML.
 
@@ -149,7 +149,7 @@ def runs_page(
     )  # fmt: skip
 
 
-def _costs(runs: Sequence[RunFolder], names: Sequence[str], prices: PartPrices) -> TableData:
+def _costs(runs: Sequence[RunFolder], names: Sequence[str], prices: Prices) -> TableData:
     """What each machine costs, and what it does for that."""
     rows = tuple(
         (name, words, value)

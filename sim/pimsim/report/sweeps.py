@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from pimsim.config.differences import named, short_names, shown
 from pimsim.config.documents import read_document
 from pimsim.config.errors import InputError
-from pimsim.config.prices import PartPrices
+from pimsim.config.prices import Prices
 from pimsim.config.run import RunConfig, WorkloadConfig
 from pimsim.config.schema import quantity_at
 from pimsim.config.settings_text import NONE
@@ -33,7 +33,7 @@ from pimsim.report.sweep_groups import (
 )
 from pimsim.report.sweep_view import Figure, View, baseline_of, figure_of
 from pimsim.report.sweep_words import finding, linked_rows, row_id, story
-from pimsim.result.cost import priced_metrics, priced_table
+from pimsim.result.cost import missing_price, priced_metrics, priced_table
 from pimsim.result.metrics import METRICS, PRICED
 
 if TYPE_CHECKING:
@@ -147,9 +147,7 @@ class Sweep:
         return named(self.roles.asked, values)
 
 
-def read_sweep(
-    folder: str | Path, view: View | None = None, prices: PartPrices | None = None
-) -> Sweep:
+def read_sweep(folder: str | Path, view: View | None = None, prices: Prices | None = None) -> Sweep:
     """What a sweep found.
 
     Parameters
@@ -176,8 +174,7 @@ def read_sweep(
     shown = View() if view is None else view
     for name in (*shown.metrics, shown.against):
         if name in PRICED and name not in priced_metrics(prices):
-            hours = " with hours" if name == "cost_million_tokens" else ""
-            raise InputError(f"{name} needs --prices FILE{hours}: none ship")
+            raise InputError(f"{name} needs --prices FILE{missing_price(name, prices)}: none ship")
     sweep = Sweep(spec, table, text, shown, priced_metrics(prices))
     baseline_of(sweep.view, sweep.roles, sweep.entries)
     return sweep

@@ -18,13 +18,11 @@ from math import lcm
 from pathlib import Path
 
 from pimsim import __version__
-from pimsim.config.loader import ResolvedRun, load_area
-from pimsim.config.run import RunConfig
+from pimsim.config.loader import ResolvedRun
 from pimsim.engine.device import Device
 from pimsim.engine.iteration import Outcome
 from pimsim.engine.pim_side import PimSide
 from pimsim.engine.stream_side import StreamSide
-from pimsim.hardware.area import device_area
 from pimsim.hardware.dram.layout import (
     C_BUS_BUSY,
     C_COMMANDS,
@@ -58,6 +56,7 @@ from pimsim.result.peaks import run_peaks
 from pimsim.result.pipeline import RunPipeline, pipeline_of, total_energy
 from pimsim.result.run_rows import operator_rows, request_rows, stage_rows, step_rows
 from pimsim.result.series import run_series, series_totals
+from pimsim.result.silicon import machine_area, machine_memory_bytes
 from pimsim.result.types import (
     Fidelity,
     Provenance,
@@ -156,8 +155,8 @@ def build_result(
         tdp_w=resolved.config.npu.tdp_w,
         token_j={part: joule / tokens for part, joule in vars(of_model).items()},
         power_sources=power_sources(resolved.config, memory),
-        area_mm2=_area(resolved.config, devices),
-        memory_bytes=devices * sum(each.organization.capacity_bytes for each in memories),
+        area_mm2=machine_area(resolved.config, devices),
+        memory_bytes=machine_memory_bytes(resolved.config, devices),
         stacks=sum(each.organization.stacks for each in memories),
         warnings=tuple(_warnings(outcome, pipeline)),
     )
@@ -167,14 +166,6 @@ def build_result(
         clock_ps=float(max(clock.npu_ps, clock.memory_ps)),
     )
     return result, facts
-
-
-def _area(config: RunConfig, devices: int) -> dict[str, float]:
-    """Of all devices, by part."""
-    found = device_area(
-        config.npu, config.memory, config.pim, load_area().config, config.pim_memory
-    )
-    return {part: devices * mm2 for part, mm2 in found.by_part().items()}
 
 
 def _fidelity(outcome: Outcome) -> Fidelity:

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pimsim.config.service import PricesConfig, SloConfig
+from pimsim.config.prices import Prices
+from pimsim.config.service import SloConfig
 from pimsim.result.service_cost import service_cost
 from pimsim.result.service_types import (
     NO_ENERGY,
@@ -110,7 +111,8 @@ def build_service_result(
     slo: SloConfig,
     origin: ServiceOrigin,
     energy: ServiceEnergy = NO_ENERGY,
-    prices: PricesConfig | None = None,
+    prices: Prices | None = None,
+    replica_hour: float = 0.0,
 ) -> ServiceResult:
     """Figures of a service, done or not.
 
@@ -130,6 +132,8 @@ def build_service_result(
         What the machines took.
     prices
         Of machines and energy.
+    replica_hour
+        What a replica costs for an hour at these prices.
     """
     log.flush()
     asked = service.requests
@@ -197,7 +201,7 @@ def build_service_result(
             "accepted": int(asked["accepted"].sum()), "rejected": int(asked["rejected"].sum()),
         },
         "links": _link_use(service),
-        "cost": _cost(service, prices, energy, made),
+        "cost": _cost(service, prices, replica_hour, energy, made),
         "over_time": _over_time(service, log),
         **energy,
         **origin,
@@ -206,7 +210,7 @@ def build_service_result(
 
 
 def _cost(
-    service: Service, prices: PricesConfig | None, energy: ServiceEnergy, made: int
+    service: Service, prices: Prices | None, replica_hour: float, energy: ServiceEnergy, made: int
 ) -> Cost | None:
     """Of all replicas until now."""
     seconds, asked = service.now_ps / _PS_PER_S, service.requests
@@ -215,7 +219,13 @@ def _cost(
     pool = service.fleet.decode
     second = 0 if pool is None else pool.replicas
     return service_cost(
-        prices, seconds * service.fleet.replicas, seconds * second, joule, made, made + fed
+        prices,
+        replica_hour,
+        seconds * service.fleet.replicas,
+        seconds * second,
+        joule,
+        made,
+        made + fed,
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pimsim.config.service import PricesConfig
+from pimsim.config.prices import Prices
 from pimsim.result.cost import energy_cost
 from pimsim.result.service_types import Cost
 
@@ -13,8 +13,8 @@ _MILLION = 1e6
 
 
 def service_cost(
-    prices: PricesConfig | None, replica_s: float, decode_replica_s: float, joule: float | None,
-    tokens: int, fed: int,
+    prices: Prices | None, replica_hour: float, replica_s: float, decode_replica_s: float,
+    joule: float | None, tokens: int, fed: int,
 ) -> Cost | None:  # fmt: skip
     """Cost of replicas, whether they work or not, and of what they draw.
 
@@ -22,6 +22,8 @@ def service_cost(
     ----------
     prices
         None: there are none, so that nothing is told.
+    replica_hour
+        What a replica costs for an hour (``cost.hour_cost``).
     replica_s
         Seconds of all replicas, one after the other; of those that feed prompts where there is a
         second pool.
@@ -41,10 +43,8 @@ def service_cost(
     """
     if prices is None:
         return None
-    second = prices.replica_hour if prices.decode_replica_hour is None else (
-        prices.decode_replica_hour
-    )  # fmt: skip
-    machines = (prices.replica_hour * replica_s + second * decode_replica_s) / _S_PER_HOUR
+    second = replica_hour if prices.decode_replica_hour is None else prices.decode_replica_hour
+    machines = (replica_hour * replica_s + second * decode_replica_s) / _S_PER_HOUR
     energy = 0.0
     if prices.kwh is not None and joule is not None:
         energy = energy_cost(prices.kwh, prices.power_overhead, joule)

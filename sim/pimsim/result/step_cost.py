@@ -23,6 +23,7 @@ from pimsim.hardware.pim.designs import head_places
 from pimsim.mapping.placement import estimate_attention_cycles
 from pimsim.result.accounts import idle_memories_w, static_power
 from pimsim.result.pipeline import pipeline_of, total_energy
+from pimsim.result.silicon import priced_figures
 from pimsim.result.types import Energy
 from pimsim.serving.step_times import ON_CHANNELS, Dealing, StepCost
 from pimsim.workload.batch import load_model, load_run_routing, load_run_sparsity
@@ -119,6 +120,11 @@ class StepCosts:
         pipeline = pipeline_of(outcome)
         energy = total_energy(pipeline.stage_energy(outcome), self._first.whole.tp)
         return StepCost(pipeline.slowest.time_ps, by_part(energy))
+
+    def priced_figures(self) -> dict[str, float]:
+        """See ``silicon.priced_figures``."""
+        parallel = self._first.whole
+        return priced_figures(self.config, parallel.tp * parallel.pp)
 
     def outcome(self, step: Step) -> Outcome:
         """What the engine leaves behind when it has run ``step`` alone."""

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from rich.table import Table
     from rich.text import Text
 
-    from pimsim.config.prices import PartPrices
+    from pimsim.config.prices import Prices
 
 __all__ = [
     "compare_table",
@@ -448,7 +448,7 @@ _COMPARED = (
 _RATIOS = {"speedup": "speed-up", "energy_ratio": "ratio"}
 
 
-def cost_table(result: Result, prices: PartPrices) -> Table:
+def cost_table(result: Result, prices: Prices) -> Table:
     """What the machine of a run costs, and what it does for that.
 
     Parameters
@@ -464,7 +464,7 @@ def cost_table(result: Result, prices: PartPrices) -> Table:
 
 
 def compare_table(
-    results: Sequence[Result], names: Sequence[str], prices: PartPrices | None = None
+    results: Sequence[Result], names: Sequence[str], prices: Prices | None = None
 ) -> Table:
     """Throughput, ratios to the first, utilisation, energy, and what holds each back.
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pimsim.config.system import GpuMachineConfig, SystemConfig, SystemWorkload
-from pimsim.engine.xpu_device import XpuDevice, beside_bytes, build_xpu_devices
+from pimsim.engine.xpu_device import XpuDevice, beside_bytes, build_xpu_devices, capacity_bytes
 from pimsim.engine.xpu_machine import XpuOutcome, run_xpu_devices
 from pimsim.hardware.energy.system_static import system_static
 from pimsim.result.pipeline import total_energy
@@ -78,6 +78,10 @@ class XpuStepCosts:
         pipeline = xpu_pipeline(outcome, every=False)
         energy = total_energy(stage_energy(outcome, pipeline), self._first.whole.tp)
         return StepCost(pipeline.slowest.time_ps, by_part(energy))
+
+    def priced_figures(self) -> dict[str, float]:
+        """The area of GPUs is not known."""
+        return {"devices": self.config.devices, "memory_bytes": capacity_bytes(self.config)}
 
     def outcome(self, step: Step) -> XpuOutcome:
         """What the engine leaves behind when it has run ``step`` alone."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -122,6 +123,10 @@ class ServedMachine(MachineSteps, Protocol):
     @property
     def more(self) -> str:
         """The key of a service that gives it more memory."""
+
+    def priced_figures(self) -> Mapping[str, float]:
+        """How many devices it has, and how much silicon as far as that is known, by the names in
+        ``result.json``."""
 
     def tokens(self, size: int) -> int:
         """Of KV cache that it holds beside the weights, in blocks of ``size``.
