@@ -53,6 +53,20 @@ def test_axes_that_do_not_differ_give_way(across: str, up: str, expected: tuple[
     assert (found.across, found.up) == expected
 
 
+def test_machines_have_the_colours_that_other_pictures_give_them() -> None:
+    points = [point("fast", 2.0, 1), point("slow", 1.0, 2)]
+    plain = free_axes(points, ["batch"], "batch", "tokens_per_s")
+    found = free_axes(points, ["batch"], "batch", "tokens_per_s", ["gone", "slow", "fast"])
+    assert plain is not None and found is not None
+    assert [name for name, _ in plain.legend] == ["fast", "slow"]
+    assert [name for name, _ in found.legend] == ["slow", "fast"]
+    assert [colour for _, colour in found.legend] == [colour for _, colour in plain.legend]
+    assert [(at, words) for at, words, _ in found.points] == [
+        (1, "fast at 2.0"),
+        (0, "slow at 1.0"),
+    ]
+
+
 def test_of_many_machines_the_first_have_a_colour() -> None:
     points = [point(f"m{n % 9}", 100.0 - n, n) for n in range(20)]
     found = free_axes(points, ["batch"], "batch", "tokens_per_s")

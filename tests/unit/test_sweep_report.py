@@ -22,6 +22,7 @@ from pimsim.report.sweep_groups import Roles, effects, entries, reigns, roles_of
 from pimsim.report.sweep_view import View, view_of
 from pimsim.report.sweeps import (
     TECHNIQUES,
+    _axes,
     axis_of,
     read_sweep,
     sweep_page,
@@ -257,6 +258,28 @@ def test_rates_within_their_error_are_level() -> None:
         (reign,) = reigns(found)
         assert (reign.machine, reign.level) == (("neupims",), level)
         assert reign.over == pytest.approx(1.05)
+
+
+PLACES = ((1, 8), (1, 16), (2, 16))
+
+
+def test_where_a_machine_runs_alone_is_told_apart() -> None:
+    rows = [{"batch": batch, "channels": channels} for batch, channels in PLACES]
+    roles = Roles("batch", (), ("channels",))
+    found = entries(roles, rows, [1, 1, 2], [10.0, 20.0, 40.0], [1.0] * 3, [0.0] * 3)
+    first, second = reigns(found)
+    assert (first.first, first.last, first.next_machine, first.over) == (1, 1, (8,), 2.0)
+    assert (second.first, second.last, second.next_machine) == (2, 2, None)
+
+
+def test_a_machine_has_one_colour_in_all_pictures(tmp_path: Path) -> None:
+    axes: dict[str, list[object]] = {
+        "workload.batch": [1, 2], "memory.organization.channels": [8, 16],
+    }  # fmt: skip
+    sweep = read_sweep(store_of(tmp_path / "s", axes, lambda batch, channels: batch * channels))
+    chart, free = sweep.charts[0], _axes(sweep)
+    assert isinstance(chart, XYChart) and free is not None
+    assert {(series.name, series.colour) for series in chart.points} == set(free.legend)
 
 
 def test_many_machines_are_points_and_the_fastest_are_lines(tmp_path: Path) -> None:

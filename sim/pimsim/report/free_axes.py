@@ -52,7 +52,7 @@ class FreeAxes:
 
 
 def free_axes(
-    points: Sequence[Named], keys: Sequence[str], across: str, up: str
+    points: Sequence[Named], keys: Sequence[str], across: str, up: str, order: Sequence[str] = ()
 ) -> FreeAxes | None:
     """Points over any two figures that differ among them: metrics, and swept keys that are
     numbers. None where fewer than two do.
@@ -65,6 +65,8 @@ def free_axes(
         That are swept.
     across, up
         Metrics of the axes that are shown at first, where they differ.
+    order
+        Names of machines, as other pictures give them their colours; by default that of points.
     """
     columns = {name: (label, values) for name, label, values in _columns(points, keys)}
     if len(columns) < 2:
@@ -76,6 +78,7 @@ def free_axes(
     )  # fmt: skip
     machines = list(dict.fromkeys(point.machine for point in points))
     shown = machines if len(machines) <= _MOST_SERIES else machines[: _MOST_SERIES - 1]
+    shown = [name for name in dict.fromkeys((*order, *machines)) if name in set(shown)]
     legend = [(name, SERIES_COLOURS[at % len(SERIES_COLOURS)]) for at, name in enumerate(shown)]
     if len(shown) < len(machines):
         legend.append((f"{len(machines) - len(shown)} other machines", _GREY))

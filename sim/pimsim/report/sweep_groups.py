@@ -58,7 +58,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Reign:
-    """Neighbouring places of an axis at which one machine is the fastest."""
+    """Neighbouring places of an axis at which one machine is the fastest, of others or alone."""
 
     asked: Values
     first: float
@@ -160,7 +160,7 @@ def reigns(found: Sequence[Entry]) -> Iterator[Reign]:
             ranked = sorted(same, key=lambda each: -each.rate)
             others = [each for each in ranked if each.machine != ranked[0].machine]
             best.append((place, ranked[0], others[0] if others else None))
-        for machine, run in groupby(best, key=lambda each: each[1].machine):
+        for (machine, _), run in groupby(best, key=lambda each: (each[1].machine, each[2] is None)):
             places = list(run)
             last, winner, second = places[-1]
             over = winner.rate / second.rate if second is not None and second.rate else 1.0

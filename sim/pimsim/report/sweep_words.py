@@ -100,7 +100,7 @@ def _reign(sweep: Sweep, reign: Reign) -> Sentence:
     said = f"{place}: "
     winner = Link(sweep.machine(reign.machine), row_id(reign.row))
     if reign.next_machine is None or reign.next_row is None:
-        return (said, winner, " is the fastest; nothing else was tried there.")
+        return (said, winner, " is the fastest; no other machine ran there.")
     second = Link(_other(sweep, reign.machine, reign.next_machine), row_id(reign.next_row))
     last = f" at {reign.last:g}" if reign.first != reign.last else ""
     if reign.level:

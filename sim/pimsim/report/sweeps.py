@@ -256,7 +256,10 @@ def _axes(sweep: Sweep) -> FreeAxes | None:
         if each.row in rows
         for row in (sweep.done.loc[each.row],)
     ]
-    return free_axes(points, sweep.keys, sweep.view.against, sweep.view.metrics[0])
+    order = [sweep.machine(each.machine) for each in sweep.entries]
+    return free_axes(
+        points, sweep.keys, sweep.view.against, sweep.view.metrics[0], list(dict.fromkeys(order))
+    )
 
 
 def _best(sweep: Sweep) -> Iterator[Headline]:
