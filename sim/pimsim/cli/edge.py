@@ -151,15 +151,14 @@ def _command() -> object:
 
 def _collect_later() -> None:
     """While modules load, nothing is garbage, and looking for it is a twentieth of a small run: the
-    first collection comes after ``LOADED_OBJECTS``, and what is there by then is not looked at
-    again. All others come as the interpreter means them to."""
+    first collection comes after ``LOADED_OBJECTS``. All others come as the interpreter means them
+    to."""
     usual = gc.get_threshold()
 
     def collected(phase: str, info: dict[str, int]) -> None:
         if phase == "stop":
             gc.callbacks.remove(collected)
             gc.set_threshold(*usual)
-            gc.freeze()
 
     gc.callbacks.append(collected)
     gc.set_threshold(LOADED_OBJECTS, *usual[1:])
